@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+# The one entry: `make help` lists every target. Programs land in build/; SAN=1 builds with ASan and UBSan in build/asan/.
+
+VERSION := $(shell sed -n 's/.*TB_VERSION "\(.*\)".*/\1/p' common/version.h)
+SOVERSION := 1
+prefix ?= /usr/local
+bindir ?= $(prefix)/bin
+libdir ?= $(prefix)/lib
+libexecdir ?= $(prefix)/lib/trustbridge
+includedir ?= $(prefix)/include
+mandir ?= $(prefix)/share/man
+datadir ?= $(prefix)/share
+PYTHON ?= /usr/bin/python3
+CLANG ?= clang
+CLANG_FORMAT ?= clang-format
+
+ifeq ($(V),1)
+Q :=
+SAY := @:
+else
+Q := @
+SAY := @printf '  %-6s %s\n'
+MAKEFLAGS += --no-print-directory
+endif
+
+B := $(if $(SAN),build/asan,build)
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wno-unused-parameter $(if $(CI),-Werror)
+HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fstack-protector-strong -fPIC
+SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+comma := ,
+CFLAGS ?= -O2 -g
+TB_CFLAGS := -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(SANFLAGS) -I. -Icommon -Itbenc -pthread
+TB_LDFLAGS := -pthread -Wl,-z,relro,-z,now $(SANFLAGS)
+
+PKG := openssl libcurl libsystemd libcjson libmicrohttpd sqlite3
+ifeq ($(filter deps help clean,$(MAKECMDGOALS)),)
+ifneq ($(shell pkg-config --exists $(PKG) && echo yes),yes)
+NEED_DEPS := 1
+endif
+endif
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
+LIBS := $(shell pkg-config --libs $(PKG) 2>/dev/null)
+
+# name of each program and the folder that holds it
+PROGRAMS := tbpkg tb-authorize tb-hydrate tb-decrypt tb-load tb-proxy tb-billing tb-controlplane
+dir_tbpkg := provider
+dir_tb-authorize := services/authorize
+dir_tb-hydrate := services/hydrate
+dir_tb-decrypt := services/decrypt
+dir_tb-load := services/load
+dir_tb-proxy := services/proxy
+dir_tb-billing := services/billing
+dir_tb-controlplane := e2e-vagrant/controlplane
+ROOMS := $(foreach p,$(PROGRAMS),$(dir_$(p)))
+
+objs = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
+# the objects of a room that a test may link: everything but its main()
+parts = $(filter-out %/main.o,$(call objs,$(1)))
+
+.PHONY: all help deps check check-fast demo bench lint format clean install units fuzz
+all: $(PROGRAMS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
+
+help:
+	@echo 'make            build everything into build/'
+	@echo 'make deps       install what build, tests and demo need (Debian and npm packages; root)'
+	@echo 'make check      all tests; ends with one line "N passed, N failed, N skipped"'
+	@echo 'make check-fast unit and integration tests of the plain build only'
+	@echo 'make demo       the main job end to end on this machine (KEEP=1 leaves it running)'
+	@echo 'make bench      speed, as ratios against peers'
+	@echo 'make lint       clang-format, cppcheck, shellcheck'
+	@echo 'make format     reformat the C sources'
+	@echo 'make install    into $$(DESTDIR)$$(prefix)'
+	@echo 'make clean'
+	@echo 'Variables: V=1 shows commands, SAN=1 builds with ASan and UBSan, prefix=, DESTDIR='
+
+$(B)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(TB_CFLAGS) $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/libcommon.a: $(call objs,common)
+$(B)/libtbenc.a: $(call objs,tbenc)
+$(B)/lib%.a:
+	$(SAY) AR $@
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(B)/libtbenc.so: $(call objs,tbenc) $(B)/libcommon.a tbenc/libtbenc.map
+	$(SAY) LD $@
+	$(Q)$(CC) -shared -Wl,-soname,libtbenc.so.$(SOVERSION) -Wl,--version-script=tbenc/libtbenc.map -Wl,-z,defs \
+		$(TB_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(B)/libcommon.a -lcrypto -lcjson
+
+define program_rule
+$(B)/$(1): $(call objs,$(dir_$(1))) $(B)/libtbenc.a $(B)/libcommon.a
+	$(SAY) LD $$@
+	$(Q)$(CC) $(TB_LDFLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(B)/libtbenc.a $(B)/libcommon.a -Wl,--as-needed $(LIBS) -lm
+endef
+$(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
+
+# tests/unit/ROOM/test_X.c links the objects of its room (common and tbenc are in every test). ROOM is the last path component.
+room_path = $(firstword $(filter %/$(1) $(1),$(ROOMS) common tbenc))
+UNIT_SRC := $(wildcard tests/unit/*/test_*.c)
+UNITS := $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT_SRC))
+define unit_rule
+$(B)/unit/$(1)/test_%: $(B)/obj/tests/unit/$(1)/test_%.o $(if $(filter common tbenc,$(1)),,$(call parts,$(call room_path,$(1)))) $(B)/libtbenc.a $(B)/libcommon.a
+	@mkdir -p $$(@D)
+	$(SAY) LD $$@
+	$(Q)$(CC) $(TB_LDFLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(B)/libtbenc.a $(B)/libcommon.a -lcmocka $(LIBS) -lm
+endef
+$(foreach r,$(notdir $(ROOMS)) common tbenc,$(eval $(call unit_rule,$(r))))
+.SECONDARY:
+units: $(UNITS)
+
+# tests/fuzz/ROOM/fuzz_X.c: libFuzzer with clang, everything it links built with the sanitizers in build/fuzz/.
+FUZZ_SRC := $(wildcard tests/fuzz/*/fuzz_*.c)
+FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ_SRC))
+FUZZ_CFLAGS := -std=gnu11 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer-no-link,address,undefined -I. -Icommon -Itbenc -pthread -DTB_FUZZ
+fuzz_objs = $(patsubst %.c,build/fuzz/obj/%.o,$(filter-out %/main.c,$(wildcard $(1)/*.c)))
+build/fuzz/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(SAY) FUZZCC $<
+	$(Q)$(CLANG) $(FUZZ_CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
+define fuzz_rule
+build/fuzz/$(1)/fuzz_%: build/fuzz/obj/tests/fuzz/$(1)/fuzz_%.o $(call fuzz_objs,common) $(call fuzz_objs,tbenc) $(if $(filter common tbenc,$(1)),,$(call fuzz_objs,$(call room_path,$(1))))
+	@mkdir -p $$(@D)
+	$(SAY) LD $$@
+	$(Q)$(CLANG) -fsanitize=fuzzer,address,undefined -pthread -o $$@ $$(filter %.o,$$^) $(LIBS) -lm
+endef
+$(foreach r,$(notdir $(ROOMS)) common tbenc,$(eval $(call fuzz_rule,$(r))))
+fuzz: $(FUZZERS)
+
+ifdef NEED_DEPS
+all units fuzz: deps
+	@$(MAKE) --no-print-directory $(MAKECMDGOALS)
+endif
+
+deps:
+	$(Q)sh tests/deps.sh
+
+check:
+	$(Q)sh tests/deps.sh
+	$(Q)$(PYTHON) tests/run_check.py
+
+check-fast: all units
+	$(Q)$(PYTHON) tests/run_check.py --fast
+
+demo:
+	$(Q)sh tests/deps.sh
+	$(Q)$(MAKE) all
+	$(Q)$(PYTHON) e2e-vagrant/demo.py $(if $(KEEP),--keep)
+
+bench:
+	$(Q)sh tests/deps.sh
+	$(Q)$(MAKE) all
+	$(Q)$(PYTHON) tests/bench/run.py
+
+C_FILES = $(shell git ls-files '*.c' '*.h')
+lint:
+	$(Q)$(CLANG_FORMAT) --dry-run --Werror $(C_FILES)
+	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppressions-list=tests/cppcheck.txt \
+		-I. -Icommon -Itbenc -D_GNU_SOURCE $(filter-out tests/%,$(filter %.c,$(C_FILES)))
+	$(Q)shellcheck $(shell git ls-files '*.sh' '.ci/run' '*.bash')
+
+format:
+	$(Q)$(CLANG_FORMAT) -i $(C_FILES)
+
+install: all
+	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir) \
+		$(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(datadir)/bash-completion/completions
+	install -m 755 $(B)/tbpkg $(DESTDIR)$(bindir)/
+	install -m 755 $(filter-out %/tbpkg %/tb-controlplane,$(PROGRAMS:%=$(B)/%)) $(DESTDIR)$(libexecdir)/
+	install -m 755 $(B)/libtbenc.so $(DESTDIR)$(libdir)/libtbenc.so.$(VERSION)
+	ln -sf libtbenc.so.$(VERSION) $(DESTDIR)$(libdir)/libtbenc.so.$(SOVERSION)
+	ln -sf libtbenc.so.$(SOVERSION) $(DESTDIR)$(libdir)/libtbenc.so
+	sed -e 's|@prefix@|$(prefix)|;s|@libdir@|$(libdir)|;s|@includedir@|$(includedir)|;s|@version@|$(VERSION)|' tbenc/tbenc.pc.in \
+		> $(DESTDIR)$(libdir)/pkgconfig/tbenc.pc
+	install -m 644 tbenc/tbenc.h $(DESTDIR)$(includedir)/
+	for n in 1 5 8; do for m in man/*.$$n; do [ ! -e "$$m" ] || install -m 644 "$$m" $(DESTDIR)$(mandir)/man$$n/; done; done
+	install -m 644 provider/tbpkg.bash $(DESTDIR)$(datadir)/bash-completion/completions/tbpkg
+
+clean:
+	rm -rf build
+
+-include $(shell find build -name '*.d' 2>/dev/null)

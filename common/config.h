@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one reader of the TB_* environment (/etc/trustbridge/trustbridge.env under systemd). Design section 4 and
+ * docs/configuration.md. All errors are reported together; unknown TB_ names are warned about. */
+#ifndef TB_CONFIG_H
+#define TB_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "macros.h"
+
+#define TB_ID_MAX 100 /* TB_CONTRACT_ID, TB_ASSET_ID: ^[A-Za-z0-9_-]{1,100}$ */
+
+enum tb_delivery { TB_DELIVERY_DIR, TB_DELIVERY_FIFO };
+
+/* A host:port or a unix socket to listen on or connect to. */
+struct tb_config {
+    /* which asset, under which contract, from whom */
+    char *contract_id, *asset_id, *edc_endpoint;
+    bool insecure_http;
+    char *ca_file, *client_cert_path, *client_key_path; /* NULL: unset */
+    uint64_t lease_grace_us;
+    /* download */
+    char *target_dir;
+    unsigned download_concurrency;
+    uint64_t download_chunk_bytes;
+    /* delivery */
+    enum tb_delivery delivery;
+    char *pipe_path, *ready_signal, *model_dir, *runtime_exec, *runtime_url; /* runtime_exec NULL: unset */
+    /* serving */
+    char *public_addr, *health_addr; /* "host:port" */
+    char *tls_cert, *tls_key, *api_keys, *routes, *audit_file; /* NULL: unset, routes never NULL */
+    uint64_t max_body_bytes;
+    /* billing */
+    bool billing_enabled;
+    uint64_t billing_interval_us;
+    char *billing_dimension, *billing_resource_id, *billing_plan_id, *metering_endpoint;
+    /* everywhere */
+    char *run_dir, *state_dir; /* parents of the programs' directories: /run, /var/lib */
+    int log_level;             /* enum tb_log_level */
+};
+
+/* Reads environ. On success 0. Else -EINVAL and *ret_errors is a heap string: "N configuration errors:\n" and one
+ * "  TB_NAME: reason; remedy" line each. *ret_warnings (heap, or NULL when none) lists unknown TB_ names, one a line. */
+int tb_config_load(char *const *env, struct tb_config *ret, char **ret_errors, char **ret_warnings);
+void tb_config_clear(struct tb_config *c);
+#define _cleanup_config_ _cleanup_(tb_config_clear)
+
+/* What every daemon's main() does first: handles --help (prints help to stdout, exits 0), --version and unknown options
+ * (exit 64), sets up the log, loads the environment, logs warnings and errors (exit 78). */
+void tb_config_main(int argc, char **argv, const char *program, const char *help, struct tb_config *ret);
+
+/* true when s matches ^[A-Za-z0-9_-]{1,100}$. */
+bool tb_id_valid(const char *s);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Units of time and size: parsing what people write, printing what they read. */
+#ifndef TB_UNITS_H
+#define TB_UNITS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#define TB_USEC_PER_SEC 1000000ULL
+#define TB_RFC3339_MAX 40
+
+/* Now, in microseconds. boottime counts suspend and is not stepped; realtime is UTC since the epoch. */
+uint64_t tb_now_boottime_us(void);
+uint64_t tb_now_monotonic_us(void);
+uint64_t tb_now_realtime_us(void);
+
+/* Go-style duration: "60s", "1h30m", "250ms", "1.5h", "0". -EINVAL otherwise, -ERANGE past 100 years. Result in us. */
+int tb_duration_parse(const char *s, uint64_t *ret_us);
+
+/* RFC 3339 UTC or with offset, fraction allowed: "2026-01-08T12:00:00Z". Result in us since the epoch. -EINVAL. */
+int tb_rfc3339_parse(const char *s, uint64_t *ret_us);
+/* "2026-01-08T12:00:00Z"; with ms=1 "2026-01-08T12:00:00.123Z". out has TB_RFC3339_MAX bytes. Returns out. */
+char *tb_rfc3339_format(uint64_t realtime_us, int ms, char out[static TB_RFC3339_MAX]);
+
+/* "1.5 GiB", "312 B". out has at least 32 bytes. Returns out. */
+char *tb_bytes_format(uint64_t n, char *out, size_t out_len);
+/* Unsigned decimal with nothing around it. -EINVAL, -ERANGE outside [min, max]. */
+int tb_uint_parse(const char *s, uint64_t min, uint64_t max, uint64_t *ret);
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The usage counters tb-proxy keeps and tb-billing books: docs/contracts.md, "Usage counters". A shared mapping of a small
+ * file: an increment that happened survives SIGKILL of either side. Single writer. */
+#ifndef TB_USAGE_H
+#define TB_USAGE_H
+
+#include <stdint.h>
+
+#include "macros.h"
+
+enum tb_usage_counter {
+    TB_USAGE_REQUESTS,          /* answered by the runtime */
+    TB_USAGE_BYTES_IN,          /* request body bytes forwarded */
+    TB_USAGE_BYTES_OUT,         /* response body bytes delivered */
+    TB_USAGE_PROMPT_TOKENS,
+    TB_USAGE_COMPLETION_TOKENS,
+    _TB_USAGE_MAX,
+};
+const char *tb_usage_name(enum tb_usage_counter c); /* "requests", "bytes_in", ... */
+
+struct tb_usage;
+/* Writer: opens or creates path (0640). A file of another size or magic is set aside as path.corrupt-<time> and a new epoch
+ * begins. -EWOULDBLOCK when another writer holds it. */
+int tb_usage_open(const char *path, struct tb_usage **ret);
+void tb_usage_add(struct tb_usage *u, enum tb_usage_counter c, uint64_t n);
+uint64_t tb_usage_get(const struct tb_usage *u, enum tb_usage_counter c);
+void tb_usage_close(struct tb_usage *u);
+
+/* Reader: a snapshot. -ENOENT when there is no file yet; -EBADMSG when it is not one. */
+struct tb_usage_snapshot {
+    char epoch[33]; /* hex */
+    uint64_t value[_TB_USAGE_MAX];
+};
+int tb_usage_read(const char *path, struct tb_usage_snapshot *ret);
+
+#endif

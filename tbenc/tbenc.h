@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* libtbenc: the encrypted asset format tbenc/v1 and its manifest. tbenc(5) is the specification; section numbers here
+ * are of that page.
+ *
+ * The library knows no network, no systemd and no log. Functions return 0 or a negative errno and describe the failure in
+ * an optional struct tbenc_error: -EBADMSG the data is not authentic or not what the manifest says; -EINVAL an argument or
+ * a field is out of range; -EFBIG over a limit; -ECANCELED the progress callback said stop; -EPIPE the reader went away;
+ * -ENOSPC and other errnos from read and write. Sizes are bytes. Nothing of a chunk leaves the library before its tag
+ * is verified. Keys are read through the pointer given and never kept after the call (readers: after free). */
+#ifndef TBENC_H
+#define TBENC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TBENC_KEY_BYTES 32
+#define TBENC_SHA256_BYTES 32
+#define TBENC_HEADER_BYTES 32
+#define TBENC_TAG_BYTES 16
+#define TBENC_RECORD_OVERHEAD 20 /* u32 length + tag */
+#define TBENC_CHUNK_BYTES_MIN 1024
+#define TBENC_CHUNK_BYTES_MAX (64 * 1024 * 1024)
+#define TBENC_CHUNK_BYTES_DEFAULT (4 * 1024 * 1024)
+#define TBENC_MANIFEST_MAX (1024 * 1024)
+#define TBENC_FILES_MAX 4096
+#define TBENC_PATH_MAX 1024 /* bytes of one path of the file table, without NUL */
+#define TBENC_ID_MAX 100
+#define TBENC_NAME_MAX 255
+#define TBENC_PLAINTEXT_MAX 9007199254740991ULL /* 2^53 - 1: exact in JSON */
+#define TBENC_THREADS_MAX 64
+
+#define TBENC_NO_CHUNK UINT64_MAX
+
+struct tbenc_error {
+    char message[512]; /* one line, names the object and the reason; no secret */
+    uint64_t chunk;    /* index of the record at fault, TBENC_NO_CHUNK when none */
+};
+
+enum tbenc_flags {
+    TBENC_LENIENT = 1 << 0,      /* chunk_bytes 1..64 MiB, reserved header bytes may be set */
+    TBENC_CHECK_SHA256 = 1 << 1, /* also compare the whole ciphertext with sha256_ciphertext (a hash thread, overlapped) */
+};
+
+/* -- header (section FILE HEADER) ---------------------------------------------------------------------------------- */
+struct tbenc_header {
+    uint32_t chunk_bytes;
+    uint8_t nonce_prefix[4];
+};
+int tbenc_header_parse(const void *buf, size_t len, unsigned flags, struct tbenc_header *ret, struct tbenc_error *e);
+void tbenc_header_format(const struct tbenc_header *h, uint8_t out[TBENC_HEADER_BYTES]);
+
+/* -- manifest (section MANIFEST) ----------------------------------------------------------------------------------- */
+struct tbenc_file {
+    char *path;            /* relative, '/'-separated, no '.', '..', empty component, control character; sorted bytewise */
+    uint64_t bytes;
+    uint32_t mode;         /* permission bits, 0..0777 */
+    uint64_t chunk;        /* index of its first record (of the next record when empty) */
+    uint8_t sha256[TBENC_SHA256_BYTES]; /* of its plaintext */
+};
+struct tbenc_manifest {
+    uint32_t chunk_bytes;
+    uint64_t plaintext_bytes;
+    uint8_t sha256_ciphertext[TBENC_SHA256_BYTES];
+    char asset_id[TBENC_ID_MAX + 1];
+    char weights_filename[TBENC_NAME_MAX + 1]; /* a plain file name */
+    bool allow_finetune;                       /* absent: true */
+    bool has_tags_sha256;                      /* absent in files of v1 writers */
+    uint8_t tags_sha256[TBENC_SHA256_BYTES];
+    struct tbenc_file *files; /* NULL: one file */
+    size_t n_files;
+};
+/* Parses JSON text (strict, see section MANIFEST) into a new manifest. Checks everything that needs no other file. */
+int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbenc_manifest **ret, struct tbenc_error *e);
+/* Writes v1 members first in v1 order, indent 2, no trailing newline. Heap string in *ret. */
+int tbenc_manifest_format(const struct tbenc_manifest *m, char **ret, size_t *ret_len);
+/* Wipes nothing (no secret inside); accepts NULL; returns NULL. */
+struct tbenc_manifest *tbenc_manifest_free(struct tbenc_manifest *m);
+/* Whole .tbenc size and number of records that the manifest implies; both fit uint64_t for any parsed manifest. */
+uint64_t tbenc_manifest_ciphertext_bytes(const struct tbenc_manifest *m);
+uint64_t tbenc_manifest_records(const struct tbenc_manifest *m);
+/* Where record `index` lies. -ERANGE past the last. */
+struct tbenc_record {
+    uint64_t index;
+    uint64_t ct_off;   /* of its length field, in the .tbenc */
+    uint64_t pt_off;   /* in the concatenated plaintext */
+    uint32_t pt_len;
+    size_t file;       /* index into files; 0 when there is no table */
+    uint64_t file_off; /* offset of its first byte in that file */
+};
+int tbenc_manifest_record(const struct tbenc_manifest *m, uint64_t index, struct tbenc_record *ret);
+/* true when p may stand as a path of the file table. */
+bool tbenc_path_valid(const char *p);
+
+/* -- sealing (encrypting) ------------------------------------------------------------------------------------------ */
+/* Called from the thread that called the function; nonzero stops the work with -ECANCELED. total 0: unknown. */
+typedef int (*tbenc_progress_fn)(void *ctx, uint64_t done, uint64_t total);
+
+struct tbenc_input {
+    int fd;           /* read sequentially from its current position; file, pipe or socket */
+    const char *path; /* name in the file table; NULL for a single-file asset */
+    uint32_t mode;
+    uint64_t bytes; /* exact size, or UINT64_MAX: until end of file. A file that is shorter or longer is -EBADMSG */
+};
+struct tbenc_seal_params {
+    const uint8_t *key;          /* TBENC_KEY_BYTES */
+    uint32_t chunk_bytes;        /* 0: default */
+    unsigned threads;            /* workers; 0: one per CPU */
+    const uint8_t *nonce_prefix; /* 4 bytes; NULL: random. Only for reproducing vectors: never twice with one key */
+    const char *asset_id, *weights_filename;
+    bool allow_finetune;
+    tbenc_progress_fn progress;
+    void *progress_ctx;
+};
+/* Seals the inputs in order into out_fd (written sequentially; may be a pipe). With table=true the manifest gets a file
+ * table (inputs must be sorted by path). The bytes written do not depend on threads. *ret is a complete manifest. */
+int tbenc_seal(const struct tbenc_seal_params *p, const struct tbenc_input *in, size_t n_in, bool table, int out_fd,
+               struct tbenc_manifest **ret, struct tbenc_error *e);
+
+/* -- opening (decrypting) ------------------------------------------------------------------------------------------ */
+struct tbenc_open_params {
+    const struct tbenc_manifest *manifest;
+    const uint8_t *key; /* TBENC_KEY_BYTES; tbenc_verify() also takes NULL */
+    unsigned threads;   /* 0: one per CPU */
+    unsigned flags;     /* enum tbenc_flags */
+    tbenc_progress_fn progress;
+    void *progress_ctx;
+};
+/* Ciphertext read sequentially from in_fd (any kind), plaintext written in order to out_fd (any kind; vmsplice to pipes).
+ * All checks of section OPENING; the count, length, tags_sha256 and trailing-bytes checks come after the last chunk was
+ * written, so a caller must treat the output as void until this returns 0. */
+int tbenc_open_stream(const struct tbenc_open_params *p, int in_fd, int out_fd, struct tbenc_error *e);
+/* Ciphertext from a seekable in_fd, chunk by chunk in parallel, each to its place (pwrite) in the fd of its file. n_out is
+ * n_files, or 1 without a table. Output files are ftruncate'd to their size first. */
+int tbenc_open_files(const struct tbenc_open_params *p, int in_fd, const int *out_fds, size_t n_out,
+                     struct tbenc_error *e);
+/* Checks structure and sha256_ciphertext; with a key also every tag, tags_sha256 and the table's hashes. No output. */
+int tbenc_verify(const struct tbenc_open_params *p, int in_fd, struct tbenc_error *e);
+
+/* Reading at any offset of the concatenated plaintext. A reader holds the key until freed, keeps one decrypted chunk and is
+ * not thread-safe; make one per thread. Returns bytes read, 0 at the end, or a negative errno. */
+struct tbenc_reader;
+int tbenc_reader_new(const struct tbenc_open_params *p, int in_fd, struct tbenc_reader **ret, struct tbenc_error *e);
+ssize_t tbenc_reader_pread(struct tbenc_reader *r, void *buf, size_t n, uint64_t off, struct tbenc_error *e);
+struct tbenc_reader *tbenc_reader_free(struct tbenc_reader *r);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
