@@ -25,12 +25,12 @@ int tb_read_file(const char *path, size_t max, char **ret, size_t *ret_len);
 /* Writes path atomically: temporary file in the same directory, fsync, rename, fsync of the directory. */
 int tb_write_file_atomic(const char *path, const void *buf, size_t n, mode_t mode);
 
-/* A file that becomes visible only on tb_newfile_commit(). It is made without a name (O_TMPFILE) where the file system
- * can, else as ".NAME.XXXXXX" which is unlinked by tb_newfile_abort() and by the cleanup attribute. */
+/* A file that becomes visible only on tb_newfile_commit(): it is written as ".NAME.XXXXXX" beside its final name, and
+ * unlinked by tb_newfile_abort() and by the cleanup attribute. */
 struct tb_newfile {
     int fd;
     char *path;     /* final name */
-    char *tmp_path; /* NULL when the file has no name yet */
+    char *tmp_path; /* NULL once committed */
 };
 #define TB_NEWFILE_INIT {.fd = -1}
 int tb_newfile_open(struct tb_newfile *f, const char *path, mode_t mode);

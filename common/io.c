@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+
+ssize_t tb_read_full(int fd, void *buf, size_t n)
+{
+    size_t done = 0;
+
+    while (done < n) {
+        ssize_t k = read(fd, (char *)buf + done, n - done);
+
+        if (k == 0)
+            break;
+        if (k < 0) {
+            if (errno == EINTR)
+                continue;
+            return -errno;
+        }
+        done += (size_t)k;
+    }
+    return (ssize_t)done;
+}
+
+ssize_t tb_pread_full(int fd, void *buf, size_t n, uint64_t off)
+{
+    size_t done = 0;
+
+    while (done < n) {
+        ssize_t k = pread(fd, (char *)buf + done, n - done, (off_t)(off + done));
+
+        if (k == 0)
+            break;
+        if (k < 0) {
+            if (errno == EINTR)
+                continue;
+            return -errno;
+        }
+        done += (size_t)k;
+    }
+    return (ssize_t)done;
+}
+
+int tb_write_full(int fd, const void *buf, size_t n)
+{
+    for (const char *p = buf; n > 0;) {
+        ssize_t k = write(fd, p, n);
+
+        if (k < 0) {
+            if (errno == EINTR)
+                continue;
+            return -errno;
+        }
+        p += k;
+        n -= (size_t)k;
+    }
+    return 0;
+}
+
+int tb_pwrite_full(int fd, const void *buf, size_t n, uint64_t off)
+{
+    for (const char *p = buf; n > 0;) {
+        ssize_t k = pwrite(fd, p, n, (off_t)off);
+
+        if (k < 0) {
+            if (errno == EINTR)
+                continue;
+            return -errno;
+        }
+        p += k;
+        n -= (size_t)k;
+        off += (uint64_t)k;
+    }
+    return 0;
+}
+
+int tb_read_file(const char *path, size_t max, char **ret, size_t *ret_len)
+{
+    _cleanup_close_ int fd = -1;
+    _cleanup_free_ char *buf = NULL;
+    size_t cap = 4096, len = 0;
+    struct stat st;
+
+    fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    if (S_ISDIR(st.st_mode))
+        return -EISDIR;
+    if (S_ISREG(st.st_mode)) {
+        if ((uint64_t)st.st_size > max)
+            return -EFBIG;
+        cap = (size_t)st.st_size + 2;
+    }
+    for (;;) {
+        ssize_t k;
+        char *grown;
+
+        grown = realloc(buf, cap);
+        if (!grown)
+            return -ENOMEM;
+        buf = grown;
+        k = tb_read_full(fd, buf + len, cap - 1 - len);
+        if (k < 0)
+            return (int)k;
+        len += (size_t)k;
+        if (len > max)
+            return -EFBIG;
+        if (len < cap - 1)
+            break;
+        cap *= 2;
+    }
+    buf[len] = '\0';
+    *ret = TAKE_PTR(buf);
+    if (ret_len)
+        *ret_len = len;
+    return 0;
+}
+
+int tb_write_file_atomic(const char *path, const void *buf, size_t n, mode_t mode)
+{
+    _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
+    int r;
+
+    r = tb_newfile_open(&f, path, mode);
+    if (r < 0)
+        return r;
+    r = tb_write_full(f.fd, buf, n);
+    if (r < 0)
+        return r;
+    return tb_newfile_commit(&f, true);
+}
+
+/* "dir/.name.XXXXXX" for "dir/name". */
+static char *temp_template(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+
+    return tb_strf("%.*s.%s.XXXXXX", (int)(name - path), path, name);
+}
+
+int tb_newfile_open(struct tb_newfile *f, const char *path, mode_t mode)
+{
+    _cleanup_free_ char *final = strdup(path), *tmp = NULL;
+    int fd, r;
+
+    if (!final)
+        return -ENOMEM;
+    tmp = temp_template(path);
+    if (!tmp)
+        return -ENOMEM;
+    fd = mkostemp(tmp, O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (fchmod(fd, mode) < 0) {
+        r = -errno;
+        (void)unlink(tmp);
+        close(fd);
+        return r;
+    }
+    *f = (struct tb_newfile){.fd = fd, .path = TAKE_PTR(final), .tmp_path = TAKE_PTR(tmp)};
+    return 0;
+}
+
+int tb_newfile_commit(struct tb_newfile *f, bool replace)
+{
+    int r;
+
+    if (fsync(f->fd) < 0)
+        return -errno;
+    if (replace)
+        r = rename(f->tmp_path, f->path);
+    else
+        r = renameat2(AT_FDCWD, f->tmp_path, AT_FDCWD, f->path, RENAME_NOREPLACE);
+    if (r < 0)
+        return -errno;
+    tb_freep(&f->tmp_path);
+    r = tb_fsync_parent(f->path);
+    tb_newfile_abort(f);
+    return r;
+}
+
+void tb_newfile_abort(struct tb_newfile *f)
+{
+    if (f->tmp_path)
+        (void)unlink(f->tmp_path);
+    f->fd = tb_close(f->fd);
+    tb_freep(&f->tmp_path);
+    tb_freep(&f->path);
+}
+
+int tb_mkdir_p(const char *path, mode_t mode)
+{
+    _cleanup_free_ char *p = strdup(path);
+
+    if (!p)
+        return -ENOMEM;
+    for (char *s = p + 1;; s++) {
+        char c = *s;
+
+        if (c != '/' && c != '\0')
+            continue;
+        *s = '\0';
+        if (mkdir(p, mode) < 0 && errno != EEXIST)
+            return -errno;
+        *s = c;
+        if (c == '\0')
+            return 0;
+    }
+}
+
+int tb_fsync_parent(const char *path)
+{
+    _cleanup_free_ char *dir = strdup(path);
+    _cleanup_close_ int fd = -1;
+    char *slash;
+
+    if (!dir)
+        return -ENOMEM;
+    slash = strrchr(dir, '/');
+    if (slash)
+        slash[slash == dir] = '\0';
+    fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    return fsync(fd) < 0 ? -errno : 0;
+}
+
+char *tb_path_join(const char *dir, const char *name)
+{
+    size_t n = strlen(dir);
+
+    return tb_strf("%s%s%s", dir, n > 0 && dir[n - 1] == '/' ? "" : "/", name);
+}
+
+char *tb_strf(const char *fmt, ...)
+{
+    char *s;
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vasprintf(&s, fmt, ap);
+    va_end(ap);
+    return n < 0 ? NULL : s;
+}

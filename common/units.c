@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "units.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DURATION_MAX_S (100.0 * 366 * 86400)
+
+static uint64_t now_us(clockid_t clock)
+{
+    struct timespec ts;
+
+    clock_gettime(clock, &ts);
+    return (uint64_t)ts.tv_sec * TB_USEC_PER_SEC + (uint64_t)ts.tv_nsec / 1000;
+}
+
+uint64_t tb_now_boottime_us(void)
+{
+    return now_us(CLOCK_BOOTTIME);
+}
+
+uint64_t tb_now_monotonic_us(void)
+{
+    return now_us(CLOCK_MONOTONIC);
+}
+
+uint64_t tb_now_realtime_us(void)
+{
+    return now_us(CLOCK_REALTIME);
+}
+
+static double unit_seconds(const char **s)
+{
+    static const struct {
+        const char *name;
+        double seconds;
+    } units[] = {{"ms", 1e-3}, {"us", 1e-6}, {"h", 3600}, {"m", 60}, {"s", 1}};
+
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+        size_t n = strlen(units[i].name);
+
+        if (strncmp(*s, units[i].name, n) == 0) {
+            *s += n;
+            return units[i].seconds;
+        }
+    }
+    return -1;
+}
+
+int tb_duration_parse(const char *s, uint64_t *ret_us)
+{
+    double total = 0;
+
+    if (strcmp(s, "0") == 0) {
+        *ret_us = 0;
+        return 0;
+    }
+    if (*s == '\0')
+        return -EINVAL;
+    while (*s) {
+        double value = 0, scale = 1, unit;
+        bool digits = false;
+
+        for (; isdigit((unsigned char)*s); s++, digits = true)
+            value = value * 10 + (*s - '0');
+        if (*s == '.')
+            for (s++; isdigit((unsigned char)*s); s++, digits = true)
+                value += (*s - '0') * (scale /= 10);
+        unit = digits ? unit_seconds(&s) : -1;
+        if (unit < 0)
+            return -EINVAL;
+        total += value * unit;
+        if (!(total <= DURATION_MAX_S))
+            return -ERANGE;
+    }
+    *ret_us = (uint64_t)llround(total * 1e6);
+    return 0;
+}
+
+/* Exactly n digits at *s; advances. -1 when there are not. */
+static int digits(const char **s, int n)
+{
+    int v = 0;
+
+    for (int i = 0; i < n; i++, (*s)++) {
+        if (!isdigit((unsigned char)**s))
+            return -1;
+        v = v * 10 + (**s - '0');
+    }
+    return v;
+}
+
+static int expect(const char **s, const char *set)
+{
+    if (**s == '\0' || !strchr(set, **s))
+        return -1;
+    (*s)++;
+    return 0;
+}
+
+/* Seconds east of UTC of "Z" or "+hh:mm". */
+static int zone_parse(const char **s, long *ret)
+{
+    int sign, h, m;
+
+    if (expect(s, "Zz") == 0) {
+        *ret = 0;
+        return 0;
+    }
+    if (**s != '+' && **s != '-')
+        return -EINVAL;
+    sign = *(*s)++ == '-' ? -1 : 1;
+    h = digits(s, 2);
+    if (h < 0 || h > 23 || expect(s, ":") < 0)
+        return -EINVAL;
+    m = digits(s, 2);
+    if (m < 0 || m > 59)
+        return -EINVAL;
+    *ret = sign * (h * 3600L + m * 60L);
+    return 0;
+}
+
+int tb_rfc3339_parse(const char *s, uint64_t *ret_us)
+{
+    struct tm tm = {0};
+    uint64_t frac = 0, weight = 100000;
+    long zone;
+    time_t t;
+
+    tm.tm_year = digits(&s, 4) - 1900;
+    if (expect(&s, "-") < 0)
+        return -EINVAL;
+    tm.tm_mon = digits(&s, 2) - 1;
+    if (expect(&s, "-") < 0)
+        return -EINVAL;
+    tm.tm_mday = digits(&s, 2);
+    if (expect(&s, "Tt ") < 0)
+        return -EINVAL;
+    tm.tm_hour = digits(&s, 2);
+    if (expect(&s, ":") < 0)
+        return -EINVAL;
+    tm.tm_min = digits(&s, 2);
+    if (expect(&s, ":") < 0)
+        return -EINVAL;
+    tm.tm_sec = digits(&s, 2);
+    if (*s == '.') {
+        if (!isdigit((unsigned char)*++s))
+            return -EINVAL;
+        for (; isdigit((unsigned char)*s); s++, weight /= 10)
+            frac += (uint64_t)(*s - '0') * weight;
+    }
+    if (tm.tm_year < 70 || tm.tm_mon < 0 || tm.tm_mon > 11 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour < 0 ||
+        tm.tm_hour > 23 || tm.tm_min < 0 || tm.tm_min > 59 || tm.tm_sec < 0 || tm.tm_sec > 60)
+        return -EINVAL;
+    if (zone_parse(&s, &zone) < 0 || *s != '\0')
+        return -EINVAL;
+    t = timegm(&tm);
+    if (t < zone)
+        return -EINVAL;
+    *ret_us = (uint64_t)(t - zone) * TB_USEC_PER_SEC + frac;
+    return 0;
+}
+
+char *tb_rfc3339_format(uint64_t realtime_us, int ms, char out[static TB_RFC3339_MAX])
+{
+    time_t t = (time_t)(realtime_us / TB_USEC_PER_SEC);
+    struct tm tm;
+    size_t n;
+
+    gmtime_r(&t, &tm);
+    n = strftime(out, TB_RFC3339_MAX, "%Y-%m-%dT%H:%M:%S", &tm);
+    if (ms)
+        snprintf(out + n, TB_RFC3339_MAX - n, ".%03uZ", (unsigned)(realtime_us / 1000 % 1000));
+    else
+        snprintf(out + n, TB_RFC3339_MAX - n, "Z");
+    return out;
+}
+
+char *tb_bytes_format(uint64_t n, char *out, size_t out_len)
+{
+    static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double v = (double)n;
+    size_t i = 0;
+
+    for (; v >= 1024 && i < 6; i++)
+        v /= 1024;
+    if (i == 0)
+        snprintf(out, out_len, "%llu B", (unsigned long long)n);
+    else
+        snprintf(out, out_len, "%.1f %s", v, unit[i]);
+    return out;
+}
+
+int tb_uint_parse(const char *s, uint64_t min, uint64_t max, uint64_t *ret)
+{
+    uint64_t v = 0;
+
+    if (*s == '\0')
+        return -EINVAL;
+    for (; *s; s++) {
+        unsigned d = (unsigned)(*s - '0');
+
+        if (d > 9)
+            return -EINVAL;
+        if (v > (UINT64_MAX - d) / 10)
+            return -ERANGE;
+        v = v * 10 + d;
+    }
+    if (v < min || v > max)
+        return -ERANGE;
+    *ret = v;
+    return 0;
+}
