@@ -29,7 +29,7 @@ struct tb_config {
     enum tb_delivery delivery;
     char *pipe_path, *ready_signal, *model_dir, *runtime_exec, *runtime_url; /* runtime_exec NULL: unset */
     /* serving */
-    char *public_addr, *health_addr; /* "host:port" */
+    char *public_addr, *health_addr;                           /* "host:port" */
     char *tls_cert, *tls_key, *api_keys, *routes, *audit_file; /* NULL: unset, routes never NULL */
     uint64_t max_body_bytes;
     /* billing */

@@ -26,9 +26,9 @@ struct tb_http_request {
     const char *const *headers; /* NULL-terminated "Name: value", or NULL */
     const void *body;           /* NULL: none */
     size_t body_len;
-    size_t max_response;       /* 0: TB_HTTP_RESPONSE_MAX */
-    uint64_t timeout_ms;       /* whole exchange; 0: 30000 */
-    uint64_t connect_timeout_ms; /* 0: 10000 */
+    size_t max_response;           /* 0: TB_HTTP_RESPONSE_MAX */
+    uint64_t timeout_ms;           /* whole exchange; 0: 30000 */
+    uint64_t connect_timeout_ms;   /* 0: 10000 */
     const struct tb_http_tls *tls; /* NULL: https only, system store */
     const char *unix_socket;       /* connect here instead of to the URL's host, or NULL */
 };
@@ -46,7 +46,8 @@ struct tb_http_response {
  * does not resolve), -EKEYREJECTED (TLS: certificate not trusted, wrong name, handshake failed), -EFBIG (body over the
  * cap), -EPROTO (not HTTP, body cut), -EINVAL (bad URL, or http:// without allow_http), -ENOMEM.
  * Redirects are not followed: a 3xx is a status like any other. */
-int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret, char err[static TB_HTTP_ERR_MAX]);
+int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret,
+               char err[static TB_HTTP_ERR_MAX]);
 void tb_http_response_clear(struct tb_http_response *r); /* wipes the body: it may hold a key */
 #define _cleanup_http_response_ _cleanup_(tb_http_response_clear)
 

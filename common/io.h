@@ -32,7 +32,10 @@ struct tb_newfile {
     char *path;     /* final name */
     char *tmp_path; /* NULL once committed */
 };
-#define TB_NEWFILE_INIT {.fd = -1}
+#define TB_NEWFILE_INIT                                                                                      \
+    {                                                                                                        \
+        .fd = -1                                                                                             \
+    }
 int tb_newfile_open(struct tb_newfile *f, const char *path, mode_t mode);
 /* fsync, then take the final name and fsync the directory. replace=false: -EEXIST when the name is taken. */
 int tb_newfile_commit(struct tb_newfile *f, bool replace);

@@ -51,13 +51,15 @@ static int check_duplicates(const cJSON *o, char *err)
     size_t n = 0, i = 0;
     const cJSON *m;
 
-    cJSON_ArrayForEach(m, o) n++;
+    cJSON_ArrayForEach (m, o)
+        n++;
     if (n < 2)
         return 0;
     names = calloc(n, sizeof(*names));
     if (!names)
         return -ENOMEM;
-    cJSON_ArrayForEach(m, o) names[i++] = m->string ? m->string : "";
+    cJSON_ArrayForEach (m, o)
+        names[i++] = m->string ? m->string : "";
     qsort(names, n, sizeof(*names), name_compare);
     for (i = 1; i < n; i++)
         if (strcmp(names[i - 1], names[i]) == 0) {
@@ -81,8 +83,7 @@ static int check_tree(const cJSON *v, char *err)
         if (r < 0)
             return r;
     }
-    cJSON_ArrayForEach(m, v)
-    {
+    cJSON_ArrayForEach (m, v) {
         r = check_tree(m, err);
         if (r < 0)
             return r;
@@ -112,7 +113,8 @@ int tb_json_parse(const char *buf, size_t len, size_t max, cJSON **ret, char err
     }
     for (; end < buf + len; end++)
         if (!strchr(" \t\r\n", *end)) {
-            snprintf(err, TB_JSON_ERR_MAX, "something follows the JSON value at byte %zu", (size_t)(end - buf));
+            snprintf(err, TB_JSON_ERR_MAX, "something follows the JSON value at byte %zu",
+                     (size_t)(end - buf));
             return -EBADMSG;
         }
     r = check_tree(j, err);
@@ -147,7 +149,8 @@ int tb_json_get_string(const cJSON *o, const char *name, const char **ret, char 
     return 0;
 }
 
-int tb_json_get_uint(const cJSON *o, const char *name, uint64_t max, uint64_t *ret, char err[static TB_JSON_ERR_MAX])
+int tb_json_get_uint(const cJSON *o, const char *name, uint64_t max, uint64_t *ret,
+                     char err[static TB_JSON_ERR_MAX])
 {
     const cJSON *m = tb_json_member(o, name);
     double v;
@@ -160,7 +163,8 @@ int tb_json_get_uint(const cJSON *o, const char *name, uint64_t max, uint64_t *r
         return -EINVAL;
     }
     if ((uint64_t)v > max) {
-        snprintf(err, TB_JSON_ERR_MAX, "member \"%s\" is %.0f, the limit is %llu", name, v, (unsigned long long)max);
+        snprintf(err, TB_JSON_ERR_MAX, "member \"%s\" is %.0f, the limit is %llu", name, v,
+                 (unsigned long long)max);
         return -EINVAL;
     }
     *ret = (uint64_t)v;

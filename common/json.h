@@ -31,7 +31,8 @@ int tb_json_parse(const char *buf, size_t len, size_t max, cJSON **ret, char err
 /* Member of an object. Required getters: -ENOENT when absent, -EINVAL when of another type or out of range; err says
  * which. Member names are compared exactly. */
 int tb_json_get_string(const cJSON *o, const char *name, const char **ret, char err[static TB_JSON_ERR_MAX]);
-int tb_json_get_uint(const cJSON *o, const char *name, uint64_t max, uint64_t *ret, char err[static TB_JSON_ERR_MAX]);
+int tb_json_get_uint(const cJSON *o, const char *name, uint64_t max, uint64_t *ret,
+                     char err[static TB_JSON_ERR_MAX]);
 int tb_json_get_bool(const cJSON *o, const char *name, bool *ret, char err[static TB_JSON_ERR_MAX]);
 const cJSON *tb_json_member(const cJSON *o, const char *name);
 

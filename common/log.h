@@ -9,7 +9,14 @@
 
 #include "macros.h"
 
-enum tb_log_level { TB_LOG_ERR, TB_LOG_WARN, TB_LOG_INFO, TB_LOG_DEBUG, _TB_LOG_LEVEL_MAX, _TB_LOG_LEVEL_INVALID = -1 };
+enum tb_log_level {
+    TB_LOG_ERR,
+    TB_LOG_WARN,
+    TB_LOG_INFO,
+    TB_LOG_DEBUG,
+    _TB_LOG_LEVEL_MAX,
+    _TB_LOG_LEVEL_INVALID = -1
+};
 
 /* program is kept by reference. Level starts at info. */
 void tb_log_init(const char *program);

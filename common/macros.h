@@ -51,17 +51,17 @@ static inline void tb_fclosep(FILE **f)
 #define _cleanup_fclose_ _cleanup_(tb_fclosep)
 
 /* Move ownership out of a variable, leaving it empty for its cleanup. */
-#define TAKE_PTR(p)              \
-    ({                           \
-        __typeof__(p) _t = (p);  \
-        (p) = NULL;              \
-        _t;                      \
+#define TAKE_PTR(p)                                                                                          \
+    ({                                                                                                       \
+        __typeof__(p) _t = (p);                                                                              \
+        (p) = NULL;                                                                                          \
+        _t;                                                                                                  \
     })
-#define TAKE_FD(fd)   \
-    ({                \
-        int _t = (fd); \
-        (fd) = -1;    \
-        _t;           \
+#define TAKE_FD(fd)                                                                                          \
+    ({                                                                                                       \
+        int _t = (fd);                                                                                       \
+        (fd) = -1;                                                                                           \
+        _t;                                                                                                  \
     })
 
 #endif

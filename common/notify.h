@@ -12,9 +12,9 @@
 void tb_notify_ready(const char *fmt, ...) _printf_(1, 2); /* READY=1 and STATUS= */
 void tb_notify_status(const char *fmt, ...) _printf_(1, 2);
 void tb_notify_stopping(void);
-void tb_notify_watchdog(void);          /* WATCHDOG=1: only when the worker proved progress */
-uint64_t tb_notify_watchdog_us(void);   /* half of WatchdogSec=, 0 when off */
-void tb_notify_extend(uint64_t usec);   /* EXTEND_TIMEOUT_USEC= */
+void tb_notify_watchdog(void);        /* WATCHDOG=1: only when the worker proved progress */
+uint64_t tb_notify_watchdog_us(void); /* half of WatchdogSec=, 0 when off */
+void tb_notify_extend(uint64_t usec); /* EXTEND_TIMEOUT_USEC= */
 
 /* Progress of a counted piece of work. Zero-initialise, set verb and total, call update as often as you like: it
  * limits itself to 10 bar redraws a second, one STATUS= a second (with EXTEND_TIMEOUT_USEC=30 s, only when done grew) and

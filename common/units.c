@@ -154,8 +154,9 @@ int tb_rfc3339_parse(const char *s, uint64_t *ret_us)
         for (; isdigit((unsigned char)*s); s++, weight /= 10)
             frac += (uint64_t)(*s - '0') * weight;
     }
-    if (tm.tm_year < 70 || tm.tm_mon < 0 || tm.tm_mon > 11 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour < 0 ||
-        tm.tm_hour > 23 || tm.tm_min < 0 || tm.tm_min > 59 || tm.tm_sec < 0 || tm.tm_sec > 60)
+    if (tm.tm_year < 70 || tm.tm_mon < 0 || tm.tm_mon > 11 || tm.tm_mday < 1 || tm.tm_mday > 31 ||
+        tm.tm_hour < 0 || tm.tm_hour > 23 || tm.tm_min < 0 || tm.tm_min > 59 || tm.tm_sec < 0 ||
+        tm.tm_sec > 60)
         return -EINVAL;
     if (zone_parse(&s, &zone) < 0 || *s != '\0')
         return -EINVAL;

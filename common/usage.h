@@ -4,14 +4,15 @@
 #ifndef TB_USAGE_H
 #define TB_USAGE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "macros.h"
 
 enum tb_usage_counter {
-    TB_USAGE_REQUESTS,          /* answered by the runtime */
-    TB_USAGE_BYTES_IN,          /* request body bytes forwarded */
-    TB_USAGE_BYTES_OUT,         /* response body bytes delivered */
+    TB_USAGE_REQUESTS,  /* answered by the runtime */
+    TB_USAGE_BYTES_IN,  /* request body bytes forwarded */
+    TB_USAGE_BYTES_OUT, /* response body bytes delivered */
     TB_USAGE_PROMPT_TOKENS,
     TB_USAGE_COMPLETION_TOKENS,
     _TB_USAGE_MAX,

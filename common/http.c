@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "http.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "log.h"
+#include "secret.h"
+#include "units.h"
+#include "version.h"
+
+#define RETRY_AFTER_MAX_MS (3600 * 1000)
+
+static void global_init(void)
+{
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+int tb_http_easy_init(CURL *c, const struct tb_http_tls *tls)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    const char *protocols = tls && tls->allow_http ? "http,https" : "https";
+    CURLcode e = CURLE_OK;
+
+    pthread_once(&once, global_init);
+#define SET(option, value) (e = e != CURLE_OK ? e : curl_easy_setopt(c, option, value))
+    SET(CURLOPT_PROTOCOLS_STR, protocols);
+    SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    SET(CURLOPT_FOLLOWLOCATION, 0L);
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+    SET(CURLOPT_CONNECTTIMEOUT_MS, 10000L);
+    SET(CURLOPT_TCP_KEEPALIVE, 1L);
+    SET(CURLOPT_BUFFERSIZE, 512L * 1024);
+    SET(CURLOPT_USERAGENT, TB_USER_AGENT);
+    if (tls && tls->ca_file)
+        SET(CURLOPT_CAINFO, tls->ca_file);
+    if (tls && tls->client_cert) {
+        SET(CURLOPT_SSLCERT, tls->client_cert);
+        SET(CURLOPT_SSLKEY, tls->client_key);
+    }
+#undef SET
+    return e == CURLE_OK ? 0 : -ENOMEM;
+}
+
+static int errno_of(CURLcode code)
+{
+    switch (code) {
+    case CURLE_OK:
+        return 0;
+    case CURLE_OPERATION_TIMEDOUT:
+        return -ETIMEDOUT;
+    case CURLE_COULDNT_CONNECT:
+    case CURLE_SEND_ERROR:
+    case CURLE_RECV_ERROR:
+    case CURLE_GOT_NOTHING:
+        return -ECONNREFUSED;
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_RESOLVE_PROXY:
+        return -EHOSTUNREACH;
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_INVALIDCERTSTATUS:
+        return -EKEYREJECTED;
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_URL_MALFORMAT:
+        return -EINVAL;
+    case CURLE_OUT_OF_MEMORY:
+        return -ENOMEM;
+    default:
+        return -EPROTO;
+    }
+}
+
+int tb_http_error(CURLcode code, const char *url, const char *curl_errbuf, char err[static TB_HTTP_ERR_MAX])
+{
+    const char *why = curl_errbuf && *curl_errbuf ? curl_errbuf : curl_easy_strerror(code);
+    char where[160];
+
+    tb_url_redact(url, where, sizeof(where));
+    /* libcurl quotes a URL it cannot parse, SAS included. */
+    if (code == CURLE_URL_MALFORMAT || strchr(why, '?'))
+        why = curl_easy_strerror(code);
+    snprintf(err, TB_HTTP_ERR_MAX, "%s: %s%s", where, why,
+             code == CURLE_UNSUPPORTED_PROTOCOL
+                 ? " (https:// is required; http:// needs TB_INSECURE_HTTP=true)"
+                 : "");
+    return errno_of(code);
+}
+
+int64_t tb_http_retry_after_ms(const char *value)
+{
+    uint64_t seconds;
+    char digits[16];
+    time_t when;
+
+    value += strspn(value, " \t");
+    snprintf(digits, sizeof(digits), "%.*s", (int)strcspn(value, " \t\r\n"), value);
+    if (tb_uint_parse(digits, 0, UINT64_MAX, &seconds) == 0)
+        return (int64_t)MIN(seconds, RETRY_AFTER_MAX_MS / 1000) * 1000;
+    when = curl_getdate(value, NULL);
+    if (when < 0)
+        return -1;
+    if ((uint64_t)when * TB_USEC_PER_SEC <= tb_now_realtime_us())
+        return 0;
+    return (int64_t)MIN(((uint64_t)when * TB_USEC_PER_SEC - tb_now_realtime_us()) / 1000,
+                        (uint64_t)RETRY_AFTER_MAX_MS);
+}
+
+bool tb_http_status_retryable(long status)
+{
+    return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504);
+}
+
+uint64_t tb_backoff_next_ms(struct tb_backoff *b, int64_t retry_after_ms)
+{
+    uint64_t ms = b->attempt < 20 ? b->base_ms << b->attempt : b->cap_ms;
+    uint16_t noise = 0;
+
+    ms = MIN(ms, b->cap_ms);
+    b->attempt++;
+    (void)tb_random(&noise, sizeof(noise));
+    ms = ms * 9 / 10 + ms / 5 * noise / 65536;
+    if (retry_after_ms >= 0)
+        ms = MAX(ms, (uint64_t)retry_after_ms);
+    return ms;
+}
+
+struct exchange {
+    char *buf; /* secret memory would need a fixed size; the body is wiped by tb_http_response_clear() */
+    size_t len, cap, max;
+    int over;
+    int64_t retry_after_ms;
+    char *etag;
+};
+
+static size_t on_body(char *data, size_t one, size_t n, void *ctx)
+{
+    struct exchange *x = ctx;
+
+    if (n > x->max - x->len) {
+        x->over = 1;
+        return 0;
+    }
+    if (x->len + n + 1 > x->cap) {
+        size_t cap = MIN(MAX(x->cap * 2, x->len + n + 1), x->max + 1);
+        char *grown = malloc(cap);
+
+        if (!grown)
+            return 0;
+        memcpy(grown, x->buf, x->len);
+        tb_erase(x->buf, x->len);
+        free(x->buf);
+        x->buf = grown;
+        x->cap = cap;
+    }
+    memcpy(x->buf + x->len, data, n);
+    x->len += n;
+    x->buf[x->len] = '\0';
+    return n;
+}
+
+static size_t on_header(char *data, size_t one, size_t n, void *ctx)
+{
+    struct exchange *x = ctx;
+    char line[256];
+
+    if (n >= sizeof(line))
+        return n;
+    memcpy(line, data, n);
+    line[n] = '\0';
+    line[strcspn(line, "\r\n")] = '\0';
+    if (strncasecmp(line, "Retry-After:", 12) == 0)
+        x->retry_after_ms = tb_http_retry_after_ms(line + 12);
+    if (strncasecmp(line, "ETag:", 5) == 0) {
+        free(x->etag);
+        x->etag = strdup(line + 5 + strspn(line + 5, " \t"));
+    }
+    return n;
+}
+
+static void slist_freep(struct curl_slist **l)
+{
+    curl_slist_free_all(*l);
+}
+
+static void easy_freep(CURL **c)
+{
+    curl_easy_cleanup(*c);
+}
+
+static int request_setup(CURL *c, const struct tb_http_request *rq, struct curl_slist **headers)
+{
+    CURLcode e = CURLE_OK;
+
+    for (const char *const *h = rq->headers; h && *h; h++) {
+        struct curl_slist *more = curl_slist_append(*headers, *h);
+
+        if (!more)
+            return -ENOMEM;
+        *headers = more;
+    }
+#define SET(option, value) (e = e != CURLE_OK ? e : curl_easy_setopt(c, option, value))
+    SET(CURLOPT_URL, rq->url);
+    SET(CURLOPT_TIMEOUT_MS, (long)(rq->timeout_ms ? rq->timeout_ms : 30000));
+    if (rq->connect_timeout_ms)
+        SET(CURLOPT_CONNECTTIMEOUT_MS, (long)rq->connect_timeout_ms);
+    if (rq->body) {
+        SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)rq->body_len);
+        SET(CURLOPT_POSTFIELDS, rq->body);
+    }
+    if (rq->method && strcmp(rq->method, "HEAD") == 0)
+        SET(CURLOPT_NOBODY, 1L);
+    else if (rq->method)
+        SET(CURLOPT_CUSTOMREQUEST, rq->method);
+    if (rq->unix_socket)
+        SET(CURLOPT_UNIX_SOCKET_PATH, rq->unix_socket);
+    SET(CURLOPT_HTTPHEADER, *headers);
+#undef SET
+    return e == CURLE_OK ? 0 : -ENOMEM;
+}
+
+int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret,
+               char err[static TB_HTTP_ERR_MAX])
+{
+    struct exchange x = {.retry_after_ms = -1,
+                         .max = rq->max_response ? rq->max_response : TB_HTTP_RESPONSE_MAX};
+    _cleanup_(slist_freep) struct curl_slist *headers = NULL;
+    _cleanup_(easy_freep) CURL *c = curl_easy_init();
+    char errbuf[CURL_ERROR_SIZE] = "", where[160];
+    CURLcode code;
+    int r;
+
+    x.buf = calloc(1, 1024);
+    x.cap = 1024;
+    if (!c || !x.buf || tb_http_easy_init(c, rq->tls) < 0 || request_setup(c, rq, &headers) < 0) {
+        free(x.buf);
+        snprintf(err, TB_HTTP_ERR_MAX, "out of memory");
+        return -ENOMEM;
+    }
+    curl_easy_setopt(c, CURLOPT_ERRORBUFFER, errbuf);
+    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(c, CURLOPT_WRITEDATA, &x);
+    curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(c, CURLOPT_HEADERDATA, &x);
+    code = curl_easy_perform(c);
+    if (code == CURLE_OK) {
+        *ret = (struct tb_http_response){
+            .body = x.buf, .len = x.len, .retry_after_ms = x.retry_after_ms, .etag = x.etag};
+        curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &ret->status);
+        return 0;
+    }
+    r = tb_http_error(code, rq->url, errbuf, err);
+    if (x.over) {
+        snprintf(err, TB_HTTP_ERR_MAX, "%s: the response is larger than %zu bytes",
+                 tb_url_redact(rq->url, where, sizeof(where)), x.max);
+        r = -EFBIG;
+    }
+    tb_erase(x.buf, x.len);
+    free(x.buf);
+    free(x.etag);
+    return r;
+}
+
+void tb_http_response_clear(struct tb_http_response *r)
+{
+    if (r->body)
+        tb_erase(r->body, r->len);
+    free(r->body);
+    free(r->etag);
+    *r = (struct tb_http_response){0};
+}

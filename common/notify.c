@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "notify.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <systemd/sd-daemon.h>
+
+#include "log.h"
+#include "units.h"
+
+#define BAR_WIDTH 30
+#define BAR_EVERY_US 100000
+#define STATUS_EVERY_US TB_USEC_PER_SEC
+#define LINE_EVERY_US (15 * TB_USEC_PER_SEC)
+#define EXTEND_US (30 * TB_USEC_PER_SEC)
+
+void tb_notify_ready(const char *fmt, ...)
+{
+    char status[512];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(status, sizeof(status), fmt, ap);
+    va_end(ap);
+    (void)sd_notifyf(0, "READY=1\nSTATUS=%s", status);
+}
+
+void tb_notify_status(const char *fmt, ...)
+{
+    char status[512];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(status, sizeof(status), fmt, ap);
+    va_end(ap);
+    (void)sd_notifyf(0, "STATUS=%s", status);
+}
+
+void tb_notify_stopping(void)
+{
+    (void)sd_notify(0, "STOPPING=1");
+}
+
+void tb_notify_watchdog(void)
+{
+    (void)sd_notify(0, "WATCHDOG=1");
+}
+
+uint64_t tb_notify_watchdog_us(void)
+{
+    uint64_t us;
+
+    return sd_watchdog_enabled(0, &us) > 0 ? us / 2 : 0;
+}
+
+void tb_notify_extend(uint64_t usec)
+{
+    (void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%" PRIu64, usec);
+}
+
+/* "Downloading 1.2 GiB of 4.0 GiB (30 %), 310.0 MiB/s" */
+static void describe(const struct tb_progress *p, uint64_t done, uint64_t now, char *out, size_t len)
+{
+    char a[32], b[32], c[32];
+    uint64_t us = MAX(now - p->start_us, 1);
+    uint64_t rate = (uint64_t)((double)(done - p->first_done) * 1e6 / (double)us);
+
+    tb_bytes_format(done, a, sizeof(a));
+    tb_bytes_format(p->total, b, sizeof(b));
+    tb_bytes_format(rate, c, sizeof(c));
+    if (p->total)
+        snprintf(out, len, "%s %s of %s (%u %%), %s/s", p->verb, a, b,
+                 (unsigned)((double)done * 100 / (double)p->total), c);
+    else
+        snprintf(out, len, "%s %s, %s/s", p->verb, a, c);
+}
+
+static void draw_bar(const struct tb_progress *p, uint64_t done, const char *text)
+{
+    char bar[BAR_WIDTH + 1];
+    int full = p->total ? (int)((double)done / (double)p->total * BAR_WIDTH) : 0;
+
+    for (int i = 0; i < BAR_WIDTH; i++)
+        bar[i] = i < full ? '#' : '.';
+    bar[BAR_WIDTH] = '\0';
+    fprintf(stderr, "\r[%s] %s\033[K", bar, text);
+    fflush(stderr);
+}
+
+static void start(struct tb_progress *p, uint64_t done, uint64_t now)
+{
+    p->start_us = p->last_line_us = now;
+    p->first_done = p->last_done = done;
+    p->tty = isatty(STDERR_FILENO) ? 1 : 2;
+    p->last_percent = p->total ? (int)((double)done * 100 / (double)p->total) : 0;
+}
+
+void tb_progress_update(struct tb_progress *p, uint64_t done)
+{
+    uint64_t now = tb_now_monotonic_us();
+    char text[200];
+    int percent;
+
+    if (p->tty == 0)
+        start(p, done, now);
+    percent = p->total ? (int)((double)done * 100 / (double)p->total) : 0;
+    if (now - p->last_status_us >= STATUS_EVERY_US) {
+        describe(p, done, now, text, sizeof(text));
+        tb_notify_status("%s", text);
+        if (done > p->last_done)
+            tb_notify_extend(EXTEND_US);
+        p->last_done = done;
+        p->last_status_us = now;
+    }
+    if (p->quiet)
+        return;
+    if (p->tty == 1 && now - p->last_bar_us >= BAR_EVERY_US) {
+        describe(p, done, now, text, sizeof(text));
+        draw_bar(p, done, text);
+        p->last_bar_us = now;
+    } else if (p->tty == 2 && (percent >= p->last_percent + 10 || now - p->last_line_us >= LINE_EVERY_US)) {
+        describe(p, done, now, text, sizeof(text));
+        tb_info("%s", text);
+        p->last_line_us = now;
+        p->last_percent = percent - percent % 10;
+    }
+}
+
+void tb_progress_finish(struct tb_progress *p, uint64_t done)
+{
+    uint64_t now = tb_now_monotonic_us();
+    char text[200];
+
+    if (p->tty == 0)
+        start(p, done, now);
+    describe(p, done, now, text, sizeof(text));
+    tb_notify_status("%s", text);
+    if (p->quiet)
+        return;
+    if (p->tty == 1) {
+        draw_bar(p, done, text);
+        fputc('\n', stderr);
+    } else {
+        tb_info("%s", text);
+    }
+}
