@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What systemd does for a TrustBridge program, under a plain shell: inherited listeners (LISTEN_FDS), credentials fetched
+from the release socket ($CREDENTIALS_DIRECTORY), $NOTIFY_SOCKET, runtime and state directories, restarts and the
+suspension switch. Stands in for PID 1 where there is none; the demo and the tests drive the real programs with it.
+Standard library only."""
+
+import base64
+import ctypes
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+repo = pathlib.Path(__file__).resolve().parents[2]
+
+
+def build_dir():
+    return pathlib.Path(os.environ.get("TB_BUILD") or repo / "build").resolve()
+
+
+def program(name):
+    return str(build_dir() / name)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(fn, timeout=20, what="condition", every=0.05):
+    """Polls fn until it returns something truthy and returns that; AssertionError naming `what` after timeout seconds."""
+    end = time.monotonic() + timeout
+    while True:
+        value = fn()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"timed out after {timeout} s waiting for {what}")
+        time.sleep(every)
+
+
+def unix_listener(path, kind="stream"):
+    path = str(path)
+    if os.path.exists(path):
+        os.unlink(path)
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET if kind == "seqpacket" else socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        s.bind(path)
+    finally:
+        os.umask(old)
+    s.listen(128)
+    return s
+
+
+def tcp_listener(port=0):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", port))
+    s.listen(512)
+    return s
+
+
+def fetch_credential(sock_path, unit, name, timeout=30):
+    """Connects as systemd does for LoadCredential=: from an abstract address that names the unit and the credential."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        s.settimeout(timeout)
+        s.bind(f"\0{secrets.token_hex(8)}/unit/{unit}/{name}")
+        s.connect(str(sock_path))
+        data = b""
+        while chunk := s.recv(65536):
+            data += chunk
+        return data
+
+
+def _die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+class Daemon:
+    """One program run as its unit would run it. The environment is PATH plus `env`. `listen` maps names to listening
+    sockets; `credentials` maps names to bytes, or is a callable that returns such a map at each start."""
+
+    def __init__(self, argv, env=None, listen=None, credentials=None, runtime_dir=None, state_dir=None, log=None,
+                 notify=True, cwd=None, preexec=None):
+        self.argv = [str(a) for a in argv]
+        self.name = os.path.basename(self.argv[0])
+        self.env, self.listen, self.credentials = dict(env or {}), listen or {}, credentials
+        self.runtime_dir, self.state_dir, self.cwd, self.preexec = runtime_dir, state_dir, cwd, preexec
+        self.log = pathlib.Path(log) if log else None
+        self.use_notify = notify
+        self.proc = None
+        self._notified, self._notify_log, self._sock, self._cred_dir = {}, [], None, None
+
+    def _environ(self):
+        env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}
+        for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS"):
+            if k in os.environ:
+                env[k] = os.environ[k]
+        env.update({k: str(v) for k, v in self.env.items()})
+        for key, value in (("RUNTIME_DIRECTORY", self.runtime_dir), ("STATE_DIRECTORY", self.state_dir)):
+            if value:
+                os.makedirs(value, exist_ok=True)
+                env[key] = str(value)
+        return env
+
+    def _make_credentials(self, env):
+        creds = self.credentials() if callable(self.credentials) else self.credentials
+        if creds is None:
+            return
+        # tmpfs, as systemd has it: a secret never reaches a disk.
+        self._cred_dir = f"/dev/shm/tb-cred-{os.getpid()}-{secrets.token_hex(4)}"
+        os.mkdir(self._cred_dir, 0o700)
+        for name, value in creds.items():
+            fd = os.open(f"{self._cred_dir}/{name}", os.O_WRONLY | os.O_CREAT, 0o400)
+            os.write(fd, value)
+            os.close(fd)
+        env["CREDENTIALS_DIRECTORY"] = self._cred_dir
+
+    def _open_notify(self, env):
+        # Abstract, so that a private mount namespace does not hide it.
+        name = f"tb-notify-{os.getpid()}-{secrets.token_hex(6)}"
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.bind("\0" + name)
+        env["NOTIFY_SOCKET"] = "@" + name
+        threading.Thread(target=self._read_notify, args=(self._sock,), daemon=True).start()
+
+    def _read_notify(self, sock):
+        while True:
+            try:
+                data = sock.recv(8192)
+            except OSError:
+                return
+            for line in data.decode(errors="replace").splitlines():
+                key, _, value = line.partition("=")
+                self._notified[key] = value
+                self._notify_log.append((time.monotonic(), key, value))
+
+    def start(self):
+        assert self.proc is None or self.proc.poll() is not None, f"{self.name} is running"
+        self._cleanup()
+        self._notified, self._notify_log = {}, []
+        env = self._environ()
+        self._make_credentials(env)
+        if self.use_notify:
+            self._open_notify(env)
+        socks = list(self.listen.values())
+        argv = self.argv
+        if socks:
+            env["LISTEN_FDS"] = str(len(socks))
+            env["LISTEN_FDNAMES"] = ":".join(self.listen)
+            # LISTEN_PID must be the pid of the program: the shell that sets it becomes the program.
+            argv = ["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh"] + argv
+        fds = [s.fileno() for s in socks]
+
+        def child():
+            _die_with_parent()
+            if fds:
+                spare = [os.dup(f) for f in fds]  # out of the way of 3..3+n first
+                high = [os.dup2(f, 200 + i) for i, f in enumerate(spare)]
+                for i, f in enumerate(high):
+                    os.dup2(f, 3 + i)
+                os.closerange(3 + len(fds), 4096)
+            if self.preexec:
+                self.preexec()
+
+        out = open(self.log, "ab") if self.log else subprocess.DEVNULL
+        self.proc = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.cwd,
+                                     preexec_fn=child, close_fds=not fds, start_new_session=True)
+        if self.log:
+            out.close()
+        return self
+
+    @property
+    def pid(self):
+        return self.proc.pid
+
+    @property
+    def rc(self):
+        return self.proc.poll()
+
+    def running(self):
+        return self.proc is not None and self.proc.poll() is None
+
+    def wait(self, timeout=30):
+        try:
+            rc = self.proc.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} still runs after {timeout} s:\n{self.log_text()[-3000:]}") from None
+        self._cleanup()
+        return rc
+
+    def kill(self, sig=signal.SIGKILL):
+        if self.running():
+            os.kill(self.proc.pid, sig)
+            if sig == signal.SIGKILL:
+                self.wait()
+
+    def stop(self, timeout=15):
+        """SIGTERM, then SIGKILL after timeout; returns the exit code."""
+        if self.proc is None:
+            return None
+        if self.running():
+            self.proc.send_signal(signal.SIGTERM)
+            try:
+                self.proc.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.proc.kill()
+                self.proc.wait()
+        self._cleanup()
+        return self.proc.returncode
+
+    def _cleanup(self):
+        if self._sock:
+            time.sleep(0.01)
+            self._sock.close()
+            self._sock = None
+        if self._cred_dir:
+            shutil.rmtree(self._cred_dir, ignore_errors=True)
+            self._cred_dir = None
+
+    def log_text(self):
+        return self.log.read_text(errors="replace") if self.log and self.log.exists() else ""
+
+    def notified(self, key):
+        return self._notified.get(key)
+
+    def notify_values(self, key):
+        return [v for _, k, v in self._notify_log if k == key]
+
+    def wait_notify(self, key, value=None, timeout=30):
+        def seen():
+            values = self.notify_values(key)
+            if values and (value is None or value in values):
+                return True
+            if not self.running():
+                raise AssertionError(f"{self.name} exited {self.rc} before {key}:\n{self.log_text()[-3000:]}")
+            return False
+        wait_for(seen, timeout, f"{self.name} to notify {key}={value or ''}")
+        return self
+
+
+class CA:
+    """A certificate authority made with the openssl command line."""
+
+    def __init__(self, directory, name="TrustBridge test CA"):
+        self.dir = pathlib.Path(directory)
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.cert, self.key = str(self.dir / "ca.crt"), str(self.dir / "ca.key")
+        self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", self.key,
+                      "-out", self.cert, "-subj", f"/CN={name}", "-days", "30")
+
+    def _openssl(self, *args):
+        subprocess.run(["openssl", *args], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def issue(self, name, sans="DNS:localhost,IP:127.0.0.1", days="10"):
+        """Returns (certificate path, key path), both PEM."""
+        cert, key, csr, ext = (str(self.dir / f"{name}.{e}") for e in ("crt", "key", "csr", "ext"))
+        pathlib.Path(ext).write_text(f"subjectAltName={sans}\n")
+        self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", csr,
+                      "-subj", f"/CN={name}")
+        self._openssl("x509", "-req", "-in", csr, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-out", cert,
+                      "-days", days, "-extfile", ext)
+        return cert, key
+
+
+def azurite_command():
+    """The azurite-blob command that `make deps` installed."""
+    for c in (os.environ.get("TB_AZURITE"), repo / "build/npm/node_modules/.bin/azurite-blob", shutil.which("azurite-blob")):
+        if c and os.path.exists(c):
+            return str(c)
+    raise RuntimeError("azurite-blob is not installed; run `make deps`")
+
+
+class Azurite:
+    """A real Azurite blob service on loopback. .endpoint has no trailing slash: http(s)://127.0.0.1:PORT/ACCOUNT"""
+
+    def __init__(self, directory, tls=None, port=None, account="tbaccount"):
+        self.dir, self.tls, self.port, self.account = pathlib.Path(directory), tls, port or free_port(), account
+        self.key = base64.b64encode(secrets.token_bytes(64)).decode()
+        self.proc = None
+
+    @property
+    def endpoint(self):
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/{self.account}"
+
+    def start(self):
+        self.dir.mkdir(parents=True, exist_ok=True)
+        argv = [azurite_command(), "--silent", "--disableTelemetry", "--location", str(self.dir), "--blobHost", "127.0.0.1",
+                "--blobPort", str(self.port)]
+        if self.tls:
+            argv += ["--cert", self.tls[0], "--key", self.tls[1]]
+        env = dict(os.environ, AZURITE_ACCOUNTS=f"{self.account}:{self.key}")
+        self.log = open(self.dir / "azurite.log", "ab")
+        self.proc = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+                                     preexec_fn=_die_with_parent, start_new_session=True)
+        wait_for(self._listening, 60, "Azurite")
+        return self
+
+    def _listening(self):
+        assert self.proc.poll() is None, f"Azurite exited: {(self.dir / 'azurite.log').read_text()}"
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self):
+        if self.proc and self.proc.poll() is None:
+            self.proc.terminate()
+            try:
+                self.proc.wait(10)
+            except subprocess.TimeoutExpired:
+                self.proc.kill()
+                self.proc.wait()
+        if self.proc:
+            self.log.close()
+
+    def request(self, method, path, body=b"", headers=None, query=None):
+        """A Shared Key request; returns (status, headers, body). path begins with the container."""
+        import email.utils
+        import hashlib
+        import hmac
+        import http.client
+        import ssl
+        h = {k.lower(): v for k, v in (headers or {}).items()}
+        h.update({"x-ms-date": email.utils.formatdate(usegmt=True), "x-ms-version": "2024-11-04"})
+        length = str(len(body)) if body else ""
+        canonical = "".join(f"{k}:{h[k]}\n" for k in sorted(h) if k.startswith("x-ms-"))
+        resource = f"/{self.account}/{self.account}/{path}"
+        for k in sorted(query or {}):
+            resource += f"\n{k}:{query[k]}"
+        to_sign = "\n".join([method, "", "", length, h.get("content-md5", ""), h.get("content-type", ""), "", "", "", "", "",
+                             h.get("range", "")]) + "\n" + canonical + resource
+        mac = hmac.new(base64.b64decode(self.key), to_sign.encode(), hashlib.sha256).digest()
+        h["authorization"] = f"SharedKey {self.account}:{base64.b64encode(mac).decode()}"
+        h["content-length"] = str(len(body))
+        if self.tls:
+            conn = http.client.HTTPSConnection("127.0.0.1", self.port, context=ssl._create_unverified_context(), timeout=60)
+        else:
+            conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        url = f"/{self.account}/{path}" + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
+        conn.request(method, url, body=body or None, headers=h)
+        r = conn.getresponse()
+        data = r.read()
+        conn.close()
+        return r.status, dict(r.getheaders()), data
+
+    def create_container(self, name):
+        status, _, body = self.request("PUT", name, query={"restype": "container"})
+        assert status in (201, 409), (status, body)
+
+    def put_blob(self, path, body):
+        status, _, text = self.request("PUT", path, body, {"x-ms-blob-type": "BlockBlob", "content-type": "application/octet-stream"})
+        assert status == 201, (status, text)
+
+    def get_blob(self, path):
+        status, _, body = self.request("GET", path)
+        return body if status == 200 else None
+
+
+def read_json(path):
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError):
+        return {}
