@@ -9,7 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "io.h"
 #include "macros.h"
+#include "notify.h"
 #include "secret.h"
 
 /* Exit codes of tbpkg, design section 4. */
@@ -91,8 +93,9 @@ int cli_key_arg_read(const struct cli *c, const struct cli_key_arg *k, struct tb
 
 /* -- progress, temporary files, interrupts ------------------------------------------------------------------------- */
 
-/* A tbenc_progress_fn; ctx is a struct tb_progress. */
+/* A tbenc_progress_fn; ctx is a struct tb_progress. After success cli_progress_finish(); an error line ends the bar itself. */
 int cli_progress(void *ctx, uint64_t done, uint64_t total);
+void cli_progress_finish(struct tb_progress *p, uint64_t done);
 
 /* Installs the handler for SIGINT, SIGTERM and SIGHUP: remove what is registered below, exit 130. Ignores SIGPIPE. */
 void cli_signals_init(void);
@@ -103,6 +106,8 @@ void cli_signals_unblock(void);
 /* Files or (empty by then) directories to remove on interrupt, last registered first. The string is copied. 0 or -ENOMEM. */
 int cli_temp_add(const char *path);
 void cli_temp_forget_all(void);
+/* tb_newfile_open() whose temporary file an interrupt removes. mode is what open(2) would be given: the umask applies. */
+int cli_newfile_open(struct tb_newfile *f, const char *path, mode_t mode);
 /* A static line the handler prints ("run the same command again to resume"), or NULL. */
 void cli_interrupt_note(const char *line);
 

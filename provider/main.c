@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tbpkg: the provider's tool. main() only finds the subcommand. */
+#include <string.h>
+
+#include "cli.h"
+#include "log.h"
+#include "tbpkg.h"
+#include "version.h"
+
+static const struct tbpkg_command commands[] = {
+    {"encrypt", "seal a model file or directory into a .tbenc and its manifest", tbpkg_encrypt_main},
+    {"decrypt", "open a .tbenc again", tbpkg_decrypt_main},
+    {"verify", "check a .tbenc against its manifest, with or without the key", tbpkg_verify_main},
+    {"inspect", "show what a .tbenc and its manifest say", tbpkg_inspect_main},
+    {"upload", "put an encrypted asset into Azure Blob storage", tbpkg_upload_main},
+    {"register", "tell the control plane about an asset and its key", tbpkg_register_main},
+};
+
+static const struct tbpkg_command *find_command(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static void print_help(FILE *f)
+{
+    fputs("Usage: tbpkg COMMAND [OPTION]...\n"
+          "Encrypt model weights and publish them for licensed use.\n"
+          "\n"
+          "Commands:\n",
+          f);
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        fprintf(f, "  %-10s%s\n", commands[i].name, commands[i].summary);
+    fputs("  help      show the help of a command\n"
+          "\n"
+          "Options:\n"
+          "  -h, --help     show this help\n"
+          "      --version  show the version\n"
+          "\n"
+          "Each command has options of its own: see tbpkg COMMAND --help, or tbpkg(1).\n",
+          f);
+}
+
+static int unknown(const char *what, const char *name)
+{
+    fprintf(stderr, "tbpkg: %s '%s'\nTry 'tbpkg --help'.\n", what, name);
+    return CLI_USAGE;
+}
+
+static int run_help(int argc, char **argv)
+{
+    const struct tbpkg_command *cmd;
+
+    if (argc < 3) {
+        print_help(stdout);
+        return CLI_OK;
+    }
+    cmd = find_command(argv[2]);
+    if (!cmd)
+        return unknown("no such command", argv[2]);
+    return cmd->run(2, (char *[]){argv[2], (char[]){"--help"}, NULL});
+}
+
+static int run(int argc, char **argv)
+{
+    const struct tbpkg_command *cmd;
+    const char *name = argc > 1 ? argv[1] : NULL;
+
+    if (!name) {
+        print_help(stderr);
+        return CLI_USAGE;
+    }
+    if (strcmp(name, "-h") == 0 || strcmp(name, "--help") == 0) {
+        print_help(stdout);
+        return CLI_OK;
+    }
+    if (strcmp(name, "-v") == 0 || strcmp(name, "--version") == 0) {
+        puts("tbpkg " TB_VERSION);
+        return CLI_OK;
+    }
+    if (strcmp(name, "help") == 0)
+        return run_help(argc, argv);
+    if (name[0] == '-')
+        return unknown("no such option", name);
+    cmd = find_command(name);
+    if (!cmd)
+        return unknown("no such command", name);
+    return cmd->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    int rc;
+
+    tb_secret_init();
+    tb_log_init("tbpkg");
+    cli_signals_init();
+    rc = run(argc, argv);
+    if (cli_flush_stdout() != CLI_OK && rc == CLI_OK)
+        rc = CLI_FAILED;
+    return rc;
+}
