@@ -1,0 +1,42 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Installs what building, testing and the demo need: Debian packages, Azurite from npm into build/npm, and a llama-server of
+# Debian sid unpacked into build/llama (never into the system). Does nothing that is already done. Needs root for apt.
+set -eu
+cd "$(dirname "$0")/.."
+
+PACKAGES="age apt aria2 bash-completion ca-certificates clang clang-format cppcheck curl dpkg-dev gcc iproute2 jq libc6-dev
+libcjson-dev libcmocka-dev libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev libssl-dev libsystemd-dev llvm make mandoc
+nginx-light openssl pkg-config procps python3 python3-cryptography python3-pytest shellcheck sqlite3 systemd wrk"
+AZURITE=azurite@3.35.0
+
+missing=""
+for p in $PACKAGES; do
+    dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
+done
+# A node from elsewhere is as good as Debian's, and cannot stand beside Debian's npm.
+command -v npm >/dev/null || missing="$missing npm"
+
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "make deps: not installed:$missing; run as root" >&2
+        exit 1
+    fi
+    echo "make deps: installing$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -q update >/dev/null
+    # nginx is a peer in benchmarks only: it must not start a server on this machine.
+    printf '#!/bin/sh\nexit 101\n' >/tmp/tb-policy.$$ && chmod +x /tmp/tb-policy.$$
+    [ -e /usr/sbin/policy-rc.d ] || { mv /tmp/tb-policy.$$ /usr/sbin/policy-rc.d; trap 'rm -f /usr/sbin/policy-rc.d' EXIT; }
+    rm -f /tmp/tb-policy.$$
+    # shellcheck disable=SC2086 # a list of package names
+    apt-get -q install -y --no-install-recommends $missing >/tmp/tb-apt.log 2>&1 || { tail -20 /tmp/tb-apt.log >&2; exit 1; }
+fi
+
+if [ ! -x build/npm/node_modules/.bin/azurite-blob ]; then
+    echo "make deps: installing $AZURITE into build/npm"
+    mkdir -p build/npm
+    npm install --silent --no-audit --no-fund --prefix build/npm "$AZURITE" >/tmp/tb-npm.log 2>&1 || { tail -20 /tmp/tb-npm.log >&2; exit 1; }
+fi
+
+[ -x build/llama/llama-server ] || sh e2e-vagrant/lib/llama.sh build/llama
