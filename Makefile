@@ -180,4 +180,4 @@ install: all
 clean:
 	rm -rf build
 
--include $(shell find build -name '*.d' 2>/dev/null)
+-include $(shell find build/obj build/asan/obj build/fuzz/obj -name '*.d' 2>/dev/null)
