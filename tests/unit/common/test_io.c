@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+
+#include "fdpass.h"
+#include "io.h"
+#include "secret.h"
+#include "usage.h"
+
+static char dir[] = "/tmp/tb-io-XXXXXX";
+
+static int make_dir(void **state)
+{
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_dir(void **state)
+{
+    _cleanup_free_ char *cmd = tb_strf("rm -rf %s", dir);
+
+    return system(cmd);
+}
+
+static void a_new_file_appears_only_when_committed(void **state)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, "out"), *text = NULL;
+    struct tb_newfile f = TB_NEWFILE_INIT;
+    struct stat st;
+    size_t n;
+
+    assert_int_equal(tb_newfile_open(&f, path, 0600), 0);
+    assert_int_equal(tb_write_full(f.fd, "whole", 5), 0);
+    assert_int_equal(access(path, F_OK), -1);
+    tb_newfile_abort(&f);
+    assert_int_equal(access(path, F_OK), -1);
+
+    assert_int_equal(tb_newfile_open(&f, path, 0600), 0);
+    assert_int_equal(tb_write_full(f.fd, "whole", 5), 0);
+    assert_int_equal(tb_newfile_commit(&f, false), 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(tb_read_file(path, 5, &text, &n), 0);
+    assert_string_equal(text, "whole");
+    tb_freep(&text);
+    assert_int_equal(tb_read_file(path, 4, &text, &n), -EFBIG);
+
+    assert_int_equal(tb_newfile_open(&f, path, 0600), 0);
+    assert_int_equal(tb_newfile_commit(&f, false), -EEXIST);
+    tb_newfile_abort(&f);
+    assert_int_equal(tb_write_file_atomic(path, "new", 3, 0644), 0);
+    assert_int_equal(tb_read_file(dir, 4, &text, &n), -EISDIR);
+}
+
+static void directories_are_made_with_their_parents(void **state)
+{
+    _cleanup_free_ char *deep = tb_strf("%s/a/b/c", dir);
+    struct stat st;
+
+    assert_int_equal(tb_mkdir_p(deep, 0755), 0);
+    assert_int_equal(tb_mkdir_p(deep, 0755), 0);
+    assert_int_equal(stat(deep, &st), 0);
+    assert_true(S_ISDIR(st.st_mode));
+    assert_int_equal(tb_mkdir_p("/proc/x/y", 0755), -ENOENT);
+}
+
+static void descriptors_travel_whole_or_not_at_all(void **state)
+{
+    int pair[2], many[TB_FDPASS_MAX], got[TB_FDPASS_MAX];
+    size_t n = TB_FDPASS_MAX;
+    char buf[8];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+    for (size_t i = 0; i < TB_FDPASS_MAX; i++)
+        many[i] = STDERR_FILENO;
+    assert_int_equal(tb_fd_send(pair[0], "hello", 5, many, TB_FDPASS_MAX), 0);
+    assert_int_equal(tb_fd_recv(pair[1], buf, sizeof(buf), got, &n), 5);
+    assert_int_equal(n, TB_FDPASS_MAX);
+    for (size_t i = 0; i < n; i++)
+        close(got[i]);
+    n = 1; /* room for one, two come: all are closed */
+    assert_int_equal(tb_fd_send(pair[0], "x", 1, many, 2), 0);
+    assert_int_equal(tb_fd_recv(pair[1], buf, sizeof(buf), got, &n), -EMSGSIZE);
+    n = 1;
+    assert_int_equal(tb_fd_send(pair[0], "longer than eight", 17, NULL, 0), 0);
+    assert_int_equal(tb_fd_recv(pair[1], buf, sizeof(buf), got, &n), -EMSGSIZE);
+    close(pair[0]);
+    n = 1;
+    assert_int_equal(tb_fd_recv(pair[1], buf, sizeof(buf), got, &n), 0);
+    close(pair[1]);
+}
+
+static void credentials(void **state)
+{
+    _cleanup_free_ char *full = tb_path_join(dir, "full"), *empty = tb_path_join(dir, "empty");
+    char *v = NULL;
+    size_t n;
+
+    unsetenv("CREDENTIALS_DIRECTORY");
+    assert_int_equal(tb_credential_read("full", &v, &n), -ENXIO);
+    setenv("CREDENTIALS_DIRECTORY", dir, 1);
+    assert_int_equal(tb_credential_read("full", &v, &n), -ENOENT);
+    assert_int_equal(tb_write_file_atomic(full, "abc", 3, 0400), 0);
+    assert_int_equal(tb_write_file_atomic(empty, "", 0, 0400), 0);
+    assert_int_equal(tb_credential_read("empty", &v, &n), -EACCES);
+    assert_int_equal(tb_credential_read("full", &v, &n), 0);
+    assert_int_equal(n, 3);
+    assert_string_equal(v, "abc");
+    tb_secret_free(v);
+}
+
+/* The promise billing rests on: what was added before SIGKILL is there afterwards, in the same epoch. */
+static void usage_survives_sigkill(void **state)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, "usage");
+    struct tb_usage_snapshot before, after;
+    struct tb_usage *u;
+    int status;
+    pid_t pid;
+
+    assert_int_equal(tb_usage_read(path, &before), -ENOENT);
+    pid = fork();
+    if (pid == 0) {
+        if (tb_usage_open(path, &u) < 0)
+            _exit(1);
+        tb_usage_add(u, TB_USAGE_REQUESTS, 41);
+        tb_usage_add(u, TB_USAGE_BYTES_OUT, 1ULL << 40);
+        kill(getpid(), SIGKILL);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(tb_usage_read(path, &before), 0);
+    assert_int_equal(before.value[TB_USAGE_REQUESTS], 41);
+    assert_true(before.value[TB_USAGE_BYTES_OUT] == 1ULL << 40);
+    assert_int_equal(tb_usage_open(path, &u), 0);
+    tb_usage_add(u, TB_USAGE_REQUESTS, 1);
+    assert_int_equal(tb_usage_read(path, &after), 0);
+    assert_int_equal(after.value[TB_USAGE_REQUESTS], 42);
+    assert_string_equal(after.epoch, before.epoch);
+    {
+        struct tb_usage *second;
+
+        assert_int_equal(tb_usage_open(path, &second), -EWOULDBLOCK);
+    }
+    tb_usage_close(u);
+}
+
+static void damaged_usage_is_set_aside(void **state)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, "usage-bad");
+    struct tb_usage_snapshot s;
+    struct tb_usage *u;
+
+    assert_int_equal(tb_write_file_atomic(path, "rubbish", 7, 0640), 0);
+    assert_int_equal(tb_usage_read(path, &s), -EBADMSG);
+    assert_int_equal(tb_usage_open(path, &u), 0);
+    assert_int_equal(tb_usage_get(u, TB_USAGE_REQUESTS), 0);
+    tb_usage_close(u);
+    assert_int_equal(tb_usage_read(path, &s), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_new_file_appears_only_when_committed),
+        cmocka_unit_test(directories_are_made_with_their_parents),
+        cmocka_unit_test(descriptors_travel_whole_or_not_at_all),
+        cmocka_unit_test(credentials),
+        cmocka_unit_test(usage_survives_sigkill),
+        cmocka_unit_test(damaged_usage_is_set_aside),
+    };
+
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}

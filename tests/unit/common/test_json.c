@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "json.h"
+
+static int parse(const char *s, size_t n)
+{
+    _cleanup_json_ cJSON *j = NULL;
+    char err[TB_JSON_ERR_MAX] = "";
+    int r = tb_json_parse(s, n, 4096, &j, err);
+
+    if (r < 0)
+        assert_true(*err != '\0');
+    return r;
+}
+#define PARSE(s) parse(s, strlen(s))
+
+static void accepts_plain_documents(void **state)
+{
+    assert_int_equal(PARSE("{\"a\":1,\"b\":[true,null,\"x\"]}"), 0);
+    assert_int_equal(PARSE(" {} \n"), 0);
+    assert_int_equal(PARSE("{\"a\":{\"a\":1}}"), 0); /* same name in another object */
+}
+
+static void refuses_what_readers_disagree_on(void **state)
+{
+    char deep[64], big[5000];
+
+    assert_int_equal(PARSE("{\"a\":1,\"a\":2}"), -EBADMSG);
+    assert_int_equal(PARSE("{\"x\":[{\"a\":1,\"b\":2,\"a\":3}]}"), -EBADMSG);
+    assert_int_equal(PARSE("{} {}"), -EBADMSG);
+    assert_int_equal(PARSE("{}x"), -EBADMSG);
+    assert_int_equal(PARSE(""), -EBADMSG);
+    assert_int_equal(PARSE("{\"a\":1e999}"), -EBADMSG);
+    assert_int_equal(parse("{}\0", 3), -EBADMSG);
+    memset(deep, '[', sizeof(deep));
+    assert_int_equal(parse(deep, 17), -EBADMSG);
+    assert_int_equal(PARSE("[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]"), 0);
+    memset(big, ' ', sizeof(big));
+    assert_int_equal(parse(big, sizeof(big)), -EFBIG);
+    assert_int_equal(PARSE("{\"a\":\"\\\"[[[[[[[[[[[[[[[[[[[[[[\"}"), 0); /* brackets in a string */
+}
+
+static void getters_name_the_member(void **state)
+{
+    _cleanup_json_ cJSON *j = NULL;
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+    uint64_t n;
+    bool b;
+
+    assert_int_equal(
+        tb_json_parse("{\"n\":9007199254740991,\"big\":9007199254740993,\"neg\":-1,\"f\":1.5,\"s\":\"x\","
+                      "\"b\":true}",
+                      75, 4096, &j, err),
+        0);
+    assert_int_equal(tb_json_get_uint(j, "n", UINT64_MAX, &n, err), 0);
+    assert_int_equal(n, 9007199254740991ULL);
+    assert_int_equal(tb_json_get_uint(j, "n", 10, &n, err), -EINVAL);
+    assert_int_equal(tb_json_get_uint(j, "big", UINT64_MAX, &n, err), -EINVAL);
+    assert_int_equal(tb_json_get_uint(j, "neg", UINT64_MAX, &n, err), -EINVAL);
+    assert_int_equal(tb_json_get_uint(j, "f", UINT64_MAX, &n, err), -EINVAL);
+    assert_int_equal(tb_json_get_uint(j, "s", UINT64_MAX, &n, err), -EINVAL);
+    assert_non_null(strstr(err, "\"s\""));
+    assert_int_equal(tb_json_get_string(j, "s", &s, err), 0);
+    assert_int_equal(tb_json_get_string(j, "S", &s, err), -ENOENT); /* names are exact */
+    assert_int_equal(tb_json_get_string(j, "n", &s, err), -EINVAL);
+    assert_int_equal(tb_json_get_bool(j, "b", &b, err), 0);
+    assert_true(b);
+    assert_int_equal(tb_json_get_bool(j, "n", &b, err), -EINVAL);
+}
+
+static void integers_are_written_exactly(void **state)
+{
+    _cleanup_json_ cJSON *j = cJSON_CreateObject();
+    _cleanup_free_ char *text = NULL;
+
+    assert_int_equal(tb_json_add_uint(j, "n", 9007199254740991ULL), 0);
+    text = cJSON_PrintUnformatted(j);
+    assert_string_equal(text, "{\"n\":9007199254740991}");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(accepts_plain_documents),
+        cmocka_unit_test(refuses_what_readers_disagree_on),
+        cmocka_unit_test(getters_name_the_member),
+        cmocka_unit_test(integers_are_written_exactly),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

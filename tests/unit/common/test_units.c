@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "http.h"
+#include "log.h"
+#include "units.h"
+
+static void durations(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t us;
+    } good[] = {{"60s", 60000000}, {"1h30m", 5400000000}, {"250ms", 250000},   {"1.5h", 5400000000},
+                {"0", 0},          {"10us", 10},          {"24h", 86400000000}};
+    static const char *const bad[] = {"", "60", "s", "1x", "-1s", "1 s", "1h 30m", ".s", "1e3s"};
+    uint64_t us;
+
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        assert_int_equal(tb_duration_parse(good[i].text, &us), 0);
+        assert_int_equal(us, good[i].us);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_int_equal(tb_duration_parse(bad[i], &us), -EINVAL);
+    assert_int_equal(tb_duration_parse("99999999h", &us), -ERANGE);
+}
+
+static void timestamps(void **state)
+{
+    static const char *const bad[] = {"",
+                                      "2026-01-08",
+                                      "2026-01-08T12:00:00",
+                                      "2026-13-08T12:00:00Z",
+                                      "2026-01-08T24:00:00Z",
+                                      "2026-01-08T12:00:00Zx",
+                                      "26-01-08T12:00:00Z",
+                                      "2026-01-08T12:00:00.Z",
+                                      "2026-01-08T12:00:00+1:00"};
+    char out[TB_RFC3339_MAX];
+    uint64_t us, other;
+
+    assert_int_equal(tb_rfc3339_parse("2026-01-08T12:00:00Z", &us), 0);
+    assert_int_equal(us, 1767873600ULL * 1000000);
+    assert_string_equal(tb_rfc3339_format(us, 0, out), "2026-01-08T12:00:00Z");
+    assert_int_equal(tb_rfc3339_parse("2026-01-08T14:00:00.25+02:00", &other), 0);
+    assert_int_equal(other, us + 250000);
+    assert_string_equal(tb_rfc3339_format(other, 1, out), "2026-01-08T12:00:00.250Z");
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_int_equal(tb_rfc3339_parse(bad[i], &us), -EINVAL);
+}
+
+static void sizes_and_numbers(void **state)
+{
+    char out[32];
+    uint64_t n;
+
+    assert_string_equal(tb_bytes_format(312, out, sizeof(out)), "312 B");
+    assert_string_equal(tb_bytes_format(1610612736, out, sizeof(out)), "1.5 GiB");
+    assert_int_equal(tb_uint_parse("18446744073709551615", 0, UINT64_MAX, &n), 0);
+    assert_int_equal(tb_uint_parse("18446744073709551616", 0, UINT64_MAX, &n), -ERANGE);
+    assert_int_equal(tb_uint_parse(" 1", 0, 9, &n), -EINVAL);
+    assert_int_equal(tb_uint_parse("", 0, 9, &n), -EINVAL);
+}
+
+static void urls_are_logged_without_secrets(void **state)
+{
+    char out[100];
+
+    assert_string_equal(tb_url_redact("https://a.b/c/d?sig=SECRET#x", out, sizeof(out)), "https://a.b/c/d");
+    assert_string_equal(tb_url_redact("https://user:SECRET@a.b/c@d", out, sizeof(out)), "https://a.b/c@d");
+    assert_string_equal(tb_url_redact("nonsense?SECRET", out, sizeof(out)), "nonsense");
+}
+
+static void retry_after_and_backoff(void **state)
+{
+    struct tb_backoff b = {.base_ms = 2000, .cap_ms = 30000};
+    uint64_t expect = 2000;
+
+    assert_int_equal(tb_http_retry_after_ms("7"), 7000);
+    assert_int_equal(tb_http_retry_after_ms(" 99999999999999999999"), 3600000);
+    assert_int_equal(tb_http_retry_after_ms("100000"), 3600000);
+    assert_int_equal(tb_http_retry_after_ms("soon"), -1);
+    assert_int_equal(tb_http_retry_after_ms("Thu, 01 Jan 1970 00:00:01 GMT"), 0);
+    for (int i = 0; i < 8; i++, expect = MIN(expect * 2, 30000)) {
+        uint64_t ms = tb_backoff_next_ms(&b, -1);
+
+        assert_in_range(ms, expect * 9 / 10, expect * 11 / 10);
+    }
+    assert_in_range(tb_backoff_next_ms(&b, 60000), 60000, 60000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(durations),
+        cmocka_unit_test(timestamps),
+        cmocka_unit_test(sizes_and_numbers),
+        cmocka_unit_test(urls_are_logged_without_secrets),
+        cmocka_unit_test(retry_after_and_backoff),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
