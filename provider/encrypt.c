@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tbpkg encrypt. Order of events, so that no crash loses a key that is needed: everything is written under temporary
+ * names and synced; then the key takes its name (or goes to stdout), then the ciphertext, then the manifest. */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "asset.h"
+#include "cli.h"
+#include "config.h"
+#include "json.h"
+#include "source.h"
+#include "tbpkg.h"
+#include "units.h"
+
+static const char help[] =
+    "Usage: tbpkg encrypt --asset-id ID [OPTION]... INPUT\n"
+    "Seal a model file or directory into an encrypted .tbenc file and its manifest.\n"
+    "\n"
+    "The decryption key goes to --key-out, or to standard output as 64 hex digits on a line.\n"
+    "Keep it: nothing else can open the file.\n"
+    "\n"
+    "  -a, --asset-id=ID        name of the asset: letters, digits, '_' and '-', at most 100\n"
+    "  -i, --in=INPUT           the same as INPUT; '-' reads one file from standard input\n"
+    "  -o, --out=FILE           write the ciphertext here [model.tbenc]; a directory (it exists,\n"
+    "                           or the name ends in '/') gets model.tbenc in it\n"
+    "  -m, --manifest=FILE      write the manifest here [beside the ciphertext: NAME.manifest.json]\n"
+    "  -k, --key-out=FILE       write the key here (mode 0600); an existing file is never replaced\n"
+    "  -c, --chunk-bytes=SIZE   plaintext bytes in a record, 1K to 64M [4M]\n"
+    "      --no-finetune        say in the manifest that fine-tuning is not allowed\n"
+    "  -t, --threads=N          workers [one for each CPU]\n"
+    "  -f, --force              replace an existing ciphertext and manifest\n"
+    "      --json               print a summary as JSON; needs --key-out\n"
+    "  -q, --quiet              no progress, no summary\n"
+    "  -h, --help               show this help\n"
+    "      --version            show the version\n";
+
+enum { OPT_NO_FINETUNE = CLI_OPT_OWN };
+
+static const struct option options[] = {
+    {"asset-id", required_argument, NULL, 'a'},
+    {"in", required_argument, NULL, 'i'},
+    {"out", required_argument, NULL, 'o'},
+    {"manifest", required_argument, NULL, 'm'},
+    {"key-out", required_argument, NULL, 'k'},
+    {"chunk-bytes", required_argument, NULL, 'c'},
+    {"no-finetune", no_argument, NULL, OPT_NO_FINETUNE},
+    {"threads", required_argument, NULL, 't'},
+    {"force", no_argument, NULL, 'f'},
+    CLI_COMMON_LONG,
+};
+
+struct job {
+    struct cli cli;
+    /* options */
+    const char *asset_id, *in, *out, *manifest, *key_out;
+    uint64_t chunk_bytes, threads;
+    bool no_finetune, force;
+    /* what they stand for */
+    struct source source;
+    char *out_path, *manifest_path;
+    struct tb_newfile ct, mf, kf; /* ciphertext, manifest, key */
+    struct tbenc_manifest *result;
+    double seconds;
+};
+
+static void job_clear(struct job *j)
+{
+    source_close(&j->source);
+    tb_newfile_abort(&j->ct);
+    tb_newfile_abort(&j->mf);
+    tb_newfile_abort(&j->kf);
+    cli_temp_forget_all();
+    tb_freep(&j->out_path);
+    tb_freep(&j->manifest_path);
+    j->result = tbenc_manifest_free(j->result);
+}
+
+/* -- command line -------------------------------------------------------------------------------------------------- */
+
+static int check_options(struct job *j)
+{
+    const struct cli *c = &j->cli;
+    uint64_t mib = j->chunk_bytes >> 20;
+
+    if (!j->asset_id)
+        return cli_usage(c, "--asset-id is missing");
+    if (!tb_id_valid(j->asset_id))
+        return cli_usage(c, "--asset-id: 1 to 100 letters, digits, '_' and '-', not '%s'", j->asset_id);
+    if (!j->in || !*j->in)
+        return cli_usage(c, "no input: name a file or a directory");
+    if (strcmp(j->out, "-") == 0 || !*j->out)
+        return cli_usage(c, "--out: name a file; the ciphertext cannot go to standard output");
+    if (j->key_out && (strcmp(j->key_out, "-") == 0 || !*j->key_out))
+        return cli_usage(c, "--key-out: name a file; without the option the key goes to standard output");
+    if (j->cli.json && !j->key_out)
+        return cli_usage(c, "--json needs --key-out: standard output is either JSON or the key");
+    if (j->chunk_bytes < TBENC_CHUNK_BYTES_MIN || j->chunk_bytes > TBENC_CHUNK_BYTES_MAX)
+        return cli_usage(c, "--chunk-bytes: 1024 (1K) to 67108864 (64M)");
+    if (j->chunk_bytes != mib << 20 ||
+        (mib != 1 && mib != 4 && mib != 8 && mib != 16 && mib != 32 && mib != 64))
+        tbpkg_warn("--chunk-bytes %llu is unusual; 1, 4, 8, 16, 32 and 64 MiB are well tried",
+                   (unsigned long long)j->chunk_bytes);
+    return CLI_OK;
+}
+
+static int set_option(struct job *j, int o)
+{
+    switch (o) {
+    case 'a':
+        j->asset_id = optarg;
+        return CLI_OK;
+    case 'i':
+        j->in = optarg;
+        return CLI_OK;
+    case 'o':
+        j->out = optarg;
+        return CLI_OK;
+    case 'm':
+        j->manifest = optarg;
+        return CLI_OK;
+    case 'k':
+        j->key_out = optarg;
+        return CLI_OK;
+    case 'f':
+        j->force = true;
+        return CLI_OK;
+    case OPT_NO_FINETUNE:
+        j->no_finetune = true;
+        return CLI_OK;
+    case 'c':
+        if (cli_parse_size(optarg, &j->chunk_bytes) < 0)
+            return cli_usage(&j->cli, "--chunk-bytes: '%s' is not a size such as 4194304 or 4M", optarg);
+        return CLI_OK;
+    default: /* 't' */
+        if (tb_uint_parse(optarg, 1, TBENC_THREADS_MAX, &j->threads) < 0)
+            return cli_usage(&j->cli, "--threads: a number from 1 to %d, not '%s'", TBENC_THREADS_MAX,
+                             optarg);
+        return CLI_OK;
+    }
+}
+
+static int parse(struct job *j, int argc, char **argv)
+{
+    int o, rc;
+
+    while ((o = cli_getopt(&j->cli, argc, argv, "a:i:o:m:k:c:t:f" CLI_COMMON_SHORT, options)) != CLI_END) {
+        rc = o == CLI_STOP ? j->cli.rc : set_option(j, o);
+        if (o == CLI_STOP || rc != CLI_OK) {
+            j->cli.rc = rc;
+            return CLI_STOP;
+        }
+    }
+    j->cli.rc = CLI_USAGE;
+    if (argc - optind > 1) {
+        cli_usage(&j->cli, "one INPUT at a time: '%s' is too much", argv[optind + 1]);
+        return CLI_STOP;
+    }
+    if (optind < argc && j->in) {
+        cli_usage(&j->cli, "the input is given twice: '%s' and '%s'", j->in, argv[optind]);
+        return CLI_STOP;
+    }
+    if (optind < argc)
+        j->in = argv[optind];
+    j->cli.rc = check_options(j);
+    return j->cli.rc == CLI_OK ? CLI_OK : CLI_STOP;
+}
+
+/* -- outputs ------------------------------------------------------------------------------------------------------- */
+
+static int name_outputs(struct job *j)
+{
+    struct stat st;
+    size_t n = strlen(j->out);
+    bool dir = j->out[n - 1] == '/' || (stat(j->out, &st) == 0 && S_ISDIR(st.st_mode));
+    const char *base;
+    int r;
+
+    if (dir) {
+        r = tb_mkdir_p(j->out, 0777);
+        if (r < 0)
+            return tbpkg_fail_errno(j->out, r);
+    }
+    j->out_path =
+        dir ? tb_strf("%s%s" ASSET_DEFAULT_NAME, j->out, j->out[n - 1] == '/' ? "" : "/") : strdup(j->out);
+    if (!j->out_path)
+        return tbpkg_fail_errno(j->out, -ENOMEM);
+    j->manifest_path = j->manifest ? strdup(j->manifest) : asset_manifest_name(j->out_path);
+    if (!j->manifest_path)
+        return tbpkg_fail_errno(j->out, -ENOMEM);
+    base = strrchr(j->out_path, '/');
+    base = base ? base + 1 : j->out_path;
+    if (strlen(base) > TBENC_NAME_MAX || !tbenc_path_valid(base))
+        return tbpkg_fail(j->out_path, "a manifest cannot hold this file name",
+                          "use UTF-8 without control characters");
+    return CLI_OK;
+}
+
+/* One output: its directory exists, the name is free or may be replaced, and the input is not under it. */
+static int check_output(const struct job *j, const char *option, const char *path, bool replace)
+{
+    struct stat st;
+    int rc;
+
+    if (lstat(path, &st) == 0) {
+        if (!replace)
+            return tbpkg_fail(path, "exists already",
+                              path == j->key_out
+                                  ? "keep it, it may be the only copy of a key, and choose another name"
+                                  : "choose another name or say --force");
+        if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
+            return tbpkg_fail(path, "exists and is no regular file", "choose another name");
+    }
+    rc = asset_check_space(path, 0); /* also says when the directory is missing */
+    return rc == CLI_OK ? source_check_output(&j->source, option, path) : rc;
+}
+
+static int same_name(const char *a, const char *b)
+{
+    const char *sa = strrchr(a, '/'), *sb = strrchr(b, '/');
+    _cleanup_free_ char *da = sa ? strndup(a, (size_t)(sa + 1 - a)) : strdup("."), *ra = NULL;
+    _cleanup_free_ char *db = sb ? strndup(b, (size_t)(sb + 1 - b)) : strdup("."), *rb = NULL;
+
+    if (strcmp(sa ? sa + 1 : a, sb ? sb + 1 : b) != 0 || !da || !db)
+        return 0;
+    ra = realpath(da, NULL);
+    rb = realpath(db, NULL);
+    return ra && rb && strcmp(ra, rb) == 0;
+}
+
+static int check_outputs(struct job *j)
+{
+    uint64_t need = 0;
+    int rc;
+
+    rc = name_outputs(j);
+    if (rc != CLI_OK)
+        return rc;
+    if (same_name(j->out_path, j->manifest_path) ||
+        (j->key_out && (same_name(j->key_out, j->manifest_path) || same_name(j->key_out, j->out_path))))
+        return cli_usage(&j->cli, "--out, --manifest and --key-out must be different files");
+    rc = check_output(j, "--out", j->out_path, j->force);
+    if (rc == CLI_OK)
+        rc = check_output(j, "--manifest", j->manifest_path, j->force);
+    if (rc == CLI_OK && j->key_out)
+        rc = check_output(j, "--key-out", j->key_out, false);
+    if (rc != CLI_OK)
+        return rc;
+    if (j->source.bytes != UINT64_MAX)
+        need = TBENC_HEADER_BYTES + j->source.bytes +
+               (j->source.bytes / j->chunk_bytes + source_count(&j->source)) * TBENC_RECORD_OVERHEAD;
+    return asset_check_space(j->out_path, need);
+}
+
+static int create_outputs(struct job *j)
+{
+    int r = cli_newfile_open(&j->ct, j->out_path, 0666);
+
+    if (r < 0)
+        return tbpkg_fail_errno(j->out_path, r);
+    r = cli_newfile_open(&j->mf, j->manifest_path, 0666);
+    if (r < 0)
+        return tbpkg_fail_errno(j->manifest_path, r);
+    if (!j->key_out)
+        return CLI_OK;
+    r = cli_newfile_open(&j->kf, j->key_out, 0600);
+    return r < 0 ? tbpkg_fail_errno(j->key_out, r) : CLI_OK;
+}
+
+/* -- sealing and publishing ---------------------------------------------------------------------------------------- */
+
+static int seal(struct job *j, const struct tb_key *key)
+{
+    const char *base = strrchr(j->out_path, '/');
+    struct tb_progress progress = {.verb = "Encrypting", .quiet = j->cli.quiet};
+    struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
+    struct tbenc_seal_params p = {
+        .key = key->b,
+        .chunk_bytes = (uint32_t)j->chunk_bytes,
+        .threads = (unsigned)j->threads,
+        .asset_id = j->asset_id,
+        .weights_filename = base ? base + 1 : j->out_path,
+        .allow_finetune = !j->no_finetune,
+        .progress = cli_progress,
+        .progress_ctx = &progress,
+    };
+    uint64_t start = tb_now_monotonic_us();
+    int r;
+
+    progress.total = j->source.bytes == UINT64_MAX ? 0 : j->source.bytes;
+    r = tbenc_seal(&p, source_inputs(&j->source), source_count(&j->source), j->source.is_dir, j->ct.fd,
+                   &j->result, &e);
+    if (r == -ENOSPC || r == -EDQUOT || r == -EFBIG)
+        return tbpkg_fail_errno(j->out_path, r);
+    if (r == -EBADMSG)
+        return tbpkg_fail(j->in, e.message, "encrypt a copy that nothing writes to");
+    if (r < 0)
+        return asset_fail(j->in, r, &e);
+    if (j->result->plaintext_bytes == 0)
+        return tbpkg_fail(j->in, "is empty", "give a file with data");
+    cli_progress_finish(&progress, j->result->plaintext_bytes);
+    j->seconds = (double)(tb_now_monotonic_us() - start) / 1e6;
+    return source_check_unchanged(&j->source);
+}
+
+static int write_manifest(struct job *j)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t len;
+    int r = tbenc_manifest_format(j->result, &text, &len);
+
+    if (r == 0)
+        r = tb_write_full(j->mf.fd, text, len);
+    if (r == 0 && fsync(j->mf.fd) < 0)
+        r = -errno;
+    return r < 0 ? tbpkg_fail_errno(j->manifest_path, r) : CLI_OK;
+}
+
+/* The key where it belongs, before anything needs it. */
+static int write_key(struct job *j, const struct tb_key *key)
+{
+    char line[TB_KEY_HEX_CHARS + 2];
+    int r;
+
+    tb_hex_encode(key->b, TB_KEY_BYTES, line);
+    line[TB_KEY_HEX_CHARS] = '\n';
+    r = tb_write_full(j->key_out ? j->kf.fd : STDOUT_FILENO, line,
+                      TB_KEY_HEX_CHARS + 1); /* not into a stdio buffer */
+    tb_erase(line, sizeof(line));
+    if (r == 0 && j->key_out && fsync(j->kf.fd) < 0)
+        r = -errno;
+    return r < 0 ? tbpkg_fail_errno(j->key_out ? j->key_out : "key on standard output", r) : CLI_OK;
+}
+
+static int commit(struct tb_newfile *f, const char *path, bool replace)
+{
+    int r = tb_newfile_commit(f, replace);
+
+    if (r == -EEXIST)
+        return tbpkg_fail(path, "appeared meanwhile", "choose another name or say --force");
+    return r < 0 ? tbpkg_fail_errno(path, r) : CLI_OK;
+}
+
+/* All names or none: what took its name before a failure gives it back (a file replaced by --force is gone, though). */
+static int publish(struct job *j)
+{
+    int rc = CLI_OK;
+
+    if (fsync(j->ct.fd) < 0) /* long: while an interrupt can still stop us */
+        return tbpkg_fail_errno(j->out_path, -errno);
+    cli_signals_block();
+    if (j->key_out)
+        rc = commit(&j->kf, j->key_out, false);
+    if (rc == CLI_OK) {
+        rc = commit(&j->ct, j->out_path, j->force);
+        if (rc == CLI_OK) {
+            rc = commit(&j->mf, j->manifest_path, j->force);
+            if (rc != CLI_OK)
+                (void)unlink(j->out_path);
+        }
+        if (rc != CLI_OK && j->key_out)
+            (void)unlink(j->key_out);
+    }
+    cli_temp_forget_all();
+    cli_signals_unblock();
+    return rc;
+}
+
+/* -- telling ------------------------------------------------------------------------------------------------------- */
+
+static int report_json(const struct job *j)
+{
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+    const struct tbenc_manifest *m = j->result;
+    char hex[2 * TBENC_SHA256_BYTES + 1];
+
+    cJSON_AddStringToObject(o, "asset_id", m->asset_id);
+    cJSON_AddStringToObject(o, "encrypted_file", j->out_path);
+    cJSON_AddStringToObject(o, "manifest", j->manifest_path);
+    cJSON_AddStringToObject(o, "key_file", j->key_out);
+    tb_json_add_uint(o, "chunk_bytes", m->chunk_bytes);
+    tb_json_add_uint(o, "records", tbenc_manifest_records(m));
+    tb_json_add_uint(o, "files", m->files ? m->n_files : 1);
+    tb_json_add_uint(o, "plaintext_bytes", m->plaintext_bytes);
+    tb_json_add_uint(o, "ciphertext_bytes", tbenc_manifest_ciphertext_bytes(m));
+    tb_hex_encode(m->sha256_ciphertext, TBENC_SHA256_BYTES, hex);
+    cJSON_AddStringToObject(o, "sha256_ciphertext", hex);
+    tb_hex_encode(m->tags_sha256, TBENC_SHA256_BYTES, hex);
+    cJSON_AddStringToObject(o, "tags_sha256", hex);
+    cJSON_AddBoolToObject(o, "allow_finetune", m->allow_finetune);
+    cJSON_AddNumberToObject(o, "seconds", j->seconds);
+    return cli_print_json(o);
+}
+
+static int report(const struct job *j)
+{
+    const struct tbenc_manifest *m = j->result;
+    char size[32];
+
+    tbpkg_note(&j->cli, "asset:      %s, %s in %zu file%s", m->asset_id,
+               tb_bytes_format(m->plaintext_bytes, size, sizeof(size)), m->files ? m->n_files : 1,
+               m->n_files > 1 ? "s" : "");
+    tbpkg_note(&j->cli, "ciphertext: %s", j->out_path);
+    tbpkg_note(&j->cli, "manifest:   %s", j->manifest_path);
+    if (j->key_out)
+        tbpkg_note(&j->cli, "key:        %s (keep it: nothing else opens the ciphertext)", j->key_out);
+    else
+        tbpkg_note(&j->cli, "key:        on standard output (save it now: it is stored nowhere)");
+    return j->cli.json ? report_json(j) : CLI_OK;
+}
+
+static int run(struct job *j)
+{
+    _cleanup_key_ struct tb_key key;
+    int r, rc;
+
+    rc = source_open(j->in, &j->source);
+    if (rc == CLI_OK)
+        rc = check_outputs(j);
+    if (rc == CLI_OK)
+        rc = create_outputs(j);
+    if (rc != CLI_OK)
+        return rc;
+    r = tb_random(&key, sizeof(key));
+    if (r < 0)
+        return tbpkg_fail_errno("random key", r);
+    rc = seal(j, &key);
+    if (rc == CLI_OK)
+        rc = write_manifest(j);
+    if (rc == CLI_OK)
+        rc = write_key(j, &key);
+    if (rc == CLI_OK)
+        rc = publish(j);
+    return rc == CLI_OK ? report(j) : rc;
+}
+
+int tbpkg_encrypt_main(int argc, char **argv)
+{
+    _cleanup_(job_clear) struct job j = {
+        .cli = {.command = "encrypt", .help = help},
+        .out = ASSET_DEFAULT_NAME,
+        .chunk_bytes = TBENC_CHUNK_BYTES_DEFAULT,
+        .source = SOURCE_INIT,
+        .ct = TB_NEWFILE_INIT,
+        .mf = TB_NEWFILE_INIT,
+        .kf = TB_NEWFILE_INIT,
+    };
+
+    return parse(&j, argc, argv) == CLI_OK ? run(&j) : j.cli.rc;
+}
