@@ -55,11 +55,10 @@ static void getters_name_the_member(void **state)
     uint64_t n;
     bool b;
 
-    assert_int_equal(
-        tb_json_parse("{\"n\":9007199254740991,\"big\":9007199254740993,\"neg\":-1,\"f\":1.5,\"s\":\"x\","
-                      "\"b\":true}",
-                      75, 4096, &j, err),
-        0);
+    static const char text[] =
+        "{\"n\":9007199254740991,\"big\":9007199254740993,\"neg\":-1,\"f\":1.5,\"s\":\"x\",\"b\":true}";
+
+    assert_int_equal(tb_json_parse(text, strlen(text), 4096, &j, err), 0);
     assert_int_equal(tb_json_get_uint(j, "n", UINT64_MAX, &n, err), 0);
     assert_int_equal(n, 9007199254740991ULL);
     assert_int_equal(tb_json_get_uint(j, "n", 10, &n, err), -EINVAL);
