@@ -166,6 +166,17 @@ int cli_getopt(struct cli *c, int argc, char **argv, const char *shortopts, cons
     }
 }
 
+int cli_positional(const struct cli *c, int argc, char **argv, const char **in)
+{
+    if (argc - optind > 1)
+        return cli_usage(c, "one file or directory at a time: '%s' is too much", argv[optind + 1]);
+    if (optind < argc && *in)
+        return cli_usage(c, "the input is given twice: '%s' and '%s'", *in, argv[optind]);
+    if (optind < argc)
+        *in = argv[optind];
+    return CLI_OK;
+}
+
 int cli_parse_size(const char *s, uint64_t *ret)
 {
     static const char units[] = "KMGT";
@@ -276,6 +287,23 @@ int cli_key_arg_read(const struct cli *c, const struct cli_key_arg *k, struct tb
                           "is neither 64 hex digits nor 32 bytes", "give the file that --key-out wrote");
     if (r < 0)
         return tbpkg_fail_errno(path, r);
+    return CLI_OK;
+}
+
+int cli_check_inputs(const struct cli *c, const char *in, const char *manifest, const struct cli_key_arg *k)
+{
+    const char *key = k && !k->hex ? key_path(k) : NULL;
+    int from_stdin = 0;
+
+    from_stdin += in && strcmp(in, "-") == 0;
+    from_stdin += manifest && strcmp(manifest, "-") == 0;
+    from_stdin += key && strcmp(key, "-") == 0;
+    if (from_stdin > 1)
+        return cli_usage(c, "only one of ciphertext, manifest and key can come from standard input");
+    if (in && strcmp(in, "-") == 0 && !manifest)
+        return cli_usage(c, "ciphertext from standard input needs --manifest");
+    if (manifest && strcmp(manifest, "-") == 0 && !in)
+        return cli_usage(c, "a manifest from standard input needs --in");
     return CLI_OK;
 }
 

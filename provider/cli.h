@@ -47,6 +47,9 @@ int cli_getopt(struct cli *c, int argc, char **argv, const char *shortopts, cons
 /* Reports a usage error with a pointer to --help. Returns CLI_USAGE. */
 int cli_usage(const struct cli *c, const char *fmt, ...) _printf_(2, 3);
 
+/* Takes the one positional argument that may stand instead of --in. CLI_OK, or CLI_USAGE when reported. */
+int cli_positional(const struct cli *c, int argc, char **argv, const char **in);
+
 /* Size with an optional suffix: 4194304, 4096K, 4M, 4MiB, 1G (powers of 1024). -EINVAL, -ERANGE. */
 int cli_parse_size(const char *s, uint64_t *ret);
 
@@ -90,6 +93,9 @@ int cli_key_arg_hex(struct cli_key_arg *k, char *argv_value);
 bool cli_key_arg_given(const struct cli_key_arg *k);
 /* Reads the key. CLI_OK; else the error is reported and CLI_FAILED or CLI_USAGE returned. */
 int cli_key_arg_read(const struct cli *c, const struct cli_key_arg *k, struct tb_key *ret);
+
+/* CLI_OK unless two of them want standard input, or a ciphertext from there comes without a manifest. NULLs are fine. */
+int cli_check_inputs(const struct cli *c, const char *in, const char *manifest, const struct cli_key_arg *k);
 
 /* -- progress, temporary files, interrupts ------------------------------------------------------------------------- */
 

@@ -151,18 +151,9 @@ static int parse(struct job *j, int argc, char **argv)
             return CLI_STOP;
         }
     }
-    j->cli.rc = CLI_USAGE;
-    if (argc - optind > 1) {
-        cli_usage(&j->cli, "one INPUT at a time: '%s' is too much", argv[optind + 1]);
-        return CLI_STOP;
-    }
-    if (optind < argc && j->in) {
-        cli_usage(&j->cli, "the input is given twice: '%s' and '%s'", j->in, argv[optind]);
-        return CLI_STOP;
-    }
-    if (optind < argc)
-        j->in = argv[optind];
-    j->cli.rc = check_options(j);
+    j->cli.rc = cli_positional(&j->cli, argc, argv, &j->in);
+    if (j->cli.rc == CLI_OK)
+        j->cli.rc = check_options(j);
     return j->cli.rc == CLI_OK ? CLI_OK : CLI_STOP;
 }
 

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tbpkg verify: says not only "ok" but what was checked, because without the key it cannot be everything. */
+#include <errno.h>
+#include <string.h>
+
+#include "asset.h"
+#include "cli.h"
+#include "json.h"
+#include "tbpkg.h"
+#include "units.h"
+
+static const char help[] =
+    "Usage: tbpkg verify [OPTION]... [FILE]\n"
+    "Check an encrypted .tbenc file against its manifest; with the key, every byte of it.\n"
+    "\n"
+    "Without a key: manifest, header, lengths and number of the records, SHA-256 of the file.\n"
+    "With the key also: the tag of every chunk, the order of them all, the hash of each file.\n"
+    "\n"
+    "  -i, --in=FILE         the same as FILE [model.tbenc, or what the manifest names];\n"
+    "                        '-' is standard input\n"
+    "  -m, --manifest=FILE   the manifest [beside FILE: NAME.manifest.json]\n"
+    "  -k, --key-file=FILE   the key: 64 hex digits or 32 bytes; '-' is standard input\n"
+    "                        [$TBPKG_KEY_FILE]\n"
+    "      --key-hex=HEX     the key itself (discouraged: it stays in the shell's history)\n"
+    "  -t, --threads=N       workers [one for each CPU]\n"
+    "      --lenient         accept what the first writers of tbenc/v1 may have left: any chunk size,\n"
+    "                        reserved bytes that are set\n"
+    "      --json            print the result as JSON\n"
+    "  -q, --quiet           no progress; no output but errors\n"
+    "  -h, --help            show this help\n"
+    "      --version         show the version\n";
+
+enum { OPT_KEY_HEX = CLI_OPT_OWN, OPT_LENIENT };
+
+static const struct option options[] = {
+    {"in", required_argument, NULL, 'i'},
+    {"manifest", required_argument, NULL, 'm'},
+    {"key-file", required_argument, NULL, 'k'},
+    {"key-hex", required_argument, NULL, OPT_KEY_HEX},
+    {"threads", required_argument, NULL, 't'},
+    {"lenient", no_argument, NULL, OPT_LENIENT},
+    CLI_COMMON_LONG,
+};
+
+struct job {
+    struct cli cli;
+    const char *in, *manifest;
+    struct cli_key_arg key_arg;
+    uint64_t threads;
+    unsigned flags;
+    bool with_key;
+    struct tb_key key;
+    struct asset asset;
+};
+
+static void job_clear(struct job *j)
+{
+    cli_key_arg_clear(&j->key_arg);
+    tb_key_erase(&j->key);
+    asset_clear(&j->asset);
+}
+
+static int set_option(struct job *j, int o)
+{
+    switch (o) {
+    case 'i':
+        j->in = optarg;
+        return CLI_OK;
+    case 'm':
+        j->manifest = optarg;
+        return CLI_OK;
+    case 'k':
+        j->key_arg.file = optarg;
+        return CLI_OK;
+    case OPT_KEY_HEX:
+        return cli_key_arg_hex(&j->key_arg, optarg) < 0 ? tbpkg_fail_errno("--key-hex", -ENOMEM) : CLI_OK;
+    case OPT_LENIENT:
+        j->flags |= TBENC_LENIENT;
+        return CLI_OK;
+    default: /* 't' */
+        if (tb_uint_parse(optarg, 1, TBENC_THREADS_MAX, &j->threads) < 0)
+            return cli_usage(&j->cli, "--threads: a number from 1 to %d, not '%s'", TBENC_THREADS_MAX,
+                             optarg);
+        return CLI_OK;
+    }
+}
+
+static int parse(struct job *j, int argc, char **argv)
+{
+    int o, rc;
+
+    while ((o = cli_getopt(&j->cli, argc, argv, "i:m:k:t:" CLI_COMMON_SHORT, options)) != CLI_END) {
+        rc = o == CLI_STOP ? j->cli.rc : set_option(j, o);
+        if (o == CLI_STOP || rc != CLI_OK) {
+            j->cli.rc = rc;
+            return CLI_STOP;
+        }
+    }
+    j->cli.rc = cli_positional(&j->cli, argc, argv, &j->in);
+    if (j->cli.rc == CLI_OK)
+        j->cli.rc = cli_check_inputs(&j->cli, j->in, j->manifest, &j->key_arg);
+    return j->cli.rc == CLI_OK ? CLI_OK : CLI_STOP;
+}
+
+/* -- what is checked ----------------------------------------------------------------------------------------------- */
+
+struct check {
+    const char *name, *text;
+    bool needs_key, (*applies)(const struct tbenc_manifest *m);
+};
+
+static bool has_tags(const struct tbenc_manifest *m)
+{
+    return m->has_tags_sha256;
+}
+
+static bool has_files(const struct tbenc_manifest *m)
+{
+    return m->files;
+}
+
+static const struct check checks[] = {
+    {"manifest", "manifest is well formed", false, NULL},
+    {"header", "header is as the manifest says", false, NULL},
+    {"records", "number and lengths of the records", false, NULL},
+    {"sha256_ciphertext", "SHA-256 of the whole file", false, NULL},
+    {"tags", "tag of every chunk", true, NULL},
+    {"tags_sha256", "SHA-256 over all tags in order", true, has_tags},
+    {"files", "SHA-256 of every file of the table", true, has_files},
+};
+
+static bool is_checked(const struct job *j, const struct check *c)
+{
+    return (!c->needs_key || j->with_key) && (!c->applies || c->applies(j->asset.manifest));
+}
+
+static const char *why_not(const struct job *j, const struct check *c)
+{
+    return c->applies && !c->applies(j->asset.manifest) ? "the manifest has none" : "needs the key";
+}
+
+static void report_text(const struct job *j)
+{
+    printf("%s: OK\n", j->asset.path);
+    for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
+        if (is_checked(j, &checks[i]))
+            printf("  checked      %s\n", checks[i].text);
+        else
+            printf("  not checked  %s (%s)\n", checks[i].text, why_not(j, &checks[i]));
+    }
+}
+
+static int report_json(const struct job *j, const struct tbenc_error *e)
+{
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+    cJSON *yes, *no;
+
+    cJSON_AddBoolToObject(o, "ok", !e);
+    cJSON_AddStringToObject(o, "file", j->asset.path);
+    cJSON_AddStringToObject(o, "manifest", j->asset.manifest_path);
+    cJSON_AddStringToObject(o, "asset_id", j->asset.manifest->asset_id);
+    if (e)
+        cJSON_AddStringToObject(o, "error", e->message);
+    if (e && e->chunk != TBENC_NO_CHUNK)
+        tb_json_add_uint(o, "chunk", e->chunk);
+    if (e)
+        return cli_print_json(o);
+    yes = cJSON_AddArrayToObject(o, "checked");
+    no = cJSON_AddObjectToObject(o, "not_checked");
+    for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
+        if (is_checked(j, &checks[i]))
+            cJSON_AddItemToArray(yes, cJSON_CreateString(checks[i].name));
+        else
+            cJSON_AddStringToObject(no, checks[i].name, why_not(j, &checks[i]));
+    }
+    return cli_print_json(o);
+}
+
+static int verify(struct job *j)
+{
+    struct tb_progress progress = {.verb = "Verifying", .quiet = j->cli.quiet};
+    struct tbenc_open_params p = {
+        .manifest = j->asset.manifest,
+        .key = j->with_key ? j->key.b : NULL,
+        .threads = (unsigned)j->threads,
+        .flags = j->flags | TBENC_CHECK_SHA256,
+        .progress = cli_progress,
+        .progress_ctx = &progress,
+    };
+    struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
+    int r = tbenc_verify(&p, j->asset.fd, &e);
+
+    if (r < 0) {
+        if (j->cli.json)
+            (void)report_json(j, &e);
+        return asset_fail(strcmp(j->asset.path, "-") == 0 ? "ciphertext on standard input" : j->asset.path, r,
+                          &e);
+    }
+    cli_progress_finish(&progress, progress.last_done ? progress.total : j->asset.manifest->plaintext_bytes);
+    if (j->cli.json)
+        return report_json(j, NULL);
+    if (!j->cli.quiet)
+        report_text(j);
+    return CLI_OK;
+}
+
+int tbpkg_verify_main(int argc, char **argv)
+{
+    _cleanup_(job_clear) struct job j = {.cli = {.command = "verify", .help = help}, .asset = ASSET_INIT};
+    int rc = CLI_OK;
+
+    if (parse(&j, argc, argv) != CLI_OK)
+        return j.cli.rc;
+    j.with_key = cli_key_arg_given(&j.key_arg);
+    if (j.with_key)
+        rc = cli_key_arg_read(&j.cli, &j.key_arg, &j.key);
+    if (rc == CLI_OK)
+        rc = asset_open(j.in, j.manifest, j.flags, &j.asset);
+    return rc == CLI_OK ? verify(&j) : rc;
+}
