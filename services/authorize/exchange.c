@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "exchange.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "fdpass.h"
+#include "http.h"
+#include "hwid.h"
+#include "io.h"
+#include "log.h"
+#include "request.h"
+#include "units.h"
+
+#define EXCHANGE_TIMEOUT_MS 30000
+#define HWID_SHOWN 8
+
+struct tb_exchange {
+    const struct tb_config *cfg;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wanted;
+    bool want, quit; /* under lock */
+    bool done;       /* under lock: verdict is there */
+    bool busy;       /* the owner's own: started and not yet taken */
+    int event_fd;
+    struct tb_verdict verdict;
+    char hw_id[TB_HWID_MAX]; /* the thread's own */
+};
+
+static int verdict_retry(struct tb_verdict *v, const char *reason)
+{
+    *v = (struct tb_verdict){.kind = TB_VERDICT_RETRY, .retry_after_ms = -1};
+    snprintf(v->reason, sizeof(v->reason), "%.*s", TB_REASON_MAX, reason);
+    return 0;
+}
+
+static bool hwid_known(struct tb_exchange *x)
+{
+    char hostname[256] = "";
+    struct tb_hwid_sources sources = {
+        .credential = "product-uuid",
+        .dmi_path = TB_HWID_DMI_PATH,
+        .imds_url = TB_HWID_IMDS_URL,
+        .net_path = TB_HWID_NET_PATH,
+        .hostname = hostname,
+    };
+    const char *source;
+
+    if (x->hw_id[0])
+        return true;
+    (void)gethostname(hostname, sizeof(hostname) - 1);
+    source = tb_hwid_find(&sources, x->hw_id);
+    if (!source) {
+        x->hw_id[0] = '\0';
+        return false;
+    }
+    tb_info("hardware id %.*s... from %s", HWID_SHOWN, x->hw_id, source);
+    return true;
+}
+
+/* The path of a credential when there is one. Heap or NULL. */
+static char *credential_path(const char *name)
+{
+    const char *dir = getenv("CREDENTIALS_DIRECTORY");
+    _cleanup_free_ char *path = dir && *dir ? tb_path_join(dir, name) : NULL;
+
+    return path && access(path, F_OK) == 0 ? TAKE_PTR(path) : NULL;
+}
+
+static int exchange_once(const struct tb_exchange *x, struct tb_verdict *v)
+{
+    static const char *const headers[] = {"Content-Type: application/json", NULL};
+    _cleanup_free_ char *url = tb_request_url(x->cfg->edc_endpoint), *cert = NULL, *key = NULL;
+    _cleanup_free_ char *body = tb_request_body(x->cfg->contract_id, x->cfg->asset_id, x->hw_id);
+    _cleanup_http_response_ struct tb_http_response resp = {0};
+    struct tb_http_tls tls = {
+        .ca_file = x->cfg->ca_file,
+        .client_cert = x->cfg->client_cert_path,
+        .client_key = x->cfg->client_key_path,
+        .allow_http = x->cfg->insecure_http,
+    };
+    struct tb_http_request rq = {.method = "POST",
+                                 .url = url,
+                                 .headers = headers,
+                                 .body = body,
+                                 .timeout_ms = EXCHANGE_TIMEOUT_MS,
+                                 .tls = &tls};
+    char err[TB_HTTP_ERR_MAX];
+    int r;
+
+    if (!url || !body)
+        return -ENOMEM;
+    rq.body_len = strlen(body);
+    if (!tls.client_cert) {
+        cert = credential_path("client-cert");
+        key = credential_path("client-key");
+        tls.client_cert = key ? cert : NULL;
+        tls.client_key = key;
+    }
+    r = tb_http_do(&rq, &resp, err);
+    if (r < 0)
+        return verdict_retry(v, err);
+    r = tb_response_judge(resp.status, resp.body, resp.len, x->cfg->insecure_http, tb_now_realtime_us(), v);
+    if (r == 0)
+        v->retry_after_ms = resp.retry_after_ms;
+    return r;
+}
+
+static void exchange(struct tb_exchange *x, struct tb_verdict *v)
+{
+    if (!hwid_known(x))
+        verdict_retry(v, "this machine has no product UUID, hostname or network device to identify it; "
+                         "provide the credential product-uuid");
+    else if (exchange_once(x, v) < 0)
+        verdict_retry(v, "out of memory");
+}
+
+static void *worker(void *arg)
+{
+    struct tb_exchange *x = arg;
+
+    pthread_mutex_lock(&x->lock);
+    for (;;) {
+        struct tb_verdict v;
+        uint64_t one = 1;
+
+        while (!x->want && !x->quit)
+            pthread_cond_wait(&x->wanted, &x->lock);
+        if (x->quit)
+            break;
+        x->want = false;
+        pthread_mutex_unlock(&x->lock);
+        exchange(x, &v);
+        pthread_mutex_lock(&x->lock);
+        x->verdict = v;
+        x->done = true;
+        (void)tb_write_full(x->event_fd, &one, sizeof(one));
+    }
+    pthread_mutex_unlock(&x->lock);
+    return NULL;
+}
+
+int tb_exchange_new(const struct tb_config *cfg, struct tb_exchange **ret)
+{
+    struct tb_exchange *x = calloc(1, sizeof(*x));
+    int r;
+
+    if (!x)
+        return -ENOMEM;
+    x->cfg = cfg;
+    pthread_mutex_init(&x->lock, NULL);
+    pthread_cond_init(&x->wanted, NULL);
+    x->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    r = x->event_fd < 0 ? -errno : -pthread_create(&x->thread, NULL, worker, x);
+    if (r < 0) {
+        tb_close(x->event_fd);
+        free(x);
+        return r;
+    }
+    *ret = x;
+    return 0;
+}
+
+int tb_exchange_fd(const struct tb_exchange *x)
+{
+    return x->event_fd;
+}
+
+bool tb_exchange_busy(const struct tb_exchange *x)
+{
+    return x->busy;
+}
+
+void tb_exchange_start(struct tb_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    x->want = x->busy = true;
+    pthread_cond_signal(&x->wanted);
+    pthread_mutex_unlock(&x->lock);
+}
+
+bool tb_exchange_take(struct tb_exchange *x, struct tb_verdict *ret)
+{
+    uint64_t count;
+    bool done;
+
+    (void)!read(x->event_fd, &count, sizeof(count));
+    pthread_mutex_lock(&x->lock);
+    done = x->done;
+    x->done = false;
+    if (done) {
+        *ret = x->verdict;
+        x->verdict.grant = NULL;
+        x->busy = false;
+    }
+    pthread_mutex_unlock(&x->lock);
+    return done;
+}
+
+void tb_exchange_free(struct tb_exchange *x)
+{
+    if (!x)
+        return;
+    pthread_mutex_lock(&x->lock);
+    x->quit = true;
+    pthread_cond_signal(&x->wanted);
+    pthread_mutex_unlock(&x->lock);
+    pthread_join(x->thread, NULL);
+    pthread_mutex_destroy(&x->lock);
+    pthread_cond_destroy(&x->wanted);
+    tb_close(x->event_fd);
+    free(x);
+}

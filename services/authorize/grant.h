@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the control plane granted: the key and the two URLs. All of it is secret and lives in one block of secret
+ * memory, wiped when freed. Compat: the authorize response. */
+#ifndef TB_GRANT_H
+#define TB_GRANT_H
+
+#include <stdint.h>
+
+#include "macros.h"
+#include "secret.h"
+
+#define TB_GRANT_URL_MAX 8192
+#define TB_GRANT_SHA256_NONE "none"
+
+struct tb_grant {
+    struct tb_key key;
+    char manifest_sha256[TB_KEY_HEX_CHARS + 1]; /* lower case hex, or TB_GRANT_SHA256_NONE */
+    char sas_url[TB_GRANT_URL_MAX + 1];
+    char manifest_url[TB_GRANT_URL_MAX + 1];
+};
+
+/* NULL on ENOMEM. */
+struct tb_grant *tb_grant_new(void);
+void tb_grant_free(struct tb_grant *g);
+static inline void tb_grant_freep(struct tb_grant **g)
+{
+    tb_grant_free(*g);
+    *g = NULL;
+}
+#define _cleanup_grant_ _cleanup_(tb_grant_freep)
+
+/* When the SAS in url ends (its se= parameter), in us of CLOCK_REALTIME; 0 when it does not say. */
+uint64_t tb_sas_expiry_us(const char *url);
+
+#endif

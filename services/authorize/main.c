@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tb-authorize: asks the control plane, holds the lease and what it grants in memory, releases each credential to the one
+ * unit that may have it, suspends the machine on denial. One loop owns everything; the exchange has a thread of its own. */
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+
+#include "config.h"
+#include "exchange.h"
+#include "exit.h"
+#include "fdpass.h"
+#include "files.h"
+#include "grant.h"
+#include "io.h"
+#include "lease.h"
+#include "log.h"
+#include "notify.h"
+#include "release.h"
+#include "secret.h"
+#include "units.h"
+
+#define PROGRAM "tb-authorize"
+#define EXTEND_EVERY_US (10 * TB_USEC_PER_SEC)
+#define EXTEND_US (30 * TB_USEC_PER_SEC)
+#define FILES_RETRY_US TB_USEC_PER_SEC
+/* An exchange ends by its own limits (2 s, 30 s) long before: past this the thread hangs and the watchdog may bite. */
+#define EXCHANGE_STUCK_US (90 * TB_USEC_PER_SEC)
+
+enum { POLL_SIGNAL, POLL_TIMER, POLL_EXCHANGE, POLL_LISTEN, POLL_WAITING };
+
+static const char help[] =
+    "Usage: tb-authorize\n"
+    "\n"
+    "Asks the control plane whether this machine may run the asset, and releases SAS URLs and the key to the "
+    "units\n"
+    "that may have them, on the release socket (TB_RUN_DIR/tb-keys.sock, or inherited as \"keys\").\n"
+    "\n"
+    "Settings come from the environment; required: TB_CONTRACT_ID, TB_ASSET_ID, TB_EDC_ENDPOINT.\n"
+    "Also: TB_CA_FILE, TB_CLIENT_CERT_PATH and TB_CLIENT_KEY_PATH (mTLS), TB_LEASE_GRACE (24h), "
+    "TB_INSECURE_HTTP,\n"
+    "TB_RUN_DIR (/run), TB_STATE_DIR (/var/lib), TB_LOG_LEVEL.\n"
+    "Credentials, all optional: product-uuid, client-cert, client-key.\n"
+    "\n"
+    "  --help     this text\n"
+    "  --version  the version\n"
+    "\n"
+    "SIGHUP asks the control plane now. See tb-authorize(8).\n";
+
+struct daemon {
+    struct tb_config cfg;
+    struct tb_files files;
+    struct tb_lease lease;
+    struct tb_exchange *exchange;
+    struct tb_grant *grant; /* NULL: none, or wiped */
+    struct tb_handouts handouts;
+    struct tb_releases releases;
+    uint64_t started, finished; /* exchanges, counted */
+    uint64_t exchange_since_us;
+    uint64_t files_retry_us; /* 0: the files are in order */
+    uint64_t watchdog_us, next_watchdog_us, next_extend_us;
+    enum tb_lease_state told_state; /* what the log was last told */
+    bool told_suspended, ready, quit;
+    char told_reason[TB_REASON_MAX + 1];
+    char endpoint[160]; /* for messages */
+    int signal_fd, timer_fd;
+};
+
+static void files_update(struct daemon *d, const struct tb_clock *now)
+{
+    int r = tb_files_write(&d->files, &d->lease, now);
+
+    if (r < 0 && d->files_retry_us == 0)
+        tb_error("cannot write the state of the lease to %s and %s: %s; trying again until it works",
+                 d->files.run_dir, d->files.state_dir, strerror(-r));
+    d->files_retry_us = r < 0 ? now->boot_us + FILES_RETRY_US : 0;
+}
+
+static uint64_t seconds_until(uint64_t then_us, uint64_t now_us)
+{
+    return then_us > now_us ? (then_us - now_us + TB_USEC_PER_SEC - 1) / TB_USEC_PER_SEC : 0;
+}
+
+static void describe(const struct daemon *d, const struct tb_clock *now, char *out, size_t len)
+{
+    const struct tb_lease *l = &d->lease;
+    unsigned long long next = seconds_until(l->next_ask_boot_us, now->boot_us);
+    char when[TB_RFC3339_MAX];
+
+    if (l->suspended)
+        snprintf(out, len, "Suspended: %s; asking again in %llu s", l->reason, next);
+    else if (l->state == TB_LEASE_PENDING && l->failures == 0)
+        snprintf(out, len, "Asking %s", d->endpoint);
+    else if (l->state == TB_LEASE_PENDING)
+        snprintf(out, len, "Waiting for the control plane (try %u failed: %s); next try in %llu s",
+                 l->failures, l->reason, next);
+    else if (l->state == TB_LEASE_AUTHORIZED && l->expires_real_us == 0)
+        snprintf(out, len, "Authorized");
+    else if (l->state == TB_LEASE_AUTHORIZED)
+        snprintf(out, len, "Authorized until %s", tb_rfc3339_format(l->expires_real_us, 0, when));
+    else if (l->deadline_boot_us == 0)
+        snprintf(out, len, "Serving on, the control plane cannot be reached: %s", l->reason);
+    else
+        snprintf(out, len, "Serving on for %llu s, the control plane cannot be reached: %s",
+                 (unsigned long long)seconds_until(l->deadline_boot_us, now->boot_us), l->reason);
+}
+
+/* Tells systemd, and the log where there is something new. */
+static void tell(struct daemon *d, const struct tb_clock *now)
+{
+    const struct tb_lease *l = &d->lease;
+    bool news = l->state != d->told_state || l->suspended != d->told_suspended ||
+                strcmp(l->reason, d->told_reason) != 0;
+    char text[2 * TB_REASON_MAX + 160];
+
+    describe(d, now, text, sizeof(text));
+    if (!d->ready && l->state != TB_LEASE_PENDING) {
+        d->ready = true;
+        tb_notify_ready("%s", text);
+    } else {
+        tb_notify_status("%s", text);
+    }
+    if (!news) {
+        tb_debug("%s", text);
+        return;
+    }
+    tb_log_full(l->state == TB_LEASE_AUTHORIZED ? TB_LOG_INFO : TB_LOG_WARN, NULL, NULL, "%s", text);
+    d->told_state = l->state;
+    d->told_suspended = l->suspended;
+    snprintf(d->told_reason, sizeof(d->told_reason), "%s", l->reason);
+}
+
+static void lease_changed(struct daemon *d, const struct tb_clock *now)
+{
+    /* The flag first: it stops the chain. */
+    files_update(d, now);
+    if (d->lease.suspended)
+        tb_grant_freep(&d->grant);
+    tell(d, now);
+}
+
+static void exchange_ended(struct daemon *d)
+{
+    _cleanup_verdict_ struct tb_verdict v = {0};
+    struct tb_clock now;
+
+    if (!tb_exchange_take(d->exchange, &v))
+        return;
+    now = tb_clock_now();
+    d->finished = d->started;
+    if (v.kind == TB_VERDICT_AUTHORIZED) {
+        tb_grant_free(d->grant);
+        d->grant = TAKE_PTR(v.grant);
+        d->handouts = (struct tb_handouts){.granted_us = now.boot_us};
+    }
+    tb_lease_apply(&d->lease, &v, &now);
+    lease_changed(d, &now);
+}
+
+/* True when the wait for a fresher URL is over, one way or the other: the old one is better than none. */
+static bool renewal_over(struct daemon *d, struct tb_waiting *w, const struct tb_clock *now)
+{
+    if (w->exchange == 0) {
+        w->exchange = tb_exchange_busy(d->exchange) ? d->started : d->started + 1;
+        w->deadline_us = now->boot_us + TB_RELEASE_RENEW_WAIT_US;
+        if (!tb_exchange_busy(d->exchange))
+            tb_lease_ask_soon(&d->lease, now);
+        return false;
+    }
+    return d->finished >= w->exchange || now->boot_us >= w->deadline_us;
+}
+
+/* Answers each waiting connection that can be answered now. From the end, as an answered one is replaced by the last. */
+static void settle(struct daemon *d, const struct tb_clock *now)
+{
+    for (size_t i = d->releases.n; i-- > 0;) {
+        struct tb_waiting *w = &d->releases.waiting[i];
+        enum tb_credential cred = w->cred;
+        enum tb_release_answer a = tb_release_decide(&d->lease, d->grant, &d->handouts, cred, now);
+
+        if (a == TB_RELEASE_RENEW && renewal_over(d, w, now))
+            a = TB_RELEASE_GIVE;
+        if (a == TB_RELEASE_GIVE) {
+            tb_releases_give(&d->releases, i, d->grant);
+            d->handouts.last_us[cred] = now->boot_us;
+        } else if (a == TB_RELEASE_REFUSE) {
+            tb_releases_refuse(&d->releases, i, d->lease.reason);
+        }
+    }
+}
+
+static void ask_if_due(struct daemon *d, const struct tb_clock *now)
+{
+    if (tb_exchange_busy(d->exchange) || !tb_lease_due(&d->lease, now))
+        return;
+    d->started++;
+    d->exchange_since_us = now->boot_us;
+    tb_exchange_start(d->exchange);
+}
+
+static void keep_alive(struct daemon *d, const struct tb_clock *now)
+{
+    bool stuck = tb_exchange_busy(d->exchange) && now->boot_us - d->exchange_since_us > EXCHANGE_STUCK_US;
+
+    if (d->watchdog_us > 0 && !stuck && now->boot_us >= d->next_watchdog_us) {
+        d->next_watchdog_us = now->boot_us + d->watchdog_us;
+        tb_notify_watchdog();
+    }
+    if (!d->ready && now->boot_us >= d->next_extend_us) {
+        d->next_extend_us = now->boot_us + EXTEND_EVERY_US;
+        tb_notify_extend(EXTEND_US);
+    }
+}
+
+/* Everything that time alone, or what just happened, makes due. */
+static void advance(struct daemon *d, const struct tb_clock *now)
+{
+    if (tb_lease_tick(&d->lease, now))
+        lease_changed(d, now);
+    else if (d->files_retry_us > 0 && now->boot_us >= d->files_retry_us)
+        files_update(d, now);
+    settle(d, now);
+    ask_if_due(d, now);
+    keep_alive(d, now);
+}
+
+static uint64_t next_wakeup_us(const struct daemon *d)
+{
+    uint64_t at = tb_lease_wakeup_us(&d->lease, tb_exchange_busy(d->exchange));
+
+    for (size_t i = 0; i < d->releases.n; i++)
+        if (d->releases.waiting[i].exchange > 0)
+            at = MIN(at, d->releases.waiting[i].deadline_us);
+    if (d->files_retry_us > 0)
+        at = MIN(at, d->files_retry_us);
+    if (d->watchdog_us > 0)
+        at = MIN(at, d->next_watchdog_us);
+    return d->ready ? at : MIN(at, d->next_extend_us);
+}
+
+/* A timer, not poll's timeout, so that a deadline that passed while the machine slept is seen at once. */
+static int set_timer(const struct daemon *d)
+{
+    uint64_t at = next_wakeup_us(d);
+    struct itimerspec its = {0};
+
+    if (at != UINT64_MAX) {
+        its.it_value.tv_sec = (time_t)(at / TB_USEC_PER_SEC);
+        its.it_value.tv_nsec = (long)(at % TB_USEC_PER_SEC * 1000) + 1; /* 0 would switch it off */
+    }
+    return timerfd_settime(d->timer_fd, TFD_TIMER_ABSTIME, &its, NULL) < 0 ? -errno : 0;
+}
+
+static void take_signal(struct daemon *d)
+{
+    struct signalfd_siginfo si;
+    struct tb_clock now = tb_clock_now();
+
+    while (read(d->signal_fd, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
+        if (si.ssi_signo != SIGHUP) {
+            d->quit = true;
+            continue;
+        }
+        tb_info("SIGHUP: asking the control plane now");
+        tb_lease_ask_soon(&d->lease, &now);
+    }
+}
+
+/* Until there is an answer to give, connections stay in the listen queue: where systemd holds the socket they outlive a
+ * restart there, while one that this process accepted and lost would read as a refusal. */
+static bool may_accept(const struct daemon *d)
+{
+    return (d->grant || d->lease.suspended) && d->releases.n < TB_RELEASE_WAITING_MAX;
+}
+
+static int wait_for_events(struct daemon *d)
+{
+    struct pollfd p[POLL_WAITING + TB_RELEASE_WAITING_MAX] = {
+        [POLL_SIGNAL] = {.fd = d->signal_fd, .events = POLLIN},
+        [POLL_TIMER] = {.fd = d->timer_fd, .events = POLLIN},
+        [POLL_EXCHANGE] = {.fd = tb_exchange_fd(d->exchange), .events = POLLIN},
+        [POLL_LISTEN] = {.fd = may_accept(d) ? d->releases.listen_fd : -1, .events = POLLIN},
+    };
+    size_t n = d->releases.n;
+    uint64_t ticks;
+
+    /* A client shuts its sending side at once; only a hang-up of both sides says that it is gone. */
+    for (size_t i = 0; i < n; i++)
+        p[POLL_WAITING + i] = (struct pollfd){.fd = d->releases.waiting[i].fd};
+    if (poll(p, POLL_WAITING + n, -1) < 0)
+        return errno == EINTR ? 0 : -errno;
+    for (size_t i = n; i-- > 0;)
+        if (p[POLL_WAITING + i].revents & (POLLHUP | POLLERR | POLLNVAL))
+            tb_releases_drop(&d->releases, i);
+    if (p[POLL_TIMER].revents)
+        (void)!read(d->timer_fd, &ticks, sizeof(ticks));
+    if (p[POLL_SIGNAL].revents)
+        take_signal(d);
+    if (p[POLL_EXCHANGE].revents)
+        exchange_ended(d);
+    if (p[POLL_LISTEN].revents)
+        tb_releases_accept(&d->releases);
+    return 0;
+}
+
+static int run(struct daemon *d)
+{
+    while (!d->quit) {
+        struct tb_clock now = tb_clock_now();
+        int r;
+
+        advance(d, &now);
+        r = set_timer(d);
+        if (r == 0)
+            r = wait_for_events(d);
+        if (r < 0) {
+            tb_error("cannot wait for events: %s", strerror(-r));
+            return TB_EXIT_IOERR;
+        }
+    }
+    return TB_EXIT_OK;
+}
+
+static int open_listener(const struct daemon *d)
+{
+    _cleanup_free_ char *path = tb_path_join(d->cfg.run_dir, "tb-keys.sock");
+    int fd = tb_listen_fd("keys");
+
+    if (!path)
+        return -ENOMEM;
+    if (fd == -ENOENT)
+        fd = tb_unix_listen(path, SOCK_STREAM, 0600);
+    if (fd < 0) {
+        tb_error("cannot listen on %s: %s", path, strerror(-fd));
+        return fd;
+    }
+    if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+        return -errno;
+    return fd;
+}
+
+/* Signals arrive by descriptor only, in every thread. */
+static int open_signals(void)
+{
+    sigset_t set;
+    int r;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    r = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (r != 0)
+        return -r;
+    (void)signal(SIGPIPE, SIG_IGN);
+    r = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return r < 0 ? -errno : r;
+}
+
+static int start_files(struct daemon *d, const struct tb_clock *now)
+{
+    int r = tb_files_init(&d->files, d->cfg.run_dir, d->cfg.state_dir, d->cfg.contract_id, d->cfg.asset_id);
+
+    if (r < 0) {
+        tb_error("cannot make the directories of tb-authorize in %s and %s: %s", d->cfg.run_dir,
+                 d->cfg.state_dir, strerror(-r));
+        return r;
+    }
+    r = tb_files_restore(&d->files, &d->lease, now);
+    if (r < 0) {
+        tb_error("cannot write to %s and %s: %s", d->files.run_dir, d->files.state_dir, strerror(-r));
+        return r;
+    }
+    return 0;
+}
+
+static int start(struct daemon *d)
+{
+    struct tb_clock now = tb_clock_now();
+    int r;
+
+    tb_lease_init(&d->lease, d->cfg.lease_grace_us, &now);
+    /* Before anything else: a restart never clears a suspension. */
+    r = start_files(d, &now);
+    if (r < 0)
+        return r;
+    d->releases.listen_fd = open_listener(d);
+    d->signal_fd = open_signals();
+    d->timer_fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (d->releases.listen_fd < 0 || d->signal_fd < 0 || d->timer_fd < 0)
+        return -EIO;
+    r = tb_exchange_new(&d->cfg, &d->exchange);
+    if (r < 0) {
+        tb_error("cannot start a thread: %s", strerror(-r));
+        return r;
+    }
+    tb_url_redact(d->cfg.edc_endpoint, d->endpoint, sizeof(d->endpoint));
+    tb_info("contract %s, asset %s, control plane %s", d->cfg.contract_id, d->cfg.asset_id, d->endpoint);
+    if (d->lease.suspended)
+        tb_warn("suspended since an earlier run: %s", d->lease.reason);
+    d->watchdog_us = tb_notify_watchdog_us();
+    tell(d, &now);
+    return 0;
+}
+
+static void stop(struct daemon *d, int rc)
+{
+    tb_notify_stopping();
+    /* Whoever waits for a fresher URL gets the one there is: to be dropped would read as a refusal. */
+    while (d->releases.n > 0 && d->grant)
+        tb_releases_give(&d->releases, 0, d->grant);
+    tb_grant_freep(&d->grant);
+    /* The thread may be half a minute away from its answer: leave without it, and without exit handlers beside it. */
+    if (tb_exchange_busy(d->exchange))
+        _exit(rc);
+    tb_exchange_free(d->exchange);
+    tb_files_clear(&d->files);
+    tb_config_clear(&d->cfg);
+    tb_close(d->releases.listen_fd);
+    tb_close(d->signal_fd);
+    tb_close(d->timer_fd);
+}
+
+int main(int argc, char **argv)
+{
+    static struct daemon d;
+    int rc;
+
+    tb_secret_init();
+    tb_response_setup();
+    tb_config_main(argc, argv, PROGRAM, help, &d.cfg);
+    if (start(&d) < 0)
+        return TB_EXIT_IOERR;
+    rc = run(&d);
+    stop(&d, rc);
+    return rc;
+}

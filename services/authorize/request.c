@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "request.h"
+
+#include <string.h>
+
+#include "io.h"
+#include "json.h"
+#include "version.h"
+
+char *tb_request_url(const char *endpoint)
+{
+    size_t n = strlen(endpoint);
+
+    while (n > 0 && endpoint[n - 1] == '/')
+        n--;
+    return tb_strf("%.*s/api/v1/license/authorize", (int)n, endpoint);
+}
+
+char *tb_request_body(const char *contract_id, const char *asset_id, const char *hw_id)
+{
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+
+    if (!o || !cJSON_AddStringToObject(o, "contract_id", contract_id) ||
+        !cJSON_AddStringToObject(o, "asset_id", asset_id) || !cJSON_AddStringToObject(o, "hw_id", hw_id) ||
+        !cJSON_AddStringToObject(o, "client_version", TB_USER_AGENT))
+        return NULL;
+    return cJSON_PrintUnformatted(o);
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The authorize request: POST <endpoint>/api/v1/license/authorize. No I/O here. */
+#ifndef TB_REQUEST_H
+#define TB_REQUEST_H
+
+#include <stddef.h>
+
+#include "macros.h"
+
+/* The URL to ask; a trailing slash of the endpoint is not doubled. Heap, NULL on ENOMEM. */
+char *tb_request_url(const char *endpoint);
+/* The JSON body: contract_id, asset_id, hw_id, client_version. Heap, NULL on ENOMEM. */
+char *tb_request_body(const char *contract_id, const char *asset_id, const char *hw_id);
+
+#endif

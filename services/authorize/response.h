@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control plane's answer to an authorize request, judged strictly. Pure: (status, buf, len) in, a verdict out.
+ * Compat: the retry table of the authorize call. */
+#ifndef TB_RESPONSE_H
+#define TB_RESPONSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "grant.h"
+
+#define TB_REASON_MAX 200
+
+enum tb_verdict_kind {
+    TB_VERDICT_AUTHORIZED,
+    TB_VERDICT_DENIED, /* status "denied", 401, 403, 400 and any other 3xx and 4xx */
+    TB_VERDICT_RETRY,  /* no usable answer: network, 408, 429, 5xx, or a 200 that makes no sense */
+};
+
+struct tb_verdict {
+    enum tb_verdict_kind kind;
+    char reason[TB_REASON_MAX + 1]; /* printable, without secrets; "" when authorized */
+    int64_t retry_after_ms;         /* -1: none */
+    uint64_t expires_at_us;         /* CLOCK_REALTIME; 0: the lease does not end by itself */
+    struct tb_grant *grant;         /* owned; only when authorized */
+};
+void tb_verdict_clear(struct tb_verdict *v);
+#define _cleanup_verdict_ _cleanup_(tb_verdict_clear)
+
+/* Makes cJSON wipe what it frees, so that no copy of a key stays on the heap, not even of an answer that fails to parse.
+ * Once, before threads. */
+void tb_response_setup(void);
+
+/* Judges a complete HTTP response. allow_http permits http:// URLs in the grant (TB_INSECURE_HTTP). Every input gives a
+ * verdict; -ENOMEM is the only error. */
+int tb_response_judge(long status, const char *body, size_t len, bool allow_http, uint64_t now_realtime_us,
+                      struct tb_verdict *ret);
+
+/* Copies text into out: printable ASCII only, white space folded, at most TB_REASON_MAX characters, and every run long
+ * enough to be a key, a signature or a token replaced by "[redacted]". out has TB_REASON_MAX + 1 bytes. */
+void tb_reason_sanitise(const char *text, size_t len, char *out);
+
+#endif
