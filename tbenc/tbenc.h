@@ -43,8 +43,11 @@ struct tbenc_error {
 };
 
 enum tbenc_flags {
-    TBENC_LENIENT = 1 << 0,      /* chunk_bytes 1..64 MiB, reserved header bytes may be set */
-    TBENC_CHECK_SHA256 = 1 << 1, /* also compare the whole ciphertext with sha256_ciphertext (a hash thread, overlapped) */
+    TBENC_LENIENT = 1 << 0, /* chunk_bytes 1..64 MiB, reserved header bytes may be set */
+    TBENC_CHECK_SHA256 =
+        1 << 1, /* also compare the whole ciphertext with sha256_ciphertext (a hash thread, overlapped) */
+    TBENC_COPY_TO_PIPE =
+        1 << 2, /* open_stream: never lend pages to a pipe; for readers that splice() instead of read() */
 };
 
 /* -- header (section FILE HEADER) ---------------------------------------------------------------------------------- */
@@ -52,15 +55,17 @@ struct tbenc_header {
     uint32_t chunk_bytes;
     uint8_t nonce_prefix[4];
 };
-int tbenc_header_parse(const void *buf, size_t len, unsigned flags, struct tbenc_header *ret, struct tbenc_error *e);
+int tbenc_header_parse(const void *buf, size_t len, unsigned flags, struct tbenc_header *ret,
+                       struct tbenc_error *e);
 void tbenc_header_format(const struct tbenc_header *h, uint8_t out[TBENC_HEADER_BYTES]);
 
 /* -- manifest (section MANIFEST) ----------------------------------------------------------------------------------- */
 struct tbenc_file {
-    char *path;            /* relative, '/'-separated, no '.', '..', empty component, control character; sorted bytewise */
+    char *
+        path; /* relative, '/'-separated, no '.', '..', empty component, control character; sorted bytewise */
     uint64_t bytes;
-    uint32_t mode;         /* permission bits, 0..0777 */
-    uint64_t chunk;        /* index of its first record (of the next record when empty) */
+    uint32_t mode;                      /* permission bits, 0..0777 */
+    uint64_t chunk;                     /* index of its first record (of the next record when empty) */
     uint8_t sha256[TBENC_SHA256_BYTES]; /* of its plaintext */
 };
 struct tbenc_manifest {
@@ -76,7 +81,8 @@ struct tbenc_manifest {
     size_t n_files;
 };
 /* Parses JSON text (strict, see section MANIFEST) into a new manifest. Checks everything that needs no other file. */
-int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbenc_manifest **ret, struct tbenc_error *e);
+int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbenc_manifest **ret,
+                         struct tbenc_error *e);
 /* Writes v1 members first in v1 order, indent 2, no trailing newline. Heap string in *ret. */
 int tbenc_manifest_format(const struct tbenc_manifest *m, char **ret, size_t *ret_len);
 /* Wipes nothing (no secret inside); accepts NULL; returns NULL. */
@@ -87,8 +93,8 @@ uint64_t tbenc_manifest_records(const struct tbenc_manifest *m);
 /* Where record `index` lies. -ERANGE past the last. */
 struct tbenc_record {
     uint64_t index;
-    uint64_t ct_off;   /* of its length field, in the .tbenc */
-    uint64_t pt_off;   /* in the concatenated plaintext */
+    uint64_t ct_off; /* of its length field, in the .tbenc */
+    uint64_t pt_off; /* in the concatenated plaintext */
     uint32_t pt_len;
     size_t file;       /* index into files; 0 when there is no table */
     uint64_t file_off; /* offset of its first byte in that file */
@@ -105,13 +111,15 @@ struct tbenc_input {
     int fd;           /* read sequentially from its current position; file, pipe or socket */
     const char *path; /* name in the file table; NULL for a single-file asset */
     uint32_t mode;
-    uint64_t bytes; /* exact size, or UINT64_MAX: until end of file. A file that is shorter or longer is -EBADMSG */
+    uint64_t
+        bytes; /* exact size, or UINT64_MAX: until end of file. A file that is shorter or longer is -EBADMSG */
 };
 struct tbenc_seal_params {
-    const uint8_t *key;          /* TBENC_KEY_BYTES */
-    uint32_t chunk_bytes;        /* 0: default */
-    unsigned threads;            /* workers; 0: one per CPU */
-    const uint8_t *nonce_prefix; /* 4 bytes; NULL: random. Only for reproducing vectors: never twice with one key */
+    const uint8_t *key;   /* TBENC_KEY_BYTES */
+    uint32_t chunk_bytes; /* 0: default */
+    unsigned threads;     /* workers; 0: one per CPU */
+    const uint8_t
+        *nonce_prefix; /* 4 bytes; NULL: random. Only for reproducing vectors: never twice with one key */
     const char *asset_id, *weights_filename;
     bool allow_finetune;
     tbenc_progress_fn progress;
@@ -119,8 +127,8 @@ struct tbenc_seal_params {
 };
 /* Seals the inputs in order into out_fd (written sequentially; may be a pipe). With table=true the manifest gets a file
  * table (inputs must be sorted by path). The bytes written do not depend on threads. *ret is a complete manifest. */
-int tbenc_seal(const struct tbenc_seal_params *p, const struct tbenc_input *in, size_t n_in, bool table, int out_fd,
-               struct tbenc_manifest **ret, struct tbenc_error *e);
+int tbenc_seal(const struct tbenc_seal_params *p, const struct tbenc_input *in, size_t n_in, bool table,
+               int out_fd, struct tbenc_manifest **ret, struct tbenc_error *e);
 
 /* -- opening (decrypting) ------------------------------------------------------------------------------------------ */
 struct tbenc_open_params {
@@ -145,7 +153,8 @@ int tbenc_verify(const struct tbenc_open_params *p, int in_fd, struct tbenc_erro
 /* Reading at any offset of the concatenated plaintext. A reader holds the key until freed, keeps one decrypted chunk and is
  * not thread-safe; make one per thread. Returns bytes read, 0 at the end, or a negative errno. */
 struct tbenc_reader;
-int tbenc_reader_new(const struct tbenc_open_params *p, int in_fd, struct tbenc_reader **ret, struct tbenc_error *e);
+int tbenc_reader_new(const struct tbenc_open_params *p, int in_fd, struct tbenc_reader **ret,
+                     struct tbenc_error *e);
 ssize_t tbenc_reader_pread(struct tbenc_reader *r, void *buf, size_t n, uint64_t off, struct tbenc_error *e);
 struct tbenc_reader *tbenc_reader_free(struct tbenc_reader *r);
 

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading the manifest: tbenc(5), section MANIFEST. The text comes from outside; every member is checked before use. */
+#include <string.h>
+
+#include "internal.h"
+#include "json.h"
+#include "secret.h"
+
+#define FORMAT "tbenc/v1"
+#define ALGO "aes-256-gcm-chunked"
+
+/* What is wrong with the contents of a manifest is one error for callers, whatever getter found it. */
+static int bad(struct tbenc_error *e, int r, const char *err)
+{
+    if (r == -ENOMEM)
+        return tbenc_fail(e, r, "manifest: out of memory");
+    return tbenc_fail(e, r == -EFBIG ? r : -EBADMSG, "manifest: %s", err);
+}
+
+static int get_exact(const cJSON *o, const char *name, const char *want, struct tbenc_error *e)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+    int r;
+
+    r = tb_json_get_string(o, name, &s, err);
+    if (r < 0)
+        return bad(e, r, err);
+    if (strcmp(s, want) != 0)
+        return tbenc_fail(e, -EBADMSG, "manifest: %s is not \"%s\": not a %s manifest", name, want, FORMAT);
+    return 0;
+}
+
+static int get_uint(const cJSON *o, const char *name, uint64_t max, uint64_t *ret, struct tbenc_error *e)
+{
+    char err[TB_JSON_ERR_MAX];
+    int r;
+
+    r = tb_json_get_uint(o, name, max, ret, err);
+    return r < 0 ? bad(e, r, err) : 0;
+}
+
+static int get_sha256(const cJSON *o, const char *name, uint8_t ret[TBENC_SHA256_BYTES],
+                      struct tbenc_error *e)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+    int r;
+
+    r = tb_json_get_string(o, name, &s, err);
+    if (r < 0)
+        return bad(e, r, err);
+    if (tb_hex_decode(s, strlen(s), ret, TBENC_SHA256_BYTES) < 0)
+        return tbenc_fail(e, -EBADMSG, "manifest: %s is not %d hex digits", name, 2 * TBENC_SHA256_BYTES);
+    return 0;
+}
+
+static int get_name(const cJSON *o, const char *name, bool (*valid)(const char *), const char *rule,
+                    char *ret, size_t ret_size, struct tbenc_error *e)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+    int r;
+
+    r = tb_json_get_string(o, name, &s, err);
+    if (r < 0)
+        return bad(e, r, err);
+    if (!valid(s))
+        return tbenc_fail(e, -EBADMSG, "manifest: %s %s", name, rule);
+    memcpy(ret, s, MIN(strlen(s) + 1, ret_size)); /* valid() has bounded it */
+    return 0;
+}
+
+static int get_chunk_bytes(const cJSON *o, unsigned flags, uint32_t *ret, struct tbenc_error *e)
+{
+    uint32_t min = flags & TBENC_LENIENT ? 1 : TBENC_CHUNK_BYTES_MIN;
+    uint64_t n;
+    int r;
+
+    r = get_uint(o, "chunk_bytes", TBENC_CHUNK_BYTES_MAX, &n, e);
+    if (r < 0)
+        return r;
+    if (n < min)
+        return tbenc_fail(e, -EBADMSG, "manifest: chunk_bytes is %u, the least is %u", (unsigned)n, min);
+    *ret = (uint32_t)n;
+    return 0;
+}
+
+static int get_v1(const cJSON *o, unsigned flags, struct tbenc_manifest *m, struct tbenc_error *e)
+{
+    int r;
+
+    r = get_exact(o, "format", FORMAT, e);
+    if (r >= 0)
+        r = get_exact(o, "algo", ALGO, e);
+    if (r >= 0)
+        r = get_chunk_bytes(o, flags, &m->chunk_bytes, e);
+    if (r >= 0)
+        r = get_uint(o, "plaintext_bytes", TBENC_PLAINTEXT_MAX, &m->plaintext_bytes, e);
+    if (r >= 0)
+        r = get_sha256(o, "sha256_ciphertext", m->sha256_ciphertext, e);
+    if (r >= 0)
+        r = get_name(o, "asset_id", tbenc_id_valid, "is not 1 to 100 of A-Z a-z 0-9 _ -", m->asset_id,
+                     sizeof(m->asset_id), e);
+    if (r >= 0)
+        r = get_name(o, "weights_filename", tbenc_filename_valid,
+                     "is not a plain file name (no \"/\", not \".\" or \"..\", no control characters, at "
+                     "most 255 bytes)",
+                     m->weights_filename, sizeof(m->weights_filename), e);
+    return r;
+}
+
+/* "0644": an octal string, because a JSON number has no octal form and 420 tells nobody anything. */
+static int get_mode(const cJSON *o, uint32_t *ret, struct tbenc_error *e)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+    int r;
+
+    r = tb_json_get_string(o, "mode", &s, err);
+    if (r < 0)
+        return bad(e, r, err);
+    if (strlen(s) != 4 || strspn(s, "01234567") != 4 || s[0] != '0')
+        return tbenc_fail(e, -EBADMSG, "manifest: mode is not four octal digits from \"0000\" to \"0777\"");
+    *ret = (uint32_t)strtoul(s, NULL, 8);
+    return 0;
+}
+
+static int get_file(const cJSON *o, struct tbenc_file *f, struct tbenc_error *e)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *path;
+    int r;
+
+    r = tb_json_get_string(o, "path", &path, err);
+    if (r < 0)
+        return bad(e, r, err);
+    f->path = strdup(path);
+    if (!f->path)
+        return bad(e, -ENOMEM, NULL);
+    r = get_uint(o, "bytes", TBENC_PLAINTEXT_MAX, &f->bytes, e);
+    if (r >= 0)
+        r = get_mode(o, &f->mode, e);
+    if (r >= 0)
+        r = get_uint(o, "chunk", TBENC_PLAINTEXT_MAX, &f->chunk, e);
+    if (r >= 0)
+        r = get_sha256(o, "sha256", f->sha256, e);
+    return r;
+}
+
+static int get_files(const cJSON *files, struct tbenc_manifest *m, struct tbenc_error *e)
+{
+    const cJSON *o;
+    size_t n = 0;
+
+    cJSON_ArrayForEach (o, files)
+        n++;
+    if (!cJSON_IsArray(files) || n < 1 || n > TBENC_FILES_MAX)
+        return tbenc_fail(e, -EBADMSG, "manifest: files is not an array of 1 to %d objects", TBENC_FILES_MAX);
+    m->files = calloc(n, sizeof(*m->files));
+    if (!m->files)
+        return bad(e, -ENOMEM, NULL);
+    cJSON_ArrayForEach (o, files) {
+        struct tbenc_error inner = {.chunk = TBENC_NO_CHUNK};
+        int r = get_file(o, &m->files[m->n_files++], &inner);
+
+        if (r < 0)
+            return tbenc_fail(e, r, "manifest: files[%zu]: %.400s", m->n_files - 1,
+                              inner.message + strlen("manifest: "));
+    }
+    return 0;
+}
+
+static int get_additions(const cJSON *o, struct tbenc_manifest *m, struct tbenc_error *e)
+{
+    char err[TB_JSON_ERR_MAX];
+    int r;
+
+    m->allow_finetune = true;
+    if (tb_json_member(o, "allow_finetune")) {
+        r = tb_json_get_bool(o, "allow_finetune", &m->allow_finetune, err);
+        if (r < 0)
+            return bad(e, r, err);
+    }
+    if (tb_json_member(o, "tags_sha256")) {
+        r = get_sha256(o, "tags_sha256", m->tags_sha256, e);
+        if (r < 0)
+            return r;
+        m->has_tags_sha256 = true;
+    }
+    if (tb_json_member(o, "files"))
+        return get_files(tb_json_member(o, "files"), m, e);
+    return 0;
+}
+
+static void manifest_freep(struct tbenc_manifest **m)
+{
+    *m = tbenc_manifest_free(*m);
+}
+
+int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbenc_manifest **ret,
+                         struct tbenc_error *e)
+{
+    _cleanup_(manifest_freep) struct tbenc_manifest *m = NULL;
+    _cleanup_json_ cJSON *j = NULL;
+    char err[TB_JSON_ERR_MAX];
+    int r;
+
+    r = tb_json_parse(buf, len, TBENC_MANIFEST_MAX, &j, err);
+    if (r < 0)
+        return bad(e, r, err);
+    /* An escaped NUL would end a C string early, so that two readers see two names. */
+    if (memmem(buf, len, "\\u0000", strlen("\\u0000")))
+        return tbenc_fail(e, -EBADMSG, "manifest: a string contains \\u0000");
+    if (!cJSON_IsObject(j))
+        return tbenc_fail(e, -EBADMSG, "manifest: not a JSON object");
+    m = calloc(1, sizeof(*m));
+    if (!m)
+        return bad(e, -ENOMEM, NULL);
+    r = get_v1(j, flags, m, e);
+    if (r >= 0)
+        r = get_additions(j, m, e);
+    if (r >= 0)
+        r = tbenc_layout_check(m, e);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(m);
+    return 0;
+}
+
+struct tbenc_manifest *tbenc_manifest_free(struct tbenc_manifest *m)
+{
+    if (!m)
+        return NULL;
+    for (size_t i = 0; i < m->n_files; i++)
+        free(m->files[i].path);
+    free(m->files);
+    free(m);
+    return NULL;
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Writing the manifest: the members of v1 first and in its order, then ours; one line for each file of the table. */
+#include <string.h>
+
+#include "internal.h"
+#include "secret.h"
+
+/* Names are valid UTF-8 without control characters, so only these two need an escape. */
+static void put_string(FILE *f, const char *s)
+{
+    fputc('"', f);
+    for (; *s; s++) {
+        if (*s == '"' || *s == '\\')
+            fputc('\\', f);
+        fputc(*s, f);
+    }
+    fputc('"', f);
+}
+
+static void put_sha256(FILE *f, const uint8_t sha256[TBENC_SHA256_BYTES])
+{
+    char hex[2 * TBENC_SHA256_BYTES + 1];
+
+    tb_hex_encode(sha256, TBENC_SHA256_BYTES, hex);
+    put_string(f, hex);
+}
+
+static void put_v1(FILE *f, const struct tbenc_manifest *m)
+{
+    fputs("{\n  \"format\": \"tbenc/v1\",\n  \"algo\": \"aes-256-gcm-chunked\",\n", f);
+    fprintf(f,
+            "  \"chunk_bytes\": %u,\n  \"plaintext_bytes\": %llu,\n  \"sha256_ciphertext\": ", m->chunk_bytes,
+            (unsigned long long)m->plaintext_bytes);
+    put_sha256(f, m->sha256_ciphertext);
+    fputs(",\n  \"asset_id\": ", f);
+    put_string(f, m->asset_id);
+    fputs(",\n  \"weights_filename\": ", f);
+    put_string(f, m->weights_filename);
+}
+
+static void put_file(FILE *f, const struct tbenc_file *file)
+{
+    fputs("    {\"path\": ", f);
+    put_string(f, file->path);
+    fprintf(f, ", \"bytes\": %llu, \"mode\": \"%04o\", \"chunk\": %llu, \"sha256\": ",
+            (unsigned long long)file->bytes, file->mode, (unsigned long long)file->chunk);
+    put_sha256(f, file->sha256);
+    fputc('}', f);
+}
+
+static void put_additions(FILE *f, const struct tbenc_manifest *m)
+{
+    fprintf(f, ",\n  \"allow_finetune\": %s", m->allow_finetune ? "true" : "false");
+    if (m->has_tags_sha256) {
+        fputs(",\n  \"tags_sha256\": ", f);
+        put_sha256(f, m->tags_sha256);
+    }
+    if (m->files) {
+        fputs(",\n  \"files\": [\n", f);
+        for (size_t i = 0; i < m->n_files; i++) {
+            put_file(f, &m->files[i]);
+            fputs(i + 1 < m->n_files ? ",\n" : "\n  ]", f);
+        }
+    }
+    fputs("\n}", f);
+}
+
+int tbenc_manifest_format(const struct tbenc_manifest *m, char **ret, size_t *ret_len)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t len = 0;
+    FILE *f;
+    int failed;
+
+    if (!tbenc_id_valid(m->asset_id) || !tbenc_filename_valid(m->weights_filename) ||
+        tbenc_layout_check(m, NULL) < 0)
+        return -EINVAL;
+    f = open_memstream(&text, &len);
+    if (!f)
+        return -ENOMEM;
+    put_v1(f, m);
+    put_additions(f, m);
+    failed = ferror(f);
+    if (fclose(f) != 0 || failed)
+        return -ENOMEM;
+    if (len > TBENC_MANIFEST_MAX) /* no reader would take it */
+        return -EFBIG;
+    *ret = TAKE_PTR(text);
+    if (ret_len)
+        *ret_len = len;
+    return 0;
+}
