@@ -65,7 +65,7 @@ static uint64_t sas_time_parse(const char *s)
 
 uint64_t tb_sas_expiry_us(const char *url)
 {
-    const char *p = strchr(url, '?');
+    const char *p = strpbrk(url, "?#");
     char value[TB_RFC3339_MAX];
 
     for (; p && *p != '#'; p = strpbrk(p + 1, "&#"))

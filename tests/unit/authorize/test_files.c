@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "services/authorize/files.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <cmocka.h>
+
+#include "io.h"
+#include "json.h"
+#include "state.h"
+#include "units.h"
+
+#define S TB_USEC_PER_SEC
+#define REAL0 (1767868800ULL * S)
+
+static char base[64];
+static struct tb_files f;
+static struct tb_lease l;
+static struct tb_clock now;
+
+static char *at(const char *which, const char *name)
+{
+    return tb_strf("%s/%s/tb-authorize/%s", base, which, name);
+}
+
+static bool exists(const char *which, const char *name)
+{
+    _cleanup_free_ char *path = at(which, name);
+
+    return access(path, F_OK) == 0;
+}
+
+static void put(const char *which, const char *name, const char *text)
+{
+    _cleanup_free_ char *path = at(which, name);
+    FILE *file = fopen(path, "w");
+
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void open_files(const char *contract)
+{
+    _cleanup_free_ char *run = tb_path_join(base, "run"), *state = tb_path_join(base, "state");
+
+    assert_int_equal(tb_files_init(&f, run, state, contract, "asset"), 0);
+}
+
+/* As a new process would. */
+static void restart_as(const char *contract)
+{
+    tb_files_clear(&f);
+    open_files(contract);
+    tb_lease_init(&l, 100 * S, &now);
+    assert_int_equal(tb_files_restore(&f, &l, &now), 0);
+}
+
+static int setup(void **state)
+{
+    snprintf(base, sizeof(base), "/tmp/test-files-XXXXXX");
+    unsetenv("RUNTIME_DIRECTORY");
+    unsetenv("STATE_DIRECTORY");
+    if (!mkdtemp(base))
+        return -1;
+    now = (struct tb_clock){.boot_us = 1000 * S, .real_us = REAL0};
+    open_files("contract");
+    tb_lease_init(&l, 100 * S, &now);
+    return tb_files_restore(&f, &l, &now);
+}
+
+static int teardown(void **state)
+{
+    _cleanup_free_ char *cmd = tb_strf("rm -rf %s", base);
+
+    tb_files_clear(&f);
+    return system(cmd);
+}
+
+static void apply(enum tb_verdict_kind kind, const char *reason)
+{
+    struct tb_verdict v = {.kind = kind, .retry_after_ms = -1};
+
+    if (kind == TB_VERDICT_AUTHORIZED)
+        v.expires_at_us = now.real_us + 50 * S;
+    snprintf(v.reason, sizeof(v.reason), "%s", reason);
+    tb_lease_apply(&l, &v, &now);
+    assert_int_equal(tb_files_write(&f, &l, &now), 0);
+}
+
+static void assert_member(const char *which, const char *name, const char *member, const char *want)
+{
+    _cleanup_free_ char *path = tb_path_join(base, which);
+    _cleanup_json_ cJSON *o = NULL;
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+
+    assert_int_equal(tb_state_read(path, "tb-authorize", name, &o), 0);
+    assert_int_equal(tb_json_get_string(o, member, &s, err), 0);
+    assert_string_equal(s, want);
+}
+
+static void lease_file_follows_the_contract(void **state)
+{
+    _cleanup_free_ char *run = tb_path_join(base, "run");
+    _cleanup_json_ cJSON *o = NULL;
+    char err[TB_JSON_ERR_MAX];
+    uint64_t deadline;
+
+    assert_member("run", "lease.json", "state", "pending");
+    apply(TB_VERDICT_AUTHORIZED, "");
+    assert_member("run", "lease.json", "state", "authorized");
+    assert_member("run", "lease.json", "contract_id", "contract");
+    assert_member("run", "lease.json", "asset_id", "asset");
+    assert_member("run", "lease.json", "expires_at", "2026-01-08T10:40:50Z");
+    assert_member("run", "lease.json", "renewed_at", "2026-01-08T10:40:00Z");
+    assert_int_equal(tb_state_read(run, "tb-authorize", "lease.json", &o), 0);
+    assert_int_equal(tb_json_get_uint(o, "deadline_boottime_us", UINT64_MAX, &deadline, err), 0);
+    assert_int_equal(deadline, 1150 * S);
+    apply(TB_VERDICT_DENIED, "no");
+    assert_member("run", "lease.json", "state", "denied");
+    tb_json_freep(&o);
+    assert_int_equal(tb_state_read(run, "tb-authorize", "lease.json", &o), 0);
+    assert_null(tb_json_member(o, "deadline_boottime_us"));
+    assert_null(tb_json_member(o, "expires_at"));
+}
+
+static void flag_and_twin_come_and_go(void **state)
+{
+    assert_false(exists("run", "suspended"));
+    apply(TB_VERDICT_DENIED, "contract_invalid");
+    assert_member("run", "suspended", "reason", "contract_invalid");
+    assert_member("state", "suspended", "reason", "contract_invalid");
+    assert_member("run", "suspended", "since", "2026-01-08T10:40:00Z");
+    apply(TB_VERDICT_DENIED, "subscription_inactive");
+    assert_member("run", "suspended", "reason", "subscription_inactive");
+    apply(TB_VERDICT_RETRY, "refused");
+    assert_true(exists("run", "suspended"));
+    apply(TB_VERDICT_AUTHORIZED, "");
+    assert_false(exists("run", "suspended"));
+    assert_false(exists("state", "suspended"));
+}
+
+static void either_twin_restores_the_suspension(void **state)
+{
+    static const char *const which[] = {"run", "state"};
+
+    for (size_t i = 0; i < 2; i++) {
+        _cleanup_free_ char *path = at(which[i], "suspended");
+
+        apply(TB_VERDICT_DENIED, "contract_invalid");
+        assert_int_equal(unlink(path), 0);
+        restart_as("contract");
+        assert_true(l.suspended);
+        assert_string_equal(l.reason, "contract_invalid");
+        assert_member("run", "suspended", "reason", "contract_invalid");
+        assert_member("state", "suspended", "reason", "contract_invalid");
+        apply(TB_VERDICT_AUTHORIZED, "");
+    }
+}
+
+static void a_damaged_flag_still_suspends(void **state)
+{
+    static const char *const text[] = {"", "{", "[]", "{\"reason\":7}", "{\"reason\":\"\\u001b[31m\"}"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(text); i++) {
+        put("state", "suspended", text[i]);
+        restart_as("contract");
+        assert_true(l.suspended);
+        assert_null(strchr(l.reason, '\033'));
+        assert_true(exists("run", "suspended"));
+    }
+}
+
+static void another_contract_does_not_lift_it(void **state)
+{
+    apply(TB_VERDICT_DENIED, "contract_invalid");
+    restart_as("other");
+    assert_true(l.suspended);
+}
+
+static void the_right_to_serve_survives_a_restart(void **state)
+{
+    apply(TB_VERDICT_AUTHORIZED, "");
+    now.boot_us += 20 * S;
+    now.real_us += 20 * S;
+    restart_as("contract");
+    assert_int_equal(l.state, TB_LEASE_UNREACHABLE);
+    assert_true(tb_lease_serving(&l));
+    assert_int_equal(l.deadline_boot_us, 1150 * S);
+    assert_int_equal(l.expires_boot_us, 1050 * S);
+    assert_member("run", "lease.json", "state", "unreachable");
+    now.boot_us += 10 * S;
+    now.real_us += 10 * S;
+    restart_as("contract"); /* and a second one */
+    assert_int_equal(l.deadline_boot_us, 1150 * S);
+    restart_as("other");
+    assert_int_equal(l.state, TB_LEASE_PENDING);
+}
+
+static void not_that_of_another_boot(void **state)
+{
+    apply(TB_VERDICT_AUTHORIZED, "");
+    now.boot_us = 10 * S; /* booted again */
+    now.real_us += 60 * S;
+    restart_as("contract");
+    assert_int_equal(l.state, TB_LEASE_PENDING);
+    now.boot_us = 1000 * S;
+    apply(TB_VERDICT_AUTHORIZED, "");
+    now.boot_us = 1001 * S; /* booted again and up for longer than before */
+    now.real_us += 5000 * S;
+    restart_as("contract");
+    assert_int_equal(l.state, TB_LEASE_PENDING);
+}
+
+static void a_damaged_lease_is_no_lease(void **state)
+{
+    static const char *const text[] = {
+        "",
+        "{}",
+        "{\"state\":\"authorized\"}",
+        "{\"state\":\"authorized\",\"contract_id\":\"contract\",\"asset_id\":\"asset\",\"expires_at\":\"x\","
+        "\"renewed_at\":\"2026-01-08T10:40:00Z\",\"written_at\":\"2026-01-08T10:40:00Z\","
+        "\"written_boottime_us\":1000000000}",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(text); i++) {
+        put("run", "lease.json", text[i]);
+        restart_as("contract");
+        assert_int_equal(l.state, TB_LEASE_PENDING);
+    }
+}
+
+int main(void)
+{
+#define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(lease_file_follows_the_contract),
+        T(flag_and_twin_come_and_go),
+        T(either_twin_restores_the_suspension),
+        T(a_damaged_flag_still_suspends),
+        T(another_contract_does_not_lift_it),
+        T(the_right_to_serve_survives_a_restart),
+        T(not_that_of_another_boot),
+        T(a_damaged_lease_is_no_lease),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

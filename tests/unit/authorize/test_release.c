@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "services/authorize/release.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "units.h"
+
+#define S TB_USEC_PER_SEC
+#define REAL0 (1767868800ULL * S) /* 2026-01-08T10:40:00Z */
+
+#define PARSE(literal, peer) tb_peer_parse(literal, sizeof(literal) - 1, peer)
+
+static void systemd_names_are_parsed(void **state)
+{
+    struct tb_peer p;
+
+    assert_int_equal(PARSE("\0"
+                           "4f1c09ab/unit/tb-decrypt.service/model-key",
+                           &p),
+                     0);
+    assert_string_equal(p.unit, "tb-decrypt.service");
+    assert_string_equal(p.credential, "model-key");
+    assert_int_equal(PARSE("\0"
+                           "0/unit/a@b\\x2d:_.service/c",
+                           &p),
+                     0);
+    assert_string_equal(p.unit, "a@b\\x2d:_.service");
+}
+
+static void garbage_names_are_not(void **state)
+{
+    static const struct {
+        const char *s;
+        size_t n;
+    } bad[] = {
+#define N(x) {x, sizeof(x) - 1}
+        N(""),
+        N("\0"),
+        N("/run/x/unit/tb-decrypt.service/model-key"),
+        N("4f1c/unit/tb-decrypt.service/model-key"),
+        N("\0"
+          "/unit/tb-decrypt.service/model-key"),
+        N("\0"
+          "4F1C/unit/tb-decrypt.service/model-key"),
+        N("\0"
+          "xyz/unit/tb-decrypt.service/model-key"),
+        N("\0"
+          "000000000000000000000000000000000/unit/tb-decrypt.service/model-key"),
+        N("\0"
+          "4f1c/units/tb-decrypt.service/model-key"),
+        N("\0"
+          "4f1c/unit/"),
+        N("\0"
+          "4f1c/unit/tb-decrypt.service"),
+        N("\0"
+          "4f1c/unit/tb-decrypt.service/"),
+        N("\0"
+          "4f1c/unit//model-key"),
+        N("\0"
+          "4f1c/unit/tb-decrypt.service/model-key/"),
+        N("\0"
+          "4f1c/unit/tb-decrypt.service/model-key\0"),
+        N("\0"
+          "4f1c/unit/tb-decrypt.service\0/model-key"),
+        N("\0"
+          "4f1c/unit/tb-decrypt.service/model key"),
+        N("\0"
+          "4f1c/unit/tb-decrypt.service/x/model-key"),
+        N("\0"
+          "4f1c/unit/tb-decrypt.service/model-key\n"),
+        N("\0"
+          "4f1c/UNIT/tb-decrypt.service/model-key"),
+    };
+    struct tb_peer p;
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        if (tb_peer_parse(bad[i].s, bad[i].n, &p) != -EINVAL)
+            fail_msg("accepted name %zu", i);
+}
+
+static enum tb_credential may(const char *unit, const char *credential)
+{
+    struct tb_peer p;
+
+    snprintf(p.unit, sizeof(p.unit), "%s", unit);
+    snprintf(p.credential, sizeof(p.credential), "%s", credential);
+    return tb_peer_credential(&p);
+}
+
+static void each_unit_gets_its_own_only(void **state)
+{
+    assert_int_equal(may("tb-hydrate.service", "sas-url"), TB_CRED_SAS_URL);
+    assert_int_equal(may("tb-hydrate.service", "manifest-url"), TB_CRED_MANIFEST_URL);
+    assert_int_equal(may("tb-hydrate.service", "manifest-sha256"), TB_CRED_MANIFEST_SHA256);
+    assert_int_equal(may("tb-decrypt.service", "manifest-sha256"), TB_CRED_MANIFEST_SHA256);
+    assert_int_equal(may("tb-decrypt.service", "model-key"), TB_CRED_MODEL_KEY);
+    assert_int_equal(may("tb-hydrate.service", "model-key"), _TB_CRED_INVALID);
+    assert_int_equal(may("tb-decrypt.service", "sas-url"), _TB_CRED_INVALID);
+    assert_int_equal(may("tb-decrypt.service", "manifest-url"), _TB_CRED_INVALID);
+    assert_int_equal(may("tb-proxy.service", "model-key"), _TB_CRED_INVALID);
+    assert_int_equal(may("tb-decrypt.service.", "model-key"), _TB_CRED_INVALID);
+    assert_int_equal(may("tb-decrypt", "model-key"), _TB_CRED_INVALID);
+    assert_int_equal(may("tb-decrypt.service", "model-key2"), _TB_CRED_INVALID);
+}
+
+static void decisions(void **state)
+{
+    struct tb_clock now = {.boot_us = 1000 * S, .real_us = REAL0};
+    struct tb_handouts h = {.granted_us = 900 * S};
+    struct tb_grant *g = tb_grant_new();
+    struct tb_lease l;
+
+#define DECIDE(cred) tb_release_decide(&l, g, &h, cred, &now)
+    snprintf(g->sas_url, sizeof(g->sas_url), "https://h/m?se=2026-01-08T11%%3A40%%3A00Z&sig=x");
+    snprintf(g->manifest_url, sizeof(g->manifest_url), "https://h/j?sig=x");
+    tb_lease_init(&l, 0, &now);
+    assert_int_equal(tb_release_decide(&l, NULL, &h, TB_CRED_MODEL_KEY, &now), TB_RELEASE_WAIT);
+    l.state = TB_LEASE_AUTHORIZED;
+    for (int c = 0; c < _TB_CRED_MAX; c++)
+        assert_int_equal(DECIDE((enum tb_credential)c), TB_RELEASE_GIVE);
+    l.state = TB_LEASE_UNREACHABLE;
+    assert_int_equal(DECIDE(TB_CRED_MODEL_KEY), TB_RELEASE_GIVE);
+    /* right after a restart: the right to serve is back, the key is not */
+    assert_int_equal(tb_release_decide(&l, NULL, &h, TB_CRED_MODEL_KEY, &now), TB_RELEASE_WAIT);
+
+    h.last_us[TB_CRED_SAS_URL] = now.boot_us - 5 * S; /* asked twice for one start: idempotent */
+    assert_int_equal(DECIDE(TB_CRED_SAS_URL), TB_RELEASE_GIVE);
+    h.last_us[TB_CRED_SAS_URL]--;
+    assert_int_equal(DECIDE(TB_CRED_SAS_URL), TB_RELEASE_RENEW);
+    assert_int_equal(DECIDE(TB_CRED_MANIFEST_URL), TB_RELEASE_GIVE);
+    h.last_us[TB_CRED_MANIFEST_URL] = h.last_us[TB_CRED_MODEL_KEY] = 1;
+    assert_int_equal(DECIDE(TB_CRED_MANIFEST_URL), TB_RELEASE_RENEW);
+    assert_int_equal(DECIDE(TB_CRED_MODEL_KEY), TB_RELEASE_GIVE);
+
+    h = (struct tb_handouts){.granted_us = 900 * S};
+    now.real_us = REAL0 + (3600 - 60) * S;
+    assert_int_equal(DECIDE(TB_CRED_SAS_URL), TB_RELEASE_GIVE);
+    now.real_us++;
+    assert_int_equal(DECIDE(TB_CRED_SAS_URL), TB_RELEASE_RENEW);
+    h.granted_us = now.boot_us - S; /* just renewed, and the control plane gives no longer ones */
+    assert_int_equal(DECIDE(TB_CRED_SAS_URL), TB_RELEASE_GIVE);
+
+    l.suspended = true;
+    for (int c = 0; c < _TB_CRED_MAX; c++)
+        assert_int_equal(DECIDE((enum tb_credential)c), TB_RELEASE_REFUSE);
+    l.state = TB_LEASE_PENDING;
+    assert_int_equal(tb_release_decide(&l, NULL, &h, TB_CRED_MODEL_KEY, &now), TB_RELEASE_REFUSE);
+    tb_grant_free(g);
+}
+
+static void sas_expiry(void **state)
+{
+    static const struct {
+        const char *url;
+        uint64_t want;
+    } cases[] = {
+        {"https://h/p", 0},
+        {"https://h/p?", 0},
+        {"https://h/se=2026-01-08T10:40:00Z", 0},
+        {"https://h/p?se=2026-01-08T10:40:00Z", REAL0},
+        {"https://h/p?sv=1&se=2026-01-08T10%3a40%3A00Z&sig=a%2Bb", REAL0},
+        {"https://h/p?sse=2026-01-08T10:40:00Z&se=2026-01-08T10:40Z", REAL0},
+        {"https://h/p?se=2026-01-08#se=2027", REAL0 - (10 * 3600 + 40 * 60) * S},
+        {"https://h/p#?se=2026-01-08", 0},
+        {"https://h/p?se=", 0},
+        {"https://h/p?se=%", 0},
+        {"https://h/p?se=%3", 0},
+        {"https://h/p?se=%zz", 0},
+        {"https://h/p?se=2026-01-08T10:40:00Z0000000000000000000000000000000", 0},
+        {"https://h/p?x=1&&&se=2026-01-08T10:40:00Z", REAL0},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+        if (tb_sas_expiry_us(cases[i].url) != cases[i].want)
+            fail_msg("%s: %llu", cases[i].url, (unsigned long long)tb_sas_expiry_us(cases[i].url));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(systemd_names_are_parsed),
+        cmocka_unit_test(garbage_names_are_not),
+        cmocka_unit_test(each_unit_gets_its_own_only),
+        cmocka_unit_test(decisions),
+        cmocka_unit_test(sas_expiry),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

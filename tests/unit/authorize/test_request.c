@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "services/authorize/request.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "version.h"
+
+static void url_has_one_slash(void **state)
+{
+    static const char *const endpoints[] = {"https://h:8443", "https://h:8443/", "https://h:8443//"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(endpoints); i++) {
+        _cleanup_free_ char *url = tb_request_url(endpoints[i]);
+
+        assert_string_equal(url, "https://h:8443/api/v1/license/authorize");
+    }
+}
+
+static void body_has_the_four_members(void **state)
+{
+    _cleanup_free_ char *body = tb_request_body("c", "a", "h\"w");
+
+    assert_string_equal(
+        body,
+        "{\"contract_id\":\"c\",\"asset_id\":\"a\",\"hw_id\":\"h\\\"w\",\"client_version\":\"" TB_USER_AGENT
+        "\"}");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(url_has_one_slash),
+        cmocka_unit_test(body_has_the_four_members),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "services/authorize/response.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "units.h"
+
+#define KEY "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
+#define URLS "\"sas_url\":\"https://h/c/m?sig=s\",\"manifest_url\":\"https://h/c/j?sig=s\""
+#define NOW_US (1767868800ULL * TB_USEC_PER_SEC) /* 2026-01-08T10:40:00Z */
+
+static struct tb_verdict judged;
+
+static enum tb_verdict_kind judge_as(long status, const char *body, bool allow_http)
+{
+    tb_verdict_clear(&judged);
+    assert_int_equal(tb_response_judge(status, body, strlen(body), allow_http, NOW_US, &judged), 0);
+    assert_int_equal(judged.kind == TB_VERDICT_AUTHORIZED, judged.grant != NULL);
+    return judged.kind;
+}
+
+static enum tb_verdict_kind judge(long status, const char *body)
+{
+    return judge_as(status, body, false);
+}
+
+static void authorized_is_taken(void **state)
+{
+    assert_int_equal(judge(200, "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY
+                                "\",\"expires_at\":\"2026-01-08T12:40:00+01:00\",\"future\":[1,{}]}"),
+                     TB_VERDICT_AUTHORIZED);
+    assert_string_equal(judged.grant->sas_url, "https://h/c/m?sig=s");
+    assert_string_equal(judged.grant->manifest_url, "https://h/c/j?sig=s");
+    assert_string_equal(judged.grant->manifest_sha256, "none");
+    assert_int_equal(judged.grant->key.b[1], 0x11);
+    assert_int_equal(judged.grant->key.b[31], 0xff);
+    assert_int_equal(judged.expires_at_us, NOW_US + 3600 * TB_USEC_PER_SEC);
+    assert_string_equal(judged.reason, "");
+}
+
+static void no_expiry_and_a_bound_manifest(void **state)
+{
+    assert_int_equal(judge(200, "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY
+                                "\",\"manifest_sha256\":\"" KEY "\"}"),
+                     TB_VERDICT_AUTHORIZED);
+    assert_int_equal(judged.expires_at_us, 0);
+    assert_string_equal(judged.grant->manifest_sha256,
+                        "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
+}
+
+/* Each is a 200 that makes no sense: asked again, never taken for a denial, and nothing of it is granted. */
+static void unusable_answers_are_retried(void **state)
+{
+    static const char *const bodies[] = {
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        "{\"status\":1}",
+        "{\"status\":\"AUTHORIZED\"}",
+        "{\"status\":\"authorized\"}",
+        "{\"status\":\"authorized\",\"status\":\"denied\"}",
+        "{\"status\":\"authorized\"," URLS "}",
+        "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"\"}",
+        "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY "0\"}",
+        "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"0x" KEY "\"}",
+        "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":[\"" KEY "\"]}",
+        "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY "\"} x",
+        "{\"status\":\"authorized\",\"sas_url\":\"https://h/\",\"decryption_key_hex\":\"" KEY "\"}",
+        "{\"status\":\"authorized\",\"sas_url\":\"\",\"manifest_url\":\"https://h/"
+        "\",\"decryption_key_hex\":\"" KEY "\"}",
+        "{\"status\":\"authorized\",\"sas_url\":\"http://h/\",\"manifest_url\":\"https://h/"
+        "\",\"decryption_key_hex\":\"" KEY "\"}",
+        "{\"status\":\"authorized\",\"sas_url\":\"file:///etc/passwd\",\"manifest_url\":\"https://h/"
+        "\",\"decryption_key_hex\":\"" KEY "\"}",
+        "{\"status\":\"authorized\",\"sas_url\":\"https:///p\",\"manifest_url\":\"https://h/"
+        "\",\"decryption_key_hex\":\"" KEY "\"}",
+        "{\"status\":\"authorized\",\"sas_url\":\"https://h/\\n\",\"manifest_url\":\"https://h/"
+        "\",\"decryption_key_hex\":\"" KEY "\"}",
+        "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY "\",\"expires_at\":\"tomorrow\"}",
+        "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY "\",\"expires_at\":7}",
+        "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY
+        "\",\"expires_at\":\"2026-01-08T10:40:00Z\"}",
+        "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY
+        "\",\"manifest_sha256\":\"none\"}",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(bodies); i++) {
+        if (judge(200, bodies[i]) != TB_VERDICT_RETRY)
+            fail_msg("not retried: %s", bodies[i]);
+        assert_non_null(strstr(judged.reason, "unusable"));
+        assert_null(strstr(judged.reason, "aabbcc"));
+    }
+}
+
+static void http_urls_need_permission(void **state)
+{
+    const char *body =
+        "{\"status\":\"authorized\",\"sas_url\":\"http://h/a\",\"manifest_url\":\"HTTP://h/b\","
+        "\"decryption_key_hex\":\"" KEY "\"}";
+
+    assert_int_equal(judge_as(200, body, false), TB_VERDICT_RETRY);
+    assert_int_equal(judge_as(200, body, true), TB_VERDICT_AUTHORIZED);
+}
+
+static void url_length_is_limited(void **state)
+{
+    static char body[3 * TB_GRANT_URL_MAX];
+
+    for (int extra = 0; extra < 2; extra++) {
+        int pad = TB_GRANT_URL_MAX - (int)strlen("https://h/") + extra;
+
+        snprintf(body, sizeof(body),
+                 "{\"status\":\"authorized\",\"sas_url\":\"https://h/%0*d\",\"manifest_url\":\"https://h/\","
+                 "\"decryption_key_hex\":\"" KEY "\"}",
+                 pad, 7);
+        assert_int_equal(judge(200, body), extra ? TB_VERDICT_RETRY : TB_VERDICT_AUTHORIZED);
+    }
+}
+
+static void denials(void **state)
+{
+    assert_int_equal(judge(200, "{\"status\":\"denied\",\"reason\":\"contract_invalid\"}"),
+                     TB_VERDICT_DENIED);
+    assert_string_equal(judged.reason, "contract_invalid");
+    assert_int_equal(judge(200, "{\"status\":\"denied\"}"), TB_VERDICT_DENIED);
+    assert_string_equal(judged.reason, "access denied");
+    assert_int_equal(judge(401, ""), TB_VERDICT_DENIED);
+    assert_string_equal(judged.reason, "access denied (HTTP 401)");
+    assert_int_equal(judge(403, "{\"status\":\"denied\",\"reason\":\"subscription_inactive\"}"),
+                     TB_VERDICT_DENIED);
+    assert_string_equal(judged.reason, "subscription_inactive");
+    assert_int_equal(judge(400, "{\"reason\":\"invalid_request\"}"), TB_VERDICT_DENIED);
+    assert_string_equal(judged.reason, "HTTP 400: invalid_request");
+    assert_int_equal(judge(404, "<html>\n\n Not\tfound</html>"), TB_VERDICT_DENIED);
+    assert_string_equal(judged.reason, "HTTP 404: <html> Not found</html>");
+    assert_int_equal(judge(302, ""), TB_VERDICT_DENIED);
+    assert_string_equal(judged.reason, "HTTP 302");
+    assert_int_equal(judge(418, "%s%n"), TB_VERDICT_DENIED);
+    assert_string_equal(judged.reason, "HTTP 418: %s%n");
+}
+
+static void statuses_that_are_retried(void **state)
+{
+    static const long statuses[] = {0, 100, 201, 204, 206, 408, 429, 500, 501, 502, 503, 504, 505, 599, 600};
+
+    for (size_t i = 0; i < ARRAY_SIZE(statuses); i++)
+        if (judge(statuses[i], "{\"status\":\"denied\",\"reason\":\"r\"}") != TB_VERDICT_RETRY)
+            fail_msg("HTTP %ld is not retried", statuses[i]);
+}
+
+static void reasons_are_made_safe(void **state)
+{
+    char out[TB_REASON_MAX + 1], in[4096];
+
+    tb_reason_sanitise(" a\r\nb\033[31m\xc3\xa9 c \0d", 20, out);
+    assert_string_equal(out, "a b [31m c d");
+    tb_reason_sanitise("key=" KEY "!", 4 + 64 + 1, out);
+    assert_string_equal(out, "[redacted]!");
+    snprintf(in, sizeof(in), "https://h/x?sv=1&sig=%s", "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG%3D");
+    tb_reason_sanitise(in, strlen(in), out);
+    assert_null(strstr(out, "abcdefgh"));
+    snprintf(in, sizeof(in), "id 123e4567-e89b-12d3-a456-426614174000 unknown");
+    tb_reason_sanitise(in, strlen(in), out);
+    assert_string_equal(out, in);
+    memset(in, 0, sizeof(in));
+    for (size_t i = 0; i + 1 < sizeof(in); i++)
+        in[i] = i % 7 ? 'x' : '!';
+    tb_reason_sanitise(in, strlen(in), out);
+    assert_int_equal(strlen(out), TB_REASON_MAX);
+    tb_reason_sanitise("", 0, out);
+    assert_string_equal(out, "");
+}
+
+static int teardown(void **state)
+{
+    tb_verdict_clear(&judged);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(authorized_is_taken),          cmocka_unit_test(no_expiry_and_a_bound_manifest),
+        cmocka_unit_test(unusable_answers_are_retried), cmocka_unit_test(http_urls_need_permission),
+        cmocka_unit_test(url_length_is_limited),        cmocka_unit_test(denials),
+        cmocka_unit_test(statuses_that_are_retried),    cmocka_unit_test(reasons_are_made_safe),
+    };
+
+    tb_response_setup();
+    return cmocka_run_group_tests(tests, NULL, teardown);
+}
