@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+
+#include "io.h"
+#include "services/billing/ledger.h"
+#include "units.h"
+
+#define HOUR_US (3600 * TB_USEC_PER_SEC)
+
+static char dir[] = "/tmp/tb-ledger-XXXXXX";
+static char err[TB_LEDGER_ERR_MAX];
+
+static int make_dir(void **state)
+{
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_dir(void **state)
+{
+    _cleanup_free_ char *cmd = tb_strf("rm -rf %s", dir);
+
+    return system(cmd);
+}
+
+static struct tb_usage_snapshot snapshot(const char *epoch, uint64_t requests, uint64_t bytes)
+{
+    struct tb_usage_snapshot s = {.value = {[TB_USAGE_REQUESTS] = requests, [TB_USAGE_BYTES_OUT] = bytes}};
+
+    snprintf(s.epoch, sizeof(s.epoch), "%s", epoch);
+    return s;
+}
+
+static void book(struct tb_ledger *l, const char *epoch, uint64_t requests, uint64_t at, uint64_t expect)
+{
+    struct tb_usage_snapshot s = snapshot(epoch, requests, 0);
+    uint64_t booked;
+
+    assert_int_equal(tb_ledger_book(l, &s, at, &booked, err), 0);
+    assert_int_equal(booked, expect);
+}
+
+static void increments_are_booked_once(void **state)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, "once.db");
+    _cleanup_ledger_ struct tb_ledger *l = NULL;
+    uint64_t total;
+
+    assert_int_equal(tb_ledger_open(path, 0, &l, err), 0);
+    book(l, "a", 5, HOUR_US, 5);
+    book(l, "a", 5, HOUR_US, 0);
+    book(l, "a", 9, 2 * HOUR_US, 4);
+    book(l, "b", 3, 2 * HOUR_US, 3); /* the counter file was made anew */
+    book(l, "a", 9, 2 * HOUR_US, 0);
+    tb_ledger_closep(&l);
+    assert_int_equal(tb_ledger_open(path, 0, &l, err), 0);
+    book(l, "b", 3, 2 * HOUR_US, 0);
+    assert_int_equal(tb_ledger_total(l, TB_USAGE_REQUESTS, &total), 0);
+    assert_int_equal(total, 12);
+}
+
+static void a_counter_that_goes_back_books_nothing(void **state)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, "back.db");
+    _cleanup_ledger_ struct tb_ledger *l = NULL;
+    struct tb_usage_snapshot s = snapshot("a", 10, 100);
+    uint64_t booked, total;
+
+    assert_int_equal(tb_ledger_open(path, 0, &l, err), 0);
+    assert_int_equal(tb_ledger_book(l, &s, HOUR_US, &booked, err), 0);
+    s = snapshot("a", 11, 99);
+    assert_int_equal(tb_ledger_book(l, &s, HOUR_US, &booked, err), -EBADMSG);
+    assert_non_null(strstr(err, "bytes_out"));
+    assert_int_equal(tb_ledger_total(l, TB_USAGE_REQUESTS, &total), 0);
+    assert_int_equal(total, 10); /* the good half was rolled back too */
+}
+
+/* Killed at any instant, the ledger has either the whole booking with its mark or neither. */
+static void sigkill_never_splits_a_booking(void **state)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, "kill.db");
+    _cleanup_ledger_ struct tb_ledger *l = NULL;
+    struct tb_usage_snapshot s;
+    uint64_t booked, requests, bytes;
+
+    for (int round = 0; round < 20; round++) {
+        pid_t pid = fork();
+        int status;
+
+        if (pid == 0) {
+            if (tb_ledger_open(path, 0, &l, err) < 0)
+                _exit(1);
+            for (uint64_t i = 1;; i++) {
+                s = snapshot("a", (uint64_t)round * 100000 + i, ((uint64_t)round * 100000 + i) * 7);
+                if (tb_ledger_book(l, &s, HOUR_US, &booked, err) < 0)
+                    _exit(2);
+            }
+        }
+        usleep(10000 + (unsigned)round * 1500);
+        kill(pid, SIGKILL);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status));
+    }
+    assert_int_equal(tb_ledger_open(path, 0, &l, err), 0);
+    s = snapshot("a", 10000000, 70000000);
+    assert_int_equal(tb_ledger_book(l, &s, HOUR_US, &booked, err), 0);
+    assert_int_equal(tb_ledger_total(l, TB_USAGE_REQUESTS, &requests), 0);
+    assert_int_equal(tb_ledger_total(l, TB_USAGE_BYTES_OUT, &bytes), 0);
+    assert_int_equal(requests, 10000000);
+    assert_int_equal(bytes, 70000000);
+}
+
+static void a_damaged_ledger_is_refused(void **state)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, "bad.db");
+    struct tb_ledger *l = NULL;
+    char page[8192];
+
+    memset(page, 0x5a, sizeof(page));
+    assert_int_equal(tb_write_file_atomic(path, page, sizeof(page), 0640), 0);
+    assert_int_equal(tb_ledger_open(path, 0, &l, err), -EBADMSG);
+    assert_null(l);
+}
+
+static void printing(void **state)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, "print.db"), *text = NULL;
+    _cleanup_ledger_ struct tb_ledger *l = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+
+    assert_int_equal(tb_ledger_open(path, 0, &l, err), 0);
+    book(l, "a", 5, 490000 * HOUR_US, 5);
+    assert_int_equal(tb_ledger_print(l, f, 1, err), 0);
+    fclose(f);
+    assert_string_equal(
+        text,
+        "[{\"hour\":\"2025-11-24T16:00:00Z\",\"counter\":\"requests\",\"quantity\":5,\"state\":\"OPEN\"}]\n");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(increments_are_booked_once),
+        cmocka_unit_test(a_counter_that_goes_back_books_nothing),
+        cmocka_unit_test(sigkill_never_splits_a_booking),
+        cmocka_unit_test(a_damaged_ledger_is_refused),
+        cmocka_unit_test(printing),
+    };
+
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
