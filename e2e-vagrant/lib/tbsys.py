@@ -125,11 +125,12 @@ class Daemon:
         env["CREDENTIALS_DIRECTORY"] = self._cred_dir
 
     def _open_notify(self, env):
-        # Abstract, so that a private mount namespace does not hide it.
-        name = f"tb-notify-{os.getpid()}-{secrets.token_hex(6)}"
+        # A path, not an abstract name: those belong to one network namespace, and the runtime has its own.
+        self._notify_path = f"/tmp/tb-notify-{os.getpid()}-{secrets.token_hex(6)}"
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._sock.bind("\0" + name)
-        env["NOTIFY_SOCKET"] = "@" + name
+        self._sock.bind(self._notify_path)
+        os.chmod(self._notify_path, 0o777)
+        env["NOTIFY_SOCKET"] = self._notify_path
         threading.Thread(target=self._read_notify, args=(self._sock,), daemon=True).start()
 
     def _read_notify(self, sock):
@@ -162,14 +163,14 @@ class Daemon:
 
         def child():
             _die_with_parent()
+            if self.preexec:
+                self.preexec()
             if fds:
                 spare = [os.dup(f) for f in fds]  # out of the way of 3..3+n first
                 high = [os.dup2(f, 200 + i) for i, f in enumerate(spare)]
                 for i, f in enumerate(high):
                     os.dup2(f, 3 + i)
                 os.closerange(3 + len(fds), 4096)
-            if self.preexec:
-                self.preexec()
 
         out = open(self.log, "ab") if self.log else subprocess.DEVNULL
         self.proc = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.cwd,
@@ -222,6 +223,7 @@ class Daemon:
             time.sleep(0.01)
             self._sock.close()
             self._sock = None
+            os.unlink(self._notify_path)
         if self._cred_dir:
             shutil.rmtree(self._cred_dir, ignore_errors=True)
             self._cred_dir = None
@@ -245,6 +247,59 @@ class Daemon:
             return False
         wait_for(seen, timeout, f"{self.name} to notify {key}={value or ''}")
         return self
+
+
+class NetNamespace:
+    """A network namespace with only loopback, kept by a descriptor: what PrivateNetwork=yes gives a unit. enter() is for
+    Daemon(preexec=...); run() makes a call inside it from a thread of its own."""
+
+    CLONE_NEWNET = 0x40000000
+
+    def __init__(self):
+        self.fd = None
+        self._in_thread(self._make)
+
+    @staticmethod
+    def _in_thread(fn):
+        box = {}
+
+        def call():
+            try:
+                box["value"] = fn()
+            except BaseException as e:  # handed to the caller
+                box["error"] = e
+        t = threading.Thread(target=call)
+        t.start()
+        t.join()
+        if "error" in box:
+            raise box["error"]
+        return box["value"]
+
+    def _make(self):
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(self.CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNET)")
+        with socket.socket() as s:
+            import fcntl
+            import struct
+            fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: IFF_UP | IFF_RUNNING
+        self.fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def enter(self):
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(self.fd, self.CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+    def run(self, fn):
+        def call():
+            self.enter()
+            return fn()
+        return self._in_thread(call)
+
+    def close(self):
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
 
 
 class CA:
