@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "hydrate.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "download.h"
+#include "io.h"
+#include "log.h"
+#include "report.h"
+#include "secret.h"
+#include "source.h"
+#include "state.h"
+#include "target.h"
+#include "units.h"
+#include "verified.h"
+
+struct hydrate {
+    const struct tb_config *cfg;
+    struct tb_http_tls tls;
+    int signal_fd;
+    const sigset_t *signals;
+    struct source source;
+    struct manifest manifest;
+    char *final_path, *manifest_path;
+    uint64_t size;
+    struct report report;
+    bool header_seen;
+    bool worthless;          /* what was downloaded cannot become the file */
+    struct partial *partial; /* while downloading, borrowed */
+    struct verdict *v;
+};
+
+static void hydrate_clear(struct hydrate *h)
+{
+    source_clear(&h->source);
+    manifest_clear(&h->manifest);
+    free(h->final_path);
+    free(h->manifest_path);
+    free(h->report.dir);
+}
+
+/* Waits for the digest while showing progress. */
+static int wait_digest(struct hydrate *h, struct hasher *hasher, const char *path,
+                       uint8_t ret[static SHA256_BYTES])
+{
+    struct pollfd p[] = {{.fd = hasher_fd(hasher), .events = POLLIN}, {.fd = h->signal_fd, .events = POLLIN}};
+    int r;
+
+    for (;;) {
+        r = poll(p, ARRAY_SIZE(p), 500);
+        report_progress(&h->report, hasher_done(hasher));
+        if (r > 0 && p[0].revents)
+            break;
+        if (r > 0 && p[1].revents)
+            return verdict_set(h->v, VERDICT_STOPPED, "stopped by a signal while verifying %s", path);
+    }
+    r = hasher_result(hasher, ret);
+    return r < 0 ? verdict_io(h->v, r, "cannot read", path) : 0;
+}
+
+/* Takes a file as complete: writes record, manifest and final name, in the order hydrate.h gives. */
+static int publish(struct hydrate *h, const char *path)
+{
+    struct stat st;
+    int r;
+
+    if (stat(path, &st) < 0)
+        return verdict_io(h->v, -errno, "cannot look at", path);
+    r = verified_write(h->final_path, &st, h->manifest.m->sha256_ciphertext);
+    if (r < 0)
+        return verdict_io(h->v, r, "cannot record the verification of", path);
+    r = tb_write_file_atomic(h->manifest_path, h->manifest.text, h->manifest.len, 0640);
+    if (r < 0)
+        return verdict_io(h->v, r, "cannot write", h->manifest_path);
+    if (strcmp(path, h->final_path) != 0 && rename(path, h->final_path) < 0)
+        return verdict_io(h->v, -errno, "cannot give its final name to", path);
+    r = tb_fsync_parent(h->final_path);
+    if (r == 0)
+        r = partial_remove(h->final_path);
+    return r < 0 ? verdict_io(h->v, r, "cannot finish", h->final_path) : 0;
+}
+
+/* Hashes a file of the right size that nobody vouches for. 0 with *ret_good. */
+static int rehash(struct hydrate *h, const char *path, bool *ret_good)
+{
+    _cleanup_close_ int fd = -1;
+    _cleanup_hasher_ struct hasher *hasher = NULL;
+    uint8_t digest[SHA256_BYTES];
+    int r;
+
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return verdict_io(h->v, -errno, "cannot open", path);
+    tb_info("%s is there but not known as verified: hashing it", path);
+    report_phase(&h->report, "verifying", "Verifying", h->size);
+    r = hasher_start(fd, h->size, &hasher);
+    if (r < 0)
+        return verdict_io(h->v, r, "cannot hash", path);
+    hasher_advance(hasher, h->size);
+    r = wait_digest(h, hasher, path, digest);
+    if (r != 0)
+        return r;
+    *ret_good = tb_mem_equal(digest, h->manifest.m->sha256_ciphertext, sizeof(digest));
+    return 0;
+}
+
+/* Looks for a file that needs no download: the final one, or a .part whose hash was right when a crash came before its
+ * rename. 0 with *ret_found. */
+static int find_complete(struct hydrate *h, bool *ret_found)
+{
+    _cleanup_free_ char *part = tb_strf("%s" PARTIAL_SUFFIX, h->final_path);
+    const uint8_t *sha = h->manifest.m->sha256_ciphertext;
+    bool good = false;
+    struct stat st;
+    int r;
+
+    *ret_found = false;
+    if (!part)
+        return verdict_io(h->v, -ENOMEM, "cannot look for", h->final_path);
+    if (lstat(h->final_path, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == h->size) {
+        good = verified_matches(h->final_path, &st, sha);
+        /* beside a .part it was already found to be another version */
+        if (!good && (lstat(part, &(struct stat){0}) < 0)) {
+            r = rehash(h, h->final_path, &good);
+            if (r != 0)
+                return r;
+        }
+        if (good) {
+            *ret_found = true;
+            return publish(h, h->final_path);
+        }
+    }
+    if (lstat(part, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == h->size &&
+        verified_matches(h->final_path, &st, sha)) {
+        *ret_found = true;
+        return publish(h, part);
+    }
+    return 0;
+}
+
+/* The header comes with the first range: a blob that is no .tbenc of this manifest is refused before the rest is fetched. */
+static int check_header(struct hydrate *h)
+{
+    uint8_t buf[TBENC_HEADER_BYTES];
+    struct tbenc_error e = {0};
+    struct tbenc_header header;
+
+    if (h->header_seen || !ranges_has(partial_ranges(h->partial), 0))
+        return 0;
+    h->header_seen = true;
+    if (partial_identity(h->partial)->chunk < sizeof(buf) ||
+        tb_pread_full(partial_fd(h->partial), buf, sizeof(buf), 0) != (ssize_t)sizeof(buf))
+        return 0; /* the hash will tell */
+    h->worthless = true;
+    if (tbenc_header_parse(buf, sizeof(buf), 0, &header, &e) < 0)
+        return verdict_set(h->v, TB_EXIT_DATAERR, "the blob is not what its manifest says: %s", e.message);
+    if (header.chunk_bytes != h->manifest.m->chunk_bytes)
+        return verdict_set(
+            h->v, TB_EXIT_DATAERR,
+            "the blob is not what its manifest says: chunk_bytes %u in its header, %u in the manifest",
+            header.chunk_bytes, h->manifest.m->chunk_bytes);
+    h->worthless = false;
+    return 0;
+}
+
+static int on_progress(void *ctx, uint64_t bytes)
+{
+    struct hydrate *h = ctx;
+
+    report_progress(&h->report, bytes);
+    return check_header(h);
+}
+
+/* The whole file is there: its hash decides. */
+static int verify(struct hydrate *h, struct hasher *hasher)
+{
+    const char *path = partial_path(h->partial);
+    uint8_t digest[SHA256_BYTES];
+    int r;
+
+    report_phase(&h->report, "verifying", "Verifying", h->size);
+    r = wait_digest(h, hasher, path, digest);
+    if (r != 0)
+        return r;
+    h->worthless = !tb_mem_equal(digest, h->manifest.m->sha256_ciphertext, sizeof(digest));
+    if (h->worthless)
+        return verdict_set(
+            h->v, TB_EXIT_DATAERR,
+            "%s is damaged: its SHA-256 is not the manifest's; the download is deleted, upload the asset "
+            "again if a second one ends the same",
+            path);
+    r = partial_sync(h->partial);
+    return r < 0 ? verdict_io(h->v, r, "cannot sync", path) : 0;
+}
+
+static void log_rates(const struct hydrate *h, uint64_t fetched, uint64_t begin_us, uint64_t fetched_us,
+                      uint64_t end_us)
+{
+    char bytes[32], rate[32];
+    double s = (double)MAX(fetched_us - begin_us, 1U) / TB_USEC_PER_SEC;
+
+    tb_info("downloaded %s in %.2f s (%s/s), verified %.2f s later: %s",
+            tb_bytes_format(fetched, bytes, sizeof(bytes)), s,
+            tb_bytes_format((uint64_t)((double)fetched / s), rate, sizeof(rate)),
+            (double)(end_us - fetched_us) / TB_USEC_PER_SEC, h->final_path);
+}
+
+/* Downloads and verifies into the partial file. */
+static int fetch(struct hydrate *h)
+{
+    _cleanup_hasher_ struct hasher *hasher = NULL;
+    struct download d = {.url = h->source.sas_url,
+                         .tls = &h->tls,
+                         .concurrency = h->cfg->download_concurrency,
+                         .partial = h->partial,
+                         .stop_fd = h->signal_fd,
+                         .progress = on_progress,
+                         .ctx = h};
+    uint64_t begin_us = tb_now_monotonic_us(), fetched_us, there = partial_ranges(h->partial)->bytes;
+    char text[32];
+    int r;
+
+    if (there > 0)
+        tb_info("resuming: %s of %s are there", tb_bytes_format(there, text, sizeof(text)),
+                partial_path(h->partial));
+    report_phase(&h->report, "downloading", "Downloading", h->size);
+    r = hasher_start(partial_fd(h->partial), h->size, &hasher);
+    if (r < 0)
+        return verdict_io(h->v, r, "cannot hash", partial_path(h->partial));
+    d.hasher = hasher;
+    r = download_run(&d, h->v);
+    if (r == 0)
+        r = check_header(h);
+    if (r != 0)
+        return r;
+    fetched_us = tb_now_monotonic_us();
+    r = verify(h, hasher);
+    if (r == 0)
+        log_rates(h, h->size - there, begin_us, fetched_us, tb_now_monotonic_us());
+    return r;
+}
+
+/* One download from open to publish. Data that proved wrong or outdated does not stay. */
+static int download(struct hydrate *h)
+{
+    _cleanup_partial_ struct partial *partial = NULL;
+    struct partial_identity want = {.size = h->size, .chunk = h->cfg->download_chunk_bytes};
+    int r;
+
+    memcpy(want.sha256, h->manifest.m->sha256_ciphertext, sizeof(want.sha256));
+    h->header_seen = h->worthless = false;
+    r = partial_open(h->final_path, &want, &partial);
+    if (r < 0)
+        return verdict_io(h->v, r, "cannot prepare the download of", h->final_path);
+    h->partial = partial;
+    r = fetch(h);
+    h->partial = NULL;
+    if (r == 0) {
+        _cleanup_free_ char *path = strdup(partial_path(partial));
+
+        partial = partial_close(partial);
+        return path ? publish(h, path) : verdict_io(h->v, -ENOMEM, "cannot publish", h->final_path);
+    }
+    if (h->worthless || r == VERDICT_CHANGED) {
+        partial = partial_close(partial);
+        if (partial_remove(h->final_path) < 0)
+            tb_warn("cannot remove what is left of the download of %s", h->final_path);
+    }
+    return r;
+}
+
+/* Fetches the manifest and derives names and size from it. */
+static int prepare(struct hydrate *h)
+{
+    const struct tbenc_manifest *m;
+    int r;
+
+    report_phase(&h->report, "manifest", "Fetching the manifest", 0);
+    manifest_clear(&h->manifest);
+    /* nothing to save yet: a signal may end the process at once */
+    sigprocmask(SIG_UNBLOCK, h->signals, NULL);
+    r = manifest_fetch(&h->source, h->cfg, &h->tls, &h->manifest, h->v);
+    sigprocmask(SIG_BLOCK, h->signals, NULL);
+    if (r != 0)
+        return r;
+    m = h->manifest.m;
+    free(h->final_path);
+    free(h->manifest_path);
+    h->final_path = tb_path_join(h->cfg->target_dir, m->weights_filename);
+    h->manifest_path = tb_path_join(h->cfg->target_dir, TARGET_MANIFEST_NAME);
+    h->size = tbenc_manifest_ciphertext_bytes(m);
+    return h->final_path && h->manifest_path ? 0
+                                             : verdict_io(h->v, -ENOMEM, "cannot name", m->weights_filename);
+}
+
+static int check_room(struct hydrate *h)
+{
+    _cleanup_free_ char *part = tb_strf("%s" PARTIAL_SUFFIX, h->final_path);
+    int r = 0;
+
+    if (h->cfg->delivery == TB_DELIVERY_DIR)
+        r = target_check_memory(h->manifest.m->plaintext_bytes, h->v);
+    if (r == 0)
+        r = part ? target_check_disk(h->cfg->target_dir, part, h->size, h->v)
+                 : verdict_io(h->v, -ENOMEM, "cannot name", h->final_path);
+    return r;
+}
+
+static int attempt(struct hydrate *h)
+{
+    bool found;
+    int r;
+
+    r = prepare(h);
+    if (r == 0)
+        r = find_complete(h, &found);
+    if (r != 0)
+        return r;
+    if (found) {
+        tb_info("%s is complete and verified: nothing to download", h->final_path);
+        return 0;
+    }
+    r = check_room(h);
+    return r != 0 ? r : download(h);
+}
+
+static int run(struct hydrate *h)
+{
+    _cleanup_close_ int lock = -1;
+    int r;
+
+    r = source_load(&h->source, h->v);
+    if (r == 0)
+        r = target_lock(h->cfg->target_dir, &lock, h->v);
+    if (r != 0)
+        return r;
+    r = attempt(h);
+    if (r == VERDICT_CHANGED) {
+        /* a new version was uploaded: its manifest first, then its bytes from zero */
+        tb_warn("%s; starting over", h->v->message);
+        h->v->code = 0;
+        r = attempt(h);
+    }
+    if (r == VERDICT_CHANGED)
+        return verdict_set(h->v, TB_EXIT_TEMPFAIL, "%s, twice; wait until the upload has ended",
+                           h->final_path);
+    return r;
+}
+
+int hydrate_run(const struct tb_config *cfg, const sigset_t *signals, int signal_fd, struct verdict *v)
+{
+    _cleanup_(hydrate_clear) struct hydrate h = {.cfg = cfg,
+                                                 .signals = signals,
+                                                 .signal_fd = signal_fd,
+                                                 .v = v,
+                                                 .tls = {.ca_file = cfg->ca_file,
+                                                         .client_cert = cfg->client_cert_path,
+                                                         .client_key = cfg->client_key_path,
+                                                         .allow_http = cfg->insecure_http}};
+    char text[32];
+    int r;
+
+    v->code = 0;
+    r = tb_runtime_dir(cfg->run_dir, "tb-hydrate", &h.report.dir);
+    if (r < 0)
+        tb_warn("no progress.json: cannot make tb-hydrate's directory in %s: %s", cfg->run_dir, strerror(-r));
+    r = run(&h);
+    if (r != 0) {
+        report_failed(&h.report, v->message);
+        return r;
+    }
+    report_complete(&h.report, h.size);
+    tb_notify_ready("Complete: %s, %s", h.final_path, tb_bytes_format(h.size, text, sizeof(text)));
+    return 0;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "live.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "io.h"
+
+#define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
+#define BOOT_ID_CHARS 36
+#define LIVE_MAGIC "TBLIVE01"
+
+struct live_header {
+    char magic[8];
+    char boot_id[BOOT_ID_CHARS];
+    char instance[INSTANCE_MAX - 1];
+};
+
+static int header_make(const char *instance, struct live_header *ret)
+{
+    _cleanup_free_ char *id = NULL;
+    size_t len;
+
+    if (tb_read_file(BOOT_ID_PATH, 64, &id, &len) < 0 || len < BOOT_ID_CHARS)
+        return -ENOTSUP;
+    memcpy(ret->magic, LIVE_MAGIC, sizeof(ret->magic));
+    memcpy(ret->boot_id, id, sizeof(ret->boot_id));
+    memcpy(ret->instance, instance, sizeof(ret->instance));
+    return 0;
+}
+
+int live_load(const char *path, const char *instance, struct ranges *ranges)
+{
+    _cleanup_close_ int fd = -1;
+    _cleanup_free_ uint8_t *bits = NULL;
+    size_t n = ranges_bitmap_bytes(ranges);
+    struct live_header want, have;
+    int r;
+
+    r = header_make(instance, &want);
+    if (r < 0)
+        return r;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -errno;
+    bits = malloc(n);
+    if (!bits)
+        return -ENOMEM;
+    if (tb_read_full(fd, &have, sizeof(have)) != (ssize_t)sizeof(have) ||
+        memcmp(&have, &want, sizeof(want)) != 0 || tb_read_full(fd, bits, n) != (ssize_t)n)
+        return -ESTALE;
+    for (uint64_t i = 0; i < ranges->n; i++)
+        if (bits[i / 8] >> (i % 8) & 1)
+            ranges_add(ranges, i);
+    return 0;
+}
+
+int live_create(const char *path, const char *instance, const struct ranges *ranges)
+{
+    _cleanup_close_ int fd = -1;
+    struct live_header h;
+    int r;
+
+    r = header_make(instance, &h);
+    if (r < 0)
+        return r;
+    fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+    if (fd < 0)
+        return -errno;
+    /* the header last: a file cut short by SIGKILL must not look valid */
+    r = tb_pwrite_full(fd, ranges->bits, ranges_bitmap_bytes(ranges), sizeof(h));
+    if (r == 0)
+        r = tb_pwrite_full(fd, &h, sizeof(h), 0);
+    return r < 0 ? r : TAKE_FD(fd);
+}
+
+int live_mark(int fd, const struct ranges *ranges, uint64_t i)
+{
+    return tb_pwrite_full(fd, &ranges->bits[i / 8], 1, sizeof(struct live_header) + i / 8);
+}

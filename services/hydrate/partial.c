@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "partial.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "io.h"
+#include "live.h"
+#include "secret.h"
+
+#define SAVE_INTERVAL_SEC 1
+#define FILE_MODE 0640
+
+struct partial {
+    char *path, *record_path, *live_path;
+    int fd, live_fd; /* live_fd -1: this kernel tells no boot id */
+    struct partial_identity id;
+    char instance[INSTANCE_MAX];
+    bool saving; /* the thread runs */
+    pthread_t saver;
+    pthread_mutex_t save_lock; /* one save at a time */
+    pthread_mutex_t lock;      /* guards what follows, and id.etag */
+    pthread_cond_t changed;
+    struct ranges ranges;
+    bool dirty, stop;
+    int error; /* of the last save */
+};
+
+/* Data first, then the record that vouches for it. */
+static int save(struct partial *p)
+{
+    _cleanup_ranges_ struct ranges ranges = {0};
+    _cleanup_free_ char *text = NULL;
+    struct partial_identity id;
+    int r;
+
+    pthread_mutex_lock(&p->save_lock);
+    pthread_mutex_lock(&p->lock);
+    r = ranges_copy(&ranges, &p->ranges);
+    id = p->id;
+    p->dirty = false;
+    pthread_mutex_unlock(&p->lock);
+
+    if (r == 0 && fdatasync(p->fd) < 0)
+        r = -errno;
+    if (r == 0) {
+        text = record_format(&id, p->instance, &ranges);
+        r = text ? tb_write_file_atomic(p->record_path, text, strlen(text), FILE_MODE) : -ENOMEM;
+    }
+    pthread_mutex_unlock(&p->save_lock);
+    return r;
+}
+
+static void *saver_main(void *arg)
+{
+    struct partial *p = arg;
+
+    pthread_mutex_lock(&p->lock);
+    while (!p->stop) {
+        struct timespec until;
+        int r;
+
+        if (!p->dirty) {
+            pthread_cond_wait(&p->changed, &p->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&p->lock);
+        r = save(p);
+        pthread_mutex_lock(&p->lock);
+        p->error = r;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += SAVE_INTERVAL_SEC;
+        while (!p->stop && pthread_cond_timedwait(&p->changed, &p->lock, &until) == 0)
+            ;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+static int saver_start(struct partial *p)
+{
+    int r;
+
+    r = -pthread_create(&p->saver, NULL, saver_main, p);
+    p->saving = r == 0;
+    return r;
+}
+
+static void saver_stop(struct partial *p)
+{
+    if (!p->saving)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->stop = true;
+    pthread_cond_signal(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+    pthread_join(p->saver, NULL);
+    p->saving = false;
+}
+
+static int partial_new(const char *final_path, struct partial **ret)
+{
+    struct partial *p = calloc(1, sizeof(*p));
+    pthread_condattr_t attr;
+
+    if (!p)
+        return -ENOMEM;
+    p->fd = p->live_fd = -1;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_mutex_init(&p->save_lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&p->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    p->path = tb_strf("%s" PARTIAL_SUFFIX, final_path);
+    p->record_path = tb_strf("%s" PARTIAL_RECORD_SUFFIX, final_path);
+    p->live_path = tb_strf("%s" PARTIAL_LIVE_SUFFIX, final_path);
+    if (!p->path || !p->record_path || !p->live_path) {
+        partial_close(p);
+        return -ENOMEM;
+    }
+    *ret = p;
+    return 0;
+}
+
+/* Takes over what an earlier run left. -ENOENT when there is nothing of use. */
+static int resume(struct partial *p, const struct partial_identity *want)
+{
+    _cleanup_ranges_ struct ranges ranges = {0};
+    _cleanup_close_ int fd = -1;
+    _cleanup_free_ char *text = NULL;
+    struct partial_identity id;
+    struct stat st;
+    size_t len;
+    int r;
+
+    r = tb_read_file(p->record_path, RECORD_MAX, &text, &len);
+    if (r < 0)
+        return r == -EFBIG || r == -EISDIR ? -ENOENT : r;
+    r = record_parse(text, len, &id, p->instance, &ranges);
+    if (r < 0)
+        return r == -EBADMSG ? -ENOENT : r;
+    fd = open(p->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    if (id.size != want->size || (uint64_t)st.st_size != id.size || !S_ISREG(st.st_mode) ||
+        memcmp(id.sha256, want->sha256, sizeof(id.sha256)) != 0)
+        return -ENOENT;
+    /* nothing there, or stale: the durable record alone counts */
+    (void)live_load(p->live_path, p->instance, &ranges);
+    p->id = id;
+    p->fd = TAKE_FD(fd);
+    p->ranges = ranges;
+    ranges = (struct ranges){0};
+    return 0;
+}
+
+/* Reserves the space now, so that a full disk shows before the download. Filesystems that cannot reserve get a hole. */
+static int reserve(int fd, uint64_t size)
+{
+    if (fallocate(fd, 0, 0, (off_t)size) == 0)
+        return 0;
+    if (errno != EOPNOTSUPP && errno != ENOSYS)
+        return -errno;
+    return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+}
+
+static int begin(struct partial *p, const struct partial_identity *want)
+{
+    uint8_t random[(INSTANCE_MAX - 1) / 2];
+    int r;
+
+    p->id = *want;
+    p->id.chunk = ranges_chunk_for(want->size, want->chunk);
+    r = tb_random(random, sizeof(random));
+    if (r < 0)
+        return r;
+    tb_hex_encode(random, sizeof(random), p->instance);
+    r = ranges_init(&p->ranges, p->id.size, p->id.chunk);
+    if (r < 0)
+        return r;
+    p->fd = open(p->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
+    if (p->fd < 0)
+        return -errno;
+    r = reserve(p->fd, p->id.size);
+    return r < 0 ? r : save(p);
+}
+
+int partial_open(const char *final_path, const struct partial_identity *want, struct partial **ret)
+{
+    _cleanup_partial_ struct partial *p = NULL;
+    int r;
+
+    r = partial_new(final_path, &p);
+    if (r < 0)
+        return r;
+    r = resume(p, want);
+    if (r == -ENOENT) {
+        r = partial_remove(final_path);
+        if (r == 0)
+            r = begin(p, want);
+    }
+    if (r < 0)
+        return r;
+    p->live_fd = live_create(p->live_path, p->instance, &p->ranges);
+    if (p->live_fd < 0 && p->live_fd != -ENOTSUP)
+        return p->live_fd;
+    r = saver_start(p);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(p);
+    return 0;
+}
+
+struct partial *partial_close(struct partial *p)
+{
+    if (!p)
+        return NULL;
+    if (p->saving) {
+        saver_stop(p);
+        if (p->dirty)
+            (void)save(p);
+    }
+    ranges_clear(&p->ranges);
+    tb_close(p->fd);
+    tb_close(p->live_fd);
+    pthread_mutex_destroy(&p->lock);
+    pthread_mutex_destroy(&p->save_lock);
+    pthread_cond_destroy(&p->changed);
+    free(p->path);
+    free(p->record_path);
+    free(p->live_path);
+    free(p);
+    return NULL;
+}
+
+int partial_fd(const struct partial *p)
+{
+    return p->fd;
+}
+
+const char *partial_path(const struct partial *p)
+{
+    return p->path;
+}
+
+const struct partial_identity *partial_identity(const struct partial *p)
+{
+    return &p->id;
+}
+
+const struct ranges *partial_ranges(const struct partial *p)
+{
+    return &p->ranges;
+}
+
+void partial_set_etag(struct partial *p, const char *etag)
+{
+    pthread_mutex_lock(&p->lock);
+    snprintf(p->id.etag, sizeof(p->id.etag), "%s", etag);
+    p->dirty = true;
+    pthread_cond_signal(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+}
+
+int partial_mark(struct partial *p, uint64_t i)
+{
+    int r;
+
+    pthread_mutex_lock(&p->lock);
+    ranges_add(&p->ranges, i);
+    p->dirty = true;
+    r = p->error;
+    pthread_cond_signal(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+    if (r == 0 && p->live_fd >= 0)
+        r = live_mark(p->live_fd, &p->ranges, i);
+    return r;
+}
+
+int partial_sync(struct partial *p)
+{
+    /* with the times: .verified.json will name the mtime */
+    return fsync(p->fd) < 0 ? -errno : save(p);
+}
+
+int partial_remove(const char *final_path)
+{
+    /* the record first: without it the data is nothing */
+    static const char *const suffixes[] = {PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX, PARTIAL_SUFFIX};
+
+    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+        _cleanup_free_ char *path = tb_strf("%s%s", final_path, suffixes[i]);
+
+        if (!path)
+            return -ENOMEM;
+        if (unlink(path) < 0 && errno != ENOENT)
+            return -errno;
+    }
+    return tb_fsync_parent(final_path);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A download that is not complete: NAME.part beside its record, made so that a start after SIGKILL or a power cut fetches
+ * as little as possible again.
+ *
+ * NAME.part.json is the durable record: identity of the download and the ranges that were on disk (fdatasync) when it was
+ * written, at most once a second, by a thread of its own. A power cut loses what finished since.
+ * NAME.part.live is a bitmap updated with one small write as each range finishes. It is trusted only while the machine has
+ * not rebooted since (boot id), because then the page cache holds every finished range whatever happened to the process:
+ * SIGKILL loses the open ranges only, without a sync for each range.
+ *
+ * Nothing here vouches for the bytes: the whole file's SHA-256 does, later. */
+#ifndef HYDRATE_PARTIAL_H
+#define HYDRATE_PARTIAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "record.h"
+
+#define PARTIAL_SUFFIX ".part"
+#define PARTIAL_RECORD_SUFFIX ".part.json"
+#define PARTIAL_LIVE_SUFFIX ".part.live"
+
+struct partial;
+
+/* Opens what an earlier run left for the same sha256 and size, which keeps its own chunk and etag; else removes it and
+ * begins anew with `want`. 0 or -errno. */
+int partial_open(const char *final_path, const struct partial_identity *want, struct partial **ret);
+/* Saves and closes; the files stay. Accepts NULL, returns NULL. */
+struct partial *partial_close(struct partial *p);
+static inline void partial_closep(struct partial **p)
+{
+    *p = partial_close(*p);
+}
+#define _cleanup_partial_ _cleanup_(partial_closep)
+
+int partial_fd(const struct partial *p);
+const char *partial_path(const struct partial *p);
+const struct partial_identity *partial_identity(const struct partial *p);
+/* Only the thread that calls partial_mark() may look: that one alone changes the set. */
+const struct ranges *partial_ranges(const struct partial *p);
+
+/* The blob's entity tag, once known. Written with the next record. */
+void partial_set_etag(struct partial *p, const char *etag);
+/* Range i is written. Also reports a failure of the saving thread. 0 or -errno. */
+int partial_mark(struct partial *p, uint64_t i);
+/* Everything marked is on disk and in the record when this returns 0. */
+int partial_sync(struct partial *p);
+/* Removes the files of this or an earlier download of final_path. Missing ones are fine. */
+int partial_remove(const char *final_path);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "report.h"
+
+#include "json.h"
+#include "state.h"
+#include "units.h"
+
+#define FILE_EVERY_US (TB_USEC_PER_SEC / 2)
+
+/* Nobody depends on this file for correctness: a failure to write it must not fail a download. */
+static void write_file(struct report *r, const char *reason)
+{
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+
+    if (!o || !r->dir)
+        return;
+    cJSON_AddStringToObject(o, "state", r->state);
+    tb_json_add_uint(o, "bytes_done", r->done);
+    tb_json_add_uint(o, "bytes_total", r->total);
+    if (reason)
+        cJSON_AddStringToObject(o, "reason", reason);
+    (void)tb_state_write(r->dir, "progress.json", o, 0);
+    r->written_us = tb_now_monotonic_us();
+}
+
+void report_phase(struct report *r, const char *state, const char *verb, uint64_t total)
+{
+    r->state = state;
+    r->total = total;
+    r->done = 0;
+    r->bar = (struct tb_progress){.verb = verb, .total = total};
+    write_file(r, NULL);
+}
+
+void report_progress(struct report *r, uint64_t done)
+{
+    r->done = done;
+    tb_progress_update(&r->bar, done);
+    if (tb_now_monotonic_us() - r->written_us >= FILE_EVERY_US)
+        write_file(r, NULL);
+}
+
+void report_complete(struct report *r, uint64_t total)
+{
+    r->state = "complete";
+    r->done = r->total = total;
+    write_file(r, NULL);
+}
+
+void report_failed(struct report *r, const char *reason)
+{
+    r->state = "failed";
+    write_file(r, reason);
+}

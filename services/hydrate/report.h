@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What tb-hydrate tells while it works: progress.json for tb-proxy, STATUS= for systemd, lines for the log. */
+#ifndef HYDRATE_REPORT_H
+#define HYDRATE_REPORT_H
+
+#include <stdint.h>
+
+#include "notify.h"
+
+struct report {
+    char *dir; /* of progress.json; NULL: it could not be made, and none is written */
+    const char *state;
+    uint64_t done, total, written_us;
+    struct tb_progress bar;
+};
+
+/* Begins a phase: "manifest", "downloading", "verifying". verb is what people read. */
+void report_phase(struct report *r, const char *state, const char *verb, uint64_t total);
+/* Bytes done in this phase. Call as often as you like: the file is written at most twice a second. */
+void report_progress(struct report *r, uint64_t done);
+/* The end, written at once. */
+void report_complete(struct report *r, uint64_t total);
+void report_failed(struct report *r, const char *reason);
+
+#endif

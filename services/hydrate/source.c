@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "source.h"
+
+#include <openssl/sha.h>
+#include <string.h>
+#include <time.h>
+
+#include "fdpass.h"
+#include "log.h"
+#include "partial.h"
+#include "secret.h"
+#include "target.h"
+#include "verified.h"
+
+#define MANIFEST_TRIES 6
+#define MANIFEST_TIMEOUT_MS 30000
+
+static int load_credential(const char *name, char **ret, size_t *ret_len, struct verdict *v)
+{
+    _cleanup_secret_ char *value = NULL;
+    size_t len;
+    int r;
+
+    r = tb_credential_read(name, &value, &len);
+    if (r == -EACCES)
+        return verdict_set(v, TB_EXIT_NOPERM,
+                           "tb-authorize refused the credential %s: the contract is denied or not "
+                           "for this unit; its reason is in the log of tb-authorize",
+                           name);
+    if (r == -ENXIO)
+        return verdict_set(v, TB_EXIT_CONFIG,
+                           "CREDENTIALS_DIRECTORY is not set; run tb-hydrate from its unit, or set it "
+                           "to a directory with sas-url, manifest-url and manifest-sha256");
+    if (r < 0)
+        return verdict_set(v, TB_EXIT_CONFIG,
+                           "credential %s: %s; the unit needs LoadCredential=%s:/run/tb-keys.sock", name,
+                           strerror(-r), name);
+    while (len > 0 && (value[len - 1] == '\n' || value[len - 1] == '\r' || value[len - 1] == ' '))
+        value[--len] = '\0';
+    *ret = TAKE_PTR(value);
+    *ret_len = len;
+    return 0;
+}
+
+static int load_url(const char *name, char **ret, struct verdict *v)
+{
+    _cleanup_secret_ char *url = NULL;
+    size_t len;
+    int r;
+
+    r = load_credential(name, &url, &len, v);
+    if (r != 0)
+        return r;
+    if (strlen(url) != len || (strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0))
+        return verdict_set(v, TB_EXIT_CONFIG,
+                           "credential %s is no URL of http or https; see what the control plane "
+                           "answers",
+                           name);
+    *ret = TAKE_PTR(url);
+    return 0;
+}
+
+int source_load(struct source *s, struct verdict *v)
+{
+    _cleanup_secret_ char *hex = NULL;
+    size_t len;
+    int r;
+
+    r = load_url("sas-url", &s->sas_url, v);
+    if (r == 0)
+        r = load_url("manifest-url", &s->manifest_url, v);
+    if (r == 0)
+        r = load_credential("manifest-sha256", &hex, &len, v);
+    if (r != 0)
+        return r;
+    s->bound = strcmp(hex, "none") != 0;
+    if (s->bound && tb_hex_decode(hex, len, s->manifest_sha256, SHA256_BYTES) < 0)
+        return verdict_set(v, TB_EXIT_CONFIG,
+                           "credential manifest-sha256 is neither 64 hex digits nor \"none\"");
+    return 0;
+}
+
+void source_clear(struct source *s)
+{
+    tb_secret_free(s->sas_url);
+    tb_secret_free(s->manifest_url);
+    *s = (struct source){0};
+}
+
+void manifest_clear(struct manifest *m)
+{
+    free(m->text);
+    m->m = tbenc_manifest_free(m->m);
+    *m = (struct manifest){0};
+}
+
+static bool ends_with(const char *s, const char *suffix)
+{
+    size_t n = strlen(s), k = strlen(suffix);
+
+    return n >= k && strcmp(s + n - k, suffix) == 0;
+}
+
+bool weights_name_free(const char *name)
+{
+    static const char *const suffixes[] = {PARTIAL_SUFFIX, PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX,
+                                           VERIFIED_SUFFIX};
+
+    if (name[0] == '.' || strcmp(name, TARGET_MANIFEST_NAME) == 0)
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++)
+        if (ends_with(name, suffixes[i]))
+            return false;
+    return strlen(name) + strlen(VERIFIED_SUFFIX) + strlen(".XXXXXX.") <= TBENC_NAME_MAX;
+}
+
+int manifest_check(const struct source *s, const char *asset_id, const char *text, size_t len,
+                   struct tbenc_manifest **ret, struct verdict *v)
+{
+    struct tbenc_error e = {0};
+    struct tbenc_manifest *m;
+    uint8_t sha[SHA256_BYTES];
+
+    SHA256((const uint8_t *)text, len, sha);
+    if (s->bound && !tb_mem_equal(sha, s->manifest_sha256, sizeof(sha)))
+        return verdict_set(v, TB_EXIT_DATAERR,
+                           "the manifest is not the one the contract names (SHA-256 differs); register "
+                           "the manifest that was uploaded");
+    if (tbenc_manifest_parse(text, len, 0, &m, &e) < 0)
+        return verdict_set(v, TB_EXIT_DATAERR, "bad manifest: %s", e.message);
+    if (strcmp(m->asset_id, asset_id) != 0)
+        verdict_set(v, TB_EXIT_DATAERR,
+                    "the manifest is of asset %s, TB_ASSET_ID is %s; check both and the blob URL",
+                    m->asset_id, asset_id);
+    else if (!weights_name_free(m->weights_filename))
+        verdict_set(v, TB_EXIT_DATAERR,
+                    "bad manifest: weights_filename \"%s\" is a name tb-hydrate uses itself, or too "
+                    "long; encrypt to another name",
+                    m->weights_filename);
+    else
+        v->code = 0;
+    if (v->code != 0)
+        tbenc_manifest_free(m);
+    else
+        *ret = m;
+    return v->code;
+}
+
+static void sleep_ms(uint64_t ms)
+{
+    struct timespec t = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
+
+    while (nanosleep(&t, &t) < 0 && errno == EINTR)
+        ;
+}
+
+/* A response that is no manifest. */
+static int judge_status(long status, const char *where, struct verdict *v)
+{
+    if (status == 401 || status == 403)
+        return verdict_set(v, TB_EXIT_TEMPFAIL,
+                           "%s refused access: status %ld; a restart asks for a fresh SAS URL", where,
+                           status);
+    if (status == 404 || status == 410)
+        return verdict_set(v, TB_EXIT_NOINPUT, "%s: status %ld; upload the asset with tbpkg upload", where,
+                           status);
+    return verdict_set(v, TB_EXIT_TEMPFAIL, "%s: unexpected status %ld", where, status);
+}
+
+/* One attempt. -EAGAIN: worth another one; else 0 or a verdict. */
+static int fetch_once(const struct source *s, const struct tb_http_tls *tls, struct tb_http_response *ret,
+                      struct verdict *v)
+{
+    static const char *const headers[] = {"Accept: application/json", "x-ms-version: 2024-11-04", NULL};
+    struct tb_http_request rq = {.url = s->manifest_url,
+                                 .headers = headers,
+                                 .max_response = TBENC_MANIFEST_MAX,
+                                 .timeout_ms = MANIFEST_TIMEOUT_MS,
+                                 .tls = tls};
+    char err[TB_HTTP_ERR_MAX], where[256];
+    int r;
+
+    tb_url_redact(s->manifest_url, where, sizeof(where));
+    ret->retry_after_ms = -1;
+    r = tb_http_do(&rq, ret, err);
+    if (r == -EFBIG)
+        return verdict_set(v, TB_EXIT_DATAERR, "bad manifest: %s", err);
+    if (r < 0) {
+        verdict_set(v, TB_EXIT_TEMPFAIL, "%s", err);
+        return r == -EKEYREJECTED || r == -EINVAL || r == -ENOMEM ? TB_EXIT_TEMPFAIL : -EAGAIN;
+    }
+    if (ret->status == 200)
+        return 0;
+    judge_status(ret->status, where, v);
+    return tb_http_status_retryable(ret->status) ? -EAGAIN : v->code;
+}
+
+int manifest_fetch(const struct source *s, const struct tb_config *cfg, const struct tb_http_tls *tls,
+                   struct manifest *ret, struct verdict *v)
+{
+    _cleanup_manifest_ struct manifest m = {0};
+    struct tb_backoff backoff = {.base_ms = 500, .cap_ms = 30000};
+    int r;
+
+    for (;;) {
+        _cleanup_http_response_ struct tb_http_response rs = {0};
+        uint64_t delay_ms;
+
+        r = fetch_once(s, tls, &rs, v);
+        if (r == 0) {
+            m.len = rs.len;
+            m.text = TAKE_PTR(rs.body);
+            break;
+        }
+        if (r != -EAGAIN || backoff.attempt + 1 >= MANIFEST_TRIES)
+            return v->code;
+        delay_ms = tb_backoff_next_ms(&backoff, rs.retry_after_ms);
+        tb_info("manifest: %s; again in %llu ms", v->message, (unsigned long long)delay_ms);
+        sleep_ms(delay_ms);
+    }
+    r = manifest_check(s, cfg->asset_id, m.text, m.len, &m.m, v);
+    if (r != 0)
+        return r;
+    *ret = m;
+    m = (struct manifest){0};
+    return 0;
+}

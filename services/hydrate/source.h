@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What tb-authorize released to this unit, and the manifest it leads to. */
+#ifndef HYDRATE_SOURCE_H
+#define HYDRATE_SOURCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config.h"
+#include "hasher.h"
+#include "http.h"
+#include "tbenc.h"
+#include "verdict.h"
+
+struct source {
+    char *sas_url, *manifest_url; /* secret memory. libcurl makes copies of its own while it uses them */
+    bool bound;                   /* the contract names the manifest: */
+    uint8_t manifest_sha256[SHA256_BYTES];
+};
+
+/* Reads sas-url, manifest-url and manifest-sha256. 0; TB_EXIT_NOPERM refused; TB_EXIT_CONFIG not there or malformed. */
+int source_load(struct source *s, struct verdict *v);
+void source_clear(struct source *s);
+#define _cleanup_source_ _cleanup_(source_clear)
+
+struct manifest {
+    char *text; /* as received: its bytes are what manifest-sha256 names */
+    size_t len;
+    struct tbenc_manifest *m;
+};
+void manifest_clear(struct manifest *m);
+#define _cleanup_manifest_ _cleanup_(manifest_clear)
+
+/* Fetches, with retries, and checks: bound hash, syntax, asset id, file name. TB_EXIT_TEMPFAIL refused or unreachable;
+ * TB_EXIT_NOINPUT 404; TB_EXIT_DATAERR any check. */
+int manifest_fetch(const struct source *s, const struct tb_config *cfg, const struct tb_http_tls *tls,
+                   struct manifest *ret, struct verdict *v);
+
+/* The checks alone, on a body received. Takes no ownership of text. */
+int manifest_check(const struct source *s, const char *asset_id, const char *text, size_t len,
+                   struct tbenc_manifest **ret, struct verdict *v);
+
+/* false when name is one that tb-hydrate itself uses in TB_TARGET_DIR, or a hidden one. */
+bool weights_name_free(const char *name);
+
+#endif

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transfer.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+#include <strings.h>
+
+#include "io.h"
+
+/* Error bodies are not read beyond this; aborting costs the connection, so small ones are let through. */
+#define ERROR_BODY_MAX (64 * 1024)
+
+static void fault(struct transfer *t, enum transfer_fault f, const char *fmt, ...) _printf_(3, 4);
+static void fault(struct transfer *t, enum transfer_fault f, const char *fmt, ...)
+{
+    va_list ap;
+
+    t->fault = f;
+    va_start(ap, fmt);
+    vsnprintf(t->why, sizeof(t->why), fmt, ap);
+    va_end(ap);
+}
+
+static void judge_partial(struct transfer *t)
+{
+    uint64_t first = t->start + t->got, last = t->end - 1;
+
+    if (!t->has_range) {
+        fault(t, TRANSFER_PROTOCOL, "206 without a usable Content-Range");
+    } else if (t->range.total != t->size) {
+        fault(t, TRANSFER_SIZE, "%" PRIu64, t->range.total);
+    } else if (t->range.first != first || t->range.last != last) {
+        fault(t, TRANSFER_PROTOCOL, "asked for bytes %" PRIu64 "-%" PRIu64 ", got %" PRIu64 "-%" PRIu64,
+              first, last, t->range.first, t->range.last);
+    } else {
+        t->accepted = true;
+    }
+}
+
+/* A whole body is what was asked for only when the range is the whole file. */
+static void judge_whole(struct transfer *t)
+{
+    if (t->start != 0 || t->got != 0 || t->end != t->size)
+        fault(t, TRANSFER_PROTOCOL, "200 with a whole body to a request for a range");
+    else if (t->has_length && t->length != t->size)
+        fault(t, TRANSFER_SIZE, "%" PRIu64, t->length);
+    else
+        t->accepted = true;
+}
+
+/* At the end of the headers. */
+static void judge(struct transfer *t)
+{
+    if (t->status != 200 && t->status != 206)
+        return;
+    if (*t->etag && *t->response_etag && strcmp(t->etag, t->response_etag) != 0)
+        fault(t, TRANSFER_CHANGED, "the entity tag changed");
+    else if (t->status == 206)
+        judge_partial(t);
+    else
+        judge_whole(t);
+}
+
+static void response_reset(struct transfer *t)
+{
+    t->status = 0;
+    t->accepted = t->has_range = t->has_length = false;
+    t->length = t->discarded = 0;
+    t->response_etag[0] = t->error_code[0] = '\0';
+    t->retry_after_ms = -1;
+}
+
+/* Value of header `name`, or NULL. */
+static const char *value_of(const char *line, size_t len, const char *name, size_t *ret_len)
+{
+    size_t n = strlen(name);
+
+    if (len <= n || line[n] != ':' || strncasecmp(line, name, n) != 0)
+        return NULL;
+    *ret_len = len - n - 1;
+    return line + n + 1;
+}
+
+/* The service's own word for the error; only a plain token may reach the log. */
+static void take_error_code(struct transfer *t, const char *v, size_t len)
+{
+    size_t n = 0;
+
+    for (; len > 0 && isspace((unsigned char)*v); len--)
+        v++;
+    while (n < len && n < TRANSFER_CODE_MAX - 1 && isalnum((unsigned char)v[n]))
+        n++;
+    memcpy(t->error_code, v, n);
+    t->error_code[n] = '\0';
+}
+
+static void take_header(struct transfer *t, const char *line, size_t len)
+{
+    const char *v;
+    size_t n;
+
+    if ((v = value_of(line, len, "content-range", &n))) {
+        t->has_range = content_range_parse(v, n, &t->range) == 0;
+    } else if ((v = value_of(line, len, "content-length", &n))) {
+        t->has_length = header_uint_parse(v, n, &t->length) == 0;
+    } else if ((v = value_of(line, len, "etag", &n))) {
+        if (etag_parse(v, n, t->response_etag) < 0)
+            t->response_etag[0] = '\0';
+    } else if ((v = value_of(line, len, "x-ms-error-code", &n))) {
+        take_error_code(t, v, n);
+    } else if ((v = value_of(line, len, "retry-after", &n))) {
+        char text[64];
+
+        snprintf(text, sizeof(text), "%.*s", (int)MIN(n, sizeof(text) - 1), v + strspn(v, " \t"));
+        text[strcspn(text, "\r\n")] = '\0';
+        t->retry_after_ms = tb_http_retry_after_ms(text);
+    }
+}
+
+static size_t on_header(char *line, size_t size, size_t n, void *arg)
+{
+    struct transfer *t = arg;
+    size_t len = size * n;
+
+    if (len > 5 && strncasecmp(line, "HTTP/", 5) == 0) {
+        const char *space = memchr(line, ' ', len);
+
+        response_reset(t);
+        if (space && line + len - space > 3)
+            t->status = strtol(space, NULL, 10);
+    } else if (len <= 2 && (line[0] == '\r' || line[0] == '\n')) {
+        judge(t);
+    } else {
+        take_header(t, line, len);
+    }
+    return t->fault == TRANSFER_OK ? len : 0;
+}
+
+static size_t on_body(char *data, size_t size, size_t n, void *arg)
+{
+    struct transfer *t = arg;
+    size_t len = size * n;
+    int r;
+
+    if (!t->accepted) {
+        t->discarded += len;
+        return t->discarded > ERROR_BODY_MAX ? 0 : len;
+    }
+    if (len > t->end - t->start - t->got) {
+        fault(t, TRANSFER_PROTOCOL, "the body is longer than the range asked for");
+        return 0;
+    }
+    r = tb_pwrite_full(t->fd, data, len, t->start + t->got);
+    if (r < 0) {
+        fault(t, TRANSFER_IO, "%s", strerror(-r));
+        t->io_error = r;
+        return 0;
+    }
+    t->got += len;
+    return len;
+}
+
+int transfer_init(struct transfer *t, const struct tb_http_tls *tls)
+{
+    CURLcode e = CURLE_OK;
+
+    t->easy = curl_easy_init();
+    if (!t->easy || tb_http_easy_init(t->easy, tls) < 0)
+        return -ENOMEM;
+#define SET(option, value) (e = e != CURLE_OK ? e : curl_easy_setopt(t->easy, option, value))
+    /* one connection per slot: with HTTP/2 all ranges would share one and its flow control */
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
+    SET(CURLOPT_LOW_SPEED_TIME, (long)TRANSFER_STALL_SEC);
+    SET(CURLOPT_ERRORBUFFER, t->errbuf);
+    SET(CURLOPT_HEADERFUNCTION, on_header);
+    SET(CURLOPT_HEADERDATA, t);
+    SET(CURLOPT_WRITEFUNCTION, on_body);
+    SET(CURLOPT_WRITEDATA, t);
+    SET(CURLOPT_PRIVATE, t);
+#undef SET
+    return e == CURLE_OK ? 0 : -ENOMEM;
+}
+
+void transfer_clear(struct transfer *t)
+{
+    curl_easy_cleanup(t->easy);
+    curl_slist_free_all(t->headers);
+    t->easy = NULL;
+    t->headers = NULL;
+}
+
+static int append_header(struct transfer *t, const char *line)
+{
+    struct curl_slist *grown = curl_slist_append(t->headers, line);
+
+    if (!grown)
+        return -ENOMEM;
+    t->headers = grown;
+    return 0;
+}
+
+int transfer_begin(struct transfer *t)
+{
+    char range[64], if_match[ETAG_MAX + 16];
+
+    response_reset(t);
+    t->fault = TRANSFER_OK;
+    t->io_error = 0;
+    t->errbuf[0] = t->why[0] = '\0';
+    curl_slist_free_all(t->headers);
+    t->headers = NULL;
+    /* fixed: the first version whose ranges, SAS and ETags are as this program expects them; others ignore it */
+    if (append_header(t, "x-ms-version: 2024-11-04") < 0)
+        return -ENOMEM;
+    snprintf(if_match, sizeof(if_match), "If-Match: %s", t->etag);
+    if (*t->etag && append_header(t, if_match) < 0)
+        return -ENOMEM;
+    snprintf(range, sizeof(range), "%" PRIu64 "-%" PRIu64, t->start + t->got, t->end - 1);
+    if (curl_easy_setopt(t->easy, CURLOPT_URL, t->url) != CURLE_OK ||
+        curl_easy_setopt(t->easy, CURLOPT_RANGE, range) != CURLE_OK ||
+        curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) != CURLE_OK)
+        return -ENOMEM;
+    return 0;
+}
+
+bool transfer_complete(const struct transfer *t)
+{
+    return t->accepted && t->fault == TRANSFER_OK && t->got == t->end - t->start;
+}

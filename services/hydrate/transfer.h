@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One slot of the download: one range after another on one curl handle. A response is judged when its headers are
+ * complete, before a byte of it may be written; bytes then go only inside the slot's own range. A range that breaks off is
+ * continued where it stopped. */
+#ifndef HYDRATE_TRANSFER_H
+#define HYDRATE_TRANSFER_H
+
+#include <curl/curl.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "content_range.h"
+#include "http.h"
+
+#define TRANSFER_STALL_SEC 30 /* without a byte: retried */
+#define TRANSFER_CODE_MAX 65
+
+enum transfer_fault {
+    TRANSFER_OK,
+    TRANSFER_PROTOCOL, /* not the bytes asked for */
+    TRANSFER_SIZE,     /* the blob has another size */
+    TRANSFER_CHANGED,  /* the blob has another entity tag */
+    TRANSFER_IO,       /* local file; io_error says why */
+};
+
+struct transfer {
+    /* set by the owner before transfer_begin() */
+    const char *url; /* borrowed; a secret */
+    int fd;
+    uint64_t index, start, end; /* range, end exclusive */
+    uint64_t size;              /* of the whole file */
+    const char *etag;           /* borrowed; "" for none: no If-Match */
+    /* of the range */
+    uint64_t got; /* bytes [start, start + got) are written */
+    /* of the last response */
+    long status;
+    bool accepted; /* its headers are right */
+    bool has_range, has_length;
+    struct content_range range;
+    uint64_t length;
+    uint64_t discarded;                 /* bytes of an error body */
+    char response_etag[ETAG_MAX];       /* "" when absent or weak */
+    int64_t retry_after_ms;             /* -1: none */
+    char error_code[TRANSFER_CODE_MAX]; /* x-ms-error-code, or "" */
+    enum transfer_fault fault;
+    int io_error;
+    char why[200]; /* for TRANSFER_PROTOCOL and TRANSFER_SIZE */
+    /* kept */
+    CURL *easy;
+    struct curl_slist *headers;
+    char errbuf[CURL_ERROR_SIZE];
+};
+
+/* -ENOMEM. */
+int transfer_init(struct transfer *t, const struct tb_http_tls *tls);
+void transfer_clear(struct transfer *t);
+/* Prepares t->easy to fetch what is missing of the range; the caller adds it to its multi handle. -ENOMEM. */
+int transfer_begin(struct transfer *t);
+/* All bytes of the range are written. */
+bool transfer_complete(const struct transfer *t);
+
+#endif

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* NAME.verified.json: which file (size, mtime, inode) had which SHA-256 when it was last hashed, so that a start with a
+ * complete file neither downloads nor reads it again. Size, mtime and inode survive a rename: the record may be written
+ * while the file still has its temporary name. */
+#ifndef HYDRATE_VERIFIED_H
+#define HYDRATE_VERIFIED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "hasher.h"
+
+#define VERIFIED_SUFFIX ".verified.json"
+
+bool verified_matches(const char *final_path, const struct stat *st,
+                      const uint8_t sha256[static SHA256_BYTES]);
+/* Durable. 0 or -errno. */
+int verified_write(const char *final_path, const struct stat *st, const uint8_t sha256[static SHA256_BYTES]);
+
+#endif
