@@ -57,7 +57,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: all help deps check check-fast demo bench lint format clean install units fuzz
+.PHONY: all help deps check check-fast demo demo-stop bench lint format clean install units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -65,7 +65,7 @@ help:
 	@echo 'make deps       install what build, tests and demo need (Debian and npm packages; root)'
 	@echo 'make check      all tests; ends with one line "N passed, N failed, N skipped"'
 	@echo 'make check-fast unit and integration tests of the plain build only'
-	@echo 'make demo       the main job end to end on this machine (KEEP=1 leaves it running)'
+	@echo 'make demo       the main job end to end on this machine (KEEP=1 leaves it running until make demo-stop)'
 	@echo 'make bench      speed, as ratios against peers'
 	@echo 'make lint       clang-format, cppcheck, shellcheck'
 	@echo 'make format     reformat the C sources'
@@ -147,6 +147,9 @@ demo:
 	$(Q)sh tests/deps.sh
 	$(Q)$(MAKE) all
 	$(Q)$(PYTHON) e2e-vagrant/demo.py $(if $(KEEP),--keep)
+
+demo-stop:
+	$(Q)$(PYTHON) e2e-vagrant/demo.py --stop
 
 bench:
 	$(Q)sh tests/deps.sh

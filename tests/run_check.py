@@ -140,7 +140,7 @@ STAGES = {
     "lint": lint,
     "unit": lambda t: units(t, "build", False),
     "integration": lambda t: pytests(t, "integration", "tests/integration", "build", False),
-    "e2e": lambda t: pytests(t, "e2e", "tests/e2e", "build", False),
+    "e2e": lambda t: pytests(t, "e2e", "e2e-vagrant/tests", "build", False),
     "fuzz": fuzz,
     "asan-unit": lambda t: units(t, "build/asan", True),
     "asan-integration": lambda t: pytests(t, "asan-integration", "tests/integration", "build/asan", True),
