@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tbpkg register: tells the control plane where an asset lies and with which key it opens. The key is in secret memory from
+ * the file to the socket: the request body is built there, the key last, as the API's first client sends it. */
+#include <errno.h>
+#include <inttypes.h>
+#include <openssl/evp.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "asset.h"
+#include "blob.h"
+#include "cli.h"
+#include "config.h"
+#include "http.h"
+#include "io.h"
+#include "json.h"
+#include "tbenc.h"
+#include "tbpkg.h"
+
+#define API_PATH "/api/v1/assets/register"
+#define TRIES 3
+#define TOKEN_MAX (16 * 1024)
+
+static const char help[] =
+    "Usage: tbpkg register --edc-endpoint URL --asset-id ID --manifest FILE --key-file FILE\n"
+    "                      (--blob-url URL | --storage-account ACCOUNT --container NAME) [OPTION]...\n"
+    "Register an uploaded asset and its decryption key with the control plane. Prints its answer.\n"
+    "\n"
+    "  -E, --edc-endpoint=URL         control plane, https:// [$TB_EDC_ENDPOINT]\n"
+    "  -a, --asset-id=ID              name of the asset, as in the manifest\n"
+    "  -m, --manifest=FILE            the asset's manifest\n"
+    "  -k, --key-file=FILE            the key: 64 hex digits or 32 bytes; '-' is stdin [$TBPKG_KEY_FILE]\n"
+    "      --key-hex=HEX              the key itself; others may see it: prefer --key-file\n"
+    "      --blob-url=URL             URL of the container; the asset lies at URL/ID/model.tbenc\n"
+    "  -s, --storage-account=ACCOUNT  the same as --blob-url=https://ACCOUNT.blob.core.windows.net/NAME\n"
+    "  -C, --container=NAME           container of --storage-account [models]\n"
+    "      --token-file=FILE          bearer token for the control plane [$TB_EDC_TOKEN_FILE]\n"
+    "      --client-cert=FILE         client certificate (PEM) for mutual TLS, with --client-key\n"
+    "      --client-key=FILE          its private key (PEM)\n"
+    "      --ca-file=FILE             trust the certificate authorities in FILE (PEM) [$TB_CA_FILE]\n"
+    "      --insecure-http            allow http:// to a loopback address, for tests\n"
+    "      --json                     nothing changes: the answer is JSON\n"
+    "  -q, --quiet                    no notes\n"
+    "  -h, --help                     show this help\n"
+    "      --version                  show the version\n";
+
+enum {
+    OPT_KEY_HEX = CLI_OPT_OWN,
+    OPT_BLOB_URL,
+    OPT_TOKEN,
+    OPT_CERT,
+    OPT_CERT_KEY,
+    OPT_CA_FILE,
+    OPT_INSECURE
+};
+
+static const struct option options[] = {
+    {"edc-endpoint", required_argument, NULL, 'E'},
+    {"asset-id", required_argument, NULL, 'a'},
+    {"manifest", required_argument, NULL, 'm'},
+    {"key-file", required_argument, NULL, 'k'},
+    {"key-hex", required_argument, NULL, OPT_KEY_HEX},
+    {"blob-url", required_argument, NULL, OPT_BLOB_URL},
+    {"storage-account", required_argument, NULL, 's'},
+    {"container", required_argument, NULL, 'C'},
+    {"token-file", required_argument, NULL, OPT_TOKEN},
+    {"client-cert", required_argument, NULL, OPT_CERT},
+    {"client-key", required_argument, NULL, OPT_CERT_KEY},
+    {"ca-file", required_argument, NULL, OPT_CA_FILE},
+    {"insecure-http", no_argument, NULL, OPT_INSECURE},
+    CLI_COMMON_LONG,
+};
+
+struct job {
+    struct cli cli;
+    const char *endpoint, *asset_id, *manifest_path, *blob_url, *account, *container, *token_file, *cert,
+        *cert_key, *ca_file;
+    bool insecure;
+    struct cli_key_arg key_arg;
+
+    struct tbenc_manifest *manifest;
+    uint8_t manifest_sha256[32];
+    char *base;          /* URL of the container */
+    char *url;           /* of the API */
+    char *authorization; /* secret: header line, or NULL */
+    char *body;          /* secret */
+    size_t body_len;
+    char key_hex[TB_KEY_HEX_CHARS + 1];
+};
+
+static void job_clear(struct job *j)
+{
+    cli_key_arg_clear(&j->key_arg);
+    j->manifest = tbenc_manifest_free(j->manifest);
+    tb_freep(&j->base);
+    tb_freep(&j->url);
+    tb_secret_free(j->authorization);
+    tb_secret_free(j->body);
+    tb_erase(j->key_hex, sizeof(j->key_hex));
+}
+
+/* -- command line -------------------------------------------------------------------------------------------------- */
+
+static int set_option(struct job *j, int o)
+{
+    const struct {
+        int o;
+        const char **to;
+    } strings[] = {
+        {'E', &j->endpoint},          {'a', &j->asset_id},         {'m', &j->manifest_path},
+        {'k', &j->key_arg.file},      {'s', &j->account},          {'C', &j->container},
+        {OPT_BLOB_URL, &j->blob_url}, {OPT_TOKEN, &j->token_file}, {OPT_CERT, &j->cert},
+        {OPT_CERT_KEY, &j->cert_key}, {OPT_CA_FILE, &j->ca_file},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
+        if (strings[i].o == o) {
+            *strings[i].to = optarg;
+            return CLI_OK;
+        }
+    if (o == OPT_INSECURE)
+        j->insecure = true;
+    else if (cli_key_arg_hex(&j->key_arg, optarg) < 0)
+        return tbpkg_fail_errno("--key-hex", -ENOMEM);
+    return CLI_OK;
+}
+
+static const char *env_default(const char *value, const char *name)
+{
+    const char *e = getenv(name);
+
+    return value ? value : e && *e ? e : NULL;
+}
+
+/* https; http to a loopback address only when asked for. */
+static int check_url(const struct job *j, const char *what, const char *url)
+{
+    char err[BLOB_ERR_MAX];
+
+    if (blob_base_url_check(what, url, false, err) < 0)
+        return cli_usage(&j->cli, "%s", err);
+    if (strncasecmp(url, "http://", 7) == 0 && !j->insecure)
+        return cli_usage(&j->cli,
+                         "%s must be https:// (--insecure-http allows http:// to a loopback address)", what);
+    return CLI_OK;
+}
+
+static int check_place(struct job *j)
+{
+    const struct cli *c = &j->cli;
+
+    if (j->blob_url) {
+        size_t n = strlen(j->blob_url);
+
+        if (j->account)
+            return cli_usage(c, "--blob-url and --storage-account exclude each other");
+        if (check_url(j, "--blob-url", j->blob_url) != CLI_OK)
+            return CLI_USAGE;
+        while (n > 0 && j->blob_url[n - 1] == '/')
+            n--;
+        j->base = tb_strf("%.*s", (int)n, j->blob_url);
+    } else {
+        if (!j->account)
+            return cli_usage(c, "--blob-url or --storage-account is missing");
+        if (!blob_account_valid(j->account))
+            return cli_usage(c, "--storage-account: 3 to 24 of a-z and 0-9, not '%s'", j->account);
+        if (!blob_container_valid(j->container))
+            return cli_usage(c, "--container: 3 to 63 of a-z, 0-9 and single '-' inside, not '%s'",
+                             j->container);
+        j->base = tb_strf("https://%s.blob.core.windows.net/%s", j->account, j->container);
+    }
+    return j->base ? CLI_OK : tbpkg_fail_errno("tbpkg register", -ENOMEM);
+}
+
+static int check_options(struct job *j)
+{
+    const struct cli *c = &j->cli;
+    size_t n;
+
+    j->endpoint = env_default(j->endpoint, "TB_EDC_ENDPOINT");
+    j->ca_file = env_default(j->ca_file, "TB_CA_FILE");
+    j->token_file = env_default(j->token_file, "TB_EDC_TOKEN_FILE");
+    if (!j->endpoint)
+        return cli_usage(c, "--edc-endpoint is missing");
+    if (check_url(j, "--edc-endpoint", j->endpoint) != CLI_OK)
+        return CLI_USAGE;
+    if (!j->asset_id)
+        return cli_usage(c, "--asset-id is missing");
+    if (!tb_id_valid(j->asset_id))
+        return cli_usage(c, "--asset-id: 1 to 100 letters, digits, '_' and '-', not '%s'", j->asset_id);
+    if (!j->manifest_path)
+        return cli_usage(c, "--manifest is missing");
+    if (!cli_key_arg_given(&j->key_arg))
+        return cli_usage(c, "no key: give --key-file or set TBPKG_KEY_FILE");
+    if (!j->cert != !j->cert_key)
+        return cli_usage(c, "--client-cert and --client-key belong together");
+    n = strlen(j->endpoint);
+    while (j->endpoint[n - 1] == '/')
+        n--;
+    j->url = tb_strf("%.*s" API_PATH, (int)n, j->endpoint);
+    if (!j->url)
+        return tbpkg_fail_errno("tbpkg register", -ENOMEM);
+    return check_place(j);
+}
+
+static int parse(struct job *j, int argc, char **argv)
+{
+    int o, rc;
+
+    while ((o = cli_getopt(&j->cli, argc, argv, "E:a:m:k:s:C:" CLI_COMMON_SHORT, options)) != CLI_END) {
+        if (o == CLI_STOP)
+            return CLI_STOP;
+        rc = set_option(j, o);
+        if (rc != CLI_OK) {
+            j->cli.rc = rc;
+            return CLI_STOP;
+        }
+    }
+    j->cli.rc = optind < argc ? cli_usage(&j->cli, "'%s' is too much", argv[optind]) : check_options(j);
+    return j->cli.rc == CLI_OK ? CLI_OK : CLI_STOP;
+}
+
+/* -- what is sent -------------------------------------------------------------------------------------------------- */
+
+static int read_manifest(struct job *j)
+{
+    _cleanup_free_ char *text = NULL;
+    struct tbenc_error e = {.message = ""};
+    unsigned n = sizeof(j->manifest_sha256);
+    size_t len = 0;
+    int r;
+
+    r = tb_read_file(j->manifest_path, TBENC_MANIFEST_MAX, &text, &len);
+    if (r < 0)
+        return tbpkg_fail_errno(j->manifest_path, r);
+    r = tbenc_manifest_parse(text, len, 0, &j->manifest, &e);
+    if (r < 0)
+        return asset_fail(j->manifest_path, r, &e);
+    if (strcmp(j->manifest->asset_id, j->asset_id) != 0)
+        return tbpkg_failf(j->manifest_path, "is of asset '%s', not '%s'; check --asset-id and --manifest",
+                           j->manifest->asset_id, j->asset_id);
+    if (EVP_Digest(text, len, j->manifest_sha256, &n, EVP_sha256(), NULL) != 1)
+        return tbpkg_fail_errno(j->manifest_path, -EIO);
+    return CLI_OK;
+}
+
+static void add_hex(cJSON *o, const char *name, const uint8_t sha256[32])
+{
+    char hex[65];
+
+    tb_hex_encode(sha256, 32, hex);
+    cJSON_AddStringToObject(o, name, hex);
+}
+
+static char *document_without_key(const struct job *j)
+{
+    const struct tbenc_manifest *m = j->manifest;
+    _cleanup_free_ char *ct = tb_strf("%s/%s/model.tbenc", j->base, j->asset_id);
+    _cleanup_free_ char *mf = tb_strf("%s/%s/model.manifest.json", j->base, j->asset_id);
+    _cleanup_json_ cJSON *d = cJSON_CreateObject();
+    cJSON *o;
+
+    if (!ct || !mf)
+        return NULL;
+    cJSON_AddStringToObject(d, "asset_id", j->asset_id);
+    o = cJSON_AddObjectToObject(d, "blob_urls");
+    cJSON_AddStringToObject(o, "ciphertext", ct);
+    cJSON_AddStringToObject(o, "manifest", mf);
+    o = cJSON_AddObjectToObject(d, "metadata");
+    cJSON_AddStringToObject(o, "format", "tbenc/v1");
+    cJSON_AddStringToObject(o, "algo", "aes-256-gcm-chunked");
+    tb_json_add_uint(o, "chunk_bytes", m->chunk_bytes);
+    tb_json_add_uint(o, "plaintext_bytes", m->plaintext_bytes);
+    add_hex(o, "sha256_ciphertext", m->sha256_ciphertext);
+    add_hex(o, "manifest_sha256", j->manifest_sha256);
+    if (m->has_tags_sha256)
+        add_hex(o, "tags_sha256", m->tags_sha256);
+    return cJSON_PrintUnformatted(d);
+}
+
+static int build_body(struct job *j)
+{
+    _cleanup_free_ char *text = document_without_key(j);
+    _cleanup_key_ struct tb_key key;
+    size_t room;
+    int rc;
+
+    if (!text)
+        return tbpkg_fail_errno("tbpkg register", -ENOMEM);
+    rc = cli_key_arg_read(&j->cli, &j->key_arg, &key);
+    if (rc != CLI_OK)
+        return rc;
+    room = strlen(text) + TB_KEY_HEX_CHARS + 64;
+    j->body = tb_secret_alloc(room);
+    if (!j->body)
+        return tbpkg_fail_errno("tbpkg register", -ENOMEM);
+    tb_hex_encode(key.b, TB_KEY_BYTES, j->key_hex);
+    /* The document ends in '}': the key takes its place. */
+    j->body_len = (size_t)snprintf(j->body, room, "%.*s,\"decryption_key_hex\":\"%s\"}",
+                                   (int)strlen(text) - 1, text, j->key_hex);
+    return CLI_OK;
+}
+
+static int read_token(struct job *j)
+{
+    static const char prefix[] = "Authorization: Bearer ";
+    _cleanup_erase_string_ char *text = NULL;
+    size_t len = 0;
+    int r;
+
+    if (!j->token_file)
+        return CLI_OK;
+    r = tb_read_file(j->token_file, TOKEN_MAX, &text, &len);
+    if (r < 0)
+        return tbpkg_fail_errno(j->token_file, r);
+    while (len > 0 && strchr(" \t\r\n", text[len - 1]))
+        text[--len] = '\0';
+    if (len == 0 || strlen(text) != len)
+        return tbpkg_fail(j->token_file, "holds no bearer token", NULL);
+    for (size_t i = 0; i < len; i++)
+        if (text[i] <= ' ' || text[i] >= 0x7f)
+            return tbpkg_fail(j->token_file, "holds more than one bearer token",
+                              "it must be one line without white space");
+    j->authorization = tb_secret_alloc(sizeof(prefix) + len);
+    if (!j->authorization)
+        return tbpkg_fail_errno(j->token_file, -ENOMEM);
+    memcpy(j->authorization, prefix, sizeof(prefix) - 1);
+    memcpy(j->authorization + sizeof(prefix) - 1, text, len);
+    return CLI_OK;
+}
+
+/* -- the exchange -------------------------------------------------------------------------------------------------- */
+
+/* A server may repeat the request in its answer: the key does not reach the terminal that way either. */
+static void mask_key(const struct job *j, char *text)
+{
+    for (char *p = text; (p = strcasestr(p, j->key_hex)); p += TB_KEY_HEX_CHARS)
+        memset(p, '*', TB_KEY_HEX_CHARS);
+}
+
+static void sleep_ms(uint64_t ms)
+{
+    struct timespec t = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
+
+    while (nanosleep(&t, &t) < 0 && errno == EINTR)
+        ;
+}
+
+static int post(struct job *j, struct tb_http_response *ret, char err[static TB_HTTP_ERR_MAX])
+{
+    const char *const headers[] = {"Content-Type: application/json",
+                                   "Expect:", j->authorization ? j->authorization : NULL, NULL};
+    const struct tb_http_tls tls = {
+        .ca_file = j->ca_file, .client_cert = j->cert, .client_key = j->cert_key, .allow_http = j->insecure};
+    const struct tb_http_request rq = {.method = "POST",
+                                       .url = j->url,
+                                       .headers = headers,
+                                       .body = j->body,
+                                       .body_len = j->body_len,
+                                       .tls = &tls};
+    struct tb_backoff backoff = {.base_ms = 2000, .cap_ms = 30000};
+
+    for (;;) {
+        char why[TB_HTTP_ERR_MAX];
+        uint64_t ms;
+        int r = tb_http_do(&rq, ret, err);
+        bool again = r < 0 ? r == -ETIMEDOUT || r == -ECONNREFUSED || r == -EPROTO
+                           : ret->status == 429 || ret->status >= 500;
+
+        if (!again || backoff.attempt + 1 >= TRIES)
+            return r;
+        if (r == 0)
+            snprintf(why, sizeof(why), "status %ld", ret->status);
+        ms = tb_backoff_next_ms(&backoff, r == 0 ? ret->retry_after_ms : -1);
+        tbpkg_note(&j->cli, "Control plane: %s; trying again in %" PRIu64 " s.", r < 0 ? err : why,
+                   (ms + 999) / 1000);
+        if (r == 0)
+            tb_http_response_clear(ret);
+        sleep_ms(ms);
+    }
+}
+
+/* "message: details" of an error answer, whichever are there. */
+static void describe(const struct tb_http_response *rs, char *out, size_t out_len)
+{
+    _cleanup_json_ cJSON *d = NULL;
+    const char *message = NULL, *details = NULL;
+    char why[TB_JSON_ERR_MAX];
+
+    out[0] = '\0';
+    if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &d, why) < 0)
+        return;
+    if (tb_json_get_string(d, "message", &message, why) < 0)
+        (void)tb_json_get_string(d, "reason", &message, why);
+    (void)tb_json_get_string(d, "details", &details, why);
+    snprintf(out, out_len, "%s%.300s%s%.300s", message || details ? ": " : "", message ? message : "",
+             message && details ? ": " : "", details ? details : "");
+}
+
+static int refused(struct job *j, const struct tb_http_response *rs)
+{
+    char text[640], reason[700];
+    const char *remedy = NULL;
+
+    describe(rs, text, sizeof(text));
+    snprintf(reason, sizeof(reason), "answered %ld%s", rs->status, text);
+    if (rs->status == 401)
+        remedy = j->authorization ? "the bearer token is not valid (any more): get a new one for --token-file"
+                                  : "it wants a bearer token: give --token-file or set TB_EDC_TOKEN_FILE";
+    else if (rs->status == 403)
+        remedy = "the token or client certificate is not allowed to register this asset: ask the control "
+                 "plane's operator";
+    else if (rs->status == 404 || (rs->status >= 300 && rs->status < 400))
+        remedy = "check --edc-endpoint: it is the base URL, without " API_PATH;
+    else if (rs->status == 409)
+        remedy = "the asset is registered with other contents: use a new asset id";
+    else if (rs->status == 429 || rs->status >= 500)
+        remedy = "run the command again later";
+    return tbpkg_fail(j->url, reason, remedy);
+}
+
+static int print_answer(struct job *j, const struct tb_http_response *rs)
+{
+    _cleanup_json_ cJSON *d = NULL;
+    char why[TB_JSON_ERR_MAX];
+
+    if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &d, why) < 0)
+        return tbpkg_failf(j->url, "answered %ld, but not with JSON (%s); is --edc-endpoint a control plane?",
+                           rs->status, why);
+    return cli_print_json(d);
+}
+
+static int exchange(struct job *j)
+{
+    _cleanup_http_response_ struct tb_http_response rs = {0};
+    char err[TB_HTTP_ERR_MAX];
+    int r = post(j, &rs, err);
+
+    if (r == -EKEYREJECTED)
+        return tbpkg_fail("control plane", err,
+                          "a private certificate authority is named by --ca-file or TB_CA_FILE");
+    if (r < 0)
+        return tbpkg_fail("control plane", err, "check --edc-endpoint and the network");
+    mask_key(j, rs.body);
+    return rs.status == 200 || rs.status == 201 ? print_answer(j, &rs) : refused(j, &rs);
+}
+
+int tbpkg_register_main(int argc, char **argv)
+{
+    _cleanup_(job_clear) struct job j = {.cli = {.command = "register", .help = help}, .container = "models"};
+    int rc;
+
+    tb_secret_init();
+    if (parse(&j, argc, argv) == CLI_STOP)
+        return j.cli.rc;
+    rc = read_manifest(&j);
+    if (rc == CLI_OK)
+        rc = read_token(&j);
+    if (rc == CLI_OK)
+        rc = build_body(&j);
+    if (rc == CLI_OK)
+        rc = exchange(&j);
+    return rc;
+}
