@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api.h"
 
-#include <stdarg.h>
 #include <string.h>
 #include <strings.h>
 
@@ -30,37 +29,31 @@ void cp_reply_clear(struct cp_reply *r)
     *r = (struct cp_reply){0};
 }
 
-/* name, value pairs up to a NULL name. */
-static void answer(struct cp_reply *ret, unsigned status, ...)
+/* members: name, value, ... up to a NULL name; a NULL value leaves its member out. */
+static void answer_members(struct cp_reply *ret, unsigned status, const char *const *members)
 {
     _cleanup_secret_json_ cJSON *j = cJSON_CreateObject();
-    const char *name;
     bool ok = j;
-    va_list ap;
 
-    va_start(ap, status);
-    while ((name = va_arg(ap, const char *))) {
-        const char *value = va_arg(ap, const char *);
-
-        ok = ok && (!value || cJSON_AddStringToObject(j, name, value));
-    }
-    va_end(ap);
+    for (; ok && members[0]; members += 2)
+        ok = !members[1] || cJSON_AddStringToObject(j, members[0], members[1]);
     *ret = (struct cp_reply){.status = status, .body = ok ? cJSON_PrintBuffered(j, ANSWER_MAX, 0) : NULL};
 }
+#define answer(ret, status, ...) answer_members(ret, status, (const char *const[]){__VA_ARGS__, NULL})
 
 static void answer_health(struct cp_reply *ret, const char *word)
 {
-    answer(ret, 200, "status", word, NULL);
+    answer(ret, 200, "status", word);
 }
 
 void cp_api_too_large(struct cp_reply *ret)
 {
-    answer(ret, 413, "error", "payload_too_large", "message", "the body is larger than 64 KiB", NULL);
+    answer(ret, 413, "error", "payload_too_large", "message", "the body is larger than 64 KiB");
 }
 
 static void deny(struct cp_reply *ret, unsigned status, const char *reason, const char *message)
 {
-    answer(ret, status, "status", "denied", "reason", reason, "message", message, NULL);
+    answer(ret, status, "status", "denied", "reason", reason, "message", message);
 }
 
 /* A failure of ours. Clients retry a 5xx. */
@@ -69,12 +62,11 @@ static void answer_store_failure(const struct cp_api *api, const char *doing, in
     tb_error("%s: the database fails: %s", doing,
              r == -EBUSY ? "held by another process" : cp_store_error(api->store));
     if (r == -EBUSY) {
-        answer(ret, 503, "error", "busy", "reason", "busy", "message", "the database is busy; try again",
-               NULL);
+        answer(ret, 503, "error", "busy", "reason", "busy", "message", "the database is busy; try again");
         ret->retry = true;
     } else {
         answer(ret, 500, "error", "internal_error", "reason", "internal_error", "message",
-               "the control plane has a problem; its log says which", NULL);
+               "the control plane has a problem; its log says which");
     }
 }
 
@@ -99,7 +91,7 @@ static bool refuse_unauthenticated(const struct cp_api *api, const struct cp_req
         tb_warn("register: refused from %s: %s", rq->peer,
                 rq->authorization ? "wrong bearer token" : "no bearer token");
         answer(ret, 401, "error", "unauthorized", "message",
-               "send Authorization: Bearer with the provider token of this control plane", NULL);
+               "send Authorization: Bearer with the provider token of this control plane");
         ret->challenge = true;
         return true;
     }
@@ -134,8 +126,7 @@ bool cp_api_refuse(const struct cp_api *api, const struct cp_request *rq, struct
     if (!find_route(rq->path, &i)) {
         answer(
             ret, 404, "error", "not_found", "message",
-            "no such path; there are /api/v1/license/authorize, /api/v1/assets/register and /api/v1/health",
-            NULL);
+            "no such path; there are /api/v1/license/authorize, /api/v1/assets/register and /api/v1/health");
         return true;
     }
     if (routes[i].post)
@@ -144,7 +135,7 @@ bool cp_api_refuse(const struct cp_api *api, const struct cp_request *rq, struct
         ok = strcmp(rq->method, "GET") == 0 || strcmp(rq->method, "HEAD") == 0;
     if (!ok) {
         answer(ret, 405, "error", "method_not_allowed", "message",
-               routes[i].post ? "use POST here" : "use GET here", NULL);
+               routes[i].post ? "use POST here" : "use GET here");
         ret->allow = routes[i].post ? "POST" : "GET, HEAD";
         return true;
     }
@@ -173,7 +164,7 @@ static void answer_register(struct cp_api *api, const struct cp_request *rq, str
     if (r < 0) {
         tb_warn("register: refused from %s: %s", rq->peer, err);
         answer(ret, 400, "error", "invalid_request", "message", "the registration is not valid", "details",
-               err, NULL);
+               err);
         return;
     }
     a.registered_us = a.updated_us = rq->now_us;
@@ -187,7 +178,7 @@ static void answer_register(struct cp_api *api, const struct cp_request *rq, str
     warn_unsigned(api, &a);
     tb_info("register: %s %s from %s", a.asset_id, replaced ? "replaced" : "registered", rq->peer);
     answer(ret, replaced ? 200 : 201, "status", "registered", "asset_id", a.asset_id, "message",
-           replaced ? "the earlier registration was replaced" : "the asset is registered", NULL);
+           replaced ? "the earlier registration was replaced" : "the asset is registered");
 }
 
 /* -- authorize ----------------------------------------------------------------------------------------------------- */
@@ -272,7 +263,7 @@ static int decide(struct cp_api *api, const struct cp_request *rq, const struct 
 static void misconfigured(struct cp_reply *ret)
 {
     answer(ret, 500, "error", "server_configuration_error", "reason", "server_configuration_error", "message",
-           "the control plane is not set up for this asset; its log says why", NULL);
+           "the control plane is not set up for this asset; its log says why");
 }
 
 static void release(const struct cp_api *api, const struct verdict *v, uint64_t now_us, struct cp_reply *ret)
@@ -304,7 +295,7 @@ static void release(const struct cp_api *api, const struct verdict *v, uint64_t 
     tb_rfc3339_format(MIN(now_us + v->contract.lease_seconds * TB_USEC_PER_SEC, end_us), 0, expires);
     answer(ret, 200, "status", "authorized", "sas_url", sas, "manifest_url", manifest, "decryption_key_hex",
            hex, "expires_at", expires, "manifest_sha256",
-           *v->asset.manifest_sha256 ? v->asset.manifest_sha256 : NULL, NULL);
+           *v->asset.manifest_sha256 ? v->asset.manifest_sha256 : NULL);
     tb_erase(hex, sizeof(hex));
     tb_erase(sas, sizeof(sas));
     tb_erase(manifest, sizeof(manifest));
@@ -321,7 +312,7 @@ static void answer_authorize(struct cp_api *api, const struct cp_request *rq, st
     if (r < 0) {
         tb_warn("authorize: refused from %s: %s", rq->peer, err);
         answer(ret, 400, "status", "denied", "reason", "invalid_request", "error", "invalid_request",
-               "message", err, NULL);
+               "message", err);
         return;
     }
     r = decide(api, rq, &q, &v);

@@ -150,6 +150,10 @@ int cp_sas_key_decode(const char *text, size_t len, uint8_t **ret, size_t *ret_l
         return -EINVAL;
     while (pad < 2 && text[len - 1 - pad] == '=')
         pad++;
+    /* EVP_DecodeBlock() itself takes '=' anywhere, and white space */
+    for (size_t i = 0; i < len - pad; i++)
+        if (!isalnum((unsigned char)text[i]) && text[i] != '+' && text[i] != '/')
+            return -EINVAL;
     key = tb_secret_alloc(CP_SAS_KEY_MAX);
     if (!key)
         return -ENOMEM;

@@ -12,6 +12,7 @@
 
 struct cp_store {
     sqlite3 *db;
+    char error[256]; /* what made a transaction roll back; the rollback itself clears SQLite's own text */
 };
 
 static char open_error[256];
@@ -179,7 +180,9 @@ struct cp_store *cp_store_close(struct cp_store *s)
 
 const char *cp_store_error(const struct cp_store *s)
 {
-    return s ? sqlite3_errmsg(s->db) : open_error;
+    if (!s)
+        return open_error;
+    return sqlite3_errcode(s->db) == SQLITE_OK && *s->error ? s->error : sqlite3_errmsg(s->db);
 }
 
 int cp_store_begin(struct cp_store *s)
@@ -198,6 +201,7 @@ int cp_store_commit(struct cp_store *s)
 
 void cp_store_rollback(struct cp_store *s)
 {
+    snprintf(s->error, sizeof(s->error), "%s", sqlite3_errmsg(s->db));
     (void)exec(s, "ROLLBACK");
 }
 
