@@ -13,6 +13,7 @@
 #define BAR_EVERY_US 100000
 #define STATUS_EVERY_US TB_USEC_PER_SEC
 #define LINE_EVERY_US (15 * TB_USEC_PER_SEC)
+#define LINE_AT_MOST_US TB_USEC_PER_SEC
 #define EXTEND_US (30 * TB_USEC_PER_SEC)
 
 void tb_notify_ready(const char *fmt, ...)
@@ -96,6 +97,13 @@ static void start(struct tb_progress *p, uint64_t done, uint64_t now)
     p->last_percent = p->total ? (int)((double)done * 100 / (double)p->total) : 0;
 }
 
+static bool line_due(const struct tb_progress *p, uint64_t now, int percent)
+{
+    uint64_t since = now - p->last_line_us;
+
+    return since >= LINE_EVERY_US || (percent >= p->last_percent + 10 && since >= LINE_AT_MOST_US);
+}
+
 void tb_progress_update(struct tb_progress *p, uint64_t done)
 {
     uint64_t now = tb_now_monotonic_us();
@@ -119,7 +127,7 @@ void tb_progress_update(struct tb_progress *p, uint64_t done)
         describe(p, done, now, text, sizeof(text));
         draw_bar(p, done, text);
         p->last_bar_us = now;
-    } else if (p->tty == 2 && (percent >= p->last_percent + 10 || now - p->last_line_us >= LINE_EVERY_US)) {
+    } else if (p->tty == 2 && line_due(p, now, percent)) {
         describe(p, done, now, text, sizeof(text));
         tb_info("%s", text);
         p->last_line_us = now;
