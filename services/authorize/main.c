@@ -184,7 +184,8 @@ static void settle(struct daemon *d, const struct tb_clock *now)
             a = TB_RELEASE_GIVE;
         if (a == TB_RELEASE_GIVE) {
             tb_releases_give(&d->releases, i, d->grant);
-            d->handouts.last_us[cred] = now->boot_us;
+            if (d->handouts.first_us[cred] == 0)
+                d->handouts.first_us[cred] = now->boot_us;
         } else if (a == TB_RELEASE_REFUSE) {
             tb_releases_refuse(&d->releases, i, d->lease.reason);
         }
@@ -323,6 +324,13 @@ static int run(struct daemon *d)
     return TB_EXIT_OK;
 }
 
+static int bind_listener(const char *dir, const char *path)
+{
+    int r = tb_mkdir_p(dir, 0755);
+
+    return r < 0 ? r : tb_unix_listen(path, SOCK_STREAM, 0600);
+}
+
 static int open_listener(const struct daemon *d)
 {
     _cleanup_free_ char *path = tb_path_join(d->cfg.run_dir, "tb-keys.sock");
@@ -331,7 +339,7 @@ static int open_listener(const struct daemon *d)
     if (!path)
         return -ENOMEM;
     if (fd == -ENOENT)
-        fd = tb_unix_listen(path, SOCK_STREAM, 0600);
+        fd = bind_listener(d->cfg.run_dir, path);
     if (fd < 0) {
         tb_error("cannot listen on %s: %s", path, strerror(-fd));
         return fd;

@@ -87,7 +87,7 @@ static bool url_stale(const char *url, const struct tb_handouts *h, enum tb_cred
         return false;
     if (end_us > 0 && end_us < now->real_us + TB_RELEASE_SAS_MARGIN_US)
         return true;
-    return h->last_us[cred] > 0 && now->boot_us - h->last_us[cred] > TB_RELEASE_REUSE_US;
+    return h->first_us[cred] > 0 && now->boot_us - h->first_us[cred] > TB_RELEASE_REUSE_US;
 }
 
 enum tb_release_answer tb_release_decide(const struct tb_lease *l, const struct tb_grant *grant,

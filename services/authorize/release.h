@@ -41,10 +41,11 @@ enum tb_credential tb_peer_credential(const struct tb_peer *p);
 
 enum tb_release_answer { TB_RELEASE_GIVE, TB_RELEASE_REFUSE, TB_RELEASE_WAIT, TB_RELEASE_RENEW };
 
-/* When each credential of the grant was last handed out, and when the grant came. CLOCK_BOOTTIME, 0: never. */
+/* When the grant came, and when each of its credentials was first handed out (a client that restarts every other second
+ * must not keep an old URL young). CLOCK_BOOTTIME, 0: never. */
 struct tb_handouts {
     uint64_t granted_us;
-    uint64_t last_us[_TB_CRED_MAX];
+    uint64_t first_us[_TB_CRED_MAX];
 };
 
 /* What a request for cred deserves now. grant may be NULL. RENEW: give it, but ask the control plane for a fresh one first. */

@@ -126,12 +126,12 @@ static void decisions(void **state)
     /* right after a restart: the right to serve is back, the key is not */
     assert_int_equal(tb_release_decide(&l, NULL, &h, TB_CRED_MODEL_KEY, &now), TB_RELEASE_WAIT);
 
-    h.last_us[TB_CRED_SAS_URL] = now.boot_us - 5 * S; /* asked twice for one start: idempotent */
+    h.first_us[TB_CRED_SAS_URL] = now.boot_us - 5 * S; /* asked twice for one start: idempotent */
     assert_int_equal(DECIDE(TB_CRED_SAS_URL), TB_RELEASE_GIVE);
-    h.last_us[TB_CRED_SAS_URL]--;
+    h.first_us[TB_CRED_SAS_URL]--;
     assert_int_equal(DECIDE(TB_CRED_SAS_URL), TB_RELEASE_RENEW);
     assert_int_equal(DECIDE(TB_CRED_MANIFEST_URL), TB_RELEASE_GIVE);
-    h.last_us[TB_CRED_MANIFEST_URL] = h.last_us[TB_CRED_MODEL_KEY] = 1;
+    h.first_us[TB_CRED_MANIFEST_URL] = h.first_us[TB_CRED_MODEL_KEY] = 1;
     assert_int_equal(DECIDE(TB_CRED_MANIFEST_URL), TB_RELEASE_RENEW);
     assert_int_equal(DECIDE(TB_CRED_MODEL_KEY), TB_RELEASE_GIVE);
 
