@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+for p in (HERE.parent, HERE.parent / "lib", HERE.parents[1] / "tests/integration"):
+    sys.path.insert(0, str(p))
