@@ -24,6 +24,7 @@ Actions. Request bodies are read to the end first unless said otherwise.
     cut(n)                                 forward, send n body bytes of the promised length, then close
     headers({"ETag": '"x"', "MD5": None})  forward, change (None: drop) response headers; e.g. a wrong Content-Range
     corrupt(at=0)                          forward, flip one bit of the response body's byte `at`
+    corrupt_upload(at=0)                   flip one bit of the request body's byte `at`, then forward
     delay(seconds)                         wait, then forward
     drip(size, seconds)                    forward, send the body in pieces of `size` with a pause between (slow loris)
     hold(event)                            wait for a threading.Event (or the proxy's end), then forward
@@ -77,6 +78,10 @@ def headers(changes):
 
 def corrupt(at=0):
     return Action("corrupt", at=at)
+
+
+def corrupt_upload(at=0):
+    return Action("corrupt_upload", at=at)
 
 
 def delay(seconds):
@@ -199,6 +204,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if name == "swallow":
             proxy.stopped.wait()
             raise _Gone
+        if name == "corrupt_upload" and action.at < len(body):
+            body = body[:action.at] + bytes([body[action.at] ^ 1]) + body[action.at + 1:]
         if name == "delay":
             proxy.stopped.wait(action.seconds)
         while name == "hold" and not action.event.wait(0.05) and not proxy.stopped.is_set():
