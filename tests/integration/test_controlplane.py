@@ -1,0 +1,541 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The development control plane as its clients and its operator see it, and its SAS against a real Azurite."""
+
+import concurrent.futures
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import time
+import urllib.parse
+
+import pytest
+
+import tbsys
+
+KEY = hashlib.sha256(b"controlplane test key").hexdigest()
+SHA = hashlib.sha256(b"ciphertext").hexdigest()
+ASSET = "tb-asset-1"
+
+
+class Server:
+    """tb-controlplane serve on a free port, and its command line."""
+
+    def __init__(self, directory, *options, tls=True, **daemon):
+        self.data = pathlib.Path(directory)
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        self.tls = tls
+        self.log = self.data.parent / f"{self.data.name}.log"
+        self.daemon = tbsys.Daemon([tbsys.program("tb-controlplane"), "serve", "--data", self.data, "--listen", "127.0.0.1:0",
+                                    *([] if tls else ["--http"]), *options], log=self.log, **daemon)
+
+    def start(self):
+        start = self.log.stat().st_size if self.log.exists() else 0
+        self.daemon.start().wait_notify("READY", "1")
+        line = tbsys.wait_for(lambda: re.search(r"ready on (https?)://127\.0\.0\.1:(\d+)", self.log.read_text()[start:]),
+                              what="the ready line")
+        assert line[1] == ("https" if self.tls else "http")
+        self.port = int(line[2])
+        return self
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *exc):
+        self.daemon.stop()
+
+    @property
+    def token(self):
+        return (self.data / "provider.token").read_text().strip()
+
+    def cli(self, *args, rc=0):
+        p = subprocess.run([tbsys.program("tb-controlplane"), *args, "--data", self.data], capture_output=True, text=True,
+                           timeout=60)
+        assert p.returncode == rc, (args, p.returncode, p.stdout, p.stderr)
+        return p.stdout if rc == 0 else p.stderr
+
+    def connection(self, ca=None, cert=None):
+        if not self.tls:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        context = ssl.create_default_context(cafile=str(ca or self.data / "ca.crt"))
+        if cert:
+            context.load_cert_chain(*cert)
+        return http.client.HTTPSConnection("localhost", self.port, timeout=20, context=context)
+
+    def call(self, method, path, body=None, headers=None, **tls):
+        c = self.connection(**tls)
+        try:
+            c.request(method, path, body=json.dumps(body) if isinstance(body, dict) else body, headers=headers or {})
+            r = c.getresponse()
+            data = r.read()
+            assert r.headers["Content-Type"] == "application/json"
+            return r.status, json.loads(data or "{}"), r.headers
+        finally:
+            c.close()
+
+    def register(self, ciphertext, manifest=None, asset=ASSET, token=None, **extra):
+        body = {"asset_id": asset, "decryption_key_hex": KEY,
+                "blob_urls": {"ciphertext": ciphertext, "manifest": manifest or ciphertext + ".json"},
+                "metadata": {"format": "tbenc/v1", "algo": "aes-256-gcm-chunked", "chunk_bytes": 4194304,
+                             "plaintext_bytes": 16777216, "sha256_ciphertext": SHA}, **extra}
+        return self.call("POST", "/api/v1/assets/register", body, {"Authorization": f"Bearer {token or self.token}"})
+
+    def authorize(self, contract="contract-allow", asset=ASSET, hw="4c4c4544-0051", **tls):
+        status, body, _ = self.call("POST", "/api/v1/license/authorize",
+                                    {"contract_id": contract, "asset_id": asset, "hw_id": hw,
+                                     "client_version": "sentinel/0.1.0"}, {"Content-Type": "application/json"}, **tls)
+        return status, body
+
+    def denied(self, contract, **kw):
+        status, body = self.authorize(contract, **kw)
+        assert status == 200 and body["status"] == "denied", body
+        assert "decryption_key_hex" not in body and "sas_url" not in body
+        return body["reason"]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """One server for the tests that only ask; the registered URLs are of a blob server without authentication."""
+    with Server(tmp_path_factory.mktemp("cp") / "data") as s:
+        status, body, _ = s.register("http://127.0.0.1:9000/artifacts/model.tbenc")
+        assert (status, body["status"], body["asset_id"]) == (201, "registered", ASSET)
+        yield s
+
+
+# -- the server ------------------------------------------------------------------------------------------------------
+
+def test_first_start_makes_private_files_and_the_next_keeps_them(tmp_path):
+    s = Server(tmp_path / "deep" / "data")
+    with s:
+        pass
+    assert s.daemon.rc == 0
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in s.data.iterdir()}
+    for name in ("provider.token", "master.key", "ca.key", "server.key", "controlplane.db"):
+        assert modes[name] == 0o600, (name, modes)
+    assert re.fullmatch("[0-9a-f]{64}", s.token)
+    keep = {n: (s.data / n).read_bytes() for n in ("provider.token", "master.key", "ca.crt", "server.crt", "server.key")}
+    with s:
+        assert s.call("GET", "/api/v1/health")[1] == {"status": "ok"}
+    assert keep == {n: (s.data / n).read_bytes() for n in keep}
+
+
+def test_survives_sigkill(tmp_path):
+    s = Server(tmp_path / "data").start()
+    assert s.register("https://blobs.example/c/b")[0] == 201
+    s.daemon.kill(signal.SIGKILL)
+    with s:
+        assert s.authorize()[1]["decryption_key_hex"] == KEY
+
+
+def test_inherited_listener(tmp_path):
+    with tbsys.tcp_listener() as sock:
+        s = Server(tmp_path / "data", listen={"http": sock})
+        with s:
+            assert s.port == sock.getsockname()[1]
+            assert s.call("GET", "/health")[1] == {"status": "healthy"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_foreign_ca_and_old_tls_are_refused(plain, tmp_path):
+    with pytest.raises(ssl.SSLCertVerificationError):
+        plain.call("GET", "/health", ca=tbsys.CA(tmp_path).cert)
+    context = ssl.create_default_context(cafile=str(plain.data / "ca.crt"))
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("DEFAULT@SECLEVEL=0")  # else OpenSSL refuses before the server can
+    with socket.create_connection(("127.0.0.1", plain.port)) as raw, pytest.raises(ssl.SSLError, match="ALERT"):
+        context.wrap_socket(raw, server_hostname="localhost")
+
+
+def test_given_certificate_and_further_names(tmp_path):
+    ca = tbsys.CA(tmp_path / "ca")
+    cert, key = ca.issue("cp")
+    with Server(tmp_path / "a", "--tls-cert", cert, "--tls-key", key) as s:
+        assert s.call("GET", "/health", ca=ca.cert)[0] == 200
+        assert not (s.data / "ca.crt").exists()
+    with Server(tmp_path / "b", "--name", "cp.example") as s:
+        context = ssl.create_default_context(cafile=str(s.data / "ca.crt"))
+        with socket.create_connection(("127.0.0.1", s.port)) as raw:
+            context.wrap_socket(raw, server_hostname="cp.example").close()
+
+
+def test_client_certificates(tmp_path):
+    with Server(tmp_path / "data", "--client-auth") as s:
+        assert s.register("https://blobs.example/c/b")[0] == 201  # the token is enough here
+        assert s.call("GET", "/api/v1/health")[0] == 200
+        status, body = s.authorize()
+        assert (status, body["reason"]) == (401, "client_certificate_required")
+        cert, key = s.cli("issue-client", "gpu-1").split()
+        status, body = s.authorize(cert=(cert, key))
+        assert (status, body["status"]) == (200, "authorized")
+        assert json.loads(s.cli("log", "--json"))[-1]["client_name"] == "gpu-1"
+        foreign = tbsys.CA(tmp_path / "foreign").issue("gpu-1")
+        server = (s.data / "server.crt", s.data / "server.key")  # of the right CA, for the wrong purpose
+        for cert in (foreign, server):
+            status, body = s.authorize(cert=cert)
+            assert (status, body["reason"]) == (403, "client_certificate_untrusted")
+    ca = tbsys.CA(tmp_path / "clients")
+    with Server(tmp_path / "data", "--client-ca", ca.cert) as s:
+        assert s.authorize(cert=ca.issue("n"))[1]["status"] == "authorized"
+        assert s.authorize(cert=(s.data / "client-gpu-1.crt", s.data / "client-gpu-1.key"))[0] == 403
+
+
+# -- the API ---------------------------------------------------------------------------------------------------------
+
+def test_authorized_and_denied_shapes(plain):
+    before = time.time()
+    status, body = plain.authorize()
+    assert status == 200
+    assert set(body) == {"status", "sas_url", "manifest_url", "decryption_key_hex", "expires_at"}
+    assert body["status"] == "authorized" and body["decryption_key_hex"] == KEY
+    assert body["sas_url"] == "http://127.0.0.1:9000/artifacts/model.tbenc"
+    assert body["manifest_url"] == "http://127.0.0.1:9000/artifacts/model.tbenc.json"
+    end = time.mktime(time.strptime(body["expires_at"], "%Y-%m-%dT%H:%M:%SZ")) - time.timezone
+    assert before + 3590 < end < time.time() + 3610
+    assert plain.denied("contract-deny") == "contract_invalid"
+    assert plain.denied("contract-unknown") == "contract_invalid"
+    assert plain.denied("contract-allow", asset="never-registered") == "asset_unknown"
+
+
+def test_registration_needs_the_token_and_replaces(plain):
+    url = "http://127.0.0.1:9000/artifacts/other.tbenc"
+    status, body, headers = plain.register(url, asset="other", token="0" * 64)
+    assert (status, body["error"]) == (401, "unauthorized") and headers["WWW-Authenticate"].startswith("Bearer")
+    assert plain.denied("contract-allow", asset="other") == "asset_unknown"
+    assert plain.register(url, asset="other")[0] == 201
+    assert plain.register(url + "2", asset="other", manifest_sha256=SHA)[0] == 200
+    body = plain.authorize(asset="other")[1]
+    assert body["sas_url"] == url + "2" and body["manifest_sha256"] == SHA
+    status, body, _ = plain.register(url + "?sv=1&sig=abc", asset="other")
+    assert (status, body["error"]) == (400, "invalid_request") and "blob_urls.ciphertext" in body["details"]
+    assert "abc" not in json.dumps(body)
+    assert plain.authorize(asset="other")[1]["sas_url"] == url + "2"
+
+
+def test_bad_bodies_paths_and_methods(plain):
+    for body in (None, b"", b"{", b"[]", b"null", b"\0", b"[" * 5000, b'{"contract_id":"a","contract_id":"a"}'):
+        status, answer, _ = plain.call("POST", "/api/v1/license/authorize", body)
+        assert (status, answer["status"], answer["reason"]) == (400, "denied", "invalid_request"), body
+    assert plain.call("GET", "/nothing")[0] == 404
+    status, _, headers = plain.call("GET", "/api/v1/license/authorize")
+    assert status == 405 and headers["Allow"] == "POST"
+    assert plain.call("PUT", "/api/v1/health", b"x")[0] == 405
+    status, _, headers = plain.call("HEAD", "/api/v1/health")
+    assert status == 200 and headers["Cache-Control"] == "no-store"
+
+
+def test_bodies_are_capped(plain):
+    exact = b'{"x":"' + b"a" * (65536 - 8) + b'"}'
+    assert len(exact) == 65536
+    assert plain.call("POST", "/api/v1/license/authorize", exact)[0] == 400
+    status, body, _ = plain.call("POST", "/api/v1/license/authorize", exact + b" ")
+    assert (status, body["error"]) == (413, "payload_too_large")
+    c = plain.connection()
+    c.request("POST", "/api/v1/license/authorize", body=iter([exact] * 4), encode_chunked=True,
+              headers={"Transfer-Encoding": "chunked"})
+    assert c.getresponse().status == 413
+    c.close()
+    # without the token nothing is read at all
+    assert plain.call("POST", "/api/v1/assets/register", b"x" * 200000)[0] == 401
+
+
+def test_stalled_clients_hold_nobody_up(plain):
+    stalled = []
+    for i in range(40):
+        c = plain.connection()
+        c.connect()
+        c.sock.sendall(b"POST /api/v1/license/authorize HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"[:40 + i])
+        stalled.append(c)
+    assert plain.authorize()[1]["status"] == "authorized"
+    for c in stalled:
+        c.close()
+
+
+# -- contracts, by the command line while serving ---------------------------------------------------------------------
+
+def test_contract_life(plain):
+    plain.cli("contract", "add", "life", "--asset", ASSET, "--lease-seconds", "600", "--expires-in", "1h")
+    assert plain.authorize("life")[1]["status"] == "authorized"
+    assert "exists" in plain.cli("contract", "add", "life", "--asset", ASSET, rc=64)
+    plain.cli("contract", "deny", "life", "--reason", "subscription_inactive")
+    assert plain.denied("life") == "subscription_inactive"
+    plain.cli("contract", "allow", "life")
+    assert plain.authorize("life")[1]["status"] == "authorized"
+    plain.cli("contract", "revoke", "life")
+    assert plain.denied("life") == "contract_revoked"
+    plain.cli("contract", "allow", "life")
+    plain.cli("contract", "shorten", "life", "--lease-seconds", "5")
+    end = time.strptime(plain.authorize("life")[1]["expires_at"], "%Y-%m-%dT%H:%M:%SZ")
+    assert time.mktime(end) - time.timezone <= time.time() + 5
+    assert "600" not in plain.cli("contract", "shorten", "life", "--lease-seconds", "600", rc=64)
+    plain.cli("contract", "shorten", "life", "--expires-in", "1ms")
+    tbsys.wait_for(lambda: plain.authorize("life")[1]["status"] == "denied", what="the contract to end")
+    assert plain.denied("life") == "contract_expired"
+    plain.cli("contract", "add", "life", "--asset", "another", "--replace")
+    assert plain.denied("life") == "asset_mismatch"
+    row = [c for c in json.loads(plain.cli("contract", "list", "--json")) if c["contract_id"] == "life"][0]
+    assert row["state"] == "active" and row["asset_id"] == "another" and row["lease_seconds"] == 3600
+    assert "contract-deny" in plain.cli("contract", "list")
+
+
+def test_machines_per_contract(plain):
+    plain.cli("contract", "add", "two", "--asset", ASSET, "--max-hw", "2")
+    assert [plain.authorize("two", hw=h)[1]["status"] for h in ("h1", "h2", "h1")] == ["authorized"] * 3
+    assert plain.denied("two", hw="h3") == "hw_limit_reached"
+    plain.cli("contract", "unbind", "two")
+    assert plain.authorize("two", hw="h3")[1]["status"] == "authorized"
+
+
+def test_log_says_who_asked(plain):
+    plain.authorize("contract-allow", hw="machine-a")
+    plain.authorize("contract-deny", hw="machine-b")
+    a, b = json.loads(plain.cli("log", "--json", "--limit", "2"))
+    assert (a["status"], a["hw_id"], a["contract_id"], a["peer"]) == ("authorized", "machine-a", "contract-allow", "127.0.0.1")
+    assert (b["status"], b["hw_id"], b["reason"]) == ("denied", "machine-b", "contract_invalid")
+    assert ASSET in plain.cli("asset", "list")
+    assert KEY not in plain.cli("asset", "list", "--json")
+
+
+def test_many_clients_and_the_command_line_at_once(plain):
+    plain.cli("contract", "add", "busy", "--asset", ASSET)
+
+    def ask(i):
+        return plain.authorize("busy", hw=f"h{i % 5}")
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(ask, i) for i in range(60)]
+        for _ in range(6):
+            plain.cli("contract", "deny", "busy")
+            plain.cli("contract", "allow", "busy")
+        for a in answers:
+            status, body = a.result()
+            assert status == 200 and body["status"] in ("authorized", "denied"), body
+    assert plain.authorize("busy")[1]["status"] == "authorized"
+
+
+def test_a_locked_database_is_a_503(tmp_path):
+    """What holds the lock longer than the server waits is another process, as an operator's sqlite3 would be."""
+    import sqlite3
+    with Server(tmp_path / "data") as s:
+        assert s.register("https://blobs.example/c/b")[0] == 201
+        db = sqlite3.connect(s.data / "controlplane.db", isolation_level=None)
+        db.execute("BEGIN IMMEDIATE")
+        status, body, headers = s.call("POST", "/api/v1/license/authorize",
+                                       {"contract_id": "contract-allow", "asset_id": ASSET, "hw_id": "h"})
+        assert (status, body["reason"], headers["Retry-After"]) == (503, "busy", "1")
+        db.execute("ROLLBACK")
+        db.close()
+        assert s.authorize()[1]["status"] == "authorized"
+
+
+def test_seed_resets_only_its_own(tmp_path):
+    s = Server(tmp_path / "data", "--seed")
+    s.cli("contract", "add", "mine", "--asset", "*")
+    s.cli("contract", "deny", "contract-allow")
+    with s:
+        states = {c["contract_id"]: c["state"] for c in json.loads(s.cli("contract", "list", "--json"))}
+    assert states == {"contract-allow": "active", "contract-deny": "denied", "mine": "active"}
+
+
+# -- SAS against a real blob service -----------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module", params=["http", "https"])
+def blobs(request, tmp_path_factory):
+    d = tmp_path_factory.mktemp(f"azurite-{request.param}")
+    tls = tbsys.CA(d / "ca").issue("azurite") if request.param == "https" else None
+    a = tbsys.Azurite(d / "data", tls=tls)
+    a.start()
+    try:
+        a.create_container("models")
+        a.put_blob("models/asset/model.tbenc", b"ciphertext")
+        a.put_blob("models/asset/other.tbenc", b"other")
+        a.put_blob("models/a%20b%2Bc/%C3%A4.tbenc", b"odd name")
+        (d / "key").write_text(a.key + "\n")
+        os.chmod(d / "key", 0o600)
+        yield a, d
+    finally:
+        a.stop()
+
+
+def fetch(url, method="GET", host=None, body=None):
+    """Status and body of an exact URL, without a normalising client in between. host: what to connect to."""
+    u = urllib.parse.urlsplit(url)
+    target = host or u.hostname
+    c = (http.client.HTTPSConnection(target, u.port, context=ssl._create_unverified_context(), timeout=30)
+         if u.scheme == "https" else http.client.HTTPConnection(target, u.port, timeout=30))
+    try:
+        c.request(method, u.path + (f"?{u.query}" if u.query else ""), body=body,
+                  headers={"Host": u.netloc, "x-ms-version": "2024-11-04", "x-ms-blob-type": "BlockBlob"})
+        r = c.getresponse()
+        return r.status, r.read()
+    finally:
+        c.close()
+
+
+def sas_server(blobs, tmp_path, *options):
+    a, d = blobs
+    return a, Server(tmp_path / "data", "--storage-account", a.account, "--storage-key-file", d / "key", *options)
+
+
+def test_sas_reads_this_blob_and_nothing_else(blobs, tmp_path):
+    a, server = sas_server(blobs, tmp_path)
+    url = f"{a.endpoint}/models/asset/model.tbenc"
+    with server as s:
+        assert s.register(url, f"{a.endpoint}/models/asset/other.tbenc")[0] == 201
+        body = s.authorize()[1]
+        sas = body["sas_url"]
+        assert fetch(url)[0] in (401, 403, 404)  # the blob is not public
+        assert fetch(sas) == (200, b"ciphertext")
+        assert fetch(body["manifest_url"]) == (200, b"other")
+        assert fetch(sas, "HEAD")[0] == 200
+        assert fetch(sas, "PUT", body=b"overwritten")[0] == 403
+        assert fetch(sas, "DELETE")[0] == 403
+        assert fetch(sas.replace("asset/model.tbenc", "asset/other.tbenc"))[0] == 403
+        assert fetch(sas.replace("sp=r", "sp=rw"))[0] == 403
+        q = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(sas).query))
+        assert fetch(sas.replace(q["se"], "2099-01-01T00:00:00Z"))[0] == 403
+        flipped = ("B" if q["sig"][0] == "A" else "A") + q["sig"][1:]
+        assert fetch(sas.replace(urllib.parse.quote(q["sig"], safe=""), urllib.parse.quote(flipped, safe="")))[0] == 403
+        assert q["spr"] == ("https" if a.tls else "https,http")
+        st, se = (time.mktime(time.strptime(q[k], "%Y-%m-%dT%H:%M:%SZ")) for k in ("st", "se"))
+        assert se - st == 3600 + 300
+
+
+def test_sas_of_a_host_style_url(blobs, tmp_path):
+    a, server = sas_server(blobs, tmp_path)
+    base = f"{'https' if a.tls else 'http'}://{a.account}.blob.localhost:{a.port}"
+    with server as s:
+        assert s.register(f"{base}/models/asset/model.tbenc")[0] == 201
+        sas = s.authorize()[1]["sas_url"]
+        assert sas.startswith(base)
+        assert fetch(sas, host="127.0.0.1") == (200, b"ciphertext")
+        assert fetch(sas.replace("model.tbenc", "other.tbenc"), host="127.0.0.1")[0] == 403
+
+
+def test_sas_of_an_odd_name(blobs, tmp_path):
+    a, server = sas_server(blobs, tmp_path)
+    with server as s:
+        assert s.register(f"{a.endpoint}/models/a%20b%2Bc/%C3%A4.tbenc")[0] == 201
+        assert fetch(s.authorize()[1]["sas_url"]) == (200, b"odd name")
+
+
+def test_sas_expires(blobs, tmp_path):
+    a, server = sas_server(blobs, tmp_path, "--sas-seconds", "2")
+    with server as s:
+        s.register(f"{a.endpoint}/models/asset/model.tbenc")
+        assert tbsys.wait_for(lambda: fetch(s.authorize()[1]["sas_url"])[0] == 200, 10, "a SAS that is fresh")
+        sas = s.authorize()[1]["sas_url"]
+        tbsys.wait_for(lambda: fetch(sas)[0] == 403, 15, "the SAS to expire")
+
+
+def test_blobs_of_other_servers_stay_unsigned_and_are_warned_about(blobs, tmp_path):
+    a, server = sas_server(blobs, tmp_path)
+    with server as s:
+        s.register("https://elsewhere.example/c/b")
+        assert s.authorize()[1]["sas_url"] == "https://elsewhere.example/c/b"
+        assert "without a SAS" in s.daemon.log_text()
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
+
+def test_secrets_are_nowhere(blobs, tmp_path):
+    a, server = sas_server(blobs, tmp_path, "--log-level", "debug")
+    with server as s:
+        assert s.register(f"{a.endpoint}/models/asset/model.tbenc")[0] == 201
+        sas = s.authorize()[1]["sas_url"]
+        s.register(f"{a.endpoint}/models/asset/model.tbenc", token="f" * 64)
+        proc = pathlib.Path(f"/proc/{s.daemon.pid}")
+        seen = {n: (proc / n).read_bytes() for n in ("cmdline", "environ")}
+        seen["log"] = s.daemon.log_text().encode()
+        seen["listings"] = "".join(s.cli(*c, "--json") for c in (("log",), ("asset", "list"), ("contract", "list"))).encode()
+        secret = {"key": KEY.encode(), "key bytes": bytes.fromhex(KEY), "token": s.token.encode(), "wrong token": b"f" * 64,
+                  "storage key": a.key.encode(), "signature": urllib.parse.urlsplit(sas).query.rpartition("sig=")[2].encode()}
+        for f in s.data.iterdir():
+            seen[f.name] = f.read_bytes()
+        for where, data in seen.items():
+            for what, value in secret.items():
+                if (where, what) != ("provider.token", "token"):
+                    assert value not in data, f"{what} in {where}"
+        limits = (proc / "limits").read_text()
+        assert re.search(r"Max core file size\s+[01]\s", limits)
+
+
+def test_a_lost_master_key_is_said(tmp_path):
+    s = Server(tmp_path / "data")
+    with s:
+        assert s.register("https://blobs.example/c/b")[0] == 201
+    (s.data / "master.key").unlink()
+    with s:
+        status, body = s.authorize()
+        assert (status, body["reason"]) == (500, "server_configuration_error") and "decryption_key_hex" not in body
+        assert "master.key" in s.daemon.log_text() and ASSET in s.daemon.log_text()
+
+
+# -- mistakes on the command line --------------------------------------------------------------------------------------
+
+def run(*args):
+    p = subprocess.run([tbsys.program("tb-controlplane"), *map(str, args)], capture_output=True, text=True, timeout=30)
+    return p.returncode, p.stdout, p.stderr
+
+
+@pytest.mark.parametrize("args, says", [
+    ([], "Usage"), (["nonsense"], "unknown command"), (["contract", "nonsense"], "unknown command \"contract nonsense\""),
+    (["contract", "list"], "--data DIR is missing"),
+    (["contract", "deny", "--data", "D"], "CONTRACT is missing"),
+    (["contract", "deny", "a b", "--data", "D"], "does not match"),
+    (["contract", "add", "c", "--data", "D"], "--asset ID is missing"),
+    (["contract", "add", "c", "--asset", "../x", "--data", "D"], "does not match"),
+    (["contract", "add", "c", "--asset", "a", "--expires", "tomorrow", "--data", "D"], "2026-12-31"),
+    (["contract", "add", "c", "--asset", "a", "--lease-seconds", "0", "--data", "D"], "number from 1"),
+    (["contract", "shorten", "contract-allow", "--data", "D"], "give --lease-seconds"),
+    (["contract", "list", "extra", "--data", "D"], "unexpected argument"),
+    (["serve", "--data", "D", "--listen", "8080"], "HOST:PORT"),
+    (["serve", "--data", "D", "--http", "--tls-auto"], "exclude each other"),
+    (["serve", "--data", "D", "--tls-cert", "x"], "go together"),
+    (["serve", "--data", "D", "--storage-account", "x"], "go together"),
+    (["serve", "--data", "D", "--storage-account", "UPPER", "--storage-key-file", "k"], "lower-case"),
+    (["serve", "--data", "D", "--sas-seconds", "5"], "need --storage-account"),
+    (["serve", "--data", "D", "--name", "x,IP:1.2.3.4"], "neither a host name nor an address"),
+    (["serve", "--data", "D", "--client-ca", "x", "--http"], "need TLS"),
+    (["serve", "--data", "D", "--nonsense"], "--nonsense"),
+    (["serve", "--data"], "missing after --data"),
+    (["issue-client", "../x", "--data", "D"], "does not match"),
+])
+def test_usage_errors(tmp_path, args, says):
+    rc, out, err = run(*[tmp_path / "d" if a == "D" else a for a in args])
+    assert rc == 64 and says in err and out == "", (rc, out, err)
+
+
+def test_configuration_errors(tmp_path):
+    d = tmp_path / "d"
+    assert run("contract", "list", "--data", d)[0] == 0
+    assert run("contract", "revoke", "nobody", "--data", d)[0] == 66
+    (tmp_path / "key").write_text("not base64 !")
+    for args, says in ((["--storage-account", "acct", "--storage-key-file", tmp_path / "key"], "base64"),
+                       (["--storage-account", "acct", "--storage-key-file", tmp_path / "none"], "No such file"),
+                       (["--tls-cert", tmp_path / "key", "--tls-key", tmp_path / "key"], "PEM")):
+        rc, out, err = run("serve", "--data", d, "--listen", "127.0.0.1:0", *args)
+        assert rc == 78 and says in err and "ready" not in out, (args, rc, err)
+    with tbsys.tcp_listener() as busy:
+        rc, _, err = run("serve", "--data", d, "--listen", f"127.0.0.1:{busy.getsockname()[1]}")
+        assert rc == 78 and "Address already in use" in err
+    os.chmod(d / "master.key", 0o644)
+    rc, _, err = run("serve", "--data", d, "--listen", "127.0.0.1:0")
+    assert rc == 78 and "chmod 600" in err
+    (tmp_path / "file").write_text("")
+    rc, _, err = run("contract", "list", "--data", tmp_path / "file")
+    assert rc == 74 and str(tmp_path / "file") in err
+
+
+def test_help_of_every_command():
+    rc, out, _ = run("--help")
+    assert rc == 0
+    for words in re.findall(r"^  ([a-z-]+(?: [a-z]+)?)(?: [A-Z]+)?  ", out, re.M):
+        rc, text, err = run(*words.split(), "--help")
+        assert rc == 0 and text.startswith(f"Usage: tb-controlplane {words}") and err == "", words
