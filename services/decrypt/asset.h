@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The hydrated asset, as tb-decrypt sees it: manifest and ciphertext in TB_TARGET_DIR, and what binds them to the
+ * contract, the client and the configuration. */
+#ifndef TB_DECRYPT_ASSET_H
+#define TB_DECRYPT_ASSET_H
+
+#include <stdint.h>
+
+#include "config.h"
+#include "deliver.h"
+#include "secret.h"
+#include "tbenc.h"
+
+struct tb_asset {
+    struct tbenc_manifest *manifest; /* owned */
+    int fd;                          /* ciphertext, read-only; owned */
+};
+#define TB_ASSET_INIT                                                                                        \
+    {                                                                                                        \
+        .fd = -1                                                                                             \
+    }
+
+/* Reads and checks the manifest: its SHA-256 against the credential manifest-sha256 (`none`: not bound) and against the
+ * client's, its asset_id against TB_ASSET_ID; then opens the ciphertext and checks its size.
+ * 0 or an exit code: 66 something is not there; 74; 75 the client read another manifest; 76 integrity; 77; 78. */
+int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
+                  struct tb_asset *ret, struct tb_deliver_reply *reply);
+void tb_asset_clear(struct tb_asset *a);
+
+/* The credential model-key. 0; 77 when it is refused (empty, or not 32 bytes); 78 when the unit has none. */
+int tb_asset_key(struct tb_key *ret, struct tb_deliver_reply *reply);
+
+#endif

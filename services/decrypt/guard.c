@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "guard.h"
+
+#include <poll.h>
+#include <stdint.h>
+#include <sys/eventfd.h>
+
+#include "macros.h"
+
+#define PATIENCE_MS 1000
+
+static void *watch(void *arg)
+{
+    struct tb_guard *g = arg;
+    struct pollfd p[] = {
+        {.fd = g->stop_fd, .events = POLLIN},
+        {.fd = g->signal_fd, .events = POLLIN},
+        {.fd = g->sock, .events = POLLRDHUP},
+    };
+
+    while (poll(p, ARRAY_SIZE(p), -1) < 0)
+        if (errno != EINTR)
+            return NULL;
+    if (p[0].revents)
+        return NULL;
+    atomic_store(&g->cause, p[1].revents ? TB_GUARD_SIGNAL : TB_GUARD_CLIENT);
+    if (poll(p, 1, PATIENCE_MS) == 0)
+        g->last_resort(g->ctx);
+    return NULL;
+}
+
+int tb_guard_start(struct tb_guard *g)
+{
+    int r;
+
+    atomic_init(&g->cause, TB_GUARD_NONE);
+    g->stop_fd = eventfd(0, EFD_CLOEXEC);
+    if (g->stop_fd < 0)
+        return -errno;
+    r = pthread_create(&g->thread, NULL, watch, g);
+    if (r != 0)
+        g->stop_fd = tb_close(g->stop_fd);
+    return -r;
+}
+
+void tb_guard_stop(struct tb_guard *g)
+{
+    (void)eventfd_write(g->stop_fd, 1);
+    (void)pthread_join(g->thread, NULL);
+    g->stop_fd = tb_close(g->stop_fd);
+}
+
+enum tb_guard_cause tb_guard_cancelled(struct tb_guard *g)
+{
+    return atomic_load(&g->cause);
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tb-decrypt: activated by a connection, decrypts the hydrated asset once into the descriptors its client passes, answers
+ * and exits. No network, no capability, no place to write: design section 3. */
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+
+#include "config.h"
+#include "exit.h"
+#include "fdpass.h"
+#include "io.h"
+#include "log.h"
+#include "notify.h"
+#include "secret.h"
+#include "serve.h"
+#include "tbenc.h"
+
+static const char help[] =
+    "Usage: tb-decrypt [--help | --version]\n"
+    "\n"
+    "Decrypts the asset in $TB_TARGET_DIR once, into the descriptors that the first client of the decrypt "
+    "socket\n"
+    "passes, answers and exits. Settings come from the environment; the key from the credential model-key.\n"
+    "\n"
+    "The socket is inherited (LISTEN_FDNAMES=decrypt), or bound at $TB_RUN_DIR/tb-decrypt.sock.\n"
+    "\n"
+    "Exit status: 0 delivered, 64 malformed request, 66 no ciphertext yet, 74 I/O, 75 try again, 76 the data "
+    "is not\n"
+    "authentic, 77 the key is refused, 78 configuration. See tb-decrypt(8).\n";
+
+/* systemd starts us again at once while the connection that activated us is queued, so it is answered on every way out,
+ * also when the configuration is bad. */
+static void answer_unserved(void)
+{
+    int fd = tb_listen_fd("decrypt"), sock;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    if (fd < 0 || poll(&p, 1, 0) <= 0)
+        return;
+    sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+    if (sock < 0)
+        return;
+    tb_serve_refusal(sock, TB_EXIT_CONFIG, "tb-decrypt could not start; 'journalctl -u tb-decrypt' says why");
+    tb_close(sock);
+}
+
+static bool served;
+
+static void at_exit(void)
+{
+    if (!served)
+        answer_unserved();
+}
+
+static int block_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
+        return -EINVAL;
+    (void)signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* An asset may have thousands of files; each is a descriptor here. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0)
+        return;
+    l.rlim_cur = MIN(l.rlim_max, (rlim_t)(TBENC_FILES_MAX + 512));
+    (void)setrlimit(RLIMIT_NOFILE, &l);
+}
+
+/* The listener; *ret_path is set when it was bound here and must be removed. */
+static int get_listener(const struct tb_config *c, char **ret_path)
+{
+    _cleanup_free_ char *path = NULL;
+    int fd = tb_listen_fd("decrypt");
+
+    if (fd >= 0)
+        return fd;
+    path = tb_path_join(c->run_dir, "tb-decrypt.sock");
+    if (!path)
+        return -ENOMEM;
+    fd = tb_mkdir_p(c->run_dir, 0755);
+    if (fd >= 0)
+        fd = tb_unix_listen(path, SOCK_SEQPACKET, 0600);
+    if (fd < 0) {
+        tb_error("cannot listen on %s: %s", path, strerror(-fd));
+        return fd;
+    }
+    *ret_path = TAKE_PTR(path);
+    return fd;
+}
+
+/* The one client. -ECANCELED when SIGTERM came first. */
+static int accept_client(int listener, int signal_fd)
+{
+    for (;;) {
+        struct pollfd p[] = {{.fd = listener, .events = POLLIN}, {.fd = signal_fd, .events = POLLIN}};
+        int sock;
+
+        if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+            return -errno;
+        if (p[1].revents)
+            return -ECANCELED;
+        if (!p[0].revents)
+            continue;
+        sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        if (sock >= 0 || (errno != EINTR && errno != EAGAIN && errno != ECONNABORTED))
+            return sock >= 0 ? sock : -errno;
+    }
+}
+
+static void unlink_freep(char **path)
+{
+    if (*path)
+        (void)unlink(*path);
+    tb_freep(path);
+}
+
+static int run(const struct tb_config *c)
+{
+    _cleanup_(unlink_freep) char *path = NULL;
+    _cleanup_close_ int signal_fd = block_signals(), listener = -1, sock = -1;
+
+    if (signal_fd < 0) {
+        tb_error("cannot watch signals: %s", strerror(errno));
+        return TB_EXIT_IOERR;
+    }
+    raise_descriptor_limit();
+    listener = get_listener(c, &path);
+    if (listener < 0)
+        return TB_EXIT_CONFIG;
+    if (path)
+        tb_notify_ready("Waiting for a client on %s", path);
+    sock = accept_client(listener, signal_fd);
+    if (sock == -ECANCELED)
+        return TB_EXIT_OK;
+    if (sock < 0) {
+        tb_error("cannot accept: %s", strerror(-sock));
+        return TB_EXIT_IOERR;
+    }
+    served = true;
+    listener = tb_close(listener); /* who comes now waits for the next activation, or is told at once */
+    if (!path)
+        tb_notify_ready("Serving a client");
+    return tb_serve(c, sock, signal_fd);
+}
+
+int main(int argc, char **argv)
+{
+    _cleanup_config_ struct tb_config config = {0};
+
+    tb_secret_init();
+    if (atexit(at_exit) != 0)
+        return TB_EXIT_IOERR;
+    tb_config_main(argc, argv, "tb-decrypt", help, &config);
+    return run(&config);
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* RUN/tb-decrypt/progress.json and STATUS=: docs/contracts.md, "Directories and files". */
+#ifndef TB_DECRYPT_REPORT_H
+#define TB_DECRYPT_REPORT_H
+
+#include <stdint.h>
+
+#include "config.h"
+#include "notify.h"
+
+struct tb_report {
+    char *dir; /* owned; NULL: the directory cannot be had, and only the log tells */
+    uint64_t done, total, last_us;
+    struct tb_progress progress;
+};
+
+/* Logs, and goes on without the file, when the directory cannot be made. */
+void tb_report_open(struct tb_report *r, const struct tb_config *c);
+/* From the progress callback; writes the file once a second. */
+void tb_report_update(struct tb_report *r, uint64_t done, uint64_t total);
+/* state is "decrypting", "complete" or "failed", reason NULL but for the last. */
+void tb_report_state(struct tb_report *r, const char *state, const char *reason);
+void tb_report_close(struct tb_report *r);
+
+#endif

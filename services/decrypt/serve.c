@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "asset.h"
+#include "guard.h"
+#include "log.h"
+#include "outputs.h"
+#include "report.h"
+#include "secret.h"
+#include "units.h"
+#include "verdict.h"
+
+#define REQUEST_TIMEOUT_US (10 * TB_USEC_PER_SEC)
+
+/* Everything one delivery owns. */
+struct delivery {
+    const struct tb_config *config;
+    int sock;
+    struct tb_deliver_request request;
+    struct tb_outputs out;
+    struct tb_asset asset;
+    struct tb_key *key; /* secret memory; wiped when it is freed */
+    struct tb_deliver_reply reply;
+    struct tb_report report;
+    struct tb_guard guard;
+};
+
+static void delivery_clear(struct delivery *d)
+{
+    tb_secret_freep(&d->key);
+    tb_asset_clear(&d->asset);
+    tb_outputs_clear(&d->out);
+    tb_report_close(&d->report);
+}
+
+static int stopped(struct delivery *d, enum tb_guard_cause cause)
+{
+    return tb_refuse(&d->reply, TB_EXIT_TEMPFAIL,
+                     cause == TB_GUARD_SIGNAL ? "stopped before the end"
+                                              : "the client went away before the end");
+}
+
+/* The decryption is blocked in a write and cannot be asked to stop: the process ends, and the key with it. */
+static void give_up(void *ctx)
+{
+    struct delivery *d = ctx;
+
+    tb_key_erase(d->key);
+    tb_outputs_truncate(&d->out);
+    (void)stopped(d, tb_guard_cancelled(&d->guard));
+    tb_report_state(&d->report, "failed", d->reply.message);
+    tb_error("%s", d->reply.message);
+    tb_reply_send(d->sock, &d->reply);
+    _exit((int)d->reply.status);
+}
+
+static int on_progress(void *ctx, uint64_t done, uint64_t total)
+{
+    struct delivery *d = ctx;
+
+    tb_report_update(&d->report, done, total);
+    return tb_guard_cancelled(&d->guard) != TB_GUARD_NONE;
+}
+
+static int explain(struct delivery *d, int r, const struct tbenc_error *e)
+{
+    const char *why = e->message[0] ? e->message : strerror(-r);
+
+    if (tb_guard_cancelled(&d->guard) != TB_GUARD_NONE)
+        return stopped(d, tb_guard_cancelled(&d->guard));
+    switch (r) {
+    case -EBADMSG:
+    case -EINVAL:
+    case -EFBIG:
+        return tb_refuse(&d->reply, TB_EXIT_DATAERR, "%s: %s", d->asset.manifest->weights_filename, why);
+    case -EPIPE:
+        return tb_refuse(&d->reply, TB_EXIT_TEMPFAIL,
+                         "the reader closed the FIFO after %" PRIu64 " of %" PRIu64 " bytes", d->report.done,
+                         d->asset.manifest->plaintext_bytes);
+    case -ENOSPC:
+        return tb_refuse(&d->reply, TB_EXIT_IOERR, "the memory file system is full: %s", why);
+    default:
+        return tb_refuse(&d->reply, TB_EXIT_IOERR, "%s", why);
+    }
+}
+
+static int decrypt(struct delivery *d)
+{
+    struct tbenc_open_params p = {
+        .manifest = d->asset.manifest, .key = d->key->b, .progress = on_progress, .progress_ctx = d};
+    struct tbenc_error e = {0};
+    int r;
+
+    r = tb_guard_start(&d->guard);
+    if (r < 0)
+        return tb_refuse(&d->reply, TB_EXIT_IOERR, "cannot start a thread: %s", strerror(-r));
+    r = d->request.mode == TB_DELIVER_FIFO ? tbenc_open_stream(&p, d->asset.fd, d->out.fd[0], &e)
+                                           : tbenc_open_files(&p, d->asset.fd, d->out.fd, d->out.n, &e);
+    tb_guard_stop(&d->guard);
+    tb_secret_freep(&d->key);
+    if (r < 0) {
+        tb_outputs_truncate(&d->out);
+        return explain(d, r, &e);
+    }
+    d->reply.bytes = d->asset.manifest->plaintext_bytes;
+    return 0;
+}
+
+/* The key is fetched last: it is in memory only while it is used. */
+static int deliver(struct delivery *d)
+{
+    int r = tb_outputs_receive(d->sock, REQUEST_TIMEOUT_US, &d->request, &d->out, &d->reply);
+
+    if (r != 0)
+        return r;
+    r = tb_asset_open(d->config, d->request.manifest_sha256, &d->asset, &d->reply);
+    if (r != 0)
+        return r;
+    d->report.total = d->asset.manifest->plaintext_bytes;
+    r = tb_outputs_check(&d->out, d->request.mode, d->asset.manifest, &d->reply);
+    if (r != 0)
+        return r;
+    d->key = tb_secret_alloc(sizeof(*d->key));
+    if (!d->key)
+        return tb_refuse(&d->reply, TB_EXIT_IOERR, "out of memory");
+    r = tb_asset_key(d->key, &d->reply);
+    if (r != 0)
+        return r;
+    tb_info("decrypting %s for mode %s, %zu descriptor%s", d->asset.manifest->asset_id,
+            d->request.mode == TB_DELIVER_FIFO ? "fifo" : "dir", d->out.n, d->out.n == 1 ? "" : "s");
+    tb_report_state(&d->report, "decrypting", NULL);
+    return decrypt(d);
+}
+
+int tb_serve(const struct tb_config *c, int sock, int signal_fd)
+{
+    _cleanup_(delivery_clear) struct delivery d = {
+        .config = c, .sock = sock, .asset = TB_ASSET_INIT, .guard = {.sock = sock, .signal_fd = signal_fd}};
+    int r;
+
+    d.guard.last_resort = give_up;
+    d.guard.ctx = &d;
+    tb_report_open(&d.report, c);
+    r = deliver(&d);
+    /* The client seals and remounts when it has the answer: nothing may be open for writing then. */
+    tb_outputs_clear(&d.out);
+    if (r == 0) {
+        d.report.done = d.report.total;
+        tb_progress_finish(&d.report.progress, d.report.done);
+    } else {
+        tb_error("%s", d.reply.message);
+    }
+    tb_report_state(&d.report, r == 0 ? "complete" : "failed", r == 0 ? NULL : d.reply.message);
+    tb_reply_send(sock, &d.reply);
+    return r;
+}
+
+void tb_serve_refusal(int sock, int status, const char *message)
+{
+    struct tb_deliver_reply reply = {0};
+
+    (void)tb_refuse(&reply, (enum tb_exit)status, "%s", message);
+    tb_reply_send(sock, &reply);
+}

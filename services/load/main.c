@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tb-load: the first process of the runtime's unit. Makes the place for the weights, has tb-decrypt fill it, and becomes
+ * (mode dir) or keeps (mode fifo) the inference server. It never sees the key. Design section 6. */
+#include <string.h>
+#include <sys/signalfd.h>
+
+#include "load.h"
+#include "log.h"
+#include "notify.h"
+#include "state.h"
+
+static const char help[] = "Usage: tb-load [--help | --version]\n"
+                           "\n"
+                           "Has the hydrated asset decrypted into memory and runs $TB_RUNTIME_EXEC on it, "
+                           "with {model} replaced by the model's\n"
+                           "path. TB_DELIVERY=dir: files in a private tmpfs on $TB_MODEL_DIR. "
+                           "TB_DELIVERY=fifo: the FIFO $TB_PIPE_PATH.\n"
+                           "Settings come from the environment.\n"
+                           "\n"
+                           "Exit status: the runtime's own; 66 no ciphertext yet, 74 I/O or not enough "
+                           "memory, 75 try again, 76 the data is\n"
+                           "not authentic, 77 the key is refused, 78 configuration. See tb-load(8).\n";
+
+static int watch_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGCHLD);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return -1;
+    (void)signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* An asset may have thousands of files; each is a descriptor here until it is sealed. */
+static void raise_descriptor_limit(struct tb_load *l)
+{
+    struct rlimit more;
+
+    if (getrlimit(RLIMIT_NOFILE, &l->nofile) < 0) {
+        l->nofile = (struct rlimit){1024, 1024};
+        return;
+    }
+    more = l->nofile;
+    more.rlim_cur = MAX(more.rlim_cur, MIN(more.rlim_max, (rlim_t)(TBENC_FILES_MAX + 512)));
+    (void)setrlimit(RLIMIT_NOFILE, &more);
+}
+
+/* To the service manager a stop it asked for is no failure. */
+static void die_of(int signo)
+{
+    sigset_t set;
+
+    (void)signal(signo, SIG_DFL);
+    sigemptyset(&set);
+    sigaddset(&set, signo);
+    (void)raise(signo);
+    (void)sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static int run(struct tb_load *l)
+{
+    int r;
+
+    l->signal_fd = watch_signals();
+    if (l->signal_fd < 0) {
+        tb_error("cannot watch signals: %s", strerror(errno));
+        return TB_EXIT_IOERR;
+    }
+    raise_descriptor_limit(l);
+    r = tb_runtime_dir(l->config->run_dir, "tb-runtime", &l->run_dir);
+    if (r < 0)
+        tb_warn("cannot make a runtime directory under %s: %s; /status will not know of the delivery",
+                l->config->run_dir, strerror(-r));
+    tb_ready_remove(l);
+    tb_load_state(l, "waiting");
+    r = tb_load_prepare(l);
+    if (r == 0)
+        r = l->config->delivery == TB_DELIVERY_FIFO ? tb_load_fifo(l) : tb_load_dir(l);
+    if (r != 0 || l->stopped_by) {
+        tb_load_state(l, "failed");
+        if (l->stopped_by)
+            tb_info("%s", l->reason);
+        else
+            tb_error("%s", l->reason);
+        tb_notify_status("%s", l->reason);
+        tb_ready_remove(l);
+    }
+    return r;
+}
+
+int main(int argc, char **argv)
+{
+    _cleanup_config_ struct tb_config config = {0};
+    _cleanup_(tb_load_clear) struct tb_load l = {.config = &config, .signal_fd = -1};
+    int r;
+
+    tb_config_main(argc, argv, "tb-load", help, &config);
+    r = run(&l);
+    if (l.stopped_by)
+        die_of(l.stopped_by);
+    return r;
+}

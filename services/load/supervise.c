@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Mode fifo: a fresh FIFO, a fresh stream, the runtime as a child. Success is known only when tb-decrypt has answered, so until
+ * then this process holds a write end: a reader cannot take a cut stream for a whole one. When the delivery fails the
+ * runtime is killed before the FIFO ends. */
+#include <poll.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "client.h"
+#include "fifo.h"
+#include "load.h"
+#include "log.h"
+#include "notify.h"
+#include "runtime.h"
+
+struct supervision {
+    struct tb_load *load;
+    struct tb_fifo fifo;
+    int sock;      /* -1 once the answer has come */
+    pid_t child;   /* 0: none (an external runtime reads the FIFO), or it has ended */
+    bool answered; /* with success */
+    bool done;     /* answered, and somebody has the FIFO open: the end may be seen */
+};
+
+static void supervision_clear(struct supervision *s)
+{
+    s->sock = tb_close(s->sock);
+    tb_fifo_clear(&s->fifo);
+}
+
+/* In a process group of its own, so that what it forks can be killed with it. */
+static int start_child(struct supervision *s)
+{
+    struct tb_load *l = s->load;
+    pid_t parent = getpid(), pid;
+
+    if (!l->command)
+        return 0;
+    pid = fork();
+    if (pid < 0)
+        return tb_fail(l, TB_EXIT_IOERR, "cannot fork: %s", strerror(errno));
+    if (pid == 0) {
+        int status;
+
+        (void)setpgid(0, 0);
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+        if (getppid() != parent)
+            _exit(TB_EXIT_TEMPFAIL);
+        status = tb_runtime_exec(l, l->config->pipe_path);
+        tb_error("%s", l->reason);
+        _exit(status);
+    }
+    (void)setpgid(pid, pid);
+    s->child = pid;
+    tb_info("started %s, process %d, to read %s", l->command[0], (int)pid, l->config->pipe_path);
+    return 0;
+}
+
+static void kill_child(struct supervision *s)
+{
+    if (s->child == 0)
+        return;
+    (void)kill(-s->child, SIGKILL);
+    while (waitpid(s->child, NULL, 0) < 0 && errno == EINTR)
+        ;
+    s->child = 0;
+}
+
+/* Ends the stream once that is safe. A reader that opens the FIFO only now still needs a writer there to open it at all. */
+static void finish_when_safe(struct supervision *s)
+{
+    if (s->done || !s->answered || s->fifo.opens == 0)
+        return;
+    s->done = true;
+    /* Before the end is seen: an external reader can ask delivery.json whether what it read is whole. */
+    tb_load_state(s->load, "delivered");
+    tb_notify_status("Model delivered");
+    tb_info("the model is delivered, %s has ended well", s->fifo.path);
+    s->fifo.write_fd = tb_close(s->fifo.write_fd);
+    s->fifo.watch_fd = tb_close(s->fifo.watch_fd);
+}
+
+/* The runtime has ended. Its own exit code counts only when it had the whole model. */
+static int child_ended(struct supervision *s, int status)
+{
+    struct tb_load *l = s->load;
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+
+    (void)kill(-s->child, SIGKILL); /* what it may have left behind */
+    s->child = 0;
+    if (l->stopped_by)
+        return tb_fail(l, TB_EXIT_OK, "stopped by %s", strsignal(l->stopped_by));
+    if (!s->done)
+        return tb_fail(l, TB_EXIT_TEMPFAIL, "%s ended with status %d before it had the whole model",
+                       l->command[0], code);
+    if (code != 0)
+        return tb_fail(l, (enum tb_exit)code, "%s ended with status %d", l->command[0], code);
+    return 0;
+}
+
+/* Returns true when the supervision is over, with its exit code. */
+static bool on_signal(struct supervision *s, int *ret)
+{
+    int signo = tb_load_signal(s->load), status;
+
+    if (signo == SIGCHLD && s->child > 0 && waitpid(s->child, &status, WNOHANG) == s->child) {
+        *ret = child_ended(s, status);
+        return true;
+    }
+    if (signo != SIGTERM && signo != SIGINT)
+        return false;
+    s->sock = tb_close(s->sock); /* tb-decrypt sees it and stops */
+    if (s->child > 0) {
+        (void)kill(s->child, signo);
+        return false;
+    }
+    *ret = tb_fail(s->load, TB_EXIT_OK, "stopped by %s", strsignal(signo));
+    return true;
+}
+
+static int on_opened(struct supervision *s)
+{
+    if (tb_fifo_opened(&s->fifo) > 1)
+        return tb_fail(
+            s->load, TB_EXIT_DATAERR,
+            "two readers opened %s, and each would get a part; only the runtime may open it, and once",
+            s->fifo.path);
+    return 0;
+}
+
+static int on_reply(struct supervision *s)
+{
+    int r = tb_client_reply(s->load, s->sock);
+
+    s->sock = tb_close(s->sock);
+    s->answered = r == 0;
+    return r;
+}
+
+static int watch(struct supervision *s)
+{
+    for (;;) {
+        struct pollfd p[] = {{.fd = s->load->signal_fd, .events = POLLIN},
+                             {.fd = s->fifo.watch_fd, .events = POLLIN},
+                             {.fd = s->sock, .events = POLLIN}};
+        int r = 0;
+
+        if (poll(p, ARRAY_SIZE(p), -1) < 0) {
+            if (errno == EINTR)
+                continue;
+            return tb_fail(s->load, TB_EXIT_IOERR, "cannot wait: %s", strerror(errno));
+        }
+        if (p[1].revents)
+            r = on_opened(s);
+        if (r == 0 && p[2].revents && s->sock >= 0)
+            r = on_reply(s);
+        if (r != 0)
+            return r;
+        finish_when_safe(s);
+        if (p[0].revents && on_signal(s, &r))
+            return r;
+        if (s->done && s->child == 0)
+            return 0;
+    }
+}
+
+static int deliver(struct supervision *s)
+{
+    struct tb_load *l = s->load;
+    int r = tb_fifo_make(l, &s->fifo);
+
+    if (r == 0)
+        r = tb_client_request(l, TB_DELIVER_FIFO, &s->fifo.write_fd, 1, &s->sock);
+    if (r == 0)
+        r = tb_ready_write(l);
+    if (r != 0)
+        return r;
+    tb_load_state(l, "delivering");
+    r = start_child(s);
+    if (r != 0)
+        return r;
+    tb_notify_ready("Delivering the model through %s", s->fifo.path);
+    return watch(s);
+}
+
+int tb_load_fifo(struct tb_load *l)
+{
+    _cleanup_(supervision_clear) struct supervision s = {.load = l, .fifo = TB_FIFO_INIT, .sock = -1};
+    int r = deliver(&s);
+
+    /* In this order: nobody may start, and nobody may see the end, of what is not whole. */
+    if (!s.done || l->command)
+        tb_ready_remove(l);
+    kill_child(&s);
+    return r;
+}
