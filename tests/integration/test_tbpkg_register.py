@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tbpkg register against a small HTTPS control plane that records what it gets and answers what it is told."""
+import hashlib
+import http.server
+import json
+import os
+import pathlib
+import ssl
+import subprocess
+import threading
+import time
+
+import pytest
+
+import tbsys
+
+ASSET = "tb-asset-reg-001"
+KEY = "00112233445566778899aabbccddeeff0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+
+
+class ControlPlane:
+    """answers: list of (status, body bytes or object, headers), the last one repeats; or "hang up"."""
+
+    def __init__(self, tls=None, client_ca=None):
+        self.answers, self.seen = [(201, {"status": "registered"}, {})], []
+        plane = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                plane.seen.append((time.monotonic(), self.path, self.headers, body))
+                answer = plane.answers.pop(0) if len(plane.answers) > 1 else plane.answers[0]
+                if answer == "hang up":
+                    self.close_connection = True
+                    return
+                code, doc, headers = answer
+                data = doc if isinstance(doc, bytes) else json.dumps(doc).encode()
+                self.send_response(code)
+                for k, v in headers.items():
+                    self.send_header(k, v)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_):
+                pass
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            if client_ca:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(client_ca)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
+        self.port = self.server.server_address[1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def run(*args, env=None, stdin=None):
+    e = {"PATH": os.environ["PATH"]}
+    e.update({k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS")})
+    e.update(env or {})
+    r = subprocess.run([tbsys.program("tbpkg"), *map(str, args)], env=e, input=stdin, capture_output=True, text=True,
+                       timeout=60, check=False)
+    assert KEY not in (r.stdout + r.stderr).lower(), "the key was printed"
+    assert KEY[:16] not in (r.stdout + r.stderr).lower() and "Sanitizer" not in r.stderr
+    return r
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A directory with model.tbenc, its manifest m.json, key (hex), key.raw, token."""
+    d = tmp_path_factory.mktemp("asset")
+    (d / "plain").write_bytes(b"model" * 1000)
+    r = run("encrypt", "--asset-id", ASSET, "--in", d / "plain", "--out", d / "model.tbenc", "--manifest", d / "m.json",
+            "--key-out", d / "unused", "-q")
+    assert r.returncode == 0, r.stderr
+    (d / "key").write_text(KEY + "\n")
+    (d / "key.raw").write_bytes(bytes.fromhex(KEY))
+    (d / "token").write_text("provider-token-1\n")
+    return d
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory):
+    return tbsys.CA(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def plane(ca):
+    p = ControlPlane(tls=ca.issue("cp"))
+    yield p
+    p.stop()
+
+
+def argv(plane, files, *more, key=True, place=True, ca=None):
+    a = ["register", "--edc-endpoint", plane.url, "--asset-id", ASSET, "--manifest", files / "m.json"]
+    if key:
+        a += ["--key-file", files / "key"]
+    if place:
+        a += ["--storage-account", "acct1", "--container", "models"]
+    return [*a, *(["--ca-file", ca.cert] if ca else []), *more]
+
+
+def fails(r, *words, rc=1):
+    assert r.returncode == rc, (r.returncode, r.stdout, r.stderr)
+    assert r.stdout == ""
+    for w in words:
+        assert w in r.stderr, r.stderr
+
+
+def test_exact_request(plane, files, ca):
+    plane.answers = [(201, {"asset_id": ASSET, "status": "registered"}, {})]
+    r = run(*argv(plane, files, "--token-file", files / "token", ca=ca))
+    assert r.returncode == 0, r.stderr
+    assert json.loads(r.stdout) == {"asset_id": ASSET, "status": "registered"}
+    (_, path, headers, body), = plane.seen
+    assert path == "/api/v1/assets/register"
+    assert headers["Content-Type"] == "application/json" and headers["Authorization"] == "Bearer provider-token-1"
+    assert "Expect" not in headers and headers["User-Agent"].startswith("trustbridge/")
+    m = json.loads((files / "m.json").read_text())
+    base = f"https://acct1.blob.core.windows.net/models/{ASSET}"
+    doc = json.loads(body)
+    assert list(doc) == ["asset_id", "blob_urls", "metadata", "decryption_key_hex"]
+    assert doc == {
+        "asset_id": ASSET,
+        "blob_urls": {"ciphertext": base + "/model.tbenc", "manifest": base + "/model.manifest.json"},
+        "metadata": {"format": "tbenc/v1", "algo": "aes-256-gcm-chunked", "chunk_bytes": m["chunk_bytes"],
+                     "plaintext_bytes": m["plaintext_bytes"], "sha256_ciphertext": m["sha256_ciphertext"],
+                     "manifest_sha256": hashlib.sha256((files / "m.json").read_bytes()).hexdigest(),
+                     "tags_sha256": m["tags_sha256"]},
+        "decryption_key_hex": KEY,
+    }
+
+
+@pytest.mark.parametrize("base", ["https://priv.example/c1", "https://priv.example/c1/"])
+def test_blob_url_and_other_key_sources(plane, files, ca, base):
+    r = run(*argv(plane, files, "--blob-url", base, key=False, place=False, ca=ca), env={"TBPKG_KEY_FILE": str(files / "key.raw")})
+    assert r.returncode == 0, r.stderr
+    doc = json.loads(plane.seen[-1][3])
+    assert doc["blob_urls"] == {"ciphertext": f"https://priv.example/c1/{ASSET}/model.tbenc",
+                                "manifest": f"https://priv.example/c1/{ASSET}/model.manifest.json"}
+    assert doc["decryption_key_hex"] == KEY and "Authorization" not in plane.seen[-1][2]
+    r = run(*argv(plane, files, "--key-file", "-", key=False, ca=ca), stdin=KEY.upper() + "\n")
+    assert r.returncode == 0 and json.loads(plane.seen[-1][3])["decryption_key_hex"] == KEY
+
+
+def test_key_hex_is_warned_about_and_wiped(plane, files, ca):
+    gate = threading.Event()
+    seen = []
+    args = [tbsys.program("tbpkg"), *map(str, argv(plane, files, "--key-hex", KEY, key=False, ca=ca))]
+    plane.answers = [(503, {}, {"Retry-After": "2"}), (200, {}, {})]
+    p = subprocess.Popen(args, env={"PATH": os.environ["PATH"], "TB_EDC_TOKEN_FILE": str(files / "token")},
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    tbsys.wait_for(lambda: plane.seen, 20, "the first request")
+    seen.append(pathlib.Path(f"/proc/{p.pid}/cmdline").read_bytes())
+    gate.set()
+    out, err = p.communicate(timeout=30)
+    assert p.returncode == 0, err
+    assert b"--key-hex" in seen[0] and KEY.encode() not in seen[0]
+    assert "warning" in err and KEY not in out + err
+    assert json.loads(plane.seen[-1][3])["decryption_key_hex"] == KEY
+    assert plane.seen[-1][2]["Authorization"] == "Bearer provider-token-1"
+
+
+def test_retries_with_2_and_4_seconds(plane, files, ca):
+    plane.answers = [(500, {}, {}), "hang up", (200, {"ok": True}, {})]
+    r = run(*argv(plane, files, ca=ca))
+    assert r.returncode == 0 and json.loads(r.stdout) == {"ok": True}, r.stderr
+    t = [s[0] for s in plane.seen]
+    assert len(t) == 3 and 1.7 < t[1] - t[0] < 3.5 and 3.5 < t[2] - t[1] < 7
+    assert plane.seen[0][3] == plane.seen[2][3]
+
+
+def test_gives_up_after_three(plane, files, ca):
+    plane.answers = [(503, {"message": "down for repair"}, {})]
+    fails(run(*argv(plane, files, ca=ca)), "503", "down for repair", "later")
+    assert len(plane.seen) == 3
+
+
+def test_nobody_listens(files):
+    class Nobody:
+        url = f"https://127.0.0.1:{tbsys.free_port()}"
+    fails(run(*argv(Nobody, files)), "127.0.0.1", "check --edc-endpoint")
+
+
+@pytest.mark.parametrize("answer,words", [
+    ((400, {"message": "bad metadata", "details": "chunk_bytes"}, {}), ["400", "bad metadata: chunk_bytes"]),
+    ((401, {}, {}), ["401", "--token-file"]),
+    ((403, {"message": "not yours"}, {}), ["403", "not yours", "operator"]),
+    ((404, b"<html>", {}), ["404", "--edc-endpoint"]),
+    ((301, {}, {"Location": "https://elsewhere.example/"}), ["301", "--edc-endpoint"]),
+    ((200, b"<html>login</html>", {}), ["not with JSON"]),
+    ((400, {"message": "key was " + KEY.upper()}, {}), ["400", "*" * 64]),
+    ((200, b"x" * 200_000, {}), ["larger"]),
+], ids=lambda v: str(v[0]) if isinstance(v, tuple) else "")
+def test_refusals_are_not_repeated(plane, files, ca, answer, words):
+    plane.answers = [answer]
+    fails(run(*argv(plane, files, ca=ca)), *words)
+    assert len(plane.seen) == 1
+
+
+def test_answer_that_repeats_the_key(plane, files, ca):
+    plane.answers = [(200, {"decryption_key_hex": KEY}, {})]
+    r = run(*argv(plane, files, ca=ca))
+    assert r.returncode == 0 and json.loads(r.stdout) == {"decryption_key_hex": "*" * 64}
+
+
+def test_untrusted_control_plane_gets_nothing(plane, files, tmp_path):
+    fails(run(*argv(plane, files)), "certificate", "--ca-file")
+    other = tbsys.CA(tmp_path / "other", "Another CA")
+    fails(run(*argv(plane, files), env={"TB_CA_FILE": other.cert}), "certificate")
+    assert plane.seen == []
+
+
+def test_wrong_name_in_the_certificate(files, ca):
+    p = ControlPlane(tls=ca.issue("elsewhere", sans="DNS:elsewhere.example"))
+    try:
+        fails(run(*argv(p, files, ca=ca)), "127.0.0.1")
+        assert p.seen == []
+    finally:
+        p.stop()
+
+
+def test_mutual_tls(files, ca):
+    p = ControlPlane(tls=ca.issue("cp2"), client_ca=ca.cert)
+    try:
+        cert, key = ca.issue("provider")
+        r = run(*argv(p, files, "--client-cert", cert, "--client-key", key, ca=ca))
+        assert r.returncode == 0, r.stderr
+        assert run(*argv(p, files, ca=ca)).returncode == 1
+        assert len(p.seen) == 1
+    finally:
+        p.stop()
+
+
+def test_plain_http_only_on_request_and_loopback(files):
+    p = ControlPlane()
+    try:
+        fails(run(*argv(p, files)), "https://", rc=2)
+        r = run(*argv(p, files, "--insecure-http"))
+        assert r.returncode == 0, r.stderr
+        assert len(p.seen) == 1
+        p.url = "http://control.example"
+        fails(run(*argv(p, files, "--insecure-http")), "https://", rc=2)
+    finally:
+        p.stop()
+
+
+@pytest.mark.parametrize("args,words", [
+    (["--blob-url", "https://h/c?sv=1&sig=SECRETSIG"], "query"),
+    (["--blob-url", "https://u:SECRETSIG@h/c"], "user name"),
+    (["--blob-url", "http://h.example/c"], "https://"),
+    ([], "--blob-url or --storage-account"),
+    (["--storage-account", "A"], "--storage-account"),
+    (["--storage-account", "acct1", "--container", "x"], "--container"),
+    (["--storage-account", "acct1", "--blob-url", "https://h/c"], "exclude"),
+    (["--storage-account", "acct1", "--client-cert", "x"], "--client-key"),
+    (["--storage-account", "acct1", "surplus"], "surplus"),
+])
+def test_usage(plane, files, args, words):
+    r = run(*argv(plane, files, *args, place=False))
+    fails(r, words, rc=2)
+    assert "SECRETSIG" not in r.stderr and plane.seen == []
+
+
+def test_bad_inputs(plane, files, ca, tmp_path):
+    doc = json.loads((files / "m.json").read_text())
+    doc["asset_id"] = "other"
+    (tmp_path / "m.json").write_text(json.dumps(doc))
+    fails(run(*argv(plane, files, "--manifest", tmp_path / "m.json", ca=ca)), "'other'", ASSET)
+    (tmp_path / "m.json").write_text("{}")
+    fails(run(*argv(plane, files, "--manifest", tmp_path / "m.json", ca=ca)), "m.json")
+    (tmp_path / "k").write_text(KEY[:-1])
+    fails(run(*argv(plane, files, "--key-file", tmp_path / "k", ca=ca)), "k")
+    (tmp_path / "t").write_text("two words")
+    fails(run(*argv(plane, files, "--token-file", tmp_path / "t", ca=ca)), "bearer token")
+    (tmp_path / "t").write_text("a\nX-Evil: 1")
+    fails(run(*argv(plane, files, "--token-file", tmp_path / "t", ca=ca)), "bearer token")
+    fails(run(*argv(plane, files, key=False, ca=ca)), "TBPKG_KEY_FILE", rc=2)
+    assert plane.seen == []
