@@ -128,7 +128,7 @@ int asset_check_space(const char *path, uint64_t bytes)
     if (statvfs(dir, &v) < 0)
         return tbpkg_fail_errno(dir, -errno);
     avail = (uint64_t)v.f_bavail * v.f_frsize;
-    if (v.f_blocks == 0 ||
+    if (bytes == 0 || v.f_blocks == 0 ||
         (bytes <= avail && avail - bytes >= SPACE_RESERVE)) /* 0 blocks: no limit (a tmpfs) */
         return CLI_OK;
     tb_bytes_format(bytes, need, sizeof(need));

@@ -36,7 +36,7 @@ int asset_manifest_read(const char *path, unsigned flags, struct tbenc_manifest 
 /* Reports what libtbenc said about object. Returns CLI_FAILED. */
 int asset_fail(const char *object, int r, const struct tbenc_error *e);
 
-/* CLI_OK when the file system that will hold path has room for bytes more. */
+/* CLI_OK when the directory of path exists and its file system has room for bytes more (0: any). */
 int asset_check_space(const char *path, uint64_t bytes);
 
 #endif

@@ -14,6 +14,7 @@
 #include "version.h"
 
 #define LINE_MAX_BYTES 2048 /* longest message, names included */
+#define PROGRESS_AFTER_US (2 * TB_USEC_PER_SEC)
 
 /* -- messages ------------------------------------------------------------------------------------------------------ */
 
@@ -309,20 +310,36 @@ int cli_check_inputs(const struct cli *c, const char *in, const char *manifest, 
 
 /* -- progress, temporary files, interrupts ------------------------------------------------------------------------- */
 
+struct tb_progress cli_progress_start(const struct cli *c, const char *verb, uint64_t total)
+{
+    struct tb_progress p = {.verb = verb, .total = total, .quiet = c->quiet};
+
+    bar_drawn = !c->quiet;
+    tb_progress_update(&p, 0); /* the rate counts from here */
+    return p;
+}
+
+/* Short work leaves no lines in a log. */
+static bool worth_telling(const struct tb_progress *p)
+{
+    return isatty(STDERR_FILENO) || tb_now_monotonic_us() - p->start_us >= PROGRESS_AFTER_US;
+}
+
 int cli_progress(void *ctx, uint64_t done, uint64_t total)
 {
     struct tb_progress *p = ctx;
 
     if (p->total == 0)
         p->total = total;
-    bar_drawn = !p->quiet;
-    tb_progress_update(p, done);
+    if (worth_telling(p))
+        tb_progress_update(p, done);
     return 0;
 }
 
 void cli_progress_finish(struct tb_progress *p, uint64_t done)
 {
-    tb_progress_finish(p, done);
+    if (worth_telling(p))
+        tb_progress_finish(p, done);
     bar_drawn = false;
 }
 
@@ -377,6 +394,7 @@ void cli_signals_init(void)
         if (sigaction(sigs[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
             (void)sigaction(sigs[i], &sa, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error like a full disk */
 }
 
 void cli_signals_block(void)

@@ -99,8 +99,11 @@ int cli_check_inputs(const struct cli *c, const char *in, const char *manifest, 
 
 /* -- progress, temporary files, interrupts ------------------------------------------------------------------------- */
 
-/* A tbenc_progress_fn; ctx is a struct tb_progress. After success cli_progress_finish(); an error line ends the bar itself. */
+/* A bar on a terminal; elsewhere, lines for work of more than two seconds. total 0: unknown. */
+struct tb_progress cli_progress_start(const struct cli *c, const char *verb, uint64_t total);
+/* A tbenc_progress_fn; ctx is a struct tb_progress. */
 int cli_progress(void *ctx, uint64_t done, uint64_t total);
+/* After success; an error line ends the bar itself. */
 void cli_progress_finish(struct tb_progress *p, uint64_t done);
 
 /* Installs the handler for SIGINT, SIGTERM and SIGHUP: remove what is registered below, exit 130. Ignores SIGPIPE. */

@@ -15,8 +15,8 @@ static const char help[] =
     "Usage: tbpkg decrypt --out=OUTPUT [OPTION]... [FILE]\n"
     "Open an encrypted .tbenc file with its manifest and its key.\n"
     "\n"
-    "Every check of tbenc(5) is made, and the ciphertext's SHA-256; the output appears under its\n"
-    "name only when all of them have passed.\n"
+    "Every chunk is authenticated, their order and number and the ciphertext's SHA-256 are checked;\n"
+    "the output appears under its name only when all of that has passed.\n"
     "\n"
     "  -i, --in=FILE         the same as FILE [model.tbenc, or what the manifest names];\n"
     "                        '-' is standard input\n"
@@ -228,17 +228,16 @@ static int to_stdout(struct job *j)
         return tbpkg_fail(j->asset.manifest_path, "describes a directory, which standard output cannot take",
                           "name a directory with --out");
     if (seekable(j->asset.fd)) {
-        j->progress.verb = "Verifying";
+        j->progress = cli_progress_start(&j->cli, "Verifying", p.manifest->plaintext_bytes);
         r = tbenc_verify(&p, j->asset.fd, &e);
         if (r < 0)
             return open_failed(j, r, &e);
-        cli_progress_finish(&j->progress, j->asset.manifest->plaintext_bytes);
+        cli_progress_finish(&j->progress, p.manifest->plaintext_bytes);
         if (lseek(j->asset.fd, 0, SEEK_SET) < 0)
             return tbpkg_fail_errno(j->asset.path, -errno);
         p.flags &= ~(unsigned)TBENC_CHECK_SHA256;
-        j->progress =
-            (struct tb_progress){.verb = "Decrypting", .total = p.manifest->plaintext_bytes, .quiet = true};
     }
+    p.progress = NULL; /* standard output may be the terminal that a bar would be drawn on */
     r = tbenc_open_stream(&p, j->asset.fd, STDOUT_FILENO, &e);
     if (r == 0)
         return CLI_OK;
@@ -254,7 +253,8 @@ static int report(const struct job *j)
     _cleanup_json_ cJSON *o = NULL;
     char size[32];
 
-    tbpkg_note(&j->cli, "%s: %s in %zu file%s, verified", j->out,
+    tbpkg_note(&j->cli, "%s: %s in %zu file%s, verified",
+               strcmp(j->out, "-") == 0 ? "standard output" : j->out,
                tb_bytes_format(m->plaintext_bytes, size, sizeof(size)), m->files ? m->n_files : 1,
                m->n_files > 1 ? "s" : "");
     if (!j->cli.json)
@@ -279,19 +279,15 @@ static int run(struct job *j)
         rc = asset_check_space(j->out, j->asset.manifest->plaintext_bytes);
     if (rc != CLI_OK)
         return rc;
-    j->progress = (struct tb_progress){
-        .verb = "Decrypting",
-        .total = j->asset.manifest->plaintext_bytes,
-        .quiet = j->cli.quiet,
-    };
-    if (is_stdout)
+    if (is_stdout) {
         rc = to_stdout(j);
-    else
-        rc = j->asset.manifest->files ? to_directory(j) : to_file(j);
+        return rc == CLI_OK ? report(j) : rc;
+    }
+    j->progress = cli_progress_start(&j->cli, "Decrypting", j->asset.manifest->plaintext_bytes);
+    rc = j->asset.manifest->files ? to_directory(j) : to_file(j);
     if (rc != CLI_OK)
         return rc;
-    if (!is_stdout)
-        cli_progress_finish(&j->progress, j->asset.manifest->plaintext_bytes);
+    cli_progress_finish(&j->progress, j->asset.manifest->plaintext_bytes);
     return report(j);
 }
 

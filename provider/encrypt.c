@@ -263,7 +263,8 @@ static int create_outputs(struct job *j)
 static int seal(struct job *j, const struct tb_key *key)
 {
     const char *base = strrchr(j->out_path, '/');
-    struct tb_progress progress = {.verb = "Encrypting", .quiet = j->cli.quiet};
+    uint64_t total = j->source.bytes == UINT64_MAX ? 0 : j->source.bytes;
+    struct tb_progress progress = cli_progress_start(&j->cli, "Encrypting", total);
     struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
     struct tbenc_seal_params p = {
         .key = key->b,
@@ -278,7 +279,6 @@ static int seal(struct job *j, const struct tb_key *key)
     uint64_t start = tb_now_monotonic_us();
     int r;
 
-    progress.total = j->source.bytes == UINT64_MAX ? 0 : j->source.bytes;
     r = tbenc_seal(&p, source_inputs(&j->source), source_count(&j->source), j->source.is_dir, j->ct.fd,
                    &j->result, &e);
     if (r == -ENOSPC || r == -EDQUOT || r == -EFBIG)

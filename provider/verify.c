@@ -178,7 +178,8 @@ static int report_json(const struct job *j, const struct tbenc_error *e)
 
 static int verify(struct job *j)
 {
-    struct tb_progress progress = {.verb = "Verifying", .quiet = j->cli.quiet};
+    struct tb_progress progress =
+        cli_progress_start(&j->cli, "Verifying", j->asset.manifest->plaintext_bytes);
     struct tbenc_open_params p = {
         .manifest = j->asset.manifest,
         .key = j->with_key ? j->key.b : NULL,
@@ -196,7 +197,7 @@ static int verify(struct job *j)
         return asset_fail(strcmp(j->asset.path, "-") == 0 ? "ciphertext on standard input" : j->asset.path, r,
                           &e);
     }
-    cli_progress_finish(&progress, progress.last_done ? progress.total : j->asset.manifest->plaintext_bytes);
+    cli_progress_finish(&progress, progress.total);
     if (j->cli.json)
         return report_json(j, NULL);
     if (!j->cli.quiet)
