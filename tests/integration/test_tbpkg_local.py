@@ -9,7 +9,6 @@ import pathlib
 import re
 import resource
 import secrets
-import shutil
 import signal
 import struct
 import subprocess
@@ -718,13 +717,6 @@ def test_completion_of_commands_and_files(tmp_path):
     assert complete("") == [*COMMANDS, "help", "--help", "--version"] and complete("in") == ["inspect"]
     assert complete("help", "de") == ["decrypt"] and complete("verify", "mo") == ["model.tbenc"]
     assert complete("verify", "--in", "mo") == ["model.tbenc"]
-
-
-def test_man_page_is_clean():
-    if not shutil.which("mandoc"):
-        pytest.skip("mandoc is not installed")
-    p = subprocess.run(["mandoc", "-Tlint", "-Wwarning", REPO / "man" / "tbpkg.1"], capture_output=True, text=True)
-    assert p.returncode == 0, p.stdout
 
 
 def test_verify_says_what_it_checked(tmp_path):

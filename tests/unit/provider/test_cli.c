@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+
+#include "provider/asset.h"
+#include "provider/cli.h"
+
+static char dir[] = "/tmp/tb-cli-XXXXXX";
+
+static int make_dir(void **state)
+{
+    return mkdtemp(dir) && chdir(dir) == 0 ? 0 : -1;
+}
+
+static int remove_dir(void **state)
+{
+    _cleanup_free_ char *cmd = tb_strf("rm -rf %s", dir);
+
+    return system(cmd);
+}
+
+/* What the last calls wrote to fd (1 or 2), while it was redirected. */
+struct capture {
+    int fd, saved;
+};
+
+static struct capture capture_start(int fd)
+{
+    struct capture c = {.fd = fd, .saved = dup(fd)};
+    int f = open("captured", O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+    fflush(NULL);
+    dup2(f, fd);
+    close(f);
+    return c;
+}
+
+static char *capture_end(struct capture *c)
+{
+    char *text = NULL;
+
+    fflush(NULL);
+    dup2(c->saved, c->fd);
+    close(c->saved);
+    assert_int_equal(tb_read_file("captured", 65536, &text, NULL), 0);
+    return text;
+}
+
+static void sizes_are_parsed(void **state)
+{
+    static const struct {
+        const char *s;
+        int r;
+        uint64_t v;
+    } t[] = {
+        {"0", 0, 0},
+        {"4194304", 0, 4194304},
+        {"4096K", 0, 4194304},
+        {"4m", 0, 4194304},
+        {"4MiB", 0, 4194304},
+        {"1GIB", 0, 1 << 30},
+        {"2T", 0, 2ULL << 40},
+        {"", -EINVAL, 0},
+        {"M", -EINVAL, 0},
+        {"4X", -EINVAL, 0},
+        {"4MB", -EINVAL, 0},
+        {"4 M", -EINVAL, 0},
+        {"-4", -EINVAL, 0},
+        {"4MiBx", -EINVAL, 0},
+        {"18446744073709551615", 0, UINT64_MAX},
+        {"18446744073709551616", -ERANGE, 0},
+        {"16777216T", -ERANGE, 0},
+        {"99999999999999999999999999", -EINVAL, 0},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+        uint64_t v = 0;
+
+        assert_int_equal(cli_parse_size(t[i].s, &v), t[i].r);
+        assert_int_equal(v, t[i].v);
+    }
+}
+
+static const struct option options[] = {{"out", required_argument, NULL, 'o'}, CLI_COMMON_LONG};
+
+static int parse(struct cli *c, const char *const *words)
+{
+    char *argv[8] = {NULL};
+    int argc = 0, o;
+
+    for (; words[argc]; argc++)
+        argv[argc] = (char *)words[argc];
+    optind = 0;
+    while ((o = cli_getopt(c, argc, argv, "o:" CLI_COMMON_SHORT, options)) >= 0)
+        assert_int_equal(o, 'o');
+    return o;
+}
+
+static void common_options_are_handled(void **state)
+{
+    struct cli c = {.command = "x", .help = "HELP\n"};
+    struct capture cap;
+    _cleanup_free_ char *text = NULL;
+
+    assert_int_equal(parse(&c, (const char *[]){"x", "--json", "-q", "-o", "f", "rest", NULL}), CLI_END);
+    assert_true(c.json && c.quiet);
+    cap = capture_start(STDOUT_FILENO);
+    assert_int_equal(parse(&c, (const char *[]){"x", "-h", NULL}), CLI_STOP);
+    text = capture_end(&cap);
+    assert_string_equal(text, "HELP\n");
+    assert_int_equal(c.rc, CLI_OK);
+}
+
+static void usage_errors_repeat_no_value(void **state)
+{
+    static const char *const bad[][3] = {{"x", "--sas=S3CRET", NULL},
+                                         {"x", "--json=S3CRET", NULL},
+                                         {"x", "--out", NULL},
+                                         {"x", "-o", NULL},
+                                         {"x", "-z", NULL}};
+    static const char *const says[] = {"'--sas'", "'--json' takes no value", "'--out' needs", "'-o' needs",
+                                       "'-z'"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        struct cli c = {.command = "x", .help = ""};
+        struct capture cap = capture_start(STDERR_FILENO);
+        _cleanup_free_ char *text = NULL;
+        int r = parse(&c, (const char *[]){bad[i][0], bad[i][1], NULL});
+
+        text = capture_end(&cap);
+        assert_int_equal(r, CLI_STOP);
+        assert_int_equal(c.rc, CLI_USAGE);
+        assert_non_null(strstr(text, says[i]));
+        assert_non_null(strstr(text, "Try 'tbpkg x --help'."));
+        assert_null(strstr(text, "S3CRET"));
+    }
+}
+
+static void an_error_is_one_plain_line(void **state)
+{
+    struct capture cap = capture_start(STDERR_FILENO);
+    _cleanup_free_ char *text = NULL;
+
+    assert_int_equal(tbpkg_fail("a\nb\x1b[31m", "is bad", "mend it"), CLI_FAILED);
+    tbpkg_fail_errno("f", -ENOSPC);
+    text = capture_end(&cap);
+    assert_string_equal(text,
+                        "tbpkg: a?b?[31m: is bad; mend it\n"
+                        "tbpkg: f: No space left on device; free some space or choose another directory\n");
+}
+
+static void key_hex_leaves_argv(void **state)
+{
+    _cleanup_key_arg_ struct cli_key_arg k = {0};
+    struct cli c = {.command = "x", .help = ""};
+    struct tb_key key;
+    char argv[] = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1eFF",
+         zero[sizeof(argv)] = {0};
+    struct capture cap = capture_start(STDERR_FILENO);
+    _cleanup_free_ char *text = NULL;
+
+    assert_int_equal(cli_key_arg_hex(&k, argv), 0);
+    text = capture_end(&cap);
+    assert_memory_equal(argv, zero, sizeof(argv));
+    assert_non_null(strstr(text, "warning"));
+    assert_null(strstr(text, "0001"));
+    assert_int_equal(cli_key_arg_read(&c, &k, &key), CLI_OK);
+    assert_int_equal(key.b[1], 1);
+    assert_int_equal(key.b[31], 0xff);
+}
+
+static void the_key_file_wins_over_the_environment(void **state)
+{
+    struct cli_key_arg k = {0};
+    struct cli c = {.command = "x", .help = ""};
+    struct tb_key key;
+    char hex[TB_KEY_HEX_CHARS + 1];
+
+    memset(hex, 'a', TB_KEY_HEX_CHARS);
+    assert_int_equal(tb_write_file_atomic("env.key", hex, TB_KEY_HEX_CHARS, 0600), 0);
+    memset(hex, 'b', TB_KEY_HEX_CHARS);
+    assert_int_equal(tb_write_file_atomic("opt.key", hex, TB_KEY_HEX_CHARS, 0600), 0);
+    assert_false(cli_key_arg_given(&k));
+    setenv("TBPKG_KEY_FILE", "env.key", 1);
+    assert_true(cli_key_arg_given(&k));
+    assert_int_equal(cli_key_arg_read(&c, &k, &key), CLI_OK);
+    assert_int_equal(key.b[0], 0xaa);
+    k.file = "opt.key";
+    assert_int_equal(cli_key_arg_read(&c, &k, &key), CLI_OK);
+    assert_int_equal(key.b[0], 0xbb);
+    unsetenv("TBPKG_KEY_FILE");
+}
+
+static void standard_input_is_given_out_once(void **state)
+{
+    struct cli c = {.command = "x", .help = ""};
+    struct cli_key_arg in = {.file = "-"}, none = {0};
+    struct capture cap = capture_start(STDERR_FILENO);
+    int r[] = {cli_check_inputs(&c, "-", "m", &in),    cli_check_inputs(&c, "f", "-", &in),
+               cli_check_inputs(&c, "-", NULL, &none), cli_check_inputs(&c, NULL, "-", &none),
+               cli_check_inputs(&c, "f", NULL, &in),   cli_check_inputs(&c, "-", "m", &none),
+               cli_check_inputs(&c, NULL, NULL, NULL)};
+    const int want[] = {CLI_USAGE, CLI_USAGE, CLI_USAGE, CLI_USAGE, CLI_OK, CLI_OK, CLI_OK};
+
+    free(capture_end(&cap));
+    assert_memory_equal(r, want, sizeof(r));
+}
+
+/* In a child: register a file and a directory, be killed by sig; both must be gone and the status 130. */
+static void an_interrupt_removes_temporary_files(void **state)
+{
+    int status;
+    pid_t pid;
+
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        struct tb_newfile f;
+        int null = open("/dev/null", O_WRONLY);
+
+        dup2(null, STDERR_FILENO);
+        cli_signals_init();
+        umask(022);
+        if (mkdir("tmpdir", 0700) < 0 || cli_temp_add("tmpdir") < 0 ||
+            cli_newfile_open(&f, "tmpdir/f", 0666) < 0)
+            _exit(1);
+        cli_signals_block();
+        raise(SIGTERM); /* held back */
+        if (access("tmpdir", F_OK) < 0)
+            _exit(2);
+        cli_signals_unblock();
+        _exit(3);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), CLI_INTERRUPTED);
+    assert_int_equal(access("tmpdir", F_OK), -1);
+}
+
+static void manifest_names(void **state)
+{
+    static const char *const t[][2] = {{"model.tbenc", "model.manifest.json"},
+                                       {"d.tbenc/x.tbenc", "d.tbenc/x.manifest.json"},
+                                       {"x.bin", "x.bin.manifest.json"},
+                                       {"d/.tbenc", "d/.tbenc.manifest.json"},
+                                       {".tbenc", ".tbenc.manifest.json"}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+        _cleanup_free_ char *name = asset_manifest_name(t[i][0]);
+
+        assert_string_equal(name, t[i][1]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sizes_are_parsed),
+        cmocka_unit_test(common_options_are_handled),
+        cmocka_unit_test(usage_errors_repeat_no_value),
+        cmocka_unit_test(an_error_is_one_plain_line),
+        cmocka_unit_test(key_hex_leaves_argv),
+        cmocka_unit_test(the_key_file_wins_over_the_environment),
+        cmocka_unit_test(standard_input_is_given_out_once),
+        cmocka_unit_test(an_interrupt_removes_temporary_files),
+        cmocka_unit_test(manifest_names),
+    };
+
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
