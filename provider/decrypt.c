@@ -202,6 +202,8 @@ static int to_file(struct job *j)
             return tbpkg_fail(j->out, "is a directory, and this asset is one file", "name the file to write");
         if (!j->force)
             return tbpkg_fail(j->out, "exists already", "choose another name or say --force");
+        if (stat(j->out, &st) == 0 && !S_ISREG(st.st_mode)) /* /dev/stdout, or a link to such a thing */
+            return tbpkg_fail(j->out, "exists and is no regular file", "say --out=- for standard output");
         if (fstat(j->asset.fd, &in) == 0 && in.st_dev == st.st_dev && in.st_ino == st.st_ino)
             return tbpkg_fail(j->out, "is the ciphertext itself", "choose another name");
     }

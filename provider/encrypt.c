@@ -199,7 +199,7 @@ static int check_output(const struct job *j, const char *option, const char *pat
                               path == j->key_out
                                   ? "keep it, it may be the only copy of a key, and choose another name"
                                   : "choose another name or say --force");
-        if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
+        if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* /dev/null, or a link to such a thing */
             return tbpkg_fail(path, "exists and is no regular file", "choose another name");
     }
     rc = asset_check_space(path, 0); /* also says when the directory is missing */

@@ -223,8 +223,9 @@ static void show_text(const struct job *j)
         printf("no manifest beside it: its claims were not compared\n");
     if (cJSON_GetArraySize(j->problems) > 0)
         printf("problems\n");
-    cJSON_ArrayForEach (p, j->problems)
+    cJSON_ArrayForEach (p, j->problems) {
         printf("  %s\n", p->valuestring);
+    }
 }
 
 static cJSON *json_ciphertext(const char *path, const struct scan *s)

@@ -294,6 +294,12 @@ def test_outputs_that_would_do_harm(tmp_path):
     refused("encrypt", "-a", "a", "f", "-o", "x", "-k", "x", cwd=tmp_path, rc=2, match="different")
     refused("encrypt", "-a", "a", "f", "-o", "no/such/x", cwd=tmp_path, match="no/such")
     refused("encrypt", "-a", "a", "/dev/zero", cwd=tmp_path, match="neither a file")
+    os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
+    (tmp_path / "to-null").symlink_to("null")
+    for out in ("null", "to-null"):
+        refused("encrypt", "-a", "a", "f", "-o", out, "-f", cwd=tmp_path, match="no regular file")
+    (tmp_path / "null").unlink()
+    (tmp_path / "to-null").unlink()
     assert listing(tmp_path) == before and (tmp_path / "f").read_bytes() == b"data"
 
 
@@ -309,6 +315,9 @@ def test_force(tmp_path):
     ok("decrypt", "-k", "k2", "-o", "o", cwd=tmp_path)
     refused("decrypt", "-k", "k2", "-o", "o", cwd=tmp_path, match="o: exists")
     ok("decrypt", "-k", "k2", "-o", "o", "--force", cwd=tmp_path)
+    refused("decrypt", "-k", "k2", "-o", "model.tbenc", "--force", cwd=tmp_path, match="ciphertext itself")
+    os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
+    refused("decrypt", "-k", "k2", "-o", "null", "--force", cwd=tmp_path, match="no regular file")
 
 
 def test_force_removes_only_its_own_directory(tmp_path):
