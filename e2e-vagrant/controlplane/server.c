@@ -13,7 +13,8 @@
 #include "common/log.h"
 #include "common/units.h"
 
-/* A body that is too large is read to its end, so that the client sees the 413, but not for ever. */
+/* A body that is refused is still read to its end, up to this: many clients look for the answer only when they have sent
+ * everything, and would see a reset instead of the 401 or 413. */
 #define DISCARD_MAX (4 * 1024 * 1024)
 #define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
 
@@ -28,6 +29,8 @@ struct exchange {
     char *body; /* secret memory of CP_BODY_MAX, made with the first byte: a registration carries a key */
     size_t len;
     uint64_t total, started_us;
+    bool refused; /* decided before the body: it is read and dropped, then `refusal` is sent */
+    struct cp_reply refusal;
 };
 
 /* -- who is there -------------------------------------------------------------------------------------------------- */
@@ -117,7 +120,7 @@ static enum MHD_Result take_body(struct exchange *x, const char *data, size_t *n
     x->total += *n;
     if (x->total > DISCARD_MAX || tb_now_monotonic_us() - x->started_us > CP_REQUEST_US_MAX)
         return MHD_NO;
-    if (x->total <= CP_BODY_MAX) {
+    if (!x->refused && x->total <= CP_BODY_MAX) {
         if (!x->body)
             x->body = tb_secret_alloc(CP_BODY_MAX);
         if (!x->body)
@@ -129,12 +132,31 @@ static enum MHD_Result take_body(struct exchange *x, const char *data, size_t *n
     return MHD_YES;
 }
 
-static bool declared_too_large(struct MHD_Connection *c)
+static uint64_t declared_length(struct MHD_Connection *c)
 {
     const char *v = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
     uint64_t n;
 
-    return v && tb_uint_parse(v, 0, UINT64_MAX, &n) == 0 && n > CP_BODY_MAX;
+    return v && tb_uint_parse(v, 0, UINT64_MAX, &n) == 0 ? n : 0;
+}
+
+/* Headers are there. Sends a refusal at once when the client waits for a sign or has too much to drop. */
+static enum MHD_Result on_headers(struct cp_server *s, struct MHD_Connection *c, const struct cp_request *rq,
+                                  struct exchange *x)
+{
+    uint64_t n = declared_length(c);
+
+    x->started_us = tb_now_monotonic_us();
+    x->refused = cp_api_refuse(s->api, rq, &x->refusal);
+    if (!x->refused && n > CP_BODY_MAX) {
+        cp_api_too_large(&x->refusal);
+        x->refused = true;
+    }
+    if (!x->refused)
+        return MHD_YES;
+    if (n <= DISCARD_MAX && !MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT))
+        return MHD_YES;
+    return send_reply(c, &x->refusal);
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url, const char *method,
@@ -145,28 +167,23 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     _cleanup_reply_ struct cp_reply reply = {0};
     char peer[64], name[101];
     struct cp_request rq = {.method = method, .path = url, .peer = peer, .client_name = name};
-    bool first = !x;
 
-    if (first) {
-        x = *state = calloc(1, sizeof(*x));
-        if (!x)
-            return MHD_NO;
-        x->started_us = tb_now_monotonic_us();
-    } else if (*n > 0) {
+    if (x && *n > 0)
         return take_body(x, data, n);
-    }
+    if (x && x->refused)
+        return send_reply(c, &x->refusal);
     peer_name(c, peer);
     rq.authorization = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
     rq.client_auth = client_auth(s, c, name);
+    if (!x) {
+        x = *state = calloc(1, sizeof(*x));
+        return x ? on_headers(s, c, &rq, x) : MHD_NO;
+    }
     rq.body = x->body;
     rq.body_len = x->len;
     rq.now_us = tb_now_realtime_us();
-    if (first && cp_api_refuse(s->api, &rq, &reply))
-        return send_reply(c, &reply);
-    if (x->total > CP_BODY_MAX || (first && declared_too_large(c)))
+    if (x->total > CP_BODY_MAX)
         cp_api_too_large(&reply);
-    else if (first)
-        return MHD_YES; /* the body is to come */
     else
         cp_api_answer(s->api, &rq, &reply);
     return send_reply(c, &reply);
@@ -177,8 +194,10 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **state,
 {
     struct exchange *x = *state;
 
-    if (x)
+    if (x) {
         tb_secret_free(x->body);
+        cp_reply_clear(&x->refusal);
+    }
     free(x);
     *state = NULL;
 }
