@@ -13,9 +13,10 @@ struct tb_fifo {
     const char *path;
     dev_t dev;
     ino_t ino;
-    int write_fd;   /* held until the answer is known: the reader sees no end before */
-    int read_fd;    /* held until somebody reads: the writer sees no EPIPE before */
-    int watch_fd;   /* inotify: opens of the FIFO */
+    int write_fd; /* held until the answer is known: the reader sees no end before */
+    int read_fd;  /* held until somebody reads: the writer sees no EPIPE before */
+    int watch_fd; /* inotify: opens of the FIFO; closed when they do not matter any more */
+    int watch;
     unsigned opens; /* seen so far */
 };
 #define TB_FIFO_INIT                                                                                         \
