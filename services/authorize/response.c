@@ -31,6 +31,7 @@ void tb_response_setup(void)
     cJSON_Hooks hooks = {.malloc_fn = malloc, .free_fn = wiping_free};
 
     cJSON_InitHooks(&hooks);
+    (void)mallopt(M_PERTURB, 0xff);
 }
 
 static bool is_token_char(char c)

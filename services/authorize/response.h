@@ -28,8 +28,9 @@ struct tb_verdict {
 void tb_verdict_clear(struct tb_verdict *v);
 #define _cleanup_verdict_ _cleanup_(tb_verdict_clear)
 
-/* Makes cJSON wipe what it frees, so that no copy of a key stays on the heap, not even of an answer that fails to parse.
- * Once, before threads. */
+/* Makes cJSON wipe what it frees, and glibc overwrite freed blocks too large for its per-thread cache (the buffers of OpenSSL
+ * and libcurl), so that no copy of an answer stays on the heap, not even of one that fails to parse. Once, before
+ * threads. */
 void tb_response_setup(void);
 
 /* Judges a complete HTTP response. allow_http permits http:// URLs in the grant (TB_INSECURE_HTTP). Every input gives a

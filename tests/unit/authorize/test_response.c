@@ -155,9 +155,10 @@ static void statuses_that_are_retried(void **state)
 
 static void reasons_are_made_safe(void **state)
 {
+    static const char dirty[] = " a\r\nb\033[31m\xc3\xa9 c \0d";
     char out[TB_REASON_MAX + 1], in[4096];
 
-    tb_reason_sanitise(" a\r\nb\033[31m\xc3\xa9 c \0d", 20, out);
+    tb_reason_sanitise(dirty, sizeof(dirty) - 1, out);
     assert_string_equal(out, "a b [31m c d");
     tb_reason_sanitise("key=" KEY "!", 4 + 64 + 1, out);
     assert_string_equal(out, "[redacted]!");
