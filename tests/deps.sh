@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 PACKAGES="age apt aria2 bash-completion ca-certificates clang clang-format cppcheck curl dpkg-dev gcc iproute2 jq libc6-dev
-libcjson-dev libcmocka-dev libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev libssl-dev libsystemd-dev llvm make mandoc
+libcjson-dev libcmocka-dev libcurl4-openssl-dev libgnutls28-dev libmicrohttpd-dev libsqlite3-dev libssl-dev libsystemd-dev llvm make mandoc
 nginx-light openssl pkg-config procps python3 python3-cryptography python3-pytest shellcheck sqlite3 systemd wrk"
 AZURITE=azurite@3.35.0
 
@@ -36,7 +36,7 @@ fi
 if [ ! -x build/npm/node_modules/.bin/azurite-blob ]; then
     echo "make deps: installing $AZURITE into build/npm"
     mkdir -p build/npm
-    npm install --silent --no-audit --no-fund --prefix build/npm "$AZURITE" >/tmp/tb-npm.log 2>&1 || { tail -20 /tmp/tb-npm.log >&2; exit 1; }
+    npm install --loglevel=error --no-audit --no-fund --prefix build/npm "$AZURITE" >/tmp/tb-npm.log 2>&1 || { tail -20 /tmp/tb-npm.log >&2; exit 1; }
 fi
 
 [ -x build/llama/llama-server ] || sh e2e-vagrant/lib/llama.sh build/llama
