@@ -250,7 +250,7 @@ static void put_canonical_headers(FILE *f, const struct blob_request *rq, const 
 
 static void put_canonical_resource(FILE *f, const struct blob_service *s, const struct blob_request *rq)
 {
-    struct blob_pair q[BLOB_QUERY_MAX];
+    struct blob_pair q[BLOB_QUERY_MAX] = {{NULL, NULL}};
     const char *authority, *path;
     size_t n = 0, len;
 

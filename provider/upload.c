@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "asset.h"
+#include "blob_object.h"
 #include "blob_upload.h"
 #include "cli.h"
 #include "config.h"
@@ -96,16 +97,6 @@ static const struct option options[] = {
     CLI_COMMON_LONG,
 };
 
-/* One of the two blobs: what should be there, and what is. */
-struct object {
-    char *path; /* "container/asset/name" */
-    uint64_t size;
-    char sha256[BLOB_SHA256_HEX + 1];
-    enum { BLOB_ABSENT, BLOB_SAME, BLOB_OTHER } there;
-    char etag[128]; /* of what is there */
-    uint64_t sent, resumed;
-};
-
 struct job {
     struct cli cli;
     const char *account, *container, *asset_id, *file, *manifest_path, *endpoint, *ca_file;
@@ -116,7 +107,7 @@ struct job {
     struct tbenc_manifest *manifest;
     char *manifest_text;
     int fd;
-    struct object ct, mf;
+    struct blob_object ct, mf;
     struct azure_auth auth;
     struct blob_service service;
     struct tb_http_tls tls;
@@ -352,114 +343,12 @@ static int connect_service(struct job *j)
     return j->ct.path && j->mf.path ? CLI_OK : tbpkg_fail_errno("tbpkg upload", -ENOMEM);
 }
 
-static int fail_call(struct job *j, const char *path, int r, const struct blob_reply *reply, const char *err)
-{
-    struct blob_fault f;
-
-    blob_explain(&j->client, r, reply, err, &f);
-    return tbpkg_fail(path, f.reason, f.remedy[0] ? f.remedy : NULL);
-}
-
-/* MD5 of the local file, for a blob that another program stored and that has no x-ms-meta-sha256. */
-static bool md5_is(int fd, uint64_t size, const char *base64)
-{
-    _cleanup_free_ uint8_t *buf = malloc(1 << 20);
-    uint8_t md5[BLOB_MD5_BYTES];
-    char text[BLOB_MD5_BASE64 + 1];
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    bool ok = buf && ctx && EVP_DigestInit_ex(ctx, EVP_md5(), NULL) == 1;
-
-    for (uint64_t off = 0; ok && off < size;) {
-        ssize_t n = tb_pread_full(fd, buf, (size_t)MIN(size - off, 1ULL << 20), off);
-
-        ok = n > 0 && EVP_DigestUpdate(ctx, buf, (size_t)n) == 1;
-        off += n > 0 ? (uint64_t)n : 0;
-    }
-    ok = ok && EVP_DigestFinal_ex(ctx, md5, NULL) == 1;
-    EVP_MD_CTX_free(ctx);
-    if (!ok)
-        return false;
-    blob_base64(md5, sizeof(md5), text);
-    return strcmp(text, base64) == 0;
-}
-
-/* Looks what the service has under the name. */
-static int look(struct job *j, struct object *o)
-{
-    const struct blob_request rq = {.method = "HEAD", .path = o->path};
-    _cleanup_blob_reply_ struct blob_reply reply = {0};
-    char err[TB_HTTP_ERR_MAX];
-    int r;
-
-    r = blob_call(&j->client, &rq, 0, &reply, err);
-    o->there = BLOB_ABSENT;
-    if (r == 0 && reply.status == 404 && strcmp(reply.code, "ContainerNotFound") != 0)
-        return CLI_OK;
-    if (r < 0 || reply.status != 200)
-        return fail_call(j, o->path, r, &reply, err);
-    o->there = BLOB_OTHER;
-    snprintf(o->etag, sizeof(o->etag), "%s", reply.etag);
-    if (reply.content_length != (int64_t)o->size)
-        return CLI_OK;
-    if (strcmp(reply.sha256, o->sha256) == 0 || (!reply.sha256[0] && reply.content_md5[0] && o == &j->ct &&
-                                                 md5_is(j->fd, o->size, reply.content_md5)))
-        o->there = BLOB_SAME;
-    return CLI_OK;
-}
-
-static int refuse_other(struct job *j, const struct object *o)
+static int refuse_other(struct job *j, const struct blob_object *o)
 {
     if (o->there != BLOB_OTHER || j->force)
         return CLI_OK;
     return tbpkg_fail(o->path, "another file is stored there; consumers of it would fail",
                       "upload under a new asset id, or replace it with --force");
-}
-
-static int staged_blocks(struct job *j, struct blob_staged_set *ret)
-{
-    const struct blob_request rq = {
-        .method = "GET",
-        .path = j->ct.path,
-        .query = {{"comp", "blocklist"}, {"blocklisttype", "uncommitted"}},
-    };
-    _cleanup_blob_reply_ struct blob_reply reply = {0};
-    char err[TB_HTTP_ERR_MAX];
-    int r;
-
-    r = blob_call(&j->client, &rq, BLOB_LIST_BYTES_MAX, &reply, err);
-    if (r == 0 && reply.status == 404 && strcmp(reply.code, "ContainerNotFound") != 0)
-        return CLI_OK;
-    if (r < 0 || reply.status != 200)
-        return fail_call(j, j->ct.path, r, &reply, err);
-    if (!reply.body || blob_xml_block_list(reply.body, reply.len, ret) < 0)
-        return tbpkg_fail(j->ct.path, "the service's block list is not understood",
-                          "is --endpoint a Blob service?");
-    if (ret->n_foreign > 0)
-        tbpkg_warn("%s: %zu uncommitted blocks of another program are there", j->ct.path, ret->n_foreign);
-    return CLI_OK;
-}
-
-/* Sends a request that creates the blob; an answer that got lost is found out. */
-static int create(struct job *j, struct object *o, struct blob_request *rq, size_t n_headers)
-{
-    _cleanup_blob_reply_ struct blob_reply reply = {0};
-    char err[TB_HTTP_ERR_MAX];
-    int r, rc;
-
-    rq->method = "PUT";
-    rq->path = o->path;
-    rq->headers[n_headers++] = (struct blob_pair){"x-ms-meta-sha256", o->sha256};
-    rq->headers[n_headers] = o->there == BLOB_ABSENT ? (struct blob_pair){"If-None-Match", "*"}
-                                                     : (struct blob_pair){"If-Match", o->etag};
-    r = blob_call(&j->client, rq, 0, &reply, err);
-    if (r == 0 && reply.status == 201)
-        return CLI_OK;
-    if (r == 0 && (reply.status == 409 || reply.status == 412)) {
-        rc = look(j, o);
-        if (rc != CLI_OK || o->there == BLOB_SAME)
-            return rc;
-    }
-    return fail_call(j, o->path, r, &reply, err);
 }
 
 /* -- the two uploads ----------------------------------------------------------------------------------------------- */
@@ -484,7 +373,7 @@ static int commit(struct job *j, const struct blob_upload_result *up)
     if (r < 0)
         return tbpkg_fail_errno(j->ct.path, r);
     rq.body = list;
-    return create(j, &j->ct, &rq, 2);
+    return blob_object_create(&j->client, &j->ct, j->fd, &rq);
 }
 
 static int send_ciphertext(struct job *j)
@@ -507,7 +396,7 @@ static int send_ciphertext(struct job *j)
 
     if (u.block_bytes == 0)
         return tbpkg_fail(j->file, "is larger than 50000 blocks of 256 MiB", NULL);
-    rc = staged_blocks(j, &staged);
+    rc = blob_object_staged(&j->client, &j->ct, &staged);
     if (rc != CLI_OK)
         return rc;
     j->progress = (struct tb_progress){.verb = "Uploading", .total = u.size, .quiet = j->cli.quiet};
@@ -542,15 +431,15 @@ static int send_manifest(struct job *j)
         return tbpkg_fail_errno(j->mf.path, r);
     blob_base64(md5, sizeof(md5), md5_base64);
     j->mf.sent = j->mf.size;
-    return create(j, &j->mf, &rq, 3);
+    return blob_object_create(&j->client, &j->mf, -1, &rq);
 }
 
 static int upload(struct job *j)
 {
-    int rc = look(j, &j->ct);
+    int rc = blob_object_look(&j->client, &j->ct, j->fd);
 
     if (rc == CLI_OK)
-        rc = look(j, &j->mf);
+        rc = blob_object_look(&j->client, &j->mf, -1);
     if (rc == CLI_OK)
         rc = refuse_other(j, &j->ct);
     if (rc == CLI_OK)
@@ -565,7 +454,7 @@ static int upload(struct job *j)
 
 /* -- summary ------------------------------------------------------------------------------------------------------- */
 
-static cJSON *object_json(const struct job *j, const struct object *o)
+static cJSON *object_json(const struct job *j, const struct blob_object *o)
 {
     _cleanup_free_ char *url = tb_strf("%s/%s", j->service.url, o->path);
     cJSON *d = cJSON_CreateObject();
