@@ -23,6 +23,7 @@ struct opening {
     struct tbenc_sha256 ciphertext, tags;
     struct tbenc_filehash files;
     bool check_ciphertext, check_files;
+    bool from_start; /* a seekable input is read from offset 0, not from where it stands */
     /* the filling worker's */
     struct tbenc_record next;
     bool started;
@@ -241,6 +242,8 @@ static int prepare(struct opening *o, int in_fd, struct tbenc_error *e)
     r = tbenc_source_init(&o->source, in_fd, o->wake_fd);
     if (r < 0)
         return read_failed(e, r);
+    if (o->from_start)
+        o->source.base = 0;
     r = read_header(o, e);
     if (r < 0)
         return r;
@@ -367,7 +370,8 @@ static int check_outputs(const struct tbenc_manifest *m, const int *out_fds, siz
 int tbenc_open_files(const struct tbenc_open_params *p, int in_fd, const int *out_fds, size_t n_out,
                      struct tbenc_error *e)
 {
-    _cleanup_(opening_done) struct opening o = {.p = p, .wake_fd = -1, .out_fds = out_fds};
+    _cleanup_(opening_done) struct opening o = {
+        .p = p, .wake_fd = -1, .out_fds = out_fds, .from_start = true};
     struct tbenc_engine_ops ops = {.fill = open_fill, .work = open_work_files, .retire = open_retire};
     int r;
 
@@ -386,7 +390,8 @@ int tbenc_open_files(const struct tbenc_open_params *p, int in_fd, const int *ou
 
 int tbenc_verify(const struct tbenc_open_params *p, int in_fd, struct tbenc_error *e)
 {
-    _cleanup_(opening_done) struct opening o = {.p = p, .wake_fd = -1, .check_ciphertext = true};
+    _cleanup_(opening_done) struct opening o = {
+        .p = p, .wake_fd = -1, .check_ciphertext = true, .from_start = true};
     struct tbenc_engine_ops ops = {
         .fill = open_fill, .work = open_work, .retire = open_retire, .observe = {open_hash_ciphertext, NULL}};
     int r;

@@ -57,6 +57,7 @@ int tbenc_reader_new(const struct tbenc_open_params *p, int in_fd, struct tbenc_
         r = -ESPIPE;
     if (r < 0)
         return tbenc_fail(e, r, "cannot read the ciphertext at offsets: %s", strerror(-r));
+    rd->source.base = 0;
     r = read_header(rd, p->flags, &header, e);
     if (r < 0)
         return r;

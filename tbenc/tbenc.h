@@ -139,7 +139,7 @@ struct tbenc_open_params {
     tbenc_progress_fn progress;
     void *progress_ctx;
 };
-/* Ciphertext read sequentially from in_fd (any kind), plaintext written in order to out_fd (any kind; vmsplice to pipes).
+/* Ciphertext read sequentially from in_fd (any kind; a regular file from where it stands, by pread), plaintext written in order to out_fd (any kind; vmsplice to pipes).
  * All checks of section OPENING; the count, length, tags_sha256 and trailing-bytes checks come after the last chunk was
  * written, so a caller must treat the output as void until this returns 0. */
 int tbenc_open_stream(const struct tbenc_open_params *p, int in_fd, int out_fd, struct tbenc_error *e);
