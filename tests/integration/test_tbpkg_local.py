@@ -751,4 +751,9 @@ def test_inspect(tmp_path):
     alone = tbpkg("inspect", "m.tbenc", cwd=tmp_path)  # without the table its short first chunk is a contradiction
     assert alone.returncode == 1 and b"no manifest" in alone.stdout and b"chunk 1 is short" in alone.stdout
     ok("inspect", "other.json", "m.tbenc", cwd=tmp_path)
+    Asset(b"", files=[("a", b"1" * 500), ("b", b"2" * 700)]).write(tmp_path)  # same totals, other lengths
+    (tmp_path / "m.manifest.json").rename(tmp_path / "swapped.json")
+    Asset(b"", files=[("a", b"1" * 700), ("b", b"2" * 500)]).write(tmp_path)
+    doc = json.loads(tbpkg("inspect", "m.tbenc", "swapped.json", "--json", cwd=tmp_path).stdout)
+    assert "m.tbenc: chunk 0 holds 700 bytes, the manifest says 500" in doc["problems"]
     refused("inspect", "nothere.tbenc", cwd=tmp_path, match="nothere.tbenc: No such file")
