@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* MESSAGE_ID of each kind of event in the journal, one random 128-bit id each (journalctl --new-id128), never reused.
+ * The message catalog explains them to operators: `journalctl -x`. */
+#ifndef TB_EVENTS_H
+#define TB_EVENTS_H
+
+/* tb-proxy */
+#define TB_EVENT_STATE                                                                                       \
+    "5b0c6f0e3a2f4a6c9d8be41c7d2f9a11" /* the state derived by the proxy changed; TB_STATE, TB_REASON */
+#define TB_EVENT_AUDIT "c1d7f3a95e1b4d3f8a60b7a2e94c5d12" /* audit record of one request */
+#define TB_EVENT_AUDIT_BROKEN                                                                                \
+    "0f7d1b6c2e8a4c55b3d94a7be16f2c13"                    /* audit cannot be written; requests are refused */
+#define TB_EVENT_DRAIN "8e2a4b7d91c34f0e86d5f3b2a7c09e14" /* SIGTERM: finishing requests in flight */
+
+#endif

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "exchange.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "admit.h"
+#include "health.h"
+#include "log.h"
+#include "route.h"
+#include "secret.h"
+#include "units.h"
+
+/* How much of a refused request's body is still read, so that its client gets to see the answer. */
+#define DISCARD_MAX (8ULL * 1024 * 1024)
+
+struct tb_exchange *tb_exchange_new(struct tb_server *s, const char *target, struct MHD_Connection *c)
+{
+    struct tb_exchange *ex = calloc(1, sizeof(*ex));
+
+    if (!ex)
+        return NULL;
+    ex->server = s;
+    ex->mhd = c;
+    ex->start_us = tb_now_monotonic_us();
+    ex->start_realtime_us = tb_now_realtime_us();
+    ex->path_len = strcspn(target, "?");
+    ex->target = strdup(target);
+    memcpy(ex->method, "-", 2);
+    ex->client = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    if (!ex->target || !ex->client) {
+        free(ex->target);
+        free(ex);
+        return NULL;
+    }
+    ex->client->exchange = ex;
+    return ex;
+}
+
+/* --- the head ---------------------------------------------------------------------------------------------------- */
+
+static enum MHD_Result connection_field(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_len,
+                                        const char *value, size_t value_len)
+{
+    if (strcasecmp(name, "Connection") == 0 && value)
+        tb_request_connection(arg, value);
+    return MHD_YES;
+}
+
+struct field_reader {
+    struct tb_request_head *head;
+    bool keep_authorization;
+    int error;
+};
+
+static enum MHD_Result any_field(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_len,
+                                 const char *value, size_t value_len)
+{
+    struct field_reader *f = arg;
+
+    f->error =
+        tb_request_field(f->head, name, name_len, value ? value : "", value_len, f->keep_authorization);
+    return f->error < 0 ? MHD_NO : MHD_YES;
+}
+
+static int read_head(struct tb_exchange *ex, struct tb_request_head *h)
+{
+    struct field_reader f = {h, !ex->server->need_key, 0};
+
+    MHD_get_connection_values_n(ex->mhd, MHD_HEADER_KIND, connection_field, h);
+    MHD_get_connection_values_n(ex->mhd, MHD_HEADER_KIND, any_field, &f);
+    return f.error;
+}
+
+static int set_request_id(struct tb_exchange *ex, const char *given)
+{
+    uint8_t id[16];
+    int r;
+
+    if (given && tb_request_id_valid(given)) {
+        memcpy(ex->request_id, given, strlen(given) + 1);
+        return 0;
+    }
+    r = tb_random(id, sizeof(id));
+    if (r >= 0)
+        tb_hex_encode(id, sizeof(id), ex->request_id);
+    return r;
+}
+
+/* Fields that are ours to write. */
+static int add_own_lines(struct tb_exchange *ex, struct tb_request_head *h)
+{
+    struct tb_buf *b = &h->lines;
+    int r = 0;
+
+    if (h->n_hosts == 0)
+        r = tb_buf_printf(b, "Host: %s\r\n", tb_upstream_host(ex->server->upstream));
+    if (r >= 0)
+        r = tb_buf_puts(b, "X-Forwarded-For: ");
+    if (r >= 0 && h->forwarded_for)
+        r = tb_buf_puts(b, h->forwarded_for);
+    if (r >= 0)
+        r = tb_buf_printf(b, "%s%s\r\nX-Forwarded-Proto: %s\r\nX-Request-Id: %s\r\n",
+                          h->forwarded_for ? ", " : "", ex->client->addr, ex->server->tls ? "https" : "http",
+                          ex->request_id);
+    return r;
+}
+
+static void call_event(void *arg)
+{
+    tb_exchange_resume(arg);
+}
+
+static int start_call(struct tb_exchange *ex, struct tb_request_head *h)
+{
+    struct tb_call_request rq = {
+        .method = ex->method,
+        .target = ex->target,
+        .lines = &h->lines,
+        .body = h->chunked      ? TB_FRAMING_CHUNKED
+                : h->has_length ? TB_FRAMING_LENGTH
+                                : TB_FRAMING_NONE,
+        .length = h->length,
+        .on_event = call_event,
+        .arg = ex,
+    };
+    int r = add_own_lines(ex, h);
+
+    return r < 0 ? r : tb_call_start(ex->server->upstream, &rq, &ex->call);
+}
+
+static int decide(struct tb_exchange *ex, struct tb_request_head *h, enum tb_admission audit, bool *ret_close)
+{
+    struct tb_server *s = ex->server;
+    struct tb_admit_request rq = {
+        .method = ex->method,
+        .target = ex->target,
+        .head = h,
+        .audit = audit,
+        .verdict = &s->watch.verdict,
+        .lease_over = tb_lease_over(&s->watch.facts, tb_now_boottime_us()),
+        .keys = s->need_key ? &s->keys : NULL,
+        .routes = s->config->routes,
+        .max_body = s->config->max_body_bytes,
+    };
+    struct tb_admit_result result;
+
+    tb_admit(&rq, &result);
+    if (result.key)
+        memcpy(ex->key_name, result.key->name, sizeof(ex->key_name));
+    if (result.error.status == 0)
+        return start_call(ex, h);
+    ex->error = result.error;
+    /* A client that waits for 100 Continue must not be told to go on, and a large body is not worth reading. */
+    *ret_close = result.must_close || h->expect || (h->has_length && h->length > DISCARD_MAX);
+    return 0;
+}
+
+int tb_exchange_begin(struct tb_exchange *ex, const char *method, bool *ret_close)
+{
+    _cleanup_(tb_request_head_clear) struct tb_request_head head = {0};
+    enum tb_admission audit;
+    size_t path_len;
+    int r;
+
+    ex->begun = true;
+    snprintf(ex->method, sizeof(ex->method), "%s", method);
+    *ret_close = false;
+    if (!tb_target_check(ex->target, &path_len) && tb_health_path(ex->target, path_len)) {
+        ex->health = true;
+        return 0;
+    }
+    ex->server->metrics.in_flight++;
+    audit = tb_audit_admit(ex->server->audit);
+    if (audit == TB_ADMIT_DROP) {
+        ex->dropped = true;
+        return -ECONNABORTED;
+    }
+    ex->sha = EVP_MD_CTX_new();
+    if (!ex->sha || EVP_DigestInit_ex(ex->sha, EVP_sha256(), NULL) != 1)
+        return -ENOMEM;
+    r = read_head(ex, &head);
+    if (r >= 0)
+        r = set_request_id(ex, head.request_id);
+    return r < 0 ? r : decide(ex, &head, audit, ret_close);
+}
+
+/* --- the body ---------------------------------------------------------------------------------------------------- */
+
+ssize_t tb_exchange_upload(struct tb_exchange *ex, const char *p, size_t n)
+{
+    const struct tb_server *s = ex->server;
+    size_t taken = n;
+
+    if (ex->health)
+        return (ssize_t)n;
+    /* Content-Length was checked before; this is for chunked bodies. */
+    if (!ex->error.status && ex->bytes_in + n > s->config->max_body_bytes) {
+        tb_http_error_set(&ex->error, MHD_HTTP_CONTENT_TOO_LARGE, "body_too_large",
+                          "the body exceeds %llu bytes", (unsigned long long)s->config->max_body_bytes);
+        tb_exchange_cancel(ex);
+    }
+    if (ex->error.status && ex->bytes_in + n > MAX(DISCARD_MAX, s->config->max_body_bytes + DISCARD_MAX))
+        return -EFBIG;
+    if (ex->call) {
+        taken = tb_call_write(ex->call, p, n);
+        tb_usage_add(s->usage, TB_USAGE_BYTES_IN, taken);
+    }
+    EVP_DigestUpdate(ex->sha, p, taken);
+    ex->bytes_in += taken;
+    return (ssize_t)taken;
+}
+
+static void finish_digest(struct tb_exchange *ex)
+{
+    uint8_t md[32];
+    unsigned len;
+
+    if (ex->sha256[0])
+        return;
+    if (ex->sha && EVP_DigestFinal_ex(ex->sha, md, &len) == 1)
+        tb_hex_encode(md, sizeof(md), ex->sha256);
+    EVP_MD_CTX_free(ex->sha);
+    ex->sha = NULL;
+}
+
+void tb_exchange_upload_end(struct tb_exchange *ex)
+{
+    if (ex->upload_ended)
+        return;
+    ex->upload_ended = true;
+    finish_digest(ex);
+    if (ex->call)
+        tb_call_write_end(ex->call);
+}
+
+/* --- the runtime's side ------------------------------------------------------------------------------------------ */
+
+void tb_exchange_check_call(struct tb_exchange *ex)
+{
+    int failed = ex->call ? tb_call_failed(ex->call) : 0;
+
+    if (!failed)
+        return;
+    if (failed == -ETIMEDOUT)
+        tb_http_error_set(&ex->error, MHD_HTTP_GATEWAY_TIMEOUT, "upstream_timeout",
+                          "the runtime did not accept a connection");
+    else if (failed == -ECONNREFUSED)
+        tb_http_error_set(&ex->error, MHD_HTTP_BAD_GATEWAY, "upstream_unreachable",
+                          "the runtime is not reachable");
+    else
+        tb_http_error_set(&ex->error, MHD_HTTP_BAD_GATEWAY, "upstream_error",
+                          "the runtime gave no valid answer");
+    tb_exchange_cancel(ex);
+}
+
+void tb_exchange_cancel(struct tb_exchange *ex)
+{
+    tb_call_free(ex->call);
+    ex->call = NULL;
+}
+
+void tb_exchange_resume(struct tb_exchange *ex)
+{
+    if (!ex->suspended)
+        return;
+    ex->suspended = false;
+    ex->server->run_http = true;
+    MHD_resume_connection(ex->mhd);
+}
+
+/* --- the books --------------------------------------------------------------------------------------------------- */
+
+/* The status that stands in the record, and why when it is not simply what the runtime or we answered. */
+static int final_status(const struct tb_exchange *ex, enum MHD_RequestTerminationCode code,
+                        const char **ret_error)
+{
+    *ret_error = ex->error.code;
+    if (ex->cut) {
+        *ret_error = "upstream_aborted";
+        return MHD_HTTP_BAD_GATEWAY;
+    }
+    if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK && ex->status)
+        return ex->status;
+    if (!ex->begun || code == MHD_REQUEST_TERMINATED_COMPLETED_OK) {
+        *ret_error = "malformed_request"; /* libmicrohttpd refused it by itself */
+        return MHD_HTTP_BAD_REQUEST;
+    }
+    if (code == MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN) {
+        *ret_error = "proxy_stopped";
+        return MHD_HTTP_SERVICE_UNAVAILABLE;
+    }
+    if (ex->error.status)
+        return ex->error.status;
+    *ret_error = code == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED ? "client_timeout" : "client_closed";
+    return 499;
+}
+
+static void submit(struct tb_exchange *ex, int status, const char *error, uint64_t latency_us)
+{
+    struct tb_audit_record *r = calloc(1, sizeof(*r));
+
+    if (!r)
+        abort(); /* no memory for a record that must exist: start afresh */
+    finish_digest(ex);
+    *r = (struct tb_audit_record){
+        .start_realtime_us = ex->start_realtime_us,
+        .req_complete = ex->upload_ended,
+        .status = status,
+        .latency_ms = latency_us / 1000,
+        .bytes_in = ex->bytes_in,
+        .bytes_out = ex->bytes_out,
+    };
+    memcpy(r->method, ex->method, sizeof(r->method));
+    memcpy(r->req_sha256, ex->sha256, sizeof(r->req_sha256));
+    memcpy(r->request_id, ex->request_id, sizeof(r->request_id));
+    memcpy(r->client, ex->client->addr, sizeof(r->client));
+    memcpy(r->key_name, ex->key_name, sizeof(r->key_name));
+    snprintf(r->error, sizeof(r->error), "%s", error);
+    ex->target[ex->path_len] = '\0';
+    r->path = TAKE_PTR(ex->target);
+    tb_audit_submit(ex->server->audit, r);
+}
+
+void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode code)
+{
+    struct tb_server *s = ex->server;
+    uint64_t now = tb_now_monotonic_us();
+    const char *error;
+    int status = final_status(ex, code, &error);
+
+    s->last_done_us = now;
+    ex->client->exchange = NULL;
+    tb_exchange_cancel(ex);
+    if (!ex->health) {
+        if (!ex->begun) /* never admitted; takes its slot now */
+            ex->dropped = tb_audit_admit(s->audit) == TB_ADMIT_DROP;
+        else
+            s->metrics.in_flight--;
+        tb_metrics_observe(&s->metrics, status, now - ex->start_us);
+        if (!ex->dropped)
+            submit(ex, status, error, now - ex->start_us);
+    }
+    EVP_MD_CTX_free(ex->sha);
+    free(ex->target);
+    free(ex);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What one request on the public listener is while it lasts; shared by forward.c (libmicrohttpd's side) and exchange.c
+ * (the runtime's side and the books). */
+#ifndef TB_PROXY_EXCHANGE_H
+#define TB_PROXY_EXCHANGE_H
+
+#include <openssl/evp.h>
+
+#include "headers.h"
+#include "http_error.h"
+#include "server.h"
+
+struct tb_exchange;
+
+/* A client's connection. libmicrohttpd does not look at suspended connections, so the loop watches each for its end. */
+struct tb_client {
+    struct tb_source src;
+    struct tb_exchange *exchange; /* the current one or NULL */
+    bool gone;                    /* it closed, or will send no more */
+    char addr[64];
+};
+
+struct tb_exchange {
+    struct tb_server *server;
+    struct tb_client *client;
+    struct MHD_Connection *mhd;
+    char *target, method[16];
+    size_t path_len;
+    bool begun;                      /* the handler has seen the head */
+    bool health;                     /* one of our own endpoints: no audit */
+    bool dropped;                    /* not even a slot for a refusal's record */
+    bool suspended;                  /* in libmicrohttpd's sense */
+    bool upload_ended, replied, cut; /* cut: the runtime broke off in mid-answer */
+    struct tb_http_error error;      /* status 0: none */
+    struct tb_call *call;            /* NULL when refused, failed or cancelled */
+    EVP_MD_CTX *sha;
+    char sha256[65];
+    uint64_t start_us, start_realtime_us, bytes_in, bytes_out;
+    int status; /* of the answer queued */
+    char request_id[TB_REQUEST_ID_MAX + 1], key_name[TB_API_KEY_NAME_MAX + 1];
+};
+
+/* NULL on ENOMEM. */
+struct tb_exchange *tb_exchange_new(struct tb_server *s, const char *target, struct MHD_Connection *c);
+/* Takes an audit slot, reads the head, decides, and sends the head upstream or sets ex->error. *ret_close: nothing after the
+ * head may be read. -ECONNABORTED: close without an answer; -ENOMEM. */
+int tb_exchange_begin(struct tb_exchange *ex, const char *method, bool *ret_close);
+/* Takes body bytes: hashes, counts, forwards. Returns how many; fewer than n: wait. -EFBIG: not worth reading on. */
+ssize_t tb_exchange_upload(struct tb_exchange *ex, const char *p, size_t n);
+void tb_exchange_upload_end(struct tb_exchange *ex);
+/* Turns a failed call into ex->error. */
+void tb_exchange_check_call(struct tb_exchange *ex);
+/* Stops the runtime's work. */
+void tb_exchange_cancel(struct tb_exchange *ex);
+/* Lets libmicrohttpd go on with it. */
+void tb_exchange_resume(struct tb_exchange *ex);
+/* Writes the audit record and the metrics and frees it. */
+void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode code);
+
+#endif

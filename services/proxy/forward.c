@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "forward.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+#include <strings.h>
+
+#include "exchange.h"
+#include "health.h"
+
+#define BLOCK_MAX (32 * 1024)
+
+/* --- connections ------------------------------------------------------------------------------------------------- */
+
+static void client_event(struct tb_source *src, uint32_t events)
+{
+    struct tb_client *cl = (struct tb_client *)src;
+
+    if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
+        return;
+    cl->gone = true;
+    /* While libmicrohttpd works on the connection it sees the end itself; suspended, it sees nothing. */
+    if (cl->exchange && cl->exchange->suspended) {
+        tb_exchange_cancel(cl->exchange);
+        tb_exchange_resume(cl->exchange);
+    }
+}
+
+static void print_address(const struct sockaddr *sa, char *out, size_t size)
+{
+    char text[INET6_ADDRSTRLEN] = "unix";
+    const char *p = text;
+
+    if (sa && sa->sa_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)sa)->sin_addr, text, sizeof(text));
+    else if (sa && sa->sa_family == AF_INET6)
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)sa)->sin6_addr, text, sizeof(text));
+    if (strncmp(p, "::ffff:", 7) == 0 && strchr(p, '.'))
+        p += 7;
+    snprintf(out, size, "%s", p);
+}
+
+void tb_forward_connection(void *cls, struct MHD_Connection *c, void **socket_context,
+                           enum MHD_ConnectionNotificationCode code)
+{
+    struct tb_server *s = cls;
+    struct tb_client *cl;
+
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        if (*socket_context)
+            tb_loop_free_later(&s->loop, *socket_context);
+        *socket_context = NULL;
+        return;
+    }
+    cl = calloc(1, sizeof(*cl));
+    if (!cl)
+        return; /* its requests are closed unanswered */
+    cl->src.fn = client_event;
+    print_address(MHD_get_connection_info(c, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr, cl->addr,
+                  sizeof(cl->addr));
+    if (tb_loop_add(&s->loop, MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,
+                    EPOLLRDHUP | EPOLLET, &cl->src) < 0) {
+        free(cl);
+        return;
+    }
+    *socket_context = cl;
+}
+
+/* --- answers ----------------------------------------------------------------------------------------------------- */
+
+/* Waits for the runtime or for room. A client that has gone is not waited for. */
+static bool wait_for_event(struct tb_exchange *ex)
+{
+    if (ex->client->gone)
+        return false;
+    ex->suspended = true;
+    MHD_suspend_connection(ex->mhd);
+    return true;
+}
+
+/* Content reader: what the runtime has sent, as it comes. */
+static ssize_t read_answer(void *cls, uint64_t pos, char *buf, size_t max)
+{
+    struct tb_exchange *ex = cls;
+    ssize_t n;
+
+    if (!ex->call) /* cancelled: the client has gone */
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    n = tb_call_read(ex->call, buf, max);
+    if (n > 0) {
+        ex->bytes_out += (uint64_t)n;
+        tb_usage_add(ex->server->usage, TB_USAGE_BYTES_OUT, (uint64_t)n);
+        return n;
+    }
+    if (n == 0)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    if (n == -EAGAIN)
+        return wait_for_event(ex) ? 0 : MHD_CONTENT_READER_END_WITH_ERROR;
+    ex->cut = true;
+    return MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+static enum MHD_Result queue(struct tb_exchange *ex, int status, struct MHD_Response *rs)
+{
+    enum MHD_Result r;
+
+    if (!rs)
+        return MHD_NO;
+    if (ex->server->draining)
+        MHD_add_response_header(rs, MHD_HTTP_HEADER_CONNECTION, "close");
+    if (ex->request_id[0])
+        MHD_add_response_header(rs, "X-Request-Id", ex->request_id);
+    ex->status = status;
+    ex->replied = true;
+    r = MHD_queue_response(ex->mhd, (unsigned)status, rs);
+    MHD_destroy_response(rs);
+    return r;
+}
+
+static enum MHD_Result reply_error(struct tb_exchange *ex, bool close)
+{
+    struct MHD_Response *rs = tb_http_error_response(&ex->error);
+
+    if (rs && close)
+        MHD_add_response_header(rs, MHD_HTTP_HEADER_CONNECTION, "close");
+    if (rs && ex->error.status == MHD_HTTP_METHOD_NOT_ALLOWED)
+        MHD_add_response_header(rs, MHD_HTTP_HEADER_ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    return queue(ex, ex->error.status, rs);
+}
+
+static struct MHD_Response *make_answer(struct tb_exchange *ex, const struct tb_response *up)
+{
+    bool head = strcmp(ex->method, "HEAD") == 0;
+
+    if ((up->framing == TB_FRAMING_NONE && !head) || (up->framing == TB_FRAMING_LENGTH && up->length == 0))
+        return MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+    if (up->has_length) /* for HEAD too: the length a GET would have; the reader is not called then */
+        return MHD_create_response_from_callback(up->length, MIN(MAX(up->length, 1), BLOCK_MAX), read_answer,
+                                                 ex, NULL);
+    return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_MAX, read_answer, ex, NULL);
+}
+
+static enum MHD_Result reply_answer(struct tb_exchange *ex, const struct tb_response *up)
+{
+    struct MHD_Response *rs = make_answer(ex, up);
+
+    if (!rs)
+        return MHD_NO;
+    for (size_t i = 0; i < up->n_headers; i++)
+        if (strcasecmp(up->header[i].name, "X-Request-Id") != 0)
+            MHD_add_response_header(rs, up->header[i].name, up->header[i].value);
+    if (up->event_stream) /* for buffering proxies in front of us */
+        MHD_add_response_header(rs, "X-Accel-Buffering", "no");
+    tb_usage_add(ex->server->usage, TB_USAGE_REQUESTS, 1);
+    return queue(ex, up->status, rs);
+}
+
+static enum MHD_Result reply(struct tb_exchange *ex)
+{
+    const struct tb_response *up;
+
+    if (ex->replied)
+        return MHD_YES;
+    tb_exchange_check_call(ex);
+    if (ex->error.status)
+        return reply_error(ex, false);
+    if (!ex->call)
+        return MHD_NO; /* cancelled: the client has gone */
+    up = tb_call_response(ex->call);
+    if (up)
+        return reply_answer(ex, up);
+    return wait_for_event(ex) ? MHD_YES : MHD_NO;
+}
+
+/* --- libmicrohttpd's calls --------------------------------------------------------------------------------------- */
+
+void *tb_forward_target(void *cls, const char *target, struct MHD_Connection *c)
+{
+    return tb_exchange_new(cls, target, c);
+}
+
+static enum MHD_Result begin(struct tb_exchange *ex, const char *method)
+{
+    bool close;
+    int r = tb_exchange_begin(ex, method, &close);
+
+    if (r < 0)
+        return MHD_NO;
+    return close ? reply_error(ex, true) : MHD_YES;
+}
+
+enum MHD_Result tb_forward_handler(void *cls, struct MHD_Connection *c, const char *url, const char *method,
+                                   const char *version, const char *upload, size_t *upload_size,
+                                   void **con_cls)
+{
+    struct tb_exchange *ex = *con_cls;
+    ssize_t taken;
+
+    if (!ex)
+        return MHD_NO;
+    if (!ex->begun)
+        return begin(ex, method);
+    if (*upload_size > 0) {
+        taken = tb_exchange_upload(ex, upload, *upload_size);
+        if (taken < 0)
+            return MHD_NO;
+        *upload_size -= (size_t)taken;
+        return *upload_size == 0 || wait_for_event(ex) ? MHD_YES : MHD_NO;
+    }
+    tb_exchange_upload_end(ex);
+    if (ex->health)
+        return tb_health_answer(cls, c, method, ex->target, ex->path_len, false);
+    return reply(ex);
+}
+
+void tb_forward_completed(void *cls, struct MHD_Connection *c, void **con_cls,
+                          enum MHD_RequestTerminationCode code)
+{
+    struct tb_exchange *ex = *con_cls;
+
+    *con_cls = NULL;
+    if (ex)
+        tb_exchange_end(ex, code);
+}

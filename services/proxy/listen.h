@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Listening sockets: inherited by name, else bound here. */
+#ifndef TB_PROXY_LISTEN_H
+#define TB_PROXY_LISTEN_H
+
+/* The inherited socket called name, made non-blocking; else a new one on addr ("host:port", "[v6]:port", ":port").
+ * fd or -errno; -EINVAL for an address that does not resolve. */
+int tb_listen_open(const char *name, const char *addr);
+
+#endif

@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tb-proxy: the one public door. Up from boot, it answers 503 until the model is served, streams requests to the runtime
+ * after that, and keeps an audit record and a usage count of each. See tb-proxy(8). */
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "common/state.h"
+#include "events.h"
+#include "exit.h"
+#include "forward.h"
+#include "health.h"
+#include "io.h"
+#include "listen.h"
+#include "log.h"
+#include "notify.h"
+#include "route.h"
+#include "secret.h"
+#include "server.h"
+#include "units.h"
+
+#define TICK_MS 100
+#define DRAIN_US (30 * TB_USEC_PER_SEC)
+/* How long kept-alive connections may still send a request when everything else has been drained. */
+#define LINGER_US TB_USEC_PER_SEC
+#define IDLE_TIMEOUT_S                                                                                       \
+    120u /* of a client that neither sends nor takes anything; a silent runtime does not count */
+#define POOL_BYTES (24 * 1024) /* libmicrohttpd clears it for each request: larger is slower */
+#define AUDIT_CLOSE_MS 5000
+#define PEM_MAX (256 * 1024)
+
+static const char help[] =
+    "Usage: tb-proxy [--help] [--version]\n"
+    "Serve the public API and health ports in front of the inference runtime.\n"
+    "\n"
+    "Configured by TB_* environment variables (TB_PUBLIC_ADDR, TB_HEALTH_ADDR, TB_RUNTIME_URL, TB_ROUTES,\n"
+    "TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY, TB_MAX_BODY_BYTES, TB_AUDIT_FILE, ...); listeners named http and "
+    "health\n"
+    "are inherited when LISTEN_FDS says so. SIGTERM finishes requests in flight; SIGHUP opens TB_AUDIT_FILE "
+    "again.\n"
+    "See tb-proxy(8).\n";
+
+/* libmicrohttpd's daemon as a source of the loop. */
+struct mhd_source {
+    struct tb_source src;
+    bool *ready;
+};
+
+struct program {
+    struct tb_config config;
+    struct tb_server server;
+    char *run_dir, *state_dir, *tls_cert, *tls_key;
+    int http_fd, health_fd, signal_fd;
+    struct tb_source signals;
+    struct mhd_source http_source, health_source;
+    bool run_health, terminate;
+    uint64_t watchdog_us, pinged_us;
+};
+
+static void mhd_event(struct tb_source *s, uint32_t events)
+{
+    *((struct mhd_source *)s)->ready = true;
+}
+
+static void signal_event(struct tb_source *s, uint32_t events)
+{
+    struct program *p = (struct program *)((char *)s - offsetof(struct program, signals));
+    struct signalfd_siginfo info;
+
+    while (read(p->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_signo == SIGHUP)
+            tb_audit_reopen(p->server.audit);
+        else
+            p->terminate = true;
+    }
+}
+
+static void mhd_log(void *cls, const char *fmt, va_list ap)
+{
+    char text[300];
+
+    vsnprintf(text, sizeof(text), fmt, ap);
+    text[strcspn(text, "\n")] = '\0';
+    tb_debug("libmicrohttpd: %s", text);
+}
+
+/* --- setting up, in order; each says what failed and returns the exit code --------------------------------------- */
+
+static int fail(int code, const char *what, int error)
+{
+    tb_error("%s: %s", what, strerror(-error));
+    return code;
+}
+
+static int set_up_signals(struct program *p)
+{
+    sigset_t set;
+
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    p->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    p->signals.fn = signal_event;
+    if (p->signal_fd < 0)
+        return -errno;
+    return tb_loop_add(&p->server.loop, p->signal_fd, EPOLLIN, &p->signals);
+}
+
+static int load_keys(struct program *p)
+{
+    _cleanup_free_ char *text = NULL;
+    char err[TB_API_KEYS_ERR_MAX];
+    size_t len;
+    int r;
+
+    if (!p->config.api_keys)
+        return 0;
+    r = tb_read_file(p->config.api_keys, TB_API_KEYS_MAX * 256UL, &text, &len);
+    if (r < 0) {
+        tb_error("TB_API_KEYS: cannot read %s: %s", p->config.api_keys, strerror(-r));
+        return TB_EXIT_CONFIG;
+    }
+    r = tb_api_keys_parse(text, len, &p->server.keys, err);
+    if (r < 0) {
+        tb_error("TB_API_KEYS: %s: %s", p->config.api_keys, r == -ENOMEM ? "out of memory" : err);
+        return TB_EXIT_CONFIG;
+    }
+    if (p->server.keys.n == 0)
+        tb_warn("TB_API_KEYS: %s holds no key; every request will get 401", p->config.api_keys);
+    p->server.need_key = true;
+    return 0;
+}
+
+static int load_tls(struct program *p)
+{
+    const char *name[] = {p->config.tls_cert, p->config.tls_key};
+    char **ret[] = {&p->tls_cert, &p->tls_key};
+    size_t len;
+
+    if (!name[0] && !name[1])
+        return 0;
+    if (!name[0] || !name[1]) {
+        tb_error("TB_TLS_CERT and TB_TLS_KEY go together; set both, or neither to serve plain HTTP");
+        return TB_EXIT_CONFIG;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(name); i++) {
+        int r = tb_read_file(name[i], PEM_MAX, ret[i], &len);
+
+        if (r < 0) {
+            tb_error("%s: cannot read %s: %s", i == 0 ? "TB_TLS_CERT" : "TB_TLS_KEY", name[i], strerror(-r));
+            return TB_EXIT_CONFIG;
+        }
+    }
+    p->server.tls = true;
+    return 0;
+}
+
+static int check_config(struct program *p)
+{
+    const char *why = tb_routes_check(p->config.routes);
+    int r;
+
+    if (why) {
+        tb_error("TB_ROUTES: %s", why);
+        return TB_EXIT_CONFIG;
+    }
+    r = load_keys(p);
+    if (r == 0)
+        r = load_tls(p);
+    if (r == 0 && tb_upstream_new(&p->server.loop, p->config.runtime_url, &p->server.upstream) < 0) {
+        tb_error("TB_RUNTIME_URL: cannot use %s; give http://127.0.0.1:PORT or unix:/path",
+                 p->config.runtime_url);
+        r = TB_EXIT_CONFIG;
+    }
+    return r;
+}
+
+static int open_books(struct program *p)
+{
+    _cleanup_free_ char *usage = NULL, *seq = NULL;
+    struct tb_audit_config audit = {
+        .contract_id = p->config.contract_id,
+        .asset_id = p->config.asset_id,
+        .file = p->config.audit_file,
+        .queue = TB_AUDIT_QUEUE,
+        .journal = getenv("JOURNAL_STREAM") && access("/run/systemd/journal/socket", F_OK) == 0,
+    };
+    int r = tb_runtime_dir(p->config.run_dir, "tb-proxy", &p->run_dir);
+
+    if (r < 0)
+        return fail(TB_EXIT_IOERR, "cannot make the runtime directory", r);
+    r = tb_state_dir(p->config.state_dir, "tb-proxy", &p->state_dir);
+    if (r < 0)
+        return fail(TB_EXIT_IOERR, "cannot make the state directory", r);
+    usage = tb_path_join(p->state_dir, "usage");
+    seq = tb_path_join(p->state_dir, "audit-seq");
+    if (!usage || !seq)
+        return fail(TB_EXIT_IOERR, "state directory", -ENOMEM);
+    r = tb_usage_open(usage, &p->server.usage);
+    if (r < 0) {
+        tb_error("cannot open %s: %s", usage,
+                 r == -EWOULDBLOCK ? "another tb-proxy is running" : strerror(-r));
+        return TB_EXIT_IOERR;
+    }
+    p->server.requests_at_start = tb_usage_get(p->server.usage, TB_USAGE_REQUESTS);
+    audit.seq_file = seq;
+    r = tb_audit_open(&audit, &p->server.audit);
+    if (r < 0) {
+        tb_error("cannot open the audit (TB_AUDIT_FILE %s): %s", audit.file ? audit.file : "unset",
+                 strerror(-r));
+        return TB_EXIT_IOERR;
+    }
+    return 0;
+}
+
+/* As many clients as descriptors allow, two for each: its own and the runtime's. */
+static unsigned connection_limit(void)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0)
+        return 400;
+    l.rlim_cur = MIN(l.rlim_max, 65536);
+    (void)setrlimit(RLIMIT_NOFILE, &l);
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur < 256)
+        return 64;
+    return (unsigned)(l.rlim_cur - 64) / 2;
+}
+
+static int start_http(struct program *p, unsigned limit)
+{
+    struct tb_server *s = &p->server;
+    struct MHD_OptionItem tls[] = {
+        {MHD_OPTION_HTTPS_MEM_CERT, 0, p->tls_cert},
+        {MHD_OPTION_HTTPS_MEM_KEY, 0, p->tls_key},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"},
+        {MHD_OPTION_END, 0, NULL},
+    };
+    struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
+    unsigned flags = MHD_USE_EPOLL | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+                     (s->tls ? MHD_USE_TLS : 0);
+
+    s->http = MHD_start_daemon(
+        flags, 0, NULL, NULL, tb_forward_handler, s, MHD_OPTION_EXTERNAL_LOGGER, mhd_log, NULL,
+        MHD_OPTION_LISTEN_SOCKET, p->http_fd, MHD_OPTION_URI_LOG_CALLBACK, tb_forward_target, s,
+        MHD_OPTION_NOTIFY_COMPLETED, tb_forward_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
+        tb_forward_connection, s, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, MHD_OPTION_CONNECTION_LIMIT,
+        limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_ARRAY, s->tls ? tls : none, MHD_OPTION_END);
+    return s->http ? 0 : -EIO;
+}
+
+static int start_health(struct program *p)
+{
+    unsigned flags = MHD_USE_EPOLL | MHD_USE_ITC | MHD_USE_ERROR_LOG;
+
+    p->server.health =
+        MHD_start_daemon(flags, 0, NULL, NULL, tb_health_handler, &p->server, MHD_OPTION_EXTERNAL_LOGGER,
+                         mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, p->health_fd, MHD_OPTION_CONNECTION_TIMEOUT,
+                         30u, MHD_OPTION_CONNECTION_LIMIT, 64u, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                         (size_t)(8 * 1024), MHD_OPTION_END);
+    return p->server.health ? 0 : -EIO;
+}
+
+static int watch_daemon(struct program *p, struct MHD_Daemon *d, struct mhd_source *s, bool *ready)
+{
+    s->src.fn = mhd_event;
+    s->ready = ready;
+    *ready = true;
+    return tb_loop_add(&p->server.loop, MHD_get_daemon_info(d, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd, EPOLLIN,
+                       &s->src);
+}
+
+static int start_listeners(struct program *p)
+{
+    unsigned limit = connection_limit();
+    int r;
+
+    p->http_fd = tb_listen_open("http", p->config.public_addr);
+    if (p->http_fd < 0) {
+        tb_error("TB_PUBLIC_ADDR: cannot listen on %s: %s", p->config.public_addr, strerror(-p->http_fd));
+        return TB_EXIT_CONFIG;
+    }
+    p->health_fd = tb_listen_open("health", p->config.health_addr);
+    if (p->health_fd < 0) {
+        tb_error("TB_HEALTH_ADDR: cannot listen on %s: %s", p->config.health_addr, strerror(-p->health_fd));
+        return TB_EXIT_CONFIG;
+    }
+    r = start_http(p, limit);
+    if (r < 0) {
+        tb_error("cannot start the HTTP server%s",
+                 p->server.tls ? "; check that TB_TLS_CERT and TB_TLS_KEY are a PEM pair" : "");
+        return p->server.tls ? TB_EXIT_CONFIG : TB_EXIT_IOERR;
+    }
+    r = start_health(p);
+    if (r >= 0)
+        r = watch_daemon(p, p->server.http, &p->http_source, &p->server.run_http);
+    if (r >= 0)
+        r = watch_daemon(p, p->server.health, &p->health_source, &p->run_health);
+    return r < 0 ? fail(TB_EXIT_IOERR, "cannot start the HTTP servers", r) : 0;
+}
+
+/* --- running ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t requests(void *arg)
+{
+    return tb_server_requests(arg);
+}
+
+/* Milliseconds until libmicrohttpd wants to run, at most a tick. */
+static int wait_ms(struct program *p)
+{
+    MHD_UNSIGNED_LONG_LONG a = TICK_MS, b = TICK_MS;
+
+    if (MHD_get_timeout(p->server.http, &a) != MHD_YES)
+        a = TICK_MS;
+    if (MHD_get_timeout(p->server.health, &b) != MHD_YES)
+        b = TICK_MS;
+    if (a == 0)
+        p->server.run_http = true;
+    if (b == 0)
+        p->run_health = true;
+    if (p->server.run_http || p->run_health)
+        return 0;
+    return (int)MIN(MIN(a, b), TICK_MS);
+}
+
+static int step(struct program *p, uint64_t *ticked_us)
+{
+    uint64_t now;
+    int r = tb_loop_once(&p->server.loop, wait_ms(p));
+
+    if (r < 0)
+        return r;
+    if (p->server.run_http) {
+        p->server.run_http = false;
+        MHD_run(p->server.http);
+    }
+    if (p->run_health) {
+        p->run_health = false;
+        MHD_run(p->server.health);
+    }
+    now = tb_now_monotonic_us();
+    if (now - *ticked_us < TICK_MS * 1000)
+        return 0;
+    *ticked_us = now;
+    tb_watch_tick(&p->server.watch);
+    tb_upstream_tick(p->server.upstream);
+    MHD_run(p->server.http); /* its own time limits */
+    MHD_run(p->server.health);
+    if (p->watchdog_us > 0 && now - p->pinged_us >= p->watchdog_us) {
+        p->pinged_us = now; /* from the loop that serves: a loop that hangs is restarted */
+        tb_notify_watchdog();
+    }
+    return 0;
+}
+
+static bool drained(const struct program *p, uint64_t since_us)
+{
+    const union MHD_DaemonInfo *i = MHD_get_daemon_info(p->server.http, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+    uint64_t now = tb_now_monotonic_us();
+
+    if (i->num_connections == 0 || now - since_us > DRAIN_US)
+        return true;
+    return p->server.metrics.in_flight == 0 && now - MAX(p->server.last_done_us, since_us) > LINGER_US;
+}
+
+/* Stops accepting and finishes what is there. The listening sockets are left alone: a plain MHD_stop_daemon() would shut
+ * down the file description that systemd shares with the next process. */
+static void drain(struct program *p)
+{
+    uint64_t since = tb_now_monotonic_us(), ticked = 0;
+
+    tb_notify_stopping();
+    tb_log_full(TB_LOG_INFO, TB_EVENT_DRAIN, NULL, "stopping: finishing %llu requests in flight",
+                (unsigned long long)p->server.metrics.in_flight);
+    p->server.draining = true;
+    MHD_quiesce_daemon(p->server.http);
+    while (!drained(p, since))
+        if (step(p, &ticked) < 0)
+            break;
+    MHD_quiesce_daemon(p->server.health);
+}
+
+static int serve(struct program *p)
+{
+    uint64_t ticked = 0;
+    int r = 0;
+
+    p->server.watch = (struct tb_watch){.run_dir = p->config.run_dir,
+                                        .own_dir = p->run_dir,
+                                        .upstream = p->server.upstream,
+                                        .requests = requests,
+                                        .arg = &p->server};
+    p->watchdog_us = tb_notify_watchdog_us();
+    tb_watch_tick(&p->server.watch);
+    tb_notify_ready("%s", tb_state_name(p->server.watch.verdict.state));
+    while (!p->terminate && r >= 0)
+        r = step(p, &ticked);
+    if (r < 0)
+        return fail(TB_EXIT_IOERR, "event loop", r);
+    drain(p);
+    return 0;
+}
+
+static void clean_up(struct program *p)
+{
+    size_t left;
+
+    if (p->server.http)
+        MHD_stop_daemon(p->server.http);
+    if (p->server.health)
+        MHD_stop_daemon(p->server.health);
+    tb_watch_done(&p->server.watch);
+    tb_upstream_free(p->server.upstream);
+    left = p->server.audit ? tb_audit_close(p->server.audit, AUDIT_CLOSE_MS) : 0;
+    if (left > 0)
+        tb_error("audit: %zu records could not be written", left);
+    tb_usage_close(p->server.usage);
+    tb_api_keys_clear(&p->server.keys);
+    tb_close(p->signal_fd);
+    tb_loop_done(&p->server.loop);
+    free(p->run_dir);
+    free(p->state_dir);
+    free(p->tls_cert);
+    tb_erase_string(p->tls_key);
+    tb_config_clear(&p->config);
+}
+
+int main(int argc, char **argv)
+{
+    struct program p = {.signal_fd = -1};
+    int r;
+
+    tb_config_main(argc, argv, "tb-proxy", help, &p.config);
+    tb_secret_init();
+    p.server.config = &p.config;
+    p.server.started_us = tb_now_monotonic_us();
+    r = tb_loop_init(&p.server.loop);
+    if (r >= 0)
+        r = set_up_signals(&p);
+    if (r < 0)
+        return fail(TB_EXIT_IOERR, "event loop", r);
+    r = check_config(&p);
+    if (r == 0)
+        r = open_books(&p);
+    if (r == 0)
+        r = start_listeners(&p);
+    if (r == 0)
+        r = serve(&p);
+    clean_up(&p);
+    return r;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Everything one tb-proxy process holds. Made by main.c, used on the loop's thread only. */
+#ifndef TB_PROXY_SERVER_H
+#define TB_PROXY_SERVER_H
+
+#include <microhttpd.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "audit.h"
+#include "config.h"
+#include "keys.h"
+#include "loop.h"
+#include "metrics.h"
+#include "upstream.h"
+#include "usage.h"
+#include "watch.h"
+
+struct tb_server {
+    const struct tb_config *config;
+    struct tb_loop loop;
+    struct MHD_Daemon *http, *health;
+    struct tb_upstream *upstream;
+    struct tb_watch watch;
+    struct tb_audit *audit;
+    struct tb_usage *usage;
+    struct tb_api_keys keys;
+    struct tb_metrics metrics;
+    bool need_key; /* TB_API_KEYS is set */
+    bool tls;
+    bool draining;              /* SIGTERM came: each answer closes its connection */
+    bool run_http;              /* a connection of the public listener was resumed: MHD_run() is due */
+    uint64_t started_us;        /* monotonic */
+    uint64_t requests_at_start; /* usage counter */
+    uint64_t last_done_us;      /* monotonic, end of the latest exchange */
+};
+
+/* Requests the runtime answered since this process started. */
+uint64_t tb_server_requests(const struct tb_server *s);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "state.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "macros.h"
+
+static const char *const state_names[_TB_STATE_MAX] = {
+    [TB_STATE_BOOT] = "Boot",       [TB_STATE_AUTHORIZE] = "Authorize", [TB_STATE_HYDRATE] = "Hydrate",
+    [TB_STATE_DECRYPT] = "Decrypt", [TB_STATE_READY] = "Ready",         [TB_STATE_SUSPENDED] = "Suspended",
+};
+
+const char *tb_state_name(enum tb_state s)
+{
+    return state_names[s];
+}
+
+enum tb_lease tb_lease_from_string(const char *s)
+{
+    static const struct {
+        const char *word;
+        enum tb_lease lease;
+    } words[] = {
+        {"pending", TB_LEASE_PENDING},         {"authorized", TB_LEASE_AUTHORIZED},
+        {"unreachable", TB_LEASE_UNREACHABLE}, {"denied", TB_LEASE_DENIED},
+        {"expired", TB_LEASE_EXPIRED},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+        if (strcmp(s, words[i].word) == 0)
+            return words[i].lease;
+    return TB_LEASE_ABSENT;
+}
+
+enum tb_work tb_work_from_string(const char *s)
+{
+    if (strcmp(s, "complete") == 0 || strcmp(s, "delivered") == 0)
+        return TB_WORK_COMPLETE;
+    if (strcmp(s, "failed") == 0)
+        return TB_WORK_FAILED;
+    return TB_WORK_RUNNING;
+}
+
+bool tb_lease_over(const struct tb_facts *f, uint64_t now_boottime_us)
+{
+    return f->has_deadline && now_boottime_us >= f->deadline_boottime_us;
+}
+
+static void set(struct tb_verdict *v, enum tb_state state, const char *reason, const char *otherwise)
+{
+    v->state = state;
+    snprintf(v->reason, sizeof(v->reason), "%s", reason && *reason ? reason : otherwise);
+}
+
+/* A step that is not finished: its failure explains why, else its own word does. */
+static void set_step(struct tb_verdict *v, enum tb_state state, const struct tb_step *s, const char *waiting)
+{
+    if (s->work == TB_WORK_FAILED)
+        set(v, state, s->reason, "failed");
+    else
+        set(v, state, s->work == TB_WORK_ABSENT ? NULL : s->phase, waiting);
+}
+
+void tb_state_derive(const struct tb_facts *f, uint64_t now, struct tb_verdict *ret)
+{
+    if (f->suspended_flag)
+        return set(ret, TB_STATE_SUSPENDED, f->suspended_reason, "suspended");
+    if (f->lease == TB_LEASE_DENIED)
+        return set(ret, TB_STATE_SUSPENDED, f->lease_reason, "denied");
+    if (f->lease == TB_LEASE_EXPIRED || tb_lease_over(f, now))
+        return set(ret, TB_STATE_SUSPENDED, NULL, "lease_expired");
+    if (f->lease == TB_LEASE_ABSENT)
+        return set(ret, TB_STATE_BOOT, NULL, "starting");
+    if (f->lease == TB_LEASE_PENDING)
+        return set(ret, TB_STATE_AUTHORIZE, f->lease_reason, "waiting_for_control_plane");
+    /* Weights that were delivered whole were verified before: hydrate's file may be gone with its unit by now. */
+    if (f->delivery.work == TB_WORK_COMPLETE) {
+        if (!f->runtime_healthy)
+            return set(ret, TB_STATE_DECRYPT, NULL, "runtime_not_answering");
+        return set(ret, TB_STATE_READY, NULL,
+                   f->lease == TB_LEASE_UNREACHABLE ? "control_plane_unreachable" : "");
+    }
+    if (f->hydrate.work != TB_WORK_COMPLETE)
+        return set_step(ret, TB_STATE_HYDRATE, &f->hydrate, "waiting_for_download");
+    if (f->decrypt.work == TB_WORK_FAILED || f->delivery.work == TB_WORK_ABSENT)
+        return set_step(ret, TB_STATE_DECRYPT, &f->decrypt, "waiting_for_runtime");
+    set_step(ret, TB_STATE_DECRYPT, &f->delivery, "delivering");
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The service's state as a pure function of what the other programs left in their domain files (docs/contracts.md), of
+ * the runtime's health and of the clock. Design section 3, "State". No I/O here: watch.c gathers the facts. */
+#ifndef TB_PROXY_STATE_H
+#define TB_PROXY_STATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TB_REASON_MAX 128
+
+enum tb_state {
+    TB_STATE_BOOT,
+    TB_STATE_AUTHORIZE,
+    TB_STATE_HYDRATE,
+    TB_STATE_DECRYPT,
+    TB_STATE_READY,
+    TB_STATE_SUSPENDED,
+    _TB_STATE_MAX,
+};
+
+enum tb_lease {
+    TB_LEASE_ABSENT,
+    TB_LEASE_PENDING,
+    TB_LEASE_AUTHORIZED,
+    TB_LEASE_UNREACHABLE,
+    TB_LEASE_DENIED,
+    TB_LEASE_EXPIRED
+};
+enum tb_work { TB_WORK_ABSENT, TB_WORK_RUNNING, TB_WORK_COMPLETE, TB_WORK_FAILED };
+
+/* Progress of hydrate, decrypt or delivery. */
+struct tb_step {
+    enum tb_work work;
+    char phase[32]; /* the writer's own word: "downloading", "verifying" */
+    uint64_t bytes_done, bytes_total;
+    char reason[TB_REASON_MAX];
+};
+
+struct tb_facts {
+    bool suspended_flag;
+    char suspended_reason[TB_REASON_MAX];
+    enum tb_lease lease;
+    char lease_reason[TB_REASON_MAX];
+    char expires_at[40]; /* "" when the lease has none */
+    bool has_deadline;
+    uint64_t deadline_boottime_us; /* end of grace */
+    struct tb_step hydrate, decrypt, delivery;
+    bool runtime_healthy; /* its health endpoint answered 200 at the last probe */
+};
+
+struct tb_verdict {
+    enum tb_state state;
+    char reason[TB_REASON_MAX]; /* "" when there is nothing to explain */
+};
+
+/* Derives the state. Suspension wins over everything; Ready needs a valid lease, delivered weights and a healthy runtime. */
+void tb_state_derive(const struct tb_facts *f, uint64_t now_boottime_us, struct tb_verdict *ret);
+/* True when the lease's deadline has passed: asked at every request, between two looks at the files. */
+bool tb_lease_over(const struct tb_facts *f, uint64_t now_boottime_us);
+
+const char *tb_state_name(enum tb_state s); /* "Boot", ... as the first TrustBridge spelled them */
+/* Words of the domain files; an unknown one is the first enumerator but WORK_RUNNING for work in progress. */
+enum tb_lease tb_lease_from_string(const char *s);
+enum tb_work tb_work_from_string(const char *s);
+
+#endif

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "watch.h"
+
+#include <string.h>
+
+#include "common/state.h"
+#include "events.h"
+#include "io.h"
+#include "json.h"
+#include "log.h"
+#include "notify.h"
+#include "units.h"
+
+static void copy_string(const cJSON *doc, const char *name, char *out, size_t size)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *s = "";
+
+    if (doc)
+        (void)tb_json_get_string(doc, name, &s, err);
+    snprintf(out, size, "%s", s);
+}
+
+static uint64_t get_uint(const cJSON *doc, const char *name)
+{
+    char err[TB_JSON_ERR_MAX];
+    uint64_t v = 0;
+
+    (void)tb_json_get_uint(doc, name, TB_JSON_INT_MAX, &v, err);
+    return v;
+}
+
+/* A file that is there but cannot be understood is said once per look and counts as absent: never as a permission. */
+static cJSON *read_domain(const struct tb_watch *w, const char *program, const char *name)
+{
+    cJSON *doc = NULL;
+    int r = tb_state_read(w->run_dir, program, name, &doc);
+
+    if (r < 0 && r != -ENOENT)
+        tb_debug("%s/%s/%s: %s", w->run_dir, program, name, strerror(-r));
+    return r < 0 ? NULL : doc;
+}
+
+static void read_lease(const struct tb_watch *w, struct tb_facts *f)
+{
+    _cleanup_json_ cJSON *doc = read_domain(w, "tb-authorize", "lease.json");
+    char word[32];
+
+    if (!doc)
+        return;
+    copy_string(doc, "state", word, sizeof(word));
+    f->lease = tb_lease_from_string(word);
+    copy_string(doc, "reason", f->lease_reason, sizeof(f->lease_reason));
+    copy_string(doc, "expires_at", f->expires_at, sizeof(f->expires_at));
+    if (tb_json_member(doc, "deadline_boottime_us")) {
+        f->has_deadline = true; /* one that is no number reads as 0: over */
+        f->deadline_boottime_us = get_uint(doc, "deadline_boottime_us");
+    }
+}
+
+static void read_step(const struct tb_watch *w, const char *program, const char *name, struct tb_step *s)
+{
+    _cleanup_json_ cJSON *doc = read_domain(w, program, name);
+
+    if (!doc)
+        return;
+    copy_string(doc, "state", s->phase, sizeof(s->phase));
+    s->work = tb_work_from_string(s->phase);
+    s->bytes_done = get_uint(doc, "bytes_done");
+    s->bytes_total = get_uint(doc, "bytes_total");
+    copy_string(doc, "reason", s->reason, sizeof(s->reason));
+}
+
+/* The flag's existence is what counts, readable or not. */
+static void read_flag(const struct tb_watch *w, struct tb_facts *f)
+{
+    _cleanup_free_ char *path = tb_strf("%s/tb-authorize/suspended", w->run_dir);
+    _cleanup_json_ cJSON *doc = NULL;
+
+    f->suspended_flag = path && access(path, F_OK) == 0;
+    if (!f->suspended_flag)
+        return;
+    doc = read_domain(w, "tb-authorize", "suspended");
+    copy_string(doc, "reason", f->suspended_reason, sizeof(f->suspended_reason));
+}
+
+static void read_files(struct tb_watch *w)
+{
+    struct tb_facts f = {.runtime_healthy = w->facts.runtime_healthy};
+
+    read_flag(w, &f);
+    read_lease(w, &f);
+    read_step(w, "tb-hydrate", "progress.json", &f.hydrate);
+    read_step(w, "tb-decrypt", "progress.json", &f.decrypt);
+    read_step(w, "tb-runtime", "delivery.json", &f.delivery);
+    w->facts = f;
+}
+
+/* --- the runtime's health -------------------------------------------------------------------------------------- */
+
+static void probe_end(struct tb_watch *w, bool healthy)
+{
+    tb_call_free(w->probe);
+    w->probe = NULL;
+    w->facts.runtime_healthy = healthy;
+}
+
+static void probe_event(void *arg)
+{
+    struct tb_watch *w = arg;
+    const struct tb_response *rs = tb_call_response(w->probe);
+    char dust[512];
+    ssize_t n;
+
+    if (tb_call_failed(w->probe))
+        return probe_end(w, false);
+    if (!rs)
+        return;
+    while ((n = tb_call_read(w->probe, dust, sizeof(dust))) > 0)
+        ;
+    if (n != -EAGAIN)
+        probe_end(w, n == 0 && rs->status == 200);
+}
+
+static void probe_start(struct tb_watch *w)
+{
+    _cleanup_buf_ struct tb_buf lines = {0};
+    struct tb_call_request rq = {
+        .method = "GET", .target = "/health", .lines = &lines, .on_event = probe_event, .arg = w};
+
+    if (tb_buf_printf(&lines, "Host: %s\r\nUser-Agent: tb-proxy\r\n", tb_upstream_host(w->upstream)) < 0 ||
+        tb_call_start(w->upstream, &rq, &w->probe) < 0) {
+        w->facts.runtime_healthy = false;
+        return;
+    }
+    tb_call_write_end(w->probe);
+    if (tb_call_failed(w->probe))
+        probe_end(w, false);
+}
+
+static void probe(struct tb_watch *w, uint64_t now)
+{
+    if (w->facts.delivery.work != TB_WORK_COMPLETE) {
+        if (w->probe)
+            probe_end(w, false);
+        w->facts.runtime_healthy = false;
+        w->probed_at_us = 0;
+        return;
+    }
+    if (w->probe && now - w->probed_at_us > TB_WATCH_PROBE_TIMEOUT_US)
+        probe_end(w, false);
+    /* Until it answers, look more often: readiness is what somebody waits for. */
+    if (!w->probe &&
+        now - w->probed_at_us >= (w->facts.runtime_healthy ? TB_WATCH_PROBE_US : TB_WATCH_FILES_US)) {
+        w->probed_at_us = now;
+        probe_start(w);
+    }
+}
+
+/* --- telling --------------------------------------------------------------------------------------------------- */
+
+static void write_own_file(const struct tb_watch *w)
+{
+    _cleanup_json_ cJSON *doc = cJSON_CreateObject();
+    char since[TB_RFC3339_MAX];
+    int r = -ENOMEM;
+
+    tb_rfc3339_format(w->since_realtime_us, 1, since);
+    if (doc && cJSON_AddStringToObject(doc, "state", tb_state_name(w->verdict.state)) &&
+        cJSON_AddStringToObject(doc, "reason", w->verdict.reason) &&
+        cJSON_AddStringToObject(doc, "since", since) &&
+        tb_json_add_uint(doc, "requests_processed", w->requests(w->arg)) >= 0)
+        r = tb_state_write(w->own_dir, "proxy.json", doc, 0);
+    if (r < 0)
+        tb_warn("cannot write %s/proxy.json: %s", w->own_dir, strerror(-r));
+}
+
+static void tell(const struct tb_watch *w, const char *from)
+{
+    char state[64], reason[TB_REASON_MAX + 16];
+    const char *fields[] = {state, reason, NULL};
+    const char *name = tb_state_name(w->verdict.state), *why = w->verdict.reason;
+
+    snprintf(state, sizeof(state), "TB_STATE=%s", name);
+    snprintf(reason, sizeof(reason), "TB_REASON=%s", why);
+    tb_log_full(w->verdict.state == TB_STATE_SUSPENDED ? TB_LOG_WARN : TB_LOG_INFO, TB_EVENT_STATE, fields,
+                "state: %s -> %s%s%s", from, name, *why ? ": " : "", why);
+    tb_notify_status("%s%s%s", name, *why ? ": " : "", why);
+    write_own_file(w);
+}
+
+void tb_watch_tick(struct tb_watch *w)
+{
+    uint64_t now = tb_now_monotonic_us();
+    struct tb_verdict old = w->verdict;
+
+    if (!w->started || now - w->read_at_us >= TB_WATCH_FILES_US) {
+        w->read_at_us = now;
+        read_files(w);
+    }
+    probe(w, now);
+    tb_state_derive(&w->facts, tb_now_boottime_us(), &w->verdict);
+    if (w->started && old.state == w->verdict.state && strcmp(old.reason, w->verdict.reason) == 0)
+        return;
+    if (!w->started || old.state != w->verdict.state)
+        w->since_realtime_us = tb_now_realtime_us();
+    tell(w, w->started ? tb_state_name(old.state) : "start");
+    w->started = true;
+}
+
+void tb_watch_done(struct tb_watch *w)
+{
+    tb_call_free(w->probe);
+    w->probe = NULL;
+}
