@@ -357,7 +357,7 @@ static void on_progress(void *ctx, uint64_t done)
 {
     struct job *j = ctx;
 
-    tb_progress_update(&j->progress, done);
+    (void)cli_progress(&j->progress, done, j->ct.size);
 }
 
 static int commit(struct job *j, const struct blob_upload_result *up)
@@ -399,12 +399,12 @@ static int send_ciphertext(struct job *j)
     rc = blob_object_staged(&j->client, &j->ct, &staged);
     if (rc != CLI_OK)
         return rc;
-    j->progress = (struct tb_progress){.verb = "Uploading", .total = u.size, .quiet = j->cli.quiet};
+    j->progress = cli_progress_start(&j->cli, "Uploading", u.size);
     r = blob_upload_blocks(&u, &up, &fault);
     if (r < 0)
         return tbpkg_fail(r == -EBADMSG ? j->file : j->ct.path, fault.reason,
                           fault.remedy[0] ? fault.remedy : NULL);
-    tb_progress_finish(&j->progress, u.size);
+    cli_progress_finish(&j->progress, u.size);
     if (memcmp(up.sha256, j->manifest->sha256_ciphertext, sizeof(up.sha256)) != 0)
         return tbpkg_fail(j->file, "its SHA-256 is not the one of its manifest; nothing was committed",
                           "encrypt again, or name the manifest that belongs to it");
