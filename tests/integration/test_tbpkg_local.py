@@ -633,7 +633,7 @@ def test_interrupted_decrypt_leaves_nothing(tmp_path):
 
 
 def test_input_that_changes(tmp_path):
-    """A writer appends while the file is read: held at a FIFO-free point by stopping the reader."""
+    """A writer appends while the file is read; the reader is stopped meanwhile, so that it cannot be done already."""
     with open(tmp_path / "m", "wb") as f:
         f.truncate(512 << 20)
     p = start("encrypt", "-a", "a", "m", "-k", "key", "-t", "1", cwd=tmp_path)
