@@ -25,6 +25,7 @@ RUN = HERE / "run" / "demo"
 PID = HERE / "run" / "demo.pid"
 ASSET = "demo-model"
 CONTRACT = "demo-contract"
+MODEL_SIZE = ("--layers", 4, "--embd", 1024, "--ff", 2816, "--heads", 16)  # 100 MB: long enough to watch
 BOLD, DIM, END = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 
 
@@ -57,10 +58,10 @@ def run_tbpkg(provider, args):
 
 def provider_side(provider):
     step(1, "A model directory, encrypted (tbenc/v1, AES-256-GCM in chunks)")
-    source = model.make_model(RUN / "model")
+    source = model.make_model(RUN / "model", size=MODEL_SIZE)
     for f in sorted(p for p in source.rglob("*") if p.is_file()):
         show(f"{f.stat().st_size:>9}  {f.relative_to(source)}")
-    run_tbpkg(provider, provider.encrypt_args(source, ASSET, "256KiB"))
+    run_tbpkg(provider, provider.encrypt_args(source, ASSET, "1MiB"))
     step(2, "Azurite and the control plane start on loopback, both with TLS; upload and register")
     provider.start()
     run_tbpkg(provider, provider.upload_args(ASSET))
@@ -79,15 +80,15 @@ def describe(s):
 
 def watch_until_ready(chain):
     step(3, "The consumer's chain: authorize, hydrate, decrypt in memory, llama-server in its own network namespace")
-    seen, begin = [], time.monotonic()
+    begin, last = time.monotonic(), [None, 0.0]
 
     def ready():
         if chain.error:
             raise chain.error
-        s = chain.status()
-        if s and s.get("state") not in seen:
-            seen.append(s.get("state"))
-            say(f"   {time.monotonic() - begin:5.1f} s  {describe(s)}")
+        s, now = chain.status(), time.monotonic()
+        if s and (s.get("state") != last[0] or now - last[1] > 0.25):
+            last[:] = s.get("state"), now
+            say(f"   {now - begin:5.1f} s  {describe(s)}")
         return s.get("state") == "Ready"
     try:
         wait_for(ready, 90, "Ready", every=0.02)

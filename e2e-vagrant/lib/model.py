@@ -13,11 +13,12 @@ GGUF = "tiny-random.gguf"
 MARKERS = [b"tokenizer.ggml.tokens", b"general.architecture", b"trustbridge-demo-side-file"]
 
 
-def make_model(directory, seed=1):
+def make_model(directory, seed=1, size=()):
+    """size: further options of mkgguf.py; without, 3 MB."""
     d = pathlib.Path(directory)
     d.mkdir(parents=True, exist_ok=True)
-    subprocess.run([sys.executable, tbsys.repo / "e2e-vagrant/lib/mkgguf.py", d / GGUF, "--seed", str(seed)], check=True,
-                   stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, tbsys.repo / "e2e-vagrant/lib/mkgguf.py", d / GGUF, "--seed", str(seed), *map(str, size)],
+                   check=True, stdout=subprocess.DEVNULL)
     (d / "config.json").write_text(json.dumps({"model_type": "llama", "note": "trustbridge-demo-side-file"}, indent=2))
     (d / "tokenizer").mkdir(exist_ok=True)
     (d / "tokenizer" / "tokenizer.json").write_text(json.dumps({"version": "1.0", "marker": "trustbridge-demo-side-file"}))

@@ -181,11 +181,11 @@ class Daemon:
 
     @property
     def pid(self):
-        return self.proc.pid
+        return self.proc.pid if self.proc else None
 
     @property
     def rc(self):
-        return self.proc.poll()
+        return self.proc.poll() if self.proc else None
 
     def running(self):
         return self.proc is not None and self.proc.poll() is None
