@@ -3,8 +3,8 @@
  * are of that page.
  *
  * The library knows no network, no systemd and no log. Functions return 0 or a negative errno and describe the failure in
- * an optional struct tbenc_error: -EBADMSG the data is not authentic or not what the manifest says; -EINVAL an argument or
- * a field is out of range; -EFBIG over a limit; -ECANCELED the progress callback said stop; -EPIPE the reader went away;
+ * an optional struct tbenc_error: -EBADMSG the data is not authentic or not what the manifest says; -EINVAL an argument
+ * is out of range; -EFBIG over a limit; -ECANCELED the progress callback said stop; -EPIPE the reader went away;
  * -ENOSPC and other errnos from read and write. Sizes are bytes. Nothing of a chunk leaves the library before its tag
  * is verified. Keys are read through the pointer given and never kept after the call (readers: after free). */
 #ifndef TBENC_H
@@ -43,11 +43,12 @@ struct tbenc_error {
 };
 
 enum tbenc_flags {
-    TBENC_LENIENT = 1 << 0, /* chunk_bytes 1..64 MiB, reserved header bytes may be set */
-    TBENC_CHECK_SHA256 =
-        1 << 1, /* also compare the whole ciphertext with sha256_ciphertext (a hash thread, overlapped) */
-    TBENC_COPY_TO_PIPE =
-        1 << 2, /* open_stream: never lend pages to a pipe; for readers that splice() instead of read() */
+    /* chunk_bytes 1..64 MiB, reserved header bytes may be set */
+    TBENC_LENIENT = 1 << 0,
+    /* also compare the whole ciphertext with sha256_ciphertext (a hash thread, overlapped) */
+    TBENC_CHECK_SHA256 = 1 << 1,
+    /* open_stream: never lend pages to a pipe; for readers that splice() or tee() instead of read() */
+    TBENC_COPY_TO_PIPE = 1 << 2,
 };
 
 /* -- header (section FILE HEADER) ---------------------------------------------------------------------------------- */
@@ -104,7 +105,8 @@ int tbenc_manifest_record(const struct tbenc_manifest *m, uint64_t index, struct
 bool tbenc_path_valid(const char *p);
 
 /* -- sealing (encrypting) ------------------------------------------------------------------------------------------ */
-/* Called from the thread that called the function; nonzero stops the work with -ECANCELED. total 0: unknown. */
+/* Plaintext bytes. Called from the thread that called the function, after each batch of about a MiB or each chunk; nonzero
+ * stops the work with -ECANCELED. total 0: unknown. */
 typedef int (*tbenc_progress_fn)(void *ctx, uint64_t done, uint64_t total);
 
 struct tbenc_input {
@@ -134,20 +136,24 @@ int tbenc_seal(const struct tbenc_seal_params *p, const struct tbenc_input *in, 
 struct tbenc_open_params {
     const struct tbenc_manifest *manifest;
     const uint8_t *key; /* TBENC_KEY_BYTES; tbenc_verify() also takes NULL */
-    unsigned threads;   /* 0: one per CPU */
+    unsigned threads;   /* 0: one per CPU; at most TBENC_THREADS_MAX are used */
     unsigned flags;     /* enum tbenc_flags */
     tbenc_progress_fn progress;
     void *progress_ctx;
 };
-/* Ciphertext read sequentially from in_fd (any kind; a regular file from where it stands, by pread), plaintext written in order to out_fd (any kind; vmsplice to pipes).
- * All checks of section OPENING; the count, length, tags_sha256 and trailing-bytes checks come after the last chunk was
- * written, so a caller must treat the output as void until this returns 0. */
+/* Ciphertext read in sequence from in_fd (any kind; a regular file from where it stands), plaintext written in order to
+ * out_fd (any kind). All checks of section OPENING. What belongs to the whole (end of file, tags_sha256, sha256_ciphertext)
+ * is checked after the last chunk was written: the output is void until this returns 0.
+ * A pipe is enlarged to 1 MiB and gets pages lent by vmsplice() instead of copies, unless TBENC_COPY_TO_PIPE. Ignore SIGPIPE
+ * to get -EPIPE. After a failure a pipe may hold zeros in place of bytes already written. */
 int tbenc_open_stream(const struct tbenc_open_params *p, int in_fd, int out_fd, struct tbenc_error *e);
-/* Ciphertext from a seekable in_fd, chunk by chunk in parallel, each to its place (pwrite) in the fd of its file. n_out is
- * n_files, or 1 without a table. Output files are ftruncate'd to their size first. */
+/* Ciphertext from offset 0 of in_fd, chunks in parallel, each to its place (pwrite) in the descriptor of its file. n_out is
+ * n_files, or 1 without a table. Output files are ftruncate'd to their size first; after a failure what they hold is void.
+ * The plaintext hashes of the table are not recomputed: the tags have authenticated each byte. */
 int tbenc_open_files(const struct tbenc_open_params *p, int in_fd, const int *out_fds, size_t n_out,
                      struct tbenc_error *e);
-/* Checks structure and sha256_ciphertext; with a key also every tag, tags_sha256 and the table's hashes. No output. */
+/* Ciphertext from offset 0 of in_fd, or from a pipe. Checks structure, tags_sha256 and sha256_ciphertext; with a key also every
+ * tag and the table's hashes. No output. */
 int tbenc_verify(const struct tbenc_open_params *p, int in_fd, struct tbenc_error *e);
 
 /* Reading at any offset of the concatenated plaintext. A reader holds the key until freed, keeps one decrypted chunk and is
