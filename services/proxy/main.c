@@ -28,6 +28,7 @@
 #define IDLE_TIMEOUT_S                                                                                       \
     120u /* of a client that neither sends nor takes anything; a silent runtime does not count */
 #define POOL_BYTES (24 * 1024) /* libmicrohttpd clears it for each request: larger is slower */
+#define FIRST_LOOK_US TB_USEC_PER_SEC
 #define AUDIT_CLOSE_MS 5000
 #define PEM_MAX (256 * 1024)
 
@@ -387,6 +388,19 @@ static void drain(struct program *p)
     MHD_quiesce_daemon(p->server.health);
 }
 
+/* Asks the runtime before the first request is answered: a restart of the proxy is then no outage, clients wait in the
+ * listener's queue meanwhile. */
+static void first_look(struct program *p)
+{
+    uint64_t until = tb_now_monotonic_us() + FIRST_LOOK_US;
+
+    tb_watch_tick(&p->server.watch);
+    while (p->server.watch.probe && tb_now_monotonic_us() < until)
+        if (tb_loop_once(&p->server.loop, TICK_MS) < 0)
+            return;
+    tb_watch_tick(&p->server.watch);
+}
+
 static int serve(struct program *p)
 {
     uint64_t ticked = 0;
@@ -398,7 +412,7 @@ static int serve(struct program *p)
                                         .requests = requests,
                                         .arg = &p->server};
     p->watchdog_us = tb_notify_watchdog_us();
-    tb_watch_tick(&p->server.watch);
+    first_look(p);
     tb_notify_ready("%s", tb_state_name(p->server.watch.verdict.state));
     while (!p->terminate && r >= 0)
         r = step(p, &ticked);

@@ -1,0 +1,674 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tb-proxy against a scripted runtime: states, streaming, refusals, the audit, restarts."""
+
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "e2e-vagrant/lib"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from proxy_backend import Backend, body_pieces, headers_of, read_head, simple  # noqa: E402
+from tbsys import CA, Daemon, build_dir, program, read_json, tcp_listener, unix_listener, wait_for  # noqa: E402
+
+EMPTY = hashlib.sha256(b"").hexdigest()
+ASAN = build_dir().name == "asan"
+
+
+def boottime_us():
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+class Proxy:
+    def __init__(self, tmp, backend_sock=None, **env):
+        self.tmp, self.run, self.state = tmp, tmp / "run", tmp / "state"
+        self.http, self.health = tcp_listener(), tcp_listener()
+        self.backend_sock = backend_sock or tcp_listener()
+        self.backend = Backend(self.backend_sock)
+        self.audit_file = tmp / "audit.jsonl"
+        url = "http://127.0.0.1:%d" % self.backend_sock.getsockname()[1] if backend_sock is None else \
+            "unix:" + backend_sock.getsockname()
+        self.env = {"TB_CONTRACT_ID": "contract-1", "TB_ASSET_ID": "asset-1", "TB_EDC_ENDPOINT": "https://localhost:1",
+                    "TB_RUN_DIR": self.run, "TB_STATE_DIR": self.state, "TB_RUNTIME_URL": url,
+                    "TB_AUDIT_FILE": self.audit_file, **env}
+        self.env = {k: v for k, v in self.env.items() if v is not None}
+        self.daemon = Daemon([program("tb-proxy")], env=self.env, listen={"http": self.http, "health": self.health},
+                             log=tmp / "proxy.log")
+
+    @property
+    def port(self):
+        return self.http.getsockname()[1]
+
+    def write(self, who, name, **doc):
+        path = self.run / who / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / ".tmp").write_text(json.dumps(doc))
+        os.rename(path.parent / ".tmp", path)
+
+    def lease(self, state="authorized", **more):
+        self.write("tb-authorize", "lease.json", state=state, contract_id="contract-1", asset_id="asset-1", **more)
+
+    def ready(self):
+        self.lease()
+        self.write("tb-hydrate", "progress.json", state="complete", bytes_done=10, bytes_total=10)
+        self.write("tb-decrypt", "progress.json", state="complete", bytes_done=9, bytes_total=9)
+        self.write("tb-runtime", "delivery.json", state="delivered", mode="dir")
+        return self
+
+    def start(self, wait="Ready"):
+        self.daemon.start()
+        self.daemon.wait_notify("READY", "1")
+        if wait:
+            self.wait_state(wait)
+        return self
+
+    def stop(self):
+        if self.daemon.running():
+            assert self.daemon.stop() == 0, self.daemon.log_text()
+        for s in (self.http, self.health, self.backend_sock):
+            s.close()
+
+    def ask(self, method, path, body=None, headers=None, port=None):
+        c = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=20)
+        try:
+            c.request(method, path, body, headers or {})
+            r = c.getresponse()
+            return r.status, r.read(), r.headers
+        finally:
+            c.close()
+
+    def ask_health(self, path, method="GET"):
+        return self.ask(method, path, port=self.health.getsockname()[1])
+
+    def status(self):
+        return json.loads(self.ask_health("/status")[1])
+
+    def wait_state(self, state):
+        wait_for(lambda: self.status()["state"] == state, what=f"state {state}")
+
+    def raw(self, data=b""):
+        s = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        if data:
+            s.sendall(data)
+        return s
+
+    def records(self):
+        return [json.loads(line) for line in self.audit_file.read_text().splitlines()]
+
+    def wait_records(self, n):
+        wait_for(lambda: self.audit_file.exists() and len(self.records()) >= n, what=f"{n} audit records")
+        records = self.records()
+        assert len(records) == n
+        assert [r["seq"] for r in records] == list(range(1, n + 1))
+        return records
+
+
+@pytest.fixture
+def make(tmp_path):
+    made = []
+
+    def build(**kw):
+        made.append(Proxy(tmp_path, **kw))
+        return made[-1]
+    yield build
+    for p in made:
+        p.stop()
+
+
+@pytest.fixture
+def proxy(make):
+    return make().ready().start()
+
+
+def error_of(answer):
+    return answer[0], json.loads(answer[1])["error"]["code"]
+
+
+def read_all(sock):
+    data = b""
+    try:
+        while chunk := sock.recv(65536):
+            data += chunk
+    except ConnectionResetError:
+        pass
+    return data
+
+
+# --- states ---------------------------------------------------------------------------------------------------------
+
+def check_codes(p, state, health, readiness, api):
+    p.wait_state(state)
+    for port in (p.port, p.health.getsockname()[1]):
+        assert p.ask("GET", "/health", port=port)[0] == health
+        assert p.ask("GET", "/readiness", port=port)[0] == readiness
+        assert p.ask("HEAD", "/status", port=port)[0] == 200
+        doc = json.loads(p.ask("GET", "/status", port=port)[1])
+        assert doc["state"] == state and doc["ready"] == (state == "Ready") and doc["suspended"] == (state == "Suspended")
+    answer = p.ask("POST", "/v1/chat/completions", b"{}")
+    assert answer[0] == api
+    if api != 200:
+        assert set(json.loads(answer[1])["error"]) == {"message", "type", "code"}
+    if api == 503:
+        assert int(answer[2]["Retry-After"]) > 0
+    assert read_json(p.run / "tb-proxy/proxy.json")["state"] == state
+    return answer
+
+
+def test_states_on_both_ports(make):
+    p = make().start(wait=None)
+    check_codes(p, "Boot", 503, 503, 503)
+    p.lease("pending")
+    check_codes(p, "Authorize", 503, 503, 503)
+    p.lease(expires_at="2030-01-01T00:00:00Z", deadline_boottime_us=boottime_us() + 3600 * 10**6)
+    p.write("tb-hydrate", "progress.json", state="downloading", bytes_done=5, bytes_total=10)
+    check_codes(p, "Hydrate", 503, 503, 503)
+    wait_for(lambda: p.status()["hydrate"].get("bytes_done") == 5, what="progress in /status")
+    assert p.status()["lease_expires_at"] == "2030-01-01T00:00:00Z"
+    p.write("tb-hydrate", "progress.json", state="complete", bytes_done=10, bytes_total=10)
+    check_codes(p, "Decrypt", 503, 200, 503)
+    p.backend.healthy = False
+    p.write("tb-runtime", "delivery.json", state="delivered", mode="dir")
+    check_codes(p, "Decrypt", 503, 200, 503)
+    p.backend.healthy = True
+    check_codes(p, "Ready", 200, 200, 200)
+    p.backend.healthy = False
+    check_codes(p, "Decrypt", 503, 200, 503)
+    p.backend.healthy = True
+    p.wait_state("Ready")
+    p.write("tb-authorize", "suspended", reason="contract_revoked", since="2026-01-01T00:00:00Z")
+    assert error_of(check_codes(p, "Suspended", 503, 503, 403)) == (403, "contract_revoked")
+    (p.run / "tb-authorize/suspended").unlink()
+    check_codes(p, "Ready", 200, 200, 200)
+    p.lease("denied", reason="subscription_inactive")
+    assert error_of(check_codes(p, "Suspended", 503, 503, 403)) == (403, "subscription_inactive")
+
+
+def test_lease_deadline_is_checked_by_the_proxy_itself(make):
+    p = make().ready()
+    p.lease(deadline_boottime_us=boottime_us() + 2 * 10**6)
+    p.start(wait=None)
+    wait_for(lambda: p.ask("GET", "/v1/x")[0] == 200, what="service before the deadline")
+    answer = wait_for(lambda: (a := p.ask("GET", "/v1/x"))[0] != 200 and a, what="refusal after the deadline")
+    assert error_of(answer) == (403, "lease_expired")
+
+
+def test_health_endpoints(proxy):
+    assert proxy.ask("POST", "/health", b"x")[0] == 405
+    status, body, headers = proxy.ask_health("/health", "DELETE")
+    assert status == 405 and headers["Allow"] == "GET, HEAD"
+    assert error_of(proxy.ask_health("/nothing")) == (404, "not_found")
+    assert proxy.ask("GET", "/metrics")[0] == 404
+    assert proxy.ask_health("/health")[1] == b"OK"
+    text = proxy.ask_health("/metrics")[1].decode()
+    assert 'tb_state{state="Ready"} 1' in text and "tb_requests_in_flight 0" in text
+    for line in text.splitlines():
+        assert line.startswith("#") or re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]*"\})? [0-9.]+', line), line
+
+
+# --- forwarding -----------------------------------------------------------------------------------------------------
+
+def test_headers_both_ways(proxy):
+    def route(conn, rq):
+        rq.sha256()
+        conn.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\n"
+                     b"X-End: 2\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nKeep-Alive: timeout=5\r\n\r\nok")
+    proxy.backend.routes["/v1/h"] = route
+    status, body, headers = proxy.ask("POST", "/v1/h?q=1&r=%2F", b"abc", {
+        "Connection": "close, X-Secret-Hop", "X-Secret-Hop": "1", "TE": "trailers", "Proxy-Authorization": "x",
+        "X-Forwarded-For": "192.0.2.1", "X-Request-Id": "req-42", "Authorization": "Bearer abc", "Host": "model.example"})
+    assert (status, body) == (201, b"ok")
+    assert headers["X-End"] == "2" and headers.get_all("Set-Cookie") == ["a=1", "b=2"]
+    assert "X-Hop" not in headers and "Keep-Alive" not in headers and headers["X-Request-Id"] == "req-42"
+    rq = proxy.backend.requests[-1]
+    assert rq.path == "/v1/h?q=1&r=%2F"
+    for gone in ("x-secret-hop", "te", "proxy-authorization", "connection"):
+        assert gone not in rq.headers
+    assert rq.headers["x-forwarded-for"] == ["192.0.2.1, 127.0.0.1"]
+    assert rq.headers["host"] == ["model.example"] and rq.headers["authorization"] == ["Bearer abc"]
+    assert rq.headers["x-request-id"] == ["req-42"] and rq.headers["content-length"] == ["3"]
+    [record] = proxy.wait_records(1)
+    assert list(record)[:8] == ["ts", "contract_id", "asset_id", "method", "path", "req_sha256", "status", "latency_ms"]
+    assert record["path"] == "/v1/h" and record["request_id"] == "req-42" and record["client"] == "127.0.0.1"
+    assert record["req_sha256"] == hashlib.sha256(b"abc").hexdigest() and record["bytes_in"] == 3
+    assert record["bytes_out"] == 2 and record["status"] == 201
+    assert "Bearer" not in proxy.audit_file.read_text() + proxy.daemon.log_text()
+
+
+def test_sse_events_leave_when_they_arrive(proxy):
+    seen = threading.Semaphore(0)
+
+    def route(conn, rq):
+        rq.sha256()
+        conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert seen.acquire(timeout=20)  # the client has the head before there is any body
+        for i in range(20):
+            event = f"data: {i}\n\n".encode()
+            conn.sendall(f"{len(event):x}\r\n".encode() + event + b"\r\n")
+            assert seen.acquire(timeout=20), "the client did not get the event"
+        conn.sendall(b"0\r\n\r\n")
+    proxy.backend.routes["/v1/sse"] = route
+    with proxy.raw(b"POST /v1/sse HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}") as s:
+        head, rest = read_head(s)
+        assert head.startswith(b"HTTP/1.1 200")
+        seen.release()
+        got = b""
+        for piece in body_pieces(s, headers_of(head), rest):
+            got += piece
+            while got.endswith(b"\n\n") and got.count(b"\n\n") > getattr(seen, "count", 0):
+                seen.count = getattr(seen, "count", 0) + 1
+                seen.release()
+        assert got == b"".join(f"data: {i}\n\n".encode() for i in range(20))
+    [record] = proxy.wait_records(1)
+    assert record["bytes_out"] == len(got)
+
+
+def rss_peak(pid):
+    return int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) * 1024
+
+
+def test_large_bodies_in_constant_memory(proxy):
+    block = os.urandom(1 << 20)
+    want = hashlib.sha256(block * 64).hexdigest()
+    c = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
+    c.request("POST", "/v1/up", (block for _ in range(64)), {"Content-Length": str(64 << 20)})
+    assert c.getresponse().read() == f"{want} {64 << 20}".encode()
+    c.request("POST", "/v1/up", (block for _ in range(64)), encode_chunked=True)  # the same connection
+    assert c.getresponse().read() == f"{want} {64 << 20}".encode()
+    assert "transfer-encoding" in proxy.backend.requests[-1].headers
+
+    def down(conn, rq):
+        conn.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {64 << 20}\r\n\r\n".encode())
+        for _ in range(64):
+            conn.sendall(block)
+    proxy.backend.routes["/v1/down"] = down
+    c.request("GET", "/v1/down")
+    r, h = c.getresponse(), hashlib.sha256()
+    time.sleep(0.5)  # a client that does not read yet must not fill the proxy
+    while piece := r.read(1 << 20):
+        h.update(piece)
+    assert h.hexdigest() == want
+    c.close()
+    records = proxy.wait_records(3)
+    assert [r["req_sha256"] for r in records] == [want, want, EMPTY]
+    assert [r["bytes_in"] for r in records] == [64 << 20, 64 << 20, 0]
+    if not ASAN:
+        assert rss_peak(proxy.daemon.pid) < 64 << 20
+
+
+def test_slow_runtime_holds_the_client_back(proxy):
+    go = threading.Event()
+
+    def route(conn, rq):
+        assert go.wait(30)
+        digest, n = rq.sha256()
+        conn.sendall(simple(digest.encode()))
+    proxy.backend.routes["/v1/slow"] = route
+    body = os.urandom(32 << 20)
+    with proxy.raw(f"POST /v1/slow HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()) as s:
+        s.setblocking(False)
+        sent = 0
+        while True:
+            try:
+                sent += s.send(body[sent:sent + 65536])
+            except BlockingIOError:
+                time.sleep(0.3)
+                try:
+                    sent += s.send(body[sent:sent + 65536])
+                except BlockingIOError:
+                    break  # nobody reads any more: pressure has come through
+        assert sent < len(body)
+        go.set()
+        s.settimeout(30)
+        s.sendall(body[sent:])
+        head, rest = read_head(s)
+        assert b"".join(body_pieces(s, headers_of(head), rest)).decode() == hashlib.sha256(body).hexdigest()
+
+
+def test_expect_continue_and_head(proxy):
+    with proxy.raw(b"POST /v1/e HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n") as s:
+        head, _ = read_head(s)
+        assert head.startswith(b"HTTP/1.1 100")
+        s.sendall(b"abc")
+        assert read_head(s)[0].startswith(b"HTTP/1.1 200")
+    assert "expect" not in proxy.backend.requests[-1].headers
+    # a body that would be refused is not asked for
+    with proxy.raw(b"POST /admin HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n") as s:
+        assert read_head(s)[0].startswith(b"HTTP/1.1 404")
+    c = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+    c.request("HEAD", "/v1/head")
+    r = c.getresponse()
+    assert (r.status, r.headers["Content-Length"], r.headers["X-Kept"], r.read()) == (200, "66", "yes", b"")
+    c.request("GET", "/v1/after")  # the connection is still in step
+    assert c.getresponse().read() == f"{EMPTY} 0".encode()
+    c.close()
+
+
+def test_keep_alive_on_both_sides(proxy):
+    c = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+    c.request("GET", "/v1/x")
+    c.getresponse().read()
+    sock = c.sock
+    for i in range(50):
+        c.request("POST", "/v1/x", b"x" * i)
+        assert c.getresponse().read().endswith(f" {i}".encode())
+    assert c.sock is sock
+    c.close()
+    upstream = {rq.conn for rq in proxy.backend.requests}
+    assert len(upstream) <= 3
+
+
+def test_unix_socket_upstream_and_stale_connection(make, tmp_path):
+    p = make(backend_sock=unix_listener(tmp_path / "runtime.sock")).ready().start()
+
+    def once(conn, rq):  # answers as if it kept the connection, then closes: the next request finds it dead
+        conn.sendall(simple(rq.sha256()[0].encode()))
+        return False
+    p.backend.routes["/v1/once"] = once
+    for i in range(20):
+        assert p.ask("POST", "/v1/once", b"abc")[:2] == (200, hashlib.sha256(b"abc").hexdigest().encode())
+
+
+# --- when things break ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("stage", ["before the head", "in mid-answer", "in mid-upload"])
+def test_client_disconnect_cancels_the_runtime(proxy, stage):
+    cancelled, started = threading.Event(), threading.Event()
+
+    def route(conn, rq):
+        if stage == "in mid-answer":
+            conn.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        started.set()
+        try:
+            if stage == "in mid-upload":
+                rq.sha256()
+            while conn.recv(1000):
+                pass
+        except (OSError, EOFError):
+            pass
+        cancelled.set()
+        return False
+    proxy.backend.routes["/v1/c"] = route
+    length = 1000 if stage == "in mid-upload" else 2
+    s = proxy.raw(f"POST /v1/c HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{}}".encode())
+    assert started.wait(20)
+    if stage == "in mid-answer":
+        read_head(s)
+    s.close()
+    assert cancelled.wait(20), "the runtime was not told"
+    [record] = proxy.wait_records(1)
+    assert record["status"] == 499 and record["error"] == "client_closed"
+    assert ("req_complete" in record) == (stage == "in mid-upload")
+    assert proxy.ask("GET", "/v1/x")[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["chunked", "length"])
+def test_runtime_that_dies_in_mid_answer_is_seen_by_the_client(proxy, kind):
+    def route(conn, rq):
+        framing = "Transfer-Encoding: chunked" if kind == "chunked" else "Content-Length: 100"
+        piece = b"5\r\nhello\r\n" if kind == "chunked" else b"hello"
+        conn.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode() + piece)
+        return False
+    proxy.backend.routes["/v1/die"] = route
+    with proxy.raw(b"GET /v1/die HTTP/1.1\r\nHost: x\r\n\r\n") as s:
+        data = read_all(s)
+    assert b"hello" in data and not data.endswith(b"0\r\n\r\n")
+    [record] = proxy.wait_records(1)
+    assert record["status"] == 502 and record["error"] == "upstream_aborted"
+
+
+def test_runtime_that_breaks_the_rules(proxy):
+    answers = {"/v1/a": b"nonsense\r\n\r\n", "/v1/b": b"", "/v1/c": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+               "/v1/d": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"}
+    for path, answer in answers.items():
+        proxy.backend.routes[path] = lambda conn, rq, answer=answer: conn.sendall(answer) and None or False
+        assert error_of(proxy.ask("GET", path)) == (502, "upstream_error")
+    assert [r["status"] for r in proxy.wait_records(4)] == [502] * 4
+
+
+def test_runtime_down(make):
+    p = make().ready().start()
+    p.backend.die()
+    answer = wait_for(lambda: (a := p.ask("POST", "/v1/x", b"abc"))[0] in (502, 503) and a, what="an error")
+    if answer[0] == 502:
+        assert error_of(answer) == (502, "upstream_unreachable")
+    wait_for(lambda: p.ask("GET", "/health")[0] == 503, what="health to fall with the runtime")
+    assert error_of(p.ask("GET", "/v1/x")) == (503, "not_ready")
+    statuses = [r["status"] for r in p.records()]
+    assert statuses[-1] == 503 and 502 in statuses
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name,data,status", [
+    ("two lengths", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabcde", 400),
+    ("two equal lengths", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400),
+    ("length and chunked", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ("other coding", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+    ("bad length", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\nabc", 400),
+    ("space before colon", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length : 3\r\n\r\nabc", 400),
+    ("absolute form", b"GET http://other/v1/x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ("dot segments", b"GET /v1/../admin HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ("encoded dots", b"GET /v1/%2e%2E/admin HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ("encoded slash", b"GET /v1/..%2fadmin HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ("two hosts", b"GET /v1/x HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+    ("websocket", b"GET /v1/x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
+    ("trace", b"TRACE /v1/x HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+    ("other route", b"GET /admin HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+    ("prefix only", b"GET /v1x HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+])
+def test_refused_at_the_door(proxy, name, data, status):
+    with proxy.raw(data + b"GET /v1/smuggled HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as s:
+        head, _ = read_head(s)
+    assert int(head.split()[1]) == status
+    paths = [rq.path for rq in proxy.backend.requests]
+    assert not [p for p in paths if p != "/v1/smuggled"]
+    if b"ontent-Length" in data or b"Transfer" in data:
+        assert paths == []  # the end of the body was uncertain: nothing behind it is a request
+    wait_for(lambda: proxy.audit_file.exists() and proxy.records(), what="a record")
+    assert proxy.records()[0]["status"] == status
+
+
+def test_routes_limits_and_keys(make, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("# comment\nalice:%s\n\nbob:%s\n" % tuple(hashlib.sha256(k).hexdigest() for k in (b"key-a", b"key-b")))
+    p = make(TB_ROUTES="/v1/chat/*,/plaintext-hash", TB_MAX_BODY_BYTES="1000", TB_API_KEYS=keys).ready().start()
+    good = {"Authorization": "Bearer key-b"}
+    answer = p.ask("POST", "/v1/chat/x", b"x")
+    assert error_of(answer) == (401, "invalid_api_key") and answer[2]["WWW-Authenticate"].startswith("Bearer")
+    assert p.ask("POST", "/v1/chat/x", b"x", {"Authorization": "Bearer key-c"})[0] == 401
+    assert p.ask("POST", "/v1/chat/x", b"x", good)[0] == 200
+    assert "authorization" not in p.backend.requests[-1].headers
+    assert p.ask("GET", "/plaintext-hash", headers=good)[0] == 200
+    assert error_of(p.ask("GET", "/v1/models", headers=good)) == (404, "not_found")
+    assert p.ask("POST", "/v1/chat/x", b"x" * 1000, good)[0] == 200
+    assert error_of(p.ask("POST", "/v1/chat/x", b"x" * 1001, good)) == (413, "body_too_large")
+    c = http.client.HTTPConnection("127.0.0.1", p.port, timeout=20)
+    c.request("POST", "/v1/chat/x", iter([b"x" * 600, b"x" * 600]), good, encode_chunked=True)
+    assert c.getresponse().status == 413
+    c.close()
+    records = p.wait_records(8)
+    assert [r["status"] for r in records] == [401, 401, 200, 200, 404, 200, 413, 413]
+    assert [r.get("key_name") for r in records] == [None, None] + ["bob"] * 6
+    assert records[-1]["req_sha256"] == hashlib.sha256(b"x" * 1200).hexdigest()
+    text = p.audit_file.read_text() + p.daemon.log_text()
+    assert "key-a" not in text and "key-b" not in text and "key-c" not in text
+
+
+@pytest.mark.parametrize("env,word", [({"TB_TLS_CERT": "/nonexistent"}, "TB_TLS_KEY"), ({"TB_ROUTES": "v1"}, "TB_ROUTES"),
+                                      ({"TB_API_KEYS": "/nonexistent"}, "TB_API_KEYS")])
+def test_bad_configuration_is_refused_at_start(make, env, word):
+    p = make(**env)
+    p.daemon.start()
+    assert p.daemon.wait() == 78
+    assert word in p.daemon.log_text()
+
+
+def test_tls(make, tmp_path):
+    import ssl
+    ca = CA(tmp_path / "ca")
+    cert, key = ca.issue("proxy")
+    p = make(TB_TLS_CERT=cert, TB_TLS_KEY=key).ready().start()
+    ctx = ssl.create_default_context(cafile=str(ca.cert))
+    for _ in range(3):
+        c = http.client.HTTPSConnection("localhost", p.port, timeout=20, context=ctx)
+        c.request("POST", "/v1/x", b"a" * 300000)
+        assert c.getresponse().read() == f"{hashlib.sha256(b'a' * 300000).hexdigest()} 300000".encode()
+        c.close()
+    assert p.backend.requests[-1].headers["x-forwarded-proto"] == ["https"]
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        with socket.create_connection(("127.0.0.1", p.port), timeout=20) as s, old.wrap_socket(s):
+            pass
+
+
+# --- the books ------------------------------------------------------------------------------------------------------
+
+def test_audit_that_cannot_be_written_refuses_requests(make):
+    p = make(TB_AUDIT_FILE="/dev/full").ready().start()
+    answer = wait_for(lambda: (a := p.ask("GET", "/v1/x"))[0] == 503 and a, what="refusal")
+    assert error_of(answer) == (503, "audit_unavailable")
+    assert p.ask("GET", "/health")[0] == 200
+    assert "audit: cannot write" in p.daemon.log_text()
+    assert p.daemon.stop(timeout=20) == 0
+
+
+def test_audit_has_one_record_for_each_request(proxy):
+    def work(k):
+        c = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+        for i in range(50):
+            c.request("POST", "/v1/x" if i % 5 else "/refused", b"%d" % (k * 1000 + i))
+            c.getresponse().read()
+        c.close()
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    records = proxy.wait_records(400)
+    assert {r["req_sha256"] for r in records} == {hashlib.sha256(b"%d" % (k * 1000 + i)).hexdigest()
+                                                  for k in range(8) for i in range(50)}
+    assert len({r["request_id"] for r in records}) == 400
+    assert sum(r["status"] == 404 for r in records) == 80
+    assert proxy.status()["requests_processed"] == 320
+    assert (os.stat(proxy.audit_file).st_mode & 0o777) == 0o640
+
+
+def test_rotation_on_hangup(proxy):
+    proxy.ask("GET", "/v1/a")
+    proxy.wait_records(1)
+    old = proxy.audit_file.with_suffix(".1")
+    proxy.audit_file.rename(old)
+    os.kill(proxy.daemon.pid, signal.SIGHUP)
+    wait_for(proxy.audit_file.exists, what="a new file")
+    proxy.ask("GET", "/v1/b")
+    wait_for(lambda: proxy.audit_file.read_text(), what="a record in the new file")
+    assert proxy.records()[0]["seq"] == 2 and len(old.read_text().splitlines()) == 1
+
+
+def usage(p):
+    text = p.ask_health("/metrics")[1].decode()
+    return {m[1]: int(m[2]) for m in re.finditer(r'tb_usage_total\{dimension="(\w+)"\} (\d+)', text)}
+
+
+def test_sigkill_loses_no_count_and_no_sequence(proxy):
+    for i in range(10):
+        proxy.ask("POST", "/v1/x", b"abc")
+    proxy.wait_records(10)
+    before = usage(proxy)
+    assert before["requests"] == 10 and before["bytes_in"] == 30 and before["bytes_out"] == 660
+    proxy.daemon.kill()
+    proxy.daemon.wait()
+    proxy.start()
+    assert usage(proxy) == before
+    proxy.ask("POST", "/v1/x", b"abc")
+    assert usage(proxy)["requests"] == 11
+    assert proxy.wait_records(11)[-1]["seq"] == 11
+
+
+# --- restarts -------------------------------------------------------------------------------------------------------
+
+def test_restarts_under_load_lose_no_request(proxy):
+    stop, failures, done = threading.Event(), [], [0] * 6
+
+    def work(k):
+        c = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
+        while not stop.is_set():
+            try:
+                c.request("POST", "/v1/x", b"x" * 1000)
+                r = c.getresponse()
+                body = r.read()
+                if r.status == 200 and body.endswith(b" 1000"):
+                    done[k] += 1
+                else:
+                    failures.append((r.status, body))
+            except (OSError, http.client.HTTPException) as e:
+                failures.append(repr(e))
+                c.close()
+        c.close()
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for t in threads:
+        t.start()
+    for _ in range(3):
+        before = sum(done)
+        wait_for(lambda: sum(done) > before + 100, what="load")
+        assert proxy.daemon.stop(timeout=20) == 0
+        proxy.start()
+    stop.set()
+    for t in threads:
+        t.join()
+    assert failures == []
+    proxy.wait_records(len(proxy.records()))
+
+
+def test_stop_finishes_a_live_stream(proxy):
+    go = threading.Event()
+
+    def route(conn, rq):
+        conn.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        assert go.wait(20)
+        conn.sendall(b"2\r\ncd\r\n0\r\n\r\n")
+    proxy.backend.routes["/v1/live"] = route
+    with proxy.raw(b"GET /v1/live HTTP/1.1\r\nHost: x\r\n\r\n") as s:
+        head, rest = read_head(s)
+        os.kill(proxy.daemon.pid, signal.SIGTERM)
+        wait_for(lambda: proxy.daemon.notified("STOPPING"), what="STOPPING=1")
+        go.set()
+        assert b"".join(body_pieces(s, headers_of(head), rest)) == b"abcd"
+    assert proxy.daemon.wait() == 0
+
+
+def test_malformed_head_is_audited(proxy):
+    with proxy.raw(b"GET /v1/x HTTP/1.1\r\nno colon here\r\n\r\n") as s:
+        assert read_all(s).startswith(b"HTTP/1.1 400")
+    [record] = proxy.wait_records(1)
+    assert record["status"] == 400
+
+
+def test_reset_by_the_client(proxy):
+    started = threading.Event()
+
+    def route(conn, rq):
+        started.set()
+        conn.recv(1)
+        return False
+    proxy.backend.routes["/v1/r"] = route
+    s = proxy.raw(b"GET /v1/r HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert started.wait(20)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()
+    assert proxy.wait_records(1)[0]["status"] == 499

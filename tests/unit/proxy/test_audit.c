@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "io.h"
+#include "json.h"
+#include "services/proxy/audit.h"
+
+static struct tb_audit_record *record(const char *path)
+{
+    struct tb_audit_record *r = calloc(1, sizeof(*r));
+
+    assert_non_null(r);
+    r->path = strdup(path);
+    strcpy(r->method, "GET");
+    strcpy(r->client, "192.0.2.1");
+    r->status = 200;
+    r->req_complete = true;
+    return r;
+}
+
+static void test_line_is_json(void **unused)
+{
+    struct tb_audit_record *r = record("/v1/\"\\\n\xff\x01");
+    _cleanup_buf_ struct tb_buf b = {0};
+    _cleanup_json_ cJSON *doc = NULL;
+    char err[TB_JSON_ERR_MAX];
+
+    r->start_realtime_us = 1767873600123000ULL;
+    strcpy(r->key_name, "alice");
+    assert_int_equal(tb_audit_format(r, "c-1", "a-1", &b), 0);
+    assert_int_equal(tb_json_parse(b.data, b.len, 4096, &doc, err), 0);
+    assert_non_null(
+        memmem(b.data, b.len, "{\"ts\":\"2026-01-08T12:00:00.123Z\",\"contract_id\":\"c-1\",", 53));
+    for (size_t i = 0; i < b.len; i++)
+        assert_in_range(b.data[i], 0x20, 0x7e);
+    tb_audit_record_free(r);
+}
+
+/* Slots are taken by requests in flight: nothing needs to be slow for the queue to be full. */
+static void test_full_queue_refuses_then_drops(void **unused)
+{
+    struct tb_audit_config c = {.contract_id = "c", .asset_id = "a", .file = "/dev/null", .queue = 2};
+    struct tb_audit_stats stats;
+    struct tb_audit *a;
+
+    assert_int_equal(tb_audit_open(&c, &a), 0);
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT);
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT);
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT_REFUSE);
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT_REFUSE);
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT_DROP);
+    for (int i = 0; i < 4; i++)
+        tb_audit_submit(a, record("/x"));
+    do {
+        usleep(1000);
+        tb_audit_get_stats(a, &stats);
+    } while (stats.slots > 0);
+    assert_int_equal(stats.written, 4);
+    assert_int_equal(stats.dropped, 1);
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT); /* and it recovers */
+    tb_audit_submit(a, record("/x"));
+    assert_int_equal(tb_audit_close(a, 5000), 0);
+}
+
+static void test_broken_sink_keeps_records_and_refuses(void **unused)
+{
+    struct tb_audit_config c = {.contract_id = "c", .asset_id = "a", .file = "/dev/full", .queue = 10};
+    struct tb_audit_stats stats;
+    struct tb_audit *a;
+
+    assert_int_equal(tb_audit_open(&c, &a), 0);
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT);
+    tb_audit_submit(a, record("/x"));
+    do {
+        usleep(1000);
+        tb_audit_get_stats(a, &stats);
+    } while (!stats.broken);
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT_REFUSE);
+    tb_audit_submit(a, record("/y"));
+    assert_int_equal(tb_audit_close(a, 300), 2); /* both are reported as not written */
+}
+
+static void test_sequence_goes_on_after_a_restart(void **unused)
+{
+    char dir[] = "/tmp/tb-audit-XXXXXX";
+    _cleanup_free_ char *file = NULL, *seq = NULL, *text = NULL;
+    size_t len;
+
+    assert_non_null(mkdtemp(dir));
+    file = tb_path_join(dir, "audit");
+    seq = tb_path_join(dir, "seq");
+    for (int run = 0; run < 3; run++) {
+        struct tb_audit_config c = {.contract_id = "c",
+                                    .asset_id = "a",
+                                    .file = file,
+                                    .queue = 10,
+                                    .seq_file =
+                                        run < 2 ? seq : NULL}; /* the last run has only the file to go by */
+        struct tb_audit *a;
+
+        assert_int_equal(tb_audit_open(&c, &a), 0);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(tb_audit_admit(a), TB_ADMIT);
+            tb_audit_submit(a, record("/x,\"seq\":999"));
+        }
+        assert_int_equal(tb_audit_close(a, 5000), 0);
+    }
+    assert_int_equal(tb_read_file(file, 65536, &text, &len), 0);
+    for (int i = 1; i <= 6; i++) {
+        char want[32];
+
+        snprintf(want, sizeof(want), ",\"seq\":%d,", i);
+        assert_non_null(strstr(text, want));
+    }
+    unlink(file);
+    unlink(seq);
+    rmdir(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_line_is_json),
+        cmocka_unit_test(test_full_queue_refuses_then_drops),
+        cmocka_unit_test(test_broken_sink_keeps_records_and_refuses),
+        cmocka_unit_test(test_sequence_goes_on_after_a_restart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every combination of facts against the rules, stated once more in another way. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "services/proxy/state.h"
+
+static struct tb_facts ready_facts(void)
+{
+    struct tb_facts f = {.lease = TB_LEASE_AUTHORIZED, .runtime_healthy = true};
+
+    f.hydrate.work = f.decrypt.work = f.delivery.work = TB_WORK_COMPLETE;
+    return f;
+}
+
+static void expect(const struct tb_facts *f, uint64_t now, enum tb_state state, const char *reason)
+{
+    struct tb_verdict v;
+
+    tb_state_derive(f, now, &v);
+    assert_string_equal(tb_state_name(v.state), tb_state_name(state));
+    assert_string_equal(v.reason, reason);
+}
+
+static void test_all_combinations(void **unused)
+{
+    for (unsigned i = 0; i < 2 * 6 * 3 * 4 * 4 * 4 * 2; i++) {
+        unsigned k = i;
+        struct tb_facts f = {0};
+        struct tb_verdict v;
+        bool suspended, ready;
+
+        f.suspended_flag = k % 2, k /= 2;
+        f.lease = k % 6, k /= 6;
+        f.has_deadline = k % 3 > 0;
+        f.deadline_boottime_us = k % 3 == 1 ? 1000 : 1001, k /= 3; /* now is 1000: over, not over */
+        f.hydrate.work = k % 4, k /= 4;
+        f.decrypt.work = k % 4, k /= 4;
+        f.delivery.work = k % 4, k /= 4;
+        f.runtime_healthy = k % 2;
+        tb_state_derive(&f, 1000, &v);
+
+        suspended = f.suspended_flag || f.lease == TB_LEASE_DENIED || f.lease == TB_LEASE_EXPIRED ||
+                    (f.has_deadline && f.deadline_boottime_us == 1000);
+        ready = !suspended && (f.lease == TB_LEASE_AUTHORIZED || f.lease == TB_LEASE_UNREACHABLE) &&
+                f.delivery.work == TB_WORK_COMPLETE && f.runtime_healthy;
+        assert_int_equal(v.state == TB_STATE_SUSPENDED, suspended);
+        assert_int_equal(v.state == TB_STATE_READY, ready);
+        assert_int_equal(v.state == TB_STATE_BOOT, !suspended && f.lease == TB_LEASE_ABSENT);
+        assert_int_equal(v.state == TB_STATE_AUTHORIZE, !suspended && f.lease == TB_LEASE_PENDING);
+        if (v.state == TB_STATE_HYDRATE)
+            assert_true(f.hydrate.work != TB_WORK_COMPLETE);
+        if (v.state != TB_STATE_READY)
+            assert_true(v.reason[0] != '\0'); /* whatever is not Ready says why */
+    }
+}
+
+static void test_reasons(void **unused)
+{
+    struct tb_facts f = ready_facts();
+
+    expect(&f, 0, TB_STATE_READY, "");
+    f.lease = TB_LEASE_UNREACHABLE;
+    expect(&f, 0, TB_STATE_READY, "control_plane_unreachable");
+    f.has_deadline = true;
+    f.deadline_boottime_us = 5;
+    expect(&f, 4, TB_STATE_READY, "control_plane_unreachable");
+    expect(&f, 5, TB_STATE_SUSPENDED, "lease_expired");
+    f = ready_facts();
+    f.runtime_healthy = false;
+    expect(&f, 0, TB_STATE_DECRYPT, "runtime_not_answering");
+    f.delivery.work = TB_WORK_FAILED;
+    strcpy(f.delivery.reason, "disk full");
+    expect(&f, 0, TB_STATE_DECRYPT, "disk full");
+    f.hydrate.work = TB_WORK_FAILED;
+    strcpy(f.hydrate.reason, "sha256 mismatch");
+    expect(&f, 0, TB_STATE_HYDRATE, "sha256 mismatch");
+    f.lease = TB_LEASE_DENIED;
+    strcpy(f.lease_reason, "subscription_inactive");
+    expect(&f, 0, TB_STATE_SUSPENDED, "subscription_inactive");
+    f.suspended_flag = true;
+    strcpy(f.suspended_reason, "contract_revoked");
+    expect(&f, 0, TB_STATE_SUSPENDED, "contract_revoked");
+}
+
+static void test_words(void **unused)
+{
+    assert_int_equal(tb_lease_from_string("authorized"), TB_LEASE_AUTHORIZED);
+    assert_int_equal(tb_lease_from_string("AUTHORIZED"), TB_LEASE_ABSENT);
+    assert_int_equal(tb_lease_from_string(""), TB_LEASE_ABSENT);
+    assert_int_equal(tb_work_from_string("delivered"), TB_WORK_COMPLETE);
+    assert_int_equal(tb_work_from_string("failed"), TB_WORK_FAILED);
+    assert_int_equal(tb_work_from_string("downloading"), TB_WORK_RUNNING);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_all_combinations),
+        cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_words),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
