@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Any manifest that is taken has safe names, a layout without gaps, and survives being written and read again. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tbenc.h"
+
+#define CHECK(x)                                                                                             \
+    do {                                                                                                     \
+        if (!(x))                                                                                            \
+            abort();                                                                                         \
+    } while (0)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check_record(const struct tbenc_manifest *m, uint64_t index)
+{
+    uint64_t n = tbenc_manifest_records(m);
+    struct tbenc_record r;
+
+    if (index >= n) {
+        CHECK(tbenc_manifest_record(m, index, &r) < 0);
+        return;
+    }
+    CHECK(tbenc_manifest_record(m, index, &r) == 0);
+    CHECK(r.index == index && r.pt_len >= 1 && r.pt_len <= m->chunk_bytes);
+    CHECK(r.pt_off + r.pt_len <= m->plaintext_bytes);
+    CHECK(r.ct_off + r.pt_len + TBENC_RECORD_OVERHEAD <= tbenc_manifest_ciphertext_bytes(m));
+    if (m->files)
+        CHECK(r.file < m->n_files && r.file_off + r.pt_len <= m->files[r.file].bytes);
+}
+
+static void check(const struct tbenc_manifest *m, unsigned flags)
+{
+    uint64_t n = tbenc_manifest_records(m);
+    struct tbenc_manifest *again = NULL;
+    char *text = NULL;
+    size_t len;
+
+    CHECK(!strchr(m->weights_filename, '/') && strcmp(m->weights_filename, "..") != 0);
+    for (size_t i = 0; i < m->n_files; i++) {
+        CHECK(tbenc_path_valid(m->files[i].path));
+        check_record(m, m->files[i].chunk);
+    }
+    check_record(m, 0);
+    check_record(m, n / 2);
+    check_record(m, n - 1);
+    check_record(m, n);
+    if (tbenc_manifest_format(m, &text, &len) == 0) { /* -EFBIG: ours is longer than theirs was */
+        CHECK(tbenc_manifest_parse(text, len, flags, &again, NULL) == 0);
+        CHECK(again->plaintext_bytes == m->plaintext_bytes && again->n_files == m->n_files);
+        CHECK(tbenc_manifest_records(again) == n);
+    }
+    tbenc_manifest_free(again);
+    free(text);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    for (unsigned flags = 0; flags <= TBENC_LENIENT; flags++) {
+        struct tbenc_manifest *m = NULL;
+        struct tbenc_error e = {.message = ""};
+
+        if (tbenc_manifest_parse((const char *)data, size, flags, &m, &e) == 0)
+            check(m, flags);
+        else
+            CHECK(!m && e.message[0]);
+        tbenc_manifest_free(m);
+    }
+    return 0;
+}
