@@ -14,6 +14,8 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.error
 import urllib.request
 
@@ -131,9 +133,9 @@ class Rig:
 
     def facts(self):
         def seen():
-            ended = [d.log_text() for d in self.daemons if d.rc]
+            ended = [d.log_text() for d in self.daemons[-2:] if d.rc]
             return self.out.exists() or ended
-        assert tbsys.wait_for(seen, what="the probe's facts") is True, [d.log_text() for d in self.daemons]
+        assert tbsys.wait_for(seen, what="the probe's facts") is True, [d.log_text() for d in self.daemons[-2:]]
         return json.loads(self.out.read_text())
 
     def close(self):
@@ -212,21 +214,15 @@ def test_dir_delivers_a_single_file(rig):
 
 def test_the_runtime_inherits_nothing(rig):
     asset = Asset(FILES).write(rig.target)
-    soft = []
-
-    def limit():
-        import resource
-        soft.append(resource.getrlimit(resource.RLIMIT_NOFILE))
-
-    limit()
-    both(rig, asset, rig.probe(env={"WATCHDOG_USEC": "1", "HARMLESS": "yes"}))
+    stray = ("sh", "-c", 'ulimit -Sn 300; exec 7</dev/null; exec "$0" "$@"')
+    both(rig, asset, rig.probe(wrapper=stray, env={"WATCHDOG_USEC": "1", "HARMLESS": "yes"}))
     facts = rig.facts()
     env = facts["environ"]
     assert not [k for k in env if k.startswith(("LISTEN_", "WATCHDOG_")) or k in ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")]
     assert env["HARMLESS"] == "yes" and env["TMPDIR"] == "/dev/shm"
     assert asset.key.hex() not in json.dumps(env) + " ".join(facts["argv"])
     assert facts["fds"] == [0, 1, 2]
-    assert facts["core"] == [1, 1] and tuple(facts["nofile"]) == soft[0]
+    assert facts["core"] == [1, 1] and facts["nofile"][0] == 300  # raised for our own work only
     status = dict(line.split(":\t", 1) for line in facts["status"].splitlines() if ":\t" in line)
     assert status["NoNewPrivs"] == "1" and int(status["SigBlk"], 16) == 0
     assert not int(status["CapEff"], 16) & (1 << 21) and not int(status["CapBnd"], 16) & (1 << 21)  # CAP_SYS_ADMIN
@@ -256,7 +252,10 @@ def test_no_plaintext_reaches_the_disk(rig):
 def test_thousand_files_need_several_messages(rig):
     files = {f"d{i % 7}/f{i:04}": f"content {i}".encode() * (i % 5) for i in range(1003)}
     asset = Asset(files, chunk_bytes=1024).write(rig.target)
-    both(rig, asset, rig.probe())
+    few = ("sh", "-c", 'ulimit -Sn 64; exec "$0" "$@"')
+    load, decrypt = rig.probe(wrapper=few), rig.decrypt(asset)
+    decrypt.argv = [*few, *decrypt.argv]
+    decrypt.start(), load.start()
     assert rig.facts()["files"] == expected(files, dict.fromkeys(files, "0o444"))
 
 
@@ -319,6 +318,78 @@ def test_bad_command_lines(rig, env, what):
     load = rig.load(env=env).start()
     assert load.wait() == 78
     assert what in load.log_text() and not rig.leftovers()
+
+
+# Puts a file in place of one in /proc, in a mount namespace of its own.
+IN_PROC = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"')
+SWAP_ON = "Filename Type Size Used Priority\n/dev/zvol-swap partition 4194300 0 -2\n"
+
+
+def test_swap_is_refused_where_it_could_be_reached(rig):
+    asset = Asset(FILES).write(rig.target)
+    fake = rig.script("swaps", SWAP_ON)
+    load = rig.probe(wrapper=(*IN_PROC, fake, "/proc/swaps", *NO_MOUNT)).start()
+    assert load.wait() == 78
+    assert "/dev/zvol-swap" in load.log_text() and "swapoff -a" in load.log_text() and not rig.leftovers()
+    # A tmpfs without swap is fine, be it our own or a given one.
+    own = rig.probe(wrapper=(*IN_PROC, fake, "/proc/swaps"))
+    decrypt = both(rig, asset, own)
+    assert rig.facts() and own.wait() == 7 and decrypt.wait() == 0
+    rig.out.unlink()
+    rig.model.chmod(0o700)
+    mounted = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o mode=700,noswap tmpfs "$0" && exec "$@"', rig.model)
+    given = rig.probe(wrapper=(*mounted, *IN_PROC, fake, "/proc/swaps", *NO_MOUNT))
+    decrypt = both(rig, asset, given)
+    assert rig.facts() and given.wait() == 7 and decrypt.wait() == 0
+
+
+def test_less_memory_than_the_model_needs(rig):
+    asset = Asset(b"x" * (4 << 20), chunk_bytes=1 << 20).write(rig.target)
+    fake = rig.script("meminfo", "MemTotal: 24000000 kB\nMemFree: 3000 kB\nMemAvailable: 4096 kB\n")
+    load = rig.probe(wrapper=(*IN_PROC, fake, "/proc/meminfo")).start()
+    assert load.wait() == 74 and f"{4096 * 1024} are available" in load.log_text() and asset
+
+
+def test_given_tmpfs_that_is_too_small(rig):
+    Asset(b"x" * (4 << 20), chunk_bytes=1 << 20).write(rig.target)
+    rig.model.mkdir(mode=0o700)
+    mounted = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o mode=700,size=4m tmpfs "$0" && exec "$@"', rig.model)
+    load = rig.probe(wrapper=(*mounted, *NO_MOUNT)).start()
+    assert load.wait() == 74 and f"in {rig.model}, {4 << 20} are free" in load.log_text()
+
+
+@pytest.mark.parametrize("mode", ["dir", "fifo"])
+def test_with_two_unprivileged_users(mode):
+    """As the units have it: tb-load and tb-decrypt under different users without any capability."""
+    base = pathlib.Path(tempfile.mkdtemp(prefix="tb-users-"))
+    base.chmod(0o755)
+    rig = Rig(base)
+    try:
+        asset = Asset(FILES if mode == "dir" else b"weights" * 100_000).write(rig.target)
+        for program in ("tb-load", "tb-decrypt"):
+            shutil.copy(tbsys.program(program), base / program)
+        for path in (rig.shm, rig.run / "tb-decrypt.sock"):
+            os.chown(path, 65534, 65534)
+        rig.run.chmod(0o777), base.chmod(0o777)
+        decrypt, load = rig.decrypt(asset), rig.probe() if mode == "dir" else rig.reader()
+        for d, name, uid in ((load, "tb-load", 65534), (decrypt, "tb-decrypt", 65533)):
+            d.argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", str(base / name)]
+        decrypt.credentials = lambda: {"model-key": asset.key, "manifest-sha256": b"none"}
+        decrypt.preexec = lambda: subprocess.run(["chown", "-R", "65533", *map(str, pathlib.Path("/dev/shm").glob(
+            f"tb-cred-{os.getppid()}-*"))], check=True)
+        load.credentials = None
+        decrypt.start()
+        load.start()
+        assert load.wait() == (7 if mode == "dir" else 0), load.log_text()
+        assert decrypt.wait() == 0
+        if mode == "dir":
+            assert rig.facts()["files"] == expected(FILES, dict.fromkeys(FILES, "0o444"))
+            assert rig.facts()["write"] == rig.facts()["create"] == "Permission denied"
+        else:
+            assert rig.out.read_text() == hashlib.sha256(asset.plain).hexdigest()
+    finally:
+        rig.close()
+        shutil.rmtree(base)
 
 
 def test_nothing_hydrated_yet(rig):
@@ -414,6 +485,101 @@ def test_two_readers_at_once_are_noticed(rig):
     load.kill(signal.SIGCONT)
     assert load.wait() == 76 and "two readers" in load.log_text()
     first.close(), second.close()
+
+
+class Server:
+    """tb-decrypt played by the test: takes one request, and what comes then is up to the test."""
+
+    def __init__(self, rig):
+        rig.listener.settimeout(30)
+        self.conn, _ = rig.listener.accept()
+        data, self.fds, _, _ = socket.recv_fds(self.conn, 4096, 253)
+        self.magic, self.mode, self.n, self.sha = REQUEST.unpack(data)
+
+    def reply(self, status, count=0, message="", magic=b"TBDONE01"):
+        self.conn.send(REPLY.pack(magic, status, 0, count, message.encode()))
+
+    def close(self):
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
+
+def test_end_is_held_back_until_success_is_known(rig):
+    asset = Asset(b"x" * 9000).write(rig.target)
+    load = rig.load("fifo").start()
+    server = Server(rig)
+    assert (server.magic, server.mode, server.n) == (b"TBOPEN01", FIFO, 1)
+    assert server.sha == hashlib.sha256(asset.manifest_text()).digest()
+    tbsys.wait_for(rig.pipe.exists, what="the FIFO")
+    reader = os.open(rig.pipe, os.O_RDONLY | os.O_NONBLOCK)
+    os.write(server.fds[0], asset.plain)
+    server.close()
+    assert os.read(reader, 10_000) == asset.plain
+    for _ in range(20):  # the writer is gone and all is read, yet this is no end
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+        time.sleep(0.01)
+    assert rig.delivery()["state"] == "delivering"
+    server.reply(0, 9000)
+    assert tbsys.wait_for(lambda: read_or_none(reader) == b"", what="the end")
+    assert rig.delivery()["state"] == "delivered"  # written before the end could be seen
+    assert load.wait() == 0
+
+
+def read_or_none(fd):
+    try:
+        return os.read(fd, 1)
+    except BlockingIOError:
+        return None
+
+
+def test_writer_is_told_when_the_reader_goes(rig):
+    Asset(b"x" * 9000).write(rig.target)
+    load = rig.load("fifo").start()
+    server = Server(rig)
+    tbsys.wait_for(rig.pipe.exists, what="the FIFO")
+    os.write(server.fds[0], b"nobody reads yet, and that is no error")
+    open(rig.pipe, "rb").close()
+
+    def broken():
+        try:
+            os.write(server.fds[0], b"x")
+        except BrokenPipeError:
+            return True
+    tbsys.wait_for(broken, what="EPIPE")
+    server.reply(75, 0, "the reader went")
+    assert load.wait() == 75 and "the reader went" in load.log_text()
+
+
+@pytest.mark.parametrize("mode", ["dir", "fifo"])
+@pytest.mark.parametrize("answer, rc, what", [
+    (dict(status=0, count=8999), 76, "8999 bytes"), (dict(status=3), 74, "unknown status 3"),
+    (dict(status=0, count=9000, magic=b"TBDONE02"), 74, "one version"), (dict(status=66, message="no x"), 66, "tb-decrypt: no x"),
+    (dict(status=77, message="m" * 480), 77, "m" * 479), (None, 75, "without an answer"),
+], ids=["short", "unknown", "magic", "66", "unterminated", "none"])
+def test_answers_that_are_not_success(rig, answer, rc, what, mode):
+    Asset(b"x" * 9000).write(rig.target)
+    load = (rig.probe(wrapper=NO_MOUNT) if mode == "dir" else rig.reader()).start()
+    server = Server(rig)
+    server.close()
+    if answer:
+        server.reply(**answer)
+    server.conn.close()
+    assert load.wait() == rc and what in load.log_text()
+    assert not rig.leftovers() and not rig.out.exists() and rig.delivery()["state"] == "failed"
+
+
+def test_answer_before_the_request_is_read(rig):
+    """A server that answers and closes while messages of the client are unread resets the connection; the answer still counts."""
+    Asset({f"f{i:04}": b"x" for i in range(600)}).write(rig.target)
+    load = rig.probe(wrapper=NO_MOUNT).start()
+    rig.listener.settimeout(30)
+    conn, _ = rig.listener.accept()
+    tbsys.wait_for(lambda: rig.delivery().get("state") == "delivering", what="all messages to be sent")
+    conn.send(REPLY.pack(b"TBDONE01", 77, 0, 0, b"not you"))
+    conn.close()
+    assert load.wait() == 77 and "not you" in load.log_text()
 
 
 def slow_start(rig, asset=None):
@@ -550,13 +716,6 @@ def flip(asset, i, at, bit=1):
     b = bytearray(body)
     b[at] ^= bit
     asset.records[i] = (n, bytes(b))
-
-
-def test_plain_damage_is_really_damage():
-    a = Asset(b"x" * 9000)
-    before = a.ciphertext()
-    flip(a, 1, 0)
-    assert len(a.ciphertext()) == len(before) and a.ciphertext() != before
 
 
 def swap(a):
