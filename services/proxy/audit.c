@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <systemd/sd-journal.h>
@@ -18,7 +19,9 @@
 
 struct tb_audit {
     char *contract_id, *asset_id, *file;
-    int fd, seq_fd; /* -1: none */
+    int fd; /* -1: none */
+    uint64_t *
+        seq_map; /* shared mapping of the sequence file: survives SIGKILL without a call per record; or NULL */
     bool journal;
     size_t limit;
     pthread_t thread;
@@ -134,8 +137,8 @@ static int write_record(struct tb_audit *a, const struct tb_audit_record *r, str
 
 static void remember_seq(const struct tb_audit *a)
 {
-    if (a->seq_fd >= 0)
-        (void)!pwrite(a->seq_fd, &a->seq, sizeof(a->seq), 0);
+    if (a->seq_map)
+        __atomic_store_n(a->seq_map, a->seq, __ATOMIC_RELEASE);
 }
 
 /* --- the writer -------------------------------------------------------------------------------------------------- */
@@ -282,7 +285,8 @@ static uint64_t last_seq_in_file(int fd)
 
 static int open_sinks(struct tb_audit *a, const struct tb_audit_config *c)
 {
-    uint64_t seq = 0;
+    _cleanup_close_ int seq_fd = -1;
+    uint64_t *map;
 
     if (c->file) {
         a->fd = file_open(c->file);
@@ -292,18 +296,22 @@ static int open_sinks(struct tb_audit *a, const struct tb_audit_config *c)
     }
     if (!c->seq_file)
         return 0;
-    a->seq_fd = open(c->seq_file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-    if (a->seq_fd < 0)
+    seq_fd = open(c->seq_file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+    if (seq_fd < 0 || ftruncate(seq_fd, sizeof(*map)) < 0)
         return -errno;
-    if (pread(a->seq_fd, &seq, sizeof(seq), 0) == sizeof(seq))
-        a->seq = MAX(a->seq, seq);
+    map = mmap(NULL, sizeof(*map), PROT_READ | PROT_WRITE, MAP_SHARED, seq_fd, 0);
+    if (map == MAP_FAILED)
+        return -errno;
+    a->seq_map = map;
+    a->seq = MAX(a->seq, *map);
     return 0;
 }
 
 static void audit_free(struct tb_audit *a)
 {
     tb_close(a->fd);
-    tb_close(a->seq_fd);
+    if (a->seq_map)
+        munmap(a->seq_map, sizeof(*a->seq_map));
     free(a->contract_id);
     free(a->asset_id);
     free(a->file);
@@ -318,7 +326,7 @@ int tb_audit_open(const struct tb_audit_config *c, struct tb_audit **ret)
 
     if (!a)
         return -ENOMEM;
-    a->fd = a->seq_fd = -1;
+    a->fd = -1;
     a->journal = c->journal;
     a->limit = c->queue;
     a->tail = &a->head;

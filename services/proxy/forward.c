@@ -8,6 +8,7 @@
 #include "exchange.h"
 #include "health.h"
 
+#define SHORT_MAX (16 * 1024)
 #define BLOCK_MAX (32 * 1024)
 
 /* --- connections ------------------------------------------------------------------------------------------------- */
@@ -128,12 +129,34 @@ static enum MHD_Result reply_error(struct tb_exchange *ex, bool close)
     return queue(ex, ex->error.status, rs);
 }
 
+/* A short answer that is already here leaves in one piece with its head. */
+static struct MHD_Response *make_short_answer(struct tb_exchange *ex, const struct tb_response *up)
+{
+    _cleanup_free_ char *body = malloc(up->length);
+    struct MHD_Response *rs;
+    size_t have = 0;
+
+    while (body && have < up->length) {
+        ssize_t n = read_answer(ex, have, body + have, up->length - have);
+
+        if (n <= 0)
+            return NULL;
+        have += (size_t)n;
+    }
+    rs = body ? MHD_create_response_from_buffer(up->length, body, MHD_RESPMEM_MUST_FREE) : NULL;
+    if (rs)
+        body = NULL;
+    return rs;
+}
+
 static struct MHD_Response *make_answer(struct tb_exchange *ex, const struct tb_response *up)
 {
     bool head = strcmp(ex->method, "HEAD") == 0;
 
     if ((up->framing == TB_FRAMING_NONE && !head) || (up->framing == TB_FRAMING_LENGTH && up->length == 0))
         return MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+    if (up->length <= SHORT_MAX && tb_call_whole(ex->call))
+        return make_short_answer(ex, up);
     if (up->has_length) /* for HEAD too: the length a GET would have; the reader is not called then */
         return MHD_create_response_from_callback(up->length, MIN(MAX(up->length, 1), BLOCK_MAX), read_answer,
                                                  ex, NULL);

@@ -1,22 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "upstream.h"
 
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
+#include "address.h"
 #include "units.h"
 
 #define CHUNK_OVERHEAD 24 /* size line and line end around one chunk */
 
 struct tb_upstream {
     struct tb_loop *loop;
-    struct sockaddr_storage addr;
-    socklen_t addr_len;
-    char host[300], prefix[256];
+    struct tb_address at;
     struct conn *idle, *connecting; /* lists */
     size_t n_idle;
 };
@@ -98,15 +95,15 @@ static int conn_open(struct tb_upstream *u, struct conn **ret)
     if (!k)
         return -ENOMEM;
     *k = (struct conn){.src.fn = conn_event, .u = u, .since_us = tb_now_monotonic_us()};
-    k->fd = socket(u->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    k->fd = socket(u->at.addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (k->fd < 0) {
         r = -errno;
         free(k);
         return r;
     }
-    if (u->addr.ss_family != AF_UNIX)
+    if (u->at.addr.ss_family != AF_UNIX)
         (void)setsockopt(k->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    r = connect(k->fd, (struct sockaddr *)&u->addr, u->addr_len) < 0 ? -errno : 0;
+    r = connect(k->fd, (struct sockaddr *)&u->at.addr, u->at.addr_len) < 0 ? -errno : 0;
     if (r == 0)
         k->connected = k->can_write = true;
     else if (r != -EINPROGRESS)
@@ -330,6 +327,12 @@ static void call_read_head(struct tb_call *c)
     }
 }
 
+bool tb_call_whole(const struct tb_call *c)
+{
+    return c->have_response && c->decoder.framing == TB_FRAMING_LENGTH &&
+           c->in.len - c->in_pos >= c->decoder.left;
+}
+
 ssize_t tb_call_read(struct tb_call *c, char *buf, size_t n)
 {
     for (;;) {
@@ -420,7 +423,7 @@ static int write_head(struct tb_call *c, const struct tb_call_request *rq)
         return r;
     (void)tb_buf_puts(o, rq->method);
     (void)tb_buf_puts(o, " ");
-    (void)tb_buf_puts(o, c->u->prefix);
+    (void)tb_buf_puts(o, c->u->at.prefix);
     (void)tb_buf_puts(o, rq->target);
     (void)tb_buf_puts(o, " HTTP/1.1\r\n");
     (void)tb_buf_append(o, rq->lines->data, rq->lines->len);
@@ -458,7 +461,8 @@ int tb_call_start(struct tb_upstream *u, const struct tb_call_request *rq, struc
     }
     if (c->conn)
         c->conn->call = c;
-    call_flush(c);
+    if (rq->body == TB_FRAMING_NONE) /* else the head leaves with the first of the body */
+        call_flush(c);
     *ret = c;
     return 0;
 }
@@ -494,62 +498,15 @@ void tb_call_free(struct tb_call *c)
 
 /* --- the pool -------------------------------------------------------------------------------------------------- */
 
-static int parse_unix(struct tb_upstream *u, const char *path)
-{
-    struct sockaddr_un *un = (struct sockaddr_un *)&u->addr;
-
-    if (*path != '/' || strlen(path) >= sizeof(un->sun_path))
-        return -EINVAL;
-    un->sun_family = AF_UNIX;
-    memcpy(un->sun_path, path, strlen(path) + 1);
-    u->addr_len = sizeof(*un);
-    memcpy(u->host, "localhost", 10);
-    return 0;
-}
-
-static int parse_http(struct tb_upstream *u, const char *rest)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *ai = NULL;
-    size_t host_len = strcspn(rest, "/"), prefix_len = strlen(rest + host_len);
-    char name[256], *port;
-
-    if (host_len == 0 || host_len >= sizeof(name) || prefix_len >= sizeof(u->prefix))
-        return -EINVAL;
-    memcpy(name, rest, host_len);
-    name[host_len] = '\0';
-    memcpy(u->host, name, host_len + 1);
-    memcpy(u->prefix, rest + host_len, prefix_len + 1);
-    while (prefix_len > 0 && u->prefix[prefix_len - 1] == '/')
-        u->prefix[--prefix_len] = '\0';
-    port = strrchr(name, ':');
-    if (port && !strchr(port, ']'))
-        *port++ = '\0';
-    else
-        port = NULL;
-    if (name[0] == '[' && strlen(name) > 2) {
-        name[strlen(name) - 1] = '\0';
-        memmove(name, name + 1, strlen(name));
-    }
-    if (getaddrinfo(name, port ? port : "80", &hints, &ai) != 0)
-        return -EINVAL;
-    memcpy(&u->addr, ai->ai_addr, ai->ai_addrlen);
-    u->addr_len = ai->ai_addrlen;
-    freeaddrinfo(ai);
-    return 0;
-}
-
 int tb_upstream_new(struct tb_loop *loop, const char *url, struct tb_upstream **ret)
 {
     struct tb_upstream *u = calloc(1, sizeof(*u));
-    int r = -EINVAL;
+    int r;
 
     if (!u)
         return -ENOMEM;
     u->loop = loop;
-    if (strncmp(url, "unix:", 5) == 0)
-        r = parse_unix(u, url + 5);
-    else if (strncmp(url, "http://", 7) == 0)
-        r = parse_http(u, url + 7);
+    r = tb_address_parse(url, &u->at);
     if (r < 0) {
         free(u);
         return r;
@@ -560,7 +517,7 @@ int tb_upstream_new(struct tb_loop *loop, const char *url, struct tb_upstream **
 
 const char *tb_upstream_host(const struct tb_upstream *u)
 {
-    return u->host;
+    return u->at.host;
 }
 
 void tb_upstream_tick(struct tb_upstream *u)

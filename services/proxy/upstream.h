@@ -54,6 +54,8 @@ void tb_call_write_end(struct tb_call *c);
 int tb_call_failed(const struct tb_call *c);
 /* The answer's head; NULL until it is there. Valid until tb_call_free(). */
 const struct tb_response *tb_call_response(const struct tb_call *c);
+/* True when the whole body, of known length, has arrived: it can be read without waiting. */
+bool tb_call_whole(const struct tb_call *c);
 /* Body bytes: > 0, 0 at the end, -EAGAIN: wait for on_event, -ECONNABORTED: the runtime broke off, -EBADMSG. */
 ssize_t tb_call_read(struct tb_call *c, char *buf, size_t n);
 /* Ends the exchange. A connection whose answer was not read to its end is closed: that is how the runtime learns that nobody
