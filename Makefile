@@ -110,6 +110,11 @@ $(foreach r,$(notdir $(ROOMS)) common tbenc,$(eval $(call unit_rule,$(r))))
 .SECONDARY:
 units: $(UNITS)
 
+$(B)/bench/%: $(B)/obj/tests/bench/%.o $(B)/libtbenc.a $(B)/libcommon.a
+	@mkdir -p $(@D)
+	$(SAY) LD $@
+	$(Q)$(CC) $(TB_LDFLAGS) $(LDFLAGS) -o $@ $< $(B)/libtbenc.a $(B)/libcommon.a $(LIBS) -lm
+
 # tests/fuzz/ROOM/fuzz_X.c: libFuzzer with clang, everything it links built with the sanitizers in build/fuzz/.
 FUZZ_SRC := $(wildcard tests/fuzz/*/fuzz_*.c)
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ_SRC))
@@ -153,7 +158,7 @@ demo-stop:
 
 bench:
 	$(Q)sh tests/deps.sh
-	$(Q)$(MAKE) all
+	$(Q)$(MAKE) all $(B)/bench/tbenc_speed
 	$(Q)$(PYTHON) tests/bench/run.py
 
 C_FILES = $(shell git ls-files '*.c' '*.h')

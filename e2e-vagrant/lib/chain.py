@@ -146,6 +146,10 @@ class Chain:
                 self._tick()
         except Exception as e:  # shown by wait_state and stop
             self.error = e
+        # Here and not in stop(): the programs die with the thread that started them.
+        for name in ("tb-proxy", "tb-runtime", "tb-decrypt", "tb-hydrate", "tb-billing", "tb-authorize"):
+            if name in self.units:
+                self.units[name].daemon.stop()
 
     def _suspended(self):
         return (self.run / "tb-authorize" / "suspended").exists()
@@ -202,10 +206,7 @@ class Chain:
     def stop(self):
         self._stopping.set()
         if self._thread:
-            self._thread.join(60)
-        for name in ("tb-proxy", "tb-runtime", "tb-decrypt", "tb-hydrate", "tb-billing", "tb-authorize"):
-            if name in self.units:
-                self.units[name].daemon.stop()
+            self._thread.join(120)
         for s in (self.http, self.health, self.keys, self.decrypt):
             s.close()
         self.netns.close()

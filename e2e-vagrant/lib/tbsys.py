@@ -81,6 +81,7 @@ def fetch_credential(sock_path, unit, name, timeout=30):
 
 
 def _die_with_parent():
+    """Of the thread, not the process: a Daemon is stopped by the thread that started it."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 

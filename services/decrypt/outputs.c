@@ -60,7 +60,7 @@ static int receive_more(int sock, uint64_t deadline_us, struct tb_outputs *o, si
                         struct tb_deliver_reply *reply)
 {
     while (o->n < want) {
-        char byte;
+        char byte = 0;
         size_t len = sizeof(byte), n = MIN(want - o->n, (size_t)TB_FDPASS_MAX);
         int r = receive_message(sock, deadline_us, &byte, &len, o->fd + o->n, &n, reply);
 
