@@ -9,6 +9,7 @@
 /* Small records travel many in a batch, large ones are read in pieces: each test runs with both. */
 static const uint32_t small = 1024, large = 600 * 1000;
 static uint32_t chunk_size;
+static const char *reason; /* what each message must say, or NULL */
 
 #define CHUNK ((size_t)chunk_size)
 #define RECORD (CHUNK + TBENC_RECORD_OVERHEAD)
@@ -19,6 +20,7 @@ static uint32_t chunk_size;
 static int set_chunk_size(void **state)
 {
     chunk_size = *(const uint32_t *)*state;
+    reason = NULL;
     return 0;
 }
 
@@ -58,6 +60,8 @@ static void assert_refused(int r, const struct tbenc_error *e, uint64_t chunk)
     if (r != -EBADMSG || e->chunk != chunk || !e->message[0])
         fail_msg("got %d, chunk %lld, \"%s\"; want chunk %lld", r, (long long)e->chunk, e->message,
                  (long long)chunk);
+    if (reason)
+        assert_non_null(strstr(e->message, reason));
     if (chunk != TBENC_NO_CHUNK) {
         _cleanup_free_ char *want = tb_strf("chunk %llu:", (unsigned long long)chunk);
 
@@ -183,6 +187,7 @@ static void test_truncated(void **state)
     _cleanup_sample_ struct sample s = sample_seal(SIZE, chunk_size, 2);
     const size_t cuts[] = {0, 1, 3, 4, 5, 4 + CHUNK - 1, 4 + CHUNK, 4 + CHUNK + 15};
 
+    reason = "cut short";
     for (uint64_t i = 0; i < 4; i++)
         for (size_t j = 0; j < ARRAY_SIZE(cuts); j++) {
             struct blob b = {.p = s.ct.p, .n = AT(i) + cuts[j]};

@@ -196,6 +196,27 @@ static void test_table_refused(void **state)
             "mode");
 }
 
+/* Enough files for their sizes to add up past 2^64, to a sum that looks right. */
+static void test_table_overflow(void **state)
+{
+    enum { N = 2049 };
+    _cleanup_free_ char *text = NULL;
+    size_t len;
+    FILE *f = open_memstream(&text, &len);
+
+    assert_non_null(f);
+    fputs("{" V1("67108864", "9007199254738943") ", \"files\": [", f);
+    for (uint64_t i = 0; i < N; i++)
+        fprintf(f,
+                "%s{\"path\": \"f%04u\", \"bytes\": 9007199254740991, \"mode\": \"0644\", \"chunk\": %llu, "
+                "\"sha256\": \"" SHA "\"}",
+                i ? "," : "", (unsigned)i, (unsigned long long)(i << 27));
+    fputs("]}", f);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(N * TBENC_PLAINTEXT_MAX, 9007199254738943); /* mod 2^64 */
+    REFUSED(text, "add up to more");
+}
+
 static void test_paths(void **state)
 {
     static const char *const bad[] = {
@@ -317,6 +338,7 @@ int main(void)
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_additions),
         cmocka_unit_test(test_table_refused),
+        cmocka_unit_test(test_table_overflow),
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_layout),
         cmocka_unit_test(test_format),
