@@ -14,7 +14,8 @@ int tbenc_sha256_update(struct tbenc_sha256 *h, const void *buf, size_t n);
 int tbenc_sha256_final(struct tbenc_sha256 *h, uint8_t out[TBENC_SHA256_BYTES]);
 void tbenc_sha256_done(struct tbenc_sha256 *h);
 
-/* The plaintext of each file in turn, fed with batches in order. out has n_files entries; empty files get theirs too. */
+/* The plaintext of each file in turn, fed with batches in order. out has n_files entries; empty files get
+ * theirs too. */
 struct tbenc_filehash {
     struct tbenc_sha256 h;
     size_t file; /* being hashed */

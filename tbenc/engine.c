@@ -8,7 +8,8 @@
 #include "engine.h"
 #include "secret.h"
 
-/* Large chunks and many CPUs must not add up to all of memory: buffers stay below this, or as few as can work. */
+/* Large chunks and many CPUs must not add up to all of memory: buffers stay below this, or as few as can
+ * work. */
 #define RING_BYTES_MAX (512ULL * 1024 * 1024)
 
 enum { RETIRE, OBSERVE, CONSUMERS = OBSERVE + TBENC_OBSERVERS_MAX };
@@ -48,7 +49,7 @@ unsigned tbenc_threads(unsigned asked)
     return MIN(asked, TBENC_THREADS_MAX);
 }
 
-/* -- the ring ------------------------------------------------------------------------------------------------------ */
+/* -- the ring -------------------------------------------------------------------------------------------- */
 static uint8_t *pages_alloc(size_t n)
 {
     void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -101,7 +102,7 @@ static int ring_alloc(struct engine *eng)
     return 0;
 }
 
-/* -- state, all under eng->lock ------------------------------------------------------------------------------------ */
+/* -- state, all under eng->lock -------------------------------------------------------------------------- */
 static struct tbenc_batch *slot(struct engine *eng, uint64_t seq)
 {
     return &eng->ring[seq % eng->n_ring];
@@ -143,7 +144,7 @@ static void stop(struct engine *eng)
     pthread_mutex_unlock(&eng->lock);
 }
 
-/* -- workers ------------------------------------------------------------------------------------------------------- */
+/* -- workers --------------------------------------------------------------------------------------------- */
 /* The next batch, emptied, once its buffers are free. NULL when there is nothing left to do. */
 static struct tbenc_batch *next_slot(struct engine *eng)
 {
@@ -208,7 +209,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* -- consumers ----------------------------------------------------------------------------------------------------- */
+/* -- consumers ------------------------------------------------------------------------------------------- */
 static struct tbenc_batch *wait_ready(struct engine *eng, uint64_t seq)
 {
     struct tbenc_batch *b = slot(eng, seq);
@@ -259,7 +260,7 @@ static void *observer_main(void *arg)
     return NULL;
 }
 
-/* -- running ------------------------------------------------------------------------------------------------------- */
+/* -- running --------------------------------------------------------------------------------------------- */
 static int start_observers(struct engine *eng, struct thread_arg *t, unsigned *n)
 {
     for (unsigned i = 0; i < TBENC_OBSERVERS_MAX; i++) {

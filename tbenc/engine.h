@@ -4,9 +4,9 @@
  *     fill, one at a time in order  ->  work, in parallel  ->  retire, in order, in the caller's thread
  *                                                          \->  observe, in order, a thread each (hashing)
  *
- * The workers do the filling too, under a lock, so that a batch stays in the cache of the CPU that will work on it. What
- * comes out does not depend on the number of workers. The first failure in batch order wins: earlier batches are
- * finished and retired, later ones are dropped. The engine knows nothing of the format. */
+ * The workers do the filling too, under a lock, so that a batch stays in the cache of the CPU that will work
+ * on it. What comes out does not depend on the number of workers. The first failure in batch order wins: earlier
+ * batches are finished and retired, later ones are dropped. The engine knows nothing of the format. */
 #ifndef TBENC_ENGINE_H
 #define TBENC_ENGINE_H
 
@@ -55,14 +55,14 @@ struct tbenc_engine_params {
     unsigned workers;
     unsigned lag;         /* batches that must stay untouched after they were retired */
     uint32_t chunk_bytes; /* buffers hold tbenc_batch_records() records of this size */
-    int wake_fd; /* eventfd, made readable when the work stops early: whoever waits for input looks at it too */
+    int wake_fd; /* eventfd, made readable when the work stops early: who waits for input watches it too */
 };
 
 /* Records in a batch. */
 unsigned tbenc_batch_records(uint32_t chunk_bytes);
 /* 0: one per CPU this thread may use; never more than TBENC_THREADS_MAX. */
 unsigned tbenc_threads(unsigned asked);
-/* Runs to the end, or to the first failure. All threads are gone and all plaintext is wiped when it returns. */
+/* Runs to the end, or to the first failure. All threads are gone and all plaintext is wiped on return. */
 int tbenc_engine_run(const struct tbenc_engine_params *p, struct tbenc_error *e);
 
 #endif

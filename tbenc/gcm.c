@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sealing and opening one record: tbenc(5), section RECORDS. The AAD is the first 19 bytes of the header (all but the
- * reserved ones), the index and the length; the nonce is the header's prefix and the index. */
+/* Sealing and opening one record: tbenc(5), section RECORDS. The AAD is the first 19 bytes of the header (all
+ * but the reserved ones), the index and the length; the nonce is the header's prefix and the index. */
 #include <string.h>
 
 #include "internal.h"

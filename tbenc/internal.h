@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of libtbenc share: byte order, errors, the record cipher and positions of records. Nothing here is
- * exported; tbenc.h is the public contract. */
+/* What the files of libtbenc share: byte order, errors, the record cipher and positions of records. Nothing
+ * here is exported; tbenc.h is the public contract. */
 #ifndef TBENC_INTERNAL_H
 #define TBENC_INTERNAL_H
 
@@ -40,36 +40,37 @@ static inline uint64_t tbenc_chunks_of(uint64_t n, uint32_t chunk_bytes)
     return n / chunk_bytes + (n % chunk_bytes != 0);
 }
 
-/* -- errors -------------------------------------------------------------------------------------------------------- */
+/* -- errors ---------------------------------------------------------------------------------------------- */
 /* Fills e (which may be NULL) and returns rc, so that a failure is one statement. */
 int tbenc_fail(struct tbenc_error *e, int rc, const char *fmt, ...) _printf_(3, 4);
 /* The same with e->chunk set and the message starting "chunk N: ". */
 int tbenc_fail_chunk(struct tbenc_error *e, int rc, uint64_t chunk, const char *fmt, ...) _printf_(4, 5);
 
-/* -- names (names.c) ----------------------------------------------------------------------------------------------- */
+/* -- names (names.c) ------------------------------------------------------------------------------------- */
 bool tbenc_id_valid(const char *s);
 bool tbenc_filename_valid(const char *s);
 
-/* -- layout (layout.c) --------------------------------------------------------------------------------------------- */
+/* -- layout (layout.c) ----------------------------------------------------------------------------------- */
 /* Checks order, uniqueness, chunk numbers and the sum of a table, and that plaintext_bytes is in range. */
 int tbenc_layout_check(const struct tbenc_manifest *m, struct tbenc_error *e);
 /* From one record to the next, without a search. r must not be the last. */
 void tbenc_layout_next(const struct tbenc_manifest *m, struct tbenc_record *r);
 
-/* -- record cipher (gcm.c; section RECORDS) ------------------------------------------------------------------------ */
+/* -- record cipher (gcm.c; section RECORDS) -------------------------------------------------------------- */
 /* One AES-256-GCM context with its key schedule, for one thread. */
 struct tbenc_gcm {
     EVP_CIPHER_CTX *ctx;
     uint8_t aad[TBENC_AAD_BYTES];
     uint8_t iv[TBENC_IV_BYTES];
 };
-/* 0, -ENOMEM or -EIO (the crypto library refused). tbenc_gcm_done() wipes the key schedule; it accepts a zeroed struct. */
+/* 0, -ENOMEM or -EIO (the crypto library refused). tbenc_gcm_done() wipes the key schedule; it accepts a
+ * zeroed struct. */
 int tbenc_gcm_init(struct tbenc_gcm *g, const struct tbenc_header *h, const uint8_t *key, bool encrypt);
 void tbenc_gcm_done(struct tbenc_gcm *g);
 /* rec: TBENC_RECORD_OVERHEAD + n bytes: length, ciphertext, tag. 0 or -EIO. */
 int tbenc_gcm_seal(struct tbenc_gcm *g, uint64_t index, const uint8_t *pt, uint32_t n, uint8_t *rec);
-/* The same record back, in steps so that a large one can be read in pieces: start, any number of updates, finish.
- * What update wrote is void unless finish returns 0; -EBADMSG: not authentic. */
+/* The same record back, in steps so that a large one can be read in pieces: start, any number of updates,
+ * finish. What update wrote is void unless finish returns 0; -EBADMSG: not authentic. */
 int tbenc_gcm_open_start(struct tbenc_gcm *g, uint64_t index, uint32_t n);
 int tbenc_gcm_open_update(struct tbenc_gcm *g, const uint8_t *ct, uint32_t n, uint8_t *pt);
 int tbenc_gcm_open_finish(struct tbenc_gcm *g, const uint8_t tag[TBENC_TAG_BYTES]);

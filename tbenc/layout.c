@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where records lie. A manifest fixes the length of every record: a file of n bytes takes ceil(n / chunk_bytes) of them,
- * all full but its last; without a table the asset is one file. tbenc(5), section LAYOUT. */
+/* Where records lie. A manifest fixes the length of every record: a file of n bytes takes ceil(n /
+ * chunk_bytes) of them, all full but its last; without a table the asset is one file. tbenc(5), section
+ * LAYOUT. */
 #include <string.h>
 
 #include "internal.h"
@@ -24,7 +25,8 @@ static const struct tbenc_file *find_path(const struct tbenc_manifest *m, const 
     return NULL;
 }
 
-/* A path that is a file cannot be a directory of another. Its neighbours need not be adjacent ("a", "a-b", "a/b"). */
+/* A path that is a file cannot be a directory of another. Its neighbours need not be adjacent ("a", "a-b",
+ * "a/b"). */
 static int check_directories(const struct tbenc_manifest *m, size_t i, struct tbenc_error *e)
 {
     const char *p = m->files[i].path;
@@ -111,8 +113,8 @@ static void finish(const struct tbenc_manifest *m, uint64_t file_bytes, struct t
     r->ct_off = TBENC_HEADER_BYTES + r->pt_off + TBENC_RECORD_OVERHEAD * r->index;
 }
 
-/* The table entry that holds the record: the last one that starts at or before it. An empty one never is, because the
- * next entry starts at the same record. */
+/* The table entry that holds the record: the last one that starts at or before it. An empty one never is,
+ * because the next entry starts at the same record. */
 static size_t find_file(const struct tbenc_manifest *m, uint64_t index)
 {
     size_t lo = 0, hi = m->n_files;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading the manifest: tbenc(5), section MANIFEST. The text comes from outside; every member is checked before use. */
+/* Reading the manifest: tbenc(5), section MANIFEST. The text comes from outside; every member is checked
+ * before use. */
 #include <string.h>
 
 #include "internal.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writing the manifest: the members of v1 first and in its order, then ours; one line for each file of the table. */
+/* Writing the manifest: the members of v1 first and in its order, then ours; one line for each file of the
+ * table. */
 #include <string.h>
 
 #include "internal.h"

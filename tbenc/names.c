@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What may stand as an id, a file name and a path in a manifest: tbenc(5), section MANIFEST. Names end up as names of
- * files, so they are checked here once, for every reader. */
+/* What may stand as an id, a file name and a path in a manifest: tbenc(5), section MANIFEST. Names end up as
+ * names of files, so they are checked here once, for every reader. */
 #include <string.h>
 
 #include "internal.h"
@@ -13,7 +13,8 @@ bool tbenc_id_valid(const char *s)
     return n >= 1 && n <= TBENC_ID_MAX && strspn(s, ok) == n;
 }
 
-/* Bytes of the UTF-8 character at p (RFC 3629: shortest form, no surrogates, at most U+10FFFF), 0 when it is none. */
+/* Bytes of the UTF-8 character at p (RFC 3629: shortest form, no surrogates, at most U+10FFFF), 0 when it is
+ * none. */
 static size_t utf8_char(const uint8_t *p)
 {
     uint32_t c;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening: tbenc(5), section OPENING. The manifest fixes where every record lies and how long it is, so reading needs no
- * parsing: each length field is compared, each tag verified, and afterwards the whole is compared with the hashes. */
+/* Opening: tbenc(5), section OPENING. The manifest fixes where every record lies and how long it is, so
+ * reading needs no parsing: each length field is compared, each tag verified, and afterwards the whole is
+ * compared with the hashes. */
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
@@ -33,7 +34,7 @@ struct opening {
     bool started;
 };
 
-/* -- reading ------------------------------------------------------------------------------------------------------- */
+/* -- reading --------------------------------------------------------------------------------------------- */
 static int read_failed(struct tbenc_error *e, ssize_t r)
 {
     return tbenc_fail(e, (int)r, "cannot read the ciphertext: %s", strerror((int)-r));
@@ -70,7 +71,7 @@ static int open_fill(void *ctx, struct tbenc_batch *b)
     return 1;
 }
 
-/* -- records ------------------------------------------------------------------------------------------------------- */
+/* -- records --------------------------------------------------------------------------------------------- */
 /* Is the record there in full, with the length the manifest implies? got bytes of it were read into p. */
 static int check_record(const struct opening *o, struct tbenc_batch *b, unsigned i, const uint8_t *p,
                         size_t got)
@@ -117,7 +118,8 @@ static int open_record(struct opening *o, unsigned worker, struct tbenc_batch *b
     return r < 0 ? not_opened(b, i, r) : 0;
 }
 
-/* Decrypts rec in pieces that stay in the CPU's cache between being read and being decrypted. Its bytes read, or -errno. */
+/* Decrypts rec in pieces that stay in the CPU's cache between being read and being decrypted. Its bytes read,
+ * or -errno. */
 static ssize_t open_pieces(struct opening *o, unsigned worker, struct tbenc_batch *b)
 {
     const struct tbenc_record *rec = &b->rec[0];
@@ -200,7 +202,7 @@ static int open_work_files(void *ctx, unsigned worker, struct tbenc_batch *b)
     return r;
 }
 
-/* -- in order, in the caller's thread ------------------------------------------------------------------------------ */
+/* -- in order, in the caller's thread -------------------------------------------------------------------- */
 static int open_retire(void *ctx, struct tbenc_batch *b)
 {
     struct opening *o = ctx;
@@ -223,8 +225,9 @@ static uint64_t batch_end(const struct opening *o, uint64_t seq)
     return r.pt_off;
 }
 
-/* May the pages of batch seq be lent to the pipe? They are overwritten or wiped no sooner than `lag` batches later, and
- * by then so much more must have been written that not even a pipe behind this one can still hold them. */
+/* May the pages of batch seq be lent to the pipe? They are overwritten or wiped no sooner than `lag` batches
+ * later, and by then so much more must have been written that not even a pipe behind this one can still hold
+ * them. */
 static bool may_lend(const struct opening *o, uint64_t seq)
 {
     return o->lag > 0 && batch_end(o, seq + o->lag) - batch_end(o, seq) >= 2 * o->sink.pipe_bytes;
@@ -252,7 +255,7 @@ static int open_hash_files(void *ctx, struct tbenc_batch *b)
     return tbenc_filehash_batch(&((struct opening *)ctx)->files, b);
 }
 
-/* -- before and after ---------------------------------------------------------------------------------------------- */
+/* -- before and after ------------------------------------------------------------------------------------ */
 static int read_header(struct opening *o, struct tbenc_error *e)
 {
     uint8_t buf[TBENC_HEADER_BYTES];
@@ -390,7 +393,7 @@ static void opening_done(struct opening *o)
     o->wake_fd = tb_close(o->wake_fd);
 }
 
-/* -- the three ways ------------------------------------------------------------------------------------------------ */
+/* -- the three ways -------------------------------------------------------------------------------------- */
 #define LAG_MAX 8
 
 int tbenc_open_stream(const struct tbenc_open_params *p, int in_fd, int out_fd, struct tbenc_error *e)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading at any offset: the record that holds it is decrypted, verified and kept until another one is needed. */
+/* Reading at any offset: the record that holds it is decrypted, verified and kept until another one is
+ * needed. */
 #include <string.h>
 
 #include "secret.h"

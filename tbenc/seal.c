@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sealing: tbenc(5), sections RECORDS, LAYOUT and MANIFEST. Inputs are read in order; workers encrypt; the caller's
- * thread writes in order; the hash of the ciphertext, and with a table the hashes of the files, have a thread each,
- * because SHA-256 is what limits sealing. */
+/* Sealing: tbenc(5), sections RECORDS, LAYOUT and MANIFEST. Inputs are read in order; workers encrypt; the
+ * caller's thread writes in order; the hash of the ciphertext, and with a table the hashes of the files, have
+ * a thread each, because SHA-256 is what limits sealing. */
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -31,7 +31,7 @@ struct seal {
     struct tbenc_record next; /* of the next record: index, ct_off, pt_off, file, file_off */
 };
 
-/* -- reading the inputs -------------------------------------------------------------------------------------------- */
+/* -- reading the inputs ---------------------------------------------------------------------------------- */
 static const char *input_name(const struct seal *s)
 {
     return s->in[s->cur].path ? s->in[s->cur].path : "input";
@@ -71,7 +71,8 @@ static int input_close(struct seal *s, struct tbenc_error *e)
 static ssize_t input_read(struct seal *s, uint8_t *buf, struct tbenc_error *e)
 {
     uint64_t want = s->in[s->cur].bytes, left = want == UINT64_MAX ? UINT64_MAX : want - s->next.file_off;
-    /* After a short record, and at the size that was announced, one more byte is asked for to see that there is none. */
+    /* After a short record, and at the size that was announced, one more byte is asked for to see that there
+     * is none. */
     bool at_end = left == 0 || s->next.file_off % s->header.chunk_bytes != 0;
     size_t n = at_end ? 1 : (size_t)MIN(left, s->header.chunk_bytes);
     ssize_t k = tbenc_source_read(&s->source, buf, n);
@@ -125,7 +126,7 @@ static int seal_fill(void *ctx, struct tbenc_batch *b)
     return b->n > 0;
 }
 
-/* -- sealing and writing ------------------------------------------------------------------------------------------- */
+/* -- sealing and writing --------------------------------------------------------------------------------- */
 static int seal_work(void *ctx, unsigned worker, struct tbenc_batch *b)
 {
     struct seal *s = ctx;
@@ -170,8 +171,9 @@ static int seal_hash_files(void *ctx, struct tbenc_batch *b)
     return tbenc_filehash_batch(&((struct seal *)ctx)->files, b);
 }
 
-/* -- before and after ---------------------------------------------------------------------------------------------- */
-/* An upper bound of the manifest's size, so that too many long names fail before the work and not after it. */
+/* -- before and after ------------------------------------------------------------------------------------ */
+/* An upper bound of the manifest's size, so that too many long names fail before the work and not after it.
+ * */
 static int check_manifest_size(struct seal *s, struct tbenc_error *e)
 {
     size_t n = 2048;

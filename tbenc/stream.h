@@ -5,7 +5,7 @@
 
 #include "internal.h"
 
-/* -- input: a regular file is read at offsets from where it stands, anything else in sequence ------------------------ */
+/* -- input: a regular file is read at offsets from where it stands, anything else in sequence ------------ */
 struct tbenc_source {
     int fd;
     int wake_fd;   /* readable: give up with -ECANCELED; -1: none. Not owned */
@@ -17,7 +17,8 @@ int tbenc_source_init(struct tbenc_source *s, int fd, int wake_fd);
 ssize_t tbenc_source_read(struct tbenc_source *s, void *buf, size_t n);
 ssize_t tbenc_source_pread(const struct tbenc_source *s, void *buf, size_t n, uint64_t off);
 
-/* -- output: anything; pages are lent to a pipe instead of copied where the caller says they stay untouched ---------- */
+/* -- output: anything; pages are lent to a pipe instead of copied where the caller says they stay untouched
+ * */
 struct tbenc_sink {
     int fd;
     bool pipe;

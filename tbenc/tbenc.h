@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* libtbenc: the encrypted asset format tbenc/v1 and its manifest. tbenc(5) is the specification; section numbers here
- * are of that page.
+/* libtbenc: the encrypted asset format tbenc/v1 and its manifest. tbenc(5) is the specification; section names
+ * here are of that page.
  *
- * The library knows no network, no systemd and no log. Functions return 0 or a negative errno and describe the failure in
- * an optional struct tbenc_error: -EBADMSG the data is not authentic or not what the manifest says; -EINVAL an argument
- * is out of range; -EFBIG over a limit; -ECANCELED the progress callback said stop; -EPIPE the reader went away;
- * -ENOSPC and other errnos from read and write. Sizes are bytes. Nothing of a chunk leaves the library before its tag
- * is verified. Keys are read through the pointer given and never kept after the call (readers: after free). */
+ * The library knows no network, no systemd and no log. Functions return 0 or a negative errno and describe the
+ * failure in an optional struct tbenc_error: -EBADMSG the data is not authentic or not what the manifest says;
+ * -EINVAL an argument is out of range; -EFBIG over a limit; -ECANCELED the progress callback said stop; -EPIPE
+ * the reader went away; -ENOSPC and other errnos from read and write. Sizes are bytes. Nothing of a chunk leaves
+ * the library before its tag is verified. Keys are read through the pointer given and never kept after the call
+ * (readers: after free). Buffers that held plaintext are wiped before they are freed and kept out of core dumps;
+ * they are not locked: a program that must not swap calls mlockall() or runs without swap. */
 #ifndef TBENC_H
 #define TBENC_H
 
@@ -51,7 +53,7 @@ enum tbenc_flags {
     TBENC_COPY_TO_PIPE = 1 << 2,
 };
 
-/* -- header (section FILE HEADER) ---------------------------------------------------------------------------------- */
+/* -- header (section FILE HEADER) ------------------------------------------------------------------------ */
 struct tbenc_header {
     uint32_t chunk_bytes;
     uint8_t nonce_prefix[4];
@@ -60,7 +62,7 @@ int tbenc_header_parse(const void *buf, size_t len, unsigned flags, struct tbenc
                        struct tbenc_error *e);
 void tbenc_header_format(const struct tbenc_header *h, uint8_t out[TBENC_HEADER_BYTES]);
 
-/* -- manifest (section MANIFEST) ----------------------------------------------------------------------------------- */
+/* -- manifest (section MANIFEST) ------------------------------------------------------------------------- */
 struct tbenc_file {
     char *
         path; /* relative, '/'-separated, no '.', '..', empty component, control character; sorted bytewise */
@@ -81,14 +83,16 @@ struct tbenc_manifest {
     struct tbenc_file *files; /* NULL: one file */
     size_t n_files;
 };
-/* Parses JSON text (strict, see section MANIFEST) into a new manifest. Checks everything that needs no other file. */
+/* Parses JSON text (strict, see section MANIFEST) into a new manifest. Checks everything that needs no other
+ * file. */
 int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbenc_manifest **ret,
                          struct tbenc_error *e);
 /* Writes v1 members first in v1 order, indent 2, no trailing newline. Heap string in *ret. */
 int tbenc_manifest_format(const struct tbenc_manifest *m, char **ret, size_t *ret_len);
 /* Wipes nothing (no secret inside); accepts NULL; returns NULL. */
 struct tbenc_manifest *tbenc_manifest_free(struct tbenc_manifest *m);
-/* Whole .tbenc size and number of records that the manifest implies; both fit uint64_t for any parsed manifest. */
+/* Whole .tbenc size and number of records that the manifest implies; both fit uint64_t for any parsed
+ * manifest. */
 uint64_t tbenc_manifest_ciphertext_bytes(const struct tbenc_manifest *m);
 uint64_t tbenc_manifest_records(const struct tbenc_manifest *m);
 /* Where record `index` lies. -ERANGE past the last. */
@@ -104,17 +108,16 @@ int tbenc_manifest_record(const struct tbenc_manifest *m, uint64_t index, struct
 /* true when p may stand as a path of the file table. */
 bool tbenc_path_valid(const char *p);
 
-/* -- sealing (encrypting) ------------------------------------------------------------------------------------------ */
-/* Plaintext bytes. Called from the thread that called the function, after each batch of about a MiB or each chunk; nonzero
- * stops the work with -ECANCELED. total 0: unknown. */
+/* -- sealing (encrypting) -------------------------------------------------------------------------------- */
+/* Plaintext bytes. Called from the thread that called the function, after each batch of about a MiB or each
+ * chunk; nonzero stops the work with -ECANCELED. total 0: unknown. */
 typedef int (*tbenc_progress_fn)(void *ctx, uint64_t done, uint64_t total);
 
 struct tbenc_input {
     int fd;           /* read sequentially from its current position; file, pipe or socket */
     const char *path; /* name in the file table; NULL for a single-file asset */
     uint32_t mode;
-    uint64_t
-        bytes; /* exact size, or UINT64_MAX: until end of file. A file that is shorter or longer is -EBADMSG */
+    uint64_t bytes; /* exact size, else -EBADMSG; or UINT64_MAX: until end of file */
 };
 struct tbenc_seal_params {
     const uint8_t *key;   /* TBENC_KEY_BYTES */
@@ -127,12 +130,13 @@ struct tbenc_seal_params {
     tbenc_progress_fn progress;
     void *progress_ctx;
 };
-/* Seals the inputs in order into out_fd (written sequentially; may be a pipe). With table=true the manifest gets a file
- * table (inputs must be sorted by path). The bytes written do not depend on threads. *ret is a complete manifest. */
+/* Seals the inputs in order into out_fd (written sequentially; may be a pipe). With table=true the manifest
+ * gets a file table (inputs must be sorted by path). The bytes written do not depend on threads. *ret is a
+ * complete manifest. */
 int tbenc_seal(const struct tbenc_seal_params *p, const struct tbenc_input *in, size_t n_in, bool table,
                int out_fd, struct tbenc_manifest **ret, struct tbenc_error *e);
 
-/* -- opening (decrypting) ------------------------------------------------------------------------------------------ */
+/* -- opening (decrypting) -------------------------------------------------------------------------------- */
 struct tbenc_open_params {
     const struct tbenc_manifest *manifest;
     const uint8_t *key; /* TBENC_KEY_BYTES; tbenc_verify() also takes NULL */
@@ -141,23 +145,26 @@ struct tbenc_open_params {
     tbenc_progress_fn progress;
     void *progress_ctx;
 };
-/* Ciphertext read in sequence from in_fd (any kind; a regular file from where it stands), plaintext written in order to
- * out_fd (any kind). All checks of section OPENING. What belongs to the whole (end of file, tags_sha256, sha256_ciphertext)
- * is checked after the last chunk was written: the output is void until this returns 0.
- * A pipe is enlarged to 1 MiB and gets pages lent by vmsplice() instead of copies, unless TBENC_COPY_TO_PIPE. Ignore SIGPIPE
- * to get -EPIPE. After a failure a pipe may hold zeros in place of bytes already written. */
+/* Ciphertext read in sequence from in_fd (any kind; a regular file from where it stands), plaintext written
+ * in order to out_fd (any kind). All checks of section OPENING. What belongs to the whole (end of file,
+ * tags_sha256, sha256_ciphertext) is checked after the last chunk was written: the output is void until this
+ * returns 0. A pipe is enlarged to 1 MiB and gets pages lent by vmsplice() instead of copies, unless
+ * TBENC_COPY_TO_PIPE. Ignore SIGPIPE to get -EPIPE. After a failure a pipe may hold zeros in place of bytes
+ * already written. */
 int tbenc_open_stream(const struct tbenc_open_params *p, int in_fd, int out_fd, struct tbenc_error *e);
-/* Ciphertext from offset 0 of in_fd, chunks in parallel, each to its place (pwrite) in the descriptor of its file. n_out is
- * n_files, or 1 without a table. Output files are ftruncate'd to their size first; after a failure what they hold is void.
- * The plaintext hashes of the table are not recomputed: the tags have authenticated each byte. */
+/* Ciphertext from offset 0 of in_fd, chunks in parallel, each to its place (pwrite) in the descriptor of its
+ * file. n_out is n_files, or 1 without a table. Output files are ftruncate'd to their size first; after a
+ * failure what they hold is void. The plaintext hashes of the table are not recomputed: the tags have
+ * authenticated each byte. */
 int tbenc_open_files(const struct tbenc_open_params *p, int in_fd, const int *out_fds, size_t n_out,
                      struct tbenc_error *e);
-/* Ciphertext from offset 0 of in_fd, or from a pipe. Checks structure, tags_sha256 and sha256_ciphertext; with a key also every
- * tag and the table's hashes. No output. */
+/* Ciphertext from offset 0 of in_fd, or from a pipe. Checks structure, tags_sha256 and sha256_ciphertext;
+ * with a key also every tag and the table's hashes. No output. */
 int tbenc_verify(const struct tbenc_open_params *p, int in_fd, struct tbenc_error *e);
 
-/* Reading at any offset of the concatenated plaintext. A reader holds the key until freed, keeps one decrypted chunk and is
- * not thread-safe; make one per thread. Returns bytes read, 0 at the end, or a negative errno. */
+/* Reading at any offset of the concatenated plaintext. A reader holds the key until freed, keeps one
+ * decrypted chunk and is not thread-safe; make one per thread. Returns bytes read, 0 at the end, or a
+ * negative errno. */
 struct tbenc_reader;
 int tbenc_reader_new(const struct tbenc_open_params *p, int in_fd, struct tbenc_reader **ret,
                      struct tbenc_error *e);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Speed of libtbenc: tbenc_speed OPERATION DIR MIB CHUNK_BYTES THREADS [FILES]. OPERATION is one of
  *   seal          DIR/speed.pt -> DIR/speed.tbenc
- *   seal-null     DIR/speed.pt -> /dev/null: without the cost of storing, which on tmpfs is that of fresh pages
+ *   seal-null     DIR/speed.pt -> /dev/null: without the cost of storing (on tmpfs, of fresh pages)
  *   fifo          DIR/speed.tbenc -> a pipe that another process read()s into one buffer
  *   files         DIR/speed.tbenc -> DIR/speed.out
  *   verify        DIR/speed.tbenc, with sha256_ciphertext
  *   sha256, gcm   one core's bare speed on 1 MiB buffers in cache: the yardsticks
- * seal makes the plaintext when it is missing and leaves the manifest in DIR/speed.json; clean removes all of them. FILES > 1:
- * a file table of so many equal files (hard links to one plaintext). Prints one line "OPERATION GB/s seconds". */
+ * seal makes the plaintext when it is missing and leaves the manifest in DIR/speed.json; clean removes all of
+ * them. FILES > 1: a file table of so many files. Prints one line "OPERATION GB/s seconds". */
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <signal.h>
@@ -116,7 +116,7 @@ static void do_seal(bool store)
 static struct tbenc_manifest *load(void)
 {
     _cleanup_free_ char *path = name("json"), *text = NULL;
-    struct tbenc_manifest *m;
+    struct tbenc_manifest *m = NULL;
     size_t len;
     int r;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whatever tbenc_header_parse() takes is what tbenc_header_format() writes (strict), in every field that has a meaning. */
+/* Whatever tbenc_header_parse() takes is what tbenc_header_format() writes (strict), in every field that has
+ * a meaning. */
 #include <stdlib.h>
 #include <string.h>
 

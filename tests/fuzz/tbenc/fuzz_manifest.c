@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any manifest that is taken has safe names, a layout without gaps, and survives being written and read again. */
+/* Any manifest that is taken has safe names, a layout without gaps, and survives being written and read
+ * again. */
 #include <stdlib.h>
 #include <string.h>
 

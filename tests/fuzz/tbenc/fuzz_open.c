@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes as a .tbenc against a sealed asset's manifest: only the original opens; anything else is refused and leaks nothing of a
- * chunk that is not the original's. The input is an edit script over the original: 4-byte position, 1 byte xor, repeated;
- * an odd tail cuts or lengthens the file. */
+/* Bytes as a .tbenc against a sealed asset's manifest: only the original opens; anything else is refused and
+ * leaks nothing of a chunk that is not the original's. The input is an edit script over the original: 4-byte
+ * position, 1 byte xor, repeated; an odd tail cuts or lengthens the file. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the tests of libtbenc share: memory files, sealed samples, pattern plaintext. Functions fail the test themselves. */
+/* What the tests of libtbenc share: memory files, sealed samples, pattern plaintext. Functions fail the test
+ * themselves. */
 #ifndef TBENC_TESTING_H
 #define TBENC_TESTING_H
 

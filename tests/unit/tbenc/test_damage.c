@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Each kind of damage is refused with -EBADMSG and names the first damaged chunk, whatever the number of threads and the
- * way of opening; nothing of the damaged chunk comes out. */
+/* Each kind of damage is refused with -EBADMSG and names the first damaged chunk, whatever the number of
+ * threads and the way of opening; nothing of the damaged chunk comes out. */
 #include "tbenc_testing.h"
 
 #include <pthread.h>

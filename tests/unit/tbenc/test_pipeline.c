@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tables, pipes and the ways in which work stops early: whatever happens, no thread is left and the first reason is told. */
+/* Tables, pipes and the ways in which work stops early: whatever happens, no thread is left and the first
+ * reason is told. */
 #include "tbenc_testing.h"
 
 #include <dirent.h>
@@ -30,7 +31,7 @@ static void assert_no_threads_left(unsigned before)
     assert_int_equal(count_threads(), before);
 }
 
-/* -- tables -------------------------------------------------------------------------------------------------------- */
+/* -- tables ---------------------------------------------------------------------------------------------- */
 #define N_FILES 6
 static const char *const paths[N_FILES] = {"a", "b/config.json", "b/x.gguf", "c", "d", "e"};
 static const size_t sizes[N_FILES] = {0, 17, 3 * 4096 + 1, 4096, 0, (1 << 20) + 9};
@@ -151,7 +152,7 @@ static void test_table_hash_mismatch(void **state)
         blob_free(&pt[i]);
 }
 
-/* -- pipes --------------------------------------------------------------------------------------------------------- */
+/* -- pipes ----------------------------------------------------------------------------------------------- */
 struct reader {
     int fd;
     size_t piece;
@@ -195,7 +196,8 @@ static void check_pipe(const struct sample *s, unsigned threads, size_t piece, u
     blob_free(&rd.got);
 }
 
-/* Pages are lent to the pipe: a reader of any pace must see each byte, also those that lie in the pipe at the end. */
+/* Pages are lent to the pipe: a reader of any pace must see each byte, also those that lie in the pipe at the
+ * end. */
 static void test_pipe_out(void **state)
 {
     static const uint32_t chunks[] = {1024, 300 * 1000, 1 << 20, 4 << 20};
@@ -230,7 +232,7 @@ static void test_pipe_of_a_table(void **state)
     sample_free(&s);
 }
 
-/* -- stopping early ------------------------------------------------------------------------------------------------ */
+/* -- stopping early -------------------------------------------------------------------------------------- */
 static void test_reader_goes_away(void **state)
 {
     _cleanup_sample_ struct sample s = sample_seal(8 << 20, 64 * 1024, 2);
@@ -389,8 +391,8 @@ static void test_seal_failures(void **state)
     assert_no_threads_left(before);
 }
 
-/* An input that goes on after its end must not leave a short record in the middle. A file that grows does that now and
- * then; a datagram of no bytes does it each time. */
+/* An input that goes on after its end must not leave a short record in the middle. A file that grows does
+ * that now and then; a datagram of no bytes does it each time. */
 static void test_growing_input(void **state)
 {
     static const char text[100] = "datagram";

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is sealed opens to the same bytes, in every size around the edges, with every number of threads, through files, pipes
- * and tables; and the sealed bytes do not depend on the number of threads. */
+/* What is sealed opens to the same bytes, in every size around the edges, with every number of threads,
+ * through files, pipes and tables; and the sealed bytes do not depend on the number of threads. */
 #include "tbenc_testing.h"
 
 #include <pthread.h>

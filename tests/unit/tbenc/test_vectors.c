@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every file of tests/vectors opens to the hash stated for it, in each of the ways the library can open. Where the nonce
- * prefix is stated too, sealing the plaintext again gives the same bytes and the same manifest. */
+/* Every file of tests/vectors opens to the hash stated for it, in each of the ways the library can open.
+ * Where the nonce prefix is stated too, sealing the plaintext again gives the same bytes and the same
+ * manifest. */
 #include "tbenc_testing.h"
 
 #include "json.h"
