@@ -67,21 +67,49 @@ static int check_swap(struct tb_load *l, dev_t device)
         name, l->config->model_dir);
 }
 
+/* Stops mounts of ours from reaching other namespaces. Slave, not private: unmounts of the host still arrive. In a chroot whose
+ * root is no mount point the mount that holds the directory must do. -EPERM when there is none either. */
+static int stop_propagation(const char *dir)
+{
+    _cleanup_free_ char *path = strdup(dir);
+    struct statx st;
+    char *slash;
+
+    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0)
+        return 0;
+    if (errno != EINVAL)
+        return -errno;
+    if (!path)
+        return -ENOMEM;
+    while (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st) == 0) {
+        if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT)
+            return mount(NULL, path, NULL, MS_SLAVE, NULL) < 0 ? -errno : 0;
+        slash = strrchr(path, '/');
+        if (!slash || slash == path)
+            return -EPERM;
+        *slash = '\0';
+    }
+    return -errno;
+}
+
 /* A tmpfs of our own over the directory. 0, or -errno: -EPERM when it may not be done here. */
 static int mount_private(const struct tb_load *l, uint64_t need)
 {
     const char *dir = l->config->model_dir;
     _cleanup_free_ char *options = NULL, *noswap = NULL;
     const unsigned long flags = MS_NODEV | MS_NOSUID | MS_NOEXEC;
+    int r;
 
     options = tb_strf("size=%" PRIu64 ",nr_inodes=%" PRIu64 ",mode=0700,uid=%u,gid=%u", need,
                       tb_memory_inodes(l->manifest) + 8, (unsigned)geteuid(), (unsigned)getegid());
     noswap = options ? tb_strf("%s,noswap", options) : NULL;
     if (!noswap)
         return -ENOMEM;
-    /* Slave, not private: our mount stays here, and unmounts of the host still arrive. */
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+    if (unshare(CLONE_NEWNS) < 0)
         return -errno;
+    r = stop_propagation(dir);
+    if (r < 0)
+        return r;
     if (mount("tb-model", dir, "tmpfs", flags, noswap) == 0)
         return 0;
     if (errno == EINVAL && mount("tb-model", dir, "tmpfs", flags, options) == 0) /* Linux before 6.4 */

@@ -343,6 +343,20 @@ def test_swap_is_refused_where_it_could_be_reached(rig):
     assert rig.facts() and given.wait() == 7 and decrypt.wait() == 0
 
 
+# A chroot whose root is a plain directory, with every mount of this system in it.
+IN_CHROOT = ("unshare", "-m", "sh", "-c", 'r=$(mktemp -d); mount --make-rslave /; for d in /*; do [ -d "$d" ] && [ ! -L "$d" ] && '
+             'mkdir "$r$d" && mount --rbind "$d" "$r$d"; [ -L "$d" ] && cp -P "$d" "$r$d"; done; exec chroot "$r" "$@"', "sh")
+
+
+def test_own_tmpfs_in_a_chroot(rig):
+    """There / is no mount point; the mount that holds the directory must keep the new one to itself."""
+    asset = Asset(FILES).write(rig.target)
+    load = rig.probe(wrapper=IN_CHROOT)
+    decrypt = both(rig, asset, load)
+    assert rig.facts() and load.wait() == 7 and decrypt.wait() == 0
+    assert not list(rig.model.iterdir()) and str(rig.model) not in pathlib.Path("/proc/self/mounts").read_text()
+
+
 def test_less_memory_than_the_model_needs(rig):
     asset = Asset(b"x" * (4 << 20), chunk_bytes=1 << 20).write(rig.target)
     fake = rig.script("meminfo", "MemTotal: 24000000 kB\nMemFree: 3000 kB\nMemAvailable: 4096 kB\n")
