@@ -10,6 +10,7 @@ import pathlib
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import time
 import urllib.request
@@ -25,6 +26,7 @@ RUN = HERE / "run" / "demo"
 PID = HERE / "run" / "demo.pid"
 ASSET = "demo-model"
 CONTRACT = "demo-contract"
+LEASE_SECONDS = 10  # renewed at half of it, so that a revocation is seen within seconds
 MODEL_SIZE = ("--layers", 4, "--embd", 1024, "--ff", 2816, "--heads", 16)  # 100 MB: long enough to watch
 BOLD, DIM, END = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 
@@ -67,8 +69,9 @@ def provider_side(provider):
     run_tbpkg(provider, provider.upload_args(ASSET))
     run_tbpkg(provider, provider.register_args(ASSET))
     cp = provider.controlplane
-    show_command("tb-controlplane", "contract", "add", CONTRACT, "--asset", ASSET, "--data", cp.dir)
-    show(cp.ctl("contract", "add", CONTRACT, "--asset", ASSET) or "done")
+    add = ("contract", "add", CONTRACT, "--asset", ASSET, "--lease-seconds", LEASE_SECONDS)
+    show_command("tb-controlplane", *add, "--data", cp.dir)
+    show(cp.ctl(*add) or "done")
     return source
 
 
@@ -155,8 +158,7 @@ def revoke(provider, chain):
     step(6, "The contract is revoked while the model serves")
     show_command("tb-controlplane", "contract", "revoke", CONTRACT, "--data", provider.controlplane.dir)
     provider.controlplane.ctl("contract", "revoke", CONTRACT)
-    os.kill(chain.pid("tb-authorize"), signal.SIGHUP)
-    show("tb-authorize is told to ask now (SIGHUP) instead of at the next renewal")
+    show(f"the lease of {LEASE_SECONDS} s is renewed at half its time; the next renewal is refused")
     begin = time.monotonic()
     wait_for(lambda: http_json(chain.url("/v1/models"))[0] == 403, 30, "403")
     status, body = http_json(chain.url("/v1/chat/completions"), model.CHAT)
@@ -175,6 +177,17 @@ def hints(provider, chain):
                  f"{program('tb-controlplane')} contract allow {CONTRACT} --data {provider.controlplane.dir}",
                  "make demo-stop"):
         say("   " + line)
+
+
+def check_ports():
+    """KEEP=1 uses the ports of the guide."""
+    for port in (8000, 8001):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError as e:
+                sys.exit(f"demo: port {port} on 127.0.0.1: {e.strerror}; stop what listens there (`make demo-stop`?) and try again")
 
 
 def demo(keep, announce):
@@ -249,6 +262,8 @@ def main():
         sys.exit("demo: needs root, for mounts and network namespaces of its own")
     if args.stop:
         return stop()
+    if args.keep:
+        check_ports()
     return keep_running() if args.keep else demo(False, None)
 
 
