@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Nesting is checked on the text, before cJSON recurses into it. */
+/* Nesting is checked on the text, before cJSON recurses into it; so are NUL bytes, plain or escaped, at which a C string would
+ * end: two readers could take one text for two values. */
 static int check_text(const char *buf, size_t len, char *err)
 {
     unsigned depth = 0;
@@ -20,6 +21,10 @@ static int check_text(const char *buf, size_t len, char *err)
             return -EBADMSG;
         }
         if (in_string) {
+            if (c == '\\' && len - i >= 6 && memcmp(buf + i, "\\u0000", 6) == 0) {
+                snprintf(err, TB_JSON_ERR_MAX, "an escaped NUL at offset %zu", i);
+                return -EBADMSG;
+            }
             if (c == '\\')
                 i++;
             else if (c == '"')

@@ -24,7 +24,7 @@ static inline void tb_json_freep(cJSON **j)
 #define _cleanup_json_ _cleanup_(tb_json_freep)
 
 /* Parses buf[0..len). Rejects: len > max, nesting deeper than TB_JSON_DEPTH_MAX, duplicate member names in one object
- * (compared exactly), a NUL byte, anything but white space after the value, numbers that are not finite.
+ * (compared exactly), a NUL byte (plain or as \u0000), anything but white space after the value, numbers that are not finite.
  * On failure -EBADMSG (or -EFBIG, -ENOMEM) and a reason in err. */
 int tb_json_parse(const char *buf, size_t len, size_t max, cJSON **ret, char err[static TB_JSON_ERR_MAX]);
 

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "json.h"
@@ -45,6 +47,37 @@ static void refuses_what_readers_disagree_on(void **state)
     memset(big, ' ', sizeof(big));
     assert_int_equal(parse(big, sizeof(big)), -EFBIG);
     assert_int_equal(PARSE("{\"a\":\"\\\"[[[[[[[[[[[[[[[[[[[[[[\"}"), 0); /* brackets in a string */
+}
+
+/* At a NUL a C string ends: "x\0evil" would pass for "x", and one member name for another. */
+static void refuses_escaped_nul(void **state)
+{
+    assert_int_equal(PARSE("{\"a\":\"x\\u0000y\"}"), -EBADMSG);
+    assert_int_equal(PARSE("{\"a\\u0000\":1}"), -EBADMSG);
+    assert_int_equal(PARSE("[\"\\\\\\u0000\"]"), -EBADMSG); /* after an escaped backslash */
+    assert_int_equal(PARSE("[\"\\\\u0000\"]"), 0);          /* a backslash, then plain text */
+    assert_int_equal(PARSE("[\"\\u0001\", \"\\u00000\"]"), -EBADMSG);
+    assert_int_equal(PARSE("[\"\\u0010\"]"), 0);
+}
+
+/* The text ends where memory ends: cJSON is not built with a sanitizer, a look behind the text shows as a fault. */
+static void reads_nothing_behind_the_text(void **state)
+{
+    static const char *const texts[] = {"{\"1\":1,", "{\"1\":1, ",   "{\"a\"", "\"abc",
+                                        "\"a\\",     "\"\\u00",      "tru",    "-",
+                                        "[1,",       "\"\\ud800\\u", "{",      "1"};
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *map = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    assert_true(map != MAP_FAILED);
+    assert_int_equal(mprotect(map + page, page, PROT_NONE), 0);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        size_t n = strlen(texts[i]);
+
+        memcpy(map + page - n, texts[i], n);
+        assert_int_equal(parse(map + page - n, n), strcmp(texts[i], "1") == 0 ? 0 : -EBADMSG);
+    }
+    munmap(map, 2 * page);
 }
 
 static void getters_name_the_member(void **state)
@@ -88,10 +121,9 @@ static void integers_are_written_exactly(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accepts_plain_documents),
-        cmocka_unit_test(refuses_what_readers_disagree_on),
-        cmocka_unit_test(getters_name_the_member),
-        cmocka_unit_test(integers_are_written_exactly),
+        cmocka_unit_test(accepts_plain_documents), cmocka_unit_test(refuses_what_readers_disagree_on),
+        cmocka_unit_test(refuses_escaped_nul),     cmocka_unit_test(reads_nothing_behind_the_text),
+        cmocka_unit_test(getters_name_the_member), cmocka_unit_test(integers_are_written_exactly),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
