@@ -34,6 +34,14 @@ uint64_t tb_now_realtime_us(void)
     return now_us(CLOCK_REALTIME);
 }
 
+void tb_sleep_ms(uint64_t ms)
+{
+    struct timespec t = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
+
+    while (nanosleep(&t, &t) < 0 && errno == EINTR)
+        ;
+}
+
 static double unit_seconds(const char **s)
 {
     static const struct {

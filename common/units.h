@@ -15,6 +15,9 @@ uint64_t tb_now_boottime_us(void);
 uint64_t tb_now_monotonic_us(void);
 uint64_t tb_now_realtime_us(void);
 
+/* Sleeps the whole time, whatever signals are handled meanwhile. */
+void tb_sleep_ms(uint64_t ms);
+
 /* Go-style duration: "60s", "1h30m", "250ms", "1.5h", "0". -EINVAL otherwise, -ERANGE past 100 years. Result in us. */
 int tb_duration_parse(const char *s, uint64_t *ret_us);
 

@@ -9,7 +9,6 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include "blob.h"
 #include "io.h"
@@ -114,14 +113,6 @@ static void describe_refusal(const struct tb_http_response *rs, char *out, size_
     snprintf(out, out_len, "status %ld: %.*s", rs->status, (int)MIN(strcspn(text, "\r\n"), 200U), text);
 }
 
-static void sleep_ms(uint64_t ms)
-{
-    struct timespec t = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
-
-    while (nanosleep(&t, &t) < 0 && errno == EINTR)
-        ;
-}
-
 /* -- service principal --------------------------------------------------------------------------------------------- */
 
 /* Appends name=value, form-encoded, at p; returns the new end. Room: 3 bytes for each of value. */
@@ -167,7 +158,7 @@ static int post_form(const char *url, const char *form, const struct tb_http_tls
 
         if (!again || backoff.attempt + 1 >= PRINCIPAL_TRIES)
             return r;
-        sleep_ms(tb_backoff_next_ms(&backoff, r < 0 ? -1 : ret->retry_after_ms));
+        tb_sleep_ms(tb_backoff_next_ms(&backoff, r < 0 ? -1 : ret->retry_after_ms));
         if (r == 0)
             tb_http_response_clear(ret);
     }
@@ -259,7 +250,7 @@ static bool identity_retry(long status, int64_t retry_after_ms, struct tb_backof
         return false;
     if (b->attempt + 1 >= IDENTITY_TRIES)
         return false;
-    sleep_ms(tb_backoff_next_ms(b, retry_after_ms));
+    tb_sleep_ms(tb_backoff_next_ms(b, retry_after_ms));
     return true;
 }
 

@@ -3,7 +3,6 @@
 
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 #include "io.h"
 #include "secret.h"
@@ -219,14 +218,6 @@ bool blob_retryable(int r, const struct blob_reply *reply)
 
 /* -- a blocking call ----------------------------------------------------------------------------------------------- */
 
-static void sleep_ms(uint64_t ms)
-{
-    struct timespec t = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
-
-    while (nanosleep(&t, &t) < 0 && errno == EINTR)
-        ;
-}
-
 int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t max_body,
               struct blob_reply *ret, char err[static TB_HTTP_ERR_MAX])
 {
@@ -253,7 +244,7 @@ int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t
         }
         if (!blob_retryable(r, &reply) || backoff.attempt >= c->retries)
             break;
-        sleep_ms(tb_backoff_next_ms(&backoff, r == 0 ? reply.retry_after_ms : -1));
+        tb_sleep_ms(tb_backoff_next_ms(&backoff, r == 0 ? reply.retry_after_ms : -1));
     }
     if (r < 0)
         return r;

@@ -6,7 +6,6 @@
 #include <openssl/evp.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 #include "asset.h"
 #include "blob.h"
@@ -17,6 +16,7 @@
 #include "json.h"
 #include "tbenc.h"
 #include "tbpkg.h"
+#include "units.h"
 
 #define API_PATH "/api/v1/assets/register"
 #define TRIES 3
@@ -339,14 +339,6 @@ static void mask_key(const struct job *j, char *text)
         memset(p, '*', TB_KEY_HEX_CHARS);
 }
 
-static void sleep_ms(uint64_t ms)
-{
-    struct timespec t = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
-
-    while (nanosleep(&t, &t) < 0 && errno == EINTR)
-        ;
-}
-
 static int post(struct job *j, struct tb_http_response *ret, char err[static TB_HTTP_ERR_MAX])
 {
     const char *const headers[] = {"Content-Type: application/json",
@@ -377,7 +369,7 @@ static int post(struct job *j, struct tb_http_response *ret, char err[static TB_
                    (ms + 999) / 1000);
         if (r == 0)
             tb_http_response_clear(ret);
-        sleep_ms(ms);
+        tb_sleep_ms(ms);
     }
 }
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/time.h>
 #include <cmocka.h>
 
 #include "http.h"
@@ -94,6 +96,25 @@ static void retry_after_and_backoff(void **state)
     assert_in_range(tb_backoff_next_ms(&b, 60000), 60000, 60000);
 }
 
+static void on_alarm(int signo)
+{
+}
+
+static void sleep_lasts_through_signals(void **state)
+{
+    struct itimerval often = {.it_interval.tv_usec = 5000, .it_value.tv_usec = 5000}, never = {0};
+    struct sigaction sa = {.sa_handler = on_alarm}, old;
+    uint64_t since;
+
+    assert_int_equal(sigaction(SIGALRM, &sa, &old), 0);
+    assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
+    since = tb_now_monotonic_us();
+    tb_sleep_ms(60);
+    assert_true(tb_now_monotonic_us() - since >= 60000);
+    assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
+    assert_int_equal(sigaction(SIGALRM, &old, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -102,6 +123,7 @@ int main(void)
         cmocka_unit_test(sizes_and_numbers),
         cmocka_unit_test(urls_are_logged_without_secrets),
         cmocka_unit_test(retry_after_and_backoff),
+        cmocka_unit_test(sleep_lasts_through_signals),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
