@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -114,15 +115,16 @@ int tb_listen_fd(const char *name)
     char **names = NULL;
     int n = sd_listen_fds_with_names(0, &names), fd = -ENOENT;
 
-    if (n <= 0)
-        return -ENOENT;
     for (int i = 0; i < n; i++) {
-        if (strcmp(names[i], name) == 0 && fd < 0)
+        bool unnamed =
+            n == 1 && strcmp(names[i], "unknown") == 0; /* sd_listen_fds' word for no LISTEN_FDNAMES */
+
+        if (fd < 0 && (unnamed || strcmp(names[i], name) == 0))
             fd = SD_LISTEN_FDS_START + i;
         free(names[i]);
     }
     free(names);
-    return fd < 0 && n == 1 ? SD_LISTEN_FDS_START : fd;
+    return fd;
 }
 
 static int unix_address(const char *path, struct sockaddr_un *sa)

@@ -17,7 +17,8 @@ int tb_fd_send(int sock, const void *buf, size_t len, const int *fds, size_t n_f
  * Returns bytes, 0 at end of stream, -EMSGSIZE when message or descriptors did not fit (all are closed then), -errno. */
 ssize_t tb_fd_recv(int sock, void *buf, size_t len, int *fds, size_t *n_fds);
 
-/* Inherited listener (LISTEN_FDS, LISTEN_FDNAMES) of that name, or the only one when there is exactly one. -ENOENT. */
+/* Inherited listener (LISTEN_FDS) of that name in LISTEN_FDNAMES; or the only one, when there is exactly one and it has no
+ * name. A listener of another name is never taken for it. -ENOENT. */
 int tb_listen_fd(const char *name);
 int tb_listen_fd_count(void);
 

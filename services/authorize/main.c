@@ -338,6 +338,11 @@ static int open_listener(const struct daemon *d)
 
     if (!path)
         return -ENOMEM;
+    /* To bind the path beside a socket that systemd holds there would cut off whoever connects to that one. */
+    if (fd == -ENOENT && tb_listen_fd_count() > 0) {
+        tb_error("no inherited listener is named keys; set FileDescriptorName=keys in its socket unit");
+        return -EINVAL;
+    }
     if (fd == -ENOENT)
         fd = bind_listener(d->cfg.run_dir, path);
     if (fd < 0) {
@@ -397,8 +402,12 @@ static int start(struct daemon *d)
     d->releases.listen_fd = open_listener(d);
     d->signal_fd = open_signals();
     d->timer_fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (d->releases.listen_fd < 0 || d->signal_fd < 0 || d->timer_fd < 0)
+    if (d->releases.listen_fd < 0)
+        return d->releases.listen_fd;
+    if (d->signal_fd < 0 || d->timer_fd < 0) {
+        tb_error("cannot watch signals and time: %s", strerror(errno));
         return -EIO;
+    }
     r = tb_exchange_new(&d->cfg, &d->exchange);
     if (r < 0) {
         tb_error("cannot start a thread: %s", strerror(-r));
@@ -439,8 +448,9 @@ int main(int argc, char **argv)
     tb_secret_init();
     tb_response_setup();
     tb_config_main(argc, argv, PROGRAM, help, &d.cfg);
-    if (start(&d) < 0)
-        return TB_EXIT_IOERR;
+    rc = start(&d);
+    if (rc < 0)
+        return rc == -EINVAL ? TB_EXIT_CONFIG : TB_EXIT_IOERR;
     rc = run(&d);
     stop(&d, rc);
     return rc;

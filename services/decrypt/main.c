@@ -88,6 +88,10 @@ static int get_listener(const struct tb_config *c, char **ret_path)
 
     if (fd >= 0)
         return fd;
+    if (tb_listen_fd_count() > 0) {
+        tb_error("no inherited listener is named decrypt; set FileDescriptorName=decrypt in its socket unit");
+        return -ENOENT;
+    }
     path = tb_path_join(c->run_dir, "tb-decrypt.sock");
     if (!path)
         return -ENOMEM;

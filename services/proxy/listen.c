@@ -6,8 +6,8 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <systemd/sd-daemon.h>
 
+#include "fdpass.h"
 #include "macros.h"
 
 #define BACKLOG 4096
@@ -57,26 +57,11 @@ static int bind_new(const char *addr)
     return r < 0 ? r : TAKE_FD(fd);
 }
 
-/* Strictly by name: with only one of our two listeners inherited, it must not serve as the other. */
-static int inherited(const char *name)
+int tb_listen_open(const char *name, const char *addr, int taken)
 {
-    char **names = NULL;
-    int n = sd_listen_fds_with_names(0, &names), fd = -ENOENT;
+    int fd = tb_listen_fd(name), flags;
 
-    for (int i = 0; i < n; i++) {
-        if (strcmp(names[i], name) == 0 && fd < 0)
-            fd = SD_LISTEN_FDS_START + i;
-        free(names[i]);
-    }
-    free(names);
-    return fd;
-}
-
-int tb_listen_open(const char *name, const char *addr)
-{
-    int fd = inherited(name), flags;
-
-    if (fd == -ENOENT)
+    if (fd == -ENOENT || fd == taken)
         fd = bind_new(addr);
     if (fd < 0)
         return fd;

@@ -282,12 +282,12 @@ static int start_listeners(struct program *p)
     unsigned limit = connection_limit();
     int r;
 
-    p->http_fd = tb_listen_open("http", p->config.public_addr);
+    p->http_fd = tb_listen_open("http", p->config.public_addr, -1);
     if (p->http_fd < 0) {
         tb_error("TB_PUBLIC_ADDR: cannot listen on %s: %s", p->config.public_addr, strerror(-p->http_fd));
         return TB_EXIT_CONFIG;
     }
-    p->health_fd = tb_listen_open("health", p->config.health_addr);
+    p->health_fd = tb_listen_open("health", p->config.health_addr, p->http_fd);
     if (p->health_fd < 0) {
         tb_error("TB_HEALTH_ADDR: cannot listen on %s: %s", p->config.health_addr, strerror(-p->health_fd));
         return TB_EXIT_CONFIG;
