@@ -37,6 +37,16 @@ static bool refuse_malformed(const struct tb_admit_request *rq, struct tb_admit_
     return ret->error.status != 0;
 }
 
+bool tb_admit_suspended(const struct tb_verdict *v, bool lease_over, struct tb_http_error *ret)
+{
+    const char *reason = v->state == TB_STATE_SUSPENDED ? v->reason : "lease_expired";
+
+    if (v->state != TB_STATE_SUSPENDED && !lease_over)
+        return false;
+    tb_http_error_set(ret, MHD_HTTP_FORBIDDEN, reason, "this service is suspended: %s", reason);
+    return true;
+}
+
 static bool refuse_lockdown(const struct tb_admit_request *rq, struct tb_admit_result *ret)
 {
     const struct tb_verdict *v = rq->verdict;
@@ -45,11 +55,7 @@ static bool refuse_lockdown(const struct tb_admit_request *rq, struct tb_admit_r
         tb_http_error_set(&ret->error, MHD_HTTP_SERVICE_UNAVAILABLE, "audit_unavailable",
                           "the audit record of this request could not be kept; nothing was processed");
         ret->error.retry_after_s = 1;
-    } else if (v->state == TB_STATE_SUSPENDED || rq->lease_over) {
-        const char *reason = v->state == TB_STATE_SUSPENDED ? v->reason : "lease_expired";
-
-        tb_http_error_set(&ret->error, MHD_HTTP_FORBIDDEN, reason, "this service is suspended: %s", reason);
-    } else if (v->state != TB_STATE_READY) {
+    } else if (!tb_admit_suspended(v, rq->lease_over, &ret->error) && v->state != TB_STATE_READY) {
         tb_http_error_set(&ret->error, MHD_HTTP_SERVICE_UNAVAILABLE, "not_ready", "not ready: %s%s%s",
                           tb_state_name(v->state), v->reason[0] ? ", " : "", v->reason);
         ret->error.retry_after_s = RETRY_AFTER_S;

@@ -27,5 +27,7 @@ struct tb_admit_result {
     const struct tb_api_key *key;
 };
 void tb_admit(const struct tb_admit_request *rq, struct tb_admit_result *ret);
+/* True when the service is suspended or its lease over; *ret is then the 403 that says why. */
+bool tb_admit_suspended(const struct tb_verdict *v, bool lease_over, struct tb_http_error *ret);
 
 #endif

@@ -236,13 +236,24 @@ void tb_exchange_upload_end(struct tb_exchange *ex)
 
 /* --- the runtime's side ------------------------------------------------------------------------------------------ */
 
+/* A suspension stops the runtime under its requests; it is written down before that. */
+static bool suspended_meanwhile(struct tb_exchange *ex)
+{
+    struct tb_watch *w = &ex->server->watch;
+
+    tb_watch_look(w);
+    return tb_admit_suspended(&w->verdict, tb_lease_over(&w->facts, tb_now_boottime_us()), &ex->error);
+}
+
 void tb_exchange_check_call(struct tb_exchange *ex)
 {
     int failed = ex->call ? tb_call_failed(ex->call) : 0;
 
     if (!failed)
         return;
-    if (failed == -ETIMEDOUT)
+    if (suspended_meanwhile(ex))
+        ; /* 403 with its reason: trying again would not help this client */
+    else if (failed == -ETIMEDOUT)
         tb_http_error_set(&ex->error, MHD_HTTP_GATEWAY_TIMEOUT, "upstream_timeout",
                           "the runtime did not accept a connection");
     else if (failed == -ECONNREFUSED)

@@ -208,6 +208,12 @@ void tb_watch_tick(struct tb_watch *w)
     w->started = true;
 }
 
+void tb_watch_look(struct tb_watch *w)
+{
+    w->read_at_us = 0;
+    tb_watch_tick(w);
+}
+
 void tb_watch_done(struct tb_watch *w)
 {
     tb_call_free(w->probe);

@@ -31,6 +31,8 @@ struct tb_watch {
 
 /* Looks when it is time to. Call it at least four times a second. */
 void tb_watch_tick(struct tb_watch *w);
+/* Looks at the files now, where an answer depends on what was written a moment ago. */
+void tb_watch_look(struct tb_watch *w);
 void tb_watch_done(struct tb_watch *w);
 
 #endif

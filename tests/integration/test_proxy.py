@@ -426,6 +426,23 @@ def test_runtime_that_dies_in_mid_answer_is_seen_by_the_client(proxy, kind):
     assert record["status"] == 502 and record["error"] == "upstream_aborted"
 
 
+@pytest.mark.parametrize("how", ["flag", "deadline"])
+def test_suspension_under_a_request_is_told_to_its_client(proxy, how):
+    """The runtime is stopped in the middle of a request: not its fault, and no reason to try again."""
+    def route(conn, rq):
+        if how == "flag":
+            proxy.write("tb-authorize", "suspended", reason="contract_revoked", since="2026-01-08T12:00:00Z")
+        else:
+            proxy.lease(expires_at="2026-01-08T12:00:00Z", deadline_boottime_us=boottime_us())
+        return False
+    proxy.backend.routes["/v1/long"] = route
+    reason = "contract_revoked" if how == "flag" else "lease_expired"
+    status, body, headers = proxy.ask("POST", "/v1/long", b"{}")
+    assert error_of((status, body)) == (403, reason)
+    [record] = proxy.wait_records(1)
+    assert record["status"] == 403 and record["error"] == reason
+
+
 def test_runtime_that_breaks_the_rules(proxy):
     answers = {"/v1/a": b"nonsense\r\n\r\n", "/v1/b": b"", "/v1/c": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
                "/v1/d": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"}
