@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import signal
 import socket
 import struct
@@ -132,6 +133,19 @@ def proxy(make):
 
 def error_of(answer):
     return answer[0], json.loads(answer[1])["error"]["code"]
+
+
+def readable(sock):
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+def queue_length(port):
+    """Connections that a listener on 127.0.0.1 has not accepted yet."""
+    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        field = line.split()
+        if field[1] == f"0100007F:{port:04X}" and field[3] == "0A":
+            return int(field[4].split(":")[1], 16)
+    raise AssertionError(f"nobody listens on port {port}")
 
 
 def read_all(sock):
@@ -650,6 +664,31 @@ def test_restarts_under_load_lose_no_request(proxy):
         t.join()
     assert failures == []
     proxy.wait_records(sum(done))
+
+
+def test_a_proxy_that_stops_takes_no_new_connection(proxy):
+    """They stay in the listener's queue for the next process: one that came at the very end would be lost."""
+    go = threading.Event()
+
+    def route(conn, rq):
+        conn.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        assert go.wait(20)
+        conn.sendall(b"0\r\n\r\n")
+    proxy.backend.routes["/v1/live"] = route
+    with proxy.raw(b"GET /v1/live HTTP/1.1\r\nHost: x\r\n\r\n") as live:
+        read_head(live)
+        os.kill(proxy.daemon.pid, signal.SIGTERM)
+        wait_for(lambda: "finishing 1 requests" in proxy.daemon.log_text(), what="the proxy to drain")
+        heir = Daemon([program("tb-proxy")], env={**proxy.env, "TB_STATE_DIR": proxy.tmp / "heir"},
+                      listen=proxy.daemon.listen, log=proxy.tmp / "heir.log")
+        with proxy.raw(b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\n") as queued:
+            wait_for(lambda: queue_length(proxy.port) == 1 or readable(queued), what="the connection to be queued")
+            heir.start().wait_notify("READY", "1")
+            # The one that stops marks each of its answers as its connection's last.
+            assert "connection" not in headers_of(read_head(queued)[0])
+        go.set()
+        assert proxy.daemon.wait(20) == 0
+        assert heir.stop() == 0
 
 
 def test_stop_finishes_a_live_stream(proxy):
