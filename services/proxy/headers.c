@@ -80,6 +80,21 @@ void tb_request_connection(struct tb_request_head *h, const char *value)
     memcpy(h->connection + used, value, n + 1);
 }
 
+/* libmicrohttpd 0.9.75 glues a folded line to the field's name: "Content-Length:\r\n 3" arrives as "Content-Length3" without a
+ * value, and what a server in front of us took for the body would be the next request here. */
+static bool is_folded_framing(const char *name)
+{
+    static const char *const names[] = {"Content-Length", "Transfer-Encoding"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        size_t n = strlen(names[i]);
+
+        if (strncasecmp(name, names[i], n) == 0 && name[n] != '\0')
+            return true;
+    }
+    return false;
+}
+
 /* Notes fields that decide framing, identity and routing. True when the field is ours to write, not to copy. */
 static bool note_field(struct tb_request_head *h, const char *name, const char *value)
 {
@@ -122,7 +137,8 @@ int tb_request_field(struct tb_request_head *h, const char *name, size_t name_le
     int r;
 
     /* A name or value with a NUL, a space before the colon, a bare CR: another parser may read it differently. */
-    if (!tb_header_name_valid(name, name_len) || !tb_header_value_valid(value, value_len)) {
+    if (!tb_header_name_valid(name, name_len) || !tb_header_value_valid(value, value_len) ||
+        is_folded_framing(name)) {
         h->bad = true;
         return 0;
     }
