@@ -166,7 +166,10 @@ int tb_exchange_begin(struct tb_exchange *ex, const char *method, bool *ret_clos
     ex->begun = true;
     snprintf(ex->method, sizeof(ex->method), "%s", method);
     *ret_close = false;
-    if (!tb_target_check(ex->target, &path_len) && tb_health_path(ex->target, path_len)) {
+    r = read_head(ex, &head);
+    /* Where the body ends must be certain for our own endpoints too: what follows is the next request. */
+    if (r >= 0 && !tb_target_check(ex->target, &path_len) && tb_health_path(ex->target, path_len) &&
+        !tb_request_check(&head)) {
         ex->health = true;
         return 0;
     }
@@ -179,7 +182,6 @@ int tb_exchange_begin(struct tb_exchange *ex, const char *method, bool *ret_clos
     ex->sha = EVP_MD_CTX_new();
     if (!ex->sha || EVP_DigestInit_ex(ex->sha, EVP_sha256(), NULL) != 1)
         return -ENOMEM;
-    r = read_head(ex, &head);
     if (r >= 0)
         r = set_request_id(ex, head.request_id);
     return r < 0 ? r : decide(ex, &head, audit, ret_close);

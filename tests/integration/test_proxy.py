@@ -487,6 +487,8 @@ def test_runtime_down(make):
     ("folded length", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n 3\r\n\r\nabc", 400),
     ("folded second length", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\t0\r\n\r\nabc", 400),
     ("folded coding", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400),
+    ("length and chunked, own endpoint",
+     b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     ("other coding", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
     ("bad length", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\nabc", 400),
     ("space before colon", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length : 3\r\n\r\nabc", 400),
