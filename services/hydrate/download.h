@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fetches the missing ranges of a partial file, several at once, on the calling thread. Retries each range; stops at
- * what a retry cannot help. */
+/* Fetches the missing ranges of a partial file, several at once, on the calling thread. Retries each
+ * range; stops at what a retry cannot help. */
 #ifndef HYDRATE_DOWNLOAD_H
 #define HYDRATE_DOWNLOAD_H
 
@@ -13,7 +13,8 @@
 #define DOWNLOAD_TRIES 6
 #define DOWNLOAD_BACKOFF_BASE_MS 500
 #define DOWNLOAD_BACKOFF_CAP_MS 30000
-/* Wrong answers (a range ignored or mistaken) to one range: a proxy that does not do ranges will not learn it. */
+/* Wrong answers (a range ignored or mistaken) to one range: a proxy that does not do ranges will not learn
+ * it. */
 #define DOWNLOAD_PROTOCOL_TRIES 3
 /* After a refusal, ranges already on their way may still arrive. */
 #define DOWNLOAD_DRAIN_MS 5000
@@ -30,9 +31,10 @@ struct download {
     void *ctx;
 };
 
-/* 0 when every range is there. Else the code of v: TB_EXIT_TEMPFAIL (refused, or tries used up), TB_EXIT_NOINPUT (404),
- * TB_EXIT_DATAERR (wrong size, or answers that are not the range), TB_EXIT_IOERR, VERDICT_CHANGED, VERDICT_STOPPED, or what
- * progress set. What is finished is marked in the partial in each case. */
+/* 0 when every range is there. Else the code of v: TB_EXIT_TEMPFAIL (refused, or tries used up),
+ * TB_EXIT_NOINPUT (404), TB_EXIT_DATAERR (wrong size, or answers that are not the range), TB_EXIT_IOERR,
+ * VERDICT_CHANGED, VERDICT_STOPPED, or what progress set. What is finished is marked in the partial in
+ * each case. */
 int download_run(const struct download *d, struct verdict *v);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SHA-256 of a file while it still grows: a thread follows the gapless prefix, reading back what was just written (it is
- * in the page cache). The thread asks for a higher priority, because on few cores it is what everybody waits for. */
+/* SHA-256 of a file while it still grows: a thread follows the gapless prefix, reading back what was just
+ * written (it is in the page cache). The thread asks for a higher priority, because on few cores it is
+ * what everybody waits for. */
 #ifndef HYDRATE_HASHER_H
 #define HYDRATE_HASHER_H
 
@@ -12,7 +13,8 @@
 
 struct hasher;
 
-/* Hashes the first `size` bytes of fd (kept by reference, must outlive the hasher) as far as hasher_advance() allows. */
+/* Hashes the first `size` bytes of fd (kept by reference, must outlive the hasher) as far as
+ * hasher_advance() allows. */
 int hasher_start(int fd, uint64_t size, struct hasher **ret);
 /* Bytes [0, prefix) are written. Never goes back. */
 void hasher_advance(struct hasher *h, uint64_t prefix);

@@ -109,8 +109,8 @@ static int rehash(struct hydrate *h, const char *path, bool *ret_good)
     return 0;
 }
 
-/* Looks for a file that needs no download: the final one, or a .part whose hash was right when a crash came before its
- * rename. 0 with *ret_found. */
+/* Looks for a file that needs no download: the final one, or a .part whose hash was right when a crash
+ * came before its rename. 0 with *ret_found. */
 static int find_complete(struct hydrate *h, bool *ret_found)
 {
     _cleanup_free_ char *part = tb_strf("%s" PARTIAL_SUFFIX, h->final_path);
@@ -143,7 +143,8 @@ static int find_complete(struct hydrate *h, bool *ret_found)
     return 0;
 }
 
-/* The header comes with the first range: a blob that is no .tbenc of this manifest is refused before the rest is fetched. */
+/* The header comes with the first range: a blob that is no .tbenc of this manifest is refused before the
+ * rest is fetched. */
 static int check_header(struct hydrate *h)
 {
     uint8_t buf[TBENC_HEADER_BYTES];

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From credentials to a verified ciphertext under its final name. docs/contracts.md, "Directories and files".
  *
- * A crash at any instant is repaired by the next start, because names are taken in this order: data complete and hashed
- * under .part; .verified.json (it names the inode); model.manifest.json; the data's final name; then .part.json goes. */
+ * A crash at any instant is repaired by the next start, because names are taken in this order: data
+ * complete and hashed under .part; .verified.json (it names the inode); model.manifest.json; the data's
+ * final name; then .part.json goes. */
 #ifndef HYDRATE_HYDRATE_H
 #define HYDRATE_HYDRATE_H
 

@@ -20,7 +20,7 @@ static const char help[] =
     "\n"
     "Exit codes: 0 complete and verified, 66 not found, 74 I/O, disk or memory, 75 try again (a restart "
     "fetches fresh\n"
-    "URLs and resumes), 76 integrity, 77 denied, 78 configuration.\n";
+    "URLs and resumes), 76 integrity, 77 denied, 78 configuration. See tb-hydrate(8).\n";
 
 /* Blocked in every thread and read by the download loop, which saves its record first. */
 static int stop_signals(sigset_t *ret_set)

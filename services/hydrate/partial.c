@@ -158,7 +158,8 @@ static int resume(struct partial *p, const struct partial_identity *want)
     return 0;
 }
 
-/* Reserves the space now, so that a full disk shows before the download. Filesystems that cannot reserve get a hole. */
+/* Reserves the space now, so that a full disk shows before the download. Filesystems that cannot reserve
+ * get a hole. */
 static int reserve(int fd, uint64_t size)
 {
     if (fallocate(fd, 0, 0, (off_t)size) == 0)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A download that is not complete: NAME.part beside its record, made so that a start after SIGKILL or a power cut fetches
- * as little as possible again.
+/* A download that is not complete: NAME.part beside its record, made so that a start after SIGKILL or a power
+ * cut fetches as little as possible again.
  *
- * NAME.part.json is the durable record: identity of the download and the ranges that were on disk (fdatasync) when it was
- * written, at most once a second, by a thread of its own. A power cut loses what finished since.
- * NAME.part.live is a bitmap updated with one small write as each range finishes. It is trusted only while the machine has
- * not rebooted since (boot id), because then the page cache holds every finished range whatever happened to the process:
- * SIGKILL loses the open ranges only, without a sync for each range.
+ * NAME.part.json is the durable record: identity of the download and the ranges that were on disk (fdatasync)
+ * when it was written, at most once a second, by a thread of its own. A power cut loses what finished since.
+ * NAME.part.live is a bitmap updated with one small write as each range finishes. It is trusted only while
+ * the machine has not rebooted since (boot id), because then the page cache holds every finished range
+ * whatever happened to the process: SIGKILL loses the open ranges only, without a sync for each range.
  *
  * Nothing here vouches for the bytes: the whole file's SHA-256 does, later. */
 #ifndef HYDRATE_PARTIAL_H
@@ -23,8 +23,8 @@
 
 struct partial;
 
-/* Opens what an earlier run left for the same sha256 and size, which keeps its own chunk and etag; else removes it and
- * begins anew with `want`. 0 or -errno. */
+/* Opens what an earlier run left for the same sha256 and size, which keeps its own chunk and etag; else
+ * removes it and begins anew with `want`. 0 or -errno. */
 int partial_open(const char *final_path, const struct partial_identity *want, struct partial **ret);
 /* Saves and closes; the files stay. Accepts NULL, returns NULL. */
 struct partial *partial_close(struct partial *p);

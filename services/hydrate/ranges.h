@@ -41,8 +41,8 @@ uint64_t ranges_prefix_bytes(const struct ranges *r);
 
 /* Heap string, "" for the empty set. NULL on ENOMEM. */
 char *ranges_format(const struct ranges *r);
-/* Adds what the text says. Strict: ascending, disjoint, not touching, inside the file, nothing else. On -EINVAL the set
- * may hold a part of it. */
+/* Adds what the text says. Strict: ascending, disjoint, not touching, inside the file, nothing else. On
+ * -EINVAL the set may hold a part of it. */
 int ranges_parse(struct ranges *r, const char *s, size_t len);
 
 #endif

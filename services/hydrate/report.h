@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What tb-hydrate tells while it works: progress.json for tb-proxy, STATUS= for systemd, lines for the log. */
+/* What tb-hydrate tells while it works: progress.json for tb-proxy, STATUS= for systemd, lines for the
+ * log. */
 #ifndef HYDRATE_REPORT_H
 #define HYDRATE_REPORT_H
 

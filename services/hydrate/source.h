@@ -18,7 +18,8 @@ struct source {
     uint8_t manifest_sha256[SHA256_BYTES];
 };
 
-/* Reads sas-url, manifest-url and manifest-sha256. 0; TB_EXIT_NOPERM refused; TB_EXIT_CONFIG not there or malformed. */
+/* Reads sas-url, manifest-url and manifest-sha256. 0; TB_EXIT_NOPERM refused; TB_EXIT_CONFIG not there or
+ * malformed. */
 int source_load(struct source *s, struct verdict *v);
 void source_clear(struct source *s);
 #define _cleanup_source_ _cleanup_(source_clear)
@@ -31,8 +32,8 @@ struct manifest {
 void manifest_clear(struct manifest *m);
 #define _cleanup_manifest_ _cleanup_(manifest_clear)
 
-/* Fetches, with retries, and checks: bound hash, syntax, asset id, file name. TB_EXIT_TEMPFAIL refused or unreachable;
- * TB_EXIT_NOINPUT 404; TB_EXIT_DATAERR any check. */
+/* Fetches, with retries, and checks: bound hash, syntax, asset id, file name. TB_EXIT_TEMPFAIL refused or
+ * unreachable; TB_EXIT_NOINPUT 404; TB_EXIT_DATAERR any check. */
 int manifest_fetch(const struct source *s, const struct tb_config *cfg, const struct tb_http_tls *tls,
                    struct manifest *ret, struct verdict *v);
 

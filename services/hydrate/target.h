@@ -11,14 +11,16 @@
 #define TARGET_DISK_MARGIN                                                                                   \
     (64ULL * 1024 * 1024) /* left free for records, manifest and the filesystem's own needs */
 
-/* Makes the directory when missing and locks it against a second tb-hydrate for as long as *ret_fd is open. */
+/* Makes the directory when missing and locks it against a second tb-hydrate for as long as *ret_fd is
+ * open. */
 int target_lock(const char *dir, int *ret_fd, struct verdict *v);
 
-/* Bytes the file system must still give for a file of `size` at path (what it already occupies is not counted again),
- * against what is available to this user. TB_EXIT_IOERR names both. */
+/* Bytes the file system must still give for a file of `size` at path (what it already occupies is not
+ * counted again), against what is available to this user. TB_EXIT_IOERR names both. */
 int target_check_disk(const char *dir, const char *part_path, uint64_t size, struct verdict *v);
 
-/* `need` bytes of memory for the plaintext against MemAvailable; against all memory where /proc/meminfo is hidden. */
+/* `need` bytes of memory for the plaintext against MemAvailable; against all memory where /proc/meminfo is
+ * hidden. */
 int target_check_memory(uint64_t need, struct verdict *v);
 
 /* MemAvailable of a /proc/meminfo text, in bytes. -EINVAL. Pure. */

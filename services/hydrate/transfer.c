@@ -212,7 +212,8 @@ int transfer_begin(struct transfer *t)
     t->errbuf[0] = t->why[0] = '\0';
     curl_slist_free_all(t->headers);
     t->headers = NULL;
-    /* fixed: the first version whose ranges, SAS and ETags are as this program expects them; others ignore it */
+    /* fixed: the first version whose ranges, SAS and ETags are as this program expects them; others ignore
+     * it */
     if (append_header(t, "x-ms-version: 2024-11-04") < 0)
         return -ENOMEM;
     snprintf(if_match, sizeof(if_match), "If-Match: %s", t->etag);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One slot of the download: one range after another on one curl handle. A response is judged when its headers are
- * complete, before a byte of it may be written; bytes then go only inside the slot's own range. A range that breaks off is
- * continued where it stopped. */
+/* One slot of the download: one range after another on one curl handle. A response is judged when its
+ * headers are complete, before a byte of it may be written; bytes then go only inside the slot's own
+ * range. A range that breaks off is continued where it stopped. */
 #ifndef HYDRATE_TRANSFER_H
 #define HYDRATE_TRANSFER_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a step of tb-hydrate ended: an exit code of common/exit.h and one line for people that names the object, the
- * reason and the remedy. The line holds no secret: URLs enter it through tb_url_redact() only. */
+/* How a step of tb-hydrate ended: an exit code of common/exit.h and one line for people that names the
+ * object, the reason and the remedy. The line holds no secret: URLs enter it through tb_url_redact() only. */
 #ifndef HYDRATE_VERDICT_H
 #define HYDRATE_VERDICT_H
 
@@ -22,7 +22,8 @@ struct verdict {
 
 /* Sets both and returns code, so that a step may `return verdict_set(...)`. */
 int verdict_set(struct verdict *v, int code, const char *fmt, ...) _printf_(3, 4);
-/* The same for a failed system call on a path: r is a negative errno, a full disk gets its remedy. Returns TB_EXIT_IOERR. */
+/* The same for a failed system call on a path: r is a negative errno, a full disk gets its remedy. Returns
+ * TB_EXIT_IOERR. */
 int verdict_io(struct verdict *v, int r, const char *what, const char *path);
 
 #endif

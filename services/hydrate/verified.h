@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* NAME.verified.json: which file (size, mtime, inode) had which SHA-256 when it was last hashed, so that a start with a
- * complete file neither downloads nor reads it again. Size, mtime and inode survive a rename: the record may be written
- * while the file still has its temporary name. */
+/* NAME.verified.json: which file (size, mtime, inode) had which SHA-256 when it was last hashed, so that a
+ * start with a complete file neither downloads nor reads it again. Size, mtime and inode survive a rename:
+ * the record may be written while the file still has its temporary name. */
 #ifndef HYDRATE_VERIFIED_H
 #define HYDRATE_VERIFIED_H
 

@@ -640,7 +640,8 @@ def test_no_secret_in_the_process(w):
     proc = pathlib.Path("/proc") / str(d.pid)
     for name in ("environ", "cmdline"):
         assert b"SecretSignature" not in (proc / name).read_bytes()
-    assert int(next(l for l in (proc / "status").read_text().splitlines() if l.startswith("VmLck")).split()[1]) > 0
+    locked = int(next(l for l in (proc / "status").read_text().splitlines() if l.startswith("VmLck")).split()[1])
+    assert locked > 0 or b"libasan" in (proc / "maps").read_bytes()  # ASan turns mlock() into nothing
     go.set()
     assert d.wait() == 0
     w.assert_no_secret()

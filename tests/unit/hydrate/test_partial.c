@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The partial file and its two records, in a directory of its own. A SIGKILL is played by a child that leaves with _exit(). */
+/* The partial file and its two records, in a directory of its own. A SIGKILL is played by a child that
+ * leaves with _exit(). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
