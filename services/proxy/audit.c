@@ -114,7 +114,8 @@ static bool journal_there(void)
     return access("/run/systemd/journal/socket", F_OK) == 0;
 }
 
-static int write_record(struct tb_audit *a, const struct tb_audit_record *r, struct tb_buf *line)
+/* *filed: the file has the line already; a retry for the journal's sake must not write it there again. */
+static int write_record(struct tb_audit *a, const struct tb_audit_record *r, struct tb_buf *line, bool *filed)
 {
     int e;
 
@@ -125,12 +126,14 @@ static int write_record(struct tb_audit *a, const struct tb_audit_record *r, str
     if (e < 0)
         return e;
     line->len--;
-    if (a->fd >= 0)
+    e = 0;
+    if (a->fd >= 0 && !*filed)
         e = file_append(a->fd, line->data, line->len);
-    else if (!a->journal)
+    else if (a->fd < 0 && !a->journal)
         e = tb_write_full(STDERR_FILENO, line->data, line->len);
     if (e < 0 || !a->journal)
         return e;
+    *filed = true;
     line->data[line->len - 1] = '\0';
     return journal_there() ? journal_send(a, r, line->data) : -ENOENT;
 }
@@ -194,9 +197,11 @@ static bool wait_retry(struct tb_audit *a)
 
 static bool write_until_done(struct tb_audit *a, struct tb_audit_record *r, struct tb_buf *line)
 {
+    bool filed = false;
+
     r->seq = a->seq + 1;
     for (;;) {
-        int e = write_record(a, r, line);
+        int e = write_record(a, r, line, &filed);
 
         if (e == -EAGAIN)
             continue;

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -86,6 +88,41 @@ static void test_broken_sink_keeps_records_and_refuses(void **unused)
     assert_int_equal(tb_audit_close(a, 300), 2); /* both are reported as not written */
 }
 
+/* No journal on the machine of this test, whatever it has. */
+static unsigned journal_asked;
+int access(const char *path, int mode)
+{
+    if (strcmp(path, "/run/systemd/journal/socket") != 0)
+        return faccessat(AT_FDCWD, path, mode, 0);
+    __atomic_fetch_add(&journal_asked, 1, __ATOMIC_RELAXED);
+    errno = ENOENT;
+    return -1;
+}
+
+static void test_lost_journal_does_not_repeat_lines_in_the_file(void **unused)
+{
+    char file[] = "/tmp/tb-audit-XXXXXX", *second;
+    struct tb_audit_config c = {
+        .contract_id = "c", .asset_id = "a", .file = file, .queue = 10, .journal = true};
+    _cleanup_close_ int fd = mkstemp(file);
+    _cleanup_free_ char *text = NULL;
+    struct tb_audit *a;
+    size_t len;
+
+    assert_true(fd >= 0);
+    assert_int_equal(tb_audit_open(&c, &a), 0);
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT);
+    tb_audit_submit(a, record("/x"));
+    while (__atomic_load_n(&journal_asked, __ATOMIC_RELAXED) < 3) /* two retries */
+        usleep(10000);
+    assert_int_equal(tb_audit_close(a, 0), 1);
+    assert_int_equal(tb_read_file(file, 65536, &text, &len), 0);
+    second = strchr(text, '\n');
+    assert_non_null(second);
+    assert_string_equal(second + 1, "");
+    unlink(file);
+}
+
 static void test_sequence_goes_on_after_a_restart(void **unused)
 {
     char dir[] = "/tmp/tb-audit-XXXXXX";
@@ -129,6 +166,7 @@ int main(void)
         cmocka_unit_test(test_line_is_json),
         cmocka_unit_test(test_full_queue_refuses_then_drops),
         cmocka_unit_test(test_broken_sink_keeps_records_and_refuses),
+        cmocka_unit_test(test_lost_journal_does_not_repeat_lines_in_the_file),
         cmocka_unit_test(test_sequence_goes_on_after_a_restart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
