@@ -167,5 +167,6 @@ int tb_usage_read(const char *path, struct tb_usage_snapshot *ret)
     for (int i = 0; i < _TB_USAGE_MAX; i++)
         ret->value[i] = atomic_load_explicit(&map->value[i], memory_order_relaxed);
     munmap(p, USAGE_BYTES);
-    return 0;
+    /* What is booked must not be less after a power failure, or the counters would seem to have gone back. */
+    return fdatasync(fd) < 0 ? -errno : 0;
 }

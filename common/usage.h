@@ -27,7 +27,7 @@ void tb_usage_add(struct tb_usage *u, enum tb_usage_counter c, uint64_t n);
 uint64_t tb_usage_get(const struct tb_usage *u, enum tb_usage_counter c);
 void tb_usage_close(struct tb_usage *u);
 
-/* Reader: a snapshot. -ENOENT when there is no file yet; -EBADMSG when it is not one. */
+/* Reader: a snapshot, of values that are on the disk when this returns. -ENOENT when there is no file yet; -EBADMSG when it is not one. */
 struct tb_usage_snapshot {
     char epoch[33]; /* hex */
     uint64_t value[_TB_USAGE_MAX];

@@ -119,6 +119,35 @@ static void credentials(void **state)
 }
 
 /* The promise billing rests on: what was added before SIGKILL is there afterwards, in the same epoch. */
+static int sync_error;
+int fdatasync(int fd)
+{
+    errno = sync_error;
+    return sync_error ? -1 : fsync(fd);
+}
+
+/* A snapshot that a power failure could take back must not be booked. */
+static void usage_is_durable_before_it_is_read(void **state)
+{
+    char dir[] = "/tmp/tb-usage-XXXXXX";
+    _cleanup_free_ char *path = NULL;
+    struct tb_usage_snapshot s;
+    struct tb_usage *u;
+
+    assert_non_null(mkdtemp(dir));
+    path = tb_path_join(dir, "usage");
+    assert_int_equal(tb_usage_open(path, &u), 0);
+    tb_usage_add(u, TB_USAGE_REQUESTS, 1);
+    sync_error = EIO;
+    assert_int_equal(tb_usage_read(path, &s), -EIO);
+    sync_error = 0;
+    assert_int_equal(tb_usage_read(path, &s), 0);
+    assert_int_equal(s.value[TB_USAGE_REQUESTS], 1);
+    tb_usage_close(u);
+    unlink(path);
+    rmdir(dir);
+}
+
 static void usage_survives_sigkill(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "usage");
@@ -175,6 +204,7 @@ int main(void)
         cmocka_unit_test(directories_are_made_with_their_parents),
         cmocka_unit_test(descriptors_travel_whole_or_not_at_all),
         cmocka_unit_test(credentials),
+        cmocka_unit_test(usage_is_durable_before_it_is_read),
         cmocka_unit_test(usage_survives_sigkill),
         cmocka_unit_test(damaged_usage_is_set_aside),
     };
