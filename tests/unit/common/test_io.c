@@ -129,13 +129,10 @@ int fdatasync(int fd)
 /* A snapshot that a power failure could take back must not be booked. */
 static void usage_is_durable_before_it_is_read(void **state)
 {
-    char dir[] = "/tmp/tb-usage-XXXXXX";
-    _cleanup_free_ char *path = NULL;
+    _cleanup_free_ char *path = tb_path_join(dir, "usage-durable");
     struct tb_usage_snapshot s;
     struct tb_usage *u;
 
-    assert_non_null(mkdtemp(dir));
-    path = tb_path_join(dir, "usage");
     assert_int_equal(tb_usage_open(path, &u), 0);
     tb_usage_add(u, TB_USAGE_REQUESTS, 1);
     sync_error = EIO;
@@ -145,7 +142,6 @@ static void usage_is_durable_before_it_is_read(void **state)
     assert_int_equal(s.value[TB_USAGE_REQUESTS], 1);
     tb_usage_close(u);
     unlink(path);
-    rmdir(dir);
 }
 
 static void usage_survives_sigkill(void **state)
