@@ -28,6 +28,7 @@ class ControlPlane:
     def __init__(self, directory, ca, storage=None, port=None, sas_seconds=3600):
         self.dir, self.ca, self.storage, self.port = pathlib.Path(directory), ca, storage, port or free_port()
         self.sas_seconds = sas_seconds
+        self.options = []  # further ones of `tb-controlplane serve`
         self.daemon = None
 
     @property
@@ -42,7 +43,7 @@ class ControlPlane:
         self.dir.mkdir(parents=True, exist_ok=True)
         cert, key = self.ca.issue("controlplane")
         argv = [program("tb-controlplane"), "serve", "--data", self.dir, "--listen", f"127.0.0.1:{self.port}", "--tls-cert", cert,
-                "--tls-key", key]
+                "--tls-key", key, *self.options]
         if self.storage:
             key_file = self.dir / "storage.key"
             key_file.touch(0o600)

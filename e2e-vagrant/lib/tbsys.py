@@ -316,8 +316,8 @@ class CA:
     def _openssl(self, *args):
         subprocess.run(["openssl", *args], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def issue(self, name, sans="DNS:localhost,IP:127.0.0.1", days="10"):
-        """Returns (certificate path, key path), both PEM."""
+    def issue(self, name, sans="DNS:localhost,IP:127.0.0.1,IP:10.0.2.2", days="10"):
+        """Returns (certificate path, key path), both PEM. 10.0.2.2 is this machine as a QEMU guest sees it."""
         cert, key, csr, ext = (str(self.dir / f"{name}.{e}") for e in ("crt", "key", "csr", "ext"))
         pathlib.Path(ext).write_text(f"subjectAltName={sans}\n")
         self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", csr,

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An appliance in QEMU beside a provider on this machine: what tests and demo share."""
+
+import json
+import pathlib
+import time
+
+from chain import Provider, http_json
+from runner import HOST, VM, write_seed
+from tbsys import wait_for
+
+KIT = "/opt/runtime-kit/llama-server"  # in the image, see build.py
+
+
+class GuestProvider(Provider):
+    """A provider whose endpoints are named as a guest reaches them, and who asks for a client certificate."""
+
+    def __init__(self, directory, **kw):
+        super().__init__(directory, **kw)
+        self.controlplane.options = ["--client-ca", self.ca.cert]
+
+    def register_args(self, asset):
+        return [str(a).replace("127.0.0.1", HOST) if "/" + self.container in str(a) else a for a in super().register_args(asset)]
+
+
+class Appliance(VM):
+    """A machine with its seed, told the contract and the asset of `provider`."""
+
+    def __init__(self, image, directory, provider, contract, asset, gguf, env=None, **kw):
+        d = pathlib.Path(directory)
+        cert, key = provider.ca.issue(f"appliance-{contract}")
+        settings = {
+            "TB_CONTRACT_ID": contract, "TB_ASSET_ID": asset, "TB_EDC_ENDPOINT": f"https://{HOST}:{provider.controlplane.port}",
+            "TB_CA_FILE": "/etc/trustbridge/ca.pem", "TB_BILLING_INTERVAL": "1s",
+            "TB_RUNTIME_EXEC": f"{KIT} -m {{model}}/{gguf} -c 1024 -t 1 --host 127.0.0.1 --port 8081 --parallel 2",
+            **(env or {}),
+        }
+        files = {"CA": provider.ca.cert, "CLIENT_CERT": cert, "CLIENT_KEY": key}
+        seed = write_seed(d / "seed", settings, {k: pathlib.Path(v).read_bytes() for k, v in files.items()})
+        super().__init__(image, d, seed, **kw)
+
+    def status(self):
+        try:
+            return http_json(self.url("/status", 8001), timeout=10)[1]
+        except (OSError, ValueError):
+            return {}
+
+    def state(self):
+        status = self.status()
+        return status.get("state") if isinstance(status, dict) else None
+
+    def wait_state(self, state, timeout=180):
+        wait_for(lambda: self.state() == state, timeout, f"state {state}; now {self.status()}", every=0.2)
+        return self
+
+    def chat(self, body, timeout=120):
+        """(status, answer); 0 when the connection failed."""
+        try:
+            return http_json(self.url("/v1/chat/completions"), body, timeout=timeout)
+        except OSError as e:
+            return 0, str(e)
+
+    def pid(self, unit):
+        return int(self.show(f"{unit}.service", "MainPID"))
+
+    def journal(self, *match):
+        """Records of the trustbridge journal of this boot, oldest first."""
+        text = self.sh(f"journalctl --namespace=trustbridge -b -o json --no-pager {' '.join(match)}")
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def ask_now(self):
+        """Has tb-authorize ask the control plane at once instead of at its next time; returns when (time.monotonic()) it was told."""
+        self.sh("systemctl kill -s HUP tb-authorize.service")
+        return time.monotonic()

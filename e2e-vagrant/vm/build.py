@@ -1,0 +1,205 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the appliance's disk image: Debian by mmdebstrap with TrustBridge installed, as a customer's VM has it, and three
+things a test needs beside it: a small inference server, a root shell on a virtio port, and a network by DHCP.
+
+usage: build.py [--suite bookworm|trixie] [--from tree|debs]
+Prints the directory of the image: disk.raw (ext4, no partition table), vmlinuz, initrd, packages. Needs root, no loop device.
+Everything is kept in build/vm/ under the hash of what went into it; what is there already is not built again."""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+REPO = HERE.parents[1]
+OUT = REPO / "build" / "vm"
+SUITES = ("bookworm", "trixie")
+DISK_BYTES = 2 << 30
+# What a Debian cloud image has anyway.
+BASE = """ca-certificates cloud-init curl dbus e2fsprogs iproute2 kmod libnss-systemd linux-image-cloud-amd64 procps python3
+systemd systemd-sysv udev util-linux""".split()
+# What the trustbridge packages depend on: only needed as long as the image is made without them.
+LIBRARIES = {
+    "bookworm": "libcjson1 libcurl4 libgnutls30 libmicrohttpd12 libsqlite3-0 libssl3 libsystemd0".split(),
+    "trixie": "libcjson1 libcurl4t64 libgnutls30t64 libmicrohttpd12t64 libsqlite3-0 libssl3t64 libsystemd0".split(),
+}
+
+
+def run(*argv, **kw):
+    r = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, **kw)
+    if r.returncode != 0:
+        sys.exit(f"build.py: {argv[0]} failed with {r.returncode}:\n{(r.stdout + r.stderr)[-4000:]}")
+    return r.stdout
+
+
+def mirror():
+    """The Debian mirror of this system's apt sources."""
+    fmt = "$(ORIGIN) $(REPO_URI)"
+    for line in run("apt-get", "indextargets", "--format", fmt, "Created-By: Packages").splitlines():
+        origin, _, uri = line.partition(" ")
+        if origin == "Debian" and "security" not in uri:
+            return uri.rstrip("/")
+    sys.exit("build.py: no Debian mirror in the apt sources; run apt-get update")
+
+
+def digest(*parts):
+    h = hashlib.sha256()
+    for p in parts:
+        h.update(p if isinstance(p, bytes) else str(p).encode())
+        h.update(b"\0")
+    return h.hexdigest()[:16]
+
+
+def tree_digest(root):
+    """Names, modes and contents below root."""
+    h = hashlib.sha256()
+    for p in sorted(root.rglob("*")):
+        h.update(f"{p.relative_to(root)}\0{p.lstat().st_mode:o}\0".encode())
+        if p.is_symlink():
+            h.update(os.readlink(p).encode())
+        elif p.is_file():
+            h.update(hashlib.sha256(p.read_bytes()).digest())
+    return h.hexdigest()
+
+
+def replace_others(pattern, keep):
+    """Removes what an earlier build left; a QEMU that still runs on it keeps its open files."""
+    for p in OUT.glob(pattern):
+        if p != keep:
+            shutil.rmtree(p) if p.is_dir() else p.unlink()
+
+
+# -- the base: Debian only ------------------------------------------------------------------------------------------------
+
+def base(suite):
+    """A tar of Debian with all packages, made once per package list."""
+    packages = sorted(BASE + LIBRARIES[suite])
+    hook = HERE / "base-hook.sh"
+    tar = OUT / f"base-{suite}-{digest(suite, packages, hook.read_bytes())}.tar"
+    if tar.exists():
+        return tar
+    print(f"build.py: making the base of {suite} by mmdebstrap", file=sys.stderr)
+    new = tar.with_name(f"new-{tar.name}")
+    run("mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", "--aptopt=Acquire::Languages \"none\"",
+        "--aptopt=APT::Install-Recommends \"false\"", "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*", f"--essential-hook={hook} \"$1\"", suite, new, mirror())
+    new.rename(tar)
+    replace_others(f"base-{suite}-*.tar", tar)
+    return tar
+
+
+# -- TrustBridge in it ----------------------------------------------------------------------------------------------------
+
+def stage_tree(dest):
+    run("make", "-C", REPO, "install", f"DESTDIR={dest}", "prefix=/usr")
+
+
+def stage_debs(dest):
+    found = sorted((REPO / "build/debs").glob("*.deb"))
+    if not found:
+        sys.exit("build.py: no packages in build/debs; run tests/packaging/build.sh")
+    (dest / "debs").mkdir()
+    for p in found:
+        if "-dbgsym_" not in p.name:
+            shutil.copy(p, dest / "debs")
+
+
+def install_tree(root, staged):
+    """What the packages' maintainer scripts would do after unpacking."""
+    run("cp", "-a", f"{staged}/.", root)
+    run("systemd-sysusers", f"--root={root}")
+    run("journalctl", f"--root={root}", "--update-catalog")
+    (root / "etc/trustbridge").mkdir(exist_ok=True)
+    units = [u for u in ("trustbridge.target", "tb-proxy.socket") if (root / "usr/lib/systemd/system" / u).exists()]
+    if units:
+        run("systemctl", f"--root={root}", "enable", *units)
+
+
+def install_debs(root, staged):
+    shutil.copytree(staged / "debs", root / "tmp/debs")
+    run("chroot", root, "sh", "-c", "dpkg -i /tmp/debs/*.deb")
+    shutil.rmtree(root / "tmp/debs")
+
+
+SOURCES = {"tree": (stage_tree, install_tree), "debs": (stage_debs, install_debs)}
+
+
+def add_test_parts(root):
+    """The runtime kit and the test's own access; nothing here is part of the product."""
+    kit = root / "opt/runtime-kit"
+    shutil.copytree(REPO / "build/llama", kit, symlinks=True)
+    run("cp", "-a", f"{HERE}/guest/.", root)
+    os.chmod(root / "usr/local/lib/vm-agent", 0o755)
+    run("systemctl", f"--root={root}", "enable", "vm-agent.service", "systemd-networkd.service")
+    (root / "etc/machine-id").write_text("uninitialized\n")
+    (root / "etc/hostname").write_text("trustbridge\n")
+    (root / "var/log/journal").mkdir(parents=True, exist_ok=True)
+
+
+def make_image(suite, source, tar, staged, out):
+    with tempfile.TemporaryDirectory(dir=OUT, prefix="root-") as tmp:
+        root = pathlib.Path(tmp) / "root"
+        root.mkdir(mode=0o755)
+        run("tar", "-C", root, "-xf", tar, "--numeric-owner", "--xattrs", "--xattrs-include=*", "--exclude=./dev/*")
+        (out / "packages").write_text(run("dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W"))
+        SOURCES[source][1](root, staged)
+        add_test_parts(root)
+        boot = root / "boot"
+        for name in ("vmlinuz", "initrd.img"):
+            shutil.copy(next(boot.glob(f"{name}-*")), out / name.split(".")[0])
+        disk = out / "disk.raw"
+        with open(disk, "wb") as f:
+            f.truncate(DISK_BYTES)
+        run("mke2fs", "-q", "-t", "ext4", "-L", "root", "-E", "lazy_itable_init=0,root_owner=0:0", "-O", "^metadata_csum_seed", "-d", root,
+            disk)
+
+
+@contextlib.contextmanager
+def locked():
+    OUT.mkdir(parents=True, exist_ok=True)
+    with open(OUT / "lock", "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+def build(suite="bookworm", source="tree"):
+    """Returns the directory of an image that is up to date."""
+    with locked(), tempfile.TemporaryDirectory(dir=OUT, prefix="stage-") as tmp:
+        staged = pathlib.Path(tmp) / "stage"
+        staged.mkdir(mode=0o755)
+        SOURCES[source][0](staged)
+        tar = base(suite)
+        llama = tree_digest(REPO / "build/llama")
+        key = digest(tar.name, source, tree_digest(staged), tree_digest(HERE / "guest"), (HERE / "build.py").read_bytes(), llama)
+        image = OUT / f"image-{suite}-{key}"
+        if not image.exists():
+            print(f"build.py: making the image of {suite} from {source}", file=sys.stderr)
+            new = OUT / f"new-{image.name}"
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            make_image(suite, source, tar, staged, new)
+            new.rename(image)
+            replace_others(f"image-{suite}-*", image)
+        return image
+
+
+def main():
+    ap = argparse.ArgumentParser(description="builds the appliance's disk image")
+    ap.add_argument("--suite", choices=SUITES, default="bookworm")
+    ap.add_argument("--from", dest="source", choices=list(SOURCES), default="tree")
+    args = ap.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("build.py: needs root (mmdebstrap, and owners in the file system)")
+    print(build(args.suite, args.source))
+
+
+if __name__ == "__main__":
+    main()

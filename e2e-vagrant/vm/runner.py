@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A QEMU machine on the appliance's image. The disk is an overlay, so the image stays as built; the seed reaches cloud-init as
+Azure's customData would; commands run inside by a virtio port (guest/usr/local/lib/vm-agent), so no network and no ssh is needed.
+Everything a failure needs is kept: the serial console in serial.log, and report()."""
+
+import base64
+import os
+import pathlib
+import secrets
+import shlex
+import shutil
+import socket
+import string
+import subprocess
+import threading
+import time
+
+from tbsys import _die_with_parent, free_port, repo, wait_for
+
+HOST = "10.0.2.2"  # this machine's loopback, as the guest sees it by user-mode networking
+SEED = repo / "cloud-init" / "user-data.yaml"
+
+
+def accelerator():
+    """KVM only where the CPU really has it: an emulated /dev/kvm is slower than TCG and breaks."""
+    flags = pathlib.Path("/proc/cpuinfo").read_text()
+    if os.access("/dev/kvm", os.W_OK) and (" vmx " in flags or " svm " in flags):
+        return ["-accel", "kvm", "-cpu", "host"]
+    # cmpxchg16b of QEMU 7.2 corrupts the flags and Linux 6.12 panics on it.
+    return ["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"]
+
+
+def write_seed(directory, settings, files=None, template=SEED):
+    """A NoCloud seed. settings: the lines of trustbridge.env. files: {name in the template: bytes}."""
+    d = pathlib.Path(directory)
+    d.mkdir(parents=True, exist_ok=True)
+    env = "".join(f"{k}={v}\n" for k, v in settings.items())
+    values = {"ENV": env.encode(), **(files or {})}
+    text = string.Template(template.read_text()).substitute({k: base64.b64encode(v).decode() for k, v in values.items()})
+    (d / "user-data").write_text(text)
+    (d / "meta-data").write_text(f"instance-id: {secrets.token_hex(8)}\nlocal-hostname: trustbridge\n")
+    return d
+
+
+class VM:
+    """One machine over one directory. forward: guest ports that get a free port on 127.0.0.1, see .port[]."""
+
+    def __init__(self, image, directory, seed=None, forward=(8000, 8001), memory=2048, cpus=2, append=""):
+        self.image, self.dir, self.seed = pathlib.Path(image), pathlib.Path(directory), seed
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.port = {p: free_port() for p in forward}
+        self.memory, self.cpus, self.append = memory, cpus, append
+        self.disk, self.serial, self.qemu_log = self.dir / "disk.qcow2", self.dir / "serial.log", self.dir / "qemu.log"
+        self.proc = self.agent = None
+        self._lock, self._buffer = threading.Lock(), b""
+
+    def _argv(self):
+        hostfwd = "".join(f",hostfwd=tcp:127.0.0.1:{host}-:{guest}" for guest, host in self.port.items())
+        argv = ["qemu-system-x86_64", *accelerator(), "-machine", "q35", "-smp", str(self.cpus), "-m", str(self.memory),
+                "-display", "none", "-monitor", "none", "-no-user-config", "-nodefaults",
+                "-kernel", self.image / "vmlinuz", "-initrd", self.image / "initrd",
+                "-append", f"root=/dev/vda rootfstype=ext4 rw console=ttyS0 net.ifnames=0 quiet systemd.show_status=yes {self.append}",
+                "-drive", f"file={self.disk},if=none,id=disk,format=qcow2,discard=unmap", "-device", "virtio-blk-pci,drive=disk",  # first: vda
+                "-nic", f"user,model=virtio-net-pci{hostfwd}", "-device", "virtio-rng-pci",
+                "-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial",
+                "-chardev", f"socket,id=agent,path={self.dir}/agent.sock,server=on,wait=off", "-device", "virtio-serial-pci",
+                "-device", "virtserialport,chardev=agent,name=vm.agent"]
+        if self.seed:
+            argv += ["-blockdev", f"driver=vvfat,node-name=seed,dir={self.seed},label=CIDATA,read-only=on", "-device",
+                     "virtio-blk-pci,drive=seed"]
+        return [str(a) for a in argv]
+
+    # -- power --------------------------------------------------------------------------------------------------------
+    def start(self, timeout=180):
+        """Powers on and waits for the root shell."""
+        assert not self.running(), "the machine runs"
+        if not self.disk.exists():
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", self.image / "disk.raw", self.disk], check=True)
+        with open(self.qemu_log, "ab") as log:
+            self.proc = subprocess.Popen(self._argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent,
+                                         start_new_session=True)
+        self._connect()
+        self.wait_shell(timeout)
+        return self
+
+    def _connect(self):
+        def connect():
+            assert self.running(), f"QEMU did not start: {self.qemu_log.read_text()[-2000:]}"
+            s = socket.socket(socket.AF_UNIX)
+            try:
+                s.connect(f"{self.dir}/agent.sock")
+            except OSError:
+                s.close()
+                return None
+            return s
+        self.agent, self._buffer = wait_for(connect, 20, "QEMU's socket"), b""
+
+    def wait_shell(self, timeout=180):
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return self.boot_id(5)
+            except TimeoutError:
+                if time.monotonic() > end or not self.running():
+                    raise AssertionError(f"no shell in the machine after {timeout} s\n{self.serial_text()[-6000:]}") from None
+
+    def running(self):
+        return self.proc is not None and self.proc.poll() is None
+
+    def boot_id(self, timeout=30):
+        return self.sh("cat /proc/sys/kernel/random/boot_id", timeout=timeout).strip()
+
+    def reboot(self, timeout=180):
+        old = self.boot_id()
+        self.run("systemctl --no-block reboot")
+        wait_for(lambda: self.wait_shell(timeout) != old, timeout, "another boot", every=0.5)
+
+    def poweroff(self, timeout=90):
+        """An orderly power-off; the disk then holds what the machine wrote."""
+        if self.running():
+            self.run("systemctl --no-block poweroff")
+            try:
+                self.proc.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.hard_kill()
+                raise AssertionError(f"the machine did not power off in {timeout} s\n{self.serial_text()[-6000:]}") from None
+        self._closed()
+
+    def hard_kill(self):
+        """The plug is pulled."""
+        if self.running():
+            self.proc.kill()
+            self.proc.wait()
+        self._closed()
+
+    def _closed(self):
+        if self.agent:
+            self.agent.close()
+            self.agent = None
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+    def run(self, command, timeout=60):
+        """Runs a shell command as root; returns (exit code, output of both streams). TimeoutError when no answer comes."""
+        token = secrets.token_hex(6)
+        line = f"{token} {timeout} {base64.b64encode(command.encode()).decode()}\n".encode()
+        with self._lock:
+            self.agent.settimeout(timeout + 15)
+            self.agent.sendall(line)
+            end = time.monotonic() + timeout + 15
+            while True:
+                answer = self._read_line(end).split(b" ")
+                if len(answer) == 3 and answer[0] == token.encode():  # others are of a command given up, or of an earlier boot
+                    return int(answer[1]), base64.b64decode(answer[2]).decode(errors="replace")
+
+    def _read_line(self, end):
+        while b"\n" not in self._buffer:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("no answer from the machine")
+            self.agent.settimeout(left)
+            data = self.agent.recv(65536)
+            if not data:
+                raise TimeoutError("the machine is off")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def sh(self, command, timeout=60):
+        """run() that must succeed; returns the output."""
+        rc, out = self.run(command, timeout)
+        assert rc == 0, f"in the machine: {command}: exit {rc}\n{out}"
+        return out
+
+    def put(self, path, data, mode="0644"):
+        """For small files: the content travels in a command."""
+        text = base64.b64encode(data).decode()
+        self.sh(f"printf %s {text} | base64 -d > {shlex.quote(path)} && chmod {mode} {shlex.quote(path)}")
+
+    def get(self, path):
+        return base64.b64decode(self.sh(f"base64 -w0 {shlex.quote(path)}"))
+
+    def show(self, unit, prop):
+        return self.sh(f"systemctl show -P {prop} {unit}").strip()
+
+    # -- outside ------------------------------------------------------------------------------------------------------
+    def url(self, path, port=8000):
+        return f"http://127.0.0.1:{self.port[port]}{path}"
+
+    def raw_disk(self):
+        """The whole disk as one sparse file; the machine must be off."""
+        assert not self.running()
+        raw = self.dir / "disk.raw"
+        subprocess.run(["qemu-img", "convert", "-O", "raw", self.disk, raw], check=True)
+        return raw
+
+    def serial_text(self):
+        return self.serial.read_text(errors="replace") if self.serial.exists() else ""
+
+    def report(self):
+        """What one wants to see when a test failed."""
+        parts = [f"--- serial\n{self.serial_text()[-4000:]}"]
+        for command in ("systemctl --no-pager list-units --all 'tb-*' trustbridge.target", "systemctl --no-pager --failed",
+                        "journalctl --no-pager -o short-monotonic --namespace='*' -b -n 150", "ip -br addr; ss -ltnp; df; free"):
+            try:
+                parts.append(f"--- {command}\n{self.run(command, 20)[1]}")
+            except (OSError, TimeoutError, AttributeError) as e:
+                parts.append(f"--- {command}: {e}")
+                break
+        return "\n".join(parts)
+
+    def discard(self):
+        self.hard_kill()
+        shutil.rmtree(self.dir, ignore_errors=True)
