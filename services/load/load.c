@@ -14,6 +14,7 @@
 #include "log.h"
 #include "runtime.h"
 #include "state.h"
+#include "trust.h"
 #include "units.h"
 #include "version.h"
 
@@ -95,6 +96,20 @@ static int check_ciphertext(struct tb_load *l)
         return tb_fail(l, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64, path,
                        (intmax_t)st.st_size, want);
     return 0;
+}
+
+int tb_load_places(struct tb_load *l)
+{
+    const struct tb_config *c = l->config;
+    _cleanup_free_ char *model = tb_strf("%s/", c->model_dir);
+    int r = tb_trust_check(l, "TB_READY_SIGNAL", c->ready_signal);
+
+    if (r != 0)
+        return r;
+    if (!model)
+        return tb_fail(l, TB_EXIT_IOERR, "out of memory");
+    return c->delivery == TB_DELIVERY_FIFO ? tb_trust_check(l, "TB_PIPE_PATH", c->pipe_path)
+                                           : tb_trust_check(l, "TB_MODEL_DIR", model);
 }
 
 int tb_load_prepare(struct tb_load *l)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tb-load: the first process of the runtime's unit. Makes the place for the weights, has tb-decrypt fill it, and becomes
  * (mode dir) or keeps (mode fifo) the inference server. It never sees the key. Design section 6. */
+#include <stdbool.h>
 #include <string.h>
 #include <sys/signalfd.h>
 
@@ -63,6 +64,7 @@ static void die_of(int signo)
 
 static int run(struct tb_load *l)
 {
+    bool safe;
     int r;
 
     l->signal_fd = watch_signals();
@@ -75,9 +77,13 @@ static int run(struct tb_load *l)
     if (r < 0)
         tb_warn("cannot make a runtime directory under %s: %s; /status will not know of the delivery",
                 l->config->run_dir, strerror(-r));
-    tb_ready_remove(l);
     tb_load_state(l, "waiting");
-    r = tb_load_prepare(l);
+    r = tb_load_places(l);
+    safe = r == 0;
+    if (safe) {
+        tb_ready_remove(l);
+        r = tb_load_prepare(l);
+    }
     if (r == 0)
         r = l->config->delivery == TB_DELIVERY_FIFO ? tb_load_fifo(l) : tb_load_dir(l);
     if (r != 0 || l->stopped_by) {
@@ -87,7 +93,8 @@ static int run(struct tb_load *l)
         else
             tb_error("%s", l->reason);
         tb_notify_status("%s", l->reason);
-        tb_ready_remove(l);
+        if (safe)
+            tb_ready_remove(l);
     }
     return r;
 }

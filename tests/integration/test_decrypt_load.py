@@ -176,6 +176,49 @@ def both(rig, asset, load, **kw):
     return d
 
 
+# -- directories that others prepared ----------------------------------------------------------------------------------
+
+NOBODY = 65534
+
+
+def prepare_place(rig, how):
+    """What another user may leave in /dev/shm before the first start; returns the directory."""
+    place = rig.shm / "place"
+    if how == "open to all":
+        place.mkdir()
+        place.chmod(0o777)
+        return place
+    if how == "link":
+        place.symlink_to(rig.tmp)
+    else:
+        place.mkdir()
+    os.chown(place, NOBODY, NOBODY, follow_symlinks=False)
+    return place
+
+
+@pytest.mark.parametrize("how", ["directory", "link", "open to all"])
+@pytest.mark.parametrize("setting, mode", [("TB_READY_SIGNAL", "fifo"), ("TB_PIPE_PATH", "fifo"), ("TB_MODEL_DIR", "dir")])
+def test_a_place_that_another_user_controls_is_refused(rig, setting, mode, how):
+    Asset(FILES).write(rig.target)
+    place = prepare_place(rig, how)
+    before = sorted(os.listdir(place))
+    load = rig.load(mode, "/bin/true", env={setting: place / "x"}).start()
+    assert load.wait() == 78
+    text = load.log_text()
+    assert setting in text and str(place) in text and "choose another path" in text
+    assert (f"user {NOBODY}" in text) == (how != "open to all")
+    after = sorted(os.listdir(place))
+    assert [n for n in after if n not in ("run", "state", "log-0")] == [n for n in before if n not in ("run", "state", "log-0")]
+
+
+def test_a_model_directory_of_another_user_is_refused(rig):
+    Asset(FILES).write(rig.target)
+    rig.model.mkdir()
+    os.chown(rig.model, NOBODY, NOBODY)
+    load = rig.probe().start()
+    assert load.wait() == 78 and f"user {NOBODY}" in load.log_text()
+
+
 # -- mode dir ----------------------------------------------------------------------------------------------------------
 
 
