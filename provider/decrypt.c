@@ -239,6 +239,8 @@ static int to_stdout(struct job *j)
             return tbpkg_fail_errno(j->asset.path, -errno);
         p.flags &= ~(unsigned)TBENC_CHECK_SHA256;
     }
+    /* Its reader may pass pages on with splice() or tee() and look at them later: none that we use again. */
+    p.flags |= TBENC_COPY_TO_PIPE;
     p.progress = NULL; /* standard output may be the terminal that a bar would be drawn on */
     r = tbenc_open_stream(&p, j->asset.fd, STDOUT_FILENO, &e);
     if (r == 0)

@@ -2,6 +2,7 @@
 """tbpkg on one machine: encrypt, decrypt, verify, inspect. Ciphertexts and damages are made by the small independent
 writer below, so that a shared misunderstanding in libtbenc cannot pass."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -218,6 +219,28 @@ def test_streams(tmp_path):
     ok("decrypt", "-", "-m", "model.manifest.json", "-k", "key", "-o", "f", cwd=tmp_path, stdin=ct)
     assert (tmp_path / "f").read_bytes() == plain
     ok("verify", "-", "-m", "model.manifest.json", "-k", "key", cwd=tmp_path, stdin=ct)
+
+
+def test_a_pipe_may_be_passed_on_without_reading(tmp_path):
+    """tee(1), pv(1) and the like splice: the pages of standard output then outlive tbpkg and its buffers."""
+    plain = secrets.token_bytes(6_000_000)
+    (tmp_path / "plain").write_bytes(plain)
+    ok("encrypt", "-a", "a", "plain", "-k", "key", "-c", "64K", cwd=tmp_path)
+    pipes = [os.pipe() for _ in range(13)]  # all of it is kept in pipes, more than tbpkg may have buffers for
+    with subprocess.Popen([TBPKG, "decrypt", "-k", "key", "-o", "-"], cwd=tmp_path, env=ENV, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL) as p:
+        for _, w in pipes:
+            fcntl.fcntl(w, 1031, 1 << 20)  # F_SETPIPE_SZ
+            room = 1 << 19
+            while room > 0 and (n := os.splice(p.stdout.fileno(), w, room)):
+                room -= n
+            os.close(w)
+        assert p.wait(30) == 0
+    got = b""
+    for r, _ in pipes:
+        with open(r, "rb") as f:
+            got += f.read()
+    assert got == plain
 
 
 def test_key_sources(tmp_path):
