@@ -58,10 +58,12 @@ def build(suite=None):
     with open(OUT / f"{suite}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stamp, out, want = OUT / f"{suite}.stamp", OUT / suite, digest(suite)
-        if not (stamp.exists() and stamp.read_text() == want):
+        while not (stamp.exists() and stamp.read_text() == want):
             stamp.unlink(missing_ok=True)
             build_into(suite, out)
-            stamp.write_text(want)
+            built, want = want, digest(suite)  # somebody may have been writing meanwhile
+            if built == want:
+                stamp.write_text(want)
         return out
 
 
