@@ -12,4 +12,12 @@
     "0f7d1b6c2e8a4c55b3d94a7be16f2c13"                    /* audit cannot be written; requests are refused */
 #define TB_EVENT_DRAIN "8e2a4b7d91c34f0e86d5f3b2a7c09e14" /* SIGTERM: finishing requests in flight */
 
+/* tb-authorize */
+#define TB_EVENT_RELEASED                                                                                    \
+    "275fbab5f58c481f95aad858a612e078" /* a credential went to its unit; TB_UNIT, TB_CREDENTIAL */
+#define TB_EVENT_REFUSED                                                                                     \
+    "77803f06d92b407bbeb7665fb7646f44" /* a credential was refused; TB_UNIT, TB_CREDENTIAL, TB_REASON */
+#define TB_EVENT_SUSPENDED "103c1813f5e9401aa7ff36c5704fc5fa" /* the machine may not serve; TB_REASON */
+#define TB_EVENT_RESUMED "9329247da0004ba699e590a66ddcd8e3"   /* it may again */
+
 #endif

@@ -11,6 +11,7 @@
 #define PROGRAM "tb-authorize"
 #define LEASE "lease.json"
 #define FLAG "suspended"
+#define ALLOWED "allowed"
 /* How far the wall clock may have been stepped between two runs for lease.json to count as of the same boot. */
 #define SAME_BOOT_US (60 * TB_USEC_PER_SEC)
 
@@ -72,6 +73,17 @@ static bool read_flag(const char *dir, char *ret_reason)
     return true;
 }
 
+/* The flag's opposite, for path units, which see that a file exists but not that it is gone. */
+static int write_allowed(const struct tb_files *f, uint64_t since_real_us)
+{
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+    char since[TB_RFC3339_MAX];
+
+    if (!o || !cJSON_AddStringToObject(o, "since", tb_rfc3339_format(since_real_us, 0, since)))
+        return -ENOMEM;
+    return tb_state_write(f->run_dir, ALLOWED, o, 0);
+}
+
 static int write_flag(const struct tb_files *f, const char *reason, uint64_t since_real_us)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
@@ -87,9 +99,9 @@ static int write_flag(const struct tb_files *f, const char *reason, uint64_t sin
     return r < 0 ? r : durable;
 }
 
-static int remove_one(const char *dir)
+static int remove_one(const char *dir, const char *name)
 {
-    _cleanup_free_ char *path = tb_path_join(dir, FLAG);
+    _cleanup_free_ char *path = tb_path_join(dir, name);
 
     if (!path)
         return -ENOMEM;
@@ -100,9 +112,9 @@ static int remove_one(const char *dir)
 
 static int remove_flag(const struct tb_files *f)
 {
-    int r = remove_one(f->state_dir);
+    int r = remove_one(f->state_dir, FLAG);
 
-    return r < 0 ? r : remove_one(f->run_dir);
+    return r < 0 ? r : remove_one(f->run_dir, FLAG);
 }
 
 static int add_time(cJSON *o, const char *name, uint64_t real_us)
@@ -136,20 +148,31 @@ static int write_lease(const struct tb_files *f, const struct tb_lease *l, const
     return r < 0 ? r : tb_state_write(f->run_dir, LEASE, o, 0);
 }
 
+/* Never both at once. The flag is made whether or not the other could be removed. */
+static int suspend(const struct tb_files *f, const char *reason, uint64_t since_real_us)
+{
+    int r = remove_one(f->run_dir, ALLOWED), flag = write_flag(f, reason, since_real_us);
+
+    return flag < 0 ? flag : r;
+}
+
 int tb_files_write(struct tb_files *f, const struct tb_lease *l, const struct tb_clock *now)
 {
     int r = 0, lease;
 
     if (l->suspended && (!f->flagged || strcmp(f->flag_reason, l->reason) != 0))
-        r = write_flag(f, l->reason, now->real_us);
+        r = suspend(f, l->reason, now->real_us);
     lease = write_lease(f, l, now);
     if (r == 0)
         r = lease;
     /* Readers that see no flag must find the lease that allows it. */
     if (!l->suspended && f->flagged && r == 0)
         r = remove_flag(f);
+    if (!l->suspended && (f->flagged || !f->allowed) && r == 0)
+        r = write_allowed(f, now->real_us);
     if (r < 0)
         return r;
+    f->allowed = !l->suspended;
     f->flagged = l->suspended;
     snprintf(f->flag_reason, sizeof(f->flag_reason), "%s", l->reason);
     return 0;

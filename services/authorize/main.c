@@ -9,6 +9,7 @@
 #include <sys/timerfd.h>
 
 #include "config.h"
+#include "events.h"
 #include "exchange.h"
 #include "exit.h"
 #include "fdpass.h"
@@ -113,7 +114,9 @@ static void tell(struct daemon *d, const struct tb_clock *now)
     const struct tb_lease *l = &d->lease;
     bool news = l->state != d->told_state || l->suspended != d->told_suspended ||
                 strcmp(l->reason, d->told_reason) != 0;
-    char text[2 * TB_REASON_MAX + 160];
+    char text[2 * TB_REASON_MAX + 160], reason[TB_REASON_MAX + 16];
+    const char *const fields[] = {reason, NULL};
+    const char *event = NULL;
 
     describe(d, now, text, sizeof(text));
     if (!d->ready && l->state != TB_LEASE_PENDING) {
@@ -126,7 +129,10 @@ static void tell(struct daemon *d, const struct tb_clock *now)
         tb_debug("%s", text);
         return;
     }
-    tb_log_full(l->state == TB_LEASE_AUTHORIZED ? TB_LOG_INFO : TB_LOG_WARN, NULL, NULL, "%s", text);
+    snprintf(reason, sizeof(reason), "TB_REASON=%s", l->reason);
+    if (l->suspended != d->told_suspended)
+        event = l->suspended ? TB_EVENT_SUSPENDED : TB_EVENT_RESUMED;
+    tb_log_full(l->state == TB_LEASE_AUTHORIZED ? TB_LOG_INFO : TB_LOG_WARN, event, fields, "%s", text);
     d->told_state = l->state;
     d->told_suspended = l->suspended;
     snprintf(d->told_reason, sizeof(d->told_reason), "%s", l->reason);

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "events.h"
 #include "log.h"
 #include "units.h"
 
@@ -130,15 +131,18 @@ const void *tb_release_value(const struct tb_grant *g, enum tb_credential cred, 
 /* The audit trail of releases. why is NULL for a release. */
 static void log_answer(const struct tb_peer *p, const char *why)
 {
-    char unit[TB_RELEASE_NAME_MAX + 16], credential[TB_RELEASE_NAME_MAX + 16];
-    const char *const fields[] = {unit, credential, why ? "TB_RELEASED=no" : "TB_RELEASED=yes", NULL};
+    char unit[TB_RELEASE_NAME_MAX + 16], credential[TB_RELEASE_NAME_MAX + 16], reason[TB_REASON_MAX + 16];
+    const char *const fields[] = {unit, credential, why ? "TB_RELEASED=no" : "TB_RELEASED=yes",
+                                  why ? reason : NULL, NULL};
 
     snprintf(unit, sizeof(unit), "TB_UNIT=%s", p->unit);
     snprintf(credential, sizeof(credential), "TB_CREDENTIAL=%s", p->credential);
+    snprintf(reason, sizeof(reason), "TB_REASON=%s", why ? why : "");
     if (why)
-        tb_log_full(TB_LOG_WARN, NULL, fields, "refused %s to %s: %s", p->credential, p->unit, why);
+        tb_log_full(TB_LOG_WARN, TB_EVENT_REFUSED, fields, "refused %s to %s: %s", p->credential, p->unit,
+                    why);
     else
-        tb_log_full(TB_LOG_INFO, NULL, fields, "released %s to %s", p->credential, p->unit);
+        tb_log_full(TB_LOG_INFO, TB_EVENT_RELEASED, fields, "released %s to %s", p->credential, p->unit);
 }
 
 /* Who is at the other end of fd, and what of ours it may have; _TB_CRED_INVALID after logging why not. */

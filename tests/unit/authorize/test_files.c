@@ -130,9 +130,11 @@ static void lease_file_follows_the_contract(void **state)
 static void flag_and_twin_come_and_go(void **state)
 {
     assert_false(exists("run", "suspended"));
+    assert_true(exists("run", "allowed"));
     apply(TB_VERDICT_DENIED, "contract_invalid");
     assert_member("run", "suspended", "reason", "contract_invalid");
     assert_member("state", "suspended", "reason", "contract_invalid");
+    assert_false(exists("run", "allowed"));
     assert_member("run", "suspended", "since", "2026-01-08T10:40:00Z");
     apply(TB_VERDICT_DENIED, "subscription_inactive");
     assert_member("run", "suspended", "reason", "subscription_inactive");
@@ -140,6 +142,7 @@ static void flag_and_twin_come_and_go(void **state)
     assert_true(exists("run", "suspended"));
     apply(TB_VERDICT_AUTHORIZED, "");
     assert_false(exists("run", "suspended"));
+    assert_true(exists("run", "allowed"));
     assert_false(exists("state", "suspended"));
 }
 
