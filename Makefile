@@ -10,6 +10,14 @@ libexecdir ?= $(prefix)/lib/trustbridge
 includedir ?= $(prefix)/include
 mandir ?= $(prefix)/share/man
 datadir ?= $(prefix)/share
+sysconfdir ?= $(if $(filter /usr,$(prefix)),/etc,$(prefix)/etc)
+# Where systemd looks, under /usr/local as under /usr.
+unitdir ?= $(prefix)/lib/systemd/system
+generatordir ?= $(prefix)/lib/systemd/system-generators
+sysusersdir ?= $(prefix)/lib/sysusers.d
+tmpfilesdir ?= $(prefix)/lib/tmpfiles.d
+catalogdir ?= $(prefix)/lib/systemd/catalog
+journalddir ?= $(prefix)/lib/systemd/journald@trustbridge.conf.d
 PYTHON ?= /usr/bin/python3
 CLANG ?= clang
 CLANG_FORMAT ?= clang-format
@@ -57,7 +65,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: all help deps check check-fast demo demo-stop bench lint format clean install units fuzz
+.PHONY: all help deps check check-fast demo demo-stop bench lint format clean install install-units units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -166,12 +174,12 @@ lint:
 	$(Q)$(CLANG_FORMAT) --dry-run --Werror $(C_FILES)
 	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppressions-list=tests/cppcheck.txt \
 		-I. -Icommon -Itbenc -D_GNU_SOURCE $(filter-out tests/%,$(filter %.c,$(C_FILES)))
-	$(Q)shellcheck $(shell git ls-files '*.sh' '.ci/run' '*.bash')
+	$(Q)shellcheck $(shell git ls-files '*.sh' '.ci/run' '*.bash' 'units/*-generator')
 
 format:
 	$(Q)$(CLANG_FORMAT) -i $(C_FILES)
 
-install: all
+install: all install-units
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir) \
 		$(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(datadir)/bash-completion/completions
 	install -m 755 $(B)/tbpkg $(DESTDIR)$(bindir)/
@@ -184,6 +192,22 @@ install: all
 	install -m 644 tbenc/tbenc.h $(DESTDIR)$(includedir)/
 	for n in 1 5 8; do for m in man/*.$$n; do [ ! -e "$$m" ] || install -m 644 "$$m" $(DESTDIR)$(mandir)/man$$n/; done; done
 	install -m 644 provider/tbpkg.bash $(DESTDIR)$(datadir)/bash-completion/completions/tbpkg
+
+# Needs nothing of systemd and builds nothing.
+UNIT_FILES := $(wildcard units/*.service units/*.socket units/*.target units/*.path)
+install-units:
+	install -d $(DESTDIR)$(unitdir) $(DESTDIR)$(generatordir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(tmpfilesdir) \
+		$(DESTDIR)$(catalogdir) $(DESTDIR)$(journalddir) $(DESTDIR)$(sysconfdir)/trustbridge $(DESTDIR)$(datadir)/doc/trustbridge/examples
+	set -e; for f in $(UNIT_FILES) units/trustbridge-generator; do case $$f in *-generator) d=$(generatordir) m=755;; *) d=$(unitdir) m=644;; esac; \
+		sed 's|@libexecdir@|$(libexecdir)|; s|@sysconfdir@|$(sysconfdir)|' $$f > $(DESTDIR)$$d/$${f##*/}; \
+		chmod $$m $(DESTDIR)$$d/$${f##*/}; done
+	install -m 644 units/trustbridge.sysusers $(DESTDIR)$(sysusersdir)/trustbridge.conf
+	install -m 644 units/trustbridge.tmpfiles $(DESTDIR)$(tmpfilesdir)/trustbridge.conf
+	install -m 644 units/trustbridge.catalog $(DESTDIR)$(catalogdir)/
+	install -m 644 units/journald@trustbridge.conf $(DESTDIR)$(journalddir)/10-trustbridge.conf
+	[ -e $(DESTDIR)$(sysconfdir)/trustbridge/trustbridge.env ] || \
+		install -m 644 units/trustbridge.env $(DESTDIR)$(sysconfdir)/trustbridge/
+	install -m 644 units/examples/* $(DESTDIR)$(datadir)/doc/trustbridge/examples/
 
 clean:
 	rm -rf build

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The units, without a booted machine: what systemd says about them, the rules they are written by, and the generator. Whether the
+chain works by them is for the VM scenarios in e2e-vagrant/."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from tbsys import build_dir, repo
+
+UNITS = repo / "units"
+SERVICES = sorted(p.name for p in UNITS.glob("*.service"))
+# systemd-analyze multiplies by ten.
+EXPOSURE = {"tb-decrypt.service": 3, "tb-proxy.service": 6}
+EXPOSURE_OTHERS = 13
+# What every service has, unless it says why not on a commented line.
+EVERYWHERE = """AmbientCapabilities CapabilityBoundingSet DevicePolicy EnvironmentFile KeyringMode LimitCORE LockPersonality LogNamespace
+MemoryDenyWriteExecute MemorySwapMax NoNewPrivileges PrivateDevices PrivateIPC PrivateMounts PrivateTmp PrivateUsers ProcSubset
+ProtectClock ProtectControlGroups ProtectHome ProtectHostname ProtectKernelLogs ProtectKernelModules ProtectKernelTunables ProtectProc
+ProtectSystem RemoveIPC RestrictAddressFamilies RestrictNamespaces RestrictRealtime RestrictSUIDSGID SystemCallArchitectures
+SystemCallErrorNumber SystemCallFilter UMask""".split()
+
+needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+
+
+def install(dest, **variables):
+    args = [f"{k}={v}" for k, v in variables.items()]
+    subprocess.run(["make", "-s", "-C", repo, "install-units", f"DESTDIR={dest}", "prefix=/usr", *args], check=True, capture_output=True)
+    return dest
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Installed as by `make install`, but for programs that are where they were built: systemd looks whether they are there."""
+    return install(tmp_path_factory.mktemp("root"), libexecdir=build_dir())
+
+
+def unit_dir(root):
+    return root / "usr/lib/systemd/system"
+
+
+def analyze(root, *args):
+    env = {**os.environ, "SYSTEMD_UNIT_PATH": f"{unit_dir(root)}:", "SYSTEMD_LOG_LEVEL": "info"}
+    return subprocess.run(["systemd-analyze", "--no-pager", *map(str, args)], capture_output=True, text=True, env=env, cwd=unit_dir(root))
+
+
+@needs_systemd
+def test_verify_has_nothing_to_say(root):
+    r = analyze(root, "verify", "--man=no", *sorted(p.name for p in unit_dir(root).iterdir()))
+    assert (r.returncode, r.stdout + r.stderr) == (0, "")
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", SERVICES)
+def test_exposure(root, unit):
+    limit = EXPOSURE.get(unit, EXPOSURE_OTHERS)
+    r = analyze(root, "security", "--offline=yes", f"--threshold={limit}", unit_dir(root) / unit)
+    text = r.stdout + r.stderr
+    assert r.returncode == 0 and "ignoring" not in text, text
+    assert re.search(rf"level for {unit}: [\d.]+", text), text
+
+
+@needs_systemd
+def test_exposure_is_measured(root, tmp_path):
+    """The threshold bites: without its seccomp filter tb-decrypt is over it."""
+    text = (unit_dir(root) / "tb-decrypt.service").read_text()
+    (tmp_path / "tb-decrypt.service").write_text("\n".join(x for x in text.splitlines() if not x.startswith("SystemCallFilter")))
+    r = analyze(root, "security", "--offline=yes", f"--threshold={EXPOSURE['tb-decrypt.service']}", tmp_path / "tb-decrypt.service")
+    assert r.returncode != 0
+
+
+def sections(path):
+    """[(section, [(line number, line)])] of a unit file."""
+    found = []
+    for n, line in enumerate(path.read_text().splitlines(), 1):
+        if re.fullmatch(r"\[\w+\]", line):
+            found.append((line, []))
+        elif found:
+            found[-1][1].append((n, line))
+    return found
+
+
+UNIT_FILES = sorted(p for kind in ("service", "socket", "target", "path") for p in UNITS.glob(f"*.{kind}"))
+
+
+@pytest.mark.parametrize("path", UNIT_FILES, ids=lambda p: p.name)
+def test_directives_are_in_order(path):
+    for section, lines in sections(path):
+        names = [m[1] for _, line in lines if (m := re.match(r"#?(\w+)=", line))]
+        if section == "[Unit]":
+            assert names[:2] == ["Description", "Documentation"], section
+            names = names[2:]
+        assert names == sorted(names), section
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_what_is_left_out_is_explained(unit):
+    lines = [line for section, body in sections(UNITS / unit) if section == "[Service]" for _, line in body]
+    given = {line.split("=")[0] for line in lines if re.match(r"\w+=", line)}
+    for name in EVERYWHERE:
+        if name in given:
+            continue
+        left_out = [i for i, line in enumerate(lines) if line.startswith(f"#{name}=")]
+        assert left_out, f"{name}= is missing"
+        assert lines[left_out[0] - 1].startswith("# "), f"{name}= is left out without a reason"
+
+
+def test_each_daemon_is_a_user_of_its_own():
+    made = set(re.findall(r"^u (\S+)", (UNITS / "trustbridge.sysusers").read_text(), re.M))
+    groups = made | set(re.findall(r"^g (\S+)", (UNITS / "trustbridge.sysusers").read_text(), re.M))
+    used = []
+    for unit in SERVICES:
+        text = (UNITS / unit).read_text()
+        used += re.findall(r"^User=(.+)$", text, re.M)
+        for names in re.findall(r"^(?:Group|SupplementaryGroups)=(.+)$", text, re.M):
+            assert set(names.split()) <= groups, unit
+    assert len(used) == len(set(used)) and set(used) == made
+    assert set(re.findall(r"^SocketUser=(.+)$", (UNITS / "tb-decrypt.socket").read_text(), re.M)) == {"tb-runtime"}
+
+
+@pytest.mark.skipif(not shutil.which("systemd-sysusers"), reason="systemd-sysusers is not installed")
+def test_sysusers_and_tmpfiles_are_understood(root, tmp_path):
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    for args in (["systemd-sysusers", root / "usr/lib/sysusers.d/trustbridge.conf"],
+                 ["systemd-tmpfiles", "--create", root / "usr/lib/tmpfiles.d/trustbridge.conf"]):
+        r = subprocess.run([args[0], f"--root={tmp_path}", *args[1:]], capture_output=True, text=True)
+        assert r.returncode == 0 and "ignoring" not in r.stderr, r.stderr
+    assert "tb-decrypt" in (etc / "passwd").read_text()
+    assert (etc / "credstore").stat().st_mode & 0o777 == 0o700
+
+
+def events():
+    text = (repo / "common/events.h").read_text()
+    return dict(re.findall(r"#define (TB_EVENT_\w+)\s*\\?\s*\"([0-9a-f]{32})\"", text))
+
+
+def test_catalog_explains_every_event():
+    catalog = (UNITS / "trustbridge.catalog").read_text()
+    assert sorted(re.findall(r"^-- ([0-9a-f]{32})$", catalog, re.M)) == sorted(events().values())
+    code = "".join(p.read_text() for p in (repo / "services").rglob("*.c"))
+    fields = set(re.findall(r"@(\w+)@", catalog))
+    assert all(f'"{f}' in code for f in fields), fields
+    assert all(name in code for name in events())
+
+
+@pytest.mark.skipif(not shutil.which("journalctl"), reason="journalctl is not installed")
+def test_catalog_can_be_compiled(root, tmp_path):
+    (tmp_path / "usr/lib/systemd/catalog").mkdir(parents=True)
+    (tmp_path / "var/lib/systemd/catalog").mkdir(parents=True)
+    shutil.copy(root / "usr/lib/systemd/catalog/trustbridge.catalog", tmp_path / "usr/lib/systemd/catalog")
+    r = subprocess.run(["journalctl", f"--root={tmp_path}", "--update-catalog"], capture_output=True, text=True)
+    assert (r.returncode, r.stderr) == (0, "")
+    listed = subprocess.run(["journalctl", f"--root={tmp_path}", "--list-catalog"], capture_output=True, text=True).stdout
+    assert all(value in listed for value in events().values())
+
+
+def test_the_default_settings_are_the_documented_ones(root):
+    """trustbridge.env names every setting of docs/configuration.md with its default, all commented out."""
+    text = (root / "etc/trustbridge/trustbridge.env").read_text()
+    assert all(line.startswith("#") for line in text.splitlines() if line)
+    given = dict(re.findall(r"^#(TB_\w+)=(.*)$", text, re.M))
+    documented = {}
+    for names, defaults in re.findall(r"^\| (`TB_.*?) \| (.*?) \|", (repo / "docs/configuration.md").read_text(), re.M):
+        names, defaults = re.findall(r"`(\w+)`", names), re.findall(r"`([^`]*)`", defaults)
+        documented |= dict(zip(names, defaults + [""] * len(names)))
+    assert set(given) <= set(documented)
+    for name, value in given.items():
+        assert value in (documented[name], "https://"), name
+
+
+def test_an_upgrade_keeps_the_settings(tmp_path):
+    install(tmp_path)
+    env = tmp_path / "etc/trustbridge/trustbridge.env"
+    env.write_text("TB_ASSET_ID=mine\n")
+    install(tmp_path)
+    assert env.read_text() == "TB_ASSET_ID=mine\n"
+
+
+@pytest.mark.parametrize("path", sorted((UNITS / "examples").glob("*.conf")), ids=lambda p: p.name)
+def test_examples_are_drop_ins(path, root, tmp_path):
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed")
+    shutil.copytree(unit_dir(root), tmp_path / "u")
+    d = tmp_path / "u/tb-runtime.service.d"
+    d.mkdir()
+    shutil.copy(path, d)
+    env = {**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}/u:"}
+    r = subprocess.run(["systemd-analyze", "verify", "--man=no", "tb-runtime.service"], capture_output=True, text=True, env=env)
+    assert (r.returncode, r.stdout + r.stderr) == (0, "")
+
+
+# -- the generator ----------------------------------------------------------------------------------------------------
+
+class Generator:
+    def __init__(self, tmp):
+        self.etc, self.out = tmp / "etc", tmp / "out"
+        root = install(tmp / "root", sysconfdir=self.etc)
+        self.program = root / "usr/lib/systemd/system-generators/trustbridge-generator"
+        (self.etc / "trustbridge").mkdir(parents=True)
+
+    def run(self, text=None):
+        if text is not None:
+            (self.etc / "trustbridge/trustbridge.env").write_text(text)
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir()
+        r = subprocess.run([self.program, self.out, "/nowhere", "/nowhere"], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+        assert r.returncode == 0, r.stderr
+        return r.stderr
+
+    def get(self, unit, section, key):
+        """All values of one key, in order; None without a drop-in."""
+        path = self.out / f"{unit}.d/50-trustbridge-env.conf"
+        if not path.exists():
+            return None
+        body = dict(sections(path))[f"[{section}]"]
+        return [line.split("=", 1)[1] for _, line in body if line.startswith(key + "=")]
+
+
+@pytest.fixture
+def generator(tmp_path):
+    return Generator(tmp_path)
+
+
+def test_generator_without_settings(generator):
+    assert generator.run() == ""
+    assert generator.get("tb-proxy.socket", "Socket", "ListenStream") is None
+    assert generator.get("tb-hydrate.service", "Service", "ReadWritePaths") == ["/mnt/resource/trustbridge"]
+
+
+@pytest.mark.parametrize("given, listen", [
+    ("127.0.0.1:9000", "127.0.0.1:9000"), (":9000", "9000"), ("[::1]:9000", "[::1]:9000"), ("[::]:1", "[::]:1"),
+    ("localhost:9000", "127.0.0.1:9000"), ('"10.0.0.4:443"', "10.0.0.4:443"), ("'10.0.0.4:443'  ", "10.0.0.4:443"), ("1.2.3.4:65535", "1.2.3.4:65535"),
+])
+def test_generator_passes_addresses_on(generator, given, listen):
+    assert generator.run(f"#TB_PUBLIC_ADDR=1.1.1.1:1\nTB_PUBLIC_ADDR=2.2.2.2:2\n TB_PUBLIC_ADDR={given}\nTB_HEALTH_ADDR=:1\n") == ""
+    assert generator.get("tb-proxy.socket", "Socket", "ListenStream") == ["", listen]
+    assert generator.get("tb-proxy-health.socket", "Socket", "ListenStream") == ["", "1"]
+
+
+@pytest.mark.parametrize("given", ["example.org:80", "9000", "1.2.3.4:", "1.2.3.4:x", "1.2.3.4:0", "1.2.3.4:65536", "[::1:80", "::1:80", "1.2.3.4:99999999999",
+                                   "$(touch /tmp/x):80", "1.2.3.4:80\\nExecStart=x"])
+def test_generator_rather_listens_nowhere_than_elsewhere(generator, given):
+    assert "TB_PUBLIC_ADDR" in generator.run(f"TB_PUBLIC_ADDR={given}\n")
+    assert generator.get("tb-proxy.socket", "Socket", "ListenStream") == [""]
+
+
+@pytest.mark.parametrize("given", ["relative", "/a b", "/a/../etc", "/a/..", "/%h", "/a;b", "/a\"b"])
+def test_generator_refuses_odd_directories(generator, given):
+    assert "TB_TARGET_DIR" in generator.run(f"TB_TARGET_DIR={given}\n")
+    assert generator.get("tb-hydrate.service", "Service", "ReadWritePaths") is None
+
+
+def test_generator_makes_the_target_writable(generator):
+    assert generator.run("TB_TARGET_DIR=/data/model-1.0\n") == ""
+    assert generator.get("tb-hydrate.service", "Service", "ReadWritePaths") == ["/data/model-1.0"]
+    assert generator.get("tb-scratch.service", "Unit", "RequiresMountsFor") == ["/data/model-1.0"]
+
+
+@needs_systemd
+def test_systemd_takes_what_the_generator_makes(generator, root, tmp_path):
+    generator.run("TB_PUBLIC_ADDR=[::1]:9000\nTB_HEALTH_ADDR=:9001\nTB_TARGET_DIR=/data/x\n")
+    shutil.copytree(unit_dir(root), tmp_path / "u")
+    shutil.copytree(generator.out, tmp_path / "u", dirs_exist_ok=True)
+    units = sorted(p.name for p in (tmp_path / "u").iterdir() if p.is_file())
+    env = {**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}/u:"}
+    r = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, env=env)
+    assert (r.returncode, r.stdout + r.stderr) == (0, "")
