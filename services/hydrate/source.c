@@ -3,13 +3,13 @@
 
 #include <openssl/sha.h>
 #include <string.h>
-#include <time.h>
 
 #include "fdpass.h"
 #include "log.h"
 #include "partial.h"
 #include "secret.h"
 #include "target.h"
+#include "units.h"
 #include "verified.h"
 
 #define MANIFEST_TRIES 6
@@ -146,14 +146,6 @@ int manifest_check(const struct source *s, const char *asset_id, const char *tex
     return v->code;
 }
 
-static void sleep_ms(uint64_t ms)
-{
-    struct timespec t = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
-
-    while (nanosleep(&t, &t) < 0 && errno == EINTR)
-        ;
-}
-
 /* A response that is no manifest. */
 static int judge_status(long status, const char *where, struct verdict *v)
 {
@@ -216,7 +208,7 @@ int manifest_fetch(const struct source *s, const struct tb_config *cfg, const st
             return v->code;
         delay_ms = tb_backoff_next_ms(&backoff, rs.retry_after_ms);
         tb_info("manifest: %s; again in %llu ms", v->message, (unsigned long long)delay_ms);
-        sleep_ms(delay_ms);
+        tb_sleep_ms(delay_ms);
     }
     r = manifest_check(s, cfg->asset_id, m.text, m.len, &m.m, v);
     if (r != 0)
