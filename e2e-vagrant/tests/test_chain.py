@@ -43,7 +43,7 @@ def contract(provider, name, asset=ASSET, **options):
 
 def chain_of(provider, directory, name, asset=ASSET, env=None, edc=None):
     return Chain(directory, provider.ca, edc or provider.controlplane.url, name, asset, runtime_exec=model.llama_command(),
-                 env={"TB_BILLING_INTERVAL": "1s", **(env or {})})
+                 env={"TB_BILLING_INTERVAL": "1s", "TB_LOG_LEVEL": "debug", **(env or {})})
 
 
 def chat(chain, **more):
