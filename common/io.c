@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 ssize_t tb_read_full(int fd, void *buf, size_t n)
@@ -227,6 +228,16 @@ int tb_fsync_parent(const char *path)
     if (fd < 0)
         return -errno;
     return fsync(fd) < 0 ? -errno : 0;
+}
+
+void tb_allow_descriptors(uint64_t want)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur >= MIN(want, l.rlim_max))
+        return;
+    l.rlim_cur = MIN(want, l.rlim_max);
+    (void)setrlimit(RLIMIT_NOFILE, &l);
 }
 
 char *tb_path_join(const char *dir, const char *name)

@@ -46,6 +46,8 @@ void tb_newfile_abort(struct tb_newfile *f);
 int tb_mkdir_p(const char *path, mode_t mode);
 /* fsync of the directory that holds path. */
 int tb_fsync_parent(const char *path);
+/* Allows at least want open descriptors, or as many as the hard limit does; never fewer than before. */
+void tb_allow_descriptors(uint64_t want);
 /* dir + "/" + name in a heap string. NULL on ENOMEM. */
 char *tb_path_join(const char *dir, const char *name);
 /* printf into a heap string. NULL on ENOMEM. */

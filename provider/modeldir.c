@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "io.h"
@@ -168,16 +167,6 @@ static int walk_dir(struct walk *w, int dir_fd, const char *path)
     return 0;
 }
 
-static void raise_open_files(void)
-{
-    struct rlimit l;
-
-    if (getrlimit(RLIMIT_NOFILE, &l) < 0)
-        return;
-    l.rlim_cur = l.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &l);
-}
-
 /* Sorts an index so that inputs and mtimes move together. */
 static int compare_paths(const void *a, const void *b, void *arg)
 {
@@ -213,7 +202,7 @@ int modeldir_open(const char *root, struct modeldir *ret, struct modeldir_error 
     int fd, r;
 
     *e = (struct modeldir_error){0};
-    raise_open_files();
+    tb_allow_descriptors(TBENC_FILES_MAX + 512);
     fd = open(root, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     if (fd < 0)
         return refuse_errno(&w, "", -errno);

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "cli.h"
@@ -131,16 +130,6 @@ static int make_file(struct outtree *t, const char *name)
     return r;
 }
 
-static void raise_open_files(void)
-{
-    struct rlimit l;
-
-    if (getrlimit(RLIMIT_NOFILE, &l) < 0)
-        return;
-    l.rlim_cur = l.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &l);
-}
-
 int outtree_create(const char *path, const struct tbenc_manifest *m, struct outtree *ret)
 {
     _cleanup_outtree_ struct outtree t = {.path = strdup(path), .fds = calloc(m->n_files, sizeof(int))};
@@ -148,7 +137,7 @@ int outtree_create(const char *path, const struct tbenc_manifest *m, struct outt
 
     if (!t.path || !t.fds)
         return tbpkg_fail_errno(path, -ENOMEM);
-    raise_open_files();
+    tb_allow_descriptors(TBENC_FILES_MAX + 512);
     rc = make_root(&t);
     if (rc != CLI_OK)
         return rc;

@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
@@ -69,17 +68,6 @@ static int block_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* An asset may have thousands of files; each is a descriptor here. */
-static void raise_descriptor_limit(void)
-{
-    struct rlimit l;
-
-    if (getrlimit(RLIMIT_NOFILE, &l) < 0)
-        return;
-    l.rlim_cur = MIN(l.rlim_max, (rlim_t)(TBENC_FILES_MAX + 512));
-    (void)setrlimit(RLIMIT_NOFILE, &l);
-}
-
 /* The listener; *ret_path is set when it was bound here and must be removed. */
 static int get_listener(const struct tb_config *c, char **ret_path)
 {
@@ -141,7 +129,7 @@ static int run(const struct tb_config *c)
         tb_error("cannot watch signals: %s", strerror(errno));
         return TB_EXIT_IOERR;
     }
-    raise_descriptor_limit();
+    tb_allow_descriptors(TBENC_FILES_MAX + 512); /* each file of an asset is a descriptor here */
     listener = get_listener(c, &path);
     if (listener < 0)
         return TB_EXIT_CONFIG;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 
+#include "io.h"
 #include "load.h"
 #include "log.h"
 #include "notify.h"
@@ -39,15 +40,9 @@ static int watch_signals(void)
 /* An asset may have thousands of files; each is a descriptor here until it is sealed. */
 static void raise_descriptor_limit(struct tb_load *l)
 {
-    struct rlimit more;
-
-    if (getrlimit(RLIMIT_NOFILE, &l->nofile) < 0) {
+    if (getrlimit(RLIMIT_NOFILE, &l->nofile) < 0)
         l->nofile = (struct rlimit){1024, 1024};
-        return;
-    }
-    more = l->nofile;
-    more.rlim_cur = MAX(more.rlim_cur, MIN(more.rlim_max, (rlim_t)(TBENC_FILES_MAX + 512)));
-    (void)setrlimit(RLIMIT_NOFILE, &more);
+    tb_allow_descriptors(TBENC_FILES_MAX + 512);
 }
 
 /* To the service manager a stop it asked for is no failure. */

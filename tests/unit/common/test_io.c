@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -119,6 +120,25 @@ static void credentials(void **state)
 }
 
 /* The promise billing rests on: what was added before SIGKILL is there afterwards, in the same epoch. */
+static void descriptors_are_allowed_up_to_the_hard_limit(void **state)
+{
+    struct rlimit was, now;
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+    now = (struct rlimit){.rlim_cur = 64, .rlim_max = was.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &now), 0);
+    tb_allow_descriptors(100);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &now), 0);
+    assert_int_equal(now.rlim_cur, 100);
+    tb_allow_descriptors(70); /* never fewer */
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &now), 0);
+    assert_int_equal(now.rlim_cur, 100);
+    tb_allow_descriptors(UINT64_MAX);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &now), 0);
+    assert_int_equal(now.rlim_cur, was.rlim_max);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+}
+
 static int sync_error;
 int fdatasync(int fd)
 {
@@ -200,6 +220,7 @@ int main(void)
         cmocka_unit_test(directories_are_made_with_their_parents),
         cmocka_unit_test(descriptors_travel_whole_or_not_at_all),
         cmocka_unit_test(credentials),
+        cmocka_unit_test(descriptors_are_allowed_up_to_the_hard_limit),
         cmocka_unit_test(usage_is_durable_before_it_is_read),
         cmocka_unit_test(usage_survives_sigkill),
         cmocka_unit_test(damaged_usage_is_set_aside),
