@@ -149,17 +149,31 @@ static struct MHD_Response *make_short_answer(struct tb_exchange *ex, const stru
     return rs;
 }
 
+/* To HEAD, or 304: with the length a GET would have, when the runtime gave one. Without, no framing may be announced, or
+ * libmicrohttpd sends the end of a chunked body as well, which the client takes for the start of the next answer. */
+static struct MHD_Response *make_bodiless_answer(struct tb_exchange *ex, const struct tb_response *up)
+{
+    struct MHD_Response *rs;
+
+    if (up->has_length)
+        return MHD_create_response_from_callback(up->length, 1, read_answer, ex, NULL);
+    rs = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 1, read_answer, ex, NULL);
+    if (rs)
+        MHD_set_response_options(rs, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
+    return rs;
+}
+
 static struct MHD_Response *make_answer(struct tb_exchange *ex, const struct tb_response *up)
 {
-    bool head = strcmp(ex->method, "HEAD") == 0;
-
-    if ((up->framing == TB_FRAMING_NONE && !head) || (up->framing == TB_FRAMING_LENGTH && up->length == 0))
+    if (strcmp(ex->method, "HEAD") == 0 || up->status == MHD_HTTP_NOT_MODIFIED)
+        return make_bodiless_answer(ex, up);
+    if (up->framing == TB_FRAMING_NONE || (up->framing == TB_FRAMING_LENGTH && up->length == 0))
         return MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
     if (up->length <= SHORT_MAX && tb_call_whole(ex->call))
         return make_short_answer(ex, up);
-    if (up->has_length) /* for HEAD too: the length a GET would have; the reader is not called then */
-        return MHD_create_response_from_callback(up->length, MIN(MAX(up->length, 1), BLOCK_MAX), read_answer,
-                                                 ex, NULL);
+    if (up->has_length)
+        return MHD_create_response_from_callback(up->length, MIN(up->length, BLOCK_MAX), read_answer, ex,
+                                                 NULL);
     return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_MAX, read_answer, ex, NULL);
 }
 

@@ -367,6 +367,30 @@ def test_expect_continue_and_head(proxy):
     c.close()
 
 
+@pytest.mark.parametrize("method, answer", [
+    ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ("HEAD", b"HTTP/1.1 200 OK\r\n\r\n"),
+    ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"),
+    ("GET", b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n"),
+    ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n"),
+    ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+])
+def test_answers_without_a_body_have_none(proxy, method, answer):
+    """Not a byte of one: a client would take it for the start of the next answer."""
+    proxy.backend.routes["/v1/x"] = lambda conn, rq: conn.sendall(answer) and None or False
+    with proxy.raw(f"{method} /v1/x HTTP/1.1\r\nHost: x\r\n\r\n".encode()) as s:
+        head, rest = read_head(s)
+        assert head.split(b" ")[1] == answer.split(b" ")[1]
+        h = headers_of(head)
+        assert "transfer-encoding" not in h
+        assert h.get("content-length") == headers_of(answer[:-2]).get("content-length")
+        if "connection" not in h:
+            s.sendall(b"GET /v1/zzz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        rest += read_all(s)
+    assert rest == b"" if "connection" in h else rest.startswith(b"HTTP/1.1 200 ")
+
+
 def test_keep_alive_on_both_sides(proxy):
     c = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
     c.request("GET", "/v1/x")
