@@ -51,6 +51,7 @@ struct field_reader {
     struct tb_request_head *head;
     bool keep_authorization;
     int error;
+    size_t bytes;
 };
 
 static enum MHD_Result any_field(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_len,
@@ -58,6 +59,7 @@ static enum MHD_Result any_field(void *arg, enum MHD_ValueKind kind, const char 
 {
     struct field_reader *f = arg;
 
+    f->bytes += name_len + value_len + TB_SERVER_POOL_PER_FIELD;
     f->error =
         tb_request_field(f->head, name, name_len, value ? value : "", value_len, f->keep_authorization);
     return f->error < 0 ? MHD_NO : MHD_YES;
@@ -65,10 +67,11 @@ static enum MHD_Result any_field(void *arg, enum MHD_ValueKind kind, const char 
 
 static int read_head(struct tb_exchange *ex, struct tb_request_head *h)
 {
-    struct field_reader f = {h, !ex->server->need_key, 0};
+    struct field_reader f = {.head = h, .keep_authorization = !ex->server->need_key};
 
     MHD_get_connection_values_n(ex->mhd, MHD_HEADER_KIND, connection_field, h);
     MHD_get_connection_values_n(ex->mhd, MHD_HEADER_KIND, any_field, &f);
+    ex->head_bytes = strlen(ex->target) + f.bytes;
     return f.error;
 }
 
@@ -148,6 +151,9 @@ static int decide(struct tb_exchange *ex, struct tb_request_head *h, enum tb_adm
     tb_admit(&rq, &result);
     if (result.key)
         memcpy(ex->key_name, result.key->name, sizeof(ex->key_name));
+    if (result.error.status == 0 && ex->head_bytes + 2 * TB_SERVER_POOL_SPARE > TB_SERVER_POOL_BYTES)
+        tb_http_error_set(&result.error, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large",
+                          "the header fields of the request are too large");
     if (result.error.status == 0)
         return start_call(ex, h);
     ex->error = result.error;

@@ -25,7 +25,7 @@ struct tb_exchange {
     struct tb_client *client;
     struct MHD_Connection *mhd;
     char *target, method[16];
-    size_t path_len;
+    size_t path_len, head_bytes;     /* of the request, as it fills the connection's pool */
     bool begun;                      /* the handler has seen the head */
     bool health;                     /* one of our own endpoints: no audit */
     bool dropped;                    /* not even a slot for a refusal's record */

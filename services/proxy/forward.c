@@ -177,10 +177,26 @@ static struct MHD_Response *make_answer(struct tb_exchange *ex, const struct tb_
     return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_MAX, read_answer, ex, NULL);
 }
 
+static bool head_fits(const struct tb_exchange *ex, const struct tb_response *up)
+{
+    size_t need = ex->head_bytes + TB_SERVER_POOL_SPARE;
+
+    for (size_t i = 0; i < up->n_headers; i++)
+        need += strlen(up->header[i].name) + strlen(up->header[i].value) + 4;
+    return need <= TB_SERVER_POOL_BYTES;
+}
+
 static enum MHD_Result reply_answer(struct tb_exchange *ex, const struct tb_response *up)
 {
-    struct MHD_Response *rs = make_answer(ex, up);
+    struct MHD_Response *rs;
 
+    if (!head_fits(ex, up)) {
+        tb_http_error_set(&ex->error, MHD_HTTP_BAD_GATEWAY, "upstream_error",
+                          "the header fields of the runtime's answer are too large");
+        tb_exchange_cancel(ex);
+        return reply_error(ex, false);
+    }
+    rs = make_answer(ex, up);
     if (!rs)
         return MHD_NO;
     for (size_t i = 0; i < up->n_headers; i++)

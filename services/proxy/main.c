@@ -27,7 +27,6 @@
 #define LINGER_US TB_USEC_PER_SEC
 #define IDLE_TIMEOUT_S                                                                                       \
     120u /* of a client that neither sends nor takes anything; a silent runtime does not count */
-#define POOL_BYTES (24 * 1024) /* libmicrohttpd clears it for each request: larger is slower */
 #define FIRST_LOOK_US TB_USEC_PER_SEC
 #define AUDIT_CLOSE_MS 5000
 #define PEM_MAX (256 * 1024)
@@ -251,8 +250,8 @@ static int start_http(struct program *p, unsigned limit)
         MHD_OPTION_LISTEN_SOCKET, p->http_fd, MHD_OPTION_URI_LOG_CALLBACK, tb_forward_target, s,
         MHD_OPTION_NOTIFY_COMPLETED, tb_forward_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
         tb_forward_connection, s, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, MHD_OPTION_CONNECTION_LIMIT,
-        limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_ARRAY, s->tls ? tls : none, MHD_OPTION_END);
+        limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)TB_SERVER_POOL_BYTES, MHD_OPTION_STRICT_FOR_CLIENT,
+        1, MHD_OPTION_ARRAY, s->tls ? tls : none, MHD_OPTION_END);
     return s->http ? 0 : -EIO;
 }
 

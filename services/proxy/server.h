@@ -16,6 +16,12 @@
 #include "usage.h"
 #include "watch.h"
 
+/* What libmicrohttpd has for each connection: head of the request, head of the answer, and what is left for pieces of bodies. It
+ * clears all of it for each request: larger is slower. What does not fit is answered by a closed connection, so it is counted. */
+#define TB_SERVER_POOL_BYTES (24 * 1024UL)
+#define TB_SERVER_POOL_SPARE 1536UL   /* status line, fields of our own, alignment */
+#define TB_SERVER_POOL_PER_FIELD 64UL /* libmicrohttpd's own record of a field */
+
 struct tb_server {
     const struct tb_config *config;
     struct tb_loop loop;

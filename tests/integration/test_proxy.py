@@ -481,6 +481,31 @@ def test_suspension_under_a_request_is_told_to_its_client(proxy, how):
     assert record["status"] == 403 and record["error"] == reason
 
 
+@pytest.mark.parametrize("body", [b"", b"x" * 300_000])
+def test_heads_of_any_size_get_an_answer(proxy, body):
+    """Request and answer share a limited memory: what does not fit is said, and never by a closed connection."""
+    seen = {}
+    for ask in (100, 8000, 16000, 20000, 22000, 23000, 23700, 60000):
+        for fields in (1, 50):
+            for answer in (10, 4000, 8000, 16000, 22000, 30000):
+                def route(conn, rq, answer=answer):
+                    rq.sha256()
+                    conn.sendall(simple(b"hi", extra=f"X: {'a' * answer}\r\n"))
+                    return False
+                proxy.backend.routes["/v1/x"] = route
+                head = "".join(f"A{i}: {'a' * (ask // fields)}\r\n" for i in range(fields))
+                with proxy.raw(f"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode()) as s:
+                    try:
+                        s.sendall(body)
+                    except OSError:
+                        pass  # refused before the body
+                    status = read_head(s)[0].split(b" ")[1:2]
+                seen[ask, fields, answer] = status and int(status[0])
+    assert {s or 0 for s in seen.values()} == {200, 431, 502}, [k for k, v in seen.items() if not v]
+    assert seen[100, 50, 16000] == seen[8000, 1, 8000] == seen[16000, 1, 4000] == 200
+    assert seen[100, 1, 30000] == seen[16000, 50, 22000] == 502
+
+
 def test_runtime_that_breaks_the_rules(proxy):
     answers = {"/v1/a": b"nonsense\r\n\r\n", "/v1/b": b"", "/v1/c": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
                "/v1/d": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"}
