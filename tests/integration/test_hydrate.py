@@ -174,6 +174,32 @@ def _w(tmp_path, ca):
     world.close()
 
 
+# Faults that take their time (retries, a stall) run in the background from the start; the last test looks at them.
+STUBBORN = {
+    # name: action, which requests, exit code, words of the log
+    "busy": (fp.status(503), None, 75, "after 6 attempts"),
+    "reset": (fp.reset(None), None, 75, "after 6 attempts"),
+    "range": (fp.headers({"Content-Range": "bytes 0-1/3000953"}), None, 76, "does not serve ranges"),
+    "whole": (fp.status(200, {}, b"x" * 100), None, 76, "does not serve ranges"),
+    "stall": (fp.swallow(), 3, 0, "again in"),
+    "manifest": (fp.status(503), None, 75, "status 503"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True, name="stubborn")
+def _stubborn(tmp_path_factory, ca):
+    worlds, (data, manifest) = {}, seal(3_000_001)
+    assert len(data) == 3000953
+    for name, (action, nth, _, _) in STUBBORN.items():
+        w = worlds[name] = World(tmp_path_factory.mktemp("stubborn-" + name), ca)
+        w.put(data, manifest)
+        w.proxy.rule(action, nth=nth, path="manifest" if name == "manifest" else "model.tbenc$")
+        w.running = w.start()
+    yield worlds
+    for w in worlds.values():
+        w.close()
+
+
 # -- the plain cases ---------------------------------------------------------------------------------------------------
 def test_downloads_once(w):
     rc, d = w.run()
@@ -427,36 +453,6 @@ def test_statuses(w, path, status, code):
     assert w.proxy.count(path=path) <= SLOTS
 
 
-def test_faults_that_stay(tmp_path, ca):
-    """Those that take their time, side by side."""
-    size = 3_000_001
-    data, manifest = seal(size)
-    cases = {
-        "busy": (fp.status(503), None, 75, "after 6 attempts"),
-        "reset": (fp.reset(None), None, 75, "after 6 attempts"),
-        "range": (fp.headers({"Content-Range": "bytes 0-1/%d" % len(data)}), None, 76, "does not serve ranges"),
-        "whole": (fp.status(200, {}, b"x" * 100), None, 76, "does not serve ranges"),
-        "stall": (fp.swallow(), 3, 0, "again in"),
-    }
-    worlds = {}
-    for name, (action, nth, _, _) in cases.items():
-        (tmp_path / name).mkdir()
-        w = worlds[name] = World(tmp_path / name, ca)
-        w.put(data, manifest)
-        w.proxy.rule(action, nth=nth, path="model.tbenc$")
-        w.running = w.start()
-    for name, w in worlds.items():
-        _, _, code, words = cases[name]
-        assert w.running.wait(60) == code, w.log()
-        assert words in w.log(), w.log()
-        if code == 0:
-            w.assert_complete()
-        else:
-            assert w.progress()["state"] == "failed"
-            assert "model.tbenc.part.json" in w.files()
-        w.close()
-
-
 @pytest.mark.parametrize("cut", [-1, 1, -1_000_000])
 def test_size_is_not_the_manifests(w, cut):
     data = w.data[:cut] if cut < 0 else w.data + b"x"
@@ -645,3 +641,15 @@ def test_no_secret_in_the_process(w):
     go.set()
     assert d.wait() == 0
     w.assert_no_secret()
+
+
+@pytest.mark.parametrize("name", STUBBORN)
+def test_faults_that_stay(stubborn, name):
+    w, (_, _, code, words) = stubborn[name], STUBBORN[name]
+    assert w.running.wait(60) == code, w.log()
+    assert words in w.log(), w.log()
+    if code == 0:
+        w.assert_complete()
+        return
+    assert w.progress()["state"] == "failed" and w.progress()["reason"] in w.log()
+    assert name == "manifest" or "model.tbenc.part.json" in w.files()
