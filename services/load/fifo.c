@@ -18,9 +18,13 @@ static int make_path(struct tb_load *l, const char *path)
     if (r < 0)
         return tb_fail(l, TB_EXIT_CONFIG, "cannot make the directory of TB_PIPE_PATH %s: %s", path,
                        strerror(-r));
-    if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
-        return tb_fail(l, TB_EXIT_CONFIG, "TB_PIPE_PATH %s is a directory; remove it or choose another path",
-                       path);
+    /* What an earlier run left is a FIFO. Anything else is somebody's, and not ours to remove. */
+    if (lstat(path, &st) == 0 && !S_ISFIFO(st.st_mode))
+        return tb_fail(l, TB_EXIT_CONFIG,
+                       "TB_PIPE_PATH %s is %s, not a FIFO; remove it or choose another path", path,
+                       S_ISDIR(st.st_mode)   ? "a directory"
+                       : S_ISLNK(st.st_mode) ? "a symbolic link"
+                                             : "a file");
     if (unlink(path) < 0 && errno != ENOENT)
         return tb_fail(l, TB_EXIT_CONFIG,
                        "cannot remove what is at TB_PIPE_PATH %s: %s; remove it as its owner", path,

@@ -490,7 +490,7 @@ def test_fifo_delivers(rig, size):
 
 def test_fifo_is_fresh_for_each_runtime_start(rig):
     asset = Asset(random.Random(3).randbytes(2_500_000)).write(rig.target)
-    rig.pipe.write_bytes(b"something stale")
+    os.mkfifo(rig.pipe, 0o666)  # of an earlier run, and open to more than us
     for i in range(3):
         load = rig.reader(out=rig.tmp / f"hash{i}")
         decrypt = both(rig, asset, load)
@@ -515,6 +515,19 @@ def test_fifo_path_that_is_a_directory(rig):
     rig.pipe.mkdir()
     load = rig.reader().start()
     assert load.wait() == 78 and "is a directory" in load.log_text() and rig.pipe.is_dir()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_fifo_path_that_is_somebody_elses_file(rig, kind):
+    """A setting with the wrong path must not cost the file that is there."""
+    Asset(b"x").write(rig.target)
+    precious = rig.tmp / "precious" if kind == "link" else rig.pipe
+    precious.write_text("precious")
+    if kind == "link":
+        rig.pipe.symlink_to(precious)
+    load = rig.reader().start()
+    assert load.wait() == 78 and f"a {'symbolic link' if kind == 'link' else 'file'}, not a FIFO" in load.log_text()
+    assert rig.pipe.read_text() == "precious"
 
 
 def test_second_reader_finds_no_fifo(rig):
