@@ -96,7 +96,7 @@ void tb_log_full(enum tb_log_level level, const char *msgid, const char *const *
 char *tb_url_redact(const char *url, char *out, size_t out_len)
 {
     const char *host = strstr(url, "://"), *end = url + strcspn(url, "?#"), *at;
-    size_t scheme;
+    size_t scheme, authority;
 
     if (!host || host >= end) {
         snprintf(out, out_len, "%.*s", (int)(end - url), url);
@@ -104,8 +104,9 @@ char *tb_url_redact(const char *url, char *out, size_t out_len)
     }
     host += 3;
     scheme = (size_t)(host - url);
-    at = memchr(host, '@', (size_t)(end - host));
-    if (at && !memchr(host, '/', (size_t)(at - host)))
+    authority = MIN(strcspn(host, "/"), (size_t)(end - host));
+    at = memrchr(host, '@', authority); /* the last: a password may hold one that should have been encoded */
+    if (at)
         host = at + 1;
     snprintf(out, out_len, "%.*s%.*s", (int)scheme, url, (int)(end - host), host);
     return out;

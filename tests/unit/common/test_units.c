@@ -75,6 +75,8 @@ static void urls_are_logged_without_secrets(void **state)
 
     assert_string_equal(tb_url_redact("https://a.b/c/d?sig=SECRET#x", out, sizeof(out)), "https://a.b/c/d");
     assert_string_equal(tb_url_redact("https://user:SECRET@a.b/c@d", out, sizeof(out)), "https://a.b/c@d");
+    assert_string_equal(tb_url_redact("https://user:SE@CRET@a.b/c", out, sizeof(out)), "https://a.b/c");
+    assert_string_equal(tb_url_redact("https://a.b?sig=SECRET@x/y", out, sizeof(out)), "https://a.b");
     assert_string_equal(tb_url_redact("nonsense?SECRET", out, sizeof(out)), "nonsense");
 }
 
