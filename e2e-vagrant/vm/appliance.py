@@ -49,7 +49,7 @@ class Appliance(VM):
         status = self.status()
         return status.get("state") if isinstance(status, dict) else None
 
-    def wait_state(self, state, timeout=180):
+    def wait_state(self, state, timeout=400):
         wait_for(lambda: self.state() == state, timeout, f"state {state}; now {self.status()}", every=0.2)
         return self
 

@@ -26,11 +26,13 @@ DISK_BYTES = 2 << 30
 # What a Debian cloud image has anyway.
 BASE = """ca-certificates cloud-init curl dbus e2fsprogs iproute2 kmod libnss-systemd linux-image-cloud-amd64 procps python3
 systemd systemd-sysv udev util-linux""".split()
-# What the trustbridge packages depend on: only needed as long as the image is made without them.
+# What the trustbridge package depends on: in the base, so that installing it needs no network.
 LIBRARIES = {
     "bookworm": "libcjson1 libcurl4 libgnutls30 libmicrohttpd12 libsqlite3-0 libssl3 libsystemd0".split(),
     "trixie": "libcjson1 libcurl4t64 libgnutls30t64 libmicrohttpd12t64 libsqlite3-0 libssl3t64 libsystemd0".split(),
 }
+# Debian's housekeeping, masked: it would share two emulated processors with what is tested.
+IDLE = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer")
 
 
 def run(*argv, **kw):
@@ -38,16 +40,6 @@ def run(*argv, **kw):
     if r.returncode != 0:
         sys.exit(f"build.py: {argv[0]} failed with {r.returncode}:\n{(r.stdout + r.stderr)[-4000:]}")
     return r.stdout
-
-
-def mirror():
-    """The Debian mirror of this system's apt sources."""
-    fmt = "$(ORIGIN) $(REPO_URI)"
-    for line in run("apt-get", "indextargets", "--format", fmt, "Created-By: Packages").splitlines():
-        origin, _, uri = line.partition(" ")
-        if origin == "Debian" and "security" not in uri:
-            return uri.rstrip("/")
-    sys.exit("build.py: no Debian mirror in the apt sources; run apt-get update")
 
 
 def digest(*parts):
@@ -90,7 +82,7 @@ def base(suite):
     new = tar.with_name(f"new-{tar.name}")
     run("mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", "--aptopt=Acquire::Languages \"none\"",
         "--aptopt=APT::Install-Recommends \"false\"", "--dpkgopt=path-exclude=/usr/share/doc/*",
-        "--dpkgopt=path-exclude=/usr/share/locale/*", f"--essential-hook={hook} \"$1\"", suite, new, mirror())
+        "--dpkgopt=path-exclude=/usr/share/locale/*", f"--essential-hook={hook} \"$1\"", suite, new, run(REPO / "tests/packaging/mirror.sh").strip())
     new.rename(tar)
     replace_others(f"base-{suite}-*.tar", tar)
     return tar
@@ -98,18 +90,16 @@ def base(suite):
 
 # -- TrustBridge in it ----------------------------------------------------------------------------------------------------
 
-def stage_tree(dest):
+def stage_tree(suite, dest):
+    """What `make install` gives: quicker than packages while one writes units."""
     run("make", "-C", REPO, "install", f"DESTDIR={dest}", "prefix=/usr")
 
 
-def stage_debs(dest):
-    found = sorted((REPO / "build/debs").glob("*.deb"))
-    if not found:
-        sys.exit("build.py: no packages in build/debs; run tests/packaging/build.sh")
-    (dest / "debs").mkdir()
-    for p in found:
-        if "-dbgsym_" not in p.name:
-            shutil.copy(p, dest / "debs")
+def stage_debs(suite, dest):
+    debs = pathlib.Path(run(sys.executable, REPO / "tests/packaging/debs.py", suite).strip())
+    for p in debs.glob("*.deb"):
+        if p.name.startswith("trustbridge_"):
+            shutil.copy(p, dest)
 
 
 def install_tree(root, staged):
@@ -124,7 +114,9 @@ def install_tree(root, staged):
 
 
 def install_debs(root, staged):
-    shutil.copytree(staged / "debs", root / "tmp/debs")
+    (root / "tmp/debs").mkdir()
+    for p in staged.glob("*.deb"):
+        shutil.copy(p, root / "tmp/debs")
     run("chroot", root, "sh", "-c", "dpkg -i /tmp/debs/*.deb")
     shutil.rmtree(root / "tmp/debs")
 
@@ -139,6 +131,8 @@ def add_test_parts(root):
     run("cp", "-a", f"{HERE}/guest/.", root)
     os.chmod(root / "usr/local/lib/vm-agent", 0o755)
     run("systemctl", f"--root={root}", "enable", "vm-agent.service", "systemd-networkd.service")
+    for unit in IDLE:
+        (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
     (root / "etc/machine-id").write_text("uninitialized\n")
     (root / "etc/hostname").write_text("trustbridge\n")
     (root / "var/log/journal").mkdir(parents=True, exist_ok=True)
@@ -170,16 +164,16 @@ def locked():
         yield
 
 
-def build(suite="bookworm", source="tree"):
+def build(suite="bookworm", source="debs"):
     """Returns the directory of an image that is up to date."""
     with locked(), tempfile.TemporaryDirectory(dir=OUT, prefix="stage-") as tmp:
         staged = pathlib.Path(tmp) / "stage"
         staged.mkdir(mode=0o755)
-        SOURCES[source][0](staged)
+        SOURCES[source][0](suite, staged)
         tar = base(suite)
         llama = tree_digest(REPO / "build/llama")
         key = digest(tar.name, source, tree_digest(staged), tree_digest(HERE / "guest"), (HERE / "build.py").read_bytes(), llama)
-        image = OUT / f"image-{suite}-{key}"
+        image = OUT / f"image-{suite}-{source}-{key}"
         if not image.exists():
             print(f"build.py: making the image of {suite} from {source}", file=sys.stderr)
             new = OUT / f"new-{image.name}"
@@ -187,14 +181,14 @@ def build(suite="bookworm", source="tree"):
             new.mkdir()
             make_image(suite, source, tar, staged, new)
             new.rename(image)
-            replace_others(f"image-{suite}-*", image)
+            replace_others(f"image-{suite}-{source}-*", image)
         return image
 
 
 def main():
     ap = argparse.ArgumentParser(description="builds the appliance's disk image")
     ap.add_argument("--suite", choices=SUITES, default="bookworm")
-    ap.add_argument("--from", dest="source", choices=list(SOURCES), default="tree")
+    ap.add_argument("--from", dest="source", choices=list(SOURCES), default="debs")
     args = ap.parse_args()
     if os.geteuid() != 0:
         sys.exit("build.py: needs root (mmdebstrap, and owners in the file system)")

@@ -71,7 +71,7 @@ class VM:
         return [str(a) for a in argv]
 
     # -- power --------------------------------------------------------------------------------------------------------
-    def start(self, timeout=180):
+    def start(self, timeout=400):
         """Powers on and waits for the root shell."""
         assert not self.running(), "the machine runs"
         if not self.disk.exists():
@@ -95,7 +95,7 @@ class VM:
             return s
         self.agent, self._buffer = wait_for(connect, 20, "QEMU's socket"), b""
 
-    def wait_shell(self, timeout=180):
+    def wait_shell(self, timeout=400):
         end = time.monotonic() + timeout
         while True:
             try:
@@ -110,12 +110,12 @@ class VM:
     def boot_id(self, timeout=30):
         return self.sh("cat /proc/sys/kernel/random/boot_id", timeout=timeout).strip()
 
-    def reboot(self, timeout=180):
+    def reboot(self, timeout=400):
         old = self.boot_id()
         self.run("systemctl --no-block reboot")
         wait_for(lambda: self.wait_shell(timeout) != old, timeout, "another boot", every=0.5)
 
-    def poweroff(self, timeout=90):
+    def poweroff(self, timeout=150):
         """An orderly power-off; the disk then holds what the machine wrote."""
         if self.running():
             self.run("systemctl --no-block poweroff")
