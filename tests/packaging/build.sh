@@ -1,16 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# usage: build.sh SUITE OUT
-# Builds the Debian packages of the working tree, less what git ignores, and puts .deb, .changes and .buildinfo into OUT.
+# usage: build.sh SUITE OUT [SOURCE.tar]
+# Builds the Debian packages of the working tree, less what git ignores, or of SOURCE.tar, and puts .deb, .changes, .buildinfo and
+# source.tar into OUT.
 # On the suite that runs here dpkg-buildpackage runs directly, for another one in a fresh chroot made by mmdebstrap (root).
 # DEB_BUILD_OPTIONS is nocheck unless given: `make check` runs the unit tests anyway.
 set -eu
 
-if [ $# != 2 ]; then
-    echo "usage: build.sh SUITE OUT" >&2
+if [ $# != 2 ] && [ $# != 3 ]; then
+    echo "usage: build.sh SUITE OUT [SOURCE.tar]" >&2
     exit 2
 fi
 suite=$1
+given=${3:+$(realpath "$3")}
 mkdir -p "$2"
 out=$(cd "$2" && pwd)
 cd "$(dirname "$0")/../.."
@@ -20,14 +22,21 @@ trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 
 # What a commit of everything would hold, without touching the checkout's index and objects.
-mkdir "$work/objects" "$work/trustbridge"
-(
+snapshot() {
+    mkdir "$work/objects"
     GIT_ALTERNATE_OBJECT_DIRECTORIES=$(realpath "$(git rev-parse --git-path objects)")
     cp "$(git rev-parse --git-path index)" "$work/index"
     export GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_OBJECT_DIRECTORY="$work/objects" GIT_INDEX_FILE="$work/index"
     git add -A
-    git archive "$(git write-tree)" | tar -C "$work/trustbridge" -xmf -
-)
+    git archive "$(git write-tree)"
+}
+if [ -n "$given" ]; then
+    cp "$given" "$work/source.tar"
+else
+    (snapshot) >"$work/source.tar"
+fi
+mkdir "$work/trustbridge"
+tar -C "$work/trustbridge" -xmf "$work/source.tar"
 
 options=${DEB_BUILD_OPTIONS-nocheck}
 profiles=
@@ -51,4 +60,4 @@ else
         --customize-hook="cp \"\$1\"/build/*.deb \"\$1\"/build/*.changes \"\$1\"/build/*.buildinfo '$work'/" \
         "$suite" - "$mirror"
 fi
-cp "$work"/*.deb "$work"/*.changes "$work"/*.buildinfo "$out"/
+cp "$work"/*.deb "$work"/*.changes "$work"/*.buildinfo "$work/source.tar" "$out"/

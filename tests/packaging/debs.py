@@ -38,13 +38,13 @@ def digest(suite):
     return h.hexdigest()
 
 
-def build_into(suite, out, **env):
-    """One build, whatever is there already. Its log is OUT.log."""
+def build_into(suite, out, *source, **env):
+    """One build, whatever is there already; of a source.tar if one is given. Its log is OUT.log."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     log = out.with_suffix(".log")
     with open(log, "wb") as f:
-        r = subprocess.run([REPO / "tests/packaging/build.sh", suite, out], stdin=subprocess.DEVNULL, stdout=f, stderr=f,
+        r = subprocess.run([REPO / "tests/packaging/build.sh", suite, out, *source], stdin=subprocess.DEVNULL, stdout=f, stderr=f,
                            env={**os.environ, **env})
     if r.returncode != 0:
         raise RuntimeError(f"build of the packages for {suite} failed; the end of {log}:\n{log.read_text()[-3000:]}")

@@ -80,14 +80,13 @@ def test_two_builds_are_equal(built, tmp_path):
     elsewhere.chmod(0o755)
     before = os.umask(0o077)
     try:
-        again = debs.build_into(SUITE, tmp_path / "again", TZ="Pacific/Kiritimati", LC_ALL="C", LANG="C", TMPDIR=str(elsewhere),
-                                HOME=str(tmp_path))
+        again = debs.build_into(SUITE, tmp_path / "again", built / "source.tar", TZ="Pacific/Kiritimati", LC_ALL="C", LANG="C",
+                                TMPDIR=str(elsewhere), HOME=str(tmp_path))
     finally:
         os.umask(before)
 
     def sums(d):
         return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in d.glob("*.deb")}
-    assert debs.digest(SUITE) == stamp, "the sources were changed while this test ran"
     assert sums(again) == sums(built)
     proven.write_text(stamp)
 
