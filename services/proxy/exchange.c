@@ -311,7 +311,8 @@ static int final_status(const struct tb_exchange *ex, enum MHD_RequestTerminatio
     }
     if (ex->error.status)
         return ex->error.status;
-    *ret_error = code == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED ? "client_timeout" : "client_closed";
+    *ret_error = code == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED && !ex->client->gone ? "client_timeout"
+                                                                                     : "client_closed";
     return 499;
 }
 

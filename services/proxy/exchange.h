@@ -15,6 +15,7 @@ struct tb_exchange;
 /* A client's connection. libmicrohttpd does not look at suspended connections, so the loop watches each for its end. */
 struct tb_client {
     struct tb_source src;
+    struct MHD_Connection *mhd;
     struct tb_exchange *exchange; /* the current one or NULL */
     bool gone;                    /* it closed, or will send no more */
     char addr[64];

@@ -10,6 +10,7 @@
 
 #define SHORT_MAX (16 * 1024)
 #define BLOCK_MAX (32 * 1024)
+#define GONE_TIMEOUT_S 1u
 
 /* --- connections ------------------------------------------------------------------------------------------------- */
 
@@ -20,10 +21,13 @@ static void client_event(struct tb_source *src, uint32_t events)
     if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
         return;
     cl->gone = true;
-    /* While libmicrohttpd works on the connection it sees the end itself; suspended, it sees nothing. */
+    /* Suspended, libmicrohttpd sees nothing. Otherwise it misses an end that came together with the last bytes it read, as its own
+     * epoll is edge-triggered: it may wait no longer than this. */
     if (cl->exchange && cl->exchange->suspended) {
         tb_exchange_cancel(cl->exchange);
         tb_exchange_resume(cl->exchange);
+    } else {
+        MHD_set_connection_option(cl->mhd, MHD_CONNECTION_OPTION_TIMEOUT, GONE_TIMEOUT_S);
     }
 }
 
@@ -57,6 +61,7 @@ void tb_forward_connection(void *cls, struct MHD_Connection *c, void **socket_co
     if (!cl)
         return; /* its requests are closed unanswered */
     cl->src.fn = client_event;
+    cl->mhd = c;
     print_address(MHD_get_connection_info(c, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr, cl->addr,
                   sizeof(cl->addr));
     if (tb_loop_add(&s->loop, MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,

@@ -449,6 +449,19 @@ def test_client_disconnect_cancels_the_runtime(proxy, stage):
     assert proxy.ask("GET", "/v1/x")[0] == 200
 
 
+@pytest.mark.parametrize("data", [
+    b"POST /v1/c HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc",
+    b"POST /v1/c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+], ids=["length", "chunked"])
+def test_clients_that_leave_with_their_last_bytes(proxy, data):
+    """The end of the connection is there when the bytes are read: it must not be overlooked."""
+    for _ in range(30):
+        proxy.raw(data).close()
+    for record in proxy.wait_records(30):
+        assert record["status"] == 499 and record["error"] == "client_closed"
+    assert b"tb_requests_in_flight 0\n" in proxy.ask_health("/metrics")[1]
+
+
 @pytest.mark.parametrize("kind", ["chunked", "length"])
 def test_runtime_that_dies_in_mid_answer_is_seen_by_the_client(proxy, kind):
     def route(conn, rq):
