@@ -110,7 +110,7 @@ static void test_values(void **state)
         {"model.tbenc", "a\\u0007b", "weights_filename"},
         {"model.tbenc", "a\\nb", "weights_filename"},
         {"model.tbenc", "a\xff", "weights_filename"},
-        {"model.tbenc", "a\\u0000/../b", "u0000"},
+        {"model.tbenc", "a\\u0000/../b", "escaped NUL"},
     };
     static const char base[] = "{" V1("1024", "1") "}";
 
