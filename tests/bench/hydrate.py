@@ -6,9 +6,11 @@ Server and client share the machine's cores, and only tb-hydrate hashes what it 
 "fetched" (every byte written and recorded) and "verified" (the SHA-256 agrees: what Ready waits for). A fair peer of
 the second is curl followed by openssl dgst.
 
-Expected: fetched >= 0.95 of curl where the hash has cycles to spare (a core for the hash beside server and client, or
-SHA-NI); verified >= 1.0 of curl + dgst, because the hash overlaps the download. With C cores and nothing idle the bound of
-verified against curl is (nginx + curl) / (nginx + curl + hash) of CPU time, printed as "bound".
+Goals set before measuring: fetched and verified >= 0.95 of curl; verified >= 1.0 of curl + dgst, since the hash overlaps.
+The first is out of reach on loopback with two cores: nothing is idle while curl runs, so whoever also hashes is slower by
+(nginx + curl) / (nginx + curl + hash and its read) of CPU time, 0.75 where SHA-NI makes the hash cheap (without the hash,
+tb-hydrate takes the CPU time curl takes). It holds where the link is the limit, which the last line shows: 320 MB/s in all,
+shared by tb-hydrate's four connections.
 
     hydrate.py [--mib 1024] [--runs 5]"""
 import argparse
@@ -37,7 +39,11 @@ events {{ worker_connections 256; }}
 http {{
     access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000; client_body_temp_path {dir}/body;
     proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
-    server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {cert}; ssl_certificate_key {key}; root {dir}/www; }}
+    server {{
+        listen 127.0.0.1:{port} ssl; ssl_certificate {cert}; ssl_certificate_key {key}; root {dir}/www;
+        location /link1/ {{ alias {dir}/www/; limit_rate 320m; }}
+        location /link4/ {{ alias {dir}/www/; limit_rate 80m; }}
+    }}
 }}
 """
 
@@ -98,8 +104,8 @@ class Bench:
         assert (self.out / "f").stat().st_size == self.size
         return t
 
-    def curl(self):
-        return self.command("curl", "-sf", "--cacert", self.ca.cert, "-o", self.out / "f", self.base + "/model.tbenc")
+    def curl(self, where="/"):
+        return self.command("curl", "-sf", "--cacert", self.ca.cert, "-o", self.out / "f", self.base + where + "model.tbenc")
 
     def aria2(self):
         return self.command("aria2c", "-q", "-x4", "-s4", "--ca-certificate=" + self.ca.cert, "--file-allocation=falloc",
@@ -111,15 +117,15 @@ class Bench:
         subprocess.run(["openssl", "dgst", "-sha256", self.out / "f"], check=True, stdout=subprocess.DEVNULL)
         return t + time.monotonic() - t0
 
-    def hydrate(self):
+    def hydrate(self, where="/"):
         """(fetched, verified) in seconds from the start of the process."""
         self.fresh()
         log = self.out / "log"
         env = {"TB_CONTRACT_ID": "c", "TB_ASSET_ID": "bench", "TB_EDC_ENDPOINT": "https://127.0.0.1:1", "TB_DELIVERY": "fifo",
                "TB_TARGET_DIR": str(self.out / "t"), "TB_RUN_DIR": str(self.out / "run"), "TB_CA_FILE": self.ca.cert}
         d = Daemon([program("tb-hydrate")], env=env, log=log, credentials={
-            "sas-url": (self.base + "/model.tbenc?sig=x").encode(), "manifest-sha256": b"none",
-            "manifest-url": (self.base + "/model.manifest.json?sig=x").encode()})
+            "sas-url": (self.base + where + "model.tbenc?sig=x").encode(), "manifest-sha256": b"none",
+            "manifest-url": (self.base + where + "model.manifest.json?sig=x").encode()})
         t = time.monotonic()
         d.start()
         rc = d.proc.wait(300)
@@ -150,10 +156,12 @@ def main():
         b = Bench(pathlib.Path(tmp), a.mib)
         try:
             rounds = measure(b, a.runs)
+            link = [b.curl("/link1/") / b.hydrate("/link4/")[1] for _ in range(min(a.runs, 3))]
             client = cpu(b.curl), cpu(b.hydrate)
         finally:
             b.close()
     report(b.size, rounds, client)
+    print("hydrate verified  / %-20s %5.2f  (goal >= 0.95)" % ("curl, 320 MB/s link", statistics.median(link)))
 
 
 def measure(b, runs):
@@ -170,10 +178,10 @@ def report(size, rounds, client):
     for name in rounds[0]:
         t = statistics.median(r[name] for r in rounds)
         print("%-22s %6.3f s  %6.3f GB/s" % (name, t, size / t / 1e9))
-    for mine, peer, goal in (("fetched", "curl", 0.95), ("verified", "curl", None), ("verified", "curl + openssl dgst", 1.0),
-                             ("fetched", "aria2c -x4", 0.95), ("verified", "aria2c -x4", None)):
+    for mine, peer, goal in (("fetched", "curl", 0.95), ("verified", "curl", 0.95), ("verified", "curl + openssl dgst", 1.0),
+                             ("verified", "aria2c -x4", None)):
         ratio = statistics.median(r[peer] / r[mine] for r in rounds)
-        print("hydrate %-9s / %-20s %5.2f%s" % (mine, peer, ratio, "  (expected >= %.2f)" % goal if goal else ""))
+        print("hydrate %-9s / %-20s %5.2f%s" % (mine, peer, ratio, "  (goal >= %.2f)" % goal if goal else ""))
     print("CPU seconds of the client: curl %.2f, tb-hydrate %.2f (with the hash); %d cores, sha_ni %s" % (
         *client, os.cpu_count(), "yes" if "sha_ni" in pathlib.Path("/proc/cpuinfo").read_text() else "no"))
 
