@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -191,6 +192,30 @@ void tb_newfile_abort(struct tb_newfile *f)
     f->fd = tb_close(f->fd);
     tb_freep(&f->tmp_path);
     tb_freep(&f->path);
+}
+
+/* Is it ".NAME." and six characters as mkostemp() makes them? */
+static bool is_temp_of(const char *entry, const char *name)
+{
+    size_t n = strlen(name);
+
+    return entry[0] == '.' && strncmp(entry + 1, name, n) == 0 && entry[n + 1] == '.' &&
+           strlen(entry + n + 2) == 6 &&
+           strspn(entry + n + 2, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") == 6;
+}
+
+void tb_newfile_sweep(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    _cleanup_free_ char *dir = slash ? tb_strf("%.*s/", (int)(slash - path), path) : strdup(".");
+    DIR *d = dir ? opendir(dir) : NULL;
+
+    if (!d)
+        return;
+    for (struct dirent *e; (e = readdir(d));)
+        if (is_temp_of(e->d_name, name))
+            (void)unlinkat(dirfd(d), e->d_name, 0);
+    closedir(d);
 }
 
 int tb_mkdir_p(const char *path, mode_t mode)

@@ -40,6 +40,9 @@ int tb_newfile_open(struct tb_newfile *f, const char *path, mode_t mode);
 /* fsync, then take the final name and fsync the directory. replace=false: -EEXIST when the name is taken. */
 int tb_newfile_commit(struct tb_newfile *f, bool replace);
 void tb_newfile_abort(struct tb_newfile *f);
+/* Unlinks what a killed process left of tb_newfile_open(path): ".NAME.XXXXXX" beside it. Only for a path that nobody else is
+ * writing now. Best effort. */
+void tb_newfile_sweep(const char *path);
 #define _cleanup_newfile_ _cleanup_(tb_newfile_abort)
 
 /* mkdir -p. Existing directories are fine whatever their mode. */

@@ -299,6 +299,20 @@ static int prepare(struct hydrate *h)
                                              : verdict_io(h->v, -ENOMEM, "cannot name", m->weights_filename);
 }
 
+/* What a killed run left half written. The lock says that nobody writes it now. */
+static void sweep(const struct hydrate *h)
+{
+    static const char *const suffixes[] = {PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX, VERIFIED_SUFFIX};
+
+    tb_newfile_sweep(h->manifest_path);
+    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+        _cleanup_free_ char *path = tb_strf("%s%s", h->final_path, suffixes[i]);
+
+        if (path)
+            tb_newfile_sweep(path);
+    }
+}
+
 static int check_room(struct hydrate *h)
 {
     _cleanup_free_ char *part = tb_strf("%s" PARTIAL_SUFFIX, h->final_path);
@@ -318,8 +332,10 @@ static int attempt(struct hydrate *h)
     int r;
 
     r = prepare(h);
-    if (r == 0)
-        r = find_complete(h, &found);
+    if (r != 0)
+        return r;
+    sweep(h);
+    r = find_complete(h, &found);
     if (r != 0)
         return r;
     if (found) {

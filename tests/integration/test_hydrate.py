@@ -300,6 +300,21 @@ def test_sigkill_at_ten_points(w):
     assert "resuming" in w.log()
 
 
+def test_what_a_killed_run_left_half_written_is_removed(w):
+    w.target.mkdir(parents=True, exist_ok=True)
+    left = [w.target / f".{n}.aB3xYz" for n in ("model.tbenc.part.json", "model.manifest.json", "model.tbenc.verified.json")]
+    for p in left:
+        p.write_bytes(b"half")
+    others = [w.target / n for n in (".model.tbenc.part.json.long-name", ".other.aB3xYz")]
+    for p in others:
+        p.write_bytes(b"not ours")
+    assert w.run()[0] == 0
+    assert not any(p.exists() for p in left) and all(p.exists() for p in others)
+    for p in others:
+        p.unlink()
+    w.assert_complete()
+
+
 def test_after_a_reboot_the_durable_record_counts(w):
     w.proxy.rule(fp.delay(0.1), path="model.tbenc$")
     d = w.start()
