@@ -4,6 +4,7 @@ from the release socket ($CREDENTIALS_DIRECTORY), $NOTIFY_SOCKET, runtime and st
 suspension switch. Stands in for PID 1 where there is none; the demo and the tests drive the real programs with it.
 Standard library only."""
 
+import atexit
 import base64
 import ctypes
 import json
@@ -119,6 +120,8 @@ class Daemon:
         # tmpfs, as systemd has it: a secret never reaches a disk.
         self._cred_dir = f"/dev/shm/tb-cred-{os.getpid()}-{secrets.token_hex(4)}"
         os.mkdir(self._cred_dir, 0o700)
+        # Also when nobody waits for the program in the end.
+        atexit.register(shutil.rmtree, self._cred_dir, ignore_errors=True)
         for name, value in creds.items():
             fd = os.open(f"{self._cred_dir}/{name}", os.O_WRONLY | os.O_CREAT, 0o400)
             os.write(fd, value)
