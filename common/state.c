@@ -67,9 +67,9 @@ int tb_state_write(const char *dir, const char *name, const cJSON *doc, int dura
     return write_volatile(path, text, strlen(text));
 }
 
-int tb_state_read(const char *base, const char *program, const char *name, cJSON **ret)
+int tb_state_read_at(const char *dir, const char *name, cJSON **ret)
 {
-    _cleanup_free_ char *path = tb_strf("%s/%s/%s", base, program, name), *text = NULL;
+    _cleanup_free_ char *path = tb_path_join(dir, name), *text = NULL;
     _cleanup_json_ cJSON *doc = NULL;
     char err[TB_JSON_ERR_MAX];
     size_t len;
@@ -87,4 +87,11 @@ int tb_state_read(const char *base, const char *program, const char *name, cJSON
         return -EBADMSG;
     *ret = TAKE_PTR(doc);
     return 0;
+}
+
+int tb_state_read(const char *base, const char *program, const char *name, cJSON **ret)
+{
+    _cleanup_free_ char *dir = tb_path_join(base, program);
+
+    return dir ? tb_state_read_at(dir, name, ret) : -ENOMEM;
 }

@@ -17,7 +17,9 @@ int tb_state_dir(const char *state_base, const char *program, char **ret);
 
 /* Replaces dir/name atomically (0644; durable: also fsync). The document is not freed. */
 int tb_state_write(const char *dir, const char *name, const cJSON *doc, int durable);
-/* Reads base/program/name. -ENOENT when absent; -EBADMSG when it is not the JSON object it should be. */
+/* Reads dir/name. -ENOENT when absent; -EBADMSG when it is not the JSON object it should be. */
+int tb_state_read_at(const char *dir, const char *name, cJSON **ret);
+/* The same for base/program/name. */
 int tb_state_read(const char *base, const char *program, const char *name, cJSON **ret);
 
 #endif

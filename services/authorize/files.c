@@ -35,36 +35,13 @@ void tb_files_clear(struct tb_files *f)
     tb_freep(&f->state_dir);
 }
 
-/* -ENOENT: no such file. Any other error: it is there and not what it should be. */
-static int read_object(const char *dir, const char *name, cJSON **ret)
-{
-    _cleanup_free_ char *path = tb_path_join(dir, name), *text = NULL;
-    _cleanup_json_ cJSON *o = NULL;
-    char err[TB_JSON_ERR_MAX];
-    size_t len;
-    int r;
-
-    if (!path)
-        return -ENOMEM;
-    r = tb_read_file(path, TB_STATE_FILE_MAX, &text, &len);
-    if (r < 0)
-        return r;
-    r = tb_json_parse(text, len, TB_STATE_FILE_MAX, &o, err);
-    if (r < 0)
-        return r;
-    if (!cJSON_IsObject(o))
-        return -EBADMSG;
-    *ret = TAKE_PTR(o);
-    return 0;
-}
-
 /* True when the flag is in dir; ret_reason as far as it can be read. */
 static bool read_flag(const char *dir, char *ret_reason)
 {
     _cleanup_json_ cJSON *o = NULL;
     char err[TB_JSON_ERR_MAX];
     const char *reason;
-    int r = read_object(dir, FLAG, &o);
+    int r = tb_state_read_at(dir, FLAG, &o);
 
     if (r == -ENOENT)
         return false;
@@ -216,7 +193,7 @@ static void restore_serving(const struct tb_files *f, struct tb_lease *l, const 
     uint64_t expires = 0, deadline = 0, renewed = 0;
     char err[TB_JSON_ERR_MAX];
 
-    if (read_object(f->run_dir, LEASE, &o) < 0 || !same_boot(o, now) ||
+    if (tb_state_read_at(f->run_dir, LEASE, &o) < 0 || !same_boot(o, now) ||
         !string_is(o, "contract_id", f->contract_id) || !string_is(o, "asset_id", f->asset_id) ||
         (!string_is(o, "state", "authorized") && !string_is(o, "state", "unreachable")))
         return;
