@@ -30,8 +30,15 @@ struct tb_usage {
 
 const char *tb_usage_name(enum tb_usage_counter c)
 {
-    static const char *const name[_TB_USAGE_MAX] = {"requests", "bytes_in", "bytes_out", "prompt_tokens",
-                                                    "completion_tokens"};
+    static const char *const name[_TB_USAGE_MAX] = {
+        [TB_USAGE_REQUESTS] = "requests",
+        [TB_USAGE_BYTES_IN] = "bytes_in",
+        [TB_USAGE_BYTES_OUT] = "bytes_out",
+        [TB_USAGE_PROMPT_TOKENS] = "prompt_tokens",
+        [TB_USAGE_COMPLETION_TOKENS] = "completion_tokens",
+        [TB_USAGE_CACHED_TOKENS] = "cached_tokens",
+        [TB_USAGE_ESTIMATED_TOKENS] = "estimated_tokens",
+    };
 
     return (unsigned)c < _TB_USAGE_MAX ? name[c] : NULL;
 }

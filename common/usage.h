@@ -9,15 +9,20 @@
 
 #include "macros.h"
 
+/* A value is the counter's place in the file, for good: add new ones at the end, never move or reuse one. A file from before a
+ * counter existed reads as 0 there, and an older program passes over those it does not know. Room for 509. */
 enum tb_usage_counter {
-    TB_USAGE_REQUESTS,  /* answered by the runtime */
-    TB_USAGE_BYTES_IN,  /* request body bytes forwarded */
-    TB_USAGE_BYTES_OUT, /* response body bytes delivered */
-    TB_USAGE_PROMPT_TOKENS,
-    TB_USAGE_COMPLETION_TOKENS,
+    TB_USAGE_REQUESTS = 0,          /* answered by the runtime */
+    TB_USAGE_BYTES_IN = 1,          /* request body bytes forwarded */
+    TB_USAGE_BYTES_OUT = 2,         /* response body bytes delivered */
+    TB_USAGE_PROMPT_TOKENS = 3,     /* cached ones included, as the OpenAI API counts them */
+    TB_USAGE_COMPLETION_TOKENS = 4, /* estimated ones included */
+    TB_USAGE_CACHED_TOKENS = 5,     /* of the prompt tokens: served from the runtime's cache */
+    TB_USAGE_ESTIMATED_TOKENS = 6,  /* of both: counted by us, because the runtime's own count never came */
     _TB_USAGE_MAX,
 };
-const char *tb_usage_name(enum tb_usage_counter c); /* "requests", "bytes_in", ... */
+/* "requests", "bytes_in", ...; the ledger's name of the counter, as durable as its place. NULL when c is none. */
+const char *tb_usage_name(enum tb_usage_counter c);
 
 struct tb_usage;
 /* Writer: opens or creates path (0640). A file of another size or magic is set aside as path.corrupt-<time> and a new epoch

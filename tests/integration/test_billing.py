@@ -12,7 +12,7 @@ import time
 import pytest
 from tbsys import Daemon, program, wait_for
 
-COUNTERS = ["requests", "bytes_in", "bytes_out", "prompt_tokens", "completion_tokens"]
+COUNTERS = ["requests", "bytes_in", "bytes_out", "prompt_tokens", "completion_tokens", "cached_tokens", "estimated_tokens"]
 
 
 class Usage:

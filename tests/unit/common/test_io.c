@@ -199,6 +199,40 @@ static void usage_survives_sigkill(void **state)
     tb_usage_close(u);
 }
 
+/* Written as the file of a version with three counters: places are the format. */
+static void usage_of_an_older_version_goes_on(void **state)
+{
+    static const char *const name[_TB_USAGE_MAX] = {"requests",        "bytes_in",          "bytes_out",
+                                                    "prompt_tokens",   "completion_tokens", "cached_tokens",
+                                                    "estimated_tokens"};
+    _cleanup_free_ char *path = tb_path_join(dir, "usage-old");
+    struct {
+        char magic[8];
+        uint8_t epoch[16];
+        uint64_t value[509];
+    } old = {.magic = "TBUSAGE1", .epoch = {0xab}, .value = {7, 8, 9}};
+    struct tb_usage_snapshot s;
+    struct tb_usage *u;
+
+    assert_int_equal(sizeof(old), 4096);
+    assert_int_equal(tb_write_file_atomic(path, &old, sizeof(old), 0640), 0);
+    assert_int_equal(tb_usage_open(path, &u), 0);
+    tb_usage_add(u, TB_USAGE_CACHED_TOKENS, 5);
+    tb_usage_add(u, TB_USAGE_REQUESTS, 1);
+    assert_int_equal(tb_usage_read(path, &s), 0);
+    assert_memory_equal(s.epoch, "ab00", 4);
+    assert_int_equal(s.value[TB_USAGE_REQUESTS], 8);
+    assert_int_equal(s.value[TB_USAGE_BYTES_IN], 8);
+    assert_int_equal(s.value[TB_USAGE_BYTES_OUT], 9);
+    assert_int_equal(s.value[TB_USAGE_PROMPT_TOKENS], 0);
+    assert_int_equal(s.value[TB_USAGE_CACHED_TOKENS], 5);
+    assert_int_equal(s.value[TB_USAGE_ESTIMATED_TOKENS], 0);
+    tb_usage_close(u);
+    for (int i = 0; i < _TB_USAGE_MAX; i++)
+        assert_string_equal(tb_usage_name((enum tb_usage_counter)i), name[i]);
+    assert_null(tb_usage_name(_TB_USAGE_MAX));
+}
+
 static void damaged_usage_is_set_aside(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "usage-bad");
@@ -223,6 +257,7 @@ int main(void)
         cmocka_unit_test(descriptors_are_allowed_up_to_the_hard_limit),
         cmocka_unit_test(usage_is_durable_before_it_is_read),
         cmocka_unit_test(usage_survives_sigkill),
+        cmocka_unit_test(usage_of_an_older_version_goes_on),
         cmocka_unit_test(damaged_usage_is_set_aside),
     };
 
