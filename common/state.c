@@ -88,10 +88,3 @@ int tb_state_read_at(const char *dir, const char *name, cJSON **ret)
     *ret = TAKE_PTR(doc);
     return 0;
 }
-
-int tb_state_read(const char *base, const char *program, const char *name, cJSON **ret)
-{
-    _cleanup_free_ char *dir = tb_path_join(base, program);
-
-    return dir ? tb_state_read_at(dir, name, ret) : -ENOMEM;
-}

@@ -19,7 +19,5 @@ int tb_state_dir(const char *state_base, const char *program, char **ret);
 int tb_state_write(const char *dir, const char *name, const cJSON *doc, int durable);
 /* Reads dir/name. -ENOENT when absent; -EBADMSG when it is not the JSON object it should be. */
 int tb_state_read_at(const char *dir, const char *name, cJSON **ret);
-/* The same for base/program/name. */
-int tb_state_read(const char *base, const char *program, const char *name, cJSON **ret);
 
 #endif

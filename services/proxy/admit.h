@@ -7,7 +7,7 @@
 #include "headers.h"
 #include "http_error.h"
 #include "keys.h"
-#include "services/proxy/state.h"
+#include "service_state.h"
 
 struct tb_admit_request {
     const char *method, *target;

@@ -7,7 +7,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "common/state.h"
+#include "state.h"
 #include "events.h"
 #include "exit.h"
 #include "forward.h"

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "common/state.h"
+#include "state.h"
 #include "events.h"
 #include "io.h"
 #include "json.h"
@@ -11,89 +11,12 @@
 #include "notify.h"
 #include "units.h"
 
-static void copy_string(const cJSON *doc, const char *name, char *out, size_t size)
-{
-    char err[TB_JSON_ERR_MAX];
-    const char *s = "";
-
-    if (doc)
-        (void)tb_json_get_string(doc, name, &s, err);
-    snprintf(out, size, "%s", s);
-}
-
-static uint64_t get_uint(const cJSON *doc, const char *name)
-{
-    char err[TB_JSON_ERR_MAX];
-    uint64_t v = 0;
-
-    (void)tb_json_get_uint(doc, name, TB_JSON_INT_MAX, &v, err);
-    return v;
-}
-
 /* A file that is there but cannot be understood is said once per look and counts as absent: never as a permission. */
-static cJSON *read_domain(const struct tb_watch *w, const char *program, const char *name)
-{
-    cJSON *doc = NULL;
-    int r = tb_state_read(w->run_dir, program, name, &doc);
-
-    if (r < 0 && r != -ENOENT)
-        tb_debug("%s/%s/%s: %s", w->run_dir, program, name, strerror(-r));
-    return r < 0 ? NULL : doc;
-}
-
-static void read_lease(const struct tb_watch *w, struct tb_facts *f)
-{
-    _cleanup_json_ cJSON *doc = read_domain(w, "tb-authorize", "lease.json");
-    char word[32];
-
-    if (!doc)
-        return;
-    copy_string(doc, "state", word, sizeof(word));
-    f->lease = tb_lease_from_string(word);
-    copy_string(doc, "reason", f->lease_reason, sizeof(f->lease_reason));
-    copy_string(doc, "expires_at", f->expires_at, sizeof(f->expires_at));
-    if (tb_json_member(doc, "deadline_boottime_us")) {
-        f->has_deadline = true; /* one that is no number reads as 0: over */
-        f->deadline_boottime_us = get_uint(doc, "deadline_boottime_us");
-    }
-}
-
-static void read_step(const struct tb_watch *w, const char *program, const char *name, struct tb_step *s)
-{
-    _cleanup_json_ cJSON *doc = read_domain(w, program, name);
-
-    if (!doc)
-        return;
-    copy_string(doc, "state", s->phase, sizeof(s->phase));
-    s->work = tb_work_from_string(s->phase);
-    s->bytes_done = get_uint(doc, "bytes_done");
-    s->bytes_total = get_uint(doc, "bytes_total");
-    copy_string(doc, "reason", s->reason, sizeof(s->reason));
-}
-
-/* The flag's existence is what counts, readable or not. */
-static void read_flag(const struct tb_watch *w, struct tb_facts *f)
-{
-    _cleanup_free_ char *path = tb_strf("%s/tb-authorize/suspended", w->run_dir);
-    _cleanup_json_ cJSON *doc = NULL;
-
-    f->suspended_flag = path && access(path, F_OK) == 0;
-    if (!f->suspended_flag)
-        return;
-    doc = read_domain(w, "tb-authorize", "suspended");
-    copy_string(doc, "reason", f->suspended_reason, sizeof(f->suspended_reason));
-}
-
 static void read_files(struct tb_watch *w)
 {
-    struct tb_facts f = {.runtime_healthy = w->facts.runtime_healthy};
-
-    read_flag(w, &f);
-    read_lease(w, &f);
-    read_step(w, "tb-hydrate", "progress.json", &f.hydrate);
-    read_step(w, "tb-decrypt", "progress.json", &f.decrypt);
-    read_step(w, "tb-runtime", "delivery.json", &f.delivery);
-    w->facts = f;
+    tb_facts_read(w->run_dir, &w->facts);
+    if (w->facts.broken)
+        tb_debug("%s/%s: %s", w->run_dir, w->facts.broken, strerror(-w->facts.broken_error));
 }
 
 /* --- the runtime's health -------------------------------------------------------------------------------------- */

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "loop.h"
-#include "services/proxy/state.h"
+#include "facts.h"
 #include "upstream.h"
 
 #define TB_WATCH_FILES_US 250000ULL /* how often the files are read */

@@ -92,12 +92,12 @@ static void apply(enum tb_verdict_kind kind, const char *reason)
 
 static void assert_member(const char *which, const char *name, const char *member, const char *want)
 {
-    _cleanup_free_ char *path = tb_path_join(base, which);
+    _cleanup_free_ char *path = tb_strf("%s/%s/tb-authorize", base, which);
     _cleanup_json_ cJSON *o = NULL;
     char err[TB_JSON_ERR_MAX];
     const char *s;
 
-    assert_int_equal(tb_state_read(path, "tb-authorize", name, &o), 0);
+    assert_int_equal(tb_state_read_at(path, name, &o), 0);
     assert_int_equal(tb_json_get_string(o, member, &s, err), 0);
     assert_string_equal(s, want);
 }
@@ -116,13 +116,13 @@ static void lease_file_follows_the_contract(void **state)
     assert_member("run", "lease.json", "asset_id", "asset");
     assert_member("run", "lease.json", "expires_at", "2026-01-08T10:40:50Z");
     assert_member("run", "lease.json", "renewed_at", "2026-01-08T10:40:00Z");
-    assert_int_equal(tb_state_read(run, "tb-authorize", "lease.json", &o), 0);
+    assert_int_equal(tb_state_read_at(run, "tb-authorize/lease.json", &o), 0);
     assert_int_equal(tb_json_get_uint(o, "deadline_boottime_us", UINT64_MAX, &deadline, err), 0);
     assert_int_equal(deadline, 1150 * S);
     apply(TB_VERDICT_DENIED, "no");
     assert_member("run", "lease.json", "state", "denied");
     tb_json_freep(&o);
-    assert_int_equal(tb_state_read(run, "tb-authorize", "lease.json", &o), 0);
+    assert_int_equal(tb_state_read_at(run, "tb-authorize/lease.json", &o), 0);
     assert_null(tb_json_member(o, "deadline_boottime_us"));
     assert_null(tb_json_member(o, "expires_at"));
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "state.h"
+#include "service_state.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The service's state as a pure function of what the other programs left in their domain files (docs/contracts.md), of
- * the runtime's health and of the clock. Design section 3, "State". No I/O here: watch.c gathers the facts. */
-#ifndef TB_PROXY_STATE_H
-#define TB_PROXY_STATE_H
+ * the runtime's health and of the clock. Design section 3, "State". No I/O here: facts.c gathers the facts. */
+#ifndef TB_SERVICE_STATE_H
+#define TB_SERVICE_STATE_H
 
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "config.h"
+#include "units.h"
 
 #define TB_REASON_MAX 128
 
@@ -35,17 +38,24 @@ struct tb_step {
     char phase[32]; /* the writer's own word: "downloading", "verifying" */
     uint64_t bytes_done, bytes_total;
     char reason[TB_REASON_MAX];
+    char mode[8];                 /* of the delivery: "dir", "fifo" */
+    uint64_t written_realtime_us; /* when its writer last wrote the file; 0 when absent */
 };
 
 struct tb_facts {
     bool suspended_flag;
-    char suspended_reason[TB_REASON_MAX];
+    char suspended_reason[TB_REASON_MAX], suspended_since[TB_RFC3339_MAX];
     enum tb_lease lease;
     char lease_reason[TB_REASON_MAX];
-    char expires_at[40]; /* "" when the lease has none */
+    char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1];
+    char expires_at[TB_RFC3339_MAX]; /* "" when the lease has none */
+    char renewed_at[TB_RFC3339_MAX];
     bool has_deadline;
     uint64_t deadline_boottime_us; /* end of grace */
     struct tb_step hydrate, decrypt, delivery;
+    const char
+        *broken;      /* a domain file below TB_RUN_DIR that is there but not what it should be; a constant */
+    int broken_error; /* negative errno */
     bool runtime_healthy; /* its health endpoint answered 200 at the last probe */
 };
 

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "facts.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "io.h"
+#include "json.h"
+#include "state.h"
+
+static void copy_string(const cJSON *doc, const char *name, char *out, size_t size)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *s = "";
+
+    if (doc)
+        (void)tb_json_get_string(doc, name, &s, err);
+    snprintf(out, size, "%s", s);
+}
+
+static uint64_t get_uint(const cJSON *doc, const char *name)
+{
+    char err[TB_JSON_ERR_MAX];
+    uint64_t v = 0;
+
+    (void)tb_json_get_uint(doc, name, TB_JSON_INT_MAX, &v, err);
+    return v;
+}
+
+static cJSON *read_domain(const char *run_dir, const char *name, struct tb_facts *f)
+{
+    cJSON *doc = NULL;
+    int r = tb_state_read_at(run_dir, name, &doc);
+
+    if (r >= 0)
+        return doc;
+    if (r != -ENOENT) {
+        f->broken = name;
+        f->broken_error = r;
+    }
+    return NULL;
+}
+
+static void read_lease(const char *run_dir, struct tb_facts *f)
+{
+    _cleanup_json_ cJSON *doc = read_domain(run_dir, "tb-authorize/lease.json", f);
+    char word[32];
+
+    if (!doc)
+        return;
+    copy_string(doc, "state", word, sizeof(word));
+    f->lease = tb_lease_from_string(word);
+    copy_string(doc, "reason", f->lease_reason, sizeof(f->lease_reason));
+    copy_string(doc, "contract_id", f->contract_id, sizeof(f->contract_id));
+    copy_string(doc, "asset_id", f->asset_id, sizeof(f->asset_id));
+    copy_string(doc, "expires_at", f->expires_at, sizeof(f->expires_at));
+    copy_string(doc, "renewed_at", f->renewed_at, sizeof(f->renewed_at));
+    if (tb_json_member(doc, "deadline_boottime_us")) {
+        f->has_deadline = true; /* one that is no number reads as 0: over */
+        f->deadline_boottime_us = get_uint(doc, "deadline_boottime_us");
+    }
+}
+
+static uint64_t written(const char *run_dir, const char *name)
+{
+    _cleanup_free_ char *path = tb_path_join(run_dir, name);
+    struct stat st;
+
+    if (!path || stat(path, &st) < 0)
+        return 0;
+    return (uint64_t)st.st_mtim.tv_sec * TB_USEC_PER_SEC + (uint64_t)st.st_mtim.tv_nsec / 1000;
+}
+
+static void read_step(const char *run_dir, const char *name, struct tb_facts *f, struct tb_step *s)
+{
+    _cleanup_json_ cJSON *doc = read_domain(run_dir, name, f);
+
+    if (!doc)
+        return;
+    copy_string(doc, "state", s->phase, sizeof(s->phase));
+    s->work = tb_work_from_string(s->phase);
+    s->bytes_done = get_uint(doc, "bytes_done");
+    s->bytes_total = get_uint(doc, "bytes_total");
+    copy_string(doc, "reason", s->reason, sizeof(s->reason));
+    copy_string(doc, "mode", s->mode, sizeof(s->mode));
+    s->written_realtime_us = written(run_dir, name);
+}
+
+/* The flag's existence is what counts, readable or not. */
+static void read_flag(const char *run_dir, struct tb_facts *f)
+{
+    static const char name[] = "tb-authorize/suspended";
+    _cleanup_free_ char *path = tb_path_join(run_dir, name);
+    _cleanup_json_ cJSON *doc = NULL;
+
+    f->suspended_flag = path && access(path, F_OK) == 0;
+    if (!f->suspended_flag)
+        return;
+    doc = read_domain(run_dir, name, f);
+    copy_string(doc, "reason", f->suspended_reason, sizeof(f->suspended_reason));
+    copy_string(doc, "since", f->suspended_since, sizeof(f->suspended_since));
+}
+
+void tb_facts_read(const char *run_dir, struct tb_facts *ret)
+{
+    struct tb_facts f = {.runtime_healthy = ret->runtime_healthy};
+
+    read_flag(run_dir, &f);
+    read_lease(run_dir, &f);
+    read_step(run_dir, "tb-hydrate/progress.json", &f, &f.hydrate);
+    read_step(run_dir, "tb-decrypt/progress.json", &f, &f.decrypt);
+    read_step(run_dir, "tb-runtime/delivery.json", &f, &f.delivery);
+    *ret = f;
+}
