@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <getopt.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,7 +12,6 @@
 #include <unistd.h>
 
 #include "units.h"
-#include "version.h"
 
 #define LINE_MAX_BYTES 2048 /* longest message, names included */
 #define PROGRESS_AFTER_US (2 * TB_USEC_PER_SEC)
@@ -109,62 +109,10 @@ int cli_usage(const struct cli *c, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(line, sizeof(line), fmt, ap);
     va_end(ap);
-    fprintf(stderr, "tbpkg %s: ", c->command);
+    fprintf(stderr, "tbpkg %s: ", c->command->name);
     print_line("", line);
-    fprintf(stderr, "Try 'tbpkg %s --help'.\n", c->command);
+    fprintf(stderr, "Try 'tbpkg %s --help'.\n", c->command->name);
     return CLI_USAGE;
-}
-
-/* What getopt_long() did not like. Only the option's name is repeated: its value may be a secret. */
-static int bad_option(const struct cli *c, int what, char **argv, const struct option *longopts)
-{
-    const char *word = argv[optind - 1];
-    bool is_long = strncmp(word, "--", 2) == 0;
-
-    if (what == ':' && optopt < CLI_OPT_VERSION && !is_long)
-        return cli_usage(c, "option '-%c' needs a value", optopt);
-    if (what == ':')
-        return cli_usage(c, "option '%.*s' needs a value", (int)strcspn(word, "="), word);
-    if (!is_long)
-        return cli_usage(c, "unknown option '-%c'", optopt);
-    for (const struct option *o = longopts; o->name && optopt != 0; o++)
-        if (o->val == optopt)
-            return cli_usage(c, "option '--%s' takes no value", o->name);
-    return cli_usage(c, "unknown or ambiguous option '%.*s'", (int)strcspn(word, "="), word);
-}
-
-int cli_getopt(struct cli *c, int argc, char **argv, const char *shortopts, const struct option *longopts)
-{
-    char spec[64];
-
-    opterr = 0;
-    snprintf(spec, sizeof(spec), ":%s", shortopts);
-    for (;;) {
-        int o = getopt_long(argc, argv, spec, longopts, NULL);
-
-        switch (o) {
-        case 'q':
-            c->quiet = true;
-            continue;
-        case CLI_OPT_JSON:
-            c->json = true;
-            continue;
-        case 'h':
-            fputs(c->help, stdout);
-            c->rc = CLI_OK;
-            return CLI_STOP;
-        case CLI_OPT_VERSION:
-            puts("tbpkg " TB_VERSION);
-            c->rc = CLI_OK;
-            return CLI_STOP;
-        case ':':
-        case '?':
-            c->rc = bad_option(c, o, argv, longopts);
-            return CLI_STOP;
-        default:
-            return o;
-        }
-    }
 }
 
 int cli_positional(const struct cli *c, int argc, char **argv, const char **in)

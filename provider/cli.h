@@ -4,7 +4,6 @@
 #define TBPKG_CLI_H
 
 #include <cjson/cJSON.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,36 +12,22 @@
 #include "macros.h"
 #include "notify.h"
 #include "secret.h"
+#include "tbpkg.h"
 
 /* Exit codes of tbpkg, design section 4. */
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_INTERRUPTED = 130 };
 
 /* -- options ------------------------------------------------------------------------------------------------------- */
 
-/* Values of getopt_long() for options without a letter; a subcommand's own start at CLI_OPT_OWN. */
-enum { CLI_OPT_VERSION = 256, CLI_OPT_JSON, CLI_OPT_OWN };
-
-/* Every subcommand has these: put the macros at the end of its tables. */
-#define CLI_COMMON_SHORT "hq"
-#define CLI_COMMON_LONG                                                                                      \
-    {"help", no_argument, NULL, 'h'}, {"quiet", no_argument, NULL, 'q'},                                     \
-        {"json", no_argument, NULL, CLI_OPT_JSON}, {"version", no_argument, NULL, CLI_OPT_VERSION},          \
-    {                                                                                                        \
-        NULL, 0, NULL, 0                                                                                     \
-    }
-
 struct cli {
-    const char *command; /* "encrypt" */
-    const char *help;    /* what `tbpkg encrypt --help` prints; ends with a newline */
-    bool json, quiet;    /* set by cli_getopt() */
-    int rc;              /* what to return after CLI_STOP */
+    const struct tbpkg_command *command;
+    const char *config; /* --config */
+    bool json, quiet, want_help, want_version;
+    uint64_t given; /* bit i: row i of the table was on the command line */
+    int rc;         /* what to return after CLI_STOP */
 };
 
-#define CLI_END (-1)  /* no more options; the rest starts at optind */
-#define CLI_STOP (-2) /* help or version was printed, or a usage error reported: return c->rc */
-
-/* getopt_long() that deals with the common options and with errors itself. */
-int cli_getopt(struct cli *c, int argc, char **argv, const char *shortopts, const struct option *longopts);
+#define CLI_STOP (-2) /* of cli_parse(), option.h: return c->rc */
 
 /* Reports a usage error with a pointer to --help. Returns CLI_USAGE. */
 int cli_usage(const struct cli *c, const char *fmt, ...) _printf_(2, 3);

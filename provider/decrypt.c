@@ -7,52 +7,14 @@
 #include "asset.h"
 #include "cli.h"
 #include "json.h"
+#include "option.h"
 #include "outtree.h"
 #include "tbpkg.h"
 #include "units.h"
 
-static const char help[] =
-    "Usage: tbpkg decrypt --out=OUTPUT [OPTION]... [FILE]\n"
-    "Open an encrypted .tbenc file with its manifest and its key.\n"
-    "\n"
-    "Every chunk is authenticated, their order and number and the ciphertext's SHA-256 are checked;\n"
-    "the output appears under its name only when all of that has passed.\n"
-    "\n"
-    "  -i, --in=FILE         the same as FILE [model.tbenc, or what the manifest names];\n"
-    "                        '-' is standard input\n"
-    "  -m, --manifest=FILE   the manifest [beside FILE: NAME.manifest.json]\n"
-    "  -k, --key-file=FILE   the key: 64 hex digits or 32 bytes; '-' is standard input\n"
-    "                        [$TBPKG_KEY_FILE]\n"
-    "      --key-hex=HEX     the key itself (discouraged: it stays in the shell's history)\n"
-    "  -o, --out=OUTPUT      file to write, directory for an asset with a file table, or '-' for\n"
-    "                        standard output\n"
-    "  -t, --threads=N       workers [one for each CPU]\n"
-    "  -f, --force           replace an existing output\n"
-    "      --lenient         accept what the first writers of tbenc/v1 may have left: any chunk size,\n"
-    "                        reserved bytes that are set\n"
-    "      --json            print a summary as JSON\n"
-    "  -q, --quiet           no progress, no summary\n"
-    "  -h, --help            show this help\n"
-    "      --version         show the version\n";
-
-enum { OPT_KEY_HEX = CLI_OPT_OWN, OPT_LENIENT };
-
-static const struct option options[] = {
-    {"in", required_argument, NULL, 'i'},
-    {"manifest", required_argument, NULL, 'm'},
-    {"key-file", required_argument, NULL, 'k'},
-    {"key-hex", required_argument, NULL, OPT_KEY_HEX},
-    {"out", required_argument, NULL, 'o'},
-    {"threads", required_argument, NULL, 't'},
-    {"force", no_argument, NULL, 'f'},
-    {"lenient", no_argument, NULL, OPT_LENIENT},
-    CLI_COMMON_LONG,
-};
-
 struct job {
     struct cli cli;
-    const char *in, *manifest;
-    char *out;
+    const char *in, *manifest, *out;
     struct cli_key_arg key_arg;
     uint64_t threads;
     unsigned flags;
@@ -72,38 +34,26 @@ static void job_clear(struct job *j)
 
 /* -- command line -------------------------------------------------------------------------------------------------- */
 
-static int set_option(struct job *j, int o)
-{
-    switch (o) {
-    case 'i':
-        j->in = optarg;
-        return CLI_OK;
-    case 'm':
-        j->manifest = optarg;
-        return CLI_OK;
-    case 'k':
-        j->key_arg.file = optarg;
-        return CLI_OK;
-    case OPT_KEY_HEX:
-        return cli_key_arg_hex(&j->key_arg, optarg) < 0 ? tbpkg_fail_errno("--key-hex", -ENOMEM) : CLI_OK;
-    case 'o':
-        j->out = optarg;
-        for (size_t n = strlen(optarg); n > 1 && optarg[n - 1] == '/'; n--)
-            optarg[n - 1] = '\0'; /* "out/" is "out" */
-        return CLI_OK;
-    case 'f':
-        j->force = true;
-        return CLI_OK;
-    case OPT_LENIENT:
-        j->flags |= TBENC_LENIENT;
-        return CLI_OK;
-    default: /* 't' */
-        if (tb_uint_parse(optarg, 1, TBENC_THREADS_MAX, &j->threads) < 0)
-            return cli_usage(&j->cli, "--threads: a number from 1 to %d, not '%s'", TBENC_THREADS_MAX,
-                             optarg);
-        return CLI_OK;
-    }
-}
+static const struct cli_option options[] = {
+    CLI_OPTION('i', "in", "FILE", CLI_STRING, in,
+               "the same as FILE [model.tbenc, or what the manifest names]; '-' is standard input"),
+    CLI_OPTION('m', "manifest", "FILE", CLI_STRING, manifest,
+               "the manifest [beside FILE: NAME.manifest.json]"),
+    CLI_OPTION('k', "key-file", "FILE", CLI_STRING, key_arg.file,
+               "the key: 64 hex digits or 32 bytes; '-' is standard input [$TBPKG_KEY_FILE]"),
+    CLI_OPTION(0, "key-hex", "HEX", CLI_KEY_HEX, key_arg,
+               "the key itself (discouraged: it stays in the shell's history)"),
+    CLI_OPTION('o', "out", "OUTPUT", CLI_DIR_NAME, out,
+               "file to write, directory for an asset with a file table, or '-' for standard output"),
+    CLI_OPTION('t', "threads", "N", CLI_UINT, threads, "workers [one for each CPU]", .min = 1,
+               .max = TBENC_THREADS_MAX),
+    CLI_OPTION('f', "force", NULL, CLI_FLAG, force, "replace an existing output"),
+    CLI_OPTION(0, "lenient", NULL, CLI_BITS, flags,
+               "accept what the first writers of tbenc/v1 may have left: any chunk size, reserved bytes that "
+               "are set",
+               .max = TBENC_LENIENT),
+    CLI_COMMON,
+};
 
 static int check_options(const struct job *j)
 {
@@ -118,15 +68,8 @@ static int check_options(const struct job *j)
 
 static int parse(struct job *j, int argc, char **argv)
 {
-    int o, rc;
-
-    while ((o = cli_getopt(&j->cli, argc, argv, "i:m:k:o:t:f" CLI_COMMON_SHORT, options)) != CLI_END) {
-        rc = o == CLI_STOP ? j->cli.rc : set_option(j, o);
-        if (o == CLI_STOP || rc != CLI_OK) {
-            j->cli.rc = rc;
-            return CLI_STOP;
-        }
-    }
+    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
+        return CLI_STOP;
     j->cli.rc = cli_positional(&j->cli, argc, argv, &j->in);
     if (j->cli.rc == CLI_OK)
         j->cli.rc = check_options(j);
@@ -295,9 +238,22 @@ static int run(struct job *j)
     return report(j);
 }
 
-int tbpkg_decrypt_main(int argc, char **argv)
+static int decrypt_main(int argc, char **argv)
 {
-    _cleanup_(job_clear) struct job j = {.cli = {.command = "decrypt", .help = help}, .asset = ASSET_INIT};
+    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_decrypt}, .asset = ASSET_INIT};
 
     return parse(&j, argc, argv) == CLI_OK ? run(&j) : j.cli.rc;
 }
+
+const struct tbpkg_command tbpkg_decrypt = {
+    .name = "decrypt",
+    .summary = "open a .tbenc again",
+    .synopsis = "--out=OUTPUT [OPTION]... [FILE]",
+    .about =
+        "Open an encrypted .tbenc file with its manifest and its key.\n"
+        "\n"
+        "Every chunk is authenticated, their order and number and the ciphertext's SHA-256 are checked;\n"
+        "the output appears under its name only when all of that has passed.\n",
+    .options = options,
+    .run = decrypt_main,
+};

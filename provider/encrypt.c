@@ -9,46 +9,10 @@
 #include "cli.h"
 #include "config.h"
 #include "json.h"
+#include "option.h"
 #include "source.h"
 #include "tbpkg.h"
 #include "units.h"
-
-static const char help[] =
-    "Usage: tbpkg encrypt --asset-id ID [OPTION]... INPUT\n"
-    "Seal a model file or directory into an encrypted .tbenc file and its manifest.\n"
-    "\n"
-    "The decryption key goes to --key-out, or to standard output as 64 hex digits on a line.\n"
-    "Keep it: nothing else can open the file.\n"
-    "\n"
-    "  -a, --asset-id=ID        name of the asset: letters, digits, '_' and '-', at most 100\n"
-    "  -i, --in=INPUT           the same as INPUT; '-' reads one file from standard input\n"
-    "  -o, --out=FILE           write the ciphertext here [model.tbenc]; a directory (it exists,\n"
-    "                           or the name ends in '/') gets model.tbenc in it\n"
-    "  -m, --manifest=FILE      write the manifest here [beside the ciphertext: NAME.manifest.json]\n"
-    "  -k, --key-out=FILE       write the key here (mode 0600); an existing file is never replaced\n"
-    "  -c, --chunk-bytes=SIZE   plaintext bytes in a record, 1K to 64M [4M]\n"
-    "      --no-finetune        say in the manifest that fine-tuning is not allowed\n"
-    "  -t, --threads=N          workers [one for each CPU]\n"
-    "  -f, --force              replace an existing ciphertext and manifest\n"
-    "      --json               print a summary as JSON; needs --key-out\n"
-    "  -q, --quiet              no progress, no summary\n"
-    "  -h, --help               show this help\n"
-    "      --version            show the version\n";
-
-enum { OPT_NO_FINETUNE = CLI_OPT_OWN };
-
-static const struct option options[] = {
-    {"asset-id", required_argument, NULL, 'a'},
-    {"in", required_argument, NULL, 'i'},
-    {"out", required_argument, NULL, 'o'},
-    {"manifest", required_argument, NULL, 'm'},
-    {"key-out", required_argument, NULL, 'k'},
-    {"chunk-bytes", required_argument, NULL, 'c'},
-    {"no-finetune", no_argument, NULL, OPT_NO_FINETUNE},
-    {"threads", required_argument, NULL, 't'},
-    {"force", no_argument, NULL, 'f'},
-    CLI_COMMON_LONG,
-};
 
 struct job {
     struct cli cli;
@@ -95,8 +59,6 @@ static int check_options(struct job *j)
         return cli_usage(c, "--key-out: name a file; without the option the key goes to standard output");
     if (j->cli.json && !j->key_out)
         return cli_usage(c, "--json needs --key-out: standard output is either JSON or the key");
-    if (j->chunk_bytes < TBENC_CHUNK_BYTES_MIN || j->chunk_bytes > TBENC_CHUNK_BYTES_MAX)
-        return cli_usage(c, "--chunk-bytes: 1024 (1K) to 67108864 (64M)");
     if (j->chunk_bytes != mib << 20 ||
         (mib != 1 && mib != 4 && mib != 8 && mib != 16 && mib != 32 && mib != 64))
         tbpkg_warn("--chunk-bytes %llu is unusual; 1, 4, 8, 16, 32 and 64 MiB are well tried",
@@ -104,53 +66,33 @@ static int check_options(struct job *j)
     return CLI_OK;
 }
 
-static int set_option(struct job *j, int o)
-{
-    switch (o) {
-    case 'a':
-        j->asset_id = optarg;
-        return CLI_OK;
-    case 'i':
-        j->in = optarg;
-        return CLI_OK;
-    case 'o':
-        j->out = optarg;
-        return CLI_OK;
-    case 'm':
-        j->manifest = optarg;
-        return CLI_OK;
-    case 'k':
-        j->key_out = optarg;
-        return CLI_OK;
-    case 'f':
-        j->force = true;
-        return CLI_OK;
-    case OPT_NO_FINETUNE:
-        j->no_finetune = true;
-        return CLI_OK;
-    case 'c':
-        if (cli_parse_size(optarg, &j->chunk_bytes) < 0)
-            return cli_usage(&j->cli, "--chunk-bytes: '%s' is not a size such as 4194304 or 4M", optarg);
-        return CLI_OK;
-    default: /* 't' */
-        if (tb_uint_parse(optarg, 1, TBENC_THREADS_MAX, &j->threads) < 0)
-            return cli_usage(&j->cli, "--threads: a number from 1 to %d, not '%s'", TBENC_THREADS_MAX,
-                             optarg);
-        return CLI_OK;
-    }
-}
+static const struct cli_option options[] = {
+    CLI_OPTION('a', "asset-id", "ID", CLI_STRING, asset_id,
+               "name of the asset: letters, digits, '_' and '-', at most 100"),
+    CLI_OPTION('i', "in", "INPUT", CLI_STRING, in,
+               "the same as INPUT; '-' reads one file from standard input"),
+    CLI_OPTION('o', "out", "FILE", CLI_STRING, out,
+               "write the ciphertext here [model.tbenc]; a directory (it exists, or the name ends in '/') "
+               "gets model.tbenc in it"),
+    CLI_OPTION('m', "manifest", "FILE", CLI_STRING, manifest,
+               "write the manifest here [beside the ciphertext: NAME.manifest.json]"),
+    CLI_OPTION('k', "key-out", "FILE", CLI_STRING, key_out,
+               "write the key here (mode 0600); an existing file is never replaced"),
+    CLI_OPTION('c', "chunk-bytes", "SIZE", CLI_SIZE, chunk_bytes,
+               "plaintext bytes in a record, 1K to 64M [4M]", .setting = "encryption.chunk_bytes",
+               .min = TBENC_CHUNK_BYTES_MIN, .max = TBENC_CHUNK_BYTES_MAX),
+    CLI_OPTION(0, "no-finetune", NULL, CLI_FLAG, no_finetune,
+               "say in the manifest that fine-tuning is not allowed"),
+    CLI_OPTION('t', "threads", "N", CLI_UINT, threads, "workers [one for each CPU]", .min = 1,
+               .max = TBENC_THREADS_MAX),
+    CLI_OPTION('f', "force", NULL, CLI_FLAG, force, "replace an existing ciphertext and manifest"),
+    CLI_COMMON,
+};
 
 static int parse(struct job *j, int argc, char **argv)
 {
-    int o, rc;
-
-    while ((o = cli_getopt(&j->cli, argc, argv, "a:i:o:m:k:c:t:f" CLI_COMMON_SHORT, options)) != CLI_END) {
-        rc = o == CLI_STOP ? j->cli.rc : set_option(j, o);
-        if (o == CLI_STOP || rc != CLI_OK) {
-            j->cli.rc = rc;
-            return CLI_STOP;
-        }
-    }
+    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
+        return CLI_STOP;
     j->cli.rc = cli_positional(&j->cli, argc, argv, &j->in);
     if (j->cli.rc == CLI_OK)
         j->cli.rc = check_options(j);
@@ -425,10 +367,10 @@ static int run(struct job *j)
     return rc == CLI_OK ? report(j) : rc;
 }
 
-int tbpkg_encrypt_main(int argc, char **argv)
+static int encrypt_main(int argc, char **argv)
 {
     _cleanup_(job_clear) struct job j = {
-        .cli = {.command = "encrypt", .help = help},
+        .cli = {.command = &tbpkg_encrypt},
         .out = ASSET_DEFAULT_NAME,
         .chunk_bytes = TBENC_CHUNK_BYTES_DEFAULT,
         .source = SOURCE_INIT,
@@ -439,3 +381,15 @@ int tbpkg_encrypt_main(int argc, char **argv)
 
     return parse(&j, argc, argv) == CLI_OK ? run(&j) : j.cli.rc;
 }
+
+const struct tbpkg_command tbpkg_encrypt = {
+    .name = "encrypt",
+    .summary = "seal a model file or directory into a .tbenc and its manifest",
+    .synopsis = "--asset-id ID [OPTION]... INPUT",
+    .about = "Seal a model file or directory into an encrypted .tbenc file and its manifest.\n"
+             "\n"
+             "The decryption key goes to --key-out, or to standard output as 64 hex digits on a line.\n"
+             "Keep it: nothing else can open the file. --json needs --key-out.\n",
+    .options = options,
+    .run = encrypt_main,
+};

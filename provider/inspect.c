@@ -9,35 +9,10 @@
 #include "asset.h"
 #include "cli.h"
 #include "json.h"
+#include "option.h"
 #include "scan.h"
 #include "tbpkg.h"
 #include "units.h"
-
-static const char help[] =
-    "Usage: tbpkg inspect [OPTION]... [FILE] [MANIFEST]\n"
-    "Show what an encrypted .tbenc file, its manifest, or both say. No key is needed.\n"
-    "\n"
-    "A name that ends in .json is a manifest. For a .tbenc alone the manifest beside it is used when\n"
-    "there is one. Problems are listed, and make the exit status 1; hashes are not computed: see\n"
-    "tbpkg verify.\n"
-    "\n"
-    "  -i, --in=FILE         the ciphertext [model.tbenc]\n"
-    "  -m, --manifest=FILE   the manifest [beside FILE: NAME.manifest.json]\n"
-    "      --lenient         accept what the first writers of tbenc/v1 may have left: any chunk size,\n"
-    "                        reserved bytes that are set\n"
-    "      --json            print everything as JSON\n"
-    "  -q, --quiet           print nothing: only the exit status\n"
-    "  -h, --help            show this help\n"
-    "      --version         show the version\n";
-
-enum { OPT_LENIENT = CLI_OPT_OWN };
-
-static const struct option options[] = {
-    {"in", required_argument, NULL, 'i'},
-    {"manifest", required_argument, NULL, 'm'},
-    {"lenient", no_argument, NULL, OPT_LENIENT},
-    CLI_COMMON_LONG,
-};
 
 struct job {
     struct cli cli;
@@ -80,21 +55,21 @@ static int take_positional(struct job *j, const char *arg)
     return CLI_OK;
 }
 
+static const struct cli_option options[] = {
+    CLI_OPTION('i', "in", "FILE", CLI_STRING, in, "the ciphertext [model.tbenc]"),
+    CLI_OPTION('m', "manifest", "FILE", CLI_STRING, manifest,
+               "the manifest [beside FILE: NAME.manifest.json]"),
+    CLI_OPTION(0, "lenient", NULL, CLI_BITS, flags,
+               "accept what the first writers of tbenc/v1 may have left: any chunk size, reserved bytes that "
+               "are set",
+               .max = TBENC_LENIENT),
+    CLI_COMMON,
+};
+
 static int parse(struct job *j, int argc, char **argv)
 {
-    int o;
-
-    while ((o = cli_getopt(&j->cli, argc, argv, "i:m:" CLI_COMMON_SHORT, options)) != CLI_END) {
-        if (o == CLI_STOP)
-            return CLI_STOP;
-        if (o == 'i')
-            j->in = optarg;
-        else if (o == 'm')
-            j->manifest = optarg;
-        else
-            j->flags |= TBENC_LENIENT;
-    }
-    j->cli.rc = CLI_OK;
+    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
+        return CLI_STOP;
     for (int i = optind; i < argc && j->cli.rc == CLI_OK; i++)
         j->cli.rc = take_positional(j, argv[i]);
     if (j->cli.rc != CLI_OK)
@@ -293,9 +268,23 @@ static int inspect(struct job *j)
     return rc;
 }
 
-int tbpkg_inspect_main(int argc, char **argv)
+static int inspect_main(int argc, char **argv)
 {
-    _cleanup_(job_clear) struct job j = {.cli = {.command = "inspect", .help = help}};
+    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_inspect}};
 
     return parse(&j, argc, argv) == CLI_OK ? inspect(&j) : j.cli.rc;
 }
+
+const struct tbpkg_command tbpkg_inspect = {
+    .name = "inspect",
+    .summary = "show what a .tbenc and its manifest say",
+    .synopsis = "[OPTION]... [FILE] [MANIFEST]",
+    .about =
+        "Show what an encrypted .tbenc file, its manifest, or both say. No key is needed.\n"
+        "\n"
+        "A name that ends in .json is a manifest. For a .tbenc alone the manifest beside it is used when\n"
+        "there is one. Problems are listed, and make the exit status 1; hashes are not computed: see\n"
+        "tbpkg verify. With --quiet only the exit status tells.\n",
+    .options = options,
+    .run = inspect_main,
+};

@@ -7,20 +7,15 @@
 #include "tbpkg.h"
 #include "version.h"
 
-static const struct tbpkg_command commands[] = {
-    {"encrypt", "seal a model file or directory into a .tbenc and its manifest", tbpkg_encrypt_main},
-    {"decrypt", "open a .tbenc again", tbpkg_decrypt_main},
-    {"verify", "check a .tbenc against its manifest, with or without the key", tbpkg_verify_main},
-    {"inspect", "show what a .tbenc and its manifest say", tbpkg_inspect_main},
-    {"upload", "put an encrypted asset into Azure Blob storage", tbpkg_upload_main},
-    {"register", "tell the control plane about an asset and its key", tbpkg_register_main},
-};
+static const struct tbpkg_command *const commands[] = {&tbpkg_encrypt, &tbpkg_decrypt, &tbpkg_verify,
+                                                       &tbpkg_inspect, &tbpkg_upload,  &tbpkg_register,
+                                                       &tbpkg_config};
 
 static const struct tbpkg_command *find_command(const char *name)
 {
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        if (strcmp(commands[i].name, name) == 0)
-            return &commands[i];
+        if (strcmp(commands[i]->name, name) == 0)
+            return commands[i];
     return NULL;
 }
 
@@ -32,7 +27,7 @@ static void print_help(FILE *f)
           "Commands:\n",
           f);
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        fprintf(f, "  %-10s%s\n", commands[i].name, commands[i].summary);
+        fprintf(f, "  %-10s%s\n", commands[i]->name, commands[i]->summary);
     fputs("  help      show the help of a command\n"
           "\n"
           "Options:\n"

@@ -14,6 +14,7 @@
 #include "http.h"
 #include "io.h"
 #include "json.h"
+#include "option.h"
 #include "tbenc.h"
 #include "tbpkg.h"
 #include "units.h"
@@ -21,56 +22,6 @@
 #define API_PATH "/api/v1/assets/register"
 #define TRIES 3
 #define TOKEN_MAX (16 * 1024)
-
-static const char help[] =
-    "Usage: tbpkg register --edc-endpoint URL --asset-id ID --manifest FILE --key-file FILE\n"
-    "                      (--blob-url URL | --storage-account ACCOUNT --container NAME) [OPTION]...\n"
-    "Register an uploaded asset and its decryption key with the control plane. Prints its answer.\n"
-    "\n"
-    "  -E, --edc-endpoint=URL         control plane, https:// [$TB_EDC_ENDPOINT]\n"
-    "  -a, --asset-id=ID              name of the asset, as in the manifest\n"
-    "  -m, --manifest=FILE            the asset's manifest\n"
-    "  -k, --key-file=FILE            the key: 64 hex digits or 32 bytes; '-' is stdin [$TBPKG_KEY_FILE]\n"
-    "      --key-hex=HEX              the key itself; others may see it: prefer --key-file\n"
-    "      --blob-url=URL             URL of the container; the asset lies at URL/ID/model.tbenc\n"
-    "  -s, --storage-account=ACCOUNT  the same as --blob-url=https://ACCOUNT.blob.core.windows.net/NAME\n"
-    "  -C, --container=NAME           container of --storage-account [models]\n"
-    "      --token-file=FILE          bearer token for the control plane [$TB_EDC_TOKEN_FILE]\n"
-    "      --client-cert=FILE         client certificate (PEM) for mutual TLS, with --client-key\n"
-    "      --client-key=FILE          its private key (PEM)\n"
-    "      --ca-file=FILE             trust the certificate authorities in FILE (PEM) [$TB_CA_FILE]\n"
-    "      --insecure-http            allow http:// to a loopback address, for tests\n"
-    "      --json                     nothing changes: the answer is JSON\n"
-    "  -q, --quiet                    no notes\n"
-    "  -h, --help                     show this help\n"
-    "      --version                  show the version\n";
-
-enum {
-    OPT_KEY_HEX = CLI_OPT_OWN,
-    OPT_BLOB_URL,
-    OPT_TOKEN,
-    OPT_CERT,
-    OPT_CERT_KEY,
-    OPT_CA_FILE,
-    OPT_INSECURE
-};
-
-static const struct option options[] = {
-    {"edc-endpoint", required_argument, NULL, 'E'},
-    {"asset-id", required_argument, NULL, 'a'},
-    {"manifest", required_argument, NULL, 'm'},
-    {"key-file", required_argument, NULL, 'k'},
-    {"key-hex", required_argument, NULL, OPT_KEY_HEX},
-    {"blob-url", required_argument, NULL, OPT_BLOB_URL},
-    {"storage-account", required_argument, NULL, 's'},
-    {"container", required_argument, NULL, 'C'},
-    {"token-file", required_argument, NULL, OPT_TOKEN},
-    {"client-cert", required_argument, NULL, OPT_CERT},
-    {"client-key", required_argument, NULL, OPT_CERT_KEY},
-    {"ca-file", required_argument, NULL, OPT_CA_FILE},
-    {"insecure-http", no_argument, NULL, OPT_INSECURE},
-    CLI_COMMON_LONG,
-};
 
 struct job {
     struct cli cli;
@@ -102,36 +53,35 @@ static void job_clear(struct job *j)
 
 /* -- command line -------------------------------------------------------------------------------------------------- */
 
-static int set_option(struct job *j, int o)
-{
-    const struct {
-        int o;
-        const char **to;
-    } strings[] = {
-        {'E', &j->endpoint},          {'a', &j->asset_id},         {'m', &j->manifest_path},
-        {'k', &j->key_arg.file},      {'s', &j->account},          {'C', &j->container},
-        {OPT_BLOB_URL, &j->blob_url}, {OPT_TOKEN, &j->token_file}, {OPT_CERT, &j->cert},
-        {OPT_CERT_KEY, &j->cert_key}, {OPT_CA_FILE, &j->ca_file},
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
-        if (strings[i].o == o) {
-            *strings[i].to = optarg;
-            return CLI_OK;
-        }
-    if (o == OPT_INSECURE)
-        j->insecure = true;
-    else if (cli_key_arg_hex(&j->key_arg, optarg) < 0)
-        return tbpkg_fail_errno("--key-hex", -ENOMEM);
-    return CLI_OK;
-}
-
-static const char *env_default(const char *value, const char *name)
-{
-    const char *e = getenv(name);
-
-    return value ? value : e && *e ? e : NULL;
-}
+static const struct cli_option options[] = {
+    CLI_OPTION('E', "edc-endpoint", "URL", CLI_STRING, endpoint, "control plane, https://",
+               .setting = "controlplane.endpoint"),
+    CLI_OPTION('a', "asset-id", "ID", CLI_STRING, asset_id, "name of the asset, as in the manifest"),
+    CLI_OPTION('m', "manifest", "FILE", CLI_STRING, manifest_path, "the asset's manifest"),
+    CLI_OPTION('k', "key-file", "FILE", CLI_STRING, key_arg.file,
+               "the key: 64 hex digits or 32 bytes; '-' is standard input [$TBPKG_KEY_FILE]"),
+    CLI_OPTION(0, "key-hex", "HEX", CLI_KEY_HEX, key_arg,
+               "the key itself; others may see it: prefer --key-file"),
+    CLI_OPTION(0, "blob-url", "URL", CLI_STRING, blob_url,
+               "URL of the container; the asset lies at URL/ID/model.tbenc"),
+    CLI_OPTION('s', "storage-account", "ACCOUNT", CLI_STRING, account,
+               "the same as --blob-url=https://ACCOUNT.blob.core.windows.net/NAME",
+               .setting = "azure.storage_account"),
+    CLI_OPTION('C', "container", "NAME", CLI_STRING, container, "container of --storage-account [models]",
+               .setting = "azure.container"),
+    CLI_OPTION(0, "token-file", "FILE", CLI_STRING, token_file, "bearer token for the control plane",
+               .setting = "controlplane.token_file"),
+    CLI_OPTION(0, "client-cert", "FILE", CLI_STRING, cert,
+               "client certificate (PEM) for mutual TLS, with --client-key",
+               .setting = "controlplane.client_cert"),
+    CLI_OPTION(0, "client-key", "FILE", CLI_STRING, cert_key, "its private key (PEM)",
+               .setting = "controlplane.client_key"),
+    CLI_OPTION(0, "ca-file", "FILE", CLI_STRING, ca_file, "trust the certificate authorities in FILE (PEM)",
+               .setting = "tls.ca_file"),
+    CLI_OPTION(0, "insecure-http", NULL, CLI_FLAG, insecure,
+               "allow http:// to a loopback address, for tests"),
+    CLI_COMMON,
+};
 
 /* https; http to a loopback address only when asked for. */
 static int check_url(const struct job *j, const char *what, const char *url)
@@ -153,7 +103,7 @@ static int check_place(struct job *j)
     if (j->blob_url) {
         size_t n = strlen(j->blob_url);
 
-        if (j->account)
+        if (j->account && cli_given(c, "storage-account"))
             return cli_usage(c, "--blob-url and --storage-account exclude each other");
         if (check_url(j, "--blob-url", j->blob_url) != CLI_OK)
             return CLI_USAGE;
@@ -162,7 +112,7 @@ static int check_place(struct job *j)
         j->base = tb_strf("%.*s", (int)n, j->blob_url);
     } else {
         if (!j->account)
-            return cli_usage(c, "--blob-url or --storage-account is missing");
+            return cli_usage(c, "--blob-url or --storage-account (or AZURE_STORAGE_ACCOUNT) is missing");
         if (!blob_account_valid(j->account))
             return cli_usage(c, "--storage-account: 3 to 24 of a-z and 0-9, not '%s'", j->account);
         if (!blob_container_valid(j->container))
@@ -178,9 +128,6 @@ static int check_options(struct job *j)
     const struct cli *c = &j->cli;
     size_t n;
 
-    j->endpoint = env_default(j->endpoint, "TB_EDC_ENDPOINT");
-    j->ca_file = env_default(j->ca_file, "TB_CA_FILE");
-    j->token_file = env_default(j->token_file, "TB_EDC_TOKEN_FILE");
     if (!j->endpoint)
         return cli_usage(c, "--edc-endpoint is missing");
     if (check_url(j, "--edc-endpoint", j->endpoint) != CLI_OK)
@@ -206,18 +153,11 @@ static int check_options(struct job *j)
 
 static int parse(struct job *j, int argc, char **argv)
 {
-    int o, rc;
-
-    while ((o = cli_getopt(&j->cli, argc, argv, "E:a:m:k:s:C:" CLI_COMMON_SHORT, options)) != CLI_END) {
-        if (o == CLI_STOP)
-            return CLI_STOP;
-        rc = set_option(j, o);
-        if (rc != CLI_OK) {
-            j->cli.rc = rc;
-            return CLI_STOP;
-        }
-    }
-    j->cli.rc = optind < argc ? cli_usage(&j->cli, "'%s' is too much", argv[optind]) : check_options(j);
+    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
+        return CLI_STOP;
+    j->cli.rc = cli_no_positional(&j->cli, argc, argv);
+    if (j->cli.rc == CLI_OK)
+        j->cli.rc = check_options(j);
     return j->cli.rc == CLI_OK ? CLI_OK : CLI_STOP;
 }
 
@@ -438,9 +378,9 @@ static int exchange(struct job *j)
     return rs.status == 200 || rs.status == 201 ? print_answer(j, &rs) : refused(j, &rs);
 }
 
-int tbpkg_register_main(int argc, char **argv)
+static int register_main(int argc, char **argv)
 {
-    _cleanup_(job_clear) struct job j = {.cli = {.command = "register", .help = help}, .container = "models"};
+    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_register}, .container = "models"};
     int rc;
 
     tb_secret_init();
@@ -455,3 +395,15 @@ int tbpkg_register_main(int argc, char **argv)
         rc = exchange(&j);
     return rc;
 }
+
+const struct tbpkg_command tbpkg_register = {
+    .name = "register",
+    .summary = "tell the control plane about an asset and its key",
+    .synopsis =
+        "--edc-endpoint URL --asset-id ID --manifest FILE --key-file FILE\n"
+        "                      (--blob-url URL | --storage-account ACCOUNT --container NAME) [OPTION]...",
+    .about = "Register an uploaded asset and its decryption key with the control plane. Prints its answer,\n"
+             "which is JSON with and without --json.\n",
+    .options = options,
+    .run = register_main,
+};

@@ -18,6 +18,7 @@
 #include "io.h"
 #include "json.h"
 #include "notify.h"
+#include "option.h"
 #include "tbenc.h"
 #include "tbpkg.h"
 #include "units.h"
@@ -25,77 +26,6 @@
 #define CIPHERTEXT_NAME "model.tbenc"
 #define MANIFEST_NAME "model.manifest.json"
 #define FIRST_TRIES 2 /* a wrong name or address shows on the first request: do not retry it for minutes */
-
-static const char help[] =
-    "Usage: tbpkg upload --storage-account ACCOUNT --container NAME --asset-id ID\n"
-    "                    --encrypted-file FILE --manifest FILE [OPTION]...\n"
-    "Upload an encrypted asset to Azure Blob Storage as NAME/ID/model.tbenc and\n"
-    "NAME/ID/model.manifest.json. Run it again to resume; what is there already is not sent again.\n"
-    "\n"
-    "  -s, --storage-account=ACCOUNT  storage account [$AZURE_STORAGE_ACCOUNT]\n"
-    "  -C, --container=NAME           container [$AZURE_STORAGE_CONTAINER]\n"
-    "  -a, --asset-id=ID              name of the asset, as in the manifest\n"
-    "  -e, --encrypted-file=FILE      the ciphertext\n"
-    "  -m, --manifest=FILE            its manifest\n"
-    "  -f, --force                    replace another file under this asset id\n"
-    "      --verify                   hash the whole file before the first byte is sent; without it\n"
-    "                                 the hash is taken on the way and checked before the commit\n"
-    "      --endpoint=URL             blob endpoint instead of https://ACCOUNT.blob.core.windows.net:\n"
-    "                                 a private endpoint, or an emulator (http://127.0.0.1:10000/ACCOUNT)\n"
-    "      --ca-file=FILE             trust the certificate authorities in FILE (PEM) [$TB_CA_FILE]\n"
-    "      --insecure-http            allow a plain http:// endpoint that is not loopback\n"
-    "      --block-bytes=SIZE         size of a block, 64K to 256M [8M]\n"
-    "      --concurrency=N            blocks sent at once, 1 to 64 [16]\n"
-    "      --retries=N                further attempts for each request, 0 to 20 [8]\n"
-    "      --timeout=SECONDS          give a transfer up that moves nothing for so long [60]\n"
-    "  -v, --verbose                  say which credential is used\n"
-    "      --json                     print a summary as JSON\n"
-    "  -q, --quiet                    no progress, no summary\n"
-    "  -h, --help                     show this help\n"
-    "      --version                  show the version\n"
-    "\n"
-    "Credentials, the first that is there:\n"
-    "      --connection-string-file=FILE, --account-key-file=FILE, --sas-file=FILE\n"
-    "      AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN,\n"
-    "      AZURE_ACCESS_TOKEN; a service principal in AZURE_TENANT_ID, AZURE_CLIENT_ID and\n"
-    "      AZURE_CLIENT_SECRET; the managed identity of the machine; 'az login'.\n"
-    "The identity needs the role Storage Blob Data Contributor, a SAS sp=rcw on the container.\n";
-
-enum {
-    OPT_VERIFY = CLI_OPT_OWN,
-    OPT_ENDPOINT,
-    OPT_CA_FILE,
-    OPT_INSECURE,
-    OPT_BLOCK,
-    OPT_CONCURRENCY,
-    OPT_RETRIES,
-    OPT_TIMEOUT,
-    OPT_CONNECTION_STRING,
-    OPT_ACCOUNT_KEY,
-    OPT_SAS
-};
-
-static const struct option options[] = {
-    {"storage-account", required_argument, NULL, 's'},
-    {"container", required_argument, NULL, 'C'},
-    {"asset-id", required_argument, NULL, 'a'},
-    {"encrypted-file", required_argument, NULL, 'e'},
-    {"manifest", required_argument, NULL, 'm'},
-    {"force", no_argument, NULL, 'f'},
-    {"verbose", no_argument, NULL, 'v'},
-    {"verify", no_argument, NULL, OPT_VERIFY},
-    {"endpoint", required_argument, NULL, OPT_ENDPOINT},
-    {"ca-file", required_argument, NULL, OPT_CA_FILE},
-    {"insecure-http", no_argument, NULL, OPT_INSECURE},
-    {"block-bytes", required_argument, NULL, OPT_BLOCK},
-    {"concurrency", required_argument, NULL, OPT_CONCURRENCY},
-    {"retries", required_argument, NULL, OPT_RETRIES},
-    {"timeout", required_argument, NULL, OPT_TIMEOUT},
-    {"connection-string-file", required_argument, NULL, OPT_CONNECTION_STRING},
-    {"account-key-file", required_argument, NULL, OPT_ACCOUNT_KEY},
-    {"sas-file", required_argument, NULL, OPT_SAS},
-    CLI_COMMON_LONG,
-};
 
 struct job {
     struct cli cli;
@@ -128,82 +58,48 @@ static void job_clear(struct job *j)
 
 /* -- command line -------------------------------------------------------------------------------------------------- */
 
-static int set_number(struct job *j, int o)
-{
-    switch (o) {
-    case OPT_BLOCK:
-        if (cli_parse_size(optarg, &j->block_bytes) < 0 || j->block_bytes < BLOB_BLOCK_BYTES_MIN ||
-            j->block_bytes > BLOB_BLOCK_BYTES_MAX)
-            return cli_usage(&j->cli, "--block-bytes: a size from 64K to 256M, not '%s'", optarg);
-        return CLI_OK;
-    case OPT_CONCURRENCY:
-        if (tb_uint_parse(optarg, 1, BLOB_CONCURRENCY_MAX, &j->concurrency) < 0)
-            return cli_usage(&j->cli, "--concurrency: a number from 1 to %d, not '%s'", BLOB_CONCURRENCY_MAX,
-                             optarg);
-        return CLI_OK;
-    case OPT_RETRIES:
-        if (tb_uint_parse(optarg, 0, 20, &j->retries) < 0)
-            return cli_usage(&j->cli, "--retries: a number from 0 to 20, not '%s'", optarg);
-        return CLI_OK;
-    default:
-        if (tb_uint_parse(optarg, 1, 3600, &j->timeout) < 0)
-            return cli_usage(&j->cli, "--timeout: seconds from 1 to 3600, not '%s'", optarg);
-        return CLI_OK;
-    }
-}
-
-static int set_option(struct job *j, int o)
-{
-    const struct {
-        int o;
-        const char **to;
-    } strings[] = {
-        {'s', &j->account},
-        {'C', &j->container},
-        {'a', &j->asset_id},
-        {'e', &j->file},
-        {'m', &j->manifest_path},
-        {OPT_ENDPOINT, &j->endpoint},
-        {OPT_CA_FILE, &j->ca_file},
-        {OPT_CONNECTION_STRING, &j->credentials.connection_string_file},
-        {OPT_ACCOUNT_KEY, &j->credentials.account_key_file},
-        {OPT_SAS, &j->credentials.sas_file},
-    };
-    const struct {
-        int o;
-        bool *to;
-    } flags[] = {
-        {'f', &j->force}, {'v', &j->verbose}, {OPT_VERIFY, &j->verify}, {OPT_INSECURE, &j->insecure}};
-
-    for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
-        if (strings[i].o == o) {
-            *strings[i].to = optarg;
-            return CLI_OK;
-        }
-    for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
-        if (flags[i].o == o) {
-            *flags[i].to = true;
-            return CLI_OK;
-        }
-    return set_number(j, o);
-}
-
-static const char *env_default(const char *value, const char *name)
-{
-    const char *e = getenv(name);
-
-    return value ? value : e && *e ? e : NULL;
-}
+static const struct cli_option options[] = {
+    CLI_OPTION('s', "storage-account", "ACCOUNT", CLI_STRING, account, "storage account",
+               .setting = "azure.storage_account"),
+    CLI_OPTION('C', "container", "NAME", CLI_STRING, container, "container [models]",
+               .setting = "azure.container"),
+    CLI_OPTION('a', "asset-id", "ID", CLI_STRING, asset_id, "name of the asset, as in the manifest"),
+    CLI_OPTION('e', "encrypted-file", "FILE", CLI_STRING, file, "the ciphertext"),
+    CLI_OPTION('m', "manifest", "FILE", CLI_STRING, manifest_path, "its manifest"),
+    CLI_OPTION('f', "force", NULL, CLI_FLAG, force, "replace another file under this asset id"),
+    CLI_OPTION(0, "verify", NULL, CLI_FLAG, verify,
+               "hash the whole file before the first byte is sent; without it the hash is taken on the way "
+               "and checked before the commit"),
+    CLI_OPTION(0, "endpoint", "URL", CLI_STRING, endpoint,
+               "blob endpoint instead of https://ACCOUNT.blob.core.windows.net: a private endpoint, or an "
+               "emulator (http://127.0.0.1:10000/ACCOUNT)",
+               .setting = "azure.endpoint"),
+    CLI_OPTION(0, "ca-file", "FILE", CLI_STRING, ca_file, "trust the certificate authorities in FILE (PEM)",
+               .setting = "tls.ca_file"),
+    CLI_OPTION(0, "insecure-http", NULL, CLI_FLAG, insecure,
+               "allow a plain http:// endpoint that is not loopback"),
+    CLI_OPTION(0, "block-bytes", "SIZE", CLI_SIZE, block_bytes, "size of a block, 64K to 256M [8M]",
+               .min = BLOB_BLOCK_BYTES_MIN, .max = BLOB_BLOCK_BYTES_MAX),
+    CLI_OPTION(0, "concurrency", "N", CLI_UINT, concurrency, "blocks sent at once, 1 to 64 [16]", .min = 1,
+               .max = BLOB_CONCURRENCY_MAX),
+    CLI_OPTION(0, "retries", "N", CLI_UINT, retries, "further attempts for each request, 0 to 20 [8]",
+               .max = 20),
+    CLI_OPTION(0, "timeout", "SECONDS", CLI_UINT, timeout,
+               "give a transfer up that moves nothing for so long [60]", .min = 1, .max = 3600),
+    CLI_OPTION('v', "verbose", NULL, CLI_FLAG, verbose, "say which credential is used"),
+    CLI_OPTION(0, "connection-string-file", "FILE", CLI_STRING, credentials.connection_string_file,
+               "read an Azure connection string from FILE"),
+    CLI_OPTION(0, "account-key-file", "FILE", CLI_STRING, credentials.account_key_file,
+               "read the account's shared key from FILE"),
+    CLI_OPTION(0, "sas-file", "FILE", CLI_STRING, credentials.sas_file,
+               "read a shared access signature from FILE"),
+    CLI_COMMON,
+};
 
 static int check_options(struct job *j)
 {
     const struct cli *c = &j->cli;
 
-    j->account = env_default(j->account, "AZURE_STORAGE_ACCOUNT");
-    j->container = env_default(j->container, "AZURE_STORAGE_CONTAINER");
-    j->ca_file = env_default(j->ca_file, "TB_CA_FILE");
-    if (!j->container)
-        return cli_usage(c, "--container is missing");
     if (!blob_container_valid(j->container))
         return cli_usage(c, "--container: 3 to 63 of a-z, 0-9 and single '-' inside, not '%s'", j->container);
     if (!j->asset_id)
@@ -217,18 +113,11 @@ static int check_options(struct job *j)
 
 static int parse(struct job *j, int argc, char **argv)
 {
-    int o, rc;
-
-    while ((o = cli_getopt(&j->cli, argc, argv, "s:C:a:e:m:fv" CLI_COMMON_SHORT, options)) != CLI_END) {
-        if (o == CLI_STOP)
-            return CLI_STOP;
-        rc = set_option(j, o);
-        if (rc != CLI_OK) {
-            j->cli.rc = rc;
-            return CLI_STOP;
-        }
-    }
-    j->cli.rc = optind < argc ? cli_usage(&j->cli, "'%s' is too much", argv[optind]) : check_options(j);
+    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
+        return CLI_STOP;
+    j->cli.rc = cli_no_positional(&j->cli, argc, argv);
+    if (j->cli.rc == CLI_OK)
+        j->cli.rc = check_options(j);
     return j->cli.rc == CLI_OK ? CLI_OK : CLI_STOP;
 }
 
@@ -488,10 +377,11 @@ static int print_summary(struct job *j)
     return cli_print_json(d);
 }
 
-int tbpkg_upload_main(int argc, char **argv)
+static int upload_main(int argc, char **argv)
 {
-    _cleanup_(job_clear) struct job j = {.cli = {.command = "upload", .help = help},
+    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_upload},
                                          .fd = -1,
+                                         .container = "models",
                                          .block_bytes = BLOB_BLOCK_BYTES_DEFAULT,
                                          .concurrency = 16,
                                          .retries = 8,
@@ -513,3 +403,20 @@ int tbpkg_upload_main(int argc, char **argv)
         rc = print_summary(&j);
     return rc;
 }
+
+const struct tbpkg_command tbpkg_upload = {
+    .name = "upload",
+    .summary = "put an encrypted asset into Azure Blob storage",
+    .synopsis = "--storage-account ACCOUNT --asset-id ID --encrypted-file FILE --manifest FILE\n"
+                "                    [OPTION]...",
+    .about =
+        "Upload an encrypted asset to Azure Blob Storage as NAME/ID/model.tbenc and\n"
+        "NAME/ID/model.manifest.json. Run it again to resume; what is there already is not sent again.\n",
+    .options = options,
+    .tail = "Credentials, the first that is there: the files above;\n"
+            "AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN,\n"
+            "AZURE_ACCESS_TOKEN; a service principal in AZURE_TENANT_ID, AZURE_CLIENT_ID and\n"
+            "AZURE_CLIENT_SECRET; the managed identity of the machine; 'az login'.\n"
+            "The identity needs the role Storage Blob Data Contributor, a SAS sp=rcw on the container.\n",
+    .run = upload_main,
+};

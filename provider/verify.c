@@ -6,41 +6,9 @@
 #include "asset.h"
 #include "cli.h"
 #include "json.h"
+#include "option.h"
 #include "tbpkg.h"
 #include "units.h"
-
-static const char help[] =
-    "Usage: tbpkg verify [OPTION]... [FILE]\n"
-    "Check an encrypted .tbenc file against its manifest; with the key, every byte of it.\n"
-    "\n"
-    "Without a key: manifest, header, lengths and number of the records, SHA-256 of the file.\n"
-    "With the key also: the tag of every chunk, the order of them all, the hash of each file.\n"
-    "\n"
-    "  -i, --in=FILE         the same as FILE [model.tbenc, or what the manifest names];\n"
-    "                        '-' is standard input\n"
-    "  -m, --manifest=FILE   the manifest [beside FILE: NAME.manifest.json]\n"
-    "  -k, --key-file=FILE   the key: 64 hex digits or 32 bytes; '-' is standard input\n"
-    "                        [$TBPKG_KEY_FILE]\n"
-    "      --key-hex=HEX     the key itself (discouraged: it stays in the shell's history)\n"
-    "  -t, --threads=N       workers [one for each CPU]\n"
-    "      --lenient         accept what the first writers of tbenc/v1 may have left: any chunk size,\n"
-    "                        reserved bytes that are set\n"
-    "      --json            print the result as JSON\n"
-    "  -q, --quiet           no progress; no output but errors\n"
-    "  -h, --help            show this help\n"
-    "      --version         show the version\n";
-
-enum { OPT_KEY_HEX = CLI_OPT_OWN, OPT_LENIENT };
-
-static const struct option options[] = {
-    {"in", required_argument, NULL, 'i'},
-    {"manifest", required_argument, NULL, 'm'},
-    {"key-file", required_argument, NULL, 'k'},
-    {"key-hex", required_argument, NULL, OPT_KEY_HEX},
-    {"threads", required_argument, NULL, 't'},
-    {"lenient", no_argument, NULL, OPT_LENIENT},
-    CLI_COMMON_LONG,
-};
 
 struct job {
     struct cli cli;
@@ -60,42 +28,28 @@ static void job_clear(struct job *j)
     asset_clear(&j->asset);
 }
 
-static int set_option(struct job *j, int o)
-{
-    switch (o) {
-    case 'i':
-        j->in = optarg;
-        return CLI_OK;
-    case 'm':
-        j->manifest = optarg;
-        return CLI_OK;
-    case 'k':
-        j->key_arg.file = optarg;
-        return CLI_OK;
-    case OPT_KEY_HEX:
-        return cli_key_arg_hex(&j->key_arg, optarg) < 0 ? tbpkg_fail_errno("--key-hex", -ENOMEM) : CLI_OK;
-    case OPT_LENIENT:
-        j->flags |= TBENC_LENIENT;
-        return CLI_OK;
-    default: /* 't' */
-        if (tb_uint_parse(optarg, 1, TBENC_THREADS_MAX, &j->threads) < 0)
-            return cli_usage(&j->cli, "--threads: a number from 1 to %d, not '%s'", TBENC_THREADS_MAX,
-                             optarg);
-        return CLI_OK;
-    }
-}
+static const struct cli_option options[] = {
+    CLI_OPTION('i', "in", "FILE", CLI_STRING, in,
+               "the same as FILE [model.tbenc, or what the manifest names]; '-' is standard input"),
+    CLI_OPTION('m', "manifest", "FILE", CLI_STRING, manifest,
+               "the manifest [beside FILE: NAME.manifest.json]"),
+    CLI_OPTION('k', "key-file", "FILE", CLI_STRING, key_arg.file,
+               "the key: 64 hex digits or 32 bytes; '-' is standard input [$TBPKG_KEY_FILE]"),
+    CLI_OPTION(0, "key-hex", "HEX", CLI_KEY_HEX, key_arg,
+               "the key itself (discouraged: it stays in the shell's history)"),
+    CLI_OPTION('t', "threads", "N", CLI_UINT, threads, "workers [one for each CPU]", .min = 1,
+               .max = TBENC_THREADS_MAX),
+    CLI_OPTION(0, "lenient", NULL, CLI_BITS, flags,
+               "accept what the first writers of tbenc/v1 may have left: any chunk size, reserved bytes that "
+               "are set",
+               .max = TBENC_LENIENT),
+    CLI_COMMON,
+};
 
 static int parse(struct job *j, int argc, char **argv)
 {
-    int o, rc;
-
-    while ((o = cli_getopt(&j->cli, argc, argv, "i:m:k:t:" CLI_COMMON_SHORT, options)) != CLI_END) {
-        rc = o == CLI_STOP ? j->cli.rc : set_option(j, o);
-        if (o == CLI_STOP || rc != CLI_OK) {
-            j->cli.rc = rc;
-            return CLI_STOP;
-        }
-    }
+    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
+        return CLI_STOP;
     j->cli.rc = cli_positional(&j->cli, argc, argv, &j->in);
     if (j->cli.rc == CLI_OK)
         j->cli.rc = cli_check_inputs(&j->cli, j->in, j->manifest, &j->key_arg);
@@ -205,9 +159,9 @@ static int verify(struct job *j)
     return CLI_OK;
 }
 
-int tbpkg_verify_main(int argc, char **argv)
+static int verify_main(int argc, char **argv)
 {
-    _cleanup_(job_clear) struct job j = {.cli = {.command = "verify", .help = help}, .asset = ASSET_INIT};
+    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_verify}, .asset = ASSET_INIT};
     int rc = CLI_OK;
 
     if (parse(&j, argc, argv) != CLI_OK)
@@ -219,3 +173,15 @@ int tbpkg_verify_main(int argc, char **argv)
         rc = asset_open(j.in, j.manifest, j.flags, &j.asset);
     return rc == CLI_OK ? verify(&j) : rc;
 }
+
+const struct tbpkg_command tbpkg_verify = {
+    .name = "verify",
+    .summary = "check a .tbenc against its manifest, with or without the key",
+    .synopsis = "[OPTION]... [FILE]",
+    .about = "Check an encrypted .tbenc file against its manifest; with the key, every byte of it.\n"
+             "\n"
+             "Without a key: manifest, header, lengths and number of the records, SHA-256 of the file.\n"
+             "With the key also: the tag of every chunk, the order of them all, the hash of each file.\n",
+    .options = options,
+    .run = verify_main,
+};

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 PACKAGES="age apt aria2 bash-completion binutils ca-certificates clang clang-format cppcheck curl debhelper dpkg-dev fakeroot
-gcc iproute2 jq libc6-dev libcjson-dev libcmocka-dev libcurl4-openssl-dev libgnutls28-dev libmicrohttpd-dev
+gcc iproute2 jq libarchive-dev libc6-dev libcjson-dev libcmocka-dev libcurl4-openssl-dev libgnutls28-dev libinih-dev libmicrohttpd-dev
 libsqlite3-dev libssl-dev libsystemd-dev lintian llvm make mandoc mmdebstrap nginx-light openssl pkg-config procps
 python3 python3-cryptography python3-pytest shellcheck sqlite3 systemd wrk"
 AZURITE=azurite@3.35.0

@@ -25,7 +25,7 @@ from tbsys import build_dir, wait_for  # noqa: E402
 
 TBPKG = str(build_dir() / "tbpkg")
 CHUNK = 1024
-COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register"]
+COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "config"]
 ENV = {"PATH": "/usr/bin:/bin", **{k: v for k, v in os.environ.items() if k.startswith(("ASAN_", "UBSAN_", "LSAN_"))}}
 
 
@@ -731,7 +731,7 @@ def test_help_man_page_and_completion_agree(command):
     in_man = {o for s in (sections[f"tbpkg {command}"], sections["Every command"])
               for line in re.findall(r"^\.It .*", s, re.M) for o in re.findall(r"Fl -([a-z0-9-]+)", line)}
     assert in_man == want
-    script = f". '{REPO}/provider/tbpkg.bash'; COMP_WORDS=(tbpkg {command} --); COMP_CWORD=2; COMP_LINE='tbpkg {command} --'; " \
+    script = f". '{REPO}/provider/tbpkg.bash'; COMP_WORDS=({TBPKG} {command} --); COMP_CWORD=2; COMP_LINE='tbpkg {command} --'; " \
              "COMP_POINT=${#COMP_LINE}; _tbpkg tbpkg -- " + command + "; printf '%s\\n' \"${COMPREPLY[@]}\""
     out = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert out.stderr == ""
@@ -740,14 +740,62 @@ def test_help_man_page_and_completion_agree(command):
 
 def test_completion_of_commands_and_files(tmp_path):
     (tmp_path / "model.tbenc").touch()
-    script = f". '{REPO}/provider/tbpkg.bash'; COMP_WORDS=(tbpkg %s); COMP_CWORD=%d; _tbpkg; printf '%%s\\n' \"${{COMPREPLY[@]}}\""
+    script = f". '{REPO}/provider/tbpkg.bash'; COMP_WORDS=({TBPKG} %s); COMP_CWORD=%d; _tbpkg; printf '%%s\\n' \"${{COMPREPLY[@]}}\""
 
     def complete(*words):
         return subprocess.run(["bash", "-c", script % (" ".join(map(repr, words)), len(words))], capture_output=True,
                               text=True, cwd=tmp_path).stdout.split()
     assert complete("") == [*COMMANDS, "help", "--help", "--version"] and complete("in") == ["inspect"]
     assert complete("help", "de") == ["decrypt"] and complete("verify", "mo") == ["model.tbenc"]
-    assert complete("verify", "--in", "mo") == ["model.tbenc"]
+    assert complete("verify", "--in", "mo") == ["model.tbenc"] and complete("config", "") == ["show"]
+    assert complete("encrypt", "--asset-id", "mo") == [] and "4M" in complete("encrypt", "--chunk-bytes", "")
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+def test_settings_and_where_they_come_from(tmp_path):
+    d = tmp_path / "trustbridge"
+    d.mkdir()
+    (d / "tbpkg.ini").write_text("[azure]\nstorage_account = filed\ncontainer = files\n[encryption]\nchunk_bytes = 2K\n")
+    env = {"XDG_CONFIG_HOME": str(tmp_path), "AZURE_STORAGE_ACCOUNT": "fromenv", "AZURE_STORAGE_KEY": "S3CRET",
+           "TB_EDC_ENDPOINT": "https://u:S3CRET@cp.example/?sig=S3CRET"}
+    p = ok("config", "show", "--json", env=env)
+    doc = json.loads(p.stdout)
+    got = doc["settings"]
+    assert doc["file"] == str(d / "tbpkg.ini") and doc["file_exists"] and doc["credentials"] == ["AZURE_STORAGE_KEY"]
+    assert (got["azure.storage_account"]["value"], got["azure.storage_account"]["source"]) == ("fromenv", "AZURE_STORAGE_ACCOUNT")
+    assert (got["azure.container"]["value"], got["azure.container"]["source"]) == ("files", f"{d}/tbpkg.ini: azure.container")
+    assert got["tls.ca_file"]["value"] is None and got["controlplane.endpoint"]["value"].startswith("https://cp.example")
+    text = ok("config", "show", env=env).stdout.decode()
+    assert "fromenv  (AZURE_STORAGE_ACCOUNT)" in text and "S3CRET" not in text + p.stdout.decode()
+    # and they are used: HOME where there is no XDG_CONFIG_HOME, --config before both
+    (tmp_path / "home" / ".config").mkdir(parents=True)
+    d.rename(tmp_path / "home" / ".config" / "trustbridge")
+    (tmp_path / "m").write_bytes(b"x" * 5000)
+    home = {"HOME": str(tmp_path / "home")}
+    ok("encrypt", "-a", "a", "m", "-k", "k1", "-o", "a.tbenc", cwd=tmp_path, env=home)
+    assert json.loads((tmp_path / "a.manifest.json").read_text())["chunk_bytes"] == 2048
+    (tmp_path / "other.ini").write_text("[encryption]\nchunk_bytes = 3K\n")
+    ok("encrypt", "-a", "a", "m", "-k", "k2", "-o", "b.tbenc", "--config", "other.ini", cwd=tmp_path, env=home)
+    assert json.loads((tmp_path / "b.manifest.json").read_text())["chunk_bytes"] == 3072
+    ok("encrypt", "-a", "a", "m", "-k", "k3", "-o", "c.tbenc", cwd=tmp_path, env={**home, "TB_CHUNK_BYTES": "4096"})
+    assert json.loads((tmp_path / "c.manifest.json").read_text())["chunk_bytes"] == 4096
+
+
+def test_settings_that_are_wrong(tmp_path):
+    ini = tmp_path / "t.ini"
+    ini.write_text("[azure]\nsas_token = S3CRET\n")
+    assert "S3CRET" not in refused("config", "show", "--config", ini, match="line 2: there is no setting 'sas_token'")
+    ini.write_text("[encryption]\nchunk_bytes = 3\n")
+    p = tbpkg("encrypt", "-a", "a", "m", "--config", ini)
+    assert p.returncode == 2 and f"{ini}: encryption.chunk_bytes: a size from 1K to 64M, not '3'" in p.stderr.decode()
+    p = tbpkg("encrypt", "-a", "a", "m", env={"TB_CHUNK_BYTES": "70M"})
+    assert p.returncode == 2 and b"TB_CHUNK_BYTES: a size from 1K to 64M" in p.stderr
+    ini.chmod(0o666)
+    refused("config", "show", "--config", ini, match="everybody may write")
+    refused("config", "show", "--config", tmp_path / "absent.ini", match="absent.ini: No such file")
+    refused("config", "show", "--config", "/dev/zero", match="/dev/zero: ")
+    assert tbpkg("config").returncode == 2 and tbpkg("config", "show", "x").returncode == 2
 
 
 def test_verify_says_what_it_checked(tmp_path):

@@ -13,6 +13,7 @@
 
 #include "provider/asset.h"
 #include "provider/cli.h"
+#include "provider/option.h"
 
 static char dir[] = "/tmp/tb-cli-XXXXXX";
 
@@ -90,34 +91,101 @@ static void sizes_are_parsed(void **state)
     }
 }
 
-static const struct option options[] = {{"out", required_argument, NULL, 'o'}, CLI_COMMON_LONG};
+struct job {
+    struct cli cli;
+    const char *out, *account;
+    uint64_t size;
+    unsigned bits;
+    struct cli_list sets;
+};
 
-static int parse(struct cli *c, const char *const *words)
+static const struct cli_option options[] = {
+    CLI_OPTION('o', "out", "F", CLI_STRING, out, "where to"),
+    CLI_OPTION('s', "size", "SIZE", CLI_SIZE, size, "how much", .min = 1024, .max = 4 << 20),
+    CLI_OPTION(0, "account", "A", CLI_STRING, account, "whose", .setting = "azure.storage_account"),
+    CLI_OPTION(0, "bits", NULL, CLI_BITS, bits, "more", .max = 4),
+    CLI_OPTION(0, "set", "N=V", CLI_LIST, sets, "values"),
+    CLI_GONE_ROW("old", "X", "say --out"),
+    CLI_COMMON,
+};
+static const struct tbpkg_command x = {
+    .name = "x", .synopsis = "[OPTION]...", .about = "ABOUT\n", .options = options};
+
+static int parse(struct job *j, const char *const *words)
 {
-    char *argv[8] = {NULL};
-    int argc = 0, o;
+    char *argv[16] = {NULL};
+    int argc = 0;
 
     for (; words[argc]; argc++)
         argv[argc] = (char *)words[argc];
-    optind = 0;
-    while ((o = cli_getopt(c, argc, argv, "o:" CLI_COMMON_SHORT, options)) >= 0)
-        assert_int_equal(o, 'o');
-    return o;
+    return cli_parse(&j->cli, j, argc, argv);
 }
 
 static void common_options_are_handled(void **state)
 {
-    struct cli c = {.command = "x", .help = "HELP\n"};
+    struct job j = {.cli = {.command = &x}};
     struct capture cap;
     _cleanup_free_ char *text = NULL;
 
-    assert_int_equal(parse(&c, (const char *[]){"x", "--json", "-q", "-o", "f", "rest", NULL}), CLI_END);
-    assert_true(c.json && c.quiet);
+    assert_int_equal(parse(&j, (const char *[]){"x", "--json", "-q", "-o", "f", "rest", NULL}), CLI_OK);
+    assert_true(j.cli.json && j.cli.quiet);
+    assert_string_equal(j.out, "f");
     cap = capture_start(STDOUT_FILENO);
-    assert_int_equal(parse(&c, (const char *[]){"x", "-h", NULL}), CLI_STOP);
+    assert_int_equal(parse(&j, (const char *[]){"x", "-h", NULL}), CLI_STOP);
     text = capture_end(&cap);
-    assert_string_equal(text, "HELP\n");
-    assert_int_equal(c.rc, CLI_OK);
+    assert_non_null(strstr(text, "Usage: tbpkg x [OPTION]...\nABOUT\n\n  -o, --out=F "));
+    assert_non_null(strstr(text, "      --account=A    whose [$AZURE_STORAGE_ACCOUNT]\n"));
+    assert_null(strstr(text, "--old"));
+    assert_int_equal(j.cli.rc, CLI_OK);
+}
+
+static void values_are_of_their_kind(void **state)
+{
+    struct job j = {.cli = {.command = &x}};
+    static const char *const bad[] = {"1023", "5M", "4X", ""};
+    struct capture cap = capture_start(STDERR_FILENO);
+    _cleanup_free_ char *text = NULL;
+    int r =
+        parse(&j, (const char *[]){"x", "-s", "1M", "--set", "a=1", "--bits", "--set=b=2", "--old=1", NULL});
+
+    text = capture_end(&cap);
+    assert_int_equal(r, CLI_OK);
+    assert_int_equal(j.size, 1 << 20);
+    assert_int_equal(j.bits, 4);
+    assert_int_equal(j.sets.n, 2);
+    assert_string_equal(j.sets.v[1], "b=2");
+    assert_true(cli_given(&j.cli, "size") && !cli_given(&j.cli, "out"));
+    assert_string_equal(text, "tbpkg: warning: --old has no meaning any more: say --out\n");
+    cli_list_clear(&j.sets);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        _cleanup_free_ char *why = NULL;
+
+        cap = capture_start(STDERR_FILENO);
+        r = parse(&j, (const char *[]){"x", "--size", bad[i], NULL});
+        why = capture_end(&cap);
+        assert_int_equal(r, CLI_STOP);
+        assert_non_null(strstr(why, "--size: a size from 1K to 4M, not '"));
+    }
+}
+
+static void options_beat_environment_beats_file(void **state)
+{
+    static const char ini[] = "[azure]\nstorage_account = file\n";
+    struct job j = {.cli = {.command = &x}};
+
+    assert_int_equal(tb_write_file_atomic("t.ini", ini, sizeof(ini) - 1, 0600), 0);
+    assert_int_equal(parse(&j, (const char *[]){"x", "--config", "t.ini", NULL}), CLI_OK);
+    assert_string_equal(j.account, "file");
+    setenv("AZURE_STORAGE_ACCOUNT", "environment", 1);
+    assert_int_equal(parse(&j, (const char *[]){"x", "--config", "t.ini", NULL}), CLI_OK);
+    assert_string_equal(j.account, "environment");
+    assert_int_equal(parse(&j, (const char *[]){"x", "--account=option", NULL}), CLI_OK);
+    assert_string_equal(j.account, "option");
+    unsetenv("AZURE_STORAGE_ACCOUNT");
+    setenv("HOME", "/nonexistent", 1);
+    j = (struct job){.cli = {.command = &x}};
+    assert_int_equal(parse(&j, (const char *[]){"x", NULL}), CLI_OK);
+    assert_null(j.account);
 }
 
 static void usage_errors_repeat_no_value(void **state)
@@ -131,14 +199,14 @@ static void usage_errors_repeat_no_value(void **state)
                                        "'-z'"};
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        struct cli c = {.command = "x", .help = ""};
+        struct job j = {.cli = {.command = &x}};
         struct capture cap = capture_start(STDERR_FILENO);
         _cleanup_free_ char *text = NULL;
-        int r = parse(&c, (const char *[]){bad[i][0], bad[i][1], NULL});
+        int r = parse(&j, (const char *[]){bad[i][0], bad[i][1], NULL});
 
         text = capture_end(&cap);
         assert_int_equal(r, CLI_STOP);
-        assert_int_equal(c.rc, CLI_USAGE);
+        assert_int_equal(j.cli.rc, CLI_USAGE);
         assert_non_null(strstr(text, says[i]));
         assert_non_null(strstr(text, "Try 'tbpkg x --help'."));
         assert_null(strstr(text, "S3CRET"));
@@ -161,7 +229,7 @@ static void an_error_is_one_plain_line(void **state)
 static void key_hex_leaves_argv(void **state)
 {
     _cleanup_key_arg_ struct cli_key_arg k = {0};
-    struct cli c = {.command = "x", .help = ""};
+    struct cli c = {.command = &x};
     struct tb_key key;
     char argv[] = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1eFF",
          zero[sizeof(argv)] = {0};
@@ -181,7 +249,7 @@ static void key_hex_leaves_argv(void **state)
 static void the_key_file_wins_over_the_environment(void **state)
 {
     struct cli_key_arg k = {0};
-    struct cli c = {.command = "x", .help = ""};
+    struct cli c = {.command = &x};
     struct tb_key key;
     char hex[TB_KEY_HEX_CHARS + 1];
 
@@ -202,7 +270,7 @@ static void the_key_file_wins_over_the_environment(void **state)
 
 static void standard_input_is_given_out_once(void **state)
 {
-    struct cli c = {.command = "x", .help = ""};
+    struct cli c = {.command = &x};
     struct cli_key_arg in = {.file = "-"}, none = {0};
     struct capture cap = capture_start(STDERR_FILENO);
     int r[] = {cli_check_inputs(&c, "-", "m", &in),    cli_check_inputs(&c, "f", "-", &in),
@@ -266,6 +334,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_are_parsed),
         cmocka_unit_test(common_options_are_handled),
+        cmocka_unit_test(values_are_of_their_kind),
+        cmocka_unit_test(options_beat_environment_beats_file),
         cmocka_unit_test(usage_errors_repeat_no_value),
         cmocka_unit_test(an_error_is_one_plain_line),
         cmocka_unit_test(key_hex_leaves_argv),
