@@ -1,152 +1,90 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "audit.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
-#include <systemd/sd-journal.h>
 
+#include "audit_sink.h"
+#include "chain_head.h"
 #include "events.h"
-#include "io.h"
 #include "log.h"
+#include "secret.h"
 #include "units.h"
 
 #define RETRY_MS 250
-#define LAST_LINE_MAX (64 * 1024)
+/* Written and synced together. Fewer when there is the journal as well: a kill may leave it as many behind the file. */
+#define BATCH_MAX 1024
+#define BATCH_MAX_BOTH 64
+/* How much of the file's end is looked at for the record the chain stands at: more than a power failure leaves unsaid. */
+#define TAIL_MAX (64UL * 1024 * 1024)
 
 struct tb_audit {
-    char *contract_id, *asset_id, *file;
-    int fd; /* -1: none */
-    uint64_t *
-        seq_map; /* shared mapping of the sequence file: survives SIGKILL without a call per record; or NULL */
-    bool journal;
+    struct tb_audit_sink sink;
+    struct tb_chain_head *head_file;
+    struct tb_chain_point at; /* the writer's: the last record formatted */
+    uint64_t synced_us;       /* the writer's */
     size_t limit;
     pthread_t thread;
     pthread_mutex_t lock; /* of what follows */
-    pthread_cond_t wake, idle;
+    pthread_cond_t wake;
     struct tb_audit_record *head, **tail;
     size_t slots;
-    uint64_t seq, written, dropped;
+    uint64_t written, refused, dropped;
+    struct tb_chain_point told; /* for the statistics */
     bool broken, stop, give_up, reopen;
 };
 
-/* --- sinks, on the writer's thread ------------------------------------------------------------------------------- */
+/* --- the chain, on the writer's thread --------------------------------------------------------------------------- */
 
-static int file_open(const char *path)
-{
-    int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0640);
-
-    return fd < 0 ? -errno : fd;
-}
-
-/* Appends one line by one write(). A short one (disk full) is taken back, so that no torn line stays. */
-static int file_append(int fd, const char *line, size_t len)
-{
-    ssize_t n = write(fd, line, len);
-    struct stat st;
-
-    if (n == (ssize_t)len)
-        return 0;
-    if (n < 0)
-        return errno == EINTR ? -EAGAIN : -errno;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-        (void)!ftruncate(fd, st.st_size - n);
-    return -ENOSPC;
-}
-
-struct fields {
-    struct iovec iov[20];
-    size_t n;
-    char *text[20];
+struct batch {
+    struct tb_audit_record *record[BATCH_MAX];
+    size_t n, end[BATCH_MAX]; /* end of each line, behind its line end */
+    struct tb_buf lines;
 };
 
-static void field(struct fields *f, const char *name, const char *value)
+/* The next line of the chain. What an unclean stop left unsaid is said by the first. */
+static int format_record(struct tb_audit *a, struct tb_audit_record *r, bool first, struct tb_buf *out)
 {
-    char *s = tb_strf("%s=%s", name, value);
-
-    if (!s || f->n == ARRAY_SIZE(f->iov))
-        return free(s);
-    f->text[f->n] = s;
-    f->iov[f->n++] = (struct iovec){s, strlen(s)};
-}
-
-static void field_uint(struct fields *f, const char *name, uint64_t v)
-{
-    char s[24];
-
-    snprintf(s, sizeof(s), "%llu", (unsigned long long)v);
-    field(f, name, s);
-}
-
-static int journal_send(const struct tb_audit *a, const struct tb_audit_record *r, const char *line)
-{
-    struct fields f = {0};
+    struct tb_chain_state st;
+    size_t start = out->len;
     int e;
 
-    field(&f, "MESSAGE", line);
-    field(&f, "MESSAGE_ID", TB_EVENT_AUDIT);
-    field(&f, "PRIORITY", "6");
-    field(&f, "SYSLOG_IDENTIFIER", "tb-proxy");
-    field_uint(&f, "TB_SEQ", r->seq);
-    field(&f, "TB_CONTRACT_ID", a->contract_id);
-    field(&f, "TB_ASSET_ID", a->asset_id);
-    field(&f, "TB_REQ_SHA256", r->req_sha256);
-    field_uint(&f, "TB_STATUS", (uint64_t)r->status);
-    field_uint(&f, "TB_LATENCY_MS", r->latency_ms);
-    field_uint(&f, "TB_BYTES_IN", r->bytes_in);
-    field_uint(&f, "TB_BYTES_OUT", r->bytes_out);
-    field(&f, "TB_REQUEST_ID", r->request_id);
-    field(&f, "TB_CLIENT", r->client);
-    if (r->key_name[0])
-        field(&f, "TB_KEY_NAME", r->key_name);
-    e = sd_journal_sendv(f.iov, (int)f.n);
-    for (size_t i = 0; i < f.n; i++)
-        free(f.text[i]);
-    return e;
-}
-
-/* sd_journal_sendv() reports success when there is no journal at all. */
-static bool journal_there(void)
-{
-    return access("/run/systemd/journal/socket", F_OK) == 0;
-}
-
-/* *filed: the file has the line already; a retry for the journal's sake must not write it there again. */
-static int write_record(struct tb_audit *a, const struct tb_audit_record *r, struct tb_buf *line, bool *filed)
-{
-    int e;
-
-    line->len = 0;
-    e = tb_audit_format(r, a->contract_id, a->asset_id, line);
+    tb_chain_head_get(a->head_file, &st);
+    r->seq = a->at.seq + 1;
+    r->after_stop = first && (st.lost_max > 0 || st.unsure > 0);
+    r->lost_max = st.lost_max;
+    r->unsure = st.unsure;
+    tb_hex_encode(a->at.hash, sizeof(a->at.hash), r->prev);
+    e = tb_audit_format(r, a->sink.contract_id, a->sink.asset_id, out);
     if (e >= 0)
-        e = tb_buf_append(line, "\n", 2);
+        e = tb_chain_hash(out->data + start, out->len - start, a->at.hash);
     if (e < 0)
         return e;
-    line->len--;
-    e = 0;
-    if (a->fd >= 0 && !*filed)
-        e = file_append(a->fd, line->data, line->len);
-    else if (a->fd < 0 && !a->journal)
-        e = tb_write_full(STDERR_FILENO, line->data, line->len);
-    if (e < 0 || !a->journal)
-        return e;
-    *filed = true;
-    line->data[line->len - 1] = '\0';
-    return journal_there() ? journal_send(a, r, line->data) : -ENOENT;
+    a->at.seq = r->seq;
+    return tb_buf_append(out, "\n", 1);
 }
 
-static void remember_seq(const struct tb_audit *a)
+/* Moves up to max records into the batch. */
+static int fill_batch(struct tb_audit *a, struct batch *b, struct tb_audit_record **queue, size_t max)
 {
-    if (a->seq_map)
-        __atomic_store_n(a->seq_map, a->seq, __ATOMIC_RELEASE);
+    b->n = 0;
+    b->lines.len = 0;
+    while (*queue && b->n < max) {
+        struct tb_audit_record *r = *queue;
+        int e = format_record(a, r, b->n == 0, &b->lines);
+
+        if (e < 0)
+            return e;
+        b->end[b->n] = b->lines.len;
+        b->record[b->n++] = r;
+        *queue = r->next;
+    }
+    return 0;
 }
 
 /* --- the writer -------------------------------------------------------------------------------------------------- */
 
-static void set_broken(struct tb_audit *a, int error)
+static void set_broken(struct tb_audit *a, const char *where, int error)
 {
     bool was;
 
@@ -156,10 +94,7 @@ static void set_broken(struct tb_audit *a, int error)
     pthread_mutex_unlock(&a->lock);
     if (error < 0 && !was)
         tb_log_full(TB_LOG_ERR, TB_EVENT_AUDIT_BROKEN, NULL,
-                    "audit: cannot write to %s: %s; requests are refused until it works again",
-                    a->file      ? a->file
-                    : a->journal ? "the journal"
-                                 : "standard error",
+                    "audit: cannot write to %s: %s; requests are refused until it works again", where,
                     strerror(-error));
     else if (error >= 0 && was)
         tb_info("audit: writing works again");
@@ -167,14 +102,11 @@ static void set_broken(struct tb_audit *a, int error)
 
 static void do_reopen(struct tb_audit *a)
 {
-    int fd = a->file ? file_open(a->file) : -1;
+    int r = tb_audit_sink_reopen(&a->sink);
 
-    if (fd >= 0) {
-        tb_close(a->fd);
-        a->fd = fd;
-    } else if (a->file) {
-        tb_error("audit: cannot open %s again: %s; still writing to the old file", a->file, strerror(-fd));
-    }
+    if (r < 0)
+        tb_error("audit: cannot open %s again: %s; still writing to the old file", a->sink.file,
+                 strerror(-r));
 }
 
 /* Waits before trying a record again; false when it is time to give up. */
@@ -195,25 +127,59 @@ static bool wait_retry(struct tb_audit *a)
     return go_on;
 }
 
-static bool write_until_done(struct tb_audit *a, struct tb_audit_record *r, struct tb_buf *line)
+static int send_record(struct tb_audit *a, const struct batch *b, size_t i)
 {
-    bool filed = false;
+    size_t start = i == 0 ? 0 : b->end[i - 1];
 
-    r->seq = a->seq + 1;
+    return tb_audit_sink_journal(&a->sink, b->record[i], b->lines.data + start, b->end[i] - 1 - start);
+}
+
+/* Tries until it works, or until it is time to give up: then false. i: a record for the journal, or -1: all for the file. */
+static bool insist(struct tb_audit *a, const struct batch *b, ssize_t i)
+{
     for (;;) {
-        int e = write_record(a, r, line, &filed);
+        int e = i < 0 ? tb_audit_sink_append(&a->sink, b->lines.data, b->lines.len)
+                      : send_record(a, b, (size_t)i);
 
-        if (e == -EAGAIN)
+        if (e == -EINTR || (i >= 0 && e == -EAGAIN))
             continue;
-        set_broken(a, e);
+        set_broken(a, i < 0 ? tb_audit_sink_name(&a->sink) : "the journal", e);
         if (e >= 0)
-            break;
+            return true;
         if (!wait_retry(a))
             return false;
     }
-    a->seq = r->seq;
-    remember_seq(a);
+}
+
+static bool write_batch(struct tb_audit *a, const struct batch *b)
+{
+    tb_chain_head_begin(a->head_file, &a->at);
+    if (!insist(a, b, -1))
+        return false;
+    if (a->sink.journal && a->sink.fd < 0 && !insist(a, b, 0))
+        return false;
+    tb_chain_head_commit(a->head_file);
+    tb_chain_head_set_stop(a->head_file, 0, 0);
+    for (size_t i = a->sink.fd < 0; a->sink.journal && i < b->n; i++) {
+        if (!insist(a, b, (ssize_t)i))
+            return false;
+        tb_chain_head_set_journal(a->head_file, b->record[i]->seq);
+    }
     return true;
+}
+
+static void settle(struct tb_audit *a, const struct batch *b)
+{
+    for (size_t i = 0; i < b->n; i++)
+        tb_audit_record_free(b->record[i]);
+    if (!a->sink.journal || a->sink.fd < 0) /* one sink: the head says it all */
+        tb_chain_head_set_journal(a->head_file, a->at.seq);
+    pthread_mutex_lock(&a->lock);
+    a->slots -= b->n;
+    a->written += b->n;
+    a->told = a->at;
+    tb_chain_head_set_slots(a->head_file, a->slots);
+    pthread_mutex_unlock(&a->lock);
 }
 
 /* Waits for records; takes all of them. NULL when the audit is being closed and nothing is left. */
@@ -233,93 +199,132 @@ static struct tb_audit_record *take_batch(struct tb_audit *a, bool *ret_reopen)
     return batch;
 }
 
+static bool write_all(struct tb_audit *a, struct tb_audit_record **queue, struct batch *b)
+{
+    /* To the journal alone records go one by one: that there is one in doubt is all a kill can leave. */
+    size_t max = !a->sink.journal ? BATCH_MAX : a->sink.fd < 0 ? 1 : BATCH_MAX_BOTH;
+
+    while (*queue) {
+        if (fill_batch(a, b, queue, max) < 0)
+            abort(); /* no memory for a record that must exist: start afresh */
+        if (!write_batch(a, b))
+            return false;
+        settle(a, b);
+    }
+    return true;
+}
+
+/* Once a second: a file that was renamed or removed is noticed, and a power failure leaves a head that is not older. */
+static void housekeep(struct tb_audit *a)
+{
+    uint64_t now = tb_now_monotonic_us();
+
+    if (now - a->synced_us < TB_USEC_PER_SEC)
+        return;
+    a->synced_us = now;
+    do_reopen(a);
+    tb_chain_head_sync(a->head_file);
+}
+
 static void *writer(void *arg)
 {
     struct tb_audit *a = arg;
-    _cleanup_buf_ struct tb_buf line = {0};
+    struct batch b = {0};
     bool ok = true, reopen;
 
     for (;;) {
-        struct tb_audit_record *r = take_batch(a, &reopen), *next;
+        struct tb_audit_record *queue = take_batch(a, &reopen);
 
         if (reopen)
             do_reopen(a);
-        if (!r && reopen)
-            continue;
-        if (!r)
-            return NULL;
-        for (; r; r = next) {
-            next = r->next;
-            ok = ok && write_until_done(a, r, &line);
-            tb_audit_record_free(r);
-            pthread_mutex_lock(&a->lock);
-            if (ok) {
-                a->slots--;
-                a->written++;
-            }
-            pthread_mutex_unlock(&a->lock);
+        if (!queue && !reopen)
+            break;
+        housekeep(a);
+        ok = ok && write_all(a, &queue, &b);
+        while (queue) { /* given up */
+            struct tb_audit_record *next = queue->next;
+
+            tb_audit_record_free(queue);
+            queue = next;
         }
-        if (a->fd >= 0)
-            (void)fdatasync(a->fd);
     }
+    if (!ok)
+        for (size_t i = 0; i < b.n; i++)
+            tb_audit_record_free(b.record[i]);
+    tb_buf_free(&b.lines);
+    return NULL;
 }
 
 /* --- opening and closing ----------------------------------------------------------------------------------------- */
 
-/* The sequence number in the last line of an audit file: the file knows better than our own note after a SIGKILL. */
-static uint64_t last_seq_in_file(int fd)
+/* Where the file's end leads from what is surely written. >0: there; 0: the file does not say; -errno. */
+static int recover_from_file(struct tb_audit *a, const struct tb_chain_state *st)
 {
-    _cleanup_free_ char *text = malloc(LAST_LINE_MAX + 1);
-    struct stat st;
-    uint64_t seq = 0;
-    ssize_t n;
+    _cleanup_free_ char *text = NULL;
+    size_t len, whole;
+    int r = tb_audit_sink_tail(&a->sink, TAIL_MAX, &text, &len);
 
-    if (!text || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-        return 0;
-    n = tb_pread_full(fd, text, LAST_LINE_MAX,
-                      st.st_size > LAST_LINE_MAX ? (uint64_t)st.st_size - LAST_LINE_MAX : 0);
-    if (n <= 0)
-        return 0;
-    text[n] = '\0';
-    for (char *p = text; (p = strstr(p, ",\"seq\":"));) {
-        p += 7;
-        seq = strtoull(p, NULL, 10);
+    if (r < 0 || !text)
+        return r;
+    r = tb_chain_follow(text, len, &st->committed, &a->at, &whole);
+    if (r >= 0 && whole < len) {
+        int e = tb_audit_sink_trim(&a->sink, len - whole); /* of a line that was being written */
+
+        if (e < 0)
+            return e;
     }
-    return seq;
+    if (r == TB_CHAIN_TAIL_FOREIGN)
+        tb_warn("audit: %s does not end with record %llu, the last one written; tb-audit verify tells more",
+                a->sink.file, (unsigned long long)st->committed.seq);
+    return r < 0 ? r : r == TB_CHAIN_TAIL_LEADS;
 }
 
-static int open_sinks(struct tb_audit *a, const struct tb_audit_config *c)
+/* Finds where the chain stands after whatever ended the last writer. The head says it, but for the records that were being written:
+ * of these the file knows, and else they count as written and are declared doubtful. */
+static int recover(struct tb_audit *a)
 {
-    _cleanup_close_ int seq_fd = -1;
-    uint64_t *map;
+    struct tb_chain_state st;
+    uint64_t saved = 0;
+    int r;
 
-    if (c->file) {
-        a->fd = file_open(c->file);
-        if (a->fd < 0)
-            return a->fd;
-        a->seq = last_seq_in_file(a->fd);
+    tb_chain_head_get(a->head_file, &st);
+    r = recover_from_file(a, &st);
+    if (r < 0)
+        return r;
+    if (r == 0) {
+        a->at = st.pending;
+        st.unsure = MAX(st.unsure, st.pending.seq - st.committed.seq);
+    } else if (a->at.seq > st.committed.seq) { /* the first of these has declared what there was */
+        saved = a->at.seq - st.committed.seq;
+        st.lost_max = st.unsure = 0;
     }
-    if (!c->seq_file)
-        return 0;
-    seq_fd = open(c->seq_file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-    if (seq_fd < 0 || ftruncate(seq_fd, sizeof(*map)) < 0)
-        return -errno;
-    map = mmap(NULL, sizeof(*map), PROT_READ | PROT_WRITE, MAP_SHARED, seq_fd, 0);
-    if (map == MAP_FAILED)
-        return -errno;
-    a->seq_map = map;
-    a->seq = MAX(a->seq, *map);
+    if (a->sink.journal && st.journal_seq > 0 && st.journal_seq < a->at.seq)
+        st.unsure = MAX(st.unsure, a->at.seq - st.journal_seq);
+    tb_chain_head_begin(a->head_file, &a->at);
+    tb_chain_head_commit(a->head_file);
+    tb_chain_head_set_stop(a->head_file, st.lost_max + st.slots - MIN(st.slots, saved), st.unsure);
+    tb_chain_head_set_slots(a->head_file, 0);
+    a->told = a->at;
     return 0;
+}
+
+static int open_books(struct tb_audit *a, const struct tb_audit_config *c)
+{
+    bool set_aside;
+    int r = tb_audit_sink_open(&a->sink, c);
+
+    if (r >= 0)
+        r = tb_chain_head_open(c->head_file, &a->head_file, &set_aside);
+    if (r >= 0 && set_aside)
+        tb_warn("audit: %s was damaged and is set aside; the chain goes on from the end of %s", c->head_file,
+                tb_audit_sink_name(&a->sink));
+    return r < 0 ? r : recover(a);
 }
 
 static void audit_free(struct tb_audit *a)
 {
-    tb_close(a->fd);
-    if (a->seq_map)
-        munmap(a->seq_map, sizeof(*a->seq_map));
-    free(a->contract_id);
-    free(a->asset_id);
-    free(a->file);
+    tb_audit_sink_close(&a->sink);
+    tb_chain_head_close(a->head_file);
     free(a);
 }
 
@@ -331,14 +336,9 @@ int tb_audit_open(const struct tb_audit_config *c, struct tb_audit **ret)
 
     if (!a)
         return -ENOMEM;
-    a->fd = -1;
-    a->journal = c->journal;
     a->limit = c->queue;
     a->tail = &a->head;
-    a->contract_id = strdup(c->contract_id);
-    a->asset_id = strdup(c->asset_id);
-    a->file = c->file ? strdup(c->file) : NULL;
-    r = !a->contract_id || !a->asset_id || (c->file && !a->file) ? -ENOMEM : open_sinks(a, c);
+    r = open_books(a, c);
     if (r < 0) {
         audit_free(a);
         return r;
@@ -367,7 +367,8 @@ enum tb_admission tb_audit_admit(struct tb_audit *a)
         r = TB_ADMIT_DROP;
     } else {
         r = a->broken || a->slots >= a->limit ? TB_ADMIT_REFUSE : TB_ADMIT;
-        a->slots++;
+        a->refused += r == TB_ADMIT_REFUSE;
+        tb_chain_head_set_slots(a->head_file, ++a->slots);
     }
     pthread_mutex_unlock(&a->lock);
     return r;
@@ -435,7 +436,13 @@ size_t tb_audit_close(struct tb_audit *a, unsigned timeout_ms)
 void tb_audit_get_stats(struct tb_audit *a, struct tb_audit_stats *ret)
 {
     pthread_mutex_lock(&a->lock);
-    *ret = (struct tb_audit_stats){
-        .written = a->written, .dropped = a->dropped, .slots = a->slots, .broken = a->broken};
+    *ret = (struct tb_audit_stats){.written = a->written,
+                                   .refused = a->refused,
+                                   .dropped = a->dropped,
+                                   .slots = a->slots,
+                                   .limit = a->limit,
+                                   .broken = a->broken,
+                                   .seq = a->told.seq};
+    tb_hex_encode(a->told.hash, sizeof(a->told.hash), ret->head);
     pthread_mutex_unlock(&a->lock);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One record per request: formatting, a bounded queue and the thread that writes. Design section 4, "Audit record".
+/* One record per request: formatting, a bounded queue and the thread that writes them as a hash chain. Design section 4, "Audit
+ * record"; docs/contracts.md, "Audit chain".
  * Fail closed: when records cannot be written, or too many wait, new requests are refused; a record is never dropped to
  * let a request through. Contains no bodies, keys or tokens. */
 #ifndef TB_PROXY_AUDIT_H
@@ -15,7 +16,10 @@
 #define TB_AUDIT_QUEUE 16384
 
 struct tb_audit_record {
-    uint64_t seq;               /* given by the writer */
+    uint64_t seq; /* this and the next line are given by the writer: common/chain.h */
+    char prev[65];
+    bool after_stop;
+    uint64_t lost_max, unsure;
     uint64_t start_realtime_us; /* when the request's head had arrived */
     char method[16];
     char *path; /* without query, heap */
@@ -42,10 +46,11 @@ enum tb_admission {
 struct tb_audit;
 struct tb_audit_config {
     const char *contract_id, *asset_id;
-    const char *file;     /* TB_AUDIT_FILE or NULL */
-    const char *seq_file; /* remembers the last sequence number across restarts, or NULL */
-    size_t queue;         /* slots for requests; as many again for refusals */
-    bool journal;         /* send to the journal; else, without a file, lines go to stderr */
+    const char *file; /* TB_AUDIT_FILE or NULL */
+    const char
+        *head_file; /* remembers across restarts where the chain stands (common/chain_head.h), or NULL */
+    size_t queue;   /* slots for requests; as many again for refusals */
+    bool journal;   /* send to the journal; else, without a file, lines go to stderr */
 };
 
 /* Opens the sinks and starts the writer. Strings are copied. -errno of opening the file. */
@@ -60,9 +65,11 @@ void tb_audit_reopen(struct tb_audit *a);
 size_t tb_audit_close(struct tb_audit *a, unsigned timeout_ms);
 
 struct tb_audit_stats {
-    uint64_t written, dropped; /* dropped: connections closed with TB_ADMIT_DROP */
-    size_t slots;              /* requests in flight and records waiting */
+    uint64_t written, refused, dropped; /* refused, dropped: answers of tb_audit_admit() */
+    size_t slots, limit; /* requests in flight and records waiting; from limit on they are refused */
     bool broken;
+    uint64_t seq; /* of the last record written, and its hash */
+    char head[65];
 };
 void tb_audit_get_stats(struct tb_audit *a, struct tb_audit_stats *ret);
 

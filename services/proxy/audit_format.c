@@ -47,6 +47,8 @@ int tb_audit_format(const struct tb_audit_record *r, const char *contract_id, co
     if (e >= 0)
         e = put_uint(out, "seq", r->seq);
     if (e >= 0)
+        e = put_string(out, "prev", r->prev);
+    if (e >= 0)
         e = put_string(out, "request_id", r->request_id);
     if (e >= 0)
         e = put_string(out, "client", r->client);
@@ -60,5 +62,9 @@ int tb_audit_format(const struct tb_audit_record *r, const char *contract_id, co
         e = tb_buf_puts(out, ",\"req_complete\":false");
     if (e >= 0 && r->error[0])
         e = put_string(out, "error", r->error);
+    if (e >= 0 && r->after_stop)
+        e = put_uint(out, "lost_max", r->lost_max);
+    if (e >= 0 && r->after_stop)
+        e = put_uint(out, "unsure", r->unsure);
     return e < 0 ? e : tb_buf_puts(out, "}");
 }

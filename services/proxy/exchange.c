@@ -301,9 +301,11 @@ static int final_status(const struct tb_exchange *ex, enum MHD_RequestTerminatio
     }
     if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK && ex->status)
         return ex->status;
-    if (!ex->begun || code == MHD_REQUEST_TERMINATED_COMPLETED_OK) {
-        *ret_error = "malformed_request"; /* libmicrohttpd refused it by itself */
-        return MHD_HTTP_BAD_REQUEST;
+    if (!ex->begun || code == MHD_REQUEST_TERMINATED_COMPLETED_OK) { /* libmicrohttpd refused it by itself */
+        const union MHD_ConnectionInfo *i = MHD_get_connection_info(ex->mhd, MHD_CONNECTION_INFO_HTTP_STATUS);
+
+        *ret_error = "malformed_request";
+        return i ? (int)i->http_status : MHD_HTTP_BAD_REQUEST;
     }
     if (code == MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN) {
         *ret_error = "proxy_stopped";

@@ -68,6 +68,18 @@ static int add_step(cJSON *doc, const char *name, const struct tb_step *step)
     return tb_json_add_uint(o, "bytes_total", step->bytes_total);
 }
 
+/* Where the audit chain stands, for whoever keeps it on another machine. */
+static int add_audit(cJSON *doc, struct tb_audit *audit)
+{
+    cJSON *o = cJSON_AddObjectToObject(doc, "audit");
+    struct tb_audit_stats st;
+
+    tb_audit_get_stats(audit, &st);
+    if (!o || tb_json_add_uint(o, "seq", st.seq) < 0 || !cJSON_AddStringToObject(o, "head", st.head))
+        return -ENOMEM;
+    return 0;
+}
+
 static char *status_text(const struct tb_server *s)
 {
     _cleanup_json_ cJSON *doc = cJSON_CreateObject();
@@ -89,7 +101,8 @@ static char *status_text(const struct tb_server *s)
     if (w->facts.expires_at[0] ? !cJSON_AddStringToObject(doc, "lease_expires_at", w->facts.expires_at)
                                : !cJSON_AddNullToObject(doc, "lease_expires_at"))
         return NULL;
-    if (add_step(doc, "hydrate", &w->facts.hydrate) < 0 || add_step(doc, "decrypt", &w->facts.decrypt) < 0)
+    if (add_step(doc, "hydrate", &w->facts.hydrate) < 0 || add_step(doc, "decrypt", &w->facts.decrypt) < 0 ||
+        add_audit(doc, s->audit) < 0)
         return NULL;
     return cJSON_Print(doc);
 }

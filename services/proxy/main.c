@@ -182,7 +182,7 @@ static int check_config(struct program *p)
 
 static int open_books(struct program *p)
 {
-    _cleanup_free_ char *usage = NULL, *seq = NULL;
+    _cleanup_free_ char *usage = NULL, *head = NULL;
     struct tb_audit_config audit = {
         .contract_id = p->config.contract_id,
         .asset_id = p->config.asset_id,
@@ -198,8 +198,8 @@ static int open_books(struct program *p)
     if (r < 0)
         return fail(TB_EXIT_IOERR, "cannot make the state directory", r);
     usage = tb_path_join(p->state_dir, "usage");
-    seq = tb_path_join(p->state_dir, "audit-seq");
-    if (!usage || !seq)
+    head = tb_path_join(p->state_dir, "audit-head");
+    if (!usage || !head)
         return fail(TB_EXIT_IOERR, "state directory", -ENOMEM);
     r = tb_usage_open(usage, &p->server.usage);
     if (r < 0) {
@@ -208,11 +208,11 @@ static int open_books(struct program *p)
         return TB_EXIT_IOERR;
     }
     p->server.requests_at_start = tb_usage_get(p->server.usage, TB_USAGE_REQUESTS);
-    audit.seq_file = seq;
+    audit.head_file = head;
     r = tb_audit_open(&audit, &p->server.audit);
     if (r < 0) {
         tb_error("cannot open the audit (TB_AUDIT_FILE %s): %s", audit.file ? audit.file : "unset",
-                 strerror(-r));
+                 r == -EWOULDBLOCK ? "another process is writing it" : strerror(-r));
         return TB_EXIT_IOERR;
     }
     return 0;

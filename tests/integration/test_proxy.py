@@ -746,7 +746,7 @@ def test_a_proxy_that_stops_takes_no_new_connection(proxy):
         read_head(live)
         os.kill(proxy.daemon.pid, signal.SIGTERM)
         wait_for(lambda: "finishing 1 requests" in proxy.daemon.log_text(), what="the proxy to drain")
-        heir = Daemon([program("tb-proxy")], env={**proxy.env, "TB_STATE_DIR": proxy.tmp / "heir"},
+        heir = Daemon([program("tb-proxy")], env={**proxy.env, "TB_STATE_DIR": proxy.tmp / "heir", "TB_AUDIT_FILE": proxy.tmp / "heir.jsonl"},
                       listen=proxy.daemon.listen, log=proxy.tmp / "heir.log")
         with proxy.raw(b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\n") as queued:
             wait_for(lambda: queue_length(proxy.port) == 1 or readable(queued), what="the connection to be queued")

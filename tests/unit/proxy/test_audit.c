@@ -137,7 +137,7 @@ static void test_sequence_goes_on_after_a_restart(void **unused)
                                     .asset_id = "a",
                                     .file = file,
                                     .queue = 10,
-                                    .seq_file =
+                                    .head_file =
                                         run < 2 ? seq : NULL}; /* the last run has only the file to go by */
         struct tb_audit *a;
 

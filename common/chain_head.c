@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "chain_head.h"
+
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "io.h"
+
+#define HEAD_MAGIC "TBAUDIT1"
+#define HEAD_BYTES 4096
+#define POINTS 3
+
+struct head_map {
+    char magic[8];
+    _Atomic uint32_t committed, pending; /* indices into point[]; what they name is never changed */
+    _Atomic uint64_t turns;              /* how often a point was written */
+    _Atomic uint64_t journal_seq, slots, lost_max, unsure;
+    struct tb_chain_point point[POINTS];
+};
+_Static_assert(sizeof(struct head_map) <= HEAD_BYTES, "the head outgrew its page");
+
+struct tb_chain_head {
+    struct head_map *map;
+    bool file;
+};
+
+/* A new file is filled before it gets its name. */
+static int head_create(const char *path)
+{
+    _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
+    char page[HEAD_BYTES] = HEAD_MAGIC;
+    int r = tb_newfile_open(&f, path, 0640);
+
+    if (r >= 0)
+        r = tb_write_full(f.fd, page, sizeof(page));
+    if (r >= 0)
+        r = tb_newfile_commit(&f, false);
+    return r == -EEXIST ? 0 : r;
+}
+
+static bool head_valid(const struct head_map *m)
+{
+    return memcmp(m->magic, HEAD_MAGIC, sizeof(m->magic)) == 0 && m->committed < POINTS &&
+           m->pending < POINTS;
+}
+
+static int head_map(const char *path, int prot, struct head_map **ret)
+{
+    _cleanup_close_ int fd =
+        open(path, (prot & PROT_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
+    struct stat st;
+    void *p;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode) || st.st_size != HEAD_BYTES)
+        return -EBADMSG;
+    p = mmap(NULL, HEAD_BYTES, prot, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    if (!head_valid(p)) {
+        munmap(p, HEAD_BYTES);
+        return -EBADMSG;
+    }
+    *ret = p;
+    return 0;
+}
+
+static int head_set_aside(const char *path)
+{
+    char now[TB_RFC3339_MAX];
+    _cleanup_free_ char *to = tb_strf("%s.corrupt-%s", path, tb_rfc3339_format(tb_now_realtime_us(), 1, now));
+
+    if (!to)
+        return -ENOMEM;
+    return rename(path, to) < 0 ? -errno : 0;
+}
+
+static int head_map_new(const char *path, struct head_map **ret, bool *ret_set_aside)
+{
+    int r = head_create(path);
+
+    if (r >= 0)
+        r = head_map(path, PROT_READ | PROT_WRITE, ret);
+    if (r != -EBADMSG)
+        return r;
+    *ret_set_aside = true;
+    r = head_set_aside(path);
+    if (r >= 0)
+        r = head_create(path);
+    return r < 0 ? r : head_map(path, PROT_READ | PROT_WRITE, ret);
+}
+
+int tb_chain_head_open(const char *path, struct tb_chain_head **ret, bool *ret_set_aside)
+{
+    struct tb_chain_head *h = calloc(1, sizeof(*h));
+    int r = h ? 0 : -ENOMEM;
+
+    *ret_set_aside = false;
+    if (r == 0 && path) {
+        h->file = true;
+        r = head_map_new(path, &h->map, ret_set_aside);
+    } else if (r == 0) {
+        h->map = calloc(1, HEAD_BYTES);
+        r = h->map ? 0 : -ENOMEM;
+    }
+    if (r < 0) {
+        free(h);
+        return r;
+    }
+    *ret = h;
+    return 0;
+}
+
+void tb_chain_head_sync(struct tb_chain_head *h)
+{
+    if (h->file)
+        (void)msync(h->map, HEAD_BYTES, MS_SYNC);
+}
+
+void tb_chain_head_close(struct tb_chain_head *h)
+{
+    if (!h)
+        return;
+    tb_chain_head_sync(h);
+    if (h->file)
+        munmap(h->map, HEAD_BYTES);
+    else
+        free(h->map);
+    free(h);
+}
+
+void tb_chain_head_get(const struct tb_chain_head *h, struct tb_chain_state *ret)
+{
+    const struct head_map *m = h->map;
+
+    *ret = (struct tb_chain_state){
+        .committed = m->point[m->committed],
+        .pending = m->point[m->pending],
+        .journal_seq = m->journal_seq,
+        .slots = m->slots,
+        .lost_max = m->lost_max,
+        .unsure = m->unsure,
+    };
+}
+
+void tb_chain_head_begin(struct tb_chain_head *h, const struct tb_chain_point *last)
+{
+    struct head_map *m = h->map;
+    uint32_t i = 0;
+
+    while (i == m->committed || i == m->pending)
+        i++;
+    m->turns++;
+    m->point[i] = *last;
+    m->pending = i;
+}
+
+void tb_chain_head_commit(struct tb_chain_head *h)
+{
+    h->map->committed = h->map->pending;
+}
+
+void tb_chain_head_set_journal(struct tb_chain_head *h, uint64_t seq)
+{
+    h->map->journal_seq = seq;
+}
+
+void tb_chain_head_set_slots(struct tb_chain_head *h, uint64_t slots)
+{
+    atomic_store_explicit(&h->map->slots, slots, memory_order_relaxed);
+}
+
+void tb_chain_head_set_stop(struct tb_chain_head *h, uint64_t lost_max, uint64_t unsure)
+{
+    h->map->lost_max = lost_max;
+    h->map->unsure = unsure;
+}
+
+int tb_chain_head_read(const char *path, struct tb_chain_point *ret)
+{
+    struct head_map *m;
+    uint64_t turns;
+    int r = head_map(path, PROT_READ, &m);
+
+    if (r < 0)
+        return r;
+    do { /* its writer may be at work */
+        turns = m->turns;
+        *ret = m->point[m->committed % POINTS];
+        atomic_thread_fence(memory_order_acquire);
+    } while (m->turns != turns);
+    munmap(m, HEAD_BYTES);
+    return 0;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where the audit chain stands, kept beside it: STATE/tb-proxy/audit-head. A shared mapping of a small file, so that a change costs
+ * no system call and survives SIGKILL at any instruction. One writer (tb-proxy holds the lock of its state directory); tb-audit
+ * reads it to notice that the end of the records was cut off. docs/contracts.md, "Audit chain". */
+#ifndef TB_CHAIN_HEAD_H
+#define TB_CHAIN_HEAD_H
+
+#include "chain.h"
+
+struct tb_chain_head;
+
+/* Opens or creates path (0640); NULL: memory only. A file that is not one is set aside as path.corrupt-<time> and a new one begun:
+ * *ret_set_aside. 0 or -errno. */
+int tb_chain_head_open(const char *path, struct tb_chain_head **ret, bool *ret_set_aside);
+/* Writes to the disk and frees. */
+void tb_chain_head_close(struct tb_chain_head *h);
+void tb_chain_head_sync(struct tb_chain_head *h);
+
+struct tb_chain_state {
+    struct tb_chain_point committed; /* the last record that is surely written */
+    struct tb_chain_point pending;   /* the last that was about to be; the same when nothing was */
+    uint64_t journal_seq;            /* the last that the journal has */
+    uint64_t slots;                  /* requests in flight and records waiting */
+    uint64_t lost_max, unsure;       /* to be declared by the next record */
+};
+void tb_chain_head_get(const struct tb_chain_head *h, struct tb_chain_state *ret);
+
+/* Before records are written, the last of them is `last`; after that, commit. */
+void tb_chain_head_begin(struct tb_chain_head *h, const struct tb_chain_point *last);
+void tb_chain_head_commit(struct tb_chain_head *h);
+void tb_chain_head_set_journal(struct tb_chain_head *h, uint64_t seq);
+void tb_chain_head_set_slots(struct tb_chain_head *h, uint64_t slots);
+/* What the next record has to declare; (0, 0) once it is written. */
+void tb_chain_head_set_stop(struct tb_chain_head *h, uint64_t lost_max, uint64_t unsure);
+
+/* Reader: what is committed now. -ENOENT when there is none; -EBADMSG when it is not one. */
+int tb_chain_head_read(const char *path, struct tb_chain_point *ret);
+
+#endif
