@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The units as PID 1 knows them. Any user may ask; it needs a system bus, and root does without. */
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <systemd/sd-bus.h>
+
+#include "status.h"
+
+#define SYSTEMD "org.freedesktop.systemd1"
+#define SYSTEMD_PRIVATE "unix:path=/run/systemd/private"
+
+static inline void bus_freep(sd_bus **b)
+{
+    sd_bus_flush_close_unref(*b);
+}
+
+static inline void message_freep(sd_bus_message **m)
+{
+    sd_bus_message_unref(*m);
+}
+
+static int connect_private(sd_bus **ret)
+{
+    _cleanup_(bus_freep) sd_bus *bus = NULL;
+    int r = sd_bus_new(&bus);
+
+    if (r >= 0)
+        r = sd_bus_set_address(bus, SYSTEMD_PRIVATE);
+    if (r >= 0)
+        r = sd_bus_start(bus);
+    if (r >= 0)
+        *ret = TAKE_PTR(bus);
+    return r;
+}
+
+static void get_string(sd_bus *bus, const char *path, const char *interface, const char *name, char *out,
+                       size_t size)
+{
+    _cleanup_free_ char *v = NULL;
+
+    if (sd_bus_get_property_string(bus, SYSTEMD, path, interface, name, NULL, &v) >= 0)
+        snprintf(out, size, "%s", v);
+}
+
+static void get_number(sd_bus *bus, const char *path, const char *interface, const char *name, char type,
+                       void *ret)
+{
+    (void)sd_bus_get_property_trivial(bus, SYSTEMD, path, interface, name, NULL, type, ret);
+}
+
+static void read_service(sd_bus *bus, const char *path, struct tb_unit *u)
+{
+    int32_t code = 0, status = 0;
+
+    get_string(bus, path, SYSTEMD ".Service", "Result", u->result, sizeof(u->result));
+    get_string(bus, path, SYSTEMD ".Service", "StatusText", u->text, sizeof(u->text));
+    get_number(bus, path, SYSTEMD ".Service", "NRestarts", 'u', &u->restarts);
+    get_number(bus, path, SYSTEMD ".Service", "ExecMainCode", 'i', &code);
+    get_number(bus, path, SYSTEMD ".Service", "ExecMainStatus", 'i', &status);
+    if (code == CLD_EXITED)
+        u->exit_code = status;
+    else if (code == CLD_KILLED || code == CLD_DUMPED)
+        u->killed_by = (unsigned)status;
+}
+
+/* The first stream address of a socket unit. */
+static void read_listen(sd_bus *bus, const char *path, char *out, size_t size)
+{
+    _cleanup_(message_freep) sd_bus_message *m = NULL;
+    const char *type, *address;
+
+    if (sd_bus_get_property(bus, SYSTEMD, path, SYSTEMD ".Socket", "Listen", NULL, &m, "a(ss)") < 0 ||
+        sd_bus_message_enter_container(m, 'a', "(ss)") < 0)
+        return;
+    if (sd_bus_message_read(m, "(ss)", &type, &address) > 0 && strcmp(type, "Stream") == 0)
+        snprintf(out, size, "%s", address);
+}
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), k = strlen(end);
+
+    return n >= k && strcmp(s + n - k, end) == 0;
+}
+
+static void read_unit(sd_bus *bus, const char *path, struct tb_snapshot *s, struct tb_unit *u)
+{
+    get_number(bus, path, SYSTEMD ".Unit", "StateChangeTimestamp", 't', &u->since_realtime_us);
+    if (ends_with(u->name, ".service"))
+        read_service(bus, path, u);
+    if (strcmp(u->name, "tb-proxy-health.socket") == 0)
+        read_listen(bus, path, s->health_listen, sizeof(s->health_listen));
+}
+
+static int list(sd_bus *bus, sd_bus_message **ret)
+{
+    _cleanup_(message_freep) sd_bus_message *call = NULL;
+    char *states[] = {NULL}, *patterns[] = {(char *)"tb-*", (char *)"trustbridge.target", NULL};
+    int r = sd_bus_message_new_method_call(bus, &call, SYSTEMD, "/org/freedesktop/systemd1",
+                                           SYSTEMD ".Manager", "ListUnitsByPatterns");
+
+    if (r >= 0)
+        r = sd_bus_message_append_strv(call, states);
+    if (r >= 0)
+        r = sd_bus_message_append_strv(call, patterns);
+    if (r >= 0)
+        r = sd_bus_call(bus, call, 0, NULL, ret);
+    return r;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct tb_unit *)a)->name, ((const struct tb_unit *)b)->name);
+}
+
+static int read_all(sd_bus *bus, struct tb_snapshot *s)
+{
+    _cleanup_(message_freep) sd_bus_message *m = NULL;
+    const char *name, *load, *active, *sub, *path;
+    int r = list(bus, &m);
+
+    if (r >= 0)
+        r = sd_bus_message_enter_container(m, 'a', "(ssssssouso)");
+    while (r >= 0 && s->n_units < TB_STATUS_UNITS_MAX &&
+           (r = sd_bus_message_read(m, "(ssssssouso)", &name, NULL, &load, &active, &sub, NULL, &path, NULL,
+                                    NULL, NULL)) > 0) {
+        struct tb_unit *u = &s->units[s->n_units++];
+
+        *u = (struct tb_unit){.exit_code = -1};
+        snprintf(u->name, sizeof(u->name), "%s", name);
+        snprintf(u->load, sizeof(u->load), "%s", load);
+        snprintf(u->active, sizeof(u->active), "%s", active);
+        snprintf(u->sub, sizeof(u->sub), "%s", sub);
+        read_unit(bus, path, s, u);
+    }
+    qsort(s->units, s->n_units, sizeof(s->units[0]), by_name);
+    return r;
+}
+
+void tb_status_read_units(struct tb_snapshot *s)
+{
+    _cleanup_(bus_freep) sd_bus *bus = NULL;
+    int r = sd_bus_open_system(&bus);
+
+    s->n_units = 0;
+    s->health_listen[0] = s->units_note[0] = '\0';
+    if (r < 0 && geteuid() == 0)
+        r = connect_private(&bus);
+    if (r >= 0)
+        r = read_all(bus, s);
+    s->units_known = r >= 0;
+    if (r < 0)
+        snprintf(s->units_note, sizeof(s->units_note), "systemd does not answer: %s", strerror(-r));
+}

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From what is known to the state, what is wrong, and what to do about it. No I/O. */
+#include <stdarg.h>
+#include <string.h>
+
+#include "exit.h"
+#include "status.h"
+
+#define SILENT_US (60 * TB_USEC_PER_SEC) /* progress files are written each second or so */
+#define LOGS "journalctl --namespace=trustbridge -u "
+
+const char *tb_status_exit_meaning(int code)
+{
+    switch (code) {
+    case TB_EXIT_USAGE:
+        return "wrong command line";
+    case TB_EXIT_NOINPUT:
+        return "an input is missing";
+    case TB_EXIT_IOERR:
+        return "I/O error, disk full or not enough memory";
+    case TB_EXIT_TEMPFAIL:
+        return "to be tried again";
+    case TB_EXIT_DATAERR:
+        return "integrity: the data is not what manifest or key say";
+    case TB_EXIT_NOPERM:
+        return "denied";
+    case TB_EXIT_CONFIG:
+        return "configuration";
+    case 203: /* the last three are systemd's own, systemd.exec(5) */
+        return "cannot be executed";
+    case 226:
+        return "its sandbox cannot be made";
+    case 243:
+        return "its credentials cannot be had";
+    default:
+        return "";
+    }
+}
+
+const struct tb_unit *tb_status_unit(const struct tb_snapshot *s, const char *name)
+{
+    for (size_t i = 0; i < s->n_units; i++)
+        if (strcmp(s->units[i].name, name) == 0)
+            return &s->units[i];
+    return NULL;
+}
+
+static bool runs(const struct tb_unit *u)
+{
+    return u && (strcmp(u->active, "active") == 0 || strcmp(u->active, "reloading") == 0 ||
+                 (strcmp(u->active, "activating") == 0 && strncmp(u->sub, "auto-restart", 12) != 0));
+}
+
+bool tb_status_writer_dead(const struct tb_snapshot *s, const struct tb_step *step, const char *unit)
+{
+    return s->units_known && step->work == TB_WORK_RUNNING && !runs(tb_status_unit(s, unit));
+}
+
+/* --- the state ------------------------------------------------------------------------------------------------- */
+
+static const char *const exit_3_words[] = {"Boot", "Authorize", "Hydrate", "Decrypt", "Suspended"};
+
+static void take_answer(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    snprintf(c->reason, sizeof(c->reason), "%s", s->proxy.reason);
+    if (strcmp(s->proxy.state, "Ready") == 0) {
+        c->state = "Ready";
+        c->exit_code = TB_STATUS_READY;
+        return;
+    }
+    c->state = "Unknown"; /* a word of a newer tb-proxy */
+    c->exit_code = TB_STATUS_NOT_READY;
+    for (size_t i = 0; i < ARRAY_SIZE(exit_3_words); i++)
+        if (strcmp(s->proxy.state, exit_3_words[i]) == 0)
+            c->state = exit_3_words[i];
+}
+
+/* tb-proxy does not answer, so nothing is served, whatever the files say. */
+static void take_files(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    const struct tb_facts *f = &s->facts;
+    struct tb_verdict v;
+
+    tb_state_derive(f, s->boottime_us, &v);
+    c->state = tb_state_name(v.state);
+    c->exit_code = TB_STATUS_NOT_READY;
+    snprintf(c->reason, sizeof(c->reason), "%s", v.reason);
+    if (v.state == TB_STATE_READY || (v.state == TB_STATE_DECRYPT && f->delivery.work == TB_WORK_COMPLETE)) {
+        c->state = "Down";
+        snprintf(c->reason, sizeof(c->reason), "tb-proxy does not answer");
+    } else if (v.state == TB_STATE_BOOT && s->n_units == 0 && f->hydrate.work == TB_WORK_ABSENT &&
+               !f->broken) {
+        c->state = "Unknown";
+        c->exit_code = TB_STATUS_UNKNOWN;
+        snprintf(c->reason, sizeof(c->reason), "nothing of TrustBridge is to be seen on this machine");
+    }
+}
+
+/* --- problems -------------------------------------------------------------------------------------------------- */
+
+static struct tb_problem *problem(struct tb_conclusion *c, const char *fmt, ...) _printf_(2, 3);
+static struct tb_problem *problem(struct tb_conclusion *c, const char *fmt, ...)
+{
+    struct tb_problem *p = &c->problems[MIN(c->n_problems, (size_t)TB_STATUS_PROBLEMS_MAX - 1)];
+    va_list ap;
+
+    c->n_problems = MIN(c->n_problems + 1, (size_t)TB_STATUS_PROBLEMS_MAX);
+    va_start(ap, fmt);
+    vsnprintf(p->what, sizeof(p->what), fmt, ap);
+    va_end(ap);
+    p->remedy[0] = '\0';
+    return p;
+}
+
+static void remedy(struct tb_problem *p, const char *fmt, ...) _printf_(2, 3);
+static void remedy(struct tb_problem *p, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(p->remedy, sizeof(p->remedy), fmt, ap);
+    va_end(ap);
+}
+
+static void suspension(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    const struct tb_facts *f = &s->facts;
+    const char *why = f->suspended_reason[0] ? f->suspended_reason : f->lease_reason;
+
+    if (f->lease == TB_LEASE_DENIED)
+        remedy(problem(c, "the control plane refuses this contract: %s", *why ? why : "no reason given"),
+               "ask the provider; nothing is to be restarted here, serving resumes by itself once allowed");
+    else
+        remedy(problem(c, "suspended: %s", *why ? why : "the lease is over"),
+               "look at the network to TB_EDC_ENDPOINT, then at " LOGS
+               "tb-authorize; serving resumes by itself once the control plane allows it");
+}
+
+static void lease(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    const struct tb_facts *f = &s->facts;
+
+    if (strcmp(c->state, "Suspended") == 0)
+        return suspension(s, c);
+    if (f->lease == TB_LEASE_UNREACHABLE)
+        remedy(
+            problem(c, "the control plane does not answer: %s", f->lease_reason),
+            "serving goes on until the grace ends (see lease above); check name, route and firewall towards "
+            "TB_EDC_ENDPOINT");
+    if (f->lease == TB_LEASE_PENDING && f->lease_reason[0])
+        remedy(problem(c, "no lease yet: %s", f->lease_reason),
+               "check TB_EDC_ENDPOINT, TB_CA_FILE and the network towards it; tb-authorize keeps asking");
+}
+
+static void how_it_ended(const struct tb_unit *u, char *out, size_t size)
+{
+    const char *meaning = tb_status_exit_meaning(u->exit_code);
+
+    if (u->killed_by)
+        snprintf(out, size, "killed by signal %u (SIG%s)", u->killed_by,
+                 sigabbrev_np((int)u->killed_by) ? sigabbrev_np((int)u->killed_by) : "?");
+    else if (u->exit_code > 0)
+        snprintf(out, size, "exit %d%s%s", u->exit_code, *meaning ? ", " : "", meaning);
+    else
+        snprintf(out, size, "%s", u->result);
+}
+
+/* A unit that failed, or that is started over and over. */
+static void failed_unit(const struct tb_unit *u, struct tb_conclusion *c)
+{
+    bool again = strncmp(u->sub, "auto-restart", 12) == 0; /* 254 adds auto-restart-queued */
+    struct tb_problem *p;
+    char end[160];
+
+    if (strcmp(u->active, "failed") != 0 && !again)
+        return;
+    how_it_ended(u, end, sizeof(end));
+    p = problem(c, "%s %s: %s%s%s", u->name, again ? "is restarted again and again" : "has failed",
+                *end ? end : "no result known", u->text[0] ? "; it said: " : "", u->text);
+    if (u->exit_code == TB_EXIT_CONFIG)
+        remedy(p,
+               "correct /etc/trustbridge/trustbridge.env as " LOGS
+               "%s says, then systemctl restart 'tb-*.service' and "
+               "systemctl start trustbridge.target",
+               u->name);
+    else
+        remedy(p, "systemctl status %s; " LOGS "%s", u->name, u->name);
+}
+
+/* The programs that are up whenever the target is. */
+static void missing_units(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    static const char *const always[] = {"tb-authorize.service", "tb-proxy.service", "tb-billing.service"};
+    const struct tb_unit *target = tb_status_unit(s, "trustbridge.target");
+
+    if (strcmp(c->state, "Suspended") != 0 && !runs(target)) {
+        remedy(problem(c, "trustbridge.target is not started"), "systemctl start trustbridge.target");
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(always); i++) {
+        const struct tb_unit *u = tb_status_unit(s, always[i]);
+
+        if (!u || strcmp(u->active, "inactive") == 0)
+            remedy(problem(c, "%s is stopped", always[i]), "systemctl start %s", always[i]);
+    }
+}
+
+struct step_of {
+    const struct tb_step *step;
+    const char *unit, *file;
+    bool counted; /* its file is written all the time, not at its changes only */
+};
+
+static void step_problem(const struct tb_snapshot *s, const struct step_of *o, struct tb_conclusion *c)
+{
+    const struct tb_step *step = o->step;
+    uint64_t age =
+        s->realtime_us > step->written_realtime_us ? s->realtime_us - step->written_realtime_us : 0;
+    char d[32];
+
+    if (step->work == TB_WORK_FAILED)
+        remedy(problem(c, "%s: %s", o->unit, step->reason[0] ? step->reason : "failed"), LOGS "%s", o->unit);
+    else if (tb_status_writer_dead(s, step, o->unit))
+        problem(c, "%s says \"%s\", but %s does not run: the file is what it left behind", o->file,
+                step->phase, o->unit);
+    else if (step->work == TB_WORK_RUNNING && o->counted && age > SILENT_US)
+        remedy(problem(c, "%s says \"%s\", but was last written %s ago: its writer is dead or stuck", o->file,
+                       step->phase, tb_status_duration(age, d)),
+               LOGS "%s", o->unit);
+}
+
+static void steps(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    const struct step_of all[] = {
+        {&s->facts.hydrate, "tb-hydrate.service", "tb-hydrate/progress.json", true},
+        {&s->facts.decrypt, "tb-decrypt.service", "tb-decrypt/progress.json", true},
+        {&s->facts.delivery, "tb-runtime.service", "tb-runtime/delivery.json", false},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        step_problem(s, &all[i], c);
+}
+
+void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
+{
+    *ret = (struct tb_conclusion){.state = "Unknown"};
+    if (s->proxy.came)
+        take_answer(s, ret);
+    else
+        take_files(s, ret);
+    if (ret->exit_code == TB_STATUS_UNKNOWN)
+        return;
+    if (!s->proxy.came)
+        remedy(problem(ret, "tb-proxy does not answer: %s", s->proxy.error),
+               "systemctl status tb-proxy.service tb-proxy.socket tb-proxy-health.socket; " LOGS
+               "tb-proxy.service");
+    lease(s, ret);
+    steps(s, ret);
+    for (size_t i = 0; i < s->n_units; i++)
+        failed_unit(&s->units[i], ret);
+    if (s->units_known)
+        missing_units(s, ret);
+    if (s->facts.broken)
+        problem(ret, "%s cannot be read: %s", s->facts.broken, strerror(-s->facts.broken_error));
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The last warnings and errors of this boot in the journal's namespace. */
+#include <string.h>
+#include <systemd/sd-journal.h>
+
+#include "status.h"
+
+#define NAMESPACE "trustbridge"
+#define LOOK_BACK 2000 /* entries: a storm of one repeated message must not take all day */
+
+static inline void journal_closep(sd_journal **j)
+{
+    sd_journal_close(*j);
+}
+
+static void field(sd_journal *j, const char *name, char *out, size_t size)
+{
+    size_t skip = strlen(name) + 1, len;
+    const void *data;
+
+    out[0] = '\0';
+    if (sd_journal_get_data(j, name, &data, &len) < 0 || len < skip)
+        return;
+    len = MIN(len - skip, size - 1);
+    memcpy(out, (const char *)data + skip, len);
+    out[len] = '\0';
+    for (char *p = out; *p; p++) /* a terminal shows this */
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = ' ';
+}
+
+static void read_entry(sd_journal *j, struct tb_error_line *e)
+{
+    char priority[8];
+
+    *e = (struct tb_error_line){.times = 1};
+    (void)sd_journal_get_realtime_usec(j, &e->realtime_us);
+    field(j, "SYSLOG_IDENTIFIER", e->program, sizeof(e->program));
+    field(j, "MESSAGE", e->message, sizeof(e->message));
+    field(j, "PRIORITY", priority, sizeof(priority));
+    e->priority = priority[0] ? priority[0] - '0' : 6;
+}
+
+/* A message that repeats is one line with a count. */
+static struct tb_error_line *same(struct tb_snapshot *s, const struct tb_error_line *e)
+{
+    for (size_t i = 0; i < s->n_errors; i++)
+        if (strcmp(s->errors[i].program, e->program) == 0 && strcmp(s->errors[i].message, e->message) == 0)
+            return &s->errors[i];
+    return NULL;
+}
+
+static int match(sd_journal *j)
+{
+    static const char *const at_least_warning[] = {"PRIORITY=0", "PRIORITY=1", "PRIORITY=2", "PRIORITY=3",
+                                                   "PRIORITY=4"};
+    sd_id128_t boot;
+    char text[9 + 33] = "_BOOT_ID=";
+    int r = sd_id128_get_boot(&boot);
+
+    for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(at_least_warning); i++)
+        r = sd_journal_add_match(j, at_least_warning[i], 0);
+    if (r >= 0)
+        r = sd_journal_add_match(j, strcat(text, sd_id128_to_string(boot, (char[33]){0})), 0);
+    return r;
+}
+
+static int read_back(sd_journal *j, struct tb_snapshot *s)
+{
+    int r = match(j);
+
+    if (r >= 0)
+        r = sd_journal_seek_tail(j);
+    for (int i = 0; r >= 0 && i < LOOK_BACK && (r = sd_journal_previous(j)) > 0; i++) {
+        struct tb_error_line e, *known;
+
+        read_entry(j, &e);
+        known = same(s, &e);
+        if (known)
+            known->times++;
+        else if (s->n_errors == TB_STATUS_ERRORS_MAX)
+            break;
+        else
+            s->errors[s->n_errors++] = e;
+    }
+    return r;
+}
+
+void tb_status_read_errors(struct tb_snapshot *s)
+{
+    _cleanup_(journal_closep) sd_journal *j = NULL;
+    int r = sd_journal_open_namespace(&j, NAMESPACE, SD_JOURNAL_LOCAL_ONLY);
+
+    s->n_errors = 0;
+    s->errors_note[0] = '\0';
+    s->errors_known =
+        r >= 0 && (sd_journal_has_persistent_files(j) > 0 || sd_journal_has_runtime_files(j) > 0);
+    if (s->errors_known)
+        r = read_back(j, s);
+    if (r < 0) {
+        s->errors_known = false;
+        snprintf(s->errors_note, sizeof(s->errors_note),
+                 "the journal of namespace " NAMESPACE " cannot be read: %s", strerror(-r));
+    } else if (!s->errors_known) {
+        snprintf(s->errors_note, sizeof(s->errors_note),
+                 geteuid() == 0
+                     ? "the journal of namespace " NAMESPACE " has no file yet"
+                     : "the journal of namespace " NAMESPACE
+                       " is not readable for this user; run as root or as a member of group systemd-journal");
+    }
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tb-status: one screen that says how the appliance is. Changes nothing, needs no privilege. */
+#include <errno.h>
+#include <getopt.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "status.h"
+#include "units.h"
+#include "version.h"
+
+#define WIDTH_DEFAULT 80
+#define WIDTH_MAX 120
+#define WATCH_DEFAULT_S 2
+
+static const char help[] =
+    "Usage: tb-status [--json] [--watch[=SECONDS]]\n"
+    "\n"
+    "Shows state, progress, lease, units and last errors of the TrustBridge appliance on this machine.\n"
+    "\n"
+    "      --json            the same as one JSON object\n"
+    "  -w, --watch[=SECONDS] again every 2 (or so many) seconds: redrawn on a terminal; else a line\n"
+    "                        for each change, and with --json an object each time\n"
+    "      --help            this text\n"
+    "      --version         the version\n"
+    "\n"
+    "Any user may run it; the errors in the journal are for root and group systemd-journal.\n"
+    "Exit status: 0 Ready, 1 error, 2 wrong command line, 3 not Ready, 4 nothing of TrustBridge here.\n"
+    "See tb-status(8).\n";
+
+struct options {
+    bool json, watch, terminal, colour;
+    uint64_t every_s;
+    const char *run_dir;     /* TB_RUN_DIR, or NULL: the machine's own chain */
+    const char *health_addr; /* TB_HEALTH_ADDR, or NULL */
+};
+
+static int usage_error(const char *what)
+{
+    fprintf(stderr, "tb-status: %s; see tb-status --help\n", what);
+    exit(TB_STATUS_USAGE);
+}
+
+static void parse(int argc, char **argv, struct options *o)
+{
+    static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
+                                          {"watch", optional_argument, NULL, 'w'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"version", no_argument, NULL, 'v'},
+                                          {0}};
+    int c;
+
+    while ((c = getopt_long(argc, argv, "w::", longs, NULL)) != -1) {
+        switch (c) {
+        case 'j':
+            o->json = true;
+            break;
+        case 'w':
+            o->watch = true;
+            if (optarg && tb_uint_parse(optarg, 1, 86400, &o->every_s) < 0)
+                usage_error("--watch takes whole seconds, 1 to 86400");
+            break;
+        case 'h':
+            fputs(help, stdout);
+            exit(fflush(stdout) == 0 ? 0 : TB_STATUS_ERROR);
+        case 'v':
+            printf("tb-status %s\n", TB_VERSION);
+            exit(fflush(stdout) == 0 ? 0 : TB_STATUS_ERROR);
+        default: /* getopt has said what */
+            exit(TB_STATUS_USAGE);
+        }
+    }
+    if (optind < argc)
+        usage_error("takes no arguments");
+}
+
+static int columns(void)
+{
+    struct winsize w;
+
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) < 0 || w.ws_col == 0)
+        return WIDTH_DEFAULT;
+    return MIN((int)w.ws_col, WIDTH_MAX);
+}
+
+/* A chain under another TB_RUN_DIR is not the one that systemd runs: neither its units nor its journal are asked. */
+static void look(const struct options *o, struct tb_snapshot *s)
+{
+    static const char elsewhere[] =
+        "not asked, since TB_RUN_DIR is set: that chain is not the one systemd runs";
+    const char *addr = o->health_addr;
+
+    *s = (struct tb_snapshot){.realtime_us = tb_now_realtime_us(), .boottime_us = tb_now_boottime_us()};
+    tb_status_read_files(o->run_dir ? o->run_dir : "/run", s);
+    if (o->run_dir) {
+        snprintf(s->units_note, sizeof(s->units_note), "systemd: %s", elsewhere);
+        snprintf(s->errors_note, sizeof(s->errors_note), "journal: %s", elsewhere);
+    } else {
+        tb_status_read_units(s);
+        tb_status_read_errors(s);
+    }
+    if (!addr)
+        addr = s->health_listen[0] ? s->health_listen : "0.0.0.0:8001";
+    tb_status_ask_proxy(addr, &s->proxy);
+}
+
+/* In place: no line is blank for an instant, so that nothing flickers. */
+static void redraw(const char *text)
+{
+    fputs("\033[H", stdout);
+    for (const char *end; (end = strchr(text, '\n')); text = end + 1)
+        printf("%.*s\033[K\n", (int)(end - text), text);
+    fputs("\033[J", stdout);
+}
+
+/* In a pipe a line is worth printing when it says something new. */
+static void print_line(const char *line, uint64_t realtime_us)
+{
+    static char last[512];
+    char now[TB_RFC3339_MAX];
+
+    if (strncmp(line, last, sizeof(last) - 1) == 0)
+        return;
+    snprintf(last, sizeof(last), "%s", line);
+    printf("%s %s\n", tb_rfc3339_format(realtime_us, 0, now), line);
+}
+
+static int show(const struct options *o, const struct tb_snapshot *s, const struct tb_conclusion *c)
+{
+    _cleanup_free_ char *text = NULL;
+
+    if (o->json)
+        text = tb_status_json(s, c, o->watch);
+    else if (o->watch && !o->terminal)
+        text = tb_status_line(s, c);
+    else
+        text = tb_status_render(s, c, o->colour, o->terminal ? columns() : WIDTH_DEFAULT);
+    if (!text)
+        return -ENOMEM;
+    if (o->json)
+        puts(text);
+    else if (!o->watch)
+        fputs(text, stdout);
+    else if (o->terminal)
+        redraw(text);
+    else
+        print_line(text, s->realtime_us);
+    return fflush(stdout) == 0 ? 0 : -errno;
+}
+
+int main(int argc, char **argv)
+{
+    const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+    struct options o = {
+        .every_s = WATCH_DEFAULT_S, .run_dir = getenv("TB_RUN_DIR"), .health_addr = getenv("TB_HEALTH_ADDR")};
+    struct tb_conclusion c;
+    static struct tb_snapshot s;
+    int r;
+
+    parse(argc, argv, &o);
+    o.terminal = isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0;
+    o.colour = o.terminal && (!no_color || !*no_color);
+    if (o.run_dir && !*o.run_dir)
+        o.run_dir = NULL;
+    if (o.health_addr && !*o.health_addr)
+        o.health_addr = NULL;
+    (void)setenv("no_proxy", "*", 1); /* the health port is this machine's */
+    if (o.watch && o.terminal && !o.json)
+        fputs("\033[2J", stdout);
+    for (;;) {
+        look(&o, &s);
+        tb_status_conclude(&s, &c);
+        r = show(&o, &s, &c);
+        if (r < 0) {
+            fprintf(stderr, "tb-status: cannot write: %s\n", strerror(-r));
+            return TB_STATUS_ERROR;
+        }
+        if (!o.watch)
+            return (int)c.exit_code;
+        tb_sleep_ms(o.every_s * 1000);
+    }
+}

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The screen, as text. No I/O and no clock: everything comes from the snapshot. Plain ASCII of our own, for serial consoles. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "status.h"
+#include "units.h"
+
+#define BAR_WIDTH 20
+#define OLD_US (5 * TB_USEC_PER_SEC) /* of a progress file: worth a word */
+#define LABEL_WIDTH 12
+#define RED "\033[1;31m"
+#define GREEN "\033[1;32m"
+#define YELLOW "\033[1;33m"
+#define BOLD "\033[1m"
+#define PLAIN "\033[0m"
+
+struct page {
+    FILE *out;
+    bool colour;
+    int width;
+    const struct tb_snapshot *s;
+    const struct tb_conclusion *c;
+};
+
+static const char *paint(const struct page *p, const char *escape)
+{
+    return p->colour ? escape : "";
+}
+
+const char *tb_status_duration(uint64_t us, char out[static 32])
+{
+    uint64_t s = us / TB_USEC_PER_SEC;
+
+    if (s < 60)
+        snprintf(out, 32, "%" PRIu64 " s", s);
+    else if (s < 3600)
+        snprintf(out, 32, "%" PRIu64 " min", s / 60);
+    else if (s < 86400)
+        snprintf(out, 32, "%" PRIu64 " h %" PRIu64 " min", s / 3600, s / 60 % 60);
+    else
+        snprintf(out, 32, "%" PRIu64 " d %" PRIu64 " h", s / 86400, s / 3600 % 24);
+    return out;
+}
+
+static const char *ago(const struct page *p, uint64_t then_us, char out[static 32])
+{
+    return tb_status_duration(p->s->realtime_us > then_us ? p->s->realtime_us - then_us : 0, out);
+}
+
+/* "22:58:01", in UTC like all times of the product. */
+static const char *clock_time(uint64_t us, char out[static TB_RFC3339_MAX])
+{
+    tb_rfc3339_format(us, 0, out);
+    memmove(out, out + 11, 8);
+    out[8] = '\0';
+    return out;
+}
+
+/* --- words over lines ------------------------------------------------------------------------------------------ */
+
+/* How many bytes of s go on a line of room columns: whole words where that works, whole characters always. */
+static size_t line_bytes(const char *s, size_t room)
+{
+    size_t n = 0, columns = 0, word_end = 0;
+
+    while (s[n] && columns < room) {
+        if (s[n] == ' ')
+            word_end = n;
+        n++;
+        while (((unsigned char)s[n] & 0xc0) == 0x80) /* the rest of a character */
+            n++;
+        columns++;
+    }
+    if (!s[n] || s[n] == ' ')
+        return n;
+    return word_end > 0 ? word_end : n;
+}
+
+/* text over as many lines as it needs; the first continues at column indent, the others begin there. */
+static void wrap(const struct page *p, const char *text, int indent)
+{
+    size_t room = (size_t)MAX(p->width - indent, 20);
+
+    for (bool first = true; first || *text; first = false) {
+        size_t n = line_bytes(text, room);
+
+        fprintf(p->out, "%*s%.*s\n", first ? 0 : indent, "", (int)n, text);
+        for (text += n; *text == ' '; text++)
+            ;
+    }
+}
+
+static void label(const struct page *p, const char *name)
+{
+    fprintf(p->out, "  %-*s", LABEL_WIDTH - 2, name);
+}
+
+/* --- the parts ------------------------------------------------------------------------------------------------- */
+
+static void heading(const struct page *p)
+{
+    const char *state = p->c->state, *reason = p->c->reason;
+    const char *escape = strcmp(state, "Ready") == 0                                     ? GREEN
+                         : strcmp(state, "Suspended") == 0 || strcmp(state, "Down") == 0 ? RED
+                                                                                         : YELLOW;
+    char now[TB_RFC3339_MAX];
+    int used = 14 + (int)strlen(state);
+
+    tb_rfc3339_format(p->s->realtime_us, 0, now);
+    fprintf(p->out, "%sTrustBridge%s   %s%s%s%*s\n", paint(p, BOLD), paint(p, PLAIN), paint(p, escape), state,
+            paint(p, PLAIN), MAX(p->width - used, (int)strlen(now) + 1), now);
+    if (*reason) {
+        label(p, "reason");
+        wrap(p, reason, LABEL_WIDTH);
+    }
+}
+
+static void row(const struct page *p, const char *name, const char *value)
+{
+    if (!*value)
+        return;
+    label(p, name);
+    wrap(p, value, LABEL_WIDTH);
+}
+
+static void since(const struct page *p)
+{
+    const char *from = p->s->proxy.came ? p->s->proxy.since : p->s->facts.suspended_since;
+    char d[32], text[96];
+    uint64_t us;
+
+    if (tb_rfc3339_parse(from, &us) < 0)
+        return;
+    tb_rfc3339_format(us, 0, text);
+    snprintf(text + strlen(text), sizeof(text) - strlen(text), ", %s ago", ago(p, us, d));
+    row(p, "since", text);
+}
+
+static const char *const lease_words[] = {
+    [TB_LEASE_ABSENT] = "none: tb-authorize has not said anything yet",
+    [TB_LEASE_PENDING] = "pending",
+    [TB_LEASE_AUTHORIZED] = "authorized",
+    [TB_LEASE_UNREACHABLE] = "authorized, control plane unreachable",
+    [TB_LEASE_DENIED] = "denied",
+    [TB_LEASE_EXPIRED] = "expired, grace over",
+};
+
+/* "authorized, expires in 42 min (23:41:00), grace ends 24 h 42 min from now" */
+static void lease(const struct page *p)
+{
+    const struct tb_facts *f = &p->s->facts;
+    char text[256], d[32], t[TB_RFC3339_MAX];
+    uint64_t us;
+    size_t n;
+
+    n = (size_t)snprintf(text, sizeof(text), "%s", lease_words[f->lease]);
+    if (f->lease == TB_LEASE_AUTHORIZED || f->lease == TB_LEASE_UNREACHABLE) {
+        if (tb_rfc3339_parse(f->expires_at, &us) < 0)
+            n += (size_t)snprintf(text + n, sizeof(text) - n, ", without an end");
+        else if (us > p->s->realtime_us)
+            n += (size_t)snprintf(text + n, sizeof(text) - n, ", expires in %s (%s)",
+                                  tb_status_duration(us - p->s->realtime_us, d), clock_time(us, t));
+        else
+            n += (size_t)snprintf(text + n, sizeof(text) - n, ", EXPIRED %s ago (%s)", ago(p, us, d),
+                                  clock_time(us, t));
+        if (f->has_deadline && f->deadline_boottime_us > p->s->boottime_us)
+            n += (size_t)snprintf(text + n, sizeof(text) - n, ", grace ends in %s",
+                                  tb_status_duration(f->deadline_boottime_us - p->s->boottime_us, d));
+        else if (f->has_deadline)
+            n += (size_t)snprintf(text + n, sizeof(text) - n, ", grace over");
+    }
+    if (tb_rfc3339_parse(f->renewed_at, &us) == 0)
+        snprintf(text + n, sizeof(text) - n, "; renewed %s ago", ago(p, us, d));
+    row(p, "lease", text);
+}
+
+static void bar(const struct page *p, const struct tb_step *s)
+{
+    char text[BAR_WIDTH + 1], done[32], total[32];
+    double part = s->bytes_total ? (double)MIN(s->bytes_done, s->bytes_total) / (double)s->bytes_total : 0;
+    int full = (int)(part * BAR_WIDTH);
+
+    for (int i = 0; i < BAR_WIDTH; i++)
+        text[i] = i < full ? '#' : '.';
+    text[BAR_WIDTH] = '\0';
+    tb_bytes_format(s->bytes_done, done, sizeof(done));
+    tb_bytes_format(s->bytes_total, total, sizeof(total));
+    fprintf(p->out, "[%s] %3d %%  ", text, (int)(part * 100));
+    if (s->bytes_done == s->bytes_total)
+        fprintf(p->out, "%s", total);
+    else
+        fprintf(p->out, "%s of %s", done, total);
+}
+
+/* A bar with its writer's word for what it does; below it, when the file is not fresh. */
+static void step(const struct page *p, const char *name, const struct tb_step *s, const char *unit)
+{
+    const char *escape = s->work == TB_WORK_FAILED ? RED : "";
+    uint64_t age =
+        p->s->realtime_us > s->written_realtime_us ? p->s->realtime_us - s->written_realtime_us : 0;
+    char d[32];
+
+    if (s->work == TB_WORK_ABSENT)
+        return;
+    label(p, name);
+    if (s->bytes_total > 0) {
+        bar(p, s);
+        fputs(", ", p->out);
+    }
+    fprintf(p->out, "%s%s%s\n", paint(p, escape), s->phase, paint(p, *escape ? PLAIN : ""));
+    if (tb_status_writer_dead(p->s, s, unit)) {
+        label(p, "");
+        fprintf(p->out, "%sleft by a dead writer%s %s ago\n", paint(p, RED), paint(p, PLAIN),
+                tb_status_duration(age, d));
+    } else if (s->work == TB_WORK_RUNNING && age > OLD_US) {
+        label(p, "");
+        fprintf(p->out, "last written %s ago\n", tb_status_duration(age, d));
+    }
+}
+
+static void weights(const struct page *p)
+{
+    const struct tb_step *s = &p->s->facts.delivery;
+    char text[96];
+
+    if (s->work == TB_WORK_ABSENT)
+        return;
+    snprintf(text, sizeof(text), "%s%s%s", s->phase, s->mode[0] ? ", mode " : "", s->mode);
+    if (tb_status_writer_dead(p->s, s, "tb-runtime.service"))
+        strcat(text, " - left by a dead writer");
+    row(p, "weights", text);
+}
+
+static void requests(const struct page *p)
+{
+    char text[96], d[32];
+
+    if (!p->s->proxy.has_requests)
+        return;
+    snprintf(text, sizeof(text), "%" PRIu64 " since tb-proxy started %s ago", p->s->proxy.requests,
+             tb_status_duration(p->s->proxy.uptime_s * TB_USEC_PER_SEC, d));
+    row(p, "requests", text);
+}
+
+static void problems(const struct page *p)
+{
+    if (p->c->n_problems == 0)
+        return;
+    fprintf(p->out, "\n%sWhat is wrong%s\n", paint(p, BOLD), paint(p, PLAIN));
+    for (size_t i = 0; i < p->c->n_problems; i++) {
+        fprintf(p->out, "  %s!%s ", paint(p, RED), paint(p, PLAIN));
+        wrap(p, p->c->problems[i].what, 4);
+        if (p->c->problems[i].remedy[0]) {
+            fputs("    -> ", p->out);
+            wrap(p, p->c->problems[i].remedy, 7);
+        }
+    }
+}
+
+/* Services, and whatever else has failed. */
+static bool shown(const struct tb_unit *u)
+{
+    const char *dot = strrchr(u->name, '.');
+
+    return (dot && strcmp(dot, ".service") == 0 && strcmp(u->load, "loaded") == 0) ||
+           strcmp(u->active, "failed") == 0;
+}
+
+static void units(const struct page *p)
+{
+    fprintf(p->out, "\n%sUnits%s\n", paint(p, BOLD), paint(p, PLAIN));
+    if (!p->s->units_known) {
+        fputs("  ", p->out);
+        wrap(p, p->s->units_note, 2);
+        return;
+    }
+    for (size_t i = 0; i < p->s->n_units; i++) {
+        const struct tb_unit *u = &p->s->units[i];
+        bool bad = strcmp(u->active, "failed") == 0 || strncmp(u->sub, "auto-restart", 12) == 0;
+        char state[48], restarts[32] = "", d[32];
+        int used;
+
+        if (!shown(u))
+            continue;
+        snprintf(state, sizeof(state), "%s (%s)", u->active, u->sub);
+        if (u->restarts)
+            snprintf(restarts, sizeof(restarts), ", %" PRIu32 " restart%s", u->restarts,
+                     u->restarts == 1 ? "" : "s");
+        used = fprintf(p->out, "  %-21s ", u->name);
+        fprintf(p->out, "%s%-25s%s", bad ? paint(p, RED) : "", state, bad ? paint(p, PLAIN) : "");
+        fprintf(p->out, " %s%s\n", u->since_realtime_us ? ago(p, u->since_realtime_us, d) : "never started",
+                restarts);
+        if (u->text[0])
+            fprintf(p->out, "%*s%.*s\n", used, "", (int)line_bytes(u->text, (size_t)(p->width - used)),
+                    u->text);
+    }
+}
+
+static void errors(const struct page *p)
+{
+    fprintf(p->out, "\n%sLast warnings and errors%s (journalctl --namespace=trustbridge -p warning)\n",
+            paint(p, BOLD), paint(p, PLAIN));
+    if (!p->s->errors_known) {
+        fputs("  ", p->out);
+        wrap(p, p->s->errors_note, 2);
+    } else if (p->s->n_errors == 0) {
+        fputs("  none since this machine was booted\n", p->out);
+    }
+    for (size_t i = 0; p->s->errors_known && i < p->s->n_errors; i++) {
+        const struct tb_error_line *e = &p->s->errors[i];
+        char t[TB_RFC3339_MAX], text[sizeof(e->message) + 80];
+
+        snprintf(text, sizeof(text), "%s: %s", e->program, e->message);
+        if (e->times > 1)
+            snprintf(text + strlen(text), sizeof(text) - strlen(text), " (%u times)", e->times);
+        fprintf(p->out, "  %s%s%s  ", e->priority <= 3 ? paint(p, RED) : "", clock_time(e->realtime_us, t),
+                e->priority <= 3 ? paint(p, PLAIN) : "");
+        wrap(p, text, 12);
+    }
+}
+
+static void page(const struct page *p)
+{
+    const struct tb_snapshot *s = p->s;
+
+    heading(p);
+    if (p->c->exit_code == TB_STATUS_UNKNOWN)
+        return;
+    since(p);
+    row(p, "contract", s->proxy.contract_id[0] ? s->proxy.contract_id : s->facts.contract_id);
+    row(p, "asset", s->proxy.asset_id[0] ? s->proxy.asset_id : s->facts.asset_id);
+    lease(p);
+    step(p, "download", &s->facts.hydrate, "tb-hydrate.service");
+    step(p, "decrypt", &s->facts.decrypt, "tb-decrypt.service");
+    weights(p);
+    requests(p);
+    problems(p);
+    units(p);
+    errors(p);
+}
+
+char *tb_status_render(const struct tb_snapshot *s, const struct tb_conclusion *c, bool colour, int width)
+{
+    struct page p = {.colour = colour, .width = MAX(width, 40), .s = s, .c = c};
+    char *text = NULL;
+    size_t len;
+    bool bad;
+
+    p.out = open_memstream(&text, &len);
+    if (!p.out)
+        return NULL;
+    page(&p);
+    bad = ferror(p.out);
+    if (fclose(p.out) == 0 && !bad)
+        return text;
+    free(text);
+    return NULL;
+}
+
+char *tb_status_line(const struct tb_snapshot *s, const struct tb_conclusion *c)
+{
+    const struct tb_step *step = &s->facts.hydrate;
+    char progress[96] = "", done[32], total[32];
+    char *text = NULL;
+
+    if (strcmp(c->state, "Decrypt") == 0)
+        step = &s->facts.decrypt;
+    if ((strcmp(c->state, "Hydrate") == 0 || strcmp(c->state, "Decrypt") == 0) && step->bytes_total > 0)
+        snprintf(progress, sizeof(progress), " %s of %s",
+                 tb_bytes_format(step->bytes_done, done, sizeof(done)),
+                 tb_bytes_format(step->bytes_total, total, sizeof(total)));
+    if (asprintf(&text, "%s%s%s%s%s", c->state, progress, *c->reason ? " (" : "", c->reason,
+                 *c->reason ? ")" : "") < 0)
+        return NULL;
+    return text;
+}
