@@ -1,14 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs what building, testing and the demo need: Debian packages, Azurite from npm into build/npm, and a llama-server of
-# Debian sid unpacked into build/llama (never into the system). Does nothing that is already done. Needs root for apt.
+# Installs what building, testing and the demo need: Debian packages, Azurite from npm into build/npm, what bicep/ needs from npm
+# into build/npm-arm, and a llama-server of Debian sid unpacked into build/llama (never into the system). Does nothing that is
+# already done. Needs root for apt.
 set -eu
 cd "$(dirname "$0")/.."
 
 PACKAGES="age apt aria2 bash-completion binutils ca-certificates clang clang-format cppcheck curl debhelper dpkg-dev fakeroot
 gcc iproute2 jq libarchive-dev libc6-dev libcjson-dev libcmocka-dev libcurl4-openssl-dev libgnutls28-dev libinih-dev libmicrohttpd-dev
 libsqlite3-dev libssl-dev libsystemd-dev lintian llvm make mandoc mmdebstrap nginx-light openssl pkg-config procps
-python3 python3-cryptography python3-pytest shellcheck sqlite3 systemd wrk"
+python3 python3-cryptography python3-pytest python3-yaml shellcheck sqlite3 systemd wrk"
 AZURITE=azurite@3.35.0
 
 missing=""
@@ -38,6 +39,15 @@ if [ ! -x build/npm/node_modules/.bin/azurite-blob ]; then
     echo "make deps: installing $AZURITE into build/npm"
     mkdir -p build/npm
     npm install --loglevel=error --no-audit --no-fund --prefix build/npm "$AZURITE" >/tmp/tb-npm.log 2>&1 || { tail -20 /tmp/tb-npm.log >&2; exit 1; }
+fi
+
+if ! cmp -s bicep/package-lock.json build/npm-arm/package-lock.json || [ ! -d build/npm-arm/node_modules/tree-sitter-bicep ]; then
+    echo "make deps: installing the packages of bicep/package-lock.json into build/npm-arm"
+    rm -rf build/npm-arm
+    mkdir -p build/npm-arm
+    cp bicep/package.json bicep/package-lock.json build/npm-arm/
+    # No install scripts: the packages bring what those would build.
+    npm ci --ignore-scripts --loglevel=error --no-audit --no-fund --prefix build/npm-arm >/tmp/tb-npm.log 2>&1 || { tail -20 /tmp/tb-npm.log >&2; exit 1; }
 fi
 
 [ -x build/llama/llama-server ] || sh e2e-vagrant/lib/llama.sh build/llama

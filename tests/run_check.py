@@ -3,7 +3,7 @@
 """`make check`: builds, then runs every kind of test and closes with one line `N passed, N failed, N skipped`.
 
 usage: run_check.py [--fast] [--only STAGE[,STAGE...]]
-Stages: lint, unit, integration, e2e, packages, fuzz, asan-unit, asan-integration. --fast is lint, unit and integration.
+Stages: lint, unit, integration, azure, e2e, packages, fuzz, asan-unit, asan-integration. --fast is lint, unit and integration.
 A stage that cannot even build counts as one failure. The whole log of each stage is in build/check/."""
 
 import argparse
@@ -140,6 +140,7 @@ STAGES = {
     "lint": lint,
     "unit": lambda t: units(t, "build", False),
     "integration": lambda t: pytests(t, "integration", "tests/integration", "build", False),
+    "azure": lambda t: pytests(t, "azure", "tests/azure", "build", False),
     "e2e": lambda t: pytests(t, "e2e", "e2e-vagrant/tests --ignore=e2e-vagrant/tests/test_vm.py", "build", False),
     "packages": lambda t: pytests(t, "packages", "tests/packaging --ignore=tests/packaging/test_smoke.py", "build", False),
     "fuzz": fuzz,
