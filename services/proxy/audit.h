@@ -27,6 +27,8 @@ struct tb_audit_record {
     bool req_complete; /* false: the digest covers only what arrived */
     int status;        /* what the client was sent; 499 when it went away first */
     uint64_t latency_ms, bytes_in, bytes_out;
+    bool has_tokens, estimated; /* estimated: the runtime's own count never came */
+    uint64_t prompt_tokens, completion_tokens, cached_tokens;
     char request_id[65], client[64], key_name[65], error[64]; /* "" when not there */
     struct tb_audit_record *next;                             /* the queue's */
 };

@@ -56,6 +56,10 @@ int tb_audit_format(const struct tb_audit_record *r, const char *contract_id, co
         e = put_uint(out, "bytes_in", r->bytes_in);
     if (e >= 0)
         e = put_uint(out, "bytes_out", r->bytes_out);
+    if (e >= 0 && r->has_tokens)
+        e = tb_buf_printf(out, ",\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"cached_tokens\":%llu%s",
+                          (unsigned long long)r->prompt_tokens, (unsigned long long)r->completion_tokens,
+                          (unsigned long long)r->cached_tokens, r->estimated ? ",\"estimated\":true" : "");
     if (e >= 0 && r->key_name[0])
         e = put_string(out, "key_name", r->key_name);
     if (e >= 0 && !r->req_complete)

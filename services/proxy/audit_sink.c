@@ -155,7 +155,7 @@ int tb_audit_sink_reopen(struct tb_audit_sink *s)
 /* --- the journal ------------------------------------------------------------------------------------------------- */
 
 struct fields {
-    struct iovec iov[24];
+    struct iovec iov[32];
     size_t n;
 };
 
@@ -208,6 +208,12 @@ int tb_audit_sink_journal(const struct tb_audit_sink *s, const struct tb_audit_r
     field_uint(&f, "TB_BYTES_OUT", r->bytes_out);
     field(&f, "TB_REQUEST_ID", r->request_id);
     field(&f, "TB_CLIENT", r->client);
+    if (r->has_tokens) {
+        field_uint(&f, "TB_PROMPT_TOKENS", r->prompt_tokens);
+        field_uint(&f, "TB_COMPLETION_TOKENS", r->completion_tokens);
+        field_uint(&f, "TB_CACHED_TOKENS", r->cached_tokens);
+        field_uint(&f, "TB_TOKENS_ESTIMATED", r->estimated);
+    }
     if (r->key_name[0])
         field(&f, "TB_KEY_NAME", r->key_name);
     e = sd_journal_sendv(f.iov, (int)f.n);

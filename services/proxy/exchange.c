@@ -7,6 +7,7 @@
 #include "admit.h"
 #include "health.h"
 #include "log.h"
+#include "metering.h"
 #include "route.h"
 #include "secret.h"
 #include "units.h"
@@ -123,7 +124,7 @@ static int start_call(struct tb_exchange *ex, struct tb_request_head *h)
         .body = h->chunked      ? TB_FRAMING_CHUNKED
                 : h->has_length ? TB_FRAMING_LENGTH
                                 : TB_FRAMING_NONE,
-        .length = h->length,
+        .length = h->length + (ex->grows ? TB_ASK_GROW : 0),
         .on_event = call_event,
         .arg = ex,
     };
@@ -154,8 +155,10 @@ static int decide(struct tb_exchange *ex, struct tb_request_head *h, enum tb_adm
     if (result.error.status == 0 && ex->head_bytes + 2 * TB_SERVER_POOL_SPARE > TB_SERVER_POOL_BYTES)
         tb_http_error_set(&result.error, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large",
                           "the header fields of the request are too large");
-    if (result.error.status == 0)
+    if (result.error.status == 0) {
+        tb_metering_begin(ex, h);
         return start_call(ex, h);
+    }
     ex->error = result.error;
     /* A client that waits for 100 Continue must not be told to go on, and a large body is not worth reading. */
     *ret_close = result.must_close || h->expect || (h->has_length && h->length > DISCARD_MAX);
@@ -211,7 +214,11 @@ ssize_t tb_exchange_upload(struct tb_exchange *ex, const char *p, size_t n)
     if (ex->error.status && ex->bytes_in + n > MAX(DISCARD_MAX, s->config->max_body_bytes + DISCARD_MAX))
         return -EFBIG;
     if (ex->call) {
-        taken = tb_call_write(ex->call, p, n);
+        ssize_t r = ex->edits ? tb_metering_upload(ex, p, n) : (ssize_t)tb_call_write(ex->call, p, n);
+
+        if (r < 0)
+            return r;
+        taken = (size_t)r;
         tb_usage_add(s->usage, TB_USAGE_BYTES_IN, taken);
     }
     EVP_DigestUpdate(ex->sha, p, taken);
@@ -232,14 +239,17 @@ static void finish_digest(struct tb_exchange *ex)
     ex->sha = NULL;
 }
 
-void tb_exchange_upload_end(struct tb_exchange *ex)
+bool tb_exchange_upload_end(struct tb_exchange *ex)
 {
-    if (ex->upload_ended)
-        return;
-    ex->upload_ended = true;
-    finish_digest(ex);
+    if (!ex->upload_ended) {
+        ex->upload_ended = true;
+        finish_digest(ex);
+    }
+    if (ex->call && ex->edits && !tb_metering_upload_end(ex))
+        return false;
     if (ex->call)
         tb_call_write_end(ex->call);
+    return true;
 }
 
 /* --- the runtime's side ------------------------------------------------------------------------------------------ */
@@ -318,7 +328,8 @@ static int final_status(const struct tb_exchange *ex, enum MHD_RequestTerminatio
     return 499;
 }
 
-static void submit(struct tb_exchange *ex, int status, const char *error, uint64_t latency_us)
+static void submit(struct tb_exchange *ex, int status, const char *error, uint64_t latency_us,
+                   const struct tb_tokens *tokens)
 {
     struct tb_audit_record *r = calloc(1, sizeof(*r));
 
@@ -332,6 +343,11 @@ static void submit(struct tb_exchange *ex, int status, const char *error, uint64
         .latency_ms = latency_us / 1000,
         .bytes_in = ex->bytes_in,
         .bytes_out = ex->bytes_out,
+        .has_tokens = tokens->known,
+        .estimated = tokens->estimated,
+        .prompt_tokens = tokens->prompt,
+        .completion_tokens = tokens->completion,
+        .cached_tokens = tokens->cached,
     };
     memcpy(r->method, ex->method, sizeof(r->method));
     memcpy(r->req_sha256, ex->sha256, sizeof(r->req_sha256));
@@ -348,11 +364,13 @@ void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode cod
 {
     struct tb_server *s = ex->server;
     uint64_t now = tb_now_monotonic_us();
+    struct tb_tokens tokens;
     const char *error;
     int status = final_status(ex, code, &error);
 
     s->last_done_us = now;
     ex->client->exchange = NULL;
+    tb_metering_end(ex, code == MHD_REQUEST_TERMINATED_COMPLETED_OK, &tokens);
     tb_exchange_cancel(ex);
     if (!ex->health) {
         if (!ex->begun) /* never admitted; takes its slot now */
@@ -361,7 +379,7 @@ void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode cod
             s->metrics.in_flight--;
         tb_metrics_observe(&s->metrics, status, now - ex->start_us);
         if (!ex->dropped)
-            submit(ex, status, error, now - ex->start_us);
+            submit(ex, status, error, now - ex->start_us, &tokens);
     }
     EVP_MD_CTX_free(ex->sha);
     free(ex->target);

@@ -6,8 +6,10 @@
 
 #include <openssl/evp.h>
 
+#include "ask.h"
 #include "headers.h"
 #include "http_error.h"
+#include "meter.h"
 #include "server.h"
 
 struct tb_exchange;
@@ -36,6 +38,13 @@ struct tb_exchange {
     struct tb_call *call;            /* NULL when refused, failed or cancelled */
     EVP_MD_CTX *sha;
     char sha256[65];
+    /* tokens: the body on its way to the runtime, and the answer on its way back (metering.c) */
+    bool edits, grows;         /* the body passes through ask; its announced length grows by TB_ASK_GROW */
+    bool metered, answer_read; /* the answer passes through meter; it was read to its end */
+    struct tb_ask ask;
+    struct tb_meter meter;
+    struct tb_buf to_runtime, to_client;
+    size_t to_runtime_pos, to_client_pos; /* what has left of them */
     uint64_t start_us, start_realtime_us, bytes_in, bytes_out;
     int status; /* of the answer queued */
     char request_id[TB_REQUEST_ID_MAX + 1], key_name[TB_API_KEY_NAME_MAX + 1];
@@ -48,7 +57,8 @@ struct tb_exchange *tb_exchange_new(struct tb_server *s, const char *target, str
 int tb_exchange_begin(struct tb_exchange *ex, const char *method, bool *ret_close);
 /* Takes body bytes: hashes, counts, forwards. Returns how many; fewer than n: wait. -EFBIG: not worth reading on. */
 ssize_t tb_exchange_upload(struct tb_exchange *ex, const char *p, size_t n);
-void tb_exchange_upload_end(struct tb_exchange *ex);
+/* False: wait, then call again. */
+bool tb_exchange_upload_end(struct tb_exchange *ex);
 /* Turns a failed call into ex->error. */
 void tb_exchange_check_call(struct tb_exchange *ex);
 /* Stops the runtime's work. */

@@ -7,6 +7,7 @@
 
 #include "exchange.h"
 #include "health.h"
+#include "metering.h"
 
 #define SHORT_MAX (16 * 1024)
 #define BLOCK_MAX (32 * 1024)
@@ -92,7 +93,7 @@ static ssize_t read_answer(void *cls, uint64_t pos, char *buf, size_t max)
 
     if (!ex->call) /* cancelled: the client has gone */
         return MHD_CONTENT_READER_END_WITH_ERROR;
-    n = tb_call_read(ex->call, buf, max);
+    n = ex->metered ? tb_metering_read(ex, buf, max) : tb_call_read(ex->call, buf, max);
     if (n > 0) {
         ex->bytes_out += (uint64_t)n;
         tb_usage_add(ex->server->usage, TB_USAGE_BYTES_OUT, (uint64_t)n);
@@ -172,6 +173,8 @@ static struct MHD_Response *make_answer(struct tb_exchange *ex, const struct tb_
 {
     if (strcmp(ex->method, "HEAD") == 0 || up->status == MHD_HTTP_NOT_MODIFIED)
         return make_bodiless_answer(ex, up);
+    if (ex->meter.strip) /* shorter than announced, if it was */
+        return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_MAX, read_answer, ex, NULL);
     if (up->framing == TB_FRAMING_NONE || (up->framing == TB_FRAMING_LENGTH && up->length == 0))
         return MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
     if (up->length <= SHORT_MAX && tb_call_whole(ex->call))
@@ -201,6 +204,7 @@ static enum MHD_Result reply_answer(struct tb_exchange *ex, const struct tb_resp
         tb_exchange_cancel(ex);
         return reply_error(ex, false);
     }
+    tb_metering_answer(ex, up);
     rs = make_answer(ex, up);
     if (!rs)
         return MHD_NO;
@@ -265,7 +269,8 @@ enum MHD_Result tb_forward_handler(void *cls, struct MHD_Connection *c, const ch
         *upload_size -= (size_t)taken;
         return *upload_size == 0 || wait_for_event(ex) ? MHD_YES : MHD_NO;
     }
-    tb_exchange_upload_end(ex);
+    if (!tb_exchange_upload_end(ex) && !tb_metering_answered(ex))
+        return wait_for_event(ex) ? MHD_YES : MHD_NO;
     if (ex->health)
         return tb_health_answer(cls, c, method, ex->target, ex->path_len, false);
     return reply(ex);

@@ -119,6 +119,12 @@ static bool note_field(struct tb_request_head *h, const char *name, const char *
         h->expect = true;
         return true; /* libmicrohttpd says 100 Continue itself */
     }
+    if (strcasecmp(name, "Content-Encoding") == 0)
+        h->coded = strcasecmp(value, "identity") != 0;
+    if (strcasecmp(name, "Content-Type") == 0)
+        h->multipart = strncasecmp(value, "multipart/", 10) == 0;
+    if (strcasecmp(name, "Accept-Encoding") == 0)
+        return true; /* a compressed answer could not be metered, and the runtime is on this machine */
     if (strcasecmp(name, "X-Forwarded-For") == 0) {
         h->forwarded_for = value;
         return true;

@@ -21,6 +21,7 @@ bool tb_header_is_hop_by_hop(const char *name);
 struct tb_request_head {
     struct tb_buf lines; /* end-to-end fields as "Name: value\r\n", without those we write ourselves */
     bool has_host, chunked, other_coding, expect, websocket, bad, has_length;
+    bool coded, multipart; /* the body is compressed; made of parts */
     unsigned n_lengths, n_codings, n_hosts;
     uint64_t length;
     char connection[256]; /* tokens of the Connection fields; longer is bad */

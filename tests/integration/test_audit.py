@@ -17,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from tbsys import wait_for  # noqa: E402
-from test_proxy import Proxy, make, proxy, read_all  # noqa: E402,F401
+from proxy_daemon import Proxy, make, proxy, read_all  # noqa: E402,F401
 
 
 def lines_of(*paths):
