@@ -16,9 +16,10 @@
 struct head_map {
     char magic[8];
     _Atomic uint32_t committed, pending; /* indices into point[]; what they name is never changed */
+    _Atomic uint32_t synced;             /* the same for synced_point[] */
     _Atomic uint64_t turns;              /* how often a point was written */
     _Atomic uint64_t journal_seq, slots, lost_max, unsure;
-    struct tb_chain_point point[POINTS];
+    struct tb_chain_point point[POINTS], synced_point[2];
 };
 _Static_assert(sizeof(struct head_map) <= HEAD_BYTES, "the head outgrew its page");
 
@@ -44,7 +45,7 @@ static int head_create(const char *path)
 static bool head_valid(const struct head_map *m)
 {
     return memcmp(m->magic, HEAD_MAGIC, sizeof(m->magic)) == 0 && m->committed < POINTS &&
-           m->pending < POINTS;
+           m->pending < POINTS && m->synced < 2;
 }
 
 static int head_map(const char *path, int prot, struct head_map **ret)
@@ -140,6 +141,7 @@ void tb_chain_head_get(const struct tb_chain_head *h, struct tb_chain_state *ret
     *ret = (struct tb_chain_state){
         .committed = m->point[m->committed],
         .pending = m->point[m->pending],
+        .synced = m->synced_point[m->synced],
         .journal_seq = m->journal_seq,
         .slots = m->slots,
         .lost_max = m->lost_max,
@@ -162,6 +164,14 @@ void tb_chain_head_begin(struct tb_chain_head *h, const struct tb_chain_point *l
 void tb_chain_head_commit(struct tb_chain_head *h)
 {
     h->map->committed = h->map->pending;
+}
+
+void tb_chain_head_set_synced(struct tb_chain_head *h, const struct tb_chain_point *p)
+{
+    uint32_t i = !h->map->synced;
+
+    h->map->synced_point[i] = *p;
+    h->map->synced = i;
 }
 
 void tb_chain_head_set_journal(struct tb_chain_head *h, uint64_t seq)

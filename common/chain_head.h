@@ -17,8 +17,9 @@ void tb_chain_head_close(struct tb_chain_head *h);
 void tb_chain_head_sync(struct tb_chain_head *h);
 
 struct tb_chain_state {
-    struct tb_chain_point committed; /* the last record that is surely written */
+    struct tb_chain_point committed; /* the last record that was written: a kill cannot take it back */
     struct tb_chain_point pending;   /* the last that was about to be; the same when nothing was */
+    struct tb_chain_point synced;    /* the last that a power failure cannot take back */
     uint64_t journal_seq;            /* the last that the journal has */
     uint64_t slots;                  /* requests in flight and records waiting */
     uint64_t lost_max, unsure;       /* to be declared by the next record */
@@ -28,6 +29,8 @@ void tb_chain_head_get(const struct tb_chain_head *h, struct tb_chain_state *ret
 /* Before records are written, the last of them is `last`; after that, commit. */
 void tb_chain_head_begin(struct tb_chain_head *h, const struct tb_chain_point *last);
 void tb_chain_head_commit(struct tb_chain_head *h);
+/* By one thread, not necessarily that of the others. */
+void tb_chain_head_set_synced(struct tb_chain_head *h, const struct tb_chain_point *p);
 void tb_chain_head_set_journal(struct tb_chain_head *h, uint64_t seq);
 void tb_chain_head_set_slots(struct tb_chain_head *h, uint64_t slots);
 /* What the next record has to declare; (0, 0) once it is written. */

@@ -12,10 +12,11 @@
 #include "units.h"
 
 #define RETRY_MS 250
-/* Written and synced together. Fewer when there is the journal as well: a kill may leave it as many behind the file. */
+/* Written together. Fewer when there is the journal as well: a kill may leave it as many behind the file. */
 #define BATCH_MAX 1024
 #define BATCH_MAX_BOTH 64
 /* How much of the file's end is looked at for the record the chain stands at: more than a power failure leaves unsaid. */
+#define UNSYNCED_MIN 1024UL
 #define TAIL_MAX (64UL * 1024 * 1024)
 
 struct tb_audit {
@@ -24,14 +25,15 @@ struct tb_audit {
     struct tb_chain_point at; /* the writer's: the last record formatted */
     uint64_t synced_us;       /* the writer's */
     size_t limit;
-    pthread_t thread;
+    pthread_t thread, sync_thread;
     pthread_mutex_t lock; /* of what follows */
-    pthread_cond_t wake;
+    pthread_cond_t wake, sync_wake;
     struct tb_audit_record *head, **tail;
     size_t slots;
     uint64_t written, refused, dropped;
-    struct tb_chain_point told; /* for the statistics */
-    bool broken, stop, give_up, reopen;
+    struct tb_chain_point told; /* the last record written */
+    uint64_t synced;            /* number of the last one synced */
+    bool broken, sync_broken, stop, stop_sync, give_up, reopen;
 };
 
 /* --- the chain, on the writer's thread --------------------------------------------------------------------------- */
@@ -84,13 +86,13 @@ static int fill_batch(struct tb_audit *a, struct batch *b, struct tb_audit_recor
 
 /* --- the writer -------------------------------------------------------------------------------------------------- */
 
-static void set_broken(struct tb_audit *a, const char *where, int error)
+static void set_broken(struct tb_audit *a, bool *flag, const char *where, int error)
 {
     bool was;
 
     pthread_mutex_lock(&a->lock);
-    was = a->broken;
-    a->broken = error < 0;
+    was = *flag;
+    *flag = error < 0;
     pthread_mutex_unlock(&a->lock);
     if (error < 0 && !was)
         tb_log_full(TB_LOG_ERR, TB_EVENT_AUDIT_BROKEN, NULL,
@@ -109,20 +111,26 @@ static void do_reopen(struct tb_audit *a)
                  strerror(-r));
 }
 
-/* Waits before trying a record again; false when it is time to give up. */
-static bool wait_retry(struct tb_audit *a)
+/* Waits before trying again, on the lock; false when it is time to give up. */
+static bool wait_retry_locked(struct tb_audit *a, pthread_cond_t *wake)
 {
     struct timespec until;
-    bool go_on;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += RETRY_MS * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
-    pthread_mutex_lock(&a->lock);
     if (!a->give_up)
-        pthread_cond_timedwait(&a->wake, &a->lock, &until);
-    go_on = !a->give_up;
+        pthread_cond_timedwait(wake, &a->lock, &until);
+    return !a->give_up;
+}
+
+static bool wait_retry(struct tb_audit *a)
+{
+    bool go_on;
+
+    pthread_mutex_lock(&a->lock);
+    go_on = wait_retry_locked(a, &a->wake);
     pthread_mutex_unlock(&a->lock);
     return go_on;
 }
@@ -143,7 +151,7 @@ static bool insist(struct tb_audit *a, const struct batch *b, ssize_t i)
 
         if (e == -EINTR || (i >= 0 && e == -EAGAIN))
             continue;
-        set_broken(a, i < 0 ? tb_audit_sink_name(&a->sink) : "the journal", e);
+        set_broken(a, &a->broken, i < 0 ? tb_audit_sink_name(&a->sink) : "the journal", e);
         if (e >= 0)
             return true;
         if (!wait_retry(a))
@@ -179,6 +187,7 @@ static void settle(struct tb_audit *a, const struct batch *b)
     a->written += b->n;
     a->told = a->at;
     tb_chain_head_set_slots(a->head_file, a->slots);
+    pthread_cond_signal(&a->sync_wake);
     pthread_mutex_unlock(&a->lock);
 }
 
@@ -255,47 +264,82 @@ static void *writer(void *arg)
     return NULL;
 }
 
+/* On a thread of its own: a slow disk then holds records back from a power failure's point of view only, and a kill finds all
+ * that were handed in but a moment's in the file. */
+static void *syncer(void *arg)
+{
+    struct tb_audit *a = arg;
+    struct tb_chain_point p;
+    int r = 0;
+
+    pthread_mutex_lock(&a->lock);
+    for (;;) {
+        while (a->told.seq == a->synced && !a->stop_sync)
+            pthread_cond_wait(&a->sync_wake, &a->lock);
+        if (a->told.seq == a->synced || (r < 0 && !wait_retry_locked(a, &a->sync_wake)))
+            break;
+        p = a->told;
+        pthread_mutex_unlock(&a->lock);
+        r = tb_audit_sink_sync(&a->sink);
+        set_broken(a, &a->sync_broken, tb_audit_sink_name(&a->sink), r);
+        if (r >= 0)
+            tb_chain_head_set_synced(a->head_file, &p);
+        pthread_mutex_lock(&a->lock);
+        if (r >= 0)
+            a->synced = p.seq;
+    }
+    pthread_mutex_unlock(&a->lock);
+    return NULL;
+}
+
 /* --- opening and closing ----------------------------------------------------------------------------------------- */
 
-/* Where the file's end leads from what is surely written. >0: there; 0: the file does not say; -errno. */
-static int recover_from_file(struct tb_audit *a, const struct tb_chain_state *st)
+/* Where the file's end leads from what was written: *ret_end. >0: there; 0: the file does not say; -errno. */
+static int recover_from_file(struct tb_audit *a, const struct tb_chain_state *st,
+                             struct tb_chain_point *ret_end)
 {
     _cleanup_free_ char *text = NULL;
     size_t len, whole;
-    int r = tb_audit_sink_tail(&a->sink, TAIL_MAX, &text, &len);
+    int r = tb_audit_sink_tail(&a->sink, TAIL_MAX, &text, &len), e;
 
     if (r < 0 || !text)
         return r;
-    r = tb_chain_follow(text, len, &st->committed, &a->at, &whole);
-    if (r >= 0 && whole < len) {
-        int e = tb_audit_sink_trim(&a->sink, len - whole); /* of a line that was being written */
-
+    r = tb_chain_follow(text, len, &st->committed, ret_end, &whole);
+    if (r == TB_CHAIN_TAIL_FOREIGN) /* a power failure may have taken what was not synced */
+        r = tb_chain_follow(text, len, &st->synced, ret_end, &whole);
+    if (r < 0)
+        return r;
+    if (whole < len) { /* of a line that was being written */
+        e = tb_audit_sink_trim(&a->sink, len - whole);
         if (e < 0)
             return e;
     }
     if (r == TB_CHAIN_TAIL_FOREIGN)
         tb_warn("audit: %s does not end with record %llu, the last one written; tb-audit verify tells more",
                 a->sink.file, (unsigned long long)st->committed.seq);
-    return r < 0 ? r : r == TB_CHAIN_TAIL_LEADS;
+    return r == TB_CHAIN_TAIL_LEADS;
 }
 
 /* Finds where the chain stands after whatever ended the last writer. The head says it, but for the records that were being written:
  * of these the file knows, and else they count as written and are declared doubtful. */
 static int recover(struct tb_audit *a)
 {
+    struct tb_chain_point end = {0};
     struct tb_chain_state st;
     uint64_t saved = 0;
     int r;
 
     tb_chain_head_get(a->head_file, &st);
-    r = recover_from_file(a, &st);
+    r = recover_from_file(a, &st, &end);
     if (r < 0)
         return r;
+    a->at = r > 0 && end.seq >= st.committed.seq ? end : st.pending;
     if (r == 0) {
-        a->at = st.pending;
         st.unsure = MAX(st.unsure, st.pending.seq - st.committed.seq);
-    } else if (a->at.seq > st.committed.seq) { /* the first of these has declared what there was */
-        saved = a->at.seq - st.committed.seq;
+    } else if (end.seq < st.committed.seq) {
+        st.unsure = MAX(st.unsure, st.pending.seq - end.seq);
+    } else if (end.seq > st.committed.seq) { /* the first of these has declared what there was */
+        saved = end.seq - st.committed.seq;
         st.lost_max = st.unsure = 0;
     }
     if (a->sink.journal && st.journal_seq > 0 && st.journal_seq < a->at.seq)
@@ -347,12 +391,16 @@ int tb_audit_open(const struct tb_audit_config *c, struct tb_audit **ret)
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&a->wake, &attr);
+    pthread_cond_init(&a->sync_wake, &attr);
     pthread_condattr_destroy(&attr);
     r = pthread_create(&a->thread, NULL, writer, a);
     if (r > 0) {
         audit_free(a);
         return -r;
     }
+    r = pthread_create(&a->sync_thread, NULL, syncer, a);
+    if (r > 0)
+        return -r; /* the process is about to end */
     *ret = a;
     return 0;
 }
@@ -366,7 +414,10 @@ enum tb_admission tb_audit_admit(struct tb_audit *a)
         a->dropped++;
         r = TB_ADMIT_DROP;
     } else {
-        r = a->broken || a->slots >= a->limit ? TB_ADMIT_REFUSE : TB_ADMIT;
+        /* A disk that does not come to an end with syncing counts as a full queue. */
+        bool full = a->slots >= a->limit || a->told.seq - a->synced >= MAX(a->limit, UNSYNCED_MIN);
+
+        r = a->broken || a->sync_broken || full ? TB_ADMIT_REFUSE : TB_ADMIT;
         a->refused += r == TB_ADMIT_REFUSE;
         tb_chain_head_set_slots(a->head_file, ++a->slots);
     }
@@ -407,29 +458,38 @@ static bool join_within(pthread_t thread, unsigned timeout_ms)
     return pthread_timedjoin_np(thread, NULL, &deadline) == 0;
 }
 
+static void set_and_wake(struct tb_audit *a, bool *flag)
+{
+    pthread_mutex_lock(&a->lock);
+    *flag = true;
+    pthread_cond_signal(&a->wake);
+    pthread_cond_signal(&a->sync_wake);
+    pthread_mutex_unlock(&a->lock);
+}
+
+/* Lets a thread come to its end, and after timeout_ms without it. */
+static bool join_or_give_up(struct tb_audit *a, pthread_t thread, unsigned timeout_ms)
+{
+    if (join_within(thread, timeout_ms))
+        return true;
+    set_and_wake(a, &a->give_up);
+    return join_within(thread, 1000);
+}
+
 size_t tb_audit_close(struct tb_audit *a, unsigned timeout_ms)
 {
     size_t left;
     bool joined;
 
-    pthread_mutex_lock(&a->lock);
-    a->stop = true;
-    pthread_cond_signal(&a->wake);
-    pthread_mutex_unlock(&a->lock);
-    joined = join_within(a->thread, timeout_ms);
-    if (!joined) {
-        pthread_mutex_lock(&a->lock);
-        a->give_up = true;
-        pthread_cond_signal(&a->wake);
-        pthread_mutex_unlock(&a->lock);
-        joined = join_within(a->thread, 1000);
-    }
+    set_and_wake(a, &a->stop);
+    joined = join_or_give_up(a, a->thread, timeout_ms);
+    set_and_wake(a, &a->stop_sync);
+    joined = join_or_give_up(a, a->sync_thread, timeout_ms) && joined;
     pthread_mutex_lock(&a->lock);
     left = a->slots;
     pthread_mutex_unlock(&a->lock);
     if (joined)
-        audit_free(
-            a); /* else the writer hangs in a write to a stopped journald; the process is about to end */
+        audit_free(a); /* else a thread hangs in a write to a stopped journald; the process is about to end */
     return left;
 }
 

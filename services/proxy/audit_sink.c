@@ -36,6 +36,7 @@ int tb_audit_sink_open(struct tb_audit_sink *s, const struct tb_audit_config *c)
                                 .contract_id = strdup(c->contract_id),
                                 .asset_id = strdup(c->asset_id),
                                 .file = c->file ? strdup(c->file) : NULL};
+    pthread_mutex_init(&s->sync_lock, NULL);
     if (!s->contract_id || !s->asset_id || (c->file && !s->file))
         return -ENOMEM;
     if (!s->file)
@@ -112,12 +113,6 @@ static int file_append(const struct tb_audit_sink *s, const char *lines, size_t 
             (void)!tb_audit_sink_trim(s, (size_t)n);
         return -ENOSPC;
     }
-    if (s->regular && fdatasync(s->fd) < 0) {
-        int e = -errno;
-
-        (void)!tb_audit_sink_trim(s, len); /* it will be written again */
-        return e;
-    }
     return 0;
 }
 
@@ -126,6 +121,16 @@ int tb_audit_sink_append(struct tb_audit_sink *s, const char *lines, size_t len)
     if (s->fd >= 0)
         return file_append(s, lines, len);
     return s->journal ? 0 : tb_write_full(STDERR_FILENO, lines, len);
+}
+
+int tb_audit_sink_sync(struct tb_audit_sink *s)
+{
+    int r;
+
+    pthread_mutex_lock(&s->sync_lock);
+    r = s->regular && fdatasync(s->fd) < 0 ? -errno : 0;
+    pthread_mutex_unlock(&s->sync_lock);
+    return r;
 }
 
 static bool file_moved(const struct tb_audit_sink *s)
@@ -146,9 +151,12 @@ int tb_audit_sink_reopen(struct tb_audit_sink *s)
     fd = file_open(s->file, &regular);
     if (fd < 0)
         return fd;
+    (void)tb_audit_sink_sync(s);
+    pthread_mutex_lock(&s->sync_lock);
     tb_close(s->fd);
     s->fd = fd;
     s->regular = regular;
+    pthread_mutex_unlock(&s->sync_lock);
     return 0;
 }
 

@@ -175,7 +175,8 @@ class Load:
         while not self.stop.is_set():
             try:
                 c.request("POST", "/v1/x", b"x" * 100)
-                if c.getresponse().read():
+                r = c.getresponse()
+                if r.read() and r.status == 200:
                     self.answered[k] += 1
             except (OSError, http.client.HTTPException):
                 c.close()

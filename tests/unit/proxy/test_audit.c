@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "chain_head.h"
 #include "io.h"
 #include "json.h"
 #include "services/proxy/audit.h"
@@ -160,6 +161,63 @@ static void test_sequence_goes_on_after_a_restart(void **unused)
     rmdir(dir);
 }
 
+/* Writes n records and closes. Returns the file's text. */
+static char *write_records(const struct tb_audit_config *c, int n)
+{
+    struct tb_audit *a;
+    char *text;
+    size_t len;
+
+    assert_int_equal(tb_audit_open(c, &a), 0);
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(tb_audit_admit(a), TB_ADMIT);
+        tb_audit_submit(a, record("/x"));
+    }
+    assert_int_equal(tb_audit_close(a, 5000), 0);
+    assert_int_equal(tb_read_file(c->file, 65536, &text, &len), 0);
+    return text;
+}
+
+static const char *line_start(const char *text, int n)
+{
+    while (n-- > 0)
+        text = strchr(text, '\n') + 1;
+    return text;
+}
+
+/* A power failure takes lines that were written but not synced: the next record says how many. A file that was cut shorter than
+ * that, or after a clean stop, is not excused. */
+static void test_what_a_power_failure_takes_is_declared(void **unused)
+{
+    for (int synced = 2; synced <= 5; synced++) {
+        char dir[] = "/tmp/tb-audit-XXXXXX";
+        _cleanup_free_ char *text = NULL, *after = NULL, *head = NULL, *file = NULL;
+        struct tb_audit_config c = {.contract_id = "c", .asset_id = "a", .queue = 10};
+        struct tb_chain_point p = {.seq = (uint64_t)synced};
+        struct tb_chain_head *h;
+        const char *line;
+        bool aside;
+
+        assert_non_null(mkdtemp(dir));
+        c.head_file = head = tb_path_join(dir, "head");
+        c.file = file = tb_path_join(dir, "audit");
+        text = write_records(&c, 5);
+        line = line_start(text, synced - 1);
+        assert_int_equal(tb_chain_hash(line, strcspn(line, "\n"), p.hash), 0);
+        assert_int_equal(tb_chain_head_open(head, &h, &aside), 0);
+        tb_chain_head_set_synced(h, &p);
+        tb_chain_head_close(h);
+        assert_int_equal(truncate(file, line_start(text, 3) - text), 0);
+        after = write_records(&c, 1);
+        line = line_start(after, 3);
+        assert_non_null(strstr(line, "\"seq\":6,"));
+        assert_int_equal(strstr(line, "\"unsure\":2}") != NULL, synced <= 3);
+        unlink(head);
+        unlink(file);
+        rmdir(dir);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +226,7 @@ int main(void)
         cmocka_unit_test(test_broken_sink_keeps_records_and_refuses),
         cmocka_unit_test(test_lost_journal_does_not_repeat_lines_in_the_file),
         cmocka_unit_test(test_sequence_goes_on_after_a_restart),
+        cmocka_unit_test(test_what_a_power_failure_takes_is_declared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
