@@ -20,6 +20,8 @@ const struct setting settings[] = {
     {"controlplane.client_cert", "TB_CLIENT_CERT_PATH", "client certificate for it"},
     {"controlplane.client_key", "TB_CLIENT_KEY_PATH", "private key of that certificate"},
     {"tls.ca_file", "TB_CA_FILE", "certificate authorities to trust"},
+    {"package.vm_image", NULL, "image of the machines in a package"},
+    {"package.template_dir", NULL, "directory of the templates of a package"},
     {"encryption.chunk_bytes", "TB_CHUNK_BYTES", "plaintext bytes in a record"},
 };
 const size_t n_settings = ARRAY_SIZE(settings);
