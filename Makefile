@@ -66,7 +66,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: all help deps check check-fast demo demo-stop bench lint format clean install install-units units fuzz
+.PHONY: all help deps check check-fast check-trixie demo demo-stop bench lint format clean install install-units units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -74,6 +74,7 @@ help:
 	@echo 'make deps       install what build, tests and demo need (Debian and npm packages; root)'
 	@echo 'make check      all tests; ends with one line "N passed, N failed, N skipped"'
 	@echo 'make check-fast unit and integration tests of the plain build only'
+	@echo 'make check-trixie  the scenarios in machines, which make check has on Debian 12, on Debian 13'
 	@echo 'make demo       the main job end to end on this machine (KEEP=1 leaves it running until make demo-stop)'
 	@echo 'make bench      speed, as ratios against peers'
 	@echo 'make lint       clang-format, cppcheck, shellcheck'
@@ -156,6 +157,10 @@ check:
 
 check-fast: all units
 	$(Q)$(PYTHON) tests/run_check.py --fast
+
+check-trixie:
+	$(Q)sh tests/deps.sh
+	$(Q)TB_VM_SUITE=trixie $(PYTHON) tests/run_check.py --only vm
 
 demo:
 	$(Q)sh tests/deps.sh

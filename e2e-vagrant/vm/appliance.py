@@ -3,13 +3,19 @@
 
 import json
 import pathlib
+import re
 import time
 
 from chain import Provider, http_json
 from runner import HOST, VM, write_seed
-from tbsys import wait_for
+from tbsys import repo, wait_for
 
 KIT = "/opt/runtime-kit/llama-server"  # in the image, see build.py
+
+
+def event(name):
+    """The MESSAGE_ID of common/events.h."""
+    return re.search(rf'TB_EVENT_{name} "(\w+)"', (repo / "common/events.h").read_text())[1]
 
 
 class GuestProvider(Provider):
@@ -25,6 +31,8 @@ class GuestProvider(Provider):
 
 class Appliance(VM):
     """A machine with its seed, told the contract and the asset of `provider`."""
+
+    AUDIT_FILE = "/var/log/trustbridge/audit.jsonl"  # for TB_AUDIT_FILE
 
     def __init__(self, image, directory, provider, contract, asset, gguf, env=None, **kw):
         d = pathlib.Path(directory)
@@ -50,7 +58,10 @@ class Appliance(VM):
         return status.get("state") if isinstance(status, dict) else None
 
     def wait_state(self, state, timeout=400):
-        wait_for(lambda: self.state() == state, timeout, f"state {state}; now {self.status()}", every=0.2)
+        try:
+            wait_for(lambda: self.state() == state, timeout, f"state {state}", every=0.2)
+        except AssertionError as e:
+            raise AssertionError(f"{e}; now {self.status()}") from None
         return self
 
     def chat(self, body, timeout=120):
@@ -68,7 +79,26 @@ class Appliance(VM):
         text = self.sh(f"journalctl --namespace=trustbridge -b -o json --no-pager {' '.join(match)}")
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
+    def audit_file(self, after=0):
+        """The sequence numbers of the audit records in the file, in their order, from `after` on."""
+        text = self.sh(f"sed -n 's/.*\"seq\":\\([0-9]*\\).*/\\1/p' {self.AUDIT_FILE}")
+        return [int(n) for n in text.split() if int(n) > after]
+
+    def audit_journal(self, after=0):
+        """The same of those in the journal."""
+        return [n for r in self.journal("_SYSTEMD_UNIT=tb-proxy.service", f"MESSAGE_ID={event('AUDIT')}", "--output-fields=TB_SEQ")
+                if (n := int(r["TB_SEQ"])) > after]
+
     def ask_now(self):
         """Has tb-authorize ask the control plane at once instead of at its next time; returns when (time.monotonic()) it was told."""
         self.sh("systemctl kill -s HUP tb-authorize.service")
         return time.monotonic()
+
+    def fill(self, directory):
+        """Takes all space of the file system of `directory`, the part for root included."""
+        sizes = "256M 64M 16M 4M 1M 256K 64K 16K 4K"
+        self.sh(f"cd {directory} && mkdir filler && cd filler && n=0; for s in {sizes}; do "
+                "while fallocate -l $s $n 2>/dev/null; do n=$((n + 1)); done; rm -f $n; done; true")
+
+    def unfill(self, directory):
+        self.sh(f"rm -r {directory}/filler")

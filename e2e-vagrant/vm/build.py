@@ -26,10 +26,10 @@ DISK_BYTES = 2 << 30
 # What a Debian cloud image has anyway.
 BASE = """ca-certificates cloud-init curl dbus e2fsprogs iproute2 kmod libnss-systemd linux-image-cloud-amd64 procps python3
 systemd systemd-sysv udev util-linux""".split()
-# What the trustbridge package depends on: in the base, so that installing it needs no network.
+# What trustbridge and, for the smoke test, tbpkg depend on: in the base, so that installing them needs no network.
 LIBRARIES = {
-    "bookworm": "libcjson1 libcurl4 libgnutls30 libmicrohttpd12 libsqlite3-0 libssl3 libsystemd0".split(),
-    "trixie": "libcjson1 libcurl4t64 libgnutls30t64 libmicrohttpd12t64 libsqlite3-0 libssl3t64 libsystemd0".split(),
+    "bookworm": "libarchive13 libcjson1 libcurl4 libgnutls30 libinih1 libmicrohttpd12 libsqlite3-0 libssl3 libsystemd0".split(),
+    "trixie": "libarchive13t64 libcjson1 libcurl4t64 libgnutls30t64 libinih1 libmicrohttpd12t64 libsqlite3-0 libssl3t64 libsystemd0".split(),
 }
 # Debian's housekeeping, masked: it would share two emulated processors with what is tested.
 IDLE = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer")

@@ -45,6 +45,8 @@ def write_seed(directory, settings, files=None, template=SEED):
 class VM:
     """One machine over one directory. forward: guest ports that get a free port on 127.0.0.1, see .port[]."""
 
+    on = []  # the machines that run: what a failure may want to see
+
     def __init__(self, image, directory, seed=None, forward=(8000, 8001), memory=2048, cpus=2, append=""):
         self.image, self.dir, self.seed = pathlib.Path(image), pathlib.Path(directory), seed
         self.dir.mkdir(parents=True, exist_ok=True)
@@ -79,6 +81,7 @@ class VM:
         with open(self.qemu_log, "ab") as log:
             self.proc = subprocess.Popen(self._argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent,
                                          start_new_session=True)
+        VM.on.append(self)
         self._connect()
         self.wait_shell(timeout)
         return self
@@ -134,6 +137,8 @@ class VM:
         self._closed()
 
     def _closed(self):
+        if self in VM.on:
+            VM.on.remove(self)
         if self.agent:
             self.agent.close()
             self.agent = None

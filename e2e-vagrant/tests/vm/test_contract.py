@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract, the lease and the clock."""
+
+import json
+import time
+
+import model
+import pytest
+from appliance import event
+from chain import http_json
+from scenario import ASSET, CONTRACT, SHORT, content, pids
+from tbsys import wait_for
+
+
+def test_revoked_and_allowed_again(vm, provider):
+    want, runtime = content(vm.chat(model.CHAT)), vm.pid("tb-runtime")
+    provider.controlplane.ctl("contract", "revoke", CONTRACT)
+    vm.ask_now()
+    wait_for(lambda: vm.chat(SHORT)[0] == 403, 30, "403")
+    wait_for(lambda: vm.run(f"test -d /proc/{runtime}")[0] != 0, 10, "the runtime to die")
+    status, body = vm.chat(SHORT)
+    assert status == 403 and body["error"]["message"]
+    assert http_json(vm.url("/health"))[0] == 503
+    assert vm.state() == "Suspended"
+    # The machine's own clock: from the refusal to the end of the process that held the weights.
+    refused = int(vm.journal("_SYSTEMD_UNIT=tb-authorize.service", f"MESSAGE_ID={event('SUSPENDED')}")[-1]["__REALTIME_TIMESTAMP"])
+    died = int(vm.sh("date -d \"$(systemctl show -P ExecMainExitTimestamp --timestamp=us tb-runtime.service)\" +%s%6N"))
+    assert died - refused < 2_000_000
+    assert vm.show("tb-runtime.service", "ActiveState") in ("inactive", "failed")
+    provider.controlplane.ctl("contract", "allow", CONTRACT)
+    vm.ask_now()
+    vm.wait_state("Ready")
+    assert content(vm.chat(model.CHAT)) == want
+
+
+def lease(vm):
+    return json.loads(vm.sh("cat /run/tb-authorize/lease.json"))
+
+
+def boottime_us(vm):
+    return int(float(vm.sh("cat /proc/uptime").split()[0]) * 1e6)
+
+
+@pytest.fixture
+def short_lease(vm, provider):
+    """A lease of seconds with a grace of a minute, as long as the test lasts."""
+    env, terms = "/etc/trustbridge/trustbridge.env", ("contract", "add", CONTRACT, "--replace", "--asset", ASSET)
+    provider.controlplane.ctl(*terms, "--lease-seconds", 10)
+    vm.sh(f"cp -p {env} /root/env && echo TB_LEASE_GRACE=60s >> {env} && systemctl restart tb-authorize.service")
+    yield
+    provider.controlplane.ctl(*terms)
+    vm.sh(f"mv /root/env {env} && systemctl restart tb-authorize.service")
+
+
+def test_control_plane_away_past_lease_and_grace(vm, provider, short_lease):
+    want, runtime = content(vm.chat(model.CHAT)), vm.pid("tb-runtime")
+    wait_for(lambda: 0 < lease(vm)["deadline_boottime_us"] - boottime_us(vm) <= 70_000_000, 60, "a short lease", every=0.3)
+    provider.controlplane.stop()
+    try:
+        wait_for(lambda: vm.status().get("reason") == "control_plane_unreachable", 60, "/status to say so")
+        ends = lease(vm)
+        wait_for(lambda: vm.sh("date -u +%FT%TZ").strip() > ends["expires_at"], 60, "the end of the lease", every=0.3)
+        answer, state = vm.chat(SHORT), vm.status()
+        assert boottime_us(vm) < ends["deadline_boottime_us"], "this machine is too slow for a grace of a minute"
+        assert answer[0] == 200 and state["state"] == "Ready" and state["lease_expires_at"] == ends["expires_at"]
+        assert lease(vm)["deadline_boottime_us"] == ends["deadline_boottime_us"]
+        vm.wait_state("Suspended")
+        assert boottime_us(vm) >= ends["deadline_boottime_us"]
+        assert vm.chat(SHORT)[0] == 403
+        assert http_json(vm.url("/health"))[0] == 503
+        wait_for(lambda: vm.run(f"test -d /proc/{runtime}")[0] != 0, 30, "the runtime to die")
+        assert lease(vm)["state"] == "expired"
+    finally:
+        provider.controlplane.start()
+    vm.wait_state("Ready")
+    assert content(vm.chat(model.CHAT)) == want
+
+
+@pytest.fixture
+def clock(vm):
+    """Sets the machine's clock; afterwards it is right again."""
+    yield lambda step: vm.sh(f"date -s @$(($(date +%s) + {step}))")
+    vm.sh(f"date -s @{time.time()}")
+    vm.ask_now()
+    wait_for(lambda: lease(vm)["state"] == "authorized", 120, "a lease by the right clock", every=0.5)
+
+
+def renewed(vm):
+    """Asks for another lease and waits until it is there."""
+    old = lease(vm)["renewed_at"]
+    vm.ask_now()
+    wait_for(lambda: lease(vm)["renewed_at"] != old, 120, "another lease", every=0.3)
+    return lease(vm)
+
+
+DAY = 86400
+MOVED = ("tb-authorize", "tb-billing", "tb-hydrate", "tb-proxy", "tb-runtime")
+
+
+def test_clock_a_day_ahead(vm, clock):
+    """All that the control plane grants has ended by this clock. The lease in force has not, and the grace covers each new one."""
+    before, ends = pids(vm, *MOVED), renewed(vm)["deadline_boottime_us"]
+    clock(DAY)
+    assert vm.chat(SHORT)[0] == 200 and vm.state() == "Ready"
+    assert lease(vm)["deadline_boottime_us"] == ends
+    again = renewed(vm)
+    assert again["state"] == "authorized"
+    assert 0 < again["deadline_boottime_us"] - boottime_us(vm) < (DAY + 60) * 1_000_000
+    assert vm.chat(SHORT)[0] == 200 and vm.state() == "Ready"
+    assert pids(vm, *MOVED) == before
+
+
+def test_clock_a_day_behind(vm, clock):
+    """By this clock the control plane's certificate is not valid yet: no answer, and the lease in force holds until its time."""
+    before, ends = pids(vm, *MOVED), renewed(vm)["deadline_boottime_us"]
+    clock(-DAY)
+    vm.ask_now()
+    wait_for(lambda: vm.status().get("reason") == "control_plane_unreachable", 120, "/status to say so")
+    assert vm.chat(SHORT)[0] == 200 and vm.state() == "Ready"
+    assert lease(vm)["deadline_boottime_us"] == ends
+    assert pids(vm, *MOVED) == before

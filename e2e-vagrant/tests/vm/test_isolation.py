@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the programs can and cannot reach, each tried for real from inside."""
+
+import shlex
+
+import model
+import pytest
+from chain import http_json
+from scenario import USERS
+from tbsys import wait_for
+
+
+def curl(vm, url, enter=""):
+    """curl's exit code: 0 answered, 7 refused or unreachable, 28 timed out."""
+    return vm.run(f"{enter} curl -s -o /dev/null -m 10 {url}")[0]
+
+
+def test_the_runtime_is_reachable_for_the_proxy_only(vm):
+    runtime = "http://127.0.0.1:8081/health"
+    assert curl(vm, runtime, f"nsenter -n -t {vm.pid('tb-proxy')}") == 0
+    assert curl(vm, runtime, f"nsenter -n -t {vm.pid('tb-runtime')}") == 0
+    assert curl(vm, runtime) == 7
+    assert curl(vm, "http://10.0.2.15:8081/health") == 7
+    with pytest.raises(OSError):
+        http_json(vm.url("/health", 8081), timeout=10)
+
+
+def test_proxy_and_runtime_have_no_way_out(vm, provider):
+    out = f"https://10.0.2.2:{provider.controlplane.port}/api/v1/health"
+    assert curl(vm, f"--cacert /etc/trustbridge/ca.pem {out}") == 0
+    for unit in ("tb-proxy", "tb-runtime"):
+        enter = f"nsenter -n -t {vm.pid(unit)}"
+        assert curl(vm, f"--cacert /etc/trustbridge/ca.pem {out}", enter) == 7
+        assert vm.sh(f"{enter} ip -o link show | wc -l").strip() == "1"
+
+
+ASK = """
+import socket, sys
+name, s = sys.argv[1], socket.socket(socket.AF_UNIX)
+s.settimeout(20)
+if name != "-":
+    s.bind(chr(0) + name)
+s.connect("/run/tb-keys.sock")
+n = 0
+while data := s.recv(4096):
+    n += len(data)
+print(n)
+"""
+
+
+def ask_for_credential(vm, name, user="root"):
+    """(exit code, how many bytes came): the value itself stays inside."""
+    vm.put("/run/vm-agent/ask.py", ASK.encode())
+    vm.sh("chmod 711 /run/vm-agent && chmod 644 /run/vm-agent/ask.py")
+    become = "" if user == "root" else f"setpriv --reuid {user} --regid nogroup --clear-groups"
+    rc, out = vm.run(f"cat /run/vm-agent/ask.py | {become} python3 - {shlex.quote(name)} 2>&1 | tail -n 1")
+    return out.strip()
+
+
+def test_a_key_goes_to_its_unit_only(vm):
+    assert ask_for_credential(vm, "0011223344556677/unit/tb-decrypt.service/model-key") == "32"
+    for name in ("0011223344556678/unit/tb-hydrate.service/model-key", "0011223344556679/unit/tb-proxy.service/model-key",
+                 "001122334455667a/unit/tb-decrypt.service/sas-url", "001122334455667b/unit/ssh.service/model-key",
+                 "001122334455667c/system/model-key", "-"):
+        assert ask_for_credential(vm, name) == "0", name
+    for user in USERS:
+        assert "PermissionError" in ask_for_credential(vm, "001122334455667d/unit/tb-decrypt.service/model-key", user), user
+
+
+def test_nobody_else_reads_weights_keys_or_settings(vm):
+    weights = f"/proc/{vm.pid('tb-runtime')}/root/dev/shm/trustbridge-model/{model.GGUF}"
+    assert int(vm.sh(f"stat -L -c %s {weights}")) > 1_000_000
+    assert vm.run(f"test -e /dev/shm/trustbridge-model")[0] != 0
+    authorize = vm.pid("tb-authorize")
+    private = [weights, f"/proc/{authorize}/environ", f"/proc/{authorize}/mem", "/etc/credstore/trustbridge.client-key",
+               "/etc/trustbridge/trustbridge.env", "/mnt/resource/trustbridge/model.tbenc", "/var/lib/tb-billing/ledger.db"]
+    for path in private:
+        assert vm.run(f"test -e {path}")[0] == 0, path
+    for user in USERS:
+        script = "; ".join(f"head -c 1 {p} >/dev/null 2>&1 && echo {p}" for p in private) + "; true"
+        read = vm.sh(f"setpriv --reuid {user} --regid nogroup --clear-groups sh -c {shlex.quote(script)}").split()
+        own = {"tb-authorize": private[1:3], "tb-hydrate": [private[5]], "tb-billing": [private[6]], "tb-runtime": []}.get(user, [])
+        assert set(read) <= set(own), (user, read)
+
+
+PROBE = """
+import errno, os, socket
+def tried(what, fn):
+    try:
+        fn()
+        print(what, "possible", flush=True)
+    except OSError as e:
+        print(what, errno.errorcode[e.errno], flush=True)
+def write(path):
+    def fn():
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        os.unlink(path)
+    return fn
+def connect(family, address):
+    def fn():
+        with socket.socket(family) as s:
+            s.settimeout(5)
+            s.connect(address)
+    return fn
+tried("probe", lambda: None)
+tried("inet", connect(socket.AF_INET, ("10.0.2.2", PORT)))
+tried("inet6", connect(socket.AF_INET6, ("::1", 8000)))
+tried("netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0))
+tried("keys", connect(socket.AF_UNIX, "/run/tb-keys.sock"))
+for d in "/ /etc /usr /var /var/lib /home /root /boot /mnt/resource/trustbridge /dev/shm /run /run/tb-authorize /sys/kernel".split():
+    tried("write:" + d, write(d + "/tb-probe"))
+tried("exec-memory", lambda: __import__("mmap").mmap(-1, 4096, prot=7))
+tried("mount", lambda: os.chroot("/tmp"))
+tried("proc", lambda: os.listdir("/proc/1"))
+"""
+
+
+def in_sandbox(vm, unit, provider):
+    """What a program can do that stands in the place of the unit's own, by the unit's own file."""
+    vm.put("/usr/local/lib/probe.py", PROBE.replace("PORT", str(provider.controlplane.port)).encode())
+    drop = r"/^\(Requires\|Wants\|After\|Conflicts\|PartOf\|Upholds\|JoinsNamespaceOf\|LoadCredential\|SetCredential\|WatchdogSec\)=/d"
+    drop += r"; /^\(Sockets\|Restart\|RestartPreventExitStatus\|RuntimeDirectory\|StateDirectory\|LogsDirectory\|LogNamespace\)=/d"
+    vm.sh(f"sed -e '{drop}' -e 's/^Type=.*/Type=oneshot/' -e 's|^ExecStart=.*|ExecStart=/usr/bin/python3 /usr/local/lib/probe.py|' "
+          f"$(systemctl show -P FragmentPath {unit}.service) > /run/systemd/system/probe-{unit}.service && systemctl daemon-reload")
+    vm.sh(f"systemctl start probe-{unit}.service; true")
+    text = vm.sh(f"journalctl --no-pager -b -o cat -t python3 _SYSTEMD_UNIT=probe-{unit}.service")
+    found = dict(line.split() for line in text.splitlines() if len(line.split()) == 2)
+    assert found.get("probe") == "possible", f"the probe did not run: {text}\n{vm.run(f'journalctl -b -u probe-{unit} --no-pager')[1]}"
+    return found
+
+
+@pytest.mark.parametrize("unit", ["tb-decrypt", "tb-proxy", "tb-runtime", "tb-authorize", "tb-hydrate", "tb-billing"])
+def test_what_a_taken_over_program_can_do(vm, provider, unit):
+    found = in_sandbox(vm, unit, provider)
+    network = unit in ("tb-authorize", "tb-hydrate")
+    assert (found["inet"] == "possible") == network, found
+    assert found["keys"] != "possible"
+    assert found["mount"] != "possible"
+    assert found["exec-memory"] == "possible" if unit == "tb-runtime" else found["exec-memory"] != "possible"
+    writable = {k for k, v in found.items() if k.startswith("write:") and v == "possible"}
+    # Memory and its own directory. The drop-in that opens TB_TARGET_DIR is tb-hydrate's alone, not this copy's.
+    assert writable <= {f"write:/run/{unit}", *(["write:/dev/shm"] if unit != "tb-decrypt" else [])}, found
+    if unit == "tb-decrypt":
+        assert "inet6" in found and found["inet6"] != "possible" and found["netlink"] != "possible"
+
+
+@pytest.fixture
+def streaming(vm):
+    """The pids of a tb-decrypt in the middle of a stream and of a runtime that does not take it from its FIFO."""
+    env = "/etc/trustbridge/trustbridge.env"
+    vm.sh(f"cp -p {env} /root/env && echo TB_DELIVERY=fifo >> {env} && echo TB_RUNTIME_EXEC=/usr/bin/sleep infinity >> {env}")
+    vm.sh("systemctl --no-block restart tb-runtime.service")
+    try:
+        wait_for(lambda: vm.pid("tb-decrypt") and vm.run(f"test -p /proc/{vm.pid('tb-runtime')}/root/dev/shm/model-pipe")[0] == 0,
+                 60, "a FIFO", every=0.3)
+        yield {u: vm.pid(u) for u in ("tb-decrypt", "tb-runtime")}
+    finally:
+        vm.sh(f"mv /root/env {env} && systemctl --no-block restart tb-runtime.service")
+        vm.wait_state("Ready")
+
+
+READ = """
+import os, socket, sys
+for path in sys.argv[1:]:
+    try:
+        if path.endswith(".sock"):
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect(path)
+        elif os.path.isdir(path):
+            os.listdir(path)
+        else:
+            f = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            if path.endswith("/mem"):
+                os.lseek(f, int(open(path[:-3] + "maps").readline().split("-")[0], 16), os.SEEK_SET)
+            os.read(f, 16)
+        print(path)
+    except OSError:
+        pass
+"""
+
+
+def test_nobody_reads_a_running_decryption(vm, streaming):
+    """The FIFO, the key, and the memory of the one that has it, as each user; root, who may, shows that they are there."""
+    decrypt, pipe = streaming["tb-decrypt"], f"/proc/{streaming['tb-runtime']}/root/dev/shm/model-pipe"
+    key = "/run/credentials/tb-decrypt.service/model-key"
+    private = [key, f"/proc/{decrypt}/mem", f"/proc/{decrypt}/environ", f"/proc/{decrypt}/fd", f"/proc/{decrypt}/root"]
+    vm.put("/run/vm-agent/read.py", READ.encode())
+
+    def read_by(user, *paths):
+        become = "" if user == "root" else f"setpriv --reuid {user} --regid nogroup --clear-groups"
+        return vm.sh(f"cat /run/vm-agent/read.py | {become} python3 - {' '.join(paths)}").split()
+
+    assert read_by("root", *private) == private
+    assert int(vm.sh(f"stat -c %s {key}")) == 32
+    assert vm.sh(f"stat -c '%F %a %U' {pipe}").strip() == "fifo 600 tb-runtime"
+    for user in USERS:
+        ends = [] if user == "tb-runtime" else [pipe, "/run/tb-decrypt.sock"]  # its own, and to read would end the stream
+        assert set(read_by(user, *private, *ends)) <= {*([key] if user == "tb-decrypt" else [])}, user
+    assert vm.pid("tb-decrypt") == decrypt, "the stream has ended meanwhile"
