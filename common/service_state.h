@@ -10,7 +10,7 @@
 #include "config.h"
 #include "units.h"
 
-#define TB_REASON_MAX 128
+#define TB_REASON_MAX 256
 
 enum tb_state {
     TB_STATE_BOOT,
