@@ -27,7 +27,7 @@ def packages():
 
 
 def test_smoke(packages, tmp_path):
-    vm = VM(build.build(SUITE, "debs"), tmp_path / "vm", forward=())
+    vm = VM(build.build(SUITE, "debs"), tmp_path / "vm", forward=(), append="cloud-init=disabled")  # it is told by the test itself
     try:
         vm.start()
         vm.put("/root/smoke", (debs.REPO / "debian/tests/smoke").read_bytes(), "0755")

@@ -152,7 +152,7 @@ def streaming(vm):
     vm.sh("systemctl --no-block restart tb-runtime.service")
     try:
         wait_for(lambda: vm.pid("tb-decrypt") and vm.run(f"test -p /proc/{vm.pid('tb-runtime')}/root/dev/shm/model-pipe")[0] == 0,
-                 60, "a FIFO", every=0.3)
+         XX, every=0.3)
         yield {u: vm.pid(u) for u in ("tb-decrypt", "tb-runtime")}
     finally:
         vm.sh(f"mv /root/env {env} && systemctl --no-block restart tb-runtime.service")

@@ -119,7 +119,7 @@ def test_a_full_disk_holds_the_download_until_there_is_room(unplugged, gated):
     vm.fill("/mnt/resource")
     gated.open()
     remedy = "free space there or set TB_TARGET_DIR to a larger disk"
-    wait_for(lambda: remedy in vm.status().get("hydrate", {}).get("reason", ""), 120, "the reason in /status")
+    wait_for(lambda: remedy in vm.status().get("hydrate", {}).get("reason", ""), 180, "the reason in /status")
     assert any(remedy in r["MESSAGE"] for r in vm.journal("_SYSTEMD_UNIT=tb-hydrate.service", "PRIORITY=3"))
     wait_for(lambda: vm.show("tb-hydrate.service", "ExecMainStatus") == "74", 60, "exit status 74", every=0.3)
     assert vm.state() == "Hydrate"
