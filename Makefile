@@ -66,7 +66,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: all help deps check check-fast check-trixie demo demo-stop bench lint format clean install install-units units fuzz
+.PHONY: all help deps check check-fast check-image check-trixie demo demo-stop bench lint format clean install install-units units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -75,6 +75,7 @@ help:
 	@echo 'make check      all tests; ends with one line "N passed, N failed, N skipped"'
 	@echo 'make check-fast unit and integration tests of the plain build only'
 	@echo 'make check-trixie  the scenarios in machines, which make check has on Debian 12, on Debian 13'
+	@echo 'make check-image  builds a VM image by Packer and boots it (about ten minutes without KVM)'
 	@echo 'make demo       the main job end to end on this machine (KEEP=1 leaves it running until make demo-stop)'
 	@echo 'make bench      speed, as ratios against peers'
 	@echo 'make lint       clang-format, cppcheck, shellcheck'
@@ -154,6 +155,11 @@ deps:
 check:
 	$(Q)sh tests/deps.sh
 	$(Q)$(PYTHON) tests/run_check.py
+
+check-image:
+	$(Q)sh tests/deps.sh
+	$(Q)$(MAKE) all
+	$(Q)$(PYTHON) -m pytest -q -p no:cacheprovider tests/packer
 
 check-fast: all units
 	$(Q)$(PYTHON) tests/run_check.py --fast

@@ -6,10 +6,58 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-PACKAGES="age apt aria2 bash-completion binutils ca-certificates clang clang-format cppcheck curl debhelper dpkg-dev e2fsprogs fakeroot
-gcc iproute2 jq libarchive-dev libc6-dev libcjson-dev libcmocka-dev libcurl4-openssl-dev libgnutls28-dev libinih-dev libmicrohttpd-dev
-libsqlite3-dev libssl-dev libsystemd-dev lintian llvm make mandoc mmdebstrap nginx-light openssl pkg-config procps
-python3 python3-cryptography python3-pytest python3-yaml qemu-system-x86 qemu-utils shellcheck sqlite3 systemd wrk"
+# One a line, sorted: two changes then seldom meet.
+PACKAGES="
+age
+apt
+aria2
+bash-completion
+binutils
+ca-certificates
+clang
+clang-format
+cppcheck
+curl
+debhelper
+dpkg-dev
+e2fsprogs
+fakeroot
+gcc
+iproute2
+jq
+libarchive-dev
+libc6-dev
+libcjson-dev
+libcmocka-dev
+libcurl4-openssl-dev
+libgnutls28-dev
+libinih-dev
+libmicrohttpd-dev
+libsqlite3-dev
+libssl-dev
+libsystemd-dev
+lintian
+llvm
+make
+mandoc
+mmdebstrap
+nginx-light
+openssh-client
+openssl
+packer
+pkg-config
+procps
+python3
+python3-cryptography
+python3-pytest
+python3-yaml
+qemu-system-x86
+qemu-utils
+shellcheck
+sqlite3
+systemd
+wrk
+"
 AZURITE=azurite@3.35.0
 
 missing=""

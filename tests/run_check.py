@@ -3,7 +3,7 @@
 """`make check`: builds, then runs every kind of test and closes with one line `N passed, N failed, N skipped`.
 
 usage: run_check.py [--fast] [--only STAGE[,STAGE...]]
-Stages: lint, unit, integration, azure, e2e, packages, vm, fuzz, asan-unit, asan-integration. --fast is lint, unit and integration.
+Stages: see STAGES below. --fast is lint, unit and integration.
 vm boots machines of Debian 12 from the packages; of another Debian with TB_VM_SUITE=trixie.
 A stage that cannot even build counts as one failure. The whole log of each stage is in build/check/."""
 
@@ -145,6 +145,7 @@ STAGES = {
     "e2e": lambda t: pytests(t, "e2e", "e2e-vagrant/tests", "build", False),
     "packages": lambda t: pytests(t, "packages", "tests/packaging --ignore=tests/packaging/test_smoke.py", "build", False),
     "vm": lambda t: pytests(t, "vm", "e2e-vagrant/tests/vm tests/packaging/test_smoke.py", "build", False),
+    "packer": lambda t: pytests(t, "packer", "tests/packer --ignore=tests/packer/test_image.py", "build", False),
     "fuzz": fuzz,
     "asan-unit": lambda t: units(t, "build/asan", True),
     "asan-integration": lambda t: pytests(t, "asan-integration", "tests/integration", "build/asan", True),

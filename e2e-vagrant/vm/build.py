@@ -71,20 +71,20 @@ def replace_others(pattern, keep):
 
 # -- the base: Debian only ------------------------------------------------------------------------------------------------
 
-def base(suite):
-    """A tar of Debian with all packages, made once per package list."""
-    packages = sorted(BASE + LIBRARIES[suite])
+def base(suite, name="base", extra=()):
+    """A tar of Debian with all packages and `extra` ones, made once per package list; `name` keeps several of them apart."""
+    packages = sorted([*BASE, *LIBRARIES[suite], *extra])
     hook = HERE / "base-hook.sh"
-    tar = OUT / f"base-{suite}-{digest(suite, packages, hook.read_bytes())}.tar"
+    tar = OUT / f"{name}-{suite}-{digest(suite, packages, hook.read_bytes())}.tar"
     if tar.exists():
         return tar
-    print(f"build.py: making the base of {suite} by mmdebstrap", file=sys.stderr)
+    print(f"build.py: making the {name} of {suite} by mmdebstrap", file=sys.stderr)
     new = tar.with_name(f"new-{tar.name}")
     run("mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", "--aptopt=Acquire::Languages \"none\"",
         "--aptopt=APT::Install-Recommends \"false\"", "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*", f"--essential-hook={hook} \"$1\"", suite, new, run(REPO / "tests/packaging/mirror.sh").strip())
     new.rename(tar)
-    replace_others(f"base-{suite}-*.tar", tar)
+    replace_others(f"{name}-{suite}-*.tar", tar)
     return tar
 
 
@@ -121,7 +121,13 @@ def install_debs(root, staged):
     shutil.rmtree(root / "tmp/debs")
 
 
-SOURCES = {"tree": (stage_tree, install_tree), "debs": (stage_debs, install_debs)}
+def install_bare(root, staged):
+    """Without TrustBridge: what an image builder starts from, who logs in as a user that the seed names."""
+    modules = "[seed_random, bootcmd, write_files, users-groups, ssh]"
+    (root / "etc/cloud/cloud.cfg.d/95-users.cfg").write_text(f"cloud_init_modules: {modules}\n")
+
+
+SOURCES = {"tree": (stage_tree, install_tree), "debs": (stage_debs, install_debs), "bare": (lambda *_: None, install_bare)}
 
 
 def add_test_parts(root):

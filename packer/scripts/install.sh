@@ -1,0 +1,37 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Run as root in the machine that becomes the image. Installs the .debs of /tmp/trustbridge-debs and, with TB_NVIDIA_DRIVER=BRANCH, the
+# NVIDIA driver of Ubuntu. TB_EXTRA_PACKAGES: further packages by name.
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+
+debs=/tmp/trustbridge-debs
+driver=${TB_NVIDIA_DRIVER:-}
+
+set -- "$debs"/trustbridge_*.deb
+if [ ! -e "$1" ] || [ $# != 1 ]; then
+    echo "install.sh: one trustbridge_*.deb is wanted in the directory of the variable debs, found: $(ls "$debs")" >&2
+    exit 1
+fi
+
+# Where cloud-init still works, so may apt.
+if command -v cloud-init >/dev/null; then
+    cloud-init status --wait >/dev/null || true
+fi
+
+packages=${TB_EXTRA_PACKAGES:-}
+if [ -n "$driver" ]; then
+    # The -azure modules are built and signed by Canonical: they load under Secure Boot.
+    packages="$packages linux-modules-nvidia-$driver-server-open-azure nvidia-headless-no-dkms-$driver-server-open nvidia-utils-$driver-server"
+fi
+
+# A base that has the libraries needs no network.
+install_all() {
+    # shellcheck disable=SC2086 # a list of names
+    apt-get -qy --no-install-recommends install "$debs"/*.deb $packages
+}
+if ! install_all; then
+    apt-get -q update
+    install_all
+fi
+rm -rf "$debs"

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""packer/ for real: Packer boots a Debian, installs the package, generalises and checks; then the image is booted as a customer's machine
+and serves a model. Two boots under emulation, several minutes: `make check-image`, not part of `make check`."""
+
+import base64
+import os
+import shutil
+import subprocess
+
+import build
+import model
+import pytest
+from appliance import Appliance, GuestProvider
+from conftest import REPO
+from runner import accelerator
+
+PACKER = REPO / "packer"
+ASSET, CONTRACT = "image-model", "image"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A Debian with cloud-init, ssh and an inference server, and nothing of TrustBridge: stands for a cloud image."""
+    d = tmp_path_factory.mktemp("bare")
+    with build.locked():
+        tar = build.base("bookworm", "packer-base", ("openssh-server", "sudo"))
+        build.make_image("bookworm", "bare", tar, None, d)
+    yield d
+    shutil.rmtree(d)
+
+
+@pytest.fixture(scope="module")
+def image(bare, tmp_path_factory):
+    """Packer's output as a directory that VM() boots."""
+    top = tmp_path_factory.mktemp("packer")
+    template, out, packages = top / "packer", top / "out", top / "debs"
+    shutil.copytree(PACKER, template)
+    (template / "plugins.pkr.hcl").unlink()
+    packages.mkdir()
+    build.stage_debs("bookworm", packages)
+    subprocess.run(["sh", PACKER / "scripts/seed.sh", top / "seed"], check=True)
+    args = dict(zip(accelerator()[::2], accelerator()[1::2]))
+    variables = {
+        "debs": packages, "base_image": bare / "disk.raw", "seed": top / "seed", "output_directory": out, "disk_size": "2G",
+        "accelerator": args["-accel"].split(",")[0], "cpu": args["-cpu"], "kernel": bare / "vmlinuz", "initrd": bare / "initrd",
+    }
+    argv = ["packer", "build", "-color=false", "-only=qemu.trustbridge"]
+    for k, v in variables.items():
+        argv += ["-var", f"{k}={v}"]
+    env = {**os.environ, "PACKER_CACHE_DIR": str(top / "cache"), "CHECKPOINT_DISABLE": "1"}
+    r = subprocess.run([*argv, template], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1500, env=env)
+    assert r.returncode == 0, (r.stdout + r.stderr)[-6000:]
+    print(r.stdout[-3000:])
+    machine = top / "image"
+    machine.mkdir()
+    for name in ("vmlinuz", "initrd"):
+        shutil.copy(bare / name, machine)
+    subprocess.run(["qemu-img", "convert", "-O", "raw", out / "trustbridge.qcow2", machine / "disk.raw"], check=True)
+    shutil.rmtree(out)
+    yield machine, r.stdout, (top / "seed/key").read_bytes(), (top / "seed/key.pub").read_text().split()[1]
+    shutil.rmtree(top)
+
+
+def test_the_build_checked_itself(image):
+    log = image[1]
+    assert "ok      package trustbridge is installed" in log and "ok      cloud-init starts afresh" in log
+    assert "FAILED" not in log
+
+
+def test_nothing_of_the_build_is_left(image):
+    machine, _, private, public = image
+    body = b"".join(private.splitlines()[1:-1])
+    needles = {"public key": public.encode(), "private key": base64.b64decode(body)[-64:], "private key, armoured": private.splitlines()[2]}
+    # The file system, not the free blocks of it: the key was on it, and nobody can log in with it.
+    ls = subprocess.run(["debugfs", "-R", "ls -p /home", machine / "disk.raw"], capture_output=True, text=True, check=True).stdout
+    assert "tb-build" not in ls
+    with open(machine / "disk.raw", "rb") as f:
+        data = f.read()
+    assert data.find(needles["private key"]) < 0 and data.find(needles["private key, armoured"]) < 0
+
+
+def test_the_image_serves(image, tmp_path):
+    provider = GuestProvider(tmp_path / "provider").start()
+    vm = None
+    try:
+        source = model.make_model(tmp_path / "model")
+        provider.publish(source, ASSET, "64KiB")
+        provider.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET)
+        vm = Appliance(image[0], tmp_path / "vm", provider, CONTRACT, ASSET, model.GGUF)
+        vm.start().wait_state("Ready")
+        status, answer = vm.chat({**model.CHAT, "max_tokens": 4})
+        assert status == 200 and answer["usage"]["completion_tokens"] > 0
+        assert vm.run("getent passwd tb-build")[0] != 0
+        assert vm.sh("systemctl is-enabled ssh.service || true").strip() in ("disabled", "masked")
+        assert vm.sh("swapon --noheadings").strip() == ""
+        assert vm.sh("cat /proc/sys/kernel/core_pattern").strip() == "|/bin/false"
+        assert len(vm.sh("cat /etc/machine-id").strip()) == 32
+    except AssertionError as e:
+        raise AssertionError(f"{e}\n{vm.report() if vm else ''}") from e
+    finally:
+        if vm:
+            vm.discard()
+        provider.stop()
