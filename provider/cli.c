@@ -173,12 +173,24 @@ int cli_flush_stdout(void)
     return CLI_FAILED;
 }
 
+static cJSON **capture;
+
+void cli_capture_json(cJSON **to)
+{
+    capture = to;
+}
+
 int cli_print_json(const cJSON *doc)
 {
     _cleanup_(tb_freep) char *text = cJSON_Print(doc);
 
     if (!text)
         return tbpkg_fail_errno("JSON output", -ENOMEM);
+    if (capture) {
+        cJSON_Delete(*capture);
+        *capture = cJSON_Duplicate(doc, true);
+        return *capture ? CLI_OK : tbpkg_fail_errno("JSON output", -ENOMEM);
+    }
     puts(text);
     return cli_flush_stdout();
 }

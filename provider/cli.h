@@ -53,6 +53,9 @@ void tbpkg_note(const struct cli *c, const char *fmt, ...) _printf_(2, 3);
 
 /* -- stdout -------------------------------------------------------------------------------------------------------- */
 
+/* From now on cli_print_json() hands a copy to *to instead of printing: for the
+ * command that runs others. NULL ends that. */
+void cli_capture_json(cJSON **to);
 /* Prints the document and a newline. CLI_OK, or CLI_FAILED when stdout cannot take it. The document is not freed. */
 int cli_print_json(const cJSON *doc);
 /* Flushes stdout and says so when that fails. CLI_OK or CLI_FAILED. */

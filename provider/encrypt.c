@@ -96,7 +96,7 @@ static int parse(struct job *j, int argc, char **argv)
     j->cli.rc = cli_positional(&j->cli, argc, argv, &j->in);
     if (j->cli.rc == CLI_OK)
         j->cli.rc = check_options(j);
-    return j->cli.rc == CLI_OK ? CLI_OK : CLI_STOP;
+    return cli_ready(&j->cli);
 }
 
 /* -- outputs ------------------------------------------------------------------------------------------------------- */
@@ -163,10 +163,8 @@ static int same_name(const char *a, const char *b)
 
 static int check_outputs(struct job *j)
 {
-    uint64_t need = 0;
-    int rc;
+    int rc = name_outputs(j);
 
-    rc = name_outputs(j);
     if (rc != CLI_OK)
         return rc;
     if (same_name(j->out_path, j->manifest_path) ||
@@ -179,10 +177,7 @@ static int check_outputs(struct job *j)
         rc = check_output(j, "--key-out", j->key_out, false);
     if (rc != CLI_OK)
         return rc;
-    if (j->source.bytes != UINT64_MAX)
-        need = TBENC_HEADER_BYTES + j->source.bytes +
-               (j->source.bytes / j->chunk_bytes + source_count(&j->source)) * TBENC_RECORD_OVERHEAD;
-    return asset_check_space(j->out_path, need);
+    return asset_check_space(j->out_path, source_ciphertext_bytes(&j->source, j->chunk_bytes));
 }
 
 static int create_outputs(struct job *j)

@@ -271,6 +271,18 @@ bool cli_given(const struct cli *c, const char *name)
     return false;
 }
 
+static bool check_only;
+
+void cli_check_only(bool on)
+{
+    check_only = on;
+}
+
+int cli_ready(const struct cli *c)
+{
+    return c->rc == CLI_OK && !check_only ? CLI_OK : CLI_STOP;
+}
+
 int cli_no_positional(const struct cli *c, int argc, char **argv)
 {
     return optind < argc ? cli_usage(c, "'%s' is too much", argv[optind]) : CLI_OK;

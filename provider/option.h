@@ -84,6 +84,12 @@ bool cli_given(const struct cli *c, const char *name);
 /* What --help prints. */
 void cli_help(const struct tbpkg_command *command, FILE *f);
 
+/* The last thing of a command's own parsing: CLI_OK to go on; CLI_STOP when c->rc is an error, or while command lines are only
+ * checked (cli_check_only). */
+int cli_ready(const struct cli *c);
+/* From now on cli_ready() stops: a command's run() then says whether its command line is right and does nothing else. */
+void cli_check_only(bool on);
+
 /* For commands without arguments. CLI_OK, or CLI_USAGE when reported. */
 int cli_no_positional(const struct cli *c, int argc, char **argv);
 

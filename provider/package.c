@@ -30,6 +30,7 @@ struct job {
     struct cli cli;
     const char *asset_id, *endpoint, *image, *vm_image, *zip, *templates, *version;
     struct cli_list sets;
+    bool dry_run;
 
     cJSON *doc[N_FILES];
     char *text[N_FILES]; /* what goes into the zip */
@@ -68,6 +69,7 @@ static const struct cli_option options[] = {
     CLI_OPTION(0, "output", "FILE", CLI_STRING, zip, "the same as --output-zip"),
     CLI_OPTION(0, "set", "NAME=VALUE", CLI_LIST, sets,
                "default of another parameter of the template; may be repeated"),
+    CLI_OPTION('n', "dry-run", NULL, CLI_FLAG, dry_run, "check everything, write nothing"),
     CLI_OPTION(0, "package-version", "X.Y.Z", CLI_STRING, version,
                "version of the package [that of the template]"),
     CLI_OPTION(
@@ -106,7 +108,7 @@ static int parse(struct job *j, int argc, char **argv)
     j->cli.rc = cli_no_positional(&j->cli, argc, argv);
     if (j->cli.rc == CLI_OK)
         j->cli.rc = check_options(j);
-    return j->cli.rc == CLI_OK ? CLI_OK : CLI_STOP;
+    return cli_ready(&j->cli);
 }
 
 /* -- templates ----------------------------------------------------------------------------------------------------- */
@@ -396,6 +398,8 @@ static int package_main(int argc, char **argv)
     rc = read_templates(&j);
     if (rc == CLI_OK)
         rc = fill_in(&j);
+    if (rc == CLI_OK && j.dry_run)
+        return CLI_OK;
     if (rc == CLI_OK)
         rc = make_zip(&j);
     return rc == CLI_OK ? report(&j) : rc;

@@ -158,7 +158,7 @@ static int parse(struct job *j, int argc, char **argv)
     j->cli.rc = cli_no_positional(&j->cli, argc, argv);
     if (j->cli.rc == CLI_OK)
         j->cli.rc = check_options(j);
-    return j->cli.rc == CLI_OK ? CLI_OK : CLI_STOP;
+    return cli_ready(&j->cli);
 }
 
 /* -- what is sent -------------------------------------------------------------------------------------------------- */

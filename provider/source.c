@@ -89,6 +89,13 @@ int source_open(const char *path, struct source *ret)
     return CLI_OK;
 }
 
+uint64_t source_ciphertext_bytes(const struct source *s, uint64_t chunk_bytes)
+{
+    if (s->bytes == UINT64_MAX)
+        return 0;
+    return TBENC_HEADER_BYTES + s->bytes + (s->bytes / chunk_bytes + source_count(s)) * TBENC_RECORD_OVERHEAD;
+}
+
 int source_check_unchanged(const struct source *s)
 {
     _cleanup_modeldir_error_ struct modeldir_error e = {0};

@@ -22,6 +22,8 @@ struct source {
         .file.fd = -1                                                                                        \
     }
 
+/* Bytes its ciphertext will have at most; 0: unknown. */
+uint64_t source_ciphertext_bytes(const struct source *s, uint64_t chunk_bytes);
 int source_open(const char *path, struct source *ret);
 /* After reading: still the same sizes and times? */
 int source_check_unchanged(const struct source *s);

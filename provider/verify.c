@@ -53,7 +53,7 @@ static int parse(struct job *j, int argc, char **argv)
     j->cli.rc = cli_positional(&j->cli, argc, argv, &j->in);
     if (j->cli.rc == CLI_OK)
         j->cli.rc = cli_check_inputs(&j->cli, j->in, j->manifest, &j->key_arg);
-    return j->cli.rc == CLI_OK ? CLI_OK : CLI_STOP;
+    return cli_ready(&j->cli);
 }
 
 /* -- what is checked ----------------------------------------------------------------------------------------------- */
