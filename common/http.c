@@ -219,11 +219,21 @@ static int request_setup(CURL *c, const struct tb_http_request *rq, struct curl_
         SET(CURLOPT_NOBODY, 1L);
     else if (rq->method)
         SET(CURLOPT_CUSTOMREQUEST, rq->method);
+    if (rq->direct)
+        SET(CURLOPT_NOPROXY, "*");
     if (rq->unix_socket)
         SET(CURLOPT_UNIX_SOCKET_PATH, rq->unix_socket);
     SET(CURLOPT_HTTPHEADER, *headers);
 #undef SET
     return e == CURLE_OK ? 0 : -ENOMEM;
+}
+
+/* pretransfer is the moment before the first byte is sent: after name, connection and TLS. */
+static bool was_reached(CURL *c)
+{
+    curl_off_t at = 0;
+
+    return curl_easy_getinfo(c, CURLINFO_PRETRANSFER_TIME_T, &at) != CURLE_OK || at > 0;
 }
 
 int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret,
@@ -239,6 +249,8 @@ int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret,
 
     x.buf = calloc(1, 1024);
     x.cap = 1024;
+    if (rq->ret_reached)
+        *rq->ret_reached = false;
     if (!c || !x.buf || tb_http_easy_init(c, rq->tls) < 0 || request_setup(c, rq, &headers) < 0) {
         free(x.buf);
         snprintf(err, TB_HTTP_ERR_MAX, "out of memory");
@@ -250,6 +262,8 @@ int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret,
     curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(c, CURLOPT_HEADERDATA, &x);
     code = curl_easy_perform(c);
+    if (rq->ret_reached)
+        *rq->ret_reached = was_reached(c);
     if (code == CURLE_OK) {
         *ret = (struct tb_http_response){
             .body = x.buf, .len = x.len, .retry_after_ms = x.retry_after_ms, .etag = x.etag};

@@ -31,6 +31,9 @@ struct tb_http_request {
     uint64_t connect_timeout_ms;   /* 0: 10000 */
     const struct tb_http_tls *tls; /* NULL: https only, system store */
     const char *unix_socket;       /* connect here instead of to the URL's host, or NULL */
+    bool direct;                   /* whatever proxy the environment names */
+    bool *
+        ret_reached; /* NULL, or set: false when it is certain that no byte of the request left this machine */
 };
 
 struct tb_http_response {
