@@ -12,6 +12,7 @@
 #include "log.h"
 #include "secret.h"
 #include "units.h"
+#include "usage.h"
 #include "version.h"
 
 enum kind {
@@ -26,6 +27,9 @@ enum kind {
     KIND_UINT32,
     KIND_DURATION,
     KIND_DELIVERY,
+    KIND_DIMENSIONS, /* tb_usage_dimensions_parse() */
+    KIND_RESOURCE,   /* an ARM id or a GUID */
+    KIND_IMDS,       /* http://loopback or link-local address[:port] */
     KIND_LEVEL,
 };
 
@@ -66,11 +70,13 @@ static const struct setting settings[] = {
     {"TB_AUDIT_FILE", KIND_PATH, AT(audit_file), NULL, 0, 0},
     {"TB_BILLING_ENABLED", KIND_BOOL, AT(billing_enabled), "false", 0, 0},
     {"TB_BILLING_INTERVAL", KIND_DURATION, AT(billing_interval_us), "60s", 1000000, UINT64_MAX},
-    {"TB_BILLING_DIMENSION", KIND_TEXT, AT(billing_dimension), "requests", 0, 0},
-    {"TB_BILLING_RESOURCE_ID", KIND_TEXT, AT(billing_resource_id), NULL, 0, 0},
+    {"TB_BILLING_DIMENSION", KIND_DIMENSIONS, AT(billing_dimensions), "requests", 0, 0},
+    {"TB_BILLING_RESOURCE_ID", KIND_RESOURCE, AT(billing_resource_id), NULL, 0, 0},
     {"TB_BILLING_PLAN_ID", KIND_TEXT, AT(billing_plan_id), NULL, 0, 0},
     {"TB_METERING_ENDPOINT", KIND_ENDPOINT, AT(metering_endpoint), "https://marketplaceapi.microsoft.com", 0,
      0},
+    {"TB_IMDS_ENDPOINT", KIND_IMDS, AT(imds_endpoint), "http://169.254.169.254", 0, 0},
+    {"TB_ARM_ENDPOINT", KIND_ENDPOINT, AT(arm_endpoint), "https://management.azure.com", 0, 0},
     {"TB_RUN_DIR", KIND_PATH, AT(run_dir), "/run", 0, 0},
     {"TB_STATE_DIR", KIND_PATH, AT(state_dir), "/var/lib", 0, 0},
     {"TB_LOG_LEVEL", KIND_LEVEL, AT(log_level), "info", 0, 0},
@@ -145,13 +151,12 @@ static bool addr_valid(const char *s)
     return !memchr(s, ':', (size_t)(colon - s));
 }
 
-static bool loopback_url(const char *s)
+/* http:// on a loopback address, or one of link_local, with nothing after the port. */
+static bool local_url(const char *s, bool link_local)
 {
     size_t n = url_scheme(s, "http://"), host;
     const char *end;
 
-    if (strncmp(s, "unix:/", 6) == 0)
-        return s[6] != '\0';
     if (n == 0)
         return false;
     s += n;
@@ -167,8 +172,27 @@ static bool loopback_url(const char *s)
         if (tb_uint_parse(port, 1, 65535, &v) < 0)
             return false;
     }
+    if (link_local && strncmp(s, "169.254.", 8) == 0 && strspn(s, "0123456789.") == host)
+        return true;
     return (host == 9 && strncasecmp(s, "localhost", 9) == 0) || (host == 5 && strncmp(s, "[::1]", 5) == 0) ||
            (host >= 7 && strncmp(s, "127.", 4) == 0 && strspn(s, "0123456789.") == host);
+}
+
+static bool runtime_url(const char *s)
+{
+    return strncmp(s, "unix:/", 6) == 0 ? s[6] != '\0' : local_url(s, false);
+}
+
+/* An ARM id, or a GUID. */
+static bool resource_id(const char *s)
+{
+    if (*s == '/')
+        return strncasecmp(s, "/subscriptions/", 15) == 0 && s[15] && !strpbrk(s, " ?#\"\\");
+    for (size_t i = 0; i < 36; i++)
+        if (i == 8 || i == 13 || i == 18 || i == 23 ? s[i] != '-'
+                                                    : !s[i] || !strchr("0123456789abcdefABCDEF", s[i]))
+            return false;
+    return s[36] == '\0';
 }
 
 static const char *check_text_kind(const struct setting *s, const char *v, const struct tb_config *c)
@@ -183,7 +207,14 @@ static const char *check_text_kind(const struct setting *s, const char *v, const
                    ? "must be https://; for a test set TB_INSECURE_HTTP=true"
                    : "must be an https:// URL with a host and without user, query or fragment";
     case KIND_RUNTIME:
-        return loopback_url(v) ? NULL : "must be http:// on 127.0.0.0/8, [::1] or localhost, or unix:/path";
+        return runtime_url(v) ? NULL : "must be http:// on 127.0.0.0/8, [::1] or localhost, or unix:/path";
+    case KIND_IMDS:
+        return local_url(v, true) ? NULL
+                                  : "must be http:// on 169.254.0.0/16, 127.0.0.0/8, [::1] or localhost";
+    case KIND_RESOURCE:
+        return resource_id(v) ? NULL
+                              : "must be the managed application's id, /subscriptions/..., or its "
+                                "resourceUsageId, a GUID";
     case KIND_PATH:
         return *v == '/' ? NULL : "must be an absolute path";
     case KIND_ADDR:
@@ -232,6 +263,22 @@ static void set_duration(const struct setting *s, const char *v, uint64_t *field
                 (unsigned long long)(s->min / 1000000));
 }
 
+static void set_dimensions(const struct setting *s, const char *v, uint32_t *field, struct problems *p)
+{
+    _cleanup_free_ char *known = NULL;
+
+    if (tb_usage_dimensions_parse(v, field) == 0)
+        return;
+    for (int i = 0; i < TB_USAGE_DIMENSIONS; i++) {
+        char *more = tb_strf("%s%s%s", known ? known : "", known ? ", " : "", tb_usage_dimension[i].name);
+
+        free(known);
+        known = more;
+    }
+    problem(p, "%s: \"%.80s\" must be one or several of %s, separated by commas", s->name, v,
+            known ? known : "");
+}
+
 static void set_text(const struct setting *s, const char *v, struct tb_config *c, struct problems *p)
 {
     const char *why = printable(v) ? check_text_kind(s, v, c) : "must not contain control characters";
@@ -267,6 +314,9 @@ static void set_one(const struct setting *s, const char *v, struct tb_config *c,
             problem(p, "%s: \"%.40s\" must be dir or fifo", s->name, v);
         c->delivery = strcmp(v, "fifo") == 0 ? TB_DELIVERY_FIFO : TB_DELIVERY_DIR;
         break;
+    case KIND_DIMENSIONS:
+        set_dimensions(s, v, field, p);
+        break;
     case KIND_LEVEL:
         level = tb_log_level_from_string(v);
         if (level < 0)
@@ -298,11 +348,7 @@ static void check_together(const struct tb_config *c, struct problems *p)
     if (!c->tls_cert != !c->tls_key)
         problem(p, "%s: must be set too; TLS needs both TB_TLS_CERT and TB_TLS_KEY",
                 c->tls_cert ? "TB_TLS_KEY" : "TB_TLS_CERT");
-    if (!c->billing_enabled)
-        return;
-    if (!c->billing_resource_id)
-        problem(p, "TB_BILLING_RESOURCE_ID: required when TB_BILLING_ENABLED is true");
-    if (!c->billing_plan_id)
+    if (c->billing_enabled && !c->billing_plan_id)
         problem(p, "TB_BILLING_PLAN_ID: required when TB_BILLING_ENABLED is true");
 }
 
@@ -369,6 +415,8 @@ void tb_config_clear(struct tb_config *c)
         case KIND_PATH:
         case KIND_TEXT:
         case KIND_ADDR:
+        case KIND_RESOURCE:
+        case KIND_IMDS:
             tb_freep((char *)c + settings[i].offset);
             break;
         default:

@@ -35,7 +35,10 @@ struct tb_config {
     /* billing */
     bool billing_enabled;
     uint64_t billing_interval_us;
-    char *billing_dimension, *billing_resource_id, *billing_plan_id, *metering_endpoint;
+    uint32_t billing_dimensions; /* bits, 1 << row of tb_usage_dimension */
+    char *billing_resource_id, *billing_plan_id,
+        *metering_endpoint; /* resource_id NULL: to be asked of ARM */
+    char *imds_endpoint, *arm_endpoint;
     /* everywhere */
     char *run_dir, *state_dir; /* parents of the programs' directories: /run, /var/lib */
     int log_level;             /* enum tb_log_level */

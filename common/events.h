@@ -20,4 +20,12 @@
 #define TB_EVENT_SUSPENDED "103c1813f5e9401aa7ff36c5704fc5fa" /* the machine may not serve; TB_REASON */
 #define TB_EVENT_RESUMED "9329247da0004ba699e590a66ddcd8e3"   /* it may again */
 
+/* tb-billing */
+#define TB_EVENT_BILLING_PARKED                                                                              \
+    "a7c6a74afec44256ae825962a84eab01" /* refused by the marketplace; TB_HOUR, TB_DIMENSION, TB_QUANTITY, TB_REASON */
+#define TB_EVENT_BILLING_MISMATCH                                                                            \
+    "cf19ce6b444045e0b2d48e8097e20b52" /* it has another quantity than we sent; the same fields */
+#define TB_EVENT_BILLING_LATE "1f7df3d53498445cb38fc0abaf1d96d8"       /* not accepted for 20 h; TB_HOUR */
+#define TB_EVENT_SUBSCRIPTION_ENDED "60dc96856c86439fbb0fa8852d6a4f9d" /* says the marketplace; TB_REASON */
+
 #endif

@@ -43,6 +43,43 @@ const char *tb_usage_name(enum tb_usage_counter c)
     return (unsigned)c < _TB_USAGE_MAX ? name[c] : NULL;
 }
 
+#define BIT(c) (1U << TB_USAGE_##c)
+const struct tb_usage_dimension tb_usage_dimension[TB_USAGE_DIMENSIONS] = {
+    {"requests", BIT(REQUESTS), 1},
+    {"prompt_tokens", BIT(PROMPT_TOKENS), 1},
+    {"completion_tokens", BIT(COMPLETION_TOKENS), 1},
+    {"cached_tokens", BIT(CACHED_TOKENS), 1},
+    {"tokens", BIT(PROMPT_TOKENS) | BIT(COMPLETION_TOKENS), 1},
+    {"bytes", BIT(BYTES_IN) | BIT(BYTES_OUT), 1},
+    {"gb_transferred", BIT(BYTES_IN) | BIT(BYTES_OUT), 1ULL << 30},
+};
+
+int tb_usage_dimensions_parse(const char *list, uint32_t *ret)
+{
+    uint32_t mask = 0;
+
+    for (;;) {
+        size_t n, i;
+
+        list += strspn(list, " ");
+        n = strcspn(list, ", ");
+        for (i = 0; i < TB_USAGE_DIMENSIONS; i++)
+            if (strlen(tb_usage_dimension[i].name) == n && memcmp(tb_usage_dimension[i].name, list, n) == 0)
+                break;
+        if (i == TB_USAGE_DIMENSIONS || mask & 1U << i)
+            return -EINVAL;
+        mask |= 1U << i;
+        list += n;
+        list += strspn(list, " ");
+        if (*list == '\0')
+            break;
+        if (*list++ != ',')
+            return -EINVAL;
+    }
+    *ret = mask;
+    return 0;
+}
+
 /* A new file is filled before it gets its name: a crash leaves either none or a whole one. */
 static int usage_create(const char *path)
 {

@@ -24,6 +24,17 @@ enum tb_usage_counter {
 /* "requests", "bytes_in", ...; the ledger's name of the counter, as durable as its place. NULL when c is none. */
 const char *tb_usage_name(enum tb_usage_counter c);
 
+/* What usage can be billed by (TB_BILLING_DIMENSION): a sum of counters. The name is the dimension's id in the marketplace offer. */
+struct tb_usage_dimension {
+    const char *name;
+    uint32_t counters; /* bits, 1 << enum tb_usage_counter */
+    uint64_t unit;     /* what the counters count (requests, tokens, bytes) in a quantity of 1 */
+};
+#define TB_USAGE_DIMENSIONS 7
+extern const struct tb_usage_dimension tb_usage_dimension[TB_USAGE_DIMENSIONS];
+/* "requests,bytes" -> bits, 1 << row of the table. -EINVAL: an unknown or repeated name, or none at all. */
+int tb_usage_dimensions_parse(const char *list, uint32_t *ret);
+
 struct tb_usage;
 /* Writer: opens or creates path (0640). A file of another size or magic is set aside as path.corrupt-<time> and a new epoch
  * begins. -EWOULDBLOCK when another writer holds it. */

@@ -122,7 +122,7 @@ def test_usage_reaches_the_ledger(chain):
         r = subprocess.run([tbsys.program("tb-billing"), "ledger", "--json"], capture_output=True, text=True,
                            env={"PATH": "/bin", "STATE_DIRECTORY": str(chain.state / "tb-billing"),
                                 **{k: str(v) for k, v in chain.env.items()}})
-        return sum(row["quantity"] for row in json.loads(r.stdout or "[]") if row["counter"] == "requests")
+        return sum(row["quantity"] for row in json.loads(r.stdout or '{"used": []}')["used"] if row["counter"] == "requests")
     wait_for(lambda: booked() >= before + 1, 15, "the booking")
 
 

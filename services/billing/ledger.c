@@ -3,76 +3,81 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <sqlite3.h>
 #include <string.h>
 
-#include "units.h"
-
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define BUSY_MS 10000
-#define USEC_PER_HOUR (3600 * TB_USEC_PER_SEC)
 
 static const char schema[] =
-    "BEGIN IMMEDIATE;"
     "CREATE TABLE IF NOT EXISTS booked (epoch TEXT NOT NULL, counter TEXT NOT NULL, value INTEGER NOT NULL,"
     " PRIMARY KEY (epoch, counter)) WITHOUT ROWID;"
-    /* hour: hours since the epoch, UTC. state: OPEN until the hour's metering event is frozen. */
-    "CREATE TABLE IF NOT EXISTS bucket (hour INTEGER NOT NULL, counter TEXT NOT NULL, quantity INTEGER NOT "
-    "NULL,"
-    " state TEXT NOT NULL DEFAULT 'OPEN', PRIMARY KEY (hour, counter)) WITHOUT ROWID;"
-    "PRAGMA user_version = 1;"
-    "COMMIT;";
-
-struct tb_ledger {
-    sqlite3 *db;
-    sqlite3_stmt *get, *set, *add;
-};
-
-static int fail(const struct tb_ledger *l, const char *what, char *err)
-{
-    int code = l->db ? sqlite3_errcode(l->db) : SQLITE_NOMEM;
-
-    snprintf(err, TB_LEDGER_ERR_MAX, "%s: %s", what, l->db ? sqlite3_errmsg(l->db) : "out of memory");
-    switch (code) {
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-        return -EBADMSG;
-    case SQLITE_FULL:
-        return -ENOSPC;
-    case SQLITE_NOMEM:
-        return -ENOMEM;
-    default:
-        return -EIO;
-    }
-}
-
-static int user_version(struct tb_ledger *l, int *ret)
-{
-    sqlite3_stmt *s = NULL;
-    int r = sqlite3_prepare_v2(l->db, "PRAGMA user_version", -1, &s, NULL);
-
-    if (r == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW)
-        *ret = sqlite3_column_int(s, 0);
-    else
-        r = SQLITE_ERROR;
-    sqlite3_finalize(s);
-    return r == SQLITE_OK ? 0 : -EIO;
-}
+    "CREATE TABLE used (hour INTEGER NOT NULL, counter TEXT NOT NULL, quantity INTEGER NOT NULL,"
+    " PRIMARY KEY (hour, counter)) WITHOUT ROWID;"
+    /* quantity: in what the counters count. since: the oldest hour that some of it is from. doubt: a request with it may have
+     * arrived. accepted: what the marketplace says it has for this hour. */
+    "CREATE TABLE event (hour INTEGER NOT NULL, dimension TEXT NOT NULL, quantity INTEGER NOT NULL,"
+    " state TEXT NOT NULL DEFAULT 'OPEN', doubt INTEGER NOT NULL DEFAULT 0, since INTEGER NOT NULL,"
+    " request_id TEXT, tries INTEGER NOT NULL DEFAULT 0, accepted INTEGER, reason TEXT,"
+    " PRIMARY KEY (hour, dimension)) WITHOUT ROWID;"
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+    "PRAGMA user_version = 2;";
 
 /* A damaged page would otherwise show up in the middle of a booking. */
 static int check(struct tb_ledger *l, char *err)
 {
     sqlite3_stmt *s = NULL;
-    int good = sqlite3_prepare_v2(l->db, "PRAGMA quick_check(1)", -1, &s, NULL) == SQLITE_OK &&
-               sqlite3_step(s) == SQLITE_ROW && strcmp((const char *)sqlite3_column_text(s, 0), "ok") == 0;
+    bool good = sqlite3_prepare_v2(l->db, "PRAGMA quick_check(1)", -1, &s, NULL) == SQLITE_OK &&
+                sqlite3_step(s) == SQLITE_ROW && strcmp((const char *)sqlite3_column_text(s, 0), "ok") == 0;
 
     sqlite3_finalize(s);
     if (good)
         return 0;
     snprintf(err, TB_LEDGER_ERR_MAX,
-             "the database is damaged; move it away for examination and restart, the open usage "
-             "counters are booked anew from their last durable value");
+             "the database is damaged; restore a copy of it. A new ledger would bill all that the usage "
+             "counters hold once more, "
+             "so to begin anew stop tb-proxy and move its usage file away too");
     return -EBADMSG;
+}
+
+/* Version 1 had one table of hourly counters, none of which was ever sent. */
+static int bill_version_1(struct tb_ledger *l)
+{
+    for (int d = 0; d < TB_USAGE_DIMENSIONS; d++)
+        for (int c = 0; c < _TB_USAGE_MAX; c++) {
+            int r;
+
+            if (!(l->dimensions & 1U << d) || !(tb_usage_dimension[d].counters & 1U << c))
+                continue;
+            r = tb_db_run(
+                l->db,
+                "INSERT INTO event (hour, dimension, quantity, since)"
+                " SELECT hour, ?1, quantity, hour FROM used WHERE counter = ?2"
+                " ON CONFLICT (hour, dimension) DO UPDATE SET quantity = quantity + excluded.quantity",
+                "tt", tb_usage_dimension[d].name, tb_usage_name((enum tb_usage_counter)c));
+            if (r < 0)
+                return r;
+        }
+    return 0;
+}
+
+static int migrate(void *arg)
+{
+    struct tb_ledger *l = arg;
+    int64_t version;
+
+    /* Again, inside the transaction: another process may have done it meanwhile. */
+    if (tb_db_int(l->db, &version, 0, "PRAGMA user_version", NULL) < 0)
+        return -EIO;
+    if (version >= SCHEMA_VERSION)
+        return 0;
+    if (sqlite3_exec(l->db, schema, NULL, NULL, NULL) != SQLITE_OK)
+        return -EIO;
+    if (version == 0)
+        return 0;
+    if (sqlite3_exec(l->db, "INSERT INTO used SELECT hour, counter, quantity FROM bucket; DROP TABLE bucket;",
+                     NULL, NULL, NULL) != SQLITE_OK)
+        return -EIO;
+    return bill_version_1(l);
 }
 
 static int prepare(struct tb_ledger *l, char *err)
@@ -80,49 +85,58 @@ static int prepare(struct tb_ledger *l, char *err)
     static const char get[] = "SELECT value FROM booked WHERE epoch = ?1 AND counter = ?2";
     static const char set[] =
         "INSERT INTO booked VALUES (?1, ?2, ?3) ON CONFLICT (epoch, counter) DO UPDATE SET value = ?3";
-    static const char add[] = "INSERT INTO bucket (hour, counter, quantity) VALUES (?1, ?2, ?3)"
+    static const char add[] = "INSERT INTO used VALUES (?1, ?2, ?3)"
                               " ON CONFLICT (hour, counter) DO UPDATE SET quantity = quantity + ?3";
 
     if (sqlite3_prepare_v2(l->db, get, -1, &l->get, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(l->db, set, -1, &l->set, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(l->db, add, -1, &l->add, NULL) != SQLITE_OK)
-        return fail(l, "preparing statements", err);
+        return tb_db_fail(l->db, "preparing statements", err);
     return 0;
 }
 
-static int set_up(struct tb_ledger *l, int readonly, char *err)
+static int set_up(struct tb_ledger *l, bool readonly, char *err)
 {
-    int version = 0, r;
+    int64_t version;
+    int r;
 
     sqlite3_busy_timeout(l->db, BUSY_MS);
     if (!readonly && sqlite3_exec(l->db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;", NULL, NULL,
                                   NULL) != SQLITE_OK)
-        return fail(l, "opening", err);
-    if (user_version(l, &version) < 0)
-        return fail(l, "opening", err);
+        return tb_db_fail(l->db, "opening", err);
+    if (tb_db_int(l->db, &version, 0, "PRAGMA user_version", NULL) < 0)
+        return tb_db_fail(l->db, "opening", err);
     if (version > SCHEMA_VERSION) {
         snprintf(err, TB_LEDGER_ERR_MAX,
-                 "schema version %d is newer than this program's %d; upgrade TrustBridge", version,
+                 "schema version %" PRId64 " is newer than this program's %d; upgrade TrustBridge", version,
                  SCHEMA_VERSION);
         return -EBADMSG;
     }
     r = check(l, err);
     if (r < 0)
         return r;
-    if (version < SCHEMA_VERSION && !readonly && sqlite3_exec(l->db, schema, NULL, NULL, NULL) != SQLITE_OK)
-        return fail(l, "creating tables", err);
-    return readonly ? 0 : prepare(l, err);
+    if (version < SCHEMA_VERSION && readonly) {
+        snprintf(err, TB_LEDGER_ERR_MAX,
+                 "schema version %" PRId64 " is an older one; start tb-billing, which brings it up to date",
+                 version);
+        return -EBADMSG;
+    }
+    if (version < SCHEMA_VERSION)
+        r = tb_db_transaction(l->db, "bringing the tables up to date", migrate, l, err);
+    return r < 0 || readonly ? r : prepare(l, err);
 }
 
-int tb_ledger_open(const char *path, int readonly, struct tb_ledger **ret, char err[static TB_LEDGER_ERR_MAX])
+int tb_ledger_open(const char *path, bool readonly, uint32_t dimensions, struct tb_ledger **ret,
+                   char err[static TB_LEDGER_ERR_MAX])
 {
     _cleanup_ledger_ struct tb_ledger *l = calloc(1, sizeof(*l));
     int flags = readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, r;
 
     if (!l)
-        return -ENOMEM;
+        return tb_db_fail(NULL, "opening", err);
+    l->dimensions = dimensions;
     if (sqlite3_open_v2(path, &l->db, flags | SQLITE_OPEN_NOFOLLOW, NULL) != SQLITE_OK)
-        return fail(l, "opening", err);
+        return tb_db_fail(l->db, "opening", err);
     r = set_up(l, readonly, err);
     if (r < 0)
         return r;
@@ -139,6 +153,36 @@ void tb_ledger_close(struct tb_ledger *l)
     sqlite3_finalize(l->add);
     sqlite3_close(l->db);
     free(l);
+}
+
+int tb_ledger_open_hour(struct tb_ledger *l, uint64_t realtime_us, int64_t *ret)
+{
+    int64_t hour = (int64_t)(realtime_us / TB_USEC_PER_HOUR), taken;
+
+    for (;; hour++) {
+        int r =
+            tb_db_int(l->db, &taken, 0,
+                      "SELECT EXISTS (SELECT 1 FROM event WHERE hour = ?1 AND state != 'OPEN')", "i", hour);
+
+        if (r < 0)
+            return r;
+        if (!taken)
+            break;
+    }
+    *ret = hour;
+    return 0;
+}
+
+int tb_ledger_event_add(struct tb_ledger *l, int64_t hour, const char *dimension, int64_t quantity,
+                        int64_t since)
+{
+    int r = tb_db_run(
+        l->db,
+        "INSERT INTO event (hour, dimension, quantity, since) VALUES (?1, ?2, ?3, ?4)"
+        " ON CONFLICT (hour, dimension) DO UPDATE SET quantity = quantity + ?3, since = min(since, ?4)",
+        "itii", hour, dimension, quantity, since);
+
+    return r < 0 ? r : 0;
 }
 
 static int step_done(sqlite3_stmt *s)
@@ -161,100 +205,85 @@ static int last_booked(struct tb_ledger *l, const char *epoch, const char *count
     return r == SQLITE_ROW || r == SQLITE_DONE ? 0 : -EIO;
 }
 
-static int book_one(struct tb_ledger *l, const struct tb_usage_snapshot *s, enum tb_usage_counter c,
-                    int64_t hour, uint64_t *booked, char *err)
+struct booking {
+    struct tb_ledger *l;
+    const struct tb_usage_snapshot *s;
+    uint64_t realtime_us, booked;
+    uint64_t more[_TB_USAGE_MAX]; /* increments */
+    char *err;
+};
+
+static int book_counter(struct booking *b, enum tb_usage_counter c, int64_t hour)
 {
+    const struct tb_usage_snapshot *s = b->s;
     const char *name = tb_usage_name(c);
     uint64_t last, now = s->value[c];
 
-    if (last_booked(l, s->epoch, name, &last) < 0)
-        return fail(l, "reading", err);
+    if (last_booked(b->l, s->epoch, name, &last) < 0)
+        return -EIO;
     if (now == last)
         return 0;
     if (now < last) {
-        snprintf(err, TB_LEDGER_ERR_MAX,
+        snprintf(b->err, TB_LEDGER_ERR_MAX,
                  "counter %s went back from %" PRIu64 " to %" PRIu64 " in epoch %.8s; nothing is booked",
                  name, last, now, s->epoch);
         return -EBADMSG;
     }
-    sqlite3_bind_text(l->set, 1, s->epoch, -1, SQLITE_STATIC);
-    sqlite3_bind_text(l->set, 2, name, -1, SQLITE_STATIC);
-    sqlite3_bind_int64(l->set, 3, (sqlite3_int64)now);
-    sqlite3_bind_int64(l->add, 1, hour);
-    sqlite3_bind_text(l->add, 2, name, -1, SQLITE_STATIC);
-    sqlite3_bind_int64(l->add, 3, (sqlite3_int64)(now - last));
-    if (step_done(l->set) < 0 || step_done(l->add) < 0)
-        return fail(l, "booking", err);
-    *booked += now - last;
+    sqlite3_bind_text(b->l->set, 1, s->epoch, -1, SQLITE_STATIC);
+    sqlite3_bind_text(b->l->set, 2, name, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(b->l->set, 3, (sqlite3_int64)now);
+    sqlite3_bind_int64(b->l->add, 1, hour);
+    sqlite3_bind_text(b->l->add, 2, name, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(b->l->add, 3, (sqlite3_int64)(now - last));
+    if (step_done(b->l->set) < 0 || step_done(b->l->add) < 0)
+        return -EIO;
+    b->more[c] = now - last;
+    b->booked += now - last;
     return 0;
+}
+
+static int book_dimension(struct booking *b, const struct tb_usage_dimension *d, int64_t hour)
+{
+    uint64_t sum = 0;
+
+    for (int c = 0; c < _TB_USAGE_MAX; c++)
+        if (d->counters & 1U << c)
+            sum += b->more[c];
+    return sum > 0 ? tb_ledger_event_add(b->l, hour, d->name, (int64_t)sum, hour) : 0;
+}
+
+static int book_all(void *arg)
+{
+    struct booking *b = arg;
+    int64_t hour;
+    int r = tb_ledger_open_hour(b->l, b->realtime_us, &hour);
+
+    for (int c = 0; c < _TB_USAGE_MAX && r == 0; c++)
+        r = book_counter(b, (enum tb_usage_counter)c, hour);
+    for (int d = 0; d < TB_USAGE_DIMENSIONS && r == 0; d++)
+        if (b->l->dimensions & 1U << d)
+            r = book_dimension(b, &tb_usage_dimension[d], hour);
+    return r;
 }
 
 int tb_ledger_book(struct tb_ledger *l, const struct tb_usage_snapshot *s, uint64_t realtime_us,
                    uint64_t *ret_booked, char err[static TB_LEDGER_ERR_MAX])
 {
-    uint64_t booked = 0;
-    int r = 0;
+    struct booking b = {.l = l, .s = s, .realtime_us = realtime_us, .err = err};
+    int r = tb_db_transaction(l->db, "booking usage", book_all, &b, err);
 
-    if (sqlite3_exec(l->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
-        return fail(l, "starting a booking", err);
-    for (int c = 0; c < _TB_USAGE_MAX && r == 0; c++)
-        r = book_one(l, s, (enum tb_usage_counter)c, (int64_t)(realtime_us / USEC_PER_HOUR), &booked, err);
-    if (r == 0 && sqlite3_exec(l->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
-        r = fail(l, "committing a booking", err);
-    if (r < 0) {
-        (void)sqlite3_exec(l->db, "ROLLBACK", NULL, NULL, NULL);
-        return r;
-    }
-    *ret_booked = booked;
-    return 0;
+    if (r == 0)
+        *ret_booked = b.booked;
+    return r;
 }
 
 int tb_ledger_total(struct tb_ledger *l, enum tb_usage_counter c, uint64_t *ret)
 {
-    sqlite3_stmt *s = NULL;
-    int r = sqlite3_prepare_v2(l->db, "SELECT COALESCE(SUM(quantity), 0) FROM bucket WHERE counter = ?1", -1,
-                               &s, NULL);
+    int64_t v;
+    int r =
+        tb_db_int(l->db, &v, 0, "SELECT SUM(quantity) FROM used WHERE counter = ?1", "t", tb_usage_name(c));
 
-    if (r == SQLITE_OK) {
-        sqlite3_bind_text(s, 1, tb_usage_name(c), -1, SQLITE_STATIC);
-        r = sqlite3_step(s);
-        if (r == SQLITE_ROW)
-            *ret = (uint64_t)sqlite3_column_int64(s, 0);
-    }
-    sqlite3_finalize(s);
-    return r == SQLITE_ROW ? 0 : -EIO;
-}
-
-static void print_row(FILE *out, int json, int first, sqlite3_stmt *s)
-{
-    char hour[TB_RFC3339_MAX];
-
-    tb_rfc3339_format((uint64_t)sqlite3_column_int64(s, 0) * USEC_PER_HOUR, 0, hour);
-    if (json)
-        fprintf(out, "%s{\"hour\":\"%s\",\"counter\":\"%s\",\"quantity\":%lld,\"state\":\"%s\"}",
-                first ? "" : ",", hour, sqlite3_column_text(s, 1), sqlite3_column_int64(s, 2),
-                sqlite3_column_text(s, 3));
-    else
-        fprintf(out, "%-22s %-18s %16lld  %s\n", hour, sqlite3_column_text(s, 1), sqlite3_column_int64(s, 2),
-                sqlite3_column_text(s, 3));
-}
-
-int tb_ledger_print(struct tb_ledger *l, FILE *out, int json, char err[static TB_LEDGER_ERR_MAX])
-{
-    static const char sql[] = "SELECT hour, counter, quantity, state FROM bucket ORDER BY hour, counter";
-    sqlite3_stmt *s = NULL;
-    int r, n = 0;
-
-    if (sqlite3_prepare_v2(l->db, sql, -1, &s, NULL) != SQLITE_OK)
-        return fail(l, "reading", err);
-    if (json)
-        fputc('[', out);
-    else
-        fprintf(out, "%-22s %-18s %16s  %s\n", "HOUR (UTC)", "COUNTER", "QUANTITY", "STATE");
-    while ((r = sqlite3_step(s)) == SQLITE_ROW)
-        print_row(out, json, n++ == 0, s);
-    if (json)
-        fputs("]\n", out);
-    sqlite3_finalize(s);
-    return r == SQLITE_DONE ? 0 : fail(l, "reading", err);
+    if (r == 0)
+        *ret = (uint64_t)v;
+    return r;
 }

@@ -1,112 +1,162 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tb-billing: books the proxy's usage counters into the ledger every TB_BILLING_INTERVAL and once more when stopped. */
-#include <errno.h>
+/* tb-billing: books the proxy's usage counters into the ledger, and reports the hours to the marketplace. */
 #include <fcntl.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 
-#include "config.h"
+#include "billing.h"
 #include "exit.h"
 #include "io.h"
-#include "ledger.h"
 #include "log.h"
 #include "notify.h"
 #include "state.h"
 #include "units.h"
 
+#define PROGRAM "tb-billing"
+#define LAST_PASS_US (10 * TB_USEC_PER_SEC)
+
 static const char help[] =
     "Usage: tb-billing\n"
     "       tb-billing ledger [--json]\n"
+    "       tb-billing resolve HOUR DIMENSION accepted|missing\n"
     "\n"
-    "Books usage: reads the counters that tb-proxy keeps and adds what is new to hourly quantities in a\n"
-    "SQLite ledger, each increment exactly once. Stays in the foreground; SIGTERM books once more and "
-    "exits.\n"
-    "`ledger` prints the hours, quantities and states instead.\n"
+    "Books the usage that tb-proxy counts into an hourly SQLite ledger, each increment exactly once, and "
+    "with\n"
+    "TB_BILLING_ENABLED reports the hours to the Azure Marketplace. Stays in the foreground.\n"
     "\n"
-    "      --help     this text\n"
-    "      --version  the version\n"
+    "  ledger     print hours, quantities, states and lateness (JSON with --json)\n"
+    "  resolve    say what became of a parked event in doubt: the marketplace has it, or it is missing "
+    "there\n"
     "\n"
-    "Settings (environment): TB_STATE_DIR, TB_BILLING_INTERVAL, TB_LOG_LEVEL; see tb-billing(8).\n"
-    "Exit status: 0 done, 64 usage, 74 I/O, 76 damaged ledger, 78 configuration.\n";
+    "  --help     this text\n"
+    "  --version  the version\n"
+    "\n"
+    "Settings (environment): TB_BILLING_ENABLED, TB_BILLING_INTERVAL, TB_BILLING_DIMENSION,\n"
+    "TB_BILLING_RESOURCE_ID, TB_BILLING_PLAN_ID, TB_METERING_ENDPOINT, TB_IMDS_ENDPOINT, TB_ARM_ENDPOINT,\n"
+    "TB_STATE_DIR, TB_RUN_DIR, TB_LOG_LEVEL; see trustbridge.env(5). ledger and resolve heed TB_STATE_DIR "
+    "only.\n"
+    "SIGTERM books and sends once more and exits; SIGHUP does so and goes on. See tb-billing(8).\n"
+    "Exit status: 0 done, 64 usage, 66 no ledger or no such event, 74 I/O, 75 another tb-billing runs,\n"
+    "76 damaged ledger or counters, 78 configuration.\n";
 
 static int exit_code(int r)
 {
-    return r == -EBADMSG ? TB_EXIT_DATAERR : TB_EXIT_IOERR;
+    return r == -EBADMSG ? TB_EXIT_DATAERR : r == -ENOENT ? TB_EXIT_NOINPUT : TB_EXIT_IOERR;
 }
 
-static int ledger_path(const struct tb_config *c, char **ret)
+/* -- ledger, resolve ------------------------------------------------------------------------------------------------ */
+
+/* Without a configuration: an operator's shell has none. Makes nothing. */
+static int open_existing(bool readonly, char **ret_path, struct tb_ledger **ret)
 {
-    _cleanup_free_ char *dir = NULL;
-    int r = tb_state_dir(c->state_dir, "tb-billing", &dir);
+    const char *own = getenv("STATE_DIRECTORY"), *base = getenv("TB_STATE_DIR");
+    char err[TB_LEDGER_ERR_MAX];
+    int r;
 
-    if (r < 0) {
-        tb_error("%s/tb-billing: cannot make the state directory: %s; check TB_STATE_DIR", c->state_dir,
-                 strerror(-r));
-        return r;
+    if (own && *own)
+        *ret_path = tb_path_join(own, "ledger.db");
+    else
+        *ret_path = tb_strf("%s/" PROGRAM "/ledger.db", base && *base ? base : "/var/lib");
+    if (!*ret_path)
+        return TB_EXIT_IOERR;
+    if (access(*ret_path, readonly ? R_OK : R_OK | W_OK) < 0) {
+        if (errno == ENOENT)
+            tb_error("%s: no ledger yet; tb-billing makes it at its first start", *ret_path);
+        else
+            tb_error("%s: %s; ask as root or as user tb-billing", *ret_path, strerror(errno));
+        return errno == ENOENT ? TB_EXIT_NOINPUT : TB_EXIT_NOPERM;
     }
-    *ret = tb_path_join(dir, "ledger.db");
-    return *ret ? 0 : -ENOMEM;
+    r = tb_ledger_open(*ret_path, readonly, 0, ret, err);
+    if (r < 0)
+        tb_error("%s: %s", *ret_path, err);
+    return r < 0 ? exit_code(r) : TB_EXIT_OK;
 }
 
-static int print_ledger(const struct tb_config *c, int json)
+static int print_ledger(bool json)
 {
     _cleanup_ledger_ struct tb_ledger *l = NULL;
     _cleanup_free_ char *path = NULL;
     char err[TB_LEDGER_ERR_MAX];
-    int r = ledger_path(c, &path);
+    int r = open_existing(true, &path, &l);
 
-    if (r < 0)
-        return TB_EXIT_IOERR;
-    if (access(path, F_OK) < 0) {
-        tb_error("%s: no ledger yet; tb-billing makes it at its first start", path);
-        return TB_EXIT_NOINPUT;
-    }
-    r = tb_ledger_open(path, 1, &l, err);
-    if (r == 0)
-        r = tb_ledger_print(l, stdout, json, err);
-    if (r < 0)
+    if (r != TB_EXIT_OK)
+        return r;
+    r = tb_metering_print(l, stdout, json, tb_now_realtime_us(), err);
+    if (r < 0) {
         tb_error("%s: %s", path, err);
-    if (r == 0 && fflush(stdout) != 0)
-        return TB_EXIT_IOERR;
+        return exit_code(r);
+    }
+    return fflush(stdout) == 0 ? TB_EXIT_OK : TB_EXIT_IOERR;
+}
+
+static int resolve(const char *hour, const char *dimension, const char *verdict)
+{
+    _cleanup_ledger_ struct tb_ledger *l = NULL;
+    _cleanup_free_ char *path = NULL;
+    bool accepted = strcmp(verdict, "accepted") == 0;
+    char err[TB_LEDGER_ERR_MAX];
+    uint64_t at;
+    int r;
+
+    if (tb_rfc3339_parse(hour, &at) < 0 || at % TB_USEC_PER_HOUR ||
+        (!accepted && strcmp(verdict, "missing") != 0)) {
+        fprintf(
+            stderr, PROGRAM
+            ": resolve needs an hour as tb-billing ledger prints it, a dimension, and accepted or missing\n");
+        return TB_EXIT_USAGE;
+    }
+    r = open_existing(false, &path, &l);
+    if (r != TB_EXIT_OK)
+        return r;
+    r = tb_metering_resolve(l, (int64_t)(at / TB_USEC_PER_HOUR), dimension, accepted, tb_now_realtime_us(),
+                            err);
+    if (r < 0)
+        tb_error("%s, %s: %s", hour, dimension, err);
     return r < 0 ? exit_code(r) : TB_EXIT_OK;
 }
 
-/* One booking. A proxy that never ran has no counters yet, which is no error. */
-static int book(struct tb_ledger *l, const char *usage)
-{
-    char err[TB_LEDGER_ERR_MAX], now[TB_RFC3339_MAX];
-    struct tb_usage_snapshot s;
-    uint64_t booked = 0, requests = 0;
-    int r = tb_usage_read(usage, &s);
+/* -- the daemon ----------------------------------------------------------------------------------------------------- */
 
-    if (r == -ENOENT) {
-        tb_notify_status("Waiting for the first request");
-        return 0;
-    }
-    if (r < 0) {
-        tb_warn("%s: cannot read the usage counters: %s; will try again", usage, strerror(-r));
-        return 0;
-    }
-    r = tb_ledger_book(l, &s, tb_now_realtime_us(), &booked, err);
-    if (r < 0) {
-        tb_error("ledger: %s", err);
-        return r;
-    }
-    (void)tb_ledger_total(l, TB_USAGE_REQUESTS, &requests);
-    tb_notify_status("%" PRIu64 " requests booked up to %s", requests,
-                     tb_rfc3339_format(tb_now_realtime_us(), 0, now));
-    if (booked > 0)
-        tb_debug("booked increments of epoch %.8s", s.epoch);
-    return 0;
+/* One booking. A proxy that never ran has no counters yet, which is no error. */
+static int book(struct tb_billing *b)
+{
+    char err[TB_LEDGER_ERR_MAX];
+    struct tb_usage_snapshot s;
+    uint64_t booked = 0;
+    unsigned moved = 0;
+    int r = tb_usage_read(b->usage_path, &s);
+
+    b->waiting = r == -ENOENT;
+    if (r < 0 && r != -ENOENT)
+        tb_warn("%s: cannot read the usage counters: %s; trying again", b->usage_path, strerror(-r));
+    r = r < 0 ? 0 : tb_ledger_book(b->l, &s, tb_now_realtime_us(), &booked, err);
+    if (r == 0 && b->cfg->billing_enabled)
+        r = tb_metering_advance(b->l, tb_now_realtime_us(), &moved, err);
+    if (r < 0)
+        tb_error("%s: %s", b->ledger_path, err);
+    if (moved > 0)
+        tb_warn("%u hours could not be sent in time; their usage goes into the open hour", moved);
+    return r;
 }
 
-static int block_signals(void)
+static int step(struct tb_billing *b)
+{
+    int r = book(b);
+
+    tb_notify_watchdog();
+    if (r == 0 && b->cfg->billing_enabled)
+        r = tb_billing_submit(b);
+    return r < 0 ? r : tb_billing_tell(b);
+}
+
+static int open_signals(void)
 {
     sigset_t set;
+    int fd;
 
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
@@ -114,69 +164,133 @@ static int block_signals(void)
     sigaddset(&set, SIGHUP);
     if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
         return -errno;
-    return signalfd(-1, &set, SFD_CLOEXEC);
+    fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
 }
 
-/* true: time to stop. SIGHUP books at once. */
-static bool wait_interval(int sfd, uint64_t us)
+static void wait_interval(struct tb_billing *b)
 {
-    struct pollfd p = {.fd = sfd, .events = POLLIN};
-    uint64_t ms = MIN(us / 1000, 3600U * 1000), watchdog = tb_notify_watchdog_us() / 1000;
-    struct signalfd_siginfo si;
+    struct pollfd p = {.fd = b->signal_fd, .events = POLLIN};
+    uint64_t ms = MIN(b->cfg->billing_interval_us / 1000, 3600U * 1000), now = tb_now_boottime_us();
+    uint64_t watchdog = tb_notify_watchdog_us() / 1000;
 
+    if (b->meter.not_before_us > now)
+        ms = MIN(ms, (b->meter.not_before_us - now) / 1000 + 1);
     if (watchdog)
         ms = MIN(ms, watchdog);
-    if (poll(&p, 1, (int)MAX(ms, 1U)) <= 0)
-        return false;
-    return read(sfd, &si, sizeof(si)) == sizeof(si) && si.ssi_signo != SIGHUP;
+    (void)poll(&p, 1, (int)MAX(ms, 1U));
 }
 
-static int run(const struct tb_config *c)
+static int make_dirs(struct tb_billing *b)
 {
-    _cleanup_free_ char *path = NULL, *usage = tb_strf("%s/tb-proxy/usage", c->state_dir);
-    _cleanup_ledger_ struct tb_ledger *l = NULL;
-    _cleanup_close_ int sfd = block_signals();
-    char err[TB_LEDGER_ERR_MAX] = "";
-    bool ready = false;
-    int r;
+    const struct tb_config *c = b->cfg;
+    int r = tb_state_dir(c->state_dir, PROGRAM, &b->state_dir);
 
-    if (sfd < 0 || !usage || ledger_path(c, &path) < 0)
+    if (r < 0)
+        tb_error("%s/" PROGRAM ": cannot make the state directory: %s; check TB_STATE_DIR", c->state_dir,
+                 strerror(-r));
+    else if ((r = tb_runtime_dir(c->run_dir, PROGRAM, &b->run_dir)) < 0)
+        tb_error("%s/" PROGRAM ": cannot make the directory: %s; check TB_RUN_DIR", c->run_dir, strerror(-r));
+    if (r < 0)
         return TB_EXIT_IOERR;
-    r = tb_ledger_open(path, 0, &l, err);
+    b->ledger_path = tb_path_join(b->state_dir, "ledger.db");
+    b->usage_path = tb_strf("%s/tb-proxy/usage", c->state_dir);
+    return b->ledger_path && b->usage_path ? TB_EXIT_OK : TB_EXIT_IOERR;
+}
+
+/* Two submitters would each take the other's events for their own. On the directory: to open the database beside SQLite and close it
+ * again would drop SQLite's locks. */
+static int lock(struct tb_billing *b)
+{
+    b->lock_fd = open(b->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (b->lock_fd >= 0 && flock(b->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        return TB_EXIT_OK;
+    if (b->lock_fd >= 0 && errno == EWOULDBLOCK) {
+        tb_error("%s: another tb-billing has this ledger", b->state_dir);
+        return TB_EXIT_TEMPFAIL;
+    }
+    tb_error("%s: cannot be locked: %s", b->state_dir, strerror(errno));
+    return TB_EXIT_IOERR;
+}
+
+static int start(struct tb_billing *b)
+{
+    char err[TB_LEDGER_ERR_MAX] = "";
+    int r = make_dirs(b);
+
+    if (r == TB_EXIT_OK)
+        r = lock(b);
+    if (r != TB_EXIT_OK)
+        return r;
+    b->signal_fd = open_signals();
+    if (b->signal_fd < 0)
+        return TB_EXIT_IOERR;
+    r = tb_ledger_open(b->ledger_path, false, b->cfg->billing_enabled ? b->cfg->billing_dimensions : 0, &b->l,
+                       err);
     if (r < 0) {
-        tb_error("%s: %s", path, err);
+        tb_error("%s: %s", b->ledger_path, err);
         return exit_code(r);
     }
-    for (;;) {
-        r = book(l, usage);
-        if (r < 0)
-            return exit_code(r);
-        tb_notify_watchdog();
-        if (!ready)
-            tb_notify_ready("Booking usage");
-        ready = true;
-        if (wait_interval(sfd, c->billing_interval_us))
+    tb_meter_init(&b->meter, b->cfg->billing_plan_id);
+    tb_azure_init(&b->azure, b->cfg);
+    return TB_EXIT_OK;
+}
+
+static int run(struct tb_billing *b)
+{
+    int r = book(b);
+
+    tb_notify_ready("Booking usage");
+    while (r == 0) {
+        r = step(b);
+        if (r < 0 || tb_billing_stopping(b))
+            break;
+        wait_interval(b);
+        if (tb_billing_stopping(b))
             break;
     }
+    if (r < 0)
+        return exit_code(r);
     tb_notify_stopping();
-    r = book(l, usage);
+    b->give_up_us = tb_now_boottime_us() + LAST_PASS_US;
+    r = step(b);
     return r < 0 ? exit_code(r) : TB_EXIT_OK;
+}
+
+static int serve(const struct tb_config *c)
+{
+    struct tb_billing b = {.cfg = c, .lock_fd = -1, .signal_fd = -1};
+    int rc = start(&b);
+
+    if (rc == TB_EXIT_OK)
+        rc = run(&b);
+    tb_azure_clear(&b.azure);
+    tb_ledger_close(b.l);
+    tb_close(b.signal_fd);
+    tb_close(b.lock_fd);
+    free(b.state_dir);
+    free(b.run_dir);
+    free(b.ledger_path);
+    free(b.usage_path);
+    return rc;
 }
 
 int main(int argc, char **argv)
 {
     _cleanup_config_ struct tb_config c = {0};
-    bool ledger = argc >= 2 && strcmp(argv[1], "ledger") == 0;
-    bool json = ledger && argc == 3 && strcmp(argv[2], "--json") == 0;
 
-    if (ledger) {
-        int skip = json ? 2 : 1;
-
-        argv[skip] = argv[0];
-        argc -= skip;
-        argv += skip;
-    }
     umask(0027);
-    tb_config_main(argc, argv, "tb-billing", help, &c);
-    return ledger ? print_ledger(&c, json) : run(&c);
+    tb_log_init(PROGRAM);
+    if (argc == 2 && strcmp(argv[1], "ledger") == 0)
+        return print_ledger(false);
+    if (argc == 3 && strcmp(argv[1], "ledger") == 0 && strcmp(argv[2], "--json") == 0)
+        return print_ledger(true);
+    if (argc == 5 && strcmp(argv[1], "resolve") == 0)
+        return resolve(argv[2], argv[3], argv[4]);
+    if (argc > 1 && strcmp(argv[1], "ledger") == 0) {
+        fprintf(stderr, PROGRAM ": ledger takes --json and nothing else\n");
+        return TB_EXIT_USAGE;
+    }
+    tb_config_main(argc, argv, PROGRAM, help, &c);
+    return serve(&c);
 }

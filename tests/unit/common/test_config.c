@@ -28,7 +28,8 @@ static void defaults_are_those_of_the_design(void **state)
     assert_string_equal(c.public_addr, "0.0.0.0:8000");
     assert_string_equal(c.health_addr, "0.0.0.0:8001");
     assert_string_equal(c.routes, "/v1/*");
-    assert_string_equal(c.billing_dimension, "requests");
+    assert_int_equal(c.billing_dimensions, 1);
+    assert_string_equal(c.imds_endpoint, "http://169.254.169.254");
     assert_string_equal(c.metering_endpoint, "https://marketplaceapi.microsoft.com");
     assert_int_equal(c.download_concurrency, 4);
     assert_int_equal(c.download_chunk_bytes, 8388608);
@@ -128,8 +129,13 @@ static void plain_http_needs_saying_so(void **state)
 
 static void all_errors_are_reported_together(void **state)
 {
-    const char *env[] = {"TB_ASSET_ID=a b", "TB_TARGET_DIR=x", "TB_BILLING_ENABLED=yes",
-                         "TB_TLS_CERT=/c",  "TB_FOO=1",        NULL};
+    const char *env[] = {"TB_ASSET_ID=a b",
+                         "TB_TARGET_DIR=x",
+                         "TB_BILLING_ENABLED=yes",
+                         "TB_BILLING_RESOURCE_ID=app",
+                         "TB_TLS_CERT=/c",
+                         "TB_FOO=1",
+                         NULL};
     static const char *const named[] = {
         "TB_CONTRACT_ID",         "TB_ASSET_ID",        "TB_EDC_ENDPOINT", "TB_TARGET_DIR",
         "TB_BILLING_RESOURCE_ID", "TB_BILLING_PLAN_ID", "TB_TLS_KEY"};

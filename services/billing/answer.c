@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "answer.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+#include <strings.h>
+
+#include "io.h"
+#include "json.h"
+#include "secret.h"
+
+/* -- the request ---------------------------------------------------------------------------------------------------- */
+
+/* The one place where a quantity is not an integer. Exact nonetheless: a unit is a power of two, quantities are far below 2^53, and
+ * 17 digits read back as the same double. cJSON's own printing stops at 15 when the last bit is all that differs. */
+static bool add_quantity(cJSON *o, const struct tb_metering_event *e)
+{
+    char text[40];
+
+    snprintf(text, sizeof(text), "%.17g", (double)e->quantity / (double)e->dimension->unit);
+    return cJSON_AddRawToObject(o, "quantity", text) != NULL;
+}
+
+char *tb_answer_request(const struct tb_metering_batch *b, const char *resource, const char *plan_id)
+{
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+    cJSON *list = cJSON_AddArrayToObject(o, "request");
+    char start[TB_RFC3339_MAX];
+
+    tb_rfc3339_format((uint64_t)b->hour * TB_USEC_PER_HOUR, 0, start);
+    for (unsigned i = 0; i < b->n; i++) {
+        cJSON *e = cJSON_CreateObject();
+
+        if (!e || !cJSON_AddItemToArray(list, e) ||
+            !cJSON_AddStringToObject(e, *resource == '/' ? "resourceUri" : "resourceId", resource) ||
+            !add_quantity(e, &b->event[i]) ||
+            !cJSON_AddStringToObject(e, "dimension", b->event[i].dimension->name) ||
+            !cJSON_AddStringToObject(e, "effectiveStartTime", start) ||
+            !cJSON_AddStringToObject(e, "planId", plan_id))
+            return NULL;
+    }
+    return cJSON_PrintUnformatted(o);
+}
+
+/* -- the answer ----------------------------------------------------------------------------------------------------- */
+
+static _printf_(2, 3) void say(char out[static TB_METERING_REASON_MAX], const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(out, TB_METERING_REASON_MAX, fmt, ap);
+    va_end(ap);
+    for (; *out; out++)
+        if (*out < ' ' || *out > '~')
+            *out = '.';
+}
+
+static const char *text_member(const cJSON *o, const char *name)
+{
+    const cJSON *m = tb_json_member(o, name);
+
+    return cJSON_IsString(m) ? m->valuestring : "";
+}
+
+static bool one_of(const char *s, const char *const *list)
+{
+    for (; *list; list++)
+        if (strcasecmp(s, *list) == 0)
+            return true;
+    return false;
+}
+
+/* The subscription is over, and nothing that this machine does will change it. */
+static bool means_ended(const char *code)
+{
+    static const char *const codes[] = {"ResourceNotActive",     "SubscriptionNotFound",
+                                        "SubscriptionSuspended", "SubscriptionInactive",
+                                        "Unsubscribed",          NULL};
+
+    return one_of(code, codes);
+}
+
+static void refuse(struct tb_metering_verdict *v, const char *code, const char *message)
+{
+    v->outcome = means_ended(code) ? TB_METERING_ENDED : TB_METERING_REFUSED;
+    say(v->reason, "%s%s%.110s", code, *message ? ": " : "", message);
+}
+
+static void accept(struct tb_metering_verdict *v, const struct tb_metering_event *e, int64_t accepted,
+                   bool duplicate)
+{
+    v->outcome = TB_METERING_ACCEPTED;
+    v->accepted = accepted;
+    v->duplicate = duplicate;
+    if (accepted != e->quantity)
+        say(v->reason, "the marketplace has %lld of this hour, we sent %lld", (long long)accepted,
+            (long long)e->quantity);
+}
+
+/* A quantity of the API in what the counters count. false: it is none. */
+static bool quantity_member(const cJSON *o, const struct tb_metering_event *e, int64_t *ret)
+{
+    const cJSON *m = tb_json_member(o, "quantity");
+    double q = cJSON_IsNumber(m) ? m->valuedouble * (double)e->dimension->unit : -1;
+
+    if (!(q >= 0 && q <= (double)TB_JSON_INT_MAX))
+        return false;
+    *ret = llround(q);
+    return true;
+}
+
+/* `error` of a Duplicate, or the body of a 409: what was accepted for this hour before. */
+static void judge_duplicate(const cJSON *error, const struct tb_metering_event *e,
+                            struct tb_metering_verdict *v)
+{
+    const cJSON *info = tb_json_member(error, "additionalInfo"),
+                *was = tb_json_member(info, "acceptedMessage");
+    int64_t had;
+
+    /* The specification has its members in additionalInfo itself, the documentation one level deeper. */
+    if (!was)
+        was = info;
+    if (strcasecmp(text_member(was, "status"), "Expired") == 0)
+        v->outcome = TB_METERING_EXPIRED;
+    else if (quantity_member(was, e, &had))
+        accept(v, e, had, true);
+    else
+        refuse(v, "Duplicate", "the marketplace has another event of this hour and does not say how much");
+}
+
+static void judge_item(const cJSON *item, const struct tb_metering_event *e, struct tb_metering_verdict *v)
+{
+    static const char *const weather[] = {"", "Error", "NotProcessed", NULL};
+    const char *status = text_member(item, "status");
+    const cJSON *error = tb_json_member(item, "error");
+
+    if (strcasecmp(status, "Accepted") == 0)
+        accept(v, e, e->quantity, false);
+    else if (strcasecmp(status, "Duplicate") == 0)
+        judge_duplicate(error, e, v);
+    else if (strcasecmp(status, "Expired") == 0)
+        v->outcome = TB_METERING_EXPIRED;
+    else if (!one_of(status, weather))
+        refuse(v, status, text_member(error, "message"));
+}
+
+static bool item_is_of(const cJSON *item, const struct tb_metering_event *e, int64_t hour)
+{
+    uint64_t start;
+
+    return strcmp(text_member(item, "dimension"), e->dimension->name) == 0 &&
+           tb_rfc3339_parse(text_member(item, "effectiveStartTime"), &start) == 0 &&
+           (int64_t)(start / TB_USEC_PER_HOUR) == hour;
+}
+
+static void judge_items(const cJSON *o, const struct tb_metering_batch *b, struct tb_answer *ret)
+{
+    const cJSON *list = tb_json_member(o, "result"), *item;
+
+    for (unsigned i = 0; i < b->n; i++) {
+        cJSON_ArrayForEach (item, list)
+            if (item_is_of(item, &b->event[i], b->hour)) {
+                judge_item(item, &b->event[i], &ret->verdict[i]);
+                break;
+            }
+        if (ret->verdict[i].outcome == TB_METERING_UNKNOWN) {
+            ret->again = true;
+            say(ret->reason, "no verdict on %s", b->event[i].dimension->name);
+        }
+    }
+}
+
+static bool detail_says_expired(const cJSON *o)
+{
+    const cJSON *d;
+
+    if (strcasecmp(text_member(o, "code"), "Expired") == 0)
+        return true;
+    cJSON_ArrayForEach (d, tb_json_member(o, "details"))
+        if (strcasecmp(text_member(d, "code"), "Expired") == 0)
+            return true;
+    return false;
+}
+
+/* 4xx, which are verdicts on the request as a whole. */
+static void judge_refusal(long status, const cJSON *o, const struct tb_metering_batch *b,
+                          struct tb_answer *ret)
+{
+    const char *code = text_member(o, "code"), *message = text_member(o, "message");
+    char number[24];
+
+    snprintf(number, sizeof(number), "status %ld", status);
+    if (b->n > 1) {
+        for (unsigned i = 0; i < b->n; i++)
+            ret->verdict[i].outcome = TB_METERING_UNSENT;
+        ret->split = true;
+    } else if (status == 409) {
+        judge_duplicate(o, &b->event[0], &ret->verdict[0]);
+    } else if (status == 400 && detail_says_expired(o)) {
+        ret->verdict[0].outcome = TB_METERING_EXPIRED;
+    } else {
+        refuse(&ret->verdict[0], *code ? code : number, message);
+    }
+    say(ret->reason, "status %ld %s", status, code);
+}
+
+static void all_weather(struct tb_answer *ret, const struct tb_metering_batch *b, bool arrived,
+                        const char *reason)
+{
+    for (unsigned i = 0; i < b->n; i++)
+        ret->verdict[i].outcome = arrived ? TB_METERING_UNKNOWN : TB_METERING_UNSENT;
+    ret->weather = true;
+    say(ret->reason, "%s", reason);
+}
+
+void tb_answer_none(bool reached, const char *reason, const struct tb_metering_batch *b,
+                    struct tb_answer *ret)
+{
+    *ret = (struct tb_answer){0};
+    all_weather(ret, b, reached, reason);
+}
+
+void tb_answer_judge(long status, const char *body, size_t len, const struct tb_metering_batch *b,
+                     struct tb_answer *ret)
+{
+    _cleanup_json_ cJSON *o = NULL;
+    char why[TB_JSON_ERR_MAX], number[24];
+    int r = tb_json_parse(body, len, TB_ANSWER_MAX, &o, why);
+
+    *ret = (struct tb_answer){0};
+    snprintf(number, sizeof(number), "status %ld", status);
+    if (status == 401 || status == 429) {
+        all_weather(ret, b, false, number);
+        ret->token = status == 401;
+    } else if (status == 200 && r == 0) {
+        judge_items(o, b, ret);
+    } else if (status >= 400 && status < 500 && status != 408) {
+        judge_refusal(status, o, b, ret);
+    } else {
+        all_weather(ret, b, true, status == 200 ? "an answer that is not JSON" : number);
+    }
+}
+
+/* -- other services ------------------------------------------------------------------------------------------------- */
+
+static bool plain_text(const char *s, size_t max)
+{
+    size_t n = strlen(s);
+
+    for (size_t i = 0; i < n; i++)
+        if (s[i] <= ' ' || s[i] >= 0x7f)
+            return false;
+    return n > 0 && n <= max;
+}
+
+/* A number, or digits in a string, as the managed identity endpoint writes them. */
+static uint64_t number_member(const cJSON *o, const char *name)
+{
+    const cJSON *m = tb_json_member(o, name);
+    uint64_t v;
+
+    if (cJSON_IsNumber(m) && m->valuedouble >= 0 && m->valuedouble < 1e9)
+        return (uint64_t)m->valuedouble;
+    return cJSON_IsString(m) && tb_uint_parse(m->valuestring, 0, 1000000000, &v) == 0 ? v : 0;
+}
+
+int tb_answer_token(const char *body, size_t len, char **ret, uint64_t *ret_seconds)
+{
+    _cleanup_json_ cJSON *o = NULL;
+    char why[TB_JSON_ERR_MAX], *token;
+    cJSON *m;
+
+    if (tb_json_parse(body, len, 64 * 1024, &o, why) < 0)
+        return -EBADMSG;
+    m = cJSON_GetObjectItemCaseSensitive(o, "access_token");
+    if (!cJSON_IsString(m))
+        return -EBADMSG;
+    token = plain_text(m->valuestring, 16 * 1024) ? strdup(m->valuestring) : NULL;
+    tb_erase(m->valuestring, strlen(m->valuestring));
+    if (!token)
+        return -EBADMSG;
+    *ret = token;
+    *ret_seconds = number_member(o, "expires_in");
+    return 0;
+}
+
+/* A part of a path of an Azure id. */
+static bool id_part(const char *s)
+{
+    static const char may[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.()";
+
+    return plain_text(s, 90) && strspn(s, may) == strlen(s) && strcmp(s, ".") != 0 && strcmp(s, "..") != 0;
+}
+
+int tb_answer_instance(const char *body, size_t len, char **ret_subscription, char **ret_group)
+{
+    _cleanup_json_ cJSON *o = NULL;
+    char why[TB_JSON_ERR_MAX];
+    const char *subscription, *group;
+
+    if (tb_json_parse(body, len, 64 * 1024, &o, why) < 0)
+        return -EBADMSG;
+    subscription = text_member(o, "subscriptionId");
+    group = text_member(o, "resourceGroupName");
+    if (!id_part(subscription) || !id_part(group))
+        return -EBADMSG;
+    *ret_subscription = strdup(subscription);
+    *ret_group = strdup(group);
+    return *ret_subscription && *ret_group ? 0 : -ENOMEM;
+}
+
+int tb_answer_managed_by(const char *body, size_t len, char **ret)
+{
+    _cleanup_json_ cJSON *o = NULL;
+    char why[TB_JSON_ERR_MAX];
+    const char *id;
+
+    if (tb_json_parse(body, len, TB_ANSWER_MAX, &o, why) < 0 || !cJSON_IsObject(o))
+        return -EBADMSG;
+    id = text_member(o, "managedBy");
+    if (*id == '\0')
+        return -ENOENT;
+    if (*id != '/' || !plain_text(id, 1000))
+        return -EBADMSG;
+    *ret = strdup(id);
+    return *ret ? 0 : -ENOMEM;
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The life of metering events in the ledger (states: ledger.h). Each function is one durable transaction; time is an argument. */
+#ifndef TB_METERING_H
+#define TB_METERING_H
+
+#include "ledger.h"
+
+#define TB_METERING_BATCH_MAX 25 /* of the marketplace's API */
+#define TB_METERING_REASON_MAX 160
+
+/* Events of one hour, taken to be sent together. */
+struct tb_metering_event {
+    const struct tb_usage_dimension *dimension;
+    int64_t quantity;
+    int64_t since; /* hour */
+    bool parked;   /* before it was taken */
+    bool doubt;    /* an earlier request with it may have arrived */
+};
+struct tb_metering_batch {
+    int64_t hour; /* since the epoch, UTC */
+    char request_id[TB_REQUEST_ID_MAX];
+    unsigned n;
+    struct tb_metering_event event[TB_USAGE_DIMENSIONS];
+};
+_Static_assert(TB_USAGE_DIMENSIONS <= TB_METERING_BATCH_MAX, "an hour's events fit into one request");
+
+/* What became of one of them. */
+enum tb_metering_outcome {
+    TB_METERING_UNKNOWN,  /* it may have arrived or not */
+    TB_METERING_UNSENT,   /* it did not arrive, or was not looked at: weather */
+    TB_METERING_ACCEPTED, /* the marketplace has `accepted` for this hour */
+    TB_METERING_EXPIRED,  /* too old, refused for that */
+    TB_METERING_REFUSED,  /* refused for a reason that will not pass by itself */
+    TB_METERING_ENDED,    /* refused because the subscription has ended */
+};
+struct tb_metering_verdict {
+    enum tb_metering_outcome outcome;
+    int64_t accepted;
+    bool duplicate;                      /* ACCEPTED, but of an earlier request */
+    char reason[TB_METERING_REASON_MAX]; /* printable, "" for none */
+};
+
+/* Lets time pass: freezes hours that are over; brings into the open hour what became too old to be sent, and what a clock that was
+ * ahead had labelled with an hour that is yet to come. Only events that the marketplace cannot have are moved. *ret_moved counts
+ * those that had grown too old. */
+int tb_metering_advance(struct tb_ledger *l, uint64_t realtime_us, unsigned *ret_moved,
+                        char err[static TB_LEDGER_ERR_MAX]);
+
+/* The next events to send after (hour, dimension), oldest hour first, at most `most`: FROZEN and SENT ones, with `parked` also those
+ * PARKED that can still be accepted. They are SENT and in doubt from here on. ret->n is 0 when there are none. */
+int tb_metering_take(struct tb_ledger *l, uint64_t realtime_us, bool parked, int64_t after_hour,
+                     const char *after_dimension, unsigned most, struct tb_metering_batch *ret,
+                     char err[static TB_LEDGER_ERR_MAX]);
+/* Whether take would find something. */
+int tb_metering_due(struct tb_ledger *l, uint64_t realtime_us, bool parked, bool *ret);
+
+/* Enters the verdicts, one for each event of the batch. What the marketplace accepted less of goes into the open hour. */
+int tb_metering_settle(struct tb_ledger *l, const struct tb_metering_batch *b,
+                       const struct tb_metering_verdict *v, uint64_t realtime_us,
+                       char err[static TB_LEDGER_ERR_MAX]);
+
+/* PARKED, in doubt and past sending: a person has found out what the marketplace has. accepted: that it has all of it; else it goes
+ * into the open hour. -ENOENT when there is no such event. */
+int tb_metering_resolve(struct tb_ledger *l, int64_t hour, const char *dimension, bool accepted,
+                        uint64_t realtime_us, char err[static TB_LEDGER_ERR_MAX]);
+
+/* Why the subscription counts as ended: the first refusal for that; "" when there was none, or a newer event was accepted. */
+int tb_metering_ended(struct tb_ledger *l, char ret[static TB_METERING_REASON_MAX]);
+
+struct tb_metering_summary {
+    unsigned open, frozen, sent, accepted, parked; /* events */
+    unsigned doubt;                                /* of the parked ones */
+    int64_t oldest;        /* hour of the oldest usage that is not accepted; -1: none */
+    int64_t last_accepted; /* latest hour accepted; -1: none */
+};
+int tb_metering_summarise(struct tb_ledger *l, struct tb_metering_summary *ret);
+/* Age of the oldest usage that is not accepted, from the end of its hour. */
+uint64_t tb_metering_late_us(const struct tb_metering_summary *s, uint64_t realtime_us);
+
+/* Prints what was used and every event, oldest first: two tables, or one JSON object. */
+int tb_metering_print(struct tb_ledger *l, FILE *out, bool json, uint64_t realtime_us,
+                      char err[static TB_LEDGER_ERR_MAX]);
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+
+#include "json.h"
+#include "metering.h"
+
+int tb_metering_summarise(struct tb_ledger *l, struct tb_metering_summary *ret)
+{
+    static const char sql[] = "SELECT total(state = 'OPEN'), total(state = 'FROZEN'), total(state = 'SENT'), "
+                              "total(state = 'ACCEPTED'),"
+                              " total(state = 'PARKED'), total(state = 'PARKED' AND doubt),"
+                              " coalesce(min(CASE WHEN state != 'ACCEPTED' THEN since END), -1),"
+                              " coalesce(max(CASE WHEN state = 'ACCEPTED' THEN hour END), -1) FROM event";
+    _cleanup_stmt_ sqlite3_stmt *s = NULL;
+    int r = tb_db_prepare(l->db, &s, sql, NULL);
+
+    if (r < 0)
+        return r;
+    if (sqlite3_step(s) != SQLITE_ROW)
+        return -EIO;
+    *ret = (struct tb_metering_summary){.open = (unsigned)sqlite3_column_int(s, 0),
+                                        .frozen = (unsigned)sqlite3_column_int(s, 1),
+                                        .sent = (unsigned)sqlite3_column_int(s, 2),
+                                        .accepted = (unsigned)sqlite3_column_int(s, 3),
+                                        .parked = (unsigned)sqlite3_column_int(s, 4),
+                                        .doubt = (unsigned)sqlite3_column_int(s, 5),
+                                        .oldest = sqlite3_column_int64(s, 6),
+                                        .last_accepted = sqlite3_column_int64(s, 7)};
+    return 0;
+}
+
+static uint64_t late_us(int64_t since, uint64_t realtime_us)
+{
+    uint64_t end = (uint64_t)(since + 1) * TB_USEC_PER_HOUR;
+
+    return since >= 0 && realtime_us > end ? realtime_us - end : 0;
+}
+
+uint64_t tb_metering_late_us(const struct tb_metering_summary *s, uint64_t realtime_us)
+{
+    return late_us(s->oldest, realtime_us);
+}
+
+static const char *hour_text(int64_t hour, char out[static TB_RFC3339_MAX])
+{
+    return tb_rfc3339_format((uint64_t)hour * TB_USEC_PER_HOUR, 0, out);
+}
+
+static cJSON *used_json(sqlite3_stmt *s)
+{
+    cJSON *o = cJSON_CreateObject();
+    char hour[TB_RFC3339_MAX];
+
+    cJSON_AddStringToObject(o, "hour", hour_text(sqlite3_column_int64(s, 0), hour));
+    cJSON_AddStringToObject(o, "counter", (const char *)sqlite3_column_text(s, 1));
+    tb_json_add_uint(o, "quantity", (uint64_t)sqlite3_column_int64(s, 2));
+    return o;
+}
+
+static cJSON *event_json(sqlite3_stmt *s, uint64_t realtime_us)
+{
+    const char *state = (const char *)sqlite3_column_text(s, 3),
+               *reason = (const char *)sqlite3_column_text(s, 8);
+    cJSON *o = cJSON_CreateObject();
+    char hour[TB_RFC3339_MAX];
+
+    cJSON_AddStringToObject(o, "hour", hour_text(sqlite3_column_int64(s, 0), hour));
+    cJSON_AddStringToObject(o, "dimension", (const char *)sqlite3_column_text(s, 1));
+    tb_json_add_uint(o, "quantity", (uint64_t)sqlite3_column_int64(s, 2));
+    cJSON_AddStringToObject(o, "state", state);
+    cJSON_AddBoolToObject(o, "doubt", sqlite3_column_int(s, 4));
+    cJSON_AddStringToObject(o, "since", hour_text(sqlite3_column_int64(s, 5), hour));
+    tb_json_add_uint(o, "late_seconds",
+                     strcmp(state, "ACCEPTED") == 0
+                         ? 0
+                         : late_us(sqlite3_column_int64(s, 5), realtime_us) / TB_USEC_PER_SEC);
+    tb_json_add_uint(o, "tries", (uint64_t)sqlite3_column_int64(s, 6));
+    if (sqlite3_column_type(s, 7) != SQLITE_NULL)
+        tb_json_add_uint(o, "accepted", (uint64_t)sqlite3_column_int64(s, 7));
+    if (reason)
+        cJSON_AddStringToObject(o, "reason", reason);
+    return o;
+}
+
+static void used_line(FILE *out, sqlite3_stmt *s)
+{
+    char hour[TB_RFC3339_MAX];
+
+    fprintf(out, "%-20s  %-18s %20lld\n", hour_text(sqlite3_column_int64(s, 0), hour),
+            sqlite3_column_text(s, 1), sqlite3_column_int64(s, 2));
+}
+
+static void event_line(FILE *out, sqlite3_stmt *s, uint64_t realtime_us)
+{
+    const char *state = (const char *)sqlite3_column_text(s, 3),
+               *reason = (const char *)sqlite3_column_text(s, 8);
+    uint64_t late = strcmp(state, "ACCEPTED") == 0 ? 0 : late_us(sqlite3_column_int64(s, 5), realtime_us);
+    bool doubt = sqlite3_column_int(s, 4) && strcmp(state, "PARKED") == 0;
+    char hour[TB_RFC3339_MAX], lateness[24] = "";
+
+    if (late > 0)
+        snprintf(lateness, sizeof(lateness), "%lluh%02llum", (unsigned long long)late / TB_USEC_PER_HOUR,
+                 (unsigned long long)late / (60 * TB_USEC_PER_SEC) % 60);
+    fprintf(out, "%-20s  %-18s %20lld  %-8s %8s%s%s%s\n", hour_text(sqlite3_column_int64(s, 0), hour),
+            sqlite3_column_text(s, 1), sqlite3_column_int64(s, 2), state, lateness,
+            reason || doubt ? "  " : "", doubt ? "IN DOUBT: " : "", reason ? reason : "");
+}
+
+static int each_row(struct tb_ledger *l, bool events, FILE *out, cJSON *list, uint64_t realtime_us)
+{
+    static const char used[] = "SELECT hour, counter, quantity FROM used ORDER BY hour, counter";
+    static const char event[] =
+        "SELECT hour, dimension, quantity, state, doubt, since, tries, accepted, reason"
+        " FROM event ORDER BY hour, dimension";
+    _cleanup_stmt_ sqlite3_stmt *s = NULL;
+    int r = tb_db_prepare(l->db, &s, events ? event : used, NULL);
+
+    if (r < 0)
+        return r;
+    while ((r = sqlite3_step(s)) == SQLITE_ROW) {
+        if (list)
+            cJSON_AddItemToArray(list, events ? event_json(s, realtime_us) : used_json(s));
+        else if (events)
+            event_line(out, s, realtime_us);
+        else
+            used_line(out, s);
+    }
+    return r == SQLITE_DONE ? 0 : -EIO;
+}
+
+static int print_json(struct tb_ledger *l, FILE *out, uint64_t realtime_us, const char *ended)
+{
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+    cJSON *used = cJSON_AddArrayToObject(o, "used"), *events = cJSON_AddArrayToObject(o, "events");
+    _cleanup_free_ char *text = NULL;
+    int r;
+
+    if (*ended)
+        cJSON_AddStringToObject(o, "ended", ended);
+    r = each_row(l, false, out, used, realtime_us);
+    if (r == 0)
+        r = each_row(l, true, out, events, realtime_us);
+    if (r < 0)
+        return r;
+    text = cJSON_PrintUnformatted(o);
+    if (!text)
+        return -ENOMEM;
+    fprintf(out, "%s\n", text);
+    return 0;
+}
+
+int tb_metering_print(struct tb_ledger *l, FILE *out, bool json, uint64_t realtime_us,
+                      char err[static TB_LEDGER_ERR_MAX])
+{
+    char ended[TB_METERING_REASON_MAX] = "";
+    int r = tb_metering_ended(l, ended);
+
+    if (r == 0 && json)
+        r = print_json(l, out, realtime_us, ended);
+    if (r < 0)
+        return tb_db_fail(l->db, "reading", err);
+    if (json)
+        return 0;
+    if (*ended)
+        fprintf(out, "The subscription has ended: %s\n\n", ended);
+    fprintf(out, "%-20s  %-18s %20s\n", "HOUR (UTC)", "USED", "QUANTITY");
+    r = each_row(l, false, out, NULL, realtime_us);
+    fprintf(out, "\n%-20s  %-18s %20s  %-8s %8s\n", "HOUR (UTC)", "BILLED BY", "QUANTITY", "STATE", "LATE");
+    if (r == 0)
+        r = each_row(l, true, out, NULL, realtime_us);
+    return r < 0 ? tb_db_fail(l->db, "reading", err) : 0;
+}

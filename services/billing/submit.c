@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+
+#include "billing.h"
+#include "log.h"
+#include "notify.h"
+#include "units.h"
+
+bool tb_billing_stopping(struct tb_billing *b)
+{
+    struct signalfd_siginfo si;
+
+    while (read(b->signal_fd, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
+        if (si.ssi_signo != SIGHUP) {
+            b->stop = true;
+            continue;
+        }
+        /* What somebody has mended is to be tried now. */
+        b->meter.not_before_us = b->meter.parked_next_us = 0;
+    }
+    return b->stop;
+}
+
+/* A token and a resource id, or bad weather. Nothing is taken out of the ledger before. */
+static bool equipped(struct tb_billing *b)
+{
+    char err[TB_HTTP_ERR_MAX];
+    int r = tb_azure_find_resource(&b->azure, err);
+
+    tb_notify_watchdog();
+    if (r == 0)
+        r = tb_azure_authenticate(&b->azure, err);
+    tb_notify_watchdog();
+    if (r == 0)
+        return true;
+    tb_billing_tell_weather(b, err);
+    tb_meter_postpone(&b->meter, tb_now_boottime_us(), -1);
+    return false;
+}
+
+static int exchange(struct tb_billing *b, const char *body)
+{
+    _cleanup_http_response_ struct tb_http_response rs = {0};
+    struct tb_meter_result x = {.retry_after_ms = -1};
+    char err[TB_HTTP_ERR_MAX], why[TB_LEDGER_ERR_MAX];
+    struct tb_answer answer;
+    int r = tb_azure_post(&b->azure, body, b->meter.batch.request_id, &rs, &x.reached, err);
+
+    x.answered = r == 0;
+    x.reason = err;
+    x.status = rs.status;
+    x.body = rs.body ? rs.body : "";
+    x.len = rs.len;
+    if (r == 0)
+        x.retry_after_ms = rs.retry_after_ms;
+    r = tb_meter_answer(&b->meter, b->l, &x, tb_now_realtime_us(), tb_now_boottime_us(), &answer, why);
+    if (r < 0) {
+        tb_error("%s: %s", b->ledger_path, why);
+        return r;
+    }
+    if (answer.token)
+        tb_azure_drop_token(&b->azure);
+    tb_billing_tell_answer(b, &answer);
+    return 0;
+}
+
+int tb_billing_submit(struct tb_billing *b)
+{
+    char err[TB_LEDGER_ERR_MAX];
+    bool due;
+    int r = tb_meter_due(&b->meter, b->l, tb_now_realtime_us(), tb_now_boottime_us(), &due);
+
+    if (r < 0)
+        return tb_db_fail(b->l->db, "looking for what is due", err);
+    if (!due || !equipped(b))
+        return 0;
+    for (;;) {
+        _cleanup_free_ char *body = NULL;
+
+        if (b->give_up_us ? tb_now_boottime_us() > b->give_up_us : tb_billing_stopping(b))
+            return 0;
+        if (!b->azure.token && !equipped(b))
+            return 0;
+        r = tb_meter_next(&b->meter, b->l, b->azure.resource, tb_now_realtime_us(), tb_now_boottime_us(),
+                          &body, err);
+        if (r < 0)
+            tb_error("%s: %s", b->ledger_path, err);
+        if (r < 0 || !body)
+            return r;
+        r = exchange(b, body);
+        tb_notify_watchdog();
+        if (r < 0)
+            return r;
+    }
+}
