@@ -137,6 +137,7 @@ def test_catalog_explains_every_event():
     assert sorted(re.findall(r"^-- ([0-9a-f]{32})$", catalog, re.M)) == sorted(events().values())
     code = "".join(p.read_text() for p in (repo / "services").rglob("*.c"))
     fields = set(re.findall(r"@(\w+)@", catalog))
+    assert all(re.fullmatch("[A-Z_]+", f) for f in fields), "journalctl fills in no name with a digit"
     assert all(f'"{f}' in code for f in fields), fields
     assert all(name in code for name in events())
 
