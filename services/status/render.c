@@ -291,9 +291,10 @@ static void units(const struct page *p)
         fprintf(p->out, "%s%-25s%s", bad ? paint(p, RED) : "", state, bad ? paint(p, PLAIN) : "");
         fprintf(p->out, " %s%s\n", u->since_realtime_us ? ago(p, u->since_realtime_us, d) : "never started",
                 restarts);
-        if (u->text[0])
-            fprintf(p->out, "%*s%.*s\n", used, "", (int)line_bytes(u->text, (size_t)(p->width - used)),
-                    u->text);
+        if (!u->text[0] || strcmp(u->active, "inactive") == 0) /* then it is what was true once */
+            continue;
+        fprintf(p->out, "%*s", used, "");
+        wrap(p, u->text, used);
     }
 }
 
