@@ -66,7 +66,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: all help deps check check-fast check-image check-trixie demo demo-stop bench lint format clean install install-units units fuzz
+.PHONY: all help deps check check-fast check-image check-trixie demo demo-local demo-stop bench lint format clean install install-units units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -76,7 +76,8 @@ help:
 	@echo 'make check-fast unit and integration tests of the plain build only'
 	@echo 'make check-trixie  the scenarios in machines, which make check has on Debian 12, on Debian 13'
 	@echo 'make check-image  builds a VM image by Packer and boots it (about ten minutes without KVM)'
-	@echo 'make demo       the main job end to end on this machine (KEEP=1 leaves it running until make demo-stop)'
+	@echo 'make demo       the main job end to end, the customer in a machine in QEMU (KEEP=1 leaves it running until make demo-stop)'
+	@echo 'make demo-local the same without a machine: the customer is processes here; seconds instead of minutes'
 	@echo 'make bench      speed, as ratios against peers'
 	@echo 'make lint       clang-format, cppcheck, shellcheck'
 	@echo 'make format     reformat the C sources'
@@ -168,10 +169,10 @@ check-trixie:
 	$(Q)sh tests/deps.sh
 	$(Q)TB_VM_SUITE=trixie $(PYTHON) tests/run_check.py --only vm
 
-demo:
+demo demo-local:
 	$(Q)sh tests/deps.sh
 	$(Q)$(MAKE) all
-	$(Q)$(PYTHON) e2e-vagrant/demo.py $(if $(KEEP),--keep)
+	$(Q)$(PYTHON) e2e-vagrant/demo.py $(if $(filter demo-local,$@),--local) $(if $(KEEP),--keep)
 
 demo-stop:
 	$(Q)$(PYTHON) e2e-vagrant/demo.py --stop

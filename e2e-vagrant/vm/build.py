@@ -96,6 +96,7 @@ def stage_tree(suite, dest):
 
 
 def stage_debs(suite, dest):
+    print(f"build.py: the packages for {suite} are brought up to date", file=sys.stderr, flush=True)
     debs = pathlib.Path(run(sys.executable, REPO / "tests/packaging/debs.py", suite).strip())
     for p in debs.glob("*.deb"):
         if p.name.startswith("trustbridge_"):

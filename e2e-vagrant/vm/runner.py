@@ -48,7 +48,7 @@ class VM:
     on = []  # the machines that run: what a failure may want to see
 
     def __init__(self, image, directory, seed=None, forward=(8000, 8001), memory=2048, cpus=2, append=""):
-        self.image, self.dir, self.seed = pathlib.Path(image), pathlib.Path(directory), seed
+        self.image, self.dir, self.seed = image and pathlib.Path(image), pathlib.Path(directory), seed
         self.dir.mkdir(parents=True, exist_ok=True)
         self.port = {p: free_port() for p in forward}
         self.memory, self.cpus, self.append = memory, cpus, append
@@ -89,14 +89,22 @@ class VM:
     def _connect(self):
         def connect():
             assert self.running(), f"QEMU did not start: {self.qemu_log.read_text()[-2000:]}"
-            s = socket.socket(socket.AF_UNIX)
             try:
-                s.connect(f"{self.dir}/agent.sock")
+                return self.attach()
             except OSError:
-                s.close()
                 return None
-            return s
-        self.agent, self._buffer = wait_for(connect, 20, "QEMU's socket"), b""
+        wait_for(connect, 20, "QEMU's socket")
+
+    def attach(self):
+        """Takes the shell of a machine that runs, whoever started it; one at a time has it. OSError when there is none."""
+        agent = socket.socket(socket.AF_UNIX)
+        try:
+            agent.connect(f"{self.dir}/agent.sock")
+        except OSError:
+            agent.close()
+            raise
+        self.agent, self._buffer = agent, b""
+        return self
 
     def wait_shell(self, timeout=400):
         end = time.monotonic() + timeout

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chain as processes of this machine: what `make demo-local` shows."""
+
+import json
+import sys
+
+import model
+from chain import Chain, Provider
+from demo_common import (ASSET, CONTRACT, RUN, Clock, ask, compare_with_plaintext, done, healthy, hints, provider_side, revoke, show,
+                         step, watch_until_ready)
+from tbsys import wait_for
+
+MODEL_SIZE = ("--layers", 4, "--embd", 1024, "--ff", 2816, "--heads", 16)  # 100 MB: long enough to watch
+
+
+def start(chain):
+    step(3, "The consumer's chain: authorize, hydrate, decrypt in memory, llama-server in its own network namespace")
+
+    def check():
+        if chain.error:
+            raise chain.error
+    try:
+        watch_until_ready(chain, 90, check)
+    except AssertionError:
+        sys.exit(f"demo: the chain did not become Ready; its logs:\n{chain.logs()}")
+
+
+def evidence(chain):
+    step(5, "What the operator and the auditor see")
+    show("/status: " + json.dumps(chain.status()))
+    show("audit record: " + json.dumps(chain.audit()[-1]))
+    files = [p for p in chain.target.rglob("*") if p.is_file()]
+    found = [str(p) for p in files for m in model.MARKERS if m in p.read_bytes()]
+    show("ciphertext directory: " + ", ".join(sorted(p.name for p in files)))
+    show(f"plaintext markers found in it: {len(found)}")
+    show(f"port {chain.runtime_port} answers on this machine: {healthy(chain.runtime_port)}; inside the runtime's namespace: "
+         f"{chain.reachable_inside(chain.runtime_port)}")
+    if found:
+        sys.exit(f"demo: plaintext on disk: {found}")
+
+
+def demo(keep):
+    """keep: None, or what is called when all stands; it returns when all shall go."""
+    clock, provider, chain = Clock(), Provider(RUN / "provider"), None
+    try:
+        source = provider_side(provider, MODEL_SIZE)
+        chain = Chain(RUN / "consumer", provider.ca, provider.controlplane.url, CONTRACT, ASSET,
+                      runtime_exec=model.llama_command(), env={"TB_BILLING_INTERVAL": "1s"},
+                      public_port=8000 if keep else 0, health_port=8001 if keep else 0).start()
+        start(chain)
+        step(4, "Inference through port %d" % chain.public_port)
+        compare_with_plaintext(source, ask(chain))
+        evidence(chain)
+        if keep:
+            hints(chain, provider, f"curl -s {chain.url('/metrics', health=True)}", f"tail -f {chain.audit_file}",
+                  f"tail {chain.log_dir}/*.log", f"TB_RUN_DIR={chain.run} build/tb-status")
+            return keep()
+        step(6, "The contract is revoked while the model serves")
+        revoke(provider, chain)
+        wait_for(lambda: not chain.units["tb-runtime"].daemon.running(), 20, "the runtime to stop")
+        show("llama-server is gone, and the weights with its memory file system")
+        return done(clock, "make demo-local")
+    finally:
+        if chain:
+            chain.stop()
+        provider.stop()

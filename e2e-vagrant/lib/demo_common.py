@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What both demos show, and how it is said: the provider's side, the way to Ready, inference, a revocation. `consumer` is what
+serves: .url(path) on its public port, and .status()."""
+
+import json
+import shlex
+import sys
+import threading
+import time
+import urllib.request
+
+import model
+import tbsys
+from chain import http_json, tbpkg
+from tbsys import repo, wait_for
+
+RUN = repo / "e2e-vagrant" / "run" / "demo"
+ASSET = "demo-model"
+CONTRACT = "demo-contract"
+LEASE_SECONDS = 10  # renewed at half of it, so that a revocation is seen within seconds
+BOLD, DIM, END = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
+
+
+def say(text=""):
+    print(text, flush=True)
+
+
+def step(number, text):
+    say(f"\n{BOLD}{number}. {text}{END}")
+
+
+def short(arg):
+    return str(arg).replace(str(RUN), "$RUN").replace(str(repo) + "/", "")
+
+
+def show_command(*argv):
+    say(f"{DIM}$ {' '.join(shlex.quote(short(a)) if '$RUN' not in short(a) else short(a) for a in argv)}{END}")
+
+
+def show(text, indent="   "):
+    for line in str(text).rstrip().splitlines():
+        say(indent + line)
+
+
+class Clock:
+    """Seconds since it was made, as the head of a line."""
+
+    def __init__(self):
+        self.begin = time.monotonic()
+
+    def __str__(self):
+        return f"   {time.monotonic() - self.begin:5.1f} s "
+
+
+class Waiting:
+    """Says each few seconds what is waited for, until the block ends. detail: what is to be seen of it at the moment."""
+
+    def __init__(self, what, detail=None, every=10):
+        self.what, self.detail, self.every = what, detail or (lambda: ""), every
+        self._done, self._clock = threading.Event(), Clock()
+        self._thread = threading.Thread(target=self._tell, daemon=True)
+
+    def _tell(self):
+        while not self._done.wait(self.every):
+            say(f"{self._clock} {self.what}: {self.detail()}"[:160].rstrip(": "))
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self._done.set()
+        self._thread.join()
+
+
+def run_tbpkg(provider, args):
+    show_command("tbpkg", *args)
+    r = tbpkg(*args, env=provider.env())
+    show((r.stdout + r.stderr).strip() or "done")
+
+
+def provider_side(provider, size):
+    step(1, "A model directory, encrypted (tbenc/v1, AES-256-GCM in chunks)")
+    source = model.make_model(RUN / "model", size=size)
+    for f in sorted(p for p in source.rglob("*") if p.is_file()):
+        show(f"{f.stat().st_size:>9}  {f.relative_to(source)}")
+    run_tbpkg(provider, provider.encrypt_args(source, ASSET, "1MiB"))
+    step(2, "Azurite and the control plane start on loopback, both with TLS; upload and register")
+    provider.start()
+    run_tbpkg(provider, provider.upload_args(ASSET))
+    run_tbpkg(provider, provider.register_args(ASSET))
+    cp = provider.controlplane
+    add = ("contract", "add", CONTRACT, "--asset", ASSET, "--lease-seconds", LEASE_SECONDS)
+    show_command("tb-controlplane", *add, "--data", cp.dir)
+    show(cp.ctl(*add) or "done")
+    return source
+
+
+def describe(s):
+    h, d = s.get("hydrate") or {}, s.get("decrypt") or {}
+    return (f"{s['state']:<10} downloaded {h.get('bytes_done', 0)}/{h.get('bytes_total', 0)} bytes, "
+            f"decrypted {d.get('bytes_done', 0)}/{d.get('bytes_total', 0)} bytes")
+
+
+def watch_until_ready(consumer, timeout, check=lambda: None, detail=lambda: "no answer yet"):
+    """check: raises when it cannot become Ready any more. detail: what is to be seen before /status answers."""
+    clock, last = Clock(), ["", 0.0]
+
+    def ready():
+        check()
+        s = consumer.status()
+        text, state = (describe(s), s["state"]) if s.get("state") else (detail(), "")
+        age = time.monotonic() - last[1]
+        if state != last[0] or age > 10 or (state and age > 0.25 and text != last[2]):
+            last[:] = state, time.monotonic(), text
+            say(f"{clock} {text}"[:160])
+        return state == "Ready"
+    wait_for(ready, timeout, "Ready", every=0.02)
+
+
+def ask(consumer):
+    url = consumer.url("/v1/chat/completions")
+    status, answer = http_json(url, model.CHAT, timeout=300)
+    if status != 200:
+        sys.exit(f"demo: POST /v1/chat/completions answered {status}: {answer}")
+    text = answer["choices"][0]["message"]["content"]
+    show(f"POST /v1/chat/completions -> {status}")
+    show("answer (random weights, so noise): " + json.dumps(text))
+    show("usage: " + json.dumps(answer["usage"]))
+    events, streamed = ask_streamed(url)
+    show(f"the same streamed: {events} events, equal text: {streamed == text}")
+    if streamed != text:
+        sys.exit("demo: the streamed answer differs")
+    return text
+
+
+def ask_streamed(url):
+    body = json.dumps({**model.CHAT, "stream": True}).encode()
+    events, text = 0, ""
+    with urllib.request.urlopen(urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=300) as r:
+        for line in r:
+            if line.startswith(b"data: {"):
+                events += 1
+                choices = json.loads(line[6:]).get("choices") or [{}]
+                text += (choices[0].get("delta") or {}).get("content") or ""
+    return events, text
+
+
+def healthy(port):
+    """Does a runtime answer on this machine's loopback?"""
+    try:
+        return http_json(f"http://127.0.0.1:{port}/health", timeout=5)[0] == 200
+    except OSError:
+        return False
+
+
+def compare_with_plaintext(source, expected):
+    """The answer is a function of the weights: served from the plaintext directly it must be the same."""
+    port = tbsys.free_port()
+    d = tbsys.Daemon(shlex.split(model.llama_command(source / model.GGUF, port)), log=RUN / "plain-llama.log").start()
+    try:
+        wait_for(lambda: healthy(port), 60, "llama-server on the plaintext")
+        direct = http_json(f"http://127.0.0.1:{port}/v1/chat/completions", model.CHAT, timeout=120)[1]["choices"][0]["message"]["content"]
+    finally:
+        d.stop()
+    show(f"llama-server on the plaintext gives the same answer: {direct == expected}")
+    if direct != expected:
+        sys.exit("demo: the answers differ")
+
+
+def revoke(provider, consumer):
+    """Until requests are refused."""
+    show_command("tb-controlplane", "contract", "revoke", CONTRACT, "--data", provider.controlplane.dir)
+    provider.controlplane.ctl("contract", "revoke", CONTRACT)
+    show(f"the lease of {LEASE_SECONDS} s is renewed at half its time; the next renewal is refused")
+    clock = Clock()
+    wait_for(lambda: http_json(consumer.url("/v1/models"))[0] == 403, 60, "403")
+    status, body = http_json(consumer.url("/v1/chat/completions"), model.CHAT)
+    show(f"after {str(clock).strip()}: POST /v1/chat/completions -> {status} {json.dumps(body)}")
+
+
+def hints(consumer, provider, *more):
+    say(f"\n{BOLD}Left running.{END} Try:")
+    controlplane = f"{tbsys.program('tb-controlplane')} contract %s {CONTRACT} --data {provider.controlplane.dir}"
+    for line in (f"curl -s {consumer.url('/status')} | jq .",
+                 f"curl -sN {consumer.url('/v1/chat/completions')} -H 'Content-Type: application/json' -d "
+                 "'{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":32,\"stream\":true}'",
+                 *more, controlplane % "revoke", controlplane % "allow", "make demo-stop"):
+        say("   " + line)
+
+
+def done(clock, again):
+    say(f"\n{BOLD}Done in {str(clock).strip()}.{END} Everything of this run is in {RUN.relative_to(repo)}/; `{again} KEEP=1` leaves it running.")
