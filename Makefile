@@ -50,13 +50,14 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 LIBS := $(shell pkg-config --libs $(PKG) 2>/dev/null)
 
 # name of each program and the folder that holds it
-PROGRAMS := tbpkg tb-authorize tb-hydrate tb-decrypt tb-load tb-proxy tb-billing tb-status tb-controlplane
+PROGRAMS := tbpkg tb-authorize tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-controlplane
 dir_tbpkg := provider
 dir_tb-authorize := services/authorize
 dir_tb-hydrate := services/hydrate
 dir_tb-decrypt := services/decrypt
 dir_tb-load := services/load
 dir_tb-proxy := services/proxy
+dir_tb-audit := services/audit
 dir_tb-billing := services/billing
 dir_tb-status := services/status
 dir_tb-controlplane := e2e-vagrant/controlplane
@@ -195,8 +196,8 @@ format:
 install: all install-units
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir) \
 		$(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(datadir)/bash-completion/completions
-	install -m 755 $(B)/tbpkg $(B)/tb-status $(DESTDIR)$(bindir)/
-	install -m 755 $(filter-out %/tbpkg %/tb-status %/tb-controlplane,$(PROGRAMS:%=$(B)/%)) $(DESTDIR)$(libexecdir)/
+	install -m 755 $(B)/tbpkg $(B)/tb-audit $(B)/tb-status $(DESTDIR)$(bindir)/
+	install -m 755 $(filter-out %/tbpkg %/tb-audit %/tb-status %/tb-controlplane,$(PROGRAMS:%=$(B)/%)) $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/libtbenc.so $(DESTDIR)$(libdir)/libtbenc.so.$(VERSION)
 	ln -sf libtbenc.so.$(VERSION) $(DESTDIR)$(libdir)/libtbenc.so.$(SOVERSION)
 	ln -sf libtbenc.so.$(SOVERSION) $(DESTDIR)$(libdir)/libtbenc.so

@@ -14,6 +14,8 @@ aria2
 bash-completion
 binutils
 ca-certificates
+chromium
+chromium-driver
 clang
 clang-format
 cppcheck
@@ -38,6 +40,7 @@ libssl-dev
 libsystemd-dev
 lintian
 llvm
+logrotate
 make
 mandoc
 mmdebstrap
@@ -47,15 +50,18 @@ openssl
 packer
 pkg-config
 procps
+prometheus
 python3
 python3-cryptography
 python3-pytest
+python3-selenium
 python3-yaml
 qemu-system-x86
 qemu-utils
 shellcheck
 sqlite3
 systemd
+systemd-journal-remote
 wrk
 "
 AZURITE=azurite@3.35.0
@@ -75,7 +81,7 @@ if [ -n "$missing" ]; then
     echo "make deps: installing$missing"
     export DEBIAN_FRONTEND=noninteractive
     apt-get -q update >/dev/null
-    # nginx is a peer in benchmarks only: it must not start a server on this machine.
+    # nginx is a peer in benchmarks, prometheus checks metrics: they must not start a server on this machine.
     printf '#!/bin/sh\nexit 101\n' >/tmp/tb-policy.$$ && chmod +x /tmp/tb-policy.$$
     [ -e /usr/sbin/policy-rc.d ] || { mv /tmp/tb-policy.$$ /usr/sbin/policy-rc.d; trap 'rm -f /usr/sbin/policy-rc.d' EXIT; }
     rm -f /tmp/tb-policy.$$
