@@ -8,6 +8,7 @@
 #include "health.h"
 #include "log.h"
 #include "metering.h"
+#include "quota.h"
 #include "route.h"
 #include "secret.h"
 #include "units.h"
@@ -150,16 +151,19 @@ static int decide(struct tb_exchange *ex, struct tb_request_head *h, enum tb_adm
     struct tb_admit_result result;
 
     tb_admit(&rq, &result);
-    if (result.key)
+    if (result.key) {
         memcpy(ex->key_name, result.key->name, sizeof(ex->key_name));
+        ex->account = result.key->account;
+    }
     if (result.error.status == 0 && ex->head_bytes + 2 * TB_SERVER_POOL_SPARE > TB_SERVER_POOL_BYTES)
         tb_http_error_set(&result.error, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large",
                           "the header fields of the request are too large");
-    if (result.error.status == 0) {
+    if (result.error.status == 0)
         tb_metering_begin(ex, h);
+    if (result.error.status == 0 && tb_quota_enter(ex, h))
         return start_call(ex, h);
-    }
-    ex->error = result.error;
+    if (result.error.status)
+        ex->error = result.error;
     /* A client that waits for 100 Continue must not be told to go on, and a large body is not worth reading. */
     *ret_close = result.must_close || h->expect || (h->has_length && h->length > DISCARD_MAX);
     return 0;
@@ -371,6 +375,7 @@ void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode cod
     s->last_done_us = now;
     ex->client->exchange = NULL;
     tb_metering_end(ex, code == MHD_REQUEST_TERMINATED_COMPLETED_OK, &tokens);
+    tb_quota_end(ex, &tokens);
     tb_exchange_cancel(ex);
     if (!ex->health) {
         if (!ex->begun) /* never admitted; takes its slot now */

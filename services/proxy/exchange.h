@@ -7,6 +7,7 @@
 #include <openssl/evp.h>
 
 #include "ask.h"
+#include "key_book.h"
 #include "headers.h"
 #include "http_error.h"
 #include "meter.h"
@@ -45,6 +46,11 @@ struct tb_exchange {
     struct tb_meter meter;
     struct tb_buf to_runtime, to_client;
     size_t to_runtime_pos, to_client_pos; /* what has left of them */
+    /* the key's account and what of it is held for this request (quota.c) */
+    struct tb_key_account *account;   /* NULL without keys */
+    bool entered, reserved, no_retry; /* no_retry: asking again will not help */
+    struct tb_reservation reservation;
+    bool answered; /* by the runtime */
     uint64_t start_us, start_realtime_us, bytes_in, bytes_out;
     int status; /* of the answer queued */
     char request_id[TB_REQUEST_ID_MAX + 1], key_name[TB_API_KEY_NAME_MAX + 1];

@@ -8,6 +8,7 @@
 #include "exchange.h"
 #include "health.h"
 #include "metering.h"
+#include "quota.h"
 
 #define SHORT_MAX (16 * 1024)
 #define BLOCK_MAX (32 * 1024)
@@ -117,6 +118,7 @@ static enum MHD_Result queue(struct tb_exchange *ex, int status, struct MHD_Resp
         MHD_add_response_header(rs, MHD_HTTP_HEADER_CONNECTION, "close");
     if (ex->request_id[0])
         MHD_add_response_header(rs, "X-Request-Id", ex->request_id);
+    tb_quota_headers(ex, rs);
     ex->status = status;
     ex->replied = true;
     r = MHD_queue_response(ex->mhd, (unsigned)status, rs);
@@ -214,6 +216,7 @@ static enum MHD_Result reply_answer(struct tb_exchange *ex, const struct tb_resp
     if (up->event_stream) /* for buffering proxies in front of us */
         MHD_add_response_header(rs, "X-Accel-Buffering", "no");
     tb_usage_add(ex->server->usage, TB_USAGE_REQUESTS, 1);
+    ex->answered = true;
     return queue(ex, up->status, rs);
 }
 

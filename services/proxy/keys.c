@@ -7,19 +7,78 @@
 
 #include "macros.h"
 #include "secret.h"
+#include "units.h"
 
-static int parse_line(const char *line, size_t len, struct tb_api_key *ret)
+static int parse_name(const char *line, size_t len, struct tb_api_key *ret)
+{
+    if (len == 0 || len > TB_API_KEY_NAME_MAX)
+        return -EINVAL;
+    memcpy(ret->name, line, len);
+    ret->name[len] = '\0';
+    return strspn(ret->name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == len
+               ? 0
+               : -EINVAL;
+}
+
+/* One word "rpm=60". */
+static int parse_limit(const char *word, size_t len, struct tb_limits *l)
+{
+    const struct {
+        const char *name;
+        uint64_t *value;
+    } known[] = {
+        {"rpm=", &l->rpm}, {"tpm=", &l->tpm}, {"concurrent=", &l->concurrent}, {"budget=", &l->budget}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+        size_t n = strlen(known[i].name);
+        char number[24];
+
+        if (len <= n || len - n >= sizeof(number) || memcmp(word, known[i].name, n) != 0)
+            continue;
+        memcpy(number, word + n, len - n);
+        number[len - n] = '\0';
+        return *known[i].value == 0 ? tb_uint_parse(number, 1, TB_LIMIT_MAX, known[i].value) : -EINVAL;
+    }
+    return -EINVAL;
+}
+
+static bool blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+/* What is wrong with the line and what to do, or NULL. */
+static const char *parse_line(const char *line, size_t len, struct tb_api_key *ret)
 {
     const char *colon = memchr(line, ':', len);
-    size_t name_len = colon ? (size_t)(colon - line) : 0;
+    size_t at = colon ? (size_t)(colon - line) + 1 : 0, end;
 
-    if (name_len == 0 || name_len > TB_API_KEY_NAME_MAX)
-        return -EINVAL;
-    memcpy(ret->name, line, name_len);
-    ret->name[name_len] = '\0';
-    if (strspn(ret->name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != name_len)
-        return -EINVAL;
-    return tb_hex_decode(colon + 1, len - name_len - 1, ret->sha256, sizeof(ret->sha256));
+    *ret = (struct tb_api_key){0};
+    if (!colon || parse_name(line, at - 1, ret) < 0)
+        return "is not name:sha256; a name has 1 to 64 of A-Z a-z 0-9 . _ -";
+    for (end = at; end < len && !blank(line[end]);)
+        end++;
+    if (tb_hex_decode(line + at, end - at, ret->sha256, sizeof(ret->sha256)) < 0)
+        return "is not name:sha256 with 64 hex digits; make them with: printf %s KEY | sha256sum";
+    while (end < len) {
+        for (at = end; at < len && blank(line[at]);)
+            at++;
+        for (end = at; end < len && !blank(line[end]);)
+            end++;
+        if (parse_limit(line + at, end - at, &ret->limits) < 0)
+            return "has a limit that is none; give rpm=, tpm=, concurrent= or budget=, each once, with a "
+                   "whole number above 0";
+    }
+    return NULL;
+}
+
+/* Keys of one name are one account. */
+static bool limits_agree(const struct tb_api_keys *keys, const struct tb_api_key *k)
+{
+    for (size_t i = 0; i < keys->n; i++)
+        if (strcmp(keys->key[i].name, k->name) == 0)
+            return memcmp(&keys->key[i].limits, &k->limits, sizeof(k->limits)) == 0;
+    return true;
 }
 
 static size_t trimmed(const char *line, size_t len)
@@ -40,6 +99,7 @@ int tb_api_keys_parse(const char *text, size_t len, struct tb_api_keys *ret,
         const char *nl = memchr(line, '\n', (size_t)(end - line));
         size_t n = trimmed(line, (size_t)((nl ? nl : end) - line));
         struct tb_api_key *k;
+        const char *why;
 
         line_no++;
         if (n > 0 && *line != '#') {
@@ -51,8 +111,11 @@ int tb_api_keys_parse(const char *text, size_t len, struct tb_api_keys *ret,
             if (!k)
                 return -ENOMEM;
             keys.key = k;
-            if (parse_line(line, n, &k[keys.n]) < 0) {
-                snprintf(err, TB_API_KEYS_ERR_MAX, "line %u is not name:sha256 with 64 hex digits", line_no);
+            why = parse_line(line, n, &k[keys.n]);
+            if (!why && !limits_agree(&keys, &k[keys.n]))
+                why = "gives its name other limits than a line before; give all keys of a name the same";
+            if (why) {
+                snprintf(err, TB_API_KEYS_ERR_MAX, "line %u %s", line_no, why);
                 return -EINVAL;
             }
             keys.n++;

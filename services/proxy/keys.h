@@ -1,19 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* API keys: TB_API_KEYS names a file of lines `name:sha256`, the SHA-256 of the key in hex. Empty lines and lines that
- * begin with `#` are skipped. The keys themselves are never stored. */
+/* API keys: TB_API_KEYS names a file of lines `name:sha256`, the SHA-256 of the key in hex, and behind it what the key may use:
+ * `rpm=` requests a minute, `tpm=` tokens a minute, `concurrent=` requests at once, `budget=` tokens for good. Several keys may have one
+ * name, so that a key can be changed; they share what they use, and their limits must be the same. Empty lines and lines that begin
+ * with `#` are skipped. The keys themselves are never stored. */
 #ifndef TB_PROXY_KEYS_H
 #define TB_PROXY_KEYS_H
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include "limits.h"
+
 #define TB_API_KEY_NAME_MAX 64
 #define TB_API_KEYS_MAX 10000
-#define TB_API_KEYS_ERR_MAX 160
+#define TB_API_KEYS_ERR_MAX 200
 
 struct tb_api_key {
     char name[TB_API_KEY_NAME_MAX + 1]; /* [A-Za-z0-9._-]+ */
     uint8_t sha256[32];
+    struct tb_limits limits;
+    struct tb_key_account *account; /* set by key_book.c */
 };
 struct tb_api_keys {
     struct tb_api_key *key;

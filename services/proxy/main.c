@@ -39,7 +39,7 @@ static const char help[] =
     "TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY, TB_MAX_BODY_BYTES, TB_AUDIT_FILE, ...); listeners named http and "
     "health\n"
     "are inherited when LISTEN_FDS says so. SIGTERM finishes requests in flight; SIGHUP opens TB_AUDIT_FILE "
-    "again.\n"
+    "again and reads TB_API_KEYS again.\n"
     "See tb-proxy(8).\n";
 
 /* libmicrohttpd's daemon as a source of the loop. */
@@ -70,10 +70,12 @@ static void signal_event(struct tb_source *s, uint32_t events)
     struct signalfd_siginfo info;
 
     while (read(p->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-        if (info.ssi_signo == SIGHUP)
-            tb_audit_reopen(p->server.audit);
-        else
+        if (info.ssi_signo != SIGHUP) {
             p->terminate = true;
+            continue;
+        }
+        tb_audit_reopen(p->server.audit);
+        tb_reload_now(&p->server);
     }
 }
 
@@ -111,31 +113,6 @@ static int set_up_signals(struct program *p)
     return tb_loop_add(&p->server.loop, p->signal_fd, EPOLLIN, &p->signals);
 }
 
-static int load_keys(struct program *p)
-{
-    _cleanup_free_ char *text = NULL;
-    char err[TB_API_KEYS_ERR_MAX];
-    size_t len;
-    int r;
-
-    if (!p->config.api_keys)
-        return 0;
-    r = tb_read_file(p->config.api_keys, TB_API_KEYS_MAX * 256UL, &text, &len);
-    if (r < 0) {
-        tb_error("TB_API_KEYS: cannot read %s: %s", p->config.api_keys, strerror(-r));
-        return TB_EXIT_CONFIG;
-    }
-    r = tb_api_keys_parse(text, len, &p->server.keys, err);
-    if (r < 0) {
-        tb_error("TB_API_KEYS: %s: %s", p->config.api_keys, r == -ENOMEM ? "out of memory" : err);
-        return TB_EXIT_CONFIG;
-    }
-    if (p->server.keys.n == 0)
-        tb_warn("TB_API_KEYS: %s holds no key; every request will get 401", p->config.api_keys);
-    p->server.need_key = true;
-    return 0;
-}
-
 static int load_tls(struct program *p)
 {
     const char *name[] = {p->config.tls_cert, p->config.tls_key};
@@ -169,9 +146,7 @@ static int check_config(struct program *p)
         tb_error("TB_ROUTES: %s", why);
         return TB_EXIT_CONFIG;
     }
-    r = load_keys(p);
-    if (r == 0)
-        r = load_tls(p);
+    r = load_tls(p);
     if (r == 0 && tb_upstream_new(&p->server.loop, p->config.runtime_url, &p->server.upstream) < 0) {
         tb_error("TB_RUNTIME_URL: cannot use %s; give http://127.0.0.1:PORT or unix:/path",
                  p->config.runtime_url);
@@ -207,6 +182,8 @@ static int open_books(struct program *p)
                  r == -EWOULDBLOCK ? "another tb-proxy is running" : strerror(-r));
         return TB_EXIT_IOERR;
     }
+    if (tb_reload_start(&p->server, p->state_dir) < 0)
+        return TB_EXIT_CONFIG;
     p->server.requests_at_start = tb_usage_get(p->server.usage, TB_USAGE_REQUESTS);
     audit.head_file = head;
     r = tb_audit_open(&audit, &p->server.audit);
@@ -351,6 +328,7 @@ static int step(struct program *p, uint64_t *ticked_us)
     *ticked_us = now;
     tb_watch_tick(&p->server.watch);
     tb_upstream_tick(p->server.upstream);
+    tb_reload_tick(&p->server, now);
     MHD_run(p->server.http); /* its own time limits */
     MHD_run(p->server.health);
     if (p->watchdog_us > 0 && now - p->pinged_us >= p->watchdog_us) {
@@ -436,6 +414,7 @@ static void clean_up(struct program *p)
         tb_error("audit: %zu records could not be written", left);
     tb_usage_close(p->server.usage);
     tb_api_keys_clear(&p->server.keys);
+    tb_key_book_close(p->server.book);
     tb_close(p->signal_fd);
     tb_loop_done(&p->server.loop);
     free(p->run_dir);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "quota.h"
 #include "usage.h"
 
 #define PIECE (16 * 1024)
@@ -40,16 +41,19 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
 
     if (!flush(ex))
         return 0;
-    n = MIN(n, PIECE);
-    while (done < n) {
+    while (done < n) { /* a piece is as long as a connection's pool at most */
         size_t used;
         int r = tb_ask_feed(&ex->ask, p + done, n - done, &ex->to_runtime, &used);
 
+        done += used;
+        if (r > 0 && !tb_quota_reserve(ex)) {
+            tb_exchange_cancel(ex); /* before the end of the request: the runtime has not begun */
+            return (ssize_t)n;
+        }
         if (r > 0)
-            r = tb_ask_close(&ex->ask, 0, &ex->to_runtime);
+            r = tb_ask_close(&ex->ask, ex->reservation.max_tokens, &ex->to_runtime);
         if (r < 0)
             return r;
-        done += used;
     }
     (void)flush(ex);
     return (ssize_t)done;
@@ -57,6 +61,10 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
 
 bool tb_metering_upload_end(struct tb_exchange *ex)
 {
+    if (!ex->ask.complete && !tb_quota_incomplete(ex)) {
+        tb_exchange_cancel(ex);
+        return true;
+    }
     if (ex->grows) {
         ex->grows = false;
         if (tb_ask_pad(&ex->ask, &ex->to_runtime) < 0)

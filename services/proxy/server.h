@@ -9,9 +9,11 @@
 
 #include "audit.h"
 #include "config.h"
+#include "key_book.h"
 #include "keys.h"
 #include "loop.h"
 #include "metrics.h"
+#include "reload.h"
 #include "upstream.h"
 #include "usage.h"
 #include "watch.h"
@@ -31,6 +33,8 @@ struct tb_server {
     struct tb_audit *audit;
     struct tb_usage *usage;
     struct tb_api_keys keys;
+    struct tb_key_book *book; /* NULL without TB_API_KEYS */
+    struct tb_reload reload;
     struct tb_metrics metrics;
     bool need_key; /* TB_API_KEYS is set */
     bool tls;

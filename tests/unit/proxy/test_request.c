@@ -112,7 +112,8 @@ static void test_keys(void **unused)
     assert_null(tb_api_keys_find(&k, NULL));
     tb_api_keys_clear(&k);
     assert_int_equal(tb_api_keys_parse("a:" ABC "\nx:secret", 3 + 64 + 8, &k, err), -EINVAL);
-    assert_string_equal(err, "line 2 is not name:sha256 with 64 hex digits");
+    assert_string_equal(
+        err, "line 2 is not name:sha256 with 64 hex digits; make them with: printf %s KEY | sha256sum");
     assert_int_equal(tb_api_keys_parse("a b:" ABC, 68, &k, err), -EINVAL);
 }
 

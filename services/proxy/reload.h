@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files that may change under a running proxy: TB_API_KEYS. Read at start, and again on SIGHUP and when they change; what cannot be
+ * used then is said and the old stays. */
+#ifndef TB_PROXY_RELOAD_H
+#define TB_PROXY_RELOAD_H
+
+#include <stdint.h>
+#include <sys/stat.h>
+
+struct tb_server;
+
+struct tb_file_stamp {
+    dev_t dev;
+    ino_t ino;
+    off_t size;
+    struct timespec mtime;
+};
+struct tb_reload {
+    struct tb_file_stamp keys; /* of the last reading, good or not */
+    uint64_t looked_us;
+};
+
+/* Reads all for the first time. Says what is wrong; -EINVAL or -errno. */
+int tb_reload_start(struct tb_server *s, const char *state_dir);
+void tb_reload_now(struct tb_server *s);
+/* Looks whether a file has changed, once a second. */
+void tb_reload_tick(struct tb_server *s, uint64_t now_us);
+
+#endif
