@@ -193,6 +193,8 @@ lint:
 format:
 	$(Q)$(CLANG_FORMAT) -i $(C_FILES)
 
+# What tbpkg package makes a Managed Application of.
+MANAGED_APP := bicep/mainTemplate.json bicep/createUiDefinition.json bicep/viewDefinition.json
 install: all install-units
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir) \
 		$(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(datadir)/bash-completion/completions
@@ -206,6 +208,8 @@ install: all install-units
 	install -m 644 tbenc/tbenc.h $(DESTDIR)$(includedir)/
 	for n in 1 5 8; do for m in man/*.$$n; do [ ! -e "$$m" ] || install -m 644 "$$m" $(DESTDIR)$(mandir)/man$$n/; done; done
 	install -m 644 provider/tbpkg.bash $(DESTDIR)$(datadir)/bash-completion/completions/tbpkg
+	install -d $(DESTDIR)$(datadir)/trustbridge/managed-app
+	install -m 644 $(MANAGED_APP) $(DESTDIR)$(datadir)/trustbridge/managed-app/
 	install -m 644 services/status/tb-status.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-status
 
 # Needs nothing of systemd and builds nothing.

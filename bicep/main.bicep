@@ -310,7 +310,7 @@ var sshRules = [
   }
 ]
 
-resource securityGroup 'Microsoft.Network/networkSecurityGroups@2024-10-01' = {
+resource securityGroup 'Microsoft.Network/networkSecurityGroups@2025-03-01' = {
   name: '${namePrefix}-nsg'
   location: location
   tags: allTags
@@ -320,7 +320,7 @@ resource securityGroup 'Microsoft.Network/networkSecurityGroups@2024-10-01' = {
 }
 
 // The one way out, whatever the way in: a single address that the provider may know.
-resource outboundIp 'Microsoft.Network/publicIPAddresses@2024-10-01' = if (newNetwork) {
+resource outboundIp 'Microsoft.Network/publicIPAddresses@2025-03-01' = if (newNetwork) {
   name: '${namePrefix}-outbound-ip'
   location: location
   tags: allTags
@@ -332,7 +332,7 @@ resource outboundIp 'Microsoft.Network/publicIPAddresses@2024-10-01' = if (newNe
   }
 }
 
-resource natGateway 'Microsoft.Network/natGateways@2024-10-01' = if (newNetwork) {
+resource natGateway 'Microsoft.Network/natGateways@2025-03-01' = if (newNetwork) {
   name: '${namePrefix}-nat'
   location: location
   tags: allTags
@@ -348,7 +348,7 @@ resource natGateway 'Microsoft.Network/natGateways@2024-10-01' = if (newNetwork)
   }
 }
 
-resource network 'Microsoft.Network/virtualNetworks@2024-10-01' = if (newNetwork) {
+resource network 'Microsoft.Network/virtualNetworks@2025-03-01' = if (newNetwork) {
   name: '${namePrefix}-vnet'
   location: location
   tags: allTags
@@ -378,7 +378,7 @@ resource network 'Microsoft.Network/virtualNetworks@2024-10-01' = if (newNetwork
 
 var subnet = newNetwork ? resourceId('Microsoft.Network/virtualNetworks/subnets', network.name, 'appliance') : subnetId
 
-resource endpointIp 'Microsoft.Network/publicIPAddresses@2024-10-01' = if (publicEndpoint) {
+resource endpointIp 'Microsoft.Network/publicIPAddresses@2025-03-01' = if (publicEndpoint) {
   name: '${namePrefix}-ip'
   location: location
   tags: allTags
@@ -393,7 +393,7 @@ resource endpointIp 'Microsoft.Network/publicIPAddresses@2024-10-01' = if (publi
   }
 }
 
-resource loadBalancer 'Microsoft.Network/loadBalancers@2024-10-01' = if (scaled) {
+resource loadBalancer 'Microsoft.Network/loadBalancers@2025-03-01' = if (scaled) {
   name: '${namePrefix}-lb'
   location: location
   tags: allTags
@@ -458,7 +458,7 @@ resource loadBalancer 'Microsoft.Network/loadBalancers@2024-10-01' = if (scaled)
   }
 }
 
-resource networkInterface 'Microsoft.Network/networkInterfaces@2024-10-01' = if (!scaled) {
+resource networkInterface 'Microsoft.Network/networkInterfaces@2025-03-01' = if (!scaled) {
   name: '${namePrefix}-nic'
   location: location
   tags: allTags

@@ -12,7 +12,7 @@ const path = require('path');
 const SOURCES = [
     { package: 'azure-arm-compute-23.3.0', models: 'dist/commonjs/models', provider: 'Microsoft.Compute', apiVersion: '2025-04-01', file: 'mappers.js',
         resources: { virtualMachines: 'VirtualMachine', virtualMachineScaleSets: 'VirtualMachineScaleSet' } },
-    { package: 'azure-arm-network-34.1.0', models: 'dist/commonjs/models', provider: 'Microsoft.Network', apiVersion: '2024-10-01', file: 'mappers.js',
+    { package: 'azure-arm-network-35.0.0', models: 'dist/commonjs/models', provider: 'Microsoft.Network', apiVersion: '2025-03-01', file: 'mappers.js',
         resources: { loadBalancers: 'LoadBalancer', natGateways: 'NatGateway', networkInterfaces: 'NetworkInterface',
             networkSecurityGroups: 'NetworkSecurityGroup', publicIPAddresses: 'PublicIPAddress', virtualNetworks: 'VirtualNetwork' } },
     { package: 'azure-arm-authorization-9.0.0', models: 'dist-esm/src/models', provider: 'Microsoft.Authorization', apiVersion: '2022-04-01',

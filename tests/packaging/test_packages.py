@@ -96,7 +96,8 @@ def test_two_builds_are_equal(built, tmp_path):
 PLACES = {
     "libtbenc1": r"/usr/lib/[^/]+-linux-gnu/libtbenc\.so\.[0-9.]+",
     "libtbenc-dev": r"/usr/include/tbenc\.h|/usr/lib/[^/]+-linux-gnu/(libtbenc\.so|pkgconfig/tbenc\.pc)",
-    "tbpkg": r"/usr/bin/tbpkg|/usr/share/bash-completion/completions/tbpkg|/usr/share/man/man[15]/tb(pkg|enc)\.[15]\.gz",
+    "tbpkg": r"/usr/bin/tbpkg|/usr/share/bash-completion/completions/tbpkg|/usr/share/man/man[15]/tb(pkg|enc)\.[15]\.gz|"
+             r"/usr/share/trustbridge/managed-app/(mainTemplate|createUiDefinition|viewDefinition)\.json",
     "trustbridge": r"(/usr)?/lib/systemd/system/(tb-[a-z-]+\.(service|socket|path|target)|trustbridge\.target)|"
                    r"(/usr)?/lib/systemd/system-generators/trustbridge-generator|"
                    r"/usr/lib/systemd/(catalog/trustbridge\.catalog|journald@trustbridge\.conf\.d/[0-9a-z-]+\.conf)|"
