@@ -157,7 +157,7 @@ TB_ASSET_ID={1}
 TB_EDC_ENDPOINT={2}
 TB_LOG_LEVEL={3}
 TB_ROUTES={4}
-{5}{6}{7}''',
+{5}{6}{7}{8}''',
   uriComponent(contractId),
   uriComponent(assetId),
   endpointUrl,
@@ -165,7 +165,8 @@ TB_ROUTES={4}
   allowFineTuning ? '/v1/*' : inferenceRoutes,
   tls ? 'TB_TLS_CERT=/run/credentials/tb-proxy.service/tls-cert\nTB_TLS_KEY=/run/credentials/tb-proxy.service/tls-key\n' : '',
   empty(apiKeys) ? '' : 'TB_API_KEYS=/run/credentials/tb-proxy.service/api-keys\n',
-  billingEnabled ? 'TB_BILLING_ENABLED=true\nTB_BILLING_RESOURCE_ID=${managedApp}\nTB_BILLING_PLAN_ID=${uriComponent(billingPlanId)}\nTB_BILLING_DIMENSION=${uriComponent(billingDimension)}\n' : ''
+  empty(managedApp) ? '' : 'TB_BILLING_RESOURCE_ID=${managedApp}\n',
+  billingEnabled ? 'TB_BILLING_ENABLED=true\nTB_BILLING_PLAN_ID=${uriComponent(billingPlanId)}\nTB_BILLING_DIMENSION=${uriComponent(billingDimension)}\n' : ''
 )
 
 // As cloud-init/user-data.yaml, plus what only a cloud machine needs. {0} is the settings, {1} the API keys, {2} a flag, {3} the

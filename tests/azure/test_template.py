@@ -297,6 +297,9 @@ def test_settings_follow_the_parameters():
     s = settings(Deployed(managed_by=APP, **SCENARIOS["metering"]))
     assert {k: v for k, v in s.items() if "BILLING" in k} == {
         "TB_BILLING_ENABLED": "true", "TB_BILLING_RESOURCE_ID": APP, "TB_BILLING_PLAN_ID": "gold", "TB_BILLING_DIMENSION": "requests"}
+    # An image may meter by itself; what it meters for only the deployment knows.
+    s = settings(Deployed(managed_by=APP))
+    assert {k: v for k, v in s.items() if "BILLING" in k} == {"TB_BILLING_RESOURCE_ID": APP}
     d = Deployed(apiKeys=f"a:{'0' * 64},b:{'f' * 64}")
     assert settings(d)["TB_API_KEYS"] == "/run/credentials/tb-proxy.service/api-keys"
     entry, text = files(d)["/etc/credstore/trustbridge.api-keys"]
