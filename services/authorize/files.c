@@ -50,6 +50,25 @@ static bool read_flag(const char *dir, char *ret_reason)
     return true;
 }
 
+bool tb_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX + 1])
+{
+    static const char told[] = "the marketplace says that the subscription has ended";
+    _cleanup_json_ cJSON *o = NULL;
+    char err[TB_JSON_ERR_MAX], line[2 * TB_REASON_MAX];
+    _cleanup_free_ char *dir = tb_path_join(state_base, "tb-billing");
+    const char *reason = "";
+    int r = dir ? tb_state_read_at(dir, "ended", &o) : -ENOMEM;
+
+    /* Whatever is in it, it stands for the end; one that cannot be read does not: tb-billing would have made it readable. */
+    if (r < 0 && r != -EBADMSG)
+        return false;
+    if (r == 0)
+        (void)tb_json_get_string(o, "reason", &reason, err);
+    snprintf(line, sizeof(line), "%s%s%s", told, *reason ? ": " : "", reason);
+    tb_reason_sanitise(line, strlen(line), ret_reason);
+    return true;
+}
+
 /* The flag's opposite, for path units, which see that a file exists but not that it is gone. */
 static int write_allowed(const struct tb_files *f, uint64_t since_real_us)
 {

@@ -147,6 +147,18 @@ static void lease_changed(struct daemon *d, const struct tb_clock *now)
     tell(d, now);
 }
 
+/* Who no longer pays is denied, whatever the control plane says or cannot say. */
+static void heed_subscription(struct daemon *d, struct tb_verdict *v)
+{
+    char reason[TB_REASON_MAX + 1];
+
+    if (!tb_files_subscription_ended(d->cfg.state_dir, reason))
+        return;
+    tb_verdict_clear(v);
+    *v = (struct tb_verdict){.kind = TB_VERDICT_DENIED, .retry_after_ms = -1};
+    memcpy(v->reason, reason, sizeof(reason));
+}
+
 static void exchange_ended(struct daemon *d)
 {
     _cleanup_verdict_ struct tb_verdict v = {0};
@@ -154,6 +166,7 @@ static void exchange_ended(struct daemon *d)
 
     if (!tb_exchange_take(d->exchange, &v))
         return;
+    heed_subscription(d, &v);
     now = tb_clock_now();
     d->finished = d->started;
     if (v.kind == TB_VERDICT_AUTHORIZED) {

@@ -405,6 +405,28 @@ def test_revoked_while_serving_then_allowed_again(world):
     assert w.key() == bytes.fromhex(KEY)
 
 
+def test_the_end_of_the_marketplace_subscription_denies_whatever_the_control_plane_says(world):
+    w = world(grant(lease=3)).ready()
+    assert w.key() == bytes.fromhex(KEY)
+    ended = w.dir / "s/tb-billing/ended"
+    ended.parent.mkdir(parents=True)
+    ended.write_text('{"reason": "ResourceNotActive"}')
+    reason = w.wait_state("denied", 10)["reason"]
+    assert reason == "the marketplace says that the subscription has ended: ResourceNotActive"
+    assert w.flags() == (True, True) and w.key() == b""
+    w.daemon.kill()
+    w.plane.down()
+    (w.run / "lease.json").unlink()
+    w.start()
+    w.wait_state("denied")
+    w.plane.up()
+    ended.unlink()
+    w.ask_now()
+    w.ready().wait_state("authorized")
+    wait_for(lambda: w.flags() == (False, False), 5, "the flags to go")
+    assert w.key() == bytes.fromhex(KEY)
+
+
 def test_terminal_statuses_deny_without_a_secret_in_the_reason(world):
     w = world((400, {}, f"bad\x1b[2J key={KEY} sig=abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRS%3D ".encode() * 20)).ready()
     reason = w.wait_state("denied")["reason"]

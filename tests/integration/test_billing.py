@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """tb-billing against a counter file written as tb-proxy writes it (common/usage.h), with SIGKILL at random instants."""
 
+import datetime
 import json
 import mmap
 import random
 import signal
+import sqlite3
 import struct
 import subprocess
 import time
+import uuid
 
 import pytest
-from tbsys import Daemon, program, wait_for
+from metering_standin import APPLICATION, Standin
+from tbsys import CA, Daemon, program, read_json, wait_for
 
 COUNTERS = ["requests", "bytes_in", "bytes_out", "prompt_tokens", "completion_tokens", "cached_tokens", "estimated_tokens"]
 
@@ -146,3 +150,256 @@ def test_bad_settings_are_reported_together(tmp_path):
     assert r.returncode == 78
     for name in ("TB_ASSET_ID", "TB_STATE_DIR", "TB_CONTRACT_ID", "TB_EDC_ENDPOINT"):
         assert name in r.stderr
+
+
+# -- the marketplace ------------------------------------------------------------------------------------------------------
+
+UNITS = {"requests": 1, "tokens": 1, "bytes": 1, "gb_transferred": 2**30}
+
+
+@pytest.fixture
+def azure():
+    s = Standin()
+    yield s
+    s.close()
+    assert s.problems == []
+
+
+def metered(env, azure, dimensions="requests", **more):
+    return {**env, "TB_INSECURE_HTTP": "true", "TB_BILLING_ENABLED": "true", "TB_BILLING_DIMENSION": dimensions, "TB_BILLING_PLAN_ID": "plan-1",
+            "TB_BILLING_RESOURCE_ID": APPLICATION, "TB_METERING_ENDPOINT": azure.url, "TB_IMDS_ENDPOINT": azure.url,
+            "TB_ARM_ENDPOINT": azure.url, **more}
+
+
+def now_hour():
+    return int(time.time() // 3600)
+
+
+def hour_text(hour):
+    return datetime.datetime.fromtimestamp(hour * 3600, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Book:
+    """The ledger of a tb-billing that ran in earlier hours: its process makes the tables, and usage of hours that are over is put there
+    as it would have been booked in them."""
+
+    def __init__(self, env, tmp_path):
+        self.env, self.path = env, tmp_path / "state/tb-billing/ledger.db"
+        d = Daemon([program("tb-billing")], env=env, log=tmp_path / "billing.log").start().wait_notify("READY", "1")
+        assert d.stop() == 0
+
+    def use(self, hours_ago, dimension, quantity, state="OPEN", doubt=0):
+        with sqlite3.connect(self.path, timeout=20) as db:
+            hour = now_hour() - hours_ago
+            db.execute("INSERT INTO event (hour, dimension, quantity, since, state, doubt, request_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                       (hour, dimension, quantity, hour, state, doubt, None if state == "OPEN" else str(uuid.uuid4())))
+        db.close()
+
+    def events(self):
+        r = subprocess.run([program("tb-billing"), "ledger", "--json"], env={k: str(v) for k, v in self.env.items()}, text=True,
+                           capture_output=True, timeout=30)
+        assert r.returncode == 0, r.stderr
+        return json.loads(r.stdout)["events"]
+
+    def states(self):
+        found = {}
+        for e in self.events():
+            found.setdefault(e["state"], []).append(e)
+        return found
+
+    def cli(self, *args):
+        return subprocess.run([program("tb-billing"), *map(str, args)], env={k: str(v) for k, v in self.env.items()}, text=True,
+                              capture_output=True, timeout=30)
+
+
+def test_hours_that_are_over_are_accepted(env, tmp_path, azure):
+    env = metered(env, azure, "requests,gb_transferred")
+    book = Book(env, tmp_path)
+    book.use(2, "requests", 41)
+    book.use(2, "gb_transferred", 2**30 // 4)
+    book.use(5, "requests", 1)
+    usage = Usage(tmp_path / "state/tb-proxy/usage")
+    usage.add("requests", 7)
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    wait_for(lambda: len(book.states().get("ACCEPTED", [])) == 3, what="three hours to be accepted")
+    assert d.stop() == 0
+    assert {(k[1], k[2] - now_hour()): e["quantity"] for k, e in azure.accepted.items()} == {
+        ("requests", -2): 41, ("gb_transferred", -2): 0.25, ("requests", -5): 1}
+    assert all(path == "/api/batchUsageEvent" for path, _, _ in azure.requests) and len(azure.requests) == 2
+    [still] = book.states()["OPEN"]
+    assert (still["dimension"], still["quantity"]) == ("requests", 7)
+
+
+def test_the_managed_application_is_found(env, tmp_path, azure):
+    env = metered(env, azure, TB_BILLING_RESOURCE_ID="")
+    book = Book(env, tmp_path)
+    book.use(2, "requests", 3)
+    azure.managed_by = None
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    wait_for(lambda: "no managed application owns it; set TB_BILLING_RESOURCE_ID" in d.log_text(), what="the reason")
+    assert azure.requests == [] and book.states().keys() <= {"FROZEN"}
+    azure.managed_by = APPLICATION
+    d.kill(signal.SIGHUP)
+    wait_for(lambda: azure.quantity("requests") == 3, what="the event")
+    assert d.stop() == 0
+
+
+def test_over_tls_and_by_usage_id(env, tmp_path, azure):
+    ca = CA(tmp_path / "ca")
+    real = Standin(tls=ca.issue("server"))
+    real.tokens = azure.tokens
+    guid = "01234567-89ab-cdef-0123-456789abcdef"
+    env = metered(env, azure, TB_METERING_ENDPOINT=real.url, TB_CA_FILE=ca.cert, TB_INSECURE_HTTP="false", TB_BILLING_RESOURCE_ID=guid,
+                  TB_ARM_ENDPOINT="https://arm.example")
+    book = Book(env, tmp_path)
+    book.use(2, "requests", 3)
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    wait_for(lambda: real.quantity("requests") == 3, what="the event")
+    assert d.stop() == 0
+    assert [k[0] for k in real.accepted] == [guid]
+    assert all(token not in d.log_text() for token in azure.tokens)
+    real.close()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_each_unit_once_whatever_dies_or_fails(env, tmp_path, azure, seed):
+    """Whole processes: killed at random instants, the API failing in every way it knows. The engine's own 200 seeds, with clocks and
+    hours, are in tests/unit/billing/test_money.c."""
+    rng = random.Random(seed)
+    env = metered(env, azure, "requests,tokens,bytes,gb_transferred")
+    book, usage = Book(env, tmp_path), Usage(tmp_path / "state/tb-proxy/usage")
+    used = dict.fromkeys(UNITS, 0)
+    for ago in range(2, 20):
+        for dimension in UNITS:
+            if rng.random() < 0.5:
+                quantity = rng.randrange(1, 10**rng.randrange(1, 12))
+                used[dimension] += quantity
+                book.use(ago, dimension, quantity)
+    azure.faults = [rng.choice([*Standin.FAULTS, None]) for _ in range(25)]
+    d = billing(env, tmp_path)
+
+    def count(name, n):
+        usage.add(name, n)
+        used["requests"] += n if name == "requests" else 0
+        used["tokens"] += n if name in ("prompt_tokens", "completion_tokens") else 0
+        for dimension in ("bytes", "gb_transferred"):
+            used[dimension] += n if name in ("bytes_in", "bytes_out") else 0
+
+    while azure.faults:
+        d.start().wait_notify("READY", "1")
+        end = time.monotonic() + rng.random() * 0.2
+        while time.monotonic() < end:
+            count(rng.choice(COUNTERS[:5]), rng.randrange(1, 1000))
+            d.kill(signal.SIGHUP)  # also: try again now
+            time.sleep(0.01)
+        d.kill()
+    d.start().wait_notify("READY", "1")
+    wait_for(lambda: book.states().keys() <= {"ACCEPTED", "OPEN"}, what="all hours to be accepted",
+             every=0.2)
+    assert d.stop() == 0
+    for dimension, unit in UNITS.items():
+        held = sum(e["quantity"] for e in book.events() if e["dimension"] == dimension and e["state"] != "ACCEPTED")
+        assert azure.quantity(dimension) * unit + held == used[dimension], dimension
+
+
+def test_what_is_refused_is_parked_alarmed_and_tried_again(env, tmp_path, azure):
+    env = metered(env, azure, "requests,prompt_tokens")
+    book = Book(env, tmp_path)
+    book.use(2, "requests", 3)
+    book.use(2, "prompt_tokens", 4)
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    wait_for(lambda: "PARKED" in book.states(), what="the parking")
+    [parked] = book.states()["PARKED"]
+    assert (parked["dimension"], parked["quantity"], parked["reason"]) == ("prompt_tokens", 4, "InvalidDimension: InvalidDimension")
+    assert "prompt_tokens 4 of" in d.log_text() and azure.quantity("requests") == 3
+    assert "prompt_tokens" in book.cli("ledger").stdout
+    azure.dimensions.add("prompt_tokens")
+    d.kill(signal.SIGHUP)
+    wait_for(lambda: azure.quantity("prompt_tokens") == 4, what="the event")
+    assert d.stop() == 0
+    assert book.states().keys() == {"ACCEPTED"}
+
+
+def test_late_usage_goes_into_the_open_hour_and_raises_an_alarm(env, tmp_path, azure):
+    env = metered(env, azure)
+    book = Book(env, tmp_path)
+    book.use(30, "requests", 5)
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    wait_for(lambda: "has not been accepted by the marketplace for 29 hours" in d.log_text(), what="the alarm")
+    [e] = book.events()
+    assert (e["hour"], e["since"], e["state"], e["quantity"]) == (hour_text(now_hour()), hour_text(now_hour() - 30), "OPEN", 5)
+    assert d.stop() == 0
+    assert azure.accepted == {}
+
+
+@pytest.mark.parametrize("verdict,sum", [("accepted", 0), ("missing", 5)])
+def test_an_event_in_doubt_is_resolved_by_a_person(env, tmp_path, azure, verdict, sum):
+    env = metered(env, azure)
+    book = Book(env, tmp_path)
+    book.use(30, "requests", 5, state="SENT", doubt=1)
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    wait_for(lambda: "PARKED" in book.states(), what="the parking")
+    assert "IN DOUBT" in book.cli("ledger").stdout
+    hour = hour_text(now_hour() - 30)
+    assert book.cli("resolve", hour, "bytes", verdict).returncode == 66
+    assert book.cli("resolve", "yesterday", "requests", verdict).returncode == 64
+    assert book.cli("resolve", hour, "requests", verdict).returncode == 0
+    d.kill(signal.SIGHUP)
+    wait_for(lambda: [e["quantity"] for e in book.states().get("OPEN", [])] == ([5] if sum else []), what="the open hour")
+    assert [e["quantity"] for e in book.states().get("ACCEPTED", [])] == ([] if sum else [5])
+    assert d.stop() == 0
+
+
+def test_the_end_of_the_subscription_outlives_a_restart(env, tmp_path, azure):
+    env = metered(env, azure)
+    book = Book(env, tmp_path)
+    flag = tmp_path / "state/tb-billing/ended"
+    book.use(2, "requests", 5)
+    azure.faults = ["429", "401", "500", "403"]
+    azure.active = False
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    wait_for(lambda: d.kill(signal.SIGHUP) or flag.exists() or azure.faults, what="weather or the end")
+    while azure.faults:
+        assert not flag.exists()
+        d.kill(signal.SIGHUP)
+        time.sleep(0.05)
+    wait_for(lambda: d.kill(signal.SIGHUP) or flag.exists(), what="the end")
+    assert "ResourceNotActive" in read_json(flag)["reason"]
+    d.kill()
+    flag.unlink()  # the ledger knows it too
+    d.start().wait_notify("READY", "1")
+    wait_for(flag.exists, what="the flag")
+    assert "subscription has ended" in d.log_text()
+    azure.active = True
+    d.kill(signal.SIGHUP)
+    wait_for(lambda: not flag.exists(), what="the end of the end")
+    assert d.stop() == 0
+    assert azure.quantity("requests") == 5
+
+
+def test_one_at_a_time(env, tmp_path):
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    r = subprocess.run([program("tb-billing")], env={k: str(v) for k, v in env.items()}, capture_output=True, text=True, timeout=30)
+    assert r.returncode == 75 and "another tb-billing" in r.stderr
+    assert d.stop() == 0
+
+
+def test_the_ledger_can_be_shown_without_settings(env, tmp_path):
+    """As an operator's shell has none."""
+    assert billing(env, tmp_path).start().wait_notify("READY", "1").stop() == 0
+    shell = {"PATH": "/bin", "TB_STATE_DIR": str(tmp_path / "state")}
+    r = subprocess.run([program("tb-billing"), "ledger"], env=shell, capture_output=True, text=True)
+    assert r.returncode == 0 and "BILLED BY" in r.stdout
+    r = subprocess.run([program("tb-billing"), "ledger"], env={"PATH": "/bin", "TB_STATE_DIR": str(tmp_path / "none")}, capture_output=True,
+                       text=True)
+    assert r.returncode == 66 and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("name,value", [("TB_METERING_ENDPOINT", "http://market.example"), ("TB_IMDS_ENDPOINT", "http://imds.example"),
+                                        ("TB_IMDS_ENDPOINT", "https://169.254.169.254"), ("TB_BILLING_DIMENSION", "request"),
+                                        ("TB_BILLING_DIMENSION", "requests,requests"), ("TB_BILLING_RESOURCE_ID", "app"),
+                                        ("TB_BILLING_PLAN_ID", "")])
+def test_settings_are_checked(env, name, value):
+    env = {**env, "TB_BILLING_ENABLED": "true", "TB_BILLING_PLAN_ID": "p", name: value}
+    r = subprocess.run([program("tb-billing")], env={k: str(v) for k, v in env.items()}, capture_output=True, text=True, timeout=30)
+    assert r.returncode == 78 and name in r.stderr
