@@ -14,6 +14,7 @@ sysconfdir ?= $(if $(filter /usr,$(prefix)),/etc,$(prefix)/etc)
 # Where systemd looks, under /usr/local as under /usr.
 unitdir ?= $(prefix)/lib/systemd/system
 generatordir ?= $(prefix)/lib/systemd/system-generators
+udevrulesdir ?= $(prefix)/lib/udev/rules.d
 sysusersdir ?= $(prefix)/lib/sysusers.d
 tmpfilesdir ?= $(prefix)/lib/tmpfiles.d
 catalogdir ?= $(prefix)/lib/systemd/catalog
@@ -61,6 +62,8 @@ dir_tb-audit := services/audit
 dir_tb-billing := services/billing
 dir_tb-status := services/status
 dir_tb-controlplane := e2e-vagrant/controlplane
+# shell programs of the units
+SCRIPTS := tb-configure tb-scratch
 ROOMS := $(foreach p,$(PROGRAMS),$(dir_$(p)))
 
 objs = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
@@ -68,7 +71,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
 .PHONY: all help deps check check-fast check-image check-trixie demo demo-local demo-stop bench lint format clean install install-units units fuzz
-all: $(PROGRAMS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
+all: $(PROGRAMS:%=$(B)/%) $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
 	@echo 'make            build everything into build/'
@@ -108,6 +111,10 @@ $(B)/$(1): $(call objs,$(dir_$(1))) $(B)/libtbenc.a $(B)/libcommon.a
 	$(Q)$(CC) $(TB_LDFLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(B)/libtbenc.a $(B)/libcommon.a -Wl,--as-needed $(LIBS) -lm
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
+
+$(SCRIPTS:%=$(B)/%): $(B)/%: units/%
+	@mkdir -p $(@D)
+	$(Q)install -m 755 $< $@
 
 # tests/unit/ROOM/test_X.c links the objects of its room (common and tbenc are in every test). ROOM is the last path component.
 room_path = $(firstword $(filter %/$(1) $(1),$(ROOMS) common tbenc))
@@ -188,7 +195,7 @@ lint:
 	$(Q)$(CLANG_FORMAT) --dry-run --Werror $(C_FILES)
 	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppressions-list=tests/cppcheck.txt \
 		-I. -Icommon -Itbenc -D_GNU_SOURCE $(filter-out tests/%,$(filter %.c,$(C_FILES)))
-	$(Q)shellcheck $(shell git ls-files '*.sh' '.ci/run' '*.bash' 'units/*-generator')
+	$(Q)shellcheck $(shell git ls-files '*.sh' '.ci/run' '*.bash' $(SCRIPTS:%=units/%) 'units/*-generator')
 
 format:
 	$(Q)$(CLANG_FORMAT) -i $(C_FILES)
@@ -216,10 +223,13 @@ install: all install-units
 UNIT_FILES := $(wildcard units/*.service units/*.socket units/*.target units/*.path)
 install-units:
 	install -d $(DESTDIR)$(unitdir) $(DESTDIR)$(generatordir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(tmpfilesdir) \
+		$(DESTDIR)$(libexecdir) $(DESTDIR)$(udevrulesdir) \
 		$(DESTDIR)$(catalogdir) $(DESTDIR)$(journalddir) $(DESTDIR)$(sysconfdir)/trustbridge $(DESTDIR)$(datadir)/doc/trustbridge/examples
 	set -e; for f in $(UNIT_FILES) units/trustbridge-generator; do case $$f in *-generator) d=$(generatordir) m=755;; *) d=$(unitdir) m=644;; esac; \
-		sed 's|@libexecdir@|$(libexecdir)|; s|@sysconfdir@|$(sysconfdir)|' $$f > $(DESTDIR)$$d/$${f##*/}; \
+		sed 's|@libexecdir@|$(libexecdir)|; s|@sysconfdir@|$(sysconfdir)|; s|@generatordir@|$(generatordir)|' $$f > $(DESTDIR)$$d/$${f##*/}; \
 		chmod $$m $(DESTDIR)$$d/$${f##*/}; done
+	install -m 755 $(SCRIPTS:%=units/%) $(DESTDIR)$(libexecdir)/
+	install -m 644 units/90-trustbridge.rules $(DESTDIR)$(udevrulesdir)/
 	install -m 644 units/trustbridge.sysusers $(DESTDIR)$(sysusersdir)/trustbridge.conf
 	install -m 644 units/trustbridge.tmpfiles $(DESTDIR)$(tmpfilesdir)/trustbridge.conf
 	install -m 644 units/trustbridge.catalog $(DESTDIR)$(catalogdir)/

@@ -43,15 +43,16 @@ def write_seed(directory, settings, files=None, template=SEED):
 
 
 class VM:
-    """One machine over one directory. forward: guest ports that get a free port on 127.0.0.1, see .port[]."""
+    """One machine over one directory. forward: guest ports that get a free port on 127.0.0.1, see .port[].
+    devices: more arguments of QEMU."""
 
     on = []  # the machines that run: what a failure may want to see
 
-    def __init__(self, image, directory, seed=None, forward=(8000, 8001), memory=2048, cpus=2, append=""):
+    def __init__(self, image, directory, seed=None, forward=(8000, 8001), memory=2048, cpus=2, append="", devices=()):
         self.image, self.dir, self.seed = image and pathlib.Path(image), pathlib.Path(directory), seed
         self.dir.mkdir(parents=True, exist_ok=True)
         self.port = {p: free_port() for p in forward}
-        self.memory, self.cpus, self.append = memory, cpus, append
+        self.memory, self.cpus, self.append, self.devices = memory, cpus, append, devices
         self.disk, self.serial, self.qemu_log = self.dir / "disk.qcow2", self.dir / "serial.log", self.dir / "qemu.log"
         self.proc = self.agent = None
         self._lock, self._buffer = threading.Lock(), b""
@@ -70,7 +71,7 @@ class VM:
         if self.seed:
             argv += ["-blockdev", f"driver=vvfat,node-name=seed,dir={self.seed},label=CIDATA,read-only=on", "-device",
                      "virtio-blk-pci,drive=seed"]
-        return [str(a) for a in argv]
+        return [str(a) for a in (*argv, *self.devices)]
 
     # -- power --------------------------------------------------------------------------------------------------------
     def start(self, timeout=400):

@@ -13,7 +13,8 @@ from tbsys import build_dir, repo
 UNITS = repo / "units"
 SERVICES = sorted(p.name for p in UNITS.glob("*.service"))
 # systemd-analyze multiplies by ten.
-EXPOSURE = {"tb-decrypt.service": 3, "tb-proxy.service": 6}
+# tb-scratch is no daemon: it runs for a moment at boot, formats a disk and gives the directory on it to somebody else.
+EXPOSURE = {"tb-configure.service": 5, "tb-decrypt.service": 3, "tb-proxy.service": 6, "tb-scratch.service": 14}
 EXPOSURE_OTHERS = 13
 # What every service has, unless it says why not on a commented line.
 EVERYWHERE = """AmbientCapabilities CapabilityBoundingSet DevicePolicy EnvironmentFile KeyringMode LimitCORE LockPersonality LogNamespace
@@ -250,6 +251,14 @@ def test_generator_makes_the_target_writable(generator):
     assert generator.run("TB_TARGET_DIR=/data/model-1.0\n") == ""
     assert generator.get("tb-hydrate.service", "Service", "ReadWritePaths") == ["/data/model-1.0"]
     assert generator.get("tb-scratch.service", "Unit", "RequiresMountsFor") == ["/data/model-1.0"]
+
+
+@pytest.mark.parametrize("given", ["/mnt/resource", "/mnt/resource/x", ""])
+def test_generator_leaves_the_mount_of_tb_scratch_to_it(generator, given):
+    assert generator.run(f"TB_TARGET_DIR={given}\n") == ""
+    assert generator.get("tb-scratch.service", "Unit", "RequiresMountsFor") is None
+    assert generator.get("tb-hydrate.service", "Service", "ReadWritePaths") == [given or "/mnt/resource/trustbridge"]
+    assert "RequiresMountsFor" not in (generator.out / "tb-hydrate.service.d/50-trustbridge-env.conf").read_text()
 
 
 def test_systemd_takes_what_the_generator_makes(generator, root, tmp_path):

@@ -102,6 +102,7 @@ PLACES = {
                    r"(/usr)?/lib/systemd/system-generators/trustbridge-generator|"
                    r"/usr/lib/systemd/(catalog/trustbridge\.catalog|journald@trustbridge\.conf\.d/[0-9a-z-]+\.conf)|"
                    r"/usr/lib/(sysusers|tmpfiles)\.d/trustbridge\.conf|/usr/lib/trustbridge/tb-[a-z-]+|/usr/bin/tb-[a-z-]+|"
+                   r"/usr/lib/udev/rules\.d/90-trustbridge\.rules|"
                    r"/usr/share/bash-completion/completions/tb-status|/etc/logrotate\.d/trustbridge|"
                    r"/usr/share/trustbridge/[a-z.-]+|/usr/share/man/man[158]/(tb-[a-z-]+|trustbridge[a-z.-]*)\.[158]\.gz|"
                    r"/usr/share/doc/trustbridge/(examples/.*|README\.Debian)",
