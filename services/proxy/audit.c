@@ -349,6 +349,7 @@ static int recover(struct tb_audit *a)
     tb_chain_head_set_stop(a->head_file, st.lost_max + st.slots - MIN(st.slots, saved), st.unsure);
     tb_chain_head_set_slots(a->head_file, 0);
     a->told = a->at;
+    a->synced = a->at.seq;
     return 0;
 }
 
@@ -499,6 +500,7 @@ void tb_audit_get_stats(struct tb_audit *a, struct tb_audit_stats *ret)
     *ret = (struct tb_audit_stats){.written = a->written,
                                    .refused = a->refused,
                                    .dropped = a->dropped,
+                                   .unsynced = a->told.seq - a->synced,
                                    .slots = a->slots,
                                    .limit = a->limit,
                                    .broken = a->broken,

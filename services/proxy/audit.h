@@ -68,6 +68,7 @@ size_t tb_audit_close(struct tb_audit *a, unsigned timeout_ms);
 
 struct tb_audit_stats {
     uint64_t written, refused, dropped; /* refused, dropped: answers of tb_audit_admit() */
+    size_t unsynced;                    /* records a power failure would take */
     size_t slots, limit; /* requests in flight and records waiting; from limit on they are refused */
     bool broken;
     uint64_t seq; /* of the last record written, and its hash */

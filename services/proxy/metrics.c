@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "metrics.h"
 
+#include <sys/resource.h>
+
+#include "common/state.h"
+#include "json.h"
 #include "server.h"
 #include "units.h"
 #include "version.h"
@@ -13,12 +17,21 @@ void tb_metrics_observe(struct tb_metrics *m, int status, uint64_t latency_us)
     double s = (double)latency_us / 1e6;
     size_t i = 0;
 
-    m->by_class[status == 499 ? 0 : status / 100 % 6]++;
+    m->by_code[status > 0 && status < TB_CODES ? status : 0]++;
     while (i < TB_LATENCY_BUCKETS && s > bounds[i])
         i++;
     m->latency[i]++;
     m->latency_count++;
     m->latency_sum_s += s;
+}
+
+uint64_t tb_metrics_count(const struct tb_metrics *m, int from, int to)
+{
+    uint64_t n = 0;
+
+    for (int i = from; i <= to; i++)
+        n += m->by_code[i];
+    return n;
 }
 
 static void head(struct tb_buf *o, const char *name, const char *type, const char *help)
@@ -32,17 +45,22 @@ static void single(struct tb_buf *o, const char *name, const char *type, const c
     (void)tb_buf_printf(o, "%s %llu\n", name, (unsigned long long)v);
 }
 
+static void single_seconds(struct tb_buf *o, const char *name, const char *type, const char *help, double v)
+{
+    head(o, name, type, help);
+    (void)tb_buf_printf(o, "%s %.3f\n", name, v);
+}
+
 static void requests(const struct tb_metrics *m, struct tb_buf *o)
 {
-    static const char *const class_name[] = {"aborted", "1xx", "2xx", "3xx", "4xx", "5xx"};
     uint64_t sum = 0;
 
     head(o, "tb_requests_total", "counter",
-         "API requests by class of status; aborted: the client went away.");
-    for (int i = 0; i < 6; i++)
-        if (i != 1)
-            (void)tb_buf_printf(o, "tb_requests_total{status=\"%s\"} %llu\n", class_name[i],
-                                (unsigned long long)m->by_class[i]);
+         "API requests by status, refused ones included; 499: the client went away first.");
+    for (int i = 0; i < TB_CODES; i++)
+        if (m->by_code[i] > 0)
+            (void)tb_buf_printf(o, "tb_requests_total{code=\"%d\"} %llu\n", i,
+                                (unsigned long long)m->by_code[i]);
     head(o, "tb_request_duration_seconds", "histogram",
          "Time from a request's head to the end of its answer.");
     for (int i = 0; i <= TB_LATENCY_BUCKETS; i++) {
@@ -70,11 +88,74 @@ static void audit(const struct tb_server *s, struct tb_buf *o)
     struct tb_audit_stats a;
 
     tb_audit_get_stats(s->audit, &a);
-    single(o, "tb_audit_records_total", "counter", "Audit records written.", a.written);
+    single(o, "tb_audit_records_total", "counter", "Audit records written by this process.", a.written);
+    single(o, "tb_audit_last_seq", "gauge", "Number of the last audit record.", a.seq);
+    single(o, "tb_audit_queue_records", "gauge", "Requests in flight and audit records waiting.", a.slots);
+    single(o, "tb_audit_queue_limit_records", "gauge", "Above it requests are refused.", a.limit);
+    single(o, "tb_audit_unsynced_records", "gauge", "Records a power failure would take.", a.unsynced);
+    single(o, "tb_audit_refused_total", "counter",
+           "Requests refused because the audit could not take their record.", a.refused);
     single(o, "tb_audit_dropped_connections_total", "counter",
-           "Connections closed unanswered, no audit slot left.", a.dropped);
-    single(o, "tb_audit_slots", "gauge", "Requests in flight and audit records waiting.", a.slots);
+           "Connections closed unanswered, not even a slot for the refusal's record was left.", a.dropped);
     single(o, "tb_audit_broken", "gauge", "1 while audit records cannot be written.", a.broken);
+}
+
+/* What tb-billing last said, if it runs. */
+static void billing(const struct tb_server *s, struct tb_buf *o)
+{
+    static const char *const state[] = {"open", "frozen", "sent", "accepted", "parked"};
+    _cleanup_json_ cJSON *doc = NULL;
+    char err[TB_JSON_ERR_MAX];
+    const cJSON *events;
+    uint64_t n;
+
+    if (tb_state_read_at(s->config->run_dir, "tb-billing/report.json", &doc) < 0)
+        return;
+    if (tb_json_get_uint(doc, "late_seconds", TB_JSON_INT_MAX, &n, err) == 0)
+        single(o, "tb_billing_lag_seconds", "gauge",
+               "Age of the oldest hour of usage that the marketplace has not accepted.", n);
+    events = tb_json_member(doc, "events");
+    if (!cJSON_IsObject(events))
+        return;
+    head(o, "tb_billing_events", "gauge", "Usage events in the ledger by state.");
+    for (size_t i = 0; i < ARRAY_SIZE(state); i++)
+        if (tb_json_get_uint(events, state[i], TB_JSON_INT_MAX, &n, err) == 0)
+            (void)tb_buf_printf(o, "tb_billing_events{state=\"%s\"} %llu\n", state[i], (unsigned long long)n);
+}
+
+static void process(const struct tb_server *s, struct tb_buf *o)
+{
+    uint64_t age = tb_now_monotonic_us() - s->started_us;
+    struct rusage u;
+
+    head(o, "tb_build_info", "gauge", "1; the version of tb-proxy is in the label.");
+    (void)tb_buf_printf(o, "tb_build_info{version=\"%s\"} 1\n", TB_VERSION);
+    single_seconds(o, "process_start_time_seconds", "gauge", "When this process began, since the epoch.",
+                   (double)(tb_now_realtime_us() - age) / 1e6);
+    if (getrusage(RUSAGE_SELF, &u) < 0)
+        return;
+    single_seconds(o, "process_cpu_seconds_total", "counter", "CPU time, user and system.",
+                   (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+                       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+    single(o, "process_peak_resident_memory_bytes", "gauge", "Most memory this process has had resident.",
+           (uint64_t)u.ru_maxrss * 1024);
+}
+
+static void steps(const struct tb_facts *f, struct tb_buf *o)
+{
+    const struct {
+        const char *name;
+        const struct tb_step *step;
+    } all[] = {{"hydrate", &f->hydrate}, {"decrypt", &f->decrypt}};
+
+    head(o, "tb_step_done_bytes", "gauge", "Bytes that a step of the start has done.");
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        (void)tb_buf_printf(o, "tb_step_done_bytes{step=\"%s\"} %llu\n", all[i].name,
+                            (unsigned long long)all[i].step->bytes_done);
+    head(o, "tb_step_size_bytes", "gauge", "Bytes that a step of the start has to do.");
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        (void)tb_buf_printf(o, "tb_step_size_bytes{step=\"%s\"} %llu\n", all[i].name,
+                            (unsigned long long)all[i].step->bytes_total);
 }
 
 static void state(const struct tb_server *s, struct tb_buf *o)
@@ -88,29 +169,22 @@ static void state(const struct tb_server *s, struct tb_buf *o)
     if (f->has_deadline) {
         uint64_t now = tb_now_boottime_us();
 
-        head(o, "tb_lease_remaining_seconds", "gauge", "Time until the lease and its grace are over.");
-        (void)tb_buf_printf(o, "tb_lease_remaining_seconds %.3f\n",
-                            f->deadline_boottime_us > now ? (double)(f->deadline_boottime_us - now) / 1e6
-                                                          : 0.0);
+        single_seconds(o, "tb_lease_remaining_seconds", "gauge",
+                       "Time until the lease and its grace are over.",
+                       f->deadline_boottime_us > now ? (double)(f->deadline_boottime_us - now) / 1e6 : 0.0);
     }
-    head(o, "tb_progress_bytes", "gauge", "Bytes done by a step of the start.");
-    (void)tb_buf_printf(o, "tb_progress_bytes{step=\"hydrate\"} %llu\n",
-                        (unsigned long long)f->hydrate.bytes_done);
-    (void)tb_buf_printf(o, "tb_progress_bytes{step=\"decrypt\"} %llu\n",
-                        (unsigned long long)f->decrypt.bytes_done);
+    steps(f, o);
     single(o, "tb_runtime_healthy", "gauge", "1 when the runtime's health endpoint answers 200.",
            f->runtime_healthy);
 }
 
 int tb_metrics_format(const struct tb_server *s, struct tb_buf *o)
 {
-    head(o, "tb_info", "gauge", "Version of tb-proxy.");
-    (void)tb_buf_printf(o, "tb_info{version=\"%s\"} 1\n", TB_VERSION);
-    head(o, "tb_uptime_seconds", "gauge", "Age of this process.");
-    (void)tb_buf_printf(o, "tb_uptime_seconds %.3f\n", (double)(tb_now_monotonic_us() - s->started_us) / 1e6);
+    process(s, o);
     state(s, o);
     requests(&s->metrics, o);
     usage(s, o);
     audit(s, o);
+    billing(s, o);
     return tb_buf_reserve(o, 1); /* what failed above left the page short: only memory can */
 }

@@ -8,15 +8,20 @@
 #include "buf.h"
 
 #define TB_LATENCY_BUCKETS 14
+#define TB_CODES                                                                                             \
+    600 /* status codes below it; whatever a runtime answers, the page stays short: codes never seen are left out */
 
 struct tb_metrics {
-    uint64_t by_class[6]; /* API requests by first digit of the status; [4] without 499, [0] for 499 */
+    uint64_t by_code[TB_CODES]; /* API requests by the status in their audit record; [0]: none of HTTP's */
     uint64_t latency[TB_LATENCY_BUCKETS + 1], latency_count;
     double latency_sum_s;
     uint64_t in_flight;
 };
 
 void tb_metrics_observe(struct tb_metrics *m, int status, uint64_t latency_us);
+
+/* Requests with a status from..to. */
+uint64_t tb_metrics_count(const struct tb_metrics *m, int from, int to);
 
 struct tb_server;
 /* The whole page. 0 or -ENOMEM. */
