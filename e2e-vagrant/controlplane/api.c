@@ -301,6 +301,45 @@ static void release(const struct cp_api *api, const struct verdict *v, uint64_t 
     tb_erase(manifest, sizeof(manifest));
 }
 
+/* When a report says that it was made; 0 when it does not. */
+static uint64_t report_time(const char *report)
+{
+    _cleanup_json_ cJSON *o = NULL;
+    char err[TB_JSON_ERR_MAX];
+    const char *at;
+    uint64_t us = 0;
+
+    if (tb_json_parse(report, strlen(report), TB_REPORT_MAX, &o, err) == 0 &&
+        tb_json_get_string(o, "at", &at, err) == 0)
+        (void)tb_rfc3339_parse(at, &us);
+    return us;
+}
+
+/* A report is kept when it was signed by who has the asset's key. It changes no verdict. */
+static void take_usage(struct cp_api *api, const struct cp_authorize *q, const struct cp_asset *a)
+{
+    _cleanup_key_ struct tb_key key = {0};
+    char mac[TB_REPORT_MAC_HEX + 1];
+    struct cp_usage u = {.at_us = report_time(q->usage_report)};
+
+    if (*q->usage_report == '\0' || cp_key_unwrap(api->master, a->asset_id, a->wrapped_key, &key) < 0)
+        return;
+    if (tb_report_mac(&key, q->usage_report, strlen(q->usage_report), mac) < 0 ||
+        !tb_mem_equal(mac, q->usage_hmac, TB_REPORT_MAC_HEX) || u.at_us == 0) {
+        tb_warn("authorize: the usage report of machine %.8s for %s is not signed with the key of %s, or has "
+                "no time; ignored",
+                q->hw_id, q->contract_id, q->asset_id);
+        return;
+    }
+    snprintf(u.contract_id, sizeof(u.contract_id), "%s", q->contract_id);
+    snprintf(u.asset_id, sizeof(u.asset_id), "%s", q->asset_id);
+    snprintf(u.hw_id, sizeof(u.hw_id), "%s", q->hw_id);
+    snprintf(u.report, sizeof(u.report), "%s", q->usage_report);
+    if (cp_store_put_usage(api->store, &u) < 0)
+        tb_error("authorize: a usage report is lost, the next one comes with the next renewal: %s",
+                 cp_store_error(api->store));
+}
+
 static void answer_authorize(struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret)
 {
     struct verdict v = {0};
@@ -322,6 +361,8 @@ static void answer_authorize(struct cp_api *api, const struct cp_request *rq, st
         deny(ret, 200, v.reason, NULL);
     else
         release(api, &v, rq->now_us, ret);
+    if (r == 0 && !v.reason)
+        take_usage(api, &q, &v.asset);
 }
 
 void cp_api_answer(struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret)

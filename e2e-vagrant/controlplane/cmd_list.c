@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* contract list, asset list, log: for people as columns, for programs with --json. No key is ever printed. */
+/* contract list, asset list, usage, log: for people as columns, for programs with --json. No key is ever printed. */
 #include <string.h>
 
 #include "cmd.h"
@@ -88,6 +88,41 @@ static int show_asset(const struct cp_asset *a, void *ctx)
     return 0;
 }
 
+static unsigned long long number(const cJSON *o, const char *member, const char *name)
+{
+    char err[TB_JSON_ERR_MAX];
+    uint64_t v = 0;
+
+    (void)tb_json_get_uint(member ? tb_json_member(o, member) : o, name, TB_JSON_INT_MAX, &v, err);
+    return v;
+}
+
+static int show_usage(const struct cp_usage *u, void *ctx)
+{
+    char at[TB_RFC3339_MAX], err[TB_JSON_ERR_MAX];
+    _cleanup_json_ cJSON *report = NULL;
+    struct listing *l = ctx;
+    cJSON *o;
+
+    if (tb_json_parse(u->report, strlen(u->report), TB_REPORT_MAX, &report, err) < 0)
+        return 0;
+    if (!l->array) {
+        printf("%-30s %-36s %-20s %12llu %14llu %14llu %8llu %6llu\n", u->contract_id, u->hw_id,
+               when(u->at_us, at), number(report, "used", "requests"),
+               number(report, "used", "prompt_tokens"), number(report, "used", "completion_tokens"),
+               number(report, "events", "parked"), number(report, NULL, "late_seconds"));
+        return 0;
+    }
+    o = add_row(l);
+    if (!o)
+        return -ENOMEM;
+    cJSON_AddStringToObject(o, "contract_id", u->contract_id);
+    cJSON_AddStringToObject(o, "asset_id", u->asset_id);
+    cJSON_AddStringToObject(o, "hw_id", u->hw_id);
+    cJSON_AddItemToObject(o, "report", TAKE_PTR(report));
+    return 0;
+}
+
 static int show_log(const struct cp_log_entry *e, void *ctx)
 {
     struct listing *l = ctx;
@@ -157,6 +192,14 @@ static int each_asset(const struct cp_options *o, struct cp_store *s, struct lis
     return cp_store_each_asset(s, show_asset, l);
 }
 
+static int each_usage(const struct cp_options *o, struct cp_store *s, struct listing *l)
+{
+    if (!l->array)
+        printf("%-30s %-36s %-20s %12s %14s %14s %8s %6s\n", "CONTRACT", "MACHINE", "AT", "REQUESTS",
+               "PROMPT", "COMPLETION", "PARKED", "LATE/s");
+    return cp_store_each_usage(s, show_usage, l);
+}
+
 static int each_log(const struct cp_options *o, struct cp_store *s, struct listing *l)
 {
     if (!l->array)
@@ -173,6 +216,11 @@ int cp_run_contract_list(const struct cp_options *o)
 int cp_run_asset_list(const struct cp_options *o)
 {
     return list(o, each_asset);
+}
+
+int cp_run_usage(const struct cp_options *o)
+{
+    return list(o, each_usage);
 }
 
 int cp_run_log(const struct cp_options *o)

@@ -27,6 +27,7 @@ static const struct cp_command commands[] = {
      cp_run_contract_unbind, NULL},
     {"contract", "list", NULL, "j", "print all contracts", cp_run_contract_list, NULL},
     {"asset", "list", NULL, "j", "print all registered assets, without their keys", cp_run_asset_list, NULL},
+    {"usage", NULL, NULL, "j", "print what each machine last said of its usage", cp_run_usage, NULL},
     {"log", NULL, NULL, "jn", "print who asked for what, and the verdicts", cp_run_log, NULL},
     {0},
 };

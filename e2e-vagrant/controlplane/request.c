@@ -206,6 +206,19 @@ int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct
     return 0;
 }
 
+/* Beside the point of the request: whatever is wrong with it, the request stands without. */
+static void take_usage(const cJSON *o, struct cp_authorize *q)
+{
+    const char *report, *hmac;
+    char err[TB_JSON_ERR_MAX];
+
+    if (tb_json_get_string(o, "usage_report", &report, err) < 0 || strlen(report) > TB_REPORT_MAX ||
+        tb_json_get_string(o, "usage_hmac", &hmac, err) < 0 || strlen(hmac) != TB_REPORT_MAC_HEX)
+        return;
+    strcpy(q->usage_report, report);
+    strcpy(q->usage_hmac, hmac);
+}
+
 int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,
                        char err[static TB_JSON_ERR_MAX])
 {
@@ -232,6 +245,7 @@ int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,
     if (*hw == '\0' || strlen(hw) > CP_HW_ID_MAX)
         return fault(err, "hw_id", "is empty or longer than 200 characters");
     strcpy(q.hw_id, hw);
+    take_usage(j, &q);
     *ret = q;
     return 0;
 }

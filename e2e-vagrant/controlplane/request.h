@@ -5,6 +5,7 @@
 #define CP_REQUEST_H
 
 #include "common/json.h"
+#include "common/report.h"
 #include "common/secret.h"
 #include "store.h"
 
@@ -17,6 +18,8 @@ int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct
 
 struct cp_authorize {
     char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1], hw_id[CP_HW_ID_MAX + 1];
+    char usage_report[TB_REPORT_MAX + 1]; /* "" when there is none, or one that is of no use */
+    char usage_hmac[TB_REPORT_MAC_HEX + 1];
 };
 /* Parses a license/authorize body. Failures as above. attestation and client_version are accepted and not looked at. */
 int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,

@@ -33,6 +33,11 @@ static const char schema[] =
     " asset_id TEXT NOT NULL, hw_id TEXT NOT NULL, peer TEXT NOT NULL, client_name TEXT NOT NULL,"
     " authorized INTEGER NOT NULL, reason TEXT NOT NULL) STRICT;";
 
+/* Came later; versions without it pass over it. */
+static const char usage_schema[] =
+    "CREATE TABLE IF NOT EXISTS usage(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, asset_id TEXT NOT NULL,"
+    " at_us INTEGER NOT NULL, report TEXT NOT NULL, PRIMARY KEY(contract_id, hw_id)) STRICT, WITHOUT ROWID;";
+
 static int map_error(int rc)
 {
     switch (rc & 0xff) {
@@ -138,9 +143,11 @@ static int prepare_database(struct cp_store *s)
     if (r < 0)
         return r;
     r = user_version(s);
-    if (r == 0)
-        return make_schema(s);
-    return r < 0 ? r : r == SCHEMA_VERSION ? 0 : -EPROTONOSUPPORT;
+    if (r == 0) {
+        r = make_schema(s);
+        return r < 0 ? r : exec(s, usage_schema);
+    }
+    return r < 0 ? r : r == SCHEMA_VERSION ? exec(s, usage_schema) : -EPROTONOSUPPORT;
 }
 
 int cp_store_open(const char *path, struct cp_store **ret)
@@ -481,6 +488,41 @@ int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct
         e.authorized = sqlite3_column_int(st, 6);
         COLUMN_TEXT(st, 7, e.reason);
         r = fn(&e, ctx);
+        if (r != 0)
+            return r;
+    }
+    return map_error(rc);
+}
+
+/* -- usage reports ------------------------------------------------------------------------------------------------- */
+int cp_store_put_usage(struct cp_store *s, const struct cp_usage *u)
+{
+    _cleanup_stmt_ sqlite3_stmt *st = NULL;
+    int r;
+
+    r = prepare(s, &st,
+                "INSERT INTO usage VALUES(?1,?2,?3,?4,?5) ON CONFLICT(contract_id, hw_id) DO UPDATE SET"
+                " asset_id=?3, at_us=?4, report=?5 WHERE ?4 >= at_us",
+                "tttut", u->contract_id, u->hw_id, u->asset_id, u->at_us, u->report);
+    return r < 0 ? r : step_done(st);
+}
+
+int cp_store_each_usage(struct cp_store *s, int (*fn)(const struct cp_usage *, void *), void *ctx)
+{
+    _cleanup_stmt_ sqlite3_stmt *st = NULL;
+    struct cp_usage u;
+    int r, rc;
+
+    r = prepare(s, &st, "SELECT contract_id, asset_id, hw_id, at_us, report FROM usage ORDER BY 1, 3", "");
+    if (r < 0)
+        return r;
+    while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
+        COLUMN_TEXT(st, 0, u.contract_id);
+        COLUMN_TEXT(st, 1, u.asset_id);
+        COLUMN_TEXT(st, 2, u.hw_id);
+        u.at_us = (uint64_t)sqlite3_column_int64(st, 3);
+        COLUMN_TEXT(st, 4, u.report);
+        r = fn(&u, ctx);
         if (r != 0)
             return r;
     }

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "common/config.h"
+#include "common/report.h"
 #include "sas.h"
 #include "wrap.h"
 
@@ -55,6 +56,13 @@ struct cp_log_entry {
     char reason[CP_REASON_MAX + 1];
 };
 
+/* The newest usage report of a machine. */
+struct cp_usage {
+    char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1], hw_id[CP_HW_ID_MAX + 1];
+    uint64_t at_us; /* by the machine's clock */
+    char report[TB_REPORT_MAX + 1];
+};
+
 struct cp_store;
 
 /* Opens path, made 0600 with the two contracts of the specification (see cp_store_seed()) when it does not exist. */
@@ -92,10 +100,14 @@ int cp_store_unbind_hw(struct cp_store *s, const char *contract_id);
 
 int cp_store_add_log(struct cp_store *s, const struct cp_log_entry *e);
 
+/* Keeps the report unless a newer one of this machine is there. */
+int cp_store_put_usage(struct cp_store *s, const struct cp_usage *u);
+
 /* Calls fn for each, sorted by id (the log: newest `limit`, oldest first). fn returns nonzero to stop with that value. */
 int cp_store_each_asset(struct cp_store *s, int (*fn)(const struct cp_asset *, void *), void *ctx);
 int cp_store_each_contract(struct cp_store *s, int (*fn)(const struct cp_contract *, void *), void *ctx);
 int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct cp_log_entry *, void *),
                       void *ctx);
+int cp_store_each_usage(struct cp_store *s, int (*fn)(const struct cp_usage *, void *), void *ctx);
 
 #endif

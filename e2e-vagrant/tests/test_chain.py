@@ -124,6 +124,8 @@ def test_usage_reaches_the_ledger(chain):
                                 **{k: str(v) for k, v in chain.env.items()}})
         return sum(row["quantity"] for row in json.loads(r.stdout or '{"used": []}')["used"] if row["counter"] == "requests")
     wait_for(lambda: booked() >= before + 1, 15, "the booking")
+    report = tbsys.read_json(chain.run / "tb-billing/report.json")
+    assert report["contract_id"] == chain.env["TB_CONTRACT_ID"] and report["used"]["requests"] >= before + 1
 
 
 def descendants(pid):

@@ -11,6 +11,7 @@
 #include "hwid.h"
 #include "io.h"
 #include "log.h"
+#include "report.h"
 #include "request.h"
 #include "units.h"
 
@@ -27,6 +28,8 @@ struct tb_exchange {
     bool busy;       /* the owner's own: started and not yet taken */
     int event_fd;
     struct tb_verdict verdict;
+    char *report; /* the thread's own while busy */
+    char hmac[TB_REPORT_MAC_HEX + 1];
     char hw_id[TB_HWID_MAX]; /* the thread's own */
 };
 
@@ -74,7 +77,8 @@ static int exchange_once(const struct tb_exchange *x, struct tb_verdict *v)
 {
     static const char *const headers[] = {"Content-Type: application/json", NULL};
     _cleanup_free_ char *url = tb_request_url(x->cfg->edc_endpoint), *cert = NULL, *key = NULL;
-    _cleanup_free_ char *body = tb_request_body(x->cfg->contract_id, x->cfg->asset_id, x->hw_id);
+    _cleanup_free_ char *body =
+        tb_request_body(x->cfg->contract_id, x->cfg->asset_id, x->hw_id, x->report, x->hmac);
     _cleanup_http_response_ struct tb_http_response resp = {0};
     struct tb_http_tls tls = {
         .ca_file = x->cfg->ca_file,
@@ -174,8 +178,11 @@ bool tb_exchange_busy(const struct tb_exchange *x)
     return x->busy;
 }
 
-void tb_exchange_start(struct tb_exchange *x)
+void tb_exchange_start(struct tb_exchange *x, const char *report, const struct tb_grant *grant)
 {
+    tb_freep(&x->report);
+    if (report && tb_report_mac(&grant->key, report, strlen(report), x->hmac) == 0)
+        x->report = strdup(report);
     pthread_mutex_lock(&x->lock);
     x->want = x->busy = true;
     pthread_cond_signal(&x->wanted);
@@ -212,5 +219,6 @@ void tb_exchange_free(struct tb_exchange *x)
     pthread_mutex_destroy(&x->lock);
     pthread_cond_destroy(&x->wanted);
     tb_close(x->event_fd);
+    free(x->report);
     free(x);
 }

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "config.h"
+#include "grant.h"
 #include "response.h"
 
 struct tb_exchange;
@@ -16,8 +17,8 @@ int tb_exchange_new(const struct tb_config *cfg, struct tb_exchange **ret);
 /* Becomes readable when a verdict is there. */
 int tb_exchange_fd(const struct tb_exchange *x);
 bool tb_exchange_busy(const struct tb_exchange *x);
-/* Begins an exchange; not while busy. */
-void tb_exchange_start(struct tb_exchange *x);
+/* Begins an exchange; not while busy. report: a usage report to send along, signed with grant's key; NULL: none. Copied. */
+void tb_exchange_start(struct tb_exchange *x, const char *report, const struct tb_grant *grant);
 /* Takes the verdict; false when there is none yet. */
 bool tb_exchange_take(struct tb_exchange *x, struct tb_verdict *ret);
 /* Ends the thread. Only when not busy: an exchange in flight is ended by leaving the process. */

@@ -20,6 +20,7 @@
 #include "log.h"
 #include "notify.h"
 #include "release.h"
+#include "report.h"
 #include "secret.h"
 #include "units.h"
 
@@ -211,13 +212,26 @@ static void settle(struct daemon *d, const struct tb_clock *now)
     }
 }
 
+/* With each renewal goes what tb-billing has counted: where several machines share one subscription the provider adds it up. */
+static char *usage_report(const struct daemon *d)
+{
+    _cleanup_free_ char *path = tb_strf("%s/tb-billing/report.json", d->cfg.run_dir);
+    char *text = NULL;
+    size_t len;
+
+    return d->grant && path && tb_read_file(path, TB_REPORT_MAX, &text, &len) == 0 ? text : NULL;
+}
+
 static void ask_if_due(struct daemon *d, const struct tb_clock *now)
 {
+    _cleanup_free_ char *report = NULL;
+
     if (tb_exchange_busy(d->exchange) || !tb_lease_due(&d->lease, now))
         return;
     d->started++;
     d->exchange_since_us = now->boot_us;
-    tb_exchange_start(d->exchange);
+    report = usage_report(d);
+    tb_exchange_start(d->exchange, report, d->grant);
 }
 
 static void keep_alive(struct daemon *d, const struct tb_clock *now)

@@ -16,13 +16,17 @@ char *tb_request_url(const char *endpoint)
     return tb_strf("%.*s/api/v1/license/authorize", (int)n, endpoint);
 }
 
-char *tb_request_body(const char *contract_id, const char *asset_id, const char *hw_id)
+char *tb_request_body(const char *contract_id, const char *asset_id, const char *hw_id, const char *report,
+                      const char *hmac)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
 
     if (!o || !cJSON_AddStringToObject(o, "contract_id", contract_id) ||
         !cJSON_AddStringToObject(o, "asset_id", asset_id) || !cJSON_AddStringToObject(o, "hw_id", hw_id) ||
         !cJSON_AddStringToObject(o, "client_version", TB_USER_AGENT))
+        return NULL;
+    if (report && (!cJSON_AddStringToObject(o, "usage_report", report) ||
+                   !cJSON_AddStringToObject(o, "usage_hmac", hmac)))
         return NULL;
     return cJSON_PrintUnformatted(o);
 }

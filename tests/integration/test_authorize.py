@@ -3,6 +3,8 @@
 
 import concurrent.futures
 import datetime
+import hashlib
+import hmac
 import http.server
 import json
 import os
@@ -425,6 +427,24 @@ def test_the_end_of_the_marketplace_subscription_denies_whatever_the_control_pla
     w.ready().wait_state("authorized")
     wait_for(lambda: w.flags() == (False, False), 5, "the flags to go")
     assert w.key() == bytes.fromhex(KEY)
+
+
+def test_renewals_carry_the_usage_report(world):
+    w = world(lambda n: grant(lease=3))
+    report = w.dir / "r/tb-billing/report.json"
+    report.parent.mkdir(parents=True)
+    report.write_text('{"at": "2026-01-02T00:00:00Z",\n "used": {"requests": 5}}\n')
+    w.ready()
+    wait_for(lambda: len(w.plane.requests) > 1, 10, "a renewal")
+    first, second = (body for _, _, _, body in w.plane.requests[:2])
+    assert "usage_report" not in first  # no key to sign it with yet
+    assert second["usage_report"] == report.read_text()
+    key = hmac.new(bytes.fromhex(KEY), b"trustbridge usage report v1", hashlib.sha256).digest()
+    assert second["usage_hmac"] == hmac.new(key, report.read_bytes(), hashlib.sha256).hexdigest()
+    report.write_text("x" * 9000)
+    n = len(w.plane.requests)
+    wait_for(lambda: len(w.plane.requests) > n + 1, 10, "renewals without one")
+    assert "usage_report" not in w.plane.requests[-1][3] and w.lease()["state"] == "authorized"
 
 
 def test_terminal_statuses_deny_without_a_secret_in_the_reason(world):

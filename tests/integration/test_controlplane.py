@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import hashlib
+import hmac
 import http.client
 import json
 import os
@@ -92,10 +93,10 @@ class Server:
                              "plaintext_bytes": 16777216, "sha256_ciphertext": SHA}, **extra}
         return self.call("POST", "/api/v1/assets/register", body, {"Authorization": f"Bearer {token or self.token}"})
 
-    def authorize(self, contract="contract-allow", asset=ASSET, hw="4c4c4544-0051", **tls):
+    def authorize(self, contract="contract-allow", asset=ASSET, hw="4c4c4544-0051", more=None, **tls):
         status, body, _ = self.call("POST", "/api/v1/license/authorize",
                                     {"contract_id": contract, "asset_id": asset, "hw_id": hw,
-                                     "client_version": "sentinel/0.1.0"}, {"Content-Type": "application/json"}, **tls)
+                                     "client_version": "sentinel/0.1.0", **(more or {})}, {"Content-Type": "application/json"}, **tls)
         return status, body
 
     def denied(self, contract, **kw):
@@ -301,6 +302,32 @@ def test_machines_per_contract(plain):
     assert plain.denied("two", hw="h3") == "hw_limit_reached"
     plain.cli("contract", "unbind", "two")
     assert plain.authorize("two", hw="h3")[1]["status"] == "authorized"
+
+
+def usage_report(at, requests, key=KEY):
+    text = json.dumps({"at": at, "used": {"requests": requests}, "events": {"parked": 2}, "late_seconds": 7})
+    derived = hmac.new(bytes.fromhex(key), b"trustbridge usage report v1", hashlib.sha256).digest()
+    return {"usage_report": text, "usage_hmac": hmac.new(derived, text.encode(), hashlib.sha256).hexdigest()}
+
+
+def test_signed_usage_reports_are_kept(plain):
+    def reported():
+        return [r["report"]["used"]["requests"] for r in json.loads(plain.cli("usage", "--json")) if r["hw_id"] == "meter"]
+
+    def send(contract="contract-allow", **more):
+        status, body = plain.authorize(contract, hw="meter", more=more)
+        assert (status, body["status"]) == (200, "denied" if contract == "contract-deny" else "authorized")
+        return reported()
+
+    good = usage_report("2026-01-02T00:00:00Z", 5)
+    assert send(**usage_report("2026-01-02T00:00:00Z", 4, key="00" * 32)) == []
+    assert send(**usage_report("no time", 4)) == [] and send(usage_report=good["usage_report"]) == []
+    assert send(usage_report=7, usage_hmac=[]) == [] and send("contract-deny", **good) == []
+    assert send(**good) == [5]
+    assert send(**usage_report("2026-01-01T00:00:00Z", 3)) == [5]  # an older one, sent again
+    assert send(**good | {"usage_report": good["usage_report"].replace("5", "6")}) == [5]
+    assert send(**usage_report("2026-01-03T00:00:00Z", 9)) == [9]
+    assert "meter" in plain.cli("usage")
 
 
 def test_log_says_who_asked(plain):

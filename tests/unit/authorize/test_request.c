@@ -21,7 +21,7 @@ static void url_has_one_slash(void **state)
 
 static void body_has_the_four_members(void **state)
 {
-    _cleanup_free_ char *body = tb_request_body("c", "a", "h\"w");
+    _cleanup_free_ char *body = tb_request_body("c", "a", "h\"w", NULL, NULL);
 
     assert_string_equal(
         body,
