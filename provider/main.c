@@ -7,9 +7,9 @@
 #include "tbpkg.h"
 #include "version.h"
 
-static const struct tbpkg_command *const commands[] = {&tbpkg_encrypt, &tbpkg_decrypt, &tbpkg_verify,
-                                                       &tbpkg_inspect, &tbpkg_upload,  &tbpkg_register,
-                                                       &tbpkg_package, &tbpkg_publish, &tbpkg_config};
+static const struct tbpkg_command *const commands[] = {
+    &tbpkg_encrypt,  &tbpkg_decrypt, &tbpkg_verify,  &tbpkg_inspect, &tbpkg_upload,
+    &tbpkg_register, &tbpkg_build,   &tbpkg_package, &tbpkg_publish, &tbpkg_config};
 
 static const struct tbpkg_command *find_command(const char *name)
 {

@@ -19,6 +19,7 @@ static void publish_clear(struct publish *p)
     source_close(&p->source);
     publish_state_close(&p->state);
     cli_list_clear(&p->sets);
+    cli_list_clear(&p->vars);
     tb_freep(&p->encrypted);
     tb_freep(&p->ciphertext);
     tb_freep(&p->manifest);
@@ -42,6 +43,8 @@ static const struct cli_option options[] = {
                "the encrypted asset is in the output directory already"),
     CLI_OPTION(0, "skip-upload", NULL, CLI_FLAG, skip[STEP_UPLOAD], "do not upload"),
     CLI_OPTION(0, "skip-register", NULL, CLI_FLAG, skip[STEP_REGISTER], "do not register"),
+    CLI_OPTION(0, "skip-build", NULL, CLI_FLAG, skip[STEP_BUILD],
+               "build no image; also when there is no --deb-dir"),
     CLI_OPTION(0, "skip-package", NULL, CLI_FLAG, skip[STEP_PACKAGE], "make no package"),
     CLI_OPTION(0, "forget-key", NULL, CLI_FLAG, forget_key,
                "remove the key file once the control plane has confirmed the key"),
@@ -75,6 +78,22 @@ static const struct cli_option options[] = {
                .setting = "tls.ca_file"),
     CLI_OPTION(0, "insecure-http", NULL, CLI_FLAG, insecure,
                "allow http:// to a loopback address, for tests"),
+    CLI_HEADING_ROW("Image, as for tbpkg build:"),
+    CLI_OPTION(0, "target", "TARGET", CLI_STRING, target, "oci, vm-qemu or vm-azure [oci]"),
+    CLI_OPTION(0, "deb-dir", "DIR", CLI_DIR_NAME, debs, "directory with the .debs that go into it",
+               .setting = "build.deb_dir"),
+    CLI_OPTION(0, "base-image", "IMAGE", CLI_STRING, base, "what to build on"),
+    CLI_OPTION('r', "registry", "REGISTRY", CLI_STRING, registry, "registry to push to",
+               .setting = "docker.registry"),
+    CLI_OPTION(0, "image-name", "NAME", CLI_STRING, image_name, "name of the container image",
+               .setting = "docker.image_name"),
+    CLI_OPTION(0, "image-tag", "TAG", CLI_STRING, tag, "its tag [latest]"),
+    CLI_OPTION(0, "no-push", NULL, CLI_FLAG, no_push, "leave it in local storage"),
+    CLI_OPTION(0, "insecure-registry", NULL, CLI_FLAG, insecure_registry,
+               "allow a registry without TLS, for tests"),
+    CLI_OPTION(0, "var", "NAME=VALUE", CLI_LIST, vars, "variable of the Packer template; may be repeated"),
+    CLI_OPTION(0, "packer-dir", "DIR", CLI_DIR_NAME, packer, "directory of the Packer templates",
+               .setting = "build.template_dir"),
     CLI_HEADING_ROW("Package:"),
     CLI_OPTION(0, "vm-image", "IMAGE", CLI_STRING, vm_image, "image of the machines, as for tbpkg package",
                .setting = "package.vm_image"),
@@ -84,6 +103,9 @@ static const struct cli_option options[] = {
     CLI_OPTION(0, "package-version", "X.Y.Z", CLI_STRING, package_version, "version of the package"),
     CLI_OPTION(0, "template-dir", "DIR", CLI_STRING, templates, "directory of the templates",
                .setting = "package.template_dir"),
+    CLI_GONE_ROW("all-steps", NULL, "all steps are what publish does"),
+    CLI_GONE_ROW("sentinel-binary", "FILE", "the programs come from the .debs in --deb-dir"),
+    CLI_GONE_ROW("entrypoint", "FILE", "the image starts systemd, which starts and confines the programs"),
     CLI_HEADING_ROW("Every command:"),
     CLI_COMMON,
 };
@@ -151,6 +173,11 @@ static int check_options(struct publish *p)
         return cli_usage(c, "the input must be a file or a directory, so that the run can be continued");
     if (p->key_file && !p->skip[STEP_ENCRYPT])
         return cli_usage(c, "--key-file goes with --skip-encrypt: encrypting makes a key");
+    if (!p->debs && (cli_given(c, "registry") || p->target) && !p->skip[STEP_BUILD])
+        return cli_usage(
+            c,
+            "--deb-dir is missing: the directory with the .debs that go into the image; or say --skip-build");
+    p->skip[STEP_BUILD] |= !p->debs;
     if (p->skip[STEP_ENCRYPT] && !p->key_file && getenv("TBPKG_KEY_FILE"))
         p->key_file = getenv("TBPKG_KEY_FILE");
     return check_steps(p);
@@ -218,6 +245,8 @@ static int check_ahead(struct publish *p, const enum publish_action *plan)
         struct publish quiet = *p;
 
         quiet.cli.quiet = true;
+        if (plan[STEP_BUILD] == ACTION_RUN && !p->vm_image && p->target && strcmp(p->target, "vm-azure") == 0)
+            quiet.vm_image = "what:build:makes"; /* not known yet */
         publish_argv(&quiet, STEP_PACKAGE, &w);
         rc = w.n + 1 < (int)ARRAY_SIZE(w.v) && (w.v[w.n] = strdup("--dry-run"))
                  ? (w.n++, tbpkg_package.run(w.n, w.v))
@@ -326,6 +355,8 @@ static void print_table(const struct publish *p, const cJSON *summary)
     print_row("stored as", cJSON_GetObjectItemCaseSensitive(upload, "ciphertext"), "url");
     printf("%-12s %s\n", "registered", p->skip[STEP_REGISTER] ? "no (skipped)" : p->edc_endpoint);
     print_row("key", summary, "key_file");
+    print_row("image", cJSON_GetObjectItemCaseSensitive(steps, "build"), "image");
+    print_row("digest", cJSON_GetObjectItemCaseSensitive(steps, "build"), "digest");
     print_row("package", package, "package");
     print_row("version", package, "version");
     printf("%-12s %s/" SUMMARY_NAME "\n", "summary", p->dir);
@@ -470,12 +501,12 @@ static int publish_main(int argc, char **argv)
 
 const struct tbpkg_command tbpkg_publish = {
     .name = "publish",
-    .summary = "all of it: encrypt, upload, register, package; resumable",
+    .summary = "all of it: encrypt, upload, register, build, package; resumable",
     .synopsis = "--asset-id ID [OPTION]... INPUT",
-    .about = "Encrypt a model, upload it, register it with the control plane, and make the package of the\n"
-             "managed application. Run the same command again to continue a run that was broken off: steps\n"
-             "that are done, with the same inputs, are not repeated. The key stays in DIR/model.key (0600)\n"
-             "unless --forget-key is given.\n",
+    .about = "Encrypt a model, upload it, register it with the control plane, build the image and make the\n"
+             "package of the managed application. Run the same command again to continue a run that was\n"
+             "broken off: steps that are done, with the same inputs, are not repeated. The key stays in\n"
+             "DIR/model.key (0600) unless --forget-key is given.\n",
     .options = options,
     .run = publish_main,
 };

@@ -8,7 +8,7 @@
 #include "publish_state.h"
 #include "source.h"
 
-enum publish_step { STEP_ENCRYPT, STEP_UPLOAD, STEP_REGISTER, STEP_PACKAGE, N_STEPS };
+enum publish_step { STEP_ENCRYPT, STEP_UPLOAD, STEP_REGISTER, STEP_BUILD, STEP_PACKAGE, N_STEPS };
 
 enum publish_action { ACTION_RUN, ACTION_DONE, ACTION_SKIP };
 
@@ -20,6 +20,9 @@ struct publish {
     bool no_finetune;
     const char *account, *container, *blob_endpoint, *connection_string_file, *account_key_file, *sas_file;
     const char *edc_endpoint, *token_file, *cert, *cert_key, *ca_file, *key_file;
+    const char *target, *registry, *image_name, *tag, *base, *debs, *packer;
+    struct cli_list vars;
+    bool no_push, insecure_registry;
     const char *image, *vm_image, *templates, *package_version;
     struct cli_list sets;
     bool insecure, skip[N_STEPS], yes, dry_run, forget_key;

@@ -4,6 +4,7 @@
  * leaves a step that is begun, and each can be run again. */
 #include "publish.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,10 +13,8 @@
 #include "json.h"
 
 static const struct tbpkg_command *const step_commands[N_STEPS] = {
-    [STEP_ENCRYPT] = &tbpkg_encrypt,
-    [STEP_UPLOAD] = &tbpkg_upload,
-    [STEP_REGISTER] = &tbpkg_register,
-    [STEP_PACKAGE] = &tbpkg_package,
+    [STEP_ENCRYPT] = &tbpkg_encrypt, [STEP_UPLOAD] = &tbpkg_upload,   [STEP_REGISTER] = &tbpkg_register,
+    [STEP_BUILD] = &tbpkg_build,     [STEP_PACKAGE] = &tbpkg_package,
 };
 
 const struct tbpkg_command *publish_command(enum publish_step s)
@@ -128,12 +127,52 @@ static void register_argv(const struct publish *p, struct publish_words *w)
     add_flag(w, "--insecure-http", p->insecure);
 }
 
+static void build_argv(const struct publish *p, struct publish_words *w)
+{
+    add_option(w, "target", p->target);
+    add_option(w, "deb-dir", p->debs);
+    add_option(w, "base-image", p->base);
+    add_option(w, "registry", p->registry);
+    add_option(w, "image-name", p->image_name);
+    add_option(w, "tag", p->tag);
+    for (size_t i = 0; i < p->vars.n; i++)
+        add_option(w, "var", p->vars.v[i]);
+    add_option(w, "template-dir", p->packer);
+    add_flag(w, "--no-push", p->no_push);
+    add_flag(w, "--insecure-registry", p->insecure_registry);
+}
+
+static const char *string_of(const cJSON *o, const char *name)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
+
+    return cJSON_IsString(v) ? v->valuestring : NULL;
+}
+
+/* What build made, as package wants it: a resource id, or "REGISTRY/NAME@DIGEST". Heap, or NULL: nothing that package could use. */
+static char *built_image(const struct publish *p, bool *ret_is_vm)
+{
+    const cJSON *r = p->skip[STEP_BUILD] ? NULL : publish_state_result(&p->state, "build");
+    const char *target = string_of(r, "target"), *image = string_of(r, "image"),
+               *digest = string_of(r, "digest");
+    const char *tag;
+
+    *ret_is_vm = target && strcmp(target, "vm-azure") == 0;
+    if (!image || (!*ret_is_vm && !digest))
+        return NULL;
+    tag = strrchr(image, ':');
+    return *ret_is_vm ? strdup(image) : tb_strf("%.*s@%s", (int)(tag ? tag - image : 0), image, digest);
+}
+
 static void package_argv(const struct publish *p, struct publish_words *w)
 {
+    bool is_vm;
+    _cleanup_free_ char *built = built_image(p, &is_vm);
+
     add_option(w, "asset-id", p->asset_id);
     add_option(w, "edc-endpoint", p->edc_endpoint);
-    add_option(w, "vm-image", p->vm_image);
-    add_option(w, "image", p->image);
+    add_option(w, "vm-image", p->vm_image ? p->vm_image : is_vm ? built : NULL);
+    add_option(w, "image", p->image ? p->image : is_vm ? NULL : built);
     add_option(w, "template-dir", p->templates);
     add_option(w, "package-version", p->package_version);
     for (size_t i = 0; i < p->sets.n; i++)
@@ -144,10 +183,8 @@ static void package_argv(const struct publish *p, struct publish_words *w)
 void publish_argv(const struct publish *p, enum publish_step s, struct publish_words *w)
 {
     static void (*const fill[N_STEPS])(const struct publish *, struct publish_words *) = {
-        [STEP_ENCRYPT] = encrypt_argv,
-        [STEP_UPLOAD] = upload_argv,
-        [STEP_REGISTER] = register_argv,
-        [STEP_PACKAGE] = package_argv,
+        [STEP_ENCRYPT] = encrypt_argv, [STEP_UPLOAD] = upload_argv,   [STEP_REGISTER] = register_argv,
+        [STEP_BUILD] = build_argv,     [STEP_PACKAGE] = package_argv,
     };
 
     add(w, step_commands[s]->name);
@@ -185,40 +222,98 @@ static void hash_templates(const struct publish *p, struct inputs *in)
     }
 }
 
+static void hash_encrypt(const struct publish *p, struct inputs *in)
+{
+    inputs_number(in, p->chunk_bytes);
+    inputs_number(in, p->no_finetune);
+    hash_source(&p->source, in);
+}
+
+static void hash_upload(const struct publish *p, struct inputs *in)
+{
+    inputs_file(in, p->manifest);
+    inputs_word(in, p->account);
+    inputs_word(in, p->container);
+    inputs_word(in, p->blob_endpoint);
+}
+
+static void hash_register(const struct publish *p, struct inputs *in)
+{
+    _cleanup_free_ char *url = p->skip[STEP_UPLOAD] ? NULL : uploaded_to(p);
+
+    inputs_file(in, p->manifest);
+    inputs_word(in, p->edc_endpoint);
+    inputs_word(in, url);
+    inputs_word(in, url ? NULL : p->account);
+    inputs_word(in, url ? NULL : p->container);
+}
+
+static void hash_list(struct inputs *in, const struct cli_list *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        inputs_word(in, l->v[i]);
+    inputs_word(in, NULL);
+}
+
+/* Names in order, and contents. */
+static void hash_directory(struct inputs *in, const char *dir)
+{
+    struct dirent **list = NULL;
+    int n = dir ? scandir(dir, &list, NULL, alphasort) : -1;
+
+    for (int i = 0; i < n; i++) {
+        _cleanup_free_ char *path = tb_path_join(dir, list[i]->d_name);
+        struct stat st;
+
+        if (path && stat(path, &st) == 0 && S_ISREG(st.st_mode)) {
+            inputs_word(in, list[i]->d_name);
+            inputs_file(in, path);
+        }
+        free(list[i]);
+    }
+    free(list);
+    inputs_number(in, (uint64_t)n);
+}
+
+static void hash_build(const struct publish *p, struct inputs *in)
+{
+    const char *const words[] = {p->target, p->registry, p->image_name, p->tag, p->base};
+
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+        inputs_word(in, words[i]);
+    inputs_number(in, p->no_push);
+    hash_list(in, &p->vars);
+    hash_directory(in, p->debs);
+    hash_directory(in, p->packer);
+}
+
+static void hash_package(const struct publish *p, struct inputs *in)
+{
+    bool is_vm;
+    _cleanup_free_ char *built = built_image(p, &is_vm);
+
+    inputs_word(in, p->edc_endpoint);
+    inputs_word(in, p->image);
+    inputs_word(in, p->vm_image);
+    inputs_word(in, built);
+    inputs_word(in, p->package_version);
+    hash_list(in, &p->sets);
+    inputs_word(in, p->zip);
+    hash_templates(p, in);
+}
+
 /* Options that only say where a credential is are no inputs: a fresh one continues the same run. */
 int publish_hash(struct publish *p, enum publish_step s)
 {
+    static void (*const hash[N_STEPS])(const struct publish *, struct inputs *) = {
+        [STEP_ENCRYPT] = hash_encrypt, [STEP_UPLOAD] = hash_upload,   [STEP_REGISTER] = hash_register,
+        [STEP_BUILD] = hash_build,     [STEP_PACKAGE] = hash_package,
+    };
     _cleanup_inputs_ struct inputs in;
-    _cleanup_free_ char *url = NULL;
 
     inputs_start(&in);
     inputs_word(&in, p->asset_id);
-    if (s == STEP_ENCRYPT) {
-        inputs_number(&in, p->chunk_bytes);
-        inputs_number(&in, p->no_finetune);
-        hash_source(&p->source, &in);
-    } else if (s == STEP_UPLOAD) {
-        inputs_file(&in, p->manifest);
-        inputs_word(&in, p->account);
-        inputs_word(&in, p->container);
-        inputs_word(&in, p->blob_endpoint);
-    } else if (s == STEP_REGISTER) {
-        url = p->skip[STEP_UPLOAD] ? NULL : uploaded_to(p);
-        inputs_file(&in, p->manifest);
-        inputs_word(&in, p->edc_endpoint);
-        inputs_word(&in, url);
-        inputs_word(&in, url ? NULL : p->account);
-        inputs_word(&in, url ? NULL : p->container);
-    } else {
-        inputs_word(&in, p->edc_endpoint);
-        inputs_word(&in, p->image);
-        inputs_word(&in, p->vm_image);
-        inputs_word(&in, p->package_version);
-        for (size_t i = 0; i < p->sets.n; i++)
-            inputs_word(&in, p->sets.v[i]);
-        inputs_word(&in, p->zip);
-        hash_templates(p, &in);
-    }
+    hash[s](p, &in);
     return inputs_end(&in, p->hash);
 }
 

@@ -20,6 +20,6 @@ struct tbpkg_command {
 };
 
 extern const struct tbpkg_command tbpkg_encrypt, tbpkg_decrypt, tbpkg_verify, tbpkg_inspect, tbpkg_upload,
-    tbpkg_register, tbpkg_package, tbpkg_publish, tbpkg_config;
+    tbpkg_register, tbpkg_build, tbpkg_package, tbpkg_publish, tbpkg_config;
 
 #endif

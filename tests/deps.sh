@@ -13,6 +13,7 @@ apt
 aria2
 bash-completion
 binutils
+buildah
 ca-certificates
 chromium
 chromium-driver
@@ -21,6 +22,7 @@ clang-format
 cppcheck
 curl
 debhelper
+docker-registry
 dpkg-dev
 e2fsprogs
 fakeroot

@@ -2,6 +2,7 @@
 """What the documents say about settings is what the code reads."""
 
 import re
+import shlex
 import subprocess
 
 from tbsys import program, repo
@@ -48,3 +49,90 @@ def test_every_daemon_has_a_page_and_help():
         assert r.returncode == 0 and r.stdout.startswith("Usage:") and f"{name}(8)" in r.stdout, name
         r = subprocess.run([program(name), "--nonsense"], capture_output=True, text=True, env={})
         assert r.returncode == 64 and "--nonsense" in r.stderr, name
+
+
+# -- command lines of tbpkg --------------------------------------------------------------------------------------------
+
+def shell_lines(text):
+    """Lines of indented or fenced blocks, continued ones joined."""
+    return re.sub(r"\\\n\s*", " ", text).splitlines()
+
+
+def tbpkg_lines():
+    files = [*sorted((repo / "docs").glob("*.md")), repo / "README.md"]
+    found = [(f.name, line) for f in files for line in shell_lines(f.read_text())
+             if re.match(r"^( {4,}|)(sudo )?([A-Z_]+=\S+ )*tbpkg [a-z]", line)]
+    page = (repo / "man/tbpkg.1").read_text()
+    for block in re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed", page, re.M | re.S):
+        found += [("tbpkg.1", line) for line in shell_lines(block.replace("\\e", "\\")) if re.search(r"\btbpkg [a-z]", line)]
+    return found
+
+
+def options_of(command, cache={}):
+    """{option: takes a value} as --help has them."""
+    if command not in cache:
+        r = subprocess.run([program("tbpkg"), command, "--help"], capture_output=True, text=True, env={})
+        assert r.returncode == 0, command
+        rows = re.findall(r"^  (?:(-.), |    )(--[a-z-]+)(=\S+)?", r.stdout, re.M)
+        cache[command] = {name: bool(arg) for letter, long, arg in rows for name in (letter, long) if name}
+    return cache[command]
+
+
+def check_tbpkg_words(words):
+    """What is wrong with a command line, or None."""
+    known, words = options_of(words[0]), words[1:]
+    while words:
+        word, _, value = words.pop(0).partition("=")
+        if not word.startswith("-") or word == "-":
+            continue
+        if word not in known:
+            return f"there is no {word}"
+        if known[word] and not value:
+            if not words:
+                return f"{word} has no value"
+            words.pop(0)
+        elif value and not known[word]:
+            return f"{word} takes no value"
+    return None
+
+
+def test_every_tbpkg_line_in_the_documents_parses():
+    lines = tbpkg_lines()
+    assert len(lines) > 10
+    for where, line in lines:
+        for part in re.findall(r"\btbpkg ([a-z][^|;#&>]*)", line):
+            words = shlex.split(part)
+            assert check_tbpkg_words(words) is None, f"{where}: {line}: {check_tbpkg_words(words)}"
+
+
+def test_a_wrong_line_would_be_found():
+    assert "--nonsense" in check_tbpkg_words(["encrypt", "--nonsense"])
+    assert "no value" in check_tbpkg_words(["encrypt", "--asset-id"])
+    assert "takes no value" in check_tbpkg_words(["encrypt", "--force=1"])
+
+
+# The workflow guide and the read-me of the first TrustBridge, word for word but for the key.
+FIRST_LINES = """
+encrypt --asset-id "my-model-v1" --in /nonexistent/model.safetensors --out model.tbenc --manifest model.manifest.json --chunk-bytes 4194304
+upload --storage-account "mystorageaccount" --container "models" --asset-id "my-model-v1" --encrypted-file model.tbenc --manifest model.manifest.json
+register --edc-endpoint "https://controlplane.example.com" --asset-id "my-model-v1" --manifest model.manifest.json --key-hex KEY
+build --registry "myacr.azurecr.io" --image-name "trustbridge-runtime" --tag "v1.0.0" --sentinel-binary ./sentinel
+package --asset-id "my-model-v1" --edc-endpoint "https://controlplane.example.com" --image "myacr.azurecr.io/trustbridge-runtime:v1.0.0" --output-zip managed-app.zip
+package --asset-id my-model-001 --image myacr.azurecr.io/trustbridge-runtime:v1.0.0 --output-zip managed-app.zip
+publish --asset-id "my-model-v1" --in /nonexistent/model.safetensors --storage-account "mystorageaccount" --container "models" --edc-endpoint "https://controlplane.example.com" --registry "myacr.azurecr.io" --output-zip managed-app.zip
+publish --all-steps --asset-id a --in /nonexistent/m --storage-account acct --skip-register --skip-package -y --image-tag latest
+"""
+
+
+def test_the_first_trustbridge_s_command_lines_are_understood(tmp_path):
+    """Each gets past its options to the file that is missing. What they leave out is in the settings, as it was in the environment."""
+    (tmp_path / "t.ini").write_text("[azure]\nstorage_account = acct\n[controlplane]\nendpoint = https://cp.example\n"
+                                    f"[docker]\nregistry = r.example\n[build]\ndeb_dir = {tmp_path}/nonexistent-debs\n[package]\ntemplate_dir = {tmp_path}/nonexistent-t\n")
+    for line in FIRST_LINES.strip().splitlines():
+        words = shlex.split(line.replace("KEY", "0f" * 32))
+        r = subprocess.run([program("tbpkg"), *words, "--config", tmp_path / "t.ini"], capture_output=True, text=True, cwd=tmp_path,
+                           env={"PATH": "/usr/bin:/bin"}, stdin=subprocess.DEVNULL)
+        assert r.returncode == 1, (line, r.returncode, r.stderr)
+        assert re.search(r"No such file|no such manifest", r.stderr), (line, r.stderr)
+        if "--key-hex" in line:
+            assert "use --key-file" in r.stderr and "0f0f" not in r.stderr

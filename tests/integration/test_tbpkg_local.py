@@ -25,7 +25,7 @@ from tbsys import build_dir, wait_for  # noqa: E402
 
 TBPKG = str(build_dir() / "tbpkg")
 CHUNK = 1024
-COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "package", "publish", "config"]
+COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "build", "package", "publish", "config"]
 ENV = {"PATH": "/usr/bin:/bin", **{k: v for k, v in os.environ.items() if k.startswith(("ASAN_", "UBSAN_", "LSAN_"))}}
 
 

@@ -47,7 +47,7 @@ class Place:
         _count += 1
         self.provider, self.blob, self.plane, self.dir = provider, blob, plane, directory
         self.asset, self.container, self.out = f"asset-{_count}", "models", directory / "out"
-        self.model = directory / "model"
+        self.model, self.image, self.path = directory / "model", ["--vm-image", IMAGE], os.environ["PATH"]
         self.model.mkdir()
         for name, data in FILES.items():
             (self.model / name).write_bytes(data)
@@ -60,11 +60,11 @@ class Place:
         return [tbsys.program("tbpkg"), "publish", "--asset-id", self.asset, "--storage-account", self.provider.azurite.account,
                 "--container", self.container, "--endpoint", f"{self.blob.url}/{self.provider.azurite.account}", "--account-key-file",
                 self.key, "--edc-endpoint", self.plane.url, "--token-file", self.token, "--ca-file", self.provider.ca.cert,
-                "--vm-image", IMAGE, "--template-dir", self.dir / "t", "--output", self.out, "--chunk-bytes", "64K",
+                *self.image, "--template-dir", self.dir / "t", "--output", self.out, "--chunk-bytes", "64K",
                 *(["--yes"] if yes else []), *more]
 
     def env(self):
-        return {"PATH": os.environ["PATH"], "AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:9",
+        return {"PATH": self.path, "AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:9",
                 **{k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS")}}
 
     def publish(self, *more, model=True, rc=0, yes=True):
@@ -116,7 +116,7 @@ class Place:
         assert self.asset in self.provider.controlplane.ctl("asset", "list")
         summary = read_json(self.out / "publish-summary.json")
         assert summary["steps"]["encrypt"]["sha256_ciphertext"] == json.loads(manifest)["sha256_ciphertext"]
-        assert set(summary["steps"]) == set(STEPS)
+        assert set(summary["steps"]) == {*STEPS, "build"}
         with zipfile.ZipFile(self.out / "managed-app.zip") as z:
             assert json.loads(z.read("mainTemplate.json"))["parameters"]["assetId"]["defaultValue"] == self.asset
         assert (self.out / "model.key").stat().st_mode & 0o777 == 0o600
@@ -159,7 +159,7 @@ def test_publish_and_nothing_left_to_do(place):
 
 def test_dry_run_changes_nothing(place):
     r = place.publish("--dry-run", "--json", yes=False)
-    assert json.loads(r.stdout)["steps"] == {s: "to do" for s in STEPS}
+    assert json.loads(r.stdout)["steps"] == {**{s: "to do" for s in STEPS}, "build": "skipped"}
     assert not place.out.exists() and place.blob.requests == [] and place.plane.requests == []
     place.publish("--skip-package")
     r = place.publish("--dry-run", yes=False)
@@ -216,6 +216,32 @@ def test_forget_key_only_after_the_control_plane_has_it(place):
     assert not (place.out / "model.key").exists() and "only the control plane has the key" in r.stderr
     assert "key_file" not in read_json(place.out / "publish-summary.json")
     place.publish()
+
+
+def test_the_image_that_was_built_goes_into_the_package(place):
+    """Packer is played by a script here: what matters is what becomes of its result."""
+    (place.dir / "bin").mkdir()
+    (place.dir / "bin" / "packer").write_text(f"#!/bin/sh\necho Packer v1.6.6\n[ $1 = version ] || echo $1 >>{place.dir}/calls\n")
+    (place.dir / "bin" / "packer").chmod(0o755)
+    (place.dir / "debs").mkdir()
+    (place.dir / "debs" / "trustbridge_1_amd64.deb").write_bytes(b"1")
+    build = ["--target", "vm-azure", "--deb-dir", place.dir / "debs", "--packer-dir", tbsys.repo / "packer", "--var", "subscription_id=s",
+             "--var", "resource_group=rg", "--var", "gallery_name=g"]
+    place.path, image = f"{place.dir}/bin:{os.environ['PATH']}", place.image
+    place.image = []
+    r = place.publish(*build, "--all-steps", "--sentinel-binary", "x")
+    assert "--all-steps has no meaning any more: all steps are" in r.stderr and "no --vm-image" not in r.stderr
+    gallery = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/galleries/g/images/trustbridge/versions/1.0.0"
+    with zipfile.ZipFile(place.out / "managed-app.zip") as z:
+        assert json.loads(z.read("mainTemplate.json"))["parameters"]["imageId"]["defaultValue"] == gallery
+    assert gallery in r.stdout and (place.dir / "calls").read_text() == "build\n"
+    place.publish(*build)
+    assert (place.dir / "calls").read_text() == "build\n"
+    (place.dir / "debs" / "trustbridge_1_amd64.deb").write_bytes(b"2")
+    place.publish(*build)
+    assert (place.dir / "calls").read_text() == "build\nbuild\n"
+    place.image = image
+    assert "--deb-dir" in place.publish("--registry", "r.example", rc=2).stderr
 
 
 # -- kills -------------------------------------------------------------------------------------------------------------
