@@ -89,6 +89,9 @@ class Appliance(VM):
         return [n for r in self.journal("_SYSTEMD_UNIT=tb-proxy.service", f"MESSAGE_ID={event('AUDIT')}", "--output-fields=TB_SEQ")
                 if (n := int(r["TB_SEQ"])) > after]
 
+    def key_releases(self):
+        return len(self.journal("_SYSTEMD_UNIT=tb-authorize.service", "TB_CREDENTIAL=model-key", "TB_RELEASED=yes"))
+
     def ask_now(self):
         """Has tb-authorize ask the control plane at once instead of at its next time; returns when (time.monotonic()) it was told."""
         self.sh("systemctl kill -s HUP tb-authorize.service")

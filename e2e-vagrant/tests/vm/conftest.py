@@ -16,6 +16,7 @@ import model
 from appliance import Appliance, GuestProvider
 from runner import VM
 from scenario import ASSET, CONTRACT
+from tbsys import wait_for
 
 # By file. Each machine is on its own; the disk is searched when everything else has been done to it.
 ORDER = ("test_power", "test_serving", "test_isolation", "test_deaths", "test_contract", "test_full_disk", "test_at_rest")
@@ -67,3 +68,18 @@ def vm(machine):
     if not machine.running():
         machine.start()
     return machine.wait_state("Ready")
+
+
+@pytest.fixture
+def streaming(vm):
+    """The pids of a tb-decrypt in the middle of a stream and of a runtime that does not take it from its FIFO."""
+    env = "/etc/trustbridge/trustbridge.env"
+    vm.sh(f"cp -p {env} /root/env && echo TB_DELIVERY=fifo >> {env} && echo TB_RUNTIME_EXEC=/usr/bin/sleep infinity >> {env}")
+    vm.sh("systemctl --no-block restart tb-runtime.service")
+    try:
+        wait_for(lambda: vm.pid("tb-decrypt") and vm.run(f"test -p /proc/{vm.pid('tb-runtime')}/root/dev/shm/model-pipe")[0] == 0,
+         XX, every=0.3)
+        yield {u: vm.pid(u) for u in ("tb-decrypt", "tb-runtime")}
+    finally:
+        vm.sh(f"mv /root/env {env} && systemctl --no-block restart tb-runtime.service")
+        vm.wait_state("Ready")

@@ -24,13 +24,14 @@ def test_sigkill_moves_nothing_else(vm, unit, allowed):
     assert vm.show("tb-hydrate.service", "ExecMainStartTimestampMonotonic") == hydrated
 
 
-def test_restart_of_the_proxy_loses_no_request(vm):
+def test_restart_of_the_proxy_loses_no_request(vm, record_property):
     """On new connections and on kept ones: none is refused, none is broken."""
     before = pids(vm, *EVERYONE)
     with Load(vm, chat, models, models, KeptAlive(), KeptAlive()) as load:
         for _ in range(3):
             vm.sh("systemctl restart tb-proxy.service", timeout=90)
             load.served(20)
+    record_property("answers", str(load.seen))
     after = pids(vm, *EVERYONE)
     assert {n for n in EVERYONE if after[n] != before[n]} == {"tb-proxy"}
     assert set(load.seen) <= {200, 503}, load.seen  # 503: the runtime took more than a second to say that it is well
@@ -55,12 +56,8 @@ def test_requests_keep_their_records_when_journald_goes(vm, how, lost):
     assert set(found) <= set(want) and len(found) == len(set(found)) >= len(want) - 2 * lost, set(want) - set(found)
 
 
-def key_releases(vm):
-    return len(vm.journal("_SYSTEMD_UNIT=tb-authorize.service", "TB_CREDENTIAL=model-key", "TB_RELEASED=yes"))
-
-
 def test_out_of_memory_takes_the_runtime_and_it_comes_back(vm):
-    want, before, released = content(vm.chat(model.CHAT)), pids(vm, *EVERYONE), key_releases(vm)
+    want, before, released = content(vm.chat(model.CHAT)), pids(vm, *EVERYONE), vm.key_releases()
     # The kernel's own killer, which takes whoever is first in its list.
     vm.sh("for p in $(cat /sys/fs/cgroup/$(systemctl show -P ControlGroup tb-runtime.service)/cgroup.procs); do "
           "echo 1000 > /proc/$p/oom_score_adj; done; echo f > /proc/sysrq-trigger")
@@ -70,4 +67,13 @@ def test_out_of_memory_takes_the_runtime_and_it_comes_back(vm):
     assert "result 'oom-kill'" in vm.sh("journalctl -b --no-pager -o cat UNIT=tb-runtime.service _PID=1")
     after = pids(vm, *EVERYONE)
     assert {n for n in EVERYONE if after[n] != before[n]} == {"tb-runtime"}
-    assert key_releases(vm) == released + 1
+    assert vm.key_releases() == released + 1
+
+
+def test_sigkill_of_a_running_decryption_starts_another(vm, streaming):
+    """With the key asked for again, and nobody else moved."""
+    before, released = pids(vm, "tb-authorize", "tb-billing", "tb-proxy"), vm.key_releases()
+    vm.sh(f"kill -9 {streaming['tb-decrypt']}")
+    wait_for(lambda: vm.pid("tb-decrypt") not in (0, streaming["tb-decrypt"]), 180, "another decryption", every=0.3)
+    assert vm.key_releases() == released + 1
+    assert pids(vm, *before) == before

@@ -7,7 +7,6 @@ import model
 import pytest
 from chain import http_json
 from scenario import USERS
-from tbsys import wait_for
 
 
 def curl(vm, url, enter=""):
@@ -142,21 +141,6 @@ def test_what_a_taken_over_program_can_do(vm, provider, unit):
     assert writable <= {f"write:/run/{unit}", *(["write:/dev/shm"] if unit != "tb-decrypt" else [])}, found
     if unit == "tb-decrypt":
         assert "inet6" in found and found["inet6"] != "possible" and found["netlink"] != "possible"
-
-
-@pytest.fixture
-def streaming(vm):
-    """The pids of a tb-decrypt in the middle of a stream and of a runtime that does not take it from its FIFO."""
-    env = "/etc/trustbridge/trustbridge.env"
-    vm.sh(f"cp -p {env} /root/env && echo TB_DELIVERY=fifo >> {env} && echo TB_RUNTIME_EXEC=/usr/bin/sleep infinity >> {env}")
-    vm.sh("systemctl --no-block restart tb-runtime.service")
-    try:
-        wait_for(lambda: vm.pid("tb-decrypt") and vm.run(f"test -p /proc/{vm.pid('tb-runtime')}/root/dev/shm/model-pipe")[0] == 0,
-         XX, every=0.3)
-        yield {u: vm.pid(u) for u in ("tb-decrypt", "tb-runtime")}
-    finally:
-        vm.sh(f"mv /root/env {env} && systemctl --no-block restart tb-runtime.service")
-        vm.wait_state("Ready")
 
 
 READ = """

@@ -46,10 +46,13 @@ class GatedProvider(GuestProvider):
         self.blobs.clear()
         self._gate.set()
 
-    def asked(self):
-        """The ranges that somebody wanted bytes of."""
+    def requests(self):
+        return self.blobs.count(path=r"\.tbenc$", method="GET")
+
+    def asked(self, skip=0):
+        """The ranges that somebody wanted bytes of; without the first `skip` requests."""
         starts = [int(r.range.removeprefix("bytes=").split("-")[0]) for r in self.blobs.select(path=r"\.tbenc$", method="GET")]
-        return {s // RANGE for s in starts}
+        return {s // RANGE for s in starts[skip:]}
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +111,19 @@ def test_power_cuts_during_the_download(unplugged, gated):
     assert content(vm.chat(SHORT))
 
 
-def test_a_full_disk_holds_the_download_until_there_is_room(unplugged, gated):
+def test_a_download_that_is_killed_and_out_of_room_goes_on(unplugged, gated):
+    """SIGKILL halfway; then the disk is full until somebody makes room."""
     vm = unplugged.wait_state("Ready")
     vm.sh("systemctl stop trustbridge.target; truncate -s 200M /root/small && mke2fs -q -t ext4 /root/small && "
           "mount -o loop /root/small /mnt/resource && systemctl restart tb-scratch.service")
     first = gated.ranges // 2
     gated.close_at(first)
     vm.sh("systemctl start trustbridge.target")
-    have = wait_kept(vm, first)
+    have, killed = wait_kept(vm, first), vm.pid("tb-hydrate")
+    asked = gated.requests()
+    vm.sh(f"kill -9 {killed}")
+    wait_for(lambda: vm.pid("tb-hydrate") not in (0, killed) and gated.requests() > asked, 180, "another try to go on", every=0.3)
+    assert gated.asked(asked) & have == set(), "what was on the disk is fetched again"
     vm.fill("/mnt/resource")
     gated.open()
     remedy = "free space there or set TB_TARGET_DIR to a larger disk"
