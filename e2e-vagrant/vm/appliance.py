@@ -74,6 +74,10 @@ class Appliance(VM):
     def pid(self, unit):
         return int(self.show(f"{unit}.service", "MainPID"))
 
+    def runs(self, unit):
+        """Is it the program already, with its credentials, and not what systemd makes of it first?"""
+        return self.run(f"readlink /proc/{self.pid(unit)}/exe")[1].strip().endswith("/" + unit)
+
     def journal(self, *match):
         """Records of the trustbridge journal of this boot, oldest first."""
         text = self.sh(f"journalctl --namespace=trustbridge -b -o json --no-pager {' '.join(match)}")

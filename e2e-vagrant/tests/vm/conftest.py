@@ -77,8 +77,8 @@ def streaming(vm):
     vm.sh(f"cp -p {env} /root/env && echo TB_DELIVERY=fifo >> {env} && echo TB_RUNTIME_EXEC=/usr/bin/sleep infinity >> {env}")
     vm.sh("systemctl --no-block restart tb-runtime.service")
     try:
-        wait_for(lambda: vm.pid("tb-decrypt") and vm.run(f"test -p /proc/{vm.pid('tb-runtime')}/root/dev/shm/model-pipe")[0] == 0,
-         XX, every=0.3)
+        wait_for(lambda: vm.runs("tb-decrypt") and vm.run(f"test -p /proc/{vm.pid('tb-runtime')}/root/dev/shm/model-pipe")[0] == 0,
+                 180, "a stream", every=0.3)
         yield {u: vm.pid(u) for u in ("tb-decrypt", "tb-runtime")}
     finally:
         vm.sh(f"mv /root/env {env} && systemctl --no-block restart tb-runtime.service")

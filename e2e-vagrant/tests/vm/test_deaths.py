@@ -74,6 +74,6 @@ def test_sigkill_of_a_running_decryption_starts_another(vm, streaming):
     """With the key asked for again, and nobody else moved."""
     before, released = pids(vm, "tb-authorize", "tb-billing", "tb-proxy"), vm.key_releases()
     vm.sh(f"kill -9 {streaming['tb-decrypt']}")
-    wait_for(lambda: vm.pid("tb-decrypt") not in (0, streaming["tb-decrypt"]), 180, "another decryption", every=0.3)
+    wait_for(lambda: vm.pid("tb-decrypt") != streaming["tb-decrypt"] and vm.runs("tb-decrypt"), 180, "another decryption", every=0.3)
     assert vm.key_releases() == released + 1
     assert pids(vm, *before) == before
