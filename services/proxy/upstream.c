@@ -9,6 +9,8 @@
 #include "address.h"
 #include "units.h"
 
+#define HASTY_US TB_USEC_PER_SEC /* closed so soon after an answer: not for being idle */
+#define FRESH_US (60 * TB_USEC_PER_SEC)
 #define CHUNK_OVERHEAD 24 /* size line and line end around one chunk */
 
 struct tb_upstream {
@@ -16,6 +18,7 @@ struct tb_upstream {
     struct tb_address at;
     struct conn *idle, *connecting; /* lists */
     size_t n_idle;
+    uint64_t fresh_until_us; /* no connection is kept until then */
 };
 
 /* A connection: connecting or carrying a call, or idle in the pool. Edge-triggered: can_read and can_write are what is
@@ -36,6 +39,8 @@ struct tb_call {
     void (*on_event)(void *arg);
     void *arg;
     bool head_request, reused, replayable, want_write, write_end, write_broken;
+    bool touched; /* bytes of it may have been seen */
+    bool again;   /* the method may be sent twice (RFC 9110, 9.2.2) */
     int failed;
     enum tb_framing body;
     uint64_t received;
@@ -142,9 +147,9 @@ static struct conn *conn_from_pool(struct tb_upstream *u)
 static void conn_to_pool(struct conn *k)
 {
     k->call = NULL;
-    if (k->u->n_idle >= TB_UPSTREAM_IDLE_MAX)
-        return conn_close(k);
     k->since_us = tb_now_monotonic_us();
+    if (k->u->n_idle >= TB_UPSTREAM_IDLE_MAX || k->since_us < k->u->fresh_until_us)
+        return conn_close(k);
     list_add(&k->u->idle, k);
     k->u->n_idle++;
 }
@@ -166,6 +171,7 @@ static void call_flush(struct tb_call *c)
 
         if (n >= 0) {
             c->sent += (size_t)n;
+            c->touched = true;
         } else if (errno == EAGAIN) {
             c->conn->can_write = false;
         } else if (errno != EINTR) {
@@ -265,10 +271,11 @@ static ssize_t call_fill(struct tb_call *c)
     return n;
 }
 
-/* The runtime closed a kept connection just as we used it: the request was not processed, send it again, once. */
+/* The runtime closed a kept connection just as we used it: send the request again, once. Not when it may have been read and must not
+ * be done twice. */
 static bool call_replay(struct tb_call *c)
 {
-    if (!c->reused || !c->replayable || c->received > 0)
+    if (!c->reused || !c->replayable || c->received > 0 || (c->touched && !c->again))
         return false;
     conn_close(c->conn);
     c->conn = NULL;
@@ -397,8 +404,12 @@ static void conn_event(struct tb_source *s, uint32_t events)
     if (k->fd < 0)
         return; /* closed earlier in this batch */
     if (!c) {
-        if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-            conn_close(k);
+        if (!(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
+            return;
+        /* A runtime that closes at once and without saying so would sooner or later take a POST with it. */
+        if (tb_now_monotonic_us() - k->since_us < HASTY_US)
+            k->u->fresh_until_us = tb_now_monotonic_us() + FRESH_US;
+        conn_close(k);
         return;
     }
     if (!k->connected && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
@@ -434,6 +445,16 @@ static int write_head(struct tb_call *c, const struct tb_call_request *rq)
     return tb_buf_puts(o, "\r\n");
 }
 
+static bool may_repeat(const char *method)
+{
+    static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
+        if (strcmp(method, methods[i]) == 0)
+            return true;
+    return false;
+}
+
 int tb_call_start(struct tb_upstream *u, const struct tb_call_request *rq, struct tb_call **ret)
 {
     struct tb_call *c = calloc(1, sizeof(*c));
@@ -446,6 +467,7 @@ int tb_call_start(struct tb_upstream *u, const struct tb_call_request *rq, struc
     c->arg = rq->arg;
     c->body = rq->body;
     c->head_request = strcmp(rq->method, "HEAD") == 0;
+    c->again = may_repeat(rq->method);
     c->replayable = true;
     r = write_head(c, rq);
     if (r < 0) {
