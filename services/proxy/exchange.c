@@ -315,6 +315,10 @@ static int final_status(const struct tb_exchange *ex, enum MHD_RequestTerminatio
     }
     if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK && ex->status)
         return ex->status;
+    if (ex->client->too_slow) {
+        *ret_error = "client_timeout";
+        return ex->replied ? 499 : MHD_HTTP_REQUEST_TIMEOUT;
+    }
     if (!ex->begun || code == MHD_REQUEST_TERMINATED_COMPLETED_OK) { /* libmicrohttpd refused it by itself */
         const union MHD_ConnectionInfo *i = MHD_get_connection_info(ex->mhd, MHD_CONNECTION_INFO_HTTP_STATUS);
 
@@ -373,7 +377,7 @@ void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode cod
     int status = final_status(ex, code, &error);
 
     s->last_done_us = now;
-    ex->client->exchange = NULL;
+    tb_client_idle(ex->client);
     tb_metering_end(ex, code == MHD_REQUEST_TERMINATED_COMPLETED_OK, &tokens);
     tb_quota_end(ex, &tokens);
     tb_exchange_cancel(ex);

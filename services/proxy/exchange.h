@@ -7,22 +7,12 @@
 #include <openssl/evp.h>
 
 #include "ask.h"
+#include "clients.h"
 #include "key_book.h"
 #include "headers.h"
 #include "http_error.h"
 #include "meter.h"
 #include "server.h"
-
-struct tb_exchange;
-
-/* A client's connection. libmicrohttpd does not look at suspended connections, so the loop watches each for its end. */
-struct tb_client {
-    struct tb_source src;
-    struct MHD_Connection *mhd;
-    struct tb_exchange *exchange; /* the current one or NULL */
-    bool gone;                    /* it closed, or will send no more */
-    char addr[64];
-};
 
 struct tb_exchange {
     struct tb_server *server;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "forward.h"
 
-#include <arpa/inet.h>
 #include <string.h>
 #include <strings.h>
 
@@ -12,66 +11,18 @@
 
 #define SHORT_MAX (16 * 1024)
 #define BLOCK_MAX (32 * 1024)
-#define GONE_TIMEOUT_S 1u
-
-/* --- connections ------------------------------------------------------------------------------------------------- */
-
-static void client_event(struct tb_source *src, uint32_t events)
-{
-    struct tb_client *cl = (struct tb_client *)src;
-
-    if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
-        return;
-    cl->gone = true;
-    /* Suspended, libmicrohttpd sees nothing. Otherwise it misses an end that came together with the last bytes it read, as its own
-     * epoll is edge-triggered: it may wait no longer than this. */
-    if (cl->exchange && cl->exchange->suspended) {
-        tb_exchange_cancel(cl->exchange);
-        tb_exchange_resume(cl->exchange);
-    } else {
-        MHD_set_connection_option(cl->mhd, MHD_CONNECTION_OPTION_TIMEOUT, GONE_TIMEOUT_S);
-    }
-}
-
-static void print_address(const struct sockaddr *sa, char *out, size_t size)
-{
-    char text[INET6_ADDRSTRLEN] = "unix";
-    const char *p = text;
-
-    if (sa && sa->sa_family == AF_INET)
-        inet_ntop(AF_INET, &((const struct sockaddr_in *)sa)->sin_addr, text, sizeof(text));
-    else if (sa && sa->sa_family == AF_INET6)
-        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)sa)->sin6_addr, text, sizeof(text));
-    if (strncmp(p, "::ffff:", 7) == 0 && strchr(p, '.'))
-        p += 7;
-    snprintf(out, size, "%s", p);
-}
 
 void tb_forward_connection(void *cls, struct MHD_Connection *c, void **socket_context,
                            enum MHD_ConnectionNotificationCode code)
 {
     struct tb_server *s = cls;
-    struct tb_client *cl;
 
-    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
-        if (*socket_context)
-            tb_loop_free_later(&s->loop, *socket_context);
+    if (code == MHD_CONNECTION_NOTIFY_STARTED)
+        *socket_context = tb_client_new(s, c); /* NULL: its requests are closed unanswered */
+    else if (*socket_context)
+        tb_client_free(s, *socket_context);
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED)
         *socket_context = NULL;
-        return;
-    }
-    cl = calloc(1, sizeof(*cl));
-    if (!cl)
-        return; /* its requests are closed unanswered */
-    cl->src.fn = client_event;
-    cl->mhd = c;
-    print_address(MHD_get_connection_info(c, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr, cl->addr,
-                  sizeof(cl->addr));
-    if (tb_loop_add(&s->loop, MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,
-                    EPOLLRDHUP | EPOLLET, &cl->src) < 0) {
-        free(cl);
-        return;
-    }
-    *socket_context = cl;
 }
 
 /* --- answers ----------------------------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "clients.h"
 #include "state.h"
 #include "events.h"
 #include "exit.h"
@@ -19,6 +20,7 @@
 #include "route.h"
 #include "secret.h"
 #include "server.h"
+#include "tls.h"
 #include "units.h"
 
 #define TICK_MS 100
@@ -27,9 +29,8 @@
 #define LINGER_US TB_USEC_PER_SEC
 #define IDLE_TIMEOUT_S                                                                                       \
     120u /* of a client that neither sends nor takes anything; a silent runtime does not count */
-#define FIRST_LOOK_US TB_USEC_PER_SEC
+#define FIRST_LOOK_US (10 * TB_USEC_PER_SEC) /* a busy runtime takes a while to say that it is well */
 #define AUDIT_CLOSE_MS 5000
-#define PEM_MAX (256 * 1024)
 
 static const char help[] =
     "Usage: tb-proxy [--help] [--version]\n"
@@ -39,7 +40,7 @@ static const char help[] =
     "TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY, TB_MAX_BODY_BYTES, TB_AUDIT_FILE, ...); listeners named http and "
     "health\n"
     "are inherited when LISTEN_FDS says so. SIGTERM finishes requests in flight; SIGHUP opens TB_AUDIT_FILE "
-    "again and reads TB_API_KEYS again.\n"
+    "again and reads keys and certificate again.\n"
     "See tb-proxy(8).\n";
 
 /* libmicrohttpd's daemon as a source of the loop. */
@@ -51,7 +52,7 @@ struct mhd_source {
 struct program {
     struct tb_config config;
     struct tb_server server;
-    char *run_dir, *state_dir, *tls_cert, *tls_key;
+    char *run_dir, *state_dir;
     int http_fd, health_fd, signal_fd;
     struct tb_source signals;
     struct mhd_source http_source, health_source;
@@ -113,46 +114,19 @@ static int set_up_signals(struct program *p)
     return tb_loop_add(&p->server.loop, p->signal_fd, EPOLLIN, &p->signals);
 }
 
-static int load_tls(struct program *p)
-{
-    const char *name[] = {p->config.tls_cert, p->config.tls_key};
-    char **ret[] = {&p->tls_cert, &p->tls_key};
-    size_t len;
-
-    if (!name[0] && !name[1])
-        return 0;
-    if (!name[0] || !name[1]) {
-        tb_error("TB_TLS_CERT and TB_TLS_KEY go together; set both, or neither to serve plain HTTP");
-        return TB_EXIT_CONFIG;
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(name); i++) {
-        int r = tb_read_file(name[i], PEM_MAX, ret[i], &len);
-
-        if (r < 0) {
-            tb_error("%s: cannot read %s: %s", i == 0 ? "TB_TLS_CERT" : "TB_TLS_KEY", name[i], strerror(-r));
-            return TB_EXIT_CONFIG;
-        }
-    }
-    p->server.tls = true;
-    return 0;
-}
-
 static int check_config(struct program *p)
 {
     const char *why = tb_routes_check(p->config.routes);
-    int r;
-
     if (why) {
         tb_error("TB_ROUTES: %s", why);
         return TB_EXIT_CONFIG;
     }
-    r = load_tls(p);
-    if (r == 0 && tb_upstream_new(&p->server.loop, p->config.runtime_url, &p->server.upstream) < 0) {
+    if (tb_upstream_new(&p->server.loop, p->config.runtime_url, &p->server.upstream) < 0) {
         tb_error("TB_RUNTIME_URL: cannot use %s; give http://127.0.0.1:PORT or unix:/path",
                  p->config.runtime_url);
-        r = TB_EXIT_CONFIG;
+        return TB_EXIT_CONFIG;
     }
-    return r;
+    return 0;
 }
 
 static int open_books(struct program *p)
@@ -212,13 +186,8 @@ static unsigned connection_limit(void)
 static int start_http(struct program *p, unsigned limit)
 {
     struct tb_server *s = &p->server;
-    struct MHD_OptionItem tls[] = {
-        {MHD_OPTION_HTTPS_MEM_CERT, 0, p->tls_cert},
-        {MHD_OPTION_HTTPS_MEM_KEY, 0, p->tls_key},
-        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"},
-        {MHD_OPTION_END, 0, NULL},
-    };
-    struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
+    /* What stands behind it is for TLS only. */
+    enum MHD_OPTION tls = s->tls ? MHD_OPTION_HTTPS_PRIORITIES : MHD_OPTION_END;
     unsigned flags = MHD_USE_EPOLL | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
                      (s->tls ? MHD_USE_TLS : 0);
 
@@ -227,8 +196,10 @@ static int start_http(struct program *p, unsigned limit)
         MHD_OPTION_LISTEN_SOCKET, p->http_fd, MHD_OPTION_URI_LOG_CALLBACK, tb_forward_target, s,
         MHD_OPTION_NOTIFY_COMPLETED, tb_forward_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
         tb_forward_connection, s, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, MHD_OPTION_CONNECTION_LIMIT,
-        limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)TB_SERVER_POOL_BYTES, MHD_OPTION_STRICT_FOR_CLIENT,
-        1, MHD_OPTION_ARRAY, s->tls ? tls : none, MHD_OPTION_END);
+        limit, MHD_OPTION_PER_IP_CONNECTION_LIMIT, p->config.connections_per_address,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)TB_SERVER_POOL_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        tls, "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2", MHD_OPTION_HTTPS_CERT_CALLBACK2, tb_tls_retrieve,
+        MHD_OPTION_END);
     return s->http ? 0 : -EIO;
 }
 
@@ -270,9 +241,8 @@ static int start_listeners(struct program *p)
     }
     r = start_http(p, limit);
     if (r < 0) {
-        tb_error("cannot start the HTTP server%s",
-                 p->server.tls ? "; check that TB_TLS_CERT and TB_TLS_KEY are a PEM pair" : "");
-        return p->server.tls ? TB_EXIT_CONFIG : TB_EXIT_IOERR;
+        tb_error("cannot start the HTTP server");
+        return TB_EXIT_IOERR;
     }
     r = start_health(p);
     if (r >= 0)
@@ -329,6 +299,7 @@ static int step(struct program *p, uint64_t *ticked_us)
     tb_watch_tick(&p->server.watch);
     tb_upstream_tick(p->server.upstream);
     tb_reload_tick(&p->server, now);
+    tb_clients_tick(&p->server, now);
     MHD_run(p->server.http); /* its own time limits */
     MHD_run(p->server.health);
     if (p->watchdog_us > 0 && now - p->pinged_us >= p->watchdog_us) {
@@ -372,7 +343,7 @@ static void first_look(struct program *p)
     uint64_t until = tb_now_monotonic_us() + FIRST_LOOK_US;
 
     tb_watch_tick(&p->server.watch);
-    while (p->server.watch.probe && tb_now_monotonic_us() < until)
+    while (p->server.watch.probe && !p->terminate && tb_now_monotonic_us() < until)
         if (tb_loop_once(&p->server.loop, TICK_MS) < 0)
             return;
     tb_watch_tick(&p->server.watch);
@@ -419,8 +390,7 @@ static void clean_up(struct program *p)
     tb_loop_done(&p->server.loop);
     free(p->run_dir);
     free(p->state_dir);
-    free(p->tls_cert);
-    tb_erase_string(p->tls_key);
+    tb_tls_done();
     tb_config_clear(&p->config);
 }
 

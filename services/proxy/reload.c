@@ -5,8 +5,12 @@
 
 #include "io.h"
 #include "log.h"
+#include "secret.h"
 #include "server.h"
+#include "tls.h"
 #include "units.h"
+
+#define PEM_MAX (256 * 1024)
 
 static void stamp(const char *path, struct tb_file_stamp *ret)
 {
@@ -65,6 +69,40 @@ static int load_keys(struct tb_server *s)
     return 0;
 }
 
+static int read_pem(struct tb_tls_file *f, char **ret)
+{
+    int r = tb_read_file(f->path, PEM_MAX, ret, &f->len);
+
+    f->text = *ret;
+    if (r < 0)
+        tb_error("%s: cannot read %s: %s", f->setting, f->path, strerror(-r));
+    return r;
+}
+
+static int load_tls(struct tb_server *s)
+{
+    struct tb_tls_file cert = {"TB_TLS_CERT", s->config->tls_cert, NULL, 0};
+    struct tb_tls_file key = {"TB_TLS_KEY", s->config->tls_key, NULL, 0};
+    _cleanup_free_ char *cert_text = NULL;
+    _cleanup_erase_string_ char *key_text = NULL;
+    char err[TB_TLS_ERR_MAX], warning[TB_TLS_ERR_MAX];
+    int r;
+
+    stamp(cert.path, &s->reload.cert);
+    stamp(key.path, &s->reload.key);
+    r = read_pem(&cert, &cert_text);
+    if (r >= 0)
+        r = read_pem(&key, &key_text);
+    if (r < 0)
+        return r;
+    r = tb_tls_use(&cert, &key, err, warning);
+    if (r < 0)
+        tb_error("%s", err);
+    else if (warning[0])
+        tb_warn("%s", warning);
+    return r;
+}
+
 static int open_book(struct tb_server *s, const char *state_dir)
 {
     _cleanup_free_ char *path = tb_path_join(state_dir, "keys");
@@ -83,8 +121,10 @@ int tb_reload_start(struct tb_server *s, const char *state_dir)
 {
     int r;
 
-    if (!s->config->api_keys)
-        return 0;
+    s->tls = s->config->tls_cert != NULL;
+    r = s->tls ? load_tls(s) : 0;
+    if (r < 0 || !s->config->api_keys)
+        return r;
     s->need_key = true;
     r = open_book(s, state_dir);
     return r < 0 ? r : load_keys(s);
@@ -98,8 +138,18 @@ static void reload_keys(struct tb_server *s)
         tb_info("TB_API_KEYS: read again, %zu keys", s->keys.n);
 }
 
+static void reload_tls(struct tb_server *s)
+{
+    if (load_tls(s) < 0)
+        tb_warn("TB_TLS_CERT: the certificate read before stays in force");
+    else
+        tb_info("TB_TLS_CERT: read again");
+}
+
 void tb_reload_now(struct tb_server *s)
 {
+    if (s->tls)
+        reload_tls(s);
     if (s->config->api_keys)
         reload_keys(s);
 }
@@ -109,6 +159,9 @@ void tb_reload_tick(struct tb_server *s, uint64_t now_us)
     if (now_us - s->reload.looked_us < TB_USEC_PER_SEC)
         return;
     s->reload.looked_us = now_us;
+    if (s->tls &&
+        (changed(s->config->tls_cert, &s->reload.cert) || changed(s->config->tls_key, &s->reload.key)))
+        reload_tls(s);
     if (changed(s->config->api_keys, &s->reload.keys))
         reload_keys(s);
 }

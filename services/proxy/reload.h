@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files that may change under a running proxy: TB_API_KEYS. Read at start, and again on SIGHUP and when they change; what cannot be
+/* Files that may change under a running proxy: TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY. Read at start, and again on SIGHUP and when they change; what cannot be
  * used then is said and the old stays. */
 #ifndef TB_PROXY_RELOAD_H
 #define TB_PROXY_RELOAD_H
@@ -16,7 +16,7 @@ struct tb_file_stamp {
     struct timespec mtime;
 };
 struct tb_reload {
-    struct tb_file_stamp keys; /* of the last reading, good or not */
+    struct tb_file_stamp keys, cert, key; /* of the last reading, good or not */
     uint64_t looked_us;
 };
 

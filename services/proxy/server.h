@@ -24,6 +24,8 @@
 #define TB_SERVER_POOL_SPARE 1536UL   /* status line, fields of our own, alignment */
 #define TB_SERVER_POOL_PER_FIELD 64UL /* libmicrohttpd's own record of a field */
 
+struct tb_client;
+
 struct tb_server {
     const struct tb_config *config;
     struct tb_loop loop;
@@ -36,6 +38,8 @@ struct tb_server {
     struct tb_key_book *book; /* NULL without TB_API_KEYS */
     struct tb_reload reload;
     struct tb_metrics metrics;
+    struct tb_client *clients; /* list */
+    uint64_t clients_looked_us;
     bool need_key; /* TB_API_KEYS is set */
     bool tls;
     bool draining;              /* SIGTERM came: each answer closes its connection */

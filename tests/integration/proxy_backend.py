@@ -4,6 +4,7 @@
 import hashlib
 import socket
 import threading
+import time
 
 
 def read_head(sock, buf=b""):
@@ -76,7 +77,7 @@ class Backend:
     returns False closes the connection. /health answers 200 while `healthy`."""
 
     def __init__(self, sock):
-        self.sock, self.routes, self.healthy = sock, {}, True
+        self.sock, self.routes, self.healthy, self.health_delay = sock, {}, True, 0
         self.requests, self.conns = [], set()
         self.lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -118,6 +119,7 @@ class Backend:
 
     def _answer(self, conn, rq):
         if rq.path == "/health":
+            time.sleep(self.health_delay)
             conn.sendall(simple(b"ok") if self.healthy else simple(b"no", "503 Service Unavailable"))
             return None
         with self.lock:

@@ -585,6 +585,16 @@ def test_restarts_under_load_lose_no_request(proxy):
     proxy.wait_records(sum(done))
 
 
+def test_a_restart_waits_for_a_busy_runtime(proxy):
+    """Clients wait in the listener's queue until the runtime has said that it is well; none is told 503."""
+    assert proxy.ask("GET", "/v1/x")[0] == 200
+    assert proxy.daemon.stop() == 0
+    proxy.backend.health_delay = 2.5
+    proxy.daemon.start()
+    assert proxy.ask("GET", "/v1/x")[0] == 200
+    assert proxy.daemon.notified("READY")
+
+
 def test_a_proxy_that_stops_takes_no_new_connection(proxy):
     """They stay in the listener's queue for the next process: one that came at the very end would be lost."""
     go = threading.Event()
