@@ -138,7 +138,9 @@ class Deployment {
             if (!(name in this.template.parameters))
                 fail(`parameter ${name}: the template has none of that name`);
         for (const [name, p] of Object.entries(this.template.parameters)) {
-            const value = name in given ? given[name] : 'defaultValue' in p ? this.value(p.defaultValue, true) : fail(`parameter ${name}: not given`);
+            if (!(name in given) && !('defaultValue' in p))
+                fail(`parameter ${name}: not given`);
+            const value = name in given ? given[name] : this.value(p.defaultValue, true);
             const type = Array.isArray(value) ? 'array' : { string: 'string', number: 'int', boolean: 'bool' }[typeof value] || 'object';
             const size = type === 'int' ? value : value.length;
             if (type !== p.type.replace('secure', ''))

@@ -27,6 +27,8 @@ function schemas() {
 
 const prefixed = (o) => Object.fromEntries(Object.entries(o).map(([k, v]) => [`resource:${k}`, v]));
 
+const detail = (p) => p.additionalProperty || p.allowedValues || p.allowedValue || '';
+
 function validate(resources) {
     const checkOf = schemas(), faults = [];
     for (const r of resources) {
@@ -35,7 +37,7 @@ function validate(resources) {
             faults.push(`${r.type} ${r.name}: no schema for this type`);
         else if (!check(r))
             for (const e of check.errors)
-                faults.push(`${r.type} ${r.name}${e.instancePath}: ${e.message} ${e.params.additionalProperty || e.params.allowedValues || e.params.allowedValue || ''}`.trim());
+                faults.push(`${r.type} ${r.name}${e.instancePath}: ${e.message} ${detail(e.params)}`.trim());
     }
     return faults;
 }

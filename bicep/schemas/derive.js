@@ -10,13 +10,14 @@ const fs = require('fs');
 const path = require('path');
 
 const SOURCES = [
-    { package: 'azure-arm-compute-23.3.0', models: 'dist/commonjs/models', provider: 'Microsoft.Compute', apiVersion: '2025-04-01', file: 'mappers.js',
+    { package: 'azure-arm-compute-23.3.0', models: 'dist/commonjs/models', provider: 'Microsoft.Compute', apiVersion: '2025-04-01',
         resources: { virtualMachines: 'VirtualMachine', virtualMachineScaleSets: 'VirtualMachineScaleSet' } },
-    { package: 'azure-arm-network-35.0.0', models: 'dist/commonjs/models', provider: 'Microsoft.Network', apiVersion: '2025-03-01', file: 'mappers.js',
+    { package: 'azure-arm-network-35.0.0', models: 'dist/commonjs/models', provider: 'Microsoft.Network', apiVersion: '2025-03-01',
         resources: { loadBalancers: 'LoadBalancer', natGateways: 'NatGateway', networkInterfaces: 'NetworkInterface',
             networkSecurityGroups: 'NetworkSecurityGroup', publicIPAddresses: 'PublicIPAddress', virtualNetworks: 'VirtualNetwork' } },
-    { package: 'azure-arm-authorization-9.0.0', models: 'dist-esm/src/models', provider: 'Microsoft.Authorization', apiVersion: '2022-04-01',
-        file: 'mappers.js', declarations: 'src/models/index.ts', resources: { roleAssignments: 'RoleAssignmentCreateParameters' } },
+    { package: 'azure-arm-authorization-9.0.0', models: 'dist-esm/src/models', provider: 'Microsoft.Authorization',
+        apiVersion: '2022-04-01',
+        declarations: 'src/models/index.ts', resources: { roleAssignments: 'RoleAssignmentCreateParameters' } },
 ];
 
 // Names and values of a package's string enumerations, and which property of which interface is of which of them.
@@ -35,15 +36,17 @@ function readDeclarations(text) {
 }
 
 function constraints(c = {}) {
-    const names = { MinLength: 'minLength', MaxLength: 'maxLength', Pattern: 'pattern', InclusiveMinimum: 'minimum', InclusiveMaximum: 'maximum',
-        MinItems: 'minItems', MaxItems: 'maxItems' };
-    return Object.fromEntries(Object.entries(c).filter(([k]) => k in names).map(([k, v]) => [names[k], v instanceof RegExp ? v.source : v]));
+    const names = { MinLength: 'minLength', MaxLength: 'maxLength', Pattern: 'pattern', InclusiveMinimum: 'minimum',
+        InclusiveMaximum: 'maximum', MinItems: 'minItems', MaxItems: 'maxItems' };
+    return Object.fromEntries(Object.entries(c).filter(([k]) => k in names)
+        .map(([k, v]) => [names[k], v instanceof RegExp ? v.source : v]));
 }
 
 class Deriver {
     constructor(mappers, wordsOf) {
         this.wordsOf = wordsOf;
-        this.byClass = new Map(Object.values(mappers).filter((m) => m && m.type && m.type.name === 'Composite').map((m) => [m.type.className, m]));
+        this.byClass = new Map(Object.values(mappers).filter((m) => m && m.type && m.type.name === 'Composite')
+            .map((m) => [m.type.className, m]));
         this.definitions = {};
     }
 
@@ -102,11 +105,11 @@ class Deriver {
 }
 
 function derive(source, folder) {
-    const models = path.resolve(folder, source.package, source.models), file = path.join(models, source.file);
+    const models = path.resolve(folder, source.package, source.models), file = path.join(models, 'mappers.js');
     // The older package is written as ES module, which this cannot require.
-    const text = fs.readFileSync(file, 'utf8').replace(/^export (var|let|const) (\w+) =/gm, 'var $2 = exports.$2 =');
+    const code = fs.readFileSync(file, 'utf8').replace(/^export (var|let|const) (\w+) =/gm, 'var $2 = exports.$2 =');
     const mappers = {};
-    new Function('exports', text)(mappers);
+    new Function('exports', code)(mappers);
     const declarations = fs.readFileSync(source.declarations ? path.resolve(folder, source.package, source.declarations)
         : path.join(models, 'index.d.ts'), 'utf8');
     const parameters = fs.readFileSync(path.join(models, 'parameters.js'), 'utf8');
@@ -118,17 +121,20 @@ function derive(source, folder) {
     for (const [type, cls] of Object.entries(source.resources).sort()) {
         deriver.define(cls);
         const d = deriver.definitions[cls];
-        resourceDefinitions[type] = { type: 'object', additionalProperties: false, required: ['type', 'apiVersion', 'name', ...(d.required || [])],
-            properties: { type: { const: `${source.provider}/${type}` }, apiVersion: { const: source.apiVersion }, name: { type: 'string', minLength: 1 },
-                condition: { type: 'boolean' }, dependsOn: { type: 'array', items: { type: 'string' } }, ...d.properties } };
+        resourceDefinitions[type] = { type: 'object', additionalProperties: false,
+            required: ['type', 'apiVersion', 'name', ...(d.required || [])],
+            properties: { type: { const: `${source.provider}/${type}` }, apiVersion: { const: source.apiVersion },
+                name: { type: 'string', minLength: 1 }, condition: { type: 'boolean' }, dependsOn: { type: 'array', items: { type: 'string' } }, ...d.properties } };
     }
-    const definitions = Object.fromEntries(Object.entries(deriver.definitions).sort().filter(([c]) => !Object.values(source.resources).includes(c)
-        || JSON.stringify(deriver.definitions).includes(`"#/definitions/${c}"`)));
+    const classes = Object.values(source.resources), text = JSON.stringify(deriver.definitions);
+    const definitions = Object.fromEntries(Object.entries(deriver.definitions).sort()
+        .filter(([c]) => !classes.includes(c) || text.includes(`"#/definitions/${c}"`)));
     // One definition a line: a change of API version is then readable as a diff.
     const lines = (o) => Object.entries(o).map(([k, v]) => `    ${JSON.stringify(k)}: ${JSON.stringify(v)}`).join(',\n');
+    const origin = source.package.replace('azure-', '@azure/').replace(/-([\d.]+)$/, '@$1');
     return `{
   "$schema": "http://json-schema.org/draft-07/schema#",
-  "$comment": "Derived by derive.js from npm's ${source.package.replace('azure-', '@azure/').replace(/-([\d.]+)$/, '@$1')}, (c) Microsoft Corporation, MIT: see LICENSE",
+  "$comment": "Derived by derive.js from npm's ${origin}, (c) Microsoft Corporation, MIT: see LICENSE",
   "resourceDefinitions": {\n${lines(resourceDefinitions)}\n  },
   "definitions": {\n${lines(definitions)}\n  }
 }\n`;

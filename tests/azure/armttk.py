@@ -79,7 +79,7 @@ def secure(p):
 @rule("Allowed-Values-Should-Actually-Be-Allowed")
 def allowed_values(p):
     for c in p.controls:
-        offered = [v.get("value") for v in c.get("constraints", {}).get("allowedValues", [])] if isinstance(c.get("constraints"), dict) else []
+        offered = [v.get("value") for v in c.get("constraints", {}).get("allowedValues", [])]
         for name in p.output_of(c):
             allowed = p.parameters.get(name, {}).get("allowedValues")
             for value in offered if allowed else []:
@@ -117,14 +117,16 @@ def ui_blanks(p):
 @rule("CreateUIDefinition-Should-Have-Schema")
 def ui_schema(p):
     version = p.ui.get("version")
-    if p.ui.get("$schema", "").lower() != f"https://schema.management.azure.com/schemas/{version}/createuidefinition.multivm.json#" or version != "0.1.2-preview":
+    url = f"https://schema.management.azure.com/schemas/{version}/createuidefinition.multivm.json#"
+    if p.ui.get("$schema", "").lower() != url or version != "0.1.2-preview":
         yield f"$schema and version must both say 0.1.2-preview, not {p.ui.get('$schema')} and {version}"
 
 
 @rule("Credential-Confirmation-Should-Not-Be-Hidden")
 def confirmation(p):
     for c in p.controls:
-        if c["type"] in ("Microsoft.Common.PasswordBox", "Microsoft.Compute.CredentialsCombo") and c.get("options", {}).get("hideConfirmation"):
+        asks = c["type"] in ("Microsoft.Common.PasswordBox", "Microsoft.Compute.CredentialsCombo")
+        if asks and c.get("options", {}).get("hideConfirmation"):
             yield f"{c['name']} hides the confirmation"
 
 
@@ -134,10 +136,13 @@ def handler(p):
         yield f"handler {p.ui.get('handler')}"
 
 
+NEW_OR_EXISTING = ("Microsoft.Storage.StorageAccountSelector", "Microsoft.Network.PublicIpAddressCombo", "Microsoft.Network.VirtualNetworkCombo")
+
+
 @rule("HideExisting-Must-Be-Correctly-Handled")
 def hide_existing(p):
     for c in p.controls:
-        if c["type"] not in ("Microsoft.Storage.StorageAccountSelector", "Microsoft.Network.PublicIpAddressCombo", "Microsoft.Network.VirtualNetworkCombo"):
+        if c["type"] not in NEW_OR_EXISTING:
             continue
         where = f"steps('{c.step}').{c['name']}" if c.step else f"basics('{c['name']}')"
         for part in ("resourceGroup", "newOrExisting"):
@@ -246,8 +251,8 @@ def validations(p):
 
 # ---- mainTemplate.json: what blocks ----
 
-HOSTS = """management.azure.com login.microsoftonline.com graph.windows.net graph.microsoft.com core.windows.net vault.azure.net database.windows.net
-batch.core.windows.net azuredatalakestore.net azuredatalakeanalytics.net gallery.azure.com api.loganalytics.io management.core.windows.net attest.azure.net
+HOSTS = """management.azure.com login.microsoftonline.com graph.windows.net graph.microsoft.com core.windows.net vault.azure.net
+database.windows.net batch.core.windows.net azuredatalakestore.net azuredatalakeanalytics.net gallery.azure.com api.loganalytics.io attest.azure.net
 dev.azuresynapse.net azure-automation.net trafficmanager.net core.usgovcloudapi.net core.chinacloudapi.cn management.usgovcloudapi.net
 management.chinacloudapi.cn login.microsoftonline.us login.chinacloudapi.cn vault.usgovcloudapi.net vault.azure.cn""".split()
 
@@ -464,7 +469,8 @@ def depends_conditional(p):
 
 @rule("DeploymentTemplate-Schema-Is-Correct", blocking=False)
 def template_schema(p):
-    if not re.fullmatch(r"https://schema\.management\.azure\.com/schemas/(2015-01-01|2019-04-01)/deploymentTemplate\.json#", p.t.get("$schema", "")):
+    url = r"https://schema\.management\.azure\.com/schemas/(2015-01-01|2019-04-01)/deploymentTemplate\.json#"
+    if not re.fullmatch(url, p.t.get("$schema", "")):
         yield f"$schema {p.t.get('$schema')}"
     if not re.fullmatch(r"\d+\.\d+\.\d+\.\d+", p.t.get("contentVersion", "")):
         yield f"contentVersion {p.t.get('contentVersion')}"
@@ -488,9 +494,10 @@ NOT_RESOURCES = {"appid", "clientid", "keyid", "objectid", "principalid", "subsc
 
 @rule("IDs-Should-Be-Derived-From-ResourceIDs", blocking=False)
 def ids(p):
-    good = r"\s*\[\s*(extensionResourceId|resourceId|subscriptionResourceId|tenantResourceId|if|parameters|reference|variables|subscription|guid)\s*\("
+    good = r"\s*\[\s*((extension|subscription|tenant)ResourceId|resourceId|if|parameters|reference|variables|subscription|guid)\s*\("
     for path, key, value in walk(p.resources):
-        if key.lower().endswith("id") and key.lower() not in NOT_RESOURCES and isinstance(value, str) and "tags" not in path and not re.match(good, value):
+        is_id = key.lower().endswith("id") and key.lower() not in NOT_RESOURCES and "tags" not in path
+        if is_id and isinstance(value, str) and not re.match(good, value):
             yield f"{'.'.join(map(str, path))}.{key} is {value}"
 
 

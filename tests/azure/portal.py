@@ -19,8 +19,8 @@ CONTROLS = {
         **BASE, "label*": TEXT, "toolTip": TEXT, "recommendedSizes*": [TEXT], "osPlatform*": ("Windows", "Linux"), "count": (int, str),
         "constraints": {"allowedSizes": [TEXT], "excludedSizes": [TEXT]}, "options": {"hideDiskTypeFilter": FLAG}},
 }
-STEP = {"name*": TEXT, "label*": TEXT, "bladeTitle*": TEXT, "bladeSubtitle": TEXT, "subLabel*": {"preValidation*": TEXT, "postValidation*": TEXT},
-        "elements*": LIST}
+STEP = {"name*": TEXT, "label*": TEXT, "bladeTitle*": TEXT, "bladeSubtitle": TEXT,
+        "subLabel*": {"preValidation*": TEXT, "postValidation*": TEXT}, "elements*": LIST}
 UI = {"$schema*": TEXT, "handler*": TEXT, "version*": TEXT, "parameters*": {"basics*": LIST, "steps*": [STEP], "outputs*": dict}}
 METRIC = {"name*": TEXT, "aggregationType*": ("none", "sum", "min", "max", "avg", "unique", "percentile", "count"), "namespace": TEXT,
           "resourceTagFilter": [TEXT], "resourceType*": TEXT}

@@ -94,10 +94,12 @@ def test_template_frame(tmp_path):
 
 def test_parameters(tmp_path):
     t = template(tmp_path, "@description('d')\n@allowed([\n  'a'\n  'b'\n])\n@minLength(1)\n@maxLength(9)\nparam p string = 'a'\n"
-                           "@minValue(1)\n@maxValue(3)\nparam n int = 2\n@secure()\nparam s string = newGuid()\nparam l string = resourceGroup().location\n"
+                           "@minValue(1)\n@maxValue(3)\nparam n int = 2\n@secure()\nparam s string = newGuid()\n"
+                           "param l string = resourceGroup().location\n"
                            "param q string = '${p}-x'\nparam e object = {}\nparam f array = []\nparam g bool\n@secure()\nparam h object\n")
     assert t["parameters"] == {
-        "p": {"type": "string", "defaultValue": "a", "allowedValues": ["a", "b"], "minLength": 1, "maxLength": 9, "metadata": {"description": "d"}},
+        "p": {"type": "string", "defaultValue": "a", "allowedValues": ["a", "b"], "minLength": 1, "maxLength": 9,
+              "metadata": {"description": "d"}},
         "n": {"type": "int", "defaultValue": 2, "minValue": 1, "maxValue": 3},
         "s": {"type": "securestring", "defaultValue": "[newGuid()]"},
         "l": {"type": "string", "defaultValue": "[resourceGroup().location]"},
@@ -139,7 +141,8 @@ REFERENCES = [
 @pytest.mark.parametrize("ip_first", [True, False])
 def test_reference_brings_its_dependency(tmp_path, source, arm, ip_first):
     """However a resource is named, by id, by name, in a string or through variables, and whatever the order of declaration."""
-    nic = f"resource nic 'Microsoft.Network/networkInterfaces@2024-10-01' = {{\n  name: 'nic'\n  properties: {{\n    list: [\n      {{\n        x: {source}\n      }}\n    ]\n  }}\n}}\n"
+    nic = ("resource nic 'Microsoft.Network/networkInterfaces@2024-10-01' = {\n  name: 'nic'\n  properties: {\n    list: [\n      {\n"
+           f"        x: {source}\n      }}\n    ]\n  }}\n}}\n")
     variables = "var viaTwo = {\n  k: viaVariable\n}\nvar viaVariable = ip.id\n"
     t = template(tmp_path, "param p string\n" + (IP + variables + nic if ip_first else nic + variables + IP))
     by_type = {r["type"].split("/")[1]: r for r in t["resources"]}
@@ -149,7 +152,8 @@ def test_reference_brings_its_dependency(tmp_path, source, arm, ip_first):
 
 
 def test_each_dependency_once(tmp_path):
-    vm = "resource vm 'Microsoft.Compute/virtualMachines@2025-04-01' = {\n  name: 'vm'\n  tags: {\n    a: ip.id\n    b: nic.id\n    c: ip.properties.x\n  }\n}\n"
+    vm = ("resource vm 'Microsoft.Compute/virtualMachines@2025-04-01' = {\n  name: 'vm'\n"
+          "  tags: {\n    a: ip.id\n    b: nic.id\n    c: ip.properties.x\n  }\n}\n")
     nic = "resource nic 'Microsoft.Network/networkInterfaces@2024-10-01' = {\n  name: 'nic'\n}\n"
     t = template(tmp_path, "param p string\n" + vm + IP + nic)
     assert t["resources"][0]["dependsOn"] == [f"[{IP_ID}]", "[resourceId('Microsoft.Network/networkInterfaces', 'nic')]"]
@@ -209,7 +213,8 @@ REFUSED = [
     ("resource r 'A.B/c@2024-01-01' = {\n  name: 'r'\n}\nvar x = r", "as a value"),
     ("resource r 'A.B/c@2024-01-01' = {\n  name: 'r'\n}\nvar x = r.properties.y", "known only at run time"),
     ("resource r 'A.B/c@2024-01-01' = {\n  name: 'r'\n}\nparam p string = r.id", "other parameters only|resource in a"),
-    ("resource r 'A.B/c@2024-01-01' = {\n  name: 'r'\n}\nresource q 'A.B/c@2024-01-01' = {\n  name: r.properties.x\n}", "known only at run time"),
+    ("resource r 'A.B/c@2024-01-01' = {\n  name: 'r'\n}\nresource q 'A.B/c@2024-01-01' = {\n  name: r.properties.x\n}",
+     "known only at run time"),
 ]
 
 

@@ -9,13 +9,14 @@ import pytest
 
 import armttk
 import portal
-from azure import BICEP, GUIDE, IMAGE, REPO, TEMPLATE
+from deployment import BICEP, GUIDE, IMAGE, REPO, TEMPLATE
 
 UI = json.loads((BICEP / "createUiDefinition.json").read_text())
 VIEW = json.loads((BICEP / "viewDefinition.json").read_text())
 # What the provider settles, by tbpkg package or in the image, and the consumer's portal does not ask.
-PROVIDERS = {"assetId", "edcEndpoint", "imageId", "imagePublisher", "imageOffer", "imagePlan", "imageVersion", "secureBoot", "osDiskSizeGB", "billingEnabled",
-             "billingPlanId", "billingDimension", "crossTenant", "adminUsername", "adminPassword", "sshPublicKey", "sshSourcePrefix", "bootDiagnostics", "tags"}
+PROVIDERS = {"assetId", "edcEndpoint", "imageId", "imagePublisher", "imageOffer", "imagePlan", "imageVersion", "secureBoot", "osDiskSizeGB",
+             "billingEnabled", "billingPlanId", "billingDimension", "crossTenant", "adminUsername", "adminPassword", "sshPublicKey",
+             "sshSourcePrefix", "bootDiagnostics", "tags"}
 
 
 def packaged():
@@ -28,6 +29,10 @@ def packaged():
 
 def resource(t, kind):
     return next(r for r in t["resources"] if r["type"].endswith("/" + kind))
+
+
+def machine(t):
+    return resource(t, "virtualMachines")["properties"]
 
 
 def element(ui, name):
@@ -55,7 +60,8 @@ def test_repository_lacks_only_what_the_provider_fills_in():
 
 
 def nested(**properties):
-    return {"type": "Microsoft.Resources/deployments", "apiVersion": "2025-04-01", "name": "n", "location": "[parameters('location')]", "properties": properties}
+    return {"type": "Microsoft.Resources/deployments", "apiVersion": "2025-04-01", "name": "n", "location": "[parameters('location')]",
+            "properties": properties}
 
 
 def extension(t, **settings):
@@ -76,7 +82,8 @@ BROKEN = {
     "Location-Should-Be-In-Outputs": lambda t, u: u["parameters"]["outputs"].pop("location"),
     "Outputs-Must-Be-Present-In-Template-Parameters": lambda t, u: u["parameters"]["outputs"].update(other="[steps('machine').vmSize]"),
     "Parameters-Without-Default-Must-Exist-In-CreateUIDefinition": lambda t, u: u["parameters"]["outputs"].pop("contractId"),
-    "Password-Textboxes-Must-Be-Used-For-Password-Parameters": lambda t, u: u["parameters"]["outputs"].update(adminPassword="[steps('contract').contractId]"),
+    "Password-Textboxes-Must-Be-Used-For-Password-Parameters": lambda t, u: u["parameters"]["outputs"].update(
+        adminPassword="[steps('contract').contractId]"),
     "PasswordBoxes-Must-Have-Min-Length": lambda t, u: add(u, type="Microsoft.Common.PasswordBox", constraints={"regex": "^.{8,}$"}),
     "Textboxes-Are-Well-Formed": lambda t, u: element(u, "contractId")["constraints"].pop("validationMessage"),
     "Tooltips-Should-Be-Present": lambda t, u: element(u, "vmSize").pop("toolTip"),
@@ -86,19 +93,21 @@ BROKEN = {
     "DeploymentTemplate-Must-Not-Contain-Hardcoded-Uri": lambda t, u: t["variables"].update(cloudConfig="- curl https://x.vault.azure.net"),
     "Location-Should-Not-Be-Hardcoded": lambda t, u: resource(t, "virtualMachines").update(location="[resourceGroup().location]"),
     "Resources-Should-Have-Location": lambda t, u: resource(t, "virtualMachines").pop("location"),
-    "VM-Size-Should-Be-A-Parameter": lambda t, u: resource(t, "virtualMachines")["properties"]["hardwareProfile"].update(vmSize="Standard_NC4as_T4_v3"),
-    "adminUsername-Should-Not-Be-A-Literal": lambda t, u: resource(t, "virtualMachines")["properties"]["osProfile"].update(adminUsername="root"),
-    "adminPassword-Should-Not-Be-A-Literal": lambda t, u: resource(t, "virtualMachines")["properties"]["osProfile"].update(adminPassword="secret"),
+    "VM-Size-Should-Be-A-Parameter": lambda t, u: machine(t)["hardwareProfile"].update(vmSize="Standard_NC4as_T4_v3"),
+    "adminUsername-Should-Not-Be-A-Literal": lambda t, u: machine(t)["osProfile"].update(adminUsername="root"),
+    "adminPassword-Should-Not-Be-A-Literal": lambda t, u: machine(t)["osProfile"].update(adminPassword="secret"),
     "Password-params-must-be-secure": lambda t, u: t["parameters"]["adminPassword"].update(type="string"),
     "Secure-String-Parameters-Cannot-Have-Default": lambda t, u: t["parameters"]["adminPassword"].update(defaultValue="secret"),
     "Outputs-Must-Not-Contain-Secrets": lambda t, u: t["outputs"].update(x={"type": "string", "value": "[parameters('adminPassword')]"}),
-    "CommandToExecute-Must-Use-ProtectedSettings-For-Secrets": lambda t, u: extension(t, settings={"commandToExecute": "[parameters('adminPassword')]"}),
+    "CommandToExecute-Must-Use-ProtectedSettings-For-Secrets": lambda t, u: extension(
+        t, settings={"commandToExecute": "[parameters('adminPassword')]"}),
     "Secure-Params-In-Nested-Deployments": lambda t, u: t["resources"].append(nested(template={"x": "[parameters('adminPassword')]"})),
     "Parameter-Types-Should-Be-Consistent": lambda t, u: t["parameters"]["instanceCount"].update(defaultValue="1"),
     "Min-And-Max-Value-Are-Numbers": lambda t, u: t["parameters"]["instanceCount"].update(maxValue="16"),
     "Virtual-Machines-Should-Not-Be-Preview": lambda t, u: t["variables"].update(image={"sku": "x-preview", "version": "latest"}),
     "Deployment-Resources-Must-Not-Be-Debug": lambda t, u: t["resources"].append(nested(debugSetting={"detailLevel": "requestContent"})),
-    "Resources-Should-Not-Be-Ambiguous": lambda t, u: resource(t, "virtualMachines").update(tags={"x": "[resourceId('Microsoft.Network/virtualNetworks/', 'x')]"}),
+    "Resources-Should-Not-Be-Ambiguous": lambda t, u: resource(t, "virtualMachines").update(
+        tags={"x": "[resourceId('Microsoft.Network/virtualNetworks/', 'x')]"}),
     "artifacts-parameter": lambda t, u: t["parameters"].update(_artifactsLocation={"type": "string", "defaultValue": "x"}),
     "apiVersions-Should-Be-Recent": lambda t, u: resource(t, "virtualMachines").update(apiVersion="2022-03-01"),
     "apiVersions-Should-Be-Recent-In-Reference-Functions": lambda t, u: t["outputs"].update(
@@ -108,7 +117,8 @@ BROKEN = {
     "DependsOn-Best-Practices": lambda t, u: resource(t, "virtualMachines")["dependsOn"].append("[concat('a', 'b')]"),
     "DependsOn-Must-Not-Be-Conditional": lambda t, u: resource(t, "virtualMachines")["dependsOn"].append("[if(true(), 'a', 'b')]"),
     "DeploymentTemplate-Schema-Is-Correct": lambda t, u: t.update(contentVersion="1.0"),
-    "Dynamic-Variable-References-Should-Not-Use-Concat": lambda t, u: t["outputs"].update(x={"type": "string", "value": "[variables(concat('a', 'b'))]"}),
+    "Dynamic-Variable-References-Should-Not-Use-Concat": lambda t, u: t["outputs"].update(
+        x={"type": "string", "value": "[variables(concat('a', 'b'))]"}),
     "Expressions-May-Not-Be-Used-As-Parameter-Or-Variable-Names": lambda t, u: t["variables"].update({"[x": 1}),
     "IDs-Should-Be-Derived-From-ResourceIDs": lambda t, u: resource(t, "roleAssignments")["properties"].update(roleDefinitionId="acdd72a7"),
     "ManagedIdentityExtension-must-not-be-used": lambda t, u: extension(t, type="ManagedIdentityExtensionForLinux"),
@@ -261,11 +271,14 @@ def test_log_levels_are_the_daemons():
         assert f'"{level}"' in (REPO / "common/log.c").read_text()
 
 
+NETWORK = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/r/providers/Microsoft.Network/virtualNetworks/net"
+
+
 @pytest.mark.parametrize("name, good, bad", [
-    ("apiSourcePrefix", ["VirtualNetwork", "203.0.113.7", "10.0.0.0/8", "0.0.0.0/0", "255.255.255.255/32"], ["", "*", "Internet", "10.0.0.0/33", "10.0.0", "300.1.1.1"]),
+    ("apiSourcePrefix", ["VirtualNetwork", "203.0.113.7", "10.0.0.0/8", "0.0.0.0/0", "255.255.255.255/32"],
+     ["", "*", "Internet", "10.0.0.0/33", "10.0.0", "300.1.1.1"]),
     ("namePrefix", ["trustbridge", "a-b", "abc"], ["ab", "Abc", "1ab", "ab-", "a" * 21, "a_b"]),
-    ("subnetId", ["", "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/r/providers/Microsoft.Network/virtualNetworks/net/subnets/s"],
-     ["x", "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/r/providers/Microsoft.Network/virtualNetworks/net"]),
+    ("subnetId", ["", f"{NETWORK}/subnets/s"], ["x", NETWORK, f"{NETWORK}/subnets/s/x"]),
 ])
 def test_other_inputs(name, good, bad):
     assert all(re.search(regex(name), g) for g in good) and not any(re.search(regex(name), b) for b in bad)

@@ -11,14 +11,15 @@ import subprocess
 import pytest
 import yaml
 
-from azure import APP, BICEP, GALLERY, GUIDE, IMAGE, REPO, TEMPLATE, Deployed, validate
+from deployment import APP, BICEP, BUILD, GALLERY, GUIDE, IMAGE, REPO, TEMPLATE, Deployed, validate
 
 SCENARIOS = {
     "guide": {},
     "scale set": {"instanceCount": 3},
     "scale set, private": {"instanceCount": 3, "publicEndpoint": False},
     "private": {"publicEndpoint": False},
-    "own subnet": {"publicEndpoint": False, "subnetId": "/subscriptions/s/resourceGroups/r/providers/Microsoft.Network/virtualNetworks/n/subnets/s"},
+    "own subnet": {"publicEndpoint": False,
+                   "subnetId": "/subscriptions/s/resourceGroups/r/providers/Microsoft.Network/virtualNetworks/n/subnets/s"},
     "confidential": {"vmSize": "Standard_NCC40ads_H100_v5"},
     "confidential scale set": {"vmSize": "Standard_NCC40ads_H100_v5", "instanceCount": 2},
     "gallery image": {"imageId": GALLERY},
@@ -59,19 +60,25 @@ def drop_dependency(r, word):
 
 
 BROKEN = [
-    (lambda t, r: t["variables"]["securityProfile"].update(securityType="Trusted"), "securityType: must be equal to one of the allowed values TrustedLaunch,ConfidentialVM"),
+    (lambda t, r: t["variables"]["securityProfile"].update(securityType="Trusted"),
+     "securityType: must be equal to one of the allowed values TrustedLaunch,ConfidentialVM"),
     (lambda t, r: r["virtualMachines"]["properties"].update(vmSize="x"), "must NOT have additional properties vmSize"),
     (lambda t, r: r["virtualMachines"].update(properties={"osProfile": {"adminUsername": 7}}), "/osProfile/adminUsername: must be string"),
     (lambda t, r: t["variables"]["osDisk"].pop("createOption"), "/osDisk: must have required property 'createOption'"),
     (lambda t, r: r["networkInterfaces"]["properties"].update(provisioningState="Succeeded"), "additional properties provisioningState"),
     (lambda t, r: t["variables"]["inboundRules"][0]["properties"].update(priority="100"), "/priority: must be number"),
     (lambda t, r: r["virtualNetworks"].update(apiVersion="2024-01-01"), "/apiVersion: must be equal to constant 2025-03-01"),
-    (lambda t, r: t["resources"].append({"type": "Microsoft.Network/vnets", "apiVersion": "2025-03-01", "name": "x"}), "vnets x: no schema for this type"),
+    (lambda t, r: t["resources"].append({"type": "Microsoft.Network/vnets", "apiVersion": "2025-03-01", "name": "x"}),
+     "vnets x: no schema for this type"),
     (lambda t, r: t["resources"].append(r["networkSecurityGroups"]), "two resources of one type have one name"),
     (lambda t, r: drop_dependency(r["virtualMachines"], "publicIPAddresses"), "which it does not depend on"),
-    (lambda t, r: r["networkInterfaces"]["dependsOn"].append("[resourceId('Microsoft.Network/routeTables', 'x')]"), "which the template does not have"),
-    (lambda t, r: r["networkInterfaces"]["dependsOn"].append("[resourceId('Microsoft.Compute/virtualMachines', 'trustbridge-vm')]"), "goes in a circle"),
-    (lambda t, r: t["outputs"]["principalId"].update(value="[reference(resourceId('Microsoft.Compute/virtualMachineScaleSets', 'trustbridge-vmss'), '2025-04-01').x]"), "is not deployed"),
+    (lambda t, r: r["networkInterfaces"]["dependsOn"].append("[resourceId('Microsoft.Network/routeTables', 'x')]"),
+     "which the template does not have"),
+    (lambda t, r: r["networkInterfaces"]["dependsOn"].append("[resourceId('Microsoft.Compute/virtualMachines', 'trustbridge-vm')]"),
+     "goes in a circle"),
+    (lambda t, r: t["outputs"]["principalId"].update(
+        value="[reference(resourceId('Microsoft.Compute/virtualMachineScaleSets', 'trustbridge-vmss'), '2025-04-01').x]"),
+     "is not deployed"),
     (lambda t, r: r["virtualMachines"].update(name="[format('{0}-{1}', 'a')]"), "no argument {1}"),
     (lambda t, r: r["virtualMachines"].update(name="[toUpper('a')]"), "function toUpper is not known"),
     (lambda t, r: r["virtualMachines"].update(name="[variables('none')]"), "no variable none"),
@@ -115,7 +122,9 @@ def rules(d):
 def admits(d, source, port):
     """Whether the rules let a source reach a port; a source is a tag or an address."""
     for prefix, ports, access in rules(d):
-        inside = prefix in ("*", source) or ("/" in prefix and source[0].isdigit() and ipaddress.ip_address(source) in ipaddress.ip_network(prefix))
+        inside = prefix in ("*", source)
+        if "/" in prefix and source[0].isdigit():
+            inside = ipaddress.ip_address(source) in ipaddress.ip_network(prefix)
         if inside and ports in ("*", str(port)):
             return access == "Allow"
     return None
@@ -177,7 +186,8 @@ def test_scale_set():
     assert "virtualMachines" not in d.types and "networkInterfaces" not in d.types and "identity" not in vmss
     assert vmss["sku"] == {"name": "Standard_NC24ads_A100_v4", "tier": "Standard", "capacity": 3}
     assert vmss["properties"]["orchestrationMode"] == "Flexible"
-    assert [p["properties"] for p in lb["probes"]] == [{"protocol": "Http", "port": 8001, "requestPath": "/health", "intervalInSeconds": 5, "probeThreshold": 2}]
+    assert [p["properties"] for p in lb["probes"]] == [
+        {"protocol": "Http", "port": 8001, "requestPath": "/health", "intervalInSeconds": 5, "probeThreshold": 2}]
     assert [(r["properties"]["frontendPort"], r["properties"]["backendPort"]) for r in lb["loadBalancingRules"]] == [(8000, 8000)]
     nic = vmss["properties"]["virtualMachineProfile"]["networkProfile"]["networkInterfaceConfigurations"][0]["properties"]
     pool = nic["ipConfigurations"][0]["properties"]["loadBalancerBackendAddressPools"][0]["id"]
@@ -279,8 +289,8 @@ def known_settings():
 
 def test_settings_of_the_guide():
     assert settings(Deployed()) == {
-        "TB_CONTRACT_ID": "contract-123", "TB_ASSET_ID": "my-model-v1", "TB_EDC_ENDPOINT": "https://controlplane.example.com", "TB_LOG_LEVEL": "info",
-        "TB_ROUTES": settings(Deployed())["TB_ROUTES"],
+        "TB_CONTRACT_ID": "contract-123", "TB_ASSET_ID": "my-model-v1", "TB_EDC_ENDPOINT": "https://controlplane.example.com",
+        "TB_LOG_LEVEL": "info", "TB_ROUTES": settings(Deployed())["TB_ROUTES"],
         "TB_TLS_CERT": "/run/credentials/tb-proxy.service/tls-cert", "TB_TLS_KEY": "/run/credentials/tb-proxy.service/tls-key",
     }
 
@@ -289,6 +299,20 @@ def test_settings_of_the_guide():
 def test_every_setting_is_one_of_the_daemons(parameters):
     if parameters.get("instanceCount", 1) == 1:
         assert set(settings(Deployed(managed_by=APP, **parameters))) <= known_settings()
+
+
+def complaints(settings, tmp_path):
+    """What a daemon says of settings before it goes on to miss its credentials."""
+    env = {**settings, "TB_RUN_DIR": str(tmp_path), "TB_STATE_DIR": str(tmp_path), "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    r = subprocess.run([BUILD / "tb-hydrate"], env=env, capture_output=True, text=True, timeout=60)
+    return [line for line in r.stderr.splitlines() if re.search(r"configuration error|TB_\w+:", line)]
+
+
+def test_daemons_accept_the_settings(tmp_path):
+    for parameters in ({}, SCENARIOS["plain"], SCENARIOS["metering"], SCENARIOS["keys, tags, console"]):
+        assert not complaints(settings(Deployed(managed_by=APP, **parameters)), tmp_path)
+    assert any("TB_CONTRACT_ID" in c for c in complaints(settings(Deployed(contractId="a b")), tmp_path))
+    assert any("TB_EDC_ENDPOINT" in c for c in complaints(settings(Deployed(edcEndpoint="http://controlplane.example.com")), tmp_path))
 
 
 def test_settings_follow_the_parameters():
@@ -311,7 +335,8 @@ def test_fine_tuning_routes_are_closed_by_default():
     forwarded = lambda path: any(path == r or (r.endswith("*") and path.startswith(r[:-1])) for r in routes)
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/x", "/v1/embeddings", "/v1/responses"):
         assert forwarded(path), path
-    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/fine_tuning/jobs", "/v1/finetune/jobs", "/v1/adapters", "/v1/files", "/metrics"):
+    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/fine_tuning/jobs", "/v1/finetune/jobs", "/v1/adapters", "/v1/files",
+                 "/metrics"):
         assert not forwarded(path), path
 
 

@@ -2,14 +2,17 @@
 """What the tests of bicep/ share."""
 import functools
 import json
+import os
 import pathlib
 import subprocess
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("TB_BUILD", REPO / "build"))
 BICEP = REPO / "bicep"
 TEMPLATE = BICEP / "mainTemplate.json"
 # What the consumer guide gives, and nothing more; and what tbpkg fills in for a Marketplace image.
-GUIDE = {"vmSize": "Standard_NC24ads_A100_v4", "contractId": "contract-123", "assetId": "my-model-v1", "edcEndpoint": "https://controlplane.example.com"}
+GUIDE = {"vmSize": "Standard_NC24ads_A100_v4", "contractId": "contract-123", "assetId": "my-model-v1",
+         "edcEndpoint": "https://controlplane.example.com"}
 IMAGE = {"imagePublisher": "contoso", "imageOffer": "model", "imagePlan": "vm-hidden"}
 GALLERY = "/subscriptions/s/resourceGroups/r/providers/Microsoft.Compute/galleries/g/images/i/versions/1.0.0"
 APP = "/subscriptions/s/resourceGroups/r/providers/Microsoft.Solutions/applications/app"
