@@ -4,12 +4,14 @@ documentation. Each check is broken once, on purpose, to see it caught."""
 import copy
 import json
 import re
+import subprocess
+import zipfile
 
 import pytest
 
 import armttk
 import portal
-from deployment import BICEP, GUIDE, IMAGE, REPO, TEMPLATE
+from deployment import APP, BICEP, BUILD, GALLERY, GUIDE, IMAGE, REPO, TEMPLATE, validate
 
 UI = json.loads((BICEP / "createUiDefinition.json").read_text())
 VIEW = json.loads((BICEP / "viewDefinition.json").read_text())
@@ -57,6 +59,35 @@ def test_repository_lacks_only_what_the_provider_fills_in():
     found = {(n, m.split()[1]) for n, _, m in armttk.check(TEMPLATE.read_text(), UI)}
     rule = "Parameters-Without-Default-Must-Exist-In-CreateUIDefinition"
     assert found == {(rule, "assetId"), (rule, "edcEndpoint")}
+
+
+def portal_parameters(ui):
+    """What the portal gives the template when the consumer fills in the contract and leaves the rest."""
+    filled = {"contractId": GUIDE["contractId"]}
+    for c in portal.controls(ui):
+        if c["type"] in portal.NO_TOOL_TIP or c["name"] in filled:
+            continue
+        choices = {v["label"]: v["value"] for v in c.get("constraints", {}).get("allowedValues", [])}
+        value = c["recommendedSizes"][0] if "recommendedSizes" in c else c["defaultValue"]
+        filled[c["name"]] = choices.get(value, value)
+    return {**filled, "location": "westeurope"}
+
+
+@pytest.mark.parametrize("image", ["contoso:model:vm-hidden", GALLERY])
+def test_package_of_tbpkg(tmp_path, image):
+    """The real thing: what tbpkg package writes, checked, and deployed with what the portal would send."""
+    subprocess.run([BUILD / "tbpkg", "package", "--template-dir", BICEP, "--asset-id", GUIDE["assetId"], "--edc-endpoint", GUIDE["edcEndpoint"],
+                    "--vm-image", image, "--output-zip", tmp_path / "app.zip"], check=True, capture_output=True, timeout=60)
+    with zipfile.ZipFile(tmp_path / "app.zip") as z:
+        z.extractall(tmp_path)
+    template, ui, view = (json.loads((tmp_path / n).read_text()) for n in ("mainTemplate.json", "createUiDefinition.json", "viewDefinition.json"))
+    assert not armttk.check(template, ui) and not list(portal.ui_faults(ui)) and not list(portal.view_faults(view))
+    parameters = portal_parameters(ui)
+    assert set(parameters) == set(ui["parameters"]["outputs"])
+    assert validate(tmp_path / "mainTemplate.json", parameters) == (0, "", "")
+    deployed = json.loads(validate(tmp_path / "mainTemplate.json", parameters, "--print", "--managed-by", APP)[1])
+    machine = next(r for r in deployed["resources"] if r["type"] == "Microsoft.Compute/virtualMachines")
+    assert ("plan" in machine) == (image != GALLERY) and machine["tags"]["trustbridge-asset"] == GUIDE["assetId"]
 
 
 def nested(**properties):
