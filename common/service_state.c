@@ -53,13 +53,13 @@ static void set(struct tb_verdict *v, enum tb_state state, const char *reason, c
     snprintf(v->reason, sizeof(v->reason), "%s", reason && *reason ? reason : otherwise);
 }
 
-/* A step that is not finished: its failure explains why, else its own word does. */
+/* What waits for a step: its failure explains why, else its own word does; what is left of an earlier run does not. */
 static void set_step(struct tb_verdict *v, enum tb_state state, const struct tb_step *s, const char *waiting)
 {
     if (s->work == TB_WORK_FAILED)
         set(v, state, s->reason, "failed");
     else
-        set(v, state, s->work == TB_WORK_ABSENT ? NULL : s->phase, waiting);
+        set(v, state, s->work == TB_WORK_RUNNING ? s->phase : NULL, waiting);
 }
 
 void tb_state_derive(const struct tb_facts *f, uint64_t now, struct tb_verdict *ret)

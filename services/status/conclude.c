@@ -129,7 +129,8 @@ static void suspension(const struct tb_snapshot *s, struct tb_conclusion *c)
 
     if (f->lease == TB_LEASE_DENIED)
         remedy(problem(c, "the control plane refuses this contract: %s", *why ? why : "no reason given"),
-               "ask the provider; nothing is to be restarted here, serving resumes by itself once allowed");
+               "check TB_CONTRACT_ID, TB_ASSET_ID and the client certificate, then ask the provider; nothing "
+               "is to be restarted here, serving resumes by itself once allowed");
     else
         remedy(problem(c, "suspended: %s", *why ? why : "the lease is over"),
                "look at the network to TB_EDC_ENDPOINT, then at " LOGS
@@ -143,10 +144,10 @@ static void lease(const struct tb_snapshot *s, struct tb_conclusion *c)
     if (strcmp(c->state, "Suspended") == 0)
         return suspension(s, c);
     if (f->lease == TB_LEASE_UNREACHABLE)
-        remedy(
-            problem(c, "the control plane does not answer: %s", f->lease_reason),
-            "serving goes on until the grace ends (see lease above); check name, route and firewall towards "
-            "TB_EDC_ENDPOINT");
+        remedy(problem(c, "the control plane does not answer: %s", f->lease_reason),
+               "check name, route and firewall towards TB_EDC_ENDPOINT, and TB_CA_FILE; %s",
+               strcmp(c->state, "Ready") == 0 ? "serving goes on until the grace ends, see lease above"
+                                              : "no model is loaded before it answers");
     if (f->lease == TB_LEASE_PENDING && f->lease_reason[0])
         remedy(problem(c, "no lease yet: %s", f->lease_reason),
                "check TB_EDC_ENDPOINT, TB_CA_FILE and the network towards it; tb-authorize keeps asking");
@@ -170,7 +171,7 @@ static void failed_unit(const struct tb_unit *u, struct tb_conclusion *c)
 {
     bool again = strncmp(u->sub, "auto-restart", 12) == 0; /* 254 adds auto-restart-queued */
     struct tb_problem *p;
-    char end[160];
+    char end[96];
 
     if (strcmp(u->active, "failed") != 0 && !again)
         return;

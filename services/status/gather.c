@@ -56,8 +56,11 @@ void tb_status_ask_proxy(const char *health_addr, struct tb_answer *ret)
 {
     _cleanup_http_response_ struct tb_http_response rs = {0};
     struct tb_http_tls tls = {.allow_http = true};
-    struct tb_http_request rq = {
-        .url = ret->url, .tls = &tls, .timeout_ms = ASK_TIMEOUT_MS, .connect_timeout_ms = ASK_TIMEOUT_MS};
+    struct tb_http_request rq = {.url = ret->url,
+                                 .direct = true,
+                                 .tls = &tls,
+                                 .timeout_ms = ASK_TIMEOUT_MS,
+                                 .connect_timeout_ms = ASK_TIMEOUT_MS};
     char host[96], err[TB_HTTP_ERR_MAX];
 
     *ret = (struct tb_answer){0};

@@ -41,11 +41,28 @@ static void read_entry(sd_journal *j, struct tb_error_line *e)
     e->priority = priority[0] ? priority[0] - '0' : 6;
 }
 
+/* "in 11 s" and "in 5 s" say the same. */
+static bool same_but_for_numbers(const char *a, const char *b)
+{
+    static const char digits[] = "0123456789";
+
+    for (; *a || *b; a++, b++) {
+        a += strspn(a, digits);
+        b += strspn(b, digits);
+        if (*a != *b)
+            return false;
+        if (!*a)
+            break;
+    }
+    return true;
+}
+
 /* A message that repeats is one line with a count. */
 static struct tb_error_line *same(struct tb_snapshot *s, const struct tb_error_line *e)
 {
     for (size_t i = 0; i < s->n_errors; i++)
-        if (strcmp(s->errors[i].program, e->program) == 0 && strcmp(s->errors[i].message, e->message) == 0)
+        if (strcmp(s->errors[i].program, e->program) == 0 &&
+            same_but_for_numbers(s->errors[i].message, e->message))
             return &s->errors[i];
     return NULL;
 }

@@ -164,7 +164,6 @@ int main(int argc, char **argv)
         o.run_dir = NULL;
     if (o.health_addr && !*o.health_addr)
         o.health_addr = NULL;
-    (void)setenv("no_proxy", "*", 1); /* the health port is this machine's */
     if (o.watch && o.terminal && !o.json)
         fputs("\033[2J", stdout);
     for (;;) {

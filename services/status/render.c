@@ -225,7 +225,7 @@ static void weights(const struct page *p)
     char text[96];
 
     if (s->work == TB_WORK_ABSENT)
-        return;
+        return row(p, "weights", "not in memory");
     snprintf(text, sizeof(text), "%s%s%s", s->phase, s->mode[0] ? ", mode " : "", s->mode);
     if (tb_status_writer_dead(p->s, s, "tb-runtime.service"))
         strcat(text, " - left by a dead writer");
@@ -333,7 +333,8 @@ static void page(const struct page *p)
     row(p, "asset", s->proxy.asset_id[0] ? s->proxy.asset_id : s->facts.asset_id);
     lease(p);
     step(p, "download", &s->facts.hydrate, "tb-hydrate.service");
-    step(p, "decrypt", &s->facts.decrypt, "tb-decrypt.service");
+    if (strcmp(p->c->state, "Suspended") != 0) /* then it tells of weights that are gone */
+        step(p, "decrypt", &s->facts.decrypt, "tb-decrypt.service");
     weights(p);
     requests(p);
     problems(p);

@@ -44,7 +44,7 @@ struct tb_unit {
     unsigned killed_by; /* signal, 0: none */
     uint32_t restarts;
     uint64_t since_realtime_us; /* of the present state; 0: unknown */
-    char text[160];             /* STATUS= of the service */
+    char text[TB_STATUS_NOTE_MAX]; /* STATUS= of the service */
 };
 
 struct tb_error_line {

@@ -72,6 +72,10 @@ static void test_reasons(void **unused)
     f = ready_facts();
     f.runtime_healthy = false;
     expect(&f, 0, TB_STATE_DECRYPT, "runtime_not_answering");
+    f.delivery.work =
+        TB_WORK_ABSENT; /* and the last run's decryption was complete, which explains nothing now */
+    strcpy(f.decrypt.phase, "complete");
+    expect(&f, 0, TB_STATE_DECRYPT, "waiting_for_runtime");
     f.delivery.work = TB_WORK_FAILED;
     strcpy(f.delivery.reason, "disk full");
     expect(&f, 0, TB_STATE_DECRYPT, "disk full");

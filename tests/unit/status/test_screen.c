@@ -125,6 +125,7 @@ static void a_whole_screen(void **unused)
         "  lease     authorized, expires in 42 min (10:42:30), grace ends in 1 d 0 h;\n"
         "            renewed 1 min ago\n"
         "  download  [#####...............]  25 %  3.0 GiB of 12.0 GiB, downloading\n"
+        "  weights   not in memory\n"
         "  requests  7 since tb-proxy started 2 min ago\n"
         "\n"
         "Units\n"
@@ -244,7 +245,7 @@ static void leases(void **unused)
     s->facts.lease = TB_LEASE_DENIED;
     strcpy(s->facts.lease_reason, "contract_revoked");
     says(s, "Suspended", 3, 1);
-    shows(s, "! the control plane refuses this contract: contract_revoked -> ask the provider");
+    shows(s, "! the control plane refuses this contract: contract_revoked -> check TB_CONTRACT_ID");
 }
 
 static void a_suspended_machine_has_its_target_stopped(void **unused)
