@@ -181,8 +181,7 @@ static void failed_unit(const struct tb_unit *u, struct tb_conclusion *c)
     if (u->exit_code == TB_EXIT_CONFIG)
         remedy(p,
                "correct /etc/trustbridge/trustbridge.env as " LOGS
-               "%s says, then systemctl restart 'tb-*.service' and "
-               "systemctl start trustbridge.target",
+               "%s says, then systemctl restart tb-configure.service",
                u->name);
     else
         remedy(p, "systemctl status %s; " LOGS "%s", u->name, u->name);
