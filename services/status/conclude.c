@@ -229,6 +229,14 @@ static void step_problem(const struct tb_snapshot *s, const struct step_of *o, s
                LOGS "%s", o->unit);
 }
 
+static void runtime(struct tb_conclusion *c)
+{
+    if (strcmp(c->reason, "runtime_not_answering") == 0)
+        remedy(problem(c, "the runtime has the model, but does not answer 200 to /health yet"),
+               "a large model takes its time; else compare the address in TB_RUNTIME_EXEC with "
+               "TB_RUNTIME_URL, and look at " LOGS "tb-runtime.service");
+}
+
 static void steps(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
     const struct step_of all[] = {
@@ -256,6 +264,7 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
                "tb-proxy.service");
     lease(s, ret);
     steps(s, ret);
+    runtime(ret);
     for (size_t i = 0; i < s->n_units; i++)
         failed_unit(&s->units[i], ret);
     if (s->units_known)

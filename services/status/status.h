@@ -43,7 +43,7 @@ struct tb_unit {
     int exit_code;      /* of the last run of its main process; -1: none, or it was killed */
     unsigned killed_by; /* signal, 0: none */
     uint32_t restarts;
-    uint64_t since_realtime_us; /* of the present state; 0: unknown */
+    uint64_t since_realtime_us;    /* of the present state; 0: unknown */
     char text[TB_STATUS_NOTE_MAX]; /* STATUS= of the service */
 };
 

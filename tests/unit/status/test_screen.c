@@ -226,6 +226,18 @@ static void a_failed_unit_comes_with_its_exit_code(void **unused)
     shows(s, "tb-hydrate.service is restarted again and again: killed by signal 9 (SIGKILL)");
 }
 
+static void a_runtime_that_does_not_answer(void **unused)
+{
+    struct tb_snapshot *s = hydrating();
+
+    set_step(&s->facts.hydrate, "complete", 12, 12);
+    set_step(&s->facts.delivery, "delivered", 0, 0);
+    strcpy(s->proxy.state, "Decrypt");
+    strcpy(s->proxy.reason, "runtime_not_answering");
+    says(s, "Decrypt", 3, 1);
+    shows(s, "-> a large model takes its time; else compare the address in TB_RUNTIME_EXEC");
+}
+
 static void leases(void **unused)
 {
     struct tb_snapshot *s = hydrating();
@@ -387,6 +399,7 @@ int main(void)
         cmocka_unit_test(a_machine_without_it_is_unknown),
         cmocka_unit_test(a_dead_writer_is_named),
         cmocka_unit_test(a_failed_unit_comes_with_its_exit_code),
+        cmocka_unit_test(a_runtime_that_does_not_answer),
         cmocka_unit_test(leases),
         cmocka_unit_test(a_suspended_machine_has_its_target_stopped),
         cmocka_unit_test(what_cannot_be_read_says_so),
