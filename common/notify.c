@@ -14,7 +14,8 @@
 #define STATUS_EVERY_US TB_USEC_PER_SEC
 #define LINE_EVERY_US (15 * TB_USEC_PER_SEC)
 #define LINE_AT_MOST_US TB_USEC_PER_SEC
-#define EXTEND_US (30 * TB_USEC_PER_SEC)
+/* As TimeoutStartSec=: longer than it takes to notice a stalled connection and to try again. */
+#define EXTEND_US (120 * TB_USEC_PER_SEC)
 
 void tb_notify_ready(const char *fmt, ...)
 {
@@ -116,8 +117,10 @@ void tb_progress_update(struct tb_progress *p, uint64_t done)
     if (now - p->last_status_us >= STATUS_EVERY_US) {
         describe(p, done, now, text, sizeof(text));
         tb_notify_status("%s", text);
-        if (done > p->last_done)
+        if (done > p->last_done) {
             tb_notify_extend(EXTEND_US);
+            tb_notify_watchdog();
+        }
         p->last_done = done;
         p->last_status_us = now;
     }

@@ -17,7 +17,7 @@ uint64_t tb_notify_watchdog_us(void); /* half of WatchdogSec=, 0 when off */
 void tb_notify_extend(uint64_t usec); /* EXTEND_TIMEOUT_USEC= */
 
 /* Progress of a counted piece of work. Zero-initialise, set verb and total, call update as often as you like: it
- * limits itself to 10 bar redraws a second, one STATUS= a second (with EXTEND_TIMEOUT_USEC=30 s, only when done grew) and
+ * limits itself to 10 bar redraws a second, one STATUS= a second (with EXTEND_TIMEOUT_USEC=120 s and WATCHDOG=1, only when done grew) and
  * one plain line each 10 % (at most one a second, at least each 15 s) where stderr is no terminal. Thread-compatible, not thread-safe. */
 struct tb_progress {
     const char *verb; /* "Encrypting" */

@@ -1,13 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "guard.h"
 
+#include <limits.h>
 #include <poll.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 
 #include "macros.h"
+#include "notify.h"
 
-#define PATIENCE_MS 1000
+/* Less than TimeoutStopSec= of the unit. */
+#define PATIENCE_MS 500
+
+static bool is_full(int fifo)
+{
+    struct pollfd p = {.fd = fifo, .events = POLLOUT};
+
+    return fifo >= 0 && poll(&p, 1, 0) == 0;
+}
 
 static void *watch(void *arg)
 {
@@ -18,9 +28,16 @@ static void *watch(void *arg)
         {.fd = g->sock, .events = POLLRDHUP},
     };
 
-    while (poll(p, ARRAY_SIZE(p), -1) < 0)
-        if (errno != EINTR)
+    uint64_t us = tb_notify_watchdog_us();
+    int timeout_ms = us > 0 ? (int)MIN(us / 1000 + 1, (uint64_t)INT_MAX) : -1, r;
+
+    while ((r = poll(p, ARRAY_SIZE(p), timeout_ms)) <= 0) {
+        if (r < 0 && errno != EINTR)
             return NULL;
+        /* Else it is progress that feeds the watchdog. */
+        if (r == 0 && is_full(g->fifo))
+            tb_notify_watchdog();
+    }
     if (p[0].revents)
         return NULL;
     atomic_store(&g->cause, p[1].revents ? TB_GUARD_SIGNAL : TB_GUARD_CLIENT);

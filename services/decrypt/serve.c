@@ -94,6 +94,7 @@ static int decrypt(struct delivery *d)
     struct tbenc_error e = {0};
     int r;
 
+    d->guard.fifo = d->request.mode == TB_DELIVER_FIFO ? d->out.fd[0] : -1;
     r = tb_guard_start(&d->guard);
     if (r < 0)
         return tb_refuse(&d->reply, TB_EXIT_IOERR, "cannot start a thread: %s", strerror(-r));

@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import signal
 import struct
 import subprocess
@@ -410,6 +411,25 @@ def test_faults_that_a_retry_heals(w):
     # what a broken range had received is not asked for again
     assert w.proxy.count(range=at(7)) == 1 and w.proxy.count(range=r"^bytes=%d-" % (7 * CHUNK + 1000)) == 1
     assert w.proxy.count(range=r"^bytes=%d-" % (9 * CHUNK + 5000)) == 1
+
+
+def test_systemd_hears_of_progress_while_there_is_some(w):
+    go = threading.Event()
+    w.put(*seal(16 * CHUNK))
+    w.proxy.rule(fp.drip(CHUNK // 4, 0.5), nth=range(1, 9), path="model.tbenc$")
+    w.proxy.rule(fp.hold(go), path="model.tbenc$")
+    d = w.start()
+    w.proxy.wait(8 + SLOTS, path="model.tbenc$")
+    wait_for(lambda: d.notify_values("EXTEND_TIMEOUT_USEC"), 20, "an extension")
+    time.sleep(2.2)  # what still arrived is told by now
+    extended, told = len(d.notify_values("EXTEND_TIMEOUT_USEC")), len(d.notify_values("STATUS"))
+    wait_for(lambda: len(d.notify_values("STATUS")) >= told + 2, 20, "more status")
+    assert len(d.notify_values("EXTEND_TIMEOUT_USEC")) == extended, "a stalled download must time out"
+    go.set()
+    assert d.wait() == 0
+    w.assert_complete()
+    assert set(d.notify_values("EXTEND_TIMEOUT_USEC")) == {"120000000"}
+    assert any(re.fullmatch(r"Downloading [\d.]+ \w+ of [\d.]+ \w+ \(\d+ %\), [\d.]+ \w+/s", s) for s in d.notify_values("STATUS"))
 
 
 def test_without_etag(w):
