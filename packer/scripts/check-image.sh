@@ -50,7 +50,10 @@ history_short() { ! find "$root/root" "$root/home" -maxdepth 2 -name '.*history'
 setting() { grep -Eqs "^[[:space:]]*$2" "$root$1"; }
 kernel_line() { cat "$root/etc/default/grub" "$root"/etc/default/grub.d/*.cfg 2>/dev/null | grep -q "^GRUB_CMDLINE_LINUX=.*$1"; }
 sixty_four_bit() { [ "$(od -An -tu1 -j4 -N1 "$root/usr/bin/dpkg" | tr -d ' ')" = 2 ]; }
-ssh_off() { none "$root"/etc/systemd/system/*.wants/ssh.service "$root"/etc/systemd/system/*.wants/ssh.socket; }
+ssh_off() {
+    none "$root"/etc/systemd/system/*.wants/ssh.service "$root"/etc/systemd/system/*.wants/ssh.socket &&
+        { ! unit_file ssh.service || grep -qsx 'disable ssh.service' "$root"/etc/systemd/system-preset/*.preset; }
+}
 agent_version() {
     v=$(dpkg-query ${root:+--admindir="$root/var/lib/dpkg"} -W -f '${Version}' "$1" 2>/dev/null)
     [ -n "$v" ] && dpkg --compare-versions "$v" ge 2.2.41
@@ -80,7 +83,7 @@ if [ "$kind" != root ]; then
     check "cloud-init is there" "install cloud-init: it brings the settings" installed cloud-init
     check "cloud-init starts afresh" "cloud-init clean" none "$root"/var/lib/cloud/instance "$root"/var/lib/cloud/instances/*
     check "a kernel is there" "install one" not none "$root"/boot/vmlinuz-*
-    check "ssh does not start" "systemctl disable ssh" ssh_off
+    check "ssh does not start, at the first boot either" "run generalise.sh" ssh_off
     if has /etc/ssh/sshd_config; then
         check "ssh keeps idle connections as the Marketplace asks (ClientAliveInterval 30..235)" "run generalise.sh" \
             setting /etc/ssh/sshd_config.d/10-trustbridge.conf 'ClientAliveInterval 180$'

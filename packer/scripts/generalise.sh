@@ -16,7 +16,10 @@ KbdInteractiveAuthentication no
 PasswordAuthentication no
 PermitRootLogin no
 EOF
-    systemctl disable ssh.service ssh.socket sshd.service 2>/dev/null || true
+    systemctl disable ssh.service ssh.socket 2>/dev/null || true
+    # The first boot of a machine without an id applies the presets, and Debian's enables everything.
+    mkdir -p /etc/systemd/system-preset
+    printf 'disable ssh.service\ndisable ssh.socket\n' >/etc/systemd/system-preset/10-trustbridge.preset
 fi
 
 # The serial console is all there is to look at on Azure.
