@@ -67,9 +67,10 @@ systemd-journal-remote
 wrk
 "
 AZURITE=azurite@3.35.0
+OPENAI=openai@4.104.0
 
 missing=""
-for p in $PACKAGES; do
+for p in $PACKAGES ${TB_DEPS_ALSO:-}; do
     dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
 done
 # A node from elsewhere is as good as Debian's, and cannot stand beside Debian's npm.
@@ -104,6 +105,13 @@ if ! cmp -s bicep/package-lock.json build/npm-arm/package-lock.json || [ ! -d bu
     cp bicep/package.json bicep/package-lock.json build/npm-arm/
     # No install scripts: the packages bring what those would build.
     npm ci --ignore-scripts --loglevel=error --no-audit --no-fund --prefix build/npm-arm >/tmp/tb-npm.log 2>&1 || { tail -20 /tmp/tb-npm.log >&2; exit 1; }
+fi
+
+# OpenAI's own client, for e2e-vagrant/tests/test_openai_client.py; the last that runs on Debian 12's Node.js 18.
+if [ ! -d build/npm-openai/node_modules/openai ]; then
+    echo "make deps: installing $OPENAI into build/npm-openai"
+    mkdir -p build/npm-openai
+    npm install --ignore-scripts --loglevel=error --no-audit --no-fund --prefix build/npm-openai "$OPENAI" >/tmp/tb-npm.log 2>&1 || { tail -20 /tmp/tb-npm.log >&2; exit 1; }
 fi
 
 [ -x build/llama/llama-server ] || sh e2e-vagrant/lib/llama.sh build/llama
