@@ -70,7 +70,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: all help deps check check-fast check-image check-trixie demo demo-local demo-stop bench lint format clean install install-units units fuzz
+.PHONY: all help deps check check-fast check-image check-trixie demo demo-local demo-stop bench bench-proxy soak lint format clean install install-units units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -82,7 +82,8 @@ help:
 	@echo 'make check-image  builds a VM image by Packer and boots it (about ten minutes without KVM)'
 	@echo 'make demo       the main job end to end, the customer in a machine in QEMU (KEEP=1 leaves it running until make demo-stop)'
 	@echo 'make demo-local the same without a machine: the customer is processes here; seconds instead of minutes'
-	@echo 'make bench      speed, as ratios against peers'
+	@echo 'make bench      speed, as ratios against peers; make bench-proxy: the proxy against nginx, haproxy and caddy'
+	@echo 'make soak       tb-proxy under 200 streams for SECONDS=600 (SAN=1: with the sanitizers): flat memory, no token lost'
 	@echo 'make lint       clang-format, cppcheck, shellcheck'
 	@echo 'make format     reformat the C sources'
 	@echo 'make install    into $$(DESTDIR)$$(prefix)'
@@ -184,6 +185,16 @@ demo demo-local:
 
 demo-stop:
 	$(Q)$(PYTHON) e2e-vagrant/demo.py --stop
+
+# Peers that nothing else needs are installed here.
+bench-proxy:
+	$(Q)TB_DEPS_ALSO="haproxy caddy" sh tests/deps.sh
+	$(Q)$(MAKE) all
+	$(Q)$(PYTHON) tests/bench/proxy.py
+
+# SAN=1: the sanitizers' build. SECONDS: how long, 600 by default.
+soak: all
+	$(Q)TB_BUILD=$(B) $(PYTHON) tests/bench/soak.py $(if $(SECONDS),--seconds $(SECONDS))
 
 bench:
 	$(Q)sh tests/deps.sh

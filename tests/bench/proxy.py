@@ -1,108 +1,368 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""tb-proxy against nginx as a reverse proxy, before the same nginx backend: a 300-byte POST answered by 293 bytes of JSON,
-driven by wrk with one thread. tb-proxy hashes each body and writes an audit record for each request; nginx does neither.
+"""tb-proxy against nginx with a JSON access log, haproxy and caddy as reverse proxies before the same nginx backend, all on one machine,
+the peers taking turns in each round. wrk (one thread) sends a 300-byte POST that is answered by 293 bytes of JSON; a 10 MB POST; and a
+streaming client measures how long an event takes from the runtime to the client. tb-proxy hashes each body and writes a chained
+audit record for each request; nginx and caddy write an access log line, haproxy nothing. CPU is that of the proxy's own processes.
 
-Expected: about half of nginx's requests a second at 16 connections. What libcurl's multi interface costs over a client of
-one's own is known; a faster upstream client is later work.
+What is expected, and what is measured: docs/performance.md. Ratios are medians of the rounds' own ratios to nginx.
 
-    proxy.py [--rounds 5] [--seconds 3]"""
+    proxy.py [--rounds 5] [--seconds 2] [--only requests,bodies,events] [--peers nginx,tb-proxy,haproxy,caddy]"""
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import re
+import selectors
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "e2e-vagrant" / "lib"))
 from tbsys import Daemon, free_port, program, tcp_listener, wait_for  # noqa: E402
 from chain import http_json  # noqa: E402
 
+BACKEND = """
+daemon off; pid {dir}/pid; error_log {dir}/error.log; worker_processes 1;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off; keepalive_requests 1000000; client_max_body_size 100m; default_type application/json;
+    client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+    server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ return 200 '{body}'; }} }}
+}}
+"""
 NGINX = """
 daemon off; pid {dir}/pid; error_log {dir}/error.log; worker_processes 1;
 events {{ worker_connections 4096; }}
 http {{
-    access_log off; keepalive_requests 1000000; client_body_temp_path {dir}/body; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;
-    uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s; default_type application/json;
+    log_format json escape=json '{{"ts":"$time_iso8601","method":"$request_method","path":"$uri","status":$status,"latency":$request_time,'
+        '"bytes_in":$request_length,"bytes_out":$body_bytes_sent,"client":"$remote_addr","request_id":"$request_id"}}';
+    access_log {dir}/access.log json;
+    keepalive_requests 1000000; client_max_body_size 100m;
+    client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
     upstream backend {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 1000000; }}
-    server {{ listen 127.0.0.1:{backend};
-        location / {{ return 200 '{body}'; }} }}
-    server {{ listen 127.0.0.1:{front};
+    server {{ listen 127.0.0.1:{port} backlog=4096;
         location / {{ proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
                       proxy_request_buffering off; }} }}
+}}
+"""
+# Without http-no-delay each event waits for up to 40 ms.
+HAPROXY = """
+global
+    nbthread 1
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    option http-no-delay
+frontend f
+    bind 127.0.0.1:{port}
+    default_backend b
+backend b
+    http-reuse always
+    server s 127.0.0.1:{backend}
+"""
+CADDY = """
+{{
+    admin off
+    auto_https off
+    log {{
+        output file {dir}/caddy.log
+        level ERROR
+    }}
+}}
+http://127.0.0.1:{port} {{
+    log {{
+        output file {dir}/access.log
+        format json
+    }}
+    reverse_proxy 127.0.0.1:{backend} {{
+        flush_interval -1
+    }}
 }}
 """
 WRK = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-wrk.body = string.rep("x", 300)
+wrk.body = string.rep("x", tonumber(os.getenv("BODY")))
+done = function(summary, latency, requests)
+    local e = summary.errors
+    io.write(string.format("RESULT %d %d %d %d %d\\n", summary.requests, summary.duration, latency:percentile(50),
+                           latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
+end
 """
 
 
-def nginx(d, name, **ports):
-    home = d / name
-    home.mkdir()
-    conf = home / "nginx.conf"
-    conf.write_text(NGINX.format(dir=home, body=json.dumps({"text": "y" * 281}), **ports))
-    return subprocess.Popen(["nginx", "-p", home, "-c", conf], stderr=subprocess.DEVNULL)
+def spawn(home, name, template, argv, **values):
+    conf = home / name
+    conf.write_text(template.format(dir=home, **values))
+    env = {**os.environ, "XDG_DATA_HOME": str(home), "XDG_CONFIG_HOME": str(home), "HOME": str(home)}
+    return subprocess.Popen([*argv, conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
 
 
-def proxy(d, backend):
-    """tb-proxy in state Ready: the domain files say what the other programs would."""
-    run = d / "run"
-    for name, doc in (("tb-authorize/lease.json", {"state": "authorized", "contract_id": "c", "asset_id": "a"}),
-                      ("tb-hydrate/progress.json", {"state": "complete", "bytes_done": 1, "bytes_total": 1}),
-                      ("tb-runtime/delivery.json", {"state": "delivered", "mode": "dir", "pid": os.getpid()})):
-        (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).write_text(json.dumps(doc))
-    http, health = tcp_listener(), tcp_listener()
-    env = {"TB_CONTRACT_ID": "c", "TB_ASSET_ID": "a", "TB_EDC_ENDPOINT": "https://127.0.0.1:1", "TB_RUN_DIR": run, "TB_STATE_DIR": d / "state",
-           "TB_RUNTIME_URL": f"http://127.0.0.1:{backend}", "TB_AUDIT_FILE": d / "audit.jsonl", "TB_ROUTES": "/v1/*"}
-    daemon = Daemon([program("tb-proxy")], env=env, listen={"http": http, "health": health}, runtime_dir=run / "tb-proxy",
-                    state_dir=d / "state/tb-proxy", log=d / "proxy.log").start()
-    port = http.getsockname()[1]
-    wait_for(lambda: http_json(f"http://127.0.0.1:{port}/health")[0] == 200, 20, "tb-proxy to be Ready")
-    return daemon, port
+class Peer:
+    """One proxy in front of the backend."""
+
+    def __init__(self, name, d, backend):
+        self.name, self.home = name, d / name
+        self.home.mkdir()
+        self.port = free_port()
+        at = {"port": self.port, "backend": backend}
+        if name == "nginx":
+            self.proc = spawn(self.home, "nginx.conf", NGINX, ["nginx", "-p", self.home, "-c"], **at)
+        elif name == "haproxy":
+            self.proc = spawn(self.home, "haproxy.cfg", HAPROXY, ["haproxy", "-db", "-f"], **at)
+        elif name == "caddy":
+            self.proc = spawn(self.home, "Caddyfile", CADDY, ["caddy", "run", "--adapter", "caddyfile", "--config"], **at)
+        else:
+            self.start_ours(backend)
+        self.pid = self.proc.pid
+
+    def start_ours(self, backend):
+        """In state Ready: the domain files say what the other programs would."""
+        run = self.home / "run"
+        for name, doc in (("tb-authorize/lease.json", {"state": "authorized", "contract_id": "c", "asset_id": "a"}),
+                          ("tb-hydrate/progress.json", {"state": "complete", "bytes_done": 1, "bytes_total": 1}),
+                          ("tb-runtime/delivery.json", {"state": "delivered", "mode": "dir", "pid": os.getpid()})):
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            (run / name).write_text(json.dumps(doc))
+        http, health = tcp_listener(), tcp_listener()
+        env = {"TB_CONTRACT_ID": "c", "TB_ASSET_ID": "a", "TB_EDC_ENDPOINT": "https://127.0.0.1:1", "TB_RUN_DIR": run,
+               "TB_STATE_DIR": self.home / "state", "TB_RUNTIME_URL": f"http://127.0.0.1:{backend}",
+               "TB_AUDIT_FILE": self.home / "audit.jsonl", "TB_ROUTES": "/v1/*"}
+        self.daemon = Daemon([program("tb-proxy")], env=env, listen={"http": http, "health": health}, runtime_dir=run / "tb-proxy",
+                             state_dir=self.home / "state/tb-proxy", log=self.home / "proxy.log").start()
+        self.proc, self.port = self.daemon.proc, http.getsockname()[1]
+        wait_for(lambda: http_json(f"http://127.0.0.1:{self.port}/health")[0] == 200, 20, "tb-proxy to be Ready")
+
+    def up(self):
+        def answers():
+            return subprocess.run(["curl", "-sf", "-m", "2", "-d", "x", f"http://127.0.0.1:{self.port}/v1/x"],
+                                  capture_output=True).returncode == 0
+        wait_for(answers, 20, self.name)
+        return self
+
+    def cpu_us(self):
+        """User and system time of its processes so far."""
+        ticks, todo = 0, [self.pid]
+        while todo:
+            pid = todo.pop()
+            try:
+                field = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+                todo += map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            except OSError:
+                continue
+            ticks += int(field[11]) + int(field[12])
+        return ticks * 1e6 / os.sysconf("SC_CLK_TCK")
+
+    def stop(self):
+        self.proc.terminate()
+        self.proc.wait(40)
 
 
-def wrk(d, port, connections, seconds):
-    out = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", d / "post.lua",
-                          f"http://127.0.0.1:{port}/v1/x"], check=True, capture_output=True, text=True).stdout
-    assert "Non-2xx" not in out, out
-    unit = {"us": 1, "ms": 1e3, "s": 1e6}
-    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", out)
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]), float(p99[1]) * unit[p99[2]]
+def wrk(d, peer, connections, seconds, body):
+    before = peer.cpu_us()
+    out = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", d / "post.lua", f"http://127.0.0.1:{peer.port}/v1/x"],
+                         check=True, capture_output=True, text=True, env={**os.environ, "BODY": str(body)}).stdout
+    n, duration, p50, p99, errors = map(int, re.search(r"RESULT (.*)", out)[1].split())
+    assert errors == 0 and n > 0, f"{peer.name}: {out}"
+    return {"rps": n / duration * 1e6, "p50": p50, "p99": p99, "cpu": (peer.cpu_us() - before) / n}
+
+
+def table(title, results, columns):
+    """results: {peer: [{column: value}]}. Medians, and the median of each round's ratio to nginx."""
+    print(title, flush=True)
+    for name, rounds in results.items():
+        cells = []
+        for key, unit in columns:
+            value = statistics.median(r[key] for r in rounds)
+            ratio = statistics.median(r[key] / base[key] for r, base in zip(rounds, results["nginx"]) if base[key])
+            cells.append(f"{key} {value:9.1f}{unit} ({ratio:4.2f}x)")
+        print(f"  {name:<9} " + "  ".join(cells), flush=True)
+
+
+def bench_requests(d, peers, a):
+    for c in (1, 16, 128):
+        results = {p.name: [] for p in peers}
+        for _ in range(a.rounds):
+            for p in peers:
+                results[p.name].append(wrk(d, p, c, a.seconds, 300))
+        table(f"300 B POST, {c} connections", results, (("rps", ""), ("p50", " us"), ("p99", " us"), ("cpu", " us")))
+
+
+def bench_bodies(d, names, a):
+    with another(d, "bodies", names, "--body-server") as peers:
+        bodies(d, peers, a)
+
+
+def bodies(d, peers, a):
+    results = {p.name: [] for p in peers}
+    for _ in range(a.rounds):
+        for p in peers:
+            results[p.name].append(wrk(d, p, 2, a.seconds, 10_000_000))
+    table("10 MB POST, 2 connections", results, (("rps", ""), ("cpu", " us")))
+
+
+# --- bodies ---------------------------------------------------------------------------------------------------------
+
+def body_server(port):
+    """Reads bodies to their end: nginx's own `return` closes the connection on large ones."""
+    def serve(conn):
+        buf = bytearray(1 << 20)
+        with conn:
+            while True:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    try:
+                        data = conn.recv(65536)
+                    except OSError:
+                        data = b""
+                    if not data:
+                        return
+                    head += data
+                head, rest = head.split(b"\r\n\r\n", 1)
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                left = int(length[1]) - len(rest) if length else 0
+                while left > 0:
+                    left -= conn.recv_into(buf, min(left, len(buf)))
+                conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    listener = socket.create_server(("127.0.0.1", port), backlog=64)
+    while True:
+        threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+def event_server(port):
+    """A runtime that sends each stream an event every 10 ms, with the time in it."""
+    sel, listener = selectors.DefaultSelector(), socket.create_server(("127.0.0.1", port), backlog=64)
+    listener.setblocking(False)
+    sel.register(listener, selectors.EVENT_READ)
+    streams, due = [], time.monotonic()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    while True:
+        for key, _ in sel.select(max(0, due - time.monotonic())):
+            if key.fileobj is listener:
+                conn = listener.accept()[0]
+                conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sel.register(conn, selectors.EVENT_READ)
+                continue
+            try:
+                data = key.fileobj.recv(65536)
+            except OSError:
+                data = b""
+            if b"/health" in data:
+                key.fileobj.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            elif data:
+                key.fileobj.sendall(head)
+                streams.append(key.fileobj)
+            else:
+                sel.unregister(key.fileobj)
+                streams = [s for s in streams if s is not key.fileobj]
+                key.fileobj.close()
+        if time.monotonic() < due:
+            continue
+        due += 0.01
+        for s in streams:
+            event = f"data: {time.monotonic_ns()}\n\n".encode()
+            try:
+                s.sendall(f"{len(event):x}\r\n".encode() + event + b"\r\n")
+            except OSError:
+                pass
+
+
+def event_latency(peer, streams, seconds):
+    """p50 and p99 of microseconds from the runtime's send to our reading, and to the first byte."""
+    sel, late, first = selectors.DefaultSelector(), [], []
+    for _ in range(streams):
+        start = time.monotonic_ns()
+        s = socket.create_connection(("127.0.0.1", peer.port), timeout=10)
+        s.sendall(b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+        assert b" 200 " in s.recv(65536), peer.name
+        first.append((time.monotonic_ns() - start) / 1e3)
+        sel.register(s, selectors.EVENT_READ)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for key, _ in sel.select(1):
+            data, now = key.fileobj.recv(65536), time.monotonic_ns()
+            late += [(now - int(t)) / 1e3 for t in re.findall(rb"data: (\d+)\n", data)]
+    for key in list(sel.get_map().values()):
+        key.fileobj.close()
+    assert len(late) > streams, peer.name
+    late.sort()
+    return {"first": statistics.median(first), "p50": late[len(late) // 2], "p99": late[len(late) * 99 // 100]}
+
+
+@contextlib.contextmanager
+def another(d, name, names, option):
+    """The peers before another backend, which is this script with an option."""
+    port, peers = free_port(), []
+    server = subprocess.Popen([sys.executable, __file__, option, str(port)])
+    (d / name).mkdir()
+    try:
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 20, f"the backend for {name}")
+        peers = [Peer(n, d / name, port) for n in names]
+        time.sleep(1)
+        yield peers
+    finally:
+        for p in peers:
+            p.stop()
+        server.terminate()
+        server.wait()
+
+
+def bench_events(d, names, a):
+    with another(d, "events", names, "--event-server") as peers:
+        results = {p.name: [] for p in peers}
+        for _ in range(a.rounds):
+            for p in peers:
+                results[p.name].append(event_latency(p, 16, a.seconds))
+        table("Events, 16 streams, 100 a second each", results, (("first", " us"), ("p50", " us"), ("p99", " us")))
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--rounds", type=int, default=5)
-    ap.add_argument("--seconds", type=int, default=3)
+    ap.add_argument("--seconds", type=int, default=2)
+    ap.add_argument("--only", default="requests,bodies,events")
+    ap.add_argument("--peers", default="nginx,tb-proxy,haproxy,caddy")
+    ap.add_argument("--event-server", type=int, help=argparse.SUPPRESS)
+    ap.add_argument("--body-server", type=int, help=argparse.SUPPRESS)
     a = ap.parse_args()
+    if a.event_server:
+        return event_server(a.event_server)
+    if a.body_server:
+        return body_server(a.body_server)
+    names = a.peers.split(",")
     with tempfile.TemporaryDirectory(prefix="tb-bench-proxy-") as tmp:
         d = pathlib.Path(tmp)
         (d / "post.lua").write_text(WRK)
-        backend, front = free_port(), free_port()
-        server = nginx(d, "nginx", backend=backend, front=front)
-        wait_for(lambda: subprocess.run(["curl", "-sf", f"http://127.0.0.1:{front}/v1/x"], capture_output=True).returncode == 0, 20, "nginx")
-        daemon, port = proxy(d, backend)
+        (d / "backend").mkdir()
+        backend = free_port()
+        server = spawn(d / "backend", "nginx.conf", BACKEND, ["nginx", "-p", d / "backend", "-c"], port=backend,
+                       body=json.dumps({"text": "y" * 281}))
+        peers = []
         try:
-            for c in (1, 16, 128):
-                ours, theirs = [], []
-                for _ in range(a.rounds):
-                    theirs.append(wrk(d, front, c, a.seconds))
-                    ours.append(wrk(d, port, c, a.seconds))
-                for name, values in (("nginx", theirs), ("tb-proxy", ours)):
-                    print(f"  c={c:<4} {name:<10} {statistics.median(v[0] for v in values):9.0f} requests/s   p99 "
-                          f"{statistics.median(v[1] for v in values):8.0f} us"
-                          + (f"   {statistics.median(o[0] / t[0] for o, t in zip(ours, theirs)):.2f} x nginx" if values is ours else ""),
-                          flush=True)
+            wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", backend)) == 0, 20, "the backend")
+            peers = [Peer(n, d, backend) for n in names]
+            for p in peers:
+                p.up()
+            if "requests" in a.only:
+                bench_requests(d, peers, a)
+            if "bodies" in a.only:
+                bench_bodies(d, names, a)
+            if "events" in a.only:
+                bench_events(d, names, a)
         finally:
-            daemon.stop()
+            for p in peers:
+                p.stop()
             server.terminate()
             server.wait()
 

@@ -144,7 +144,7 @@ def main():
         shutil.rmtree(d)
         os.mkdir(d)
     for name, args in (("deliver", ["--mib", a.mib, "--rounds", a.rounds]), ("hydrate", ["--mib", a.mib, "--runs", a.rounds]),
-                       ("proxy", ["--rounds", a.rounds])):
+                       ("proxy", ["--rounds", a.rounds, "--peers", "nginx,tb-proxy"])):
         if name in only:
             script(name, *args)
 
