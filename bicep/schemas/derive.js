@@ -140,5 +140,15 @@ function derive(source, folder) {
 }\n`;
 }
 
-for (const source of SOURCES)
-    fs.writeFileSync(path.join(__dirname, `${source.provider}.json`), derive(source, process.argv[2]));
+if (require.main === module) {
+    if (process.argv.length !== 3) {
+        process.stderr.write('usage: derive.js FOLDER\n');
+        process.exit(2);
+    }
+    // All of them before the first is written.
+    const schemas = SOURCES.map((source) => [source.provider, derive(source, process.argv[2])]);
+    for (const [provider, text] of schemas)
+        fs.writeFileSync(path.join(__dirname, `${provider}.json`), text);
+}
+
+module.exports = { derive };
