@@ -10,6 +10,7 @@
 
 #include "io.h"
 #include "services/billing/answer.h"
+#include "services/billing/meter.h"
 
 #define HOUR 490000 /* 2025-11-24T16:00:00Z */
 #define NOW ((HOUR + 2) * TB_USEC_PER_HOUR)
@@ -211,6 +212,32 @@ static void only_a_new_event_ends_the_end(void **state)
     assert_string_equal(ended, "");
 }
 
+static void weather_waits_and_parked_events_wait_an_hour(void **state)
+{
+    struct tb_metering_batch b;
+    _cleanup_ledger_ struct tb_ledger *l = sent("weather", &b);
+    const uint64_t boot = TB_USEC_PER_HOUR;
+    struct tb_meter m;
+    bool due;
+
+    tb_meter_init(&m, "p");
+    tb_meter_postpone(&m, boot, 60000);
+    assert_int_equal(tb_meter_due(&m, l, NOW, boot + 59 * TB_USEC_PER_SEC, &due), 0);
+    assert_false(due);
+    assert_int_equal(tb_meter_due(&m, l, NOW, boot + 61 * TB_USEC_PER_SEC, &due), 0);
+    assert_true(due);
+    for (int i = 0; i < 20; i++)
+        tb_meter_postpone(&m, boot, -1);
+    assert_in_range(m.not_before_us - boot, 500 * TB_USEC_PER_SEC, 700 * TB_USEC_PER_SEC);
+    assert_int_equal(tb_db_run(l->db, "UPDATE event SET state = 'PARKED'", NULL), 1);
+    m.not_before_us = 0;
+    m.parked_next_us = boot + TB_METER_PARKED_US;
+    assert_int_equal(tb_meter_due(&m, l, NOW, boot, &due), 0);
+    assert_false(due);
+    assert_int_equal(tb_meter_due(&m, l, NOW, boot + TB_METER_PARKED_US, &due), 0);
+    assert_true(due);
+}
+
 /* The other services. */
 static void identities(void **state)
 {
@@ -256,6 +283,7 @@ int main(void)
         cmocka_unit_test(the_marketplace_has_less),
         cmocka_unit_test(the_marketplace_has_more),
         cmocka_unit_test(only_a_new_event_ends_the_end),
+        cmocka_unit_test(weather_waits_and_parked_events_wait_an_hour),
         cmocka_unit_test(identities),
     };
 
