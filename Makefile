@@ -95,6 +95,9 @@ $(B)/obj/%.o: %.c
 	$(SAY) CC $<
 	$(Q)$(CC) $(TB_CFLAGS) $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+# .incbin is unknown to -MMD
+$(B)/obj/services/proxy/page_assets.o build/fuzz/obj/services/proxy/page_assets.o: $(wildcard services/proxy/page/*)
+
 $(B)/libcommon.a: $(call objs,common)
 $(B)/libtbenc.a: $(call objs,tbenc)
 $(B)/lib%.a:

@@ -387,6 +387,7 @@ void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode cod
         else
             s->metrics.in_flight--;
         tb_metrics_observe(&s->metrics, status, now - ex->start_us);
+        tb_recent_add(&s->recent, ex->method, ex->target, ex->path_len, status, now - ex->start_us);
         if (!ex->dropped)
             submit(ex, status, error, now - ex->start_us, &tokens);
     }

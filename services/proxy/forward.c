@@ -226,7 +226,7 @@ enum MHD_Result tb_forward_handler(void *cls, struct MHD_Connection *c, const ch
     if (!tb_exchange_upload_end(ex) && !tb_metering_answered(ex))
         return wait_for_event(ex) ? MHD_YES : MHD_NO;
     if (ex->health)
-        return tb_health_answer(cls, c, method, ex->target, ex->path_len, false);
+        return tb_health_answer(cls, c, method, ex->target, ex->path_len);
     return reply(ex);
 }
 

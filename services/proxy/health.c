@@ -6,6 +6,8 @@
 
 #include "http_error.h"
 #include "json.h"
+#include "page.h"
+#include "page_assets.h"
 #include "units.h"
 
 #define RETRY_AFTER_S "5"
@@ -125,24 +127,32 @@ static enum MHD_Result answer_metrics(struct tb_server *s, struct MHD_Connection
                  tb_http_text_response(b.data, b.len, "text/plain; version=0.0.4; charset=utf-8"));
 }
 
-enum MHD_Result tb_health_answer(struct tb_server *s, struct MHD_Connection *c, const char *method,
-                                 const char *path, size_t len, bool metrics)
+static enum MHD_Result answer_error(struct tb_server *s, struct MHD_Connection *c, int status,
+                                    const char *code, const char *message)
 {
-    enum tb_state state = s->watch.verdict.state;
     struct tb_http_error e;
 
-    metrics = metrics && is(path, len, "/metrics");
-    if (!metrics && !tb_health_path(path, len)) {
-        tb_http_error_set(&e, MHD_HTTP_NOT_FOUND, "not_found",
-                          "there are /health, /readiness, /status and /metrics here");
-        return queue(s, c, e.status, tb_http_error_response(&e));
-    }
-    if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0) {
-        tb_http_error_set(&e, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET or HEAD");
-        return queue(s, c, e.status, tb_http_error_response(&e));
-    }
-    if (metrics)
-        return answer_metrics(s, c);
+    tb_http_error_set(&e, status, code, "%s", message);
+    return queue(s, c, status, tb_http_error_response(&e));
+}
+
+static bool readable(const char *method)
+{
+    return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
+}
+
+static enum MHD_Result answer_method(struct tb_server *s, struct MHD_Connection *c)
+{
+    return answer_error(s, c, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET or HEAD");
+}
+
+enum MHD_Result tb_health_answer(struct tb_server *s, struct MHD_Connection *c, const char *method,
+                                 const char *path, size_t len)
+{
+    enum tb_state state = s->watch.verdict.state;
+
+    if (!readable(method))
+        return answer_method(s, c);
     if (is(path, len, "/status"))
         return answer_status(s, c);
     if (is(path, len, "/health"))
@@ -150,6 +160,80 @@ enum MHD_Result tb_health_answer(struct tb_server *s, struct MHD_Connection *c, 
     return answer_probe(s, c, state == TB_STATE_READY || state == TB_STATE_DECRYPT, "Ready");
 }
 
+/* --- what only the health port has ------------------------------------------------------------------------------- */
+
+static struct MHD_Response *page_response(const char *text, size_t len, const char *content_type)
+{
+    struct MHD_Response *rs = tb_http_text_response(text, len, content_type);
+
+    if (!rs)
+        return NULL;
+    MHD_add_response_header(rs, "Content-Security-Policy", TB_PAGE_POLICY);
+    MHD_add_response_header(rs, "Referrer-Policy", "no-referrer");
+    return rs;
+}
+
+static enum MHD_Result answer_page(struct tb_server *s, struct MHD_Connection *c)
+{
+    _cleanup_buf_ struct tb_buf b = {0};
+
+    if (tb_page_html(s, &b) < 0)
+        return MHD_NO;
+    return queue(s, c, MHD_HTTP_OK, page_response(b.data, b.len, "text/html; charset=utf-8"));
+}
+
+static enum MHD_Result answer_events(struct tb_server *s, struct MHD_Connection *c, const char *method)
+{
+    struct MHD_Response *rs;
+
+    if (strcmp(method, "GET") != 0)
+        return answer_error(s, c, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET");
+    rs = tb_live_response(s, c);
+    return rs ? queue(s, c, MHD_HTTP_OK, rs)
+              : answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "too_many_viewers",
+                             "as many look on already as may; try again");
+}
+
+static enum MHD_Result answer_runtime_metrics(struct tb_server *s, struct MHD_Connection *c, void **con_cls)
+{
+    struct tb_runtime_fetch *f;
+
+    if (!s->watch.facts.runtime_healthy)
+        return answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "not_ready", "the runtime is not up");
+    f = tb_runtime_fetch_start(s, c);
+    if (!f)
+        return answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "busy",
+                            "others ask the runtime now; try again");
+    *con_cls = f;
+    return MHD_YES;
+}
+
+static enum MHD_Result answer_own(struct tb_server *s, struct MHD_Connection *c, const char *method,
+                                  const char *path, void **con_cls)
+{
+    const struct tb_page_asset *asset = tb_page_asset(path, strlen(path));
+    const char *runtime;
+
+    if (tb_health_path(path, strlen(path)))
+        return tb_health_answer(s, c, method, path, strlen(path));
+    if (!asset && strcmp(path, "/") != 0 && strcmp(path, "/events") != 0 && strcmp(path, "/metrics") != 0)
+        return answer_error(s, c, MHD_HTTP_NOT_FOUND, "not_found",
+                            "there are /, /health, /readiness, /status, /events and /metrics here");
+    if (!readable(method))
+        return answer_method(s, c);
+    if (asset)
+        return queue(s, c, MHD_HTTP_OK, page_response(asset->text, strlen(asset->text), asset->content_type));
+    if (path[1] == '\0')
+        return answer_page(s, c);
+    if (path[1] == 'e')
+        return answer_events(s, c, method);
+    runtime = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "runtime");
+    if (runtime && strcmp(runtime, "1") == 0)
+        return answer_runtime_metrics(s, c, con_cls);
+    return answer_metrics(s, c);
+}
+
+/* *con_cls: NULL, then the server once the head was seen, then a question to the runtime when there is one. */
 enum MHD_Result tb_health_handler(void *cls, struct MHD_Connection *c, const char *url, const char *method,
                                   const char *version, const char *upload, size_t *upload_size,
                                   void **con_cls)
@@ -162,5 +246,15 @@ enum MHD_Result tb_health_handler(void *cls, struct MHD_Connection *c, const cha
         *upload_size = 0;
         return MHD_YES;
     }
-    return tb_health_answer(cls, c, method, url, strlen(url), true);
+    if (*con_cls != cls)
+        return tb_runtime_fetch_answer(*con_cls);
+    return answer_own(cls, c, method, url, con_cls);
+}
+
+void tb_health_completed(void *cls, struct MHD_Connection *c, void **con_cls,
+                         enum MHD_RequestTerminationCode code)
+{
+    if (*con_cls && *con_cls != cls)
+        tb_runtime_fetch_free(*con_cls);
+    *con_cls = NULL;
 }

@@ -17,6 +17,7 @@
 #include "listen.h"
 #include "log.h"
 #include "notify.h"
+#include "page.h"
 #include "route.h"
 #include "secret.h"
 #include "server.h"
@@ -205,13 +206,13 @@ static int start_http(struct program *p, unsigned limit)
 
 static int start_health(struct program *p)
 {
-    unsigned flags = MHD_USE_EPOLL | MHD_USE_ITC | MHD_USE_ERROR_LOG;
+    unsigned flags = MHD_USE_EPOLL | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
 
-    p->server.health =
-        MHD_start_daemon(flags, 0, NULL, NULL, tb_health_handler, &p->server, MHD_OPTION_EXTERNAL_LOGGER,
-                         mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, p->health_fd, MHD_OPTION_CONNECTION_TIMEOUT,
-                         30u, MHD_OPTION_CONNECTION_LIMIT, 64u, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                         (size_t)(8 * 1024), MHD_OPTION_END);
+    p->server.health = MHD_start_daemon(
+        flags, 0, NULL, NULL, tb_health_handler, &p->server, MHD_OPTION_EXTERNAL_LOGGER, mhd_log, NULL,
+        MHD_OPTION_NOTIFY_COMPLETED, tb_health_completed, &p->server, MHD_OPTION_LISTEN_SOCKET, p->health_fd,
+        MHD_OPTION_CONNECTION_TIMEOUT, 30u, MHD_OPTION_CONNECTION_LIMIT, 64u,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(8 * 1024), MHD_OPTION_END);
     return p->server.health ? 0 : -EIO;
 }
 
@@ -298,6 +299,9 @@ static int step(struct program *p, uint64_t *ticked_us)
     *ticked_us = now;
     tb_watch_tick(&p->server.watch);
     tb_upstream_tick(p->server.upstream);
+    tb_runtime_fetch_tick(&p->server, now);
+    tb_page_tick(&p->server, now);
+    tb_live_tick(&p->server, now);
     tb_reload_tick(&p->server, now);
     tb_clients_tick(&p->server, now);
     MHD_run(p->server.http); /* its own time limits */
@@ -376,8 +380,12 @@ static void clean_up(struct program *p)
 
     if (p->server.http)
         MHD_stop_daemon(p->server.http);
-    if (p->server.health)
+    if (p->server.health) {
+        tb_live_stop(&p->server); /* libmicrohttpd does not stop with suspended connections */
+        tb_runtime_fetch_tick(&p->server, UINT64_MAX);
         MHD_stop_daemon(p->server.health);
+    }
+    tb_live_done(&p->server.live);
     tb_watch_done(&p->server.watch);
     tb_upstream_free(p->server.upstream);
     left = p->server.audit ? tb_audit_close(p->server.audit, AUDIT_CLOSE_MS) : 0;

@@ -11,8 +11,11 @@
 #include "config.h"
 #include "key_book.h"
 #include "keys.h"
+#include "live.h"
 #include "loop.h"
 #include "metrics.h"
+#include "recent.h"
+#include "runtime_metrics.h"
 #include "reload.h"
 #include "upstream.h"
 #include "usage.h"
@@ -40,6 +43,9 @@ struct tb_server {
     struct tb_metrics metrics;
     struct tb_client *clients; /* list */
     uint64_t clients_looked_us;
+    struct tb_recent recent;
+    struct tb_live live;
+    struct tb_runtime_fetch *fetch[TB_RUNTIME_METRICS_MAX];
     bool need_key; /* TB_API_KEYS is set */
     bool tls;
     bool draining;              /* SIGTERM came: each answer closes its connection */
