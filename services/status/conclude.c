@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From what is known to the state, what is wrong, and what to do about it. No I/O. */
+#include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "status.h"
 
 #define SILENT_US (60 * TB_USEC_PER_SEC) /* progress files are written each second or so */
+#define RESTLESS_US (120 * TB_USEC_PER_SEC)
 #define LOGS "journalctl --namespace=trustbridge -u "
 
 const char *tb_status_exit_meaning(int code)
@@ -187,6 +189,19 @@ static void failed_unit(const struct tb_unit *u, struct tb_conclusion *c)
         remedy(p, "systemctl status %s; " LOGS "%s", u->name, u->name);
 }
 
+/* It runs at this moment, but not for long: it ends by itself, is started, ends again. */
+static void restless_unit(const struct tb_snapshot *s, const struct tb_unit *u, struct tb_conclusion *c)
+{
+    char d[32];
+
+    if (u->restarts < 2 || strncmp(u->sub, "auto-restart", 12) == 0 ||
+        s->realtime_us > u->since_realtime_us + RESTLESS_US)
+        return;
+    remedy(problem(c, "%s has been restarted %" PRIu32 " times, the last time %s ago", u->name, u->restarts,
+                   tb_status_duration(s->realtime_us - MIN(s->realtime_us, u->since_realtime_us), d)),
+           LOGS "%s", u->name);
+}
+
 /* The programs that are up whenever the target is. */
 static void missing_units(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
@@ -265,8 +280,10 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
     lease(s, ret);
     steps(s, ret);
     runtime(ret);
-    for (size_t i = 0; i < s->n_units; i++)
+    for (size_t i = 0; i < s->n_units; i++) {
         failed_unit(&s->units[i], ret);
+        restless_unit(s, &s->units[i], ret);
+    }
     if (s->units_known)
         missing_units(s, ret);
     if (s->facts.broken)

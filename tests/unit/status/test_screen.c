@@ -131,7 +131,7 @@ static void a_whole_screen(void **unused)
         "Units\n"
         "  tb-authorize.service  active (running)          1 min\n"
         "  tb-billing.service    active (running)          1 min\n"
-        "  tb-hydrate.service    activating (start)        1 min, 2 restarts\n"
+        "  tb-hydrate.service    activating (start)        1 min, 1 restart\n"
         "                        Downloading 3.0 GiB of 12.0 GiB (25 %), 310.0 MiB/s\n"
         "  tb-proxy.service      active (running)          1 min\n"
         "\n"
@@ -141,7 +141,7 @@ static void a_whole_screen(void **unused)
     struct tb_error_line *e = &s->errors[s->n_errors++];
     _cleanup_free_ char *text = NULL;
 
-    unit(s, "tb-hydrate.service")->restarts = 2;
+    unit(s, "tb-hydrate.service")->restarts = 1;
     strcpy(unit(s, "tb-hydrate.service")->text, "Downloading 3.0 GiB of 12.0 GiB (25 %), 310.0 MiB/s");
     *e = (struct tb_error_line){
         .realtime_us = NOW - 10 * S, .priority = 4, .times = 4, .program = "tb-hydrate"};
@@ -224,6 +224,14 @@ static void a_failed_unit_comes_with_its_exit_code(void **unused)
     strcpy(u->active, "activating");
     strcpy(u->sub, "auto-restart");
     shows(s, "tb-hydrate.service is restarted again and again: killed by signal 9 (SIGKILL)");
+    set_step(&s->facts.hydrate, "downloading", 3, 12);
+    u->restarts = 3;
+    strcpy(u->active, "active"); /* between two deaths */
+    strcpy(u->sub, "running");
+    says(s, "Hydrate", 3, 1);
+    shows(s, "tb-hydrate.service has been restarted 3 times, the last time 1 min ago");
+    u->since_realtime_us = NOW - 600 * S;
+    says(s, "Hydrate", 3, 0);
 }
 
 static void a_runtime_that_does_not_answer(void **unused)
