@@ -64,6 +64,8 @@ shellcheck
 sqlite3
 systemd
 systemd-journal-remote
+vagrant
+vagrant-libvirt
 wrk
 "
 AZURITE=azurite@3.35.0

@@ -3,7 +3,7 @@
 """Builds the appliance's disk image: Debian by mmdebstrap with TrustBridge installed, as a customer's VM has it, and three
 things a test needs beside it: a small inference server, a root shell on a virtio port, and a network by DHCP.
 
-usage: build.py [--suite bookworm|trixie] [--from tree|debs]
+usage: build.py [--suite bookworm|trixie] [--from tree|debs|bare|vagrant]
 Prints the directory of the image: disk.raw (ext4, no partition table), vmlinuz, initrd, packages. Needs root, no loop device.
 Everything is kept in build/vm/ under the hash of what went into it; what is there already is not built again."""
 
@@ -128,7 +128,24 @@ def install_bare(root, staged):
     (root / "etc/cloud/cloud.cfg.d/95-users.cfg").write_text(f"cloud_init_modules: {modules}\n")
 
 
-SOURCES = {"tree": (stage_tree, install_tree), "debs": (stage_debs, install_debs), "bare": (lambda *_: None, install_bare)}
+def install_vagrant(root, staged):
+    """As a Vagrant box must be: user vagrant with the key that everybody knows, root without a password. For tests only."""
+    install_debs(root, staged)
+    key = next(pathlib.Path("/usr/share/rubygems-integration").glob("all/gems/vagrant-*/keys/vagrant.pub"), None)
+    if not key:
+        sys.exit("build.py: vagrant.pub is not there; install Debian's vagrant")
+    run("chroot", root, "useradd", "-m", "-s", "/bin/bash", "-p", "*", "vagrant")
+    (root / "etc/sudoers.d/vagrant").write_text("vagrant ALL=(ALL) NOPASSWD: ALL\n")
+    ssh = root / "home/vagrant/.ssh"
+    ssh.mkdir(mode=0o700)
+    shutil.copy(key, ssh / "authorized_keys")
+    run("chroot", root, "chown", "-R", "vagrant:", "/home/vagrant")
+
+
+SOURCES = {"tree": (stage_tree, install_tree), "debs": (stage_debs, install_debs), "bare": (lambda *_: None, install_bare),
+           "vagrant": (stage_debs, install_vagrant)}
+# Which base: its name and what is in it beyond BASE.
+BASES = {"vagrant": ("base-vagrant", ("openssh-server", "sudo"))}
 
 
 def add_test_parts(root):
@@ -177,7 +194,7 @@ def build(suite="bookworm", source="debs"):
         staged = pathlib.Path(tmp) / "stage"
         staged.mkdir(mode=0o755)
         SOURCES[source][0](suite, staged)
-        tar = base(suite)
+        tar = base(suite, *BASES.get(source, ()))
         llama = tree_digest(REPO / "build/llama")
         key = digest(tar.name, source, tree_digest(staged), tree_digest(HERE / "guest"), (HERE / "build.py").read_bytes(), llama)
         image = OUT / f"image-{suite}-{source}-{key}"
