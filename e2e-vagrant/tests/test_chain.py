@@ -112,7 +112,7 @@ def test_other_weights_answer_otherwise(provider, chain, tmp_path):
         direct.stop()
 
 
-def test_usage_reaches_the_ledger(chain):
+def test_usage_reaches_the_ledger_and_the_control_plane(chain, provider):
     before = chain.status()["requests_processed"]
     assert chat(chain)[0] == 200
     wait_for(lambda: chain.status()["requests_processed"] == before + 1, 10, "the request to be counted")
@@ -126,6 +126,12 @@ def test_usage_reaches_the_ledger(chain):
     wait_for(lambda: booked() >= before + 1, 15, "the booking")
     report = tbsys.read_json(chain.run / "tb-billing/report.json")
     assert report["contract_id"] == chain.env["TB_CONTRACT_ID"] and report["used"]["requests"] >= before + 1
+
+    def reported():
+        rows = json.loads(provider.controlplane.ctl("usage", "--json"))
+        return [r for r in rows if r["contract_id"] == report["contract_id"] and r["report"]["used"]["requests"] > before]
+    chain.units["tb-authorize"].daemon.kill(signal.SIGHUP)  # renew now
+    wait_for(reported, 20, "the signed report")
 
 
 def descendants(pid):

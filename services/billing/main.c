@@ -112,8 +112,7 @@ static int resolve(const char *hour, const char *dimension, const char *verdict)
     r = open_existing(false, &path, &l);
     if (r != TB_EXIT_OK)
         return r;
-    r = tb_metering_resolve(l, (int64_t)(at / TB_USEC_PER_HOUR), dimension, accepted, tb_now_realtime_us(),
-                            err);
+    r = tb_metering_resolve(l, (int64_t)(at / TB_USEC_PER_HOUR), dimension, accepted, err);
     if (r < 0)
         tb_error("%s, %s: %s", hour, dimension, err);
     return r < 0 ? exit_code(r) : TB_EXIT_OK;
@@ -139,7 +138,7 @@ static int book(struct tb_billing *b)
     if (r < 0)
         tb_error("%s: %s", b->ledger_path, err);
     if (moved > 0)
-        tb_warn("%u hours could not be sent in time; their usage goes into the open hour", moved);
+        tb_warn("%u events could not be sent in time; their usage goes into the open hour", moved);
     return r;
 }
 

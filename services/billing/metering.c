@@ -329,35 +329,27 @@ int tb_metering_settle(struct tb_ledger *l, const struct tb_metering_batch *b,
     return tb_db_transaction(l->db, "entering an answer", settle, &w, err);
 }
 
+#define THIS_IN_DOUBT " WHERE hour = ?1 AND dimension = ?2 AND state = 'PARKED' AND doubt = 1"
+
 static int resolve(void *arg)
 {
-    static const char which[] = "hour = ?1 AND dimension = ?2 AND state = 'PARKED' AND doubt = 1";
-    struct work *w = arg;
-    _cleanup_free_ char *accept = NULL, *take_back = NULL;
-    int r;
-
-    if (asprintf(&accept, "UPDATE event SET state = 'ACCEPTED', doubt = 0, accepted = quantity WHERE %s",
-                 which) < 0 ||
-        asprintf(&take_back, "UPDATE event SET state = 'FROZEN', doubt = 0 WHERE %s", which) < 0)
-        return -ENOMEM;
-    r = tb_db_run(w->l->db, w->accepted ? accept : take_back, "it", w->hour, w->dimension);
-    if (r == 0) {
-        snprintf(w->err, TB_LEDGER_ERR_MAX, "no parked event in doubt of this hour and dimension");
-        return -ENOENT;
-    }
     /* FROZEN and certain: if it is too old to be sent, the next advance brings it into the open hour. */
-    return r < 0 ? r : 0;
+    static const char accept[] =
+        "UPDATE event SET state = 'ACCEPTED', doubt = 0, accepted = quantity" THIS_IN_DOUBT;
+    static const char take_back[] = "UPDATE event SET state = 'FROZEN', doubt = 0" THIS_IN_DOUBT;
+    struct work *w = arg;
+    int r = tb_db_run(w->l->db, w->accepted ? accept : take_back, "it", w->hour, w->dimension);
+
+    if (r != 0)
+        return r;
+    snprintf(w->err, TB_LEDGER_ERR_MAX, "no parked event in doubt of this hour and dimension");
+    return -ENOENT;
 }
 
 int tb_metering_resolve(struct tb_ledger *l, int64_t hour, const char *dimension, bool accepted,
-                        uint64_t realtime_us, char err[static TB_LEDGER_ERR_MAX])
+                        char err[static TB_LEDGER_ERR_MAX])
 {
-    struct work w = {.l = l,
-                     .realtime_us = realtime_us,
-                     .err = err,
-                     .hour = hour,
-                     .dimension = dimension,
-                     .accepted = accepted};
+    struct work w = {.l = l, .err = err, .hour = hour, .dimension = dimension, .accepted = accepted};
 
     return tb_db_transaction(l->db, "resolving an event", resolve, &w, err);
 }

@@ -62,7 +62,7 @@ int tb_metering_settle(struct tb_ledger *l, const struct tb_metering_batch *b,
 /* PARKED, in doubt and past sending: a person has found out what the marketplace has. accepted: that it has all of it; else it goes
  * into the open hour. -ENOENT when there is no such event. */
 int tb_metering_resolve(struct tb_ledger *l, int64_t hour, const char *dimension, bool accepted,
-                        uint64_t realtime_us, char err[static TB_LEDGER_ERR_MAX]);
+                        char err[static TB_LEDGER_ERR_MAX]);
 
 /* Why the subscription counts as ended: the first refusal for that; "" when there was none, or a newer event was accepted. */
 int tb_metering_ended(struct tb_ledger *l, char ret[static TB_METERING_REASON_MAX]);

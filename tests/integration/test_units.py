@@ -117,6 +117,15 @@ def test_each_daemon_is_a_user_of_its_own():
     assert set(re.findall(r"^SocketUser=(.+)$", (UNITS / "tb-decrypt.socket").read_text(), re.M)) == {"tb-runtime"}
 
 
+def test_only_billing_may_reach_the_instance_metadata():
+    """Of the units with the machine's network: a token of its identity is one request to a link-local address away."""
+    for unit in SERVICES:
+        given = dict(re.findall(r"^(\w+)=(.*)$", (UNITS / unit).read_text(), re.M))
+        assert ("169.254.169.254" in given.get("IPAddressAllow", "")) == (unit == "tb-billing.service"), unit
+        if "AF_INET" in given["RestrictAddressFamilies"].split() and "PrivateNetwork" not in given and "JoinsNamespaceOf" not in given:
+            assert {"any", "link-local"} & set(given.get("IPAddressDeny", "").split()), unit
+
+
 def test_sysusers_and_tmpfiles_are_understood(root, tmp_path):
     etc = tmp_path / "etc"
     etc.mkdir()

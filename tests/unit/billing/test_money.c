@@ -401,9 +401,8 @@ static void resolve_doubts(struct world *w)
         hour = sqlite3_column_int64(s, 0);
         snprintf(name, sizeof(name), "%s", sqlite3_column_text(s, 1));
         tb_stmt_finalizep(&s);
-        assert_int_equal(
-            tb_metering_resolve(w->l, hour, name, find_entry(w, hour, dimension_of(name)), w->real_us, err),
-            0);
+        assert_int_equal(tb_metering_resolve(w->l, hour, name, find_entry(w, hour, dimension_of(name)), err),
+                         0);
     }
 }
 
