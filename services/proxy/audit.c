@@ -11,6 +11,8 @@
 #include "secret.h"
 #include "units.h"
 
+#define GATHER_MS 1
+#define SYNC_PAUSE_MS 20
 #define RETRY_MS 250
 /* Written together. Fewer when there is the journal as well: a kill may leave it as many behind the file. */
 #define BATCH_MAX 1024
@@ -196,6 +198,8 @@ static struct tb_audit_record *take_batch(struct tb_audit *a, bool *ret_reopen)
 {
     struct tb_audit_record *batch;
 
+    /* Records that come one by one are written a few at a time: waking this thread for each costs more than writing it. */
+    tb_sleep_ms(GATHER_MS);
     pthread_mutex_lock(&a->lock);
     while (!a->head && !a->stop && !a->reopen)
         pthread_cond_wait(&a->wake, &a->lock);
@@ -287,6 +291,11 @@ static void *syncer(void *arg)
         pthread_mutex_lock(&a->lock);
         if (r >= 0)
             a->synced = p.seq;
+        if (!a->stop_sync) { /* syncing without a pause costs as much as serving */
+            pthread_mutex_unlock(&a->lock);
+            tb_sleep_ms(SYNC_PAUSE_MS);
+            pthread_mutex_lock(&a->lock);
+        }
     }
     pthread_mutex_unlock(&a->lock);
     return NULL;

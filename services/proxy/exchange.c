@@ -79,16 +79,19 @@ static int read_head(struct tb_exchange *ex, struct tb_request_head *h)
 
 static int set_request_id(struct tb_exchange *ex, const char *given)
 {
-    uint8_t id[16];
-    int r;
+    struct tb_server *s = ex->server;
+    int r = 0;
 
     if (given && tb_request_id_valid(given)) {
         memcpy(ex->request_id, given, strlen(given) + 1);
         return 0;
     }
-    r = tb_random(id, sizeof(id));
+    if (s->ids_left == 0) { /* a system call for many of them */
+        r = tb_random(s->ids, sizeof(s->ids));
+        s->ids_left = r < 0 ? 0 : ARRAY_SIZE(s->ids);
+    }
     if (r >= 0)
-        tb_hex_encode(id, sizeof(id), ex->request_id);
+        tb_hex_encode(s->ids[--s->ids_left], sizeof(s->ids[0]), ex->request_id);
     return r;
 }
 

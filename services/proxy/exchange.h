@@ -34,6 +34,8 @@ struct tb_exchange {
     bool metered, answer_read; /* the answer passes through meter; it was read to its end */
     struct tb_ask ask;
     struct tb_meter meter;
+    struct tb_flight_slot
+        *slot; /* what it cost so far, for the next process should this one be killed; or NULL */
     struct tb_buf to_runtime, to_client;
     size_t to_runtime_pos, to_client_pos; /* what has left of them */
     /* the key's account and what of it is held for this request (quota.c) */

@@ -89,6 +89,7 @@ static struct tb_key_account *account_of(struct tb_key_book *b, const char *name
         if (!b->account[i])
             return NULL;
         b->account[i]->record = &b->record[i];
+        b->account[i]->place = i;
     }
     if (i == b->n) {
         /* Writing to a hole of a mapped file kills the process when the disk is full. */
@@ -131,12 +132,23 @@ uint64_t tb_key_spent(const struct tb_key_account *a)
     return a->record->prompt_tokens + a->record->completion_tokens;
 }
 
+static void add_tokens(struct tb_key_record *r, const struct tb_tokens *t)
+{
+    r->prompt_tokens += t->prompt;
+    r->completion_tokens += t->completion;
+    r->cached_tokens += t->cached;
+    r->estimated_tokens += t->ours;
+}
+
+void tb_key_book_add(struct tb_key_book *b, uint64_t place, const struct tb_tokens *t)
+{
+    if (place < b->n)
+        add_tokens(&b->record[place], t);
+}
+
 void tb_key_add_tokens(struct tb_key_account *a, const struct tb_tokens *t)
 {
-    a->record->prompt_tokens += t->prompt;
-    a->record->completion_tokens += t->completion;
-    a->record->cached_tokens += t->cached;
-    a->record->estimated_tokens += t->ours;
+    add_tokens(a->record, t);
 }
 
 void tb_key_add_request(struct tb_key_account *a, uint64_t bytes_in, uint64_t bytes_out)

@@ -21,6 +21,7 @@ struct tb_key_record {
 struct tb_key_account {
     struct tb_limiter limiter;
     struct tb_key_record *record; /* in the file */
+    size_t place;                 /* of the record, from 0 */
 };
 
 struct tb_key_book;
@@ -32,6 +33,8 @@ void tb_key_book_close(struct tb_key_book *b);
 
 /* Tokens of the budget that are gone. */
 uint64_t tb_key_spent(const struct tb_key_account *a);
+/* Tokens for the account at this place, which need not be bound; nothing for a place where none is. */
+void tb_key_book_add(struct tb_key_book *b, uint64_t place, const struct tb_tokens *t);
 void tb_key_add_tokens(struct tb_key_account *a, const struct tb_tokens *t);
 void tb_key_add_request(struct tb_key_account *a, uint64_t bytes_in, uint64_t bytes_out);
 

@@ -130,6 +130,21 @@ static int check_config(struct program *p)
     return 0;
 }
 
+static int open_flight(struct program *p)
+{
+    _cleanup_free_ char *path = tb_path_join(p->state_dir, "flight");
+    size_t found;
+    int r = path ? tb_flight_open(path, p->server.usage, p->server.book, &p->server.flight, &found) : -ENOMEM;
+
+    if (r == -EBADMSG)
+        tb_error("%s is not a record of answers on their way; move it away", path);
+    else if (r < 0)
+        tb_error("cannot open %s/flight: %s", p->state_dir, strerror(-r));
+    else if (found > 0)
+        tb_info("booked %zu answers that the process before had on their way, as estimated", found);
+    return r;
+}
+
 static int open_books(struct program *p)
 {
     _cleanup_free_ char *usage = NULL, *head = NULL;
@@ -159,6 +174,9 @@ static int open_books(struct program *p)
     }
     if (tb_reload_start(&p->server, p->state_dir) < 0)
         return TB_EXIT_CONFIG;
+    r = open_flight(p);
+    if (r < 0)
+        return TB_EXIT_IOERR;
     p->server.requests_at_start = tb_usage_get(p->server.usage, TB_USAGE_REQUESTS);
     audit.head_file = head;
     r = tb_audit_open(&audit, &p->server.audit);
@@ -394,6 +412,7 @@ static void clean_up(struct program *p)
     tb_usage_close(p->server.usage);
     tb_api_keys_clear(&p->server.keys);
     tb_key_book_close(p->server.book);
+    tb_flight_close(p->server.flight);
     tb_close(p->signal_fd);
     tb_loop_done(&p->server.loop);
     free(p->run_dir);

@@ -97,6 +97,7 @@ void tb_metering_answer(struct tb_exchange *ex, const struct tb_response *up)
         (coding && strcasecmp(coding, "identity") != 0))
         return;
     ex->metered = true;
+    ex->slot = tb_flight_take(ex->server->flight, ex->account);
     ex->meter.events = up->event_stream;
     ex->meter.strip = up->event_stream && ex->ask.injected && !ex->ask.wants_usage;
 }
@@ -124,6 +125,17 @@ static ssize_t deliver(struct tb_exchange *ex, char *buf, size_t n)
     return (ssize_t)n;
 }
 
+/* What was read is about to be delivered. */
+static void note(struct tb_exchange *ex)
+{
+    struct tb_tokens t;
+
+    if (!ex->slot)
+        return;
+    tb_meter_result(&ex->meter, false, ex->bytes_in, &t);
+    tb_flight_note(ex->slot, &t);
+}
+
 ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
 {
     char piece[PIECE];
@@ -143,12 +155,14 @@ ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
         ex->answer_read = got == 0;
         if (!ex->meter.strip) {
             tb_meter_feed(&ex->meter, buf, (size_t)got);
+            note(ex);
             return got;
         }
         r = got > 0 ? tb_meter_filter(&ex->meter, piece, (size_t)got, &ex->to_client)
                     : tb_meter_flush(&ex->meter, &ex->to_client);
         if (r < 0)
             return r;
+        note(ex);
     }
     if (ex->to_client.len > 0)
         return deliver(ex, buf, n);
@@ -172,6 +186,9 @@ void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *r
     *ret = (struct tb_tokens){0};
     if (ex->metered) {
         tb_meter_result(&ex->meter, delivered && !ex->cut, ex->bytes_in, ret);
+        if (ex->slot)
+            tb_flight_give_back(ex->server->flight, ex->slot);
+        ex->slot = NULL;
         book(ex, ret);
     }
     tb_meter_clear(&ex->meter);

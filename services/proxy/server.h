@@ -9,6 +9,7 @@
 
 #include "audit.h"
 #include "config.h"
+#include "flight.h"
 #include "key_book.h"
 #include "keys.h"
 #include "live.h"
@@ -39,8 +40,11 @@ struct tb_server {
     struct tb_usage *usage;
     struct tb_api_keys keys;
     struct tb_key_book *book; /* NULL without TB_API_KEYS */
+    struct tb_flight *flight;
     struct tb_reload reload;
     struct tb_metrics metrics;
+    uint8_t ids[64][16]; /* request ids not given yet */
+    size_t ids_left;
     struct tb_client *clients; /* list */
     uint64_t clients_looked_us;
     struct tb_recent recent;

@@ -257,6 +257,39 @@ def test_a_broken_stream_ends_with_an_error_event(proxy):
     assert set(last["error"]) == {"message", "type", "code"} and last["error"]["code"] == "upstream_aborted"
 
 
+@pytest.mark.parametrize("keys", [False, True])
+def test_what_a_killed_proxy_had_on_its_way_is_counted(make, tmp_path, keys):
+    """As for any other stream that broke off, by the next process, and once."""
+    path = tmp_path / "keys"
+    path.write_text(f"alice:{hashlib.sha256(b'k').hexdigest()} budget=5000\n")
+    p = make(**({"TB_API_KEYS": path} if keys else {})).ready().start()
+    go = threading.Event()
+
+    def route(conn, rq):
+        rq.sha256()
+        conn.sendall(HEAD + b"".join(chunk(sse(delta("word "))) for _ in range(5)))
+        go.wait(20)
+    p.backend.routes[CHAT] = route
+    body = json.dumps({"stream": True, "max_tokens": 50, "messages": ["x" * 360]}).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with p.raw(head + body) as s, p.raw(head + body) as t:
+        for sock in (s, t):
+            got = b""
+            while got.count(b"word") < 5:
+                got += sock.recv(65536)
+        p.daemon.kill()
+        p.daemon.wait()
+    go.set()
+    for _ in range(2):
+        p.start()
+        want = 2 * (len(body) // 4), 10, 0, 2 * (len(body) // 4) + 10
+        assert counted(p) == want
+        if keys:
+            answer = p.ask("GET", "/v1/x", headers={"Authorization": "Bearer k"})
+            assert int(answer[2]["x-ratelimit-remaining-budget"]) == 5000 - want[0] - want[1]
+        assert p.daemon.stop() == 0
+
+
 def test_counters_survive_sigkill(proxy):
     proxy.backend.routes[CHAT] = json_route({"usage": USAGE})
     ask(proxy, {})
