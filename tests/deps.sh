@@ -26,6 +26,7 @@ docker-registry
 dpkg-dev
 e2fsprogs
 fakeroot
+fdisk
 gcc
 iproute2
 jq
@@ -47,6 +48,7 @@ make
 mandoc
 mmdebstrap
 nginx-light
+ntfs-3g
 openssh-client
 openssl
 packer

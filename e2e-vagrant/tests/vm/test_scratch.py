@@ -114,16 +114,15 @@ OPERATOR, AZURE = 'SYMLINK+="disk/trustbridge/%k"', 'ENV{fabric_name}="azure_res
 def offer(vm, serials, rule, count=1):
     """Has udev offer the disks of these serial numbers to tb-scratch, and no others."""
     vm.put("/etc/udev/rules.d/66-test.rules", f'SUBSYSTEM=="block", ENV{{DEVTYPE}}=="disk", ENV{{ID_SERIAL}}=="*{serials}", {rule}\n'.encode())
-    vm.sh("udevadm control --reload && udevadm trigger --settle --action=change --subsystem-match=block", timeout=180)
+    vm.sh("udevadm control --reload && udevadm trigger --action=change --subsystem-match=block && udevadm settle", timeout=180)
     assert vm.sh("ls /dev/disk/trustbridge | wc -l").strip() == str(count)
 
 
 def start(vm):
     """Starts tb-scratch again; returns what it says."""
-    vm.sh("journalctl --namespace=trustbridge --sync; journalctl --namespace=trustbridge -q --no-pager -n 0 --show-cursor > cursor")
     vm.sh("systemctl restart tb-scratch.service", timeout=180)
-    vm.sh("journalctl --namespace=trustbridge --sync")
-    return vm.sh("journalctl --namespace=trustbridge --no-pager -o cat -u tb-scratch.service --after-cursor=\"$(sed 's/-- cursor: //' cursor)\"")
+    return vm.sh("journalctl --namespace=trustbridge --sync; journalctl --namespace=trustbridge --no-pager -o cat "
+                 "_SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID tb-scratch.service)")
 
 
 def device(vm, serial):
