@@ -141,6 +141,7 @@ STAGES = {
     "lint": lint,
     "unit": lambda t: units(t, "build", False),
     "integration": lambda t: pytests(t, "integration", "tests/integration", "build", False),
+    "browser": lambda t: pytests(t, "browser", "tests/browser", "build", False),
     "azure": lambda t: pytests(t, "azure", "tests/azure", "build", False),
     "e2e": lambda t: pytests(t, "e2e", "e2e-vagrant/tests", "build", False),
     "packages": lambda t: pytests(t, "packages", "tests/packaging --ignore=tests/packaging/test_smoke.py", "build", False),

@@ -10,14 +10,14 @@ import pathlib
 import signal
 import socket
 import struct
-import sys
 import threading
+import types
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from tbsys import wait_for  # noqa: E402
-from proxy_daemon import Proxy, make, proxy, read_all  # noqa: E402,F401
+from proxy_backend import simple
+from proxy_daemon import Proxy, make, proxy, read_all  # noqa: F401
+from tbsys import wait_for
 
 
 def lines_of(*paths):
@@ -159,6 +159,33 @@ def test_unreachable_runtime_has_its_record(make):  # noqa: F811
     p.backend.die()
     wait_for(lambda: p.ask("GET", "/v1/x")[0] in (502, 503), what="an error")
     assert settle(p, 1)[0]["status"] in (502, 503)
+
+
+def test_runtime_that_accepts_no_connection_has_its_record(make):  # noqa: F811
+    p = make().ready()
+    answer, stuck = p.backend._answer, threading.Event()
+
+    def close_after_health(conn, rq):  # no connection is kept: the request needs a new one
+        if rq.path != "/health":
+            return answer(conn, rq)
+        conn.sendall(simple(b"ok", extra="Connection: close\r\n"))
+        return False
+    p.backend._answer = close_after_health
+    p.start()
+    listener = p.backend.sock
+    p.backend.sock = types.SimpleNamespace(accept=lambda: stuck.wait(60) and listener.accept())
+    listener.listen(0)
+    fillers = [socket.socket() for _ in range(4)]
+    for s in fillers:
+        s.setblocking(False)
+        s.connect_ex(listener.getsockname())
+    assert p.ask("GET", "/v1/x")[0] == 504
+    [record] = settle(p, 1)
+    assert (record["status"], record["error"]) == (504, "upstream_timeout")
+    for s in fillers:
+        s.close()
+    listener.close()
+    stuck.set()
 
 
 # --- the chain -------------------------------------------------------------------------------------------------------
