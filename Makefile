@@ -231,6 +231,9 @@ install: all install-units
 	install -m 644 provider/tbpkg.bash $(DESTDIR)$(datadir)/bash-completion/completions/tbpkg
 	install -d $(DESTDIR)$(datadir)/trustbridge/managed-app
 	install -m 644 $(MANAGED_APP) $(DESTDIR)$(datadir)/trustbridge/managed-app/
+	install -d $(DESTDIR)$(datadir)/trustbridge/packer/scripts
+	install -m 644 packer/*.pkr.hcl $(DESTDIR)$(datadir)/trustbridge/packer/
+	install -m 755 packer/scripts/* $(DESTDIR)$(datadir)/trustbridge/packer/scripts/
 	install -m 644 services/status/tb-status.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-status
 
 # Needs nothing of systemd and builds nothing.

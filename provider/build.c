@@ -209,7 +209,7 @@ static char *containerfile(const struct job *j)
                    "    apt-get -q update; \\\n"
                    "    apt-get -qy install --no-install-recommends systemd-sysv dbus ca-certificates; \\\n"
                    "    apt-get -qy install --no-install-recommends /tmp/tb-debs/trustbridge_*.deb; \\\n"
-                   "    rm -rf /tmp/tb-debs /var/lib/apt/lists/*; \\\n"
+                   "    apt-get clean; rm -rf /tmp/tb-debs /var/lib/apt/lists/*; \\\n"
                    "    for u in tb-authorize.service tb-hydrate.service tb-decrypt.service "
                    "tb-runtime.service tb-proxy.service; do \\\n"
                    "        mkdir -p /etc/systemd/system/$u.d; \\\n"

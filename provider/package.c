@@ -373,10 +373,7 @@ static int report(const struct job *j)
     if (j->cli.json)
         return cli_print_json(d);
     cJSON_ArrayForEach (i, d) {
-        if (cJSON_IsString(i))
-            printf("%-20s %s\n", i->string, i->valuestring);
-        else
-            printf("%-20s %.0f\n", i->string, i->valuedouble);
+        printf("%-20s %s\n", i->string, i->valuestring); /* a number of ours is text, too */
     }
     tbpkg_note(
         &j->cli,

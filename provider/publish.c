@@ -24,6 +24,7 @@ static void publish_clear(struct publish *p)
     tb_freep(&p->ciphertext);
     tb_freep(&p->manifest);
     tb_freep(&p->key);
+    tb_freep(&p->default_zip);
 }
 
 /* -- command line -------------------------------------------------------------------------------------------------- */
@@ -193,7 +194,7 @@ static int parse(struct publish *p, int argc, char **argv)
     if (rc == CLI_OK)
         rc = name_files(p);
     if (rc == CLI_OK && !p->zip) {
-        p->zip = tb_path_join(p->dir, "managed-app.zip"); /* as long as the process */
+        p->zip = p->default_zip = tb_path_join(p->dir, "managed-app.zip");
         rc = p->zip ? CLI_OK : tbpkg_fail_errno("publish", -ENOMEM);
     }
     if (rc == CLI_OK)

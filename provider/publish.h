@@ -27,7 +27,7 @@ struct publish {
     struct cli_list sets;
     bool insecure, skip[N_STEPS], yes, dry_run, forget_key;
     /* what they stand for */
-    char *encrypted, *ciphertext, *manifest, *key;
+    char *encrypted, *ciphertext, *manifest, *key, *default_zip;
     struct publish_state state;
     struct source source;
     /* of the step at hand */

@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 import os
+import pathlib
 import subprocess
 import zipfile
 
@@ -70,6 +71,7 @@ def test_package_has_the_values_as_defaults(place):
     # and what people read
     text = package(place).stdout
     assert "version              1.2.3\n" in text and "hidden-plan" in text
+    assert f"bytes                {(place / 'app.zip').stat().st_size}\n" in text
 
 
 def test_same_inputs_make_the_same_bytes(place):
@@ -165,3 +167,16 @@ def test_unwritable_output(place):
     assert r.returncode == 1 and "/proc/x.zip" in r.stderr
     r = package(place, "--output-zip", place / "t")
     assert r.returncode == 1 and "no regular file" in r.stderr
+
+
+def test_the_product_s_own_templates(place):
+    r = package(place, "--template-dir", pathlib.Path(tbsys.repo) / "bicep", "--set", "billingEnabled=true", "--set",
+                "vmSize=Standard_NC40ads_H100_v5")
+    assert r.returncode == 0, r.stderr
+    with zipfile.ZipFile(place / "app.zip") as z:
+        assert z.namelist() == NAMES
+        defaults = {n: p.get("defaultValue") for n, p in json.loads(z.read(NAMES[0]))["parameters"].items()}
+    assert defaults["assetId"] == "my-model-v1" and defaults["edcEndpoint"] == EDC and defaults["imagePlan"] == "hidden-plan"
+    assert defaults["billingEnabled"] is True
+    (place / "app.zip").unlink()
+    fails(place, "vmSize: not one of the allowed values")(package(place, "--template-dir", pathlib.Path(tbsys.repo) / "bicep", "--set", "vmSize=x"))

@@ -15,7 +15,8 @@ import sys
 REPO = pathlib.Path(__file__).resolve().parents[2]
 OUT = REPO / "build" / "debs"
 # What a package is made of. Tests, documents and the VM may change without a new build.
-SOURCES = ("LICENSE", "Makefile", "common", "debian", "man", "provider", "services", "tbenc", "tests/packaging/build.sh", "units")
+SOURCES = ("LICENSE", "Makefile", "bicep", "common", "debian", "man", "packer", "provider", "services",
+           "tbenc", "tests/packaging/build.sh", "units")
 TOOLS = ("debhelper", "dpkg-dev", "gcc", "systemd")
 
 
