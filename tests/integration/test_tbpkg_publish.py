@@ -280,6 +280,27 @@ def test_killed_while_a_service_is_asked(place, what):
     assert (place.out / "model.key").read_bytes() == key
 
 
+def test_killed_while_the_image_is_built(place):
+    (place.dir / "bin").mkdir()
+    script = place.dir / "bin" / "packer"
+    script.write_text(f"#!/bin/sh\necho Packer v1.6.6\n[ $1 = version ] || {{ touch {place.dir}/began; sleep 2; }}\n")
+    script.chmod(0o755)
+    (place.dir / "debs").mkdir()
+    (place.dir / "debs" / "trustbridge_1_amd64.deb").write_bytes(b"1")
+    place.path = f"{place.dir}/bin:{os.environ['PATH']}"
+    build = ["--target", "vm-azure", "--deb-dir", place.dir / "debs", "--packer-dir", tbsys.repo / "packer"]
+    p = place.start(*map(str, build))
+    wait_for(lambda: (place.dir / "began").exists(), 30, "packer")
+    p.kill()
+    p.wait()
+    assert place.done("register") and not place.done("build")
+    script.write_text("#!/bin/sh\necho Packer v1.6.6\n")
+    posts = place.plane.count(method="POST")
+    place.publish(*build)
+    assert place.done("build") and place.plane.count(method="POST") == posts
+    place.check_published()
+
+
 def test_killed_again_and_again(place):
     for i in range(60):
         p = place.start()

@@ -97,7 +97,8 @@ PLACES = {
     "libtbenc1": r"/usr/lib/[^/]+-linux-gnu/libtbenc\.so\.[0-9.]+",
     "libtbenc-dev": r"/usr/include/tbenc\.h|/usr/lib/[^/]+-linux-gnu/(libtbenc\.so|pkgconfig/tbenc\.pc)",
     "tbpkg": r"/usr/bin/tbpkg|/usr/share/bash-completion/completions/tbpkg|/usr/share/man/man[15]/tb(pkg|enc)\.[15]\.gz|"
-             r"/usr/share/trustbridge/managed-app/(mainTemplate|createUiDefinition|viewDefinition)\.json",
+             r"/usr/share/trustbridge/managed-app/(mainTemplate|createUiDefinition|viewDefinition)\.json|"
+             r"/usr/share/trustbridge/packer/([a-z]+\.pkr\.hcl|scripts/[a-z-]+\.sh)|/usr/share/lintian/overrides/tbpkg",
     "trustbridge": r"(/usr)?/lib/systemd/system/(tb-[a-z-]+\.(service|socket|path|target)|trustbridge\.target)|"
                    r"(/usr)?/lib/systemd/system-generators/trustbridge-generator|"
                    r"/usr/lib/systemd/(catalog/trustbridge\.catalog|journald@trustbridge\.conf\.d/[0-9a-z-]+\.conf)|"
@@ -121,7 +122,7 @@ def test_every_file_is_where_it_belongs(deb, name):
         if m.issym():
             continue
         assert m.isreg(), path
-        program = path.startswith(("/usr/bin/", "/usr/lib/trustbridge/")) or path.endswith("-generator")
+        program = path.startswith(("/usr/bin/", "/usr/lib/trustbridge/", "/usr/share/trustbridge/packer/scripts/")) or path.endswith("-generator")
         assert m.mode == (0o755 if program else 0o644), (path, oct(m.mode))
 
 
