@@ -134,8 +134,8 @@ def mounted(vm):
     return vm.sh(f"findmnt -no SOURCE,FSTYPE,OPTIONS --target {TARGET}").split()
 
 
-def owner(vm, path=TARGET):
-    return vm.sh(f"stat -c %U:%G:%a {path}").strip()
+def owner(vm):
+    return vm.sh(f"stat -c %U:%G:%a {TARGET}").strip()
 
 
 def unmount(vm):
@@ -283,7 +283,7 @@ def test_a_change_is_applied_by_one_restart(vm):
           "/etc/trustbridge/trustbridge.env && systemctl restart tb-configure.service", timeout=180)
     wait_for(lambda: vm.run("ss -Hltn | grep -q :8200")[0] == 0, 60, "the new address")
     assert vm.run("ss -Hltn | grep -q :8100")[0] == 1
-    wait_for(lambda: owner(vm, "/srv/models") == "tb-hydrate:tb-assets:750", 60, "the new directory")
+    wait_for(lambda: vm.run("stat -c %U:%G:%a /srv/models")[1].strip() == "tb-hydrate:tb-assets:750", 60, "the new directory")
     assert vm.show("tb-hydrate.service", "ReadWritePaths") == "/srv/models"
     assert http_json(vm.url("/v1/models", 8200))[0] == 503
 
