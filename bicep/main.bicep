@@ -105,7 +105,7 @@ param billingEnabled bool = false
 @description('Plan that usage is metered for.')
 param billingPlanId string = ''
 
-@description('Dimension that usage is metered in.')
+@description('Dimension that usage is metered in; several with commas.')
 @minLength(1)
 param billingDimension string = 'requests'
 
@@ -166,7 +166,7 @@ TB_ROUTES={4}
   tls ? 'TB_TLS_CERT=/run/credentials/tb-proxy.service/tls-cert\nTB_TLS_KEY=/run/credentials/tb-proxy.service/tls-key\n' : '',
   empty(apiKeys) ? '' : 'TB_API_KEYS=/run/credentials/tb-proxy.service/api-keys\n',
   empty(managedApp) ? '' : 'TB_BILLING_RESOURCE_ID=${managedApp}\n',
-  billingEnabled ? 'TB_BILLING_ENABLED=true\nTB_BILLING_PLAN_ID=${uriComponent(billingPlanId)}\nTB_BILLING_DIMENSION=${uriComponent(billingDimension)}\n' : ''
+  billingEnabled ? 'TB_BILLING_ENABLED=true\nTB_BILLING_PLAN_ID=${uriComponent(billingPlanId)}\nTB_BILLING_DIMENSION=${replace(uriComponent(billingDimension), '%2C', ',')}\n' : ''
 )
 
 // As cloud-init/user-data.yaml, plus what only a cloud machine needs. {0} is the settings, {1} the API keys, {2} a flag, {3} the

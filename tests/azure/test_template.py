@@ -355,6 +355,11 @@ def test_a_good_id_is_not_changed():
     assert s["TB_CONTRACT_ID"] == s["TB_ASSET_ID"] == name
 
 
+def test_several_dimensions_stay_a_list():
+    s = settings(Deployed(managed_by=APP, billingEnabled=True, billingPlanId="p", billingDimension="requests,bytes"))
+    assert s["TB_BILLING_DIMENSION"] == "requests,bytes"
+
+
 def test_no_secret_in_custom_data():
     text = base64.b64decode(Deployed(sshPublicKey="ssh-ed25519 AAAA").vm["osProfile"]["customData"]).decode()
     template = json.loads(TEMPLATE.read_text())
