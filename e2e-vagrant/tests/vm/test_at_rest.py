@@ -6,7 +6,7 @@ import mmap
 import pathlib
 
 import model
-from scenario import CONTRACT, SHORT, TARGET, content
+from scenario import CONTRACT, SHORT, content
 
 
 def test_reboot_downloads_nothing_again(vm):
