@@ -62,11 +62,32 @@ def tree_digest(root):
     return h.hexdigest()
 
 
+IN_USE = []  # open files, each with a lock on an image that this process was given
+
+
+def use(image):
+    """Nobody removes the image while this process lives."""
+    IN_USE.append(open(image / "vmlinuz", "rb"))
+    fcntl.flock(IN_USE[-1], fcntl.LOCK_SH)
+    return image
+
+
+def used(image):
+    with open(image / "vmlinuz", "rb") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def replace_others(pattern, keep):
-    """Removes what an earlier build left; a QEMU that still runs on it keeps its open files."""
+    """Removes what an earlier build left and nobody uses."""
     for p in OUT.glob(pattern):
-        if p != keep:
-            shutil.rmtree(p) if p.is_dir() else p.unlink()
+        if p != keep and not p.is_dir():
+            p.unlink()
+        elif p != keep and not used(p):
+            shutil.rmtree(p)
 
 
 # -- the base: Debian only ------------------------------------------------------------------------------------------------
@@ -206,7 +227,7 @@ def build(suite="bookworm", source="debs"):
             make_image(suite, source, tar, staged, new)
             new.rename(image)
             replace_others(f"image-{suite}-{source}-*", image)
-        return image
+        return use(image)
 
 
 def main():
