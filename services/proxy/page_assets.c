@@ -8,6 +8,8 @@
 /* Each file as a string. Paths are seen from where the compiler runs: the top of the tree. */
 #define EMBED(name, file)                                                                                    \
     __asm__(".section .rodata\n"                                                                             \
+            ".globl page_" #name "\n"                                                                        \
+            ".hidden page_" #name "\n"                                                                       \
             "page_" #name ":\n"                                                                              \
             ".incbin \"services/proxy/page/" file "\"\n"                                                     \
             ".byte 0\n"                                                                                      \
