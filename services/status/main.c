@@ -10,6 +10,7 @@
 #include "version.h"
 
 #define WIDTH_DEFAULT 80
+#define HEIGHT_DEFAULT 24
 #define WIDTH_MAX 120
 #define WATCH_DEFAULT_S 2
 
@@ -74,13 +75,13 @@ static void parse(int argc, char **argv, struct options *o)
         usage_error("takes no arguments");
 }
 
-static int columns(void)
+static struct winsize window(void)
 {
     struct winsize w;
 
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) < 0 || w.ws_col == 0)
-        return WIDTH_DEFAULT;
-    return MIN((int)w.ws_col, WIDTH_MAX);
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) < 0 || w.ws_col == 0 || w.ws_row == 0)
+        w = (struct winsize){.ws_col = WIDTH_DEFAULT, .ws_row = HEIGHT_DEFAULT};
+    return w;
 }
 
 /* A chain under another TB_RUN_DIR is not the one that systemd runs: neither its units nor its journal are asked. */
@@ -104,11 +105,13 @@ static void look(const struct options *o, struct tb_snapshot *s)
     tb_status_ask_proxy(addr, &s->proxy);
 }
 
-/* In place: no line is blank for an instant, so that nothing flickers. */
+/* In place: no line is blank for an instant, so that nothing flickers. What is below the window would scroll its head away. */
 static void redraw(const char *text)
 {
+    int room = window().ws_row - 1;
+
     fputs("\033[H", stdout);
-    for (const char *end; (end = strchr(text, '\n')); text = end + 1)
+    for (const char *end; room > 0 && (end = strchr(text, '\n')); text = end + 1, room--)
         printf("%.*s\033[K\n", (int)(end - text), text);
     fputs("\033[J", stdout);
 }
@@ -134,7 +137,8 @@ static int show(const struct options *o, const struct tb_snapshot *s, const stru
     else if (o->watch && !o->terminal)
         text = tb_status_line(s, c);
     else
-        text = tb_status_render(s, c, o->colour, o->terminal ? columns() : WIDTH_DEFAULT);
+        text = tb_status_render(s, c, o->colour,
+                                o->terminal ? MIN((int)window().ws_col, WIDTH_MAX) : WIDTH_DEFAULT);
     if (!text)
         return -ENOMEM;
     if (o->json)

@@ -252,6 +252,14 @@ def test_a_terminal_gets_colours_and_is_redrawn_in_place(machine):
     assert b"\033" not in read_terminal(machine, [tb], b"never", TERM="dumb")
 
 
+def test_a_low_window_keeps_its_head(machine):
+    complete(machine)
+    machine.answer(state="Ready")
+    out = read_terminal(machine, ["/bin/sh", "-c", f"stty rows 5 cols 60; exec {program('tb-status')} --watch=1"], b"\033[H").decode()
+    first = out.split("\033[H")[1]
+    assert "Ready" in first and first.count("\n") == 4 and "Units" not in first, first
+
+
 def test_watch_json_is_a_line_each_time(machine):
     complete(machine)
     machine.answer(state="Ready")
