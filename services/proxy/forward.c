@@ -11,6 +11,7 @@
 
 #define SHORT_MAX (16 * 1024)
 #define BLOCK_MAX (32 * 1024)
+#define EVENT_BLOCK_MAX (8 * 1024)
 
 void tb_forward_connection(void *cls, struct MHD_Connection *c, void **socket_context,
                            enum MHD_ConnectionNotificationCode code)
@@ -126,10 +127,11 @@ static struct MHD_Response *make_answer(struct tb_exchange *ex, const struct tb_
 {
     if (strcmp(ex->method, "HEAD") == 0 || up->status == MHD_HTTP_NOT_MODIFIED)
         return make_bodiless_answer(ex, up);
-    if (ex->meter.strip) /* shorter than announced, if it was */
-        return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_MAX, read_answer, ex, NULL);
     if (up->framing == TB_FRAMING_NONE || (up->framing == TB_FRAMING_LENGTH && up->length == 0))
         return MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+    if (ex->meter.strip ||
+        (up->event_stream && !up->has_length)) /* stripped: shorter than announced, if it was */
+        return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, EVENT_BLOCK_MAX, read_answer, ex, NULL);
     if (up->length <= SHORT_MAX && tb_call_whole(ex->call))
         return make_short_answer(ex, up);
     if (up->has_length)

@@ -11,6 +11,7 @@
 
 #define HASTY_US TB_USEC_PER_SEC /* closed so soon after an answer: not for being idle */
 #define FRESH_US (60 * TB_USEC_PER_SEC)
+#define SMALL_READ (8 * 1024)
 #define CHUNK_OVERHEAD 24 /* size line and line end around one chunk */
 
 struct tb_upstream {
@@ -243,9 +244,16 @@ void tb_call_write_end(struct tb_call *c)
 
 /* --- receiving ------------------------------------------------------------------------------------------------- */
 
+/* How much to read at once. Heads, short answers and events need little room, and hundreds of streams stand side by side for long. */
+static size_t fill_size(const struct tb_call *c)
+{
+    return c->have_response && !c->response.event_stream ? TB_UPSTREAM_BUFFER / 2 : SMALL_READ;
+}
+
 /* Reads once into c->in. > 0, 0 at end of stream, -EAGAIN, other -errno. */
 static ssize_t call_fill(struct tb_call *c)
 {
+    size_t size = fill_size(c);
     ssize_t n;
 
     if (!c->conn || !c->conn->can_read)
@@ -254,10 +262,10 @@ static ssize_t call_fill(struct tb_call *c)
         tb_buf_consume(&c->in, c->in_pos);
         c->in_pos = 0;
     }
-    if (tb_buf_reserve(&c->in, TB_UPSTREAM_BUFFER / 2) < 0)
+    if (tb_buf_reserve(&c->in, size) < 0)
         return -ENOMEM;
     do
-        n = recv(c->conn->fd, c->in.data + c->in.len, TB_UPSTREAM_BUFFER / 2, 0);
+        n = recv(c->conn->fd, c->in.data + c->in.len, size, 0);
     while (n < 0 && errno == EINTR);
     if (n < 0) {
         int r = -errno;
