@@ -4,7 +4,7 @@
 the rounds, ratios are medians of the rounds' ratios. Expectations were written before optimising; docs/performance.md says
 what was reached and why.
 
-    run.py [--mib 1024] [--rounds 5] [--only seal,open,deliver,hydrate,proxy]"""
+    run.py [--mib 1024] [--rounds 5] [--only seal,open,deliver,hydrate,upload,proxy]"""
 
 import argparse
 import os
@@ -130,7 +130,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--mib", type=int, default=1024)
     ap.add_argument("--rounds", type=int, default=5)
-    ap.add_argument("--only", default="seal,open,deliver,hydrate,proxy")
+    ap.add_argument("--only", default="seal,open,deliver,hydrate,upload,proxy")
     a = ap.parse_args()
     only = a.only.split(",")
     machine()
@@ -144,6 +144,7 @@ def main():
         shutil.rmtree(d)
         os.mkdir(d)
     for name, args in (("deliver", ["--mib", a.mib, "--rounds", a.rounds]), ("hydrate", ["--mib", a.mib, "--runs", a.rounds]),
+                       ("upload", ["--mib", min(a.mib, 256), "--runs", a.rounds]),
                        ("proxy", ["--rounds", a.rounds, "--peers", "nginx,tb-proxy"])):
         if name in only:
             script(name, *args)
