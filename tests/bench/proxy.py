@@ -291,7 +291,7 @@ def event_latency(peer, streams, seconds):
     for _ in range(streams):
         start = time.monotonic_ns()
         s = socket.create_connection(("127.0.0.1", peer.port), timeout=10)
-        s.sendall(b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+        s.sendall(b"POST /v1/events HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: 2\r\n\r\n{}" % peer.port)
         assert b" 200 " in s.recv(65536), peer.name
         first.append((time.monotonic_ns() - start) / 1e3)
         sel.register(s, selectors.EVENT_READ)

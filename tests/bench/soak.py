@@ -182,6 +182,8 @@ def main():
     ap.add_argument("--streams", type=int, default=200)
     ap.add_argument("--slack", type=float, default=5)
     a = ap.parse_args()
+    # The sanitizer keeps what was freed for a while, by default 256 MiB of it: that must not look like growth.
+    os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=1:exitcode=99:quarantine_size_mb=4")
     with tempfile.TemporaryDirectory(prefix="tb-soak-") as tmp:
         return asyncio.run(soak(a, pathlib.Path(tmp)))
 
