@@ -43,3 +43,16 @@ def test_a_request_is_audited_in_its_own_journal(vm):
     record = json.loads(found[-1]["MESSAGE"])
     assert record["contract_id"] == CONTRACT and record["asset_id"] == ASSET and record["path"] == "/v1/chat/completions"
     assert vm.sh("journalctl -b --no-pager -o cat _SYSTEMD_UNIT=tb-proxy.service").count("req_sha256") == 0
+
+
+def test_what_an_operator_sees(vm):
+    assert json.loads(vm.sh("tb-status --json"))["state"] == "Ready"
+    screen = vm.sh("setpriv --reuid nobody --regid nogroup --clear-groups tb-status")
+    assert "Ready" in screen and "systemd-journal" in screen, "whoever may not read the journal is told how"
+
+
+def test_the_audit_is_intact_in_both_places(vm):
+    content(vm.chat(SHORT))
+    for place in ("--journal", vm.AUDIT_FILE):
+        verdict = json.loads(vm.sh(f"tb-audit verify --json {place}"))
+        assert verdict["intact"] and verdict["records"] > 0, verdict
