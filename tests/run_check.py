@@ -11,6 +11,7 @@ import argparse
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -160,6 +161,8 @@ def main():
     args = ap.parse_args()
     stages = args.only.split(",") if args.only else ["lint", "unit", "integration"] if args.fast else list(STAGES)
     OUT.mkdir(parents=True, exist_ok=True)
+    # Whoever starts this in the background has it ignore SIGINT, and that would be inherited by all that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     tally = Tally()
     for name in stages:
         before, start = (tally.passed, tally.failed), time.monotonic()

@@ -163,7 +163,7 @@ def test_unreachable_runtime_has_its_record(make):  # noqa: F811
 
 def test_runtime_that_accepts_no_connection_has_its_record(make):  # noqa: F811
     p = make().ready()
-    answer, stuck = p.backend._answer, threading.Event()
+    answer, stuck, deaf = p.backend._answer, threading.Event(), threading.Event()
 
     def close_after_health(conn, rq):  # no connection is kept: the request needs a new one
         if rq.path != "/health":
@@ -173,7 +173,9 @@ def test_runtime_that_accepts_no_connection_has_its_record(make):  # noqa: F811
     p.backend._answer = close_after_health
     p.start()
     listener = p.backend.sock
-    p.backend.sock = types.SimpleNamespace(accept=lambda: stuck.wait(60) and listener.accept())
+    p.backend.sock = types.SimpleNamespace(accept=lambda: deaf.set() or stuck.wait(60) and listener.accept())
+    with socket.create_connection(listener.getsockname()):  # for the accept() that waits already
+        assert deaf.wait(20)
     listener.listen(0)
     fillers = [socket.socket() for _ in range(4)]
     for s in fillers:
