@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "flight.h"
 
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "io.h"
+#include "map_file.h"
 
 #define MAGIC "TBFLIGH1"
 #define SLOTS 16384
@@ -17,28 +16,6 @@ struct tb_flight {
     uint32_t *spare;             /* stack of slots not taken */
     size_t n_spare;
 };
-
-static int open_file(const char *path)
-{
-    _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-    char magic[8] = "";
-    ssize_t n;
-    int r;
-
-    if (fd < 0)
-        return -errno;
-    n = tb_pread_full(fd, magic, sizeof(magic), 0);
-    if (n < 0)
-        return (int)n;
-    if (n > 0 && memcmp(magic, MAGIC, sizeof(magic)) != 0)
-        return -EBADMSG;
-    /* All of it on the disk: writing to a hole of a mapped file kills the process when the disk is full. */
-    r = posix_fallocate(fd, 0, (off_t)FILE_BYTES);
-    if (r > 0)
-        return -r;
-    r = n == 0 ? tb_pwrite_full(fd, MAGIC, sizeof(magic), 0) : 0;
-    return r < 0 ? r : TAKE_FD(fd);
-}
 
 static void book_slot(const struct tb_flight_slot *s, struct tb_usage *usage, struct tb_key_book *book)
 {
@@ -56,7 +33,7 @@ static void book_slot(const struct tb_flight_slot *s, struct tb_usage *usage, st
 int tb_flight_open(const char *path, struct tb_usage *usage, struct tb_key_book *book, struct tb_flight **ret,
                    size_t *ret_found)
 {
-    _cleanup_close_ int fd = open_file(path);
+    _cleanup_close_ int fd = tb_map_file_open(path, MAGIC, FILE_BYTES, true);
     struct tb_flight *f;
 
     if (fd < 0)

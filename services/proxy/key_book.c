@@ -4,9 +4,9 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "io.h"
+#include "map_file.h"
 
 #define MAGIC "TBKEYS01"
 #define HEAD_BYTES sizeof(struct tb_key_record)
@@ -24,36 +24,9 @@ struct tb_key_book {
     struct tb_key_account **account;
 };
 
-static int open_file(const char *path)
-{
-    _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-    char magic[8] = "";
-    struct stat st;
-    ssize_t n;
-    int r;
-
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return -errno;
-    if (!S_ISREG(st.st_mode))
-        return -EBADMSG;
-    n = tb_pread_full(fd, magic, sizeof(magic), 0);
-    if (n < 0)
-        return (int)n;
-    if (n == 0) { /* new, or its maker was killed before this */
-        r = tb_pwrite_full(fd, MAGIC, sizeof(magic), 0);
-        if (r < 0)
-            return r;
-    } else if (n < (ssize_t)sizeof(magic) || memcmp(magic, MAGIC, sizeof(magic)) != 0) {
-        return -EBADMSG;
-    }
-    if ((uint64_t)st.st_size < FILE_BYTES && ftruncate(fd, FILE_BYTES) < 0)
-        return -errno;
-    return TAKE_FD(fd);
-}
-
 int tb_key_book_open(const char *path, struct tb_key_book **ret)
 {
-    _cleanup_close_ int fd = open_file(path);
+    _cleanup_close_ int fd = tb_map_file_open(path, MAGIC, FILE_BYTES, false);
     struct tb_key_book *b;
 
     if (fd < 0)

@@ -32,7 +32,7 @@ def test_smoke(packages, tmp_path):
         vm.start()
         vm.put("/root/smoke", (debs.REPO / "debian/tests/smoke").read_bytes(), "0755")
         fetch = "".join(f" -O {url}" for url in packages)
-        vm.sh(f"mkdir /root/debs && cd /root/debs && curl -fsS --retry 20 --retry-connrefused {fetch} && dpkg -i libtbenc1_* tbpkg_*", 300)
+        vm.sh(f"mkdir /root/debs && cd /root/debs && curl -fsS --retry 20 --retry-all-errors {fetch} && dpkg -i libtbenc1_* tbpkg_*", 300)
         rc, out = vm.run("/root/smoke /root/debs", 1500)
         assert rc == 0, f"{out}\n{vm.report()}"
         assert out.count("ok: ") >= 8, out
