@@ -23,8 +23,8 @@ REPO = HERE.parents[1]
 OUT = REPO / "build" / "vm"
 SUITES = ("bookworm", "trixie")
 DISK_BYTES = 2 << 30
-# What a Debian cloud image has anyway.
-BASE = """ca-certificates cloud-init curl dbus e2fsprogs iproute2 kmod libnss-systemd linux-image-cloud-amd64 procps python3
+# What a Debian cloud image has anyway, and what trustbridge recommends.
+BASE = """ca-certificates cloud-init curl dbus e2fsprogs iproute2 kmod libnss-systemd linux-image-cloud-amd64 ntfs-3g procps python3
 systemd systemd-sysv udev util-linux""".split()
 # What trustbridge and, for the smoke test, tbpkg depend on: in the base, so that installing them needs no network.
 LIBRARIES = {
