@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import time
 import urllib.request
 
@@ -118,7 +119,6 @@ def test_usage_reaches_the_ledger_and_the_control_plane(chain, provider):
     wait_for(lambda: chain.status()["requests_processed"] == before + 1, 10, "the request to be counted")
 
     def booked():
-        import subprocess
         r = subprocess.run([tbsys.program("tb-billing"), "ledger", "--json"], capture_output=True, text=True,
                            env={"PATH": "/bin", "STATE_DIRECTORY": str(chain.state / "tb-billing"),
                                 **{k: str(v) for k, v in chain.env.items()}})
@@ -132,6 +132,14 @@ def test_usage_reaches_the_ledger_and_the_control_plane(chain, provider):
         return [r for r in rows if r["contract_id"] == report["contract_id"] and r["report"]["used"]["requests"] > before]
     chain.units["tb-authorize"].daemon.kill(signal.SIGHUP)  # renew now
     wait_for(reported, 20, "the signed report")
+    # With it goes where the audit chain stands: what the provider has in writing must be among the records.
+    audit = reported()[0]["report"]["audit"]
+    r = subprocess.run([tbsys.program("tb-audit"), "verify", "--no-head", "--expect", f"{audit['seq']}:{audit['head']}", chain.audit_file],
+                       capture_output=True, text=True)
+    assert r.returncode == 0, r
+    other = f"{audit['seq']}:{'0' * 64}"
+    assert subprocess.run([tbsys.program("tb-audit"), "verify", "--no-head", "--expect", other, chain.audit_file],
+                          capture_output=True).returncode == 76
 
 
 def descendants(pid):

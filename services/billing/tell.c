@@ -4,11 +4,13 @@
 #include <string.h>
 
 #include "billing.h"
+#include "chain_head.h"
 #include "events.h"
 #include "io.h"
 #include "json.h"
 #include "log.h"
 #include "notify.h"
+#include "secret.h"
 #include "state.h"
 #include "units.h"
 
@@ -140,6 +142,22 @@ static void tell_late(struct tb_billing *b, const struct tb_metering_summary *s)
     b->late_told = alarm;
 }
 
+/* Where tb-proxy's audit chain stands: what has left the machine cannot be rewritten on it. */
+static void add_audit_head(const struct tb_billing *b, cJSON *report)
+{
+    _cleanup_free_ char *path = tb_strf("%s/tb-proxy/audit-head", b->cfg->state_dir);
+    char hash[2 * TB_CHAIN_HASH_BYTES + 1];
+    struct tb_chain_point p;
+    cJSON *o;
+
+    if (!path || tb_chain_head_read(path, &p) < 0 || p.seq == 0)
+        return;
+    o = cJSON_AddObjectToObject(report, "audit");
+    tb_json_add_uint(o, "seq", p.seq);
+    tb_hex_encode(p.hash, sizeof(p.hash), hash);
+    cJSON_AddStringToObject(o, "head", hash);
+}
+
 /* What others may know: tb-proxy shows it, and tb-authorize sends it to the control plane. */
 static int write_report(struct tb_billing *b, const struct tb_metering_summary *s)
 {
@@ -166,6 +184,7 @@ static int write_report(struct tb_billing *b, const struct tb_metering_summary *
     if (s->oldest >= 0)
         cJSON_AddStringToObject(o, "oldest_unaccepted", hour_text(s->oldest, text));
     tb_json_add_uint(o, "late_seconds", tb_metering_late_us(s, now) / TB_USEC_PER_SEC);
+    add_audit_head(b, o);
     (void)tb_state_write(b->run_dir, "report.json", o, 0);
     return 0;
 }

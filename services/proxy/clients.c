@@ -3,6 +3,8 @@
 
 #include <arpa/inet.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -67,8 +69,37 @@ struct tb_client *tb_client_new(struct tb_server *s, struct MHD_Connection *c)
     return cl;
 }
 
+void tb_clients_refused(struct tb_server *s, unsigned status)
+{
+    s->unnamed.n++;
+    s->unnamed.status = status;
+}
+
+static void write_unnamed(struct tb_server *s, const char *client)
+{
+    s->unnamed.n--;
+    tb_exchange_unnamed(s, client, s->unnamed.status);
+}
+
+/* Of the connections that close in one turn of the loop, one that a request was refused on: not one that ends as it should. */
+static bool was_refused(const struct tb_server *s, const struct tb_client *cl)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof(info);
+
+    if (cl->too_slow)
+        return false;
+    if (cl->kept)
+        return !cl->gone && cl->idle_us < s->stepped_us;
+    /* Somebody who only looked whether the port is open has sent nothing. */
+    return !cl->gone ||
+           (getsockopt(cl->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_bytes_received > 0);
+}
+
 void tb_client_free(struct tb_server *s, struct tb_client *cl)
 {
+    if (s->unnamed.n > 0 && was_refused(s, cl))
+        write_unnamed(s, cl->addr);
     if (cl->prev)
         cl->prev->next = cl->next;
     else
@@ -136,6 +167,9 @@ void tb_clients_tick(struct tb_server *s, uint64_t now_us)
     if (elapsed < TICK_US)
         return;
     s->clients_looked_us = now_us;
+    for (unsigned n = MIN(s->unnamed.n_old, s->unnamed.n); n > 0; n--)
+        write_unnamed(s, "-"); /* nobody knows whose it was */
+    s->unnamed.n_old = s->unnamed.n;
     elapsed = MIN(elapsed, 2 * TICK_US); /* a loop that stood still is not their fault */
     for (struct tb_client *cl = s->clients; cl; cl = cl->next)
         if (!cl->too_slow &&

@@ -38,6 +38,9 @@ struct tb_client {
 
 /* Makes a client for a new connection and adds it to the server's list. NULL when that fails. */
 struct tb_client *tb_client_new(struct tb_server *s, struct MHD_Connection *c);
+/* libmicrohttpd refuses a request on one of them, and does not say which. If it was before it had read the request's first line, this is all
+ * that is heard of it; the connection closes next. */
+void tb_clients_refused(struct tb_server *s, unsigned status);
 /* The connection is closed. */
 void tb_client_free(struct tb_server *s, struct tb_client *cl);
 /* An exchange has ended; the next head is waited for. */

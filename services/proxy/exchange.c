@@ -379,6 +379,8 @@ void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode cod
     const char *error;
     int status = final_status(ex, code, &error);
 
+    if (s->unnamed.n > 0 && !(ex->status && code == MHD_REQUEST_TERMINATED_COMPLETED_OK))
+        s->unnamed.n--; /* it has a name, and this record */
     s->last_done_us = now;
     tb_client_idle(ex->client);
     tb_metering_end(ex, code == MHD_REQUEST_TERMINATED_COMPLETED_OK, &tokens);
@@ -397,4 +399,23 @@ void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode cod
     EVP_MD_CTX_free(ex->sha);
     free(ex->target);
     free(ex);
+}
+
+void tb_exchange_unnamed(struct tb_server *s, const char *client, unsigned status)
+{
+    struct tb_audit_record *r;
+
+    tb_metrics_observe(&s->metrics, (int)status, 0);
+    tb_recent_add(&s->recent, "-", "-", 1, (int)status, 0);
+    if (tb_audit_admit(s->audit) == TB_ADMIT_DROP)
+        return;
+    r = calloc(1, sizeof(*r));
+    if (!r || !(r->path = strdup("-")))
+        abort(); /* as above */
+    r->start_realtime_us = tb_now_realtime_us();
+    r->status = (int)status;
+    snprintf(r->method, sizeof(r->method), "-");
+    snprintf(r->client, sizeof(r->client), "%s", client);
+    snprintf(r->error, sizeof(r->error), "malformed_request");
+    tb_audit_submit(s->audit, r);
 }

@@ -65,5 +65,7 @@ void tb_exchange_cancel(struct tb_exchange *ex);
 void tb_exchange_resume(struct tb_exchange *ex);
 /* Writes the audit record and the metrics and frees it. */
 void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode code);
+/* The same for a request that libmicrohttpd refused before it had read its first line. */
+void tb_exchange_unnamed(struct tb_server *s, const char *client, unsigned status);
 
 #endif

@@ -81,10 +81,20 @@ static void signal_event(struct tb_source *s, uint32_t events)
     }
 }
 
+/* What libmicrohttpd says, with the status, whenever it refuses a request by itself. */
+#define MHD_REFUSES "Error processing request"
+
 static void mhd_log(void *cls, const char *fmt, va_list ap)
 {
+    struct tb_server *public = cls;
     char text[300];
+    va_list status;
 
+    if (public && strncmp(fmt, MHD_REFUSES, strlen(MHD_REFUSES)) == 0) {
+        va_copy(status, ap);
+        tb_clients_refused(public, va_arg(status, unsigned));
+        va_end(status);
+    }
     vsnprintf(text, sizeof(text), fmt, ap);
     text[strcspn(text, "\n")] = '\0';
     tb_debug("libmicrohttpd: %s", text);
@@ -211,7 +221,7 @@ static int start_http(struct program *p, unsigned limit)
                      (s->tls ? MHD_USE_TLS : 0);
 
     s->http = MHD_start_daemon(
-        flags, 0, NULL, NULL, tb_forward_handler, s, MHD_OPTION_EXTERNAL_LOGGER, mhd_log, NULL,
+        flags, 0, NULL, NULL, tb_forward_handler, s, MHD_OPTION_EXTERNAL_LOGGER, mhd_log, s,
         MHD_OPTION_LISTEN_SOCKET, p->http_fd, MHD_OPTION_URI_LOG_CALLBACK, tb_forward_target, s,
         MHD_OPTION_NOTIFY_COMPLETED, tb_forward_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
         tb_forward_connection, s, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, MHD_OPTION_CONNECTION_LIMIT,
@@ -312,6 +322,7 @@ static int step(struct program *p, uint64_t *ticked_us)
         MHD_run(p->server.health);
     }
     now = tb_now_monotonic_us();
+    p->server.stepped_us = now;
     if (now - *ticked_us < TICK_MS * 1000)
         return 0;
     *ticked_us = now;

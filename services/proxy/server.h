@@ -47,6 +47,11 @@ struct tb_server {
     size_t ids_left;
     struct tb_client *clients; /* list */
     uint64_t clients_looked_us;
+    struct {
+        unsigned n, n_old; /* now, and of these when clients were last looked at */
+        unsigned status;
+    } unnamed; /* requests that libmicrohttpd refuses, and of which nothing else is known yet (clients.c) */
+    uint64_t stepped_us; /* monotonic, end of the loop's last step */
     struct tb_recent recent;
     struct tb_live live;
     struct tb_runtime_fetch *fetch[TB_RUNTIME_METRICS_MAX];
