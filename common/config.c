@@ -19,6 +19,7 @@ enum kind {
     KIND_ID,       /* ^[A-Za-z0-9_-]{1,100}$ */
     KIND_ENDPOINT, /* https:// (http:// with TB_INSECURE_HTTP) */
     KIND_RUNTIME,  /* http://loopback[:port] or unix:/path */
+    KIND_TARGET,   /* of a request: a path and maybe a query */
     KIND_PATH,     /* absolute */
     KIND_TEXT,
     KIND_ADDR, /* host:port */
@@ -60,6 +61,7 @@ static const struct setting settings[] = {
     {"TB_MODEL_DIR", KIND_PATH, AT(model_dir), "/dev/shm/trustbridge-model", 0, 0},
     {"TB_RUNTIME_EXEC", KIND_TEXT, AT(runtime_exec), NULL, 0, 0},
     {"TB_RUNTIME_URL", KIND_RUNTIME, AT(runtime_url), "http://127.0.0.1:8081", 0, 0},
+    {"TB_RUNTIME_HEALTH", KIND_TARGET, AT(runtime_health), "/health", 0, 0},
     {"TB_PUBLIC_ADDR", KIND_ADDR, AT(public_addr), "0.0.0.0:8000", 0, 0},
     {"TB_HEALTH_ADDR", KIND_ADDR, AT(health_addr), "0.0.0.0:8001", 0, 0},
     {"TB_TLS_CERT", KIND_PATH, AT(tls_cert), NULL, 0, 0},
@@ -184,6 +186,14 @@ static bool runtime_url(const char *s)
     return strncmp(s, "unix:/", 6) == 0 ? s[6] != '\0' : local_url(s, false);
 }
 
+static bool target(const char *s)
+{
+    for (const char *p = s; *p; p++)
+        if ((unsigned char)*p <= 0x20 || (unsigned char)*p >= 0x7f || *p == '#')
+            return false;
+    return *s == '/';
+}
+
 /* An ARM id, or a GUID. */
 static bool resource_id(const char *s)
 {
@@ -209,6 +219,8 @@ static const char *check_text_kind(const struct setting *s, const char *v, const
                    : "must be an https:// URL with a host and without user, query or fragment";
     case KIND_RUNTIME:
         return runtime_url(v) ? NULL : "must be http:// on 127.0.0.0/8, [::1] or localhost, or unix:/path";
+    case KIND_TARGET:
+        return target(v) ? NULL : "must be the path of a URL, as /health, without spaces or a fragment";
     case KIND_IMDS:
         return local_url(v, true) ? NULL
                                   : "must be http:// on 169.254.0.0/16, 127.0.0.0/8, [::1] or localhost";

@@ -27,7 +27,8 @@ struct tb_config {
     uint64_t download_chunk_bytes;
     /* delivery */
     enum tb_delivery delivery;
-    char *pipe_path, *ready_signal, *model_dir, *runtime_exec, *runtime_url; /* runtime_exec NULL: unset */
+    char *pipe_path, *ready_signal, *model_dir;
+    char *runtime_exec, *runtime_url, *runtime_health; /* runtime_exec NULL: unset */
     /* serving */
     char *public_addr, *health_addr;                           /* "host:port" */
     char *tls_cert, *tls_key, *api_keys, *routes, *audit_file; /* NULL: unset, routes never NULL */

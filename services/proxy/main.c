@@ -37,10 +37,10 @@ static const char help[] =
     "Usage: tb-proxy [--help] [--version]\n"
     "Serve the public API and health ports in front of the inference runtime.\n"
     "\n"
-    "Configured by TB_* environment variables (TB_PUBLIC_ADDR, TB_HEALTH_ADDR, TB_RUNTIME_URL, TB_ROUTES,\n"
-    "TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY, TB_MAX_BODY_BYTES, TB_AUDIT_FILE, ...); listeners named http and "
-    "health\n"
-    "are inherited when LISTEN_FDS says so. SIGTERM finishes requests in flight; SIGHUP opens TB_AUDIT_FILE "
+    "Configured by TB_* environment variables (TB_PUBLIC_ADDR, TB_HEALTH_ADDR, TB_RUNTIME_URL,\n"
+    "TB_RUNTIME_HEALTH, TB_ROUTES, TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY, TB_MAX_BODY_BYTES, TB_AUDIT_FILE,\n"
+    "...); listeners named http and health are inherited when LISTEN_FDS says so. SIGTERM finishes requests "
+    "in flight; SIGHUP opens TB_AUDIT_FILE "
     "again and reads keys and certificate again.\n"
     "See tb-proxy(8).\n";
 
@@ -390,6 +390,7 @@ static int serve(struct program *p)
     p->server.watch = (struct tb_watch){.run_dir = p->config.run_dir,
                                         .own_dir = p->run_dir,
                                         .upstream = p->server.upstream,
+                                        .health = p->config.runtime_health,
                                         .requests = requests,
                                         .arg = &p->server};
     p->watchdog_us = tb_notify_watchdog_us();

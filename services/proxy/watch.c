@@ -49,7 +49,7 @@ static void probe_start(struct tb_watch *w)
 {
     _cleanup_buf_ struct tb_buf lines = {0};
     struct tb_call_request rq = {
-        .method = "GET", .target = "/health", .lines = &lines, .on_event = probe_event, .arg = w};
+        .method = "GET", .target = w->health, .lines = &lines, .on_event = probe_event, .arg = w};
 
     if (tb_buf_printf(&lines, "Host: %s\r\nUser-Agent: tb-proxy\r\n", tb_upstream_host(w->upstream)) < 0 ||
         tb_call_start(w->upstream, &rq, &w->probe) < 0) {

@@ -18,6 +18,7 @@ struct tb_watch {
     const char *run_dir; /* parent of the programs' runtime directories; borrowed */
     const char *own_dir; /* where proxy.json goes; borrowed */
     struct tb_upstream *upstream;
+    const char *health; /* what the runtime answers 200 to when it is well, TB_RUNTIME_HEALTH; borrowed */
     uint64_t (*requests)(void *arg); /* for requests_processed in proxy.json */
     void *arg;
     struct tb_facts facts;

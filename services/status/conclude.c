@@ -247,7 +247,7 @@ static void step_problem(const struct tb_snapshot *s, const struct step_of *o, s
 static void runtime(struct tb_conclusion *c)
 {
     if (strcmp(c->reason, "runtime_not_answering") == 0)
-        remedy(problem(c, "the runtime has the model, but does not answer 200 to /health yet"),
+        remedy(problem(c, "the runtime has the model, but does not answer 200 to TB_RUNTIME_HEALTH yet"),
                "a large model takes its time; else compare the address in TB_RUNTIME_EXEC with "
                "TB_RUNTIME_URL, and look at " LOGS "tb-runtime.service");
 }
