@@ -9,14 +9,28 @@
 #include "io.h"
 #include "json.h"
 
+/* systemd lists a unit's directories with colons, in alphabetical order, and a drop-in may have added some: ours has our name. */
+static char *pick_dir(const char *list, const char *program)
+{
+    size_t n = strlen(program);
+
+    for (const char *p = list; *p; p += strspn(p, ":")) {
+        const char *end = p + strcspn(p, ":");
+
+        if ((size_t)(end - p) > n && end[-(ptrdiff_t)n - 1] == '/' && strncmp(end - n, program, n) == 0)
+            return strndup(p, (size_t)(end - p));
+        p = end;
+    }
+    return strndup(list, strcspn(list, ":"));
+}
+
 static int program_dir(const char *env, const char *base, const char *program, char **ret)
 {
     const char *given = getenv(env);
     _cleanup_free_ char *dir = NULL;
     int r;
 
-    /* systemd lists several directories with colons; ours is the first. */
-    dir = given && *given == '/' ? strndup(given, strcspn(given, ":")) : tb_path_join(base, program);
+    dir = given && *given == '/' ? pick_dir(given, program) : tb_path_join(base, program);
     if (!dir)
         return -ENOMEM;
     r = tb_mkdir_p(dir, 0755);

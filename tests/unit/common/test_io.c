@@ -16,6 +16,7 @@
 #include "fdpass.h"
 #include "io.h"
 #include "secret.h"
+#include "state.h"
 #include "usage.h"
 
 static char dir[] = "/tmp/tb-io-XXXXXX";
@@ -247,10 +248,32 @@ static void damaged_usage_is_set_aside(void **state)
     assert_int_equal(tb_usage_read(path, &s), 0);
 }
 
+static void runtime_dir_is(char *list, char *want)
+{
+    _cleanup_free_ char *base = tb_path_join(dir, "base"), *got = NULL, *l = list, *w = want;
+
+    setenv("RUNTIME_DIRECTORY", l, 1);
+    assert_int_equal(tb_runtime_dir(base, "tb-x", &got), 0);
+    assert_string_equal(got, w);
+    unsetenv("RUNTIME_DIRECTORY");
+}
+
+/* systemd sorts what it lists: a drop-in that adds a directory may put it before ours. */
+static void our_directory_is_found_in_systemds_list(void **state)
+{
+    runtime_dir_is(tb_strf("%s/tb-x", dir), tb_strf("%s/tb-x", dir));
+    runtime_dir_is(tb_strf("%s/a:%s/tb-x:%s/z", dir, dir, dir), tb_strf("%s/tb-x", dir));
+    runtime_dir_is(tb_strf("%s/a:%s/not-tb-x", dir, dir), tb_strf("%s/a", dir));
+    runtime_dir_is(tb_strf("%s/tb-x/inner:%s/b", dir, dir), tb_strf("%s/tb-x/inner", dir));
+    runtime_dir_is(strdup(""), tb_strf("%s/base/tb-x", dir));
+    runtime_dir_is(strdup("relative"), tb_strf("%s/base/tb-x", dir));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_new_file_appears_only_when_committed),
+        cmocka_unit_test(our_directory_is_found_in_systemds_list),
         cmocka_unit_test(directories_are_made_with_their_parents),
         cmocka_unit_test(descriptors_travel_whole_or_not_at_all),
         cmocka_unit_test(credentials),
