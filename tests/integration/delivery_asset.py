@@ -54,3 +54,10 @@ class Asset:
         (directory / self.name).write_bytes(self.ciphertext())
         (directory / "model.manifest.json").write_bytes(self.manifest_text())
         return self
+
+
+def flip(asset, i, at, bit=1):
+    n, body = asset.records[i]
+    b = bytearray(body)
+    b[at] ^= bit
+    asset.records[i] = (n, bytes(b))
