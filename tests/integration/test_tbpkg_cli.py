@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tbpkg's command line: usage errors, help, man page and completion, settings and their sources, what verify and inspect print."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from tbpkg_local import REPO, TBPKG, Asset, ok, refused, tbpkg
+
+COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "build", "package", "publish", "config"]
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+def test_usage_errors():
+    for args, match in ((["encrypt"], "--asset-id"), (["encrypt", "-a", "a"], "no input"), (["encrypt", "-a", "a b", "x"], "asset-id"),
+                        (["encrypt", "-a", "x\n", "x"], "asset-id"), (["encrypt", "-a", "a" * 101, "x"], "asset-id"),
+                        (["encrypt", "-a", "a", "x", "y"], "y"), (["encrypt", "-a", "a", "x", "--in", "y"], "twice"),
+                        (["encrypt", "-a", "a", "x", "-c", "1023"], "chunk-bytes"), (["encrypt", "-a", "a", "x", "-c", "65M"], "chunk-bytes"),
+                        (["encrypt", "-a", "a", "x", "-c", "4X"], "chunk-bytes"), (["encrypt", "-a", "a", "x", "-t", "0"], "threads"),
+                        (["encrypt", "-a", "a", "x", "--json"], "key-out"), (["encrypt", "--nonsense=S3CRET"], "nonsense"),
+                        (["decrypt", "--out"], "value"), (["decrypt", "-k", "k"], "--out"), (["decrypt", "-o", "x", "--key-hex", "zz"], "64 hex"),
+                        (["decrypt", "-", "-k", "-", "-m", "m", "-o", "o"], "standard input"), (["decrypt", "-", "-k", "k", "-o", "o"], "--manifest"),
+                        (["verify", "-x"], "-x"), (["inspect", "a", "b"], "twice"), (["inspect", "--json=1"], "no value")):
+        p = tbpkg(*args)
+        err = p.stderr.decode()
+        assert p.returncode == 2 and p.stdout == b"", (args, err)
+        assert re.search(match, err) and f"Try 'tbpkg {args[0]} --help'." in err, (args, err)
+        assert "S3CRET" not in err
+    for args in ([], ["frobnicate"], ["--frobnicate"], ["help", "frobnicate"]):
+        p = tbpkg(*args)
+        assert p.returncode == 2 and p.stdout == b"" and b"--help" in p.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command):
+    p = ok(command, "--help")
+    text = p.stdout.decode()
+    assert text.startswith(f"Usage: tbpkg {command} ") and text.endswith("\n") and p.stderr == b""
+    assert max(map(len, text.splitlines())) <= 100
+    assert ok("help", command).stdout == p.stdout and ok(command, "-h").stdout == p.stdout
+    assert ok(command, "--version").stdout == ok("--version").stdout
+    assert command in ok("--help").stdout.decode()
+
+
+def options_of_help(command):
+    return set(re.findall(r"--([a-z][a-z0-9-]+)", ok(command, "--help").stdout.decode()))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_man_page_and_completion_agree(command):
+    want = options_of_help(command)
+    assert {"help", "json", "quiet", "version"} < want
+    page = (REPO / "man" / "tbpkg.1").read_text()
+    sections = dict(re.findall(r"^\.Ss (.*)\n((?:(?!\.S[sh] ).*\n)*)", page, re.M))
+    in_man = {o for s in (sections[f"tbpkg {command}"], sections["Every command"])
+              for line in re.findall(r"^\.It .*", s, re.M) for o in re.findall(r"Fl -([a-z0-9-]+)", line)}
+    assert in_man == want
+    script = f". '{REPO}/provider/tbpkg.bash'; COMP_WORDS=({TBPKG} {command} --); COMP_CWORD=2; COMP_LINE='tbpkg {command} --'; " \
+             "COMP_POINT=${#COMP_LINE}; _tbpkg tbpkg -- " + command + "; printf '%s\\n' \"${COMPREPLY[@]}\""
+    out = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert out.stderr == ""
+    assert {o.strip().removeprefix("--").removesuffix("=") for o in out.stdout.split()} == want
+
+
+def test_completion_of_commands_and_files(tmp_path):
+    (tmp_path / "model.tbenc").touch()
+    script = f". '{REPO}/provider/tbpkg.bash'; COMP_WORDS=({TBPKG} %s); COMP_CWORD=%d; _tbpkg; printf '%%s\\n' \"${{COMPREPLY[@]}}\""
+
+    def complete(*words):
+        return subprocess.run(["bash", "-c", script % (" ".join(map(repr, words)), len(words))], capture_output=True,
+                              text=True, cwd=tmp_path).stdout.split()
+    assert complete("") == [*COMMANDS, "help", "--help", "--version"] and complete("in") == ["inspect"]
+    assert complete("help", "de") == ["decrypt"] and complete("verify", "mo") == ["model.tbenc"]
+    assert complete("verify", "--in", "mo") == ["model.tbenc"] and complete("config", "") == ["show"]
+    assert complete("encrypt", "--asset-id", "mo") == [] and "4M" in complete("encrypt", "--chunk-bytes", "")
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+def test_settings_and_where_they_come_from(tmp_path):
+    d = tmp_path / "trustbridge"
+    d.mkdir()
+    (d / "tbpkg.ini").write_text("[azure]\nstorage_account = filed\ncontainer = files\n[encryption]\nchunk_bytes = 2K\n")
+    env = {"XDG_CONFIG_HOME": str(tmp_path), "AZURE_STORAGE_ACCOUNT": "fromenv", "AZURE_STORAGE_KEY": "S3CRET",
+           "TB_EDC_ENDPOINT": "https://u:S3CRET@cp.example/?sig=S3CRET"}
+    p = ok("config", "show", "--json", env=env)
+    doc = json.loads(p.stdout)
+    got = doc["settings"]
+    assert doc["file"] == str(d / "tbpkg.ini") and doc["file_exists"] and doc["credentials"] == ["AZURE_STORAGE_KEY"]
+    assert (got["azure.storage_account"]["value"], got["azure.storage_account"]["source"]) == ("fromenv", "AZURE_STORAGE_ACCOUNT")
+    assert (got["azure.container"]["value"], got["azure.container"]["source"]) == ("files", f"{d}/tbpkg.ini: azure.container")
+    assert got["tls.ca_file"]["value"] is None and got["controlplane.endpoint"]["value"].startswith("https://cp.example")
+    text = ok("config", "show", env=env).stdout.decode()
+    assert "fromenv  (AZURE_STORAGE_ACCOUNT)" in text and "S3CRET" not in text + p.stdout.decode()
+    # and they are used: HOME where there is no XDG_CONFIG_HOME, --config before both
+    (tmp_path / "home" / ".config").mkdir(parents=True)
+    d.rename(tmp_path / "home" / ".config" / "trustbridge")
+    (tmp_path / "m").write_bytes(b"x" * 5000)
+    home = {"HOME": str(tmp_path / "home")}
+    ok("encrypt", "-a", "a", "m", "-k", "k1", "-o", "a.tbenc", cwd=tmp_path, env=home)
+    assert json.loads((tmp_path / "a.manifest.json").read_text())["chunk_bytes"] == 2048
+    (tmp_path / "other.ini").write_text("[encryption]\nchunk_bytes = 3K\n")
+    ok("encrypt", "-a", "a", "m", "-k", "k2", "-o", "b.tbenc", "--config", "other.ini", cwd=tmp_path, env=home)
+    assert json.loads((tmp_path / "b.manifest.json").read_text())["chunk_bytes"] == 3072
+    ok("encrypt", "-a", "a", "m", "-k", "k3", "-o", "c.tbenc", cwd=tmp_path, env={**home, "TB_CHUNK_BYTES": "4096"})
+    assert json.loads((tmp_path / "c.manifest.json").read_text())["chunk_bytes"] == 4096
+
+
+def test_settings_that_are_wrong(tmp_path):
+    ini = tmp_path / "t.ini"
+    ini.write_text("[azure]\nsas_token = S3CRET\n")
+    assert "S3CRET" not in refused("config", "show", "--config", ini, match="line 2: there is no setting 'sas_token'")
+    ini.write_text("[encryption]\nchunk_bytes = 3\n")
+    p = tbpkg("encrypt", "-a", "a", "m", "--config", ini)
+    assert p.returncode == 2 and f"{ini}: encryption.chunk_bytes: a size from 1K to 64M, not '3'" in p.stderr.decode()
+    p = tbpkg("encrypt", "-a", "a", "m", env={"TB_CHUNK_BYTES": "70M"})
+    assert p.returncode == 2 and b"TB_CHUNK_BYTES: a size from 1K to 64M" in p.stderr
+    ini.chmod(0o666)
+    refused("config", "show", "--config", ini, match="everybody may write")
+    refused("config", "show", "--config", tmp_path / "absent.ini", match="absent.ini: No such file")
+    refused("config", "show", "--config", "/dev/zero", match="/dev/zero: ")
+    assert tbpkg("config").returncode == 2 and tbpkg("config", "show", "x").returncode == 2
+
+
+# -- what verify and inspect print ---------------------------------------------------------------------------------------
+
+def test_verify_says_what_it_checked(tmp_path):
+    Asset(b"x" * 5000).write(tmp_path)
+    plain, keyed = (json.loads(ok("verify", "m.tbenc", "--json", *a, cwd=tmp_path).stdout) for a in ([], ["-k", "key"]))
+    assert plain["ok"] and plain["checked"] == ["manifest", "header", "records", "sha256_ciphertext"]
+    assert plain["not_checked"]["tags"] == "needs the key"
+    assert keyed["checked"] == plain["checked"] + ["tags", "tags_sha256"]
+    assert keyed["not_checked"] == {"files": "the manifest has none"}
+    assert b"not checked  tag of every chunk" in ok("verify", "m.tbenc", cwd=tmp_path).stdout
+    assert ok("verify", "-q", "m.tbenc", cwd=tmp_path).stdout == b""
+
+
+def test_inspect(tmp_path):
+    a = Asset(b"", files=[("a", b"1" * 1500), ("b", b"2")])
+    a.write(tmp_path)
+    doc = json.loads(ok("inspect", "m.tbenc", "--json", cwd=tmp_path).stdout)
+    assert doc["problems"] == [] and doc["ciphertext"]["records"] == 3 and doc["ciphertext"]["nonce_prefix"] == a.prefix.hex()
+    assert doc["manifest"]["content"] == a.manifest and doc["manifest"]["ciphertext_bytes"] == len(a.bytes())
+    text = ok("inspect", "m.manifest.json", cwd=tmp_path).stdout.decode()
+    assert "asset-1" in text and "m.tbenc\n  size" not in text
+    (tmp_path / "m.manifest.json").rename(tmp_path / "other.json")
+    alone = tbpkg("inspect", "m.tbenc", cwd=tmp_path)  # without the table its short first chunk is a contradiction
+    assert alone.returncode == 1 and b"no manifest" in alone.stdout and b"chunk 1 is short" in alone.stdout
+    ok("inspect", "other.json", "m.tbenc", cwd=tmp_path)
+    Asset(b"", files=[("a", b"1" * 500), ("b", b"2" * 700)]).write(tmp_path)  # same totals, other lengths
+    (tmp_path / "m.manifest.json").rename(tmp_path / "swapped.json")
+    Asset(b"", files=[("a", b"1" * 700), ("b", b"2" * 500)]).write(tmp_path)
+    doc = json.loads(tbpkg("inspect", "m.tbenc", "swapped.json", "--json", cwd=tmp_path).stdout)
+    assert "m.tbenc: chunk 0 holds 700 bytes, the manifest says 500" in doc["problems"]
+    refused("inspect", "nothere.tbenc", cwd=tmp_path, match="nothere.tbenc: No such file")
