@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tb-authorize makes of the control plane's answers and of none: the lease, its grace and its end, suspensions that survive
+SIGKILL, and when it asks again."""
+
+import concurrent.futures
+import hashlib
+import hmac
+import time
+
+import pytest
+
+from authorize_world import DECRYPT, HYDRATE, KEY, Plane, World, ca, denied, grant, slow_loris, world  # noqa: F401
+from tbsys import read_json, wait_for
+
+BESIDE = {
+    "loris": lambda n: slow_loris,
+    "denied, then allowed": lambda n: denied("subscription_inactive") if n == 1 else grant(),
+    "two failures": lambda n: (500, {}, b"") if n < 3 else grant(),
+    "retry-after": lambda n: (429, {"Retry-After": "4"}, b"") if n == 1 else grant(),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def beside(tmp_path_factory, ca):
+    """Worlds whose tests take time run beside all the others; they are looked at last."""
+    worlds = {name: World(tmp_path_factory.mktemp("beside"), ca, Plane(answer, ca.server).up()).start()
+              for name, answer in BESIDE.items()}
+    yield worlds
+    for w in worlds.values():
+        w.stop()
+
+
+def test_denied_at_boot_suspends(world):
+    w = world(denied("subscription_inactive")).ready()
+    assert w.wait_state("denied")["reason"] == "subscription_inactive"
+    assert w.flags() == (True, True)
+    assert read_json(w.run / "suspended")["reason"] == "subscription_inactive"
+    assert w.key() == b"" and w.fetch(HYDRATE, "sas-url") == b""
+    assert f"refused model-key to {DECRYPT}: subscription_inactive" in w.log()
+    assert w.daemon.notified("STATUS").startswith("Suspended: subscription_inactive")
+
+
+def test_revoked_while_serving_then_allowed_again(world):
+    w = world(grant(lease=3)).ready()
+    assert w.key() == bytes.fromhex(KEY)
+    w.plane.answer = 403, {}, b'{"status":"denied","reason":"contract_inactive"}'
+    w.wait_state("denied", 5)
+    assert w.flags() == (True, True) and w.key() == b""
+    w.plane.answer = grant()
+    w.ask_now()
+    w.wait_state("authorized")
+    wait_for(lambda: w.flags() == (False, False), 5, "the flags to go")
+    assert w.key() == bytes.fromhex(KEY)
+
+
+def test_the_end_of_the_marketplace_subscription_denies_whatever_the_control_plane_says(world):
+    w = world(grant(lease=3)).ready()
+    assert w.key() == bytes.fromhex(KEY)
+    ended = w.dir / "s/tb-billing/ended"
+    ended.parent.mkdir(parents=True)
+    ended.write_text('{"reason": "ResourceNotActive"}')
+    reason = w.wait_state("denied", 10)["reason"]
+    assert reason == "the marketplace says that the subscription has ended: ResourceNotActive"
+    assert w.flags() == (True, True) and w.key() == b""
+    w.daemon.kill()
+    w.plane.down()
+    (w.run / "lease.json").unlink()
+    w.start()
+    w.wait_state("denied")
+    w.plane.up()
+    ended.unlink()
+    w.ask_now()
+    w.ready().wait_state("authorized")
+    wait_for(lambda: w.flags() == (False, False), 5, "the flags to go")
+    assert w.key() == bytes.fromhex(KEY)
+
+
+def test_renewals_carry_the_usage_report(world):
+    w = world(lambda n: grant(lease=3))
+    report = w.dir / "r/tb-billing/report.json"
+    report.parent.mkdir(parents=True)
+    report.write_text('{"at": "2026-01-02T00:00:00Z",\n "used": {"requests": 5}}\n')
+    w.ready()
+    wait_for(lambda: len(w.plane.requests) > 1, 10, "a renewal")
+    first, second = (body for _, _, _, body in w.plane.requests[:2])
+    assert "usage_report" not in first  # no key to sign it with yet
+    assert second["usage_report"] == report.read_text()
+    key = hmac.new(bytes.fromhex(KEY), b"trustbridge usage report v1", hashlib.sha256).digest()
+    assert second["usage_hmac"] == hmac.new(key, report.read_bytes(), hashlib.sha256).hexdigest()
+    report.write_text("x" * 9000)
+    n = len(w.plane.requests)
+    wait_for(lambda: len(w.plane.requests) > n + 1, 10, "renewals without one")
+    assert "usage_report" not in w.plane.requests[-1][3] and w.lease()["state"] == "authorized"
+
+
+def test_terminal_statuses_deny_without_a_secret_in_the_reason(world):
+    w = world((400, {}, f"bad\x1b[2J key={KEY} sig=abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRS%3D ".encode() * 20)).ready()
+    reason = w.wait_state("denied")["reason"]
+    assert reason.startswith("HTTP 400: bad [2J [redacted]") and len(reason) <= 200 and KEY not in reason
+    for status in (404, 302, 410):
+        w.plane.answer = status, {"Location": "https://127.0.0.1:1/"}, b"gone"
+        w.ask_now()
+        w.wait_reason(f"HTTP {status}: gone")
+        assert w.flags() == (True, True)
+    w.plane.answer = 401, {}, b""
+    w.ask_now()
+    w.wait_reason("access denied (HTTP 401)")
+    assert KEY not in w.log()
+
+
+def test_answers_that_are_no_verdict_are_retried(world):
+    w = world((503, {}, b""))
+    w.wait_reason("HTTP 503")
+    for answer, reason in (
+            ((429, {}, b""), "HTTP 429"),
+            ((200, {}, b"{"), "not valid JSON"),
+            ((200, {}, b'{"status":"maybe"}'), "unknown status"),
+            ((200, {}, b" " * (65 * 1024)), "larger than"),
+            (grant(lease=-10), "in the past"),
+            (grant(sas_url="http://blob.example/x"), '"sas_url"'),
+            ((200, {"Content-Length": "500"}, b'{"status":'), "127.0.0.1")):
+        w.plane.answer = answer
+        w.ask_now()
+        w.wait_reason(reason)
+        assert w.lease()["state"] == "pending" and w.flags() == (False, False) and w.daemon.notified("READY") is None
+    w.plane.answer = grant()
+    w.ask_now()
+    w.ready()
+    assert KEY not in w.log()
+
+
+def test_unreachable_serves_through_the_grace_then_suspends(world):
+    w = world(grant(lease=2), env={"TB_LEASE_GRACE": "4s"}).ready()
+    deadline = w.lease()["deadline_boottime_us"] / 1e6
+    w.plane.down()
+    w.wait_state("unreachable", 6)
+    assert time.clock_gettime(time.CLOCK_BOOTTIME) < deadline
+    assert w.key() == bytes.fromhex(KEY) and w.flags() == (False, False)
+    assert "cannot be reached" in w.daemon.notified("STATUS")
+    w.wait_state("expired", 10)
+    assert time.clock_gettime(time.CLOCK_BOOTTIME) >= deadline
+    assert w.flags() == (True, True) and w.key() == b""
+    assert "expired" in w.lease()["reason"]
+    w.plane.answer = grant()
+    w.plane.up()
+    w.ask_now()
+    w.wait_state("authorized")
+    assert w.key() == bytes.fromhex(KEY)
+
+
+def test_a_suspension_survives_sigkill_and_a_dead_control_plane(world):
+    w = world(denied("contract_invalid")).ready()
+    w.wait_state("denied")
+    w.daemon.kill()
+    w.plane.down()
+    (w.run / "suspended").unlink()  # the runtime directory is gone after a reboot
+    (w.run / "lease.json").unlink()
+    w.start()
+    wait_for(lambda: "contract_invalid" in (w.daemon.notified("STATUS") or ""), 20, "the restored suspension")
+    assert w.flags() == (True, True)
+    assert read_json(w.run / "suspended")["reason"] == "contract_invalid"
+    assert w.key() == b""
+    wait_for(lambda: "try" in w.log() or "asking again" in w.log(), 20, "a try")
+    assert w.flags() == (True, True) and w.lease()["state"] == "pending"
+    w.plane.answer = grant()
+    w.plane.up()
+    w.ask_now()
+    w.ready().wait_state("authorized")
+    wait_for(lambda: w.flags() == (False, False), 5, "the flags to go")
+    assert w.key() == bytes.fromhex(KEY)
+
+
+def test_the_right_to_serve_survives_sigkill(world):
+    w = world(grant()).ready()
+    deadline = w.lease()["deadline_boottime_us"]
+    w.daemon.kill()
+    w.plane.down()
+    w.start().ready()  # no answer needed: the lease is known to run on
+    lease = w.wait_state("unreachable")
+    assert lease["deadline_boottime_us"] == deadline and w.flags() == (False, False)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(w.key)  # the key is gone with the process
+        w.wait_reason("connect")
+        assert not waiting.done()
+        w.plane.up()
+        assert waiting.result(20) == bytes.fromhex(KEY)
+
+
+def test_a_flag_that_cannot_be_written_is_written_later(world):
+    w = world(grant()).ready()
+    (w.state / "suspended").mkdir()  # in the way of the durable twin
+    w.plane.answer = denied("contract_invalid")
+    w.ask_now()
+    wait_for(lambda: "cannot write the state of the lease" in w.log(), 20, "the complaint")
+    assert (w.run / "suspended").is_file() and w.key() == b""
+    (w.state / "suspended").rmdir()
+    wait_for(lambda: (w.state / "suspended").is_file(), 10, "the twin")
+
+
+def test_first_retries_come_after_2_and_4_seconds(beside):
+    w = beside["two failures"].ready()
+    t = [r[0] for r in w.plane.requests]
+    assert 1.7 < t[1] - t[0] < 4 and 3.5 < t[2] - t[1] < 7
+
+
+def test_retry_after_is_honoured(beside):
+    w = beside["retry-after"].ready()
+    t = [r[0] for r in w.plane.requests]
+    assert len(t) == 2 and t[1] - t[0] >= 3.9
+
+
+def test_a_denied_machine_asks_again_by_itself_and_resumes(beside):
+    w = beside["denied, then allowed"]
+    w.wait_state("authorized", 15)  # no signal, no restart
+    wait_for(lambda: w.flags() == (False, False), 5, "the flags to go")
+    t = [r[0] for r in w.plane.requests]
+    assert t[1] - t[0] > 8 and w.key() == bytes.fromhex(KEY)
+    assert "Suspended: subscription_inactive" in w.log()
+
+
+def test_an_exchange_that_never_ends_is_ended(beside):
+    w = beside["loris"]
+    wait_for(lambda: w.lease().get("reason"), 45, "the time limit of 30 s")
+    assert w.lease()["state"] == "pending" and w.daemon.running() and "READY" not in w.daemon._notified
+    assert len(w.daemon.notify_values("EXTEND_TIMEOUT_USEC")) >= 3
