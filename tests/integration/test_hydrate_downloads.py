@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tb-hydrate's downloads when nothing goes wrong, what it leaves alone, and machines without the room for one."""
+
+import subprocess
+import threading
+
+import pytest
+
+import faultproxy as fp
+from hydrate_world import ASSET, CHUNK, SLOTS, ca, manifest_with, seal, w  # noqa: F401
+from tbsys import wait_for
+
+
+# -- the plain cases ---------------------------------------------------------------------------------------------------
+
+def test_downloads_once(w):
+    rc, d = w.run()
+    assert rc == 0, w.log()
+    w.assert_complete()
+    assert d.ready == "1"
+    assert (w.target / "model.tbenc").stat().st_mode & 0o777 == 0o640
+    ranges = w.ranges()
+    assert w.sent() == len(w.data)
+    assert "If-Match" not in ranges[0].headers
+    assert len(ranges) == -(-len(w.data) // CHUNK) and all("If-Match" in r.headers for r in ranges[1:])
+
+    w.proxy.clear()
+    rc, d = w.run()
+    assert rc == 0 and d.ready == "1"
+    w.assert_complete()
+    assert not w.ranges()
+    assert "nothing to download" in w.log()
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536, 65536 * 2])
+def test_sizes(w, size):
+    w.put(*seal(size))
+    assert w.run()[0] == 0, w.log()
+    w.assert_complete()
+
+
+def test_one_range_for_the_whole_file(w):
+    rc, _ = w.run(TB_DOWNLOAD_CHUNK_BYTES=67108864)
+    assert rc == 0 and len(w.ranges()) == 1
+    w.assert_complete()
+
+
+def test_unknown_complete_file_is_hashed_and_kept(w):
+    assert w.run()[0] == 0
+    (w.target / "model.tbenc.verified.json").unlink()
+    w.proxy.clear()
+    assert w.run()[0] == 0
+    assert not w.ranges()
+    w.assert_complete()
+
+
+def test_damaged_complete_file_is_fetched_again(w):
+    assert w.run()[0] == 0
+    with open(w.target / "model.tbenc", "r+b") as f:
+        f.seek(1_000_000)
+        f.write(b"\0")
+    w.proxy.clear()
+    assert w.run()[0] == 0
+    assert w.sent() == len(w.data)
+    w.assert_complete()
+
+
+def test_new_version_replaces_the_old_one(w):
+    assert w.run()[0] == 0
+    w.put(*seal(3_000_001, seed=2))
+    assert w.run()[0] == 0
+    w.assert_complete()
+
+
+def test_foreign_files_stay(w):
+    w.target.mkdir()
+    (w.target / "notes.txt").write_text("mine")
+    assert w.run()[0] == 0
+    assert (w.target / "notes.txt").read_text() == "mine"
+
+
+def test_second_instance_waits_its_turn(w):
+    go = threading.Event()
+    w.proxy.rule(fp.hold(go), path="model.tbenc$")
+    first = w.start()
+    w.proxy.wait(1, path="model.tbenc$")
+    rc, _ = w.run()
+    assert rc == 75 and "another tb-hydrate" in w.log()
+    go.set()
+    assert first.wait() == 0
+    w.assert_complete()
+
+
+# -- this machine --------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(name="small")
+def _small(w, request):
+    w.target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", request.param, "tmpfs", w.target], check=True)
+    yield w
+    for d in w.daemons:
+        d.kill()
+    subprocess.run(["umount", w.target], check=True)
+
+
+@pytest.mark.parametrize("small", ["size=65m"], indirect=True)
+def test_disk_too_small(small):
+    w = small
+    rc, _ = w.run()
+    w.assert_failed(rc, 74, "not enough disk space", str(w.target), str(len(w.data) + 64 * 1024 * 1024), "65.0 MiB")
+    assert not w.ranges() and w.files() == []
+
+
+@pytest.mark.parametrize("small", ["size=100m,nr_inodes=6"], indirect=True)
+def test_disk_fills_while_downloading(small):
+    """No inode is left for the next record: what is finished stays, and counts once there is room."""
+    w = small
+    go = threading.Event()
+    w.proxy.rule(fp.hold(go), path="model.tbenc$", nth=range(9, 1000))
+    d = w.start()
+    w.proxy.wait(9, path="model.tbenc$")
+    wait_for(lambda: "model.tbenc.part.live" in w.files(), 20, "the download's files")
+    fillers, k = [], 0
+    while True:
+        try:
+            (w.target / ("filler%d" % k)).touch()
+            fillers.append(w.target / ("filler%d" % k))
+            k += 1
+        except OSError:
+            break
+    go.set()
+    assert fillers and d.wait() == 74, w.log()
+    assert "No space left" in w.log() and str(w.target) in w.log()
+    for f in fillers:
+        f.unlink()
+    assert w.run()[0] == 0, w.log()
+    assert (w.target / "model.tbenc").read_bytes() == w.data
+    assert w.sent() <= len(w.data) + SLOTS * CHUNK
+
+
+def test_too_little_memory_or_disk_for_the_model(w):
+    w.server.blobs["/models/%s/model.manifest.json" % ASSET] = manifest_with(w, plaintext_bytes=2**50)
+    rc, _ = w.run()
+    w.assert_failed(rc, 74, "not enough memory", str(2**50), "TB_DELIVERY=dir")
+    rc, _ = w.run(TB_DELIVERY="fifo")
+    w.assert_failed(rc, 74, "not enough disk space")
+    assert not w.ranges()
+
+
+def test_target_that_cannot_be_made(w):
+    w.target.write_text("a file")
+    rc, _ = w.run()
+    w.assert_failed(rc, 74, str(w.target))
