@@ -60,6 +60,7 @@ static const struct setting settings[] = {
     {"TB_READY_SIGNAL", KIND_PATH, AT(ready_signal), "/dev/shm/weights/ready.signal", 0, 0},
     {"TB_MODEL_DIR", KIND_PATH, AT(model_dir), "/dev/shm/trustbridge-model", 0, 0},
     {"TB_RUNTIME_EXEC", KIND_TEXT, AT(runtime_exec), NULL, 0, 0},
+    {"TB_RUNTIME_ENGINE", KIND_BOOL, AT(runtime_engine), "false", 0, 0},
     {"TB_RUNTIME_URL", KIND_RUNTIME, AT(runtime_url), "http://127.0.0.1:8081", 0, 0},
     {"TB_RUNTIME_HEALTH", KIND_TARGET, AT(runtime_health), "/health", 0, 0},
     {"TB_PUBLIC_ADDR", KIND_ADDR, AT(public_addr), "0.0.0.0:8000", 0, 0},
@@ -425,6 +426,7 @@ void tb_config_clear(struct tb_config *c)
         case KIND_ID:
         case KIND_ENDPOINT:
         case KIND_RUNTIME:
+        case KIND_TARGET:
         case KIND_PATH:
         case KIND_TEXT:
         case KIND_ADDR:

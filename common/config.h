@@ -29,6 +29,7 @@ struct tb_config {
     enum tb_delivery delivery;
     char *pipe_path, *ready_signal, *model_dir;
     char *runtime_exec, *runtime_url, *runtime_health; /* runtime_exec NULL: unset */
+    bool runtime_engine;                               /* runtime_exec is a container engine */
     /* serving */
     char *public_addr, *health_addr;                           /* "host:port" */
     char *tls_cert, *tls_key, *api_keys, *routes, *audit_file; /* NULL: unset, routes never NULL */

@@ -47,7 +47,7 @@ static int clean_environment(void)
     return setenv("TMPDIR", "/dev/shm", 0) < 0 ? -errno : 0;
 }
 
-/* The read-only mount must not be remounted from inside. */
+/* The read-only mount must not be remounted from inside. A container engine needs the capability, and keeps it from what it runs. */
 static int drop_mount_capability(void)
 {
     struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -70,7 +70,7 @@ static int restrict_process(const struct tb_load *l)
     /* 1, not 0: the kernel ignores a limit of 0 when cores go to a pipe, and honours 1. */
     struct rlimit no_core = {.rlim_cur = 1, .rlim_max = 1};
     sigset_t none;
-    int r = drop_mount_capability();
+    int r = l->config->runtime_engine ? 0 : drop_mount_capability();
 
     if (r < 0)
         return r;

@@ -19,6 +19,13 @@ from delivery_asset import Asset
 from delivery_rig import FILES, NO_MOUNT, Rig, both, expected, rig, slow_start  # noqa: F401
 
 
+SYS_ADMIN = 1 << 21  # CAP_SYS_ADMIN
+
+
+def status_of(facts):
+    return dict(line.split(":\t", 1) for line in facts["status"].splitlines() if ":\t" in line)
+
+
 def test_the_runtime_inherits_nothing(rig):
     asset = Asset(FILES).write(rig.target)
     stray = ("sh", "-c", 'ulimit -Sn 300; exec 7</dev/null; exec "$0" "$@"')
@@ -30,9 +37,16 @@ def test_the_runtime_inherits_nothing(rig):
     assert asset.key.hex() not in json.dumps(env) + " ".join(facts["argv"])
     assert facts["fds"] == [0, 1, 2]
     assert facts["core"] == [1, 1] and facts["nofile"][0] == 300  # raised for our own work only
-    status = dict(line.split(":\t", 1) for line in facts["status"].splitlines() if ":\t" in line)
+    status = status_of(facts)
     assert status["NoNewPrivs"] == "1" and int(status["SigBlk"], 16) == 0
-    assert not int(status["CapEff"], 16) & (1 << 21) and not int(status["CapBnd"], 16) & (1 << 21)  # CAP_SYS_ADMIN
+    assert not int(status["CapEff"], 16) & SYS_ADMIN and not int(status["CapBnd"], 16) & SYS_ADMIN
+
+
+def test_a_container_engine_keeps_what_it_makes_containers_with(rig):
+    asset = Asset(FILES).write(rig.target)
+    both(rig, asset, rig.probe(env={"TB_RUNTIME_ENGINE": "true"}))
+    status = status_of(rig.facts())
+    assert int(status["CapEff"], 16) & SYS_ADMIN and status["NoNewPrivs"] == "1"
 
 
 def test_core_of_the_runtime_is_not_written(rig):
