@@ -22,11 +22,6 @@ bool tb_health_path(const char *path, size_t len)
     return is(path, len, "/health") || is(path, len, "/readiness") || is(path, len, "/status");
 }
 
-uint64_t tb_server_requests(const struct tb_server *s)
-{
-    return tb_usage_get(s->usage, TB_USAGE_REQUESTS) - s->requests_at_start;
-}
-
 static enum MHD_Result queue(struct tb_server *s, struct MHD_Connection *c, int status,
                              struct MHD_Response *rs)
 {

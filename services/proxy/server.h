@@ -65,6 +65,9 @@ struct tb_server {
 };
 
 /* Requests the runtime answered since this process started. */
-uint64_t tb_server_requests(const struct tb_server *s);
+static inline uint64_t tb_server_requests(const struct tb_server *s)
+{
+    return tb_usage_get(s->usage, TB_USAGE_REQUESTS) - s->requests_at_start;
+}
 
 #endif
