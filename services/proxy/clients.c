@@ -81,6 +81,18 @@ static void write_unnamed(struct tb_server *s, const char *client)
     tb_exchange_unnamed(s, client, s->unnamed.status);
 }
 
+/* n that cannot be told whose they were. */
+static void write_nobodys(struct tb_server *s, unsigned n)
+{
+    for (; n > 0; n--)
+        write_unnamed(s, "-");
+}
+
+void tb_clients_stop(struct tb_server *s)
+{
+    write_nobodys(s, s->unnamed.n);
+}
+
 /* Of the connections that close in one turn of the loop, one that a request was refused on: not one that ends as it should. */
 static bool was_refused(const struct tb_server *s, const struct tb_client *cl)
 {
@@ -167,8 +179,7 @@ void tb_clients_tick(struct tb_server *s, uint64_t now_us)
     if (elapsed < TICK_US)
         return;
     s->clients_looked_us = now_us;
-    for (unsigned n = MIN(s->unnamed.n_old, s->unnamed.n); n > 0; n--)
-        write_unnamed(s, "-"); /* nobody knows whose it was */
+    write_nobodys(s, MIN(s->unnamed.n_old, s->unnamed.n));
     s->unnamed.n_old = s->unnamed.n;
     elapsed = MIN(elapsed, 2 * TICK_US); /* a loop that stood still is not their fault */
     for (struct tb_client *cl = s->clients; cl; cl = cl->next)

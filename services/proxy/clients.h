@@ -47,5 +47,7 @@ void tb_client_free(struct tb_server *s, struct tb_client *cl);
 void tb_client_idle(struct tb_client *cl);
 /* Looks at all of them once a second. */
 void tb_clients_tick(struct tb_server *s, uint64_t now_us);
+/* All connections are closed and no more will come. */
+void tb_clients_stop(struct tb_server *s);
 
 #endif

@@ -410,6 +410,8 @@ static void clean_up(struct program *p)
 
     if (p->server.http)
         MHD_stop_daemon(p->server.http);
+    if (p->server.audit)
+        tb_clients_stop(&p->server);
     if (p->server.health) {
         tb_live_stop(&p->server); /* libmicrohttpd does not stop with suspended connections */
         tb_runtime_fetch_tick(&p->server, UINT64_MAX);

@@ -42,11 +42,15 @@ def test_a_request_without_a_request_line_has_a_record(make, tmp_path, tls):  # 
         s.sendall(UNNAMED)
     for _ in range(3):
         connect("127.0.0.5").close()
-    wait_for(lambda: len(p.records()) >= 4, what="the records")
+    with connect("127.0.0.6") as s:  # one with a line, refused by libmicrohttpd all the same
+        s.sendall(b"GET /v1/x HTTP/1.1\r\n\r\n")
+        assert b"HTTP/1.1 400 " in read_all(s)
+    wait_for(lambda: len(p.records()) >= 5, what="the records")
     time.sleep(2.5)  # until what could not be told apart would have been written, too
     found = collections.Counter((r["client"], r["status"], r["method"], r["path"], r.get("error")) for r in p.records())
     refused = (400, "-", "-", "malformed_request")
-    assert found == {("127.0.0.2", *refused): 1, ("127.0.0.3", *refused): 1, ("127.0.0.3", 200, "GET", "/v1/x", None): 1, ("127.0.0.4", *refused): 1}
+    assert found == {("127.0.0.2", *refused): 1, ("127.0.0.3", *refused): 1, ("127.0.0.3", 200, "GET", "/v1/x", None): 1, ("127.0.0.4", *refused): 1,
+                     ("127.0.0.6", 400, "-", "/v1/x", "malformed_request"): 1}
     assert subprocess.run([program("tb-audit"), "verify", "--no-head", p.audit_file], capture_output=True).returncode == 0
 
 
