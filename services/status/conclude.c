@@ -264,6 +264,19 @@ static void steps(const struct tb_snapshot *s, struct tb_conclusion *c)
         step_problem(s, &all[i], c);
 }
 
+/* An appliance that was booted without its settings: everything waits for them. */
+static bool waits_for_contract(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    if (!s->units_known || s->configured || runs(tb_status_unit(s, "trustbridge.target")))
+        return false;
+    snprintf(c->reason, sizeof(c->reason), "not configured");
+    remedy(problem(c, "no contract is configured, so nothing is started"),
+           "set TB_CONTRACT_ID, TB_ASSET_ID and TB_EDC_ENDPOINT in /etc/trustbridge/trustbridge.env, then "
+           "systemctl "
+           "restart tb-configure.service and systemctl start trustbridge.target");
+    return true;
+}
+
 void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
 {
     *ret = (struct tb_conclusion){.state = "Unknown"};
@@ -271,7 +284,7 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
         take_answer(s, ret);
     else
         take_files(s, ret);
-    if (ret->exit_code == TB_STATUS_UNKNOWN)
+    if (ret->exit_code == TB_STATUS_UNKNOWN || waits_for_contract(s, ret))
         return;
     if (!s->proxy.came)
         remedy(problem(ret, "tb-proxy does not answer: %s", s->proxy.error),

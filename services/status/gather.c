@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
+#include <unistd.h>
 
 #include "facts.h"
 #include "http.h"
+#include "io.h"
 #include "json.h"
 #include "status.h"
 
@@ -10,7 +12,10 @@
 
 void tb_status_read_files(const char *run_dir, struct tb_snapshot *s)
 {
+    _cleanup_free_ char *contract = tb_path_join(run_dir, "tb-configure/contract");
+
     tb_facts_read(run_dir, &s->facts);
+    s->configured = contract && access(contract, F_OK) == 0;
 }
 
 void tb_status_connect_address(const char *listen, char *out, size_t size)

@@ -59,6 +59,7 @@ struct tb_snapshot {
     uint64_t realtime_us, boottime_us;
     struct tb_facts facts;
     struct tb_answer proxy;
+    bool configured; /* tb-configure has found a contract */
     bool units_known;
     char units_note[TB_STATUS_NOTE_MAX]; /* why they are not */
     struct tb_unit units[TB_STATUS_UNITS_MAX];

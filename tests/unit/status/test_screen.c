@@ -55,6 +55,7 @@ static struct tb_snapshot *hydrating(void)
                                  .state = "Hydrate",
                                  .reason = "downloading"};
     strcpy(s.proxy.since, "2026-01-08T09:58:00Z");
+    s.configured = true;
     add_unit(&s, "tb-authorize.service", "active", "running");
     add_unit(&s, "tb-billing.service", "active", "running");
     add_unit(&s, "tb-hydrate.service", "activating", "start");
@@ -184,6 +185,10 @@ static void a_machine_without_it_is_unknown(void **unused)
     s = (struct tb_snapshot){.realtime_us = NOW, .units_known = true};
     says(&s, "Unknown", 4, 0);
     add_unit(&s, "tb-proxy.service", "inactive", "dead");
+    says(&s, "Boot", 3, 1);
+    shows(&s, "! no contract is configured, so nothing is started");
+    shows(&s, "systemctl restart tb-configure.service");
+    s.configured = true;
     says(&s, "Boot", 3, 2); /* tb-proxy does not answer, trustbridge.target is not started */
     shows(&s, "-> systemctl start trustbridge.target");
 }
