@@ -307,6 +307,17 @@ void tb_exchange_resume(struct tb_exchange *ex)
 
 /* --- the books --------------------------------------------------------------------------------------------------- */
 
+/* Neither the runtime nor we answered: libmicrohttpd did, or was about to. */
+static bool refused_by_itself(const struct tb_exchange *ex, enum MHD_RequestTerminationCode code)
+{
+    bool completed = code == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    /* In the middle of a body: it has just said so. */
+    bool told = code == MHD_REQUEST_TERMINATED_WITH_ERROR && !ex->replied && ex->server->unnamed.n > 0;
+
+    return !ex->cut && !(completed && ex->status) && !ex->client->too_slow &&
+           (completed || !ex->begun || told);
+}
+
 /* The status that stands in the record, and why when it is not simply what the runtime or we answered. */
 static int final_status(const struct tb_exchange *ex, enum MHD_RequestTerminationCode code,
                         const char **ret_error)
@@ -322,10 +333,12 @@ static int final_status(const struct tb_exchange *ex, enum MHD_RequestTerminatio
         *ret_error = "client_timeout";
         return ex->replied ? 499 : MHD_HTTP_REQUEST_TIMEOUT;
     }
-    if (!ex->begun || code == MHD_REQUEST_TERMINATED_COMPLETED_OK) { /* libmicrohttpd refused it by itself */
+    if (refused_by_itself(ex, code)) {
         const union MHD_ConnectionInfo *i = MHD_get_connection_info(ex->mhd, MHD_CONNECTION_INFO_HTTP_STATUS);
 
         *ret_error = "malformed_request";
+        if (ex->server->unnamed.n > 0)
+            return (int)ex->server->unnamed.status;
         return i ? (int)i->http_status : MHD_HTTP_BAD_REQUEST;
     }
     if (code == MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN) {
@@ -379,7 +392,7 @@ void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode cod
     const char *error;
     int status = final_status(ex, code, &error);
 
-    if (s->unnamed.n > 0 && !(ex->status && code == MHD_REQUEST_TERMINATED_COMPLETED_OK))
+    if (s->unnamed.n > 0 && refused_by_itself(ex, code))
         s->unnamed.n--; /* it has a name, and this record */
     s->last_done_us = now;
     tb_client_idle(ex->client);

@@ -45,12 +45,15 @@ def test_a_request_without_a_request_line_has_a_record(make, tmp_path, tls):  # 
     with connect("127.0.0.6") as s:  # one with a line, refused by libmicrohttpd all the same
         s.sendall(b"GET /v1/x HTTP/1.1\r\n\r\n")
         assert b"HTTP/1.1 400 " in read_all(s)
-    wait_for(lambda: len(p.records()) >= 5, what="the records")
+    with connect("127.0.0.7") as s:  # and one in the middle of its body
+        s.sendall(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+        assert b"HTTP/1.1 400 " in read_all(s)
+    wait_for(lambda: len(p.records()) >= 6, what="the records")
     time.sleep(2.5)  # until what could not be told apart would have been written, too
     found = collections.Counter((r["client"], r["status"], r["method"], r["path"], r.get("error")) for r in p.records())
     refused = (400, "-", "-", "malformed_request")
     assert found == {("127.0.0.2", *refused): 1, ("127.0.0.3", *refused): 1, ("127.0.0.3", 200, "GET", "/v1/x", None): 1, ("127.0.0.4", *refused): 1,
-                     ("127.0.0.6", 400, "-", "/v1/x", "malformed_request"): 1}
+                     ("127.0.0.6", 400, "-", "/v1/x", "malformed_request"): 1, ("127.0.0.7", 400, "POST", "/v1/x", "malformed_request"): 1}
     assert subprocess.run([program("tb-audit"), "verify", "--no-head", p.audit_file], capture_output=True).returncode == 0
 
 
