@@ -161,8 +161,9 @@ def main():
     args = ap.parse_args()
     stages = args.only.split(",") if args.only else ["lint", "unit", "integration"] if args.fast else list(STAGES)
     OUT.mkdir(parents=True, exist_ok=True)
-    # Whoever starts this in the background has it ignore SIGINT, and that would be inherited by all that tests interrupt.
+    # Whoever starts this in the background has it ignore SIGINT, or SIGHUP by nohup, and that would be inherited by all that tests end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     tally = Tally()
     for name in stages:
         before, start = (tally.passed, tally.failed), time.monotonic()

@@ -30,6 +30,7 @@ struct conn {
     struct tb_call *call;
     int fd;
     bool connected, can_read, can_write;
+    bool ended; /* the runtime has closed it, or will send no more */
     uint64_t since_us;
     struct conn **list, *prev, *next;
 };
@@ -126,6 +127,17 @@ fail:
     return r;
 }
 
+/* The runtime has closed an idle connection. One that closes them at once and without saying so would sooner or later take a POST
+ * with it, as that is on its way when the end arrives. */
+static void conn_ended_idle(struct conn *k)
+{
+    uint64_t now = tb_now_monotonic_us();
+
+    if (now - k->since_us < HASTY_US)
+        k->u->fresh_until_us = now + FRESH_US;
+    conn_close(k);
+}
+
 /* A kept connection, unless the runtime has closed it meanwhile. */
 static struct conn *conn_from_pool(struct tb_upstream *u)
 {
@@ -140,7 +152,7 @@ static struct conn *conn_from_pool(struct tb_upstream *u)
             k->can_read = false;
             return k;
         }
-        conn_close(k);
+        conn_ended_idle(k);
     }
     return NULL;
 }
@@ -149,6 +161,8 @@ static void conn_to_pool(struct conn *k)
 {
     k->call = NULL;
     k->since_us = tb_now_monotonic_us();
+    if (k->ended)
+        return conn_ended_idle(k);
     if (k->u->n_idle >= TB_UPSTREAM_IDLE_MAX || k->since_us < k->u->fresh_until_us)
         return conn_close(k);
     list_add(&k->u->idle, k);
@@ -412,14 +426,12 @@ static void conn_event(struct tb_source *s, uint32_t events)
     if (k->fd < 0)
         return; /* closed earlier in this batch */
     if (!c) {
-        if (!(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
-            return;
-        /* A runtime that closes at once and without saying so would sooner or later take a POST with it. */
-        if (tb_now_monotonic_us() - k->since_us < HASTY_US)
-            k->u->fresh_until_us = tb_now_monotonic_us() + FRESH_US;
-        conn_close(k);
+        if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+            conn_ended_idle(k);
         return;
     }
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        k->ended = true;
     if (!k->connected && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
         conn_connected(k);
     if (c->conn == k) {

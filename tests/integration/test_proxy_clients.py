@@ -3,6 +3,7 @@
 
 import hashlib
 import http.client
+import signal
 import socket
 import threading
 import time
@@ -207,6 +208,30 @@ def test_a_runtime_that_keeps_no_connection_gets_each_request_once(make, tmp_pat
     for _ in range(50):
         assert p.ask("POST", "/v1/once", b"abc")[:2] == (200, hashlib.sha256(b"abc").hexdigest().encode())
     assert len([rq for rq in p.backend.requests if rq.path == "/v1/once"]) == 51
+
+
+def test_an_end_that_comes_with_the_answer_is_noticed(make, tmp_path):
+    """From then on no connection is kept, as on the next one a POST could be on its way when the end comes."""
+    p = make(backend_sock=unix_listener(tmp_path / "runtime.sock")).ready().start()
+    go, pause = threading.Event(), [0]
+
+    def route(conn, rq):
+        rq.sha256()
+        go.wait(20)
+        conn.sendall(simple(b"done"))
+        time.sleep(pause[0])
+        return False
+    p.backend.routes["/v1/once"] = route
+    with p.raw(b"POST /v1/once HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc") as s:
+        wait_for(lambda: [rq for rq in p.backend.requests if rq.path == "/v1/once"], what="the request")
+        p.daemon.kill(signal.SIGSTOP)  # answer and end arrive together
+        go.set()
+        time.sleep(0.2)
+        p.daemon.kill(signal.SIGCONT)
+        assert read_head(s)[0].startswith(b"HTTP/1.1 200")
+    pause[0] = 0.3
+    for _ in range(3):
+        assert p.ask("POST", "/v1/once", b"abc")[:2] == (200, b"done")
 
 
 def test_head_and_continue_for_a_refused_key(make, tmp_path):
