@@ -92,6 +92,14 @@ def test_directives_are_in_order(path):
         assert names == sorted(names), section
 
 
+@pytest.mark.parametrize("path", [p for p in UNIT_FILES if p.suffix != ".target"], ids=lambda p: p.name)
+def test_no_start_is_refused_for_their_number(path):
+    """systemd's default is five within ten seconds. What restarts by itself waits in between; the rest is what an operator asks for."""
+    assert "\nStartLimitIntervalSec=0\n" in path.read_text()
+    if "\nRestart=" in path.read_text():
+        assert "\nRestartSec=" in path.read_text()
+
+
 @pytest.mark.parametrize("unit", SERVICES)
 def test_what_is_left_out_is_explained(unit):
     lines = [line for section, body in sections(UNITS / unit) if section == "[Service]" for _, line in body]

@@ -225,6 +225,10 @@ def test_another_start_changes_nothing(vm):
     assert uuid(vm) == before and vm.sh(f"cat {TARGET}/file") == "kept\n"
 
 
+def test_it_may_be_started_as_often_as_one_likes(vm):
+    vm.sh("for i in 1 2 3 4 5 6 7 8; do systemctl restart tb-scratch.service || exit; done", timeout=180)
+
+
 def test_a_file_system_that_cannot_be_mended_is_made_again(vm):
     unmount(vm)
     before = uuid(vm)
