@@ -9,7 +9,9 @@ import pathlib
 import re
 import select
 import socket
+import struct
 import sys
+import threading
 import time
 
 import pytest
@@ -153,6 +155,38 @@ def read_all(sock):
     except ConnectionResetError:
         pass
     return data
+
+
+def reset(sock):
+    """Closes with RST, as a client that crashed."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def reset_while_waiting(p, path, headers=""):
+    """A client that is reset while the runtime thinks about its request."""
+    started = threading.Event()
+
+    def route(conn, rq):
+        started.set()
+        conn.recv(1)
+        return False
+    p.backend.routes[path] = route
+    s = p.raw(f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+    assert started.wait(20)
+    reset(s)
+
+
+def live_stream(p, path, last):
+    """A stream of which the runtime has sent "ab"; `last` (chunks) goes out once the event that this returns is set."""
+    go = threading.Event()
+
+    def route(conn, rq):
+        conn.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        assert go.wait(20)
+        conn.sendall(last)
+    p.backend.routes[path] = route
+    return go
 
 
 def usage(p):

@@ -9,14 +9,13 @@ import os
 import pathlib
 import signal
 import socket
-import struct
 import threading
 import types
 
 import pytest
 
 from proxy_backend import simple
-from proxy_daemon import Proxy, make, proxy, read_all  # noqa: F401
+from proxy_daemon import Proxy, make, proxy, read_all, reset_while_waiting  # noqa: F401
 from tbsys import wait_for
 
 
@@ -55,17 +54,7 @@ def abort_upload(p):
 
 
 def abort_wait(p):
-    started = threading.Event()
-
-    def route(conn, rq):
-        started.set()
-        conn.recv(1)
-        return False
-    p.backend.routes["/v1/wait"] = route
-    s = p.raw(b"GET /v1/wait HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n")
-    assert started.wait(20)
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    s.close()
+    reset_while_waiting(p, "/v1/wait", "Authorization: Bearer k\r\n")
 
 
 def abort_answer(p):

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """tb-proxy when things break: clients that leave, runtimes that die or break the rules, suspension under a request, huge heads."""
 
-import socket
-import struct
 import threading
 
 import pytest
 
 from proxy_backend import read_head, simple
-from proxy_daemon import boottime_us, error_of, make, proxy, read_all  # noqa: F401
+from proxy_daemon import boottime_us, error_of, make, proxy, read_all, reset_while_waiting  # noqa: F401
 from tbsys import wait_for
 
 
@@ -57,17 +55,7 @@ def test_clients_that_leave_with_their_last_bytes(proxy, data):
 
 
 def test_reset_by_the_client(proxy):
-    started = threading.Event()
-
-    def route(conn, rq):
-        started.set()
-        conn.recv(1)
-        return False
-    proxy.backend.routes["/v1/r"] = route
-    s = proxy.raw(b"GET /v1/r HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert started.wait(20)
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    s.close()
+    reset_while_waiting(proxy, "/v1/r")
     assert proxy.wait_records(1)[0]["status"] == 499
 
 

@@ -9,7 +9,7 @@ import signal
 import threading
 
 from proxy_backend import body_pieces, headers_of, read_head
-from proxy_daemon import boottime_us, error_of, make, proxy, queue_length, readable  # noqa: F401
+from proxy_daemon import boottime_us, error_of, live_stream, make, proxy, queue_length, readable  # noqa: F401
 from tbsys import Daemon, program, read_json, wait_for
 
 
@@ -131,13 +131,7 @@ def test_a_restart_waits_for_a_busy_runtime(proxy):
 
 def test_a_proxy_that_stops_takes_no_new_connection(proxy):
     """They stay in the listener's queue for the next process: one that came at the very end would be lost."""
-    go = threading.Event()
-
-    def route(conn, rq):
-        conn.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
-        assert go.wait(20)
-        conn.sendall(b"0\r\n\r\n")
-    proxy.backend.routes["/v1/live"] = route
+    go = live_stream(proxy, "/v1/live", b"0\r\n\r\n")
     with proxy.raw(b"GET /v1/live HTTP/1.1\r\nHost: x\r\n\r\n") as live:
         read_head(live)
         os.kill(proxy.daemon.pid, signal.SIGTERM)
@@ -155,13 +149,7 @@ def test_a_proxy_that_stops_takes_no_new_connection(proxy):
 
 
 def test_stop_finishes_a_live_stream(proxy):
-    go = threading.Event()
-
-    def route(conn, rq):
-        conn.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
-        assert go.wait(20)
-        conn.sendall(b"2\r\ncd\r\n0\r\n\r\n")
-    proxy.backend.routes["/v1/live"] = route
+    go = live_stream(proxy, "/v1/live", b"2\r\ncd\r\n0\r\n\r\n")
     with proxy.raw(b"GET /v1/live HTTP/1.1\r\nHost: x\r\n\r\n") as s:
         head, rest = read_head(s)
         os.kill(proxy.daemon.pid, signal.SIGTERM)
