@@ -39,9 +39,8 @@ static const char help[] =
     "\n"
     "Configured by TB_* environment variables (TB_PUBLIC_ADDR, TB_HEALTH_ADDR, TB_RUNTIME_URL,\n"
     "TB_RUNTIME_HEALTH, TB_ROUTES, TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY, TB_MAX_BODY_BYTES, TB_AUDIT_FILE,\n"
-    "...); listeners named http and health are inherited when LISTEN_FDS says so. SIGTERM finishes requests "
-    "in flight; SIGHUP opens TB_AUDIT_FILE "
-    "again and reads keys and certificate again.\n"
+    "...); listeners named http and health are inherited when LISTEN_FDS says so. SIGTERM finishes\n"
+    "requests in flight; SIGHUP opens TB_AUDIT_FILE again and reads keys and certificate again.\n"
     "See tb-proxy(8).\n";
 
 /* libmicrohttpd's daemon as a source of the loop. */

@@ -271,9 +271,8 @@ static bool waits_for_contract(const struct tb_snapshot *s, struct tb_conclusion
         return false;
     snprintf(c->reason, sizeof(c->reason), "not configured");
     remedy(problem(c, "no contract is configured, so nothing is started"),
-           "set TB_CONTRACT_ID, TB_ASSET_ID and TB_EDC_ENDPOINT in /etc/trustbridge/trustbridge.env, then "
-           "systemctl "
-           "restart tb-configure.service and systemctl start trustbridge.target");
+           "set TB_CONTRACT_ID, TB_ASSET_ID and TB_EDC_ENDPOINT in /etc/trustbridge/trustbridge.env, "
+           "then systemctl restart tb-configure.service and systemctl start trustbridge.target");
     return true;
 }
 
