@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import pathlib
+import random
 import secrets
 import shutil
 import signal
@@ -29,10 +30,24 @@ def program(name):
     return str(build_dir() / name)
 
 
+_given = set()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """For a program that binds it itself, later. Below the range of which the kernel gives connections their local ports: one of
+    those, or a listener on port 0, could have it by then."""
+    low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(low // 2, low), 100):
+        with socket.socket() as s:
+            if port in _given:
+                continue
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _given.add(port)
+        return port
+    raise AssertionError(f"100 ports below {low} are in use")
 
 
 def wait_for(fn, timeout=20, what="condition", every=0.05):
