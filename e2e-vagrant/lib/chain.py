@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 
 import tbsys
-from tbsys import Daemon, NetNamespace, fetch_credential, free_port, program, read_json, tcp_listener, unix_listener, wait_for
+from tbsys import Daemon, NetNamespace, fetch_credential, free_port, program, read_json, read_records, tcp_listener, unix_listener, wait_for
 
 # Exit codes after which a unit is not restarted: data, permission and configuration do not heal by themselves.
 NO_RESTART = {76, 77, 78}
@@ -250,7 +250,7 @@ class Chain:
 
     def audit(self):
         try:
-            return [json.loads(line) for line in self.audit_file.read_text().splitlines()]
+            return read_records(self.audit_file)
         except OSError:
             return []
 

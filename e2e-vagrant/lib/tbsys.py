@@ -437,6 +437,12 @@ class Azurite:
         return body if status == 200 else None
 
 
+def read_records(path):
+    """The JSON lines of a file that may be in the middle of being written: a line without its end is not one yet."""
+    text = pathlib.Path(path).read_text()
+    return [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()]
+
+
 def read_json(path):
     try:
         return json.loads(pathlib.Path(path).read_text())

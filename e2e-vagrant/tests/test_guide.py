@@ -3,7 +3,6 @@
 `make e2e-up` left running when there is one, else against one of its own on free ports."""
 
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -15,7 +14,7 @@ import urllib.request
 import pytest
 import stack
 from chain import Chain, http_json, tbpkg
-from tbsys import program, read_json, wait_for
+from tbsys import program, read_json, read_records, wait_for
 
 
 class Running:
@@ -76,7 +75,7 @@ def test_3_no_plaintext_on_disk(env):
 
 def test_4_every_request_is_audited(env):
     def records():
-        return [json.loads(line) for line in (env.consumer / "audit.jsonl").read_text().splitlines()]
+        return read_records(env.consumer / "audit.jsonl")
     before = len(records())
     http_json(env.api + "/v1/demo", b"audited", headers={"Content-Type": "text/plain"})
     http_json(env.api + "/not/allowed")

@@ -19,7 +19,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "e2e-vagrant/lib"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from proxy_backend import Backend  # noqa: E402
-from tbsys import Daemon, build_dir, program, tcp_listener, wait_for  # noqa: E402
+from tbsys import Daemon, build_dir, program, read_records, tcp_listener, wait_for  # noqa: E402
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 ASAN = build_dir().name == "asan"
@@ -103,7 +103,7 @@ class Proxy:
         return s
 
     def records(self):
-        return [json.loads(line) for line in self.audit_file.read_text().splitlines()]
+        return read_records(self.audit_file)
 
     def wait_records(self, n):
         wait_for(lambda: self.audit_file.exists() and len(self.records()) >= n, what=f"{n} audit records")

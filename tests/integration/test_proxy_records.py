@@ -56,7 +56,7 @@ def test_rotation_on_hangup(proxy):
     os.kill(proxy.daemon.pid, signal.SIGHUP)
     wait_for(proxy.audit_file.exists, what="a new file")
     proxy.ask("GET", "/v1/b")
-    wait_for(lambda: proxy.audit_file.read_text(), what="a record in the new file")
+    wait_for(proxy.records, what="a record in the new file")
     assert proxy.records()[0]["seq"] == 2 and len(old.read_text().splitlines()) == 1
 
 
