@@ -437,6 +437,11 @@ class Azurite:
         return body if status == 200 else None
 
 
+def takes_no_core(pid):
+    """By its limit, which is 1: one of 0 does not count where cores go to a program."""
+    return "Max core file size        1 " in pathlib.Path(f"/proc/{pid}/limits").read_text()
+
+
 def read_records(path):
     """The JSON lines of a file that may be in the middle of being written: a line without its end is not one yet."""
     text = pathlib.Path(path).read_text()

@@ -157,12 +157,6 @@ def read_all(sock):
     return data
 
 
-def reset(sock):
-    """Closes with RST, as a client that crashed."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
-
-
 def reset_while_waiting(p, path, headers=""):
     """A client that is reset while the runtime thinks about its request."""
     started = threading.Event()
@@ -174,7 +168,8 @@ def reset_while_waiting(p, path, headers=""):
     p.backend.routes[path] = route
     s = p.raw(f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
     assert started.wait(20)
-    reset(s)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() sends RST, as a crash would
+    s.close()
 
 
 def live_stream(p, path, last):

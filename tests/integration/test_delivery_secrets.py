@@ -71,10 +71,11 @@ def test_no_plaintext_reaches_the_disk(rig):
 
 
 def test_no_secret_leaks(rig):
-    """Neither log nor status nor progress nor any file carries the key; the process cannot be dumped."""
+    """Neither log nor status nor progress nor any file carries the key; the process takes no core of it."""
     decrypt, load, _ = slow_start(rig)
     key = (pathlib.Path(decrypt._cred_dir) / "model-key").read_bytes()
     proc = pathlib.Path(f"/proc/{decrypt.pid}")
+    assert tbsys.takes_no_core(decrypt.pid)
     seen = (proc / "environ").read_bytes() + (proc / "cmdline").read_bytes()
     decrypt.stop()
     load.wait()

@@ -8,7 +8,7 @@ import pytest
 
 import faultproxy as fp
 from hydrate_world import ca, w  # noqa: F401
-from tbsys import CA
+from tbsys import CA, takes_no_core
 
 
 @pytest.mark.parametrize("name", ["sas-url", "manifest-url", "manifest-sha256"])
@@ -61,6 +61,7 @@ def test_no_secret_in_the_process(w):
         assert b"SecretSignature" not in (proc / name).read_bytes()
     locked = int(next(l for l in (proc / "status").read_text().splitlines() if l.startswith("VmLck")).split()[1])
     assert locked > 0 or b"libasan" in (proc / "maps").read_bytes()  # ASan turns mlock() into nothing
+    assert takes_no_core(d.pid)
     go.set()
     assert d.wait() == 0
     w.assert_no_secret()

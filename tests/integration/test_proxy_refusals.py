@@ -9,7 +9,7 @@ import pytest
 
 from proxy_backend import read_head
 from proxy_daemon import error_of, make, proxy  # noqa: F401
-from tbsys import CA, wait_for
+from tbsys import CA, takes_no_core, wait_for
 
 
 @pytest.mark.parametrize("name,data,status", [
@@ -69,6 +69,7 @@ def test_routes_limits_and_keys(make, tmp_path):
     assert [r.get("key_name") for r in records] == [None, None] + ["bob"] * 6
     assert records[-1]["req_sha256"] == hashlib.sha256(b"x" * 1200).hexdigest()
     text = p.audit_file.read_text() + p.daemon.log_text()
+    assert takes_no_core(p.daemon.pid)
     assert "key-a" not in text and "key-b" not in text and "key-c" not in text
 
 
