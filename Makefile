@@ -38,7 +38,7 @@ HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fstack-protector-strong -fPIC
 comma := ,
 SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 CFLAGS ?= -O2 -g
-TB_CFLAGS := -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(SANFLAGS) -I. -Icommon -Itbenc -pthread
+TB_CFLAGS := -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(SANFLAGS) -I. -Iservices -pthread
 TB_LDFLAGS := -pthread -Wl,-z,relro,-z,now $(SANFLAGS)
 
 PKG := openssl libcurl libsystemd libcjson libmicrohttpd gnutls sqlite3 inih libarchive
@@ -61,12 +61,14 @@ dir_tb-proxy := services/proxy
 dir_tb-audit := services/audit
 dir_tb-billing := services/billing
 dir_tb-status := services/status
-dir_tb-controlplane := e2e-vagrant/controlplane
+dir_tb-controlplane := controlplane
 # shell programs of the units
 SCRIPTS := tb-configure tb-scratch
 ROOMS := $(foreach p,$(PROGRAMS),$(dir_$(p)))
 
-objs = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
+# a room and the rooms within it
+sources = $(wildcard $(1)/*.c $(1)/*/*.c)
+objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
@@ -96,7 +98,7 @@ $(B)/obj/%.o: %.c
 	$(Q)$(CC) $(TB_CFLAGS) $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # .incbin is unknown to -MMD
-$(B)/obj/services/proxy/page_assets.o build/fuzz/obj/services/proxy/page_assets.o: $(wildcard services/proxy/page/*)
+$(B)/obj/services/proxy/admin/page_assets.o build/fuzz/obj/services/proxy/admin/page_assets.o: $(wildcard services/proxy/admin/page/*)
 
 $(B)/libcommon.a: $(call objs,common)
 $(B)/libtbenc.a: $(call objs,tbenc)
@@ -142,8 +144,8 @@ $(B)/bench/%: $(B)/obj/tests/bench/%.o $(B)/libtbenc.a $(B)/libcommon.a
 # tests/fuzz/ROOM/fuzz_X.c: libFuzzer with clang, everything it links built with the sanitizers in build/fuzz/.
 FUZZ_SRC := $(wildcard tests/fuzz/*/fuzz_*.c)
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ_SRC))
-FUZZ_CFLAGS := -std=gnu11 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer-no-link,address,undefined -I. -Icommon -Itbenc -pthread -DTB_FUZZ
-fuzz_objs = $(patsubst %.c,build/fuzz/obj/%.o,$(filter-out %/main.c,$(wildcard $(1)/*.c)))
+FUZZ_CFLAGS := -std=gnu11 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer-no-link,address,undefined -I. -Iservices -pthread -DTB_FUZZ
+fuzz_objs = $(patsubst %.c,build/fuzz/obj/%.o,$(filter-out %/main.c,$(call sources,$(1))))
 build/fuzz/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(SAY) FUZZCC $<
@@ -208,7 +210,7 @@ C_FILES = $(shell git ls-files '*.c' '*.h')
 lint:
 	$(Q)$(CLANG_FORMAT) --dry-run --Werror $(C_FILES)
 	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppressions-list=tests/cppcheck.txt \
-		-I. -Icommon -Itbenc -D_GNU_SOURCE $(filter-out tests/%,$(filter %.c,$(C_FILES)))
+		-I. -Iservices -D_GNU_SOURCE $(filter-out tests/%,$(filter %.c,$(C_FILES)))
 	$(Q)shellcheck $(shell git ls-files '*.sh' '.ci/run' '*.bash' $(SCRIPTS:%=units/%) 'units/*-generator')
 
 format:

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "chain.h"
+#include "common/chain.h"
 
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <string.h>
 
-#include "json.h"
-#include "secret.h"
+#include "common/json.h"
+#include "common/secret.h"
 
 static EVP_MD *sha256;
 

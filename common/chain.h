@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "macros.h"
-#include "units.h"
+#include "common/macros.h"
+#include "common/units.h"
 
 #define TB_CHAIN_HASH_BYTES 32
 /* A record's path is a request's, escaped: far shorter. */

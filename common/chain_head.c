@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "chain_head.h"
+#include "common/chain_head.h"
 
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "io.h"
+#include "common/io.h"
 
 #define HEAD_MAGIC "TBAUDIT1"
 #define HEAD_BYTES 4096

@@ -5,7 +5,7 @@
 #ifndef TB_CHAIN_HEAD_H
 #define TB_CHAIN_HEAD_H
 
-#include "chain.h"
+#include "common/chain.h"
 
 struct tb_chain_head;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "config.h"
+#include "common/config.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -7,13 +7,13 @@
 #include <string.h>
 #include <strings.h>
 
-#include "exit.h"
-#include "io.h"
-#include "log.h"
-#include "secret.h"
-#include "units.h"
-#include "usage.h"
-#include "version.h"
+#include "common/exit.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "common/secret.h"
+#include "common/units.h"
+#include "common/usage.h"
+#include "common/version.h"
 
 enum kind {
     KIND_ID,       /* ^[A-Za-z0-9_-]{1,100}$ */

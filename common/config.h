@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 #define TB_ID_MAX 100 /* TB_CONTRACT_ID, TB_ASSET_ID: ^[A-Za-z0-9_-]{1,100}$ */
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "facts.h"
+#include "common/facts.h"
 
 #include <string.h>
 #include <sys/stat.h>
 
-#include "io.h"
-#include "json.h"
-#include "state.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "common/domain_file.h"
 
 static void copy_string(const cJSON *doc, const char *name, char *out, size_t size)
 {

@@ -4,7 +4,7 @@
 #ifndef TB_FACTS_H
 #define TB_FACTS_H
 
-#include "service_state.h"
+#include "common/service_state.h"
 
 /* Fills everything but runtime_healthy, which no file tells and which stays as it is. What is absent or cannot be understood reads as absent; of the
  * latter the last is named in ret->broken. run_dir: TB_RUN_DIR. */

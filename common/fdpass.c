@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fdpass.h"
+#include "common/fdpass.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,8 +11,8 @@
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
 
-#include "io.h"
-#include "secret.h"
+#include "common/io.h"
+#include "common/secret.h"
 
 #define CREDENTIAL_MAX (64 * 1024)
 

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 #define TB_FDPASS_MAX 250 /* descriptors in one message; the kernel's SCM_MAX_FD is 253 */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "http.h"
+#include "common/http.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -7,10 +7,10 @@
 #include <string.h>
 #include <strings.h>
 
-#include "log.h"
-#include "secret.h"
-#include "units.h"
-#include "version.h"
+#include "common/log.h"
+#include "common/secret.h"
+#include "common/units.h"
+#include "common/version.h"
 
 #define RETRY_AFTER_MAX_MS (3600 * 1000)
 

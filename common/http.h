@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 #define TB_HTTP_RESPONSE_MAX (64 * 1024) /* design section 4: control plane bodies are capped */
 #define TB_HTTP_ERR_MAX 320

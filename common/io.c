@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "io.h"
+#include "common/io.h"
 
 #include <dirent.h>
 #include <errno.h>

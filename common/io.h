@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 /* Reads until n bytes or end of file, retrying EINTR and short reads. Returns bytes read (< n only at EOF) or -errno. */
 ssize_t tb_read_full(int fd, void *buf, size_t n);

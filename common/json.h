@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 #define TB_JSON_DEPTH_MAX 16
 #define TB_JSON_ERR_MAX 200

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 enum tb_log_level {
     TB_LOG_ERR,

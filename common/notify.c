@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "notify.h"
+#include "common/notify.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
 
-#include "log.h"
-#include "units.h"
+#include "common/log.h"
+#include "common/units.h"
 
 #define BAR_WIDTH 30
 #define BAR_EVERY_US 100000

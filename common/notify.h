@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 void tb_notify_ready(const char *fmt, ...) _printf_(1, 2); /* READY=1 and STATUS= */
 void tb_notify_status(const char *fmt, ...) _printf_(1, 2);

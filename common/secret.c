@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "secret.h"
+#include "common/secret.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +10,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 
-#include "io.h"
+#include "common/io.h"
 
 /* Length of the mapping, kept in front of the memory handed out. */
 struct secret_prefix {

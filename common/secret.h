@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 #define TB_KEY_BYTES 32
 #define TB_KEY_HEX_CHARS 64

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "service_state.h"
+#include "common/service_state.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 static const char *const state_names[_TB_STATE_MAX] = {
     [TB_STATE_BOOT] = "Boot",       [TB_STATE_AUTHORIZE] = "Authorize", [TB_STATE_HYDRATE] = "Hydrate",

@@ -7,8 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "config.h"
-#include "units.h"
+#include "common/config.h"
+#include "common/units.h"
 
 #define TB_REASON_MAX 256
 

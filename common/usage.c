@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "usage.h"
+#include "common/usage.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,9 +9,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "io.h"
-#include "secret.h"
-#include "units.h"
+#include "common/io.h"
+#include "common/secret.h"
+#include "common/units.h"
 
 #define USAGE_MAGIC "TBUSAGE1"
 #define USAGE_BYTES 4096

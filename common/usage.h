@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 /* A value is the counter's place in the file, for good: add new ones at the end, never move or reuse one. A file from before a
  * counter existed reads as 0 there, and an older program passes over those it does not know. Room for 509. */

@@ -2,10 +2,10 @@
 /* tbpkg: the provider's tool. main() only finds the subcommand. */
 #include <string.h>
 
-#include "cli.h"
-#include "log.h"
-#include "tbpkg.h"
-#include "version.h"
+#include "provider/cli/cli.h"
+#include "common/log.h"
+#include "provider/tbpkg.h"
+#include "common/version.h"
 
 static const struct tbpkg_command *const commands[] = {
     &tbpkg_encrypt,  &tbpkg_decrypt, &tbpkg_verify,  &tbpkg_inspect, &tbpkg_upload,

@@ -4,8 +4,8 @@
  * A subcommand is called with argv[0] its own name, parses its options with cli_parse(), and returns the exit code of the
  * process: CLI_OK, CLI_FAILED, CLI_USAGE (cli.h). Data goes to stdout and nothing else does; progress, summaries, warnings
  * and errors go to stderr. */
-#ifndef TBPKG_H
-#define TBPKG_H
+#ifndef TBPKG_TBPKG_H
+#define TBPKG_TBPKG_H
 
 struct cli_option;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "digest.h"
+#include "tbenc/digest.h"
 
 int tbenc_sha256_init(struct tbenc_sha256 *h)
 {

@@ -3,7 +3,7 @@
 #ifndef TBENC_DIGEST_H
 #define TBENC_DIGEST_H
 
-#include "engine.h"
+#include "tbenc/engine.h"
 
 /* One SHA-256. All return 0, -ENOMEM or -EIO. */
 struct tbenc_sha256 {

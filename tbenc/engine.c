@@ -5,8 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "engine.h"
-#include "secret.h"
+#include "tbenc/engine.h"
+#include "common/secret.h"
 
 /* Large chunks and many CPUs must not add up to all of memory: buffers stay below this, or as few as can
  * work. */

@@ -10,7 +10,7 @@
 #ifndef TBENC_ENGINE_H
 #define TBENC_ENGINE_H
 
-#include "internal.h"
+#include "tbenc/internal.h"
 
 /* Small records travel together: about this much plaintext in a batch, and at most so many records. */
 #define TBENC_BATCH_BYTES (1024 * 1024)

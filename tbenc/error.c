@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdarg.h>
 
-#include "internal.h"
+#include "tbenc/internal.h"
 
 static _printf_(4, 0) void fill(struct tbenc_error *e, uint64_t chunk, size_t at, const char *fmt, va_list ap)
 {

@@ -3,7 +3,7 @@
  * but the reserved ones), the index and the length; the nonce is the header's prefix and the index. */
 #include <string.h>
 
-#include "internal.h"
+#include "tbenc/internal.h"
 
 enum { AAD_HEADER = 19, AAD_INDEX = 19, AAD_LEN = 27, IV_INDEX = 4 };
 

@@ -2,7 +2,7 @@
 /* The 32 bytes that start a .tbenc file: tbenc(5), section FILE HEADER. */
 #include <string.h>
 
-#include "internal.h"
+#include "tbenc/internal.h"
 
 #define MAGIC "TBENC001"
 #define VERSION 1

@@ -6,8 +6,8 @@
 
 #include <openssl/evp.h>
 
-#include "macros.h"
-#include "tbenc.h"
+#include "common/macros.h"
+#include "tbenc/tbenc.h"
 
 #define TBENC_AAD_BYTES 31
 #define TBENC_IV_BYTES 12

@@ -4,7 +4,7 @@
  * LAYOUT. */
 #include <string.h>
 
-#include "internal.h"
+#include "tbenc/internal.h"
 
 /* The table entry whose path is p[0..n), or NULL. */
 static const struct tbenc_file *find_path(const struct tbenc_manifest *m, const char *p, size_t n)

@@ -3,9 +3,9 @@
  * before use. */
 #include <string.h>
 
-#include "internal.h"
-#include "json.h"
-#include "secret.h"
+#include "tbenc/internal.h"
+#include "common/json.h"
+#include "common/secret.h"
 
 #define FORMAT "tbenc/v1"
 #define ALGO "aes-256-gcm-chunked"

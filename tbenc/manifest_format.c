@@ -3,8 +3,8 @@
  * table. */
 #include <string.h>
 
-#include "internal.h"
-#include "secret.h"
+#include "tbenc/internal.h"
+#include "common/secret.h"
 
 /* Names are valid UTF-8 without control characters, so only these two need an escape. */
 static void put_string(FILE *f, const char *s)

@@ -3,7 +3,7 @@
  * names of files, so they are checked here once, for every reader. */
 #include <string.h>
 
-#include "internal.h"
+#include "tbenc/internal.h"
 
 bool tbenc_id_valid(const char *s)
 {

@@ -6,9 +6,9 @@
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 
-#include "digest.h"
-#include "io.h"
-#include "stream.h"
+#include "tbenc/digest.h"
+#include "common/io.h"
+#include "tbenc/stream.h"
 
 /* Fits the second-level cache beside what is decrypted from it. */
 #define PIECE_BYTES (256 * 1024)

@@ -3,8 +3,8 @@
  * needed. */
 #include <string.h>
 
-#include "secret.h"
-#include "stream.h"
+#include "common/secret.h"
+#include "tbenc/stream.h"
 
 struct tbenc_reader {
     const struct tbenc_manifest *m;

@@ -5,10 +5,10 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
-#include "digest.h"
-#include "io.h"
-#include "secret.h"
-#include "stream.h"
+#include "tbenc/digest.h"
+#include "common/io.h"
+#include "common/secret.h"
+#include "tbenc/stream.h"
 
 struct seal {
     const struct tbenc_seal_params *p;

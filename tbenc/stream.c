@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "stream.h"
+#include "tbenc/stream.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
-#include "io.h"
+#include "common/io.h"
 
 #define PIPE_BYTES (1024 * 1024) /* the default limit for users without privilege */
 

@@ -3,7 +3,7 @@
 #ifndef TBENC_STREAM_H
 #define TBENC_STREAM_H
 
-#include "internal.h"
+#include "tbenc/internal.h"
 
 /* -- input: a regular file is read at offsets from where it stands, anything else in sequence ------------ */
 struct tbenc_source {

@@ -3,7 +3,7 @@
 #ifndef TB_AUDIT_FILES_H
 #define TB_AUDIT_FILES_H
 
-#include "verify.h"
+#include "audit/verify.h"
 
 /* Reads the files ("-": standard input), in the order of their first records: rotation's names do not matter. *ret_bad: which file an
  * error is about. 0 or -errno. */

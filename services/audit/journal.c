@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "journal.h"
+#include "audit/journal.h"
 
 #include <string.h>
 #include <systemd/sd-journal.h>
 
-#include "events.h"
-#include "json.h"
+#include "common/events.h"
+#include "common/json.h"
 
 #define UNIT "tb-proxy.service"
 #define WAIT_US 500000ULL

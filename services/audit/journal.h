@@ -3,7 +3,7 @@
 #ifndef TB_AUDIT_JOURNAL_H
 #define TB_AUDIT_JOURNAL_H
 
-#include "verify.h"
+#include "audit/verify.h"
 
 struct tb_journal_query {
     const char *space;     /* namespace */

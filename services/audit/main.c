@@ -4,15 +4,15 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "chain_head.h"
-#include "exit.h"
-#include "files.h"
-#include "io.h"
-#include "journal.h"
-#include "log.h"
-#include "report.h"
-#include "secret.h"
-#include "version.h"
+#include "common/chain_head.h"
+#include "common/exit.h"
+#include "audit/files.h"
+#include "common/io.h"
+#include "audit/journal.h"
+#include "common/log.h"
+#include "audit/report.h"
+#include "common/secret.h"
+#include "common/version.h"
 
 #define NAMESPACE "trustbridge"
 #define STATE_DIR "/var/lib"

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "report.h"
+#include "audit/report.h"
 
 #include <inttypes.h>
 
-#include "json.h"
-#include "secret.h"
+#include "common/json.h"
+#include "common/secret.h"
 
 static void print_problem(const struct tb_problem *p)
 {

@@ -3,7 +3,7 @@
 #ifndef TB_AUDIT_REPORT_H
 #define TB_AUDIT_REPORT_H
 
-#include "verify.h"
+#include "audit/verify.h"
 
 /* Problems, one a line, and the verdict as the last line. */
 void tb_report_text(const struct tb_verify *v);

@@ -4,7 +4,7 @@
 #ifndef TB_AUDIT_VERIFY_H
 #define TB_AUDIT_VERIFY_H
 
-#include "chain.h"
+#include "common/chain.h"
 
 #define TB_VERIFY_PROBLEMS_MAX 100 /* kept; all are counted */
 #define TB_VERIFY_ANCHORS_MAX 8

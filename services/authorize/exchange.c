@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "exchange.h"
+#include "authorize/exchange.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
-#include "fdpass.h"
-#include "http.h"
-#include "hwid.h"
-#include "io.h"
-#include "log.h"
-#include "report.h"
-#include "request.h"
-#include "units.h"
+#include "common/fdpass.h"
+#include "common/http.h"
+#include "authorize/hwid.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "common/usage_report.h"
+#include "authorize/request.h"
+#include "common/units.h"
 
 #define EXCHANGE_TIMEOUT_MS 30000
 #define HWID_SHOWN 8

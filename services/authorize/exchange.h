@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One authorize exchange with the control plane, done by a thread of its own so that a slow or dead control plane never
  * delays a release, a deadline or a stop. */
-#ifndef TB_EXCHANGE_H
-#define TB_EXCHANGE_H
+#ifndef TB_AUTHORIZE_EXCHANGE_H
+#define TB_AUTHORIZE_EXCHANGE_H
 
 #include <stdbool.h>
 
-#include "config.h"
-#include "grant.h"
-#include "response.h"
+#include "common/config.h"
+#include "authorize/grant.h"
+#include "authorize/response.h"
 
 struct tb_exchange;
 

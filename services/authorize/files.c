@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "files.h"
+#include "authorize/files.h"
 
 #include <string.h>
 
-#include "io.h"
-#include "json.h"
-#include "state.h"
-#include "units.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "common/domain_file.h"
+#include "common/units.h"
 
 #define PROGRAM "tb-authorize"
 #define LEASE "lease.json"

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The domain files of tb-authorize: lease.json, the suspended flag and its durable twin. docs/contracts.md. */
-#ifndef TB_FILES_H
-#define TB_FILES_H
+#ifndef TB_AUTHORIZE_FILES_H
+#define TB_AUTHORIZE_FILES_H
 
 #include <stdbool.h>
 
-#include "lease.h"
+#include "authorize/lease.h"
 
 struct tb_files {
     char *run_dir, *state_dir; /* the program's own ones */

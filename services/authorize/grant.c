@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "grant.h"
+#include "authorize/grant.h"
 
 #include <string.h>
 
-#include "units.h"
+#include "common/units.h"
 
 struct tb_grant *tb_grant_new(void)
 {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the control plane granted: the key and the two URLs. All of it is secret and lives in one block of secret
  * memory, wiped when freed. Compat: the authorize response. */
-#ifndef TB_GRANT_H
-#define TB_GRANT_H
+#ifndef TB_AUTHORIZE_GRANT_H
+#define TB_AUTHORIZE_GRANT_H
 
 #include <stdint.h>
 
-#include "macros.h"
-#include "secret.h"
+#include "common/macros.h"
+#include "common/secret.h"
 
 #define TB_GRANT_URL_MAX 8192
 #define TB_GRANT_SHA256_NONE "none"

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "hwid.h"
+#include "authorize/hwid.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <openssl/sha.h>
 #include <string.h>
 
-#include "fdpass.h"
-#include "http.h"
-#include "io.h"
-#include "json.h"
-#include "secret.h"
-#include "units.h"
+#include "common/fdpass.h"
+#include "common/http.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "common/secret.h"
+#include "common/units.h"
 
 #define IMDS_TIMEOUT_MS 2000
 #define SYSFS_VALUE_MAX 4096

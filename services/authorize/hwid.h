@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The hardware fingerprint (hw_id) a licence is bound to. Compat: "Hardware fingerprint". Sources in order: the SMBIOS
  * product UUID (credential, then /sys), the Azure VM id and hostname, a hash of hostname and MAC addresses. */
-#ifndef TB_HWID_H
-#define TB_HWID_H
+#ifndef TB_AUTHORIZE_HWID_H
+#define TB_AUTHORIZE_HWID_H
 
 #include <stddef.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 #define TB_HWID_MAX 320
 #define TB_HWID_DMI_PATH "/sys/class/dmi/id/product_uuid" /* 0400 root: a credential usually carries it */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lease.h"
+#include "authorize/lease.h"
 
 #include <string.h>
 
-#include "units.h"
+#include "common/units.h"
 
 static const char *const state_names[_TB_LEASE_STATE_MAX] = {
     [TB_LEASE_PENDING] = "pending",         [TB_LEASE_AUTHORIZED] = "authorized",

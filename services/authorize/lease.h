@@ -2,14 +2,14 @@
 /* The lease: a step function from (what the control plane said, the time) to (what may be served, when to ask again).
  * No I/O and no clock of its own. Design section 3, "Lease and suspension". Times ending in _boot_us are CLOCK_BOOTTIME,
  * in _real_us CLOCK_REALTIME; a wall clock stepped after receipt moves no deadline. */
-#ifndef TB_LEASE_H
-#define TB_LEASE_H
+#ifndef TB_AUTHORIZE_LEASE_H
+#define TB_AUTHORIZE_LEASE_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "http.h"
-#include "response.h"
+#include "common/http.h"
+#include "authorize/response.h"
 
 #define TB_LEASE_RETRY_BASE_MS 2000 /* 2, 4, 8, ... */
 #define TB_LEASE_RETRY_CAP_MS 60000

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "release.h"
+#include "authorize/release.h"
 
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "events.h"
-#include "log.h"
-#include "units.h"
+#include "common/events.h"
+#include "common/log.h"
+#include "common/units.h"
 
 #define HEX_MAX 32
 #define UNIT_DIR "/unit/"

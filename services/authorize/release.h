@@ -2,16 +2,16 @@
 /* The release socket: who asks, what they may have, and connections that wait. docs/contracts.md, "Credentials".
  * systemd connects as uid 0 from the abstract address "\0<hex>/unit/<unit>/<credential>", sends nothing and reads to the
  * end; an empty answer is a refusal. Anybody can bind such an address, so the name counts only together with uid 0. */
-#ifndef TB_RELEASE_H
-#define TB_RELEASE_H
+#ifndef TB_AUTHORIZE_RELEASE_H
+#define TB_AUTHORIZE_RELEASE_H
 
 #include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "grant.h"
-#include "lease.h"
+#include "authorize/grant.h"
+#include "authorize/lease.h"
 
 #define TB_RELEASE_WAITING_MAX 64 /* more wait in the listen queue */
 #define TB_RELEASE_NAME_MAX 108   /* sizeof(sun_path) */

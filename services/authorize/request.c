@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "request.h"
+#include "authorize/request.h"
 
 #include <string.h>
 
-#include "io.h"
-#include "json.h"
-#include "version.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "common/version.h"
 
 char *tb_request_url(const char *endpoint)
 {

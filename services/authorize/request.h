@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The authorize request: POST <endpoint>/api/v1/license/authorize. No I/O here. */
-#ifndef TB_REQUEST_H
-#define TB_REQUEST_H
+#ifndef TB_AUTHORIZE_REQUEST_H
+#define TB_AUTHORIZE_REQUEST_H
 
 #include <stddef.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 /* The URL to ask; a trailing slash of the endpoint is not doubled. Heap, NULL on ENOMEM. */
 char *tb_request_url(const char *endpoint);

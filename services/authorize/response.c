@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "response.h"
+#include "authorize/response.h"
 
 #include <malloc.h>
 #include <stdarg.h>
 #include <string.h>
 #include <strings.h>
 
-#include "http.h"
-#include "json.h"
-#include "units.h"
+#include "common/http.h"
+#include "common/json.h"
+#include "common/units.h"
 
 #define REDACTED "[redacted]"
 /* A UUID has 36 characters; a key has 64 in hex and 44 in base64, a SAS signature 44. */

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The control plane's answer to an authorize request, judged strictly. Pure: (status, buf, len) in, a verdict out.
  * Compat: the retry table of the authorize call. */
-#ifndef TB_RESPONSE_H
-#define TB_RESPONSE_H
+#ifndef TB_AUTHORIZE_RESPONSE_H
+#define TB_AUTHORIZE_RESPONSE_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "grant.h"
+#include "authorize/grant.h"
 
 #define TB_REASON_MAX 200
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "answer.h"
+#include "billing/answer.h"
 
 #include <errno.h>
 #include <math.h>
@@ -7,9 +7,9 @@
 #include <string.h>
 #include <strings.h>
 
-#include "io.h"
-#include "json.h"
-#include "secret.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "common/secret.h"
 
 /* -- the request ---------------------------------------------------------------------------------------------------- */
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is sent to the marketplace metering API (2018-08-31) and what its answers mean. No I/O. */
-#ifndef TB_ANSWER_H
-#define TB_ANSWER_H
+#ifndef TB_BILLING_ANSWER_H
+#define TB_BILLING_ANSWER_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "metering.h"
+#include "billing/metering.h"
 
 #define TB_ANSWER_MAX (256 * 1024)
 

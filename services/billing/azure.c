@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "azure.h"
+#include "billing/azure.h"
 
 #include <errno.h>
 #include <string.h>
 
-#include "answer.h"
-#include "io.h"
-#include "secret.h"
-#include "units.h"
+#include "billing/answer.h"
+#include "common/io.h"
+#include "common/secret.h"
+#include "common/units.h"
 
 #define TIMEOUT_MS 15000
 #define CONNECT_MS 5000

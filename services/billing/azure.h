@@ -2,14 +2,14 @@
 /* The network side of tb-billing: instance metadata (IMDS), Resource Manager (ARM) and the metering API. One exchange a call, no
  * retries, each within 15 s; errors are negative errnos of tb_http_do(), -EACCES for a refusal, -EBADMSG for an answer that makes no
  * sense, with object, reason and remedy in err. */
-#ifndef TB_AZURE_H
-#define TB_AZURE_H
+#ifndef TB_BILLING_AZURE_H
+#define TB_BILLING_AZURE_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "config.h"
-#include "http.h"
+#include "common/config.h"
+#include "common/http.h"
 
 #define TB_METERING_AUDIENCE "20e940b3-4c77-4b0b-9a53-9e16a1b010a7"
 #define TB_METERING_API_VERSION "2018-08-31"

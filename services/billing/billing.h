@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The daemon: what main.c starts, and the parts of it. These log. */
-#ifndef TB_BILLING_H
-#define TB_BILLING_H
+#ifndef TB_BILLING_BILLING_H
+#define TB_BILLING_BILLING_H
 
-#include "azure.h"
-#include "config.h"
-#include "ledger.h"
-#include "meter.h"
+#include "billing/azure.h"
+#include "common/config.h"
+#include "billing/ledger.h"
+#include "billing/meter.h"
 
 struct tb_billing {
     const struct tb_config *cfg;

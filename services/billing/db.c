@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "db.h"
+#include "billing/db.h"
 
 #include <errno.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "ledger.h"
+#include "billing/ledger.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -13,17 +13,17 @@
  * The sum of a dimension's rows is what was booked for it, whatever happens to them: rows are split, merged and moved to another
  * hour in one transaction each, and only when it is certain that the marketplace has none of it (doubt = 0). An hour of which
  * the marketplace may have something takes no more usage. Design section 7, rule 6; docs/contracts.md, "Usage counters". */
-#ifndef TB_LEDGER_H
-#define TB_LEDGER_H
+#ifndef TB_BILLING_LEDGER_H
+#define TB_BILLING_LEDGER_H
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
-#include "db.h"
-#include "macros.h"
-#include "units.h"
-#include "usage.h"
+#include "billing/db.h"
+#include "common/macros.h"
+#include "common/units.h"
+#include "common/usage.h"
 
 #define TB_LEDGER_ERR_MAX TB_DB_ERR_MAX
 #define TB_REQUEST_ID_MAX 37

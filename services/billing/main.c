@@ -8,13 +8,13 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 
-#include "billing.h"
-#include "exit.h"
-#include "io.h"
-#include "log.h"
-#include "notify.h"
-#include "state.h"
-#include "units.h"
+#include "billing/billing.h"
+#include "common/exit.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "common/domain_file.h"
+#include "common/units.h"
 
 #define PROGRAM "tb-billing"
 #define LAST_PASS_US (10 * TB_USEC_PER_SEC)

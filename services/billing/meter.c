@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "meter.h"
+#include "billing/meter.h"
 
 #include <string.h>
 

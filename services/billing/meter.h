@@ -3,12 +3,12 @@
  * clock of its own; a caller that dies between any two of its steps is followed by one that starts with an empty meter.
  *
  *   tb_meter_due() -> have a token -> tb_meter_next() -> POST the body -> tb_meter_answer(), and again until next has nothing. */
-#ifndef TB_METER_H
-#define TB_METER_H
+#ifndef TB_BILLING_METER_H
+#define TB_BILLING_METER_H
 
-#include "answer.h"
-#include "http.h"
-#include "metering.h"
+#include "billing/answer.h"
+#include "common/http.h"
+#include "billing/metering.h"
 
 #define TB_METER_RETRY_BASE_MS 5000
 #define TB_METER_RETRY_CAP_MS (10 * 60 * 1000)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "metering.h"
+#include "billing/metering.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
-#include "secret.h"
+#include "common/secret.h"
 
 /* Everything a transaction of this file needs. */
 struct work {

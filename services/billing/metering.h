@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The life of metering events in the ledger (states: ledger.h). Each function is one durable transaction; time is an argument. */
-#ifndef TB_METERING_H
-#define TB_METERING_H
+#ifndef TB_BILLING_METERING_H
+#define TB_BILLING_METERING_H
 
-#include "ledger.h"
+#include "billing/ledger.h"
 
 #define TB_METERING_BATCH_MAX 25 /* of the marketplace's API */
 #define TB_METERING_REASON_MAX 160

@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "json.h"
-#include "metering.h"
+#include "common/json.h"
+#include "billing/metering.h"
 
 int tb_metering_summarise(struct tb_ledger *l, struct tb_metering_summary *ret)
 {

@@ -4,10 +4,10 @@
 #include <string.h>
 #include <sys/signalfd.h>
 
-#include "billing.h"
-#include "log.h"
-#include "notify.h"
-#include "units.h"
+#include "billing/billing.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "common/units.h"
 
 bool tb_billing_stopping(struct tb_billing *b)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "asset.h"
+#include "decrypt/asset.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -7,9 +7,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "fdpass.h"
-#include "io.h"
-#include "verdict.h"
+#include "common/fdpass.h"
+#include "common/io.h"
+#include "decrypt/verdict.h"
 
 #define MANIFEST_NAME "model.manifest.json"
 

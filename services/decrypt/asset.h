@@ -6,10 +6,10 @@
 
 #include <stdint.h>
 
-#include "config.h"
-#include "deliver.h"
-#include "secret.h"
-#include "tbenc.h"
+#include "common/config.h"
+#include "common/deliver.h"
+#include "common/secret.h"
+#include "tbenc/tbenc.h"
 
 struct tb_asset {
     struct tbenc_manifest *manifest; /* owned */

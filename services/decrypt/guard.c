@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "guard.h"
+#include "decrypt/guard.h"
 
 #include <limits.h>
 #include <poll.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 
-#include "macros.h"
-#include "notify.h"
+#include "common/macros.h"
+#include "common/notify.h"
 
 /* Less than TimeoutStopSec= of the unit. */
 #define PATIENCE_MS 500

@@ -8,15 +8,15 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
-#include "config.h"
-#include "exit.h"
-#include "fdpass.h"
-#include "io.h"
-#include "log.h"
-#include "notify.h"
-#include "secret.h"
-#include "serve.h"
-#include "tbenc.h"
+#include "common/config.h"
+#include "common/exit.h"
+#include "common/fdpass.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "common/secret.h"
+#include "decrypt/serve.h"
+#include "tbenc/tbenc.h"
 
 static const char help[] =
     "Usage: tb-decrypt [--help | --version]\n"

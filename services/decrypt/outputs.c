@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "outputs.h"
+#include "decrypt/outputs.h"
 
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -9,10 +9,10 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
-#include "fdpass.h"
-#include "request.h"
-#include "units.h"
-#include "verdict.h"
+#include "common/fdpass.h"
+#include "decrypt/request.h"
+#include "common/units.h"
+#include "decrypt/verdict.h"
 
 static int wait_readable(int sock, uint64_t deadline_us)
 {

@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "deliver.h"
-#include "tbenc.h"
+#include "common/deliver.h"
+#include "tbenc/tbenc.h"
 
 #define TB_OUTPUTS_PIPE_BYTES (1024 * 1024)
 

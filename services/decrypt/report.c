@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "report.h"
+#include "decrypt/report.h"
 
 #include <string.h>
 
-#include "json.h"
-#include "log.h"
-#include "state.h"
-#include "units.h"
+#include "common/json.h"
+#include "common/log.h"
+#include "common/domain_file.h"
+#include "common/units.h"
 
 void tb_report_open(struct tb_report *r, const struct tb_config *c)
 {

@@ -5,8 +5,8 @@
 
 #include <stdint.h>
 
-#include "config.h"
-#include "notify.h"
+#include "common/config.h"
+#include "common/notify.h"
 
 struct tb_report {
     char *dir; /* owned; NULL: the directory cannot be had, and only the log tells */

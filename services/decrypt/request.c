@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "request.h"
+#include "decrypt/request.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "macros.h"
-#include "tbenc.h"
+#include "common/macros.h"
+#include "tbenc/tbenc.h"
 
 int tb_request_parse(const void *buf, size_t len, size_t n_here, struct tb_deliver_request *ret,
                      char err[static TB_REQUEST_ERR_MAX])

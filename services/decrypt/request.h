@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-#include "deliver.h"
+#include "common/deliver.h"
 
 #define TB_REQUEST_ERR_MAX 200
 

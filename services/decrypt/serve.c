@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "serve.h"
+#include "decrypt/serve.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-#include "asset.h"
-#include "guard.h"
-#include "log.h"
-#include "outputs.h"
-#include "report.h"
-#include "secret.h"
-#include "units.h"
-#include "verdict.h"
+#include "decrypt/asset.h"
+#include "decrypt/guard.h"
+#include "common/log.h"
+#include "decrypt/outputs.h"
+#include "decrypt/report.h"
+#include "common/secret.h"
+#include "common/units.h"
+#include "decrypt/verdict.h"
 
 #define REQUEST_TIMEOUT_US (10 * TB_USEC_PER_SEC)
 

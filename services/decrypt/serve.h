@@ -3,7 +3,7 @@
 #ifndef TB_DECRYPT_SERVE_H
 #define TB_DECRYPT_SERVE_H
 
-#include "config.h"
+#include "common/config.h"
 
 /* sock is a connected SOCK_SEQPACKET socket, signal_fd a signalfd with SIGTERM and SIGINT, which every thread blocks.
  * Returns the exit code, which the client has been told, and has logged why. The key exists only inside. */

@@ -4,9 +4,9 @@
 #ifndef TB_DECRYPT_VERDICT_H
 #define TB_DECRYPT_VERDICT_H
 
-#include "deliver.h"
-#include "exit.h"
-#include "macros.h"
+#include "common/deliver.h"
+#include "common/exit.h"
+#include "common/macros.h"
 
 /* Stores status and message; returns status, so that `return tb_refuse(...)` reads well. */
 int tb_refuse(struct tb_deliver_reply *r, enum tb_exit status, const char *fmt, ...) _printf_(3, 4);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "content_range.h"
+#include "hydrate/content_range.h"
 
 #include <errno.h>
 #include <stdbool.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Response header values that decide whether bytes may be written. Pure parsers: (buf, len), no I/O. RFC
  * 9110. */
-#ifndef HYDRATE_CONTENT_RANGE_H
-#define HYDRATE_CONTENT_RANGE_H
+#ifndef TB_HYDRATE_CONTENT_RANGE_H
+#define TB_HYDRATE_CONTENT_RANGE_H
 
 #include <stddef.h>
 #include <stdint.h>

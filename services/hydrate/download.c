@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "download.h"
+#include "hydrate/download.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
 
-#include "log.h"
-#include "transfer.h"
-#include "units.h"
+#include "common/log.h"
+#include "hydrate/transfer.h"
+#include "common/units.h"
 
 #define POLL_MS 500
 

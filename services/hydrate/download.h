@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Fetches the missing ranges of a partial file, several at once, on the calling thread. Retries each
  * range; stops at what a retry cannot help. */
-#ifndef HYDRATE_DOWNLOAD_H
-#define HYDRATE_DOWNLOAD_H
+#ifndef TB_HYDRATE_DOWNLOAD_H
+#define TB_HYDRATE_DOWNLOAD_H
 
-#include "hasher.h"
-#include "http.h"
-#include "partial.h"
-#include "verdict.h"
+#include "hydrate/hasher.h"
+#include "common/http.h"
+#include "hydrate/partial.h"
+#include "hydrate/verdict.h"
 
 /* Attempts at one range; together with DOWNLOAD_BACKOFF_* about 15 s of trying. */
 #define DOWNLOAD_TRIES 6

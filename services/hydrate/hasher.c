@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "hasher.h"
+#include "hydrate/hasher.h"
 
 #include <openssl/evp.h>
 #include <pthread.h>
@@ -7,7 +7,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 
-#include "io.h"
+#include "common/io.h"
 
 #define PIECE_BYTES (256 * 1024) /* stays in the core's cache between reading and hashing */
 #define HASH_NICE (-5)

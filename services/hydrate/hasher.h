@@ -2,12 +2,12 @@
 /* SHA-256 of a file while it still grows: a thread follows the gapless prefix, reading back what was just
  * written (it is in the page cache). The thread asks for a higher priority, because on few cores it is
  * what everybody waits for. */
-#ifndef HYDRATE_HASHER_H
-#define HYDRATE_HASHER_H
+#ifndef TB_HYDRATE_HASHER_H
+#define TB_HYDRATE_HASHER_H
 
 #include <stdint.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 #define SHA256_BYTES 32
 

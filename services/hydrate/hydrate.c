@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "hydrate.h"
+#include "hydrate/hydrate.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -8,16 +8,16 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "download.h"
-#include "io.h"
-#include "log.h"
-#include "report.h"
-#include "secret.h"
-#include "source.h"
-#include "state.h"
-#include "target.h"
-#include "units.h"
-#include "verified.h"
+#include "hydrate/download.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "hydrate/report.h"
+#include "common/secret.h"
+#include "hydrate/source.h"
+#include "common/domain_file.h"
+#include "hydrate/target.h"
+#include "common/units.h"
+#include "hydrate/verified.h"
 
 struct hydrate {
     const struct tb_config *cfg;

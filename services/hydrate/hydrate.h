@@ -4,13 +4,13 @@
  * A crash at any instant is repaired by the next start, because names are taken in this order: data
  * complete and hashed under .part; .verified.json (it names the inode); model.manifest.json; the data's
  * final name; then .part.json goes. */
-#ifndef HYDRATE_HYDRATE_H
-#define HYDRATE_HYDRATE_H
+#ifndef TB_HYDRATE_HYDRATE_H
+#define TB_HYDRATE_HYDRATE_H
 
 #include <signal.h>
 
-#include "config.h"
-#include "verdict.h"
+#include "common/config.h"
+#include "hydrate/verdict.h"
 
 /* Runs to completion. signals are blocked and readable from signal_fd: they stop a
  * download, which saves first. Logs progress, writes

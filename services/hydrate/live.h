@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* NAME.part.live: which ranges are in the page cache. A fixed header (magic, boot id, instance of the
  * record) and the bitmap of ranges.h. Valid only during the boot that wrote it. */
-#ifndef HYDRATE_LIVE_H
-#define HYDRATE_LIVE_H
+#ifndef TB_HYDRATE_LIVE_H
+#define TB_HYDRATE_LIVE_H
 
-#include "ranges.h"
-#include "record.h"
+#include "hydrate/ranges.h"
+#include "hydrate/record.h"
 
 /* Adds to `ranges` what the file at path says. -ESTALE: of another boot or download, or cut: nothing is
  * added. -errno. */

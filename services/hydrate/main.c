@@ -4,11 +4,11 @@
 #include <string.h>
 #include <sys/signalfd.h>
 
-#include "config.h"
-#include "hydrate.h"
-#include "log.h"
-#include "notify.h"
-#include "secret.h"
+#include "common/config.h"
+#include "hydrate/hydrate.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "common/secret.h"
 
 static const char help[] =
     "Usage: tb-hydrate [--help] [--version]\n"

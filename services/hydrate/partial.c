@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "partial.h"
+#include "hydrate/partial.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -7,9 +7,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "io.h"
-#include "live.h"
-#include "secret.h"
+#include "common/io.h"
+#include "hydrate/live.h"
+#include "common/secret.h"
 
 #define SAVE_INTERVAL_SEC 1
 #define FILE_MODE 0640

@@ -9,13 +9,13 @@
  * whatever happened to the process: SIGKILL loses the open ranges only, without a sync for each range.
  *
  * Nothing here vouches for the bytes: the whole file's SHA-256 does, later. */
-#ifndef HYDRATE_PARTIAL_H
-#define HYDRATE_PARTIAL_H
+#ifndef TB_HYDRATE_PARTIAL_H
+#define TB_HYDRATE_PARTIAL_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "record.h"
+#include "hydrate/record.h"
 
 #define PARTIAL_SUFFIX ".part"
 #define PARTIAL_RECORD_SUFFIX ".part.json"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "ranges.h"
+#include "hydrate/ranges.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which equal ranges of a file are there: a bitmap with its text form "0-17,19". No I/O, no locks. */
-#ifndef HYDRATE_RANGES_H
-#define HYDRATE_RANGES_H
+#ifndef TB_HYDRATE_RANGES_H
+#define TB_HYDRATE_RANGES_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 #define RANGES_MAX (1U << 20) /* ranges of one file: 128 KiB of bitmap */
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "record.h"
+#include "hydrate/record.h"
 
 #include <string.h>
 
-#include "json.h"
-#include "secret.h"
+#include "common/json.h"
+#include "common/secret.h"
 
 static int parse_identity(const cJSON *o, struct partial_identity *id)
 {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The text of NAME.part.json: which download it is and which ranges are on disk. Pure, no I/O. */
-#ifndef HYDRATE_RECORD_H
-#define HYDRATE_RECORD_H
+#ifndef TB_HYDRATE_RECORD_H
+#define TB_HYDRATE_RECORD_H
 
 #include <stdint.h>
 
-#include "content_range.h"
-#include "hasher.h"
-#include "ranges.h"
+#include "hydrate/content_range.h"
+#include "hydrate/hasher.h"
+#include "hydrate/ranges.h"
 
 #define RECORD_MAX (16 * 1024 * 1024)
 #define INSTANCE_MAX 33 /* 32 hex digits and NUL: ties the live bitmap to its record */

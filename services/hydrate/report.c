@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "report.h"
+#include "hydrate/report.h"
 
-#include "json.h"
-#include "state.h"
-#include "units.h"
+#include "common/json.h"
+#include "common/domain_file.h"
+#include "common/units.h"
 
 #define FILE_EVERY_US (TB_USEC_PER_SEC / 2)
 

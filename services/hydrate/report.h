@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What tb-hydrate tells while it works: progress.json for tb-proxy, STATUS= for systemd, lines for the
  * log. */
-#ifndef HYDRATE_REPORT_H
-#define HYDRATE_REPORT_H
+#ifndef TB_HYDRATE_REPORT_H
+#define TB_HYDRATE_REPORT_H
 
 #include <stdint.h>
 
-#include "notify.h"
+#include "common/notify.h"
 
 struct report {
     char *dir; /* of progress.json; NULL: it could not be made, and none is written */

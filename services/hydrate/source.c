@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "source.h"
+#include "hydrate/source.h"
 
 #include <openssl/sha.h>
 #include <string.h>
 
-#include "fdpass.h"
-#include "log.h"
-#include "partial.h"
-#include "secret.h"
-#include "target.h"
-#include "units.h"
-#include "verified.h"
+#include "common/fdpass.h"
+#include "common/log.h"
+#include "hydrate/partial.h"
+#include "common/secret.h"
+#include "hydrate/target.h"
+#include "common/units.h"
+#include "hydrate/verified.h"
 
 #define MANIFEST_TRIES 6
 #define MANIFEST_TIMEOUT_MS 30000

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What tb-authorize released to this unit, and the manifest it leads to. */
-#ifndef HYDRATE_SOURCE_H
-#define HYDRATE_SOURCE_H
+#ifndef TB_HYDRATE_SOURCE_H
+#define TB_HYDRATE_SOURCE_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "config.h"
-#include "hasher.h"
-#include "http.h"
-#include "tbenc.h"
-#include "verdict.h"
+#include "common/config.h"
+#include "hydrate/hasher.h"
+#include "common/http.h"
+#include "tbenc/tbenc.h"
+#include "hydrate/verdict.h"
 
 struct source {
     char *sas_url, *manifest_url; /* secret memory. libcurl makes copies of its own while it uses them */

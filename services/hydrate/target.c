@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "target.h"
+#include "hydrate/target.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -8,8 +8,8 @@
 #include <sys/statvfs.h>
 #include <sys/sysinfo.h>
 
-#include "io.h"
-#include "units.h"
+#include "common/io.h"
+#include "common/units.h"
 
 #define MEMINFO_PATH "/proc/meminfo"
 #define MEMINFO_MAX (64 * 1024)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TB_TARGET_DIR: its lock, and whether disk and memory suffice, asked before the first byte is fetched. */
-#ifndef HYDRATE_TARGET_H
-#define HYDRATE_TARGET_H
+#ifndef TB_HYDRATE_TARGET_H
+#define TB_HYDRATE_TARGET_H
 
 #include <stdint.h>
 
-#include "verdict.h"
+#include "hydrate/verdict.h"
 
 #define TARGET_MANIFEST_NAME "model.manifest.json"
 #define TARGET_DISK_MARGIN                                                                                   \

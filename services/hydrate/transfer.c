@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "transfer.h"
+#include "hydrate/transfer.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "io.h"
+#include "common/io.h"
 
 /* Error bodies are not read beyond this; aborting costs the connection, so small ones are let through. */
 #define ERROR_BODY_MAX (64 * 1024)

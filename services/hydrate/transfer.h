@@ -2,15 +2,15 @@
 /* One slot of the download: one range after another on one curl handle. A response is judged when its
  * headers are complete, before a byte of it may be written; bytes then go only inside the slot's own
  * range. A range that breaks off is continued where it stopped. */
-#ifndef HYDRATE_TRANSFER_H
-#define HYDRATE_TRANSFER_H
+#ifndef TB_HYDRATE_TRANSFER_H
+#define TB_HYDRATE_TRANSFER_H
 
 #include <curl/curl.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "content_range.h"
-#include "http.h"
+#include "hydrate/content_range.h"
+#include "common/http.h"
 
 #define TRANSFER_STALL_SEC 30 /* without a byte: retried */
 #define TRANSFER_CODE_MAX 65

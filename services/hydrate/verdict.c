@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "verdict.h"
+#include "hydrate/verdict.h"
 
 #include <stdarg.h>
 #include <string.h>

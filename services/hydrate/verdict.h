@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How a step of tb-hydrate ended: an exit code of common/exit.h and one line for people that names the
  * object, the reason and the remedy. The line holds no secret: URLs enter it through tb_url_redact() only. */
-#ifndef HYDRATE_VERDICT_H
-#define HYDRATE_VERDICT_H
+#ifndef TB_HYDRATE_VERDICT_H
+#define TB_HYDRATE_VERDICT_H
 
-#include "exit.h"
-#include "macros.h"
+#include "common/exit.h"
+#include "common/macros.h"
 
 #define VERDICT_MESSAGE_MAX 640
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "verified.h"
+#include "hydrate/verified.h"
 
 #include <string.h>
 
-#include "io.h"
-#include "json.h"
-#include "secret.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "common/secret.h"
 
 #define VERIFIED_MAX 4096
 

@@ -2,14 +2,14 @@
 /* NAME.verified.json: which file (size, mtime, inode) had which SHA-256 when it was last hashed, so that a
  * start with a complete file neither downloads nor reads it again. Size, mtime and inode survive a rename:
  * the record may be written while the file still has its temporary name. */
-#ifndef HYDRATE_VERIFIED_H
-#define HYDRATE_VERIFIED_H
+#ifndef TB_HYDRATE_VERIFIED_H
+#define TB_HYDRATE_VERIFIED_H
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
-#include "hasher.h"
+#include "hydrate/hasher.h"
 
 #define VERIFIED_SUFFIX ".verified.json"
 

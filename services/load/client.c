@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "client.h"
+#include "load/client.h"
 
 #include <inttypes.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#include "fdpass.h"
-#include "io.h"
+#include "common/fdpass.h"
+#include "common/io.h"
 
 static int send_request(const struct tb_load *l, enum tb_deliver_mode mode, int sock, const int *fds,
                         size_t n_fds)

@@ -5,8 +5,8 @@
 
 #include <stddef.h>
 
-#include "deliver.h"
-#include "load.h"
+#include "common/deliver.h"
+#include "load/load.h"
 
 /* Connects to RUN/tb-decrypt.sock and sends the request with all descriptors. 0, or an exit code: 75 when nobody listens
  * (yet). The descriptors stay the caller's. */

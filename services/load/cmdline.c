@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cmdline.h"
+#include "load/cmdline.h"
 
 #include <stdbool.h>
 #include <string.h>
 
-#include "macros.h"
+#include "common/macros.h"
 
 static void free_argvp(char ***argv)
 {

@@ -3,12 +3,12 @@
 #include <poll.h>
 #include <string.h>
 
-#include "client.h"
-#include "load.h"
-#include "log.h"
-#include "notify.h"
-#include "place.h"
-#include "runtime.h"
+#include "load/client.h"
+#include "load/load.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "load/model_dir.h"
+#include "load/runtime.h"
 
 #define TICK_MS 500
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fifo.h"
+#include "load/fifo.h"
 
 #include <fcntl.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
 
-#include "io.h"
+#include "common/io.h"
 
 static int make_path(struct tb_load *l, const char *path)
 {

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "load.h"
+#include "load/load.h"
 
 struct tb_fifo {
     const char *path;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "load.h"
+#include "load/load.h"
 
 #include <inttypes.h>
 #include <openssl/sha.h>
@@ -8,15 +8,15 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 
-#include "cmdline.h"
-#include "io.h"
-#include "json.h"
-#include "log.h"
-#include "runtime.h"
-#include "state.h"
-#include "trust.h"
-#include "units.h"
-#include "version.h"
+#include "load/cmdline.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "common/log.h"
+#include "load/runtime.h"
+#include "common/domain_file.h"
+#include "load/trust.h"
+#include "common/units.h"
+#include "common/version.h"
 
 #define MANIFEST_NAME "model.manifest.json"
 

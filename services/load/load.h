@@ -8,10 +8,10 @@
 #include <stdint.h>
 #include <sys/resource.h>
 
-#include "config.h"
-#include "exit.h"
-#include "macros.h"
-#include "tbenc.h"
+#include "common/config.h"
+#include "common/exit.h"
+#include "common/macros.h"
+#include "tbenc/tbenc.h"
 
 #define TB_LOAD_REASON_MAX 600
 

@@ -5,11 +5,11 @@
 #include <string.h>
 #include <sys/signalfd.h>
 
-#include "io.h"
-#include "load.h"
-#include "log.h"
-#include "notify.h"
-#include "state.h"
+#include "common/io.h"
+#include "load/load.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "common/domain_file.h"
 
 static const char help[] = "Usage: tb-load [--help | --version]\n"
                            "\n"

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "memory.h"
+#include "load/memory.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sys/sysinfo.h>
 #include <sys/sysmacros.h>
 
-#include "io.h"
-#include "macros.h"
-#include "units.h"
+#include "common/io.h"
+#include "common/macros.h"
+#include "common/units.h"
 
 #define PAGE 4096ULL
 #define MARGIN (1024 * 1024ULL)

@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "tbenc.h"
+#include "tbenc/tbenc.h"
 
 #define TB_SWAP_NAME_MAX 128
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime.h"
+#include "load/runtime.h"
 
 #include <linux/capability.h>
 #include <linux/close_range.h>
@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#include "cmdline.h"
-#include "io.h"
+#include "load/cmdline.h"
+#include "common/io.h"
 
 static bool executable(const char *path)
 {

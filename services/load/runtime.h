@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "load.h"
+#include "load/load.h"
 
 /* true when the program can be executed, by path or through PATH. */
 bool tb_runtime_found(const char *program);

@@ -8,12 +8,12 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-#include "client.h"
-#include "fifo.h"
-#include "load.h"
-#include "log.h"
-#include "notify.h"
-#include "runtime.h"
+#include "load/client.h"
+#include "load/fifo.h"
+#include "load/load.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "load/runtime.h"
 
 struct supervision {
     struct tb_load *load;

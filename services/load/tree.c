@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tree.h"
+#include "load/tree.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "macros.h"
-#include "tbenc.h"
+#include "common/macros.h"
+#include "tbenc/tbenc.h"
 
 static void closedirp(DIR **d)
 {

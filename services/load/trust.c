@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "trust.h"
+#include "load/trust.h"
 
 #include <stdbool.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 #ifndef TB_LOAD_TRUST_H
 #define TB_LOAD_TRUST_H
 
-#include "load.h"
+#include "load/load.h"
 
 /* Checks each directory on the way to path, as far as they are there: only root and we may be able to move or replace what is
  * ours in it. So it belongs to one of the two, and if all the world may write to it, it is sticky. The last component is looked

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "clients.h"
+#include "proxy/clients.h"
 
 #include <arpa/inet.h>
 #include <linux/sockios.h>
@@ -9,8 +9,8 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include "exchange.h"
-#include "units.h"
+#include "proxy/exchange.h"
+#include "common/units.h"
 
 #define GONE_TIMEOUT_S 1u
 #define TICK_US TB_USEC_PER_SEC

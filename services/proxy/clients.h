@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "loop.h"
+#include "proxy/http/loop.h"
 
 #define TB_CLIENT_HEAD_US                                                                                    \
     15000000ULL /* for a head, from the connection's or the request line's beginning to its end */

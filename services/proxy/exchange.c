@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "exchange.h"
+#include "proxy/exchange.h"
 
 #include <string.h>
 #include <strings.h>
 
-#include "admit.h"
-#include "health.h"
-#include "log.h"
-#include "metering.h"
-#include "quota.h"
-#include "route.h"
-#include "secret.h"
-#include "units.h"
+#include "proxy/gate/admission.h"
+#include "proxy/admin/health.h"
+#include "common/log.h"
+#include "proxy/request_usage.h"
+#include "proxy/request_limits.h"
+#include "proxy/gate/routes.h"
+#include "common/secret.h"
+#include "common/units.h"
 
 /* How much of a refused request's body is still read, so that its client gets to see the answer. */
 #define DISCARD_MAX (8ULL * 1024 * 1024)

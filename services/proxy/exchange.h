@@ -6,13 +6,13 @@
 
 #include <openssl/evp.h>
 
-#include "ask.h"
-#include "clients.h"
-#include "key_book.h"
-#include "headers.h"
-#include "http_error.h"
-#include "meter.h"
-#include "server.h"
+#include "proxy/usage/rewrite.h"
+#include "proxy/clients.h"
+#include "proxy/gate/key_accounts.h"
+#include "proxy/http/headers.h"
+#include "proxy/http/error.h"
+#include "proxy/usage/usage_parser.h"
+#include "proxy/server.h"
 
 struct tb_exchange {
     struct tb_server *server;

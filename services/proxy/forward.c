@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "forward.h"
+#include "proxy/forward.h"
 
 #include <string.h>
 #include <strings.h>
 
-#include "exchange.h"
-#include "health.h"
-#include "metering.h"
-#include "quota.h"
+#include "proxy/exchange.h"
+#include "proxy/admin/health.h"
+#include "proxy/request_usage.h"
+#include "proxy/request_limits.h"
 
 #define SHORT_MAX (16 * 1024)
 #define BLOCK_MAX (32 * 1024)

@@ -4,7 +4,7 @@
 #ifndef TB_PROXY_FORWARD_H
 #define TB_PROXY_FORWARD_H
 
-#include "server.h"
+#include "proxy/server.h"
 
 /* MHD_OPTION_URI_LOG_CALLBACK: the raw request target; makes the exchange. */
 void *tb_forward_target(void *cls, const char *target, struct MHD_Connection *c);

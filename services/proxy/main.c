@@ -7,22 +7,22 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "clients.h"
-#include "state.h"
-#include "events.h"
-#include "exit.h"
-#include "forward.h"
-#include "health.h"
-#include "io.h"
-#include "listen.h"
-#include "log.h"
-#include "notify.h"
-#include "page.h"
-#include "route.h"
-#include "secret.h"
-#include "server.h"
-#include "tls.h"
-#include "units.h"
+#include "proxy/clients.h"
+#include "common/domain_file.h"
+#include "common/events.h"
+#include "common/exit.h"
+#include "proxy/forward.h"
+#include "proxy/admin/health.h"
+#include "common/io.h"
+#include "proxy/http/listen.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "proxy/admin/page.h"
+#include "proxy/gate/routes.h"
+#include "common/secret.h"
+#include "proxy/server.h"
+#include "proxy/http/tls.h"
+#include "common/units.h"
 
 #define TICK_MS 100
 #define DRAIN_US (30 * TB_USEC_PER_SEC)

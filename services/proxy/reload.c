@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "reload.h"
+#include "proxy/reload.h"
 
 #include <string.h>
 
-#include "io.h"
-#include "log.h"
-#include "secret.h"
-#include "server.h"
-#include "tls.h"
-#include "units.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "common/secret.h"
+#include "proxy/server.h"
+#include "proxy/http/tls.h"
+#include "common/units.h"
 
 #define PEM_MAX (256 * 1024)
 

@@ -7,20 +7,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "audit.h"
-#include "config.h"
-#include "flight.h"
-#include "key_book.h"
-#include "keys.h"
-#include "live.h"
-#include "loop.h"
-#include "metrics.h"
-#include "recent.h"
-#include "runtime_metrics.h"
-#include "reload.h"
-#include "upstream.h"
-#include "usage.h"
-#include "watch.h"
+#include "proxy/audit/audit.h"
+#include "common/config.h"
+#include "proxy/usage/in_flight.h"
+#include "proxy/gate/key_accounts.h"
+#include "proxy/gate/keys.h"
+#include "proxy/admin/events.h"
+#include "proxy/http/loop.h"
+#include "proxy/admin/metrics.h"
+#include "proxy/admin/recent.h"
+#include "proxy/admin/runtime_metrics.h"
+#include "proxy/reload.h"
+#include "proxy/http/upstream.h"
+#include "common/usage.h"
+#include "proxy/monitor.h"
 
 /* What libmicrohttpd has for each connection: head of the request, head of the answer, and what is left for pieces of bodies. It
  * clears all of it for each request: larger is slower. What does not fit is answered by a closed connection, so it is counted. */

@@ -5,7 +5,7 @@
 #include <sys/wait.h>
 #include <systemd/sd-bus.h>
 
-#include "status.h"
+#include "status/status.h"
 
 #define SYSTEMD "org.freedesktop.systemd1"
 #define SYSTEMD_PRIVATE "unix:path=/run/systemd/private"

@@ -4,8 +4,8 @@
 #include <stdarg.h>
 #include <string.h>
 
-#include "exit.h"
-#include "status.h"
+#include "common/exit.h"
+#include "status/status.h"
 
 #define SILENT_US (60 * TB_USEC_PER_SEC) /* progress files are written each second or so */
 #define RESTLESS_US (120 * TB_USEC_PER_SEC)

@@ -2,11 +2,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "facts.h"
-#include "http.h"
-#include "io.h"
-#include "json.h"
-#include "status.h"
+#include "common/facts.h"
+#include "common/http.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "status/status.h"
 
 #define ASK_TIMEOUT_MS 3000
 

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <systemd/sd-journal.h>
 
-#include "status.h"
+#include "status/status.h"
 
 #define NAMESPACE "trustbridge"
 #define LOOK_BACK 2000 /* entries: a storm of one repeated message must not take all day */

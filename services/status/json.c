@@ -2,9 +2,9 @@
 /* The same as the screen, for programs: tb-status(8), "JSON". */
 #include <string.h>
 
-#include "json.h"
-#include "status.h"
-#include "units.h"
+#include "common/json.h"
+#include "status/status.h"
+#include "common/units.h"
 
 static void add_string(cJSON *o, const char *name, const char *value)
 {

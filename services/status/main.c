@@ -5,9 +5,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "status.h"
-#include "units.h"
-#include "version.h"
+#include "status/status.h"
+#include "common/units.h"
+#include "common/version.h"
 
 #define WIDTH_DEFAULT 80
 #define HEIGHT_DEFAULT 24

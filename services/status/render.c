@@ -3,8 +3,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "status.h"
-#include "units.h"
+#include "status/status.h"
+#include "common/units.h"
 
 #define BAR_WIDTH 20
 #define OLD_US (5 * TB_USEC_PER_SEC) /* of a progress file: worth a word */

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What tb-status knows at one instant, and what it concludes from that. The struct is filled by gather.c (files, health port),
  * bus.c (systemd) and journal.c; conclude.c, render.c and json.c are pure functions of it. Sources: docs/contracts.md. */
-#ifndef TB_STATUS_H
-#define TB_STATUS_H
+#ifndef TB_STATUS_STATUS_H
+#define TB_STATUS_STATUS_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "macros.h"
-#include "service_state.h"
+#include "common/macros.h"
+#include "common/service_state.h"
 
 #define TB_STATUS_UNITS_MAX 48
 #define TB_STATUS_ERRORS_MAX 5

@@ -15,9 +15,9 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "io.h"
-#include "tbenc.h"
-#include "units.h"
+#include "common/io.h"
+#include "tbenc/tbenc.h"
+#include "common/units.h"
 
 static const uint8_t key[TBENC_KEY_BYTES] = "only for measuring, not a secret";
 static const char *dir;

@@ -33,7 +33,7 @@ def test_the_guide_has_the_states_and_exit_codes():
 
 def test_the_guide_quotes_messages_that_programs_say():
     """Of the troubleshooting table: each quoted symptom, less its variable parts, is in some source file."""
-    code = "".join(p.read_text() for d in ("common", "services", "tbenc", "e2e-vagrant/controlplane") for p in (repo / d).rglob("*.c"))
+    code = "".join(p.read_text() for d in ("common", "services", "tbenc", "controlplane") for p in (repo / d).rglob("*.c"))
     code = re.sub(r'"\s*\n\s*"', "", code).replace('\\"', '"')  # a literal over two lines
     code = re.sub(r"%[-.*0-9]*(llu|u|d|zu|s)", "…", code)
     table = GUIDE[GUIDE.index("| what `tb-status` says"):GUIDE.index("What else helps")]

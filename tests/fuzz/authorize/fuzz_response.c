@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Everything tb-authorize parses from outside: the control plane's answer (two bytes choose status and settings), and on
  * the same bytes the peer name of a release, a SAS URL and the instance metadata. */
-#include "services/authorize/hwid.h"
-#include "services/authorize/release.h"
-#include "services/authorize/response.h"
+#include "authorize/hwid.h"
+#include "authorize/release.h"
+#include "authorize/response.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Everything tb-billing parses from outside: the metering API's answer (the first byte chooses status and batch), and on the same
  * bytes a token, the instance metadata and a resource group. */
-#include "services/billing/answer.h"
+#include "billing/answer.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "chain.h"
+#include "common/chain.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "e2e-vagrant/controlplane/request.h"
-#include "e2e-vagrant/controlplane/sas.h"
+#include "controlplane/request.h"
+#include "controlplane/sas.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../../services/decrypt/request.h"
-#include "tbenc.h"
+#include "decrypt/request.h"
+#include "tbenc/tbenc.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

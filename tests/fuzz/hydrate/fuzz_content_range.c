@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a server says in response headers: Content-Range, ETag, Content-Length. */
-#include "services/hydrate/content_range.h"
+#include "hydrate/content_range.h"
 
 #include <stdlib.h>
 #include <string.h>

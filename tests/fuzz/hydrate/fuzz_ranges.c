@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The record of finished ranges: one set has exactly one text, and a whole record read back is the same. */
-#include "services/hydrate/record.h"
+#include "hydrate/record.h"
 
 #include <stdlib.h>
 #include <string.h>

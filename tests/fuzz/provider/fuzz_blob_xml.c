@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "provider/blob_xml.h"
+#include "provider/azure/xml.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,8 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "io.h"
-#include "provider/scan.h"
+#include "common/io.h"
+#include "provider/asset/scan.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "provider/settings.h"
+#include "provider/cli/settings.h"
 
 #include <stdint.h>
 #include <stdlib.h>

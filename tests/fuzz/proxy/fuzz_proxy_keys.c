@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "services/proxy/keys.h"
+#include "proxy/gate/keys.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "services/proxy/headers.h"
-#include "services/proxy/keys.h"
-#include "services/proxy/route.h"
+#include "proxy/http/headers.h"
+#include "proxy/gate/keys.h"
+#include "proxy/gate/routes.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

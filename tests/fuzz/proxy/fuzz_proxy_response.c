@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "services/proxy/response.h"
+#include "proxy/http/response.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

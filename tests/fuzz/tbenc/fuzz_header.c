@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tbenc.h"
+#include "tbenc/tbenc.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tbenc.h"
+#include "tbenc/tbenc.h"
 
 #define CHECK(x)                                                                                             \
     do {                                                                                                     \

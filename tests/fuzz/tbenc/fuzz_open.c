@@ -7,8 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "io.h"
-#include "tbenc.h"
+#include "common/io.h"
+#include "tbenc/tbenc.h"
 
 #define SIZE (3 * 1024 + 77)
 #define CHECK(x)                                                                                             \

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "secret.h"
-#include "services/audit/verify.h"
+#include "common/secret.h"
+#include "audit/verify.h"
 
 #define N 6
 

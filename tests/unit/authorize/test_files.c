@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "services/authorize/files.h"
+#include "authorize/files.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,10 +7,10 @@
 #include <sys/stat.h>
 #include <cmocka.h>
 
-#include "io.h"
-#include "json.h"
-#include "state.h"
-#include "units.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "common/domain_file.h"
+#include "common/units.h"
 
 #define S TB_USEC_PER_SEC
 #define REAL0 (1767868800ULL * S)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "services/authorize/hwid.h"
+#include "authorize/hwid.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <cmocka.h>
 
-#include "io.h"
+#include "common/io.h"
 
 static char dir[] = "/tmp/test-hwid-XXXXXX";
 

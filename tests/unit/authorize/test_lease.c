@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "services/authorize/lease.h"
+#include "authorize/lease.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <cmocka.h>
 
-#include "units.h"
+#include "common/units.h"
 
 #define S TB_USEC_PER_SEC
 #define GRACE (100 * S)

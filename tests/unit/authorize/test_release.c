@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "services/authorize/release.h"
+#include "authorize/release.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <cmocka.h>
 
-#include "units.h"
+#include "common/units.h"
 
 #define S TB_USEC_PER_SEC
 #define REAL0 (1767868800ULL * S) /* 2026-01-08T10:40:00Z */

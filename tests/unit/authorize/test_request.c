@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "services/authorize/request.h"
+#include "authorize/request.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <cmocka.h>
 
-#include "version.h"
+#include "common/version.h"
 
 static void url_has_one_slash(void **state)
 {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "services/authorize/response.h"
+#include "authorize/response.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <cmocka.h>
 
-#include "units.h"
+#include "common/units.h"
 
 #define KEY "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
 #define URLS "\"sas_url\":\"https://h/c/m?sig=s\",\"manifest_url\":\"https://h/c/j?sig=s\""

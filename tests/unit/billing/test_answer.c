@@ -8,9 +8,9 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "io.h"
-#include "services/billing/answer.h"
-#include "services/billing/meter.h"
+#include "common/io.h"
+#include "billing/answer.h"
+#include "billing/meter.h"
 
 #define HOUR 490000 /* 2025-11-24T16:00:00Z */
 #define NOW ((HOUR + 2) * TB_USEC_PER_HOUR)

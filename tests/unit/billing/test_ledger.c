@@ -10,9 +10,9 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
-#include "io.h"
-#include "services/billing/metering.h"
-#include "units.h"
+#include "common/io.h"
+#include "billing/metering.h"
+#include "common/units.h"
 
 #define HOUR_US (3600 * TB_USEC_PER_SEC)
 

@@ -10,9 +10,9 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "io.h"
-#include "json.h"
-#include "services/billing/meter.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "billing/meter.h"
 
 #define SEEDS 200
 #define STEPS 50

@@ -9,10 +9,10 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "chain.h"
-#include "chain_head.h"
-#include "io.h"
-#include "secret.h"
+#include "common/chain.h"
+#include "common/chain_head.h"
+#include "common/io.h"
+#include "common/secret.h"
 
 #define N 5
 

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "config.h"
-#include "log.h"
+#include "common/config.h"
+#include "common/log.h"
 
 #define BASE "TB_CONTRACT_ID=contract-allow", "TB_ASSET_ID=asset_1", "TB_EDC_ENDPOINT=https://cp.example.com"
 

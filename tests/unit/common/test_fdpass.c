@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <cmocka.h>
 
-#include "fdpass.h"
+#include "common/fdpass.h"
 
 #define FIRST 3 /* SD_LISTEN_FDS_START */
 

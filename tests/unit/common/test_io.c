@@ -13,11 +13,11 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
-#include "fdpass.h"
-#include "io.h"
-#include "secret.h"
-#include "state.h"
-#include "usage.h"
+#include "common/fdpass.h"
+#include "common/io.h"
+#include "common/secret.h"
+#include "common/domain_file.h"
+#include "common/usage.h"
 
 static char dir[] = "/tmp/tb-io-XXXXXX";
 

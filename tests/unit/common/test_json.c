@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "json.h"
+#include "common/json.h"
 
 static int parse(const char *s, size_t n)
 {

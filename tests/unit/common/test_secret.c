@@ -9,8 +9,8 @@
 #include <sys/prctl.h>
 #include <cmocka.h>
 
-#include "io.h"
-#include "secret.h"
+#include "common/io.h"
+#include "common/secret.h"
 
 static void hex_round_trip_of_every_byte(void **state)
 {

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "service_state.h"
+#include "common/service_state.h"
 
 static struct tb_facts ready_facts(void)
 {

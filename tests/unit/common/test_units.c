@@ -9,9 +9,9 @@
 #include <sys/time.h>
 #include <cmocka.h>
 
-#include "http.h"
-#include "log.h"
-#include "units.h"
+#include "common/http.h"
+#include "common/log.h"
+#include "common/units.h"
 
 static void durations(void **state)
 {

@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 
 #include "common/io.h"
-#include "e2e-vagrant/controlplane/pki.h"
+#include "controlplane/pki.h"
 
 struct fixture {
     char dir[32];

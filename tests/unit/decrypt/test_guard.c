@@ -15,8 +15,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "../../../services/decrypt/guard.h"
-#include "notify.h"
+#include "decrypt/guard.h"
+#include "common/notify.h"
 
 #define PING_MS 20
 

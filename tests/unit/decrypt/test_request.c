@@ -7,8 +7,8 @@
 #include <errno.h>
 #include <cmocka.h>
 
-#include "../../../services/decrypt/request.h"
-#include "tbenc.h"
+#include "decrypt/request.h"
+#include "tbenc/tbenc.h"
 
 static struct tb_deliver_request make(uint32_t mode, uint32_t n_fds)
 {

@@ -14,9 +14,9 @@
 #include <sys/mman.h>
 
 #include "common/io.h"
-#include "services/hydrate/hasher.h"
-#include "services/hydrate/source.h"
-#include "services/hydrate/target.h"
+#include "hydrate/hasher.h"
+#include "hydrate/source.h"
+#include "hydrate/target.h"
 
 static const char text[] =
     "{\"format\": \"tbenc/v1\", \"algo\": \"aes-256-gcm-chunked\", \"chunk_bytes\": 1024,"

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "services/hydrate/content_range.h"
+#include "hydrate/content_range.h"
 
 static int parse(const char *s, struct content_range *cr)
 {

@@ -14,8 +14,8 @@
 #include <sys/wait.h>
 
 #include "common/io.h"
-#include "services/hydrate/partial.h"
-#include "services/hydrate/verified.h"
+#include "hydrate/partial.h"
+#include "hydrate/verified.h"
 
 #define CHUNK 4096
 

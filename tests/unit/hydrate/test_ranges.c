@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "services/hydrate/ranges.h"
+#include "hydrate/ranges.h"
 
 static void test_geometry(void **state)
 {

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <cmocka.h>
 
-#include "../../../services/load/cmdline.h"
+#include "load/cmdline.h"
 
 #define WORDS 8
 

@@ -9,7 +9,7 @@
 #include <sys/sysmacros.h>
 #include <cmocka.h>
 
-#include "../../../services/load/memory.h"
+#include "load/memory.h"
 
 static void reads_meminfo(void **state)
 {

@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../../services/load/tree.h"
+#include "load/tree.h"
 
 static char dir[] = "/dev/shm/tb-tree-XXXXXX", outside[] = "/dev/shm/tb-outside-XXXXXX";
 static int dir_fd = -1;

@@ -8,7 +8,7 @@
 
 #include "common/secret.h"
 #include "common/units.h"
-#include "provider/azure_auth.h"
+#include "provider/azure/auth.h"
 
 #define KEY64 "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=" /* 0..31 */
 

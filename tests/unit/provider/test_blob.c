@@ -6,9 +6,9 @@
 
 #include <cmocka.h>
 
-#include "provider/blob.h"
-#include "provider/blob_client.h"
-#include "provider/blob_xml.h"
+#include "provider/azure/blob.h"
+#include "provider/azure/blob_client.h"
+#include "provider/azure/xml.h"
 
 #define DATE "Sun, 22 Nov 2026 03:23:17 GMT"
 

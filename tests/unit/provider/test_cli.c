@@ -11,9 +11,9 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
-#include "provider/asset.h"
-#include "provider/cli.h"
-#include "provider/option.h"
+#include "provider/asset/asset.h"
+#include "provider/cli/cli.h"
+#include "provider/cli/option.h"
 
 static char dir[] = "/tmp/tb-cli-XXXXXX";
 

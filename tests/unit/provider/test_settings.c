@@ -7,8 +7,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "macros.h"
-#include "provider/settings.h"
+#include "common/macros.h"
+#include "provider/cli/settings.h"
 
 struct got {
     char text[512];

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "json.h"
-#include "provider/template.h"
+#include "common/json.h"
+#include "provider/publish/template.h"
 
 static const char text[] = "{\"parameters\": {"
                            "\"s\": {\"type\": \"string\", \"minLength\": 2, \"maxLength\": 4},"

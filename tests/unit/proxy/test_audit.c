@@ -9,10 +9,10 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "chain_head.h"
-#include "io.h"
-#include "json.h"
-#include "services/proxy/audit.h"
+#include "common/chain_head.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "proxy/audit/audit.h"
 
 static struct tb_audit_record *record(const char *path)
 {

@@ -9,8 +9,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "io.h"
-#include "services/proxy/key_book.h"
+#include "common/io.h"
+#include "proxy/gate/key_accounts.h"
 
 #define S 1000000ULL
 

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "services/proxy/admit.h"
-#include "services/proxy/route.h"
+#include "proxy/gate/admission.h"
+#include "proxy/gate/routes.h"
 
 static void test_targets(void **unused)
 {

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "services/proxy/response.h"
+#include "proxy/http/response.h"
 
 static ssize_t parse(const char *text, bool head, struct tb_response *rs)
 {

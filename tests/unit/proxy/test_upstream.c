@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "services/proxy/upstream.h"
+#include "proxy/http/upstream.h"
 
 #define ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone"
 

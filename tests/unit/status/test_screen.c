@@ -6,8 +6,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "json.h"
-#include "services/status/status.h"
+#include "common/json.h"
+#include "status/status.h"
 
 #define S TB_USEC_PER_SEC
 #define NOW (1767866400ULL * S) /* 2026-01-08T10:00:00Z */

@@ -18,10 +18,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "internal.h"
-#include "io.h"
-#include "secret.h"
-#include "tbenc.h"
+#include "tbenc/internal.h"
+#include "common/io.h"
+#include "common/secret.h"
+#include "tbenc/tbenc.h"
 
 static const uint8_t test_key[TBENC_KEY_BYTES] = "0123456789abcdef0123456789abcde";
 static const uint8_t test_prefix[4] = {1, 2, 3, 4};

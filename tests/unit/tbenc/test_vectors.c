@@ -4,7 +4,7 @@
  * manifest. */
 #include "tbenc_testing.h"
 
-#include "json.h"
+#include "common/json.h"
 
 #define DIR "tests/vectors/"
 

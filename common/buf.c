@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/buf.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+int tb_buf_reserve(struct tb_buf *b, size_t n)
+{
+    size_t cap = b->cap ? b->cap : 512;
+    char *p;
+
+    if (b->cap - b->len >= n)
+        return 0;
+    while (cap - b->len < n)
+        cap *= 2;
+    p = realloc(b->data, cap);
+    if (!p)
+        return -ENOMEM;
+    b->data = p;
+    b->cap = cap;
+    return 0;
+}
+
+int tb_buf_append(struct tb_buf *b, const void *p, size_t n)
+{
+    int r = tb_buf_reserve(b, n);
+
+    if (r < 0)
+        return r;
+    if (n > 0)
+        memcpy(b->data + b->len, p, n);
+    b->len += n;
+    return 0;
+}
+
+int tb_buf_puts(struct tb_buf *b, const char *s)
+{
+    return tb_buf_append(b, s, strlen(s));
+}
+
+int tb_buf_printf(struct tb_buf *b, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    if (n < 0 || (size_t)n >= sizeof(text))
+        return -EOVERFLOW; /* long values go through tb_buf_append() */
+    return tb_buf_append(b, text, (size_t)n);
+}
+
+int tb_buf_json_string(struct tb_buf *b, const char *s, size_t n)
+{
+    static const char hex[] = "0123456789abcdef";
+    int r = tb_buf_reserve(b, n * 6 + 2);
+
+    if (r < 0)
+        return r;
+    b->data[b->len++] = '"';
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+
+        if (c == '"' || c == '\\') {
+            b->data[b->len++] = '\\';
+            b->data[b->len++] = (char)c;
+        } else if (c >= 0x20 && c < 0x7f) {
+            b->data[b->len++] = (char)c;
+        } else {
+            memcpy(b->data + b->len, "\\u00", 4);
+            b->data[b->len + 4] = hex[c >> 4];
+            b->data[b->len + 5] = hex[c & 15];
+            b->len += 6;
+        }
+    }
+    b->data[b->len++] = '"';
+    return 0;
+}
+
+void tb_buf_consume(struct tb_buf *b, size_t n)
+{
+    b->len -= n;
+    if (b->len > 0)
+        memmove(b->data, b->data + n, b->len);
+}
+
+void tb_buf_free(struct tb_buf *b)
+{
+    free(b->data);
+    *b = (struct tb_buf){0};
+}

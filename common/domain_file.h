@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Domain files: small JSON documents a daemon leaves in its RuntimeDirectory for the others to read, and durable ones in
+ * its StateDirectory. Names and members are the contract of docs/contracts.md. */
+#ifndef TB_DOMAIN_FILE_H
+#define TB_DOMAIN_FILE_H
+
+#include <cjson/cJSON.h>
+
+#include "common/macros.h"
+
+#define TB_STATE_FILE_MAX (64 * 1024)
+
+/* The program's own directory: $RUNTIME_DIRECTORY (or $STATE_DIRECTORY) as systemd sets it, else base/program, made
+ * 0755 when missing. Heap string in *ret. 0 or -errno. */
+int tb_runtime_dir(const char *run_base, const char *program, char **ret);
+int tb_state_dir(const char *state_base, const char *program, char **ret);
+
+/* Replaces dir/name atomically (0644; durable: also fsync). The document is not freed. */
+int tb_state_write(const char *dir, const char *name, const cJSON *doc, int durable);
+/* Reads dir/name. -ENOENT when absent; -EBADMSG when it is not the JSON object it should be. */
+int tb_state_read_at(const char *dir, const char *name, cJSON **ret);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/mapfile.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/io.h"
+
+static int set_size(int fd, uint64_t have, uint64_t bytes, bool reserve)
+{
+    if (reserve)
+        return -posix_fallocate(fd, 0, (off_t)bytes);
+    return have < bytes && ftruncate(fd, (off_t)bytes) < 0 ? -errno : 0;
+}
+
+int tb_mapfile_open(const char *path, const char magic[static TB_MAPFILE_MAGIC], uint64_t bytes, bool reserve)
+{
+    static const char nothing[TB_MAPFILE_MAGIC];
+    _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+    char found[TB_MAPFILE_MAGIC] = "";
+    struct stat st;
+    ssize_t n;
+    bool fresh;
+    int r;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode))
+        return -EBADMSG;
+    n = tb_pread_full(fd, found, sizeof(found), 0);
+    if (n < 0)
+        return (int)n;
+    fresh = memcmp(found, nothing, sizeof(found)) == 0;
+    if (!fresh && memcmp(found, magic, sizeof(found)) != 0)
+        return -EBADMSG;
+    r = set_size(fd, (uint64_t)st.st_size, bytes, reserve);
+    if (r == 0 && fresh)
+        r = tb_pwrite_full(fd, magic, TB_MAPFILE_MAGIC, 0);
+    if (r >= 0 && fresh)
+        r = fsync(fd) < 0 ? -errno : tb_fsync_parent(path);
+    return r < 0 ? r : TAKE_FD(fd);
+}

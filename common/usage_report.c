@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/usage_report.h"
+
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+static int mac(const void *key, size_t key_len, const void *data, size_t len, uint8_t out[static 32])
+{
+    unsigned n = 32;
+
+    return HMAC(EVP_sha256(), key, (int)key_len, data, len, out, &n) && n == 32 ? 0 : -EIO;
+}
+
+int tb_report_mac(const struct tb_key *asset_key, const char *text, size_t len,
+                  char out[static TB_REPORT_MAC_HEX + 1])
+{
+    static const char purpose[] = "trustbridge usage report v1";
+    _cleanup_key_ struct tb_key k = {0};
+    uint8_t sum[32];
+    int r = mac(asset_key->b, sizeof(asset_key->b), purpose, sizeof(purpose) - 1, k.b);
+
+    if (r == 0)
+        r = mac(k.b, sizeof(k.b), text, len, sum);
+    if (r == 0)
+        tb_hex_encode(sum, sizeof(sum), out);
+    return r;
+}

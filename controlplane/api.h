@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control plane's HTTP API without HTTP: a request in, a status and a JSON body out. Design section 4. Uses the store and
+ * logs; the caller's job is the transport. */
+#ifndef CP_API_H
+#define CP_API_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/secret.h"
+#include "controlplane/request.h"
+#include "controlplane/sas.h"
+#include "controlplane/store.h"
+
+/* How the client showed who it is on the TLS layer. */
+enum cp_client_auth {
+    CP_CLIENT_NOT_ASKED, /* the server runs without --client-ca */
+    CP_CLIENT_NO_CERT,
+    CP_CLIENT_UNTRUSTED,
+    CP_CLIENT_VERIFIED,
+};
+
+struct cp_api {
+    struct cp_store *store;
+    const struct tb_key *master, *token;
+    struct cp_sas sas;
+};
+
+struct cp_request {
+    const char *method, *path;
+    const char *authorization; /* header value, NULL: none */
+    const char *peer;          /* address, for the log */
+    enum cp_client_auth client_auth;
+    const char *client_name; /* common name of the verified certificate, NULL: none */
+    const char *body;
+    size_t body_len;
+    uint64_t now_us;
+};
+
+struct cp_reply {
+    unsigned status;
+    char *body;        /* heap, NUL-terminated; may hold a key. NULL: out of memory */
+    const char *allow; /* Allow header of a 405, else NULL */
+    bool challenge;    /* 401 for want of the bearer token: add WWW-Authenticate */
+    bool retry;        /* 503: add Retry-After */
+};
+void cp_reply_clear(struct cp_reply *r); /* wipes the body */
+#define _cleanup_reply_ _cleanup_(cp_reply_clear)
+
+/* Judges everything but the body, so that nobody uploads one in vain: true when *ret is already the answer. */
+bool cp_api_refuse(const struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret);
+
+/* Answers a whole request, cp_api_refuse() included. */
+void cp_api_answer(struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret);
+
+/* The answer to a body over CP_BODY_MAX. */
+void cp_api_too_large(struct cp_reply *ret);
+
+#endif

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* contract list, asset list, usage, log: for people as columns, for programs with --json. No key is ever printed. */
+#include <string.h>
+
+#include "controlplane/cmd.h"
+#include "common/json.h"
+#include "common/log.h"
+#include "common/units.h"
+
+#define LOG_LIMIT_DEFAULT 50
+
+/* NULL: print columns. */
+struct listing {
+    cJSON *array;
+};
+
+static const char *when(uint64_t us, char out[static TB_RFC3339_MAX])
+{
+    return us ? tb_rfc3339_format(us, 0, out) : "never";
+}
+
+static cJSON *add_row(struct listing *l)
+{
+    cJSON *o = cJSON_CreateObject();
+
+    if (o && !cJSON_AddItemToArray(l->array, o)) {
+        cJSON_Delete(o);
+        o = NULL;
+    }
+    return o;
+}
+
+static int show_contract(const struct cp_contract *c, void *ctx)
+{
+    const char *state = c->active                                    ? "active"
+                        : strcmp(c->reason, "contract_revoked") == 0 ? "revoked"
+                                                                     : "denied";
+    struct listing *l = ctx;
+    char end[TB_RFC3339_MAX];
+    cJSON *o;
+
+    if (!l->array) {
+        printf("%-30s %-8s %-24s %-30s %-20s %8llu %llu/%s\n", c->contract_id, state,
+               c->active ? "-" : c->reason, c->asset_id, when(c->expires_us, end),
+               (unsigned long long)c->lease_seconds, (unsigned long long)c->hw_used, c->max_hw ? "" : "any");
+        return 0;
+    }
+    o = add_row(l);
+    if (!o)
+        return -ENOMEM;
+    cJSON_AddStringToObject(o, "contract_id", c->contract_id);
+    cJSON_AddStringToObject(o, "asset_id", c->asset_id);
+    cJSON_AddStringToObject(o, "state", state);
+    cJSON_AddStringToObject(o, "reason", c->reason);
+    if (c->expires_us)
+        cJSON_AddStringToObject(o, "expires_at", when(c->expires_us, end));
+    tb_json_add_uint(o, "lease_seconds", c->lease_seconds);
+    if (c->max_hw)
+        tb_json_add_uint(o, "max_hw", c->max_hw);
+    tb_json_add_uint(o, "hw_used", c->hw_used);
+    return 0;
+}
+
+static int show_asset(const struct cp_asset *a, void *ctx)
+{
+    char url[CP_URL_MAX + 1], at[TB_RFC3339_MAX], size[32];
+    struct listing *l = ctx;
+    cJSON *o;
+
+    if (!l->array) {
+        printf("%-30s %-10s %-20s %s\n", a->asset_id, tb_bytes_format(a->plaintext_bytes, size, sizeof(size)),
+               when(a->updated_us, at), tb_url_redact(a->ciphertext_url, url, sizeof(url)));
+        return 0;
+    }
+    o = add_row(l);
+    if (!o)
+        return -ENOMEM;
+    cJSON_AddStringToObject(o, "asset_id", a->asset_id);
+    cJSON_AddStringToObject(o, "ciphertext_url", tb_url_redact(a->ciphertext_url, url, sizeof(url)));
+    cJSON_AddStringToObject(o, "manifest_url", tb_url_redact(a->manifest_url, url, sizeof(url)));
+    tb_json_add_uint(o, "chunk_bytes", a->chunk_bytes);
+    tb_json_add_uint(o, "plaintext_bytes", a->plaintext_bytes);
+    cJSON_AddStringToObject(o, "sha256_ciphertext", a->sha256_ciphertext);
+    if (*a->manifest_sha256)
+        cJSON_AddStringToObject(o, "manifest_sha256", a->manifest_sha256);
+    cJSON_AddStringToObject(o, "registered_at", when(a->registered_us, at));
+    cJSON_AddStringToObject(o, "updated_at", when(a->updated_us, at));
+    return 0;
+}
+
+static unsigned long long number(const cJSON *o, const char *member, const char *name)
+{
+    char err[TB_JSON_ERR_MAX];
+    uint64_t v = 0;
+
+    (void)tb_json_get_uint(member ? tb_json_member(o, member) : o, name, TB_JSON_INT_MAX, &v, err);
+    return v;
+}
+
+static int show_usage(const struct cp_usage *u, void *ctx)
+{
+    char at[TB_RFC3339_MAX], err[TB_JSON_ERR_MAX];
+    _cleanup_json_ cJSON *report = NULL;
+    struct listing *l = ctx;
+    cJSON *o;
+
+    if (tb_json_parse(u->report, strlen(u->report), TB_REPORT_MAX, &report, err) < 0)
+        return 0;
+    if (!l->array) {
+        printf("%-30s %-36s %-20s %12llu %14llu %14llu %8llu %6llu\n", u->contract_id, u->hw_id,
+               when(u->at_us, at), number(report, "used", "requests"),
+               number(report, "used", "prompt_tokens"), number(report, "used", "completion_tokens"),
+               number(report, "events", "parked"), number(report, NULL, "late_seconds"));
+        return 0;
+    }
+    o = add_row(l);
+    if (!o)
+        return -ENOMEM;
+    cJSON_AddStringToObject(o, "contract_id", u->contract_id);
+    cJSON_AddStringToObject(o, "asset_id", u->asset_id);
+    cJSON_AddStringToObject(o, "hw_id", u->hw_id);
+    cJSON_AddItemToObject(o, "report", TAKE_PTR(report));
+    return 0;
+}
+
+static int show_log(const struct cp_log_entry *e, void *ctx)
+{
+    struct listing *l = ctx;
+    char at[TB_RFC3339_MAX];
+    cJSON *o;
+
+    if (!l->array) {
+        printf("%-24s %-10s %-20s %-30s %-30s %-36s %s%s%s\n", tb_rfc3339_format(e->at_us, 1, at),
+               e->authorized ? "authorized" : "denied", e->authorized ? "-" : e->reason, e->contract_id,
+               e->asset_id, e->hw_id, e->peer, *e->client_name ? " " : "", e->client_name);
+        return 0;
+    }
+    o = add_row(l);
+    if (!o)
+        return -ENOMEM;
+    cJSON_AddStringToObject(o, "at", tb_rfc3339_format(e->at_us, 1, at));
+    cJSON_AddStringToObject(o, "status", e->authorized ? "authorized" : "denied");
+    cJSON_AddStringToObject(o, "reason", e->reason);
+    cJSON_AddStringToObject(o, "contract_id", e->contract_id);
+    cJSON_AddStringToObject(o, "asset_id", e->asset_id);
+    cJSON_AddStringToObject(o, "hw_id", e->hw_id);
+    cJSON_AddStringToObject(o, "peer", e->peer);
+    cJSON_AddStringToObject(o, "client_name", e->client_name);
+    return 0;
+}
+
+/* Runs `each` and ends the listing: prints the array and checks that stdout took it all. */
+static int list(const struct cp_options *o,
+                int (*each)(const struct cp_options *, struct cp_store *, struct listing *))
+{
+    _cleanup_store_ struct cp_store *s = NULL;
+    _cleanup_json_ cJSON *array = o->json ? cJSON_CreateArray() : NULL;
+    _cleanup_free_ char *text = NULL;
+    struct listing l = {.array = array};
+    int r;
+
+    r = cp_open(o, &s);
+    if (r != 0)
+        return r;
+    r = o->json && !array ? -ENOMEM : each(o, s, &l);
+    if (r == 0 && array) {
+        text = cJSON_Print(array);
+        r = text ? 0 : -ENOMEM;
+    }
+    if (r == -ENOMEM)
+        return cp_fail(o, TB_EXIT_IOERR, "out of memory");
+    if (r < 0)
+        return cp_fail_store(o, s, r);
+    if (text)
+        puts(text);
+    return fflush(stdout) == 0 ? TB_EXIT_OK
+                               : cp_fail(o, TB_EXIT_IOERR, "cannot write to stdout: %s", strerror(errno));
+}
+
+static int each_contract(const struct cp_options *o, struct cp_store *s, struct listing *l)
+{
+    if (!l->array)
+        printf("%-30s %-8s %-24s %-30s %-20s %8s %s\n", "CONTRACT", "STATE", "REASON", "ASSET", "EXPIRES",
+               "LEASE/s", "MACHINES");
+    return cp_store_each_contract(s, show_contract, l);
+}
+
+static int each_asset(const struct cp_options *o, struct cp_store *s, struct listing *l)
+{
+    if (!l->array)
+        printf("%-30s %-10s %-20s %s\n", "ASSET", "PLAINTEXT", "UPDATED", "CIPHERTEXT");
+    return cp_store_each_asset(s, show_asset, l);
+}
+
+static int each_usage(const struct cp_options *o, struct cp_store *s, struct listing *l)
+{
+    if (!l->array)
+        printf("%-30s %-36s %-20s %12s %14s %14s %8s %6s\n", "CONTRACT", "MACHINE", "AT", "REQUESTS",
+               "PROMPT", "COMPLETION", "PARKED", "LATE/s");
+    return cp_store_each_usage(s, show_usage, l);
+}
+
+static int each_log(const struct cp_options *o, struct cp_store *s, struct listing *l)
+{
+    if (!l->array)
+        printf("%-24s %-10s %-20s %-30s %-30s %-36s %s\n", "AT", "STATUS", "REASON", "CONTRACT", "ASSET",
+               "MACHINE", "PEER");
+    return cp_store_each_log(s, o->limit ? o->limit : LOG_LIMIT_DEFAULT, show_log, l);
+}
+
+int cp_run_contract_list(const struct cp_options *o)
+{
+    return list(o, each_contract);
+}
+
+int cp_run_asset_list(const struct cp_options *o)
+{
+    return list(o, each_asset);
+}
+
+int cp_run_usage(const struct cp_options *o)
+{
+    return list(o, each_usage);
+}
+
+int cp_run_log(const struct cp_options *o)
+{
+    return list(o, each_log);
+}

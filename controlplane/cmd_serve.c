@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* serve and issue-client. */
+#include <arpa/inet.h>
+#include <signal.h>
+#include <string.h>
+
+#include "controlplane/cmd.h"
+#include "common/fdpass.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "common/units.h"
+#include "controlplane/pki.h"
+#include "controlplane/server.h"
+
+#define LISTEN_DEFAULT "127.0.0.1:8080"
+#define SAS_SECONDS_DEFAULT 3600
+#define PEM_MAX (256 * 1024)
+#define STORAGE_KEY_FILE_MAX 4096
+
+/* All that lives while serving. */
+struct serve {
+    const struct cp_options *o;
+    struct cp_store *store;
+    struct tb_key *keys; /* secret memory: master, token */
+    uint8_t *storage_key;
+    struct cp_server_tls tls;
+    struct cp_api api;
+    int fd;
+};
+
+static void serve_clear(struct serve *v)
+{
+    v->store = cp_store_close(v->store);
+    tb_secret_freep(&v->keys);
+    tb_secret_freep(&v->storage_key);
+    tb_erase_stringp(&v->tls.key);
+    tb_freep(&v->tls.cert);
+    tb_freep(&v->tls.client_ca);
+    v->fd = tb_close(v->fd);
+}
+
+static int check_options(const struct cp_options *o)
+{
+    if (o->http + o->tls_auto + (o->tls_cert || o->tls_key) > 1)
+        return cp_fail(o, TB_EXIT_USAGE, "--http, --tls-auto and --tls-cert exclude each other");
+    if (!o->tls_cert != !o->tls_key)
+        return cp_fail(o, TB_EXIT_USAGE, "--tls-cert and --tls-key go together");
+    if (o->http && (o->client_auth || o->client_ca))
+        return cp_fail(o, TB_EXIT_USAGE, "client certificates need TLS; remove --http");
+    if (o->client_auth && o->client_ca)
+        return cp_fail(o, TB_EXIT_USAGE, "--client-auth and --client-ca exclude each other");
+    if (o->n_names && (o->http || o->tls_cert))
+        return cp_fail(o, TB_EXIT_USAGE, "--name is for the certificate that --tls-auto makes");
+    if (!o->storage_account != !o->storage_key_file)
+        return cp_fail(o, TB_EXIT_USAGE, "--storage-account and --storage-key-file go together");
+    if (o->storage_account && !cp_sas_account_valid(o->storage_account))
+        return cp_fail(o, TB_EXIT_USAGE, "--storage-account %s is not 3 to 24 lower-case letters and digits",
+                       o->storage_account);
+    if (o->sas_ip && (!*o->sas_ip || strlen(o->sas_ip) > 31 || o->sas_ip[strspn(o->sas_ip, "0123456789.-")]))
+        return cp_fail(o, TB_EXIT_USAGE, "--sas-ip %s is not an IPv4 address or a range A-B", o->sas_ip);
+    if ((o->sas_ip || o->sas_seconds) && !o->storage_account)
+        return cp_fail(o, TB_EXIT_USAGE, "--sas-seconds and --sas-ip need --storage-account");
+    return 0;
+}
+
+static int read_pem(const struct cp_options *o, const char *path, char **ret)
+{
+    int r;
+
+    r = tb_read_file(path, PEM_MAX, ret, NULL);
+    return r < 0 ? cp_fail(o, TB_EXIT_CONFIG, "cannot read %s: %s", path, strerror(-r)) : 0;
+}
+
+static int read_own_pem(const struct cp_options *o, const char *name, char **ret)
+{
+    _cleanup_free_ char *path = tb_path_join(o->data, name);
+
+    return path ? read_pem(o, path, ret) : cp_fail(o, TB_EXIT_IOERR, "out of memory");
+}
+
+static int load_tls(struct serve *v)
+{
+    const struct cp_options *o = v->o;
+    char err[CP_ERR_MAX] = "out of memory";
+    int r;
+
+    if (o->http)
+        return 0;
+    /* --client-auth with a given server certificate still needs the own CA, for the clients */
+    if (!o->tls_cert || o->client_auth) {
+        r = cp_pki_server(o->data, o->names, o->n_names, err);
+        if (r < 0)
+            return cp_fail(o, r == -EINVAL ? TB_EXIT_USAGE : TB_EXIT_CONFIG, "%s", err);
+    }
+    r = o->tls_cert ? read_pem(o, o->tls_cert, &v->tls.cert) : read_own_pem(o, CP_SERVER_CERT, &v->tls.cert);
+    if (r == 0)
+        r = o->tls_key ? read_pem(o, o->tls_key, &v->tls.key) : read_own_pem(o, CP_SERVER_KEY, &v->tls.key);
+    if (r == 0 && o->client_auth)
+        r = read_own_pem(o, CP_CA_CERT, &v->tls.client_ca);
+    if (r == 0 && o->client_ca)
+        r = read_pem(o, o->client_ca, &v->tls.client_ca);
+    return r;
+}
+
+static int load_storage(struct serve *v)
+{
+    const struct cp_options *o = v->o;
+    _cleanup_erase_string_ char *text = NULL;
+    size_t len;
+    int r;
+
+    if (!o->storage_account)
+        return 0;
+    r = tb_read_file(o->storage_key_file, STORAGE_KEY_FILE_MAX, &text, &len);
+    if (r < 0)
+        return cp_fail(o, TB_EXIT_CONFIG, "cannot read the storage key file %s: %s", o->storage_key_file,
+                       strerror(-r));
+    r = cp_sas_key_decode(text, len, &v->storage_key, &v->api.sas.key_len);
+    if (r < 0)
+        return cp_fail(o, TB_EXIT_CONFIG, "%s does not hold a storage account key in base64",
+                       o->storage_key_file);
+    v->api.sas.account = o->storage_account;
+    v->api.sas.key = v->storage_key;
+    v->api.sas.lifetime_us = (o->sas_seconds ? o->sas_seconds : SAS_SECONDS_DEFAULT) * TB_USEC_PER_SEC;
+    v->api.sas.ip = o->sas_ip;
+    return 0;
+}
+
+static int load_store(struct serve *v)
+{
+    const struct cp_options *o = v->o;
+    char err[CP_ERR_MAX];
+    int r;
+
+    r = cp_open(o, &v->store);
+    if (r != 0)
+        return r;
+    r = o->seed ? cp_store_seed(v->store, tb_now_realtime_us()) : 0;
+    if (r < 0)
+        return cp_fail_store(o, v->store, r);
+    v->keys = tb_secret_alloc(2 * sizeof(*v->keys));
+    if (!v->keys)
+        return cp_fail(o, TB_EXIT_IOERR, "out of memory");
+    r = cp_data_secret(o->data, CP_MASTER_FILE, &v->keys[0], err);
+    if (r == 0)
+        r = cp_data_secret(o->data, CP_TOKEN_FILE, &v->keys[1], err);
+    if (r < 0)
+        return cp_fail(o, TB_EXIT_CONFIG, "%s", err);
+    v->api.store = v->store;
+    v->api.master = &v->keys[0];
+    v->api.token = &v->keys[1];
+    return 0;
+}
+
+static int open_listener(struct serve *v)
+{
+    char err[CP_ERR_MAX];
+
+    if (tb_listen_fd_count() > 0) {
+        v->fd = tb_listen_fd("http");
+        return v->fd < 0 ? cp_fail(v->o, TB_EXIT_CONFIG, "no inherited listener is named \"http\"") : 0;
+    }
+    v->fd = cp_listen(v->o->listen ? v->o->listen : LISTEN_DEFAULT, err);
+    if (v->fd < 0)
+        return cp_fail(v->o, v->fd == -EINVAL ? TB_EXIT_USAGE : TB_EXIT_CONFIG, "%s", err);
+    return 0;
+}
+
+static void announce(const struct serve *v, const char *addr)
+{
+    const char *scheme = v->tls.cert ? "https" : "http";
+
+    if (v->o->http)
+        tb_warn("no TLS: keys cross the network in the clear; use this on loopback and in tests only");
+    printf(CP_PROGRAM ": ready on %s://%s (development only)\n", scheme, addr);
+    fflush(stdout);
+    tb_notify_ready("Serving %s://%s", scheme, addr);
+}
+
+int cp_run_serve(const struct cp_options *o)
+{
+    _cleanup_(serve_clear) struct serve v = {.o = o, .fd = -1};
+    struct cp_server *server = NULL;
+    char err[CP_ERR_MAX], addr[80];
+    sigset_t stop;
+    int r, sig;
+
+    r = check_options(o);
+    if (r == 0)
+        r = load_store(&v);
+    if (r == 0)
+        r = load_tls(&v);
+    if (r == 0)
+        r = load_storage(&v);
+    if (r == 0)
+        r = open_listener(&v);
+    if (r != 0)
+        return r;
+    if (cp_listen_name(v.fd, addr, sizeof(addr)) < 0)
+        snprintf(addr, sizeof(addr), "an inherited socket");
+    /* blocked before the server's thread starts, so that only sigwait() sees them */
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTERM);
+    sigaddset(&stop, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &stop, NULL);
+    r = cp_server_start(&v.api, &v.tls, TAKE_FD(v.fd), &server, err);
+    if (r < 0)
+        return cp_fail(o, TB_EXIT_CONFIG, "%s", err);
+    announce(&v, addr);
+    sigwait(&stop, &sig);
+    tb_notify_stopping();
+    server = cp_server_stop(server);
+    return TB_EXIT_OK;
+}
+
+int cp_run_issue_client(const struct cp_options *o)
+{
+    char err[CP_ERR_MAX] = "out of memory";
+    int r;
+
+    r = cp_pki_client(o->data, o->operand, err);
+    if (r < 0)
+        return cp_fail(o, r == -EINVAL ? TB_EXIT_USAGE : TB_EXIT_CONFIG, "%s", err);
+    printf("%s/client-%s.crt\n%s/client-%s.key\n", o->data, o->operand, o->data, o->operand);
+    return fflush(stdout) == 0 ? TB_EXIT_OK : TB_EXIT_IOERR;
+}

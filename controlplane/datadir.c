@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "controlplane/datadir.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/io.h"
+
+int cp_data_open_store(const char *dir, struct cp_store **ret, char err[static CP_ERR_MAX])
+{
+    _cleanup_free_ char *path = tb_path_join(dir, CP_DB_FILE);
+    int r;
+
+    if (!path) {
+        snprintf(err, CP_ERR_MAX, "out of memory");
+        return -ENOMEM;
+    }
+    r = tb_mkdir_p(dir, 0755);
+    if (r < 0) {
+        snprintf(err, CP_ERR_MAX, "cannot make directory %s: %s", dir, strerror(-r));
+        return r;
+    }
+    r = cp_store_open(path, ret);
+    if (r < 0)
+        snprintf(err, CP_ERR_MAX, "cannot open database %s: %s", path,
+                 *cp_store_error(NULL) ? cp_store_error(NULL) : strerror(-r));
+    return r;
+}
+
+static int make_secret(const char *path)
+{
+    _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
+    char hex[TB_KEY_HEX_CHARS + 2];
+    _cleanup_key_ struct tb_key k;
+    int r;
+
+    r = tb_random(k.b, sizeof(k.b));
+    if (r < 0)
+        return r;
+    r = tb_newfile_open(&f, path, 0600);
+    if (r < 0)
+        return r;
+    tb_hex_encode(k.b, sizeof(k.b), hex);
+    hex[TB_KEY_HEX_CHARS] = '\n';
+    r = tb_write_full(f.fd, hex, TB_KEY_HEX_CHARS + 1);
+    tb_erase(hex, sizeof(hex));
+    if (r < 0)
+        return r;
+    return tb_newfile_commit(&f, false);
+}
+
+int cp_data_secret(const char *dir, const char *name, struct tb_key *ret, char err[static CP_ERR_MAX])
+{
+    _cleanup_free_ char *path = tb_path_join(dir, name);
+    struct stat st;
+    int r = 0;
+
+    if (!path) {
+        snprintf(err, CP_ERR_MAX, "out of memory");
+        return -ENOMEM;
+    }
+    if (stat(path, &st) < 0 && errno == ENOENT)
+        r = make_secret(path);
+    if (r == -EEXIST)
+        r = 0;
+    if (r == 0 && stat(path, &st) < 0)
+        r = -errno;
+    if (r == 0 && (st.st_mode & 077)) {
+        snprintf(err, CP_ERR_MAX, "%s may be read by others (mode %03o); run: chmod 600 %s", path,
+                 st.st_mode & 0777u, path);
+        return -EPERM;
+    }
+    if (r == 0)
+        r = tb_key_read_file(path, ret);
+    if (r == -EINVAL)
+        snprintf(err, CP_ERR_MAX,
+                 "%s does not hold 64 hex digits; restore it, or remove it to have a new one made", path);
+    else if (r < 0)
+        snprintf(err, CP_ERR_MAX, "cannot read %s: %s", path, strerror(-r));
+    return r;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The JSON bodies of the two POST calls, checked member by member. No I/O. Unknown members are ignored: clients are older
+ * and newer than this server. */
+#ifndef CP_REQUEST_H
+#define CP_REQUEST_H
+
+#include "common/json.h"
+#include "common/usage_report.h"
+#include "common/secret.h"
+#include "controlplane/store.h"
+
+#define CP_BODY_MAX (64 * 1024)
+
+/* Parses an assets/register body. Of ret, all but wrapped_key and the times are set; the key comes apart from it. On
+ * failure -EBADMSG, -EINVAL, -ENOENT or -ENOMEM, and err names the member and never quotes the key. */
+int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct tb_key *ret_key,
+                      char err[static TB_JSON_ERR_MAX]);
+
+struct cp_authorize {
+    char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1], hw_id[CP_HW_ID_MAX + 1];
+    char usage_report[TB_REPORT_MAX + 1]; /* "" when there is none, or one that is of no use */
+    char usage_hmac[TB_REPORT_MAC_HEX + 1];
+};
+/* Parses a license/authorize body. Failures as above. attestation and client_version are accepted and not looked at. */
+int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,
+                       char err[static TB_JSON_ERR_MAX]);
+
+/* Wipes the strings that are members of the object, then frees all of it. */
+void cp_json_wipe(cJSON *j);
+static inline void cp_json_wipep(cJSON **j)
+{
+    cp_json_wipe(*j);
+    *j = NULL;
+}
+#define _cleanup_secret_json_ _cleanup_(cp_json_wipep)
+
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "controlplane/sas.h"
+
+#include <ctype.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "common/secret.h"
+#include "common/units.h"
+
+#define SIGNATURE_BYTES 32
+#define SIGNATURE_BASE64 (4 * ((SIGNATURE_BYTES + 2) / 3) + 1)
+
+bool cp_sas_account_valid(const char *account)
+{
+    size_t n = strspn(account, "abcdefghijklmnopqrstuvwxyz0123456789");
+
+    return n >= 3 && n <= 24 && account[n] == '\0';
+}
+
+static const char *after_scheme(const char *url, bool *ret_https)
+{
+    if (strncasecmp(url, "https://", 8) == 0) {
+        *ret_https = true;
+        return url + 8;
+    }
+    if (strncasecmp(url, "http://", 7) == 0) {
+        *ret_https = false;
+        return url + 7;
+    }
+    return NULL;
+}
+
+static bool percent_encoding_valid(const char *s)
+{
+    for (; *s; s++)
+        if (*s == '%' && (!isxdigit((unsigned char)s[1]) || !isxdigit((unsigned char)s[2])))
+            return false;
+    return true;
+}
+
+const char *cp_blob_url_fault(const char *url)
+{
+    const char *authority, *path;
+    bool https;
+
+    if (strlen(url) > CP_URL_MAX)
+        return "is longer than 2048 characters";
+    for (const char *s = url; *s; s++)
+        if (*s <= ' ' || *s >= 0x7f || strchr("\"<>\\^`{|}", *s))
+            return "has a character that a URL cannot have; percent-encode it";
+    authority = after_scheme(url, &https);
+    if (!authority)
+        return "is not an http:// or https:// URL";
+    if (strpbrk(authority, "?#"))
+        return "has a query or fragment; register the bare blob URL, the control plane signs it itself";
+    path = strchr(authority, '/');
+    if (!path || path == authority)
+        return path ? "has no host" : "has no path; expected SERVER/CONTAINER/BLOB";
+    if (memchr(authority, '@', (size_t)(path - authority)))
+        return "has a user name or password";
+    if (path[1] == '\0')
+        return "has no path; expected SERVER/CONTAINER/BLOB";
+    return percent_encoding_valid(path) ? NULL : "has a % that is not followed by two hex digits";
+}
+
+static int hex_value(char c)
+{
+    return c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10;
+}
+
+/* Percent-decodes s[0..n) into out. An encoded NUL or slash in a container's name, or a line break, would let one URL
+ * sign for another: control characters are refused. */
+static int decode(const char *s, size_t n, char *out, size_t out_len)
+{
+    size_t o = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        int c = (unsigned char)s[i];
+
+        if (c == '%') {
+            if (i + 2 >= n)
+                return -EINVAL;
+            c = hex_value(s[i + 1]) << 4 | hex_value(s[i + 2]);
+            i += 2;
+        }
+        if (c < ' ' || c == 0x7f || o + 1 >= out_len)
+            return -EINVAL;
+        out[o++] = (char)c;
+    }
+    out[o] = '\0';
+    return o > 0 ? 0 : -EINVAL;
+}
+
+/* Takes the account from host or first path segment; *path is moved to "CONTAINER/BLOB". */
+static bool account_matches(const char *account, const char *host, size_t host_len, const char **path)
+{
+    size_t n = strlen(account);
+
+    if (host_len > n + 6 && strncasecmp(host, account, n) == 0 && strncasecmp(host + n, ".blob.", 6) == 0)
+        return true;
+    if (strncmp(*path, account, n) == 0 && (*path)[n] == '/') {
+        *path += n + 1;
+        return true;
+    }
+    return false;
+}
+
+int cp_blob_parse(const char *url, const char *account, struct cp_blob *ret)
+{
+    struct cp_blob b = {0};
+    const char *host, *path, *slash;
+    size_t host_len;
+    int r;
+
+    if (cp_blob_url_fault(url) || strlen(account) >= sizeof(b.account))
+        return -EINVAL;
+    host = after_scheme(url, &b.https);
+    path = strchr(host, '/');
+    host_len = (size_t)(path - host);
+    path++;
+    if (!account_matches(account, host, host_len, &path))
+        return -ENXIO;
+    slash = strchr(path, '/');
+    if (!slash)
+        return -EINVAL;
+    r = decode(path, (size_t)(slash - path), b.container, sizeof(b.container));
+    if (r < 0 || strchr(b.container, '/'))
+        return -EINVAL;
+    r = decode(slash + 1, strlen(slash + 1), b.blob, sizeof(b.blob));
+    if (r < 0)
+        return r;
+    strcpy(b.account, account);
+    *ret = b;
+    return 0;
+}
+
+int cp_sas_key_decode(const char *text, size_t len, uint8_t **ret, size_t *ret_len)
+{
+    _cleanup_secret_ uint8_t *key = NULL;
+    size_t pad = 0;
+    int n;
+
+    while (len > 0 && isspace((unsigned char)text[len - 1]))
+        len--;
+    if (len == 0 || len % 4 != 0 || len / 4 * 3 > CP_SAS_KEY_MAX)
+        return -EINVAL;
+    while (pad < 2 && text[len - 1 - pad] == '=')
+        pad++;
+    /* EVP_DecodeBlock() itself takes '=' anywhere, and white space */
+    for (size_t i = 0; i < len - pad; i++)
+        if (!isalnum((unsigned char)text[i]) && text[i] != '+' && text[i] != '/')
+            return -EINVAL;
+    key = tb_secret_alloc(CP_SAS_KEY_MAX);
+    if (!key)
+        return -ENOMEM;
+    n = EVP_DecodeBlock(key, (const unsigned char *)text, (int)len);
+    if (n <= (int)pad)
+        return -EINVAL;
+    *ret_len = (size_t)n - pad;
+    *ret = TAKE_PTR(key);
+    return 0;
+}
+
+static int sign(const struct cp_sas *s, const char *text, int len, char out[static SIGNATURE_BASE64])
+{
+    uint8_t mac[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+
+    if (!HMAC(EVP_sha256(), s->key, (int)s->key_len, (const uint8_t *)text, (size_t)len, mac, &n) ||
+        n != SIGNATURE_BYTES)
+        return -EIO;
+    EVP_EncodeBlock((unsigned char *)out, mac, SIGNATURE_BYTES);
+    return 0;
+}
+
+/* Query values: everything but RFC 3986's unreserved characters is escaped. */
+static void percent_encode(const char *in, char *out)
+{
+    for (; *in; in++) {
+        if (isalnum((unsigned char)*in) || strchr("-._~", *in))
+            *out++ = *in;
+        else
+            out += sprintf(out, "%%%02X", (unsigned char)*in);
+    }
+    *out = '\0';
+}
+
+int cp_sas_url(const struct cp_sas *s, const char *url, uint64_t now_us, uint64_t end_us,
+               char out[static CP_SAS_URL_MAX])
+{
+    char text[2048], sig[SIGNATURE_BASE64], sig_q[3 * SIGNATURE_BASE64], ip_q[3 * 96] = "";
+    char st[TB_RFC3339_MAX], se[TB_RFC3339_MAX];
+    const char *ip = s->ip ? s->ip : "", *spr;
+    struct cp_blob b;
+    int n, r;
+
+    r = s->account ? cp_blob_parse(url, s->account, &b) : -ENXIO;
+    if (r == -ENXIO) {
+        snprintf(out, CP_SAS_URL_MAX, "%s", url);
+        return 1;
+    }
+    if (r < 0)
+        return r;
+    tb_rfc3339_format(now_us - MIN(now_us, (uint64_t)CP_SAS_START_SKEW_US), 0, st);
+    tb_rfc3339_format(MIN(now_us + s->lifetime_us, end_us), 0, se);
+    spr = b.https ? "https" : "https,http";
+    /* permissions, start, expiry, resource, identifier, ip, protocol, version, resource type, snapshot, encryption scope,
+     * then the five response header overrides */
+    n = snprintf(text, sizeof(text),
+                 "r\n%s\n%s\n/blob/%s/%s/%s\n\n%s\n%s\n" CP_SAS_VERSION "\nb\n\n\n\n\n\n\n", st, se,
+                 b.account, b.container, b.blob, ip, spr);
+    if (n < 0 || (size_t)n >= sizeof(text) || strlen(ip) >= 96)
+        return -EINVAL;
+    r = sign(s, text, n, sig);
+    if (r < 0)
+        return r;
+    percent_encode(sig, sig_q);
+    percent_encode(ip, ip_q);
+    n = snprintf(out, CP_SAS_URL_MAX, "%s?sv=" CP_SAS_VERSION "&sr=b&sp=r&st=%s&se=%s&spr=%s%s%s&sig=%s", url,
+                 st, se, b.https ? "https" : "https%2Chttp", *ip ? "&sip=" : "", ip_q, sig_q);
+    return n > 0 && n < CP_SAS_URL_MAX ? 0 : -EINVAL;
+}

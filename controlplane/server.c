@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "controlplane/server.h"
+
+#include <arpa/inet.h>
+#include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/log.h"
+#include "common/units.h"
+
+/* A body that is refused is still read to its end, up to this: many clients look for the answer only when they have sent
+ * everything, and would see a reset instead of the 401 or 413. */
+#define DISCARD_MAX (4 * 1024 * 1024)
+#define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
+
+struct cp_server {
+    struct MHD_Daemon *daemon;
+    struct cp_api *api;
+    bool want_client_cert;
+};
+
+/* One request, between the callbacks of libmicrohttpd. */
+struct exchange {
+    char *body; /* secret memory of CP_BODY_MAX, made with the first byte: a registration carries a key */
+    size_t len;
+    uint64_t total, started_us;
+    bool refused; /* decided before the body: it is read and dropped, then `refusal` is sent */
+    struct cp_reply refusal;
+};
+
+/* -- who is there -------------------------------------------------------------------------------------------------- */
+static void peer_name(struct MHD_Connection *c, char out[static 64])
+{
+    const union MHD_ConnectionInfo *i = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *sa = i ? i->client_addr : NULL;
+
+    strcpy(out, "unknown");
+    if (sa && sa->sa_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)sa)->sin_addr, out, 64);
+    else if (sa && sa->sa_family == AF_INET6)
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)sa)->sin6_addr, out, 64);
+}
+
+static void common_name(const gnutls_datum_t *der, char *out, size_t out_len)
+{
+    gnutls_x509_crt_t crt;
+
+    if (gnutls_x509_crt_init(&crt) < 0)
+        return;
+    if (gnutls_x509_crt_import(crt, der, GNUTLS_X509_FMT_DER) < 0 ||
+        gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, 0, out, &out_len) < 0)
+        out[0] = '\0';
+    gnutls_x509_crt_deinit(crt);
+    for (; *out; out++) /* it goes to logs and terminals */
+        if (*out < ' ' || *out >= 0x7f)
+            *out = '?';
+}
+
+/* libmicrohttpd asks for a certificate but judges none; name gets its common name when it is good. */
+static enum cp_client_auth client_auth(const struct cp_server *s, struct MHD_Connection *c,
+                                       char name[static 101])
+{
+    char purpose[] = GNUTLS_KP_TLS_WWW_CLIENT;
+    gnutls_typed_vdata_st want = {.type = GNUTLS_DT_KEY_PURPOSE_OID, .data = (unsigned char *)purpose};
+    const union MHD_ConnectionInfo *i;
+    const gnutls_datum_t *chain;
+    unsigned n = 0, status = 0;
+
+    name[0] = '\0';
+    if (!s->want_client_cert)
+        return CP_CLIENT_NOT_ASKED;
+    i = MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    chain = i ? gnutls_certificate_get_peers(i->tls_session, &n) : NULL;
+    if (!chain || n == 0)
+        return CP_CLIENT_NO_CERT;
+    if (gnutls_certificate_verify_peers(i->tls_session, &want, 1, &status) < 0 || status != 0)
+        return CP_CLIENT_UNTRUSTED;
+    common_name(&chain[0], name, 101);
+    return CP_CLIENT_VERIFIED;
+}
+
+/* -- requests ------------------------------------------------------------------------------------------------------ */
+static void free_body(void *p)
+{
+    tb_erase_string(p);
+}
+
+static enum MHD_Result send_reply(struct MHD_Connection *c, struct cp_reply *r)
+{
+    struct MHD_Response *m;
+    enum MHD_Result ok;
+
+    if (!r->body)
+        return MHD_NO;
+    m = MHD_create_response_from_buffer_with_free_callback(strlen(r->body), r->body, free_body);
+    if (!m)
+        return MHD_NO;
+    r->body = NULL; /* now the response's */
+    MHD_add_response_header(m, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
+    MHD_add_response_header(m, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    if (r->allow)
+        MHD_add_response_header(m, MHD_HTTP_HEADER_ALLOW, r->allow);
+    if (r->challenge)
+        MHD_add_response_header(m, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"trustbridge\"");
+    if (r->retry)
+        MHD_add_response_header(m, MHD_HTTP_HEADER_RETRY_AFTER, "1");
+    ok = MHD_queue_response(c, r->status, m);
+    MHD_destroy_response(m);
+    return ok;
+}
+
+/* MHD_NO ends the connection. */
+static enum MHD_Result take_body(struct exchange *x, const char *data, size_t *n)
+{
+    x->total += *n;
+    if (x->total > DISCARD_MAX || tb_now_monotonic_us() - x->started_us > CP_REQUEST_US_MAX)
+        return MHD_NO;
+    if (!x->refused && x->total <= CP_BODY_MAX) {
+        if (!x->body)
+            x->body = tb_secret_alloc(CP_BODY_MAX);
+        if (!x->body)
+            return MHD_NO;
+        memcpy(x->body + x->len, data, *n);
+        x->len += *n;
+    }
+    *n = 0;
+    return MHD_YES;
+}
+
+static uint64_t declared_length(struct MHD_Connection *c)
+{
+    const char *v = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    uint64_t n;
+
+    return v && tb_uint_parse(v, 0, UINT64_MAX, &n) == 0 ? n : 0;
+}
+
+/* Headers are there. Sends a refusal at once when the client waits for a sign or has too much to drop. */
+static enum MHD_Result on_headers(struct cp_server *s, struct MHD_Connection *c, const struct cp_request *rq,
+                                  struct exchange *x)
+{
+    uint64_t n = declared_length(c);
+
+    x->started_us = tb_now_monotonic_us();
+    x->refused = cp_api_refuse(s->api, rq, &x->refusal);
+    if (!x->refused && n > CP_BODY_MAX) {
+        cp_api_too_large(&x->refusal);
+        x->refused = true;
+    }
+    if (!x->refused)
+        return MHD_YES;
+    if (n <= DISCARD_MAX && !MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT))
+        return MHD_YES;
+    return send_reply(c, &x->refusal);
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url, const char *method,
+                                  const char *version, const char *data, size_t *n, void **state)
+{
+    struct cp_server *s = cls;
+    struct exchange *x = *state;
+    _cleanup_reply_ struct cp_reply reply = {0};
+    char peer[64], name[101];
+    struct cp_request rq = {.method = method, .path = url, .peer = peer, .client_name = name};
+
+    if (x && *n > 0)
+        return take_body(x, data, n);
+    if (x && x->refused)
+        return send_reply(c, &x->refusal);
+    peer_name(c, peer);
+    rq.authorization = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
+    rq.client_auth = client_auth(s, c, name);
+    if (!x) {
+        x = *state = calloc(1, sizeof(*x));
+        return x ? on_headers(s, c, &rq, x) : MHD_NO;
+    }
+    rq.body = x->body;
+    rq.body_len = x->len;
+    rq.now_us = tb_now_realtime_us();
+    if (x->total > CP_BODY_MAX)
+        cp_api_too_large(&reply);
+    else
+        cp_api_answer(s->api, &rq, &reply);
+    return send_reply(c, &reply);
+}
+
+static void on_completed(void *cls, struct MHD_Connection *c, void **state,
+                         enum MHD_RequestTerminationCode why)
+{
+    struct exchange *x = *state;
+
+    if (x) {
+        tb_secret_free(x->body);
+        cp_reply_clear(&x->refusal);
+    }
+    free(x);
+    *state = NULL;
+}
+
+/* libmicrohttpd's own complaints are about single connections: nothing an operator must act on. */
+static void on_log(void *cls, const char *fmt, va_list ap)
+{
+    char line[256];
+    int n = vsnprintf(line, sizeof(line), fmt, ap);
+
+    if (n > 0)
+        tb_debug("http: %.*s", (int)strcspn(line, "\n"), line);
+}
+
+int cp_server_start(struct cp_api *api, const struct cp_server_tls *tls, int listen_fd,
+                    struct cp_server **ret, char err[static CP_ERR_MAX])
+{
+    struct cp_server *s = calloc(1, sizeof(*s));
+    struct MHD_OptionItem tls_options[] = {
+        {MHD_OPTION_HTTPS_MEM_CERT, 0, tls->cert},
+        {MHD_OPTION_HTTPS_MEM_KEY, 0, tls->key},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
+        {tls->client_ca ? MHD_OPTION_HTTPS_MEM_TRUST : MHD_OPTION_END, 0, tls->client_ca},
+        {MHD_OPTION_END, 0, NULL},
+    };
+    struct MHD_OptionItem no_options[] = {{MHD_OPTION_END, 0, NULL}};
+    unsigned flags = MHD_USE_AUTO_INTERNAL_THREAD | MHD_USE_ERROR_LOG | (tls->cert ? MHD_USE_TLS : 0);
+
+    if (!s) {
+        snprintf(err, CP_ERR_MAX, "out of memory");
+        tb_close(listen_fd);
+        return -ENOMEM;
+    }
+    s->api = api;
+    s->want_client_cert = tls->cert && tls->client_ca;
+    s->daemon = MHD_start_daemon(
+        flags, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
+        MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)CP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)CP_IDLE_SECONDS, MHD_OPTION_ARRAY, tls->cert ? tls_options : no_options, MHD_OPTION_END);
+    if (!s->daemon) {
+        snprintf(err, CP_ERR_MAX,
+                 "cannot start the HTTP server; with --tls-cert, check that certificate and key are PEM and "
+                 "belong together (--log-level debug says more)");
+        free(s);
+        return -EINVAL;
+    }
+    *ret = s;
+    return 0;
+}
+
+struct cp_server *cp_server_stop(struct cp_server *s)
+{
+    if (s)
+        MHD_stop_daemon(s->daemon);
+    free(s);
+    return NULL;
+}
+
+/* -- the listener -------------------------------------------------------------------------------------------------- */
+static int bind_one(const struct addrinfo *ai)
+{
+    _cleanup_close_ int fd =
+        socket(ai->ai_family, ai->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, ai->ai_protocol);
+    int one = 1;
+
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+        bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, CP_CONNECTIONS_MAX) < 0)
+        return -errno;
+    return TAKE_FD(fd);
+}
+
+int cp_listen(const char *addr, char err[static CP_ERR_MAX])
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
+                    *list = NULL;
+    const char *colon = strrchr(addr, ':');
+    size_t host_len = colon ? (size_t)(colon - addr) : 0;
+    char host[256];
+    uint64_t port;
+    int fd, r;
+
+    if (!colon || tb_uint_parse(colon + 1, 0, 65535, &port) < 0 || host_len >= sizeof(host)) {
+        snprintf(err, CP_ERR_MAX, "--listen %s is not HOST:PORT", addr);
+        return -EINVAL;
+    }
+    if (host_len >= 2 && addr[0] == '[' && addr[host_len - 1] == ']')
+        snprintf(host, sizeof(host), "%.*s", (int)host_len - 2, addr + 1);
+    else
+        snprintf(host, sizeof(host), "%.*s", (int)host_len, addr);
+    r = getaddrinfo(*host ? host : NULL, colon + 1, &hints, &list);
+    if (r != 0) {
+        snprintf(err, CP_ERR_MAX, "--listen %s: %s", addr, gai_strerror(r));
+        return -EHOSTUNREACH;
+    }
+    fd = bind_one(list);
+    freeaddrinfo(list);
+    if (fd < 0)
+        snprintf(err, CP_ERR_MAX, "cannot listen on %s: %s", addr, strerror(-fd));
+    return fd;
+}
+
+int cp_listen_name(int fd, char *out, size_t out_len)
+{
+    struct sockaddr_storage sa;
+    socklen_t n = sizeof(sa);
+    char host[64], port[8];
+
+    if (getsockname(fd, (struct sockaddr *)&sa, &n) < 0)
+        return -errno;
+    if (getnameinfo((struct sockaddr *)&sa, n, host, sizeof(host), port, sizeof(port),
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+        return -EAFNOSUPPORT;
+    snprintf(out, out_len, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+    return 0;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* HTTP(S) around cp_api over libmicrohttpd: one internal polling thread, bounded connections, bodies and time. */
+#ifndef CP_SERVER_H
+#define CP_SERVER_H
+
+#include "controlplane/api.h"
+#include "controlplane/datadir.h"
+
+#define CP_CONNECTIONS_MAX 128
+#define CP_IDLE_SECONDS 15         /* a connection without progress is closed */
+#define CP_REQUEST_US_MAX 30000000 /* and so is one that drips its body for longer than this */
+
+struct cp_server_tls {
+    char *cert, *key; /* PEM text; NULL: plain HTTP */
+    char *client_ca;  /* PEM text of the CAs of client certificates; NULL: clients need none */
+};
+
+struct cp_server;
+
+/* Serves api on the listening socket, which it then owns, until stopped. api and tls live longer than the server. */
+int cp_server_start(struct cp_api *api, const struct cp_server_tls *tls, int listen_fd,
+                    struct cp_server **ret, char err[static CP_ERR_MAX]);
+/* Closes the listener and all connections, joins the thread. NULL is fine. */
+struct cp_server *cp_server_stop(struct cp_server *s);
+
+/* Binds "host:port", "[v6]:port" or ":port" (all addresses); port 0 picks one. fd or -errno with a reason. */
+int cp_listen(const char *addr, char err[static CP_ERR_MAX]);
+/* "127.0.0.1:8080" of a bound socket. */
+int cp_listen_name(int fd, char *out, size_t out_len);
+
+#endif

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An asset on disk: a .tbenc and its manifest, found by their names, read and checked. Functions that fail have said so on
+ * stderr and return CLI_FAILED; CLI_OK otherwise. */
+#ifndef TBPKG_ASSET_ASSET_H
+#define TBPKG_ASSET_ASSET_H
+
+#include "common/macros.h"
+#include "tbenc/tbenc.h"
+
+#define ASSET_DEFAULT_NAME "model.tbenc"
+#define ASSET_DEFAULT_MANIFEST "model.manifest.json"
+
+struct asset {
+    char *path;          /* of the ciphertext; "-" is stdin */
+    char *manifest_path; /* "-" is stdin */
+    struct tbenc_manifest *manifest;
+    int fd; /* of the ciphertext */
+};
+#define ASSET_INIT                                                                                           \
+    {                                                                                                        \
+        .fd = -1                                                                                             \
+    }
+void asset_clear(struct asset *a);
+#define _cleanup_asset_ _cleanup_(asset_clear)
+
+/* "dir/name.tbenc" -> "dir/name.manifest.json". NULL on ENOMEM. */
+char *asset_manifest_name(const char *path);
+
+/* Finds, reads and opens both. A NULL path is derived from the manifest's weights_filename, a NULL manifest from the path's
+ * name; both NULL: model.tbenc in the current directory. flags: enum tbenc_flags. */
+int asset_open(const char *path, const char *manifest_path, unsigned flags, struct asset *ret);
+
+/* Only the manifest. */
+int asset_manifest_read(const char *path, unsigned flags, struct tbenc_manifest **ret);
+
+/* Reports what libtbenc said about object. Returns CLI_FAILED. */
+int asset_fail(const char *object, int r, const struct tbenc_error *e);
+
+/* CLI_OK when the directory of path exists and its file system has room for bytes more (0: any). */
+int asset_check_space(const char *path, uint64_t bytes);
+
+#endif

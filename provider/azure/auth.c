@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "provider/azure/auth.h"
+
+#include <stdarg.h>
+#include <string.h>
+#include <strings.h>
+
+#include "provider/azure/blob.h"
+#include "common/io.h"
+#include "common/secret.h"
+#include "common/units.h"
+
+#define SECRET_FILE_MAX (16 * 1024)
+#define RENEW_BEFORE_S 300
+
+#define THE_WAYS                                                                                             \
+    "give --connection-string-file, --account-key-file or --sas-file; or set "                               \
+    "AZURE_STORAGE_CONNECTION_STRING, "                                                                      \
+    "AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN, AZURE_ACCESS_TOKEN, or AZURE_TENANT_ID with "               \
+    "AZURE_CLIENT_ID and "                                                                                   \
+    "AZURE_CLIENT_SECRET; or run on a machine with a managed identity; or log in with 'az login'"
+
+static int _printf_(3, 4) fail(char *err, int r, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(err, AZURE_ERR_MAX, fmt, ap);
+    va_end(ap);
+    return r;
+}
+
+static void _printf_(2, 3) set_source(struct azure_auth *a, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(a->source, sizeof(a->source), fmt, ap);
+    va_end(ap);
+}
+
+void azure_auth_clear(struct azure_auth *a)
+{
+    tb_secret_free(a->key);
+    tb_secret_free(a->sas);
+    tb_secret_free(a->bearer);
+    tb_secret_free(a->client_secret);
+    free(a->account);
+    free(a->endpoint);
+    *a = (struct azure_auth){0};
+}
+
+/* Copy of [s, s + n) without white space around it, in secret memory. */
+static char *secret_trimmed(const char *s, size_t n)
+{
+    char *copy;
+
+    while (n > 0 && strchr(" \t\r\n", s[n - 1]))
+        n--;
+    while (n > 0 && strchr(" \t\r\n", s[0]))
+        s++, n--;
+    copy = tb_secret_alloc(n + 1);
+    if (copy)
+        memcpy(copy, s, n);
+    return copy;
+}
+
+/* -- the forms a secret has ---------------------------------------------------------------------------------------- */
+
+int azure_account_key(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
+{
+    size_t len = strlen(text);
+    uint8_t *key = tb_secret_alloc(len + 4);
+    ssize_t n;
+
+    if (!key)
+        return fail(err, -ENOMEM, "out of memory");
+    n = blob_base64_decode(text, len, key);
+    if (n < 16) {
+        tb_secret_free(key);
+        return fail(err, -EINVAL,
+                    "is no storage account key (base64, as 'az storage account keys list' prints it)");
+    }
+    tb_secret_free(a->key);
+    a->key = key;
+    a->key_len = (size_t)n;
+    a->kind = AZURE_AUTH_KEY;
+    return 0;
+}
+
+int azure_sas(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
+{
+    const char *q = strchr(text, '?'), *sas = q ? q + 1 : text;
+    char *copy;
+
+    if (!strstr(sas, "sig=") || !strchr(sas, '&'))
+        return fail(err, -EINVAL, "is no shared access signature (there is no sig= in it)");
+    for (const char *p = sas; *p; p++)
+        if (*p <= ' ' || *p >= 0x7f || *p == '#')
+            return fail(err, -EINVAL, "is no shared access signature (it has a character that no URL has)");
+    copy = secret_trimmed(sas, strlen(sas));
+    if (!copy)
+        return fail(err, -ENOMEM, "out of memory");
+    tb_secret_free(a->sas);
+    a->sas = copy;
+    a->kind = AZURE_AUTH_SAS;
+    return 0;
+}
+
+/* Value of one member of a connection string in secret memory, NULL when absent. Values may hold '='. */
+static char *member(const char *text, const char *name)
+{
+    size_t n = strlen(name);
+
+    for (const char *p = text; *p;) {
+        size_t len = strcspn(p, ";");
+
+        while (len > 0 && (*p == ' ' || *p == '\n'))
+            p++, len--;
+        if (len > n && p[n] == '=' && strncasecmp(p, name, n) == 0)
+            return secret_trimmed(p + n + 1, len - n - 1);
+        p += len;
+        p += *p == ';';
+    }
+    return NULL;
+}
+
+static char *endpoint_of(const char *text, const char *account)
+{
+    _cleanup_secret_ char *blob = member(text, "BlobEndpoint"), *suffix = member(text, "EndpointSuffix");
+    _cleanup_secret_ char *protocol = member(text, "DefaultEndpointsProtocol");
+
+    if (blob)
+        return strdup(blob);
+    if (!suffix || !account)
+        return NULL;
+    return tb_strf("%s://%s.blob.%s", protocol ? protocol : "https", account, suffix);
+}
+
+int azure_connection_string(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
+{
+    _cleanup_secret_ char *account = member(text, "AccountName"), *key = member(text, "AccountKey");
+    _cleanup_secret_ char *sas = member(text, "SharedAccessSignature"), *emulator = NULL;
+    char why[AZURE_ERR_MAX];
+    int r;
+
+    emulator = member(text, "UseDevelopmentStorage");
+    if (emulator)
+        return fail(
+            err, -EINVAL,
+            "UseDevelopmentStorage is not supported: write AccountName, AccountKey and BlobEndpoint out");
+    if (!key && !sas)
+        return fail(err, -EINVAL,
+                    "is no connection string (it has neither AccountKey nor SharedAccessSignature)");
+    if (key && !account)
+        return fail(err, -EINVAL, "is no connection string (it has no AccountName)");
+    r = key ? azure_account_key(key, a, why) : azure_sas(sas, a, why);
+    if (r < 0)
+        return fail(err, r, "the %s in it %s", key ? "AccountKey" : "SharedAccessSignature", why);
+    free(a->account);
+    free(a->endpoint);
+    a->account = account ? strdup(account) : NULL;
+    a->endpoint = endpoint_of(text, a->account);
+    return 0;
+}
+
+/* -- where they are looked for ------------------------------------------------------------------------------------- */
+
+typedef int (*take_fn)(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX]);
+
+static int take_file(const char *option, const char *path, take_fn take, struct azure_auth *a, char *err)
+{
+    _cleanup_secret_ char *text = NULL;
+    char *raw = NULL, why[AZURE_ERR_MAX];
+    size_t len = 0;
+    int r;
+
+    r = tb_read_file(path, SECRET_FILE_MAX, &raw, &len);
+    if (r < 0)
+        return fail(err, r, "%s %s: %s", option, path, strerror(-r));
+    text = secret_trimmed(raw, strlen(raw));
+    tb_erase(raw, len);
+    free(raw);
+    if (!text)
+        return fail(err, -ENOMEM, "out of memory");
+    r = take(text, a, why);
+    if (r < 0)
+        return fail(err, r, "%s %s: %s", option, path, why);
+    set_source(a, "%s", option);
+    return 0;
+}
+
+/* Moves a variable's value into secret memory and wipes it where /proc/PID/environ and children would see it. NULL when unset
+ * or empty. */
+static char *take_env(const char *name)
+{
+    char *value = getenv(name), *copy;
+
+    if (!value || !*value)
+        return NULL;
+    copy = secret_trimmed(value, strlen(value));
+    tb_erase(value, strlen(value));
+    unsetenv(name);
+    return copy;
+}
+
+static int bearer_text(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
+{
+    for (const char *p = text; *p; p++)
+        if (*p <= ' ' || *p >= 0x7f)
+            return fail(err, -EINVAL, "is no bearer token (it has white space or control characters)");
+    a->bearer = secret_trimmed(text, strlen(text));
+    a->kind = AZURE_AUTH_BEARER;
+    return a->bearer ? 0 : fail(err, -ENOMEM, "out of memory");
+}
+
+/* 1: taken; 0: not there; or -errno. */
+static int try_files(const struct azure_auth_options *o, struct azure_auth *a, char *err)
+{
+    const struct {
+        const char *option, *path;
+        take_fn take;
+    } files[] = {
+        {"--connection-string-file", o->connection_string_file, azure_connection_string},
+        {"--account-key-file", o->account_key_file, azure_account_key},
+        {"--sas-file", o->sas_file, azure_sas},
+    };
+    int r;
+
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        if (!files[i].path)
+            continue;
+        r = take_file(files[i].option, files[i].path, files[i].take, a, err);
+        return r < 0 ? r : 1;
+    }
+    return 0;
+}
+
+static int try_environment(struct azure_auth *a, char *err)
+{
+    static const struct {
+        const char *name;
+        take_fn take;
+    } variables[] = {
+        {"AZURE_STORAGE_CONNECTION_STRING", azure_connection_string},
+        {"AZURE_STORAGE_KEY", azure_account_key},
+        {"AZURE_STORAGE_SAS_TOKEN", azure_sas},
+        {"AZURE_ACCESS_TOKEN", bearer_text},
+    };
+    char why[AZURE_ERR_MAX];
+    int r;
+
+    for (size_t i = 0; i < ARRAY_SIZE(variables); i++) {
+        _cleanup_secret_ char *value = take_env(variables[i].name);
+
+        if (!value)
+            continue;
+        r = variables[i].take(value, a, why);
+        if (r < 0)
+            return fail(err, r, "%s %s", variables[i].name, why);
+        set_source(a, "the environment variable %s", variables[i].name);
+        return 1;
+    }
+    return 0;
+}
+
+static const char *env(const char *name)
+{
+    const char *v = getenv(name);
+
+    return v && *v ? v : NULL;
+}
+
+static int try_principal(struct azure_auth *a, char *err)
+{
+    char why[AZURE_ERR_MAX];
+    int r;
+
+    a->client_secret = take_env("AZURE_CLIENT_SECRET");
+    if (!a->client_secret)
+        return 0;
+    if (!env("AZURE_TENANT_ID") || !env("AZURE_CLIENT_ID"))
+        return fail(err, -EINVAL, "AZURE_CLIENT_SECRET is set; a service principal also needs %s",
+                    env("AZURE_TENANT_ID") ? "AZURE_CLIENT_ID" : "AZURE_TENANT_ID");
+    a->renew = AZURE_RENEW_PRINCIPAL;
+    set_source(a, "the service principal AZURE_CLIENT_ID");
+    r = azure_auth_renew(a, why);
+    return r < 0 ? fail(err, r, "%s", why) : 1;
+}
+
+/* An identity that nobody configured and that is not there is no error: the Azure CLI comes next. */
+static int try_identity(struct azure_auth *a, char *err)
+{
+    char why[AZURE_ERR_MAX];
+    int r;
+
+    a->renew = AZURE_RENEW_IDENTITY;
+    set_source(a, "the managed identity of this machine");
+    r = azure_auth_renew(a, why);
+    if (r < 0 && azure_token_identity_configured())
+        return fail(err, r, "managed identity: %s", why);
+    return r < 0 ? 0 : 1;
+}
+
+static int try_cli(struct azure_auth *a, char *err)
+{
+    char why[AZURE_ERR_MAX];
+    int r;
+
+    a->renew = AZURE_RENEW_CLI;
+    set_source(a, "the Azure CLI");
+    r = azure_auth_renew(a, why);
+    if (r == -ENOENT)
+        return 0;
+    return r < 0 ? fail(err, r, "%s", why) : 1;
+}
+
+int azure_auth_find(const struct azure_auth_options *o, struct azure_auth *ret,
+                    char err[static AZURE_ERR_MAX])
+{
+    int (*const steps[])(struct azure_auth *, char *) = {try_environment, try_principal, try_identity,
+                                                         try_cli};
+    _cleanup_azure_auth_ struct azure_auth a = {.tls = o->tls};
+    int r;
+
+    r = try_files(o, &a, err);
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(steps); i++)
+        r = steps[i](&a, err);
+    if (r < 0)
+        return r;
+    if (r == 0)
+        return fail(err, -ENOENT, "no credential found; " THE_WAYS);
+    *ret = a;
+    a = (struct azure_auth){0};
+    return 0;
+}
+
+/* -- renewal ------------------------------------------------------------------------------------------------------- */
+
+int azure_auth_renew(struct azure_auth *a, char err[static AZURE_ERR_MAX])
+{
+    struct azure_token t = {0};
+    int r;
+
+    switch (a->renew) {
+    case AZURE_RENEW_PRINCIPAL:
+        r = azure_token_principal(getenv("AZURE_TENANT_ID"), getenv("AZURE_CLIENT_ID"), a->client_secret,
+                                  a->tls, &t, err);
+        break;
+    case AZURE_RENEW_IDENTITY:
+        r = azure_token_identity(env("AZURE_CLIENT_ID"), &t, err);
+        break;
+    case AZURE_RENEW_CLI:
+        r = azure_token_cli(&t, err);
+        break;
+    default:
+        return fail(err, -ENOTSUP, "%s cannot be renewed", a->source);
+    }
+    if (r < 0)
+        return r;
+    tb_secret_free(a->bearer);
+    a->bearer = t.text;
+    a->kind = AZURE_AUTH_BEARER;
+    a->renew_at_us = 0;
+    if (t.lifetime_s > 2 * RENEW_BEFORE_S)
+        a->renew_at_us = tb_now_boottime_us() + (t.lifetime_s - RENEW_BEFORE_S) * TB_USEC_PER_SEC;
+    return 0;
+}
+
+bool azure_auth_renew_due(const struct azure_auth *a)
+{
+    return a->renew_at_us != 0 && tb_now_boottime_us() >= a->renew_at_us;
+}

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "provider/azure/blob.h"
+
+#include <ctype.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <stdarg.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "common/io.h"
+#include "common/secret.h"
+#include "common/units.h"
+
+/* -- names and URLs ------------------------------------------------------------------------------------------------ */
+
+static bool is_lower_alnum(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+
+bool blob_account_valid(const char *s)
+{
+    size_t n = strlen(s);
+
+    for (size_t i = 0; i < n; i++)
+        if (!is_lower_alnum(s[i]))
+            return false;
+    return n >= 3 && n <= 24;
+}
+
+bool blob_container_valid(const char *s)
+{
+    size_t n = strlen(s);
+
+    if (n < 3 || n > 63 || s[0] == '-' || s[n - 1] == '-')
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (!is_lower_alnum(s[i]) && (s[i] != '-' || s[i + 1] == '-'))
+            return false;
+    return true;
+}
+
+/* The authority of an http(s) URL: [*ret, *ret + *ret_len). Returns what follows it, or NULL when url is no such URL. */
+static const char *url_authority(const char *url, const char **ret, size_t *ret_len)
+{
+    size_t scheme = strncasecmp(url, "https://", 8) == 0 ? 8 : strncasecmp(url, "http://", 7) == 0 ? 7 : 0;
+
+    if (scheme == 0)
+        return NULL;
+    *ret = url + scheme;
+    *ret_len = strcspn(*ret, "/?#\\");
+    return *ret_len > 0 ? *ret + *ret_len : NULL;
+}
+
+/* Copies the host without port; brackets of an IPv6 address stay. */
+static bool url_host(const char *url, char *out, size_t out_len)
+{
+    const char *a, *end;
+    size_t n;
+
+    if (!url_authority(url, &a, &n) || memchr(a, '@', n))
+        return false;
+    end = a[0] == '[' ? memchr(a, ']', n) : memchr(a, ':', n);
+    if (a[0] == '[' && !end)
+        return false;
+    if (end)
+        n = (size_t)(end - a) + (a[0] == '[');
+    if (n == 0 || n >= out_len)
+        return false;
+    memcpy(out, a, n);
+    out[n] = '\0';
+    return true;
+}
+
+static bool host_is_ipv4(const char *host)
+{
+    unsigned v[4];
+    int n = 0;
+
+    if (sscanf(host, "%3u.%3u.%3u.%3u%n", &v[0], &v[1], &v[2], &v[3], &n) != 4 || host[n] != '\0')
+        return false;
+    return v[0] < 256 && v[1] < 256 && v[2] < 256 && v[3] < 256;
+}
+
+bool blob_url_is_loopback(const char *url)
+{
+    char host[256];
+
+    if (!url_host(url, host, sizeof(host)))
+        return false;
+    return strcasecmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0 ||
+           (host_is_ipv4(host) && strncmp(host, "127.", 4) == 0);
+}
+
+static int _printf_(2, 3) refuse(char *err, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(err, BLOB_ERR_MAX, fmt, ap);
+    va_end(ap);
+    return -EINVAL;
+}
+
+int blob_base_url_check(const char *what, const char *url, bool allow_http, char err[static BLOB_ERR_MAX])
+{
+    char host[256];
+
+    for (const char *p = url; *p; p++)
+        if ((unsigned char)*p <= ' ' || (unsigned char)*p >= 0x7f)
+            return refuse(err, "%s has a space, control or non-ASCII character in its URL", what);
+    if (strchr(url, '?') || strchr(url, '#'))
+        return refuse(err,
+                      "%s must have no query or fragment: it is a base URL, and a SAS does not belong there",
+                      what);
+    if (strchr(url, '@'))
+        return refuse(err, "%s must have no user name or password in it", what);
+    if (!url_host(url, host, sizeof(host)))
+        return refuse(err, "%s is no https:// URL with a host", what);
+    if (strncasecmp(url, "http://", 7) == 0 && !allow_http && !blob_url_is_loopback(url))
+        return refuse(err, "%s is plain http:// to %s; use https://", what, host);
+    return 0;
+}
+
+int blob_service_init(const char *account, const char *endpoint, bool allow_http, struct blob_service *ret,
+                      char err[static BLOB_ERR_MAX])
+{
+    _cleanup_free_ char *url = NULL, *name = NULL;
+    char host[256];
+    size_t n;
+    int r;
+
+    if (!blob_account_valid(account))
+        return refuse(err, "'%.40s' is no storage account name (3 to 24 of a-z and 0-9)", account);
+    if (endpoint) {
+        r = blob_base_url_check("the blob endpoint", endpoint, allow_http, err);
+        if (r < 0)
+            return r;
+        n = strlen(endpoint);
+        while (endpoint[n - 1] == '/')
+            n--;
+        if (!url_host(endpoint, host, sizeof(host)))
+            return refuse(err, "the blob endpoint has no host");
+        if (!memchr(strstr(endpoint, "://") + 3, '/', n - (size_t)(strstr(endpoint, "://") + 3 - endpoint)) &&
+            (host_is_ipv4(host) || host[0] == '[' || strcasecmp(host, "localhost") == 0))
+            url = tb_strf("%.*s/%s", (int)n, endpoint, account);
+        else
+            url = tb_strf("%.*s", (int)n, endpoint);
+    } else {
+        url = tb_strf("https://%s.blob.core.windows.net", account);
+    }
+    name = strdup(account);
+    if (!url || !name)
+        return refuse(err, "out of memory"), -ENOMEM;
+    *ret = (struct blob_service){.account = TAKE_PTR(name), .url = TAKE_PTR(url)};
+    return 0;
+}
+
+void blob_service_clear(struct blob_service *s)
+{
+    tb_freep(&s->account);
+    tb_freep(&s->url);
+}
+
+/* RFC 3986: everything but unreserved characters, and '/' when keep_slash. */
+static void put_encoded(FILE *f, const char *s, bool keep_slash)
+{
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+
+        if (isalnum(c) || strchr("-._~", c) || (keep_slash && c == '/'))
+            fputc(c, f);
+        else
+            fprintf(f, "%%%02X", c);
+    }
+}
+
+/* Closes a memory stream; -ENOMEM when it could not hold everything. */
+static int stream_done(FILE *f, char **text, char **ret)
+{
+    int bad = ferror(f);
+
+    if (fclose(f) != 0 || bad) {
+        tb_freep(text);
+        return -ENOMEM;
+    }
+    *ret = *text;
+    return 0;
+}
+
+int blob_request_url(const struct blob_service *s, const struct blob_request *rq, const char *sas, char **ret)
+{
+    char *text = NULL, sep = '?';
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+
+    if (!f)
+        return -ENOMEM;
+    fprintf(f, "%s/", s->url);
+    put_encoded(f, rq->path, true);
+    for (const struct blob_pair *q = rq->query; q->name; q++) {
+        fprintf(f, "%c%s=", sep, q->name);
+        put_encoded(f, q->value, false);
+        sep = '&';
+    }
+    if (sas)
+        fprintf(f, "%c%s", sep, sas);
+    return stream_done(f, &text, ret);
+}
+
+/* -- Shared Key ---------------------------------------------------------------------------------------------------- */
+
+static int compare_pairs(const void *a, const void *b)
+{
+    return strcasecmp(((const struct blob_pair *)a)->name, ((const struct blob_pair *)b)->name);
+}
+
+static const char *header(const struct blob_request *rq, const char *name)
+{
+    for (const struct blob_pair *h = rq->headers; h->name; h++)
+        if (strcasecmp(h->name, name) == 0)
+            return h->value;
+    return "";
+}
+
+static void put_lower(FILE *f, const char *s)
+{
+    for (; *s; s++)
+        fputc(tolower((unsigned char)*s), f);
+}
+
+static void put_canonical_headers(FILE *f, const struct blob_request *rq, const char *date)
+{
+    struct blob_pair h[BLOB_HEADERS_MAX + 2];
+    size_t n = 0;
+
+    h[n++] = (struct blob_pair){"x-ms-date", date};
+    h[n++] = (struct blob_pair){"x-ms-version", BLOB_API_VERSION};
+    for (const struct blob_pair *p = rq->headers; p->name; p++)
+        if (strncasecmp(p->name, "x-ms-", 5) == 0)
+            h[n++] = *p;
+    qsort(h, n, sizeof(h[0]), compare_pairs);
+    for (size_t i = 0; i < n; i++) {
+        put_lower(f, h[i].name);
+        fprintf(f, ":%s\n", h[i].value);
+    }
+}
+
+static void put_canonical_resource(FILE *f, const struct blob_service *s, const struct blob_request *rq)
+{
+    struct blob_pair q[BLOB_QUERY_MAX] = {{NULL, NULL}};
+    const char *authority, *path;
+    size_t n = 0, len;
+
+    path = url_authority(s->url, &authority, &len);
+    fprintf(f, "/%s%s/", s->account, path ? path : "");
+    put_encoded(f, rq->path, true);
+    for (; rq->query[n].name; n++)
+        q[n] = rq->query[n];
+    qsort(q, n, sizeof(q[0]), compare_pairs);
+    for (size_t i = 0; i < n; i++) {
+        fputc('\n', f);
+        put_lower(f, q[i].name);
+        fprintf(f, ":%s", q[i].value);
+    }
+}
+
+int blob_string_to_sign(const struct blob_service *s, const struct blob_request *rq, const char *date,
+                        char **ret)
+{
+    static const char *const signed_headers[] = {"Content-MD5",         "Content-Type", "Date",
+                                                 "If-Modified-Since",   "If-Match",     "If-None-Match",
+                                                 "If-Unmodified-Since", "Range"};
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+
+    if (!f)
+        return -ENOMEM;
+    fprintf(f, "%s\n%s\n%s\n", rq->method, header(rq, "Content-Encoding"), header(rq, "Content-Language"));
+    if (rq->body_len > 0)
+        fprintf(f, "%zu", rq->body_len);
+    fputc('\n', f);
+    for (size_t i = 0; i < ARRAY_SIZE(signed_headers); i++)
+        fprintf(f, "%s\n", header(rq, signed_headers[i]));
+    put_canonical_headers(f, rq, date);
+    put_canonical_resource(f, s, rq);
+    return stream_done(f, &text, ret);
+}
+
+int blob_authorization(const struct blob_service *s, const struct blob_request *rq, const char *date,
+                       const uint8_t *key, size_t key_len, char **ret)
+{
+    _cleanup_free_ char *text = NULL;
+    unsigned char mac[32];
+    char base64[45];
+    unsigned n = sizeof(mac);
+    int r;
+
+    r = blob_string_to_sign(s, rq, date, &text);
+    if (r < 0)
+        return r;
+    if (!HMAC(EVP_sha256(), key, (int)key_len, (const unsigned char *)text, strlen(text), mac, &n))
+        return -EIO;
+    blob_base64(mac, sizeof(mac), base64);
+    *ret = tb_strf("SharedKey %s:%s", s->account, base64);
+    return *ret ? 0 : -ENOMEM;
+}
+
+char *blob_date(uint64_t realtime_us, char out[static BLOB_DATE_MAX])
+{
+    static const char day[7][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+    static const char month[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                      "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+    time_t t = (time_t)(realtime_us / TB_USEC_PER_SEC);
+    struct tm tm;
+
+    gmtime_r(&t, &tm);
+    snprintf(out, BLOB_DATE_MAX, "%s, %02d %s %d %02d:%02d:%02d GMT", day[tm.tm_wday % 7], tm.tm_mday,
+             month[tm.tm_mon % 12], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+    return out;
+}
+
+/* -- encodings and blocks ------------------------------------------------------------------------------------------ */
+
+void blob_base64(const void *in, size_t n, char *out)
+{
+    out[0] = '\0';
+    EVP_EncodeBlock((unsigned char *)out, in, (int)n);
+}
+
+static int base64_value(char c)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *p = c ? strchr(digits, c) : NULL;
+
+    return p ? (int)(p - digits) : -1;
+}
+
+ssize_t blob_base64_decode(const char *in, size_t len, uint8_t *out)
+{
+    size_t pad = 0, n = 0;
+
+    if (len % 4 != 0)
+        return -EINVAL;
+    while (pad < 2 && pad < len && in[len - 1 - pad] == '=')
+        pad++;
+    for (size_t i = 0; i < len; i += 4) {
+        size_t digits = i + 4 == len ? 4 - pad : 4;
+        uint32_t v = 0;
+
+        for (size_t j = 0; j < 4; j++) {
+            int d = j < digits ? base64_value(in[i + j]) : 0;
+
+            if (d < 0)
+                return -EINVAL;
+            v = v << 6 | (uint32_t)d;
+        }
+        for (size_t j = 0; j + 1 < digits; j++)
+            out[n++] = (uint8_t)(v >> (16 - 8 * j));
+    }
+    return (ssize_t)n;
+}
+
+int blob_md5(const void *buf, size_t len, uint8_t out[static BLOB_MD5_BYTES])
+{
+    unsigned n = BLOB_MD5_BYTES;
+
+    return EVP_Digest(buf, len, out, &n, EVP_md5(), NULL) == 1 ? 0 : -EIO;
+}
+
+void blob_block_id(size_t index, const uint8_t md5[static BLOB_MD5_BYTES], char out[static BLOB_ID_CHARS + 1])
+{
+    char hex[2 * BLOB_MD5_BYTES + 1], text[3 * BLOB_ID_CHARS / 4 + 1];
+
+    tb_hex_encode(md5, BLOB_MD5_BYTES, hex);
+    snprintf(text, sizeof(text), "tb1-%05u-%s", (unsigned)(index % 100000), hex);
+    blob_base64(text, strlen(text), out);
+}
+
+uint32_t blob_block_bytes_for(uint64_t size, uint32_t wanted)
+{
+    uint64_t least = (size + BLOB_BLOCKS_MAX - 1) / BLOB_BLOCKS_MAX;
+
+    if (least <= wanted)
+        return wanted;
+    least = (least + (1U << 20) - 1) >> 20 << 20;
+    return least <= BLOB_BLOCK_BYTES_MAX ? (uint32_t)least : 0;
+}
+
+int blob_block_list_format(char (*ids)[BLOB_ID_CHARS + 1], size_t n, char **ret, size_t *ret_len)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+    int r;
+
+    if (!f)
+        return -ENOMEM;
+    fputs("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<BlockList>", f);
+    for (size_t i = 0; i < n; i++)
+        fprintf(f, "<Uncommitted>%s</Uncommitted>", ids[i]);
+    fputs("</BlockList>", f);
+    r = stream_done(f, &text, ret);
+    if (r == 0)
+        *ret_len = len;
+    return r;
+}

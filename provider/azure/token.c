@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "provider/azure/token.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "provider/azure/blob.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "common/secret.h"
+#include "common/units.h"
+
+#define RESOURCE "https://storage.azure.com/"
+
+#define IMDS_HOST "169.254.169.254"
+#define PRINCIPAL_TRIES 4
+#define IDENTITY_TRIES 8 /* 410 means "being updated", for up to 70 s */
+#define PROBE_MS 1000
+#define AZ_TIMEOUT_MS 60000
+
+static int _printf_(3, 4) fail(char *err, int r, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(err, AZURE_ERR_MAX, fmt, ap);
+    va_end(ap);
+    return r;
+}
+
+/* -- the answer ---------------------------------------------------------------------------------------------------- */
+
+/* A number, or a string of digits as the managed identity endpoints write them. 0 when it is neither. */
+static uint64_t number_member(const cJSON *o, const char *name)
+{
+    const cJSON *m = tb_json_member(o, name);
+    uint64_t v = 0;
+
+    if (cJSON_IsNumber(m) && m->valuedouble >= 0 && m->valuedouble < 1e15)
+        return (uint64_t)m->valuedouble;
+    if (cJSON_IsString(m) && tb_uint_parse(m->valuestring, 0, TB_JSON_INT_MAX, &v) == 0)
+        return v;
+    return 0;
+}
+
+static bool token_text_valid(const char *s)
+{
+    size_t n = strlen(s);
+
+    for (size_t i = 0; i < n; i++)
+        if (s[i] <= ' ' || s[i] >= 0x7f)
+            return false;
+    return n > 0 && n <= AZURE_TOKEN_MAX;
+}
+
+static void token_from_json(const cJSON *o, uint64_t now_s, struct azure_token *ret)
+{
+    const cJSON *m = tb_json_member(o, "access_token");
+    uint64_t on = number_member(o, "expires_on"), in = number_member(o, "expires_in");
+    char *text;
+
+    if (!m)
+        m = tb_json_member(o, "accessToken");
+    if (!cJSON_IsString(m) || !token_text_valid(m->valuestring))
+        return;
+    text = tb_secret_alloc(strlen(m->valuestring) + 1);
+    if (text)
+        memcpy(text, m->valuestring, strlen(m->valuestring));
+    tb_erase(m->valuestring, strlen(m->valuestring));
+    ret->text = text;
+    ret->lifetime_s = in ? in : on > now_s ? on - now_s : 0;
+}
+
+int azure_token_parse(char *buf, size_t len, uint64_t now_s, struct azure_token *ret,
+                      char err[static AZURE_ERR_MAX])
+{
+    struct azure_token t = {0};
+    char why[TB_JSON_ERR_MAX];
+    cJSON *o;
+    int r;
+
+    r = tb_json_parse(buf, len, 64 * 1024, &o, why);
+    tb_erase(buf, len);
+    if (r < 0)
+        return fail(err, -EBADMSG, "the answer is not JSON");
+    token_from_json(o, now_s, &t);
+    cJSON_Delete(o);
+    if (!t.text)
+        return fail(err, -EBADMSG, "the answer has no usable access_token");
+    *ret = t;
+    return 0;
+}
+
+/* Entra and IMDS describe errors in `error_description` or `error`; neither holds a secret. First sentence only. */
+static void describe_refusal(const struct tb_http_response *rs, char *out, size_t out_len)
+{
+    _cleanup_json_ cJSON *o = NULL;
+    char why[TB_JSON_ERR_MAX];
+    const char *text = NULL;
+
+    snprintf(out, out_len, "status %ld", rs->status);
+    if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &o, why) < 0)
+        return;
+    if (tb_json_get_string(o, "error_description", &text, why) < 0 &&
+        tb_json_get_string(o, "error", &text, why) < 0)
+        return;
+    snprintf(out, out_len, "status %ld: %.*s", rs->status, (int)MIN(strcspn(text, "\r\n"), 200U), text);
+}
+
+/* -- service principal --------------------------------------------------------------------------------------------- */
+
+/* Appends name=value, form-encoded, at p; returns the new end. Room: 3 bytes for each of value. */
+static char *put_form(char *p, const char *name, const char *value)
+{
+    static const char hex[] = "0123456789ABCDEF";
+
+    p = stpcpy(p, name);
+    *p++ = '=';
+    for (; *value; value++) {
+        unsigned char c = (unsigned char)*value;
+
+        if (isalnum(c) || strchr("-._~", c)) {
+            *p++ = (char)c;
+        } else {
+            *p++ = '%';
+            *p++ = hex[c >> 4];
+            *p++ = hex[c & 15];
+        }
+    }
+    *p++ = '&';
+    *p = '\0';
+    return p;
+}
+
+static bool tenant_valid(const char *s)
+{
+    return *s && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == strlen(s);
+}
+
+/* Posts the form, again when the service is busy or away. 0 with an answer of any status. */
+static int post_form(const char *url, const char *form, const struct tb_http_tls *tls,
+                     struct tb_http_response *ret, char err[static TB_HTTP_ERR_MAX])
+{
+    static const char *const headers[] = {"Content-Type: application/x-www-form-urlencoded", NULL};
+    const struct tb_http_request rq = {
+        .method = "POST", .url = url, .headers = headers, .body = form, .body_len = strlen(form), .tls = tls};
+    struct tb_backoff backoff = {.base_ms = 1000, .cap_ms = 10000};
+
+    for (;;) {
+        int r = tb_http_do(&rq, ret, err);
+        bool again = r < 0 ? r == -ETIMEDOUT || r == -ECONNREFUSED : tb_http_status_retryable(ret->status);
+
+        if (!again || backoff.attempt + 1 >= PRINCIPAL_TRIES)
+            return r;
+        tb_sleep_ms(tb_backoff_next_ms(&backoff, r < 0 ? -1 : ret->retry_after_ms));
+        if (r == 0)
+            tb_http_response_clear(ret);
+    }
+}
+
+int azure_token_principal(const char *tenant, const char *client_id, const char *client_secret,
+                          const struct tb_http_tls *tls, struct azure_token *ret,
+                          char err[static AZURE_ERR_MAX])
+{
+    const char *host = getenv("AZURE_AUTHORITY_HOST");
+    _cleanup_http_response_ struct tb_http_response rs = {0};
+    struct tb_http_tls with_http = tls ? *tls : (struct tb_http_tls){0};
+    _cleanup_secret_ char *form = NULL;
+    _cleanup_free_ char *url = NULL;
+    char why[TB_HTTP_ERR_MAX], *p;
+    int r;
+
+    host = host && *host ? host : "https://login.microsoftonline.com";
+    if (!tenant_valid(tenant))
+        return fail(err, -EINVAL, "AZURE_TENANT_ID is no tenant id or domain");
+    if (blob_base_url_check("AZURE_AUTHORITY_HOST", host, false, why) < 0)
+        return fail(err, -EINVAL, "%s", why);
+    with_http.allow_http = blob_url_is_loopback(host);
+    url = tb_strf("%s%s%s/oauth2/v2.0/token", host, host[strlen(host) - 1] == '/' ? "" : "/", tenant);
+    form = tb_secret_alloc(3 * (strlen(client_id) + strlen(client_secret)) + 256);
+    if (!url || !form)
+        return fail(err, -ENOMEM, "out of memory");
+    p = put_form(form, "grant_type", "client_credentials");
+    p = put_form(p, "client_id", client_id);
+    p = put_form(p, "client_secret", client_secret);
+    p = put_form(p, "scope", RESOURCE ".default");
+    p[-1] = '\0';
+    r = post_form(url, form, &with_http, &rs, why);
+    if (r < 0)
+        return fail(err, r, "%s", why);
+    if (rs.status != 200) {
+        describe_refusal(&rs, why, sizeof(why));
+        return fail(err, -EACCES, "%s refused the service principal: %s", host, why);
+    }
+    return azure_token_parse(rs.body, rs.len, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
+}
+
+/* -- managed identity ---------------------------------------------------------------------------------------------- */
+
+bool azure_token_identity_configured(void)
+{
+    const char *a = getenv("IDENTITY_ENDPOINT"), *b = getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+
+    return (a && *a) || (b && *b);
+}
+
+/* A link-local address is never to be asked through a proxy. */
+static void bypass_proxy(void)
+{
+    const char *old = getenv("no_proxy");
+    _cleanup_free_ char *list = NULL;
+
+    if (!old)
+        old = getenv("NO_PROXY");
+    if (old && strstr(old, IMDS_HOST))
+        return;
+    list = tb_strf("%s%s" IMDS_HOST, old ? old : "", old && *old ? "," : "");
+    if (list)
+        setenv("no_proxy", list, 1);
+}
+
+static int identity_request(const char *client_id, char **ret_url, char **ret_header)
+{
+    static const char resource[] = "https%3A%2F%2Fstorage.azure.com%2F";
+    const char *endpoint = getenv("IDENTITY_ENDPOINT"), *secret = getenv("IDENTITY_HEADER");
+    const char *host = getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+    const char *amp = client_id ? "&client_id=" : "", *id = client_id ? client_id : "";
+
+    if (endpoint && *endpoint) {
+        *ret_url = tb_strf("%s?api-version=2019-08-01&resource=%s%s%s", endpoint, resource, amp, id);
+        *ret_header = tb_strf("X-IDENTITY-HEADER: %s", secret ? secret : "");
+    } else {
+        host = host && *host ? host : "http://" IMDS_HOST;
+        *ret_url = tb_strf("%s/metadata/identity/oauth2/token?api-version=2018-02-01&resource=%s%s%s", host,
+                           resource, amp, id);
+        *ret_header = strdup("Metadata: true");
+    }
+    return *ret_url && *ret_header ? 0 : -ENOMEM;
+}
+
+static bool identity_retry(long status, int64_t retry_after_ms, struct tb_backoff *b)
+{
+    if (status != 404 && status != 410 && !tb_http_status_retryable(status))
+        return false;
+    if (b->attempt + 1 >= IDENTITY_TRIES)
+        return false;
+    tb_sleep_ms(tb_backoff_next_ms(b, retry_after_ms));
+    return true;
+}
+
+int azure_token_identity(const char *client_id, struct azure_token *ret, char err[static AZURE_ERR_MAX])
+{
+    bool configured = azure_token_identity_configured();
+    _cleanup_http_response_ struct tb_http_response rs = {0};
+    _cleanup_erase_string_ char *header = NULL;
+    _cleanup_free_ char *url = NULL;
+    struct tb_backoff backoff = {.base_ms = 800, .cap_ms = 20000};
+    struct tb_http_tls tls = {.allow_http = true};
+    char why[TB_HTTP_ERR_MAX];
+    int r;
+
+    if (client_id && !tenant_valid(client_id))
+        return fail(err, -EINVAL, "AZURE_CLIENT_ID is no client id");
+    r = identity_request(client_id, &url, &header);
+    if (r < 0)
+        return fail(err, r, "out of memory");
+    bypass_proxy();
+    do {
+        tb_http_response_clear(&rs);
+        r = tb_http_do(&(struct tb_http_request){.url = url,
+                                                 .headers = (const char *const[]){header, NULL},
+                                                 .timeout_ms = configured ? 10000 : 2 * PROBE_MS,
+                                                 .connect_timeout_ms = configured ? 2000 : PROBE_MS,
+                                                 .tls = &tls},
+                       &rs, why);
+        if (r < 0)
+            return fail(err, r, "%s", why);
+    } while (configured && identity_retry(rs.status, rs.retry_after_ms, &backoff));
+    if (rs.status != 200) {
+        describe_refusal(&rs, why, sizeof(why));
+        return fail(err, -EACCES, "the managed identity endpoint answered %s", why);
+    }
+    return azure_token_parse(rs.body, rs.len, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
+}
+
+/* -- Azure CLI ----------------------------------------------------------------------------------------------------- */
+
+/* Reads to the end of fd, at most len - 1 bytes, within the time. Bytes or -errno. */
+static ssize_t read_until_eof(int fd, char *buf, size_t len, uint64_t timeout_ms)
+{
+    uint64_t deadline = tb_now_monotonic_us() + timeout_ms * 1000;
+    size_t n = 0;
+
+    for (;;) {
+        uint64_t now = tb_now_monotonic_us();
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        ssize_t k;
+
+        if (now >= deadline)
+            return -ETIMEDOUT;
+        if (poll(&p, 1, (int)((deadline - now) / 1000) + 1) < 0 && errno != EINTR)
+            return -errno;
+        if (p.revents == 0)
+            continue;
+        k = read(fd, buf + n, len - 1 - n);
+        if (k < 0 && errno != EINTR)
+            return -errno;
+        if (k == 0)
+            return (ssize_t)n;
+        if (k > 0)
+            n += (size_t)k;
+        if (n == len - 1)
+            return -EFBIG;
+    }
+}
+
+/* The child: stdout to the pipe, stderr discarded (az repeats what it was told there). */
+static _Noreturn void exec_az(int out)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
+        dup2(null, STDERR_FILENO) < 0)
+        _exit(126);
+    execlp("az", "az", "account", "get-access-token", "--resource", RESOURCE, "-o", "json", (char *)NULL);
+    _exit(errno == ENOENT ? 127 : 126);
+}
+
+int azure_token_cli(struct azure_token *ret, char err[static AZURE_ERR_MAX])
+{
+    _cleanup_secret_ char *buf = tb_secret_alloc(4 * AZURE_TOKEN_MAX);
+    _cleanup_close_ int in = -1;
+    int pipefd[2], status = 0;
+    ssize_t n;
+    pid_t pid;
+
+    if (!buf)
+        return fail(err, -ENOMEM, "out of memory");
+    if (pipe2(pipefd, O_CLOEXEC) < 0)
+        return fail(err, -errno, "pipe: %s", strerror(errno));
+    in = pipefd[0];
+    pid = fork();
+    if (pid == 0)
+        exec_az(pipefd[1]);
+    close(pipefd[1]);
+    if (pid < 0)
+        return fail(err, -EAGAIN, "fork: %s", strerror(errno));
+    n = read_until_eof(in, buf, 4 * AZURE_TOKEN_MAX, AZ_TIMEOUT_MS);
+    if (n < 0)
+        kill(pid, SIGKILL);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+        return fail(err, -ENOENT, "the Azure CLI (az) is not installed");
+    if (n < 0)
+        return fail(err, (int)n, "az account get-access-token: %s", strerror((int)-n));
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        return fail(err, -EACCES, "az account get-access-token failed: log in with 'az login'");
+    return azure_token_parse(buf, (size_t)n, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
+}

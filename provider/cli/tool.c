@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "provider/cli/tool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "provider/cli/cli.h"
+#include "common/io.h"
+
+#define OUTPUT_MAX (64 * 1024)
+
+extern char **environ;
+
+void tool_add(struct tool *t, const char *fmt, ...)
+{
+    va_list ap;
+    char *s = NULL;
+
+    if (t->n + 1 >= TOOL_WORDS_MAX) {
+        t->r = -E2BIG;
+        return;
+    }
+    va_start(ap, fmt);
+    if (vasprintf(&s, fmt, ap) < 0)
+        t->r = -ENOMEM;
+    else
+        t->v[t->n++] = s;
+    va_end(ap);
+}
+
+void tool_clear(struct tool *t)
+{
+    for (size_t i = 0; i < t->n; i++)
+        free(t->v[i]);
+    *t = (struct tool){0};
+}
+
+/* Signals as a program expects them at its start; out is its stdout. */
+static int spawn(const struct tool *t, int out, pid_t *ret)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    int r;
+
+    sigemptyset(&none);
+    sigfillset(&all);
+    if (posix_spawn_file_actions_init(&actions) != 0)
+        return -ENOMEM;
+    if (posix_spawnattr_init(&attr) != 0) {
+        posix_spawn_file_actions_destroy(&actions);
+        return -ENOMEM;
+    }
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &all);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    r = posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
+    if (r == 0)
+        r = posix_spawnp(ret, t->v[0], &actions, &attr, t->v, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attr);
+    return -r;
+}
+
+static char *read_output(int fd)
+{
+    char *buf = malloc(OUTPUT_MAX + 1), drop[4096];
+    ssize_t n = buf ? tb_read_full(fd, buf, OUTPUT_MAX) : -1;
+
+    while (n >= 0 && tb_read_full(fd, drop, sizeof(drop)) > 0)
+        ;
+    if (buf)
+        buf[n < 0 ? 0 : n] = '\0';
+    return buf;
+}
+
+/* The terminal sends Ctrl-C to both of us; what kill(1) sends to us alone is passed on. */
+static int wait_for(pid_t pid, bool *ret_interrupted)
+{
+    sigset_t set;
+    int status;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    *ret_interrupted = false;
+    while (waitpid(pid, &status, WNOHANG) == 0) {
+        const struct timespec tick = {.tv_nsec = 50 * 1000 * 1000};
+        siginfo_t info;
+
+        if (sigtimedwait(&set, &info, &tick) < 0)
+            continue;
+        *ret_interrupted = true;
+        if (info.si_code == SI_USER)
+            (void)kill(pid, info.si_signo);
+    }
+    return status;
+}
+
+int tool_run(const struct tool *t, const char *package, char **ret_out)
+{
+    _cleanup_close_ int in = -1, out = -1;
+    char reason[128];
+    int fds[2], status = 0, r;
+    bool interrupted = false;
+    pid_t pid;
+
+    if (t->r < 0)
+        return tbpkg_fail_errno(t->n ? t->v[0] : package, t->r);
+    if (ret_out && pipe2(fds, O_CLOEXEC) < 0)
+        return tbpkg_fail_errno(t->v[0], -errno);
+    if (ret_out) {
+        in = fds[0];
+        out = fds[1];
+    }
+    cli_signals_block();
+    r = spawn(t, ret_out ? out : STDERR_FILENO, &pid);
+    out = tb_close(out);
+    if (r == 0 && ret_out)
+        *ret_out = read_output(in);
+    if (r == 0)
+        status = wait_for(pid, &interrupted);
+    cli_signals_unblock();
+    if (interrupted) {
+        tbpkg_fail("interrupted", t->v[0], "run the same command again");
+        return CLI_INTERRUPTED;
+    }
+    if (r == -ENOENT) {
+        snprintf(reason, sizeof(reason), "apt-get install %s", package);
+        return tbpkg_fail(t->v[0], "is not installed", reason);
+    }
+    if (r < 0)
+        return tbpkg_fail_errno(t->v[0], r);
+    if (WIFSIGNALED(status))
+        return tbpkg_failf(t->v[0], "%s was killed by signal %d", t->n > 1 ? t->v[1] : "it",
+                           WTERMSIG(status));
+    if (WEXITSTATUS(status) != 0)
+        return tbpkg_failf(t->v[0], "%s ended with exit code %d; it says above why",
+                           t->n > 1 ? t->v[1] : "it", WEXITSTATUS(status));
+    return CLI_OK;
+}
+
+char *tool_mkdtemp(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    char *path = tb_strf("%s/tbpkg-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+
+    if (!path || !mkdtemp(path)) {
+        tbpkg_fail_errno(path ? path : "temporary directory", path ? -errno : -ENOMEM);
+        free(path);
+        return NULL;
+    }
+    return path;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)remove(path);
+    return 0;
+}
+
+void tool_rmdir(char **path)
+{
+    if (*path)
+        (void)nftw(*path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    tb_freep(path);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Other programs that a command drives: buildah, packer. Their output goes to our stderr, since stdout is for our data. */
+#ifndef TBPKG_CLI_TOOL_H
+#define TBPKG_CLI_TOOL_H
+
+#include <stddef.h>
+
+#include "common/macros.h"
+
+#define TOOL_WORDS_MAX 128
+
+/* A command line; the words are copied. Zero-initialise. */
+struct tool {
+    char *v[TOOL_WORDS_MAX];
+    size_t n;
+    int r; /* -ENOMEM, -E2BIG: a word did not fit */
+};
+void tool_add(struct tool *t, const char *fmt, ...) _printf_(2, 3);
+void tool_clear(struct tool *t);
+#define _cleanup_tool_ _cleanup_(tool_clear)
+
+/* Runs it to its end. ret_out, when not NULL, gets what it wrote to stdout, at most 64 KiB. package: the Debian package that has
+ * the program. CLI_OK; or the error is reported and CLI_FAILED returned, or after an interrupt, which it got too and
+ * was waited for, CLI_INTERRUPTED. */
+int tool_run(const struct tool *t, const char *package, char **ret_out);
+
+/* A new directory below $TMPDIR; tool_rmdir() removes it with all that is in it. Heap, or NULL: reported. */
+char *tool_mkdtemp(void);
+void tool_rmdir(char **path);
+
+#endif

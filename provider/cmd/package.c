@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tbpkg package: the zip that Partner Center wants of a managed application, from the templates of bicep/ with this asset's
+ * values as defaults. The same inputs make the same bytes. */
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+#include "provider/asset/asset.h"
+#include "provider/azure/blob.h"
+#include "provider/cli/cli.h"
+#include "common/config.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "provider/cli/option.h"
+#include "provider/publish/template.h"
+
+#define DEFAULT_ZIP "managed-app.zip"
+#define DEFAULT_TEMPLATES "/usr/share/trustbridge/managed-app"
+
+enum { MAIN_TEMPLATE, FORM, VIEW, N_FILES };
+static const char *const names[N_FILES] = {"mainTemplate.json", "createUiDefinition.json",
+                                           "viewDefinition.json"};
+
+struct job {
+    struct cli cli;
+    const char *asset_id, *endpoint, *image, *vm_image, *zip, *templates, *version;
+    struct cli_list sets;
+    bool dry_run;
+
+    cJSON *doc[N_FILES];
+    char *text[N_FILES]; /* what goes into the zip */
+    char package_version[32];
+    struct tb_newfile out;
+    uint64_t bytes;
+    char sha256[65];
+};
+
+static void job_clear(struct job *j)
+{
+    cli_list_clear(&j->sets);
+    for (size_t i = 0; i < N_FILES; i++) {
+        tb_json_freep(&j->doc[i]);
+        tb_freep(&j->text[i]);
+    }
+    tb_newfile_abort(&j->out);
+    cli_temp_forget_all();
+}
+
+/* -- command line -------------------------------------------------------------------------------------------------- */
+
+static const struct cli_option options[] = {
+    CLI_OPTION('a', "asset-id", "ID", CLI_STRING, asset_id, "name of the asset that the machines will serve"),
+    CLI_OPTION('E', "edc-endpoint", "URL", CLI_STRING, endpoint, "their control plane, https://",
+               .setting = "controlplane.endpoint"),
+    CLI_OPTION(0, "vm-image", "IMAGE", CLI_STRING, vm_image,
+               "image of the machines: PUBLISHER:OFFER:PLAN[:VERSION] of the Marketplace, or the resource id "
+               "of an image "
+               "version in a gallery",
+               .setting = "package.vm_image"),
+    CLI_OPTION(0, "image", "IMAGE", CLI_STRING, image,
+               "the same; a container image is taken where the template has a parameter containerImage"),
+    CLI_OPTION('o', "output-zip", "FILE", CLI_STRING, zip,
+               "the package [" DEFAULT_ZIP "]; replaced when it exists"),
+    CLI_OPTION(0, "output", "FILE", CLI_STRING, zip, "the same as --output-zip"),
+    CLI_OPTION(0, "set", "NAME=VALUE", CLI_LIST, sets,
+               "default of another parameter of the template; may be repeated"),
+    CLI_OPTION('n', "dry-run", NULL, CLI_FLAG, dry_run, "check everything, write nothing"),
+    CLI_OPTION(0, "package-version", "X.Y.Z", CLI_STRING, version,
+               "version of the package [that of the template]"),
+    CLI_OPTION(
+        0, "template-dir", "DIR", CLI_STRING, templates,
+        "where mainTemplate.json, createUiDefinition.json and viewDefinition.json are [" DEFAULT_TEMPLATES
+        "]",
+        .setting = "package.template_dir"),
+    CLI_COMMON,
+};
+
+static int check_options(const struct job *j)
+{
+    const struct cli *c = &j->cli;
+    char err[BLOB_ERR_MAX];
+
+    if (!j->asset_id)
+        return cli_usage(c, "--asset-id is missing");
+    if (!tb_id_valid(j->asset_id))
+        return cli_usage(c, "--asset-id: 1 to 100 letters, digits, '_' and '-', not '%s'", j->asset_id);
+    if (!j->endpoint)
+        return cli_usage(c, "--edc-endpoint is missing");
+    if (blob_base_url_check("--edc-endpoint", j->endpoint, false, err) < 0)
+        return cli_usage(c, "%s", err);
+    if (strncasecmp(j->endpoint, "https://", 8) != 0)
+        return cli_usage(c, "--edc-endpoint must be https://");
+    for (size_t i = 0; i < j->sets.n; i++)
+        if (!strchr(j->sets.v[i], '=') || j->sets.v[i][0] == '=')
+            return cli_usage(c, "--set: NAME=VALUE is wanted");
+    return CLI_OK;
+}
+
+static int parse(struct job *j, int argc, char **argv)
+{
+    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
+        return CLI_STOP;
+    j->cli.rc = cli_no_positional(&j->cli, argc, argv);
+    if (j->cli.rc == CLI_OK)
+        j->cli.rc = check_options(j);
+    return cli_ready(&j->cli);
+}
+
+/* -- templates ----------------------------------------------------------------------------------------------------- */
+
+static int read_templates(struct job *j)
+{
+    for (size_t i = 0; i < N_FILES; i++) {
+        _cleanup_free_ char *path = tb_path_join(j->templates, names[i]), *text = NULL;
+        char err[TEMPLATE_ERR_MAX];
+        size_t len;
+        int r = path ? tb_read_file(path, TEMPLATE_FILE_MAX, &text, &len) : -ENOMEM;
+
+        if (r == -ENOENT)
+            return tbpkg_fail(path, strerror(ENOENT),
+                              "name the directory of the templates with --template-dir");
+        if (r < 0)
+            return tbpkg_fail_errno(path ? path : names[i], r);
+        r = template_parse(text, len, &j->doc[i], err);
+        if (r < 0)
+            return tbpkg_fail(path, err, NULL);
+    }
+    return CLI_OK;
+}
+
+static int set(struct job *j, const char *name, const char *value)
+{
+    char err[TEMPLATE_ERR_MAX];
+
+    if (template_set(j->doc[MAIN_TEMPLATE], name, value, err) < 0)
+        return tbpkg_fail(names[MAIN_TEMPLATE], err, NULL);
+    if (template_form_asks(j->doc[FORM], name))
+        tbpkg_warn("%s: the portal's form asks for it too, and what it says wins", name);
+    return CLI_OK;
+}
+
+static int set_marketplace(struct job *j, const char *image)
+{
+    static const char *const parameters[] = {"imagePublisher", "imageOffer", "imagePlan", "imageVersion"};
+    _cleanup_free_ char *copy = strdup(image);
+    char *rest = copy, *part;
+    int rc = copy ? CLI_OK : tbpkg_fail_errno("--vm-image", -ENOMEM);
+
+    for (size_t i = 0; rc == CLI_OK && (part = strsep(&rest, ":")); i++)
+        rc = i < ARRAY_SIZE(parameters) && *part
+                 ? set(j, parameters[i], part)
+                 : cli_usage(&j->cli, "--vm-image: PUBLISHER:OFFER:PLAN[:VERSION], not '%s'", image);
+    return rc;
+}
+
+/* PUBLISHER:OFFER:PLAN[:VERSION] has no '/', a reference to a container image has one. */
+static bool is_marketplace(const char *image)
+{
+    size_t colons = 0;
+
+    for (const char *p = image; *p; p++)
+        colons += *p == ':';
+    return !strchr(image, '/') && colons >= 2;
+}
+
+static int set_image(struct job *j)
+{
+    const char *image = j->vm_image ? j->vm_image : j->image;
+
+    if (j->image && template_parameter(j->doc[MAIN_TEMPLATE], "containerImage")) {
+        if (set(j, "containerImage", j->image) != CLI_OK)
+            return CLI_FAILED;
+        image = j->vm_image;
+    }
+    if (!image) {
+        tbpkg_warn("no --vm-image: who deploys the package must name the image of the machines");
+        return CLI_OK;
+    }
+    if (strncasecmp(image, "/subscriptions/", 15) == 0)
+        return set(j, "imageId", image);
+    if (is_marketplace(image))
+        return set_marketplace(j, image);
+    if (image == j->vm_image)
+        return cli_usage(&j->cli, "--vm-image: PUBLISHER:OFFER:PLAN[:VERSION] or a resource id, not '%s'",
+                         image);
+    tbpkg_warn("--image %s: the machines start from an image of their own and pull no container; build it "
+               "with tbpkg build "
+               "--target vm-azure and name it with --vm-image",
+               image);
+    return CLI_OK;
+}
+
+static int set_others(struct job *j)
+{
+    int rc = CLI_OK;
+
+    for (size_t i = 0; rc == CLI_OK && i < j->sets.n; i++) {
+        const char *eq = strchr(j->sets.v[i], '=');
+        _cleanup_free_ char *name = strndup(j->sets.v[i], (size_t)(eq - j->sets.v[i]));
+
+        rc = name ? set(j, name, eq + 1) : tbpkg_fail_errno("--set", -ENOMEM);
+    }
+    return rc;
+}
+
+/* Partner Center wants X.Y.Z, a template has X.Y.Z.W. */
+static int set_version(struct job *j)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(j->doc[MAIN_TEMPLATE], "contentVersion");
+    const char *s = j->version ? j->version : cJSON_IsString(v) ? v->valuestring : "";
+    unsigned a, b, c;
+    int n = 0;
+    char full[48];
+
+    if (strspn(s, "0123456789.") != strlen(s) || sscanf(s, "%5u.%5u.%5u%n", &a, &b, &c, &n) != 3 ||
+        (j->version && s[n]))
+        return j->version
+                   ? cli_usage(&j->cli, "--package-version: three numbers such as 1.0.0, not '%s'", s)
+                   : tbpkg_fail(names[MAIN_TEMPLATE], "has no contentVersion", "give --package-version");
+    snprintf(j->package_version, sizeof(j->package_version), "%u.%u.%u", a, b, c);
+    if (!j->version)
+        return CLI_OK;
+    snprintf(full, sizeof(full), "%s.0", j->package_version);
+    cJSON_DeleteItemFromObjectCaseSensitive(j->doc[MAIN_TEMPLATE], "contentVersion");
+    cJSON_AddStringToObject(j->doc[MAIN_TEMPLATE], "contentVersion", full);
+    return CLI_OK;
+}
+
+static int fill_in(struct job *j)
+{
+    char err[TEMPLATE_ERR_MAX];
+    int rc = set(j, "assetId", j->asset_id);
+
+    if (rc == CLI_OK)
+        rc = set(j, "edcEndpoint", j->endpoint);
+    if (rc == CLI_OK)
+        rc = set_image(j);
+    if (rc == CLI_OK)
+        rc = set_others(j);
+    if (rc == CLI_OK)
+        rc = set_version(j);
+    if (rc != CLI_OK)
+        return rc;
+    if (template_check_form(j->doc[MAIN_TEMPLATE], j->doc[FORM], err) < 0)
+        return tbpkg_fail(names[FORM], err, NULL);
+    for (size_t i = 0; i < N_FILES; i++) {
+        if (template_check_secrets(j->doc[i], err) < 0)
+            return tbpkg_fail(names[i], err, "a package is read by everybody: take it out");
+        j->text[i] = cJSON_Print(j->doc[i]);
+        if (!j->text[i])
+            return tbpkg_fail_errno(names[i], -ENOMEM);
+    }
+    return CLI_OK;
+}
+
+/* -- the zip ------------------------------------------------------------------------------------------------------- */
+
+static int add_file(struct archive *a, const char *name, const char *text)
+{
+    struct archive_entry *e = archive_entry_new();
+    size_t n = strlen(text);
+    bool good;
+
+    if (!e)
+        return -ENOMEM;
+    /* No time, no owner: they would differ from one run to the next. */
+    archive_entry_set_pathname(e, name);
+    archive_entry_set_filetype(e, AE_IFREG);
+    archive_entry_set_perm(e, 0644);
+    archive_entry_set_size(e, (la_int64_t)n);
+    good = archive_write_header(a, e) == ARCHIVE_OK && archive_write_data(a, text, n) == (la_ssize_t)n;
+    archive_entry_free(e);
+    return good ? 0 : -(archive_errno(a) > 0 ? archive_errno(a) : EIO);
+}
+
+static int write_zip(struct job *j)
+{
+    struct archive *a = archive_write_new();
+    int r = a ? 0 : -ENOMEM;
+
+    if (r == 0 && (archive_write_set_format_zip(a) != ARCHIVE_OK ||
+                   archive_write_set_bytes_in_last_block(a, 1) != ARCHIVE_OK ||
+                   archive_write_open_fd(a, j->out.fd) != ARCHIVE_OK))
+        r = -EIO;
+    for (size_t i = 0; r == 0 && i < N_FILES; i++)
+        r = add_file(a, names[i], j->text[i]);
+    if (r == 0 && archive_write_close(a) != ARCHIVE_OK)
+        r = -(archive_errno(a) > 0 ? archive_errno(a) : EIO);
+    archive_write_free(a);
+    return r;
+}
+
+static int hash_zip(struct job *j)
+{
+    _cleanup_free_ char *text = NULL;
+    uint8_t digest[32];
+    unsigned n = sizeof(digest);
+    size_t len;
+    int r = tb_read_file(j->out.tmp_path, 8 * TEMPLATE_FILE_MAX, &text, &len);
+
+    if (r < 0)
+        return r;
+    if (EVP_Digest(text, len, digest, &n, EVP_sha256(), NULL) != 1)
+        return -EIO;
+    tb_hex_encode(digest, sizeof(digest), j->sha256);
+    j->bytes = len;
+    return 0;
+}
+
+static int make_zip(struct job *j)
+{
+    struct stat st;
+    int r;
+
+    if (stat(j->zip, &st) == 0 && !S_ISREG(st.st_mode))
+        return tbpkg_fail(j->zip, "exists and is no regular file", "choose another name");
+    r = cli_newfile_open(&j->out, j->zip, 0666);
+    if (r == 0)
+        r = write_zip(j);
+    if (r == 0)
+        r = hash_zip(j);
+    if (r == 0)
+        r = tb_newfile_commit(&j->out, true);
+    return r < 0 ? tbpkg_fail_errno(j->zip, r) : CLI_OK;
+}
+
+/* -- telling ------------------------------------------------------------------------------------------------------- */
+
+/* The default of a string parameter, "" when there is none. */
+static const char *value_of(const struct job *j, const char *name)
+{
+    const cJSON *v =
+        cJSON_GetObjectItemCaseSensitive(template_parameter(j->doc[MAIN_TEMPLATE], name), "defaultValue");
+
+    return cJSON_IsString(v) ? v->valuestring : "";
+}
+
+/* The order in which Partner Center asks. */
+static cJSON *describe(const struct job *j)
+{
+    cJSON *d = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(d, "package", j->zip);
+    cJSON_AddStringToObject(d, "version", j->package_version);
+    cJSON_AddStringToObject(d, "sha256", j->sha256);
+    tb_json_add_uint(d, "bytes", j->bytes);
+    cJSON_AddStringToObject(d, "asset_id", j->asset_id);
+    cJSON_AddStringToObject(d, "edc_endpoint", j->endpoint);
+    if (*value_of(j, "imageId"))
+        cJSON_AddStringToObject(d, "vm_image_id", value_of(j, "imageId"));
+    if (*value_of(j, "imagePlan")) {
+        cJSON_AddStringToObject(d, "vm_image_publisher", value_of(j, "imagePublisher"));
+        cJSON_AddStringToObject(d, "vm_image_offer", value_of(j, "imageOffer"));
+        cJSON_AddStringToObject(d, "vm_image_plan", value_of(j, "imagePlan"));
+    }
+    if (*value_of(j, "billingDimension"))
+        cJSON_AddStringToObject(d, "metering_dimension", value_of(j, "billingDimension"));
+    if (*value_of(j, "billingPlanId"))
+        cJSON_AddStringToObject(d, "metering_plan", value_of(j, "billingPlanId"));
+    return d;
+}
+
+static int report(const struct job *j)
+{
+    _cleanup_json_ cJSON *d = describe(j);
+    const cJSON *i;
+
+    if (j->cli.json)
+        return cli_print_json(d);
+    cJSON_ArrayForEach (i, d) {
+        printf("%-20s %s\n", i->string, i->valuestring); /* a number of ours is text, too */
+    }
+    tbpkg_note(
+        &j->cli,
+        "Next: in Partner Center, under the plan's technical configuration, give this version and upload the "
+        "package; a plan that meters needs a dimension of that id.");
+    return cli_flush_stdout();
+}
+
+static int package_main(int argc, char **argv)
+{
+    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_package},
+                                         .zip = DEFAULT_ZIP,
+                                         .templates = DEFAULT_TEMPLATES,
+                                         .out = TB_NEWFILE_INIT};
+    int rc;
+
+    if (parse(&j, argc, argv) == CLI_STOP)
+        return j.cli.rc;
+    rc = read_templates(&j);
+    if (rc == CLI_OK)
+        rc = fill_in(&j);
+    if (rc == CLI_OK && j.dry_run)
+        return CLI_OK;
+    if (rc == CLI_OK)
+        rc = make_zip(&j);
+    return rc == CLI_OK ? report(&j) : rc;
+}
+
+const struct tbpkg_command tbpkg_package = {
+    .name = "package",
+    .summary = "make the managed application's package for Partner Center",
+    .synopsis = "--asset-id ID --edc-endpoint URL --vm-image IMAGE [OPTION]...",
+    .about =
+        "Make the zip that Partner Center takes for a managed application: the templates with the values\n"
+        "of this asset as their parameters' defaults. The same inputs make the same bytes. Everybody who\n"
+        "deploys it can read it: values that look like a secret are refused.\n",
+    .options = options,
+    .run = package_main,
+};

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tbpkg publish: what its two files share. publish.c has the command line, the plan and the report; steps.c the
+ * steps. */
+#ifndef TBPKG_PUBLISH_PUBLISH_H
+#define TBPKG_PUBLISH_PUBLISH_H
+
+#include "provider/cli/option.h"
+#include "provider/publish/state.h"
+#include "provider/asset/source.h"
+
+enum publish_step { STEP_ENCRYPT, STEP_UPLOAD, STEP_REGISTER, STEP_BUILD, STEP_PACKAGE, N_STEPS };
+
+enum publish_action { ACTION_RUN, ACTION_DONE, ACTION_SKIP };
+
+struct publish {
+    struct cli cli;
+    /* options */
+    const char *asset_id, *in, *dir, *zip;
+    uint64_t chunk_bytes;
+    bool no_finetune;
+    const char *account, *container, *blob_endpoint, *connection_string_file, *account_key_file, *sas_file;
+    const char *edc_endpoint, *token_file, *cert, *cert_key, *ca_file, *key_file;
+    const char *target, *registry, *image_name, *tag, *base, *debs, *packer;
+    struct cli_list vars;
+    bool no_push, insecure_registry;
+    const char *image, *vm_image, *templates, *package_version;
+    struct cli_list sets;
+    bool insecure, skip[N_STEPS], yes, dry_run, forget_key;
+    /* what they stand for */
+    char *encrypted, *ciphertext, *manifest, *key, *default_zip;
+    struct publish_state state;
+    struct source source;
+    /* of the step at hand */
+    char hash[65];
+};
+
+struct publish_words {
+    char *v[64];
+    int n;
+    bool failed;
+};
+
+/* The step as a command line. */
+void publish_argv(const struct publish *p, enum publish_step s, struct publish_words *w);
+void publish_words_clear(struct publish_words *w);
+#define _cleanup_words_ _cleanup_(publish_words_clear)
+
+/* "encrypt" ... */
+const struct tbpkg_command *publish_command(enum publish_step s);
+
+/* Hash of the step's inputs into p->hash. CLI_OK or CLI_FAILED. */
+int publish_hash(struct publish *p, enum publish_step s);
+/* Is what the step made still there? */
+bool publish_outputs_there(const struct publish *p, enum publish_step s);
+/* Runs a step and records it. */
+int publish_run_step(struct publish *p, enum publish_step s);
+
+#endif

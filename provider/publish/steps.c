@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The steps of tbpkg publish. Each is a subcommand, run in this process with the command line that a person would type; its JSON
+ * is the step's result. A step is recorded as begun, with the hash of its inputs, before it runs, and as done after: a killed run
+ * leaves a step that is begun, and each can be run again. */
+#include "provider/publish/publish.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "provider/asset/asset.h"
+#include "common/json.h"
+
+static const struct tbpkg_command *const step_commands[N_STEPS] = {
+    [STEP_ENCRYPT] = &tbpkg_encrypt, [STEP_UPLOAD] = &tbpkg_upload,   [STEP_REGISTER] = &tbpkg_register,
+    [STEP_BUILD] = &tbpkg_build,     [STEP_PACKAGE] = &tbpkg_package,
+};
+
+const struct tbpkg_command *publish_command(enum publish_step s)
+{
+    return step_commands[s];
+}
+
+/* -- command lines ------------------------------------------------------------------------------------------------- */
+
+static void add(struct publish_words *w, const char *word)
+{
+    char *s = strdup(word);
+
+    if (!s || (size_t)w->n + 1 >= ARRAY_SIZE(w->v)) {
+        free(s);
+        w->failed = true;
+        return;
+    }
+    w->v[w->n++] = s;
+}
+
+/* "--name=value", unless there is no value */
+static void add_option(struct publish_words *w, const char *name, const char *value)
+{
+    _cleanup_free_ char *s = value ? tb_strf("--%s=%s", name, value) : NULL;
+
+    if (s)
+        add(w, s);
+    else if (value)
+        w->failed = true;
+}
+
+static void add_flag(struct publish_words *w, const char *word, bool on)
+{
+    if (on)
+        add(w, word);
+}
+
+void publish_words_clear(struct publish_words *w)
+{
+    for (int i = 0; i < w->n; i++)
+        free(w->v[i]);
+    *w = (struct publish_words){0};
+}
+
+static void encrypt_argv(const struct publish *p, struct publish_words *w)
+{
+    char chunk[24];
+
+    snprintf(chunk, sizeof(chunk), "%llu", (unsigned long long)p->chunk_bytes);
+    add_option(w, "asset-id", p->asset_id);
+    add_option(w, "chunk-bytes", chunk);
+    add_option(w, "out", p->ciphertext);
+    add_option(w, "manifest", p->manifest);
+    add_option(w, "key-out", p->key);
+    add_flag(w, "--no-finetune", p->no_finetune);
+    add(w, "--force"); /* what stands there without a record is of a run that was killed */
+    add_option(w, "in", p->in);
+}
+
+static void upload_argv(const struct publish *p, struct publish_words *w)
+{
+    add_option(w, "asset-id", p->asset_id);
+    add_option(w, "encrypted-file", p->ciphertext);
+    add_option(w, "manifest", p->manifest);
+    add_option(w, "storage-account", p->account);
+    add_option(w, "container", p->container);
+    add_option(w, "endpoint", p->blob_endpoint);
+    add_option(w, "connection-string-file", p->connection_string_file);
+    add_option(w, "account-key-file", p->account_key_file);
+    add_option(w, "sas-file", p->sas_file);
+    add_option(w, "ca-file", p->ca_file);
+}
+
+/* URL of the container as upload found it: "URL/ASSET/model.tbenc" without the last two parts. Heap, or NULL. */
+static char *uploaded_to(const struct publish *p)
+{
+    const cJSON *o =
+        cJSON_GetObjectItemCaseSensitive(publish_state_result(&p->state, "upload"), "ciphertext");
+    const cJSON *u = cJSON_GetObjectItemCaseSensitive(o, "url");
+    char *url = cJSON_IsString(u) ? strdup(u->valuestring) : NULL;
+
+    for (int i = 0; url && i < 2; i++) {
+        char *slash = strrchr(url, '/');
+
+        if (slash)
+            *slash = '\0';
+    }
+    return url;
+}
+
+static void register_argv(const struct publish *p, struct publish_words *w)
+{
+    _cleanup_free_ char *url = p->skip[STEP_UPLOAD] ? NULL : uploaded_to(p);
+
+    add_option(w, "asset-id", p->asset_id);
+    add_option(w, "manifest", p->manifest);
+    add_option(w, "key-file", p->key_file ? p->key_file : p->key);
+    add_option(w, "edc-endpoint", p->edc_endpoint);
+    if (url || (p->blob_endpoint && !p->skip[STEP_UPLOAD])) {
+        add_option(w, "blob-url", url ? url : p->blob_endpoint); /* the latter only to be checked */
+    } else {
+        add_option(w, "storage-account", p->account);
+        add_option(w, "container", p->container);
+    }
+    add_option(w, "token-file", p->token_file);
+    add_option(w, "client-cert", p->cert);
+    add_option(w, "client-key", p->cert_key);
+    add_option(w, "ca-file", p->ca_file);
+    add_flag(w, "--insecure-http", p->insecure);
+}
+
+static void build_argv(const struct publish *p, struct publish_words *w)
+{
+    add_option(w, "target", p->target);
+    add_option(w, "deb-dir", p->debs);
+    add_option(w, "base-image", p->base);
+    add_option(w, "registry", p->registry);
+    add_option(w, "image-name", p->image_name);
+    add_option(w, "tag", p->tag);
+    for (size_t i = 0; i < p->vars.n; i++)
+        add_option(w, "var", p->vars.v[i]);
+    add_option(w, "template-dir", p->packer);
+    add_flag(w, "--no-push", p->no_push);
+    add_flag(w, "--insecure-registry", p->insecure_registry);
+}
+
+static const char *string_of(const cJSON *o, const char *name)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
+
+    return cJSON_IsString(v) ? v->valuestring : NULL;
+}
+
+/* What build made, as package wants it: a resource id, or "REGISTRY/NAME@DIGEST". Heap, or NULL: nothing that package could use. */
+static char *built_image(const struct publish *p, bool *ret_is_vm)
+{
+    const cJSON *r = p->skip[STEP_BUILD] ? NULL : publish_state_result(&p->state, "build");
+    const char *target = string_of(r, "target"), *image = string_of(r, "image"),
+               *digest = string_of(r, "digest");
+    const char *tag;
+
+    *ret_is_vm = target && strcmp(target, "vm-azure") == 0;
+    if (!image || (!*ret_is_vm && !digest))
+        return NULL;
+    tag = strrchr(image, ':');
+    return *ret_is_vm ? strdup(image) : tb_strf("%.*s@%s", (int)(tag ? tag - image : 0), image, digest);
+}
+
+static void package_argv(const struct publish *p, struct publish_words *w)
+{
+    bool is_vm;
+    _cleanup_free_ char *built = built_image(p, &is_vm);
+
+    add_option(w, "asset-id", p->asset_id);
+    add_option(w, "edc-endpoint", p->edc_endpoint);
+    add_option(w, "vm-image", p->vm_image ? p->vm_image : is_vm ? built : NULL);
+    add_option(w, "image", p->image ? p->image : is_vm ? NULL : built);
+    add_option(w, "template-dir", p->templates);
+    add_option(w, "package-version", p->package_version);
+    for (size_t i = 0; i < p->sets.n; i++)
+        add_option(w, "set", p->sets.v[i]);
+    add_option(w, "output-zip", p->zip);
+}
+
+void publish_argv(const struct publish *p, enum publish_step s, struct publish_words *w)
+{
+    static void (*const fill[N_STEPS])(const struct publish *, struct publish_words *) = {
+        [STEP_ENCRYPT] = encrypt_argv, [STEP_UPLOAD] = upload_argv,   [STEP_REGISTER] = register_argv,
+        [STEP_BUILD] = build_argv,     [STEP_PACKAGE] = package_argv,
+    };
+
+    add(w, step_commands[s]->name);
+    add_option(w, "config", p->cli.config);
+    add(w, "--json");
+    add_flag(w, "--quiet", p->cli.quiet);
+    fill[s](p, w);
+}
+
+/* -- inputs and outputs -------------------------------------------------------------------------------------------- */
+
+/* Names, sizes and times: reading the model twice would double the work. */
+static void hash_source(const struct source *s, struct inputs *in)
+{
+    for (size_t i = 0; i < source_count(s); i++) {
+        const struct tbenc_input *f = &source_inputs(s)[i];
+        const struct timespec *t = s->is_dir ? &s->dir.mtimes[i] : &s->st.st_mtim;
+
+        inputs_word(in, s->is_dir ? f->path : NULL);
+        inputs_number(in, f->bytes);
+        inputs_number(in, (uint64_t)t->tv_sec);
+        inputs_number(in, (uint64_t)t->tv_nsec);
+    }
+}
+
+static void hash_templates(const struct publish *p, struct inputs *in)
+{
+    static const char *const names[] = {"mainTemplate.json", "createUiDefinition.json",
+                                        "viewDefinition.json"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        _cleanup_free_ char *path = tb_path_join(p->templates, names[i]);
+
+        inputs_file(in, path);
+    }
+}
+
+static void hash_encrypt(const struct publish *p, struct inputs *in)
+{
+    inputs_number(in, p->chunk_bytes);
+    inputs_number(in, p->no_finetune);
+    hash_source(&p->source, in);
+}
+
+static void hash_upload(const struct publish *p, struct inputs *in)
+{
+    inputs_file(in, p->manifest);
+    inputs_word(in, p->account);
+    inputs_word(in, p->container);
+    inputs_word(in, p->blob_endpoint);
+}
+
+static void hash_register(const struct publish *p, struct inputs *in)
+{
+    _cleanup_free_ char *url = p->skip[STEP_UPLOAD] ? NULL : uploaded_to(p);
+
+    inputs_file(in, p->manifest);
+    inputs_word(in, p->edc_endpoint);
+    inputs_word(in, url);
+    inputs_word(in, url ? NULL : p->account);
+    inputs_word(in, url ? NULL : p->container);
+}
+
+static void hash_list(struct inputs *in, const struct cli_list *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        inputs_word(in, l->v[i]);
+    inputs_word(in, NULL);
+}
+
+/* Names in order, and contents. */
+static void hash_directory(struct inputs *in, const char *dir)
+{
+    struct dirent **list = NULL;
+    int n = dir ? scandir(dir, &list, NULL, alphasort) : -1;
+
+    for (int i = 0; i < n; i++) {
+        _cleanup_free_ char *path = tb_path_join(dir, list[i]->d_name);
+        struct stat st;
+
+        if (path && stat(path, &st) == 0 && S_ISREG(st.st_mode)) {
+            inputs_word(in, list[i]->d_name);
+            inputs_file(in, path);
+        }
+        free(list[i]);
+    }
+    free(list);
+    inputs_number(in, (uint64_t)n);
+}
+
+static void hash_build(const struct publish *p, struct inputs *in)
+{
+    const char *const words[] = {p->target, p->registry, p->image_name, p->tag, p->base};
+
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+        inputs_word(in, words[i]);
+    inputs_number(in, p->no_push);
+    hash_list(in, &p->vars);
+    hash_directory(in, p->debs);
+    hash_directory(in, p->packer);
+}
+
+static void hash_package(const struct publish *p, struct inputs *in)
+{
+    bool is_vm;
+    _cleanup_free_ char *built = built_image(p, &is_vm);
+
+    inputs_word(in, p->edc_endpoint);
+    inputs_word(in, p->image);
+    inputs_word(in, p->vm_image);
+    inputs_word(in, built);
+    inputs_word(in, p->package_version);
+    hash_list(in, &p->sets);
+    inputs_word(in, p->zip);
+    hash_templates(p, in);
+}
+
+/* Options that only say where a credential is are no inputs: a fresh one continues the same run. */
+int publish_hash(struct publish *p, enum publish_step s)
+{
+    static void (*const hash[N_STEPS])(const struct publish *, struct inputs *) = {
+        [STEP_ENCRYPT] = hash_encrypt, [STEP_UPLOAD] = hash_upload,   [STEP_REGISTER] = hash_register,
+        [STEP_BUILD] = hash_build,     [STEP_PACKAGE] = hash_package,
+    };
+    _cleanup_inputs_ struct inputs in;
+
+    inputs_start(&in);
+    inputs_word(&in, p->asset_id);
+    hash[s](p, &in);
+    return inputs_end(&in, p->hash);
+}
+
+static bool is_file(const char *path, uint64_t bytes)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && (bytes == 0 || (uint64_t)st.st_size == bytes);
+}
+
+static uint64_t number_of(const cJSON *o, const char *name)
+{
+    char err[TB_JSON_ERR_MAX];
+    uint64_t v = 0;
+
+    return tb_json_get_uint(o, name, TB_JSON_INT_MAX, &v, err) == 0 ? v : 0;
+}
+
+bool publish_outputs_there(const struct publish *p, enum publish_step s)
+{
+    const cJSON *r = publish_state_result(&p->state, step_commands[s]->name);
+    bool registered;
+
+    if (s == STEP_PACKAGE)
+        return is_file(p->zip, number_of(r, "bytes"));
+    if (s != STEP_ENCRYPT)
+        return true;
+    (void)publish_state_inputs(&p->state, "register", &registered);
+    return is_file(p->ciphertext, number_of(r, "ciphertext_bytes")) && is_file(p->manifest, 0) &&
+           (registered || is_file(p->key, 0));
+}
+
+/* -- running ------------------------------------------------------------------------------------------------------- */
+
+static int call(const struct tbpkg_command *command, struct publish_words *w, cJSON **ret)
+{
+    int rc;
+
+    if (w->failed)
+        return tbpkg_fail_errno("publish", -ENOMEM);
+    cli_capture_json(ret);
+    rc = command->run(w->n, w->v);
+    cli_capture_json(NULL);
+    return rc;
+}
+
+/* What a killed encryption left. Complete, when all three files are there and the key opens the ciphertext: it was killed
+ * before that could be recorded. */
+static bool is_complete(const struct publish *p)
+{
+    _cleanup_words_ struct publish_words w = {0};
+    _cleanup_json_ cJSON *result = NULL;
+
+    if (!is_file(p->ciphertext, 0) || !is_file(p->manifest, 0) || !is_file(p->key, 0))
+        return false;
+    tbpkg_note(&p->cli, "An earlier run left an encrypted asset; checking it.");
+    add(&w, tbpkg_verify.name);
+    add(&w, "--json");
+    add_flag(&w, "--quiet", p->cli.quiet);
+    add_option(&w, "config", p->cli.config);
+    add_option(&w, "in", p->ciphertext);
+    add_option(&w, "manifest", p->manifest);
+    add_option(&w, "key-file", p->key);
+    return call(&tbpkg_verify, &w, &result) == CLI_OK;
+}
+
+static int adopt(struct publish *p, cJSON **ret)
+{
+    struct tbenc_manifest *m = NULL;
+    char hex[65];
+    int rc = asset_manifest_read(p->manifest, 0, &m);
+
+    if (rc != CLI_OK)
+        return rc;
+    *ret = cJSON_CreateObject();
+    cJSON_AddStringToObject(*ret, "asset_id", m->asset_id);
+    cJSON_AddStringToObject(*ret, "encrypted_file", p->ciphertext);
+    cJSON_AddStringToObject(*ret, "manifest", p->manifest);
+    cJSON_AddStringToObject(*ret, "key_file", p->key);
+    tb_json_add_uint(*ret, "plaintext_bytes", m->plaintext_bytes);
+    tb_json_add_uint(*ret, "ciphertext_bytes", tbenc_manifest_ciphertext_bytes(m));
+    tb_hex_encode(m->sha256_ciphertext, 32, hex);
+    cJSON_AddStringToObject(*ret, "sha256_ciphertext", hex);
+    (void)tbenc_manifest_free(m);
+    return CLI_OK;
+}
+
+/* A key that opens nothing that is known of: never thrown away, it gets another name. */
+static int set_key_aside(const struct publish *p)
+{
+    if (!is_file(p->key, 0))
+        return CLI_OK;
+    for (unsigned i = 1; i < 1000; i++) {
+        _cleanup_free_ char *name = tb_strf("%s.unused-%u", p->key, i);
+
+        if (!name)
+            return tbpkg_fail_errno(p->key, -ENOMEM);
+        if (link(p->key, name) == 0) {
+            if (unlink(p->key) < 0)
+                return tbpkg_fail_errno(p->key, -errno);
+            tbpkg_warn("%s is of an encryption that was not finished; it is now %s", p->key, name);
+            return CLI_OK;
+        }
+        if (errno != EEXIST)
+            return tbpkg_fail_errno(name, -errno);
+    }
+    return tbpkg_fail(p->key, "cannot be set aside: there are too many", "move them away");
+}
+
+static int run_encrypt(struct publish *p, struct publish_words *w, bool begun, cJSON **ret)
+{
+    int rc;
+
+    if (begun && is_complete(p))
+        return adopt(p, ret);
+    if (!begun && (is_file(p->key, 0) || is_file(p->ciphertext, 0) || is_file(p->manifest, 0)))
+        return tbpkg_fail(p->encrypted, "holds an asset that no run of publish recorded",
+                          "publish it with --skip-encrypt and --key-file, or choose another --output");
+    rc = set_key_aside(p);
+    return rc == CLI_OK ? call(&tbpkg_encrypt, w, ret) : rc;
+}
+
+int publish_run_step(struct publish *p, enum publish_step s)
+{
+    _cleanup_words_ struct publish_words w = {0};
+    _cleanup_json_ cJSON *result = NULL;
+    const char *name = step_commands[s]->name, *before;
+    bool done;
+    int rc;
+
+    before = publish_state_inputs(&p->state, name, &done);
+    done = before && strcmp(before, p->hash) == 0; /* begun with the same inputs */
+    publish_argv(p, s, &w);
+    if (s == STEP_ENCRYPT && !done && (is_file(p->key, 0) || is_file(p->manifest, 0)))
+        rc = run_encrypt(p, &w, false, &result); /* refuses, and says why */
+    else {
+        rc = publish_state_begin(&p->state, name, p->hash);
+        if (rc == CLI_OK)
+            rc = s == STEP_ENCRYPT ? run_encrypt(p, &w, true, &result) : call(step_commands[s], &w, &result);
+    }
+    if (rc == CLI_OK)
+        rc = publish_state_done(&p->state, name, p->hash, result);
+    return rc;
+}

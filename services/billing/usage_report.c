@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "billing/billing.h"
+#include "common/chain_head.h"
+#include "common/events.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "common/secret.h"
+#include "common/domain_file.h"
+#include "common/units.h"
+
+static const char *hour_text(int64_t hour, char out[static TB_RFC3339_MAX])
+{
+    return tb_rfc3339_format((uint64_t)hour * TB_USEC_PER_HOUR, 0, out);
+}
+
+/* One event, with its fields for the journal. */
+static void _printf_(5, 6) say(enum tb_log_level level, const char *id, const struct tb_metering_batch *b,
+                               const struct tb_metering_event *e, const char *fmt, ...)
+{
+    char hour[TB_RFC3339_MAX], at[64], dimension[64], quantity[48], reason[TB_METERING_REASON_MAX + 16],
+        text[256];
+    const char *const fields[] = {at, dimension, quantity, reason, NULL};
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    snprintf(at, sizeof(at), "TB_HOUR=%s", hour_text(b->hour, hour));
+    snprintf(dimension, sizeof(dimension), "TB_DIMENSION=%s", e->dimension->name);
+    snprintf(quantity, sizeof(quantity), "TB_QUANTITY=%lld", (long long)e->quantity);
+    snprintf(reason, sizeof(reason), "TB_REASON=%.*s", TB_METERING_REASON_MAX, text);
+    tb_log_full(level, id, fields, "%s %lld of %s: %s", e->dimension->name, (long long)e->quantity, hour,
+                text);
+}
+
+static void tell_verdict(const struct tb_metering_batch *b, const struct tb_metering_event *e,
+                         const struct tb_metering_verdict *v)
+{
+    switch (v->outcome) {
+    case TB_METERING_ACCEPTED:
+        if (v->accepted == e->quantity)
+            say(TB_LOG_INFO, NULL, b, e, "%s",
+                v->duplicate ? "accepted, an earlier request had arrived" : "accepted");
+        else
+            say(TB_LOG_ERR, TB_EVENT_BILLING_MISMATCH, b, e, "%s", v->reason);
+        break;
+    case TB_METERING_EXPIRED:
+        if (!e->doubt)
+            say(TB_LOG_WARN, NULL, b, e, "too old for the marketplace; it goes into the open hour");
+        else if (!e->parked)
+            say(TB_LOG_ERR, TB_EVENT_BILLING_PARKED, b, e,
+                "too old to be sent again, and an earlier request had no answer");
+        break;
+    case TB_METERING_REFUSED:
+    case TB_METERING_ENDED:
+        if (!e->parked)
+            say(TB_LOG_ERR, TB_EVENT_BILLING_PARKED, b, e, "%s", v->reason);
+        break;
+    case TB_METERING_UNKNOWN:
+    case TB_METERING_UNSENT:
+        break;
+    }
+}
+
+void tb_billing_tell_answer(struct tb_billing *b, const struct tb_answer *a)
+{
+    const struct tb_metering_batch *batch = &b->meter.batch;
+
+    if (a->weather || a->again)
+        tb_billing_tell_weather(b, a->reason);
+    else if (!a->split)
+        tb_billing_tell_weather(b, NULL);
+    for (unsigned i = 0; i < batch->n; i++)
+        tell_verdict(batch, &batch->event[i], &a->verdict[i]);
+}
+
+void tb_billing_tell_weather(struct tb_billing *b, const char *reason)
+{
+    if (!reason && b->weather_told)
+        tb_info("the marketplace answers again");
+    else if (reason && !b->weather_told)
+        tb_warn("nothing can be reported to the marketplace now: %s; the ledger keeps it, trying again",
+                reason);
+    else if (reason)
+        tb_debug("still nothing: %s", reason);
+    b->weather_told = reason;
+}
+
+/* Durable, so that it outlives every restart; a copy of what the ledger says. tb-authorize looks at it. */
+static void sync_ended(struct tb_billing *b, const char *ended)
+{
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+    _cleanup_free_ char *path = tb_path_join(b->state_dir, "ended");
+    char reason[TB_METERING_REASON_MAX + 16];
+    const char *const fields[] = {reason, NULL};
+    int r = 0;
+
+    if (!o || !path || (b->ended_known && strcmp(ended, b->ended_told) == 0))
+        return;
+    cJSON_AddStringToObject(o, "reason", ended);
+    if (*ended)
+        r = tb_state_write(b->state_dir, "ended", o, 1);
+    else if (unlink(path) < 0 && errno != ENOENT)
+        r = -errno;
+    if (r < 0) {
+        tb_error("%s: cannot be written: %s; trying again", path, strerror(-r));
+        return;
+    }
+    snprintf(reason, sizeof(reason), "TB_REASON=%s", ended);
+    if (*ended)
+        tb_log_full(TB_LOG_ERR, TB_EVENT_SUBSCRIPTION_ENDED, fields,
+                    "the marketplace says that the subscription has ended: %s", ended);
+    else if (b->ended_known)
+        tb_info("the marketplace takes usage of this subscription again");
+    snprintf(b->ended_told, sizeof(b->ended_told), "%s", ended);
+    b->ended_known = true;
+}
+
+static void tell_late(struct tb_billing *b, const struct tb_metering_summary *s)
+{
+    uint64_t late = tb_metering_late_us(s, tb_now_realtime_us());
+    bool alarm = late >= TB_LEDGER_ALARM_US;
+    char oldest[TB_RFC3339_MAX], field[64];
+    const char *const fields[] = {field, NULL};
+
+    if (alarm && !b->late_told) {
+        snprintf(field, sizeof(field), "TB_HOUR=%s", hour_text(s->oldest, oldest));
+        tb_log_full(
+            TB_LOG_ERR, TB_EVENT_BILLING_LATE, fields,
+            "usage of %s has not been accepted by the marketplace for %llu hours; see tb-billing ledger",
+            oldest, (unsigned long long)(late / TB_USEC_PER_HOUR));
+    } else if (!alarm && b->late_told) {
+        tb_info("the marketplace has all usage older than %llu hours again",
+                (unsigned long long)(TB_LEDGER_ALARM_US / TB_USEC_PER_HOUR));
+    }
+    b->late_told = alarm;
+}
+
+/* Where tb-proxy's audit chain stands: what has left the machine cannot be rewritten on it. */
+static void add_audit_head(const struct tb_billing *b, cJSON *report)
+{
+    _cleanup_free_ char *path = tb_strf("%s/tb-proxy/audit-head", b->cfg->state_dir);
+    char hash[2 * TB_CHAIN_HASH_BYTES + 1];
+    struct tb_chain_point p;
+    cJSON *o;
+
+    if (!path || tb_chain_head_read(path, &p) < 0 || p.seq == 0)
+        return;
+    o = cJSON_AddObjectToObject(report, "audit");
+    tb_json_add_uint(o, "seq", p.seq);
+    tb_hex_encode(p.hash, sizeof(p.hash), hash);
+    cJSON_AddStringToObject(o, "head", hash);
+}
+
+/* What others may know: tb-proxy shows it, and tb-authorize sends it to the control plane. */
+static int write_report(struct tb_billing *b, const struct tb_metering_summary *s)
+{
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+    cJSON *used = cJSON_AddObjectToObject(o, "used"), *events = cJSON_AddObjectToObject(o, "events");
+    uint64_t total, now = tb_now_realtime_us();
+    char text[TB_RFC3339_MAX];
+
+    cJSON_AddStringToObject(o, "at", tb_rfc3339_format(now, 0, text));
+    cJSON_AddStringToObject(o, "contract_id", b->cfg->contract_id);
+    cJSON_AddStringToObject(o, "asset_id", b->cfg->asset_id);
+    for (int c = 0; c < _TB_USAGE_MAX; c++) {
+        int r = tb_ledger_total(b->l, (enum tb_usage_counter)c, &total);
+
+        if (r < 0)
+            return r;
+        tb_json_add_uint(used, tb_usage_name((enum tb_usage_counter)c), total);
+    }
+    tb_json_add_uint(events, "open", s->open);
+    tb_json_add_uint(events, "frozen", s->frozen);
+    tb_json_add_uint(events, "sent", s->sent);
+    tb_json_add_uint(events, "accepted", s->accepted);
+    tb_json_add_uint(events, "parked", s->parked);
+    if (s->oldest >= 0)
+        cJSON_AddStringToObject(o, "oldest_unaccepted", hour_text(s->oldest, text));
+    tb_json_add_uint(o, "late_seconds", tb_metering_late_us(s, now) / TB_USEC_PER_SEC);
+    add_audit_head(b, o);
+    (void)tb_state_write(b->run_dir, "report.json", o, 0);
+    return 0;
+}
+
+static void tell_status(struct tb_billing *b, const struct tb_metering_summary *s, const char *ended)
+{
+    char when[TB_RFC3339_MAX], accepted[TB_RFC3339_MAX + 32] = "";
+    uint64_t requests = 0;
+
+    (void)tb_ledger_total(b->l, TB_USAGE_REQUESTS, &requests);
+    if (s->last_accepted >= 0)
+        snprintf(accepted, sizeof(accepted), ", accepted up to %s", hour_text(s->last_accepted, when));
+    if (b->waiting)
+        tb_notify_status("Waiting for the first request");
+    else if (*ended)
+        tb_notify_status("The subscription has ended: %s", ended);
+    else if (s->parked > 0 || s->frozen + s->sent > 0)
+        tb_notify_status(
+            "%llu requests booked%s; %u events to send, %u parked, the oldest %llu h late",
+            (unsigned long long)requests, accepted, s->frozen + s->sent, s->parked,
+            (unsigned long long)(tb_metering_late_us(s, tb_now_realtime_us()) / TB_USEC_PER_HOUR));
+    else
+        tb_notify_status("%llu requests booked up to %s%s", (unsigned long long)requests,
+                         tb_rfc3339_format(tb_now_realtime_us(), 0, when), accepted);
+}
+
+int tb_billing_tell(struct tb_billing *b)
+{
+    char ended[TB_METERING_REASON_MAX] = "", err[TB_LEDGER_ERR_MAX];
+    struct tb_metering_summary s;
+    int r = tb_metering_summarise(b->l, &s);
+
+    if (r == 0)
+        r = tb_metering_ended(b->l, ended);
+    if (r == 0)
+        r = write_report(b, &s);
+    if (r < 0) {
+        r = tb_db_fail(b->l->db, "reading", err);
+        tb_error("%s: %s", b->ledger_path, err);
+        return r;
+    }
+    sync_ended(b, ended);
+    if (b->cfg->billing_enabled)
+        tell_late(b, &s);
+    tell_status(b, &s, ended);
+    return 0;
+}

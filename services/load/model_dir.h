@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where mode dir puts the plaintext: TB_MODEL_DIR, always memory, never swap. With CAP_SYS_ADMIN it becomes a fresh tmpfs of its own
+ * in a private mount namespace, which goes when the runtime does. Without, the directory must be on a tmpfs or ramfs already
+ * and belong to us alone (mode 0700); what an earlier run left there is removed. Design section 6. */
+#ifndef TB_LOAD_MODEL_DIR_H
+#define TB_LOAD_MODEL_DIR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "load/load.h"
+
+struct tb_place {
+    int dir_fd;
+    bool mounted; /* on a tmpfs of our own */
+    bool created; /* files of ours are there */
+    int *fds;     /* one per file of the table, read-write */
+    size_t n_fds;
+};
+#define TB_PLACE_INIT                                                                                        \
+    {                                                                                                        \
+        .dir_fd = -1                                                                                         \
+    }
+
+/* 0 or an exit code: 74 not enough memory or an I/O error; 78 the directory is not memory, is shared, or could be swapped. */
+int tb_place_open(struct tb_load *l, struct tb_place *p);
+/* Creates directories (0700) and empty files (0600) as the manifest's table has them, or the one file. 0 or 74. */
+int tb_place_create(struct tb_load *l, struct tb_place *p);
+/* Bytes that have arrived so far. */
+uint64_t tb_place_filled(const struct tb_place *p);
+/* Closes the files and makes everything read-only. 0 or 74. */
+int tb_place_seal(struct tb_load *l, struct tb_place *p);
+/* Empties the directory: after a failure nothing is left. */
+void tb_place_discard(struct tb_place *p);
+/* Closes; leaves the files. */
+void tb_place_clear(struct tb_place *p);
+
+/* What stands for {model}: the directory when the asset has a table, else the one file in it. Heap string or NULL. */
+char *tb_place_model(const struct tb_load *l);
+
+#endif

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/admin/health.h"
+
+#include <cjson/cJSON.h>
+#include <string.h>
+
+#include "proxy/http/error.h"
+#include "common/json.h"
+#include "proxy/admin/page.h"
+#include "proxy/admin/page_assets.h"
+#include "common/units.h"
+
+#define RETRY_AFTER_S "5"
+
+static bool is(const char *path, size_t len, const char *name)
+{
+    return strlen(name) == len && memcmp(path, name, len) == 0;
+}
+
+bool tb_health_path(const char *path, size_t len)
+{
+    return is(path, len, "/health") || is(path, len, "/readiness") || is(path, len, "/status");
+}
+
+static enum MHD_Result queue(struct tb_server *s, struct MHD_Connection *c, int status,
+                             struct MHD_Response *rs)
+{
+    enum MHD_Result r;
+
+    if (!rs)
+        return MHD_NO;
+    if (s->draining)
+        MHD_add_response_header(rs, MHD_HTTP_HEADER_CONNECTION, "close");
+    if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
+        MHD_add_response_header(rs, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+    if (status == MHD_HTTP_SERVICE_UNAVAILABLE)
+        MHD_add_response_header(rs, MHD_HTTP_HEADER_RETRY_AFTER, RETRY_AFTER_S);
+    r = MHD_queue_response(c, (unsigned)status, rs);
+    MHD_destroy_response(rs);
+    return r;
+}
+
+static enum MHD_Result answer_probe(struct tb_server *s, struct MHD_Connection *c, bool good,
+                                    const char *word)
+{
+    char text[128];
+
+    if (good)
+        return queue(s, c, MHD_HTTP_OK,
+                     tb_http_text_response(word, strlen(word), "text/plain; charset=utf-8"));
+    snprintf(text, sizeof(text), "Not ready: %s", tb_state_name(s->watch.verdict.state));
+    return queue(s, c, MHD_HTTP_SERVICE_UNAVAILABLE,
+                 tb_http_text_response(text, strlen(text), "text/plain; charset=utf-8"));
+}
+
+static int add_step(cJSON *doc, const char *name, const struct tb_step *step)
+{
+    cJSON *o = cJSON_AddObjectToObject(doc, name);
+
+    if (!o || (step->work != TB_WORK_ABSENT && !cJSON_AddStringToObject(o, "state", step->phase)) ||
+        (step->reason[0] && !cJSON_AddStringToObject(o, "reason", step->reason)))
+        return -ENOMEM;
+    if (tb_json_add_uint(o, "bytes_done", step->bytes_done) < 0)
+        return -ENOMEM;
+    return tb_json_add_uint(o, "bytes_total", step->bytes_total);
+}
+
+/* Where the audit chain stands, for whoever keeps it on another machine. */
+static int add_audit(cJSON *doc, struct tb_audit *audit)
+{
+    cJSON *o = cJSON_AddObjectToObject(doc, "audit");
+    struct tb_audit_stats st;
+
+    tb_audit_get_stats(audit, &st);
+    if (!o || tb_json_add_uint(o, "seq", st.seq) < 0 || !cJSON_AddStringToObject(o, "head", st.head))
+        return -ENOMEM;
+    return 0;
+}
+
+static char *status_text(const struct tb_server *s)
+{
+    _cleanup_json_ cJSON *doc = cJSON_CreateObject();
+    const struct tb_watch *w = &s->watch;
+    bool ready = w->verdict.state == TB_STATE_READY, suspended = w->verdict.state == TB_STATE_SUSPENDED;
+    char since[TB_RFC3339_MAX];
+
+    tb_rfc3339_format(w->since_realtime_us, 1, since);
+    if (!doc || !cJSON_AddStringToObject(doc, "state", tb_state_name(w->verdict.state)) ||
+        !cJSON_AddStringToObject(doc, "asset_id", s->config->asset_id) ||
+        !cJSON_AddStringToObject(doc, "contract_id", s->config->contract_id) ||
+        tb_json_add_uint(doc, "uptime_seconds", (tb_now_monotonic_us() - s->started_us) / TB_USEC_PER_SEC) <
+            0 ||
+        tb_json_add_uint(doc, "requests_processed", tb_server_requests(s)) < 0 ||
+        !cJSON_AddBoolToObject(doc, "ready", ready) || !cJSON_AddBoolToObject(doc, "suspended", suspended) ||
+        !cJSON_AddStringToObject(doc, "reason", w->verdict.reason) ||
+        !cJSON_AddStringToObject(doc, "since", since))
+        return NULL;
+    if (w->facts.expires_at[0] ? !cJSON_AddStringToObject(doc, "lease_expires_at", w->facts.expires_at)
+                               : !cJSON_AddNullToObject(doc, "lease_expires_at"))
+        return NULL;
+    if (add_step(doc, "hydrate", &w->facts.hydrate) < 0 || add_step(doc, "decrypt", &w->facts.decrypt) < 0 ||
+        add_audit(doc, s->audit) < 0)
+        return NULL;
+    return cJSON_Print(doc);
+}
+
+static enum MHD_Result answer_status(struct tb_server *s, struct MHD_Connection *c)
+{
+    _cleanup_free_ char *text = status_text(s);
+
+    return text ? queue(s, c, MHD_HTTP_OK, tb_http_text_response(text, strlen(text), "application/json"))
+                : MHD_NO;
+}
+
+static enum MHD_Result answer_metrics(struct tb_server *s, struct MHD_Connection *c)
+{
+    _cleanup_buf_ struct tb_buf b = {0};
+
+    if (tb_metrics_format(s, &b) < 0)
+        return MHD_NO;
+    return queue(s, c, MHD_HTTP_OK,
+                 tb_http_text_response(b.data, b.len, "text/plain; version=0.0.4; charset=utf-8"));
+}
+
+static enum MHD_Result answer_error(struct tb_server *s, struct MHD_Connection *c, int status,
+                                    const char *code, const char *message)
+{
+    struct tb_http_error e;
+
+    tb_http_error_set(&e, status, code, "%s", message);
+    return queue(s, c, status, tb_http_error_response(&e));
+}
+
+static bool readable(const char *method)
+{
+    return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
+}
+
+static enum MHD_Result answer_method(struct tb_server *s, struct MHD_Connection *c)
+{
+    return answer_error(s, c, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET or HEAD");
+}
+
+enum MHD_Result tb_health_answer(struct tb_server *s, struct MHD_Connection *c, const char *method,
+                                 const char *path, size_t len)
+{
+    enum tb_state state = s->watch.verdict.state;
+
+    if (!readable(method))
+        return answer_method(s, c);
+    if (is(path, len, "/status"))
+        return answer_status(s, c);
+    if (is(path, len, "/health"))
+        return answer_probe(s, c, state == TB_STATE_READY, "OK");
+    return answer_probe(s, c, state == TB_STATE_READY || state == TB_STATE_DECRYPT, "Ready");
+}
+
+/* --- what only the health port has ------------------------------------------------------------------------------- */
+
+static struct MHD_Response *page_response(const char *text, size_t len, const char *content_type)
+{
+    struct MHD_Response *rs = tb_http_text_response(text, len, content_type);
+
+    if (!rs)
+        return NULL;
+    MHD_add_response_header(rs, "Content-Security-Policy", TB_PAGE_POLICY);
+    MHD_add_response_header(rs, "Referrer-Policy", "no-referrer");
+    return rs;
+}
+
+static enum MHD_Result answer_page(struct tb_server *s, struct MHD_Connection *c)
+{
+    _cleanup_buf_ struct tb_buf b = {0};
+
+    if (tb_page_html(s, &b) < 0)
+        return MHD_NO;
+    return queue(s, c, MHD_HTTP_OK, page_response(b.data, b.len, "text/html; charset=utf-8"));
+}
+
+static enum MHD_Result answer_events(struct tb_server *s, struct MHD_Connection *c, const char *method)
+{
+    struct MHD_Response *rs;
+
+    if (strcmp(method, "GET") != 0)
+        return answer_error(s, c, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET");
+    rs = tb_live_response(s, c);
+    return rs ? queue(s, c, MHD_HTTP_OK, rs)
+              : answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "too_many_viewers",
+                             "as many look on already as may; try again");
+}
+
+static enum MHD_Result answer_runtime_metrics(struct tb_server *s, struct MHD_Connection *c, void **con_cls)
+{
+    struct tb_runtime_fetch *f;
+
+    if (!s->watch.facts.runtime_healthy)
+        return answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "not_ready", "the runtime is not up");
+    f = tb_runtime_fetch_start(s, c);
+    if (!f)
+        return answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "busy",
+                            "others ask the runtime now; try again");
+    *con_cls = f;
+    return MHD_YES;
+}
+
+static enum MHD_Result answer_own(struct tb_server *s, struct MHD_Connection *c, const char *method,
+                                  const char *path, void **con_cls)
+{
+    const struct tb_page_asset *asset = tb_page_asset(path, strlen(path));
+    const char *runtime;
+
+    if (tb_health_path(path, strlen(path)))
+        return tb_health_answer(s, c, method, path, strlen(path));
+    if (!asset && strcmp(path, "/") != 0 && strcmp(path, "/events") != 0 && strcmp(path, "/metrics") != 0)
+        return answer_error(s, c, MHD_HTTP_NOT_FOUND, "not_found",
+                            "there are /, /health, /readiness, /status, /events and /metrics here");
+    if (!readable(method))
+        return answer_method(s, c);
+    if (asset)
+        return queue(s, c, MHD_HTTP_OK, page_response(asset->text, strlen(asset->text), asset->content_type));
+    if (path[1] == '\0')
+        return answer_page(s, c);
+    if (path[1] == 'e')
+        return answer_events(s, c, method);
+    runtime = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "runtime");
+    if (runtime && strcmp(runtime, "1") == 0)
+        return answer_runtime_metrics(s, c, con_cls);
+    return answer_metrics(s, c);
+}
+
+/* *con_cls: NULL, then the server once the head was seen, then a question to the runtime when there is one. */
+enum MHD_Result tb_health_handler(void *cls, struct MHD_Connection *c, const char *url, const char *method,
+                                  const char *version, const char *upload, size_t *upload_size,
+                                  void **con_cls)
+{
+    if (!*con_cls) { /* the head only; answering now would cost the connection */
+        *con_cls = cls;
+        return MHD_YES;
+    }
+    if (*upload_size > 0) {
+        *upload_size = 0;
+        return MHD_YES;
+    }
+    if (*con_cls != cls)
+        return tb_runtime_fetch_answer(*con_cls);
+    return answer_own(cls, c, method, url, con_cls);
+}
+
+void tb_health_completed(void *cls, struct MHD_Connection *c, void **con_cls,
+                         enum MHD_RequestTerminationCode code)
+{
+    if (*con_cls && *con_cls != cls)
+        tb_runtime_fetch_free(*con_cls);
+    *con_cls = NULL;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* GET and HEAD of /health, /readiness, /status (both ports), and on the health port only of the status page, /events and
+ * /metrics. Design section 4. */
+#ifndef TB_PROXY_ADMIN_HEALTH_H
+#define TB_PROXY_ADMIN_HEALTH_H
+
+#include "proxy/server.h"
+
+/* True when path[0..len) is one of /health, /readiness, /status: not for the runtime, not audited. */
+bool tb_health_path(const char *path, size_t len);
+/* Answers one of these three, or 404, or 405 with Allow. Ends with MHD_queue_response(). */
+enum MHD_Result tb_health_answer(struct tb_server *s, struct MHD_Connection *c, const char *method,
+                                 const char *path, size_t len);
+/* Access handler of the health listener; cls is the struct tb_server. */
+enum MHD_Result tb_health_handler(void *cls, struct MHD_Connection *c, const char *url, const char *method,
+                                  const char *version, const char *upload, size_t *upload_size,
+                                  void **con_cls);
+/* Its end-of-request callback. */
+void tb_health_completed(void *cls, struct MHD_Connection *c, void **con_cls,
+                         enum MHD_RequestTerminationCode code);
+
+#endif

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/admin/page.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+#include "proxy/admin/page_assets.h"
+#include "common/units.h"
+#include "common/version.h"
+
+#define FIELDS_MAX 48
+#define SPARK_WIDTH 600
+#define SPARK_HEIGHT 60
+
+struct fields {
+    struct {
+        const char *name;
+        char text[200];
+    } f[FIELDS_MAX];
+    size_t n;
+    char spark[TB_RECENT_SECONDS * 16];
+};
+
+static void _printf_(3, 4) put(struct fields *p, const char *name, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (p->n == FIELDS_MAX)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(p->f[p->n].text, sizeof(p->f[p->n].text), fmt, ap);
+    va_end(ap);
+    p->f[p->n++].name = name;
+}
+
+/* "3 d 4 h", "12 min", "5 s" */
+static const char *span(uint64_t us, char out[static 32])
+{
+    unsigned long long s = us / TB_USEC_PER_SEC;
+
+    if (s >= 86400)
+        snprintf(out, 32, "%llu d %llu h", s / 86400, s / 3600 % 24);
+    else if (s >= 3600)
+        snprintf(out, 32, "%llu h %llu min", s / 3600, s / 60 % 60);
+    else if (s >= 60)
+        snprintf(out, 32, "%llu min", s / 60);
+    else
+        snprintf(out, 32, "%llu s", s);
+    return out;
+}
+
+static const char *when(uint64_t realtime_us, char out[static TB_RFC3339_MAX])
+{
+    tb_rfc3339_format(realtime_us, 0, out);
+    out[10] = ' '; /* the T */
+    snprintf(out + 19, 5, " UTC");
+    return out;
+}
+
+/* --- the fields, a group each ------------------------------------------------------------------------------------ */
+
+/* The reason, a word for programs, in words; but not where it only says again what the state says. */
+static void put_sentence(struct fields *p, const char *sentence, const char *reason)
+{
+    static const char *const plain[] = {"", "starting", "downloading", "decrypting", "delivering"};
+    char words[TB_REASON_MAX];
+
+    for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
+        if (strcmp(reason, plain[i]) == 0)
+            return put(p, "sentence", "%s", sentence);
+    snprintf(words, sizeof(words), "%s", reason);
+    for (char *c = words; (c = strchr(c, '_'));)
+        *c = ' ';
+    put(p, "sentence", "%s Reason: %s.", sentence, words);
+}
+
+static void put_state(struct fields *p, const struct tb_server *s)
+{
+    static const char *const sentence[_TB_STATE_MAX] = {
+        "The programs are starting.",
+        "Asking the control plane whether this machine may serve.",
+        "Downloading the encrypted model.",
+        "Decrypting into memory and starting the runtime.",
+        "Requests are served.",
+        "Requests get 403 until the control plane allows this machine again.",
+    };
+    static const char *const step[] = {"authorize", "hydrate", "decrypt", "ready"};
+    static const char *const cls[] = {"step_authorize", "step_hydrate", "step_decrypt", "step_ready"};
+    static const char *const cur[] = {"cur_authorize", "cur_hydrate", "cur_decrypt", "cur_ready"};
+    const struct tb_verdict *v = &s->watch.verdict;
+    int at = v->state == TB_STATE_SUSPENDED ? -1 : (int)v->state - (int)TB_STATE_AUTHORIZE;
+    char text[TB_RFC3339_MAX], up[32];
+
+    put(p, "state", "%s", tb_state_name(v->state));
+    put_sentence(p, sentence[v->state], v->reason);
+    put(p, "since", "%s", when(s->watch.since_realtime_us, text));
+    put(p, "now", "%s", when(tb_now_realtime_us(), text));
+    put(p, "uptime", "%s", span(tb_now_monotonic_us() - s->started_us, up));
+    put(p, "asset", "%s", s->config->asset_id);
+    put(p, "version", "%s", TB_VERSION);
+    for (int i = 0; i < (int)ARRAY_SIZE(step); i++) {
+        bool done = i < at || v->state == TB_STATE_READY;
+
+        put(p, cls[i], "%s", done ? "done" : i == at ? "now" : "");
+        put(p, cur[i], "%s", !done && i == at ? "step" : "false");
+    }
+}
+
+static void put_progress(struct fields *p, const char *name, const char *percent, const struct tb_step *step)
+{
+    char done[32], total[32];
+    unsigned pct = 0;
+
+    if (step->work == TB_WORK_COMPLETE)
+        pct = 100;
+    else if (step->bytes_total > 0)
+        pct =
+            (unsigned)(100.0 * (double)MIN(step->bytes_done, step->bytes_total) / (double)step->bytes_total);
+    put(p, percent, "%u", pct);
+    if (step->work == TB_WORK_ABSENT)
+        put(p, name, "not begun");
+    else if (step->bytes_total == 0)
+        put(p, name, "%s", step->phase);
+    else
+        put(p, name, "%s of %s", tb_bytes_format(step->bytes_done, done, sizeof(done)),
+            tb_bytes_format(step->bytes_total, total, sizeof(total)));
+}
+
+static void put_spark(struct fields *p, const struct tb_recent *r)
+{
+    uint64_t each[TB_RECENT_SECONDS], most = 0;
+    size_t len = 0;
+
+    tb_recent_each(r, each);
+    for (size_t i = 0; i < TB_RECENT_SECONDS; i++)
+        most = MAX(most, each[i]);
+    for (size_t i = 0; i < TB_RECENT_SECONDS && len < sizeof(p->spark) - 16; i++)
+        len += (size_t)snprintf(p->spark + len, 16, "%s%zu,%u", i ? " " : "",
+                                i * SPARK_WIDTH / (TB_RECENT_SECONDS - 1),
+                                (unsigned)(SPARK_HEIGHT - 2 - each[i] * (SPARK_HEIGHT - 4) / MAX(most, 1U)));
+    put(p, "spark_max", "%llu", (unsigned long long)most);
+}
+
+static void put_traffic(struct fields *p, const struct tb_server *s)
+{
+    struct tb_recent_totals sum;
+    size_t seconds = tb_recent_sum(&s->recent, &sum);
+    char text[32];
+    double n = seconds > 0 ? (double)seconds : 1;
+
+    put(p, "rate", "%.1f/s", (double)sum.requests / n);
+    put(p, "out_rate", "%s/s", tb_bytes_format((uint64_t)((double)sum.bytes_out / n), text, sizeof(text)));
+    put(p, "token_rate", "%.1f tokens/s", (double)sum.tokens / n);
+    put(p, "in_flight", "%llu", (unsigned long long)s->metrics.in_flight);
+    put_spark(p, &s->recent);
+}
+
+static void put_lease(struct fields *p, const struct tb_facts *f)
+{
+    uint64_t now = tb_now_boottime_us(), left = 0, expires;
+    char text[TB_RFC3339_MAX], in[32];
+    bool over = tb_lease_over(f, now), denied = f->lease == TB_LEASE_DENIED || f->suspended_flag;
+
+    if (f->has_deadline && f->deadline_boottime_us > now)
+        left = f->deadline_boottime_us - now;
+    put(p, "lease_class", "%s",
+        over || denied || f->lease == TB_LEASE_EXPIRED ? "bad"
+        : f->lease == TB_LEASE_AUTHORIZED              ? "good"
+                                                       : "wait");
+    if (f->lease == TB_LEASE_ABSENT || f->lease == TB_LEASE_PENDING)
+        put(p, "lease", "none yet");
+    else if (denied)
+        put(p, "lease", "denied");
+    else if (over || f->lease == TB_LEASE_EXPIRED)
+        put(p, "lease", "over");
+    else if (f->has_deadline)
+        put(p, "lease", "%s left", span(left, in));
+    else
+        put(p, "lease", "valid");
+    if (f->expires_at[0] && tb_rfc3339_parse(f->expires_at, &expires) == 0)
+        put(p, "lease_more", "ends %s, then grace%s", when(expires, text),
+            f->lease == TB_LEASE_UNREACHABLE ? "; the control plane does not answer" : "");
+    else
+        put(p, "lease_more", "%s", "no end is set");
+}
+
+static void put_books(struct fields *p, const struct tb_server *s)
+{
+    const struct tb_metrics *m = &s->metrics;
+    uint64_t failed = tb_metrics_count(m, 500, 599), refused = tb_metrics_count(m, 400, 498);
+    struct tb_audit_stats a;
+
+    tb_audit_get_stats(s->audit, &a);
+    put(p, "audit_class", "%s", a.broken ? "bad" : "good");
+    put(p, "audit", a.broken ? "cannot be written" : "record %llu", (unsigned long long)a.seq);
+    put(p, "audit_more", "%zu in flight or waiting, room for %zu; chain %.12s", a.slots, a.limit, a.head);
+    put(p, "answered", "%llu", (unsigned long long)tb_server_requests(s));
+    put(p, "answered_more", "by the runtime, since this start; %llu refused", (unsigned long long)refused);
+    put(p, "failed_class", "%s", failed > 0 ? "wait" : "");
+    put(p, "failed", "%llu", (unsigned long long)failed);
+    put(p, "failed_more", "5xx; %llu clients left before their answer",
+        (unsigned long long)tb_metrics_count(m, 499, 499));
+}
+
+static void fill(struct fields *p, const struct tb_server *s)
+{
+    p->n = 0;
+    put_state(p, s);
+    put_progress(p, "hydrate", "hydrate_pct", &s->watch.facts.hydrate);
+    put_progress(p, "decrypt", "decrypt_pct", &s->watch.facts.decrypt);
+    put_traffic(p, s);
+    put_lease(p, &s->watch.facts);
+    put_books(p, s);
+}
+
+/* --- as HTML and as JSON ----------------------------------------------------------------------------------------- */
+
+/* The five columns of a request: time, what, status, how long, class. */
+static void row_texts(const struct tb_recent_request *r, char t[static 5][48])
+{
+    char time[TB_RFC3339_MAX];
+
+    tb_rfc3339_format(r->realtime_us, 0, time);
+    snprintf(t[0], 48, "%.8s", time + 11);
+    snprintf(t[1], 48, "%s %s", r->method, r->path);
+    snprintf(t[2], 48, "%d", r->status);
+    if (r->latency_us < 10000)
+        snprintf(t[3], 48, "%.1f ms", (double)r->latency_us / 1e3);
+    else if (r->latency_us < 10 * TB_USEC_PER_SEC)
+        snprintf(t[3], 48, "%llu ms", (unsigned long long)(r->latency_us / 1000));
+    else
+        snprintf(t[3], 48, "%.1f s", (double)r->latency_us / 1e6);
+    snprintf(t[4], 48, "s%d", r->status / 100);
+}
+
+static int put_html(struct tb_buf *o, const char *s)
+{
+    int r = 0;
+
+    for (; *s && r >= 0; s++) {
+        const char *entity = *s == '<'   ? "&lt;"
+                             : *s == '>' ? "&gt;"
+                             : *s == '&' ? "&amp;"
+                             : *s == '"' ? "&quot;"
+                                         : NULL;
+
+        r = entity ? tb_buf_puts(o, entity) : tb_buf_append(o, s, 1);
+    }
+    return r;
+}
+
+static int put_rows_html(const struct tb_server *s, struct tb_buf *o)
+{
+    const struct tb_recent_request *q;
+    char t[5][48];
+    int r = 0;
+
+    for (size_t i = 0; r >= 0 && (q = tb_recent_get(&s->recent, i)); i++) {
+        row_texts(q, t); /* of fixed words and numbers: nothing to escape */
+        r = tb_buf_printf(o,
+                          "<tr class=\"%s\"><td>%s</td><td class=\"path\">%s</td><td><b>%s</b></td>"
+                          "<td class=\"num\">%s</td></tr>\n",
+                          t[4], t[0], t[1], t[2], t[3]);
+    }
+    return r;
+}
+
+static int put_named(const struct tb_server *s, const struct fields *p, const char *name, size_t len,
+                     struct tb_buf *o)
+{
+    if (len == 4 && memcmp(name, "rows", 4) == 0)
+        return put_rows_html(s, o);
+    if (len == 5 && memcmp(name, "spark", 5) == 0)
+        return tb_buf_puts(o, p->spark);
+    for (size_t i = 0; i < p->n; i++)
+        if (strlen(p->f[i].name) == len && memcmp(p->f[i].name, name, len) == 0)
+            return put_html(o, p->f[i].text);
+    return -ENOENT;
+}
+
+int tb_page_html(const struct tb_server *s, struct tb_buf *out)
+{
+    struct fields p;
+    size_t len;
+    const char *at = tb_page_template(&len), *end = at + len;
+    int r = 0;
+
+    fill(&p, s);
+    while (r >= 0) {
+        const char *open = memmem(at, (size_t)(end - at), "{{", 2);
+        const char *close = open ? memmem(open, (size_t)(end - open), "}}", 2) : NULL;
+
+        if (!close)
+            return tb_buf_append(out, at, (size_t)(end - at));
+        r = tb_buf_append(out, at, (size_t)(open - at));
+        if (r >= 0)
+            r = put_named(s, &p, open + 2, (size_t)(close - open) - 2, out);
+        at = close + 2;
+    }
+    return r;
+}
+
+static int put_rows_json(const struct tb_server *s, struct tb_buf *o)
+{
+    const struct tb_recent_request *q;
+    char t[5][48];
+    int r = 0;
+
+    for (size_t i = 0; r >= 0 && (q = tb_recent_get(&s->recent, i)); i++) {
+        row_texts(q, t);
+        r = tb_buf_printf(o, "%s[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]", i ? "," : "", t[0], t[1], t[2], t[3],
+                          t[4]);
+    }
+    return r;
+}
+
+int tb_page_json(const struct tb_server *s, struct tb_buf *out)
+{
+    struct fields p;
+    int r = tb_buf_puts(out, "{\"fields\":{\"spark\":");
+
+    fill(&p, s);
+    if (r >= 0)
+        r = tb_buf_json_string(out, p.spark, strlen(p.spark));
+    for (size_t i = 0; r >= 0 && i < p.n; i++) {
+        r = tb_buf_printf(out, ",\"%s\":", p.f[i].name);
+        if (r >= 0)
+            r = tb_buf_json_string(out, p.f[i].text, strlen(p.f[i].text));
+    }
+    if (r >= 0)
+        r = tb_buf_puts(out, "},\"rows\":[");
+    if (r >= 0)
+        r = put_rows_json(s, out);
+    return r < 0 ? r : tb_buf_puts(out, "]}");
+}
+
+void tb_page_tick(struct tb_server *s, uint64_t now_us)
+{
+    const struct tb_recent_totals now = {
+        .requests = s->metrics.latency_count,
+        .bytes_out = tb_usage_get(s->usage, TB_USAGE_BYTES_OUT),
+        .tokens = tb_usage_get(s->usage, TB_USAGE_COMPLETION_TOKENS),
+    };
+
+    tb_recent_tick(&s->recent, now_us, &now);
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/admin/recent.h"
+
+#include <string.h>
+
+#include "common/macros.h"
+#include "common/units.h"
+
+static const char *known(const char *s, size_t len, const char *const *name, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strlen(name[i]) == len && memcmp(s, name[i], len) == 0)
+            return name[i];
+    return NULL;
+}
+
+static const char *method_class(const char *method)
+{
+    static const char *const name[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
+    const char *k = known(method, strlen(method), name, ARRAY_SIZE(name));
+
+    return k ? k : "?";
+}
+
+static const char *path_class(const char *path, size_t len)
+{
+    static const char *const name[] = {
+        "/v1/chat/completions", "/v1/completions", "/v1/embeddings",           "/v1/models",
+        "/v1/responses",        "/v1/rerank",      "/v1/audio/transcriptions", "/v1/images/generations",
+    };
+    const char *k = known(path, len, name, ARRAY_SIZE(name));
+
+    return k ? k : len >= 4 && memcmp(path, "/v1/", 4) == 0 ? "/v1/..." : "other path";
+}
+
+void tb_recent_add(struct tb_recent *r, const char *method, const char *path, size_t path_len, int status,
+                   uint64_t latency_us)
+{
+    r->request[r->n_requests++ % TB_RECENT_REQUESTS] = (struct tb_recent_request){
+        .realtime_us = tb_now_realtime_us(),
+        .method = method_class(method),
+        .path = path_class(path, path_len),
+        .status = status,
+        .latency_us = latency_us,
+    };
+}
+
+const struct tb_recent_request *tb_recent_get(const struct tb_recent *r, size_t i)
+{
+    if (i >= TB_RECENT_REQUESTS || i >= r->n_requests)
+        return NULL;
+    return &r->request[(r->n_requests - 1 - i) % TB_RECENT_REQUESTS];
+}
+
+void tb_recent_tick(struct tb_recent *r, uint64_t now_us, const struct tb_recent_totals *now)
+{
+    if (r->n_seconds == 0)
+        r->second_us = now_us;
+    else if (now_us - r->second_us < TB_USEC_PER_SEC)
+        return;
+    else if (now_us - r->second_us < 2 * TB_USEC_PER_SEC)
+        r->second_us += TB_USEC_PER_SEC;
+    else
+        r->second_us = now_us;
+    r->at[r->n_seconds++ % ARRAY_SIZE(r->at)] = *now;
+}
+
+/* The look that was taken i seconds before the last one. */
+static const struct tb_recent_totals *look(const struct tb_recent *r, uint64_t i)
+{
+    return &r->at[(r->n_seconds - 1 - i) % ARRAY_SIZE(r->at)];
+}
+
+size_t tb_recent_sum(const struct tb_recent *r, struct tb_recent_totals *ret)
+{
+    size_t seconds = r->n_seconds > 0 ? (size_t)MIN(r->n_seconds - 1, (uint64_t)TB_RECENT_SECONDS) : 0;
+
+    *ret = (struct tb_recent_totals){0};
+    if (seconds > 0) {
+        const struct tb_recent_totals *from = look(r, seconds), *to = look(r, 0);
+
+        *ret = (struct tb_recent_totals){.requests = to->requests - from->requests,
+                                         .bytes_out = to->bytes_out - from->bytes_out,
+                                         .tokens = to->tokens - from->tokens};
+    }
+    return seconds;
+}
+
+void tb_recent_each(const struct tb_recent *r, uint64_t out[static TB_RECENT_SECONDS])
+{
+    for (uint64_t i = 0; i < TB_RECENT_SECONDS; i++)
+        out[TB_RECENT_SECONDS - 1 - i] =
+            i + 1 < r->n_seconds ? look(r, i)->requests - look(r, i + 1)->requests : 0;
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/audit/sink.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <systemd/sd-journal.h>
+
+#include "common/events.h"
+#include "common/io.h"
+#include "common/units.h"
+
+/* --- the file ---------------------------------------------------------------------------------------------------- */
+
+static int file_open(const char *path, bool *ret_regular)
+{
+    _cleanup_close_ int fd =
+        open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0640);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    *ret_regular = S_ISREG(st.st_mode);
+    /* Two writers would each go on from the same record. */
+    if (*ret_regular && flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return -errno;
+    return TAKE_FD(fd);
+}
+
+int tb_audit_sink_open(struct tb_audit_sink *s, const struct tb_audit_config *c)
+{
+    *s = (struct tb_audit_sink){.fd = -1,
+                                .journal = c->journal,
+                                .contract_id = strdup(c->contract_id),
+                                .asset_id = strdup(c->asset_id),
+                                .file = c->file ? strdup(c->file) : NULL};
+    pthread_mutex_init(&s->sync_lock, NULL);
+    if (!s->contract_id || !s->asset_id || (c->file && !s->file))
+        return -ENOMEM;
+    if (!s->file)
+        return 0;
+    s->fd = file_open(s->file, &s->regular);
+    return s->fd < 0 ? s->fd : 0;
+}
+
+void tb_audit_sink_close(struct tb_audit_sink *s)
+{
+    s->fd = tb_close(s->fd);
+    free(s->contract_id);
+    free(s->asset_id);
+    free(s->file);
+}
+
+const char *tb_audit_sink_name(const struct tb_audit_sink *s)
+{
+    return s->file ? s->file : s->journal ? "the journal" : "standard error";
+}
+
+int tb_audit_sink_tail(const struct tb_audit_sink *s, size_t max, char **ret, size_t *ret_len)
+{
+    _cleanup_free_ char *text = NULL;
+    uint64_t from = 0, size;
+    const char *nl;
+    struct stat st;
+    ssize_t n;
+
+    *ret = NULL;
+    *ret_len = 0;
+    if (s->fd < 0 || !s->regular)
+        return 0;
+    if (fstat(s->fd, &st) < 0)
+        return -errno;
+    size = (uint64_t)st.st_size;
+    if (size > max)
+        from = size - max;
+    text = malloc(size - from + 1);
+    if (!text)
+        return -ENOMEM;
+    n = tb_pread_full(s->fd, text, size - from, from);
+    if (n < 0)
+        return (int)n;
+    if (from > 0) {
+        nl = memchr(text, '\n', (size_t)n);
+        from = nl ? (uint64_t)(nl - text) + 1 : (uint64_t)n;
+        memmove(text, text + from, (size_t)n - from);
+        n -= (ssize_t)from;
+    }
+    *ret_len = (size_t)n;
+    *ret = TAKE_PTR(text);
+    return 0;
+}
+
+int tb_audit_sink_trim(const struct tb_audit_sink *s, size_t n)
+{
+    struct stat st;
+
+    if (fstat(s->fd, &st) < 0 || ftruncate(s->fd, st.st_size - (off_t)n) < 0)
+        return -errno;
+    return 0;
+}
+
+/* By one write(). A short one (disk full) is taken back, so that no torn line stays. */
+static int file_append(const struct tb_audit_sink *s, const char *lines, size_t len)
+{
+    ssize_t n = write(s->fd, lines, len);
+
+    if (n < 0)
+        return -errno;
+    if ((size_t)n < len) {
+        if (s->regular)
+            (void)!tb_audit_sink_trim(s, (size_t)n);
+        return -ENOSPC;
+    }
+    return 0;
+}
+
+int tb_audit_sink_append(struct tb_audit_sink *s, const char *lines, size_t len)
+{
+    if (s->fd >= 0)
+        return file_append(s, lines, len);
+    return s->journal ? 0 : tb_write_full(STDERR_FILENO, lines, len);
+}
+
+int tb_audit_sink_sync(struct tb_audit_sink *s)
+{
+    int r;
+
+    pthread_mutex_lock(&s->sync_lock);
+    r = s->regular && fdatasync(s->fd) < 0 ? -errno : 0;
+    pthread_mutex_unlock(&s->sync_lock);
+    return r;
+}
+
+static bool file_moved(const struct tb_audit_sink *s)
+{
+    struct stat now, there;
+
+    return stat(s->file, &there) < 0 || fstat(s->fd, &now) < 0 || now.st_dev != there.st_dev ||
+           now.st_ino != there.st_ino;
+}
+
+int tb_audit_sink_reopen(struct tb_audit_sink *s)
+{
+    bool regular;
+    int fd;
+
+    if (!s->file || !file_moved(s))
+        return 0;
+    fd = file_open(s->file, &regular);
+    if (fd < 0)
+        return fd;
+    (void)tb_audit_sink_sync(s);
+    pthread_mutex_lock(&s->sync_lock);
+    tb_close(s->fd);
+    s->fd = fd;
+    s->regular = regular;
+    pthread_mutex_unlock(&s->sync_lock);
+    return 0;
+}
+
+/* --- the journal ------------------------------------------------------------------------------------------------- */
+
+struct fields {
+    struct iovec iov[32];
+    size_t n;
+};
+
+static void field(struct fields *f, const char *name, const char *value)
+{
+    char *s = tb_strf("%s=%s", name, value);
+
+    if (!s || f->n == ARRAY_SIZE(f->iov))
+        return free(s);
+    f->iov[f->n++] = (struct iovec){s, strlen(s)};
+}
+
+static void field_uint(struct fields *f, const char *name, uint64_t v)
+{
+    char s[24];
+
+    snprintf(s, sizeof(s), "%llu", (unsigned long long)v);
+    field(f, name, s);
+}
+
+/* sd_journal_sendv() reports success when there is no journal at all. */
+static bool journal_there(void)
+{
+    return access("/run/systemd/journal/socket", F_OK) == 0;
+}
+
+int tb_audit_sink_journal(const struct tb_audit_sink *s, const struct tb_audit_record *r, const char *line,
+                          size_t len)
+{
+    struct fields f = {0};
+    char *message;
+    int e;
+
+    if (!journal_there())
+        return -ENOENT;
+    message = tb_strf("MESSAGE=%.*s", (int)len, line);
+    if (!message)
+        return -ENOMEM;
+    f.iov[f.n++] = (struct iovec){message, strlen(message)};
+    field(&f, "MESSAGE_ID", TB_EVENT_AUDIT);
+    field(&f, "PRIORITY", "6");
+    field(&f, "SYSLOG_IDENTIFIER", "tb-proxy");
+    field_uint(&f, "TB_SEQ", r->seq);
+    field(&f, "TB_CONTRACT_ID", s->contract_id);
+    field(&f, "TB_ASSET_ID", s->asset_id);
+    field(&f, "TB_REQ_SHA256", r->req_sha256);
+    field_uint(&f, "TB_STATUS", (uint64_t)r->status);
+    field_uint(&f, "TB_LATENCY_MS", r->latency_ms);
+    field_uint(&f, "TB_BYTES_IN", r->bytes_in);
+    field_uint(&f, "TB_BYTES_OUT", r->bytes_out);
+    field(&f, "TB_REQUEST_ID", r->request_id);
+    field(&f, "TB_CLIENT", r->client);
+    if (r->has_tokens) {
+        field_uint(&f, "TB_PROMPT_TOKENS", r->prompt_tokens);
+        field_uint(&f, "TB_COMPLETION_TOKENS", r->completion_tokens);
+        field_uint(&f, "TB_CACHED_TOKENS", r->cached_tokens);
+        field_uint(&f, "TB_TOKENS_ESTIMATED", r->estimated);
+    }
+    if (r->key_name[0])
+        field(&f, "TB_KEY_NAME", r->key_name);
+    e = sd_journal_sendv(f.iov, (int)f.n);
+    for (size_t i = 0; i < f.n; i++)
+        free(f.iov[i].iov_base);
+    return e;
+}

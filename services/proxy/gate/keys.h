@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* API keys: TB_API_KEYS names a file of lines `name:sha256`, the SHA-256 of the key in hex, and behind it what the key may use:
+ * `rpm=` requests a minute, `tpm=` tokens a minute, `concurrent=` requests at once, `budget=` tokens for good. Several keys may have one
+ * name, so that a key can be changed; they share what they use, and their limits must be the same. Empty lines and lines that begin
+ * with `#` are skipped. The keys themselves are never stored. */
+#ifndef TB_PROXY_GATE_KEYS_H
+#define TB_PROXY_GATE_KEYS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proxy/gate/limits.h"
+
+#define TB_API_KEY_NAME_MAX 64
+#define TB_API_KEYS_MAX 10000
+#define TB_API_KEYS_ERR_MAX 200
+
+struct tb_api_key {
+    char name[TB_API_KEY_NAME_MAX + 1]; /* [A-Za-z0-9._-]+ */
+    uint8_t sha256[32];
+    struct tb_limits limits;
+    struct tb_key_account *account; /* set by key_book.c */
+};
+struct tb_api_keys {
+    struct tb_api_key *key;
+    size_t n;
+};
+
+/* Parses the file's text. -EINVAL and err, which names the line and never its contents; -E2BIG; -ENOMEM. */
+int tb_api_keys_parse(const char *text, size_t len, struct tb_api_keys *ret,
+                      char err[static TB_API_KEYS_ERR_MAX]);
+void tb_api_keys_clear(struct tb_api_keys *k);
+/* The key of an Authorization header ("Bearer ..."), NULL when there is none or it is not ours. The time does not depend on
+ * which key it is. */
+const struct tb_api_key *tb_api_keys_find(const struct tb_api_keys *k, const char *authorization);
+
+#endif

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which paths reach the runtime: TB_ROUTES, an allow-list of globs, comma-separated; `*` matches any run of
+ * characters, slashes too. Runtimes have administrative routes that must not be public. */
+#ifndef TB_PROXY_GATE_ROUTES_H
+#define TB_PROXY_GATE_ROUTES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Splits a request target into path and query and refuses what two parsers may read differently: not starting with `/`
+ * (absolute-form, authority-form), dot segments plain or encoded, encoded slash, backslash or NUL, a fragment, bad percent
+ * signs, control or non-ASCII bytes. *ret_path_len is the length of the path. NULL when fine, else why not. */
+const char *tb_target_check(const char *target, size_t *ret_path_len);
+/* True when path[0..len) matches one of the comma-separated globs. The path is compared percent-decoded. */
+bool tb_route_allowed(const char *globs, const char *path, size_t len);
+/* Checks TB_ROUTES itself: each glob starts with `/`. NULL when fine, else why not. */
+const char *tb_routes_check(const char *globs);
+
+#endif

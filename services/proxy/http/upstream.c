@@ -1,0 +1,593 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/http/upstream.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "proxy/http/address.h"
+#include "common/units.h"
+
+#define HASTY_US TB_USEC_PER_SEC /* closed so soon after an answer: not for being idle */
+#define FRESH_US (60 * TB_USEC_PER_SEC)
+#define SMALL_READ (8 * 1024)
+#define CHUNK_OVERHEAD 24 /* size line and line end around one chunk */
+
+struct tb_upstream {
+    struct tb_loop *loop;
+    struct tb_address at;
+    struct conn *idle, *connecting; /* lists */
+    size_t n_idle;
+    uint64_t fresh_until_us; /* no connection is kept until then */
+};
+
+/* A connection: connecting or carrying a call, or idle in the pool. Edge-triggered: can_read and can_write are what is
+ * known until EAGAIN says otherwise. */
+struct conn {
+    struct tb_source src;
+    struct tb_upstream *u;
+    struct tb_call *call;
+    int fd;
+    bool connected, can_read, can_write;
+    bool ended; /* the runtime has closed it, or will send no more */
+    uint64_t since_us;
+    struct conn **list, *prev, *next;
+};
+
+struct tb_call {
+    struct tb_upstream *u;
+    struct conn *conn;
+    void (*on_event)(void *arg);
+    void *arg;
+    bool head_request, reused, replayable, want_write, write_end, write_broken;
+    bool touched; /* bytes of it may have been seen */
+    bool again;   /* the method may be sent twice (RFC 9110, 9.2.2) */
+    int failed;
+    enum tb_framing body;
+    uint64_t received;
+    struct tb_buf
+        out; /* head and body on the way; out.data[0..sent) is kept while it may have to be sent again */
+    size_t sent;
+    struct tb_buf in; /* answer bytes not consumed yet */
+    size_t in_pos;
+    struct tb_buf head; /* what response points into */
+    bool have_response;
+    struct tb_response response;
+    struct tb_body decoder;
+};
+
+static void call_read_head(struct tb_call *c);
+static void conn_event(struct tb_source *s, uint32_t events);
+
+/* --- connections ----------------------------------------------------------------------------------------------- */
+
+static void list_add(struct conn **list, struct conn *k)
+{
+    k->list = list;
+    k->prev = NULL;
+    k->next = *list;
+    if (*list)
+        (*list)->prev = k;
+    *list = k;
+}
+
+static void list_remove(struct conn *k)
+{
+    if (!k->list)
+        return;
+    if (k->prev)
+        k->prev->next = k->next;
+    else
+        *k->list = k->next;
+    if (k->next)
+        k->next->prev = k->prev;
+    k->list = NULL;
+}
+
+static void conn_close(struct conn *k)
+{
+    if (k->list == &k->u->idle)
+        k->u->n_idle--;
+    list_remove(k);
+    k->fd = tb_close(k->fd);
+    tb_loop_free_later(k->u->loop, k);
+}
+
+static int conn_open(struct tb_upstream *u, struct conn **ret)
+{
+    struct conn *k = calloc(1, sizeof(*k));
+    int r, one = 1;
+
+    if (!k)
+        return -ENOMEM;
+    *k = (struct conn){.src.fn = conn_event, .u = u, .since_us = tb_now_monotonic_us()};
+    k->fd = socket(u->at.addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (k->fd < 0) {
+        r = -errno;
+        free(k);
+        return r;
+    }
+    if (u->at.addr.ss_family != AF_UNIX)
+        (void)setsockopt(k->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    r = connect(k->fd, (struct sockaddr *)&u->at.addr, u->at.addr_len) < 0 ? -errno : 0;
+    if (r == 0)
+        k->connected = k->can_write = true;
+    else if (r != -EINPROGRESS)
+        goto fail;
+    r = tb_loop_add(u->loop, k->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, &k->src);
+    if (r < 0)
+        goto fail;
+    if (!k->connected)
+        list_add(&u->connecting, k);
+    *ret = k;
+    return 0;
+fail:
+    conn_close(k);
+    return r;
+}
+
+/* The runtime has closed an idle connection. One that closes them at once and without saying so would sooner or later take a POST
+ * with it, as that is on its way when the end arrives. */
+static void conn_ended_idle(struct conn *k)
+{
+    uint64_t now = tb_now_monotonic_us();
+
+    if (now - k->since_us < HASTY_US)
+        k->u->fresh_until_us = now + FRESH_US;
+    conn_close(k);
+}
+
+/* A kept connection, unless the runtime has closed it meanwhile. */
+static struct conn *conn_from_pool(struct tb_upstream *u)
+{
+    struct conn *k;
+
+    while ((k = u->idle)) {
+        char c;
+
+        list_remove(k);
+        u->n_idle--;
+        if (recv(k->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            k->can_read = false;
+            return k;
+        }
+        conn_ended_idle(k);
+    }
+    return NULL;
+}
+
+static void conn_to_pool(struct conn *k)
+{
+    k->call = NULL;
+    k->since_us = tb_now_monotonic_us();
+    if (k->ended)
+        return conn_ended_idle(k);
+    if (k->u->n_idle >= TB_UPSTREAM_IDLE_MAX || k->since_us < k->u->fresh_until_us)
+        return conn_close(k);
+    list_add(&k->u->idle, k);
+    k->u->n_idle++;
+}
+
+/* --- sending --------------------------------------------------------------------------------------------------- */
+
+static void call_fail(struct tb_call *c, int error)
+{
+    c->failed = error;
+    if (c->conn)
+        conn_close(c->conn);
+    c->conn = NULL;
+}
+
+static void call_flush(struct tb_call *c)
+{
+    while (c->conn && c->conn->connected && c->conn->can_write && c->sent < c->out.len) {
+        ssize_t n = send(c->conn->fd, c->out.data + c->sent, c->out.len - c->sent, MSG_NOSIGNAL);
+
+        if (n >= 0) {
+            c->sent += (size_t)n;
+            c->touched = true;
+        } else if (errno == EAGAIN) {
+            c->conn->can_write = false;
+        } else if (errno != EINTR) {
+            /* The runtime stopped reading; it may have answered before it did. */
+            c->write_broken = true;
+            c->sent = c->out.len;
+            c->conn->can_read = true;
+        }
+    }
+}
+
+/* Makes room behind the bytes already sent. They are kept for a replay as long as all of them fit. */
+static size_t out_room(struct tb_call *c, size_t wanted)
+{
+    size_t limit = TB_UPSTREAM_BUFFER + TB_RESPONSE_HEAD_MAX;
+
+    if (c->out.len + wanted > limit && c->sent > 0) {
+        c->replayable = false;
+        tb_buf_consume(&c->out, c->sent);
+        c->sent = 0;
+    }
+    return limit - MIN(limit, c->out.len);
+}
+
+/* An error that came before the end of the request body: the runtime does not want the rest. */
+static bool refused_early(const struct tb_call *c)
+{
+    return c->have_response && c->response.status >= 400;
+}
+
+size_t tb_call_write(struct tb_call *c, const void *p, size_t n)
+{
+    size_t room, taken;
+
+    if (c->failed || c->write_broken || refused_early(c))
+        return n;
+    room = out_room(c, n + CHUNK_OVERHEAD);
+    if (room <= CHUNK_OVERHEAD) {
+        c->want_write = true;
+        return 0;
+    }
+    taken = MIN(n, room - CHUNK_OVERHEAD);
+    if (tb_buf_reserve(&c->out, taken + CHUNK_OVERHEAD) < 0) {
+        call_fail(c, -ENOMEM);
+        return n;
+    }
+    if (c->body == TB_FRAMING_CHUNKED)
+        (void)tb_buf_printf(&c->out, "%zx\r\n", taken);
+    (void)tb_buf_append(&c->out, p, taken);
+    if (c->body == TB_FRAMING_CHUNKED)
+        (void)tb_buf_append(&c->out, "\r\n", 2);
+    call_flush(c);
+    return taken;
+}
+
+void tb_call_write_end(struct tb_call *c)
+{
+    if (c->write_end)
+        return;
+    c->write_end = true;
+    if (c->failed || refused_early(c))
+        return;
+    if (c->body == TB_FRAMING_CHUNKED && tb_buf_puts(&c->out, "0\r\n\r\n") < 0)
+        return call_fail(c, -ENOMEM);
+    call_flush(c);
+    if (c->write_broken && !c->have_response)
+        call_read_head(c);
+}
+
+/* --- receiving ------------------------------------------------------------------------------------------------- */
+
+/* How much to read at once. Heads, short answers and events need little room, and hundreds of streams stand side by side for long. */
+static size_t fill_size(const struct tb_call *c)
+{
+    return c->have_response && !c->response.event_stream ? TB_UPSTREAM_BUFFER / 2 : SMALL_READ;
+}
+
+/* Reads once into c->in. > 0, 0 at end of stream, -EAGAIN, other -errno. */
+static ssize_t call_fill(struct tb_call *c)
+{
+    size_t size = fill_size(c);
+    ssize_t n;
+
+    if (!c->conn || !c->conn->can_read)
+        return -EAGAIN;
+    if (c->in_pos > 0) {
+        tb_buf_consume(&c->in, c->in_pos);
+        c->in_pos = 0;
+    }
+    if (tb_buf_reserve(&c->in, size) < 0)
+        return -ENOMEM;
+    do
+        n = recv(c->conn->fd, c->in.data + c->in.len, size, 0);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) {
+        int r = -errno;
+
+        if (r == -EAGAIN)
+            c->conn->can_read = false;
+        return r;
+    }
+    c->in.len += (size_t)n;
+    c->received += (uint64_t)n;
+    return n;
+}
+
+/* The runtime closed a kept connection just as we used it: send the request again, once. Not when it may have been read and must not
+ * be done twice. */
+static bool call_replay(struct tb_call *c)
+{
+    if (!c->reused || !c->replayable || c->received > 0 || (c->touched && !c->again))
+        return false;
+    conn_close(c->conn);
+    c->conn = NULL;
+    c->reused = c->write_broken = false;
+    c->sent = 0;
+    if (conn_open(c->u, &c->conn) < 0)
+        return false;
+    c->conn->call = c;
+    call_flush(c);
+    return true;
+}
+
+/* Takes interim answers and then the final head out of c->in. 1 when it is there, 0 to go on reading, -errno. */
+static int take_head(struct tb_call *c)
+{
+    for (;;) {
+        ssize_t n = tb_response_parse(c->in.data, c->in.len, c->head_request, &c->response);
+
+        if (n <= 0)
+            return (int)n;
+        if (c->response.status == 101)
+            return -EBADMSG;
+        if (c->response.status >= 200) {
+            /* The strings stay where they are; the body's first bytes move to a buffer of their own. */
+            c->head = c->in;
+            c->in = (struct tb_buf){0};
+            c->in_pos = 0;
+            if (tb_buf_append(&c->in, c->head.data + n, c->head.len - (size_t)n) < 0)
+                return -ENOMEM;
+            return 1;
+        }
+        tb_buf_consume(&c->in, (size_t)n);
+    }
+}
+
+static void call_read_head(struct tb_call *c)
+{
+    while (!c->have_response && c->conn && c->conn->can_read) {
+        ssize_t n = call_fill(c);
+        int r;
+
+        if (n == -EAGAIN)
+            return;
+        if (n <= 0) {
+            if (!call_replay(c))
+                call_fail(c, n == -ENOMEM ? -ENOMEM : -ECONNRESET);
+            continue;
+        }
+        r = take_head(c);
+        if (r < 0)
+            return call_fail(c, r == -ENOMEM ? r : -EBADMSG);
+        if (r > 0) {
+            c->have_response = true;
+            tb_body_init(&c->decoder, c->response.framing, c->response.length);
+        }
+    }
+}
+
+bool tb_call_whole(const struct tb_call *c)
+{
+    return c->have_response && c->decoder.framing == TB_FRAMING_LENGTH &&
+           c->in.len - c->in_pos >= c->decoder.left;
+}
+
+ssize_t tb_call_read(struct tb_call *c, char *buf, size_t n)
+{
+    for (;;) {
+        size_t used, made;
+        ssize_t got;
+        int r;
+
+        r = tb_body_decode(&c->decoder, c->in.data + c->in_pos, c->in.len - c->in_pos, buf, n, &used, &made);
+        if (r < 0)
+            return r;
+        c->in_pos += used;
+        if (made > 0)
+            return (ssize_t)made;
+        if (c->decoder.done)
+            return 0;
+        got = call_fill(c);
+        if (got == -EAGAIN && c->conn)
+            return -EAGAIN;
+        if (got == 0 && c->decoder.framing == TB_FRAMING_CLOSE) {
+            c->decoder.done = true;
+            return 0;
+        }
+        if (got <= 0)
+            return -ECONNABORTED;
+    }
+}
+
+/* --- events ---------------------------------------------------------------------------------------------------- */
+
+static void conn_connected(struct conn *k)
+{
+    socklen_t len = sizeof(int);
+    int error = 0;
+
+    if (getsockopt(k->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+        error = errno;
+    if (error) {
+        call_fail(k->call, error == ETIMEDOUT ? -ETIMEDOUT : -ECONNREFUSED);
+        return;
+    }
+    k->connected = true;
+    list_remove(k);
+}
+
+static void call_advance(struct tb_call *c)
+{
+    bool was_full = c->want_write;
+
+    call_flush(c);
+    if (!c->have_response)
+        call_read_head(c);
+    if (was_full && (c->sent > 0 || c->have_response || c->failed))
+        c->want_write = false;
+    c->on_event(c->arg);
+}
+
+static void conn_event(struct tb_source *s, uint32_t events)
+{
+    struct conn *k = (struct conn *)s;
+    struct tb_call *c = k->call;
+
+    if (k->fd < 0)
+        return; /* closed earlier in this batch */
+    if (!c) {
+        if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+            conn_ended_idle(k);
+        return;
+    }
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        k->ended = true;
+    if (!k->connected && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
+        conn_connected(k);
+    if (c->conn == k) {
+        if (events & EPOLLOUT)
+            k->can_write = true;
+        if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+            k->can_read = true;
+    }
+    call_advance(c);
+}
+
+/* --- calls ----------------------------------------------------------------------------------------------------- */
+
+static int write_head(struct tb_call *c, const struct tb_call_request *rq)
+{
+    struct tb_buf *o = &c->out;
+    int r = tb_buf_reserve(o, rq->lines->len + strlen(rq->target) + 512);
+
+    if (r < 0)
+        return r;
+    (void)tb_buf_puts(o, rq->method);
+    (void)tb_buf_puts(o, " ");
+    (void)tb_buf_puts(o, c->u->at.prefix);
+    (void)tb_buf_puts(o, rq->target);
+    (void)tb_buf_puts(o, " HTTP/1.1\r\n");
+    (void)tb_buf_append(o, rq->lines->data, rq->lines->len);
+    if (rq->body == TB_FRAMING_LENGTH)
+        (void)tb_buf_printf(o, "Content-Length: %llu\r\n", (unsigned long long)rq->length);
+    else if (rq->body == TB_FRAMING_CHUNKED)
+        (void)tb_buf_puts(o, "Transfer-Encoding: chunked\r\n");
+    return tb_buf_puts(o, "\r\n");
+}
+
+static bool may_repeat(const char *method)
+{
+    static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
+        if (strcmp(method, methods[i]) == 0)
+            return true;
+    return false;
+}
+
+int tb_call_start(struct tb_upstream *u, const struct tb_call_request *rq, struct tb_call **ret)
+{
+    struct tb_call *c = calloc(1, sizeof(*c));
+    int r;
+
+    if (!c)
+        return -ENOMEM;
+    c->u = u;
+    c->on_event = rq->on_event;
+    c->arg = rq->arg;
+    c->body = rq->body;
+    c->head_request = strcmp(rq->method, "HEAD") == 0;
+    c->again = may_repeat(rq->method);
+    c->replayable = true;
+    r = write_head(c, rq);
+    if (r < 0) {
+        tb_call_free(c);
+        return r;
+    }
+    c->conn = conn_from_pool(u);
+    c->reused = c->conn != NULL;
+    if (!c->conn) {
+        r = conn_open(u, &c->conn);
+        if (r < 0)
+            c->failed = r == -ENOMEM ? r : -ECONNREFUSED;
+    }
+    if (c->conn)
+        c->conn->call = c;
+    if (rq->body == TB_FRAMING_NONE) /* else the head leaves with the first of the body */
+        call_flush(c);
+    *ret = c;
+    return 0;
+}
+
+int tb_call_failed(const struct tb_call *c)
+{
+    return c->failed;
+}
+
+const struct tb_response *tb_call_response(const struct tb_call *c)
+{
+    return c->have_response ? &c->response : NULL;
+}
+
+void tb_call_free(struct tb_call *c)
+{
+    if (!c)
+        return;
+    if (c->conn) {
+        bool clean = c->have_response && c->decoder.done && c->response.keep_alive && c->write_end &&
+                     !c->write_broken && c->sent == c->out.len && c->in_pos == c->in.len;
+
+        if (clean)
+            conn_to_pool(c->conn);
+        else
+            conn_close(c->conn);
+    }
+    tb_buf_free(&c->out);
+    tb_buf_free(&c->in);
+    tb_buf_free(&c->head);
+    free(c);
+}
+
+/* --- the pool -------------------------------------------------------------------------------------------------- */
+
+int tb_upstream_new(struct tb_loop *loop, const char *url, struct tb_upstream **ret)
+{
+    struct tb_upstream *u = calloc(1, sizeof(*u));
+    int r;
+
+    if (!u)
+        return -ENOMEM;
+    u->loop = loop;
+    r = tb_address_parse(url, &u->at);
+    if (r < 0) {
+        free(u);
+        return r;
+    }
+    *ret = u;
+    return 0;
+}
+
+const char *tb_upstream_host(const struct tb_upstream *u)
+{
+    return u->at.host;
+}
+
+void tb_upstream_tick(struct tb_upstream *u)
+{
+    uint64_t now = tb_now_monotonic_us();
+    struct conn *next;
+
+    for (struct conn *k = u->idle; k; k = next) {
+        next = k->next;
+        if (now - k->since_us > TB_UPSTREAM_IDLE_US)
+            conn_close(k);
+    }
+    for (struct conn *k = u->connecting; k; k = next) {
+        struct tb_call *c = k->call;
+
+        next = k->next;
+        if (now - k->since_us <= TB_UPSTREAM_CONNECT_US)
+            continue;
+        call_fail(c, -ETIMEDOUT);
+        c->on_event(c->arg);
+    }
+}
+
+void tb_upstream_free(struct tb_upstream *u)
+{
+    if (!u)
+        return;
+    while (u->idle)
+        conn_close(u->idle);
+    free(u);
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/request_limits.h"
+
+#include <string.h>
+
+#include "common/units.h"
+
+static const struct tb_limits *limits_of(const struct tb_exchange *ex)
+{
+    static const struct tb_limits none;
+
+    return ex->account ? &ex->account->limiter.limits : &none;
+}
+
+static bool tokens_limited(const struct tb_exchange *ex)
+{
+    return limits_of(ex)->tpm || limits_of(ex)->budget;
+}
+
+static bool refuse(struct tb_exchange *ex, const struct tb_limit_refusal *r)
+{
+    const struct tb_limits *l = limits_of(ex);
+    const char *code =
+        r->limit == TB_LIMIT_BUDGET && r->retry_us == 0 ? "insufficient_quota" : "rate_limit_exceeded";
+    const char *what = "requests per min (RPM)";
+    uint64_t limit = l->rpm;
+
+    if (r->limit == TB_LIMIT_TOKENS) {
+        what = "tokens per min (TPM)";
+        limit = l->tpm;
+    } else if (r->limit == TB_LIMIT_CONCURRENT) {
+        what = "requests at once";
+        limit = l->concurrent;
+    } else if (r->limit == TB_LIMIT_BUDGET) {
+        what = "its token budget";
+        limit = l->budget;
+    }
+    ex->no_retry = r->retry_us == 0;
+    tb_http_error_set(&ex->error, MHD_HTTP_TOO_MANY_REQUESTS, code, "key %s is at its limit of %s: %llu; %s",
+                      ex->key_name, what, (unsigned long long)limit,
+                      ex->no_retry ? "this request does not fit, ask for fewer tokens" : "try again later");
+    if (!ex->no_retry)
+        ex->error.retry_after_s = (unsigned)((r->retry_us + TB_USEC_PER_SEC - 1) / TB_USEC_PER_SEC);
+    return false;
+}
+
+static bool reserve(struct tb_exchange *ex, const struct tb_limit_need *need)
+{
+    struct tb_limit_refusal refusal;
+
+    if (!tb_limit_reserve(&ex->account->limiter, tb_now_monotonic_us(), tb_key_spent(ex->account), need,
+                          &ex->reservation, &refusal))
+        return refuse(ex, &refusal);
+    ex->reserved = true;
+    return true;
+}
+
+bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request_head *h)
+{
+    struct tb_limit_need need = {.prompt_bytes = h->length};
+    struct tb_limit_refusal refusal;
+
+    if (!ex->account)
+        return true;
+    if (tokens_limited(ex) && ex->ask.kind != TB_ASK_OTHER && (h->coded || h->multipart)) {
+        tb_http_error_set(&ex->error, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type",
+                          "a key with limits of tokens needs a plain JSON body here");
+        return false;
+    }
+    if (!tb_limit_enter(&ex->account->limiter, tb_now_monotonic_us(), &refusal))
+        return refuse(ex, &refusal);
+    ex->entered = true;
+    /* The others reserve when the body is known. */
+    return ex->edits || !tokens_limited(ex) || need.prompt_bytes == 0 || reserve(ex, &need);
+}
+
+bool tb_quota_reserve(struct tb_exchange *ex)
+{
+    const struct tb_ask *a = &ex->ask;
+    struct tb_limit_need need = {
+        .prompt_bytes = a->in,
+        .completions = a->kind == TB_ASK_EMBEDDING ? 0 : tb_ask_completions(a),
+        .max_tokens = a->max_tokens,
+        .open = a->kind != TB_ASK_EMBEDDING && !a->max_given,
+    };
+
+    if (!tokens_limited(ex))
+        return true;
+    if (a->kind != TB_ASK_EMBEDDING && a->max_bad) {
+        tb_http_error_set(
+            &ex->error, MHD_HTTP_BAD_REQUEST, "invalid_max_tokens",
+            "this key has limits of tokens: max_tokens must be a whole number above 0, or absent");
+        return false;
+    }
+    return reserve(ex, &need);
+}
+
+bool tb_quota_incomplete(struct tb_exchange *ex)
+{
+    if (!tokens_limited(ex))
+        return true;
+    tb_http_error_set(&ex->error, MHD_HTTP_BAD_REQUEST, "invalid_json",
+                      "this key has limits of tokens: the body must be a JSON object in UTF-8");
+    return false;
+}
+
+void tb_quota_end(struct tb_exchange *ex, const struct tb_tokens *tokens)
+{
+    struct tb_key_account *a = ex->account;
+
+    if (!a)
+        return;
+    tb_key_add_tokens(a, tokens);
+    if (ex->answered)
+        tb_key_add_request(a, ex->bytes_in, ex->bytes_out);
+    if (ex->reserved)
+        tb_limit_settle(&a->limiter, tb_now_monotonic_us(), &ex->reservation,
+                        tokens->prompt + tokens->completion);
+    if (ex->entered)
+        tb_limit_leave(&a->limiter);
+}
+
+/* --- what the client is told ------------------------------------------------------------------------------------- */
+
+static void header(struct MHD_Response *rs, const char *kind, const char *unit, uint64_t value)
+{
+    char name[48], text[24];
+
+    snprintf(name, sizeof(name), "x-ratelimit-%s-%s", kind, unit);
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+    MHD_add_response_header(rs, name, text);
+}
+
+/* As OpenAI writes it: 20ms, 1s, 6m0s. */
+static void reset_header(struct MHD_Response *rs, const char *unit, uint64_t us)
+{
+    unsigned long long ms = (us + 999) / 1000, s = (ms + 999) / 1000;
+    char name[48], text[48];
+
+    snprintf(name, sizeof(name), "x-ratelimit-reset-%s", unit);
+    if (ms < 1000)
+        snprintf(text, sizeof(text), "%llums", ms);
+    else if (s < 60)
+        snprintf(text, sizeof(text), "%llus", s);
+    else
+        snprintf(text, sizeof(text), "%llum%llus", s / 60, s % 60);
+    MHD_add_response_header(rs, name, text);
+}
+
+void tb_quota_headers(const struct tb_exchange *ex, struct MHD_Response *rs)
+{
+    const struct tb_limits *l = limits_of(ex);
+    uint64_t now, reset;
+
+    if (!ex->account)
+        return;
+    now = tb_now_monotonic_us();
+    if (l->rpm) {
+        header(rs, "limit", "requests", l->rpm);
+        header(rs, "remaining", "requests", tb_limit_requests_left(&ex->account->limiter, now, &reset));
+        reset_header(rs, "requests", reset);
+    }
+    if (l->tpm) {
+        header(rs, "limit", "tokens", l->tpm);
+        header(rs, "remaining", "tokens", tb_limit_tokens_left(&ex->account->limiter, now, &reset));
+        reset_header(rs, "tokens", reset);
+    }
+    if (l->budget) {
+        header(rs, "limit", "budget", l->budget);
+        header(rs, "remaining", "budget",
+               tb_limit_budget_left(&ex->account->limiter, tb_key_spent(ex->account)));
+    }
+    if (ex->no_retry)
+        MHD_add_response_header(rs, "x-should-retry",
+                                "false"); /* OpenAI's clients try a 429 again without it */
+}

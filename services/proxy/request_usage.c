@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/request_usage.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "proxy/request_limits.h"
+#include "common/usage.h"
+
+#define PIECE (16 * 1024)
+
+/* --- the request ------------------------------------------------------------------------------------------------- */
+
+void tb_metering_begin(struct tb_exchange *ex, const struct tb_request_head *h)
+{
+    ex->ask.kind = tb_ask_kind(ex->target, ex->path_len);
+    ex->edits = ex->ask.kind != TB_ASK_OTHER && strcmp(ex->method, "POST") == 0 && !h->coded &&
+                !h->multipart && (h->chunked || (h->has_length && h->length > 0));
+    ex->grows = ex->edits && !h->chunked;
+}
+
+/* Sends what is ready. False when some is left. */
+static bool flush(struct tb_exchange *ex)
+{
+    struct tb_buf *b = &ex->to_runtime;
+
+    while (ex->to_runtime_pos < b->len) {
+        size_t n = tb_call_write(ex->call, b->data + ex->to_runtime_pos, b->len - ex->to_runtime_pos);
+
+        if (n == 0)
+            return false;
+        ex->to_runtime_pos += n;
+    }
+    b->len = ex->to_runtime_pos = 0;
+    return true;
+}
+
+ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
+{
+    size_t done = 0;
+
+    if (!flush(ex))
+        return 0;
+    while (done < n) { /* a piece is as long as a connection's pool at most */
+        size_t used;
+        int r = tb_ask_feed(&ex->ask, p + done, n - done, &ex->to_runtime, &used);
+
+        done += used;
+        if (r > 0 && !tb_quota_reserve(ex)) {
+            tb_exchange_cancel(ex); /* before the end of the request: the runtime has not begun */
+            return (ssize_t)n;
+        }
+        if (r > 0)
+            r = tb_ask_close(&ex->ask, ex->reservation.max_tokens, &ex->to_runtime);
+        if (r < 0)
+            return r;
+    }
+    (void)flush(ex);
+    return (ssize_t)done;
+}
+
+bool tb_metering_upload_end(struct tb_exchange *ex)
+{
+    if (!ex->ask.complete && !tb_quota_incomplete(ex)) {
+        tb_exchange_cancel(ex);
+        return true;
+    }
+    if (ex->grows) {
+        ex->grows = false;
+        if (tb_ask_pad(&ex->ask, &ex->to_runtime) < 0)
+            tb_exchange_cancel(ex);
+    }
+    return !ex->call || flush(ex);
+}
+
+bool tb_metering_answered(const struct tb_exchange *ex)
+{
+    return !ex->call || tb_call_failed(ex->call) || tb_call_response(ex->call);
+}
+
+/* --- the answer -------------------------------------------------------------------------------------------------- */
+
+static const char *header_of(const struct tb_response *up, const char *name)
+{
+    for (size_t i = 0; i < up->n_headers; i++)
+        if (strcasecmp(up->header[i].name, name) == 0)
+            return up->header[i].value;
+    return NULL;
+}
+
+void tb_metering_answer(struct tb_exchange *ex, const struct tb_response *up)
+{
+    const char *type = header_of(up, "Content-Type"), *coding = header_of(up, "Content-Encoding");
+    bool json = type && strncasecmp(type, "application/json", 16) == 0;
+
+    if (up->status / 100 != 2 || strcmp(ex->method, "POST") != 0 || (!json && !up->event_stream) ||
+        (coding && strcasecmp(coding, "identity") != 0))
+        return;
+    ex->metered = true;
+    ex->slot = tb_flight_take(ex->server->flight, ex->account);
+    ex->meter.events = up->event_stream;
+    ex->meter.strip = up->event_stream && ex->ask.injected && !ex->ask.wants_usage;
+}
+
+/* The runtime broke off in mid-stream: said as an event too, since client libraries read events and not the way a connection ends. */
+static ssize_t tell_broken(struct tb_exchange *ex)
+{
+    static const char event[] =
+        "\n\ndata: {\"error\":{\"message\":\"the runtime broke off\",\"type\":\"server_error\","
+        "\"code\":\"upstream_aborted\"}}\n\n";
+
+    ex->cut = ex->answer_read = true;
+    return tb_buf_append(&ex->to_client, event, sizeof(event) - 1);
+}
+
+static ssize_t deliver(struct tb_exchange *ex, char *buf, size_t n)
+{
+    struct tb_buf *b = &ex->to_client;
+
+    n = MIN(n, b->len - ex->to_client_pos);
+    memcpy(buf, b->data + ex->to_client_pos, n);
+    ex->to_client_pos += n;
+    if (ex->to_client_pos == b->len)
+        b->len = ex->to_client_pos = 0;
+    return (ssize_t)n;
+}
+
+/* What was read is about to be delivered. */
+static void note(struct tb_exchange *ex)
+{
+    struct tb_tokens t;
+
+    if (!ex->slot)
+        return;
+    tb_meter_result(&ex->meter, false, ex->bytes_in, &t);
+    tb_flight_note(ex->slot, &t);
+}
+
+ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
+{
+    char piece[PIECE];
+
+    while (ex->to_client.len == 0 && !ex->answer_read) {
+        ssize_t got =
+            tb_call_read(ex->call, ex->meter.strip ? piece : buf, ex->meter.strip ? sizeof(piece) : n);
+        int r = 0;
+
+        if ((got == -ECONNABORTED || got == -EBADMSG) && ex->meter.events) {
+            got = tell_broken(ex);
+            if (got >= 0)
+                continue;
+        }
+        if (got < 0)
+            return got;
+        ex->answer_read = got == 0;
+        if (!ex->meter.strip) {
+            tb_meter_feed(&ex->meter, buf, (size_t)got);
+            note(ex);
+            return got;
+        }
+        r = got > 0 ? tb_meter_filter(&ex->meter, piece, (size_t)got, &ex->to_client)
+                    : tb_meter_flush(&ex->meter, &ex->to_client);
+        if (r < 0)
+            return r;
+        note(ex);
+    }
+    if (ex->to_client.len > 0)
+        return deliver(ex, buf, n);
+    return ex->cut ? -ECONNABORTED : 0;
+}
+
+/* --- the sum ----------------------------------------------------------------------------------------------------- */
+
+static void book(const struct tb_exchange *ex, const struct tb_tokens *t)
+{
+    struct tb_usage *u = ex->server->usage;
+
+    tb_usage_add(u, TB_USAGE_PROMPT_TOKENS, t->prompt);
+    tb_usage_add(u, TB_USAGE_COMPLETION_TOKENS, t->completion);
+    tb_usage_add(u, TB_USAGE_CACHED_TOKENS, t->cached);
+    tb_usage_add(u, TB_USAGE_ESTIMATED_TOKENS, t->ours);
+}
+
+void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *ret)
+{
+    *ret = (struct tb_tokens){0};
+    if (ex->metered) {
+        tb_meter_result(&ex->meter, delivered && !ex->cut, ex->bytes_in, ret);
+        if (ex->slot)
+            tb_flight_give_back(ex->server->flight, ex->slot);
+        ex->slot = NULL;
+        book(ex, ret);
+    }
+    tb_meter_clear(&ex->meter);
+    tb_buf_free(&ex->to_runtime);
+    tb_buf_free(&ex->to_client);
+}

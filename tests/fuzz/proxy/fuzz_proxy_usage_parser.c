@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The meter of answers: JSON and event streams, whatever a runtime sends. The first byte says how the rest is cut: pieces must not
+ * matter. The client gets nothing the runtime did not send, and all of it when there is no usage to take out. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "proxy/usage/usage_parser.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void run(const char *p, size_t n, size_t step, bool events, bool strip, struct tb_tokens *ret,
+                struct tb_buf *out)
+{
+    struct tb_meter m = {.events = events, .strip = strip};
+
+    for (size_t i = 0; i < n; i += step) {
+        if (strip && tb_meter_filter(&m, p + i, MIN(step, n - i), out) < 0)
+            abort();
+        if (!strip)
+            tb_meter_feed(&m, p + i, MIN(step, n - i));
+        if (m.held.len > TB_METER_HOLD_MAX)
+            abort();
+    }
+    if (tb_meter_flush(&m, out) < 0)
+        abort();
+    tb_meter_result(&m, true, n, ret);
+    if (ret->cached > ret->prompt || ret->ours > ret->prompt + ret->completion)
+        abort();
+    tb_meter_clear(&m);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct tb_tokens a, b;
+
+    if (size == 0)
+        return 0;
+    for (int events = 0; events < 2; events++)
+        for (int strip = 0; strip <= events; strip++) {
+            struct tb_buf one = {0}, two = {0};
+
+            run((const char *)data + 1, size - 1, size, events, strip, &a, &one);
+            run((const char *)data + 1, size - 1, 1 + data[0] % 16, events, strip, &b, &two);
+            if (memcmp(&a, &b, sizeof(a)) != 0 || one.len > size - 1)
+                abort();
+            if (one.len != two.len || (one.len > 0 && memcmp(one.data, two.data, one.len) != 0))
+                abort();
+            tb_buf_free(&one);
+            tb_buf_free(&two);
+        }
+    return 0;
+}

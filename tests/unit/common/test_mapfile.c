@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "common/io.h"
+#include "common/mapfile.h"
+
+#define MAGIC "TBTESTS1"
+#define BYTES 4096
+
+static char dir[] = "/tmp/tb-map-file-XXXXXX", path[64];
+
+static int make_dir(void **state)
+{
+    snprintf(path, sizeof(path), "%s/file", mkdtemp(dir) ? dir : "");
+    return 0;
+}
+
+static int remove_dir(void **state)
+{
+    unlink(path);
+    return rmdir(dir);
+}
+
+static void put(const void *content, size_t len)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, content, len), len);
+    close(fd);
+}
+
+static void check_opens(bool reserve)
+{
+    int fd = tb_mapfile_open(path, MAGIC, BYTES, reserve);
+    char found[8];
+    struct stat st;
+
+    assert_true(fd >= 0);
+    assert_int_equal(tb_pread_full(fd, found, sizeof(found), 0), sizeof(found));
+    assert_memory_equal(found, MAGIC, sizeof(found));
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_size, BYTES);
+    assert_true(!reserve || st.st_blocks * 512 >= BYTES);
+    close(fd);
+}
+
+static void test_a_new_one_and_again(void **state)
+{
+    unlink(path);
+    check_opens(true);
+    check_opens(true);
+    unlink(path);
+    check_opens(false);
+}
+
+/* What a power cut leaves of a file that had not reached the disk: a name, perhaps a size. */
+static void test_without_content_it_is_new(void **state)
+{
+    static const char zeros[BYTES];
+
+    put("", 0);
+    check_opens(true);
+    put(zeros, sizeof(zeros));
+    check_opens(true);
+}
+
+static void test_what_is_in_it_stays(void **state)
+{
+    char page[BYTES] = MAGIC "content", found[BYTES];
+    int fd;
+
+    put(page, sizeof(page));
+    check_opens(true);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(tb_pread_full(fd, found, sizeof(found), 0), sizeof(found));
+    assert_memory_equal(found, page, sizeof(page));
+    close(fd);
+}
+
+static void test_another_kind_of_file_is_left_alone(void **state)
+{
+    struct stat st;
+
+    put("something else", 14);
+    assert_int_equal(tb_mapfile_open(path, MAGIC, BYTES, true), -EBADMSG);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 14);
+    assert_int_equal(tb_mapfile_open("/dev/null", MAGIC, BYTES, true), -EBADMSG);
+    assert_int_equal(tb_mapfile_open("/nonexistent/file", MAGIC, BYTES, true), -ENOENT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_new_one_and_again),
+        cmocka_unit_test(test_without_content_it_is_new),
+        cmocka_unit_test(test_what_is_in_it_stays),
+        cmocka_unit_test(test_another_kind_of_file_is_left_alone),
+    };
+
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
