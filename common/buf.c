@@ -1,21 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/buf.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <string.h>
 
+#define BUF_CAP_MIN 512
+
+static int buf_fail(struct tb_buf *b, int r)
+{
+    b->error = r;
+    return r;
+}
+
 int tb_buf_reserve(struct tb_buf *b, size_t n)
 {
-    size_t cap = b->cap ? b->cap : 512;
+    size_t cap = b->cap ? b->cap : BUF_CAP_MIN;
     char *p;
 
+    assert(b->len <= b->cap);
+    if (b->error)
+        return b->error;
+    if (n > SIZE_MAX / 2 - b->len || (b->max > 0 && b->len + n > b->max))
+        return buf_fail(b, -EFBIG);
     if (b->cap - b->len >= n)
         return 0;
     while (cap - b->len < n)
         cap *= 2;
     p = realloc(b->data, cap);
     if (!p)
-        return -ENOMEM;
+        return buf_fail(b, -ENOMEM);
     b->data = p;
     b->cap = cap;
     return 0;
@@ -48,7 +62,7 @@ int tb_buf_printf(struct tb_buf *b, const char *fmt, ...)
     n = vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     if (n < 0 || (size_t)n >= sizeof(text))
-        return -EOVERFLOW; /* long values go through tb_buf_append() */
+        return buf_fail(b, b->error ? b->error : -EOVERFLOW);
     return tb_buf_append(b, text, (size_t)n);
 }
 
@@ -81,9 +95,16 @@ int tb_buf_json_string(struct tb_buf *b, const char *s, size_t n)
 
 void tb_buf_consume(struct tb_buf *b, size_t n)
 {
+    assert(n <= b->len);
     b->len -= n;
     if (b->len > 0)
         memmove(b->data, b->data + n, b->len);
+}
+
+void tb_buf_clear(struct tb_buf *b)
+{
+    b->len = 0;
+    b->error = 0;
 }
 
 void tb_buf_free(struct tb_buf *b)

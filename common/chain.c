@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "common/hex.h"
 #include "common/json.h"
 #include "common/secret.h"
 

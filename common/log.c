@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/log.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -91,6 +92,19 @@ void tb_log_full(enum tb_log_level level, const char *msgid, const char *const *
         fprintf(stderr, "%s: %s\n", log_program, message);
     else
         fprintf(stderr, "%s: %s: %s\n", log_program, level_name[level], message);
+}
+
+int tb_log_errno(enum tb_log_level level, int r, const char *fmt, ...)
+{
+    char message[LOG_LINE_MAX];
+    va_list ap;
+
+    assert(r < 0);
+    va_start(ap, fmt);
+    vsnprintf(message, sizeof(message), fmt, ap);
+    va_end(ap);
+    tb_log_full(level, NULL, NULL, "%s: %s", message, strerror(-r));
+    return r;
 }
 
 char *tb_url_redact(const char *url, char *out, size_t out_len)

@@ -33,6 +33,12 @@ void tb_log_full(enum tb_log_level level, const char *msgid, const char *const *
 #define tb_info(...) tb_log_full(TB_LOG_INFO, NULL, NULL, __VA_ARGS__)
 #define tb_debug(...) tb_log_full(TB_LOG_DEBUG, NULL, NULL, __VA_ARGS__)
 
+/* The same with ": " and strerror(-r) behind the message. Returns r, a negative errno, so that a caller may
+ * `return tb_error_errno(r, ...)`: library code returns, program code logs and returns, main() makes an exit code of it. */
+int tb_log_errno(enum tb_log_level level, int r, const char *fmt, ...) _printf_(3, 4);
+#define tb_error_errno(r, ...) tb_log_errno(TB_LOG_ERR, r, __VA_ARGS__)
+#define tb_warn_errno(r, ...) tb_log_errno(TB_LOG_WARN, r, __VA_ARGS__)
+
 /* Copies url without its query, fragment and userinfo: the only form in which a URL may be logged. Returns out. */
 char *tb_url_redact(const char *url, char *out, size_t out_len);
 

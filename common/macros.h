@@ -4,6 +4,7 @@
 #define TB_MACROS_H
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,6 +16,13 @@
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* The structure of which *p is the member. */
+#define container_of(p, type, member)                                                                        \
+    ({                                                                                                       \
+        const __typeof__(((type *)0)->member) *_m = (p);                                                     \
+        (type *)((char *)_m - offsetof(type, member));                                                       \
+    })
 
 static inline void tb_freep(void *p)
 {

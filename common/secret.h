@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keys and other secrets: memory that is locked, kept out of core dumps and wiped, and encodings whose running time
- * does not depend on the secret. Spec: design section 7, rule 2. */
+/* Keys and other secrets: memory that is locked, kept out of core dumps and wiped. Spec: design section 7, rule 2. */
 #ifndef TB_SECRET_H
 #define TB_SECRET_H
 
@@ -48,13 +47,6 @@ static inline void tb_erase_stringp(char **s)
 #define _cleanup_key_ _cleanup_(tb_key_erase)
 #define _cleanup_secret_ _cleanup_(tb_secret_freep)
 #define _cleanup_erase_string_ _cleanup_(tb_erase_stringp)
-
-/* Decodes exactly n bytes from 2*n hex digits of either case, in time independent of their values. -EINVAL when
- * hex_len != 2*n or a character is no hex digit (out is then wiped). */
-int tb_hex_decode(const char *hex, size_t hex_len, uint8_t *out, size_t n);
-
-/* Writes 2*n lower-case digits and a NUL to out[2*n+1]. */
-void tb_hex_encode(const uint8_t *in, size_t n, char *out);
 
 /* Constant-time equality of n bytes. */
 bool tb_mem_equal(const void *a, const void *b, size_t n);

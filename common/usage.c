@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/secret.h"
 #include "common/units.h"

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "common/hex.h"
 #include "common/usage_report.h"
 
 #include <openssl/evp.h>

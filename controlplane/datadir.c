@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/hex.h"
 #include "common/io.h"
 
 int cp_data_open_store(const char *dir, struct cp_store **ret, char err[static CP_ERR_MAX])

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "controlplane/request.h"
+#include "common/hex.h"
 
 #include <ctype.h>
 #include <string.h>

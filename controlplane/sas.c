@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/hex.h"
 #include "common/secret.h"
 #include "common/units.h"
 
@@ -67,11 +68,6 @@ const char *cp_blob_url_fault(const char *url)
     return percent_encoding_valid(path) ? NULL : "has a % that is not followed by two hex digits";
 }
 
-static int hex_value(char c)
-{
-    return c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10;
-}
-
 /* Percent-decodes s[0..n) into out. An encoded NUL or slash in a container's name, or a line break, would let one URL
  * sign for another: control characters are refused. */
 static int decode(const char *s, size_t n, char *out, size_t out_len)
@@ -84,7 +80,7 @@ static int decode(const char *s, size_t n, char *out, size_t out_len)
         if (c == '%') {
             if (i + 2 >= n)
                 return -EINVAL;
-            c = hex_value(s[i + 1]) << 4 | hex_value(s[i + 2]);
+            c = tb_hex_digit(s[i + 1]) << 4 | tb_hex_digit(s[i + 2]);
             i += 2;
         }
         if (c < ' ' || c == 0x7f || o + 1 >= out_len)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tbenc/internal.h"
+#include "common/hex.h"
 #include "common/json.h"
 #include "common/secret.h"
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tbenc/internal.h"
+#include "common/hex.h"
 #include "common/secret.h"
 
 /* Names are valid UTF-8 without control characters, so only these two need an escape. */

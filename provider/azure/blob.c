@@ -9,6 +9,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/secret.h"
 #include "common/units.h"

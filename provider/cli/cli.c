@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/hex.h"
 #include "common/units.h"
 
 #define LINE_MAX_BYTES 2048 /* longest message, names included */

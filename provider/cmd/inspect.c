@@ -8,6 +8,7 @@
 
 #include "provider/asset/asset.h"
 #include "provider/cli/cli.h"
+#include "common/hex.h"
 #include "common/json.h"
 #include "provider/cli/option.h"
 #include "provider/asset/scan.h"

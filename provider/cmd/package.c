@@ -14,6 +14,7 @@
 #include "provider/azure/blob.h"
 #include "provider/cli/cli.h"
 #include "common/config.h"
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "provider/cli/option.h"

@@ -11,6 +11,7 @@
 #include "provider/azure/blob.h"
 #include "provider/cli/cli.h"
 #include "common/config.h"
+#include "common/hex.h"
 #include "common/http.h"
 #include "common/io.h"
 #include "common/json.h"

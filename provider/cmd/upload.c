@@ -15,6 +15,7 @@
 #include "provider/azure/blob_upload.h"
 #include "provider/cli/cli.h"
 #include "common/config.h"
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/notify.h"

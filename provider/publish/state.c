@@ -8,6 +8,7 @@
 #include <sys/file.h>
 
 #include "provider/cli/cli.h"
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/units.h"

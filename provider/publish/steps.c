@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "provider/asset/asset.h"
+#include "common/hex.h"
 #include "common/json.h"
 
 static const struct tbpkg_command *const step_commands[N_STEPS] = {

@@ -7,6 +7,7 @@
 #include "common/chain_head.h"
 #include "common/exit.h"
 #include "audit/files.h"
+#include "common/hex.h"
 #include "common/io.h"
 #include "audit/journal.h"
 #include "common/log.h"

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 
+#include "common/hex.h"
 #include "common/json.h"
 #include "common/secret.h"
 

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "common/hex.h"
 #include "common/units.h"
 
 struct tb_grant *tb_grant_new(void)
@@ -15,14 +16,6 @@ void tb_grant_free(struct tb_grant *g)
     tb_secret_free(g);
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Percent-decodes up to '&', '#' or the end. -1 when it does not fit or is malformed. */
 static int decode_value(const char *s, char *out, size_t out_len)
 {
@@ -32,7 +25,7 @@ static int decode_value(const char *s, char *out, size_t out_len)
         char c = *s;
 
         if (c == '%') {
-            int hi = hex_digit(s[1]), lo = hi < 0 ? -1 : hex_digit(s[2]);
+            int hi = tb_hex_digit(s[1]), lo = hi < 0 ? -1 : tb_hex_digit(s[2]);
 
             if (lo < 0)
                 return -1;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/fdpass.h"
+#include "common/hex.h"
 #include "common/http.h"
 #include "common/io.h"
 #include "common/json.h"

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/hex.h"
 #include "common/http.h"
 #include "common/json.h"
 #include "common/units.h"

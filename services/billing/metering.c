@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/hex.h"
 #include "common/secret.h"
 
 /* Everything a transaction of this file needs. */

@@ -6,6 +6,7 @@
 #include "billing/billing.h"
 #include "common/chain_head.h"
 #include "common/events.h"
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/log.h"

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "common/fdpass.h"
+#include "common/hex.h"
 #include "common/io.h"
 #include "decrypt/verdict.h"
 

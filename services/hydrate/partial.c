@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "common/hex.h"
 #include "common/io.h"
 #include "hydrate/live.h"
 #include "common/secret.h"

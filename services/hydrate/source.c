@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/fdpass.h"
+#include "common/hex.h"
 #include "common/log.h"
 #include "hydrate/partial.h"
 #include "common/secret.h"

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/secret.h"

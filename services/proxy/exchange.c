@@ -6,6 +6,7 @@
 
 #include "proxy/gate/admission.h"
 #include "proxy/admin/health.h"
+#include "common/hex.h"
 #include "common/log.h"
 #include "proxy/request_usage.h"
 #include "proxy/request_limits.h"

@@ -7,6 +7,7 @@
 #include "proxy/audit/sink.h"
 #include "common/chain_head.h"
 #include "common/events.h"
+#include "common/hex.h"
 #include "common/log.h"
 #include "common/secret.h"
 #include "common/units.h"

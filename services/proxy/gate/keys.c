@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/hex.h"
 #include "common/macros.h"
 #include "common/secret.h"
 #include "common/units.h"

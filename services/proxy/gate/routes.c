@@ -5,15 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/hex.h"
 #include "common/macros.h"
-
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
 
 /* The byte at path[*i], decoded; *i moves to the next. -1 for a bad percent sign. */
 static int next_byte(const char *path, size_t len, size_t *i)
@@ -24,8 +17,8 @@ static int next_byte(const char *path, size_t len, size_t *i)
         return (unsigned char)path[(*i)++];
     if (len - *i < 3)
         return -1;
-    hi = hex_value(path[*i + 1]);
-    lo = hex_value(path[*i + 2]);
+    hi = tb_hex_digit(path[*i + 1]);
+    lo = tb_hex_digit(path[*i + 2]);
     *i += 3;
     return hi < 0 || lo < 0 ? -1 : hi * 16 + lo;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/hex.h"
 #include "proxy/http/headers.h"
 #include "common/macros.h"
 #include "common/units.h"
@@ -172,14 +173,6 @@ void tb_body_init(struct tb_body *b, enum tb_framing framing, uint64_t length)
     b->done = framing == TB_FRAMING_NONE || (framing == TB_FRAMING_LENGTH && length == 0);
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static int end_of_size_line(struct tb_body *b)
 {
     b->phase = b->left > 0 ? CHUNK_DATA : CHUNK_TRAILER;
@@ -190,7 +183,7 @@ static int end_of_size_line(struct tb_body *b)
 /* One byte of framing between the data. line counts the bytes of the current line that matter. */
 static int chunk_framing_byte(struct tb_body *b, char c)
 {
-    int v = hex_value(c);
+    int v = tb_hex_digit(c);
 
     switch (b->phase) {
     case CHUNK_SIZE:

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/hex.h"
 #include "common/units.h"
 
 enum { MODE_PLAIN, MODE_STRING, MODE_SCALAR };
@@ -34,18 +35,10 @@ static void key_byte(struct tb_json_scan *s, unsigned c)
     l->key[s->fill++] = (char)c;
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* A byte behind a backslash, or of the four digits behind \u. False when it is none. */
 static bool escape_byte(struct tb_json_scan *s, char c)
 {
-    int v = hex_value(c);
+    int v = tb_hex_digit(c);
 
     if (s->hex_left > 0) {
         if (v < 0)

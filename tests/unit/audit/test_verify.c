@@ -10,6 +10,7 @@
 
 #include "common/secret.h"
 #include "audit/verify.h"
+#include "common/hex.h"
 
 #define N 6
 

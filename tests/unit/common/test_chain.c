@@ -11,6 +11,7 @@
 
 #include "common/chain.h"
 #include "common/chain_head.h"
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/secret.h"
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "common/io.h"
+#include "common/hex.h"
 #include "common/secret.h"
 
 static void hex_round_trip_of_every_byte(void **state)
@@ -37,6 +38,7 @@ static void hex_refuses_every_other_character(void **state)
         int digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 
         assert_int_equal(tb_hex_decode(hex, 2, &out, 1), digit ? 0 : -EINVAL);
+        assert_int_equal(tb_hex_digit((char)c), digit ? out >> 4 : -1);
         if (!digit)
             assert_int_equal(out, 0);
     }

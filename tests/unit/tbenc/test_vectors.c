@@ -4,6 +4,7 @@
  * manifest. */
 #include "tbenc_testing.h"
 
+#include "common/hex.h"
 #include "common/json.h"
 
 #define DIR "tests/vectors/"

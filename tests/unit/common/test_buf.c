@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "common/buf.h"
+
+static void appends_in_order(void **state)
+{
+    _cleanup_buf_ struct tb_buf b = {0};
+
+    tb_buf_puts(&b, "a");
+    tb_buf_append(&b, "\0b", 2);
+    tb_buf_printf(&b, "%d", 42);
+    tb_buf_json_string(&b, "\"\x01\xff", 3);
+    assert_int_equal(tb_buf_error(&b), 0);
+    assert_int_equal(b.len, 21);
+    assert_memory_equal(b.data, "a\0b42\"\\\"\\u0001\\u00ff\"", 21);
+}
+
+static void consume_takes_from_the_front(void **state)
+{
+    _cleanup_buf_ struct tb_buf b = {0};
+
+    for (int i = 0; i < 1000; i++)
+        tb_buf_puts(&b, "0123456789");
+    tb_buf_consume(&b, 9995);
+    assert_int_equal(b.len, 5);
+    assert_memory_equal(b.data, "56789", 5);
+    tb_buf_consume(&b, 5);
+    assert_int_equal(b.len, 0);
+}
+
+/* What does not fit leaves no part of it behind, and nothing later slips in. */
+static void the_first_error_stays(void **state)
+{
+    _cleanup_buf_ struct tb_buf b = {.max = 4};
+
+    assert_int_equal(tb_buf_puts(&b, "abc"), 0);
+    assert_int_equal(tb_buf_puts(&b, "de"), -EFBIG);
+    assert_int_equal(tb_buf_puts(&b, "d"), -EFBIG);
+    assert_int_equal(tb_buf_append(&b, "", 0), -EFBIG);
+    assert_int_equal(tb_buf_printf(&b, "%s", "d"), -EFBIG);
+    assert_int_equal(tb_buf_json_string(&b, "", 0), -EFBIG);
+    assert_int_equal(tb_buf_error(&b), -EFBIG);
+    assert_int_equal(b.len, 3);
+    assert_memory_equal(b.data, "abc", 3);
+}
+
+static void a_limit_is_the_last_byte(void **state)
+{
+    _cleanup_buf_ struct tb_buf b = {.max = 4};
+
+    assert_int_equal(tb_buf_puts(&b, "abcd"), 0);
+    assert_int_equal(tb_buf_puts(&b, "e"), -EFBIG);
+}
+
+static void a_size_beyond_memory_is_refused(void **state)
+{
+    _cleanup_buf_ struct tb_buf b = {0};
+
+    tb_buf_puts(&b, "abc");
+    assert_int_equal(tb_buf_reserve(&b, SIZE_MAX - 1), -EFBIG);
+    assert_int_equal(b.len, 3);
+}
+
+static void printf_that_is_too_long_is_an_error(void **state)
+{
+    _cleanup_buf_ struct tb_buf b = {0};
+    char text[600];
+
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    assert_int_equal(tb_buf_printf(&b, "%s", text), -EOVERFLOW);
+    assert_int_equal(tb_buf_puts(&b, "y"), -EOVERFLOW);
+    assert_int_equal(b.len, 0);
+}
+
+static void clear_forgets_the_error(void **state)
+{
+    _cleanup_buf_ struct tb_buf b = {.max = 2};
+
+    tb_buf_puts(&b, "abc");
+    assert_int_equal(tb_buf_error(&b), -EFBIG);
+    tb_buf_clear(&b);
+    assert_int_equal(tb_buf_puts(&b, "ab"), 0);
+    assert_int_equal(b.len, 2);
+    assert_int_equal(tb_buf_puts(&b, "c"), -EFBIG);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(appends_in_order),
+        cmocka_unit_test(consume_takes_from_the_front),
+        cmocka_unit_test(the_first_error_stays),
+        cmocka_unit_test(a_limit_is_the_last_byte),
+        cmocka_unit_test(a_size_beyond_memory_is_refused),
+        cmocka_unit_test(printf_that_is_too_long_is_an_error),
+        cmocka_unit_test(clear_forgets_the_error),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
