@@ -1,0 +1,119 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The plan of the house, checked: which room may include which, one meaning for each name, columns of comments.
+
+Rules (docs/architecture.md):
+* An include in quotes names its room from the root or from services/ ("common/io.h", "proxy/http/loop.h") and exists.
+* Arrows point down: a program's rooms -> tbenc -> common; no program includes another; within a program as ORDER says.
+* No struct, union, enum or macro of a header is defined twice in the tree, and no static function: a backtrace reads by itself.
+* No line of a C file is longer than 110 columns."""
+
+import collections
+import pathlib
+import re
+import subprocess
+import sys
+
+REPO = pathlib.Path(__file__).resolve().parents[1]
+COLUMNS = 110
+# Rooms of one program, lowest first: each may use those before it and itself. "" is the program's own folder, always last.
+ORDER = {
+    "proxy": ("http", "usage", "audit", "gate", "admin"),
+    "provider": ("cli", "azure", "asset", "publish", "cmd"),
+}
+# Headers of a program's own folder that a room may see: what holds all of a process, the table of subcommands.
+SHARED = {("admin", "services/proxy/server.h"), ("cmd", "provider/tbpkg.h")}
+
+
+def sources():
+    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.c", "*.h"], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    return [n for n in names.split() if not n.startswith("tests/") and (REPO / n).exists()]
+
+
+def place(name):
+    """(program, room) of a file or an include: ("common", ""), ("proxy", "http"), ("provider", "cmd")."""
+    parts = name.removeprefix("services/").split("/")
+    return parts[0], parts[1] if len(parts) > 2 else ""
+
+
+def may_include(name, found):
+    (program, room), (other, other_room) = place(name), place(found)
+    if other == "common":
+        return True
+    if program == "common":
+        return False
+    if other == "tbenc":
+        return True
+    if program != other:
+        return False
+    order = ORDER.get(program)
+    if not order or room == other_room or room == "":
+        return True
+    if other_room == "":
+        return (room, found) in SHARED
+    return order.index(other_room) < order.index(room)
+
+
+def check_includes(name, text):
+    for n, line in enumerate(text.splitlines(), 1):
+        m = re.match(r'#include "([^"]+)"', line)
+        if not m:
+            continue
+        inc = m[1]
+        found = next((p for p in (inc, "services/" + inc) if (REPO / p).exists()), None)
+        if not found or "/" not in inc or inc.startswith("."):
+            yield f'{name}:{n}: "{inc}" does not name its room from the root or from services/'
+        elif not may_include(name, found):
+            yield f"{name}:{n}: {'/'.join(filter(None, place(name)))} must not include {inc}"
+
+
+def definitions(name, text):
+    """Names that must be unique in the tree."""
+    for m in re.finditer(r"^(?:typedef\s+)?(struct|union|enum) (\w+)\s*\{", text, re.M):
+        yield f"{m[1]} {m[2]}", text.count("\n", 0, m.start()) + 1
+    for m in re.finditer(r"^\s*#define (\w+)", text, re.M):
+        yield f"macro {m[1]}", text.count("\n", 0, m.start()) + 1
+
+
+def static_functions(text):
+    return {m[1] for m in re.finditer(r"^static (?!inline)(?:_\w+_\([^)]*\) )?[^;={}()]*?\b(\w+)\([^;{}]*\)\s*\n?\{", text, re.M)}
+
+
+def check_names(files):
+    defined, statics = collections.defaultdict(list), collections.defaultdict(list)
+    for name, text in files.items():
+        for what, line in definitions(name, text):
+            if not what.startswith("macro") or name.endswith(".h"):
+                defined[what].append(f"{name}:{line}")
+        for f in static_functions(text):
+            statics[f].append(name)
+    headers = {w for w in defined if w.startswith("macro")}
+    for name, text in files.items():
+        if name.endswith(".c"):
+            for what, line in definitions(name, text):
+                if what in headers:
+                    defined[what].append(f"{name}:{line}")
+    for what, where in sorted(defined.items()):
+        if len(where) > 1:
+            yield f"{what} is defined in {', '.join(where)}"
+    for f, where in sorted(statics.items()):
+        if len(where) > 1 and f != "main":
+            yield f"static {f}() is in {', '.join(where)}: give each its module's noun"
+
+
+def check_columns(name, text):
+    for n, line in enumerate(text.splitlines(), 1):
+        if len(line) > COLUMNS:
+            yield f"{name}:{n}: {len(line)} columns, {COLUMNS} are allowed"
+
+
+def main():
+    files = {n: (REPO / n).read_text() for n in sources()}
+    faults = [f for n, t in files.items() for check in (check_includes, check_columns) for f in check(n, t)]
+    faults += check_names(files)
+    print("\n".join(faults))
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
