@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/hex.h"
 
-#include "common/secret.h"
+#include <string.h>
 
 /* 0..15 for a hex digit, else a value with bit 8 set; no branch and no table depends on c. */
 static unsigned hex_value(unsigned char c)
@@ -27,7 +27,7 @@ int tb_hex_decode(const char *hex, size_t hex_len, uint8_t *out, size_t n)
         out[i] = (uint8_t)(hi << 4 | (lo & 0xf));
     }
     if (bad) {
-        tb_erase(out, n);
+        explicit_bzero(out, n);
         return -EINVAL;
     }
     return 0;
