@@ -2,6 +2,8 @@
 #include "common/http.h"
 
 #include <errno.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,9 +43,40 @@ int tb_http_easy_init(CURL *c, const struct tb_http_tls *tls)
     if (tls && tls->client_cert) {
         SET(CURLOPT_SSLCERT, tls->client_cert);
         SET(CURLOPT_SSLKEY, tls->client_key);
+        SET(CURLOPT_KEYPASSWD, ""); /* an encrypted key is an error, not a question on the terminal */
     }
 #undef SET
     return e == CURLE_OK ? 0 : -ENOMEM;
+}
+
+static int on_passphrase(char *buf, int size, int writing, void *ctx)
+{
+    *(bool *)ctx = true;
+    return -1;
+}
+
+int tb_http_key_check(const char *path, char err[static TB_HTTP_ERR_MAX])
+{
+    _cleanup_fclose_ FILE *f = fopen(path, "re");
+    bool encrypted = false;
+    EVP_PKEY *key;
+
+    if (!f) {
+        snprintf(err, TB_HTTP_ERR_MAX, "%s", strerror(errno));
+        return -errno;
+    }
+    key = PEM_read_PrivateKey(f, NULL, on_passphrase, &encrypted);
+    ERR_clear_error();
+    if (key) {
+        EVP_PKEY_free(key);
+        return 0;
+    }
+    snprintf(err, TB_HTTP_ERR_MAX, "%s",
+             encrypted
+                 ? "the private key is encrypted; write one without a passphrase: openssl pkey -in FILE "
+                   "-out NEW"
+                 : "is not a private key in PEM format");
+    return encrypted ? -ENOKEY : -EINVAL;
 }
 
 static int errno_of(CURLcode code)

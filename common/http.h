@@ -54,6 +54,10 @@ int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret,
 void tb_http_response_clear(struct tb_http_response *r); /* wipes the body: it may hold a key */
 #define _cleanup_http_response_ _cleanup_(tb_http_response_clear)
 
+/* A private key that needs no passphrase: nobody is there to type one, and libcurl would ask the terminal. 0; or -ENOKEY
+ * (encrypted), -EINVAL (not a PEM private key), or the errno of reading, with a reason that follows the file's name. */
+int tb_http_key_check(const char *path, char err[static TB_HTTP_ERR_MAX]);
+
 /* For own transfer loops: protocols limited to http/https as tls allows, TLS >= 1.2, CA and client certificate, no
  * redirects, no signals, no proxy credentials, connect timeout, TCP keep-alive, 512 KiB buffer, user agent. */
 int tb_http_easy_init(CURL *c, const struct tb_http_tls *tls);

@@ -10,6 +10,8 @@
 #include <syslog.h>
 #include <systemd/sd-journal.h>
 
+#include "common/text.h"
+
 #define LOG_FIELDS_MAX 16
 #define LOG_LINE_MAX 2048
 
@@ -86,6 +88,7 @@ void tb_log_full(enum tb_log_level level, const char *msgid, const char *const *
     va_start(ap, fmt);
     vsnprintf(message, sizeof(message), fmt, ap);
     va_end(ap);
+    tb_text_plain(message); /* it may quote what a server said, and end on a terminal */
     if (log_journal)
         send_journal(level, msgid, fields, message);
     else if (level == TB_LOG_INFO)

@@ -256,36 +256,40 @@ int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t
 
 /* -- explanations -------------------------------------------------------------------------------------------------- */
 
+#define DATA_ROLE "'Storage Blob Data Contributor'"
+
+/* How each kind of credential is refused, and what to do about it. */
 static void explain_forbidden(const struct blob_client *c, const struct blob_reply *reply,
                               struct blob_fault *f)
 {
-    switch (c->auth ? c->auth->kind : AZURE_AUTH_NONE) {
-    case AZURE_AUTH_KEY:
-        snprintf(f->remedy, sizeof(f->remedy),
-                 "check that the account key belongs to %s and that this machine's clock is right; a "
-                 "firewall of the "
-                 "account answers so too",
-                 c->service->account);
-        break;
-    case AZURE_AUTH_SAS:
+    enum azure_auth_kind kind = c->auth ? c->auth->kind : AZURE_AUTH_NONE;
+
+    snprintf(f->reason, sizeof(f->reason), "the service refuses %s (%ld %s)",
+             c->auth ? c->auth->source : "anonymous access", reply->status,
+             reply->code[0] ? reply->code : "Forbidden");
+    if (strcmp(reply->code, "KeyBasedAuthenticationNotPermitted") == 0)
+        snprintf(
+            f->remedy, sizeof(f->remedy),
+            "storage account %s does not allow account keys%s: remove that credential, run 'az login', and "
+            "give the identity the role " DATA_ROLE " on the account",
+            c->service->account, kind == AZURE_AUTH_SAS ? " nor what they sign" : "");
+    else if (kind == AZURE_AUTH_KEY)
+        snprintf(
+            f->remedy, sizeof(f->remedy),
+            "check that the account key belongs to %s and that this machine's clock is right; a firewall of "
+            "the account answers the same",
+            c->service->account);
+    else if (kind == AZURE_AUTH_SAS)
         snprintf(
             f->remedy, sizeof(f->remedy),
             "the SAS must be unexpired, for container %s, with permissions read, create and write (sp=rcw)",
             c->container);
-        break;
-    case AZURE_AUTH_BEARER:
-        snprintf(
-            f->remedy, sizeof(f->remedy),
-            "the identity needs the role 'Storage Blob Data Contributor': az role assignment create --role "
-            "'Storage "
-            "Blob Data Contributor' --assignee ID --scope SCOPE; a firewall of the account answers so too");
-        break;
-    default:
+    else if (kind == AZURE_AUTH_BEARER)
+        snprintf(f->remedy, sizeof(f->remedy),
+                 "the identity needs the role " DATA_ROLE ": az role assignment create --role " DATA_ROLE
+                 " --assignee ID --scope SCOPE; a firewall of the account answers the same");
+    else
         snprintf(f->remedy, sizeof(f->remedy), "give a credential");
-    }
-    snprintf(f->reason, sizeof(f->reason), "the service refuses %s (%ld %s)",
-             c->auth ? c->auth->source : "anonymous access", reply->status,
-             reply->code[0] ? reply->code : "Forbidden");
 }
 
 static void explain_status(const struct blob_client *c, const struct blob_reply *reply, struct blob_fault *f)

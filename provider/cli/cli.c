@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/hex.h"
+#include "common/text.h"
 #include "common/units.h"
 
 #define LINE_MAX_BYTES 2048 /* longest message, names included */
@@ -28,10 +29,7 @@ static void print_line(const char *prefix, char *line)
     if (bar_drawn && isatty(STDERR_FILENO))
         fputc('\n', stderr);
     bar_drawn = false;
-    for (char *p = line; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = '?';
-    fprintf(stderr, "%s%s\n", prefix, line);
+    fprintf(stderr, "%s%s\n", prefix, tb_text_plain(line));
 }
 
 int tbpkg_fail(const char *object, const char *reason, const char *remedy)
@@ -183,16 +181,18 @@ void cli_capture_json(cJSON **to)
 
 int cli_print_json(const cJSON *doc)
 {
-    _cleanup_(tb_freep) char *text = cJSON_Print(doc);
+    _cleanup_free_ char *text = NULL, *plain = NULL;
 
-    if (!text)
-        return tbpkg_fail_errno("JSON output", -ENOMEM);
     if (capture) {
         cJSON_Delete(*capture);
         *capture = cJSON_Duplicate(doc, true);
         return *capture ? CLI_OK : tbpkg_fail_errno("JSON output", -ENOMEM);
     }
-    puts(text);
+    text = cJSON_Print(doc);
+    plain = text ? tb_text_plain_json(text) : NULL;
+    if (!plain)
+        return tbpkg_fail_errno("JSON output", -ENOMEM);
+    puts(plain);
     return cli_flush_stdout();
 }
 

@@ -13,6 +13,7 @@
 #include "provider/cli/option.h"
 #include "provider/asset/scan.h"
 #include "provider/tbpkg.h"
+#include "common/text.h"
 #include "common/units.h"
 
 struct job {
@@ -38,7 +39,7 @@ static void problem(struct job *j, const char *object, const char *what)
     _cleanup_free_ char *s = tb_strf("%s: %s", object, what);
 
     if (s)
-        cJSON_AddItemToArray(j->problems, cJSON_CreateString(s));
+        cJSON_AddItemToArray(j->problems, cJSON_CreateString(tb_text_plain(s)));
 }
 
 /* -- command line -------------------------------------------------------------------------------------------------- */

@@ -186,6 +186,16 @@ static int read_manifest(struct job *j)
     return CLI_OK;
 }
 
+/* A key with a passphrase is refused here: libcurl's own words do not name the file. */
+static int check_client_key(const struct job *j)
+{
+    char err[TB_HTTP_ERR_MAX];
+
+    if (j->cert_key && tb_http_key_check(j->cert_key, err) < 0)
+        return tbpkg_fail(j->cert_key, err, NULL);
+    return CLI_OK;
+}
+
 static void add_hex(cJSON *o, const char *name, const uint8_t sha256[32])
 {
     char hex[65];
@@ -388,6 +398,8 @@ static int register_main(int argc, char **argv)
     if (parse(&j, argc, argv) == CLI_STOP)
         return j.cli.rc;
     rc = read_manifest(&j);
+    if (rc == CLI_OK)
+        rc = check_client_key(&j);
     if (rc == CLI_OK)
         rc = read_token(&j);
     if (rc == CLI_OK)

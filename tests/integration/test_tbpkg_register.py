@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """tbpkg register against a small HTTPS control plane that records what it gets and answers what it is told."""
+import fcntl
 import hashlib
 import http.server
 import json
 import os
 import pathlib
+import pty
 import ssl
 import subprocess
+import termios
 import threading
 import time
 
@@ -246,6 +249,57 @@ def test_mutual_tls(files, ca):
         assert len(p.seen) == 1
     finally:
         p.stop()
+
+
+def test_encrypted_client_key_is_refused_without_a_question(files, ca, tmp_path):
+    """On a terminal, where OpenSSL could ask for the passphrase."""
+    p = ControlPlane(tls=ca.issue("cp3"), client_ca=ca.cert)
+    cert, key = ca.issue("provider2")
+    locked = tmp_path / "locked.key"
+    subprocess.run(["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:secret", "-out", locked], check=True)
+    words = [tbsys.program("tbpkg"), *map(str, argv(p, files, "--client-cert", cert, "--client-key", locked, ca=ca))]
+    main, sub = pty.openpty()
+    try:
+        def on_terminal():
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        r = subprocess.run(words, stdin=sub, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=20, check=False,
+                           preexec_fn=on_terminal)
+        fails(r, "locked.key: the private key is encrypted", "openssl pkey")
+        os.set_blocking(main, False)
+        with pytest.raises(BlockingIOError):
+            os.read(main, 100)
+        (tmp_path / "no.key").write_text("nothing")
+        fails(run(*argv(p, files, "--client-cert", cert, "--client-key", tmp_path / "no.key", ca=ca)), "no.key: is not a private key")
+        assert p.seen == []
+    finally:
+        os.close(main)
+        os.close(sub)
+        p.stop()
+
+
+# A C1 control (U+009B, as UTF-8 and as a byte), an escape, a reversal of the line.
+HOSTILE = "a\x1b[31m\u009b2J\u202eb"
+
+
+@pytest.mark.parametrize("answer", [
+    (201, {"status": HOSTILE, HOSTILE: [HOSTILE]}, {}),
+    (400, {"message": HOSTILE, "details": HOSTILE}, {}),
+    (403, {"reason": HOSTILE}, {}),
+    (400, b'{"message":"\x9b31m\xff"}', {}),
+    (200, b'{"status":"\x9b31m\xff"}', {}),
+    (200, b'\x9b31m\xc2\x9b', {}),
+])
+def test_controls_of_the_answer_do_not_reach_the_terminal(plane, files, ca, answer):
+    plane.answers = [answer]
+    words = [tbsys.program("tbpkg"), *map(str, argv(plane, files, ca=ca))]
+    r = subprocess.run(words, env={"PATH": os.environ["PATH"]}, capture_output=True, timeout=60, check=False)
+    for stream in (r.stdout, r.stderr):
+        text = stream.decode()  # valid UTF-8
+        assert not [c for c in text if (ord(c) < 32 and c not in "\n\t") or 0x7f <= ord(c) < 0xa0 or c == "\u202e"], text
+    if answer[0] == 201:
+        assert json.loads(r.stdout)["status"] == HOSTILE
 
 
 def test_plain_http_only_on_request_and_loopback(files):

@@ -308,6 +308,11 @@ def test_wrong_key(place, asset):
     assert base64.b64encode(b"x" * 64).decode() not in r.stderr
 
 
+def test_account_without_keys(place, asset):
+    place.proxy.rule(status(403, {"x-ms-error-code": "KeyBasedAuthenticationNotPermitted"}))
+    fails(place.upload(asset), "does not allow account keys", "az login", ROLE, place.azurite.account)
+
+
 def test_another_file_is_not_replaced(place, asset):
     path = f"{place.container}/{ASSET}/model.tbenc"
     place.azurite.put_blob(path, b"somebody's model")
