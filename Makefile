@@ -72,7 +72,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: all help deps check check-fast check-image check-trixie demo demo-local demo-stop bench bench-proxy soak lint format clean install install-units units fuzz
+.PHONY: all help deps check check-fast check-image check-trixie demo demo-local demo-stop bench bench-proxy soak lint format docs clean install install-units units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -88,6 +88,7 @@ help:
 	@echo 'make soak       tb-proxy under 200 streams for SECONDS=600 (SAN=1: with the sanitizers): flat memory, no token lost'
 	@echo 'make lint       clang-format, cppcheck, shellcheck'
 	@echo 'make format     reformat the C sources'
+	@echo 'make docs       draws docs/chain.svg from docs/chain.txt'
 	@echo 'make install    into $$(DESTDIR)$$(prefix)'
 	@echo 'make clean'
 	@echo 'Variables: V=1 shows commands, SAN=1 builds with ASan and UBSan, prefix=, DESTDIR='
@@ -215,6 +216,11 @@ lint:
 
 format:
 	$(Q)$(CLANG_FORMAT) -i $(C_FILES)
+
+# The picture in README.md.
+docs: docs/chain.svg
+docs/chain.svg: docs/chain.txt docs/draw.py
+	$(Q)$(PYTHON) docs/draw.py $< > $@
 
 # What tbpkg package makes a Managed Application of.
 MANAGED_APP := bicep/mainTemplate.json bicep/createUiDefinition.json bicep/viewDefinition.json

@@ -4,6 +4,7 @@
 import re
 import shlex
 import subprocess
+import sys
 
 from tbsys import program, repo
 
@@ -136,3 +137,64 @@ def test_the_first_trustbridge_s_command_lines_are_understood(tmp_path):
         assert re.search(r"No such file|no such manifest", r.stderr), (line, r.stderr)
         if "--key-hex" in line:
             assert "use --key-file" in r.stderr and "0f0f" not in r.stderr
+
+
+# -- names of files, links and the picture -----------------------------------------------------------------------------
+
+TOP = {p.name for p in repo.iterdir() if p.name not in ("build", ".git")}
+MARKDOWN = [p for p in repo.rglob("*.md") if not {"build", "run", "node_modules", ".pytest_cache"} & set(p.relative_to(repo).parts)]
+
+
+def paths_in(text):
+    """What stands in backquotes and begins with a name of the top directory. Words in capitals stand for any name."""
+    for quoted in re.findall(r"`([^`\n]+)`", text):
+        if quoted != "tbenc/v1" and "/" in quoted and quoted.split("/")[0] in TOP and re.fullmatch(r"[\w.@/-]+", quoted):
+            yield quoted
+
+
+def path_exists(path):
+    pattern = re.sub(r"\b(ROOM|NAME)\b|(?<=_)X\b", "*", path)
+    return bool(list(repo.glob(pattern.rstrip("/"))))
+
+
+def test_every_path_in_the_documents_exists():
+    found = {str(p.relative_to(repo)): set(paths_in(p.read_text())) for p in MARKDOWN}
+    assert len(found["docs/architecture.md"]) > 50 and len(found["README.md"]) > 5
+    missing = {(name, path) for name, paths in found.items() for path in paths if not path_exists(path)}
+    assert not missing, missing
+    assert not path_exists("common/nonsense.c")
+
+
+def test_every_room_is_in_the_architecture():
+    """And none is in it that is gone, which the test above sees."""
+    named = set(paths_in((repo / "docs/architecture.md").read_text()))
+    rooms = subprocess.run(["git", "ls-files"], cwd=repo, capture_output=True, text=True, check=True).stdout.splitlines()
+    rooms = {f"{path.rsplit('/', 1)[0]}/" for path in rooms if path.endswith(".c") and not path.startswith("tests/")}
+    assert len(rooms) > 15
+    assert not {r for r in rooms if r not in named and not any(n.startswith(r) for n in named)}
+
+
+def test_links_between_the_documents_lead_somewhere():
+    links = [(p, link) for p in MARKDOWN for link in re.findall(r"\]\(([^)\s]+)\)", p.read_text()) if "://" not in link]
+    assert len(links) > 20
+    for page, link in links:
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            assert anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], f"{page.name}: {link}"
+
+
+def test_the_picture_is_that_of_its_text():
+    r = subprocess.run([sys.executable, repo / "docs/draw.py", repo / "docs/chain.txt"], capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    assert r.stdout == (repo / "docs/chain.svg").read_text(), "docs/chain.txt was changed: make docs"
+
+
+def test_the_readme_shows_the_screen_of_tb_status():
+    shown = (repo / "README.md").read_text()
+    shown = shown[shown.index("    TrustBridge   Ready"):]
+    labels = re.findall(r"^ {6}([a-z]+) ", shown[:shown.index("\n\n")], re.M)
+    code = (repo / "services/status/render.c").read_text()
+    assert len(labels) > 5 and [label for label in labels if f'"{label}"' not in code] == []

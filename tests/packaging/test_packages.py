@@ -99,7 +99,8 @@ PLACES = {
     "libtbenc-dev": r"/usr/include/tbenc\.h|/usr/lib/[^/]+-linux-gnu/(libtbenc\.so|pkgconfig/tbenc\.pc)",
     "tbpkg": r"/usr/bin/tbpkg|/usr/share/bash-completion/completions/tbpkg|/usr/share/man/man[15]/tb(pkg|enc)\.[15]\.gz|"
              r"/usr/share/trustbridge/managed-app/(mainTemplate|createUiDefinition|viewDefinition)\.json|"
-             r"/usr/share/trustbridge/packer/([a-z]+\.pkr\.hcl|scripts/[a-z-]+\.sh)|/usr/share/lintian/overrides/tbpkg",
+             r"/usr/share/trustbridge/packer/([a-z]+\.pkr\.hcl|scripts/[a-z-]+\.sh)|/usr/share/lintian/overrides/tbpkg|"
+             r"/usr/share/doc/tbpkg/[A-Za-z-]+\.md",
     "trustbridge": r"(/usr)?/lib/systemd/system/(tb-[a-z-]+\.(service|socket|path|target)|trustbridge\.target)|"
                    r"(/usr)?/lib/systemd/system-generators/trustbridge-generator|"
                    r"/usr/lib/systemd/(catalog/trustbridge\.catalog|journald@trustbridge\.conf\.d/[0-9a-z-]+\.conf)|"
@@ -107,7 +108,7 @@ PLACES = {
                    r"/usr/lib/udev/rules\.d/90-trustbridge\.rules|"
                    r"/usr/share/bash-completion/completions/tb-status|/etc/logrotate\.d/trustbridge|"
                    r"/usr/share/trustbridge/[a-z.-]+|/usr/share/man/man[158]/(tb-[a-z-]+|trustbridge[a-z.-]*)\.[158]\.gz|"
-                   r"/usr/share/doc/trustbridge/(examples/.*|README\.Debian)",
+                   r"/usr/share/doc/trustbridge/(examples/.*|README\.Debian|chain\.svg|[A-Za-z-]+\.md)",
 }
 
 
@@ -140,6 +141,26 @@ def test_the_appliance_is_complete(deb):
         with tarfile.open(fileobj=io.BytesIO(conffiles)) as t:
             found = t.extractfile("./conffiles").read().decode() if "./conffiles" in t.getnames() else ""
         assert found == allowed.get(name, ""), name
+
+
+GUIDES = {
+    "tbpkg": {"CHANGELOG.md", "contracts.md", "provider-guide.md", "security.md"},
+    "trustbridge": {"CHANGELOG.md", "architecture.md", "billing.md", "configuration.md", "consumer-guide.md", "contracts.md",
+                    "operator-guide.md", "security.md"},
+}
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_the_guides_are_in_the_packages(deb, tmp_path, name):
+    """As they are in the tree, and what one links to is there too."""
+    run("dpkg-deb", "-x", deb(name), tmp_path)
+    folder = tmp_path / "usr/share/doc" / name
+    assert {p.name for p in folder.glob("*.md*")} == GUIDES[name]
+    for guide in folder.glob("*.md"):
+        tree = REPO / guide.name if guide.name == "CHANGELOG.md" else REPO / "docs" / guide.name
+        assert guide.read_bytes() == tree.read_bytes()
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", guide.read_text()):
+            assert (folder / link).exists(), f"{guide.name} links to {link}"
 
 
 def test_programs_are_hardened(deb, tmp_path):
