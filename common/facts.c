@@ -27,38 +27,46 @@ static uint64_t get_uint(const cJSON *doc, const char *name)
     return v;
 }
 
+static void note_broken(struct tb_facts *f, const char *name, int error)
+{
+    if (error == -ENOENT)
+        return;
+    f->broken = name;
+    f->broken_error = error;
+}
+
 static cJSON *read_domain(const char *run_dir, const char *name, struct tb_facts *f)
 {
     cJSON *doc = NULL;
     int r = tb_state_read_at(run_dir, name, &doc);
 
-    if (r >= 0)
-        return doc;
-    if (r != -ENOENT) {
-        f->broken = name;
-        f->broken_error = r;
-    }
-    return NULL;
+    if (r < 0)
+        note_broken(f, name, r);
+    return doc;
+}
+
+static void format_time(uint64_t real_us, char out[static TB_RFC3339_MAX])
+{
+    out[0] = '\0';
+    if (real_us > 0)
+        tb_rfc3339_format(real_us, 0, out);
 }
 
 static void read_lease(const char *run_dir, struct tb_facts *f)
 {
-    _cleanup_json_ cJSON *doc = read_domain(run_dir, "tb-authorize/lease.json", f);
-    char word[32];
+    struct tb_lease_record l;
+    int r = tb_lease_record_read(run_dir, TB_LEASE_FILE, &l);
 
-    if (!doc)
-        return;
-    copy_string(doc, "state", word, sizeof(word));
-    f->lease = tb_lease_from_string(word);
-    copy_string(doc, "reason", f->lease_reason, sizeof(f->lease_reason));
-    copy_string(doc, "contract_id", f->contract_id, sizeof(f->contract_id));
-    copy_string(doc, "asset_id", f->asset_id, sizeof(f->asset_id));
-    copy_string(doc, "expires_at", f->expires_at, sizeof(f->expires_at));
-    copy_string(doc, "renewed_at", f->renewed_at, sizeof(f->renewed_at));
-    if (tb_json_member(doc, "deadline_boottime_us")) {
-        f->has_deadline = true; /* one that is no number reads as 0: over */
-        f->deadline_boottime_us = get_uint(doc, "deadline_boottime_us");
-    }
+    if (r < 0)
+        return note_broken(f, TB_LEASE_FILE, r);
+    f->lease = l.state;
+    snprintf(f->lease_reason, sizeof(f->lease_reason), "%s", l.reason);
+    snprintf(f->contract_id, sizeof(f->contract_id), "%s", l.contract_id);
+    snprintf(f->asset_id, sizeof(f->asset_id), "%s", l.asset_id);
+    format_time(l.expires_real_us, f->expires_at);
+    format_time(l.renewed_real_us, f->renewed_at);
+    f->has_deadline = l.has_deadline;
+    f->deadline_boottime_us = l.deadline_boot_us;
 }
 
 static uint64_t written(const char *run_dir, const char *name)

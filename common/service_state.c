@@ -16,23 +16,6 @@ const char *tb_state_name(enum tb_state s)
     return state_names[s];
 }
 
-enum tb_lease tb_lease_from_string(const char *s)
-{
-    static const struct {
-        const char *word;
-        enum tb_lease lease;
-    } words[] = {
-        {"pending", TB_LEASE_PENDING},         {"authorized", TB_LEASE_AUTHORIZED},
-        {"unreachable", TB_LEASE_UNREACHABLE}, {"denied", TB_LEASE_DENIED},
-        {"expired", TB_LEASE_EXPIRED},
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-        if (strcmp(s, words[i].word) == 0)
-            return words[i].lease;
-    return TB_LEASE_ABSENT;
-}
-
 enum tb_work tb_work_from_string(const char *s)
 {
     if (strcmp(s, "complete") == 0 || strcmp(s, "delivered") == 0)

@@ -8,9 +8,8 @@
 #include <stdint.h>
 
 #include "common/config.h"
+#include "common/lease_state.h"
 #include "common/units.h"
-
-#define TB_REASON_MAX 256
 
 enum tb_state {
     TB_STATE_BOOT,
@@ -22,14 +21,6 @@ enum tb_state {
     _TB_STATE_MAX,
 };
 
-enum tb_lease {
-    TB_LEASE_ABSENT,
-    TB_LEASE_PENDING,
-    TB_LEASE_AUTHORIZED,
-    TB_LEASE_UNREACHABLE,
-    TB_LEASE_DENIED,
-    TB_LEASE_EXPIRED
-};
 enum tb_work { TB_WORK_ABSENT, TB_WORK_RUNNING, TB_WORK_COMPLETE, TB_WORK_FAILED };
 
 /* Progress of hydrate, decrypt or delivery. */
@@ -45,7 +36,7 @@ struct tb_step {
 struct tb_facts {
     bool suspended_flag;
     char suspended_reason[TB_REASON_MAX], suspended_since[TB_RFC3339_MAX];
-    enum tb_lease lease;
+    enum tb_lease_state lease;
     char lease_reason[TB_REASON_MAX];
     char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1];
     char expires_at[TB_RFC3339_MAX]; /* "" when the lease has none */
@@ -70,8 +61,7 @@ void tb_state_derive(const struct tb_facts *f, uint64_t now_boottime_us, struct 
 bool tb_lease_over(const struct tb_facts *f, uint64_t now_boottime_us);
 
 const char *tb_state_name(enum tb_state s); /* "Boot", ... as the first TrustBridge spelled them */
-/* Words of the domain files; an unknown one is the first enumerator but WORK_RUNNING for work in progress. */
-enum tb_lease tb_lease_from_string(const char *s);
+/* The word of a progress file; an unknown one is work in progress. */
 enum tb_work tb_work_from_string(const char *s);
 
 #endif

@@ -36,7 +36,7 @@ struct tb_exchange {
 static int verdict_retry(struct tb_verdict *v, const char *reason)
 {
     *v = (struct tb_verdict){.kind = TB_VERDICT_RETRY, .retry_after_ms = -1};
-    snprintf(v->reason, sizeof(v->reason), "%.*s", TB_REASON_MAX, reason);
+    snprintf(v->reason, sizeof(v->reason), "%.*s", TB_REASON_MAX - 1, reason);
     return 0;
 }
 

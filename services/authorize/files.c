@@ -9,7 +9,6 @@
 #include "common/units.h"
 
 #define PROGRAM "tb-authorize"
-#define LEASE "lease.json"
 #define FLAG "suspended"
 #define ALLOWED "allowed"
 /* How far the wall clock may have been stepped between two runs for lease.json to count as of the same boot. */
@@ -50,7 +49,7 @@ static bool read_flag(const char *dir, char *ret_reason)
     return true;
 }
 
-bool tb_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX + 1])
+bool tb_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX])
 {
     static const char told[] = "the marketplace says that the subscription has ended";
     _cleanup_json_ cJSON *o = NULL;
@@ -113,35 +112,22 @@ static int remove_flag(const struct tb_files *f)
     return r < 0 ? r : remove_one(f->run_dir, FLAG);
 }
 
-static int add_time(cJSON *o, const char *name, uint64_t real_us)
-{
-    char text[TB_RFC3339_MAX];
-
-    return cJSON_AddStringToObject(o, name, tb_rfc3339_format(real_us, 0, text)) ? 0 : -ENOMEM;
-}
-
 static int write_lease(const struct tb_files *f, const struct tb_lease *l, const struct tb_clock *now)
 {
-    _cleanup_json_ cJSON *o = cJSON_CreateObject();
-    int r = 0;
+    bool ends = l->expires_real_us > 0;
+    struct tb_lease_record r = {.state = l->state,
+                                .has_expiry = ends,
+                                .has_deadline = ends,
+                                .expires_real_us = l->expires_real_us,
+                                .deadline_boot_us = l->deadline_boot_us,
+                                .renewed_real_us = l->renewed_real_us,
+                                .written_real_us = now->real_us,
+                                .written_boot_us = now->boot_us};
 
-    if (!o || !cJSON_AddStringToObject(o, "state", tb_lease_state_name(l->state)) ||
-        !cJSON_AddStringToObject(o, "reason", l->reason) ||
-        !cJSON_AddStringToObject(o, "contract_id", f->contract_id) ||
-        !cJSON_AddStringToObject(o, "asset_id", f->asset_id))
-        return -ENOMEM;
-    if (l->expires_real_us > 0) {
-        r = add_time(o, "expires_at", l->expires_real_us);
-        if (r == 0)
-            r = tb_json_add_uint(o, "deadline_boottime_us", l->deadline_boot_us);
-    }
-    if (r == 0 && l->renewed_real_us > 0)
-        r = add_time(o, "renewed_at", l->renewed_real_us);
-    if (r == 0)
-        r = add_time(o, "written_at", now->real_us);
-    if (r == 0)
-        r = tb_json_add_uint(o, "written_boottime_us", now->boot_us);
-    return r < 0 ? r : tb_state_write(f->run_dir, LEASE, o, 0);
+    snprintf(r.reason, sizeof(r.reason), "%s", l->reason);
+    snprintf(r.contract_id, sizeof(r.contract_id), "%s", f->contract_id);
+    snprintf(r.asset_id, sizeof(r.asset_id), "%s", f->asset_id);
+    return tb_lease_record_write(f->run_dir, &r);
 }
 
 /* Never both at once. The flag is made whether or not the other could be removed. */
@@ -174,60 +160,37 @@ int tb_files_write(struct tb_files *f, const struct tb_lease *l, const struct tb
     return 0;
 }
 
-static int get_time(const cJSON *o, const char *name, uint64_t *ret)
-{
-    char err[TB_JSON_ERR_MAX];
-    const char *s;
-    int r = tb_json_get_string(o, name, &s, err);
-
-    return r < 0 ? r : tb_rfc3339_parse(s, ret);
-}
-
-static bool string_is(const cJSON *o, const char *name, const char *value)
-{
-    char err[TB_JSON_ERR_MAX];
-    const char *s;
-
-    return tb_json_get_string(o, name, &s, err) == 0 && strcmp(s, value) == 0;
-}
-
 /* CLOCK_BOOTTIME values mean nothing in another boot: both clocks must have gone on together since it was written. */
-static bool same_boot(const cJSON *o, const struct tb_clock *now)
+static bool same_boot(const struct tb_lease_record *r, const struct tb_clock *now)
 {
-    char err[TB_JSON_ERR_MAX];
-    uint64_t real, boot, went_real, went_boot;
+    uint64_t went_real, went_boot;
 
-    if (get_time(o, "written_at", &real) < 0 ||
-        tb_json_get_uint(o, "written_boottime_us", TB_JSON_INT_MAX, &boot, err) < 0 || boot > now->boot_us ||
-        real > now->real_us)
+    if (r->written_real_us == 0 || r->written_boot_us == 0 || r->written_boot_us > now->boot_us ||
+        r->written_real_us > now->real_us)
         return false;
-    went_real = now->real_us - real;
-    went_boot = now->boot_us - boot;
+    went_real = now->real_us - r->written_real_us;
+    went_boot = now->boot_us - r->written_boot_us;
     return MAX(went_real, went_boot) - MIN(went_real, went_boot) < SAME_BOOT_US;
 }
 
 static void restore_serving(const struct tb_files *f, struct tb_lease *l, const struct tb_clock *now)
 {
-    _cleanup_json_ cJSON *o = NULL;
-    uint64_t expires = 0, deadline = 0, renewed = 0;
-    char err[TB_JSON_ERR_MAX];
+    struct tb_lease_record r;
 
-    if (tb_state_read_at(f->run_dir, LEASE, &o) < 0 || !same_boot(o, now) ||
-        !string_is(o, "contract_id", f->contract_id) || !string_is(o, "asset_id", f->asset_id) ||
-        (!string_is(o, "state", "authorized") && !string_is(o, "state", "unreachable")))
+    if (tb_lease_record_read(f->run_dir, TB_LEASE_NAME, &r) < 0 || !same_boot(&r, now) ||
+        strcmp(r.contract_id, f->contract_id) != 0 || strcmp(r.asset_id, f->asset_id) != 0 ||
+        (r.state != TB_LEASE_AUTHORIZED && r.state != TB_LEASE_UNREACHABLE))
         return;
-    if (tb_json_member(o, "expires_at") &&
-        (get_time(o, "expires_at", &expires) < 0 ||
-         tb_json_get_uint(o, "deadline_boottime_us", TB_JSON_INT_MAX, &deadline, err) < 0))
+    if (r.has_expiry && (r.expires_real_us == 0 || r.deadline_boot_us == 0))
         return;
-    if (get_time(o, "renewed_at", &renewed) < 0)
+    if (r.renewed_real_us == 0)
         return;
-    tb_lease_restore_serving(l, expires, deadline, renewed);
+    tb_lease_restore_serving(l, r.expires_real_us, r.deadline_boot_us, r.renewed_real_us);
 }
 
 int tb_files_restore(struct tb_files *f, struct tb_lease *l, const struct tb_clock *now)
 {
-    char reason[TB_REASON_MAX + 1] = "suspended by an earlier run that left no reason";
+    char reason[TB_REASON_MAX] = "suspended by an earlier run that left no reason";
     bool durable = read_flag(f->state_dir, reason), flag = read_flag(f->run_dir, reason);
 
     if (!durable && !flag) {

@@ -12,7 +12,7 @@ struct tb_files {
     const char *contract_id, *asset_id;
     bool allowed;                        /* the flag's opposite stands */
     bool flagged;                        /* the flag and its twin stand, as far as we know */
-    char flag_reason[TB_REASON_MAX + 1]; /* and say this */
+    char flag_reason[TB_REASON_MAX]; /* and say this */
 };
 
 /* Finds (makes) the directories; contract_id and asset_id are kept by reference. 0 or -errno. */
@@ -29,6 +29,6 @@ int tb_files_restore(struct tb_files *f, struct tb_lease *l, const struct tb_clo
 int tb_files_write(struct tb_files *f, const struct tb_lease *l, const struct tb_clock *now);
 
 /* True when tb-billing has been told by the marketplace that the subscription has ended; the reason, printable. */
-bool tb_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX + 1]);
+bool tb_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX]);
 
 #endif

@@ -5,17 +5,6 @@
 
 #include "common/units.h"
 
-static const char *const state_names[_TB_LEASE_STATE_MAX] = {
-    [TB_LEASE_PENDING] = "pending",         [TB_LEASE_AUTHORIZED] = "authorized",
-    [TB_LEASE_UNREACHABLE] = "unreachable", [TB_LEASE_DENIED] = "denied",
-    [TB_LEASE_EXPIRED] = "expired",
-};
-
-const char *tb_lease_state_name(enum tb_lease_state s)
-{
-    return state_names[s];
-}
-
 struct tb_clock tb_clock_now(void)
 {
     return (struct tb_clock){.boot_us = tb_now_boottime_us(), .real_us = tb_now_realtime_us()};
@@ -23,7 +12,7 @@ struct tb_clock tb_clock_now(void)
 
 static void reason_set(char *dst, const char *src)
 {
-    snprintf(dst, TB_REASON_MAX + 1, "%s", src);
+    snprintf(dst, TB_REASON_MAX, "%s", src);
 }
 
 static void backoff_reset(struct tb_lease *l, uint64_t base_ms)
@@ -149,7 +138,7 @@ bool tb_lease_tick(struct tb_lease *l, const struct tb_clock *now)
     note_unreachable(l, now);
     if (tb_lease_serving(l) && l->deadline_boot_us > 0 && now->boot_us >= l->deadline_boot_us) {
         lease_end(l, TB_LEASE_EXPIRED);
-        snprintf(l->reason, sizeof(l->reason), "the lease has expired and could not be renewed: %.130s",
+        snprintf(l->reason, sizeof(l->reason), "the lease has expired and could not be renewed: %.200s",
                  *l->trouble ? l->trouble : "no answer from the control plane");
     }
     return l->state != before;

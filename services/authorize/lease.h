@@ -20,16 +20,6 @@
     (300 * 1000) /* so that a revocation is noticed within minutes, however long the lease */
 #define TB_LEASE_SPACING_US 1000000 /* between asking because somebody wants it now */
 
-enum tb_lease_state {
-    TB_LEASE_PENDING, /* no answer yet */
-    TB_LEASE_AUTHORIZED,
-    TB_LEASE_UNREACHABLE, /* authorized earlier; the control plane does not answer; serving until the deadline */
-    TB_LEASE_DENIED,
-    TB_LEASE_EXPIRED, /* unreachable past the deadline */
-    _TB_LEASE_STATE_MAX,
-};
-const char *tb_lease_state_name(enum tb_lease_state s);
-
 struct tb_clock {
     uint64_t boot_us, real_us;
 };
@@ -38,8 +28,8 @@ struct tb_clock tb_clock_now(void);
 struct tb_lease {
     enum tb_lease_state state;
     bool suspended;
-    char reason[TB_REASON_MAX + 1];  /* why suspended, unreachable or pending; "" when authorized */
-    char trouble[TB_REASON_MAX + 1]; /* why the last try failed; "" after an answer */
+    char reason[TB_REASON_MAX];  /* why suspended, unreachable or pending; "" when authorized */
+    char trouble[TB_REASON_MAX]; /* why the last try failed; "" after an answer */
     uint64_t grace_us;
     uint64_t expires_real_us; /* 0: the lease does not end by itself */
     uint64_t expires_boot_us;

@@ -65,7 +65,7 @@ struct daemon {
     uint64_t watchdog_us, next_watchdog_us, next_extend_us;
     enum tb_lease_state told_state; /* what the log was last told */
     bool told_suspended, ready, quit;
-    char told_reason[TB_REASON_MAX + 1];
+    char told_reason[TB_REASON_MAX];
     char endpoint[160]; /* for messages */
     int signal_fd, timer_fd;
 };
@@ -151,7 +151,7 @@ static void lease_changed(struct daemon *d, const struct tb_clock *now)
 /* Who no longer pays is denied, whatever the control plane says or cannot say. */
 static void heed_subscription(struct daemon *d, struct tb_verdict *v)
 {
-    char reason[TB_REASON_MAX + 1];
+    char reason[TB_REASON_MAX];
 
     if (!tb_files_subscription_ended(d->cfg.state_dir, reason))
         return;

@@ -50,21 +50,22 @@ static size_t token_length(const char *s, size_t len)
     return n;
 }
 
-void tb_reason_sanitise(const char *text, size_t len, char *out)
+void tb_reason_sanitise(const char *text, size_t len, char out[static TB_REASON_MAX])
 {
+    const size_t max = TB_REASON_MAX - 1;
     size_t n = 0;
 
-    for (size_t i = 0; i < len && n < TB_REASON_MAX;) {
+    for (size_t i = 0; i < len && n < max;) {
         size_t token = token_length(text + i, len - i);
 
         if (token >= TOKEN_MIN) {
-            size_t room = MIN(strlen(REDACTED), TB_REASON_MAX - n);
+            size_t room = MIN(strlen(REDACTED), max - n);
 
             memcpy(out + n, REDACTED, room);
             n += room;
             i += token;
         } else if (token > 0) {
-            token = MIN(token, TB_REASON_MAX - n);
+            token = MIN(token, max - n);
             memcpy(out + n, text + i, token);
             n += token;
             i += token;
@@ -247,7 +248,7 @@ static int judge_refusal(long status, const char *body, size_t len, struct tb_ve
 {
     bool access = status == 401 || status == 403;
     _cleanup_json_ cJSON *o = NULL;
-    char err[TB_JSON_ERR_MAX], text[TB_REASON_MAX + 1];
+    char err[TB_JSON_ERR_MAX], text[TB_REASON_MAX];
     const char *reason = NULL;
 
     if (tb_json_parse(body, len, TB_HTTP_RESPONSE_MAX, &o, err) == 0)

@@ -9,8 +9,7 @@
 #include <stdint.h>
 
 #include "authorize/grant.h"
-
-#define TB_REASON_MAX 200
+#include "common/lease_state.h"
 
 enum tb_verdict_kind {
     TB_VERDICT_AUTHORIZED,
@@ -20,7 +19,7 @@ enum tb_verdict_kind {
 
 struct tb_verdict {
     enum tb_verdict_kind kind;
-    char reason[TB_REASON_MAX + 1]; /* printable, without secrets; "" when authorized */
+    char reason[TB_REASON_MAX]; /* printable, without secrets; "" when authorized */
     int64_t retry_after_ms;         /* -1: none */
     uint64_t expires_at_us;         /* CLOCK_REALTIME; 0: the lease does not end by itself */
     struct tb_grant *grant;         /* owned; only when authorized */
@@ -38,8 +37,8 @@ void tb_response_setup(void);
 int tb_response_judge(long status, const char *body, size_t len, bool allow_http, uint64_t now_realtime_us,
                       struct tb_verdict *ret);
 
-/* Copies text into out: printable ASCII only, white space folded, at most TB_REASON_MAX characters, and every run long
- * enough to be a key, a signature or a token replaced by "[redacted]". out has TB_REASON_MAX + 1 bytes. */
-void tb_reason_sanitise(const char *text, size_t len, char *out);
+/* Copies text into out: printable ASCII only, white space folded, at most TB_REASON_MAX - 1 characters, and every run long
+ * enough to be a key, a signature or a token replaced by "[redacted]". */
+void tb_reason_sanitise(const char *text, size_t len, char out[static TB_REASON_MAX]);
 
 #endif

@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check_reason(const char *reason)
 {
-    if (strlen(reason) > TB_REASON_MAX)
+    if (strlen(reason) >= TB_REASON_MAX)
         abort();
     for (; *reason; reason++)
         if (*reason < ' ' || *reason > '~')
@@ -35,7 +35,7 @@ static void check_verdict(const struct tb_verdict *v)
 
 static void fuzz_text(const char *text, size_t len)
 {
-    char hwid[TB_HWID_MAX], reason[TB_REASON_MAX + 1], *s = strndup(text, len);
+    char hwid[TB_HWID_MAX], reason[TB_REASON_MAX], *s = strndup(text, len);
     struct tb_peer peer;
 
     if (tb_peer_parse(text, len, &peer) == 0)

@@ -92,9 +92,9 @@ static void test_reasons(void **unused)
 
 static void test_words(void **unused)
 {
-    assert_int_equal(tb_lease_from_string("authorized"), TB_LEASE_AUTHORIZED);
-    assert_int_equal(tb_lease_from_string("AUTHORIZED"), TB_LEASE_ABSENT);
-    assert_int_equal(tb_lease_from_string(""), TB_LEASE_ABSENT);
+    assert_int_equal(tb_lease_state_from_name("authorized"), TB_LEASE_AUTHORIZED);
+    assert_int_equal(tb_lease_state_from_name("AUTHORIZED"), TB_LEASE_ABSENT);
+    assert_int_equal(tb_lease_state_from_name(""), TB_LEASE_ABSENT);
     assert_int_equal(tb_work_from_string("delivered"), TB_WORK_COMPLETE);
     assert_int_equal(tb_work_from_string("failed"), TB_WORK_FAILED);
     assert_int_equal(tb_work_from_string("downloading"), TB_WORK_RUNNING);

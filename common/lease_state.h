@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* lease.json: what tb-authorize writes about the lease and what tb-proxy, tb-status and the next tb-authorize read.
+ * docs/contracts.md, "Domain files". Times ending in _real_us are CLOCK_REALTIME, in _boot_us CLOCK_BOOTTIME. */
+#ifndef TB_LEASE_STATE_H
+#define TB_LEASE_STATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config.h"
+
+#define TB_REASON_MAX 256 /* bytes of a reason in any domain file, its NUL included */
+
+enum tb_lease_state {
+    TB_LEASE_ABSENT,  /* no lease.json, or none that can be understood; never written */
+    TB_LEASE_PENDING, /* no answer yet */
+    TB_LEASE_AUTHORIZED,
+    TB_LEASE_UNREACHABLE, /* authorized earlier; the control plane does not answer; serving until the deadline */
+    TB_LEASE_DENIED,
+    TB_LEASE_EXPIRED, /* unreachable past the deadline */
+    _TB_LEASE_STATE_MAX,
+};
+
+struct tb_lease_record {
+    enum tb_lease_state state;
+    char reason[TB_REASON_MAX];
+    char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1];
+    bool has_expiry, has_deadline; /* neither: the lease does not end by itself */
+    uint64_t expires_real_us;
+    uint64_t deadline_boot_us; /* expiry and grace */
+    uint64_t renewed_real_us;  /* 0: never */
+    /* Both clocks when the file was written: CLOCK_BOOTTIME means nothing in another boot. */
+    uint64_t written_real_us, written_boot_us;
+};
+
+/* The word for a state in lease.json, and back; an unknown word is TB_LEASE_ABSENT. */
+const char *tb_lease_state_name(enum tb_lease_state s);
+enum tb_lease_state tb_lease_state_from_name(const char *name);
+
+#define TB_LEASE_NAME "lease.json"                  /* in tb-authorize's runtime directory */
+#define TB_LEASE_FILE "tb-authorize/" TB_LEASE_NAME /* below TB_RUN_DIR */
+
+/* 0 or -errno. */
+int tb_lease_record_write(const char *dir, const struct tb_lease_record *r);
+/* name: one of the two above, below dir. A member that is absent or not what it should be reads as empty or 0; so a deadline
+ * that is not a number has passed. -ENOENT when there is no such file, -EBADMSG when it is not a JSON object. */
+int tb_lease_record_read(const char *dir, const char *name, struct tb_lease_record *ret);
+
+#endif
