@@ -20,7 +20,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "billing/db.h"
+#include "common/db.h"
 #include "common/macros.h"
 #include "common/units.h"
 #include "common/usage.h"

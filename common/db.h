@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SQLite with less ceremony. Arguments of a statement are described by a string of types: i int64_t, t const char * (NULL is NULL).
  * Functions return a negative errno; tb_db_fail() turns SQLite's last error into one, and into words. */
-#ifndef TB_BILLING_DB_H
-#define TB_BILLING_DB_H
+#ifndef TB_DB_H
+#define TB_DB_H
 
 #include <sqlite3.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "billing/db.h"
+#include "common/db.h"
 
 #include <errno.h>
 #include <stdarg.h>
