@@ -1,13 +1,49 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/db.h"
 
-#include <errno.h>
+#include <assert.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
-int tb_db_fail(sqlite3 *db, const char *what, char err[static TB_DB_ERR_MAX])
+/* SQLite would make it by the umask; its -wal and -shm then copy this mode. */
+static int db_file_make(const char *path)
 {
-    snprintf(err, TB_DB_ERR_MAX, "%s: %s", what, db ? sqlite3_errmsg(db) : "out of memory");
+    _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    return fd < 0 ? -errno : 0;
+}
+
+static int db_set_up(sqlite3 *db, int flags)
+{
+    sqlite3_busy_timeout(db, TB_DB_BUSY_MS);
+    if (flags & SQLITE_OPEN_READONLY)
+        return 0;
+    return tb_db_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;");
+}
+
+int tb_db_open(const char *path, int flags, sqlite3 **ret, char err[static TB_DB_ERR_MAX])
+{
+    _cleanup_db_ sqlite3 *db = NULL;
+    int r = flags & SQLITE_OPEN_CREATE ? db_file_make(path) : 0;
+
+    err[0] = '\0';
+    if (r < 0) {
+        snprintf(err, TB_DB_ERR_MAX, "opening: %s", strerror(-r));
+        return r;
+    }
+    if (sqlite3_open_v2(path, &db, flags, NULL) != SQLITE_OK)
+        return tb_db_error(db, tb_db_errno(db), "opening", err);
+    r = db_set_up(db, flags);
+    if (r < 0)
+        return tb_db_error(db, r, "opening", err);
+    *ret = TAKE_PTR(db);
+    return 0;
+}
+
+int tb_db_errno(sqlite3 *db)
+{
     switch (db ? sqlite3_errcode(db) : SQLITE_NOMEM) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
@@ -16,27 +52,53 @@ int tb_db_fail(sqlite3 *db, const char *what, char err[static TB_DB_ERR_MAX])
         return -ENOSPC;
     case SQLITE_NOMEM:
         return -ENOMEM;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        return -EBUSY;
+    case SQLITE_CONSTRAINT:
+        return -EEXIST;
     default:
         return -EIO;
     }
 }
 
-static int prepare_va(sqlite3 *db, sqlite3_stmt **ret, const char *sql, const char *types, va_list ap)
+int tb_db_error(sqlite3 *db, int r, const char *what, char err[static TB_DB_ERR_MAX])
+{
+    assert(r < 0);
+    if (*err == '\0')
+        snprintf(err, TB_DB_ERR_MAX, "%s: %s", what, db ? sqlite3_errmsg(db) : "out of memory");
+    return r;
+}
+
+static int stmt_bind(sqlite3_stmt *s, int i, char type, va_list *ap)
+{
+    const void *blob;
+
+    switch (type) {
+    case 'i':
+        return sqlite3_bind_int64(s, i, va_arg(*ap, int64_t));
+    case 'u':
+        return sqlite3_bind_int64(s, i, (sqlite3_int64)va_arg(*ap, uint64_t));
+    case 't':
+        return sqlite3_bind_text(s, i, va_arg(*ap, const char *), -1, SQLITE_TRANSIENT);
+    case 'b':
+        blob = va_arg(*ap, const void *);
+        return sqlite3_bind_blob64(s, i, blob, va_arg(*ap, size_t), SQLITE_TRANSIENT);
+    default:
+        assert(!"a type of argument that does not exist");
+        return SQLITE_MISUSE;
+    }
+}
+
+static int stmt_prepare(sqlite3 *db, sqlite3_stmt **ret, const char *sql, const char *types, va_list *ap)
 {
     _cleanup_stmt_ sqlite3_stmt *s = NULL;
 
     if (sqlite3_prepare_v2(db, sql, -1, &s, NULL) != SQLITE_OK)
-        return -EIO;
-    for (int i = 0; types && types[i]; i++) {
-        int r;
-
-        if (types[i] == 'i')
-            r = sqlite3_bind_int64(s, i + 1, va_arg(ap, int64_t));
-        else
-            r = sqlite3_bind_text(s, i + 1, va_arg(ap, const char *), -1, SQLITE_TRANSIENT);
-        if (r != SQLITE_OK)
-            return -EIO;
-    }
+        return tb_db_errno(db);
+    for (int i = 0; types && types[i]; i++)
+        if (stmt_bind(s, i + 1, types[i], ap) != SQLITE_OK)
+            return tb_db_errno(db);
     *ret = TAKE_PTR(s);
     return 0;
 }
@@ -47,9 +109,23 @@ int tb_db_prepare(sqlite3 *db, sqlite3_stmt **ret, const char *sql, const char *
     int r;
 
     va_start(ap, types);
-    r = prepare_va(db, ret, sql, types, ap);
+    r = stmt_prepare(db, ret, sql, types, &ap);
     va_end(ap);
     return r;
+}
+
+int tb_db_step(sqlite3_stmt *s)
+{
+    int rc = sqlite3_step(s);
+
+    return rc == SQLITE_ROW ? 1 : rc == SQLITE_DONE ? 0 : tb_db_errno(sqlite3_db_handle(s));
+}
+
+void tb_db_column_text(sqlite3_stmt *s, int column, char *out, size_t size)
+{
+    const unsigned char *text = sqlite3_column_text(s, column);
+
+    snprintf(out, size, "%s", text ? (const char *)text : "");
 }
 
 int tb_db_run(sqlite3 *db, const char *sql, const char *types, ...)
@@ -59,13 +135,18 @@ int tb_db_run(sqlite3 *db, const char *sql, const char *types, ...)
     int r;
 
     va_start(ap, types);
-    r = prepare_va(db, &s, sql, types, ap);
+    r = stmt_prepare(db, &s, sql, types, &ap);
     va_end(ap);
     if (r < 0)
         return r;
-    while ((r = sqlite3_step(s)) == SQLITE_ROW)
+    while ((r = tb_db_step(s)) > 0)
         ;
-    return r == SQLITE_DONE ? sqlite3_changes(db) : -EIO;
+    return r < 0 ? r : sqlite3_changes(db);
+}
+
+int tb_db_exec(sqlite3 *db, const char *sql)
+{
+    return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : tb_db_errno(db);
 }
 
 int tb_db_int(sqlite3 *db, int64_t *ret, int64_t fallback, const char *sql, const char *types, ...)
@@ -75,31 +156,41 @@ int tb_db_int(sqlite3 *db, int64_t *ret, int64_t fallback, const char *sql, cons
     int r;
 
     va_start(ap, types);
-    r = prepare_va(db, &s, sql, types, ap);
+    r = stmt_prepare(db, &s, sql, types, &ap);
     va_end(ap);
     if (r < 0)
         return r;
-    r = sqlite3_step(s);
-    if (r != SQLITE_ROW && r != SQLITE_DONE)
-        return -EIO;
-    *ret =
-        r == SQLITE_ROW && sqlite3_column_type(s, 0) != SQLITE_NULL ? sqlite3_column_int64(s, 0) : fallback;
+    r = tb_db_step(s);
+    if (r < 0)
+        return r;
+    *ret = r > 0 && sqlite3_column_type(s, 0) != SQLITE_NULL ? sqlite3_column_int64(s, 0) : fallback;
     return 0;
 }
 
-int tb_db_transaction(sqlite3 *db, const char *what, int (*fn)(void *arg), void *arg,
-                      char err[static TB_DB_ERR_MAX])
+int tb_db_begin(struct tb_db_tx *tx, sqlite3 *db)
+{
+    int r = tb_db_exec(db, "BEGIN IMMEDIATE");
+
+    assert(!tx->db);
+    if (r == 0)
+        tx->db = db;
+    return r;
+}
+
+int tb_db_commit(struct tb_db_tx *tx)
 {
     int r;
 
-    if (sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
-        return tb_db_fail(db, what, err);
-    r = fn(arg);
-    if (r >= 0 && sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK)
-        return 0;
-    /* Before the rollback, whose success would be the last thing SQLite knows of. */
-    if (r >= 0 || r == -EIO)
-        r = tb_db_fail(db, what, err);
-    (void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+    assert(tx->db);
+    r = tb_db_exec(tx->db, "COMMIT");
+    if (r == 0)
+        tx->db = NULL;
     return r;
+}
+
+void tb_db_rollback(struct tb_db_tx *tx)
+{
+    if (tx->db)
+        (void)tb_db_exec(tx->db, "ROLLBACK");
+    tx->db = NULL;
 }

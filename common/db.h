@@ -1,15 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SQLite with less ceremony. Arguments of a statement are described by a string of types: i int64_t, t const char * (NULL is NULL).
- * Functions return a negative errno; tb_db_fail() turns SQLite's last error into one, and into words. */
+/* SQLite with less ceremony: statements whose arguments are described by a string of types, errors as negative errnos, and a
+ * transaction that ends with its scope.
+ *
+ * Types: i int64_t, u uint64_t, t const char * (NULL is NULL), b const void * and size_t. Values are copied.
+ * Errors: -EBADMSG the file is damaged or not a database, -ENOSPC, -ENOMEM, -EBUSY locked for longer than TB_DB_BUSY_MS,
+ * -EEXIST a constraint, else -EIO. tb_db_error() has the words, until the next call on the same connection. */
 #ifndef TB_DB_H
 #define TB_DB_H
 
 #include <sqlite3.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/macros.h"
 
 #define TB_DB_ERR_MAX 256
+#define TB_DB_BUSY_MS 10000
+
+static inline void tb_db_closep(sqlite3 **db)
+{
+    sqlite3_close(*db);
+    *db = NULL;
+}
+#define _cleanup_db_ _cleanup_(tb_db_closep)
 
 static inline void tb_stmt_finalizep(sqlite3_stmt **s)
 {
@@ -18,19 +31,50 @@ static inline void tb_stmt_finalizep(sqlite3_stmt **s)
 }
 #define _cleanup_stmt_ _cleanup_(tb_stmt_finalizep)
 
-/* -EBADMSG damaged, -ENOSPC, -ENOMEM, else -EIO. db may be NULL. */
-int tb_db_fail(sqlite3 *db, const char *what, char err[static TB_DB_ERR_MAX]);
+/* flags: as of sqlite3_open_v2(). A file that is made has mode 0600. Unless SQLITE_OPEN_READONLY is set the connection uses WAL and
+ * synchronous=FULL. Words in err. */
+int tb_db_open(const char *path, int flags, sqlite3 **ret, char err[static TB_DB_ERR_MAX]);
+
+/* The negative errno of the connection's last error; db NULL: -ENOMEM. */
+int tb_db_errno(sqlite3 *db);
+/* Returns r. Writes "WHAT: SQLite's words" to err, unless something is there already: a function that fails for a reason of its own
+ * has written that; err starts as "". */
+int tb_db_error(sqlite3 *db, int r, const char *what, char err[static TB_DB_ERR_MAX]);
 
 /* A prepared statement with its arguments bound, for the caller to step and finalize. */
 int tb_db_prepare(sqlite3 *db, sqlite3_stmt **ret, const char *sql, const char *types, ...);
-/* Runs a statement to its end. Returns the number of rows changed. */
+/* 1 a row, 0 the end. */
+int tb_db_step(sqlite3_stmt *s);
+/* A column's text; NULL is "". What does not fit is cut off. */
+void tb_db_column_text(sqlite3_stmt *s, int column, char *out, size_t size);
+
+/* Runs one statement to its end. Returns the number of rows changed. */
 int tb_db_run(sqlite3 *db, const char *sql, const char *types, ...);
+/* Runs any number of statements without arguments. 0 or -errno. */
+int tb_db_exec(sqlite3 *db, const char *sql);
 /* First column of the first row; fallback when there is no row or it is NULL. */
 int tb_db_int(sqlite3 *db, int64_t *ret, int64_t fallback, const char *sql, const char *types, ...);
 
-/* Runs fn inside BEGIN IMMEDIATE and COMMIT; rolls back when it fails. fn returns -EIO for what SQLite reports, which is then put into
- * words here after `what`, or another errno when it has written err itself. */
-int tb_db_transaction(sqlite3 *db, const char *what, int (*fn)(void *arg), void *arg,
-                      char err[static TB_DB_ERR_MAX]);
+/* A transaction:
+ *
+ *     _cleanup_tx_ struct tb_db_tx tx = {0};
+ *
+ *     err[0] = '\0';
+ *     r = tb_db_begin(&tx, db);
+ *     ...
+ *     if (r >= 0)
+ *         r = tb_db_commit(&tx);
+ *     return r < 0 ? tb_db_error(db, r, "booking usage", err) : 0;
+ *
+ * What leaves the scope without a commit is rolled back, after the return value and the words were made. */
+struct tb_db_tx {
+    sqlite3 *db; /* NULL: not begun, or ended */
+};
+/* BEGIN IMMEDIATE: the write lock is held from here on. */
+int tb_db_begin(struct tb_db_tx *tx, sqlite3 *db);
+/* When it fails the transaction stays open, for the scope to roll back. */
+int tb_db_commit(struct tb_db_tx *tx);
+void tb_db_rollback(struct tb_db_tx *tx);
+#define _cleanup_tx_ _cleanup_(tb_db_rollback)
 
 #endif

@@ -10,8 +10,8 @@
 struct tb_files {
     char *run_dir, *state_dir; /* the program's own ones */
     const char *contract_id, *asset_id;
-    bool allowed;                        /* the flag's opposite stands */
-    bool flagged;                        /* the flag and its twin stand, as far as we know */
+    bool allowed;                    /* the flag's opposite stands */
+    bool flagged;                    /* the flag and its twin stand, as far as we know */
     char flag_reason[TB_REASON_MAX]; /* and say this */
 };
 

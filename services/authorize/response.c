@@ -52,7 +52,7 @@ static size_t token_length(const char *s, size_t len)
 
 void tb_reason_sanitise(const char *text, size_t len, char out[static TB_REASON_MAX])
 {
-    const size_t max = TB_REASON_MAX - 1;
+    const size_t max = TB_AUTHORIZE_REASON_MAX;
     size_t n = 0;
 
     for (size_t i = 0; i < len && n < max;) {

@@ -11,6 +11,8 @@
 #include "authorize/grant.h"
 #include "common/lease_state.h"
 
+#define TB_AUTHORIZE_REASON_MAX 200 /* characters taken over of a reason that another program gives */
+
 enum tb_verdict_kind {
     TB_VERDICT_AUTHORIZED,
     TB_VERDICT_DENIED, /* status "denied", 401, 403, 400 and any other 3xx and 4xx */
@@ -20,9 +22,9 @@ enum tb_verdict_kind {
 struct tb_verdict {
     enum tb_verdict_kind kind;
     char reason[TB_REASON_MAX]; /* printable, without secrets; "" when authorized */
-    int64_t retry_after_ms;         /* -1: none */
-    uint64_t expires_at_us;         /* CLOCK_REALTIME; 0: the lease does not end by itself */
-    struct tb_grant *grant;         /* owned; only when authorized */
+    int64_t retry_after_ms;     /* -1: none */
+    uint64_t expires_at_us;     /* CLOCK_REALTIME; 0: the lease does not end by itself */
+    struct tb_grant *grant;     /* owned; only when authorized */
 };
 void tb_verdict_clear(struct tb_verdict *v);
 #define _cleanup_verdict_ _cleanup_(tb_verdict_clear)
@@ -37,7 +39,7 @@ void tb_response_setup(void);
 int tb_response_judge(long status, const char *body, size_t len, bool allow_http, uint64_t now_realtime_us,
                       struct tb_verdict *ret);
 
-/* Copies text into out: printable ASCII only, white space folded, at most TB_REASON_MAX - 1 characters, and every run long
+/* Copies text into out: printable ASCII only, white space folded, at most TB_AUTHORIZE_REASON_MAX characters, and every run long
  * enough to be a key, a signature or a token replaced by "[redacted]". */
 void tb_reason_sanitise(const char *text, size_t len, char out[static TB_REASON_MAX]);
 

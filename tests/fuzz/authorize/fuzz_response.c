@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check_reason(const char *reason)
 {
-    if (strlen(reason) >= TB_REASON_MAX)
+    if (strlen(reason) > TB_AUTHORIZE_REASON_MAX)
         abort();
     for (; *reason; reason++)
         if (*reason < ' ' || *reason > '~')
