@@ -8,9 +8,10 @@
 #include <string.h>
 
 /* SQLite would make it by the umask; its -wal and -shm then copy this mode. */
-static int db_file_make(const char *path)
+static int db_file_make(const char *path, int flags)
 {
-    _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    int nofollow = flags & SQLITE_OPEN_NOFOLLOW ? O_NOFOLLOW : 0;
+    _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | nofollow, 0600);
 
     return fd < 0 ? -errno : 0;
 }
@@ -26,7 +27,7 @@ static int db_set_up(sqlite3 *db, int flags)
 int tb_db_open(const char *path, int flags, sqlite3 **ret, char err[static TB_DB_ERR_MAX])
 {
     _cleanup_db_ sqlite3 *db = NULL;
-    int r = flags & SQLITE_OPEN_CREATE ? db_file_make(path) : 0;
+    int r = flags & SQLITE_OPEN_CREATE ? db_file_make(path, flags) : 0;
 
     err[0] = '\0';
     if (r < 0) {
@@ -64,9 +65,12 @@ int tb_db_errno(sqlite3 *db)
 
 int tb_db_error(sqlite3 *db, int r, const char *what, char err[static TB_DB_ERR_MAX])
 {
+    int rc = db ? sqlite3_errcode(db) : SQLITE_OK;
+    bool known = rc != SQLITE_OK && rc != SQLITE_ROW && rc != SQLITE_DONE;
+
     assert(r < 0);
     if (*err == '\0')
-        snprintf(err, TB_DB_ERR_MAX, "%s: %s", what, db ? sqlite3_errmsg(db) : "out of memory");
+        snprintf(err, TB_DB_ERR_MAX, "%s: %s", what, known ? sqlite3_errmsg(db) : strerror(-r));
     return r;
 }
 
@@ -167,30 +171,31 @@ int tb_db_int(sqlite3 *db, int64_t *ret, int64_t fallback, const char *sql, cons
     return 0;
 }
 
-int tb_db_begin(struct tb_db_tx *tx, sqlite3 *db)
-{
-    int r = tb_db_exec(db, "BEGIN IMMEDIATE");
-
-    assert(!tx->db);
-    if (r == 0)
-        tx->db = db;
-    return r;
-}
-
-int tb_db_commit(struct tb_db_tx *tx)
+int tb_db_begin(struct tb_db_tx *tx, sqlite3 *db, char err[static TB_DB_ERR_MAX])
 {
     int r;
 
-    assert(tx->db);
-    r = tb_db_exec(tx->db, "COMMIT");
-    if (r == 0)
-        tx->db = NULL;
+    assert(!tx->open);
+    err[0] = '\0';
+    tx->db = db;
+    r = tb_db_exec(db, "BEGIN IMMEDIATE");
+    tx->open = r == 0;
     return r;
+}
+
+int tb_db_end(struct tb_db_tx *tx, int r, const char *what, char err[static TB_DB_ERR_MAX])
+{
+    if (r >= 0) {
+        assert(tx->open);
+        r = tb_db_exec(tx->db, "COMMIT");
+        tx->open = r < 0;
+    }
+    return r < 0 ? tb_db_error(tx->db, r, what, err) : 0;
 }
 
 void tb_db_rollback(struct tb_db_tx *tx)
 {
-    if (tx->db)
+    if (tx->open)
         (void)tb_db_exec(tx->db, "ROLLBACK");
-    tx->db = NULL;
+    tx->open = false;
 }

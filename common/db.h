@@ -9,6 +9,7 @@
 #define TB_DB_H
 
 #include <sqlite3.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,8 +38,8 @@ int tb_db_open(const char *path, int flags, sqlite3 **ret, char err[static TB_DB
 
 /* The negative errno of the connection's last error; db NULL: -ENOMEM. */
 int tb_db_errno(sqlite3 *db);
-/* Returns r. Writes "WHAT: SQLite's words" to err, unless something is there already: a function that fails for a reason of its own
- * has written that; err starts as "". */
+/* Returns r. Writes "WHAT: SQLite's words" to err, unless something is there already: a function that fails for a reason of its
+ * own has written that; err starts as "". db may be NULL. */
 int tb_db_error(sqlite3 *db, int r, const char *what, char err[static TB_DB_ERR_MAX]);
 
 /* A prepared statement with its arguments bound, for the caller to step and finalize. */
@@ -55,25 +56,23 @@ int tb_db_exec(sqlite3 *db, const char *sql);
 /* First column of the first row; fallback when there is no row or it is NULL. */
 int tb_db_int(sqlite3 *db, int64_t *ret, int64_t fallback, const char *sql, const char *types, ...);
 
-/* A transaction:
+/* A transaction, rolled back when its scope is left before the end:
  *
  *     _cleanup_tx_ struct tb_db_tx tx = {0};
+ *     int r = tb_db_begin(&tx, db, err);
  *
- *     err[0] = '\0';
- *     r = tb_db_begin(&tx, db);
- *     ...
- *     if (r >= 0)
- *         r = tb_db_commit(&tx);
- *     return r < 0 ? tb_db_error(db, r, "booking usage", err) : 0;
- *
- * What leaves the scope without a commit is rolled back, after the return value and the words were made. */
+ *     if (r == 0)
+ *         r = ...
+ *     return tb_db_end(&tx, r, "booking usage", err);
+ */
 struct tb_db_tx {
-    sqlite3 *db; /* NULL: not begun, or ended */
+    sqlite3 *db;
+    bool open;
 };
-/* BEGIN IMMEDIATE: the write lock is held from here on. */
-int tb_db_begin(struct tb_db_tx *tx, sqlite3 *db);
-/* When it fails the transaction stays open, for the scope to roll back. */
-int tb_db_commit(struct tb_db_tx *tx);
+/* BEGIN IMMEDIATE: the write lock is held from here on. Empties err. */
+int tb_db_begin(struct tb_db_tx *tx, sqlite3 *db, char err[static TB_DB_ERR_MAX]);
+/* r >= 0: COMMIT. 0, or what failed, with its words as tb_db_error() has them; the scope then rolls back. */
+int tb_db_end(struct tb_db_tx *tx, int r, const char *what, char err[static TB_DB_ERR_MAX]);
 void tb_db_rollback(struct tb_db_tx *tx);
 #define _cleanup_tx_ _cleanup_(tb_db_rollback)
 

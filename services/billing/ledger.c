@@ -6,7 +6,6 @@
 #include <string.h>
 
 #define SCHEMA_VERSION 2
-#define BUSY_MS 10000
 
 static const char schema[] =
     "CREATE TABLE IF NOT EXISTS booked (epoch TEXT NOT NULL, counter TEXT NOT NULL, value INTEGER NOT NULL,"
@@ -23,14 +22,12 @@ static const char schema[] =
     "PRAGMA user_version = 2;";
 
 /* A damaged page would otherwise show up in the middle of a booking. */
-static int check(struct tb_ledger *l, char *err)
+static int ledger_check(struct tb_ledger *l, char *err)
 {
-    sqlite3_stmt *s = NULL;
-    bool good = sqlite3_prepare_v2(l->db, "PRAGMA quick_check(1)", -1, &s, NULL) == SQLITE_OK &&
-                sqlite3_step(s) == SQLITE_ROW && strcmp((const char *)sqlite3_column_text(s, 0), "ok") == 0;
+    _cleanup_stmt_ sqlite3_stmt *s = NULL;
 
-    sqlite3_finalize(s);
-    if (good)
+    if (tb_db_prepare(l->db, &s, "PRAGMA quick_check(1)", NULL) == 0 && tb_db_step(s) > 0 &&
+        strcmp((const char *)sqlite3_column_text(s, 0), "ok") == 0)
         return 0;
     snprintf(err, TB_LEDGER_ERR_MAX,
              "the database is damaged; restore a copy of it. A new ledger would bill all that the usage "
@@ -60,59 +57,63 @@ static int bill_version_1(struct tb_ledger *l)
     return 0;
 }
 
-static int migrate(void *arg)
-{
-    struct tb_ledger *l = arg;
-    int64_t version;
-
-    /* Again, inside the transaction: another process may have done it meanwhile. */
-    if (tb_db_int(l->db, &version, 0, "PRAGMA user_version", NULL) < 0)
-        return -EIO;
-    if (version >= SCHEMA_VERSION)
-        return 0;
-    if (sqlite3_exec(l->db, schema, NULL, NULL, NULL) != SQLITE_OK)
-        return -EIO;
-    if (version == 0)
-        return 0;
-    if (sqlite3_exec(l->db, "INSERT INTO used SELECT hour, counter, quantity FROM bucket; DROP TABLE bucket;",
-                     NULL, NULL, NULL) != SQLITE_OK)
-        return -EIO;
-    return bill_version_1(l);
-}
-
-static int prepare(struct tb_ledger *l, char *err)
-{
-    static const char get[] = "SELECT value FROM booked WHERE epoch = ?1 AND counter = ?2";
-    static const char set[] =
-        "INSERT INTO booked VALUES (?1, ?2, ?3) ON CONFLICT (epoch, counter) DO UPDATE SET value = ?3";
-    static const char add[] = "INSERT INTO used VALUES (?1, ?2, ?3)"
-                              " ON CONFLICT (hour, counter) DO UPDATE SET quantity = quantity + ?3";
-
-    if (sqlite3_prepare_v2(l->db, get, -1, &l->get, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(l->db, set, -1, &l->set, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(l->db, add, -1, &l->add, NULL) != SQLITE_OK)
-        return tb_db_fail(l->db, "preparing statements", err);
-    return 0;
-}
-
-static int set_up(struct tb_ledger *l, bool readonly, char *err)
+static int bring_up_to_date(struct tb_ledger *l)
 {
     int64_t version;
     int r;
 
-    sqlite3_busy_timeout(l->db, BUSY_MS);
-    if (!readonly && sqlite3_exec(l->db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;", NULL, NULL,
-                                  NULL) != SQLITE_OK)
-        return tb_db_fail(l->db, "opening", err);
-    if (tb_db_int(l->db, &version, 0, "PRAGMA user_version", NULL) < 0)
-        return tb_db_fail(l->db, "opening", err);
+    /* Again, inside the transaction: another process may have done it meanwhile. */
+    r = tb_db_int(l->db, &version, 0, "PRAGMA user_version", NULL);
+    if (r < 0 || version >= SCHEMA_VERSION)
+        return r;
+    r = tb_db_exec(l->db, schema);
+    if (r < 0 || version == 0)
+        return r;
+    r = tb_db_exec(l->db, "INSERT INTO used SELECT hour, counter, quantity FROM bucket; DROP TABLE bucket;");
+    return r < 0 ? r : bill_version_1(l);
+}
+
+static int migrate(struct tb_ledger *l, char *err)
+{
+    _cleanup_tx_ struct tb_db_tx tx = {0};
+    int r = tb_db_begin(&tx, l->db, err);
+
+    if (r == 0)
+        r = bring_up_to_date(l);
+    return tb_db_end(&tx, r, "bringing the tables up to date", err);
+}
+
+static int prepare_statements(struct tb_ledger *l, char *err)
+{
+    int r = tb_db_prepare(l->db, &l->get, "SELECT value FROM booked WHERE epoch = ?1 AND counter = ?2", NULL);
+
+    if (r == 0)
+        r = tb_db_prepare(
+            l->db, &l->set,
+            "INSERT INTO booked VALUES (?1, ?2, ?3) ON CONFLICT (epoch, counter) DO UPDATE SET value = ?3",
+            NULL);
+    if (r == 0)
+        r = tb_db_prepare(l->db, &l->add,
+                          "INSERT INTO used VALUES (?1, ?2, ?3)"
+                          " ON CONFLICT (hour, counter) DO UPDATE SET quantity = quantity + ?3",
+                          NULL);
+    return r < 0 ? tb_db_error(l->db, r, "preparing statements", err) : 0;
+}
+
+static int ledger_set_up(struct tb_ledger *l, bool readonly, char *err)
+{
+    int64_t version;
+    int r = tb_db_int(l->db, &version, 0, "PRAGMA user_version", NULL);
+
+    if (r < 0)
+        return tb_db_error(l->db, r, "opening", err);
     if (version > SCHEMA_VERSION) {
         snprintf(err, TB_LEDGER_ERR_MAX,
                  "schema version %" PRId64 " is newer than this program's %d; upgrade TrustBridge", version,
                  SCHEMA_VERSION);
         return -EBADMSG;
     }
-    r = check(l, err);
+    r = ledger_check(l, err);
     if (r < 0)
         return r;
     if (version < SCHEMA_VERSION && readonly) {
@@ -122,8 +123,8 @@ static int set_up(struct tb_ledger *l, bool readonly, char *err)
         return -EBADMSG;
     }
     if (version < SCHEMA_VERSION)
-        r = tb_db_transaction(l->db, "bringing the tables up to date", migrate, l, err);
-    return r < 0 || readonly ? r : prepare(l, err);
+        r = migrate(l, err);
+    return r < 0 || readonly ? r : prepare_statements(l, err);
 }
 
 int tb_ledger_open(const char *path, bool readonly, uint32_t dimensions, struct tb_ledger **ret,
@@ -132,12 +133,13 @@ int tb_ledger_open(const char *path, bool readonly, uint32_t dimensions, struct 
     _cleanup_ledger_ struct tb_ledger *l = calloc(1, sizeof(*l));
     int flags = readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, r;
 
+    err[0] = '\0';
     if (!l)
-        return tb_db_fail(NULL, "opening", err);
+        return tb_db_error(NULL, -ENOMEM, "opening", err);
     l->dimensions = dimensions;
-    if (sqlite3_open_v2(path, &l->db, flags | SQLITE_OPEN_NOFOLLOW, NULL) != SQLITE_OK)
-        return tb_db_fail(l->db, "opening", err);
-    r = set_up(l, readonly, err);
+    r = tb_db_open(path, flags | SQLITE_OPEN_NOFOLLOW, &l->db, err);
+    if (r == 0)
+        r = ledger_set_up(l, readonly, err);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(l);
@@ -151,7 +153,7 @@ void tb_ledger_close(struct tb_ledger *l)
     sqlite3_finalize(l->get);
     sqlite3_finalize(l->set);
     sqlite3_finalize(l->add);
-    sqlite3_close(l->db);
+    tb_db_closep(&l->db);
     free(l);
 }
 
@@ -185,12 +187,13 @@ int tb_ledger_event_add(struct tb_ledger *l, int64_t hour, const char *dimension
     return r < 0 ? r : 0;
 }
 
-static int step_done(sqlite3_stmt *s)
+/* Steps a statement that is kept, and readies it for the next time. */
+static int step_kept(sqlite3_stmt *s)
 {
-    int r = sqlite3_step(s);
+    int r = tb_db_step(s);
 
     sqlite3_reset(s);
-    return r == SQLITE_DONE ? 0 : -EIO;
+    return r;
 }
 
 static int last_booked(struct tb_ledger *l, const char *epoch, const char *counter, uint64_t *ret)
@@ -199,10 +202,10 @@ static int last_booked(struct tb_ledger *l, const char *epoch, const char *count
 
     sqlite3_bind_text(l->get, 1, epoch, -1, SQLITE_STATIC);
     sqlite3_bind_text(l->get, 2, counter, -1, SQLITE_STATIC);
-    r = sqlite3_step(l->get);
-    *ret = r == SQLITE_ROW ? (uint64_t)sqlite3_column_int64(l->get, 0) : 0;
+    r = tb_db_step(l->get);
+    *ret = r > 0 ? (uint64_t)sqlite3_column_int64(l->get, 0) : 0;
     sqlite3_reset(l->get);
-    return r == SQLITE_ROW || r == SQLITE_DONE ? 0 : -EIO;
+    return MIN(r, 0);
 }
 
 struct booking {
@@ -218,11 +221,10 @@ static int book_counter(struct booking *b, enum tb_usage_counter c, int64_t hour
     const struct tb_usage_snapshot *s = b->s;
     const char *name = tb_usage_name(c);
     uint64_t last, now = s->value[c];
+    int r = last_booked(b->l, s->epoch, name, &last);
 
-    if (last_booked(b->l, s->epoch, name, &last) < 0)
-        return -EIO;
-    if (now == last)
-        return 0;
+    if (r < 0 || now == last)
+        return r;
     if (now < last) {
         snprintf(b->err, TB_LEDGER_ERR_MAX,
                  "counter %s went back from %" PRIu64 " to %" PRIu64 " in epoch %.8s; nothing is booked",
@@ -235,8 +237,11 @@ static int book_counter(struct booking *b, enum tb_usage_counter c, int64_t hour
     sqlite3_bind_int64(b->l->add, 1, hour);
     sqlite3_bind_text(b->l->add, 2, name, -1, SQLITE_STATIC);
     sqlite3_bind_int64(b->l->add, 3, (sqlite3_int64)(now - last));
-    if (step_done(b->l->set) < 0 || step_done(b->l->add) < 0)
-        return -EIO;
+    r = step_kept(b->l->set);
+    if (r == 0)
+        r = step_kept(b->l->add);
+    if (r < 0)
+        return r;
     b->more[c] = now - last;
     b->booked += now - last;
     return 0;
@@ -252,9 +257,8 @@ static int book_dimension(struct booking *b, const struct tb_usage_dimension *d,
     return sum > 0 ? tb_ledger_event_add(b->l, hour, d->name, (int64_t)sum, hour) : 0;
 }
 
-static int book_all(void *arg)
+static int book_all(struct booking *b)
 {
-    struct booking *b = arg;
     int64_t hour;
     int r = tb_ledger_open_hour(b->l, b->realtime_us, &hour);
 
@@ -270,8 +274,12 @@ int tb_ledger_book(struct tb_ledger *l, const struct tb_usage_snapshot *s, uint6
                    uint64_t *ret_booked, char err[static TB_LEDGER_ERR_MAX])
 {
     struct booking b = {.l = l, .s = s, .realtime_us = realtime_us, .err = err};
-    int r = tb_db_transaction(l->db, "booking usage", book_all, &b, err);
+    _cleanup_tx_ struct tb_db_tx tx = {0};
+    int r = tb_db_begin(&tx, l->db, err);
 
+    if (r == 0)
+        r = book_all(&b);
+    r = tb_db_end(&tx, r, "booking usage", err);
     if (r == 0)
         *ret_booked = b.booked;
     return r;

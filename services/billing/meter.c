@@ -68,7 +68,7 @@ int tb_meter_next(struct tb_meter *m, struct tb_ledger *l, const char *resource,
         return 0;
     }
     *ret_body = tb_answer_request(&m->batch, resource, m->plan_id);
-    return *ret_body ? 0 : tb_db_fail(NULL, "making a request", err);
+    return *ret_body ? 0 : tb_db_error(NULL, -ENOMEM, "making a request", err);
 }
 
 static void judge(struct tb_meter *m, const struct tb_meter_result *x, struct tb_answer *ret)

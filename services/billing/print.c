@@ -15,10 +15,10 @@ int tb_metering_summarise(struct tb_ledger *l, struct tb_metering_summary *ret)
     _cleanup_stmt_ sqlite3_stmt *s = NULL;
     int r = tb_db_prepare(l->db, &s, sql, NULL);
 
-    if (r < 0)
-        return r;
-    if (sqlite3_step(s) != SQLITE_ROW)
-        return -EIO;
+    if (r == 0)
+        r = tb_db_step(s);
+    if (r <= 0)
+        return r < 0 ? r : -EIO;
     *ret = (struct tb_metering_summary){.open = (unsigned)sqlite3_column_int(s, 0),
                                         .frozen = (unsigned)sqlite3_column_int(s, 1),
                                         .sent = (unsigned)sqlite3_column_int(s, 2),
@@ -118,7 +118,7 @@ static int each_row(struct tb_ledger *l, bool events, FILE *out, cJSON *list, ui
 
     if (r < 0)
         return r;
-    while ((r = sqlite3_step(s)) == SQLITE_ROW) {
+    while ((r = tb_db_step(s)) > 0) {
         if (list)
             cJSON_AddItemToArray(list, events ? event_json(s, realtime_us) : used_json(s));
         else if (events)
@@ -126,7 +126,7 @@ static int each_row(struct tb_ledger *l, bool events, FILE *out, cJSON *list, ui
         else
             used_line(out, s);
     }
-    return r == SQLITE_DONE ? 0 : -EIO;
+    return r;
 }
 
 static int print_json(struct tb_ledger *l, FILE *out, uint64_t realtime_us, const char *ended)
@@ -150,24 +150,26 @@ static int print_json(struct tb_ledger *l, FILE *out, uint64_t realtime_us, cons
     return 0;
 }
 
-int tb_metering_print(struct tb_ledger *l, FILE *out, bool json, uint64_t realtime_us,
-                      char err[static TB_LEDGER_ERR_MAX])
+static int print_tables(struct tb_ledger *l, FILE *out, uint64_t realtime_us, const char *ended)
 {
-    char ended[TB_METERING_REASON_MAX] = "";
-    int r = tb_metering_ended(l, ended);
+    int r;
 
-    if (r == 0 && json)
-        r = print_json(l, out, realtime_us, ended);
-    if (r < 0)
-        return tb_db_fail(l->db, "reading", err);
-    if (json)
-        return 0;
     if (*ended)
         fprintf(out, "The subscription has ended: %s\n\n", ended);
     fprintf(out, "%-20s  %-18s %20s\n", "HOUR (UTC)", "USED", "QUANTITY");
     r = each_row(l, false, out, NULL, realtime_us);
     fprintf(out, "\n%-20s  %-18s %20s  %-8s %8s\n", "HOUR (UTC)", "BILLED BY", "QUANTITY", "STATE", "LATE");
+    return r < 0 ? r : each_row(l, true, out, NULL, realtime_us);
+}
+
+int tb_metering_print(struct tb_ledger *l, FILE *out, bool json, uint64_t realtime_us,
+                      char err[static TB_LEDGER_ERR_MAX])
+{
+    char ended[TB_METERING_REASON_MAX];
+    int r = tb_metering_ended(l, ended);
+
+    err[0] = '\0';
     if (r == 0)
-        r = each_row(l, true, out, NULL, realtime_us);
-    return r < 0 ? tb_db_fail(l->db, "reading", err) : 0;
+        r = json ? print_json(l, out, realtime_us, ended) : print_tables(l, out, realtime_us, ended);
+    return r < 0 ? tb_db_error(l->db, r, "reading", err) : 0;
 }

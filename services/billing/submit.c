@@ -69,12 +69,15 @@ static int exchange(struct tb_billing *b, const char *body)
 
 int tb_billing_submit(struct tb_billing *b)
 {
-    char err[TB_LEDGER_ERR_MAX];
+    char err[TB_LEDGER_ERR_MAX] = "";
     bool due;
     int r = tb_meter_due(&b->meter, b->l, tb_now_realtime_us(), tb_now_boottime_us(), &due);
 
-    if (r < 0)
-        return tb_db_fail(b->l->db, "looking for what is due", err);
+    if (r < 0) {
+        r = tb_db_error(b->l->db, r, "looking for what is due", err);
+        tb_error("%s: %s", b->ledger_path, err);
+        return r;
+    }
     if (!due || !equipped(b))
         return 0;
     for (;;) {

@@ -214,7 +214,7 @@ static void tell_status(struct tb_billing *b, const struct tb_metering_summary *
 
 int tb_billing_tell(struct tb_billing *b)
 {
-    char ended[TB_METERING_REASON_MAX] = "", err[TB_LEDGER_ERR_MAX];
+    char ended[TB_METERING_REASON_MAX] = "", err[TB_LEDGER_ERR_MAX] = "";
     struct tb_metering_summary s;
     int r = tb_metering_summarise(b->l, &s);
 
@@ -223,7 +223,7 @@ int tb_billing_tell(struct tb_billing *b)
     if (r == 0)
         r = write_report(b, &s);
     if (r < 0) {
-        r = tb_db_fail(b->l->db, "reading", err);
+        r = tb_db_error(b->l->db, r, "reading", err);
         tb_error("%s: %s", b->ledger_path, err);
         return r;
     }
