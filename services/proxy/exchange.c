@@ -129,7 +129,7 @@ static int start_call(struct tb_exchange *ex, struct tb_request_head *h)
         .body = h->chunked      ? TB_FRAMING_CHUNKED
                 : h->has_length ? TB_FRAMING_LENGTH
                                 : TB_FRAMING_NONE,
-        .length = h->length + (ex->grows ? TB_ASK_GROW : 0),
+        .length = h->length + (ex->grows ? TB_REWRITE_GROWTH : 0),
         .on_event = call_event,
         .arg = ex,
     };

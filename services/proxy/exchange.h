@@ -30,11 +30,12 @@ struct tb_exchange {
     EVP_MD_CTX *sha;
     char sha256[65];
     /* tokens: the body on its way to the runtime, and the answer on its way back (metering.c) */
-    bool edits, grows;         /* the body passes through ask; its announced length grows by TB_ASK_GROW */
-    bool metered, answer_read; /* the answer passes through meter; it was read to its end */
-    struct tb_ask ask;
-    struct tb_meter meter;
-    struct tb_flight_slot
+    bool edits,
+        grows; /* the body passes through the rewrite; its announced length grows by TB_REWRITE_GROWTH */
+    bool metered, answer_read; /* the answer passes through the parser; it was read to its end */
+    struct tb_rewrite rewrite;
+    struct tb_usage_parser parser;
+    struct tb_in_flight_slot
         *slot; /* what it cost so far, for the next process should this one be killed; or NULL */
     struct tb_buf to_runtime, to_client;
     size_t to_runtime_pos, to_client_pos; /* what has left of them */

@@ -129,7 +129,7 @@ static struct MHD_Response *make_answer(struct tb_exchange *ex, const struct tb_
         return make_bodiless_answer(ex, up);
     if (up->framing == TB_FRAMING_NONE || (up->framing == TB_FRAMING_LENGTH && up->length == 0))
         return MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
-    if (ex->meter.strip ||
+    if (ex->parser.strip ||
         (up->event_stream && !up->has_length)) /* stripped: shorter than announced, if it was */
         return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, EVENT_BLOCK_MAX, read_answer, ex, NULL);
     if (up->length <= SHORT_MAX && tb_call_whole(ex->call))

@@ -18,6 +18,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "proxy/admin/page.h"
+#include "proxy/request_usage.h"
 #include "proxy/gate/routes.h"
 #include "common/secret.h"
 #include "proxy/server.h"
@@ -139,11 +140,21 @@ static int check_config(struct program *p)
     return 0;
 }
 
-static int open_flight(struct program *p)
+/* What an answer had cost when the process before this one was killed. */
+static void book_left(void *arg, uint64_t key, const struct tb_tokens *t)
+{
+    struct program *p = arg;
+
+    tb_metering_book(p->server.usage, t);
+    if (p->server.book && key > 0)
+        tb_key_book_add(p->server.book, key - 1, t);
+}
+
+static int open_answers(struct program *p)
 {
     _cleanup_free_ char *path = tb_path_join(p->state_dir, "flight");
     size_t found;
-    int r = path ? tb_flight_open(path, p->server.usage, p->server.book, &p->server.flight, &found) : -ENOMEM;
+    int r = path ? tb_in_flight_open(path, book_left, p, &p->server.answers, &found) : -ENOMEM;
 
     if (r == -EBADMSG)
         tb_error("%s is not a record of answers on their way; move it away", path);
@@ -183,7 +194,7 @@ static int open_books(struct program *p)
     }
     if (tb_reload_start(&p->server, p->state_dir) < 0)
         return TB_EXIT_CONFIG;
-    r = open_flight(p);
+    r = open_answers(p);
     if (r < 0)
         return TB_EXIT_IOERR;
     p->server.requests_at_start = tb_usage_get(p->server.usage, TB_USAGE_REQUESTS);
@@ -425,7 +436,7 @@ static void clean_up(struct program *p)
     tb_usage_close(p->server.usage);
     tb_api_keys_clear(&p->server.keys);
     tb_key_book_close(p->server.book);
-    tb_flight_close(p->server.flight);
+    tb_in_flight_close(p->server.answers);
     tb_close(p->signal_fd);
     tb_loop_done(&p->server.loop);
     free(p->run_dir);

@@ -62,7 +62,7 @@ bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request_head *h)
 
     if (!ex->account)
         return true;
-    if (tokens_limited(ex) && ex->ask.kind != TB_ASK_OTHER && (h->coded || h->multipart)) {
+    if (tokens_limited(ex) && ex->rewrite.kind != TB_API_OTHER && (h->coded || h->multipart)) {
         tb_http_error_set(&ex->error, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type",
                           "a key with limits of tokens needs a plain JSON body here");
         return false;
@@ -76,17 +76,17 @@ bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request_head *h)
 
 bool tb_quota_reserve(struct tb_exchange *ex)
 {
-    const struct tb_ask *a = &ex->ask;
+    const struct tb_rewrite *a = &ex->rewrite;
     struct tb_limit_need need = {
         .prompt_bytes = a->in,
-        .completions = a->kind == TB_ASK_EMBEDDING ? 0 : tb_ask_completions(a),
+        .completions = a->kind == TB_API_EMBEDDING ? 0 : tb_rewrite_completions(a),
         .max_tokens = a->max_tokens,
-        .open = a->kind != TB_ASK_EMBEDDING && !a->max_given,
+        .open = a->kind != TB_API_EMBEDDING && !a->max_given,
     };
 
     if (!tokens_limited(ex))
         return true;
-    if (a->kind != TB_ASK_EMBEDDING && a->max_bad) {
+    if (a->kind != TB_API_EMBEDDING && a->max_bad) {
         tb_http_error_set(
             &ex->error, MHD_HTTP_BAD_REQUEST, "invalid_max_tokens",
             "this key has limits of tokens: max_tokens must be a whole number above 0, or absent");

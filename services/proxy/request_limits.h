@@ -9,7 +9,7 @@
 
 /* At the head, after tb_metering_begin(). False: ex->error says why not. */
 bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request_head *h);
-/* At the end of the body, when ex->ask knows what it asks for and the runtime cannot begin yet. False: ex->error. */
+/* At the end of the body, when ex->rewrite knows what it asks for and the runtime cannot begin yet. False: ex->error. */
 bool tb_quota_reserve(struct tb_exchange *ex);
 /* A body that should be a JSON object is over and was none. False when that matters for the key: ex->error. */
 bool tb_quota_incomplete(struct tb_exchange *ex);

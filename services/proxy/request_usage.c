@@ -13,8 +13,8 @@
 
 void tb_metering_begin(struct tb_exchange *ex, const struct tb_request_head *h)
 {
-    ex->ask.kind = tb_ask_kind(ex->target, ex->path_len);
-    ex->edits = ex->ask.kind != TB_ASK_OTHER && strcmp(ex->method, "POST") == 0 && !h->coded &&
+    ex->rewrite.kind = tb_api_of(ex->target, ex->path_len);
+    ex->edits = ex->rewrite.kind != TB_API_OTHER && strcmp(ex->method, "POST") == 0 && !h->coded &&
                 !h->multipart && (h->chunked || (h->has_length && h->length > 0));
     ex->grows = ex->edits && !h->chunked;
 }
@@ -43,7 +43,7 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
         return 0;
     while (done < n) { /* a piece is as long as a connection's pool at most */
         size_t used;
-        int r = tb_ask_feed(&ex->ask, p + done, n - done, &ex->to_runtime, &used);
+        int r = tb_rewrite_feed(&ex->rewrite, p + done, n - done, &ex->to_runtime, &used);
 
         done += used;
         if (r > 0 && !tb_quota_reserve(ex)) {
@@ -51,7 +51,7 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
             return (ssize_t)n;
         }
         if (r > 0)
-            r = tb_ask_close(&ex->ask, ex->reservation.max_tokens, &ex->to_runtime);
+            r = tb_rewrite_close(&ex->rewrite, ex->reservation.max_tokens, &ex->to_runtime);
         if (r < 0)
             return r;
     }
@@ -61,13 +61,13 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
 
 bool tb_metering_upload_end(struct tb_exchange *ex)
 {
-    if (!ex->ask.complete && !tb_quota_incomplete(ex)) {
+    if (!ex->rewrite.complete && !tb_quota_incomplete(ex)) {
         tb_exchange_cancel(ex);
         return true;
     }
     if (ex->grows) {
         ex->grows = false;
-        if (tb_ask_pad(&ex->ask, &ex->to_runtime) < 0)
+        if (tb_rewrite_pad(&ex->rewrite, &ex->to_runtime) < 0)
             tb_exchange_cancel(ex);
     }
     return !ex->call || flush(ex);
@@ -97,9 +97,9 @@ void tb_metering_answer(struct tb_exchange *ex, const struct tb_response *up)
         (coding && strcasecmp(coding, "identity") != 0))
         return;
     ex->metered = true;
-    ex->slot = tb_flight_take(ex->server->flight, ex->account);
-    ex->meter.events = up->event_stream;
-    ex->meter.strip = up->event_stream && ex->ask.injected && !ex->ask.wants_usage;
+    ex->slot = tb_in_flight_take(ex->server->answers, ex->account ? ex->account->place + 1 : 0);
+    ex->parser.events = up->event_stream;
+    ex->parser.strip = up->event_stream && ex->rewrite.injected && !ex->rewrite.wants_usage;
 }
 
 /* The runtime broke off in mid-stream: said as an event too, since client libraries read events and not the way a connection ends. */
@@ -132,8 +132,8 @@ static void note(struct tb_exchange *ex)
 
     if (!ex->slot)
         return;
-    tb_meter_result(&ex->meter, false, ex->bytes_in, &t);
-    tb_flight_note(ex->slot, &t);
+    tb_usage_parser_result(&ex->parser, false, ex->bytes_in, &t);
+    tb_in_flight_note(ex->slot, &t);
 }
 
 ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
@@ -142,10 +142,10 @@ ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
 
     while (ex->to_client.len == 0 && !ex->answer_read) {
         ssize_t got =
-            tb_call_read(ex->call, ex->meter.strip ? piece : buf, ex->meter.strip ? sizeof(piece) : n);
+            tb_call_read(ex->call, ex->parser.strip ? piece : buf, ex->parser.strip ? sizeof(piece) : n);
         int r = 0;
 
-        if ((got == -ECONNABORTED || got == -EBADMSG) && ex->meter.events) {
+        if ((got == -ECONNABORTED || got == -EBADMSG) && ex->parser.events) {
             got = tell_broken(ex);
             if (got >= 0)
                 continue;
@@ -153,13 +153,13 @@ ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
         if (got < 0)
             return got;
         ex->answer_read = got == 0;
-        if (!ex->meter.strip) {
-            tb_meter_feed(&ex->meter, buf, (size_t)got);
+        if (!ex->parser.strip) {
+            tb_usage_parser_feed(&ex->parser, buf, (size_t)got);
             note(ex);
             return got;
         }
-        r = got > 0 ? tb_meter_filter(&ex->meter, piece, (size_t)got, &ex->to_client)
-                    : tb_meter_flush(&ex->meter, &ex->to_client);
+        r = got > 0 ? tb_usage_parser_filter(&ex->parser, piece, (size_t)got, &ex->to_client)
+                    : tb_usage_parser_flush(&ex->parser, &ex->to_client);
         if (r < 0)
             return r;
         note(ex);
@@ -171,10 +171,8 @@ ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
 
 /* --- the sum ----------------------------------------------------------------------------------------------------- */
 
-static void book(const struct tb_exchange *ex, const struct tb_tokens *t)
+void tb_metering_book(struct tb_usage *u, const struct tb_tokens *t)
 {
-    struct tb_usage *u = ex->server->usage;
-
     tb_usage_add(u, TB_USAGE_PROMPT_TOKENS, t->prompt);
     tb_usage_add(u, TB_USAGE_COMPLETION_TOKENS, t->completion);
     tb_usage_add(u, TB_USAGE_CACHED_TOKENS, t->cached);
@@ -185,13 +183,13 @@ void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *r
 {
     *ret = (struct tb_tokens){0};
     if (ex->metered) {
-        tb_meter_result(&ex->meter, delivered && !ex->cut, ex->bytes_in, ret);
+        tb_usage_parser_result(&ex->parser, delivered && !ex->cut, ex->bytes_in, ret);
         if (ex->slot)
-            tb_flight_give_back(ex->server->flight, ex->slot);
+            tb_in_flight_give_back(ex->server->answers, ex->slot);
         ex->slot = NULL;
-        book(ex, ret);
+        tb_metering_book(ex->server->usage, ret);
     }
-    tb_meter_clear(&ex->meter);
+    tb_usage_parser_clear(&ex->parser);
     tb_buf_free(&ex->to_runtime);
     tb_buf_free(&ex->to_client);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An exchange's tokens: its body through ask.c on the way to the runtime, the answer through meter.c on the way back, the sum into
+/* An exchange's tokens: its body through the request rewrite on the way to the runtime, the answer through the usage parser on the way back, the sum into
  * the usage counters. */
 #ifndef TB_PROXY_REQUEST_USAGE_H
 #define TB_PROXY_REQUEST_USAGE_H
@@ -20,5 +20,7 @@ void tb_metering_answer(struct tb_exchange *ex, const struct tb_response *up);
 ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n);
 /* Books what the exchange cost and frees what it held. delivered: the client took all of it. */
 void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *ret);
+/* Adds to the usage counters. */
+void tb_metering_book(struct tb_usage *u, const struct tb_tokens *t);
 
 #endif

@@ -40,7 +40,7 @@ struct tb_server {
     struct tb_usage *usage;
     struct tb_api_keys keys;
     struct tb_key_book *book; /* NULL without TB_API_KEYS */
-    struct tb_flight *flight;
+    struct tb_in_flight *answers;
     struct tb_reload reload;
     struct tb_metrics metrics;
     uint8_t ids[64][16]; /* request ids not given yet */

@@ -8,7 +8,7 @@
 
 #include "proxy/gate/keys.h"
 #include "proxy/gate/limits.h"
-#include "proxy/usage/usage_parser.h"
+#include "proxy/usage/tokens.h"
 
 /* A record of the file; integers in host order. */
 struct tb_key_record {

@@ -4,15 +4,15 @@
 #include <string.h>
 #include <strings.h>
 
-enum tb_ask_kind tb_ask_kind(const char *path, size_t len)
+enum tb_api tb_api_of(const char *path, size_t len)
 {
     static const struct {
         const char *end;
-        enum tb_ask_kind kind;
+        enum tb_api kind;
     } known[] = {
-        {"/chat/completions", TB_ASK_CHAT}, {"/completions", TB_ASK_COMPLETION},
-        {"/completion", TB_ASK_COMPLETION}, {"/embeddings", TB_ASK_EMBEDDING},
-        {"/responses", TB_ASK_RESPONSE},    {"/messages", TB_ASK_MESSAGE},
+        {"/chat/completions", TB_API_CHAT}, {"/completions", TB_API_COMPLETION},
+        {"/completion", TB_API_COMPLETION}, {"/embeddings", TB_API_EMBEDDING},
+        {"/responses", TB_API_RESPONSE},    {"/messages", TB_API_MESSAGE},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
@@ -21,28 +21,28 @@ enum tb_ask_kind tb_ask_kind(const char *path, size_t len)
         if (len >= n && memcmp(path + len - n, known[i].end, n) == 0)
             return known[i].kind;
     }
-    return TB_ASK_OTHER;
+    return TB_API_OTHER;
 }
 
-static int emit(struct tb_ask *a, struct tb_buf *out, const char *p, size_t n)
+static int emit(struct tb_rewrite *a, struct tb_buf *out, const char *p, size_t n)
 {
     a->out += n;
     return tb_buf_append(out, p, n);
 }
 
-static int emit_string(struct tb_ask *a, struct tb_buf *out, const char *s)
+static int emit_string(struct tb_rewrite *a, struct tb_buf *out, const char *s)
 {
     return emit(a, out, s, strlen(s));
 }
 
-static bool may_inject(const struct tb_ask *a)
+static bool may_inject(const struct tb_rewrite *a)
 {
-    return a->kind == TB_ASK_CHAT || a->kind == TB_ASK_COMPLETION;
+    return a->kind == TB_API_CHAT || a->kind == TB_API_COMPLETION;
 }
 
 /* --- what it says ------------------------------------------------------------------------------------------------ */
 
-static bool at_limit(const struct tb_ask *a)
+static bool at_limit(const struct tb_rewrite *a)
 {
     static const char *const names[] = {"max_tokens", "max_completion_tokens", "max_output_tokens",
                                         "max_new_tokens", "n_predict"};
@@ -53,7 +53,7 @@ static bool at_limit(const struct tb_ask *a)
     return false;
 }
 
-static void note_count(const struct tb_ask *a, const char *name, uint64_t *count)
+static void note_count(const struct tb_rewrite *a, const char *name, uint64_t *count)
 {
     uint64_t v;
 
@@ -61,7 +61,7 @@ static void note_count(const struct tb_ask *a, const char *name, uint64_t *count
         *count = v;
 }
 
-static void note_value(struct tb_ask *a)
+static void note_value(struct tb_rewrite *a)
 {
     uint64_t v;
 
@@ -81,7 +81,7 @@ static void note_value(struct tb_ask *a)
 }
 
 /* A list of prompts is as many requests. A list of numbers is one prompt in tokens. */
-static void note_prompt(struct tb_ask *a)
+static void note_prompt(struct tb_rewrite *a)
 {
     if (tb_json_at(&a->scan, "prompt."))
         a->prompts++;
@@ -90,7 +90,7 @@ static void note_prompt(struct tb_ask *a)
 /* --- what is changed --------------------------------------------------------------------------------------------- */
 
 /* A value that we may have to replace begins: it is held back until it is known. */
-static void value_begins(struct tb_ask *a)
+static void value_begins(struct tb_rewrite *a)
 {
     if (!may_inject(a))
         return;
@@ -100,7 +100,7 @@ static void value_begins(struct tb_ask *a)
         a->drop = a->options_open;
 }
 
-static int value_done(struct tb_ask *a, struct tb_buf *out)
+static int value_done(struct tb_rewrite *a, struct tb_buf *out)
 {
     note_value(a);
     if (!a->drop)
@@ -118,7 +118,7 @@ static int value_done(struct tb_ask *a, struct tb_buf *out)
     return emit_string(a, out, "true");
 }
 
-static void container_begins(struct tb_ask *a)
+static void container_begins(struct tb_rewrite *a)
 {
     note_prompt(a);
     if (at_limit(a) && a->scan.depth == 1)
@@ -130,7 +130,7 @@ static void container_begins(struct tb_ask *a)
 }
 
 /* 1: the object's end is next. */
-static int container_ends(struct tb_ask *a, struct tb_buf *out)
+static int container_ends(struct tb_rewrite *a, struct tb_buf *out)
 {
     const struct tb_json_level *options = &a->scan.level[1];
 
@@ -148,7 +148,7 @@ static int container_ends(struct tb_ask *a, struct tb_buf *out)
     return a->complete;
 }
 
-static int token(struct tb_ask *a, enum tb_json_token t, struct tb_buf *out)
+static int token(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf *out)
 {
     switch (t) {
     case TB_JSON_VALUE:
@@ -174,7 +174,7 @@ static int token(struct tb_ask *a, enum tb_json_token t, struct tb_buf *out)
     }
 }
 
-int tb_ask_feed(struct tb_ask *a, const char *p, size_t n, struct tb_buf *out, size_t *ret_used)
+int tb_rewrite_feed(struct tb_rewrite *a, const char *p, size_t n, struct tb_buf *out, size_t *ret_used)
 {
     *ret_used = 0;
     while (*ret_used < n) {
@@ -192,7 +192,7 @@ int tb_ask_feed(struct tb_ask *a, const char *p, size_t n, struct tb_buf *out, s
     return 0;
 }
 
-int tb_ask_close(struct tb_ask *a, uint64_t max_tokens, struct tb_buf *out)
+int tb_rewrite_close(struct tb_rewrite *a, uint64_t max_tokens, struct tb_buf *out)
 {
     const char *comma = a->scan.level[0].items > 0 ? "," : "";
     char text[64];
@@ -208,14 +208,14 @@ int tb_ask_close(struct tb_ask *a, uint64_t max_tokens, struct tb_buf *out)
     if (r < 0 || max_tokens == 0 || a->max_given)
         return r;
     snprintf(text, sizeof(text), "%s\"%s\":%llu", comma,
-             a->kind == TB_ASK_RESPONSE ? "max_output_tokens" : "max_tokens", (unsigned long long)max_tokens);
+             a->kind == TB_API_RESPONSE ? "max_output_tokens" : "max_tokens", (unsigned long long)max_tokens);
     return emit_string(a, out, text);
 }
 
-int tb_ask_pad(struct tb_ask *a, struct tb_buf *out)
+int tb_rewrite_pad(struct tb_rewrite *a, struct tb_buf *out)
 {
     static const char blanks[] = "                                ";
-    uint64_t want = a->in + TB_ASK_GROW;
+    uint64_t want = a->in + TB_REWRITE_GROWTH;
     int r = 0;
 
     /* It can only be short of that: each edit happens once, and they fit. */
@@ -224,7 +224,7 @@ int tb_ask_pad(struct tb_ask *a, struct tb_buf *out)
     return r;
 }
 
-uint64_t tb_ask_completions(const struct tb_ask *a)
+uint64_t tb_rewrite_completions(const struct tb_rewrite *a)
 {
     uint64_t each = MAX(MAX(a->n, a->best_of), 1), prompts = MAX(a->prompts, 1);
 

@@ -23,7 +23,7 @@ static bool at(const struct tb_json_scan *s, const char *path)
     return false;
 }
 
-static void note_number(struct tb_meter *m)
+static void note_number(struct tb_usage_parser *m)
 {
     const struct {
         const char *path;
@@ -57,7 +57,7 @@ static void note_number(struct tb_meter *m)
 }
 
 /* A string that a model wrote. */
-static void note_text(struct tb_meter *m)
+static void note_text(struct tb_usage_parser *m)
 {
     static const char *const keys[] = {"content",      "text",      "reasoning_content",
                                        "reasoning",    "arguments", "delta",
@@ -71,7 +71,7 @@ static void note_text(struct tb_meter *m)
         }
 }
 
-static void scan(struct tb_meter *m, const char *p, size_t n)
+static void scan(struct tb_usage_parser *m, const char *p, size_t n)
 {
     while (n > 0) {
         enum tb_json_token t;
@@ -93,19 +93,19 @@ static void scan(struct tb_meter *m, const char *p, size_t n)
 
 /* --- events ------------------------------------------------------------------------------------------------------ */
 
-static void event_begin(struct tb_meter *m)
+static void event_begin(struct tb_usage_parser *m)
 {
     m->event_usage = m->event_text = m->event_bare = m->passing = false;
     m->scan = (struct tb_json_scan){0};
 }
 
-static bool usage_alone(const struct tb_meter *m)
+static bool usage_alone(const struct tb_usage_parser *m)
 {
     return m->event_usage && m->event_bare && !m->event_text;
 }
 
 /* The bytes of one line or of a part of it, without the line end. */
-static void line_bytes(struct tb_meter *m, const char *p, size_t n)
+static void line_bytes(struct tb_usage_parser *m, const char *p, size_t n)
 {
     static const char field[] = "data:";
 
@@ -118,7 +118,7 @@ static void line_bytes(struct tb_meter *m, const char *p, size_t n)
 }
 
 /* True when the line just ended was empty: the event is over. */
-static bool line_end(struct tb_meter *m)
+static bool line_end(struct tb_usage_parser *m)
 {
     bool empty = m->line == 0 || (m->line == 1 && m->lone_cr);
 
@@ -130,7 +130,7 @@ static bool line_end(struct tb_meter *m)
 }
 
 /* Looks at p up to the end of an event or of p; returns how many bytes, *ret_over tells which. */
-static size_t event_step(struct tb_meter *m, const char *p, size_t n, bool *ret_over)
+static size_t event_step(struct tb_usage_parser *m, const char *p, size_t n, bool *ret_over)
 {
     size_t done = 0;
 
@@ -151,12 +151,12 @@ static size_t event_step(struct tb_meter *m, const char *p, size_t n, bool *ret_
     return done;
 }
 
-static int hold(struct tb_meter *m, const char *p, size_t n, struct tb_buf *out)
+static int hold(struct tb_usage_parser *m, const char *p, size_t n, struct tb_buf *out)
 {
     int r = 0;
 
-    if (!m->passing && m->held.len + n > TB_METER_HOLD_MAX) {
-        r = tb_meter_flush(m, out);
+    if (!m->passing && m->held.len + n > TB_USAGE_PARSER_HOLD_MAX) {
+        r = tb_usage_parser_flush(m, out);
         m->passing = true;
     }
     if (r < 0)
@@ -164,7 +164,7 @@ static int hold(struct tb_meter *m, const char *p, size_t n, struct tb_buf *out)
     return tb_buf_append(m->passing ? out : &m->held, p, n);
 }
 
-int tb_meter_filter(struct tb_meter *m, const char *p, size_t n, struct tb_buf *out)
+int tb_usage_parser_filter(struct tb_usage_parser *m, const char *p, size_t n, struct tb_buf *out)
 {
     while (n > 0) {
         bool over;
@@ -174,7 +174,7 @@ int tb_meter_filter(struct tb_meter *m, const char *p, size_t n, struct tb_buf *
         if (r >= 0 && over && usage_alone(m) && !m->passing)
             m->held.len = 0;
         if (r >= 0 && over)
-            r = tb_meter_flush(m, out);
+            r = tb_usage_parser_flush(m, out);
         if (r < 0)
             return r;
         if (over)
@@ -185,7 +185,7 @@ int tb_meter_filter(struct tb_meter *m, const char *p, size_t n, struct tb_buf *
     return 0;
 }
 
-int tb_meter_flush(struct tb_meter *m, struct tb_buf *out)
+int tb_usage_parser_flush(struct tb_usage_parser *m, struct tb_buf *out)
 {
     int r = tb_buf_append(out, m->held.data, m->held.len);
 
@@ -193,7 +193,7 @@ int tb_meter_flush(struct tb_meter *m, struct tb_buf *out)
     return r;
 }
 
-void tb_meter_feed(struct tb_meter *m, const char *p, size_t n)
+void tb_usage_parser_feed(struct tb_usage_parser *m, const char *p, size_t n)
 {
     if (!m->events)
         return scan(m, p, n);
@@ -210,7 +210,8 @@ void tb_meter_feed(struct tb_meter *m, const char *p, size_t n)
 
 /* --- the sum ----------------------------------------------------------------------------------------------------- */
 
-void tb_meter_result(const struct tb_meter *m, bool complete, uint64_t prompt_bytes, struct tb_tokens *ret)
+void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, uint64_t prompt_bytes,
+                            struct tb_tokens *ret)
 {
     bool whole_body = !m->events && m->scan.closed && m->has_usage;
     uint64_t counted = m->events ? m->pieces : (m->text_bytes + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN;
@@ -238,7 +239,7 @@ void tb_meter_result(const struct tb_meter *m, bool complete, uint64_t prompt_by
     ret->cached = MIN(ret->cached, ret->prompt);
 }
 
-void tb_meter_clear(struct tb_meter *m)
+void tb_usage_parser_clear(struct tb_usage_parser *m)
 {
     tb_buf_free(&m->held);
 }

@@ -11,17 +11,11 @@
 
 #include "common/buf.h"
 #include "proxy/usage/json_scan.h"
+#include "proxy/usage/tokens.h"
 
-#define TB_METER_HOLD_MAX (16 * 1024) /* a longer event is never the one with the usage alone */
+#define TB_USAGE_PARSER_HOLD_MAX (16 * 1024) /* a longer event is never the one with the usage alone */
 
-struct tb_tokens {
-    uint64_t prompt, completion, cached; /* cached: of the prompt */
-    uint64_t ours;                       /* of prompt and completion: counted or guessed by us */
-    bool known;                          /* the answer had to do with tokens */
-    bool estimated;
-};
-
-struct tb_meter {
+struct tb_usage_parser {
     bool events; /* an event stream, not one JSON body */
     bool strip;  /* take the event out that holds nothing but the usage */
     /* private */
@@ -38,13 +32,14 @@ struct tb_meter {
 };
 
 /* Looks at bytes of the answer's body. Without strip what the client gets is what came. */
-void tb_meter_feed(struct tb_meter *m, const char *p, size_t n);
-/* As tb_meter_feed(), with strip: appends what the client shall get to out. 0 or -ENOMEM. */
-int tb_meter_filter(struct tb_meter *m, const char *p, size_t n, struct tb_buf *out);
+void tb_usage_parser_feed(struct tb_usage_parser *m, const char *p, size_t n);
+/* As tb_usage_parser_feed(), with strip: appends what the client shall get to out. 0 or -ENOMEM. */
+int tb_usage_parser_filter(struct tb_usage_parser *m, const char *p, size_t n, struct tb_buf *out);
 /* At the end of the body: appends what is still held. 0 or -ENOMEM. */
-int tb_meter_flush(struct tb_meter *m, struct tb_buf *out);
+int tb_usage_parser_flush(struct tb_usage_parser *m, struct tb_buf *out);
 /* complete: the runtime sent the answer to its end and the client took it. prompt_bytes: size of the request, to guess from. */
-void tb_meter_result(const struct tb_meter *m, bool complete, uint64_t prompt_bytes, struct tb_tokens *ret);
-void tb_meter_clear(struct tb_meter *m);
+void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, uint64_t prompt_bytes,
+                            struct tb_tokens *ret);
+void tb_usage_parser_clear(struct tb_usage_parser *m);
 
 #endif

@@ -8,24 +8,25 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void run(const char *p, size_t n, size_t step, struct tb_ask *a, struct tb_buf *out)
+static void run(const char *p, size_t n, size_t step, struct tb_rewrite *a, struct tb_buf *out)
 {
-    *a = (struct tb_ask){.kind = TB_ASK_CHAT};
+    *a = (struct tb_rewrite){.kind = TB_API_CHAT};
     for (size_t i = 0; i < n;) {
         size_t used;
 
-        if (tb_ask_feed(a, p + i, MIN(step, n - i), out, &used) == 1 && tb_ask_close(a, 123456, out) < 0)
+        if (tb_rewrite_feed(a, p + i, MIN(step, n - i), out, &used) == 1 &&
+            tb_rewrite_close(a, 123456, out) < 0)
             abort();
         i += used;
     }
-    if (tb_ask_pad(a, out) < 0 || (n > 0 && out->len < n))
+    if (tb_rewrite_pad(a, out) < 0 || (n > 0 && out->len < n))
         abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct tb_buf one = {0}, two = {0};
-    struct tb_ask a, b;
+    struct tb_rewrite a, b;
     size_t n = size > 0 ? size - 1 : 0;
 
     if (size == 0)
@@ -34,9 +35,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     run((const char *)data + 1, n, 1 + data[0] % 16, &b, &two);
     if (one.len != two.len || (one.len > 0 && memcmp(one.data, two.data, one.len) != 0) ||
         a.max_tokens != b.max_tokens || a.complete != b.complete ||
-        tb_ask_completions(&a) != tb_ask_completions(&b))
+        tb_rewrite_completions(&a) != tb_rewrite_completions(&b))
         abort();
-    if (one.len != n + TB_ASK_GROW)
+    if (one.len != n + TB_REWRITE_GROWTH)
         abort();
     tb_buf_free(&one);
     tb_buf_free(&two);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The meter of answers: JSON and event streams, whatever a runtime sends. The first byte says how the rest is cut: pieces must not
+/* The usage parser: JSON and event streams, whatever a runtime sends. The first byte says how the rest is cut: pieces must not
  * matter. The client gets nothing the runtime did not send, and all of it when there is no usage to take out. */
 #include <stdlib.h>
 #include <string.h>
@@ -11,22 +11,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void run(const char *p, size_t n, size_t step, bool events, bool strip, struct tb_tokens *ret,
                 struct tb_buf *out)
 {
-    struct tb_meter m = {.events = events, .strip = strip};
+    struct tb_usage_parser m = {.events = events, .strip = strip};
 
     for (size_t i = 0; i < n; i += step) {
-        if (strip && tb_meter_filter(&m, p + i, MIN(step, n - i), out) < 0)
+        if (strip && tb_usage_parser_filter(&m, p + i, MIN(step, n - i), out) < 0)
             abort();
         if (!strip)
-            tb_meter_feed(&m, p + i, MIN(step, n - i));
-        if (m.held.len > TB_METER_HOLD_MAX)
+            tb_usage_parser_feed(&m, p + i, MIN(step, n - i));
+        if (m.held.len > TB_USAGE_PARSER_HOLD_MAX)
             abort();
     }
-    if (tb_meter_flush(&m, out) < 0)
+    if (tb_usage_parser_flush(&m, out) < 0)
         abort();
-    tb_meter_result(&m, true, n, ret);
+    tb_usage_parser_result(&m, true, n, ret);
     if (ret->cached > ret->prompt || ret->ours > ret->prompt + ret->completion)
         abort();
-    tb_meter_clear(&m);
+    tb_usage_parser_clear(&m);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -11,13 +11,13 @@
 
 static struct tb_tokens sum(const char *text, bool events, size_t step, bool complete)
 {
-    struct tb_meter m = {.events = events};
+    struct tb_usage_parser m = {.events = events};
     struct tb_tokens t;
 
     for (size_t i = 0, len = strlen(text); i < len; i += step)
-        tb_meter_feed(&m, text + i, MIN(step, len - i));
-    tb_meter_result(&m, complete, 400, &t);
-    tb_meter_clear(&m);
+        tb_usage_parser_feed(&m, text + i, MIN(step, len - i));
+    tb_usage_parser_result(&m, complete, 400, &t);
+    tb_usage_parser_clear(&m);
     return t;
 }
 
@@ -76,12 +76,12 @@ static void test_events_are_counted_when_the_count_never_comes(void **unused)
 
 static void filter(const char *text, size_t step, struct tb_buf *out)
 {
-    struct tb_meter m = {.events = true, .strip = true};
+    struct tb_usage_parser m = {.events = true, .strip = true};
 
     for (size_t i = 0, len = strlen(text); i < len; i += step)
-        assert_int_equal(tb_meter_filter(&m, text + i, MIN(step, len - i), out), 0);
-    assert_int_equal(tb_meter_flush(&m, out), 0);
-    tb_meter_clear(&m);
+        assert_int_equal(tb_usage_parser_filter(&m, text + i, MIN(step, len - i), out), 0);
+    assert_int_equal(tb_usage_parser_flush(&m, out), 0);
+    tb_usage_parser_clear(&m);
 }
 
 static void test_only_the_usage_event_is_taken_out(void **unused)
@@ -111,19 +111,19 @@ static void test_only_the_usage_event_is_taken_out(void **unused)
 /* An event of any size passes, and only so much of it is held. */
 static void test_long_events_pass(void **unused)
 {
-    struct tb_meter m = {.events = true, .strip = true};
+    struct tb_usage_parser m = {.events = true, .strip = true};
     _cleanup_buf_ struct tb_buf out = {0};
     static char piece[4096];
 
     memset(piece, 'x', sizeof(piece));
-    assert_int_equal(tb_meter_filter(&m, "data: {\"choices\":[],\"usage\":{},\"x\":\"", 37, &out), 0);
+    assert_int_equal(tb_usage_parser_filter(&m, "data: {\"choices\":[],\"usage\":{},\"x\":\"", 37, &out), 0);
     for (int i = 0; i < 100; i++) {
-        assert_int_equal(tb_meter_filter(&m, piece, sizeof(piece), &out), 0);
-        assert_true(m.held.len <= TB_METER_HOLD_MAX);
+        assert_int_equal(tb_usage_parser_filter(&m, piece, sizeof(piece), &out), 0);
+        assert_true(m.held.len <= TB_USAGE_PARSER_HOLD_MAX);
     }
-    assert_int_equal(tb_meter_filter(&m, "\"}\n\n", 4, &out), 0);
+    assert_int_equal(tb_usage_parser_filter(&m, "\"}\n\n", 4, &out), 0);
     assert_int_equal(out.len, 37 + 100 * sizeof(piece) + 4);
-    tb_meter_clear(&m);
+    tb_usage_parser_clear(&m);
 }
 
 int main(void)
