@@ -31,17 +31,37 @@ def test_the_guide_has_the_states_and_exit_codes():
     assert set(re.findall(r"^\| (\d+) \|", GUIDE, re.M)) == codes
 
 
+def messages(*rooms):
+    """The text of all sources of these rooms, literals over several lines as one, conversions as "…"."""
+    code = "".join(p.read_text() for d in rooms for p in (repo / d).rglob("*.c"))
+    code = re.sub(r'%"\s*PRI\w+\s*"', "…", code)
+    code = re.sub(r'"\s*\n\s*"', "", code).replace('\\"', '"')
+    return re.sub(r"%[-.*0-9]*(llu|lld|ld|u|d|zu|s)", "…", code)
+
+
+def check_quotes(quoted, code):
+    for symptom in quoted:
+        for part in re.split(r"…|\.\.\.|\d+", symptom):
+            assert part.strip(" :;,'()") in code, symptom
+
+
 def test_the_guide_quotes_messages_that_programs_say():
     """Of the troubleshooting table: each quoted symptom, less its variable parts, is in some source file."""
-    code = "".join(p.read_text() for d in ("common", "services", "tbenc", "controlplane") for p in (repo / d).rglob("*.c"))
-    code = re.sub(r'"\s*\n\s*"', "", code).replace('\\"', '"')  # a literal over two lines
-    code = re.sub(r"%[-.*0-9]*(llu|u|d|zu|s)", "…", code)
-    table = GUIDE[GUIDE.index("| what `tb-status` says"):GUIDE.index("What else helps")]
+    code = messages("common", "services", "tbenc", "controlplane")
+    table = GUIDE[GUIDE.index("| what `tb-status` says"):GUIDE.index("For the provider's support")]
     quoted = [q for line in table.splitlines()[2:] if line.startswith("|") for q in re.findall(r"`([^`]+)`", line.split("|")[1])]
     assert len(quoted) > 15
     quoted += re.findall(r"`([a-z]+_[a-z_]+)`", table)
-    for symptom in quoted:
-        symptom = re.sub(r"^tb-authorize\.service is restarted.*", "is restarted again and again", symptom)
-        symptom = re.sub(r"^tb-runtime\.service |tb-hydrate/progress.json ", "", symptom)
-        for part in re.split(r"…|\d+", symptom):
-            assert part.strip(" :;,") in code, symptom
+    quoted = [re.sub(r"^tb-authorize\.service is restarted.*", "is restarted again and again", q) for q in quoted]
+    check_quotes((re.sub(r"^tb-runtime\.service |tb-hydrate/progress.json ", "", q) for q in quoted), code)
+
+
+def test_the_other_guides_quote_messages_that_programs_say():
+    rows = {"provider-guide": ("common", "provider", "tbenc"), "billing": ("common", "services")}
+    for name, rooms in rows.items():
+        guide = (repo / f"docs/{name}.md").read_text()
+        table = guide[guide.index("| message |"):].split("\n\n")[0]
+        first = [line.split("|")[1] for line in table.splitlines()[2:]]
+        quoted = [q.removeprefix("buildah: ") for cell in first for q in re.findall(r'[`"]([^`"]+)[`"]', cell)]
+        assert len(quoted) > 4, name
+        check_quotes(quoted, messages(*rooms))
