@@ -66,7 +66,7 @@ int tb_chain_parse(const char *line, size_t len, struct tb_chain_entry *ret,
     return 0;
 }
 
-static int read_line(const char *line, size_t len, struct tb_chain_entry *e, struct tb_chain_point *ret)
+static int chain_read_line(const char *line, size_t len, struct tb_chain_entry *e, struct tb_chain_point *ret)
 {
     char err[TB_CHAIN_ERR_MAX];
     int r = tb_chain_parse(line, len, e, err);
@@ -83,7 +83,7 @@ static int follow_on(const char *text, size_t at, size_t whole, struct tb_chain_
         size_t len = (size_t)(nl - text) - at;
         struct tb_chain_point next;
         struct tb_chain_entry e;
-        int r = read_line(text + at, len, &e, &next);
+        int r = chain_read_line(text + at, len, &e, &next);
 
         if (r == -ENOMEM)
             return r;
@@ -108,7 +108,7 @@ int tb_chain_follow(const char *text, size_t len, const struct tb_chain_point *f
         size_t start = nl ? (size_t)(nl - text) + 1 : 0;
         struct tb_chain_point p;
         struct tb_chain_entry e;
-        int r = read_line(text + start, end - 1 - start, &e, &p);
+        int r = chain_read_line(text + start, end - 1 - start, &e, &p);
 
         if (r == -ENOMEM)
             return r;

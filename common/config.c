@@ -15,7 +15,7 @@
 #include "common/usage.h"
 #include "common/version.h"
 
-enum kind {
+enum config_kind {
     KIND_ID,       /* ^[A-Za-z0-9_-]{1,100}$ */
     KIND_ENDPOINT, /* https:// (http:// with TB_INSECURE_HTTP) */
     KIND_RUNTIME,  /* http://loopback[:port] or unix:/path */
@@ -34,16 +34,16 @@ enum kind {
     KIND_LEVEL,
 };
 
-struct setting {
+struct config_setting {
     const char *name;
-    enum kind kind;
+    enum config_kind kind;
     size_t offset;
     const char *def; /* NULL: optional without default, "": required */
     uint64_t min, max;
 };
 
 #define AT(member) offsetof(struct tb_config, member)
-static const struct setting settings[] = {
+static const struct config_setting config_settings[] = {
     {"TB_INSECURE_HTTP", KIND_BOOL, AT(insecure_http), "false", 0, 0}, /* first: others depend on it */
     {"TB_CONTRACT_ID", KIND_ID, AT(contract_id), "", 0, 0},
     {"TB_ASSET_ID", KIND_ID, AT(asset_id), "", 0, 0},
@@ -91,14 +91,14 @@ static const char *const foreign[] = {"TB_RUNTIME_HOST", "TB_RUNTIME_PORT",  "TB
                                       "TB_MAX_LORAS",    "TB_MAX_LORA_RANK", "TB_EDC_TOKEN_FILE",
                                       "TB_BUILD"};
 
-struct problems {
+struct config_problems {
     char *text;
     size_t len;
     unsigned count;
 };
 
-static void problem(struct problems *p, const char *fmt, ...) _printf_(2, 3);
-static void problem(struct problems *p, const char *fmt, ...)
+static void config_problem(struct config_problems *p, const char *fmt, ...) _printf_(2, 3);
+static void config_problem(struct config_problems *p, const char *fmt, ...)
 {
     _cleanup_free_ char *line = NULL;
     char *grown;
@@ -125,7 +125,7 @@ bool tb_id_valid(const char *s)
     return n >= 1 && n <= TB_ID_MAX && s[n] == '\0';
 }
 
-static bool printable(const char *s)
+static bool config_printable(const char *s)
 {
     for (; *s; s++)
         if ((unsigned char)*s < 0x20 || *s == 0x7f)
@@ -156,7 +156,7 @@ static bool addr_valid(const char *s)
 }
 
 /* http:// on a loopback address, or one of link_local, with nothing after the port. */
-static bool local_url(const char *s, bool link_local)
+static bool config_local_url(const char *s, bool link_local)
 {
     size_t n = url_scheme(s, "http://"), host;
     const char *end;
@@ -182,12 +182,12 @@ static bool local_url(const char *s, bool link_local)
            (host >= 7 && strncmp(s, "127.", 4) == 0 && strspn(s, "0123456789.") == host);
 }
 
-static bool runtime_url(const char *s)
+static bool config_runtime_url(const char *s)
 {
-    return strncmp(s, "unix:/", 6) == 0 ? s[6] != '\0' : local_url(s, false);
+    return strncmp(s, "unix:/", 6) == 0 ? s[6] != '\0' : config_local_url(s, false);
 }
 
-static bool target(const char *s)
+static bool config_target_valid(const char *s)
 {
     for (const char *p = s; *p; p++)
         if ((unsigned char)*p <= 0x20 || (unsigned char)*p >= 0x7f || *p == '#')
@@ -196,7 +196,7 @@ static bool target(const char *s)
 }
 
 /* An ARM id, or a GUID. */
-static bool resource_id(const char *s)
+static bool config_resource_id(const char *s)
 {
     if (*s == '/')
         return strncasecmp(s, "/subscriptions/", 15) == 0 && s[15] && !strpbrk(s, " ?#\"\\");
@@ -207,7 +207,7 @@ static bool resource_id(const char *s)
     return s[36] == '\0';
 }
 
-static const char *check_text_kind(const struct setting *s, const char *v, const struct tb_config *c)
+static const char *config_check_text(const struct config_setting *s, const char *v, const struct tb_config *c)
 {
     switch (s->kind) {
     case KIND_ID:
@@ -219,16 +219,19 @@ static const char *check_text_kind(const struct setting *s, const char *v, const
                    ? "must be https://; for a test set TB_INSECURE_HTTP=true"
                    : "must be an https:// URL with a host and without user, query or fragment";
     case KIND_RUNTIME:
-        return runtime_url(v) ? NULL : "must be http:// on 127.0.0.0/8, [::1] or localhost, or unix:/path";
+        return config_runtime_url(v) ? NULL
+                                     : "must be http:// on 127.0.0.0/8, [::1] or localhost, or unix:/path";
     case KIND_TARGET:
-        return target(v) ? NULL : "must be the path of a URL, as /health, without spaces or a fragment";
+        return config_target_valid(v) ? NULL
+                                      : "must be the path of a URL, as /health, without spaces or a fragment";
     case KIND_IMDS:
-        return local_url(v, true) ? NULL
-                                  : "must be http:// on 169.254.0.0/16, 127.0.0.0/8, [::1] or localhost";
+        return config_local_url(v, true)
+                   ? NULL
+                   : "must be http:// on 169.254.0.0/16, 127.0.0.0/8, [::1] or localhost";
     case KIND_RESOURCE:
-        return resource_id(v) ? NULL
-                              : "must be the managed application's id, /subscriptions/..., or its "
-                                "resourceUsageId, a GUID";
+        return config_resource_id(v) ? NULL
+                                     : "must be the managed application's id, /subscriptions/..., or its "
+                                       "resourceUsageId, a GUID";
     case KIND_PATH:
         return *v == '/' ? NULL : "must be an absolute path";
     case KIND_ADDR:
@@ -238,7 +241,7 @@ static const char *check_text_kind(const struct setting *s, const char *v, const
     }
 }
 
-static int parse_bool(const char *v, bool *ret)
+static int config_parse_bool(const char *v, bool *ret)
 {
     static const char *const yes[] = {"true", "1", "yes", "on"}, *const no[] = {"false", "0", "no", "off"};
 
@@ -255,29 +258,32 @@ static int parse_bool(const char *v, bool *ret)
     return -EINVAL;
 }
 
-static void set_number(const struct setting *s, const char *v, void *field, struct problems *p)
+static void config_set_number(const struct config_setting *s, const char *v, void *field,
+                              struct config_problems *p)
 {
     uint64_t n;
 
     if (tb_uint_parse(v, s->min, s->max, &n) < 0)
-        problem(p, "%s: \"%.40s\" must be a whole number from %llu to %llu", s->name, v,
-                (unsigned long long)s->min, (unsigned long long)s->max);
+        config_problem(p, "%s: \"%.40s\" must be a whole number from %llu to %llu", s->name, v,
+                       (unsigned long long)s->min, (unsigned long long)s->max);
     else if (s->kind == KIND_UINT32)
         *(unsigned *)field = (unsigned)n;
     else
         *(uint64_t *)field = n;
 }
 
-static void set_duration(const struct setting *s, const char *v, uint64_t *field, struct problems *p)
+static void config_set_duration(const struct config_setting *s, const char *v, uint64_t *field,
+                                struct config_problems *p)
 {
     if (tb_duration_parse(v, field) < 0)
-        problem(p, "%s: \"%.40s\" must be a duration such as 90s, 10m or 24h", s->name, v);
+        config_problem(p, "%s: \"%.40s\" must be a duration such as 90s, 10m or 24h", s->name, v);
     else if (*field < s->min)
-        problem(p, "%s: \"%.40s\" is too short; at least %llus", s->name, v,
-                (unsigned long long)(s->min / 1000000));
+        config_problem(p, "%s: \"%.40s\" is too short; at least %llus", s->name, v,
+                       (unsigned long long)(s->min / 1000000));
 }
 
-static void set_dimensions(const struct setting *s, const char *v, uint32_t *field, struct problems *p)
+static void config_set_dimensions(const struct config_setting *s, const char *v, uint32_t *field,
+                                  struct config_problems *p)
 {
     _cleanup_free_ char *known = NULL;
 
@@ -289,56 +295,59 @@ static void set_dimensions(const struct setting *s, const char *v, uint32_t *fie
         free(known);
         known = more;
     }
-    problem(p, "%s: \"%.80s\" must be one or several of %s, separated by commas", s->name, v,
-            known ? known : "");
+    config_problem(p, "%s: \"%.80s\" must be one or several of %s, separated by commas", s->name, v,
+                   known ? known : "");
 }
 
-static void set_text(const struct setting *s, const char *v, struct tb_config *c, struct problems *p)
+static void config_set_text(const struct config_setting *s, const char *v, struct tb_config *c,
+                            struct config_problems *p)
 {
-    const char *why = printable(v) ? check_text_kind(s, v, c) : "must not contain control characters";
+    const char *why =
+        config_printable(v) ? config_check_text(s, v, c) : "must not contain control characters";
     char shown[80];
 
     if (why) {
-        problem(p, "%s: \"%s\" %s", s->name, printable(v) ? tb_url_redact(v, shown, sizeof(shown)) : "...",
-                why);
+        config_problem(p, "%s: \"%s\" %s", s->name,
+                       config_printable(v) ? tb_url_redact(v, shown, sizeof(shown)) : "...", why);
         return;
     }
     *(char **)((char *)c + s->offset) = strdup(v);
 }
 
-static void set_one(const struct setting *s, const char *v, struct tb_config *c, struct problems *p)
+static void config_set_one(const struct config_setting *s, const char *v, struct tb_config *c,
+                           struct config_problems *p)
 {
     void *field = (char *)c + s->offset;
     int level;
 
     switch (s->kind) {
     case KIND_BOOL:
-        if (parse_bool(v, field) < 0)
-            problem(p, "%s: \"%.40s\" must be true or false (1, yes, on; 0, no, off)", s->name, v);
+        if (config_parse_bool(v, field) < 0)
+            config_problem(p, "%s: \"%.40s\" must be true or false (1, yes, on; 0, no, off)", s->name, v);
         break;
     case KIND_UINT:
     case KIND_UINT32:
-        set_number(s, v, field, p);
+        config_set_number(s, v, field, p);
         break;
     case KIND_DURATION:
-        set_duration(s, v, field, p);
+        config_set_duration(s, v, field, p);
         break;
     case KIND_DELIVERY:
         if (strcmp(v, "dir") != 0 && strcmp(v, "fifo") != 0)
-            problem(p, "%s: \"%.40s\" must be dir or fifo", s->name, v);
+            config_problem(p, "%s: \"%.40s\" must be dir or fifo", s->name, v);
         c->delivery = strcmp(v, "fifo") == 0 ? TB_DELIVERY_FIFO : TB_DELIVERY_DIR;
         break;
     case KIND_DIMENSIONS:
-        set_dimensions(s, v, field, p);
+        config_set_dimensions(s, v, field, p);
         break;
     case KIND_LEVEL:
         level = tb_log_level_from_string(v);
         if (level < 0)
-            problem(p, "%s: \"%.40s\" must be debug, info, warn or error", s->name, v);
+            config_problem(p, "%s: \"%.40s\" must be debug, info, warn or error", s->name, v);
         c->log_level = level;
         break;
     default:
-        set_text(s, v, c, p);
+        config_set_text(s, v, c, p);
     }
 }
 
@@ -352,24 +361,24 @@ static const char *env_get(char *const *env, const char *name)
     return NULL;
 }
 
-static void check_together(const struct tb_config *c, struct problems *p)
+static void config_check_together(const struct tb_config *c, struct config_problems *p)
 {
     if (!c->client_cert_path != !c->client_key_path)
-        problem(
+        config_problem(
             p,
             "%s: must be set too; a client certificate needs both TB_CLIENT_CERT_PATH and TB_CLIENT_KEY_PATH",
             c->client_cert_path ? "TB_CLIENT_KEY_PATH" : "TB_CLIENT_CERT_PATH");
     if (!c->tls_cert != !c->tls_key)
-        problem(p, "%s: must be set too; TLS needs both TB_TLS_CERT and TB_TLS_KEY",
-                c->tls_cert ? "TB_TLS_KEY" : "TB_TLS_CERT");
+        config_problem(p, "%s: must be set too; TLS needs both TB_TLS_CERT and TB_TLS_KEY",
+                       c->tls_cert ? "TB_TLS_KEY" : "TB_TLS_CERT");
     if (c->billing_enabled && !c->billing_plan_id)
-        problem(p, "TB_BILLING_PLAN_ID: required when TB_BILLING_ENABLED is true");
+        config_problem(p, "TB_BILLING_PLAN_ID: required when TB_BILLING_ENABLED is true");
 }
 
-static bool name_known(const char *entry, size_t n)
+static bool config_name_known(const char *entry, size_t n)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
-        if (strlen(settings[i].name) == n && memcmp(settings[i].name, entry, n) == 0)
+    for (size_t i = 0; i < ARRAY_SIZE(config_settings); i++)
+        if (strlen(config_settings[i].name) == n && memcmp(config_settings[i].name, entry, n) == 0)
             return true;
     for (size_t i = 0; i < ARRAY_SIZE(foreign); i++)
         if (strlen(foreign[i]) == n && memcmp(foreign[i], entry, n) == 0)
@@ -377,15 +386,15 @@ static bool name_known(const char *entry, size_t n)
     return false;
 }
 
-static char *unknown_names(char *const *env)
+static char *config_unknown_names(char *const *env)
 {
-    struct problems w = {0};
+    struct config_problems w = {0};
 
     for (; *env; env++) {
         size_t n = strcspn(*env, "=");
 
-        if (strncmp(*env, "TB_", 3) == 0 && !name_known(*env, n))
-            problem(&w, "%.*s: unknown setting, ignored; see trustbridge.env(5)", (int)n, *env);
+        if (strncmp(*env, "TB_", 3) == 0 && !config_name_known(*env, n))
+            config_problem(&w, "%.*s: unknown setting, ignored; see trustbridge.env(5)", (int)n, *env);
     }
     return w.text;
 }
@@ -393,21 +402,21 @@ static char *unknown_names(char *const *env)
 int tb_config_load(char *const *env, struct tb_config *ret, char **ret_errors, char **ret_warnings)
 {
     _cleanup_config_ struct tb_config c = {0};
-    struct problems p = {0};
+    struct config_problems p = {0};
 
-    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
-        const struct setting *s = &settings[i];
+    for (size_t i = 0; i < ARRAY_SIZE(config_settings); i++) {
+        const struct config_setting *s = &config_settings[i];
         const char *v = env_get(env, s->name);
 
         if (!v)
             v = s->def;
         if (v && *v == '\0')
-            problem(&p, "%s: required, not set", s->name);
+            config_problem(&p, "%s: required, not set", s->name);
         else if (v)
-            set_one(s, v, &c, &p);
+            config_set_one(s, v, &c, &p);
     }
-    check_together(&c, &p);
-    *ret_warnings = unknown_names(env);
+    config_check_together(&c, &p);
+    *ret_warnings = config_unknown_names(env);
     if (p.count > 0) {
         *ret_errors = tb_strf("%u configuration error%s:\n%s", p.count, p.count > 1 ? "s" : "", p.text);
         free(p.text);
@@ -421,8 +430,8 @@ int tb_config_load(char *const *env, struct tb_config *ret, char **ret_errors, c
 
 void tb_config_clear(struct tb_config *c)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
-        switch (settings[i].kind) {
+    for (size_t i = 0; i < ARRAY_SIZE(config_settings); i++)
+        switch (config_settings[i].kind) {
         case KIND_ID:
         case KIND_ENDPOINT:
         case KIND_RUNTIME:
@@ -432,14 +441,14 @@ void tb_config_clear(struct tb_config *c)
         case KIND_ADDR:
         case KIND_RESOURCE:
         case KIND_IMDS:
-            tb_freep((char *)c + settings[i].offset);
+            tb_freep((char *)c + config_settings[i].offset);
             break;
         default:
             break;
         }
 }
 
-static void log_lines(enum tb_log_level level, char *text)
+static void config_log_lines(enum tb_log_level level, char *text)
 {
     for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
         tb_log_full(level, NULL, NULL, "%s", line + strspn(line, " "));
@@ -468,9 +477,9 @@ void tb_config_main(int argc, char **argv, const char *program, const char *help
     }
     r = tb_config_load(environ, ret, &errors, &warnings);
     if (warnings)
-        log_lines(TB_LOG_WARN, warnings);
+        config_log_lines(TB_LOG_WARN, warnings);
     if (r < 0) {
-        log_lines(TB_LOG_ERR, errors);
+        config_log_lines(TB_LOG_ERR, errors);
         exit(TB_EXIT_CONFIG);
     }
     tb_log_set_level(ret->log_level);

@@ -8,7 +8,7 @@
 #include "common/json.h"
 #include "common/domain_file.h"
 
-static void copy_string(const cJSON *doc, const char *name, char *out, size_t size)
+static void facts_copy_string(const cJSON *doc, const char *name, char *out, size_t size)
 {
     char err[TB_JSON_ERR_MAX];
     const char *s = "";
@@ -18,7 +18,7 @@ static void copy_string(const cJSON *doc, const char *name, char *out, size_t si
     snprintf(out, size, "%s", s);
 }
 
-static uint64_t get_uint(const cJSON *doc, const char *name)
+static uint64_t facts_uint(const cJSON *doc, const char *name)
 {
     char err[TB_JSON_ERR_MAX];
     uint64_t v = 0;
@@ -27,7 +27,7 @@ static uint64_t get_uint(const cJSON *doc, const char *name)
     return v;
 }
 
-static void note_broken(struct tb_facts *f, const char *name, int error)
+static void facts_note_broken(struct tb_facts *f, const char *name, int error)
 {
     if (error == -ENOENT)
         return;
@@ -35,41 +35,41 @@ static void note_broken(struct tb_facts *f, const char *name, int error)
     f->broken_error = error;
 }
 
-static cJSON *read_domain(const char *run_dir, const char *name, struct tb_facts *f)
+static cJSON *facts_read_domain(const char *run_dir, const char *name, struct tb_facts *f)
 {
     cJSON *doc = NULL;
     int r = tb_state_read_at(run_dir, name, &doc);
 
     if (r < 0)
-        note_broken(f, name, r);
+        facts_note_broken(f, name, r);
     return doc;
 }
 
-static void format_time(uint64_t real_us, char out[static TB_RFC3339_MAX])
+static void facts_format_time(uint64_t real_us, char out[static TB_RFC3339_MAX])
 {
     out[0] = '\0';
     if (real_us > 0)
         tb_rfc3339_format(real_us, 0, out);
 }
 
-static void read_lease(const char *run_dir, struct tb_facts *f)
+static void facts_read_lease(const char *run_dir, struct tb_facts *f)
 {
     struct tb_lease_record l;
     int r = tb_lease_record_read(run_dir, TB_LEASE_FILE, &l);
 
     if (r < 0)
-        return note_broken(f, TB_LEASE_FILE, r);
+        return facts_note_broken(f, TB_LEASE_FILE, r);
     f->lease = l.state;
     snprintf(f->lease_reason, sizeof(f->lease_reason), "%s", l.reason);
     snprintf(f->contract_id, sizeof(f->contract_id), "%s", l.contract_id);
     snprintf(f->asset_id, sizeof(f->asset_id), "%s", l.asset_id);
-    format_time(l.expires_real_us, f->expires_at);
-    format_time(l.renewed_real_us, f->renewed_at);
+    facts_format_time(l.expires_real_us, f->expires_at);
+    facts_format_time(l.renewed_real_us, f->renewed_at);
     f->has_deadline = l.has_deadline;
     f->deadline_boottime_us = l.deadline_boot_us;
 }
 
-static uint64_t written(const char *run_dir, const char *name)
+static uint64_t facts_written_us(const char *run_dir, const char *name)
 {
     _cleanup_free_ char *path = tb_path_join(run_dir, name);
     struct stat st;
@@ -79,23 +79,23 @@ static uint64_t written(const char *run_dir, const char *name)
     return (uint64_t)st.st_mtim.tv_sec * TB_USEC_PER_SEC + (uint64_t)st.st_mtim.tv_nsec / 1000;
 }
 
-static void read_step(const char *run_dir, const char *name, struct tb_facts *f, struct tb_step *s)
+static void facts_read_step(const char *run_dir, const char *name, struct tb_facts *f, struct tb_step *s)
 {
-    _cleanup_json_ cJSON *doc = read_domain(run_dir, name, f);
+    _cleanup_json_ cJSON *doc = facts_read_domain(run_dir, name, f);
 
     if (!doc)
         return;
-    copy_string(doc, "state", s->phase, sizeof(s->phase));
+    facts_copy_string(doc, "state", s->phase, sizeof(s->phase));
     s->work = tb_work_from_string(s->phase);
-    s->bytes_done = get_uint(doc, "bytes_done");
-    s->bytes_total = get_uint(doc, "bytes_total");
-    copy_string(doc, "reason", s->reason, sizeof(s->reason));
-    copy_string(doc, "mode", s->mode, sizeof(s->mode));
-    s->written_realtime_us = written(run_dir, name);
+    s->bytes_done = facts_uint(doc, "bytes_done");
+    s->bytes_total = facts_uint(doc, "bytes_total");
+    facts_copy_string(doc, "reason", s->reason, sizeof(s->reason));
+    facts_copy_string(doc, "mode", s->mode, sizeof(s->mode));
+    s->written_realtime_us = facts_written_us(run_dir, name);
 }
 
 /* The flag's existence is what counts, readable or not. */
-static void read_flag(const char *run_dir, struct tb_facts *f)
+static void facts_read_flag(const char *run_dir, struct tb_facts *f)
 {
     static const char name[] = "tb-authorize/suspended";
     _cleanup_free_ char *path = tb_path_join(run_dir, name);
@@ -104,19 +104,19 @@ static void read_flag(const char *run_dir, struct tb_facts *f)
     f->suspended_flag = path && access(path, F_OK) == 0;
     if (!f->suspended_flag)
         return;
-    doc = read_domain(run_dir, name, f);
-    copy_string(doc, "reason", f->suspended_reason, sizeof(f->suspended_reason));
-    copy_string(doc, "since", f->suspended_since, sizeof(f->suspended_since));
+    doc = facts_read_domain(run_dir, name, f);
+    facts_copy_string(doc, "reason", f->suspended_reason, sizeof(f->suspended_reason));
+    facts_copy_string(doc, "since", f->suspended_since, sizeof(f->suspended_since));
 }
 
 void tb_facts_read(const char *run_dir, struct tb_facts *ret)
 {
     struct tb_facts f = {.runtime_healthy = ret->runtime_healthy};
 
-    read_flag(run_dir, &f);
-    read_lease(run_dir, &f);
-    read_step(run_dir, "tb-hydrate/progress.json", &f, &f.hydrate);
-    read_step(run_dir, "tb-decrypt/progress.json", &f, &f.decrypt);
-    read_step(run_dir, "tb-runtime/delivery.json", &f, &f.delivery);
+    facts_read_flag(run_dir, &f);
+    facts_read_lease(run_dir, &f);
+    facts_read_step(run_dir, "tb-hydrate/progress.json", &f, &f.hydrate);
+    facts_read_step(run_dir, "tb-decrypt/progress.json", &f, &f.decrypt);
+    facts_read_step(run_dir, "tb-runtime/delivery.json", &f, &f.delivery);
     *ret = f;
 }

@@ -16,7 +16,7 @@
 
 #define RETRY_AFTER_MAX_MS (3600 * 1000)
 
-static void global_init(void)
+static void http_global_init(void)
 {
     curl_global_init(CURL_GLOBAL_DEFAULT);
 }
@@ -27,7 +27,7 @@ int tb_http_easy_init(CURL *c, const struct tb_http_tls *tls)
     const char *protocols = tls && tls->allow_http ? "http,https" : "https";
     CURLcode e = CURLE_OK;
 
-    pthread_once(&once, global_init);
+    pthread_once(&once, http_global_init);
 #define SET(option, value) (e = e != CURLE_OK ? e : curl_easy_setopt(c, option, value))
     SET(CURLOPT_PROTOCOLS_STR, protocols);
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
@@ -49,7 +49,7 @@ int tb_http_easy_init(CURL *c, const struct tb_http_tls *tls)
     return e == CURLE_OK ? 0 : -ENOMEM;
 }
 
-static int on_passphrase(char *buf, int size, int writing, void *ctx)
+static int http_on_passphrase(char *buf, int size, int writing, void *ctx)
 {
     *(bool *)ctx = true;
     return -1;
@@ -65,7 +65,7 @@ int tb_http_key_check(const char *path, char err[static TB_HTTP_ERR_MAX])
         snprintf(err, TB_HTTP_ERR_MAX, "%s", strerror(errno));
         return -errno;
     }
-    key = PEM_read_PrivateKey(f, NULL, on_passphrase, &encrypted);
+    key = PEM_read_PrivateKey(f, NULL, http_on_passphrase, &encrypted);
     ERR_clear_error();
     if (key) {
         EVP_PKEY_free(key);
@@ -79,7 +79,7 @@ int tb_http_key_check(const char *path, char err[static TB_HTTP_ERR_MAX])
     return encrypted ? -ENOKEY : -EINVAL;
 }
 
-static int errno_of(CURLcode code)
+static int http_errno(CURLcode code)
 {
     switch (code) {
     case CURLE_OK:
@@ -124,7 +124,7 @@ int tb_http_error(CURLcode code, const char *url, const char *curl_errbuf, char 
              code == CURLE_UNSUPPORTED_PROTOCOL
                  ? " (https:// is required; http:// needs TB_INSECURE_HTTP=true)"
                  : "");
-    return errno_of(code);
+    return http_errno(code);
 }
 
 int64_t tb_http_retry_after_ms(const char *value)
@@ -165,7 +165,7 @@ uint64_t tb_backoff_next_ms(struct tb_backoff *b, int64_t retry_after_ms)
     return ms;
 }
 
-struct exchange {
+struct http_exchange {
     char *buf; /* secret memory would need a fixed size; the body is wiped by tb_http_response_clear() */
     size_t len, cap, max;
     int over;
@@ -173,9 +173,9 @@ struct exchange {
     char *etag;
 };
 
-static size_t on_body(char *data, size_t one, size_t n, void *ctx)
+static size_t http_on_body(char *data, size_t one, size_t n, void *ctx)
 {
-    struct exchange *x = ctx;
+    struct http_exchange *x = ctx;
 
     if (n > x->max - x->len) {
         x->over = 1;
@@ -199,9 +199,9 @@ static size_t on_body(char *data, size_t one, size_t n, void *ctx)
     return n;
 }
 
-static size_t on_header(char *data, size_t one, size_t n, void *ctx)
+static size_t http_on_header(char *data, size_t one, size_t n, void *ctx)
 {
-    struct exchange *x = ctx;
+    struct http_exchange *x = ctx;
     char line[256];
 
     if (n >= sizeof(line))
@@ -218,17 +218,17 @@ static size_t on_header(char *data, size_t one, size_t n, void *ctx)
     return n;
 }
 
-static void slist_freep(struct curl_slist **l)
+static void http_slist_freep(struct curl_slist **l)
 {
     curl_slist_free_all(*l);
 }
 
-static void easy_freep(CURL **c)
+static void http_easy_freep(CURL **c)
 {
     curl_easy_cleanup(*c);
 }
 
-static int request_setup(CURL *c, const struct tb_http_request *rq, struct curl_slist **headers)
+static int http_request_setup(CURL *c, const struct tb_http_request *rq, struct curl_slist **headers)
 {
     CURLcode e = CURLE_OK;
 
@@ -262,7 +262,7 @@ static int request_setup(CURL *c, const struct tb_http_request *rq, struct curl_
 }
 
 /* pretransfer is the moment before the first byte is sent: after name, connection and TLS. */
-static bool was_reached(CURL *c)
+static bool http_was_reached(CURL *c)
 {
     curl_off_t at = 0;
 
@@ -272,10 +272,10 @@ static bool was_reached(CURL *c)
 int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret,
                char err[static TB_HTTP_ERR_MAX])
 {
-    struct exchange x = {.retry_after_ms = -1,
-                         .max = rq->max_response ? rq->max_response : TB_HTTP_RESPONSE_MAX};
-    _cleanup_(slist_freep) struct curl_slist *headers = NULL;
-    _cleanup_(easy_freep) CURL *c = curl_easy_init();
+    struct http_exchange x = {.retry_after_ms = -1,
+                              .max = rq->max_response ? rq->max_response : TB_HTTP_RESPONSE_MAX};
+    _cleanup_(http_slist_freep) struct curl_slist *headers = NULL;
+    _cleanup_(http_easy_freep) CURL *c = curl_easy_init();
     char errbuf[CURL_ERROR_SIZE] = "", where[160];
     CURLcode code;
     int r;
@@ -284,19 +284,19 @@ int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret,
     x.cap = 1024;
     if (rq->ret_reached)
         *rq->ret_reached = false;
-    if (!c || !x.buf || tb_http_easy_init(c, rq->tls) < 0 || request_setup(c, rq, &headers) < 0) {
+    if (!c || !x.buf || tb_http_easy_init(c, rq->tls) < 0 || http_request_setup(c, rq, &headers) < 0) {
         free(x.buf);
         snprintf(err, TB_HTTP_ERR_MAX, "out of memory");
         return -ENOMEM;
     }
     curl_easy_setopt(c, CURLOPT_ERRORBUFFER, errbuf);
-    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, http_on_body);
     curl_easy_setopt(c, CURLOPT_WRITEDATA, &x);
-    curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, http_on_header);
     curl_easy_setopt(c, CURLOPT_HEADERDATA, &x);
     code = curl_easy_perform(c);
     if (rq->ret_reached)
-        *rq->ret_reached = was_reached(c);
+        *rq->ret_reached = http_was_reached(c);
     if (code == CURLE_OK) {
         *ret = (struct tb_http_response){
             .body = x.buf, .len = x.len, .retry_after_ms = x.retry_after_ms, .etag = x.etag};

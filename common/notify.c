@@ -62,7 +62,7 @@ void tb_notify_extend(uint64_t usec)
 }
 
 /* "Downloading 1.2 GiB of 4.0 GiB (30 %), 310.0 MiB/s" */
-static void describe(const struct tb_progress *p, uint64_t done, uint64_t now, char *out, size_t len)
+static void progress_describe(const struct tb_progress *p, uint64_t done, uint64_t now, char *out, size_t len)
 {
     char a[32], b[32], c[32];
     uint64_t us = MAX(now - p->start_us, 1);
@@ -78,7 +78,7 @@ static void describe(const struct tb_progress *p, uint64_t done, uint64_t now, c
         snprintf(out, len, "%s %s, %s/s", p->verb, a, c);
 }
 
-static void draw_bar(const struct tb_progress *p, uint64_t done, const char *text)
+static void progress_draw_bar(const struct tb_progress *p, uint64_t done, const char *text)
 {
     char bar[BAR_WIDTH + 1];
     int full = p->total ? (int)((double)done / (double)p->total * BAR_WIDTH) : 0;
@@ -90,7 +90,7 @@ static void draw_bar(const struct tb_progress *p, uint64_t done, const char *tex
     fflush(stderr);
 }
 
-static void start(struct tb_progress *p, uint64_t done, uint64_t now)
+static void progress_start(struct tb_progress *p, uint64_t done, uint64_t now)
 {
     p->start_us = p->last_line_us = now;
     p->first_done = p->last_done = done;
@@ -98,7 +98,7 @@ static void start(struct tb_progress *p, uint64_t done, uint64_t now)
     p->last_percent = p->total ? (int)((double)done * 100 / (double)p->total) : 0;
 }
 
-static bool line_due(const struct tb_progress *p, uint64_t now, int percent)
+static bool progress_line_due(const struct tb_progress *p, uint64_t now, int percent)
 {
     uint64_t since = now - p->last_line_us;
 
@@ -112,10 +112,10 @@ void tb_progress_update(struct tb_progress *p, uint64_t done)
     int percent;
 
     if (p->tty == 0)
-        start(p, done, now);
+        progress_start(p, done, now);
     percent = p->total ? (int)((double)done * 100 / (double)p->total) : 0;
     if (now - p->last_status_us >= STATUS_EVERY_US) {
-        describe(p, done, now, text, sizeof(text));
+        progress_describe(p, done, now, text, sizeof(text));
         tb_notify_status("%s", text);
         if (done > p->last_done) {
             tb_notify_extend(EXTEND_US);
@@ -127,11 +127,11 @@ void tb_progress_update(struct tb_progress *p, uint64_t done)
     if (p->quiet)
         return;
     if (p->tty == 1 && now - p->last_bar_us >= BAR_EVERY_US) {
-        describe(p, done, now, text, sizeof(text));
-        draw_bar(p, done, text);
+        progress_describe(p, done, now, text, sizeof(text));
+        progress_draw_bar(p, done, text);
         p->last_bar_us = now;
-    } else if (p->tty == 2 && line_due(p, now, percent)) {
-        describe(p, done, now, text, sizeof(text));
+    } else if (p->tty == 2 && progress_line_due(p, now, percent)) {
+        progress_describe(p, done, now, text, sizeof(text));
         tb_info("%s", text);
         p->last_line_us = now;
         p->last_percent = percent - percent % 10;
@@ -144,13 +144,13 @@ void tb_progress_finish(struct tb_progress *p, uint64_t done)
     char text[200];
 
     if (p->tty == 0)
-        start(p, done, now);
-    describe(p, done, now, text, sizeof(text));
+        progress_start(p, done, now);
+    progress_describe(p, done, now, text, sizeof(text));
     tb_notify_status("%s", text);
     if (p->quiet)
         return;
     if (p->tty == 1) {
-        draw_bar(p, done, text);
+        progress_draw_bar(p, done, text);
         fputc('\n', stderr);
     } else {
         tb_info("%s", text);

@@ -30,43 +30,44 @@ bool tb_lease_over(const struct tb_facts *f, uint64_t now_boottime_us)
     return f->has_deadline && now_boottime_us >= f->deadline_boottime_us;
 }
 
-static void set(struct tb_verdict *v, enum tb_state state, const char *reason, const char *otherwise)
+static void state_set(struct tb_verdict *v, enum tb_state state, const char *reason, const char *otherwise)
 {
     v->state = state;
     snprintf(v->reason, sizeof(v->reason), "%s", reason && *reason ? reason : otherwise);
 }
 
 /* What waits for a step: its failure explains why, else its own word does; what is left of an earlier run does not. */
-static void set_step(struct tb_verdict *v, enum tb_state state, const struct tb_step *s, const char *waiting)
+static void state_set_step(struct tb_verdict *v, enum tb_state state, const struct tb_step *s,
+                           const char *waiting)
 {
     if (s->work == TB_WORK_FAILED)
-        set(v, state, s->reason, "failed");
+        state_set(v, state, s->reason, "failed");
     else
-        set(v, state, s->work == TB_WORK_RUNNING ? s->phase : NULL, waiting);
+        state_set(v, state, s->work == TB_WORK_RUNNING ? s->phase : NULL, waiting);
 }
 
 void tb_state_derive(const struct tb_facts *f, uint64_t now, struct tb_verdict *ret)
 {
     if (f->suspended_flag)
-        return set(ret, TB_STATE_SUSPENDED, f->suspended_reason, "suspended");
+        return state_set(ret, TB_STATE_SUSPENDED, f->suspended_reason, "suspended");
     if (f->lease == TB_LEASE_DENIED)
-        return set(ret, TB_STATE_SUSPENDED, f->lease_reason, "denied");
+        return state_set(ret, TB_STATE_SUSPENDED, f->lease_reason, "denied");
     if (f->lease == TB_LEASE_EXPIRED || tb_lease_over(f, now))
-        return set(ret, TB_STATE_SUSPENDED, NULL, "lease_expired");
+        return state_set(ret, TB_STATE_SUSPENDED, NULL, "lease_expired");
     if (f->lease == TB_LEASE_ABSENT)
-        return set(ret, TB_STATE_BOOT, NULL, "starting");
+        return state_set(ret, TB_STATE_BOOT, NULL, "starting");
     if (f->lease == TB_LEASE_PENDING)
-        return set(ret, TB_STATE_AUTHORIZE, f->lease_reason, "waiting_for_control_plane");
+        return state_set(ret, TB_STATE_AUTHORIZE, f->lease_reason, "waiting_for_control_plane");
     /* Weights that were delivered whole were verified before: hydrate's file may be gone with its unit by now. */
     if (f->delivery.work == TB_WORK_COMPLETE) {
         if (!f->runtime_healthy)
-            return set(ret, TB_STATE_DECRYPT, NULL, "runtime_not_answering");
-        return set(ret, TB_STATE_READY, NULL,
-                   f->lease == TB_LEASE_UNREACHABLE ? "control_plane_unreachable" : "");
+            return state_set(ret, TB_STATE_DECRYPT, NULL, "runtime_not_answering");
+        return state_set(ret, TB_STATE_READY, NULL,
+                         f->lease == TB_LEASE_UNREACHABLE ? "control_plane_unreachable" : "");
     }
     if (f->hydrate.work != TB_WORK_COMPLETE)
-        return set_step(ret, TB_STATE_HYDRATE, &f->hydrate, "waiting_for_download");
+        return state_set_step(ret, TB_STATE_HYDRATE, &f->hydrate, "waiting_for_download");
     if (f->decrypt.work == TB_WORK_FAILED || f->delivery.work == TB_WORK_ABSENT)
-        return set_step(ret, TB_STATE_DECRYPT, &f->decrypt, "waiting_for_runtime");
-    set_step(ret, TB_STATE_DECRYPT, &f->delivery, "delivering");
+        return state_set_step(ret, TB_STATE_DECRYPT, &f->decrypt, "waiting_for_runtime");
+    state_set_step(ret, TB_STATE_DECRYPT, &f->delivery, "delivering");
 }

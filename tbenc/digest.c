@@ -34,7 +34,7 @@ int tbenc_filehash_init(struct tbenc_filehash *f, size_t n_files)
 }
 
 /* Finishes the files before `file`. */
-static int advance(struct tbenc_filehash *f, size_t file)
+static int digest_advance(struct tbenc_filehash *f, size_t file)
 {
     int r = 0;
 
@@ -51,7 +51,7 @@ int tbenc_filehash_batch(struct tbenc_filehash *f, const struct tbenc_batch *b)
     int r = 0;
 
     for (unsigned i = 0; r >= 0 && i < b->n; i++) {
-        r = advance(f, b->rec[i].file);
+        r = digest_advance(f, b->rec[i].file);
         if (r >= 0)
             r = tbenc_sha256_update(&f->h, b->pt + tbenc_batch_pt(b, i), b->rec[i].pt_len);
     }
@@ -60,7 +60,7 @@ int tbenc_filehash_batch(struct tbenc_filehash *f, const struct tbenc_batch *b)
 
 int tbenc_filehash_final(struct tbenc_filehash *f)
 {
-    return advance(f, f->n_files);
+    return digest_advance(f, f->n_files);
 }
 
 void tbenc_filehash_done(struct tbenc_filehash *f)

@@ -14,7 +14,7 @@
 
 enum { RETIRE, OBSERVE, CONSUMERS = OBSERVE + TBENC_OBSERVERS_MAX };
 
-struct engine {
+struct tbenc_engine {
     const struct tbenc_engine_params *p;
     struct tbenc_batch *ring;
     size_t n_ring, ct_size, pt_size;
@@ -30,7 +30,7 @@ struct engine {
 };
 
 struct thread_arg {
-    struct engine *eng;
+    struct tbenc_engine *eng;
     unsigned index;
     pthread_t id;
 };
@@ -60,7 +60,7 @@ static uint8_t *pages_alloc(size_t n)
     return p;
 }
 
-static void ring_free(struct engine *eng)
+static void ring_free(struct tbenc_engine *eng)
 {
     for (size_t i = 0; eng->ring && i < eng->n_ring; i++) {
         struct tbenc_batch *b = &eng->ring[i];
@@ -78,7 +78,7 @@ static void ring_free(struct engine *eng)
     eng->ring = NULL;
 }
 
-static int ring_alloc(struct engine *eng)
+static int ring_alloc(struct tbenc_engine *eng)
 {
     unsigned records = tbenc_batch_records(eng->p->chunk_bytes);
     size_t least = 3 + eng->p->lag, want = 2 * (size_t)eng->p->workers + 2 + eng->p->lag;
@@ -103,13 +103,13 @@ static int ring_alloc(struct engine *eng)
 }
 
 /* -- state, all under eng->lock -------------------------------------------------------------------------- */
-static struct tbenc_batch *slot(struct engine *eng, uint64_t seq)
+static struct tbenc_batch *slot(struct tbenc_engine *eng, uint64_t seq)
 {
     return &eng->ring[seq % eng->n_ring];
 }
 
 /* Batches before this one may be overwritten. */
-static uint64_t released(const struct engine *eng)
+static uint64_t released(const struct tbenc_engine *eng)
 {
     uint64_t least = eng->consumed[RETIRE] > eng->p->lag ? eng->consumed[RETIRE] - eng->p->lag : 0;
 
@@ -119,14 +119,14 @@ static uint64_t released(const struct engine *eng)
     return least;
 }
 
-static void set_end(struct engine *eng, uint64_t end)
+static void engine_set_end(struct tbenc_engine *eng, uint64_t end)
 {
     eng->end = MIN(eng->end, end);
     pthread_cond_broadcast(&eng->done);
     pthread_cond_broadcast(&eng->freed);
 }
 
-static void stop_locked(struct engine *eng)
+static void stop_locked(struct tbenc_engine *eng)
 {
     uint64_t one = 1;
 
@@ -137,7 +137,7 @@ static void stop_locked(struct engine *eng)
         return; /* an eventfd only refuses when it is readable already */
 }
 
-static void stop(struct engine *eng)
+static void engine_stop(struct tbenc_engine *eng)
 {
     pthread_mutex_lock(&eng->lock);
     stop_locked(eng);
@@ -146,7 +146,7 @@ static void stop(struct engine *eng)
 
 /* -- workers --------------------------------------------------------------------------------------------- */
 /* The next batch, emptied, once its buffers are free. NULL when there is nothing left to do. */
-static struct tbenc_batch *next_slot(struct engine *eng)
+static struct tbenc_batch *next_slot(struct tbenc_engine *eng)
 {
     struct tbenc_batch *b = NULL;
 
@@ -165,7 +165,7 @@ static struct tbenc_batch *next_slot(struct engine *eng)
     return b;
 }
 
-static struct tbenc_batch *claim(struct engine *eng)
+static struct tbenc_batch *claim(struct tbenc_engine *eng)
 {
     struct tbenc_batch *b;
     int r;
@@ -180,7 +180,7 @@ static struct tbenc_batch *claim(struct engine *eng)
         if (r != 0)
             eng->next++;
         if (r <= 0)
-            set_end(eng, eng->next);
+            engine_set_end(eng, eng->next);
         if (r == 0)
             b = NULL;
         pthread_mutex_unlock(&eng->lock);
@@ -192,7 +192,7 @@ static struct tbenc_batch *claim(struct engine *eng)
 static void *worker_main(void *arg)
 {
     struct thread_arg *t = arg;
-    struct engine *eng = t->eng;
+    struct tbenc_engine *eng = t->eng;
     struct tbenc_batch *b;
 
     while ((b = claim(eng))) {
@@ -202,7 +202,7 @@ static void *worker_main(void *arg)
         b->rc = r;
         b->ready = true;
         if (r < 0)
-            set_end(eng, b->seq + 1);
+            engine_set_end(eng, b->seq + 1);
         pthread_cond_broadcast(&eng->done);
         pthread_mutex_unlock(&eng->lock);
     }
@@ -210,7 +210,7 @@ static void *worker_main(void *arg)
 }
 
 /* -- consumers ------------------------------------------------------------------------------------------- */
-static struct tbenc_batch *wait_ready(struct engine *eng, uint64_t seq)
+static struct tbenc_batch *wait_ready(struct tbenc_engine *eng, uint64_t seq)
 {
     struct tbenc_batch *b = slot(eng, seq);
 
@@ -224,7 +224,7 @@ static struct tbenc_batch *wait_ready(struct engine *eng, uint64_t seq)
 }
 
 /* Takes all batches in order. 0 at the end, or the first failure, of the batch (*failed is set) or of fn. */
-static int consume(struct engine *eng, unsigned who, int (*fn)(void *, struct tbenc_batch *),
+static int consume(struct tbenc_engine *eng, unsigned who, int (*fn)(void *, struct tbenc_batch *),
                    struct tbenc_batch **failed)
 {
     struct tbenc_batch *b;
@@ -261,7 +261,7 @@ static void *observer_main(void *arg)
 }
 
 /* -- running --------------------------------------------------------------------------------------------- */
-static int start_observers(struct engine *eng, struct thread_arg *t, unsigned *n)
+static int start_observers(struct tbenc_engine *eng, struct thread_arg *t, unsigned *n)
 {
     for (unsigned i = 0; i < TBENC_OBSERVERS_MAX; i++) {
         if (!eng->p->ops->observe[i])
@@ -275,7 +275,7 @@ static int start_observers(struct engine *eng, struct thread_arg *t, unsigned *n
 }
 
 /* One worker is enough to go on with. */
-static int start_workers(struct engine *eng, struct thread_arg *t, unsigned *n)
+static int start_workers(struct tbenc_engine *eng, struct thread_arg *t, unsigned *n)
 {
     for (unsigned i = 0; i < eng->p->workers; i++) {
         t[*n] = (struct thread_arg){.eng = eng, .index = i};
@@ -286,7 +286,7 @@ static int start_workers(struct engine *eng, struct thread_arg *t, unsigned *n)
     return 0;
 }
 
-static int run_threads(struct engine *eng, struct tbenc_error *e)
+static int run_threads(struct tbenc_engine *eng, struct tbenc_error *e)
 {
     struct thread_arg t[TBENC_THREADS_MAX + TBENC_OBSERVERS_MAX];
     struct tbenc_batch *failed = NULL;
@@ -307,7 +307,7 @@ static int run_threads(struct engine *eng, struct tbenc_error *e)
     else
         r = consume(eng, RETIRE, eng->p->ops->retire, &failed);
     if (r < 0)
-        stop(eng);
+        engine_stop(eng);
     for (unsigned i = 0; i < n; i++)
         pthread_join(t[i].id, NULL);
     if (failed && e)
@@ -319,7 +319,7 @@ static int run_threads(struct engine *eng, struct tbenc_error *e)
 
 int tbenc_engine_run(const struct tbenc_engine_params *p, struct tbenc_error *e)
 {
-    struct engine eng = {.p = p, .end = UINT64_MAX};
+    struct tbenc_engine eng = {.p = p, .end = UINT64_MAX};
     int r;
 
     pthread_mutex_init(&eng.filling, NULL);

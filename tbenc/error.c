@@ -3,7 +3,8 @@
 
 #include "tbenc/internal.h"
 
-static _printf_(4, 0) void fill(struct tbenc_error *e, uint64_t chunk, size_t at, const char *fmt, va_list ap)
+static _printf_(4, 0) void error_fill(struct tbenc_error *e, uint64_t chunk, size_t at, const char *fmt,
+                                      va_list ap)
 {
     e->chunk = chunk;
     /* A message that does not fit is cut: it is for people. */
@@ -17,7 +18,7 @@ int tbenc_fail(struct tbenc_error *e, int rc, const char *fmt, ...)
     if (!e)
         return rc;
     va_start(ap, fmt);
-    fill(e, TBENC_NO_CHUNK, 0, fmt, ap);
+    error_fill(e, TBENC_NO_CHUNK, 0, fmt, ap);
     va_end(ap);
     return rc;
 }
@@ -31,7 +32,7 @@ int tbenc_fail_chunk(struct tbenc_error *e, int rc, uint64_t chunk, const char *
         return rc;
     n = snprintf(e->message, sizeof(e->message), "chunk %llu: ", (unsigned long long)chunk);
     va_start(ap, fmt);
-    fill(e, chunk, (size_t)n, fmt, ap);
+    error_fill(e, chunk, (size_t)n, fmt, ap);
     va_end(ap);
     return rc;
 }

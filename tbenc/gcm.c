@@ -31,7 +31,7 @@ void tbenc_gcm_done(struct tbenc_gcm *g)
 }
 
 /* Sets the nonce and feeds the AAD; the key schedule stays. */
-static int start(struct tbenc_gcm *g, uint64_t index, uint32_t n)
+static int gcm_start(struct tbenc_gcm *g, uint64_t index, uint32_t n)
 {
     int out;
 
@@ -49,7 +49,7 @@ int tbenc_gcm_seal(struct tbenc_gcm *g, uint64_t index, const uint8_t *pt, uint3
     uint8_t *ct = rec + TBENC_LEN_BYTES;
     int out, r;
 
-    r = start(g, index, n);
+    r = gcm_start(g, index, n);
     if (r < 0)
         return r;
     tbenc_put32(rec, n);
@@ -62,7 +62,7 @@ int tbenc_gcm_seal(struct tbenc_gcm *g, uint64_t index, const uint8_t *pt, uint3
 
 int tbenc_gcm_open_start(struct tbenc_gcm *g, uint64_t index, uint32_t n)
 {
-    return start(g, index, n);
+    return gcm_start(g, index, n);
 }
 
 int tbenc_gcm_open_update(struct tbenc_gcm *g, const uint8_t *ct, uint32_t n, uint8_t *pt)

@@ -38,8 +38,8 @@ static int check_directories(const struct tbenc_manifest *m, size_t i, struct tb
     return 0;
 }
 
-static int check_file(const struct tbenc_manifest *m, size_t i, uint64_t chunk, uint64_t sum,
-                      struct tbenc_error *e)
+static int layout_check_file(const struct tbenc_manifest *m, size_t i, uint64_t chunk, uint64_t sum,
+                             struct tbenc_error *e)
 {
     const struct tbenc_file *f = &m->files[i];
 
@@ -77,7 +77,7 @@ int tbenc_layout_check(const struct tbenc_manifest *m, struct tbenc_error *e)
         return tbenc_fail(e, -EBADMSG, "manifest: files has %zu entries, not 1..%d", m->n_files,
                           TBENC_FILES_MAX);
     for (size_t i = 0; i < m->n_files; i++) {
-        int r = check_file(m, i, chunk, sum, e);
+        int r = layout_check_file(m, i, chunk, sum, e);
 
         if (r < 0)
             return r;
@@ -107,7 +107,7 @@ uint64_t tbenc_manifest_ciphertext_bytes(const struct tbenc_manifest *m)
 }
 
 /* Sets what follows from index, file and file_off. */
-static void finish(const struct tbenc_manifest *m, uint64_t file_bytes, struct tbenc_record *r)
+static void layout_finish(const struct tbenc_manifest *m, uint64_t file_bytes, struct tbenc_record *r)
 {
     r->pt_len = (uint32_t)MIN(file_bytes - r->file_off, m->chunk_bytes);
     r->ct_off = TBENC_HEADER_BYTES + r->pt_off + TBENC_RECORD_OVERHEAD * r->index;
@@ -146,7 +146,7 @@ int tbenc_manifest_record(const struct tbenc_manifest *m, uint64_t index, struct
         bytes = m->files[r.file].bytes;
     }
     r.pt_off = before + r.file_off;
-    finish(m, bytes, &r);
+    layout_finish(m, bytes, &r);
     *ret = r;
     return 0;
 }
@@ -165,5 +165,5 @@ void tbenc_layout_next(const struct tbenc_manifest *m, struct tbenc_record *r)
         r->file_off = 0;
         bytes = m->files[r->file].bytes;
     }
-    finish(m, bytes, r);
+    layout_finish(m, bytes, r);
 }

@@ -33,7 +33,7 @@ static int get_exact(const cJSON *o, const char *name, const char *want, struct 
     return 0;
 }
 
-static int get_uint(const cJSON *o, const char *name, uint64_t max, uint64_t *ret, struct tbenc_error *e)
+static int manifest_uint(const cJSON *o, const char *name, uint64_t max, uint64_t *ret, struct tbenc_error *e)
 {
     char err[TB_JSON_ERR_MAX];
     int r;
@@ -79,7 +79,7 @@ static int get_chunk_bytes(const cJSON *o, unsigned flags, uint32_t *ret, struct
     uint64_t n;
     int r;
 
-    r = get_uint(o, "chunk_bytes", TBENC_CHUNK_BYTES_MAX, &n, e);
+    r = manifest_uint(o, "chunk_bytes", TBENC_CHUNK_BYTES_MAX, &n, e);
     if (r < 0)
         return r;
     if (n < min)
@@ -98,7 +98,7 @@ static int get_v1(const cJSON *o, unsigned flags, struct tbenc_manifest *m, stru
     if (r >= 0)
         r = get_chunk_bytes(o, flags, &m->chunk_bytes, e);
     if (r >= 0)
-        r = get_uint(o, "plaintext_bytes", TBENC_PLAINTEXT_MAX, &m->plaintext_bytes, e);
+        r = manifest_uint(o, "plaintext_bytes", TBENC_PLAINTEXT_MAX, &m->plaintext_bytes, e);
     if (r >= 0)
         r = get_sha256(o, "sha256_ciphertext", m->sha256_ciphertext, e);
     if (r >= 0)
@@ -140,11 +140,11 @@ static int get_file(const cJSON *o, struct tbenc_file *f, struct tbenc_error *e)
     f->path = strdup(path);
     if (!f->path)
         return bad(e, -ENOMEM, NULL);
-    r = get_uint(o, "bytes", TBENC_PLAINTEXT_MAX, &f->bytes, e);
+    r = manifest_uint(o, "bytes", TBENC_PLAINTEXT_MAX, &f->bytes, e);
     if (r >= 0)
         r = get_mode(o, &f->mode, e);
     if (r >= 0)
-        r = get_uint(o, "chunk", TBENC_PLAINTEXT_MAX, &f->chunk, e);
+        r = manifest_uint(o, "chunk", TBENC_PLAINTEXT_MAX, &f->chunk, e);
     if (r >= 0)
         r = get_sha256(o, "sha256", f->sha256, e);
     return r;

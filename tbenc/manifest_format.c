@@ -8,7 +8,7 @@
 #include "common/secret.h"
 
 /* Names are valid UTF-8 without control characters, so only these two need an escape. */
-static void put_string(FILE *f, const char *s)
+static void manifest_put_string(FILE *f, const char *s)
 {
     fputc('"', f);
     for (; *s; s++) {
@@ -24,7 +24,7 @@ static void put_sha256(FILE *f, const uint8_t sha256[TBENC_SHA256_BYTES])
     char hex[2 * TBENC_SHA256_BYTES + 1];
 
     tb_hex_encode(sha256, TBENC_SHA256_BYTES, hex);
-    put_string(f, hex);
+    manifest_put_string(f, hex);
 }
 
 static void put_v1(FILE *f, const struct tbenc_manifest *m)
@@ -35,15 +35,15 @@ static void put_v1(FILE *f, const struct tbenc_manifest *m)
             (unsigned long long)m->plaintext_bytes);
     put_sha256(f, m->sha256_ciphertext);
     fputs(",\n  \"asset_id\": ", f);
-    put_string(f, m->asset_id);
+    manifest_put_string(f, m->asset_id);
     fputs(",\n  \"weights_filename\": ", f);
-    put_string(f, m->weights_filename);
+    manifest_put_string(f, m->weights_filename);
 }
 
 static void put_file(FILE *f, const struct tbenc_file *file)
 {
     fputs("    {\"path\": ", f);
-    put_string(f, file->path);
+    manifest_put_string(f, file->path);
     fprintf(f, ", \"bytes\": %llu, \"mode\": \"%04o\", \"chunk\": %llu, \"sha256\": ",
             (unsigned long long)file->bytes, file->mode, (unsigned long long)file->chunk);
     put_sha256(f, file->sha256);

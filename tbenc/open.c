@@ -73,8 +73,8 @@ static int open_fill(void *ctx, struct tbenc_batch *b)
 
 /* -- records --------------------------------------------------------------------------------------------- */
 /* Is the record there in full, with the length the manifest implies? got bytes of it were read into p. */
-static int check_record(const struct opening *o, struct tbenc_batch *b, unsigned i, const uint8_t *p,
-                        size_t got)
+static int open_check_record(const struct opening *o, struct tbenc_batch *b, unsigned i, const uint8_t *p,
+                             size_t got)
 {
     const struct tbenc_record *rec = &b->rec[i];
     uint32_t len = got >= TBENC_LEN_BYTES ? tbenc_get32(p) : rec->pt_len;
@@ -107,7 +107,7 @@ static int open_record(struct opening *o, unsigned worker, struct tbenc_batch *b
     uint8_t *t = b->tagrec + (size_t)i * TBENC_TAGREC_BYTES;
     int r;
 
-    r = check_record(o, b, i, in, got);
+    r = open_check_record(o, b, i, in, got);
     if (r < 0)
         return r;
     memcpy(t, in, TBENC_LEN_BYTES);
@@ -157,7 +157,7 @@ static int open_large(struct opening *o, unsigned worker, struct tbenc_batch *b)
     }
     if (got < 0)
         return read_failed(&b->error, got);
-    r = check_record(o, b, 0, b->tagrec, (size_t)got);
+    r = open_check_record(o, b, 0, b->tagrec, (size_t)got);
     if (r < 0)
         return r;
     r = tbenc_gcm_open_finish(&o->gcm[worker], b->tagrec + TBENC_LEN_BYTES);
@@ -256,7 +256,7 @@ static int open_hash_files(void *ctx, struct tbenc_batch *b)
 }
 
 /* -- before and after ------------------------------------------------------------------------------------ */
-static int read_header(struct opening *o, struct tbenc_error *e)
+static int open_read_header(struct opening *o, struct tbenc_error *e)
 {
     uint8_t buf[TBENC_HEADER_BYTES];
     ssize_t k;
@@ -281,7 +281,7 @@ static bool may_read_pieces(const struct opening *o)
     return o->source.seekable && !o->check_ciphertext && o->p->key && o->m->chunk_bytes > PIECE_BYTES;
 }
 
-static int prepare(struct opening *o, int in_fd, struct tbenc_error *e)
+static int open_prepare(struct opening *o, int in_fd, struct tbenc_error *e)
 {
     int r = 0;
 
@@ -307,7 +307,7 @@ static int prepare(struct opening *o, int in_fd, struct tbenc_error *e)
         return read_failed(e, r);
     if (o->from_start)
         o->source.base = 0;
-    r = read_header(o, e);
+    r = open_read_header(o, e);
     if (r < 0)
         return r;
     for (unsigned i = 0; r >= 0 && o->p->key && i < o->workers; i++)
@@ -357,7 +357,7 @@ static int check_file_hashes(struct opening *o, struct tbenc_error *e)
     return 0;
 }
 
-static int run(struct opening *o, const struct tbenc_engine_ops *ops, struct tbenc_error *e)
+static int open_run(struct opening *o, const struct tbenc_engine_ops *ops, struct tbenc_error *e)
 {
     struct tbenc_engine_params p = {
         .ops = ops,
@@ -405,7 +405,7 @@ int tbenc_open_stream(const struct tbenc_open_params *p, int in_fd, int out_fd, 
 
     if (!p->key)
         return tbenc_fail(e, -EINVAL, "no key");
-    r = prepare(&o, in_fd, e);
+    r = open_prepare(&o, in_fd, e);
     if (r < 0)
         return r;
     r = tbenc_sink_init(&o.sink, out_fd);
@@ -417,11 +417,11 @@ int tbenc_open_stream(const struct tbenc_open_params *p, int in_fd, int out_fd, 
     }
     if (o.check_ciphertext)
         ops.observe[0] = open_hash_ciphertext;
-    return run(&o, &ops, e);
+    return open_run(&o, &ops, e);
 }
 
-static int check_outputs(const struct tbenc_manifest *m, const int *out_fds, size_t n_out,
-                         struct tbenc_error *e)
+static int open_check_outputs(const struct tbenc_manifest *m, const int *out_fds, size_t n_out,
+                              struct tbenc_error *e)
 {
     if (n_out != (m->files ? m->n_files : 1))
         return tbenc_fail(e, -EINVAL, "%zu output files for a manifest of %zu", n_out,
@@ -446,15 +446,15 @@ int tbenc_open_files(const struct tbenc_open_params *p, int in_fd, const int *ou
 
     if (!p->key)
         return tbenc_fail(e, -EINVAL, "no key");
-    r = prepare(&o, in_fd, e);
+    r = open_prepare(&o, in_fd, e);
     if (r < 0)
         return r;
-    r = check_outputs(o.m, out_fds, n_out, e);
+    r = open_check_outputs(o.m, out_fds, n_out, e);
     if (r < 0)
         return r;
     if (o.check_ciphertext)
         ops.observe[0] = open_hash_ciphertext;
-    return run(&o, &ops, e);
+    return open_run(&o, &ops, e);
 }
 
 int tbenc_verify(const struct tbenc_open_params *p, int in_fd, struct tbenc_error *e)
@@ -468,6 +468,6 @@ int tbenc_verify(const struct tbenc_open_params *p, int in_fd, struct tbenc_erro
     o.check_files = p->key && p->manifest->files;
     if (o.check_files)
         ops.observe[1] = open_hash_files;
-    r = prepare(&o, in_fd, e);
-    return r < 0 ? r : run(&o, &ops, e);
+    r = open_prepare(&o, in_fd, e);
+    return r < 0 ? r : open_run(&o, &ops, e);
 }

@@ -20,8 +20,8 @@ static void reader_freep(struct tbenc_reader **r)
     *r = tbenc_reader_free(*r);
 }
 
-static int read_header(struct tbenc_reader *rd, unsigned flags, struct tbenc_header *ret,
-                       struct tbenc_error *e)
+static int reader_read_header(struct tbenc_reader *rd, unsigned flags, struct tbenc_header *ret,
+                              struct tbenc_error *e)
 {
     uint8_t buf[TBENC_HEADER_BYTES];
     ssize_t k;
@@ -59,7 +59,7 @@ int tbenc_reader_new(const struct tbenc_open_params *p, int in_fd, struct tbenc_
     if (r < 0)
         return tbenc_fail(e, r, "cannot read the ciphertext at offsets: %s", strerror(-r));
     rd->source.base = 0;
-    r = read_header(rd, p->flags, &header, e);
+    r = reader_read_header(rd, p->flags, &header, e);
     if (r < 0)
         return r;
     rd->ct = malloc((size_t)rd->m->chunk_bytes + TBENC_RECORD_OVERHEAD);
@@ -73,8 +73,8 @@ int tbenc_reader_new(const struct tbenc_open_params *p, int in_fd, struct tbenc_
     return 0;
 }
 
-static int check_record(const struct tbenc_reader *rd, const struct tbenc_record *rec, size_t got,
-                        struct tbenc_error *e)
+static int reader_check_record(const struct tbenc_reader *rd, const struct tbenc_record *rec, size_t got,
+                               struct tbenc_error *e)
 {
     if (got >= TBENC_LEN_BYTES && tbenc_get32(rd->ct) != rec->pt_len)
         return tbenc_fail_chunk(e, -EBADMSG, rec->index,
@@ -95,7 +95,7 @@ static int load(struct tbenc_reader *rd, const struct tbenc_record *rec, struct 
     k = tbenc_source_pread(&rd->source, rd->ct, (size_t)rec->pt_len + TBENC_RECORD_OVERHEAD, rec->ct_off);
     if (k < 0)
         return tbenc_fail_chunk(e, (int)k, rec->index, "cannot read the ciphertext: %s", strerror((int)-k));
-    r = check_record(rd, rec, (size_t)k, e);
+    r = reader_check_record(rd, rec, (size_t)k, e);
     if (r < 0)
         return r;
     r = tbenc_gcm_open(&rd->gcm, rec->index, rd->ct, rec->pt_len, rd->pt);

@@ -88,7 +88,7 @@ static ssize_t input_read(struct seal *s, uint8_t *buf, struct tbenc_error *e)
     return k;
 }
 
-static void add_record(struct seal *s, struct tbenc_batch *b, uint32_t n)
+static void seal_add_record(struct seal *s, struct tbenc_batch *b, uint32_t n)
 {
     struct tbenc_record *r = &s->next;
 
@@ -118,7 +118,7 @@ static int seal_fill(void *ctx, struct tbenc_batch *b)
         if (k < 0)
             return (int)k;
         if (k > 0)
-            add_record(s, b, (uint32_t)k);
+            seal_add_record(s, b, (uint32_t)k);
         r = k == 0 ? input_close(s, &b->error) : 0;
         if (r < 0)
             return r;
@@ -244,7 +244,7 @@ static uint64_t total_bytes(const struct seal *s)
     return n;
 }
 
-static int prepare(struct seal *s, struct tbenc_error *e)
+static int seal_prepare(struct seal *s, struct tbenc_error *e)
 {
     int r = 0;
 
@@ -301,7 +301,7 @@ static int finish_manifest(struct seal *s, struct tbenc_error *e)
     return tbenc_layout_check(m, e);
 }
 
-static int run(struct seal *s, struct tbenc_error *e)
+static int seal_run(struct seal *s, struct tbenc_error *e)
 {
     struct tbenc_engine_ops ops = {
         .fill = seal_fill,
@@ -316,7 +316,7 @@ static int run(struct seal *s, struct tbenc_error *e)
     };
     int r;
 
-    r = prepare(s, e);
+    r = seal_prepare(s, e);
     if (r < 0)
         return r;
     p.workers = s->workers;
@@ -352,7 +352,7 @@ int tbenc_seal(const struct tbenc_seal_params *p, const struct tbenc_input *in, 
         return tbenc_fail(e, -ENOMEM, "out of memory");
     r = check_params(&s, table, e);
     if (r >= 0)
-        r = run(&s, e);
+        r = seal_run(&s, e);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(s.m);

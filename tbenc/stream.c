@@ -29,7 +29,7 @@ int tbenc_source_init(struct tbenc_source *s, int fd, int wake_fd)
 }
 
 /* Until there is something to read, or a reason to give up. */
-static int wait_readable(const struct tbenc_source *s)
+static int stream_wait(const struct tbenc_source *s)
 {
     struct pollfd p[2] = {{.fd = s->fd, .events = POLLIN}, {.fd = s->wake_fd, .events = POLLIN}};
 
@@ -47,7 +47,7 @@ ssize_t tbenc_source_read(struct tbenc_source *s, void *buf, size_t n)
         return tb_read_full(s->fd, buf, n);
     while (done < n) {
         ssize_t k;
-        int r = wait_readable(s);
+        int r = stream_wait(s);
 
         if (r < 0)
             return r;

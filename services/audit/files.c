@@ -16,7 +16,7 @@ struct part {
     ssize_t len; /* -1: end of file */
 };
 
-static void read_line(struct part *p)
+static void part_read_line(struct part *p)
 {
     p->len = getline(&p->line, &p->cap, p->f);
 }
@@ -31,7 +31,7 @@ static int part_open(struct part *p, const char *path)
     if (!p->f)
         return -errno;
     errno = 0;
-    read_line(p);
+    part_read_line(p);
     if (p->len < 0)
         return ferror(p->f) ? -errno : 0;
     if (tb_chain_parse(p->line, (size_t)p->len - (p->line[p->len - 1] == '\n'), &e, err) == 0)
@@ -47,7 +47,7 @@ static void part_close(struct part *p)
 }
 
 /* What follows of a line without an end. */
-static void wait_for_end(struct part *p)
+static void part_wait_for_end(struct part *p)
 {
     char *more = NULL, *whole;
     size_t cap = 0;
@@ -76,13 +76,13 @@ static int part_verify(struct part *p, struct tb_verify *v)
     for (uint64_t n = 1; r >= 0 && p->len > 0; n++) {
         /* Up to the head all lines are there, or never will be. */
         if (p->line[p->len - 1] != '\n' && p->f != stdin && !tb_verify_wants_more(v))
-            wait_for_end(p);
+            part_wait_for_end(p);
         if (p->line[p->len - 1] == '\n')
             r = tb_verify_line(v, p->path, n, p->line, (size_t)p->len - 1, NULL);
         else
-            tb_verify_problem(v, TB_PROBLEM_DAMAGED, p->path, n, 0, "the line was cut off");
+            tb_verify_problem(v, TB_AUDIT_PROBLEM_DAMAGED, p->path, n, 0, "the line was cut off");
         if (r >= 0)
-            read_line(p);
+            part_read_line(p);
     }
     return r < 0 ? r : ferror(p->f) ? -EIO : 0;
 }

@@ -17,7 +17,7 @@ static void journal_closep(sd_journal **j)
 }
 
 /* A field of the current entry; NULL when it has none. Valid until the next one is asked for. */
-static const char *get(sd_journal *j, const char *name, size_t *ret_len)
+static const char *entry_field(sd_journal *j, const char *name, size_t *ret_len)
 {
     size_t skip = strlen(name) + 1, len;
     const void *p;
@@ -28,16 +28,16 @@ static const char *get(sd_journal *j, const char *name, size_t *ret_len)
     return (const char *)p + skip;
 }
 
-static bool is(sd_journal *j, const char *name, const char *value)
+static bool entry_field_is(sd_journal *j, const char *name, const char *value)
 {
     size_t len;
-    const char *p = get(j, name, &len);
+    const char *p = entry_field(j, name, &len);
 
     return p && len == strlen(value) && memcmp(p, value, len) == 0;
 }
 
 /* The fields that people filter by are not under the hash: they must say what the record says. */
-static void check_fields(struct tb_verify *v, sd_journal *j, const char *line, size_t len, uint64_t seq)
+static void entry_check_fields(struct tb_verify *v, sd_journal *j, const char *line, size_t len, uint64_t seq)
 {
     static const struct {
         const char *field, *member;
@@ -69,14 +69,14 @@ static void check_fields(struct tb_verify *v, sd_journal *j, const char *line, s
         } else if (tb_json_get_string(doc, same[i].member, &want, err) == -ENOENT) {
             continue;
         }
-        if (!is(j, same[i].field, want))
-            tb_verify_problem(v, TB_PROBLEM_CHANGED, NULL, 0, seq,
+        if (!entry_field_is(j, same[i].field, want))
+            tb_verify_problem(v, TB_AUDIT_PROBLEM_CHANGED, NULL, 0, seq,
                               "the entry's %s is not what record %llu says", same[i].field,
                               (unsigned long long)seq);
     }
 }
 
-static int verify_entry(struct tb_verify *v, sd_journal *j)
+static int entry_verify(struct tb_verify *v, sd_journal *j)
 {
     _cleanup_free_ char *line = NULL;
     struct tb_chain_entry e;
@@ -84,17 +84,17 @@ static int verify_entry(struct tb_verify *v, sd_journal *j)
     size_t len;
     int r;
 
-    if (!is(j, "_SYSTEMD_UNIT", UNIT)) {
+    if (!entry_field_is(j, "_SYSTEMD_UNIT", UNIT)) {
         v->foreign++;
         return 0;
     }
-    p = get(j, "MESSAGE", &len);
+    p = entry_field(j, "MESSAGE", &len);
     line = strndup(p ? p : "", p ? len : 0);
     if (!line)
         return -ENOMEM;
     r = tb_verify_line(v, NULL, 0, line, strlen(line), &e);
     if (r >= 0 && e.seq > 0)
-        check_fields(v, j, line, strlen(line), e.seq);
+        entry_check_fields(v, j, line, strlen(line), e.seq);
     return r;
 }
 
@@ -120,7 +120,7 @@ int tb_journal_verify(struct tb_verify *v, const struct tb_journal_query *q)
     for (int waits = 0; r >= 0;) {
         r = sd_journal_next(j);
         if (r > 0) {
-            r = verify_entry(v, j);
+            r = entry_verify(v, j);
             continue;
         }
         if (r < 0 || !tb_verify_wants_more(v) || waits++ == WAITS)

@@ -40,7 +40,7 @@ static const char help[] =
     "  --help, --version\n"
     "Exit status: 0 intact; 64 usage; 66 nothing to check; 74 cannot read; 76 not intact. See tb-audit(8).\n";
 
-struct options {
+struct audit_options {
     bool from_journal, no_head, json;
     const char *head;
     struct tb_journal_query query;
@@ -74,13 +74,13 @@ static const struct option options[] = {
     {0},
 };
 
-static int usage(const char *what, const char *value)
+static int audit_usage(const char *what, const char *value)
 {
     tb_error("%s%s%s; see tb-audit --help", what, value ? ": " : "", value ? value : "");
     return TB_EXIT_USAGE;
 }
 
-static int parse_anchor(struct tb_verify *v, const char *s)
+static int audit_parse_anchor(struct tb_verify *v, const char *s)
 {
     const char *colon = strchr(s, ':');
     struct tb_chain_point p;
@@ -96,7 +96,7 @@ static int parse_anchor(struct tb_verify *v, const char *s)
 }
 
 /* 0, or an exit code. */
-static int take_option(struct options *o, int c, const char *given)
+static int audit_take_option(struct audit_options *o, int c, const char *given)
 {
     switch (c) {
     case OPT_JOURNAL:
@@ -109,7 +109,8 @@ static int take_option(struct options *o, int c, const char *given)
         o->query.directory = optarg;
         return 0;
     case OPT_SINCE:
-        return tb_rfc3339_parse(optarg, &o->query.since_us) < 0 ? usage("--since: not a time", optarg) : 0;
+        return tb_rfc3339_parse(optarg, &o->query.since_us) < 0 ? audit_usage("--since: not a time", optarg)
+                                                                : 0;
     case OPT_HEAD:
         o->head = optarg;
         return 0;
@@ -117,16 +118,18 @@ static int take_option(struct options *o, int c, const char *given)
         o->no_head = true;
         return 0;
     case OPT_EXPECT:
-        return parse_anchor(o->verify, optarg) < 0 ? usage("--expect: not SEQ:HASH, or too many", optarg) : 0;
+        return audit_parse_anchor(o->verify, optarg) < 0
+                   ? audit_usage("--expect: not SEQ:HASH, or too many", optarg)
+                   : 0;
     case OPT_FIRST:
         return tb_uint_parse(optarg, 1, UINT64_MAX, &o->verify->first_wanted) < 0
-                   ? usage("--first: not a number from 1", optarg)
+                   ? audit_usage("--first: not a number from 1", optarg)
                    : 0;
     case OPT_JSON:
         o->json = true;
         return 0;
     default:
-        return usage("unknown option, or its value is missing", given);
+        return audit_usage("unknown option, or its value is missing", given);
     }
 }
 
@@ -145,7 +148,7 @@ static int head_read(const char *given, struct tb_chain_point *ret)
     return r;
 }
 
-static int cmd_head(const struct options *o)
+static int cmd_head(const struct audit_options *o)
 {
     char hash[2 * TB_CHAIN_HASH_BYTES + 1];
     struct tb_chain_point p;
@@ -161,7 +164,7 @@ static int cmd_head(const struct options *o)
 }
 
 /* The head is read before the records: what is written meanwhile is behind it. */
-static int add_head(struct options *o)
+static int add_head(struct audit_options *o)
 {
     struct tb_chain_point p;
     int r;
@@ -174,14 +177,14 @@ static int add_head(struct options *o)
     return r < 0 ? r : 0;
 }
 
-static int cmd_verify(struct options *o, char **files, size_t n)
+static int cmd_verify(struct audit_options *o, char **files, size_t n)
 {
     struct tb_verify *v = o->verify;
     const char *bad = "the journal";
     int r;
 
     if (o->from_journal ? n > 0 : n == 0)
-        return usage("give files or --journal, one of them", NULL);
+        return audit_usage("give files or --journal, one of them", NULL);
     if (add_head(o) < 0)
         return TB_EXIT_IOERR;
     r = o->from_journal ? tb_journal_verify(v, &o->query) : tb_files_verify(v, files, n, &bad);
@@ -208,7 +211,7 @@ static int cmd_verify(struct options *o, char **files, size_t n)
 int main(int argc, char **argv)
 {
     static struct tb_verify verify;
-    struct options o = {.query.space = NAMESPACE, .verify = &verify};
+    struct audit_options o = {.query.space = NAMESPACE, .verify = &verify};
     int c, r = 0;
 
     tb_log_init("tb-audit");
@@ -218,7 +221,7 @@ int main(int argc, char **argv)
             printf(c == 'h' ? help : "tb-audit " TB_VERSION "\n");
             return TB_EXIT_OK;
         }
-        r = take_option(&o, c, argv[optind - 1]);
+        r = audit_take_option(&o, c, argv[optind - 1]);
     }
     if (r != 0)
         return r;
@@ -228,5 +231,5 @@ int main(int argc, char **argv)
         return cmd_head(&o);
     if (argc > 0 && strcmp(*argv, "verify") == 0)
         return cmd_verify(&o, argv + 1, (size_t)argc - 1);
-    return usage(argc > 0 ? "unknown command" : "no command", argc > 0 ? *argv : NULL);
+    return audit_usage(argc > 0 ? "unknown command" : "no command", argc > 0 ? *argv : NULL);
 }

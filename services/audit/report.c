@@ -7,17 +7,17 @@
 #include "common/json.h"
 #include "common/secret.h"
 
-static void print_problem(const struct tb_problem *p)
+static void report_print_problem(const struct tb_audit_problem *p)
 {
     if (p->source)
         printf("%s:%" PRIu64 ": ", p->source, p->line);
-    printf("%s: %s\n", tb_problem_name(p->kind), p->text);
+    printf("%s: %s\n", tb_audit_problem_name(p->kind), p->text);
 }
 
 void tb_report_text(const struct tb_verify *v)
 {
     for (size_t i = 0; i < MIN(v->n_problems, TB_VERIFY_PROBLEMS_MAX); i++)
-        print_problem(&v->problem[i]);
+        report_print_problem(&v->problem[i]);
     if (v->n_problems > TB_VERIFY_PROBLEMS_MAX)
         printf("... and %" PRIu64 " more\n", v->n_problems - TB_VERIFY_PROBLEMS_MAX);
     if (v->foreign > 0)
@@ -35,14 +35,14 @@ void tb_report_text(const struct tb_verify *v)
     printf("%s\n", v->n_anchors == 0 ? "; whether the end was cut off is not known" : "");
 }
 
-static int add_record(cJSON *doc, const char *name, uint64_t seq, const char *ts)
+static int report_add_record(cJSON *doc, const char *name, uint64_t seq, const char *ts)
 {
     cJSON *o = cJSON_AddObjectToObject(doc, name);
 
     return o && tb_json_add_uint(o, "seq", seq) >= 0 && cJSON_AddStringToObject(o, "ts", ts) ? 0 : -ENOMEM;
 }
 
-static int add_problem(cJSON *list, const struct tb_problem *p)
+static int report_add_problem(cJSON *list, const struct tb_audit_problem *p)
 {
     cJSON *o = cJSON_CreateObject();
 
@@ -51,13 +51,13 @@ static int add_problem(cJSON *list, const struct tb_problem *p)
     if (p->source &&
         (!cJSON_AddStringToObject(o, "file", p->source) || tb_json_add_uint(o, "line", p->line) < 0))
         return -ENOMEM;
-    return cJSON_AddStringToObject(o, "kind", tb_problem_name(p->kind)) &&
+    return cJSON_AddStringToObject(o, "kind", tb_audit_problem_name(p->kind)) &&
                    tb_json_add_uint(o, "seq", p->seq) >= 0 && cJSON_AddStringToObject(o, "text", p->text)
                ? 0
                : -ENOMEM;
 }
 
-static int fill(cJSON *doc, const struct tb_verify *v)
+static int report_fill(cJSON *doc, const struct tb_verify *v)
 {
     char hash[2 * TB_CHAIN_HASH_BYTES + 1];
     cJSON *list;
@@ -68,9 +68,9 @@ static int fill(cJSON *doc, const struct tb_verify *v)
         !cJSON_AddBoolToObject(doc, "end_checked", v->n_anchors > 0) ||
         tb_json_add_uint(doc, "records", v->records) < 0)
         return -ENOMEM;
-    if (v->records > 0 &&
-        (add_record(doc, "first", v->first_seq, v->first_ts) < 0 ||
-         add_record(doc, "last", v->last.seq, v->last_ts) < 0 || !cJSON_AddStringToObject(doc, "head", hash)))
+    if (v->records > 0 && (report_add_record(doc, "first", v->first_seq, v->first_ts) < 0 ||
+                           report_add_record(doc, "last", v->last.seq, v->last_ts) < 0 ||
+                           !cJSON_AddStringToObject(doc, "head", hash)))
         return -ENOMEM;
     if (tb_json_add_uint(doc, "stops", v->stops) < 0 || tb_json_add_uint(doc, "lost_max", v->lost_max) < 0 ||
         tb_json_add_uint(doc, "excused", v->excused) < 0 ||
@@ -79,7 +79,7 @@ static int fill(cJSON *doc, const struct tb_verify *v)
         return -ENOMEM;
     list = cJSON_AddArrayToObject(doc, "problems");
     for (size_t i = 0; list && r >= 0 && i < MIN(v->n_problems, TB_VERIFY_PROBLEMS_MAX); i++)
-        r = add_problem(list, &v->problem[i]);
+        r = report_add_problem(list, &v->problem[i]);
     return list ? r : -ENOMEM;
 }
 
@@ -88,7 +88,7 @@ int tb_report_json(const struct tb_verify *v)
     _cleanup_json_ cJSON *doc = cJSON_CreateObject();
     _cleanup_free_ char *text = NULL;
 
-    if (!doc || fill(doc, v) < 0)
+    if (!doc || report_fill(doc, v) < 0)
         return -ENOMEM;
     text = cJSON_PrintUnformatted(doc);
     if (!text)

@@ -5,24 +5,24 @@
 #include <stdarg.h>
 #include <string.h>
 
-const char *tb_problem_name(enum tb_problem_kind k)
+const char *tb_audit_problem_name(enum tb_audit_problem_kind k)
 {
-    static const char *const name[_TB_PROBLEM_MAX] = {"damaged", "changed",   "missing",
-                                                      "order",   "duplicate", "cut"};
+    static const char *const name[_TB_AUDIT_PROBLEM_MAX] = {"damaged", "changed",   "missing",
+                                                            "order",   "duplicate", "cut"};
 
     return name[k];
 }
 
-void tb_verify_problem(struct tb_verify *v, enum tb_problem_kind kind, const char *source, uint64_t line,
-                       uint64_t seq, const char *fmt, ...)
+void tb_verify_problem(struct tb_verify *v, enum tb_audit_problem_kind kind, const char *source,
+                       uint64_t line, uint64_t seq, const char *fmt, ...)
 {
-    struct tb_problem *p;
+    struct tb_audit_problem *p;
     va_list ap;
 
     if (v->n_problems++ >= TB_VERIFY_PROBLEMS_MAX)
         return;
     p = &v->problem[v->n_problems - 1];
-    *p = (struct tb_problem){.kind = kind, .source = source, .line = line, .seq = seq};
+    *p = (struct tb_audit_problem){.kind = kind, .source = source, .line = line, .seq = seq};
     va_start(ap, fmt);
     vsnprintf(p->text, sizeof(p->text), fmt, ap);
     va_end(ap);
@@ -44,10 +44,10 @@ struct place {
 static void say_missing(struct tb_verify *v, const struct place *at, uint64_t from, uint64_t to)
 {
     if (from == to)
-        tb_verify_problem(v, TB_PROBLEM_MISSING, at->source, at->line, from, "record %" PRIu64 " is missing",
-                          from);
+        tb_verify_problem(v, TB_AUDIT_PROBLEM_MISSING, at->source, at->line, from,
+                          "record %" PRIu64 " is missing", from);
     else
-        tb_verify_problem(v, TB_PROBLEM_MISSING, at->source, at->line, from,
+        tb_verify_problem(v, TB_AUDIT_PROBLEM_MISSING, at->source, at->line, from,
                           "records %" PRIu64 " to %" PRIu64 " are missing", from, to);
 }
 
@@ -58,7 +58,7 @@ static void check_first(struct tb_verify *v, const struct place *at, const struc
     v->first_seq = e->seq;
     memcpy(v->first_ts, e->ts, sizeof(v->first_ts));
     if (e->seq == 1 && !tb_chain_hash_equal(e->prev, zeros))
-        tb_verify_problem(v, TB_PROBLEM_CHANGED, at->source, at->line, 1,
+        tb_verify_problem(v, TB_AUDIT_PROBLEM_CHANGED, at->source, at->line, 1,
                           "record 1 names a record before it");
     if (v->first_wanted > 0 && e->seq > v->first_wanted && e->seq - v->first_wanted != v->damaged)
         say_missing(v, at, v->first_wanted, e->seq - 1);
@@ -72,15 +72,15 @@ static void check_link(struct tb_verify *v, const struct place *at, const struct
     uint64_t gap;
 
     if (e->seq == last->seq && tb_chain_hash_equal(hash, last->hash)) {
-        tb_verify_problem(v, TB_PROBLEM_DUPLICATE, at->source, at->line, e->seq,
+        tb_verify_problem(v, TB_AUDIT_PROBLEM_DUPLICATE, at->source, at->line, e->seq,
                           "record %" PRIu64 " is there twice", e->seq);
     } else if (e->seq <= last->seq) {
-        tb_verify_problem(v, TB_PROBLEM_ORDER, at->source, at->line, e->seq,
+        tb_verify_problem(v, TB_AUDIT_PROBLEM_ORDER, at->source, at->line, e->seq,
                           "record %" PRIu64 " comes after record %" PRIu64 ": moved, or from elsewhere",
                           e->seq, last->seq);
     } else if (e->seq == last->seq + 1) {
         if (!tb_chain_hash_equal(e->prev, last->hash))
-            tb_verify_problem(v, TB_PROBLEM_CHANGED, at->source, at->line, last->seq,
+            tb_verify_problem(v, TB_AUDIT_PROBLEM_CHANGED, at->source, at->line, last->seq,
                               "record %" PRIu64 " is not the one that record %" PRIu64
                               " follows: one of them was changed",
                               last->seq, e->seq);
@@ -102,7 +102,7 @@ static void check_anchors(struct tb_verify *v, const struct place *at, uint64_t 
             continue;
         a->seen = true;
         if (!tb_chain_hash_equal(a->point.hash, hash))
-            tb_verify_problem(v, TB_PROBLEM_CHANGED, at->source, at->line, seq,
+            tb_verify_problem(v, TB_AUDIT_PROBLEM_CHANGED, at->source, at->line, seq,
                               "record %" PRIu64 " is not the one that %s knows: it was changed", seq,
                               a->name);
     }
@@ -124,7 +124,7 @@ int tb_verify_line(struct tb_verify *v, const char *source, uint64_t line, const
     if (ret_entry)
         *ret_entry = e;
     if (r == -EBADMSG) {
-        tb_verify_problem(v, TB_PROBLEM_DAMAGED, source, line, 0, "not a record: %s", err);
+        tb_verify_problem(v, TB_AUDIT_PROBLEM_DAMAGED, source, line, 0, "not a record: %s", err);
         v->damaged++;
         return 0;
     }
@@ -161,12 +161,12 @@ void tb_verify_end(struct tb_verify *v)
         const struct tb_anchor *a = &v->anchor[i];
 
         if (a->point.seq > v->last.seq)
-            tb_verify_problem(v, TB_PROBLEM_CUT, NULL, 0, v->last.seq + 1,
+            tb_verify_problem(v, TB_AUDIT_PROBLEM_CUT, NULL, 0, v->last.seq + 1,
                               "the end is missing: %s knows record %" PRIu64
                               ", the last one here is %" PRIu64,
                               a->name, a->point.seq, v->last.seq);
         else if (a->point.seq > 0 && a->point.seq < v->first_seq)
-            tb_verify_problem(v, TB_PROBLEM_MISSING, NULL, 0, a->point.seq,
+            tb_verify_problem(v, TB_AUDIT_PROBLEM_MISSING, NULL, 0, a->point.seq,
                               "record %" PRIu64
                               ", which %s knows, is not among these: they begin with %" PRIu64,
                               a->point.seq, a->name, v->first_seq);

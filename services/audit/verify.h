@@ -9,19 +9,19 @@
 #define TB_VERIFY_PROBLEMS_MAX 100 /* kept; all are counted */
 #define TB_VERIFY_ANCHORS_MAX 8
 
-enum tb_problem_kind {
-    TB_PROBLEM_DAMAGED,   /* not a record */
-    TB_PROBLEM_CHANGED,   /* a record that is not the one its neighbour, or an anchor, knows */
-    TB_PROBLEM_MISSING,   /* numbers left out */
-    TB_PROBLEM_ORDER,     /* a number that came before */
-    TB_PROBLEM_DUPLICATE, /* the same record again */
-    TB_PROBLEM_CUT,       /* the end is missing */
-    _TB_PROBLEM_MAX,
+enum tb_audit_problem_kind {
+    TB_AUDIT_PROBLEM_DAMAGED,   /* not a record */
+    TB_AUDIT_PROBLEM_CHANGED,   /* a record that is not the one its neighbour, or an anchor, knows */
+    TB_AUDIT_PROBLEM_MISSING,   /* numbers left out */
+    TB_AUDIT_PROBLEM_ORDER,     /* a number that came before */
+    TB_AUDIT_PROBLEM_DUPLICATE, /* the same record again */
+    TB_AUDIT_PROBLEM_CUT,       /* the end is missing */
+    _TB_AUDIT_PROBLEM_MAX,
 };
-const char *tb_problem_name(enum tb_problem_kind k);
+const char *tb_audit_problem_name(enum tb_audit_problem_kind k);
 
-struct tb_problem {
-    enum tb_problem_kind kind;
+struct tb_audit_problem {
+    enum tb_audit_problem_kind kind;
     const char *source; /* borrowed: a file's name; or NULL */
     uint64_t line, seq; /* 0: does not apply */
     char text[TB_CHAIN_ERR_MAX + 100];
@@ -48,7 +48,7 @@ struct tb_verify {
     uint64_t foreign; /* journal entries of other programs */
     uint64_t damaged; /* since the last readable record */
     uint64_t n_problems;
-    struct tb_problem problem[TB_VERIFY_PROBLEMS_MAX];
+    struct tb_audit_problem problem[TB_VERIFY_PROBLEMS_MAX];
 };
 
 /* 0 or -ENOSPC. */
@@ -56,8 +56,8 @@ int tb_verify_add_anchor(struct tb_verify *v, const struct tb_chain_point *p, co
 /* The next record, without line end. ret_entry (may be NULL): what was read, seq 0 when nothing. 0 or -ENOMEM. */
 int tb_verify_line(struct tb_verify *v, const char *source, uint64_t line, const char *text, size_t len,
                    struct tb_chain_entry *ret_entry);
-void tb_verify_problem(struct tb_verify *v, enum tb_problem_kind kind, const char *source, uint64_t line,
-                       uint64_t seq, const char *fmt, ...) _printf_(6, 7);
+void tb_verify_problem(struct tb_verify *v, enum tb_audit_problem_kind kind, const char *source,
+                       uint64_t line, uint64_t seq, const char *fmt, ...) _printf_(6, 7);
 /* True when there must be more records than were seen so far. */
 bool tb_verify_wants_more(const struct tb_verify *v);
 /* After the last record. */

@@ -18,7 +18,7 @@
 #define EXCHANGE_TIMEOUT_MS 30000
 #define HWID_SHOWN 8
 
-struct tb_exchange {
+struct authorize_exchange {
     const struct tb_config *cfg;
     pthread_t thread;
     pthread_mutex_t lock;
@@ -27,20 +27,20 @@ struct tb_exchange {
     bool done;       /* under lock: verdict is there */
     bool busy;       /* the owner's own: started and not yet taken */
     int event_fd;
-    struct tb_verdict verdict;
+    struct authorize_verdict verdict;
     char *report; /* the thread's own while busy */
     char hmac[TB_REPORT_MAC_HEX + 1];
     char hw_id[TB_HWID_MAX]; /* the thread's own */
 };
 
-static int verdict_retry(struct tb_verdict *v, const char *reason)
+static int verdict_retry(struct authorize_verdict *v, const char *reason)
 {
-    *v = (struct tb_verdict){.kind = TB_VERDICT_RETRY, .retry_after_ms = -1};
+    *v = (struct authorize_verdict){.kind = AUTHORIZE_RETRY, .retry_after_ms = -1};
     snprintf(v->reason, sizeof(v->reason), "%.*s", TB_REASON_MAX - 1, reason);
     return 0;
 }
 
-static bool hwid_known(struct tb_exchange *x)
+static bool hwid_known(struct authorize_exchange *x)
 {
     char hostname[256] = "";
     struct tb_hwid_sources sources = {
@@ -73,12 +73,12 @@ static char *credential_path(const char *name)
     return path && access(path, F_OK) == 0 ? TAKE_PTR(path) : NULL;
 }
 
-static int exchange_once(const struct tb_exchange *x, struct tb_verdict *v)
+static int exchange_once(const struct authorize_exchange *x, struct authorize_verdict *v)
 {
     static const char *const headers[] = {"Content-Type: application/json", NULL};
-    _cleanup_free_ char *url = tb_request_url(x->cfg->edc_endpoint), *cert = NULL, *key = NULL;
+    _cleanup_free_ char *url = authorize_request_url(x->cfg->edc_endpoint), *cert = NULL, *key = NULL;
     _cleanup_free_ char *body =
-        tb_request_body(x->cfg->contract_id, x->cfg->asset_id, x->hw_id, x->report, x->hmac);
+        authorize_request_body(x->cfg->contract_id, x->cfg->asset_id, x->hw_id, x->report, x->hmac);
     _cleanup_http_response_ struct tb_http_response resp = {0};
     struct tb_http_tls tls = {
         .ca_file = x->cfg->ca_file,
@@ -113,7 +113,7 @@ static int exchange_once(const struct tb_exchange *x, struct tb_verdict *v)
     return r;
 }
 
-static void exchange(struct tb_exchange *x, struct tb_verdict *v)
+static void exchange_run(struct authorize_exchange *x, struct authorize_verdict *v)
 {
     if (!hwid_known(x))
         verdict_retry(v, "this machine has no product UUID, hostname or network device to identify it; "
@@ -122,13 +122,13 @@ static void exchange(struct tb_exchange *x, struct tb_verdict *v)
         verdict_retry(v, "out of memory");
 }
 
-static void *worker(void *arg)
+static void *exchange_thread(void *arg)
 {
-    struct tb_exchange *x = arg;
+    struct authorize_exchange *x = arg;
 
     pthread_mutex_lock(&x->lock);
     for (;;) {
-        struct tb_verdict v;
+        struct authorize_verdict v;
         uint64_t one = 1;
 
         while (!x->want && !x->quit)
@@ -137,7 +137,7 @@ static void *worker(void *arg)
             break;
         x->want = false;
         pthread_mutex_unlock(&x->lock);
-        exchange(x, &v);
+        exchange_run(x, &v);
         pthread_mutex_lock(&x->lock);
         x->verdict = v;
         x->done = true;
@@ -147,9 +147,9 @@ static void *worker(void *arg)
     return NULL;
 }
 
-int tb_exchange_new(const struct tb_config *cfg, struct tb_exchange **ret)
+int authorize_exchange_new(const struct tb_config *cfg, struct authorize_exchange **ret)
 {
-    struct tb_exchange *x = calloc(1, sizeof(*x));
+    struct authorize_exchange *x = calloc(1, sizeof(*x));
     int r;
 
     if (!x)
@@ -158,7 +158,7 @@ int tb_exchange_new(const struct tb_config *cfg, struct tb_exchange **ret)
     pthread_mutex_init(&x->lock, NULL);
     pthread_cond_init(&x->wanted, NULL);
     x->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    r = x->event_fd < 0 ? -errno : -pthread_create(&x->thread, NULL, worker, x);
+    r = x->event_fd < 0 ? -errno : -pthread_create(&x->thread, NULL, exchange_thread, x);
     if (r < 0) {
         tb_close(x->event_fd);
         free(x);
@@ -168,17 +168,17 @@ int tb_exchange_new(const struct tb_config *cfg, struct tb_exchange **ret)
     return 0;
 }
 
-int tb_exchange_fd(const struct tb_exchange *x)
+int authorize_exchange_fd(const struct authorize_exchange *x)
 {
     return x->event_fd;
 }
 
-bool tb_exchange_busy(const struct tb_exchange *x)
+bool authorize_exchange_busy(const struct authorize_exchange *x)
 {
     return x->busy;
 }
 
-void tb_exchange_start(struct tb_exchange *x, const char *report, const struct tb_grant *grant)
+void authorize_exchange_start(struct authorize_exchange *x, const char *report, const struct tb_grant *grant)
 {
     tb_freep(&x->report);
     if (report && tb_report_mac(&grant->key, report, strlen(report), x->hmac) == 0)
@@ -189,7 +189,7 @@ void tb_exchange_start(struct tb_exchange *x, const char *report, const struct t
     pthread_mutex_unlock(&x->lock);
 }
 
-bool tb_exchange_take(struct tb_exchange *x, struct tb_verdict *ret)
+bool authorize_exchange_take(struct authorize_exchange *x, struct authorize_verdict *ret)
 {
     uint64_t count;
     bool done;
@@ -207,7 +207,7 @@ bool tb_exchange_take(struct tb_exchange *x, struct tb_verdict *ret)
     return done;
 }
 
-void tb_exchange_free(struct tb_exchange *x)
+void authorize_exchange_free(struct authorize_exchange *x)
 {
     if (!x)
         return;

@@ -35,7 +35,7 @@ void tb_files_clear(struct tb_files *f)
 }
 
 /* True when the flag is in dir; ret_reason as far as it can be read. */
-static bool read_flag(const char *dir, char *ret_reason)
+static bool files_read_flag(const char *dir, char *ret_reason)
 {
     _cleanup_json_ cJSON *o = NULL;
     char err[TB_JSON_ERR_MAX];
@@ -69,7 +69,7 @@ bool tb_files_subscription_ended(const char *state_base, char ret_reason[static 
 }
 
 /* The flag's opposite, for path units, which see that a file exists but not that it is gone. */
-static int write_allowed(const struct tb_files *f, uint64_t since_real_us)
+static int files_write_allowed(const struct tb_files *f, uint64_t since_real_us)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     char since[TB_RFC3339_MAX];
@@ -79,7 +79,7 @@ static int write_allowed(const struct tb_files *f, uint64_t since_real_us)
     return tb_state_write(f->run_dir, ALLOWED, o, 0);
 }
 
-static int write_flag(const struct tb_files *f, const char *reason, uint64_t since_real_us)
+static int files_write_flag(const struct tb_files *f, const char *reason, uint64_t since_real_us)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     char since[TB_RFC3339_MAX];
@@ -94,7 +94,7 @@ static int write_flag(const struct tb_files *f, const char *reason, uint64_t sin
     return r < 0 ? r : durable;
 }
 
-static int remove_one(const char *dir, const char *name)
+static int files_remove(const char *dir, const char *name)
 {
     _cleanup_free_ char *path = tb_path_join(dir, name);
 
@@ -105,14 +105,14 @@ static int remove_one(const char *dir, const char *name)
     return tb_fsync_parent(path);
 }
 
-static int remove_flag(const struct tb_files *f)
+static int files_remove_flag(const struct tb_files *f)
 {
-    int r = remove_one(f->state_dir, FLAG);
+    int r = files_remove(f->state_dir, FLAG);
 
-    return r < 0 ? r : remove_one(f->run_dir, FLAG);
+    return r < 0 ? r : files_remove(f->run_dir, FLAG);
 }
 
-static int write_lease(const struct tb_files *f, const struct tb_lease *l, const struct tb_clock *now)
+static int files_write_lease(const struct tb_files *f, const struct tb_lease *l, const struct tb_clock *now)
 {
     bool ends = l->expires_real_us > 0;
     struct tb_lease_record r = {.state = l->state,
@@ -131,9 +131,9 @@ static int write_lease(const struct tb_files *f, const struct tb_lease *l, const
 }
 
 /* Never both at once. The flag is made whether or not the other could be removed. */
-static int suspend(const struct tb_files *f, const char *reason, uint64_t since_real_us)
+static int files_suspend(const struct tb_files *f, const char *reason, uint64_t since_real_us)
 {
-    int r = remove_one(f->run_dir, ALLOWED), flag = write_flag(f, reason, since_real_us);
+    int r = files_remove(f->run_dir, ALLOWED), flag = files_write_flag(f, reason, since_real_us);
 
     return flag < 0 ? flag : r;
 }
@@ -143,15 +143,15 @@ int tb_files_write(struct tb_files *f, const struct tb_lease *l, const struct tb
     int r = 0, lease;
 
     if (l->suspended && (!f->flagged || strcmp(f->flag_reason, l->reason) != 0))
-        r = suspend(f, l->reason, now->real_us);
-    lease = write_lease(f, l, now);
+        r = files_suspend(f, l->reason, now->real_us);
+    lease = files_write_lease(f, l, now);
     if (r == 0)
         r = lease;
     /* Readers that see no flag must find the lease that allows it. */
     if (!l->suspended && f->flagged && r == 0)
-        r = remove_flag(f);
+        r = files_remove_flag(f);
     if (!l->suspended && (f->flagged || !f->allowed) && r == 0)
-        r = write_allowed(f, now->real_us);
+        r = files_write_allowed(f, now->real_us);
     if (r < 0)
         return r;
     f->allowed = !l->suspended;
@@ -161,7 +161,7 @@ int tb_files_write(struct tb_files *f, const struct tb_lease *l, const struct tb
 }
 
 /* CLOCK_BOOTTIME values mean nothing in another boot: both clocks must have gone on together since it was written. */
-static bool same_boot(const struct tb_lease_record *r, const struct tb_clock *now)
+static bool files_same_boot(const struct tb_lease_record *r, const struct tb_clock *now)
 {
     uint64_t went_real, went_boot;
 
@@ -173,11 +173,11 @@ static bool same_boot(const struct tb_lease_record *r, const struct tb_clock *no
     return MAX(went_real, went_boot) - MIN(went_real, went_boot) < SAME_BOOT_US;
 }
 
-static void restore_serving(const struct tb_files *f, struct tb_lease *l, const struct tb_clock *now)
+static void files_restore_serving(const struct tb_files *f, struct tb_lease *l, const struct tb_clock *now)
 {
     struct tb_lease_record r;
 
-    if (tb_lease_record_read(f->run_dir, TB_LEASE_NAME, &r) < 0 || !same_boot(&r, now) ||
+    if (tb_lease_record_read(f->run_dir, TB_LEASE_NAME, &r) < 0 || !files_same_boot(&r, now) ||
         strcmp(r.contract_id, f->contract_id) != 0 || strcmp(r.asset_id, f->asset_id) != 0 ||
         (r.state != TB_LEASE_AUTHORIZED && r.state != TB_LEASE_UNREACHABLE))
         return;
@@ -191,10 +191,10 @@ static void restore_serving(const struct tb_files *f, struct tb_lease *l, const 
 int tb_files_restore(struct tb_files *f, struct tb_lease *l, const struct tb_clock *now)
 {
     char reason[TB_REASON_MAX] = "suspended by an earlier run that left no reason";
-    bool durable = read_flag(f->state_dir, reason), flag = read_flag(f->run_dir, reason);
+    bool durable = files_read_flag(f->state_dir, reason), flag = files_read_flag(f->run_dir, reason);
 
     if (!durable && !flag) {
-        restore_serving(f, l, now);
+        files_restore_serving(f, l, now);
         return tb_files_write(f, l, now);
     }
     tb_lease_restore_suspended(l, reason);

@@ -62,7 +62,8 @@ static uint64_t renew_in_us(const struct tb_lease *l, const struct tb_clock *now
     return jittered_us(MIN(MAX(ms, TB_LEASE_RENEW_MIN_MS), TB_LEASE_RENEW_MAX_MS));
 }
 
-static void apply_authorized(struct tb_lease *l, const struct tb_verdict *v, const struct tb_clock *now)
+static void apply_authorized(struct tb_lease *l, const struct authorize_verdict *v,
+                             const struct tb_clock *now)
 {
     uint64_t left = v->expires_at_us > now->real_us ? v->expires_at_us - now->real_us : 0;
 
@@ -84,7 +85,7 @@ static void lease_end(struct tb_lease *l, enum tb_lease_state state)
     l->expires_real_us = l->expires_boot_us = l->deadline_boot_us = 0;
 }
 
-static void apply_denied(struct tb_lease *l, const struct tb_verdict *v, const struct tb_clock *now)
+static void apply_denied(struct tb_lease *l, const struct authorize_verdict *v, const struct tb_clock *now)
 {
     lease_end(l, TB_LEASE_DENIED);
     reason_set(l->reason, v->reason);
@@ -105,7 +106,7 @@ static void note_unreachable(struct tb_lease *l, const struct tb_clock *now)
         reason_set(l->reason, l->trouble);
 }
 
-static void apply_retry(struct tb_lease *l, const struct tb_verdict *v, const struct tb_clock *now)
+static void apply_retry(struct tb_lease *l, const struct authorize_verdict *v, const struct tb_clock *now)
 {
     l->failures++;
     reason_set(l->trouble, v->reason);
@@ -113,16 +114,16 @@ static void apply_retry(struct tb_lease *l, const struct tb_verdict *v, const st
     note_unreachable(l, now);
 }
 
-void tb_lease_apply(struct tb_lease *l, const struct tb_verdict *v, const struct tb_clock *now)
+void tb_lease_apply(struct tb_lease *l, const struct authorize_verdict *v, const struct tb_clock *now)
 {
     switch (v->kind) {
-    case TB_VERDICT_AUTHORIZED:
+    case AUTHORIZE_GRANTED:
         apply_authorized(l, v, now);
         break;
-    case TB_VERDICT_DENIED:
+    case AUTHORIZE_DENIED:
         apply_denied(l, v, now);
         break;
-    case TB_VERDICT_RETRY:
+    case AUTHORIZE_RETRY:
         apply_retry(l, v, now);
         break;
     }

@@ -50,7 +50,7 @@ void tb_lease_restore_serving(struct tb_lease *l, uint64_t expires_real_us, uint
                               uint64_t renewed_real_us);
 
 /* Takes a verdict in. */
-void tb_lease_apply(struct tb_lease *l, const struct tb_verdict *v, const struct tb_clock *now);
+void tb_lease_apply(struct tb_lease *l, const struct authorize_verdict *v, const struct tb_clock *now);
 /* Lets time pass. True when the state changed. */
 bool tb_lease_tick(struct tb_lease *l, const struct tb_clock *now);
 /* Asks as soon as the control plane's wishes allow. */

@@ -55,7 +55,7 @@ struct daemon {
     struct tb_config cfg;
     struct tb_files files;
     struct tb_lease lease;
-    struct tb_exchange *exchange;
+    struct authorize_exchange *exchange;
     struct tb_grant *grant; /* NULL: none, or wiped */
     struct tb_handouts handouts;
     struct tb_releases releases;
@@ -85,7 +85,7 @@ static uint64_t seconds_until(uint64_t then_us, uint64_t now_us)
     return then_us > now_us ? (then_us - now_us + TB_USEC_PER_SEC - 1) / TB_USEC_PER_SEC : 0;
 }
 
-static void describe(const struct daemon *d, const struct tb_clock *now, char *out, size_t len)
+static void lease_describe(const struct daemon *d, const struct tb_clock *now, char *out, size_t len)
 {
     const struct tb_lease *l = &d->lease;
     unsigned long long next = seconds_until(l->next_ask_boot_us, now->boot_us);
@@ -110,7 +110,7 @@ static void describe(const struct daemon *d, const struct tb_clock *now, char *o
 }
 
 /* Tells systemd, and the log where there is something new. */
-static void tell(struct daemon *d, const struct tb_clock *now)
+static void lease_report(struct daemon *d, const struct tb_clock *now)
 {
     const struct tb_lease *l = &d->lease;
     bool news = l->state != d->told_state || l->suspended != d->told_suspended ||
@@ -119,7 +119,7 @@ static void tell(struct daemon *d, const struct tb_clock *now)
     const char *const fields[] = {reason, NULL};
     const char *event = NULL;
 
-    describe(d, now, text, sizeof(text));
+    lease_describe(d, now, text, sizeof(text));
     if (!d->ready && l->state != TB_LEASE_PENDING) {
         d->ready = true;
         tb_notify_ready("%s", text);
@@ -145,32 +145,32 @@ static void lease_changed(struct daemon *d, const struct tb_clock *now)
     files_update(d, now);
     if (d->lease.suspended)
         tb_grant_freep(&d->grant);
-    tell(d, now);
+    lease_report(d, now);
 }
 
 /* Who no longer pays is denied, whatever the control plane says or cannot say. */
-static void heed_subscription(struct daemon *d, struct tb_verdict *v)
+static void subscription_heed(struct daemon *d, struct authorize_verdict *v)
 {
     char reason[TB_REASON_MAX];
 
     if (!tb_files_subscription_ended(d->cfg.state_dir, reason))
         return;
-    tb_verdict_clear(v);
-    *v = (struct tb_verdict){.kind = TB_VERDICT_DENIED, .retry_after_ms = -1};
+    authorize_verdict_clear(v);
+    *v = (struct authorize_verdict){.kind = AUTHORIZE_DENIED, .retry_after_ms = -1};
     memcpy(v->reason, reason, sizeof(reason));
 }
 
 static void exchange_ended(struct daemon *d)
 {
-    _cleanup_verdict_ struct tb_verdict v = {0};
+    _cleanup_verdict_ struct authorize_verdict v = {0};
     struct tb_clock now;
 
-    if (!tb_exchange_take(d->exchange, &v))
+    if (!authorize_exchange_take(d->exchange, &v))
         return;
-    heed_subscription(d, &v);
+    subscription_heed(d, &v);
     now = tb_clock_now();
     d->finished = d->started;
-    if (v.kind == TB_VERDICT_AUTHORIZED) {
+    if (v.kind == AUTHORIZE_GRANTED) {
         tb_grant_free(d->grant);
         d->grant = TAKE_PTR(v.grant);
         d->handouts = (struct tb_handouts){.granted_us = now.boot_us};
@@ -183,9 +183,9 @@ static void exchange_ended(struct daemon *d)
 static bool renewal_over(struct daemon *d, struct tb_waiting *w, const struct tb_clock *now)
 {
     if (w->exchange == 0) {
-        w->exchange = tb_exchange_busy(d->exchange) ? d->started : d->started + 1;
+        w->exchange = authorize_exchange_busy(d->exchange) ? d->started : d->started + 1;
         w->deadline_us = now->boot_us + TB_RELEASE_RENEW_WAIT_US;
-        if (!tb_exchange_busy(d->exchange))
+        if (!authorize_exchange_busy(d->exchange))
             tb_lease_ask_soon(&d->lease, now);
         return false;
     }
@@ -193,7 +193,7 @@ static bool renewal_over(struct daemon *d, struct tb_waiting *w, const struct tb
 }
 
 /* Answers each waiting connection that can be answered now. From the end, as an answered one is replaced by the last. */
-static void settle(struct daemon *d, const struct tb_clock *now)
+static void releases_settle(struct daemon *d, const struct tb_clock *now)
 {
     for (size_t i = d->releases.n; i-- > 0;) {
         struct tb_waiting *w = &d->releases.waiting[i];
@@ -222,21 +222,22 @@ static char *usage_report(const struct daemon *d)
     return d->grant && path && tb_read_file(path, TB_REPORT_MAX, &text, &len) == 0 ? text : NULL;
 }
 
-static void ask_if_due(struct daemon *d, const struct tb_clock *now)
+static void exchange_start_if_due(struct daemon *d, const struct tb_clock *now)
 {
     _cleanup_free_ char *report = NULL;
 
-    if (tb_exchange_busy(d->exchange) || !tb_lease_due(&d->lease, now))
+    if (authorize_exchange_busy(d->exchange) || !tb_lease_due(&d->lease, now))
         return;
     d->started++;
     d->exchange_since_us = now->boot_us;
     report = usage_report(d);
-    tb_exchange_start(d->exchange, report, d->grant);
+    authorize_exchange_start(d->exchange, report, d->grant);
 }
 
-static void keep_alive(struct daemon *d, const struct tb_clock *now)
+static void daemon_keep_alive(struct daemon *d, const struct tb_clock *now)
 {
-    bool stuck = tb_exchange_busy(d->exchange) && now->boot_us - d->exchange_since_us > EXCHANGE_STUCK_US;
+    bool stuck =
+        authorize_exchange_busy(d->exchange) && now->boot_us - d->exchange_since_us > EXCHANGE_STUCK_US;
 
     if (d->watchdog_us > 0 && !stuck && now->boot_us >= d->next_watchdog_us) {
         d->next_watchdog_us = now->boot_us + d->watchdog_us;
@@ -249,20 +250,20 @@ static void keep_alive(struct daemon *d, const struct tb_clock *now)
 }
 
 /* Everything that time alone, or what just happened, makes due. */
-static void advance(struct daemon *d, const struct tb_clock *now)
+static void daemon_advance(struct daemon *d, const struct tb_clock *now)
 {
     if (tb_lease_tick(&d->lease, now))
         lease_changed(d, now);
     else if (d->files_retry_us > 0 && now->boot_us >= d->files_retry_us)
         files_update(d, now);
-    settle(d, now);
-    ask_if_due(d, now);
-    keep_alive(d, now);
+    releases_settle(d, now);
+    exchange_start_if_due(d, now);
+    daemon_keep_alive(d, now);
 }
 
-static uint64_t next_wakeup_us(const struct daemon *d)
+static uint64_t daemon_wakeup_us(const struct daemon *d)
 {
-    uint64_t at = tb_lease_wakeup_us(&d->lease, tb_exchange_busy(d->exchange));
+    uint64_t at = tb_lease_wakeup_us(&d->lease, authorize_exchange_busy(d->exchange));
 
     for (size_t i = 0; i < d->releases.n; i++)
         if (d->releases.waiting[i].exchange > 0)
@@ -275,9 +276,9 @@ static uint64_t next_wakeup_us(const struct daemon *d)
 }
 
 /* A timer, not poll's timeout, so that a deadline that passed while the machine slept is seen at once. */
-static int set_timer(const struct daemon *d)
+static int daemon_set_timer(const struct daemon *d)
 {
-    uint64_t at = next_wakeup_us(d);
+    uint64_t at = daemon_wakeup_us(d);
     struct itimerspec its = {0};
 
     if (at != UINT64_MAX) {
@@ -287,7 +288,7 @@ static int set_timer(const struct daemon *d)
     return timerfd_settime(d->timer_fd, TFD_TIMER_ABSTIME, &its, NULL) < 0 ? -errno : 0;
 }
 
-static void take_signal(struct daemon *d)
+static void daemon_take_signal(struct daemon *d)
 {
     struct signalfd_siginfo si;
     struct tb_clock now = tb_clock_now();
@@ -304,18 +305,18 @@ static void take_signal(struct daemon *d)
 
 /* Until there is an answer to give, connections stay in the listen queue: where systemd holds the socket they outlive a
  * restart there, while one that this process accepted and lost would read as a refusal. */
-static bool may_accept(const struct daemon *d)
+static bool releases_may_accept(const struct daemon *d)
 {
     return (d->grant || d->lease.suspended) && d->releases.n < TB_RELEASE_WAITING_MAX;
 }
 
-static int wait_for_events(struct daemon *d)
+static int daemon_wait(struct daemon *d)
 {
     struct pollfd p[POLL_WAITING + TB_RELEASE_WAITING_MAX] = {
         [POLL_SIGNAL] = {.fd = d->signal_fd, .events = POLLIN},
         [POLL_TIMER] = {.fd = d->timer_fd, .events = POLLIN},
-        [POLL_EXCHANGE] = {.fd = tb_exchange_fd(d->exchange), .events = POLLIN},
-        [POLL_LISTEN] = {.fd = may_accept(d) ? d->releases.listen_fd : -1, .events = POLLIN},
+        [POLL_EXCHANGE] = {.fd = authorize_exchange_fd(d->exchange), .events = POLLIN},
+        [POLL_LISTEN] = {.fd = releases_may_accept(d) ? d->releases.listen_fd : -1, .events = POLLIN},
     };
     size_t n = d->releases.n;
     uint64_t ticks;
@@ -331,7 +332,7 @@ static int wait_for_events(struct daemon *d)
     if (p[POLL_TIMER].revents)
         (void)!read(d->timer_fd, &ticks, sizeof(ticks));
     if (p[POLL_SIGNAL].revents)
-        take_signal(d);
+        daemon_take_signal(d);
     if (p[POLL_EXCHANGE].revents)
         exchange_ended(d);
     if (p[POLL_LISTEN].revents)
@@ -339,16 +340,16 @@ static int wait_for_events(struct daemon *d)
     return 0;
 }
 
-static int run(struct daemon *d)
+static int daemon_run(struct daemon *d)
 {
     while (!d->quit) {
         struct tb_clock now = tb_clock_now();
         int r;
 
-        advance(d, &now);
-        r = set_timer(d);
+        daemon_advance(d, &now);
+        r = daemon_set_timer(d);
         if (r == 0)
-            r = wait_for_events(d);
+            r = daemon_wait(d);
         if (r < 0) {
             tb_error("cannot wait for events: %s", strerror(-r));
             return TB_EXIT_IOERR;
@@ -357,14 +358,14 @@ static int run(struct daemon *d)
     return TB_EXIT_OK;
 }
 
-static int bind_listener(const char *dir, const char *path)
+static int keys_bind(const char *dir, const char *path)
 {
     int r = tb_mkdir_p(dir, 0755);
 
     return r < 0 ? r : tb_unix_listen(path, SOCK_STREAM, 0600);
 }
 
-static int open_listener(const struct daemon *d)
+static int keys_listen(const struct daemon *d)
 {
     _cleanup_free_ char *path = tb_path_join(d->cfg.run_dir, "tb-keys.sock");
     int fd = tb_listen_fd("keys");
@@ -377,7 +378,7 @@ static int open_listener(const struct daemon *d)
         return -EINVAL;
     }
     if (fd == -ENOENT)
-        fd = bind_listener(d->cfg.run_dir, path);
+        fd = keys_bind(d->cfg.run_dir, path);
     if (fd < 0) {
         tb_error("cannot listen on %s: %s", path, strerror(-fd));
         return fd;
@@ -405,7 +406,7 @@ static int open_signals(void)
     return r < 0 ? -errno : r;
 }
 
-static int start_files(struct daemon *d, const struct tb_clock *now)
+static int files_start(struct daemon *d, const struct tb_clock *now)
 {
     int r = tb_files_init(&d->files, d->cfg.run_dir, d->cfg.state_dir, d->cfg.contract_id, d->cfg.asset_id);
 
@@ -422,17 +423,17 @@ static int start_files(struct daemon *d, const struct tb_clock *now)
     return 0;
 }
 
-static int start(struct daemon *d)
+static int daemon_start(struct daemon *d)
 {
     struct tb_clock now = tb_clock_now();
     int r;
 
     tb_lease_init(&d->lease, d->cfg.lease_grace_us, &now);
     /* Before anything else: a restart never clears a suspension. */
-    r = start_files(d, &now);
+    r = files_start(d, &now);
     if (r < 0)
         return r;
-    d->releases.listen_fd = open_listener(d);
+    d->releases.listen_fd = keys_listen(d);
     d->signal_fd = open_signals();
     d->timer_fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
     if (d->releases.listen_fd < 0)
@@ -441,7 +442,7 @@ static int start(struct daemon *d)
         tb_error("cannot watch signals and time: %s", strerror(errno));
         return -EIO;
     }
-    r = tb_exchange_new(&d->cfg, &d->exchange);
+    r = authorize_exchange_new(&d->cfg, &d->exchange);
     if (r < 0) {
         tb_error("cannot start a thread: %s", strerror(-r));
         return r;
@@ -451,11 +452,11 @@ static int start(struct daemon *d)
     if (d->lease.suspended)
         tb_warn("suspended since an earlier run: %s", d->lease.reason);
     d->watchdog_us = tb_notify_watchdog_us();
-    tell(d, &now);
+    lease_report(d, &now);
     return 0;
 }
 
-static void stop(struct daemon *d, int rc)
+static void daemon_stop(struct daemon *d, int rc)
 {
     tb_notify_stopping();
     /* Whoever waits for a fresher URL gets the one there is: to be dropped would read as a refusal. */
@@ -463,9 +464,9 @@ static void stop(struct daemon *d, int rc)
         tb_releases_give(&d->releases, 0, d->grant);
     tb_grant_freep(&d->grant);
     /* The thread may be half a minute away from its answer: leave without it, and without exit handlers beside it. */
-    if (tb_exchange_busy(d->exchange))
+    if (authorize_exchange_busy(d->exchange))
         _exit(rc);
-    tb_exchange_free(d->exchange);
+    authorize_exchange_free(d->exchange);
     tb_files_clear(&d->files);
     tb_config_clear(&d->cfg);
     tb_close(d->releases.listen_fd);
@@ -481,10 +482,10 @@ int main(int argc, char **argv)
     tb_secret_init();
     tb_response_setup();
     tb_config_main(argc, argv, PROGRAM, help, &d.cfg);
-    rc = start(&d);
+    rc = daemon_start(&d);
     if (rc < 0)
         return rc == -EINVAL ? TB_EXIT_CONFIG : TB_EXIT_IOERR;
-    rc = run(&d);
-    stop(&d, rc);
+    rc = daemon_run(&d);
+    daemon_stop(&d, rc);
     return rc;
 }

@@ -29,18 +29,18 @@ static const struct {
     {"tb-decrypt.service", TB_CRED_MODEL_KEY},
 };
 
-static bool is_name_char(char c)
+static bool peer_name_char(char c)
 {
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
            (c && strchr(":-_.\\@", c));
 }
 
 /* Copies name characters from *p to end or '/'; advances. */
-static int take_name(const char **p, const char *end, char *out)
+static int peer_take_name(const char **p, const char *end, char *out)
 {
     size_t n = 0;
 
-    while (*p < end && is_name_char(**p))
+    while (*p < end && peer_name_char(**p))
         out[n++] = *(*p)++;
     out[n] = '\0';
     return n > 0 ? 0 : -EINVAL;
@@ -61,9 +61,9 @@ int tb_peer_parse(const char *path, size_t len, struct tb_peer *ret)
     if ((size_t)(end - p) < strlen(UNIT_DIR) || memcmp(p, UNIT_DIR, strlen(UNIT_DIR)) != 0)
         return -EINVAL;
     p += strlen(UNIT_DIR);
-    if (take_name(&p, end, peer.unit) < 0 || p == end || *p++ != '/')
+    if (peer_take_name(&p, end, peer.unit) < 0 || p == end || *p++ != '/')
         return -EINVAL;
-    if (take_name(&p, end, peer.credential) < 0 || p != end)
+    if (peer_take_name(&p, end, peer.credential) < 0 || p != end)
         return -EINVAL;
     *ret = peer;
     return 0;
@@ -129,7 +129,7 @@ const void *tb_release_value(const struct tb_grant *g, enum tb_credential cred, 
 }
 
 /* The audit trail of releases. why is NULL for a release. */
-static void log_answer(const struct tb_peer *p, const char *why)
+static void release_log(const struct tb_peer *p, const char *why)
 {
     char unit[TB_RELEASE_NAME_MAX + 16], credential[TB_RELEASE_NAME_MAX + 16], reason[TB_REASON_MAX + 16];
     const char *const fields[] = {unit, credential, why ? "TB_RELEASED=no" : "TB_RELEASED=yes",
@@ -146,7 +146,7 @@ static void log_answer(const struct tb_peer *p, const char *why)
 }
 
 /* Who is at the other end of fd, and what of ours it may have; _TB_CRED_INVALID after logging why not. */
-static enum tb_credential identify(int fd, struct tb_peer *peer)
+static enum tb_credential peer_identify(int fd, struct tb_peer *peer)
 {
     struct sockaddr_un sa = {0};
     socklen_t sa_len = sizeof(sa), cred_len;
@@ -162,12 +162,12 @@ static enum tb_credential identify(int fd, struct tb_peer *peer)
     }
     if (ucred.uid != 0) {
         tb_warn("process %ld of user %ld claims to be systemd", (long)ucred.pid, (long)ucred.uid);
-        log_answer(peer, "the peer is not root");
+        release_log(peer, "the peer is not root");
         return _TB_CRED_INVALID;
     }
     cred = tb_peer_credential(peer);
     if (cred == _TB_CRED_INVALID)
-        log_answer(peer, "this unit may not have it");
+        release_log(peer, "this unit may not have it");
     return cred;
 }
 
@@ -184,7 +184,7 @@ void tb_releases_accept(struct tb_releases *r)
                 tb_error("cannot accept on the release socket: %s", strerror(errno));
             return;
         }
-        w.cred = identify(w.fd, &w.peer);
+        w.cred = peer_identify(w.fd, &w.peer);
         if (w.cred == _TB_CRED_INVALID)
             close(w.fd);
         else
@@ -206,12 +206,12 @@ void tb_releases_give(struct tb_releases *r, size_t i, const struct tb_grant *g)
     ssize_t n = send(w->fd, value, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
     /* A fresh unix socket takes far more than our largest value at once, or its reader is gone. */
-    log_answer(&w->peer, n == (ssize_t)len ? NULL : "the connection was lost");
+    release_log(&w->peer, n == (ssize_t)len ? NULL : "the connection was lost");
     tb_releases_drop(r, i);
 }
 
 void tb_releases_refuse(struct tb_releases *r, size_t i, const char *why)
 {
-    log_answer(&r->waiting[i].peer, why);
+    release_log(&r->waiting[i].peer, why);
     tb_releases_drop(r, i);
 }

@@ -7,7 +7,7 @@
 #include "common/json.h"
 #include "common/version.h"
 
-char *tb_request_url(const char *endpoint)
+char *authorize_request_url(const char *endpoint)
 {
     size_t n = strlen(endpoint);
 
@@ -16,8 +16,8 @@ char *tb_request_url(const char *endpoint)
     return tb_strf("%.*s/api/v1/license/authorize", (int)n, endpoint);
 }
 
-char *tb_request_body(const char *contract_id, const char *asset_id, const char *hw_id, const char *report,
-                      const char *hmac)
+char *authorize_request_body(const char *contract_id, const char *asset_id, const char *hw_id,
+                             const char *report, const char *hmac)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
 

@@ -15,7 +15,7 @@
 /* A UUID has 36 characters; a key has 64 in hex and 44 in base64, a SAS signature 44. */
 #define TOKEN_MIN 40
 
-void tb_verdict_clear(struct tb_verdict *v)
+void authorize_verdict_clear(struct authorize_verdict *v)
 {
     tb_grant_freep(&v->grant);
 }
@@ -82,7 +82,8 @@ void tb_reason_sanitise(const char *text, size_t len, char out[static TB_REASON_
     out[n] = '\0';
 }
 
-_printf_(3, 4) static int verdict_set(struct tb_verdict *v, enum tb_verdict_kind kind, const char *fmt, ...)
+_printf_(3, 4) static int verdict_set(struct authorize_verdict *v, enum authorize_verdict_kind kind,
+                                      const char *fmt, ...)
 {
     char text[2 * TB_REASON_MAX];
     va_list ap;
@@ -189,7 +190,8 @@ static int lease_expiry(const cJSON *o, uint64_t now_us, uint64_t *ret, char *er
     return 0;
 }
 
-static int judge_authorized(const cJSON *o, bool allow_http, uint64_t now_us, struct tb_verdict *v)
+static int response_judge_authorized(const cJSON *o, bool allow_http, uint64_t now_us,
+                                     struct authorize_verdict *v)
 {
     _cleanup_grant_ struct tb_grant *g = tb_grant_new();
     char err[TB_JSON_ERR_MAX];
@@ -200,8 +202,8 @@ static int judge_authorized(const cJSON *o, bool allow_http, uint64_t now_us, st
     if (grant_key(o, g, err) < 0 || grant_url(o, "sas_url", allow_http, g->sas_url, err) < 0 ||
         grant_url(o, "manifest_url", allow_http, g->manifest_url, err) < 0 ||
         grant_manifest_sha256(o, g, err) < 0 || lease_expiry(o, now_us, &expires_at, err) < 0)
-        return verdict_set(v, TB_VERDICT_RETRY, "the control plane's answer is unusable: %s", err);
-    v->kind = TB_VERDICT_AUTHORIZED;
+        return verdict_set(v, AUTHORIZE_RETRY, "the control plane's answer is unusable: %s", err);
+    v->kind = AUTHORIZE_GRANTED;
     v->expires_at_us = expires_at;
     v->grant = TAKE_PTR(g);
     return 0;
@@ -219,7 +221,8 @@ static const char *reason_of(const cJSON *o, const char *otherwise)
     return otherwise;
 }
 
-static int judge_ok(const char *body, size_t len, bool allow_http, uint64_t now_us, struct tb_verdict *v)
+static int response_judge_ok(const char *body, size_t len, bool allow_http, uint64_t now_us,
+                             struct authorize_verdict *v)
 {
     _cleanup_json_ cJSON *o = NULL;
     char err[TB_JSON_ERR_MAX];
@@ -230,21 +233,21 @@ static int judge_ok(const char *body, size_t len, bool allow_http, uint64_t now_
     if (r == -ENOMEM)
         return r;
     if (r < 0)
-        return verdict_set(v, TB_VERDICT_RETRY, "the control plane's answer is unusable: %s", err);
+        return verdict_set(v, AUTHORIZE_RETRY, "the control plane's answer is unusable: %s", err);
     if (!cJSON_IsObject(o))
-        return verdict_set(v, TB_VERDICT_RETRY, "the control plane's answer is unusable: not a JSON object");
+        return verdict_set(v, AUTHORIZE_RETRY, "the control plane's answer is unusable: not a JSON object");
     if (tb_json_get_string(o, "status", &status, err) < 0)
-        return verdict_set(v, TB_VERDICT_RETRY, "the control plane's answer is unusable: %s", err);
+        return verdict_set(v, AUTHORIZE_RETRY, "the control plane's answer is unusable: %s", err);
     if (strcmp(status, "denied") == 0)
-        return verdict_set(v, TB_VERDICT_DENIED, "%s", reason_of(o, "access denied"));
+        return verdict_set(v, AUTHORIZE_DENIED, "%s", reason_of(o, "access denied"));
     if (strcmp(status, "authorized") == 0)
-        return judge_authorized(o, allow_http, now_us, v);
-    return verdict_set(v, TB_VERDICT_RETRY,
-                       "the control plane's answer is unusable: unknown status \"%.40s\"", status);
+        return response_judge_authorized(o, allow_http, now_us, v);
+    return verdict_set(v, AUTHORIZE_RETRY, "the control plane's answer is unusable: unknown status \"%.40s\"",
+                       status);
 }
 
 /* The reason of a refusal: the body's, when it is JSON with one, else the body itself, else the status alone. */
-static int judge_refusal(long status, const char *body, size_t len, struct tb_verdict *v)
+static int response_judge_refusal(long status, const char *body, size_t len, struct authorize_verdict *v)
 {
     bool access = status == 401 || status == 403;
     _cleanup_json_ cJSON *o = NULL;
@@ -254,26 +257,26 @@ static int judge_refusal(long status, const char *body, size_t len, struct tb_ve
     if (tb_json_parse(body, len, TB_HTTP_RESPONSE_MAX, &o, err) == 0)
         reason = reason_of(o, NULL);
     if (reason)
-        return access ? verdict_set(v, TB_VERDICT_DENIED, "%s", reason)
-                      : verdict_set(v, TB_VERDICT_DENIED, "HTTP %ld: %s", status, reason);
+        return access ? verdict_set(v, AUTHORIZE_DENIED, "%s", reason)
+                      : verdict_set(v, AUTHORIZE_DENIED, "HTTP %ld: %s", status, reason);
     if (access)
-        return verdict_set(v, TB_VERDICT_DENIED, "access denied (HTTP %ld)", status);
+        return verdict_set(v, AUTHORIZE_DENIED, "access denied (HTTP %ld)", status);
     tb_reason_sanitise(body, len, text);
-    return verdict_set(v, TB_VERDICT_DENIED, *text ? "HTTP %ld: %s" : "HTTP %ld%s", status, text);
+    return verdict_set(v, AUTHORIZE_DENIED, *text ? "HTTP %ld: %s" : "HTTP %ld%s", status, text);
 }
 
 int tb_response_judge(long status, const char *body, size_t len, bool allow_http, uint64_t now_realtime_us,
-                      struct tb_verdict *ret)
+                      struct authorize_verdict *ret)
 {
-    struct tb_verdict v = {.retry_after_ms = -1};
+    struct authorize_verdict v = {.retry_after_ms = -1};
     int r;
 
     if (status == 200)
-        r = judge_ok(body, len, allow_http, now_realtime_us, &v);
+        r = response_judge_ok(body, len, allow_http, now_realtime_us, &v);
     else if (status >= 300 && status < 500 && !tb_http_status_retryable(status))
-        r = judge_refusal(status, body, len, &v);
+        r = response_judge_refusal(status, body, len, &v);
     else
-        r = verdict_set(&v, TB_VERDICT_RETRY, "the control plane answered HTTP %ld", status);
+        r = verdict_set(&v, AUTHORIZE_RETRY, "the control plane answered HTTP %ld", status);
     if (r < 0)
         return r;
     *ret = v;

@@ -15,7 +15,7 @@
 
 /* The one place where a quantity is not an integer. Exact nonetheless: a unit is a power of two, quantities are far below 2^53, and
  * 17 digits read back as the same double. cJSON's own printing stops at 15 when the last bit is all that differs. */
-static bool add_quantity(cJSON *o, const struct tb_metering_event *e)
+static bool request_add_quantity(cJSON *o, const struct tb_metering_event *e)
 {
     char text[40];
 
@@ -23,7 +23,7 @@ static bool add_quantity(cJSON *o, const struct tb_metering_event *e)
     return cJSON_AddRawToObject(o, "quantity", text) != NULL;
 }
 
-char *tb_answer_request(const struct tb_metering_batch *b, const char *resource, const char *plan_id)
+char *billing_answer_request(const struct tb_metering_batch *b, const char *resource, const char *plan_id)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     cJSON *list = cJSON_AddArrayToObject(o, "request");
@@ -35,7 +35,7 @@ char *tb_answer_request(const struct tb_metering_batch *b, const char *resource,
 
         if (!e || !cJSON_AddItemToArray(list, e) ||
             !cJSON_AddStringToObject(e, *resource == '/' ? "resourceUri" : "resourceId", resource) ||
-            !add_quantity(e, &b->event[i]) ||
+            !request_add_quantity(e, &b->event[i]) ||
             !cJSON_AddStringToObject(e, "dimension", b->event[i].dimension->name) ||
             !cJSON_AddStringToObject(e, "effectiveStartTime", start) ||
             !cJSON_AddStringToObject(e, "planId", plan_id))
@@ -46,7 +46,7 @@ char *tb_answer_request(const struct tb_metering_batch *b, const char *resource,
 
 /* -- the answer ----------------------------------------------------------------------------------------------------- */
 
-static _printf_(2, 3) void say(char out[static TB_METERING_REASON_MAX], const char *fmt, ...)
+static _printf_(2, 3) void answer_say(char out[static TB_METERING_REASON_MAX], const char *fmt, ...)
 {
     va_list ap;
 
@@ -58,14 +58,14 @@ static _printf_(2, 3) void say(char out[static TB_METERING_REASON_MAX], const ch
             *out = '.';
 }
 
-static const char *text_member(const cJSON *o, const char *name)
+static const char *answer_text(const cJSON *o, const char *name)
 {
     const cJSON *m = tb_json_member(o, name);
 
     return cJSON_IsString(m) ? m->valuestring : "";
 }
 
-static bool one_of(const char *s, const char *const *list)
+static bool answer_one_of(const char *s, const char *const *list)
 {
     for (; *list; list++)
         if (strcasecmp(s, *list) == 0)
@@ -74,34 +74,34 @@ static bool one_of(const char *s, const char *const *list)
 }
 
 /* The subscription is over, and nothing that this machine does will change it. */
-static bool means_ended(const char *code)
+static bool answer_means_ended(const char *code)
 {
     static const char *const codes[] = {"ResourceNotActive",     "SubscriptionNotFound",
                                         "SubscriptionSuspended", "SubscriptionInactive",
                                         "Unsubscribed",          NULL};
 
-    return one_of(code, codes);
+    return answer_one_of(code, codes);
 }
 
-static void refuse(struct tb_metering_verdict *v, const char *code, const char *message)
+static void event_refuse(struct tb_metering_verdict *v, const char *code, const char *message)
 {
-    v->outcome = means_ended(code) ? TB_METERING_ENDED : TB_METERING_REFUSED;
-    say(v->reason, "%s%s%.110s", code, *message ? ": " : "", message);
+    v->outcome = answer_means_ended(code) ? TB_METERING_ENDED : TB_METERING_REFUSED;
+    answer_say(v->reason, "%s%s%.110s", code, *message ? ": " : "", message);
 }
 
-static void accept(struct tb_metering_verdict *v, const struct tb_metering_event *e, int64_t accepted,
-                   bool duplicate)
+static void event_accept(struct tb_metering_verdict *v, const struct tb_metering_event *e, int64_t accepted,
+                         bool duplicate)
 {
     v->outcome = TB_METERING_ACCEPTED;
     v->accepted = accepted;
     v->duplicate = duplicate;
     if (accepted != e->quantity)
-        say(v->reason, "the marketplace has %lld of this hour, we sent %lld", (long long)accepted,
-            (long long)e->quantity);
+        answer_say(v->reason, "the marketplace has %lld of this hour, we sent %lld", (long long)accepted,
+                   (long long)e->quantity);
 }
 
 /* A quantity of the API in what the counters count. false: it is none. */
-static bool quantity_member(const cJSON *o, const struct tb_metering_event *e, int64_t *ret)
+static bool answer_quantity(const cJSON *o, const struct tb_metering_event *e, int64_t *ret)
 {
     const cJSON *m = tb_json_member(o, "quantity");
     double q = cJSON_IsNumber(m) ? m->valuedouble * (double)e->dimension->unit : -1;
@@ -113,8 +113,8 @@ static bool quantity_member(const cJSON *o, const struct tb_metering_event *e, i
 }
 
 /* `error` of a Duplicate, or the body of a 409: what was accepted for this hour before. */
-static void judge_duplicate(const cJSON *error, const struct tb_metering_event *e,
-                            struct tb_metering_verdict *v)
+static void answer_judge_duplicate(const cJSON *error, const struct tb_metering_event *e,
+                                   struct tb_metering_verdict *v)
 {
     const cJSON *info = tb_json_member(error, "additionalInfo"),
                 *was = tb_json_member(info, "acceptedMessage");
@@ -123,73 +123,75 @@ static void judge_duplicate(const cJSON *error, const struct tb_metering_event *
     /* The specification has its members in additionalInfo itself, the documentation one level deeper. */
     if (!was)
         was = info;
-    if (strcasecmp(text_member(was, "status"), "Expired") == 0)
+    if (strcasecmp(answer_text(was, "status"), "Expired") == 0)
         v->outcome = TB_METERING_EXPIRED;
-    else if (quantity_member(was, e, &had))
-        accept(v, e, had, true);
+    else if (answer_quantity(was, e, &had))
+        event_accept(v, e, had, true);
     else
-        refuse(v, "Duplicate", "the marketplace has another event of this hour and does not say how much");
+        event_refuse(v, "Duplicate",
+                     "the marketplace has another event of this hour and does not say how much");
 }
 
-static void judge_item(const cJSON *item, const struct tb_metering_event *e, struct tb_metering_verdict *v)
+static void answer_judge_item(const cJSON *item, const struct tb_metering_event *e,
+                              struct tb_metering_verdict *v)
 {
     static const char *const weather[] = {"", "Error", "NotProcessed", NULL};
-    const char *status = text_member(item, "status");
+    const char *status = answer_text(item, "status");
     const cJSON *error = tb_json_member(item, "error");
 
     if (strcasecmp(status, "Accepted") == 0)
-        accept(v, e, e->quantity, false);
+        event_accept(v, e, e->quantity, false);
     else if (strcasecmp(status, "Duplicate") == 0)
-        judge_duplicate(error, e, v);
+        answer_judge_duplicate(error, e, v);
     else if (strcasecmp(status, "Expired") == 0)
         v->outcome = TB_METERING_EXPIRED;
-    else if (!one_of(status, weather))
-        refuse(v, status, text_member(error, "message"));
+    else if (!answer_one_of(status, weather))
+        event_refuse(v, status, answer_text(error, "message"));
 }
 
-static bool item_is_of(const cJSON *item, const struct tb_metering_event *e, int64_t hour)
+static bool answer_item_is_of(const cJSON *item, const struct tb_metering_event *e, int64_t hour)
 {
     uint64_t start;
 
-    return strcmp(text_member(item, "dimension"), e->dimension->name) == 0 &&
-           tb_rfc3339_parse(text_member(item, "effectiveStartTime"), &start) == 0 &&
+    return strcmp(answer_text(item, "dimension"), e->dimension->name) == 0 &&
+           tb_rfc3339_parse(answer_text(item, "effectiveStartTime"), &start) == 0 &&
            (int64_t)(start / TB_USEC_PER_HOUR) == hour;
 }
 
-static void judge_items(const cJSON *o, const struct tb_metering_batch *b, struct tb_answer *ret)
+static void answer_judge_items(const cJSON *o, const struct tb_metering_batch *b, struct billing_answer *ret)
 {
     const cJSON *list = tb_json_member(o, "result"), *item;
 
     for (unsigned i = 0; i < b->n; i++) {
         cJSON_ArrayForEach (item, list)
-            if (item_is_of(item, &b->event[i], b->hour)) {
-                judge_item(item, &b->event[i], &ret->verdict[i]);
+            if (answer_item_is_of(item, &b->event[i], b->hour)) {
+                answer_judge_item(item, &b->event[i], &ret->verdict[i]);
                 break;
             }
         if (ret->verdict[i].outcome == TB_METERING_UNKNOWN) {
             ret->again = true;
-            say(ret->reason, "no verdict on %s", b->event[i].dimension->name);
+            answer_say(ret->reason, "no verdict on %s", b->event[i].dimension->name);
         }
     }
 }
 
-static bool detail_says_expired(const cJSON *o)
+static bool answer_says_expired(const cJSON *o)
 {
     const cJSON *d;
 
-    if (strcasecmp(text_member(o, "code"), "Expired") == 0)
+    if (strcasecmp(answer_text(o, "code"), "Expired") == 0)
         return true;
     cJSON_ArrayForEach (d, tb_json_member(o, "details"))
-        if (strcasecmp(text_member(d, "code"), "Expired") == 0)
+        if (strcasecmp(answer_text(d, "code"), "Expired") == 0)
             return true;
     return false;
 }
 
 /* 4xx, which are verdicts on the request as a whole. */
-static void judge_refusal(long status, const cJSON *o, const struct tb_metering_batch *b,
-                          struct tb_answer *ret)
+static void answer_judge_refusal(long status, const cJSON *o, const struct tb_metering_batch *b,
+                                 struct billing_answer *ret)
 {
-    const char *code = text_member(o, "code"), *message = text_member(o, "message");
+    const char *code = answer_text(o, "code"), *message = answer_text(o, "message");
     char number[24];
 
     snprintf(number, sizeof(number), "status %ld", status);
@@ -198,55 +200,55 @@ static void judge_refusal(long status, const cJSON *o, const struct tb_metering_
             ret->verdict[i].outcome = TB_METERING_UNSENT;
         ret->split = true;
     } else if (status == 409) {
-        judge_duplicate(o, &b->event[0], &ret->verdict[0]);
-    } else if (status == 400 && detail_says_expired(o)) {
+        answer_judge_duplicate(o, &b->event[0], &ret->verdict[0]);
+    } else if (status == 400 && answer_says_expired(o)) {
         ret->verdict[0].outcome = TB_METERING_EXPIRED;
     } else {
-        refuse(&ret->verdict[0], *code ? code : number, message);
+        event_refuse(&ret->verdict[0], *code ? code : number, message);
     }
-    say(ret->reason, "status %ld %s", status, code);
+    answer_say(ret->reason, "status %ld %s", status, code);
 }
 
-static void all_weather(struct tb_answer *ret, const struct tb_metering_batch *b, bool arrived,
-                        const char *reason)
+static void answer_all_transient(struct billing_answer *ret, const struct tb_metering_batch *b, bool arrived,
+                                 const char *reason)
 {
     for (unsigned i = 0; i < b->n; i++)
         ret->verdict[i].outcome = arrived ? TB_METERING_UNKNOWN : TB_METERING_UNSENT;
     ret->weather = true;
-    say(ret->reason, "%s", reason);
+    answer_say(ret->reason, "%s", reason);
 }
 
-void tb_answer_none(bool reached, const char *reason, const struct tb_metering_batch *b,
-                    struct tb_answer *ret)
+void billing_answer_none(bool reached, const char *reason, const struct tb_metering_batch *b,
+                         struct billing_answer *ret)
 {
-    *ret = (struct tb_answer){0};
-    all_weather(ret, b, reached, reason);
+    *ret = (struct billing_answer){0};
+    answer_all_transient(ret, b, reached, reason);
 }
 
-void tb_answer_judge(long status, const char *body, size_t len, const struct tb_metering_batch *b,
-                     struct tb_answer *ret)
+void billing_answer_judge(long status, const char *body, size_t len, const struct tb_metering_batch *b,
+                          struct billing_answer *ret)
 {
     _cleanup_json_ cJSON *o = NULL;
     char why[TB_JSON_ERR_MAX], number[24];
-    int r = tb_json_parse(body, len, TB_ANSWER_MAX, &o, why);
+    int r = tb_json_parse(body, len, BILLING_ANSWER_MAX, &o, why);
 
-    *ret = (struct tb_answer){0};
+    *ret = (struct billing_answer){0};
     snprintf(number, sizeof(number), "status %ld", status);
     if (status == 401 || status == 429) {
-        all_weather(ret, b, false, number);
+        answer_all_transient(ret, b, false, number);
         ret->token = status == 401;
     } else if (status == 200 && r == 0) {
-        judge_items(o, b, ret);
+        answer_judge_items(o, b, ret);
     } else if (status >= 400 && status < 500 && status != 408) {
-        judge_refusal(status, o, b, ret);
+        answer_judge_refusal(status, o, b, ret);
     } else {
-        all_weather(ret, b, true, status == 200 ? "an answer that is not JSON" : number);
+        answer_all_transient(ret, b, true, status == 200 ? "an answer that is not JSON" : number);
     }
 }
 
 /* -- other services ------------------------------------------------------------------------------------------------- */
 
-static bool plain_text(const char *s, size_t max)
+static bool answer_plain_text(const char *s, size_t max)
 {
     size_t n = strlen(s);
 
@@ -257,7 +259,7 @@ static bool plain_text(const char *s, size_t max)
 }
 
 /* A number, or digits in a string, as the managed identity endpoint writes them. */
-static uint64_t number_member(const cJSON *o, const char *name)
+static uint64_t answer_number(const cJSON *o, const char *name)
 {
     const cJSON *m = tb_json_member(o, name);
     uint64_t v;
@@ -267,7 +269,7 @@ static uint64_t number_member(const cJSON *o, const char *name)
     return cJSON_IsString(m) && tb_uint_parse(m->valuestring, 0, 1000000000, &v) == 0 ? v : 0;
 }
 
-int tb_answer_token(const char *body, size_t len, char **ret, uint64_t *ret_seconds)
+int billing_answer_token(const char *body, size_t len, char **ret, uint64_t *ret_seconds)
 {
     _cleanup_json_ cJSON *o = NULL;
     char why[TB_JSON_ERR_MAX], *token;
@@ -278,24 +280,25 @@ int tb_answer_token(const char *body, size_t len, char **ret, uint64_t *ret_seco
     m = cJSON_GetObjectItemCaseSensitive(o, "access_token");
     if (!cJSON_IsString(m))
         return -EBADMSG;
-    token = plain_text(m->valuestring, 16 * 1024) ? strdup(m->valuestring) : NULL;
+    token = answer_plain_text(m->valuestring, 16 * 1024) ? strdup(m->valuestring) : NULL;
     tb_erase(m->valuestring, strlen(m->valuestring));
     if (!token)
         return -EBADMSG;
     *ret = token;
-    *ret_seconds = number_member(o, "expires_in");
+    *ret_seconds = answer_number(o, "expires_in");
     return 0;
 }
 
 /* A part of a path of an Azure id. */
-static bool id_part(const char *s)
+static bool answer_id_part(const char *s)
 {
     static const char may[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.()";
 
-    return plain_text(s, 90) && strspn(s, may) == strlen(s) && strcmp(s, ".") != 0 && strcmp(s, "..") != 0;
+    return answer_plain_text(s, 90) && strspn(s, may) == strlen(s) && strcmp(s, ".") != 0 &&
+           strcmp(s, "..") != 0;
 }
 
-int tb_answer_instance(const char *body, size_t len, char **ret_subscription, char **ret_group)
+int billing_answer_instance(const char *body, size_t len, char **ret_subscription, char **ret_group)
 {
     _cleanup_json_ cJSON *o = NULL;
     char why[TB_JSON_ERR_MAX];
@@ -303,27 +306,27 @@ int tb_answer_instance(const char *body, size_t len, char **ret_subscription, ch
 
     if (tb_json_parse(body, len, 64 * 1024, &o, why) < 0)
         return -EBADMSG;
-    subscription = text_member(o, "subscriptionId");
-    group = text_member(o, "resourceGroupName");
-    if (!id_part(subscription) || !id_part(group))
+    subscription = answer_text(o, "subscriptionId");
+    group = answer_text(o, "resourceGroupName");
+    if (!answer_id_part(subscription) || !answer_id_part(group))
         return -EBADMSG;
     *ret_subscription = strdup(subscription);
     *ret_group = strdup(group);
     return *ret_subscription && *ret_group ? 0 : -ENOMEM;
 }
 
-int tb_answer_managed_by(const char *body, size_t len, char **ret)
+int billing_answer_managed_by(const char *body, size_t len, char **ret)
 {
     _cleanup_json_ cJSON *o = NULL;
     char why[TB_JSON_ERR_MAX];
     const char *id;
 
-    if (tb_json_parse(body, len, TB_ANSWER_MAX, &o, why) < 0 || !cJSON_IsObject(o))
+    if (tb_json_parse(body, len, BILLING_ANSWER_MAX, &o, why) < 0 || !cJSON_IsObject(o))
         return -EBADMSG;
-    id = text_member(o, "managedBy");
+    id = answer_text(o, "managedBy");
     if (*id == '\0')
         return -ENOENT;
-    if (*id != '/' || !plain_text(id, 1000))
+    if (*id != '/' || !answer_plain_text(id, 1000))
         return -EBADMSG;
     *ret = strdup(id);
     return *ret ? 0 : -ENOMEM;

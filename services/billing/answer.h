@@ -8,12 +8,12 @@
 
 #include "billing/metering.h"
 
-#define TB_ANSWER_MAX (256 * 1024)
+#define BILLING_ANSWER_MAX (256 * 1024)
 
 /* Body of POST /api/batchUsageEvent. resource: an ARM id ("/...", resourceUri) or a GUID (resourceId). Heap, NULL on ENOMEM. */
-char *tb_answer_request(const struct tb_metering_batch *b, const char *resource, const char *plan_id);
+char *billing_answer_request(const struct tb_metering_batch *b, const char *resource, const char *plan_id);
 
-struct tb_answer {
+struct billing_answer {
     struct tb_metering_verdict verdict[TB_USAGE_DIMENSIONS]; /* of each event of the batch */
     bool weather;                                            /* nothing more now: wait and try again */
     bool again; /* some of it later, but what comes after it may go now */
@@ -22,17 +22,17 @@ struct tb_answer {
     char reason[TB_METERING_REASON_MAX];
 };
 /* An answer of any status, to a request with this batch. */
-void tb_answer_judge(long status, const char *body, size_t len, const struct tb_metering_batch *b,
-                     struct tb_answer *ret);
+void billing_answer_judge(long status, const char *body, size_t len, const struct tb_metering_batch *b,
+                          struct billing_answer *ret);
 /* No answer: nothing can have arrived (reached = false), or it is not known. */
-void tb_answer_none(bool reached, const char *reason, const struct tb_metering_batch *b,
-                    struct tb_answer *ret);
+void billing_answer_none(bool reached, const char *reason, const struct tb_metering_batch *b,
+                         struct billing_answer *ret);
 
 /* {"access_token", "expires_in"} of the instance metadata service: the token in *ret (heap, to be wiped) and its seconds. -EBADMSG. */
-int tb_answer_token(const char *body, size_t len, char **ret, uint64_t *ret_seconds);
+int billing_answer_token(const char *body, size_t len, char **ret, uint64_t *ret_seconds);
 /* compute/ of the instance metadata: subscription and resource group, both heap. -EBADMSG. */
-int tb_answer_instance(const char *body, size_t len, char **ret_subscription, char **ret_group);
+int billing_answer_instance(const char *body, size_t len, char **ret_subscription, char **ret_group);
 /* managedBy of a resource group: the ARM id of the managed application, heap. -ENOENT when it has none. -EBADMSG. */
-int tb_answer_managed_by(const char *body, size_t len, char **ret);
+int billing_answer_managed_by(const char *body, size_t len, char **ret);
 
 #endif

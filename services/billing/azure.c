@@ -32,7 +32,7 @@ void tb_azure_clear(struct tb_azure *a)
 }
 
 /* An endpoint without its trailing slashes, and a path. */
-static char *join(const char *endpoint, const char *path)
+static char *azure_url(const char *endpoint, const char *path)
 {
     size_t n = strlen(endpoint);
 
@@ -41,26 +41,26 @@ static char *join(const char *endpoint, const char *path)
     return tb_strf("%.*s%s", (int)n, endpoint, path);
 }
 
-static int out_of_memory(char *err)
+static int azure_out_of_memory(char *err)
 {
     snprintf(err, TB_HTTP_ERR_MAX, "out of memory");
     return -ENOMEM;
 }
 
 /* GET of the instance metadata service: plain HTTP, never through a proxy. */
-static int get_imds(struct tb_azure *a, const char *path, const char *remedy, struct tb_http_response *ret,
-                    char *err)
+static int azure_get_imds(struct tb_azure *a, const char *path, const char *remedy,
+                          struct tb_http_response *ret, char *err)
 {
     static const char *const headers[] = {"Metadata: true", NULL};
     static const struct tb_http_tls plain = {.allow_http = true};
-    _cleanup_free_ char *url = join(a->cfg->imds_endpoint, path);
+    _cleanup_free_ char *url = azure_url(a->cfg->imds_endpoint, path);
     const struct tb_http_request rq = {.url = url,
                                        .headers = headers,
                                        .tls = &plain,
                                        .direct = true,
                                        .timeout_ms = TIMEOUT_MS,
                                        .connect_timeout_ms = CONNECT_MS};
-    int r = url ? tb_http_do(&rq, ret, err) : out_of_memory(err);
+    int r = url ? tb_http_do(&rq, ret, err) : azure_out_of_memory(err);
 
     if (r < 0 || ret->status == 200)
         return r;
@@ -70,7 +70,8 @@ static int get_imds(struct tb_azure *a, const char *path, const char *remedy, st
 }
 
 /* resource is the audience, already fit for a query. */
-static int get_token(struct tb_azure *a, const char *resource, char **ret, uint64_t *ret_seconds, char *err)
+static int azure_get_token(struct tb_azure *a, const char *resource, char **ret, uint64_t *ret_seconds,
+                           char *err)
 {
     _cleanup_http_response_ struct tb_http_response rs = {0};
     _cleanup_free_ char *path =
@@ -78,11 +79,11 @@ static int get_token(struct tb_azure *a, const char *resource, char **ret, uint6
     int r;
 
     if (!path)
-        return out_of_memory(err);
-    r = get_imds(a, path, "does the machine have a managed identity?", &rs, err);
+        return azure_out_of_memory(err);
+    r = azure_get_imds(a, path, "does the machine have a managed identity?", &rs, err);
     if (r < 0)
         return r;
-    r = tb_answer_token(rs.body, rs.len, ret, ret_seconds);
+    r = billing_answer_token(rs.body, rs.len, ret, ret_seconds);
     if (r < 0)
         snprintf(err, TB_HTTP_ERR_MAX, "%s: the token of the machine's identity makes no sense",
                  a->cfg->imds_endpoint);
@@ -97,7 +98,7 @@ int tb_azure_authenticate(struct tb_azure *a, char err[static TB_HTTP_ERR_MAX])
     if (a->token && tb_now_boottime_us() < a->token_until_us)
         return 0;
     tb_azure_drop_token(a);
-    r = get_token(a, TB_METERING_AUDIENCE, &a->token, &seconds, err);
+    r = azure_get_token(a, TB_METERING_AUDIENCE, &a->token, &seconds, err);
     if (r == 0)
         a->token_until_us =
             tb_now_boottime_us() +
@@ -105,21 +106,21 @@ int tb_azure_authenticate(struct tb_azure *a, char err[static TB_HTTP_ERR_MAX])
     return r;
 }
 
-static int get_group(struct tb_azure *a, const char *token, const char *subscription, const char *group,
-                     struct tb_http_response *ret, char *err)
+static int azure_get_group(struct tb_azure *a, const char *token, const char *subscription, const char *group,
+                           struct tb_http_response *ret, char *err)
 {
     _cleanup_free_ char *path =
         tb_strf("/subscriptions/%s/resourceGroups/%s?api-version=2021-04-01", subscription, group);
-    _cleanup_free_ char *url = path ? join(a->cfg->arm_endpoint, path) : NULL;
+    _cleanup_free_ char *url = path ? azure_url(a->cfg->arm_endpoint, path) : NULL;
     _cleanup_erase_string_ char *bearer = tb_strf("Authorization: Bearer %s", token);
     const char *const headers[] = {bearer, NULL};
     const struct tb_http_request rq = {.url = url,
                                        .headers = headers,
                                        .tls = &a->tls,
-                                       .max_response = TB_ANSWER_MAX,
+                                       .max_response = BILLING_ANSWER_MAX,
                                        .timeout_ms = TIMEOUT_MS,
                                        .connect_timeout_ms = CONNECT_MS};
-    int r = url && bearer ? tb_http_do(&rq, ret, err) : out_of_memory(err);
+    int r = url && bearer ? tb_http_do(&rq, ret, err) : azure_out_of_memory(err);
 
     if (r < 0 || ret->status == 200)
         return r;
@@ -132,7 +133,7 @@ static int get_group(struct tb_azure *a, const char *token, const char *subscrip
 }
 
 /* An audience is a URL with a slash at the end, in a query. ARM's host has nothing to escape but : and /. */
-static char *audience(const char *endpoint)
+static char *azure_audience(const char *endpoint)
 {
     const char *host = strstr(endpoint, "://");
     size_t n = host ? strcspn(host + 3, "/") : 0;
@@ -144,7 +145,7 @@ static char *audience(const char *endpoint)
 int tb_azure_find_resource(struct tb_azure *a, char err[static TB_HTTP_ERR_MAX])
 {
     _cleanup_http_response_ struct tb_http_response instance = {0}, group = {0};
-    _cleanup_free_ char *subscription = NULL, *name = NULL, *arm = audience(a->cfg->arm_endpoint);
+    _cleanup_free_ char *subscription = NULL, *name = NULL, *arm = azure_audience(a->cfg->arm_endpoint);
     _cleanup_erase_string_ char *token = NULL;
     uint64_t seconds;
     int r;
@@ -152,23 +153,23 @@ int tb_azure_find_resource(struct tb_azure *a, char err[static TB_HTTP_ERR_MAX])
     if (a->resource)
         return 0;
     if (!arm)
-        return out_of_memory(err);
-    r = get_imds(a, "/metadata/instance/compute?api-version=2021-02-01", "set TB_BILLING_RESOURCE_ID",
-                 &instance, err);
+        return azure_out_of_memory(err);
+    r = azure_get_imds(a, "/metadata/instance/compute?api-version=2021-02-01", "set TB_BILLING_RESOURCE_ID",
+                       &instance, err);
     if (r < 0)
         return r;
-    if (tb_answer_instance(instance.body, instance.len, &subscription, &name) < 0) {
+    if (billing_answer_instance(instance.body, instance.len, &subscription, &name) < 0) {
         snprintf(err, TB_HTTP_ERR_MAX,
                  "%s: the instance metadata name no resource group; set TB_BILLING_RESOURCE_ID",
                  a->cfg->imds_endpoint);
         return -EBADMSG;
     }
-    r = get_token(a, arm, &token, &seconds, err);
+    r = azure_get_token(a, arm, &token, &seconds, err);
     if (r == 0)
-        r = get_group(a, token, subscription, name, &group, err);
+        r = azure_get_group(a, token, subscription, name, &group, err);
     if (r < 0)
         return r;
-    r = tb_answer_managed_by(group.body, group.len, &a->resource);
+    r = billing_answer_managed_by(group.body, group.len, &a->resource);
     if (r < 0)
         snprintf(err, TB_HTTP_ERR_MAX, "resource group %.90s: %s; set TB_BILLING_RESOURCE_ID", name,
                  r == -ENOENT ? "no managed application owns it" : "what owns it makes no sense");
@@ -179,7 +180,7 @@ int tb_azure_post(struct tb_azure *a, const char *body, const char *request_id, 
                   bool *ret_reached, char err[static TB_HTTP_ERR_MAX])
 {
     _cleanup_free_ char *url =
-        join(a->cfg->metering_endpoint, "/api/batchUsageEvent?api-version=" TB_METERING_API_VERSION);
+        azure_url(a->cfg->metering_endpoint, "/api/batchUsageEvent?api-version=" TB_METERING_API_VERSION);
     _cleanup_free_ char *id = tb_strf("x-ms-requestid: %s", request_id),
                         *of = tb_strf("x-ms-correlationid: %s", request_id);
     _cleanup_erase_string_ char *bearer = tb_strf("Authorization: Bearer %s", a->token);
@@ -189,12 +190,12 @@ int tb_azure_post(struct tb_azure *a, const char *body, const char *request_id, 
                                        .headers = headers,
                                        .body = body,
                                        .body_len = strlen(body),
-                                       .max_response = TB_ANSWER_MAX,
+                                       .max_response = BILLING_ANSWER_MAX,
                                        .timeout_ms = TIMEOUT_MS,
                                        .connect_timeout_ms = CONNECT_MS,
                                        .tls = &a->tls,
                                        .ret_reached = ret_reached};
 
     *ret_reached = false;
-    return url && id && of && bearer ? tb_http_do(&rq, ret, err) : out_of_memory(err);
+    return url && id && of && bearer ? tb_http_do(&rq, ret, err) : azure_out_of_memory(err);
 }

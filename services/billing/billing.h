@@ -11,7 +11,7 @@
 struct tb_billing {
     const struct tb_config *cfg;
     struct tb_ledger *l;
-    struct tb_meter meter;
+    struct billing_meter meter;
     struct tb_azure azure;
     char *state_dir, *run_dir, *ledger_path, *usage_path;
     int lock_fd, signal_fd;
@@ -31,7 +31,7 @@ bool tb_billing_stopping(struct tb_billing *b);
 int tb_billing_submit(struct tb_billing *b);
 /* tell.c: the state files, STATUS= and the alarms. -errno when the ledger fails. */
 int tb_billing_tell(struct tb_billing *b);
-void tb_billing_tell_answer(struct tb_billing *b, const struct tb_answer *a);
+void tb_billing_tell_answer(struct tb_billing *b, const struct billing_answer *a);
 void tb_billing_tell_weather(struct tb_billing *b, const char *reason); /* NULL: it is fine again */
 
 #endif

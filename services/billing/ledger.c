@@ -37,7 +37,7 @@ static int ledger_check(struct tb_ledger *l, char *err)
 }
 
 /* Version 1 had one table of hourly counters, none of which was ever sent. */
-static int bill_version_1(struct tb_ledger *l)
+static int ledger_bill_version_1(struct tb_ledger *l)
 {
     for (int d = 0; d < TB_USAGE_DIMENSIONS; d++)
         for (int c = 0; c < _TB_USAGE_MAX; c++) {
@@ -57,7 +57,7 @@ static int bill_version_1(struct tb_ledger *l)
     return 0;
 }
 
-static int bring_up_to_date(struct tb_ledger *l)
+static int ledger_bring_up_to_date(struct tb_ledger *l)
 {
     int64_t version;
     int r;
@@ -70,20 +70,20 @@ static int bring_up_to_date(struct tb_ledger *l)
     if (r < 0 || version == 0)
         return r;
     r = tb_db_exec(l->db, "INSERT INTO used SELECT hour, counter, quantity FROM bucket; DROP TABLE bucket;");
-    return r < 0 ? r : bill_version_1(l);
+    return r < 0 ? r : ledger_bill_version_1(l);
 }
 
-static int migrate(struct tb_ledger *l, char *err)
+static int ledger_migrate(struct tb_ledger *l, char *err)
 {
     _cleanup_tx_ struct tb_db_tx tx = {0};
     int r = tb_db_begin(&tx, l->db, err);
 
     if (r == 0)
-        r = bring_up_to_date(l);
+        r = ledger_bring_up_to_date(l);
     return tb_db_end(&tx, r, "bringing the tables up to date", err);
 }
 
-static int prepare_statements(struct tb_ledger *l, char *err)
+static int ledger_prepare(struct tb_ledger *l, char *err)
 {
     int r = tb_db_prepare(l->db, &l->get, "SELECT value FROM booked WHERE epoch = ?1 AND counter = ?2", NULL);
 
@@ -123,8 +123,8 @@ static int ledger_set_up(struct tb_ledger *l, bool readonly, char *err)
         return -EBADMSG;
     }
     if (version < SCHEMA_VERSION)
-        r = migrate(l, err);
-    return r < 0 || readonly ? r : prepare_statements(l, err);
+        r = ledger_migrate(l, err);
+    return r < 0 || readonly ? r : ledger_prepare(l, err);
 }
 
 int tb_ledger_open(const char *path, bool readonly, uint32_t dimensions, struct tb_ledger **ret,
@@ -188,7 +188,7 @@ int tb_ledger_event_add(struct tb_ledger *l, int64_t hour, const char *dimension
 }
 
 /* Steps a statement that is kept, and readies it for the next time. */
-static int step_kept(sqlite3_stmt *s)
+static int ledger_step(sqlite3_stmt *s)
 {
     int r = tb_db_step(s);
 
@@ -196,7 +196,7 @@ static int step_kept(sqlite3_stmt *s)
     return r;
 }
 
-static int last_booked(struct tb_ledger *l, const char *epoch, const char *counter, uint64_t *ret)
+static int booking_last(struct tb_ledger *l, const char *epoch, const char *counter, uint64_t *ret)
 {
     int r;
 
@@ -216,12 +216,12 @@ struct booking {
     char *err;
 };
 
-static int book_counter(struct booking *b, enum tb_usage_counter c, int64_t hour)
+static int booking_counter(struct booking *b, enum tb_usage_counter c, int64_t hour)
 {
     const struct tb_usage_snapshot *s = b->s;
     const char *name = tb_usage_name(c);
     uint64_t last, now = s->value[c];
-    int r = last_booked(b->l, s->epoch, name, &last);
+    int r = booking_last(b->l, s->epoch, name, &last);
 
     if (r < 0 || now == last)
         return r;
@@ -237,9 +237,9 @@ static int book_counter(struct booking *b, enum tb_usage_counter c, int64_t hour
     sqlite3_bind_int64(b->l->add, 1, hour);
     sqlite3_bind_text(b->l->add, 2, name, -1, SQLITE_STATIC);
     sqlite3_bind_int64(b->l->add, 3, (sqlite3_int64)(now - last));
-    r = step_kept(b->l->set);
+    r = ledger_step(b->l->set);
     if (r == 0)
-        r = step_kept(b->l->add);
+        r = ledger_step(b->l->add);
     if (r < 0)
         return r;
     b->more[c] = now - last;
@@ -247,7 +247,7 @@ static int book_counter(struct booking *b, enum tb_usage_counter c, int64_t hour
     return 0;
 }
 
-static int book_dimension(struct booking *b, const struct tb_usage_dimension *d, int64_t hour)
+static int booking_dimension(struct booking *b, const struct tb_usage_dimension *d, int64_t hour)
 {
     uint64_t sum = 0;
 
@@ -257,16 +257,16 @@ static int book_dimension(struct booking *b, const struct tb_usage_dimension *d,
     return sum > 0 ? tb_ledger_event_add(b->l, hour, d->name, (int64_t)sum, hour) : 0;
 }
 
-static int book_all(struct booking *b)
+static int booking_all(struct booking *b)
 {
     int64_t hour;
     int r = tb_ledger_open_hour(b->l, b->realtime_us, &hour);
 
     for (int c = 0; c < _TB_USAGE_MAX && r == 0; c++)
-        r = book_counter(b, (enum tb_usage_counter)c, hour);
+        r = booking_counter(b, (enum tb_usage_counter)c, hour);
     for (int d = 0; d < TB_USAGE_DIMENSIONS && r == 0; d++)
         if (b->l->dimensions & 1U << d)
-            r = book_dimension(b, &tb_usage_dimension[d], hour);
+            r = booking_dimension(b, &tb_usage_dimension[d], hour);
     return r;
 }
 
@@ -278,7 +278,7 @@ int tb_ledger_book(struct tb_ledger *l, const struct tb_usage_snapshot *s, uint6
     int r = tb_db_begin(&tx, l->db, err);
 
     if (r == 0)
-        r = book_all(&b);
+        r = booking_all(&b);
     r = tb_db_end(&tx, r, "booking usage", err);
     if (r == 0)
         *ret_booked = b.booked;

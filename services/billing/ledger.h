@@ -26,7 +26,7 @@
 #include "common/usage.h"
 
 #define TB_LEDGER_ERR_MAX TB_DB_ERR_MAX
-#define TB_REQUEST_ID_MAX 37
+#define BILLING_REQUEST_ID_MAX 37
 #define TB_USEC_PER_HOUR (3600 * TB_USEC_PER_SEC)
 /* After its end an hour stays open for so long, against small steps of the clock. */
 #define TB_LEDGER_GRACE_US (300 * TB_USEC_PER_SEC)

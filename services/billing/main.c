@@ -43,7 +43,7 @@ static const char help[] =
     "Exit status: 0 done, 64 usage, 66 no ledger or no such event, 74 I/O, 75 another tb-billing runs,\n"
     "76 damaged ledger or counters, 78 configuration.\n";
 
-static int exit_code(int r)
+static int billing_exit_code(int r)
 {
     return r == -EBADMSG ? TB_EXIT_DATAERR : r == -ENOENT ? TB_EXIT_NOINPUT : TB_EXIT_IOERR;
 }
@@ -51,7 +51,7 @@ static int exit_code(int r)
 /* -- ledger, resolve ------------------------------------------------------------------------------------------------ */
 
 /* Without a configuration: an operator's shell has none. Makes nothing. */
-static int open_existing(bool readonly, char **ret_path, struct tb_ledger **ret)
+static int ledger_open_existing(bool readonly, char **ret_path, struct tb_ledger **ret)
 {
     const char *own = getenv("STATE_DIRECTORY"), *base = getenv("TB_STATE_DIR");
     char err[TB_LEDGER_ERR_MAX];
@@ -73,27 +73,27 @@ static int open_existing(bool readonly, char **ret_path, struct tb_ledger **ret)
     r = tb_ledger_open(*ret_path, readonly, 0, ret, err);
     if (r < 0)
         tb_error("%s: %s", *ret_path, err);
-    return r < 0 ? exit_code(r) : TB_EXIT_OK;
+    return r < 0 ? billing_exit_code(r) : TB_EXIT_OK;
 }
 
-static int print_ledger(bool json)
+static int ledger_print(bool json)
 {
     _cleanup_ledger_ struct tb_ledger *l = NULL;
     _cleanup_free_ char *path = NULL;
     char err[TB_LEDGER_ERR_MAX];
-    int r = open_existing(true, &path, &l);
+    int r = ledger_open_existing(true, &path, &l);
 
     if (r != TB_EXIT_OK)
         return r;
     r = tb_metering_print(l, stdout, json, tb_now_realtime_us(), err);
     if (r < 0) {
         tb_error("%s: %s", path, err);
-        return exit_code(r);
+        return billing_exit_code(r);
     }
     return fflush(stdout) == 0 ? TB_EXIT_OK : TB_EXIT_IOERR;
 }
 
-static int resolve(const char *hour, const char *dimension, const char *verdict)
+static int ledger_resolve(const char *hour, const char *dimension, const char *verdict)
 {
     _cleanup_ledger_ struct tb_ledger *l = NULL;
     _cleanup_free_ char *path = NULL;
@@ -109,19 +109,19 @@ static int resolve(const char *hour, const char *dimension, const char *verdict)
             ": resolve needs an hour as tb-billing ledger prints it, a dimension, and accepted or missing\n");
         return TB_EXIT_USAGE;
     }
-    r = open_existing(false, &path, &l);
+    r = ledger_open_existing(false, &path, &l);
     if (r != TB_EXIT_OK)
         return r;
     r = tb_metering_resolve(l, (int64_t)(at / TB_USEC_PER_HOUR), dimension, accepted, err);
     if (r < 0)
         tb_error("%s, %s: %s", hour, dimension, err);
-    return r < 0 ? exit_code(r) : TB_EXIT_OK;
+    return r < 0 ? billing_exit_code(r) : TB_EXIT_OK;
 }
 
 /* -- the daemon ----------------------------------------------------------------------------------------------------- */
 
 /* One booking. A proxy that never ran has no counters yet, which is no error. */
-static int book(struct tb_billing *b)
+static int billing_book(struct tb_billing *b)
 {
     char err[TB_LEDGER_ERR_MAX];
     struct tb_usage_snapshot s;
@@ -142,9 +142,9 @@ static int book(struct tb_billing *b)
     return r;
 }
 
-static int step(struct tb_billing *b)
+static int billing_step(struct tb_billing *b)
 {
-    int r = book(b);
+    int r = billing_book(b);
 
     tb_notify_watchdog();
     if (r == 0 && b->cfg->billing_enabled)
@@ -167,7 +167,7 @@ static int open_signals(void)
     return fd < 0 ? -errno : fd;
 }
 
-static void wait_interval(struct tb_billing *b)
+static void billing_wait(struct tb_billing *b)
 {
     struct pollfd p = {.fd = b->signal_fd, .events = POLLIN};
     uint64_t ms = MIN(b->cfg->billing_interval_us / 1000, 3600U * 1000), now = tb_now_boottime_us();
@@ -180,7 +180,7 @@ static void wait_interval(struct tb_billing *b)
     (void)poll(&p, 1, (int)MAX(ms, 1U));
 }
 
-static int make_dirs(struct tb_billing *b)
+static int billing_make_dirs(struct tb_billing *b)
 {
     const struct tb_config *c = b->cfg;
     int r = tb_state_dir(c->state_dir, PROGRAM, &b->state_dir);
@@ -199,7 +199,7 @@ static int make_dirs(struct tb_billing *b)
 
 /* Two submitters would each take the other's events for their own. On the directory: to open the database beside SQLite and close it
  * again would drop SQLite's locks. */
-static int lock(struct tb_billing *b)
+static int billing_lock(struct tb_billing *b)
 {
     b->lock_fd = open(b->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (b->lock_fd >= 0 && flock(b->lock_fd, LOCK_EX | LOCK_NB) == 0)
@@ -212,13 +212,13 @@ static int lock(struct tb_billing *b)
     return TB_EXIT_IOERR;
 }
 
-static int start(struct tb_billing *b)
+static int billing_start(struct tb_billing *b)
 {
     char err[TB_LEDGER_ERR_MAX] = "";
-    int r = make_dirs(b);
+    int r = billing_make_dirs(b);
 
     if (r == TB_EXIT_OK)
-        r = lock(b);
+        r = billing_lock(b);
     if (r != TB_EXIT_OK)
         return r;
     b->signal_fd = open_signals();
@@ -228,41 +228,41 @@ static int start(struct tb_billing *b)
                        err);
     if (r < 0) {
         tb_error("%s: %s", b->ledger_path, err);
-        return exit_code(r);
+        return billing_exit_code(r);
     }
-    tb_meter_init(&b->meter, b->cfg->billing_plan_id);
+    billing_meter_init(&b->meter, b->cfg->billing_plan_id);
     tb_azure_init(&b->azure, b->cfg);
     return TB_EXIT_OK;
 }
 
-static int run(struct tb_billing *b)
+static int billing_run(struct tb_billing *b)
 {
-    int r = book(b);
+    int r = billing_book(b);
 
     tb_notify_ready("Booking usage");
     while (r == 0) {
-        r = step(b);
+        r = billing_step(b);
         if (r < 0 || tb_billing_stopping(b))
             break;
-        wait_interval(b);
+        billing_wait(b);
         if (tb_billing_stopping(b))
             break;
     }
     if (r < 0)
-        return exit_code(r);
+        return billing_exit_code(r);
     tb_notify_stopping();
     b->give_up_us = tb_now_boottime_us() + LAST_PASS_US;
-    r = step(b);
-    return r < 0 ? exit_code(r) : TB_EXIT_OK;
+    r = billing_step(b);
+    return r < 0 ? billing_exit_code(r) : TB_EXIT_OK;
 }
 
-static int serve(const struct tb_config *c)
+static int billing_serve(const struct tb_config *c)
 {
     struct tb_billing b = {.cfg = c, .lock_fd = -1, .signal_fd = -1};
-    int rc = start(&b);
+    int rc = billing_start(&b);
 
     if (rc == TB_EXIT_OK)
-        rc = run(&b);
+        rc = billing_run(&b);
     tb_azure_clear(&b.azure);
     tb_ledger_close(b.l);
     tb_close(b.signal_fd);
@@ -281,15 +281,15 @@ int main(int argc, char **argv)
     umask(0027);
     tb_log_init(PROGRAM);
     if (argc == 2 && strcmp(argv[1], "ledger") == 0)
-        return print_ledger(false);
+        return ledger_print(false);
     if (argc == 3 && strcmp(argv[1], "ledger") == 0 && strcmp(argv[2], "--json") == 0)
-        return print_ledger(true);
+        return ledger_print(true);
     if (argc == 5 && strcmp(argv[1], "resolve") == 0)
-        return resolve(argv[2], argv[3], argv[4]);
+        return ledger_resolve(argv[2], argv[3], argv[4]);
     if (argc > 1 && strcmp(argv[1], "ledger") == 0) {
         fprintf(stderr, PROGRAM ": ledger takes --json and nothing else\n");
         return TB_EXIT_USAGE;
     }
     tb_config_main(argc, argv, PROGRAM, help, &c);
-    return serve(&c);
+    return billing_serve(&c);
 }

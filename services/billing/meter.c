@@ -3,26 +3,27 @@
 
 #include <string.h>
 
-static void calm(struct tb_meter *m)
+static void meter_calm(struct billing_meter *m)
 {
-    m->backoff = (struct tb_backoff){.base_ms = TB_METER_RETRY_BASE_MS, .cap_ms = TB_METER_RETRY_CAP_MS};
+    m->backoff =
+        (struct tb_backoff){.base_ms = BILLING_METER_RETRY_BASE_MS, .cap_ms = BILLING_METER_RETRY_CAP_MS};
     m->not_before_us = 0;
 }
 
-void tb_meter_init(struct tb_meter *m, const char *plan_id)
+void billing_meter_init(struct billing_meter *m, const char *plan_id)
 {
-    *m = (struct tb_meter){.plan_id = plan_id};
-    calm(m);
+    *m = (struct billing_meter){.plan_id = plan_id};
+    meter_calm(m);
 }
 
-void tb_meter_postpone(struct tb_meter *m, uint64_t boottime_us, int64_t retry_after_ms)
+void billing_meter_postpone(struct billing_meter *m, uint64_t boottime_us, int64_t retry_after_ms)
 {
     m->not_before_us = boottime_us + tb_backoff_next_ms(&m->backoff, retry_after_ms) * 1000;
     m->passing = false;
 }
 
-int tb_meter_due(struct tb_meter *m, struct tb_ledger *l, uint64_t realtime_us, uint64_t boottime_us,
-                 bool *ret)
+int billing_meter_due(struct billing_meter *m, struct tb_ledger *l, uint64_t realtime_us,
+                      uint64_t boottime_us, bool *ret)
 {
     *ret = false;
     if (boottime_us < m->not_before_us)
@@ -30,7 +31,7 @@ int tb_meter_due(struct tb_meter *m, struct tb_ledger *l, uint64_t realtime_us, 
     return tb_metering_due(l, realtime_us, boottime_us >= m->parked_next_us, ret);
 }
 
-static void begin(struct tb_meter *m, uint64_t boottime_us)
+static void pass_begin(struct billing_meter *m, uint64_t boottime_us)
 {
     m->passing = true;
     m->again = false;
@@ -39,18 +40,19 @@ static void begin(struct tb_meter *m, uint64_t boottime_us)
     m->after_dimension[0] = '\0';
     m->parked = boottime_us >= m->parked_next_us;
     if (m->parked)
-        m->parked_next_us = boottime_us + TB_METER_PARKED_US;
+        m->parked_next_us = boottime_us + BILLING_METER_PARKED_US;
 }
 
-static void end(struct tb_meter *m, uint64_t boottime_us)
+static void pass_end(struct billing_meter *m, uint64_t boottime_us)
 {
     if (m->again)
-        tb_meter_postpone(m, boottime_us, -1);
+        billing_meter_postpone(m, boottime_us, -1);
     m->passing = false;
 }
 
-int tb_meter_next(struct tb_meter *m, struct tb_ledger *l, const char *resource, uint64_t realtime_us,
-                  uint64_t boottime_us, char **ret_body, char err[static TB_LEDGER_ERR_MAX])
+int billing_meter_next(struct billing_meter *m, struct tb_ledger *l, const char *resource,
+                       uint64_t realtime_us, uint64_t boottime_us, char **ret_body,
+                       char err[static TB_LEDGER_ERR_MAX])
 {
     int r;
 
@@ -58,48 +60,49 @@ int tb_meter_next(struct tb_meter *m, struct tb_ledger *l, const char *resource,
     if (boottime_us < m->not_before_us)
         return 0;
     if (!m->passing)
-        begin(m, boottime_us);
+        pass_begin(m, boottime_us);
     r = tb_metering_take(l, realtime_us, m->parked, m->after_hour, m->after_dimension, m->most, &m->batch,
                          err);
     if (r < 0)
         return r;
     if (m->batch.n == 0) {
-        end(m, boottime_us);
+        pass_end(m, boottime_us);
         return 0;
     }
-    *ret_body = tb_answer_request(&m->batch, resource, m->plan_id);
+    *ret_body = billing_answer_request(&m->batch, resource, m->plan_id);
     return *ret_body ? 0 : tb_db_error(NULL, -ENOMEM, "making a request", err);
 }
 
-static void judge(struct tb_meter *m, const struct tb_meter_result *x, struct tb_answer *ret)
+static void meter_judge(struct billing_meter *m, const struct billing_meter_result *x,
+                        struct billing_answer *ret)
 {
     if (!x->answered) {
-        tb_answer_none(x->reached, x->reason, &m->batch, ret);
+        billing_answer_none(x->reached, x->reason, &m->batch, ret);
         return;
     }
     /* The API says 403 for a token that it does not like today and for one that it will never like: ask twice. */
     m->forbidden = x->status == 403 ? m->forbidden + 1 : 0;
     if (m->forbidden == 1) {
-        tb_answer_none(false, "status 403", &m->batch, ret);
+        billing_answer_none(false, "status 403", &m->batch, ret);
         ret->token = true;
         return;
     }
-    tb_answer_judge(x->status, x->body, x->len, &m->batch, ret);
+    billing_answer_judge(x->status, x->body, x->len, &m->batch, ret);
 }
 
-int tb_meter_answer(struct tb_meter *m, struct tb_ledger *l, const struct tb_meter_result *x,
-                    uint64_t realtime_us, uint64_t boottime_us, struct tb_answer *ret,
-                    char err[static TB_LEDGER_ERR_MAX])
+int billing_meter_answer(struct billing_meter *m, struct tb_ledger *l, const struct billing_meter_result *x,
+                         uint64_t realtime_us, uint64_t boottime_us, struct billing_answer *ret,
+                         char err[static TB_LEDGER_ERR_MAX])
 {
     const struct tb_metering_batch *b = &m->batch;
     int r;
 
-    judge(m, x, ret);
+    meter_judge(m, x, ret);
     r = tb_metering_settle(l, b, ret->verdict, realtime_us, err);
     if (r < 0)
         return r;
     if (ret->weather) {
-        tb_meter_postpone(m, boottime_us, x->answered ? x->retry_after_ms : -1);
+        billing_meter_postpone(m, boottime_us, x->answered ? x->retry_after_ms : -1);
         return 0;
     }
     if (ret->split) { /* the same hour once more */
@@ -107,7 +110,7 @@ int tb_meter_answer(struct tb_meter *m, struct tb_ledger *l, const struct tb_met
         return 0;
     }
     if (!ret->again)
-        calm(m);
+        meter_calm(m);
     m->again |= ret->again;
     m->after_hour = b->hour;
     snprintf(m->after_dimension, sizeof(m->after_dimension), "%s", b->event[b->n - 1].dimension->name);

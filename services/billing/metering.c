@@ -29,8 +29,8 @@ static const struct tb_usage_dimension *dimension_named(const char *name)
 
 /* -- time passes ---------------------------------------------------------------------------------------------------- */
 
-static int to_open_hour(struct tb_ledger *l, uint64_t realtime_us, const char *dimension, int64_t quantity,
-                        int64_t since)
+static int metering_to_open_hour(struct tb_ledger *l, uint64_t realtime_us, const char *dimension,
+                                 int64_t quantity, int64_t since)
 {
     int64_t open;
     int r = tb_ledger_open_hour(l, realtime_us, &open);
@@ -39,8 +39,8 @@ static int to_open_hour(struct tb_ledger *l, uint64_t realtime_us, const char *d
 }
 
 /* Moves every event that `where` selects (?1 is hour) into the open hour. One at a time: each changes what the next one finds. */
-static int move_all(struct tb_ledger *l, uint64_t realtime_us, const char *where, int64_t hour,
-                    unsigned *ret_moved)
+static int metering_move_all(struct tb_ledger *l, uint64_t realtime_us, const char *where, int64_t hour,
+                             unsigned *ret_moved)
 {
     _cleanup_free_ char *sql = NULL;
 
@@ -63,7 +63,7 @@ static int move_all(struct tb_ledger *l, uint64_t realtime_us, const char *where
                       sqlite3_column_int64(s, 0), name);
         tb_stmt_finalizep(&s);
         if (r >= 0)
-            r = r == 1 ? to_open_hour(l, realtime_us, name, quantity, since) : -EIO;
+            r = r == 1 ? metering_to_open_hour(l, realtime_us, name, quantity, since) : -EIO;
         if (r < 0)
             return r;
         (*ret_moved)++;
@@ -71,7 +71,7 @@ static int move_all(struct tb_ledger *l, uint64_t realtime_us, const char *where
 }
 
 /* A random (version 4) GUID for each hour that freezes. */
-static void make_request_id(char out[static TB_REQUEST_ID_MAX])
+static void batch_make_request_id(char out[static BILLING_REQUEST_ID_MAX])
 {
     uint8_t b[16] = {0};
     char hex[33];
@@ -80,22 +80,23 @@ static void make_request_id(char out[static TB_REQUEST_ID_MAX])
     b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
     b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
     tb_hex_encode(b, sizeof(b), hex);
-    snprintf(out, TB_REQUEST_ID_MAX, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+    snprintf(out, BILLING_REQUEST_ID_MAX, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16,
+             hex + 20);
 }
 
-static int freeze(struct tb_ledger *l, uint64_t realtime_us)
+static int metering_freeze(struct tb_ledger *l, uint64_t realtime_us)
 {
     int64_t over = realtime_us < TB_LEDGER_GRACE_US ? 0 : hour_of(realtime_us - TB_LEDGER_GRACE_US);
 
     for (;;) {
-        char id[TB_REQUEST_ID_MAX];
+        char id[BILLING_REQUEST_ID_MAX];
         int64_t hour;
         int r = tb_db_int(l->db, &hour, -1, "SELECT min(hour) FROM event WHERE state = 'OPEN' AND hour < ?1",
                           "i", over);
 
         if (r < 0 || hour < 0)
             return r;
-        make_request_id(id);
+        batch_make_request_id(id);
         r = tb_db_run(l->db,
                       "UPDATE event SET state = 'FROZEN', request_id = ?2 WHERE hour = ?1 AND state = 'OPEN'",
                       "it", hour, id);
@@ -104,25 +105,25 @@ static int freeze(struct tb_ledger *l, uint64_t realtime_us)
     }
 }
 
-static int advance(struct tb_ledger *l, uint64_t now_us, unsigned *ret_moved)
+static int metering_advance(struct tb_ledger *l, uint64_t now_us, unsigned *ret_moved)
 {
     unsigned relabelled = 0;
     int64_t open;
     int r;
 
     /* The clock was ahead: what it froze too early is open again. The marketplace has none of it. */
-    r = move_all(l, now_us, "state IN ('FROZEN', 'PARKED') AND doubt = 0 AND hour > ?1", hour_of(now_us),
-                 &relabelled);
+    r = metering_move_all(l, now_us, "state IN ('FROZEN', 'PARKED') AND doubt = 0 AND hour > ?1",
+                          hour_of(now_us), &relabelled);
     if (r == 0)
-        r = move_all(l, now_us, "state IN ('FROZEN', 'PARKED') AND doubt = 0 AND hour <= ?1",
-                     last_stale_hour(now_us), ret_moved);
+        r = metering_move_all(l, now_us, "state IN ('FROZEN', 'PARKED') AND doubt = 0 AND hour <= ?1",
+                              last_stale_hour(now_us), ret_moved);
     if (r == 0)
-        r = move_all(l, now_us, "state = 'OPEN' AND hour <= ?1", last_stale_hour(now_us), ret_moved);
+        r = metering_move_all(l, now_us, "state = 'OPEN' AND hour <= ?1", last_stale_hour(now_us), ret_moved);
     if (r == 0)
         r = tb_ledger_open_hour(l, now_us, &open);
     if (r == 0)
-        r = move_all(l, now_us, "state = 'OPEN' AND hour > ?1", open, &relabelled);
-    return r < 0 ? r : freeze(l, now_us);
+        r = metering_move_all(l, now_us, "state = 'OPEN' AND hour > ?1", open, &relabelled);
+    return r < 0 ? r : metering_freeze(l, now_us);
 }
 
 int tb_metering_advance(struct tb_ledger *l, uint64_t realtime_us, unsigned *ret_moved,
@@ -133,7 +134,7 @@ int tb_metering_advance(struct tb_ledger *l, uint64_t realtime_us, unsigned *ret
 
     *ret_moved = 0;
     if (r == 0)
-        r = advance(l, realtime_us, ret_moved);
+        r = metering_advance(l, realtime_us, ret_moved);
     return tb_db_end(&tx, r, "closing hours", err);
 }
 
@@ -153,7 +154,7 @@ int tb_metering_due(struct tb_ledger *l, uint64_t realtime_us, bool parked, bool
     return r;
 }
 
-static int take_row(struct tb_metering_batch *b, sqlite3_stmt *s, char *err)
+static int batch_take_row(struct tb_metering_batch *b, sqlite3_stmt *s, char *err)
 {
     const char *name = (const char *)sqlite3_column_text(s, 1), *id = (const char *)sqlite3_column_text(s, 6);
     struct tb_metering_event *e = &b->event[b->n];
@@ -173,7 +174,7 @@ static int take_row(struct tb_metering_batch *b, sqlite3_stmt *s, char *err)
     return 0;
 }
 
-static int take_mark_sent(struct tb_ledger *l, const struct tb_metering_batch *b)
+static int batch_mark_sent(struct tb_ledger *l, const struct tb_metering_batch *b)
 {
     for (unsigned i = 0; i < b->n; i++) {
         int r = tb_db_run(l->db,
@@ -188,7 +189,7 @@ static int take_mark_sent(struct tb_ledger *l, const struct tb_metering_batch *b
 }
 
 /* Fills b from rows in the order of their hours, with those of the first hour. */
-static int take_rows(sqlite3_stmt *s, unsigned most, struct tb_metering_batch *b, char *err)
+static int batch_take_rows(sqlite3_stmt *s, unsigned most, struct tb_metering_batch *b, char *err)
 {
     int r;
 
@@ -196,7 +197,7 @@ static int take_rows(sqlite3_stmt *s, unsigned most, struct tb_metering_batch *b
         if (b->n > 0 && sqlite3_column_int64(s, 0) != b->hour)
             break;
         b->hour = sqlite3_column_int64(s, 0);
-        r = take_row(b, s, err);
+        r = batch_take_row(b, s, err);
         if (r < 0)
             return r;
     }
@@ -219,10 +220,10 @@ int tb_metering_take(struct tb_ledger *l, uint64_t realtime_us, bool parked, int
         r = tb_db_prepare(l->db, &s, due, "iiit", (int64_t)parked, last_stale_hour(realtime_us), after_hour,
                           after_dimension);
     if (r == 0)
-        r = take_rows(s, MIN(most, (unsigned)TB_USAGE_DIMENSIONS), ret, err);
+        r = batch_take_rows(s, MIN(most, (unsigned)TB_USAGE_DIMENSIONS), ret, err);
     tb_stmt_finalizep(&s);
     if (r == 0)
-        r = take_mark_sent(l, ret);
+        r = batch_mark_sent(l, ret);
     return tb_db_end(&tx, r, "taking an hour to be sent", err);
 }
 
@@ -253,7 +254,9 @@ static int settle_accepted(const struct settling *t)
         return r;
     if (!v->duplicate)
         r = tb_db_run(t->l->db, "DELETE FROM meta WHERE key = 'ended'", NULL);
-    return r < 0 || rest <= 0 ? r : to_open_hour(t->l, t->realtime_us, e->dimension->name, rest, e->since);
+    return r < 0 || rest <= 0
+               ? r
+               : metering_to_open_hour(t->l, t->realtime_us, e->dimension->name, rest, e->since);
 }
 
 static int settle_back(const struct settling *t, const char *state, const char *reason)
@@ -276,7 +279,8 @@ static int settle_expired(const struct settling *t)
     if (e->doubt)
         return settle_back(t, "PARKED", doubt);
     r = tb_db_run(t->l->db, "DELETE FROM event" THIS_SENT, "it", t->hour, e->dimension->name);
-    return r <= 0 ? r : to_open_hour(t->l, t->realtime_us, e->dimension->name, e->quantity, e->since);
+    return r <= 0 ? r
+                  : metering_to_open_hour(t->l, t->realtime_us, e->dimension->name, e->quantity, e->since);
 }
 
 static int settle_one(const struct settling *t)

@@ -18,7 +18,7 @@ struct tb_metering_event {
 };
 struct tb_metering_batch {
     int64_t hour; /* since the epoch, UTC */
-    char request_id[TB_REQUEST_ID_MAX];
+    char request_id[BILLING_REQUEST_ID_MAX];
     unsigned n;
     struct tb_metering_event event[TB_USAGE_DIMENSIONS];
 };

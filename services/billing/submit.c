@@ -25,7 +25,7 @@ bool tb_billing_stopping(struct tb_billing *b)
 }
 
 /* A token and a resource id, or bad weather. Nothing is taken out of the ledger before. */
-static bool equipped(struct tb_billing *b)
+static bool submit_ready(struct tb_billing *b)
 {
     char err[TB_HTTP_ERR_MAX];
     int r = tb_azure_find_resource(&b->azure, err);
@@ -37,16 +37,16 @@ static bool equipped(struct tb_billing *b)
     if (r == 0)
         return true;
     tb_billing_tell_weather(b, err);
-    tb_meter_postpone(&b->meter, tb_now_boottime_us(), -1);
+    billing_meter_postpone(&b->meter, tb_now_boottime_us(), -1);
     return false;
 }
 
-static int exchange(struct tb_billing *b, const char *body)
+static int submit_batch(struct tb_billing *b, const char *body)
 {
     _cleanup_http_response_ struct tb_http_response rs = {0};
-    struct tb_meter_result x = {.retry_after_ms = -1};
+    struct billing_meter_result x = {.retry_after_ms = -1};
     char err[TB_HTTP_ERR_MAX], why[TB_LEDGER_ERR_MAX];
-    struct tb_answer answer;
+    struct billing_answer answer;
     int r = tb_azure_post(&b->azure, body, b->meter.batch.request_id, &rs, &x.reached, err);
 
     x.answered = r == 0;
@@ -56,7 +56,7 @@ static int exchange(struct tb_billing *b, const char *body)
     x.len = rs.len;
     if (r == 0)
         x.retry_after_ms = rs.retry_after_ms;
-    r = tb_meter_answer(&b->meter, b->l, &x, tb_now_realtime_us(), tb_now_boottime_us(), &answer, why);
+    r = billing_meter_answer(&b->meter, b->l, &x, tb_now_realtime_us(), tb_now_boottime_us(), &answer, why);
     if (r < 0) {
         tb_error("%s: %s", b->ledger_path, why);
         return r;
@@ -71,29 +71,29 @@ int tb_billing_submit(struct tb_billing *b)
 {
     char err[TB_LEDGER_ERR_MAX] = "";
     bool due;
-    int r = tb_meter_due(&b->meter, b->l, tb_now_realtime_us(), tb_now_boottime_us(), &due);
+    int r = billing_meter_due(&b->meter, b->l, tb_now_realtime_us(), tb_now_boottime_us(), &due);
 
     if (r < 0) {
         r = tb_db_error(b->l->db, r, "looking for what is due", err);
         tb_error("%s: %s", b->ledger_path, err);
         return r;
     }
-    if (!due || !equipped(b))
+    if (!due || !submit_ready(b))
         return 0;
     for (;;) {
         _cleanup_free_ char *body = NULL;
 
         if (b->give_up_us ? tb_now_boottime_us() > b->give_up_us : tb_billing_stopping(b))
             return 0;
-        if (!b->azure.token && !equipped(b))
+        if (!b->azure.token && !submit_ready(b))
             return 0;
-        r = tb_meter_next(&b->meter, b->l, b->azure.resource, tb_now_realtime_us(), tb_now_boottime_us(),
-                          &body, err);
+        r = billing_meter_next(&b->meter, b->l, b->azure.resource, tb_now_realtime_us(), tb_now_boottime_us(),
+                               &body, err);
         if (r < 0)
             tb_error("%s: %s", b->ledger_path, err);
         if (r < 0 || !body)
             return r;
-        r = exchange(b, body);
+        r = submit_batch(b, body);
         tb_notify_watchdog();
         if (r < 0)
             return r;

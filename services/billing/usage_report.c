@@ -21,8 +21,9 @@ static const char *hour_text(int64_t hour, char out[static TB_RFC3339_MAX])
 }
 
 /* One event, with its fields for the journal. */
-static void _printf_(5, 6) say(enum tb_log_level level, const char *id, const struct tb_metering_batch *b,
-                               const struct tb_metering_event *e, const char *fmt, ...)
+static void _printf_(5, 6)
+    report_event(enum tb_log_level level, const char *id, const struct tb_metering_batch *b,
+                 const struct tb_metering_event *e, const char *fmt, ...)
 {
     char hour[TB_RFC3339_MAX], at[64], dimension[64], quantity[48], reason[TB_METERING_REASON_MAX + 16],
         text[256];
@@ -40,28 +41,28 @@ static void _printf_(5, 6) say(enum tb_log_level level, const char *id, const st
                 text);
 }
 
-static void tell_verdict(const struct tb_metering_batch *b, const struct tb_metering_event *e,
-                         const struct tb_metering_verdict *v)
+static void report_verdict(const struct tb_metering_batch *b, const struct tb_metering_event *e,
+                           const struct tb_metering_verdict *v)
 {
     switch (v->outcome) {
     case TB_METERING_ACCEPTED:
         if (v->accepted == e->quantity)
-            say(TB_LOG_INFO, NULL, b, e, "%s",
-                v->duplicate ? "accepted, an earlier request had arrived" : "accepted");
+            report_event(TB_LOG_INFO, NULL, b, e, "%s",
+                         v->duplicate ? "accepted, an earlier request had arrived" : "accepted");
         else
-            say(TB_LOG_ERR, TB_EVENT_BILLING_MISMATCH, b, e, "%s", v->reason);
+            report_event(TB_LOG_ERR, TB_EVENT_BILLING_MISMATCH, b, e, "%s", v->reason);
         break;
     case TB_METERING_EXPIRED:
         if (!e->doubt)
-            say(TB_LOG_WARN, NULL, b, e, "too old for the marketplace; it goes into the open hour");
+            report_event(TB_LOG_WARN, NULL, b, e, "too old for the marketplace; it goes into the open hour");
         else if (!e->parked)
-            say(TB_LOG_ERR, TB_EVENT_BILLING_PARKED, b, e,
-                "too old to be sent again, and an earlier request had no answer");
+            report_event(TB_LOG_ERR, TB_EVENT_BILLING_PARKED, b, e,
+                         "too old to be sent again, and an earlier request had no answer");
         break;
     case TB_METERING_REFUSED:
     case TB_METERING_ENDED:
         if (!e->parked)
-            say(TB_LOG_ERR, TB_EVENT_BILLING_PARKED, b, e, "%s", v->reason);
+            report_event(TB_LOG_ERR, TB_EVENT_BILLING_PARKED, b, e, "%s", v->reason);
         break;
     case TB_METERING_UNKNOWN:
     case TB_METERING_UNSENT:
@@ -69,7 +70,7 @@ static void tell_verdict(const struct tb_metering_batch *b, const struct tb_mete
     }
 }
 
-void tb_billing_tell_answer(struct tb_billing *b, const struct tb_answer *a)
+void tb_billing_tell_answer(struct tb_billing *b, const struct billing_answer *a)
 {
     const struct tb_metering_batch *batch = &b->meter.batch;
 
@@ -78,7 +79,7 @@ void tb_billing_tell_answer(struct tb_billing *b, const struct tb_answer *a)
     else if (!a->split)
         tb_billing_tell_weather(b, NULL);
     for (unsigned i = 0; i < batch->n; i++)
-        tell_verdict(batch, &batch->event[i], &a->verdict[i]);
+        report_verdict(batch, &batch->event[i], &a->verdict[i]);
 }
 
 void tb_billing_tell_weather(struct tb_billing *b, const char *reason)
@@ -94,7 +95,7 @@ void tb_billing_tell_weather(struct tb_billing *b, const char *reason)
 }
 
 /* Durable, so that it outlives every restart; a copy of what the ledger says. tb-authorize looks at it. */
-static void sync_ended(struct tb_billing *b, const char *ended)
+static void report_ended(struct tb_billing *b, const char *ended)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     _cleanup_free_ char *path = tb_path_join(b->state_dir, "ended");
@@ -123,7 +124,7 @@ static void sync_ended(struct tb_billing *b, const char *ended)
     b->ended_known = true;
 }
 
-static void tell_late(struct tb_billing *b, const struct tb_metering_summary *s)
+static void report_late(struct tb_billing *b, const struct tb_metering_summary *s)
 {
     uint64_t late = tb_metering_late_us(s, tb_now_realtime_us());
     bool alarm = late >= TB_LEDGER_ALARM_US;
@@ -144,7 +145,7 @@ static void tell_late(struct tb_billing *b, const struct tb_metering_summary *s)
 }
 
 /* Where tb-proxy's audit chain stands: what has left the machine cannot be rewritten on it. */
-static void add_audit_head(const struct tb_billing *b, cJSON *report)
+static void report_add_audit_head(const struct tb_billing *b, cJSON *report)
 {
     _cleanup_free_ char *path = tb_strf("%s/tb-proxy/audit-head", b->cfg->state_dir);
     char hash[2 * TB_CHAIN_HASH_BYTES + 1];
@@ -160,7 +161,7 @@ static void add_audit_head(const struct tb_billing *b, cJSON *report)
 }
 
 /* What others may know: tb-proxy shows it, and tb-authorize sends it to the control plane. */
-static int write_report(struct tb_billing *b, const struct tb_metering_summary *s)
+static int report_write(struct tb_billing *b, const struct tb_metering_summary *s)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     cJSON *used = cJSON_AddObjectToObject(o, "used"), *events = cJSON_AddObjectToObject(o, "events");
@@ -185,12 +186,12 @@ static int write_report(struct tb_billing *b, const struct tb_metering_summary *
     if (s->oldest >= 0)
         cJSON_AddStringToObject(o, "oldest_unaccepted", hour_text(s->oldest, text));
     tb_json_add_uint(o, "late_seconds", tb_metering_late_us(s, now) / TB_USEC_PER_SEC);
-    add_audit_head(b, o);
+    report_add_audit_head(b, o);
     (void)tb_state_write(b->run_dir, "report.json", o, 0);
     return 0;
 }
 
-static void tell_status(struct tb_billing *b, const struct tb_metering_summary *s, const char *ended)
+static void report_status(struct tb_billing *b, const struct tb_metering_summary *s, const char *ended)
 {
     char when[TB_RFC3339_MAX], accepted[TB_RFC3339_MAX + 32] = "";
     uint64_t requests = 0;
@@ -221,15 +222,15 @@ int tb_billing_tell(struct tb_billing *b)
     if (r == 0)
         r = tb_metering_ended(b->l, ended);
     if (r == 0)
-        r = write_report(b, &s);
+        r = report_write(b, &s);
     if (r < 0) {
         r = tb_db_error(b->l->db, r, "reading", err);
         tb_error("%s: %s", b->ledger_path, err);
         return r;
     }
-    sync_ended(b, ended);
+    report_ended(b, ended);
     if (b->cfg->billing_enabled)
-        tell_late(b, &s);
-    tell_status(b, &s, ended);
+        report_late(b, &s);
+    report_status(b, &s, ended);
     return 0;
 }

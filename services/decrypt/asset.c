@@ -14,12 +14,12 @@
 
 #define MANIFEST_NAME "model.manifest.json"
 
-static void free_manifest(struct tbenc_manifest **m)
+static void asset_manifest_freep(struct tbenc_manifest **m)
 {
     *m = tbenc_manifest_free(*m);
 }
 
-static int no_credential(struct tb_deliver_reply *reply, const char *name, int r)
+static int asset_no_credential(struct tb_deliver_reply *reply, const char *name, int r)
 {
     if (r == -EACCES)
         return tb_refuse(reply, TB_EXIT_NOPERM,
@@ -39,7 +39,7 @@ int tb_asset_key(struct tb_key *ret, struct tb_deliver_reply *reply)
     int r = tb_credential_read("model-key", &value, &len);
 
     if (r < 0)
-        return no_credential(reply, "model-key", r);
+        return asset_no_credential(reply, "model-key", r);
     if (len != TB_KEY_BYTES)
         return tb_refuse(reply, TB_EXIT_NOPERM,
                          "the credential model-key has %zu bytes, not %d: the key was refused", len,
@@ -49,7 +49,7 @@ int tb_asset_key(struct tb_key *ret, struct tb_deliver_reply *reply)
 }
 
 /* Is this the manifest the contract names? */
-static int check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], struct tb_deliver_reply *reply)
+static int asset_check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], struct tb_deliver_reply *reply)
 {
     _cleanup_secret_ char *value = NULL;
     uint8_t want[TBENC_SHA256_BYTES];
@@ -57,7 +57,7 @@ static int check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], struct t
     int r = tb_credential_read("manifest-sha256", &value, &len);
 
     if (r < 0)
-        return no_credential(reply, "manifest-sha256", r);
+        return asset_no_credential(reply, "manifest-sha256", r);
     if (len > 0 && value[len - 1] == '\n')
         len--;
     if (len == 4 && memcmp(value, "none", 4) == 0)
@@ -73,8 +73,9 @@ static int check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], struct t
     return 0;
 }
 
-static int read_manifest(const struct tb_config *c, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
-                         struct tbenc_manifest **ret, struct tb_deliver_reply *reply)
+static int asset_read_manifest(const struct tb_config *c,
+                               const uint8_t client_sha256[static TBENC_SHA256_BYTES],
+                               struct tbenc_manifest **ret, struct tb_deliver_reply *reply)
 {
     _cleanup_free_ char *path = tb_path_join(c->target_dir, MANIFEST_NAME), *text = NULL;
     uint8_t sha256[TBENC_SHA256_BYTES];
@@ -92,7 +93,7 @@ static int read_manifest(const struct tb_config *c, const uint8_t client_sha256[
     if (r < 0)
         return tb_refuse(reply, TB_EXIT_IOERR, "cannot read %s: %s", path, strerror(-r));
     SHA256((const uint8_t *)text, len, sha256);
-    r = check_bound(sha256, reply);
+    r = asset_check_bound(sha256, reply);
     if (r != 0)
         return r;
     if (!tb_mem_equal(sha256, client_sha256, sizeof(sha256)))
@@ -103,8 +104,8 @@ static int read_manifest(const struct tb_config *c, const uint8_t client_sha256[
     return 0;
 }
 
-static int open_ciphertext(const struct tb_config *c, const struct tbenc_manifest *m, int *ret,
-                           struct tb_deliver_reply *reply)
+static int asset_open_ciphertext(const struct tb_config *c, const struct tbenc_manifest *m, int *ret,
+                                 struct tb_deliver_reply *reply)
 {
     _cleanup_free_ char *path = tb_path_join(c->target_dir, m->weights_filename);
     _cleanup_close_ int fd = -1;
@@ -128,15 +129,15 @@ static int open_ciphertext(const struct tb_config *c, const struct tbenc_manifes
 int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
                   struct tb_asset *ret, struct tb_deliver_reply *reply)
 {
-    _cleanup_(free_manifest) struct tbenc_manifest *m = NULL;
-    int r = read_manifest(c, client_sha256, &m, reply);
+    _cleanup_(asset_manifest_freep) struct tbenc_manifest *m = NULL;
+    int r = asset_read_manifest(c, client_sha256, &m, reply);
 
     if (r != 0)
         return r;
     if (strcmp(m->asset_id, c->asset_id) != 0)
         return tb_refuse(reply, TB_EXIT_DATAERR, MANIFEST_NAME " is of asset '%s', TB_ASSET_ID is '%s'",
                          m->asset_id, c->asset_id);
-    r = open_ciphertext(c, m, &ret->fd, reply);
+    r = asset_open_ciphertext(c, m, &ret->fd, reply);
     if (r != 0)
         return r;
     ret->manifest = TAKE_PTR(m);

@@ -19,7 +19,7 @@ static bool is_full(int fifo)
     return fifo >= 0 && poll(&p, 1, 0) == 0;
 }
 
-static void *watch(void *arg)
+static void *guard_thread(void *arg)
 {
     struct tb_guard *g = arg;
     struct pollfd p[] = {
@@ -54,7 +54,7 @@ int tb_guard_start(struct tb_guard *g)
     g->stop_fd = eventfd(0, EFD_CLOEXEC);
     if (g->stop_fd < 0)
         return -errno;
-    r = pthread_create(&g->thread, NULL, watch, g);
+    r = pthread_create(&g->thread, NULL, guard_thread, g);
     if (r != 0)
         g->stop_fd = tb_close(g->stop_fd);
     return -r;

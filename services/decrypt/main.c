@@ -33,7 +33,7 @@ static const char help[] =
 
 /* systemd starts us again at once while the connection that activated us is queued, so it is answered on every way out,
  * also when the configuration is bad. */
-static void answer_unserved(void)
+static void client_answer_unserved(void)
 {
     int fd = tb_listen_fd("decrypt"), sock;
     struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -49,10 +49,10 @@ static void answer_unserved(void)
 
 static bool served;
 
-static void at_exit(void)
+static void client_at_exit(void)
 {
     if (!served)
-        answer_unserved();
+        client_answer_unserved();
 }
 
 static int block_signals(void)
@@ -69,7 +69,7 @@ static int block_signals(void)
 }
 
 /* The listener; *ret_path is set when it was bound here and must be removed. */
-static int get_listener(const struct tb_config *c, char **ret_path)
+static int client_listen(const struct tb_config *c, char **ret_path)
 {
     _cleanup_free_ char *path = NULL;
     int fd = tb_listen_fd("decrypt");
@@ -95,7 +95,7 @@ static int get_listener(const struct tb_config *c, char **ret_path)
 }
 
 /* The one client. -ECANCELED when SIGTERM came first. */
-static int accept_client(int listener, int signal_fd)
+static int client_accept(int listener, int signal_fd)
 {
     for (;;) {
         struct pollfd p[] = {{.fd = listener, .events = POLLIN}, {.fd = signal_fd, .events = POLLIN}};
@@ -120,7 +120,7 @@ static void unlink_freep(char **path)
     tb_freep(path);
 }
 
-static int run(const struct tb_config *c)
+static int decrypt_run(const struct tb_config *c)
 {
     _cleanup_(unlink_freep) char *path = NULL;
     _cleanup_close_ int signal_fd = block_signals(), listener = -1, sock = -1;
@@ -130,12 +130,12 @@ static int run(const struct tb_config *c)
         return TB_EXIT_IOERR;
     }
     tb_allow_descriptors(TBENC_FILES_MAX + 512); /* each file of an asset is a descriptor here */
-    listener = get_listener(c, &path);
+    listener = client_listen(c, &path);
     if (listener < 0)
         return TB_EXIT_CONFIG;
     if (path)
         tb_notify_ready("Waiting for a client on %s", path);
-    sock = accept_client(listener, signal_fd);
+    sock = client_accept(listener, signal_fd);
     if (sock == -ECANCELED)
         return TB_EXIT_OK;
     if (sock < 0) {
@@ -154,8 +154,8 @@ int main(int argc, char **argv)
     _cleanup_config_ struct tb_config config = {0};
 
     tb_secret_init();
-    if (atexit(at_exit) != 0)
+    if (atexit(client_at_exit) != 0)
         return TB_EXIT_IOERR;
     tb_config_main(argc, argv, "tb-decrypt", help, &config);
-    return run(&config);
+    return decrypt_run(&config);
 }

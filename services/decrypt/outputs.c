@@ -14,7 +14,7 @@
 #include "common/units.h"
 #include "decrypt/verdict.h"
 
-static int wait_readable(int sock, uint64_t deadline_us)
+static int outputs_wait(int sock, uint64_t deadline_us)
 {
     for (;;) {
         struct pollfd p = {.fd = sock, .events = POLLIN};
@@ -32,11 +32,11 @@ static int wait_readable(int sock, uint64_t deadline_us)
 }
 
 /* One message with its descriptors. 0 or an exit code. */
-static int receive_message(int sock, uint64_t deadline_us, void *buf, size_t *len, int *fds, size_t *n_fds,
-                           struct tb_deliver_reply *reply)
+static int outputs_receive_message(int sock, uint64_t deadline_us, void *buf, size_t *len, int *fds,
+                                   size_t *n_fds, struct tb_deliver_reply *reply)
 {
     ssize_t n;
-    int r = wait_readable(sock, deadline_us);
+    int r = outputs_wait(sock, deadline_us);
 
     if (r == -ETIMEDOUT)
         return tb_refuse(reply, TB_EXIT_TEMPFAIL,
@@ -56,13 +56,13 @@ static int receive_message(int sock, uint64_t deadline_us, void *buf, size_t *le
     return 0;
 }
 
-static int receive_more(int sock, uint64_t deadline_us, struct tb_outputs *o, size_t want,
-                        struct tb_deliver_reply *reply)
+static int outputs_receive_more(int sock, uint64_t deadline_us, struct tb_outputs *o, size_t want,
+                                struct tb_deliver_reply *reply)
 {
     while (o->n < want) {
         char byte = 0;
         size_t len = sizeof(byte), n = MIN(want - o->n, (size_t)TB_FDPASS_MAX);
-        int r = receive_message(sock, deadline_us, &byte, &len, o->fd + o->n, &n, reply);
+        int r = outputs_receive_message(sock, deadline_us, &byte, &len, o->fd + o->n, &n, reply);
 
         if (r != 0)
             return r;
@@ -79,7 +79,7 @@ int tb_outputs_receive(int sock, uint64_t timeout_us, struct tb_deliver_request 
 {
     _cleanup_(tb_outputs_clear) struct tb_outputs o = {0};
     uint64_t deadline_us = tb_now_monotonic_us() + timeout_us;
-    char buf[sizeof(struct tb_deliver_request)], err[TB_REQUEST_ERR_MAX];
+    char buf[sizeof(struct tb_deliver_request)], err[DECRYPT_REQUEST_ERR_MAX];
     size_t len = sizeof(buf), n = TB_FDPASS_MAX;
     struct tb_deliver_request q;
     int r;
@@ -87,13 +87,13 @@ int tb_outputs_receive(int sock, uint64_t timeout_us, struct tb_deliver_request 
     o.fd = calloc(TBENC_FILES_MAX, sizeof(*o.fd));
     if (!o.fd)
         return tb_refuse(reply, TB_EXIT_IOERR, "out of memory");
-    r = receive_message(sock, deadline_us, buf, &len, o.fd, &n, reply);
+    r = outputs_receive_message(sock, deadline_us, buf, &len, o.fd, &n, reply);
     if (r != 0)
         return r;
     o.n = n;
-    if (tb_request_parse(buf, len, n, &q, err) < 0)
+    if (decrypt_request_parse(buf, len, n, &q, err) < 0)
         return tb_refuse(reply, TB_EXIT_USAGE, "%s", err);
-    r = receive_more(sock, deadline_us, &o, q.n_fds, reply);
+    r = outputs_receive_more(sock, deadline_us, &o, q.n_fds, reply);
     if (r != 0)
         return r;
     *ret_req = q;
@@ -102,7 +102,7 @@ int tb_outputs_receive(int sock, uint64_t timeout_us, struct tb_deliver_request 
     return 0;
 }
 
-static int check_fifo(int fd, struct tb_deliver_reply *reply)
+static int outputs_check_fifo(int fd, struct tb_deliver_reply *reply)
 {
     int flags = fcntl(fd, F_GETFL);
     struct stat st;
@@ -120,7 +120,7 @@ static int check_fifo(int fd, struct tb_deliver_reply *reply)
     return 0;
 }
 
-static int check_file(int fd, const char *name, struct stat *ret_st, struct tb_deliver_reply *reply)
+static int outputs_check_file(int fd, const char *name, struct stat *ret_st, struct tb_deliver_reply *reply)
 {
     int flags = fcntl(fd, F_GETFL);
     struct statfs fs;
@@ -144,7 +144,7 @@ struct inode {
     ino_t ino;
 };
 
-static int compare_inodes(const void *a, const void *b)
+static int outputs_compare_inodes(const void *a, const void *b)
 {
     const struct inode *x = a, *y = b;
 
@@ -153,8 +153,8 @@ static int compare_inodes(const void *a, const void *b)
     return x->ino == y->ino ? 0 : x->ino < y->ino ? -1 : 1;
 }
 
-static int check_files(const struct tb_outputs *o, const struct tbenc_manifest *m,
-                       struct tb_deliver_reply *reply)
+static int outputs_check_files(const struct tb_outputs *o, const struct tbenc_manifest *m,
+                               struct tb_deliver_reply *reply)
 {
     size_t want = m->files ? m->n_files : 1;
     _cleanup_free_ struct inode *seen = NULL;
@@ -167,15 +167,15 @@ static int check_files(const struct tb_outputs *o, const struct tbenc_manifest *
         return tb_refuse(reply, TB_EXIT_IOERR, "out of memory");
     for (size_t i = 0; i < o->n; i++) {
         struct stat st;
-        int r = check_file(o->fd[i], m->files ? m->files[i].path : m->weights_filename, &st, reply);
+        int r = outputs_check_file(o->fd[i], m->files ? m->files[i].path : m->weights_filename, &st, reply);
 
         if (r != 0)
             return r;
         seen[i] = (struct inode){st.st_dev, st.st_ino};
     }
-    qsort(seen, o->n, sizeof(*seen), compare_inodes);
+    qsort(seen, o->n, sizeof(*seen), outputs_compare_inodes);
     for (size_t i = 1; i < o->n; i++)
-        if (compare_inodes(&seen[i - 1], &seen[i]) == 0)
+        if (outputs_compare_inodes(&seen[i - 1], &seen[i]) == 0)
             return tb_refuse(reply, TB_EXIT_USAGE, "one file was passed twice");
     return 0;
 }
@@ -183,7 +183,7 @@ static int check_files(const struct tb_outputs *o, const struct tbenc_manifest *
 int tb_outputs_check(const struct tb_outputs *o, uint32_t mode, const struct tbenc_manifest *m,
                      struct tb_deliver_reply *reply)
 {
-    return mode == TB_DELIVER_FIFO ? check_fifo(o->fd[0], reply) : check_files(o, m, reply);
+    return mode == TB_DELIVER_FIFO ? outputs_check_fifo(o->fd[0], reply) : outputs_check_files(o, m, reply);
 }
 
 void tb_outputs_truncate(const struct tb_outputs *o)

@@ -36,7 +36,7 @@ static void delivery_clear(struct delivery *d)
     tb_report_close(&d->report);
 }
 
-static int stopped(struct delivery *d, enum tb_guard_cause cause)
+static int delivery_stopped(struct delivery *d, enum tb_guard_cause cause)
 {
     return tb_refuse(&d->reply, TB_EXIT_TEMPFAIL,
                      cause == TB_GUARD_SIGNAL ? "stopped before the end"
@@ -44,20 +44,20 @@ static int stopped(struct delivery *d, enum tb_guard_cause cause)
 }
 
 /* The decryption is blocked in a write and cannot be asked to stop: the process ends, and the key with it. */
-static void give_up(void *ctx)
+static void delivery_abort(void *ctx)
 {
     struct delivery *d = ctx;
 
     tb_key_erase(d->key);
     tb_outputs_truncate(&d->out);
-    (void)stopped(d, tb_guard_cancelled(&d->guard));
+    (void)delivery_stopped(d, tb_guard_cancelled(&d->guard));
     tb_report_state(&d->report, "failed", d->reply.message);
     tb_error("%s", d->reply.message);
     tb_reply_send(d->sock, &d->reply);
     _exit((int)d->reply.status);
 }
 
-static int on_progress(void *ctx, uint64_t done, uint64_t total)
+static int delivery_progress(void *ctx, uint64_t done, uint64_t total)
 {
     struct delivery *d = ctx;
 
@@ -65,12 +65,12 @@ static int on_progress(void *ctx, uint64_t done, uint64_t total)
     return tb_guard_cancelled(&d->guard) != TB_GUARD_NONE;
 }
 
-static int explain(struct delivery *d, int r, const struct tbenc_error *e)
+static int delivery_explain(struct delivery *d, int r, const struct tbenc_error *e)
 {
     const char *why = e->message[0] ? e->message : strerror(-r);
 
     if (tb_guard_cancelled(&d->guard) != TB_GUARD_NONE)
-        return stopped(d, tb_guard_cancelled(&d->guard));
+        return delivery_stopped(d, tb_guard_cancelled(&d->guard));
     switch (r) {
     case -EBADMSG:
     case -EINVAL:
@@ -87,10 +87,10 @@ static int explain(struct delivery *d, int r, const struct tbenc_error *e)
     }
 }
 
-static int decrypt(struct delivery *d)
+static int delivery_decrypt(struct delivery *d)
 {
     struct tbenc_open_params p = {
-        .manifest = d->asset.manifest, .key = d->key->b, .progress = on_progress, .progress_ctx = d};
+        .manifest = d->asset.manifest, .key = d->key->b, .progress = delivery_progress, .progress_ctx = d};
     struct tbenc_error e = {0};
     int r;
 
@@ -104,14 +104,14 @@ static int decrypt(struct delivery *d)
     tb_secret_freep(&d->key);
     if (r < 0) {
         tb_outputs_truncate(&d->out);
-        return explain(d, r, &e);
+        return delivery_explain(d, r, &e);
     }
     d->reply.bytes = d->asset.manifest->plaintext_bytes;
     return 0;
 }
 
 /* The key is fetched last: it is in memory only while it is used. */
-static int deliver(struct delivery *d)
+static int delivery_run(struct delivery *d)
 {
     int r = tb_outputs_receive(d->sock, REQUEST_TIMEOUT_US, &d->request, &d->out, &d->reply);
 
@@ -133,7 +133,7 @@ static int deliver(struct delivery *d)
     tb_info("decrypting %s for mode %s, %zu descriptor%s", d->asset.manifest->asset_id,
             d->request.mode == TB_DELIVER_FIFO ? "fifo" : "dir", d->out.n, d->out.n == 1 ? "" : "s");
     tb_report_state(&d->report, "decrypting", NULL);
-    return decrypt(d);
+    return delivery_decrypt(d);
 }
 
 int tb_serve(const struct tb_config *c, int sock, int signal_fd)
@@ -142,10 +142,10 @@ int tb_serve(const struct tb_config *c, int sock, int signal_fd)
         .config = c, .sock = sock, .asset = TB_ASSET_INIT, .guard = {.sock = sock, .signal_fd = signal_fd}};
     int r;
 
-    d.guard.last_resort = give_up;
+    d.guard.last_resort = delivery_abort;
     d.guard.ctx = &d;
     tb_report_open(&d.report, c);
-    r = deliver(&d);
+    r = delivery_run(&d);
     /* The client seals and remounts when it has the answer: nothing may be open for writing then. */
     tb_outputs_clear(&d.out);
     if (r == 0) {

@@ -6,23 +6,23 @@
 #include <string.h>
 #include <strings.h>
 
-static bool is_space(char c)
+static bool header_is_space(char c)
 {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-static void trim(const char **s, size_t *len)
+static void header_trim(const char **s, size_t *len)
 {
-    while (*len > 0 && is_space(**s)) {
+    while (*len > 0 && header_is_space(**s)) {
         (*s)++;
         (*len)--;
     }
-    while (*len > 0 && is_space((*s)[*len - 1]))
+    while (*len > 0 && header_is_space((*s)[*len - 1]))
         (*len)--;
 }
 
 /* Digits at *p, at least one, no sign; *p is left on the first other character. */
-static int take_uint(const char **p, const char *end, uint64_t *ret)
+static int header_take_uint(const char **p, const char *end, uint64_t *ret)
 {
     uint64_t v = 0;
     const char *s = *p;
@@ -37,7 +37,7 @@ static int take_uint(const char **p, const char *end, uint64_t *ret)
     return 0;
 }
 
-static int take_char(const char **p, const char *end, char c)
+static int header_take_char(const char **p, const char *end, char c)
 {
     if (*p == end || **p != c)
         return -EINVAL;
@@ -51,14 +51,14 @@ int content_range_parse(const char *s, size_t len, struct content_range *ret)
     struct content_range cr;
     const char *end;
 
-    trim(&s, &len);
+    header_trim(&s, &len);
     end = s + len;
     if (len < strlen(unit) || strncasecmp(s, unit, strlen(unit)) != 0)
         return -EINVAL;
     s += strlen(unit);
-    if (take_uint(&s, end, &cr.first) < 0 || take_char(&s, end, '-') < 0 ||
-        take_uint(&s, end, &cr.last) < 0 || take_char(&s, end, '/') < 0 ||
-        take_uint(&s, end, &cr.total) < 0 || s != end)
+    if (header_take_uint(&s, end, &cr.first) < 0 || header_take_char(&s, end, '-') < 0 ||
+        header_take_uint(&s, end, &cr.last) < 0 || header_take_char(&s, end, '/') < 0 ||
+        header_take_uint(&s, end, &cr.total) < 0 || s != end)
         return -EINVAL;
     if (cr.first > cr.last || cr.last >= cr.total)
         return -EINVAL;
@@ -68,7 +68,7 @@ int content_range_parse(const char *s, size_t len, struct content_range *ret)
 
 int etag_parse(const char *s, size_t len, char ret[static ETAG_MAX])
 {
-    trim(&s, &len);
+    header_trim(&s, &len);
     if (len < 2 || len >= ETAG_MAX || s[0] != '"' || s[len - 1] != '"')
         return -EINVAL;
     for (size_t i = 1; i < len - 1; i++)
@@ -84,9 +84,9 @@ int header_uint_parse(const char *s, size_t len, uint64_t *ret)
     const char *end;
     uint64_t v;
 
-    trim(&s, &len);
+    header_trim(&s, &len);
     end = s + len;
-    if (take_uint(&s, end, &v) < 0 || s != end)
+    if (header_take_uint(&s, end, &v) < 0 || s != end)
         return -EINVAL;
     *ret = v;
     return 0;

@@ -12,22 +12,22 @@
 
 #define POLL_MS 500
 
-enum slot_state { SLOT_IDLE, SLOT_RUNNING, SLOT_WAITING };
+enum download_slot_state { SLOT_IDLE, SLOT_RUNNING, SLOT_WAITING };
 
-struct slot {
-    enum slot_state state;
+struct download_slot {
+    enum download_slot_state state;
     struct transfer t;
     struct tb_backoff backoff;
     unsigned wrong_answers;
     uint64_t due_us; /* SLOT_WAITING: next attempt */
 };
 
-struct run {
+struct download_state {
     const struct download *d;
     struct verdict *v;
     const struct partial_identity *id;
     CURLM *multi;
-    struct slot *slots;
+    struct download_slot *slots;
     unsigned n_slots;
     uint64_t cursor;   /* ranges below it are there or in a slot */
     bool identified;   /* the blob's entity tag is known, or that it has none: others may start */
@@ -35,7 +35,7 @@ struct run {
     char where[256];   /* URL without its query */
 };
 
-static uint64_t bytes_there(const struct run *x)
+static uint64_t download_bytes(const struct download_state *x)
 {
     uint64_t n = partial_ranges(x->d->partial)->bytes;
 
@@ -46,7 +46,8 @@ static uint64_t bytes_there(const struct run *x)
 }
 
 /* Why an attempt failed, without secrets. */
-static void describe(const struct run *x, struct slot *s, CURLcode code, char *out, size_t len)
+static void slot_describe(const struct download_state *x, struct download_slot *s, CURLcode code, char *out,
+                          size_t len)
 {
     struct transfer *t = &s->t;
     char err[TB_HTTP_ERR_MAX];
@@ -65,7 +66,7 @@ static void describe(const struct run *x, struct slot *s, CURLcode code, char *o
 }
 
 /* Starts nothing from here on. Ranges on their way may still finish, unless it ends now. */
-static void wind_down(struct run *x, bool now)
+static void download_wind_down(struct download_state *x, bool now)
 {
     uint64_t until = tb_now_monotonic_us() + (now ? 0 : DOWNLOAD_DRAIN_MS * 1000ULL);
 
@@ -74,13 +75,14 @@ static void wind_down(struct run *x, bool now)
 }
 
 /* Ends the download. Of several reasons the first one counts. */
-static void give_up(struct run *x, bool now, int code, const char *fmt, ...) _printf_(4, 5);
-static void give_up(struct run *x, bool now, int code, const char *fmt, ...)
+static void download_give_up(struct download_state *x, bool now, int code, const char *fmt, ...)
+    _printf_(4, 5);
+static void download_give_up(struct download_state *x, bool now, int code, const char *fmt, ...)
 {
     char text[VERDICT_MESSAGE_MAX];
     va_list ap;
 
-    wind_down(x, now);
+    download_wind_down(x, now);
     if (x->v->code != 0)
         return;
     va_start(ap, fmt);
@@ -89,25 +91,25 @@ static void give_up(struct run *x, bool now, int code, const char *fmt, ...)
     verdict_set(x->v, code, "%s", text);
 }
 
-static void give_up_io(struct run *x, int r, const char *what)
+static void download_give_up_io(struct download_state *x, int r, const char *what)
 {
-    wind_down(x, true);
+    download_wind_down(x, true);
     if (x->v->code == 0)
         verdict_io(x->v, r, what, partial_path(x->d->partial));
 }
 
-static void start(struct run *x, struct slot *s)
+static void slot_start(struct download_state *x, struct download_slot *s)
 {
     if (transfer_begin(&s->t) < 0 || curl_multi_add_handle(x->multi, s->t.easy) != CURLM_OK) {
         s->state = SLOT_IDLE;
-        give_up(x, true, TB_EXIT_IOERR, "out of memory for a transfer");
+        download_give_up(x, true, TB_EXIT_IOERR, "out of memory for a transfer");
         return;
     }
     s->state = SLOT_RUNNING;
 }
 
 /* Gives an idle slot the next missing range. false when there is none. */
-static bool assign(struct run *x, struct slot *s)
+static bool slot_assign(struct download_state *x, struct download_slot *s)
 {
     const struct ranges *ranges = partial_ranges(x->d->partial);
     uint64_t i = ranges_next_missing(ranges, x->cursor);
@@ -125,19 +127,19 @@ static bool assign(struct run *x, struct slot *s)
 }
 
 /* Starts what may start. Returns the number of slots that hold a range. */
-static unsigned start_slots(struct run *x)
+static unsigned download_start_slots(struct download_state *x)
 {
     uint64_t now = tb_now_monotonic_us();
     unsigned busy = 0;
 
     for (unsigned i = 0; i < x->n_slots; i++) {
-        struct slot *s = &x->slots[i];
+        struct download_slot *s = &x->slots[i];
         bool may = x->drain_us == 0 && (x->identified || i == 0);
 
         if (may && s->state == SLOT_WAITING && s->due_us <= now)
-            start(x, s);
-        else if (may && s->state == SLOT_IDLE && assign(x, s))
-            start(x, s);
+            slot_start(x, s);
+        else if (may && s->state == SLOT_IDLE && slot_assign(x, s))
+            slot_start(x, s);
         if (s->state == SLOT_RUNNING || (s->state == SLOT_WAITING && x->drain_us == 0))
             busy++;
     }
@@ -145,7 +147,7 @@ static unsigned start_slots(struct run *x)
 }
 
 /* The first response that is right says which blob this is; If-Match holds all others to it. */
-static void identify(struct run *x, const struct transfer *t)
+static void download_identify(struct download_state *x, const struct transfer *t)
 {
     if (x->identified || !t->accepted)
         return;
@@ -157,24 +159,25 @@ static void identify(struct run *x, const struct transfer *t)
                 x->where);
 }
 
-static void retry(struct run *x, struct slot *s, CURLcode code)
+static void slot_retry(struct download_state *x, struct download_slot *s, CURLcode code)
 {
     char why[VERDICT_MESSAGE_MAX - 160];
     uint64_t delay_ms;
 
-    describe(x, s, code, why, sizeof(why));
+    slot_describe(x, s, code, why, sizeof(why));
     if (s->t.fault == TRANSFER_PROTOCOL) {
         s->t.got = 0; /* nothing this server sent for the range is worth keeping */
         if (++s->wrong_answers >= DOWNLOAD_PROTOCOL_TRIES) {
-            give_up(x, false, TB_EXIT_DATAERR,
-                    "%s, %u times; the server or a proxy on the way does not serve ranges correctly", why,
-                    s->wrong_answers);
+            download_give_up(x, false, TB_EXIT_DATAERR,
+                             "%s, %u times; the server or a proxy on the way does not serve ranges correctly",
+                             why, s->wrong_answers);
             return;
         }
     }
     if (s->backoff.attempt + 1 >= DOWNLOAD_TRIES) {
-        give_up(x, false, TB_EXIT_TEMPFAIL, "%s, after %d attempts; progress is kept, the next start goes on",
-                why, DOWNLOAD_TRIES);
+        download_give_up(x, false, TB_EXIT_TEMPFAIL,
+                         "%s, after %d attempts; progress is kept, the next start goes on", why,
+                         DOWNLOAD_TRIES);
         return;
     }
     delay_ms = tb_backoff_next_ms(&s->backoff, s->t.retry_after_ms);
@@ -183,7 +186,7 @@ static void retry(struct run *x, struct slot *s, CURLcode code)
     s->state = SLOT_WAITING;
 }
 
-static void range_done(struct run *x, struct slot *s)
+static void slot_range_done(struct download_state *x, struct download_slot *s)
 {
     struct partial *p = x->d->partial;
     int r;
@@ -191,7 +194,7 @@ static void range_done(struct run *x, struct slot *s)
     s->state = SLOT_IDLE;
     r = partial_mark(p, s->t.index);
     if (r < 0) {
-        give_up_io(x, r, "cannot record progress of");
+        download_give_up_io(x, r, "cannot record progress of");
         return;
     }
     s->t.got = 0;
@@ -199,20 +202,20 @@ static void range_done(struct run *x, struct slot *s)
 }
 
 /* Faults found by the slot itself that no retry helps. true when handled. */
-static bool finish_fault(struct run *x, struct transfer *t)
+static bool slot_finish_fault(struct download_state *x, struct transfer *t)
 {
     switch (t->fault) {
     case TRANSFER_SIZE:
-        give_up(x, true, TB_EXIT_DATAERR,
-                "%s has %s bytes, its manifest says %" PRIu64
-                "; upload blob and manifest of the same encryption",
-                x->where, t->why, t->size);
+        download_give_up(x, true, TB_EXIT_DATAERR,
+                         "%s has %s bytes, its manifest says %" PRIu64
+                         "; upload blob and manifest of the same encryption",
+                         x->where, t->why, t->size);
         return true;
     case TRANSFER_CHANGED:
-        give_up(x, true, VERDICT_CHANGED, "%s was replaced during the download", x->where);
+        download_give_up(x, true, VERDICT_CHANGED, "%s was replaced during the download", x->where);
         return true;
     case TRANSFER_IO:
-        give_up_io(x, t->io_error, "cannot write");
+        download_give_up_io(x, t->io_error, "cannot write");
         return true;
     default:
         return false;
@@ -220,35 +223,36 @@ static bool finish_fault(struct run *x, struct transfer *t)
 }
 
 /* Statuses that no retry helps. true when handled. */
-static bool finish_status(struct run *x, struct transfer *t)
+static bool slot_finish_status(struct download_state *x, struct transfer *t)
 {
     const char *space = *t->error_code ? " " : "";
 
     if (t->status < 300 || tb_http_status_retryable(t->status))
         return false;
     if (t->status == 401 || t->status == 403)
-        give_up(x, false, TB_EXIT_TEMPFAIL,
-                "%s refused access: status %ld%s%s; progress is kept, a restart asks for a fresh SAS URL",
-                x->where, t->status, space, t->error_code);
+        download_give_up(
+            x, false, TB_EXIT_TEMPFAIL,
+            "%s refused access: status %ld%s%s; progress is kept, a restart asks for a fresh SAS URL",
+            x->where, t->status, space, t->error_code);
     else if (t->status == 404 || t->status == 410)
-        give_up(x, false, TB_EXIT_NOINPUT, "%s: status %ld%s%s; upload the asset with tbpkg upload", x->where,
-                t->status, space, t->error_code);
+        download_give_up(x, false, TB_EXIT_NOINPUT, "%s: status %ld%s%s; upload the asset with tbpkg upload",
+                         x->where, t->status, space, t->error_code);
     else if (t->status == 412)
-        give_up(x, true, VERDICT_CHANGED, "%s was replaced during the download", x->where);
+        download_give_up(x, true, VERDICT_CHANGED, "%s was replaced during the download", x->where);
     else if (t->status == 416)
-        give_up(x, true, TB_EXIT_DATAERR,
-                "%s is shorter than the %" PRIu64
-                " bytes its manifest says; upload blob and manifest of the same "
-                "encryption",
-                x->where, t->size);
+        download_give_up(x, true, TB_EXIT_DATAERR,
+                         "%s is shorter than the %" PRIu64
+                         " bytes its manifest says; upload blob and manifest of the same "
+                         "encryption",
+                         x->where, t->size);
     else
-        give_up(x, false, TB_EXIT_TEMPFAIL,
-                "%s: unexpected status %ld%s%s; progress is kept, the next start goes on", x->where,
-                t->status, space, t->error_code);
+        download_give_up(x, false, TB_EXIT_TEMPFAIL,
+                         "%s: unexpected status %ld%s%s; progress is kept, the next start goes on", x->where,
+                         t->status, space, t->error_code);
     return true;
 }
 
-static void finish(struct run *x, struct slot *s, CURLcode code)
+static void slot_finish(struct download_state *x, struct download_slot *s, CURLcode code)
 {
     struct transfer *t = &s->t;
     char err[TB_HTTP_ERR_MAX];
@@ -257,31 +261,31 @@ static void finish(struct run *x, struct slot *s, CURLcode code)
     curl_multi_remove_handle(x->multi, t->easy);
     s->state = SLOT_WAITING;
     s->due_us = 0;
-    identify(x, t);
+    download_identify(x, t);
     if (code == CURLE_OK && transfer_complete(t)) {
-        range_done(x, s);
+        slot_range_done(x, s);
         return;
     }
-    if (finish_fault(x, t) || (t->fault == TRANSFER_OK && finish_status(x, t)))
+    if (slot_finish_fault(x, t) || (t->fault == TRANSFER_OK && slot_finish_status(x, t)))
         return;
     if (t->fault == TRANSFER_OK && code != CURLE_OK) {
         r = tb_http_error(code, x->d->url, t->errbuf, err);
         if (r == -EKEYREJECTED || r == -EINVAL) { /* trying again gets the same answer */
-            give_up(x, false, TB_EXIT_TEMPFAIL, "%s", err);
+            download_give_up(x, false, TB_EXIT_TEMPFAIL, "%s", err);
             return;
         }
     }
-    retry(x, s, code);
+    slot_retry(x, s, code);
 }
 
 /* A response may be known good long before its range is there: others need not wait for its end. */
-static void identify_early(struct run *x)
+static void download_identify_early(struct download_state *x)
 {
     if (!x->identified && x->slots[0].state == SLOT_RUNNING)
-        identify(x, &x->slots[0].t);
+        download_identify(x, &x->slots[0].t);
 }
 
-static int poll_timeout_ms(const struct run *x)
+static int download_timeout_ms(const struct download_state *x)
 {
     uint64_t now = tb_now_monotonic_us(), until = now + POLL_MS * 1000;
 
@@ -293,7 +297,7 @@ static int poll_timeout_ms(const struct run *x)
     return until <= now ? 0 : (int)((until - now + 999) / 1000);
 }
 
-static int step(struct run *x)
+static int download_step(struct download_state *x)
 {
     struct curl_waitfd stop = {.fd = x->d->stop_fd, .events = CURL_WAIT_POLLIN};
     int running, left;
@@ -306,16 +310,16 @@ static int step(struct run *x)
         CURLcode code = msg->data.result;
 
         curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&t);
-        finish(x, (struct slot *)((char *)t - offsetof(struct slot, t)), code);
+        slot_finish(x, (struct download_slot *)((char *)t - offsetof(struct download_slot, t)), code);
     }
-    identify_early(x);
+    download_identify_early(x);
     if (x->v->code == 0)
-        (void)x->d->progress(x->d->ctx, bytes_there(x));
+        (void)x->d->progress(x->d->ctx, download_bytes(x));
     if (x->v->code != 0 && x->drain_us == 0)
         return x->v->code;
-    if (start_slots(x) == 0)
+    if (download_start_slots(x) == 0)
         return 1;
-    curl_multi_poll(x->multi, &stop, 1, poll_timeout_ms(x), NULL);
+    curl_multi_poll(x->multi, &stop, 1, download_timeout_ms(x), NULL);
     if (stop.revents)
         return verdict_set(x->v, VERDICT_STOPPED,
                            "stopped by a signal; progress is kept, the next start goes on");
@@ -324,7 +328,7 @@ static int step(struct run *x)
     return 0;
 }
 
-static void run_clear(struct run *x)
+static void download_clear(struct download_state *x)
 {
     for (unsigned i = 0; x->slots && i < x->n_slots; i++) {
         if (x->slots[i].state == SLOT_RUNNING)
@@ -336,7 +340,7 @@ static void run_clear(struct run *x)
         curl_multi_cleanup(x->multi);
 }
 
-static int run_init(struct run *x)
+static int download_init(struct download_state *x)
 {
     x->multi = curl_multi_init();
     x->slots = calloc(x->n_slots, sizeof(*x->slots));
@@ -358,19 +362,19 @@ static int run_init(struct run *x)
 
 int download_run(const struct download *d, struct verdict *v)
 {
-    struct run x = {.d = d, .v = v, .n_slots = d->concurrency};
+    struct download_state x = {.d = d, .v = v, .n_slots = d->concurrency};
 
     x.id = partial_identity(d->partial);
     x.identified = *x.id->etag != '\0';
     tb_url_redact(d->url, x.where, sizeof(x.where));
     v->code = 0;
     hasher_advance(d->hasher, ranges_prefix_bytes(partial_ranges(d->partial)));
-    if (run_init(&x) < 0) {
-        run_clear(&x);
+    if (download_init(&x) < 0) {
+        download_clear(&x);
         return verdict_set(v, TB_EXIT_IOERR, "out of memory for %u transfers", d->concurrency);
     }
-    while (step(&x) == 0)
+    while (download_step(&x) == 0)
         ;
-    run_clear(&x);
+    download_clear(&x);
     return v->code;
 }

@@ -24,7 +24,7 @@ struct hydrate {
     struct tb_http_tls tls;
     int signal_fd;
     const sigset_t *signals;
-    struct source source;
+    struct hydrate_source source;
     struct manifest manifest;
     char *final_path, *manifest_path;
     uint64_t size;
@@ -45,8 +45,8 @@ static void hydrate_clear(struct hydrate *h)
 }
 
 /* Waits for the digest while showing progress. */
-static int wait_digest(struct hydrate *h, struct hasher *hasher, const char *path,
-                       uint8_t ret[static SHA256_BYTES])
+static int hydrate_wait_digest(struct hydrate *h, struct hasher *hasher, const char *path,
+                               uint8_t ret[static SHA256_BYTES])
 {
     struct pollfd p[] = {{.fd = hasher_fd(hasher), .events = POLLIN}, {.fd = h->signal_fd, .events = POLLIN}};
     int r;
@@ -64,7 +64,7 @@ static int wait_digest(struct hydrate *h, struct hasher *hasher, const char *pat
 }
 
 /* Takes a file as complete: writes record, manifest and final name, in the order hydrate.h gives. */
-static int publish(struct hydrate *h, const char *path)
+static int hydrate_publish(struct hydrate *h, const char *path)
 {
     struct stat st;
     int r;
@@ -86,7 +86,7 @@ static int publish(struct hydrate *h, const char *path)
 }
 
 /* Hashes a file of the right size that nobody vouches for. 0 with *ret_good. */
-static int rehash(struct hydrate *h, const char *path, bool *ret_good)
+static int hydrate_rehash(struct hydrate *h, const char *path, bool *ret_good)
 {
     _cleanup_close_ int fd = -1;
     _cleanup_hasher_ struct hasher *hasher = NULL;
@@ -102,7 +102,7 @@ static int rehash(struct hydrate *h, const char *path, bool *ret_good)
     if (r < 0)
         return verdict_io(h->v, r, "cannot hash", path);
     hasher_advance(hasher, h->size);
-    r = wait_digest(h, hasher, path, digest);
+    r = hydrate_wait_digest(h, hasher, path, digest);
     if (r != 0)
         return r;
     *ret_good = tb_mem_equal(digest, h->manifest.m->sha256_ciphertext, sizeof(digest));
@@ -111,7 +111,7 @@ static int rehash(struct hydrate *h, const char *path, bool *ret_good)
 
 /* Looks for a file that needs no download: the final one, or a .part whose hash was right when a crash
  * came before its rename. 0 with *ret_found. */
-static int find_complete(struct hydrate *h, bool *ret_found)
+static int hydrate_find_complete(struct hydrate *h, bool *ret_found)
 {
     _cleanup_free_ char *part = tb_strf("%s" PARTIAL_SUFFIX, h->final_path);
     const uint8_t *sha = h->manifest.m->sha256_ciphertext;
@@ -126,26 +126,26 @@ static int find_complete(struct hydrate *h, bool *ret_found)
         good = verified_matches(h->final_path, &st, sha);
         /* beside a .part it was already found to be another version */
         if (!good && (lstat(part, &(struct stat){0}) < 0)) {
-            r = rehash(h, h->final_path, &good);
+            r = hydrate_rehash(h, h->final_path, &good);
             if (r != 0)
                 return r;
         }
         if (good) {
             *ret_found = true;
-            return publish(h, h->final_path);
+            return hydrate_publish(h, h->final_path);
         }
     }
     if (lstat(part, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == h->size &&
         verified_matches(h->final_path, &st, sha)) {
         *ret_found = true;
-        return publish(h, part);
+        return hydrate_publish(h, part);
     }
     return 0;
 }
 
 /* The header comes with the first range: a blob that is no .tbenc of this manifest is refused before the
  * rest is fetched. */
-static int check_header(struct hydrate *h)
+static int hydrate_check_header(struct hydrate *h)
 {
     uint8_t buf[TBENC_HEADER_BYTES];
     struct tbenc_error e = {0};
@@ -169,23 +169,23 @@ static int check_header(struct hydrate *h)
     return 0;
 }
 
-static int on_progress(void *ctx, uint64_t bytes)
+static int hydrate_progress(void *ctx, uint64_t bytes)
 {
     struct hydrate *h = ctx;
 
     report_progress(&h->report, bytes);
-    return check_header(h);
+    return hydrate_check_header(h);
 }
 
 /* The whole file is there: its hash decides. */
-static int verify(struct hydrate *h, struct hasher *hasher)
+static int hydrate_verify(struct hydrate *h, struct hasher *hasher)
 {
     const char *path = partial_path(h->partial);
     uint8_t digest[SHA256_BYTES];
     int r;
 
     report_phase(&h->report, "verifying", "Verifying", h->size);
-    r = wait_digest(h, hasher, path, digest);
+    r = hydrate_wait_digest(h, hasher, path, digest);
     if (r != 0)
         return r;
     h->worthless = !tb_mem_equal(digest, h->manifest.m->sha256_ciphertext, sizeof(digest));
@@ -199,8 +199,8 @@ static int verify(struct hydrate *h, struct hasher *hasher)
     return r < 0 ? verdict_io(h->v, r, "cannot sync", path) : 0;
 }
 
-static void log_rates(const struct hydrate *h, uint64_t fetched, uint64_t begin_us, uint64_t fetched_us,
-                      uint64_t end_us)
+static void hydrate_log_rates(const struct hydrate *h, uint64_t fetched, uint64_t begin_us,
+                              uint64_t fetched_us, uint64_t end_us)
 {
     char bytes[32], rate[32];
     double s = (double)MAX(fetched_us - begin_us, 1U) / TB_USEC_PER_SEC;
@@ -212,7 +212,7 @@ static void log_rates(const struct hydrate *h, uint64_t fetched, uint64_t begin_
 }
 
 /* Downloads and verifies into the partial file. */
-static int fetch(struct hydrate *h)
+static int hydrate_fetch(struct hydrate *h)
 {
     _cleanup_hasher_ struct hasher *hasher = NULL;
     struct download d = {.url = h->source.sas_url,
@@ -220,7 +220,7 @@ static int fetch(struct hydrate *h)
                          .concurrency = h->cfg->download_concurrency,
                          .partial = h->partial,
                          .stop_fd = h->signal_fd,
-                         .progress = on_progress,
+                         .progress = hydrate_progress,
                          .ctx = h};
     uint64_t begin_us = tb_now_monotonic_us(), fetched_us, there = partial_ranges(h->partial)->bytes;
     char text[32];
@@ -236,18 +236,18 @@ static int fetch(struct hydrate *h)
     d.hasher = hasher;
     r = download_run(&d, h->v);
     if (r == 0)
-        r = check_header(h);
+        r = hydrate_check_header(h);
     if (r != 0)
         return r;
     fetched_us = tb_now_monotonic_us();
-    r = verify(h, hasher);
+    r = hydrate_verify(h, hasher);
     if (r == 0)
-        log_rates(h, h->size - there, begin_us, fetched_us, tb_now_monotonic_us());
+        hydrate_log_rates(h, h->size - there, begin_us, fetched_us, tb_now_monotonic_us());
     return r;
 }
 
 /* One download from open to publish. Data that proved wrong or outdated does not stay. */
-static int download(struct hydrate *h)
+static int hydrate_download(struct hydrate *h)
 {
     _cleanup_partial_ struct partial *partial = NULL;
     struct partial_identity want = {.size = h->size, .chunk = h->cfg->download_chunk_bytes};
@@ -259,13 +259,13 @@ static int download(struct hydrate *h)
     if (r < 0)
         return verdict_io(h->v, r, "cannot prepare the download of", h->final_path);
     h->partial = partial;
-    r = fetch(h);
+    r = hydrate_fetch(h);
     h->partial = NULL;
     if (r == 0) {
         _cleanup_free_ char *path = strdup(partial_path(partial));
 
         partial = partial_close(partial);
-        return path ? publish(h, path) : verdict_io(h->v, -ENOMEM, "cannot publish", h->final_path);
+        return path ? hydrate_publish(h, path) : verdict_io(h->v, -ENOMEM, "cannot publish", h->final_path);
     }
     if (h->worthless || r == VERDICT_CHANGED) {
         partial = partial_close(partial);
@@ -276,7 +276,7 @@ static int download(struct hydrate *h)
 }
 
 /* Fetches the manifest and derives names and size from it. */
-static int prepare(struct hydrate *h)
+static int hydrate_prepare(struct hydrate *h)
 {
     const struct tbenc_manifest *m;
     int r;
@@ -300,7 +300,7 @@ static int prepare(struct hydrate *h)
 }
 
 /* What a killed run left half written. The lock says that nobody writes it now. */
-static void sweep(const struct hydrate *h)
+static void hydrate_sweep(const struct hydrate *h)
 {
     static const char *const suffixes[] = {PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX, VERIFIED_SUFFIX};
 
@@ -313,7 +313,7 @@ static void sweep(const struct hydrate *h)
     }
 }
 
-static int check_room(struct hydrate *h)
+static int hydrate_check_room(struct hydrate *h)
 {
     _cleanup_free_ char *part = tb_strf("%s" PARTIAL_SUFFIX, h->final_path);
     int r = 0;
@@ -326,27 +326,27 @@ static int check_room(struct hydrate *h)
     return r;
 }
 
-static int attempt(struct hydrate *h)
+static int hydrate_attempt(struct hydrate *h)
 {
     bool found;
     int r;
 
-    r = prepare(h);
+    r = hydrate_prepare(h);
     if (r != 0)
         return r;
-    sweep(h);
-    r = find_complete(h, &found);
+    hydrate_sweep(h);
+    r = hydrate_find_complete(h, &found);
     if (r != 0)
         return r;
     if (found) {
         tb_info("%s is complete and verified: nothing to download", h->final_path);
         return 0;
     }
-    r = check_room(h);
-    return r != 0 ? r : download(h);
+    r = hydrate_check_room(h);
+    return r != 0 ? r : hydrate_download(h);
 }
 
-static int run(struct hydrate *h)
+static int hydrate_locked(struct hydrate *h)
 {
     _cleanup_close_ int lock = -1;
     int r;
@@ -356,12 +356,12 @@ static int run(struct hydrate *h)
         r = target_lock(h->cfg->target_dir, &lock, h->v);
     if (r != 0)
         return r;
-    r = attempt(h);
+    r = hydrate_attempt(h);
     if (r == VERDICT_CHANGED) {
         /* a new version was uploaded: its manifest first, then its bytes from zero */
         tb_warn("%s; starting over", h->v->message);
         h->v->code = 0;
-        r = attempt(h);
+        r = hydrate_attempt(h);
     }
     if (r == VERDICT_CHANGED)
         return verdict_set(h->v, TB_EXIT_TEMPFAIL, "%s, twice; wait until the upload has ended",
@@ -386,7 +386,7 @@ int hydrate_run(const struct tb_config *cfg, const sigset_t *signals, int signal
     r = tb_runtime_dir(cfg->run_dir, "tb-hydrate", &h.report.dir);
     if (r < 0)
         tb_warn("no progress.json: cannot make tb-hydrate's directory in %s: %s", cfg->run_dir, strerror(-r));
-    r = run(&h);
+    r = hydrate_locked(&h);
     if (r != 0) {
         report_failed(&h.report, v->message);
         return r;

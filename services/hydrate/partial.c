@@ -31,7 +31,7 @@ struct partial {
 };
 
 /* Data first, then the record that vouches for it. */
-static int save(struct partial *p)
+static int partial_save(struct partial *p)
 {
     _cleanup_ranges_ struct ranges ranges = {0};
     _cleanup_free_ char *text = NULL;
@@ -69,7 +69,7 @@ static void *saver_main(void *arg)
             continue;
         }
         pthread_mutex_unlock(&p->lock);
-        r = save(p);
+        r = partial_save(p);
         pthread_mutex_lock(&p->lock);
         p->error = r;
         clock_gettime(CLOCK_MONOTONIC, &until);
@@ -128,7 +128,7 @@ static int partial_new(const char *final_path, struct partial **ret)
 }
 
 /* Takes over what an earlier run left. -ENOENT when there is nothing of use. */
-static int resume(struct partial *p, const struct partial_identity *want)
+static int partial_resume(struct partial *p, const struct partial_identity *want)
 {
     _cleanup_ranges_ struct ranges ranges = {0};
     _cleanup_close_ int fd = -1;
@@ -161,7 +161,7 @@ static int resume(struct partial *p, const struct partial_identity *want)
 
 /* Reserves the space now, so that a full disk shows before the download. Filesystems that cannot reserve
  * get a hole. */
-static int reserve(int fd, uint64_t size)
+static int partial_reserve(int fd, uint64_t size)
 {
     if (fallocate(fd, 0, 0, (off_t)size) == 0)
         return 0;
@@ -170,7 +170,7 @@ static int reserve(int fd, uint64_t size)
     return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
 }
 
-static int begin(struct partial *p, const struct partial_identity *want)
+static int partial_begin(struct partial *p, const struct partial_identity *want)
 {
     uint8_t random[(INSTANCE_MAX - 1) / 2];
     int r;
@@ -187,8 +187,8 @@ static int begin(struct partial *p, const struct partial_identity *want)
     p->fd = open(p->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
     if (p->fd < 0)
         return -errno;
-    r = reserve(p->fd, p->id.size);
-    return r < 0 ? r : save(p);
+    r = partial_reserve(p->fd, p->id.size);
+    return r < 0 ? r : partial_save(p);
 }
 
 int partial_open(const char *final_path, const struct partial_identity *want, struct partial **ret)
@@ -199,11 +199,11 @@ int partial_open(const char *final_path, const struct partial_identity *want, st
     r = partial_new(final_path, &p);
     if (r < 0)
         return r;
-    r = resume(p, want);
+    r = partial_resume(p, want);
     if (r == -ENOENT) {
         r = partial_remove(final_path);
         if (r == 0)
-            r = begin(p, want);
+            r = partial_begin(p, want);
     }
     if (r < 0)
         return r;
@@ -224,7 +224,7 @@ struct partial *partial_close(struct partial *p)
     if (p->saving) {
         saver_stop(p);
         if (p->dirty)
-            (void)save(p);
+            (void)partial_save(p);
     }
     ranges_clear(&p->ranges);
     tb_close(p->fd);
@@ -286,7 +286,7 @@ int partial_mark(struct partial *p, uint64_t i)
 int partial_sync(struct partial *p)
 {
     /* with the times: .verified.json will name the mtime */
-    return fsync(p->fd) < 0 ? -errno : save(p);
+    return fsync(p->fd) < 0 ? -errno : partial_save(p);
 }
 
 int partial_remove(const char *final_path)

@@ -8,7 +8,7 @@
 #define FILE_EVERY_US (TB_USEC_PER_SEC / 2)
 
 /* Nobody depends on this file for correctness: a failure to write it must not fail a download. */
-static void write_file(struct report *r, const char *reason)
+static void report_write_file(struct report *r, const char *reason)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
 
@@ -29,7 +29,7 @@ void report_phase(struct report *r, const char *state, const char *verb, uint64_
     r->total = total;
     r->done = 0;
     r->bar = (struct tb_progress){.verb = verb, .total = total};
-    write_file(r, NULL);
+    report_write_file(r, NULL);
 }
 
 void report_progress(struct report *r, uint64_t done)
@@ -37,18 +37,18 @@ void report_progress(struct report *r, uint64_t done)
     r->done = done;
     tb_progress_update(&r->bar, done);
     if (tb_now_monotonic_us() - r->written_us >= FILE_EVERY_US)
-        write_file(r, NULL);
+        report_write_file(r, NULL);
 }
 
 void report_complete(struct report *r, uint64_t total)
 {
     r->state = "complete";
     r->done = r->total = total;
-    write_file(r, NULL);
+    report_write_file(r, NULL);
 }
 
 void report_failed(struct report *r, const char *reason)
 {
     r->state = "failed";
-    write_file(r, reason);
+    report_write_file(r, reason);
 }

@@ -16,7 +16,7 @@
 #define MANIFEST_TRIES 6
 #define MANIFEST_TIMEOUT_MS 30000
 
-static int load_credential(const char *name, char **ret, size_t *ret_len, struct verdict *v)
+static int source_load_credential(const char *name, char **ret, size_t *ret_len, struct verdict *v)
 {
     _cleanup_secret_ char *value = NULL;
     size_t len;
@@ -43,13 +43,13 @@ static int load_credential(const char *name, char **ret, size_t *ret_len, struct
     return 0;
 }
 
-static int load_url(const char *name, char **ret, struct verdict *v)
+static int source_load_url(const char *name, char **ret, struct verdict *v)
 {
     _cleanup_secret_ char *url = NULL;
     size_t len;
     int r;
 
-    r = load_credential(name, &url, &len, v);
+    r = source_load_credential(name, &url, &len, v);
     if (r != 0)
         return r;
     if (strlen(url) != len || (strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0))
@@ -61,17 +61,17 @@ static int load_url(const char *name, char **ret, struct verdict *v)
     return 0;
 }
 
-int source_load(struct source *s, struct verdict *v)
+int source_load(struct hydrate_source *s, struct verdict *v)
 {
     _cleanup_secret_ char *hex = NULL;
     size_t len;
     int r;
 
-    r = load_url("sas-url", &s->sas_url, v);
+    r = source_load_url("sas-url", &s->sas_url, v);
     if (r == 0)
-        r = load_url("manifest-url", &s->manifest_url, v);
+        r = source_load_url("manifest-url", &s->manifest_url, v);
     if (r == 0)
-        r = load_credential("manifest-sha256", &hex, &len, v);
+        r = source_load_credential("manifest-sha256", &hex, &len, v);
     if (r != 0)
         return r;
     s->bound = strcmp(hex, "none") != 0;
@@ -81,11 +81,11 @@ int source_load(struct source *s, struct verdict *v)
     return 0;
 }
 
-void source_clear(struct source *s)
+void source_clear(struct hydrate_source *s)
 {
     tb_secret_free(s->sas_url);
     tb_secret_free(s->manifest_url);
-    *s = (struct source){0};
+    *s = (struct hydrate_source){0};
 }
 
 void manifest_clear(struct manifest *m)
@@ -115,7 +115,7 @@ bool weights_name_free(const char *name)
     return strlen(name) + strlen(VERIFIED_SUFFIX) + strlen(".XXXXXX.") <= TBENC_NAME_MAX;
 }
 
-int manifest_check(const struct source *s, const char *asset_id, const char *text, size_t len,
+int manifest_check(const struct hydrate_source *s, const char *asset_id, const char *text, size_t len,
                    struct tbenc_manifest **ret, struct verdict *v)
 {
     struct tbenc_error e = {0};
@@ -148,7 +148,7 @@ int manifest_check(const struct source *s, const char *asset_id, const char *tex
 }
 
 /* A response that is no manifest. */
-static int judge_status(long status, const char *where, struct verdict *v)
+static int manifest_judge_status(long status, const char *where, struct verdict *v)
 {
     if (status == 401 || status == 403)
         return verdict_set(v, TB_EXIT_TEMPFAIL,
@@ -161,8 +161,8 @@ static int judge_status(long status, const char *where, struct verdict *v)
 }
 
 /* One attempt. -EAGAIN: worth another one; else 0 or a verdict. */
-static int fetch_once(const struct source *s, const struct tb_http_tls *tls, struct tb_http_response *ret,
-                      struct verdict *v)
+static int manifest_fetch_once(const struct hydrate_source *s, const struct tb_http_tls *tls,
+                               struct tb_http_response *ret, struct verdict *v)
 {
     static const char *const headers[] = {"Accept: application/json", "x-ms-version: 2024-11-04", NULL};
     struct tb_http_request rq = {.url = s->manifest_url,
@@ -184,11 +184,11 @@ static int fetch_once(const struct source *s, const struct tb_http_tls *tls, str
     }
     if (ret->status == 200)
         return 0;
-    judge_status(ret->status, where, v);
+    manifest_judge_status(ret->status, where, v);
     return tb_http_status_retryable(ret->status) ? -EAGAIN : v->code;
 }
 
-int manifest_fetch(const struct source *s, const struct tb_config *cfg, const struct tb_http_tls *tls,
+int manifest_fetch(const struct hydrate_source *s, const struct tb_config *cfg, const struct tb_http_tls *tls,
                    struct manifest *ret, struct verdict *v)
 {
     _cleanup_manifest_ struct manifest m = {0};
@@ -199,7 +199,7 @@ int manifest_fetch(const struct source *s, const struct tb_config *cfg, const st
         _cleanup_http_response_ struct tb_http_response rs = {0};
         uint64_t delay_ms;
 
-        r = fetch_once(s, tls, &rs, v);
+        r = manifest_fetch_once(s, tls, &rs, v);
         if (r == 0) {
             m.len = rs.len;
             m.text = TAKE_PTR(rs.body);

@@ -12,7 +12,7 @@
 #include "tbenc/tbenc.h"
 #include "hydrate/verdict.h"
 
-struct source {
+struct hydrate_source {
     char *sas_url, *manifest_url; /* secret memory. libcurl makes copies of its own while it uses them */
     bool bound;                   /* the contract names the manifest: */
     uint8_t manifest_sha256[SHA256_BYTES];
@@ -20,8 +20,8 @@ struct source {
 
 /* Reads sas-url, manifest-url and manifest-sha256. 0; TB_EXIT_NOPERM refused; TB_EXIT_CONFIG not there or
  * malformed. */
-int source_load(struct source *s, struct verdict *v);
-void source_clear(struct source *s);
+int source_load(struct hydrate_source *s, struct verdict *v);
+void source_clear(struct hydrate_source *s);
 #define _cleanup_source_ _cleanup_(source_clear)
 
 struct manifest {
@@ -34,11 +34,11 @@ void manifest_clear(struct manifest *m);
 
 /* Fetches, with retries, and checks: bound hash, syntax, asset id, file name. TB_EXIT_TEMPFAIL refused or
  * unreachable; TB_EXIT_NOINPUT 404; TB_EXIT_DATAERR any check. */
-int manifest_fetch(const struct source *s, const struct tb_config *cfg, const struct tb_http_tls *tls,
+int manifest_fetch(const struct hydrate_source *s, const struct tb_config *cfg, const struct tb_http_tls *tls,
                    struct manifest *ret, struct verdict *v);
 
 /* The checks alone, on a body received. Takes no ownership of text. */
-int manifest_check(const struct source *s, const char *asset_id, const char *text, size_t len,
+int manifest_check(const struct hydrate_source *s, const char *asset_id, const char *text, size_t len,
                    struct tbenc_manifest **ret, struct verdict *v);
 
 /* false when name is one that tb-hydrate itself uses in TB_TARGET_DIR, or a hidden one. */

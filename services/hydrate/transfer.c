@@ -12,8 +12,8 @@
 /* Error bodies are not read beyond this; aborting costs the connection, so small ones are let through. */
 #define ERROR_BODY_MAX (64 * 1024)
 
-static void fault(struct transfer *t, enum transfer_fault f, const char *fmt, ...) _printf_(3, 4);
-static void fault(struct transfer *t, enum transfer_fault f, const char *fmt, ...)
+static void transfer_fail(struct transfer *t, enum transfer_fault f, const char *fmt, ...) _printf_(3, 4);
+static void transfer_fail(struct transfer *t, enum transfer_fault f, const char *fmt, ...)
 {
     va_list ap;
 
@@ -23,47 +23,48 @@ static void fault(struct transfer *t, enum transfer_fault f, const char *fmt, ..
     va_end(ap);
 }
 
-static void judge_partial(struct transfer *t)
+static void transfer_judge_partial(struct transfer *t)
 {
     uint64_t first = t->start + t->got, last = t->end - 1;
 
     if (!t->has_range) {
-        fault(t, TRANSFER_PROTOCOL, "206 without a usable Content-Range");
+        transfer_fail(t, TRANSFER_PROTOCOL, "206 without a usable Content-Range");
     } else if (t->range.total != t->size) {
-        fault(t, TRANSFER_SIZE, "%" PRIu64, t->range.total);
+        transfer_fail(t, TRANSFER_SIZE, "%" PRIu64, t->range.total);
     } else if (t->range.first != first || t->range.last != last) {
-        fault(t, TRANSFER_PROTOCOL, "asked for bytes %" PRIu64 "-%" PRIu64 ", got %" PRIu64 "-%" PRIu64,
-              first, last, t->range.first, t->range.last);
+        transfer_fail(t, TRANSFER_PROTOCOL,
+                      "asked for bytes %" PRIu64 "-%" PRIu64 ", got %" PRIu64 "-%" PRIu64, first, last,
+                      t->range.first, t->range.last);
     } else {
         t->accepted = true;
     }
 }
 
 /* A whole body is what was asked for only when the range is the whole file. */
-static void judge_whole(struct transfer *t)
+static void transfer_judge_whole(struct transfer *t)
 {
     if (t->start != 0 || t->got != 0 || t->end != t->size)
-        fault(t, TRANSFER_PROTOCOL, "200 with a whole body to a request for a range");
+        transfer_fail(t, TRANSFER_PROTOCOL, "200 with a whole body to a request for a range");
     else if (t->has_length && t->length != t->size)
-        fault(t, TRANSFER_SIZE, "%" PRIu64, t->length);
+        transfer_fail(t, TRANSFER_SIZE, "%" PRIu64, t->length);
     else
         t->accepted = true;
 }
 
 /* At the end of the headers. */
-static void judge(struct transfer *t)
+static void transfer_judge(struct transfer *t)
 {
     if (t->status != 200 && t->status != 206)
         return;
     if (*t->etag && *t->response_etag && strcmp(t->etag, t->response_etag) != 0)
-        fault(t, TRANSFER_CHANGED, "the entity tag changed");
+        transfer_fail(t, TRANSFER_CHANGED, "the entity tag changed");
     else if (t->status == 206)
-        judge_partial(t);
+        transfer_judge_partial(t);
     else
-        judge_whole(t);
+        transfer_judge_whole(t);
 }
 
-static void response_reset(struct transfer *t)
+static void transfer_reset_response(struct transfer *t)
 {
     t->status = 0;
     t->accepted = t->has_range = t->has_length = false;
@@ -73,7 +74,7 @@ static void response_reset(struct transfer *t)
 }
 
 /* Value of header `name`, or NULL. */
-static const char *value_of(const char *line, size_t len, const char *name, size_t *ret_len)
+static const char *header_value(const char *line, size_t len, const char *name, size_t *ret_len)
 {
     size_t n = strlen(name);
 
@@ -84,7 +85,7 @@ static const char *value_of(const char *line, size_t len, const char *name, size
 }
 
 /* The service's own word for the error; only a plain token may reach the log. */
-static void take_error_code(struct transfer *t, const char *v, size_t len)
+static void transfer_take_error_code(struct transfer *t, const char *v, size_t len)
 {
     size_t n = 0;
 
@@ -96,21 +97,21 @@ static void take_error_code(struct transfer *t, const char *v, size_t len)
     t->error_code[n] = '\0';
 }
 
-static void take_header(struct transfer *t, const char *line, size_t len)
+static void transfer_take_header(struct transfer *t, const char *line, size_t len)
 {
     const char *v;
     size_t n;
 
-    if ((v = value_of(line, len, "content-range", &n))) {
+    if ((v = header_value(line, len, "content-range", &n))) {
         t->has_range = content_range_parse(v, n, &t->range) == 0;
-    } else if ((v = value_of(line, len, "content-length", &n))) {
+    } else if ((v = header_value(line, len, "content-length", &n))) {
         t->has_length = header_uint_parse(v, n, &t->length) == 0;
-    } else if ((v = value_of(line, len, "etag", &n))) {
+    } else if ((v = header_value(line, len, "etag", &n))) {
         if (etag_parse(v, n, t->response_etag) < 0)
             t->response_etag[0] = '\0';
-    } else if ((v = value_of(line, len, "x-ms-error-code", &n))) {
-        take_error_code(t, v, n);
-    } else if ((v = value_of(line, len, "retry-after", &n))) {
+    } else if ((v = header_value(line, len, "x-ms-error-code", &n))) {
+        transfer_take_error_code(t, v, n);
+    } else if ((v = header_value(line, len, "retry-after", &n))) {
         char text[64];
 
         snprintf(text, sizeof(text), "%.*s", (int)MIN(n, sizeof(text) - 1), v + strspn(v, " \t"));
@@ -119,7 +120,7 @@ static void take_header(struct transfer *t, const char *line, size_t len)
     }
 }
 
-static size_t on_header(char *line, size_t size, size_t n, void *arg)
+static size_t transfer_on_header(char *line, size_t size, size_t n, void *arg)
 {
     struct transfer *t = arg;
     size_t len = size * n;
@@ -127,18 +128,18 @@ static size_t on_header(char *line, size_t size, size_t n, void *arg)
     if (len > 5 && strncasecmp(line, "HTTP/", 5) == 0) {
         const char *space = memchr(line, ' ', len);
 
-        response_reset(t);
+        transfer_reset_response(t);
         if (space && line + len - space > 3)
             t->status = strtol(space, NULL, 10);
     } else if (len <= 2 && (line[0] == '\r' || line[0] == '\n')) {
-        judge(t);
+        transfer_judge(t);
     } else {
-        take_header(t, line, len);
+        transfer_take_header(t, line, len);
     }
     return t->fault == TRANSFER_OK ? len : 0;
 }
 
-static size_t on_body(char *data, size_t size, size_t n, void *arg)
+static size_t transfer_on_body(char *data, size_t size, size_t n, void *arg)
 {
     struct transfer *t = arg;
     size_t len = size * n;
@@ -149,12 +150,12 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
         return t->discarded > ERROR_BODY_MAX ? 0 : len;
     }
     if (len > t->end - t->start - t->got) {
-        fault(t, TRANSFER_PROTOCOL, "the body is longer than the range asked for");
+        transfer_fail(t, TRANSFER_PROTOCOL, "the body is longer than the range asked for");
         return 0;
     }
     r = tb_pwrite_full(t->fd, data, len, t->start + t->got);
     if (r < 0) {
-        fault(t, TRANSFER_IO, "%s", strerror(-r));
+        transfer_fail(t, TRANSFER_IO, "%s", strerror(-r));
         t->io_error = r;
         return 0;
     }
@@ -175,9 +176,9 @@ int transfer_init(struct transfer *t, const struct tb_http_tls *tls)
     SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
     SET(CURLOPT_LOW_SPEED_TIME, (long)TRANSFER_STALL_SEC);
     SET(CURLOPT_ERRORBUFFER, t->errbuf);
-    SET(CURLOPT_HEADERFUNCTION, on_header);
+    SET(CURLOPT_HEADERFUNCTION, transfer_on_header);
     SET(CURLOPT_HEADERDATA, t);
-    SET(CURLOPT_WRITEFUNCTION, on_body);
+    SET(CURLOPT_WRITEFUNCTION, transfer_on_body);
     SET(CURLOPT_WRITEDATA, t);
     SET(CURLOPT_PRIVATE, t);
 #undef SET
@@ -192,7 +193,7 @@ void transfer_clear(struct transfer *t)
     t->headers = NULL;
 }
 
-static int append_header(struct transfer *t, const char *line)
+static int transfer_append_header(struct transfer *t, const char *line)
 {
     struct curl_slist *grown = curl_slist_append(t->headers, line);
 
@@ -206,7 +207,7 @@ int transfer_begin(struct transfer *t)
 {
     char range[64], if_match[ETAG_MAX + 16];
 
-    response_reset(t);
+    transfer_reset_response(t);
     t->fault = TRANSFER_OK;
     t->io_error = 0;
     t->errbuf[0] = t->why[0] = '\0';
@@ -214,10 +215,10 @@ int transfer_begin(struct transfer *t)
     t->headers = NULL;
     /* fixed: the first version whose ranges, SAS and ETags are as this program expects them; others ignore
      * it */
-    if (append_header(t, "x-ms-version: 2024-11-04") < 0)
+    if (transfer_append_header(t, "x-ms-version: 2024-11-04") < 0)
         return -ENOMEM;
     snprintf(if_match, sizeof(if_match), "If-Match: %s", t->etag);
-    if (*t->etag && append_header(t, if_match) < 0)
+    if (*t->etag && transfer_append_header(t, if_match) < 0)
         return -ENOMEM;
     snprintf(range, sizeof(range), "%" PRIu64 "-%" PRIu64, t->start + t->got, t->end - 1);
     if (curl_easy_setopt(t->easy, CURLOPT_URL, t->url) != CURLE_OK ||

@@ -8,8 +8,8 @@
 #include "common/fdpass.h"
 #include "common/io.h"
 
-static int send_request(const struct tb_load *l, enum tb_deliver_mode mode, int sock, const int *fds,
-                        size_t n_fds)
+static int client_send(const struct tb_load *l, enum tb_deliver_mode mode, int sock, const int *fds,
+                       size_t n_fds)
 {
     struct tb_deliver_request q = {.mode = mode, .n_fds = (uint32_t)n_fds};
     size_t sent = MIN(n_fds, (size_t)TB_FDPASS_MAX);
@@ -41,7 +41,7 @@ int tb_client_request(struct tb_load *l, enum tb_deliver_mode mode, const int *f
         return tb_fail(l, TB_EXIT_TEMPFAIL, "nobody listens on %s; is tb-decrypt.socket active?", path);
     if (sock < 0)
         return tb_fail(l, TB_EXIT_IOERR, "cannot connect to %s: %s", path, strerror(-sock));
-    r = send_request(l, mode, sock, fds, n_fds);
+    r = client_send(l, mode, sock, fds, n_fds);
     /* It may have answered and closed before it read everything: the answer then says why. */
     if (r < 0 && r != -EPIPE && r != -ECONNRESET)
         return tb_fail(l, r == -ETOOMANYREFS ? TB_EXIT_TEMPFAIL : TB_EXIT_IOERR,
@@ -50,7 +50,7 @@ int tb_client_request(struct tb_load *l, enum tb_deliver_mode mode, const int *f
     return 0;
 }
 
-static int judge(struct tb_load *l, const struct tb_deliver_reply *a)
+static int client_judge(struct tb_load *l, const struct tb_deliver_reply *a)
 {
     switch (a->status) {
     case TB_EXIT_OK:
@@ -93,5 +93,5 @@ int tb_client_reply(struct tb_load *l, int sock)
         return tb_fail(l, TB_EXIT_IOERR,
                        "tb-decrypt's answer has not the form it should have; are both of one version?");
     a.message[sizeof(a.message) - 1] = '\0';
-    return judge(l, &a);
+    return client_judge(l, &a);
 }

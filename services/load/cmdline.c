@@ -6,7 +6,7 @@
 
 #include "common/macros.h"
 
-static void free_argvp(char ***argv)
+static void cmdline_argv_freep(char ***argv)
 {
     *argv = tb_argv_free(*argv);
 }
@@ -19,17 +19,17 @@ char **tb_argv_free(char **argv)
     return NULL;
 }
 
-static bool blank(char c)
+static bool cmdline_blank(char c)
 {
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
 /* Reads one word from *p (not blank) into out, which has room for all of the line. */
-static int read_word(const char **p, const char *end, char *out, char err[static TB_CMDLINE_ERR_MAX])
+static int cmdline_read_word(const char **p, const char *end, char *out, char err[static TB_CMDLINE_ERR_MAX])
 {
     char quote = 0;
 
-    for (; *p < end && (quote || !blank(**p)); (*p)++) {
+    for (; *p < end && (quote || !cmdline_blank(**p)); (*p)++) {
         char c = **p;
 
         if (c == '\0') {
@@ -66,7 +66,7 @@ static int read_word(const char **p, const char *end, char *out, char err[static
 
 int tb_cmdline_split(const char *buf, size_t len, char ***ret, char err[static TB_CMDLINE_ERR_MAX])
 {
-    _cleanup_(free_argvp) char **argv = calloc(TB_CMDLINE_ARGS_MAX + 1, sizeof(*argv));
+    _cleanup_(cmdline_argv_freep) char **argv = calloc(TB_CMDLINE_ARGS_MAX + 1, sizeof(*argv));
     _cleanup_free_ char *word = NULL;
     const char *p = buf, *end = buf + len;
     size_t n = 0;
@@ -81,7 +81,7 @@ int tb_cmdline_split(const char *buf, size_t len, char ***ret, char err[static T
     for (;;) {
         int r;
 
-        while (p < end && blank(*p))
+        while (p < end && cmdline_blank(*p))
             p++;
         if (p == end)
             break;
@@ -89,7 +89,7 @@ int tb_cmdline_split(const char *buf, size_t len, char ***ret, char err[static T
             snprintf(err, TB_CMDLINE_ERR_MAX, "it has more than %d words", TB_CMDLINE_ARGS_MAX);
             return -EINVAL;
         }
-        r = read_word(&p, end, word, err);
+        r = cmdline_read_word(&p, end, word, err);
         if (r < 0)
             return r;
         argv[n] = strdup(word);
@@ -104,7 +104,7 @@ int tb_cmdline_split(const char *buf, size_t len, char ***ret, char err[static T
     return 0;
 }
 
-static char *replace_all(const char *word, const char *model)
+static char *cmdline_replace(const char *word, const char *model)
 {
     size_t mark = strlen(TB_CMDLINE_MODEL), model_len = strlen(model), n = 0;
     const char *hit;
@@ -126,7 +126,7 @@ static char *replace_all(const char *word, const char *model)
 int tb_cmdline_substitute(char **argv, const char *model)
 {
     for (char **a = argv; *a; a++) {
-        char *new = replace_all(*a, model);
+        char *new = cmdline_replace(*a, model);
 
         if (!new)
             return -ENOMEM;

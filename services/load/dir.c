@@ -13,7 +13,7 @@
 #define TICK_MS 500
 
 /* Until the answer or a signal. 0 or an exit code. */
-static int await_reply(struct tb_load *l, const struct tb_place *p, int sock)
+static int dir_await_reply(struct tb_load *l, const struct tb_model_dir *p, int sock)
 {
     struct tb_progress progress = {.verb = "Loading", .total = l->manifest->plaintext_bytes};
 
@@ -32,30 +32,30 @@ static int await_reply(struct tb_load *l, const struct tb_place *p, int sock)
                 tb_progress_finish(&progress, progress.total);
             return r;
         }
-        tb_progress_update(&progress, MIN(tb_place_filled(p), progress.total));
+        tb_progress_update(&progress, MIN(tb_model_dir_filled(p), progress.total));
     }
 }
 
-static int fill(struct tb_load *l, struct tb_place *p)
+static int dir_fill(struct tb_load *l, struct tb_model_dir *p)
 {
     _cleanup_close_ int sock = -1;
-    int r = tb_place_open(l, p);
+    int r = tb_model_dir_open(l, p);
 
     if (r == 0)
-        r = tb_place_create(l, p);
+        r = tb_model_dir_create(l, p);
     if (r != 0)
         return r;
     r = tb_client_request(l, TB_DELIVER_DIR, p->fds, p->n_fds, &sock);
     if (r != 0)
         return r;
     tb_load_state(l, "delivering");
-    r = await_reply(l, p, sock);
-    return r == 0 ? tb_place_seal(l, p) : r;
+    r = dir_await_reply(l, p, sock);
+    return r == 0 ? tb_model_dir_seal(l, p) : r;
 }
 
-static int start(struct tb_load *l)
+static int dir_start(struct tb_load *l)
 {
-    _cleanup_free_ char *model = tb_place_model(l);
+    _cleanup_free_ char *model = tb_model_dir_model(l);
     int r;
 
     if (!model)
@@ -71,11 +71,11 @@ static int start(struct tb_load *l)
 
 int tb_load_dir(struct tb_load *l)
 {
-    _cleanup_(tb_place_clear) struct tb_place p = TB_PLACE_INIT;
-    int r = fill(l, &p);
+    _cleanup_(tb_model_dir_clear) struct tb_model_dir p = TB_MODEL_DIR_INIT;
+    int r = dir_fill(l, &p);
 
     if (r == 0)
-        r = start(l);
-    tb_place_discard(&p);
+        r = dir_start(l);
+    tb_model_dir_discard(&p);
     return r;
 }

@@ -30,7 +30,7 @@ int tb_fail(struct tb_load *l, enum tb_exit status, const char *fmt, ...)
     return status;
 }
 
-static int prepare_command(struct tb_load *l)
+static int load_prepare_command(struct tb_load *l)
 {
     const char *line = l->config->runtime_exec;
     char err[TB_CMDLINE_ERR_MAX];
@@ -54,7 +54,7 @@ static int prepare_command(struct tb_load *l)
     return 0;
 }
 
-static int read_manifest(struct tb_load *l)
+static int load_read_manifest(struct tb_load *l)
 {
     _cleanup_free_ char *path = tb_path_join(l->config->target_dir, MANIFEST_NAME), *text = NULL;
     struct tbenc_error e = {0};
@@ -80,7 +80,7 @@ static int read_manifest(struct tb_load *l)
     return 0;
 }
 
-static int check_ciphertext(struct tb_load *l)
+static int load_check_ciphertext(struct tb_load *l)
 {
     _cleanup_free_ char *path = tb_path_join(l->config->target_dir, l->manifest->weights_filename);
     uint64_t want = tbenc_manifest_ciphertext_bytes(l->manifest);
@@ -98,7 +98,7 @@ static int check_ciphertext(struct tb_load *l)
     return 0;
 }
 
-int tb_load_places(struct tb_load *l)
+int tb_load_check_paths(struct tb_load *l)
 {
     const struct tb_config *c = l->config;
     _cleanup_free_ char *model = tb_strf("%s/", c->model_dir);
@@ -114,12 +114,12 @@ int tb_load_places(struct tb_load *l)
 
 int tb_load_prepare(struct tb_load *l)
 {
-    int r = prepare_command(l);
+    int r = load_prepare_command(l);
 
     if (r == 0)
-        r = read_manifest(l);
+        r = load_read_manifest(l);
     if (r == 0)
-        r = check_ciphertext(l);
+        r = load_check_ciphertext(l);
     return r;
 }
 

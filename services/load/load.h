@@ -32,7 +32,7 @@ int tb_fail(struct tb_load *l, enum tb_exit status, const char *fmt, ...) _print
 
 /* Checks, before anything is made, removed or mounted there, that nobody else can interfere where plaintext, FIFO and ready signal
  * will be. 74, 78. */
-int tb_load_places(struct tb_load *l);
+int tb_load_check_paths(struct tb_load *l);
 /* Reads TB_RUNTIME_EXEC, the manifest and the size of the ciphertext. 66, 74, 76, 78. */
 int tb_load_prepare(struct tb_load *l);
 void tb_load_clear(struct tb_load *l);

@@ -38,7 +38,7 @@ static int watch_signals(void)
 }
 
 /* An asset may have thousands of files; each is a descriptor here until it is sealed. */
-static void raise_descriptor_limit(struct tb_load *l)
+static void load_raise_descriptors(struct tb_load *l)
 {
     if (getrlimit(RLIMIT_NOFILE, &l->nofile) < 0)
         l->nofile = (struct rlimit){1024, 1024};
@@ -57,7 +57,7 @@ static void die_of(int signo)
     (void)sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
-static int run(struct tb_load *l)
+static int load_run(struct tb_load *l)
 {
     bool safe;
     int r;
@@ -67,13 +67,13 @@ static int run(struct tb_load *l)
         tb_error("cannot watch signals: %s", strerror(errno));
         return TB_EXIT_IOERR;
     }
-    raise_descriptor_limit(l);
+    load_raise_descriptors(l);
     r = tb_runtime_dir(l->config->run_dir, "tb-runtime", &l->run_dir);
     if (r < 0)
         tb_warn("cannot make a runtime directory under %s: %s; /status will not know of the delivery",
                 l->config->run_dir, strerror(-r));
     tb_load_state(l, "waiting");
-    r = tb_load_places(l);
+    r = tb_load_check_paths(l);
     safe = r == 0;
     if (safe) {
         tb_ready_remove(l);
@@ -101,7 +101,7 @@ int main(int argc, char **argv)
     int r;
 
     tb_config_main(argc, argv, "tb-load", help, &config);
-    r = run(&l);
+    r = load_run(&l);
     if (l.stopped_by)
         die_of(l.stopped_by);
     return r;

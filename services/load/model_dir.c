@@ -28,7 +28,7 @@ static void plain_name(const struct tbenc_manifest *m, char out[static TBENC_NAM
     out[n] = '\0';
 }
 
-char *tb_place_model(const struct tb_load *l)
+char *tb_model_dir_model(const struct tb_load *l)
 {
     char name[TBENC_NAME_MAX + 1];
 
@@ -144,7 +144,7 @@ static int check_shared(struct tb_load *l, int fd, const struct stat *st, uint64
     return check_swap(l, st->st_dev);
 }
 
-static int open_dir(struct tb_load *l, struct tb_place *p, struct stat *ret_st)
+static int model_dir_reopen(struct tb_load *l, struct tb_model_dir *p, struct stat *ret_st)
 {
     p->dir_fd = tb_close(p->dir_fd);
     p->dir_fd = open(l->config->model_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -154,7 +154,7 @@ static int open_dir(struct tb_load *l, struct tb_place *p, struct stat *ret_st)
     return 0;
 }
 
-int tb_place_open(struct tb_load *l, struct tb_place *p)
+int tb_model_dir_open(struct tb_load *l, struct tb_model_dir *p)
 {
     uint64_t need = tb_memory_need(l->manifest);
     struct stat st;
@@ -164,7 +164,7 @@ int tb_place_open(struct tb_load *l, struct tb_place *p)
     if (r < 0)
         return tb_fail(l, TB_EXIT_CONFIG, "cannot make TB_MODEL_DIR %s: %s", l->config->model_dir,
                        strerror(-r));
-    r = open_dir(l, p, &st);
+    r = model_dir_reopen(l, p, &st);
     if (r != 0)
         return r;
     r = mount_private(l, need);
@@ -173,7 +173,7 @@ int tb_place_open(struct tb_load *l, struct tb_place *p)
                        strerror(-r));
     p->mounted = r == 0;
     if (p->mounted) {
-        r = open_dir(l, p, &st);
+        r = model_dir_reopen(l, p, &st);
         if (r == 0)
             r = check_swap(l, st.st_dev);
     } else {
@@ -187,7 +187,7 @@ int tb_place_open(struct tb_load *l, struct tb_place *p)
     return r == 0 ? check_memory(l, need) : r;
 }
 
-static int create_one(struct tb_load *l, struct tb_place *p, const char *path)
+static int create_one(struct tb_load *l, struct tb_model_dir *p, const char *path)
 {
     int fd = tb_tree_create(p->dir_fd, path);
 
@@ -198,7 +198,7 @@ static int create_one(struct tb_load *l, struct tb_place *p, const char *path)
     return 0;
 }
 
-int tb_place_create(struct tb_load *l, struct tb_place *p)
+int tb_model_dir_create(struct tb_load *l, struct tb_model_dir *p)
 {
     const struct tbenc_manifest *m = l->manifest;
     char name[TBENC_NAME_MAX + 1];
@@ -217,7 +217,7 @@ int tb_place_create(struct tb_load *l, struct tb_place *p)
     return r;
 }
 
-uint64_t tb_place_filled(const struct tb_place *p)
+uint64_t tb_model_dir_filled(const struct tb_model_dir *p)
 {
     uint64_t blocks = 0;
     struct stat st;
@@ -228,7 +228,7 @@ uint64_t tb_place_filled(const struct tb_place *p)
     return blocks * 512;
 }
 
-static void close_files(struct tb_place *p)
+static void close_files(struct tb_model_dir *p)
 {
     for (size_t i = 0; i < p->n_fds; i++)
         tb_close(p->fds[i]);
@@ -237,7 +237,7 @@ static void close_files(struct tb_place *p)
     p->n_fds = 0;
 }
 
-int tb_place_seal(struct tb_load *l, struct tb_place *p)
+int tb_model_dir_seal(struct tb_load *l, struct tb_model_dir *p)
 {
     const struct tbenc_manifest *m = l->manifest;
     const char *dir = l->config->model_dir;
@@ -256,14 +256,14 @@ int tb_place_seal(struct tb_load *l, struct tb_place *p)
     return 0;
 }
 
-void tb_place_discard(struct tb_place *p)
+void tb_model_dir_discard(struct tb_model_dir *p)
 {
     close_files(p);
     if (p->created && !p->mounted) /* a mount of our own goes with this process */
         tb_tree_empty(p->dir_fd);
 }
 
-void tb_place_clear(struct tb_place *p)
+void tb_model_dir_clear(struct tb_model_dir *p)
 {
     close_files(p);
     p->dir_fd = tb_close(p->dir_fd);

@@ -10,32 +10,32 @@
 
 #include "load/load.h"
 
-struct tb_place {
+struct tb_model_dir {
     int dir_fd;
     bool mounted; /* on a tmpfs of our own */
     bool created; /* files of ours are there */
     int *fds;     /* one per file of the table, read-write */
     size_t n_fds;
 };
-#define TB_PLACE_INIT                                                                                        \
+#define TB_MODEL_DIR_INIT                                                                                    \
     {                                                                                                        \
         .dir_fd = -1                                                                                         \
     }
 
 /* 0 or an exit code: 74 not enough memory or an I/O error; 78 the directory is not memory, is shared, or could be swapped. */
-int tb_place_open(struct tb_load *l, struct tb_place *p);
+int tb_model_dir_open(struct tb_load *l, struct tb_model_dir *p);
 /* Creates directories (0700) and empty files (0600) as the manifest's table has them, or the one file. 0 or 74. */
-int tb_place_create(struct tb_load *l, struct tb_place *p);
+int tb_model_dir_create(struct tb_load *l, struct tb_model_dir *p);
 /* Bytes that have arrived so far. */
-uint64_t tb_place_filled(const struct tb_place *p);
+uint64_t tb_model_dir_filled(const struct tb_model_dir *p);
 /* Closes the files and makes everything read-only. 0 or 74. */
-int tb_place_seal(struct tb_load *l, struct tb_place *p);
+int tb_model_dir_seal(struct tb_load *l, struct tb_model_dir *p);
 /* Empties the directory: after a failure nothing is left. */
-void tb_place_discard(struct tb_place *p);
+void tb_model_dir_discard(struct tb_model_dir *p);
 /* Closes; leaves the files. */
-void tb_place_clear(struct tb_place *p);
+void tb_model_dir_clear(struct tb_model_dir *p);
 
 /* What stands for {model}: the directory when the asset has a table, else the one file in it. Heap string or NULL. */
-char *tb_place_model(const struct tb_load *l);
+char *tb_model_dir_model(const struct tb_load *l);
 
 #endif

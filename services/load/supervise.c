@@ -31,7 +31,7 @@ static void supervision_clear(struct supervision *s)
 }
 
 /* In a process group of its own, so that what it forks can be killed with it. */
-static int start_child(struct supervision *s)
+static int child_start(struct supervision *s)
 {
     struct tb_load *l = s->load;
     pid_t parent = getpid(), pid;
@@ -58,7 +58,7 @@ static int start_child(struct supervision *s)
     return 0;
 }
 
-static void kill_child(struct supervision *s)
+static void child_kill(struct supervision *s)
 {
     if (s->child == 0)
         return;
@@ -69,7 +69,7 @@ static void kill_child(struct supervision *s)
 }
 
 /* Ends the stream once that is safe. A reader that opens the FIFO only now still needs a writer there to open it at all. */
-static void finish_when_safe(struct supervision *s)
+static void supervise_finish_when_safe(struct supervision *s)
 {
     if (s->done || !s->answered || s->fifo.opens == 0)
         return;
@@ -101,7 +101,7 @@ static int child_ended(struct supervision *s, int status)
 }
 
 /* Returns true when the supervision is over, with its exit code. */
-static bool on_signal(struct supervision *s, int *ret)
+static bool supervise_signal(struct supervision *s, int *ret)
 {
     int signo = tb_load_signal(s->load), status;
 
@@ -120,7 +120,7 @@ static bool on_signal(struct supervision *s, int *ret)
     return true;
 }
 
-static int on_opened(struct supervision *s)
+static int supervise_opened(struct supervision *s)
 {
     if (tb_fifo_opened(&s->fifo) > 1)
         return tb_fail(
@@ -130,7 +130,7 @@ static int on_opened(struct supervision *s)
     return 0;
 }
 
-static int on_reply(struct supervision *s)
+static int supervise_reply(struct supervision *s)
 {
     int r = tb_client_reply(s->load, s->sock);
 
@@ -139,7 +139,7 @@ static int on_reply(struct supervision *s)
     return r;
 }
 
-static int watch(struct supervision *s)
+static int supervise_loop(struct supervision *s)
 {
     for (;;) {
         struct pollfd p[] = {{.fd = s->load->signal_fd, .events = POLLIN},
@@ -153,20 +153,20 @@ static int watch(struct supervision *s)
             return tb_fail(s->load, TB_EXIT_IOERR, "cannot wait: %s", strerror(errno));
         }
         if (p[1].revents)
-            r = on_opened(s);
+            r = supervise_opened(s);
         if (r == 0 && p[2].revents && s->sock >= 0)
-            r = on_reply(s);
+            r = supervise_reply(s);
         if (r != 0)
             return r;
-        finish_when_safe(s);
-        if (p[0].revents && on_signal(s, &r))
+        supervise_finish_when_safe(s);
+        if (p[0].revents && supervise_signal(s, &r))
             return r;
         if (s->done && s->child == 0)
             return 0;
     }
 }
 
-static int deliver(struct supervision *s)
+static int supervise_deliver(struct supervision *s)
 {
     struct tb_load *l = s->load;
     int r = tb_fifo_make(l, &s->fifo);
@@ -178,21 +178,21 @@ static int deliver(struct supervision *s)
     if (r != 0)
         return r;
     tb_load_state(l, "delivering");
-    r = start_child(s);
+    r = child_start(s);
     if (r != 0)
         return r;
     tb_notify_ready("Delivering the model through %s", s->fifo.path);
-    return watch(s);
+    return supervise_loop(s);
 }
 
 int tb_load_fifo(struct tb_load *l)
 {
     _cleanup_(supervision_clear) struct supervision s = {.load = l, .fifo = TB_FIFO_INIT, .sock = -1};
-    int r = deliver(&s);
+    int r = supervise_deliver(&s);
 
     /* In this order: nobody may start, and nobody may see the end, of what is not whole. */
     if (!s.done || l->command)
         tb_ready_remove(l);
-    kill_child(&s);
+    child_kill(&s);
     return r;
 }

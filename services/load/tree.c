@@ -16,7 +16,7 @@ static void closedirp(DIR **d)
     *d = NULL;
 }
 
-static int open_below(int dir_fd, const char *name)
+static int tree_open_below(int dir_fd, const char *name)
 {
     int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
@@ -38,7 +38,7 @@ int tb_tree_create(int dir_fd, const char *path)
         snprintf(name, sizeof(name), "%.*s", (int)(slash - path), path);
         if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
             return -errno;
-        fd = open_below(at, name);
+        fd = tree_open_below(at, name);
         if (fd < 0)
             return fd;
         tb_close(at);
@@ -49,9 +49,9 @@ int tb_tree_create(int dir_fd, const char *path)
 }
 
 /* A stream over a second descriptor, from the first entry. */
-static DIR *list(int dir_fd)
+static DIR *tree_list(int dir_fd)
 {
-    int fd = open_below(dir_fd, ".");
+    int fd = tree_open_below(dir_fd, ".");
     DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
 
     if (!d)
@@ -59,7 +59,7 @@ static DIR *list(int dir_fd)
     return d;
 }
 
-static struct dirent *next(DIR *d)
+static struct dirent *tree_next(DIR *d)
 {
     struct dirent *e;
 
@@ -74,13 +74,13 @@ void tb_tree_empty(int dir_fd)
     struct dirent *e;
 
     (void)fchmod(dir_fd, 0700);
-    d = list(dir_fd);
-    while (d && (e = next(d))) {
+    d = tree_list(dir_fd);
+    while (d && (e = tree_next(d))) {
         _cleanup_close_ int sub = -1;
 
         if (unlinkat(dir_fd, e->d_name, 0) == 0 || errno != EISDIR)
             continue;
-        sub = open_below(dir_fd, e->d_name);
+        sub = tree_open_below(dir_fd, e->d_name);
         if (sub >= 0)
             tb_tree_empty(sub);
         (void)unlinkat(dir_fd, e->d_name, AT_REMOVEDIR);
@@ -89,13 +89,13 @@ void tb_tree_empty(int dir_fd)
 
 int tb_tree_close(int dir_fd)
 {
-    _cleanup_(closedirp) DIR *d = list(dir_fd);
+    _cleanup_(closedirp) DIR *d = tree_list(dir_fd);
     struct dirent *e;
 
     if (!d)
         return -errno;
-    while ((e = next(d))) {
-        _cleanup_close_ int sub = open_below(dir_fd, e->d_name);
+    while ((e = tree_next(d))) {
+        _cleanup_close_ int sub = tree_open_below(dir_fd, e->d_name);
         int r = sub >= 0 ? tb_tree_close(sub) : sub;
 
         if (r < 0 && r != -ENOTDIR && r != -ELOOP)

@@ -20,7 +20,7 @@ static inline void message_freep(sd_bus_message **m)
     sd_bus_message_unref(*m);
 }
 
-static int connect_private(sd_bus **ret)
+static int bus_connect_private(sd_bus **ret)
 {
     _cleanup_(bus_freep) sd_bus *bus = NULL;
     int r = sd_bus_new(&bus);
@@ -34,7 +34,7 @@ static int connect_private(sd_bus **ret)
     return r;
 }
 
-static void get_string(sd_bus *bus, const char *path, const char *interface, const char *name, char *out,
+static void bus_string(sd_bus *bus, const char *path, const char *interface, const char *name, char *out,
                        size_t size)
 {
     _cleanup_free_ char *v = NULL;
@@ -43,21 +43,21 @@ static void get_string(sd_bus *bus, const char *path, const char *interface, con
         snprintf(out, size, "%s", v);
 }
 
-static void get_number(sd_bus *bus, const char *path, const char *interface, const char *name, char type,
+static void bus_number(sd_bus *bus, const char *path, const char *interface, const char *name, char type,
                        void *ret)
 {
     (void)sd_bus_get_property_trivial(bus, SYSTEMD, path, interface, name, NULL, type, ret);
 }
 
-static void read_service(sd_bus *bus, const char *path, struct tb_unit *u)
+static void bus_read_service(sd_bus *bus, const char *path, struct tb_unit *u)
 {
     int32_t code = 0, status = 0;
 
-    get_string(bus, path, SYSTEMD ".Service", "Result", u->result, sizeof(u->result));
-    get_string(bus, path, SYSTEMD ".Service", "StatusText", u->text, sizeof(u->text));
-    get_number(bus, path, SYSTEMD ".Service", "NRestarts", 'u', &u->restarts);
-    get_number(bus, path, SYSTEMD ".Service", "ExecMainCode", 'i', &code);
-    get_number(bus, path, SYSTEMD ".Service", "ExecMainStatus", 'i', &status);
+    bus_string(bus, path, SYSTEMD ".Service", "Result", u->result, sizeof(u->result));
+    bus_string(bus, path, SYSTEMD ".Service", "StatusText", u->text, sizeof(u->text));
+    bus_number(bus, path, SYSTEMD ".Service", "NRestarts", 'u', &u->restarts);
+    bus_number(bus, path, SYSTEMD ".Service", "ExecMainCode", 'i', &code);
+    bus_number(bus, path, SYSTEMD ".Service", "ExecMainStatus", 'i', &status);
     if (code == CLD_EXITED)
         u->exit_code = status;
     else if (code == CLD_KILLED || code == CLD_DUMPED)
@@ -65,7 +65,7 @@ static void read_service(sd_bus *bus, const char *path, struct tb_unit *u)
 }
 
 /* The first stream address of a socket unit. */
-static void read_listen(sd_bus *bus, const char *path, char *out, size_t size)
+static void bus_read_listen(sd_bus *bus, const char *path, char *out, size_t size)
 {
     _cleanup_(message_freep) sd_bus_message *m = NULL;
     const char *type, *address;
@@ -84,16 +84,16 @@ static bool ends_with(const char *s, const char *end)
     return n >= k && strcmp(s + n - k, end) == 0;
 }
 
-static void read_unit(sd_bus *bus, const char *path, struct tb_snapshot *s, struct tb_unit *u)
+static void bus_read_unit(sd_bus *bus, const char *path, struct tb_snapshot *s, struct tb_unit *u)
 {
-    get_number(bus, path, SYSTEMD ".Unit", "StateChangeTimestamp", 't', &u->since_realtime_us);
+    bus_number(bus, path, SYSTEMD ".Unit", "StateChangeTimestamp", 't', &u->since_realtime_us);
     if (ends_with(u->name, ".service"))
-        read_service(bus, path, u);
+        bus_read_service(bus, path, u);
     if (strcmp(u->name, "tb-proxy-health.socket") == 0)
-        read_listen(bus, path, s->health_listen, sizeof(s->health_listen));
+        bus_read_listen(bus, path, s->health_listen, sizeof(s->health_listen));
 }
 
-static int list(sd_bus *bus, sd_bus_message **ret)
+static int bus_list_units(sd_bus *bus, sd_bus_message **ret)
 {
     _cleanup_(message_freep) sd_bus_message *call = NULL;
     char *states[] = {NULL}, *patterns[] = {(char *)"tb-*", (char *)"trustbridge.target", NULL};
@@ -114,11 +114,11 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct tb_unit *)a)->name, ((const struct tb_unit *)b)->name);
 }
 
-static int read_all(sd_bus *bus, struct tb_snapshot *s)
+static int bus_read_all(sd_bus *bus, struct tb_snapshot *s)
 {
     _cleanup_(message_freep) sd_bus_message *m = NULL;
     const char *name, *load, *active, *sub, *path;
-    int r = list(bus, &m);
+    int r = bus_list_units(bus, &m);
 
     if (r >= 0)
         r = sd_bus_message_enter_container(m, 'a', "(ssssssouso)");
@@ -132,7 +132,7 @@ static int read_all(sd_bus *bus, struct tb_snapshot *s)
         snprintf(u->load, sizeof(u->load), "%s", load);
         snprintf(u->active, sizeof(u->active), "%s", active);
         snprintf(u->sub, sizeof(u->sub), "%s", sub);
-        read_unit(bus, path, s, u);
+        bus_read_unit(bus, path, s, u);
     }
     qsort(s->units, s->n_units, sizeof(s->units[0]), by_name);
     return r;
@@ -146,9 +146,9 @@ void tb_status_read_units(struct tb_snapshot *s)
     s->n_units = 0;
     s->health_listen[0] = s->units_note[0] = '\0';
     if (r < 0 && geteuid() == 0)
-        r = connect_private(&bus);
+        r = bus_connect_private(&bus);
     if (r >= 0)
-        r = read_all(bus, s);
+        r = bus_read_all(bus, s);
     s->units_known = r >= 0;
     if (r < 0)
         snprintf(s->units_note, sizeof(s->units_note), "systemd does not answer: %s", strerror(-r));

@@ -47,7 +47,7 @@ const struct tb_unit *tb_status_unit(const struct tb_snapshot *s, const char *na
     return NULL;
 }
 
-static bool runs(const struct tb_unit *u)
+static bool unit_runs(const struct tb_unit *u)
 {
     return u && (strcmp(u->active, "active") == 0 || strcmp(u->active, "reloading") == 0 ||
                  (strcmp(u->active, "activating") == 0 && strncmp(u->sub, "auto-restart", 12) != 0));
@@ -55,14 +55,14 @@ static bool runs(const struct tb_unit *u)
 
 bool tb_status_writer_dead(const struct tb_snapshot *s, const struct tb_step *step, const char *unit)
 {
-    return s->units_known && step->work == TB_WORK_RUNNING && !runs(tb_status_unit(s, unit));
+    return s->units_known && step->work == TB_WORK_RUNNING && !unit_runs(tb_status_unit(s, unit));
 }
 
 /* --- the state ------------------------------------------------------------------------------------------------- */
 
 static const char *const exit_3_words[] = {"Boot", "Authorize", "Hydrate", "Decrypt", "Suspended"};
 
-static void take_answer(const struct tb_snapshot *s, struct tb_conclusion *c)
+static void conclude_answer(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
     snprintf(c->reason, sizeof(c->reason), "%s", s->proxy.reason);
     if (strcmp(s->proxy.state, "Ready") == 0) {
@@ -78,7 +78,7 @@ static void take_answer(const struct tb_snapshot *s, struct tb_conclusion *c)
 }
 
 /* tb-proxy does not answer, so nothing is served, whatever the files say. */
-static void take_files(const struct tb_snapshot *s, struct tb_conclusion *c)
+static void conclude_files(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
     const struct tb_facts *f = &s->facts;
     struct tb_verdict v;
@@ -100,10 +100,11 @@ static void take_files(const struct tb_snapshot *s, struct tb_conclusion *c)
 
 /* --- problems -------------------------------------------------------------------------------------------------- */
 
-static struct tb_problem *problem(struct tb_conclusion *c, const char *fmt, ...) _printf_(2, 3);
-static struct tb_problem *problem(struct tb_conclusion *c, const char *fmt, ...)
+static struct tb_status_problem *conclude_problem(struct tb_conclusion *c, const char *fmt, ...)
+    _printf_(2, 3);
+static struct tb_status_problem *conclude_problem(struct tb_conclusion *c, const char *fmt, ...)
 {
-    struct tb_problem *p = &c->problems[MIN(c->n_problems, (size_t)TB_STATUS_PROBLEMS_MAX - 1)];
+    struct tb_status_problem *p = &c->problems[MIN(c->n_problems, (size_t)TB_STATUS_PROBLEMS_MAX - 1)];
     va_list ap;
 
     c->n_problems = MIN(c->n_problems + 1, (size_t)TB_STATUS_PROBLEMS_MAX);
@@ -114,8 +115,8 @@ static struct tb_problem *problem(struct tb_conclusion *c, const char *fmt, ...)
     return p;
 }
 
-static void remedy(struct tb_problem *p, const char *fmt, ...) _printf_(2, 3);
-static void remedy(struct tb_problem *p, const char *fmt, ...)
+static void conclude_remedy(struct tb_status_problem *p, const char *fmt, ...) _printf_(2, 3);
+static void conclude_remedy(struct tb_status_problem *p, const char *fmt, ...)
 {
     va_list ap;
 
@@ -124,38 +125,42 @@ static void remedy(struct tb_problem *p, const char *fmt, ...)
     va_end(ap);
 }
 
-static void suspension(const struct tb_snapshot *s, struct tb_conclusion *c)
+static void conclude_suspension(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
     const struct tb_facts *f = &s->facts;
     const char *why = f->suspended_reason[0] ? f->suspended_reason : f->lease_reason;
 
     if (f->lease == TB_LEASE_DENIED)
-        remedy(problem(c, "the control plane refuses this contract: %s", *why ? why : "no reason given"),
-               "check TB_CONTRACT_ID, TB_ASSET_ID and the client certificate, then ask the provider; nothing "
-               "is to be restarted here, serving resumes by itself once allowed");
+        conclude_remedy(
+            conclude_problem(c, "the control plane refuses this contract: %s",
+                             *why ? why : "no reason given"),
+            "check TB_CONTRACT_ID, TB_ASSET_ID and the client certificate, then ask the provider; nothing "
+            "is to be restarted here, serving resumes by itself once allowed");
     else
-        remedy(problem(c, "suspended: %s", *why ? why : "the lease is over"),
-               "look at the network to TB_EDC_ENDPOINT, then at " LOGS
-               "tb-authorize; serving resumes by itself once the control plane allows it");
+        conclude_remedy(conclude_problem(c, "suspended: %s", *why ? why : "the lease is over"),
+                        "look at the network to TB_EDC_ENDPOINT, then at " LOGS
+                        "tb-authorize; serving resumes by itself once the control plane allows it");
 }
 
-static void lease(const struct tb_snapshot *s, struct tb_conclusion *c)
+static void conclude_lease(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
     const struct tb_facts *f = &s->facts;
 
     if (strcmp(c->state, "Suspended") == 0)
-        return suspension(s, c);
+        return conclude_suspension(s, c);
     if (f->lease == TB_LEASE_UNREACHABLE)
-        remedy(problem(c, "the control plane does not answer: %s", f->lease_reason),
-               "check name, route and firewall towards TB_EDC_ENDPOINT, and TB_CA_FILE; %s",
-               strcmp(c->state, "Ready") == 0 ? "serving goes on until the grace ends, see lease above"
-                                              : "no model is loaded before it answers");
+        conclude_remedy(conclude_problem(c, "the control plane does not answer: %s", f->lease_reason),
+                        "check name, route and firewall towards TB_EDC_ENDPOINT, and TB_CA_FILE; %s",
+                        strcmp(c->state, "Ready") == 0
+                            ? "serving goes on until the grace ends, see lease above"
+                            : "no model is loaded before it answers");
     if (f->lease == TB_LEASE_PENDING && f->lease_reason[0])
-        remedy(problem(c, "no lease yet: %s", f->lease_reason),
-               "check TB_EDC_ENDPOINT, TB_CA_FILE and the network towards it; tb-authorize keeps asking");
+        conclude_remedy(
+            conclude_problem(c, "no lease yet: %s", f->lease_reason),
+            "check TB_EDC_ENDPOINT, TB_CA_FILE and the network towards it; tb-authorize keeps asking");
 }
 
-static void how_it_ended(const struct tb_unit *u, char *out, size_t size)
+static void unit_how_it_ended(const struct tb_unit *u, char *out, size_t size)
 {
     const char *meaning = tb_status_exit_meaning(u->exit_code);
 
@@ -169,54 +174,58 @@ static void how_it_ended(const struct tb_unit *u, char *out, size_t size)
 }
 
 /* A unit that failed, or that is started over and over. */
-static void failed_unit(const struct tb_unit *u, struct tb_conclusion *c)
+static void conclude_failed_unit(const struct tb_unit *u, struct tb_conclusion *c)
 {
     bool again = strncmp(u->sub, "auto-restart", 12) == 0; /* 254 adds auto-restart-queued */
-    struct tb_problem *p;
+    struct tb_status_problem *p;
     char end[96];
 
     if (strcmp(u->active, "failed") != 0 && !again)
         return;
-    how_it_ended(u, end, sizeof(end));
-    p = problem(c, "%s %s: %s%s%s", u->name, again ? "is restarted again and again" : "has failed",
-                *end ? end : "no result known", u->text[0] ? "; it said: " : "", u->text);
+    unit_how_it_ended(u, end, sizeof(end));
+    p = conclude_problem(c, "%s %s: %s%s%s", u->name, again ? "is restarted again and again" : "has failed",
+                         *end ? end : "no result known", u->text[0] ? "; it said: " : "", u->text);
     if (u->exit_code == TB_EXIT_CONFIG)
-        remedy(p,
-               "correct /etc/trustbridge/trustbridge.env as " LOGS
-               "%s says, then systemctl restart tb-configure.service",
-               u->name);
+        conclude_remedy(p,
+                        "correct /etc/trustbridge/trustbridge.env as " LOGS
+                        "%s says, then systemctl restart tb-configure.service",
+                        u->name);
     else
-        remedy(p, "systemctl status %s; " LOGS "%s", u->name, u->name);
+        conclude_remedy(p, "systemctl status %s; " LOGS "%s", u->name, u->name);
 }
 
 /* It runs at this moment, but not for long: it ends by itself, is started, ends again. */
-static void restless_unit(const struct tb_snapshot *s, const struct tb_unit *u, struct tb_conclusion *c)
+static void conclude_restless_unit(const struct tb_snapshot *s, const struct tb_unit *u,
+                                   struct tb_conclusion *c)
 {
     char d[32];
 
     if (u->restarts < 2 || strncmp(u->sub, "auto-restart", 12) == 0 ||
         s->realtime_us > u->since_realtime_us + RESTLESS_US)
         return;
-    remedy(problem(c, "%s has been restarted %" PRIu32 " times, the last time %s ago", u->name, u->restarts,
-                   tb_status_duration(s->realtime_us - MIN(s->realtime_us, u->since_realtime_us), d)),
-           LOGS "%s", u->name);
+    conclude_remedy(
+        conclude_problem(c, "%s has been restarted %" PRIu32 " times, the last time %s ago", u->name,
+                         u->restarts,
+                         tb_status_duration(s->realtime_us - MIN(s->realtime_us, u->since_realtime_us), d)),
+        LOGS "%s", u->name);
 }
 
 /* The programs that are up whenever the target is. */
-static void missing_units(const struct tb_snapshot *s, struct tb_conclusion *c)
+static void conclude_missing_units(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
     static const char *const always[] = {"tb-authorize.service", "tb-proxy.service", "tb-billing.service"};
     const struct tb_unit *target = tb_status_unit(s, "trustbridge.target");
 
-    if (strcmp(c->state, "Suspended") != 0 && !runs(target)) {
-        remedy(problem(c, "trustbridge.target is not started"), "systemctl start trustbridge.target");
+    if (strcmp(c->state, "Suspended") != 0 && !unit_runs(target)) {
+        conclude_remedy(conclude_problem(c, "trustbridge.target is not started"),
+                        "systemctl start trustbridge.target");
         return;
     }
     for (size_t i = 0; i < ARRAY_SIZE(always); i++) {
         const struct tb_unit *u = tb_status_unit(s, always[i]);
 
         if (!u || strcmp(u->active, "inactive") == 0)
-            remedy(problem(c, "%s is stopped", always[i]), "systemctl start %s", always[i]);
+            conclude_remedy(conclude_problem(c, "%s is stopped", always[i]), "systemctl start %s", always[i]);
     }
 }
 
@@ -226,7 +235,7 @@ struct step_of {
     bool counted; /* its file is written all the time, not at its changes only */
 };
 
-static void step_problem(const struct tb_snapshot *s, const struct step_of *o, struct tb_conclusion *c)
+static void conclude_step(const struct tb_snapshot *s, const struct step_of *o, struct tb_conclusion *c)
 {
     const struct tb_step *step = o->step;
     uint64_t age =
@@ -234,25 +243,28 @@ static void step_problem(const struct tb_snapshot *s, const struct step_of *o, s
     char d[32];
 
     if (step->work == TB_WORK_FAILED)
-        remedy(problem(c, "%s: %s", o->unit, step->reason[0] ? step->reason : "failed"), LOGS "%s", o->unit);
+        conclude_remedy(conclude_problem(c, "%s: %s", o->unit, step->reason[0] ? step->reason : "failed"),
+                        LOGS "%s", o->unit);
     else if (tb_status_writer_dead(s, step, o->unit))
-        problem(c, "%s says \"%s\", but %s does not run: the file is what it left behind", o->file,
-                step->phase, o->unit);
+        conclude_problem(c, "%s says \"%s\", but %s does not run: the file is what it left behind", o->file,
+                         step->phase, o->unit);
     else if (step->work == TB_WORK_RUNNING && o->counted && age > SILENT_US)
-        remedy(problem(c, "%s says \"%s\", but was last written %s ago: its writer is dead or stuck", o->file,
-                       step->phase, tb_status_duration(age, d)),
-               LOGS "%s", o->unit);
+        conclude_remedy(
+            conclude_problem(c, "%s says \"%s\", but was last written %s ago: its writer is dead or stuck",
+                             o->file, step->phase, tb_status_duration(age, d)),
+            LOGS "%s", o->unit);
 }
 
-static void runtime(struct tb_conclusion *c)
+static void conclude_runtime(struct tb_conclusion *c)
 {
     if (strcmp(c->reason, "runtime_not_answering") == 0)
-        remedy(problem(c, "the runtime has the model, but does not answer 200 to TB_RUNTIME_HEALTH yet"),
-               "a large model takes its time; else compare the address in TB_RUNTIME_EXEC with "
-               "TB_RUNTIME_URL, and look at " LOGS "tb-runtime.service");
+        conclude_remedy(conclude_problem(
+                            c, "the runtime has the model, but does not answer 200 to TB_RUNTIME_HEALTH yet"),
+                        "a large model takes its time; else compare the address in TB_RUNTIME_EXEC with "
+                        "TB_RUNTIME_URL, and look at " LOGS "tb-runtime.service");
 }
 
-static void steps(const struct tb_snapshot *s, struct tb_conclusion *c)
+static void conclude_steps(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
     const struct step_of all[] = {
         {&s->facts.hydrate, "tb-hydrate.service", "tb-hydrate/progress.json", true},
@@ -261,18 +273,19 @@ static void steps(const struct tb_snapshot *s, struct tb_conclusion *c)
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-        step_problem(s, &all[i], c);
+        conclude_step(s, &all[i], c);
 }
 
 /* An appliance that was booted without its settings: everything waits for them. */
-static bool waits_for_contract(const struct tb_snapshot *s, struct tb_conclusion *c)
+static bool conclude_no_contract(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
-    if (!s->units_known || s->configured || runs(tb_status_unit(s, "trustbridge.target")))
+    if (!s->units_known || s->configured || unit_runs(tb_status_unit(s, "trustbridge.target")))
         return false;
     snprintf(c->reason, sizeof(c->reason), "not configured");
-    remedy(problem(c, "no contract is configured, so nothing is started"),
-           "set TB_CONTRACT_ID, TB_ASSET_ID and TB_EDC_ENDPOINT in /etc/trustbridge/trustbridge.env, "
-           "then systemctl restart tb-configure.service and systemctl start trustbridge.target");
+    conclude_remedy(
+        conclude_problem(c, "no contract is configured, so nothing is started"),
+        "set TB_CONTRACT_ID, TB_ASSET_ID and TB_EDC_ENDPOINT in /etc/trustbridge/trustbridge.env, "
+        "then systemctl restart tb-configure.service and systemctl start trustbridge.target");
     return true;
 }
 
@@ -280,24 +293,24 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
 {
     *ret = (struct tb_conclusion){.state = "Unknown"};
     if (s->proxy.came)
-        take_answer(s, ret);
+        conclude_answer(s, ret);
     else
-        take_files(s, ret);
-    if (ret->exit_code == TB_STATUS_UNKNOWN || waits_for_contract(s, ret))
+        conclude_files(s, ret);
+    if (ret->exit_code == TB_STATUS_UNKNOWN || conclude_no_contract(s, ret))
         return;
     if (!s->proxy.came)
-        remedy(problem(ret, "tb-proxy does not answer: %s", s->proxy.error),
-               "systemctl status tb-proxy.service tb-proxy.socket tb-proxy-health.socket; " LOGS
-               "tb-proxy.service");
-    lease(s, ret);
-    steps(s, ret);
-    runtime(ret);
+        conclude_remedy(conclude_problem(ret, "tb-proxy does not answer: %s", s->proxy.error),
+                        "systemctl status tb-proxy.service tb-proxy.socket tb-proxy-health.socket; " LOGS
+                        "tb-proxy.service");
+    conclude_lease(s, ret);
+    conclude_steps(s, ret);
+    conclude_runtime(ret);
     for (size_t i = 0; i < s->n_units; i++) {
-        failed_unit(&s->units[i], ret);
-        restless_unit(s, &s->units[i], ret);
+        conclude_failed_unit(&s->units[i], ret);
+        conclude_restless_unit(s, &s->units[i], ret);
     }
     if (s->units_known)
-        missing_units(s, ret);
+        conclude_missing_units(s, ret);
     if (s->facts.broken)
-        problem(ret, "%s cannot be read: %s", s->facts.broken, strerror(-s->facts.broken_error));
+        conclude_problem(ret, "%s cannot be read: %s", s->facts.broken, strerror(-s->facts.broken_error));
 }

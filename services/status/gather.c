@@ -30,7 +30,7 @@ void tb_status_connect_address(const char *listen, char *out, size_t size)
         snprintf(out, size, "%s", listen);
 }
 
-static void copy(const cJSON *doc, const char *name, char *out, size_t size)
+static void answer_copy(const cJSON *doc, const char *name, char *out, size_t size)
 {
     char err[TB_JSON_ERR_MAX];
     const char *v = "";
@@ -39,25 +39,25 @@ static void copy(const cJSON *doc, const char *name, char *out, size_t size)
     snprintf(out, size, "%s", v);
 }
 
-int tb_status_parse_answer(const char *text, size_t len, struct tb_answer *ret)
+int tb_status_parse_answer(const char *text, size_t len, struct tb_status_answer *ret)
 {
     _cleanup_json_ cJSON *doc = NULL;
     char err[TB_JSON_ERR_MAX];
 
     if (tb_json_parse(text, len, TB_HTTP_RESPONSE_MAX, &doc, err) < 0 || !cJSON_IsObject(doc))
         return -EBADMSG;
-    copy(doc, "state", ret->state, sizeof(ret->state));
-    copy(doc, "reason", ret->reason, sizeof(ret->reason));
-    copy(doc, "since", ret->since, sizeof(ret->since));
-    copy(doc, "contract_id", ret->contract_id, sizeof(ret->contract_id));
-    copy(doc, "asset_id", ret->asset_id, sizeof(ret->asset_id));
+    answer_copy(doc, "state", ret->state, sizeof(ret->state));
+    answer_copy(doc, "reason", ret->reason, sizeof(ret->reason));
+    answer_copy(doc, "since", ret->since, sizeof(ret->since));
+    answer_copy(doc, "contract_id", ret->contract_id, sizeof(ret->contract_id));
+    answer_copy(doc, "asset_id", ret->asset_id, sizeof(ret->asset_id));
     ret->has_requests =
         tb_json_get_uint(doc, "requests_processed", TB_JSON_INT_MAX, &ret->requests, err) == 0;
     (void)tb_json_get_uint(doc, "uptime_seconds", TB_JSON_INT_MAX, &ret->uptime_s, err);
     return ret->state[0] ? 0 : -EBADMSG;
 }
 
-void tb_status_ask_proxy(const char *health_addr, struct tb_answer *ret)
+void tb_status_ask_proxy(const char *health_addr, struct tb_status_answer *ret)
 {
     _cleanup_http_response_ struct tb_http_response rs = {0};
     struct tb_http_tls tls = {.allow_http = true};
@@ -68,7 +68,7 @@ void tb_status_ask_proxy(const char *health_addr, struct tb_answer *ret)
                                  .connect_timeout_ms = ASK_TIMEOUT_MS};
     char host[96], err[TB_HTTP_ERR_MAX];
 
-    *ret = (struct tb_answer){0};
+    *ret = (struct tb_status_answer){0};
     tb_status_connect_address(health_addr, host, sizeof(host));
     snprintf(ret->url, sizeof(ret->url), "http://%s/status", host);
     if (tb_http_do(&rq, &rs, err) < 0) {

@@ -13,7 +13,7 @@ static inline void journal_closep(sd_journal **j)
     sd_journal_close(*j);
 }
 
-static void field(sd_journal *j, const char *name, char *out, size_t size)
+static void error_field(sd_journal *j, const char *name, char *out, size_t size)
 {
     size_t skip = strlen(name) + 1, len;
     const void *data;
@@ -29,15 +29,15 @@ static void field(sd_journal *j, const char *name, char *out, size_t size)
             *p = ' ';
 }
 
-static void read_entry(sd_journal *j, struct tb_error_line *e)
+static void error_read(sd_journal *j, struct tb_error_line *e)
 {
     char priority[8];
 
     *e = (struct tb_error_line){.times = 1};
     (void)sd_journal_get_realtime_usec(j, &e->realtime_us);
-    field(j, "SYSLOG_IDENTIFIER", e->program, sizeof(e->program));
-    field(j, "MESSAGE", e->message, sizeof(e->message));
-    field(j, "PRIORITY", priority, sizeof(priority));
+    error_field(j, "SYSLOG_IDENTIFIER", e->program, sizeof(e->program));
+    error_field(j, "MESSAGE", e->message, sizeof(e->message));
+    error_field(j, "PRIORITY", priority, sizeof(priority));
     e->priority = priority[0] ? priority[0] - '0' : 6;
 }
 
@@ -58,7 +58,7 @@ static bool same_but_for_numbers(const char *a, const char *b)
 }
 
 /* A message that repeats is one line with a count. */
-static struct tb_error_line *same(struct tb_snapshot *s, const struct tb_error_line *e)
+static struct tb_error_line *error_find_same(struct tb_snapshot *s, const struct tb_error_line *e)
 {
     for (size_t i = 0; i < s->n_errors; i++)
         if (strcmp(s->errors[i].program, e->program) == 0 &&
@@ -67,7 +67,7 @@ static struct tb_error_line *same(struct tb_snapshot *s, const struct tb_error_l
     return NULL;
 }
 
-static int match(sd_journal *j)
+static int errors_match(sd_journal *j)
 {
     static const char *const at_least_warning[] = {"PRIORITY=0", "PRIORITY=1", "PRIORITY=2", "PRIORITY=3",
                                                    "PRIORITY=4"};
@@ -82,17 +82,17 @@ static int match(sd_journal *j)
     return r;
 }
 
-static int read_back(sd_journal *j, struct tb_snapshot *s)
+static int errors_read_back(sd_journal *j, struct tb_snapshot *s)
 {
-    int r = match(j);
+    int r = errors_match(j);
 
     if (r >= 0)
         r = sd_journal_seek_tail(j);
     for (int i = 0; r >= 0 && i < LOOK_BACK && (r = sd_journal_previous(j)) > 0; i++) {
         struct tb_error_line e, *known;
 
-        read_entry(j, &e);
-        known = same(s, &e);
+        error_read(j, &e);
+        known = error_find_same(s, &e);
         if (known)
             known->times++;
         else if (s->n_errors == TB_STATUS_ERRORS_MAX)
@@ -113,7 +113,7 @@ void tb_status_read_errors(struct tb_snapshot *s)
     s->errors_known =
         r >= 0 && (sd_journal_has_persistent_files(j) > 0 || sd_journal_has_runtime_files(j) > 0);
     if (s->errors_known)
-        r = read_back(j, s);
+        r = errors_read_back(j, s);
     if (r < 0) {
         s->errors_known = false;
         snprintf(s->errors_note, sizeof(s->errors_note),

@@ -6,13 +6,13 @@
 #include "status/status.h"
 #include "common/units.h"
 
-static void add_string(cJSON *o, const char *name, const char *value)
+static void json_add_string(cJSON *o, const char *name, const char *value)
 {
     if (*value)
         cJSON_AddStringToObject(o, name, value);
 }
 
-static void add_time(cJSON *o, const char *name, uint64_t us)
+static void json_add_time(cJSON *o, const char *name, uint64_t us)
 {
     char text[TB_RFC3339_MAX];
 
@@ -20,16 +20,16 @@ static void add_time(cJSON *o, const char *name, uint64_t us)
         cJSON_AddStringToObject(o, name, tb_rfc3339_format(us, 1, text));
 }
 
-static void add_lease(cJSON *doc, const struct tb_snapshot *s)
+static void json_add_lease(cJSON *doc, const struct tb_snapshot *s)
 {
     static const char *const words[] = {"none", "pending", "authorized", "unreachable", "denied", "expired"};
     const struct tb_facts *f = &s->facts;
     cJSON *o = cJSON_AddObjectToObject(doc, "lease");
 
     cJSON_AddStringToObject(o, "state", words[f->lease]);
-    add_string(o, "reason", f->lease_reason);
-    add_string(o, "expires_at", f->expires_at);
-    add_string(o, "renewed_at", f->renewed_at);
+    json_add_string(o, "reason", f->lease_reason);
+    json_add_string(o, "expires_at", f->expires_at);
+    json_add_string(o, "renewed_at", f->renewed_at);
     if (f->has_deadline)
         tb_json_add_uint(o, "grace_ends_in_seconds",
                          f->deadline_boottime_us > s->boottime_us
@@ -37,8 +37,8 @@ static void add_lease(cJSON *doc, const struct tb_snapshot *s)
                              : 0);
 }
 
-static void add_step(cJSON *doc, const char *name, const struct tb_snapshot *s, const struct tb_step *step,
-                     const char *unit)
+static void json_add_step(cJSON *doc, const char *name, const struct tb_snapshot *s,
+                          const struct tb_step *step, const char *unit)
 {
     cJSON *o;
 
@@ -46,17 +46,17 @@ static void add_step(cJSON *doc, const char *name, const struct tb_snapshot *s, 
         return;
     o = cJSON_AddObjectToObject(doc, name);
     cJSON_AddStringToObject(o, "state", step->phase);
-    add_string(o, "mode", step->mode);
-    add_string(o, "reason", step->reason);
+    json_add_string(o, "mode", step->mode);
+    json_add_string(o, "reason", step->reason);
     if (!step->mode[0]) {
         tb_json_add_uint(o, "bytes_done", step->bytes_done);
         tb_json_add_uint(o, "bytes_total", step->bytes_total);
     }
     cJSON_AddBoolToObject(o, "writer_dead", tb_status_writer_dead(s, step, unit));
-    add_time(o, "written_at", step->written_realtime_us);
+    json_add_time(o, "written_at", step->written_realtime_us);
 }
 
-static void add_units(cJSON *doc, const struct tb_snapshot *s)
+static void json_add_units(cJSON *doc, const struct tb_snapshot *s)
 {
     cJSON *a;
 
@@ -73,19 +73,19 @@ static void add_units(cJSON *doc, const struct tb_snapshot *s)
         cJSON_AddStringToObject(o, "name", u->name);
         cJSON_AddStringToObject(o, "active", u->active);
         cJSON_AddStringToObject(o, "sub", u->sub);
-        add_string(o, "result", u->result);
+        json_add_string(o, "result", u->result);
         if (u->exit_code >= 0)
             cJSON_AddNumberToObject(o, "exit_code", u->exit_code);
         if (u->killed_by)
             cJSON_AddNumberToObject(o, "signal", u->killed_by);
         tb_json_add_uint(o, "restarts", u->restarts);
-        add_string(o, "status", u->text);
-        add_time(o, "since", u->since_realtime_us);
+        json_add_string(o, "status", u->text);
+        json_add_time(o, "since", u->since_realtime_us);
         cJSON_AddItemToArray(a, o);
     }
 }
 
-static void add_errors(cJSON *doc, const struct tb_snapshot *s)
+static void json_add_errors(cJSON *doc, const struct tb_snapshot *s)
 {
     cJSON *a;
 
@@ -99,7 +99,7 @@ static void add_errors(cJSON *doc, const struct tb_snapshot *s)
         const struct tb_error_line *e = &s->errors[i];
         cJSON *o = cJSON_CreateObject();
 
-        add_time(o, "time", e->realtime_us);
+        json_add_time(o, "time", e->realtime_us);
         cJSON_AddStringToObject(o, "program", e->program);
         cJSON_AddNumberToObject(o, "priority", e->priority);
         cJSON_AddNumberToObject(o, "times", e->times);
@@ -108,7 +108,7 @@ static void add_errors(cJSON *doc, const struct tb_snapshot *s)
     }
 }
 
-static void add_problems(cJSON *doc, const struct tb_conclusion *c)
+static void json_add_problems(cJSON *doc, const struct tb_conclusion *c)
 {
     cJSON *a = cJSON_AddArrayToObject(doc, "problems");
 
@@ -116,7 +116,7 @@ static void add_problems(cJSON *doc, const struct tb_conclusion *c)
         cJSON *o = cJSON_CreateObject();
 
         cJSON_AddStringToObject(o, "what", c->problems[i].what);
-        add_string(o, "remedy", c->problems[i].remedy);
+        json_add_string(o, "remedy", c->problems[i].remedy);
         cJSON_AddItemToArray(a, o);
     }
 }
@@ -128,21 +128,21 @@ char *tb_status_json(const struct tb_snapshot *s, const struct tb_conclusion *c,
 
     if (!doc)
         return NULL;
-    add_time(doc, "time", s->realtime_us);
+    json_add_time(doc, "time", s->realtime_us);
     cJSON_AddStringToObject(doc, "state", c->state);
     cJSON_AddBoolToObject(doc, "ready", c->exit_code == TB_STATUS_READY);
     cJSON_AddStringToObject(doc, "reason", c->reason);
-    add_string(doc, "since", s->proxy.came ? s->proxy.since : f->suspended_since);
-    add_string(doc, "contract_id", s->proxy.contract_id[0] ? s->proxy.contract_id : f->contract_id);
-    add_string(doc, "asset_id", s->proxy.asset_id[0] ? s->proxy.asset_id : f->asset_id);
+    json_add_string(doc, "since", s->proxy.came ? s->proxy.since : f->suspended_since);
+    json_add_string(doc, "contract_id", s->proxy.contract_id[0] ? s->proxy.contract_id : f->contract_id);
+    json_add_string(doc, "asset_id", s->proxy.asset_id[0] ? s->proxy.asset_id : f->asset_id);
     if (s->proxy.has_requests)
         tb_json_add_uint(doc, "requests_processed", s->proxy.requests);
-    add_lease(doc, s);
-    add_step(doc, "hydrate", s, &f->hydrate, "tb-hydrate.service");
-    add_step(doc, "decrypt", s, &f->decrypt, "tb-decrypt.service");
-    add_step(doc, "delivery", s, &f->delivery, "tb-runtime.service");
-    add_problems(doc, c);
-    add_units(doc, s);
-    add_errors(doc, s);
+    json_add_lease(doc, s);
+    json_add_step(doc, "hydrate", s, &f->hydrate, "tb-hydrate.service");
+    json_add_step(doc, "decrypt", s, &f->decrypt, "tb-decrypt.service");
+    json_add_step(doc, "delivery", s, &f->delivery, "tb-runtime.service");
+    json_add_problems(doc, c);
+    json_add_units(doc, s);
+    json_add_errors(doc, s);
     return one_line ? cJSON_PrintUnformatted(doc) : cJSON_Print(doc);
 }

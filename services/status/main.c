@@ -29,7 +29,7 @@ static const char help[] =
     "Exit status: 0 Ready, 1 error, 2 wrong command line, 3 not Ready, 4 nothing of TrustBridge here.\n"
     "See tb-status(8).\n";
 
-struct options {
+struct status_options {
     bool json, watch, terminal, colour;
     uint64_t every_s;
     const char *run_dir;     /* TB_RUN_DIR, or NULL: the machine's own chain */
@@ -42,7 +42,7 @@ static int usage_error(const char *what)
     exit(TB_STATUS_USAGE);
 }
 
-static void parse(int argc, char **argv, struct options *o)
+static void status_parse_arguments(int argc, char **argv, struct status_options *o)
 {
     static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
                                           {"watch", optional_argument, NULL, 'w'},
@@ -85,7 +85,7 @@ static struct winsize window(void)
 }
 
 /* A chain under another TB_RUN_DIR is not the one that systemd runs: neither its units nor its journal are asked. */
-static void look(const struct options *o, struct tb_snapshot *s)
+static void status_look(const struct status_options *o, struct tb_snapshot *s)
 {
     static const char elsewhere[] =
         "not asked, since TB_RUN_DIR is set: that chain is not the one systemd runs";
@@ -117,7 +117,7 @@ static void redraw(const char *text)
 }
 
 /* In a pipe a line is worth printing when it says something new. */
-static void print_line(const char *line, uint64_t realtime_us)
+static void status_print_line(const char *line, uint64_t realtime_us)
 {
     static char last[512];
     char now[TB_RFC3339_MAX];
@@ -128,7 +128,8 @@ static void print_line(const char *line, uint64_t realtime_us)
     printf("%s %s\n", tb_rfc3339_format(realtime_us, 0, now), line);
 }
 
-static int show(const struct options *o, const struct tb_snapshot *s, const struct tb_conclusion *c)
+static int status_show(const struct status_options *o, const struct tb_snapshot *s,
+                       const struct tb_conclusion *c)
 {
     _cleanup_free_ char *text = NULL;
 
@@ -148,20 +149,20 @@ static int show(const struct options *o, const struct tb_snapshot *s, const stru
     else if (o->terminal)
         redraw(text);
     else
-        print_line(text, s->realtime_us);
+        status_print_line(text, s->realtime_us);
     return fflush(stdout) == 0 ? 0 : -errno;
 }
 
 int main(int argc, char **argv)
 {
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
-    struct options o = {
+    struct status_options o = {
         .every_s = WATCH_DEFAULT_S, .run_dir = getenv("TB_RUN_DIR"), .health_addr = getenv("TB_HEALTH_ADDR")};
     struct tb_conclusion c;
     static struct tb_snapshot s;
     int r;
 
-    parse(argc, argv, &o);
+    status_parse_arguments(argc, argv, &o);
     o.terminal = isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0;
     o.colour = o.terminal && (!no_color || !*no_color);
     if (o.run_dir && !*o.run_dir)
@@ -171,9 +172,9 @@ int main(int argc, char **argv)
     if (o.watch && o.terminal && !o.json)
         fputs("\033[2J", stdout);
     for (;;) {
-        look(&o, &s);
+        status_look(&o, &s);
         tb_status_conclude(&s, &c);
-        r = show(&o, &s, &c);
+        r = status_show(&o, &s, &c);
         if (r < 0) {
             fprintf(stderr, "tb-status: cannot write: %s\n", strerror(-r));
             return TB_STATUS_ERROR;

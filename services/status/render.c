@@ -15,7 +15,7 @@
 #define BOLD "\033[1m"
 #define PLAIN "\033[0m"
 
-struct page {
+struct render_page {
     FILE *out;
     bool colour;
     int width;
@@ -23,7 +23,7 @@ struct page {
     const struct tb_conclusion *c;
 };
 
-static const char *paint(const struct page *p, const char *escape)
+static const char *render_paint(const struct render_page *p, const char *escape)
 {
     return p->colour ? escape : "";
 }
@@ -43,7 +43,7 @@ const char *tb_status_duration(uint64_t us, char out[static 32])
     return out;
 }
 
-static const char *ago(const struct page *p, uint64_t then_us, char out[static 32])
+static const char *render_ago(const struct render_page *p, uint64_t then_us, char out[static 32])
 {
     return tb_status_duration(p->s->realtime_us > then_us ? p->s->realtime_us - then_us : 0, out);
 }
@@ -60,7 +60,7 @@ static const char *clock_time(uint64_t us, char out[static TB_RFC3339_MAX])
 /* --- words over lines ------------------------------------------------------------------------------------------ */
 
 /* How many bytes of s go on a line of room columns: whole words where that works, whole characters always. */
-static size_t line_bytes(const char *s, size_t room)
+static size_t wrap_bytes(const char *s, size_t room)
 {
     size_t n = 0, columns = 0, word_end = 0;
 
@@ -78,12 +78,12 @@ static size_t line_bytes(const char *s, size_t room)
 }
 
 /* text over as many lines as it needs; the first continues at column indent, the others begin there. */
-static void wrap(const struct page *p, const char *text, int indent)
+static void render_wrap(const struct render_page *p, const char *text, int indent)
 {
     size_t room = (size_t)MAX(p->width - indent, 20);
 
     for (bool first = true; first || *text; first = false) {
-        size_t n = line_bytes(text, room);
+        size_t n = wrap_bytes(text, room);
 
         fprintf(p->out, "%*s%.*s\n", first ? 0 : indent, "", (int)n, text);
         for (text += n; *text == ' '; text++)
@@ -91,14 +91,14 @@ static void wrap(const struct page *p, const char *text, int indent)
     }
 }
 
-static void label(const struct page *p, const char *name)
+static void render_label(const struct render_page *p, const char *name)
 {
     fprintf(p->out, "  %-*s", LABEL_WIDTH - 2, name);
 }
 
 /* --- the parts ------------------------------------------------------------------------------------------------- */
 
-static void heading(const struct page *p)
+static void render_heading(const struct render_page *p)
 {
     const char *state = p->c->state, *reason = p->c->reason;
     const char *escape = strcmp(state, "Ready") == 0                                     ? GREEN
@@ -108,23 +108,24 @@ static void heading(const struct page *p)
     int used = 14 + (int)strlen(state);
 
     tb_rfc3339_format(p->s->realtime_us, 0, now);
-    fprintf(p->out, "%sTrustBridge%s   %s%s%s%*s\n", paint(p, BOLD), paint(p, PLAIN), paint(p, escape), state,
-            paint(p, PLAIN), MAX(p->width - used, (int)strlen(now) + 1), now);
+    fprintf(p->out, "%sTrustBridge%s   %s%s%s%*s\n", render_paint(p, BOLD), render_paint(p, PLAIN),
+            render_paint(p, escape), state, render_paint(p, PLAIN),
+            MAX(p->width - used, (int)strlen(now) + 1), now);
     if (*reason) {
-        label(p, "reason");
-        wrap(p, reason, LABEL_WIDTH);
+        render_label(p, "reason");
+        render_wrap(p, reason, LABEL_WIDTH);
     }
 }
 
-static void row(const struct page *p, const char *name, const char *value)
+static void render_row(const struct render_page *p, const char *name, const char *value)
 {
     if (!*value)
         return;
-    label(p, name);
-    wrap(p, value, LABEL_WIDTH);
+    render_label(p, name);
+    render_wrap(p, value, LABEL_WIDTH);
 }
 
-static void since(const struct page *p)
+static void render_since(const struct render_page *p)
 {
     const char *from = p->s->proxy.came ? p->s->proxy.since : p->s->facts.suspended_since;
     char d[32], text[96];
@@ -133,8 +134,8 @@ static void since(const struct page *p)
     if (tb_rfc3339_parse(from, &us) < 0)
         return;
     tb_rfc3339_format(us, 0, text);
-    snprintf(text + strlen(text), sizeof(text) - strlen(text), ", %s ago", ago(p, us, d));
-    row(p, "since", text);
+    snprintf(text + strlen(text), sizeof(text) - strlen(text), ", %s ago", render_ago(p, us, d));
+    render_row(p, "since", text);
 }
 
 static const char *const lease_words[] = {
@@ -147,7 +148,7 @@ static const char *const lease_words[] = {
 };
 
 /* "authorized, expires in 42 min (23:41:00), grace ends 24 h 42 min from now" */
-static void lease(const struct page *p)
+static void render_lease(const struct render_page *p)
 {
     const struct tb_facts *f = &p->s->facts;
     char text[256], d[32], t[TB_RFC3339_MAX];
@@ -162,7 +163,7 @@ static void lease(const struct page *p)
             n += (size_t)snprintf(text + n, sizeof(text) - n, ", expires in %s (%s)",
                                   tb_status_duration(us - p->s->realtime_us, d), clock_time(us, t));
         else
-            n += (size_t)snprintf(text + n, sizeof(text) - n, ", EXPIRED %s ago (%s)", ago(p, us, d),
+            n += (size_t)snprintf(text + n, sizeof(text) - n, ", EXPIRED %s ago (%s)", render_ago(p, us, d),
                                   clock_time(us, t));
         if (f->has_deadline && f->deadline_boottime_us > p->s->boottime_us)
             n += (size_t)snprintf(text + n, sizeof(text) - n, ", grace ends in %s",
@@ -171,11 +172,11 @@ static void lease(const struct page *p)
             n += (size_t)snprintf(text + n, sizeof(text) - n, ", grace over");
     }
     if (tb_rfc3339_parse(f->renewed_at, &us) == 0)
-        snprintf(text + n, sizeof(text) - n, "; renewed %s ago", ago(p, us, d));
-    row(p, "lease", text);
+        snprintf(text + n, sizeof(text) - n, "; renewed %s ago", render_ago(p, us, d));
+    render_row(p, "lease", text);
 }
 
-static void bar(const struct page *p, const struct tb_step *s)
+static void render_bar(const struct render_page *p, const struct tb_step *s)
 {
     char text[BAR_WIDTH + 1], done[32], total[32];
     double part = s->bytes_total ? (double)MIN(s->bytes_done, s->bytes_total) / (double)s->bytes_total : 0;
@@ -194,7 +195,8 @@ static void bar(const struct page *p, const struct tb_step *s)
 }
 
 /* A bar with its writer's word for what it does; below it, when the file is not fresh. */
-static void step(const struct page *p, const char *name, const struct tb_step *s, const char *unit)
+static void render_step(const struct render_page *p, const char *name, const struct tb_step *s,
+                        const char *unit)
 {
     const char *escape = s->work == TB_WORK_FAILED ? RED : "";
     uint64_t age =
@@ -203,36 +205,36 @@ static void step(const struct page *p, const char *name, const struct tb_step *s
 
     if (s->work == TB_WORK_ABSENT)
         return;
-    label(p, name);
+    render_label(p, name);
     if (s->bytes_total > 0) {
-        bar(p, s);
+        render_bar(p, s);
         fputs(", ", p->out);
     }
-    fprintf(p->out, "%s%s%s\n", paint(p, escape), s->phase, paint(p, *escape ? PLAIN : ""));
+    fprintf(p->out, "%s%s%s\n", render_paint(p, escape), s->phase, render_paint(p, *escape ? PLAIN : ""));
     if (tb_status_writer_dead(p->s, s, unit)) {
-        label(p, "");
-        fprintf(p->out, "%sleft by a dead writer%s %s ago\n", paint(p, RED), paint(p, PLAIN),
+        render_label(p, "");
+        fprintf(p->out, "%sleft by a dead writer%s %s ago\n", render_paint(p, RED), render_paint(p, PLAIN),
                 tb_status_duration(age, d));
     } else if (s->work == TB_WORK_RUNNING && age > OLD_US) {
-        label(p, "");
+        render_label(p, "");
         fprintf(p->out, "last written %s ago\n", tb_status_duration(age, d));
     }
 }
 
-static void weights(const struct page *p)
+static void render_weights(const struct render_page *p)
 {
     const struct tb_step *s = &p->s->facts.delivery;
     char text[96];
 
     if (s->work == TB_WORK_ABSENT)
-        return row(p, "weights", "not in memory");
+        return render_row(p, "weights", "not in memory");
     snprintf(text, sizeof(text), "%s%s%s", s->phase, s->mode[0] ? ", mode " : "", s->mode);
     if (tb_status_writer_dead(p->s, s, "tb-runtime.service"))
         strcat(text, " - left by a dead writer");
-    row(p, "weights", text);
+    render_row(p, "weights", text);
 }
 
-static void requests(const struct page *p)
+static void render_requests(const struct render_page *p)
 {
     char text[96], d[32];
 
@@ -240,26 +242,26 @@ static void requests(const struct page *p)
         return;
     snprintf(text, sizeof(text), "%" PRIu64 " since tb-proxy started %s ago", p->s->proxy.requests,
              tb_status_duration(p->s->proxy.uptime_s * TB_USEC_PER_SEC, d));
-    row(p, "requests", text);
+    render_row(p, "requests", text);
 }
 
-static void problems(const struct page *p)
+static void render_problems(const struct render_page *p)
 {
     if (p->c->n_problems == 0)
         return;
-    fprintf(p->out, "\n%sWhat is wrong%s\n", paint(p, BOLD), paint(p, PLAIN));
+    fprintf(p->out, "\n%sWhat is wrong%s\n", render_paint(p, BOLD), render_paint(p, PLAIN));
     for (size_t i = 0; i < p->c->n_problems; i++) {
-        fprintf(p->out, "  %s!%s ", paint(p, RED), paint(p, PLAIN));
-        wrap(p, p->c->problems[i].what, 4);
+        fprintf(p->out, "  %s!%s ", render_paint(p, RED), render_paint(p, PLAIN));
+        render_wrap(p, p->c->problems[i].what, 4);
         if (p->c->problems[i].remedy[0]) {
             fputs("    -> ", p->out);
-            wrap(p, p->c->problems[i].remedy, 7);
+            render_wrap(p, p->c->problems[i].remedy, 7);
         }
     }
 }
 
 /* Services, and whatever else has failed. */
-static bool shown(const struct tb_unit *u)
+static bool unit_shown(const struct tb_unit *u)
 {
     const char *dot = strrchr(u->name, '.');
 
@@ -267,12 +269,12 @@ static bool shown(const struct tb_unit *u)
            strcmp(u->active, "failed") == 0;
 }
 
-static void units(const struct page *p)
+static void render_units(const struct render_page *p)
 {
-    fprintf(p->out, "\n%sUnits%s\n", paint(p, BOLD), paint(p, PLAIN));
+    fprintf(p->out, "\n%sUnits%s\n", render_paint(p, BOLD), render_paint(p, PLAIN));
     if (!p->s->units_known) {
         fputs("  ", p->out);
-        wrap(p, p->s->units_note, 2);
+        render_wrap(p, p->s->units_note, 2);
         return;
     }
     for (size_t i = 0; i < p->s->n_units; i++) {
@@ -281,30 +283,31 @@ static void units(const struct page *p)
         char state[48], restarts[32] = "", d[32];
         int used;
 
-        if (!shown(u))
+        if (!unit_shown(u))
             continue;
         snprintf(state, sizeof(state), "%s (%s)", u->active, u->sub);
         if (u->restarts)
             snprintf(restarts, sizeof(restarts), ", %" PRIu32 " restart%s", u->restarts,
                      u->restarts == 1 ? "" : "s");
         used = fprintf(p->out, "  %-21s ", u->name);
-        fprintf(p->out, "%s%-25s%s", bad ? paint(p, RED) : "", state, bad ? paint(p, PLAIN) : "");
-        fprintf(p->out, " %s%s\n", u->since_realtime_us ? ago(p, u->since_realtime_us, d) : "never started",
-                restarts);
+        fprintf(p->out, "%s%-25s%s", bad ? render_paint(p, RED) : "", state,
+                bad ? render_paint(p, PLAIN) : "");
+        fprintf(p->out, " %s%s\n",
+                u->since_realtime_us ? render_ago(p, u->since_realtime_us, d) : "never started", restarts);
         if (!u->text[0] || strcmp(u->active, "inactive") == 0) /* then it is what was true once */
             continue;
         fprintf(p->out, "%*s", used, "");
-        wrap(p, u->text, used);
+        render_wrap(p, u->text, used);
     }
 }
 
-static void errors(const struct page *p)
+static void render_errors(const struct render_page *p)
 {
     fprintf(p->out, "\n%sLast warnings and errors%s (journalctl --namespace=trustbridge -p warning)\n",
-            paint(p, BOLD), paint(p, PLAIN));
+            render_paint(p, BOLD), render_paint(p, PLAIN));
     if (!p->s->errors_known) {
         fputs("  ", p->out);
-        wrap(p, p->s->errors_note, 2);
+        render_wrap(p, p->s->errors_note, 2);
     } else if (p->s->n_errors == 0) {
         fputs("  none since this machine was booted\n", p->out);
     }
@@ -315,36 +318,36 @@ static void errors(const struct page *p)
         snprintf(text, sizeof(text), "%s: %s", e->program, e->message);
         if (e->times > 1)
             snprintf(text + strlen(text), sizeof(text) - strlen(text), " (%u times)", e->times);
-        fprintf(p->out, "  %s%s%s  ", e->priority <= 3 ? paint(p, RED) : "", clock_time(e->realtime_us, t),
-                e->priority <= 3 ? paint(p, PLAIN) : "");
-        wrap(p, text, 12);
+        fprintf(p->out, "  %s%s%s  ", e->priority <= 3 ? render_paint(p, RED) : "",
+                clock_time(e->realtime_us, t), e->priority <= 3 ? render_paint(p, PLAIN) : "");
+        render_wrap(p, text, 12);
     }
 }
 
-static void page(const struct page *p)
+static void render_page(const struct render_page *p)
 {
     const struct tb_snapshot *s = p->s;
 
-    heading(p);
+    render_heading(p);
     if (p->c->exit_code == TB_STATUS_UNKNOWN)
         return;
-    since(p);
-    row(p, "contract", s->proxy.contract_id[0] ? s->proxy.contract_id : s->facts.contract_id);
-    row(p, "asset", s->proxy.asset_id[0] ? s->proxy.asset_id : s->facts.asset_id);
-    lease(p);
-    step(p, "download", &s->facts.hydrate, "tb-hydrate.service");
+    render_since(p);
+    render_row(p, "contract", s->proxy.contract_id[0] ? s->proxy.contract_id : s->facts.contract_id);
+    render_row(p, "asset", s->proxy.asset_id[0] ? s->proxy.asset_id : s->facts.asset_id);
+    render_lease(p);
+    render_step(p, "download", &s->facts.hydrate, "tb-hydrate.service");
     if (strcmp(p->c->state, "Suspended") != 0) /* then it tells of weights that are gone */
-        step(p, "decrypt", &s->facts.decrypt, "tb-decrypt.service");
-    weights(p);
-    requests(p);
-    problems(p);
-    units(p);
-    errors(p);
+        render_step(p, "decrypt", &s->facts.decrypt, "tb-decrypt.service");
+    render_weights(p);
+    render_requests(p);
+    render_problems(p);
+    render_units(p);
+    render_errors(p);
 }
 
 char *tb_status_render(const struct tb_snapshot *s, const struct tb_conclusion *c, bool colour, int width)
 {
-    struct page p = {.colour = colour, .width = MAX(width, 40), .s = s, .c = c};
+    struct render_page p = {.colour = colour, .width = MAX(width, 40), .s = s, .c = c};
     char *text = NULL;
     size_t len;
     bool bad;
@@ -352,7 +355,7 @@ char *tb_status_render(const struct tb_snapshot *s, const struct tb_conclusion *
     p.out = open_memstream(&text, &len);
     if (!p.out)
         return NULL;
-    page(&p);
+    render_page(&p);
     bad = ferror(p.out);
     if (fclose(p.out) == 0 && !bad)
         return text;

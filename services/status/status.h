@@ -26,7 +26,7 @@ enum tb_status_exit {
 };
 
 /* What tb-proxy answered to GET /status. */
-struct tb_answer {
+struct tb_status_answer {
     char url[128];
     bool came;
     char error[TB_STATUS_NOTE_MAX]; /* why not */
@@ -58,7 +58,7 @@ struct tb_error_line {
 struct tb_snapshot {
     uint64_t realtime_us, boottime_us;
     struct tb_facts facts;
-    struct tb_answer proxy;
+    struct tb_status_answer proxy;
     bool configured; /* tb-configure has found a contract */
     bool units_known;
     char units_note[TB_STATUS_NOTE_MAX]; /* why they are not */
@@ -71,7 +71,7 @@ struct tb_snapshot {
     size_t n_errors;
 };
 
-struct tb_problem {
+struct tb_status_problem {
     char what[TB_STATUS_NOTE_MAX];
     char remedy[TB_STATUS_NOTE_MAX]; /* "" when waiting is the remedy */
 };
@@ -81,7 +81,7 @@ struct tb_conclusion {
         state; /* a name of tb_state_name(), "Down" (nothing is wrong but tb-proxy does not answer), or "Unknown" */
     char reason[TB_REASON_MAX];
     enum tb_status_exit exit_code;
-    struct tb_problem problems[TB_STATUS_PROBLEMS_MAX];
+    struct tb_status_problem problems[TB_STATUS_PROBLEMS_MAX];
     size_t n_problems;
 };
 
@@ -105,11 +105,11 @@ char *tb_status_json(const struct tb_snapshot *s, const struct tb_conclusion *c,
 
 /* gather.c: run_dir as TB_RUN_DIR; health_addr host:port as TB_HEALTH_ADDR. */
 void tb_status_read_files(const char *run_dir, struct tb_snapshot *s);
-void tb_status_ask_proxy(const char *health_addr, struct tb_answer *ret);
+void tb_status_ask_proxy(const char *health_addr, struct tb_status_answer *ret);
 /* An address to listen on as one to connect to: "0.0.0.0:8001" is 127.0.0.1:8001. */
 void tb_status_connect_address(const char *listen, char *out, size_t size);
 /* Reads the body of /status. -EBADMSG when it is none. */
-int tb_status_parse_answer(const char *text, size_t len, struct tb_answer *ret);
+int tb_status_parse_answer(const char *text, size_t len, struct tb_status_answer *ret);
 
 /* bus.c and journal.c: what cannot be had is said in the note, never an error. */
 void tb_status_read_units(struct tb_snapshot *s);

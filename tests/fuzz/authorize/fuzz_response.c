@@ -20,10 +20,10 @@ static void check_reason(const char *reason)
             abort();
 }
 
-static void check_verdict(const struct tb_verdict *v)
+static void check_verdict(const struct authorize_verdict *v)
 {
     check_reason(v->reason);
-    if ((v->kind == TB_VERDICT_AUTHORIZED) != (v->grant != NULL))
+    if ((v->kind == AUTHORIZE_GRANTED) != (v->grant != NULL))
         abort();
     if (!v->grant)
         return;
@@ -51,7 +51,7 @@ static void fuzz_text(const char *text, size_t len)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const long statuses[] = {200, 200, 200, 200, 400, 401, 403, 429};
-    struct tb_verdict v;
+    struct authorize_verdict v;
     char *body;
 
     if (size < 1)
@@ -63,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     body[size - 1] = '\0';
     if (tb_response_judge(statuses[data[0] & 7], body, size - 1, data[0] & 8, 0, &v) == 0) {
         check_verdict(&v);
-        tb_verdict_clear(&v);
+        authorize_verdict_clear(&v);
     }
     fuzz_text(body, size - 1);
     free(body);

@@ -8,7 +8,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void check_answer(const struct tb_answer *a, const struct tb_metering_batch *b)
+static void check_answer(const struct billing_answer *a, const struct tb_metering_batch *b)
 {
     for (unsigned i = 0; i < b->n; i++) {
         const struct tb_metering_verdict *v = &a->verdict[i];
@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const long statuses[] = {200, 200, 200, 400, 403, 409, 429, 500};
     struct tb_metering_batch b = {.hour = 490000};
     char *body, *token = NULL, *one = NULL, *two = NULL;
-    struct tb_answer a;
+    struct billing_answer a;
     uint64_t seconds;
 
     if (size < 1)
@@ -38,17 +38,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     body[size - 1] = '\0';
     for (b.n = 0; b.n < 1U + (data[0] >> 3 & 1) * (TB_USAGE_DIMENSIONS - 1); b.n++)
         b.event[b.n] = (struct tb_metering_event){.dimension = &tb_usage_dimension[b.n], .quantity = 10};
-    tb_answer_judge(statuses[data[0] & 7], body, size - 1, &b, &a);
+    billing_answer_judge(statuses[data[0] & 7], body, size - 1, &b, &a);
     check_answer(&a, &b);
-    if (tb_answer_token(body, size - 1, &token, &seconds) == 0 && strpbrk(token, " \r\n"))
+    if (billing_answer_token(body, size - 1, &token, &seconds) == 0 && strpbrk(token, " \r\n"))
         abort();
     free(token);
-    if (tb_answer_instance(body, size - 1, &one, &two) == 0 && (strchr(one, '/') || strchr(two, '/')))
+    if (billing_answer_instance(body, size - 1, &one, &two) == 0 && (strchr(one, '/') || strchr(two, '/')))
         abort();
     free(one);
     free(two);
     one = NULL;
-    if (tb_answer_managed_by(body, size - 1, &one) == 0 && *one != '/')
+    if (billing_answer_managed_by(body, size - 1, &one) == 0 && *one != '/')
         abort();
     free(one);
     free(body);

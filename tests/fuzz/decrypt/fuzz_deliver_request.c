@@ -11,12 +11,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    char err[TB_REQUEST_ERR_MAX] = "";
+    char err[DECRYPT_REQUEST_ERR_MAX] = "";
     struct tb_deliver_request q;
 
     if (size < 1)
         return 0;
-    if (tb_request_parse(data + 1, size - 1, data[0], &q, err) == 0) {
+    if (decrypt_request_parse(data + 1, size - 1, data[0], &q, err) == 0) {
         if (q.n_fds < 1 || q.n_fds > TBENC_FILES_MAX || data[0] > q.n_fds ||
             (q.mode == TB_DELIVER_FIFO && q.n_fds != 1))
             abort();

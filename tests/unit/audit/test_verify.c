@@ -51,7 +51,7 @@ static void feed(const char *text, size_t len)
         if (nl)
             assert_int_equal(tb_verify_line(&v, "f", line++, text, n, NULL), 0);
         else
-            tb_verify_problem(&v, TB_PROBLEM_DAMAGED, "f", line++, 0, "cut");
+            tb_verify_problem(&v, TB_AUDIT_PROBLEM_DAMAGED, "f", line++, 0, "cut");
         text += n + (nl != NULL);
         len -= n + (nl != NULL);
     }
@@ -72,7 +72,7 @@ static uint64_t problems(const struct chain *c, const char *text, size_t len)
     return v.n_problems;
 }
 
-static bool found(enum tb_problem_kind k, uint64_t seq)
+static bool found(enum tb_audit_problem_kind k, uint64_t seq)
 {
     for (size_t i = 0; i < v.n_problems && i < TB_VERIFY_PROBLEMS_MAX; i++)
         if (v.problem[i].kind == k && v.problem[i].seq == seq)
@@ -106,11 +106,11 @@ static void test_a_flipped_bit_anywhere(void **unused)
     bad = c;
     bad.text[c.start[2] + 7] = '9'; /* in ts: still a record */
     assert_int_equal(problems(&c, bad.text, c.start[N]), 1);
-    assert_true(found(TB_PROBLEM_CHANGED, 3));
+    assert_true(found(TB_AUDIT_PROBLEM_CHANGED, 3));
     bad = c;
     bad.text[c.start[5] + 7] = '9'; /* the last one: only the head knows */
     assert_int_equal(problems(&c, bad.text, c.start[N]), 1);
-    assert_true(found(TB_PROBLEM_CHANGED, 6));
+    assert_true(found(TB_AUDIT_PROBLEM_CHANGED, 6));
 }
 
 static void test_a_cut_at_any_byte(void **unused)
@@ -121,7 +121,7 @@ static void test_a_cut_at_any_byte(void **unused)
     for (size_t cut = 0; cut < c.start[N]; cut++)
         assert_true(problems(&c, c.text, cut) > 0);
     assert_int_equal(problems(&c, c.text, c.start[4]), 1);
-    assert_true(found(TB_PROBLEM_CUT, 5));
+    assert_true(found(TB_AUDIT_PROBLEM_CUT, 5));
 }
 
 /* Copies the lines named in order, -1 ends. */
@@ -152,7 +152,7 @@ static void test_lines_dropped_swapped_repeated(void **unused)
                 drop[n++] = k;
         drop[n] = -1;
         assert_int_equal(problems(&c, text, arrange(&c, drop, text)), 1);
-        assert_true(found(i == N - 1 ? TB_PROBLEM_CUT : TB_PROBLEM_MISSING, (uint64_t)i + 1));
+        assert_true(found(i == N - 1 ? TB_AUDIT_PROBLEM_CUT : TB_AUDIT_PROBLEM_MISSING, (uint64_t)i + 1));
         for (int k = i + 1; k < N; k++) {
             int swap[] = {0, 1, 2, 3, 4, 5, -1};
 
@@ -167,7 +167,7 @@ static void test_lines_dropped_swapped_repeated(void **unused)
                 twice[k] = k < at ? k : k == at ? i : k - 1;
             twice[N + 1] = -1;
             assert_true(problems(&c, text, arrange(&c, twice, text)) > 0);
-            assert_true(at != i + 1 || found(TB_PROBLEM_DUPLICATE, (uint64_t)i + 1));
+            assert_true(at != i + 1 || found(TB_AUDIT_PROBLEM_DUPLICATE, (uint64_t)i + 1));
         }
     }
 }
@@ -207,14 +207,14 @@ static void test_anchors(void **unused)
     start(&c);
     feed(c.text, c.start[N]);
     assert_int_equal(v.n_problems, 1); /* --first 1 */
-    assert_true(found(TB_PROBLEM_MISSING, 1));
+    assert_true(found(TB_AUDIT_PROBLEM_MISSING, 1));
     start(&c);
     v.first_wanted = 0;
     tb_verify_add_anchor(&v, &(struct tb_chain_point){.seq = 4}, "--expect");
     tb_verify_add_anchor(&v, &(struct tb_chain_point){.seq = 7}, "--expect");
     feed(c.text, c.start[N]);
     assert_int_equal(v.n_problems, 2);
-    assert_true(found(TB_PROBLEM_MISSING, 4) && found(TB_PROBLEM_CHANGED, 7));
+    assert_true(found(TB_AUDIT_PROBLEM_MISSING, 4) && found(TB_AUDIT_PROBLEM_CHANGED, 7));
 }
 
 static void test_declared_doubt_excuses_so_many_and_no_more(void **unused)

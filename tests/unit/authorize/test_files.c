@@ -79,11 +79,11 @@ static int teardown(void **state)
     return system(cmd);
 }
 
-static void apply(enum tb_verdict_kind kind, const char *reason)
+static void apply(enum authorize_verdict_kind kind, const char *reason)
 {
-    struct tb_verdict v = {.kind = kind, .retry_after_ms = -1};
+    struct authorize_verdict v = {.kind = kind, .retry_after_ms = -1};
 
-    if (kind == TB_VERDICT_AUTHORIZED)
+    if (kind == AUTHORIZE_GRANTED)
         v.expires_at_us = now.real_us + 50 * S;
     snprintf(v.reason, sizeof(v.reason), "%s", reason);
     tb_lease_apply(&l, &v, &now);
@@ -110,7 +110,7 @@ static void lease_file_follows_the_contract(void **state)
     uint64_t deadline;
 
     assert_member("run", "lease.json", "state", "pending");
-    apply(TB_VERDICT_AUTHORIZED, "");
+    apply(AUTHORIZE_GRANTED, "");
     assert_member("run", "lease.json", "state", "authorized");
     assert_member("run", "lease.json", "contract_id", "contract");
     assert_member("run", "lease.json", "asset_id", "asset");
@@ -119,7 +119,7 @@ static void lease_file_follows_the_contract(void **state)
     assert_int_equal(tb_state_read_at(run, "tb-authorize/lease.json", &o), 0);
     assert_int_equal(tb_json_get_uint(o, "deadline_boottime_us", UINT64_MAX, &deadline, err), 0);
     assert_int_equal(deadline, 1150 * S);
-    apply(TB_VERDICT_DENIED, "no");
+    apply(AUTHORIZE_DENIED, "no");
     assert_member("run", "lease.json", "state", "denied");
     tb_json_freep(&o);
     assert_int_equal(tb_state_read_at(run, "tb-authorize/lease.json", &o), 0);
@@ -131,16 +131,16 @@ static void flag_and_twin_come_and_go(void **state)
 {
     assert_false(exists("run", "suspended"));
     assert_true(exists("run", "allowed"));
-    apply(TB_VERDICT_DENIED, "contract_invalid");
+    apply(AUTHORIZE_DENIED, "contract_invalid");
     assert_member("run", "suspended", "reason", "contract_invalid");
     assert_member("state", "suspended", "reason", "contract_invalid");
     assert_false(exists("run", "allowed"));
     assert_member("run", "suspended", "since", "2026-01-08T10:40:00Z");
-    apply(TB_VERDICT_DENIED, "subscription_inactive");
+    apply(AUTHORIZE_DENIED, "subscription_inactive");
     assert_member("run", "suspended", "reason", "subscription_inactive");
-    apply(TB_VERDICT_RETRY, "refused");
+    apply(AUTHORIZE_RETRY, "refused");
     assert_true(exists("run", "suspended"));
-    apply(TB_VERDICT_AUTHORIZED, "");
+    apply(AUTHORIZE_GRANTED, "");
     assert_false(exists("run", "suspended"));
     assert_true(exists("run", "allowed"));
     assert_false(exists("state", "suspended"));
@@ -153,14 +153,14 @@ static void either_twin_restores_the_suspension(void **state)
     for (size_t i = 0; i < 2; i++) {
         _cleanup_free_ char *path = at(which[i], "suspended");
 
-        apply(TB_VERDICT_DENIED, "contract_invalid");
+        apply(AUTHORIZE_DENIED, "contract_invalid");
         assert_int_equal(unlink(path), 0);
         restart_as("contract");
         assert_true(l.suspended);
         assert_string_equal(l.reason, "contract_invalid");
         assert_member("run", "suspended", "reason", "contract_invalid");
         assert_member("state", "suspended", "reason", "contract_invalid");
-        apply(TB_VERDICT_AUTHORIZED, "");
+        apply(AUTHORIZE_GRANTED, "");
     }
 }
 
@@ -179,14 +179,14 @@ static void a_damaged_flag_still_suspends(void **state)
 
 static void another_contract_does_not_lift_it(void **state)
 {
-    apply(TB_VERDICT_DENIED, "contract_invalid");
+    apply(AUTHORIZE_DENIED, "contract_invalid");
     restart_as("other");
     assert_true(l.suspended);
 }
 
 static void the_right_to_serve_survives_a_restart(void **state)
 {
-    apply(TB_VERDICT_AUTHORIZED, "");
+    apply(AUTHORIZE_GRANTED, "");
     now.boot_us += 20 * S;
     now.real_us += 20 * S;
     restart_as("contract");
@@ -205,13 +205,13 @@ static void the_right_to_serve_survives_a_restart(void **state)
 
 static void not_that_of_another_boot(void **state)
 {
-    apply(TB_VERDICT_AUTHORIZED, "");
+    apply(AUTHORIZE_GRANTED, "");
     now.boot_us = 10 * S; /* booted again */
     now.real_us += 60 * S;
     restart_as("contract");
     assert_int_equal(l.state, TB_LEASE_PENDING);
     now.boot_us = 1000 * S;
-    apply(TB_VERDICT_AUTHORIZED, "");
+    apply(AUTHORIZE_GRANTED, "");
     now.boot_us = 1001 * S; /* booted again and up for longer than before */
     now.real_us += 5000 * S;
     restart_as("contract");

@@ -30,16 +30,16 @@ static void pass(uint64_t us)
 
 static void authorize(uint64_t lifetime_us)
 {
-    struct tb_verdict v = {.kind = TB_VERDICT_AUTHORIZED,
-                           .retry_after_ms = -1,
-                           .expires_at_us = lifetime_us ? now.real_us + lifetime_us : 0};
+    struct authorize_verdict v = {.kind = AUTHORIZE_GRANTED,
+                                  .retry_after_ms = -1,
+                                  .expires_at_us = lifetime_us ? now.real_us + lifetime_us : 0};
 
     tb_lease_apply(&l, &v, &now);
 }
 
 static void deny(const char *reason)
 {
-    struct tb_verdict v = {.kind = TB_VERDICT_DENIED, .retry_after_ms = -1};
+    struct authorize_verdict v = {.kind = AUTHORIZE_DENIED, .retry_after_ms = -1};
 
     snprintf(v.reason, sizeof(v.reason), "%s", reason);
     tb_lease_apply(&l, &v, &now);
@@ -47,7 +47,7 @@ static void deny(const char *reason)
 
 static void fail_once(const char *reason, int64_t retry_after_ms)
 {
-    struct tb_verdict v = {.kind = TB_VERDICT_RETRY, .retry_after_ms = retry_after_ms};
+    struct authorize_verdict v = {.kind = AUTHORIZE_RETRY, .retry_after_ms = retry_after_ms};
 
     snprintf(v.reason, sizeof(v.reason), "%s", reason);
     tb_lease_apply(&l, &v, &now);

@@ -13,7 +13,7 @@ static void url_has_one_slash(void **state)
     static const char *const endpoints[] = {"https://h:8443", "https://h:8443/", "https://h:8443//"};
 
     for (size_t i = 0; i < ARRAY_SIZE(endpoints); i++) {
-        _cleanup_free_ char *url = tb_request_url(endpoints[i]);
+        _cleanup_free_ char *url = authorize_request_url(endpoints[i]);
 
         assert_string_equal(url, "https://h:8443/api/v1/license/authorize");
     }
@@ -21,7 +21,7 @@ static void url_has_one_slash(void **state)
 
 static void body_has_the_four_members(void **state)
 {
-    _cleanup_free_ char *body = tb_request_body("c", "a", "h\"w", NULL, NULL);
+    _cleanup_free_ char *body = authorize_request_body("c", "a", "h\"w", NULL, NULL);
 
     assert_string_equal(
         body,

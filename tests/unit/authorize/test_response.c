@@ -12,17 +12,17 @@
 #define URLS "\"sas_url\":\"https://h/c/m?sig=s\",\"manifest_url\":\"https://h/c/j?sig=s\""
 #define NOW_US (1767868800ULL * TB_USEC_PER_SEC) /* 2026-01-08T10:40:00Z */
 
-static struct tb_verdict judged;
+static struct authorize_verdict judged;
 
-static enum tb_verdict_kind judge_as(long status, const char *body, bool allow_http)
+static enum authorize_verdict_kind judge_as(long status, const char *body, bool allow_http)
 {
-    tb_verdict_clear(&judged);
+    authorize_verdict_clear(&judged);
     assert_int_equal(tb_response_judge(status, body, strlen(body), allow_http, NOW_US, &judged), 0);
-    assert_int_equal(judged.kind == TB_VERDICT_AUTHORIZED, judged.grant != NULL);
+    assert_int_equal(judged.kind == AUTHORIZE_GRANTED, judged.grant != NULL);
     return judged.kind;
 }
 
-static enum tb_verdict_kind judge(long status, const char *body)
+static enum authorize_verdict_kind judge(long status, const char *body)
 {
     return judge_as(status, body, false);
 }
@@ -31,7 +31,7 @@ static void authorized_is_taken(void **state)
 {
     assert_int_equal(judge(200, "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY
                                 "\",\"expires_at\":\"2026-01-08T12:40:00+01:00\",\"future\":[1,{}]}"),
-                     TB_VERDICT_AUTHORIZED);
+                     AUTHORIZE_GRANTED);
     assert_string_equal(judged.grant->sas_url, "https://h/c/m?sig=s");
     assert_string_equal(judged.grant->manifest_url, "https://h/c/j?sig=s");
     assert_string_equal(judged.grant->manifest_sha256, "none");
@@ -45,7 +45,7 @@ static void no_expiry_and_a_bound_manifest(void **state)
 {
     assert_int_equal(judge(200, "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY
                                 "\",\"manifest_sha256\":\"" KEY "\"}"),
-                     TB_VERDICT_AUTHORIZED);
+                     AUTHORIZE_GRANTED);
     assert_int_equal(judged.expires_at_us, 0);
     assert_string_equal(judged.grant->manifest_sha256,
                         "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
@@ -90,7 +90,7 @@ static void unusable_answers_are_retried(void **state)
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bodies); i++) {
-        if (judge(200, bodies[i]) != TB_VERDICT_RETRY)
+        if (judge(200, bodies[i]) != AUTHORIZE_RETRY)
             fail_msg("not retried: %s", bodies[i]);
         assert_non_null(strstr(judged.reason, "unusable"));
         assert_null(strstr(judged.reason, "aabbcc"));
@@ -103,8 +103,8 @@ static void http_urls_need_permission(void **state)
         "{\"status\":\"authorized\",\"sas_url\":\"http://h/a\",\"manifest_url\":\"HTTP://h/b\","
         "\"decryption_key_hex\":\"" KEY "\"}";
 
-    assert_int_equal(judge_as(200, body, false), TB_VERDICT_RETRY);
-    assert_int_equal(judge_as(200, body, true), TB_VERDICT_AUTHORIZED);
+    assert_int_equal(judge_as(200, body, false), AUTHORIZE_RETRY);
+    assert_int_equal(judge_as(200, body, true), AUTHORIZE_GRANTED);
 }
 
 static void url_length_is_limited(void **state)
@@ -118,29 +118,28 @@ static void url_length_is_limited(void **state)
                  "{\"status\":\"authorized\",\"sas_url\":\"https://h/%0*d\",\"manifest_url\":\"https://h/\","
                  "\"decryption_key_hex\":\"" KEY "\"}",
                  pad, 7);
-        assert_int_equal(judge(200, body), extra ? TB_VERDICT_RETRY : TB_VERDICT_AUTHORIZED);
+        assert_int_equal(judge(200, body), extra ? AUTHORIZE_RETRY : AUTHORIZE_GRANTED);
     }
 }
 
 static void denials(void **state)
 {
-    assert_int_equal(judge(200, "{\"status\":\"denied\",\"reason\":\"contract_invalid\"}"),
-                     TB_VERDICT_DENIED);
+    assert_int_equal(judge(200, "{\"status\":\"denied\",\"reason\":\"contract_invalid\"}"), AUTHORIZE_DENIED);
     assert_string_equal(judged.reason, "contract_invalid");
-    assert_int_equal(judge(200, "{\"status\":\"denied\"}"), TB_VERDICT_DENIED);
+    assert_int_equal(judge(200, "{\"status\":\"denied\"}"), AUTHORIZE_DENIED);
     assert_string_equal(judged.reason, "access denied");
-    assert_int_equal(judge(401, ""), TB_VERDICT_DENIED);
+    assert_int_equal(judge(401, ""), AUTHORIZE_DENIED);
     assert_string_equal(judged.reason, "access denied (HTTP 401)");
     assert_int_equal(judge(403, "{\"status\":\"denied\",\"reason\":\"subscription_inactive\"}"),
-                     TB_VERDICT_DENIED);
+                     AUTHORIZE_DENIED);
     assert_string_equal(judged.reason, "subscription_inactive");
-    assert_int_equal(judge(400, "{\"reason\":\"invalid_request\"}"), TB_VERDICT_DENIED);
+    assert_int_equal(judge(400, "{\"reason\":\"invalid_request\"}"), AUTHORIZE_DENIED);
     assert_string_equal(judged.reason, "HTTP 400: invalid_request");
-    assert_int_equal(judge(404, "<html>\n\n Not\tfound</html>"), TB_VERDICT_DENIED);
+    assert_int_equal(judge(404, "<html>\n\n Not\tfound</html>"), AUTHORIZE_DENIED);
     assert_string_equal(judged.reason, "HTTP 404: <html> Not found</html>");
-    assert_int_equal(judge(302, ""), TB_VERDICT_DENIED);
+    assert_int_equal(judge(302, ""), AUTHORIZE_DENIED);
     assert_string_equal(judged.reason, "HTTP 302");
-    assert_int_equal(judge(418, "%s%n"), TB_VERDICT_DENIED);
+    assert_int_equal(judge(418, "%s%n"), AUTHORIZE_DENIED);
     assert_string_equal(judged.reason, "HTTP 418: %s%n");
 }
 
@@ -149,7 +148,7 @@ static void statuses_that_are_retried(void **state)
     static const long statuses[] = {0, 100, 201, 204, 206, 408, 429, 500, 501, 502, 503, 504, 505, 599, 600};
 
     for (size_t i = 0; i < ARRAY_SIZE(statuses); i++)
-        if (judge(statuses[i], "{\"status\":\"denied\",\"reason\":\"r\"}") != TB_VERDICT_RETRY)
+        if (judge(statuses[i], "{\"status\":\"denied\",\"reason\":\"r\"}") != AUTHORIZE_RETRY)
             fail_msg("HTTP %ld is not retried", statuses[i]);
 }
 
@@ -179,7 +178,7 @@ static void reasons_are_made_safe(void **state)
 
 static int teardown(void **state)
 {
-    tb_verdict_clear(&judged);
+    authorize_verdict_clear(&judged);
     return 0;
 }
 

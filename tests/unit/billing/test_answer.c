@@ -29,18 +29,18 @@ static struct tb_metering_batch batch(unsigned n, int64_t quantity)
     return b;
 }
 
-static struct tb_answer judge(long status, const char *body, unsigned n)
+static struct billing_answer judge(long status, const char *body, unsigned n)
 {
     struct tb_metering_batch b = batch(n, 10);
-    struct tb_answer a;
+    struct billing_answer a;
 
-    tb_answer_judge(status, body, strlen(body), &b, &a);
+    billing_answer_judge(status, body, strlen(body), &b, &a);
     return a;
 }
 
 static void verdict(long status, const char *body, enum tb_metering_outcome outcome, int64_t accepted)
 {
-    struct tb_answer a = judge(status, body, 1);
+    struct billing_answer a = judge(status, body, 1);
 
     if (a.verdict[0].outcome != outcome ||
         (outcome == TB_METERING_ACCEPTED && a.verdict[0].accepted != accepted))
@@ -100,7 +100,7 @@ static void verdicts(void **state)
 
 static void a_refused_batch_is_split(void **state)
 {
-    struct tb_answer a = judge(400, "{\"code\":\"BadArgument\"}", 3);
+    struct billing_answer a = judge(400, "{\"code\":\"BadArgument\"}", 3);
 
     assert_true(a.split);
     assert_false(a.weather);
@@ -112,7 +112,7 @@ static void a_refused_batch_is_split(void **state)
 
 static void reasons_are_printable(void **state)
 {
-    struct tb_answer a = judge(400, "{\"code\":\"Bad\\u001b[2J\",\"message\":\"\\u00e4\\nx\"}", 1);
+    struct billing_answer a = judge(400, "{\"code\":\"Bad\\u001b[2J\",\"message\":\"\\u00e4\\nx\"}", 1);
 
     for (const char *p = a.verdict[0].reason; *p; p++)
         assert_true(*p >= ' ' && *p <= '~');
@@ -125,8 +125,8 @@ static void requests(void **state)
                                   .n = 2,
                                   .event = {{.dimension = &tb_usage_dimension[0], .quantity = 12345678901},
                                             {.dimension = &tb_usage_dimension[6], .quantity = 3}}};
-    _cleanup_free_ char *by_uri = tb_answer_request(&b, "/subscriptions/s", "gold"),
-                        *by_id = tb_answer_request(&b, "guid", "gold");
+    _cleanup_free_ char *by_uri = billing_answer_request(&b, "/subscriptions/s", "gold"),
+                        *by_id = billing_answer_request(&b, "guid", "gold");
 
     assert_string_equal(
         by_uri,
@@ -217,24 +217,24 @@ static void weather_waits_and_parked_events_wait_an_hour(void **state)
     struct tb_metering_batch b;
     _cleanup_ledger_ struct tb_ledger *l = sent("weather", &b);
     const uint64_t boot = TB_USEC_PER_HOUR;
-    struct tb_meter m;
+    struct billing_meter m;
     bool due;
 
-    tb_meter_init(&m, "p");
-    tb_meter_postpone(&m, boot, 60000);
-    assert_int_equal(tb_meter_due(&m, l, NOW, boot + 59 * TB_USEC_PER_SEC, &due), 0);
+    billing_meter_init(&m, "p");
+    billing_meter_postpone(&m, boot, 60000);
+    assert_int_equal(billing_meter_due(&m, l, NOW, boot + 59 * TB_USEC_PER_SEC, &due), 0);
     assert_false(due);
-    assert_int_equal(tb_meter_due(&m, l, NOW, boot + 61 * TB_USEC_PER_SEC, &due), 0);
+    assert_int_equal(billing_meter_due(&m, l, NOW, boot + 61 * TB_USEC_PER_SEC, &due), 0);
     assert_true(due);
     for (int i = 0; i < 20; i++)
-        tb_meter_postpone(&m, boot, -1);
+        billing_meter_postpone(&m, boot, -1);
     assert_in_range(m.not_before_us - boot, 500 * TB_USEC_PER_SEC, 700 * TB_USEC_PER_SEC);
     assert_int_equal(tb_db_run(l->db, "UPDATE event SET state = 'PARKED'", NULL), 1);
     m.not_before_us = 0;
-    m.parked_next_us = boot + TB_METER_PARKED_US;
-    assert_int_equal(tb_meter_due(&m, l, NOW, boot, &due), 0);
+    m.parked_next_us = boot + BILLING_METER_PARKED_US;
+    assert_int_equal(billing_meter_due(&m, l, NOW, boot, &due), 0);
     assert_false(due);
-    assert_int_equal(tb_meter_due(&m, l, NOW, boot + TB_METER_PARKED_US, &due), 0);
+    assert_int_equal(billing_meter_due(&m, l, NOW, boot + BILLING_METER_PARKED_US, &due), 0);
     assert_true(due);
 }
 
@@ -249,15 +249,15 @@ static void identities(void **state)
     static const char owned[] = "{\"managedBy\":\"/subscriptions/s/a\"}";
     uint64_t seconds;
 
-    assert_int_equal(tb_answer_token(good, strlen(good), &token, &seconds), 0);
+    assert_int_equal(billing_answer_token(good, strlen(good), &token, &seconds), 0);
     assert_string_equal(token, "abc.def");
     assert_int_equal(seconds, 3599);
-    assert_int_equal(tb_answer_token(bad, strlen(bad), &token, &seconds), -EBADMSG);
-    assert_int_equal(tb_answer_instance(machine, strlen(machine), &subscription, &group), 0);
+    assert_int_equal(billing_answer_token(bad, strlen(bad), &token, &seconds), -EBADMSG);
+    assert_int_equal(billing_answer_instance(machine, strlen(machine), &subscription, &group), 0);
     assert_string_equal(group, "rg_(x).y");
-    assert_int_equal(tb_answer_instance(escape, strlen(escape), &subscription, &group), -EBADMSG);
-    assert_int_equal(tb_answer_managed_by("{}", 2, &owner), -ENOENT);
-    assert_int_equal(tb_answer_managed_by(owned, strlen(owned), &owner), 0);
+    assert_int_equal(billing_answer_instance(escape, strlen(escape), &subscription, &group), -EBADMSG);
+    assert_int_equal(billing_answer_managed_by("{}", 2, &owner), -ENOENT);
+    assert_int_equal(billing_answer_managed_by(owned, strlen(owned), &owner), 0);
     assert_string_equal(owner, "/subscriptions/s/a");
 }
 

@@ -32,9 +32,9 @@ static void accepts_what_is_allowed(void **state)
 
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         struct tb_deliver_request q = make(good[i].mode, good[i].n_fds), got = {0};
-        char err[TB_REQUEST_ERR_MAX] = "";
+        char err[DECRYPT_REQUEST_ERR_MAX] = "";
 
-        assert_int_equal(tb_request_parse(&q, sizeof(q), good[i].here, &got, err), 0);
+        assert_int_equal(decrypt_request_parse(&q, sizeof(q), good[i].here, &got, err), 0);
         assert_memory_equal(&got, &q, sizeof(q));
     }
 }
@@ -60,9 +60,9 @@ static void refuses_with_a_reason(void **state)
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct tb_deliver_request q = make(bad[i].mode, bad[i].n_fds), got = {.mode = 77};
-        char err[TB_REQUEST_ERR_MAX] = "";
+        char err[DECRYPT_REQUEST_ERR_MAX] = "";
 
-        assert_int_equal(tb_request_parse(&q, sizeof(q), bad[i].here, &got, err), -EBADMSG);
+        assert_int_equal(decrypt_request_parse(&q, sizeof(q), bad[i].here, &got, err), -EBADMSG);
         assert_true(strlen(err) > 10);
         assert_int_equal(got.mode, 77); /* written on success only */
     }
@@ -71,17 +71,17 @@ static void refuses_with_a_reason(void **state)
 static void refuses_other_sizes_and_magics(void **state)
 {
     struct tb_deliver_request q = make(TB_DELIVER_DIR, 1), got;
-    char two[2 * sizeof(q)] = {0}, err[TB_REQUEST_ERR_MAX];
+    char two[2 * sizeof(q)] = {0}, err[DECRYPT_REQUEST_ERR_MAX];
 
     memcpy(two, &q, sizeof(q));
-    assert_int_equal(tb_request_parse(two, 0, 1, &got, err), -EBADMSG);
-    assert_int_equal(tb_request_parse(two, sizeof(q) - 1, 1, &got, err), -EBADMSG);
-    assert_int_equal(tb_request_parse(two, sizeof(q) + 1, 1, &got, err), -EBADMSG);
+    assert_int_equal(decrypt_request_parse(two, 0, 1, &got, err), -EBADMSG);
+    assert_int_equal(decrypt_request_parse(two, sizeof(q) - 1, 1, &got, err), -EBADMSG);
+    assert_int_equal(decrypt_request_parse(two, sizeof(q) + 1, 1, &got, err), -EBADMSG);
     for (size_t i = 0; i < sizeof(q.magic); i++) {
         struct tb_deliver_request other = q;
 
         other.magic[i] ^= 1;
-        assert_int_equal(tb_request_parse(&other, sizeof(other), 1, &got, err), -EBADMSG);
+        assert_int_equal(decrypt_request_parse(&other, sizeof(other), 1, &got, err), -EBADMSG);
     }
 }
 

@@ -24,7 +24,7 @@ static const char text[] =
     "\"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\","
     "\"asset_id\": \"a\", \"weights_filename\": \"model.tbenc\"}";
 
-static int check(const struct source *s, const char *asset, struct verdict *v)
+static int check(const struct hydrate_source *s, const char *asset, struct verdict *v)
 {
     struct tbenc_manifest *m = NULL;
     int r;
@@ -38,7 +38,7 @@ static int check(const struct source *s, const char *asset, struct verdict *v)
 
 static void test_manifest(void **state)
 {
-    struct source s = {0};
+    struct hydrate_source s = {0};
     struct verdict v;
 
     assert_int_equal(check(&s, "a", &v), 0);

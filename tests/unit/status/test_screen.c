@@ -48,12 +48,12 @@ static struct tb_snapshot *hydrating(void)
     s.facts.has_deadline = true;
     s.facts.deadline_boottime_us = (1000 + 3600 * 24) * S;
     set_step(&s.facts.hydrate, "downloading", 3ULL << 30, 12ULL << 30);
-    s.proxy = (struct tb_answer){.came = true,
-                                 .has_requests = true,
-                                 .requests = 7,
-                                 .uptime_s = 120,
-                                 .state = "Hydrate",
-                                 .reason = "downloading"};
+    s.proxy = (struct tb_status_answer){.came = true,
+                                        .has_requests = true,
+                                        .requests = 7,
+                                        .uptime_s = 120,
+                                        .state = "Hydrate",
+                                        .reason = "downloading"};
     strcpy(s.proxy.since, "2026-01-08T09:58:00Z");
     s.configured = true;
     add_unit(&s, "tb-authorize.service", "active", "running");
@@ -167,7 +167,7 @@ static void files_alone_are_never_ready(void **unused)
 {
     struct tb_snapshot *s = hydrating();
 
-    s->proxy = (struct tb_answer){.error = "http://127.0.0.1:8001/status: refused"};
+    s->proxy = (struct tb_status_answer){.error = "http://127.0.0.1:8001/status: refused"};
     says(s, "Hydrate", 3, 1);
     set_step(&s->facts.hydrate, "complete", 12, 12);
     set_step(&s->facts.delivery, "delivered", 0, 0);
@@ -395,7 +395,7 @@ static void addresses(void **unused)
 static void answers_of_somebody_else(void **unused)
 {
     static const char *const bad[] = {"", "[]", "{}", "{\"state\":1}", "<html>", "{\"state\":\"Ready\"} x"};
-    struct tb_answer a = {0};
+    struct tb_status_answer a = {0};
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
         assert_int_equal(tb_status_parse_answer(bad[i], strlen(bad[i]), &a), -EBADMSG);
