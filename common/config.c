@@ -70,6 +70,7 @@ static const struct config_setting config_settings[] = {
     {"TB_API_KEYS", KIND_PATH, AT(api_keys), NULL, 0, 0},
     {"TB_ROUTES", KIND_TEXT, AT(routes), "/v1/*", 0, 0},
     {"TB_MAX_BODY_BYTES", KIND_UINT, AT(max_body_bytes), "4294967296", 1, UINT64_MAX / 2},
+    {"TB_DEFAULT_MAX_TOKENS", KIND_UINT, AT(default_max_tokens), "4096", 1, 1000000000},
     {"TB_CONNECTIONS_PER_ADDRESS", KIND_UINT32, AT(connections_per_address), "1024", 0, 65536},
     {"TB_AUDIT_FILE", KIND_PATH, AT(audit_file), NULL, 0, 0},
     {"TB_BILLING_ENABLED", KIND_BOOL, AT(billing_enabled), "false", 0, 0},

@@ -34,6 +34,7 @@ struct tb_config {
     char *public_addr, *health_addr;                           /* "host:port" */
     char *tls_cert, *tls_key, *api_keys, *routes, *audit_file; /* NULL: unset, routes never NULL */
     uint64_t max_body_bytes;
+    uint64_t default_max_tokens;
     unsigned connections_per_address; /* 0: any number */
     /* billing */
     bool billing_enabled;

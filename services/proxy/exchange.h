@@ -43,6 +43,7 @@ struct tb_exchange {
     struct tb_key_account *account;   /* NULL without keys */
     bool entered, reserved, no_retry; /* no_retry: asking again will not help */
     struct tb_reservation reservation;
+    uint64_t cap;  /* limit of tokens to write into the request; 0: none */
     bool answered; /* by the runtime */
     uint64_t start_us, start_realtime_us, bytes_in, bytes_out;
     int status; /* of the answer queued */

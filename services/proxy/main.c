@@ -128,6 +128,8 @@ static int set_up_signals(struct program *p)
 static int check_config(struct program *p)
 {
     const char *why = tb_routes_check(p->config.routes);
+
+    p->server.runtime_limits.completion_max = p->config.default_max_tokens;
     if (why) {
         tb_error("TB_ROUTES: %s", why);
         return TB_EXIT_CONFIG;

@@ -44,20 +44,27 @@ static bool refuse(struct tb_exchange *ex, const struct tb_limit_refusal *r)
     return false;
 }
 
-static bool reserve(struct tb_exchange *ex, const struct tb_limit_need *need)
+static bool reserve(struct tb_exchange *ex, const struct tb_request_size *size)
 {
+    struct tb_limiter *l = &ex->account->limiter;
+    uint64_t spent = tb_key_spent(ex->account);
     struct tb_limit_refusal refusal;
+    struct tb_limit_need need;
+    struct tb_cost cost;
 
-    if (!tb_limit_reserve(&ex->account->limiter, tb_now_monotonic_us(), tb_key_spent(ex->account), need,
-                          &ex->reservation, &refusal))
+    tb_cost_of(size, &ex->server->runtime_limits,
+               l->limits.budget ? tb_limit_budget_left(l, spent) : UINT64_MAX, &cost);
+    need = (struct tb_limit_need){.rate = cost.likely, .budget = cost.most, .asked = cost.asked};
+    if (!tb_limit_reserve(l, tb_now_monotonic_us(), spent, &need, &ex->reservation, &refusal))
         return refuse(ex, &refusal);
     ex->reserved = true;
+    ex->cap = cost.cap;
     return true;
 }
 
 bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request_head *h)
 {
-    struct tb_limit_need need = {.prompt_bytes = h->length};
+    struct tb_request_size size = {.prompts = 1, .prompt_likely = h->length / 4, .prompt_most = h->length};
     struct tb_limit_refusal refusal;
 
     if (!ex->account)
@@ -71,17 +78,19 @@ bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request_head *h)
         return refuse(ex, &refusal);
     ex->entered = true;
     /* The others reserve when the body is known. */
-    return ex->edits || !tokens_limited(ex) || need.prompt_bytes == 0 || reserve(ex, &need);
+    return ex->edits || !tokens_limited(ex) || h->length == 0 || reserve(ex, &size);
 }
 
 bool tb_quota_reserve(struct tb_exchange *ex)
 {
     const struct tb_rewrite *a = &ex->rewrite;
-    struct tb_limit_need need = {
-        .prompt_bytes = a->in,
+    struct tb_request_size size = {
+        .prompts = MAX(a->prompts, 1),
+        .prompt_likely = a->in / 4,
+        .prompt_most = a->in + 64,
         .completions = a->kind == TB_API_EMBEDDING ? 0 : tb_rewrite_completions(a),
         .max_tokens = a->max_tokens,
-        .open = a->kind != TB_API_EMBEDDING && !a->max_given,
+        .may_cap = !a->max_given,
     };
 
     if (!tokens_limited(ex))
@@ -92,7 +101,7 @@ bool tb_quota_reserve(struct tb_exchange *ex)
             "this key has limits of tokens: max_tokens must be a whole number above 0, or absent");
         return false;
     }
-    return reserve(ex, &need);
+    return reserve(ex, &size);
 }
 
 bool tb_quota_incomplete(struct tb_exchange *ex)

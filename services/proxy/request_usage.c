@@ -51,7 +51,7 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
             return (ssize_t)n;
         }
         if (r > 0)
-            r = tb_rewrite_close(&ex->rewrite, ex->reservation.max_tokens, &ex->to_runtime);
+            r = tb_rewrite_close(&ex->rewrite, ex->cap, &ex->to_runtime);
         if (r < 0)
             return r;
     }

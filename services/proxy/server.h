@@ -9,6 +9,7 @@
 
 #include "proxy/audit/audit.h"
 #include "common/config.h"
+#include "proxy/usage/cost.h"
 #include "proxy/usage/in_flight.h"
 #include "proxy/gate/key_accounts.h"
 #include "proxy/gate/keys.h"
@@ -41,6 +42,7 @@ struct tb_server {
     struct tb_api_keys keys;
     struct tb_key_book *book; /* NULL without TB_API_KEYS */
     struct tb_in_flight *answers;
+    struct tb_runtime_limits runtime_limits;
     struct tb_reload reload;
     struct tb_metrics metrics;
     uint8_t ids[64][16]; /* request ids not given yet */

@@ -67,54 +67,18 @@ uint64_t tb_limit_budget_left(const struct tb_limiter *l, uint64_t spent)
     return gone < l->limits.budget ? l->limits.budget - gone : 0;
 }
 
-static uint64_t likely_prompt(const struct tb_limit_need *n)
-{
-    return n->prompt_bytes / 4;
-}
-
-static uint64_t largest_prompt(const struct tb_limit_need *n)
-{
-    return n->prompt_bytes + TB_LIMIT_TEMPLATE_TOKENS;
-}
-
-/* prompt + completions * max, or TB_LIMIT_MAX when it is more. */
-static uint64_t total(uint64_t prompt, const struct tb_limit_need *n, uint64_t max)
-{
-    if (max > 0 && n->completions > TB_LIMIT_MAX / max)
-        return TB_LIMIT_MAX;
-    return MIN(prompt + n->completions * max, TB_LIMIT_MAX);
-}
-
-/* The largest limit of tokens for which there is room in `left`. */
-static uint64_t room(uint64_t left, uint64_t prompt, const struct tb_limit_need *n)
-{
-    return left > prompt ? (left - prompt) / MAX(n->completions, 1) : 0;
-}
-
-static uint64_t choose_max(const struct tb_limiter *l, uint64_t now_us, uint64_t spent,
-                           const struct tb_limit_need *n)
-{
-    uint64_t max = TB_LIMIT_DEFAULT_OUTPUT;
-
-    if (l->limits.budget)
-        max = MIN(max, room(tb_limit_budget_left(l, spent), largest_prompt(n), n));
-    if (l->limits.tpm)
-        max = MIN(max, room(units_left(l->tokens_until_us, now_us, l->limits.tpm), likely_prompt(n), n));
-    return MAX(max, 1);
-}
-
 bool tb_limit_reserve(struct tb_limiter *l, uint64_t now_us, uint64_t spent, const struct tb_limit_need *need,
                       struct tb_reservation *ret, struct tb_limit_refusal *ret_refusal)
 {
-    uint64_t max = need->open ? choose_max(l, now_us, spent, need) : need->max_tokens;
-    uint64_t budget = total(largest_prompt(need), need, max), rate = total(likely_prompt(need), need, max);
+    /* An estimate never stands in the way of a request for good. */
+    uint64_t rate = need->asked ? need->rate : MIN(need->rate, l->limits.tpm);
     uint64_t cost = l->limits.tpm ? cost_us(rate, l->limits.tpm) : 0;
 
     *ret = (struct tb_reservation){0};
     *ret_refusal = (struct tb_limit_refusal){0};
-    if (l->limits.budget && budget > tb_limit_budget_left(l, spent)) {
+    if (l->limits.budget && need->budget > tb_limit_budget_left(l, spent)) {
         /* What others have reserved may come back. */
-        bool later = l->reserved > 0 && spent + budget <= l->limits.budget;
+        bool later = l->reserved > 0 && spent + need->budget <= l->limits.budget;
 
         *ret_refusal = (struct tb_limit_refusal){TB_LIMIT_BUDGET, later ? 1000000 : 0};
         return false;
@@ -124,8 +88,8 @@ bool tb_limit_reserve(struct tb_limiter *l, uint64_t now_us, uint64_t spent, con
         return false;
     }
     l->tokens_until_us = MAX(l->tokens_until_us, now_us) + cost;
-    l->reserved += budget;
-    *ret = (struct tb_reservation){.rate = rate, .budget = budget, .max_tokens = need->open ? max : 0};
+    l->reserved += need->budget;
+    *ret = (struct tb_reservation){.rate = rate, .budget = need->budget};
     return true;
 }
 

@@ -10,8 +10,6 @@
 #include <stdint.h>
 
 #define TB_LIMIT_MAX 1000000000000ULL  /* of each limit */
-#define TB_LIMIT_DEFAULT_OUTPUT 4096   /* tokens a request gets that names no limit of its own */
-#define TB_LIMIT_TEMPLATE_TOKENS 64    /* what a chat template may add to a prompt */
 #define TB_LIMIT_WINDOW_US 60000000ULL /* a minute: what may come at once when nothing came before */
 
 struct tb_limits {
@@ -37,17 +35,14 @@ struct tb_limit_refusal {
 bool tb_limit_enter(struct tb_limiter *l, uint64_t now_us, struct tb_limit_refusal *ret);
 void tb_limit_leave(struct tb_limiter *l);
 
-/* What a request may cost. The budget is held by the most a prompt of so many bytes can be, the rate by what it likely is. */
+/* What a request may cost (usage/cost.h). */
 struct tb_limit_need {
-    uint64_t prompt_bytes;
-    uint64_t completions; /* how many times max_tokens */
-    uint64_t
-        max_tokens; /* of each; 0 and open: the largest that fits, up to TB_LIMIT_DEFAULT_OUTPUT, is chosen */
-    bool open;
+    uint64_t rate;   /* tokens it likely costs */
+    uint64_t budget; /* tokens it costs at most */
+    bool asked;      /* rate is what the client asked for: more than a whole minute has never fits */
 };
 struct tb_reservation {
     uint64_t rate, budget; /* tokens */
-    uint64_t max_tokens;   /* chosen, when the need was open */
 };
 /* spent: tokens of the budget used up to now. False and *ret_refusal when it does not fit; nothing is held then. */
 bool tb_limit_reserve(struct tb_limiter *l, uint64_t now_us, uint64_t spent, const struct tb_limit_need *need,

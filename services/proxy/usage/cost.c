@@ -72,6 +72,6 @@ void tb_cost_of(const struct tb_request_size *s, const struct tb_runtime_limits 
     if (!open && ret->likely > left)
         return;
     ret->cap = cost_cap(s, l, max, left);
-    if (ret->cap > 0)
-        ret->most = cost_most(s, l, ret->cap);
+    if (ret->cap > 0 || open)
+        ret->most = cost_most(s, l, MAX(ret->cap, 1)); /* without room for one token: what there should be */
 }

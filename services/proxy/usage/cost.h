@@ -14,7 +14,7 @@
 
 /* What a runtime can do, as it says itself. */
 struct tb_runtime_limits {
-    uint64_t context;       /* most tokens of a prompt and its completion together; 0: not known */
+    uint64_t context;        /* most tokens of a prompt and its completion together; 0: not known */
     uint64_t completion_max; /* TB_DEFAULT_MAX_TOKENS: what stands for it then */
 };
 

@@ -31,23 +31,53 @@ static void test_amounts(void **unused)
         uint64_t left, likely, most, cap;
     } rows[] = {
         /* A limit that fits is what is held. */
-        {{.prompt_likely = 10, .prompt_most = 100, .completions = 1, .max_tokens = 64}, &large, 1000, 74, 164, 0},
-        {{.prompt_likely = 10, .prompt_most = 100, .completions = 3, .max_tokens = 64}, &large, 1000, 202, 292, 0},
+        {{.prompt_likely = 10, .prompt_most = 100, .completions = 1, .max_tokens = 64},
+         &large,
+         1000,
+         74,
+         164,
+         0},
+        {{.prompt_likely = 10, .prompt_most = 100, .completions = 3, .max_tokens = 64},
+         &large,
+         1000,
+         202,
+         292,
+         0},
         /* More than the runtime can generate is not held. */
-        {{.prompt_likely = 10, .prompt_most = 100, .completions = 1, .max_tokens = 100000}, &small, 600, 522, 512, 0},
+        {{.prompt_likely = 10, .prompt_most = 100, .completions = 1, .max_tokens = 100000},
+         &small,
+         600,
+         522,
+         512,
+         0},
         /* Without a limit: all that the runtime can, and nothing is written while that is there. */
         {{.prompt_likely = 10, .prompt_most = 100, .completions = 1}, &small, 512, 266, 512, 0},
         {{.prompt_likely = 10, .prompt_most = 100, .completions = 1}, &large, 1000, 266, 1000, 900},
         {{.prompt_likely = 10, .prompt_most = 100, .completions = 2}, &large, 1001, 522, 1000, 450},
         {{.prompt_likely = 10, .prompt_most = 100, .completions = 1}, &silent, 10000, 266, 4196, 4096},
         /* A prompt that cannot be paid: no limit helps. */
-        {{.prompt_likely = 10, .prompt_most = 100, .completions = 1}, &large, 100, 266, 20000, 0},
+        {{.prompt_likely = 10, .prompt_most = 100, .completions = 1}, &large, 100, 266, 101, 0},
         /* One that a runtime may read as without a limit. */
-        {{.prompt_likely = 10, .prompt_most = 100, .completions = 1, .max_tokens = 5, .open = true}, &large, 1000, 15, 1000, 900},
+        {{.prompt_likely = 10, .prompt_most = 100, .completions = 1, .max_tokens = 5, .open = true},
+         &large,
+         1000,
+         15,
+         1000,
+         900},
         /* What was asked for likely fits: held to what is left, not refused. */
-        {{.prompt_likely = 25, .prompt_most = 200, .completions = 1, .max_tokens = 600}, &large, 700, 625, 700, 500},
+        {{.prompt_likely = 25, .prompt_most = 200, .completions = 1, .max_tokens = 600},
+         &large,
+         700,
+         625,
+         700,
+         500},
         /* What was asked for and does not fit is too much. */
-        {{.prompt_likely = 25, .prompt_most = 200, .completions = 1, .max_tokens = 4000}, &large, 700, 4025, 4200, 0},
+        {{.prompt_likely = 25, .prompt_most = 200, .completions = 1, .max_tokens = 4000},
+         &large,
+         700,
+         4025,
+         4200,
+         0},
         /* Nothing is generated. */
         {{.prompt_likely = 25, .prompt_most = 200}, &large, 10, 25, 200, 0},
         {{.prompt_likely = 25, .prompt_most = 900, .prompts = 3}, &small, 10, 25, 900, 0},
@@ -60,8 +90,8 @@ static void test_amounts(void **unused)
         struct tb_cost c = cost_of(rows[i].size, rows[i].runtime, rows[i].left);
 
         if (c.likely != rows[i].likely || c.most != rows[i].most || c.cap != rows[i].cap)
-            print_error("row %zu: %llu %llu %llu\n", i, (unsigned long long)c.likely, (unsigned long long)c.most,
-                        (unsigned long long)c.cap);
+            print_error("row %zu: %llu %llu %llu\n", i, (unsigned long long)c.likely,
+                        (unsigned long long)c.most, (unsigned long long)c.cap);
         assert_int_equal(c.likely, rows[i].likely);
         assert_int_equal(c.most, rows[i].most);
         assert_int_equal(c.cap, rows[i].cap);

@@ -48,7 +48,7 @@ static void test_requests_at_once(void **unused)
 static void test_tokens_a_minute(void **unused)
 {
     struct tb_limiter l = {.limits.tpm = 1000};
-    struct tb_limit_need need = {.prompt_bytes = 400, .completions = 1, .max_tokens = 500};
+    struct tb_limit_need need = {.rate = 600, .asked = true};
     struct tb_reservation a, b;
     struct tb_limit_refusal no;
     uint64_t reset;
@@ -61,10 +61,10 @@ static void test_tokens_a_minute(void **unused)
     assert_int_equal(no.retry_us, 12 * S); /* 200 tokens at 1000 a minute */
     tb_limit_settle(&l, S, &a, 100);
     assert_int_equal(tb_limit_tokens_left(&l, S, &reset), 900);
-    need.max_tokens = 2000; /* never fits */
+    need.rate = 2000; /* never fits */
     assert_false(tb_limit_reserve(&l, 1000 * S, 0, &need, &b, &no));
     assert_int_equal(no.retry_us, 0);
-    need.max_tokens = 100;
+    need.rate = 200;
     assert_true(tb_limit_reserve(&l, 2000 * S, 0, &need, &b, &no));
     tb_limit_settle(&l, 2000 * S, &b, 5000); /* more than reserved: paid for later */
     assert_int_equal(tb_limit_tokens_left(&l, 2000 * S, &reset), 0);
@@ -72,15 +72,30 @@ static void test_tokens_a_minute(void **unused)
     assert_int_equal(tb_limit_tokens_left(&l, 2270 * S, &reset), 500);
 }
 
+/* What we only guess is larger than a minute has: the request goes ahead and the usage settles it. */
+static void test_an_estimate_does_not_refuse_for_good(void **unused)
+{
+    struct tb_limiter l = {.limits.tpm = 1000};
+    struct tb_limit_need need = {.rate = 5000};
+    struct tb_reservation a;
+    struct tb_limit_refusal no;
+    uint64_t reset;
+
+    assert_true(tb_limit_reserve(&l, S, 0, &need, &a, &no));
+    assert_int_equal(a.rate, 1000);
+    tb_limit_settle(&l, S, &a, 300);
+    assert_int_equal(tb_limit_tokens_left(&l, S, &reset), 700);
+}
+
 static void test_budget(void **unused)
 {
     struct tb_limiter l = {.limits.budget = 1000};
-    struct tb_limit_need need = {.prompt_bytes = 100, .completions = 2, .max_tokens = 300};
+    struct tb_limit_need need = {.rate = 600, .budget = 764, .asked = true};
     struct tb_reservation a, b;
     struct tb_limit_refusal no;
 
     assert_true(tb_limit_reserve(&l, 0, 100, &need, &a, &no));
-    assert_int_equal(a.budget, 100 + TB_LIMIT_TEMPLATE_TOKENS + 600);
+    assert_int_equal(a.budget, 764);
     assert_false(tb_limit_reserve(&l, 0, 100, &need, &b, &no));
     assert_int_equal(no.limit, TB_LIMIT_BUDGET);
     assert_true(no.retry_us > 0); /* what is reserved may come back */
@@ -88,26 +103,9 @@ static void test_budget(void **unused)
     assert_int_equal(tb_limit_budget_left(&l, 150), 850);
     assert_false(tb_limit_reserve(&l, 0, 900, &need, &b, &no));
     assert_int_equal(no.retry_us, 0);
-    need.completions = UINT64_MAX; /* no overflow lets it through */
-    need.max_tokens = UINT64_MAX;
+    need.budget = UINT64_MAX; /* no overflow lets it through */
     assert_false(tb_limit_reserve(&l, 0, 0, &need, &b, &no));
     assert_int_equal(tb_limit_budget_left(&l, UINT64_MAX / 2), 0);
-}
-
-static void test_a_limit_is_chosen(void **unused)
-{
-    struct tb_limiter l = {.limits.budget = 1000};
-    struct tb_limit_need need = {.prompt_bytes = 100, .completions = 2, .open = true};
-    struct tb_reservation r;
-    struct tb_limit_refusal no;
-
-    assert_true(tb_limit_reserve(&l, 0, 0, &need, &r, &no));
-    assert_int_equal(r.max_tokens, (1000 - 100 - TB_LIMIT_TEMPLATE_TOKENS) / 2);
-    assert_int_equal(tb_limit_budget_left(&l, 0), 0);
-    assert_false(tb_limit_reserve(&l, 0, 0, &need, &r, &no));
-    l = (struct tb_limiter){.limits.budget = TB_LIMIT_MAX};
-    assert_true(tb_limit_reserve(&l, 0, 0, &need, &r, &no));
-    assert_int_equal(r.max_tokens, TB_LIMIT_DEFAULT_OUTPUT);
 }
 
 static void test_costs_do_not_overflow(void **unused)
@@ -116,8 +114,7 @@ static void test_costs_do_not_overflow(void **unused)
 
     for (size_t i = 0; i < ARRAY_SIZE(rates); i++) {
         struct tb_limiter l = {.limits.tpm = rates[i], .limits.rpm = rates[i]};
-        struct tb_limit_need need = {
-            .prompt_bytes = UINT64_MAX / 2, .completions = 1, .max_tokens = TB_LIMIT_MAX * 2};
+        struct tb_limit_need need = {.rate = TB_LIMIT_MAX, .budget = TB_LIMIT_MAX, .asked = true};
         struct tb_reservation r = {0};
         struct tb_limit_refusal no;
         uint64_t reset;
@@ -223,7 +220,7 @@ int main(void)
         cmocka_unit_test(test_requests_at_once),
         cmocka_unit_test(test_tokens_a_minute),
         cmocka_unit_test(test_budget),
-        cmocka_unit_test(test_a_limit_is_chosen),
+        cmocka_unit_test(test_an_estimate_does_not_refuse_for_good),
         cmocka_unit_test(test_costs_do_not_overflow),
         cmocka_unit_test(test_keys_with_limits),
         cmocka_unit_test(test_bad_keys_name_their_line),
