@@ -15,7 +15,7 @@ import sys
 REPO = pathlib.Path(__file__).resolve().parents[2]
 OUT = REPO / "build" / "debs"
 # What a package is made of. Tests, documents and the VM may change without a new build.
-SOURCES = ("LICENSE", "Makefile", "bicep", "common", "debian", "man", "packer", "provider", "services",
+SOURCES = ("LICENSE", "Makefile", "bicep", "common", "controlplane", "debian", "man", "packer", "provider", "services",
            "tbenc", "tests/packaging/build.sh", "units")
 TOOLS = ("debhelper", "dpkg-dev", "gcc", "systemd")
 
