@@ -285,7 +285,7 @@ def test_contract_id_is_the_daemons():
 
 
 def test_api_keys_are_the_proxys():
-    code, header = ((REPO / "services/proxy" / n).read_text() for n in ("keys.c", "keys.h"))
+    code, header = ((REPO / "services/proxy/gate" / n).read_text() for n in ("keys.c", "keys.h"))
     limit = int(re.search(r"#define TB_API_KEY_NAME_MAX (\d+)", header)[1])
     letters = re.search(r'strspn\(ret->name, "([^"]+)"\)', code)[1]
     good = lambda keys: bool(re.fullmatch(regex("apiKeys"), keys))
