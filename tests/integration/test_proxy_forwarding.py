@@ -11,7 +11,7 @@ import pytest
 
 from proxy_backend import body_pieces, headers_of, read_head, simple
 from proxy_daemon import ASAN, EMPTY, make, proxy, read_all, rss_peak  # noqa: F401
-from tbsys import unix_listener
+from tbsys import unix_listener, wait_for
 
 
 def test_headers_both_ways(proxy):
@@ -187,9 +187,13 @@ def test_keep_alive_on_both_sides(proxy):
 def test_unix_socket_upstream_and_stale_connection(make, tmp_path):
     p = make(backend_sock=unix_listener(tmp_path / "runtime.sock")).ready().start()
 
+    used = []
+
     def once(conn, rq):  # answers as if it kept the connection, then closes: the next request finds it dead
         conn.sendall(simple(rq.sha256()[0].encode()))
+        used.append(conn)
         return False
     p.backend.routes["/v1/once"] = once
     for i in range(20):
         assert p.ask("POST", "/v1/once", b"abc")[:2] == (200, hashlib.sha256(b"abc").hexdigest().encode())
+        wait_for(lambda: len(used) > i and used[-1].fileno() == -1, what="the runtime to close the connection")
