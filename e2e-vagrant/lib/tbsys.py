@@ -30,24 +30,40 @@ def program(name):
     return str(build_dir() / name)
 
 
-_given = set()
+_claims, _claiming = [], threading.Lock()
+
+
+def _claim_ports():
+    """Ports that no other process is given: they are claimed in blocks, and a process has those whose name it holds in the abstract
+    namespace, until it ends. Below the range of which the kernel gives connections their local ports: one of those, or a listener on
+    port 0, could have it by then."""
+    low, block = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]), 32
+    firsts = range(low // 2, low - block + 1, block)
+    for first in random.sample(firsts, len(firsts)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0trustbridge-test-ports-{first}")
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        yield from range(first, first + block)
+
+
+_ports = _claim_ports()
 
 
 def free_port():
-    """For a program that binds it itself, later. Below the range of which the kernel gives connections their local ports: one of
-    those, or a listener on port 0, could have it by then."""
-    low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for port in random.sample(range(low // 2, low), 100):
-        with socket.socket() as s:
-            if port in _given:
-                continue
-            try:
-                s.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _given.add(port)
-        return port
-    raise AssertionError(f"100 ports below {low} are in use")
+    """For a program that binds it itself, later."""
+    with _claiming:
+        for port in _ports:
+            with socket.socket() as s:
+                try:
+                    s.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            return port
+    raise AssertionError("no port is free below the kernel's own range")
 
 
 def wait_for(fn, timeout=20, what="condition", every=0.05):
@@ -150,14 +166,11 @@ class Daemon:
         self._sock.bind(self._notify_path)
         os.chmod(self._notify_path, 0o777)
         env["NOTIFY_SOCKET"] = self._notify_path
-        threading.Thread(target=self._read_notify, args=(self._sock,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read_notify, args=(self._sock,), daemon=True)
+        self._reader.start()
 
     def _read_notify(self, sock):
-        while True:
-            try:
-                data = sock.recv(8192)
-            except OSError:
-                return
+        while data := sock.recv(8192):
             for line in data.decode(errors="replace").splitlines():
                 key, _, value = line.partition("=")
                 self._notified[key] = value
@@ -239,7 +252,9 @@ class Daemon:
 
     def _cleanup(self):
         if self._sock:
-            time.sleep(0.01)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+                s.sendto(b"", self._notify_path)  # queued after what the program sent, and the reader's end
+            self._reader.join()
             self._sock.close()
             self._sock = None
             os.unlink(self._notify_path)
