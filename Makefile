@@ -192,9 +192,9 @@ demo demo-local:
 demo-stop:
 	$(Q)$(PYTHON) e2e-vagrant/demo.py --stop
 
-# Peers that nothing else needs are installed here.
+# A peer that nothing else needs is installed here.
 bench-proxy:
-	$(Q)TB_DEPS_ALSO="haproxy caddy" sh tests/deps.sh
+	$(Q)TB_DEPS_ALSO=caddy sh tests/deps.sh
 	$(Q)$(MAKE) all
 	$(Q)$(PYTHON) tests/bench/proxy.py
 

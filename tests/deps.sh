@@ -28,6 +28,7 @@ e2fsprogs
 fakeroot
 fdisk
 gcc
+haproxy
 iproute2
 jq
 libarchive-dev
@@ -57,8 +58,13 @@ procps
 prometheus
 python3
 python3-cryptography
+python3-fastapi
+python3-h11
+python3-httptools
 python3-pytest
+python3-pytest-xdist
 python3-selenium
+python3-uvicorn
 python3-yaml
 qemu-system-x86
 qemu-utils
@@ -88,7 +94,7 @@ if [ -n "$missing" ]; then
     echo "make deps: installing$missing"
     export DEBIAN_FRONTEND=noninteractive
     apt-get -q update >/dev/null
-    # nginx is a peer in benchmarks, prometheus checks metrics: they must not start a server on this machine.
+    # nginx and haproxy are peers, prometheus checks metrics: they must not start a server on this machine.
     printf '#!/bin/sh\nexit 101\n' >/tmp/tb-policy.$$ && chmod +x /tmp/tb-policy.$$
     [ -e /usr/sbin/policy-rc.d ] || { mv /tmp/tb-policy.$$ /usr/sbin/policy-rc.d; trap 'rm -f /usr/sbin/policy-rc.d' EXIT; }
     rm -f /tmp/tb-policy.$$
