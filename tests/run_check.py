@@ -3,17 +3,20 @@
 """`make check`: builds, then runs every kind of test and closes with one line `N passed, N failed, N skipped`.
 
 usage: run_check.py [--fast] [--only STAGE[,STAGE...]]
-Stages: see STAGES below. --fast is lint, unit and integration.
+Stages: see STAGES below. --fast is lint, unit and integration. `--only vm` is vm and every vm-NAME.
 vm boots machines of Debian 12 from the packages; of another Debian with TB_VM_SUITE=trixie.
-A stage that cannot even build counts as one failure. The whole log of each stage is in build/check/."""
+Stages run side by side, as some compute and some wait. A stage that cannot even build counts as one failure.
+The whole log of each stage is in build/check/. V=1 prints the twenty slowest tests."""
 
 import argparse
+import concurrent.futures
 import os
 import pathlib
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 
@@ -21,21 +24,30 @@ REPO = pathlib.Path(__file__).resolve().parents[1]
 OUT = REPO / "build" / "check"
 FUZZ_SECONDS = 30  # all fuzzers together
 ASAN = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
+CPUS = len(os.sched_getaffinity(0))
+STAGES_AT_ONCE = CPUS + 1  # a machine keeps one processor busy, or two while it boots; what waits for it costs nothing
+WORKERS = CPUS + 4  # of one pytest: its tests wait for timers and for each other's programs most of the time
+# A file's tests stay together, in their order: some files share a server, some are a story. pytest-xdist 3.1 has no work stealing.
+PARALLEL = ["-n", str(WORKERS), "--dist", "loadfile"]
+
+MAKE, PRINT = threading.Lock(), threading.Lock()
+
+
+def say(*lines):
+    with PRINT:
+        print(*lines, sep="\n", flush=True)
 
 
 class Tally:
+    """What became of one stage. Added up for the closing line."""
+
     def __init__(self):
-        self.passed = self.failed = self.skipped = 0
-        self.failures, self.skips = [], []
+        self.passed, self.failures, self.skips = 0, [], []
+        self.took = []  # (seconds, test)
 
-    def fail(self, what):
-        self.failed += 1
+    def fail(self, what, text="", lines=40):
         self.failures.append(what)
-        print(f"  FAILED {what}", flush=True)
-
-    def skip(self, what):
-        self.skipped += 1
-        self.skips.append(what)
+        say(f"  FAILED {what}", *("    " + line for line in text.splitlines()[-lines:]))
 
 
 def run(argv, log, env=None, timeout=3000):
@@ -51,74 +63,66 @@ def run(argv, log, env=None, timeout=3000):
     return rc, path.read_text(errors="replace")
 
 
-def tail(text, n=40):
-    print("\n".join("    " + line for line in text.splitlines()[-n:]), flush=True)
-
-
 def make(tally, what, *args):
-    rc, text = run(["make", "-j2", *args], f"build-{what}.log")
+    with MAKE:
+        rc, text = run(["make", f"-j{CPUS}", *args], f"build-{what}.log")
     if rc != 0:
-        tally.fail(f"{what}: make {' '.join(args)}")
-        tail(text)
+        tally.fail(f"{what}: make {' '.join(args)}", text)
     return rc == 0
 
 
-def lint(tally):
+def lint(tally, what):
     rc, text = run(["make", "lint"], "lint.log")
     if rc != 0:
-        tally.fail("lint")
-        tail(text)
+        tally.fail("lint", text)
     else:
         tally.passed += 1
 
 
-def units(tally, build, san):
-    what = "asan-unit" if san else "unit"
+def units(tally, what, build="build", san=False):
     if not make(tally, what, "units", *(["SAN=1"] if san else [])):
         return
     for src in sorted((REPO / "tests/unit").glob("*/test_*.c")):
         name = f"{src.parent.name}/{src.stem}"
+        start = time.monotonic()
         rc, text = run([str(REPO / build / "unit" / name)], f"{what}-{name.replace('/', '-')}.log", ASAN if san else None, 300)
+        tally.took.append((time.monotonic() - start, f"{what} {name}"))
         good = int(m[1]) if (m := re.search(r"\[  PASSED  \] (\d+) test", text)) else 0
-        bad = re.findall(r"^\[  FAILED  \] (\w+)$", text, re.M)
-        skipped = re.findall(r"^\[  SKIPPED \] (\w+)$", text, re.M)
+        bad = [f": {test}" for test in sorted(set(re.findall(r"^\[  FAILED  \] (\w+)$", text, re.M)))]
         tally.passed += good
-        for s in set(skipped):
-            tally.skip(f"{what} {name} {s}")
-        for b in sorted(set(bad)):
-            tally.fail(f"{what} {name}: {b}")
+        tally.skips += [f"{what} {name} {test}" for test in sorted(set(re.findall(r"^\[  SKIPPED \] (\w+)$", text, re.M)))]
         if (rc != 0 and not bad) or (rc == 0 and good == 0):
-            tally.fail(f"{what} {name}: exit {rc}")
-        if rc != 0:
-            tail(text)
+            bad.append(f": exit {rc}")
+        for b in bad:
+            tally.fail(f"{what} {name}{b}", text if b == bad[-1] else "")
 
 
-def pytests(tally, what, folder, build, san):
+def pytests(tally, what, args, build="build", san=False):
     if not make(tally, what, "all", *(["SAN=1"] if san else [])):
         return
     xml = OUT / f"{what}.xml"
     xml.unlink(missing_ok=True)
     env = {"TB_BUILD": str(REPO / build), **(ASAN if san else {})}
-    rc, text = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=15", f"--junitxml={xml}", *folder.split()],
-                   f"{what}.log", env)
-    if not xml.exists():
-        tally.fail(f"{what}: pytest exit {rc}")
-        tail(text)
-        return
-    for case in ET.parse(xml).getroot().iter("testcase"):
-        name = f"{case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name')}"
+    rc, text = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={xml}", *args], f"{what}.log", env)
+    cases = list(ET.parse(xml).getroot().iter("testcase")) if xml.exists() else []
+    bad = []
+    for case in cases:
+        name = f"{what} {case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name')}"
+        tally.took.append((float(case.get("time", 0)), name))
         skipped = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
-            tally.fail(f"{what} {name}")
+            bad.append(name)
         elif skipped is not None:
-            tally.skip(f"{what} {name}: {skipped.get('message')}")
+            tally.skips.append(f"{name}: {skipped.get('message')}")
         else:
             tally.passed += 1
-    if rc != 0:
-        tail(text, 120)
+    if rc != 0 and not bad:
+        bad.append(f"{what}: pytest exit {rc}")
+    for b in bad:
+        tally.fail(b, text if b == bad[-1] else "", 120)
 
 
-def fuzz(tally):
+def fuzz(tally, what):
     if not make(tally, "fuzz", "fuzz"):
         return
     fuzzers = sorted((REPO / "tests/fuzz").glob("*/fuzz_*.c"))
@@ -134,49 +138,81 @@ def fuzz(tally):
         if rc == 0:
             tally.passed += 1
         else:
-            tally.fail(f"fuzz {name}: exit {rc}, input kept in build/check/")
-            tail(text)
+            tally.fail(f"fuzz {name}: exit {rc}, input kept in build/check/", text)
 
 
+def stage(fn, *args, **kw):
+    return lambda tally, name: fn(tally, name, *args, **kw)
+
+
+VM = "e2e-vagrant/tests/vm"
+VM_APART = ("test_container.py", "test_custom_data.py", "test_power.py", "test_scratch.py", "test_unconfigured.py")  # machines of their own
+# In the order in which they begin: those that take long first, so that none is left over.
 STAGES = {
-    "lint": lint,
-    "unit": lambda t: units(t, "build", False),
-    "integration": lambda t: pytests(t, "integration", "tests/integration", "build", False),
-    "browser": lambda t: pytests(t, "browser", "tests/browser", "build", False),
-    "azure": lambda t: pytests(t, "azure", "tests/azure", "build", False),
-    "e2e": lambda t: pytests(t, "e2e", "e2e-vagrant/tests", "build", False),
-    "packages": lambda t: pytests(t, "packages", "tests/packaging --ignore=tests/packaging/test_smoke.py", "build", False),
-    "vm": lambda t: pytests(t, "vm", "e2e-vagrant/tests/vm tests/packaging/test_smoke.py", "build", False),
-    "packer": lambda t: pytests(t, "packer", "tests/packer --ignore=tests/packer/test_image.py", "build", False),
+    "unit": stage(units),
+    "vm": stage(pytests, [VM, *(f"--ignore={VM}/{name}" for name in VM_APART)]),
+    "integration": stage(pytests, ["tests/integration", *PARALLEL]),
+    "vm-power": stage(pytests, [f"{VM}/test_power.py"]),
+    "asan-integration": stage(pytests, ["tests/integration", *PARALLEL], "build/asan", True),
+    "vm-scratch": stage(pytests, [f"{VM}/test_scratch.py", f"{VM}/test_custom_data.py"]),
+    "asan-unit": stage(units, "build/asan", True),
+    "vm-container": stage(pytests, [f"{VM}/test_container.py"]),
+    "e2e": stage(pytests, ["e2e-vagrant/tests", *PARALLEL]),
+    "vm-packages": stage(pytests, [f"{VM}/test_unconfigured.py", "tests/packaging/test_smoke.py"]),
+    "azure": stage(pytests, ["tests/azure", *PARALLEL]),
+    "packages": stage(pytests, ["tests/packaging", "--ignore=tests/packaging/test_smoke.py"]),
     "fuzz": fuzz,
-    "asan-unit": lambda t: units(t, "build/asan", True),
-    "asan-integration": lambda t: pytests(t, "asan-integration", "tests/integration", "build/asan", True),
+    "packer": stage(pytests, ["tests/packer", "--ignore=tests/packer/test_image.py"]),
+    "browser": stage(pytests, ["tests/browser"]),
+    "lint": lint,
 }
+
+
+def timed(name):
+    tally, start = Tally(), time.monotonic()
+    STAGES[name](tally, name)
+    skipped = f", {len(tally.skips)} skipped" if tally.skips else ""
+    say(f"== {name}: {tally.passed} passed, {len(tally.failures)} failed{skipped} in {time.monotonic() - start:.0f} s")
+    return tally
+
+
+def chosen(args):
+    if args.fast:
+        return ["lint", "unit", "integration"]
+    if not args.only:
+        return list(STAGES)
+    only = args.only.split(",")
+    if unknown := set(only) - set(STAGES):
+        sys.exit(f"run_check.py: no stage {', '.join(sorted(unknown))}; there are {', '.join(sorted(STAGES))}")
+    return [name for name in STAGES if name in only or (name.startswith("vm-") and "vm" in only)]
 
 
 def main():
     ap = argparse.ArgumentParser(description="TrustBridge test runner")
     ap.add_argument("--fast", action="store_true")
     ap.add_argument("--only")
-    args = ap.parse_args()
-    stages = args.only.split(",") if args.only else ["lint", "unit", "integration"] if args.fast else list(STAGES)
+    stages = chosen(ap.parse_args())
     OUT.mkdir(parents=True, exist_ok=True)
     # Whoever starts this in the background has it ignore SIGINT, or SIGHUP by nohup, and that would be inherited by all that tests end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    tally = Tally()
-    for name in stages:
-        before, start = (tally.passed, tally.failed), time.monotonic()
-        print(f"== {name}", flush=True)
-        STAGES[name](tally)
-        print(f"   {tally.passed - before[0]} passed, {tally.failed - before[1]} failed in {time.monotonic() - start:.0f} s",
-              flush=True)
-    for s in tally.skips:
-        print(f"skipped: {s}")
-    for f in tally.failures:
-        print(f"FAILED: {f}")
-    print(f"{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped", flush=True)
-    return 1 if tally.failed or not tally.passed else 0
+    start = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(STAGES_AT_ONCE) as pool:
+        tallies = list(pool.map(timed, stages))
+    if os.environ.get("V") == "1":
+        print("the slowest tests:")
+        for seconds, name in sorted((t for tally in tallies for t in tally.took), reverse=True)[:20]:
+            print(f"  {seconds:6.1f} s  {name}")
+    for tally in tallies:
+        for s in tally.skips:
+            print(f"skipped: {s}")
+    for tally in tallies:
+        for f in tally.failures:
+            print(f"FAILED: {f}")
+    passed, failed, skipped = (sum(n) for n in zip(*((t.passed, len(t.failures), len(t.skips)) for t in tallies)))
+    print(f"all stages took {time.monotonic() - start:.0f} s")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+    return 1 if failed or not passed else 0
 
 
 if __name__ == "__main__":
