@@ -32,8 +32,8 @@ struct tb_http_request {
     const struct tb_http_tls *tls; /* NULL: https only, system store */
     const char *unix_socket;       /* connect here instead of to the URL's host, or NULL */
     bool direct;                   /* whatever proxy the environment names */
-    bool *
-        ret_reached; /* NULL, or set: false when it is certain that no byte of the request left this machine */
+    /* NULL, or set: false when it is certain that no byte of the request left this machine */
+    bool *ret_reached;
 };
 
 struct tb_http_response {
@@ -44,22 +44,24 @@ struct tb_http_response {
     char *etag;             /* NULL: no header */
 };
 
-/* Does one exchange, no retries. 0 when a complete response of any status came. Else a negative errno and a reason in
- * err that names the host and never the query: -ETIMEDOUT, -ECONNREFUSED (also unreachable, reset), -EHOSTUNREACH (name
- * does not resolve), -EKEYREJECTED (TLS: certificate not trusted, wrong name, handshake failed), -EFBIG (body over the
- * cap), -EPROTO (not HTTP, body cut), -EINVAL (bad URL, or http:// without allow_http), -ENOMEM.
- * Redirects are not followed: a 3xx is a status like any other. */
+/* Does one exchange, no retries. 0 when a complete response of any status came. Else a negative errno and a
+ * reason in err that names the host and never the query: -ETIMEDOUT, -ECONNREFUSED (also unreachable, reset),
+ * -EHOSTUNREACH (name does not resolve), -EKEYREJECTED (TLS: certificate not trusted, wrong name, handshake
+ * failed), -EFBIG (body over the cap), -EPROTO (not HTTP, body cut), -EINVAL (bad URL, or http:// without
+ * allow_http), -ENOMEM. Redirects are not followed: a 3xx is a status like any other. */
 int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret,
                char err[static TB_HTTP_ERR_MAX]);
 void tb_http_response_clear(struct tb_http_response *r); /* wipes the body: it may hold a key */
 #define _cleanup_http_response_ _cleanup_(tb_http_response_clear)
 
-/* A private key that needs no passphrase: nobody is there to type one, and libcurl would ask the terminal. 0; or -ENOKEY
- * (encrypted), -EINVAL (not a PEM private key), or the errno of reading, with a reason that follows the file's name. */
+/* A private key that needs no passphrase: nobody is there to type one, and libcurl would ask the terminal. 0;
+ * or -ENOKEY (encrypted), -EINVAL (not a PEM private key), or the errno of reading, with a reason that
+ * follows the file's name. */
 int tb_http_key_check(const char *path, char err[static TB_HTTP_ERR_MAX]);
 
-/* For own transfer loops: protocols limited to http/https as tls allows, TLS >= 1.2, CA and client certificate, no
- * redirects, no signals, no proxy credentials, connect timeout, TCP keep-alive, 512 KiB buffer, user agent. */
+/* For own transfer loops: protocols limited to http/https as tls allows, TLS >= 1.2, CA and client
+ * certificate, no redirects, no signals, no proxy credentials, connect timeout, TCP keep-alive, 512 KiB
+ * buffer, user agent. */
 int tb_http_easy_init(CURL *c, const struct tb_http_tls *tls);
 /* Maps a CURLcode to the errnos of tb_http_do() and a reason without the query. */
 int tb_http_error(CURLcode code, const char *url, const char *curl_errbuf, char err[static TB_HTTP_ERR_MAX]);
@@ -68,7 +70,8 @@ int64_t tb_http_retry_after_ms(const char *value);
 /* 408, 429, 500, 502, 503, 504. */
 bool tb_http_status_retryable(long status);
 
-/* Exponential delay with +-10 % jitter: base, 2*base, ... cap. A Retry-After (>= 0) wins when longer. Counts attempts. */
+/* Exponential delay with +-10 % jitter: base, 2*base, ... cap. A Retry-After (>= 0) wins when longer. Counts
+ * attempts. */
 struct tb_backoff {
     uint64_t base_ms, cap_ms;
     unsigned attempt;

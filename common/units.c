@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define DURATION_MAX_S (100.0 * 366 * 86400)
 
@@ -223,5 +224,38 @@ int tb_uint_parse(const char *s, uint64_t min, uint64_t max, uint64_t *ret)
     if (v < min || v > max)
         return -ERANGE;
     *ret = v;
+    return 0;
+}
+
+int tb_size_parse(const char *s, uint64_t *ret)
+{
+    static const char units[] = "KMGT";
+    char number[24];
+    size_t n = strspn(s, "0123456789");
+    unsigned shift = 0;
+    uint64_t v;
+    int r;
+
+    if (n == 0 || n >= sizeof(number))
+        return -EINVAL;
+    memcpy(number, s, n);
+    number[n] = '\0';
+    r = tb_uint_parse(number, 0, UINT64_MAX, &v);
+    if (r < 0)
+        return r;
+    s += n;
+    if (*s) {
+        const char *u = strchr(units, toupper((unsigned char)*s));
+
+        if (!u)
+            return -EINVAL;
+        shift = 10 * (unsigned)(u - units + 1);
+        s++;
+        if (*s && strcasecmp(s, "iB") != 0)
+            return -EINVAL;
+    }
+    if (v > UINT64_MAX >> shift)
+        return -ERANGE;
+    *ret = v << shift;
     return 0;
 }

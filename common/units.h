@@ -28,6 +28,8 @@ char *tb_rfc3339_format(uint64_t realtime_us, int ms, char out[static TB_RFC3339
 
 /* "1.5 GiB", "312 B". out has at least 32 bytes. Returns out. */
 char *tb_bytes_format(uint64_t n, char *out, size_t out_len);
+/* Size with an optional suffix: 4194304, 4096K, 4M, 4MiB, 1G (powers of 1024). -EINVAL, -ERANGE. Result in bytes. */
+int tb_size_parse(const char *s, uint64_t *ret);
 /* Unsigned decimal with nothing around it. -EINVAL, -ERANGE outside [min, max]. */
 int tb_uint_parse(const char *s, uint64_t min, uint64_t max, uint64_t *ret);
 

@@ -31,7 +31,7 @@ void cp_reply_clear(struct cp_reply *r)
 }
 
 /* members: name, value, ... up to a NULL name; a NULL value leaves its member out. */
-static void answer_members(struct cp_reply *ret, unsigned status, const char *const *members)
+static void api_answer_members(struct cp_reply *ret, unsigned status, const char *const *members)
 {
     _cleanup_secret_json_ cJSON *j = cJSON_CreateObject();
     bool ok = j;
@@ -40,9 +40,9 @@ static void answer_members(struct cp_reply *ret, unsigned status, const char *co
         ok = !members[1] || cJSON_AddStringToObject(j, members[0], members[1]);
     *ret = (struct cp_reply){.status = status, .body = ok ? cJSON_PrintBuffered(j, ANSWER_MAX, 0) : NULL};
 }
-#define answer(ret, status, ...) answer_members(ret, status, (const char *const[]){__VA_ARGS__, NULL})
+#define answer(ret, status, ...) api_answer_members(ret, status, (const char *const[]){__VA_ARGS__, NULL})
 
-static void answer_health(struct cp_reply *ret, const char *word)
+static void api_answer_health(struct cp_reply *ret, const char *word)
 {
     answer(ret, 200, "status", word);
 }
@@ -52,13 +52,13 @@ void cp_api_too_large(struct cp_reply *ret)
     answer(ret, 413, "error", "payload_too_large", "message", "the body is larger than 64 KiB");
 }
 
-static void deny(struct cp_reply *ret, unsigned status, const char *reason, const char *message)
+static void api_deny(struct cp_reply *ret, unsigned status, const char *reason, const char *message)
 {
     answer(ret, status, "status", "denied", "reason", reason, "message", message);
 }
 
 /* A failure of ours. Clients retry a 5xx. */
-static void answer_store_failure(const struct cp_api *api, const char *doing, int r, struct cp_reply *ret)
+static void api_answer_store_failure(const struct cp_api *api, const char *doing, int r, struct cp_reply *ret)
 {
     tb_error("%s: the database fails: %s", doing,
              r == -EBUSY ? "held by another process" : cp_store_error(api->store));
@@ -71,7 +71,7 @@ static void answer_store_failure(const struct cp_api *api, const char *doing, in
     }
 }
 
-static bool token_matches(const struct cp_api *api, const char *authorization)
+static bool api_token_matches(const struct cp_api *api, const char *authorization)
 {
     _cleanup_key_ struct tb_key given = {0};
     const char *s = authorization;
@@ -85,10 +85,10 @@ static bool token_matches(const struct cp_api *api, const char *authorization)
     return tb_mem_equal(given.b, api->token->b, sizeof(given.b));
 }
 
-static bool refuse_unauthenticated(const struct cp_api *api, const struct cp_request *rq, enum route route,
-                                   struct cp_reply *ret)
+static bool api_refuse_unauthenticated(const struct cp_api *api, const struct cp_request *rq,
+                                       enum route route, struct cp_reply *ret)
 {
-    if (route == ROUTE_REGISTER && !token_matches(api, rq->authorization)) {
+    if (route == ROUTE_REGISTER && !api_token_matches(api, rq->authorization)) {
         tb_warn("register: refused from %s: %s", rq->peer,
                 rq->authorization ? "wrong bearer token" : "no bearer token");
         answer(ret, 401, "error", "unauthorized", "message",
@@ -102,14 +102,15 @@ static bool refuse_unauthenticated(const struct cp_api *api, const struct cp_req
     tb_warn("authorize: refused from %s: client certificate %s", rq->peer,
             rq->client_auth == CP_CLIENT_NO_CERT ? "missing" : "not trusted");
     if (rq->client_auth == CP_CLIENT_NO_CERT)
-        deny(ret, 401, "client_certificate_required", "this control plane wants a TLS client certificate");
+        api_deny(ret, 401, "client_certificate_required",
+                 "this control plane wants a TLS client certificate");
     else
-        deny(ret, 403, "client_certificate_untrusted",
-             "the TLS client certificate is not one of its CA, or expired");
+        api_deny(ret, 403, "client_certificate_untrusted",
+                 "the TLS client certificate is not one of its CA, or expired");
     return true;
 }
 
-static bool find_route(const char *path, size_t *ret)
+static bool api_find_route(const char *path, size_t *ret)
 {
     for (size_t i = 0; i < ARRAY_SIZE(routes); i++)
         if (strcmp(routes[i].path, path) == 0) {
@@ -124,7 +125,7 @@ bool cp_api_refuse(const struct cp_api *api, const struct cp_request *rq, struct
     bool ok;
     size_t i;
 
-    if (!find_route(rq->path, &i)) {
+    if (!api_find_route(rq->path, &i)) {
         answer(
             ret, 404, "error", "not_found", "message",
             "no such path; there are /api/v1/license/authorize, /api/v1/assets/register and /api/v1/health");
@@ -140,11 +141,11 @@ bool cp_api_refuse(const struct cp_api *api, const struct cp_request *rq, struct
         ret->allow = routes[i].post ? "POST" : "GET, HEAD";
         return true;
     }
-    return refuse_unauthenticated(api, rq, routes[i].route, ret);
+    return api_refuse_unauthenticated(api, rq, routes[i].route, ret);
 }
 
-/* -- register ------------------------------------------------------------------------------------------------------ */
-static void warn_unsigned(const struct cp_api *api, const struct cp_asset *a)
+/* -- register ---------------------------------------------------------------------------------- */
+static void api_warn_unsigned(const struct cp_api *api, const struct cp_asset *a)
 {
     struct cp_blob blob;
 
@@ -153,7 +154,7 @@ static void warn_unsigned(const struct cp_api *api, const struct cp_asset *a)
                 a->asset_id, api->sas.account);
 }
 
-static void answer_register(struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret)
+static void api_answer_register(struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret)
 {
     _cleanup_key_ struct tb_key key = {0};
     char err[TB_JSON_ERR_MAX];
@@ -173,25 +174,25 @@ static void answer_register(struct cp_api *api, const struct cp_request *rq, str
     if (r == 0)
         r = cp_store_put_asset(api->store, &a, &replaced);
     if (r < 0) {
-        answer_store_failure(api, "register", r, ret);
+        api_answer_store_failure(api, "register", r, ret);
         return;
     }
-    warn_unsigned(api, &a);
+    api_warn_unsigned(api, &a);
     tb_info("register: %s %s from %s", a.asset_id, replaced ? "replaced" : "registered", rq->peer);
     answer(ret, replaced ? 200 : 201, "status", "registered", "asset_id", a.asset_id, "message",
            replaced ? "the earlier registration was replaced" : "the asset is registered");
 }
 
-/* -- authorize ----------------------------------------------------------------------------------------------------- */
+/* -- authorize --------------------------------------------------------------------------------- */
 /* What a verdict is made of. reason NULL: authorized. */
-struct verdict {
+struct cp_verdict {
     const char *reason;
     struct cp_contract contract;
     struct cp_asset asset;
 };
 
 /* 0 when v is the verdict, else a failure of the store. */
-static int judge(struct cp_api *api, const struct cp_authorize *q, uint64_t now_us, struct verdict *v)
+static int api_judge(struct cp_api *api, const struct cp_authorize *q, uint64_t now_us, struct cp_verdict *v)
 {
     int r;
 
@@ -226,8 +227,8 @@ static int judge(struct cp_api *api, const struct cp_authorize *q, uint64_t now_
     return r;
 }
 
-static int note(struct cp_api *api, const struct cp_request *rq, const struct cp_authorize *q,
-                const char *reason)
+static int api_note(struct cp_api *api, const struct cp_request *rq, const struct cp_authorize *q,
+                    const char *reason)
 {
     struct cp_log_entry e = {.at_us = rq->now_us, .authorized = !reason};
 
@@ -242,18 +243,19 @@ static int note(struct cp_api *api, const struct cp_request *rq, const struct cp
     return cp_store_add_log(api->store, &e);
 }
 
-/* Verdict, binding of the machine and log entry stand or fall together: a key never leaves without its entry. */
-static int decide(struct cp_api *api, const struct cp_request *rq, const struct cp_authorize *q,
-                  struct verdict *v)
+/* Verdict, binding of the machine and log entry stand or fall together: a key never leaves without its
+ * entry. */
+static int api_decide(struct cp_api *api, const struct cp_request *rq, const struct cp_authorize *q,
+                      struct cp_verdict *v)
 {
     int r;
 
     r = cp_store_begin(api->store);
     if (r < 0)
         return r;
-    r = judge(api, q, rq->now_us, v);
+    r = api_judge(api, q, rq->now_us, v);
     if (r == 0)
-        r = note(api, rq, q, v->reason);
+        r = api_note(api, rq, q, v->reason);
     if (r < 0) {
         cp_store_rollback(api->store);
         return r;
@@ -261,13 +263,14 @@ static int decide(struct cp_api *api, const struct cp_request *rq, const struct 
     return cp_store_commit(api->store);
 }
 
-static void misconfigured(struct cp_reply *ret)
+static void api_misconfigured(struct cp_reply *ret)
 {
     answer(ret, 500, "error", "server_configuration_error", "reason", "server_configuration_error", "message",
            "the control plane is not set up for this asset; its log says why");
 }
 
-static void release(const struct cp_api *api, const struct verdict *v, uint64_t now_us, struct cp_reply *ret)
+static void api_release(const struct cp_api *api, const struct cp_verdict *v, uint64_t now_us,
+                        struct cp_reply *ret)
 {
     char sas[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX], hex[TB_KEY_HEX_CHARS + 1], expires[TB_RFC3339_MAX];
     uint64_t end_us = v->contract.expires_us ? v->contract.expires_us : UINT64_MAX;
@@ -279,7 +282,7 @@ static void release(const struct cp_api *api, const struct verdict *v, uint64_t 
         tb_error("authorize: the key of %s does not open with this master.key; restore the file or register "
                  "the asset again",
                  v->asset.asset_id);
-        misconfigured(ret);
+        api_misconfigured(ret);
         return;
     }
     r = cp_sas_url(&api->sas, v->asset.ciphertext_url, now_us, end_us, sas);
@@ -289,7 +292,7 @@ static void release(const struct cp_api *api, const struct verdict *v, uint64_t 
         tb_error(
             "authorize: cannot sign the URLs of %s (expected .../CONTAINER/BLOB); register the asset again",
             v->asset.asset_id);
-        misconfigured(ret);
+        api_misconfigured(ret);
         return;
     }
     tb_hex_encode(key.b, sizeof(key.b), hex);
@@ -303,7 +306,7 @@ static void release(const struct cp_api *api, const struct verdict *v, uint64_t 
 }
 
 /* When a report says that it was made; 0 when it does not. */
-static uint64_t report_time(const char *report)
+static uint64_t api_report_time(const char *report)
 {
     _cleanup_json_ cJSON *o = NULL;
     char err[TB_JSON_ERR_MAX];
@@ -317,11 +320,11 @@ static uint64_t report_time(const char *report)
 }
 
 /* A report is kept when it was signed by who has the asset's key. It changes no verdict. */
-static void take_usage(struct cp_api *api, const struct cp_authorize *q, const struct cp_asset *a)
+static void api_take_usage(struct cp_api *api, const struct cp_authorize *q, const struct cp_asset *a)
 {
     _cleanup_key_ struct tb_key key = {0};
     char mac[TB_REPORT_MAC_HEX + 1];
-    struct cp_usage u = {.at_us = report_time(q->usage_report)};
+    struct cp_usage u = {.at_us = api_report_time(q->usage_report)};
 
     if (*q->usage_report == '\0' || cp_key_unwrap(api->master, a->asset_id, a->wrapped_key, &key) < 0)
         return;
@@ -341,9 +344,9 @@ static void take_usage(struct cp_api *api, const struct cp_authorize *q, const s
                  cp_store_error(api->store));
 }
 
-static void answer_authorize(struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret)
+static void api_answer_authorize(struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret)
 {
-    struct verdict v = {0};
+    struct cp_verdict v = {0};
     struct cp_authorize q;
     char err[TB_JSON_ERR_MAX];
     int r;
@@ -355,35 +358,35 @@ static void answer_authorize(struct cp_api *api, const struct cp_request *rq, st
                "message", err);
         return;
     }
-    r = decide(api, rq, &q, &v);
+    r = api_decide(api, rq, &q, &v);
     if (r < 0)
-        answer_store_failure(api, "authorize", r, ret);
+        api_answer_store_failure(api, "authorize", r, ret);
     else if (v.reason)
-        deny(ret, 200, v.reason, NULL);
+        api_deny(ret, 200, v.reason, NULL);
     else
-        release(api, &v, rq->now_us, ret);
+        api_release(api, &v, rq->now_us, ret);
     if (r == 0 && !v.reason)
-        take_usage(api, &q, &v.asset);
+        api_take_usage(api, &q, &v.asset);
 }
 
 void cp_api_answer(struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret)
 {
     size_t i;
 
-    if (cp_api_refuse(api, rq, ret) || !find_route(rq->path, &i))
+    if (cp_api_refuse(api, rq, ret) || !api_find_route(rq->path, &i))
         return;
     switch (routes[i].route) {
     case ROUTE_REGISTER:
-        answer_register(api, rq, ret);
+        api_answer_register(api, rq, ret);
         break;
     case ROUTE_AUTHORIZE:
-        answer_authorize(api, rq, ret);
+        api_answer_authorize(api, rq, ret);
         break;
     case ROUTE_HEALTH_V1:
-        answer_health(ret, "ok");
+        api_answer_health(ret, "ok");
         break;
     case ROUTE_HEALTH:
-        answer_health(ret, "healthy");
+        api_answer_health(ret, "healthy");
         break;
     }
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The control plane's HTTP API without HTTP: a request in, a status and a JSON body out. Design section 4. Uses the store and
- * logs; the caller's job is the transport. */
+/* The control plane's HTTP API without HTTP: a request in, a status and a JSON body out. Design section 4.
+ * Uses the store and logs; the caller's job is the transport. */
 #ifndef CP_API_H
 #define CP_API_H
 
@@ -48,7 +48,8 @@ struct cp_reply {
 void cp_reply_clear(struct cp_reply *r); /* wipes the body */
 #define _cleanup_reply_ _cleanup_(cp_reply_clear)
 
-/* Judges everything but the body, so that nobody uploads one in vain: true when *ret is already the answer. */
+/* Judges everything but the body, so that nobody uploads one in vain: true when *ret is already the
+ * answer. */
 bool cp_api_refuse(const struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret);
 
 /* Answers a whole request, cp_api_refuse() included. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The command line: a table of commands, one table of options that they share, one file per group of commands. */
+/* The command line: a table of commands, each with a table of options (common/option.h); one file per group
+ * of commands. */
 #ifndef CP_CMD_H
 #define CP_CMD_H
 
@@ -8,11 +9,14 @@
 #include <stdint.h>
 
 #include "common/exit.h"
+#include "common/option.h"
 #include "controlplane/datadir.h"
 #include "controlplane/store.h"
 
 #define CP_PROGRAM "tb-controlplane"
-#define CP_NAMES_MAX 16
+/* Hours, not years: the storage service honours a SAS as long as it lives, whatever becomes of the
+ * contract. */
+#define CP_SAS_SECONDS_MAX (7 * 86400)
 
 struct cp_command;
 
@@ -30,22 +34,48 @@ struct cp_options {
     uint64_t limit;
     /* serve */
     const char *listen, *tls_cert, *tls_key, *client_ca, *storage_account, *storage_key_file, *sas_ip;
-    char *names[CP_NAMES_MAX];
-    size_t n_names;
+    struct tb_option_list names;
     uint64_t sas_seconds;
     bool tls_auto, http, client_auth, seed;
+    /* every command */
+    bool help;
 };
+void cp_options_clear(struct cp_options *o);
+#define _cleanup_cp_options_ _cleanup_(cp_options_clear)
 
 struct cp_command {
-    const char *noun, *verb; /* verb NULL: one word */
-    const char *operand;     /* what stands after the words, NULL: nothing */
-    const char *options;     /* accepted ones, letters of the table in cmd.c, beside --data and --help */
-    const char *summary;     /* one line, lower case */
+    const char *noun, *verb;                /* verb NULL: one word */
+    const char *operand;                    /* what stands after the words, NULL: nothing */
+    const struct tb_option *options;        /* the last rows are CP_COMMON_ROWS */
+    const char *summary;                    /* one line, lower case */
     int (*run)(const struct cp_options *o); /* an enum tb_exit */
     const char *details;                    /* the rest of --help, or NULL */
 };
 
-/* Parses argv after the command's words. Returns -1 to go on, else the exit code (help was printed, or an error). */
+/* Rows that several commands have, of a table whose TB_OPTION_TARGET is struct cp_options. */
+#define CP_END_ROWS                                                                                          \
+    TB_OPTION(0, "expires", "TIME", TB_OPTION_CALL, expires_us, "end of the contract, RFC 3339",             \
+              .set = cp_option_time, .want = "a time like 2026-12-31T00:00:00Z"),                            \
+        TB_OPTION(0, "expires-in", "DURATION", TB_OPTION_CALL, expires_us, "end of the contract from now",   \
+                  .set = cp_option_from_now, .want = "a duration like 90s or 1h30m")
+#define CP_LEASE_ROW                                                                                         \
+    TB_OPTION(0, "lease-seconds", "N", TB_OPTION_UINT, lease_seconds,                                        \
+              "how long one authorisation lasts (default 3600)", .min = 1, .max = CP_LEASE_SECONDS_MAX)
+#define CP_JSON_ROW TB_OPTION(0, "json", NULL, TB_OPTION_FLAG, json, "print a JSON array")
+#define CP_COMMON_ROWS                                                                                       \
+    TB_OPTION(0, "data", "DIR", TB_OPTION_STRING, data,                                                      \
+              "where database, keys and certificates are (required)"),                                       \
+        TB_OPTION(0, "help", NULL, TB_OPTION_STOP, help, "this text"), TB_OPTION_END
+
+int cp_option_time(const struct tb_option *o, void *us, char *value, char err[static TB_OPTION_ERR_MAX]);
+int cp_option_from_now(const struct tb_option *o, void *us, char *value, char err[static TB_OPTION_ERR_MAX]);
+
+/* Tables of options: none of its own, --json alone; the others are their commands' files'. */
+extern const struct tb_option cp_no_options[], cp_json_options[], cp_serve_options[],
+    cp_contract_add_options[], cp_contract_deny_options[], cp_contract_shorten_options[], cp_log_options[];
+
+/* Parses argv after the command's words. Returns -1 to go on, else the exit code (help was printed, or an
+ * error). */
 int cp_options_parse(const struct cp_command *c, int argc, char **argv, struct cp_options *ret);
 
 /* "tb-controlplane contract add: message" on stderr. Returns code. */

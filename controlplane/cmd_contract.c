@@ -1,10 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* contract add, allow, deny, revoke, shorten, unbind. Each change is one transaction beside the running server, which
- * reads contracts afresh for each request. */
+/* contract add, allow, deny, revoke, shorten, unbind. Each change is one transaction beside the running
+ * server, which reads contracts afresh for each request. */
 #include <string.h>
 
 #include "controlplane/cmd.h"
 #include "common/units.h"
+
+#define TB_OPTION_TARGET struct cp_options
+const struct tb_option cp_contract_add_options[] = {
+    TB_OPTION(0, "asset", "ID", TB_OPTION_STRING, asset,
+              "the asset the contract is for; \"*\" is every asset (required)"),
+    CP_END_ROWS,
+    CP_LEASE_ROW,
+    TB_OPTION(0, "max-hw", "N", TB_OPTION_UINT, max_hw, "at most N different machines (default: any number)",
+              .min = 1, .max = 1000000),
+    TB_OPTION(0, "replace", NULL, TB_OPTION_FLAG, replace, "change the contract if it exists"),
+    CP_COMMON_ROWS,
+};
+const struct tb_option cp_contract_deny_options[] = {
+    TB_OPTION(0, "reason", "WORD", TB_OPTION_STRING, reason,
+              "what the consumer is told (default contract_inactive)"),
+    CP_COMMON_ROWS,
+};
+const struct tb_option cp_contract_shorten_options[] = {CP_END_ROWS, CP_LEASE_ROW, CP_COMMON_ROWS};
 
 int cp_run_contract_add(const struct cp_options *o)
 {
@@ -35,7 +53,8 @@ int cp_run_contract_add(const struct cp_options *o)
 }
 
 /* Reads, changes and writes one contract in a transaction. change returns -1 to go on, else an exit code. */
-static int edit(const struct cp_options *o, int (*change)(const struct cp_options *o, struct cp_contract *c))
+static int contract_edit(const struct cp_options *o,
+                         int (*change)(const struct cp_options *o, struct cp_contract *c))
 {
     _cleanup_store_ struct cp_store *s = NULL;
     struct cp_contract c;
@@ -62,32 +81,32 @@ static int edit(const struct cp_options *o, int (*change)(const struct cp_option
     return r < 0 ? cp_fail_store(o, s, r) : TB_EXIT_OK;
 }
 
-static void refuse(struct cp_contract *c, const char *reason)
+static void contract_refuse(struct cp_contract *c, const char *reason)
 {
     c->active = false;
     snprintf(c->reason, sizeof(c->reason), "%s", reason);
 }
 
-static int change_allow(const struct cp_options *o, struct cp_contract *c)
+static int contract_change_allow(const struct cp_options *o, struct cp_contract *c)
 {
     c->active = true;
     c->reason[0] = '\0';
     return -1;
 }
 
-static int change_deny(const struct cp_options *o, struct cp_contract *c)
+static int contract_change_deny(const struct cp_options *o, struct cp_contract *c)
 {
-    refuse(c, o->reason ? o->reason : "contract_inactive");
+    contract_refuse(c, o->reason ? o->reason : "contract_inactive");
     return -1;
 }
 
-static int change_revoke(const struct cp_options *o, struct cp_contract *c)
+static int contract_change_revoke(const struct cp_options *o, struct cp_contract *c)
 {
-    refuse(c, "contract_revoked");
+    contract_refuse(c, "contract_revoked");
     return -1;
 }
 
-static int change_shorten(const struct cp_options *o, struct cp_contract *c)
+static int contract_change_shorten(const struct cp_options *o, struct cp_contract *c)
 {
     if (o->lease_seconds > c->lease_seconds)
         return cp_fail(o, TB_EXIT_USAGE,
@@ -106,26 +125,26 @@ static int change_shorten(const struct cp_options *o, struct cp_contract *c)
 
 int cp_run_contract_allow(const struct cp_options *o)
 {
-    return edit(o, change_allow);
+    return contract_edit(o, contract_change_allow);
 }
 
 int cp_run_contract_deny(const struct cp_options *o)
 {
     if (o->reason && !tb_id_valid(o->reason))
         return cp_fail(o, TB_EXIT_USAGE, "--reason is one word of letters, digits, _ and -");
-    return edit(o, change_deny);
+    return contract_edit(o, contract_change_deny);
 }
 
 int cp_run_contract_revoke(const struct cp_options *o)
 {
-    return edit(o, change_revoke);
+    return contract_edit(o, contract_change_revoke);
 }
 
 int cp_run_contract_shorten(const struct cp_options *o)
 {
     if (!o->lease_seconds && !o->expires_us)
         return cp_fail(o, TB_EXIT_USAGE, "give --lease-seconds, --expires or --expires-in");
-    return edit(o, change_shorten);
+    return contract_edit(o, contract_change_shorten);
 }
 
 int cp_run_contract_unbind(const struct cp_options *o)

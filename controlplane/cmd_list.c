@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* contract list, asset list, usage, log: for people as columns, for programs with --json. No key is ever printed. */
+/* contract list_run, asset list_run, usage, log: for people as columns, for programs with --json. No key is
+ * ever printed. */
 #include <string.h>
 
 #include "controlplane/cmd.h"
@@ -9,17 +10,25 @@
 
 #define LOG_LIMIT_DEFAULT 50
 
+#define TB_OPTION_TARGET struct cp_options
+const struct tb_option cp_log_options[] = {
+    CP_JSON_ROW,
+    TB_OPTION(0, "limit", "N", TB_OPTION_UINT, limit, "the last N entries (default 50)", .min = 1,
+              .max = CP_STORE_LOG_MAX),
+    CP_COMMON_ROWS,
+};
+
 /* NULL: print columns. */
 struct listing {
     cJSON *array;
 };
 
-static const char *when(uint64_t us, char out[static TB_RFC3339_MAX])
+static const char *list_when(uint64_t us, char out[static TB_RFC3339_MAX])
 {
     return us ? tb_rfc3339_format(us, 0, out) : "never";
 }
 
-static cJSON *add_row(struct listing *l)
+static cJSON *list_add_row(struct listing *l)
 {
     cJSON *o = cJSON_CreateObject();
 
@@ -30,7 +39,7 @@ static cJSON *add_row(struct listing *l)
     return o;
 }
 
-static int show_contract(const struct cp_contract *c, void *ctx)
+static int list_show_contract(const struct cp_contract *c, void *ctx)
 {
     const char *state = c->active                                    ? "active"
                         : strcmp(c->reason, "contract_revoked") == 0 ? "revoked"
@@ -41,11 +50,11 @@ static int show_contract(const struct cp_contract *c, void *ctx)
 
     if (!l->array) {
         printf("%-30s %-8s %-24s %-30s %-20s %8llu %llu/%s\n", c->contract_id, state,
-               c->active ? "-" : c->reason, c->asset_id, when(c->expires_us, end),
+               c->active ? "-" : c->reason, c->asset_id, list_when(c->expires_us, end),
                (unsigned long long)c->lease_seconds, (unsigned long long)c->hw_used, c->max_hw ? "" : "any");
         return 0;
     }
-    o = add_row(l);
+    o = list_add_row(l);
     if (!o)
         return -ENOMEM;
     cJSON_AddStringToObject(o, "contract_id", c->contract_id);
@@ -53,7 +62,7 @@ static int show_contract(const struct cp_contract *c, void *ctx)
     cJSON_AddStringToObject(o, "state", state);
     cJSON_AddStringToObject(o, "reason", c->reason);
     if (c->expires_us)
-        cJSON_AddStringToObject(o, "expires_at", when(c->expires_us, end));
+        cJSON_AddStringToObject(o, "expires_at", list_when(c->expires_us, end));
     tb_json_add_uint(o, "lease_seconds", c->lease_seconds);
     if (c->max_hw)
         tb_json_add_uint(o, "max_hw", c->max_hw);
@@ -61,7 +70,7 @@ static int show_contract(const struct cp_contract *c, void *ctx)
     return 0;
 }
 
-static int show_asset(const struct cp_asset *a, void *ctx)
+static int list_show_asset(const struct cp_asset *a, void *ctx)
 {
     char url[CP_URL_MAX + 1], at[TB_RFC3339_MAX], size[32];
     struct listing *l = ctx;
@@ -69,10 +78,10 @@ static int show_asset(const struct cp_asset *a, void *ctx)
 
     if (!l->array) {
         printf("%-30s %-10s %-20s %s\n", a->asset_id, tb_bytes_format(a->plaintext_bytes, size, sizeof(size)),
-               when(a->updated_us, at), tb_url_redact(a->ciphertext_url, url, sizeof(url)));
+               list_when(a->updated_us, at), tb_url_redact(a->ciphertext_url, url, sizeof(url)));
         return 0;
     }
-    o = add_row(l);
+    o = list_add_row(l);
     if (!o)
         return -ENOMEM;
     cJSON_AddStringToObject(o, "asset_id", a->asset_id);
@@ -83,12 +92,12 @@ static int show_asset(const struct cp_asset *a, void *ctx)
     cJSON_AddStringToObject(o, "sha256_ciphertext", a->sha256_ciphertext);
     if (*a->manifest_sha256)
         cJSON_AddStringToObject(o, "manifest_sha256", a->manifest_sha256);
-    cJSON_AddStringToObject(o, "registered_at", when(a->registered_us, at));
-    cJSON_AddStringToObject(o, "updated_at", when(a->updated_us, at));
+    cJSON_AddStringToObject(o, "registered_at", list_when(a->registered_us, at));
+    cJSON_AddStringToObject(o, "updated_at", list_when(a->updated_us, at));
     return 0;
 }
 
-static unsigned long long number(const cJSON *o, const char *member, const char *name)
+static unsigned long long list_number(const cJSON *o, const char *member, const char *name)
 {
     char err[TB_JSON_ERR_MAX];
     uint64_t v = 0;
@@ -97,7 +106,7 @@ static unsigned long long number(const cJSON *o, const char *member, const char 
     return v;
 }
 
-static int show_usage(const struct cp_usage *u, void *ctx)
+static int list_show_usage(const struct cp_usage *u, void *ctx)
 {
     char at[TB_RFC3339_MAX], err[TB_JSON_ERR_MAX];
     _cleanup_json_ cJSON *report = NULL;
@@ -108,12 +117,12 @@ static int show_usage(const struct cp_usage *u, void *ctx)
         return 0;
     if (!l->array) {
         printf("%-30s %-36s %-20s %12llu %14llu %14llu %8llu %6llu\n", u->contract_id, u->hw_id,
-               when(u->at_us, at), number(report, "used", "requests"),
-               number(report, "used", "prompt_tokens"), number(report, "used", "completion_tokens"),
-               number(report, "events", "parked"), number(report, NULL, "late_seconds"));
+               list_when(u->at_us, at), list_number(report, "used", "requests"),
+               list_number(report, "used", "prompt_tokens"), list_number(report, "used", "completion_tokens"),
+               list_number(report, "events", "parked"), list_number(report, NULL, "late_seconds"));
         return 0;
     }
-    o = add_row(l);
+    o = list_add_row(l);
     if (!o)
         return -ENOMEM;
     cJSON_AddStringToObject(o, "contract_id", u->contract_id);
@@ -123,7 +132,7 @@ static int show_usage(const struct cp_usage *u, void *ctx)
     return 0;
 }
 
-static int show_log(const struct cp_log_entry *e, void *ctx)
+static int list_show_log(const struct cp_log_entry *e, void *ctx)
 {
     struct listing *l = ctx;
     char at[TB_RFC3339_MAX];
@@ -135,7 +144,7 @@ static int show_log(const struct cp_log_entry *e, void *ctx)
                e->asset_id, e->hw_id, e->peer, *e->client_name ? " " : "", e->client_name);
         return 0;
     }
-    o = add_row(l);
+    o = list_add_row(l);
     if (!o)
         return -ENOMEM;
     cJSON_AddStringToObject(o, "at", tb_rfc3339_format(e->at_us, 1, at));
@@ -150,8 +159,8 @@ static int show_log(const struct cp_log_entry *e, void *ctx)
 }
 
 /* Runs `each` and ends the listing: prints the array and checks that stdout took it all. */
-static int list(const struct cp_options *o,
-                int (*each)(const struct cp_options *, struct cp_store *, struct listing *))
+static int list_run(const struct cp_options *o,
+                    int (*each)(const struct cp_options *, struct cp_store *, struct listing *))
 {
     _cleanup_store_ struct cp_store *s = NULL;
     _cleanup_json_ cJSON *array = o->json ? cJSON_CreateArray() : NULL;
@@ -177,53 +186,53 @@ static int list(const struct cp_options *o,
                                : cp_fail(o, TB_EXIT_IOERR, "cannot write to stdout: %s", strerror(errno));
 }
 
-static int each_contract(const struct cp_options *o, struct cp_store *s, struct listing *l)
+static int list_each_contract(const struct cp_options *o, struct cp_store *s, struct listing *l)
 {
     if (!l->array)
         printf("%-30s %-8s %-24s %-30s %-20s %8s %s\n", "CONTRACT", "STATE", "REASON", "ASSET", "EXPIRES",
                "LEASE/s", "MACHINES");
-    return cp_store_each_contract(s, show_contract, l);
+    return cp_store_each_contract(s, list_show_contract, l);
 }
 
-static int each_asset(const struct cp_options *o, struct cp_store *s, struct listing *l)
+static int list_each_asset(const struct cp_options *o, struct cp_store *s, struct listing *l)
 {
     if (!l->array)
         printf("%-30s %-10s %-20s %s\n", "ASSET", "PLAINTEXT", "UPDATED", "CIPHERTEXT");
-    return cp_store_each_asset(s, show_asset, l);
+    return cp_store_each_asset(s, list_show_asset, l);
 }
 
-static int each_usage(const struct cp_options *o, struct cp_store *s, struct listing *l)
+static int list_each_usage(const struct cp_options *o, struct cp_store *s, struct listing *l)
 {
     if (!l->array)
         printf("%-30s %-36s %-20s %12s %14s %14s %8s %6s\n", "CONTRACT", "MACHINE", "AT", "REQUESTS",
                "PROMPT", "COMPLETION", "PARKED", "LATE/s");
-    return cp_store_each_usage(s, show_usage, l);
+    return cp_store_each_usage(s, list_show_usage, l);
 }
 
-static int each_log(const struct cp_options *o, struct cp_store *s, struct listing *l)
+static int list_each_log(const struct cp_options *o, struct cp_store *s, struct listing *l)
 {
     if (!l->array)
         printf("%-24s %-10s %-20s %-30s %-30s %-36s %s\n", "AT", "STATUS", "REASON", "CONTRACT", "ASSET",
                "MACHINE", "PEER");
-    return cp_store_each_log(s, o->limit ? o->limit : LOG_LIMIT_DEFAULT, show_log, l);
+    return cp_store_each_log(s, o->limit ? o->limit : LOG_LIMIT_DEFAULT, list_show_log, l);
 }
 
 int cp_run_contract_list(const struct cp_options *o)
 {
-    return list(o, each_contract);
+    return list_run(o, list_each_contract);
 }
 
 int cp_run_asset_list(const struct cp_options *o)
 {
-    return list(o, each_asset);
+    return list_run(o, list_each_asset);
 }
 
 int cp_run_usage(const struct cp_options *o)
 {
-    return list(o, each_usage);
+    return list_run(o, list_each_usage);
 }
 
 int cp_run_log(const struct cp_options *o)
 {
-    return list(o, each_log);
+    return list_run(o, list_each_log);
 }

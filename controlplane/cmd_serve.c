@@ -18,6 +18,47 @@
 #define PEM_MAX (256 * 1024)
 #define STORAGE_KEY_FILE_MAX 4096
 
+static int serve_set_log_level(const struct tb_option *o, void *var, char *value,
+                               char err[static TB_OPTION_ERR_MAX])
+{
+    enum tb_log_level level = tb_log_level_from_string(value);
+
+    if (level == _TB_LOG_LEVEL_INVALID)
+        return -EINVAL;
+    tb_log_set_level(level);
+    return 0;
+}
+
+#define TB_OPTION_TARGET struct cp_options
+const struct tb_option cp_serve_options[] = {
+    TB_OPTION(0, "listen", "HOST:PORT", TB_OPTION_STRING, listen,
+              "address (default 127.0.0.1:8080); port 0 picks a free one"),
+    TB_OPTION(0, "tls-auto", NULL, TB_OPTION_FLAG, tls_auto,
+              "TLS with an own CA, made at the first start: DIR/ca.crt (default)"),
+    TB_OPTION(0, "name", "NAME", TB_OPTION_LIST, names,
+              "a further host name or address for the server certificate; may be repeated"),
+    TB_OPTION(0, "tls-cert", "FILE", TB_OPTION_STRING, tls_cert, "TLS with this certificate chain (PEM)"),
+    TB_OPTION(0, "tls-key", "FILE", TB_OPTION_STRING, tls_key, "and this key"),
+    TB_OPTION(0, "http", NULL, TB_OPTION_FLAG, http, "no TLS: keys cross the network in the clear"),
+    TB_OPTION(0, "client-auth", NULL, TB_OPTION_FLAG, client_auth,
+              "authorize wants a client certificate of DIR/ca.crt (see issue-client)"),
+    TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, client_ca,
+              "authorize wants a client certificate of these CAs"),
+    TB_OPTION(0, "storage-account", "NAME", TB_OPTION_STRING, storage_account,
+              "sign the blob URLs of this storage account"),
+    TB_OPTION(0, "storage-key-file", "FILE", TB_OPTION_STRING, storage_key_file,
+              "with the account key in this file (base64)"),
+    TB_OPTION(0, "sas-seconds", "N", TB_OPTION_UINT, sas_seconds, "life of a SAS (default 3600)", .min = 1,
+              .max = CP_SAS_SECONDS_MAX),
+    TB_OPTION(0, "sas-ip", "ADDRESS", TB_OPTION_STRING, sas_ip,
+              "limit the SAS to an IPv4 address or range A-B"),
+    TB_OPTION(0, "seed", NULL, TB_OPTION_FLAG, seed,
+              "reset contract-allow and contract-deny to their first state"),
+    TB_OPTION(0, "log-level", "LEVEL", TB_OPTION_CALL, seed, "debug, info (default), warn or error",
+              .set = serve_set_log_level, .want = "debug, info, warn or error"),
+    CP_COMMON_ROWS,
+};
+
 /* All that lives while serving. */
 struct serve {
     const struct cp_options *o;
@@ -40,7 +81,7 @@ static void serve_clear(struct serve *v)
     v->fd = tb_close(v->fd);
 }
 
-static int check_options(const struct cp_options *o)
+static int serve_check_options(const struct cp_options *o)
 {
     if (o->http + o->tls_auto + (o->tls_cert || o->tls_key) > 1)
         return cp_fail(o, TB_EXIT_USAGE, "--http, --tls-auto and --tls-cert exclude each other");
@@ -50,7 +91,7 @@ static int check_options(const struct cp_options *o)
         return cp_fail(o, TB_EXIT_USAGE, "client certificates need TLS; remove --http");
     if (o->client_auth && o->client_ca)
         return cp_fail(o, TB_EXIT_USAGE, "--client-auth and --client-ca exclude each other");
-    if (o->n_names && (o->http || o->tls_cert))
+    if (o->names.n && (o->http || o->tls_cert))
         return cp_fail(o, TB_EXIT_USAGE, "--name is for the certificate that --tls-auto makes");
     if (!o->storage_account != !o->storage_key_file)
         return cp_fail(o, TB_EXIT_USAGE, "--storage-account and --storage-key-file go together");
@@ -64,7 +105,7 @@ static int check_options(const struct cp_options *o)
     return 0;
 }
 
-static int read_pem(const struct cp_options *o, const char *path, char **ret)
+static int serve_read_pem(const struct cp_options *o, const char *path, char **ret)
 {
     int r;
 
@@ -72,14 +113,14 @@ static int read_pem(const struct cp_options *o, const char *path, char **ret)
     return r < 0 ? cp_fail(o, TB_EXIT_CONFIG, "cannot read %s: %s", path, strerror(-r)) : 0;
 }
 
-static int read_own_pem(const struct cp_options *o, const char *name, char **ret)
+static int serve_read_own_pem(const struct cp_options *o, const char *name, char **ret)
 {
     _cleanup_free_ char *path = tb_path_join(o->data, name);
 
-    return path ? read_pem(o, path, ret) : cp_fail(o, TB_EXIT_IOERR, "out of memory");
+    return path ? serve_read_pem(o, path, ret) : cp_fail(o, TB_EXIT_IOERR, "out of memory");
 }
 
-static int load_tls(struct serve *v)
+static int serve_load_tls(struct serve *v)
 {
     const struct cp_options *o = v->o;
     char err[CP_ERR_MAX] = "out of memory";
@@ -89,21 +130,23 @@ static int load_tls(struct serve *v)
         return 0;
     /* --client-auth with a given server certificate still needs the own CA, for the clients */
     if (!o->tls_cert || o->client_auth) {
-        r = cp_pki_server(o->data, o->names, o->n_names, err);
+        r = cp_pki_server(o->data, o->names.v, o->names.n, err);
         if (r < 0)
             return cp_fail(o, r == -EINVAL ? TB_EXIT_USAGE : TB_EXIT_CONFIG, "%s", err);
     }
-    r = o->tls_cert ? read_pem(o, o->tls_cert, &v->tls.cert) : read_own_pem(o, CP_SERVER_CERT, &v->tls.cert);
+    r = o->tls_cert ? serve_read_pem(o, o->tls_cert, &v->tls.cert)
+                    : serve_read_own_pem(o, CP_SERVER_CERT, &v->tls.cert);
     if (r == 0)
-        r = o->tls_key ? read_pem(o, o->tls_key, &v->tls.key) : read_own_pem(o, CP_SERVER_KEY, &v->tls.key);
+        r = o->tls_key ? serve_read_pem(o, o->tls_key, &v->tls.key)
+                       : serve_read_own_pem(o, CP_SERVER_KEY, &v->tls.key);
     if (r == 0 && o->client_auth)
-        r = read_own_pem(o, CP_CA_CERT, &v->tls.client_ca);
+        r = serve_read_own_pem(o, CP_CA_CERT, &v->tls.client_ca);
     if (r == 0 && o->client_ca)
-        r = read_pem(o, o->client_ca, &v->tls.client_ca);
+        r = serve_read_pem(o, o->client_ca, &v->tls.client_ca);
     return r;
 }
 
-static int load_storage(struct serve *v)
+static int serve_load_storage(struct serve *v)
 {
     const struct cp_options *o = v->o;
     _cleanup_erase_string_ char *text = NULL;
@@ -127,7 +170,7 @@ static int load_storage(struct serve *v)
     return 0;
 }
 
-static int load_store(struct serve *v)
+static int serve_load_store(struct serve *v)
 {
     const struct cp_options *o = v->o;
     char err[CP_ERR_MAX];
@@ -153,7 +196,7 @@ static int load_store(struct serve *v)
     return 0;
 }
 
-static int open_listener(struct serve *v)
+static int serve_open_listener(struct serve *v)
 {
     char err[CP_ERR_MAX];
 
@@ -167,7 +210,7 @@ static int open_listener(struct serve *v)
     return 0;
 }
 
-static void announce(const struct serve *v, const char *addr)
+static void serve_announce(const struct serve *v, const char *addr)
 {
     const char *scheme = v->tls.cert ? "https" : "http";
 
@@ -186,15 +229,15 @@ int cp_run_serve(const struct cp_options *o)
     sigset_t stop;
     int r, sig;
 
-    r = check_options(o);
+    r = serve_check_options(o);
     if (r == 0)
-        r = load_store(&v);
+        r = serve_load_store(&v);
     if (r == 0)
-        r = load_tls(&v);
+        r = serve_load_tls(&v);
     if (r == 0)
-        r = load_storage(&v);
+        r = serve_load_storage(&v);
     if (r == 0)
-        r = open_listener(&v);
+        r = serve_open_listener(&v);
     if (r != 0)
         return r;
     if (cp_listen_name(v.fd, addr, sizeof(addr)) < 0)
@@ -207,7 +250,7 @@ int cp_run_serve(const struct cp_options *o)
     r = cp_server_start(&v.api, &v.tls, TAKE_FD(v.fd), &server, err);
     if (r < 0)
         return cp_fail(o, TB_EXIT_CONFIG, "%s", err);
-    announce(&v, addr);
+    serve_announce(&v, addr);
     sigwait(&stop, &sig);
     tb_notify_stopping();
     server = cp_server_stop(server);

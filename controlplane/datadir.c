@@ -28,7 +28,7 @@ int cp_data_open_store(const char *dir, struct cp_store **ret, char err[static C
     return r;
 }
 
-static int make_secret(const char *path)
+static int datadir_make_secret(const char *path)
 {
     _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
     char hex[TB_KEY_HEX_CHARS + 2];
@@ -61,7 +61,7 @@ int cp_data_secret(const char *dir, const char *name, struct tb_key *ret, char e
         return -ENOMEM;
     }
     if (stat(path, &st) < 0 && errno == ENOENT)
-        r = make_secret(path);
+        r = datadir_make_secret(path);
     if (r == -EEXIST)
         r = 0;
     if (r == 0 && stat(path, &st) < 0)

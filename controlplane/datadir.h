@@ -15,13 +15,13 @@
 #define CP_TOKEN_FILE "provider.token"
 #define CP_MASTER_FILE "master.key"
 
-/* Makes the directory (0755: the CA certificate in it is public) when missing, and opens the database. -errno with a
- * reason for people in err. */
+/* Makes the directory (0755: the CA certificate in it is public) when missing, and opens the database. -errno
+ * with a reason for people in err. */
 #define CP_ERR_MAX 512
 int cp_data_open_store(const char *dir, struct cp_store **ret, char err[static CP_ERR_MAX]);
 
-/* Reads dir/name, 64 hex digits; makes it of random ones, 0600, when it does not exist. Two processes may race: both get
- * the same. -EPERM when others than the owner may read it. */
+/* Reads dir/name, 64 hex digits; makes it of random ones, 0600, when it does not exist. Two processes may
+ * race: both get the same. -EPERM when others than the owner may read it. */
 int cp_data_secret(const char *dir, const char *name, struct tb_key *ret, char err[static CP_ERR_MAX]);
 
 #endif

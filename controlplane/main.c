@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tb-controlplane: the control plane for development and tests. See README.md for what a production one must do instead. */
+/* tb-controlplane: the control plane for development and tests. See README.md for what a production one must
+ * do instead. */
 #include <signal.h>
 #include <string.h>
 
@@ -9,30 +10,33 @@
 #include "common/version.h"
 
 static const struct cp_command commands[] = {
-    {"serve", NULL, NULL, "LANCKHXYSFTPsv", "serve the HTTP API until SIGTERM", cp_run_serve,
+    {"serve", NULL, NULL, cp_serve_options, "serve the HTTP API until SIGTERM", cp_run_serve,
      "The first start makes DIR with provider.token (what `tbpkg register` must present), master.key, the "
      "database with\n"
      "contract-allow and contract-deny, and a CA. Prints one line when ready. For development only."},
-    {"issue-client", NULL, "NAME", "",
+    {"issue-client", NULL, "NAME", cp_no_options,
      "make a client certificate of the own CA: DIR/client-NAME.crt and .key", cp_run_issue_client, NULL},
-    {"contract", "add", "CONTRACT", "aeilmp", "add an active contract", cp_run_contract_add, NULL},
-    {"contract", "deny", "CONTRACT", "r", "refuse a contract from now on", cp_run_contract_deny, NULL},
-    {"contract", "allow", "CONTRACT", "", "make a denied or revoked contract active again",
+    {"contract", "add", "CONTRACT", cp_contract_add_options, "add an active contract", cp_run_contract_add,
+     NULL},
+    {"contract", "deny", "CONTRACT", cp_contract_deny_options, "refuse a contract from now on",
+     cp_run_contract_deny, NULL},
+    {"contract", "allow", "CONTRACT", cp_no_options, "make a denied or revoked contract active again",
      cp_run_contract_allow, NULL},
-    {"contract", "revoke", "CONTRACT", "", "refuse a contract with the reason contract_revoked",
+    {"contract", "revoke", "CONTRACT", cp_no_options, "refuse a contract with the reason contract_revoked",
      cp_run_contract_revoke, NULL},
-    {"contract", "shorten", "CONTRACT", "eil", "bring its end nearer or its leases down",
-     cp_run_contract_shorten, NULL},
-    {"contract", "unbind", "CONTRACT", "", "forget its machines, so that --max-hw counts anew",
+    {"contract", "shorten", "CONTRACT", cp_contract_shorten_options,
+     "bring its end nearer or its leases down", cp_run_contract_shorten, NULL},
+    {"contract", "unbind", "CONTRACT", cp_no_options, "forget its machines, so that --max-hw counts anew",
      cp_run_contract_unbind, NULL},
-    {"contract", "list", NULL, "j", "print all contracts", cp_run_contract_list, NULL},
-    {"asset", "list", NULL, "j", "print all registered assets, without their keys", cp_run_asset_list, NULL},
-    {"usage", NULL, NULL, "j", "print what each machine last said of its usage", cp_run_usage, NULL},
-    {"log", NULL, NULL, "jn", "print who asked for what, and the verdicts", cp_run_log, NULL},
+    {"contract", "list", NULL, cp_json_options, "print all contracts", cp_run_contract_list, NULL},
+    {"asset", "list", NULL, cp_json_options, "print all registered assets, without their keys",
+     cp_run_asset_list, NULL},
+    {"usage", NULL, NULL, cp_json_options, "print the last usage report of each machine", cp_run_usage, NULL},
+    {"log", NULL, NULL, cp_log_options, "print who asked for what, and the verdicts", cp_run_log, NULL},
     {0},
 };
 
-static void print_usage(FILE *f)
+static void cp_print_usage(FILE *f)
 {
     fputs("Usage: " CP_PROGRAM " COMMAND --data DIR ...\n\n"
           "TrustBridge control plane for development and tests.\n\nCommands:\n",
@@ -50,7 +54,7 @@ static void print_usage(FILE *f)
           f);
 }
 
-static const struct cp_command *find_command(int argc, char **argv, int *ret_words)
+static const struct cp_command *cp_find_command(int argc, char **argv, int *ret_words)
 {
     for (const struct cp_command *c = commands; c->noun; c++) {
         if (strcmp(argv[1], c->noun) != 0)
@@ -65,21 +69,21 @@ static const struct cp_command *find_command(int argc, char **argv, int *ret_wor
 int main(int argc, char **argv)
 {
     const struct cp_command *c;
-    struct cp_options o;
+    _cleanup_cp_options_ struct cp_options o = {0};
     int words = 0, r;
 
     tb_log_init(CP_PROGRAM);
     tb_secret_init();
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {
-        print_usage(stderr);
+        cp_print_usage(stderr);
         return TB_EXIT_USAGE;
     }
     if (strcmp(argv[1], "--version") == 0) {
         puts(CP_PROGRAM " " TB_VERSION);
         return TB_EXIT_OK;
     }
-    c = find_command(argc, argv, &words);
+    c = cp_find_command(argc, argv, &words);
     if (!c) {
         bool help = strcmp(argv[argc - 1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
                     strcmp(argv[1], "help") == 0;
@@ -87,7 +91,7 @@ int main(int argc, char **argv)
         if (!help)
             fprintf(stderr, CP_PROGRAM ": unknown command \"%s%s%s\"\n\n", argv[1],
                     words == 2 && argc > 2 ? " " : "", words == 2 && argc > 2 ? argv[2] : "");
-        print_usage(help ? stdout : stderr);
+        cp_print_usage(help ? stdout : stderr);
         return help ? TB_EXIT_OK : TB_EXIT_USAGE;
     }
     r = cp_options_parse(c, argc - words, argv + words, &o);

@@ -19,23 +19,23 @@ void cp_json_wipe(cJSON *j)
     cJSON_Delete(j);
 }
 
-static int fault(char *err, const char *name, const char *reason)
+static int request_fault(char *err, const char *name, const char *reason)
 {
     snprintf(err, TB_JSON_ERR_MAX, "%s %s", name, reason);
     return -EINVAL;
 }
 
-static int get_object(const cJSON *o, const char *name, const cJSON **ret, char *err)
+static int request_get_object(const cJSON *o, const char *name, const cJSON **ret, char *err)
 {
     *ret = tb_json_member(o, name);
     if (!*ret) {
         snprintf(err, TB_JSON_ERR_MAX, "member \"%s\" is missing", name);
         return -ENOENT;
     }
-    return cJSON_IsObject(*ret) ? 0 : fault(err, name, "is not an object");
+    return cJSON_IsObject(*ret) ? 0 : request_fault(err, name, "is not an object");
 }
 
-static int parse_object(const char *body, size_t len, cJSON **ret, char *err)
+static int request_parse_object(const char *body, size_t len, cJSON **ret, char *err)
 {
     _cleanup_secret_json_ cJSON *j = NULL;
     int r;
@@ -60,7 +60,7 @@ static int parse_object(const char *body, size_t len, cJSON **ret, char *err)
     return 0;
 }
 
-static int get_id(const cJSON *o, const char *name, char out[static TB_ID_MAX + 1], char *err)
+static int request_get_id(const cJSON *o, const char *name, char out[static TB_ID_MAX + 1], char *err)
 {
     const char *s;
     int r;
@@ -69,12 +69,12 @@ static int get_id(const cJSON *o, const char *name, char out[static TB_ID_MAX + 
     if (r < 0)
         return r;
     if (!tb_id_valid(s))
-        return fault(err, name, "does not match ^[A-Za-z0-9_-]{1,100}$");
+        return request_fault(err, name, "does not match ^[A-Za-z0-9_-]{1,100}$");
     strcpy(out, s);
     return 0;
 }
 
-static int get_url(const cJSON *o, const char *name, char out[static CP_URL_MAX + 1], char *err)
+static int request_get_url(const cJSON *o, const char *name, char out[static CP_URL_MAX + 1], char *err)
 {
     const char *s, *why;
     char full[64];
@@ -86,23 +86,23 @@ static int get_url(const cJSON *o, const char *name, char out[static CP_URL_MAX 
     why = cp_blob_url_fault(s);
     if (why) {
         snprintf(full, sizeof(full), "blob_urls.%s", name);
-        return fault(err, full, why);
+        return request_fault(err, full, why);
     }
     strcpy(out, s);
     return 0;
 }
 
 /* 64 hex digits, kept in lower case. */
-static int copy_sha256(const char *name, const char *s, char out[static CP_SHA256_HEX + 1], char *err)
+static int request_copy_sha256(const char *name, const char *s, char out[static CP_SHA256_HEX + 1], char *err)
 {
     if (strlen(s) != CP_SHA256_HEX || strspn(s, "0123456789abcdefABCDEF") != CP_SHA256_HEX)
-        return fault(err, name, "is not 64 hex digits");
+        return request_fault(err, name, "is not 64 hex digits");
     for (int i = 0; i <= CP_SHA256_HEX; i++)
         out[i] = (char)tolower((unsigned char)s[i]);
     return 0;
 }
 
-static int expect_string(const cJSON *o, const char *name, const char *value, char *err)
+static int request_expect_string(const cJSON *o, const char *name, const char *value, char *err)
 {
     const char *s;
     int r;
@@ -116,33 +116,34 @@ static int expect_string(const cJSON *o, const char *name, const char *value, ch
     return -EINVAL;
 }
 
-static int parse_metadata(const cJSON *m, struct cp_asset *a, char *err)
+static int request_parse_metadata(const cJSON *m, struct cp_asset *a, char *err)
 {
     const char *s;
     int r;
 
-    r = expect_string(m, "format", "tbenc/v1", err);
+    r = request_expect_string(m, "format", "tbenc/v1", err);
     if (r < 0)
         return r;
-    r = expect_string(m, "algo", "aes-256-gcm-chunked", err);
+    r = request_expect_string(m, "algo", "aes-256-gcm-chunked", err);
     if (r < 0)
         return r;
     r = tb_json_get_uint(m, "chunk_bytes", CHUNK_BYTES_MAX, &a->chunk_bytes, err);
     if (r < 0)
         return r;
     if (a->chunk_bytes < CHUNK_BYTES_MIN)
-        return fault(err, "metadata.chunk_bytes", "is less than 1024");
+        return request_fault(err, "metadata.chunk_bytes", "is less than 1024");
     r = tb_json_get_uint(m, "plaintext_bytes", TB_JSON_INT_MAX, &a->plaintext_bytes, err);
     if (r < 0)
         return r;
     r = tb_json_get_string(m, "sha256_ciphertext", &s, err);
     if (r < 0)
         return r;
-    return copy_sha256("metadata.sha256_ciphertext", s, a->sha256_ciphertext, err);
+    return request_copy_sha256("metadata.sha256_ciphertext", s, a->sha256_ciphertext, err);
 }
 
 /* Optional, beside the metadata or in it. */
-static int parse_manifest_sha256(const cJSON *root, const cJSON *metadata, struct cp_asset *a, char *err)
+static int request_parse_manifest_sha256(const cJSON *root, const cJSON *metadata, struct cp_asset *a,
+                                         char *err)
 {
     const cJSON *holder = tb_json_member(root, "manifest_sha256") ? root : metadata;
     const char *s;
@@ -151,10 +152,10 @@ static int parse_manifest_sha256(const cJSON *root, const cJSON *metadata, struc
     if (!tb_json_member(holder, "manifest_sha256"))
         return 0;
     r = tb_json_get_string(holder, "manifest_sha256", &s, err);
-    return r < 0 ? r : copy_sha256("manifest_sha256", s, a->manifest_sha256, err);
+    return r < 0 ? r : request_copy_sha256("manifest_sha256", s, a->manifest_sha256, err);
 }
 
-static int parse_key(const cJSON *root, struct tb_key *ret, char *err)
+static int request_parse_key(const cJSON *root, struct tb_key *ret, char *err)
 {
     const char *s;
     int r;
@@ -163,7 +164,7 @@ static int parse_key(const cJSON *root, struct tb_key *ret, char *err)
     if (r < 0)
         return r;
     r = tb_hex_decode(s, strlen(s), ret->b, sizeof(ret->b));
-    return r < 0 ? fault(err, "decryption_key_hex", "is not 64 hex digits") : 0;
+    return r < 0 ? request_fault(err, "decryption_key_hex", "is not 64 hex digits") : 0;
 }
 
 int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct tb_key *ret_key,
@@ -175,31 +176,31 @@ int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct
     struct cp_asset a = {0};
     int r;
 
-    r = parse_object(body, len, &j, err);
+    r = request_parse_object(body, len, &j, err);
     if (r < 0)
         return r;
-    r = get_id(j, "asset_id", a.asset_id, err);
+    r = request_get_id(j, "asset_id", a.asset_id, err);
     if (r < 0)
         return r;
-    r = get_object(j, "blob_urls", &urls, err);
+    r = request_get_object(j, "blob_urls", &urls, err);
     if (r < 0)
         return r;
-    r = get_url(urls, "ciphertext", a.ciphertext_url, err);
+    r = request_get_url(urls, "ciphertext", a.ciphertext_url, err);
     if (r < 0)
         return r;
-    r = get_url(urls, "manifest", a.manifest_url, err);
+    r = request_get_url(urls, "manifest", a.manifest_url, err);
     if (r < 0)
         return r;
-    r = get_object(j, "metadata", &metadata, err);
+    r = request_get_object(j, "metadata", &metadata, err);
     if (r < 0)
         return r;
-    r = parse_metadata(metadata, &a, err);
+    r = request_parse_metadata(metadata, &a, err);
     if (r < 0)
         return r;
-    r = parse_manifest_sha256(j, metadata, &a, err);
+    r = request_parse_manifest_sha256(j, metadata, &a, err);
     if (r < 0)
         return r;
-    r = parse_key(j, &key, err);
+    r = request_parse_key(j, &key, err);
     if (r < 0)
         return r;
     *ret = a;
@@ -208,7 +209,7 @@ int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct
 }
 
 /* Beside the point of the request: whatever is wrong with it, the request stands without. */
-static void take_usage(const cJSON *o, struct cp_authorize *q)
+static void request_take_usage(const cJSON *o, struct cp_authorize *q)
 {
     const char *report, *hmac;
     char err[TB_JSON_ERR_MAX];
@@ -228,13 +229,13 @@ int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,
     const char *hw;
     int r;
 
-    r = parse_object(body, len, &j, err);
+    r = request_parse_object(body, len, &j, err);
     if (r < 0)
         return r;
-    r = get_id(j, "contract_id", q.contract_id, err);
+    r = request_get_id(j, "contract_id", q.contract_id, err);
     if (r < 0)
         return r;
-    r = get_id(j, "asset_id", q.asset_id, err);
+    r = request_get_id(j, "asset_id", q.asset_id, err);
     if (r < 0)
         return r;
     r = tb_json_get_string(j, "hw_id", &hw, err);
@@ -242,11 +243,11 @@ int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,
         return r;
     for (const char *s = hw; *s; s++)
         if (*s <= ' ' || *s >= 0x7f)
-            return fault(err, "hw_id", "has a character that is not printable ASCII");
+            return request_fault(err, "hw_id", "has a character that is not printable ASCII");
     if (*hw == '\0' || strlen(hw) > CP_HW_ID_MAX)
-        return fault(err, "hw_id", "is empty or longer than 200 characters");
+        return request_fault(err, "hw_id", "is empty or longer than 200 characters");
     strcpy(q.hw_id, hw);
-    take_usage(j, &q);
+    request_take_usage(j, &q);
     *ret = q;
     return 0;
 }

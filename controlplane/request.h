@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The JSON bodies of the two POST calls, checked member by member. No I/O. Unknown members are ignored: clients are older
- * and newer than this server. */
+/* The JSON bodies of the two POST calls, checked member by member. No I/O. Unknown members are ignored:
+ * clients are older and newer than this server. */
 #ifndef CP_REQUEST_H
 #define CP_REQUEST_H
 
@@ -11,8 +11,8 @@
 
 #define CP_BODY_MAX (64 * 1024)
 
-/* Parses an assets/register body. Of ret, all but wrapped_key and the times are set; the key comes apart from it. On
- * failure -EBADMSG, -EINVAL, -ENOENT or -ENOMEM, and err names the member and never quotes the key. */
+/* Parses an assets/register body. Of ret, all but wrapped_key and the times are set; the key comes apart from
+ * it. On failure -EBADMSG, -EINVAL, -ENOENT or -ENOMEM, and err names the member and never quotes the key. */
 int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct tb_key *ret_key,
                       char err[static TB_JSON_ERR_MAX]);
 
@@ -21,7 +21,8 @@ struct cp_authorize {
     char usage_report[TB_REPORT_MAX + 1]; /* "" when there is none, or one that is of no use */
     char usage_hmac[TB_REPORT_MAC_HEX + 1];
 };
-/* Parses a license/authorize body. Failures as above. attestation and client_version are accepted and not looked at. */
+/* Parses a license/authorize body. Failures as above. attestation and client_version are accepted and not
+ * looked at. */
 int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,
                        char err[static TB_JSON_ERR_MAX]);
 

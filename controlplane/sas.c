@@ -22,7 +22,7 @@ bool cp_sas_account_valid(const char *account)
     return n >= 3 && n <= 24 && account[n] == '\0';
 }
 
-static const char *after_scheme(const char *url, bool *ret_https)
+static const char *sas_after_scheme(const char *url, bool *ret_https)
 {
     if (strncasecmp(url, "https://", 8) == 0) {
         *ret_https = true;
@@ -35,7 +35,7 @@ static const char *after_scheme(const char *url, bool *ret_https)
     return NULL;
 }
 
-static bool percent_encoding_valid(const char *s)
+static bool sas_percent_encoding_valid(const char *s)
 {
     for (; *s; s++)
         if (*s == '%' && (!isxdigit((unsigned char)s[1]) || !isxdigit((unsigned char)s[2])))
@@ -53,7 +53,7 @@ const char *cp_blob_url_fault(const char *url)
     for (const char *s = url; *s; s++)
         if (*s <= ' ' || *s >= 0x7f || strchr("\"<>\\^`{|}", *s))
             return "has a character that a URL cannot have; percent-encode it";
-    authority = after_scheme(url, &https);
+    authority = sas_after_scheme(url, &https);
     if (!authority)
         return "is not an http:// or https:// URL";
     if (strpbrk(authority, "?#"))
@@ -65,12 +65,12 @@ const char *cp_blob_url_fault(const char *url)
         return "has a user name or password";
     if (path[1] == '\0')
         return "has no path; expected SERVER/CONTAINER/BLOB";
-    return percent_encoding_valid(path) ? NULL : "has a % that is not followed by two hex digits";
+    return sas_percent_encoding_valid(path) ? NULL : "has a % that is not followed by two hex digits";
 }
 
-/* Percent-decodes s[0..n) into out. An encoded NUL or slash in a container's name, or a line break, would let one URL
- * sign for another: control characters are refused. */
-static int decode(const char *s, size_t n, char *out, size_t out_len)
+/* Percent-decodes s[0..n) into out. An encoded NUL or slash in a container's name, or a line break, would let
+ * one URL sign for another: control characters are refused. */
+static int sas_decode(const char *s, size_t n, char *out, size_t out_len)
 {
     size_t o = 0;
 
@@ -92,7 +92,7 @@ static int decode(const char *s, size_t n, char *out, size_t out_len)
 }
 
 /* Takes the account from host or first path segment; *path is moved to "CONTAINER/BLOB". */
-static bool account_matches(const char *account, const char *host, size_t host_len, const char **path)
+static bool sas_account_matches(const char *account, const char *host, size_t host_len, const char **path)
 {
     size_t n = strlen(account);
 
@@ -114,19 +114,19 @@ int cp_blob_parse(const char *url, const char *account, struct cp_blob *ret)
 
     if (cp_blob_url_fault(url) || strlen(account) >= sizeof(b.account))
         return -EINVAL;
-    host = after_scheme(url, &b.https);
+    host = sas_after_scheme(url, &b.https);
     path = strchr(host, '/');
     host_len = (size_t)(path - host);
     path++;
-    if (!account_matches(account, host, host_len, &path))
+    if (!sas_account_matches(account, host, host_len, &path))
         return -ENXIO;
     slash = strchr(path, '/');
     if (!slash)
         return -EINVAL;
-    r = decode(path, (size_t)(slash - path), b.container, sizeof(b.container));
+    r = sas_decode(path, (size_t)(slash - path), b.container, sizeof(b.container));
     if (r < 0 || strchr(b.container, '/'))
         return -EINVAL;
-    r = decode(slash + 1, strlen(slash + 1), b.blob, sizeof(b.blob));
+    r = sas_decode(slash + 1, strlen(slash + 1), b.blob, sizeof(b.blob));
     if (r < 0)
         return r;
     strcpy(b.account, account);
@@ -161,7 +161,7 @@ int cp_sas_key_decode(const char *text, size_t len, uint8_t **ret, size_t *ret_l
     return 0;
 }
 
-static int sign(const struct cp_sas *s, const char *text, int len, char out[static SIGNATURE_BASE64])
+static int sas_sign(const struct cp_sas *s, const char *text, int len, char out[static SIGNATURE_BASE64])
 {
     uint8_t mac[EVP_MAX_MD_SIZE];
     unsigned n = 0;
@@ -174,7 +174,7 @@ static int sign(const struct cp_sas *s, const char *text, int len, char out[stat
 }
 
 /* Query values: everything but RFC 3986's unreserved characters is escaped. */
-static void percent_encode(const char *in, char *out)
+static void sas_percent_encode(const char *in, char *out)
 {
     for (; *in; in++) {
         if (isalnum((unsigned char)*in) || strchr("-._~", *in))
@@ -204,18 +204,18 @@ int cp_sas_url(const struct cp_sas *s, const char *url, uint64_t now_us, uint64_
     tb_rfc3339_format(now_us - MIN(now_us, (uint64_t)CP_SAS_START_SKEW_US), 0, st);
     tb_rfc3339_format(MIN(now_us + s->lifetime_us, end_us), 0, se);
     spr = b.https ? "https" : "https,http";
-    /* permissions, start, expiry, resource, identifier, ip, protocol, version, resource type, snapshot, encryption scope,
-     * then the five response header overrides */
+    /* permissions, start, expiry, resource, identifier, ip, protocol, version, resource type, snapshot,
+     * encryption scope, then the five response header overrides */
     n = snprintf(text, sizeof(text),
                  "r\n%s\n%s\n/blob/%s/%s/%s\n\n%s\n%s\n" CP_SAS_VERSION "\nb\n\n\n\n\n\n\n", st, se,
                  b.account, b.container, b.blob, ip, spr);
     if (n < 0 || (size_t)n >= sizeof(text) || strlen(ip) >= 96)
         return -EINVAL;
-    r = sign(s, text, n, sig);
+    r = sas_sign(s, text, n, sig);
     if (r < 0)
         return r;
-    percent_encode(sig, sig_q);
-    percent_encode(ip, ip_q);
+    sas_percent_encode(sig, sig_q);
+    sas_percent_encode(ip, ip_q);
     n = snprintf(out, CP_SAS_URL_MAX, "%s?sv=" CP_SAS_VERSION "&sr=b&sp=r&st=%s&se=%s&spr=%s%s%s&sig=%s", url,
                  st, se, b.https ? "https" : "https%2Chttp", *ip ? "&sip=" : "", ip_q, sig_q);
     return n > 0 && n < CP_SAS_URL_MAX ? 0 : -EINVAL;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Service SAS of Azure Blob Storage: a URL that lets its holder read one blob for a short time. Layout of signed version
- * 2020-12-06 (the oldest that Azure's current services and Azurite treat alike), resource "b", permission "r". */
+/* Service SAS of Azure Blob Storage: a URL that lets its holder read one blob for a short time. Layout of
+ * signed version 2020-12-06 (the oldest that Azure's current services and Azurite treat alike), resource "b",
+ * permission "r". */
 #ifndef CP_SAS_H
 #define CP_SAS_H
 
@@ -34,19 +35,21 @@ struct cp_blob {
 /* ^[a-z0-9]{3,24}$, Azure's grammar. */
 bool cp_sas_account_valid(const char *account);
 
-/* Why url may not stand as a registered blob URL: not http(s), no host, user info, query, fragment, a character that
- * has no place in a URL, too long. NULL when it may. The reason never quotes the URL. */
+/* Why url may not stand as a registered blob URL: not http(s), no host, user info, query, fragment, a
+ * character that has no place in a URL, too long. NULL when it may. The reason never quotes the URL. */
 const char *cp_blob_url_fault(const char *url);
 
-/* Splits url when it is a blob of that account: "https://ACCOUNT.blob.SUFFIX/CONTAINER/BLOB", or the emulators'
- * path style "http://HOST:PORT/ACCOUNT/CONTAINER/BLOB". -ENXIO when it is not; -EINVAL when it is no blob URL at all. */
+/* Splits url when it is a blob of that account: "https://ACCOUNT.blob.SUFFIX/CONTAINER/BLOB", or the
+ * emulators' path style "http://HOST:PORT/ACCOUNT/CONTAINER/BLOB". -ENXIO when it is not; -EINVAL when it is
+ * no blob URL at all. */
 int cp_blob_parse(const char *url, const char *account, struct cp_blob *ret);
 
-/* Decodes the base64 of a storage account key, white space at the end allowed. -EINVAL. Wipe and free with tb_secret_free(). */
+/* Decodes the base64 of a storage account key, white space at the end allowed. -EINVAL. Wipe and free with
+ * tb_secret_free(). */
 int cp_sas_key_decode(const char *text, size_t len, uint8_t **ret, size_t *ret_len);
 
-/* Writes url, signed when s->account owns it, to out. end_us: the SAS does not outlive this (UINT64_MAX: no such end).
- * 0; 1 when the URL is of another server and was copied as it is; -errno. */
+/* Writes url, signed when s->account owns it, to out. end_us: the SAS does not outlive this (UINT64_MAX: no
+ * such end). 0; 1 when the URL is of another server and was copied as it is; -errno. */
 int cp_sas_url(const struct cp_sas *s, const char *url, uint64_t now_us, uint64_t end_us,
                char out[static CP_SAS_URL_MAX]);
 

@@ -13,8 +13,8 @@
 #include "common/log.h"
 #include "common/units.h"
 
-/* A body that is refused is still read to its end, up to this: many clients look for the answer only when they have sent
- * everything, and would see a reset instead of the 401 or 413. */
+/* A body that is refused is still read to its end, up to this: many clients look for the answer only when
+ * they have sent everything, and would see a reset instead of the 401 or 413. */
 #define DISCARD_MAX (4 * 1024 * 1024)
 #define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
 
@@ -25,7 +25,7 @@ struct cp_server {
 };
 
 /* One request, between the callbacks of libmicrohttpd. */
-struct exchange {
+struct cp_exchange {
     char *body; /* secret memory of CP_BODY_MAX, made with the first byte: a registration carries a key */
     size_t len;
     uint64_t total, started_us;
@@ -33,8 +33,8 @@ struct exchange {
     struct cp_reply refusal;
 };
 
-/* -- who is there -------------------------------------------------------------------------------------------------- */
-static void peer_name(struct MHD_Connection *c, char out[static 64])
+/* -- who is there ------------------------------------------------------------------------------ */
+static void server_peer_name(struct MHD_Connection *c, char out[static 64])
 {
     const union MHD_ConnectionInfo *i = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
     const struct sockaddr *sa = i ? i->client_addr : NULL;
@@ -46,7 +46,7 @@ static void peer_name(struct MHD_Connection *c, char out[static 64])
         inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)sa)->sin6_addr, out, 64);
 }
 
-static void common_name(const gnutls_datum_t *der, char *out, size_t out_len)
+static void server_common_name(const gnutls_datum_t *der, char *out, size_t out_len)
 {
     gnutls_x509_crt_t crt;
 
@@ -62,8 +62,8 @@ static void common_name(const gnutls_datum_t *der, char *out, size_t out_len)
 }
 
 /* libmicrohttpd asks for a certificate but judges none; name gets its common name when it is good. */
-static enum cp_client_auth client_auth(const struct cp_server *s, struct MHD_Connection *c,
-                                       char name[static 101])
+static enum cp_client_auth server_client_auth(const struct cp_server *s, struct MHD_Connection *c,
+                                              char name[static 101])
 {
     char purpose[] = GNUTLS_KP_TLS_WWW_CLIENT;
     gnutls_typed_vdata_st want = {.type = GNUTLS_DT_KEY_PURPOSE_OID, .data = (unsigned char *)purpose};
@@ -80,24 +80,24 @@ static enum cp_client_auth client_auth(const struct cp_server *s, struct MHD_Con
         return CP_CLIENT_NO_CERT;
     if (gnutls_certificate_verify_peers(i->tls_session, &want, 1, &status) < 0 || status != 0)
         return CP_CLIENT_UNTRUSTED;
-    common_name(&chain[0], name, 101);
+    server_common_name(&chain[0], name, 101);
     return CP_CLIENT_VERIFIED;
 }
 
-/* -- requests ------------------------------------------------------------------------------------------------------ */
-static void free_body(void *p)
+/* -- requests ---------------------------------------------------------------------------------- */
+static void server_free_body(void *p)
 {
     tb_erase_string(p);
 }
 
-static enum MHD_Result send_reply(struct MHD_Connection *c, struct cp_reply *r)
+static enum MHD_Result server_send_reply(struct MHD_Connection *c, struct cp_reply *r)
 {
     struct MHD_Response *m;
     enum MHD_Result ok;
 
     if (!r->body)
         return MHD_NO;
-    m = MHD_create_response_from_buffer_with_free_callback(strlen(r->body), r->body, free_body);
+    m = MHD_create_response_from_buffer_with_free_callback(strlen(r->body), r->body, server_free_body);
     if (!m)
         return MHD_NO;
     r->body = NULL; /* now the response's */
@@ -115,7 +115,7 @@ static enum MHD_Result send_reply(struct MHD_Connection *c, struct cp_reply *r)
 }
 
 /* MHD_NO ends the connection. */
-static enum MHD_Result take_body(struct exchange *x, const char *data, size_t *n)
+static enum MHD_Result server_take_body(struct cp_exchange *x, const char *data, size_t *n)
 {
     x->total += *n;
     if (x->total > DISCARD_MAX || tb_now_monotonic_us() - x->started_us > CP_REQUEST_US_MAX)
@@ -132,7 +132,7 @@ static enum MHD_Result take_body(struct exchange *x, const char *data, size_t *n
     return MHD_YES;
 }
 
-static uint64_t declared_length(struct MHD_Connection *c)
+static uint64_t server_declared_length(struct MHD_Connection *c)
 {
     const char *v = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
     uint64_t n;
@@ -141,10 +141,10 @@ static uint64_t declared_length(struct MHD_Connection *c)
 }
 
 /* Headers are there. Sends a refusal at once when the client waits for a sign or has too much to drop. */
-static enum MHD_Result on_headers(struct cp_server *s, struct MHD_Connection *c, const struct cp_request *rq,
-                                  struct exchange *x)
+static enum MHD_Result server_on_headers(struct cp_server *s, struct MHD_Connection *c,
+                                         const struct cp_request *rq, struct cp_exchange *x)
 {
-    uint64_t n = declared_length(c);
+    uint64_t n = server_declared_length(c);
 
     x->started_us = tb_now_monotonic_us();
     x->refused = cp_api_refuse(s->api, rq, &x->refusal);
@@ -156,28 +156,29 @@ static enum MHD_Result on_headers(struct cp_server *s, struct MHD_Connection *c,
         return MHD_YES;
     if (n <= DISCARD_MAX && !MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT))
         return MHD_YES;
-    return send_reply(c, &x->refusal);
+    return server_send_reply(c, &x->refusal);
 }
 
-static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url, const char *method,
-                                  const char *version, const char *data, size_t *n, void **state)
+static enum MHD_Result server_on_request(void *cls, struct MHD_Connection *c, const char *url,
+                                         const char *method, const char *version, const char *data, size_t *n,
+                                         void **state)
 {
     struct cp_server *s = cls;
-    struct exchange *x = *state;
+    struct cp_exchange *x = *state;
     _cleanup_reply_ struct cp_reply reply = {0};
     char peer[64], name[101];
     struct cp_request rq = {.method = method, .path = url, .peer = peer, .client_name = name};
 
     if (x && *n > 0)
-        return take_body(x, data, n);
+        return server_take_body(x, data, n);
     if (x && x->refused)
-        return send_reply(c, &x->refusal);
-    peer_name(c, peer);
+        return server_send_reply(c, &x->refusal);
+    server_peer_name(c, peer);
     rq.authorization = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
-    rq.client_auth = client_auth(s, c, name);
+    rq.client_auth = server_client_auth(s, c, name);
     if (!x) {
         x = *state = calloc(1, sizeof(*x));
-        return x ? on_headers(s, c, &rq, x) : MHD_NO;
+        return x ? server_on_headers(s, c, &rq, x) : MHD_NO;
     }
     rq.body = x->body;
     rq.body_len = x->len;
@@ -186,13 +187,13 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
         cp_api_too_large(&reply);
     else
         cp_api_answer(s->api, &rq, &reply);
-    return send_reply(c, &reply);
+    return server_send_reply(c, &reply);
 }
 
-static void on_completed(void *cls, struct MHD_Connection *c, void **state,
-                         enum MHD_RequestTerminationCode why)
+static void server_on_completed(void *cls, struct MHD_Connection *c, void **state,
+                                enum MHD_RequestTerminationCode why)
 {
-    struct exchange *x = *state;
+    struct cp_exchange *x = *state;
 
     if (x) {
         tb_secret_free(x->body);
@@ -203,7 +204,7 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **state,
 }
 
 /* libmicrohttpd's own complaints are about single connections: nothing an operator must act on. */
-static void on_log(void *cls, const char *fmt, va_list ap)
+static void server_on_log(void *cls, const char *fmt, va_list ap)
 {
     char line[256];
     int n = vsnprintf(line, sizeof(line), fmt, ap);
@@ -234,8 +235,8 @@ int cp_server_start(struct cp_api *api, const struct cp_server_tls *tls, int lis
     s->api = api;
     s->want_client_cert = tls->cert && tls->client_ca;
     s->daemon = MHD_start_daemon(
-        flags, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-        MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+        flags, 0, NULL, NULL, server_on_request, s, MHD_OPTION_EXTERNAL_LOGGER, server_on_log, NULL,
+        MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, server_on_completed, NULL,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)CP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
         (unsigned)CP_IDLE_SECONDS, MHD_OPTION_ARRAY, tls->cert ? tls_options : no_options, MHD_OPTION_END);
     if (!s->daemon) {
@@ -257,8 +258,8 @@ struct cp_server *cp_server_stop(struct cp_server *s)
     return NULL;
 }
 
-/* -- the listener -------------------------------------------------------------------------------------------------- */
-static int bind_one(const struct addrinfo *ai)
+/* -- the listener ------------------------------------------------------------------------------ */
+static int server_bind_one(const struct addrinfo *ai)
 {
     _cleanup_close_ int fd =
         socket(ai->ai_family, ai->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, ai->ai_protocol);
@@ -293,7 +294,7 @@ int cp_listen(const char *addr, char err[static CP_ERR_MAX])
         snprintf(err, CP_ERR_MAX, "--listen %s: %s", addr, gai_strerror(r));
         return -EHOSTUNREACH;
     }
-    fd = bind_one(list);
+    fd = server_bind_one(list);
     freeaddrinfo(list);
     if (fd < 0)
         snprintf(err, CP_ERR_MAX, "cannot listen on %s: %s", addr, strerror(-fd));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTP(S) around cp_api over libmicrohttpd: one internal polling thread, bounded connections, bodies and time. */
+/* HTTP(S) around cp_api over libmicrohttpd: one internal polling thread, bounded connections, bodies and
+ * time. */
 #ifndef CP_SERVER_H
 #define CP_SERVER_H
 
@@ -17,7 +18,8 @@ struct cp_server_tls {
 
 struct cp_server;
 
-/* Serves api on the listening socket, which it then owns, until stopped. api and tls live longer than the server. */
+/* Serves api on the listening socket, which it then owns, until stopped. api and tls live longer than the
+ * server. */
 int cp_server_start(struct cp_api *api, const struct cp_server_tls *tls, int listen_fd,
                     struct cp_server **ret, char err[static CP_ERR_MAX]);
 /* Closes the listener and all connections, joins the thread. NULL is fine. */

@@ -38,7 +38,7 @@ static const char usage_schema[] =
     "CREATE TABLE IF NOT EXISTS usage(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, asset_id TEXT NOT NULL,"
     " at_us INTEGER NOT NULL, report TEXT NOT NULL, PRIMARY KEY(contract_id, hw_id)) STRICT, WITHOUT ROWID;";
 
-static int map_error(int rc)
+static int store_map_error(int rc)
 {
     switch (rc & 0xff) {
     case SQLITE_OK:
@@ -55,15 +55,15 @@ static int map_error(int rc)
     }
 }
 
-static void stmt_finalizep(sqlite3_stmt **st)
+static void store_stmt_finalizep(sqlite3_stmt **st)
 {
     sqlite3_finalize(*st);
 }
-#define _cleanup_stmt_ _cleanup_(stmt_finalizep)
+#define _cleanup_stmt_ _cleanup_(store_stmt_finalizep)
 
-/* Prepares sql and binds its parameters: 't' const char *, 'u' uint64_t, 'b' const void * and int. Pointers must live until
- * the statement is finalized. */
-static int prepare(struct cp_store *s, sqlite3_stmt **ret, const char *sql, const char *types, ...)
+/* Prepares sql and binds its parameters: 't' const char *, 'u' uint64_t, 'b' const void * and int. Pointers
+ * must live until the statement is finalized. */
+static int store_prepare(struct cp_store *s, sqlite3_stmt **ret, const char *sql, const char *types, ...)
 {
     va_list ap;
     int rc;
@@ -82,34 +82,34 @@ static int prepare(struct cp_store *s, sqlite3_stmt **ret, const char *sql, cons
         }
     }
     va_end(ap);
-    return map_error(rc);
+    return store_map_error(rc);
 }
 
-static int step_done(sqlite3_stmt *st)
+static int store_step_done(sqlite3_stmt *st)
 {
-    return map_error(sqlite3_step(st));
+    return store_map_error(sqlite3_step(st));
 }
 
-static int exec(struct cp_store *s, const char *sql)
+static int store_exec(struct cp_store *s, const char *sql)
 {
-    return map_error(sqlite3_exec(s->db, sql, NULL, NULL, NULL));
+    return store_map_error(sqlite3_exec(s->db, sql, NULL, NULL, NULL));
 }
 
-static int user_version(struct cp_store *s)
+static int store_user_version(struct cp_store *s)
 {
     _cleanup_stmt_ sqlite3_stmt *st = NULL;
     int r;
 
-    r = prepare(s, &st, "PRAGMA user_version", "");
+    r = store_prepare(s, &st, "PRAGMA user_version", "");
     if (r < 0)
         return r;
     if (sqlite3_step(st) != SQLITE_ROW)
-        return map_error(sqlite3_errcode(s->db)) < 0 ? map_error(sqlite3_errcode(s->db)) : -EIO;
+        return store_map_error(sqlite3_errcode(s->db)) < 0 ? store_map_error(sqlite3_errcode(s->db)) : -EIO;
     return sqlite3_column_int(st, 0);
 }
 
 /* Several processes may meet a new database at once: the version is looked at again under the write lock. */
-static int make_schema(struct cp_store *s)
+static int store_make_schema(struct cp_store *s)
 {
     char sql[64];
     int r;
@@ -117,14 +117,14 @@ static int make_schema(struct cp_store *s)
     r = cp_store_begin(s);
     if (r < 0)
         return r;
-    r = user_version(s);
+    r = store_user_version(s);
     if (r == 0) {
-        r = exec(s, schema);
+        r = store_exec(s, schema);
         if (r == 0)
             r = cp_store_seed(s, tb_now_realtime_us());
         snprintf(sql, sizeof(sql), "PRAGMA user_version=%d", SCHEMA_VERSION);
         if (r == 0)
-            r = exec(s, sql);
+            r = store_exec(s, sql);
     }
     if (r < 0) {
         cp_store_rollback(s);
@@ -133,21 +133,21 @@ static int make_schema(struct cp_store *s)
     return cp_store_commit(s);
 }
 
-static int prepare_database(struct cp_store *s)
+static int store_prepare_database(struct cp_store *s)
 {
     int r;
 
     sqlite3_busy_timeout(s->db, CP_STORE_BUSY_MS);
-    r = exec(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;"
-                "PRAGMA secure_delete=ON;");
+    r = store_exec(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;"
+                      "PRAGMA secure_delete=ON;");
     if (r < 0)
         return r;
-    r = user_version(s);
+    r = store_user_version(s);
     if (r == 0) {
-        r = make_schema(s);
-        return r < 0 ? r : exec(s, usage_schema);
+        r = store_make_schema(s);
+        return r < 0 ? r : store_exec(s, usage_schema);
     }
-    return r < 0 ? r : r == SCHEMA_VERSION ? exec(s, usage_schema) : -EPROTONOSUPPORT;
+    return r < 0 ? r : r == SCHEMA_VERSION ? store_exec(s, usage_schema) : -EPROTONOSUPPORT;
 }
 
 int cp_store_open(const char *path, struct cp_store **ret)
@@ -165,9 +165,9 @@ int cp_store_open(const char *path, struct cp_store **ret)
     s = calloc(1, sizeof(*s));
     if (!s)
         return -ENOMEM;
-    r = map_error(sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE, NULL));
+    r = store_map_error(sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE, NULL));
     if (r == 0)
-        r = prepare_database(s);
+        r = store_prepare_database(s);
     if (r < 0) {
         snprintf(open_error, sizeof(open_error), "%s",
                  r == -EPROTONOSUPPORT ? "made by another version of tb-controlplane" : cp_store_error(s));
@@ -194,12 +194,12 @@ const char *cp_store_error(const struct cp_store *s)
 
 int cp_store_begin(struct cp_store *s)
 {
-    return exec(s, "BEGIN IMMEDIATE");
+    return store_exec(s, "BEGIN IMMEDIATE");
 }
 
 int cp_store_commit(struct cp_store *s)
 {
-    int r = exec(s, "COMMIT");
+    int r = store_exec(s, "COMMIT");
 
     if (r < 0)
         cp_store_rollback(s);
@@ -209,7 +209,7 @@ int cp_store_commit(struct cp_store *s)
 void cp_store_rollback(struct cp_store *s)
 {
     snprintf(s->error, sizeof(s->error), "%s", sqlite3_errmsg(s->db));
-    (void)exec(s, "ROLLBACK");
+    (void)store_exec(s, "ROLLBACK");
 }
 
 int cp_store_seed(struct cp_store *s, uint64_t now_us)
@@ -231,13 +231,13 @@ int cp_store_seed(struct cp_store *s, uint64_t now_us)
     return cp_store_put_contract(s, &c, true);
 }
 
-/* -- assets -------------------------------------------------------------------------------------------------------- */
-static int write_asset(struct cp_store *s, const struct cp_asset *a)
+/* -- assets ------------------------------------------------------------------------------------ */
+static int store_write_asset(struct cp_store *s, const struct cp_asset *a)
 {
     _cleanup_stmt_ sqlite3_stmt *st = NULL;
     int r;
 
-    r = prepare(
+    r = store_prepare(
         s, &st,
         "INSERT INTO assets VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10) ON CONFLICT(asset_id) DO UPDATE SET"
         " ciphertext_url=?2, manifest_url=?3, chunk_bytes=?4, plaintext_bytes=?5, sha256_ciphertext=?6,"
@@ -245,19 +245,19 @@ static int write_asset(struct cp_store *s, const struct cp_asset *a)
         "tttuuttbuu", a->asset_id, a->ciphertext_url, a->manifest_url, a->chunk_bytes, a->plaintext_bytes,
         a->sha256_ciphertext, a->manifest_sha256, a->wrapped_key, (int)sizeof(a->wrapped_key),
         a->registered_us, a->updated_us);
-    return r < 0 ? r : step_done(st);
+    return r < 0 ? r : store_step_done(st);
 }
 
-static int asset_exists(struct cp_store *s, const char *asset_id)
+static int store_asset_exists(struct cp_store *s, const char *asset_id)
 {
     _cleanup_stmt_ sqlite3_stmt *st = NULL;
     int r, rc;
 
-    r = prepare(s, &st, "SELECT 1 FROM assets WHERE asset_id=?", "t", asset_id);
+    r = store_prepare(s, &st, "SELECT 1 FROM assets WHERE asset_id=?", "t", asset_id);
     if (r < 0)
         return r;
     rc = sqlite3_step(st);
-    return rc == SQLITE_ROW ? 1 : map_error(rc);
+    return rc == SQLITE_ROW ? 1 : store_map_error(rc);
 }
 
 int cp_store_put_asset(struct cp_store *s, const struct cp_asset *a, bool *ret_replaced)
@@ -267,8 +267,8 @@ int cp_store_put_asset(struct cp_store *s, const struct cp_asset *a, bool *ret_r
     r = cp_store_begin(s);
     if (r < 0)
         return r;
-    existed = asset_exists(s, a->asset_id);
-    r = existed < 0 ? existed : write_asset(s, a);
+    existed = store_asset_exists(s, a->asset_id);
+    r = existed < 0 ? existed : store_write_asset(s, a);
     if (r < 0) {
         cp_store_rollback(s);
         return r;
@@ -279,20 +279,20 @@ int cp_store_put_asset(struct cp_store *s, const struct cp_asset *a, bool *ret_r
     return r;
 }
 
-static void column_text(sqlite3_stmt *st, int i, char *out, size_t out_len)
+static void store_column_text(sqlite3_stmt *st, int i, char *out, size_t out_len)
 {
     const unsigned char *t = sqlite3_column_text(st, i);
 
     snprintf(out, out_len, "%s", t ? (const char *)t : "");
 }
-#define COLUMN_TEXT(st, i, field) column_text(st, i, field, sizeof(field))
+#define COLUMN_TEXT(st, i, field) store_column_text(st, i, field, sizeof(field))
 
 #define ASSET_COLUMNS                                                                                        \
     "asset_id, ciphertext_url, manifest_url, chunk_bytes, plaintext_bytes, sha256_ciphertext, "              \
     "manifest_sha256,"                                                                                       \
     " wrapped_key, registered_us, updated_us"
 
-static int read_asset(sqlite3_stmt *st, struct cp_asset *a)
+static int store_read_asset(sqlite3_stmt *st, struct cp_asset *a)
 {
     *a = (struct cp_asset){0};
     COLUMN_TEXT(st, 0, a->asset_id);
@@ -315,13 +315,13 @@ int cp_store_get_asset(struct cp_store *s, const char *asset_id, struct cp_asset
     _cleanup_stmt_ sqlite3_stmt *st = NULL;
     int r, rc;
 
-    r = prepare(s, &st, "SELECT " ASSET_COLUMNS " FROM assets WHERE asset_id=?", "t", asset_id);
+    r = store_prepare(s, &st, "SELECT " ASSET_COLUMNS " FROM assets WHERE asset_id=?", "t", asset_id);
     if (r < 0)
         return r;
     rc = sqlite3_step(st);
     if (rc != SQLITE_ROW)
-        return rc == SQLITE_DONE ? -ENOENT : map_error(rc);
-    return read_asset(st, ret);
+        return rc == SQLITE_DONE ? -ENOENT : store_map_error(rc);
+    return store_read_asset(st, ret);
 }
 
 int cp_store_each_asset(struct cp_store *s, int (*fn)(const struct cp_asset *, void *), void *ctx)
@@ -330,42 +330,42 @@ int cp_store_each_asset(struct cp_store *s, int (*fn)(const struct cp_asset *, v
     struct cp_asset a;
     int r, rc;
 
-    r = prepare(s, &st, "SELECT " ASSET_COLUMNS " FROM assets ORDER BY asset_id", "");
+    r = store_prepare(s, &st, "SELECT " ASSET_COLUMNS " FROM assets ORDER BY asset_id", "");
     if (r < 0)
         return r;
     while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
-        r = read_asset(st, &a);
+        r = store_read_asset(st, &a);
         if (r == 0)
             r = fn(&a, ctx);
         if (r != 0)
             return r;
     }
-    return map_error(rc);
+    return store_map_error(rc);
 }
 
-/* -- contracts ----------------------------------------------------------------------------------------------------- */
+/* -- contracts --------------------------------------------------------------------------------- */
 int cp_store_put_contract(struct cp_store *s, const struct cp_contract *c, bool replace)
 {
     _cleanup_stmt_ sqlite3_stmt *st = NULL;
     int r;
 
-    r = prepare(s, &st,
-                replace ? "INSERT OR REPLACE INTO contracts VALUES(?,?,?,?,?,?,?,?,?)"
-                        : "INSERT INTO contracts VALUES(?,?,?,?,?,?,?,?,?)",
-                "ttutuuuuu", c->contract_id, c->asset_id, (uint64_t)c->active, c->reason, c->expires_us,
-                c->lease_seconds, c->max_hw, c->created_us, c->updated_us);
+    r = store_prepare(s, &st,
+                      replace ? "INSERT OR REPLACE INTO contracts VALUES(?,?,?,?,?,?,?,?,?)"
+                              : "INSERT INTO contracts VALUES(?,?,?,?,?,?,?,?,?)",
+                      "ttutuuuuu", c->contract_id, c->asset_id, (uint64_t)c->active, c->reason, c->expires_us,
+                      c->lease_seconds, c->max_hw, c->created_us, c->updated_us);
     if (r < 0)
         return r;
     if (sqlite3_step(st) == SQLITE_CONSTRAINT)
         return -EEXIST;
-    return map_error(sqlite3_errcode(s->db));
+    return store_map_error(sqlite3_errcode(s->db));
 }
 
 #define CONTRACT_COLUMNS                                                                                     \
     "contract_id, asset_id, active, reason, expires_us, lease_seconds, max_hw, created_us, updated_us,"      \
     " (SELECT count(*) FROM machines m WHERE m.contract_id=contracts.contract_id)"
 
-static void read_contract(sqlite3_stmt *st, struct cp_contract *c)
+static void store_read_contract(sqlite3_stmt *st, struct cp_contract *c)
 {
     *c = (struct cp_contract){0};
     COLUMN_TEXT(st, 0, c->contract_id);
@@ -385,13 +385,14 @@ int cp_store_get_contract(struct cp_store *s, const char *contract_id, struct cp
     _cleanup_stmt_ sqlite3_stmt *st = NULL;
     int r, rc;
 
-    r = prepare(s, &st, "SELECT " CONTRACT_COLUMNS " FROM contracts WHERE contract_id=?", "t", contract_id);
+    r = store_prepare(s, &st, "SELECT " CONTRACT_COLUMNS " FROM contracts WHERE contract_id=?", "t",
+                      contract_id);
     if (r < 0)
         return r;
     rc = sqlite3_step(st);
     if (rc != SQLITE_ROW)
-        return rc == SQLITE_DONE ? -ENOENT : map_error(rc);
-    read_contract(st, ret);
+        return rc == SQLITE_DONE ? -ENOENT : store_map_error(rc);
+    store_read_contract(st, ret);
     return 0;
 }
 
@@ -401,19 +402,19 @@ int cp_store_each_contract(struct cp_store *s, int (*fn)(const struct cp_contrac
     struct cp_contract c;
     int r, rc;
 
-    r = prepare(s, &st, "SELECT " CONTRACT_COLUMNS " FROM contracts ORDER BY contract_id", "");
+    r = store_prepare(s, &st, "SELECT " CONTRACT_COLUMNS " FROM contracts ORDER BY contract_id", "");
     if (r < 0)
         return r;
     while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
-        read_contract(st, &c);
+        store_read_contract(st, &c);
         r = fn(&c, ctx);
         if (r != 0)
             return r;
     }
-    return map_error(rc);
+    return store_map_error(rc);
 }
 
-/* -- machines ------------------------------------------------------------------------------------------------------ */
+/* -- machines ---------------------------------------------------------------------------------- */
 int cp_store_bind_hw(struct cp_store *s, const char *contract_id, const char *hw_id, uint64_t max_hw,
                      uint64_t now_us)
 {
@@ -421,15 +422,15 @@ int cp_store_bind_hw(struct cp_store *s, const char *contract_id, const char *hw
     int r;
 
     /* one statement: counting and adding cannot come apart */
-    r = prepare(s, &st,
-                "INSERT INTO machines SELECT ?1,?2,?4,?4 WHERE ?3=0"
-                " OR EXISTS(SELECT 1 FROM machines WHERE contract_id=?1 AND hw_id=?2)"
-                " OR (SELECT count(*) FROM machines WHERE contract_id=?1) < ?3"
-                " ON CONFLICT(contract_id, hw_id) DO UPDATE SET last_us=?4",
-                "ttuu", contract_id, hw_id, max_hw, now_us);
+    r = store_prepare(s, &st,
+                      "INSERT INTO machines SELECT ?1,?2,?4,?4 WHERE ?3=0"
+                      " OR EXISTS(SELECT 1 FROM machines WHERE contract_id=?1 AND hw_id=?2)"
+                      " OR (SELECT count(*) FROM machines WHERE contract_id=?1) < ?3"
+                      " ON CONFLICT(contract_id, hw_id) DO UPDATE SET last_us=?4",
+                      "ttuu", contract_id, hw_id, max_hw, now_us);
     if (r < 0)
         return r;
-    r = step_done(st);
+    r = store_step_done(st);
     if (r < 0)
         return r;
     return sqlite3_changes(s->db) > 0 ? 0 : -EDQUOT;
@@ -440,29 +441,30 @@ int cp_store_unbind_hw(struct cp_store *s, const char *contract_id)
     _cleanup_stmt_ sqlite3_stmt *st = NULL;
     int r;
 
-    r = prepare(s, &st, "DELETE FROM machines WHERE contract_id=?", "t", contract_id);
-    return r < 0 ? r : step_done(st);
+    r = store_prepare(s, &st, "DELETE FROM machines WHERE contract_id=?", "t", contract_id);
+    return r < 0 ? r : store_step_done(st);
 }
 
-/* -- log ----------------------------------------------------------------------------------------------------------- */
+/* -- log --------------------------------------------------------------------------------------- */
 int cp_store_add_log(struct cp_store *s, const struct cp_log_entry *e)
 {
     _cleanup_stmt_ sqlite3_stmt *add = NULL, *trim = NULL;
     int r;
 
-    r = prepare(s, &add,
-                "INSERT INTO log(at_us, contract_id, asset_id, hw_id, peer, client_name, authorized, reason)"
-                " VALUES(?,?,?,?,?,?,?,?)",
-                "utttttut", e->at_us, e->contract_id, e->asset_id, e->hw_id, e->peer, e->client_name,
-                (uint64_t)e->authorized, e->reason);
+    r = store_prepare(
+        s, &add,
+        "INSERT INTO log(at_us, contract_id, asset_id, hw_id, peer, client_name, authorized, reason)"
+        " VALUES(?,?,?,?,?,?,?,?)",
+        "utttttut", e->at_us, e->contract_id, e->asset_id, e->hw_id, e->peer, e->client_name,
+        (uint64_t)e->authorized, e->reason);
     if (r < 0)
         return r;
-    r = step_done(add);
+    r = store_step_done(add);
     if (r < 0)
         return r;
-    r = prepare(s, &trim, "DELETE FROM log WHERE id <= ?", "u",
-                (uint64_t)MAX((sqlite3_int64)0, sqlite3_last_insert_rowid(s->db) - CP_STORE_LOG_MAX));
-    return r < 0 ? r : step_done(trim);
+    r = store_prepare(s, &trim, "DELETE FROM log WHERE id <= ?", "u",
+                      (uint64_t)MAX((sqlite3_int64)0, sqlite3_last_insert_rowid(s->db) - CP_STORE_LOG_MAX));
+    return r < 0 ? r : store_step_done(trim);
 }
 
 int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct cp_log_entry *, void *),
@@ -471,10 +473,10 @@ int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct
     _cleanup_stmt_ sqlite3_stmt *st = NULL;
     int r, rc;
 
-    r = prepare(s, &st,
-                "SELECT at_us, contract_id, asset_id, hw_id, peer, client_name, authorized, reason FROM"
-                " (SELECT * FROM log ORDER BY id DESC LIMIT ?) ORDER BY id",
-                "u", limit);
+    r = store_prepare(s, &st,
+                      "SELECT at_us, contract_id, asset_id, hw_id, peer, client_name, authorized, reason FROM"
+                      " (SELECT * FROM log ORDER BY id DESC LIMIT ?) ORDER BY id",
+                      "u", limit);
     if (r < 0)
         return r;
     while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
@@ -491,20 +493,20 @@ int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct
         if (r != 0)
             return r;
     }
-    return map_error(rc);
+    return store_map_error(rc);
 }
 
-/* -- usage reports ------------------------------------------------------------------------------------------------- */
+/* -- usage reports ----------------------------------------------------------------------------- */
 int cp_store_put_usage(struct cp_store *s, const struct cp_usage *u)
 {
     _cleanup_stmt_ sqlite3_stmt *st = NULL;
     int r;
 
-    r = prepare(s, &st,
-                "INSERT INTO usage VALUES(?1,?2,?3,?4,?5) ON CONFLICT(contract_id, hw_id) DO UPDATE SET"
-                " asset_id=?3, at_us=?4, report=?5 WHERE ?4 >= at_us",
-                "tttut", u->contract_id, u->hw_id, u->asset_id, u->at_us, u->report);
-    return r < 0 ? r : step_done(st);
+    r = store_prepare(s, &st,
+                      "INSERT INTO usage VALUES(?1,?2,?3,?4,?5) ON CONFLICT(contract_id, hw_id) DO UPDATE SET"
+                      " asset_id=?3, at_us=?4, report=?5 WHERE ?4 >= at_us",
+                      "tttut", u->contract_id, u->hw_id, u->asset_id, u->at_us, u->report);
+    return r < 0 ? r : store_step_done(st);
 }
 
 int cp_store_each_usage(struct cp_store *s, int (*fn)(const struct cp_usage *, void *), void *ctx)
@@ -513,7 +515,8 @@ int cp_store_each_usage(struct cp_store *s, int (*fn)(const struct cp_usage *, v
     struct cp_usage u;
     int r, rc;
 
-    r = prepare(s, &st, "SELECT contract_id, asset_id, hw_id, at_us, report FROM usage ORDER BY 1, 3", "");
+    r = store_prepare(s, &st, "SELECT contract_id, asset_id, hw_id, at_us, report FROM usage ORDER BY 1, 3",
+                      "");
     if (r < 0)
         return r;
     while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
@@ -526,5 +529,5 @@ int cp_store_each_usage(struct cp_store *s, int (*fn)(const struct cp_usage *, v
         if (r != 0)
             return r;
     }
-    return map_error(rc);
+    return store_map_error(rc);
 }

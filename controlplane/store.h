@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the control plane remembers, in one SQLite database (WAL): assets with their wrapped keys, contracts, machines
- * bound to contracts, and who asked for what. The server and the command line use it at the same time from different
- * processes. One handle is used by one thread. Times are microseconds since the epoch.
+/* What the control plane remembers, in one SQLite database (WAL): assets with their wrapped keys, contracts,
+ * machines bound to contracts, and who asked for what. The server and the command line use it at the same
+ * time from different processes. One handle is used by one thread. Times are microseconds since the epoch.
  *
- * All functions return 0 or: -EBUSY another process held the database for longer than CP_STORE_BUSY_MS, -ENOENT no such
- * object, -EIO anything else; cp_store_error() then has SQLite's words. */
+ * All functions return 0 or: -EBUSY another process held the database for longer than CP_STORE_BUSY_MS,
+ * -ENOENT no such object, -EIO anything else; cp_store_error() then has SQLite's words. */
 #ifndef CP_STORE_H
 #define CP_STORE_H
 
@@ -65,7 +65,8 @@ struct cp_usage {
 
 struct cp_store;
 
-/* Opens path, made 0600 with the two contracts of the specification (see cp_store_seed()) when it does not exist. */
+/* Opens path, made 0600 with the two contracts of the specification (see cp_store_seed()) when it does not
+ * exist. */
 int cp_store_open(const char *path, struct cp_store **ret);
 struct cp_store *cp_store_close(struct cp_store *s);
 static inline void cp_store_closep(struct cp_store **s)
@@ -92,7 +93,8 @@ int cp_store_get_asset(struct cp_store *s, const char *asset_id, struct cp_asset
 int cp_store_put_contract(struct cp_store *s, const struct cp_contract *c, bool replace);
 int cp_store_get_contract(struct cp_store *s, const char *contract_id, struct cp_contract *ret);
 
-/* Notes that hw_id uses the contract. -EDQUOT when that would be more than max_hw (0: no limit) different ones. */
+/* Notes that hw_id uses the contract. -EDQUOT when that would be more than max_hw (0: no limit) different
+ * ones. */
 int cp_store_bind_hw(struct cp_store *s, const char *contract_id, const char *hw_id, uint64_t max_hw,
                      uint64_t now_us);
 /* Forgets the machines of a contract. */
@@ -103,7 +105,8 @@ int cp_store_add_log(struct cp_store *s, const struct cp_log_entry *e);
 /* Keeps the report unless a newer one of this machine is there. */
 int cp_store_put_usage(struct cp_store *s, const struct cp_usage *u);
 
-/* Calls fn for each, sorted by id (the log: newest `limit`, oldest first). fn returns nonzero to stop with that value. */
+/* Calls fn for each, sorted by id (the log: newest `limit`, oldest first). fn returns nonzero to stop with
+ * that value. */
 int cp_store_each_asset(struct cp_store *s, int (*fn)(const struct cp_asset *, void *), void *ctx);
 int cp_store_each_contract(struct cp_store *s, int (*fn)(const struct cp_contract *, void *), void *ctx);
 int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct cp_log_entry *, void *),

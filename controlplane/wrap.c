@@ -4,7 +4,7 @@
 #include <openssl/evp.h>
 #include <string.h>
 
-static void cipher_freep(EVP_CIPHER_CTX **c)
+static void wrap_cipher_freep(EVP_CIPHER_CTX **c)
 {
     EVP_CIPHER_CTX_free(*c);
 }
@@ -12,7 +12,7 @@ static void cipher_freep(EVP_CIPHER_CTX **c)
 int cp_key_wrap(const struct tb_key *master, const char *asset_id, const struct tb_key *key,
                 uint8_t out[static CP_WRAPPED_KEY_BYTES])
 {
-    _cleanup_(cipher_freep) EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+    _cleanup_(wrap_cipher_freep) EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
     uint8_t *ct = out + CP_WRAP_NONCE_BYTES, *tag = ct + TB_KEY_BYTES;
     int n, r;
 
@@ -32,7 +32,7 @@ int cp_key_wrap(const struct tb_key *master, const char *asset_id, const struct 
 int cp_key_unwrap(const struct tb_key *master, const char *asset_id,
                   const uint8_t in[static CP_WRAPPED_KEY_BYTES], struct tb_key *ret)
 {
-    _cleanup_(cipher_freep) EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+    _cleanup_(wrap_cipher_freep) EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
     const uint8_t *ct = in + CP_WRAP_NONCE_BYTES;
     uint8_t tag[CP_WRAP_TAG_BYTES];
     _cleanup_key_ struct tb_key key;

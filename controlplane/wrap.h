@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Asset keys at rest: AES-256-GCM under the master key, bound to their asset by the additional data, so that a row copied to
- * another asset does not open. Layout: nonce(12) | ciphertext(32) | tag(16). */
+/* Asset keys at rest: AES-256-GCM under the master key, bound to their asset by the additional data, so that
+ * a row copied to another asset does not open. Layout: nonce(12) | ciphertext(32) | tag(16). */
 #ifndef CP_WRAP_H
 #define CP_WRAP_H
 

@@ -2,16 +2,17 @@
 /* tbpkg: the provider's tool. main() only finds the subcommand. */
 #include <string.h>
 
-#include "provider/cli/cli.h"
 #include "common/log.h"
-#include "provider/tbpkg.h"
+#include "common/secret.h"
 #include "common/version.h"
+#include "provider/cli/interrupt.h"
+#include "provider/tbpkg.h"
 
 static const struct tbpkg_command *const commands[] = {
     &tbpkg_encrypt,  &tbpkg_decrypt, &tbpkg_verify,  &tbpkg_inspect, &tbpkg_upload,
     &tbpkg_register, &tbpkg_build,   &tbpkg_package, &tbpkg_publish, &tbpkg_config};
 
-static const struct tbpkg_command *find_command(const char *name)
+static const struct tbpkg_command *tbpkg_find_command(const char *name)
 {
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
         if (strcmp(commands[i]->name, name) == 0)
@@ -19,7 +20,7 @@ static const struct tbpkg_command *find_command(const char *name)
     return NULL;
 }
 
-static void print_help(FILE *f)
+static void tbpkg_print_help(FILE *f)
 {
     fputs("Usage: tbpkg COMMAND [OPTION]...\n"
           "Encrypt model weights and publish them for licensed use.\n"
@@ -38,37 +39,37 @@ static void print_help(FILE *f)
           f);
 }
 
-static int unknown(const char *what, const char *name)
+static int tbpkg_unknown(const char *what, const char *name)
 {
     fprintf(stderr, "tbpkg: %s '%s'\nTry 'tbpkg --help'.\n", what, name);
     return CLI_USAGE;
 }
 
-static int run_help(int argc, char **argv)
+static int tbpkg_run_help(int argc, char **argv)
 {
     const struct tbpkg_command *cmd;
 
     if (argc < 3) {
-        print_help(stdout);
+        tbpkg_print_help(stdout);
         return CLI_OK;
     }
-    cmd = find_command(argv[2]);
+    cmd = tbpkg_find_command(argv[2]);
     if (!cmd)
-        return unknown("no such command", argv[2]);
+        return tbpkg_unknown("no such command", argv[2]);
     return cmd->run(2, (char *[]){argv[2], (char[]){"--help"}, NULL});
 }
 
-static int run(int argc, char **argv)
+static int tbpkg_run(int argc, char **argv)
 {
     const struct tbpkg_command *cmd;
     const char *name = argc > 1 ? argv[1] : NULL;
 
     if (!name) {
-        print_help(stderr);
+        tbpkg_print_help(stderr);
         return CLI_USAGE;
     }
     if (strcmp(name, "-h") == 0 || strcmp(name, "--help") == 0) {
-        print_help(stdout);
+        tbpkg_print_help(stdout);
         return CLI_OK;
     }
     if (strcmp(name, "-v") == 0 || strcmp(name, "--version") == 0) {
@@ -76,12 +77,12 @@ static int run(int argc, char **argv)
         return CLI_OK;
     }
     if (strcmp(name, "help") == 0)
-        return run_help(argc, argv);
+        return tbpkg_run_help(argc, argv);
     if (name[0] == '-')
-        return unknown("no such option", name);
-    cmd = find_command(name);
+        return tbpkg_unknown("no such option", name);
+    cmd = tbpkg_find_command(name);
     if (!cmd)
-        return unknown("no such command", name);
+        return tbpkg_unknown("no such command", name);
     return cmd->run(argc - 1, argv + 1);
 }
 
@@ -92,7 +93,7 @@ int main(int argc, char **argv)
     tb_secret_init();
     tb_log_init("tbpkg");
     cli_signals_init();
-    rc = run(argc, argv);
+    rc = tbpkg_run(argc, argv);
     if (cli_flush_stdout() != CLI_OK && rc == CLI_OK)
         rc = CLI_FAILED;
     return rc;

@@ -7,9 +7,9 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#include "provider/cli/cli.h"
 #include "common/io.h"
 #include "common/units.h"
+#include "provider/cli/output.h"
 
 #define SPACE_RESERVE (1024 * 1024) /* manifest, key, directory blocks */
 
@@ -32,7 +32,7 @@ char *asset_manifest_name(const char *path)
 }
 
 /* The ciphertext beside its manifest. */
-static char *ciphertext_name(const char *manifest_path, const struct tbenc_manifest *m)
+static char *asset_ciphertext_name(const char *manifest_path, const struct tbenc_manifest *m)
 {
     const char *slash = strrchr(manifest_path, '/');
 
@@ -73,7 +73,7 @@ int asset_manifest_read(const char *path, unsigned flags, struct tbenc_manifest 
     return CLI_OK;
 }
 
-static int open_ciphertext(const char *path, int *ret)
+static int asset_open_ciphertext(const char *path, int *ret)
 {
     _cleanup_close_ int fd = -1;
     struct stat st;
@@ -103,10 +103,10 @@ int asset_open(const char *path, const char *manifest_path, unsigned flags, stru
     rc = asset_manifest_read(a.manifest_path, flags, &a.manifest);
     if (rc != CLI_OK)
         return rc;
-    a.path = path ? strdup(path) : ciphertext_name(a.manifest_path, a.manifest);
+    a.path = path ? strdup(path) : asset_ciphertext_name(a.manifest_path, a.manifest);
     if (!a.path)
         return tbpkg_fail_errno(a.manifest_path, -ENOMEM);
-    rc = open_ciphertext(a.path, &a.fd);
+    rc = asset_open_ciphertext(a.path, &a.fd);
     if (rc != CLI_OK)
         return rc;
     *ret = a;

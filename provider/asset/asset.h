@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An asset on disk: a .tbenc and its manifest, found by their names, read and checked. Functions that fail have said so on
- * stderr and return CLI_FAILED; CLI_OK otherwise. */
+/* An asset on disk: a .tbenc and its manifest, found by their names, read and checked. Functions that fail
+ * have said so on stderr and return CLI_FAILED; CLI_OK otherwise. */
 #ifndef TBPKG_ASSET_ASSET_H
 #define TBPKG_ASSET_ASSET_H
 
 #include "common/macros.h"
 #include "tbenc/tbenc.h"
+#include "provider/cli/output.h"
 
 #define ASSET_DEFAULT_NAME "model.tbenc"
 #define ASSET_DEFAULT_MANIFEST "model.manifest.json"
@@ -26,8 +27,8 @@ void asset_clear(struct asset *a);
 /* "dir/name.tbenc" -> "dir/name.manifest.json". NULL on ENOMEM. */
 char *asset_manifest_name(const char *path);
 
-/* Finds, reads and opens both. A NULL path is derived from the manifest's weights_filename, a NULL manifest from the path's
- * name; both NULL: model.tbenc in the current directory. flags: enum tbenc_flags. */
+/* Finds, reads and opens both. A NULL path is derived from the manifest's weights_filename, a NULL manifest
+ * from the path's name; both NULL: model.tbenc in the current directory. flags: enum tbenc_flags. */
 int asset_open(const char *path, const char *manifest_path, unsigned flags, struct asset *ret);
 
 /* Only the manifest. */

@@ -15,13 +15,13 @@ struct walk {
     struct model_dir_error *e;
 };
 
-static void dirp_close(DIR **d)
+static void model_dir_dirp_close(DIR **d)
 {
     if (*d)
         closedir(*d);
 }
 
-static int refuse(struct walk *w, const char *path, int r, const char *reason, const char *remedy)
+static int model_dir_refuse(struct walk *w, const char *path, int r, const char *reason, const char *remedy)
 {
     w->e->object = *path ? tb_path_join(w->root, path) : strdup(w->root);
     if (!w->e->object)
@@ -31,27 +31,27 @@ static int refuse(struct walk *w, const char *path, int r, const char *reason, c
     return r;
 }
 
-static int refuse_errno(struct walk *w, const char *path, int r)
+static int model_dir_refuse_errno(struct walk *w, const char *path, int r)
 {
-    return refuse(w, path, r, NULL, NULL);
+    return model_dir_refuse(w, path, r, NULL, NULL);
 }
 
-static int check_type(struct walk *w, const char *path, mode_t mode)
+static int model_dir_check_type(struct walk *w, const char *path, mode_t mode)
 {
     if (S_ISREG(mode))
         return 0;
     if (S_ISLNK(mode))
-        return refuse(
+        return model_dir_refuse(
             w, path, -EMEDIUMTYPE, "is a symbolic link",
             "an asset holds regular files only: copy the directory with cp -rL and encrypt the copy");
-    return refuse(w, path, -EMEDIUMTYPE,
-                  S_ISFIFO(mode)   ? "is a FIFO"
-                  : S_ISSOCK(mode) ? "is a socket"
-                                   : "is a device",
-                  "an asset holds regular files only: move it out of the directory");
+    return model_dir_refuse(w, path, -EMEDIUMTYPE,
+                            S_ISFIFO(mode)   ? "is a FIFO"
+                            : S_ISSOCK(mode) ? "is a socket"
+                                             : "is a device",
+                            "an asset holds regular files only: move it out of the directory");
 }
 
-static int reserve(struct model_dir *m)
+static int model_dir_reserve(struct model_dir *m)
 {
     size_t n = m->capacity ? 2 * m->capacity : 64;
     struct tbenc_input *inputs;
@@ -72,7 +72,7 @@ static int reserve(struct model_dir *m)
 }
 
 /* path becomes the property of the list on success only. */
-static int add_file(struct walk *w, int dir_fd, const char *name, char **path)
+static int model_dir_add_file(struct walk *w, int dir_fd, const char *name, char **path)
 {
     struct model_dir *m = w->m;
     _cleanup_close_ int fd = -1;
@@ -80,20 +80,21 @@ static int add_file(struct walk *w, int dir_fd, const char *name, char **path)
     int r;
 
     if (m->n >= TBENC_FILES_MAX)
-        return refuse(w, "", -E2BIG, "holds more than 4096 files",
-                      "pack the small ones into an archive first");
+        return model_dir_refuse(w, "", -E2BIG, "holds more than 4096 files",
+                                "pack the small ones into an archive first");
     if (!tbenc_path_valid(*path))
-        return refuse(w, *path, -EILSEQ, "has a name that a manifest cannot hold",
-                      "rename it: UTF-8 without control characters, at most 1024 bytes with its directories");
+        return model_dir_refuse(
+            w, *path, -EILSEQ, "has a name that a manifest cannot hold",
+            "rename it: UTF-8 without control characters, at most 1024 bytes with its directories");
     fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 || fstat(fd, &st) < 0)
-        return refuse_errno(w, *path, -errno);
-    r = check_type(w, *path, st.st_mode); /* it may have been replaced since it was listed */
+        return model_dir_refuse_errno(w, *path, -errno);
+    r = model_dir_check_type(w, *path, st.st_mode); /* it may have been replaced since it was listed */
     if (r < 0)
         return r;
     if ((uint64_t)st.st_size > TBENC_PLAINTEXT_MAX - m->bytes)
-        return refuse(w, *path, -E2BIG, "makes the asset larger than 8 PiB", NULL);
-    r = reserve(m);
+        return model_dir_refuse(w, *path, -E2BIG, "makes the asset larger than 8 PiB", NULL);
+    r = model_dir_reserve(m);
     if (r < 0)
         return r;
     m->bytes += (uint64_t)st.st_size;
@@ -107,9 +108,9 @@ static int add_file(struct walk *w, int dir_fd, const char *name, char **path)
     return 0;
 }
 
-static int walk_dir(struct walk *w, int dir_fd, const char *path);
+static int model_dir_walk_dir(struct walk *w, int dir_fd, const char *path);
 
-static int walk_entry(struct walk *w, int dir_fd, const char *parent, const char *name)
+static int model_dir_walk_entry(struct walk *w, int dir_fd, const char *parent, const char *name)
 {
     _cleanup_free_ char *path = *parent ? tb_path_join(parent, name) : strdup(name);
     _cleanup_close_ int fd = -1;
@@ -120,30 +121,31 @@ static int walk_entry(struct walk *w, int dir_fd, const char *parent, const char
         return -ENOMEM;
     /* Never open what is no regular file: it may be a device that acts on open. */
     if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return refuse_errno(w, path, -errno);
+        return model_dir_refuse_errno(w, path, -errno);
     if (!S_ISDIR(st.st_mode)) {
-        r = check_type(w, path, st.st_mode);
-        return r < 0 ? r : add_file(w, dir_fd, name, &path);
+        r = model_dir_check_type(w, path, st.st_mode);
+        return r < 0 ? r : model_dir_add_file(w, dir_fd, name, &path);
     }
     if (strlen(path) > TBENC_PATH_MAX)
-        return refuse(w, path, -EILSEQ, "is nested too deep", "a path in an asset has at most 1024 bytes");
+        return model_dir_refuse(w, path, -EILSEQ, "is nested too deep",
+                                "a path in an asset has at most 1024 bytes");
     fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_DIRECTORY);
     if (fd < 0)
-        return refuse_errno(w, path, -errno);
-    return walk_dir(w, TAKE_FD(fd), path);
+        return model_dir_refuse_errno(w, path, -errno);
+    return model_dir_walk_dir(w, TAKE_FD(fd), path);
 }
 
 /* Takes dir_fd. */
-static int walk_dir(struct walk *w, int dir_fd, const char *path)
+static int model_dir_walk_dir(struct walk *w, int dir_fd, const char *path)
 {
-    _cleanup_(dirp_close) DIR *d = fdopendir(dir_fd);
+    _cleanup_(model_dir_dirp_close) DIR *d = fdopendir(dir_fd);
     size_t entries = 0;
 
     if (!d) {
         int r = -errno;
 
         tb_close(dir_fd);
-        return refuse_errno(w, path, r);
+        return model_dir_refuse_errno(w, path, r);
     }
     for (;;) {
         struct dirent *de;
@@ -152,13 +154,13 @@ static int walk_dir(struct walk *w, int dir_fd, const char *path)
         errno = 0;
         de = readdir(d);
         if (!de && errno != 0)
-            return refuse_errno(w, path, -errno);
+            return model_dir_refuse_errno(w, path, -errno);
         if (!de)
             break;
         if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
             continue;
         entries++;
-        r = walk_entry(w, dirfd(d), path, de->d_name);
+        r = model_dir_walk_entry(w, dirfd(d), path, de->d_name);
         if (r < 0)
             return r;
     }
@@ -168,14 +170,14 @@ static int walk_dir(struct walk *w, int dir_fd, const char *path)
 }
 
 /* Sorts an index so that inputs and mtimes move together. */
-static int compare_paths(const void *a, const void *b, void *arg)
+static int model_dir_compare_paths(const void *a, const void *b, void *arg)
 {
     const struct tbenc_input *in = arg;
 
     return strcmp(in[*(const size_t *)a].path, in[*(const size_t *)b].path);
 }
 
-static int sort(struct model_dir *m)
+static int model_dir_sort(struct model_dir *m)
 {
     _cleanup_free_ size_t *order = calloc(m->n, sizeof(*order));
     _cleanup_free_ struct tbenc_input *inputs = calloc(m->n, sizeof(*inputs));
@@ -185,7 +187,7 @@ static int sort(struct model_dir *m)
         return -ENOMEM;
     for (size_t i = 0; i < m->n; i++)
         order[i] = i;
-    qsort_r(order, m->n, sizeof(*order), compare_paths, m->inputs);
+    qsort_r(order, m->n, sizeof(*order), model_dir_compare_paths, m->inputs);
     for (size_t i = 0; i < m->n; i++) {
         inputs[i] = m->inputs[order[i]];
         mtimes[i] = m->mtimes[order[i]];
@@ -205,12 +207,12 @@ int model_dir_open(const char *root, struct model_dir *ret, struct model_dir_err
     tb_allow_descriptors(TBENC_FILES_MAX + 512);
     fd = open(root, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     if (fd < 0)
-        return refuse_errno(&w, "", -errno);
-    r = walk_dir(&w, fd, "");
+        return model_dir_refuse_errno(&w, "", -errno);
+    r = model_dir_walk_dir(&w, fd, "");
     if (r < 0)
         return r;
     if (m.n > 0) {
-        r = sort(&m);
+        r = model_dir_sort(&m);
         if (r < 0)
             return r;
     }
@@ -227,11 +229,11 @@ int model_dir_check_unchanged(const struct model_dir *m, const char *root, struc
         struct stat st;
 
         if (fstat(m->inputs[i].fd, &st) < 0)
-            return refuse_errno(&w, m->inputs[i].path, -errno);
+            return model_dir_refuse_errno(&w, m->inputs[i].path, -errno);
         if ((uint64_t)st.st_size != m->inputs[i].bytes || st.st_mtim.tv_sec != m->mtimes[i].tv_sec ||
             st.st_mtim.tv_nsec != m->mtimes[i].tv_nsec)
-            return refuse(&w, m->inputs[i].path, -ESTALE, "changed while it was read",
-                          "encrypt a copy that nothing writes to");
+            return model_dir_refuse(&w, m->inputs[i].path, -ESTALE, "changed while it was read",
+                                    "encrypt a copy that nothing writes to");
     }
     return 0;
 }

@@ -7,13 +7,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "provider/cli/cli.h"
 #include "common/io.h"
 #include "provider/asset/model_dir.h"
+#include "provider/cli/interrupt.h"
+#include "provider/cli/output.h"
 
 #define FTW_FDS 32
 
-static mode_t current_umask(void)
+static mode_t out_tree_current_umask(void)
 {
     mode_t m = umask(0);
 
@@ -21,22 +22,22 @@ static mode_t current_umask(void)
     return m;
 }
 
-/* -- removing ------------------------------------------------------------------------------------------------------ */
+/* -- removing ---------------------------------------------------------------------------------- */
 
-static int remove_entry(const char *path, const struct stat *st _unused_, int type _unused_,
-                        struct FTW *f _unused_)
+static int out_tree_remove_entry(const char *path, const struct stat *st _unused_, int type _unused_,
+                                 struct FTW *f _unused_)
 {
     return remove(path);
 }
 
-static int remove_tree(const char *path)
+static int out_tree_remove_tree(const char *path)
 {
-    return nftw(path, remove_entry, FTW_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 ? -errno : 0;
+    return nftw(path, out_tree_remove_entry, FTW_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 ? -errno : 0;
 }
 
-/* -- may it be created? -------------------------------------------------------------------------------------------- */
+/* -- may it be created? ------------------------------------------------------------------------ */
 
-static int compare_file(const void *key, const void *elem)
+static int out_tree_compare_file(const void *key, const void *elem)
 {
     return strcmp(key, ((const struct tbenc_file *)elem)->path);
 }
@@ -60,7 +61,7 @@ int out_tree_check(const char *path, const struct tbenc_manifest *m, bool replac
     for (size_t i = 0; i < dir.n; i++) {
         _cleanup_free_ char *full = NULL;
 
-        if (bsearch(dir.inputs[i].path, m->files, m->n_files, sizeof(*m->files), compare_file))
+        if (bsearch(dir.inputs[i].path, m->files, m->n_files, sizeof(*m->files), out_tree_compare_file))
             continue;
         full = tb_path_join(path, dir.inputs[i].path);
         return tbpkg_fail(full ? full : path, "is not from this asset, so --force does not remove it",
@@ -69,10 +70,10 @@ int out_tree_check(const char *path, const struct tbenc_manifest *m, bool replac
     return CLI_OK;
 }
 
-/* -- creating ------------------------------------------------------------------------------------------------------ */
+/* -- creating ---------------------------------------------------------------------------------- */
 
 /* mkdtemp() beside path, with every interrupt kept out until it is registered. */
-static int make_root(struct out_tree *t)
+static int out_tree_make_root(struct out_tree *t)
 {
     const char *slash = strrchr(t->path, '/'), *name = slash ? slash + 1 : t->path;
     int r = 0;
@@ -92,7 +93,7 @@ static int make_root(struct out_tree *t)
 }
 
 /* The directories above path, below root. */
-static int make_parents(const char *root, char *path)
+static int out_tree_make_parents(const char *root, char *path)
 {
     for (char *p = path + strlen(root) + 1; (p = strchr(p, '/')); p++) {
         int r = 0;
@@ -111,14 +112,14 @@ static int make_parents(const char *root, char *path)
     return 0;
 }
 
-static int make_file(struct out_tree *t, const char *name)
+static int out_tree_make_file(struct out_tree *t, const char *name)
 {
     _cleanup_free_ char *path = tb_path_join(t->tmp_path, name);
     int fd, r;
 
     if (!path)
         return -ENOMEM;
-    r = make_parents(t->tmp_path, path);
+    r = out_tree_make_parents(t->tmp_path, path);
     if (r < 0)
         return r;
     cli_signals_block();
@@ -138,11 +139,11 @@ int out_tree_create(const char *path, const struct tbenc_manifest *m, struct out
     if (!t.path || !t.fds)
         return tbpkg_fail_errno(path, -ENOMEM);
     tb_allow_descriptors(TBENC_FILES_MAX + 512);
-    rc = make_root(&t);
+    rc = out_tree_make_root(&t);
     if (rc != CLI_OK)
         return rc;
     for (size_t i = 0; i < m->n_files; i++) {
-        int r = make_file(&t, m->files[i].path);
+        int r = out_tree_make_file(&t, m->files[i].path);
 
         if (r < 0)
             return tbpkg_fail_errno(m->files[i].path, r);
@@ -152,9 +153,10 @@ int out_tree_create(const char *path, const struct tbenc_manifest *m, struct out
     return CLI_OK;
 }
 
-/* -- committing ---------------------------------------------------------------------------------------------------- */
+/* -- committing -------------------------------------------------------------------------------- */
 
-static int sync_directory(const char *path, const struct stat *st _unused_, int type, struct FTW *f _unused_)
+static int out_tree_sync_directory(const char *path, const struct stat *st _unused_, int type,
+                                   struct FTW *f _unused_)
 {
     _cleanup_close_ int fd = -1;
 
@@ -164,20 +166,20 @@ static int sync_directory(const char *path, const struct stat *st _unused_, int 
     return fd < 0 || fsync(fd) < 0 ? -1 : 0;
 }
 
-static int settle_files(struct out_tree *t, const struct tbenc_manifest *m)
+static int out_tree_settle_files(struct out_tree *t, const struct tbenc_manifest *m)
 {
-    mode_t mask = current_umask();
+    mode_t mask = out_tree_current_umask();
 
     for (size_t i = 0; i < t->n; i++)
         if (fchmod(t->fds[i], m->files[i].mode & 0777 & ~mask) < 0 || fsync(t->fds[i]) < 0)
             return tbpkg_fail_errno(m->files[i].path, -errno);
-    if (nftw(t->tmp_path, sync_directory, FTW_FDS, FTW_DEPTH | FTW_PHYS) < 0 ||
+    if (nftw(t->tmp_path, out_tree_sync_directory, FTW_FDS, FTW_DEPTH | FTW_PHYS) < 0 ||
         chmod(t->tmp_path, 0777 & ~mask) < 0)
         return tbpkg_fail_errno(t->path, -errno);
     return CLI_OK;
 }
 
-static int take_name(struct out_tree *t, bool replace)
+static int out_tree_take_name(struct out_tree *t, bool replace)
 {
     if (renameat2(AT_FDCWD, t->tmp_path, AT_FDCWD, t->path, RENAME_NOREPLACE) == 0) {
         tb_freep(&t->tmp_path);
@@ -188,7 +190,7 @@ static int take_name(struct out_tree *t, bool replace)
     if (renameat2(AT_FDCWD, t->tmp_path, AT_FDCWD, t->path, RENAME_EXCHANGE) < 0)
         return -errno;
     /* The old directory has the temporary name now. */
-    if (remove_tree(t->tmp_path) < 0)
+    if (out_tree_remove_tree(t->tmp_path) < 0)
         tbpkg_warn("%s: the old directory could not be removed: %s", t->tmp_path, strerror(errno));
     tb_freep(&t->tmp_path);
     return 0;
@@ -196,12 +198,12 @@ static int take_name(struct out_tree *t, bool replace)
 
 int out_tree_commit(struct out_tree *t, const struct tbenc_manifest *m, bool replace)
 {
-    int rc = settle_files(t, m), r;
+    int rc = out_tree_settle_files(t, m), r;
 
     if (rc != CLI_OK)
         return rc;
     cli_signals_block();
-    r = take_name(t, replace);
+    r = out_tree_take_name(t, replace);
     if (r == 0) {
         cli_temp_forget_all();
         r = tb_fsync_parent(t->path);
@@ -217,7 +219,7 @@ void out_tree_abort(struct out_tree *t)
     for (size_t i = 0; i < t->n; i++)
         tb_close(t->fds[i]);
     if (t->tmp_path)
-        (void)remove_tree(t->tmp_path);
+        (void)out_tree_remove_tree(t->tmp_path);
     free(t->fds);
     tb_freep(&t->tmp_path);
     tb_freep(&t->path);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A directory that becomes visible only when complete: built as ".NAME.XXXXXX" beside its final name. An interrupt removes
- * it (cli_temp_add). Functions that fail have said so on stderr and return CLI_FAILED; CLI_OK otherwise. */
+/* A directory that becomes visible only when complete: built as ".NAME.XXXXXX" beside its final name. An
+ * interrupt removes it (cli_temp_add). Functions that fail have said so on stderr and return CLI_FAILED;
+ * CLI_OK otherwise. */
 #ifndef TBPKG_ASSET_OUT_TREE_H
 #define TBPKG_ASSET_OUT_TREE_H
 
@@ -9,6 +10,8 @@
 
 #include "common/macros.h"
 #include "tbenc/tbenc.h"
+#include "provider/cli/interrupt.h"
+#include "provider/cli/output.h"
 
 struct out_tree {
     char *path;     /* final name */
@@ -17,8 +20,8 @@ struct out_tree {
     size_t n;
 };
 
-/* Checks that path may be created: it does not exist; or with replace it is a directory that holds nothing but files of
- * this table, so that nothing of value can be lost to a mistyped name. */
+/* Checks that path may be created: it does not exist; or with replace it is a directory that holds nothing
+ * but files of this table, so that nothing of value can be lost to a mistyped name. */
 int out_tree_check(const char *path, const struct tbenc_manifest *m, bool replace);
 /* Makes the directories and files of the table (0600 for now). */
 int out_tree_create(const char *path, const struct tbenc_manifest *m, struct out_tree *ret);

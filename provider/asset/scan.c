@@ -10,7 +10,7 @@
 #include "common/io.h"
 #include "common/macros.h"
 
-static _printf_(2, 3) void problem(struct scan *s, const char *fmt, ...)
+static _printf_(2, 3) void scan_problem(struct scan *s, const char *fmt, ...)
 {
     va_list ap;
 
@@ -33,38 +33,38 @@ static int scan_header(int fd, unsigned flags, struct scan *s)
         s->has_header = true;
         return 0;
     }
-    problem(s, "%s", e.message);
+    scan_problem(s, "%s", e.message);
     /* What only the strict rules refuse can still be shown. */
     s->has_header = tbenc_header_parse(buf, (size_t)n, flags | TBENC_LENIENT, &s->header, NULL) == 0;
     return 0;
 }
 
 /* The length of record i is what header and manifest allow, and the file holds all of it. */
-static bool record_ok(struct scan *s, const struct tbenc_manifest *m, uint64_t off, uint32_t len)
+static bool scan_record_ok(struct scan *s, const struct tbenc_manifest *m, uint64_t off, uint32_t len)
 {
     uint64_t left = s->bytes - off;
     struct tbenc_record want;
     unsigned long long i = s->records;
 
     if (len == 0 || len > s->header.chunk_bytes) {
-        problem(s, "chunk %llu at byte %llu says it holds %u bytes; 1 to %u are possible", i,
-                (unsigned long long)off, len, s->header.chunk_bytes);
+        scan_problem(s, "chunk %llu at byte %llu says it holds %u bytes; 1 to %u are possible", i,
+                     (unsigned long long)off, len, s->header.chunk_bytes);
         return false;
     }
     if (left < (uint64_t)len + TBENC_RECORD_OVERHEAD) {
-        problem(s, "the file ends inside chunk %llu: %llu bytes are missing", i,
-                (unsigned long long)(len + TBENC_RECORD_OVERHEAD - left));
+        scan_problem(s, "the file ends inside chunk %llu: %llu bytes are missing", i,
+                     (unsigned long long)(len + TBENC_RECORD_OVERHEAD - left));
         return false;
     }
     if (!m)
         return true;
     if (tbenc_manifest_record(m, i, &want) < 0) {
-        problem(s, "%llu bytes follow the last chunk of the manifest", (unsigned long long)left);
+        scan_problem(s, "%llu bytes follow the last chunk of the manifest", (unsigned long long)left);
         return false;
     }
     if (want.pt_len == len)
         return true;
-    problem(s, "chunk %llu holds %u bytes, the manifest says %u", i, len, want.pt_len);
+    scan_problem(s, "chunk %llu holds %u bytes, the manifest says %u", i, len, want.pt_len);
     return false;
 }
 
@@ -80,14 +80,15 @@ static int scan_records(int fd, const struct tbenc_manifest *m, struct scan *s)
             return (int)n;
         len = be32toh(len);
         if (n < (ssize_t)sizeof(len)) {
-            problem(s, "the file ends inside the length of chunk %llu", (unsigned long long)s->records);
+            scan_problem(s, "the file ends inside the length of chunk %llu", (unsigned long long)s->records);
             return 0;
         }
-        if (!record_ok(s, m, off, len))
+        if (!scan_record_ok(s, m, off, len))
             return 0;
         if (!m && was_short)
-            problem(s, "chunk %llu is short but not the last: only a manifest with a file table allows that",
-                    (unsigned long long)s->records - 1);
+            scan_problem(
+                s, "chunk %llu is short but not the last: only a manifest with a file table allows that",
+                (unsigned long long)s->records - 1);
         was_short = len < s->header.chunk_bytes;
         off += (uint64_t)len + TBENC_RECORD_OVERHEAD;
         s->plaintext_bytes += len;
@@ -96,19 +97,19 @@ static int scan_records(int fd, const struct tbenc_manifest *m, struct scan *s)
     return 0;
 }
 
-static void compare(struct scan *s, const struct tbenc_manifest *m)
+static void scan_compare(struct scan *s, const struct tbenc_manifest *m)
 {
     uint64_t size = tbenc_manifest_ciphertext_bytes(m), records = tbenc_manifest_records(m);
 
     if (s->has_header && s->header.chunk_bytes != m->chunk_bytes)
-        problem(s, "the header says chunks of %u bytes, the manifest %u", s->header.chunk_bytes,
-                m->chunk_bytes);
+        scan_problem(s, "the header says chunks of %u bytes, the manifest %u", s->header.chunk_bytes,
+                     m->chunk_bytes);
     if (s->bytes != size)
-        problem(s, "%llu bytes, the manifest says %llu", (unsigned long long)s->bytes,
-                (unsigned long long)size);
+        scan_problem(s, "%llu bytes, the manifest says %llu", (unsigned long long)s->bytes,
+                     (unsigned long long)size);
     if (s->has_header && s->records != records)
-        problem(s, "%llu whole chunks, the manifest says %llu", (unsigned long long)s->records,
-                (unsigned long long)records);
+        scan_problem(s, "%llu whole chunks, the manifest says %llu", (unsigned long long)s->records,
+                     (unsigned long long)records);
 }
 
 int scan_ciphertext(int fd, uint64_t bytes, const struct tbenc_manifest *m, unsigned flags, struct scan *ret)
@@ -121,7 +122,7 @@ int scan_ciphertext(int fd, uint64_t bytes, const struct tbenc_manifest *m, unsi
     if (r < 0)
         return r;
     if (m)
-        compare(&s, m);
+        scan_compare(&s, m);
     *ret = s;
     return 0;
 }

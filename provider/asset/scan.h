@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reads the skeleton of a .tbenc, header and record lengths, and says what is wrong with it instead of stopping at the first
- * error. No key. Records are hopped over, not read: one small read for each. */
+/* Reads the skeleton of a .tbenc, header and record lengths, and says what is wrong with it instead of
+ * stopping at the first error. No key. Records are hopped over, not read: one small read for each. */
 #ifndef TBPKG_ASSET_SCAN_H
 #define TBPKG_ASSET_SCAN_H
 

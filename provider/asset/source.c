@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "provider/asset/source.h"
 
+#include "provider/cli/output.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 
-#include "provider/cli/cli.h"
-
-static int model_dir_fail(const struct model_dir_error *e, int r)
+static int source_model_dir_fail(const struct model_dir_error *e, int r)
 {
     const char *object = e->object ? e->object : "model directory";
 
     return e->reason ? tbpkg_fail(object, e->reason, e->remedy) : tbpkg_fail_errno(object, r);
 }
 
-static int open_dir(struct source *s)
+static int source_open_dir(struct model_source *s)
 {
     _cleanup_model_dir_error_ struct model_dir_error e = {0};
     int r = model_dir_open(s->path, &s->dir, &e);
 
     if (r < 0)
-        return model_dir_fail(&e, r);
+        return source_model_dir_fail(&e, r);
     s->is_dir = true;
     s->bytes = s->dir.bytes;
     if (s->dir.n == 0)
@@ -35,7 +35,7 @@ static int open_dir(struct source *s)
 }
 
 /* Takes fd. name is for messages. */
-static int use_fd(struct source *s, int fd, const char *name)
+static int source_use_fd(struct model_source *s, int fd, const char *name)
 {
     off_t at;
 
@@ -58,29 +58,29 @@ static int use_fd(struct source *s, int fd, const char *name)
     return CLI_OK;
 }
 
-static int open_any(struct source *s)
+static int source_open_any(struct model_source *s)
 {
     struct stat st;
 
     if (strcmp(s->path, "-") == 0)
-        return use_fd(s, fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3), "standard input");
+        return source_use_fd(s, fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3), "standard input");
     /* Look before opening: opening a device may do something. */
     if (stat(s->path, &st) < 0)
         return tbpkg_fail_errno(s->path, -errno);
     if (S_ISDIR(st.st_mode))
-        return open_dir(s);
+        return source_open_dir(s);
     if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
         return tbpkg_fail(s->path, "is neither a file nor a directory", "name the model");
-    return use_fd(s, open(s->path, O_RDONLY | O_CLOEXEC | O_NOCTTY), s->path);
+    return source_use_fd(s, open(s->path, O_RDONLY | O_CLOEXEC | O_NOCTTY), s->path);
 }
 
-int source_open(const char *path, struct source *ret)
+int source_open(const char *path, struct model_source *ret)
 {
-    struct source s = SOURCE_INIT;
+    struct model_source s = SOURCE_INIT;
     int rc;
 
     s.path = path;
-    rc = open_any(&s);
+    rc = source_open_any(&s);
     if (rc != CLI_OK) {
         source_close(&s);
         return rc;
@@ -89,14 +89,14 @@ int source_open(const char *path, struct source *ret)
     return CLI_OK;
 }
 
-uint64_t source_ciphertext_bytes(const struct source *s, uint64_t chunk_bytes)
+uint64_t source_ciphertext_bytes(const struct model_source *s, uint64_t chunk_bytes)
 {
     if (s->bytes == UINT64_MAX)
         return 0;
     return TBENC_HEADER_BYTES + s->bytes + (s->bytes / chunk_bytes + source_count(s)) * TBENC_RECORD_OVERHEAD;
 }
 
-int source_check_unchanged(const struct source *s)
+int source_check_unchanged(const struct model_source *s)
 {
     _cleanup_model_dir_error_ struct model_dir_error e = {0};
     struct stat st;
@@ -104,7 +104,7 @@ int source_check_unchanged(const struct source *s)
 
     if (s->is_dir) {
         r = model_dir_check_unchanged(&s->dir, s->path, &e);
-        return r < 0 ? model_dir_fail(&e, r) : CLI_OK;
+        return r < 0 ? source_model_dir_fail(&e, r) : CLI_OK;
     }
     if (!S_ISREG(s->st.st_mode))
         return CLI_OK;
@@ -117,7 +117,7 @@ int source_check_unchanged(const struct source *s)
 }
 
 /* The existing directory that holds path, without links. */
-static char *real_parent(const char *path)
+static char *source_real_parent(const char *path)
 {
     const char *slash = strrchr(path, '/');
     _cleanup_free_ char *dir =
@@ -126,7 +126,7 @@ static char *real_parent(const char *path)
     return dir ? realpath(dir, NULL) : NULL;
 }
 
-int source_check_output(const struct source *s, const char *option, const char *path)
+int source_check_output(const struct model_source *s, const char *option, const char *path)
 {
     _cleanup_free_ char *root = NULL, *parent = NULL;
     struct stat st;
@@ -141,7 +141,7 @@ int source_check_output(const struct source *s, const char *option, const char *
     root = realpath(s->path, NULL);
     if (!root)
         return tbpkg_fail_errno(s->path, -errno);
-    parent = real_parent(path);
+    parent = source_real_parent(path);
     if (!parent)
         return tbpkg_fail_errno(path, -errno);
     n = strcmp(root, "/") == 0 ? 0 : strlen(root);
@@ -150,7 +150,7 @@ int source_check_output(const struct source *s, const char *option, const char *
     return CLI_OK;
 }
 
-void source_close(struct source *s)
+void source_close(struct model_source *s)
 {
     model_dir_close(&s->dir);
     s->file.fd = tb_close(s->file.fd);

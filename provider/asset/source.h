@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is to be encrypted: a directory, a file, or a stream (a FIFO, standard input). Functions that fail have said so on
- * stderr and return CLI_FAILED; CLI_OK otherwise. */
+/* What is to be encrypted: a directory, a file, or a stream (a FIFO, standard input). Functions that fail
+ * have said so on stderr and return CLI_FAILED; CLI_OK otherwise. */
 #ifndef TBPKG_ASSET_SOURCE_H
 #define TBPKG_ASSET_SOURCE_H
 
@@ -8,8 +8,9 @@
 #include <sys/stat.h>
 
 #include "provider/asset/model_dir.h"
+#include "provider/cli/output.h"
 
-struct source {
+struct model_source {
     const char *path; /* as the user wrote it, by reference; "-" is stdin */
     bool is_dir;
     struct model_dir dir;
@@ -23,19 +24,19 @@ struct source {
     }
 
 /* Bytes its ciphertext will have at most; 0: unknown. */
-uint64_t source_ciphertext_bytes(const struct source *s, uint64_t chunk_bytes);
-int source_open(const char *path, struct source *ret);
+uint64_t source_ciphertext_bytes(const struct model_source *s, uint64_t chunk_bytes);
+int source_open(const char *path, struct model_source *ret);
 /* After reading: still the same sizes and times? */
-int source_check_unchanged(const struct source *s);
+int source_check_unchanged(const struct model_source *s);
 /* An output must not lie inside the input directory nor replace the input file. option names it: "--out". */
-int source_check_output(const struct source *s, const char *option, const char *path);
-void source_close(struct source *s);
+int source_check_output(const struct model_source *s, const char *option, const char *path);
+void source_close(struct model_source *s);
 
-static inline const struct tbenc_input *source_inputs(const struct source *s)
+static inline const struct tbenc_input *source_inputs(const struct model_source *s)
 {
     return s->is_dir ? s->dir.inputs : &s->file;
 }
-static inline size_t source_count(const struct source *s)
+static inline size_t source_count(const struct model_source *s)
 {
     return s->is_dir ? s->dir.n : 1;
 }

@@ -20,7 +20,8 @@
     "AZURE_CLIENT_ID and "                                                                                   \
     "AZURE_CLIENT_SECRET; or run on a machine with a managed identity; or log in with 'az login'"
 
-static int _printf_(3, 4) fail(char *err, int r, const char *fmt, ...)
+static int auth_fail(char *err, int r, const char *fmt, ...) _printf_(3, 4);
+static int auth_fail(char *err, int r, const char *fmt, ...)
 {
     va_list ap;
 
@@ -30,7 +31,8 @@ static int _printf_(3, 4) fail(char *err, int r, const char *fmt, ...)
     return r;
 }
 
-static void _printf_(2, 3) set_source(struct azure_auth *a, const char *fmt, ...)
+static void set_source(struct azure_auth *a, const char *fmt, ...) _printf_(2, 3);
+static void set_source(struct azure_auth *a, const char *fmt, ...)
 {
     va_list ap;
 
@@ -51,7 +53,7 @@ void azure_auth_clear(struct azure_auth *a)
 }
 
 /* Copy of [s, s + n) without white space around it, in secret memory. */
-static char *secret_trimmed(const char *s, size_t n)
+static char *auth_secret_trimmed(const char *s, size_t n)
 {
     char *copy;
 
@@ -65,7 +67,7 @@ static char *secret_trimmed(const char *s, size_t n)
     return copy;
 }
 
-/* -- the forms a secret has ---------------------------------------------------------------------------------------- */
+/* -- the forms a secret has -------------------------------------------------------------------- */
 
 int azure_account_key(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
 {
@@ -74,12 +76,12 @@ int azure_account_key(const char *text, struct azure_auth *a, char err[static AZ
     ssize_t n;
 
     if (!key)
-        return fail(err, -ENOMEM, "out of memory");
+        return auth_fail(err, -ENOMEM, "out of memory");
     n = blob_base64_decode(text, len, key);
     if (n < 16) {
         tb_secret_free(key);
-        return fail(err, -EINVAL,
-                    "is no storage account key (base64, as 'az storage account keys list' prints it)");
+        return auth_fail(err, -EINVAL,
+                         "is no storage account key (base64, as 'az storage account keys list' prints it)");
     }
     tb_secret_free(a->key);
     a->key = key;
@@ -94,13 +96,14 @@ int azure_sas(const char *text, struct azure_auth *a, char err[static AZURE_ERR_
     char *copy;
 
     if (!strstr(sas, "sig=") || !strchr(sas, '&'))
-        return fail(err, -EINVAL, "is no shared access signature (there is no sig= in it)");
+        return auth_fail(err, -EINVAL, "is no shared access signature (there is no sig= in it)");
     for (const char *p = sas; *p; p++)
         if (*p <= ' ' || *p >= 0x7f || *p == '#')
-            return fail(err, -EINVAL, "is no shared access signature (it has a character that no URL has)");
-    copy = secret_trimmed(sas, strlen(sas));
+            return auth_fail(err, -EINVAL,
+                             "is no shared access signature (it has a character that no URL has)");
+    copy = auth_secret_trimmed(sas, strlen(sas));
     if (!copy)
-        return fail(err, -ENOMEM, "out of memory");
+        return auth_fail(err, -ENOMEM, "out of memory");
     tb_secret_free(a->sas);
     a->sas = copy;
     a->kind = AZURE_AUTH_SAS;
@@ -108,7 +111,7 @@ int azure_sas(const char *text, struct azure_auth *a, char err[static AZURE_ERR_
 }
 
 /* Value of one member of a connection string in secret memory, NULL when absent. Values may hold '='. */
-static char *member(const char *text, const char *name)
+static char *auth_member(const char *text, const char *name)
 {
     size_t n = strlen(name);
 
@@ -118,17 +121,18 @@ static char *member(const char *text, const char *name)
         while (len > 0 && (*p == ' ' || *p == '\n'))
             p++, len--;
         if (len > n && p[n] == '=' && strncasecmp(p, name, n) == 0)
-            return secret_trimmed(p + n + 1, len - n - 1);
+            return auth_secret_trimmed(p + n + 1, len - n - 1);
         p += len;
         p += *p == ';';
     }
     return NULL;
 }
 
-static char *endpoint_of(const char *text, const char *account)
+static char *auth_endpoint_of(const char *text, const char *account)
 {
-    _cleanup_secret_ char *blob = member(text, "BlobEndpoint"), *suffix = member(text, "EndpointSuffix");
-    _cleanup_secret_ char *protocol = member(text, "DefaultEndpointsProtocol");
+    _cleanup_secret_ char *blob = auth_member(text, "BlobEndpoint"),
+                          *suffix = auth_member(text, "EndpointSuffix");
+    _cleanup_secret_ char *protocol = auth_member(text, "DefaultEndpointsProtocol");
 
     if (blob)
         return strdup(blob);
@@ -139,36 +143,36 @@ static char *endpoint_of(const char *text, const char *account)
 
 int azure_connection_string(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
 {
-    _cleanup_secret_ char *account = member(text, "AccountName"), *key = member(text, "AccountKey");
-    _cleanup_secret_ char *sas = member(text, "SharedAccessSignature"), *emulator = NULL;
+    _cleanup_secret_ char *account = auth_member(text, "AccountName"), *key = auth_member(text, "AccountKey");
+    _cleanup_secret_ char *sas = auth_member(text, "SharedAccessSignature"), *emulator = NULL;
     char why[AZURE_ERR_MAX];
     int r;
 
-    emulator = member(text, "UseDevelopmentStorage");
+    emulator = auth_member(text, "UseDevelopmentStorage");
     if (emulator)
-        return fail(
+        return auth_fail(
             err, -EINVAL,
             "UseDevelopmentStorage is not supported: write AccountName, AccountKey and BlobEndpoint out");
     if (!key && !sas)
-        return fail(err, -EINVAL,
-                    "is no connection string (it has neither AccountKey nor SharedAccessSignature)");
+        return auth_fail(err, -EINVAL,
+                         "is no connection string (it has neither AccountKey nor SharedAccessSignature)");
     if (key && !account)
-        return fail(err, -EINVAL, "is no connection string (it has no AccountName)");
+        return auth_fail(err, -EINVAL, "is no connection string (it has no AccountName)");
     r = key ? azure_account_key(key, a, why) : azure_sas(sas, a, why);
     if (r < 0)
-        return fail(err, r, "the %s in it %s", key ? "AccountKey" : "SharedAccessSignature", why);
+        return auth_fail(err, r, "the %s in it %s", key ? "AccountKey" : "SharedAccessSignature", why);
     free(a->account);
     free(a->endpoint);
     a->account = account ? strdup(account) : NULL;
-    a->endpoint = endpoint_of(text, a->account);
+    a->endpoint = auth_endpoint_of(text, a->account);
     return 0;
 }
 
-/* -- where they are looked for ------------------------------------------------------------------------------------- */
+/* -- where they are looked for ----------------------------------------------------------------- */
 
 typedef int (*take_fn)(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX]);
 
-static int take_file(const char *option, const char *path, take_fn take, struct azure_auth *a, char *err)
+static int auth_take_file(const char *option, const char *path, take_fn take, struct azure_auth *a, char *err)
 {
     _cleanup_secret_ char *text = NULL;
     char *raw = NULL, why[AZURE_ERR_MAX];
@@ -177,45 +181,45 @@ static int take_file(const char *option, const char *path, take_fn take, struct 
 
     r = tb_read_file(path, SECRET_FILE_MAX, &raw, &len);
     if (r < 0)
-        return fail(err, r, "%s %s: %s", option, path, strerror(-r));
-    text = secret_trimmed(raw, strlen(raw));
+        return auth_fail(err, r, "%s %s: %s", option, path, strerror(-r));
+    text = auth_secret_trimmed(raw, strlen(raw));
     tb_erase(raw, len);
     free(raw);
     if (!text)
-        return fail(err, -ENOMEM, "out of memory");
+        return auth_fail(err, -ENOMEM, "out of memory");
     r = take(text, a, why);
     if (r < 0)
-        return fail(err, r, "%s %s: %s", option, path, why);
+        return auth_fail(err, r, "%s %s: %s", option, path, why);
     set_source(a, "%s", option);
     return 0;
 }
 
-/* Moves a variable's value into secret memory and wipes it where /proc/PID/environ and children would see it. NULL when unset
- * or empty. */
-static char *take_env(const char *name)
+/* Moves a variable's value into secret memory and wipes it where /proc/PID/environ and children would see it.
+ * NULL when unset or empty. */
+static char *auth_take_env(const char *name)
 {
     char *value = getenv(name), *copy;
 
     if (!value || !*value)
         return NULL;
-    copy = secret_trimmed(value, strlen(value));
+    copy = auth_secret_trimmed(value, strlen(value));
     tb_erase(value, strlen(value));
     unsetenv(name);
     return copy;
 }
 
-static int bearer_text(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
+static int auth_bearer_text(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
 {
     for (const char *p = text; *p; p++)
         if (*p <= ' ' || *p >= 0x7f)
-            return fail(err, -EINVAL, "is no bearer token (it has white space or control characters)");
-    a->bearer = secret_trimmed(text, strlen(text));
+            return auth_fail(err, -EINVAL, "is no bearer token (it has white space or control characters)");
+    a->bearer = auth_secret_trimmed(text, strlen(text));
     a->kind = AZURE_AUTH_BEARER;
-    return a->bearer ? 0 : fail(err, -ENOMEM, "out of memory");
+    return a->bearer ? 0 : auth_fail(err, -ENOMEM, "out of memory");
 }
 
 /* 1: taken; 0: not there; or -errno. */
-static int try_files(const struct azure_auth_options *o, struct azure_auth *a, char *err)
+static int auth_try_files(const struct azure_auth_options *o, struct azure_auth *a, char *err)
 {
     const struct {
         const char *option, *path;
@@ -230,13 +234,13 @@ static int try_files(const struct azure_auth_options *o, struct azure_auth *a, c
     for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
         if (!files[i].path)
             continue;
-        r = take_file(files[i].option, files[i].path, files[i].take, a, err);
+        r = auth_take_file(files[i].option, files[i].path, files[i].take, a, err);
         return r < 0 ? r : 1;
     }
     return 0;
 }
 
-static int try_environment(struct azure_auth *a, char *err)
+static int auth_try_environment(struct azure_auth *a, char *err)
 {
     static const struct {
         const char *name;
@@ -245,51 +249,51 @@ static int try_environment(struct azure_auth *a, char *err)
         {"AZURE_STORAGE_CONNECTION_STRING", azure_connection_string},
         {"AZURE_STORAGE_KEY", azure_account_key},
         {"AZURE_STORAGE_SAS_TOKEN", azure_sas},
-        {"AZURE_ACCESS_TOKEN", bearer_text},
+        {"AZURE_ACCESS_TOKEN", auth_bearer_text},
     };
     char why[AZURE_ERR_MAX];
     int r;
 
     for (size_t i = 0; i < ARRAY_SIZE(variables); i++) {
-        _cleanup_secret_ char *value = take_env(variables[i].name);
+        _cleanup_secret_ char *value = auth_take_env(variables[i].name);
 
         if (!value)
             continue;
         r = variables[i].take(value, a, why);
         if (r < 0)
-            return fail(err, r, "%s %s", variables[i].name, why);
+            return auth_fail(err, r, "%s %s", variables[i].name, why);
         set_source(a, "the environment variable %s", variables[i].name);
         return 1;
     }
     return 0;
 }
 
-static const char *env(const char *name)
+static const char *auth_env(const char *name)
 {
     const char *v = getenv(name);
 
     return v && *v ? v : NULL;
 }
 
-static int try_principal(struct azure_auth *a, char *err)
+static int auth_try_principal(struct azure_auth *a, char *err)
 {
     char why[AZURE_ERR_MAX];
     int r;
 
-    a->client_secret = take_env("AZURE_CLIENT_SECRET");
+    a->client_secret = auth_take_env("AZURE_CLIENT_SECRET");
     if (!a->client_secret)
         return 0;
-    if (!env("AZURE_TENANT_ID") || !env("AZURE_CLIENT_ID"))
-        return fail(err, -EINVAL, "AZURE_CLIENT_SECRET is set; a service principal also needs %s",
-                    env("AZURE_TENANT_ID") ? "AZURE_CLIENT_ID" : "AZURE_TENANT_ID");
+    if (!auth_env("AZURE_TENANT_ID") || !auth_env("AZURE_CLIENT_ID"))
+        return auth_fail(err, -EINVAL, "AZURE_CLIENT_SECRET is set; a service principal also needs %s",
+                         auth_env("AZURE_TENANT_ID") ? "AZURE_CLIENT_ID" : "AZURE_TENANT_ID");
     a->renew = AZURE_RENEW_PRINCIPAL;
     set_source(a, "the service principal AZURE_CLIENT_ID");
     r = azure_auth_renew(a, why);
-    return r < 0 ? fail(err, r, "%s", why) : 1;
+    return r < 0 ? auth_fail(err, r, "%s", why) : 1;
 }
 
 /* An identity that nobody configured and that is not there is no error: the Azure CLI comes next. */
-static int try_identity(struct azure_auth *a, char *err)
+static int auth_try_identity(struct azure_auth *a, char *err)
 {
     char why[AZURE_ERR_MAX];
     int r;
@@ -298,11 +302,11 @@ static int try_identity(struct azure_auth *a, char *err)
     set_source(a, "the managed identity of this machine");
     r = azure_auth_renew(a, why);
     if (r < 0 && azure_token_identity_configured())
-        return fail(err, r, "managed identity: %s", why);
+        return auth_fail(err, r, "managed identity: %s", why);
     return r < 0 ? 0 : 1;
 }
 
-static int try_cli(struct azure_auth *a, char *err)
+static int auth_try_cli(struct azure_auth *a, char *err)
 {
     char why[AZURE_ERR_MAX];
     int r;
@@ -312,30 +316,30 @@ static int try_cli(struct azure_auth *a, char *err)
     r = azure_auth_renew(a, why);
     if (r == -ENOENT)
         return 0;
-    return r < 0 ? fail(err, r, "%s", why) : 1;
+    return r < 0 ? auth_fail(err, r, "%s", why) : 1;
 }
 
 int azure_auth_find(const struct azure_auth_options *o, struct azure_auth *ret,
                     char err[static AZURE_ERR_MAX])
 {
-    int (*const steps[])(struct azure_auth *, char *) = {try_environment, try_principal, try_identity,
-                                                         try_cli};
+    int (*const steps[])(struct azure_auth *, char *) = {auth_try_environment, auth_try_principal,
+                                                         auth_try_identity, auth_try_cli};
     _cleanup_azure_auth_ struct azure_auth a = {.tls = o->tls};
     int r;
 
-    r = try_files(o, &a, err);
+    r = auth_try_files(o, &a, err);
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(steps); i++)
         r = steps[i](&a, err);
     if (r < 0)
         return r;
     if (r == 0)
-        return fail(err, -ENOENT, "no credential found; " THE_WAYS);
+        return auth_fail(err, -ENOENT, "no credential found; " THE_WAYS);
     *ret = a;
     a = (struct azure_auth){0};
     return 0;
 }
 
-/* -- renewal ------------------------------------------------------------------------------------------------------- */
+/* -- renewal ----------------------------------------------------------------------------------- */
 
 int azure_auth_renew(struct azure_auth *a, char err[static AZURE_ERR_MAX])
 {
@@ -348,13 +352,13 @@ int azure_auth_renew(struct azure_auth *a, char err[static AZURE_ERR_MAX])
                                   a->tls, &t, err);
         break;
     case AZURE_RENEW_IDENTITY:
-        r = azure_token_identity(env("AZURE_CLIENT_ID"), &t, err);
+        r = azure_token_identity(auth_env("AZURE_CLIENT_ID"), &t, err);
         break;
     case AZURE_RENEW_CLI:
         r = azure_token_cli(&t, err);
         break;
     default:
-        return fail(err, -ENOTSUP, "%s cannot be renewed", a->source);
+        return auth_fail(err, -ENOTSUP, "%s cannot be renewed", a->source);
     }
     if (r < 0)
         return r;

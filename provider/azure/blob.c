@@ -14,9 +14,9 @@
 #include "common/secret.h"
 #include "common/units.h"
 
-/* -- names and URLs ------------------------------------------------------------------------------------------------ */
+/* -- names and URLs ---------------------------------------------------------------------------- */
 
-static bool is_lower_alnum(char c)
+static bool blob_is_lower_alnum(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
 }
@@ -26,7 +26,7 @@ bool blob_account_valid(const char *s)
     size_t n = strlen(s);
 
     for (size_t i = 0; i < n; i++)
-        if (!is_lower_alnum(s[i]))
+        if (!blob_is_lower_alnum(s[i]))
             return false;
     return n >= 3 && n <= 24;
 }
@@ -38,13 +38,14 @@ bool blob_container_valid(const char *s)
     if (n < 3 || n > 63 || s[0] == '-' || s[n - 1] == '-')
         return false;
     for (size_t i = 0; i < n; i++)
-        if (!is_lower_alnum(s[i]) && (s[i] != '-' || s[i + 1] == '-'))
+        if (!blob_is_lower_alnum(s[i]) && (s[i] != '-' || s[i + 1] == '-'))
             return false;
     return true;
 }
 
-/* The authority of an http(s) URL: [*ret, *ret + *ret_len). Returns what follows it, or NULL when url is no such URL. */
-static const char *url_authority(const char *url, const char **ret, size_t *ret_len)
+/* The authority of an http(s) URL: [*ret, *ret + *ret_len). Returns what follows it, or NULL when url is no
+ * such URL. */
+static const char *blob_url_authority(const char *url, const char **ret, size_t *ret_len)
 {
     size_t scheme = strncasecmp(url, "https://", 8) == 0 ? 8 : strncasecmp(url, "http://", 7) == 0 ? 7 : 0;
 
@@ -56,12 +57,12 @@ static const char *url_authority(const char *url, const char **ret, size_t *ret_
 }
 
 /* Copies the host without port; brackets of an IPv6 address stay. */
-static bool url_host(const char *url, char *out, size_t out_len)
+static bool blob_url_host(const char *url, char *out, size_t out_len)
 {
     const char *a, *end;
     size_t n;
 
-    if (!url_authority(url, &a, &n) || memchr(a, '@', n))
+    if (!blob_url_authority(url, &a, &n) || memchr(a, '@', n))
         return false;
     end = a[0] == '[' ? memchr(a, ']', n) : memchr(a, ':', n);
     if (a[0] == '[' && !end)
@@ -75,7 +76,7 @@ static bool url_host(const char *url, char *out, size_t out_len)
     return true;
 }
 
-static bool host_is_ipv4(const char *host)
+static bool blob_host_is_ipv4(const char *host)
 {
     unsigned v[4];
     int n = 0;
@@ -89,13 +90,14 @@ bool blob_url_is_loopback(const char *url)
 {
     char host[256];
 
-    if (!url_host(url, host, sizeof(host)))
+    if (!blob_url_host(url, host, sizeof(host)))
         return false;
     return strcasecmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0 ||
-           (host_is_ipv4(host) && strncmp(host, "127.", 4) == 0);
+           (blob_host_is_ipv4(host) && strncmp(host, "127.", 4) == 0);
 }
 
-static int _printf_(2, 3) refuse(char *err, const char *fmt, ...)
+static int blob_refuse(char *err, const char *fmt, ...) _printf_(2, 3);
+static int blob_refuse(char *err, const char *fmt, ...)
 {
     va_list ap;
 
@@ -111,17 +113,17 @@ int blob_base_url_check(const char *what, const char *url, bool allow_http, char
 
     for (const char *p = url; *p; p++)
         if ((unsigned char)*p <= ' ' || (unsigned char)*p >= 0x7f)
-            return refuse(err, "%s has a space, control or non-ASCII character in its URL", what);
+            return blob_refuse(err, "%s has a space, control or non-ASCII character in its URL", what);
     if (strchr(url, '?') || strchr(url, '#'))
-        return refuse(err,
-                      "%s must have no query or fragment: it is a base URL, and a SAS does not belong there",
-                      what);
+        return blob_refuse(
+            err, "%s must have no query or fragment: it is a base URL, and a SAS does not belong there",
+            what);
     if (strchr(url, '@'))
-        return refuse(err, "%s must have no user name or password in it", what);
-    if (!url_host(url, host, sizeof(host)))
-        return refuse(err, "%s is no https:// URL with a host", what);
+        return blob_refuse(err, "%s must have no user name or password in it", what);
+    if (!blob_url_host(url, host, sizeof(host)))
+        return blob_refuse(err, "%s is no https:// URL with a host", what);
     if (strncasecmp(url, "http://", 7) == 0 && !allow_http && !blob_url_is_loopback(url))
-        return refuse(err, "%s is plain http:// to %s; use https://", what, host);
+        return blob_refuse(err, "%s is plain http:// to %s; use https://", what, host);
     return 0;
 }
 
@@ -134,7 +136,7 @@ int blob_service_init(const char *account, const char *endpoint, bool allow_http
     int r;
 
     if (!blob_account_valid(account))
-        return refuse(err, "'%.40s' is no storage account name (3 to 24 of a-z and 0-9)", account);
+        return blob_refuse(err, "'%.40s' is no storage account name (3 to 24 of a-z and 0-9)", account);
     if (endpoint) {
         r = blob_base_url_check("the blob endpoint", endpoint, allow_http, err);
         if (r < 0)
@@ -142,10 +144,10 @@ int blob_service_init(const char *account, const char *endpoint, bool allow_http
         n = strlen(endpoint);
         while (endpoint[n - 1] == '/')
             n--;
-        if (!url_host(endpoint, host, sizeof(host)))
-            return refuse(err, "the blob endpoint has no host");
+        if (!blob_url_host(endpoint, host, sizeof(host)))
+            return blob_refuse(err, "the blob endpoint has no host");
         if (!memchr(strstr(endpoint, "://") + 3, '/', n - (size_t)(strstr(endpoint, "://") + 3 - endpoint)) &&
-            (host_is_ipv4(host) || host[0] == '[' || strcasecmp(host, "localhost") == 0))
+            (blob_host_is_ipv4(host) || host[0] == '[' || strcasecmp(host, "localhost") == 0))
             url = tb_strf("%.*s/%s", (int)n, endpoint, account);
         else
             url = tb_strf("%.*s", (int)n, endpoint);
@@ -154,7 +156,7 @@ int blob_service_init(const char *account, const char *endpoint, bool allow_http
     }
     name = strdup(account);
     if (!url || !name)
-        return refuse(err, "out of memory"), -ENOMEM;
+        return blob_refuse(err, "out of memory"), -ENOMEM;
     *ret = (struct blob_service){.account = TAKE_PTR(name), .url = TAKE_PTR(url)};
     return 0;
 }
@@ -166,7 +168,7 @@ void blob_service_clear(struct blob_service *s)
 }
 
 /* RFC 3986: everything but unreserved characters, and '/' when keep_slash. */
-static void put_encoded(FILE *f, const char *s, bool keep_slash)
+static void blob_put_encoded(FILE *f, const char *s, bool keep_slash)
 {
     for (; *s; s++) {
         unsigned char c = (unsigned char)*s;
@@ -179,7 +181,7 @@ static void put_encoded(FILE *f, const char *s, bool keep_slash)
 }
 
 /* Closes a memory stream; -ENOMEM when it could not hold everything. */
-static int stream_done(FILE *f, char **text, char **ret)
+static int blob_stream_done(FILE *f, char **text, char **ret)
 {
     int bad = ferror(f);
 
@@ -200,25 +202,25 @@ int blob_request_url(const struct blob_service *s, const struct blob_request *rq
     if (!f)
         return -ENOMEM;
     fprintf(f, "%s/", s->url);
-    put_encoded(f, rq->path, true);
+    blob_put_encoded(f, rq->path, true);
     for (const struct blob_pair *q = rq->query; q->name; q++) {
         fprintf(f, "%c%s=", sep, q->name);
-        put_encoded(f, q->value, false);
+        blob_put_encoded(f, q->value, false);
         sep = '&';
     }
     if (sas)
         fprintf(f, "%c%s", sep, sas);
-    return stream_done(f, &text, ret);
+    return blob_stream_done(f, &text, ret);
 }
 
-/* -- Shared Key ---------------------------------------------------------------------------------------------------- */
+/* -- Shared Key -------------------------------------------------------------------------------- */
 
-static int compare_pairs(const void *a, const void *b)
+static int blob_compare_pairs(const void *a, const void *b)
 {
     return strcasecmp(((const struct blob_pair *)a)->name, ((const struct blob_pair *)b)->name);
 }
 
-static const char *header(const struct blob_request *rq, const char *name)
+static const char *blob_header(const struct blob_request *rq, const char *name)
 {
     for (const struct blob_pair *h = rq->headers; h->name; h++)
         if (strcasecmp(h->name, name) == 0)
@@ -226,13 +228,13 @@ static const char *header(const struct blob_request *rq, const char *name)
     return "";
 }
 
-static void put_lower(FILE *f, const char *s)
+static void blob_put_lower(FILE *f, const char *s)
 {
     for (; *s; s++)
         fputc(tolower((unsigned char)*s), f);
 }
 
-static void put_canonical_headers(FILE *f, const struct blob_request *rq, const char *date)
+static void blob_put_canonical_headers(FILE *f, const struct blob_request *rq, const char *date)
 {
     struct blob_pair h[BLOB_HEADERS_MAX + 2];
     size_t n = 0;
@@ -242,28 +244,28 @@ static void put_canonical_headers(FILE *f, const struct blob_request *rq, const 
     for (const struct blob_pair *p = rq->headers; p->name; p++)
         if (strncasecmp(p->name, "x-ms-", 5) == 0)
             h[n++] = *p;
-    qsort(h, n, sizeof(h[0]), compare_pairs);
+    qsort(h, n, sizeof(h[0]), blob_compare_pairs);
     for (size_t i = 0; i < n; i++) {
-        put_lower(f, h[i].name);
+        blob_put_lower(f, h[i].name);
         fprintf(f, ":%s\n", h[i].value);
     }
 }
 
-static void put_canonical_resource(FILE *f, const struct blob_service *s, const struct blob_request *rq)
+static void blob_put_canonical_resource(FILE *f, const struct blob_service *s, const struct blob_request *rq)
 {
     struct blob_pair q[BLOB_QUERY_MAX] = {{NULL, NULL}};
     const char *authority, *path;
     size_t n = 0, len;
 
-    path = url_authority(s->url, &authority, &len);
+    path = blob_url_authority(s->url, &authority, &len);
     fprintf(f, "/%s%s/", s->account, path ? path : "");
-    put_encoded(f, rq->path, true);
+    blob_put_encoded(f, rq->path, true);
     for (; rq->query[n].name; n++)
         q[n] = rq->query[n];
-    qsort(q, n, sizeof(q[0]), compare_pairs);
+    qsort(q, n, sizeof(q[0]), blob_compare_pairs);
     for (size_t i = 0; i < n; i++) {
         fputc('\n', f);
-        put_lower(f, q[i].name);
+        blob_put_lower(f, q[i].name);
         fprintf(f, ":%s", q[i].value);
     }
 }
@@ -280,15 +282,16 @@ int blob_string_to_sign(const struct blob_service *s, const struct blob_request 
 
     if (!f)
         return -ENOMEM;
-    fprintf(f, "%s\n%s\n%s\n", rq->method, header(rq, "Content-Encoding"), header(rq, "Content-Language"));
+    fprintf(f, "%s\n%s\n%s\n", rq->method, blob_header(rq, "Content-Encoding"),
+            blob_header(rq, "Content-Language"));
     if (rq->body_len > 0)
         fprintf(f, "%zu", rq->body_len);
     fputc('\n', f);
     for (size_t i = 0; i < ARRAY_SIZE(signed_headers); i++)
-        fprintf(f, "%s\n", header(rq, signed_headers[i]));
-    put_canonical_headers(f, rq, date);
-    put_canonical_resource(f, s, rq);
-    return stream_done(f, &text, ret);
+        fprintf(f, "%s\n", blob_header(rq, signed_headers[i]));
+    blob_put_canonical_headers(f, rq, date);
+    blob_put_canonical_resource(f, s, rq);
+    return blob_stream_done(f, &text, ret);
 }
 
 int blob_authorization(const struct blob_service *s, const struct blob_request *rq, const char *date,
@@ -324,7 +327,7 @@ char *blob_date(uint64_t realtime_us, char out[static BLOB_DATE_MAX])
     return out;
 }
 
-/* -- encodings and blocks ------------------------------------------------------------------------------------------ */
+/* -- encodings and blocks ---------------------------------------------------------------------- */
 
 void blob_base64(const void *in, size_t n, char *out)
 {
@@ -332,7 +335,7 @@ void blob_base64(const void *in, size_t n, char *out)
     EVP_EncodeBlock((unsigned char *)out, in, (int)n);
 }
 
-static int base64_value(char c)
+static int blob_base64_value(char c)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const char *p = c ? strchr(digits, c) : NULL;
@@ -353,7 +356,7 @@ ssize_t blob_base64_decode(const char *in, size_t len, uint8_t *out)
         uint32_t v = 0;
 
         for (size_t j = 0; j < 4; j++) {
-            int d = j < digits ? base64_value(in[i + j]) : 0;
+            int d = j < digits ? blob_base64_value(in[i + j]) : 0;
 
             if (d < 0)
                 return -EINVAL;
@@ -404,7 +407,7 @@ int blob_block_list_format(char (*ids)[BLOB_ID_CHARS + 1], size_t n, char **ret,
     for (size_t i = 0; i < n; i++)
         fprintf(f, "<Uncommitted>%s</Uncommitted>", ids[i]);
     fputs("</BlockList>", f);
-    r = stream_done(f, &text, ret);
+    r = blob_stream_done(f, &text, ret);
     if (r == 0)
         *ret_len = len;
     return r;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Azure Blob service, REST version 2024-11-04: what a request looks like on the wire. No I/O here: URLs, Shared Key
- * signatures, block ids, the body of Put Block List. Strings returned through ret_ are heap strings of the caller. */
+/* Azure Blob service, REST version 2024-11-04: what a request looks like on the wire. No I/O here: URLs,
+ * Shared Key signatures, block ids, the body of Put Block List. Strings returned through ret_ are heap
+ * strings of the caller. */
 #ifndef TBPKG_AZURE_BLOB_H
 #define TBPKG_AZURE_BLOB_H
 
@@ -26,15 +27,16 @@
 /* An account's blob endpoint. */
 struct blob_service {
     char *account;
-    char *
-        url; /* "https://acct.blob.core.windows.net" or, path style, "http://127.0.0.1:10000/acct"; no '/' at the end */
+    /* "https://acct.blob.core.windows.net" or, path style, "http://127.0.0.1:10000/acct"; no '/' at the
+     * end */
+    char *url;
 };
 
 struct blob_pair {
     const char *name, *value;
 };
-/* All strings are borrowed. query and headers end with the first name that is NULL. Headers: those of the operation;
- * x-ms-version, x-ms-date and Authorization are added on the way out. */
+/* All strings are borrowed. query and headers end with the first name that is NULL. Headers: those of the
+ * operation; x-ms-version, x-ms-date and Authorization are added on the way out. */
 struct blob_request {
     const char *method;
     const char *path; /* "container/name", not encoded */
@@ -44,9 +46,9 @@ struct blob_request {
     size_t body_len;
 };
 
-/* endpoint NULL: Azure's public cloud. Else an http(s) URL of a private endpoint or an emulator; when its host is an IP
- * address or localhost and it has no path, the account is appended, as emulators want it. http:// needs a loopback host or
- * allow_http. -EINVAL with a reason in err (which never repeats a query). */
+/* endpoint NULL: Azure's public cloud. Else an http(s) URL of a private endpoint or an emulator; when its
+ * host is an IP address or localhost and it has no path, the account is appended, as emulators want it.
+ * http:// needs a loopback host or allow_http. -EINVAL with a reason in err (which never repeats a query). */
 int blob_service_init(const char *account, const char *endpoint, bool allow_http, struct blob_service *ret,
                       char err[static BLOB_ERR_MAX]);
 void blob_service_clear(struct blob_service *s);
@@ -56,8 +58,8 @@ void blob_service_clear(struct blob_service *s);
 bool blob_account_valid(const char *s);
 bool blob_container_valid(const char *s);
 
-/* https, or http when the host is loopback (127/8, ::1, localhost) or allow_http. Refused: other schemes, no host, user
- * info, query, fragment. what names the option in err. -EINVAL. */
+/* https, or http when the host is loopback (127/8, ::1, localhost) or allow_http. Refused: other schemes, no
+ * host, user info, query, fragment. what names the option in err. -EINVAL. */
 int blob_base_url_check(const char *what, const char *url, bool allow_http, char err[static BLOB_ERR_MAX]);
 bool blob_url_is_loopback(const char *url);
 
@@ -65,7 +67,8 @@ bool blob_url_is_loopback(const char *url);
 int blob_request_url(const struct blob_service *s, const struct blob_request *rq, const char *sas,
                      char **ret);
 
-/* What Shared Key signs for the request at date (RFC 1123, GMT), and the value of the Authorization header. */
+/* What Shared Key signs for the request at date (RFC 1123, GMT), and the value of the Authorization
+ * header. */
 int blob_string_to_sign(const struct blob_service *s, const struct blob_request *rq, const char *date,
                         char **ret);
 int blob_authorization(const struct blob_service *s, const struct blob_request *rq, const char *date,
@@ -73,21 +76,21 @@ int blob_authorization(const struct blob_service *s, const struct blob_request *
 /* "Sun, 22 Nov 2026 03:23:17 GMT". Returns out. */
 char *blob_date(uint64_t realtime_us, char out[static BLOB_DATE_MAX]);
 
-/* Base64 of bytes; out has room for 4*((n+2)/3)+1. Decoding is strict; returns bytes written to out, which has room for
- * 3*len/4 bytes, or -EINVAL. */
+/* Base64 of bytes; out has room for 4*((n+2)/3)+1. Decoding is strict; returns bytes written to out, which
+ * has room for 3*len/4 bytes, or -EINVAL. */
 void blob_base64(const void *in, size_t n, char *out);
 ssize_t blob_base64_decode(const char *in, size_t len, uint8_t *out);
 
 /* MD5 of a buffer, as Content-MD5 has it. 0 or -EIO (a crypto policy without MD5). */
 int blob_md5(const void *buf, size_t len, uint8_t out[static BLOB_MD5_BYTES]);
 
-/* The id of block `index` with that content. It names the content, so a block staged by another run is taken for ours only
- * when it is what we would send; all ids have one length, as the service demands. */
+/* The id of block `index` with that content. It names the content, so a block staged by another run is taken
+ * for ours only when it is what we would send; all ids have one length, as the service demands. */
 void blob_block_id(size_t index, const uint8_t md5[static BLOB_MD5_BYTES],
                    char out[static BLOB_ID_CHARS + 1]);
 
-/* The smallest block size >= wanted with which size bytes fit in BLOB_BLOCKS_MAX blocks, whole MiB when it had to grow. 0 when
- * none up to BLOB_BLOCK_BYTES_MAX does. */
+/* The smallest block size >= wanted with which size bytes fit in BLOB_BLOCKS_MAX blocks, whole MiB when it
+ * had to grow. 0 when none up to BLOB_BLOCK_BYTES_MAX does. */
 uint32_t blob_block_bytes_for(uint64_t size, uint32_t wanted);
 
 /* Body of Put Block List: the blocks in this order, all from the uncommitted list. */

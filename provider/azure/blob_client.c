@@ -10,9 +10,9 @@
 
 #define ERROR_BODY_MAX (64 * 1024)
 
-/* -- one exchange -------------------------------------------------------------------------------------------------- */
+/* -- one exchange ------------------------------------------------------------------------------ */
 
-static void headers_free(struct curl_slist **list)
+static void client_headers_free(struct curl_slist **list)
 {
     for (struct curl_slist *h = *list; h; h = h->next)
         if (strncasecmp(h->data, "Authorization:", 14) == 0)
@@ -21,7 +21,7 @@ static void headers_free(struct curl_slist **list)
     *list = NULL;
 }
 
-static int header_add(struct curl_slist **list, const char *name, const char *value)
+static int client_header_add(struct curl_slist **list, const char *name, const char *value)
 {
     _cleanup_erase_string_ char *line = tb_strf("%s: %s", name, value);
     struct curl_slist *more = line ? curl_slist_append(*list, line) : NULL;
@@ -32,7 +32,8 @@ static int header_add(struct curl_slist **list, const char *name, const char *va
     return 0;
 }
 
-static int authorize(const struct blob_client *c, const struct blob_request *rq, struct curl_slist **list)
+static int client_authorize(const struct blob_client *c, const struct blob_request *rq,
+                            struct curl_slist **list)
 {
     _cleanup_erase_string_ char *value = NULL;
     char date[BLOB_DATE_MAX];
@@ -42,26 +43,28 @@ static int authorize(const struct blob_client *c, const struct blob_request *rq,
         return 0;
     if (c->auth->kind == AZURE_AUTH_BEARER) {
         value = tb_strf("Bearer %s", c->auth->bearer);
-        return value ? header_add(list, "Authorization", value) : -ENOMEM;
+        return value ? client_header_add(list, "Authorization", value) : -ENOMEM;
     }
     blob_date(tb_now_realtime_us(), date);
     r = blob_authorization(c->service, rq, date, c->auth->key, c->auth->key_len, &value);
     if (r == 0)
-        r = header_add(list, "x-ms-date", date);
+        r = client_header_add(list, "x-ms-date", date);
     if (r == 0)
-        r = header_add(list, "Authorization", value);
+        r = client_header_add(list, "Authorization", value);
     return r;
 }
 
-static int build_headers(const struct blob_client *c, const struct blob_request *rq, struct curl_slist **list)
+static int client_build_headers(const struct blob_client *c, const struct blob_request *rq,
+                                struct curl_slist **list)
 {
-    int r = header_add(list, "x-ms-version", BLOB_API_VERSION);
+    int r = client_header_add(list, "x-ms-version", BLOB_API_VERSION);
 
     for (const struct blob_pair *h = rq->headers; r == 0 && h->name; h++)
-        r = header_add(list, h->name, h->value);
+        r = client_header_add(list, h->name, h->value);
     if (r == 0)
-        r = authorize(c, rq, list);
-    /* No waiting for 100-continue; and no form type for a body that has none. An empty value removes the header. */
+        r = client_authorize(c, rq, list);
+    /* No waiting for 100-continue; and no form type for a body that has none. An empty value removes the
+     * header. */
     if (r == 0 && rq->body) {
         struct curl_slist *more = curl_slist_append(*list, "Expect:");
 
@@ -72,7 +75,7 @@ static int build_headers(const struct blob_client *c, const struct blob_request 
     return r;
 }
 
-static size_t on_body(char *data, size_t one, size_t n, void *ctx)
+static size_t client_on_body(char *data, size_t one, size_t n, void *ctx)
 {
     struct blob_exchange *x = ctx;
 
@@ -93,7 +96,8 @@ static size_t on_body(char *data, size_t one, size_t n, void *ctx)
     return n;
 }
 
-static int set_options(const struct blob_client *c, const struct blob_request *rq, struct blob_exchange *x)
+static int client_set_options(const struct blob_client *c, const struct blob_request *rq,
+                              struct blob_exchange *x)
 {
     CURLcode e = CURLE_OK;
 
@@ -103,7 +107,7 @@ static int set_options(const struct blob_client *c, const struct blob_request *r
     SET(CURLOPT_URL, x->url);
     SET(CURLOPT_HTTPHEADER, x->headers);
     SET(CURLOPT_ERRORBUFFER, x->errbuf);
-    SET(CURLOPT_WRITEFUNCTION, on_body);
+    SET(CURLOPT_WRITEFUNCTION, client_on_body);
     SET(CURLOPT_WRITEDATA, (void *)x);
     SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
     SET(CURLOPT_LOW_SPEED_TIME, (long)c->stall_s);
@@ -131,22 +135,22 @@ int blob_exchange_prepare(const struct blob_client *c, const struct blob_request
     if (!x->curl)
         return -ENOMEM;
     curl_easy_reset(x->curl);
-    headers_free(&x->headers);
+    client_headers_free(&x->headers);
     tb_erase_stringp(&x->url);
     x->len = 0;
     x->max = MAX(max_body, (size_t)ERROR_BODY_MAX);
     x->errbuf[0] = '\0';
-    r = build_headers(c, rq, &x->headers);
+    r = client_build_headers(c, rq, &x->headers);
     if (r == 0)
         r = blob_request_url(c->service, rq, sas, &x->url);
     if (r == 0)
-        r = set_options(c, rq, x);
+        r = client_set_options(c, rq, x);
     return r;
 }
 
-/* -- the answer ---------------------------------------------------------------------------------------------------- */
+/* -- the answer -------------------------------------------------------------------------------- */
 
-static void copy_header(CURL *curl, const char *name, char *out, size_t out_len)
+static void client_copy_header(CURL *curl, const char *name, char *out, size_t out_len)
 {
     struct curl_header *h;
     size_t n = 0;
@@ -172,12 +176,12 @@ int blob_exchange_finish(struct blob_exchange *x, CURLcode code, struct blob_rep
     curl_easy_getinfo(x->curl, CURLINFO_RESPONSE_CODE, &r.status);
     curl_easy_getinfo(x->curl, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &n);
     r.content_length = n;
-    copy_header(x->curl, "x-ms-error-code", r.code, sizeof(r.code));
-    copy_header(x->curl, "x-ms-request-id", r.request_id, sizeof(r.request_id));
-    copy_header(x->curl, "ETag", r.etag, sizeof(r.etag));
-    copy_header(x->curl, "Content-MD5", r.content_md5, sizeof(r.content_md5));
-    copy_header(x->curl, "x-ms-meta-sha256", r.sha256, sizeof(r.sha256));
-    copy_header(x->curl, "Retry-After", text, sizeof(text));
+    client_copy_header(x->curl, "x-ms-error-code", r.code, sizeof(r.code));
+    client_copy_header(x->curl, "x-ms-request-id", r.request_id, sizeof(r.request_id));
+    client_copy_header(x->curl, "ETag", r.etag, sizeof(r.etag));
+    client_copy_header(x->curl, "Content-MD5", r.content_md5, sizeof(r.content_md5));
+    client_copy_header(x->curl, "x-ms-meta-sha256", r.sha256, sizeof(r.sha256));
+    client_copy_header(x->curl, "Retry-After", text, sizeof(text));
     if (text[0])
         r.retry_after_ms = tb_http_retry_after_ms(text);
     if (r.status >= 300 && x->len > 0)
@@ -190,7 +194,7 @@ void blob_exchange_clear(struct blob_exchange *x)
 {
     if (x->curl)
         curl_easy_cleanup(x->curl);
-    headers_free(&x->headers);
+    client_headers_free(&x->headers);
     tb_erase_stringp(&x->url);
     free(x->body);
     *x = (struct blob_exchange){0};
@@ -203,7 +207,7 @@ void blob_reply_clear(struct blob_reply *r)
 }
 
 /* Damaged on the way: worth another try. Emulators call it InvalidOperation. */
-static bool md5_refused(const struct blob_reply *reply)
+static bool client_md5_refused(const struct blob_reply *reply)
 {
     return reply->status == 400 &&
            (strcmp(reply->code, "Md5Mismatch") == 0 || strcmp(reply->code, "InvalidOperation") == 0);
@@ -213,10 +217,10 @@ bool blob_retryable(int r, const struct blob_reply *reply)
 {
     if (r < 0)
         return r == -ETIMEDOUT || r == -ECONNREFUSED || r == -EPROTO;
-    return tb_http_status_retryable(reply->status) || md5_refused(reply);
+    return tb_http_status_retryable(reply->status) || client_md5_refused(reply);
 }
 
-/* -- a blocking call ----------------------------------------------------------------------------------------------- */
+/* -- a blocking call --------------------------------------------------------------------------- */
 
 int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t max_body,
               struct blob_reply *ret, char err[static TB_HTTP_ERR_MAX])
@@ -254,13 +258,13 @@ int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t
     return 0;
 }
 
-/* -- explanations -------------------------------------------------------------------------------------------------- */
+/* -- explanations ------------------------------------------------------------------------------ */
 
 #define DATA_ROLE "'Storage Blob Data Contributor'"
 
 /* How each kind of credential is refused, and what to do about it. */
-static void explain_forbidden(const struct blob_client *c, const struct blob_reply *reply,
-                              struct blob_fault *f)
+static void client_explain_forbidden(const struct blob_client *c, const struct blob_reply *reply,
+                                     struct blob_fault *f)
 {
     enum azure_auth_kind kind = c->auth ? c->auth->kind : AZURE_AUTH_NONE;
 
@@ -292,7 +296,8 @@ static void explain_forbidden(const struct blob_client *c, const struct blob_rep
         snprintf(f->remedy, sizeof(f->remedy), "give a credential");
 }
 
-static void explain_status(const struct blob_client *c, const struct blob_reply *reply, struct blob_fault *f)
+static void client_explain_status(const struct blob_client *c, const struct blob_reply *reply,
+                                  struct blob_fault *f)
 {
     const char *code = reply->code;
 
@@ -305,13 +310,13 @@ static void explain_status(const struct blob_client *c, const struct blob_reply 
         return;
     }
     if (reply->status == 401 || reply->status == 403) {
-        explain_forbidden(c, reply, f);
+        client_explain_forbidden(c, reply, f);
         return;
     }
     snprintf(f->reason, sizeof(f->reason), "the service answered %ld %s%s%s%s%s%s", reply->status, code,
              reply->message[0] ? ": " : "", reply->message, reply->request_id[0] ? " (request " : "",
              reply->request_id, reply->request_id[0] ? ")" : "");
-    if (md5_refused(reply))
+    if (client_md5_refused(reply))
         snprintf(f->remedy, sizeof(f->remedy),
                  "the data is damaged on its way: check memory, network and proxies");
     else if (strcmp(code, "InvalidBlobOrBlock") == 0 || strcmp(code, "InvalidBlockId") == 0)
@@ -332,7 +337,7 @@ void blob_explain(const struct blob_client *c, int r, const struct blob_reply *r
 {
     ret->remedy[0] = '\0';
     if (r == 0) {
-        explain_status(c, reply, ret);
+        client_explain_status(c, reply, ret);
         return;
     }
     snprintf(ret->reason, sizeof(ret->reason), "%s", err);

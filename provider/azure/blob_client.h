@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Requests to the Blob service on the wire: one prepared exchange for a multi loop, one blocking call with retries, and what
- * to tell people when the service says no. */
+/* Requests to the Blob service on the wire: one prepared exchange for a multi loop, one blocking call with
+ * retries, and what to tell people when the service says no. */
 #ifndef TBPKG_AZURE_BLOB_CLIENT_H
 #define TBPKG_AZURE_BLOB_CLIENT_H
 
@@ -48,10 +48,12 @@ struct blob_exchange {
     char *body;
     size_t len, cap, max;
 };
-/* Makes x->curl ready for curl_easy_perform() or a multi handle. rq's strings and body must stay until it is done. */
+/* Makes x->curl ready for curl_easy_perform() or a multi handle. rq's strings and body must stay until it is
+ * done. */
 int blob_exchange_prepare(const struct blob_client *c, const struct blob_request *rq, size_t max_body,
                           struct blob_exchange *x);
-/* After the transfer: 0 and *ret (without body), whatever the status; or the errno of tb_http_error() and a reason. */
+/* After the transfer: 0 and *ret (without body), whatever the status; or the errno of tb_http_error() and a
+ * reason. */
 int blob_exchange_finish(struct blob_exchange *x, CURLcode code, struct blob_reply *ret,
                          char err[static TB_HTTP_ERR_MAX]);
 void blob_exchange_clear(struct blob_exchange *x);
@@ -64,12 +66,13 @@ bool blob_retryable(int r, const struct blob_reply *reply);
         .base_ms = 500, .cap_ms = 30000                                                                      \
     }
 
-/* Performs the request, with c->retries further attempts, and renews a bearer token that is due or refused (401). 0 with an
- * answer of any status, or -errno and a reason. */
+/* Performs the request, with c->retries further attempts, and renews a bearer token that is due or refused
+ * (401). 0 with an answer of any status, or -errno and a reason. */
 int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t max_body,
               struct blob_reply *ret, char err[static TB_HTTP_ERR_MAX]);
 
-/* Explains a failed exchange (r < 0: err is the reason, else the reply's status): one line each, remedy possibly empty. */
+/* Explains a failed exchange (r < 0: err is the reason, else the reply's status): one line each, remedy
+ * possibly empty. */
 struct blob_fault {
     char reason[TB_HTTP_ERR_MAX + BLOB_MESSAGE_MAX];
     char remedy[TB_HTTP_ERR_MAX];

@@ -4,11 +4,11 @@
 #include <openssl/evp.h>
 #include <string.h>
 
-#include "provider/cli/cli.h"
 #include "common/io.h"
+#include "provider/cli/output.h"
 
-static int fail_call(const struct blob_client *c, const char *path, int r, const struct blob_reply *reply,
-                     const char *err)
+static int object_fail_call(const struct blob_client *c, const char *path, int r,
+                            const struct blob_reply *reply, const char *err)
 {
     struct blob_fault f;
 
@@ -17,7 +17,7 @@ static int fail_call(const struct blob_client *c, const char *path, int r, const
 }
 
 /* MD5 of the local file, for a blob that another program stored and that has no x-ms-meta-sha256. */
-static bool md5_is(int fd, uint64_t size, const char *base64)
+static bool object_md5_is(int fd, uint64_t size, const char *base64)
 {
     _cleanup_free_ uint8_t *buf = malloc(1 << 20);
     uint8_t md5[BLOB_MD5_BYTES];
@@ -51,13 +51,13 @@ int blob_object_look(const struct blob_client *c, struct blob_object *o, int fd)
     if (r == 0 && reply.status == 404 && strcmp(reply.code, "ContainerNotFound") != 0)
         return CLI_OK;
     if (r < 0 || reply.status != 200)
-        return fail_call(c, o->path, r, &reply, err);
+        return object_fail_call(c, o->path, r, &reply, err);
     o->there = BLOB_OTHER;
     snprintf(o->etag, sizeof(o->etag), "%s", reply.etag);
     if (reply.content_length != (int64_t)o->size)
         return CLI_OK;
-    if (strcmp(reply.sha256, o->sha256) == 0 ||
-        (!reply.sha256[0] && reply.content_md5[0] && fd >= 0 && md5_is(fd, o->size, reply.content_md5)))
+    if (strcmp(reply.sha256, o->sha256) == 0 || (!reply.sha256[0] && reply.content_md5[0] && fd >= 0 &&
+                                                 object_md5_is(fd, o->size, reply.content_md5)))
         o->there = BLOB_SAME;
     return CLI_OK;
 }
@@ -77,7 +77,7 @@ int blob_object_staged(const struct blob_client *c, const struct blob_object *o,
     if (r == 0 && reply.status == 404 && strcmp(reply.code, "ContainerNotFound") != 0)
         return CLI_OK;
     if (r < 0 || reply.status != 200)
-        return fail_call(c, o->path, r, &reply, err);
+        return object_fail_call(c, o->path, r, &reply, err);
     if (!reply.body || blob_xml_block_list(reply.body, reply.len, ret) < 0)
         return tbpkg_fail(o->path, "the service's block list is not understood",
                           "is --endpoint a Blob service?");
@@ -108,5 +108,5 @@ int blob_object_create(const struct blob_client *c, struct blob_object *o, int f
         if (rc != CLI_OK || o->there == BLOB_SAME)
             return rc;
     }
-    return fail_call(c, o->path, r, &reply, err);
+    return object_fail_call(c, o->path, r, &reply, err);
 }

@@ -12,12 +12,12 @@
 
 #define POLL_MS 200
 
-/* A block's way through the ring: EMPTY -> (reader) READ -> (namer) NAMED -> (sender) SENDING <-> WAITING -> EMPTY. Each state
- * but EMPTY is left by one thread only, and the block belongs to that thread. */
-enum slot_state { SLOT_EMPTY, SLOT_READ, SLOT_NAMED, SLOT_SENDING, SLOT_WAITING };
+/* A block's way through the ring: EMPTY -> (reader) READ -> (namer) NAMED -> (sender) SENDING <-> WAITING ->
+ * EMPTY. Each state but EMPTY is left by one thread only, and the block belongs to that thread. */
+enum block_slot_state { SLOT_EMPTY, SLOT_READ, SLOT_NAMED, SLOT_SENDING, SLOT_WAITING };
 
-struct slot {
-    enum slot_state state;
+struct block_slot {
+    enum block_slot_state state;
     size_t index; /* of the block */
     size_t len;
     uint8_t *buf;
@@ -27,10 +27,10 @@ struct slot {
     uint64_t not_before_us;
 };
 
-struct engine {
+struct block_engine {
     const struct blob_upload *u;
     size_t n_blocks, n_slots;
-    struct slot *slots;
+    struct block_slot *slots;
     CURLM *multi;
     EVP_MD_CTX *sha;
     pthread_t reader, namer;
@@ -46,7 +46,7 @@ struct engine {
     struct blob_fault *fault;
 };
 
-static void set_state(struct engine *e, struct slot *s, enum slot_state state)
+static void blocks_set_state(struct block_engine *e, struct block_slot *s, enum block_slot_state state)
 {
     pthread_mutex_lock(&e->lock);
     s->state = state;
@@ -54,7 +54,7 @@ static void set_state(struct engine *e, struct slot *s, enum slot_state state)
     pthread_mutex_unlock(&e->lock);
 }
 
-static void file_failed(struct engine *e, int r)
+static void blocks_file_failed(struct block_engine *e, int r)
 {
     pthread_mutex_lock(&e->lock);
     if (e->file_error == 0)
@@ -64,17 +64,17 @@ static void file_failed(struct engine *e, int r)
     curl_multi_wakeup(e->multi);
 }
 
-/* -- reader and namer ---------------------------------------------------------------------------------------------- */
+/* -- reader and namer -------------------------------------------------------------------------- */
 
 /* Waits for an empty slot (index SIZE_MAX), or for the slot in which block `index` was read. NULL: stop. */
-static struct slot *wait_slot(struct engine *e, size_t index)
+static struct block_slot *blocks_wait_slot(struct block_engine *e, size_t index)
 {
-    struct slot *found = NULL;
+    struct block_slot *found = NULL;
 
     pthread_mutex_lock(&e->lock);
     while (!e->stop && e->file_error == 0 && !found) {
         for (size_t i = 0; i < e->n_slots && !found; i++) {
-            struct slot *s = &e->slots[i];
+            struct block_slot *s = &e->slots[i];
 
             if (index == SIZE_MAX ? s->state == SLOT_EMPTY : s->state == SLOT_READ && s->index == index)
                 found = s;
@@ -86,7 +86,7 @@ static struct slot *wait_slot(struct engine *e, size_t index)
     return found;
 }
 
-static int read_block(struct engine *e, struct slot *s, size_t index)
+static int blocks_read_block(struct block_engine *e, struct block_slot *s, size_t index)
 {
     uint64_t off = (uint64_t)index * e->u->block_bytes;
     ssize_t n;
@@ -103,65 +103,65 @@ static int read_block(struct engine *e, struct slot *s, size_t index)
     return 0;
 }
 
-static void *reader_main(void *ctx)
+static void *blocks_reader_main(void *ctx)
 {
-    struct engine *e = ctx;
+    struct block_engine *e = ctx;
 
     for (size_t i = 0; i < e->n_blocks; i++) {
-        struct slot *s = wait_slot(e, SIZE_MAX);
-        int r = s ? read_block(e, s, i) : 0;
+        struct block_slot *s = blocks_wait_slot(e, SIZE_MAX);
+        int r = s ? blocks_read_block(e, s, i) : 0;
 
         if (r < 0)
-            file_failed(e, r);
+            blocks_file_failed(e, r);
         if (!s || r < 0)
             return NULL;
-        set_state(e, s, SLOT_READ);
+        blocks_set_state(e, s, SLOT_READ);
     }
     return NULL;
 }
 
-static void *namer_main(void *ctx)
+static void *blocks_namer_main(void *ctx)
 {
-    struct engine *e = ctx;
+    struct block_engine *e = ctx;
 
     for (size_t i = 0; i < e->n_blocks; i++) {
-        struct slot *s = wait_slot(e, i);
+        struct block_slot *s = blocks_wait_slot(e, i);
         uint8_t md5[BLOB_MD5_BYTES];
 
         if (!s)
             return NULL;
         if (blob_md5(s->buf, s->len, md5) < 0) {
-            file_failed(e, -EIO);
+            blocks_file_failed(e, -EIO);
             return NULL;
         }
         blob_base64(md5, sizeof(md5), s->md5_base64);
         blob_block_id(i, md5, s->id);
-        set_state(e, s, SLOT_NAMED);
+        blocks_set_state(e, s, SLOT_NAMED);
         curl_multi_wakeup(e->multi);
     }
     return NULL;
 }
 
-/* -- sender -------------------------------------------------------------------------------------------------------- */
+/* -- sender ------------------------------------------------------------------------------------ */
 
-static void block_done(struct engine *e, struct slot *s, bool sent)
+static void blocks_block_done(struct block_engine *e, struct block_slot *s, bool blocks_sent)
 {
     memcpy(e->result.ids[s->index], s->id, sizeof(s->id));
-    if (sent)
+    if (blocks_sent)
         e->result.bytes_sent += s->len;
     else
         e->result.bytes_resumed += s->len;
     e->n_done++;
-    set_state(e, s, SLOT_EMPTY);
+    blocks_set_state(e, s, SLOT_EMPTY);
 }
 
-static int out_of_memory(struct engine *e)
+static int blocks_out_of_memory(struct block_engine *e)
 {
     snprintf(e->fault->reason, sizeof(e->fault->reason), "out of memory");
     return -ENOMEM;
 }
 
-static int send_block(struct engine *e, struct slot *s)
+static int blocks_send_block(struct block_engine *e, struct block_slot *s)
 {
     const struct blob_client *c = e->u->client;
     char renew_err[AZURE_ERR_MAX];
@@ -179,13 +179,13 @@ static int send_block(struct engine *e, struct slot *s)
     if (blob_exchange_prepare(c, &rq, 0, &s->x) < 0 ||
         curl_easy_setopt(s->x.curl, CURLOPT_PRIVATE, s) != CURLE_OK ||
         curl_multi_add_handle(e->multi, s->x.curl) != CURLM_OK)
-        return out_of_memory(e);
+        return blocks_out_of_memory(e);
     e->n_sending++;
-    set_state(e, s, SLOT_SENDING);
+    blocks_set_state(e, s, SLOT_SENDING);
     return 0;
 }
 
-static bool is_staged(const struct engine *e, const struct slot *s)
+static bool blocks_is_staged(const struct block_engine *e, const struct block_slot *s)
 {
     const struct blob_staged *b = e->u->staged ? blob_staged_find(e->u->staged, s->id) : NULL;
 
@@ -193,32 +193,32 @@ static bool is_staged(const struct engine *e, const struct slot *s)
 }
 
 /* Takes each block that is due. *ret_wait_ms: until the next one that only waits for its time. */
-static int start_due(struct engine *e, uint64_t *ret_wait_ms)
+static int blocks_start_due(struct block_engine *e, uint64_t *ret_wait_ms)
 {
     uint64_t now = tb_now_monotonic_us();
     int r = 0;
 
     *ret_wait_ms = POLL_MS;
     for (size_t i = 0; i < e->n_slots && r == 0; i++) {
-        struct slot *s = &e->slots[i];
-        enum slot_state state;
+        struct block_slot *s = &e->slots[i];
+        enum block_slot_state state;
 
         pthread_mutex_lock(&e->lock);
         state = s->state;
         pthread_mutex_unlock(&e->lock);
-        if (state == SLOT_NAMED && is_staged(e, s))
-            block_done(e, s, false);
+        if (state == SLOT_NAMED && blocks_is_staged(e, s))
+            blocks_block_done(e, s, false);
         else if (e->n_sending >= e->u->concurrency)
             continue;
         else if (state == SLOT_NAMED || (state == SLOT_WAITING && s->not_before_us <= now))
-            r = send_block(e, s);
+            r = blocks_send_block(e, s);
         else if (state == SLOT_WAITING)
             *ret_wait_ms = MIN(*ret_wait_ms, (s->not_before_us - now) / 1000 + 1);
     }
     return r;
 }
 
-static int sent(struct engine *e, struct slot *s, CURLcode code)
+static int blocks_sent(struct block_engine *e, struct block_slot *s, CURLcode code)
 {
     const struct blob_client *c = e->u->client;
     char err[TB_HTTP_ERR_MAX], renew_err[AZURE_ERR_MAX];
@@ -232,10 +232,11 @@ static int sent(struct engine *e, struct slot *s, CURLcode code)
     e->n_sending--;
     if (r == 0 && reply.status == 201) {
         s->backoff.attempt = 0;
-        block_done(e, s, true);
+        blocks_block_done(e, s, true);
         return 0;
     }
-    /* A refused token may just have expired under us; a network that answered before may lose its names for a while. */
+    /* A refused token may just have expired under us; a network that answered before may lose its names for a
+     * while. */
     if (r == 0 && reply.status == 401 && c->auth)
         renewed = azure_auth_renew(c->auth, renew_err) == 0;
     if ((!renewed && r != -EHOSTUNREACH && !blob_retryable(r, &reply)) || s->backoff.attempt >= c->retries) {
@@ -246,34 +247,34 @@ static int sent(struct engine *e, struct slot *s, CURLcode code)
         after = reply.retry_after_ms;
     s->not_before_us = tb_now_monotonic_us() + (tb_backoff_next_ms(&s->backoff, after) * 1000);
     e->result.retries++;
-    set_state(e, s, SLOT_WAITING);
+    blocks_set_state(e, s, SLOT_WAITING);
     return 0;
 }
 
-static int collect(struct engine *e)
+static int blocks_collect(struct block_engine *e)
 {
     struct CURLMsg *m;
     int left, r = 0;
 
     while (r == 0 && (m = curl_multi_info_read(e->multi, &left))) {
-        struct slot *s = NULL;
+        struct block_slot *s = NULL;
 
         if (m->msg != CURLMSG_DONE)
             continue;
         curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&s);
-        r = sent(e, s, m->data.result);
+        r = blocks_sent(e, s, m->data.result);
     }
     return r;
 }
 
-static void show_progress(struct engine *e)
+static void blocks_show_progress(struct block_engine *e)
 {
     uint64_t done = e->result.bytes_sent + e->result.bytes_resumed;
 
     if (!e->u->progress)
         return;
     for (size_t i = 0; i < e->n_slots; i++) {
-        struct slot *s = &e->slots[i];
+        struct block_slot *s = &e->slots[i];
         curl_off_t n = 0;
 
         pthread_mutex_lock(&e->lock);
@@ -287,7 +288,7 @@ static void show_progress(struct engine *e)
     e->u->progress(e->u->ctx, e->shown);
 }
 
-static int file_error(struct engine *e)
+static int blocks_file_error(struct block_engine *e)
 {
     int r;
 
@@ -300,30 +301,30 @@ static int file_error(struct engine *e)
     return r;
 }
 
-static int send_all(struct engine *e)
+static int blocks_send_all(struct block_engine *e)
 {
     int running, r = 0;
 
     while (r == 0 && e->n_done < e->n_blocks) {
         uint64_t wait_ms;
 
-        r = start_due(e, &wait_ms);
+        r = blocks_start_due(e, &wait_ms);
         if (r == 0 && (curl_multi_perform(e->multi, &running) != CURLM_OK ||
                        curl_multi_poll(e->multi, NULL, 0, (int)wait_ms, NULL) != CURLM_OK ||
                        curl_multi_perform(e->multi, &running) != CURLM_OK))
-            r = out_of_memory(e);
+            r = blocks_out_of_memory(e);
         if (r == 0)
-            r = collect(e);
+            r = blocks_collect(e);
         if (r == 0)
-            r = file_error(e);
-        show_progress(e);
+            r = blocks_file_error(e);
+        blocks_show_progress(e);
     }
     return r;
 }
 
-/* -- life ---------------------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------- */
 
-static int start_thread(struct engine *e, pthread_t *t, void *(*main)(void *), bool *runs)
+static int blocks_start_thread(struct block_engine *e, pthread_t *t, void *(*main)(void *), bool *runs)
 {
     sigset_t all, old;
     int r;
@@ -337,7 +338,7 @@ static int start_thread(struct engine *e, pthread_t *t, void *(*main)(void *), b
     return r;
 }
 
-static int engine_init(struct engine *e, const struct blob_upload *u, struct blob_fault *fault)
+static int blocks_engine_init(struct block_engine *e, const struct blob_upload *u, struct blob_fault *fault)
 {
     e->u = u;
     e->fault = fault;
@@ -353,21 +354,21 @@ static int engine_init(struct engine *e, const struct blob_upload *u, struct blo
     e->result.n_blocks = e->n_blocks;
     if (!e->multi || !e->sha || !e->slots || !e->result.ids ||
         EVP_DigestInit_ex(e->sha, EVP_sha256(), NULL) != 1)
-        return out_of_memory(e);
+        return blocks_out_of_memory(e);
     curl_multi_setopt(e->multi, CURLMOPT_MAXCONNECTS, (long)u->concurrency);
     for (size_t i = 0; i < e->n_slots; i++) {
         e->slots[i].backoff = (struct tb_backoff)BLOB_BACKOFF_INIT;
         e->slots[i].buf = malloc(u->block_bytes);
         if (!e->slots[i].buf)
-            return out_of_memory(e);
+            return blocks_out_of_memory(e);
     }
-    if (start_thread(e, &e->reader, reader_main, &e->reader_runs) < 0 ||
-        start_thread(e, &e->namer, namer_main, &e->namer_runs) < 0)
-        return out_of_memory(e);
+    if (blocks_start_thread(e, &e->reader, blocks_reader_main, &e->reader_runs) < 0 ||
+        blocks_start_thread(e, &e->namer, blocks_namer_main, &e->namer_runs) < 0)
+        return blocks_out_of_memory(e);
     return 0;
 }
 
-static void engine_clear(struct engine *e)
+static void blocks_engine_clear(struct block_engine *e)
 {
     pthread_mutex_lock(&e->lock);
     e->stop = true;
@@ -399,18 +400,18 @@ void blob_upload_result_clear(struct blob_upload_result *r)
 
 int blob_upload_blocks(const struct blob_upload *u, struct blob_upload_result *ret, struct blob_fault *fault)
 {
-    struct engine e = {0};
+    struct block_engine e = {0};
     int r;
 
-    r = engine_init(&e, u, fault);
+    r = blocks_engine_init(&e, u, fault);
     if (r == 0)
-        r = send_all(&e);
+        r = blocks_send_all(&e);
     if (r == 0 && EVP_DigestFinal_ex(e.sha, e.result.sha256, NULL) != 1)
         r = -EIO;
     if (r == 0) {
         *ret = e.result;
         e.result = (struct blob_upload_result){0};
     }
-    engine_clear(&e);
+    blocks_engine_clear(&e);
     return r;
 }

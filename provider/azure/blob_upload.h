@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A file to uncommitted blocks, in parallel. One thread reads the file and hashes it as a whole, one takes each block's MD5 and
- * so its id, the calling thread drives the transfers; a block the service already holds is not sent again. The bytes
- * hashed are the bytes sent. */
+/* A file to uncommitted blocks, in parallel. One thread reads the file and hashes it as a whole, one takes
+ * each block's MD5 and so its id, the calling thread drives the transfers; a block the service already holds
+ * is not sent again. The bytes hashed are the bytes sent. */
 #ifndef TBPKG_AZURE_BLOB_UPLOAD_H
 #define TBPKG_AZURE_BLOB_UPLOAD_H
 
@@ -31,8 +31,8 @@ struct blob_upload_result {
 void blob_upload_result_clear(struct blob_upload_result *r);
 #define _cleanup_upload_result_ _cleanup_(blob_upload_result_clear)
 
-/* 0; or -errno with *fault filled: -EBADMSG the file is shorter than size, -EREMOTEIO the service refused, others of
- * blob_exchange_finish() and read. Blocks that were sent stay uncommitted for a later run. */
+/* 0; or -errno with *fault filled: -EBADMSG the file is shorter than size, -EREMOTEIO the service refused,
+ * others of blob_exchange_finish() and read. Blocks that were sent stay uncommitted for a later run. */
 int blob_upload_blocks(const struct blob_upload *u, struct blob_upload_result *ret, struct blob_fault *fault);
 
 #endif

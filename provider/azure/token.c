@@ -24,7 +24,8 @@
 #define PROBE_MS 1000
 #define AZ_TIMEOUT_MS 60000
 
-static int _printf_(3, 4) fail(char *err, int r, const char *fmt, ...)
+static int token_fail(char *err, int r, const char *fmt, ...) _printf_(3, 4);
+static int token_fail(char *err, int r, const char *fmt, ...)
 {
     va_list ap;
 
@@ -34,10 +35,10 @@ static int _printf_(3, 4) fail(char *err, int r, const char *fmt, ...)
     return r;
 }
 
-/* -- the answer ---------------------------------------------------------------------------------------------------- */
+/* -- the answer -------------------------------------------------------------------------------- */
 
 /* A number, or a string of digits as the managed identity endpoints write them. 0 when it is neither. */
-static uint64_t number_member(const cJSON *o, const char *name)
+static uint64_t token_number_member(const cJSON *o, const char *name)
 {
     const cJSON *m = tb_json_member(o, name);
     uint64_t v = 0;
@@ -62,7 +63,7 @@ static bool token_text_valid(const char *s)
 static void token_from_json(const cJSON *o, uint64_t now_s, struct azure_token *ret)
 {
     const cJSON *m = tb_json_member(o, "access_token");
-    uint64_t on = number_member(o, "expires_on"), in = number_member(o, "expires_in");
+    uint64_t on = token_number_member(o, "expires_on"), in = token_number_member(o, "expires_in");
     char *text;
 
     if (!m)
@@ -88,17 +89,18 @@ int azure_token_parse(char *buf, size_t len, uint64_t now_s, struct azure_token 
     r = tb_json_parse(buf, len, 64 * 1024, &o, why);
     tb_erase(buf, len);
     if (r < 0)
-        return fail(err, -EBADMSG, "the answer is not JSON");
+        return token_fail(err, -EBADMSG, "the answer is not JSON");
     token_from_json(o, now_s, &t);
     cJSON_Delete(o);
     if (!t.text)
-        return fail(err, -EBADMSG, "the answer has no usable access_token");
+        return token_fail(err, -EBADMSG, "the answer has no usable access_token");
     *ret = t;
     return 0;
 }
 
-/* Entra and IMDS describe errors in `error_description` or `error`; neither holds a secret. First sentence only. */
-static void describe_refusal(const struct tb_http_response *rs, char *out, size_t out_len)
+/* Entra and IMDS describe errors in `error_description` or `error`; neither holds a secret. First sentence
+ * only. */
+static void token_describe_refusal(const struct tb_http_response *rs, char *out, size_t out_len)
 {
     _cleanup_json_ cJSON *o = NULL;
     char why[TB_JSON_ERR_MAX];
@@ -113,10 +115,10 @@ static void describe_refusal(const struct tb_http_response *rs, char *out, size_
     snprintf(out, out_len, "status %ld: %.*s", rs->status, (int)MIN(strcspn(text, "\r\n"), 200U), text);
 }
 
-/* -- service principal --------------------------------------------------------------------------------------------- */
+/* -- service principal ------------------------------------------------------------------------- */
 
 /* Appends name=value, form-encoded, at p; returns the new end. Room: 3 bytes for each of value. */
-static char *put_form(char *p, const char *name, const char *value)
+static char *token_put_form(char *p, const char *name, const char *value)
 {
     static const char hex[] = "0123456789ABCDEF";
 
@@ -138,14 +140,14 @@ static char *put_form(char *p, const char *name, const char *value)
     return p;
 }
 
-static bool tenant_valid(const char *s)
+static bool token_tenant_valid(const char *s)
 {
     return *s && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == strlen(s);
 }
 
 /* Posts the form, again when the service is busy or away. 0 with an answer of any status. */
-static int post_form(const char *url, const char *form, const struct tb_http_tls *tls,
-                     struct tb_http_response *ret, char err[static TB_HTTP_ERR_MAX])
+static int token_post_form(const char *url, const char *form, const struct tb_http_tls *tls,
+                           struct tb_http_response *ret, char err[static TB_HTTP_ERR_MAX])
 {
     static const char *const headers[] = {"Content-Type: application/x-www-form-urlencoded", NULL};
     const struct tb_http_request rq = {
@@ -177,31 +179,31 @@ int azure_token_principal(const char *tenant, const char *client_id, const char 
     int r;
 
     host = host && *host ? host : "https://login.microsoftonline.com";
-    if (!tenant_valid(tenant))
-        return fail(err, -EINVAL, "AZURE_TENANT_ID is no tenant id or domain");
+    if (!token_tenant_valid(tenant))
+        return token_fail(err, -EINVAL, "AZURE_TENANT_ID is no tenant id or domain");
     if (blob_base_url_check("AZURE_AUTHORITY_HOST", host, false, why) < 0)
-        return fail(err, -EINVAL, "%s", why);
+        return token_fail(err, -EINVAL, "%s", why);
     with_http.allow_http = blob_url_is_loopback(host);
     url = tb_strf("%s%s%s/oauth2/v2.0/token", host, host[strlen(host) - 1] == '/' ? "" : "/", tenant);
     form = tb_secret_alloc(3 * (strlen(client_id) + strlen(client_secret)) + 256);
     if (!url || !form)
-        return fail(err, -ENOMEM, "out of memory");
-    p = put_form(form, "grant_type", "client_credentials");
-    p = put_form(p, "client_id", client_id);
-    p = put_form(p, "client_secret", client_secret);
-    p = put_form(p, "scope", RESOURCE ".default");
+        return token_fail(err, -ENOMEM, "out of memory");
+    p = token_put_form(form, "grant_type", "client_credentials");
+    p = token_put_form(p, "client_id", client_id);
+    p = token_put_form(p, "client_secret", client_secret);
+    p = token_put_form(p, "scope", RESOURCE ".default");
     p[-1] = '\0';
-    r = post_form(url, form, &with_http, &rs, why);
+    r = token_post_form(url, form, &with_http, &rs, why);
     if (r < 0)
-        return fail(err, r, "%s", why);
+        return token_fail(err, r, "%s", why);
     if (rs.status != 200) {
-        describe_refusal(&rs, why, sizeof(why));
-        return fail(err, -EACCES, "%s refused the service principal: %s", host, why);
+        token_describe_refusal(&rs, why, sizeof(why));
+        return token_fail(err, -EACCES, "%s refused the service principal: %s", host, why);
     }
     return azure_token_parse(rs.body, rs.len, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
 }
 
-/* -- managed identity ---------------------------------------------------------------------------------------------- */
+/* -- managed identity -------------------------------------------------------------------------- */
 
 bool azure_token_identity_configured(void)
 {
@@ -211,7 +213,7 @@ bool azure_token_identity_configured(void)
 }
 
 /* A link-local address is never to be asked through a proxy. */
-static void bypass_proxy(void)
+static void token_bypass_proxy(void)
 {
     const char *old = getenv("no_proxy");
     _cleanup_free_ char *list = NULL;
@@ -225,7 +227,7 @@ static void bypass_proxy(void)
         setenv("no_proxy", list, 1);
 }
 
-static int identity_request(const char *client_id, char **ret_url, char **ret_header)
+static int token_identity_request(const char *client_id, char **ret_url, char **ret_header)
 {
     static const char resource[] = "https%3A%2F%2Fstorage.azure.com%2F";
     const char *endpoint = getenv("IDENTITY_ENDPOINT"), *secret = getenv("IDENTITY_HEADER");
@@ -244,7 +246,7 @@ static int identity_request(const char *client_id, char **ret_url, char **ret_he
     return *ret_url && *ret_header ? 0 : -ENOMEM;
 }
 
-static bool identity_retry(long status, int64_t retry_after_ms, struct tb_backoff *b)
+static bool token_identity_retry(long status, int64_t retry_after_ms, struct tb_backoff *b)
 {
     if (status != 404 && status != 410 && !tb_http_status_retryable(status))
         return false;
@@ -265,12 +267,12 @@ int azure_token_identity(const char *client_id, struct azure_token *ret, char er
     char why[TB_HTTP_ERR_MAX];
     int r;
 
-    if (client_id && !tenant_valid(client_id))
-        return fail(err, -EINVAL, "AZURE_CLIENT_ID is no client id");
-    r = identity_request(client_id, &url, &header);
+    if (client_id && !token_tenant_valid(client_id))
+        return token_fail(err, -EINVAL, "AZURE_CLIENT_ID is no client id");
+    r = token_identity_request(client_id, &url, &header);
     if (r < 0)
-        return fail(err, r, "out of memory");
-    bypass_proxy();
+        return token_fail(err, r, "out of memory");
+    token_bypass_proxy();
     do {
         tb_http_response_clear(&rs);
         r = tb_http_do(&(struct tb_http_request){.url = url,
@@ -280,19 +282,19 @@ int azure_token_identity(const char *client_id, struct azure_token *ret, char er
                                                  .tls = &tls},
                        &rs, why);
         if (r < 0)
-            return fail(err, r, "%s", why);
-    } while (configured && identity_retry(rs.status, rs.retry_after_ms, &backoff));
+            return token_fail(err, r, "%s", why);
+    } while (configured && token_identity_retry(rs.status, rs.retry_after_ms, &backoff));
     if (rs.status != 200) {
-        describe_refusal(&rs, why, sizeof(why));
-        return fail(err, -EACCES, "the managed identity endpoint answered %s", why);
+        token_describe_refusal(&rs, why, sizeof(why));
+        return token_fail(err, -EACCES, "the managed identity endpoint answered %s", why);
     }
     return azure_token_parse(rs.body, rs.len, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
 }
 
-/* -- Azure CLI ----------------------------------------------------------------------------------------------------- */
+/* -- Azure CLI --------------------------------------------------------------------------------- */
 
 /* Reads to the end of fd, at most len - 1 bytes, within the time. Bytes or -errno. */
-static ssize_t read_until_eof(int fd, char *buf, size_t len, uint64_t timeout_ms)
+static ssize_t token_read_until_eof(int fd, char *buf, size_t len, uint64_t timeout_ms)
 {
     uint64_t deadline = tb_now_monotonic_us() + timeout_ms * 1000;
     size_t n = 0;
@@ -321,7 +323,7 @@ static ssize_t read_until_eof(int fd, char *buf, size_t len, uint64_t timeout_ms
 }
 
 /* The child: stdout to the pipe, stderr discarded (az repeats what it was told there). */
-static _Noreturn void exec_az(int out)
+static _Noreturn void token_exec_az(int out)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
@@ -341,26 +343,26 @@ int azure_token_cli(struct azure_token *ret, char err[static AZURE_ERR_MAX])
     pid_t pid;
 
     if (!buf)
-        return fail(err, -ENOMEM, "out of memory");
+        return token_fail(err, -ENOMEM, "out of memory");
     if (pipe2(pipefd, O_CLOEXEC) < 0)
-        return fail(err, -errno, "pipe: %s", strerror(errno));
+        return token_fail(err, -errno, "pipe: %s", strerror(errno));
     in = pipefd[0];
     pid = fork();
     if (pid == 0)
-        exec_az(pipefd[1]);
+        token_exec_az(pipefd[1]);
     close(pipefd[1]);
     if (pid < 0)
-        return fail(err, -EAGAIN, "fork: %s", strerror(errno));
-    n = read_until_eof(in, buf, 4 * AZURE_TOKEN_MAX, AZ_TIMEOUT_MS);
+        return token_fail(err, -EAGAIN, "fork: %s", strerror(errno));
+    n = token_read_until_eof(in, buf, 4 * AZURE_TOKEN_MAX, AZ_TIMEOUT_MS);
     if (n < 0)
         kill(pid, SIGKILL);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-        return fail(err, -ENOENT, "the Azure CLI (az) is not installed");
+        return token_fail(err, -ENOENT, "the Azure CLI (az) is not installed");
     if (n < 0)
-        return fail(err, (int)n, "az account get-access-token: %s", strerror((int)-n));
+        return token_fail(err, (int)n, "az account get-access-token: %s", strerror((int)-n));
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        return fail(err, -EACCES, "az account get-access-token failed: log in with 'az login'");
+        return token_fail(err, -EACCES, "az account get-access-token failed: log in with 'az login'");
     return azure_token_parse(buf, (size_t)n, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bearer tokens for https://storage.azure.com from the three places that issue them: Entra ID for a service principal, the
- * managed identity endpoint of the machine, and the Azure CLI. Blocking. Tokens are tb_secret_alloc strings of the caller. */
+/* Bearer tokens for https://storage.azure.com from the three places that issue them: Entra ID for a service
+ * principal, the managed identity endpoint of the machine, and the Azure CLI. Blocking. Tokens are
+ * tb_secret_alloc strings of the caller. */
 #ifndef TBPKG_AZURE_TOKEN_H
 #define TBPKG_AZURE_TOKEN_H
 
@@ -19,8 +20,8 @@ struct azure_token {
     uint64_t lifetime_s; /* from now; 0: unknown */
 };
 
-/* Reads a token answer (JSON): access_token or accessToken, and expires_in, expires_on (seconds, as number or string).
- * buf is wiped. -EBADMSG and a reason that repeats nothing of it. */
+/* Reads a token answer (JSON): access_token or accessToken, and expires_in, expires_on (seconds, as number or
+ * string). buf is wiped. -EBADMSG and a reason that repeats nothing of it. */
 int azure_token_parse(char *buf, size_t len, uint64_t now_s, struct azure_token *ret,
                       char err[static AZURE_ERR_MAX]);
 
@@ -29,8 +30,9 @@ int azure_token_principal(const char *tenant, const char *client_id, const char 
                           const struct tb_http_tls *tls, struct azure_token *ret,
                           char err[static AZURE_ERR_MAX]);
 
-/* $IDENTITY_ENDPOINT with $IDENTITY_HEADER, or IMDS at $AZURE_POD_IDENTITY_AUTHORITY_HOST (http://169.254.169.254).
- * client_id: a user-assigned identity, or NULL. Without any of the variables this is a probe: one second, no retries. */
+/* $IDENTITY_ENDPOINT with $IDENTITY_HEADER, or IMDS at $AZURE_POD_IDENTITY_AUTHORITY_HOST
+ * (http://169.254.169.254). client_id: a user-assigned identity, or NULL. Without any of the variables this
+ * is a probe: one second, no retries. */
 int azure_token_identity(const char *client_id, struct azure_token *ret, char err[static AZURE_ERR_MAX]);
 bool azure_token_identity_configured(void);
 

@@ -20,13 +20,13 @@ struct xml {
 
 enum { XML_END, XML_OPENED, XML_CLOSED };
 
-static bool name_char(char c)
+static bool xml_name_char(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
            c == '-' || c == '.' || c == ':';
 }
 
-static bool starts(const struct xml *x, const char *s)
+static bool xml_starts(const struct xml *x, const char *s)
 {
     size_t n = strlen(s);
 
@@ -34,7 +34,7 @@ static bool starts(const struct xml *x, const char *s)
 }
 
 /* Past the next `what`. */
-static int skip_past(struct xml *x, const char *what)
+static int xml_skip_past(struct xml *x, const char *what)
 {
     const char *at = memmem(x->p, (size_t)(x->end - x->p), what, strlen(what));
 
@@ -44,11 +44,11 @@ static int skip_past(struct xml *x, const char *what)
     return 0;
 }
 
-static int take_name(struct xml *x, char out[static XML_NAME_MAX])
+static int xml_take_name(struct xml *x, char out[static XML_NAME_MAX])
 {
     size_t n = 0;
 
-    while (x->p + n < x->end && name_char(x->p[n]))
+    while (x->p + n < x->end && xml_name_char(x->p[n]))
         n++;
     if (n == 0 || n >= XML_NAME_MAX)
         return -EBADMSG;
@@ -58,7 +58,7 @@ static int take_name(struct xml *x, char out[static XML_NAME_MAX])
     return 0;
 }
 
-static int close_element(struct xml *x, const char *name, const char *text_end)
+static int xml_close_element(struct xml *x, const char *name, const char *text_end)
 {
     if (x->depth == 0 || strcmp(x->open[x->depth - 1], name) != 0)
         return -EBADMSG;
@@ -68,27 +68,27 @@ static int close_element(struct xml *x, const char *name, const char *text_end)
 }
 
 /* "<name attributes>" or "<name/>", p behind the '<'. */
-static int open_element(struct xml *x)
+static int xml_open_element(struct xml *x)
 {
     int r;
 
     if (x->depth == XML_DEPTH_MAX)
         return -EBADMSG;
-    r = take_name(x, x->open[x->depth]);
+    r = xml_take_name(x, x->open[x->depth]);
     if (r < 0)
         return r;
-    r = skip_past(x, ">");
+    r = xml_skip_past(x, ">");
     if (r < 0)
         return r;
     x->depth++;
     x->text = x->p;
     if (x->p[-2] == '/')
-        return close_element(x, x->open[x->depth - 1], x->p);
+        return xml_close_element(x, x->open[x->depth - 1], x->p);
     return XML_OPENED;
 }
 
-/* Next start or end of an element. XML_CLOSED: open[depth] is its name, text its raw contents (empty when it had
- * children). */
+/* Next start or end of an element. XML_CLOSED: open[depth] is its name, text its raw contents (empty when it
+ * had children). */
 static int xml_next(struct xml *x)
 {
     char name[XML_NAME_MAX];
@@ -100,11 +100,11 @@ static int xml_next(struct xml *x)
         if (!text_end)
             return x->depth == 0 ? XML_END : -EBADMSG;
         x->p = text_end;
-        if (starts(x, "<?"))
-            r = skip_past(x, "?>");
-        else if (starts(x, "<!--"))
-            r = skip_past(x, "-->");
-        else if (starts(x, "<!"))
+        if (xml_starts(x, "<?"))
+            r = xml_skip_past(x, "?>");
+        else if (xml_starts(x, "<!--"))
+            r = xml_skip_past(x, "-->");
+        else if (xml_starts(x, "<!"))
             return -EBADMSG;
         else
             break;
@@ -112,19 +112,19 @@ static int xml_next(struct xml *x)
             return r;
     }
     x->p++;
-    if (!starts(x, "/"))
-        return open_element(x);
+    if (!xml_starts(x, "/"))
+        return xml_open_element(x);
     x->p++;
-    r = take_name(x, name);
-    if (r < 0 || !starts(x, ">"))
+    r = xml_take_name(x, name);
+    if (r < 0 || !xml_starts(x, ">"))
         return -EBADMSG;
     x->p++;
-    r = close_element(x, name, text_end);
+    r = xml_close_element(x, name, text_end);
     return r;
 }
 
 /* Copies the text of the element that closed, entities resolved, cut at the first newline. */
-static void copy_text(const struct xml *x, char *out, size_t out_len)
+static void xml_copy_text(const struct xml *x, char *out, size_t out_len)
 {
     static const struct {
         const char *entity;
@@ -152,7 +152,7 @@ static void copy_text(const struct xml *x, char *out, size_t out_len)
     out[n] = '\0';
 }
 
-static bool is_at(const struct xml *x, const char *const *path, unsigned depth)
+static bool xml_is_at(const struct xml *x, const char *const *path, unsigned depth)
 {
     for (unsigned i = 0; i < depth; i++)
         if (strcmp(x->open[i], path[i]) != 0)
@@ -169,10 +169,10 @@ int blob_xml_error(const char *buf, size_t len, char code[static BLOB_CODE_MAX],
     int r;
 
     while ((r = xml_next(&x)) > XML_END) {
-        if (r == XML_CLOSED && is_at(&x, code_path, 2))
-            copy_text(&x, c, sizeof(c));
-        else if (r == XML_CLOSED && is_at(&x, message_path, 2))
-            copy_text(&x, m, sizeof(m));
+        if (r == XML_CLOSED && xml_is_at(&x, code_path, 2))
+            xml_copy_text(&x, c, sizeof(c));
+        else if (r == XML_CLOSED && xml_is_at(&x, message_path, 2))
+            xml_copy_text(&x, m, sizeof(m));
         if (r == XML_CLOSED)
             x.text = NULL;
     }
@@ -183,12 +183,12 @@ int blob_xml_error(const char *buf, size_t len, char code[static BLOB_CODE_MAX],
     return 0;
 }
 
-static int compare_staged(const void *a, const void *b)
+static int xml_compare_staged(const void *a, const void *b)
 {
     return strcmp(((const struct blob_staged *)a)->id, ((const struct blob_staged *)b)->id);
 }
 
-static int add_block(struct blob_staged_set *s, size_t *cap, const char *name, const char *size)
+static int xml_add_block(struct blob_staged_set *s, size_t *cap, const char *name, const char *size)
 {
     struct blob_staged *grown, b = {.id = ""};
 
@@ -226,16 +226,16 @@ int blob_xml_block_list(const char *buf, size_t len, struct blob_staged_set *ret
     while ((r = xml_next(&x)) > XML_END) {
         if (r != XML_CLOSED)
             continue;
-        if (is_at(&x, name_path, 4)) {
-            copy_text(&x, name, sizeof(name));
-        } else if (is_at(&x, size_path, 4)) {
-            copy_text(&x, size, sizeof(size));
-        } else if (is_at(&x, block, 3)) {
-            r = add_block(&s, &cap, name, size);
+        if (xml_is_at(&x, name_path, 4)) {
+            xml_copy_text(&x, name, sizeof(name));
+        } else if (xml_is_at(&x, size_path, 4)) {
+            xml_copy_text(&x, size, sizeof(size));
+        } else if (xml_is_at(&x, block, 3)) {
+            r = xml_add_block(&s, &cap, name, size);
             if (r < 0)
                 return r;
             name[0] = size[0] = '\0';
-        } else if (is_at(&x, list, 1)) {
+        } else if (xml_is_at(&x, list, 1)) {
             seen = true;
         }
         x.text = NULL;
@@ -243,7 +243,7 @@ int blob_xml_block_list(const char *buf, size_t len, struct blob_staged_set *ret
     if (r < 0 || !seen)
         return -EBADMSG;
     if (s.n > 1)
-        qsort(s.blocks, s.n, sizeof(s.blocks[0]), compare_staged);
+        qsort(s.blocks, s.n, sizeof(s.blocks[0]), xml_compare_staged);
     *ret = s;
     s = (struct blob_staged_set){0};
     return 0;
@@ -262,5 +262,5 @@ const struct blob_staged *blob_staged_find(const struct blob_staged_set *s, cons
     if (s->n == 0)
         return NULL;
     snprintf(key.id, sizeof(key.id), "%s", id);
-    return bsearch(&key, s->blocks, s->n, sizeof(s->blocks[0]), compare_staged);
+    return bsearch(&key, s->blocks, s->n, sizeof(s->blocks[0]), xml_compare_staged);
 }

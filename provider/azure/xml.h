@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The two XML documents the Blob service answers with: errors and block lists. A scanner for just these, over (buf, len): no
- * I/O, no DTD, no entities but the five of XML; what is not one of these documents is -EBADMSG. */
+/* The two XML documents the Blob service answers with: errors and block lists. A scanner for just these, over
+ * (buf, len): no I/O, no DTD, no entities but the five of XML; what is not one of these documents is
+ * -EBADMSG. */
 #ifndef TBPKG_AZURE_XML_H
 #define TBPKG_AZURE_XML_H
 
@@ -15,7 +16,8 @@
 #define BLOB_UNCOMMITTED_MAX 100000 /* blocks, a limit of the service */
 #define BLOB_LIST_BYTES_MAX (32U << 20)
 
-/* <Error><Code>..</Code><Message>..</Message></Error>. Text is cut to what fits, its first line, printable ASCII only. */
+/* <Error><Code>..</Code><Message>..</Message></Error>. Text is cut to what fits, its first line, printable
+ * ASCII only. */
 int blob_xml_error(const char *buf, size_t len, char code[static BLOB_CODE_MAX],
                    char message[static BLOB_MESSAGE_MAX]);
 

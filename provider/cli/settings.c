@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "provider/cli/settings.h"
 
+#include "provider/cli/output.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <ini.h>
@@ -8,10 +10,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "provider/cli/cli.h"
-
 /* Names of the environment: those of the first TrustBridge first. */
-const struct setting settings[] = {
+const struct tbpkg_setting settings[] = {
     {"azure.storage_account", "AZURE_STORAGE_ACCOUNT", "storage account"},
     {"azure.container", "AZURE_STORAGE_CONTAINER", "container of the storage account"},
     {"azure.endpoint", NULL, "blob endpoint, when it is not Azure's own"},
@@ -31,7 +31,7 @@ const struct setting settings[] = {
 };
 const size_t n_settings = ARRAY_SIZE(settings);
 
-static size_t index_of(const char *name, size_t n)
+static size_t settings_index_of(const char *name, size_t n)
 {
     for (size_t i = 0; i < n_settings; i++)
         if (strncmp(settings[i].name, name, n) == 0 && settings[i].name[n] == '\0')
@@ -39,7 +39,7 @@ static size_t index_of(const char *name, size_t n)
     return n_settings;
 }
 
-/* -- the grammar --------------------------------------------------------------------------------------------------- */
+/* -- the grammar ------------------------------------------------------------------------------- */
 
 struct parse {
     int (*set)(void *ctx, size_t index, const char *value);
@@ -49,7 +49,7 @@ struct parse {
     char reason[SETTINGS_ERR_MAX - 32];
 };
 
-static int on_pair(void *user, const char *section, const char *name, const char *value)
+static int settings_on_pair(void *user, const char *section, const char *name, const char *value)
 {
     struct parse *p = user;
     char full[128];
@@ -58,7 +58,7 @@ static int on_pair(void *user, const char *section, const char *name, const char
     if (p->r < 0)
         return 1; /* the library goes on to the end; the first error counts */
     snprintf(full, sizeof(full), "%s.%s", section, name);
-    i = index_of(full, strlen(full));
+    i = settings_index_of(full, strlen(full));
     p->r = -EINVAL;
     if (i == n_settings)
         snprintf(p->reason, sizeof(p->reason), "there is no setting '%.60s' in [%.60s]", name, section);
@@ -75,7 +75,7 @@ static int on_pair(void *user, const char *section, const char *name, const char
 }
 
 /* The library's lines are short, and an indented one would continue the value before it: neither is meant. */
-static int copy_lines(const char *buf, size_t len, char *out, char err[static SETTINGS_ERR_MAX])
+static int settings_copy_lines(const char *buf, size_t len, char *out, char err[static SETTINGS_ERR_MAX])
 {
     unsigned line = 0;
 
@@ -116,9 +116,9 @@ int settings_parse(const char *buf, size_t len, int (*set)(void *ctx, size_t ind
         snprintf(err, SETTINGS_ERR_MAX, "%s", strerror(ENOMEM));
         return -ENOMEM;
     }
-    if (copy_lines(buf, len, text, err) < 0)
+    if (settings_copy_lines(buf, len, text, err) < 0)
         return -EINVAL;
-    line = ini_parse_string(text, on_pair, &p);
+    line = ini_parse_string(text, settings_on_pair, &p);
     if (line == 0 && p.r == 0)
         return 0;
     snprintf(err, SETTINGS_ERR_MAX, "line %d: %s", line,
@@ -126,20 +126,20 @@ int settings_parse(const char *buf, size_t len, int (*set)(void *ctx, size_t ind
     return p.r < 0 ? p.r : -EINVAL;
 }
 
-/* -- the file ------------------------------------------------------------------------------------------------------ */
+/* -- the file ---------------------------------------------------------------------------------- */
 
 static char *values[ARRAY_SIZE(settings)]; /* of the file */
 static char *file_path;
 static bool file_read;
 
-static int keep(void *ctx, size_t index, const char *value)
+static int settings_keep(void *ctx, size_t index, const char *value)
 {
     free(values[index]);
     values[index] = strdup(value);
     return values[index] ? 0 : -ENOMEM;
 }
 
-static char *default_path(void)
+static char *settings_default_path(void)
 {
     const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
 
@@ -149,7 +149,7 @@ static char *default_path(void)
 }
 
 /* Whoever can write it can name another control plane, which would be given the keys. */
-static int check_owner(const char *path)
+static int settings_check_owner(const char *path)
 {
     struct stat st;
 
@@ -160,7 +160,7 @@ static int check_owner(const char *path)
 
 int settings_load(const char *path)
 {
-    _cleanup_free_ char *text = NULL, *name = path ? strdup(path) : default_path();
+    _cleanup_free_ char *text = NULL, *name = path ? strdup(path) : settings_default_path();
     char err[SETTINGS_ERR_MAX];
     size_t len;
     int r;
@@ -180,9 +180,9 @@ int settings_load(const char *path)
     }
     if (r < 0)
         return tbpkg_fail_errno(name, r);
-    if (check_owner(name) != CLI_OK)
+    if (settings_check_owner(name) != CLI_OK)
         return CLI_FAILED;
-    r = settings_parse(text, len, keep, NULL, err);
+    r = settings_parse(text, len, settings_keep, NULL, err);
     if (r < 0)
         return tbpkg_fail(name, err, "tbpkg config show lists the settings there are");
     file_read = true;
@@ -196,16 +196,16 @@ const char *settings_path(bool *ret_read)
     return file_path;
 }
 
-/* -- values -------------------------------------------------------------------------------------------------------- */
+/* -- values ------------------------------------------------------------------------------------ */
 
 const char *setting_env(const char *name)
 {
-    size_t i = index_of(name, strlen(name));
+    size_t i = settings_index_of(name, strlen(name));
 
     return i < n_settings ? settings[i].env : NULL;
 }
 
-static char *from_environment(const char *names, char *ret_name, size_t size)
+static char *settings_from_environment(const char *names, char *ret_name, size_t size)
 {
     while (names && *names) {
         size_t n = strcspn(names, " ");
@@ -222,11 +222,11 @@ static char *from_environment(const char *names, char *ret_name, size_t size)
 
 bool setting_get(const char *name, struct setting_value *ret)
 {
-    size_t i = index_of(name, strlen(name));
+    size_t i = settings_index_of(name, strlen(name));
 
     if (i == n_settings)
         return false;
-    ret->value = from_environment(settings[i].env, ret->source, sizeof(ret->source));
+    ret->value = settings_from_environment(settings[i].env, ret->source, sizeof(ret->source));
     if (ret->value)
         return true;
     ret->value = values[i];

@@ -11,8 +11,9 @@
 #include <string.h>
 #include <sys/wait.h>
 
-#include "provider/cli/cli.h"
 #include "common/io.h"
+#include "provider/cli/interrupt.h"
+#include "provider/cli/output.h"
 
 #define OUTPUT_MAX (64 * 1024)
 
@@ -43,7 +44,7 @@ void tool_clear(struct tool *t)
 }
 
 /* Signals as a program expects them at its start; out is its stdout. */
-static int spawn(const struct tool *t, int out, pid_t *ret)
+static int tool_spawn(const struct tool *t, int out, pid_t *ret)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -69,7 +70,7 @@ static int spawn(const struct tool *t, int out, pid_t *ret)
     return -r;
 }
 
-static char *read_output(int fd)
+static char *tool_read_output(int fd)
 {
     char *buf = malloc(OUTPUT_MAX + 1), drop[4096];
     ssize_t n = buf ? tb_read_full(fd, buf, OUTPUT_MAX) : -1;
@@ -82,7 +83,7 @@ static char *read_output(int fd)
 }
 
 /* The terminal sends Ctrl-C to both of us; what kill(1) sends to us alone is passed on. */
-static int wait_for(pid_t pid, bool *ret_interrupted)
+static int tool_wait_for(pid_t pid, bool *ret_interrupted)
 {
     sigset_t set;
     int status;
@@ -122,12 +123,12 @@ int tool_run(const struct tool *t, const char *package, char **ret_out)
         out = fds[1];
     }
     cli_signals_block();
-    r = spawn(t, ret_out ? out : STDERR_FILENO, &pid);
+    r = tool_spawn(t, ret_out ? out : STDERR_FILENO, &pid);
     out = tb_close(out);
     if (r == 0 && ret_out)
-        *ret_out = read_output(in);
+        *ret_out = tool_read_output(in);
     if (r == 0)
-        status = wait_for(pid, &interrupted);
+        status = tool_wait_for(pid, &interrupted);
     cli_signals_unblock();
     if (interrupted) {
         tbpkg_fail("interrupted", t->v[0], "run the same command again");
@@ -161,7 +162,7 @@ char *tool_mkdtemp(void)
     return path;
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+static int tool_remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
     (void)remove(path);
     return 0;
@@ -170,6 +171,6 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 void tool_rmdir(char **path)
 {
     if (*path)
-        (void)nftw(*path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        (void)nftw(*path, tool_remove_one, 16, FTW_DEPTH | FTW_PHYS);
     tb_freep(path);
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Other programs that a command drives: buildah, packer. Their output goes to our stderr, since stdout is for our data. */
+/* Other programs that a command drives: buildah, packer. Their output goes to our stderr, since stdout is for
+ * our data. */
 #ifndef TBPKG_CLI_TOOL_H
 #define TBPKG_CLI_TOOL_H
 
 #include <stddef.h>
 
 #include "common/macros.h"
+#include "provider/cli/output.h"
 
 #define TOOL_WORDS_MAX 128
 
@@ -19,9 +21,9 @@ void tool_add(struct tool *t, const char *fmt, ...) _printf_(2, 3);
 void tool_clear(struct tool *t);
 #define _cleanup_tool_ _cleanup_(tool_clear)
 
-/* Runs it to its end. ret_out, when not NULL, gets what it wrote to stdout, at most 64 KiB. package: the Debian package that has
- * the program. CLI_OK; or the error is reported and CLI_FAILED returned, or after an interrupt, which it got too and
- * was waited for, CLI_INTERRUPTED. */
+/* Runs it to its end. ret_out, when not NULL, gets what it wrote to stdout, at most 64 KiB. package: the
+ * Debian package that has the program. CLI_OK; or the error is reported and CLI_FAILED returned, or after an
+ * interrupt, which it got too and was waited for, CLI_INTERRUPTED. */
 int tool_run(const struct tool *t, const char *package, char **ret_out);
 
 /* A new directory below $TMPDIR; tool_rmdir() removes it with all that is in it. Heap, or NULL: reported. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tbpkg build: the image that the weights are served from, without any weights. A virtual machine's by Packer, from the templates in
- * packer/; a container's by Buildah. */
+/* tbpkg build: the image that the weights are served from, without any weights. A virtual machine's by
+ * Packer, from the templates in packer/; a container's by Buildah. */
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -8,20 +8,20 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-#include "provider/cli/cli.h"
 #include "common/io.h"
 #include "common/json.h"
-#include "provider/cli/option.h"
 #include "provider/cli/tool.h"
+#include "provider/cmd/rows.h"
+#include "provider/tbpkg.h"
 
 #define DEFAULT_TEMPLATES "/usr/share/trustbridge/packer"
 #define DEFAULT_BASE "nvcr.io/nvidia/vllm:latest" /* as the first TrustBridge */
 #define PLUGINS "plugins.pkr.hcl"                 /* Packer 1.6 does not understand it */
 
-struct job {
+struct build_job {
     struct cli cli;
     const char *target, *debs, *templates, *base, *registry, *name, *tag;
-    struct cli_list vars;
+    struct tb_option_list vars;
     bool no_push, insecure_registry, dry_run;
 
     char *work;      /* temporary directory */
@@ -30,9 +30,9 @@ struct job {
     char *resource; /* what was built for a VM: file or resource id */
 };
 
-static void job_clear(struct job *j)
+static void build_job_clear(struct build_job *j)
 {
-    cli_list_clear(&j->vars);
+    tb_option_list_clear(&j->vars);
     tool_rmdir(&j->work);
     tb_freep(&j->reference);
     tb_freep(&j->digest);
@@ -40,45 +40,40 @@ static void job_clear(struct job *j)
     tb_freep(&j->resource);
 }
 
-/* -- command line -------------------------------------------------------------------------------------------------- */
+/* -- command line ------------------------------------------------------------------------------ */
 
-static const struct cli_option options[] = {
-    CLI_OPTION(0, "target", "TARGET", CLI_STRING, target, "oci, vm-qemu or vm-azure [oci]"),
-    CLI_OPTION(0, "deb-dir", "DIR", CLI_DIR_NAME, debs,
-               "directory with the .debs of trustbridge and libtbenc1, built for the release of the base",
-               .setting = "build.deb_dir"),
-    CLI_OPTION(0, "base-image", "IMAGE", CLI_STRING, base,
-               "what to build on: a container image with the inference server in it [" DEFAULT_BASE
-               "]; for vm-qemu a qcow2 of a Debian cloud image",
-               .setting = "docker.base_image"),
-    CLI_OPTION('n', "dry-run", NULL, CLI_FLAG, dry_run,
-               "oci: show the Containerfile; vm: have packer check the templates and variables"),
-    CLI_HEADING_ROW("Container image (oci):"),
-    CLI_OPTION('r', "registry", "REGISTRY", CLI_STRING, registry,
-               "registry to push to, as in acme.azurecr.io", .setting = "docker.registry"),
-    CLI_OPTION(0, "image-name", "NAME", CLI_STRING, name, "name of the image there [trustbridge-runtime]",
-               .setting = "docker.image_name"),
-    CLI_OPTION(0, "tag", "TAG", CLI_STRING, tag, "its tag [latest]"),
-    CLI_OPTION(0, "no-push", NULL, CLI_FLAG, no_push, "leave the image in local storage"),
-    CLI_OPTION(0, "insecure-registry", NULL, CLI_FLAG, insecure_registry,
-               "allow a registry without TLS or with an unknown certificate, for tests"),
-    CLI_HEADING_ROW("Image of a virtual machine (vm-qemu, vm-azure):"),
-    CLI_OPTION(0, "var", "NAME=VALUE", CLI_LIST, vars, "variable of the template; may be repeated"),
-    CLI_OPTION(0, "template-dir", "DIR", CLI_DIR_NAME, templates,
-               "directory of the Packer templates [" DEFAULT_TEMPLATES "]", .setting = "build.template_dir"),
-    CLI_GONE_ROW("sentinel-binary", "FILE", "the programs come from the .debs in --deb-dir"),
-    CLI_GONE_ROW("entrypoint", "FILE", "the image starts systemd, which starts and confines the programs"),
-    CLI_HEADING_ROW("Every command:"),
-    CLI_COMMON,
+#define TB_OPTION_TARGET struct build_job
+static const struct tb_option build_options[] = {
+    TB_OPTION(0, "target", "TARGET", TB_OPTION_STRING, target, "oci, vm-qemu or vm-azure [oci]"),
+    ROW_DEB_DIR(debs),
+    TB_OPTION(0, "base-image", "IMAGE", TB_OPTION_STRING, base,
+              "what to build on: a container image with the inference server in it [" DEFAULT_BASE
+              "]; for vm-qemu a qcow2 of a Debian cloud image",
+              .setting = "docker.base_image"),
+    TB_OPTION('n', "dry-run", NULL, TB_OPTION_FLAG, dry_run,
+              "oci: show the Containerfile; vm: have packer check the templates and variables"),
+    TB_OPTION_HEADING_ROW("Container image (oci):"),
+    ROW_REGISTRY(registry),
+    ROW_IMAGE_NAME(name),
+    TB_OPTION(0, "tag", "TAG", TB_OPTION_STRING, tag, "its tag [latest]"),
+    ROW_NO_PUSH(no_push),
+    ROW_INSECURE_REGISTRY(insecure_registry),
+    TB_OPTION_HEADING_ROW("Image of a virtual machine (vm-qemu, vm-azure):"),
+    ROW_VAR(vars),
+    TB_OPTION(0, "template-dir", "DIR", TB_OPTION_DIR_NAME, templates,
+              "directory of the Packer templates [" DEFAULT_TEMPLATES "]", .setting = "build.template_dir"),
+    ROWS_GONE_PROGRAMS,
+    TB_OPTION_HEADING_ROW("Every command:"),
+    CLI_COMMON_ROWS,
 };
 
-static bool is_oci(const struct job *j)
+static bool build_is_oci(const struct build_job *j)
 {
     return strcmp(j->target, "oci") == 0;
 }
 
 /* Parts of an image's name, as registries want them. */
-static bool name_valid(const char *s, const char *more)
+static bool build_name_valid(const char *s, const char *more)
 {
     size_t n = strlen(s);
 
@@ -88,7 +83,7 @@ static bool name_valid(const char *s, const char *more)
     return n > 0 && n <= 128 && !strchr(".-/:", s[0]);
 }
 
-static int check_var(const struct job *j, const char *var)
+static int build_check_var(const struct build_job *j, const char *var)
 {
     static const char *const secrets[] = {"secret", "password", "token"};
 
@@ -107,17 +102,17 @@ static int check_var(const struct job *j, const char *var)
     return CLI_OK;
 }
 
-static int check_oci(struct job *j)
+static int build_check_oci(struct build_job *j)
 {
     const struct cli *c = &j->cli;
 
     if (!j->registry)
         return cli_usage(c, "--registry is missing");
-    if (!name_valid(j->registry, ":/"))
+    if (!build_name_valid(j->registry, ":/"))
         return cli_usage(c, "--registry: a host, perhaps with port and path, not '%s'", j->registry);
-    if (!name_valid(j->name, "/"))
+    if (!build_name_valid(j->name, "/"))
         return cli_usage(c, "--image-name: letters a-z, digits, '.', '_', '-' and '/', not '%s'", j->name);
-    if (!name_valid(j->tag, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    if (!build_name_valid(j->tag, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
         return cli_usage(c, "--tag: letters, digits, '.', '_' and '-', not '%s'", j->tag);
     if (j->base && strpbrk(j->base, " \t\n\r\"'\\$"))
         return cli_usage(c, "--base-image: the name of a container image, not '%s'", j->base);
@@ -125,66 +120,57 @@ static int check_oci(struct job *j)
     return j->reference ? CLI_OK : tbpkg_fail_errno("build", -ENOMEM);
 }
 
-static int check_options(struct job *j)
+static int build_check_options(void *job)
 {
+    struct build_job *j = job;
     const struct cli *c = &j->cli;
     int rc = CLI_OK;
 
-    if (!is_oci(j) && !cli_given(c, "base-image"))
+    if (!build_is_oci(j) && !cli_given(c, "base-image"))
         j->base = NULL; /* the environment has that of containers */
-    if (!is_oci(j) && strcmp(j->target, "vm-qemu") != 0 && strcmp(j->target, "vm-azure") != 0)
+    if (!build_is_oci(j) && strcmp(j->target, "vm-qemu") != 0 && strcmp(j->target, "vm-azure") != 0)
         return cli_usage(c, "--target: oci, vm-qemu or vm-azure, not '%s'", j->target);
     if (!j->debs)
         return cli_usage(
             c,
             "--deb-dir is missing: the directory with the .debs of trustbridge and libtbenc1 for the release "
             "of the base image");
-    if (is_oci(j))
-        return check_oci(j);
+    if (build_is_oci(j))
+        return build_check_oci(j);
     if (strcmp(j->target, "vm-qemu") == 0 && !j->base)
         return cli_usage(c, "--base-image is missing: a qcow2 of a Debian cloud image");
     for (size_t i = 0; rc == CLI_OK && i < j->vars.n; i++)
-        rc = check_var(j, j->vars.v[i]);
+        rc = build_check_var(j, j->vars.v[i]);
     return rc;
 }
 
-static int parse(struct job *j, int argc, char **argv)
-{
-    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
-        return CLI_STOP;
-    j->cli.rc = cli_no_positional(&j->cli, argc, argv);
-    if (j->cli.rc == CLI_OK)
-        j->cli.rc = check_options(j);
-    return cli_ready(&j->cli);
-}
+/* -- packages ---------------------------------------------------------------------------------- */
 
-/* -- packages ------------------------------------------------------------------------------------------------------ */
-
-static void closedirp(DIR **d)
+static void build_closedirp(DIR **d)
 {
     if (*d)
         closedir(*d);
 }
 
-static bool is_deb_of(const char *file, const char *package)
+static bool build_is_deb_of(const char *file, const char *package)
 {
     size_t n = strlen(package), all = strlen(file);
 
     return strncmp(file, package, n) == 0 && file[n] == '_' && all > 4 && strcmp(file + all - 4, ".deb") == 0;
 }
 
-static int check_debs(const struct job *j)
+static int build_check_debs(const struct build_job *j)
 {
     static const char *const needed[] = {"trustbridge", "libtbenc1"};
     unsigned found[ARRAY_SIZE(needed)] = {0};
-    _cleanup_(closedirp) DIR *d = opendir(j->debs);
+    _cleanup_(build_closedirp) DIR *d = opendir(j->debs);
     const struct dirent *e;
 
     if (!d)
         return tbpkg_fail_errno(j->debs, -errno);
     while ((e = readdir(d)))
         for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
-            found[i] += is_deb_of(e->d_name, needed[i]);
+            found[i] += build_is_deb_of(e->d_name, needed[i]);
     /* The daemons have the library in them; a package that links it would bring it along. */
     if (found[0] == 0)
         return tbpkg_fail(j->debs, "has no trustbridge_*.deb",
@@ -195,12 +181,12 @@ static int check_debs(const struct job *j)
     return CLI_OK;
 }
 
-/* -- container ----------------------------------------------------------------------------------------------------- */
+/* -- container --------------------------------------------------------------------------------- */
 
-/* systemd is the image's first process, as on a machine. Its units confine the daemons by name spaces, and systemd leaves out,
- * with no more than a warning, what it is not allowed to make: then the runtime would stand in the open. So they must not
- * start without that right. */
-static char *containerfile(const struct job *j)
+/* systemd is the image's first process, as on a machine. Its units confine the daemons by name spaces, and
+ * systemd leaves out, with no more than a warning, what it is not allowed to make: then the runtime would
+ * stand in the open. So they must not start without that right. */
+static char *build_containerfile(const struct build_job *j)
 {
     return tb_strf("FROM %s\n"
                    "USER root\n"
@@ -225,10 +211,10 @@ static char *containerfile(const struct job *j)
                    j->base ? j->base : DEFAULT_BASE);
 }
 
-static int copy_debs(const struct job *j)
+static int build_copy_debs(const struct build_job *j)
 {
     _cleanup_free_ char *to = tb_path_join(j->work, "debs");
-    _cleanup_(closedirp) DIR *d = NULL;
+    _cleanup_(build_closedirp) DIR *d = NULL;
     const struct dirent *e;
 
     if (!to || mkdir(to, 0755) < 0)
@@ -241,7 +227,7 @@ static int copy_debs(const struct job *j)
         size_t len;
         int r;
 
-        if (!is_deb_of(e->d_name, "trustbridge") && !is_deb_of(e->d_name, "libtbenc1"))
+        if (!build_is_deb_of(e->d_name, "trustbridge") && !build_is_deb_of(e->d_name, "libtbenc1"))
             continue;
         from = tb_path_join(j->debs, e->d_name);
         file = tb_path_join(to, e->d_name);
@@ -254,7 +240,7 @@ static int copy_debs(const struct job *j)
     return CLI_OK;
 }
 
-static int read_line(const char *path, char **ret)
+static int build_read_line(const char *path, char **ret)
 {
     size_t len;
     int r = tb_read_file(path, 4096, ret, &len);
@@ -265,7 +251,7 @@ static int read_line(const char *path, char **ret)
     return CLI_OK;
 }
 
-static int push(struct job *j)
+static int build_push(struct build_job *j)
 {
     _cleanup_free_ char *file = tb_path_join(j->work, "digest");
     _cleanup_tool_ struct tool t = {0};
@@ -278,15 +264,15 @@ static int push(struct job *j)
     tool_add(&t, "%s", j->reference);
     rc = tool_run(&t, "buildah", NULL);
     if (rc != CLI_OK) {
-        tbpkg_note(&j->cli, "Push failed. Log in with: buildah login %s", j->registry);
+        tbpkg_note(j->cli.quiet, "Push failed. Log in with: buildah login %s", j->registry);
         return rc;
     }
-    return read_line(file, &j->digest);
+    return build_read_line(file, &j->digest);
 }
 
-static int build_oci(struct job *j)
+static int build_oci(struct build_job *j)
 {
-    _cleanup_free_ char *text = containerfile(j), *file = NULL, *id = NULL;
+    _cleanup_free_ char *text = build_containerfile(j), *file = NULL, *id = NULL;
     _cleanup_tool_ struct tool t = {0};
     int rc, r;
 
@@ -301,7 +287,7 @@ static int build_oci(struct job *j)
     r = file && id ? tb_write_file_atomic(file, text, strlen(text), 0644) : -ENOMEM;
     if (r < 0)
         return tbpkg_fail_errno(j->work, r);
-    rc = copy_debs(j);
+    rc = build_copy_debs(j);
     if (rc != CLI_OK)
         return rc;
     tool_add(&t, "buildah");
@@ -315,14 +301,14 @@ static int build_oci(struct job *j)
     tool_add(&t, "%s", j->work);
     rc = tool_run(&t, "buildah", NULL);
     if (rc == CLI_OK)
-        rc = read_line(id, &j->image_id);
-    return rc == CLI_OK && !j->no_push ? push(j) : rc;
+        rc = build_read_line(id, &j->image_id);
+    return rc == CLI_OK && !j->no_push ? build_push(j) : rc;
 }
 
-/* -- virtual machine ----------------------------------------------------------------------------------------------- */
+/* -- virtual machine --------------------------------------------------------------------------- */
 
 /* The value of --var NAME, or fallback. */
-static const char *var(const struct job *j, const char *name, const char *fallback)
+static const char *build_var(const struct build_job *j, const char *name, const char *fallback)
 {
     size_t n = strlen(name);
 
@@ -332,7 +318,7 @@ static const char *var(const struct job *j, const char *name, const char *fallba
     return fallback;
 }
 
-static int packer_is_old(bool *ret)
+static int build_packer_is_old(bool *ret)
 {
     _cleanup_tool_ struct tool t = {0};
     _cleanup_free_ char *out = NULL;
@@ -351,10 +337,10 @@ static int packer_is_old(bool *ret)
 }
 
 /* The templates by links, so that a file this Packer does not understand can be left out. */
-static int link_templates(const struct job *j, bool old, char **ret)
+static int build_link_templates(const struct build_job *j, bool old, char **ret)
 {
     _cleanup_free_ char *root = realpath(j->templates, NULL), *to = tb_path_join(j->work, "packer");
-    _cleanup_(closedirp) DIR *d = NULL;
+    _cleanup_(build_closedirp) DIR *d = NULL;
     const struct dirent *e;
     bool any = false;
 
@@ -381,19 +367,19 @@ static int link_templates(const struct job *j, bool old, char **ret)
     return CLI_OK;
 }
 
-static int make_seed(const struct job *j, const char *templates)
+static int build_make_seed(const struct build_job *j, const char *templates)
 {
     _cleanup_tool_ struct tool t = {0};
 
     tool_add(&t, "sh");
     tool_add(&t, "%s/scripts/seed.sh", templates);
     tool_add(&t, "%s/seed", j->work);
-    if (var(j, "ssh_username", NULL))
-        tool_add(&t, "%s", var(j, "ssh_username", NULL));
+    if (build_var(j, "ssh_username", NULL))
+        tool_add(&t, "%s", build_var(j, "ssh_username", NULL));
     return tool_run(&t, "openssh-client", NULL);
 }
 
-static int run_packer(const struct job *j, const char *verb, const char *templates)
+static int build_run_packer(const struct build_job *j, const char *verb, const char *templates)
 {
     bool qemu = strcmp(j->target, "vm-qemu") == 0;
     _cleanup_tool_ struct tool t = {0};
@@ -408,7 +394,7 @@ static int run_packer(const struct job *j, const char *verb, const char *templat
             tool_add(&t, "-var");
             tool_add(&t, "base_image=%s", j->base);
         }
-        if (qemu && !var(j, "seed", NULL)) {
+        if (qemu && !build_var(j, "seed", NULL)) {
             tool_add(&t, "-var");
             tool_add(&t, "seed=%s/seed", j->work);
         }
@@ -421,46 +407,47 @@ static int run_packer(const struct job *j, const char *verb, const char *templat
     return tool_run(&t, "packer", NULL);
 }
 
-static int name_output(struct job *j)
+static int build_name_output(struct build_job *j)
 {
     if (strcmp(j->target, "vm-qemu") == 0)
-        j->resource = tb_strf("%s/trustbridge.qcow2", var(j, "output_directory", "output-qemu"));
+        j->resource = tb_strf("%s/trustbridge.qcow2", build_var(j, "output_directory", "output-qemu"));
     else
         j->resource =
             tb_strf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.Compute/galleries/%s/images/%s/"
                     "versions/%s",
-                    var(j, "subscription_id", ""), var(j, "resource_group", ""), var(j, "gallery_name", ""),
-                    var(j, "image_name", "trustbridge"), var(j, "image_version", "1.0.0"));
+                    build_var(j, "subscription_id", ""), build_var(j, "resource_group", ""),
+                    build_var(j, "gallery_name", ""), build_var(j, "image_name", "trustbridge"),
+                    build_var(j, "image_version", "1.0.0"));
     return j->resource ? CLI_OK : tbpkg_fail_errno("build", -ENOMEM);
 }
 
-static int build_vm(struct job *j)
+static int build_vm(struct build_job *j)
 {
     _cleanup_free_ char *templates = NULL;
     bool old = false;
-    int rc = packer_is_old(&old);
+    int rc = build_packer_is_old(&old);
 
     if (rc == CLI_OK)
-        rc = link_templates(j, old, &templates);
-    if (rc == CLI_OK && strcmp(j->target, "vm-qemu") == 0 && !var(j, "seed", NULL))
-        rc = make_seed(j, templates);
+        rc = build_link_templates(j, old, &templates);
+    if (rc == CLI_OK && strcmp(j->target, "vm-qemu") == 0 && !build_var(j, "seed", NULL))
+        rc = build_make_seed(j, templates);
     if (rc == CLI_OK && !old && !j->dry_run)
-        rc = run_packer(j, "init", templates);
+        rc = build_run_packer(j, "init", templates);
     if (rc == CLI_OK)
-        rc = run_packer(j, j->dry_run ? "validate" : "build", templates);
+        rc = build_run_packer(j, j->dry_run ? "validate" : "build", templates);
     if (rc == CLI_OK && j->dry_run)
-        tbpkg_note(&j->cli, "%s: templates and variables are valid.", j->target);
-    return rc == CLI_OK ? name_output(j) : rc;
+        tbpkg_note(j->cli.quiet, "%s: templates and variables are valid.", j->target);
+    return rc == CLI_OK ? build_name_output(j) : rc;
 }
 
-/* -- main ---------------------------------------------------------------------------------------------------------- */
+/* -- main -------------------------------------------------------------------------------------- */
 
-static int report(const struct job *j)
+static int build_report(const struct build_job *j)
 {
     _cleanup_json_ cJSON *d = cJSON_CreateObject();
 
     cJSON_AddStringToObject(d, "target", j->target);
-    if (is_oci(j)) {
+    if (build_is_oci(j)) {
         cJSON_AddStringToObject(d, "image", j->reference);
         cJSON_AddStringToObject(d, "image_id", j->image_id);
         cJSON_AddBoolToObject(d, "pushed", !j->no_push);
@@ -471,32 +458,32 @@ static int report(const struct job *j)
     }
     if (j->cli.json)
         return cli_print_json(d);
-    if (is_oci(j) && j->digest)
+    if (build_is_oci(j) && j->digest)
         printf("%.*s@%s\n", (int)(strlen(j->reference) - strlen(j->tag) - 1), j->reference, j->digest);
     else
-        puts(is_oci(j) ? j->reference : j->resource);
+        puts(build_is_oci(j) ? j->reference : j->resource);
     if (strcmp(j->target, "vm-azure") == 0)
-        tbpkg_note(&j->cli, "Next: tbpkg package --vm-image with that resource id.");
+        tbpkg_note(j->cli.quiet, "Next: tbpkg package --vm-image with that resource id.");
     return cli_flush_stdout();
 }
 
 static int build_main(int argc, char **argv)
 {
-    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_build},
-                                         .target = "oci",
-                                         .templates = DEFAULT_TEMPLATES,
-                                         .name = "trustbridge-runtime",
-                                         .tag = "latest"};
+    _cleanup_(build_job_clear) struct build_job j = {.cli = {.command = &tbpkg_build},
+                                                     .target = "oci",
+                                                     .templates = DEFAULT_TEMPLATES,
+                                                     .name = "trustbridge-runtime",
+                                                     .tag = "latest"};
     int rc;
 
-    if (parse(&j, argc, argv) == CLI_STOP)
+    if (cli_parse(&j.cli, &j, argc, argv, CLI_NO_WORDS, NULL, build_check_options) != CLI_OK)
         return j.cli.rc;
-    rc = check_debs(&j);
+    rc = build_check_debs(&j);
     if (rc == CLI_OK && !(j.work = tool_mkdtemp()))
         rc = CLI_FAILED;
     if (rc == CLI_OK)
-        rc = is_oci(&j) ? build_oci(&j) : build_vm(&j);
-    return rc == CLI_OK && !j.dry_run ? report(&j) : rc;
+        rc = build_is_oci(&j) ? build_oci(&j) : build_vm(&j);
+    return rc == CLI_OK && !j.dry_run ? build_report(&j) : rc;
 }
 
 const struct tbpkg_command tbpkg_build = {
@@ -509,6 +496,6 @@ const struct tbpkg_command tbpkg_build = {
         "TrustBridge, without weights or keys. Prints what it is called: the container image with its\n"
         "digest, the file of a machine, or the resource id in the gallery, which tbpkg package takes.\n"
         "Drives buildah for oci and packer for the others; both read their own environment too.\n",
-    .options = options,
+    .options = build_options,
     .run = build_main,
 };

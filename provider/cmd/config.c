@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tbpkg config show: every setting, its value, and where it came from. Settings are no secrets; of credentials only the names
- * of the variables that hold one are told. */
+/* tbpkg config show: every setting, its value, and where it came from. Settings are no secrets; of
+ * credentials only the names of the variables that hold one are told. */
 #include <string.h>
 
-#include "provider/cli/cli.h"
 #include "common/json.h"
 #include "common/log.h"
-#include "provider/cli/option.h"
 #include "provider/cli/settings.h"
+#include "provider/tbpkg.h"
 
-struct job {
+struct config_job {
     struct cli cli;
 };
 
-static const struct cli_option options[] = {CLI_COMMON};
+#define TB_OPTION_TARGET struct config_job
+static const struct tb_option config_options[] = {CLI_COMMON_ROWS};
 
 static const char *const credentials[] = {
     "TBPKG_KEY_FILE",     "AZURE_STORAGE_CONNECTION_STRING",
@@ -23,12 +23,12 @@ static const char *const credentials[] = {
 };
 
 /* A URL may carry what it should not. */
-static const char *shown(const char *value, char *out, size_t out_len)
+static const char *config_shown(const char *value, char *out, size_t out_len)
 {
     return strstr(value, "://") ? tb_url_redact(value, out, out_len) : value;
 }
 
-static void show_text(void)
+static void config_show_text(void)
 {
     bool read;
     const char *path = settings_path(&read);
@@ -39,7 +39,7 @@ static void show_text(void)
         char url[512];
 
         if (setting_get(settings[i].name, &v))
-            printf("%-24s %s  (%s)\n", settings[i].name, shown(v.value, url, sizeof(url)), v.source);
+            printf("%-24s %s  (%s)\n", settings[i].name, config_shown(v.value, url, sizeof(url)), v.source);
         else
             printf("%-24s -  (%s%s%s)\n", settings[i].name, settings[i].what, settings[i].env ? "; " : "",
                    settings[i].env ? settings[i].env : "");
@@ -49,7 +49,7 @@ static void show_text(void)
             printf("%-24s is set; not shown\n", credentials[i]);
 }
 
-static int show_json(void)
+static int config_show_json(void)
 {
     _cleanup_json_ cJSON *d = cJSON_CreateObject();
     cJSON *list, *secret;
@@ -66,7 +66,7 @@ static int show_json(void)
         char url[512];
 
         if (setting_get(settings[i].name, &v)) {
-            cJSON_AddStringToObject(o, "value", shown(v.value, url, sizeof(url)));
+            cJSON_AddStringToObject(o, "value", config_shown(v.value, url, sizeof(url)));
             cJSON_AddStringToObject(o, "source", v.source);
         } else {
             cJSON_AddNullToObject(o, "value");
@@ -83,18 +83,17 @@ static int show_json(void)
 
 static int config_main(int argc, char **argv)
 {
-    struct job j = {.cli = {.command = &tbpkg_config}};
+    struct config_job j = {.cli = {.command = &tbpkg_config}};
 
-    if (cli_parse(&j.cli, &j, argc, argv) != CLI_OK)
+    if (cli_parse(&j.cli, &j, argc, argv, CLI_ANY_WORDS, NULL, NULL) != CLI_OK)
         return j.cli.rc;
     if (optind >= argc || strcmp(argv[optind], "show") != 0)
-        return cli_usage(&j.cli, "say tbpkg config show");
-    optind++;
-    if (cli_no_positional(&j.cli, argc, argv) != CLI_OK)
-        return CLI_USAGE;
+        return cli_usage(&j.cli, "no such command: use tbpkg config show");
+    if (optind + 1 < argc)
+        return cli_usage(&j.cli, "unexpected argument '%s'", argv[optind + 1]);
     if (j.cli.json)
-        return show_json();
-    show_text();
+        return config_show_json();
+    config_show_text();
     return cli_flush_stdout();
 }
 
@@ -104,7 +103,7 @@ const struct tbpkg_command tbpkg_config = {
     .synopsis = "show [OPTION]...",
     .about = "Show the values that options have when they are not given, and where each comes from: the\n"
              "environment, else the settings file. Credentials are not shown.\n",
-    .options = options,
+    .options = config_options,
     .tail = "The file has lines KEY = VALUE under [SECTION] for what is listed as SECTION.KEY.\n",
     .run = config_main,
 };

@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tbpkg inspect: what a .tbenc and a manifest say of themselves, and where they contradict. Nothing is decrypted and nothing
- * hashed; a damaged file is described as far as it can be read. */
+/* tbpkg inspect: what a .tbenc and a manifest say of themselves, and where they contradict. Nothing is
+ * decrypted and nothing hashed; a damaged file is described as far as it can be read. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "provider/asset/asset.h"
-#include "provider/cli/cli.h"
 #include "common/hex.h"
 #include "common/json.h"
-#include "provider/cli/option.h"
 #include "provider/asset/scan.h"
+#include "provider/cmd/rows.h"
 #include "provider/tbpkg.h"
 #include "common/text.h"
 #include "common/units.h"
 
-struct job {
+struct inspect_job {
     struct cli cli;
     const char *in, *manifest;
     unsigned flags;
@@ -27,14 +26,14 @@ struct job {
     cJSON *problems; /* array of strings */
 };
 
-static void job_clear(struct job *j)
+static void inspect_job_clear(struct inspect_job *j)
 {
     tb_freep(&j->beside);
     j->m = tbenc_manifest_free(j->m);
     cJSON_Delete(j->problems);
 }
 
-static void problem(struct job *j, const char *object, const char *what)
+static void inspect_problem(struct inspect_job *j, const char *object, const char *what)
 {
     _cleanup_free_ char *s = tb_strf("%s: %s", object, what);
 
@@ -42,9 +41,9 @@ static void problem(struct job *j, const char *object, const char *what)
         cJSON_AddItemToArray(j->problems, cJSON_CreateString(tb_text_plain(s)));
 }
 
-/* -- command line -------------------------------------------------------------------------------------------------- */
+/* -- command line ------------------------------------------------------------------------------ */
 
-static int take_positional(struct job *j, const char *arg)
+static int inspect_take_positional(struct inspect_job *j, const char *arg)
 {
     size_t n = strlen(arg);
     bool json = n > 5 && strcmp(arg + n - 5, ".json") == 0;
@@ -57,33 +56,27 @@ static int take_positional(struct job *j, const char *arg)
     return CLI_OK;
 }
 
-static const struct cli_option options[] = {
-    CLI_OPTION('i', "in", "FILE", CLI_STRING, in, "the ciphertext [model.tbenc]"),
-    CLI_OPTION('m', "manifest", "FILE", CLI_STRING, manifest,
-               "the manifest [beside FILE: NAME.manifest.json]"),
-    CLI_OPTION(0, "lenient", NULL, CLI_BITS, flags,
-               "accept what the first writers of tbenc/v1 may have left: any chunk size, reserved bytes that "
-               "are set",
-               .max = TBENC_LENIENT),
-    CLI_COMMON,
+#define TB_OPTION_TARGET struct inspect_job
+static const struct tb_option inspect_options[] = {
+    TB_OPTION('i', "in", "FILE", TB_OPTION_STRING, in, "the ciphertext [model.tbenc]"),
+    ROW_MANIFEST(manifest),
+    ROW_LENIENT(flags),
+    CLI_COMMON_ROWS,
 };
 
-static int parse(struct job *j, int argc, char **argv)
+static int inspect_take_words(struct inspect_job *j, int argc, char **argv)
 {
-    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
-        return CLI_STOP;
-    for (int i = optind; i < argc && j->cli.rc == CLI_OK; i++)
-        j->cli.rc = take_positional(j, argv[i]);
-    if (j->cli.rc != CLI_OK)
-        return CLI_STOP;
+    for (int i = optind; i < argc; i++)
+        if (inspect_take_positional(j, argv[i]) != CLI_OK)
+            return CLI_USAGE;
     if (!j->in && !j->manifest)
         j->in = ASSET_DEFAULT_NAME;
     return CLI_OK;
 }
 
-/* -- looking ------------------------------------------------------------------------------------------------------- */
+/* -- looking ----------------------------------------------------------------------------------- */
 
-static int look_at_manifest(struct job *j)
+static int inspect_look_at_manifest(struct inspect_job *j)
 {
     _cleanup_free_ char *text = NULL;
     struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
@@ -98,18 +91,18 @@ static int look_at_manifest(struct job *j)
     }
     r = tb_read_file(j->manifest, TBENC_MANIFEST_MAX, &text, &len);
     if (r == -EFBIG) {
-        problem(j, j->manifest, "larger than 1 MiB, so it is no manifest");
+        inspect_problem(j, j->manifest, "larger than 1 MiB, so it is no manifest");
         return CLI_OK;
     }
     if (r < 0)
         return tbpkg_fail_errno(j->manifest, r);
     r = tbenc_manifest_parse(text, len, j->flags, &j->m, &e);
     if (r < 0)
-        problem(j, j->manifest, e.message[0] ? e.message : strerror(-r));
+        inspect_problem(j, j->manifest, e.message[0] ? e.message : strerror(-r));
     return CLI_OK;
 }
 
-static int look_at_ciphertext(struct job *j)
+static int inspect_look_at_ciphertext(struct inspect_job *j)
 {
     _cleanup_close_ int fd = -1;
     struct stat st;
@@ -129,20 +122,20 @@ static int look_at_ciphertext(struct job *j)
         return tbpkg_fail_errno(j->in, r);
     j->scanned = true;
     for (size_t i = 0; i < j->scan.n_problems; i++)
-        problem(j, j->in, j->scan.problems[i]);
+        inspect_problem(j, j->in, j->scan.problems[i]);
     return CLI_OK;
 }
 
-/* -- showing ------------------------------------------------------------------------------------------------------- */
+/* -- showing ----------------------------------------------------------------------------------- */
 
-static void show_bytes(const char *label, uint64_t n)
+static void inspect_show_bytes(const char *label, uint64_t n)
 {
     char s[32];
 
     printf("  %-16s%llu (%s)\n", label, (unsigned long long)n, tb_bytes_format(n, s, sizeof(s)));
 }
 
-static void show_hash(const char *label, const uint8_t *h)
+static void inspect_show_hash(const char *label, const uint8_t *h)
 {
     char hex[2 * TBENC_SHA256_BYTES + 1];
 
@@ -150,32 +143,32 @@ static void show_hash(const char *label, const uint8_t *h)
     printf("  %-16s%s\n", label, hex);
 }
 
-static void show_ciphertext(const char *path, const struct scan *s)
+static void inspect_show_ciphertext(const char *path, const struct scan *s)
 {
     printf("%s\n", path);
-    show_bytes("size", s->bytes);
+    inspect_show_bytes("size", s->bytes);
     if (!s->has_header)
         return;
     printf("  %-16s%s\n", "format", "tbenc/v1, aes-256-gcm-chunked");
-    show_bytes("chunk bytes", s->header.chunk_bytes);
+    inspect_show_bytes("chunk bytes", s->header.chunk_bytes);
     printf("  %-16s%02x%02x%02x%02x\n", "nonce prefix", s->header.nonce_prefix[0], s->header.nonce_prefix[1],
            s->header.nonce_prefix[2], s->header.nonce_prefix[3]);
     printf("  %-16s%llu\n", "whole records", (unsigned long long)s->records);
-    show_bytes("plaintext", s->plaintext_bytes);
+    inspect_show_bytes("plaintext", s->plaintext_bytes);
 }
 
-static void show_manifest(const char *path, const struct tbenc_manifest *m)
+static void inspect_show_manifest(const char *path, const struct tbenc_manifest *m)
 {
     printf("%s\n", path);
     printf("  %-16s%s\n", "asset", m->asset_id);
     printf("  %-16s%s\n", "weights file", m->weights_filename);
-    show_bytes("chunk bytes", m->chunk_bytes);
-    show_bytes("plaintext", m->plaintext_bytes);
-    show_bytes("ciphertext", tbenc_manifest_ciphertext_bytes(m));
+    inspect_show_bytes("chunk bytes", m->chunk_bytes);
+    inspect_show_bytes("plaintext", m->plaintext_bytes);
+    inspect_show_bytes("ciphertext", tbenc_manifest_ciphertext_bytes(m));
     printf("  %-16s%llu\n", "records", (unsigned long long)tbenc_manifest_records(m));
-    show_hash("sha256", m->sha256_ciphertext);
+    inspect_show_hash("sha256", m->sha256_ciphertext);
     if (m->has_tags_sha256)
-        show_hash("tags sha256", m->tags_sha256);
+        inspect_show_hash("tags sha256", m->tags_sha256);
     else
         printf("  %-16s%s\n", "tags sha256", "none (written by another tool)");
     printf("  %-16s%s\n", "fine-tuning", m->allow_finetune ? "allowed" : "not allowed");
@@ -188,14 +181,14 @@ static void show_manifest(const char *path, const struct tbenc_manifest *m)
                (unsigned long long)m->files[i].chunk, m->files[i].path);
 }
 
-static void show_text(const struct job *j)
+static void inspect_show_text(const struct inspect_job *j)
 {
     const cJSON *p;
 
     if (j->scanned)
-        show_ciphertext(j->in, &j->scan);
+        inspect_show_ciphertext(j->in, &j->scan);
     if (j->m)
-        show_manifest(j->manifest, j->m);
+        inspect_show_manifest(j->manifest, j->m);
     else if (!j->manifest)
         printf("no manifest beside it: its claims were not compared\n");
     if (cJSON_GetArraySize(j->problems) > 0)
@@ -205,7 +198,7 @@ static void show_text(const struct job *j)
     }
 }
 
-static cJSON *json_ciphertext(const char *path, const struct scan *s)
+static cJSON *inspect_json_ciphertext(const char *path, const struct scan *s)
 {
     cJSON *o = cJSON_CreateObject();
     char hex[9];
@@ -222,7 +215,7 @@ static cJSON *json_ciphertext(const char *path, const struct scan *s)
     return o;
 }
 
-static cJSON *json_manifest(const char *path, const struct tbenc_manifest *m)
+static cJSON *inspect_json_manifest(const char *path, const struct tbenc_manifest *m)
 {
     cJSON *o = cJSON_CreateObject();
     _cleanup_free_ char *text = NULL;
@@ -236,35 +229,35 @@ static cJSON *json_manifest(const char *path, const struct tbenc_manifest *m)
     return o;
 }
 
-static int show_json(struct job *j)
+static int inspect_show_json(struct inspect_job *j)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
 
     if (j->scanned)
-        cJSON_AddItemToObject(o, "ciphertext", json_ciphertext(j->in, &j->scan));
+        cJSON_AddItemToObject(o, "ciphertext", inspect_json_ciphertext(j->in, &j->scan));
     if (j->m)
-        cJSON_AddItemToObject(o, "manifest", json_manifest(j->manifest, j->m));
+        cJSON_AddItemToObject(o, "manifest", inspect_json_manifest(j->manifest, j->m));
     cJSON_AddItemToObject(o, "problems", TAKE_PTR(j->problems));
     return cli_print_json(o);
 }
 
-static int inspect(struct job *j)
+static int inspect(struct inspect_job *j)
 {
     int rc, n;
 
     j->problems = cJSON_CreateArray();
     if (!j->problems)
         return tbpkg_fail_errno("inspect", -ENOMEM);
-    rc = look_at_manifest(j);
+    rc = inspect_look_at_manifest(j);
     if (rc == CLI_OK)
-        rc = look_at_ciphertext(j);
+        rc = inspect_look_at_ciphertext(j);
     if (rc != CLI_OK)
         return rc;
     n = cJSON_GetArraySize(j->problems);
     if (j->cli.json)
-        rc = show_json(j);
+        rc = inspect_show_json(j);
     else if (!j->cli.quiet)
-        show_text(j);
+        inspect_show_text(j);
     if (n > 0)
         return tbpkg_failf(j->in ? j->in : j->manifest, "%d problem%s found", n, n == 1 ? "" : "s");
     return rc;
@@ -272,9 +265,11 @@ static int inspect(struct job *j)
 
 static int inspect_main(int argc, char **argv)
 {
-    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_inspect}};
+    _cleanup_(inspect_job_clear) struct inspect_job j = {.cli = {.command = &tbpkg_inspect}};
 
-    return parse(&j, argc, argv) == CLI_OK ? inspect(&j) : j.cli.rc;
+    if (cli_parse(&j.cli, &j, argc, argv, CLI_ANY_WORDS, NULL, NULL) != CLI_OK)
+        return j.cli.rc;
+    return inspect_take_words(&j, argc, argv) == CLI_OK ? inspect(&j) : CLI_USAGE;
 }
 
 const struct tbpkg_command tbpkg_inspect = {
@@ -287,6 +282,6 @@ const struct tbpkg_command tbpkg_inspect = {
         "A name that ends in .json is a manifest. For a .tbenc alone the manifest beside it is used when\n"
         "there is one. Problems are listed, and make the exit status 1; hashes are not computed: see\n"
         "tbpkg verify. With --quiet only the exit status tells.\n",
-    .options = options,
+    .options = inspect_options,
     .run = inspect_main,
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tbpkg package: the zip that Partner Center wants of a managed application, from the templates of bicep/ with this asset's
- * values as defaults. The same inputs make the same bytes. */
+/* tbpkg package: the zip that Partner Center wants of a managed application, from the templates of bicep/
+ * with this asset's values as defaults. The same inputs make the same bytes. */
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
@@ -12,13 +12,14 @@
 
 #include "provider/asset/asset.h"
 #include "provider/azure/blob.h"
-#include "provider/cli/cli.h"
 #include "common/config.h"
 #include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
-#include "provider/cli/option.h"
 #include "provider/publish/template.h"
+#include "provider/cmd/rows.h"
+#include "provider/tbpkg.h"
+#include "provider/cli/interrupt.h"
 
 #define DEFAULT_ZIP "managed-app.zip"
 #define DEFAULT_TEMPLATES "/usr/share/trustbridge/managed-app"
@@ -27,10 +28,10 @@ enum { MAIN_TEMPLATE, FORM, VIEW, N_FILES };
 static const char *const names[N_FILES] = {"mainTemplate.json", "createUiDefinition.json",
                                            "viewDefinition.json"};
 
-struct job {
+struct package_job {
     struct cli cli;
     const char *asset_id, *endpoint, *image, *vm_image, *zip, *templates, *version;
-    struct cli_list sets;
+    struct tb_option_list sets;
     bool dry_run;
 
     cJSON *doc[N_FILES];
@@ -41,9 +42,9 @@ struct job {
     char sha256[65];
 };
 
-static void job_clear(struct job *j)
+static void package_job_clear(struct package_job *j)
 {
-    cli_list_clear(&j->sets);
+    tb_option_list_clear(&j->sets);
     for (size_t i = 0; i < N_FILES; i++) {
         tb_json_freep(&j->doc[i]);
         tb_freep(&j->text[i]);
@@ -52,44 +53,37 @@ static void job_clear(struct job *j)
     cli_temp_forget_all();
 }
 
-/* -- command line -------------------------------------------------------------------------------------------------- */
+/* -- command line ------------------------------------------------------------------------------ */
 
-static const struct cli_option options[] = {
-    CLI_OPTION('a', "asset-id", "ID", CLI_STRING, asset_id, "name of the asset that the machines will serve"),
-    CLI_OPTION('E', "edc-endpoint", "URL", CLI_STRING, endpoint, "their control plane, https://",
-               .setting = "controlplane.endpoint"),
-    CLI_OPTION(0, "vm-image", "IMAGE", CLI_STRING, vm_image,
-               "image of the machines: PUBLISHER:OFFER:PLAN[:VERSION] of the Marketplace, or the resource id "
-               "of an image "
-               "version in a gallery",
-               .setting = "package.vm_image"),
-    CLI_OPTION(0, "image", "IMAGE", CLI_STRING, image,
-               "the same; a container image is taken where the template has a parameter containerImage"),
-    CLI_OPTION('o', "output-zip", "FILE", CLI_STRING, zip,
-               "the package [" DEFAULT_ZIP "]; replaced when it exists"),
-    CLI_OPTION(0, "output", "FILE", CLI_STRING, zip, "the same as --output-zip"),
-    CLI_OPTION(0, "set", "NAME=VALUE", CLI_LIST, sets,
-               "default of another parameter of the template; may be repeated"),
-    CLI_OPTION('n', "dry-run", NULL, CLI_FLAG, dry_run, "check everything, write nothing"),
-    CLI_OPTION(0, "package-version", "X.Y.Z", CLI_STRING, version,
-               "version of the package [that of the template]"),
-    CLI_OPTION(
-        0, "template-dir", "DIR", CLI_STRING, templates,
+#define TB_OPTION_TARGET struct package_job
+static const struct tb_option package_options[] = {
+    TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, asset_id,
+              "name of the asset that the machines will serve"),
+    ROW_EDC_ENDPOINT(endpoint),
+    ROW_VM_IMAGE(vm_image),
+    ROW_IMAGE(image),
+    TB_OPTION('o', "output-zip", "FILE", TB_OPTION_STRING, zip,
+              "the package [" DEFAULT_ZIP "]; replaced when it exists"),
+    TB_OPTION(0, "output", "FILE", TB_OPTION_STRING, zip, "the same as --output-zip"),
+    ROW_SET(sets),
+    TB_OPTION('n', "dry-run", NULL, TB_OPTION_FLAG, dry_run, "check everything, write nothing"),
+    ROW_PACKAGE_VERSION(version),
+    TB_OPTION(
+        0, "template-dir", "DIR", TB_OPTION_STRING, templates,
         "where mainTemplate.json, createUiDefinition.json and viewDefinition.json are [" DEFAULT_TEMPLATES
         "]",
         .setting = "package.template_dir"),
-    CLI_COMMON,
+    CLI_COMMON_ROWS,
 };
 
-static int check_options(const struct job *j)
+static int package_check_options(void *job)
 {
+    const struct package_job *j = job;
     const struct cli *c = &j->cli;
     char err[BLOB_ERR_MAX];
 
-    if (!j->asset_id)
-        return cli_usage(c, "--asset-id is missing");
-    if (!tb_id_valid(j->asset_id))
-        return cli_usage(c, "--asset-id: 1 to 100 letters, digits, '_' and '-', not '%s'", j->asset_id);
+    if (cli_check_asset_id(c, j->asset_id) != CLI_OK)
+        return CLI_USAGE;
     if (!j->endpoint)
         return cli_usage(c, "--edc-endpoint is missing");
     if (blob_base_url_check("--edc-endpoint", j->endpoint, false, err) < 0)
@@ -102,19 +96,9 @@ static int check_options(const struct job *j)
     return CLI_OK;
 }
 
-static int parse(struct job *j, int argc, char **argv)
-{
-    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
-        return CLI_STOP;
-    j->cli.rc = cli_no_positional(&j->cli, argc, argv);
-    if (j->cli.rc == CLI_OK)
-        j->cli.rc = check_options(j);
-    return cli_ready(&j->cli);
-}
+/* -- templates --------------------------------------------------------------------------------- */
 
-/* -- templates ----------------------------------------------------------------------------------------------------- */
-
-static int read_templates(struct job *j)
+static int package_read_templates(struct package_job *j)
 {
     for (size_t i = 0; i < N_FILES; i++) {
         _cleanup_free_ char *path = tb_path_join(j->templates, names[i]), *text = NULL;
@@ -134,7 +118,7 @@ static int read_templates(struct job *j)
     return CLI_OK;
 }
 
-static int set(struct job *j, const char *name, const char *value)
+static int package_set(struct package_job *j, const char *name, const char *value)
 {
     char err[TEMPLATE_ERR_MAX];
 
@@ -145,7 +129,7 @@ static int set(struct job *j, const char *name, const char *value)
     return CLI_OK;
 }
 
-static int set_marketplace(struct job *j, const char *image)
+static int package_set_marketplace(struct package_job *j, const char *image)
 {
     static const char *const parameters[] = {"imagePublisher", "imageOffer", "imagePlan", "imageVersion"};
     _cleanup_free_ char *copy = strdup(image);
@@ -154,13 +138,13 @@ static int set_marketplace(struct job *j, const char *image)
 
     for (size_t i = 0; rc == CLI_OK && (part = strsep(&rest, ":")); i++)
         rc = i < ARRAY_SIZE(parameters) && *part
-                 ? set(j, parameters[i], part)
+                 ? package_set(j, parameters[i], part)
                  : cli_usage(&j->cli, "--vm-image: PUBLISHER:OFFER:PLAN[:VERSION], not '%s'", image);
     return rc;
 }
 
 /* PUBLISHER:OFFER:PLAN[:VERSION] has no '/', a reference to a container image has one. */
-static bool is_marketplace(const char *image)
+static bool package_is_marketplace(const char *image)
 {
     size_t colons = 0;
 
@@ -169,12 +153,12 @@ static bool is_marketplace(const char *image)
     return !strchr(image, '/') && colons >= 2;
 }
 
-static int set_image(struct job *j)
+static int package_set_image(struct package_job *j)
 {
     const char *image = j->vm_image ? j->vm_image : j->image;
 
     if (j->image && template_parameter(j->doc[MAIN_TEMPLATE], "containerImage")) {
-        if (set(j, "containerImage", j->image) != CLI_OK)
+        if (package_set(j, "containerImage", j->image) != CLI_OK)
             return CLI_FAILED;
         image = j->vm_image;
     }
@@ -183,9 +167,9 @@ static int set_image(struct job *j)
         return CLI_OK;
     }
     if (strncasecmp(image, "/subscriptions/", 15) == 0)
-        return set(j, "imageId", image);
-    if (is_marketplace(image))
-        return set_marketplace(j, image);
+        return package_set(j, "imageId", image);
+    if (package_is_marketplace(image))
+        return package_set_marketplace(j, image);
     if (image == j->vm_image)
         return cli_usage(&j->cli, "--vm-image: PUBLISHER:OFFER:PLAN[:VERSION] or a resource id, not '%s'",
                          image);
@@ -196,7 +180,7 @@ static int set_image(struct job *j)
     return CLI_OK;
 }
 
-static int set_others(struct job *j)
+static int package_set_others(struct package_job *j)
 {
     int rc = CLI_OK;
 
@@ -204,13 +188,13 @@ static int set_others(struct job *j)
         const char *eq = strchr(j->sets.v[i], '=');
         _cleanup_free_ char *name = strndup(j->sets.v[i], (size_t)(eq - j->sets.v[i]));
 
-        rc = name ? set(j, name, eq + 1) : tbpkg_fail_errno("--set", -ENOMEM);
+        rc = name ? package_set(j, name, eq + 1) : tbpkg_fail_errno("--set", -ENOMEM);
     }
     return rc;
 }
 
 /* Partner Center wants X.Y.Z, a template has X.Y.Z.W. */
-static int set_version(struct job *j)
+static int package_set_version(struct package_job *j)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(j->doc[MAIN_TEMPLATE], "contentVersion");
     const char *s = j->version ? j->version : cJSON_IsString(v) ? v->valuestring : "";
@@ -232,19 +216,19 @@ static int set_version(struct job *j)
     return CLI_OK;
 }
 
-static int fill_in(struct job *j)
+static int package_fill_in(struct package_job *j)
 {
     char err[TEMPLATE_ERR_MAX];
-    int rc = set(j, "assetId", j->asset_id);
+    int rc = package_set(j, "assetId", j->asset_id);
 
     if (rc == CLI_OK)
-        rc = set(j, "edcEndpoint", j->endpoint);
+        rc = package_set(j, "edcEndpoint", j->endpoint);
     if (rc == CLI_OK)
-        rc = set_image(j);
+        rc = package_set_image(j);
     if (rc == CLI_OK)
-        rc = set_others(j);
+        rc = package_set_others(j);
     if (rc == CLI_OK)
-        rc = set_version(j);
+        rc = package_set_version(j);
     if (rc != CLI_OK)
         return rc;
     if (template_check_form(j->doc[MAIN_TEMPLATE], j->doc[FORM], err) < 0)
@@ -259,9 +243,9 @@ static int fill_in(struct job *j)
     return CLI_OK;
 }
 
-/* -- the zip ------------------------------------------------------------------------------------------------------- */
+/* -- the zip ----------------------------------------------------------------------------------- */
 
-static int add_file(struct archive *a, const char *name, const char *text)
+static int package_add_file(struct archive *a, const char *name, const char *text)
 {
     struct archive_entry *e = archive_entry_new();
     size_t n = strlen(text);
@@ -279,7 +263,7 @@ static int add_file(struct archive *a, const char *name, const char *text)
     return good ? 0 : -(archive_errno(a) > 0 ? archive_errno(a) : EIO);
 }
 
-static int write_zip(struct job *j)
+static int package_write_zip(struct package_job *j)
 {
     struct archive *a = archive_write_new();
     int r = a ? 0 : -ENOMEM;
@@ -289,14 +273,14 @@ static int write_zip(struct job *j)
                    archive_write_open_fd(a, j->out.fd) != ARCHIVE_OK))
         r = -EIO;
     for (size_t i = 0; r == 0 && i < N_FILES; i++)
-        r = add_file(a, names[i], j->text[i]);
+        r = package_add_file(a, names[i], j->text[i]);
     if (r == 0 && archive_write_close(a) != ARCHIVE_OK)
         r = -(archive_errno(a) > 0 ? archive_errno(a) : EIO);
     archive_write_free(a);
     return r;
 }
 
-static int hash_zip(struct job *j)
+static int package_hash_zip(struct package_job *j)
 {
     _cleanup_free_ char *text = NULL;
     uint8_t digest[32];
@@ -313,7 +297,7 @@ static int hash_zip(struct job *j)
     return 0;
 }
 
-static int make_zip(struct job *j)
+static int package_make_zip(struct package_job *j)
 {
     struct stat st;
     int r;
@@ -322,18 +306,18 @@ static int make_zip(struct job *j)
         return tbpkg_fail(j->zip, "exists and is no regular file", "choose another name");
     r = cli_newfile_open(&j->out, j->zip, 0666);
     if (r == 0)
-        r = write_zip(j);
+        r = package_write_zip(j);
     if (r == 0)
-        r = hash_zip(j);
+        r = package_hash_zip(j);
     if (r == 0)
         r = tb_newfile_commit(&j->out, true);
     return r < 0 ? tbpkg_fail_errno(j->zip, r) : CLI_OK;
 }
 
-/* -- telling ------------------------------------------------------------------------------------------------------- */
+/* -- telling ----------------------------------------------------------------------------------- */
 
 /* The default of a string parameter, "" when there is none. */
-static const char *value_of(const struct job *j, const char *name)
+static const char *package_value_of(const struct package_job *j, const char *name)
 {
     const cJSON *v =
         cJSON_GetObjectItemCaseSensitive(template_parameter(j->doc[MAIN_TEMPLATE], name), "defaultValue");
@@ -342,7 +326,7 @@ static const char *value_of(const struct job *j, const char *name)
 }
 
 /* The order in which Partner Center asks. */
-static cJSON *describe(const struct job *j)
+static cJSON *package_describe(const struct package_job *j)
 {
     cJSON *d = cJSON_CreateObject();
 
@@ -352,23 +336,23 @@ static cJSON *describe(const struct job *j)
     tb_json_add_uint(d, "bytes", j->bytes);
     cJSON_AddStringToObject(d, "asset_id", j->asset_id);
     cJSON_AddStringToObject(d, "edc_endpoint", j->endpoint);
-    if (*value_of(j, "imageId"))
-        cJSON_AddStringToObject(d, "vm_image_id", value_of(j, "imageId"));
-    if (*value_of(j, "imagePlan")) {
-        cJSON_AddStringToObject(d, "vm_image_publisher", value_of(j, "imagePublisher"));
-        cJSON_AddStringToObject(d, "vm_image_offer", value_of(j, "imageOffer"));
-        cJSON_AddStringToObject(d, "vm_image_plan", value_of(j, "imagePlan"));
+    if (*package_value_of(j, "imageId"))
+        cJSON_AddStringToObject(d, "vm_image_id", package_value_of(j, "imageId"));
+    if (*package_value_of(j, "imagePlan")) {
+        cJSON_AddStringToObject(d, "vm_image_publisher", package_value_of(j, "imagePublisher"));
+        cJSON_AddStringToObject(d, "vm_image_offer", package_value_of(j, "imageOffer"));
+        cJSON_AddStringToObject(d, "vm_image_plan", package_value_of(j, "imagePlan"));
     }
-    if (*value_of(j, "billingDimension"))
-        cJSON_AddStringToObject(d, "metering_dimension", value_of(j, "billingDimension"));
-    if (*value_of(j, "billingPlanId"))
-        cJSON_AddStringToObject(d, "metering_plan", value_of(j, "billingPlanId"));
+    if (*package_value_of(j, "billingDimension"))
+        cJSON_AddStringToObject(d, "metering_dimension", package_value_of(j, "billingDimension"));
+    if (*package_value_of(j, "billingPlanId"))
+        cJSON_AddStringToObject(d, "metering_plan", package_value_of(j, "billingPlanId"));
     return d;
 }
 
-static int report(const struct job *j)
+static int package_report(const struct package_job *j)
 {
-    _cleanup_json_ cJSON *d = describe(j);
+    _cleanup_json_ cJSON *d = package_describe(j);
     const cJSON *i;
 
     if (j->cli.json)
@@ -377,7 +361,7 @@ static int report(const struct job *j)
         printf("%-20s %s\n", i->string, i->valuestring); /* a number of ours is text, too */
     }
     tbpkg_note(
-        &j->cli,
+        j->cli.quiet,
         "Next: in Partner Center, under the plan's technical configuration, give this version and upload the "
         "package; a plan that meters needs a dimension of that id.");
     return cli_flush_stdout();
@@ -385,22 +369,22 @@ static int report(const struct job *j)
 
 static int package_main(int argc, char **argv)
 {
-    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_package},
-                                         .zip = DEFAULT_ZIP,
-                                         .templates = DEFAULT_TEMPLATES,
-                                         .out = TB_NEWFILE_INIT};
+    _cleanup_(package_job_clear) struct package_job j = {.cli = {.command = &tbpkg_package},
+                                                         .zip = DEFAULT_ZIP,
+                                                         .templates = DEFAULT_TEMPLATES,
+                                                         .out = TB_NEWFILE_INIT};
     int rc;
 
-    if (parse(&j, argc, argv) == CLI_STOP)
+    if (cli_parse(&j.cli, &j, argc, argv, CLI_NO_WORDS, NULL, package_check_options) != CLI_OK)
         return j.cli.rc;
-    rc = read_templates(&j);
+    rc = package_read_templates(&j);
     if (rc == CLI_OK)
-        rc = fill_in(&j);
+        rc = package_fill_in(&j);
     if (rc == CLI_OK && j.dry_run)
         return CLI_OK;
     if (rc == CLI_OK)
-        rc = make_zip(&j);
-    return rc == CLI_OK ? report(&j) : rc;
+        rc = package_make_zip(&j);
+    return rc == CLI_OK ? package_report(&j) : rc;
 }
 
 const struct tbpkg_command tbpkg_package = {
@@ -411,6 +395,6 @@ const struct tbpkg_command tbpkg_package = {
         "Make the zip that Partner Center takes for a managed application: the templates with the values\n"
         "of this asset as their parameters' defaults. The same inputs make the same bytes. Everybody who\n"
         "deploys it can read it: values that look like a secret are refused.\n",
-    .options = options,
+    .options = package_options,
     .run = package_main,
 };

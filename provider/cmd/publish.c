@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tbpkg publish: all steps from a model to a package, as one run that can be broken off anywhere and continued by the same
- * command line. */
+/* tbpkg publish: all steps from a model to a package, as one run that can be broken off anywhere and
+ * continued by the same command line. */
 #include "provider/publish/publish.h"
 
 #include <errno.h>
@@ -11,15 +11,23 @@
 #include "provider/asset/asset.h"
 #include "common/config.h"
 #include "common/json.h"
+#include "provider/cmd/rows.h"
+#include "provider/tbpkg.h"
+#include "provider/cli/interrupt.h"
 
 #define SUMMARY_NAME "publish-summary.json"
+
+static const struct tbpkg_command *const publish_commands[N_STEPS] = {
+    [STEP_ENCRYPT] = &tbpkg_encrypt, [STEP_UPLOAD] = &tbpkg_upload,   [STEP_REGISTER] = &tbpkg_register,
+    [STEP_BUILD] = &tbpkg_build,     [STEP_PACKAGE] = &tbpkg_package,
+};
 
 static void publish_clear(struct publish *p)
 {
     source_close(&p->source);
     publish_state_close(&p->state);
-    cli_list_clear(&p->sets);
-    cli_list_clear(&p->vars);
+    tb_option_list_clear(&p->sets);
+    tb_option_list_clear(&p->vars);
     tb_freep(&p->encrypted);
     tb_freep(&p->ciphertext);
     tb_freep(&p->manifest);
@@ -27,93 +35,71 @@ static void publish_clear(struct publish *p)
     tb_freep(&p->default_zip);
 }
 
-/* -- command line -------------------------------------------------------------------------------------------------- */
+/* -- command line ------------------------------------------------------------------------------ */
 
-#define job publish /* as CLI_OPTION() calls it */
-static const struct cli_option options[] = {
-    CLI_OPTION('a', "asset-id", "ID", CLI_STRING, asset_id, "name of the asset"),
-    CLI_OPTION('i', "in", "INPUT", CLI_STRING, in, "the same as INPUT"),
-    CLI_OPTION('o', "output", "DIR", CLI_DIR_NAME, dir,
-               "directory for everything that is made, and for the state of this run [publish-output]"),
-    CLI_OPTION(0, "output-zip", "FILE", CLI_STRING, zip,
-               "the package [managed-app.zip in the output directory]"),
-    CLI_OPTION('y', "yes", NULL, CLI_FLAG, yes, "do not ask"),
-    CLI_OPTION('n', "dry-run", NULL, CLI_FLAG, dry_run,
-               "check everything that can be checked and show the plan"),
-    CLI_OPTION(0, "skip-encrypt", NULL, CLI_FLAG, skip[STEP_ENCRYPT],
-               "the encrypted asset is in the output directory already"),
-    CLI_OPTION(0, "skip-upload", NULL, CLI_FLAG, skip[STEP_UPLOAD], "do not upload"),
-    CLI_OPTION(0, "skip-register", NULL, CLI_FLAG, skip[STEP_REGISTER], "do not register"),
-    CLI_OPTION(0, "skip-build", NULL, CLI_FLAG, skip[STEP_BUILD],
-               "build no image; also when there is no --deb-dir"),
-    CLI_OPTION(0, "skip-package", NULL, CLI_FLAG, skip[STEP_PACKAGE], "make no package"),
-    CLI_OPTION(0, "forget-key", NULL, CLI_FLAG, forget_key,
-               "remove the key file once the control plane has confirmed the key"),
-    CLI_HEADING_ROW("Encryption:"),
-    CLI_OPTION('c', "chunk-bytes", "SIZE", CLI_SIZE, chunk_bytes, "plaintext bytes in a record [4M]",
-               .setting = "encryption.chunk_bytes", .min = TBENC_CHUNK_BYTES_MIN,
-               .max = TBENC_CHUNK_BYTES_MAX),
-    CLI_OPTION(0, "no-finetune", NULL, CLI_FLAG, no_finetune, "say that fine-tuning is not allowed"),
-    CLI_HEADING_ROW("Storage; without a file, credentials are looked for as tbpkg upload --help says:"),
-    CLI_OPTION('s', "storage-account", "ACCOUNT", CLI_STRING, account, "storage account",
-               .setting = "azure.storage_account"),
-    CLI_OPTION('C', "container", "NAME", CLI_STRING, container, "container [models]",
-               .setting = "azure.container"),
-    CLI_OPTION(0, "endpoint", "URL", CLI_STRING, blob_endpoint, "blob endpoint, when it is not Azure's own",
-               .setting = "azure.endpoint"),
-    CLI_OPTION(0, "connection-string-file", "FILE", CLI_STRING, connection_string_file, "connection string"),
-    CLI_OPTION(0, "account-key-file", "FILE", CLI_STRING, account_key_file, "shared key of the account"),
-    CLI_OPTION(0, "sas-file", "FILE", CLI_STRING, sas_file, "shared access signature"),
-    CLI_HEADING_ROW("Control plane:"),
-    CLI_OPTION('E', "edc-endpoint", "URL", CLI_STRING, edc_endpoint, "control plane, https://",
-               .setting = "controlplane.endpoint"),
-    CLI_OPTION(0, "token-file", "FILE", CLI_STRING, token_file, "bearer token for it",
-               .setting = "controlplane.token_file"),
-    CLI_OPTION(0, "client-cert", "FILE", CLI_STRING, cert, "client certificate (PEM) for mutual TLS",
-               .setting = "controlplane.client_cert"),
-    CLI_OPTION(0, "client-key", "FILE", CLI_STRING, cert_key, "its private key (PEM)",
-               .setting = "controlplane.client_key"),
-    CLI_OPTION('k', "key-file", "FILE", CLI_STRING, key_file,
-               "with --skip-encrypt: the key, when it is elsewhere"),
-    CLI_OPTION(0, "ca-file", "FILE", CLI_STRING, ca_file, "trust the certificate authorities in FILE (PEM)",
-               .setting = "tls.ca_file"),
-    CLI_OPTION(0, "insecure-http", NULL, CLI_FLAG, insecure,
-               "allow http:// to a loopback address, for tests"),
-    CLI_HEADING_ROW("Image, as for tbpkg build:"),
-    CLI_OPTION(0, "target", "TARGET", CLI_STRING, target, "oci, vm-qemu or vm-azure [oci]"),
-    CLI_OPTION(0, "deb-dir", "DIR", CLI_DIR_NAME, debs, "directory with the .debs that go into it",
-               .setting = "build.deb_dir"),
-    CLI_OPTION(0, "base-image", "IMAGE", CLI_STRING, base, "what to build on"),
-    CLI_OPTION('r', "registry", "REGISTRY", CLI_STRING, registry, "registry to push to",
-               .setting = "docker.registry"),
-    CLI_OPTION(0, "image-name", "NAME", CLI_STRING, image_name, "name of the container image",
-               .setting = "docker.image_name"),
-    CLI_OPTION(0, "image-tag", "TAG", CLI_STRING, tag, "its tag [latest]"),
-    CLI_OPTION(0, "no-push", NULL, CLI_FLAG, no_push, "leave it in local storage"),
-    CLI_OPTION(0, "insecure-registry", NULL, CLI_FLAG, insecure_registry,
-               "allow a registry without TLS, for tests"),
-    CLI_OPTION(0, "var", "NAME=VALUE", CLI_LIST, vars, "variable of the Packer template; may be repeated"),
-    CLI_OPTION(0, "packer-dir", "DIR", CLI_DIR_NAME, packer, "directory of the Packer templates",
-               .setting = "build.template_dir"),
-    CLI_HEADING_ROW("Package:"),
-    CLI_OPTION(0, "vm-image", "IMAGE", CLI_STRING, vm_image, "image of the machines, as for tbpkg package",
-               .setting = "package.vm_image"),
-    CLI_OPTION(0, "image", "IMAGE", CLI_STRING, image, "the same, or a container image"),
-    CLI_OPTION(0, "set", "NAME=VALUE", CLI_LIST, sets,
-               "default of a parameter of the template; may be repeated"),
-    CLI_OPTION(0, "package-version", "X.Y.Z", CLI_STRING, package_version, "version of the package"),
-    CLI_OPTION(0, "template-dir", "DIR", CLI_STRING, templates, "directory of the templates",
-               .setting = "package.template_dir"),
+#define TB_OPTION_TARGET struct publish
+static const struct tb_option publish_options[] = {
+    TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, asset_id, "name of the asset"),
+    TB_OPTION('i', "in", "INPUT", TB_OPTION_STRING, in, "the same as INPUT"),
+    TB_OPTION('o', "output", "DIR", TB_OPTION_DIR_NAME, dir,
+              "directory for everything that is made, and for the state of this run [publish-output]"),
+    TB_OPTION(0, "output-zip", "FILE", TB_OPTION_STRING, zip,
+              "the package [managed-app.zip in the output directory]"),
+    TB_OPTION('y', "yes", NULL, TB_OPTION_FLAG, yes, "do not ask"),
+    TB_OPTION('n', "dry-run", NULL, TB_OPTION_FLAG, dry_run,
+              "check everything that can be checked and show the plan"),
+    TB_OPTION(0, "skip-encrypt", NULL, TB_OPTION_FLAG, skip[STEP_ENCRYPT],
+              "the encrypted asset is in the output directory already"),
+    TB_OPTION(0, "skip-upload", NULL, TB_OPTION_FLAG, skip[STEP_UPLOAD], "do not upload"),
+    TB_OPTION(0, "skip-register", NULL, TB_OPTION_FLAG, skip[STEP_REGISTER], "do not register"),
+    TB_OPTION(0, "skip-build", NULL, TB_OPTION_FLAG, skip[STEP_BUILD],
+              "build no image; also when there is no --deb-dir"),
+    TB_OPTION(0, "skip-package", NULL, TB_OPTION_FLAG, skip[STEP_PACKAGE], "make no package"),
+    TB_OPTION(0, "forget-key", NULL, TB_OPTION_FLAG, forget_key,
+              "remove the key file once the control plane has confirmed the key"),
+    TB_OPTION_HEADING_ROW("Encryption:"),
+    ROW_CHUNK_BYTES(chunk_bytes),
+    ROW_NO_FINETUNE(no_finetune),
+    TB_OPTION_HEADING_ROW("Storage; without a file, credentials are looked for as tbpkg upload --help says:"),
+    ROW_STORAGE_ACCOUNT(account),
+    ROW_CONTAINER(container),
+    ROW_BLOB_ENDPOINT(blob_endpoint),
+    ROWS_CREDENTIAL_FILES(connection_string_file, account_key_file, sas_file),
+    TB_OPTION_HEADING_ROW("Control plane:"),
+    ROW_EDC_ENDPOINT(edc_endpoint),
+    ROW_TOKEN_FILE(token_file),
+    ROWS_CLIENT_CERT(cert, cert_key),
+    TB_OPTION('k', "key-file", "FILE", TB_OPTION_STRING, key_file,
+              "with --skip-encrypt: the key, when it is elsewhere"),
+    ROW_CA_FILE(ca_file),
+    ROW_INSECURE_HTTP(insecure),
+    TB_OPTION_HEADING_ROW("Image, as for tbpkg build:"),
+    TB_OPTION(0, "target", "TARGET", TB_OPTION_STRING, target, "oci, vm-qemu or vm-azure [oci]"),
+    ROW_DEB_DIR(debs),
+    TB_OPTION(0, "base-image", "IMAGE", TB_OPTION_STRING, base, "what to build on"),
+    ROW_REGISTRY(registry),
+    ROW_IMAGE_NAME(image_name),
+    TB_OPTION(0, "image-tag", "TAG", TB_OPTION_STRING, tag, "its tag [latest]"),
+    ROW_NO_PUSH(no_push),
+    ROW_INSECURE_REGISTRY(insecure_registry),
+    ROW_VAR(vars),
+    TB_OPTION(0, "packer-dir", "DIR", TB_OPTION_DIR_NAME, packer, "directory of the Packer templates",
+              .setting = "build.template_dir"),
+    TB_OPTION_HEADING_ROW("Package:"),
+    ROW_VM_IMAGE(vm_image),
+    ROW_IMAGE(image),
+    ROW_SET(sets),
+    ROW_PACKAGE_VERSION(package_version),
+    TB_OPTION(0, "template-dir", "DIR", TB_OPTION_STRING, templates, "directory of the templates",
+              .setting = "package.template_dir"),
     CLI_GONE_ROW("all-steps", NULL, "all steps are what publish does"),
-    CLI_GONE_ROW("sentinel-binary", "FILE", "the programs come from the .debs in --deb-dir"),
-    CLI_GONE_ROW("entrypoint", "FILE", "the image starts systemd, which starts and confines the programs"),
-    CLI_HEADING_ROW("Every command:"),
-    CLI_COMMON,
+    ROWS_GONE_PROGRAMS,
+    TB_OPTION_HEADING_ROW("Every command:"),
+    CLI_COMMON_ROWS,
 };
-#undef job
 
 /* Each step's own command says what is wrong with its part, before the first one starts. */
-static int check_steps(struct publish *p)
+static int publish_check_steps(struct publish *p)
 {
     int rc = CLI_OK;
 
@@ -124,13 +110,13 @@ static int check_steps(struct publish *p)
         if (p->skip[s])
             continue;
         publish_argv(p, s, &w);
-        rc = w.failed ? tbpkg_fail_errno("publish", -ENOMEM) : publish_command(s)->run(w.n, w.v);
+        rc = w.failed ? tbpkg_fail_errno("publish", -ENOMEM) : p->commands[s]->run(w.n, w.v);
     }
     cli_check_only(false);
     return rc;
 }
 
-static int check_files(const struct publish *p)
+static int publish_check_files(const struct publish *p)
 {
     const char *const files[] = {p->connection_string_file,
                                  p->account_key_file,
@@ -147,7 +133,7 @@ static int check_files(const struct publish *p)
     return CLI_OK;
 }
 
-static int name_files(struct publish *p)
+static int publish_name_files(struct publish *p)
 {
     p->encrypted = tb_path_join(p->dir, "encrypted");
     p->key = tb_path_join(p->dir, "model.key");
@@ -155,17 +141,18 @@ static int name_files(struct publish *p)
         return tbpkg_fail_errno("publish", -ENOMEM);
     p->ciphertext = tb_path_join(p->encrypted, ASSET_DEFAULT_NAME);
     p->manifest = tb_path_join(p->encrypted, ASSET_DEFAULT_MANIFEST);
-    return p->ciphertext && p->manifest ? CLI_OK : tbpkg_fail_errno("publish", -ENOMEM);
+    if (!p->zip)
+        p->zip = p->default_zip = tb_path_join(p->dir, "managed-app.zip");
+    return p->ciphertext && p->manifest && p->zip ? CLI_OK : tbpkg_fail_errno("publish", -ENOMEM);
 }
 
-static int check_options(struct publish *p)
+static int publish_check_options(void *job)
 {
+    struct publish *p = job;
     const struct cli *c = &p->cli;
 
-    if (!p->asset_id)
-        return cli_usage(c, "--asset-id is missing");
-    if (!tb_id_valid(p->asset_id))
-        return cli_usage(c, "--asset-id: 1 to 100 letters, digits, '_' and '-', not '%s'", p->asset_id);
+    if (cli_check_asset_id(c, p->asset_id) != CLI_OK)
+        return CLI_USAGE;
     if (!*p->dir)
         return cli_usage(c, "--output: name a directory");
     if (!p->skip[STEP_ENCRYPT] && (!p->in || !*p->in))
@@ -181,32 +168,15 @@ static int check_options(struct publish *p)
     p->skip[STEP_BUILD] |= !p->debs;
     if (p->skip[STEP_ENCRYPT] && !p->key_file && getenv("TBPKG_KEY_FILE"))
         p->key_file = getenv("TBPKG_KEY_FILE");
-    return check_steps(p);
+    if (publish_name_files(p) != CLI_OK)
+        return CLI_FAILED;
+    return publish_check_steps(p);
 }
 
-static int parse(struct publish *p, int argc, char **argv)
-{
-    int rc;
-
-    if (cli_parse(&p->cli, p, argc, argv) != CLI_OK)
-        return CLI_STOP;
-    rc = cli_positional(&p->cli, argc, argv, &p->in);
-    if (rc == CLI_OK)
-        rc = name_files(p);
-    if (rc == CLI_OK && !p->zip) {
-        p->zip = p->default_zip = tb_path_join(p->dir, "managed-app.zip");
-        rc = p->zip ? CLI_OK : tbpkg_fail_errno("publish", -ENOMEM);
-    }
-    if (rc == CLI_OK)
-        rc = check_options(p);
-    p->cli.rc = rc;
-    return cli_ready(&p->cli);
-}
-
-/* -- the plan ------------------------------------------------------------------------------------------------------ */
+/* -- the plan ---------------------------------------------------------------------------------- */
 
 /* An input that changed makes another asset: under the same id its consumers would fail. */
-static int check_same_model(struct publish *p)
+static int publish_check_same_model(struct publish *p)
 {
     bool done;
     const char *before = publish_state_inputs(&p->state, "encrypt", &done);
@@ -220,7 +190,7 @@ static int check_same_model(struct publish *p)
         p->state.path);
 }
 
-static enum publish_action decide(struct publish *p, enum publish_step s, int *ret_rc)
+static enum publish_action publish_decide(struct publish *p, enum publish_step s, int *ret_rc)
 {
     const char *before;
     bool done;
@@ -228,13 +198,13 @@ static enum publish_action decide(struct publish *p, enum publish_step s, int *r
     if (p->skip[s])
         return ACTION_SKIP;
     *ret_rc = publish_hash(p, s);
-    before = publish_state_inputs(&p->state, publish_command(s)->name, &done);
+    before = publish_state_inputs(&p->state, p->commands[s]->name, &done);
     return done && before && strcmp(before, p->hash) == 0 && publish_outputs_there(p, s) ? ACTION_DONE
                                                                                          : ACTION_RUN;
 }
 
 /* Before anything runs: the model can be read, its ciphertext fits, the package can be made. */
-static int check_ahead(struct publish *p, const enum publish_action *plan)
+static int publish_check_ahead(struct publish *p, const enum publish_action *plan)
 {
     int rc = CLI_OK;
 
@@ -259,25 +229,25 @@ static int check_ahead(struct publish *p, const enum publish_action *plan)
 static const char *const action_texts[] = {
     [ACTION_RUN] = "to do", [ACTION_DONE] = "done already", [ACTION_SKIP] = "skipped"};
 
-static int make_plan(struct publish *p, enum publish_action plan[N_STEPS])
+static int publish_make_plan(struct publish *p, enum publish_action plan[N_STEPS])
 {
     int rc = CLI_OK;
 
     for (int s = 0; rc == CLI_OK && s < N_STEPS; s++) {
-        plan[s] = decide(p, s, &rc);
+        plan[s] = publish_decide(p, s, &rc);
         if (s == STEP_ENCRYPT && plan[s] == ACTION_RUN && rc == CLI_OK)
-            rc = check_same_model(p);
+            rc = publish_check_same_model(p);
     }
-    return rc == CLI_OK ? check_ahead(p, plan) : rc;
+    return rc == CLI_OK ? publish_check_ahead(p, plan) : rc;
 }
 
-static void show_plan(const struct publish *p, const enum publish_action *plan)
+static void publish_show_plan(const struct publish *p, const enum publish_action *plan)
 {
     for (int s = 0; s < N_STEPS; s++)
-        tbpkg_note(&p->cli, "  %d. %-10s %s", s + 1, publish_command(s)->name, action_texts[plan[s]]);
+        tbpkg_note(p->cli.quiet, "  %d. %-10s %s", s + 1, p->commands[s]->name, action_texts[plan[s]]);
 }
 
-static int print_plan_json(const struct publish *p, const enum publish_action *plan)
+static int publish_print_plan_json(const struct publish *p, const enum publish_action *plan)
 {
     _cleanup_json_ cJSON *d = cJSON_CreateObject();
     cJSON *steps;
@@ -287,12 +257,12 @@ static int print_plan_json(const struct publish *p, const enum publish_action *p
     cJSON_AddBoolToObject(d, "dry_run", true);
     steps = cJSON_AddObjectToObject(d, "steps");
     for (int s = 0; s < N_STEPS; s++)
-        cJSON_AddStringToObject(steps, publish_command(s)->name, action_texts[plan[s]]);
+        cJSON_AddStringToObject(steps, p->commands[s]->name, action_texts[plan[s]]);
     return cli_print_json(d);
 }
 
 /* CLI_OK to go on. */
-static int confirm(const struct publish *p)
+static int publish_confirm(const struct publish *p)
 {
     char answer[8];
 
@@ -306,10 +276,10 @@ static int confirm(const struct publish *p)
     return CLI_OK;
 }
 
-/* -- the end ------------------------------------------------------------------------------------------------------- */
+/* -- the end ----------------------------------------------------------------------------------- */
 
 /* Without times: the same run, broken off or not, ends in the same summary. */
-static cJSON *make_summary(const struct publish *p)
+static cJSON *publish_make_summary(const struct publish *p)
 {
     cJSON *d = cJSON_CreateObject(), *steps;
 
@@ -320,7 +290,7 @@ static cJSON *make_summary(const struct publish *p)
     steps = cJSON_AddObjectToObject(d, "steps");
     for (int s = 0; s < N_STEPS; s++) {
         static const char *const of_a_run[] = {"seconds", "bytes_sent", "bytes_resumed"};
-        const cJSON *r = p->skip[s] ? NULL : publish_state_result(&p->state, publish_command(s)->name);
+        const cJSON *r = p->skip[s] ? NULL : publish_state_result(&p->state, p->commands[s]->name);
         cJSON *o = r ? cJSON_Duplicate(r, true) : cJSON_CreateObject(), *i;
 
         for (size_t n = 0; n < ARRAY_SIZE(of_a_run); n++) {
@@ -330,12 +300,12 @@ static cJSON *make_summary(const struct publish *p)
                     cJSON_DeleteItemFromObjectCaseSensitive(i, of_a_run[n]);
         }
         cJSON_AddBoolToObject(o, "skipped", p->skip[s]);
-        cJSON_AddItemToObject(steps, publish_command(s)->name, o);
+        cJSON_AddItemToObject(steps, p->commands[s]->name, o);
     }
     return d;
 }
 
-static void print_row(const char *what, const cJSON *o, const char *name)
+static void publish_print_row(const char *what, const cJSON *o, const char *name)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
 
@@ -343,27 +313,27 @@ static void print_row(const char *what, const cJSON *o, const char *name)
         printf("%-12s %s\n", what, v->valuestring);
 }
 
-static void print_table(const struct publish *p, const cJSON *summary)
+static void publish_print_table(const struct publish *p, const cJSON *summary)
 {
     const cJSON *steps = cJSON_GetObjectItemCaseSensitive(summary, "steps");
     const cJSON *encrypt = cJSON_GetObjectItemCaseSensitive(steps, "encrypt");
     const cJSON *upload = cJSON_GetObjectItemCaseSensitive(steps, "upload");
     const cJSON *package = cJSON_GetObjectItemCaseSensitive(steps, "package");
 
-    print_row("asset", summary, "asset_id");
-    print_row("ciphertext", encrypt, "encrypted_file");
-    print_row("sha256", encrypt, "sha256_ciphertext");
-    print_row("stored as", cJSON_GetObjectItemCaseSensitive(upload, "ciphertext"), "url");
+    publish_print_row("asset", summary, "asset_id");
+    publish_print_row("ciphertext", encrypt, "encrypted_file");
+    publish_print_row("sha256", encrypt, "sha256_ciphertext");
+    publish_print_row("stored as", cJSON_GetObjectItemCaseSensitive(upload, "ciphertext"), "url");
     printf("%-12s %s\n", "registered", p->skip[STEP_REGISTER] ? "no (skipped)" : p->edc_endpoint);
-    print_row("key", summary, "key_file");
-    print_row("image", cJSON_GetObjectItemCaseSensitive(steps, "build"), "image");
-    print_row("digest", cJSON_GetObjectItemCaseSensitive(steps, "build"), "digest");
-    print_row("package", package, "package");
-    print_row("version", package, "version");
+    publish_print_row("key", summary, "key_file");
+    publish_print_row("image", cJSON_GetObjectItemCaseSensitive(steps, "build"), "image");
+    publish_print_row("digest", cJSON_GetObjectItemCaseSensitive(steps, "build"), "digest");
+    publish_print_row("package", package, "package");
+    publish_print_row("version", package, "version");
     printf("%-12s %s/" SUMMARY_NAME "\n", "summary", p->dir);
 }
 
-static int forget_key(const struct publish *p)
+static int publish_forget_key(const struct publish *p)
 {
     bool registered;
 
@@ -372,19 +342,19 @@ static int forget_key(const struct publish *p)
         return CLI_OK;
     if (unlink(p->key) < 0)
         return tbpkg_fail_errno(p->key, -errno);
-    tbpkg_note(&p->cli, "%s is removed; only the control plane has the key now.", p->key);
+    tbpkg_note(p->cli.quiet, "%s is removed; only the control plane has the key now.", p->key);
     return CLI_OK;
 }
 
-static int finish(struct publish *p)
+static int publish_finish(struct publish *p)
 {
     _cleanup_free_ char *path = tb_path_join(p->dir, SUMMARY_NAME), *text = NULL;
     _cleanup_json_ cJSON *summary = NULL;
-    int r, rc = forget_key(p);
+    int r, rc = publish_forget_key(p);
 
     if (rc != CLI_OK)
         return rc;
-    summary = make_summary(p);
+    summary = publish_make_summary(p);
     text = cJSON_Print(summary);
     if (path)
         tb_newfile_sweep(path);
@@ -394,36 +364,36 @@ static int finish(struct publish *p)
     if (p->cli.json)
         return cli_print_json(summary);
     if (!p->cli.quiet)
-        print_table(p, summary);
+        publish_print_table(p, summary);
     return cli_flush_stdout();
 }
 
-/* -- main ---------------------------------------------------------------------------------------------------------- */
+/* -- main -------------------------------------------------------------------------------------- */
 
-static int run_steps(struct publish *p)
+static int publish_run_steps(struct publish *p)
 {
     for (int s = 0; s < N_STEPS; s++) {
         int rc = CLI_OK;
         enum publish_action action =
-            decide(p, s, &rc); /* anew: a step before may have changed this one's inputs */
+            publish_decide(p, s, &rc); /* anew: a step before may have changed this one's inputs */
 
         if (rc == CLI_OK && action == ACTION_RUN) {
-            tbpkg_note(&p->cli, "Step %d of %d: %s", s + 1, N_STEPS, publish_command(s)->name);
+            tbpkg_note(p->cli.quiet, "Step %d of %d: %s", s + 1, N_STEPS, p->commands[s]->name);
             rc = publish_run_step(p, s);
         }
         if (rc != CLI_OK) {
             tbpkg_note(
-                &p->cli,
+                p->cli.quiet,
                 "The step '%s' failed. Run the same command again to continue; steps that are done are "
                 "not repeated.",
-                publish_command(s)->name);
+                p->commands[s]->name);
             return rc == CLI_USAGE ? CLI_FAILED : rc;
         }
     }
     return CLI_OK;
 }
 
-static int make_dirs(const struct publish *p)
+static int publish_make_dirs(const struct publish *p)
 {
     int r = tb_mkdir_p(p->encrypted, 0777), rc = CLI_OK;
 
@@ -437,7 +407,7 @@ static int make_dirs(const struct publish *p)
 }
 
 /* What a killed run left half written; it may be as large as the model. */
-static void sweep(const struct publish *p)
+static void publish_sweep(const struct publish *p)
 {
     const char *const made[] = {p->ciphertext, p->manifest, p->key, p->zip};
 
@@ -445,7 +415,7 @@ static void sweep(const struct publish *p)
         tb_newfile_sweep(made[i]);
 }
 
-static int open_all(struct publish *p)
+static int publish_open_all(struct publish *p)
 {
     int rc = CLI_OK;
 
@@ -454,41 +424,43 @@ static int open_all(struct publish *p)
     if (rc == CLI_OK && p->dry_run && access(p->dir, F_OK) < 0)
         return publish_state_none(p->dir, p->asset_id, &p->state);
     if (rc == CLI_OK)
-        rc = make_dirs(p);
+        rc = publish_make_dirs(p);
     if (rc == CLI_OK)
         rc = publish_state_open(p->dir, p->asset_id, &p->state);
     if (rc == CLI_OK && !p->dry_run)
-        sweep(p);
+        publish_sweep(p);
     return rc;
 }
 
-static int publish(struct publish *p)
+static int publish_all(struct publish *p)
 {
     enum publish_action plan[N_STEPS] = {0};
-    int rc = check_files(p);
+    int rc = publish_check_files(p);
 
     if (rc == CLI_OK)
-        rc = open_all(p);
+        rc = publish_open_all(p);
     if (rc == CLI_OK)
-        rc = make_plan(p, plan);
+        rc = publish_make_plan(p, plan);
     if (rc != CLI_OK)
         return rc;
     if (p->dry_run && p->cli.json)
-        return print_plan_json(p, plan);
-    show_plan(p, plan);
+        return publish_print_plan_json(p, plan);
+    publish_show_plan(p, plan);
     if (p->dry_run)
         return CLI_OK;
-    rc = confirm(p);
+    rc = publish_confirm(p);
     if (rc != CLI_OK)
         return rc;
     cli_interrupt_note("Run the same command again to continue; steps that are done are not repeated.");
-    rc = run_steps(p);
-    return rc == CLI_OK ? finish(p) : rc;
+    rc = publish_run_steps(p);
+    return rc == CLI_OK ? publish_finish(p) : rc;
 }
 
 static int publish_main(int argc, char **argv)
 {
     _cleanup_(publish_clear) struct publish p = {.cli = {.command = &tbpkg_publish},
+                                                 .commands = publish_commands,
+                                                 .verify = &tbpkg_verify,
                                                  .dir = "publish-output",
                                                  .container = "models",
                                                  .chunk_bytes = TBENC_CHUNK_BYTES_DEFAULT,
@@ -497,7 +469,9 @@ static int publish_main(int argc, char **argv)
                                                  .source = SOURCE_INIT};
 
     tb_secret_init();
-    return parse(&p, argc, argv) == CLI_OK ? publish(&p) : p.cli.rc;
+    if (cli_parse(&p.cli, &p, argc, argv, CLI_ONE_INPUT, &p.in, publish_check_options) != CLI_OK)
+        return p.cli.rc;
+    return publish_all(&p);
 }
 
 const struct tbpkg_command tbpkg_publish = {
@@ -508,6 +482,6 @@ const struct tbpkg_command tbpkg_publish = {
              "package of the managed application. Run the same command again to continue a run that was\n"
              "broken off: steps that are done, with the same inputs, are not repeated. The key stays in\n"
              "DIR/model.key (0600) unless --forget-key is given.\n",
-    .options = options,
+    .options = publish_options,
     .run = publish_main,
 };

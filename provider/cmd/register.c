@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tbpkg register: tells the control plane where an asset lies and with which key it opens. The key is in secret memory from
- * the file to the socket: the request body is built there, the key last, as the API's first client sends it. */
+/* tbpkg register: tells the control plane where an asset lies and with which key it opens. The key is in
+ * secret memory from the file to the socket: the request body is built there, the key last, as the API's
+ * first client sends it. */
 #include <errno.h>
 #include <inttypes.h>
 #include <openssl/evp.h>
@@ -9,22 +10,22 @@
 
 #include "provider/asset/asset.h"
 #include "provider/azure/blob.h"
-#include "provider/cli/cli.h"
 #include "common/config.h"
 #include "common/hex.h"
 #include "common/http.h"
 #include "common/io.h"
 #include "common/json.h"
-#include "provider/cli/option.h"
 #include "tbenc/tbenc.h"
+#include "provider/cmd/rows.h"
 #include "provider/tbpkg.h"
 #include "common/units.h"
+#include "provider/cli/key_arg.h"
 
 #define API_PATH "/api/v1/assets/register"
 #define TRIES 3
 #define TOKEN_MAX (16 * 1024)
 
-struct job {
+struct register_job {
     struct cli cli;
     const char *endpoint, *asset_id, *manifest_path, *blob_url, *account, *container, *token_file, *cert,
         *cert_key, *ca_file;
@@ -41,7 +42,7 @@ struct job {
     char key_hex[TB_KEY_HEX_CHARS + 1];
 };
 
-static void job_clear(struct job *j)
+static void register_job_clear(struct register_job *j)
 {
     cli_key_arg_clear(&j->key_arg);
     j->manifest = tbenc_manifest_free(j->manifest);
@@ -52,40 +53,29 @@ static void job_clear(struct job *j)
     tb_erase(j->key_hex, sizeof(j->key_hex));
 }
 
-/* -- command line -------------------------------------------------------------------------------------------------- */
+/* -- command line ------------------------------------------------------------------------------ */
 
-static const struct cli_option options[] = {
-    CLI_OPTION('E', "edc-endpoint", "URL", CLI_STRING, endpoint, "control plane, https://",
-               .setting = "controlplane.endpoint"),
-    CLI_OPTION('a', "asset-id", "ID", CLI_STRING, asset_id, "name of the asset, as in the manifest"),
-    CLI_OPTION('m', "manifest", "FILE", CLI_STRING, manifest_path, "the asset's manifest"),
-    CLI_OPTION('k', "key-file", "FILE", CLI_STRING, key_arg.file,
-               "the key: 64 hex digits or 32 bytes; '-' is standard input [$TBPKG_KEY_FILE]"),
-    CLI_OPTION(0, "key-hex", "HEX", CLI_KEY_HEX, key_arg,
-               "the key itself; others may see it: prefer --key-file"),
-    CLI_OPTION(0, "blob-url", "URL", CLI_STRING, blob_url,
-               "URL of the container; the asset lies at URL/ID/model.tbenc"),
-    CLI_OPTION('s', "storage-account", "ACCOUNT", CLI_STRING, account,
-               "the same as --blob-url=https://ACCOUNT.blob.core.windows.net/NAME",
-               .setting = "azure.storage_account"),
-    CLI_OPTION('C', "container", "NAME", CLI_STRING, container, "container of --storage-account [models]",
-               .setting = "azure.container"),
-    CLI_OPTION(0, "token-file", "FILE", CLI_STRING, token_file, "bearer token for the control plane",
-               .setting = "controlplane.token_file"),
-    CLI_OPTION(0, "client-cert", "FILE", CLI_STRING, cert,
-               "client certificate (PEM) for mutual TLS, with --client-key",
-               .setting = "controlplane.client_cert"),
-    CLI_OPTION(0, "client-key", "FILE", CLI_STRING, cert_key, "its private key (PEM)",
-               .setting = "controlplane.client_key"),
-    CLI_OPTION(0, "ca-file", "FILE", CLI_STRING, ca_file, "trust the certificate authorities in FILE (PEM)",
-               .setting = "tls.ca_file"),
-    CLI_OPTION(0, "insecure-http", NULL, CLI_FLAG, insecure,
-               "allow http:// to a loopback address, for tests"),
-    CLI_COMMON,
+#define TB_OPTION_TARGET struct register_job
+static const struct tb_option register_options[] = {
+    ROW_EDC_ENDPOINT(endpoint),
+    TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, asset_id, "name of the asset, as in the manifest"),
+    TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, manifest_path, "the asset's manifest"),
+    CLI_KEY_ROWS(key_arg),
+    TB_OPTION(0, "blob-url", "URL", TB_OPTION_STRING, blob_url,
+              "URL of the container; the asset lies at URL/ID/model.tbenc"),
+    TB_OPTION('s', "storage-account", "ACCOUNT", TB_OPTION_STRING, account,
+              "the same as --blob-url=https://ACCOUNT.blob.core.windows.net/NAME",
+              .setting = "azure.storage_account"),
+    ROW_CONTAINER(container),
+    ROW_TOKEN_FILE(token_file),
+    ROWS_CLIENT_CERT(cert, cert_key),
+    ROW_CA_FILE(ca_file),
+    ROW_INSECURE_HTTP(insecure),
+    CLI_COMMON_ROWS,
 };
 
 /* https; http to a loopback address only when asked for. */
-static int check_url(const struct job *j, const char *what, const char *url)
+static int register_check_url(const struct register_job *j, const char *what, const char *url)
 {
     char err[BLOB_ERR_MAX];
 
@@ -97,7 +87,7 @@ static int check_url(const struct job *j, const char *what, const char *url)
     return CLI_OK;
 }
 
-static int check_place(struct job *j)
+static int register_check_place(struct register_job *j)
 {
     const struct cli *c = &j->cli;
 
@@ -106,7 +96,7 @@ static int check_place(struct job *j)
 
         if (j->account && cli_given(c, "storage-account"))
             return cli_usage(c, "--blob-url and --storage-account exclude each other");
-        if (check_url(j, "--blob-url", j->blob_url) != CLI_OK)
+        if (register_check_url(j, "--blob-url", j->blob_url) != CLI_OK)
             return CLI_USAGE;
         while (n > 0 && j->blob_url[n - 1] == '/')
             n--;
@@ -124,19 +114,18 @@ static int check_place(struct job *j)
     return j->base ? CLI_OK : tbpkg_fail_errno("tbpkg register", -ENOMEM);
 }
 
-static int check_options(struct job *j)
+static int register_check_options(void *job)
 {
+    struct register_job *j = job;
     const struct cli *c = &j->cli;
     size_t n;
 
     if (!j->endpoint)
         return cli_usage(c, "--edc-endpoint is missing");
-    if (check_url(j, "--edc-endpoint", j->endpoint) != CLI_OK)
+    if (register_check_url(j, "--edc-endpoint", j->endpoint) != CLI_OK)
         return CLI_USAGE;
-    if (!j->asset_id)
-        return cli_usage(c, "--asset-id is missing");
-    if (!tb_id_valid(j->asset_id))
-        return cli_usage(c, "--asset-id: 1 to 100 letters, digits, '_' and '-', not '%s'", j->asset_id);
+    if (cli_check_asset_id(c, j->asset_id) != CLI_OK)
+        return CLI_USAGE;
     if (!j->manifest_path)
         return cli_usage(c, "--manifest is missing");
     if (!cli_key_arg_given(&j->key_arg))
@@ -149,22 +138,12 @@ static int check_options(struct job *j)
     j->url = tb_strf("%.*s" API_PATH, (int)n, j->endpoint);
     if (!j->url)
         return tbpkg_fail_errno("tbpkg register", -ENOMEM);
-    return check_place(j);
+    return register_check_place(j);
 }
 
-static int parse(struct job *j, int argc, char **argv)
-{
-    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
-        return CLI_STOP;
-    j->cli.rc = cli_no_positional(&j->cli, argc, argv);
-    if (j->cli.rc == CLI_OK)
-        j->cli.rc = check_options(j);
-    return cli_ready(&j->cli);
-}
+/* -- what is sent ------------------------------------------------------------------------------ */
 
-/* -- what is sent -------------------------------------------------------------------------------------------------- */
-
-static int read_manifest(struct job *j)
+static int register_read_manifest(struct register_job *j)
 {
     _cleanup_free_ char *text = NULL;
     struct tbenc_error e = {.message = ""};
@@ -187,7 +166,7 @@ static int read_manifest(struct job *j)
 }
 
 /* A key with a passphrase is refused here: libcurl's own words do not name the file. */
-static int check_client_key(const struct job *j)
+static int register_check_client_key(const struct register_job *j)
 {
     char err[TB_HTTP_ERR_MAX];
 
@@ -196,7 +175,7 @@ static int check_client_key(const struct job *j)
     return CLI_OK;
 }
 
-static void add_hex(cJSON *o, const char *name, const uint8_t sha256[32])
+static void register_add_hex(cJSON *o, const char *name, const uint8_t sha256[32])
 {
     char hex[65];
 
@@ -204,7 +183,7 @@ static void add_hex(cJSON *o, const char *name, const uint8_t sha256[32])
     cJSON_AddStringToObject(o, name, hex);
 }
 
-static char *document_without_key(const struct job *j)
+static char *register_document_without_key(const struct register_job *j)
 {
     const struct tbenc_manifest *m = j->manifest;
     _cleanup_free_ char *ct = tb_strf("%s/%s/model.tbenc", j->base, j->asset_id);
@@ -223,16 +202,16 @@ static char *document_without_key(const struct job *j)
     cJSON_AddStringToObject(o, "algo", "aes-256-gcm-chunked");
     tb_json_add_uint(o, "chunk_bytes", m->chunk_bytes);
     tb_json_add_uint(o, "plaintext_bytes", m->plaintext_bytes);
-    add_hex(o, "sha256_ciphertext", m->sha256_ciphertext);
-    add_hex(o, "manifest_sha256", j->manifest_sha256);
+    register_add_hex(o, "sha256_ciphertext", m->sha256_ciphertext);
+    register_add_hex(o, "manifest_sha256", j->manifest_sha256);
     if (m->has_tags_sha256)
-        add_hex(o, "tags_sha256", m->tags_sha256);
+        register_add_hex(o, "tags_sha256", m->tags_sha256);
     return cJSON_PrintUnformatted(d);
 }
 
-static int build_body(struct job *j)
+static int register_build_body(struct register_job *j)
 {
-    _cleanup_free_ char *text = document_without_key(j);
+    _cleanup_free_ char *text = register_document_without_key(j);
     _cleanup_key_ struct tb_key key;
     size_t room;
     int rc;
@@ -253,7 +232,7 @@ static int build_body(struct job *j)
     return CLI_OK;
 }
 
-static int read_token(struct job *j)
+static int register_read_token(struct register_job *j)
 {
     static const char prefix[] = "Authorization: Bearer ";
     _cleanup_erase_string_ char *text = NULL;
@@ -281,16 +260,17 @@ static int read_token(struct job *j)
     return CLI_OK;
 }
 
-/* -- the exchange -------------------------------------------------------------------------------------------------- */
+/* -- the exchange ------------------------------------------------------------------------------ */
 
 /* A server may repeat the request in its answer: the key does not reach the terminal that way either. */
-static void mask_key(const struct job *j, char *text)
+static void register_mask_key(const struct register_job *j, char *text)
 {
     for (char *p = text; (p = strcasestr(p, j->key_hex)); p += TB_KEY_HEX_CHARS)
         memset(p, '*', TB_KEY_HEX_CHARS);
 }
 
-static int post(struct job *j, struct tb_http_response *ret, char err[static TB_HTTP_ERR_MAX])
+static int register_post(struct register_job *j, struct tb_http_response *ret,
+                         char err[static TB_HTTP_ERR_MAX])
 {
     const char *const headers[] = {"Content-Type: application/json",
                                    "Expect:", j->authorization ? j->authorization : NULL, NULL};
@@ -316,7 +296,7 @@ static int post(struct job *j, struct tb_http_response *ret, char err[static TB_
         if (r == 0)
             snprintf(why, sizeof(why), "status %ld", ret->status);
         ms = tb_backoff_next_ms(&backoff, r == 0 ? ret->retry_after_ms : -1);
-        tbpkg_note(&j->cli, "Control plane: %s; trying again in %" PRIu64 " s.", r < 0 ? err : why,
+        tbpkg_note(j->cli.quiet, "Control plane: %s; trying again in %" PRIu64 " s.", r < 0 ? err : why,
                    (ms + 999) / 1000);
         if (r == 0)
             tb_http_response_clear(ret);
@@ -325,7 +305,7 @@ static int post(struct job *j, struct tb_http_response *ret, char err[static TB_
 }
 
 /* "message: details" of an error answer, whichever are there. */
-static void describe(const struct tb_http_response *rs, char *out, size_t out_len)
+static void register_describe(const struct tb_http_response *rs, char *out, size_t out_len)
 {
     _cleanup_json_ cJSON *d = NULL;
     const char *message = NULL, *details = NULL;
@@ -341,12 +321,12 @@ static void describe(const struct tb_http_response *rs, char *out, size_t out_le
              message && details ? ": " : "", details ? details : "");
 }
 
-static int refused(struct job *j, const struct tb_http_response *rs)
+static int register_refused(struct register_job *j, const struct tb_http_response *rs)
 {
     char text[640], reason[700];
     const char *remedy = NULL;
 
-    describe(rs, text, sizeof(text));
+    register_describe(rs, text, sizeof(text));
     snprintf(reason, sizeof(reason), "answered %ld%s", rs->status, text);
     if (rs->status == 401)
         remedy = j->authorization ? "the bearer token is not valid (any more): get a new one for --token-file"
@@ -363,7 +343,7 @@ static int refused(struct job *j, const struct tb_http_response *rs)
     return tbpkg_fail(j->url, reason, remedy);
 }
 
-static int print_answer(struct job *j, const struct tb_http_response *rs)
+static int register_print_answer(struct register_job *j, const struct tb_http_response *rs)
 {
     _cleanup_json_ cJSON *d = NULL;
     char why[TB_JSON_ERR_MAX];
@@ -374,38 +354,39 @@ static int print_answer(struct job *j, const struct tb_http_response *rs)
     return cli_print_json(d);
 }
 
-static int exchange(struct job *j)
+static int register_exchange(struct register_job *j)
 {
     _cleanup_http_response_ struct tb_http_response rs = {0};
     char err[TB_HTTP_ERR_MAX];
-    int r = post(j, &rs, err);
+    int r = register_post(j, &rs, err);
 
     if (r == -EKEYREJECTED)
         return tbpkg_fail("control plane", err,
                           "a private certificate authority is named by --ca-file or TB_CA_FILE");
     if (r < 0)
         return tbpkg_fail("control plane", err, "check --edc-endpoint and the network");
-    mask_key(j, rs.body);
-    return rs.status == 200 || rs.status == 201 ? print_answer(j, &rs) : refused(j, &rs);
+    register_mask_key(j, rs.body);
+    return rs.status == 200 || rs.status == 201 ? register_print_answer(j, &rs) : register_refused(j, &rs);
 }
 
 static int register_main(int argc, char **argv)
 {
-    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_register}, .container = "models"};
+    _cleanup_(register_job_clear) struct register_job j = {.cli = {.command = &tbpkg_register},
+                                                           .container = "models"};
     int rc;
 
     tb_secret_init();
-    if (parse(&j, argc, argv) == CLI_STOP)
+    if (cli_parse(&j.cli, &j, argc, argv, CLI_NO_WORDS, NULL, register_check_options) != CLI_OK)
         return j.cli.rc;
-    rc = read_manifest(&j);
+    rc = register_read_manifest(&j);
     if (rc == CLI_OK)
-        rc = check_client_key(&j);
+        rc = register_check_client_key(&j);
     if (rc == CLI_OK)
-        rc = read_token(&j);
+        rc = register_read_token(&j);
     if (rc == CLI_OK)
-        rc = build_body(&j);
+        rc = register_build_body(&j);
     if (rc == CLI_OK)
-        rc = exchange(&j);
+        rc = register_exchange(&j);
     return rc;
 }
 
@@ -417,6 +398,6 @@ const struct tbpkg_command tbpkg_register = {
         "                      (--blob-url URL | --storage-account ACCOUNT --container NAME) [OPTION]...",
     .about = "Register an uploaded asset and its decryption key with the control plane. Prints its answer,\n"
              "which is JSON with and without --json.\n",
-    .options = options,
+    .options = register_options,
     .run = register_main,
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tbpkg upload. The ciphertext goes first, as blocks that stay uncommitted until all are there and the file's hash is the one of
- * the manifest; the manifest goes last, so whoever finds it finds a complete asset. An interrupted run is resumed by the
- * same command: the service keeps uncommitted blocks for a week. */
+/* tbpkg upload. The ciphertext goes first, as blocks that stay uncommitted until all are there and the file's
+ * hash is the one of the manifest; the manifest goes last, so whoever finds it finds a complete asset. An
+ * interrupted run is resumed by the same command: the service keeps uncommitted blocks for a week. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -13,22 +13,22 @@
 #include "provider/asset/asset.h"
 #include "provider/azure/blob_object.h"
 #include "provider/azure/blob_upload.h"
-#include "provider/cli/cli.h"
 #include "common/config.h"
 #include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/notify.h"
-#include "provider/cli/option.h"
 #include "tbenc/tbenc.h"
+#include "provider/cmd/rows.h"
 #include "provider/tbpkg.h"
 #include "common/units.h"
+#include "provider/cli/interrupt.h"
 
 #define CIPHERTEXT_NAME "model.tbenc"
 #define MANIFEST_NAME "model.manifest.json"
 #define FIRST_TRIES 2 /* a wrong name or address shows on the first request: do not retry it for minutes */
 
-struct job {
+struct upload_job {
     struct cli cli;
     const char *account, *container, *asset_id, *file, *manifest_path, *endpoint, *ca_file;
     bool force, verify, insecure, verbose;
@@ -46,7 +46,7 @@ struct job {
     struct tb_progress progress;
 };
 
-static void job_clear(struct job *j)
+static void upload_job_clear(struct upload_job *j)
 {
     j->manifest = tbenc_manifest_free(j->manifest);
     tb_freep(&j->manifest_text);
@@ -57,74 +57,54 @@ static void job_clear(struct job *j)
     blob_service_clear(&j->service);
 }
 
-/* -- command line -------------------------------------------------------------------------------------------------- */
+/* -- command line ------------------------------------------------------------------------------ */
 
-static const struct cli_option options[] = {
-    CLI_OPTION('s', "storage-account", "ACCOUNT", CLI_STRING, account, "storage account",
-               .setting = "azure.storage_account"),
-    CLI_OPTION('C', "container", "NAME", CLI_STRING, container, "container [models]",
-               .setting = "azure.container"),
-    CLI_OPTION('a', "asset-id", "ID", CLI_STRING, asset_id, "name of the asset, as in the manifest"),
-    CLI_OPTION('e', "encrypted-file", "FILE", CLI_STRING, file, "the ciphertext"),
-    CLI_OPTION('m', "manifest", "FILE", CLI_STRING, manifest_path, "its manifest"),
-    CLI_OPTION('f', "force", NULL, CLI_FLAG, force, "replace another file under this asset id"),
-    CLI_OPTION(0, "verify", NULL, CLI_FLAG, verify,
-               "hash the whole file before the first byte is sent; without it the hash is taken on the way "
-               "and checked before the commit"),
-    CLI_OPTION(0, "endpoint", "URL", CLI_STRING, endpoint,
-               "blob endpoint instead of https://ACCOUNT.blob.core.windows.net: a private endpoint, or an "
-               "emulator (http://127.0.0.1:10000/ACCOUNT)",
-               .setting = "azure.endpoint"),
-    CLI_OPTION(0, "ca-file", "FILE", CLI_STRING, ca_file, "trust the certificate authorities in FILE (PEM)",
-               .setting = "tls.ca_file"),
-    CLI_OPTION(0, "insecure-http", NULL, CLI_FLAG, insecure,
-               "allow a plain http:// endpoint that is not loopback"),
-    CLI_OPTION(0, "block-bytes", "SIZE", CLI_SIZE, block_bytes, "size of a block, 64K to 256M [8M]",
-               .min = BLOB_BLOCK_BYTES_MIN, .max = BLOB_BLOCK_BYTES_MAX),
-    CLI_OPTION(0, "concurrency", "N", CLI_UINT, concurrency, "blocks sent at once, 1 to 64 [16]", .min = 1,
-               .max = BLOB_CONCURRENCY_MAX),
-    CLI_OPTION(0, "retries", "N", CLI_UINT, retries, "further attempts for each request, 0 to 20 [8]",
-               .max = 20),
-    CLI_OPTION(0, "timeout", "SECONDS", CLI_UINT, timeout,
-               "give a transfer up that moves nothing for so long [60]", .min = 1, .max = 3600),
-    CLI_OPTION('v', "verbose", NULL, CLI_FLAG, verbose, "say which credential is used"),
-    CLI_OPTION(0, "connection-string-file", "FILE", CLI_STRING, credentials.connection_string_file,
-               "read an Azure connection string from FILE"),
-    CLI_OPTION(0, "account-key-file", "FILE", CLI_STRING, credentials.account_key_file,
-               "read the account's shared key from FILE"),
-    CLI_OPTION(0, "sas-file", "FILE", CLI_STRING, credentials.sas_file,
-               "read a shared access signature from FILE"),
-    CLI_COMMON,
+#define TB_OPTION_TARGET struct upload_job
+static const struct tb_option upload_options[] = {
+    ROW_STORAGE_ACCOUNT(account),
+    ROW_CONTAINER(container),
+    TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, asset_id, "name of the asset, as in the manifest"),
+    TB_OPTION('e', "encrypted-file", "FILE", TB_OPTION_STRING, file, "the ciphertext"),
+    TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, manifest_path, "its manifest"),
+    TB_OPTION('f', "force", NULL, TB_OPTION_FLAG, force, "replace another file under this asset id"),
+    TB_OPTION(0, "verify", NULL, TB_OPTION_FLAG, verify,
+              "hash the whole file before the first byte is sent; without it the hash is taken on the way "
+              "and checked before the commit"),
+    ROW_BLOB_ENDPOINT(endpoint),
+    ROW_CA_FILE(ca_file),
+    TB_OPTION(0, "insecure-http", NULL, TB_OPTION_FLAG, insecure,
+              "allow a plain http:// endpoint that is not loopback"),
+    TB_OPTION(0, "block-bytes", "SIZE", TB_OPTION_SIZE, block_bytes, "size of a block, 64K to 256M [8M]",
+              .min = BLOB_BLOCK_BYTES_MIN, .max = BLOB_BLOCK_BYTES_MAX),
+    TB_OPTION(0, "concurrency", "N", TB_OPTION_UINT, concurrency, "blocks sent at once, 1 to 64 [16]",
+              .min = 1, .max = BLOB_CONCURRENCY_MAX),
+    TB_OPTION(0, "retries", "N", TB_OPTION_UINT, retries, "further attempts for each request, 0 to 20 [8]",
+              .max = 20),
+    TB_OPTION(0, "timeout", "SECONDS", TB_OPTION_UINT, timeout,
+              "give a transfer up that moves nothing for so long [60]", .min = 1, .max = 3600),
+    TB_OPTION('v', "verbose", NULL, TB_OPTION_FLAG, verbose, "say which credential is used"),
+    ROWS_CREDENTIAL_FILES(credentials.connection_string_file, credentials.account_key_file,
+                          credentials.sas_file),
+    CLI_COMMON_ROWS,
 };
 
-static int check_options(struct job *j)
+static int upload_check_options(void *job)
 {
+    struct upload_job *j = job;
     const struct cli *c = &j->cli;
 
     if (!blob_container_valid(j->container))
         return cli_usage(c, "--container: 3 to 63 of a-z, 0-9 and single '-' inside, not '%s'", j->container);
-    if (!j->asset_id)
-        return cli_usage(c, "--asset-id is missing");
-    if (!tb_id_valid(j->asset_id))
-        return cli_usage(c, "--asset-id: 1 to 100 letters, digits, '_' and '-', not '%s'", j->asset_id);
+    if (cli_check_asset_id(c, j->asset_id) != CLI_OK)
+        return CLI_USAGE;
     if (!j->file || !j->manifest_path)
         return cli_usage(c, "%s is missing", j->file ? "--manifest" : "--encrypted-file");
     return CLI_OK;
 }
 
-static int parse(struct job *j, int argc, char **argv)
-{
-    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
-        return CLI_STOP;
-    j->cli.rc = cli_no_positional(&j->cli, argc, argv);
-    if (j->cli.rc == CLI_OK)
-        j->cli.rc = check_options(j);
-    return cli_ready(&j->cli);
-}
+/* -- the asset on this machine ----------------------------------------------------------------- */
 
-/* -- the asset on this machine ------------------------------------------------------------------------------------- */
-
-static int sha256_hex(const void *buf, size_t len, char out[static BLOB_SHA256_HEX + 1])
+static int upload_sha256_hex(const void *buf, size_t len, char out[static BLOB_SHA256_HEX + 1])
 {
     uint8_t digest[32];
     unsigned n = sizeof(digest);
@@ -135,7 +115,7 @@ static int sha256_hex(const void *buf, size_t len, char out[static BLOB_SHA256_H
     return 0;
 }
 
-static int read_manifest(struct job *j)
+static int upload_read_manifest(struct upload_job *j)
 {
     struct tbenc_error e = {.message = ""};
     size_t len = 0;
@@ -150,7 +130,7 @@ static int read_manifest(struct job *j)
     if (strcmp(j->manifest->asset_id, j->asset_id) != 0)
         return tbpkg_failf(j->manifest_path, "is of asset '%s', not '%s'; check --asset-id and --manifest",
                            j->manifest->asset_id, j->asset_id);
-    r = sha256_hex(j->manifest_text, len, j->mf.sha256);
+    r = upload_sha256_hex(j->manifest_text, len, j->mf.sha256);
     if (r < 0)
         return tbpkg_fail_errno(j->manifest_path, r);
     j->mf.size = len;
@@ -159,7 +139,7 @@ static int read_manifest(struct job *j)
     return CLI_OK;
 }
 
-static int verify_whole(struct job *j)
+static int upload_verify_whole(struct upload_job *j)
 {
     const struct tbenc_open_params p = {.manifest = j->manifest};
     struct tbenc_error e = {.message = ""};
@@ -168,7 +148,7 @@ static int verify_whole(struct job *j)
     return r < 0 ? asset_fail(j->file, r, &e) : CLI_OK;
 }
 
-static int open_ciphertext(struct job *j)
+static int upload_open_ciphertext(struct upload_job *j)
 {
     uint8_t head[TBENC_HEADER_BYTES];
     struct tbenc_error e = {.message = ""};
@@ -196,12 +176,12 @@ static int open_ciphertext(struct job *j)
     if (h.chunk_bytes != j->manifest->chunk_bytes)
         return tbpkg_failf(j->file, "has records of %u bytes, its manifest says %u", h.chunk_bytes,
                            j->manifest->chunk_bytes);
-    return j->verify ? verify_whole(j) : CLI_OK;
+    return j->verify ? upload_verify_whole(j) : CLI_OK;
 }
 
-/* -- the service --------------------------------------------------------------------------------------------------- */
+/* -- the service ------------------------------------------------------------------------------- */
 
-static int connect_service(struct job *j)
+static int upload_connect_service(struct upload_job *j)
 {
     char err[MAX(AZURE_ERR_MAX, BLOB_ERR_MAX)];
 
@@ -210,7 +190,7 @@ static int connect_service(struct job *j)
     if (azure_auth_find(&j->credentials, &j->auth, err) < 0)
         return tbpkg_fail("Azure credentials", err, NULL);
     if (j->verbose)
-        tbpkg_note(&j->cli, "Using the credential of %s.", j->auth.source);
+        tbpkg_note(j->cli.quiet, "Using the credential of %s.", j->auth.source);
     if (!j->account)
         j->account = j->auth.account;
     if (!j->account)
@@ -233,7 +213,7 @@ static int connect_service(struct job *j)
     return j->ct.path && j->mf.path ? CLI_OK : tbpkg_fail_errno("tbpkg upload", -ENOMEM);
 }
 
-static int refuse_other(struct job *j, const struct blob_object *o)
+static int upload_refuse_other(struct upload_job *j, const struct blob_object *o)
 {
     if (o->there != BLOB_OTHER || j->force)
         return CLI_OK;
@@ -241,16 +221,16 @@ static int refuse_other(struct job *j, const struct blob_object *o)
                       "upload under a new asset id, or replace it with --force");
 }
 
-/* -- the two uploads ----------------------------------------------------------------------------------------------- */
+/* -- the two uploads --------------------------------------------------------------------------- */
 
-static void on_progress(void *ctx, uint64_t done)
+static void upload_on_progress(void *ctx, uint64_t done)
 {
-    struct job *j = ctx;
+    struct upload_job *j = ctx;
 
     (void)cli_progress(&j->progress, done, j->ct.size);
 }
 
-static int commit(struct job *j, const struct blob_upload_result *up)
+static int upload_commit(struct upload_job *j, const struct blob_upload_result *up)
 {
     _cleanup_free_ char *list = NULL;
     struct blob_request rq = {
@@ -266,7 +246,7 @@ static int commit(struct job *j, const struct blob_upload_result *up)
     return blob_object_create(&j->client, &j->ct, j->fd, &rq);
 }
 
-static int send_ciphertext(struct job *j)
+static int upload_send_ciphertext(struct upload_job *j)
 {
     _cleanup_upload_result_ struct blob_upload_result up = {0};
     _cleanup_staged_set_ struct blob_staged_set staged = {0};
@@ -278,7 +258,7 @@ static int send_ciphertext(struct job *j)
         .block_bytes = blob_block_bytes_for(j->ct.size, (uint32_t)j->block_bytes),
         .concurrency = (unsigned)j->concurrency,
         .staged = &staged,
-        .progress = on_progress,
+        .progress = upload_on_progress,
         .ctx = j,
     };
     struct blob_fault fault;
@@ -289,7 +269,7 @@ static int send_ciphertext(struct job *j)
     rc = blob_object_staged(&j->client, &j->ct, &staged);
     if (rc != CLI_OK)
         return rc;
-    j->progress = cli_progress_start(&j->cli, "Uploading", u.size);
+    j->progress = cli_progress_start(j->cli.quiet, "Uploading", u.size);
     r = blob_upload_blocks(&u, &up, &fault);
     if (r < 0)
         return tbpkg_fail(r == -EBADMSG ? j->file : j->ct.path, fault.reason,
@@ -298,13 +278,13 @@ static int send_ciphertext(struct job *j)
     if (memcmp(up.sha256, j->manifest->sha256_ciphertext, sizeof(up.sha256)) != 0)
         return tbpkg_fail(j->file, "its SHA-256 is not the one of its manifest; nothing was committed",
                           "encrypt again, or name the manifest that belongs to it");
-    rc = commit(j, &up);
+    rc = upload_commit(j, &up);
     j->ct.sent = up.bytes_sent;
     j->ct.resumed = up.bytes_resumed;
     return rc;
 }
 
-static int send_manifest(struct job *j)
+static int upload_send_manifest(struct upload_job *j)
 {
     uint8_t md5[BLOB_MD5_BYTES];
     char md5_base64[BLOB_MD5_BASE64 + 1];
@@ -324,27 +304,27 @@ static int send_manifest(struct job *j)
     return blob_object_create(&j->client, &j->mf, -1, &rq);
 }
 
-static int upload(struct job *j)
+static int upload(struct upload_job *j)
 {
     int rc = blob_object_look(&j->client, &j->ct, j->fd);
 
     if (rc == CLI_OK)
         rc = blob_object_look(&j->client, &j->mf, -1);
     if (rc == CLI_OK)
-        rc = refuse_other(j, &j->ct);
+        rc = upload_refuse_other(j, &j->ct);
     if (rc == CLI_OK)
-        rc = refuse_other(j, &j->mf);
+        rc = upload_refuse_other(j, &j->mf);
     j->client.retries = (unsigned)j->retries;
     if (rc == CLI_OK && j->ct.there != BLOB_SAME)
-        rc = send_ciphertext(j);
+        rc = upload_send_ciphertext(j);
     if (rc == CLI_OK && j->mf.there != BLOB_SAME)
-        rc = send_manifest(j);
+        rc = upload_send_manifest(j);
     return rc;
 }
 
-/* -- summary ------------------------------------------------------------------------------------------------------- */
+/* -- summary ----------------------------------------------------------------------------------- */
 
-static cJSON *object_json(const struct job *j, const struct blob_object *o)
+static cJSON *upload_object_json(const struct upload_job *j, const struct blob_object *o)
 {
     _cleanup_free_ char *url = tb_strf("%s/%s", j->service.url, o->path);
     cJSON *d = cJSON_CreateObject();
@@ -357,51 +337,51 @@ static cJSON *object_json(const struct job *j, const struct blob_object *o)
     return d;
 }
 
-static int print_summary(struct job *j)
+static int upload_print_summary(struct upload_job *j)
 {
     _cleanup_json_ cJSON *d = NULL;
 
     if (j->ct.sent + j->ct.resumed + j->mf.sent == 0)
-        tbpkg_note(&j->cli, "Everything is there already; nothing was sent.");
+        tbpkg_note(j->cli.quiet, "Everything is there already; nothing was sent.");
     else if (j->ct.resumed > 0)
-        tbpkg_note(&j->cli, "Resumed: %" PRIu64 " bytes were there already.", j->ct.resumed);
+        tbpkg_note(j->cli.quiet, "Resumed: %" PRIu64 " bytes were there already.", j->ct.resumed);
     if (!j->cli.json) {
         printf("%s/%s\n%s/%s\n", j->service.url, j->ct.path, j->service.url, j->mf.path);
-        tbpkg_note(&j->cli, "Next: tbpkg register --asset-id %s --manifest %s --blob-url %s/%s ...",
+        tbpkg_note(j->cli.quiet, "Next: tbpkg register --asset-id %s --manifest %s --blob-url %s/%s ...",
                    j->asset_id, j->manifest_path, j->service.url, j->container);
         return cli_flush_stdout();
     }
     d = cJSON_CreateObject();
     cJSON_AddStringToObject(d, "asset_id", j->asset_id);
-    cJSON_AddItemToObject(d, "ciphertext", object_json(j, &j->ct));
-    cJSON_AddItemToObject(d, "manifest", object_json(j, &j->mf));
+    cJSON_AddItemToObject(d, "ciphertext", upload_object_json(j, &j->ct));
+    cJSON_AddItemToObject(d, "manifest", upload_object_json(j, &j->mf));
     return cli_print_json(d);
 }
 
 static int upload_main(int argc, char **argv)
 {
-    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_upload},
-                                         .fd = -1,
-                                         .container = "models",
-                                         .block_bytes = BLOB_BLOCK_BYTES_DEFAULT,
-                                         .concurrency = 16,
-                                         .retries = 8,
-                                         .timeout = 60};
+    _cleanup_(upload_job_clear) struct upload_job j = {.cli = {.command = &tbpkg_upload},
+                                                       .fd = -1,
+                                                       .container = "models",
+                                                       .block_bytes = BLOB_BLOCK_BYTES_DEFAULT,
+                                                       .concurrency = 16,
+                                                       .retries = 8,
+                                                       .timeout = 60};
     int rc;
 
-    if (parse(&j, argc, argv) == CLI_STOP)
+    if (cli_parse(&j.cli, &j, argc, argv, CLI_NO_WORDS, NULL, upload_check_options) != CLI_OK)
         return j.cli.rc;
     tb_secret_init();
     cli_interrupt_note("Interrupted; run the same command again to resume.");
-    rc = read_manifest(&j);
+    rc = upload_read_manifest(&j);
     if (rc == CLI_OK)
-        rc = open_ciphertext(&j);
+        rc = upload_open_ciphertext(&j);
     if (rc == CLI_OK)
-        rc = connect_service(&j);
+        rc = upload_connect_service(&j);
     if (rc == CLI_OK)
         rc = upload(&j);
     if (rc == CLI_OK)
-        rc = print_summary(&j);
+        rc = upload_print_summary(&j);
     return rc;
 }
 
@@ -413,7 +393,7 @@ const struct tbpkg_command tbpkg_upload = {
     .about =
         "Upload an encrypted asset to Azure Blob Storage as NAME/ID/model.tbenc and\n"
         "NAME/ID/model.manifest.json. Run it again to resume; what is there already is not sent again.\n",
-    .options = options,
+    .options = upload_options,
     .tail = "Credentials, the first that is there: the files above;\n"
             "AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN,\n"
             "AZURE_ACCESS_TOKEN; a service principal in AZURE_TENANT_ID, AZURE_CLIENT_ID and\n"

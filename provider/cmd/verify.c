@@ -4,13 +4,13 @@
 #include <string.h>
 
 #include "provider/asset/asset.h"
-#include "provider/cli/cli.h"
 #include "common/json.h"
-#include "provider/cli/option.h"
+#include "provider/cmd/rows.h"
 #include "provider/tbpkg.h"
 #include "common/units.h"
+#include "provider/cli/key_arg.h"
 
-struct job {
+struct verify_job {
     struct cli cli;
     const char *in, *manifest;
     struct cli_key_arg key_arg;
@@ -21,54 +21,39 @@ struct job {
     struct asset asset;
 };
 
-static void job_clear(struct job *j)
+static void verify_job_clear(struct verify_job *j)
 {
     cli_key_arg_clear(&j->key_arg);
     tb_key_erase(&j->key);
     asset_clear(&j->asset);
 }
 
-static const struct cli_option options[] = {
-    CLI_OPTION('i', "in", "FILE", CLI_STRING, in,
-               "the same as FILE [model.tbenc, or what the manifest names]; '-' is standard input"),
-    CLI_OPTION('m', "manifest", "FILE", CLI_STRING, manifest,
-               "the manifest [beside FILE: NAME.manifest.json]"),
-    CLI_OPTION('k', "key-file", "FILE", CLI_STRING, key_arg.file,
-               "the key: 64 hex digits or 32 bytes; '-' is standard input [$TBPKG_KEY_FILE]"),
-    CLI_OPTION(0, "key-hex", "HEX", CLI_KEY_HEX, key_arg,
-               "the key itself (discouraged: it stays in the shell's history)"),
-    CLI_OPTION('t', "threads", "N", CLI_UINT, threads, "workers [one for each CPU]", .min = 1,
-               .max = TBENC_THREADS_MAX),
-    CLI_OPTION(0, "lenient", NULL, CLI_BITS, flags,
-               "accept what the first writers of tbenc/v1 may have left: any chunk size, reserved bytes that "
-               "are set",
-               .max = TBENC_LENIENT),
-    CLI_COMMON,
+#define TB_OPTION_TARGET struct verify_job
+static const struct tb_option verify_options[] = {
+    ROW_CIPHERTEXT(in),   ROW_MANIFEST(manifest), CLI_KEY_ROWS(key_arg),
+    ROW_THREADS(threads), ROW_LENIENT(flags),     CLI_COMMON_ROWS,
 };
 
-static int parse(struct job *j, int argc, char **argv)
+static int verify_check_options(void *job)
 {
-    if (cli_parse(&j->cli, j, argc, argv) != CLI_OK)
-        return CLI_STOP;
-    j->cli.rc = cli_positional(&j->cli, argc, argv, &j->in);
-    if (j->cli.rc == CLI_OK)
-        j->cli.rc = cli_check_inputs(&j->cli, j->in, j->manifest, &j->key_arg);
-    return cli_ready(&j->cli);
+    const struct verify_job *j = job;
+
+    return cli_check_inputs(&j->cli, j->in, j->manifest, &j->key_arg);
 }
 
-/* -- what is checked ----------------------------------------------------------------------------------------------- */
+/* -- what is checked --------------------------------------------------------------------------- */
 
 struct check {
     const char *name, *text;
     bool needs_key, (*applies)(const struct tbenc_manifest *m);
 };
 
-static bool has_tags(const struct tbenc_manifest *m)
+static bool verify_has_tags(const struct tbenc_manifest *m)
 {
     return m->has_tags_sha256;
 }
 
-static bool has_files(const struct tbenc_manifest *m)
+static bool verify_has_files(const struct tbenc_manifest *m)
 {
     return m->files;
 }
@@ -79,32 +64,32 @@ static const struct check checks[] = {
     {"records", "number and lengths of the records", false, NULL},
     {"sha256_ciphertext", "SHA-256 of the whole file", false, NULL},
     {"tags", "tag of every chunk", true, NULL},
-    {"tags_sha256", "SHA-256 over all tags in order", true, has_tags},
-    {"files", "SHA-256 of every file of the table", true, has_files},
+    {"tags_sha256", "SHA-256 over all tags in order", true, verify_has_tags},
+    {"files", "SHA-256 of every file of the table", true, verify_has_files},
 };
 
-static bool is_checked(const struct job *j, const struct check *c)
+static bool verify_is_checked(const struct verify_job *j, const struct check *c)
 {
     return (!c->needs_key || j->with_key) && (!c->applies || c->applies(j->asset.manifest));
 }
 
-static const char *why_not(const struct job *j, const struct check *c)
+static const char *verify_why_not(const struct verify_job *j, const struct check *c)
 {
     return c->applies && !c->applies(j->asset.manifest) ? "the manifest has none" : "needs the key";
 }
 
-static void report_text(const struct job *j)
+static void verify_report_text(const struct verify_job *j)
 {
     printf("%s: OK\n", j->asset.path);
     for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
-        if (is_checked(j, &checks[i]))
+        if (verify_is_checked(j, &checks[i]))
             printf("  checked      %s\n", checks[i].text);
         else
-            printf("  not checked  %s (%s)\n", checks[i].text, why_not(j, &checks[i]));
+            printf("  not checked  %s (%s)\n", checks[i].text, verify_why_not(j, &checks[i]));
     }
 }
 
-static int report_json(const struct job *j, const struct tbenc_error *e)
+static int verify_report_json(const struct verify_job *j, const struct tbenc_error *e)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     cJSON *yes, *no;
@@ -122,18 +107,18 @@ static int report_json(const struct job *j, const struct tbenc_error *e)
     yes = cJSON_AddArrayToObject(o, "checked");
     no = cJSON_AddObjectToObject(o, "not_checked");
     for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
-        if (is_checked(j, &checks[i]))
+        if (verify_is_checked(j, &checks[i]))
             cJSON_AddItemToArray(yes, cJSON_CreateString(checks[i].name));
         else
-            cJSON_AddStringToObject(no, checks[i].name, why_not(j, &checks[i]));
+            cJSON_AddStringToObject(no, checks[i].name, verify_why_not(j, &checks[i]));
     }
     return cli_print_json(o);
 }
 
-static int verify(struct job *j)
+static int verify_asset(struct verify_job *j)
 {
     struct tb_progress progress =
-        cli_progress_start(&j->cli, "Verifying", j->asset.manifest->plaintext_bytes);
+        cli_progress_start(j->cli.quiet, "Verifying", j->asset.manifest->plaintext_bytes);
     struct tbenc_open_params p = {
         .manifest = j->asset.manifest,
         .key = j->with_key ? j->key.b : NULL,
@@ -147,31 +132,32 @@ static int verify(struct job *j)
 
     if (r < 0) {
         if (j->cli.json)
-            (void)report_json(j, &e);
+            (void)verify_report_json(j, &e);
         return asset_fail(strcmp(j->asset.path, "-") == 0 ? "ciphertext on standard input" : j->asset.path, r,
                           &e);
     }
     cli_progress_finish(&progress, progress.total);
     if (j->cli.json)
-        return report_json(j, NULL);
+        return verify_report_json(j, NULL);
     if (!j->cli.quiet)
-        report_text(j);
+        verify_report_text(j);
     return CLI_OK;
 }
 
 static int verify_main(int argc, char **argv)
 {
-    _cleanup_(job_clear) struct job j = {.cli = {.command = &tbpkg_verify}, .asset = ASSET_INIT};
+    _cleanup_(verify_job_clear) struct verify_job j = {.cli = {.command = &tbpkg_verify},
+                                                       .asset = ASSET_INIT};
     int rc = CLI_OK;
 
-    if (parse(&j, argc, argv) != CLI_OK)
+    if (cli_parse(&j.cli, &j, argc, argv, CLI_ONE_INPUT, &j.in, verify_check_options) != CLI_OK)
         return j.cli.rc;
     j.with_key = cli_key_arg_given(&j.key_arg);
     if (j.with_key)
         rc = cli_key_arg_read(&j.cli, &j.key_arg, &j.key);
     if (rc == CLI_OK)
         rc = asset_open(j.in, j.manifest, j.flags, &j.asset);
-    return rc == CLI_OK ? verify(&j) : rc;
+    return rc == CLI_OK ? verify_asset(&j) : rc;
 }
 
 const struct tbpkg_command tbpkg_verify = {
@@ -182,6 +168,6 @@ const struct tbpkg_command tbpkg_verify = {
              "\n"
              "Without a key: manifest, header, lengths and number of the records, SHA-256 of the file.\n"
              "With the key also: the tag of every chunk, the order of them all, the hash of each file.\n",
-    .options = options,
+    .options = verify_options,
     .run = verify_main,
 };

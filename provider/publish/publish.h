@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tbpkg publish: what its two files share. publish.c has the command line, the plan and the report; steps.c the
- * steps. */
+/* tbpkg publish: what its two files share. publish.c has the command line, the plan and the report; steps.c
+ * the steps. */
 #ifndef TBPKG_PUBLISH_PUBLISH_H
 #define TBPKG_PUBLISH_PUBLISH_H
 
-#include "provider/cli/option.h"
 #include "provider/publish/state.h"
 #include "provider/asset/source.h"
+#include "provider/cli/command.h"
 
 enum publish_step { STEP_ENCRYPT, STEP_UPLOAD, STEP_REGISTER, STEP_BUILD, STEP_PACKAGE, N_STEPS };
 
@@ -14,6 +14,8 @@ enum publish_action { ACTION_RUN, ACTION_DONE, ACTION_SKIP };
 
 struct publish {
     struct cli cli;
+    const struct tbpkg_command *const *commands; /* of each step */
+    const struct tbpkg_command *verify;
     /* options */
     const char *asset_id, *in, *dir, *zip;
     uint64_t chunk_bytes;
@@ -21,15 +23,15 @@ struct publish {
     const char *account, *container, *blob_endpoint, *connection_string_file, *account_key_file, *sas_file;
     const char *edc_endpoint, *token_file, *cert, *cert_key, *ca_file, *key_file;
     const char *target, *registry, *image_name, *tag, *base, *debs, *packer;
-    struct cli_list vars;
+    struct tb_option_list vars;
     bool no_push, insecure_registry;
     const char *image, *vm_image, *templates, *package_version;
-    struct cli_list sets;
+    struct tb_option_list sets;
     bool insecure, skip[N_STEPS], yes, dry_run, forget_key;
     /* what they stand for */
     char *encrypted, *ciphertext, *manifest, *key, *default_zip;
     struct publish_state state;
-    struct source source;
+    struct model_source source;
     /* of the step at hand */
     char hash[65];
 };
@@ -44,9 +46,6 @@ struct publish_words {
 void publish_argv(const struct publish *p, enum publish_step s, struct publish_words *w);
 void publish_words_clear(struct publish_words *w);
 #define _cleanup_words_ _cleanup_(publish_words_clear)
-
-/* "encrypt" ... */
-const struct tbpkg_command *publish_command(enum publish_step s);
 
 /* Hash of the step's inputs into p->hash. CLI_OK or CLI_FAILED. */
 int publish_hash(struct publish *p, enum publish_step s);

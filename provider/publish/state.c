@@ -7,18 +7,18 @@
 #include <string.h>
 #include <sys/file.h>
 
-#include "provider/cli/cli.h"
 #include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/units.h"
+#include "provider/cli/output.h"
 
 #define STATE_MAX (256 * 1024)
 #define STATE_VERSION 1
 
-/* -- inputs -------------------------------------------------------------------------------------------------------- */
+/* -- inputs ------------------------------------------------------------------------------------ */
 
-static void update(struct inputs *in, const void *p, size_t n)
+static void state_update(struct inputs *in, const void *p, size_t n)
 {
     in->failed |= !in->md || EVP_DigestUpdate(in->md, p, n) != 1;
 }
@@ -31,9 +31,9 @@ void inputs_start(struct inputs *in)
 
 void inputs_word(struct inputs *in, const char *s)
 {
-    update(in, s ? "=" : "-", 1);
+    state_update(in, s ? "=" : "-", 1);
     if (s)
-        update(in, s, strlen(s) + 1);
+        state_update(in, s, strlen(s) + 1);
 }
 
 void inputs_number(struct inputs *in, uint64_t n)
@@ -56,7 +56,7 @@ void inputs_file(struct inputs *in, const char *path)
         return;
     }
     while ((n = tb_read_full(fd, buf, sizeof(buf))) > 0) {
-        update(in, buf, (size_t)n);
+        state_update(in, buf, (size_t)n);
         all += (uint64_t)n;
     }
     in->failed |= n < 0;
@@ -80,14 +80,14 @@ void inputs_clear(struct inputs *in)
     in->md = NULL;
 }
 
-/* -- the file ------------------------------------------------------------------------------------------------------ */
+/* -- the file ---------------------------------------------------------------------------------- */
 
-static cJSON *steps_of(const struct publish_state *s)
+static cJSON *state_steps_of(const struct publish_state *s)
 {
     return cJSON_GetObjectItemCaseSensitive(s->doc, "steps");
 }
 
-static int begin_new(struct publish_state *s, const char *asset_id)
+static int state_begin_new(struct publish_state *s, const char *asset_id)
 {
     s->doc = cJSON_CreateObject();
     cJSON_AddNumberToObject(s->doc, "version", STATE_VERSION);
@@ -105,7 +105,7 @@ static int read_state(struct publish_state *s, const char *asset_id)
     int r = tb_read_file(s->path, STATE_MAX, &text, &len);
 
     if (r == -ENOENT)
-        return begin_new(s, asset_id);
+        return state_begin_new(s, asset_id);
     if (r < 0)
         return tbpkg_fail_errno(s->path, r);
     r = tb_json_parse(text, len, STATE_MAX, &s->doc, err);
@@ -113,7 +113,7 @@ static int read_state(struct publish_state *s, const char *asset_id)
         r = tb_json_get_uint(s->doc, "version", 1000, &version, err);
     if (r == 0)
         r = tb_json_get_string(s->doc, "asset_id", &of, err);
-    if (r < 0 || version != STATE_VERSION || !cJSON_IsObject(steps_of(s)))
+    if (r < 0 || version != STATE_VERSION || !cJSON_IsObject(state_steps_of(s)))
         return tbpkg_fail(s->path, r < 0 ? err : "is not a state that this tbpkg writes",
                           "choose another --output, or remove this file to begin anew");
     if (strcmp(of, asset_id) != 0)
@@ -147,7 +147,7 @@ int publish_state_open(const char *dir, const char *asset_id, struct publish_sta
 int publish_state_none(const char *dir, const char *asset_id, struct publish_state *ret)
 {
     ret->path = tb_path_join(dir, PUBLISH_STATE_NAME);
-    return ret->path ? begin_new(ret, asset_id) : tbpkg_fail_errno(dir, -ENOMEM);
+    return ret->path ? state_begin_new(ret, asset_id) : tbpkg_fail_errno(dir, -ENOMEM);
 }
 
 void publish_state_close(struct publish_state *s)
@@ -157,7 +157,7 @@ void publish_state_close(struct publish_state *s)
     s->lock = tb_close(s->lock);
 }
 
-static const char *string_of(const cJSON *o, const char *name)
+static const char *state_string_of(const cJSON *o, const char *name)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
 
@@ -166,18 +166,20 @@ static const char *string_of(const cJSON *o, const char *name)
 
 const char *publish_state_inputs(const struct publish_state *s, const char *step, bool *ret_done)
 {
-    const cJSON *o = cJSON_GetObjectItemCaseSensitive(steps_of(s), step);
+    const cJSON *o = cJSON_GetObjectItemCaseSensitive(state_steps_of(s), step);
 
     *ret_done = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(o, "done"));
-    return string_of(o, "inputs");
+    return state_string_of(o, "inputs");
 }
 
 const cJSON *publish_state_result(const struct publish_state *s, const char *step)
 {
-    return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(steps_of(s), step), "result");
+    return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(state_steps_of(s), step),
+                                            "result");
 }
 
-static int put(struct publish_state *s, const char *step, const char *inputs, bool done, const cJSON *result)
+static int state_put(struct publish_state *s, const char *step, const char *inputs, bool done,
+                     const cJSON *result)
 {
     _cleanup_free_ char *text = NULL;
     char now[TB_RFC3339_MAX];
@@ -189,8 +191,8 @@ static int put(struct publish_state *s, const char *step, const char *inputs, bo
     cJSON_AddStringToObject(o, "at", tb_rfc3339_format(tb_now_realtime_us(), 0, now));
     if (result)
         cJSON_AddItemToObject(o, "result", cJSON_Duplicate(result, true));
-    cJSON_DeleteItemFromObjectCaseSensitive(steps_of(s), step);
-    if (cJSON_AddItemToObject(steps_of(s), step, o))
+    cJSON_DeleteItemFromObjectCaseSensitive(state_steps_of(s), step);
+    if (cJSON_AddItemToObject(state_steps_of(s), step, o))
         text = cJSON_Print(s->doc);
     if (text)
         r = tb_write_file_atomic(s->path, text, strlen(text), 0600);
@@ -199,10 +201,10 @@ static int put(struct publish_state *s, const char *step, const char *inputs, bo
 
 int publish_state_begin(struct publish_state *s, const char *step, const char *inputs)
 {
-    return put(s, step, inputs, false, NULL);
+    return state_put(s, step, inputs, false, NULL);
 }
 
 int publish_state_done(struct publish_state *s, const char *step, const char *inputs, const cJSON *result)
 {
-    return put(s, step, inputs, true, result);
+    return state_put(s, step, inputs, true, result);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What tbpkg publish remembers from one run to the next: which steps are done, with which inputs, and what they returned. Holds
- * no secret. The directory is locked while a run uses it. Functions that fail have said so on stderr and return CLI_FAILED;
- * CLI_OK otherwise. */
+/* What tbpkg publish remembers from one run to the next: which steps are done, with which inputs, and what
+ * they returned. Holds no secret. The directory is locked while a run uses it. Functions that fail have said
+ * so on stderr and return CLI_FAILED; CLI_OK otherwise. */
 #ifndef TBPKG_PUBLISH_STATE_H
 #define TBPKG_PUBLISH_STATE_H
 
@@ -10,10 +10,11 @@
 #include <stdbool.h>
 
 #include "common/macros.h"
+#include "provider/cli/output.h"
 
 #define PUBLISH_STATE_NAME "publish-state.json"
 
-/* -- what a step was made from: a SHA-256 over words and files ----------------------------------------------------- */
+/* -- what a step was made from: a SHA-256 over words and files --------------------------------- */
 
 struct inputs {
     EVP_MD_CTX *md;
@@ -29,7 +30,7 @@ int inputs_end(struct inputs *in, char out[static 65]);
 void inputs_clear(struct inputs *in);
 #define _cleanup_inputs_ _cleanup_(inputs_clear)
 
-/* -- the file ------------------------------------------------------------------------------------------------------ */
+/* -- the file ---------------------------------------------------------------------------------- */
 
 struct publish_state {
     char *path;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The steps of tbpkg publish. Each is a subcommand, run in this process with the command line that a person would type; its JSON
- * is the step's result. A step is recorded as begun, with the hash of its inputs, before it runs, and as done after: a killed run
- * leaves a step that is begun, and each can be run again. */
+/* The steps of tbpkg publish. Each is a subcommand, run in this process with the command line that a person
+ * would type; its JSON is the step's result. A step is recorded as begun, with the hash of its inputs, before
+ * it runs, and as done after: a killed run leaves a step that is begun, and each can be run again. */
 #include "provider/publish/publish.h"
 
 #include <dirent.h>
@@ -12,20 +12,11 @@
 #include "provider/asset/asset.h"
 #include "common/hex.h"
 #include "common/json.h"
+#include "provider/cli/command.h"
 
-static const struct tbpkg_command *const step_commands[N_STEPS] = {
-    [STEP_ENCRYPT] = &tbpkg_encrypt, [STEP_UPLOAD] = &tbpkg_upload,   [STEP_REGISTER] = &tbpkg_register,
-    [STEP_BUILD] = &tbpkg_build,     [STEP_PACKAGE] = &tbpkg_package,
-};
+/* -- command lines ----------------------------------------------------------------------------- */
 
-const struct tbpkg_command *publish_command(enum publish_step s)
-{
-    return step_commands[s];
-}
-
-/* -- command lines ------------------------------------------------------------------------------------------------- */
-
-static void add(struct publish_words *w, const char *word)
+static void step_add(struct publish_words *w, const char *word)
 {
     char *s = strdup(word);
 
@@ -38,20 +29,20 @@ static void add(struct publish_words *w, const char *word)
 }
 
 /* "--name=value", unless there is no value */
-static void add_option(struct publish_words *w, const char *name, const char *value)
+static void step_add_option(struct publish_words *w, const char *name, const char *value)
 {
     _cleanup_free_ char *s = value ? tb_strf("--%s=%s", name, value) : NULL;
 
     if (s)
-        add(w, s);
+        step_add(w, s);
     else if (value)
         w->failed = true;
 }
 
-static void add_flag(struct publish_words *w, const char *word, bool on)
+static void step_add_flag(struct publish_words *w, const char *word, bool on)
 {
     if (on)
-        add(w, word);
+        step_add(w, word);
 }
 
 void publish_words_clear(struct publish_words *w)
@@ -61,37 +52,38 @@ void publish_words_clear(struct publish_words *w)
     *w = (struct publish_words){0};
 }
 
-static void encrypt_argv(const struct publish *p, struct publish_words *w)
+static void step_encrypt_argv(const struct publish *p, struct publish_words *w)
 {
     char chunk[24];
 
     snprintf(chunk, sizeof(chunk), "%llu", (unsigned long long)p->chunk_bytes);
-    add_option(w, "asset-id", p->asset_id);
-    add_option(w, "chunk-bytes", chunk);
-    add_option(w, "out", p->ciphertext);
-    add_option(w, "manifest", p->manifest);
-    add_option(w, "key-out", p->key);
-    add_flag(w, "--no-finetune", p->no_finetune);
-    add(w, "--force"); /* what stands there without a record is of a run that was killed */
-    add_option(w, "in", p->in);
+    step_add_option(w, "asset-id", p->asset_id);
+    step_add_option(w, "chunk-bytes", chunk);
+    step_add_option(w, "out", p->ciphertext);
+    step_add_option(w, "manifest", p->manifest);
+    step_add_option(w, "key-out", p->key);
+    step_add_flag(w, "--no-finetune", p->no_finetune);
+    step_add(w, "--force"); /* what stands there without a record is of a run that was killed */
+    step_add_option(w, "in", p->in);
 }
 
-static void upload_argv(const struct publish *p, struct publish_words *w)
+static void step_upload_argv(const struct publish *p, struct publish_words *w)
 {
-    add_option(w, "asset-id", p->asset_id);
-    add_option(w, "encrypted-file", p->ciphertext);
-    add_option(w, "manifest", p->manifest);
-    add_option(w, "storage-account", p->account);
-    add_option(w, "container", p->container);
-    add_option(w, "endpoint", p->blob_endpoint);
-    add_option(w, "connection-string-file", p->connection_string_file);
-    add_option(w, "account-key-file", p->account_key_file);
-    add_option(w, "sas-file", p->sas_file);
-    add_option(w, "ca-file", p->ca_file);
+    step_add_option(w, "asset-id", p->asset_id);
+    step_add_option(w, "encrypted-file", p->ciphertext);
+    step_add_option(w, "manifest", p->manifest);
+    step_add_option(w, "storage-account", p->account);
+    step_add_option(w, "container", p->container);
+    step_add_option(w, "endpoint", p->blob_endpoint);
+    step_add_option(w, "connection-string-file", p->connection_string_file);
+    step_add_option(w, "account-key-file", p->account_key_file);
+    step_add_option(w, "sas-file", p->sas_file);
+    step_add_option(w, "ca-file", p->ca_file);
 }
 
-/* URL of the container as upload found it: "URL/ASSET/model.tbenc" without the last two parts. Heap, or NULL. */
-static char *uploaded_to(const struct publish *p)
+/* URL of the container as upload found it: "URL/ASSET/model.tbenc" without the last two parts. Heap, or
+ * NULL. */
+static char *step_uploaded_to(const struct publish *p)
 {
     const cJSON *o =
         cJSON_GetObjectItemCaseSensitive(publish_state_result(&p->state, "upload"), "ciphertext");
@@ -107,55 +99,56 @@ static char *uploaded_to(const struct publish *p)
     return url;
 }
 
-static void register_argv(const struct publish *p, struct publish_words *w)
+static void step_register_argv(const struct publish *p, struct publish_words *w)
 {
-    _cleanup_free_ char *url = p->skip[STEP_UPLOAD] ? NULL : uploaded_to(p);
+    _cleanup_free_ char *url = p->skip[STEP_UPLOAD] ? NULL : step_uploaded_to(p);
 
-    add_option(w, "asset-id", p->asset_id);
-    add_option(w, "manifest", p->manifest);
-    add_option(w, "key-file", p->key_file ? p->key_file : p->key);
-    add_option(w, "edc-endpoint", p->edc_endpoint);
+    step_add_option(w, "asset-id", p->asset_id);
+    step_add_option(w, "manifest", p->manifest);
+    step_add_option(w, "key-file", p->key_file ? p->key_file : p->key);
+    step_add_option(w, "edc-endpoint", p->edc_endpoint);
     if (url || (p->blob_endpoint && !p->skip[STEP_UPLOAD])) {
-        add_option(w, "blob-url", url ? url : p->blob_endpoint); /* the latter only to be checked */
+        step_add_option(w, "blob-url", url ? url : p->blob_endpoint); /* the latter only to be checked */
     } else {
-        add_option(w, "storage-account", p->account);
-        add_option(w, "container", p->container);
+        step_add_option(w, "storage-account", p->account);
+        step_add_option(w, "container", p->container);
     }
-    add_option(w, "token-file", p->token_file);
-    add_option(w, "client-cert", p->cert);
-    add_option(w, "client-key", p->cert_key);
-    add_option(w, "ca-file", p->ca_file);
-    add_flag(w, "--insecure-http", p->insecure);
+    step_add_option(w, "token-file", p->token_file);
+    step_add_option(w, "client-cert", p->cert);
+    step_add_option(w, "client-key", p->cert_key);
+    step_add_option(w, "ca-file", p->ca_file);
+    step_add_flag(w, "--insecure-http", p->insecure);
 }
 
-static void build_argv(const struct publish *p, struct publish_words *w)
+static void step_build_argv(const struct publish *p, struct publish_words *w)
 {
-    add_option(w, "target", p->target);
-    add_option(w, "deb-dir", p->debs);
-    add_option(w, "base-image", p->base);
-    add_option(w, "registry", p->registry);
-    add_option(w, "image-name", p->image_name);
-    add_option(w, "tag", p->tag);
+    step_add_option(w, "target", p->target);
+    step_add_option(w, "deb-dir", p->debs);
+    step_add_option(w, "base-image", p->base);
+    step_add_option(w, "registry", p->registry);
+    step_add_option(w, "image-name", p->image_name);
+    step_add_option(w, "tag", p->tag);
     for (size_t i = 0; i < p->vars.n; i++)
-        add_option(w, "var", p->vars.v[i]);
-    add_option(w, "template-dir", p->packer);
-    add_flag(w, "--no-push", p->no_push);
-    add_flag(w, "--insecure-registry", p->insecure_registry);
+        step_add_option(w, "var", p->vars.v[i]);
+    step_add_option(w, "template-dir", p->packer);
+    step_add_flag(w, "--no-push", p->no_push);
+    step_add_flag(w, "--insecure-registry", p->insecure_registry);
 }
 
-static const char *string_of(const cJSON *o, const char *name)
+static const char *step_string_of(const cJSON *o, const char *name)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
 
     return cJSON_IsString(v) ? v->valuestring : NULL;
 }
 
-/* What build made, as package wants it: a resource id, or "REGISTRY/NAME@DIGEST". Heap, or NULL: nothing that package could use. */
-static char *built_image(const struct publish *p, bool *ret_is_vm)
+/* What build made, as package wants it: a resource id, or "REGISTRY/NAME@DIGEST". Heap, or NULL: nothing that
+ * package could use. */
+static char *step_built_image(const struct publish *p, bool *ret_is_vm)
 {
     const cJSON *r = p->skip[STEP_BUILD] ? NULL : publish_state_result(&p->state, "build");
-    const char *target = string_of(r, "target"), *image = string_of(r, "image"),
-               *digest = string_of(r, "digest");
+    const char *target = step_string_of(r, "target"), *image = step_string_of(r, "image"),
+               *digest = step_string_of(r, "digest");
     const char *tag;
 
     *ret_is_vm = target && strcmp(target, "vm-azure") == 0;
@@ -165,40 +158,41 @@ static char *built_image(const struct publish *p, bool *ret_is_vm)
     return *ret_is_vm ? strdup(image) : tb_strf("%.*s@%s", (int)(tag ? tag - image : 0), image, digest);
 }
 
-static void package_argv(const struct publish *p, struct publish_words *w)
+static void step_package_argv(const struct publish *p, struct publish_words *w)
 {
     bool is_vm;
-    _cleanup_free_ char *built = built_image(p, &is_vm);
+    _cleanup_free_ char *built = step_built_image(p, &is_vm);
 
-    add_option(w, "asset-id", p->asset_id);
-    add_option(w, "edc-endpoint", p->edc_endpoint);
-    add_option(w, "vm-image", p->vm_image ? p->vm_image : is_vm ? built : NULL);
-    add_option(w, "image", p->image ? p->image : is_vm ? NULL : built);
-    add_option(w, "template-dir", p->templates);
-    add_option(w, "package-version", p->package_version);
+    step_add_option(w, "asset-id", p->asset_id);
+    step_add_option(w, "edc-endpoint", p->edc_endpoint);
+    step_add_option(w, "vm-image", p->vm_image ? p->vm_image : is_vm ? built : NULL);
+    step_add_option(w, "image", p->image ? p->image : is_vm ? NULL : built);
+    step_add_option(w, "template-dir", p->templates);
+    step_add_option(w, "package-version", p->package_version);
     for (size_t i = 0; i < p->sets.n; i++)
-        add_option(w, "set", p->sets.v[i]);
-    add_option(w, "output-zip", p->zip);
+        step_add_option(w, "set", p->sets.v[i]);
+    step_add_option(w, "output-zip", p->zip);
 }
 
 void publish_argv(const struct publish *p, enum publish_step s, struct publish_words *w)
 {
     static void (*const fill[N_STEPS])(const struct publish *, struct publish_words *) = {
-        [STEP_ENCRYPT] = encrypt_argv, [STEP_UPLOAD] = upload_argv,   [STEP_REGISTER] = register_argv,
-        [STEP_BUILD] = build_argv,     [STEP_PACKAGE] = package_argv,
+        [STEP_ENCRYPT] = step_encrypt_argv,   [STEP_UPLOAD] = step_upload_argv,
+        [STEP_REGISTER] = step_register_argv, [STEP_BUILD] = step_build_argv,
+        [STEP_PACKAGE] = step_package_argv,
     };
 
-    add(w, step_commands[s]->name);
-    add_option(w, "config", p->cli.config);
-    add(w, "--json");
-    add_flag(w, "--quiet", p->cli.quiet);
+    step_add(w, p->commands[s]->name);
+    step_add_option(w, "config", p->cli.config);
+    step_add(w, "--json");
+    step_add_flag(w, "--quiet", p->cli.quiet);
     fill[s](p, w);
 }
 
-/* -- inputs and outputs -------------------------------------------------------------------------------------------- */
+/* -- inputs and outputs ------------------------------------------------------------------------ */
 
 /* Names, sizes and times: reading the model twice would double the work. */
-static void hash_source(const struct source *s, struct inputs *in)
+static void step_hash_source(const struct model_source *s, struct inputs *in)
 {
     for (size_t i = 0; i < source_count(s); i++) {
         const struct tbenc_input *f = &source_inputs(s)[i];
@@ -211,7 +205,7 @@ static void hash_source(const struct source *s, struct inputs *in)
     }
 }
 
-static void hash_templates(const struct publish *p, struct inputs *in)
+static void step_hash_templates(const struct publish *p, struct inputs *in)
 {
     static const char *const names[] = {"mainTemplate.json", "createUiDefinition.json",
                                         "viewDefinition.json"};
@@ -223,14 +217,14 @@ static void hash_templates(const struct publish *p, struct inputs *in)
     }
 }
 
-static void hash_encrypt(const struct publish *p, struct inputs *in)
+static void step_hash_encrypt(const struct publish *p, struct inputs *in)
 {
     inputs_number(in, p->chunk_bytes);
     inputs_number(in, p->no_finetune);
-    hash_source(&p->source, in);
+    step_hash_source(&p->source, in);
 }
 
-static void hash_upload(const struct publish *p, struct inputs *in)
+static void step_hash_upload(const struct publish *p, struct inputs *in)
 {
     inputs_file(in, p->manifest);
     inputs_word(in, p->account);
@@ -238,9 +232,9 @@ static void hash_upload(const struct publish *p, struct inputs *in)
     inputs_word(in, p->blob_endpoint);
 }
 
-static void hash_register(const struct publish *p, struct inputs *in)
+static void step_hash_register(const struct publish *p, struct inputs *in)
 {
-    _cleanup_free_ char *url = p->skip[STEP_UPLOAD] ? NULL : uploaded_to(p);
+    _cleanup_free_ char *url = p->skip[STEP_UPLOAD] ? NULL : step_uploaded_to(p);
 
     inputs_file(in, p->manifest);
     inputs_word(in, p->edc_endpoint);
@@ -249,7 +243,7 @@ static void hash_register(const struct publish *p, struct inputs *in)
     inputs_word(in, url ? NULL : p->container);
 }
 
-static void hash_list(struct inputs *in, const struct cli_list *l)
+static void step_hash_list(struct inputs *in, const struct tb_option_list *l)
 {
     for (size_t i = 0; i < l->n; i++)
         inputs_word(in, l->v[i]);
@@ -257,7 +251,7 @@ static void hash_list(struct inputs *in, const struct cli_list *l)
 }
 
 /* Names in order, and contents. */
-static void hash_directory(struct inputs *in, const char *dir)
+static void step_hash_directory(struct inputs *in, const char *dir)
 {
     struct dirent **list = NULL;
     int n = dir ? scandir(dir, &list, NULL, alphasort) : -1;
@@ -276,39 +270,40 @@ static void hash_directory(struct inputs *in, const char *dir)
     inputs_number(in, (uint64_t)n);
 }
 
-static void hash_build(const struct publish *p, struct inputs *in)
+static void step_hash_build(const struct publish *p, struct inputs *in)
 {
     const char *const words[] = {p->target, p->registry, p->image_name, p->tag, p->base};
 
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
         inputs_word(in, words[i]);
     inputs_number(in, p->no_push);
-    hash_list(in, &p->vars);
-    hash_directory(in, p->debs);
-    hash_directory(in, p->packer);
+    step_hash_list(in, &p->vars);
+    step_hash_directory(in, p->debs);
+    step_hash_directory(in, p->packer);
 }
 
-static void hash_package(const struct publish *p, struct inputs *in)
+static void step_hash_package(const struct publish *p, struct inputs *in)
 {
     bool is_vm;
-    _cleanup_free_ char *built = built_image(p, &is_vm);
+    _cleanup_free_ char *built = step_built_image(p, &is_vm);
 
     inputs_word(in, p->edc_endpoint);
     inputs_word(in, p->image);
     inputs_word(in, p->vm_image);
     inputs_word(in, built);
     inputs_word(in, p->package_version);
-    hash_list(in, &p->sets);
+    step_hash_list(in, &p->sets);
     inputs_word(in, p->zip);
-    hash_templates(p, in);
+    step_hash_templates(p, in);
 }
 
 /* Options that only say where a credential is are no inputs: a fresh one continues the same run. */
 int publish_hash(struct publish *p, enum publish_step s)
 {
     static void (*const hash[N_STEPS])(const struct publish *, struct inputs *) = {
-        [STEP_ENCRYPT] = hash_encrypt, [STEP_UPLOAD] = hash_upload,   [STEP_REGISTER] = hash_register,
-        [STEP_BUILD] = hash_build,     [STEP_PACKAGE] = hash_package,
+        [STEP_ENCRYPT] = step_hash_encrypt,   [STEP_UPLOAD] = step_hash_upload,
+        [STEP_REGISTER] = step_hash_register, [STEP_BUILD] = step_hash_build,
+        [STEP_PACKAGE] = step_hash_package,
     };
     _cleanup_inputs_ struct inputs in;
 
@@ -318,14 +313,14 @@ int publish_hash(struct publish *p, enum publish_step s)
     return inputs_end(&in, p->hash);
 }
 
-static bool is_file(const char *path, uint64_t bytes)
+static bool step_is_file(const char *path, uint64_t bytes)
 {
     struct stat st;
 
     return stat(path, &st) == 0 && S_ISREG(st.st_mode) && (bytes == 0 || (uint64_t)st.st_size == bytes);
 }
 
-static uint64_t number_of(const cJSON *o, const char *name)
+static uint64_t step_number_of(const cJSON *o, const char *name)
 {
     char err[TB_JSON_ERR_MAX];
     uint64_t v = 0;
@@ -335,21 +330,21 @@ static uint64_t number_of(const cJSON *o, const char *name)
 
 bool publish_outputs_there(const struct publish *p, enum publish_step s)
 {
-    const cJSON *r = publish_state_result(&p->state, step_commands[s]->name);
+    const cJSON *r = publish_state_result(&p->state, p->commands[s]->name);
     bool registered;
 
     if (s == STEP_PACKAGE)
-        return is_file(p->zip, number_of(r, "bytes"));
+        return step_is_file(p->zip, step_number_of(r, "bytes"));
     if (s != STEP_ENCRYPT)
         return true;
     (void)publish_state_inputs(&p->state, "register", &registered);
-    return is_file(p->ciphertext, number_of(r, "ciphertext_bytes")) && is_file(p->manifest, 0) &&
-           (registered || is_file(p->key, 0));
+    return step_is_file(p->ciphertext, step_number_of(r, "ciphertext_bytes")) &&
+           step_is_file(p->manifest, 0) && (registered || step_is_file(p->key, 0));
 }
 
-/* -- running ------------------------------------------------------------------------------------------------------- */
+/* -- running ----------------------------------------------------------------------------------- */
 
-static int call(const struct tbpkg_command *command, struct publish_words *w, cJSON **ret)
+static int step_call(const struct tbpkg_command *command, struct publish_words *w, cJSON **ret)
 {
     int rc;
 
@@ -361,27 +356,27 @@ static int call(const struct tbpkg_command *command, struct publish_words *w, cJ
     return rc;
 }
 
-/* What a killed encryption left. Complete, when all three files are there and the key opens the ciphertext: it was killed
- * before that could be recorded. */
-static bool is_complete(const struct publish *p)
+/* What a killed encryption left. Complete, when all three files are there and the key opens the ciphertext:
+ * it was killed before that could be recorded. */
+static bool step_is_complete(const struct publish *p)
 {
     _cleanup_words_ struct publish_words w = {0};
     _cleanup_json_ cJSON *result = NULL;
 
-    if (!is_file(p->ciphertext, 0) || !is_file(p->manifest, 0) || !is_file(p->key, 0))
+    if (!step_is_file(p->ciphertext, 0) || !step_is_file(p->manifest, 0) || !step_is_file(p->key, 0))
         return false;
-    tbpkg_note(&p->cli, "An earlier run left an encrypted asset; checking it.");
-    add(&w, tbpkg_verify.name);
-    add(&w, "--json");
-    add_flag(&w, "--quiet", p->cli.quiet);
-    add_option(&w, "config", p->cli.config);
-    add_option(&w, "in", p->ciphertext);
-    add_option(&w, "manifest", p->manifest);
-    add_option(&w, "key-file", p->key);
-    return call(&tbpkg_verify, &w, &result) == CLI_OK;
+    tbpkg_note(p->cli.quiet, "An earlier run left an encrypted asset; checking it.");
+    step_add(&w, p->verify->name);
+    step_add(&w, "--json");
+    step_add_flag(&w, "--quiet", p->cli.quiet);
+    step_add_option(&w, "config", p->cli.config);
+    step_add_option(&w, "in", p->ciphertext);
+    step_add_option(&w, "manifest", p->manifest);
+    step_add_option(&w, "key-file", p->key);
+    return step_call(p->verify, &w, &result) == CLI_OK;
 }
 
-static int adopt(struct publish *p, cJSON **ret)
+static int step_adopt(struct publish *p, cJSON **ret)
 {
     struct tbenc_manifest *m = NULL;
     char hex[65];
@@ -403,9 +398,9 @@ static int adopt(struct publish *p, cJSON **ret)
 }
 
 /* A key that opens nothing that is known of: never thrown away, it gets another name. */
-static int set_key_aside(const struct publish *p)
+static int step_set_key_aside(const struct publish *p)
 {
-    if (!is_file(p->key, 0))
+    if (!step_is_file(p->key, 0))
         return CLI_OK;
     for (unsigned i = 1; i < 1000; i++) {
         _cleanup_free_ char *name = tb_strf("%s.unused-%u", p->key, i);
@@ -424,36 +419,37 @@ static int set_key_aside(const struct publish *p)
     return tbpkg_fail(p->key, "cannot be set aside: there are too many", "move them away");
 }
 
-static int run_encrypt(struct publish *p, struct publish_words *w, bool begun, cJSON **ret)
+static int step_run_encrypt(struct publish *p, struct publish_words *w, bool begun, cJSON **ret)
 {
     int rc;
 
-    if (begun && is_complete(p))
-        return adopt(p, ret);
-    if (!begun && (is_file(p->key, 0) || is_file(p->ciphertext, 0) || is_file(p->manifest, 0)))
+    if (begun && step_is_complete(p))
+        return step_adopt(p, ret);
+    if (!begun && (step_is_file(p->key, 0) || step_is_file(p->ciphertext, 0) || step_is_file(p->manifest, 0)))
         return tbpkg_fail(p->encrypted, "holds an asset that no run of publish recorded",
                           "publish it with --skip-encrypt and --key-file, or choose another --output");
-    rc = set_key_aside(p);
-    return rc == CLI_OK ? call(&tbpkg_encrypt, w, ret) : rc;
+    rc = step_set_key_aside(p);
+    return rc == CLI_OK ? step_call(p->commands[STEP_ENCRYPT], w, ret) : rc;
 }
 
 int publish_run_step(struct publish *p, enum publish_step s)
 {
     _cleanup_words_ struct publish_words w = {0};
     _cleanup_json_ cJSON *result = NULL;
-    const char *name = step_commands[s]->name, *before;
+    const char *name = p->commands[s]->name, *before;
     bool done;
     int rc;
 
     before = publish_state_inputs(&p->state, name, &done);
     done = before && strcmp(before, p->hash) == 0; /* begun with the same inputs */
     publish_argv(p, s, &w);
-    if (s == STEP_ENCRYPT && !done && (is_file(p->key, 0) || is_file(p->manifest, 0)))
-        rc = run_encrypt(p, &w, false, &result); /* refuses, and says why */
+    if (s == STEP_ENCRYPT && !done && (step_is_file(p->key, 0) || step_is_file(p->manifest, 0)))
+        rc = step_run_encrypt(p, &w, false, &result); /* refuses, and says why */
     else {
         rc = publish_state_begin(&p->state, name, p->hash);
         if (rc == CLI_OK)
-            rc = s == STEP_ENCRYPT ? run_encrypt(p, &w, true, &result) : call(step_commands[s], &w, &result);
+            rc = s == STEP_ENCRYPT ? step_run_encrypt(p, &w, true, &result)
+                                   : step_call(p->commands[s], &w, &result);
     }
     if (rc == CLI_OK)
         rc = publish_state_done(&p->state, name, p->hash, result);

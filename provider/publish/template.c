@@ -13,8 +13,8 @@
 
 #define DEPTH_MAX 200 /* of recursion over a document; cJSON itself stops at 1000 */
 
-static int fail(int r, char err[static TEMPLATE_ERR_MAX], const char *fmt, ...) _printf_(3, 4);
-static int fail(int r, char err[static TEMPLATE_ERR_MAX], const char *fmt, ...)
+static int template_fail(int r, char err[static TEMPLATE_ERR_MAX], const char *fmt, ...) _printf_(3, 4);
+static int template_fail(int r, char err[static TEMPLATE_ERR_MAX], const char *fmt, ...)
 {
     va_list ap;
 
@@ -31,17 +31,17 @@ int template_parse(const char *buf, size_t len, cJSON **ret, char err[static TEM
     const char *end = NULL;
 
     if (len > TEMPLATE_FILE_MAX)
-        return fail(-EFBIG, err, "is larger than %d bytes", TEMPLATE_FILE_MAX);
+        return template_fail(-EFBIG, err, "is larger than %d bytes", TEMPLATE_FILE_MAX);
     if (memchr(buf, '\0', len))
-        return fail(-EBADMSG, err, "is no JSON: it holds a NUL");
+        return template_fail(-EBADMSG, err, "is no JSON: it holds a NUL");
     text = strndup(buf, len);
     if (!text)
-        return fail(-ENOMEM, err, "%s", strerror(ENOMEM));
+        return template_fail(-ENOMEM, err, "%s", strerror(ENOMEM));
     d = cJSON_ParseWithOpts(text, &end, true);
     if (!d)
-        return fail(-EBADMSG, err, "is no JSON, at byte %td", end ? end - text : 0);
+        return template_fail(-EBADMSG, err, "is no JSON, at byte %td", end ? end - text : 0);
     if (!cJSON_IsObject(d))
-        return fail(-EBADMSG, err, "is no JSON object");
+        return template_fail(-EBADMSG, err, "is no JSON object");
     *ret = TAKE_PTR(d);
     return 0;
 }
@@ -51,9 +51,9 @@ const cJSON *template_parameter(const cJSON *template, const char *name)
     return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(template, "parameters"), name);
 }
 
-/* -- secrets ------------------------------------------------------------------------------------------------------- */
+/* -- secrets ----------------------------------------------------------------------------------- */
 
-static bool all_hex(const char *s, size_t n)
+static bool template_all_hex(const char *s, size_t n)
 {
     return strlen(s) == n && strspn(s, "0123456789abcdefABCDEF") == n;
 }
@@ -70,23 +70,24 @@ const char *template_secret_kind(const char *s)
         return "a private key";
     if (strncmp(s, "eyJ", 3) == 0 && strchr(s, '.'))
         return "a bearer token";
-    if (all_hex(s, 64))
+    if (template_all_hex(s, 64))
         return "64 hex digits, as a decryption key has them";
     return NULL;
 }
 
-static int check_secrets(const cJSON *v, const char *place, unsigned depth, char err[static TEMPLATE_ERR_MAX])
+static int template_check_value(const cJSON *v, const char *place, unsigned depth,
+                                char err[static TEMPLATE_ERR_MAX])
 {
     const char *kind = cJSON_IsString(v) ? template_secret_kind(v->valuestring) : NULL;
     const cJSON *child;
     int r = 0;
 
     if (kind)
-        return fail(-EACCES, err, "%.60s: holds %s", place, kind);
+        return template_fail(-EACCES, err, "%.60s: holds %s", place, kind);
     if (depth == 0)
-        return fail(-EACCES, err, "%.60s: is nested too deeply", place);
+        return template_fail(-EACCES, err, "%.60s: is nested too deeply", place);
     cJSON_ArrayForEach (child, v) {
-        r = check_secrets(child, child->string ? child->string : place, depth - 1, err);
+        r = template_check_value(child, child->string ? child->string : place, depth - 1, err);
         if (r < 0)
             return r;
     }
@@ -95,42 +96,42 @@ static int check_secrets(const cJSON *v, const char *place, unsigned depth, char
 
 int template_check_secrets(const cJSON *doc, char err[static TEMPLATE_ERR_MAX])
 {
-    return check_secrets(doc, "the file", DEPTH_MAX, err);
+    return template_check_value(doc, "the file", DEPTH_MAX, err);
 }
 
-/* -- defaults ------------------------------------------------------------------------------------------------------ */
+/* -- defaults ---------------------------------------------------------------------------------- */
 
-static bool is_type(const cJSON *parameter, const char *type)
+static bool template_is_type(const cJSON *parameter, const char *type)
 {
     const cJSON *t = cJSON_GetObjectItemCaseSensitive(parameter, "type");
 
     return cJSON_IsString(t) && strcasecmp(t->valuestring, type) == 0;
 }
 
-static int convert(const cJSON *p, const char *value, cJSON **ret, const char **ret_want)
+static int template_convert(const cJSON *p, const char *value, cJSON **ret, const char **ret_want)
 {
     char *end;
     double n;
 
-    if (is_type(p, "bool")) {
+    if (template_is_type(p, "bool")) {
         *ret_want = "true or false";
         *ret = strcmp(value, "true") == 0    ? cJSON_CreateTrue()
                : strcmp(value, "false") == 0 ? cJSON_CreateFalse()
                                              : NULL;
-    } else if (is_type(p, "int")) {
+    } else if (template_is_type(p, "int")) {
         *ret_want = "a whole number";
         errno = 0;
         n = (double)strtol(value, &end, 10);
         if (errno == 0 && *value && !*end && fabs(n) <= INT32_MAX)
             *ret = cJSON_CreateNumber(n);
-    } else if (is_type(p, "object") || is_type(p, "array")) {
-        *ret_want = is_type(p, "array") ? "a JSON array" : "a JSON object";
+    } else if (template_is_type(p, "object") || template_is_type(p, "array")) {
+        *ret_want = template_is_type(p, "array") ? "a JSON array" : "a JSON object";
         *ret = cJSON_ParseWithOpts(value, NULL, true);
-        if (*ret && !(is_type(p, "array") ? cJSON_IsArray(*ret) : cJSON_IsObject(*ret))) {
+        if (*ret && !(template_is_type(p, "array") ? cJSON_IsArray(*ret) : cJSON_IsObject(*ret))) {
             cJSON_Delete(*ret);
             *ret = NULL;
         }
-    } else if (is_type(p, "string")) {
+    } else if (template_is_type(p, "string")) {
         *ret_want = "a text that does not begin with '[', which begins an expression";
         *ret = value[0] == '[' ? NULL : cJSON_CreateString(value);
     } else {
@@ -140,7 +141,7 @@ static int convert(const cJSON *p, const char *value, cJSON **ret, const char **
 }
 
 /* A bound of the parameter; false: there is none. */
-static bool bound(const cJSON *p, const char *name, double *ret)
+static bool template_bound(const cJSON *p, const char *name, double *ret)
 {
     const cJSON *b = cJSON_GetObjectItemCaseSensitive(p, name);
 
@@ -149,7 +150,8 @@ static bool bound(const cJSON *p, const char *name, double *ret)
     return cJSON_IsNumber(b);
 }
 
-static int check_bounds(const cJSON *p, const char *name, const cJSON *v, char err[static TEMPLATE_ERR_MAX])
+static int template_check_bounds(const cJSON *p, const char *name, const cJSON *v,
+                                 char err[static TEMPLATE_ERR_MAX])
 {
     const cJSON *allowed = cJSON_GetObjectItemCaseSensitive(p, "allowedValues"), *a;
     char list[TEMPLATE_ERR_MAX - 80] = "";
@@ -164,21 +166,22 @@ static int check_bounds(const cJSON *p, const char *name, const cJSON *v, char e
             if (cJSON_IsString(a))
                 snprintf(list + at, sizeof(list) - at, "%s%s", at ? ", " : "", a->valuestring);
         }
-        return fail(-EINVAL, err, "%.40s: not one of the allowed values: %s", name, list);
+        return template_fail(-EINVAL, err, "%.40s: not one of the allowed values: %s", name, list);
     }
     n = cJSON_IsNumber(v) ? v->valuedouble : cJSON_IsString(v) ? (double)strlen(v->valuestring) : 0;
     if (cJSON_IsNumber(v) || cJSON_IsString(v)) {
         const char *what = cJSON_IsNumber(v) ? "" : " characters";
 
-        if (bound(p, cJSON_IsNumber(v) ? "minValue" : "minLength", &b) && n < b)
-            return fail(-EINVAL, err, "%.40s: at least %g%s, not %g", name, b, what, n);
-        if (bound(p, cJSON_IsNumber(v) ? "maxValue" : "maxLength", &b) && n > b)
-            return fail(-EINVAL, err, "%.40s: at most %g%s, not %g", name, b, what, n);
+        if (template_bound(p, cJSON_IsNumber(v) ? "minValue" : "minLength", &b) && n < b)
+            return template_fail(-EINVAL, err, "%.40s: at least %g%s, not %g", name, b, what, n);
+        if (template_bound(p, cJSON_IsNumber(v) ? "maxValue" : "maxLength", &b) && n > b)
+            return template_fail(-EINVAL, err, "%.40s: at most %g%s, not %g", name, b, what, n);
     }
     return 0;
 }
 
-static int unknown_parameter(const cJSON *template, const char *name, char err[static TEMPLATE_ERR_MAX])
+static int template_unknown_parameter(const cJSON *template, const char *name,
+                                      char err[static TEMPLATE_ERR_MAX])
 {
     const cJSON *p;
     size_t n = (size_t)snprintf(err, TEMPLATE_ERR_MAX, "%.60s: no such parameter; there are", name);
@@ -197,27 +200,30 @@ int template_set(cJSON *template, const char *name, const char *value, char err[
     int r;
 
     if (!cJSON_IsObject(p))
-        return unknown_parameter(template, name, err);
+        return template_unknown_parameter(template, name, err);
     if (kind)
-        return fail(-EACCES, err, "%.40s: the value holds %s, and everybody can read a package", name, kind);
-    if (convert(p, value, &v, &want) < 0)
-        return fail(-EINVAL, err, "%.40s: takes %s", name, want);
-    r = check_bounds(p, name, v, err);
+        return template_fail(-EACCES, err, "%.40s: the value holds %s, and everybody can read a package",
+                             name, kind);
+    if (template_convert(p, value, &v, &want) < 0)
+        return template_fail(-EINVAL, err, "%.40s: takes %s", name, want);
+    r = template_check_bounds(p, name, v, err);
     if (r < 0)
         return r;
     cJSON_DeleteItemFromObjectCaseSensitive(p, "defaultValue");
-    return cJSON_AddItemToObject(p, "defaultValue", TAKE_PTR(v)) ? 0 : fail(-ENOMEM, err, "out of memory");
+    return cJSON_AddItemToObject(p, "defaultValue", TAKE_PTR(v))
+               ? 0
+               : template_fail(-ENOMEM, err, "out of memory");
 }
 
-/* -- the form ------------------------------------------------------------------------------------------------------ */
+/* -- the form ---------------------------------------------------------------------------------- */
 
-static const cJSON *form_outputs(const cJSON *form)
+static const cJSON *template_form_outputs(const cJSON *form)
 {
     return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(form, "parameters"), "outputs");
 }
 
 /* Outputs that the service itself takes; of managed applications. */
-static bool of_service(const char *name)
+static bool template_of_service(const char *name)
 {
     static const char *const names[] = {"applicationResourceName", "jitAccessPolicy", "managedIdentity",
                                         "managedResourceGroupId"};
@@ -230,22 +236,23 @@ static bool of_service(const char *name)
 
 bool template_form_asks(const cJSON *form, const char *name)
 {
-    return cJSON_GetObjectItem(form_outputs(form), name); /* names are the same in any case */
+    return cJSON_GetObjectItem(template_form_outputs(form), name); /* names are the same in any case */
 }
 
 int template_check_form(const cJSON *template, const cJSON *form, char err[static TEMPLATE_ERR_MAX])
 {
     const cJSON *parameters = cJSON_GetObjectItemCaseSensitive(template, "parameters"), *i;
 
-    if (!cJSON_IsObject(form_outputs(form)))
-        return fail(-EINVAL, err, "has no parameters.outputs");
-    cJSON_ArrayForEach (i, form_outputs(form))
-        if (!cJSON_GetObjectItem(parameters, i->string) && !of_service(i->string))
-            return fail(-EINVAL, err, "output '%.60s' is no parameter of the template", i->string);
+    if (!cJSON_IsObject(template_form_outputs(form)))
+        return template_fail(-EINVAL, err, "has no parameters.outputs");
+    cJSON_ArrayForEach (i, template_form_outputs(form))
+        if (!cJSON_GetObjectItem(parameters, i->string) && !template_of_service(i->string))
+            return template_fail(-EINVAL, err, "output '%.60s' is no parameter of the template", i->string);
     cJSON_ArrayForEach (i, parameters)
         if (!cJSON_GetObjectItemCaseSensitive(i, "defaultValue") && !template_form_asks(form, i->string))
-            return fail(-EINVAL, err,
-                        "does not ask for parameter '%.60s', which has no default; give it one with --set",
-                        i->string);
+            return template_fail(
+                -EINVAL, err,
+                "does not ask for parameter '%.60s', which has no default; give it one with --set",
+                i->string);
     return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An ARM template and the form of the portal that asks for its parameters (createUiDefinition.json): reading them, giving
- * parameters their defaults, and what a package must not hold. No I/O. Errors are one line that names the parameter and never
- * repeats a value. */
+/* An ARM template and the form of the portal that asks for its parameters (createUiDefinition.json): reading
+ * them, giving parameters their defaults, and what a package must not hold. No I/O. Errors are one line that
+ * names the parameter and never repeats a value. */
 #ifndef TBPKG_PUBLISH_TEMPLATE_H
 #define TBPKG_PUBLISH_TEMPLATE_H
 
@@ -18,9 +18,9 @@ int template_parse(const char *buf, size_t len, cJSON **ret, char err[static TEM
 /* The parameter, or NULL. */
 const cJSON *template_parameter(const cJSON *template, const char *name);
 
-/* Makes value, as a command line has it, the default of the parameter: converted to its type; within allowedValues, minValue,
- * maxValue, minLength, maxLength. -ENOENT no such parameter (err lists those there are); -EINVAL a value it does not take;
- * -EACCES a secret. */
+/* Makes value, as a command line has it, the default of the parameter: converted to its type; within
+ * allowedValues, minValue, maxValue, minLength, maxLength. -ENOENT no such parameter (err lists those there
+ * are); -EINVAL a value it does not take; -EACCES a secret. */
 int template_set(cJSON *template, const char *name, const char *value, char err[static TEMPLATE_ERR_MAX]);
 
 /* Every output of the form is a parameter, and what has no default is asked by the form. -EINVAL. */

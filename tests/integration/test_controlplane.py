@@ -542,7 +542,7 @@ def run(*args):
     (["serve", "--data", "D", "--name", "x,IP:1.2.3.4"], "neither a host name nor an address"),
     (["serve", "--data", "D", "--client-ca", "x", "--http"], "need TLS"),
     (["serve", "--data", "D", "--nonsense"], "--nonsense"),
-    (["serve", "--data"], "missing after --data"),
+    (["serve", "--data"], "'--data' needs a value"),
     (["issue-client", "../x", "--data", "D"], "does not match"),
 ])
 def test_usage_errors(tmp_path, args, says):

@@ -32,6 +32,41 @@ static void durations(void **state)
     assert_int_equal(tb_duration_parse("99999999h", &us), -ERANGE);
 }
 
+static void sizes_are_parsed(void **state)
+{
+    static const struct {
+        const char *s;
+        int r;
+        uint64_t v;
+    } t[] = {
+        {"0", 0, 0},
+        {"4194304", 0, 4194304},
+        {"4096K", 0, 4194304},
+        {"4m", 0, 4194304},
+        {"4MiB", 0, 4194304},
+        {"1GIB", 0, 1 << 30},
+        {"2T", 0, 2ULL << 40},
+        {"", -EINVAL, 0},
+        {"M", -EINVAL, 0},
+        {"4X", -EINVAL, 0},
+        {"4MB", -EINVAL, 0},
+        {"4 M", -EINVAL, 0},
+        {"-4", -EINVAL, 0},
+        {"4MiBx", -EINVAL, 0},
+        {"18446744073709551615", 0, UINT64_MAX},
+        {"18446744073709551616", -ERANGE, 0},
+        {"16777216T", -ERANGE, 0},
+        {"99999999999999999999999999", -EINVAL, 0},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+        uint64_t v = 0;
+
+        assert_int_equal(tb_size_parse(t[i].s, &v), t[i].r);
+        assert_int_equal(v, t[i].v);
+    }
+}
+
 static void timestamps(void **state)
 {
     static const char *const bad[] = {"",
@@ -121,6 +156,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(durations),
+        cmocka_unit_test(sizes_are_parsed),
         cmocka_unit_test(timestamps),
         cmocka_unit_test(sizes_and_numbers),
         cmocka_unit_test(urls_are_logged_without_secrets),

@@ -242,7 +242,7 @@ static X509 *load(const char *dir, const char *name)
 static void certificates_are_reused_until_they_do_not_fit(void **state)
 {
     struct fixture *f = *state;
-    char *names[] = {(char[]){"cp.example"}, (char[]){"192.0.2.7"}}, *bad[] = {(char[]){"x,DNS:evil"}};
+    const char *const names[] = {"cp.example", "192.0.2.7"}, *const bad[] = {"x,DNS:evil"};
     X509 *ca, *first, *second, *third;
     char err[CP_ERR_MAX] = "";
 

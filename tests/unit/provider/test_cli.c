@@ -12,8 +12,9 @@
 #include <cmocka.h>
 
 #include "provider/asset/asset.h"
-#include "provider/cli/cli.h"
-#include "provider/cli/option.h"
+#include "provider/cli/command.h"
+#include "provider/cli/interrupt.h"
+#include "provider/cli/key_arg.h"
 
 static char dir[] = "/tmp/tb-cli-XXXXXX";
 
@@ -56,57 +57,23 @@ static char *capture_end(struct capture *c)
     return text;
 }
 
-static void sizes_are_parsed(void **state)
-{
-    static const struct {
-        const char *s;
-        int r;
-        uint64_t v;
-    } t[] = {
-        {"0", 0, 0},
-        {"4194304", 0, 4194304},
-        {"4096K", 0, 4194304},
-        {"4m", 0, 4194304},
-        {"4MiB", 0, 4194304},
-        {"1GIB", 0, 1 << 30},
-        {"2T", 0, 2ULL << 40},
-        {"", -EINVAL, 0},
-        {"M", -EINVAL, 0},
-        {"4X", -EINVAL, 0},
-        {"4MB", -EINVAL, 0},
-        {"4 M", -EINVAL, 0},
-        {"-4", -EINVAL, 0},
-        {"4MiBx", -EINVAL, 0},
-        {"18446744073709551615", 0, UINT64_MAX},
-        {"18446744073709551616", -ERANGE, 0},
-        {"16777216T", -ERANGE, 0},
-        {"99999999999999999999999999", -EINVAL, 0},
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
-        uint64_t v = 0;
-
-        assert_int_equal(cli_parse_size(t[i].s, &v), t[i].r);
-        assert_int_equal(v, t[i].v);
-    }
-}
-
 struct job {
     struct cli cli;
     const char *out, *account;
     uint64_t size;
     unsigned bits;
-    struct cli_list sets;
+    struct tb_option_list sets;
 };
 
-static const struct cli_option options[] = {
-    CLI_OPTION('o', "out", "F", CLI_STRING, out, "where to"),
-    CLI_OPTION('s', "size", "SIZE", CLI_SIZE, size, "how much", .min = 1024, .max = 4 << 20),
-    CLI_OPTION(0, "account", "A", CLI_STRING, account, "whose", .setting = "azure.storage_account"),
-    CLI_OPTION(0, "bits", NULL, CLI_BITS, bits, "more", .max = 4),
-    CLI_OPTION(0, "set", "N=V", CLI_LIST, sets, "values"),
+#define TB_OPTION_TARGET struct job
+static const struct tb_option options[] = {
+    TB_OPTION('o', "out", "F", TB_OPTION_STRING, out, "where to"),
+    TB_OPTION('s', "size", "SIZE", TB_OPTION_SIZE, size, "how much", .min = 1024, .max = 4 << 20),
+    TB_OPTION(0, "account", "A", TB_OPTION_STRING, account, "whose", .setting = "azure.storage_account"),
+    TB_OPTION(0, "bits", NULL, TB_OPTION_BITS, bits, "more", .max = 4),
+    TB_OPTION(0, "set", "N=V", TB_OPTION_LIST, sets, "values"),
     CLI_GONE_ROW("old", "X", "say --out"),
-    CLI_COMMON,
+    CLI_COMMON_ROWS,
 };
 static const struct tbpkg_command x = {
     .name = "x", .synopsis = "[OPTION]...", .about = "ABOUT\n", .options = options};
@@ -118,7 +85,7 @@ static int parse(struct job *j, const char *const *words)
 
     for (; words[argc]; argc++)
         argv[argc] = (char *)words[argc];
-    return cli_parse(&j->cli, j, argc, argv);
+    return cli_parse(&j->cli, j, argc, argv, CLI_ANY_WORDS, NULL, NULL);
 }
 
 static void common_options_are_handled(void **state)
@@ -156,7 +123,7 @@ static void values_are_of_their_kind(void **state)
     assert_string_equal(j.sets.v[1], "b=2");
     assert_true(cli_given(&j.cli, "size") && !cli_given(&j.cli, "out"));
     assert_string_equal(text, "tbpkg: warning: --old has no meaning any more: say --out\n");
-    cli_list_clear(&j.sets);
+    tb_option_list_clear(&j.sets);
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         _cleanup_free_ char *why = NULL;
 
@@ -213,6 +180,28 @@ static void usage_errors_repeat_no_value(void **state)
     }
 }
 
+static void words_beside_the_options(void **state)
+{
+    static const char *const one[] = {"x", "f", NULL}, *const two[] = {"x", "f", "g", NULL};
+    struct job j = {.cli = {.command = &x}};
+    const char *in = NULL;
+    struct capture cap;
+    _cleanup_free_ char *text = NULL;
+
+    assert_int_equal(cli_parse(&j.cli, &j, 2, (char **)one, CLI_ONE_INPUT, &in, NULL), CLI_OK);
+    assert_string_equal(in, "f");
+    cap = capture_start(STDERR_FILENO);
+    assert_int_equal(cli_parse(&j.cli, &j, 2, (char **)one, CLI_ONE_INPUT, &in, NULL), CLI_STOP);
+    in = NULL;
+    assert_int_equal(cli_parse(&j.cli, &j, 3, (char **)two, CLI_ONE_INPUT, &in, NULL), CLI_STOP);
+    assert_int_equal(cli_parse(&j.cli, &j, 2, (char **)one, CLI_NO_WORDS, NULL, NULL), CLI_STOP);
+    assert_int_equal(j.cli.rc, CLI_USAGE);
+    text = capture_end(&cap);
+    assert_non_null(strstr(text, "the input is given twice: 'f' and 'f'"));
+    assert_non_null(strstr(text, "unexpected argument 'g'"));
+    assert_non_null(strstr(text, "unexpected argument 'f'"));
+}
+
 static void an_error_is_one_plain_line(void **state)
 {
     struct capture cap = capture_start(STDERR_FILENO);
@@ -230,13 +219,14 @@ static void key_hex_leaves_argv(void **state)
 {
     _cleanup_key_arg_ struct cli_key_arg k = {0};
     struct cli c = {.command = &x};
+    char err[TB_OPTION_ERR_MAX];
     struct tb_key key;
     char argv[] = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1eFF",
          zero[sizeof(argv)] = {0};
     struct capture cap = capture_start(STDERR_FILENO);
     _cleanup_free_ char *text = NULL;
 
-    assert_int_equal(cli_key_arg_hex(&k, argv), 0);
+    assert_int_equal(cli_key_arg_hex(NULL, &k, argv, err), 0);
     text = capture_end(&cap);
     assert_memory_equal(argv, zero, sizeof(argv));
     assert_non_null(strstr(text, "warning"));
@@ -332,11 +322,11 @@ static void manifest_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sizes_are_parsed),
         cmocka_unit_test(common_options_are_handled),
         cmocka_unit_test(values_are_of_their_kind),
         cmocka_unit_test(options_beat_environment_beats_file),
         cmocka_unit_test(usage_errors_repeat_no_value),
+        cmocka_unit_test(words_beside_the_options),
         cmocka_unit_test(an_error_is_one_plain_line),
         cmocka_unit_test(key_hex_leaves_argv),
         cmocka_unit_test(the_key_file_wins_over_the_environment),

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "provider/asset/seal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/hex.h"
+#include "common/secret.h"
+#include "common/units.h"
+#include "provider/asset/asset.h"
+#include "provider/cli/interrupt.h"
+
+void asset_seal_clear(struct asset_seal *s)
+{
+    source_close(&s->source);
+    tb_newfile_abort(&s->ct);
+    tb_newfile_abort(&s->mf);
+    tb_newfile_abort(&s->kf);
+    cli_temp_forget_all();
+    tb_freep(&s->out_path);
+    tb_freep(&s->manifest_path);
+    s->result = tbenc_manifest_free(s->result);
+}
+
+/* -- outputs ----------------------------------------------------------------------------------- */
+
+static int seal_name_outputs(struct asset_seal *s)
+{
+    struct stat st;
+    size_t n = strlen(s->out);
+    bool dir = s->out[n - 1] == '/' || (stat(s->out, &st) == 0 && S_ISDIR(st.st_mode));
+    const char *base;
+    int r;
+
+    if (dir) {
+        r = tb_mkdir_p(s->out, 0777);
+        if (r < 0)
+            return tbpkg_fail_errno(s->out, r);
+    }
+    s->out_path =
+        dir ? tb_strf("%s%s" ASSET_DEFAULT_NAME, s->out, s->out[n - 1] == '/' ? "" : "/") : strdup(s->out);
+    if (!s->out_path)
+        return tbpkg_fail_errno(s->out, -ENOMEM);
+    s->manifest_path = s->manifest ? strdup(s->manifest) : asset_manifest_name(s->out_path);
+    if (!s->manifest_path)
+        return tbpkg_fail_errno(s->out, -ENOMEM);
+    base = strrchr(s->out_path, '/');
+    base = base ? base + 1 : s->out_path;
+    if (strlen(base) > TBENC_NAME_MAX || !tbenc_path_valid(base))
+        return tbpkg_fail(s->out_path, "a manifest cannot hold this file name",
+                          "use UTF-8 without control characters");
+    return CLI_OK;
+}
+
+/* One output: its directory exists, the name is free or may be replaced, and the input is not under it. */
+static int seal_check_output(const struct asset_seal *s, const char *option, const char *path, bool replace)
+{
+    struct stat st;
+    int rc;
+
+    if (lstat(path, &st) == 0) {
+        if (!replace)
+            return tbpkg_fail(path, "exists already",
+                              path == s->key_out
+                                  ? "keep it, it may be the only copy of a key, and choose another name"
+                                  : "choose another name or say --force");
+        if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* /dev/null, or a link to such a thing */
+            return tbpkg_fail(path, "exists and is no regular file", "choose another name");
+    }
+    rc = asset_check_space(path, 0); /* also says when the directory is missing */
+    return rc == CLI_OK ? source_check_output(&s->source, option, path) : rc;
+}
+
+static int seal_same_name(const char *a, const char *b)
+{
+    const char *sa = strrchr(a, '/'), *sb = strrchr(b, '/');
+    _cleanup_free_ char *da = sa ? strndup(a, (size_t)(sa + 1 - a)) : strdup("."), *ra = NULL;
+    _cleanup_free_ char *db = sb ? strndup(b, (size_t)(sb + 1 - b)) : strdup("."), *rb = NULL;
+
+    if (strcmp(sa ? sa + 1 : a, sb ? sb + 1 : b) != 0 || !da || !db)
+        return 0;
+    ra = realpath(da, NULL);
+    rb = realpath(db, NULL);
+    return ra && rb && strcmp(ra, rb) == 0;
+}
+
+static int seal_check_outputs(struct asset_seal *s)
+{
+    int rc = seal_name_outputs(s);
+
+    if (rc != CLI_OK)
+        return rc;
+    if (seal_same_name(s->out_path, s->manifest_path) ||
+        (s->key_out &&
+         (seal_same_name(s->key_out, s->manifest_path) || seal_same_name(s->key_out, s->out_path))))
+        return cli_usage(s->cli, "--out, --manifest and --key-out must be different files");
+    rc = seal_check_output(s, "--out", s->out_path, s->force);
+    if (rc == CLI_OK)
+        rc = seal_check_output(s, "--manifest", s->manifest_path, s->force);
+    if (rc == CLI_OK && s->key_out)
+        rc = seal_check_output(s, "--key-out", s->key_out, false);
+    if (rc != CLI_OK)
+        return rc;
+    return asset_check_space(s->out_path, source_ciphertext_bytes(&s->source, s->chunk_bytes));
+}
+
+static int seal_create_outputs(struct asset_seal *s)
+{
+    int r = cli_newfile_open(&s->ct, s->out_path, 0666);
+
+    if (r < 0)
+        return tbpkg_fail_errno(s->out_path, r);
+    r = cli_newfile_open(&s->mf, s->manifest_path, 0666);
+    if (r < 0)
+        return tbpkg_fail_errno(s->manifest_path, r);
+    if (!s->key_out)
+        return CLI_OK;
+    r = cli_newfile_open(&s->kf, s->key_out, 0600);
+    return r < 0 ? tbpkg_fail_errno(s->key_out, r) : CLI_OK;
+}
+
+/* -- sealing ----------------------------------------------------------------------------------- */
+
+static int seal_source(struct asset_seal *s, const struct tb_key *key)
+{
+    const char *base = strrchr(s->out_path, '/');
+    uint64_t total = s->source.bytes == UINT64_MAX ? 0 : s->source.bytes;
+    struct tb_progress progress = cli_progress_start(s->cli->quiet, "Encrypting", total);
+    struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
+    struct tbenc_seal_params p = {
+        .key = key->b,
+        .chunk_bytes = (uint32_t)s->chunk_bytes,
+        .threads = (unsigned)s->threads,
+        .asset_id = s->asset_id,
+        .weights_filename = base ? base + 1 : s->out_path,
+        .allow_finetune = !s->no_finetune,
+        .progress = cli_progress,
+        .progress_ctx = &progress,
+    };
+    uint64_t start = tb_now_monotonic_us();
+    int r;
+
+    r = tbenc_seal(&p, source_inputs(&s->source), source_count(&s->source), s->source.is_dir, s->ct.fd,
+                   &s->result, &e);
+    if (r == -ENOSPC || r == -EDQUOT || r == -EFBIG)
+        return tbpkg_fail_errno(s->out_path, r);
+    if (r == -EBADMSG)
+        return tbpkg_fail(s->in, e.message, "encrypt a copy that nothing writes to");
+    if (r < 0)
+        return asset_fail(s->in, r, &e);
+    if (s->result->plaintext_bytes == 0)
+        return tbpkg_fail(s->in, "is empty", "give a file with data");
+    cli_progress_finish(&progress, s->result->plaintext_bytes);
+    s->seconds = (double)(tb_now_monotonic_us() - start) / 1e6;
+    return source_check_unchanged(&s->source);
+}
+
+static int seal_write_manifest(struct asset_seal *s)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t len;
+    int r = tbenc_manifest_format(s->result, &text, &len);
+
+    if (r == 0)
+        r = tb_write_full(s->mf.fd, text, len);
+    if (r == 0 && fsync(s->mf.fd) < 0)
+        r = -errno;
+    return r < 0 ? tbpkg_fail_errno(s->manifest_path, r) : CLI_OK;
+}
+
+/* The key where it belongs, before anything needs it. */
+static int seal_write_key(struct asset_seal *s, const struct tb_key *key)
+{
+    char line[TB_KEY_HEX_CHARS + 2];
+    int r;
+
+    tb_hex_encode(key->b, TB_KEY_BYTES, line);
+    line[TB_KEY_HEX_CHARS] = '\n';
+    r = tb_write_full(s->key_out ? s->kf.fd : STDOUT_FILENO, line,
+                      TB_KEY_HEX_CHARS + 1); /* not into a stdio buffer */
+    tb_erase(line, sizeof(line));
+    if (r == 0 && s->key_out && fsync(s->kf.fd) < 0)
+        r = -errno;
+    return r < 0 ? tbpkg_fail_errno(s->key_out ? s->key_out : "key on standard output", r) : CLI_OK;
+}
+
+static int seal_commit(struct tb_newfile *f, const char *path, bool replace)
+{
+    int r = tb_newfile_commit(f, replace);
+
+    if (r == -EEXIST)
+        return tbpkg_fail(path, "appeared meanwhile", "choose another name or say --force");
+    return r < 0 ? tbpkg_fail_errno(path, r) : CLI_OK;
+}
+
+/* All names or none: what took its name before a failure gives it back (a file replaced by --force is gone,
+ * though). */
+static int seal_take_names(struct asset_seal *s)
+{
+    int rc = CLI_OK;
+
+    if (fsync(s->ct.fd) < 0) /* long: while an interrupt can still stop us */
+        return tbpkg_fail_errno(s->out_path, -errno);
+    cli_signals_block();
+    if (s->key_out)
+        rc = seal_commit(&s->kf, s->key_out, false);
+    if (rc == CLI_OK) {
+        rc = seal_commit(&s->ct, s->out_path, s->force);
+        if (rc == CLI_OK) {
+            rc = seal_commit(&s->mf, s->manifest_path, s->force);
+            if (rc != CLI_OK)
+                (void)unlink(s->out_path);
+        }
+        if (rc != CLI_OK && s->key_out)
+            (void)unlink(s->key_out);
+    }
+    cli_temp_forget_all();
+    cli_signals_unblock();
+    return rc;
+}
+
+int asset_seal(struct asset_seal *s)
+{
+    _cleanup_key_ struct tb_key key;
+    int r, rc;
+
+    rc = source_open(s->in, &s->source);
+    if (rc == CLI_OK)
+        rc = seal_check_outputs(s);
+    if (rc == CLI_OK)
+        rc = seal_create_outputs(s);
+    if (rc != CLI_OK)
+        return rc;
+    r = tb_random(&key, sizeof(key));
+    if (r < 0)
+        return tbpkg_fail_errno("random key", r);
+    rc = seal_source(s, &key);
+    if (rc == CLI_OK)
+        rc = seal_write_manifest(s);
+    if (rc == CLI_OK)
+        rc = seal_write_key(s, &key);
+    if (rc == CLI_OK)
+        rc = seal_take_names(s);
+    return rc;
+}

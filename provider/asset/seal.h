@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Encrypting a model: source in, ciphertext, manifest and key out. Order of events, so that no crash loses a
+ * key that is needed: everything is written under temporary names and synced; then the key takes its name (or
+ * goes to stdout), then the ciphertext, then the manifest. */
+#ifndef TBPKG_ASSET_SEAL_H
+#define TBPKG_ASSET_SEAL_H
+
+#include "common/io.h"
+#include "provider/asset/source.h"
+#include "provider/cli/command.h"
+#include "tbenc/tbenc.h"
+
+struct asset_seal {
+    const struct cli *cli; /* for messages */
+    /* what to do */
+    const char *asset_id, *in, *out, *manifest, *key_out; /* NULL: beside the ciphertext; standard output */
+    uint64_t chunk_bytes, threads;                        /* 0 threads: one for each CPU */
+    bool no_finetune, force;
+    /* what came of it */
+    char *out_path, *manifest_path;
+    struct tbenc_manifest *result;
+    double seconds;
+    /* private */
+    struct model_source source;
+    struct tb_newfile ct, mf, kf; /* ciphertext, manifest, key */
+};
+#define ASSET_SEAL_INIT                                                                                      \
+    {                                                                                                        \
+        .out = ASSET_DEFAULT_NAME, .chunk_bytes = TBENC_CHUNK_BYTES_DEFAULT, .source = SOURCE_INIT,          \
+        .ct = TB_NEWFILE_INIT, .mf = TB_NEWFILE_INIT, .kf = TB_NEWFILE_INIT                                  \
+    }
+
+/* CLI_OK; or the error is reported and CLI_FAILED or CLI_USAGE returned: then nothing is left under the final
+ * names. */
+int asset_seal(struct asset_seal *s);
+void asset_seal_clear(struct asset_seal *s);
+
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "provider/asset/unseal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/io.h"
+#include "provider/asset/out_tree.h"
+#include "provider/cli/interrupt.h"
+
+void asset_unseal_clear(struct asset_unseal *u)
+{
+    tb_key_erase(&u->key);
+    asset_clear(&u->asset);
+    cli_temp_forget_all();
+}
+
+/* -- opening ----------------------------------------------------------------------------------- */
+
+static struct tbenc_open_params unseal_open_params(struct asset_unseal *u)
+{
+    return (struct tbenc_open_params){
+        .manifest = u->asset.manifest,
+        .key = u->key.b,
+        .threads = (unsigned)u->threads,
+        .flags = u->flags | TBENC_CHECK_SHA256,
+        .progress = cli_progress,
+        .progress_ctx = &u->progress,
+    };
+}
+
+static bool unseal_seekable(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* Errors of writing belong to the output, all others to the ciphertext. */
+static int unseal_open_failed(const struct asset_unseal *u, int r, const struct tbenc_error *e)
+{
+    if (r == -ENOSPC || r == -EDQUOT || r == -EPIPE || r == -EFBIG)
+        return tbpkg_fail_errno(strcmp(u->out, "-") == 0 ? "standard output" : u->out, r);
+    return asset_fail(strcmp(u->asset.path, "-") == 0 ? "ciphertext on standard input" : u->asset.path, r, e);
+}
+
+static int unseal_open_into(struct asset_unseal *u, const int *fds, size_t n)
+{
+    struct tbenc_open_params p = unseal_open_params(u);
+    struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
+    int r;
+
+    if (unseal_seekable(u->asset.fd))
+        r = tbenc_open_files(&p, u->asset.fd, fds, n, &e);
+    else
+        r = tbenc_open_stream(&p, u->asset.fd, fds[0], &e);
+    return r < 0 ? unseal_open_failed(u, r, &e) : CLI_OK;
+}
+
+static int unseal_to_directory(struct asset_unseal *u)
+{
+    _cleanup_out_tree_ struct out_tree t = {0};
+    int rc;
+
+    if (!unseal_seekable(u->asset.fd))
+        return tbpkg_fail(u->asset.path, "is a stream, and a directory is made from a file",
+                          "store the ciphertext in a file first");
+    rc = out_tree_check(u->out, u->asset.manifest, u->force);
+    if (rc == CLI_OK)
+        rc = out_tree_create(u->out, u->asset.manifest, &t);
+    if (rc == CLI_OK)
+        rc = unseal_open_into(u, t.fds, t.n);
+    return rc == CLI_OK ? out_tree_commit(&t, u->asset.manifest, u->force) : rc;
+}
+
+static int unseal_to_file(struct asset_unseal *u)
+{
+    _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
+    struct stat st, in;
+    int r, rc;
+
+    if (lstat(u->out, &st) == 0) {
+        if (S_ISDIR(st.st_mode))
+            return tbpkg_fail(u->out, "is a directory, and this asset is one file", "name the file to write");
+        if (!u->force)
+            return tbpkg_fail(u->out, "exists already", "choose another name or say --force");
+        if (stat(u->out, &st) == 0 && !S_ISREG(st.st_mode)) /* /dev/stdout, or a link to such a thing */
+            return tbpkg_fail(u->out, "exists and is no regular file", "say --out=- for standard output");
+        if (fstat(u->asset.fd, &in) == 0 && in.st_dev == st.st_dev && in.st_ino == st.st_ino)
+            return tbpkg_fail(u->out, "is the ciphertext itself", "choose another name");
+    }
+    r = cli_newfile_open(&f, u->out, 0666);
+    if (r < 0)
+        return tbpkg_fail_errno(u->out, r);
+    rc = unseal_open_into(u, &f.fd, 1);
+    if (rc != CLI_OK)
+        return rc;
+    r = tb_newfile_commit(&f, u->force);
+    if (r == -EEXIST)
+        return tbpkg_fail(u->out, "appeared meanwhile", "choose another name or say --force");
+    return r < 0 ? tbpkg_fail_errno(u->out, r) : CLI_OK;
+}
+
+/* A file is verified whole first, so that nothing of a bad one reaches the reader; a stream cannot be read
+ * twice. */
+static int unseal_to_stdout(struct asset_unseal *u)
+{
+    struct tbenc_open_params p = unseal_open_params(u);
+    struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
+    int r;
+
+    if (u->asset.manifest->files)
+        return tbpkg_fail(u->asset.manifest_path, "describes a directory, which standard output cannot take",
+                          "name a directory with --out");
+    if (unseal_seekable(u->asset.fd)) {
+        u->progress = cli_progress_start(u->cli->quiet, "Verifying", p.manifest->plaintext_bytes);
+        r = tbenc_verify(&p, u->asset.fd, &e);
+        if (r < 0)
+            return unseal_open_failed(u, r, &e);
+        cli_progress_finish(&u->progress, p.manifest->plaintext_bytes);
+        if (lseek(u->asset.fd, 0, SEEK_SET) < 0)
+            return tbpkg_fail_errno(u->asset.path, -errno);
+        p.flags &= ~(unsigned)TBENC_CHECK_SHA256;
+    }
+    /* Its reader may pass pages on with splice() or tee() and look at them later: none that we use again. */
+    p.flags |= TBENC_COPY_TO_PIPE;
+    p.progress = NULL; /* standard output may be the terminal that a bar would be drawn on */
+    r = tbenc_open_stream(&p, u->asset.fd, STDOUT_FILENO, &e);
+    if (r == 0)
+        return CLI_OK;
+    tbpkg_warn("standard output: what was written so far is not verified; throw it away");
+    return unseal_open_failed(u, r, &e);
+}
+
+int asset_unseal(struct asset_unseal *u)
+{
+    bool is_stdout = strcmp(u->out, "-") == 0;
+    int rc;
+
+    rc = cli_key_arg_read(u->cli, u->key_arg, &u->key);
+    if (rc == CLI_OK)
+        rc = asset_open(u->in, u->manifest, u->flags, &u->asset);
+    if (rc == CLI_OK && !is_stdout)
+        rc = asset_check_space(u->out, u->asset.manifest->plaintext_bytes);
+    if (rc != CLI_OK)
+        return rc;
+    if (is_stdout)
+        return unseal_to_stdout(u);
+    u->progress = cli_progress_start(u->cli->quiet, "Decrypting", u->asset.manifest->plaintext_bytes);
+    rc = u->asset.manifest->files ? unseal_to_directory(u) : unseal_to_file(u);
+    if (rc != CLI_OK)
+        return rc;
+    cli_progress_finish(&u->progress, u->asset.manifest->plaintext_bytes);
+    return CLI_OK;
+}

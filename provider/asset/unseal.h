@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Decrypting an asset: plaintext takes its name only after every check passed. */
+#ifndef TBPKG_ASSET_UNSEAL_H
+#define TBPKG_ASSET_UNSEAL_H
+
+#include "provider/asset/asset.h"
+#include "provider/cli/key_arg.h"
+
+struct asset_unseal {
+    const struct cli *cli; /* for messages */
+    /* what to do */
+    const char *in, *manifest, *out; /* as asset_open() takes them; out "-": standard output */
+    const struct cli_key_arg *key_arg;
+    uint64_t threads; /* 0: one for each CPU */
+    unsigned flags;   /* enum tbenc_flags */
+    bool force;
+    /* what came of it */
+    struct asset asset;
+    /* private */
+    struct tb_key key;
+    struct tb_progress progress;
+};
+
+/* CLI_OK; or the error is reported and CLI_FAILED or CLI_USAGE returned. */
+int asset_unseal(struct asset_unseal *u);
+void asset_unseal_clear(struct asset_unseal *u);
+
+#endif

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "provider/cli/command.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "common/config.h"
+#include "common/io.h"
+#include "common/version.h"
+#include "provider/cli/settings.h"
+
+static bool check_only;
+
+void cli_check_only(bool on)
+{
+    check_only = on;
+}
+
+int cli_usage(const struct cli *c, const char *fmt, ...)
+{
+    char line[2048];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "tbpkg %s: ", c->command->name);
+    cli_print_line("", line);
+    fprintf(stderr, "Try 'tbpkg %s --help'.\n", c->command->name);
+    return CLI_USAGE;
+}
+
+int cli_check_asset_id(const struct cli *c, const char *asset_id)
+{
+    if (!asset_id)
+        return cli_usage(c, "--asset-id is missing");
+    if (!tb_id_valid(asset_id))
+        return cli_usage(c, "--asset-id: 1 to 100 letters, digits, '_' and '-', not '%s'", asset_id);
+    return CLI_OK;
+}
+
+int cli_option_gone(const struct tb_option *o, void *var, char *value, char err[static TB_OPTION_ERR_MAX])
+{
+    tbpkg_warn("--%s has no meaning any more: %s", o->name, o->want);
+    return 0;
+}
+
+/* The environment variable that may hold the value. */
+static char *command_note_env(const struct tb_option *o)
+{
+    const char *env = o->setting ? setting_env(o->setting) : NULL;
+
+    return env ? tb_strf("[$%.*s]", (int)strcspn(env, " "), env) : NULL;
+}
+
+void cli_help(const struct tbpkg_command *command, FILE *f)
+{
+    fprintf(f, "Usage: tbpkg %s %s\n%s\n", command->name, command->synopsis, command->about);
+    tb_options_help(command->options, f, command_note_env);
+    if (command->tail)
+        fprintf(f, "\n%s", command->tail);
+}
+
+static int command_take_settings(struct cli *c, void *job)
+{
+    const struct tb_option *rows = c->command->options;
+    int rc = settings_load(c->config);
+
+    for (size_t i = 0; rc == CLI_OK && !tb_option_is_end(&rows[i]); i++) {
+        struct setting_value v;
+
+        if (!rows[i].setting || (c->options.given & UINT64_C(1) << i) || !setting_get(rows[i].setting, &v))
+            continue;
+        if (tb_options_set(&c->options, job, i, v.source, v.value) < 0)
+            rc = cli_usage(c, "%s", c->options.error);
+    }
+    return rc;
+}
+
+static int command_take_words(const struct cli *c, int argc, char **argv, enum cli_words words,
+                              const char **ret_in)
+{
+    if (words == CLI_ANY_WORDS)
+        return CLI_OK;
+    if (words == CLI_ONE_INPUT && optind < argc) {
+        if (*ret_in)
+            return cli_usage(c, "the input is given twice: '%s' and '%s'", *ret_in, argv[optind]);
+        *ret_in = argv[optind++];
+    }
+    return optind < argc ? cli_usage(c, "unexpected argument '%s'", argv[optind]) : CLI_OK;
+}
+
+int cli_parse(struct cli *c, void *job, int argc, char **argv, enum cli_words words, const char **ret_in,
+              int (*check)(void *job))
+{
+    c->options.rows = c->command->options;
+    c->rc = CLI_OK;
+    if (tb_options_parse(&c->options, job, argc, argv) < 0) {
+        c->rc = cli_usage(c, "%s", c->options.error);
+        return CLI_STOP;
+    }
+    if (c->want_help)
+        cli_help(c->command, stdout);
+    else if (c->want_version)
+        puts("tbpkg " TB_VERSION);
+    if (c->want_help || c->want_version)
+        return CLI_STOP;
+    c->rc = command_take_settings(c, job);
+    if (c->rc == CLI_OK)
+        c->rc = command_take_words(c, argc, argv, words, ret_in);
+    if (c->rc == CLI_OK && check)
+        c->rc = check(job);
+    return c->rc == CLI_OK && !check_only ? CLI_OK : CLI_STOP;
+}
+
+bool cli_given(const struct cli *c, const char *name)
+{
+    return tb_options_given(&c->options, name);
+}

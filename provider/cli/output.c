@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "provider/cli/output.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+#include "common/text.h"
+#include "common/units.h"
+
+#define LINE_MAX_BYTES 2048 /* longest message, names included */
+#define PROGRESS_AFTER_US (2 * TB_USEC_PER_SEC)
+
+/* -- messages ---------------------------------------------------------------------------------- */
+
+/* A progress bar stands on the current line of the terminal. */
+static bool bar_drawn;
+
+/* A file name may hold a newline or a terminal escape; a message stays one plain line. */
+void cli_print_line(const char *prefix, char *line)
+{
+    if (bar_drawn && isatty(STDERR_FILENO))
+        fputc('\n', stderr);
+    bar_drawn = false;
+    fprintf(stderr, "%s%s\n", prefix, tb_text_plain(line));
+}
+
+int tbpkg_fail(const char *object, const char *reason, const char *remedy)
+{
+    char line[LINE_MAX_BYTES];
+
+    snprintf(line, sizeof(line), "%s: %s%s%s", object, reason, remedy ? "; " : "", remedy ? remedy : "");
+    cli_print_line("tbpkg: ", line);
+    return CLI_FAILED;
+}
+
+int tbpkg_failf(const char *object, const char *fmt, ...)
+{
+    char reason[LINE_MAX_BYTES];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(reason, sizeof(reason), fmt, ap);
+    va_end(ap);
+    return tbpkg_fail(object, reason, NULL);
+}
+
+int tbpkg_fail_errno(const char *object, int r)
+{
+    static const struct {
+        int err;
+        const char *remedy;
+    } remedies[] = {
+        {ENOENT, "check the path"},
+        {EACCES, "check owner and permissions"},
+        {EPERM, "check owner and permissions"},
+        {EROFS, "choose another directory"},
+        {ENOSPC, "free some space or choose another directory"},
+        {EDQUOT, "free some space or choose another directory"},
+        {EMFILE, "raise the limit of open files (ulimit -n)"},
+    };
+    const char *remedy = NULL;
+
+    for (size_t i = 0; i < ARRAY_SIZE(remedies); i++)
+        if (remedies[i].err == -r)
+            remedy = remedies[i].remedy;
+    return tbpkg_fail(object, strerror(-r), remedy);
+}
+
+void tbpkg_warn(const char *fmt, ...)
+{
+    char line[LINE_MAX_BYTES];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    cli_print_line("tbpkg: warning: ", line);
+}
+
+void tbpkg_note(bool quiet, const char *fmt, ...)
+{
+    char line[LINE_MAX_BYTES];
+    va_list ap;
+
+    if (quiet)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    cli_print_line("", line);
+}
+
+/* -- stdout ------------------------------------------------------------------------------------ */
+
+int cli_flush_stdout(void)
+{
+    static bool reported;
+
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return CLI_OK;
+    if (!reported)
+        tbpkg_fail("standard output", strerror(errno ? errno : EIO), NULL);
+    reported = true;
+    return CLI_FAILED;
+}
+
+static cJSON **capture;
+
+void cli_capture_json(cJSON **to)
+{
+    capture = to;
+}
+
+int cli_print_json(const cJSON *doc)
+{
+    _cleanup_free_ char *text = NULL, *plain = NULL;
+
+    if (capture) {
+        cJSON_Delete(*capture);
+        *capture = cJSON_Duplicate(doc, true);
+        return *capture ? CLI_OK : tbpkg_fail_errno("JSON output", -ENOMEM);
+    }
+    text = cJSON_Print(doc);
+    plain = text ? tb_text_plain_json(text) : NULL;
+    if (!plain)
+        return tbpkg_fail_errno("JSON output", -ENOMEM);
+    puts(plain);
+    return cli_flush_stdout();
+}
+
+/* -- progress ---------------------------------------------------------------------------------- */
+
+struct tb_progress cli_progress_start(bool quiet, const char *verb, uint64_t total)
+{
+    struct tb_progress p = {.verb = verb, .total = total, .quiet = quiet};
+
+    bar_drawn = !quiet;
+    tb_progress_update(&p, 0); /* the rate counts from here */
+    return p;
+}
+
+/* Short work leaves no lines in a log. */
+static bool worth_telling(const struct tb_progress *p)
+{
+    return isatty(STDERR_FILENO) || tb_now_monotonic_us() - p->start_us >= PROGRESS_AFTER_US;
+}
+
+int cli_progress(void *ctx, uint64_t done, uint64_t total)
+{
+    struct tb_progress *p = ctx;
+
+    if (p->total == 0)
+        p->total = total;
+    if (worth_telling(p))
+        tb_progress_update(p, done);
+    return 0;
+}
+
+void cli_progress_finish(struct tb_progress *p, uint64_t done)
+{
+    if (worth_telling(p))
+        tb_progress_finish(p, done);
+    bar_drawn = false;
+}
