@@ -68,6 +68,7 @@ static const struct config_setting config_settings[] = {
     {"TB_TLS_CERT", KIND_PATH, AT(tls_cert), NULL, 0, 0},
     {"TB_TLS_KEY", KIND_PATH, AT(tls_key), NULL, 0, 0},
     {"TB_API_KEYS", KIND_PATH, AT(api_keys), NULL, 0, 0},
+    {"TB_CORS_ORIGINS", KIND_TEXT, AT(cors_origins), NULL, 0, 0},
     {"TB_ROUTES", KIND_TEXT, AT(routes), "/v1/*", 0, 0},
     {"TB_MAX_BODY_BYTES", KIND_UINT, AT(max_body_bytes), "4294967296", 1, UINT64_MAX / 2},
     {"TB_DEFAULT_MAX_TOKENS", KIND_UINT, AT(default_max_tokens), "4096", 1, 1000000000},

@@ -31,8 +31,9 @@ struct tb_config {
     char *runtime_exec, *runtime_url, *runtime_health; /* runtime_exec NULL: unset */
     bool runtime_engine;                               /* runtime_exec is a container engine */
     /* serving */
-    char *public_addr, *health_addr;                           /* "host:port" */
-    char *tls_cert, *tls_key, *api_keys, *routes, *audit_file; /* NULL: unset, routes never NULL */
+    char *public_addr, *health_addr; /* "host:port" */
+    char *tls_cert, *tls_key, *api_keys, *cors_origins, *routes,
+        *audit_file; /* NULL: unset, routes never NULL */
     uint64_t max_body_bytes;
     uint64_t default_max_tokens;
     unsigned connections_per_address; /* 0: any number */

@@ -19,10 +19,7 @@
 
 /* The structure of which *p is the member. */
 #define container_of(p, type, member)                                                                        \
-    ({                                                                                                       \
-        const __typeof__(((type *)0)->member) *_m = (p);                                                     \
-        (type *)((char *)_m - offsetof(type, member));                                                       \
-    })
+    ((type *)((char *)(1 ? (p) : &((type *)(p))->member) - offsetof(type, member)))
 
 static inline void tb_freep(void *p)
 {

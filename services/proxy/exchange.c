@@ -51,8 +51,8 @@ static enum MHD_Result connection_field(void *arg, enum MHD_ValueKind kind, cons
 }
 
 struct field_reader {
+    struct tb_exchange *ex;
     struct tb_request_head *head;
-    bool keep_authorization;
     int error;
     size_t bytes;
 };
@@ -63,14 +63,20 @@ static enum MHD_Result any_field(void *arg, enum MHD_ValueKind kind, const char 
     struct field_reader *f = arg;
 
     f->bytes += name_len + value_len + TB_SERVER_POOL_PER_FIELD;
-    f->error =
-        tb_request_field(f->head, name, name_len, value ? value : "", value_len, f->keep_authorization);
+    if (!value)
+        value = "";
+    tb_cors_field(&f->ex->cors, name, value);
+    /* With keys of our own the runtime sees none; without, it may have one of its own. */
+    if (tb_credentials_field(&f->ex->credentials, name, value, value_len) && f->ex->server->keys)
+        f->head->bad |= !tb_header_value_valid(value, value_len);
+    else
+        f->error = tb_request_field(f->head, name, name_len, value, value_len);
     return f->error < 0 ? MHD_NO : MHD_YES;
 }
 
 static int read_head(struct tb_exchange *ex, struct tb_request_head *h)
 {
-    struct field_reader f = {.head = h, .keep_authorization = !ex->server->need_key};
+    struct field_reader f = {.ex = ex, .head = h};
 
     MHD_get_connection_values_n(ex->mhd, MHD_HEADER_KIND, connection_field, h);
     MHD_get_connection_values_n(ex->mhd, MHD_HEADER_KIND, any_field, &f);
@@ -145,10 +151,13 @@ static int decide(struct tb_exchange *ex, struct tb_request_head *h, enum tb_adm
         .method = ex->method,
         .target = ex->target,
         .head = h,
+        .credentials = &ex->credentials,
+        .cors = &ex->cors,
+        .cors_policy = &s->cors,
         .audit = audit,
         .verdict = &s->watch.verdict,
         .lease_over = tb_lease_over(&s->watch.facts, tb_now_boottime_us()),
-        .keys = s->need_key ? &s->keys : NULL,
+        .keys = s->keys ? tb_key_store_keys(s->keys) : NULL,
         .routes = s->config->routes,
         .max_body = s->config->max_body_bytes,
     };
@@ -157,8 +166,11 @@ static int decide(struct tb_exchange *ex, struct tb_request_head *h, enum tb_adm
     tb_admit(&rq, &result);
     if (result.key) {
         memcpy(ex->key_name, result.key->name, sizeof(ex->key_name));
-        ex->account = result.key->account;
+        ex->account = tb_key_account_use(result.key);
     }
+    ex->preflight = result.preflight;
+    if (ex->preflight)
+        return 0;
     if (result.error.status == 0 && ex->head_bytes + 2 * TB_SERVER_POOL_SPARE > TB_SERVER_POOL_BYTES)
         tb_http_error_set(&result.error, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large",
                           "the header fields of the request are too large");

@@ -8,6 +8,8 @@
 
 #include "proxy/usage/rewrite.h"
 #include "proxy/clients.h"
+#include "proxy/gate/cors.h"
+#include "proxy/gate/credentials.h"
 #include "proxy/gate/key_accounts.h"
 #include "proxy/http/headers.h"
 #include "proxy/http/error.h"
@@ -25,8 +27,11 @@ struct tb_exchange {
     bool dropped;                    /* not even a slot for a refusal's record */
     bool suspended;                  /* in libmicrohttpd's sense */
     bool upload_ended, replied, cut; /* cut: the runtime broke off in mid-answer */
+    bool preflight;                  /* answered by us, 204 */
     struct tb_http_error error;      /* status 0: none */
-    struct tb_call *call;            /* NULL when refused, failed or cancelled */
+    struct tb_credentials credentials;
+    struct tb_cors_request cors; /* borrowed from the head */
+    struct tb_call *call;        /* NULL when refused, failed or cancelled */
     EVP_MD_CTX *sha;
     char sha256[65];
     /* tokens: the body on its way to the runtime, and the answer on its way back (metering.c) */

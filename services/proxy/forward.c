@@ -60,6 +60,15 @@ static ssize_t read_answer(void *cls, uint64_t pos, char *buf, size_t max)
     return MHD_CONTENT_READER_END_WITH_ERROR;
 }
 
+static void add_cors(const struct tb_exchange *ex, struct MHD_Response *rs)
+{
+    struct tb_cors_field field[TB_CORS_FIELDS_MAX];
+    size_t n = tb_cors_fields(&ex->server->cors, &ex->cors, ex->preflight, field);
+
+    for (size_t i = 0; i < n; i++)
+        MHD_add_response_header(rs, field[i].name, field[i].value);
+}
+
 static enum MHD_Result queue(struct tb_exchange *ex, int status, struct MHD_Response *rs)
 {
     enum MHD_Result r;
@@ -71,6 +80,7 @@ static enum MHD_Result queue(struct tb_exchange *ex, int status, struct MHD_Resp
     if (ex->request_id[0])
         MHD_add_response_header(rs, "X-Request-Id", ex->request_id);
     tb_quota_headers(ex, rs);
+    add_cors(ex, rs);
     ex->status = status;
     ex->replied = true;
     r = MHD_queue_response(ex->mhd, (unsigned)status, rs);
@@ -164,7 +174,8 @@ static enum MHD_Result reply_answer(struct tb_exchange *ex, const struct tb_resp
     if (!rs)
         return MHD_NO;
     for (size_t i = 0; i < up->n_headers; i++)
-        if (strcasecmp(up->header[i].name, "X-Request-Id") != 0)
+        if (strcasecmp(up->header[i].name, "X-Request-Id") != 0 &&
+            !tb_cors_replaces(&ex->server->cors, up->header[i].name))
             MHD_add_response_header(rs, up->header[i].name, up->header[i].value);
     if (up->event_stream) /* for buffering proxies in front of us */
         MHD_add_response_header(rs, "X-Accel-Buffering", "no");
@@ -179,6 +190,9 @@ static enum MHD_Result reply(struct tb_exchange *ex)
 
     if (ex->replied)
         return MHD_YES;
+    if (ex->preflight)
+        return queue(ex, MHD_HTTP_NO_CONTENT,
+                     MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT));
     tb_exchange_check_call(ex);
     if (ex->error.status)
         return reply_error(ex, false);

@@ -39,8 +39,10 @@ static const char help[] =
     "Serve the public API and health ports in front of the inference runtime.\n"
     "\n"
     "Configured by TB_* environment variables (TB_PUBLIC_ADDR, TB_HEALTH_ADDR, TB_RUNTIME_URL,\n"
-    "TB_RUNTIME_HEALTH, TB_ROUTES, TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY, TB_MAX_BODY_BYTES, TB_AUDIT_FILE,\n"
-    "...); listeners named http and health are inherited when LISTEN_FDS says so. SIGTERM finishes\n"
+    "TB_RUNTIME_HEALTH, TB_ROUTES, TB_API_KEYS, TB_CORS_ORIGINS, TB_TLS_CERT, TB_TLS_KEY, "
+    "TB_MAX_BODY_BYTES,\n"
+    "TB_AUDIT_FILE, ...); listeners named http and health are inherited when LISTEN_FDS says so. SIGTERM "
+    "finishes\n"
     "requests in flight; SIGHUP opens TB_AUDIT_FILE again and reads keys and certificate again.\n"
     "See tb-proxy(8).\n";
 
@@ -134,6 +136,11 @@ static int check_config(struct program *p)
         tb_error("TB_ROUTES: %s", why);
         return TB_EXIT_CONFIG;
     }
+    why = tb_cors_parse(p->config.cors_origins, p->config.api_keys != NULL, &p->server.cors);
+    if (why) {
+        tb_error("TB_CORS_ORIGINS: %s", why);
+        return TB_EXIT_CONFIG;
+    }
     if (tb_upstream_new(&p->server.loop, p->config.runtime_url, &p->server.upstream) < 0) {
         tb_error("TB_RUNTIME_URL: cannot use %s; give http://127.0.0.1:PORT or unix:/path",
                  p->config.runtime_url);
@@ -148,8 +155,8 @@ static void book_left(void *arg, uint64_t key, const struct tb_tokens *t)
     struct program *p = arg;
 
     tb_metering_book(p->server.usage, t);
-    if (p->server.book && key > 0)
-        tb_key_book_add(p->server.book, key - 1, t);
+    if (p->server.keys && key > 0)
+        tb_key_book_add(tb_key_store_book(p->server.keys), key - 1, t);
 }
 
 static int open_answers(struct program *p)
@@ -436,8 +443,7 @@ static void clean_up(struct program *p)
     if (left > 0)
         tb_error("audit: %zu records could not be written", left);
     tb_usage_close(p->server.usage);
-    tb_api_keys_clear(&p->server.keys);
-    tb_key_book_close(p->server.book);
+    tb_key_store_close(p->server.keys);
     tb_in_flight_close(p->server.answers);
     tb_close(p->signal_fd);
     tb_loop_done(&p->server.loop);

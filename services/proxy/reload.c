@@ -36,37 +36,25 @@ static bool changed(const char *path, const struct tb_file_stamp *old)
            now.mtime.tv_sec != old->mtime.tv_sec || now.mtime.tv_nsec != old->mtime.tv_nsec;
 }
 
-static int load_keys(struct tb_server *s)
+static void keys_event(struct tb_source *src, uint32_t events)
 {
-    _cleanup_(tb_api_keys_clear) struct tb_api_keys keys = {0};
-    _cleanup_free_ char *text = NULL;
-    const char *path = s->config->api_keys;
-    char err[TB_API_KEYS_ERR_MAX];
-    size_t len;
+    struct tb_server *s = container_of(src, struct tb_server, keys_read);
+
+    tb_key_store_finish(s->keys);
+}
+
+static int start_keys(struct tb_server *s, const char *state_dir)
+{
+    _cleanup_free_ char *accounts = tb_path_join(state_dir, "keys");
     int r;
 
-    stamp(path, &s->reload.keys); /* before reading: a change in between is seen at the next look */
-    r = tb_read_file(path, TB_API_KEYS_MAX * 512UL, &text, &len);
-    if (r < 0) {
-        tb_error("TB_API_KEYS: cannot read %s: %s", path, strerror(-r));
+    stamp(s->config->api_keys,
+          &s->reload.keys); /* before reading: a change in between is seen at the next look */
+    r = accounts ? tb_key_store_open(s->config->api_keys, accounts, &s->keys) : -ENOMEM;
+    if (r < 0)
         return r;
-    }
-    r = tb_api_keys_parse(text, len, &keys, err);
-    if (r < 0) {
-        tb_error("TB_API_KEYS: %s: %s", path, r == -ENOMEM ? "out of memory" : err);
-        return r;
-    }
-    r = tb_key_book_bind(s->book, &keys);
-    if (r < 0) {
-        tb_error("TB_API_KEYS: %s: no room for another name in the usage by key; free disk space", path);
-        return r;
-    }
-    if (keys.n == 0)
-        tb_warn("TB_API_KEYS: %s holds no key; every request will get 401", path);
-    tb_api_keys_clear(&s->keys);
-    s->keys = keys;
-    keys = (struct tb_api_keys){0};
-    return 0;
+    s->keys_read.fn = keys_event;
+    return tb_loop_add(&s->loop, tb_key_store_fd(s->keys), EPOLLIN, &s->keys_read);
 }
 
 static int read_pem(struct tb_tls_file *f, char **ret)
@@ -103,20 +91,6 @@ static int load_tls(struct tb_server *s)
     return r;
 }
 
-static int open_book(struct tb_server *s, const char *state_dir)
-{
-    _cleanup_free_ char *path = tb_path_join(state_dir, "keys");
-    int r = path ? tb_key_book_open(path, &s->book) : -ENOMEM;
-
-    if (r == -EBADMSG)
-        tb_error(
-            "%s is not a record of usage by key; move it away to begin a new one, in which nothing is spent",
-            path);
-    else if (r < 0)
-        tb_error("cannot open %s/keys: %s", state_dir, strerror(-r));
-    return r;
-}
-
 int tb_reload_start(struct tb_server *s, const char *state_dir)
 {
     int r;
@@ -125,17 +99,13 @@ int tb_reload_start(struct tb_server *s, const char *state_dir)
     r = s->tls ? load_tls(s) : 0;
     if (r < 0 || !s->config->api_keys)
         return r;
-    s->need_key = true;
-    r = open_book(s, state_dir);
-    return r < 0 ? r : load_keys(s);
+    return start_keys(s, state_dir);
 }
 
 static void reload_keys(struct tb_server *s)
 {
-    if (load_keys(s) < 0)
-        tb_warn("TB_API_KEYS: the keys read before stay in force");
-    else
-        tb_info("TB_API_KEYS: read again, %zu keys", s->keys.n);
+    stamp(s->config->api_keys, &s->reload.keys);
+    tb_key_store_reload(s->keys);
 }
 
 static void reload_tls(struct tb_server *s)
@@ -150,7 +120,7 @@ void tb_reload_now(struct tb_server *s)
 {
     if (s->tls)
         reload_tls(s);
-    if (s->config->api_keys)
+    if (s->keys)
         reload_keys(s);
 }
 
@@ -162,6 +132,6 @@ void tb_reload_tick(struct tb_server *s, uint64_t now_us)
     if (s->tls &&
         (changed(s->config->tls_cert, &s->reload.cert) || changed(s->config->tls_key, &s->reload.key)))
         reload_tls(s);
-    if (changed(s->config->api_keys, &s->reload.keys))
+    if (s->keys && changed(s->config->api_keys, &s->reload.keys))
         reload_keys(s);
 }

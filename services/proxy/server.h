@@ -11,8 +11,8 @@
 #include "common/config.h"
 #include "proxy/usage/cost.h"
 #include "proxy/usage/in_flight.h"
-#include "proxy/gate/key_accounts.h"
-#include "proxy/gate/keys.h"
+#include "proxy/gate/cors.h"
+#include "proxy/gate/key_store.h"
 #include "proxy/admin/events.h"
 #include "proxy/http/loop.h"
 #include "proxy/admin/metrics.h"
@@ -39,8 +39,9 @@ struct tb_server {
     struct tb_watch watch;
     struct tb_audit *audit;
     struct tb_usage *usage;
-    struct tb_api_keys keys;
-    struct tb_key_book *book; /* NULL without TB_API_KEYS */
+    struct tb_key_store *keys;  /* NULL without TB_API_KEYS */
+    struct tb_source keys_read; /* its thread has come to an end */
+    struct tb_cors_policy cors;
     struct tb_in_flight *answers;
     struct tb_runtime_limits runtime_limits;
     struct tb_reload reload;
@@ -57,7 +58,6 @@ struct tb_server {
     struct tb_recent recent;
     struct tb_live live;
     struct tb_runtime_fetch *fetch[TB_RUNTIME_METRICS_MAX];
-    bool need_key; /* TB_API_KEYS is set */
     bool tls;
     bool draining;              /* SIGTERM came: each answer closes its connection */
     bool run_http;              /* a connection of the public listener was resumed: MHD_run() is due */

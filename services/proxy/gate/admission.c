@@ -7,7 +7,7 @@
 
 #define RETRY_AFTER_S 5
 
-static bool method_known(const char *method)
+static bool admit_method_known(const char *method)
 {
     static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
 
@@ -18,7 +18,7 @@ static bool method_known(const char *method)
 }
 
 /* Malformed and ambiguous requests, whatever the state of the service. */
-static bool refuse_malformed(const struct tb_admit_request *rq, struct tb_admit_result *ret)
+static bool admit_refuse_malformed(const struct tb_admit_request *rq, struct tb_admit_result *ret)
 {
     const char *why = tb_request_check(rq->head);
 
@@ -31,7 +31,7 @@ static bool refuse_malformed(const struct tb_admit_request *rq, struct tb_admit_
     why = tb_target_check(rq->target, &ret->path_len);
     if (why)
         tb_http_error_set(&ret->error, MHD_HTTP_BAD_REQUEST, "bad_path", "%s", why);
-    else if (!method_known(rq->method))
+    else if (!admit_method_known(rq->method))
         tb_http_error_set(&ret->error, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed",
                           "this method is not offered here");
     return ret->error.status != 0;
@@ -47,15 +47,34 @@ bool tb_admit_suspended(const struct tb_verdict *v, bool lease_over, struct tb_h
     return true;
 }
 
-static bool refuse_lockdown(const struct tb_admit_request *rq, struct tb_admit_result *ret)
+static bool admit_refuse_unrecorded(const struct tb_admit_request *rq, struct tb_admit_result *ret)
+{
+    if (rq->audit == TB_ADMIT)
+        return false;
+    tb_http_error_set(&ret->error, MHD_HTTP_SERVICE_UNAVAILABLE, "audit_unavailable",
+                      "the audit record of this request could not be kept; nothing was processed");
+    ret->error.retry_after_s = 1;
+    return true;
+}
+
+/* A browser asks whether a page may send a request; it cannot send the key with that. Whether the service is ready, and the key valid, the
+ * page is told by the answer to the request itself. */
+static bool admit_preflight(const struct tb_admit_request *rq, struct tb_admit_result *ret)
+{
+    enum tb_cors_verdict v = tb_cors_judge(rq->cors_policy, rq->cors, rq->method);
+
+    ret->preflight = v == TB_CORS_PREFLIGHT;
+    if (v == TB_CORS_REFUSE)
+        tb_http_error_set(&ret->error, MHD_HTTP_FORBIDDEN, "origin_not_allowed",
+                          "pages of this origin may not use the API (TB_CORS_ORIGINS)");
+    return v != TB_CORS_PASS;
+}
+
+static bool admit_refuse_lockdown(const struct tb_admit_request *rq, struct tb_admit_result *ret)
 {
     const struct tb_verdict *v = rq->verdict;
 
-    if (rq->audit != TB_ADMIT) {
-        tb_http_error_set(&ret->error, MHD_HTTP_SERVICE_UNAVAILABLE, "audit_unavailable",
-                          "the audit record of this request could not be kept; nothing was processed");
-        ret->error.retry_after_s = 1;
-    } else if (!tb_admit_suspended(v, rq->lease_over, &ret->error) && v->state != TB_STATE_READY) {
+    if (!tb_admit_suspended(v, rq->lease_over, &ret->error) && v->state != TB_STATE_READY) {
         tb_http_error_set(&ret->error, MHD_HTTP_SERVICE_UNAVAILABLE, "not_ready", "not ready: %s%s%s",
                           tb_state_name(v->state), v->reason[0] ? ", " : "", v->reason);
         ret->error.retry_after_s = RETRY_AFTER_S;
@@ -63,23 +82,49 @@ static bool refuse_lockdown(const struct tb_admit_request *rq, struct tb_admit_r
     return ret->error.status != 0;
 }
 
+static bool admit_refuse_key(const struct tb_admit_request *rq, struct tb_admit_result *ret)
+{
+    const struct tb_credentials *c = rq->credentials;
+
+    if (!rq->keys)
+        return false;
+    if (c->conflict) {
+        tb_http_error_set(&ret->error, MHD_HTTP_BAD_REQUEST, "conflicting_api_keys",
+                          "the request has two different API keys; give one, as Authorization: Bearer, "
+                          "x-api-key or api-key");
+        return true;
+    }
+    ret->key = c->key ? tb_api_keys_find(rq->keys, c->key, c->key_len) : NULL;
+    if (!ret->key)
+        tb_http_error_set(&ret->error, MHD_HTTP_UNAUTHORIZED, "invalid_api_key",
+                          "give a valid API key as Authorization: Bearer, x-api-key or api-key");
+    return !ret->key;
+}
+
+static bool admit_refuse_route(const struct tb_admit_request *rq, struct tb_admit_result *ret)
+{
+    switch (tb_route_match_encoded(rq->routes, rq->target, ret->path_len)) {
+    case TB_ROUTE_ALLOWED:
+        return false;
+    case TB_ROUTE_ADMIN:
+        tb_http_error_set(&ret->error, MHD_HTTP_NOT_FOUND, "not_found",
+                          "this path administers the runtime and is not offered here; TB_ROUTES opens it by "
+                          "its exact path only");
+        return true;
+    default:
+        tb_http_error_set(&ret->error, MHD_HTTP_NOT_FOUND, "not_found",
+                          "this path is not offered here (TB_ROUTES)");
+        return true;
+    }
+}
+
 void tb_admit(const struct tb_admit_request *rq, struct tb_admit_result *ret)
 {
     *ret = (struct tb_admit_result){0};
-    if (refuse_malformed(rq, ret) || refuse_lockdown(rq, ret))
+    if (admit_refuse_malformed(rq, ret) || admit_refuse_unrecorded(rq, ret) || admit_preflight(rq, ret) ||
+        admit_refuse_lockdown(rq, ret) || admit_refuse_key(rq, ret) || admit_refuse_route(rq, ret))
         return;
-    if (rq->keys) {
-        ret->key = tb_api_keys_find(rq->keys, rq->head->authorization);
-        if (!ret->key) {
-            tb_http_error_set(&ret->error, MHD_HTTP_UNAUTHORIZED, "invalid_api_key",
-                              "give a valid API key as Authorization: Bearer");
-            return;
-        }
-    }
-    if (!tb_route_allowed(rq->routes, rq->target, ret->path_len))
-        tb_http_error_set(&ret->error, MHD_HTTP_NOT_FOUND, "not_found",
-                          "this path is not offered here (TB_ROUTES)");
-    else if (rq->head->has_length && rq->head->length > rq->max_body)
+    if (rq->head->has_length && rq->head->length > rq->max_body)
         tb_http_error_set(&ret->error, MHD_HTTP_CONTENT_TOO_LARGE, "body_too_large",
                           "the body exceeds %llu bytes", (unsigned long long)rq->max_body);
 }

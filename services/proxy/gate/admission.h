@@ -6,12 +6,17 @@
 #include "proxy/audit/audit.h"
 #include "proxy/http/headers.h"
 #include "proxy/http/error.h"
+#include "proxy/gate/cors.h"
+#include "proxy/gate/credentials.h"
 #include "proxy/gate/keys.h"
 #include "common/service_state.h"
 
 struct tb_admit_request {
     const char *method, *target;
     const struct tb_request_head *head;
+    const struct tb_credentials *credentials;
+    const struct tb_cors_request *cors;
+    const struct tb_cors_policy *cors_policy;
     enum tb_admission audit;
     const struct tb_verdict *verdict;
     bool lease_over;                /* asked of the clock now, not a quarter of a second ago */
@@ -23,6 +28,7 @@ struct tb_admit_request {
 struct tb_admit_result {
     struct tb_http_error error;
     bool must_close; /* the body's end is uncertain: nothing after this head may be read */
+    bool preflight;  /* answer 204 with the fields of tb_cors_fields() */
     size_t path_len;
     const struct tb_api_key *key;
 };

@@ -27,8 +27,12 @@ struct tb_key_account {
 struct tb_key_book;
 /* Opens or makes the file. -EBADMSG when it is none of ours: it is left alone, as it holds what was spent. -errno. */
 int tb_key_book_open(const char *path, struct tb_key_book **ret);
-/* Gives each key its account and each account its limits. -ENOSPC when the file has no room for another name. */
+/* Gives each key its account, O(n). May run on a thread of its own beside everything but itself, since it touches no account that keys in
+ * force have. -ENOSPC when the file has no room for another name. */
 int tb_key_book_bind(struct tb_key_book *b, struct tb_api_keys *keys);
+/* The account of a key that is bound and in force, with this key's limits from now on: when the keys are read again, the limits of each
+ * account change at its next request and not all at once. */
+struct tb_key_account *tb_key_account_use(const struct tb_api_key *k);
 void tb_key_book_close(struct tb_key_book *b);
 
 /* Tokens of the budget that are gone. */

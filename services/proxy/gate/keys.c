@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/gate/keys.h"
 
-#include <openssl/sha.h>
+#include <openssl/evp.h>
+#include <pthread.h>
 #include <string.h>
-#include <strings.h>
 
 #include "common/hex.h"
 #include "common/macros.h"
 #include "common/secret.h"
 #include "common/units.h"
 
-static int parse_name(const char *line, size_t len, struct tb_api_key *ret)
+static int key_parse_name(const char *line, size_t len, struct tb_api_key *ret)
 {
     if (len == 0 || len > TB_API_KEY_NAME_MAX)
         return -EINVAL;
@@ -22,7 +22,7 @@ static int parse_name(const char *line, size_t len, struct tb_api_key *ret)
 }
 
 /* One word "rpm=60". */
-static int parse_limit(const char *word, size_t len, struct tb_limits *l)
+static int key_parse_limit(const char *word, size_t len, struct tb_limits *l)
 {
     const struct {
         const char *name;
@@ -43,50 +43,112 @@ static int parse_limit(const char *word, size_t len, struct tb_limits *l)
     return -EINVAL;
 }
 
-static bool blank(char c)
+static bool key_is_blank(char c)
 {
     return c == ' ' || c == '\t';
 }
 
 /* What is wrong with the line and what to do, or NULL. */
-static const char *parse_line(const char *line, size_t len, struct tb_api_key *ret)
+static const char *key_parse_line(const char *line, size_t len, struct tb_api_key *ret,
+                                  uint8_t sha256[static 32])
 {
     const char *colon = memchr(line, ':', len);
     size_t at = colon ? (size_t)(colon - line) + 1 : 0, end;
 
     *ret = (struct tb_api_key){0};
-    if (!colon || parse_name(line, at - 1, ret) < 0)
+    if (!colon || key_parse_name(line, at - 1, ret) < 0)
         return "is not name:sha256; a name has 1 to 64 of A-Z a-z 0-9 . _ -";
-    for (end = at; end < len && !blank(line[end]);)
+    for (end = at; end < len && !key_is_blank(line[end]);)
         end++;
-    if (tb_hex_decode(line + at, end - at, ret->sha256, sizeof(ret->sha256)) < 0)
+    if (tb_hex_decode(line + at, end - at, sha256, 32) < 0)
         return "is not name:sha256 with 64 hex digits; make them with: printf %s KEY | sha256sum";
     while (end < len) {
-        for (at = end; at < len && blank(line[at]);)
+        for (at = end; at < len && key_is_blank(line[at]);)
             at++;
-        for (end = at; end < len && !blank(line[end]);)
+        for (end = at; end < len && !key_is_blank(line[end]);)
             end++;
-        if (parse_limit(line + at, end - at, &ret->limits) < 0)
-            return "has a limit that is none; give rpm=, tpm=, concurrent= or budget=, each once, with a "
+        if (key_parse_limit(line + at, end - at, &ret->limits) < 0)
+            return "has an invalid limit; give rpm=, tpm=, concurrent= or budget=, each once, with a "
                    "whole number above 0";
     }
     return NULL;
 }
 
-/* Keys of one name are one account. */
-static bool limits_agree(const struct tb_api_keys *keys, const struct tb_api_key *k)
+/* --- the table --------------------------------------------------------------------------------------------------- */
+
+static int keys_compare_hashes(const void *a, const void *b)
 {
-    for (size_t i = 0; i < keys->n; i++)
-        if (strcmp(keys->key[i].name, k->name) == 0)
-            return memcmp(&keys->key[i].limits, &k->limits, sizeof(k->limits)) == 0;
-    return true;
+    const struct tb_api_key_hash *x = a, *y = b;
+    int c = memcmp(x->sha256, y->sha256, sizeof(x->sha256));
+
+    return c != 0 ? c : x->index < y->index ? -1 : x->index > y->index;
 }
 
-static size_t trimmed(const char *line, size_t len)
+static int keys_compare_names(const void *a, const void *b)
 {
-    while (len > 0 && (line[len - 1] == ' ' || line[len - 1] == '\t' || line[len - 1] == '\r'))
+    const struct tb_api_key *const *x = a, *const *y = b;
+    int c = strcmp((*x)->name, (*y)->name);
+
+    return c != 0 ? c : (*x)->line < (*y)->line ? -1 : 1;
+}
+
+/* Keys of one name are one account. The first line whose limits differ from those of a line before, 0 when there is none; -ENOMEM. */
+static int keys_check_limits(const struct tb_api_keys *keys)
+{
+    _cleanup_free_ const struct tb_api_key **by_name = calloc(MAX(keys->n, 1U), sizeof(*by_name));
+    unsigned line = 0;
+
+    if (!by_name)
+        return -ENOMEM;
+    for (size_t i = 0; i < keys->n; i++)
+        by_name[i] = &keys->key[i];
+    qsort(by_name, keys->n, sizeof(*by_name), keys_compare_names);
+    for (size_t i = 1; i < keys->n; i++)
+        if (strcmp(by_name[i - 1]->name, by_name[i]->name) == 0 &&
+            memcmp(&by_name[i - 1]->limits, &by_name[i]->limits, sizeof(struct tb_limits)) != 0 &&
+            (line == 0 || by_name[i]->line < line))
+            line = by_name[i]->line;
+    return (int)line;
+}
+
+static size_t keys_trim(const char *line, size_t len)
+{
+    while (len > 0 && (key_is_blank(line[len - 1]) || line[len - 1] == '\r'))
         len--;
     return len;
+}
+
+/* Room for all lines of the text, up to the limit. */
+static int keys_reserve(struct tb_api_keys *keys, const char *text, size_t len)
+{
+    size_t lines = 1;
+
+    for (const char *p = text; (p = memchr(p, '\n', (size_t)(text + len - p))); p++)
+        lines++;
+    lines = MIN(lines, (size_t)TB_API_KEYS_MAX);
+    keys->key = calloc(lines, sizeof(*keys->key));
+    keys->hash = calloc(lines, sizeof(*keys->hash));
+    return keys->key && keys->hash ? 0 : -ENOMEM;
+}
+
+static int keys_add_line(struct tb_api_keys *keys, const char *line, size_t len, unsigned line_no,
+                         char err[static TB_API_KEYS_ERR_MAX])
+{
+    const char *why;
+
+    if (keys->n == TB_API_KEYS_MAX) {
+        snprintf(err, TB_API_KEYS_ERR_MAX, "more than %d keys", TB_API_KEYS_MAX);
+        return -E2BIG;
+    }
+    why = key_parse_line(line, len, &keys->key[keys->n], keys->hash[keys->n].sha256);
+    if (why) {
+        snprintf(err, TB_API_KEYS_ERR_MAX, "line %u %s", line_no, why);
+        return -EINVAL;
+    }
+    keys->key[keys->n].line = line_no;
+    keys->hash[keys->n].index = (uint32_t)keys->n;
+    keys->n++;
+    return 0;
 }
 
 int tb_api_keys_parse(const char *text, size_t len, struct tb_api_keys *ret,
@@ -95,34 +157,29 @@ int tb_api_keys_parse(const char *text, size_t len, struct tb_api_keys *ret,
     _cleanup_(tb_api_keys_clear) struct tb_api_keys keys = {0};
     const char *end = text + len;
     unsigned line_no = 0;
+    int r = keys_reserve(&keys, text, len);
 
-    for (const char *line = text; line < end;) {
+    for (const char *line = text; r >= 0 && line < end;) {
         const char *nl = memchr(line, '\n', (size_t)(end - line));
-        size_t n = trimmed(line, (size_t)((nl ? nl : end) - line));
-        struct tb_api_key *k;
-        const char *why;
+        size_t n = keys_trim(line, (size_t)((nl ? nl : end) - line));
 
         line_no++;
-        if (n > 0 && *line != '#') {
-            if (keys.n == TB_API_KEYS_MAX) {
-                snprintf(err, TB_API_KEYS_ERR_MAX, "more than %d keys", TB_API_KEYS_MAX);
-                return -E2BIG;
-            }
-            k = realloc(keys.key, (keys.n + 1) * sizeof(*k));
-            if (!k)
-                return -ENOMEM;
-            keys.key = k;
-            why = parse_line(line, n, &k[keys.n]);
-            if (!why && !limits_agree(&keys, &k[keys.n]))
-                why = "gives its name other limits than a line before; give all keys of a name the same";
-            if (why) {
-                snprintf(err, TB_API_KEYS_ERR_MAX, "line %u %s", line_no, why);
-                return -EINVAL;
-            }
-            keys.n++;
-        }
+        if (n > 0 && *line != '#')
+            r = keys_add_line(&keys, line, n, line_no, err);
         line = nl ? nl + 1 : end;
     }
+    if (r < 0)
+        return r;
+    r = keys_check_limits(&keys);
+    if (r > 0) {
+        snprintf(err, TB_API_KEYS_ERR_MAX,
+                 "line %d gives its name other limits than a line before; give all keys of a name the same",
+                 r);
+        return -EINVAL;
+    }
+    if (r < 0)
+        return r;
+    qsort(keys.hash, keys.n, sizeof(*keys.hash), keys_compare_hashes);
     *ret = keys;
     keys = (struct tb_api_keys){0};
     return 0;
@@ -131,21 +188,37 @@ int tb_api_keys_parse(const char *text, size_t len, struct tb_api_keys *ret,
 void tb_api_keys_clear(struct tb_api_keys *k)
 {
     free(k->key);
+    free(k->hash);
     *k = (struct tb_api_keys){0};
 }
 
-const struct tb_api_key *tb_api_keys_find(const struct tb_api_keys *k, const char *authorization)
+/* --- lookup ------------------------------------------------------------------------------------------------------ */
+
+static EVP_MD *keys_sha256;
+
+static void keys_fetch_sha256(void)
 {
-    const struct tb_api_key *found = NULL;
-    const char *token;
+    keys_sha256 = EVP_MD_fetch(NULL, "SHA256", NULL); /* once: looking it up costs more than hashing a key */
+}
+
+const struct tb_api_key *tb_api_keys_find(const struct tb_api_keys *k, const char *text, size_t len)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    size_t from = 0, to = k->n; /* the wanted hash is before `to`, and not before `from` */
     uint8_t sha[32];
 
-    if (!authorization || strncasecmp(authorization, "Bearer ", 7) != 0)
+    pthread_once(&once, keys_fetch_sha256);
+    if (!keys_sha256 || EVP_Digest(text, len, sha, NULL, keys_sha256, NULL) != 1)
         return NULL;
-    token = authorization + 7 + strspn(authorization + 7, " ");
-    SHA256((const uint8_t *)token, strlen(token), sha);
-    for (size_t i = 0; i < k->n; i++)
-        if (tb_mem_equal(sha, k->key[i].sha256, sizeof(sha)))
-            found = &k->key[i];
-    return found;
+    while (from < to) { /* the first hash above */
+        size_t mid = from + (to - from) / 2;
+
+        if (memcmp(k->hash[mid].sha256, sha, sizeof(sha)) <= 0)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    if (from == 0 || !tb_mem_equal(k->hash[from - 1].sha256, sha, sizeof(sha)))
+        return NULL;
+    return &k->key[k->hash[from - 1].index];
 }

@@ -17,21 +17,27 @@
 
 struct tb_api_key {
     char name[TB_API_KEY_NAME_MAX + 1]; /* [A-Za-z0-9._-]+ */
-    uint8_t sha256[32];
+    unsigned line;                      /* of the file */
     struct tb_limits limits;
-    struct tb_key_account *account; /* set by key_book.c */
+    struct tb_key_account *account; /* set by tb_key_book_bind() */
+};
+/* A hash and the key that has it. */
+struct tb_api_key_hash {
+    uint8_t sha256[32];
+    uint32_t index;
 };
 struct tb_api_keys {
-    struct tb_api_key *key;
+    struct tb_api_key *key;       /* in the order of the file */
+    struct tb_api_key_hash *hash; /* sorted, as many */
     size_t n;
 };
 
-/* Parses the file's text. -EINVAL and err, which names the line and never its contents; -E2BIG; -ENOMEM. */
+/* Parses the file's text, in O(n log n). -EINVAL and err, which names the line and never its contents; -E2BIG; -ENOMEM. */
 int tb_api_keys_parse(const char *text, size_t len, struct tb_api_keys *ret,
                       char err[static TB_API_KEYS_ERR_MAX]);
 void tb_api_keys_clear(struct tb_api_keys *k);
-/* The key of an Authorization header ("Bearer ..."), NULL when there is none or it is not ours. The time does not depend on
- * which key it is. */
-const struct tb_api_key *tb_api_keys_find(const struct tb_api_keys *k, const char *authorization);
+/* The key with this text, NULL when it is none of ours: one SHA-256 and a binary search. Of keys with the same text the last in the
+ * file. What the time tells is about the hash of what the caller sent, which the caller knows. */
+const struct tb_api_key *tb_api_keys_find(const struct tb_api_keys *k, const char *text, size_t len);
 
 #endif

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/gate/routes.h"
 
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/hex.h"
 #include "common/macros.h"
+#include "proxy/gate/admin_routes.h"
+#include "proxy/gate/glob.h"
 
 /* The byte at path[*i], decoded; *i moves to the next. -1 for a bad percent sign. */
-static int next_byte(const char *path, size_t len, size_t *i)
+static int route_next_byte(const char *path, size_t len, size_t *i)
 {
     int hi, lo;
 
@@ -34,7 +35,7 @@ const char *tb_target_check(const char *target, size_t *ret_path_len)
             return "the request target has a character that must be percent-encoded";
     for (size_t i = 1; i < len;) {
         bool encoded = target[i] == '%';
-        int c = next_byte(target, len, &i);
+        int c = route_next_byte(target, len, &i);
 
         if (c < 0)
             return "the path has a bad percent sign";
@@ -51,54 +52,39 @@ const char *tb_target_check(const char *target, size_t *ret_path_len)
     return NULL;
 }
 
-/* Greedy wildcard match with one point to return to: linear in practice, no recursion. */
-static bool glob_match(const char *glob, size_t glob_len, const char *s, size_t len)
+enum tb_route tb_route_match(const char *globs, const char *path, size_t len)
 {
-    size_t g = 0, i = 0, star = SIZE_MAX, mark = 0;
+    enum tb_route found = TB_ROUTE_NONE;
 
-    while (i < len) {
-        if (g < glob_len && glob[g] == '*') {
-            star = g++;
-            mark = i;
-        } else if (g < glob_len && glob[g] == s[i]) {
-            g++;
-            i++;
-        } else if (star != SIZE_MAX) {
-            g = star + 1;
-            i = ++mark;
-        } else {
-            return false;
-        }
+    for (const char *g = globs; *g;) {
+        size_t n;
+
+        g += strspn(g, ", \t");
+        n = strcspn(g, ", \t");
+        if (n > 0 && n == len && memcmp(g, path, n) == 0 && !memchr(g, '*', n))
+            return TB_ROUTE_ALLOWED;
+        if (n > 0 && tb_glob_match(g, n, path, len))
+            found = TB_ROUTE_ALLOWED;
+        g += n;
     }
-    while (g < glob_len && glob[g] == '*')
-        g++;
-    return g == glob_len;
+    return found == TB_ROUTE_ALLOWED && tb_admin_route(path, len) ? TB_ROUTE_ADMIN : found;
 }
 
-bool tb_route_allowed(const char *globs, const char *path, size_t len)
+enum tb_route tb_route_match_encoded(const char *globs, const char *path, size_t len)
 {
     _cleanup_free_ char *plain = malloc(len + 1);
     size_t n = 0;
 
     if (!plain)
-        return false;
+        return TB_ROUTE_NONE;
     for (size_t i = 0; i < len;) {
-        int c = next_byte(path, len, &i);
+        int c = route_next_byte(path, len, &i);
 
         if (c < 0)
-            return false;
+            return TB_ROUTE_NONE;
         plain[n++] = (char)c;
     }
-    for (const char *g = globs; *g;) {
-        size_t glob_len;
-
-        g += strspn(g, ", \t");
-        glob_len = strcspn(g, ", \t");
-        if (glob_len > 0 && glob_match(g, glob_len, plain, n))
-            return true;
-        g += glob_len;
-    }
-    return false;
+    return tb_route_match(globs, plain, n);
 }
 
 const char *tb_routes_check(const char *globs)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which paths reach the runtime: TB_ROUTES, an allow-list of globs, comma-separated; `*` matches any run of
- * characters, slashes too. Runtimes have administrative routes that must not be public. */
+/* Which paths reach the runtime: TB_ROUTES, an allow-list of globs, comma-separated; `*` matches any run of characters, slashes too.
+ * Runtimes have administrative routes: those of the built-in table are opened by no wildcard, only by their exact path in TB_ROUTES. */
 #ifndef TB_PROXY_GATE_ROUTES_H
 #define TB_PROXY_GATE_ROUTES_H
 
@@ -11,8 +11,16 @@
  * (absolute-form, authority-form), dot segments plain or encoded, encoded slash, backslash or NUL, a fragment, bad percent
  * signs, control or non-ASCII bytes. *ret_path_len is the length of the path. NULL when fine, else why not. */
 const char *tb_target_check(const char *target, size_t *ret_path_len);
-/* True when path[0..len) matches one of the comma-separated globs. The path is compared percent-decoded. */
-bool tb_route_allowed(const char *globs, const char *path, size_t len);
+
+/* A path, decoded and normalised, against the comma-separated globs. */
+enum tb_route {
+    TB_ROUTE_NONE,
+    TB_ROUTE_ALLOWED,
+    TB_ROUTE_ADMIN
+}; /* ADMIN: one that must be listed as it is, and is not */
+enum tb_route tb_route_match(const char *globs, const char *path, size_t len);
+/* The same for a path that is still percent-encoded. */
+enum tb_route tb_route_match_encoded(const char *globs, const char *path, size_t len);
 /* Checks TB_ROUTES itself: each glob starts with `/`. NULL when fine, else why not. */
 const char *tb_routes_check(const char *globs);
 

@@ -175,9 +175,8 @@ static bool note_field(struct tb_request_head *h, const char *name, const char *
 }
 
 int tb_request_field(struct tb_request_head *h, const char *name, size_t name_len, const char *value,
-                     size_t value_len, bool keep_authorization)
+                     size_t value_len)
 {
-    bool ours;
     int r;
 
     /* A name or value with a NUL, a space before the colon, a bare CR: another parser may read it differently. */
@@ -186,12 +185,7 @@ int tb_request_field(struct tb_request_head *h, const char *name, size_t name_le
         h->bad = true;
         return 0;
     }
-    ours = note_field(h, name, value);
-    if (strcasecmp(name, "Authorization") == 0) {
-        h->authorization = value;
-        ours = !keep_authorization;
-    }
-    if (ours || tb_header_has_token(h->connection, name))
+    if (note_field(h, name, value) || tb_header_has_token(h->connection, name))
         return 0;
     r = tb_buf_append(&h->lines, name, name_len);
     if (r >= 0)

@@ -50,13 +50,12 @@ struct tb_request_head {
     bool coded, multipart; /* the body is compressed; made of parts */
     unsigned n_lengths, n_codings, n_hosts;
     uint64_t length;
-    char connection[256]; /* tokens of the Connection fields; longer is bad */
-    const char *authorization, *forwarded_for, *request_id; /* borrowed from the caller, NULL when absent */
+    char connection[256];                   /* tokens of the Connection fields; longer is bad */
+    const char *forwarded_for, *request_id; /* borrowed from the caller, NULL when absent */
 };
-/* keep_authorization: false when the proxy checks API keys itself; the runtime then never sees them. The Connection
- * fields must have been fed to tb_request_connection() before. 0 or -ENOMEM. */
+/* The Connection fields must have been fed to tb_request_connection() before. 0 or -ENOMEM. */
 int tb_request_field(struct tb_request_head *h, const char *name, size_t name_len, const char *value,
-                     size_t value_len, bool keep_authorization);
+                     size_t value_len);
 void tb_request_connection(struct tb_request_head *h, const char *value);
 /* NULL when the head is unambiguous; else why it is refused (RFC 9112, 6.1 to 6.3: request smuggling). */
 const char *tb_request_check(const struct tb_request_head *h);

@@ -184,7 +184,7 @@ static void test_accounts_outlive_the_process(void **unused)
 {
     char path[] = "/tmp/tb-keys-XXXXXX";
     struct tb_api_key key[] = {{.name = "a", .limits.rpm = 1}, {.name = "b"}, {.name = "a", .limits.rpm = 1}};
-    struct tb_api_keys keys = {key, 3};
+    struct tb_api_keys keys = {.key = key, .n = 3};
     struct tb_tokens t = {.prompt = 5, .completion = 7, .cached = 2, .ours = 1};
     struct tb_key_book *b;
     int fd = mkstemp(path);

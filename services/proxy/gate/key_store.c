@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/gate/key_store.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "common/io.h"
+#include "common/log.h"
+
+struct tb_key_store {
+    char *path;
+    struct tb_key_book *book;
+    struct tb_api_keys keys; /* in force */
+    int event_fd;
+    bool reading, again; /* a thread was started and not joined; the file changed meanwhile */
+    pthread_t thread;
+    /* the thread's until event_fd is readable */
+    struct tb_api_keys next;
+    int result;
+    char err[TB_API_KEYS_ERR_MAX];
+};
+
+/* Reads, parses and binds: s->next, or s->result and s->err. */
+static void store_read(struct tb_key_store *s)
+{
+    _cleanup_(tb_api_keys_clear) struct tb_api_keys keys = {0};
+    _cleanup_free_ char *text = NULL;
+    size_t len;
+    int r = tb_read_file(s->path, TB_API_KEYS_MAX * 512UL, &text, &len);
+
+    snprintf(s->err, sizeof(s->err), "%s", strerror(-r));
+    if (r >= 0) {
+        snprintf(s->err, sizeof(s->err), "out of memory");
+        r = tb_api_keys_parse(text, len, &keys, s->err);
+    }
+    if (r >= 0) {
+        r = tb_key_book_bind(s->book, &keys);
+        snprintf(s->err, sizeof(s->err), "no room for another name in the usage by key; free disk space");
+    }
+    s->result = r;
+    if (r < 0)
+        return;
+    s->next = keys;
+    keys = (struct tb_api_keys){0};
+}
+
+static void *store_thread(void *arg)
+{
+    struct tb_key_store *s = arg;
+
+    store_read(s);
+    (void)eventfd_write(s->event_fd, 1);
+    return NULL;
+}
+
+/* What was read comes into force. */
+static int store_swap(struct tb_key_store *s)
+{
+    if (s->result < 0) {
+        tb_error("TB_API_KEYS: cannot use %s: %s", s->path, s->err);
+        return s->result;
+    }
+    if (s->next.n == 0)
+        tb_warn("TB_API_KEYS: %s holds no key; every request will get 401", s->path);
+    tb_api_keys_clear(&s->keys);
+    s->keys = s->next;
+    s->next = (struct tb_api_keys){0};
+    return 0;
+}
+
+static int store_open_accounts(struct tb_key_store *s, const char *accounts)
+{
+    int r = tb_key_book_open(accounts, &s->book);
+
+    if (r == -EBADMSG)
+        tb_error(
+            "%s is not a record of usage by key; move it away to begin a new one, in which nothing is spent",
+            accounts);
+    else if (r < 0)
+        tb_error("cannot open %s: %s", accounts, strerror(-r));
+    return r;
+}
+
+int tb_key_store_open(const char *path, const char *accounts, struct tb_key_store **ret)
+{
+    struct tb_key_store *s = calloc(1, sizeof(*s));
+    int r;
+
+    if (!s)
+        return -ENOMEM;
+    s->path = strdup(path);
+    s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    r = s->event_fd < 0 ? -errno : s->path ? store_open_accounts(s, accounts) : -ENOMEM;
+    if (r >= 0) {
+        store_read(s);
+        r = store_swap(s);
+    }
+    if (r < 0) {
+        tb_key_store_close(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+void tb_key_store_close(struct tb_key_store *s)
+{
+    if (!s)
+        return;
+    if (s->reading)
+        pthread_join(s->thread, NULL);
+    tb_api_keys_clear(&s->next);
+    tb_api_keys_clear(&s->keys);
+    tb_key_book_close(s->book);
+    tb_close(s->event_fd);
+    free(s->path);
+    free(s);
+}
+
+void tb_key_store_reload(struct tb_key_store *s)
+{
+    int r;
+
+    if (s->reading) {
+        s->again = true;
+        return;
+    }
+    r = pthread_create(&s->thread, NULL, store_thread, s);
+    if (r > 0)
+        tb_error("TB_API_KEYS: cannot read %s again: %s; the keys read before stay in force", s->path,
+                 strerror(r));
+    s->reading = r == 0;
+}
+
+int tb_key_store_fd(const struct tb_key_store *s)
+{
+    return s->event_fd;
+}
+
+void tb_key_store_finish(struct tb_key_store *s)
+{
+    eventfd_t n;
+
+    if (!s->reading || eventfd_read(s->event_fd, &n) < 0)
+        return;
+    pthread_join(s->thread, NULL);
+    s->reading = false;
+    if (store_swap(s) < 0)
+        tb_warn("TB_API_KEYS: the keys read before stay in force");
+    else
+        tb_info("TB_API_KEYS: read again, %zu keys", s->keys.n);
+    if (s->again) {
+        s->again = false;
+        tb_key_store_reload(s);
+    }
+}
+
+const struct tb_api_keys *tb_key_store_keys(const struct tb_key_store *s)
+{
+    return &s->keys;
+}
+
+struct tb_key_book *tb_key_store_book(const struct tb_key_store *s)
+{
+    return s->book;
+}
