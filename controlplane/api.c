@@ -60,14 +60,14 @@ static void api_deny(struct cp_reply *ret, unsigned status, const char *reason, 
 /* A failure of ours. Clients retry a 5xx. */
 static void api_answer_store_failure(const struct cp_api *api, const char *doing, int r, struct cp_reply *ret)
 {
-    tb_error("%s: the database fails: %s", doing,
+    tb_error("%s: error of the database: %s", doing,
              r == -EBUSY ? "held by another process" : cp_store_error(api->store));
     if (r == -EBUSY) {
         answer(ret, 503, "error", "busy", "reason", "busy", "message", "the database is busy; try again");
         ret->retry = true;
     } else {
         answer(ret, 500, "error", "internal_error", "reason", "internal_error", "message",
-               "the control plane has a problem; its log says which");
+               "internal error; see the log of the control plane");
     }
 }
 
@@ -103,7 +103,7 @@ static bool api_refuse_unauthenticated(const struct cp_api *api, const struct cp
             rq->client_auth == CP_CLIENT_NO_CERT ? "missing" : "not trusted");
     if (rq->client_auth == CP_CLIENT_NO_CERT)
         api_deny(ret, 401, "client_certificate_required",
-                 "this control plane wants a TLS client certificate");
+                 "this control plane requires a TLS client certificate");
     else
         api_deny(ret, 403, "client_certificate_untrusted",
                  "the TLS client certificate is not one of its CA, or expired");
@@ -266,7 +266,7 @@ static int api_decide(struct cp_api *api, const struct cp_request *rq, const str
 static void api_misconfigured(struct cp_reply *ret)
 {
     answer(ret, 500, "error", "server_configuration_error", "reason", "server_configuration_error", "message",
-           "the control plane is not set up for this asset; its log says why");
+           "the control plane is not set up for this asset; see its log");
 }
 
 static void api_release(const struct cp_api *api, const struct cp_verdict *v, uint64_t now_us,

@@ -48,7 +48,7 @@ struct cp_reply {
 void cp_reply_clear(struct cp_reply *r); /* wipes the body */
 #define _cleanup_reply_ _cleanup_(cp_reply_clear)
 
-/* Judges everything but the body, so that nobody uploads one in vain: true when *ret is already the
+/* Decides on everything but the body, so that no client uploads one in vain: true when *ret is already the
  * answer. */
 bool cp_api_refuse(const struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret);
 

@@ -65,7 +65,7 @@ int cp_fail_store(const struct cp_options *o, const struct cp_store *s, int r)
     if (r == -EBUSY)
         return cp_fail(o, TB_EXIT_TEMPFAIL, "the database in %s is held by another process; try again",
                        o->data);
-    return cp_fail(o, TB_EXIT_IOERR, "the database in %s fails: %s", o->data, cp_store_error(s));
+    return cp_fail(o, TB_EXIT_IOERR, "error of the database in %s: %s", o->data, cp_store_error(s));
 }
 
 int cp_open(const struct cp_options *o, struct cp_store **ret)

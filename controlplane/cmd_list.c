@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* contract list_run, asset list_run, usage, log: for people as columns, for programs with --json. No key is
+/* contract list, asset list, usage, log: for people as columns, for programs with --json. No key is
  * ever printed. */
 #include <string.h>
 

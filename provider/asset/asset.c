@@ -60,7 +60,7 @@ int asset_manifest_read(const char *path, unsigned flags, struct tbenc_manifest 
 
     r = tb_read_file(path, TBENC_MANIFEST_MAX, &text, &len);
     if (r == -EFBIG)
-        return tbpkg_fail(object, "is larger than 1 MiB, so it is no manifest", "give the .manifest.json");
+        return tbpkg_fail(object, "is larger than 1 MiB, so it is not a manifest", "give the .manifest.json");
     if (r == -ENOENT)
         return tbpkg_fail(object, "no such manifest", "name it with --manifest");
     if (r < 0)

@@ -119,7 +119,7 @@ static int model_dir_walk_entry(struct walk *w, int dir_fd, const char *parent, 
 
     if (!path)
         return -ENOMEM;
-    /* Never open what is no regular file: it may be a device that acts on open. */
+    /* Never open what is not a regular file: it may be a device that acts on open. */
     if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return model_dir_refuse_errno(w, path, -errno);
     if (!S_ISDIR(st.st_mode)) {

@@ -31,8 +31,8 @@ static inline void model_dir_error_clear(struct model_dir_error *e)
 #define _cleanup_model_dir_error_ _cleanup_(model_dir_error_clear)
 
 /* Opens every file. 0, or a negative errno with *e filled (e->reason NULL: strerror says it all):
- * -EMEDIUMTYPE something that is no regular file; -EILSEQ a name; -E2BIG too many files or bytes; others from
- * the system. Raises the soft limit of open files to the hard one. */
+ * -EMEDIUMTYPE something that is not a regular file; -EILSEQ a name; -E2BIG too many files or bytes; others
+ * from the system. Raises the soft limit of open files to the hard one. */
 int model_dir_open(const char *root, struct model_dir *ret, struct model_dir_error *e);
 /* After reading: -ESTALE with *e filled when size or mtime of a file is no longer what it was. */
 int model_dir_check_unchanged(const struct model_dir *m, const char *root, struct model_dir_error *e);

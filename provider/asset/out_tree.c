@@ -51,9 +51,9 @@ int out_tree_check(const char *path, const struct tbenc_manifest *m, bool replac
     if (lstat(path, &st) < 0)
         return errno == ENOENT ? CLI_OK : tbpkg_fail_errno(path, -errno);
     if (!replace)
-        return tbpkg_fail(path, "exists already", "choose another name or say --force");
+        return tbpkg_fail(path, "exists already", "choose another name or use --force");
     if (!S_ISDIR(st.st_mode))
-        return tbpkg_fail(path, "exists and is no directory",
+        return tbpkg_fail(path, "exists and is not a directory",
                           "this asset is a directory: choose another name");
     if (model_dir_open(path, &dir, &e) < 0)
         return tbpkg_fail(e.object ? e.object : path, "is not from this asset, so --force does not remove it",
@@ -210,7 +210,8 @@ int out_tree_commit(struct out_tree *t, const struct tbenc_manifest *m, bool rep
     }
     cli_signals_unblock();
     if (r == -EEXIST)
-        return tbpkg_fail(t->path, "appeared meanwhile", "choose another name or say --force");
+        return tbpkg_fail(t->path, "was created by another process meanwhile",
+                          "choose another name or use --force");
     return r < 0 ? tbpkg_fail_errno(t->path, r) : CLI_OK;
 }
 

@@ -64,9 +64,9 @@ static int seal_check_output(const struct asset_seal *s, const char *option, con
             return tbpkg_fail(path, "exists already",
                               path == s->key_out
                                   ? "keep it, it may be the only copy of a key, and choose another name"
-                                  : "choose another name or say --force");
+                                  : "choose another name or use --force");
         if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* /dev/null, or a link to such a thing */
-            return tbpkg_fail(path, "exists and is no regular file", "choose another name");
+            return tbpkg_fail(path, "exists and is not a regular file", "choose another name");
     }
     rc = asset_check_space(path, 0); /* also says when the directory is missing */
     return rc == CLI_OK ? source_check_output(&s->source, option, path) : rc;
@@ -190,7 +190,8 @@ static int seal_commit(struct tb_newfile *f, const char *path, bool replace)
     int r = tb_newfile_commit(f, replace);
 
     if (r == -EEXIST)
-        return tbpkg_fail(path, "appeared meanwhile", "choose another name or say --force");
+        return tbpkg_fail(path, "was created by another process meanwhile",
+                          "choose another name or use --force");
     return r < 0 ? tbpkg_fail_errno(path, r) : CLI_OK;
 }
 

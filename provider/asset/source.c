@@ -146,7 +146,7 @@ int source_check_output(const struct model_source *s, const char *option, const 
         return tbpkg_fail_errno(path, -errno);
     n = strcmp(root, "/") == 0 ? 0 : strlen(root);
     if (strncmp(parent, root, n) == 0 && (parent[n] == '/' || parent[n] == '\0'))
-        return tbpkg_failf(path, "lies inside the input directory; choose another place for %s", option);
+        return tbpkg_failf(path, "is inside the input directory; choose another location for %s", option);
     return CLI_OK;
 }
 

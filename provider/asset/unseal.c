@@ -84,9 +84,9 @@ static int unseal_to_file(struct asset_unseal *u)
         if (S_ISDIR(st.st_mode))
             return tbpkg_fail(u->out, "is a directory, and this asset is one file", "name the file to write");
         if (!u->force)
-            return tbpkg_fail(u->out, "exists already", "choose another name or say --force");
+            return tbpkg_fail(u->out, "exists already", "choose another name or use --force");
         if (stat(u->out, &st) == 0 && !S_ISREG(st.st_mode)) /* /dev/stdout, or a link to such a thing */
-            return tbpkg_fail(u->out, "exists and is no regular file", "say --out=- for standard output");
+            return tbpkg_fail(u->out, "exists and is not a regular file", "use --out=- for standard output");
         if (fstat(u->asset.fd, &in) == 0 && in.st_dev == st.st_dev && in.st_ino == st.st_ino)
             return tbpkg_fail(u->out, "is the ciphertext itself", "choose another name");
     }
@@ -98,7 +98,8 @@ static int unseal_to_file(struct asset_unseal *u)
         return rc;
     r = tb_newfile_commit(&f, u->force);
     if (r == -EEXIST)
-        return tbpkg_fail(u->out, "appeared meanwhile", "choose another name or say --force");
+        return tbpkg_fail(u->out, "was created by another process meanwhile",
+                          "choose another name or use --force");
     return r < 0 ? tbpkg_fail_errno(u->out, r) : CLI_OK;
 }
 

@@ -80,8 +80,9 @@ int azure_account_key(const char *text, struct azure_auth *a, char err[static AZ
     n = blob_base64_decode(text, len, key);
     if (n < 16) {
         tb_secret_free(key);
-        return auth_fail(err, -EINVAL,
-                         "is no storage account key (base64, as 'az storage account keys list' prints it)");
+        return auth_fail(
+            err, -EINVAL,
+            "is not a storage account key (base64, as 'az storage account keys list' prints it)");
     }
     tb_secret_free(a->key);
     a->key = key;
@@ -96,11 +97,12 @@ int azure_sas(const char *text, struct azure_auth *a, char err[static AZURE_ERR_
     char *copy;
 
     if (!strstr(sas, "sig=") || !strchr(sas, '&'))
-        return auth_fail(err, -EINVAL, "is no shared access signature (there is no sig= in it)");
+        return auth_fail(err, -EINVAL, "is not a shared access signature (it has no sig=)");
     for (const char *p = sas; *p; p++)
         if (*p <= ' ' || *p >= 0x7f || *p == '#')
-            return auth_fail(err, -EINVAL,
-                             "is no shared access signature (it has a character that no URL has)");
+            return auth_fail(
+                err, -EINVAL,
+                "is not a shared access signature (it has a character that is not allowed in a URL)");
     copy = auth_secret_trimmed(sas, strlen(sas));
     if (!copy)
         return auth_fail(err, -ENOMEM, "out of memory");
@@ -152,12 +154,12 @@ int azure_connection_string(const char *text, struct azure_auth *a, char err[sta
     if (emulator)
         return auth_fail(
             err, -EINVAL,
-            "UseDevelopmentStorage is not supported: write AccountName, AccountKey and BlobEndpoint out");
+            "UseDevelopmentStorage is not supported: give AccountName, AccountKey and BlobEndpoint instead");
     if (!key && !sas)
         return auth_fail(err, -EINVAL,
-                         "is no connection string (it has neither AccountKey nor SharedAccessSignature)");
+                         "is not a connection string (it has neither AccountKey nor SharedAccessSignature)");
     if (key && !account)
-        return auth_fail(err, -EINVAL, "is no connection string (it has no AccountName)");
+        return auth_fail(err, -EINVAL, "is not a connection string (it has no AccountName)");
     r = key ? azure_account_key(key, a, why) : azure_sas(sas, a, why);
     if (r < 0)
         return auth_fail(err, r, "the %s in it %s", key ? "AccountKey" : "SharedAccessSignature", why);
@@ -212,7 +214,8 @@ static int auth_bearer_text(const char *text, struct azure_auth *a, char err[sta
 {
     for (const char *p = text; *p; p++)
         if (*p <= ' ' || *p >= 0x7f)
-            return auth_fail(err, -EINVAL, "is no bearer token (it has white space or control characters)");
+            return auth_fail(err, -EINVAL,
+                             "is not a bearer token (it has white space or control characters)");
     a->bearer = auth_secret_trimmed(text, strlen(text));
     a->kind = AZURE_AUTH_BEARER;
     return a->bearer ? 0 : auth_fail(err, -ENOMEM, "out of memory");

@@ -121,7 +121,7 @@ int blob_base_url_check(const char *what, const char *url, bool allow_http, char
     if (strchr(url, '@'))
         return blob_refuse(err, "%s must have no user name or password in it", what);
     if (!blob_url_host(url, host, sizeof(host)))
-        return blob_refuse(err, "%s is no https:// URL with a host", what);
+        return blob_refuse(err, "%s is not an https:// URL with a host", what);
     if (strncasecmp(url, "http://", 7) == 0 && !allow_http && !blob_url_is_loopback(url))
         return blob_refuse(err, "%s is plain http:// to %s; use https://", what, host);
     return 0;
@@ -136,7 +136,7 @@ int blob_service_init(const char *account, const char *endpoint, bool allow_http
     int r;
 
     if (!blob_account_valid(account))
-        return blob_refuse(err, "'%.40s' is no storage account name (3 to 24 of a-z and 0-9)", account);
+        return blob_refuse(err, "'%.40s' is not a storage account name (3 to 24 of a-z and 0-9)", account);
     if (endpoint) {
         r = blob_base_url_check("the blob endpoint", endpoint, allow_http, err);
         if (r < 0)

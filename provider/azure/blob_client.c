@@ -324,10 +324,10 @@ static void client_explain_status(const struct blob_client *c, const struct blob
                  "another program left uncommitted blocks there: delete the blob, or wait a week until they "
                  "expire");
     else if (strcmp(code, "InvalidBlockList") == 0 || strcmp(code, "ConditionNotMet") == 0)
-        snprintf(f->remedy, sizeof(f->remedy), "somebody else writes the same blob; run the command again");
+        snprintf(f->remedy, sizeof(f->remedy), "another client writes the same blob; run the command again");
     else if (strcmp(code, "LeaseIdMissing") == 0)
         snprintf(f->remedy, sizeof(f->remedy),
-                 "somebody holds a lease on the blob: az storage blob lease break");
+                 "another client holds a lease on the blob: az storage blob lease break");
     else if (tb_http_status_retryable(reply->status))
         snprintf(f->remedy, sizeof(f->remedy), "the service is busy; run the command again later");
 }
@@ -346,8 +346,8 @@ void blob_explain(const struct blob_client *c, int r, const struct blob_reply *r
                  "check --storage-account, --endpoint and the name service");
     else if (r == -EKEYREJECTED)
         snprintf(ret->remedy, sizeof(ret->remedy),
-                 "a private certificate authority is named by --ca-file or TB_CA_FILE");
+                 "name a private certificate authority with --ca-file or TB_CA_FILE");
     else if (r == -ETIMEDOUT || r == -ECONNREFUSED || r == -EPROTO)
         snprintf(ret->remedy, sizeof(ret->remedy),
-                 "check the network; the same command goes on where this one stopped");
+                 "check the network; the same command continues where this one stopped");
 }

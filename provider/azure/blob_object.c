@@ -79,7 +79,7 @@ int blob_object_staged(const struct blob_client *c, const struct blob_object *o,
     if (r < 0 || reply.status != 200)
         return object_fail_call(c, o->path, r, &reply, err);
     if (!reply.body || blob_xml_block_list(reply.body, reply.len, ret) < 0)
-        return tbpkg_fail(o->path, "the service's block list is not understood",
+        return tbpkg_fail(o->path, "cannot parse the block list of the service",
                           "is --endpoint a Blob service?");
     if (ret->n_foreign > 0)
         tbpkg_warn("%s: %zu uncommitted blocks of another program are there", o->path, ret->n_foreign);

@@ -180,7 +180,7 @@ int azure_token_principal(const char *tenant, const char *client_id, const char 
 
     host = host && *host ? host : "https://login.microsoftonline.com";
     if (!token_tenant_valid(tenant))
-        return token_fail(err, -EINVAL, "AZURE_TENANT_ID is no tenant id or domain");
+        return token_fail(err, -EINVAL, "AZURE_TENANT_ID is not a tenant id or domain");
     if (blob_base_url_check("AZURE_AUTHORITY_HOST", host, false, why) < 0)
         return token_fail(err, -EINVAL, "%s", why);
     with_http.allow_http = blob_url_is_loopback(host);
@@ -268,7 +268,7 @@ int azure_token_identity(const char *client_id, struct azure_token *ret, char er
     int r;
 
     if (client_id && !token_tenant_valid(client_id))
-        return token_fail(err, -EINVAL, "AZURE_CLIENT_ID is no client id");
+        return token_fail(err, -EINVAL, "AZURE_CLIENT_ID is not a client id");
     r = token_identity_request(client_id, &url, &header);
     if (r < 0)
         return token_fail(err, r, "out of memory");

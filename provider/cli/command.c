@@ -43,7 +43,7 @@ int cli_check_asset_id(const struct cli *c, const char *asset_id)
 
 int cli_option_gone(const struct tb_option *o, void *var, char *value, char err[static TB_OPTION_ERR_MAX])
 {
-    tbpkg_warn("--%s has no meaning any more: %s", o->name, o->want);
+    tbpkg_warn("--%s is obsolete: %s", o->name, o->want);
     return 0;
 }
 

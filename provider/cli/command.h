@@ -32,7 +32,7 @@ struct cli {
 
 #define CLI_STOP (-2) /* of cli_parse(): return c->rc */
 
-/* An option of old command lines that has no meaning any more; h says what took its place. */
+/* An option of old command lines that is obsolete; h says what took its place. */
 #define CLI_GONE_ROW(n, a, h)                                                                                \
     {                                                                                                        \
         .name = n, .arg = a, .kind = TB_OPTION_CALL, .set = cli_option_gone, .want = h                       \

@@ -61,7 +61,7 @@ static int settings_on_pair(void *user, const char *section, const char *name, c
     i = settings_index_of(full, strlen(full));
     p->r = -EINVAL;
     if (i == n_settings)
-        snprintf(p->reason, sizeof(p->reason), "there is no setting '%.60s' in [%.60s]", name, section);
+        snprintf(p->reason, sizeof(p->reason), "unknown setting '%.60s' in [%.60s]", name, section);
     else if (p->seen[i])
         snprintf(p->reason, sizeof(p->reason), "'%s' is set twice", settings[i].name);
     else if (!*value)
@@ -154,7 +154,7 @@ static int settings_check_owner(const char *path)
     struct stat st;
 
     if (stat(path, &st) == 0 && (st.st_mode & S_IWOTH) && S_ISREG(st.st_mode))
-        return tbpkg_fail(path, "everybody may write to it", "say chmod o-w");
+        return tbpkg_fail(path, "is writable by everyone", "run chmod o-w");
     return CLI_OK;
 }
 

@@ -144,7 +144,7 @@ int tool_run(const struct tool *t, const char *package, char **ret_out)
         return tbpkg_failf(t->v[0], "%s was killed by signal %d", t->n > 1 ? t->v[1] : "it",
                            WTERMSIG(status));
     if (WEXITSTATUS(status) != 0)
-        return tbpkg_failf(t->v[0], "%s ended with exit code %d; it says above why",
+        return tbpkg_failf(t->v[0], "%s ended with exit code %d; see its output above",
                            t->n > 1 ? t->v[1] : "it", WEXITSTATUS(status));
     return CLI_OK;
 }

@@ -88,16 +88,16 @@ static int build_check_var(const struct build_job *j, const char *var)
     static const char *const secrets[] = {"secret", "password", "token"};
 
     if (!strchr(var, '=') || var[0] == '=')
-        return cli_usage(&j->cli, "--var: NAME=VALUE is wanted");
+        return cli_usage(&j->cli, "--var: must be NAME=VALUE");
     for (size_t i = 0; i < ARRAY_SIZE(secrets); i++) {
         const char *s = strcasestr(var, secrets[i]);
 
         if (s && s < strchr(var, '='))
-            return cli_usage(
-                &j->cli,
-                "--var %.*s: a secret on a command line is seen by everybody; say az login, or put it into "
-                "the environment as PKR_VAR_%.*s",
-                (int)strcspn(var, "="), var, (int)strcspn(var, "="), var);
+            return cli_usage(&j->cli,
+                             "--var %.*s: a secret on a command line is visible to every user; run az login, "
+                             "or put it into "
+                             "the environment as PKR_VAR_%.*s",
+                             (int)strcspn(var, "="), var, (int)strcspn(var, "="), var);
     }
     return CLI_OK;
 }
@@ -331,7 +331,7 @@ static int build_packer_is_old(bool *ret)
     if (rc != CLI_OK)
         return rc;
     if (!out || sscanf(out, "Packer v%5u.%5u", &major, &minor) != 2)
-        return tbpkg_fail("packer", "does not say which version it is", NULL);
+        return tbpkg_fail("packer", "does not report its version", NULL);
     *ret = major < 1 || (major == 1 && minor < 7);
     return CLI_OK;
 }

@@ -91,7 +91,7 @@ static int inspect_look_at_manifest(struct inspect_job *j)
     }
     r = tb_read_file(j->manifest, TBENC_MANIFEST_MAX, &text, &len);
     if (r == -EFBIG) {
-        inspect_problem(j, j->manifest, "larger than 1 MiB, so it is no manifest");
+        inspect_problem(j, j->manifest, "larger than 1 MiB, so it is not a manifest");
         return CLI_OK;
     }
     if (r < 0)
@@ -113,7 +113,7 @@ static int inspect_look_at_ciphertext(struct inspect_job *j)
     if (stat(j->in, &st) < 0)
         return tbpkg_fail_errno(j->in, -errno);
     if (!S_ISREG(st.st_mode))
-        return tbpkg_fail(j->in, "is no regular file", "name the .tbenc file");
+        return tbpkg_fail(j->in, "is not a regular file", "name the .tbenc file");
     fd = open(j->in, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return tbpkg_fail_errno(j->in, -errno);

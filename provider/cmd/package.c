@@ -92,7 +92,7 @@ static int package_check_options(void *job)
         return cli_usage(c, "--edc-endpoint must be https://");
     for (size_t i = 0; i < j->sets.n; i++)
         if (!strchr(j->sets.v[i], '=') || j->sets.v[i][0] == '=')
-            return cli_usage(c, "--set: NAME=VALUE is wanted");
+            return cli_usage(c, "--set: must be NAME=VALUE");
     return CLI_OK;
 }
 
@@ -163,7 +163,7 @@ static int package_set_image(struct package_job *j)
         image = j->vm_image;
     }
     if (!image) {
-        tbpkg_warn("no --vm-image: who deploys the package must name the image of the machines");
+        tbpkg_warn("no --vm-image: whoever deploys the package must name the image of the machines");
         return CLI_OK;
     }
     if (strncasecmp(image, "/subscriptions/", 15) == 0)
@@ -235,7 +235,7 @@ static int package_fill_in(struct package_job *j)
         return tbpkg_fail(names[FORM], err, NULL);
     for (size_t i = 0; i < N_FILES; i++) {
         if (template_check_secrets(j->doc[i], err) < 0)
-            return tbpkg_fail(names[i], err, "a package is read by everybody: take it out");
+            return tbpkg_fail(names[i], err, "everyone can read a package: remove it");
         j->text[i] = cJSON_Print(j->doc[i]);
         if (!j->text[i])
             return tbpkg_fail_errno(names[i], -ENOMEM);
@@ -303,7 +303,7 @@ static int package_make_zip(struct package_job *j)
     int r;
 
     if (stat(j->zip, &st) == 0 && !S_ISREG(st.st_mode))
-        return tbpkg_fail(j->zip, "exists and is no regular file", "choose another name");
+        return tbpkg_fail(j->zip, "exists and is not a regular file", "choose another name");
     r = cli_newfile_open(&j->out, j->zip, 0666);
     if (r == 0)
         r = package_write_zip(j);
@@ -314,7 +314,7 @@ static int package_make_zip(struct package_job *j)
     return r < 0 ? tbpkg_fail_errno(j->zip, r) : CLI_OK;
 }
 
-/* -- telling ----------------------------------------------------------------------------------- */
+/* -- report ------------------------------------------------------------------------------------ */
 
 /* The default of a string parameter, "" when there is none. */
 static const char *package_value_of(const struct package_job *j, const char *name)

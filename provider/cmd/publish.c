@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tbpkg publish: all steps from a model to a package, as one run that can be broken off anywhere and
+/* tbpkg publish: all steps from a model to a package, as one run that can be interrupted anywhere and
  * continued by the same command line. */
 #include "provider/publish/publish.h"
 
@@ -156,7 +156,7 @@ static int publish_check_options(void *job)
     if (!*p->dir)
         return cli_usage(c, "--output: name a directory");
     if (!p->skip[STEP_ENCRYPT] && (!p->in || !*p->in))
-        return cli_usage(c, "no input: name a file or a directory, or say --skip-encrypt");
+        return cli_usage(c, "no input: name a file or a directory, or use --skip-encrypt");
     if (p->in && strcmp(p->in, "-") == 0)
         return cli_usage(c, "the input must be a file or a directory, so that the run can be continued");
     if (p->key_file && !p->skip[STEP_ENCRYPT])
@@ -164,7 +164,7 @@ static int publish_check_options(void *job)
     if (!p->debs && (cli_given(c, "registry") || p->target) && !p->skip[STEP_BUILD])
         return cli_usage(
             c,
-            "--deb-dir is missing: the directory with the .debs that go into the image; or say --skip-build");
+            "--deb-dir is missing: the directory with the .debs that go into the image; or use --skip-build");
     p->skip[STEP_BUILD] |= !p->debs;
     if (p->skip[STEP_ENCRYPT] && !p->key_file && getenv("TBPKG_KEY_FILE"))
         p->key_file = getenv("TBPKG_KEY_FILE");
@@ -269,16 +269,17 @@ static int publish_confirm(const struct publish *p)
     if (p->yes)
         return CLI_OK;
     if (!isatty(STDIN_FILENO))
-        return cli_usage(&p->cli, "nobody to ask: say --yes to go on");
+        return cli_usage(&p->cli,
+                         "standard input is not a terminal: use --yes to continue without a question");
     fprintf(stderr, "Go on? [Y/n] ");
     if (!fgets(answer, sizeof(answer), stdin) || (answer[0] != '\n' && answer[0] != 'y' && answer[0] != 'Y'))
-        return tbpkg_fail("publish", "you said no; nothing was done", NULL);
+        return tbpkg_fail("publish", "cancelled; nothing was done", NULL);
     return CLI_OK;
 }
 
 /* -- the end ----------------------------------------------------------------------------------- */
 
-/* Without times: the same run, broken off or not, ends in the same summary. */
+/* Without times: the same run, interrupted or not, ends in the same summary. */
 static cJSON *publish_make_summary(const struct publish *p)
 {
     cJSON *d = cJSON_CreateObject(), *steps;
@@ -480,7 +481,7 @@ const struct tbpkg_command tbpkg_publish = {
     .synopsis = "--asset-id ID [OPTION]... INPUT",
     .about = "Encrypt a model, upload it, register it with the control plane, build the image and make the\n"
              "package of the managed application. Run the same command again to continue a run that was\n"
-             "broken off: steps that are done, with the same inputs, are not repeated. The key stays in\n"
+             "interrupted: steps that are done, with the same inputs, are not repeated. The key stays in\n"
              "DIR/model.key (0600) unless --forget-key is given.\n",
     .options = publish_options,
     .run = publish_main,

@@ -158,7 +158,8 @@ static int register_read_manifest(struct register_job *j)
     if (r < 0)
         return asset_fail(j->manifest_path, r, &e);
     if (strcmp(j->manifest->asset_id, j->asset_id) != 0)
-        return tbpkg_failf(j->manifest_path, "is of asset '%s', not '%s'; check --asset-id and --manifest",
+        return tbpkg_failf(j->manifest_path,
+                           "belongs to asset '%s', not '%s'; check --asset-id and --manifest",
                            j->manifest->asset_id, j->asset_id);
     if (EVP_Digest(text, len, j->manifest_sha256, &n, EVP_sha256(), NULL) != 1)
         return tbpkg_fail_errno(j->manifest_path, -EIO);
@@ -330,7 +331,7 @@ static int register_refused(struct register_job *j, const struct tb_http_respons
     snprintf(reason, sizeof(reason), "answered %ld%s", rs->status, text);
     if (rs->status == 401)
         remedy = j->authorization ? "the bearer token is not valid (any more): get a new one for --token-file"
-                                  : "it wants a bearer token: give --token-file or set TB_EDC_TOKEN_FILE";
+                                  : "it requires a bearer token: give --token-file or set TB_EDC_TOKEN_FILE";
     else if (rs->status == 403)
         remedy = "the token or client certificate is not allowed to register this asset: ask the control "
                  "plane's operator";
@@ -362,7 +363,7 @@ static int register_exchange(struct register_job *j)
 
     if (r == -EKEYREJECTED)
         return tbpkg_fail("control plane", err,
-                          "a private certificate authority is named by --ca-file or TB_CA_FILE");
+                          "name a private certificate authority with --ca-file or TB_CA_FILE");
     if (r < 0)
         return tbpkg_fail("control plane", err, "check --edc-endpoint and the network");
     register_mask_key(j, rs.body);

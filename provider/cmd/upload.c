@@ -128,7 +128,8 @@ static int upload_read_manifest(struct upload_job *j)
     if (r < 0)
         return asset_fail(j->manifest_path, r, &e);
     if (strcmp(j->manifest->asset_id, j->asset_id) != 0)
-        return tbpkg_failf(j->manifest_path, "is of asset '%s', not '%s'; check --asset-id and --manifest",
+        return tbpkg_failf(j->manifest_path,
+                           "belongs to asset '%s', not '%s'; check --asset-id and --manifest",
                            j->manifest->asset_id, j->asset_id);
     r = upload_sha256_hex(j->manifest_text, len, j->mf.sha256);
     if (r < 0)
@@ -161,7 +162,7 @@ static int upload_open_ciphertext(struct upload_job *j)
     if (j->fd < 0 || fstat(j->fd, &st) < 0)
         return tbpkg_fail_errno(j->file, -errno);
     if (!S_ISREG(st.st_mode))
-        return tbpkg_fail(j->file, "is no regular file", NULL);
+        return tbpkg_fail(j->file, "is not a regular file", NULL);
     if ((uint64_t)st.st_size != j->ct.size)
         return tbpkg_failf(j->file,
                            "has %" PRIu64 " bytes, its manifest says %" PRIu64
@@ -196,7 +197,7 @@ static int upload_connect_service(struct upload_job *j)
     if (!j->account)
         return cli_usage(&j->cli, "--storage-account is missing");
     if (j->auth.account && strcmp(j->auth.account, j->account) != 0)
-        return tbpkg_failf("Azure credentials", "%s is of storage account %s, not %s", j->auth.source,
+        return tbpkg_failf("Azure credentials", "%s belongs to storage account %s, not %s", j->auth.source,
                            j->auth.account, j->account);
     if (blob_service_init(j->account, j->endpoint ? j->endpoint : j->auth.endpoint, j->insecure, &j->service,
                           err) < 0)
@@ -217,7 +218,7 @@ static int upload_refuse_other(struct upload_job *j, const struct blob_object *o
 {
     if (o->there != BLOB_OTHER || j->force)
         return CLI_OK;
-    return tbpkg_fail(o->path, "another file is stored there; consumers of it would fail",
+    return tbpkg_fail(o->path, "another file is stored there, and its consumers would fail",
                       "upload under a new asset id, or replace it with --force");
 }
 

@@ -115,9 +115,9 @@ static int read_state(struct publish_state *s, const char *asset_id)
         r = tb_json_get_string(s->doc, "asset_id", &of, err);
     if (r < 0 || version != STATE_VERSION || !cJSON_IsObject(state_steps_of(s)))
         return tbpkg_fail(s->path, r < 0 ? err : "is not a state that this tbpkg writes",
-                          "choose another --output, or remove this file to begin anew");
+                          "choose another --output, or remove this file to start again");
     if (strcmp(of, asset_id) != 0)
-        return tbpkg_failf(s->path, "is of asset '%s', not '%s'; choose another --output", of, asset_id);
+        return tbpkg_failf(s->path, "belongs to asset '%s', not '%s'; choose another --output", of, asset_id);
     return CLI_OK;
 }
 
@@ -133,7 +133,7 @@ int publish_state_open(const char *dir, const char *asset_id, struct publish_sta
     if (s.lock < 0)
         return tbpkg_fail_errno(dir, -errno);
     if (flock(s.lock, LOCK_EX | LOCK_NB) < 0)
-        return tbpkg_fail(dir, "another tbpkg publish is at work here",
+        return tbpkg_fail(dir, "another tbpkg publish is using this directory",
                           "wait for it, or choose another --output");
     tb_newfile_sweep(s.path);
     rc = read_state(&s, asset_id);

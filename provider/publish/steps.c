@@ -416,7 +416,7 @@ static int step_set_key_aside(const struct publish *p)
         if (errno != EEXIST)
             return tbpkg_fail_errno(name, -errno);
     }
-    return tbpkg_fail(p->key, "cannot be set aside: there are too many", "move them away");
+    return tbpkg_fail(p->key, "cannot be set aside: too many keys of that name", "move them away");
 }
 
 static int step_run_encrypt(struct publish *p, struct publish_words *w, bool begun, cJSON **ret)

@@ -33,15 +33,15 @@ int template_parse(const char *buf, size_t len, cJSON **ret, char err[static TEM
     if (len > TEMPLATE_FILE_MAX)
         return template_fail(-EFBIG, err, "is larger than %d bytes", TEMPLATE_FILE_MAX);
     if (memchr(buf, '\0', len))
-        return template_fail(-EBADMSG, err, "is no JSON: it holds a NUL");
+        return template_fail(-EBADMSG, err, "is not JSON: it holds a NUL");
     text = strndup(buf, len);
     if (!text)
         return template_fail(-ENOMEM, err, "%s", strerror(ENOMEM));
     d = cJSON_ParseWithOpts(text, &end, true);
     if (!d)
-        return template_fail(-EBADMSG, err, "is no JSON, at byte %td", end ? end - text : 0);
+        return template_fail(-EBADMSG, err, "is not JSON, at byte %td", end ? end - text : 0);
     if (!cJSON_IsObject(d))
-        return template_fail(-EBADMSG, err, "is no JSON object");
+        return template_fail(-EBADMSG, err, "is not a JSON object");
     *ret = TAKE_PTR(d);
     return 0;
 }
@@ -119,7 +119,7 @@ static int template_convert(const cJSON *p, const char *value, cJSON **ret, cons
                : strcmp(value, "false") == 0 ? cJSON_CreateFalse()
                                              : NULL;
     } else if (template_is_type(p, "int")) {
-        *ret_want = "a whole number";
+        *ret_want = "an integer";
         errno = 0;
         n = (double)strtol(value, &end, 10);
         if (errno == 0 && *value && !*end && fabs(n) <= INT32_MAX)
@@ -202,8 +202,8 @@ int template_set(cJSON *template, const char *name, const char *value, char err[
     if (!cJSON_IsObject(p))
         return template_unknown_parameter(template, name, err);
     if (kind)
-        return template_fail(-EACCES, err, "%.40s: the value holds %s, and everybody can read a package",
-                             name, kind);
+        return template_fail(-EACCES, err, "%.40s: the value holds %s, and everyone can read a package", name,
+                             kind);
     if (template_convert(p, value, &v, &want) < 0)
         return template_fail(-EINVAL, err, "%.40s: takes %s", name, want);
     r = template_check_bounds(p, name, v, err);
@@ -247,7 +247,8 @@ int template_check_form(const cJSON *template, const cJSON *form, char err[stati
         return template_fail(-EINVAL, err, "has no parameters.outputs");
     cJSON_ArrayForEach (i, template_form_outputs(form))
         if (!cJSON_GetObjectItem(parameters, i->string) && !template_of_service(i->string))
-            return template_fail(-EINVAL, err, "output '%.60s' is no parameter of the template", i->string);
+            return template_fail(-EINVAL, err, "output '%.60s' is not a parameter of the template",
+                                 i->string);
     cJSON_ArrayForEach (i, parameters)
         if (!cJSON_GetObjectItemCaseSensitive(i, "defaultValue") && !template_form_asks(form, i->string))
             return template_fail(

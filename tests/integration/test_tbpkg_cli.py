@@ -112,7 +112,7 @@ def test_settings_and_where_they_come_from(tmp_path):
 def test_settings_that_are_wrong(tmp_path):
     ini = tmp_path / "t.ini"
     ini.write_text("[azure]\nsas_token = S3CRET\n")
-    assert "S3CRET" not in refused("config", "show", "--config", ini, match="line 2: there is no setting 'sas_token'")
+    assert "S3CRET" not in refused("config", "show", "--config", ini, match="line 2: unknown setting 'sas_token'")
     ini.write_text("[encryption]\nchunk_bytes = 3\n")
     p = tbpkg("encrypt", "-a", "a", "m", "--config", ini)
     assert p.returncode == 2 and f"{ini}: encryption.chunk_bytes: a size from 1K to 64M, not '3'" in p.stderr.decode()

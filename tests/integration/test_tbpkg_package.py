@@ -111,7 +111,7 @@ def test_the_form_wins_and_that_is_said(place):
     (["--set", "vmSize=Huge"], "vmSize: not one of the allowed values: Standard_A, Standard_B"),
     (["--set", "instanceCount=17"], "instanceCount: at most 16"),
     (["--set", "instanceCount=0"], "instanceCount: at least 1"),
-    (["--set", "instanceCount=two"], "instanceCount: takes a whole number"),
+    (["--set", "instanceCount=two"], "instanceCount: takes an integer"),
     (["--set", "secureBoot=yes"], "secureBoot: takes true or false"),
     (["--set", "tags=[]"], "tags: takes a JSON object"),
     (["--set", "imageOffer=[resourceGroup().id]"], "imageOffer: takes a text that does not begin with '['"),
@@ -141,7 +141,7 @@ def test_templates_that_do_not_fit(place):
     form = copy.deepcopy(FORM)
     form["parameters"]["outputs"]["flavour"] = "x"
     write_templates(place / "t", form=form)
-    fails(place, "createUiDefinition.json: output 'flavour' is no parameter")(package(place))
+    fails(place, "createUiDefinition.json: output 'flavour' is not a parameter")(package(place))
     form = copy.deepcopy(FORM)
     del form["parameters"]["outputs"]["contractId"]
     write_templates(place / "t", form=form)
@@ -153,9 +153,9 @@ def test_templates_that_do_not_fit(place):
     write_templates(place / "t", view=view)
     fails(place, "viewDefinition.json: header: holds a shared access signature")(package(place))
     write_templates(place / "t", template="{]")
-    fails(place, "mainTemplate.json: is no JSON, at byte ")(package(place))
+    fails(place, "mainTemplate.json: is not JSON, at byte ")(package(place))
     write_templates(place / "t", template="{} x")
-    fails(place, "mainTemplate.json: is no JSON")(package(place))
+    fails(place, "mainTemplate.json: is not JSON")(package(place))
     write_templates(place / "t")
     (place / "t" / NAMES[2]).unlink()
     fails(place, "viewDefinition.json", "--template-dir")(package(place))

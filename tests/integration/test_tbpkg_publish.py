@@ -106,7 +106,7 @@ class Place:
         return self.blob.count(method="PUT")
 
     def check_published(self):
-        """What the run promises, however often it was broken off."""
+        """What the run promises, however often it was interrupted."""
         assert all(self.done(s) for s in STEPS)
         sealed = (self.out / "encrypted/model.tbenc").read_bytes()
         manifest = (self.out / "encrypted/model.manifest.json").read_bytes()
@@ -191,7 +191,7 @@ def test_another_model_under_the_same_id_is_refused(place):
     (place.model / "config.json").write_bytes(FILES["config.json"])  # same bytes, another time: not known to be the same
     place.publish(rc=1)
     place.asset += "-2"
-    assert "is of asset" in place.publish(rc=1).stderr
+    assert "belongs to asset" in place.publish(rc=1).stderr
 
 
 def test_skipping_and_key_elsewhere(place):
@@ -230,7 +230,7 @@ def test_the_image_that_was_built_goes_into_the_package(place):
     place.path, image = f"{place.dir}/bin:{os.environ['PATH']}", place.image
     place.image = []
     r = place.publish(*build, "--all-steps", "--sentinel-binary", "x")
-    assert "--all-steps has no meaning any more: all steps are" in r.stderr and "no --vm-image" not in r.stderr
+    assert "--all-steps is obsolete: all steps are" in r.stderr and "no --vm-image" not in r.stderr
     gallery = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/galleries/g/images/trustbridge/versions/1.0.0"
     with zipfile.ZipFile(place.out / "managed-app.zip") as z:
         assert json.loads(z.read("mainTemplate.json"))["parameters"]["imageId"]["defaultValue"] == gallery
@@ -405,7 +405,7 @@ def test_errors_of_late_steps_are_found_first(place):
                        (["--vm-image", "a:b:c", "--package-version", "1"], None), (["--key-file", "x"], "--skip-encrypt")):
         if word:
             assert word in place.publish(*args, rc=2).stderr
-    assert "nobody to ask" in place.publish(yes=False, rc=2).stderr
+    assert "not a terminal" in place.publish(yes=False, rc=2).stderr
     assert place.blob.requests == [] and place.plane.requests == [] and "encrypt" not in place.state()
 
 

@@ -122,7 +122,7 @@ static void values_are_of_their_kind(void **state)
     assert_int_equal(j.sets.n, 2);
     assert_string_equal(j.sets.v[1], "b=2");
     assert_true(cli_given(&j.cli, "size") && !cli_given(&j.cli, "out"));
-    assert_string_equal(text, "tbpkg: warning: --old has no meaning any more: say --out\n");
+    assert_string_equal(text, "tbpkg: warning: --old is obsolete: say --out\n");
     tb_option_list_clear(&j.sets);
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         _cleanup_free_ char *why = NULL;
