@@ -10,6 +10,7 @@
 int cp_data_open_store(const char *dir, struct cp_store **ret, char err[static CP_ERR_MAX])
 {
     _cleanup_free_ char *path = tb_path_join(dir, CP_DB_FILE);
+    char why[TB_DB_ERR_MAX];
     int r;
 
     if (!path) {
@@ -21,10 +22,9 @@ int cp_data_open_store(const char *dir, struct cp_store **ret, char err[static C
         snprintf(err, CP_ERR_MAX, "cannot make directory %s: %s", dir, strerror(-r));
         return r;
     }
-    r = cp_store_open(path, ret);
+    r = cp_store_open(path, ret, why);
     if (r < 0)
-        snprintf(err, CP_ERR_MAX, "cannot open database %s: %s", path,
-                 *cp_store_error(NULL) ? cp_store_error(NULL) : strerror(-r));
+        snprintf(err, CP_ERR_MAX, "cannot open database %s: %s", path, *why ? why : strerror(-r));
     return r;
 }
 

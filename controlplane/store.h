@@ -3,8 +3,9 @@
  * machines bound to contracts, and who asked for what. The server and the command line use it at the same
  * time from different processes. One handle is used by one thread. Times are microseconds since the epoch.
  *
- * All functions return 0 or: -EBUSY another process held the database for longer than CP_STORE_BUSY_MS,
- * -ENOENT no such object, -EIO anything else; cp_store_error() then has SQLite's words. */
+ * All functions return 0 or a negative errno of common/db.h: -EBUSY another process held the database for
+ * longer than CP_STORE_BUSY_MS, -EEXIST, ...; or -ENOENT no such object. cp_store_error() then has SQLite's
+ * words. */
 #ifndef CP_STORE_H
 #define CP_STORE_H
 
@@ -12,6 +13,7 @@
 #include <stdint.h>
 
 #include "common/config.h"
+#include "common/db.h"
 #include "common/usage_report.h"
 #include "controlplane/sas.h"
 #include "controlplane/wrap.h"
@@ -66,15 +68,15 @@ struct cp_usage {
 struct cp_store;
 
 /* Opens path, made 0600 with the two contracts of the specification (see cp_store_seed()) when it does not
- * exist. */
-int cp_store_open(const char *path, struct cp_store **ret);
+ * exist. A reason for people in err. */
+int cp_store_open(const char *path, struct cp_store **ret, char err[static TB_DB_ERR_MAX]);
 struct cp_store *cp_store_close(struct cp_store *s);
 static inline void cp_store_closep(struct cp_store **s)
 {
     *s = cp_store_close(*s);
 }
 #define _cleanup_store_ _cleanup_(cp_store_closep)
-/* Text of this handle's last failure; with NULL, of the last cp_store_open(). */
+/* Text of this handle's last failure. */
 const char *cp_store_error(const struct cp_store *s);
 
 /* A group of calls that takes effect whole or not at all. Takes the write lock at once. */

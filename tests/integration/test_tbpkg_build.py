@@ -93,7 +93,7 @@ def test_the_containerfile_has_no_weights_and_starts_systemd(place):
     r = build(place, "--image-name", "trustbridge-runtime", "--tag", "v1.0.0", "--sentinel-binary", "./sentinel", "--entrypoint", "x",
               "--dry-run", env={"DOCKER_REGISTRY": "myacr.azurecr.io"})
     assert r.stdout.startswith("FROM nvcr.io/nvidia/vllm:latest\n")
-    assert "--sentinel-binary is obsolete: the programs come from" in r.stderr and "--entrypoint has no meaning" in r.stderr
+    assert "--sentinel-binary is obsolete: the programs come from" in r.stderr and "--entrypoint is obsolete" in r.stderr
     r = build(place, "--dry-run", env={"DOCKER_REGISTRY": "r", "DOCKER_BASE_IMAGE": "b:1"})
     assert r.stdout.startswith("FROM b:1\n")
 

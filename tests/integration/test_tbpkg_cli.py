@@ -119,7 +119,7 @@ def test_settings_that_are_wrong(tmp_path):
     p = tbpkg("encrypt", "-a", "a", "m", env={"TB_CHUNK_BYTES": "70M"})
     assert p.returncode == 2 and b"TB_CHUNK_BYTES: a size from 1K to 64M" in p.stderr
     ini.chmod(0o666)
-    refused("config", "show", "--config", ini, match="everybody may write")
+    refused("config", "show", "--config", ini, match="writable by everyone")
     refused("config", "show", "--config", tmp_path / "absent.ini", match="absent.ini: No such file")
     refused("config", "show", "--config", "/dev/zero", match="/dev/zero: ")
     assert tbpkg("config").returncode == 2 and tbpkg("config", "show", "x").returncode == 2

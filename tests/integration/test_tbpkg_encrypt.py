@@ -204,7 +204,7 @@ def test_outputs_that_would_do_harm(tmp_path):
     os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
     (tmp_path / "to-null").symlink_to("null")
     for out in ("null", "to-null"):
-        refused("encrypt", "-a", "a", "f", "-o", out, "-f", cwd=tmp_path, match="no regular file")
+        refused("encrypt", "-a", "a", "f", "-o", out, "-f", cwd=tmp_path, match="not a regular file")
     (tmp_path / "null").unlink()
     (tmp_path / "to-null").unlink()
     assert listing(tmp_path) == before and (tmp_path / "f").read_bytes() == b"data"
@@ -224,7 +224,7 @@ def test_force(tmp_path):
     ok("decrypt", "-k", "k2", "-o", "o", "--force", cwd=tmp_path)
     refused("decrypt", "-k", "k2", "-o", "model.tbenc", "--force", cwd=tmp_path, match="ciphertext itself")
     os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
-    refused("decrypt", "-k", "k2", "-o", "null", "--force", cwd=tmp_path, match="no regular file")
+    refused("decrypt", "-k", "k2", "-o", "null", "--force", cwd=tmp_path, match="not a regular file")
 
 
 def test_force_removes_only_its_own_directory(tmp_path):

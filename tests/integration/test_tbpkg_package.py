@@ -166,7 +166,7 @@ def test_unwritable_output(place):
     r = package(place, "--output-zip", "/proc/x.zip")
     assert r.returncode == 1 and "/proc/x.zip" in r.stderr
     r = package(place, "--output-zip", place / "t")
-    assert r.returncode == 1 and "no regular file" in r.stderr
+    assert r.returncode == 1 and "not a regular file" in r.stderr
 
 
 def test_the_product_s_own_templates(place):

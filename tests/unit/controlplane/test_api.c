@@ -37,6 +37,7 @@ static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     _cleanup_free_ char *path = NULL;
+    char err[TB_DB_ERR_MAX];
 
     tb_log_set_level(TB_LOG_ERR);
     strcpy(f->dir, "/tmp/cp-api-XXXXXX");
@@ -44,7 +45,7 @@ static int setup(void **state)
     path = tb_path_join(f->dir, "db");
     f->api.master = &master;
     f->api.token = &token;
-    assert_int_equal(cp_store_open(path, &f->api.store), 0);
+    assert_int_equal(cp_store_open(path, &f->api.store, err), 0);
     *state = f;
     return 0;
 }
