@@ -54,6 +54,9 @@ int tb_chain_parse(const char *line, size_t len, struct tb_chain_entry *ret,
         r = tb_json_get_string(doc, "prev", &prev, err);
     if (r >= 0)
         r = tb_json_get_string(doc, "ts", &ts, err);
+    ret->count = 1;
+    if (r >= 0 && tb_json_member(doc, "count"))
+        r = tb_json_get_uint(doc, "count", TB_JSON_INT_MAX, &ret->count, err);
     if (r >= 0)
         r = parse_stop(doc, ret, err);
     if (r < 0)

@@ -29,6 +29,8 @@ struct tb_chain_entry {
     uint64_t seq;
     uint8_t prev[TB_CHAIN_HASH_BYTES];
     char ts[TB_RFC3339_MAX];
+    uint64_t
+        count; /* requests that the record stands for: 1, or more of those that were refused without a key */
     bool after_stop; /* the writer had not ended cleanly: the next two are there */
     uint64_t lost_max,
         unsure; /* requests without a record; records just before this one that may be missing */

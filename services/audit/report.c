@@ -29,6 +29,10 @@ void tb_report_text(const struct tb_verify *v)
                v->stops, v->lost_max);
     if (v->excused > 0)
         printf("note: %" PRIu64 " records that were being written then are missing\n", v->excused);
+    if (v->requests > v->records)
+        printf("note: the records stand for %" PRIu64
+               " requests: many that were refused without a key share one\n",
+               v->requests);
     printf("%s: %" PRIu64 " records", v->n_problems > 0 ? "NOT INTACT" : "intact", v->records);
     if (v->records > 0)
         printf(", %" PRIu64 " to %" PRIu64 ", %s to %s", v->first_seq, v->last.seq, v->first_ts, v->last_ts);
@@ -66,7 +70,8 @@ static int report_fill(cJSON *doc, const struct tb_verify *v)
     tb_hex_encode(v->last.hash, sizeof(v->last.hash), hash);
     if (!cJSON_AddBoolToObject(doc, "intact", v->n_problems == 0) ||
         !cJSON_AddBoolToObject(doc, "end_checked", v->n_anchors > 0) ||
-        tb_json_add_uint(doc, "records", v->records) < 0)
+        tb_json_add_uint(doc, "records", v->records) < 0 ||
+        tb_json_add_uint(doc, "requests", v->requests) < 0)
         return -ENOMEM;
     if (v->records > 0 && (report_add_record(doc, "first", v->first_seq, v->first_ts) < 0 ||
                            report_add_record(doc, "last", v->last.seq, v->last_ts) < 0 ||

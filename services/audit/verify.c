@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "common/json.h"
+
 const char *tb_audit_problem_name(enum tb_audit_problem_kind k)
 {
     static const char *const name[_TB_AUDIT_PROBLEM_MAX] = {"damaged", "changed",   "missing",
@@ -131,6 +133,7 @@ int tb_verify_line(struct tb_verify *v, const char *source, uint64_t line, const
     if (r < 0)
         return r;
     v->records++;
+    v->requests = MIN(v->requests + e.count, (uint64_t)TB_JSON_INT_MAX);
     if (v->first_seq == 0)
         check_first(v, &at, &e);
     else

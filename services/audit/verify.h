@@ -40,6 +40,7 @@ struct tb_verify {
     size_t n_anchors;
 
     uint64_t records;           /* readable ones */
+    uint64_t requests;          /* that they stand for */
     uint64_t first_seq;         /* 0: none yet */
     struct tb_chain_point last; /* the highest */
     char first_ts[TB_RFC3339_MAX], last_ts[TB_RFC3339_MAX];

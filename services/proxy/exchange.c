@@ -141,6 +141,7 @@ static int start_call(struct tb_exchange *ex, struct tb_request_head *h)
     };
     int r = add_own_lines(ex, h);
 
+    ex->forwarded = true;
     return r < 0 ? r : tb_call_start(ex->server->upstream, &rq, &ex->call);
 }
 
@@ -376,6 +377,7 @@ static void submit(struct tb_exchange *ex, int status, const char *error, uint64
     *r = (struct tb_audit_record){
         .start_realtime_us = ex->start_realtime_us,
         .req_complete = ex->upload_ended,
+        .unidentified = !ex->key_name[0] && !ex->forwarded,
         .status = status,
         .latency_ms = latency_us / 1000,
         .bytes_in = ex->bytes_in,
@@ -392,8 +394,7 @@ static void submit(struct tb_exchange *ex, int status, const char *error, uint64
     memcpy(r->client, ex->client->addr, sizeof(r->client));
     memcpy(r->key_name, ex->key_name, sizeof(r->key_name));
     snprintf(r->error, sizeof(r->error), "%s", error);
-    ex->target[ex->path_len] = '\0';
-    r->path = TAKE_PTR(ex->target);
+    tb_audit_record_set_path(r, ex->target, ex->path_len);
     tb_audit_submit(ex->server->audit, r);
 }
 
@@ -436,8 +437,10 @@ void tb_exchange_unnamed(struct tb_server *s, const char *client, unsigned statu
     if (tb_audit_admit(s->audit) == TB_ADMIT_DROP)
         return;
     r = calloc(1, sizeof(*r));
-    if (!r || !(r->path = strdup("-")))
+    if (!r)
         abort(); /* as above */
+    r->unidentified = true;
+    tb_audit_record_set_path(r, "-", 1);
     r->start_realtime_us = tb_now_realtime_us();
     r->status = (int)status;
     snprintf(r->method, sizeof(r->method), "-");

@@ -28,6 +28,7 @@ struct tb_exchange {
     bool suspended;                  /* in libmicrohttpd's sense */
     bool upload_ended, replied, cut; /* cut: the runtime broke off in mid-answer */
     bool preflight;                  /* answered by us, 204 */
+    bool forwarded;                  /* the runtime has been asked, or was about to be */
     struct tb_http_error error;      /* status 0: none */
     struct tb_credentials credentials;
     struct tb_cors_request cors; /* borrowed from the head */

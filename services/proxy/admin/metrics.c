@@ -89,6 +89,8 @@ static void audit(const struct tb_server *s, struct tb_buf *o)
 
     tb_audit_get_stats(s->audit, &a);
     single(o, "tb_audit_records_total", "counter", "Audit records written by this process.", a.written);
+    single(o, "tb_audit_aggregated_requests_total", "counter",
+           "Requests refused without a key that share an audit record.", a.aggregated);
     single(o, "tb_audit_last_seq", "gauge", "Number of the last audit record.", a.seq);
     single(o, "tb_audit_queue_records", "gauge", "Requests in flight and audit records waiting.", a.slots);
     single(o, "tb_audit_queue_limit_records", "gauge", "Above it requests are refused.", a.limit);

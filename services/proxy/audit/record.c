@@ -1,74 +1,103 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/audit/record.h"
+
 #include <string.h>
 
-#include "proxy/audit/audit.h"
+#include "common/chain.h"
+#include "common/hex.h"
 #include "common/units.h"
 
-void tb_audit_record_free(struct tb_audit_record *r)
+/* May stand in a JSON string as it is, and in a terminal. */
+static bool record_is_plain(unsigned char c)
 {
-    if (!r)
-        return;
-    free(r->path);
-    free(r);
+    return c > 0x20 && c < 0x7f && c != '"' && c != '\\';
 }
 
-static int put_string(struct tb_buf *out, const char *name, const char *value)
+void tb_audit_record_set_path(struct tb_audit_record *r, const char *path, size_t len)
 {
-    int r = tb_buf_printf(out, ",\"%s\":", name);
+    static const char digit[] = "0123456789ABCDEF";
+    uint8_t hash[TB_CHAIN_HASH_BYTES];
+    size_t n = 0, i;
 
-    return r < 0 ? r : tb_buf_json_string(out, value, strlen(value));
+    r->path_sha256[0] = '\0';
+    for (i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)path[i];
+        size_t need = record_is_plain(c) ? 1 : 3;
+
+        if (n + need > TB_AUDIT_PATH_MAX)
+            break;
+        if (need == 1) {
+            r->path[n++] = (char)c;
+            continue;
+        }
+        r->path[n++] = '%';
+        r->path[n++] = digit[c >> 4];
+        r->path[n++] = digit[c & 15];
+    }
+    r->path[n] = '\0';
+    if (i < len && tb_chain_hash(path, len, hash) >= 0)
+        tb_hex_encode(hash, sizeof(hash), r->path_sha256);
 }
 
-static int put_uint(struct tb_buf *out, const char *name, uint64_t value)
+static void record_put_string(struct tb_buf *out, const char *name, const char *value)
 {
-    return tb_buf_printf(out, ",\"%s\":%llu", name, (unsigned long long)value);
+    tb_buf_printf(out, ",\"%s\":", name);
+    tb_buf_json_string(out, value, strlen(value));
+}
+
+static void record_put_uint(struct tb_buf *out, const char *name, uint64_t value)
+{
+    tb_buf_printf(out, ",\"%s\":%llu", name, (unsigned long long)value);
+}
+
+static void record_put_extras(const struct tb_audit_record *r, struct tb_buf *out)
+{
+    char ts[TB_RFC3339_MAX];
+
+    if (r->path_sha256[0])
+        record_put_string(out, "path_sha256", r->path_sha256);
+    if (r->has_tokens) {
+        record_put_uint(out, "prompt_tokens", r->prompt_tokens);
+        record_put_uint(out, "completion_tokens", r->completion_tokens);
+        record_put_uint(out, "cached_tokens", r->cached_tokens);
+        if (r->estimated)
+            tb_buf_puts(out, ",\"estimated\":true");
+    }
+    if (r->key_name[0])
+        record_put_string(out, "key_name", r->key_name);
+    if (!r->req_complete)
+        tb_buf_puts(out, ",\"req_complete\":false");
+    if (r->error[0])
+        record_put_string(out, "error", r->error);
+    if (r->count > 0) {
+        record_put_uint(out, "count", r->count);
+        record_put_string(out, "last_ts", tb_rfc3339_format(r->last_realtime_us, 1, ts));
+    }
+    if (r->after_stop) {
+        record_put_uint(out, "lost_max", r->lost_max);
+        record_put_uint(out, "unsure", r->unsure);
+    }
 }
 
 int tb_audit_format(const struct tb_audit_record *r, const char *contract_id, const char *asset_id,
                     struct tb_buf *out)
 {
     char ts[TB_RFC3339_MAX];
-    int e = tb_buf_printf(out, "{\"ts\":\"%s\"", tb_rfc3339_format(r->start_realtime_us, 1, ts));
 
-    if (e >= 0)
-        e = put_string(out, "contract_id", contract_id);
-    if (e >= 0)
-        e = put_string(out, "asset_id", asset_id);
-    if (e >= 0)
-        e = put_string(out, "method", r->method);
-    if (e >= 0)
-        e = put_string(out, "path", r->path ? r->path : "");
-    if (e >= 0)
-        e = put_string(out, "req_sha256", r->req_sha256);
-    if (e >= 0)
-        e = put_uint(out, "status", (uint64_t)r->status);
-    if (e >= 0)
-        e = put_uint(out, "latency_ms", r->latency_ms);
-    if (e >= 0)
-        e = put_uint(out, "seq", r->seq);
-    if (e >= 0)
-        e = put_string(out, "prev", r->prev);
-    if (e >= 0)
-        e = put_string(out, "request_id", r->request_id);
-    if (e >= 0)
-        e = put_string(out, "client", r->client);
-    if (e >= 0)
-        e = put_uint(out, "bytes_in", r->bytes_in);
-    if (e >= 0)
-        e = put_uint(out, "bytes_out", r->bytes_out);
-    if (e >= 0 && r->has_tokens)
-        e = tb_buf_printf(out, ",\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"cached_tokens\":%llu%s",
-                          (unsigned long long)r->prompt_tokens, (unsigned long long)r->completion_tokens,
-                          (unsigned long long)r->cached_tokens, r->estimated ? ",\"estimated\":true" : "");
-    if (e >= 0 && r->key_name[0])
-        e = put_string(out, "key_name", r->key_name);
-    if (e >= 0 && !r->req_complete)
-        e = tb_buf_puts(out, ",\"req_complete\":false");
-    if (e >= 0 && r->error[0])
-        e = put_string(out, "error", r->error);
-    if (e >= 0 && r->after_stop)
-        e = put_uint(out, "lost_max", r->lost_max);
-    if (e >= 0 && r->after_stop)
-        e = put_uint(out, "unsure", r->unsure);
-    return e < 0 ? e : tb_buf_puts(out, "}");
+    tb_buf_printf(out, "{\"ts\":\"%s\"", tb_rfc3339_format(r->start_realtime_us, 1, ts));
+    record_put_string(out, "contract_id", contract_id);
+    record_put_string(out, "asset_id", asset_id);
+    record_put_string(out, "method", r->method);
+    record_put_string(out, "path", r->path);
+    record_put_string(out, "req_sha256", r->req_sha256);
+    record_put_uint(out, "status", (uint64_t)r->status);
+    record_put_uint(out, "latency_ms", r->latency_ms);
+    record_put_uint(out, "seq", r->seq);
+    record_put_string(out, "prev", r->prev);
+    record_put_string(out, "request_id", r->request_id);
+    record_put_string(out, "client", r->client);
+    record_put_uint(out, "bytes_in", r->bytes_in);
+    record_put_uint(out, "bytes_out", r->bytes_out);
+    record_put_extras(r, out);
+    return tb_buf_puts(out, "}");
 }

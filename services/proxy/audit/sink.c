@@ -162,12 +162,12 @@ int tb_audit_sink_reopen(struct tb_audit_sink *s)
 
 /* --- the journal ------------------------------------------------------------------------------------------------- */
 
-struct fields {
+struct journal_fields {
     struct iovec iov[32];
     size_t n;
 };
 
-static void field(struct fields *f, const char *name, const char *value)
+static void journal_field(struct journal_fields *f, const char *name, const char *value)
 {
     char *s = tb_strf("%s=%s", name, value);
 
@@ -176,12 +176,12 @@ static void field(struct fields *f, const char *name, const char *value)
     f->iov[f->n++] = (struct iovec){s, strlen(s)};
 }
 
-static void field_uint(struct fields *f, const char *name, uint64_t v)
+static void journal_field_uint(struct journal_fields *f, const char *name, uint64_t v)
 {
     char s[24];
 
     snprintf(s, sizeof(s), "%llu", (unsigned long long)v);
-    field(f, name, s);
+    journal_field(f, name, s);
 }
 
 /* sd_journal_sendv() reports success when there is no journal at all. */
@@ -193,7 +193,7 @@ static bool journal_there(void)
 int tb_audit_sink_journal(const struct tb_audit_sink *s, const struct tb_audit_record *r, const char *line,
                           size_t len)
 {
-    struct fields f = {0};
+    struct journal_fields f = {0};
     char *message;
     int e;
 
@@ -203,27 +203,29 @@ int tb_audit_sink_journal(const struct tb_audit_sink *s, const struct tb_audit_r
     if (!message)
         return -ENOMEM;
     f.iov[f.n++] = (struct iovec){message, strlen(message)};
-    field(&f, "MESSAGE_ID", TB_EVENT_AUDIT);
-    field(&f, "PRIORITY", "6");
-    field(&f, "SYSLOG_IDENTIFIER", "tb-proxy");
-    field_uint(&f, "TB_SEQ", r->seq);
-    field(&f, "TB_CONTRACT_ID", s->contract_id);
-    field(&f, "TB_ASSET_ID", s->asset_id);
-    field(&f, "TB_REQ_SHA256", r->req_sha256);
-    field_uint(&f, "TB_STATUS", (uint64_t)r->status);
-    field_uint(&f, "TB_LATENCY_MS", r->latency_ms);
-    field_uint(&f, "TB_BYTES_IN", r->bytes_in);
-    field_uint(&f, "TB_BYTES_OUT", r->bytes_out);
-    field(&f, "TB_REQUEST_ID", r->request_id);
-    field(&f, "TB_CLIENT", r->client);
+    journal_field(&f, "MESSAGE_ID", TB_EVENT_AUDIT);
+    journal_field(&f, "PRIORITY", "6");
+    journal_field(&f, "SYSLOG_IDENTIFIER", "tb-proxy");
+    journal_field_uint(&f, "TB_SEQ", r->seq);
+    journal_field(&f, "TB_CONTRACT_ID", s->contract_id);
+    journal_field(&f, "TB_ASSET_ID", s->asset_id);
+    journal_field(&f, "TB_REQ_SHA256", r->req_sha256);
+    journal_field_uint(&f, "TB_STATUS", (uint64_t)r->status);
+    journal_field_uint(&f, "TB_LATENCY_MS", r->latency_ms);
+    journal_field_uint(&f, "TB_BYTES_IN", r->bytes_in);
+    journal_field_uint(&f, "TB_BYTES_OUT", r->bytes_out);
+    journal_field(&f, "TB_REQUEST_ID", r->request_id);
+    journal_field(&f, "TB_CLIENT", r->client);
     if (r->has_tokens) {
-        field_uint(&f, "TB_PROMPT_TOKENS", r->prompt_tokens);
-        field_uint(&f, "TB_COMPLETION_TOKENS", r->completion_tokens);
-        field_uint(&f, "TB_CACHED_TOKENS", r->cached_tokens);
-        field_uint(&f, "TB_TOKENS_ESTIMATED", r->estimated);
+        journal_field_uint(&f, "TB_PROMPT_TOKENS", r->prompt_tokens);
+        journal_field_uint(&f, "TB_COMPLETION_TOKENS", r->completion_tokens);
+        journal_field_uint(&f, "TB_CACHED_TOKENS", r->cached_tokens);
+        journal_field_uint(&f, "TB_TOKENS_ESTIMATED", r->estimated);
     }
     if (r->key_name[0])
-        field(&f, "TB_KEY_NAME", r->key_name);
+        journal_field(&f, "TB_KEY_NAME", r->key_name);
+    if (r->count > 0)
+        journal_field_uint(&f, "TB_COUNT", r->count);
     e = sd_journal_sendv(f.iov, (int)f.n);
     for (size_t i = 0; i < f.n; i++)
         free(f.iov[i].iov_base);

@@ -12,14 +12,16 @@
 #include "common/chain_head.h"
 #include "common/io.h"
 #include "common/json.h"
+#include "common/hex.h"
 #include "proxy/audit/audit.h"
+#include "proxy/audit/refusals.h"
 
 static struct tb_audit_record *record(const char *path)
 {
     struct tb_audit_record *r = calloc(1, sizeof(*r));
 
     assert_non_null(r);
-    r->path = strdup(path);
+    tb_audit_record_set_path(r, path, strlen(path));
     strcpy(r->method, "GET");
     strcpy(r->client, "192.0.2.1");
     r->status = 200;
@@ -42,7 +44,135 @@ static void test_line_is_json(void **unused)
         memmem(b.data, b.len, "{\"ts\":\"2026-01-08T12:00:00.123Z\",\"contract_id\":\"c-1\",", 53));
     for (size_t i = 0; i < b.len; i++)
         assert_in_range(b.data[i], 0x20, 0x7e);
-    tb_audit_record_free(r);
+    free(r);
+}
+
+static void test_a_path_is_escaped_once_and_bounded(void **unused)
+{
+    _cleanup_free_ struct tb_audit_record *r = record("/v1/a%2Fb \"\\\x7f\xff\x9b");
+    char path[6000];
+
+    assert_string_equal(r->path, "/v1/a%2Fb%20%22%5C%7F%FF%9B");
+    assert_string_equal(r->path_sha256, "");
+    for (size_t len = 80; len < sizeof(path); len += 7) {
+        uint8_t hash[TB_CHAIN_HASH_BYTES];
+        char hex[65];
+
+        memset(path, 0xff, len);
+        path[0] = '/';
+        tb_audit_record_set_path(r, path, len);
+        assert_true(strlen(r->path) <= TB_AUDIT_PATH_MAX);
+        assert_string_equal(r->path + strlen(r->path) - 3, "%FF"); /* not cut within an escape */
+        assert_int_equal(tb_chain_hash(path, len, hash), 0);
+        tb_hex_encode(hash, sizeof(hash), hex);
+        assert_string_equal(r->path_sha256, 3 * (len - 1) + 1 > TB_AUDIT_PATH_MAX ? hex : "");
+    }
+}
+
+static struct tb_audit_record *refusal(int status, const char *client, uint64_t n)
+{
+    struct tb_audit_record *r = record("/x");
+
+    r->unidentified = true;
+    r->status = status;
+    r->start_realtime_us = n;
+    r->bytes_in = 1;
+    strcpy(r->client, client);
+    return r;
+}
+
+#define SECOND 1000000ULL
+
+/* 200 a second, of two kinds, for an hour: each is in a record, and the records are few. */
+static void test_a_flood_of_refusals_adds_up(void **unused)
+{
+    struct tb_refusals f = {0};
+    uint64_t now = 5 * SECOND, single = 0, counted = 0, records = 0, bytes = 0, last = 0;
+    struct tb_audit_record *r;
+
+    for (uint64_t i = 0; i < 200 * 3600; i++, now += SECOND / 200) {
+        r = refusal(i % 2 ? 400 : 401, "192.0.2.1", i);
+        if (tb_refusals_add(&f, r, now)) {
+            single++;
+            free(r);
+        }
+        while ((r = tb_refusals_take(&f, now, false))) {
+            records++;
+            counted += r->count;
+            bytes += r->bytes_in;
+            assert_true(r->last_realtime_us >= r->start_realtime_us && r->last_realtime_us <= i);
+            assert_string_equal(r->client, "192.0.2.1");
+            last = MAX(last, r->last_realtime_us);
+            free(r);
+        }
+        if (i == 200 * 30 - 1)
+            assert_true(single <= TB_REFUSALS_BURST + 4 && counted >= 2000);
+    }
+    assert_int_equal(single + counted + f.waiting, 200 * 3600);
+    assert_int_equal(bytes, counted);
+    assert_in_range(single, TB_REFUSALS_BURST, TB_REFUSALS_BURST + 361);
+    assert_true(records < 2 * 70);
+    while ((r = tb_refusals_take(&f, now, true))) {
+        counted += r->count;
+        free(r);
+    }
+    assert_int_equal(single + counted, 200 * 3600);
+    assert_int_equal(f.waiting, 0);
+    assert_int_equal(tb_refusals_due_us(&f), UINT64_MAX);
+}
+
+static void test_refusals_of_many_kinds_and_clients(void **unused)
+{
+    struct tb_refusals f = {.ahead_us = UINT64_MAX / 2};
+    struct tb_audit_record *r;
+    uint64_t counted = 0, groups = 0;
+
+    for (int i = 0; i < 300; i++)
+        assert_false(
+            tb_refusals_add(&f, refusal(400 + i % 30, i % 60 < 30 ? "192.0.2.1" : "192.0.2.2", 1), SECOND));
+    assert_int_equal(tb_refusals_due_us(&f), 2 * SECOND);
+    while ((r = tb_refusals_take(&f, 2 * SECOND, false))) {
+        counted += r->count;
+        groups++;
+        assert_string_equal(r->client, "-");
+        assert_string_equal(r->error, groups == TB_REFUSALS_GROUPS ? "various" : "");
+        free(r);
+    }
+    assert_int_equal(counted, 300);
+    assert_int_equal(groups, TB_REFUSALS_GROUPS);
+    tb_refusals_clear(&f);
+}
+
+static void test_refusals_hold_no_slot_and_are_written_at_the_end(void **unused)
+{
+    char dir[] = "/tmp/tb-audit-XXXXXX";
+    _cleanup_free_ char *file = NULL, *head = NULL, *text = NULL;
+    struct tb_audit_config c = {.contract_id = "c", .asset_id = "a", .queue = 1000};
+    struct tb_audit_stats stats;
+    struct tb_audit *a;
+    const char *count;
+    size_t len;
+
+    assert_non_null(mkdtemp(dir));
+    c.file = file = tb_path_join(dir, "audit");
+    c.head_file = head = tb_path_join(dir, "head");
+    assert_int_equal(tb_audit_open(&c, &a), 0);
+    for (int i = 0; i < 20000; i++) {
+        assert_int_not_equal(tb_audit_admit(a), TB_ADMIT_DROP);
+        tb_audit_submit(a, refusal(401, "192.0.2.1", 1));
+    }
+    tb_audit_get_stats(a, &stats);
+    assert_int_equal(stats.aggregated, 20000 - TB_REFUSALS_BURST);
+    assert_true(stats.slots <= TB_REFUSALS_BURST);
+    assert_int_equal(tb_audit_close(a, 5000), 0);
+    assert_int_equal(tb_read_file(file, 1 << 20, &text, &len), 0);
+    count = strstr(text, "\"count\":");
+    assert_non_null(count);
+    assert_int_equal(atoi(count + 8), 20000 - TB_REFUSALS_BURST);
+    assert_non_null(strstr(count, "\"last_ts\":\"1970-"));
+    unlink(file);
+    unlink(head);
+    rmdir(dir);
 }
 
 /* Slots are taken by requests in flight: nothing needs to be slow for the queue to be full. */
@@ -222,6 +352,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_line_is_json),
+        cmocka_unit_test(test_a_path_is_escaped_once_and_bounded),
+        cmocka_unit_test(test_a_flood_of_refusals_adds_up),
+        cmocka_unit_test(test_refusals_of_many_kinds_and_clients),
+        cmocka_unit_test(test_refusals_hold_no_slot_and_are_written_at_the_end),
         cmocka_unit_test(test_full_queue_refuses_then_drops),
         cmocka_unit_test(test_broken_sink_keeps_records_and_refuses),
         cmocka_unit_test(test_lost_journal_does_not_repeat_lines_in_the_file),

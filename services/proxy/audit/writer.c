@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/chain_head.h"
+#include "common/events.h"
+#include "common/hex.h"
+#include "common/log.h"
+#include "common/units.h"
+#include "proxy/audit/state.h"
+
+#define GATHER_MS 1
+#define SYNC_PAUSE_MS 20
+#define RETRY_MS 250
+/* Written together. Fewer when there is the journal as well: a kill may leave it as many behind the file. */
+#define BATCH_MAX 1024
+#define BATCH_MAX_BOTH 64
+
+/* --- the chain, on the writer's thread --------------------------------------------------------------------------- */
+
+struct audit_batch {
+    struct tb_audit_record *record[BATCH_MAX];
+    size_t n, end[BATCH_MAX]; /* end of each line, behind its line end */
+    struct tb_buf lines;
+};
+
+/* The next line of the chain. What an unclean stop left unsaid is said by the first. */
+static int writer_format(struct tb_audit *a, struct tb_audit_record *r, bool first, struct tb_buf *out)
+{
+    struct tb_chain_state st;
+    size_t start = out->len;
+    int e;
+
+    tb_chain_head_get(a->head_file, &st);
+    r->seq = a->at.seq + 1;
+    r->after_stop = first && (st.lost_max > 0 || st.unsure > 0);
+    r->lost_max = st.lost_max;
+    r->unsure = st.unsure;
+    tb_hex_encode(a->at.hash, sizeof(a->at.hash), r->prev);
+    e = tb_audit_format(r, a->sink.contract_id, a->sink.asset_id, out);
+    if (e >= 0)
+        e = tb_chain_hash(out->data + start, out->len - start, a->at.hash);
+    if (e < 0)
+        return e;
+    a->at.seq = r->seq;
+    return tb_buf_append(out, "\n", 1);
+}
+
+/* Moves up to max records into the batch. */
+static int writer_fill_batch(struct tb_audit *a, struct audit_batch *b, struct tb_audit_record **queue,
+                             size_t max)
+{
+    b->n = 0;
+    tb_buf_clear(&b->lines);
+    while (*queue && b->n < max) {
+        struct tb_audit_record *r = *queue;
+        int e = writer_format(a, r, b->n == 0, &b->lines);
+
+        if (e < 0)
+            return e;
+        b->end[b->n] = b->lines.len;
+        b->record[b->n++] = r;
+        *queue = r->next;
+    }
+    return 0;
+}
+
+/* --- the writer -------------------------------------------------------------------------------------------------- */
+
+static void audit_set_broken(struct tb_audit *a, bool *flag, const char *where, int error)
+{
+    bool was;
+
+    pthread_mutex_lock(&a->lock);
+    was = *flag;
+    *flag = error < 0;
+    pthread_mutex_unlock(&a->lock);
+    if (error < 0 && !was)
+        tb_log_full(TB_LOG_ERR, TB_EVENT_AUDIT_BROKEN, NULL,
+                    "audit: cannot write to %s: %s; requests are refused until it works again", where,
+                    strerror(-error));
+    else if (error >= 0 && was)
+        tb_info("audit: writing works again");
+}
+
+static void writer_reopen(struct tb_audit *a)
+{
+    int r = tb_audit_sink_reopen(&a->sink);
+
+    if (r < 0)
+        tb_error("audit: cannot open %s again: %s; still writing to the old file", a->sink.file,
+                 strerror(-r));
+}
+
+/* Waits before trying again, on the lock; false when it is time to give up. */
+static bool audit_wait_retry_locked(struct tb_audit *a, pthread_cond_t *wake)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += RETRY_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    if (!a->give_up)
+        pthread_cond_timedwait(wake, &a->lock, &until);
+    return !a->give_up;
+}
+
+static bool writer_wait_retry(struct tb_audit *a)
+{
+    bool go_on;
+
+    pthread_mutex_lock(&a->lock);
+    go_on = audit_wait_retry_locked(a, &a->wake);
+    pthread_mutex_unlock(&a->lock);
+    return go_on;
+}
+
+static int writer_send(struct tb_audit *a, const struct audit_batch *b, size_t i)
+{
+    size_t start = i == 0 ? 0 : b->end[i - 1];
+
+    return tb_audit_sink_journal(&a->sink, b->record[i], b->lines.data + start, b->end[i] - 1 - start);
+}
+
+/* Tries until it works, or until it is time to give up: then false. i: a record for the journal, or -1: all for the file. */
+static bool writer_insist(struct tb_audit *a, const struct audit_batch *b, ssize_t i)
+{
+    for (;;) {
+        int e = i < 0 ? tb_audit_sink_append(&a->sink, b->lines.data, b->lines.len)
+                      : writer_send(a, b, (size_t)i);
+
+        if (e == -EINTR || (i >= 0 && e == -EAGAIN))
+            continue;
+        audit_set_broken(a, &a->broken, i < 0 ? tb_audit_sink_name(&a->sink) : "the journal", e);
+        if (e >= 0)
+            return true;
+        if (!writer_wait_retry(a))
+            return false;
+    }
+}
+
+static bool writer_write_batch(struct tb_audit *a, const struct audit_batch *b)
+{
+    tb_chain_head_begin(a->head_file, &a->at);
+    if (!writer_insist(a, b, -1))
+        return false;
+    if (a->sink.journal && a->sink.fd < 0 && !writer_insist(a, b, 0))
+        return false;
+    tb_chain_head_commit(a->head_file);
+    tb_chain_head_set_stop(a->head_file, 0, 0);
+    for (size_t i = a->sink.fd < 0; a->sink.journal && i < b->n; i++) {
+        if (!writer_insist(a, b, (ssize_t)i))
+            return false;
+        tb_chain_head_set_journal(a->head_file, b->record[i]->seq);
+    }
+    return true;
+}
+
+static void writer_settle(struct tb_audit *a, const struct audit_batch *b)
+{
+    uint64_t requests = 0;
+    size_t slots = 0;
+
+    for (size_t i = 0; i < b->n; i++) {
+        requests += b->record[i]->count;
+        slots += b->record[i]->count == 0;
+        free(b->record[i]);
+    }
+    if (!a->sink.journal || a->sink.fd < 0) /* one sink: the head says it all */
+        tb_chain_head_set_journal(a->head_file, a->at.seq);
+    pthread_mutex_lock(&a->lock);
+    assert(a->slots >= slots && a->gathered >= requests);
+    a->slots -= slots;
+    a->gathered -= requests;
+    a->written += b->n;
+    a->reported = a->at;
+    tb_audit_note_open(a);
+    pthread_cond_signal(&a->sync_wake);
+    pthread_mutex_unlock(&a->lock);
+}
+
+/* On the lock: waits until woken, or a gathered refusal is due. */
+static void writer_wait(struct tb_audit *a)
+{
+    uint64_t due = tb_refusals_due_us(&a->refusals);
+    struct timespec until = {.tv_sec = (time_t)(due / TB_USEC_PER_SEC),
+                             .tv_nsec = (long)(due % TB_USEC_PER_SEC * 1000)};
+
+    if (due == UINT64_MAX)
+        pthread_cond_wait(&a->wake, &a->lock);
+    else
+        pthread_cond_timedwait(&a->wake, &a->lock, &until);
+}
+
+/* On the lock: appends refusals that are due, all of them when the audit is being closed, to the queue. */
+static void writer_take_refusals(struct tb_audit *a)
+{
+    struct tb_audit_record *r;
+
+    while ((r = tb_refusals_take(&a->refusals, tb_now_monotonic_us(), a->stop))) {
+        r->next = NULL;
+        *a->tail = r;
+        a->tail = &r->next;
+    }
+}
+
+/* Waits for records; takes all of them. NULL when the audit is being closed and nothing is left. */
+static struct tb_audit_record *writer_take(struct tb_audit *a, bool *ret_reopen)
+{
+    struct tb_audit_record *batch;
+
+    /* Records that come one by one are written a few at a time: waking this thread for each costs more than writing it. */
+    tb_sleep_ms(GATHER_MS);
+    pthread_mutex_lock(&a->lock);
+    writer_take_refusals(a);
+    while (!a->head && !a->stop && !a->reopen) {
+        writer_wait(a);
+        writer_take_refusals(a);
+    }
+    batch = a->head;
+    a->head = NULL;
+    a->tail = &a->head;
+    *ret_reopen = a->reopen;
+    a->reopen = false;
+    pthread_mutex_unlock(&a->lock);
+    return batch;
+}
+
+static bool writer_write_all(struct tb_audit *a, struct tb_audit_record **queue, struct audit_batch *b)
+{
+    /* To the journal alone records go one by one: that there is one in doubt is all a kill can leave. */
+    size_t max = !a->sink.journal ? BATCH_MAX : a->sink.fd < 0 ? 1 : BATCH_MAX_BOTH;
+
+    while (*queue) {
+        if (writer_fill_batch(a, b, queue, max) < 0)
+            abort(); /* no memory for a record that must exist: start afresh */
+        if (!writer_write_batch(a, b))
+            return false;
+        writer_settle(a, b);
+    }
+    return true;
+}
+
+/* Once a second: a file that was renamed or removed is noticed, and a power failure leaves a head that is not older. */
+static void writer_housekeep(struct tb_audit *a)
+{
+    uint64_t now = tb_now_monotonic_us();
+
+    if (now - a->synced_us < TB_USEC_PER_SEC)
+        return;
+    a->synced_us = now;
+    writer_reopen(a);
+    tb_chain_head_sync(a->head_file);
+}
+
+void *tb_audit_write_thread(void *arg)
+{
+    struct tb_audit *a = arg;
+    struct audit_batch b = {0};
+    bool ok = true, reopen;
+
+    for (;;) {
+        struct tb_audit_record *queue = writer_take(a, &reopen);
+
+        if (reopen)
+            writer_reopen(a);
+        if (!queue && !reopen)
+            break;
+        writer_housekeep(a);
+        ok = ok && writer_write_all(a, &queue, &b);
+        while (queue) { /* given up */
+            struct tb_audit_record *next = queue->next;
+
+            free(queue);
+            queue = next;
+        }
+    }
+    if (!ok)
+        for (size_t i = 0; i < b.n; i++)
+            free(b.record[i]);
+    tb_buf_free(&b.lines);
+    return NULL;
+}
+
+/* On a thread of its own: a slow disk then holds records back from a power failure's point of view only, and a kill finds all
+ * that were handed in but a moment's in the file. */
+void *tb_audit_sync_thread(void *arg)
+{
+    struct tb_audit *a = arg;
+    struct tb_chain_point p;
+    int r = 0;
+
+    pthread_mutex_lock(&a->lock);
+    for (;;) {
+        while (a->reported.seq == a->synced && !a->stop_sync)
+            pthread_cond_wait(&a->sync_wake, &a->lock);
+        if (a->reported.seq == a->synced || (r < 0 && !audit_wait_retry_locked(a, &a->sync_wake)))
+            break;
+        p = a->reported;
+        pthread_mutex_unlock(&a->lock);
+        r = tb_audit_sink_sync(&a->sink);
+        audit_set_broken(a, &a->sync_broken, tb_audit_sink_name(&a->sink), r);
+        if (r >= 0)
+            tb_chain_head_set_synced(a->head_file, &p);
+        pthread_mutex_lock(&a->lock);
+        if (r >= 0)
+            a->synced = p.seq;
+        if (!a->stop_sync) { /* syncing without a pause costs as much as serving */
+            pthread_mutex_unlock(&a->lock);
+            tb_sleep_ms(SYNC_PAUSE_MS);
+            pthread_mutex_lock(&a->lock);
+        }
+    }
+    pthread_mutex_unlock(&a->lock);
+    return NULL;
+}
