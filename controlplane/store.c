@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "controlplane/store.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "common/units.h"
@@ -127,12 +128,16 @@ const char *cp_store_error(const struct cp_store *s)
 
 int cp_store_begin(struct cp_store *s)
 {
+    assert(!s->tx.open);
     return tb_db_begin(&s->tx, s->db, s->error);
 }
 
 int cp_store_commit(struct cp_store *s)
 {
-    int r = tb_db_end(&s->tx, 0, "commit", s->error);
+    int r;
+
+    assert(s->tx.open);
+    r = tb_db_end(&s->tx, 0, "commit", s->error);
 
     if (r < 0)
         cp_store_rollback(s);

@@ -73,7 +73,7 @@ int asset_manifest_read(const char *path, unsigned flags, struct tbenc_manifest 
     return CLI_OK;
 }
 
-static int asset_open_ciphertext(const char *path, int *ret)
+static int asset_ciphertext_open(const char *path, int *ret)
 {
     _cleanup_close_ int fd = -1;
     struct stat st;
@@ -106,7 +106,7 @@ int asset_open(const char *path, const char *manifest_path, unsigned flags, stru
     a.path = path ? strdup(path) : asset_ciphertext_name(a.manifest_path, a.manifest);
     if (!a.path)
         return tbpkg_fail_errno(a.manifest_path, -ENOMEM);
-    rc = asset_open_ciphertext(a.path, &a.fd);
+    rc = asset_ciphertext_open(a.path, &a.fd);
     if (rc != CLI_OK)
         return rc;
     *ret = a;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "provider/asset/out_tree.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -198,8 +199,10 @@ static int out_tree_take_name(struct out_tree *t, bool replace)
 
 int out_tree_commit(struct out_tree *t, const struct tbenc_manifest *m, bool replace)
 {
-    int rc = out_tree_settle_files(t, m), r;
+    int rc, r;
 
+    assert(t->tmp_path && t->n == m->n_files);
+    rc = out_tree_settle_files(t, m);
     if (rc != CLI_OK)
         return rc;
     cli_signals_block();

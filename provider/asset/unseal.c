@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "provider/asset/unseal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -51,6 +52,7 @@ static int unseal_open_into(struct asset_unseal *u, const int *fds, size_t n)
     struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
     int r;
 
+    assert(n > 0);
     if (unseal_seekable(u->asset.fd))
         r = tbenc_open_files(&p, u->asset.fd, fds, n, &e);
     else

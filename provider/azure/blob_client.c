@@ -79,21 +79,7 @@ static size_t client_on_body(char *data, size_t one, size_t n, void *ctx)
 {
     struct blob_exchange *x = ctx;
 
-    if (n > x->max - x->len)
-        return 0;
-    if (x->len + n + 1 > x->cap) {
-        size_t cap = MAX(x->cap * 2, x->len + n + 1);
-        char *grown = realloc(x->body, cap);
-
-        if (!grown)
-            return 0;
-        x->body = grown;
-        x->cap = cap;
-    }
-    memcpy(x->body + x->len, data, n);
-    x->len += n;
-    x->body[x->len] = '\0';
-    return n;
+    return tb_buf_append(&x->body, data, n) < 0 ? 0 : n;
 }
 
 static int client_set_options(const struct blob_client *c, const struct blob_request *rq,
@@ -137,8 +123,8 @@ int blob_exchange_prepare(const struct blob_client *c, const struct blob_request
     curl_easy_reset(x->curl);
     client_headers_free(&x->headers);
     tb_erase_stringp(&x->url);
-    x->len = 0;
-    x->max = MAX(max_body, (size_t)ERROR_BODY_MAX);
+    tb_buf_clear(&x->body);
+    x->body.max = MAX(max_body, (size_t)ERROR_BODY_MAX);
     x->errbuf[0] = '\0';
     r = client_build_headers(c, rq, &x->headers);
     if (r == 0)
@@ -184,8 +170,8 @@ int blob_exchange_finish(struct blob_exchange *x, CURLcode code, struct blob_rep
     client_copy_header(x->curl, "Retry-After", text, sizeof(text));
     if (text[0])
         r.retry_after_ms = tb_http_retry_after_ms(text);
-    if (r.status >= 300 && x->len > 0)
-        (void)blob_xml_error(x->body, x->len, r.code, r.message);
+    if (r.status >= 300 && x->body.len > 0)
+        (void)blob_xml_error(x->body.data, x->body.len, r.code, r.message);
     *ret = r;
     return 0;
 }
@@ -196,7 +182,7 @@ void blob_exchange_clear(struct blob_exchange *x)
         curl_easy_cleanup(x->curl);
     client_headers_free(&x->headers);
     tb_erase_stringp(&x->url);
-    free(x->body);
+    tb_buf_free(&x->body);
     *x = (struct blob_exchange){0};
 }
 
@@ -252,8 +238,9 @@ int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t
     }
     if (r < 0)
         return r;
-    reply.body = TAKE_PTR(x.body);
-    reply.len = x.len;
+    reply.body = TAKE_PTR(x.body.data);
+    reply.len = x.body.len;
+    x.body = (struct tb_buf){0};
     *ret = reply;
     return 0;
 }

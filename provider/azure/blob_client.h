@@ -6,6 +6,7 @@
 
 #include <curl/curl.h>
 
+#include "common/buf.h"
 #include "provider/azure/auth.h"
 #include "provider/azure/blob.h"
 #include "provider/azure/xml.h"
@@ -45,8 +46,7 @@ struct blob_exchange {
     struct curl_slist *headers;
     char *url;
     char errbuf[CURL_ERROR_SIZE];
-    char *body;
-    size_t len, cap, max;
+    struct tb_buf body;
 };
 /* Makes x->curl ready for curl_easy_perform() or a multi handle. rq's strings and body must stay until it is
  * done. */

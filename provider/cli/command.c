@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "provider/cli/command.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdarg.h>
@@ -95,6 +96,7 @@ static int command_take_words(const struct cli *c, int argc, char **argv, enum c
 int cli_parse(struct cli *c, void *job, int argc, char **argv, enum cli_words words, const char **ret_in,
               int (*check)(void *job))
 {
+    assert(words != CLI_ONE_INPUT || ret_in);
     c->options.rows = c->command->options;
     c->rc = CLI_OK;
     if (tb_options_parse(&c->options, job, argc, argv) < 0) {

@@ -3,6 +3,7 @@
 
 #include "provider/cli/output.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <ini.h>
@@ -202,7 +203,8 @@ const char *setting_env(const char *name)
 {
     size_t i = settings_index_of(name, strlen(name));
 
-    return i < n_settings ? settings[i].env : NULL;
+    assert(i < n_settings);
+    return settings[i].env;
 }
 
 static char *settings_from_environment(const char *names, char *ret_name, size_t size)
@@ -224,8 +226,7 @@ bool setting_get(const char *name, struct setting_value *ret)
 {
     size_t i = settings_index_of(name, strlen(name));
 
-    if (i == n_settings)
-        return false;
+    assert(i < n_settings); /* tables of options name only what there is */
     ret->value = settings_from_environment(settings[i].env, ret->source, sizeof(ret->source));
     if (ret->value)
         return true;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "provider/cli/tool.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -114,6 +115,7 @@ int tool_run(const struct tool *t, const char *package, char **ret_out)
     bool interrupted = false;
     pid_t pid;
 
+    assert(t->n > 0 || t->r < 0);
     if (t->r < 0)
         return tbpkg_fail_errno(t->n ? t->v[0] : package, t->r);
     if (ret_out && pipe2(fds, O_CLOEXEC) < 0)

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Telling the control plane where an asset lies and with which key it opens. The key is in secret memory from
+ * the file to the socket: the request body is built there, the key last, as the API's first client sends
+ * it. */
+#ifndef TBPKG_PUBLISH_REGISTRATION_H
+#define TBPKG_PUBLISH_REGISTRATION_H
+
+#include "common/secret.h"
+#include "provider/cli/key_arg.h"
+#include "tbenc/tbenc.h"
+
+#define REGISTRATION_API_PATH "/api/v1/assets/register"
+
+struct registration {
+    const struct cli *cli; /* for messages */
+    /* what to do */
+    const char *asset_id, *manifest_path, *token_file, *cert, *cert_key, *ca_file;
+    const char *url;  /* of the API */
+    const char *base; /* of the container */
+    bool insecure;    /* http:// is allowed */
+    const struct cli_key_arg *key_arg;
+    /* private */
+    struct tbenc_manifest *manifest;
+    uint8_t manifest_sha256[32];
+    char *authorization; /* secret: header line, or NULL */
+    char *body;          /* secret */
+    size_t body_len;
+    char key_hex[TB_KEY_HEX_CHARS + 1];
+};
+
+/* Sends it and prints the answer. CLI_OK; or the error is reported and CLI_FAILED or CLI_USAGE returned. */
+int registration_send(struct registration *g);
+void registration_clear(struct registration *g);
+
+#endif
