@@ -46,7 +46,7 @@ def env(tmp_path_factory):
         e2e.stop()
 
 
-def test_1_the_runtime_received_the_plaintext(env):
+def test_the_runtime_received_the_plaintext(env):
     def arrived():
         status, body = http_json(env.api + "/plaintext-hash")
         assert status in (200, 202)
@@ -55,7 +55,7 @@ def test_1_the_runtime_received_the_plaintext(env):
     assert body == {"sha256": stack.PLAIN_SHA256, "bytes_read": stack.PLAIN_BYTES}
 
 
-def test_2_requests_are_forwarded(env):
+def test_requests_are_forwarded(env):
     status, body = http_json(env.api + "/v1/demo")
     assert (status, body["message"]) == (200, "Hello from runtime-mock")
     data = os.urandom(100_000)
@@ -65,7 +65,7 @@ def test_2_requests_are_forwarded(env):
     assert body["request"]["body_size"] == len(data)
 
 
-def test_3_no_plaintext_on_disk(env):
+def test_no_plaintext_on_disk(env):
     target = env.consumer / "target"
     assert sorted(p.name for p in target.iterdir()) == ["model.manifest.json", "model.tbenc", "model.tbenc.verified.json"]
     for p in env.consumer.rglob("*"):
@@ -73,7 +73,7 @@ def test_3_no_plaintext_on_disk(env):
             assert b"TRUSTBRIDGE_E2E_TRUSTBRIDGE" not in p.read_bytes(), p
 
 
-def test_4_every_request_is_audited(env):
+def test_every_request_is_audited(env):
     def records():
         return read_records(env.consumer / "audit.jsonl")
     before = len(records())
@@ -89,7 +89,7 @@ def test_4_every_request_is_audited(env):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", r["ts"])
 
 
-def test_5_a_denied_contract_never_serves(env, tmp_path):
+def test_a_denied_contract_never_serves(env, tmp_path):
     import tbsys
     ca = tbsys.CA.__new__(tbsys.CA)
     ca.cert = env.ca
@@ -104,7 +104,7 @@ def test_5_a_denied_contract_never_serves(env, tmp_path):
         assert chain.status()["reason"] == "contract_invalid"
 
 
-def test_6_a_damaged_download_is_refused(env, tmp_path):
+def test_a_damaged_download_is_refused(env, tmp_path):
     """A provider of its own, since the running blob must stay whole."""
     e2e = stack.E2E(tmp_path, blob=0, controlplane=0, api=0, health=0)
     e2e.provider.start()
@@ -125,7 +125,7 @@ def test_6_a_damaged_download_is_refused(env, tmp_path):
         e2e.stop()
 
 
-def test_7_the_runtime_is_reachable_only_inside(env):
+def test_the_runtime_is_reachable_only_inside(env):
     with socket.socket() as s:
         s.settimeout(2)
         assert s.connect_ex(("127.0.0.1", 8081)) != 0
@@ -133,7 +133,7 @@ def test_7_the_runtime_is_reachable_only_inside(env):
         assert env.chain.reachable_inside(8081)
 
 
-def test_8_health_endpoints(env):
+def test_health_endpoints(env):
     for base in (env.api, env.health):
         assert http_json(base + "/health")[0] == 200
         assert http_json(base + "/readiness")[0] == 200
@@ -143,7 +143,7 @@ def test_8_health_endpoints(env):
             assert k in body, k
 
 
-def test_9_blob_ranges(env):
+def test_blob_ranges(env):
     status, body = env.authorize("contract-allow")
     assert status == 200
     ctx = ssl.create_default_context(cafile=env.ca)
@@ -155,7 +155,7 @@ def test_9_blob_ranges(env):
     assert len(data) == 100 and data.startswith(b"TBENC001")
 
 
-def test_10_control_plane_answers(env):
+def test_control_plane_answers(env):
     status, body = env.authorize("contract-allow")
     assert status == 200 and body["status"] == "authorized"
     assert re.fullmatch("[0-9a-f]{64}", body["decryption_key_hex"])
@@ -165,7 +165,7 @@ def test_10_control_plane_answers(env):
     assert http_json(env.controlplane + "/api/v1/health", ca=env.ca)[0] == 200
 
 
-def test_11_the_fifo_is_private_and_fresh(tmp_path):
+def test_the_fifo_is_private_and_fresh(tmp_path):
     """While tb-load waits for a reader the FIFO stands with mode 0600; nobody else's FIFO is reused."""
     e2e = stack.E2E(tmp_path, blob=0, controlplane=0, api=0, health=0)
     e2e.provider.start()
@@ -192,7 +192,7 @@ def test_11_the_fifo_is_private_and_fresh(tmp_path):
         e2e.stop()
 
 
-def test_12_verify_and_decrypt_agree_with_the_chain(env, tmp_path):
+def test_verify_and_decrypt_agree_with_the_chain(env, tmp_path):
     p = env.dir / "provider"
     tbpkg("verify", "--in", p / "model.tbenc", "--manifest", p / "model.manifest.json", "--key-file", p / "model.key")
     tbpkg("decrypt", "--in", p / "model.tbenc", "--manifest", p / "model.manifest.json", "--key-file", p / "model.key", "--out",

@@ -19,6 +19,7 @@ from tbsys import _die_with_parent, free_port, repo, wait_for
 
 HOST = "10.0.2.2"  # this machine's loopback, as the guest sees it by user-mode networking
 SEED = repo / "cloud-init" / "user-data.yaml"
+QUICK = "quiet mitigations=off"  # this emulated processor has no side channels, and going around them costs a tenth of a boot
 
 
 def accelerator():
@@ -26,8 +27,9 @@ def accelerator():
     flags = pathlib.Path("/proc/cpuinfo").read_text()
     if os.access("/dev/kvm", os.W_OK) and (" vmx " in flags or " svm " in flags):
         return ["-accel", "kvm", "-cpu", "host"]
+    # Without AVX, which is slower than SSE where both are emulated: a chat takes 1.2 s of processor time instead of 5 to 9.
     # cmpxchg16b of QEMU 7.2 corrupts the flags and Linux 6.12 panics on it.
-    return ["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"]
+    return ["-accel", "tcg,thread=multi", "-cpu", "Westmere,-cx16"]
 
 
 def write_seed(directory, settings, files=None, template=SEED):
@@ -62,7 +64,7 @@ class VM:
         argv = ["qemu-system-x86_64", *accelerator(), "-machine", "q35", "-smp", str(self.cpus), "-m", str(self.memory),
                 "-display", "none", "-monitor", "none", "-no-reboot", "-no-user-config", "-nodefaults",
                 "-kernel", self.image / "vmlinuz", "-initrd", self.image / "initrd",
-                "-append", f"root=/dev/vda rootfstype=ext4 rw console=ttyS0 net.ifnames=0 quiet systemd.show_status=yes {self.append}",
+                "-append", f"root=/dev/vda rootfstype=ext4 rw console=ttyS0 net.ifnames=0 {QUICK} systemd.show_status=yes {self.append}",
                 "-drive", f"file={self.disk},if=none,id=disk,format=qcow2,discard=unmap", "-device", "virtio-blk-pci,drive=disk",  # first: vda
                 "-nic", f"user,model=virtio-net-pci{hostfwd}", "-device", "virtio-rng-pci",
                 "-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial",
