@@ -14,9 +14,9 @@ import sys
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 OUT = REPO / "build" / "debs"
-# What a package is made of. Tests, documents and the VM may change without a new build.
-SOURCES = ("LICENSE", "Makefile", "bicep", "common", "controlplane", "debian", "man", "packer", "provider", "services",
-           "tbenc", "tests/packaging/build.sh", "units")
+# What a package is made of. Tests and the VM may change without a new build.
+SOURCES = ("CHANGELOG.md", "LICENSE", "Makefile", "bicep", "common", "controlplane", "debian", "docs", "man", "packer", "provider",
+           "services", "tbenc", "tests/packaging/build.sh", "units")
 TOOLS = ("debhelper", "dpkg-dev", "gcc", "systemd")
 
 
