@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# For Packer 1.7 and newer, which keep their builders in plugins: `packer init` fetches these. Packer 1.6 has them built in and does not
-# understand this block; there leave the file away.
+# For Packer 1.7 and newer, whose builders are plugins: `packer init` downloads them. Packer 1.6 has them built in and does not understand
+# this block: leave the file out there.
 
 packer {
   required_plugins {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-# Bakes the trustbridge package into a VM image: `qemu` makes a disk for a laptop or a private cloud out of a Debian cloud image, `azure-arm` a
-# version of a Compute Gallery image out of Ubuntu 24.04 with the GPU driver. README.md says how; `tbpkg build` calls it.
+# Installs the trustbridge package into a VM image: `qemu` makes a disk for a laptop or a private cloud from a Debian cloud image, `azure-arm` a
+# version of a Compute Gallery image from Ubuntu 24.04 with the GPU driver. See README.md; `tbpkg build` calls it.
 #
-# Kept to what Packer 1.6.6 (Debian 12) understands, so that it can be validated and the qemu part built offline. What newer ones ask
-# for stands in plugins.pkr.hcl.
+# Uses only what Packer 1.6.6 (Debian 12) understands, so that it can be validated and the qemu part built offline. Newer versions also
+# need plugins.pkr.hcl.
 
 variable "debs" {
   type        = string
@@ -245,7 +245,7 @@ build {
     destination = local.scripts
     source      = "${path.root}/scripts/"
   }
-  # Its last act is to remove the user that Packer works as, so it and the check are one command, and the machine is switched off from inside.
+  # It ends by removing the user that Packer works as, so it and the check are one command, and the machine is switched off from inside.
   provisioner "shell" {
     environment_vars = ["TB_BUILD_USER=${var.ssh_username}", "TB_IMAGE_KIND=vm"]
     execute_command  = local.run

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # usage: [TB_IMAGE_KIND=root|vm|azure] check-image.sh [ROOT]
 # The check list of an image before it is published: reads the file system below ROOT (default /, the machine that is being built), changes nothing.
-# root: any file system with the package in it; vm: boots, with a kernel; azure: also what the Marketplace certification looks at.
-# One line per check, `ok` or `FAILED` with the remedy; exit 1 when any failed.
+# root: any file system with the package in it; vm: boots, with a kernel; azure: also the checks of the Marketplace certification.
+# Prints one line for each check, `ok` or `FAILED` with the remedy; exit 1 if any failed.
 # shellcheck disable=SC2317 # called by check
 set -u
 

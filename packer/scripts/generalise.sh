@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Run as root in the machine that becomes the image, last but for check-image.sh: hardens what a customer's machine must not come with, and takes
-# out what is this machine's own. TB_BUILD_USER: the user that built. The image must not be booted again before it is published.
+# Run as root in the machine that becomes the image, just before check-image.sh: turns off what a customer's machine must not have, and removes
+# what belongs to this machine only. TB_BUILD_USER: the user that built. The image must not be booted again before it is published.
 set -eu
 user=${TB_BUILD_USER:-}
 
-# -- what every machine of this image shall have --------------------------------------------------------------------------
+# -- settings of every machine of this image -------------------------------------------------------------------------------
 
-# ssh is off; whoever turns it on for a machine of his own gets it by key only. 180 s is what the Marketplace asks for.
+# ssh is off; if somebody turns it on, it accepts keys only. The Marketplace requires 180 s.
 if [ -d /etc/ssh ]; then
     mkdir -p /etc/ssh/sshd_config.d
     cat >/etc/ssh/sshd_config.d/10-trustbridge.conf <<'EOF'
@@ -17,12 +17,12 @@ PasswordAuthentication no
 PermitRootLogin no
 EOF
     systemctl disable ssh.service ssh.socket 2>/dev/null || true
-    # The first boot of a machine without an id applies the presets, and Debian's enables everything.
+    # The first boot of a machine without an id applies the presets, and Debian's preset enables everything.
     mkdir -p /etc/systemd/system-preset
     printf 'disable ssh.service\ndisable ssh.socket\n' >/etc/systemd/system-preset/10-trustbridge.preset
 fi
 
-# The serial console is all there is to look at on Azure.
+# On Azure the serial console is the only output that can be seen.
 if command -v update-grub >/dev/null; then
     mkdir -p /etc/default/grub.d
     cat >/etc/default/grub.d/50-trustbridge.cfg <<'EOF'
@@ -45,7 +45,7 @@ if [ -e /etc/waagent.conf ]; then
     sed -i 's/^ResourceDisk.Format=.*/ResourceDisk.Format=n/; s/^ResourceDisk.EnableSwap=.*/ResourceDisk.EnableSwap=n/' /etc/waagent.conf
 fi
 
-# -- what was this machine's own ------------------------------------------------------------------------------------------
+# -- traces of this machine -----------------------------------------------------------------------------------------------
 
 apt-get -q clean
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /tmp/* /var/tmp/*
@@ -61,11 +61,11 @@ echo uninitialized >/etc/machine-id
 rm -rf /var/log/journal/* /var/log/*.log /var/log/*.gz /var/log/apt/* /var/log/unattended-upgrades/*
 find /var/log -type f \( -name wtmp -o -name btmp -o -name lastlog \) -exec sh -c ': >"$1"' _ {} \;
 rm -rf /etc/credstore/trustbridge.* /etc/credstore.encrypted/trustbridge.* /var/lib/tb-*
-# What the provider baked in (TB_RUNTIME_EXEC above all) stays; whose contract it is comes with the deployment.
+# The provider's settings (such as TB_RUNTIME_EXEC) stay; the contract comes with the deployment.
 if [ -e /etc/trustbridge/trustbridge.env ]; then
     sed -i '/^[[:space:]]*TB_\(CONTRACT_ID\|ASSET_ID\|EDC_ENDPOINT\)=/d' /etc/trustbridge/trustbridge.env
 fi
-# Its processes run until the machine is off, so the entry goes and the home with it.
+# Its processes run until the machine is off: remove the entry and the home directory.
 if [ -n "$user" ] && [ "$user" != root ] && id "$user" >/dev/null 2>&1; then
     rm -rf "/home/${user:?}"
     for f in passwd shadow group gshadow subuid subgid; do

@@ -14,7 +14,7 @@ if [ ! -e "$1" ] || [ $# != 1 ]; then
     exit 1
 fi
 
-# Where cloud-init still works, so may apt.
+# Wait for cloud-init, which may use apt.
 if command -v cloud-init >/dev/null; then
     cloud-init status --wait >/dev/null || true
 fi
@@ -25,7 +25,7 @@ if [ -n "$driver" ]; then
     packages="$packages linux-modules-nvidia-$driver-server-open-azure nvidia-headless-no-dkms-$driver-server-open nvidia-utils-$driver-server"
 fi
 
-# A base that has the libraries needs no network.
+# If the base has the libraries, no network is needed.
 install_all() {
     # shellcheck disable=SC2086 # a list of names
     apt-get -qy --no-install-recommends install "$debs"/*.deb $packages

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # usage: seed.sh DIR [USER]
-# Makes DIR for the variable `seed` of trustbridge.pkr.hcl: a key that exists for this build alone (DIR/key), and what cloud-init of the base
-# image is told about it (DIR/http). generalise.sh takes the key out of the image again; remove DIR after the build.
+# Makes DIR for the variable `seed` of trustbridge.pkr.hcl: a key for this build only (DIR/key), and the cloud-init data for the base image
+# (DIR/http). generalise.sh removes the key from the image; remove DIR after the build.
 set -eu
 umask 077
 
