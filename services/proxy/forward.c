@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "proxy/exchange.h"
+#include "proxy/gate/admission.h"
 #include "proxy/admin/health.h"
 #include "proxy/request_usage.h"
 #include "proxy/request_limits.h"
@@ -241,8 +242,13 @@ enum MHD_Result tb_forward_handler(void *cls, struct MHD_Connection *c, const ch
     }
     if (!tb_exchange_upload_end(ex) && !tb_metering_answered(ex))
         return wait_for_event(ex) ? MHD_YES : MHD_NO;
-    if (ex->health)
-        return tb_health_answer(cls, c, method, ex->target, ex->path_len);
+    if (ex->health) {
+        const struct tb_server *s = cls;
+        const struct tb_api_keys *keys = s->keys ? tb_key_store_keys(s->keys) : NULL;
+
+        return tb_health_answer(cls, c, method, ex->target, ex->path_len,
+                                tb_admit_identified(keys, &ex->credentials));
+    }
     return reply(ex);
 }
 

@@ -255,10 +255,12 @@ static int start_health(struct program *p)
 {
     unsigned flags = MHD_USE_EPOLL | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
 
+    tb_health_connections_init(&p->server.health_connections);
     p->server.health = MHD_start_daemon(
         flags, 0, NULL, NULL, tb_health_handler, &p->server, MHD_OPTION_EXTERNAL_LOGGER, mhd_log, NULL,
         MHD_OPTION_NOTIFY_COMPLETED, tb_health_completed, &p->server, MHD_OPTION_LISTEN_SOCKET, p->health_fd,
-        MHD_OPTION_CONNECTION_TIMEOUT, 30u, MHD_OPTION_CONNECTION_LIMIT, 64u,
+        MHD_OPTION_CONNECTION_TIMEOUT, 30u, MHD_OPTION_CONNECTION_LIMIT, (unsigned)TB_HEALTH_CONNECTIONS_MAX,
+        MHD_OPTION_NOTIFY_CONNECTION, tb_health_connection_notify, &p->server.health_connections,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(8 * 1024), MHD_OPTION_END);
     return p->server.health ? 0 : -EIO;
 }

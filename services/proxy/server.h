@@ -14,6 +14,7 @@
 #include "proxy/gate/cors.h"
 #include "proxy/gate/key_store.h"
 #include "proxy/admin/events.h"
+#include "proxy/admin/health_connections.h"
 #include "proxy/http/loop.h"
 #include "proxy/admin/metrics.h"
 #include "proxy/admin/recent.h"
@@ -35,6 +36,7 @@ struct tb_server {
     const struct tb_config *config;
     struct tb_loop loop;
     struct MHD_Daemon *http, *health;
+    struct tb_health_connections health_connections;
     struct tb_upstream *upstream;
     struct tb_watch watch;
     struct tb_audit *audit;

@@ -5,7 +5,6 @@ import hashlib
 import json
 import socket
 import subprocess
-import threading
 import time
 
 import pytest
@@ -66,3 +65,40 @@ def test_a_kill_leaves_gathered_requests_to_the_next_record(make):  # noqa: F811
     assert p.ask("GET", "/v1/chat/x")[0] == 200
     wait_for(lambda: p.records()[-1]["status"] == 200, what="the record")
     assert p.records()[-1]["lost_max"] >= more - max(0, requests_recorded(p) - 1 - before)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /metr", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx"])
+def test_idle_connections_leave_room_for_a_probe(make, sent):  # noqa: F811
+    """Three hundred that say nothing, half a request, one request, or half a body, and do not go."""
+    p = make().ready().start()
+    idle = []
+    try:
+        for i in range(300):
+            s = socket.create_connection(("127.0.0.1", p.health.getsockname()[1]), timeout=20)
+            s.sendall(sent)
+            idle.append(s)
+            if i % 25 == 24:
+                start = time.monotonic()
+                assert p.ask_health("/health")[0] == 200
+                assert time.monotonic() - start < 2
+    finally:
+        for s in idle:
+            s.close()
+
+
+def test_viewers_are_not_closed_to_make_room(make):  # noqa: F811
+    p = make().ready().start()
+    address = ("127.0.0.1", p.health.getsockname()[1])
+    with socket.create_connection(address, timeout=20) as viewer:
+        viewer.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert viewer.recv(65536).startswith(b"HTTP/1.1 200")
+        idle = [socket.create_connection(address, timeout=20) for _ in range(200)]
+        time.sleep(1.5)
+        assert p.ask_health("/health")[0] == 200
+        seen, end = b"", time.monotonic() + 10
+        while seen.count(b"data: ") < 3 and time.monotonic() < end:
+            data = viewer.recv(65536)
+            assert data
+            seen += data
+        for s in idle:
+            s.close()

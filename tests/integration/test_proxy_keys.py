@@ -2,6 +2,7 @@
 """tb-proxy's API keys as different clients bring them, web pages of other origins, and routes that no wildcard opens."""
 
 import hashlib
+import json
 import threading
 import time
 
@@ -149,6 +150,19 @@ def test_an_origin_that_is_none_is_refused_at_start(make, value):  # noqa: F811
     p.daemon.start()
     assert p.daemon.wait() == 78
     assert "TB_CORS_ORIGINS" in p.daemon.log_text()
+
+
+def test_the_status_tells_strangers_state_and_progress_only(keyed):
+    p = keyed()
+    for headers in ({}, {"x-api-key": "other"}, {**BEARER, "api-key": "other"}):
+        status, body, _ = p.ask("GET", "/status", headers=headers)
+        doc = json.loads(body)
+        assert (status, doc["state"], doc["hydrate"]["bytes_total"]) == (200, "Ready", 10)
+        assert not {"contract_id", "asset_id", "lease_expires_at", "audit", "requests_processed"} & set(doc)
+        assert b"contract-1" not in body and b"asset-1" not in body
+    known = json.loads(p.ask("GET", "/status", headers={"api-key": "key-a"})[1])
+    assert (known["contract_id"], known["asset_id"]) == ("contract-1", "asset-1") and "seq" in known["audit"]
+    assert p.status()["contract_id"] == "contract-1"  # the health port, which is not public
 
 
 # --- routes ---------------------------------------------------------------------------------------------------------------

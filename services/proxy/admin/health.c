@@ -77,7 +77,22 @@ static int add_audit(cJSON *doc, struct tb_audit *audit)
     return 0;
 }
 
-static char *status_text(const struct tb_server *s)
+/* What is for whoever has a key, and for the health port: whose contract this is, and how much it is used. */
+static int add_details(cJSON *doc, const struct tb_server *s)
+{
+    const char *expires_at = s->watch.facts.expires_at;
+
+    if (!cJSON_AddStringToObject(doc, "asset_id", s->config->asset_id) ||
+        !cJSON_AddStringToObject(doc, "contract_id", s->config->contract_id) ||
+        tb_json_add_uint(doc, "requests_processed", tb_server_requests(s)) < 0)
+        return -ENOMEM;
+    if (expires_at[0] ? !cJSON_AddStringToObject(doc, "lease_expires_at", expires_at)
+                      : !cJSON_AddNullToObject(doc, "lease_expires_at"))
+        return -ENOMEM;
+    return add_audit(doc, s->audit);
+}
+
+static char *status_text(const struct tb_server *s, bool identified)
 {
     _cleanup_json_ cJSON *doc = cJSON_CreateObject();
     const struct tb_watch *w = &s->watch;
@@ -86,27 +101,21 @@ static char *status_text(const struct tb_server *s)
 
     tb_rfc3339_format(w->since_realtime_us, 1, since);
     if (!doc || !cJSON_AddStringToObject(doc, "state", tb_state_name(w->verdict.state)) ||
-        !cJSON_AddStringToObject(doc, "asset_id", s->config->asset_id) ||
-        !cJSON_AddStringToObject(doc, "contract_id", s->config->contract_id) ||
         tb_json_add_uint(doc, "uptime_seconds", (tb_now_monotonic_us() - s->started_us) / TB_USEC_PER_SEC) <
             0 ||
-        tb_json_add_uint(doc, "requests_processed", tb_server_requests(s)) < 0 ||
         !cJSON_AddBoolToObject(doc, "ready", ready) || !cJSON_AddBoolToObject(doc, "suspended", suspended) ||
         !cJSON_AddStringToObject(doc, "reason", w->verdict.reason) ||
         !cJSON_AddStringToObject(doc, "since", since))
         return NULL;
-    if (w->facts.expires_at[0] ? !cJSON_AddStringToObject(doc, "lease_expires_at", w->facts.expires_at)
-                               : !cJSON_AddNullToObject(doc, "lease_expires_at"))
-        return NULL;
     if (add_step(doc, "hydrate", &w->facts.hydrate) < 0 || add_step(doc, "decrypt", &w->facts.decrypt) < 0 ||
-        add_audit(doc, s->audit) < 0)
+        (identified && add_details(doc, s) < 0))
         return NULL;
     return cJSON_Print(doc);
 }
 
-static enum MHD_Result answer_status(struct tb_server *s, struct MHD_Connection *c)
+static enum MHD_Result answer_status(struct tb_server *s, struct MHD_Connection *c, bool identified)
 {
-    _cleanup_free_ char *text = status_text(s);
+    _cleanup_free_ char *text = status_text(s, identified);
 
     return text ? queue(s, c, MHD_HTTP_OK, tb_http_text_response(text, strlen(text), "application/json"))
                 : MHD_NO;
@@ -142,14 +151,14 @@ static enum MHD_Result answer_method(struct tb_server *s, struct MHD_Connection 
 }
 
 enum MHD_Result tb_health_answer(struct tb_server *s, struct MHD_Connection *c, const char *method,
-                                 const char *path, size_t len)
+                                 const char *path, size_t len, bool identified)
 {
     enum tb_state state = s->watch.verdict.state;
 
     if (!readable(method))
         return answer_method(s, c);
     if (is(path, len, "/status"))
-        return answer_status(s, c);
+        return answer_status(s, c, identified);
     if (is(path, len, "/health"))
         return answer_probe(s, c, state == TB_STATE_READY, "OK");
     return answer_probe(s, c, state == TB_STATE_READY || state == TB_STATE_DECRYPT, "Ready");
@@ -210,7 +219,7 @@ static enum MHD_Result answer_own(struct tb_server *s, struct MHD_Connection *c,
     const char *runtime;
 
     if (tb_health_path(path, strlen(path)))
-        return tb_health_answer(s, c, method, path, strlen(path));
+        return tb_health_answer(s, c, method, path, strlen(path), true);
     if (!asset && strcmp(path, "/") != 0 && strcmp(path, "/events") != 0 && strcmp(path, "/metrics") != 0)
         return answer_error(s, c, MHD_HTTP_NOT_FOUND, "not_found",
                             "there are /, /health, /readiness, /status, /events and /metrics here");
@@ -243,6 +252,7 @@ enum MHD_Result tb_health_handler(void *cls, struct MHD_Connection *c, const cha
     }
     if (*con_cls != cls)
         return tb_runtime_fetch_answer(*con_cls);
+    tb_health_connection_busy(&((struct tb_server *)cls)->health_connections, c);
     return answer_own(cls, c, method, url, con_cls);
 }
 
@@ -252,4 +262,5 @@ void tb_health_completed(void *cls, struct MHD_Connection *c, void **con_cls,
     if (*con_cls && *con_cls != cls)
         tb_runtime_fetch_free(*con_cls);
     *con_cls = NULL;
+    tb_health_connection_idle(&((struct tb_server *)cls)->health_connections, c);
 }

@@ -82,6 +82,16 @@ static bool admit_refuse_lockdown(const struct tb_admit_request *rq, struct tb_a
     return ret->error.status != 0;
 }
 
+static const struct tb_api_key *admit_find_key(const struct tb_api_keys *keys, const struct tb_credentials *c)
+{
+    return c->key && !c->conflict ? tb_api_keys_find(keys, c->key, c->key_len) : NULL;
+}
+
+bool tb_admit_identified(const struct tb_api_keys *keys, const struct tb_credentials *c)
+{
+    return !keys || admit_find_key(keys, c);
+}
+
 static bool admit_refuse_key(const struct tb_admit_request *rq, struct tb_admit_result *ret)
 {
     const struct tb_credentials *c = rq->credentials;
@@ -94,7 +104,7 @@ static bool admit_refuse_key(const struct tb_admit_request *rq, struct tb_admit_
                           "x-api-key or api-key");
         return true;
     }
-    ret->key = c->key ? tb_api_keys_find(rq->keys, c->key, c->key_len) : NULL;
+    ret->key = admit_find_key(rq->keys, c);
     if (!ret->key)
         tb_http_error_set(&ret->error, MHD_HTTP_UNAUTHORIZED, "invalid_api_key",
                           "give a valid API key as Authorization: Bearer, x-api-key or api-key");

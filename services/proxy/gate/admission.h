@@ -33,6 +33,8 @@ struct tb_admit_result {
     const struct tb_api_key *key;
 };
 void tb_admit(const struct tb_admit_request *rq, struct tb_admit_result *ret);
+/* True when no key is needed, or the request has a valid one. */
+bool tb_admit_identified(const struct tb_api_keys *keys, const struct tb_credentials *c);
 /* True when the service is suspended or its lease over; *ret is then the 403 that says why. */
 bool tb_admit_suspended(const struct tb_verdict *v, bool lease_over, struct tb_http_error *ret);
 
