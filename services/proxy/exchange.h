@@ -36,8 +36,8 @@ struct tb_exchange {
     EVP_MD_CTX *sha;
     char sha256[65];
     /* tokens: the body on its way to the runtime, and the answer on its way back (metering.c) */
-    bool edits,
-        grows; /* the body passes through the rewrite; its announced length grows by TB_REWRITE_GROWTH */
+    /* The body passes through the rewrite; its announced length grows by TB_REWRITE_GROWTH; it has come to its end. */
+    bool edits, grows, rewrite_ended;
     bool metered, answer_read; /* the answer passes through the parser; it was read to its end */
     struct tb_rewrite rewrite;
     struct tb_usage_parser parser;

@@ -62,14 +62,28 @@ static bool reserve(struct tb_exchange *ex, const struct tb_request_size *size)
     return true;
 }
 
+/* A body that is not looked into. Of an API that is not known it may ask for anything, and no limit can be set. */
+static bool reserve_unseen(struct tb_exchange *ex, const struct tb_request_head *h)
+{
+    bool sound = ex->rewrite.api == TB_API_AUDIO;
+    struct tb_request_size size = {
+        .prompts = 1,
+        .prompt_likely = sound ? tb_prompt_sound(h->length) : h->length / TB_PROMPT_TOKEN_BYTES,
+        .prompt_most = h->chunked ? UINT64_MAX : h->length,
+        .completions = 1,
+        .open = true,
+    };
+
+    return ex->rewrite.api == TB_API_FREE || !(h->chunked || h->length > 0) || reserve(ex, &size);
+}
+
 bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request_head *h)
 {
-    struct tb_request_size size = {.prompts = 1, .prompt_likely = h->length / 4, .prompt_most = h->length};
     struct tb_limit_refusal refusal;
 
     if (!ex->account)
         return true;
-    if (tokens_limited(ex) && ex->rewrite.kind != TB_API_OTHER && (h->coded || h->multipart)) {
+    if (tokens_limited(ex) && tb_api_is_json(ex->rewrite.api) && (h->coded || h->multipart)) {
         tb_http_error_set(&ex->error, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type",
                           "a key with limits of tokens needs a plain JSON body here");
         return false;
@@ -78,29 +92,22 @@ bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request_head *h)
         return refuse(ex, &refusal);
     ex->entered = true;
     /* The others reserve when the body is known. */
-    return ex->edits || !tokens_limited(ex) || h->length == 0 || reserve(ex, &size);
+    return ex->edits || !tokens_limited(ex) || reserve_unseen(ex, h);
 }
 
 bool tb_quota_reserve(struct tb_exchange *ex)
 {
-    const struct tb_rewrite *a = &ex->rewrite;
-    struct tb_request_size size = {
-        .prompts = MAX(a->prompts, 1),
-        .prompt_likely = a->in / 4,
-        .prompt_most = a->in + 64,
-        .completions = a->kind == TB_API_EMBEDDING ? 0 : tb_rewrite_completions(a),
-        .max_tokens = a->max_tokens,
-        .may_cap = !a->max_given,
-    };
+    struct tb_request_size size;
 
     if (!tokens_limited(ex))
         return true;
-    if (a->kind != TB_API_EMBEDDING && a->max_bad) {
-        tb_http_error_set(
-            &ex->error, MHD_HTTP_BAD_REQUEST, "invalid_max_tokens",
-            "this key has limits of tokens: max_tokens must be a whole number above 0, or absent");
+    if (ex->rewrite.unclear) {
+        tb_http_error_set(&ex->error, MHD_HTTP_BAD_REQUEST, "invalid_member",
+                          "this key has limits of tokens: %s must have a plain value here, or be absent",
+                          ex->rewrite.unclear);
         return false;
     }
+    tb_rewrite_size(&ex->rewrite, &size);
     return reserve(ex, &size);
 }
 

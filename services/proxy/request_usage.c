@@ -13,10 +13,11 @@
 
 void tb_metering_begin(struct tb_exchange *ex, const struct tb_request_head *h)
 {
-    ex->rewrite.kind = tb_api_of(ex->target, ex->path_len);
-    ex->edits = ex->rewrite.kind != TB_API_OTHER && strcmp(ex->method, "POST") == 0 && !h->coded &&
+    ex->rewrite.api = tb_api_of(ex->target, ex->path_len);
+    ex->rewrite.budgeted = ex->account && ex->account->limiter.limits.budget > 0;
+    ex->edits = tb_api_is_json(ex->rewrite.api) && strcmp(ex->method, "POST") == 0 && !h->coded &&
                 !h->multipart && (h->chunked || (h->has_length && h->length > 0));
-    ex->grows = ex->edits && !h->chunked;
+    ex->grows = ex->edits && !h->chunked && tb_rewrite_may_change(&ex->rewrite);
 }
 
 /* Sends what is ready. False when some is left. */
@@ -35,6 +36,14 @@ static bool flush(struct tb_exchange *ex)
     return true;
 }
 
+/* Refuses a request that the runtime has not seen the end of, so that it has not begun. */
+static void refuse_repeated(struct tb_exchange *ex)
+{
+    tb_http_error_set(&ex->error, MHD_HTTP_BAD_REQUEST, "repeated_member",
+                      "the request has %s more than once; send it once", ex->rewrite.repeated);
+    tb_exchange_cancel(ex);
+}
+
 ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
 {
     size_t done = 0;
@@ -46,10 +55,12 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
         int r = tb_rewrite_feed(&ex->rewrite, p + done, n - done, &ex->to_runtime, &used);
 
         done += used;
-        if (r > 0 && !tb_quota_reserve(ex)) {
-            tb_exchange_cancel(ex); /* before the end of the request: the runtime has not begun */
+        if (r == -EEXIST)
+            refuse_repeated(ex);
+        else if (r > 0 && !tb_quota_reserve(ex))
+            tb_exchange_cancel(ex);
+        if (!ex->call)
             return (ssize_t)n;
-        }
         if (r > 0)
             r = tb_rewrite_close(&ex->rewrite, ex->cap, &ex->to_runtime);
         if (r < 0)
@@ -65,11 +76,9 @@ bool tb_metering_upload_end(struct tb_exchange *ex)
         tb_exchange_cancel(ex);
         return true;
     }
-    if (ex->grows) {
-        ex->grows = false;
-        if (tb_rewrite_pad(&ex->rewrite, &ex->to_runtime) < 0)
-            tb_exchange_cancel(ex);
-    }
+    if (!ex->rewrite_ended && tb_rewrite_end(&ex->rewrite, ex->grows, &ex->to_runtime) < 0)
+        tb_exchange_cancel(ex);
+    ex->rewrite_ended = true;
     return !ex->call || flush(ex);
 }
 

@@ -138,9 +138,11 @@ def whole_requests(p):
 @pytest.mark.parametrize("body, want", [
     (b"no json", (400, "invalid_json")), (b'{"max_tokens":5', (400, "invalid_json")), (b"[]", (400, "invalid_json")),
     ('{"max_tokens":9}'.encode("utf-16"), (400, "invalid_json")),
-    (b'{"max_tokens":-1}', (400, "invalid_max_tokens")), (b'{"max_tokens":null}', (400, "invalid_max_tokens")),
-    (b'{"max_tokens":1,"max_tokens":100000}', (429, "insufficient_quota")),
-    (b'{"max_tokens":1,"Max_Completion_Tokens":100000}', (429, "insufficient_quota")),
+    (b'{"max_tokens":[5]}', (400, "invalid_member")), (b'{"max_tokens":"many"}', (400, "invalid_member")),
+    (b'{"max_tokens":1,"max_tokens":100000}', (400, "repeated_member")),
+    (b'{"max_tokens":1,"m\\u0061x_tokens":100000}', (400, "repeated_member")),
+    (b'{"max_tokens":1,"max_completion_tokens":100000}', (429, "insufficient_quota")),
+    (b'{"max_tokens":"100000"}', (429, "insufficient_quota")), (b'{"max_tokens":100000.0}', (429, "insufficient_quota")),
     (b'{"max_tokens":1,"n":1000}', (429, "insufficient_quota")),
 ])
 def test_no_way_around_a_budget(keyed, body, want):

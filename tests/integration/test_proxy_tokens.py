@@ -125,7 +125,6 @@ def test_usage_of_a_stream(proxy, size, length, asked):
     (b'{"stream_options":null,"stream":true}', {"include_usage": True}),
     (b'{"str\\u0065am":true}', {"include_usage": True}),
     (b'{"stream":false}', "absent"), (b'{}', "absent"), (b'{"a":{"stream":true}}', "absent"),
-    (b'{"stream":true,"stream":false}', "absent"),
     (b' {"stream_options" : {"include_usage" : false , "y" : [1,{"include_usage":false}]},"stream":true} \n',
      {"include_usage": True, "y": [1, {"include_usage": False}]}),
     (b'{"prompt":"%s","stream":true}' % (b"x\\n" * 300_000), {"include_usage": True}),

@@ -1,132 +1,311 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/usage/rewrite.h"
 
+#include <assert.h>
+#include <errno.h>
 #include <string.h>
-#include <strings.h>
 
-enum tb_api tb_api_of(const char *path, size_t len)
-{
-    static const struct {
-        const char *end;
-        enum tb_api kind;
-    } known[] = {
-        {"/chat/completions", TB_API_CHAT}, {"/completions", TB_API_COMPLETION},
-        {"/completion", TB_API_COMPLETION}, {"/embeddings", TB_API_EMBEDDING},
-        {"/responses", TB_API_RESPONSE},    {"/messages", TB_API_MESSAGE},
-    };
+#include "proxy/usage/lax.h"
 
-    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-        size_t n = strlen(known[i].end);
+/* What is held back: nothing; a member until its key is known; a limit, which is written at the end; stream_options until it is
+ * known to be an object; the value of include_usage. */
+enum { HOLD_NONE, HOLD_KEY, HOLD_LIMIT, HOLD_OPTIONS, HOLD_USAGE };
 
-        if (len >= n && memcmp(path + len - n, known[i].end, n) == 0)
-            return known[i].kind;
-    }
-    return TB_API_OTHER;
-}
-
-static int emit(struct tb_rewrite *a, struct tb_buf *out, const char *p, size_t n)
+static int rewrite_emit(struct tb_rewrite *a, struct tb_buf *out, const char *p, size_t n)
 {
     a->out += n;
     return tb_buf_append(out, p, n);
 }
 
-static int emit_string(struct tb_rewrite *a, struct tb_buf *out, const char *s)
+static int rewrite_emit_string(struct tb_rewrite *a, struct tb_buf *out, const char *s)
 {
-    return emit(a, out, s, strlen(s));
+    return rewrite_emit(a, out, s, strlen(s));
 }
 
 static bool may_inject(const struct tb_rewrite *a)
 {
-    return a->kind == TB_API_CHAT || a->kind == TB_API_COMPLETION;
+    return a->api == TB_API_CHAT || a->api == TB_API_COMPLETION;
 }
 
-/* --- what it says ------------------------------------------------------------------------------------------------ */
-
-static bool at_limit(const struct tb_rewrite *a)
+bool tb_rewrite_may_change(const struct tb_rewrite *a)
 {
-    static const char *const names[] = {"max_tokens", "max_completion_tokens", "max_output_tokens",
-                                        "max_new_tokens", "n_predict"};
-
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-        if (tb_json_at(&a->scan, names[i]))
-            return true;
-    return false;
+    return may_inject(a) || (a->budgeted && tb_api_generates(a->api));
 }
 
-static void note_count(const struct tb_rewrite *a, const char *name, uint64_t *count)
-{
-    uint64_t v;
+/* --- what is held back ----------------------------------------------------------------------------------- */
 
-    if (tb_json_at(&a->scan, name) && tb_json_scan_uint(&a->scan, &v) && v > *count)
-        *count = v;
+/* The held bytes go out. A comma does only when a member went before. */
+static int rewrite_release(struct tb_rewrite *a, struct tb_buf *out)
+{
+    size_t skip = a->held_len > 0 && a->held[0] == ',' && !a->members_out;
+    size_t n = a->held_len;
+
+    if (a->hold == HOLD_USAGE)
+        skip = 0;
+    else
+        a->members_out = true;
+    a->hold = HOLD_NONE;
+    a->held_len = 0;
+    return rewrite_emit(a, out, a->held + skip, n - skip);
 }
 
-static void note_value(struct tb_rewrite *a)
+static void rewrite_drop(struct tb_rewrite *a)
 {
-    uint64_t v;
+    a->hold = HOLD_NONE;
+    a->held_len = 0;
+}
 
+/* Blanks between comma and key go out alone, so that no number of them fills what holds the key. */
+static int rewrite_release_blanks(struct tb_rewrite *a, struct tb_buf *out)
+{
+    size_t blanks = a->held_len > 0 && a->held[0] == ',' ? strspn(a->held + 1, " \t\r\n") : 0;
+    int r;
+
+    if (blanks == 0)
+        return 0;
+    r = rewrite_emit(a, out, a->held + 1, blanks);
+    a->held_len -= blanks;
+    memmove(a->held + 1, a->held + 1 + blanks, a->held_len - 1);
+    a->held[a->held_len] = '\0';
+    return r;
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+static int rewrite_hold(struct tb_rewrite *a, const char *p, size_t n, struct tb_buf *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        int r = 0;
+
+        if (a->hold == HOLD_OPTIONS || a->hold == HOLD_USAGE) {
+            a->value_begun |= !is_blank(p[i]) && p[i] != ':';
+            if (!a->value_begun && is_blank(p[i]))
+                continue;
+        }
+        if (a->held_len == TB_REWRITE_HELD - 1 && a->hold == HOLD_KEY)
+            r = rewrite_release_blanks(a, out);
+        if (r >= 0 && a->held_len == TB_REWRITE_HELD - 1)
+            r = rewrite_release(a, out);
+        if (r < 0)
+            return r;
+        if (a->hold == HOLD_NONE)
+            return rewrite_emit(a, out, p + i, n - i);
+        a->held[a->held_len++] = p[i];
+        a->held[a->held_len] = '\0';
+    }
+    return 0;
+}
+
+static int rewrite_take(struct tb_rewrite *a, const char *p, size_t n, struct tb_buf *out)
+{
+    if (a->hold == HOLD_NONE)
+        return rewrite_emit(a, out, p, n);
+    return a->hold == HOLD_LIMIT ? 0 : rewrite_hold(a, p, n, out);
+}
+
+/* --- what it says ---------------------------------------------------------------------------------------- */
+
+static const char *const deciding[] = {"stream",
+                                       "stream_options",
+                                       "max_tokens",
+                                       "max_completion_tokens",
+                                       "max_output_tokens",
+                                       "n_predict",
+                                       "n",
+                                       "n_cmpl",
+                                       "best_of",
+                                       "background",
+                                       "previous_response_id",
+                                       "conversation",
+                                       "prompt_embeds",
+                                       "prompt",
+                                       "messages",
+                                       "input",
+                                       "system",
+                                       "instructions",
+                                       "tools",
+                                       "include_usage",
+                                       "continuous_usage_stats"};
+
+/* Marks the name as seen. False when it was. */
+static bool rewrite_first_time(struct tb_rewrite *a, const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(deciding); i++) {
+        if (strcmp(deciding[i], name) != 0)
+            continue;
+        if (a->seen & 1ULL << i)
+            a->repeated = deciding[i];
+        a->seen |= 1ULL << i;
+    }
+    return !a->repeated;
+}
+
+static void rewrite_unclear(struct tb_rewrite *a, const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(deciding); i++)
+        if (strcmp(deciding[i], name) == 0)
+            a->unclear = deciding[i];
+}
+
+static void note_limit(struct tb_rewrite *a, enum tb_json_token t)
+{
+    struct tb_rewrite_limit *l = &a->limit[a->n_limits++];
+    enum tb_lax lax;
+
+    assert(a->n_limits <= TB_REWRITE_LIMITS);
+    lax = tb_lax_int(&a->scan, t, &l->number);
+    memcpy(l->name, a->name, sizeof(l->name));
+    memcpy(l->value, a->scan.value, sizeof(l->value));
+    l->string = t == TB_JSON_TEXT;
+    l->extra = a->member == TB_MEMBER_LIMIT_EXTRA;
+    if (lax != TB_LAX_VALUE)
+        l->number = -1;
+    if (lax == TB_LAX_INVALID)
+        rewrite_unclear(a, a->name);
+    else if (l->number >= 0) /* 0 is one token for some, no limit for others */
+        a->max_tokens = MAX(a->max_tokens, (uint64_t)MAX(l->number, 1));
+}
+
+static void note_count(struct tb_rewrite *a, enum tb_json_token t)
+{
+    int64_t v;
+    enum tb_lax lax = tb_lax_int(&a->scan, t, &v);
+
+    if (lax == TB_LAX_INVALID)
+        rewrite_unclear(a, a->name);
+    else if (lax == TB_LAX_VALUE && v > 0)
+        a->choices = MAX(a->choices, (uint64_t)v);
+}
+
+static void note_bool(struct tb_rewrite *a, enum tb_json_token t, bool *ret)
+{
+    if (tb_lax_bool(&a->scan, t, ret) == TB_LAX_INVALID)
+        rewrite_unclear(a, a->name);
+}
+
+/* A number, word or string ended. */
+static void note_value(struct tb_rewrite *a, enum tb_json_token t)
+{
+    tb_prompt_note(&a->prompt, a->api, &a->scan, t);
     if (a->scan.depth != 1)
         return;
-    if (tb_json_at(&a->scan, "stream"))
-        a->stream = strcmp(a->scan.value, "true") == 0;
-    note_count(a, "n", &a->n);
-    note_count(a, "best_of", &a->best_of);
-    if (!at_limit(a))
+    if (a->member == TB_MEMBER_STREAM)
+        note_bool(a, t, &a->stream);
+    else if (a->member == TB_MEMBER_BACKGROUND)
+        note_bool(a, t, &a->background);
+    else if (a->member == TB_MEMBER_LIMIT || a->member == TB_MEMBER_LIMIT_EXTRA)
+        note_limit(a, t);
+    else if (a->member == TB_MEMBER_COUNT)
+        note_count(a, t);
+    else if (a->member == TB_MEMBER_CONTEXT && (t == TB_JSON_TEXT || strcmp(a->scan.value, "null") != 0))
+        a->prompt.elsewhere = true;
+}
+
+/* An object or array begins. */
+static void note_container(struct tb_rewrite *a)
+{
+    tb_prompt_note(&a->prompt, a->api, &a->scan, TB_JSON_BEGIN);
+    if (a->scan.depth != 1)
         return;
-    a->max_given = true;
-    if (tb_json_scan_uint(&a->scan, &v) && v > 0)
-        a->max_tokens = MAX(a->max_tokens, v);
-    else
-        a->max_bad = true;
+    if (a->member == TB_MEMBER_TOOLS)
+        a->prompt.tools = true;
+    else if (a->member == TB_MEMBER_CONTEXT)
+        a->prompt.elsewhere = true;
+    else if (a->member != TB_MEMBER_NONE && a->member != TB_MEMBER_STREAM_OPTIONS &&
+             a->member != TB_MEMBER_PROMPT)
+        rewrite_unclear(a, a->name);
 }
 
-/* A list of prompts is as many requests. A list of numbers is one prompt in tokens. */
-static void note_prompt(struct tb_rewrite *a)
+/* --- what is changed ------------------------------------------------------------------------------------- */
+
+static int member_begins(struct tb_rewrite *a)
 {
-    if (tb_json_at(&a->scan, "prompt."))
-        a->prompts++;
+    a->member = TB_MEMBER_NONE;
+    a->hold = HOLD_KEY;
+    a->held_len = 0;
+    a->value_begun = false;
+    return 0;
 }
 
-/* --- what is changed --------------------------------------------------------------------------------------------- */
-
-/* A value that we may have to replace begins: it is held back until it is known. */
-static void value_begins(struct tb_rewrite *a)
+static int key_of_options(struct tb_rewrite *a)
 {
-    if (!may_inject(a))
-        return;
-    if (tb_json_at(&a->scan, "stream_options"))
-        a->drop = !a->options_seen;
-    else if (tb_json_at(&a->scan, "stream_options.include_usage"))
-        a->drop = a->options_open;
-}
+    const char *key = a->scan.level[1].key;
 
-static int value_done(struct tb_rewrite *a, struct tb_buf *out)
-{
-    note_value(a);
-    if (!a->drop)
+    if (!a->options_open || a->scan.level[1].array)
         return 0;
-    a->drop = false;
-    if (a->scan.depth == 1) { /* stream_options: null */
-        if (!a->stream || strcmp(a->scan.value, "null") != 0)
-            return emit_string(a, out, a->scan.value);
-        a->options_seen = a->injected = true;
-        return emit_string(a, out, "{\"include_usage\":true}");
+    if (!rewrite_first_time(a, key))
+        return -EEXIST;
+    if (strcmp(key, "include_usage") == 0) {
+        a->usage_seen = true;
+        a->hold = HOLD_USAGE;
+        a->held_len = 0;
+        a->value_begun = false;
     }
-    a->usage_seen = true;
-    a->wants_usage = strcmp(a->scan.value, "true") == 0;
-    a->injected = !a->wants_usage;
-    return emit_string(a, out, "true");
+    return 0;
 }
 
-static void container_begins(struct tb_rewrite *a)
+static int key_done(struct tb_rewrite *a, struct tb_buf *out)
 {
-    note_prompt(a);
-    if (at_limit(a) && a->scan.depth == 1)
-        a->max_given = a->max_bad = true;
-    if (may_inject(a) && a->scan.depth == 1 && tb_json_at(&a->scan, "stream_options")) {
-        a->options_open = !a->options_seen;
-        a->options_seen = true;
+    if (a->scan.depth == 2)
+        return key_of_options(a);
+    memcpy(a->name, a->scan.level[0].key, sizeof(a->name));
+    a->member = tb_api_member_of(a->api, a->name);
+    if (a->member != TB_MEMBER_NONE && !rewrite_first_time(a, a->name))
+        return -EEXIST;
+    assert(a->member == TB_MEMBER_NONE ||
+           a->hold == HOLD_KEY); /* its spelling cannot have filled what holds it */
+    if (a->budgeted && (a->member == TB_MEMBER_LIMIT || a->member == TB_MEMBER_LIMIT_EXTRA)) {
+        rewrite_drop(a);
+        a->hold = HOLD_LIMIT;
+        return 0;
     }
+    if (a->member == TB_MEMBER_STREAM_OPTIONS) {
+        a->options_seen = true;
+        a->hold = HOLD_OPTIONS;
+        return 0;
+    }
+    return rewrite_release(a, out);
+}
+
+/* The value of include_usage. What no runtime takes for a boolean is left to it. */
+static int usage_done(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf *out)
+{
+    bool wants = false;
+    enum tb_lax lax = tb_lax_bool(&a->scan, t, &wants);
+
+    if (lax == TB_LAX_INVALID || wants) {
+        a->wants_usage = wants;
+        return rewrite_release(a, out);
+    }
+    rewrite_drop(a);
+    a->injected = true;
+    return rewrite_emit_string(a, out, ":true");
+}
+
+static int value_done(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf *out)
+{
+    note_value(a, t);
+    if (a->hold == HOLD_USAGE && a->scan.depth == 2)
+        return usage_done(a, t, out);
+    if (a->hold != HOLD_OPTIONS || a->scan.depth != 1)
+        return 0;
+    if (t == TB_JSON_DONE && strcmp(a->scan.value, "null") == 0) {
+        a->options_null = true;
+        rewrite_drop(a);
+        return 0;
+    }
+    return rewrite_release(a, out); /* for the runtime to refuse */
+}
+
+static int container_begins(struct tb_rewrite *a, struct tb_buf *out)
+{
+    note_container(a);
+    if (a->hold == HOLD_OPTIONS)
+        a->options_open = a->scan.depth == 1;
+    return a->hold == HOLD_OPTIONS || a->hold == HOLD_USAGE ? rewrite_release(a, out) : 0;
 }
 
 /* 1: the object's end is next. */
@@ -139,36 +318,44 @@ static int container_ends(struct tb_rewrite *a, struct tb_buf *out)
         if (a->usage_seen || options->array)
             return 0;
         a->injected = true;
-        return emit_string(a, out, options->items > 0 ? ",\"include_usage\":true" : "\"include_usage\":true");
+        return rewrite_emit_string(a, out,
+                                   options->items > 0 ? ",\"include_usage\":true" : "\"include_usage\":true");
     }
     if (a->scan.depth > 1 || a->decided)
         return 0;
-    a->decided = true;
-    a->complete = !a->scan.level[0].array;
-    return a->complete;
+    if (a->scan.level[0].array) { /* no request */
+        a->complete = false;
+        return 0;
+    }
+    rewrite_drop(a);
+    a->decided = a->complete = true;
+    return 1;
 }
 
-static int token(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf *out)
+static int rewrite_bad(struct tb_rewrite *a, struct tb_buf *out)
+{
+    a->complete = false;
+    return a->hold != HOLD_NONE && a->held_len > 0 ? rewrite_release(a, out) : (rewrite_drop(a), 0);
+}
+
+static int rewrite_token(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf *out)
 {
     switch (t) {
-    case TB_JSON_VALUE:
-        value_begins(a);
-        return 0;
+    case TB_JSON_MEMBER:
+        if (a->hold != HOLD_NONE)
+            rewrite_drop(a);
+        return member_begins(a);
+    case TB_JSON_KEY:
+        return key_done(a, out);
     case TB_JSON_DONE:
-        return value_done(a, out);
     case TB_JSON_TEXT:
-        note_prompt(a);
-        if (a->scan.depth == 1 && at_limit(a))
-            a->max_given = a->max_bad = true;
-        return 0;
+        return value_done(a, t, out);
     case TB_JSON_BEGIN:
-        container_begins(a);
-        return 0;
+        return container_begins(a, out);
     case TB_JSON_END:
         return container_ends(a, out);
     case TB_JSON_BAD:
-        a->complete = false;
-        return 0;
+        return rewrite_bad(a, out);
     default:
         return 0;
     }
@@ -180,53 +367,109 @@ int tb_rewrite_feed(struct tb_rewrite *a, const char *p, size_t n, struct tb_buf
     while (*ret_used < n) {
         enum tb_json_token t;
         size_t used = tb_json_scan(&a->scan, p + *ret_used, n - *ret_used, &t);
-        int r = a->drop ? 0 : emit(a, out, p + *ret_used, used);
+        int r;
 
+        if (t == TB_JSON_BAD)
+            r = rewrite_token(a, t, out); /* what is held goes before what was not understood */
+        else
+            r = 0;
+        if (r >= 0)
+            r = rewrite_take(a, p + *ret_used, used, out);
         *ret_used += used;
         a->in += used;
-        if (r >= 0)
-            r = token(a, t, out);
+        if (r >= 0 && t != TB_JSON_BAD)
+            r = rewrite_token(a, t, out);
         if (r != 0)
             return r;
     }
     return 0;
 }
 
-int tb_rewrite_close(struct tb_rewrite *a, uint64_t max_tokens, struct tb_buf *out)
+static int close_member(struct tb_rewrite *a, struct tb_buf *out, const char *name, const char *value)
 {
-    const char *comma = a->scan.level[0].items > 0 ? "," : "";
-    char text[64];
-    int r = 0;
+    char text[128];
 
-    if (may_inject(a) && a->stream && !a->options_seen) {
-        a->injected = true;
-        r = emit_string(a, out, comma);
-        if (r >= 0)
-            r = emit_string(a, out, "\"stream_options\":{\"include_usage\":true}");
-        comma = ",";
-    }
-    if (r < 0 || max_tokens == 0 || a->max_given)
-        return r;
-    snprintf(text, sizeof(text), "%s\"%s\":%llu", comma,
-             a->kind == TB_API_RESPONSE ? "max_output_tokens" : "max_tokens", (unsigned long long)max_tokens);
-    return emit_string(a, out, text);
+    snprintf(text, sizeof(text), "%s\"%s\":%s", a->members_out ? "," : "", name, value);
+    a->members_out = true;
+    return rewrite_emit_string(a, out, text);
 }
 
-int tb_rewrite_pad(struct tb_rewrite *a, struct tb_buf *out)
+/* The limits that were taken out. With a cap only such stay as some runtime reads first and as are within it. */
+static int close_limits(struct tb_rewrite *a, uint64_t cap, struct tb_buf *out)
 {
-    static const char blanks[] = "                                ";
-    uint64_t want = a->in + TB_REWRITE_GROWTH;
     int r = 0;
 
-    /* It can only be short of that: each edit happens once, and they fit. */
-    while (r >= 0 && a->out < want)
-        r = emit(a, out, blanks, MIN(want - a->out, sizeof(blanks) - 1));
+    for (unsigned i = 0; i < a->n_limits && r >= 0; i++) {
+        const struct tb_rewrite_limit *l = &a->limit[i];
+        char value[sizeof(l->value) + 2];
+
+        if (cap > 0 && (!l->extra || l->number <= 0 || (uint64_t)l->number > cap))
+            continue;
+        snprintf(value, sizeof(value), l->string ? "\"%s\"" : "%s", l->value);
+        r = close_member(a, out, l->name, value);
+    }
     return r;
 }
 
-uint64_t tb_rewrite_completions(const struct tb_rewrite *a)
+/* "0 tokens" is not to become more than one because a limit has to be written. */
+static uint64_t lower_cap(const struct tb_rewrite *a, uint64_t cap)
 {
-    uint64_t each = MAX(MAX(a->n, a->best_of), 1), prompts = MAX(a->prompts, 1);
+    bool zero = false, more = false;
 
-    return each > UINT32_MAX || prompts > UINT32_MAX ? UINT64_MAX : each * prompts;
+    for (unsigned i = 0; i < a->n_limits; i++) {
+        zero |= !a->limit[i].extra && a->limit[i].number == 0;
+        more |= !a->limit[i].extra && a->limit[i].number > 0;
+    }
+    return zero && !more ? MIN(cap, 1) : cap;
+}
+
+int tb_rewrite_close(struct tb_rewrite *a, uint64_t cap, struct tb_buf *out)
+{
+    bool inject = may_inject(a) && a->stream && (!a->options_seen || a->options_null);
+    char value[24];
+    int r = 0;
+
+    assert(a->decided && (cap == 0 || a->budgeted));
+    a->injected |= inject;
+    if (inject)
+        r = close_member(a, out, "stream_options", "{\"include_usage\":true}");
+    else if (a->options_null)
+        r = close_member(a, out, "stream_options", "null");
+    if (r >= 0 && a->budgeted)
+        r = close_limits(a, cap, out);
+    if (r < 0 || cap == 0)
+        return r;
+    snprintf(value, sizeof(value), "%llu", (unsigned long long)lower_cap(a, cap));
+    return close_member(a, out, tb_api_limit_name(a->api), value);
+}
+
+int tb_rewrite_end(struct tb_rewrite *a, bool pad, struct tb_buf *out)
+{
+    static const char blanks[] = "                                ";
+    uint64_t want = a->in + TB_REWRITE_GROWTH;
+    int r = a->hold != HOLD_NONE ? rewrite_release(a, out) : 0;
+
+    assert(a->out <= want);
+    while (pad && r >= 0 && a->out < want)
+        r = rewrite_emit(a, out, blanks, MIN(want - a->out, sizeof(blanks) - 1));
+    return r;
+}
+
+void tb_rewrite_size(const struct tb_rewrite *a, struct tb_request_size *ret)
+{
+    uint64_t prompts = MAX(a->prompt.n, 1), choices = MAX(a->choices, 1);
+    bool limited = false;
+
+    for (unsigned i = 0; i < a->n_limits; i++)
+        limited |= !a->limit[i].extra && a->limit[i].number > 0;
+    *ret = (struct tb_request_size){
+        .prompt_likely = tb_prompt_likely(&a->prompt),
+        .prompt_most = tb_prompt_most(&a->prompt, a->in),
+        .prompts = prompts,
+        .max_tokens = a->max_tokens,
+        .open = !limited,
+        .may_cap = a->budgeted,
+    };
+    if (tb_api_generates(a->api))
+        ret->completions = prompts > UINT32_MAX || choices > UINT32_MAX ? UINT64_MAX : prompts * choices;
 }

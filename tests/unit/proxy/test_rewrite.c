@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
+#include "common/json.h"
 #include "proxy/usage/rewrite.h"
 
-/* Feeds text in pieces of `step` bytes and returns what the runtime would get. */
-static void feed(struct tb_rewrite *a, const char *text, size_t step, uint64_t max_tokens, struct tb_buf *out)
+/* Feeds text in pieces of `step` bytes; out: what the runtime would get. Returns what tb_rewrite_feed() does at last. */
+static int feed(struct tb_rewrite *a, const char *text, size_t step, uint64_t cap, struct tb_buf *out)
 {
     size_t len = strlen(text);
 
@@ -17,128 +20,365 @@ static void feed(struct tb_rewrite *a, const char *text, size_t step, uint64_t m
         size_t n = MIN(step, len - i), used;
         int r = tb_rewrite_feed(a, text + i, n, out, &used);
 
-        assert_true(r == 0 || r == 1);
+        if (r < 0)
+            return r;
         assert_true(r == 1 || used == n);
         if (r == 1)
-            assert_int_equal(tb_rewrite_close(a, max_tokens, out), 0);
+            assert_int_equal(tb_rewrite_close(a, a->budgeted ? cap : 0, out), 0);
         i += used;
     }
+    return 0;
 }
 
-static void check(enum tb_api kind, const char *in, uint64_t max_tokens, const char *want)
+static void check_key(enum tb_api api, bool budgeted, const char *in, uint64_t cap, const char *want)
 {
     for (size_t step = 1; step < 40; step += 3) {
-        struct tb_rewrite a = {.kind = kind};
+        struct tb_rewrite a = {.api = api, .budgeted = budgeted};
         _cleanup_buf_ struct tb_buf out = {0};
-        size_t len = strlen(in), n;
+        size_t n;
 
-        feed(&a, in, step, max_tokens, &out);
-        assert_int_equal(out.len, strlen(want));
-        assert_memory_equal(out.data, want, out.len);
-        n = out.len;
-        assert_int_equal(tb_rewrite_pad(&a, &out), 0);
-        assert_int_equal(out.len, len + TB_REWRITE_GROWTH);
+        assert_int_equal(feed(&a, in, step, cap, &out), 0);
+        assert_int_equal(tb_rewrite_end(&a, false, &out), 0);
+        assert_int_equal(tb_buf_append(&out, "", 1), 0);
+        assert_string_equal(out.data, want);
+        n = --out.len;
+        if (!tb_rewrite_may_change(&a)) {
+            assert_string_equal(out.data, in);
+            continue;
+        }
+        assert_int_equal(tb_rewrite_end(&a, true, &out), 0);
+        assert_int_equal(out.len, strlen(in) + TB_REWRITE_GROWTH);
         for (; n < out.len; n++)
             assert_int_equal(out.data[n], ' ');
     }
 }
 
+static void check(enum tb_api api, const char *in, const char *want)
+{
+    check_key(api, false, in, 0, want);
+}
+
+#define ASKED "\"stream_options\":{\"include_usage\":true}"
+
 static void test_usage_is_asked_for(void **unused)
 {
-    check(TB_API_CHAT, "{\"stream\": true}", 0,
-          "{\"stream\": true,\"stream_options\":{\"include_usage\":true}}");
-    check(TB_API_CHAT, "{\"stream\":true,\"stream_options\":{}}\n", 0,
-          "{\"stream\":true,\"stream_options\":{\"include_usage\":true}}\n");
-    check(TB_API_COMPLETION, "{\"stream_options\":{\"a\":[{}]},\"stream\":true}", 0,
+    check(TB_API_CHAT, "{\"stream\": true}", "{\"stream\": true," ASKED "}");
+    check(TB_API_CHAT, "\xef\xbb\xbf{\"stream\": true}", "\xef\xbb\xbf{\"stream\": true," ASKED "}");
+    check(TB_API_CHAT, "{\"stream\":true,\"stream_options\":{}}\n", "{\"stream\":true," ASKED "}\n");
+    check(TB_API_COMPLETION, "{\"stream_options\":{\"a\":[{}]},\"stream\":true}",
           "{\"stream_options\":{\"a\":[{}],\"include_usage\":true},\"stream\":true}");
-    check(TB_API_CHAT, "{\"stream\":true,\"stream_options\":{\"include_usage\":false}}", 0,
-          "{\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
-    check(TB_API_CHAT, "{\"stream\":true,\"stream_options\":{\"include_usage\":true}}", 0,
-          "{\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
-    check(TB_API_CHAT, "{\"stream\":true,\"stream_options\":null}", 0,
-          "{\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
+    check(TB_API_CHAT, "{\"stream\":true,\"stream_options\":{\"include_usage\":false}}",
+          "{\"stream\":true," ASKED "}");
+    check(TB_API_CHAT, "{\"stream\":true,\"stream_options\":{\"include_usage\": null , \"a\":1}}",
+          "{\"stream\":true,\"stream_options\":{\"include_usage\":true , \"a\":1}}");
+    check(TB_API_CHAT, "{\"stream\":true," ASKED "}", "{\"stream\":true," ASKED "}");
+    check(TB_API_CHAT, "{\"stream\":true,\"stream_options\":null}", "{\"stream\":true," ASKED "}");
+    check(TB_API_CHAT, "{\"stream_options\" : null,\"stream\":true}", "{\"stream\":true," ASKED "}");
+    check(TB_API_CHAT, "{\"stream_options\":null}", "{\"stream_options\":null}");
+    check(TB_API_CHAT, "{ \"a\" : 1 , \"stream_options\" : null }", "{ \"a\" : 1  ,\"stream_options\":null}");
+}
+
+/* What pydantic takes for true streams, and what it takes for false does not ask for the usage. */
+static void test_the_ways_to_say_true(void **unused)
+{
+    static const char *const yes[] = {"true",    "1",      "1.0",   "\"true\"", "\"1\"",
+                                      "\"yes\"", "\"On\"", "\"y\"", "\"T\""};
+    static const char *const no[] = {"false", "0", "null", "\"off\"", "\"no\"", "\"0\""};
+    char in[120], want[160];
+
+    for (size_t i = 0; i < ARRAY_SIZE(yes); i++) {
+        snprintf(in, sizeof(in), "{\"stream\":%s}", yes[i]);
+        snprintf(want, sizeof(want), "{\"stream\":%s," ASKED "}", yes[i]);
+        check(TB_API_CHAT, in, want);
+        snprintf(in, sizeof(in), "{\"stream\":true,\"stream_options\":{\"include_usage\":%s}}", yes[i]);
+        check(TB_API_CHAT, in, in);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(no); i++) {
+        snprintf(in, sizeof(in), "{\"stream\":%s}", no[i]);
+        check(TB_API_CHAT, in, in);
+        snprintf(in, sizeof(in), "{\"stream\":true,\"stream_options\":{\"include_usage\":%s}}", no[i]);
+        check(TB_API_CHAT, in, "{\"stream\":true," ASKED "}");
+    }
 }
 
 static void test_what_is_left_alone(void **unused)
 {
     static const char *const same[] = {"{}",
                                        "{\"stream\":false}",
+                                       "{\"Stream\":true}",
                                        "{\"x\":{\"stream\":true}}",
                                        "[{\"stream\":true}]",
                                        "null",
                                        "{\"stream\":true",
                                        "{]",
+                                       "{\"a\" \"b\"}",
+                                       "{\"a\":1 \"b\"}",
+                                       "{\"a\":1,}",
+                                       "{\"stream\":true,\"x\":{\"a\",1}}",
                                        "\"{\"",
-                                       "{\"stream\":\"true\"}"};
+                                       "{\"stream\":\"maybe\"}",
+                                       "{\"stream\":2}",
+                                       "{\"stream_options\":7}",
+                                       "{\"stream_options\":\" null\"}",
+                                       "{\"stream\":false,\"max_tokens\":null}"};
 
     for (size_t i = 0; i < ARRAY_SIZE(same); i++)
-        check(TB_API_CHAT, same[i], 0, same[i]);
-    check(TB_API_RESPONSE, "{\"stream\":true}", 0, "{\"stream\":true}");
-    check(TB_API_OTHER, "{\"stream\":true,\"stream_options\":null}", 0,
+        check(TB_API_CHAT, same[i], same[i]);
+    check(TB_API_RESPONSE, "{\"stream\":true}", "{\"stream\":true}");
+    check(TB_API_MESSAGE, "{\"stream\":true,\"stream_options\":null}",
           "{\"stream\":true,\"stream_options\":null}");
 }
 
-static void test_a_limit_is_set_where_none_is_given(void **unused)
+static void test_a_limit_is_set(void **unused)
 {
-    check(TB_API_CHAT, "{}", 7, "{\"max_tokens\":7}");
-    check(
-        TB_API_CHAT, "{\"stream\":true}", UINT64_MAX,
-        "{\"stream\":true,\"stream_options\":{\"include_usage\":true},\"max_tokens\":18446744073709551615}");
-    check(TB_API_RESPONSE, "{\"a\":1}", 7, "{\"a\":1,\"max_output_tokens\":7}");
-    check(TB_API_CHAT, "{\"max_completion_tokens\":9}", 7, "{\"max_completion_tokens\":9}");
+    const struct {
+        enum tb_api api;
+        const char *in;
+        uint64_t cap;
+        const char *want;
+    } rows[] = {
+        {TB_API_CHAT, "{}", 7, "{\"max_tokens\":7}"},
+        {TB_API_CHAT, "{\"stream\":true}", UINT64_MAX,
+         "{\"stream\":true," ASKED ",\"max_tokens\":18446744073709551615}"},
+        {TB_API_RESPONSE, "{\"a\":1}", 7, "{\"a\":1,\"max_output_tokens\":7}"},
+        {TB_API_MESSAGE, "{\"a\":1}", 7, "{\"a\":1,\"max_tokens\":7}"},
+        {TB_API_CHAT, "{\"max_tokens\":null,\"a\":1}", 7, "{\"a\":1,\"max_tokens\":7}"},
+        {TB_API_CHAT, "{\"a\":1 , \"max_tokens\" : null , \"b\":[2]}", 7,
+         "{\"a\":1 , \"b\":[2],\"max_tokens\":7}"},
+        {TB_API_CHAT, "{\"max_tokens\":null,\"max_completion_tokens\":null}", 7, "{\"max_tokens\":7}"},
+        {TB_API_CHAT, "{\"max_completion_tokens\":900}", 7, "{\"max_tokens\":7}"},
+        {TB_API_CHAT, "{\"n_predict\":5}", 7, "{\"n_predict\":5,\"max_tokens\":7}"},
+        {TB_API_CHAT, "{\"n_predict\":9}", 7, "{\"max_tokens\":7}"},
+        {TB_API_CHAT, "{\"n_predict\":-1}", 7, "{\"max_tokens\":7}"},
+        {TB_API_CHAT, "{\"MAX_TOKENS\":1}", 7, "{\"MAX_TOKENS\":1,\"max_tokens\":7}"},
+        {TB_API_COMPLETION, "{\"max_tokens\":0}", 7, "{\"max_tokens\":1}"},
+        /* Without a cap all says what it said. */
+        {TB_API_CHAT, "{\"max_tokens\":null,\"a\":1}", 0, "{\"a\":1,\"max_tokens\":null}"},
+        {TB_API_CHAT, "{\"m\\u0061x_tokens\":\"10_0\"}", 0, "{\"max_tokens\":\"10_0\"}"},
+        {TB_API_CHAT, "{\"max_tokens\":-1,\"n_predict\":1e2}", 0, "{\"max_tokens\":-1,\"n_predict\":1e2}"},
+        {TB_API_EMBEDDING, "{\"max_tokens\":null,\"a\":1}", 0, "{\"max_tokens\":null,\"a\":1}"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        check_key(rows[i].api, true, rows[i].in, rows[i].cap, rows[i].want);
+    check(TB_API_CHAT, "{\"max_tokens\":null,\"a\":1}", "{\"max_tokens\":null,\"a\":1}");
 }
 
-static struct tb_rewrite facts(const char *text)
+/* No number of blanks between the tokens hides a member. */
+static void test_blanks_hide_nothing(void **unused)
 {
-    struct tb_rewrite a = {.kind = TB_API_COMPLETION};
+    char blanks[2001], in[12000];
+
+    memset(blanks, ' ', sizeof(blanks) - 1);
+    blanks[sizeof(blanks) - 1] = '\0';
+    for (int at = 0; at < 4; at++) {
+        struct tb_rewrite a = {.api = TB_API_CHAT, .budgeted = true};
+        _cleanup_buf_ struct tb_buf out = {0};
+        _cleanup_json_ cJSON *doc = NULL;
+
+        snprintf(in, sizeof(in),
+                 "{\"a\":1,%s\"max_tokens\"%s:%snull%s,\"stream\":true,\"stream_options\"%s:null}",
+                 at == 0 ? blanks : "", at == 1 ? blanks : "", at == 2 ? blanks : "", at == 3 ? blanks : "",
+                 at == 1 ? blanks : "");
+        assert_int_equal(feed(&a, in, 100, 7, &out), 0);
+        doc = cJSON_ParseWithLength(out.data, out.len);
+        assert_non_null(doc);
+        assert_int_equal(cJSON_GetArraySize(doc), 4);
+        assert_int_equal(cJSON_GetObjectItemCaseSensitive(doc, "max_tokens")->valueint, 7);
+        assert_true(cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(doc, "stream_options")));
+    }
+}
+
+static void test_repeated_members_stop(void **unused)
+{
+    static const char *const twice[] = {
+        "{\"stream\":true,\"stream\":false}",
+        "{\"max_tokens\":1,\"b\":2,\"max_tokens\":1}",
+        "{\"max_tokens\":1,\"m\\u0061x_tokens\":1}",
+        "{\"stream_options\":{\"include_usage\":0},\"stream_options\":{\"include_usage\":0}}",
+        "{\"stream_options\":null,\"stream_options\":{}}",
+        "{\"stream_options\":{\"include_usage\":0,\"include\\u005fusage\":0}}",
+        "{\"n\":1,\"n\":1}",
+        "{\"messages\":[],\"messages\":[1]}",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(twice); i++)
+        for (int budgeted = 0; budgeted < 2; budgeted++) {
+            struct tb_rewrite a = {.api = TB_API_CHAT, .budgeted = budgeted};
+            _cleanup_buf_ struct tb_buf out = {0};
+
+            assert_int_equal(feed(&a, twice[i], 3, 0, &out), -EEXIST);
+            assert_non_null(a.repeated);
+            assert_non_null(strchr(twice[i], a.repeated[0]));
+            assert_true(out.len <= strlen(twice[i]) + TB_REWRITE_GROWTH);
+        }
+    check(TB_API_CHAT, "{\"best\":1,\"best\":2}", "{\"best\":1,\"best\":2}"); /* decides nothing */
+    check(TB_API_CHAT, "{\"max_output_tokens\":1,\"max_output_tokens\":2}",
+          "{\"max_output_tokens\":1,\"max_output_tokens\":2}"); /* not a name of this API */
+    check(TB_API_CHAT, "{\"x\":{\"stream\":1,\"stream\":2}}", "{\"x\":{\"stream\":1,\"stream\":2}}");
+}
+
+static struct tb_rewrite facts(enum tb_api api, const char *text, struct tb_request_size *size)
+{
+    struct tb_rewrite a = {.api = api, .budgeted = true};
     _cleanup_buf_ struct tb_buf out = {0};
 
-    feed(&a, text, 5, 0, &out);
+    assert_int_equal(feed(&a, text, 5, 0, &out), 0);
+    if (size)
+        tb_rewrite_size(&a, size);
     return a;
 }
 
-static void test_facts(void **unused)
+static void test_limits(void **unused)
 {
-    static const char *const bad[] = {
-        "0", "-1", "null", "1.5", "1e3", "\"5\"", "[5]", "{}", "99999999999999999999999999"};
-    struct tb_rewrite a =
-        facts("{\"max_tokens\":5,\"n\":3,\"best_of\":4,\"prompt\":[\"a\",\"b\",[1,2]],\"max_tokens\":4}");
+    const struct {
+        const char *body;
+        uint64_t max;
+        bool open, unclear;
+    } rows[] = {
+        {"{}", 0, true, false},
+        {"{\"max_tokens\":5}", 5, false, false},
+        {"{\"max_tokens\":100.0}", 100, false, false},
+        {"{\"max_tokens\":1e2}", 100, false, false},
+        {"{\"max_tokens\":5.7}", 5, false, false},
+        {"{\"max_tokens\":\"100\"}", 100, false, false},
+        {"{\"max_tokens\":\" +1_000.0 \"}", 1000, false, false},
+        {"{\"max_tokens\":true}", 1, false, false},
+        {"{\"max_tokens\":null}", 0, true, false},
+        {"{\"max_tokens\":-1}", 0, true, false},
+        {"{\"max_tokens\":0}", 1, true, false},
+        {"{\"max_completion_tokens\":64,\"max_tokens\":null}", 64, false, false},
+        {"{\"max_completion_tokens\":64,\"max_tokens\":100}", 100, false, false},
+        {"{\"n_predict\":5}", 5, true, false},
+        {"{\"Max_Tokens\":5}", 0, true, false},
+        {"{\"max_output_tokens\":5}", 0, true, false},
+        {"{\"max_tokens\":99999999999999999999}", INT64_MAX, false, false},
+        {"{\"max_tokens\":99999999999999999999999999}", 0, true, true},
+        {"{\"max_tokens\":[5]}", 0, true, true},
+        {"{\"max_tokens\":{}}", 0, true, true},
+        {"{\"max_tokens\":\"five\"}", 0, true, true},
+        {"{\"max_tokens\":\"1__0\"}", 0, true, true},
+        {"{\"max_tokens\":\"1e2\"}", 0, true, true},
+        {"{\"max_tokens\":NaN}", 0, true, true},
+        {"{\"n\":\"x\"}", 0, true, true},
+        {"{\"stream\":\"maybe\"}", 0, true, true},
+    };
 
-    assert_true(a.complete && a.max_given && !a.max_bad);
-    assert_int_equal(a.max_tokens, 5); /* the larger of two: which one counts is the runtime's choice */
-    assert_int_equal(tb_rewrite_completions(&a), 12);
-    a = facts("{\"Max_Tokens\":5,\"prompt\":[1,2,3],\"m\\u0061x_completion_tokens\":6}");
-    assert_int_equal(a.max_tokens, 6);
-    assert_int_equal(tb_rewrite_completions(&a), 1);
-    a = facts("{\"n\":99999999999}");
-    assert_true(tb_rewrite_completions(&a) == UINT64_MAX);
-    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        char text[80];
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct tb_request_size size;
+        struct tb_rewrite a = facts(TB_API_CHAT, rows[i].body, &size);
 
-        snprintf(text, sizeof(text), "{\"max_tokens\":%s}", bad[i]);
-        a = facts(text);
-        assert_true(a.max_given && a.max_bad);
+        if (size.max_tokens != rows[i].max || size.open != rows[i].open || !a.unclear == rows[i].unclear)
+            print_error("%s\n", rows[i].body);
+        assert_true(a.complete);
+        assert_int_equal(size.max_tokens, rows[i].max);
+        assert_int_equal(size.open, rows[i].open);
+        assert_int_equal(a.unclear != NULL, rows[i].unclear);
     }
-    a = facts("{\"a\":1}{\"max_tokens\":5}");
-    assert_false(a.complete);
 }
 
-static void test_kinds(void **unused)
+static void test_counts(void **unused)
 {
+    struct tb_request_size size;
+
+    facts(TB_API_COMPLETION, "{\"n\":3,\"best_of\":4,\"prompt\":[\"a\",\"b\",[1,2]]}", &size);
+    assert_int_equal(size.prompts, 3);
+    assert_int_equal(size.completions, 12);
+    facts(TB_API_COMPLETION, "{\"prompt\":[1,2,3],\"n\":null,\"n_cmpl\":\"2\"}", &size);
+    assert_int_equal(size.completions, 2);
+    assert_int_equal(size.prompt_likely, 3);
+    facts(TB_API_COMPLETION, "{\"n\":99999999999}", &size);
+    assert_true(size.completions == UINT64_MAX);
+    facts(TB_API_EMBEDDING, "{\"input\":[\"abcdefgh\",\"abcd\"],\"n\":5}", &size);
+    assert_int_equal(size.completions, 0);
+    assert_int_equal(size.prompt_likely, 3);
+    facts(TB_API_EMBEDDING, "{\"query\":\"abcd\",\"documents\":[\"abcd\",\"abcd\",\"abcd\"]}", &size);
+    assert_int_equal(size.prompt_likely, 6); /* the query with each */
+    facts(TB_API_RESPONSE, "{\"previous_response_id\":\"r\",\"input\":\"x\"}", &size);
+    assert_true(size.prompt_most == UINT64_MAX);
+    assert_false(facts(TB_API_CHAT, "{\"a\":1}{\"max_tokens\":5}", NULL).complete);
+    assert_true(facts(TB_API_RESPONSE, "{\"background\":\"yes\"}", NULL).background);
+}
+
+/* Pictures and sound count by what they are, whatever their bytes. */
+static void test_media(void **unused)
+{
+    static const char *const parts[] = {
+        "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,%s\"}}",
+        "{\"type\":\"image_url\",\"image_url\":{\"url\":\"https://h/p.png\"}}",
+        "{\"type\":\"input_image\",\"image_url\":\"data:image/png;base64,%s\"}",
+        "{\"type\":\"image\",\"source\":{\"type\":\"base64\",\"media_type\":\"image/png\",\"data\":\"%s\"}}",
+    };
+    char base64[3001], body[4000], part[3500];
+    struct tb_request_size size;
+
+    memset(base64, 'A', sizeof(base64) - 1);
+    base64[sizeof(base64) - 1] = '\0';
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+        snprintf(part, sizeof(part), parts[i], base64);
+        snprintf(body, sizeof(body),
+                 "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":"
+                 "\"%.80s\"},%s]}]}",
+                 base64, part);
+        facts(TB_API_CHAT, body, &size);
+        assert_int_equal(size.prompt_likely, 80 / 4 + TB_PROMPT_PICTURE);
+    }
+    snprintf(body, sizeof(body),
+             "{\"messages\":[{\"content\":[{\"type\":\"input_audio\",\"input_audio\":{\"data\":\"%s\","
+             "\"format\":\"wav\"}}]}]}",
+             base64);
+    facts(TB_API_CHAT, body, &size);
+    assert_int_equal(size.prompt_likely, TB_PROMPT_SOUND_SECOND);
+}
+
+static void test_apis(void **unused)
+{
+    static const struct {
+        const char *path;
+        enum tb_api api;
+    } rows[] = {
+        {"/v1/chat/completions", TB_API_CHAT},
+        {"/chat/completions", TB_API_CHAT},
+        {"/v1/completions", TB_API_COMPLETION},
+        {"/completion", TB_API_COMPLETION},
+        {"/infill", TB_API_COMPLETION},
+        {"/v1/embeddings", TB_API_EMBEDDING},
+        {"/v1/rerank", TB_API_EMBEDDING},
+        {"/v2/rerank", TB_API_EMBEDDING},
+        {"/v1/score", TB_API_EMBEDDING},
+        {"/v1/responses", TB_API_RESPONSE},
+        {"/v1/messages", TB_API_MESSAGE},
+        {"/v1/audio/transcriptions", TB_API_AUDIO},
+        {"/v1/messages/count_tokens", TB_API_FREE},
+        {"/v1/chat/completions/input_tokens", TB_API_FREE},
+        {"/tokenize", TB_API_FREE},
+        {"/v1/models", TB_API_FREE},
+        {"/v1/responses/resp_1", TB_API_OTHER},
+        {"/v1/COMPLETIONS", TB_API_OTHER},
+        {"/v1/completions/", TB_API_OTHER},
+        {"/v1/xcompletions", TB_API_OTHER},
+        {"/generate", TB_API_OTHER},
+        {"x", TB_API_OTHER},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        assert_int_equal(tb_api_of(rows[i].path, strlen(rows[i].path)), rows[i].api);
     assert_int_equal(tb_api_of("/v1/chat/completions?x", 20), TB_API_CHAT);
-    assert_int_equal(tb_api_of("/v1/completions", 15), TB_API_COMPLETION);
-    assert_int_equal(tb_api_of("/v1/models", 10), TB_API_OTHER);
-    assert_int_equal(tb_api_of("x", 1), TB_API_OTHER);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_usage_is_asked_for),
+        cmocka_unit_test(test_the_ways_to_say_true),
         cmocka_unit_test(test_what_is_left_alone),
-        cmocka_unit_test(test_a_limit_is_set_where_none_is_given),
-        cmocka_unit_test(test_facts),
-        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_a_limit_is_set),
+        cmocka_unit_test(test_blanks_hide_nothing),
+        cmocka_unit_test(test_repeated_members_stop),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_media),
+        cmocka_unit_test(test_apis),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
