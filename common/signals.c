@@ -6,22 +6,28 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+static sigset_t signals_held;
+
 int tb_signals_open(const int *extra)
 {
-    sigset_t set;
     int r;
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
+    sigemptyset(&signals_held);
+    sigaddset(&signals_held, SIGTERM);
+    sigaddset(&signals_held, SIGINT);
     for (; extra && *extra; extra++)
-        sigaddset(&set, *extra);
-    r = pthread_sigmask(SIG_BLOCK, &set, NULL);
+        sigaddset(&signals_held, *extra);
+    r = pthread_sigmask(SIG_BLOCK, &signals_held, NULL);
     if (r != 0)
         return -r;
     (void)signal(SIGPIPE, SIG_IGN);
-    r = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    r = signalfd(-1, &signals_held, SFD_CLOEXEC | SFD_NONBLOCK);
     return r < 0 ? -errno : r;
+}
+
+void tb_signals_hold(bool hold)
+{
+    (void)pthread_sigmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &signals_held, NULL);
 }
 
 int tb_signals_next(int fd)

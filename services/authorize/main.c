@@ -2,9 +2,7 @@
 /* tb-authorize: asks the control plane, holds the lease and what it grants in memory, releases each credential to the one
  * unit that may have it, suspends the machine on denial. One loop owns everything; the exchange has a thread of its own. */
 #include <fcntl.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 
@@ -22,6 +20,7 @@
 #include "authorize/release.h"
 #include "common/usage_report.h"
 #include "common/secret.h"
+#include "common/signals.h"
 #include "common/units.h"
 
 #define PROGRAM "tb-authorize"
@@ -290,11 +289,10 @@ static int daemon_set_timer(const struct daemon *d)
 
 static void daemon_take_signal(struct daemon *d)
 {
-    struct signalfd_siginfo si;
     struct tb_clock now = tb_clock_now();
 
-    while (read(d->signal_fd, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
-        if (si.ssi_signo != SIGHUP) {
+    for (int signo; (signo = tb_signals_next(d->signal_fd)) > 0;) {
+        if (signo != SIGHUP) {
             d->quit = true;
             continue;
         }
@@ -388,24 +386,6 @@ static int keys_listen(const struct daemon *d)
     return fd;
 }
 
-/* Signals arrive by descriptor only, in every thread. */
-static int open_signals(void)
-{
-    sigset_t set;
-    int r;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    r = pthread_sigmask(SIG_BLOCK, &set, NULL);
-    if (r != 0)
-        return -r;
-    (void)signal(SIGPIPE, SIG_IGN);
-    r = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    return r < 0 ? -errno : r;
-}
-
 static int files_start(struct daemon *d, const struct tb_clock *now)
 {
     int r = tb_files_init(&d->files, d->cfg.run_dir, d->cfg.state_dir, d->cfg.contract_id, d->cfg.asset_id);
@@ -434,14 +414,14 @@ static int daemon_start(struct daemon *d)
     if (r < 0)
         return r;
     d->releases.listen_fd = keys_listen(d);
-    d->signal_fd = open_signals();
-    d->timer_fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
     if (d->releases.listen_fd < 0)
         return d->releases.listen_fd;
-    if (d->signal_fd < 0 || d->timer_fd < 0) {
-        tb_error("cannot watch signals and time: %s", strerror(errno));
-        return -EIO;
-    }
+    d->signal_fd = tb_signals_open((const int[]){SIGHUP, 0});
+    d->timer_fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (d->signal_fd < 0)
+        return tb_error_errno(d->signal_fd, "cannot wait for signals");
+    if (d->timer_fd < 0)
+        return tb_error_errno(-errno, "cannot make a timer");
     r = authorize_exchange_new(&d->cfg, &d->exchange);
     if (r < 0) {
         tb_error("cannot start a thread: %s", strerror(-r));

@@ -2,10 +2,8 @@
 /* tb-billing: books the proxy's usage counters into the ledger, and reports the hours to the marketplace. */
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 
 #include "billing/billing.h"
@@ -14,6 +12,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/domain_file.h"
+#include "common/signals.h"
 #include "common/units.h"
 
 #define PROGRAM "tb-billing"
@@ -152,21 +151,6 @@ static int billing_step(struct tb_billing *b)
     return r < 0 ? r : tb_billing_tell(b);
 }
 
-static int open_signals(void)
-{
-    sigset_t set;
-    int fd;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-        return -errno;
-    fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    return fd < 0 ? -errno : fd;
-}
-
 static void billing_wait(struct tb_billing *b)
 {
     struct pollfd p = {.fd = b->signal_fd, .events = POLLIN};
@@ -221,9 +205,11 @@ static int billing_start(struct tb_billing *b)
         r = billing_lock(b);
     if (r != TB_EXIT_OK)
         return r;
-    b->signal_fd = open_signals();
-    if (b->signal_fd < 0)
+    b->signal_fd = tb_signals_open((const int[]){SIGHUP, 0});
+    if (b->signal_fd < 0) {
+        tb_error_errno(b->signal_fd, "cannot wait for signals");
         return TB_EXIT_IOERR;
+    }
     r = tb_ledger_open(b->ledger_path, false, b->cfg->billing_enabled ? b->cfg->billing_dimensions : 0, &b->l,
                        err);
     if (r < 0) {

@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 
 #include "billing/billing.h"
 #include "common/log.h"
 #include "common/notify.h"
+#include "common/signals.h"
 #include "common/units.h"
 
 bool tb_billing_stopping(struct tb_billing *b)
 {
-    struct signalfd_siginfo si;
-
-    while (read(b->signal_fd, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
-        if (si.ssi_signo != SIGHUP) {
+    for (int signo; (signo = tb_signals_next(b->signal_fd)) > 0;) {
+        if (signo != SIGHUP) {
             b->stop = true;
             continue;
         }

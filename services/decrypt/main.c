@@ -2,10 +2,7 @@
 /* tb-decrypt: activated by a connection, decrypts the hydrated asset once into the descriptors its client passes, answers
  * and exits. No network, no capability, no place to write: design section 3. */
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 
 #include "common/config.h"
@@ -15,6 +12,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/secret.h"
+#include "common/signals.h"
 #include "decrypt/serve.h"
 #include "tbenc/tbenc.h"
 
@@ -53,19 +51,6 @@ static void client_at_exit(void)
 {
     if (!served)
         client_answer_unserved();
-}
-
-static int block_signals(void)
-{
-    sigset_t set;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
-        return -EINVAL;
-    (void)signal(SIGPIPE, SIG_IGN);
-    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 /* The listener; *ret_path is set when it was bound here and must be removed. */
@@ -123,10 +108,10 @@ static void unlink_freep(char **path)
 static int decrypt_run(const struct tb_config *c)
 {
     _cleanup_(unlink_freep) char *path = NULL;
-    _cleanup_close_ int signal_fd = block_signals(), listener = -1, sock = -1;
+    _cleanup_close_ int signal_fd = tb_signals_open(NULL), listener = -1, sock = -1;
 
     if (signal_fd < 0) {
-        tb_error("cannot watch signals: %s", strerror(errno));
+        tb_error_errno(signal_fd, "cannot wait for signals");
         return TB_EXIT_IOERR;
     }
     tb_allow_descriptors(TBENC_FILES_MAX + 512); /* each file of an asset is a descriptor here */

@@ -24,7 +24,7 @@ struct download_slot {
 
 struct download_state {
     const struct download *d;
-    struct verdict *v;
+    struct tb_outcome *o;
     const struct partial_identity *id;
     CURLM *multi;
     struct download_slot *slots;
@@ -79,23 +79,23 @@ static void download_give_up(struct download_state *x, bool now, int code, const
     _printf_(4, 5);
 static void download_give_up(struct download_state *x, bool now, int code, const char *fmt, ...)
 {
-    char text[VERDICT_MESSAGE_MAX];
+    char text[TB_OUTCOME_REASON_MAX];
     va_list ap;
 
     download_wind_down(x, now);
-    if (x->v->code != 0)
+    if (x->o->code != 0)
         return;
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    verdict_set(x->v, code, "%s", text);
+    tb_outcome_set(x->o, code, "%s", text);
 }
 
 static void download_give_up_io(struct download_state *x, int r, const char *what)
 {
     download_wind_down(x, true);
-    if (x->v->code == 0)
-        verdict_io(x->v, r, what, partial_path(x->d->partial));
+    if (x->o->code == 0)
+        hydrate_outcome_io(x->o, r, what, partial_path(x->d->partial));
 }
 
 static void slot_start(struct download_state *x, struct download_slot *s)
@@ -161,7 +161,7 @@ static void download_identify(struct download_state *x, const struct transfer *t
 
 static void slot_retry(struct download_state *x, struct download_slot *s, CURLcode code)
 {
-    char why[VERDICT_MESSAGE_MAX - 160];
+    char why[TB_OUTCOME_REASON_MAX - 160];
     uint64_t delay_ms;
 
     slot_describe(x, s, code, why, sizeof(why));
@@ -212,7 +212,7 @@ static bool slot_finish_fault(struct download_state *x, struct transfer *t)
                          x->where, t->why, t->size);
         return true;
     case TRANSFER_CHANGED:
-        download_give_up(x, true, VERDICT_CHANGED, "%s was replaced during the download", x->where);
+        download_give_up(x, true, HYDRATE_CHANGED, "%s was replaced during the download", x->where);
         return true;
     case TRANSFER_IO:
         download_give_up_io(x, t->io_error, "cannot write");
@@ -238,7 +238,7 @@ static bool slot_finish_status(struct download_state *x, struct transfer *t)
         download_give_up(x, false, TB_EXIT_NOINPUT, "%s: status %ld%s%s; upload the asset with tbpkg upload",
                          x->where, t->status, space, t->error_code);
     else if (t->status == 412)
-        download_give_up(x, true, VERDICT_CHANGED, "%s was replaced during the download", x->where);
+        download_give_up(x, true, HYDRATE_CHANGED, "%s was replaced during the download", x->where);
     else if (t->status == 416)
         download_give_up(x, true, TB_EXIT_DATAERR,
                          "%s is shorter than the %" PRIu64
@@ -304,7 +304,7 @@ static int download_step(struct download_state *x)
     CURLMsg *msg;
 
     if (curl_multi_perform(x->multi, &running) != CURLM_OK)
-        return verdict_set(x->v, TB_EXIT_IOERR, "libcurl failed");
+        return tb_outcome_set(x->o, TB_EXIT_IOERR, "libcurl failed");
     while ((msg = curl_multi_info_read(x->multi, &left))) {
         struct transfer *t;
         CURLcode code = msg->data.result;
@@ -313,18 +313,18 @@ static int download_step(struct download_state *x)
         slot_finish(x, (struct download_slot *)((char *)t - offsetof(struct download_slot, t)), code);
     }
     download_identify_early(x);
-    if (x->v->code == 0)
+    if (x->o->code == 0)
         (void)x->d->progress(x->d->ctx, download_bytes(x));
-    if (x->v->code != 0 && x->drain_us == 0)
-        return x->v->code;
+    if (x->o->code != 0 && x->drain_us == 0)
+        return x->o->code;
     if (download_start_slots(x) == 0)
         return 1;
     curl_multi_poll(x->multi, &stop, 1, download_timeout_ms(x), NULL);
     if (stop.revents)
-        return verdict_set(x->v, VERDICT_STOPPED,
+        return tb_outcome_set(x->o, HYDRATE_STOPPED,
                            "stopped by a signal; progress is kept, the next start goes on");
     if (x->drain_us && tb_now_monotonic_us() >= x->drain_us)
-        return x->v->code;
+        return x->o->code;
     return 0;
 }
 
@@ -360,21 +360,21 @@ static int download_init(struct download_state *x)
     return 0;
 }
 
-int download_run(const struct download *d, struct verdict *v)
+int download_run(const struct download *d, struct tb_outcome *o)
 {
-    struct download_state x = {.d = d, .v = v, .n_slots = d->concurrency};
+    struct download_state x = {.d = d, .o = o, .n_slots = d->concurrency};
 
     x.id = partial_identity(d->partial);
     x.identified = *x.id->etag != '\0';
     tb_url_redact(d->url, x.where, sizeof(x.where));
-    v->code = 0;
+    o->code = 0;
     hasher_advance(d->hasher, ranges_prefix_bytes(partial_ranges(d->partial)));
     if (download_init(&x) < 0) {
         download_clear(&x);
-        return verdict_set(v, TB_EXIT_IOERR, "out of memory for %u transfers", d->concurrency);
+        return tb_outcome_set(o, TB_EXIT_IOERR, "out of memory for %u transfers", d->concurrency);
     }
     while (download_step(&x) == 0)
         ;
     download_clear(&x);
-    return v->code;
+    return o->code;
 }

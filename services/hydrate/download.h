@@ -7,7 +7,7 @@
 #include "hydrate/hasher.h"
 #include "common/http.h"
 #include "hydrate/partial.h"
-#include "hydrate/verdict.h"
+#include "hydrate/outcome.h"
 
 /* Attempts at one range; together with DOWNLOAD_BACKOFF_* about 15 s of trying. */
 #define DOWNLOAD_TRIES 6
@@ -26,15 +26,15 @@ struct download {
     struct partial *partial;
     struct hasher *hasher; /* told of the gapless prefix */
     int stop_fd;           /* readable: stop */
-    /* Called at least each half second with the bytes that are there; nonzero stops, with v set by then. */
+    /* Called at least each half second with the bytes that are there; nonzero stops, with its outcome set by then. */
     int (*progress)(void *ctx, uint64_t bytes);
     void *ctx;
 };
 
-/* 0 when every range is there. Else the code of v: TB_EXIT_TEMPFAIL (refused, or tries used up),
+/* 0 when every range is there. Else the code of *o: TB_EXIT_TEMPFAIL (refused, or tries used up),
  * TB_EXIT_NOINPUT (404), TB_EXIT_DATAERR (wrong size, or answers that are not the range), TB_EXIT_IOERR,
- * VERDICT_CHANGED, VERDICT_STOPPED, or what progress set. What is finished is marked in the partial in
+ * HYDRATE_CHANGED, HYDRATE_STOPPED, or what progress set. What is finished is marked in the partial in
  * each case. */
-int download_run(const struct download *d, struct verdict *v);
+int download_run(const struct download *d, struct tb_outcome *o);
 
 #endif

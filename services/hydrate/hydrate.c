@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -13,6 +12,7 @@
 #include "common/log.h"
 #include "hydrate/report.h"
 #include "common/secret.h"
+#include "common/signals.h"
 #include "hydrate/source.h"
 #include "common/domain_file.h"
 #include "hydrate/target.h"
@@ -23,7 +23,6 @@ struct hydrate {
     const struct tb_config *cfg;
     struct tb_http_tls tls;
     int signal_fd;
-    const sigset_t *signals;
     struct hydrate_source source;
     struct manifest manifest;
     char *final_path, *manifest_path;
@@ -32,7 +31,7 @@ struct hydrate {
     bool header_seen;
     bool worthless;          /* what was downloaded cannot become the file */
     struct partial *partial; /* while downloading, borrowed */
-    struct verdict *v;
+    struct tb_outcome *o;
 };
 
 static void hydrate_clear(struct hydrate *h)
@@ -57,10 +56,10 @@ static int hydrate_wait_digest(struct hydrate *h, struct hasher *hasher, const c
         if (r > 0 && p[0].revents)
             break;
         if (r > 0 && p[1].revents)
-            return verdict_set(h->v, VERDICT_STOPPED, "stopped by a signal while verifying %s", path);
+            return tb_outcome_set(h->o, HYDRATE_STOPPED, "stopped by a signal while verifying %s", path);
     }
     r = hasher_result(hasher, ret);
-    return r < 0 ? verdict_io(h->v, r, "cannot read", path) : 0;
+    return r < 0 ? hydrate_outcome_io(h->o, r, "cannot read", path) : 0;
 }
 
 /* Takes a file as complete: writes record, manifest and final name, in the order hydrate.h gives. */
@@ -70,19 +69,19 @@ static int hydrate_publish(struct hydrate *h, const char *path)
     int r;
 
     if (stat(path, &st) < 0)
-        return verdict_io(h->v, -errno, "cannot look at", path);
+        return hydrate_outcome_io(h->o, -errno, "cannot look at", path);
     r = verified_write(h->final_path, &st, h->manifest.m->sha256_ciphertext);
     if (r < 0)
-        return verdict_io(h->v, r, "cannot record the verification of", path);
+        return hydrate_outcome_io(h->o, r, "cannot record the verification of", path);
     r = tb_write_file_atomic(h->manifest_path, h->manifest.text, h->manifest.len, 0640);
     if (r < 0)
-        return verdict_io(h->v, r, "cannot write", h->manifest_path);
+        return hydrate_outcome_io(h->o, r, "cannot write", h->manifest_path);
     if (strcmp(path, h->final_path) != 0 && rename(path, h->final_path) < 0)
-        return verdict_io(h->v, -errno, "cannot give its final name to", path);
+        return hydrate_outcome_io(h->o, -errno, "cannot give its final name to", path);
     r = tb_fsync_parent(h->final_path);
     if (r == 0)
         r = partial_remove(h->final_path);
-    return r < 0 ? verdict_io(h->v, r, "cannot finish", h->final_path) : 0;
+    return r < 0 ? hydrate_outcome_io(h->o, r, "cannot finish", h->final_path) : 0;
 }
 
 /* Hashes a file of the right size that nobody vouches for. 0 with *ret_good. */
@@ -95,12 +94,12 @@ static int hydrate_rehash(struct hydrate *h, const char *path, bool *ret_good)
 
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
-        return verdict_io(h->v, -errno, "cannot open", path);
+        return hydrate_outcome_io(h->o, -errno, "cannot open", path);
     tb_info("%s is there but not known as verified: hashing it", path);
     report_phase(&h->report, "verifying", "Verifying", h->size);
     r = hasher_start(fd, h->size, &hasher);
     if (r < 0)
-        return verdict_io(h->v, r, "cannot hash", path);
+        return hydrate_outcome_io(h->o, r, "cannot hash", path);
     hasher_advance(hasher, h->size);
     r = hydrate_wait_digest(h, hasher, path, digest);
     if (r != 0)
@@ -121,7 +120,7 @@ static int hydrate_find_complete(struct hydrate *h, bool *ret_found)
 
     *ret_found = false;
     if (!part)
-        return verdict_io(h->v, -ENOMEM, "cannot look for", h->final_path);
+        return hydrate_outcome_io(h->o, -ENOMEM, "cannot look for", h->final_path);
     if (lstat(h->final_path, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == h->size) {
         good = verified_matches(h->final_path, &st, sha);
         /* beside a .part it was already found to be another version */
@@ -159,10 +158,10 @@ static int hydrate_check_header(struct hydrate *h)
         return 0; /* the hash will tell */
     h->worthless = true;
     if (tbenc_header_parse(buf, sizeof(buf), 0, &header, &e) < 0)
-        return verdict_set(h->v, TB_EXIT_DATAERR, "the blob is not what its manifest says: %s", e.message);
+        return tb_outcome_set(h->o, TB_EXIT_DATAERR, "the blob is not what its manifest says: %s", e.message);
     if (header.chunk_bytes != h->manifest.m->chunk_bytes)
-        return verdict_set(
-            h->v, TB_EXIT_DATAERR,
+        return tb_outcome_set(
+            h->o, TB_EXIT_DATAERR,
             "the blob is not what its manifest says: chunk_bytes %u in its header, %u in the manifest",
             header.chunk_bytes, h->manifest.m->chunk_bytes);
     h->worthless = false;
@@ -190,13 +189,13 @@ static int hydrate_verify(struct hydrate *h, struct hasher *hasher)
         return r;
     h->worthless = !tb_mem_equal(digest, h->manifest.m->sha256_ciphertext, sizeof(digest));
     if (h->worthless)
-        return verdict_set(
-            h->v, TB_EXIT_DATAERR,
+        return tb_outcome_set(
+            h->o, TB_EXIT_DATAERR,
             "%s is damaged: its SHA-256 is not the manifest's; the download is deleted, upload the asset "
             "again if a second one ends the same",
             path);
     r = partial_sync(h->partial);
-    return r < 0 ? verdict_io(h->v, r, "cannot sync", path) : 0;
+    return r < 0 ? hydrate_outcome_io(h->o, r, "cannot sync", path) : 0;
 }
 
 static void hydrate_log_rates(const struct hydrate *h, uint64_t fetched, uint64_t begin_us,
@@ -232,9 +231,9 @@ static int hydrate_fetch(struct hydrate *h)
     report_phase(&h->report, "downloading", "Downloading", h->size);
     r = hasher_start(partial_fd(h->partial), h->size, &hasher);
     if (r < 0)
-        return verdict_io(h->v, r, "cannot hash", partial_path(h->partial));
+        return hydrate_outcome_io(h->o, r, "cannot hash", partial_path(h->partial));
     d.hasher = hasher;
-    r = download_run(&d, h->v);
+    r = download_run(&d, h->o);
     if (r == 0)
         r = hydrate_check_header(h);
     if (r != 0)
@@ -257,7 +256,7 @@ static int hydrate_download(struct hydrate *h)
     h->header_seen = h->worthless = false;
     r = partial_open(h->final_path, &want, &partial);
     if (r < 0)
-        return verdict_io(h->v, r, "cannot prepare the download of", h->final_path);
+        return hydrate_outcome_io(h->o, r, "cannot prepare the download of", h->final_path);
     h->partial = partial;
     r = hydrate_fetch(h);
     h->partial = NULL;
@@ -265,9 +264,9 @@ static int hydrate_download(struct hydrate *h)
         _cleanup_free_ char *path = strdup(partial_path(partial));
 
         partial = partial_close(partial);
-        return path ? hydrate_publish(h, path) : verdict_io(h->v, -ENOMEM, "cannot publish", h->final_path);
+        return path ? hydrate_publish(h, path) : hydrate_outcome_io(h->o, -ENOMEM, "cannot publish", h->final_path);
     }
-    if (h->worthless || r == VERDICT_CHANGED) {
+    if (h->worthless || r == HYDRATE_CHANGED) {
         partial = partial_close(partial);
         if (partial_remove(h->final_path) < 0)
             tb_warn("cannot remove what is left of the download of %s", h->final_path);
@@ -284,9 +283,9 @@ static int hydrate_prepare(struct hydrate *h)
     report_phase(&h->report, "manifest", "Fetching the manifest", 0);
     manifest_clear(&h->manifest);
     /* nothing to save yet: a signal may end the process at once */
-    sigprocmask(SIG_UNBLOCK, h->signals, NULL);
-    r = manifest_fetch(&h->source, h->cfg, &h->tls, &h->manifest, h->v);
-    sigprocmask(SIG_BLOCK, h->signals, NULL);
+    tb_signals_hold(false);
+    r = manifest_fetch(&h->source, h->cfg, &h->tls, &h->manifest, h->o);
+    tb_signals_hold(true);
     if (r != 0)
         return r;
     m = h->manifest.m;
@@ -296,7 +295,7 @@ static int hydrate_prepare(struct hydrate *h)
     h->manifest_path = tb_path_join(h->cfg->target_dir, TARGET_MANIFEST_NAME);
     h->size = tbenc_manifest_ciphertext_bytes(m);
     return h->final_path && h->manifest_path ? 0
-                                             : verdict_io(h->v, -ENOMEM, "cannot name", m->weights_filename);
+                                             : hydrate_outcome_io(h->o, -ENOMEM, "cannot name", m->weights_filename);
 }
 
 /* What a killed run left half written. The lock says that nobody writes it now. */
@@ -319,10 +318,10 @@ static int hydrate_check_room(struct hydrate *h)
     int r = 0;
 
     if (h->cfg->delivery == TB_DELIVERY_DIR)
-        r = target_check_memory(h->manifest.m->plaintext_bytes, h->v);
+        r = target_check_memory(h->manifest.m->plaintext_bytes, h->o);
     if (r == 0)
-        r = part ? target_check_disk(h->cfg->target_dir, part, h->size, h->v)
-                 : verdict_io(h->v, -ENOMEM, "cannot name", h->final_path);
+        r = part ? target_check_disk(h->cfg->target_dir, part, h->size, h->o)
+                 : hydrate_outcome_io(h->o, -ENOMEM, "cannot name", h->final_path);
     return r;
 }
 
@@ -351,30 +350,29 @@ static int hydrate_locked(struct hydrate *h)
     _cleanup_close_ int lock = -1;
     int r;
 
-    r = source_load(&h->source, h->v);
+    r = source_load(&h->source, h->o);
     if (r == 0)
-        r = target_lock(h->cfg->target_dir, &lock, h->v);
+        r = target_lock(h->cfg->target_dir, &lock, h->o);
     if (r != 0)
         return r;
     r = hydrate_attempt(h);
-    if (r == VERDICT_CHANGED) {
+    if (r == HYDRATE_CHANGED) {
         /* a new version was uploaded: its manifest first, then its bytes from zero */
-        tb_warn("%s; starting over", h->v->message);
-        h->v->code = 0;
+        tb_warn("%s; starting over", h->o->reason);
+        h->o->code = 0;
         r = hydrate_attempt(h);
     }
-    if (r == VERDICT_CHANGED)
-        return verdict_set(h->v, TB_EXIT_TEMPFAIL, "%s, twice; wait until the upload has ended",
+    if (r == HYDRATE_CHANGED)
+        return tb_outcome_set(h->o, TB_EXIT_TEMPFAIL, "%s, twice; wait until the upload has ended",
                            h->final_path);
     return r;
 }
 
-int hydrate_run(const struct tb_config *cfg, const sigset_t *signals, int signal_fd, struct verdict *v)
+int hydrate_run(const struct tb_config *cfg, int signal_fd, struct tb_outcome *o)
 {
     _cleanup_(hydrate_clear) struct hydrate h = {.cfg = cfg,
-                                                 .signals = signals,
                                                  .signal_fd = signal_fd,
-                                                 .v = v,
+                                                 .o = o,
                                                  .tls = {.ca_file = cfg->ca_file,
                                                          .client_cert = cfg->client_cert_path,
                                                          .client_key = cfg->client_key_path,
@@ -382,13 +380,13 @@ int hydrate_run(const struct tb_config *cfg, const sigset_t *signals, int signal
     char text[32];
     int r;
 
-    v->code = 0;
+    o->code = 0;
     r = tb_runtime_dir(cfg->run_dir, "tb-hydrate", &h.report.dir);
     if (r < 0)
         tb_warn("no progress.json: cannot make tb-hydrate's directory in %s: %s", cfg->run_dir, strerror(-r));
     r = hydrate_locked(&h);
     if (r != 0) {
-        report_failed(&h.report, v->message);
+        report_failed(&h.report, o->reason);
         return r;
     }
     report_complete(&h.report, h.size);

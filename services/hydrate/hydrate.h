@@ -7,14 +7,11 @@
 #ifndef TB_HYDRATE_HYDRATE_H
 #define TB_HYDRATE_HYDRATE_H
 
-#include <signal.h>
-
 #include "common/config.h"
-#include "hydrate/verdict.h"
+#include "hydrate/outcome.h"
 
-/* Runs to completion. signals are blocked and readable from signal_fd: they stop a
- * download, which saves first. Logs progress, writes
- * progress.json, announces READY=1. Returns 0 or the code of *v (VERDICT_STOPPED for a signal). */
-int hydrate_run(const struct tb_config *cfg, const sigset_t *signals, int signal_fd, struct verdict *v);
+/* Runs to completion. A signal in signal_fd (common/signals.h) stops a download, which saves first; the signal is left there. Logs
+ * progress, writes progress.json, announces READY=1. Returns 0 or the code of *o (HYDRATE_STOPPED for a signal). */
+int hydrate_run(const struct tb_config *cfg, int signal_fd, struct tb_outcome *o);
 
 #endif

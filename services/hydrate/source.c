@@ -16,7 +16,7 @@
 #define MANIFEST_TRIES 6
 #define MANIFEST_TIMEOUT_MS 30000
 
-static int source_load_credential(const char *name, char **ret, size_t *ret_len, struct verdict *v)
+static int source_load_credential(const char *name, char **ret, size_t *ret_len, struct tb_outcome *o)
 {
     _cleanup_secret_ char *value = NULL;
     size_t len;
@@ -24,16 +24,16 @@ static int source_load_credential(const char *name, char **ret, size_t *ret_len,
 
     r = tb_credential_read(name, &value, &len);
     if (r == -EACCES)
-        return verdict_set(v, TB_EXIT_NOPERM,
+        return tb_outcome_set(o, TB_EXIT_NOPERM,
                            "tb-authorize refused the credential %s: the contract is denied or not "
                            "for this unit; its reason is in the log of tb-authorize",
                            name);
     if (r == -ENXIO)
-        return verdict_set(v, TB_EXIT_CONFIG,
+        return tb_outcome_set(o, TB_EXIT_CONFIG,
                            "CREDENTIALS_DIRECTORY is not set; run tb-hydrate from its unit, or set it "
                            "to a directory with sas-url, manifest-url and manifest-sha256");
     if (r < 0)
-        return verdict_set(v, TB_EXIT_CONFIG,
+        return tb_outcome_set(o, TB_EXIT_CONFIG,
                            "credential %s: %s; the unit needs LoadCredential=%s:/run/tb-keys.sock", name,
                            strerror(-r), name);
     while (len > 0 && (value[len - 1] == '\n' || value[len - 1] == '\r' || value[len - 1] == ' '))
@@ -43,17 +43,17 @@ static int source_load_credential(const char *name, char **ret, size_t *ret_len,
     return 0;
 }
 
-static int source_load_url(const char *name, char **ret, struct verdict *v)
+static int source_load_url(const char *name, char **ret, struct tb_outcome *o)
 {
     _cleanup_secret_ char *url = NULL;
     size_t len;
     int r;
 
-    r = source_load_credential(name, &url, &len, v);
+    r = source_load_credential(name, &url, &len, o);
     if (r != 0)
         return r;
     if (strlen(url) != len || (strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0))
-        return verdict_set(v, TB_EXIT_CONFIG,
+        return tb_outcome_set(o, TB_EXIT_CONFIG,
                            "credential %s is no URL of http or https; see what the control plane "
                            "answers",
                            name);
@@ -61,22 +61,22 @@ static int source_load_url(const char *name, char **ret, struct verdict *v)
     return 0;
 }
 
-int source_load(struct hydrate_source *s, struct verdict *v)
+int source_load(struct hydrate_source *s, struct tb_outcome *o)
 {
     _cleanup_secret_ char *hex = NULL;
     size_t len;
     int r;
 
-    r = source_load_url("sas-url", &s->sas_url, v);
+    r = source_load_url("sas-url", &s->sas_url, o);
     if (r == 0)
-        r = source_load_url("manifest-url", &s->manifest_url, v);
+        r = source_load_url("manifest-url", &s->manifest_url, o);
     if (r == 0)
-        r = source_load_credential("manifest-sha256", &hex, &len, v);
+        r = source_load_credential("manifest-sha256", &hex, &len, o);
     if (r != 0)
         return r;
     s->bound = strcmp(hex, "none") != 0;
     if (s->bound && tb_hex_decode(hex, len, s->manifest_sha256, SHA256_BYTES) < 0)
-        return verdict_set(v, TB_EXIT_CONFIG,
+        return tb_outcome_set(o, TB_EXIT_CONFIG,
                            "credential manifest-sha256 is neither 64 hex digits nor \"none\"");
     return 0;
 }
@@ -116,7 +116,7 @@ bool weights_name_free(const char *name)
 }
 
 int manifest_check(const struct hydrate_source *s, const char *asset_id, const char *text, size_t len,
-                   struct tbenc_manifest **ret, struct verdict *v)
+                   struct tbenc_manifest **ret, struct tb_outcome *o)
 {
     struct tbenc_error e = {0};
     struct tbenc_manifest *m;
@@ -124,45 +124,45 @@ int manifest_check(const struct hydrate_source *s, const char *asset_id, const c
 
     SHA256((const uint8_t *)text, len, sha);
     if (s->bound && !tb_mem_equal(sha, s->manifest_sha256, sizeof(sha)))
-        return verdict_set(v, TB_EXIT_DATAERR,
+        return tb_outcome_set(o, TB_EXIT_DATAERR,
                            "the manifest is not the one the contract names (SHA-256 differs); register "
                            "the manifest that was uploaded");
     if (tbenc_manifest_parse(text, len, 0, &m, &e) < 0)
-        return verdict_set(v, TB_EXIT_DATAERR, "bad manifest: %s", e.message);
+        return tb_outcome_set(o, TB_EXIT_DATAERR, "bad manifest: %s", e.message);
     if (strcmp(m->asset_id, asset_id) != 0)
-        verdict_set(v, TB_EXIT_DATAERR,
+        tb_outcome_set(o, TB_EXIT_DATAERR,
                     "the manifest is of asset %s, TB_ASSET_ID is %s; check both and the blob URL",
                     m->asset_id, asset_id);
     else if (!weights_name_free(m->weights_filename))
-        verdict_set(v, TB_EXIT_DATAERR,
+        tb_outcome_set(o, TB_EXIT_DATAERR,
                     "bad manifest: weights_filename \"%s\" is a name tb-hydrate uses itself, or too "
                     "long; encrypt to another name",
                     m->weights_filename);
     else
-        v->code = 0;
-    if (v->code != 0)
+        o->code = 0;
+    if (o->code != 0)
         tbenc_manifest_free(m);
     else
         *ret = m;
-    return v->code;
+    return o->code;
 }
 
 /* A response that is no manifest. */
-static int manifest_judge_status(long status, const char *where, struct verdict *v)
+static int manifest_judge_status(long status, const char *where, struct tb_outcome *o)
 {
     if (status == 401 || status == 403)
-        return verdict_set(v, TB_EXIT_TEMPFAIL,
+        return tb_outcome_set(o, TB_EXIT_TEMPFAIL,
                            "%s refused access: status %ld; a restart asks for a fresh SAS URL", where,
                            status);
     if (status == 404 || status == 410)
-        return verdict_set(v, TB_EXIT_NOINPUT, "%s: status %ld; upload the asset with tbpkg upload", where,
+        return tb_outcome_set(o, TB_EXIT_NOINPUT, "%s: status %ld; upload the asset with tbpkg upload", where,
                            status);
-    return verdict_set(v, TB_EXIT_TEMPFAIL, "%s: unexpected status %ld", where, status);
+    return tb_outcome_set(o, TB_EXIT_TEMPFAIL, "%s: unexpected status %ld", where, status);
 }
 
 /* One attempt. -EAGAIN: worth another one; else 0 or a verdict. */
 static int manifest_fetch_once(const struct hydrate_source *s, const struct tb_http_tls *tls,
-                               struct tb_http_response *ret, struct verdict *v)
+                               struct tb_http_response *ret, struct tb_outcome *o)
 {
     static const char *const headers[] = {"Accept: application/json", "x-ms-version: 2024-11-04", NULL};
     struct tb_http_request rq = {.url = s->manifest_url,
@@ -177,19 +177,19 @@ static int manifest_fetch_once(const struct hydrate_source *s, const struct tb_h
     ret->retry_after_ms = -1;
     r = tb_http_do(&rq, ret, err);
     if (r == -EFBIG)
-        return verdict_set(v, TB_EXIT_DATAERR, "bad manifest: %s", err);
+        return tb_outcome_set(o, TB_EXIT_DATAERR, "bad manifest: %s", err);
     if (r < 0) {
-        verdict_set(v, TB_EXIT_TEMPFAIL, "%s", err);
+        tb_outcome_set(o, TB_EXIT_TEMPFAIL, "%s", err);
         return r == -EKEYREJECTED || r == -EINVAL || r == -ENOMEM ? TB_EXIT_TEMPFAIL : -EAGAIN;
     }
     if (ret->status == 200)
         return 0;
-    manifest_judge_status(ret->status, where, v);
-    return tb_http_status_retryable(ret->status) ? -EAGAIN : v->code;
+    manifest_judge_status(ret->status, where, o);
+    return tb_http_status_retryable(ret->status) ? -EAGAIN : o->code;
 }
 
 int manifest_fetch(const struct hydrate_source *s, const struct tb_config *cfg, const struct tb_http_tls *tls,
-                   struct manifest *ret, struct verdict *v)
+                   struct manifest *ret, struct tb_outcome *o)
 {
     _cleanup_manifest_ struct manifest m = {0};
     struct tb_backoff backoff = {.base_ms = 500, .cap_ms = 30000};
@@ -199,19 +199,19 @@ int manifest_fetch(const struct hydrate_source *s, const struct tb_config *cfg, 
         _cleanup_http_response_ struct tb_http_response rs = {0};
         uint64_t delay_ms;
 
-        r = manifest_fetch_once(s, tls, &rs, v);
+        r = manifest_fetch_once(s, tls, &rs, o);
         if (r == 0) {
             m.len = rs.len;
             m.text = TAKE_PTR(rs.body);
             break;
         }
         if (r != -EAGAIN || backoff.attempt + 1 >= MANIFEST_TRIES)
-            return v->code;
+            return o->code;
         delay_ms = tb_backoff_next_ms(&backoff, rs.retry_after_ms);
-        tb_info("manifest: %s; again in %llu ms", v->message, (unsigned long long)delay_ms);
+        tb_info("manifest: %s; again in %llu ms", o->reason, (unsigned long long)delay_ms);
         tb_sleep_ms(delay_ms);
     }
-    r = manifest_check(s, cfg->asset_id, m.text, m.len, &m.m, v);
+    r = manifest_check(s, cfg->asset_id, m.text, m.len, &m.m, o);
     if (r != 0)
         return r;
     *ret = m;

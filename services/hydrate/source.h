@@ -10,7 +10,7 @@
 #include "hydrate/hasher.h"
 #include "common/http.h"
 #include "tbenc/tbenc.h"
-#include "hydrate/verdict.h"
+#include "hydrate/outcome.h"
 
 struct hydrate_source {
     char *sas_url, *manifest_url; /* secret memory. libcurl makes copies of its own while it uses them */
@@ -20,7 +20,7 @@ struct hydrate_source {
 
 /* Reads sas-url, manifest-url and manifest-sha256. 0; TB_EXIT_NOPERM refused; TB_EXIT_CONFIG not there or
  * malformed. */
-int source_load(struct hydrate_source *s, struct verdict *v);
+int source_load(struct hydrate_source *s, struct tb_outcome *o);
 void source_clear(struct hydrate_source *s);
 #define _cleanup_source_ _cleanup_(source_clear)
 
@@ -35,11 +35,11 @@ void manifest_clear(struct manifest *m);
 /* Fetches, with retries, and checks: bound hash, syntax, asset id, file name. TB_EXIT_TEMPFAIL refused or
  * unreachable; TB_EXIT_NOINPUT 404; TB_EXIT_DATAERR any check. */
 int manifest_fetch(const struct hydrate_source *s, const struct tb_config *cfg, const struct tb_http_tls *tls,
-                   struct manifest *ret, struct verdict *v);
+                   struct manifest *ret, struct tb_outcome *o);
 
 /* The checks alone, on a body received. Takes no ownership of text. */
 int manifest_check(const struct hydrate_source *s, const char *asset_id, const char *text, size_t len,
-                   struct tbenc_manifest **ret, struct verdict *v);
+                   struct tbenc_manifest **ret, struct tb_outcome *o);
 
 /* false when name is one that tb-hydrate itself uses in TB_TARGET_DIR, or a hidden one. */
 bool weights_name_free(const char *name);

@@ -14,27 +14,27 @@
 #define MEMINFO_PATH "/proc/meminfo"
 #define MEMINFO_MAX (64 * 1024)
 
-int target_lock(const char *dir, int *ret_fd, struct verdict *v)
+int target_lock(const char *dir, int *ret_fd, struct tb_outcome *o)
 {
     _cleanup_close_ int fd = -1;
     int r;
 
     r = tb_mkdir_p(dir, 0755);
     if (r < 0)
-        return verdict_io(v, r, "cannot create TB_TARGET_DIR", dir);
+        return hydrate_outcome_io(o, r, "cannot create TB_TARGET_DIR", dir);
     fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return verdict_io(v, -errno, "cannot open TB_TARGET_DIR", dir);
+        return hydrate_outcome_io(o, -errno, "cannot open TB_TARGET_DIR", dir);
     if (flock(fd, LOCK_EX | LOCK_NB) < 0)
         return errno == EWOULDBLOCK
-                   ? verdict_set(v, TB_EXIT_TEMPFAIL,
+                   ? tb_outcome_set(o, TB_EXIT_TEMPFAIL,
                                  "another tb-hydrate works in %s; wait for it or stop it", dir)
-                   : verdict_io(v, -errno, "cannot lock TB_TARGET_DIR", dir);
+                   : hydrate_outcome_io(o, -errno, "cannot lock TB_TARGET_DIR", dir);
     *ret_fd = TAKE_FD(fd);
     return 0;
 }
 
-int target_check_disk(const char *dir, const char *part_path, uint64_t size, struct verdict *v)
+int target_check_disk(const char *dir, const char *part_path, uint64_t size, struct tb_outcome *o)
 {
     char need_text[32], have_text[32];
     uint64_t need = size, have, there = 0;
@@ -42,7 +42,7 @@ int target_check_disk(const char *dir, const char *part_path, uint64_t size, str
     struct stat st;
 
     if (statvfs(dir, &fs) < 0)
-        return verdict_io(v, -errno, "cannot ask for free space of", dir);
+        return hydrate_outcome_io(o, -errno, "cannot ask for free space of", dir);
     if (lstat(part_path, &st) == 0 && S_ISREG(st.st_mode))
         there = (uint64_t)st.st_blocks * 512;
     have = (uint64_t)fs.f_bavail * fs.f_frsize;
@@ -50,8 +50,8 @@ int target_check_disk(const char *dir, const char *part_path, uint64_t size, str
     need += TARGET_DISK_MARGIN;
     if (need <= have)
         return 0;
-    return verdict_set(
-        v, TB_EXIT_IOERR,
+    return tb_outcome_set(
+        o, TB_EXIT_IOERR,
         "not enough disk space in %s: needs %s (%llu bytes), %s (%llu bytes) available; free space there or "
         "set TB_TARGET_DIR to a larger disk",
         dir, tb_bytes_format(need, need_text, sizeof(need_text)), (unsigned long long)need,
@@ -71,7 +71,7 @@ int meminfo_available(const char *text, uint64_t *ret)
     return 0;
 }
 
-int target_check_memory(uint64_t need, struct verdict *v)
+int target_check_memory(uint64_t need, struct tb_outcome *o)
 {
     _cleanup_free_ char *text = NULL;
     char need_text[32], have_text[32];
@@ -88,8 +88,8 @@ int target_check_memory(uint64_t need, struct verdict *v)
     }
     if (need <= have)
         return 0;
-    return verdict_set(
-        v, TB_EXIT_IOERR,
+    return tb_outcome_set(
+        o, TB_EXIT_IOERR,
         "not enough memory for the weights: TB_DELIVERY=dir needs %s (%llu bytes), %s (%llu bytes) %s; use a "
         "larger VM size or stop what uses memory",
         tb_bytes_format(need, need_text, sizeof(need_text)), (unsigned long long)need,

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "hydrate/verdict.h"
+#include "hydrate/outcome.h"
 
 #define TARGET_MANIFEST_NAME "model.manifest.json"
 #define TARGET_DISK_MARGIN                                                                                   \
@@ -13,15 +13,15 @@
 
 /* Makes the directory when missing and locks it against a second tb-hydrate for as long as *ret_fd is
  * open. */
-int target_lock(const char *dir, int *ret_fd, struct verdict *v);
+int target_lock(const char *dir, int *ret_fd, struct tb_outcome *o);
 
 /* Bytes the file system must still give for a file of `size` at path (what it already occupies is not
  * counted again), against what is available to this user. TB_EXIT_IOERR names both. */
-int target_check_disk(const char *dir, const char *part_path, uint64_t size, struct verdict *v);
+int target_check_disk(const char *dir, const char *part_path, uint64_t size, struct tb_outcome *o);
 
 /* `need` bytes of memory for the plaintext against MemAvailable; against all memory where /proc/meminfo is
  * hidden. */
-int target_check_memory(uint64_t need, struct verdict *v);
+int target_check_memory(uint64_t need, struct tb_outcome *o);
 
 /* MemAvailable of a /proc/meminfo text, in bytes. -EINVAL. Pure. */
 int meminfo_available(const char *text, uint64_t *ret);

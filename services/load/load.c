@@ -5,13 +5,13 @@
 #include <openssl/sha.h>
 #include <stdarg.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 
 #include "load/cmdline.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "common/signals.h"
 #include "load/runtime.h"
 #include "common/domain_file.h"
 #include "load/trust.h"
@@ -187,11 +187,9 @@ void tb_ready_remove(const struct tb_load *l)
 
 int tb_load_signal(struct tb_load *l)
 {
-    struct signalfd_siginfo si;
+    int signo = tb_signals_next(l->signal_fd);
 
-    if (read(l->signal_fd, &si, sizeof(si)) != (ssize_t)sizeof(si))
-        return 0;
-    if (si.ssi_signo != SIGCHLD)
-        l->stopped_by = (int)si.ssi_signo;
-    return (int)si.ssi_signo;
+    if (signo != SIGCHLD && signo != 0)
+        l->stopped_by = signo;
+    return signo;
 }

@@ -3,12 +3,12 @@
  * (mode dir) or keeps (mode fifo) the inference server. It never sees the key. Design section 6. */
 #include <stdbool.h>
 #include <string.h>
-#include <sys/signalfd.h>
 
 #include "common/io.h"
 #include "load/load.h"
 #include "common/log.h"
 #include "common/notify.h"
+#include "common/signals.h"
 #include "common/domain_file.h"
 
 static const char help[] = "Usage: tb-load [--help | --version]\n"
@@ -23,20 +23,6 @@ static const char help[] = "Usage: tb-load [--help | --version]\n"
                            "memory, 75 try again, 76 the data is\n"
                            "not authentic, 77 the key is refused, 78 configuration. See tb-load(8).\n";
 
-static int watch_signals(void)
-{
-    sigset_t set;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGCHLD);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-        return -1;
-    (void)signal(SIGPIPE, SIG_IGN);
-    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
 /* An asset may have thousands of files; each is a descriptor here until it is sealed. */
 static void load_raise_descriptors(struct tb_load *l)
 {
@@ -45,26 +31,14 @@ static void load_raise_descriptors(struct tb_load *l)
     tb_allow_descriptors(TBENC_FILES_MAX + 512);
 }
 
-/* To the service manager a stop it asked for is no failure. */
-static void die_of(int signo)
-{
-    sigset_t set;
-
-    (void)signal(signo, SIG_DFL);
-    sigemptyset(&set);
-    sigaddset(&set, signo);
-    (void)raise(signo);
-    (void)sigprocmask(SIG_UNBLOCK, &set, NULL);
-}
-
 static int load_run(struct tb_load *l)
 {
     bool safe;
     int r;
 
-    l->signal_fd = watch_signals();
+    l->signal_fd = tb_signals_open((const int[]){SIGCHLD, 0});
     if (l->signal_fd < 0) {
-        tb_error("cannot watch signals: %s", strerror(errno));
+        tb_error_errno(l->signal_fd, "cannot wait for signals");
         return TB_EXIT_IOERR;
     }
     load_raise_descriptors(l);
@@ -103,6 +77,6 @@ int main(int argc, char **argv)
     tb_config_main(argc, argv, "tb-load", help, &config);
     r = load_run(&l);
     if (l.stopped_by)
-        die_of(l.stopped_by);
+        tb_signals_die(l.stopped_by);
     return r;
 }

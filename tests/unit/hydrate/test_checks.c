@@ -24,13 +24,13 @@ static const char text[] =
     "\"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\","
     "\"asset_id\": \"a\", \"weights_filename\": \"model.tbenc\"}";
 
-static int check(const struct hydrate_source *s, const char *asset, struct verdict *v)
+static int check(const struct hydrate_source *s, const char *asset, struct tb_outcome *o)
 {
     struct tbenc_manifest *m = NULL;
     int r;
 
-    v->code = 0;
-    r = manifest_check(s, asset, text, strlen(text), &m, v);
+    o->code = 0;
+    r = manifest_check(s, asset, text, strlen(text), &m, o);
     assert_true((r == 0) == (m != NULL));
     tbenc_manifest_free(m);
     return r;
@@ -39,15 +39,15 @@ static int check(const struct hydrate_source *s, const char *asset, struct verdi
 static void test_manifest(void **state)
 {
     struct hydrate_source s = {0};
-    struct verdict v;
+    struct tb_outcome o;
 
-    assert_int_equal(check(&s, "a", &v), 0);
-    assert_int_equal(check(&s, "A", &v), TB_EXIT_DATAERR);
-    assert_non_null(strstr(v.message, "TB_ASSET_ID is A"));
+    assert_int_equal(check(&s, "a", &o), 0);
+    assert_int_equal(check(&s, "A", &o), TB_EXIT_DATAERR);
+    assert_non_null(strstr(o.reason, "TB_ASSET_ID is A"));
     s.bound = true;
-    assert_int_equal(check(&s, "a", &v), TB_EXIT_DATAERR);
+    assert_int_equal(check(&s, "a", &o), TB_EXIT_DATAERR);
     SHA256((const uint8_t *)text, strlen(text), s.manifest_sha256);
-    assert_int_equal(check(&s, "a", &v), 0);
+    assert_int_equal(check(&s, "a", &o), 0);
 }
 
 static void test_names(void **state)
@@ -75,11 +75,11 @@ static void test_meminfo(void **state)
 
 static void test_memory(void **state)
 {
-    struct verdict v = {0};
+    struct tb_outcome o = {0};
 
-    assert_int_equal(target_check_memory(1, &v), 0);
-    assert_int_equal(target_check_memory(1ULL << 60, &v), TB_EXIT_IOERR);
-    assert_non_null(strstr(v.message, "1152921504606846976"));
+    assert_int_equal(target_check_memory(1, &o), 0);
+    assert_int_equal(target_check_memory(1ULL << 60, &o), TB_EXIT_IOERR);
+    assert_non_null(strstr(o.reason, "1152921504606846976"));
 }
 
 static int wait_result(struct hasher *h, uint8_t ret[SHA256_BYTES])
