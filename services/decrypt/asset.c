@@ -10,7 +10,7 @@
 #include "common/fdpass.h"
 #include "common/hex.h"
 #include "common/io.h"
-#include "decrypt/verdict.h"
+#include "decrypt/reply.h"
 
 #define MANIFEST_NAME "model.manifest.json"
 
@@ -19,37 +19,39 @@ static void asset_manifest_freep(struct tbenc_manifest **m)
     *m = tbenc_manifest_free(*m);
 }
 
-static int asset_no_credential(struct tb_deliver_reply *reply, const char *name, int r)
+static int asset_no_credential(struct tb_outcome *o, const char *name, int r)
 {
     if (r == -EACCES)
-        return tb_refuse(reply, TB_EXIT_NOPERM,
-                         "the credential %s was refused: the contract does not allow this asset now; see "
-                         "'journalctl -u tb-authorize'",
-                         name);
+        return tb_outcome_set(
+            o, TB_EXIT_NOPERM,
+            "the credential %s was refused: the contract does not allow this asset now; see "
+            "'journalctl -u tb-authorize'",
+            name);
     if (r == -ENXIO || r == -ENOENT)
-        return tb_refuse(reply, TB_EXIT_CONFIG,
-                         "there is no credential %s; the unit needs LoadCredential=%s:SOCKET", name, name);
-    return tb_refuse(reply, TB_EXIT_IOERR, "cannot read the credential %s: %s", name, strerror(-r));
+        return tb_outcome_set(o, TB_EXIT_CONFIG,
+                              "there is no credential %s; the unit needs LoadCredential=%s:SOCKET", name,
+                              name);
+    return tb_outcome_set(o, TB_EXIT_IOERR, "cannot read the credential %s: %s", name, strerror(-r));
 }
 
-int tb_asset_key(struct tb_key *ret, struct tb_deliver_reply *reply)
+int tb_asset_key(struct tb_key *ret, struct tb_outcome *o)
 {
     _cleanup_secret_ char *value = NULL;
     size_t len;
     int r = tb_credential_read("model-key", &value, &len);
 
     if (r < 0)
-        return asset_no_credential(reply, "model-key", r);
+        return asset_no_credential(o, "model-key", r);
     if (len != TB_KEY_BYTES)
-        return tb_refuse(reply, TB_EXIT_NOPERM,
-                         "the credential model-key has %zu bytes, not %d: the key was refused", len,
-                         TB_KEY_BYTES);
+        return tb_outcome_set(o, TB_EXIT_NOPERM,
+                              "the credential model-key has %zu bytes, not %d: the key was refused", len,
+                              TB_KEY_BYTES);
     memcpy(ret->b, value, TB_KEY_BYTES);
     return 0;
 }
 
 /* Is this the manifest the contract names? */
-static int asset_check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], struct tb_deliver_reply *reply)
+static int asset_check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], struct tb_outcome *o)
 {
     _cleanup_secret_ char *value = NULL;
     uint8_t want[TBENC_SHA256_BYTES];
@@ -57,25 +59,25 @@ static int asset_check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], st
     int r = tb_credential_read("manifest-sha256", &value, &len);
 
     if (r < 0)
-        return asset_no_credential(reply, "manifest-sha256", r);
+        return asset_no_credential(o, "manifest-sha256", r);
     if (len > 0 && value[len - 1] == '\n')
         len--;
     if (len == 4 && memcmp(value, "none", 4) == 0)
         return 0;
     if (tb_hex_decode(value, len, want, sizeof(want)) < 0)
-        return tb_refuse(reply, TB_EXIT_CONFIG,
-                         "the credential manifest-sha256 is neither 64 hex digits nor 'none'");
+        return tb_outcome_set(o, TB_EXIT_CONFIG,
+                              "the credential manifest-sha256 is neither 64 hex digits nor 'none'");
     if (!tb_mem_equal(want, sha256, sizeof(want)))
-        return tb_refuse(reply, TB_EXIT_DATAERR,
-                         MANIFEST_NAME
-                         " is not the manifest the contract names (its SHA-256 differs); remove it so "
-                         "that tb-hydrate fetches it again");
+        return tb_outcome_set(o, TB_EXIT_DATAERR,
+                              MANIFEST_NAME
+                              " is not the manifest the contract names (its SHA-256 differs); remove it so "
+                              "that tb-hydrate fetches it again");
     return 0;
 }
 
 static int asset_read_manifest(const struct tb_config *c,
                                const uint8_t client_sha256[static TBENC_SHA256_BYTES],
-                               struct tbenc_manifest **ret, struct tb_deliver_reply *reply)
+                               struct tbenc_manifest **ret, struct tb_outcome *o)
 {
     _cleanup_free_ char *path = tb_path_join(c->target_dir, MANIFEST_NAME), *text = NULL;
     uint8_t sha256[TBENC_SHA256_BYTES];
@@ -84,28 +86,28 @@ static int asset_read_manifest(const struct tb_config *c,
     int r;
 
     if (!path)
-        return tb_refuse(reply, TB_EXIT_IOERR, "out of memory");
+        return tb_outcome_set(o, TB_EXIT_IOERR, "out of memory");
     r = tb_read_file(path, TBENC_MANIFEST_MAX, &text, &len);
     if (r == -ENOENT)
-        return tb_refuse(reply, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path);
+        return tb_outcome_set(o, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path);
     if (r == -EFBIG)
-        return tb_refuse(reply, TB_EXIT_DATAERR, "%s is larger than any manifest may be", path);
+        return tb_outcome_set(o, TB_EXIT_DATAERR, "%s is larger than any manifest may be", path);
     if (r < 0)
-        return tb_refuse(reply, TB_EXIT_IOERR, "cannot read %s: %s", path, strerror(-r));
+        return tb_outcome_set(o, TB_EXIT_IOERR, "cannot read %s: %s", path, strerror(-r));
     SHA256((const uint8_t *)text, len, sha256);
-    r = asset_check_bound(sha256, reply);
+    r = asset_check_bound(sha256, o);
     if (r != 0)
         return r;
     if (!tb_mem_equal(sha256, client_sha256, sizeof(sha256)))
-        return tb_refuse(reply, TB_EXIT_TEMPFAIL, "%s changed since the client read it; start again", path);
+        return tb_outcome_set(o, TB_EXIT_TEMPFAIL, "%s changed since the client read it; start again", path);
     r = tbenc_manifest_parse(text, len, 0, ret, &e);
     if (r < 0)
-        return tb_refuse(reply, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path, e.message);
+        return tb_outcome_set(o, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path, e.message);
     return 0;
 }
 
 static int asset_open_ciphertext(const struct tb_config *c, const struct tbenc_manifest *m, int *ret,
-                                 struct tb_deliver_reply *reply)
+                                 struct tb_outcome *o)
 {
     _cleanup_free_ char *path = tb_path_join(c->target_dir, m->weights_filename);
     _cleanup_close_ int fd = -1;
@@ -113,31 +115,31 @@ static int asset_open_ciphertext(const struct tb_config *c, const struct tbenc_m
     struct stat st;
 
     if (!path)
-        return tb_refuse(reply, TB_EXIT_IOERR, "out of memory");
+        return tb_outcome_set(o, TB_EXIT_IOERR, "out of memory");
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0 && errno == ENOENT)
-        return tb_refuse(reply, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path);
+        return tb_outcome_set(o, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path);
     if (fd < 0 || fstat(fd, &st) < 0)
-        return tb_refuse(reply, TB_EXIT_IOERR, "cannot open %s: %s", path, strerror(errno));
+        return tb_outcome_set(o, TB_EXIT_IOERR, "cannot open %s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != want)
-        return tb_refuse(reply, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64, path,
-                         (intmax_t)st.st_size, want);
+        return tb_outcome_set(o, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64, path,
+                              (intmax_t)st.st_size, want);
     *ret = TAKE_FD(fd);
     return 0;
 }
 
 int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
-                  struct tb_asset *ret, struct tb_deliver_reply *reply)
+                  struct tb_asset *ret, struct tb_outcome *o)
 {
     _cleanup_(asset_manifest_freep) struct tbenc_manifest *m = NULL;
-    int r = asset_read_manifest(c, client_sha256, &m, reply);
+    int r = asset_read_manifest(c, client_sha256, &m, o);
 
     if (r != 0)
         return r;
     if (strcmp(m->asset_id, c->asset_id) != 0)
-        return tb_refuse(reply, TB_EXIT_DATAERR, MANIFEST_NAME " is of asset '%s', TB_ASSET_ID is '%s'",
-                         m->asset_id, c->asset_id);
-    r = asset_open_ciphertext(c, m, &ret->fd, reply);
+        return tb_outcome_set(o, TB_EXIT_DATAERR, MANIFEST_NAME " is of asset '%s', TB_ASSET_ID is '%s'",
+                              m->asset_id, c->asset_id);
+    r = asset_open_ciphertext(c, m, &ret->fd, o);
     if (r != 0)
         return r;
     ret->manifest = TAKE_PTR(m);

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "common/config.h"
-#include "common/deliver.h"
+#include "common/outcome.h"
 #include "common/secret.h"
 #include "tbenc/tbenc.h"
 
@@ -24,10 +24,10 @@ struct tb_asset {
  * client's, its asset_id against TB_ASSET_ID; then opens the ciphertext and checks its size.
  * 0 or an exit code: 66 something is not there; 74; 75 the client read another manifest; 76 integrity; 77; 78. */
 int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
-                  struct tb_asset *ret, struct tb_deliver_reply *reply);
+                  struct tb_asset *ret, struct tb_outcome *o);
 void tb_asset_clear(struct tb_asset *a);
 
 /* The credential model-key. 0; 77 when it is refused (empty, or not 32 bytes); 78 when the unit has none. */
-int tb_asset_key(struct tb_key *ret, struct tb_deliver_reply *reply);
+int tb_asset_key(struct tb_key *ret, struct tb_outcome *o);
 
 #endif

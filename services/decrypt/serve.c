@@ -11,7 +11,7 @@
 #include "decrypt/report.h"
 #include "common/secret.h"
 #include "common/units.h"
-#include "decrypt/verdict.h"
+#include "decrypt/reply.h"
 
 #define REQUEST_TIMEOUT_US (10 * TB_USEC_PER_SEC)
 
@@ -23,7 +23,8 @@ struct delivery {
     struct tb_outputs out;
     struct tb_asset asset;
     struct tb_key *key; /* secret memory; wiped when it is freed */
-    struct tb_deliver_reply reply;
+    struct tb_outcome outcome;
+    uint64_t delivered; /* bytes */
     struct tb_report report;
     struct tb_guard guard;
 };
@@ -38,9 +39,9 @@ static void delivery_clear(struct delivery *d)
 
 static int delivery_stopped(struct delivery *d, enum tb_guard_cause cause)
 {
-    return tb_refuse(&d->reply, TB_EXIT_TEMPFAIL,
-                     cause == TB_GUARD_SIGNAL ? "stopped before the end"
-                                              : "the client went away before the end");
+    return tb_outcome_set(&d->outcome, TB_EXIT_TEMPFAIL,
+                          cause == TB_GUARD_SIGNAL ? "stopped before the end"
+                                                   : "the client went away before the end");
 }
 
 /* The decryption is blocked in a write and cannot be asked to stop: the process ends, and the key with it. */
@@ -51,10 +52,10 @@ static void delivery_abort(void *ctx)
     tb_key_erase(d->key);
     tb_outputs_truncate(&d->out);
     (void)delivery_stopped(d, tb_guard_cancelled(&d->guard));
-    tb_report_state(&d->report, "failed", d->reply.message);
-    tb_error("%s", d->reply.message);
-    tb_reply_send(d->sock, &d->reply);
-    _exit((int)d->reply.status);
+    tb_report_state(&d->report, "failed", d->outcome.reason);
+    tb_error("%s", d->outcome.reason);
+    decrypt_reply_send(d->sock, &d->outcome, 0);
+    _exit(d->outcome.code);
 }
 
 static int delivery_progress(void *ctx, uint64_t done, uint64_t total)
@@ -75,15 +76,16 @@ static int delivery_explain(struct delivery *d, int r, const struct tbenc_error 
     case -EBADMSG:
     case -EINVAL:
     case -EFBIG:
-        return tb_refuse(&d->reply, TB_EXIT_DATAERR, "%s: %s", d->asset.manifest->weights_filename, why);
+        return tb_outcome_set(&d->outcome, TB_EXIT_DATAERR, "%s: %s", d->asset.manifest->weights_filename,
+                              why);
     case -EPIPE:
-        return tb_refuse(&d->reply, TB_EXIT_TEMPFAIL,
-                         "the reader closed the FIFO after %" PRIu64 " of %" PRIu64 " bytes", d->report.done,
-                         d->asset.manifest->plaintext_bytes);
+        return tb_outcome_set(&d->outcome, TB_EXIT_TEMPFAIL,
+                              "the reader closed the FIFO after %" PRIu64 " of %" PRIu64 " bytes",
+                              d->report.done, d->asset.manifest->plaintext_bytes);
     case -ENOSPC:
-        return tb_refuse(&d->reply, TB_EXIT_IOERR, "the memory file system is full: %s", why);
+        return tb_outcome_set(&d->outcome, TB_EXIT_IOERR, "the memory file system is full: %s", why);
     default:
-        return tb_refuse(&d->reply, TB_EXIT_IOERR, "%s", why);
+        return tb_outcome_set(&d->outcome, TB_EXIT_IOERR, "%s", why);
     }
 }
 
@@ -97,7 +99,7 @@ static int delivery_decrypt(struct delivery *d)
     d->guard.fifo = d->request.mode == TB_DELIVER_FIFO ? d->out.fd[0] : -1;
     r = tb_guard_start(&d->guard);
     if (r < 0)
-        return tb_refuse(&d->reply, TB_EXIT_IOERR, "cannot start a thread: %s", strerror(-r));
+        return tb_outcome_set(&d->outcome, TB_EXIT_IOERR, "cannot start a thread: %s", strerror(-r));
     r = d->request.mode == TB_DELIVER_FIFO ? tbenc_open_stream(&p, d->asset.fd, d->out.fd[0], &e)
                                            : tbenc_open_files(&p, d->asset.fd, d->out.fd, d->out.n, &e);
     tb_guard_stop(&d->guard);
@@ -106,28 +108,28 @@ static int delivery_decrypt(struct delivery *d)
         tb_outputs_truncate(&d->out);
         return delivery_explain(d, r, &e);
     }
-    d->reply.bytes = d->asset.manifest->plaintext_bytes;
+    d->delivered = d->asset.manifest->plaintext_bytes;
     return 0;
 }
 
 /* The key is fetched last: it is in memory only while it is used. */
 static int delivery_run(struct delivery *d)
 {
-    int r = tb_outputs_receive(d->sock, REQUEST_TIMEOUT_US, &d->request, &d->out, &d->reply);
+    int r = tb_outputs_receive(d->sock, REQUEST_TIMEOUT_US, &d->request, &d->out, &d->outcome);
 
     if (r != 0)
         return r;
-    r = tb_asset_open(d->config, d->request.manifest_sha256, &d->asset, &d->reply);
+    r = tb_asset_open(d->config, d->request.manifest_sha256, &d->asset, &d->outcome);
     if (r != 0)
         return r;
     d->report.total = d->asset.manifest->plaintext_bytes;
-    r = tb_outputs_check(&d->out, d->request.mode, d->asset.manifest, &d->reply);
+    r = tb_outputs_check(&d->out, d->request.mode, d->asset.manifest, &d->outcome);
     if (r != 0)
         return r;
     d->key = tb_secret_alloc(sizeof(*d->key));
     if (!d->key)
-        return tb_refuse(&d->reply, TB_EXIT_IOERR, "out of memory");
-    r = tb_asset_key(d->key, &d->reply);
+        return tb_outcome_set(&d->outcome, TB_EXIT_IOERR, "out of memory");
+    r = tb_asset_key(d->key, &d->outcome);
     if (r != 0)
         return r;
     tb_info("decrypting %s for mode %s, %zu descriptor%s", d->asset.manifest->asset_id,
@@ -152,17 +154,17 @@ int tb_serve(const struct tb_config *c, int sock, int signal_fd)
         d.report.done = d.report.total;
         tb_progress_finish(&d.report.progress, d.report.done);
     } else {
-        tb_error("%s", d.reply.message);
+        tb_error("%s", d.outcome.reason);
     }
-    tb_report_state(&d.report, r == 0 ? "complete" : "failed", r == 0 ? NULL : d.reply.message);
-    tb_reply_send(sock, &d.reply);
+    tb_report_state(&d.report, r == 0 ? "complete" : "failed", r == 0 ? NULL : d.outcome.reason);
+    decrypt_reply_send(sock, &d.outcome, d.delivered);
     return r;
 }
 
 void tb_serve_refusal(int sock, int status, const char *message)
 {
-    struct tb_deliver_reply reply = {0};
+    struct tb_outcome o;
 
-    (void)tb_refuse(&reply, (enum tb_exit)status, "%s", message);
-    tb_reply_send(sock, &reply);
+    (void)tb_outcome_set(&o, status, "%s", message);
+    decrypt_reply_send(sock, &o, 0);
 }

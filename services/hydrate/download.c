@@ -322,7 +322,7 @@ static int download_step(struct download_state *x)
     curl_multi_poll(x->multi, &stop, 1, download_timeout_ms(x), NULL);
     if (stop.revents)
         return tb_outcome_set(x->o, HYDRATE_STOPPED,
-                           "stopped by a signal; progress is kept, the next start goes on");
+                              "stopped by a signal; progress is kept, the next start goes on");
     if (x->drain_us && tb_now_monotonic_us() >= x->drain_us)
         return x->o->code;
     return 0;

@@ -264,7 +264,8 @@ static int hydrate_download(struct hydrate *h)
         _cleanup_free_ char *path = strdup(partial_path(partial));
 
         partial = partial_close(partial);
-        return path ? hydrate_publish(h, path) : hydrate_outcome_io(h->o, -ENOMEM, "cannot publish", h->final_path);
+        return path ? hydrate_publish(h, path)
+                    : hydrate_outcome_io(h->o, -ENOMEM, "cannot publish", h->final_path);
     }
     if (h->worthless || r == HYDRATE_CHANGED) {
         partial = partial_close(partial);
@@ -294,8 +295,9 @@ static int hydrate_prepare(struct hydrate *h)
     h->final_path = tb_path_join(h->cfg->target_dir, m->weights_filename);
     h->manifest_path = tb_path_join(h->cfg->target_dir, TARGET_MANIFEST_NAME);
     h->size = tbenc_manifest_ciphertext_bytes(m);
-    return h->final_path && h->manifest_path ? 0
-                                             : hydrate_outcome_io(h->o, -ENOMEM, "cannot name", m->weights_filename);
+    return h->final_path && h->manifest_path
+               ? 0
+               : hydrate_outcome_io(h->o, -ENOMEM, "cannot name", m->weights_filename);
 }
 
 /* What a killed run left half written. The lock says that nobody writes it now. */
@@ -364,7 +366,7 @@ static int hydrate_locked(struct hydrate *h)
     }
     if (r == HYDRATE_CHANGED)
         return tb_outcome_set(h->o, TB_EXIT_TEMPFAIL, "%s, twice; wait until the upload has ended",
-                           h->final_path);
+                              h->final_path);
     return r;
 }
 

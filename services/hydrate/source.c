@@ -25,17 +25,17 @@ static int source_load_credential(const char *name, char **ret, size_t *ret_len,
     r = tb_credential_read(name, &value, &len);
     if (r == -EACCES)
         return tb_outcome_set(o, TB_EXIT_NOPERM,
-                           "tb-authorize refused the credential %s: the contract is denied or not "
-                           "for this unit; its reason is in the log of tb-authorize",
-                           name);
+                              "tb-authorize refused the credential %s: the contract is denied or not "
+                              "for this unit; its reason is in the log of tb-authorize",
+                              name);
     if (r == -ENXIO)
         return tb_outcome_set(o, TB_EXIT_CONFIG,
-                           "CREDENTIALS_DIRECTORY is not set; run tb-hydrate from its unit, or set it "
-                           "to a directory with sas-url, manifest-url and manifest-sha256");
+                              "CREDENTIALS_DIRECTORY is not set; run tb-hydrate from its unit, or set it "
+                              "to a directory with sas-url, manifest-url and manifest-sha256");
     if (r < 0)
         return tb_outcome_set(o, TB_EXIT_CONFIG,
-                           "credential %s: %s; the unit needs LoadCredential=%s:/run/tb-keys.sock", name,
-                           strerror(-r), name);
+                              "credential %s: %s; the unit needs LoadCredential=%s:/run/tb-keys.sock", name,
+                              strerror(-r), name);
     while (len > 0 && (value[len - 1] == '\n' || value[len - 1] == '\r' || value[len - 1] == ' '))
         value[--len] = '\0';
     *ret = TAKE_PTR(value);
@@ -54,9 +54,9 @@ static int source_load_url(const char *name, char **ret, struct tb_outcome *o)
         return r;
     if (strlen(url) != len || (strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0))
         return tb_outcome_set(o, TB_EXIT_CONFIG,
-                           "credential %s is no URL of http or https; see what the control plane "
-                           "answers",
-                           name);
+                              "credential %s is no URL of http or https; see what the control plane "
+                              "answers",
+                              name);
     *ret = TAKE_PTR(url);
     return 0;
 }
@@ -77,7 +77,7 @@ int source_load(struct hydrate_source *s, struct tb_outcome *o)
     s->bound = strcmp(hex, "none") != 0;
     if (s->bound && tb_hex_decode(hex, len, s->manifest_sha256, SHA256_BYTES) < 0)
         return tb_outcome_set(o, TB_EXIT_CONFIG,
-                           "credential manifest-sha256 is neither 64 hex digits nor \"none\"");
+                              "credential manifest-sha256 is neither 64 hex digits nor \"none\"");
     return 0;
 }
 
@@ -125,19 +125,19 @@ int manifest_check(const struct hydrate_source *s, const char *asset_id, const c
     SHA256((const uint8_t *)text, len, sha);
     if (s->bound && !tb_mem_equal(sha, s->manifest_sha256, sizeof(sha)))
         return tb_outcome_set(o, TB_EXIT_DATAERR,
-                           "the manifest is not the one the contract names (SHA-256 differs); register "
-                           "the manifest that was uploaded");
+                              "the manifest is not the one the contract names (SHA-256 differs); register "
+                              "the manifest that was uploaded");
     if (tbenc_manifest_parse(text, len, 0, &m, &e) < 0)
         return tb_outcome_set(o, TB_EXIT_DATAERR, "bad manifest: %s", e.message);
     if (strcmp(m->asset_id, asset_id) != 0)
         tb_outcome_set(o, TB_EXIT_DATAERR,
-                    "the manifest is of asset %s, TB_ASSET_ID is %s; check both and the blob URL",
-                    m->asset_id, asset_id);
+                       "the manifest is of asset %s, TB_ASSET_ID is %s; check both and the blob URL",
+                       m->asset_id, asset_id);
     else if (!weights_name_free(m->weights_filename))
         tb_outcome_set(o, TB_EXIT_DATAERR,
-                    "bad manifest: weights_filename \"%s\" is a name tb-hydrate uses itself, or too "
-                    "long; encrypt to another name",
-                    m->weights_filename);
+                       "bad manifest: weights_filename \"%s\" is a name tb-hydrate uses itself, or too "
+                       "long; encrypt to another name",
+                       m->weights_filename);
     else
         o->code = 0;
     if (o->code != 0)
@@ -152,11 +152,11 @@ static int manifest_judge_status(long status, const char *where, struct tb_outco
 {
     if (status == 401 || status == 403)
         return tb_outcome_set(o, TB_EXIT_TEMPFAIL,
-                           "%s refused access: status %ld; a restart asks for a fresh SAS URL", where,
-                           status);
+                              "%s refused access: status %ld; a restart asks for a fresh SAS URL", where,
+                              status);
     if (status == 404 || status == 410)
         return tb_outcome_set(o, TB_EXIT_NOINPUT, "%s: status %ld; upload the asset with tbpkg upload", where,
-                           status);
+                              status);
     return tb_outcome_set(o, TB_EXIT_TEMPFAIL, "%s: unexpected status %ld", where, status);
 }
 

@@ -28,7 +28,7 @@ int target_lock(const char *dir, int *ret_fd, struct tb_outcome *o)
     if (flock(fd, LOCK_EX | LOCK_NB) < 0)
         return errno == EWOULDBLOCK
                    ? tb_outcome_set(o, TB_EXIT_TEMPFAIL,
-                                 "another tb-hydrate works in %s; wait for it or stop it", dir)
+                                    "another tb-hydrate works in %s; wait for it or stop it", dir)
                    : hydrate_outcome_io(o, -errno, "cannot lock TB_TARGET_DIR", dir);
     *ret_fd = TAKE_FD(fd);
     return 0;

@@ -35,17 +35,18 @@ int tb_client_request(struct tb_load *l, enum tb_deliver_mode mode, const int *f
     int r;
 
     if (!path)
-        return tb_fail(l, TB_EXIT_IOERR, "out of memory");
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
     sock = tb_unix_connect(path, SOCK_SEQPACKET);
     if (sock == -ENOENT || sock == -ECONNREFUSED)
-        return tb_fail(l, TB_EXIT_TEMPFAIL, "nobody listens on %s; is tb-decrypt.socket active?", path);
+        return tb_outcome_set(&l->outcome, TB_EXIT_TEMPFAIL,
+                              "nobody listens on %s; is tb-decrypt.socket active?", path);
     if (sock < 0)
-        return tb_fail(l, TB_EXIT_IOERR, "cannot connect to %s: %s", path, strerror(-sock));
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot connect to %s: %s", path, strerror(-sock));
     r = client_send(l, mode, sock, fds, n_fds);
     /* It may have answered and closed before it read everything: the answer then says why. */
     if (r < 0 && r != -EPIPE && r != -ECONNRESET)
-        return tb_fail(l, r == -ETOOMANYREFS ? TB_EXIT_TEMPFAIL : TB_EXIT_IOERR,
-                       "cannot send the request to %s: %s", path, strerror(-r));
+        return tb_outcome_set(&l->outcome, r == -ETOOMANYREFS ? TB_EXIT_TEMPFAIL : TB_EXIT_IOERR,
+                              "cannot send the request to %s: %s", path, strerror(-r));
     *ret_sock = TAKE_FD(sock);
     return 0;
 }
@@ -56,9 +57,9 @@ static int client_judge(struct tb_load *l, const struct tb_deliver_reply *a)
     case TB_EXIT_OK:
         if (a->bytes == l->manifest->plaintext_bytes)
             return 0;
-        return tb_fail(l, TB_EXIT_DATAERR,
-                       "tb-decrypt delivered %" PRIu64 " bytes, the manifest says %" PRIu64, a->bytes,
-                       l->manifest->plaintext_bytes);
+        return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR,
+                              "tb-decrypt delivered %" PRIu64 " bytes, the manifest says %" PRIu64, a->bytes,
+                              l->manifest->plaintext_bytes);
     case TB_EXIT_USAGE:
     case TB_EXIT_NOINPUT:
     case TB_EXIT_IOERR:
@@ -66,9 +67,10 @@ static int client_judge(struct tb_load *l, const struct tb_deliver_reply *a)
     case TB_EXIT_DATAERR:
     case TB_EXIT_NOPERM:
     case TB_EXIT_CONFIG:
-        return tb_fail(l, (enum tb_exit)a->status, "tb-decrypt: %s", a->message);
+        return tb_outcome_set(&l->outcome, (enum tb_exit)a->status, "tb-decrypt: %s", a->message);
     default:
-        return tb_fail(l, TB_EXIT_IOERR, "tb-decrypt answered with the unknown status %u", a->status);
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "tb-decrypt answered with the unknown status %u",
+                              a->status);
     }
 }
 
@@ -86,12 +88,15 @@ int tb_client_reply(struct tb_load *l, int sock)
             break;
     }
     if (n == 0 || (n < 0 && errno == ECONNRESET))
-        return tb_fail(l, TB_EXIT_TEMPFAIL, "tb-decrypt ended without an answer; the delivery is void");
+        return tb_outcome_set(&l->outcome, TB_EXIT_TEMPFAIL,
+                              "tb-decrypt ended without an answer; the delivery is void");
     if (n < 0)
-        return tb_fail(l, TB_EXIT_IOERR, "cannot receive tb-decrypt's answer: %s", strerror(errno));
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot receive tb-decrypt's answer: %s",
+                              strerror(errno));
     if (n != (ssize_t)sizeof(a) || memcmp(a.magic, TB_DELIVER_REPLY_MAGIC, sizeof(a.magic)) != 0)
-        return tb_fail(l, TB_EXIT_IOERR,
-                       "tb-decrypt's answer has not the form it should have; are both of one version?");
+        return tb_outcome_set(
+            &l->outcome, TB_EXIT_IOERR,
+            "tb-decrypt's answer has not the form it should have; are both of one version?");
     a.message[sizeof(a.message) - 1] = '\0';
     return client_judge(l, &a);
 }

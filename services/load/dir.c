@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "load/client.h"
-#include "load/load.h"
+#include "load/deliver.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "load/model_dir.h"
@@ -22,9 +22,10 @@ static int dir_await_reply(struct tb_load *l, const struct tb_model_dir *p, int 
         int n = poll(fds, ARRAY_SIZE(fds), TICK_MS);
 
         if (n < 0 && errno != EINTR)
-            return tb_fail(l, TB_EXIT_IOERR, "cannot wait for tb-decrypt: %s", strerror(errno));
+            return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot wait for tb-decrypt: %s",
+                                  strerror(errno));
         if (n > 0 && fds[1].revents && tb_load_signal(l) && l->stopped_by)
-            return tb_fail(l, TB_EXIT_TEMPFAIL, "stopped by %s", strsignal(l->stopped_by));
+            return tb_outcome_set(&l->outcome, TB_EXIT_TEMPFAIL, "stopped by %s", strsignal(l->stopped_by));
         if (n > 0 && fds[0].revents) {
             int r = tb_client_reply(l, sock);
 
@@ -59,7 +60,7 @@ static int dir_start(struct tb_load *l)
     int r;
 
     if (!model)
-        return tb_fail(l, TB_EXIT_IOERR, "out of memory");
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
     r = tb_ready_write(l);
     if (r != 0)
         return r;

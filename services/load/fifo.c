@@ -16,21 +16,22 @@ static int make_path(struct tb_load *l, const char *path)
     int r = parent ? tb_mkdir_p(parent, 0755) : -ENOMEM;
 
     if (r < 0)
-        return tb_fail(l, TB_EXIT_CONFIG, "cannot make the directory of TB_PIPE_PATH %s: %s", path,
-                       strerror(-r));
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "cannot make the directory of TB_PIPE_PATH %s: %s",
+                              path, strerror(-r));
     /* What an earlier run left is a FIFO. Anything else is somebody's, and not ours to remove. */
     if (lstat(path, &st) == 0 && !S_ISFIFO(st.st_mode))
-        return tb_fail(l, TB_EXIT_CONFIG,
-                       "TB_PIPE_PATH %s is %s, not a FIFO; remove it or choose another path", path,
-                       S_ISDIR(st.st_mode)   ? "a directory"
-                       : S_ISLNK(st.st_mode) ? "a symbolic link"
-                                             : "a file");
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG,
+                              "TB_PIPE_PATH %s is %s, not a FIFO; remove it or choose another path", path,
+                              S_ISDIR(st.st_mode)   ? "a directory"
+                              : S_ISLNK(st.st_mode) ? "a symbolic link"
+                                                    : "a file");
     if (unlink(path) < 0 && errno != ENOENT)
-        return tb_fail(l, TB_EXIT_CONFIG,
-                       "cannot remove what is at TB_PIPE_PATH %s: %s; remove it as its owner", path,
-                       strerror(errno));
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG,
+                              "cannot remove what is at TB_PIPE_PATH %s: %s; remove it as its owner", path,
+                              strerror(errno));
     if (mkfifo(path, 0600) < 0)
-        return tb_fail(l, TB_EXIT_IOERR, "cannot make the FIFO %s: %s", path, strerror(errno));
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot make the FIFO %s: %s", path,
+                              strerror(errno));
     return 0;
 }
 
@@ -87,7 +88,8 @@ int tb_fifo_make(struct tb_load *l, struct tb_fifo *f)
     if (r == 0)
         r = watch_opens(f);
     if (r < 0)
-        return tb_fail(l, TB_EXIT_IOERR, "cannot open the FIFO %s: %s", f->path, strerror(-r));
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot open the FIFO %s: %s", f->path,
+                              strerror(-r));
     return 0;
 }
 

@@ -5,7 +5,8 @@
 #include <string.h>
 
 #include "common/io.h"
-#include "load/load.h"
+#include "load/deliver.h"
+#include "load/prepare.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/signals.h"
@@ -58,10 +59,10 @@ static int load_run(struct tb_load *l)
     if (r != 0 || l->stopped_by) {
         tb_load_state(l, "failed");
         if (l->stopped_by)
-            tb_info("%s", l->reason);
+            tb_info("%s", l->outcome.reason);
         else
-            tb_error("%s", l->reason);
-        tb_notify_status("%s", l->reason);
+            tb_error("%s", l->outcome.reason);
+        tb_notify_status("%s", l->outcome.reason);
         if (safe)
             tb_ready_remove(l);
     }

@@ -44,13 +44,14 @@ static int check_memory(struct tb_load *l, uint64_t need)
     int r = tb_memory_available(&have);
 
     if (r < 0)
-        return tb_fail(l, TB_EXIT_IOERR, "cannot find out how much memory is available: %s", strerror(-r));
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot find out how much memory is available: %s",
+                              strerror(-r));
     if (have < need)
-        return tb_fail(l, TB_EXIT_IOERR,
-                       "the model needs %" PRIu64 " bytes of memory, %" PRIu64
-                       " are available; use a larger machine or "
-                       "stop other programs",
-                       need, have);
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR,
+                              "the model needs %" PRIu64 " bytes of memory, %" PRIu64
+                              " are available; use a larger machine or "
+                              "stop other programs",
+                              need, have);
     return 0;
 }
 
@@ -60,8 +61,8 @@ static int check_swap(struct tb_load *l, dev_t device)
 
     if (tb_memory_swaps(name) == 0 || tb_memory_noswap(device))
         return 0;
-    return tb_fail(
-        l, TB_EXIT_CONFIG,
+    return tb_outcome_set(
+        &l->outcome, TB_EXIT_CONFIG,
         "swap is on (%s) and the plaintext in %s could reach it; run 'swapoff -a', or use Linux 6.4 or newer "
         "with CAP_SYS_ADMIN, where tb-load mounts it noswap",
         name, l->config->model_dir);
@@ -124,21 +125,22 @@ static int check_shared(struct tb_load *l, int fd, const struct stat *st, uint64
     struct statfs fs;
 
     if (fstatfs(fd, &fs) < 0)
-        return tb_fail(l, TB_EXIT_IOERR, "cannot look at %s: %s", dir, strerror(errno));
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot look at %s: %s", dir, strerror(errno));
     if ((uint64_t)fs.f_type != TMPFS_MAGIC && (uint64_t)fs.f_type != RAMFS_MAGIC)
-        return tb_fail(
-            l, TB_EXIT_CONFIG,
+        return tb_outcome_set(
+            &l->outcome, TB_EXIT_CONFIG,
             "TB_MODEL_DIR %s is on a disk, where plaintext must not go; give tb-load CAP_SYS_ADMIN, or the "
             "unit TemporaryFileSystem=%s, or name a directory in /dev/shm",
             dir, dir);
     if (st->st_uid != geteuid() || (st->st_mode & 0077))
-        return tb_fail(
-            l, TB_EXIT_CONFIG,
+        return tb_outcome_set(
+            &l->outcome, TB_EXIT_CONFIG,
             "TB_MODEL_DIR %s must belong to tb-load's user with mode 0700: what is in it is removed", dir);
     if ((uint64_t)fs.f_type == TMPFS_MAGIC && fs.f_blocks > 0 &&
         (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize < need)
-        return tb_fail(l, TB_EXIT_IOERR, "the model needs %" PRIu64 " bytes in %s, %" PRIu64 " are free",
-                       need, dir, (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize);
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR,
+                              "the model needs %" PRIu64 " bytes in %s, %" PRIu64 " are free", need, dir,
+                              (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize);
     if ((uint64_t)fs.f_type == RAMFS_MAGIC)
         return 0; /* a ramfs is never swapped */
     return check_swap(l, st->st_dev);
@@ -149,8 +151,8 @@ static int model_dir_reopen(struct tb_load *l, struct tb_model_dir *p, struct st
     p->dir_fd = tb_close(p->dir_fd);
     p->dir_fd = open(l->config->model_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (p->dir_fd < 0 || fstat(p->dir_fd, ret_st) < 0)
-        return tb_fail(l, TB_EXIT_CONFIG, "cannot open TB_MODEL_DIR %s: %s", l->config->model_dir,
-                       strerror(errno));
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "cannot open TB_MODEL_DIR %s: %s",
+                              l->config->model_dir, strerror(errno));
     return 0;
 }
 
@@ -162,15 +164,15 @@ int tb_model_dir_open(struct tb_load *l, struct tb_model_dir *p)
 
     r = tb_mkdir_p(l->config->model_dir, 0700);
     if (r < 0)
-        return tb_fail(l, TB_EXIT_CONFIG, "cannot make TB_MODEL_DIR %s: %s", l->config->model_dir,
-                       strerror(-r));
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "cannot make TB_MODEL_DIR %s: %s",
+                              l->config->model_dir, strerror(-r));
     r = model_dir_reopen(l, p, &st);
     if (r != 0)
         return r;
     r = mount_private(l, need);
     if (r < 0 && r != -EPERM && r != -EACCES && r != -ENOSYS)
-        return tb_fail(l, TB_EXIT_IOERR, "cannot mount a tmpfs on %s: %s", l->config->model_dir,
-                       strerror(-r));
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot mount a tmpfs on %s: %s",
+                              l->config->model_dir, strerror(-r));
     p->mounted = r == 0;
     if (p->mounted) {
         r = model_dir_reopen(l, p, &st);
@@ -192,8 +194,8 @@ static int create_one(struct tb_load *l, struct tb_model_dir *p, const char *pat
     int fd = tb_tree_create(p->dir_fd, path);
 
     if (fd < 0)
-        return tb_fail(l, TB_EXIT_IOERR, "cannot create %s/%s: %s", l->config->model_dir, path,
-                       strerror(-fd));
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot create %s/%s: %s", l->config->model_dir,
+                              path, strerror(-fd));
     p->fds[p->n_fds++] = fd;
     return 0;
 }
@@ -207,7 +209,7 @@ int tb_model_dir_create(struct tb_load *l, struct tb_model_dir *p)
     p->created = true;
     p->fds = calloc(m->files ? m->n_files : 1, sizeof(*p->fds));
     if (!p->fds)
-        return tb_fail(l, TB_EXIT_IOERR, "out of memory");
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
     if (!m->files) {
         plain_name(m, name);
         return create_one(l, p, name);
@@ -245,14 +247,15 @@ int tb_model_dir_seal(struct tb_load *l, struct tb_model_dir *p)
 
     for (size_t i = 0; i < p->n_fds; i++)
         if (fchmod(p->fds[i], ((m->files ? m->files[i].mode : 0444) & 0555) | 0400) < 0)
-            return tb_fail(l, TB_EXIT_IOERR, "cannot make a file in %s read-only: %s", dir, strerror(errno));
+            return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot make a file in %s read-only: %s", dir,
+                                  strerror(errno));
     close_files(p);
     if (!p->mounted)
         r = tb_tree_close(p->dir_fd);
     else if (mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY | MS_NODEV | MS_NOSUID | MS_NOEXEC, NULL) < 0)
         r = -errno;
     if (r < 0)
-        return tb_fail(l, TB_EXIT_IOERR, "cannot make %s read-only: %s", dir, strerror(-r));
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot make %s read-only: %s", dir, strerror(-r));
     return 0;
 }
 

@@ -93,7 +93,9 @@ int tb_runtime_exec(struct tb_load *l, const char *model)
     if (r == 0)
         r = restrict_process(l);
     if (r < 0)
-        return tb_fail(l, TB_EXIT_IOERR, "cannot prepare to run %s: %s", l->command[0], strerror(-r));
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot prepare to run %s: %s", l->command[0],
+                              strerror(-r));
     execvp(l->command[0], l->command);
-    return tb_fail(l, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC: cannot run %s: %s", l->command[0], strerror(errno));
+    return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC: cannot run %s: %s", l->command[0],
+                          strerror(errno));
 }

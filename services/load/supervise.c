@@ -10,7 +10,7 @@
 
 #include "load/client.h"
 #include "load/fifo.h"
-#include "load/load.h"
+#include "load/deliver.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "load/runtime.h"
@@ -40,7 +40,7 @@ static int child_start(struct supervision *s)
         return 0;
     pid = fork();
     if (pid < 0)
-        return tb_fail(l, TB_EXIT_IOERR, "cannot fork: %s", strerror(errno));
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot fork: %s", strerror(errno));
     if (pid == 0) {
         int status;
 
@@ -49,7 +49,7 @@ static int child_start(struct supervision *s)
         if (getppid() != parent)
             _exit(TB_EXIT_TEMPFAIL);
         status = tb_runtime_exec(l, l->config->pipe_path);
-        tb_error("%s", l->reason);
+        tb_error("%s", l->outcome.reason);
         _exit(status);
     }
     (void)setpgid(pid, pid);
@@ -91,12 +91,13 @@ static int child_ended(struct supervision *s, int status)
     (void)kill(-s->child, SIGKILL); /* what it may have left behind */
     s->child = 0;
     if (l->stopped_by)
-        return tb_fail(l, TB_EXIT_OK, "stopped by %s", strsignal(l->stopped_by));
+        return tb_outcome_set(&l->outcome, TB_EXIT_OK, "stopped by %s", strsignal(l->stopped_by));
     if (!s->done)
-        return tb_fail(l, TB_EXIT_TEMPFAIL, "%s ended with status %d before it had the whole model",
-                       l->command[0], code);
+        return tb_outcome_set(&l->outcome, TB_EXIT_TEMPFAIL,
+                              "%s ended with status %d before it had the whole model", l->command[0], code);
     if (code != 0)
-        return tb_fail(l, (enum tb_exit)code, "%s ended with status %d", l->command[0], code);
+        return tb_outcome_set(&l->outcome, (enum tb_exit)code, "%s ended with status %d", l->command[0],
+                              code);
     return 0;
 }
 
@@ -116,15 +117,15 @@ static bool supervise_signal(struct supervision *s, int *ret)
         (void)kill(s->child, signo);
         return false;
     }
-    *ret = tb_fail(s->load, TB_EXIT_OK, "stopped by %s", strsignal(signo));
+    *ret = tb_outcome_set(&s->load->outcome, TB_EXIT_OK, "stopped by %s", strsignal(signo));
     return true;
 }
 
 static int supervise_opened(struct supervision *s)
 {
     if (tb_fifo_opened(&s->fifo) > 1)
-        return tb_fail(
-            s->load, TB_EXIT_DATAERR,
+        return tb_outcome_set(
+            &s->load->outcome, TB_EXIT_DATAERR,
             "two readers opened %s, and each would get a part; only the runtime may open it, and once",
             s->fifo.path);
     return 0;
@@ -150,7 +151,7 @@ static int supervise_loop(struct supervision *s)
         if (poll(p, ARRAY_SIZE(p), -1) < 0) {
             if (errno == EINTR)
                 continue;
-            return tb_fail(s->load, TB_EXIT_IOERR, "cannot wait: %s", strerror(errno));
+            return tb_outcome_set(&s->load->outcome, TB_EXIT_IOERR, "cannot wait: %s", strerror(errno));
         }
         if (p[1].revents)
             r = supervise_opened(s);

@@ -15,19 +15,22 @@ static int check_one(struct tb_load *l, const char *setting, const char *dir)
     struct stat st;
 
     if (lstat(dir, &st) < 0)
-        return tb_fail(l, TB_EXIT_CONFIG, "%s: cannot look at %s: %s", setting, dir, strerror(errno));
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "%s: cannot look at %s: %s", setting, dir,
+                              strerror(errno));
     if (!ours(&st))
-        return tb_fail(l, TB_EXIT_CONFIG,
-                       "%s: %s belongs to user %u, who could put something else in our place; remove it, or "
-                       "choose another path",
-                       setting, dir, (unsigned)st.st_uid);
+        return tb_outcome_set(
+            &l->outcome, TB_EXIT_CONFIG,
+            "%s: %s belongs to user %u, who could put something else in our place; remove it, or "
+            "choose another path",
+            setting, dir, (unsigned)st.st_uid);
     if (S_ISLNK(st.st_mode) && stat(dir, &st) < 0)
-        return tb_fail(l, TB_EXIT_CONFIG, "%s: cannot look at %s: %s", setting, dir, strerror(errno));
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "%s: cannot look at %s: %s", setting, dir,
+                              strerror(errno));
     if (!S_ISDIR(st.st_mode))
-        return tb_fail(l, TB_EXIT_CONFIG, "%s: %s is not a directory", setting, dir);
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "%s: %s is not a directory", setting, dir);
     if (!ours(&st) || ((st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX)))
-        return tb_fail(
-            l, TB_EXIT_CONFIG,
+        return tb_outcome_set(
+            &l->outcome, TB_EXIT_CONFIG,
             "%s: everybody can move and replace files in %s; 'chmod +t' or 'chmod o-w' it, or choose "
             "another path",
             setting, dir);
@@ -40,7 +43,7 @@ int tb_trust_check(struct tb_load *l, const char *setting, const char *path)
     int r = 0;
 
     if (!dir)
-        return tb_fail(l, TB_EXIT_IOERR, "out of memory");
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
     for (char *slash = dir; r == 0 && (slash = strchr(slash, '/')); slash++) {
         if (slash == dir)
             continue; /* the root directory */

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "load/prepare.h"
+
+#include <inttypes.h>
+#include <openssl/sha.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/io.h"
+#include "load/cmdline.h"
+#include "load/runtime.h"
+#include "load/trust.h"
+
+#define MANIFEST_NAME "model.manifest.json"
+
+static int load_prepare_command(struct tb_load *l)
+{
+    const char *line = l->config->runtime_exec;
+    char err[TB_CMDLINE_ERR_MAX];
+    int r;
+
+    if (!line) {
+        if (l->config->delivery == TB_DELIVERY_FIFO)
+            return 0;
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG,
+                       "TB_RUNTIME_EXEC is not set; mode dir needs the command line of the inference "
+                       "server, with {model} where the model's path belongs");
+    }
+    r = tb_cmdline_split(line, strlen(line), &l->command, err);
+    if (r == -ENOMEM)
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
+    if (r < 0)
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC cannot be split into words: %s", err);
+    if (!tb_runtime_found(l->command[0]))
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC: %s is not an executable file%s", l->command[0],
+                       strchr(l->command[0], '/') ? "" : " in PATH");
+    return 0;
+}
+
+static int load_read_manifest(struct tb_load *l)
+{
+    _cleanup_free_ char *path = tb_path_join(l->config->target_dir, MANIFEST_NAME), *text = NULL;
+    struct tbenc_error e = {0};
+    size_t len;
+    int r;
+
+    if (!path)
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
+    r = tb_read_file(path, TBENC_MANIFEST_MAX, &text, &len);
+    if (r == -ENOENT)
+        return tb_outcome_set(&l->outcome, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path);
+    if (r == -EFBIG)
+        return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "%s is larger than any manifest may be", path);
+    if (r < 0)
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot read %s: %s", path, strerror(-r));
+    SHA256((const uint8_t *)text, len, l->manifest_sha256);
+    r = tbenc_manifest_parse(text, len, 0, &l->manifest, &e);
+    if (r < 0)
+        return tb_outcome_set(&l->outcome, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path, e.message);
+    if (strcmp(l->manifest->asset_id, l->config->asset_id) != 0)
+        return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "%s is of asset '%s', TB_ASSET_ID is '%s'", path,
+                       l->manifest->asset_id, l->config->asset_id);
+    return 0;
+}
+
+static int load_check_ciphertext(struct tb_load *l)
+{
+    _cleanup_free_ char *path = tb_path_join(l->config->target_dir, l->manifest->weights_filename);
+    uint64_t want = tbenc_manifest_ciphertext_bytes(l->manifest);
+    struct stat st;
+
+    if (!path)
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
+    if (lstat(path, &st) < 0)
+        return errno == ENOENT
+                   ? tb_outcome_set(&l->outcome, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path)
+                   : tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot look at %s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != want)
+        return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64, path,
+                       (intmax_t)st.st_size, want);
+    return 0;
+}
+
+int tb_load_check_paths(struct tb_load *l)
+{
+    const struct tb_config *c = l->config;
+    _cleanup_free_ char *model = tb_strf("%s/", c->model_dir);
+    int r = tb_trust_check(l, "TB_READY_SIGNAL", c->ready_signal);
+
+    if (r != 0)
+        return r;
+    if (!model)
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
+    return c->delivery == TB_DELIVERY_FIFO ? tb_trust_check(l, "TB_PIPE_PATH", c->pipe_path)
+                                           : tb_trust_check(l, "TB_MODEL_DIR", model);
+}
+
+int tb_load_prepare(struct tb_load *l)
+{
+    int r = load_prepare_command(l);
+
+    if (r == 0)
+        r = load_read_manifest(l);
+    if (r == 0)
+        r = load_check_ciphertext(l);
+    return r;
+}
