@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "common/secret.h"
+
 #define BUF_CAP_MIN 512
 
 static int buf_fail(struct tb_buf *b, int r)
@@ -27,9 +29,15 @@ int tb_buf_reserve(struct tb_buf *b, size_t n)
         return 0;
     while (cap - b->len < n)
         cap *= 2;
-    p = realloc(b->data, cap);
+    /* realloc() may leave a copy behind. */
+    p = b->secret ? malloc(cap) : realloc(b->data, cap);
     if (!p)
         return buf_fail(b, -ENOMEM);
+    if (b->secret && b->data) {
+        memcpy(p, b->data, b->len);
+        tb_erase(b->data, b->len);
+        free(b->data);
+    }
     b->data = p;
     b->cap = cap;
     return 0;
@@ -109,6 +117,8 @@ void tb_buf_clear(struct tb_buf *b)
 
 void tb_buf_free(struct tb_buf *b)
 {
+    if (b->secret && b->data)
+        tb_erase(b->data, b->len);
     free(b->data);
     *b = (struct tb_buf){0};
 }

@@ -4,6 +4,7 @@
 #ifndef TB_BUF_H
 #define TB_BUF_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,7 @@ struct tb_buf {
     size_t len, cap; /* bytes */
     size_t max;      /* it never holds more bytes than this; 0: no limit */
     int error;       /* 0, or the negative errno of the first append that failed */
+    bool secret;     /* memory is wiped before it is given back */
 };
 
 /* All return 0 or the sticky error: -ENOMEM; -EFBIG beyond max; -EOVERFLOW from tb_buf_printf(). */

@@ -9,11 +9,13 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/buf.h"
 #include "common/log.h"
 #include "common/secret.h"
 #include "common/units.h"
 #include "common/version.h"
 
+#define HTTP_FIELD_MAX 2048 /* longer header lines are passed over */
 #define RETRY_AFTER_MAX_MS (3600 * 1000)
 
 static void http_global_init(void)
@@ -166,54 +168,61 @@ uint64_t tb_backoff_next_ms(struct tb_backoff *b, int64_t retry_after_ms)
 }
 
 struct http_exchange {
-    char *buf; /* secret memory would need a fixed size; the body is wiped by tb_http_response_clear() */
-    size_t len, cap, max;
-    int over;
+    struct tb_buf body; /* a secret; on the heap, as secret memory has a fixed size */
     int64_t retry_after_ms;
-    char *etag;
+    char *etag, *location;
 };
+
+static void http_exchange_clear(struct http_exchange *x)
+{
+    tb_buf_free(&x->body);
+    tb_freep(&x->etag);
+    tb_freep(&x->location);
+}
 
 static size_t http_on_body(char *data, size_t one, size_t n, void *ctx)
 {
     struct http_exchange *x = ctx;
 
-    if (n > x->max - x->len) {
-        x->over = 1;
-        return 0;
-    }
-    if (x->len + n + 1 > x->cap) {
-        size_t cap = MIN(MAX(x->cap * 2, x->len + n + 1), x->max + 1);
-        char *grown = malloc(cap);
+    return tb_buf_append(&x->body, data, n) < 0 ? 0 : n;
+}
 
-        if (!grown)
-            return 0;
-        memcpy(grown, x->buf, x->len);
-        tb_erase(x->buf, x->len);
-        free(x->buf);
-        x->buf = grown;
-        x->cap = cap;
-    }
-    memcpy(x->buf + x->len, data, n);
-    x->len += n;
-    x->buf[x->len] = '\0';
-    return n;
+/* The value of a header field when the line is of that name; NULL otherwise. */
+static const char *http_field(const char *line, const char *name)
+{
+    size_t n = strlen(name);
+
+    if (strncasecmp(line, name, n) != 0 || line[n] != ':')
+        return NULL;
+    return line + n + 1 + strspn(line + n + 1, " \t");
+}
+
+static char *http_redacted(const char *url)
+{
+    char text[HTTP_FIELD_MAX];
+
+    return strdup(tb_url_redact(url, text, sizeof(text)));
 }
 
 static size_t http_on_header(char *data, size_t one, size_t n, void *ctx)
 {
     struct http_exchange *x = ctx;
-    char line[256];
+    char line[HTTP_FIELD_MAX];
+    const char *v;
 
     if (n >= sizeof(line))
         return n;
     memcpy(line, data, n);
     line[n] = '\0';
     line[strcspn(line, "\r\n")] = '\0';
-    if (strncasecmp(line, "Retry-After:", 12) == 0)
-        x->retry_after_ms = tb_http_retry_after_ms(line + 12);
-    if (strncasecmp(line, "ETag:", 5) == 0) {
+    if ((v = http_field(line, "Retry-After"))) {
+        x->retry_after_ms = tb_http_retry_after_ms(v);
+    } else if ((v = http_field(line, "ETag"))) {
         free(x->etag);
-        x->etag = strdup(line + 5 + strspn(line + 5, " \t"));
+        x->etag = strdup(v);
+    } else if ((v = http_field(line, "Location"))) {
+        free(x->location);
+        x->location = http_redacted(v);
     }
     return n;
 }
@@ -269,50 +278,57 @@ static bool http_was_reached(CURL *c)
     return curl_easy_getinfo(c, CURLINFO_PRETRANSFER_TIME_T, &at) != CURLE_OK || at > 0;
 }
 
+/* Hands over what came. The body is a string, also when it is empty. */
+static int http_response_take(CURL *c, struct http_exchange *x, struct tb_http_response *ret)
+{
+    x->body.max = 0;
+    if (tb_buf_reserve(&x->body, 1) < 0)
+        return -ENOMEM;
+    x->body.data[x->body.len] = '\0';
+    *ret = (struct tb_http_response){.body = TAKE_PTR(x->body.data),
+                                     .len = x->body.len,
+                                     .retry_after_ms = x->retry_after_ms,
+                                     .etag = TAKE_PTR(x->etag),
+                                     .location = TAKE_PTR(x->location)};
+    curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &ret->status);
+    return 0;
+}
+
 int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret,
                char err[static TB_HTTP_ERR_MAX])
 {
-    struct http_exchange x = {.retry_after_ms = -1,
-                              .max = rq->max_response ? rq->max_response : TB_HTTP_RESPONSE_MAX};
+    size_t max = rq->max_response ? rq->max_response : TB_HTTP_RESPONSE_MAX;
+    _cleanup_(http_exchange_clear) struct http_exchange x = {.retry_after_ms = -1,
+                                                             .body = {.max = max, .secret = true}};
     _cleanup_(http_slist_freep) struct curl_slist *headers = NULL;
     _cleanup_(http_easy_freep) CURL *c = curl_easy_init();
     char errbuf[CURL_ERROR_SIZE] = "", where[160];
-    CURLcode code;
-    int r;
+    CURLcode code = CURLE_OUT_OF_MEMORY;
 
-    x.buf = calloc(1, 1024);
-    x.cap = 1024;
     if (rq->ret_reached)
         *rq->ret_reached = false;
-    if (!c || !x.buf || tb_http_easy_init(c, rq->tls) < 0 || http_request_setup(c, rq, &headers) < 0) {
-        free(x.buf);
+    if (c && tb_http_easy_init(c, rq->tls) == 0 && http_request_setup(c, rq, &headers) == 0) {
+        curl_easy_setopt(c, CURLOPT_ERRORBUFFER, errbuf);
+        curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, http_on_body);
+        curl_easy_setopt(c, CURLOPT_WRITEDATA, &x);
+        curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, http_on_header);
+        curl_easy_setopt(c, CURLOPT_HEADERDATA, &x);
+        code = curl_easy_perform(c);
+        if (rq->ret_reached)
+            *rq->ret_reached = http_was_reached(c);
+    }
+    if (tb_buf_error(&x.body) == -EFBIG) {
+        snprintf(err, TB_HTTP_ERR_MAX, "%s: the response is larger than %zu bytes",
+                 tb_url_redact(rq->url, where, sizeof(where)), max);
+        return -EFBIG;
+    }
+    if (code == CURLE_OK && http_response_take(c, &x, ret) == 0)
+        return 0;
+    if (code == CURLE_OK || code == CURLE_OUT_OF_MEMORY || tb_buf_error(&x.body) < 0) {
         snprintf(err, TB_HTTP_ERR_MAX, "out of memory");
         return -ENOMEM;
     }
-    curl_easy_setopt(c, CURLOPT_ERRORBUFFER, errbuf);
-    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, http_on_body);
-    curl_easy_setopt(c, CURLOPT_WRITEDATA, &x);
-    curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, http_on_header);
-    curl_easy_setopt(c, CURLOPT_HEADERDATA, &x);
-    code = curl_easy_perform(c);
-    if (rq->ret_reached)
-        *rq->ret_reached = http_was_reached(c);
-    if (code == CURLE_OK) {
-        *ret = (struct tb_http_response){
-            .body = x.buf, .len = x.len, .retry_after_ms = x.retry_after_ms, .etag = x.etag};
-        curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &ret->status);
-        return 0;
-    }
-    r = tb_http_error(code, rq->url, errbuf, err);
-    if (x.over) {
-        snprintf(err, TB_HTTP_ERR_MAX, "%s: the response is larger than %zu bytes",
-                 tb_url_redact(rq->url, where, sizeof(where)), x.max);
-        r = -EFBIG;
-    }
-    tb_erase(x.buf, x.len);
-    free(x.buf);
-    free(x.etag);
-    return r;
+    return tb_http_error(code, rq->url, errbuf, err);
 }
 
 void tb_http_response_clear(struct tb_http_response *r)
@@ -321,5 +337,6 @@ void tb_http_response_clear(struct tb_http_response *r)
         tb_erase(r->body, r->len);
     free(r->body);
     free(r->etag);
+    free(r->location);
     *r = (struct tb_http_response){0};
 }

@@ -42,6 +42,7 @@ struct tb_http_response {
     size_t len;
     int64_t retry_after_ms; /* -1: no header; both seconds and HTTP-date are understood */
     char *etag;             /* NULL: no header */
+    char *location;         /* without its query; NULL: no header */
 };
 
 /* Does one exchange, no retries. 0 when a complete response of any status came. Else a negative errno and a

@@ -35,6 +35,18 @@ static void consume_takes_from_the_front(void **state)
     assert_int_equal(b.len, 0);
 }
 
+static void a_secret_grows_and_stays_whole(void **state)
+{
+    _cleanup_buf_ struct tb_buf b = {.secret = true};
+
+    for (int i = 0; i < 1000; i++)
+        tb_buf_puts(&b, "0123456789");
+    assert_int_equal(tb_buf_error(&b), 0);
+    assert_int_equal(b.len, 10000);
+    for (int i = 0; i < 1000; i++)
+        assert_memory_equal(b.data + 10 * i, "0123456789", 10);
+}
+
 /* What does not fit leaves no part of it behind, and nothing later slips in. */
 static void the_first_error_stays(void **state)
 {
@@ -96,6 +108,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(appends_in_order),
+        cmocka_unit_test(a_secret_grows_and_stays_whole),
         cmocka_unit_test(consume_takes_from_the_front),
         cmocka_unit_test(the_first_error_stays),
         cmocka_unit_test(a_limit_is_the_last_byte),
