@@ -285,11 +285,10 @@ static int http_response_take(CURL *c, struct http_exchange *x, struct tb_http_r
     if (tb_buf_reserve(&x->body, 1) < 0)
         return -ENOMEM;
     x->body.data[x->body.len] = '\0';
-    *ret = (struct tb_http_response){.body = TAKE_PTR(x->body.data),
-                                     .len = x->body.len,
-                                     .retry_after_ms = x->retry_after_ms,
-                                     .etag = TAKE_PTR(x->etag),
-                                     .location = TAKE_PTR(x->location)};
+    *ret = (struct tb_http_response){.len = x->body.len, .retry_after_ms = x->retry_after_ms};
+    ret->body = TAKE_PTR(x->body.data);
+    ret->etag = TAKE_PTR(x->etag);
+    ret->location = TAKE_PTR(x->location);
     curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &ret->status);
     return 0;
 }

@@ -82,6 +82,16 @@ static uint64_t record_uint(const cJSON *o, const char *name)
     return tb_json_get_uint(o, name, TB_JSON_INT_MAX, &v, err) == 0 ? v : 0;
 }
 
+/* One beyond the integers of JSON is far away, not over. */
+static uint64_t record_deadline(const cJSON *o)
+{
+    const cJSON *m = tb_json_member(o, "deadline_boottime_us");
+
+    return cJSON_IsNumber(m) && m->valuedouble > (double)TB_JSON_INT_MAX
+               ? TB_JSON_INT_MAX
+               : record_uint(o, "deadline_boottime_us");
+}
+
 int tb_lease_record_read(const char *dir, const char *name, struct tb_lease_record *ret)
 {
     _cleanup_json_ cJSON *o = NULL;
@@ -94,7 +104,7 @@ int tb_lease_record_read(const char *dir, const char *name, struct tb_lease_reco
         .has_expiry = tb_json_member(o, "expires_at") != NULL,
         .has_deadline = tb_json_member(o, "deadline_boottime_us") != NULL,
         .expires_real_us = record_time(o, "expires_at"),
-        .deadline_boot_us = record_uint(o, "deadline_boottime_us"),
+        .deadline_boot_us = record_deadline(o),
         .renewed_real_us = record_time(o, "renewed_at"),
         .written_real_us = record_time(o, "written_at"),
         .written_boot_us = record_uint(o, "written_boottime_us"),

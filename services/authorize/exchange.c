@@ -33,13 +33,6 @@ struct authorize_exchange {
     char hw_id[TB_HWID_MAX]; /* the thread's own */
 };
 
-static int verdict_retry(struct authorize_verdict *v, const char *reason)
-{
-    *v = (struct authorize_verdict){.kind = AUTHORIZE_RETRY, .retry_after_ms = -1};
-    snprintf(v->reason, sizeof(v->reason), "%.*s", TB_REASON_MAX - 1, reason);
-    return 0;
-}
-
 static bool hwid_known(struct authorize_exchange *x)
 {
     char hostname[256] = "";
@@ -73,7 +66,19 @@ static char *credential_path(const char *name)
     return path && access(path, F_OK) == 0 ? TAKE_PTR(path) : NULL;
 }
 
-static int exchange_once(const struct authorize_exchange *x, struct authorize_verdict *v)
+int authorize_client_key_check(const struct tb_config *cfg)
+{
+    _cleanup_free_ char *credential = cfg->client_key_path ? NULL : credential_path("client-key");
+    const char *path = cfg->client_key_path ? cfg->client_key_path : credential;
+    char err[TB_HTTP_ERR_MAX];
+
+    if (!path || tb_http_key_check(path, err) == 0)
+        return 0;
+    tb_error("%s %s: %s", cfg->client_key_path ? "TB_CLIENT_KEY_PATH" : "credential client-key", path, err);
+    return -EINVAL;
+}
+
+static void exchange_once(const struct authorize_exchange *x, struct authorize_verdict *v)
 {
     static const char *const headers[] = {"Content-Type: application/json", NULL};
     _cleanup_free_ char *url = authorize_request_url(x->cfg->edc_endpoint), *cert = NULL, *key = NULL;
@@ -93,10 +98,11 @@ static int exchange_once(const struct authorize_exchange *x, struct authorize_ve
                                  .timeout_ms = EXCHANGE_TIMEOUT_MS,
                                  .tls = &tls};
     char err[TB_HTTP_ERR_MAX];
-    int r;
 
-    if (!url || !body)
-        return -ENOMEM;
+    if (!url || !body) {
+        authorize_verdict_set(v, AUTHORIZE_RETRY, "out of memory");
+        return;
+    }
     rq.body_len = strlen(body);
     if (!tls.client_cert) {
         cert = credential_path("client-cert");
@@ -104,22 +110,21 @@ static int exchange_once(const struct authorize_exchange *x, struct authorize_ve
         tls.client_cert = key ? cert : NULL;
         tls.client_key = key;
     }
-    r = tb_http_do(&rq, &resp, err);
-    if (r < 0)
-        return verdict_retry(v, err);
-    r = tb_response_judge(resp.status, resp.body, resp.len, x->cfg->insecure_http, tb_now_realtime_us(), v);
-    if (r == 0)
-        v->retry_after_ms = resp.retry_after_ms;
-    return r;
+    if (tb_http_do(&rq, &resp, err) < 0)
+        authorize_verdict_set(v, AUTHORIZE_RETRY, err);
+    else
+        authorize_response_judge(&resp, x->cfg->insecure_http, tb_now_realtime_us(), v);
 }
 
 static void exchange_run(struct authorize_exchange *x, struct authorize_verdict *v)
 {
-    if (!hwid_known(x))
-        verdict_retry(v, "this machine has no product UUID, hostname or network device to identify it; "
-                         "provide the credential product-uuid");
-    else if (exchange_once(x, v) < 0)
-        verdict_retry(v, "out of memory");
+    *v = (struct authorize_verdict){.retry_after_ms = -1};
+    if (hwid_known(x))
+        exchange_once(x, v);
+    else
+        authorize_verdict_set(v, AUTHORIZE_RETRY,
+                              "this machine has no product UUID, hostname or network device to identify it; "
+                              "provide the credential product-uuid");
 }
 
 static void *exchange_thread(void *arg)

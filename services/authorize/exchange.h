@@ -12,6 +12,10 @@
 
 struct authorize_exchange;
 
+/* The key of the client certificate that would be used (TB_CLIENT_KEY_PATH, or the credential client-key) is one that can be used.
+ * 0, also when there is none; -EINVAL after logging why not. */
+int authorize_client_key_check(const struct tb_config *cfg);
+
 /* Starts the thread. cfg is kept by reference. 0 or -errno. */
 int authorize_exchange_new(const struct tb_config *cfg, struct authorize_exchange **ret);
 /* Becomes readable when a verdict is there. */

@@ -12,7 +12,7 @@ struct tb_clock tb_clock_now(void)
 
 static void reason_set(char *dst, const char *src)
 {
-    snprintf(dst, TB_REASON_MAX, "%s", src);
+    snprintf(dst, TB_REASON_MAX, "%.*s", TB_REASON_MAX - 1, src);
 }
 
 static void backoff_reset(struct tb_lease *l, uint64_t base_ms)
@@ -67,11 +67,12 @@ static void apply_authorized(struct tb_lease *l, const struct authorize_verdict 
 {
     uint64_t left = v->expires_at_us > now->real_us ? v->expires_at_us - now->real_us : 0;
 
+    left = MIN(left, TB_LEASE_LONGEST_US);
     l->state = TB_LEASE_AUTHORIZED;
     l->suspended = false;
     l->reason[0] = '\0';
     l->renewed_real_us = now->real_us;
-    l->expires_real_us = v->expires_at_us;
+    l->expires_real_us = v->expires_at_us ? now->real_us + left : 0;
     l->expires_boot_us = v->expires_at_us ? now->boot_us + left : 0;
     l->deadline_boot_us = v->expires_at_us ? now->boot_us + left + l->grace_us : 0;
     backoff_reset(l, TB_LEASE_RETRY_BASE_MS);
@@ -88,7 +89,7 @@ static void lease_end(struct tb_lease *l, enum tb_lease_state state)
 static void apply_denied(struct tb_lease *l, const struct authorize_verdict *v, const struct tb_clock *now)
 {
     lease_end(l, TB_LEASE_DENIED);
-    reason_set(l->reason, v->reason);
+    reason_set(l->reason, v->outcome.reason);
     backoff_reset(l, TB_LEASE_DENIED_BASE_MS);
     l->next_ask_boot_us = now->boot_us + jittered_us(TB_LEASE_DENIED_BASE_MS);
 }
@@ -109,14 +110,14 @@ static void note_unreachable(struct tb_lease *l, const struct tb_clock *now)
 static void apply_retry(struct tb_lease *l, const struct authorize_verdict *v, const struct tb_clock *now)
 {
     l->failures++;
-    reason_set(l->trouble, v->reason);
+    reason_set(l->trouble, v->outcome.reason);
     l->next_ask_boot_us = now->boot_us + tb_backoff_next_ms(&l->backoff, v->retry_after_ms) * 1000;
     note_unreachable(l, now);
 }
 
 void tb_lease_apply(struct tb_lease *l, const struct authorize_verdict *v, const struct tb_clock *now)
 {
-    switch (v->kind) {
+    switch (v->outcome.code) {
     case AUTHORIZE_GRANTED:
         apply_authorized(l, v, now);
         break;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/http.h"
+#include "common/units.h"
 #include "authorize/response.h"
 
 #define TB_LEASE_RETRY_BASE_MS 2000 /* 2, 4, 8, ... */
@@ -19,6 +20,8 @@
 #define TB_LEASE_RENEW_MAX_MS                                                                                \
     (300 * 1000) /* so that a revocation is noticed within minutes, however long the lease */
 #define TB_LEASE_SPACING_US 1000000 /* between asking because somebody wants it now */
+/* A lease that ends later ends then: with any grace its deadline is an integer of JSON. */
+#define TB_LEASE_LONGEST_US (100 * 366 * 86400ULL * TB_USEC_PER_SEC)
 
 struct tb_clock {
     uint64_t boot_us, real_us;

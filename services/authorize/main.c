@@ -155,8 +155,8 @@ static void subscription_heed(struct daemon *d, struct authorize_verdict *v)
     if (!tb_files_subscription_ended(d->cfg.state_dir, reason))
         return;
     authorize_verdict_clear(v);
-    *v = (struct authorize_verdict){.kind = AUTHORIZE_DENIED, .retry_after_ms = -1};
-    memcpy(v->reason, reason, sizeof(reason));
+    *v = (struct authorize_verdict){.retry_after_ms = -1};
+    tb_outcome_set(&v->outcome, AUTHORIZE_DENIED, "%s", reason);
 }
 
 static void exchange_ended(struct daemon *d)
@@ -169,7 +169,7 @@ static void exchange_ended(struct daemon *d)
     subscription_heed(d, &v);
     now = tb_clock_now();
     d->finished = d->started;
-    if (v.kind == AUTHORIZE_GRANTED) {
+    if (v.outcome.code == AUTHORIZE_GRANTED) {
         tb_grant_free(d->grant);
         d->grant = TAKE_PTR(v.grant);
         d->handouts = (struct tb_handouts){.granted_us = now.boot_us};
@@ -408,6 +408,9 @@ static int daemon_start(struct daemon *d)
     struct tb_clock now = tb_clock_now();
     int r;
 
+    r = authorize_client_key_check(&d->cfg);
+    if (r < 0)
+        return r;
     tb_lease_init(&d->lease, d->cfg.lease_grace_us, &now);
     /* Before anything else: a restart never clears a suspension. */
     r = files_start(d, &now);
@@ -460,7 +463,7 @@ int main(int argc, char **argv)
     int rc;
 
     tb_secret_init();
-    tb_response_setup();
+    authorize_response_setup();
     tb_config_main(argc, argv, PROGRAM, help, &d.cfg);
     rc = daemon_start(&d);
     if (rc < 0)

@@ -2,7 +2,6 @@
 #include "authorize/response.h"
 
 #include <malloc.h>
-#include <stdarg.h>
 #include <string.h>
 #include <strings.h>
 
@@ -27,7 +26,7 @@ static void wiping_free(void *p)
     free(p);
 }
 
-void tb_response_setup(void)
+void authorize_response_setup(void)
 {
     cJSON_Hooks hooks = {.malloc_fn = malloc, .free_fn = wiping_free};
 
@@ -82,18 +81,12 @@ void tb_reason_sanitise(const char *text, size_t len, char out[static TB_REASON_
     out[n] = '\0';
 }
 
-_printf_(3, 4) static int verdict_set(struct authorize_verdict *v, enum authorize_verdict_kind kind,
-                                      const char *fmt, ...)
+int authorize_verdict_set(struct authorize_verdict *v, int code, const char *reason)
 {
-    char text[2 * TB_REASON_MAX];
-    va_list ap;
+    char safe[TB_REASON_MAX];
 
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    v->kind = kind;
-    tb_reason_sanitise(text, strlen(text), v->reason);
-    return 0;
+    tb_reason_sanitise(reason, strlen(reason), safe);
+    return tb_outcome_set(&v->outcome, code, "%s", safe);
 }
 
 /* The URL goes into a file that another program reads, so no byte may be anything but a URL's. */
@@ -190,95 +183,124 @@ static int lease_expiry(const cJSON *o, uint64_t now_us, uint64_t *ret, char *er
     return 0;
 }
 
-static int response_judge_authorized(const cJSON *o, bool allow_http, uint64_t now_us,
-                                     struct authorize_verdict *v)
+#define UNUSABLE "the control plane's answer is unusable: "
+
+static int response_judge_grant(const cJSON *o, bool allow_http, uint64_t now_us, struct authorize_verdict *v)
 {
     _cleanup_grant_ struct tb_grant *g = tb_grant_new();
     char err[TB_JSON_ERR_MAX];
     uint64_t expires_at;
 
     if (!g)
-        return -ENOMEM;
+        return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, "out of memory");
     if (grant_key(o, g, err) < 0 || grant_url(o, "sas_url", allow_http, g->sas_url, err) < 0 ||
         grant_url(o, "manifest_url", allow_http, g->manifest_url, err) < 0 ||
         grant_manifest_sha256(o, g, err) < 0 || lease_expiry(o, now_us, &expires_at, err) < 0)
-        return verdict_set(v, AUTHORIZE_RETRY, "the control plane's answer is unusable: %s", err);
-    v->kind = AUTHORIZE_GRANTED;
+        return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, UNUSABLE "%s", err);
     v->expires_at_us = expires_at;
     v->grant = TAKE_PTR(g);
-    return 0;
+    return tb_outcome_set(&v->outcome, AUTHORIZE_GRANTED, "%s", "");
 }
 
-static const char *reason_of(const cJSON *o, const char *otherwise)
+/* The text of the first of these members that has one; NULL when none has. */
+static const char *response_text(const cJSON *o, const char *const *names)
 {
-    static const char *const names[] = {"reason", "message", "error"};
     char err[TB_JSON_ERR_MAX];
     const char *s;
 
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-        if (tb_json_get_string(o, names[i], &s, err) == 0 && *s)
+    for (; *names; names++)
+        if (tb_json_get_string(o, *names, &s, err) == 0 && *s)
             return s;
-    return otherwise;
+    return NULL;
 }
 
-static int response_judge_ok(const char *body, size_t len, bool allow_http, uint64_t now_us,
+static int response_deny(const cJSON *o, struct authorize_verdict *v)
+{
+    static const char *const names[] = {"reason", "message", "error", NULL};
+    const char *reason = response_text(o, names);
+
+    return tb_outcome_set(&v->outcome, AUTHORIZE_DENIED, "%s", reason ? reason : "access denied");
+}
+
+static int response_judge_ok(const struct tb_http_response *rs, bool allow_http, uint64_t now_us,
                              struct authorize_verdict *v)
 {
     _cleanup_json_ cJSON *o = NULL;
     char err[TB_JSON_ERR_MAX];
     const char *status;
-    int r;
 
-    r = tb_json_parse(body, len, TB_HTTP_RESPONSE_MAX, &o, err);
-    if (r == -ENOMEM)
-        return r;
-    if (r < 0)
-        return verdict_set(v, AUTHORIZE_RETRY, "the control plane's answer is unusable: %s", err);
+    if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &o, err) < 0)
+        return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, UNUSABLE "%s", err);
     if (!cJSON_IsObject(o))
-        return verdict_set(v, AUTHORIZE_RETRY, "the control plane's answer is unusable: not a JSON object");
+        return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, UNUSABLE "not a JSON object");
     if (tb_json_get_string(o, "status", &status, err) < 0)
-        return verdict_set(v, AUTHORIZE_RETRY, "the control plane's answer is unusable: %s", err);
+        return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, UNUSABLE "%s", err);
     if (strcmp(status, "denied") == 0)
-        return verdict_set(v, AUTHORIZE_DENIED, "%s", reason_of(o, "access denied"));
+        return response_deny(o, v);
     if (strcmp(status, "authorized") == 0)
-        return response_judge_authorized(o, allow_http, now_us, v);
-    return verdict_set(v, AUTHORIZE_RETRY, "the control plane's answer is unusable: unknown status \"%.40s\"",
-                       status);
+        return response_judge_grant(o, allow_http, now_us, v);
+    return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, UNUSABLE "unknown status \"%.40s\"", status);
 }
 
-/* The reason of a refusal: the body's, when it is JSON with one, else the body itself, else the status alone. */
-static int response_judge_refusal(long status, const char *body, size_t len, struct authorize_verdict *v)
+/* A refusal in the words of the protocol: the status "denied"; or a 401 or 403 that has no status, but a reason. */
+static bool response_is_denial(long status, const cJSON *o)
 {
-    bool access = status == 401 || status == 403;
+    static const char *const reason[] = {"reason", NULL};
+    char err[TB_JSON_ERR_MAX];
+    const char *word;
+
+    if (!cJSON_IsObject(o))
+        return false;
+    if (tb_json_member(o, "status"))
+        return tb_json_get_string(o, "status", &word, err) == 0 && strcmp(word, "denied") == 0;
+    return (status == 401 || status == 403) && response_text(o, reason);
+}
+
+/* Where a redirect leads, as far as a log may tell: scheme and host. */
+static int response_redirected(const struct tb_http_response *rs, struct authorize_verdict *v)
+{
+    const char *to = rs->location ? rs->location : "", *host = strstr(to, "://");
+    size_t n = host ? (size_t)(host + 3 - to) + strcspn(host + 3, "/?#") : 0;
+
+    return tb_outcome_set(
+        &v->outcome, AUTHORIZE_RETRY,
+        "HTTP %ld: redirected%s%.*s instead of answered; a gateway or proxy stands in front of "
+        "the control plane: let TB_EDC_ENDPOINT pass",
+        rs->status, n ? " to " : "", (int)MIN(n, 60U), to);
+}
+
+/* A 3xx or 4xx. What is not in the words of the protocol comes from somebody in front of the control plane. */
+static int response_judge_refusal(const struct tb_http_response *rs, struct authorize_verdict *v)
+{
     _cleanup_json_ cJSON *o = NULL;
     char err[TB_JSON_ERR_MAX], text[TB_REASON_MAX];
-    const char *reason = NULL;
 
-    if (tb_json_parse(body, len, TB_HTTP_RESPONSE_MAX, &o, err) == 0)
-        reason = reason_of(o, NULL);
-    if (reason)
-        return access ? verdict_set(v, AUTHORIZE_DENIED, "%s", reason)
-                      : verdict_set(v, AUTHORIZE_DENIED, "HTTP %ld: %s", status, reason);
-    if (access)
-        return verdict_set(v, AUTHORIZE_DENIED, "access denied (HTTP %ld)", status);
-    tb_reason_sanitise(body, len, text);
-    return verdict_set(v, AUTHORIZE_DENIED, *text ? "HTTP %ld: %s" : "HTTP %ld%s", status, text);
+    if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &o, err) == 0 &&
+        response_is_denial(rs->status, o))
+        return response_deny(o, v);
+    if (rs->status < 400)
+        return response_redirected(rs, v);
+    if (rs->status == 407)
+        return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY,
+                              "HTTP 407: a proxy on the way wants a login; let it pass this machine");
+    tb_reason_sanitise(rs->body, rs->len, text);
+    return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, "HTTP %ld: not an answer of the control plane%s%s",
+                          rs->status, *text ? ": " : "; check TB_EDC_ENDPOINT", text);
 }
 
-int tb_response_judge(long status, const char *body, size_t len, bool allow_http, uint64_t now_realtime_us,
-                      struct authorize_verdict *ret)
+void authorize_response_judge(const struct tb_http_response *rs, bool allow_http, uint64_t now_realtime_us,
+                              struct authorize_verdict *ret)
 {
-    struct authorize_verdict v = {.retry_after_ms = -1};
-    int r;
+    struct authorize_verdict v = {.retry_after_ms = rs->retry_after_ms};
+    int code;
 
-    if (status == 200)
-        r = response_judge_ok(body, len, allow_http, now_realtime_us, &v);
-    else if (status >= 300 && status < 500 && !tb_http_status_retryable(status))
-        r = response_judge_refusal(status, body, len, &v);
+    if (rs->status == 200)
+        code = response_judge_ok(rs, allow_http, now_realtime_us, &v);
+    else if (rs->status >= 300 && rs->status < 500 && !tb_http_status_retryable(rs->status))
+        code = response_judge_refusal(rs, &v);
     else
-        r = verdict_set(&v, AUTHORIZE_RETRY, "the control plane answered HTTP %ld", status);
-    if (r < 0)
-        return r;
+        code = tb_outcome_set(&v.outcome, AUTHORIZE_RETRY, "the control plane answered HTTP %ld", rs->status);
+    /* What it quotes is another's: made safe at this one place. */
+    authorize_verdict_set(&v, code, v.outcome.reason);
     *ret = v;
-    return 0;
 }

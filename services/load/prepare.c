@@ -23,17 +23,18 @@ static int load_prepare_command(struct tb_load *l)
         if (l->config->delivery == TB_DELIVERY_FIFO)
             return 0;
         return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG,
-                       "TB_RUNTIME_EXEC is not set; mode dir needs the command line of the inference "
-                       "server, with {model} where the model's path belongs");
+                              "TB_RUNTIME_EXEC is not set; mode dir needs the command line of the inference "
+                              "server, with {model} where the model's path belongs");
     }
     r = tb_cmdline_split(line, strlen(line), &l->command, err);
     if (r == -ENOMEM)
         return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
     if (r < 0)
-        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC cannot be split into words: %s", err);
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC cannot be split into words: %s",
+                              err);
     if (!tb_runtime_found(l->command[0]))
-        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC: %s is not an executable file%s", l->command[0],
-                       strchr(l->command[0], '/') ? "" : " in PATH");
+        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC: %s is not an executable file%s",
+                              l->command[0], strchr(l->command[0], '/') ? "" : " in PATH");
     return 0;
 }
 
@@ -48,7 +49,8 @@ static int load_read_manifest(struct tb_load *l)
         return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
     r = tb_read_file(path, TBENC_MANIFEST_MAX, &text, &len);
     if (r == -ENOENT)
-        return tb_outcome_set(&l->outcome, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path);
+        return tb_outcome_set(&l->outcome, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished",
+                              path);
     if (r == -EFBIG)
         return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "%s is larger than any manifest may be", path);
     if (r < 0)
@@ -56,10 +58,11 @@ static int load_read_manifest(struct tb_load *l)
     SHA256((const uint8_t *)text, len, l->manifest_sha256);
     r = tbenc_manifest_parse(text, len, 0, &l->manifest, &e);
     if (r < 0)
-        return tb_outcome_set(&l->outcome, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path, e.message);
+        return tb_outcome_set(&l->outcome, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path,
+                              e.message);
     if (strcmp(l->manifest->asset_id, l->config->asset_id) != 0)
         return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "%s is of asset '%s', TB_ASSET_ID is '%s'", path,
-                       l->manifest->asset_id, l->config->asset_id);
+                              l->manifest->asset_id, l->config->asset_id);
     return 0;
 }
 
@@ -72,12 +75,13 @@ static int load_check_ciphertext(struct tb_load *l)
     if (!path)
         return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
     if (lstat(path, &st) < 0)
-        return errno == ENOENT
-                   ? tb_outcome_set(&l->outcome, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path)
-                   : tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot look at %s: %s", path, strerror(errno));
+        return errno == ENOENT ? tb_outcome_set(&l->outcome, TB_EXIT_NOINPUT,
+                                                "%s is not there; tb-hydrate has not finished", path)
+                               : tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot look at %s: %s", path,
+                                                strerror(errno));
     if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != want)
-        return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64, path,
-                       (intmax_t)st.st_size, want);
+        return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64,
+                              path, (intmax_t)st.st_size, want);
     return 0;
 }
 

@@ -5,6 +5,7 @@ SIGKILL, and when it asks again."""
 import concurrent.futures
 import hashlib
 import hmac
+import json
 import time
 
 import pytest
@@ -93,19 +94,49 @@ def test_renewals_carry_the_usage_report(world):
     assert "usage_report" not in w.plane.requests[-1][3] and w.lease()["state"] == "authorized"
 
 
-def test_terminal_statuses_deny_without_a_secret_in_the_reason(world):
-    w = world((400, {}, f"bad\x1b[2J key={KEY} sig=abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRS%3D ".encode() * 20)).ready()
-    reason = w.wait_state("denied")["reason"]
-    assert reason.startswith("HTTP 400: bad [2J [redacted]") and len(reason) <= 200 and KEY not in reason
-    for status in (404, 302, 410):
-        w.plane.answer = status, {"Location": "https://127.0.0.1:1/"}, b"gone"
+def test_a_refusal_in_the_words_of_the_protocol_suspends(world):
+    w = world(grant()).ready()
+    for status, body, reason in ((403, {"status": "denied", "reason": "subscription_inactive"}, "subscription_inactive"),
+                                 (401, {"reason": "contract_inactive"}, "contract_inactive"),
+                                 (400, {"status": "denied", "reason": "invalid_request"}, "invalid_request")):
+        w.plane.answer = status, {}, json.dumps(body).encode()
         w.ask_now()
-        w.wait_reason(f"HTTP {status}: gone")
-        assert w.flags() == (True, True)
-    w.plane.answer = 401, {}, b""
+        w.wait_reason(reason)
+        assert w.lease()["state"] == "denied" and w.flags() == (True, True) and w.key() == b""
+        w.plane.answer = grant()
+        w.ask_now()
+        w.wait_state("authorized")
+    w.plane.answer = 403, {}, json.dumps({"reason": f"bad\x1b[2J key={KEY} \u202e\u009b" * 20}).encode()
     w.ask_now()
-    w.wait_reason("access denied (HTTP 401)")
-    assert KEY not in w.log()
+    reason = w.wait_state("denied")["reason"]
+    assert reason.startswith("bad [2J [redacted]") and len(reason) <= 200 and reason.isascii() and KEY not in w.log()
+
+
+@pytest.mark.parametrize("status, headers, body, reason", [
+    (302, {"Location": "https://login.example/tenant?client=SECRET"}, b"<html>", "HTTP 302: redirected to https://login.example instead"),
+    (307, {"Location": "/elsewhere"}, b"", "HTTP 307: redirected instead"),
+    (400, {}, b"<html>Bad Request</html>", "HTTP 400: not an answer of the control plane: <html>Bad Request</html>"),
+    (401, {"WWW-Authenticate": "Basic"}, b"", "HTTP 401: not an answer of the control plane"),
+    (403, {}, b'{"message":"Forbidden"}', "HTTP 403: not an answer of the control plane"),
+    (404, {}, f"key={KEY}".encode(), "HTTP 404: not an answer of the control plane: [redacted]"),
+    (407, {}, b"", "HTTP 407: a proxy on the way wants a login"),
+    (429, {"Retry-After": "1"}, b"", "HTTP 429"),
+    (451, {}, b"blocked", "HTTP 451: not an answer of the control plane: blocked")])
+def test_whoever_stands_before_the_control_plane_suspends_nobody(world, status, headers, body, reason):
+    w = world(grant(lease=1.5), env={"TB_LEASE_GRACE": "60s"}).ready()
+    w.plane.answer = status, headers, body
+    w.wait_state("unreachable", 20)
+    w.wait_reason(reason)
+    assert w.flags() == (False, False) and w.key() == bytes.fromhex(KEY)
+    assert "SECRET" not in w.log() and KEY not in w.log() and "cannot be reached" in w.daemon.notified("STATUS")
+
+
+def test_a_lease_until_the_year_9999_is_not_over(world):
+    w = world(grant(expires_at="9999-12-31T23:59:59Z")).ready()
+    lease = w.wait_state("authorized")
+    assert lease["deadline_boottime_us"] / 1e6 - time.clock_gettime(time.CLOCK_BOOTTIME) > 99 * 365 * 86400
+    assert lease["deadline_boottime_us"] < 2**53 and lease["expires_at"][:4].isdigit()
+    assert w.flags() == (False, False) and w.key() == bytes.fromhex(KEY)
 
 
 def test_answers_that_are_no_verdict_are_retried(world):

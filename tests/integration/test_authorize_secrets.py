@@ -65,6 +65,23 @@ def test_client_certificate_from_settings_and_from_credentials(world, ca):
     assert w.key() == bytes.fromhex(KEY)
 
 
+@pytest.mark.parametrize("where", ["setting", "credential"])
+def test_an_encrypted_client_key_is_a_configuration_error(world, ca, tmp_path, where):
+    cert, key = ca.issue("machine2")
+    locked = tmp_path / "locked.key"
+    subprocess.run(["openssl", "pkey", "-aes256", "-passout", "pass:secret", "-in", key, "-out", locked], check=True)
+    w = world(grant(), client_ca=ca.cert, start=False)
+    if where == "setting":
+        w.daemon.env.update({"TB_CLIENT_CERT_PATH": cert, "TB_CLIENT_KEY_PATH": str(locked)})
+        name = f"TB_CLIENT_KEY_PATH {locked}"
+    else:
+        w.daemon.credentials.update({"client-cert": pathlib.Path(cert).read_bytes(), "client-key": locked.read_bytes()})
+        name = "credential client-key"
+    w.start()
+    assert w.daemon.wait(10) == 78
+    assert f"{name}" in w.log() and "the private key is encrypted" in w.log() and "openssl pkey" in w.log()
+
+
 def test_no_secret_leaves_but_by_the_socket(world):
     w = world(lambda n: grant(lease=2, n=n)).ready()
     assert w.key() == bytes.fromhex(KEY) and b"SECRETSIGNATURE" in w.fetch(HYDRATE, "sas-url")

@@ -22,8 +22,8 @@ static void check_reason(const char *reason)
 
 static void check_verdict(const struct authorize_verdict *v)
 {
-    check_reason(v->reason);
-    if ((v->kind == AUTHORIZE_GRANTED) != (v->grant != NULL))
+    check_reason(v->outcome.reason);
+    if ((v->outcome.code == AUTHORIZE_GRANTED) != (v->grant != NULL))
         abort();
     if (!v->grant)
         return;
@@ -50,7 +50,7 @@ static void fuzz_text(const char *text, size_t len)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const long statuses[] = {200, 200, 200, 200, 400, 401, 403, 429};
+    static const long statuses[] = {200, 200, 200, 302, 400, 401, 403, 429};
     struct authorize_verdict v;
     char *body;
 
@@ -61,10 +61,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     memcpy(body, data + 1, size - 1);
     body[size - 1] = '\0';
-    if (tb_response_judge(statuses[data[0] & 7], body, size - 1, data[0] & 8, 0, &v) == 0) {
-        check_verdict(&v);
-        authorize_verdict_clear(&v);
-    }
+    authorize_response_judge(&(struct tb_http_response){.status = statuses[data[0] & 7],
+                                                        .body = body,
+                                                        .len = size - 1,
+                                                        .location = data[0] & 16 ? body : NULL,
+                                                        .retry_after_ms = -1},
+                             data[0] & 8, 0, &v);
+    check_verdict(&v);
+    authorize_verdict_clear(&v);
     fuzz_text(body, size - 1);
     free(body);
     return 0;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <cmocka.h>
 
+#include "common/facts.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/domain_file.h"
@@ -79,13 +80,13 @@ static int teardown(void **state)
     return system(cmd);
 }
 
-static void apply(enum authorize_verdict_kind kind, const char *reason)
+static void apply(int code, const char *reason)
 {
-    struct authorize_verdict v = {.kind = kind, .retry_after_ms = -1};
+    struct authorize_verdict v = {.outcome.code = code, .retry_after_ms = -1};
 
-    if (kind == AUTHORIZE_GRANTED)
+    if (code == AUTHORIZE_GRANTED)
         v.expires_at_us = now.real_us + 50 * S;
-    snprintf(v.reason, sizeof(v.reason), "%s", reason);
+    snprintf(v.outcome.reason, sizeof(v.outcome.reason), "%s", reason);
     tb_lease_apply(&l, &v, &now);
     assert_int_equal(tb_files_write(&f, &l, &now), 0);
 }
@@ -125,6 +126,24 @@ static void lease_file_follows_the_contract(void **state)
     assert_int_equal(tb_state_read_at(run, "tb-authorize/lease.json", &o), 0);
     assert_null(tb_json_member(o, "deadline_boottime_us"));
     assert_null(tb_json_member(o, "expires_at"));
+}
+
+/* "9999-12-31T23:59:59Z", with the longest grace there is: readers must be able to read the deadline. */
+static void an_expiry_far_away_is_not_over(void **state)
+{
+    struct authorize_verdict v = {.retry_after_ms = -1};
+    _cleanup_free_ char *run = tb_path_join(base, "run");
+    struct tb_facts facts = {0};
+
+    assert_int_equal(tb_rfc3339_parse("9999-12-31T23:59:59Z", &v.expires_at_us), 0);
+    tb_lease_init(&l, UINT64_C(100) * 366 * 86400 * S, &now);
+    tb_lease_apply(&l, &v, &now);
+    assert_int_equal(tb_files_write(&f, &l, &now), 0);
+    tb_facts_read(run, &facts);
+    assert_true(facts.has_deadline);
+    assert_true(facts.deadline_boottime_us > now.boot_us + UINT64_C(199) * 365 * 86400 * S);
+    assert_false(tb_lease_over(&facts, now.boot_us));
+    assert_non_null(strstr(facts.expires_at, "Z"));
 }
 
 static void flag_and_twin_come_and_go(void **state)
@@ -241,6 +260,7 @@ int main(void)
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(lease_file_follows_the_contract),
+        T(an_expiry_far_away_is_not_over),
         T(flag_and_twin_come_and_go),
         T(either_twin_restores_the_suspension),
         T(a_damaged_flag_still_suspends),

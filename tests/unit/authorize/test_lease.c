@@ -30,7 +30,7 @@ static void pass(uint64_t us)
 
 static void authorize(uint64_t lifetime_us)
 {
-    struct authorize_verdict v = {.kind = AUTHORIZE_GRANTED,
+    struct authorize_verdict v = {.outcome.code = AUTHORIZE_GRANTED,
                                   .retry_after_ms = -1,
                                   .expires_at_us = lifetime_us ? now.real_us + lifetime_us : 0};
 
@@ -39,17 +39,17 @@ static void authorize(uint64_t lifetime_us)
 
 static void deny(const char *reason)
 {
-    struct authorize_verdict v = {.kind = AUTHORIZE_DENIED, .retry_after_ms = -1};
+    struct authorize_verdict v = {.outcome.code = AUTHORIZE_DENIED, .retry_after_ms = -1};
 
-    snprintf(v.reason, sizeof(v.reason), "%s", reason);
+    snprintf(v.outcome.reason, sizeof(v.outcome.reason), "%s", reason);
     tb_lease_apply(&l, &v, &now);
 }
 
 static void fail_once(const char *reason, int64_t retry_after_ms)
 {
-    struct authorize_verdict v = {.kind = AUTHORIZE_RETRY, .retry_after_ms = retry_after_ms};
+    struct authorize_verdict v = {.outcome.code = AUTHORIZE_RETRY, .retry_after_ms = retry_after_ms};
 
-    snprintf(v.reason, sizeof(v.reason), "%s", reason);
+    snprintf(v.outcome.reason, sizeof(v.outcome.reason), "%s", reason);
     tb_lease_apply(&l, &v, &now);
 }
 

@@ -14,15 +14,20 @@
 
 static struct authorize_verdict judged;
 
-static enum authorize_verdict_kind judge_as(long status, const char *body, bool allow_http)
+static int judge_as(long status, const char *body, bool allow_http)
 {
+    struct tb_http_response rs = {
+        .status = status, .body = (char *)body, .len = strlen(body), .retry_after_ms = -1};
+
     authorize_verdict_clear(&judged);
-    assert_int_equal(tb_response_judge(status, body, strlen(body), allow_http, NOW_US, &judged), 0);
-    assert_int_equal(judged.kind == AUTHORIZE_GRANTED, judged.grant != NULL);
-    return judged.kind;
+    if (status >= 300 && status < 400)
+        rs.location = (char *)"https://login.example:8443/portal?x=1";
+    authorize_response_judge(&rs, allow_http, NOW_US, &judged);
+    assert_int_equal(judged.outcome.code == AUTHORIZE_GRANTED, judged.grant != NULL);
+    return judged.outcome.code;
 }
 
-static enum authorize_verdict_kind judge(long status, const char *body)
+static int judge(long status, const char *body)
 {
     return judge_as(status, body, false);
 }
@@ -38,7 +43,7 @@ static void authorized_is_taken(void **state)
     assert_int_equal(judged.grant->key.b[1], 0x11);
     assert_int_equal(judged.grant->key.b[31], 0xff);
     assert_int_equal(judged.expires_at_us, NOW_US + 3600 * TB_USEC_PER_SEC);
-    assert_string_equal(judged.reason, "");
+    assert_string_equal(judged.outcome.reason, "");
 }
 
 static void no_expiry_and_a_bound_manifest(void **state)
@@ -92,8 +97,8 @@ static void unusable_answers_are_retried(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(bodies); i++) {
         if (judge(200, bodies[i]) != AUTHORIZE_RETRY)
             fail_msg("not retried: %s", bodies[i]);
-        assert_non_null(strstr(judged.reason, "unusable"));
-        assert_null(strstr(judged.reason, "aabbcc"));
+        assert_non_null(strstr(judged.outcome.reason, "unusable"));
+        assert_null(strstr(judged.outcome.reason, "aabbcc"));
     }
 }
 
@@ -125,22 +130,54 @@ static void url_length_is_limited(void **state)
 static void denials(void **state)
 {
     assert_int_equal(judge(200, "{\"status\":\"denied\",\"reason\":\"contract_invalid\"}"), AUTHORIZE_DENIED);
-    assert_string_equal(judged.reason, "contract_invalid");
+    assert_string_equal(judged.outcome.reason, "contract_invalid");
     assert_int_equal(judge(200, "{\"status\":\"denied\"}"), AUTHORIZE_DENIED);
-    assert_string_equal(judged.reason, "access denied");
-    assert_int_equal(judge(401, ""), AUTHORIZE_DENIED);
-    assert_string_equal(judged.reason, "access denied (HTTP 401)");
+    assert_string_equal(judged.outcome.reason, "access denied");
     assert_int_equal(judge(403, "{\"status\":\"denied\",\"reason\":\"subscription_inactive\"}"),
                      AUTHORIZE_DENIED);
-    assert_string_equal(judged.reason, "subscription_inactive");
-    assert_int_equal(judge(400, "{\"reason\":\"invalid_request\"}"), AUTHORIZE_DENIED);
-    assert_string_equal(judged.reason, "HTTP 400: invalid_request");
-    assert_int_equal(judge(404, "<html>\n\n Not\tfound</html>"), AUTHORIZE_DENIED);
-    assert_string_equal(judged.reason, "HTTP 404: <html> Not found</html>");
-    assert_int_equal(judge(302, ""), AUTHORIZE_DENIED);
-    assert_string_equal(judged.reason, "HTTP 302");
-    assert_int_equal(judge(418, "%s%n"), AUTHORIZE_DENIED);
-    assert_string_equal(judged.reason, "HTTP 418: %s%n");
+    assert_string_equal(judged.outcome.reason, "subscription_inactive");
+    assert_int_equal(judge(401, "{\"reason\":\"contract_inactive\"}"), AUTHORIZE_DENIED);
+    assert_string_equal(judged.outcome.reason, "contract_inactive");
+    assert_int_equal(judge(400, "{\"status\":\"denied\",\"reason\":\"invalid_request\"}"), AUTHORIZE_DENIED);
+    assert_string_equal(judged.outcome.reason, "invalid_request");
+    assert_int_equal(judge(404, "{\"status\":\"denied\"}"), AUTHORIZE_DENIED);
+}
+
+/* A gateway, a proxy, a portal: none of them may unload a model. */
+static void what_is_not_the_control_planes_does_not_deny(void **state)
+{
+    static const struct {
+        long status;
+        const char *body, *reason;
+    } cases[] = {
+        {302, "<html>log in</html>",
+         "HTTP 302: redirected to https://login.example:8443 instead of answered; a gateway or proxy stands "
+         "in front "
+         "of the control plane: let TB_EDC_ENDPOINT pass"},
+        {307, "", "HTTP 307: redirected"},
+        {401, "", "HTTP 401: not an answer of the control plane; check TB_EDC_ENDPOINT"},
+        {401, "{\"statusCode\":401,\"message\":\"Access denied due to missing subscription key\"}",
+         "HTTP 401: not an answer"},
+        {403, "{\"message\":\"Forbidden\"}", "HTTP 403: not an answer of the control plane: {"},
+        {403, "<html>Web Application Firewall</html>",
+         "HTTP 403: not an answer of the control plane: <html>Web"},
+        {403, "{\"status\":\"authorized\",\"reason\":\"no\"}", "HTTP 403: not"},
+        {403, "[\"denied\"]", "HTTP 403: not"},
+        {403, "{\"status\":403,\"reason\":\"no\"}", "HTTP 403: not"},
+        {400, "{\"reason\":\"invalid_request\"}", "HTTP 400: not"},
+        {404, "<html>\n\n Not\tfound</html>",
+         "HTTP 404: not an answer of the control plane: <html> Not found</html>"},
+        {407, "", "HTTP 407: a proxy on the way wants a login"},
+        {418, "%s%n", "HTTP 418: not an answer of the control plane: %s%n"},
+        {429, "", "the control plane answered HTTP 429"},
+        {451, "blocked", "HTTP 451: not an answer of the control plane: blocked"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        assert_int_equal(judge(cases[i].status, cases[i].body), AUTHORIZE_RETRY);
+        if (strncmp(judged.outcome.reason, cases[i].reason, strlen(cases[i].reason)) != 0)
+            fail_msg("%ld: %s", cases[i].status, judged.outcome.reason);
+    }
 }
 
 static void statuses_that_are_retried(void **state)
@@ -185,12 +222,17 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(authorized_is_taken),          cmocka_unit_test(no_expiry_and_a_bound_manifest),
-        cmocka_unit_test(unusable_answers_are_retried), cmocka_unit_test(http_urls_need_permission),
-        cmocka_unit_test(url_length_is_limited),        cmocka_unit_test(denials),
-        cmocka_unit_test(statuses_that_are_retried),    cmocka_unit_test(reasons_are_made_safe),
+        cmocka_unit_test(authorized_is_taken),
+        cmocka_unit_test(no_expiry_and_a_bound_manifest),
+        cmocka_unit_test(unusable_answers_are_retried),
+        cmocka_unit_test(http_urls_need_permission),
+        cmocka_unit_test(url_length_is_limited),
+        cmocka_unit_test(denials),
+        cmocka_unit_test(what_is_not_the_control_planes_does_not_deny),
+        cmocka_unit_test(statuses_that_are_retried),
+        cmocka_unit_test(reasons_are_made_safe),
     };
 
-    tb_response_setup();
+    authorize_response_setup();
     return cmocka_run_group_tests(tests, NULL, teardown);
 }

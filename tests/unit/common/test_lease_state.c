@@ -77,6 +77,15 @@ static void what_is_not_understood_reads_as_nothing(void **state)
     assert_int_equal(r.deadline_boot_us, 0);
 }
 
+static void a_deadline_far_away_is_not_over(void **state)
+{
+    struct tb_lease_record r;
+
+    put("{\"state\":\"authorized\",\"deadline_boottime_us\":251646566399000000}");
+    assert_int_equal(tb_lease_record_read(dir, TB_LEASE_NAME, &r), 0);
+    assert_true(r.deadline_boot_us > UINT64_C(100) * 366 * 86400 * 1000000);
+}
+
 static int setup(void **state)
 {
     return mkdtemp(dir) ? 0 : -1;
@@ -96,6 +105,7 @@ int main(void)
         cmocka_unit_test(every_state_has_a_word_that_reads_back),
         cmocka_unit_test(what_is_written_reads_back),
         cmocka_unit_test(what_is_not_understood_reads_as_nothing),
+        cmocka_unit_test(a_deadline_far_away_is_not_over),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
