@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A growing byte buffer. Reading takes from the front, writing appends. Its error is sticky: once an append has failed, nothing more
- * is added and each call returns that first error, so that a text is built without looking and checked once, at its end. */
+/* A growing byte buffer. Reading takes from the front, writing appends. Its error is sticky: once an append
+ * has failed, nothing more is added and each call returns that first error, so that a text is built without
+ * looking and checked once, at its end. */
 #ifndef TB_BUF_H
 #define TB_BUF_H
 
@@ -26,7 +27,8 @@ int tb_buf_append(struct tb_buf *b, const void *p, size_t n);
 int tb_buf_puts(struct tb_buf *b, const char *s);
 /* At most 511 bytes of text: long values go through tb_buf_append(). */
 int tb_buf_printf(struct tb_buf *b, const char *fmt, ...) _printf_(2, 3);
-/* s as a JSON string with its quotes; bytes outside printable ASCII become \u00xx, so that the result is always ASCII. */
+/* s as a JSON string with its quotes; bytes outside printable ASCII become \u00xx, so that the result is
+ * always ASCII. */
 int tb_buf_json_string(struct tb_buf *b, const char *s, size_t n);
 static inline int tb_buf_error(const struct tb_buf *b)
 {

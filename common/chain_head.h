@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where the audit chain stands, kept beside it: STATE/tb-proxy/audit-head. A shared mapping of a small file, so that a change costs
- * no system call and survives SIGKILL at any instruction. One writer (tb-proxy holds the lock of its state directory); tb-audit
- * reads it to notice that the end of the records was cut off. docs/contracts.md, "Audit chain". */
+/* Where the audit chain stands, kept beside it: STATE/tb-proxy/audit-head. A shared mapping of a small file,
+ * so that a change costs no system call and survives SIGKILL at any instruction. One writer (tb-proxy holds
+ * the lock of its state directory); tb-audit reads it to notice that the end of the records was cut off.
+ * docs/contracts.md, "Audit chain". */
 #ifndef TB_CHAIN_HEAD_H
 #define TB_CHAIN_HEAD_H
 
@@ -9,8 +10,8 @@
 
 struct tb_chain_head;
 
-/* Opens or creates path (0640); NULL: memory only. A file that is not one is set aside as path.corrupt-<time> and a new one begun:
- * *ret_set_aside. 0 or -errno. */
+/* Opens or creates path (0640); NULL: memory only. A file that is not one is set aside as path.corrupt-<time>
+ * and a new one begun: *ret_set_aside. 0 or -errno. */
 int tb_chain_head_open(const char *path, struct tb_chain_head **ret, bool *ret_set_aside);
 /* Writes to the disk and frees. */
 void tb_chain_head_close(struct tb_chain_head *h);

@@ -135,7 +135,8 @@ static bool config_printable(const char *s)
     return true;
 }
 
-/* Length of "scheme://" when s starts with it and a host follows, without userinfo, query or fragment; else 0. */
+/* Length of "scheme://" when s starts with it and a host follows, without userinfo, query or fragment; else
+ * 0. */
 static size_t url_scheme(const char *s, const char *scheme)
 {
     size_t n = strlen(scheme);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The one reader of the TB_* environment (/etc/trustbridge/trustbridge.env under systemd). Design section 4 and
- * docs/configuration.md. All errors are reported together; unknown TB_ names are warned about. */
+/* The one reader of the TB_* environment (/etc/trustbridge/trustbridge.env under systemd). Design section 4
+ * and docs/configuration.md. All errors are reported together; unknown TB_ names are warned about. */
 #ifndef TB_CONFIG_H
 #define TB_CONFIG_H
 
@@ -32,8 +32,8 @@ struct tb_config {
     bool runtime_engine;                               /* runtime_exec is a container engine */
     /* serving */
     char *public_addr, *health_addr; /* "host:port" */
-    char *tls_cert, *tls_key, *api_keys, *cors_origins, *routes,
-        *audit_file; /* NULL: unset, routes never NULL */
+    char *routes;
+    char *tls_cert, *tls_key, *api_keys, *cors_origins, *audit_file; /* NULL: unset */
     uint64_t max_body_bytes;
     uint64_t default_max_tokens;
     unsigned connections_per_address; /* 0: any number */
@@ -41,22 +41,22 @@ struct tb_config {
     bool billing_enabled;
     uint64_t billing_interval_us;
     uint32_t billing_dimensions; /* bits, 1 << row of tb_usage_dimension */
-    char *billing_resource_id, *billing_plan_id,
-        *metering_endpoint; /* resource_id NULL: to be asked of ARM */
-    char *imds_endpoint, *arm_endpoint;
+    char *billing_resource_id;   /* NULL: to be asked of ARM */
+    char *billing_plan_id, *metering_endpoint, *imds_endpoint, *arm_endpoint;
     /* everywhere */
     char *run_dir, *state_dir; /* parents of the programs' directories: /run, /var/lib */
     int log_level;             /* enum tb_log_level */
 };
 
-/* Reads environ. On success 0. Else -EINVAL and *ret_errors is a heap string: "N configuration errors:\n" and one
- * "  TB_NAME: reason; remedy" line each. *ret_warnings (heap, or NULL when none) lists unknown TB_ names, one a line. */
+/* Reads environ. On success 0. Else -EINVAL and *ret_errors is a heap string: "N configuration errors:\n" and
+ * one "  TB_NAME: reason; remedy" line each. *ret_warnings (heap, or NULL when none) lists unknown TB_ names,
+ * one a line. */
 int tb_config_load(char *const *env, struct tb_config *ret, char **ret_errors, char **ret_warnings);
 void tb_config_clear(struct tb_config *c);
 #define _cleanup_config_ _cleanup_(tb_config_clear)
 
-/* What every daemon's main() does first: handles --help (prints help to stdout, exits 0), --version and unknown options
- * (exit 64), sets up the log, loads the environment, logs warnings and errors (exit 78). */
+/* What every daemon's main() does first: handles --help (prints help to stdout, exits 0), --version and
+ * unknown options (exit 64), sets up the log, loads the environment, logs warnings and errors (exit 78). */
 void tb_config_main(int argc, char **argv, const char *program, const char *help, struct tb_config *ret);
 
 /* true when s matches ^[A-Za-z0-9_-]{1,100}$. */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SQLite with less ceremony: statements whose arguments are described by a string of types, errors as negative errnos, and a
- * transaction that ends with its scope.
+/* SQLite with less ceremony: statements whose arguments are described by a string of types, errors as
+ * negative errnos, and a transaction that ends with its scope.
  *
  * Types: i int64_t, u uint64_t, t const char * (NULL is NULL), b const void * and size_t. Values are copied.
- * Errors: -EBADMSG the file is damaged or not a database, -ENOSPC, -ENOMEM, -EBUSY locked for longer than TB_DB_BUSY_MS,
- * -EEXIST a constraint, else -EIO. tb_db_error() has the words, until the next call on the same connection. */
+ * Errors: -EBADMSG the file is damaged or not a database, -ENOSPC, -ENOMEM, -EBUSY locked for longer than
+ * TB_DB_BUSY_MS, -EEXIST a constraint, else -EIO. tb_db_error() has the words, until the next call on the
+ * same connection. */
 #ifndef TB_DB_H
 #define TB_DB_H
 
@@ -32,14 +33,14 @@ static inline void tb_stmt_finalizep(sqlite3_stmt **s)
 }
 #define _cleanup_stmt_ _cleanup_(tb_stmt_finalizep)
 
-/* flags: as of sqlite3_open_v2(). A file that is made has mode 0600. Unless SQLITE_OPEN_READONLY is set the connection uses WAL and
- * synchronous=FULL. Words in err. */
+/* flags: as of sqlite3_open_v2(). A file that is made has mode 0600. Unless SQLITE_OPEN_READONLY is set the
+ * connection uses WAL and synchronous=FULL. Words in err. */
 int tb_db_open(const char *path, int flags, sqlite3 **ret, char err[static TB_DB_ERR_MAX]);
 
 /* The negative errno of the connection's last error; db NULL: -ENOMEM. */
 int tb_db_errno(sqlite3 *db);
-/* Returns r. Writes "WHAT: SQLite's words" to err, unless something is there already: a function that fails for a reason of its
- * own has written that; err starts as "". db may be NULL. */
+/* Returns r. Writes "WHAT: SQLite's words" to err, unless something is there already: a function that fails
+ * for a reason of its own has written that; err starts as "". db may be NULL. */
 int tb_db_error(sqlite3 *db, int r, const char *what, char err[static TB_DB_ERR_MAX]);
 
 /* A prepared statement with its arguments bound, for the caller to step and finalize. */

@@ -9,7 +9,8 @@
 #include "common/io.h"
 #include "common/json.h"
 
-/* systemd lists a unit's directories with colons, in alphabetical order, and a drop-in may have added some: ours has our name. */
+/* systemd lists a unit's directories with colons, in alphabetical order, and a drop-in may have added some:
+ * ours has our name. */
 static char *pick_dir(const char *list, const char *program)
 {
     size_t n = strlen(program);

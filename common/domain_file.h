@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Domain files: small JSON documents a daemon leaves in its RuntimeDirectory for the others to read, and durable ones in
- * its StateDirectory. Names and members are the contract of docs/contracts.md. */
+/* Domain files: small JSON documents a daemon leaves in its RuntimeDirectory for the others to read, and
+ * durable ones in its StateDirectory. Names and members are the contract of docs/contracts.md. */
 #ifndef TB_DOMAIN_FILE_H
 #define TB_DOMAIN_FILE_H
 
@@ -10,8 +10,8 @@
 
 #define TB_STATE_FILE_MAX (64 * 1024)
 
-/* The program's own directory: $RUNTIME_DIRECTORY (or $STATE_DIRECTORY) as systemd sets it, else base/program, made
- * 0755 when missing. Heap string in *ret. 0 or -errno. */
+/* The program's own directory: $RUNTIME_DIRECTORY (or $STATE_DIRECTORY) as systemd sets it, else
+ * base/program, made 0755 when missing. Heap string in *ret. 0 or -errno. */
 int tb_runtime_dir(const char *run_base, const char *program, char **ret);
 int tb_state_dir(const char *state_base, const char *program, char **ret);
 

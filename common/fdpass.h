@@ -13,12 +13,13 @@
 
 /* Sends buf and n_fds descriptors in one SOCK_SEQPACKET message. 0 or -errno. */
 int tb_fd_send(int sock, const void *buf, size_t len, const int *fds, size_t n_fds);
-/* Receives one message: bytes into buf, descriptors (O_CLOEXEC) into fds, their count in *n_fds (in: capacity).
- * Returns bytes, 0 at end of stream, -EMSGSIZE when message or descriptors did not fit (all are closed then), -errno. */
+/* Receives one message: bytes into buf, descriptors (O_CLOEXEC) into fds, their count in *n_fds (in:
+ * capacity). Returns bytes, 0 at end of stream, -EMSGSIZE when message or descriptors did not fit (all are
+ * closed then), -errno. */
 ssize_t tb_fd_recv(int sock, void *buf, size_t len, int *fds, size_t *n_fds);
 
-/* Inherited listener (LISTEN_FDS) of that name in LISTEN_FDNAMES; or the only one, when there is exactly one and it has no
- * name. A listener of another name is never taken for it. -ENOENT. */
+/* Inherited listener (LISTEN_FDS) of that name in LISTEN_FDNAMES; or the only one, when there is exactly one
+ * and it has no name. A listener of another name is never taken for it. -ENOENT. */
 int tb_listen_fd(const char *name);
 int tb_listen_fd_count(void);
 
@@ -28,8 +29,8 @@ int tb_unix_connect(const char *path, int type);
 int tb_unix_listen(const char *path, int type, mode_t mode);
 
 /* Contents of $CREDENTIALS_DIRECTORY/name in secret memory (tb_secret_alloc, NUL-terminated beyond *ret_len).
- * -ENXIO: no credentials directory; -ENOENT: no such credential; -EACCES: empty, which is how a refusal arrives
- * (design section 3); -EFBIG: over 64 KiB. Owner and mode are never looked at. */
+ * -ENXIO: no credentials directory; -ENOENT: no such credential; -EACCES: empty, which is how a refusal
+ * arrives (design section 3); -EFBIG: over 64 KiB. Owner and mode are never looked at. */
 int tb_credential_read(const char *name, char **ret, size_t *ret_len);
 
 #endif

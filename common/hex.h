@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hexadecimal text. Encoding and decoding whole values takes a time that does not depend on them, as they may be keys. */
+/* Hexadecimal text. Encoding and decoding whole values takes a time that does not depend on them, as they may
+ * be keys. */
 #ifndef TB_HEX_H
 #define TB_HEX_H
 
@@ -17,8 +18,8 @@ static inline int tb_hex_digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Decodes exactly n bytes from 2*n hex digits of either case, in time independent of their values. -EINVAL when
- * hex_len != 2*n or a character is no hex digit (out is then wiped). */
+/* Decodes exactly n bytes from 2*n hex digits of either case, in time independent of their values. -EINVAL
+ * when hex_len != 2*n or a character is no hex digit (out is then wiped). */
 int tb_hex_decode(const char *hex, size_t hex_len, uint8_t *out, size_t n);
 
 /* Writes 2*n lower-case digits and a NUL to out[2*n+1]. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whole reads and writes, and files that appear under their final name only when complete. All sizes are bytes; all
- * functions return 0 (or a count) or a negative errno and never log. */
+/* Whole reads and writes, and files that appear under their final name only when complete. All sizes are
+ * bytes; all functions return 0 (or a count) or a negative errno and never log. */
 #ifndef TB_IO_H
 #define TB_IO_H
 
@@ -11,7 +11,8 @@
 
 #include "common/macros.h"
 
-/* Reads until n bytes or end of file, retrying EINTR and short reads. Returns bytes read (< n only at EOF) or -errno. */
+/* Reads until n bytes or end of file, retrying EINTR and short reads. Returns bytes read (< n only at EOF) or
+ * -errno. */
 ssize_t tb_read_full(int fd, void *buf, size_t n);
 ssize_t tb_pread_full(int fd, void *buf, size_t n, uint64_t off);
 /* Writes all n bytes. 0 or -errno. */
@@ -25,8 +26,8 @@ int tb_read_file(const char *path, size_t max, char **ret, size_t *ret_len);
 /* Writes path atomically: temporary file in the same directory, fsync, rename, fsync of the directory. */
 int tb_write_file_atomic(const char *path, const void *buf, size_t n, mode_t mode);
 
-/* A file that becomes visible only on tb_newfile_commit(): it is written as ".NAME.XXXXXX" beside its final name, and
- * unlinked by tb_newfile_abort() and by the cleanup attribute. */
+/* A file that becomes visible only on tb_newfile_commit(): it is written as ".NAME.XXXXXX" beside its final
+ * name, and unlinked by tb_newfile_abort() and by the cleanup attribute. */
 struct tb_newfile {
     int fd;
     char *path;     /* final name */
@@ -40,8 +41,8 @@ int tb_newfile_open(struct tb_newfile *f, const char *path, mode_t mode);
 /* fsync, then take the final name and fsync the directory. replace=false: -EEXIST when the name is taken. */
 int tb_newfile_commit(struct tb_newfile *f, bool replace);
 void tb_newfile_abort(struct tb_newfile *f);
-/* Unlinks what a killed process left of tb_newfile_open(path): ".NAME.XXXXXX" beside it. Only for a path that nobody else is
- * writing now. Best effort. */
+/* Unlinks what a killed process left of tb_newfile_open(path): ".NAME.XXXXXX" beside it. Only for a path that
+ * nobody else is writing now. Best effort. */
 void tb_newfile_sweep(const char *path);
 #define _cleanup_newfile_ _cleanup_(tb_newfile_abort)
 

@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Nesting is checked on the text, before cJSON recurses into it; so are NUL bytes, plain or escaped, at which a C string would
- * end: two readers could take one text for two values. */
+/* Nesting is checked on the text, before cJSON recurses into it; so are NUL bytes, plain or escaped, at which
+ * a C string would end: two readers could take one text for two values. */
 static int check_text(const char *buf, size_t len, char *err)
 {
     unsigned depth = 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* lease.json: what tb-authorize writes about the lease and what tb-proxy, tb-status and the next tb-authorize read.
- * docs/contracts.md, "Domain files". Times ending in _real_us are CLOCK_REALTIME, in _boot_us CLOCK_BOOTTIME. */
+/* lease.json: what tb-authorize writes about the lease and what tb-proxy, tb-status and the next tb-authorize
+ * read. docs/contracts.md, "Domain files". Times ending in _real_us are CLOCK_REALTIME, in _boot_us
+ * CLOCK_BOOTTIME. */
 #ifndef TB_LEASE_STATE_H
 #define TB_LEASE_STATE_H
 
@@ -15,7 +16,7 @@ enum tb_lease_state {
     TB_LEASE_ABSENT,  /* no lease.json, or none that can be understood; never written */
     TB_LEASE_PENDING, /* no answer yet */
     TB_LEASE_AUTHORIZED,
-    TB_LEASE_UNREACHABLE, /* authorized earlier; the control plane does not answer; serving until the deadline */
+    TB_LEASE_UNREACHABLE, /* authorized earlier; no answer now; serving until the deadline */
     TB_LEASE_DENIED,
     TB_LEASE_EXPIRED, /* unreachable past the deadline */
     _TB_LEASE_STATE_MAX,
@@ -42,8 +43,9 @@ enum tb_lease_state tb_lease_state_from_name(const char *name);
 
 /* 0 or -errno. */
 int tb_lease_record_write(const char *dir, const struct tb_lease_record *r);
-/* name: one of the two above, below dir. A member that is absent or not what it should be reads as empty or 0; so a deadline
- * that is not a number has passed. -ENOENT when there is no such file, -EBADMSG when it is not a JSON object. */
+/* name: one of the two above, below dir. A member that is absent or not what it should be reads as empty or
+ * 0; so a deadline that is not a number has passed. -ENOENT when there is no such file, -EBADMSG when it is
+ * not a JSON object. */
 int tb_lease_record_read(const char *dir, const char *name, struct tb_lease_record *ret);
 
 #endif

@@ -22,7 +22,8 @@ static bool log_journal;
 static const char *const level_name[_TB_LOG_LEVEL_MAX] = {"error", "warning", "info", "debug"};
 static const int level_priority[_TB_LOG_LEVEL_MAX] = {LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
 
-/* $JOURNAL_STREAM is "device:inode" of the stream systemd gave the service; stderr is the journal when they agree. */
+/* $JOURNAL_STREAM is "device:inode" of the stream systemd gave the service; stderr is the journal when they
+ * agree. */
 static bool stderr_is_journal(void)
 {
     const char *s = getenv("JOURNAL_STREAM");

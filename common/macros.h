@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Cleanup attributes and ownership helpers. A resource is released, and a secret wiped, where it is declared. */
+/* Cleanup attributes and ownership helpers. A resource is released, and a secret wiped, where it is
+ * declared. */
 #ifndef TB_MACROS_H
 #define TB_MACROS_H
 

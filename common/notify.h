@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Telling systemd and people how long work is going: READY=, STATUS=, EXTEND_TIMEOUT_USEC=, WATCHDOG=, a bar on a
- * terminal, plain lines in a log. Without $NOTIFY_SOCKET the sd_notify half does nothing. */
+/* Telling systemd and people how long work is going: READY=, STATUS=, EXTEND_TIMEOUT_USEC=, WATCHDOG=, a bar
+ * on a terminal, plain lines in a log. Without $NOTIFY_SOCKET the sd_notify half does nothing. */
 #ifndef TB_NOTIFY_H
 #define TB_NOTIFY_H
 
@@ -16,9 +16,10 @@ void tb_notify_watchdog(void);        /* WATCHDOG=1: only when the worker proved
 uint64_t tb_notify_watchdog_us(void); /* half of WatchdogSec=, 0 when off */
 void tb_notify_extend(uint64_t usec); /* EXTEND_TIMEOUT_USEC= */
 
-/* Progress of a counted piece of work. Zero-initialise, set verb and total, call update as often as you like: it
- * limits itself to 10 bar redraws a second, one STATUS= a second (with EXTEND_TIMEOUT_USEC=120 s and WATCHDOG=1, only when done grew) and
- * one plain line each 10 % (at most one a second, at least each 15 s) where stderr is no terminal. Thread-compatible, not thread-safe. */
+/* Progress of a counted piece of work. Zero-initialise, set verb and total, call update as often as you like:
+ * it limits itself to 10 bar redraws a second, one STATUS= a second (with EXTEND_TIMEOUT_USEC=120 s and
+ * WATCHDOG=1, only when done grew) and one plain line each 10 % (at most one a second, at least each 15 s)
+ * where stderr is no terminal. Thread-compatible, not thread-safe. */
 struct tb_progress {
     const char *verb; /* "Encrypting" */
     uint64_t total;   /* bytes; 0: unknown */

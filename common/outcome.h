@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a step of a program ended: an exit code of common/exit.h and a sentence for people that names the object, the reason and the
- * remedy. It holds no secret; URLs enter it through tb_url_redact() only. For programs, not for libraries: those return errnos. */
+/* How a step of a program ended: an exit code of common/exit.h and a sentence for people that names the
+ * object, the reason and the remedy. It holds no secret; URLs enter it through tb_url_redact() only. For
+ * programs, not for libraries: those return errnos. */
 #ifndef TB_OUTCOME_H
 #define TB_OUTCOME_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keys and other secrets: memory that is locked, kept out of core dumps and wiped. Spec: design section 7, rule 2. */
+/* Keys and other secrets: memory that is locked, kept out of core dumps and wiped. Spec: design section 7,
+ * rule 2. */
 #ifndef TB_SECRET_H
 #define TB_SECRET_H
 
@@ -22,8 +23,8 @@ void tb_secret_init(void);
 /* Overwrites n bytes; never optimised away. p may be NULL when n is 0. */
 void tb_erase(void *p, size_t n);
 
-/* n bytes of zeroed memory, locked (best effort: a low RLIMIT_MEMLOCK is not an error) and MADV_DONTDUMP, on pages of
- * its own. NULL with errno on failure. Free with tb_secret_free(), which wipes. */
+/* n bytes of zeroed memory, locked (best effort: a low RLIMIT_MEMLOCK is not an error) and MADV_DONTDUMP, on
+ * pages of its own. NULL with errno on failure. Free with tb_secret_free(), which wipes. */
 void *tb_secret_alloc(size_t n);
 void tb_secret_free(void *p);
 
@@ -54,8 +55,8 @@ bool tb_mem_equal(const void *a, const void *b, size_t n);
 /* n random bytes from the kernel. 0 or negative errno. */
 int tb_random(void *out, size_t n);
 
-/* Reads a key from a file: 64 hex digits with an optional newline, or exactly 32 raw bytes. path "-" is stdin.
- * 0; -errno of open/read; -EINVAL when the contents are neither. Never logs. */
+/* Reads a key from a file: 64 hex digits with an optional newline, or exactly 32 raw bytes. path "-" is
+ * stdin. 0; -errno of open/read; -EINVAL when the contents are neither. Never logs. */
 int tb_key_read_file(const char *path, struct tb_key *ret);
 
 #endif

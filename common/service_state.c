@@ -36,7 +36,8 @@ static void state_set(struct tb_verdict *v, enum tb_state state, const char *rea
     snprintf(v->reason, sizeof(v->reason), "%s", reason && *reason ? reason : otherwise);
 }
 
-/* What waits for a step: its failure explains why, else its own word does; what is left of an earlier run does not. */
+/* What waits for a step: its failure explains why, else its own word does; what is left of an earlier run
+ * does not. */
 static void state_set_step(struct tb_verdict *v, enum tb_state state, const struct tb_step *s,
                            const char *waiting)
 {
@@ -58,7 +59,8 @@ void tb_state_derive(const struct tb_facts *f, uint64_t now, struct tb_verdict *
         return state_set(ret, TB_STATE_BOOT, NULL, "starting");
     if (f->lease == TB_LEASE_PENDING)
         return state_set(ret, TB_STATE_AUTHORIZE, f->lease_reason, "waiting_for_control_plane");
-    /* Weights that were delivered whole were verified before: hydrate's file may be gone with its unit by now. */
+    /* Weights that were delivered whole were verified before: hydrate's file may be gone with its unit by
+     * now. */
     if (f->delivery.work == TB_WORK_COMPLETE) {
         if (!f->runtime_healthy)
             return state_set(ret, TB_STATE_DECRYPT, NULL, "runtime_not_answering");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The service's state as a pure function of what the other programs left in their domain files (docs/contracts.md), of
- * the runtime's health and of the clock. Design section 3, "State". No I/O here: facts.c gathers the facts. */
+/* The service's state as a pure function of what the other programs left in their domain files
+ * (docs/contracts.md), of the runtime's health and of the clock. Design section 3, "State". No I/O here:
+ * facts.c gathers the facts. */
 #ifndef TB_SERVICE_STATE_H
 #define TB_SERVICE_STATE_H
 
@@ -44,9 +45,8 @@ struct tb_facts {
     bool has_deadline;
     uint64_t deadline_boottime_us; /* end of grace */
     struct tb_step hydrate, decrypt, delivery;
-    const char
-        *broken;      /* a domain file below TB_RUN_DIR that is there but not what it should be; a constant */
-    int broken_error; /* negative errno */
+    const char *broken;   /* a domain file below TB_RUN_DIR that is not what it should be; a constant */
+    int broken_error;     /* negative errno */
     bool runtime_healthy; /* its health endpoint answered 200 at the last probe */
 };
 
@@ -55,7 +55,8 @@ struct tb_verdict {
     char reason[TB_REASON_MAX]; /* "" when there is nothing to explain */
 };
 
-/* Derives the state. Suspension wins over everything; Ready needs a valid lease, delivered weights and a healthy runtime. */
+/* Derives the state. Suspension wins over everything; Ready needs a valid lease, delivered weights and a
+ * healthy runtime. */
 void tb_state_derive(const struct tb_facts *f, uint64_t now_boottime_us, struct tb_verdict *ret);
 /* True when the lease's deadline has passed: asked at every request, between two looks at the files. */
 bool tb_lease_over(const struct tb_facts *f, uint64_t now_boottime_us);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The usage counters tb-proxy keeps and tb-billing books: docs/contracts.md, "Usage counters". A shared mapping of a small
- * file: an increment that happened survives SIGKILL of either side. Single writer. */
+/* The usage counters tb-proxy keeps and tb-billing books: docs/contracts.md, "Usage counters". A shared
+ * mapping of a small file: an increment that happened survives SIGKILL of either side. Single writer. */
 #ifndef TB_USAGE_H
 #define TB_USAGE_H
 
@@ -9,8 +9,9 @@
 
 #include "common/macros.h"
 
-/* A value is the counter's place in the file, for good: add new ones at the end, never move or reuse one. A file from before a
- * counter existed reads as 0 there, and an older program passes over those it does not know. Room for 509. */
+/* A value is the counter's place in the file, for good: add new ones at the end, never move or reuse one. A
+ * file from before a counter existed reads as 0 there, and an older program passes over those it does not
+ * know. Room for 509. */
 enum tb_usage_counter {
     TB_USAGE_REQUESTS = 0,          /* answered by the runtime */
     TB_USAGE_BYTES_IN = 1,          /* request body bytes forwarded */
@@ -21,10 +22,12 @@ enum tb_usage_counter {
     TB_USAGE_ESTIMATED_TOKENS = 6,  /* of both: counted by us, because the runtime's own count never came */
     _TB_USAGE_MAX,
 };
-/* "requests", "bytes_in", ...; the ledger's name of the counter, as durable as its place. NULL when c is none. */
+/* "requests", "bytes_in", ...; the ledger's name of the counter, as durable as its place. NULL when c is
+ * none. */
 const char *tb_usage_name(enum tb_usage_counter c);
 
-/* What usage can be billed by (TB_BILLING_DIMENSION): a sum of counters. The name is the dimension's id in the marketplace offer. */
+/* What usage can be billed by (TB_BILLING_DIMENSION): a sum of counters. The name is the dimension's id in
+ * the marketplace offer. */
 struct tb_usage_dimension {
     const char *name;
     uint32_t counters; /* bits, 1 << enum tb_usage_counter */
@@ -36,14 +39,15 @@ extern const struct tb_usage_dimension tb_usage_dimension[TB_USAGE_DIMENSIONS];
 int tb_usage_dimensions_parse(const char *list, uint32_t *ret);
 
 struct tb_usage;
-/* Writer: opens or creates path (0640). A file of another size or magic is set aside as path.corrupt-<time> and a new epoch
- * begins. -EWOULDBLOCK when another writer holds it. */
+/* Writer: opens or creates path (0640). A file of another size or magic is set aside as path.corrupt-<time>
+ * and a new epoch begins. -EWOULDBLOCK when another writer holds it. */
 int tb_usage_open(const char *path, struct tb_usage **ret);
 void tb_usage_add(struct tb_usage *u, enum tb_usage_counter c, uint64_t n);
 uint64_t tb_usage_get(const struct tb_usage *u, enum tb_usage_counter c);
 void tb_usage_close(struct tb_usage *u);
 
-/* Reader: a snapshot, of values that are on the disk when this returns. -ENOENT when there is no file yet; -EBADMSG when it is not one. */
+/* Reader: a snapshot, of values that are on the disk when this returns. -ENOENT when there is no file yet;
+ * -EBADMSG when it is not one. */
 struct tb_usage_snapshot {
     char epoch[33]; /* hex */
     uint64_t value[_TB_USAGE_MAX];

@@ -4,9 +4,10 @@
  *     fill, one at a time in order  ->  work, in parallel  ->  retire, in order, in the caller's thread
  *                                                          \->  observe, in order, a thread each (hashing)
  *
- * The workers do the filling too, under a lock, so that a batch stays in the cache of the CPU that will work
- * on it. What comes out does not depend on the number of workers. The first failure in batch order wins: earlier
- * batches are finished and retired, later ones are dropped. The engine knows nothing of the format. */
+ * The workers do the filling too, under a lock, so that a batch stays in the cache of the CPU that will
+ * work on it. What comes out does not depend on the number of workers. The first failure in batch order
+ * wins: earlier batches are finished and retired, later ones are dropped. The engine knows nothing of the
+ * format. */
 #ifndef TBENC_ENGINE_H
 #define TBENC_ENGINE_H
 

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* libtbenc: the encrypted asset format tbenc/v1 and its manifest. tbenc(5) is the specification; section names
- * here are of that page.
+/* libtbenc: the encrypted asset format tbenc/v1 and its manifest. tbenc(5) is the specification; section
+ * names here are of that page.
  *
- * The library knows no network, no systemd and no log. Functions return 0 or a negative errno and describe the
- * failure in an optional struct tbenc_error: -EBADMSG the data is not authentic or not what the manifest says;
- * -EINVAL an argument is out of range; -EFBIG over a limit; -ECANCELED the progress callback said stop; -EPIPE
- * the reader went away; -ENOSPC and other errnos from read and write. Sizes are bytes. Nothing of a chunk leaves
- * the library before its tag is verified. Keys are read through the pointer given and never kept after the call
- * (readers: after free). Buffers that held plaintext are wiped before they are freed and kept out of core dumps;
- * they are not locked: a program that must not swap calls mlockall() or runs without swap. */
+ * The library knows no network, no systemd and no log. Functions return 0 or a negative errno and describe
+ * the failure in an optional struct tbenc_error: -EBADMSG the data is not authentic or not what the manifest
+ * says; -EINVAL an argument is out of range; -EFBIG over a limit; -ECANCELED the progress callback said
+ * stop; -EPIPE the reader went away; -ENOSPC and other errnos from read and write. Sizes are bytes. Nothing
+ * of a chunk leaves the library before its tag is verified. Keys are read through the pointer given and
+ * never kept after the call (readers: after free). Buffers that held plaintext are wiped before they are
+ * freed and kept out of core dumps; they are not locked: a program that must not swap calls mlockall() or
+ * runs without swap. */
 #ifndef TBENC_H
 #define TBENC_H
 
@@ -64,8 +65,8 @@ void tbenc_header_format(const struct tbenc_header *h, uint8_t out[TBENC_HEADER_
 
 /* -- manifest (section MANIFEST) ------------------------------------------------------------------------- */
 struct tbenc_file {
-    char *
-        path; /* relative, '/'-separated, no '.', '..', empty component, control character; sorted bytewise */
+    /* Relative, '/'-separated, no '.', '..', empty component or control character; sorted bytewise. */
+    char *path;
     uint64_t bytes;
     uint32_t mode;                      /* permission bits, 0..0777 */
     uint64_t chunk;                     /* index of its first record (of the next record when empty) */
@@ -123,8 +124,8 @@ struct tbenc_seal_params {
     const uint8_t *key;   /* TBENC_KEY_BYTES */
     uint32_t chunk_bytes; /* 0: default */
     unsigned threads;     /* workers; 0: one per CPU */
-    const uint8_t
-        *nonce_prefix; /* 4 bytes; NULL: random. Only for reproducing vectors: never twice with one key */
+    /* 4 bytes; NULL: random. Only for reproducing vectors: never twice with one key. */
+    const uint8_t *nonce_prefix;
     const char *asset_id, *weights_filename;
     bool allow_finetune;
     tbenc_progress_fn progress;

@@ -5,8 +5,8 @@
 
 #include "audit/verify.h"
 
-/* Reads the files ("-": standard input), in the order of their first records: rotation's names do not matter. *ret_bad: which file an
- * error is about. 0 or -errno. */
+/* Reads the files ("-": standard input), in the order of their first records: rotation's names do not matter.
+ * *ret_bad: which file an error is about. 0 or -errno. */
 int tb_files_verify(struct tb_verify *v, char **paths, size_t n, const char **ret_bad);
 
 #endif

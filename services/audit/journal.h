@@ -11,8 +11,8 @@ struct tb_journal_query {
     uint64_t since_us;     /* realtime; 0: from the start */
 };
 
-/* Reads the audit entries. Only those of tb-proxy.service count, as anybody may write others; v->foreign counts these. Waits a
- * little for entries that are on their way. 0 or -errno. */
+/* Reads the audit entries. Only those of tb-proxy.service count, as anybody may write others; v->foreign
+ * counts these. Waits a little for entries that are on their way. 0 or -errno. */
 int tb_journal_verify(struct tb_verify *v, const struct tb_journal_query *q);
 
 #endif

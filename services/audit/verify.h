@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checks audit records, one after the other, as a chain (common/chain.h; docs/contracts.md, "Audit chain"). No I/O here: files.c and
- * journal.c bring the lines, report.c prints what was found. */
+/* Checks audit records, one after the other, as a chain (common/chain.h; docs/contracts.md, "Audit chain").
+ * No I/O here: files.c and journal.c bring the lines, report.c prints what was found. */
 #ifndef TB_AUDIT_VERIFY_H
 #define TB_AUDIT_VERIFY_H
 
@@ -44,17 +44,18 @@ struct tb_verify {
     uint64_t first_seq;         /* 0: none yet */
     struct tb_chain_point last; /* the highest */
     char first_ts[TB_RFC3339_MAX], last_ts[TB_RFC3339_MAX];
-    uint64_t stops, lost_max,
-        excused;      /* declared by the writer; excused: missing records that it had declared doubtful */
-    uint64_t foreign; /* journal entries of other programs */
-    uint64_t damaged; /* since the last readable record */
+    uint64_t stops, lost_max; /* declared by the writer */
+    uint64_t excused;         /* missing records that the writer had declared doubtful */
+    uint64_t foreign;         /* journal entries of other programs */
+    uint64_t damaged;         /* since the last readable record */
     uint64_t n_problems;
     struct tb_audit_problem problem[TB_VERIFY_PROBLEMS_MAX];
 };
 
 /* 0 or -ENOSPC. */
 int tb_verify_add_anchor(struct tb_verify *v, const struct tb_chain_point *p, const char *name);
-/* The next record, without line end. ret_entry (may be NULL): what was read, seq 0 when nothing. 0 or -ENOMEM. */
+/* The next record, without line end. ret_entry (may be NULL): what was read, seq 0 when nothing. 0 or
+ * -ENOMEM. */
 int tb_verify_line(struct tb_verify *v, const char *source, uint64_t line, const char *text, size_t len,
                    struct tb_chain_entry *ret_entry);
 void tb_verify_problem(struct tb_verify *v, enum tb_audit_problem_kind kind, const char *source,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One authorize exchange with the control plane, done by a thread of its own so that a slow or dead control plane never
- * delays a release, a deadline or a stop. */
+/* One authorize exchange with the control plane, done by a thread of its own so that a slow or dead control
+ * plane never delays a release, a deadline or a stop. */
 #ifndef TB_AUTHORIZE_EXCHANGE_H
 #define TB_AUTHORIZE_EXCHANGE_H
 
@@ -12,8 +12,8 @@
 
 struct authorize_exchange;
 
-/* The key of the client certificate that would be used (TB_CLIENT_KEY_PATH, or the credential client-key) is one that can be used.
- * 0, also when there is none; -EINVAL after logging why not. */
+/* The key of the client certificate that would be used (TB_CLIENT_KEY_PATH, or the credential client-key) is
+ * one that can be used. 0, also when there is none; -EINVAL after logging why not. */
 int authorize_client_key_check(const struct tb_config *cfg);
 
 /* Starts the thread. cfg is kept by reference. 0 or -errno. */
@@ -21,7 +21,8 @@ int authorize_exchange_new(const struct tb_config *cfg, struct authorize_exchang
 /* Becomes readable when a verdict is there. */
 int authorize_exchange_fd(const struct authorize_exchange *x);
 bool authorize_exchange_busy(const struct authorize_exchange *x);
-/* Begins an exchange; not while busy. report: a usage report to send along, signed with grant's key; NULL: none. Copied. */
+/* Begins an exchange; not while busy. report: a usage report to send along, signed with grant's key; NULL:
+ * none. Copied. */
 void authorize_exchange_start(struct authorize_exchange *x, const char *report, const struct tb_grant *grant);
 /* Takes the verdict; false when there is none yet. */
 bool authorize_exchange_take(struct authorize_exchange *x, struct authorize_verdict *ret);

@@ -11,7 +11,8 @@
 #define PROGRAM "tb-authorize"
 #define FLAG "suspended"
 #define ALLOWED "allowed"
-/* How far the wall clock may have been stepped between two runs for lease.json to count as of the same boot. */
+/* How far the wall clock may have been stepped between two runs for lease.json to count as of the same
+ * boot. */
 #define SAME_BOOT_US (60 * TB_USEC_PER_SEC)
 
 int tb_files_init(struct tb_files *f, const char *run_base, const char *state_base, const char *contract_id,
@@ -58,7 +59,8 @@ bool tb_files_subscription_ended(const char *state_base, char ret_reason[static 
     const char *reason = "";
     int r = dir ? tb_state_read_at(dir, "ended", &o) : -ENOMEM;
 
-    /* Whatever is in it, it stands for the end; one that cannot be read does not: tb-billing would have made it readable. */
+    /* Whatever is in it, it stands for the end; one that cannot be read does not: tb-billing would have made
+     * it readable. */
     if (r < 0 && r != -EBADMSG)
         return false;
     if (r == 0)
@@ -88,7 +90,8 @@ static int files_write_flag(const struct tb_files *f, const char *reason, uint64
     if (!o || !cJSON_AddStringToObject(o, "reason", reason) ||
         !cJSON_AddStringToObject(o, "since", tb_rfc3339_format(since_real_us, 0, since)))
         return -ENOMEM;
-    /* The one in the runtime directory stops the chain, the other one keeps it stopped: first things first. */
+    /* The one in the runtime directory stops the chain, the other one keeps it stopped: first things
+     * first. */
     r = tb_state_write(f->run_dir, FLAG, o, 0);
     durable = tb_state_write(f->state_dir, FLAG, o, 1);
     return r < 0 ? r : durable;
@@ -160,7 +163,8 @@ int tb_files_write(struct tb_files *f, const struct tb_lease *l, const struct tb
     return 0;
 }
 
-/* CLOCK_BOOTTIME values mean nothing in another boot: both clocks must have gone on together since it was written. */
+/* CLOCK_BOOTTIME values mean nothing in another boot: both clocks must have gone on together since it was
+ * written. */
 static bool files_same_boot(const struct tb_lease_record *r, const struct tb_clock *now)
 {
     uint64_t went_real, went_boot;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The domain files of tb-authorize: lease.json, the suspended flag and its durable twin. docs/contracts.md. */
+/* The domain files of tb-authorize: lease.json, the suspended flag and its durable twin.
+ * docs/contracts.md. */
 #ifndef TB_AUTHORIZE_FILES_H
 #define TB_AUTHORIZE_FILES_H
 
@@ -20,15 +21,17 @@ int tb_files_init(struct tb_files *f, const char *run_base, const char *state_ba
                   const char *asset_id);
 void tb_files_clear(struct tb_files *f);
 
-/* Puts back into the lease what an earlier run left. A suspension comes first, whatever shape its files are in; the flag
- * is then written again where it is missing. Else the right to serve, when lease.json is of this boot, contract and asset. */
+/* Puts back into the lease what an earlier run left. A suspension comes first, whatever shape its files are
+ * in; the flag is then written again where it is missing. Else the right to serve, when lease.json is of this
+ * boot, contract and asset. */
 int tb_files_restore(struct tb_files *f, struct tb_lease *l, const struct tb_clock *now);
 
-/* Makes the files say what the lease says: when suspended the flag first, when resuming the flag last. 0 or the first
- * -errno; call again later then. */
+/* Makes the files say what the lease says: when suspended the flag first, when resuming the flag last. 0 or
+ * the first -errno; call again later then. */
 int tb_files_write(struct tb_files *f, const struct tb_lease *l, const struct tb_clock *now);
 
-/* True when tb-billing has been told by the marketplace that the subscription has ended; the reason, printable. */
+/* True when tb-billing has been told by the marketplace that the subscription has ended; the reason,
+ * printable. */
 bool tb_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX]);
 
 #endif

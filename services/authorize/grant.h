@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the control plane granted: the key and the two URLs. All of it is secret and lives in one block of secret
- * memory, wiped when freed. Compat: the authorize response. */
+/* What the control plane granted: the key and the two URLs. All of it is secret and lives in one block of
+ * secret memory, wiped when freed. Compat: the authorize response. */
 #ifndef TB_AUTHORIZE_GRANT_H
 #define TB_AUTHORIZE_GRANT_H
 

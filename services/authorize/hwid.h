@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The hardware fingerprint (hw_id) a licence is bound to. Compat: "Hardware fingerprint". Sources in order: the SMBIOS
- * product UUID (credential, then /sys), the Azure VM id and hostname, a hash of hostname and MAC addresses. */
+/* The hardware fingerprint (hw_id) a licence is bound to. Compat: "Hardware fingerprint". Sources in order:
+ * the SMBIOS product UUID (credential, then /sys), the Azure VM id and hostname, a hash of hostname and MAC
+ * addresses. */
 #ifndef TB_AUTHORIZE_HWID_H
 #define TB_AUTHORIZE_HWID_H
 
@@ -22,8 +23,8 @@ struct tb_hwid_sources {
     const char *hostname;   /* "" when there is none */
 };
 
-/* Writes the fingerprint and returns the name of its source ("dmi", "imds", "hostname"), or NULL when nothing on this
- * machine identifies it. Blocks up to about 2 s. */
+/* Writes the fingerprint and returns the name of its source ("dmi", "imds", "hostname"), or NULL when nothing
+ * on this machine identifies it. Blocks up to about 2 s. */
 const char *tb_hwid_find(const struct tb_hwid_sources *s, char out[static TB_HWID_MAX]);
 
 /* The parts, pure. All return 0, or -EINVAL when the input does not identify a machine. */

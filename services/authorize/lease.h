@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The lease: a step function from (what the control plane said, the time) to (what may be served, when to ask again).
- * No I/O and no clock of its own. Design section 3, "Lease and suspension". Times ending in _boot_us are CLOCK_BOOTTIME,
- * in _real_us CLOCK_REALTIME; a wall clock stepped after receipt moves no deadline. */
+/* The lease: a step function from (what the control plane said, the time) to (what may be served, when to ask
+ * again). No I/O and no clock of its own. Design section 3, "Lease and suspension". Times ending in _boot_us
+ * are CLOCK_BOOTTIME, in _real_us CLOCK_REALTIME; a wall clock stepped after receipt moves no deadline. */
 #ifndef TB_AUTHORIZE_LEASE_H
 #define TB_AUTHORIZE_LEASE_H
 
@@ -17,8 +17,8 @@
 #define TB_LEASE_DENIED_BASE_MS 10000 /* a denied machine asks again, and resumes by itself */
 #define TB_LEASE_TRIES 4 /* failures in a row after which an authorized lease counts as unreachable */
 #define TB_LEASE_RENEW_MIN_MS 1000
-#define TB_LEASE_RENEW_MAX_MS                                                                                \
-    (300 * 1000) /* so that a revocation is noticed within minutes, however long the lease */
+/* So that a revocation is noticed within minutes, however long the lease. */
+#define TB_LEASE_RENEW_MAX_MS (300 * 1000)
 #define TB_LEASE_SPACING_US 1000000 /* between asking because somebody wants it now */
 /* A lease that ends later ends then: with any grace its deadline is an integer of JSON. */
 #define TB_LEASE_LONGEST_US (100 * 366 * 86400ULL * TB_USEC_PER_SEC)
@@ -60,8 +60,8 @@ bool tb_lease_tick(struct tb_lease *l, const struct tb_clock *now);
 void tb_lease_ask_soon(struct tb_lease *l, const struct tb_clock *now);
 
 bool tb_lease_due(const struct tb_lease *l, const struct tb_clock *now);
-/* When tick is next needed or, unless an exchange is under way (asking), the next question is due. CLOCK_BOOTTIME;
- * UINT64_MAX: never. */
+/* When tick is next needed or, unless an exchange is under way (asking), the next question is due.
+ * CLOCK_BOOTTIME; UINT64_MAX: never. */
 uint64_t tb_lease_wakeup_us(const struct tb_lease *l, bool asking);
 /* Authorized or unreachable within grace, and not suspended. */
 bool tb_lease_serving(const struct tb_lease *l);

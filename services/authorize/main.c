@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tb-authorize: asks the control plane, holds the lease and what it grants in memory, releases each credential to the one
- * unit that may have it, suspends the machine on denial. One loop owns everything; the exchange has a thread of its own. */
+/* tb-authorize: asks the control plane, holds the lease and what it grants in memory, releases each
+ * credential to the one unit that may have it, suspends the machine on denial. One loop owns everything; the
+ * exchange has a thread of its own. */
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -27,7 +28,8 @@
 #define EXTEND_EVERY_US (10 * TB_USEC_PER_SEC)
 #define EXTEND_US (30 * TB_USEC_PER_SEC)
 #define FILES_RETRY_US TB_USEC_PER_SEC
-/* An exchange ends by its own limits (2 s, 30 s) long before: past this the thread hangs and the watchdog may bite. */
+/* An exchange ends by its own limits (2 s, 30 s) long before: past this the thread hangs and the watchdog may
+ * bite. */
 #define EXCHANGE_STUCK_US (90 * TB_USEC_PER_SEC)
 
 enum { POLL_SIGNAL, POLL_TIMER, POLL_EXCHANGE, POLL_LISTEN, POLL_WAITING };
@@ -191,7 +193,8 @@ static bool renewal_over(struct daemon *d, struct tb_waiting *w, const struct tb
     return d->finished >= w->exchange || now->boot_us >= w->deadline_us;
 }
 
-/* Answers each waiting connection that can be answered now. From the end, as an answered one is replaced by the last. */
+/* Answers each waiting connection that can be answered now. From the end, as an answered one is replaced by
+ * the last. */
 static void releases_settle(struct daemon *d, const struct tb_clock *now)
 {
     for (size_t i = d->releases.n; i-- > 0;) {
@@ -211,7 +214,8 @@ static void releases_settle(struct daemon *d, const struct tb_clock *now)
     }
 }
 
-/* With each renewal goes what tb-billing has counted: where several machines share one subscription the provider adds it up. */
+/* With each renewal goes what tb-billing has counted: where several machines share one subscription the
+ * provider adds it up. */
 static char *usage_report(const struct daemon *d)
 {
     _cleanup_free_ char *path = tb_strf("%s/tb-billing/report.json", d->cfg.run_dir);
@@ -301,8 +305,8 @@ static void daemon_take_signal(struct daemon *d)
     }
 }
 
-/* Until there is an answer to give, connections stay in the listen queue: where systemd holds the socket they outlive a
- * restart there, while one that this process accepted and lost would read as a refusal. */
+/* Until there is an answer to give, connections stay in the listen queue: where systemd holds the socket they
+ * outlive a restart there, while one that this process accepted and lost would read as a refusal. */
 static bool releases_may_accept(const struct daemon *d)
 {
     return (d->grant || d->lease.suspended) && d->releases.n < TB_RELEASE_WAITING_MAX;
@@ -370,7 +374,8 @@ static int keys_listen(const struct daemon *d)
 
     if (!path)
         return -ENOMEM;
-    /* To bind the path beside a socket that systemd holds there would cut off whoever connects to that one. */
+    /* To bind the path beside a socket that systemd holds there would cut off whoever connects to that
+     * one. */
     if (fd == -ENOENT && tb_listen_fd_count() > 0) {
         tb_error("no inherited listener is named keys; set FileDescriptorName=keys in its socket unit");
         return -EINVAL;
@@ -446,7 +451,8 @@ static void daemon_stop(struct daemon *d, int rc)
     while (d->releases.n > 0 && d->grant)
         tb_releases_give(&d->releases, 0, d->grant);
     tb_grant_freep(&d->grant);
-    /* The thread may be half a minute away from its answer: leave without it, and without exit handlers beside it. */
+    /* The thread may be half a minute away from its answer: leave without it, and without exit handlers
+     * beside it. */
     if (authorize_exchange_busy(d->exchange))
         _exit(rc);
     authorize_exchange_free(d->exchange);

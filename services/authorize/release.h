@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The release socket: who asks, what they may have, and connections that wait. docs/contracts.md, "Credentials".
- * systemd connects as uid 0 from the abstract address "\0<hex>/unit/<unit>/<credential>", sends nothing and reads to the
- * end; an empty answer is a refusal. Anybody can bind such an address, so the name counts only together with uid 0. */
+/* The release socket: who asks, what they may have, and connections that wait. docs/contracts.md,
+ * "Credentials". systemd connects as uid 0 from the abstract address "\0<hex>/unit/<unit>/<credential>",
+ * sends nothing and reads to the end; an empty answer is a refusal. Anybody can bind such an address, so the
+ * name counts only together with uid 0. */
 #ifndef TB_AUTHORIZE_RELEASE_H
 #define TB_AUTHORIZE_RELEASE_H
 
@@ -41,14 +42,15 @@ enum tb_credential tb_peer_credential(const struct tb_peer *p);
 
 enum tb_release_answer { TB_RELEASE_GIVE, TB_RELEASE_REFUSE, TB_RELEASE_WAIT, TB_RELEASE_RENEW };
 
-/* When the grant came, and when each of its credentials was first handed out (a client that restarts every other second
- * must not keep an old URL young). CLOCK_BOOTTIME, 0: never. */
+/* When the grant came, and when each of its credentials was first handed out (a client that restarts every
+ * other second must not keep an old URL young). CLOCK_BOOTTIME, 0: never. */
 struct tb_handouts {
     uint64_t granted_us;
     uint64_t first_us[_TB_CRED_MAX];
 };
 
-/* What a request for cred deserves now. grant may be NULL. RENEW: give it, but ask the control plane for a fresh one first. */
+/* What a request for cred deserves now. grant may be NULL. RENEW: give it, but ask the control plane for a
+ * fresh one first. */
 enum tb_release_answer tb_release_decide(const struct tb_lease *l, const struct tb_grant *grant,
                                          const struct tb_handouts *h, enum tb_credential cred,
                                          const struct tb_clock *now);
@@ -72,7 +74,8 @@ struct tb_releases {
 
 /* Takes connections while there is room; refusals are answered (empty) and logged here. */
 void tb_releases_accept(struct tb_releases *r);
-/* Answers waiting[i] with value, or refuses it with the reason why, logs that, and closes. The last one takes its place. */
+/* Answers waiting[i] with value, or refuses it with the reason why, logs that, and closes. The last one takes
+ * its place. */
 void tb_releases_give(struct tb_releases *r, size_t i, const struct tb_grant *g);
 void tb_releases_refuse(struct tb_releases *r, size_t i, const char *why);
 /* Drops waiting[i], whose peer is gone. */

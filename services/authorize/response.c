@@ -242,7 +242,8 @@ static int response_judge_ok(const struct tb_http_response *rs, bool allow_http,
     return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, UNUSABLE "unknown status \"%.40s\"", status);
 }
 
-/* A refusal in the words of the protocol: the status "denied"; or a 401 or 403 that has no status, but a reason. */
+/* A refusal in the words of the protocol: the status "denied"; or a 401 or 403 that has no status, but a
+ * reason. */
 static bool response_is_denial(long status, const cJSON *o)
 {
     static const char *const reason[] = {"reason", NULL};
@@ -269,7 +270,8 @@ static int response_redirected(const struct tb_http_response *rs, struct authori
         rs->status, n ? " to " : "", (int)MIN(n, 60U), to);
 }
 
-/* A 3xx or 4xx. What is not in the words of the protocol comes from somebody in front of the control plane. */
+/* A 3xx or 4xx. What is not in the words of the protocol comes from somebody in front of the control
+ * plane. */
 static int response_judge_refusal(const struct tb_http_response *rs, struct authorize_verdict *v)
 {
     _cleanup_json_ cJSON *o = NULL;

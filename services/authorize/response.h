@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The control plane's answer to an authorize request, judged strictly. Pure: a response in, a verdict out. Only what the control plane
- * itself says suspends a machine. Everything that may come from a gateway, proxy or portal in front of it is a transient error. */
+/* The control plane's answer to an authorize request, judged strictly. Pure: a response in, a verdict out.
+ * Only what the control plane itself says suspends a machine. Everything that may come from a gateway, proxy
+ * or portal in front of it is a transient error. */
 #ifndef TB_AUTHORIZE_RESPONSE_H
 #define TB_AUTHORIZE_RESPONSE_H
 
@@ -18,15 +19,16 @@
 /* Codes of a verdict's outcome. */
 enum {
     AUTHORIZE_GRANTED = TB_EXIT_OK,
-    /* The status "denied", with 200 or any 3xx or 4xx but 408 and 429; or 401 and 403 with a reason as JSON. */
+    /* The status "denied", with 200 or any 3xx or 4xx but 408 and 429; or 401 and 403 with a reason as
+     * JSON. */
     AUTHORIZE_DENIED = TB_EXIT_NOPERM,
     /* No usable answer: network, any other status, or a 200 that makes no sense. */
     AUTHORIZE_RETRY = TB_EXIT_TEMPFAIL,
 };
 
 struct authorize_verdict {
-    struct tb_outcome
-        outcome; /* the reason is printable, without secrets, at most TB_AUTHORIZE_REASON_MAX; "" when granted */
+    /* The reason is printable, without secrets, at most TB_AUTHORIZE_REASON_MAX; "" when granted. */
+    struct tb_outcome outcome;
     int64_t retry_after_ms; /* -1: none */
     uint64_t expires_at_us; /* CLOCK_REALTIME; 0: the lease does not end by itself */
     struct tb_grant *grant; /* owned; only when granted */
@@ -36,17 +38,17 @@ int authorize_verdict_set(struct authorize_verdict *v, int code, const char *rea
 void authorize_verdict_clear(struct authorize_verdict *v);
 #define _cleanup_verdict_ _cleanup_(authorize_verdict_clear)
 
-/* Makes cJSON wipe what it frees, and glibc overwrite freed blocks too large for its per-thread cache (the buffers of OpenSSL
- * and libcurl), so that no copy of an answer stays on the heap, not even of one that fails to parse. Once, before
- * threads. */
+/* Makes cJSON wipe what it frees, and glibc overwrite freed blocks too large for its per-thread cache (the
+ * buffers of OpenSSL and libcurl), so that no copy of an answer stays on the heap, not even of one that fails
+ * to parse. Once, before threads. */
 void authorize_response_setup(void);
 
 /* Judges a complete HTTP response. allow_http permits http:// URLs in the grant (TB_INSECURE_HTTP). */
 void authorize_response_judge(const struct tb_http_response *rs, bool allow_http, uint64_t now_realtime_us,
                               struct authorize_verdict *ret);
 
-/* Copies text into out: printable ASCII only, white space folded, at most TB_AUTHORIZE_REASON_MAX characters, and every run long
- * enough to be a key, a signature or a token replaced by "[redacted]". */
+/* Copies text into out: printable ASCII only, white space folded, at most TB_AUTHORIZE_REASON_MAX characters,
+ * and every run long enough to be a key, a signature or a token replaced by "[redacted]". */
 void tb_reason_sanitise(const char *text, size_t len, char out[static TB_REASON_MAX]);
 
 #endif

@@ -11,10 +11,11 @@
 #include "common/json.h"
 #include "common/secret.h"
 
-/* -- the request ---------------------------------------------------------------------------------------------------- */
+/* -- the request ----------------------------------------------------------------------------------------- */
 
-/* The one place where a quantity is not an integer. Exact nonetheless: a unit is a power of two, quantities are far below 2^53, and
- * 17 digits read back as the same double. cJSON's own printing stops at 15 when the last bit is all that differs. */
+/* The one place where a quantity is not an integer. Exact nonetheless: a unit is a power of two, quantities
+ * are far below 2^53, and 17 digits read back as the same double. cJSON's own printing stops at 15 when the
+ * last bit is all that differs. */
 static bool request_add_quantity(cJSON *o, const struct tb_metering_event *e)
 {
     char text[40];
@@ -44,7 +45,7 @@ char *billing_answer_request(const struct tb_metering_batch *b, const char *reso
     return cJSON_PrintUnformatted(o);
 }
 
-/* -- the answer ----------------------------------------------------------------------------------------------------- */
+/* -- the answer ------------------------------------------------------------------------------------------ */
 
 static _printf_(2, 3) void answer_say(char out[static TB_METERING_REASON_MAX], const char *fmt, ...)
 {
@@ -246,7 +247,7 @@ void billing_answer_judge(long status, const char *body, size_t len, const struc
     }
 }
 
-/* -- other services ------------------------------------------------------------------------------------------------- */
+/* -- other services -------------------------------------------------------------------------------------- */
 
 static bool answer_plain_text(const char *s, size_t max)
 {

@@ -10,7 +10,8 @@
 
 #define BILLING_ANSWER_MAX (256 * 1024)
 
-/* Body of POST /api/batchUsageEvent. resource: an ARM id ("/...", resourceUri) or a GUID (resourceId). Heap, NULL on ENOMEM. */
+/* Body of POST /api/batchUsageEvent. resource: an ARM id ("/...", resourceUri) or a GUID (resourceId). Heap,
+ * NULL on ENOMEM. */
 char *billing_answer_request(const struct tb_metering_batch *b, const char *resource, const char *plan_id);
 
 struct billing_answer {
@@ -28,11 +29,13 @@ void billing_answer_judge(long status, const char *body, size_t len, const struc
 void billing_answer_none(bool reached, const char *reason, const struct tb_metering_batch *b,
                          struct billing_answer *ret);
 
-/* {"access_token", "expires_in"} of the instance metadata service: the token in *ret (heap, to be wiped) and its seconds. -EBADMSG. */
+/* {"access_token", "expires_in"} of the instance metadata service: the token in *ret (heap, to be wiped) and
+ * its seconds. -EBADMSG. */
 int billing_answer_token(const char *body, size_t len, char **ret, uint64_t *ret_seconds);
 /* compute/ of the instance metadata: subscription and resource group, both heap. -EBADMSG. */
 int billing_answer_instance(const char *body, size_t len, char **ret_subscription, char **ret_group);
-/* managedBy of a resource group: the ARM id of the managed application, heap. -ENOENT when it has none. -EBADMSG. */
+/* managedBy of a resource group: the ARM id of the managed application, heap. -ENOENT when it has none.
+ * -EBADMSG. */
 int billing_answer_managed_by(const char *body, size_t len, char **ret);
 
 #endif

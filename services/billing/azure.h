@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The network side of tb-billing: instance metadata (IMDS), Resource Manager (ARM) and the metering API. One exchange a call, no
- * retries, each within 15 s; errors are negative errnos of tb_http_do(), -EACCES for a refusal, -EBADMSG for an answer that makes no
- * sense, with object, reason and remedy in err. */
+/* The network side of tb-billing: instance metadata (IMDS), Resource Manager (ARM) and the metering API. One
+ * exchange a call, no retries, each within 15 s; errors are negative errnos of tb_http_do(), -EACCES for a
+ * refusal, -EBADMSG for an answer that makes no sense, with object, reason and remedy in err. */
 #ifndef TB_BILLING_AZURE_H
 #define TB_BILLING_AZURE_H
 
@@ -27,11 +27,12 @@ void tb_azure_clear(struct tb_azure *a);
 /* Makes sure that there is a token that lasts five minutes. */
 int tb_azure_authenticate(struct tb_azure *a, char err[static TB_HTTP_ERR_MAX]);
 void tb_azure_drop_token(struct tb_azure *a);
-/* Makes sure that a->resource is known: TB_BILLING_RESOURCE_ID, or the managed application that the machine's resource group belongs
- * to, which the machine's identity must be allowed to read. */
+/* Makes sure that a->resource is known: TB_BILLING_RESOURCE_ID, or the managed application that the machine's
+ * resource group belongs to, which the machine's identity must be allowed to read. */
 int tb_azure_find_resource(struct tb_azure *a, char err[static TB_HTTP_ERR_MAX]);
 
-/* POST /api/batchUsageEvent. 0 with an answer of any status. *ret_reached is false when nothing can have arrived. */
+/* POST /api/batchUsageEvent. 0 with an answer of any status. *ret_reached is false when nothing can have
+ * arrived. */
 int tb_azure_post(struct tb_azure *a, const char *body, const char *request_id, struct tb_http_response *ret,
                   bool *ret_reached, char err[static TB_HTTP_ERR_MAX]);
 

@@ -27,7 +27,8 @@ struct tb_billing {
 /* Takes signals that are there; true when it is time to stop. */
 bool tb_billing_stopping(struct tb_billing *b);
 
-/* submit.c: sends what is due, until there is nothing more, bad weather or a signal. -errno when the ledger fails. */
+/* submit.c: sends what is due, until there is nothing more, bad weather or a signal. -errno when the ledger
+ * fails. */
 int tb_billing_submit(struct tb_billing *b);
 /* tell.c: the state files, STATUS= and the alarms. -errno when the ledger fails. */
 int tb_billing_tell(struct tb_billing *b);

@@ -12,8 +12,8 @@ static const char schema[] =
     " PRIMARY KEY (epoch, counter)) WITHOUT ROWID;"
     "CREATE TABLE used (hour INTEGER NOT NULL, counter TEXT NOT NULL, quantity INTEGER NOT NULL,"
     " PRIMARY KEY (hour, counter)) WITHOUT ROWID;"
-    /* quantity: in what the counters count. since: the oldest hour that some of it is from. doubt: a request with it may have
-     * arrived. accepted: what the marketplace says it has for this hour. */
+    /* quantity: in what the counters count. since: the oldest hour that some of it is from. doubt: a request
+     * with it may have arrived. accepted: what the marketplace says it has for this hour. */
     "CREATE TABLE event (hour INTEGER NOT NULL, dimension TEXT NOT NULL, quantity INTEGER NOT NULL,"
     " state TEXT NOT NULL DEFAULT 'OPEN', doubt INTEGER NOT NULL DEFAULT 0, since INTEGER NOT NULL,"
     " request_id TEXT, tries INTEGER NOT NULL DEFAULT 0, accepted INTEGER, reason TEXT,"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The ledger: what was used, and what of it the marketplace has been told, in SQLite (WAL, synchronous=FULL). No network and no
- * clock here: time is an argument.
+/* The ledger: what was used, and what of it the marketplace has been told, in SQLite (WAL, synchronous=FULL).
+ * No network and no clock here: time is an argument.
  *
- * Two tables. `used` has the hourly quantity of each counter. `event` has one row for each hour and dimension that is billed:
+ * Two tables. `used` has the hourly quantity of each counter. `event` has one row for each hour and dimension
+ * that is billed:
  *
  *   OPEN      grows with each booking
  *   FROZEN    the hour is over: the quantity is fixed, nothing has been sent
@@ -10,9 +11,10 @@
  *   ACCEPTED  the marketplace has it
  *   PARKED    the marketplace refuses it, for a reason that somebody must look at. Tried again each hour
  *
- * The sum of a dimension's rows is what was booked for it, whatever happens to them: rows are split, merged and moved to another
- * hour in one transaction each, and only when it is certain that the marketplace has none of it (doubt = 0). An hour of which
- * the marketplace may have something takes no more usage. Design section 7, rule 6; docs/contracts.md, "Usage counters". */
+ * The sum of a dimension's rows is what was booked for it, whatever happens to them: rows are split, merged
+ * and moved to another hour in one transaction each, and only when it is certain that the marketplace has
+ * none of it (doubt = 0). An hour of which the marketplace may have something takes no more usage. Design
+ * section 7, rule 6; docs/contracts.md, "Usage counters". */
 #ifndef TB_BILLING_LEDGER_H
 #define TB_BILLING_LEDGER_H
 
@@ -30,7 +32,8 @@
 #define TB_USEC_PER_HOUR (3600 * TB_USEC_PER_SEC)
 /* After its end an hour stays open for so long, against small steps of the clock. */
 #define TB_LEDGER_GRACE_US (300 * TB_USEC_PER_SEC)
-/* The marketplace takes an hour for 24 h after its beginning; what was not sent by then goes into the open hour. */
+/* The marketplace takes an hour for 24 h after its beginning; what was not sent by then goes into the open
+ * hour. */
 #define TB_LEDGER_LATEST_US (24 * TB_USEC_PER_HOUR - 600 * TB_USEC_PER_SEC)
 #define TB_LEDGER_ALARM_US (20 * TB_USEC_PER_HOUR)
 
@@ -40,9 +43,9 @@ struct tb_ledger {
     uint32_t dimensions; /* by which increments are billed from now on; bits 1 << row of tb_usage_dimension */
 };
 
-/* Opens or creates path, checks it and brings an older one up to date: what version 1 had booked, of which nothing was ever sent, is
- * then billed by dimensions. -EBADMSG when it is damaged or of an unknown schema, -EIO for what else SQLite reports.
- * Reason and remedy in err. */
+/* Opens or creates path, checks it and brings an older one up to date: what version 1 had booked, of which
+ * nothing was ever sent, is then billed by dimensions. -EBADMSG when it is damaged or of an unknown schema,
+ * -EIO for what else SQLite reports. Reason and remedy in err. */
 int tb_ledger_open(const char *path, bool readonly, uint32_t dimensions, struct tb_ledger **ret,
                    char err[static TB_LEDGER_ERR_MAX]);
 void tb_ledger_close(struct tb_ledger *l);
@@ -53,14 +56,17 @@ static inline void tb_ledger_closep(struct tb_ledger **l)
 }
 #define _cleanup_ledger_ _cleanup_(tb_ledger_closep)
 
-/* Books what s has beyond the last booking of its epoch into the open hour. One transaction. *ret_booked is the sum of all
- * increments (0: nothing new). -EBADMSG when a counter went backwards within its epoch: nothing is booked then. */
+/* Books what s has beyond the last booking of its epoch into the open hour. One transaction. *ret_booked is
+ * the sum of all increments (0: nothing new). -EBADMSG when a counter went backwards within its epoch:
+ * nothing is booked then. */
 int tb_ledger_book(struct tb_ledger *l, const struct tb_usage_snapshot *s, uint64_t realtime_us,
                    uint64_t *ret_booked, char err[static TB_LEDGER_ERR_MAX]);
 
-/* The open hour: the first one from now on of which no event has left OPEN. Hours count from the epoch, UTC. */
+/* The open hour: the first one from now on of which no event has left OPEN. Hours count from the epoch,
+ * UTC. */
 int tb_ledger_open_hour(struct tb_ledger *l, uint64_t realtime_us, int64_t *ret);
-/* Adds to a dimension's event of an open hour. since: the hour the usage is from. For a transaction of the caller's. */
+/* Adds to a dimension's event of an open hour. since: the hour the usage is from. For a transaction of the
+ * caller's. */
 int tb_ledger_event_add(struct tb_ledger *l, int64_t hour, const char *dimension, int64_t quantity,
                         int64_t since);
 

@@ -47,7 +47,7 @@ static int billing_exit_code(int r)
     return r == -EBADMSG ? TB_EXIT_DATAERR : r == -ENOENT ? TB_EXIT_NOINPUT : TB_EXIT_IOERR;
 }
 
-/* -- ledger, resolve ------------------------------------------------------------------------------------------------ */
+/* -- ledger, resolve ------------------------------------------------------------------------------------- */
 
 /* Without a configuration: an operator's shell has none. Makes nothing. */
 static int ledger_open_existing(bool readonly, char **ret_path, struct tb_ledger **ret)
@@ -117,7 +117,7 @@ static int ledger_resolve(const char *hour, const char *dimension, const char *v
     return r < 0 ? billing_exit_code(r) : TB_EXIT_OK;
 }
 
-/* -- the daemon ----------------------------------------------------------------------------------------------------- */
+/* -- the daemon ------------------------------------------------------------------------------------------ */
 
 /* One booking. A proxy that never ran has no counters yet, which is no error. */
 static int billing_book(struct tb_billing *b)
@@ -181,8 +181,8 @@ static int billing_make_dirs(struct tb_billing *b)
     return b->ledger_path && b->usage_path ? TB_EXIT_OK : TB_EXIT_IOERR;
 }
 
-/* Two submitters would each take the other's events for their own. On the directory: to open the database beside SQLite and close it
- * again would drop SQLite's locks. */
+/* Two submitters would each take the other's events for their own. On the directory: to open the database
+ * beside SQLite and close it again would drop SQLite's locks. */
 static int billing_lock(struct tb_billing *b)
 {
     b->lock_fd = open(b->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

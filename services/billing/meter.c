@@ -80,7 +80,8 @@ static void meter_judge(struct billing_meter *m, const struct billing_meter_resu
         billing_answer_none(x->reached, x->reason, &m->batch, ret);
         return;
     }
-    /* The API says 403 for a token that it does not like today and for one that it will never like: ask twice. */
+    /* The API says 403 for a token that it does not like today and for one that it will never like: ask
+     * twice. */
     m->forbidden = x->status == 403 ? m->forbidden + 1 : 0;
     if (m->forbidden == 1) {
         billing_answer_none(false, "status 403", &m->batch, ret);

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* When to send which hour: a step function from (the ledger, the time, the last answer) to (the next request). No network and no
- * clock of its own; a caller that dies between any two of its steps is followed by one that starts with an empty meter.
+/* When to send which hour: a step function from (the ledger, the time, the last answer) to (the next
+ * request). No network and no clock of its own; a caller that dies between any two of its steps is followed
+ * by one that starts with an empty meter.
  *
- *   billing_meter_due() -> have a token -> billing_meter_next() -> POST the body -> billing_meter_answer(), and again until next has nothing. */
+ *   billing_meter_due() -> have a token -> billing_meter_next() -> POST the body -> billing_meter_answer(),
+ *   and again until next has nothing.
+ */
 #ifndef TB_BILLING_METER_H
 #define TB_BILLING_METER_H
 
@@ -35,7 +38,8 @@ int billing_meter_due(struct billing_meter *m, struct tb_ledger *l, uint64_t rea
 /* Before a request could be made (no token, no resource id): wait as after a bad answer. */
 void billing_meter_postpone(struct billing_meter *m, uint64_t boottime_us, int64_t retry_after_ms);
 
-/* Takes the next events of this pass. *ret_body (heap) is the request, NULL when the pass is over; its id is in m->batch. */
+/* Takes the next events of this pass. *ret_body (heap) is the request, NULL when the pass is over; its id is
+ * in m->batch. */
 int billing_meter_next(struct billing_meter *m, struct tb_ledger *l, const char *resource,
                        uint64_t realtime_us, uint64_t boottime_us, char **ret_body,
                        char err[static TB_LEDGER_ERR_MAX]);

@@ -27,7 +27,7 @@ static const struct tb_usage_dimension *dimension_named(const char *name)
     return NULL;
 }
 
-/* -- time passes ---------------------------------------------------------------------------------------------------- */
+/* -- time passes ----------------------------------------------------------------------------------------- */
 
 static int metering_to_open_hour(struct tb_ledger *l, uint64_t realtime_us, const char *dimension,
                                  int64_t quantity, int64_t since)
@@ -38,7 +38,8 @@ static int metering_to_open_hour(struct tb_ledger *l, uint64_t realtime_us, cons
     return r < 0 ? r : tb_ledger_event_add(l, open, dimension, quantity, since);
 }
 
-/* Moves every event that `where` selects (?1 is hour) into the open hour. One at a time: each changes what the next one finds. */
+/* Moves every event that `where` selects (?1 is hour) into the open hour. One at a time: each changes what
+ * the next one finds. */
 static int metering_move_all(struct tb_ledger *l, uint64_t realtime_us, const char *where, int64_t hour,
                              unsigned *ret_moved)
 {
@@ -138,7 +139,7 @@ int tb_metering_advance(struct tb_ledger *l, uint64_t realtime_us, unsigned *ret
     return tb_db_end(&tx, r, "closing hours", err);
 }
 
-/* -- sending -------------------------------------------------------------------------------------------------------- */
+/* -- sending --------------------------------------------------------------------------------------------- */
 
 #define DUE                                                                                                  \
     "(state IN ('FROZEN', 'SENT') OR (state = 'PARKED' AND ?1 AND hour > ?2)) AND (hour, dimension) > (?3, " \
@@ -227,7 +228,7 @@ int tb_metering_take(struct tb_ledger *l, uint64_t realtime_us, bool parked, int
     return tb_db_end(&tx, r, "taking an hour to be sent", err);
 }
 
-/* -- what became of it ---------------------------------------------------------------------------------------------- */
+/* -- what became of it ----------------------------------------------------------------------------------- */
 
 #define THIS_SENT " WHERE hour = ?1 AND dimension = ?2 AND state = 'SENT'"
 

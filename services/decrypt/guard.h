@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A thread that watches for the two reasons to give up while the decryption runs: SIGTERM, and a client that has gone.
- * It first asks (the progress callback sees tb_guard_cancelled()); a decryption that cannot hear, because it is blocked in
- * a write to a FIFO nobody reads, it ends by force. It also feeds systemd's watchdog while that FIFO is full: to wait for a
- * slow reader is no hang. */
+/* A thread that watches for the two reasons to give up while the decryption runs: SIGTERM, and a client that
+ * has gone. It first asks (the progress callback sees tb_guard_cancelled()); a decryption that cannot hear,
+ * because it is blocked in a write to a FIFO nobody reads, it ends by force. It also feeds systemd's watchdog
+ * while that FIFO is full: to wait for a slow reader is no hang. */
 #ifndef TB_DECRYPT_GUARD_H
 #define TB_DECRYPT_GUARD_H
 
@@ -15,8 +15,8 @@ enum tb_guard_cause { TB_GUARD_NONE, TB_GUARD_SIGNAL, TB_GUARD_CLIENT };
 struct tb_guard {
     int sock, signal_fd; /* borrowed: the client, and a signalfd for SIGTERM and SIGINT */
     int fifo;            /* borrowed: where the plaintext goes, -1 in mode dir */
-    void (*last_resort)(
-        void *ctx); /* called once, from the guard's thread, when asking did not help; does not return */
+    /* Called once, from the guard's thread, when asking did not help; does not return. */
+    void (*last_resort)(void *ctx);
     void *ctx;
     /* private */
     pthread_t thread;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tb-decrypt: activated by a connection, decrypts the hydrated asset once into the descriptors its client passes, answers
- * and exits. No network, no capability, no place to write: design section 3. */
+/* tb-decrypt: activated by a connection, decrypts the hydrated asset once into the descriptors its client
+ * passes, answers and exits. No network, no capability, no place to write: design section 3. */
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,8 +29,8 @@ static const char help[] =
     "is not\n"
     "authentic, 77 the key is refused, 78 configuration. See tb-decrypt(8).\n";
 
-/* systemd starts us again at once while the connection that activated us is queued, so it is answered on every way out,
- * also when the configuration is bad. */
+/* systemd starts us again at once while the connection that activated us is queued, so it is answered on
+ * every way out, also when the configuration is bad. */
 static void client_answer_unserved(void)
 {
     int fd = tb_listen_fd("decrypt"), sock;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The descriptors a client passes, into which the plaintext goes: receiving them, and refusing any through which it
- * could reach a disk. docs/contracts.md, "Delivery", steps 1 and 2; design section 7, rule 1. */
+/* The descriptors a client passes, into which the plaintext goes: receiving them, and refusing any through
+ * which it could reach a disk. docs/contracts.md, "Delivery", steps 1 and 2; design section 7, rule 1. */
 #ifndef TB_DECRYPT_OUTPUTS_H
 #define TB_DECRYPT_OUTPUTS_H
 
@@ -23,9 +23,9 @@ struct tb_outputs {
 int tb_outputs_receive(int sock, uint64_t timeout_us, struct tb_deliver_request *ret_req,
                        struct tb_outputs *ret, struct tb_outcome *o);
 
-/* Checks number, kind and access mode. Mode fifo: a FIFO opened write-only; its pipe is widened and made blocking. Mode
- * dir: regular files on tmpfs or ramfs (a memfd is one), writable, not O_APPEND, no file twice.
- * 0 or an exit code: 64 number or kind; 78 a file that is not memory-backed. */
+/* Checks number, kind and access mode. Mode fifo: a FIFO opened write-only; its pipe is widened and made
+ * blocking. Mode dir: regular files on tmpfs or ramfs (a memfd is one), writable, not O_APPEND, no file
+ * twice. 0 or an exit code: 64 number or kind; 78 a file that is not memory-backed. */
 int tb_outputs_check(const struct tb_outputs *out, uint32_t mode, const struct tbenc_manifest *m,
                      struct tb_outcome *o);
 

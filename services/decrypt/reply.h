@@ -7,8 +7,8 @@
 
 #include "common/outcome.h"
 
-/* Sends code and reason of the outcome, and the number of bytes delivered. A client that has gone is not an error: the exit code says
- * what happened. */
+/* Sends code and reason of the outcome, and the number of bytes delivered. A client that has gone is not an
+ * error: the exit code says what happened. */
 void decrypt_reply_send(int sock, const struct tb_outcome *o, uint64_t bytes);
 
 #endif

@@ -26,7 +26,8 @@ struct download {
     struct partial *partial;
     struct hasher *hasher; /* told of the gapless prefix */
     int stop_fd;           /* readable: stop */
-    /* Called at least each half second with the bytes that are there; nonzero stops, with its outcome set by then. */
+    /* Called at least each half second with the bytes that are there; nonzero stops, with its outcome set by
+     * then. */
     int (*progress)(void *ctx, uint64_t bytes);
     void *ctx;
 };

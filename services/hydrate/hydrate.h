@@ -10,8 +10,9 @@
 #include "common/config.h"
 #include "hydrate/outcome.h"
 
-/* Runs to completion. A signal in signal_fd (common/signals.h) stops a download, which saves first; the signal is left there. Logs
- * progress, writes progress.json, announces READY=1. Returns 0 or the code of *o (HYDRATE_STOPPED for a signal). */
+/* Runs to completion. A signal in signal_fd (common/signals.h) stops a download, which saves first; the
+ * signal is left there. Logs progress, writes progress.json, announces READY=1. Returns 0 or the code of *o
+ * (HYDRATE_STOPPED for a signal). */
 int hydrate_run(const struct tb_config *cfg, int signal_fd, struct tb_outcome *o);
 
 #endif

@@ -11,7 +11,8 @@ enum {
     HYDRATE_STOPPED,       /* SIGTERM or SIGINT */
 };
 
-/* For a failed system call on a path: r is a negative errno, a full disk gets its remedy. Returns TB_EXIT_IOERR. */
+/* For a failed system call on a path: r is a negative errno, a full disk gets its remedy. Returns
+ * TB_EXIT_IOERR. */
 int hydrate_outcome_io(struct tb_outcome *o, int r, const char *what, const char *path);
 
 #endif

@@ -8,8 +8,8 @@
 #include "hydrate/outcome.h"
 
 #define TARGET_MANIFEST_NAME "model.manifest.json"
-#define TARGET_DISK_MARGIN                                                                                   \
-    (64ULL * 1024 * 1024) /* left free for records, manifest and the filesystem's own needs */
+/* Left free for records, manifest and the filesystem's own needs. */
+#define TARGET_DISK_MARGIN (64ULL * 1024 * 1024)
 
 /* Makes the directory when missing and locks it against a second tb-hydrate for as long as *ret_fd is
  * open. */

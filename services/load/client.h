@@ -8,13 +8,13 @@
 #include "common/deliver.h"
 #include "load/load.h"
 
-/* Connects to RUN/tb-decrypt.sock and sends the request with all descriptors. 0, or an exit code: 75 when nobody listens
- * (yet). The descriptors stay the caller's. */
+/* Connects to RUN/tb-decrypt.sock and sends the request with all descriptors. 0, or an exit code: 75 when
+ * nobody listens (yet). The descriptors stay the caller's. */
 int tb_client_request(struct tb_load *l, enum tb_deliver_mode mode, const int *fds, size_t n_fds,
                       int *ret_sock);
 
-/* Takes the answer, once the socket is readable. 0 delivered whole; else the code tb-decrypt answered with its message as
- * the reason; 75 when it ended without an answer. */
+/* Takes the answer, once the socket is readable. 0 delivered whole; else the code tb-decrypt answered with
+ * its message as the reason; 75 when it ended without an answer. */
 int tb_client_reply(struct tb_load *l, int sock);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TB_RUNTIME_EXEC as an argument vector, without a shell. Words are separated by blanks; '...' is literal; "..." knows \" and
- * \\; outside quotes a backslash takes the next character literally. Nothing else is special. No I/O. */
+/* TB_RUNTIME_EXEC as an argument vector, without a shell. Words are separated by blanks; '...' is literal;
+ * "..." knows \" and \\; outside quotes a backslash takes the next character literally. Nothing else is
+ * special. No I/O. */
 #ifndef TB_LOAD_CMDLINE_H
 #define TB_LOAD_CMDLINE_H
 

@@ -7,7 +7,8 @@
 
 /* Mode dir (dir.c): fills the directory and becomes the runtime; returns only when that failed. */
 int tb_load_dir(struct tb_load *l);
-/* Mode fifo (supervise.c): feeds the runtime and stays until it ends. Returns its exit code or that of the failure. */
+/* Mode fifo (supervise.c): feeds the runtime and stays until it ends. Returns its exit code or that of the
+ * failure. */
 int tb_load_fifo(struct tb_load *l);
 
 #endif

@@ -35,7 +35,8 @@ static int make_path(struct tb_load *l, const char *path)
     return 0;
 }
 
-/* Both ends, without a reader: a FIFO opened for both does not block, and its descriptor can be opened again. */
+/* Both ends, without a reader: a FIFO opened for both does not block, and its descriptor can be opened
+ * again. */
 static int open_ends(struct tb_fifo *f)
 {
     _cleanup_close_ int both = open(f->path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
@@ -56,8 +57,9 @@ static int open_ends(struct tb_fifo *f)
     return 0;
 }
 
-/* Set last, so that only opens of others are seen. The kernel merges an event into an equal one that is last in the queue, and
- * two readers would look like one; with the directory watched too, the two watches' events alternate and none is merged. */
+/* Set last, so that only opens of others are seen. The kernel merges an event into an equal one that is last
+ * in the queue, and two readers would look like one; with the directory watched too, the two watches' events
+ * alternate and none is merged. */
 static int watch_opens(struct tb_fifo *f)
 {
     const char *slash = strrchr(f->path, '/');

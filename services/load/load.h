@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What one start of tb-load knows, and what all its steps use. Every step returns 0 or the exit code it leads to, and has then
- * set l->outcome. */
+/* What one start of tb-load knows, and what all its steps use. Every step returns 0 or the exit code it leads
+ * to, and has then set l->outcome. */
 #ifndef TB_LOAD_LOAD_H
 #define TB_LOAD_LOAD_H
 
@@ -33,7 +33,8 @@ void tb_load_state(const struct tb_load *l, const char *state);
 int tb_ready_write(struct tb_load *l);
 void tb_ready_remove(const struct tb_load *l);
 
-/* Takes a pending signal from signal_fd. Returns SIGTERM or SIGINT (also kept in stopped_by), SIGCHLD, or 0. */
+/* Takes a pending signal from signal_fd. Returns SIGTERM or SIGINT (also kept in stopped_by), SIGCHLD, or
+ * 0. */
 int tb_load_signal(struct tb_load *l);
 
 #endif

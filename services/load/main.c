@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tb-load: the first process of the runtime's unit. Makes the place for the weights, has tb-decrypt fill it, and becomes
- * (mode dir) or keeps (mode fifo) the inference server. It never sees the key. Design section 6. */
+/* tb-load: the first process of the runtime's unit. Makes the place for the weights, has tb-decrypt fill
+ * it, and becomes (mode dir) or keeps (mode fifo) the inference server. It never sees the key. Design
+ * section 6. */
 #include <stdbool.h>
 #include <string.h>
 

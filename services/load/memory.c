@@ -103,7 +103,8 @@ int tb_memory_available(uint64_t *ret)
 
     if (tb_read_file("/proc/meminfo", PROC_FILE_MAX, &text, &len) == 0)
         return tb_meminfo_parse(text, len, "MemAvailable", ret);
-    /* ProcSubset=pid hides the file; this count knows nothing of reclaimable cache, so it errs on the safe side. */
+    /* ProcSubset=pid hides the file; this count knows nothing of reclaimable cache, so it errs on the safe
+     * side. */
     if (sysinfo(&si) < 0)
         return -errno;
     *ret = ((uint64_t)si.freeram + si.bufferram) * si.mem_unit;

@@ -68,8 +68,9 @@ static int check_swap(struct tb_load *l, dev_t device)
         name, l->config->model_dir);
 }
 
-/* Stops mounts of ours from reaching other namespaces. Slave, not private: unmounts of the host still arrive. In a chroot whose
- * root is no mount point the mount that holds the directory must do. -EPERM when there is none either. */
+/* Stops mounts of ours from reaching other namespaces. Slave, not private: unmounts of the host still arrive.
+ * In a chroot whose root is no mount point the mount that holds the directory must do. -EPERM when there is
+ * none either. */
 static int stop_propagation(const char *dir)
 {
     _cleanup_free_ char *path = strdup(dir);

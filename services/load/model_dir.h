@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where mode dir puts the plaintext: TB_MODEL_DIR, always memory, never swap. With CAP_SYS_ADMIN it becomes a fresh tmpfs of its own
- * in a private mount namespace, which goes when the runtime does. Without, the directory must be on a tmpfs or ramfs already
- * and belong to us alone (mode 0700); what an earlier run left there is removed. Design section 6. */
+/* Where mode dir puts the plaintext: TB_MODEL_DIR, always memory, never swap. With CAP_SYS_ADMIN it becomes a
+ * fresh tmpfs of its own in a private mount namespace, which goes when the runtime does. Without, the
+ * directory must be on a tmpfs or ramfs already and belong to us alone (mode 0700); what an earlier run left
+ * there is removed. Design section 6. */
 #ifndef TB_LOAD_MODEL_DIR_H
 #define TB_LOAD_MODEL_DIR_H
 
@@ -22,9 +23,11 @@ struct tb_model_dir {
         .dir_fd = -1                                                                                         \
     }
 
-/* 0 or an exit code: 74 not enough memory or an I/O error; 78 the directory is not memory, is shared, or could be swapped. */
+/* 0 or an exit code: 74 not enough memory or an I/O error; 78 the directory is not memory, is shared, or
+ * could be swapped. */
 int tb_model_dir_open(struct tb_load *l, struct tb_model_dir *p);
-/* Creates directories (0700) and empty files (0600) as the manifest's table has them, or the one file. 0 or 74. */
+/* Creates directories (0700) and empty files (0600) as the manifest's table has them, or the one file. 0 or
+ * 74. */
 int tb_model_dir_create(struct tb_load *l, struct tb_model_dir *p);
 /* Bytes that have arrived so far. */
 uint64_t tb_model_dir_filled(const struct tb_model_dir *p);
@@ -35,7 +38,8 @@ void tb_model_dir_discard(struct tb_model_dir *p);
 /* Closes; leaves the files. */
 void tb_model_dir_clear(struct tb_model_dir *p);
 
-/* What stands for {model}: the directory when the asset has a table, else the one file in it. Heap string or NULL. */
+/* What stands for {model}: the directory when the asset has a table, else the one file in it. Heap string or
+ * NULL. */
 char *tb_model_dir_model(const struct tb_load *l);
 
 #endif

@@ -47,7 +47,8 @@ static int clean_environment(void)
     return setenv("TMPDIR", "/dev/shm", 0) < 0 ? -errno : 0;
 }
 
-/* The read-only mount must not be remounted from inside. A container engine needs the capability, and keeps it from what it runs. */
+/* The read-only mount must not be remounted from inside. A container engine needs the capability, and keeps
+ * it from what it runs. */
 static int drop_mount_capability(void)
 {
     struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};

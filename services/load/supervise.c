@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mode fifo: a fresh FIFO, a fresh stream, the runtime as a child. Success is known only when tb-decrypt has answered, so until
- * then this process holds a write end: a reader cannot take a cut stream for a whole one. When the delivery fails the
- * runtime is killed before the FIFO ends. */
+/* Mode fifo: a fresh FIFO, a fresh stream, the runtime as a child. Success is known only when tb-decrypt has
+ * answered, so until then this process holds a write end: a reader cannot take a cut stream for a whole one.
+ * When the delivery fails the runtime is killed before the FIFO ends. */
 #include <poll.h>
 #include <stdbool.h>
 #include <string.h>
@@ -68,7 +68,8 @@ static void child_kill(struct supervision *s)
     s->child = 0;
 }
 
-/* Ends the stream once that is safe. A reader that opens the FIFO only now still needs a writer there to open it at all. */
+/* Ends the stream once that is safe. A reader that opens the FIFO only now still needs a writer there to open
+ * it at all. */
 static void supervise_finish_when_safe(struct supervision *s)
 {
     if (s->done || !s->answered || s->fifo.opens == 0)

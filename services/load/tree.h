@@ -3,8 +3,8 @@
 #ifndef TB_LOAD_TREE_H
 #define TB_LOAD_TREE_H
 
-/* Creates the file at a valid path of the table (tbenc_path_valid), mode 0600, and the directories above it, 0700.
- * Returns a read-write descriptor; -EEXIST when something is there. */
+/* Creates the file at a valid path of the table (tbenc_path_valid), mode 0600, and the directories above it,
+ * 0700. Returns a read-write descriptor; -EEXIST when something is there. */
 int tb_tree_create(int dir_fd, const char *path);
 
 /* Removes what is in the directory, also from directories made read-only, as far as it can. */

@@ -58,7 +58,7 @@ bool tb_status_writer_dead(const struct tb_snapshot *s, const struct tb_step *st
     return s->units_known && step->work == TB_WORK_RUNNING && !unit_runs(tb_status_unit(s, unit));
 }
 
-/* --- the state ------------------------------------------------------------------------------------------------- */
+/* --- the state ------------------------------------------------------------------------------------------ */
 
 static const char *const exit_3_words[] = {"Boot", "Authorize", "Hydrate", "Decrypt", "Suspended"};
 
@@ -98,7 +98,7 @@ static void conclude_files(const struct tb_snapshot *s, struct tb_conclusion *c)
     }
 }
 
-/* --- problems -------------------------------------------------------------------------------------------------- */
+/* --- problems ------------------------------------------------------------------------------------------- */
 
 static struct tb_status_problem *conclude_problem(struct tb_conclusion *c, const char *fmt, ...)
     _printf_(2, 3);

@@ -84,7 +84,8 @@ static struct winsize window(void)
     return w;
 }
 
-/* A chain under another TB_RUN_DIR is not the one that systemd runs: neither its units nor its journal are asked. */
+/* A chain under another TB_RUN_DIR is not the one that systemd runs: neither its units nor its journal are
+ * asked. */
 static void status_look(const struct status_options *o, struct tb_snapshot *s)
 {
     static const char elsewhere[] =
@@ -105,7 +106,8 @@ static void status_look(const struct status_options *o, struct tb_snapshot *s)
     tb_status_ask_proxy(addr, &s->proxy);
 }
 
-/* In place: no line is blank for an instant, so that nothing flickers. What is below the window would scroll its head away. */
+/* In place: no line is blank for an instant, so that nothing flickers. What is below the window would scroll
+ * its head away. */
 static void redraw(const char *text)
 {
     int room = window().ws_row - 1;

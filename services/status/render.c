@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The screen, as text. No I/O and no clock: everything comes from the snapshot. Plain ASCII of our own, for serial consoles. */
+/* The screen, as text. No I/O and no clock: everything comes from the snapshot. Plain ASCII of our own, for
+ * serial consoles. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -57,7 +58,7 @@ static const char *clock_time(uint64_t us, char out[static TB_RFC3339_MAX])
     return out;
 }
 
-/* --- words over lines ------------------------------------------------------------------------------------------ */
+/* --- words over lines ----------------------------------------------------------------------------------- */
 
 /* How many bytes of s go on a line of room columns: whole words where that works, whole characters always. */
 static size_t wrap_bytes(const char *s, size_t room)
@@ -96,7 +97,7 @@ static void render_label(const struct render_page *p, const char *name)
     fprintf(p->out, "  %-*s", LABEL_WIDTH - 2, name);
 }
 
-/* --- the parts ------------------------------------------------------------------------------------------------- */
+/* --- the parts ------------------------------------------------------------------------------------------ */
 
 static void render_heading(const struct render_page *p)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What tb-status knows at one instant, and what it concludes from that. The struct is filled by gather.c (files, health port),
- * bus.c (systemd) and journal.c; conclude.c, render.c and json.c are pure functions of it. Sources: docs/contracts.md. */
+/* What tb-status knows at one instant, and what it concludes from that. The struct is filled by gather.c
+ * (files, health port), bus.c (systemd) and journal.c; conclude.c, render.c and json.c are pure functions of
+ * it. Sources: docs/contracts.md. */
 #ifndef TB_STATUS_STATUS_H
 #define TB_STATUS_STATUS_H
 
@@ -77,8 +78,8 @@ struct tb_status_problem {
 };
 
 struct tb_conclusion {
-    const char *
-        state; /* a name of tb_state_name(), "Down" (nothing is wrong but tb-proxy does not answer), or "Unknown" */
+    /* A name of tb_state_name(), "Down" (nothing is wrong but tb-proxy does not answer), or "Unknown". */
+    const char *state;
     char reason[TB_REASON_MAX];
     enum tb_status_exit exit_code;
     struct tb_status_problem problems[TB_STATUS_PROBLEMS_MAX];
