@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "common/exit.h"
+#include "common/inet.h"
 #include "common/io.h"
 #include "common/log.h"
 #include "common/secret.h"
@@ -148,14 +149,9 @@ static size_t url_scheme(const char *s, const char *scheme)
 
 static bool addr_valid(const char *s)
 {
-    const char *colon = strrchr(s, ':');
-    uint64_t port;
+    char host[TB_INET_HOST_MAX], port[TB_INET_PORT_MAX];
 
-    if (!colon || tb_uint_parse(colon + 1, 0, 65535, &port) < 0)
-        return false;
-    if (*s == '[')
-        return colon > s + 1 && colon[-1] == ']';
-    return !memchr(s, ':', (size_t)(colon - s));
+    return tb_inet_split(s, host, port) == 0;
 }
 
 /* http:// on a loopback address, or one of link_local, with nothing after the port. */

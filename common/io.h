@@ -4,6 +4,7 @@
 #ifndef TB_IO_H
 #define TB_IO_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -45,6 +46,14 @@ void tb_newfile_abort(struct tb_newfile *f);
  * nobody else is writing now. Best effort. */
 void tb_newfile_sweep(const char *path);
 #define _cleanup_newfile_ _cleanup_(tb_newfile_abort)
+
+static inline void tb_closedirp(DIR **d)
+{
+    if (*d)
+        closedir(*d);
+    *d = NULL;
+}
+#define _cleanup_closedir_ _cleanup_(tb_closedirp)
 
 /* mkdir -p. Existing directories are fine whatever their mode. */
 int tb_mkdir_p(const char *path, mode_t mode);

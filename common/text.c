@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/text.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,13 @@
 #include "common/macros.h"
 
 #define REPLACEMENT 0xfffd /* what JSON gets for a byte that is not UTF-8 */
+
+bool tb_text_ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), k = strlen(end);
+
+    return n >= k && strcmp(s + n - k, end) == 0;
+}
 
 size_t tb_utf8_char(const char *s, uint32_t *ret)
 {

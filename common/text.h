@@ -6,8 +6,11 @@
 #ifndef TB_TEXT_H
 #define TB_TEXT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+bool tb_text_ends_with(const char *s, const char *end);
 
 /* Bytes of the UTF-8 character at the NUL-terminated s (RFC 3629: shortest form, no surrogates, at most
  * U+10FFFF), and its code point in *ret, which may be NULL. 0: it is not UTF-8. */

@@ -191,6 +191,21 @@ char *tb_rfc3339_format(uint64_t realtime_us, int ms, char out[static TB_RFC3339
     return out;
 }
 
+const char *tb_span_format(uint64_t us, char out[static TB_SPAN_MAX])
+{
+    unsigned long long s = us / TB_USEC_PER_SEC;
+
+    if (s >= 86400)
+        snprintf(out, TB_SPAN_MAX, "%llu d %llu h", s / 86400, s / 3600 % 24);
+    else if (s >= 3600)
+        snprintf(out, TB_SPAN_MAX, "%llu h %llu min", s / 3600, s / 60 % 60);
+    else if (s >= 60)
+        snprintf(out, TB_SPAN_MAX, "%llu min", s / 60);
+    else
+        snprintf(out, TB_SPAN_MAX, "%llu s", s);
+    return out;
+}
+
 char *tb_bytes_format(uint64_t n, char *out, size_t out_len)
 {
     static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

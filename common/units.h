@@ -9,6 +9,7 @@
 
 #define TB_USEC_PER_SEC 1000000ULL
 #define TB_RFC3339_MAX 40
+#define TB_SPAN_MAX 32
 
 /* Now, in microseconds. boottime counts suspend and is not stepped; realtime is UTC since the epoch. */
 uint64_t tb_now_boottime_us(void);
@@ -27,6 +28,9 @@ int tb_duration_parse(const char *s, uint64_t *ret_us);
 int tb_rfc3339_parse(const char *s, uint64_t *ret_us);
 /* "2026-01-08T12:00:00Z"; with ms=1 "2026-01-08T12:00:00.123Z". out has TB_RFC3339_MAX bytes. Returns out. */
 char *tb_rfc3339_format(uint64_t realtime_us, int ms, char out[static TB_RFC3339_MAX]);
+
+/* "3 s", "12 min", "5 h 12 min", "3 d 4 h". Returns out. */
+const char *tb_span_format(uint64_t us, char out[static TB_SPAN_MAX]);
 
 /* "1.5 GiB", "312 B". out has at least 32 bytes. Returns out. */
 char *tb_bytes_format(uint64_t n, char *out, size_t out_len);

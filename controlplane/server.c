@@ -5,11 +5,13 @@
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
 #include <microhttpd.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/socket.h>
 
+#include "common/inet.h"
 #include "common/log.h"
 #include "common/units.h"
 
@@ -259,46 +261,19 @@ struct cp_server *cp_server_stop(struct cp_server *s)
 }
 
 /* -- the listener ------------------------------------------------------------------------------ */
-static int server_bind_one(const struct addrinfo *ai)
-{
-    _cleanup_close_ int fd =
-        socket(ai->ai_family, ai->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, ai->ai_protocol);
-    int one = 1;
-
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
-        bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, CP_CONNECTIONS_MAX) < 0)
-        return -errno;
-    return TAKE_FD(fd);
-}
-
 int cp_listen(const char *addr, char err[static CP_ERR_MAX])
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
-                    *list = NULL;
-    const char *colon = strrchr(addr, ':');
-    size_t host_len = colon ? (size_t)(colon - addr) : 0;
-    char host[256];
-    uint64_t port;
-    int fd, r;
+    char why[TB_INET_ERR_MAX];
+    _cleanup_close_ int fd = tb_inet_listen(addr, CP_CONNECTIONS_MAX, why);
 
-    if (!colon || tb_uint_parse(colon + 1, 0, 65535, &port) < 0 || host_len >= sizeof(host)) {
-        snprintf(err, CP_ERR_MAX, "--listen %s is not HOST:PORT", addr);
-        return -EINVAL;
+    if (fd < 0) {
+        if (fd == -EINVAL)
+            snprintf(err, CP_ERR_MAX, "--listen %s is not HOST:PORT", addr);
+        else
+            snprintf(err, CP_ERR_MAX, "--listen: %s", why);
+        return fd;
     }
-    if (host_len >= 2 && addr[0] == '[' && addr[host_len - 1] == ']')
-        snprintf(host, sizeof(host), "%.*s", (int)host_len - 2, addr + 1);
-    else
-        snprintf(host, sizeof(host), "%.*s", (int)host_len, addr);
-    r = getaddrinfo(*host ? host : NULL, colon + 1, &hints, &list);
-    if (r != 0) {
-        snprintf(err, CP_ERR_MAX, "--listen %s: %s", addr, gai_strerror(r));
-        return -EHOSTUNREACH;
-    }
-    fd = server_bind_one(list);
-    freeaddrinfo(list);
-    if (fd < 0)
-        snprintf(err, CP_ERR_MAX, "cannot listen on %s: %s", addr, strerror(-fd));
-    return fd;
+    return fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : TAKE_FD(fd);
 }
 
 int cp_listen_name(int fd, char *out, size_t out_len)

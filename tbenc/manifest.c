@@ -12,7 +12,7 @@
 #define ALGO "aes-256-gcm-chunked"
 
 /* What is wrong with the contents of a manifest is one error for callers, whatever getter found it. */
-static int bad(struct tbenc_error *e, int r, const char *err)
+static int manifest_bad(struct tbenc_error *e, int r, const char *err)
 {
     if (r == -ENOMEM)
         return tbenc_fail(e, r, "manifest: out of memory");
@@ -27,7 +27,7 @@ static int get_exact(const cJSON *o, const char *name, const char *want, struct 
 
     r = tb_json_get_string(o, name, &s, err);
     if (r < 0)
-        return bad(e, r, err);
+        return manifest_bad(e, r, err);
     if (strcmp(s, want) != 0)
         return tbenc_fail(e, -EBADMSG, "manifest: %s is not \"%s\": not a %s manifest", name, want, FORMAT);
     return 0;
@@ -39,7 +39,7 @@ static int manifest_uint(const cJSON *o, const char *name, uint64_t max, uint64_
     int r;
 
     r = tb_json_get_uint(o, name, max, ret, err);
-    return r < 0 ? bad(e, r, err) : 0;
+    return r < 0 ? manifest_bad(e, r, err) : 0;
 }
 
 static int get_sha256(const cJSON *o, const char *name, uint8_t ret[TBENC_SHA256_BYTES],
@@ -51,7 +51,7 @@ static int get_sha256(const cJSON *o, const char *name, uint8_t ret[TBENC_SHA256
 
     r = tb_json_get_string(o, name, &s, err);
     if (r < 0)
-        return bad(e, r, err);
+        return manifest_bad(e, r, err);
     if (tb_hex_decode(s, strlen(s), ret, TBENC_SHA256_BYTES) < 0)
         return tbenc_fail(e, -EBADMSG, "manifest: %s is not %d hex digits", name, 2 * TBENC_SHA256_BYTES);
     return 0;
@@ -66,7 +66,7 @@ static int get_name(const cJSON *o, const char *name, bool (*valid)(const char *
 
     r = tb_json_get_string(o, name, &s, err);
     if (r < 0)
-        return bad(e, r, err);
+        return manifest_bad(e, r, err);
     if (!valid(s))
         return tbenc_fail(e, -EBADMSG, "manifest: %s %s", name, rule);
     memcpy(ret, s, MIN(strlen(s) + 1, ret_size)); /* valid() has bounded it */
@@ -121,7 +121,7 @@ static int get_mode(const cJSON *o, uint32_t *ret, struct tbenc_error *e)
 
     r = tb_json_get_string(o, "mode", &s, err);
     if (r < 0)
-        return bad(e, r, err);
+        return manifest_bad(e, r, err);
     if (strlen(s) != 4 || strspn(s, "01234567") != 4 || s[0] != '0')
         return tbenc_fail(e, -EBADMSG, "manifest: mode is not four octal digits from \"0000\" to \"0777\"");
     *ret = (uint32_t)strtoul(s, NULL, 8);
@@ -136,10 +136,10 @@ static int get_file(const cJSON *o, struct tbenc_file *f, struct tbenc_error *e)
 
     r = tb_json_get_string(o, "path", &path, err);
     if (r < 0)
-        return bad(e, r, err);
+        return manifest_bad(e, r, err);
     f->path = strdup(path);
     if (!f->path)
-        return bad(e, -ENOMEM, NULL);
+        return manifest_bad(e, -ENOMEM, NULL);
     r = manifest_uint(o, "bytes", TBENC_PLAINTEXT_MAX, &f->bytes, e);
     if (r >= 0)
         r = get_mode(o, &f->mode, e);
@@ -161,7 +161,7 @@ static int get_files(const cJSON *files, struct tbenc_manifest *m, struct tbenc_
         return tbenc_fail(e, -EBADMSG, "manifest: files is not an array of 1 to %d objects", TBENC_FILES_MAX);
     m->files = calloc(n, sizeof(*m->files));
     if (!m->files)
-        return bad(e, -ENOMEM, NULL);
+        return manifest_bad(e, -ENOMEM, NULL);
     cJSON_ArrayForEach (o, files) {
         struct tbenc_error inner = {.chunk = TBENC_NO_CHUNK};
         int r = get_file(o, &m->files[m->n_files++], &inner);
@@ -182,7 +182,7 @@ static int get_additions(const cJSON *o, struct tbenc_manifest *m, struct tbenc_
     if (tb_json_member(o, "allow_finetune")) {
         r = tb_json_get_bool(o, "allow_finetune", &m->allow_finetune, err);
         if (r < 0)
-            return bad(e, r, err);
+            return manifest_bad(e, r, err);
     }
     if (tb_json_member(o, "tags_sha256")) {
         r = get_sha256(o, "tags_sha256", m->tags_sha256, e);
@@ -210,12 +210,12 @@ int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbe
 
     r = tb_json_parse(buf, len, TBENC_MANIFEST_MAX, &j, err);
     if (r < 0)
-        return bad(e, r, err);
+        return manifest_bad(e, r, err);
     if (!cJSON_IsObject(j))
         return tbenc_fail(e, -EBADMSG, "manifest: not a JSON object");
     m = calloc(1, sizeof(*m));
     if (!m)
-        return bad(e, -ENOMEM, NULL);
+        return manifest_bad(e, -ENOMEM, NULL);
     r = get_v1(j, flags, m, e);
     if (r >= 0)
         r = get_additions(j, m, e);

@@ -15,12 +15,6 @@ struct walk {
     struct model_dir_error *e;
 };
 
-static void model_dir_dirp_close(DIR **d)
-{
-    if (*d)
-        closedir(*d);
-}
-
 static int model_dir_refuse(struct walk *w, const char *path, int r, const char *reason, const char *remedy)
 {
     w->e->object = *path ? tb_path_join(w->root, path) : strdup(w->root);
@@ -138,7 +132,7 @@ static int model_dir_walk_entry(struct walk *w, int dir_fd, const char *parent, 
 /* Takes dir_fd. */
 static int model_dir_walk_dir(struct walk *w, int dir_fd, const char *path)
 {
-    _cleanup_(model_dir_dirp_close) DIR *d = fdopendir(dir_fd);
+    _cleanup_closedir_ DIR *d = fdopendir(dir_fd);
     size_t entries = 0;
 
     if (!d) {

@@ -146,12 +146,6 @@ static int build_check_options(void *job)
 
 /* -- packages ---------------------------------------------------------------------------------- */
 
-static void build_closedirp(DIR **d)
-{
-    if (*d)
-        closedir(*d);
-}
-
 static bool build_is_deb_of(const char *file, const char *package)
 {
     size_t n = strlen(package), all = strlen(file);
@@ -163,7 +157,7 @@ static int build_check_debs(const struct build_job *j)
 {
     static const char *const needed[] = {"trustbridge", "libtbenc1"};
     unsigned found[ARRAY_SIZE(needed)] = {0};
-    _cleanup_(build_closedirp) DIR *d = opendir(j->debs);
+    _cleanup_closedir_ DIR *d = opendir(j->debs);
     const struct dirent *e;
 
     if (!d)
@@ -214,7 +208,7 @@ static char *build_containerfile(const struct build_job *j)
 static int build_copy_debs(const struct build_job *j)
 {
     _cleanup_free_ char *to = tb_path_join(j->work, "debs");
-    _cleanup_(build_closedirp) DIR *d = NULL;
+    _cleanup_closedir_ DIR *d = NULL;
     const struct dirent *e;
 
     if (!to || mkdir(to, 0755) < 0)
@@ -340,7 +334,7 @@ static int build_packer_is_old(bool *ret)
 static int build_link_templates(const struct build_job *j, bool old, char **ret)
 {
     _cleanup_free_ char *root = realpath(j->templates, NULL), *to = tb_path_join(j->work, "packer");
-    _cleanup_(build_closedirp) DIR *d = NULL;
+    _cleanup_closedir_ DIR *d = NULL;
     const struct dirent *e;
     bool any = false;
 

@@ -30,7 +30,7 @@ char *billing_answer_request(const struct tb_metering_batch *b, const char *reso
     cJSON *list = cJSON_AddArrayToObject(o, "request");
     char start[TB_RFC3339_MAX];
 
-    tb_rfc3339_format((uint64_t)b->hour * TB_USEC_PER_HOUR, 0, start);
+    tb_ledger_hour_text(b->hour, start);
     for (unsigned i = 0; i < b->n; i++) {
         cJSON *e = cJSON_CreateObject();
 

@@ -70,6 +70,9 @@ int tb_ledger_open_hour(struct tb_ledger *l, uint64_t realtime_us, int64_t *ret)
 int tb_ledger_event_add(struct tb_ledger *l, int64_t hour, const char *dimension, int64_t quantity,
                         int64_t since);
 
+/* The beginning of an hour, RFC 3339. Returns out. */
+const char *tb_ledger_hour_text(int64_t hour, char out[static TB_RFC3339_MAX]);
+
 /* All-time quantity of a counter. */
 int tb_ledger_total(struct tb_ledger *l, enum tb_usage_counter c, uint64_t *ret);
 

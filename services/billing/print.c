@@ -42,17 +42,12 @@ uint64_t tb_metering_late_us(const struct tb_metering_summary *s, uint64_t realt
     return late_us(s->oldest, realtime_us);
 }
 
-static const char *hour_text(int64_t hour, char out[static TB_RFC3339_MAX])
-{
-    return tb_rfc3339_format((uint64_t)hour * TB_USEC_PER_HOUR, 0, out);
-}
-
 static cJSON *used_json(sqlite3_stmt *s)
 {
     cJSON *o = cJSON_CreateObject();
     char hour[TB_RFC3339_MAX];
 
-    cJSON_AddStringToObject(o, "hour", hour_text(sqlite3_column_int64(s, 0), hour));
+    cJSON_AddStringToObject(o, "hour", tb_ledger_hour_text(sqlite3_column_int64(s, 0), hour));
     cJSON_AddStringToObject(o, "counter", (const char *)sqlite3_column_text(s, 1));
     tb_json_add_uint(o, "quantity", (uint64_t)sqlite3_column_int64(s, 2));
     return o;
@@ -65,12 +60,12 @@ static cJSON *event_json(sqlite3_stmt *s, uint64_t realtime_us)
     cJSON *o = cJSON_CreateObject();
     char hour[TB_RFC3339_MAX];
 
-    cJSON_AddStringToObject(o, "hour", hour_text(sqlite3_column_int64(s, 0), hour));
+    cJSON_AddStringToObject(o, "hour", tb_ledger_hour_text(sqlite3_column_int64(s, 0), hour));
     cJSON_AddStringToObject(o, "dimension", (const char *)sqlite3_column_text(s, 1));
     tb_json_add_uint(o, "quantity", (uint64_t)sqlite3_column_int64(s, 2));
     cJSON_AddStringToObject(o, "state", state);
     cJSON_AddBoolToObject(o, "doubt", sqlite3_column_int(s, 4));
-    cJSON_AddStringToObject(o, "since", hour_text(sqlite3_column_int64(s, 5), hour));
+    cJSON_AddStringToObject(o, "since", tb_ledger_hour_text(sqlite3_column_int64(s, 5), hour));
     tb_json_add_uint(o, "late_seconds",
                      strcmp(state, "ACCEPTED") == 0
                          ? 0
@@ -87,7 +82,7 @@ static void used_line(FILE *out, sqlite3_stmt *s)
 {
     char hour[TB_RFC3339_MAX];
 
-    fprintf(out, "%-20s  %-18s %20lld\n", hour_text(sqlite3_column_int64(s, 0), hour),
+    fprintf(out, "%-20s  %-18s %20lld\n", tb_ledger_hour_text(sqlite3_column_int64(s, 0), hour),
             sqlite3_column_text(s, 1), sqlite3_column_int64(s, 2));
 }
 
@@ -102,9 +97,10 @@ static void event_line(FILE *out, sqlite3_stmt *s, uint64_t realtime_us)
     if (late > 0)
         snprintf(lateness, sizeof(lateness), "%lluh%02llum", (unsigned long long)late / TB_USEC_PER_HOUR,
                  (unsigned long long)late / (60 * TB_USEC_PER_SEC) % 60);
-    fprintf(out, "%-20s  %-18s %20lld  %-8s %8s%s%s%s\n", hour_text(sqlite3_column_int64(s, 0), hour),
-            sqlite3_column_text(s, 1), sqlite3_column_int64(s, 2), state, lateness,
-            reason || doubt ? "  " : "", doubt ? "IN DOUBT: " : "", reason ? reason : "");
+    fprintf(out, "%-20s  %-18s %20lld  %-8s %8s%s%s%s\n",
+            tb_ledger_hour_text(sqlite3_column_int64(s, 0), hour), sqlite3_column_text(s, 1),
+            sqlite3_column_int64(s, 2), state, lateness, reason || doubt ? "  " : "",
+            doubt ? "IN DOUBT: " : "", reason ? reason : "");
 }
 
 static int each_row(struct tb_ledger *l, bool events, FILE *out, cJSON *list, uint64_t realtime_us)

@@ -15,15 +15,10 @@
 #include "common/domain_file.h"
 #include "common/units.h"
 
-static const char *hour_text(int64_t hour, char out[static TB_RFC3339_MAX])
-{
-    return tb_rfc3339_format((uint64_t)hour * TB_USEC_PER_HOUR, 0, out);
-}
-
 /* One event, with its fields for the journal. */
-static void _printf_(5, 6)
-    report_event(enum tb_log_level level, const char *id, const struct tb_metering_batch *b,
-                 const struct tb_metering_event *e, const char *fmt, ...)
+static _printf_(5, 6) void report_event(enum tb_log_level level, const char *id,
+                                        const struct tb_metering_batch *b, const struct tb_metering_event *e,
+                                        const char *fmt, ...)
 {
     char hour[TB_RFC3339_MAX], at[64], dimension[64], quantity[48], reason[TB_METERING_REASON_MAX + 16],
         text[256];
@@ -33,7 +28,7 @@ static void _printf_(5, 6)
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    snprintf(at, sizeof(at), "TB_HOUR=%s", hour_text(b->hour, hour));
+    snprintf(at, sizeof(at), "TB_HOUR=%s", tb_ledger_hour_text(b->hour, hour));
     snprintf(dimension, sizeof(dimension), "TB_DIMENSION=%s", e->dimension->name);
     snprintf(quantity, sizeof(quantity), "TB_QUANTITY=%lld", (long long)e->quantity);
     snprintf(reason, sizeof(reason), "TB_REASON=%.*s", TB_METERING_REASON_MAX, text);
@@ -132,7 +127,7 @@ static void report_late(struct tb_billing *b, const struct tb_metering_summary *
     const char *const fields[] = {field, NULL};
 
     if (alarm && !b->late_told) {
-        snprintf(field, sizeof(field), "TB_HOUR=%s", hour_text(s->oldest, oldest));
+        snprintf(field, sizeof(field), "TB_HOUR=%s", tb_ledger_hour_text(s->oldest, oldest));
         tb_log_full(
             TB_LOG_ERR, TB_EVENT_BILLING_LATE, fields,
             "usage of %s has not been accepted by the marketplace for %llu hours; see tb-billing ledger",
@@ -184,7 +179,7 @@ static int report_write(struct tb_billing *b, const struct tb_metering_summary *
     tb_json_add_uint(events, "accepted", s->accepted);
     tb_json_add_uint(events, "parked", s->parked);
     if (s->oldest >= 0)
-        cJSON_AddStringToObject(o, "oldest_unaccepted", hour_text(s->oldest, text));
+        cJSON_AddStringToObject(o, "oldest_unaccepted", tb_ledger_hour_text(s->oldest, text));
     tb_json_add_uint(o, "late_seconds", tb_metering_late_us(s, now) / TB_USEC_PER_SEC);
     report_add_audit_head(b, o);
     (void)tb_state_write(b->run_dir, "report.json", o, 0);
@@ -198,7 +193,8 @@ static void report_status(struct tb_billing *b, const struct tb_metering_summary
 
     (void)tb_ledger_total(b->l, TB_USAGE_REQUESTS, &requests);
     if (s->last_accepted >= 0)
-        snprintf(accepted, sizeof(accepted), ", accepted up to %s", hour_text(s->last_accepted, when));
+        snprintf(accepted, sizeof(accepted), ", accepted up to %s",
+                 tb_ledger_hour_text(s->last_accepted, when));
     if (b->waiting)
         tb_notify_status("Waiting for the first request");
     else if (*ended)

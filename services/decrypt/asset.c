@@ -106,8 +106,8 @@ static int asset_read_manifest(const struct tb_config *c,
     return 0;
 }
 
-static int asset_open_ciphertext(const struct tb_config *c, const struct tbenc_manifest *m, int *ret,
-                                 struct tb_outcome *o)
+static int decrypt_open_ciphertext(const struct tb_config *c, const struct tbenc_manifest *m, int *ret,
+                                   struct tb_outcome *o)
 {
     _cleanup_free_ char *path = tb_path_join(c->target_dir, m->weights_filename);
     _cleanup_close_ int fd = -1;
@@ -139,7 +139,7 @@ int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static 
     if (strcmp(m->asset_id, c->asset_id) != 0)
         return tb_outcome_set(o, TB_EXIT_DATAERR, MANIFEST_NAME " is of asset '%s', TB_ASSET_ID is '%s'",
                               m->asset_id, c->asset_id);
-    r = asset_open_ciphertext(c, m, &ret->fd, o);
+    r = decrypt_open_ciphertext(c, m, &ret->fd, o);
     if (r != 0)
         return r;
     ret->manifest = TAKE_PTR(m);

@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "hydrate/partial.h"
 #include "common/secret.h"
+#include "common/text.h"
 #include "hydrate/target.h"
 #include "common/units.h"
 #include "hydrate/verified.h"
@@ -95,13 +96,6 @@ void manifest_clear(struct manifest *m)
     *m = (struct manifest){0};
 }
 
-static bool ends_with(const char *s, const char *suffix)
-{
-    size_t n = strlen(s), k = strlen(suffix);
-
-    return n >= k && strcmp(s + n - k, suffix) == 0;
-}
-
 bool weights_name_free(const char *name)
 {
     static const char *const suffixes[] = {PARTIAL_SUFFIX, PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX,
@@ -110,7 +104,7 @@ bool weights_name_free(const char *name)
     if (name[0] == '.' || strcmp(name, TARGET_MANIFEST_NAME) == 0)
         return false;
     for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++)
-        if (ends_with(name, suffixes[i]))
+        if (tb_text_ends_with(name, suffixes[i]))
             return false;
     return strlen(name) + strlen(VERIFIED_SUFFIX) + strlen(".XXXXXX.") <= TBENC_NAME_MAX;
 }

@@ -6,15 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "common/macros.h"
+#include "common/io.h"
 #include "tbenc/tbenc.h"
-
-static void closedirp(DIR **d)
-{
-    if (*d)
-        closedir(*d);
-    *d = NULL;
-}
 
 static int tree_open_below(int dir_fd, const char *name)
 {
@@ -70,7 +63,7 @@ static struct dirent *tree_next(DIR *d)
 
 void tb_tree_empty(int dir_fd)
 {
-    _cleanup_(closedirp) DIR *d = NULL;
+    _cleanup_closedir_ DIR *d = NULL;
     struct dirent *e;
 
     (void)fchmod(dir_fd, 0700);
@@ -89,7 +82,7 @@ void tb_tree_empty(int dir_fd)
 
 int tb_tree_close(int dir_fd)
 {
-    _cleanup_(closedirp) DIR *d = tree_list(dir_fd);
+    _cleanup_closedir_ DIR *d = tree_list(dir_fd);
     struct dirent *e;
 
     if (!d)

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <systemd/sd-bus.h>
 
+#include "common/text.h"
 #include "status/status.h"
 
 #define SYSTEMD "org.freedesktop.systemd1"
@@ -77,17 +78,10 @@ static void bus_read_listen(sd_bus *bus, const char *path, char *out, size_t siz
         snprintf(out, size, "%s", address);
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), k = strlen(end);
-
-    return n >= k && strcmp(s + n - k, end) == 0;
-}
-
 static void bus_read_unit(sd_bus *bus, const char *path, struct tb_snapshot *s, struct tb_unit *u)
 {
     bus_number(bus, path, SYSTEMD ".Unit", "StateChangeTimestamp", 't', &u->since_realtime_us);
-    if (ends_with(u->name, ".service"))
+    if (tb_text_ends_with(u->name, ".service"))
         bus_read_service(bus, path, u);
     if (strcmp(u->name, "tb-proxy-health.socket") == 0)
         bus_read_listen(bus, path, s->health_listen, sizeof(s->health_listen));

@@ -11,34 +11,6 @@
 #define RESTLESS_US (120 * TB_USEC_PER_SEC)
 #define LOGS "journalctl --namespace=trustbridge -u "
 
-const char *tb_status_exit_meaning(int code)
-{
-    switch (code) {
-    case TB_EXIT_USAGE:
-        return "wrong command line";
-    case TB_EXIT_NOINPUT:
-        return "an input is missing";
-    case TB_EXIT_IOERR:
-        return "I/O error, disk full or not enough memory";
-    case TB_EXIT_TEMPFAIL:
-        return "to be tried again";
-    case TB_EXIT_DATAERR:
-        return "integrity: the data is not what manifest or key say";
-    case TB_EXIT_NOPERM:
-        return "denied";
-    case TB_EXIT_CONFIG:
-        return "configuration";
-    case 203: /* the last three are systemd's own, systemd.exec(5) */
-        return "cannot be executed";
-    case 226:
-        return "its sandbox cannot be made";
-    case 243:
-        return "its credentials cannot be had";
-    default:
-        return "";
-    }
-}
-
 const struct tb_unit *tb_status_unit(const struct tb_snapshot *s, const char *name)
 {
     for (size_t i = 0; i < s->n_units; i++)
@@ -160,9 +132,38 @@ static void conclude_lease(const struct tb_snapshot *s, struct tb_conclusion *c)
             "check TB_EDC_ENDPOINT, TB_CA_FILE and the network towards it; tb-authorize keeps asking");
 }
 
+/* What a program meant by its exit code; "" for a code that is nobody's. */
+static const char *unit_exit_meaning(int code)
+{
+    switch (code) {
+    case TB_EXIT_USAGE:
+        return "wrong command line";
+    case TB_EXIT_NOINPUT:
+        return "an input is missing";
+    case TB_EXIT_IOERR:
+        return "I/O error, disk full or not enough memory";
+    case TB_EXIT_TEMPFAIL:
+        return "to be tried again";
+    case TB_EXIT_DATAERR:
+        return "integrity: the data is not what manifest or key say";
+    case TB_EXIT_NOPERM:
+        return "denied";
+    case TB_EXIT_CONFIG:
+        return "configuration";
+    case 203: /* the last three are systemd's own, systemd.exec(5) */
+        return "cannot be executed";
+    case 226:
+        return "its sandbox cannot be made";
+    case 243:
+        return "its credentials cannot be had";
+    default:
+        return "";
+    }
+}
+
 static void unit_how_it_ended(const struct tb_unit *u, char *out, size_t size)
 {
-    const char *meaning = tb_status_exit_meaning(u->exit_code);
+    const char *meaning = unit_exit_meaning(u->exit_code);
 
     if (u->killed_by)
         snprintf(out, size, "killed by signal %u (SIG%s)", u->killed_by,
@@ -206,7 +207,7 @@ static void conclude_restless_unit(const struct tb_snapshot *s, const struct tb_
     conclude_remedy(
         conclude_problem(c, "%s has been restarted %" PRIu32 " times, the last time %s ago", u->name,
                          u->restarts,
-                         tb_status_duration(s->realtime_us - MIN(s->realtime_us, u->since_realtime_us), d)),
+                         tb_span_format(s->realtime_us - MIN(s->realtime_us, u->since_realtime_us), d)),
         LOGS "%s", u->name);
 }
 
@@ -251,7 +252,7 @@ static void conclude_step(const struct tb_snapshot *s, const struct step_of *o, 
     else if (step->work == TB_WORK_RUNNING && o->counted && age > SILENT_US)
         conclude_remedy(
             conclude_problem(c, "%s says \"%s\", but was last written %s ago: its writer is dead or stuck",
-                             o->file, step->phase, tb_status_duration(age, d)),
+                             o->file, step->phase, tb_span_format(age, d)),
             LOGS "%s", o->unit);
 }
 

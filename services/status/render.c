@@ -29,24 +29,9 @@ static const char *render_paint(const struct render_page *p, const char *escape)
     return p->colour ? escape : "";
 }
 
-const char *tb_status_duration(uint64_t us, char out[static 32])
+static const char *render_ago(const struct render_page *p, uint64_t then_us, char out[static TB_SPAN_MAX])
 {
-    uint64_t s = us / TB_USEC_PER_SEC;
-
-    if (s < 60)
-        snprintf(out, 32, "%" PRIu64 " s", s);
-    else if (s < 3600)
-        snprintf(out, 32, "%" PRIu64 " min", s / 60);
-    else if (s < 86400)
-        snprintf(out, 32, "%" PRIu64 " h %" PRIu64 " min", s / 3600, s / 60 % 60);
-    else
-        snprintf(out, 32, "%" PRIu64 " d %" PRIu64 " h", s / 86400, s / 3600 % 24);
-    return out;
-}
-
-static const char *render_ago(const struct render_page *p, uint64_t then_us, char out[static 32])
-{
-    return tb_status_duration(p->s->realtime_us > then_us ? p->s->realtime_us - then_us : 0, out);
+    return tb_span_format(p->s->realtime_us > then_us ? p->s->realtime_us - then_us : 0, out);
 }
 
 /* "22:58:01", in UTC like all times of the product. */
@@ -162,13 +147,13 @@ static void render_lease(const struct render_page *p)
             n += (size_t)snprintf(text + n, sizeof(text) - n, ", without an end");
         else if (us > p->s->realtime_us)
             n += (size_t)snprintf(text + n, sizeof(text) - n, ", expires in %s (%s)",
-                                  tb_status_duration(us - p->s->realtime_us, d), clock_time(us, t));
+                                  tb_span_format(us - p->s->realtime_us, d), clock_time(us, t));
         else
             n += (size_t)snprintf(text + n, sizeof(text) - n, ", EXPIRED %s ago (%s)", render_ago(p, us, d),
                                   clock_time(us, t));
         if (f->has_deadline && f->deadline_boottime_us > p->s->boottime_us)
             n += (size_t)snprintf(text + n, sizeof(text) - n, ", grace ends in %s",
-                                  tb_status_duration(f->deadline_boottime_us - p->s->boottime_us, d));
+                                  tb_span_format(f->deadline_boottime_us - p->s->boottime_us, d));
         else if (f->has_deadline)
             n += (size_t)snprintf(text + n, sizeof(text) - n, ", grace over");
     }
@@ -215,10 +200,10 @@ static void render_step(const struct render_page *p, const char *name, const str
     if (tb_status_writer_dead(p->s, s, unit)) {
         render_label(p, "");
         fprintf(p->out, "%sleft by a dead writer%s %s ago\n", render_paint(p, RED), render_paint(p, PLAIN),
-                tb_status_duration(age, d));
+                tb_span_format(age, d));
     } else if (s->work == TB_WORK_RUNNING && age > OLD_US) {
         render_label(p, "");
-        fprintf(p->out, "last written %s ago\n", tb_status_duration(age, d));
+        fprintf(p->out, "last written %s ago\n", tb_span_format(age, d));
     }
 }
 
@@ -242,7 +227,7 @@ static void render_requests(const struct render_page *p)
     if (!p->s->proxy.has_requests)
         return;
     snprintf(text, sizeof(text), "%" PRIu64 " since tb-proxy started %s ago", p->s->proxy.requests,
-             tb_status_duration(p->s->proxy.uptime_s * TB_USEC_PER_SEC, d));
+             tb_span_format(p->s->proxy.uptime_s * TB_USEC_PER_SEC, d));
     render_row(p, "requests", text);
 }
 

@@ -92,15 +92,11 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret);
 const struct tb_unit *tb_status_unit(const struct tb_snapshot *s, const char *name);
 /* A step is under way by its file, but its writer is known to be dead. */
 bool tb_status_writer_dead(const struct tb_snapshot *s, const struct tb_step *step, const char *unit);
-/* What a program meant by its exit code; "" for a code that is nobody's. */
-const char *tb_status_exit_meaning(int code);
 
 /* render.c: heap strings, NULL on ENOMEM. width: columns, at least 40. */
 char *tb_status_render(const struct tb_snapshot *s, const struct tb_conclusion *c, bool colour, int width);
 /* One line without newline, for --watch in a pipe; without the time. */
 char *tb_status_line(const struct tb_snapshot *s, const struct tb_conclusion *c);
-/* "3 s", "12 min", "5 h 12 min", "3 d 4 h". Returns out. */
-const char *tb_status_duration(uint64_t us, char out[static 32]);
 /* json.c */
 char *tb_status_json(const struct tb_snapshot *s, const struct tb_conclusion *c, bool one_line);
 

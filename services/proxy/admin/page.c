@@ -33,22 +33,6 @@ static void _printf_(3, 4) put(struct fields *p, const char *name, const char *f
     p->f[p->n++].name = name;
 }
 
-/* "3 d 4 h", "12 min", "5 s" */
-static const char *span(uint64_t us, char out[static 32])
-{
-    unsigned long long s = us / TB_USEC_PER_SEC;
-
-    if (s >= 86400)
-        snprintf(out, 32, "%llu d %llu h", s / 86400, s / 3600 % 24);
-    else if (s >= 3600)
-        snprintf(out, 32, "%llu h %llu min", s / 3600, s / 60 % 60);
-    else if (s >= 60)
-        snprintf(out, 32, "%llu min", s / 60);
-    else
-        snprintf(out, 32, "%llu s", s);
-    return out;
-}
-
 static const char *when(uint64_t realtime_us, char out[static TB_RFC3339_MAX])
 {
     tb_rfc3339_format(realtime_us, 0, out);
@@ -95,7 +79,7 @@ static void put_state(struct fields *p, const struct tb_server *s)
     put_sentence(p, sentence[v->state], v->reason);
     put(p, "since", "%s", when(s->watch.since_realtime_us, text));
     put(p, "now", "%s", when(tb_now_realtime_us(), text));
-    put(p, "uptime", "%s", span(tb_now_monotonic_us() - s->started_us, up));
+    put(p, "uptime", "%s", tb_span_format(tb_now_monotonic_us() - s->started_us, up));
     put(p, "asset", "%s", s->config->asset_id);
     put(p, "version", "%s", TB_VERSION);
     for (int i = 0; i < (int)ARRAY_SIZE(step); i++) {
@@ -108,7 +92,7 @@ static void put_state(struct fields *p, const struct tb_server *s)
 
 static void put_progress(struct fields *p, const char *name, const char *percent, const struct tb_step *step)
 {
-    char done[32], total[32];
+    char done[TB_SPAN_MAX], total[32];
     unsigned pct = 0;
 
     if (step->work == TB_WORK_COMPLETE)
@@ -145,7 +129,7 @@ static void put_traffic(struct fields *p, const struct tb_server *s)
 {
     struct tb_recent_totals sum;
     size_t seconds = tb_recent_sum(&s->recent, &sum);
-    char text[32];
+    char text[TB_SPAN_MAX];
     double n = seconds > 0 ? (double)seconds : 1;
 
     put(p, "rate", "%.1f/s", (double)sum.requests / n);
@@ -174,7 +158,7 @@ static void put_lease(struct fields *p, const struct tb_facts *f)
     else if (over || f->lease == TB_LEASE_EXPIRED)
         put(p, "lease", "over");
     else if (f->has_deadline)
-        put(p, "lease", "%s left", span(left, in));
+        put(p, "lease", "%s left", tb_span_format(left, in));
     else
         put(p, "lease", "valid");
     if (f->expires_at[0] && tb_rfc3339_parse(f->expires_at, &expires) == 0)
