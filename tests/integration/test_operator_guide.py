@@ -56,6 +56,13 @@ def test_the_guide_quotes_messages_that_programs_say():
     check_quotes((re.sub(r"^tb-runtime\.service |tb-hydrate/progress.json ", "", q) for q in quoted), code)
 
 
+def test_the_guide_shows_the_screen_of_tb_status():
+    block = GUIDE[GUIDE.index("    What is wrong\n"):].split("\n\n")[0]
+    shown = " ".join(line.strip() for line in block.splitlines()[1:])
+    problem, remedy = re.fullmatch(r"! (.*): contract_invalid -> (.*)", shown).groups()
+    check_quotes([problem, remedy], messages("services/status"))
+
+
 def test_the_other_guides_quote_messages_that_programs_say():
     rows = {"provider-guide": ("common", "provider", "tbenc"), "billing": ("common", "services")}
     for name, rooms in rows.items():
