@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/gate/limits.h"
 
+#include <assert.h>
+
 #include "common/macros.h"
 
 /* Each unit takes 1/rate of the window. What was taken is a point in time that moves ahead of the clock; room is left as long as it
@@ -57,6 +59,7 @@ bool tb_limit_enter(struct tb_limiter *l, uint64_t now_us, struct tb_limit_refus
 
 void tb_limit_leave(struct tb_limiter *l)
 {
+    assert(l->in_flight > 0);
     l->in_flight--;
 }
 
@@ -95,7 +98,8 @@ bool tb_limit_reserve(struct tb_limiter *l, uint64_t now_us, uint64_t spent, con
 
 void tb_limit_settle(struct tb_limiter *l, uint64_t now_us, const struct tb_reservation *r, uint64_t used)
 {
-    l->reserved -= MIN(l->reserved, r->budget);
+    assert(l->reserved >= r->budget);
+    l->reserved -= r->budget;
     if (!l->limits.tpm)
         return;
     if (used >= r->rate) {
