@@ -78,6 +78,7 @@ wrk
 "
 AZURITE=azurite@3.35.0
 OPENAI=openai@4.104.0
+ANTHROPIC=@anthropic-ai/sdk@0.39.0
 
 missing=""
 for p in $PACKAGES ${TB_DEPS_ALSO:-}; do
@@ -122,6 +123,13 @@ if [ ! -d build/npm-openai/node_modules/openai ]; then
     echo "make deps: installing $OPENAI into build/npm-openai"
     mkdir -p build/npm-openai
     npm install --ignore-scripts --loglevel=error --no-audit --no-fund --prefix build/npm-openai "$OPENAI" >/tmp/tb-npm.log 2>&1 || { tail -20 /tmp/tb-npm.log >&2; exit 1; }
+fi
+
+# Anthropic's, for e2e-vagrant/tests/test_anthropic_client.py; likewise.
+if [ ! -d build/npm-anthropic/node_modules/@anthropic-ai/sdk ]; then
+    echo "make deps: installing $ANTHROPIC into build/npm-anthropic"
+    mkdir -p build/npm-anthropic
+    npm install --ignore-scripts --loglevel=error --no-audit --no-fund --prefix build/npm-anthropic "$ANTHROPIC" >/tmp/tb-npm.log 2>&1 || { tail -20 /tmp/tb-npm.log >&2; exit 1; }
 fi
 
 [ -x build/llama/llama-server ] || sh e2e-vagrant/lib/llama.sh build/llama
