@@ -75,6 +75,7 @@ systemd-journal-remote
 vagrant
 vagrant-libvirt
 wrk
+zlib1g-dev
 "
 AZURITE=azurite@3.35.0
 OPENAI=openai@4.104.0

@@ -115,7 +115,9 @@ static int add_own_lines(struct tb_exchange *ex, struct tb_request_head *h)
     if (r >= 0 && h->forwarded_for)
         r = tb_buf_puts(b, h->forwarded_for);
     if (r >= 0)
-        r = tb_buf_printf(b, "%s%s\r\nX-Forwarded-Proto: %s\r\nX-Request-Id: %s\r\n",
+        r = tb_buf_printf(b,
+                          "%s%s\r\nX-Forwarded-Proto: %s\r\nX-Request-Id: %s\r\n"
+                          "Accept-Encoding: identity\r\n", /* what is to be counted must be read */
                           h->forwarded_for ? ", " : "", ex->client->addr, ex->server->tls ? "https" : "http",
                           ex->request_id);
     return r;

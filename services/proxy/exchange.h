@@ -13,6 +13,7 @@
 #include "proxy/gate/key_accounts.h"
 #include "proxy/http/headers.h"
 #include "proxy/http/error.h"
+#include "proxy/usage/inflate.h"
 #include "proxy/usage/usage_parser.h"
 #include "proxy/server.h"
 
@@ -41,6 +42,7 @@ struct tb_exchange {
     bool metered, answer_read; /* the answer passes through the parser; it was read to its end */
     struct tb_rewrite rewrite;
     struct tb_usage_parser parser;
+    struct tb_inflate *inflate; /* of an answer that is compressed; or NULL */
     struct tb_in_flight_slot
         *slot; /* what it cost so far, for the next process should this one be killed; or NULL */
     struct tb_buf to_runtime, to_client;

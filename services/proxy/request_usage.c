@@ -97,18 +97,70 @@ static const char *header_of(const struct tb_response *up, const char *name)
     return NULL;
 }
 
-void tb_metering_answer(struct tb_exchange *ex, const struct tb_response *up)
+/* What the request says of its answer. */
+static void set_request(struct tb_exchange *ex)
+{
+    const struct tb_rewrite *rw = &ex->rewrite;
+    struct tb_request_size size;
+
+    tb_rewrite_size(rw, &size);
+    ex->parser.request = (struct tb_usage_request){
+        .api = rw->api,
+        .prompts = size.prompts,
+        .choices = MAX(rw->choices, 1),
+        .max_tokens = ex->cap > 0 ? ex->cap
+                      : size.open ? 0
+                                  : size.max_tokens,
+        .prompt_likely = size.prompt_likely,
+        .text = rw->prompt.text,
+        .first_text = rw->prompt.first_text,
+    };
+    if (rw->api == TB_API_AUDIO)
+        ex->parser.request.prompt_likely = tb_prompt_sound(ex->bytes_in);
+}
+
+/* How the answer is counted, by what it is. False: it has nothing to do with tokens. */
+static bool set_parser(struct tb_exchange *ex, const struct tb_response *up)
 {
     const char *type = header_of(up, "Content-Type"), *coding = header_of(up, "Content-Encoding");
-    bool json = type && strncasecmp(type, "application/json", 16) == 0;
+    bool json = type && strncasecmp(type, "application/json", 16) == 0, coded;
 
-    if (up->status / 100 != 2 || strcmp(ex->method, "POST") != 0 || (!json && !up->event_stream) ||
-        (coding && strcasecmp(coding, "identity") != 0))
+    coded = coding && strcasecmp(coding, "identity") != 0;
+    ex->parser.events = up->event_stream;
+    /* Captions and plain text of speech, and vectors as bytes, say no usage. */
+    if (!json && !up->event_stream) {
+        ex->parser.opaque = true;
+        return ex->rewrite.api == TB_API_AUDIO || ex->rewrite.api == TB_API_EMBEDDING;
+    }
+    if (coded && tb_inflate_knows(coding))
+        ex->inflate = tb_inflate_new();
+    ex->parser.opaque = coded && !ex->inflate;
+    ex->parser.strip = !coded && up->event_stream && ex->rewrite.injected && !ex->rewrite.wants_usage;
+    return true;
+}
+
+void tb_metering_answer(struct tb_exchange *ex, const struct tb_response *up)
+{
+    if (up->status / 100 != 2 || strcmp(ex->method, "POST") != 0 || ex->rewrite.api == TB_API_FREE ||
+        !set_parser(ex, up))
         return;
     ex->metered = true;
+    set_request(ex);
     ex->slot = tb_in_flight_take(ex->server->answers, ex->account ? ex->account->place + 1 : 0);
-    ex->parser.events = up->event_stream;
-    ex->parser.strip = up->event_stream && ex->rewrite.injected && !ex->rewrite.wants_usage;
+}
+
+static void feed_decoded(void *arg, const char *p, size_t n)
+{
+    tb_usage_parser_feed(arg, p, n);
+}
+
+/* Looks at bytes that go to the client as they are. */
+static void look(struct tb_exchange *ex, const char *p, size_t n)
+{
+    if (!ex->inflate)
+        tb_usage_parser_feed(&ex->parser, p, n);
+    else if (!tb_inflate_feed(ex->inflate, p, n, feed_decoded, &ex->parser))
+        ex->parser.opaque = true; /* not what it said it was */
 }
 
 /* The runtime broke off in mid-stream: said as an event too, since client libraries read events and not the way a connection ends. */
@@ -141,7 +193,7 @@ static void note(struct tb_exchange *ex)
 
     if (!ex->slot)
         return;
-    tb_usage_parser_result(&ex->parser, false, ex->bytes_in, &t);
+    tb_usage_parser_result(&ex->parser, false, &t);
     tb_in_flight_note(ex->slot, &t);
 }
 
@@ -163,7 +215,7 @@ ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
             return got;
         ex->answer_read = got == 0;
         if (!ex->parser.strip) {
-            tb_usage_parser_feed(&ex->parser, buf, (size_t)got);
+            look(ex, buf, (size_t)got);
             note(ex);
             return got;
         }
@@ -192,13 +244,15 @@ void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *r
 {
     *ret = (struct tb_tokens){0};
     if (ex->metered) {
-        tb_usage_parser_result(&ex->parser, delivered && !ex->cut, ex->bytes_in, ret);
+        tb_usage_parser_result(&ex->parser, delivered && !ex->cut, ret);
         if (ex->slot)
             tb_in_flight_give_back(ex->server->answers, ex->slot);
         ex->slot = NULL;
         tb_metering_book(ex->server->usage, ret);
     }
     tb_usage_parser_clear(&ex->parser);
+    tb_inflate_free(ex->inflate);
+    ex->inflate = NULL;
     tb_buf_free(&ex->to_runtime);
     tb_buf_free(&ex->to_client);
 }

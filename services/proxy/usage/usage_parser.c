@@ -1,77 +1,206 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/usage/usage_parser.h"
 
+#include <assert.h>
 #include <string.h>
-#include <strings.h>
 
-#define BYTES_PER_TOKEN 4 /* of common models on English text */
+#include "proxy/usage/event_edit.h"
+#include "proxy/usage/prompt.h"
+#include "proxy/usage/usage_sum.h"
 
-/* --- what an event or body says ---------------------------------------------------------------------------------- */
+/* --- numbers --------------------------------------------------------------------------------------------- */
 
-/* The place of usage: at the top, in "response" (Responses API) or in "message" (Messages API). */
-static bool at(const struct tb_json_scan *s, const char *path)
+/* Where the objects stand: at the top, in "response" (Responses API), in "message" (Messages API), in each element of a list. */
+static bool at_usage(const struct tb_json_scan *s)
 {
-    static const char *const outer[] = {"", "response.", "message."};
+    static const char *const places[] = {"usage", "response.usage", "message.usage", "meta_info"};
 
-    for (size_t i = 0; i < ARRAY_SIZE(outer); i++) {
-        char whole[96];
-
-        snprintf(whole, sizeof(whole), "%s%s", outer[i], path);
-        if (tb_json_at(s, whole))
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+        if (tb_json_at(s, places[i]))
             return true;
-    }
     return false;
 }
 
-static void note_number(struct tb_usage_parser *m)
+static bool at_timings(const struct tb_json_scan *s)
 {
-    const struct {
-        const char *path;
-        uint64_t *value;
-        bool *has;
-    } numbers[] = {
-        {"usage.prompt_tokens", &m->prompt, &m->has_usage},
-        {"usage.completion_tokens", &m->completion, &m->has_usage},
-        {"usage.total_tokens", &m->total, &m->has_usage},
-        {"usage.input_tokens", &m->input, &m->has_usage},
-        {"usage.output_tokens", &m->completion, &m->has_usage},
-        {"usage.prompt_tokens_details.cached_tokens", &m->cached, &m->has_usage},
-        {"usage.input_tokens_details.cached_tokens", &m->cached, &m->has_usage},
-        {"usage.cache_read_input_tokens", &m->cache_read, &m->has_usage},
-        {"usage.cache_creation_input_tokens", &m->cache_write, &m->has_usage},
-        {"timings.prompt_n", &m->timed_prompt, &m->has_timings},
-        {"timings.cache_n", &m->timed_cache, &m->has_timings},
-        {"timings.predicted_n", &m->timed_completion, &m->has_timings},
-    };
-    const char *key = tb_json_last_key(&m->scan);
-    uint64_t v;
-
-    if (m->scan.depth < 2 || key[0] == '\0' || !tb_json_scan_uint(&m->scan, &v))
-        return;
-    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
-        if (strcasecmp(strrchr(numbers[i].path, '.') + 1, key) != 0 || !at(&m->scan, numbers[i].path))
-            continue;
-        *numbers[i].value = MAX(*numbers[i].value, v); /* in a stream they grow */
-        *numbers[i].has = true;
-    }
+    return tb_json_at(s, "timings") || tb_json_at(s, ".timings");
 }
 
-/* A string that a model wrote. */
-static void note_text(struct tb_usage_parser *m)
+static void note_usage(struct tb_usage_halves *u, const char *key, uint64_t v)
 {
-    static const char *const keys[] = {"content",      "text",      "reasoning_content",
-                                       "reasoning",    "arguments", "delta",
-                                       "partial_json", "thinking",  "refusal"};
-    const char *key = tb_json_last_key(&m->scan);
+    const struct {
+        const char *key;
+        uint64_t *value;
+        bool *has;
+    } members[] = {
+        {"prompt_tokens", &u->prompt, &u->has_prompt},
+        {"completion_tokens", &u->completion, &u->has_completion},
+        {"total_tokens", &u->total, &u->has_total},
+        {"input_tokens", &u->input, &u->has_input},
+        {"output_tokens", &u->completion, &u->has_completion},
+        {"cache_read_input_tokens", &u->cache_read, &u->has_input},
+        {"cache_creation_input_tokens", &u->cache_write, &u->has_input},
+    };
 
-    for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
-        if (strcmp(key, keys[i]) == 0 && m->scan.text_len > 0) {
-            m->event_text = true;
-            m->text_bytes += m->scan.text_len;
+    for (size_t i = 0; i < ARRAY_SIZE(members); i++)
+        if (strcmp(members[i].key, key) == 0) {
+            *members[i].value = v;
+            *members[i].has = true;
         }
 }
 
-static void scan(struct tb_usage_parser *m, const char *p, size_t n)
+static void note_timings(struct tb_usage_halves *u, const char *key, uint64_t v)
+{
+    if (strcmp(key, "prompt_n") == 0) {
+        u->prompt += v;
+        u->has_prompt = true;
+    } else if (strcmp(key, "cache_n") == 0) {
+        u->prompt += v;
+        u->cached = v;
+    } else if (strcmp(key, "predicted_n") == 0) {
+        u->completion = v;
+        u->has_completion = true;
+    }
+}
+
+static bool is_details(const char *key)
+{
+    return strcmp(key, "prompt_tokens_details") == 0 || strcmp(key, "input_tokens_details") == 0;
+}
+
+/* A number or word ended. What is no whole number counts as not there. */
+static void note_number(struct tb_usage_parser *m)
+{
+    const char *key = tb_json_last_key(&m->scan);
+    unsigned depth = m->scan.depth;
+    uint64_t v;
+
+    if (!tb_json_scan_uint(&m->scan, &v))
+        return;
+    v = MIN(v, TB_USAGE_MOST);
+    if (m->in_usage && depth == m->in_usage)
+        note_usage(&m->now, key, v);
+    else if (m->in_usage && depth == m->in_usage + 1 && depth <= TB_JSON_SCAN_LEVELS &&
+             is_details(m->scan.level[depth - 2].key) && strcmp(key, "cached_tokens") == 0)
+        m->now.cached = v;
+    else if (m->in_timings && depth == m->in_timings)
+        note_timings(&m->now_timed, key, v);
+    else if (tb_json_at(&m->scan, "choices..index") || tb_json_at(&m->scan, "index") ||
+             tb_json_at(&m->scan, ".index"))
+        m->index = v;
+}
+
+/* --- text ------------------------------------------------------------------------------------------------ */
+
+/* Whether the string is text that a model wrote, by its place. Responses say the same text several times: deltas, then the whole. */
+static bool is_model_text(const struct tb_usage_parser *m)
+{
+    const struct tb_json_scan *s = &m->scan;
+    const char *key = tb_json_last_key(s), *top = s->level[0].array ? "" : s->level[0].key;
+
+    switch (m->request.api) {
+    case TB_API_CHAT:
+        return strcmp(top, "choices") == 0 && (strcmp(key, "content") == 0 || strcmp(key, "text") == 0 ||
+                                               strcmp(key, "arguments") == 0 || strcmp(key, "refusal") == 0);
+    case TB_API_COMPLETION:
+        return (strcmp(top, "choices") == 0 && strcmp(key, "text") == 0) || tb_json_at(s, "content") ||
+               tb_json_at(s, ".content");
+    case TB_API_RESPONSE:
+        if (m->events)
+            return tb_json_at(s, "delta");
+        return strcmp(top, "output") == 0 &&
+               (strcmp(key, "text") == 0 || strcmp(key, "arguments") == 0 || strcmp(key, "refusal") == 0);
+    case TB_API_MESSAGE:
+        if (m->events)
+            return strcmp(top, "delta") == 0 && strcmp(key, "type") != 0 && strcmp(key, "stop_reason") != 0 &&
+                   strcmp(key, "signature") != 0;
+        return strcmp(top, "content") == 0 && strcmp(key, "type") != 0 && strcmp(key, "id") != 0 &&
+               strcmp(key, "name") != 0 && strcmp(key, "signature") != 0;
+    case TB_API_AUDIO:
+        return tb_json_at(s, "text") || (m->events && tb_json_at(s, "delta"));
+    default:
+        return false;
+    }
+}
+
+static void note_string(struct tb_usage_parser *m)
+{
+    const char *key = tb_json_last_key(&m->scan);
+    bool chat = m->request.api == TB_API_CHAT && strcmp(m->scan.level[0].key, "choices") == 0;
+
+    if (strcmp(key, "finish_reason") == 0 && tb_json_at(&m->scan, "choices..finish_reason")) {
+        m->finished = true;
+        m->choice_length = strcmp(m->scan.value, "length") == 0;
+    } else if (tb_json_at(&m->scan, "type") &&
+               (strcmp(m->scan.value, "message_start") == 0 || strncmp(m->scan.value, "response.", 9) == 0)) {
+        m->inferred = true;
+    } else if (chat && strcmp(key, "reasoning_content") == 0) {
+        m->reasoning += m->scan.text_len;
+    } else if (chat && strcmp(key, "reasoning") == 0) { /* some say it under both names */
+        m->reasoning_too += m->scan.text_len;
+    } else if (is_model_text(m)) {
+        m->choice_text += m->scan.text_len;
+    }
+}
+
+/* --- what an event or body says -------------------------------------------------------------------------- */
+
+/* The text since the last choice belongs to this one. */
+static void choice_ends(struct tb_usage_parser *m)
+{
+    uint64_t text = m->choice_text + MAX(m->reasoning, m->reasoning_too);
+    struct tb_usage_choice *c = &m->choice[MIN(m->index, TB_USAGE_PARSER_CHOICES - 1)];
+
+    m->n_choices = MAX(m->n_choices, MIN(m->index, TB_USAGE_PARSER_CHOICES - 1) + 1);
+    c->text += text;
+    c->events += text > 0;
+    c->length |= m->choice_length;
+    m->event_text += text;
+    m->choice_text = m->reasoning = m->reasoning_too = 0;
+    m->choice_length = false;
+}
+
+static void container_begins(struct tb_usage_parser *m)
+{
+    struct tb_json_scan *s = &m->scan;
+    static const char *const shapes[] = {"choices", "output", "content", "data", "results", "embedding"};
+
+    if (!m->in_usage && at_usage(s)) {
+        m->in_usage = s->depth + 1;
+        m->now = (struct tb_usage_halves){0};
+    } else if (!m->in_timings && at_timings(s)) {
+        m->in_timings = s->depth + 1;
+        m->now_timed = (struct tb_usage_halves){0};
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(shapes) && s->depth == 1; i++)
+        m->inferred |= tb_json_at(s, shapes[i]);
+    /* A choice whose index does not stand in it is told by its place. */
+    if (s->depth == 2 && s->level[1].array && strcmp(s->level[0].key, "choices") == 0)
+        m->index = s->level[1].items;
+}
+
+static void container_ends(struct tb_usage_parser *m)
+{
+    struct tb_json_scan *s = &m->scan;
+
+    if (m->in_usage == s->depth) {
+        m->in_usage = 0;
+        m->has_usage = true;
+    } else if (m->in_timings == s->depth) {
+        m->in_timings = 0;
+        m->has_timings = true;
+    }
+    if (s->depth == 3 && s->level[1].array && !s->level[2].array && strcmp(s->level[0].key, "choices") == 0)
+        choice_ends(m);
+    else if (s->depth == 2 && tb_json_at(s, "choices."))
+        m->bare = s->level[1].items == 0;
+    else if (s->depth == 2 && s->level[0].array && !s->level[1].array) /* an element of a list of answers */
+        tb_usage_fold(m);
+    else if (s->depth == 1 && !m->events)
+        tb_usage_fold(m);
+}
+
+static void parser_scan(struct tb_usage_parser *m, const char *p, size_t n)
 {
     while (n > 0) {
         enum tb_json_token t;
@@ -82,164 +211,160 @@ static void scan(struct tb_usage_parser *m, const char *p, size_t n)
         if (t == TB_JSON_DONE)
             note_number(m);
         else if (t == TB_JSON_TEXT)
-            note_text(m);
-        else if (t == TB_JSON_BEGIN && strcasecmp(tb_json_last_key(&m->scan), "usage") == 0 &&
-                 at(&m->scan, "usage"))
-            m->event_usage = true;
-        else if (t == TB_JSON_END && m->scan.depth == 2 && tb_json_at(&m->scan, "choices."))
-            m->event_bare = m->scan.level[1].items == 0;
+            note_string(m);
+        else if (t == TB_JSON_BEGIN)
+            container_begins(m);
+        else if (t == TB_JSON_END)
+            container_ends(m);
     }
 }
 
-/* --- events ------------------------------------------------------------------------------------------------------ */
+void tb_usage_fold(struct tb_usage_parser *m)
+{
+    if (m->choice_text > 0 || m->reasoning > 0 || m->reasoning_too > 0)
+        choice_ends(m);
+    if (m->event_text > 0)
+        m->inferred = true;
+    if (m->has_timings)
+        tb_usage_add_timings(m);
+    if (m->has_usage)
+        tb_usage_add_usage(m);
+    m->has_usage = m->has_timings = false;
+    m->index = 0;
+    m->event_text = 0;
+}
+
+/* --- events ---------------------------------------------------------------------------------------------- */
 
 static void event_begin(struct tb_usage_parser *m)
 {
-    m->event_usage = m->event_text = m->event_bare = m->passing = false;
+    m->bare = m->finished = m->passing = false;
+    m->in_usage = m->in_timings = 0;
+    m->choice_text = m->reasoning = m->reasoning_too = 0;
+    m->choice_length = false;
+    m->index = m->event_text = 0;
     m->scan = (struct tb_json_scan){0};
-}
-
-static bool usage_alone(const struct tb_usage_parser *m)
-{
-    return m->event_usage && m->event_bare && !m->event_text;
-}
-
-/* The bytes of one line or of a part of it, without the line end. */
-static void line_bytes(struct tb_usage_parser *m, const char *p, size_t n)
-{
-    static const char field[] = "data:";
-
-    if (n > 0 && m->line == 0)
-        m->lone_cr = *p == '\r';
-    for (; n > 0 && m->line < sizeof(field) - 1; p++, n--, m->line++)
-        m->data = (m->line == 0 || m->data) && *p == field[m->line];
-    if (n > 0 && m->data)
-        scan(m, p, n);
-}
-
-/* True when the line just ended was empty: the event is over. */
-static bool line_end(struct tb_usage_parser *m)
-{
-    bool empty = m->line == 0 || (m->line == 1 && m->lone_cr);
-
-    if (m->data)
-        scan(m, "\n", 1); /* lines of one event are one text */
-    m->line = 0;
-    m->data = false;
-    return empty;
 }
 
 /* Looks at p up to the end of an event or of p; returns how many bytes, *ret_over tells which. */
 static size_t event_step(struct tb_usage_parser *m, const char *p, size_t n, bool *ret_over)
 {
-    size_t done = 0;
+    enum tb_sse_token t = TB_SSE_MORE;
+    size_t used = 0;
 
-    *ret_over = false;
-    while (done < n && !*ret_over) {
-        const char *nl = memchr(p + done, '\n', n - done);
-        size_t len = nl ? (size_t)(nl - (p + done)) : n - done;
-
-        line_bytes(m, p + done, len);
-        if (nl)
-            *ret_over = line_end(m);
-        done += len + (nl ? 1 : 0);
+    while (used < n && t != TB_SSE_EVENT) {
+        used += tb_sse_next(&m->sse, p + used, n - used, &t);
+        if (t == TB_SSE_DATA)
+            parser_scan(m, m->sse.data, m->sse.data_len);
     }
-    if (*ret_over) {
-        m->pieces += m->event_text;
-        m->final |= usage_alone(m);
-    }
-    return done;
+    *ret_over = t == TB_SSE_EVENT;
+    return used;
 }
 
-static int hold(struct tb_usage_parser *m, const char *p, size_t n, struct tb_buf *out)
+static bool usage_alone(const struct tb_usage_parser *m)
 {
-    int r = 0;
-
-    if (!m->passing && m->held.len + n > TB_USAGE_PARSER_HOLD_MAX) {
-        r = tb_usage_parser_flush(m, out);
-        m->passing = true;
-    }
-    if (r < 0)
-        return r;
-    return tb_buf_append(m->passing ? out : &m->held, p, n);
-}
-
-int tb_usage_parser_filter(struct tb_usage_parser *m, const char *p, size_t n, struct tb_buf *out)
-{
-    while (n > 0) {
-        bool over;
-        size_t used = event_step(m, p, n, &over);
-        int r = hold(m, p, used, out);
-
-        if (r >= 0 && over && usage_alone(m) && !m->passing)
-            m->held.len = 0;
-        if (r >= 0 && over)
-            r = tb_usage_parser_flush(m, out);
-        if (r < 0)
-            return r;
-        if (over)
-            event_begin(m);
-        p += used;
-        n -= used;
-    }
-    return 0;
+    return m->has_usage && m->bare && m->event_text == 0;
 }
 
 int tb_usage_parser_flush(struct tb_usage_parser *m, struct tb_buf *out)
 {
-    int r = tb_buf_append(out, m->held.data, m->held.len);
+    (void)tb_buf_append(out, m->kept.data, m->kept.len);
+    (void)tb_buf_append(out, m->held.data, m->held.len);
+    m->kept.len = m->held.len = 0;
+    return tb_buf_error(out);
+}
 
+static int parser_hold(struct tb_usage_parser *m, const char *p, size_t n, struct tb_buf *out)
+{
+    if (!m->passing && m->held.len + n > TB_USAGE_PARSER_HOLD_MAX) {
+        (void)tb_usage_parser_flush(m, out);
+        m->passing = true;
+    }
+    return tb_buf_append(m->passing ? out : &m->held, p, n);
+}
+
+/* The usage that we asked for is taken out; what else was in its event goes into the one before. */
+static int parser_take_out(struct tb_usage_parser *m, struct tb_buf *out)
+{
+    _cleanup_buf_ struct tb_buf extras = {0};
+    int r = tb_event_extras(&m->held, &extras);
+
+    if (r >= 0 && m->kept.len > 0)
+        r = tb_event_splice(&m->kept, &extras, out);
+    m->kept.len = m->held.len = 0;
+    m->dropped = true;
+    return r;
+}
+
+static int parser_event_over(struct tb_usage_parser *m, struct tb_buf *out)
+{
+    struct tb_buf event = m->held;
+
+    m->dropped = false;
+    if (usage_alone(m) && !m->passing)
+        return parser_take_out(m, out);
+    if (!m->finished || m->passing)
+        return tb_usage_parser_flush(m, out);
+    (void)tb_buf_append(out, m->kept.data, m->kept.len);
+    m->held = m->kept;
     m->held.len = 0;
+    m->kept = event;
+    return tb_buf_error(out);
+}
+
+int tb_usage_parser_filter(struct tb_usage_parser *m, const char *p, size_t n, struct tb_buf *out)
+{
+    int r = 0;
+
+    while (n > 0 && r >= 0) {
+        bool over;
+        size_t used;
+
+        if (m->sse.after_cr && *p == '\n' && m->held.len == 0 && !m->passing) {
+            /* Of the event that is over: where that went. */
+            used = tb_sse_next(&m->sse, p, 1, &(enum tb_sse_token){0});
+            if (!m->dropped)
+                r = tb_buf_append(m->kept.len > 0 ? &m->kept : out, p, 1);
+        } else {
+            used = event_step(m, p, n, &over);
+            r = parser_hold(m, p, used, out);
+            if (r >= 0 && over)
+                r = parser_event_over(m, out);
+            if (over) {
+                tb_usage_fold(m);
+                event_begin(m);
+            }
+        }
+        p += used;
+        n -= used;
+    }
     return r;
 }
 
 void tb_usage_parser_feed(struct tb_usage_parser *m, const char *p, size_t n)
 {
-    if (!m->events)
-        return scan(m, p, n);
+    m->bytes += n;
+    if (m->opaque)
+        return;
+    if (!m->events) {
+        parser_scan(m, p, n);
+        return;
+    }
     while (n > 0) {
         bool over;
         size_t used = event_step(m, p, n, &over);
 
-        if (over)
+        if (over) {
+            tb_usage_fold(m);
             event_begin(m);
+        }
         p += used;
         n -= used;
     }
 }
 
-/* --- the sum ----------------------------------------------------------------------------------------------------- */
-
-void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, uint64_t prompt_bytes,
-                            struct tb_tokens *ret)
-{
-    bool whole_body = !m->events && m->scan.closed && m->has_usage;
-    uint64_t counted = m->events ? m->pieces : (m->text_bytes + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN;
-
-    *ret = (struct tb_tokens){.known = m->has_usage || m->has_timings || counted > 0};
-    if (m->has_usage) {
-        ret->prompt = MAX(m->prompt, m->input + m->cache_read + m->cache_write);
-        ret->completion = m->completion;
-        ret->cached = MAX(m->cached, m->cache_read);
-        if (ret->prompt == 0 && m->total > m->completion)
-            ret->prompt = m->total - m->completion;
-    } else if (m->has_timings) {
-        ret->prompt = m->timed_prompt + m->timed_cache;
-        ret->completion = m->timed_completion;
-        ret->cached = m->timed_cache;
-    } else if (counted > 0) {
-        ret->prompt = ret->ours = prompt_bytes / BYTES_PER_TOKEN;
-    }
-    ret->estimated =
-        !(complete && (m->has_usage || m->has_timings)) && !m->final && !whole_body && ret->known;
-    if (ret->estimated && counted > ret->completion) {
-        ret->ours += counted - ret->completion;
-        ret->completion = counted;
-    }
-    ret->cached = MIN(ret->cached, ret->prompt);
-}
-
 void tb_usage_parser_clear(struct tb_usage_parser *m)
 {
     tb_buf_free(&m->held);
+    tb_buf_free(&m->kept);
 }

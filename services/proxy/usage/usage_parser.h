@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How many tokens an answer cost, from the answer itself while it passes: a JSON body or an event stream of the OpenAI API (chat,
- * completions, embeddings, responses), Anthropic's messages, or llama.cpp's timings. A step function over (buf, len) without I/O;
+/* How many tokens an answer cost, from the answer itself while it passes: a JSON body or server-sent events of the OpenAI API (chat,
+ * completions, embeddings, responses), of Anthropic's messages, or with llama-server's timings. Each API's own rule says how the
+ * usage of its events adds up; a half that nobody tells is estimated from the text. A step function over (buf, len) without I/O;
  * memory is bounded whatever the runtime sends. */
 #ifndef TB_PROXY_USAGE_USAGE_PARSER_H
 #define TB_PROXY_USAGE_USAGE_PARSER_H
@@ -10,25 +11,59 @@
 #include <stdint.h>
 
 #include "common/buf.h"
+#include "proxy/usage/api.h"
 #include "proxy/usage/json_scan.h"
+#include "proxy/usage/sse.h"
 #include "proxy/usage/tokens.h"
 
 #define TB_USAGE_PARSER_HOLD_MAX (16 * 1024) /* a longer event is never the one with the usage alone */
+#define TB_USAGE_PARSER_CHOICES 32           /* told apart; those beyond count as the last of them */
+
+/* What the request says of its answer. */
+struct tb_usage_request {
+    enum tb_api api;
+    uint64_t prompts, choices; /* choices: of each prompt; at least 1 */
+    uint64_t max_tokens;       /* of each choice, when all its limits say the same; 0: not known */
+    uint64_t prompt_likely;    /* tokens: the estimate */
+    uint64_t text, first_text; /* bytes of all prompts' text, and of the first one's */
+};
+
+/* What one usage object, or several together, say. */
+struct tb_usage_halves {
+    uint64_t prompt, completion, cached, total;
+    uint64_t input, cache_read, cache_write; /* Anthropic's parts of the prompt */
+    bool has_prompt, has_completion, has_total, has_input;
+};
+
+struct tb_usage_choice {
+    uint64_t prompt, completion; /* as its own usage said at last */
+    uint64_t events, text;       /* with text in them; its bytes */
+    bool told, length;           /* told: it had a usage; length: it ended at its limit */
+};
 
 struct tb_usage_parser {
-    bool events; /* an event stream, not one JSON body */
-    bool strip;  /* take the event out that holds nothing but the usage */
+    struct tb_usage_request request;
+    bool events; /* server-sent events, not one JSON body */
+    bool strip;  /* take the usage out that we asked for */
+    bool opaque; /* bytes that nobody here can read: they are only counted */
     /* private */
     struct tb_json_scan scan;
-    uint64_t prompt, completion, cached, input, cache_read, cache_write, total; /* of usage */
-    uint64_t timed_prompt, timed_cache, timed_completion;                       /* of timings */
-    bool has_usage, has_timings, final;
-    uint64_t pieces, text_bytes; /* events with text in them; bytes of text */
-    bool event_usage, event_text, event_bare;
-    unsigned line; /* bytes of the current line's beginning seen */
-    bool data, lone_cr;
-    struct tb_buf held;
-    bool passing; /* the current event was too long to hold */
+    struct tb_sse sse;
+    struct tb_usage_choice choice[TB_USAGE_PARSER_CHOICES];
+    struct tb_usage_halves all, timed; /* of the answer; timed: by timings */
+    uint64_t alone, alone_completion;  /* events with nothing but usage, and the sum of what they say */
+    uint64_t n_choices;                /* the largest index of one, and 1 */
+    uint64_t bytes;                    /* opaque */
+    bool inferred;                     /* it has the shape of an answer of its API */
+    bool final;                        /* the count is whole whatever comes now */
+    /* of the current event or body */
+    struct tb_usage_halves now, now_timed;
+    uint64_t index, choice_text, reasoning, reasoning_too, event_text;
+    unsigned in_usage, in_timings; /* depth of the object's members; 0: not in one */
+    bool has_usage, has_timings, bare, finished, choice_length;
+    struct tb_buf held,
+        kept; /* the current event; the one before, that what is stripped of this one may go to */
+    bool passing, dropped; /* the current event was too long to hold; the one before was taken out */
 };
 
 /* Looks at bytes of the answer's body. Without strip what the client gets is what came. */
@@ -37,9 +72,8 @@ void tb_usage_parser_feed(struct tb_usage_parser *m, const char *p, size_t n);
 int tb_usage_parser_filter(struct tb_usage_parser *m, const char *p, size_t n, struct tb_buf *out);
 /* At the end of the body: appends what is still held. 0 or -ENOMEM. */
 int tb_usage_parser_flush(struct tb_usage_parser *m, struct tb_buf *out);
-/* complete: the runtime sent the answer to its end and the client took it. prompt_bytes: size of the request, to guess from. */
-void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, uint64_t prompt_bytes,
-                            struct tb_tokens *ret);
+/* complete: the runtime sent the answer to its end and the client took it. */
+void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, struct tb_tokens *ret);
 void tb_usage_parser_clear(struct tb_usage_parser *m);
 
 #endif
