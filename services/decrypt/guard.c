@@ -38,10 +38,10 @@ static void *guard_thread(void *arg)
         if (r == 0 && is_full(g->fifo))
             tb_notify_watchdog();
     }
-    if (p[0].revents)
-        return NULL;
-    atomic_store(&g->cause, p[1].revents ? TB_GUARD_SIGNAL : TB_GUARD_CLIENT);
-    if (poll(p, 1, PATIENCE_MS) == 0)
+    /* Told to stop, perhaps because of it: a client that dies takes the reader of the FIFO along. */
+    if (p[1].revents || p[2].revents)
+        atomic_store(&g->cause, p[1].revents ? TB_GUARD_SIGNAL : TB_GUARD_CLIENT);
+    if (!p[0].revents && poll(p, 1, PATIENCE_MS) == 0)
         g->last_resort(g->ctx);
     return NULL;
 }

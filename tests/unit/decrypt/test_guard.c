@@ -138,6 +138,18 @@ static void a_client_that_goes_is_noticed_all_the_same(void **state)
     tb_guard_stop(&l->guard);
 }
 
+/* Whatever of the two the thread is woken by: the reader of a FIFO dies with its parent, and that ends the decryption. */
+static void test_a_client_that_goes_as_the_end_comes_is_its_cause(void **state)
+{
+    struct listener *l = *state;
+
+    assert_int_equal(tb_guard_start(&l->guard), 0);
+    close(l->client[1]);
+    tb_guard_stop(&l->guard);
+    assert_int_equal(tb_guard_cancelled(&l->guard), TB_GUARD_CLIENT);
+    l->client[1] = -1;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -145,6 +157,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(room_in_the_fifo_and_no_progress_is_one, setup, teardown),
         cmocka_unit_test_setup_teardown(files_are_fed_by_progress_only, setup, teardown),
         cmocka_unit_test_setup_teardown(a_client_that_goes_is_noticed_all_the_same, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_client_that_goes_as_the_end_comes_is_its_cause, setup,
+                                        teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
