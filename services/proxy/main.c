@@ -18,6 +18,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "proxy/admin/page.h"
+#include "proxy/request_limits.h"
 #include "proxy/request_usage.h"
 #include "proxy/gate/routes.h"
 #include "common/secret.h"
@@ -413,7 +414,11 @@ static int serve(struct program *p)
                                         .upstream = p->server.upstream,
                                         .health = p->config.runtime_health,
                                         .requests = requests,
-                                        .arg = &p->server};
+                                        .arg = &p->server,
+                                        .limits = {.upstream = p->server.upstream,
+                                                   .limits = &p->server.runtime_limits,
+                                                   .wanted = tb_quota_has_budgets,
+                                                   .wanted_arg = &p->server}};
     p->watchdog_us = tb_notify_watchdog_us();
     first_look(p);
     tb_notify_ready("%s", tb_state_name(p->server.watch.verdict.state));

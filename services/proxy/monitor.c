@@ -25,7 +25,19 @@ static void probe_end(struct tb_watch *w, bool healthy)
 {
     tb_call_free(w->probe);
     w->probe = NULL;
+    if (!healthy)
+        tb_limits_fetch_reset(&w->limits);
+    /* Budgets need to know what it can do before the first request. */
+    if (healthy && !w->facts.runtime_healthy && tb_limits_fetch_start(&w->limits))
+        return;
     w->facts.runtime_healthy = healthy;
+}
+
+static void limits_finished(void *arg)
+{
+    struct tb_watch *w = arg;
+
+    w->facts.runtime_healthy = true;
 }
 
 static void probe_event(void *arg)
@@ -114,6 +126,8 @@ static void tell(const struct tb_watch *w, const char *from)
 
 void tb_watch_tick(struct tb_watch *w)
 {
+    w->limits.finished = limits_finished;
+    w->limits.finished_arg = w;
     uint64_t now = tb_now_monotonic_us();
     struct tb_verdict old = w->verdict;
 
@@ -139,6 +153,7 @@ void tb_watch_look(struct tb_watch *w)
 
 void tb_watch_done(struct tb_watch *w)
 {
+    tb_limits_fetch_reset(&w->limits);
     tb_call_free(w->probe);
     w->probe = NULL;
 }

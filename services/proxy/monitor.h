@@ -9,6 +9,7 @@
 #include "proxy/http/loop.h"
 #include "common/facts.h"
 #include "proxy/http/upstream.h"
+#include "proxy/runtime_limits.h"
 
 #define TB_WATCH_FILES_US 250000ULL /* how often the files are read */
 #define TB_WATCH_PROBE_US 1000000ULL
@@ -21,6 +22,7 @@ struct tb_watch {
     const char *health; /* what the runtime answers 200 to when it is well, TB_RUNTIME_HEALTH; borrowed */
     uint64_t (*requests)(void *arg); /* for requests_processed in proxy.json */
     void *arg;
+    struct tb_limits_fetch limits; /* asked for when the runtime becomes well */
     struct tb_facts facts;
     struct tb_verdict verdict;
     uint64_t since_realtime_us; /* of the state */

@@ -44,6 +44,17 @@ static bool refuse(struct tb_exchange *ex, const struct tb_limit_refusal *r)
     return false;
 }
 
+bool tb_quota_has_budgets(void *server)
+{
+    const struct tb_server *s = server;
+    const struct tb_api_keys *k = s->keys ? tb_key_store_keys(s->keys) : NULL;
+
+    for (size_t i = 0; k && i < k->n; i++)
+        if (k->key[i].limits.budget > 0)
+            return true;
+    return false;
+}
+
 static bool reserve(struct tb_exchange *ex, const struct tb_request_size *size)
 {
     struct tb_limiter *l = &ex->account->limiter;
@@ -52,6 +63,8 @@ static bool reserve(struct tb_exchange *ex, const struct tb_request_size *size)
     struct tb_limit_need need;
     struct tb_cost cost;
 
+    if (l->limits.budget && ex->server->runtime_limits.context == 0)
+        (void)tb_limits_fetch_start(&ex->server->watch.limits); /* the key may be newer than the last look */
     tb_cost_of(size, &ex->server->runtime_limits,
                l->limits.budget ? tb_limit_budget_left(l, spent) : UINT64_MAX, &cost);
     need = (struct tb_limit_need){.rate = cost.likely, .budget = cost.most, .asked = cost.asked};

@@ -7,6 +7,8 @@
 
 #include "proxy/exchange.h"
 
+/* Some key has a budget: what the runtime can do has to be known. server: struct tb_server. */
+bool tb_quota_has_budgets(void *server);
 /* At the head, after tb_metering_begin(). False: ex->error says why not. */
 bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request_head *h);
 /* At the end of the body, when ex->rewrite knows what it asks for and the runtime cannot begin yet. False: ex->error. */
