@@ -46,7 +46,6 @@ def test_slow_clients_are_let_go(proxy):
     socks = {name: proxy.raw(data) for name, data in SLOW.items()}
     reader = proxy.raw(b"GET /v1/big HTTP/1.1\r\nHost: x\r\n\r\n")
     read_head(reader)
-    live = proxy.raw(b"GET /v1/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     stop = threading.Event()
 
     def slow_runtime(conn, rq):  # no fault of its client
@@ -55,6 +54,7 @@ def test_slow_clients_are_let_go(proxy):
             conn.sendall(b"1\r\nx\r\n")
         conn.sendall(b"0\r\n\r\n")
     proxy.backend.routes["/v1/live"] = slow_runtime
+    live = proxy.raw(b"GET /v1/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     steady = proxy.raw(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 45000\r\n\r\n")
     start, gone, sent = time.monotonic(), {}, 0
     while len(gone) < len(socks) and time.monotonic() - start < 60:
