@@ -197,6 +197,8 @@ def main():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     start = time.monotonic()
+    if stages != ["lint"]:
+        run(["make", f"-j{CPUS}", "all"], "build.log")  # of which a test makes an installation; what fails to build is said by the stages
     with concurrent.futures.ThreadPoolExecutor(STAGES_AT_ONCE) as pool:
         tallies = list(pool.map(timed, stages))
     if os.environ.get("V") == "1":
