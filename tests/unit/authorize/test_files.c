@@ -103,7 +103,7 @@ static void assert_member(const char *which, const char *name, const char *membe
     assert_string_equal(s, want);
 }
 
-static void lease_file_follows_the_contract(void **state)
+static void test_lease_file_follows_the_contract(void **state)
 {
     _cleanup_free_ char *run = tb_path_join(base, "run");
     _cleanup_json_ cJSON *o = NULL;
@@ -129,7 +129,7 @@ static void lease_file_follows_the_contract(void **state)
 }
 
 /* "9999-12-31T23:59:59Z", with the longest grace there is: readers must be able to read the deadline. */
-static void an_expiry_far_away_is_not_over(void **state)
+static void test_an_expiry_far_away_is_not_over(void **state)
 {
     struct authorize_verdict v = {.retry_after_ms = -1};
     _cleanup_free_ char *run = tb_path_join(base, "run");
@@ -146,7 +146,7 @@ static void an_expiry_far_away_is_not_over(void **state)
     assert_non_null(strstr(facts.expires_at, "Z"));
 }
 
-static void flag_and_twin_come_and_go(void **state)
+static void test_flag_and_twin_come_and_go(void **state)
 {
     assert_false(exists("run", "suspended"));
     assert_true(exists("run", "allowed"));
@@ -165,7 +165,7 @@ static void flag_and_twin_come_and_go(void **state)
     assert_false(exists("state", "suspended"));
 }
 
-static void either_twin_restores_the_suspension(void **state)
+static void test_either_twin_restores_the_suspension(void **state)
 {
     static const char *const which[] = {"run", "state"};
 
@@ -183,7 +183,7 @@ static void either_twin_restores_the_suspension(void **state)
     }
 }
 
-static void a_damaged_flag_still_suspends(void **state)
+static void test_a_damaged_flag_still_suspends(void **state)
 {
     static const char *const text[] = {"", "{", "[]", "{\"reason\":7}", "{\"reason\":\"\\u001b[31m\"}"};
 
@@ -196,14 +196,14 @@ static void a_damaged_flag_still_suspends(void **state)
     }
 }
 
-static void another_contract_does_not_lift_it(void **state)
+static void test_another_contract_does_not_lift_it(void **state)
 {
     apply(AUTHORIZE_DENIED, "contract_invalid");
     restart_as("other");
     assert_true(l.suspended);
 }
 
-static void the_right_to_serve_survives_a_restart(void **state)
+static void test_the_right_to_serve_survives_a_restart(void **state)
 {
     apply(AUTHORIZE_GRANTED, "");
     now.boot_us += 20 * S;
@@ -222,7 +222,7 @@ static void the_right_to_serve_survives_a_restart(void **state)
     assert_int_equal(l.state, TB_LEASE_PENDING);
 }
 
-static void not_that_of_another_boot(void **state)
+static void test_not_that_of_another_boot(void **state)
 {
     apply(AUTHORIZE_GRANTED, "");
     now.boot_us = 10 * S; /* booted again */
@@ -237,7 +237,7 @@ static void not_that_of_another_boot(void **state)
     assert_int_equal(l.state, TB_LEASE_PENDING);
 }
 
-static void a_damaged_lease_is_no_lease(void **state)
+static void test_a_damaged_lease_is_no_lease(void **state)
 {
     static const char *const text[] = {
         "",
@@ -259,15 +259,15 @@ int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(lease_file_follows_the_contract),
-        T(an_expiry_far_away_is_not_over),
-        T(flag_and_twin_come_and_go),
-        T(either_twin_restores_the_suspension),
-        T(a_damaged_flag_still_suspends),
-        T(another_contract_does_not_lift_it),
-        T(the_right_to_serve_survives_a_restart),
-        T(not_that_of_another_boot),
-        T(a_damaged_lease_is_no_lease),
+        T(test_lease_file_follows_the_contract),
+        T(test_an_expiry_far_away_is_not_over),
+        T(test_flag_and_twin_come_and_go),
+        T(test_either_twin_restores_the_suspension),
+        T(test_a_damaged_flag_still_suspends),
+        T(test_another_contract_does_not_lift_it),
+        T(test_the_right_to_serve_survives_a_restart),
+        T(test_not_that_of_another_boot),
+        T(test_a_damaged_lease_is_no_lease),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

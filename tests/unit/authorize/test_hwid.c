@@ -36,7 +36,7 @@ static void put_device(const char *name, const char *index, const char *type, co
     put(file, mac);
 }
 
-static void uuid_is_trimmed_and_lowered(void **state)
+static void test_uuid_is_trimmed_and_lowered(void **state)
 {
     char out[TB_HWID_MAX], big[TB_HWID_MAX];
 
@@ -55,7 +55,7 @@ static int imds(const char *json, const char *hostname, char *out)
     return tb_hwid_from_imds(json, strlen(json), hostname, out);
 }
 
-static void imds_is_vmid_and_hostname(void **state)
+static void test_imds_is_vmid_and_hostname(void **state)
 {
     char out[TB_HWID_MAX];
 
@@ -71,7 +71,7 @@ static void imds_is_vmid_and_hostname(void **state)
     assert_int_equal(imds("<html>", "h", out), -EINVAL);
 }
 
-static void macs_are_hashed(void **state)
+static void test_macs_are_hashed(void **state)
 {
     static const char *const macs[] = {"02:00:00:00:00:01", "02:00:00:00:00:02"};
     char out[TB_HWID_MAX];
@@ -85,7 +85,7 @@ static void macs_are_hashed(void **state)
     assert_int_equal(tb_hwid_from_macs("", NULL, 0, out), -EINVAL);
 }
 
-static void sources_in_order(void **state)
+static void test_sources_in_order(void **state)
 {
     _cleanup_free_ char *dmi = tb_path_join(dir, "product_uuid"), *net = tb_path_join(dir, "net");
     _cleanup_free_ char *creds = tb_path_join(dir, "creds");
@@ -140,10 +140,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(uuid_is_trimmed_and_lowered),
-        cmocka_unit_test(imds_is_vmid_and_hostname),
-        cmocka_unit_test(macs_are_hashed),
-        cmocka_unit_test(sources_in_order),
+        cmocka_unit_test(test_uuid_is_trimmed_and_lowered),
+        cmocka_unit_test(test_imds_is_vmid_and_hostname),
+        cmocka_unit_test(test_macs_are_hashed),
+        cmocka_unit_test(test_sources_in_order),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

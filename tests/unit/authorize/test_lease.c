@@ -55,7 +55,7 @@ static void fail_once(const char *reason, int64_t retry_after_ms)
 
 #define assert_about(us, want) assert_in_range(us, (want)*9 / 10 - 1000, (want)*11 / 10 + 1000)
 
-static void asks_at_once_and_then_backs_off(void **state)
+static void test_asks_at_once_and_then_backs_off(void **state)
 {
     static const uint64_t delays[] = {2, 4, 8, 16, 32, 60, 60};
 
@@ -73,7 +73,7 @@ static void asks_at_once_and_then_backs_off(void **state)
     }
 }
 
-static void retry_after_is_honoured(void **state)
+static void test_retry_after_is_honoured(void **state)
 {
     fail_once("busy", 30000);
     assert_int_equal(l.next_ask_boot_us - now.boot_us, 30 * S);
@@ -85,7 +85,7 @@ static void retry_after_is_honoured(void **state)
     assert_about(l.next_ask_boot_us - now.boot_us, 4 * S);
 }
 
-static void renews_at_half_time(void **state)
+static void test_renews_at_half_time(void **state)
 {
     authorize(100 * S);
     assert_true(tb_lease_serving(&l));
@@ -100,7 +100,7 @@ static void renews_at_half_time(void **state)
     assert_int_equal(l.deadline_boot_us, 0);
 }
 
-static void unreachable_serves_until_the_deadline(void **state)
+static void test_unreachable_serves_until_the_deadline(void **state)
 {
     authorize(100 * S);
     pass(50 * S);
@@ -129,7 +129,7 @@ static void unreachable_serves_until_the_deadline(void **state)
     assert_string_equal(l.reason, "");
 }
 
-static void one_failure_past_expiry_is_unreachable(void **state)
+static void test_one_failure_past_expiry_is_unreachable(void **state)
 {
     authorize(10 * S);
     pass(5 * S);
@@ -142,7 +142,7 @@ static void one_failure_past_expiry_is_unreachable(void **state)
     assert_int_equal(tb_lease_wakeup_us(&l, true), l.deadline_boot_us);
 }
 
-static void no_expiry_never_expires(void **state)
+static void test_no_expiry_never_expires(void **state)
 {
     authorize(0);
     for (int i = 0; i < 10; i++)
@@ -154,7 +154,7 @@ static void no_expiry_never_expires(void **state)
     assert_int_equal(tb_lease_wakeup_us(&l, true), UINT64_MAX);
 }
 
-static void denied_suspends_at_once_and_resumes(void **state)
+static void test_denied_suspends_at_once_and_resumes(void **state)
 {
     authorize(100 * S);
     deny("subscription_inactive");
@@ -174,7 +174,7 @@ static void denied_suspends_at_once_and_resumes(void **state)
     assert_false(l.suspended);
 }
 
-static void a_stepped_wall_clock_moves_no_deadline(void **state)
+static void test_a_stepped_wall_clock_moves_no_deadline(void **state)
 {
     uint64_t deadline;
 
@@ -190,7 +190,7 @@ static void a_stepped_wall_clock_moves_no_deadline(void **state)
     assert_int_equal(l.state, TB_LEASE_EXPIRED);
 }
 
-static void a_restored_suspension_holds(void **state)
+static void test_a_restored_suspension_holds(void **state)
 {
     tb_lease_restore_suspended(&l, "subscription_inactive");
     assert_int_equal(l.state, TB_LEASE_PENDING);
@@ -201,7 +201,7 @@ static void a_restored_suspension_holds(void **state)
     assert_false(l.suspended);
 }
 
-static void a_restored_lease_serves_until_its_deadline(void **state)
+static void test_a_restored_lease_serves_until_its_deadline(void **state)
 {
     tb_lease_restore_serving(&l, REAL0 + 10 * S, now.boot_us + 110 * S, REAL0);
     assert_true(tb_lease_serving(&l));
@@ -213,7 +213,7 @@ static void a_restored_lease_serves_until_its_deadline(void **state)
     assert_int_equal(l.state, TB_LEASE_EXPIRED);
 }
 
-static void haste_keeps_a_distance(void **state)
+static void test_haste_keeps_a_distance(void **state)
 {
     authorize(0);
     tb_lease_ask_soon(&l, &now);
@@ -228,17 +228,17 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, setup)
     const struct CMUnitTest tests[] = {
-        T(asks_at_once_and_then_backs_off),
-        T(retry_after_is_honoured),
-        T(renews_at_half_time),
-        T(unreachable_serves_until_the_deadline),
-        T(one_failure_past_expiry_is_unreachable),
-        T(no_expiry_never_expires),
-        T(denied_suspends_at_once_and_resumes),
-        T(a_stepped_wall_clock_moves_no_deadline),
-        T(a_restored_suspension_holds),
-        T(a_restored_lease_serves_until_its_deadline),
-        T(haste_keeps_a_distance),
+        T(test_asks_at_once_and_then_backs_off),
+        T(test_retry_after_is_honoured),
+        T(test_renews_at_half_time),
+        T(test_unreachable_serves_until_the_deadline),
+        T(test_one_failure_past_expiry_is_unreachable),
+        T(test_no_expiry_never_expires),
+        T(test_denied_suspends_at_once_and_resumes),
+        T(test_a_stepped_wall_clock_moves_no_deadline),
+        T(test_a_restored_suspension_holds),
+        T(test_a_restored_lease_serves_until_its_deadline),
+        T(test_haste_keeps_a_distance),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

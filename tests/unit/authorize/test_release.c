@@ -13,7 +13,7 @@
 
 #define PARSE(literal, peer) tb_peer_parse(literal, sizeof(literal) - 1, peer)
 
-static void systemd_names_are_parsed(void **state)
+static void test_systemd_names_are_parsed(void **state)
 {
     struct tb_peer p;
 
@@ -30,7 +30,7 @@ static void systemd_names_are_parsed(void **state)
     assert_string_equal(p.unit, "a@b\\x2d:_.service");
 }
 
-static void garbage_names_are_not(void **state)
+static void test_garbage_names_are_not(void **state)
 {
     static const struct {
         const char *s;
@@ -90,7 +90,7 @@ static enum tb_credential may(const char *unit, const char *credential)
     return tb_peer_credential(&p);
 }
 
-static void each_unit_gets_its_own_only(void **state)
+static void test_each_unit_gets_its_own_only(void **state)
 {
     assert_int_equal(may("tb-hydrate.service", "sas-url"), TB_CRED_SAS_URL);
     assert_int_equal(may("tb-hydrate.service", "manifest-url"), TB_CRED_MANIFEST_URL);
@@ -106,7 +106,7 @@ static void each_unit_gets_its_own_only(void **state)
     assert_int_equal(may("tb-decrypt.service", "model-key2"), _TB_CRED_INVALID);
 }
 
-static void decisions(void **state)
+static void test_decisions(void **state)
 {
     struct tb_clock now = {.boot_us = 1000 * S, .real_us = REAL0};
     struct tb_handouts h = {.granted_us = 900 * S};
@@ -151,7 +151,7 @@ static void decisions(void **state)
     tb_grant_free(g);
 }
 
-static void sas_expiry(void **state)
+static void test_sas_expiry(void **state)
 {
     static const struct {
         const char *url;
@@ -181,11 +181,11 @@ static void sas_expiry(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(systemd_names_are_parsed),
-        cmocka_unit_test(garbage_names_are_not),
-        cmocka_unit_test(each_unit_gets_its_own_only),
-        cmocka_unit_test(decisions),
-        cmocka_unit_test(sas_expiry),
+        cmocka_unit_test(test_systemd_names_are_parsed),
+        cmocka_unit_test(test_garbage_names_are_not),
+        cmocka_unit_test(test_each_unit_gets_its_own_only),
+        cmocka_unit_test(test_decisions),
+        cmocka_unit_test(test_sas_expiry),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,7 +8,7 @@
 
 #include "common/version.h"
 
-static void url_has_one_slash(void **state)
+static void test_url_has_one_slash(void **state)
 {
     static const char *const endpoints[] = {"https://h:8443", "https://h:8443/", "https://h:8443//"};
 
@@ -19,7 +19,7 @@ static void url_has_one_slash(void **state)
     }
 }
 
-static void body_has_the_four_members(void **state)
+static void test_body_has_the_four_members(void **state)
 {
     _cleanup_free_ char *body = authorize_request_body("c", "a", "h\"w", NULL, NULL);
 
@@ -32,8 +32,8 @@ static void body_has_the_four_members(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(url_has_one_slash),
-        cmocka_unit_test(body_has_the_four_members),
+        cmocka_unit_test(test_url_has_one_slash),
+        cmocka_unit_test(test_body_has_the_four_members),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,7 +32,7 @@ static int judge(long status, const char *body)
     return judge_as(status, body, false);
 }
 
-static void authorized_is_taken(void **state)
+static void test_authorized_is_taken(void **state)
 {
     assert_int_equal(judge(200, "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY
                                 "\",\"expires_at\":\"2026-01-08T12:40:00+01:00\",\"future\":[1,{}]}"),
@@ -46,7 +46,7 @@ static void authorized_is_taken(void **state)
     assert_string_equal(judged.outcome.reason, "");
 }
 
-static void no_expiry_and_a_bound_manifest(void **state)
+static void test_no_expiry_and_a_bound_manifest(void **state)
 {
     assert_int_equal(judge(200, "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY
                                 "\",\"manifest_sha256\":\"" KEY "\"}"),
@@ -57,7 +57,7 @@ static void no_expiry_and_a_bound_manifest(void **state)
 }
 
 /* Each is a 200 that makes no sense: asked again, never taken for a denial, and nothing of it is granted. */
-static void unusable_answers_are_retried(void **state)
+static void test_unusable_answers_are_retried(void **state)
 {
     static const char *const bodies[] = {
         "",
@@ -102,7 +102,7 @@ static void unusable_answers_are_retried(void **state)
     }
 }
 
-static void http_urls_need_permission(void **state)
+static void test_http_urls_need_permission(void **state)
 {
     const char *body =
         "{\"status\":\"authorized\",\"sas_url\":\"http://h/a\",\"manifest_url\":\"HTTP://h/b\","
@@ -112,7 +112,7 @@ static void http_urls_need_permission(void **state)
     assert_int_equal(judge_as(200, body, true), AUTHORIZE_GRANTED);
 }
 
-static void url_length_is_limited(void **state)
+static void test_url_length_is_limited(void **state)
 {
     static char body[3 * TB_GRANT_URL_MAX];
 
@@ -127,7 +127,7 @@ static void url_length_is_limited(void **state)
     }
 }
 
-static void denials(void **state)
+static void test_denials(void **state)
 {
     assert_int_equal(judge(200, "{\"status\":\"denied\",\"reason\":\"contract_invalid\"}"), AUTHORIZE_DENIED);
     assert_string_equal(judged.outcome.reason, "contract_invalid");
@@ -144,7 +144,7 @@ static void denials(void **state)
 }
 
 /* A gateway, a proxy, a portal: none of them may unload a model. */
-static void what_is_not_the_control_planes_does_not_deny(void **state)
+static void test_what_is_not_the_control_planes_does_not_deny(void **state)
 {
     static const struct {
         long status;
@@ -180,7 +180,7 @@ static void what_is_not_the_control_planes_does_not_deny(void **state)
     }
 }
 
-static void statuses_that_are_retried(void **state)
+static void test_statuses_that_are_retried(void **state)
 {
     static const long statuses[] = {0, 100, 201, 204, 206, 408, 429, 500, 501, 502, 503, 504, 505, 599, 600};
 
@@ -189,7 +189,7 @@ static void statuses_that_are_retried(void **state)
             fail_msg("HTTP %ld is not retried", statuses[i]);
 }
 
-static void reasons_are_made_safe(void **state)
+static void test_reasons_are_made_safe(void **state)
 {
     static const char dirty[] = " a\r\nb\033[31m\xc3\xa9 c \0d";
     char out[TB_REASON_MAX], in[4096];
@@ -222,15 +222,15 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(authorized_is_taken),
-        cmocka_unit_test(no_expiry_and_a_bound_manifest),
-        cmocka_unit_test(unusable_answers_are_retried),
-        cmocka_unit_test(http_urls_need_permission),
-        cmocka_unit_test(url_length_is_limited),
-        cmocka_unit_test(denials),
-        cmocka_unit_test(what_is_not_the_control_planes_does_not_deny),
-        cmocka_unit_test(statuses_that_are_retried),
-        cmocka_unit_test(reasons_are_made_safe),
+        cmocka_unit_test(test_authorized_is_taken),
+        cmocka_unit_test(test_no_expiry_and_a_bound_manifest),
+        cmocka_unit_test(test_unusable_answers_are_retried),
+        cmocka_unit_test(test_http_urls_need_permission),
+        cmocka_unit_test(test_url_length_is_limited),
+        cmocka_unit_test(test_denials),
+        cmocka_unit_test(test_what_is_not_the_control_planes_does_not_deny),
+        cmocka_unit_test(test_statuses_that_are_retried),
+        cmocka_unit_test(test_reasons_are_made_safe),
     };
 
     authorize_response_setup();

@@ -48,7 +48,7 @@ static void verdict(long status, const char *body, enum tb_metering_outcome outc
                  (long long)a.verdict[0].accepted, a.verdict[0].reason);
 }
 
-static void verdicts(void **state)
+static void test_verdicts(void **state)
 {
     static const struct {
         const char *status, *more;
@@ -98,7 +98,7 @@ static void verdicts(void **state)
     verdict(302, "", TB_METERING_UNKNOWN, 0);
 }
 
-static void a_refused_batch_is_split(void **state)
+static void test_a_refused_batch_is_split(void **state)
 {
     struct billing_answer a = judge(400, "{\"code\":\"BadArgument\"}", 3);
 
@@ -110,7 +110,7 @@ static void a_refused_batch_is_split(void **state)
     assert_true(judge(503, "", 2).weather);
 }
 
-static void reasons_are_printable(void **state)
+static void test_reasons_are_printable(void **state)
 {
     struct billing_answer a = judge(400, "{\"code\":\"Bad\\u001b[2J\",\"message\":\"\\u00e4\\nx\"}", 1);
 
@@ -119,7 +119,7 @@ static void reasons_are_printable(void **state)
     assert_memory_equal(a.verdict[0].reason, "Bad.[2J", 7);
 }
 
-static void requests(void **state)
+static void test_requests(void **state)
 {
     struct tb_metering_batch b = {.hour = HOUR,
                                   .n = 2,
@@ -162,7 +162,7 @@ static int64_t number(struct tb_ledger *l, const char *sql)
     return v;
 }
 
-static void the_marketplace_has_less(void **state)
+static void test_the_marketplace_has_less(void **state)
 {
     struct tb_metering_verdict v = {.outcome = TB_METERING_ACCEPTED, .accepted = 4, .duplicate = true};
     struct tb_metering_batch b;
@@ -175,7 +175,7 @@ static void the_marketplace_has_less(void **state)
     assert_int_equal(number(l, "SELECT since FROM event WHERE state = 'OPEN'"), HOUR - 1);
 }
 
-static void the_marketplace_has_more(void **state)
+static void test_the_marketplace_has_more(void **state)
 {
     struct tb_metering_verdict v = {
         .outcome = TB_METERING_ACCEPTED, .accepted = 14, .duplicate = true, .reason = "more"};
@@ -189,7 +189,7 @@ static void the_marketplace_has_more(void **state)
     assert_int_equal(number(l, "SELECT count(*) FROM event"), 1);
 }
 
-static void only_a_new_event_ends_the_end(void **state)
+static void test_only_a_new_event_ends_the_end(void **state)
 {
     struct tb_metering_verdict v = {.outcome = TB_METERING_ENDED, .reason = "ResourceNotActive"};
     char ended[TB_METERING_REASON_MAX];
@@ -212,7 +212,7 @@ static void only_a_new_event_ends_the_end(void **state)
     assert_string_equal(ended, "");
 }
 
-static void weather_waits_and_parked_events_wait_an_hour(void **state)
+static void test_weather_waits_and_parked_events_wait_an_hour(void **state)
 {
     struct tb_metering_batch b;
     _cleanup_ledger_ struct tb_ledger *l = sent("weather", &b);
@@ -239,7 +239,7 @@ static void weather_waits_and_parked_events_wait_an_hour(void **state)
 }
 
 /* The other services. */
-static void identities(void **state)
+static void test_identities(void **state)
 {
     _cleanup_free_ char *token = NULL, *subscription = NULL, *group = NULL, *owner = NULL;
     static const char good[] = "{\"access_token\":\"abc.def\",\"expires_in\":\"3599\"}";
@@ -276,15 +276,15 @@ static int remove_dir(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(verdicts),
-        cmocka_unit_test(a_refused_batch_is_split),
-        cmocka_unit_test(reasons_are_printable),
-        cmocka_unit_test(requests),
-        cmocka_unit_test(the_marketplace_has_less),
-        cmocka_unit_test(the_marketplace_has_more),
-        cmocka_unit_test(only_a_new_event_ends_the_end),
-        cmocka_unit_test(weather_waits_and_parked_events_wait_an_hour),
-        cmocka_unit_test(identities),
+        cmocka_unit_test(test_verdicts),
+        cmocka_unit_test(test_a_refused_batch_is_split),
+        cmocka_unit_test(test_reasons_are_printable),
+        cmocka_unit_test(test_requests),
+        cmocka_unit_test(test_the_marketplace_has_less),
+        cmocka_unit_test(test_the_marketplace_has_more),
+        cmocka_unit_test(test_only_a_new_event_ends_the_end),
+        cmocka_unit_test(test_weather_waits_and_parked_events_wait_an_hour),
+        cmocka_unit_test(test_identities),
     };
 
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -48,7 +48,7 @@ static void book(struct tb_ledger *l, const char *epoch, uint64_t requests, uint
     assert_int_equal(booked, expect);
 }
 
-static void increments_are_booked_once(void **state)
+static void test_increments_are_booked_once(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "once.db");
     _cleanup_ledger_ struct tb_ledger *l = NULL;
@@ -67,7 +67,7 @@ static void increments_are_booked_once(void **state)
     assert_int_equal(total, 12);
 }
 
-static void a_counter_that_goes_back_books_nothing(void **state)
+static void test_a_counter_that_goes_back_books_nothing(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "back.db");
     _cleanup_ledger_ struct tb_ledger *l = NULL;
@@ -84,7 +84,7 @@ static void a_counter_that_goes_back_books_nothing(void **state)
 }
 
 /* Killed at any instant, the ledger has either the whole booking with its mark or neither. */
-static void sigkill_never_splits_a_booking(void **state)
+static void test_sigkill_never_splits_a_booking(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "kill.db");
     _cleanup_ledger_ struct tb_ledger *l = NULL;
@@ -118,7 +118,7 @@ static void sigkill_never_splits_a_booking(void **state)
     assert_int_equal(bytes, 70000000);
 }
 
-static void a_damaged_ledger_is_refused(void **state)
+static void test_a_damaged_ledger_is_refused(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "bad.db");
     struct tb_ledger *l = NULL;
@@ -130,7 +130,7 @@ static void a_damaged_ledger_is_refused(void **state)
     assert_null(l);
 }
 
-static void printing(void **state)
+static void test_printing(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "print.db"), *text = NULL;
     _cleanup_ledger_ struct tb_ledger *l = NULL;
@@ -158,7 +158,7 @@ static int64_t event_sum(struct tb_ledger *l, const char *dimension)
 }
 
 /* As the first version left it, some of it long ago. */
-static void version_1_is_brought_up_to_date_without_losing_a_unit(void **state)
+static void test_version_1_is_brought_up_to_date_without_losing_a_unit(void **state)
 {
     static const char old[] =
         "PRAGMA journal_mode=WAL;"
@@ -211,12 +211,12 @@ static void version_1_is_brought_up_to_date_without_losing_a_unit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(increments_are_booked_once),
-        cmocka_unit_test(a_counter_that_goes_back_books_nothing),
-        cmocka_unit_test(sigkill_never_splits_a_booking),
-        cmocka_unit_test(a_damaged_ledger_is_refused),
-        cmocka_unit_test(printing),
-        cmocka_unit_test(version_1_is_brought_up_to_date_without_losing_a_unit),
+        cmocka_unit_test(test_increments_are_booked_once),
+        cmocka_unit_test(test_a_counter_that_goes_back_books_nothing),
+        cmocka_unit_test(test_sigkill_never_splits_a_booking),
+        cmocka_unit_test(test_a_damaged_ledger_is_refused),
+        cmocka_unit_test(test_printing),
+        cmocka_unit_test(test_version_1_is_brought_up_to_date_without_losing_a_unit),
     };
 
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

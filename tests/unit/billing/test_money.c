@@ -457,7 +457,7 @@ static void run_seed(uint64_t seed)
     unlink(w.path);
 }
 
-static void accepted_and_held_is_what_was_counted(void **state)
+static void test_accepted_and_held_is_what_was_counted(void **state)
 {
     const char *only = getenv("TB_SEED");
 
@@ -481,7 +481,7 @@ static int remove_dir(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accepted_and_held_is_what_was_counted),
+        cmocka_unit_test(test_accepted_and_held_is_what_was_counted),
     };
 
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -9,7 +9,7 @@
 
 #include "common/buf.h"
 
-static void appends_in_order(void **state)
+static void test_appends_in_order(void **state)
 {
     _cleanup_buf_ struct tb_buf b = {0};
 
@@ -22,7 +22,7 @@ static void appends_in_order(void **state)
     assert_memory_equal(b.data, "a\0b42\"\\\"\\u0001\\u00ff\"", 21);
 }
 
-static void consume_takes_from_the_front(void **state)
+static void test_consume_takes_from_the_front(void **state)
 {
     _cleanup_buf_ struct tb_buf b = {0};
 
@@ -35,7 +35,7 @@ static void consume_takes_from_the_front(void **state)
     assert_int_equal(b.len, 0);
 }
 
-static void a_secret_grows_and_stays_whole(void **state)
+static void test_a_secret_grows_and_stays_whole(void **state)
 {
     _cleanup_buf_ struct tb_buf b = {.secret = true};
 
@@ -48,7 +48,7 @@ static void a_secret_grows_and_stays_whole(void **state)
 }
 
 /* What does not fit leaves no part of it behind, and nothing later slips in. */
-static void the_first_error_stays(void **state)
+static void test_the_first_error_stays(void **state)
 {
     _cleanup_buf_ struct tb_buf b = {.max = 4};
 
@@ -63,7 +63,7 @@ static void the_first_error_stays(void **state)
     assert_memory_equal(b.data, "abc", 3);
 }
 
-static void a_limit_is_the_last_byte(void **state)
+static void test_a_limit_is_the_last_byte(void **state)
 {
     _cleanup_buf_ struct tb_buf b = {.max = 4};
 
@@ -71,7 +71,7 @@ static void a_limit_is_the_last_byte(void **state)
     assert_int_equal(tb_buf_puts(&b, "e"), -EFBIG);
 }
 
-static void a_size_beyond_memory_is_refused(void **state)
+static void test_a_size_beyond_memory_is_refused(void **state)
 {
     _cleanup_buf_ struct tb_buf b = {0};
 
@@ -80,7 +80,7 @@ static void a_size_beyond_memory_is_refused(void **state)
     assert_int_equal(b.len, 3);
 }
 
-static void printf_that_is_too_long_is_an_error(void **state)
+static void test_printf_that_is_too_long_is_an_error(void **state)
 {
     _cleanup_buf_ struct tb_buf b = {0};
     char text[600];
@@ -92,7 +92,7 @@ static void printf_that_is_too_long_is_an_error(void **state)
     assert_int_equal(b.len, 0);
 }
 
-static void clear_forgets_the_error(void **state)
+static void test_clear_forgets_the_error(void **state)
 {
     _cleanup_buf_ struct tb_buf b = {.max = 2};
 
@@ -107,14 +107,14 @@ static void clear_forgets_the_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(appends_in_order),
-        cmocka_unit_test(a_secret_grows_and_stays_whole),
-        cmocka_unit_test(consume_takes_from_the_front),
-        cmocka_unit_test(the_first_error_stays),
-        cmocka_unit_test(a_limit_is_the_last_byte),
-        cmocka_unit_test(a_size_beyond_memory_is_refused),
-        cmocka_unit_test(printf_that_is_too_long_is_an_error),
-        cmocka_unit_test(clear_forgets_the_error),
+        cmocka_unit_test(test_appends_in_order),
+        cmocka_unit_test(test_a_secret_grows_and_stays_whole),
+        cmocka_unit_test(test_consume_takes_from_the_front),
+        cmocka_unit_test(test_the_first_error_stays),
+        cmocka_unit_test(test_a_limit_is_the_last_byte),
+        cmocka_unit_test(test_a_size_beyond_memory_is_refused),
+        cmocka_unit_test(test_printf_that_is_too_long_is_an_error),
+        cmocka_unit_test(test_clear_forgets_the_error),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

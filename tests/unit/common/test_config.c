@@ -12,7 +12,7 @@
 
 #define BASE "TB_CONTRACT_ID=contract-allow", "TB_ASSET_ID=asset_1", "TB_EDC_ENDPOINT=https://cp.example.com"
 
-static void defaults_are_those_of_the_design(void **state)
+static void test_defaults_are_those_of_the_design(void **state)
 {
     const char *env[] = {BASE, "PATH=/bin", "TB_DELIVERY=", NULL};
     _cleanup_config_ struct tb_config c = {0};
@@ -56,7 +56,7 @@ static void one(const char *setting, int good)
         assert_non_null(strstr(errors, name));
 }
 
-static void each_setting_has_its_rule(void **state)
+static void test_each_setting_has_its_rule(void **state)
 {
     static const char *const good[] = {"TB_RUNTIME_URL=http://127.0.0.1",
                                        "TB_RUNTIME_URL=http://localhost:9",
@@ -120,7 +120,7 @@ static void endpoint(const char *url, const char *insecure, int good)
     assert_int_equal(tb_config_load((char *const *)env, &c, &errors, &warnings), good ? 0 : -EINVAL);
 }
 
-static void plain_http_needs_saying_so(void **state)
+static void test_plain_http_needs_saying_so(void **state)
 {
     endpoint("https://cp", "TB_INSECURE_HTTP=false", 1);
     endpoint("http://cp", "TB_INSECURE_HTTP=false", 0);
@@ -131,7 +131,7 @@ static void plain_http_needs_saying_so(void **state)
     endpoint("ftp://cp", "TB_INSECURE_HTTP=true", 0);
 }
 
-static void all_errors_are_reported_together(void **state)
+static void test_all_errors_are_reported_together(void **state)
 {
     const char *env[] = {"TB_ASSET_ID=a b",
                          "TB_TARGET_DIR=x",
@@ -153,7 +153,7 @@ static void all_errors_are_reported_together(void **state)
     assert_non_null(strstr(warnings, "TB_FOO"));
 }
 
-static void ids(void **state)
+static void test_ids(void **state)
 {
     char hundred[102];
 
@@ -171,11 +171,11 @@ static void ids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_are_those_of_the_design),
-        cmocka_unit_test(each_setting_has_its_rule),
-        cmocka_unit_test(plain_http_needs_saying_so),
-        cmocka_unit_test(all_errors_are_reported_together),
-        cmocka_unit_test(ids),
+        cmocka_unit_test(test_defaults_are_those_of_the_design),
+        cmocka_unit_test(test_each_setting_has_its_rule),
+        cmocka_unit_test(test_plain_http_needs_saying_so),
+        cmocka_unit_test(test_all_errors_are_reported_together),
+        cmocka_unit_test(test_ids),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

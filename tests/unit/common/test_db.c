@@ -30,7 +30,7 @@ static int64_t count(sqlite3 *db)
     return n;
 }
 
-static void values_of_every_type_come_back(void **state)
+static void test_values_of_every_type_come_back(void **state)
 {
     static const uint8_t blob[] = {0, 1, 2};
     _cleanup_db_ sqlite3 *db = open_db();
@@ -66,7 +66,7 @@ static int add_row(sqlite3 *db, const char *key, bool end, char err[static TB_DB
     return end ? tb_db_end(&tx, r, "adding", err) : r;
 }
 
-static void a_scope_that_is_left_rolls_back(void **state)
+static void test_a_scope_that_is_left_rolls_back(void **state)
 {
     _cleanup_db_ sqlite3 *db = open_db();
     char err[TB_DB_ERR_MAX];
@@ -83,7 +83,7 @@ static void a_scope_that_is_left_rolls_back(void **state)
     assert_string_equal(err, "");
 }
 
-static void words_of_ones_own_are_kept(void **state)
+static void test_words_of_ones_own_are_kept(void **state)
 {
     _cleanup_db_ sqlite3 *db = open_db();
     char err[TB_DB_ERR_MAX] = "the counter went back";
@@ -95,7 +95,7 @@ static void words_of_ones_own_are_kept(void **state)
     assert_string_equal(err, "booking: Cannot allocate memory");
 }
 
-static void a_lock_held_by_another_is_busy(void **state)
+static void test_a_lock_held_by_another_is_busy(void **state)
 {
     _cleanup_db_ sqlite3 *one = open_db(), *two = open_db();
     _cleanup_tx_ struct tb_db_tx tx = {0};
@@ -106,7 +106,7 @@ static void a_lock_held_by_another_is_busy(void **state)
     assert_int_equal(tb_db_exec(two, "BEGIN IMMEDIATE"), -EBUSY);
 }
 
-static void a_file_is_private_and_a_damaged_one_is_told(void **state)
+static void test_a_file_is_private_and_a_damaged_one_is_told(void **state)
 {
     _cleanup_db_ sqlite3 *db = open_db();
     char err[TB_DB_ERR_MAX];
@@ -151,11 +151,11 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(values_of_every_type_come_back, forget),
-        cmocka_unit_test_teardown(a_scope_that_is_left_rolls_back, forget),
-        cmocka_unit_test_teardown(words_of_ones_own_are_kept, forget),
-        cmocka_unit_test_teardown(a_lock_held_by_another_is_busy, forget),
-        cmocka_unit_test_teardown(a_file_is_private_and_a_damaged_one_is_told, forget),
+        cmocka_unit_test_teardown(test_values_of_every_type_come_back, forget),
+        cmocka_unit_test_teardown(test_a_scope_that_is_left_rolls_back, forget),
+        cmocka_unit_test_teardown(test_words_of_ones_own_are_kept, forget),
+        cmocka_unit_test_teardown(test_a_lock_held_by_another_is_busy, forget),
+        cmocka_unit_test_teardown(test_a_file_is_private_and_a_damaged_one_is_told, forget),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -29,7 +29,7 @@ static void inherit(int n, const char *names)
         unsetenv("LISTEN_FDNAMES");
 }
 
-static void listeners_are_found_by_name(void **state)
+static void test_listeners_are_found_by_name(void **state)
 {
     unsetenv("LISTEN_FDS");
     assert_int_equal(tb_listen_fd("keys"), -ENOENT);
@@ -42,7 +42,7 @@ static void listeners_are_found_by_name(void **state)
     assert_int_equal(tb_listen_fd("keys"), -ENOENT);
 }
 
-static void one_without_a_name_serves_any(void **state)
+static void test_one_without_a_name_serves_any(void **state)
 {
     inherit(1, NULL);
     assert_int_equal(tb_listen_fd("keys"), FIRST);
@@ -54,7 +54,7 @@ static void one_without_a_name_serves_any(void **state)
     assert_int_equal(tb_listen_fd("keys"), FIRST + 1);
 }
 
-static void descriptors_that_do_not_fit_are_closed(void **state)
+static void test_descriptors_that_do_not_fit_are_closed(void **state)
 {
     int pair[2], fds[3] = {STDERR_FILENO, STDERR_FILENO, STDERR_FILENO}, got[3], before;
     size_t n = 2;
@@ -85,9 +85,9 @@ static void descriptors_that_do_not_fit_are_closed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(descriptors_that_do_not_fit_are_closed),
-        cmocka_unit_test(listeners_are_found_by_name),
-        cmocka_unit_test(one_without_a_name_serves_any),
+        cmocka_unit_test(test_descriptors_that_do_not_fit_are_closed),
+        cmocka_unit_test(test_listeners_are_found_by_name),
+        cmocka_unit_test(test_one_without_a_name_serves_any),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

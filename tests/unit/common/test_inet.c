@@ -16,7 +16,7 @@
 
 #include "common/macros.h"
 
-static void addresses_are_taken_apart(void **state)
+static void test_addresses_are_taken_apart(void **state)
 {
     static const struct {
         const char *addr, *host, *port;
@@ -57,7 +57,7 @@ static int reach(int listener, int family)
                : 0;
 }
 
-static void a_port_alone_takes_both_families(void **state)
+static void test_a_port_alone_takes_both_families(void **state)
 {
     char err[TB_INET_ERR_MAX];
     _cleanup_close_ int fd = tb_inet_listen(":0", 8, err), one = tb_inet_listen("127.0.0.1:0", 8, err);
@@ -70,7 +70,7 @@ static void a_port_alone_takes_both_families(void **state)
         assert_int_equal(reach(fd, AF_INET6), 0);
 }
 
-static void the_reason_names_the_address(void **state)
+static void test_the_reason_names_the_address(void **state)
 {
     char err[TB_INET_ERR_MAX];
 
@@ -85,9 +85,9 @@ static void the_reason_names_the_address(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses_are_taken_apart),
-        cmocka_unit_test(a_port_alone_takes_both_families),
-        cmocka_unit_test(the_reason_names_the_address),
+        cmocka_unit_test(test_addresses_are_taken_apart),
+        cmocka_unit_test(test_a_port_alone_takes_both_families),
+        cmocka_unit_test(test_the_reason_names_the_address),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,7 +33,7 @@ static int remove_dir(void **state)
     return system(cmd);
 }
 
-static void a_new_file_appears_only_when_committed(void **state)
+static void test_a_new_file_appears_only_when_committed(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "out"), *text = NULL;
     struct tb_newfile f = TB_NEWFILE_INIT;
@@ -63,7 +63,7 @@ static void a_new_file_appears_only_when_committed(void **state)
     assert_int_equal(tb_read_file(dir, 4, &text, &n), -EISDIR);
 }
 
-static void directories_are_made_with_their_parents(void **state)
+static void test_directories_are_made_with_their_parents(void **state)
 {
     _cleanup_free_ char *deep = tb_strf("%s/a/b/c", dir);
     struct stat st;
@@ -75,7 +75,7 @@ static void directories_are_made_with_their_parents(void **state)
     assert_int_equal(tb_mkdir_p("/proc/x/y", 0755), -ENOENT);
 }
 
-static void descriptors_travel_whole_or_not_at_all(void **state)
+static void test_descriptors_travel_whole_or_not_at_all(void **state)
 {
     int pair[2], many[TB_FDPASS_MAX], got[TB_FDPASS_MAX];
     size_t n = TB_FDPASS_MAX;
@@ -101,7 +101,7 @@ static void descriptors_travel_whole_or_not_at_all(void **state)
     close(pair[1]);
 }
 
-static void credentials(void **state)
+static void test_credentials(void **state)
 {
     _cleanup_free_ char *full = tb_path_join(dir, "full"), *empty = tb_path_join(dir, "empty");
     char *v = NULL;
@@ -121,7 +121,7 @@ static void credentials(void **state)
 }
 
 /* The promise billing rests on: what was added before SIGKILL is there afterwards, in the same epoch. */
-static void descriptors_are_allowed_up_to_the_hard_limit(void **state)
+static void test_descriptors_are_allowed_up_to_the_hard_limit(void **state)
 {
     struct rlimit was, now;
 
@@ -148,7 +148,7 @@ int fdatasync(int fd)
 }
 
 /* A snapshot that a power failure could take back must not be booked. */
-static void usage_is_durable_before_it_is_read(void **state)
+static void test_usage_is_durable_before_it_is_read(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "usage-durable");
     struct tb_usage_snapshot s;
@@ -165,7 +165,7 @@ static void usage_is_durable_before_it_is_read(void **state)
     unlink(path);
 }
 
-static void usage_survives_sigkill(void **state)
+static void test_usage_survives_sigkill(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "usage");
     struct tb_usage_snapshot before, after;
@@ -201,7 +201,7 @@ static void usage_survives_sigkill(void **state)
 }
 
 /* Written as the file of a version with three counters: places are the format. */
-static void usage_of_an_older_version_goes_on(void **state)
+static void test_usage_of_an_older_version_goes_on(void **state)
 {
     static const char *const name[_TB_USAGE_MAX] = {"requests",        "bytes_in",          "bytes_out",
                                                     "prompt_tokens",   "completion_tokens", "cached_tokens",
@@ -234,7 +234,7 @@ static void usage_of_an_older_version_goes_on(void **state)
     assert_null(tb_usage_name(_TB_USAGE_MAX));
 }
 
-static void damaged_usage_is_set_aside(void **state)
+static void test_damaged_usage_is_set_aside(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "usage-bad");
     struct tb_usage_snapshot s;
@@ -259,7 +259,7 @@ static void runtime_dir_is(char *list, char *want)
 }
 
 /* systemd sorts what it lists: a drop-in that adds a directory may put it before ours. */
-static void our_directory_is_found_in_systemds_list(void **state)
+static void test_our_directory_is_found_in_systemds_list(void **state)
 {
     runtime_dir_is(tb_strf("%s/tb-x", dir), tb_strf("%s/tb-x", dir));
     runtime_dir_is(tb_strf("%s/a:%s/tb-x:%s/z", dir, dir, dir), tb_strf("%s/tb-x", dir));
@@ -272,16 +272,16 @@ static void our_directory_is_found_in_systemds_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_new_file_appears_only_when_committed),
-        cmocka_unit_test(our_directory_is_found_in_systemds_list),
-        cmocka_unit_test(directories_are_made_with_their_parents),
-        cmocka_unit_test(descriptors_travel_whole_or_not_at_all),
-        cmocka_unit_test(credentials),
-        cmocka_unit_test(descriptors_are_allowed_up_to_the_hard_limit),
-        cmocka_unit_test(usage_is_durable_before_it_is_read),
-        cmocka_unit_test(usage_survives_sigkill),
-        cmocka_unit_test(usage_of_an_older_version_goes_on),
-        cmocka_unit_test(damaged_usage_is_set_aside),
+        cmocka_unit_test(test_a_new_file_appears_only_when_committed),
+        cmocka_unit_test(test_our_directory_is_found_in_systemds_list),
+        cmocka_unit_test(test_directories_are_made_with_their_parents),
+        cmocka_unit_test(test_descriptors_travel_whole_or_not_at_all),
+        cmocka_unit_test(test_credentials),
+        cmocka_unit_test(test_descriptors_are_allowed_up_to_the_hard_limit),
+        cmocka_unit_test(test_usage_is_durable_before_it_is_read),
+        cmocka_unit_test(test_usage_survives_sigkill),
+        cmocka_unit_test(test_usage_of_an_older_version_goes_on),
+        cmocka_unit_test(test_damaged_usage_is_set_aside),
     };
 
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

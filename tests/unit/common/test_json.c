@@ -23,14 +23,14 @@ static int parse(const char *s, size_t n)
 }
 #define PARSE(s) parse(s, strlen(s))
 
-static void accepts_plain_documents(void **state)
+static void test_accepts_plain_documents(void **state)
 {
     assert_int_equal(PARSE("{\"a\":1,\"b\":[true,null,\"x\"]}"), 0);
     assert_int_equal(PARSE(" {} \n"), 0);
     assert_int_equal(PARSE("{\"a\":{\"a\":1}}"), 0); /* same name in another object */
 }
 
-static void refuses_what_readers_disagree_on(void **state)
+static void test_refuses_what_readers_disagree_on(void **state)
 {
     char deep[64], big[5000];
 
@@ -50,7 +50,7 @@ static void refuses_what_readers_disagree_on(void **state)
 }
 
 /* At a NUL a C string ends: "x\0evil" would pass for "x", and one member name for another. */
-static void refuses_escaped_nul(void **state)
+static void test_refuses_escaped_nul(void **state)
 {
     assert_int_equal(PARSE("{\"a\":\"x\\u0000y\"}"), -EBADMSG);
     assert_int_equal(PARSE("{\"a\\u0000\":1}"), -EBADMSG);
@@ -61,7 +61,7 @@ static void refuses_escaped_nul(void **state)
 }
 
 /* The text ends where memory ends: cJSON is not built with a sanitizer, a look behind the text shows as a fault. */
-static void reads_nothing_behind_the_text(void **state)
+static void test_reads_nothing_behind_the_text(void **state)
 {
     static const char *const texts[] = {"{\"1\":1,", "{\"1\":1, ",   "{\"a\"", "\"abc",
                                         "\"a\\",     "\"\\u00",      "tru",    "-",
@@ -80,7 +80,7 @@ static void reads_nothing_behind_the_text(void **state)
     munmap(map, 2 * page);
 }
 
-static void getters_name_the_member(void **state)
+static void test_getters_name_the_member(void **state)
 {
     _cleanup_json_ cJSON *j = NULL;
     char err[TB_JSON_ERR_MAX];
@@ -108,7 +108,7 @@ static void getters_name_the_member(void **state)
     assert_int_equal(tb_json_get_bool(j, "n", &b, err), -EINVAL);
 }
 
-static void integers_are_written_exactly(void **state)
+static void test_integers_are_written_exactly(void **state)
 {
     _cleanup_json_ cJSON *j = cJSON_CreateObject();
     _cleanup_free_ char *text = NULL;
@@ -121,9 +121,12 @@ static void integers_are_written_exactly(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accepts_plain_documents), cmocka_unit_test(refuses_what_readers_disagree_on),
-        cmocka_unit_test(refuses_escaped_nul),     cmocka_unit_test(reads_nothing_behind_the_text),
-        cmocka_unit_test(getters_name_the_member), cmocka_unit_test(integers_are_written_exactly),
+        cmocka_unit_test(test_accepts_plain_documents),
+        cmocka_unit_test(test_refuses_what_readers_disagree_on),
+        cmocka_unit_test(test_refuses_escaped_nul),
+        cmocka_unit_test(test_reads_nothing_behind_the_text),
+        cmocka_unit_test(test_getters_name_the_member),
+        cmocka_unit_test(test_integers_are_written_exactly),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

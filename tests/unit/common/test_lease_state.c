@@ -20,7 +20,7 @@ static void put(const char *text)
     assert_int_equal(tb_write_file_atomic(path, text, strlen(text), 0644), 0);
 }
 
-static void every_state_has_a_word_that_reads_back(void **state)
+static void test_every_state_has_a_word_that_reads_back(void **state)
 {
     for (int s = TB_LEASE_ABSENT + 1; s < _TB_LEASE_STATE_MAX; s++)
         assert_int_equal(tb_lease_state_from_name(tb_lease_state_name(s)), s);
@@ -28,7 +28,7 @@ static void every_state_has_a_word_that_reads_back(void **state)
     assert_int_equal(tb_lease_state_from_name(""), TB_LEASE_ABSENT);
 }
 
-static void what_is_written_reads_back(void **state)
+static void test_what_is_written_reads_back(void **state)
 {
     struct tb_lease_record w = {.state = TB_LEASE_UNREACHABLE,
                                 .reason = "no answer",
@@ -61,7 +61,7 @@ static void what_is_written_reads_back(void **state)
     assert_false(r.has_expiry || r.has_deadline);
 }
 
-static void what_is_not_understood_reads_as_nothing(void **state)
+static void test_what_is_not_understood_reads_as_nothing(void **state)
 {
     struct tb_lease_record r;
 
@@ -77,7 +77,7 @@ static void what_is_not_understood_reads_as_nothing(void **state)
     assert_int_equal(r.deadline_boot_us, 0);
 }
 
-static void a_deadline_far_away_is_not_over(void **state)
+static void test_a_deadline_far_away_is_not_over(void **state)
 {
     struct tb_lease_record r;
 
@@ -102,10 +102,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_state_has_a_word_that_reads_back),
-        cmocka_unit_test(what_is_written_reads_back),
-        cmocka_unit_test(what_is_not_understood_reads_as_nothing),
-        cmocka_unit_test(a_deadline_far_away_is_not_over),
+        cmocka_unit_test(test_every_state_has_a_word_that_reads_back),
+        cmocka_unit_test(test_what_is_written_reads_back),
+        cmocka_unit_test(test_what_is_not_understood_reads_as_nothing),
+        cmocka_unit_test(test_a_deadline_far_away_is_not_over),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -56,7 +56,7 @@ static int parse(struct tb_options *o, struct target *t, const char *const *word
     return tb_options_parse(o, t, argc, argv);
 }
 
-static void each_kind_takes_its_value(void **state)
+static void test_each_kind_takes_its_value(void **state)
 {
     struct tb_options o;
     struct target t;
@@ -75,7 +75,7 @@ static void each_kind_takes_its_value(void **state)
     tb_option_list_clear(&t.sets);
 }
 
-static void a_bad_value_is_named(void **state)
+static void test_a_bad_value_is_named(void **state)
 {
     static const struct {
         const char *word, *says;
@@ -101,7 +101,7 @@ static void a_bad_value_is_named(void **state)
     }
 }
 
-static void nothing_is_read_after_help(void **state)
+static void test_nothing_is_read_after_help(void **state)
 {
     struct tb_options o;
     struct target t;
@@ -110,7 +110,7 @@ static void nothing_is_read_after_help(void **state)
     assert_true(t.help);
 }
 
-static void a_row_is_set_from_elsewhere(void **state)
+static void test_a_row_is_set_from_elsewhere(void **state)
 {
     struct tb_options o = {.rows = rows};
     struct target t = {0};
@@ -128,7 +128,7 @@ static char *note(const struct tb_option *o)
     return o->setting ? strdup("[note]") : NULL;
 }
 
-static void help_shows_the_table(void **state)
+static void test_help_shows_the_table(void **state)
 {
     char *text = NULL;
     size_t n;
@@ -151,9 +151,9 @@ static void help_shows_the_table(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_kind_takes_its_value),  cmocka_unit_test(a_bad_value_is_named),
-        cmocka_unit_test(nothing_is_read_after_help), cmocka_unit_test(a_row_is_set_from_elsewhere),
-        cmocka_unit_test(help_shows_the_table),
+        cmocka_unit_test(test_each_kind_takes_its_value),  cmocka_unit_test(test_a_bad_value_is_named),
+        cmocka_unit_test(test_nothing_is_read_after_help), cmocka_unit_test(test_a_row_is_set_from_elsewhere),
+        cmocka_unit_test(test_help_shows_the_table),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,7 +13,7 @@
 #include "common/hex.h"
 #include "common/secret.h"
 
-static void hex_round_trip_of_every_byte(void **state)
+static void test_hex_round_trip_of_every_byte(void **state)
 {
     for (unsigned v = 0; v < 256; v++) {
         uint8_t in = (uint8_t)v, out = 0;
@@ -30,7 +30,7 @@ static void hex_round_trip_of_every_byte(void **state)
     }
 }
 
-static void hex_refuses_every_other_character(void **state)
+static void test_hex_refuses_every_other_character(void **state)
 {
     for (unsigned c = 0; c < 256; c++) {
         char hex[2] = {(char)c, '0'};
@@ -58,7 +58,7 @@ static int key_from(const char *bytes, size_t n, struct tb_key *k)
     return r;
 }
 
-static void key_files(void **state)
+static void test_key_files(void **state)
 {
     static const char hex[] = "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F\n";
     struct tb_key k, want;
@@ -80,7 +80,7 @@ static void key_files(void **state)
     assert_int_equal(tb_key_read_file("/nonexistent/key", &k), -ENOENT);
 }
 
-static void secret_memory_is_zeroed_and_not_dumpable(void **state)
+static void test_secret_memory_is_zeroed_and_not_dumpable(void **state)
 {
     char *p = tb_secret_alloc(10000);
 
@@ -97,10 +97,10 @@ static void secret_memory_is_zeroed_and_not_dumpable(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hex_round_trip_of_every_byte),
-        cmocka_unit_test(hex_refuses_every_other_character),
-        cmocka_unit_test(key_files),
-        cmocka_unit_test(secret_memory_is_zeroed_and_not_dumpable),
+        cmocka_unit_test(test_hex_round_trip_of_every_byte),
+        cmocka_unit_test(test_hex_refuses_every_other_character),
+        cmocka_unit_test(test_key_files),
+        cmocka_unit_test(test_secret_memory_is_zeroed_and_not_dumpable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

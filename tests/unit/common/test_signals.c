@@ -12,7 +12,7 @@
 #include "common/outcome.h"
 #include "common/signals.h"
 
-static void signals_are_read_instead_of_delivered(void **state)
+static void test_signals_are_read_instead_of_delivered(void **state)
 {
     _cleanup_close_ int fd = tb_signals_open((const int[]){SIGHUP, 0});
 
@@ -25,7 +25,7 @@ static void signals_are_read_instead_of_delivered(void **state)
     assert_int_equal(tb_signals_next(fd), 0);
 }
 
-static void the_parent_sees_the_signal(void **state)
+static void test_the_parent_sees_the_signal(void **state)
 {
     int status;
     pid_t pid = fork();
@@ -41,7 +41,7 @@ static void the_parent_sees_the_signal(void **state)
     assert_int_equal(WTERMSIG(status), SIGTERM);
 }
 
-static void an_outcome_cuts_what_is_too_long(void **state)
+static void test_an_outcome_cuts_what_is_too_long(void **state)
 {
     struct tb_outcome o = {0};
     char text[TB_OUTCOME_REASON_MAX + 10];
@@ -56,9 +56,9 @@ static void an_outcome_cuts_what_is_too_long(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(signals_are_read_instead_of_delivered),
-        cmocka_unit_test(the_parent_sees_the_signal),
-        cmocka_unit_test(an_outcome_cuts_what_is_too_long),
+        cmocka_unit_test(test_signals_are_read_instead_of_delivered),
+        cmocka_unit_test(test_the_parent_sees_the_signal),
+        cmocka_unit_test(test_an_outcome_cuts_what_is_too_long),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,7 +11,7 @@
 #include "common/macros.h"
 #include "common/text.h"
 
-static void control_characters_are_replaced(void **state)
+static void test_control_characters_are_replaced(void **state)
 {
     static const struct {
         const char *in, *out;
@@ -46,7 +46,7 @@ static void control_characters_are_replaced(void **state)
     }
 }
 
-static void json_stays_the_same_document(void **state)
+static void test_json_stays_the_same_document(void **state)
 {
     _cleanup_json_ cJSON *doc = cJSON_CreateObject(), *again = NULL;
     _cleanup_free_ char *text = NULL, *plain = NULL;
@@ -68,7 +68,7 @@ static void json_stays_the_same_document(void **state)
     assert_true(cJSON_Compare(doc, again, true));
 }
 
-static void json_of_bytes_that_are_not_utf8(void **state)
+static void test_json_of_bytes_that_are_not_utf8(void **state)
 {
     _cleanup_free_ char *plain = tb_text_plain_json("{\"a\":\"\x9b"
                                                     "31m\"}");
@@ -79,9 +79,9 @@ static void json_of_bytes_that_are_not_utf8(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(control_characters_are_replaced),
-        cmocka_unit_test(json_stays_the_same_document),
-        cmocka_unit_test(json_of_bytes_that_are_not_utf8),
+        cmocka_unit_test(test_control_characters_are_replaced),
+        cmocka_unit_test(test_json_stays_the_same_document),
+        cmocka_unit_test(test_json_of_bytes_that_are_not_utf8),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,7 +13,7 @@
 #include "common/log.h"
 #include "common/units.h"
 
-static void durations(void **state)
+static void test_durations(void **state)
 {
     static const struct {
         const char *text;
@@ -32,7 +32,7 @@ static void durations(void **state)
     assert_int_equal(tb_duration_parse("99999999h", &us), -ERANGE);
 }
 
-static void sizes_are_parsed(void **state)
+static void test_sizes_are_parsed(void **state)
 {
     static const struct {
         const char *s;
@@ -67,7 +67,7 @@ static void sizes_are_parsed(void **state)
     }
 }
 
-static void timestamps(void **state)
+static void test_timestamps(void **state)
 {
     static const char *const bad[] = {"",
                                       "2026-01-08",
@@ -91,7 +91,7 @@ static void timestamps(void **state)
         assert_int_equal(tb_rfc3339_parse(bad[i], &us), -EINVAL);
 }
 
-static void sizes_and_numbers(void **state)
+static void test_sizes_and_numbers(void **state)
 {
     char out[32];
     uint64_t n;
@@ -104,7 +104,7 @@ static void sizes_and_numbers(void **state)
     assert_int_equal(tb_uint_parse("", 0, 9, &n), -EINVAL);
 }
 
-static void urls_are_logged_without_secrets(void **state)
+static void test_urls_are_logged_without_secrets(void **state)
 {
     char out[100];
 
@@ -115,7 +115,7 @@ static void urls_are_logged_without_secrets(void **state)
     assert_string_equal(tb_url_redact("nonsense?SECRET", out, sizeof(out)), "nonsense");
 }
 
-static void retry_after_and_backoff(void **state)
+static void test_retry_after_and_backoff(void **state)
 {
     struct tb_backoff b = {.base_ms = 2000, .cap_ms = 30000};
     uint64_t expect = 2000;
@@ -137,7 +137,7 @@ static void on_alarm(int signo)
 {
 }
 
-static void sleep_lasts_through_signals(void **state)
+static void test_sleep_lasts_through_signals(void **state)
 {
     struct itimerval often = {.it_interval.tv_usec = 5000, .it_value.tv_usec = 5000}, never = {0};
     struct sigaction sa = {.sa_handler = on_alarm}, old;
@@ -155,13 +155,13 @@ static void sleep_lasts_through_signals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(durations),
-        cmocka_unit_test(sizes_are_parsed),
-        cmocka_unit_test(timestamps),
-        cmocka_unit_test(sizes_and_numbers),
-        cmocka_unit_test(urls_are_logged_without_secrets),
-        cmocka_unit_test(retry_after_and_backoff),
-        cmocka_unit_test(sleep_lasts_through_signals),
+        cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_sizes_are_parsed),
+        cmocka_unit_test(test_timestamps),
+        cmocka_unit_test(test_sizes_and_numbers),
+        cmocka_unit_test(test_urls_are_logged_without_secrets),
+        cmocka_unit_test(test_retry_after_and_backoff),
+        cmocka_unit_test(test_sleep_lasts_through_signals),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -105,7 +105,7 @@ static void put(struct fixture *f, struct cp_contract c)
     assert_int_equal(cp_store_put_contract(f->api.store, &c, true), 0);
 }
 
-static void plain_calls(void **state)
+static void test_plain_calls(void **state)
 {
     struct fixture *f = *state;
 
@@ -117,7 +117,7 @@ static void plain_calls(void **state)
     expect(f, (struct cp_request){.method = "DELETE", .path = "/api/v1/assets/register"}, 405, "use POST");
 }
 
-static void register_wants_the_token(void **state)
+static void test_register_wants_the_token(void **state)
 {
     static const char *const wrong[] = {
         NULL,           "",
@@ -137,7 +137,7 @@ static void register_wants_the_token(void **state)
     expect(f, rq, 201, "registered");
 }
 
-static void register_replaces(void **state)
+static void test_register_replaces(void **state)
 {
     struct fixture *f = *state;
 
@@ -149,7 +149,7 @@ static void register_replaces(void **state)
     expect(f, post("/api/v1/assets/register", NULL), 400, "\"details\":\"the body is empty");
 }
 
-static void authorized_shape(void **state)
+static void test_authorized_shape(void **state)
 {
     struct fixture *f = *state;
 
@@ -160,7 +160,7 @@ static void authorized_shape(void **state)
            "\"decryption_key_hex\":\"" KEY "\",\"expires_at\":\"2026-01-08T13:00:00Z\"}");
 }
 
-static void denials(void **state)
+static void test_denials(void **state)
 {
     struct fixture *f = *state;
 
@@ -181,7 +181,7 @@ static void denials(void **state)
     expect(f, authorize(NULL), 400, "\"reason\":\"invalid_request\"");
 }
 
-static void lease_ends_with_the_contract(void **state)
+static void test_lease_ends_with_the_contract(void **state)
 {
     struct fixture *f = *state;
 
@@ -193,7 +193,7 @@ static void lease_ends_with_the_contract(void **state)
     expect(f, authorize(AUTHORIZE("c", "a", "h")), 200, "\"expires_at\":\"2026-01-08T12:00:00Z\"");
 }
 
-static void machines_are_limited(void **state)
+static void test_machines_are_limited(void **state)
 {
     struct fixture *f = *state;
 
@@ -205,7 +205,7 @@ static void machines_are_limited(void **state)
 }
 
 /* A machine that is turned away for another reason takes no place. */
-static void denied_machines_do_not_count(void **state)
+static void test_denied_machines_do_not_count(void **state)
 {
     struct fixture *f = *state;
 
@@ -215,7 +215,7 @@ static void denied_machines_do_not_count(void **state)
     expect(f, authorize(AUTHORIZE("c", "a", "h2")), 200, "\"authorized\"");
 }
 
-static void client_certificates(void **state)
+static void test_client_certificates(void **state)
 {
     struct fixture *f = *state;
     struct cp_request rq = authorize(AUTHORIZE("contract-allow", "a", "h"));
@@ -231,7 +231,7 @@ static void client_certificates(void **state)
            "healthy");
 }
 
-static void another_master_key_is_a_server_error(void **state)
+static void test_another_master_key_is_a_server_error(void **state)
 {
     static const struct tb_key other = {{8}};
     struct fixture *f = *state;
@@ -258,7 +258,7 @@ static int see(const struct cp_log_entry *e, void *ctx)
     return 0;
 }
 
-static void verdicts_are_logged(void **state)
+static void test_verdicts_are_logged(void **state)
 {
     struct fixture *f = *state;
     struct cp_request rq = authorize(AUTHORIZE("contract-allow", "a", "machine-7"));
@@ -274,7 +274,7 @@ static void verdicts_are_logged(void **state)
 }
 
 /* No entry in the log, no key: the verdict and its entry are one transaction. */
-static void no_key_without_a_log_entry(void **state)
+static void test_no_key_without_a_log_entry(void **state)
 {
     struct fixture *f = *state;
     _cleanup_free_ char *cmd = tb_strf("echo 'DROP TABLE log' | sqlite3 %s/db", f->dir);
@@ -290,7 +290,7 @@ static void no_key_without_a_log_entry(void **state)
     assert_int_equal(c.hw_used, 0);
 }
 
-static void too_large(void **state)
+static void test_too_large(void **state)
 {
     _cleanup_reply_ struct cp_reply r = {0};
 
@@ -303,19 +303,19 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(plain_calls),
-        T(register_wants_the_token),
-        T(register_replaces),
-        T(authorized_shape),
-        T(denials),
-        T(lease_ends_with_the_contract),
-        T(machines_are_limited),
-        T(denied_machines_do_not_count),
-        T(client_certificates),
-        T(another_master_key_is_a_server_error),
-        T(verdicts_are_logged),
-        T(no_key_without_a_log_entry),
-        cmocka_unit_test(too_large),
+        T(test_plain_calls),
+        T(test_register_wants_the_token),
+        T(test_register_replaces),
+        T(test_authorized_shape),
+        T(test_denials),
+        T(test_lease_ends_with_the_contract),
+        T(test_machines_are_limited),
+        T(test_denied_machines_do_not_count),
+        T(test_client_certificates),
+        T(test_another_master_key_is_a_server_error),
+        T(test_verdicts_are_logged),
+        T(test_no_key_without_a_log_entry),
+        cmocka_unit_test(test_too_large),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

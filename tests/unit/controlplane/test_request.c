@@ -18,7 +18,7 @@
     "v1\",\"algo\":\"aes-256-gcm-chunked\",\"chunk_bytes\":4194304,\"plaintext_bytes\":0,"                   \
     "\"sha256_ciphertext\":\"" HEX64 "\"},\"decryption_key_hex\":\"" HEX64 "\"}"
 
-static void register_good(void **state)
+static void test_register_good(void **state)
 {
     char err[TB_JSON_ERR_MAX];
     struct cp_asset a;
@@ -46,7 +46,7 @@ static char *variant(const char *from, const char *to)
     return tb_strf("%.*s%s%s", (int)(at - GOOD), GOOD, to, at + strlen(from));
 }
 
-static void register_damages(void **state)
+static void test_register_damages(void **state)
 {
     /* what is replaced, by what, and a word the message must have: it names the member */
     static const char *const cases[][3] = {
@@ -94,7 +94,7 @@ static void register_damages(void **state)
     }
 }
 
-static void register_manifest_hash_in_either_place(void **state)
+static void test_register_manifest_hash_in_either_place(void **state)
 {
     static const char *const where[][2] = {
         {"\"decryption_key_hex\"", "\"manifest_sha256\":\"" HEX64 "\",\"decryption_key_hex\""},
@@ -112,7 +112,7 @@ static void register_manifest_hash_in_either_place(void **state)
     }
 }
 
-static void authorize_good(void **state)
+static void test_authorize_good(void **state)
 {
     static const char body[] =
         "{\"contract_id\":\"c\",\"asset_id\":\"a\",\"hw_id\":\"4c4c-1\",\"attestation\":\"\","
@@ -126,7 +126,7 @@ static void authorize_good(void **state)
     assert_string_equal(q.hw_id, "4c4c-1");
 }
 
-static void authorize_bad(void **state)
+static void test_authorize_bad(void **state)
 {
     static const char *const bad[] = {
         "",
@@ -152,7 +152,7 @@ static void authorize_bad(void **state)
 }
 
 /* A name from outside reaches the log only in printable form. */
-static void messages_are_printable(void **state)
+static void test_messages_are_printable(void **state)
 {
     static const char body[] = "{\"a\\u001b[31m\\n\":1,\"a\\u001b[31m\\n\":2}";
     char err[TB_JSON_ERR_MAX];
@@ -166,12 +166,12 @@ static void messages_are_printable(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(register_good),
-        cmocka_unit_test(register_damages),
-        cmocka_unit_test(register_manifest_hash_in_either_place),
-        cmocka_unit_test(authorize_good),
-        cmocka_unit_test(authorize_bad),
-        cmocka_unit_test(messages_are_printable),
+        cmocka_unit_test(test_register_good),
+        cmocka_unit_test(test_register_damages),
+        cmocka_unit_test(test_register_manifest_hash_in_either_place),
+        cmocka_unit_test(test_authorize_good),
+        cmocka_unit_test(test_authorize_bad),
+        cmocka_unit_test(test_messages_are_printable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,7 +29,7 @@ static struct cp_sas signer(const char *ip)
 }
 
 /* The signatures were computed by an independent script from the documented string-to-sign. */
-static void signs_host_style(void **state)
+static void test_signs_host_style(void **state)
 {
     struct cp_sas s = signer(NULL);
     char out[CP_SAS_URL_MAX];
@@ -43,7 +43,7 @@ static void signs_host_style(void **state)
              "&sig=xPcGRuMUWBLDkc%2ByVNsyLTrlBbbH0Ta2VFLVlnrXIRg%3D");
 }
 
-static void signs_path_style_http_and_ip(void **state)
+static void test_signs_path_style_http_and_ip(void **state)
 {
     struct cp_sas s = signer("10.0.0.1-10.0.0.9");
     char out[CP_SAS_URL_MAX];
@@ -57,7 +57,7 @@ static void signs_path_style_http_and_ip(void **state)
                         "&sip=10.0.0.1-10.0.0.9&sig=m%2Bqg5O5ydwwUJc0ZpHE1xXXVCJxo3dqVKMYBr7z1rn8%3D");
 }
 
-static void sas_ends_with_the_contract(void **state)
+static void test_sas_ends_with_the_contract(void **state)
 {
     struct cp_sas s = signer(NULL);
     char out[CP_SAS_URL_MAX];
@@ -67,7 +67,7 @@ static void sas_ends_with_the_contract(void **state)
     assert_non_null(strstr(out, "&se=2026-01-08T12:01:00Z&"));
 }
 
-static void foreign_urls_are_copied(void **state)
+static void test_foreign_urls_are_copied(void **state)
 {
     static const char *const urls[] = {
         "https://other.blob.core.windows.net/c/b",      "https://tbaccount.evil.example/c/b",
@@ -86,7 +86,7 @@ static void foreign_urls_are_copied(void **state)
     assert_null(strchr(out, '?'));
 }
 
-static void own_urls_that_name_no_blob_are_refused(void **state)
+static void test_own_urls_that_name_no_blob_are_refused(void **state)
 {
     static const char *const urls[] = {
         "https://tbaccount.blob.core.windows.net/onlycontainer",
@@ -104,7 +104,7 @@ static void own_urls_that_name_no_blob_are_refused(void **state)
         assert_int_equal(cp_sas_url(&s, urls[i], NOW_US, UINT64_MAX, out), -EINVAL);
 }
 
-static void blob_is_split_and_decoded(void **state)
+static void test_blob_is_split_and_decoded(void **state)
 {
     struct cp_blob b;
 
@@ -118,7 +118,7 @@ static void blob_is_split_and_decoded(void **state)
     assert_string_equal(b.blob, "b");
 }
 
-static void url_faults(void **state)
+static void test_url_faults(void **state)
 {
     static const char *const bad[] = {
         "",
@@ -155,7 +155,7 @@ static void url_faults(void **state)
     assert_null(cp_blob_url_fault("https://[::1]:9000/a/c/b"));
 }
 
-static void keys(void **state)
+static void test_keys(void **state)
 {
     static const char *const bad[] = {"", "AAA", "A===", "!!!!", "====", "AAAAA"};
     uint8_t *k;
@@ -173,7 +173,7 @@ static void keys(void **state)
         assert_int_equal(cp_sas_key_decode(bad[i], strlen(bad[i]), &k, &n), -EINVAL);
 }
 
-static void accounts(void **state)
+static void test_accounts(void **state)
 {
     assert_true(cp_sas_account_valid("abc"));
     assert_true(cp_sas_account_valid("devstoreaccount1"));
@@ -186,15 +186,15 @@ static void accounts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(signs_host_style),
-        cmocka_unit_test(signs_path_style_http_and_ip),
-        cmocka_unit_test(sas_ends_with_the_contract),
-        cmocka_unit_test(foreign_urls_are_copied),
-        cmocka_unit_test(own_urls_that_name_no_blob_are_refused),
-        cmocka_unit_test(blob_is_split_and_decoded),
-        cmocka_unit_test(url_faults),
-        cmocka_unit_test(keys),
-        cmocka_unit_test(accounts),
+        cmocka_unit_test(test_signs_host_style),
+        cmocka_unit_test(test_signs_path_style_http_and_ip),
+        cmocka_unit_test(test_sas_ends_with_the_contract),
+        cmocka_unit_test(test_foreign_urls_are_copied),
+        cmocka_unit_test(test_own_urls_that_name_no_blob_are_refused),
+        cmocka_unit_test(test_blob_is_split_and_decoded),
+        cmocka_unit_test(test_url_faults),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_accounts),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);

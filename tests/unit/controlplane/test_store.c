@@ -43,7 +43,7 @@ static int teardown(void **state)
     return 0;
 }
 
-static void new_database_is_seeded_and_private(void **state)
+static void test_new_database_is_seeded_and_private(void **state)
 {
     struct fixture *f = *state;
     _cleanup_free_ char *path = tb_path_join(f->dir, CP_DB_FILE);
@@ -61,7 +61,7 @@ static void new_database_is_seeded_and_private(void **state)
     assert_int_equal(cp_store_get_contract(f->store, "contract-none", &c), -ENOENT);
 }
 
-static void assets_are_replaced_whole(void **state)
+static void test_assets_are_replaced_whole(void **state)
 {
     struct fixture *f = *state;
     struct cp_asset a = {.asset_id = "a",
@@ -90,7 +90,7 @@ static void assets_are_replaced_whole(void **state)
     assert_int_equal(b.updated_us, 20);
 }
 
-static void contracts_are_not_replaced_by_accident(void **state)
+static void test_contracts_are_not_replaced_by_accident(void **state)
 {
     struct fixture *f = *state;
     struct cp_contract c = {
@@ -102,7 +102,7 @@ static void contracts_are_not_replaced_by_accident(void **state)
     assert_string_equal(c.asset_id, "x");
 }
 
-static void rollback_undoes(void **state)
+static void test_rollback_undoes(void **state)
 {
     struct fixture *f = *state;
     struct cp_contract c = {.contract_id = "new", .asset_id = "x", .active = true, .lease_seconds = 5};
@@ -113,7 +113,7 @@ static void rollback_undoes(void **state)
     assert_int_equal(cp_store_get_contract(f->store, "new", &c), -ENOENT);
 }
 
-static void machines_are_counted(void **state)
+static void test_machines_are_counted(void **state)
 {
     struct fixture *f = *state;
     struct cp_contract c;
@@ -140,7 +140,7 @@ static int count_log(const struct cp_log_entry *e, void *ctx)
     return 0;
 }
 
-static void log_gives_the_newest(void **state)
+static void test_log_gives_the_newest(void **state)
 {
     struct fixture *f = *state;
     uint64_t seen[2] = {0, 7};
@@ -155,7 +155,7 @@ static void log_gives_the_newest(void **state)
     assert_int_equal(seen[1], 10);
 }
 
-static void database_of_another_version_is_refused(void **state)
+static void test_database_of_another_version_is_refused(void **state)
 {
     struct fixture *f = *state;
     _cleanup_free_ char *cmd = tb_strf("echo 'PRAGMA user_version=99' | sqlite3 %s/" CP_DB_FILE, f->dir);
@@ -168,7 +168,7 @@ static void database_of_another_version_is_refused(void **state)
     assert_non_null(strstr(err, "another version"));
 }
 
-static void damaged_database_is_named(void **state)
+static void test_damaged_database_is_named(void **state)
 {
     struct fixture *f = *state;
     _cleanup_free_ char *path = tb_path_join(f->dir, CP_DB_FILE);
@@ -184,7 +184,7 @@ static void damaged_database_is_named(void **state)
 }
 
 /* -- keys ---------------------------------------------------------------------------------------------------------- */
-static void wrapping(void **state)
+static void test_wrapping(void **state)
 {
     struct tb_key master = {{1}}, wrong = {{2}}, key = {{3, 4, 5}}, out = {{9}};
     uint8_t w[CP_WRAPPED_KEY_BYTES], again[CP_WRAPPED_KEY_BYTES];
@@ -204,7 +204,7 @@ static void wrapping(void **state)
     assert_memory_equal(&out, &key, sizeof(key));
 }
 
-static void secrets_are_made_once_and_private(void **state)
+static void test_secrets_are_made_once_and_private(void **state)
 {
     struct fixture *f = *state;
     _cleanup_free_ char *path = tb_path_join(f->dir, CP_TOKEN_FILE);
@@ -239,7 +239,7 @@ static X509 *load(const char *dir, const char *name)
     return x;
 }
 
-static void certificates_are_reused_until_they_do_not_fit(void **state)
+static void test_certificates_are_reused_until_they_do_not_fit(void **state)
 {
     struct fixture *f = *state;
     const char *const names[] = {"cp.example", "192.0.2.7"}, *const bad[] = {"x,DNS:evil"};
@@ -268,7 +268,7 @@ static void certificates_are_reused_until_they_do_not_fit(void **state)
     X509_free(third);
 }
 
-static void a_ca_without_its_key_is_not_replaced(void **state)
+static void test_a_ca_without_its_key_is_not_replaced(void **state)
 {
     struct fixture *f = *state;
     _cleanup_free_ char *key = tb_path_join(f->dir, CP_CA_KEY);
@@ -285,18 +285,18 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(new_database_is_seeded_and_private),
-        T(assets_are_replaced_whole),
-        T(contracts_are_not_replaced_by_accident),
-        T(rollback_undoes),
-        T(machines_are_counted),
-        T(log_gives_the_newest),
-        T(database_of_another_version_is_refused),
-        T(damaged_database_is_named),
-        cmocka_unit_test(wrapping),
-        T(secrets_are_made_once_and_private),
-        T(certificates_are_reused_until_they_do_not_fit),
-        T(a_ca_without_its_key_is_not_replaced),
+        T(test_new_database_is_seeded_and_private),
+        T(test_assets_are_replaced_whole),
+        T(test_contracts_are_not_replaced_by_accident),
+        T(test_rollback_undoes),
+        T(test_machines_are_counted),
+        T(test_log_gives_the_newest),
+        T(test_database_of_another_version_is_refused),
+        T(test_damaged_database_is_named),
+        cmocka_unit_test(test_wrapping),
+        T(test_secrets_are_made_once_and_private),
+        T(test_certificates_are_reused_until_they_do_not_fit),
+        T(test_a_ca_without_its_key_is_not_replaced),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -92,7 +92,7 @@ static void fill(int fd)
     assert_int_equal(errno, EAGAIN);
 }
 
-static void a_reader_that_does_not_read_is_no_hang(void **state)
+static void test_a_reader_that_does_not_read_is_no_hang(void **state)
 {
     struct listener *l = *state;
 
@@ -104,7 +104,7 @@ static void a_reader_that_does_not_read_is_no_hang(void **state)
     tb_guard_stop(&l->guard);
 }
 
-static void room_in_the_fifo_and_no_progress_is_one(void **state)
+static void test_room_in_the_fifo_and_no_progress_is_one(void **state)
 {
     struct listener *l = *state;
 
@@ -114,7 +114,7 @@ static void room_in_the_fifo_and_no_progress_is_one(void **state)
     tb_guard_stop(&l->guard);
 }
 
-static void files_are_fed_by_progress_only(void **state)
+static void test_files_are_fed_by_progress_only(void **state)
 {
     struct listener *l = *state;
 
@@ -123,7 +123,7 @@ static void files_are_fed_by_progress_only(void **state)
     tb_guard_stop(&l->guard);
 }
 
-static void a_client_that_goes_is_noticed_all_the_same(void **state)
+static void test_a_client_that_goes_is_noticed_all_the_same(void **state)
 {
     struct listener *l = *state;
 
@@ -153,10 +153,10 @@ static void test_a_client_that_goes_as_the_end_comes_is_its_cause(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_reader_that_does_not_read_is_no_hang, setup, teardown),
-        cmocka_unit_test_setup_teardown(room_in_the_fifo_and_no_progress_is_one, setup, teardown),
-        cmocka_unit_test_setup_teardown(files_are_fed_by_progress_only, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_client_that_goes_is_noticed_all_the_same, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_reader_that_does_not_read_is_no_hang, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_room_in_the_fifo_and_no_progress_is_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_files_are_fed_by_progress_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_client_that_goes_is_noticed_all_the_same, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_client_that_goes_as_the_end_comes_is_its_cause, setup,
                                         teardown),
     };

@@ -18,7 +18,7 @@ static struct tb_deliver_request make(uint32_t mode, uint32_t n_fds)
     return q;
 }
 
-static void accepts_what_is_allowed(void **state)
+static void test_accepts_what_is_allowed(void **state)
 {
     static const struct {
         uint32_t mode, n_fds;
@@ -39,7 +39,7 @@ static void accepts_what_is_allowed(void **state)
     }
 }
 
-static void refuses_with_a_reason(void **state)
+static void test_refuses_with_a_reason(void **state)
 {
     static const struct {
         uint32_t mode, n_fds;
@@ -68,7 +68,7 @@ static void refuses_with_a_reason(void **state)
     }
 }
 
-static void refuses_other_sizes_and_magics(void **state)
+static void test_refuses_other_sizes_and_magics(void **state)
 {
     struct tb_deliver_request q = make(TB_DELIVER_DIR, 1), got;
     char two[2 * sizeof(q)] = {0}, err[DECRYPT_REQUEST_ERR_MAX];
@@ -88,9 +88,9 @@ static void refuses_other_sizes_and_magics(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accepts_what_is_allowed),
-        cmocka_unit_test(refuses_with_a_reason),
-        cmocka_unit_test(refuses_other_sizes_and_magics),
+        cmocka_unit_test(test_accepts_what_is_allowed),
+        cmocka_unit_test(test_refuses_with_a_reason),
+        cmocka_unit_test(test_refuses_other_sizes_and_magics),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,7 +12,7 @@
 
 #define WORDS 8
 
-static void splits(void **state)
+static void test_splits(void **state)
 {
     static const struct {
         const char *line, *words[WORDS];
@@ -42,7 +42,7 @@ static void splits(void **state)
     }
 }
 
-static void refuses(void **state)
+static void test_refuses(void **state)
 {
     static const struct {
         const char *line;
@@ -71,7 +71,7 @@ static void refuses(void **state)
     }
 }
 
-static void has_limits(void **state)
+static void test_has_limits(void **state)
 {
     char *line = malloc(TB_CMDLINE_MAX + 1), err[TB_CMDLINE_ERR_MAX], **argv;
 
@@ -90,7 +90,7 @@ static void has_limits(void **state)
     free(line);
 }
 
-static void substitutes(void **state)
+static void test_substitutes(void **state)
 {
     static const char line[] = "server --model={model} {model}{model} {Model} {mode} '{model'}";
     char err[TB_CMDLINE_ERR_MAX], **argv;
@@ -111,10 +111,10 @@ static void substitutes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(splits),
-        cmocka_unit_test(refuses),
-        cmocka_unit_test(has_limits),
-        cmocka_unit_test(substitutes),
+        cmocka_unit_test(test_splits),
+        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_has_limits),
+        cmocka_unit_test(test_substitutes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

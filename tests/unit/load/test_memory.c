@@ -11,7 +11,7 @@
 
 #include "load/memory.h"
 
-static void reads_meminfo(void **state)
+static void test_reads_meminfo(void **state)
 {
     static const char text[] =
         "MemTotal:       24684084 kB\nMemFree:          123456 kB\nMemAvailable:   20000001 kB\n"
@@ -30,7 +30,7 @@ static void reads_meminfo(void **state)
 
 #define HEAD "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 
-static void reads_swaps(void **state)
+static void test_reads_swaps(void **state)
 {
     static const char none[] = HEAD;
     static const char two[] = HEAD "/dev/zram0                              partition\t4194300\t\t0\t\t100\n"
@@ -46,7 +46,7 @@ static void reads_swaps(void **state)
     assert_string_equal(name, "/dev/zram0");
 }
 
-static void finds_mount_options(void **state)
+static void test_finds_mount_options(void **state)
 {
     static const char text[] =
         "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
@@ -63,7 +63,7 @@ static void finds_mount_options(void **state)
     assert_false(tb_mountinfo_option("", 0, makedev(0, 44), "noswap"));
 }
 
-static void counts_pages_and_inodes(void **state)
+static void test_counts_pages_and_inodes(void **state)
 {
     struct tbenc_file files[] = {{.path = (char *)"a"}, {.path = (char *)"b/c"}, {.path = (char *)"b/d/e"}};
     struct tbenc_manifest one = {.plaintext_bytes = 4097},
@@ -76,7 +76,7 @@ static void counts_pages_and_inodes(void **state)
     assert_true(tb_memory_need(&one) > TBENC_PLAINTEXT_MAX);
 }
 
-static void asks_the_system(void **state)
+static void test_asks_the_system(void **state)
 {
     struct stat st;
     uint64_t v = 0;
@@ -90,9 +90,9 @@ static void asks_the_system(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_meminfo),       cmocka_unit_test(reads_swaps),
-        cmocka_unit_test(finds_mount_options), cmocka_unit_test(counts_pages_and_inodes),
-        cmocka_unit_test(asks_the_system),
+        cmocka_unit_test(test_reads_meminfo),       cmocka_unit_test(test_reads_swaps),
+        cmocka_unit_test(test_finds_mount_options), cmocka_unit_test(test_counts_pages_and_inodes),
+        cmocka_unit_test(test_asks_the_system),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,7 +31,7 @@ static int remove_dirs(void **state)
     return rmdir(dir) == 0 && rmdir(outside) == 0 ? 0 : -1;
 }
 
-static void creates_with_directories(void **state)
+static void test_creates_with_directories(void **state)
 {
     static const char *const paths[] = {"a", "b/c/d", "b/c/e", "b/f"};
     struct stat st;
@@ -51,7 +51,7 @@ static void creates_with_directories(void **state)
     assert_int_equal(tb_tree_create(dir_fd, "a/below-a-file"), -ENOTDIR);
 }
 
-static void never_leaves_the_directory(void **state)
+static void test_never_leaves_the_directory(void **state)
 {
     static const char *const bad[] = {"", "/etc/x", "../x", "b/../../x", "b/./x", "b//x"};
 
@@ -62,7 +62,7 @@ static void never_leaves_the_directory(void **state)
     assert_true(tb_tree_create(dir_fd, "link/x") < 0);
 }
 
-static void closes_and_empties(void **state)
+static void test_closes_and_empties(void **state)
 {
     struct stat st;
     char kept[sizeof(outside) + 8];
@@ -87,9 +87,9 @@ static void closes_and_empties(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(creates_with_directories),
-        cmocka_unit_test(never_leaves_the_directory),
-        cmocka_unit_test(closes_and_empties),
+        cmocka_unit_test(test_creates_with_directories),
+        cmocka_unit_test(test_never_leaves_the_directory),
+        cmocka_unit_test(test_closes_and_empties),
     };
 
     return cmocka_run_group_tests(tests, make_dirs, remove_dirs);

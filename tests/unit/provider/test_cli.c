@@ -88,7 +88,7 @@ static int parse(struct job *j, const char *const *words)
     return cli_parse(&j->cli, j, argc, argv, CLI_ANY_WORDS, NULL, NULL);
 }
 
-static void common_options_are_handled(void **state)
+static void test_common_options_are_handled(void **state)
 {
     struct job j = {.cli = {.command = &x}};
     struct capture cap;
@@ -106,7 +106,7 @@ static void common_options_are_handled(void **state)
     assert_int_equal(j.cli.rc, CLI_OK);
 }
 
-static void values_are_of_their_kind(void **state)
+static void test_values_are_of_their_kind(void **state)
 {
     struct job j = {.cli = {.command = &x}};
     static const char *const bad[] = {"1023", "5M", "4X", ""};
@@ -135,7 +135,7 @@ static void values_are_of_their_kind(void **state)
     }
 }
 
-static void options_beat_environment_beats_file(void **state)
+static void test_options_beat_environment_beats_file(void **state)
 {
     static const char ini[] = "[azure]\nstorage_account = file\n";
     struct job j = {.cli = {.command = &x}};
@@ -155,7 +155,7 @@ static void options_beat_environment_beats_file(void **state)
     assert_null(j.account);
 }
 
-static void usage_errors_repeat_no_value(void **state)
+static void test_usage_errors_repeat_no_value(void **state)
 {
     static const char *const bad[][3] = {{"x", "--sas=S3CRET", NULL},
                                          {"x", "--json=S3CRET", NULL},
@@ -180,7 +180,7 @@ static void usage_errors_repeat_no_value(void **state)
     }
 }
 
-static void words_beside_the_options(void **state)
+static void test_words_beside_the_options(void **state)
 {
     static const char *const one[] = {"x", "f", NULL}, *const two[] = {"x", "f", "g", NULL};
     struct job j = {.cli = {.command = &x}};
@@ -202,7 +202,7 @@ static void words_beside_the_options(void **state)
     assert_non_null(strstr(text, "unexpected argument 'f'"));
 }
 
-static void an_error_is_one_plain_line(void **state)
+static void test_an_error_is_one_plain_line(void **state)
 {
     struct capture cap = capture_start(STDERR_FILENO);
     _cleanup_free_ char *text = NULL;
@@ -215,7 +215,7 @@ static void an_error_is_one_plain_line(void **state)
                         "tbpkg: f: No space left on device; free some space or choose another directory\n");
 }
 
-static void key_hex_leaves_argv(void **state)
+static void test_key_hex_leaves_argv(void **state)
 {
     _cleanup_key_arg_ struct cli_key_arg k = {0};
     struct cli c = {.command = &x};
@@ -236,7 +236,7 @@ static void key_hex_leaves_argv(void **state)
     assert_int_equal(key.b[31], 0xff);
 }
 
-static void the_key_file_wins_over_the_environment(void **state)
+static void test_the_key_file_wins_over_the_environment(void **state)
 {
     struct cli_key_arg k = {0};
     struct cli c = {.command = &x};
@@ -258,7 +258,7 @@ static void the_key_file_wins_over_the_environment(void **state)
     unsetenv("TBPKG_KEY_FILE");
 }
 
-static void standard_input_is_given_out_once(void **state)
+static void test_standard_input_is_given_out_once(void **state)
 {
     struct cli c = {.command = &x};
     struct cli_key_arg in = {.file = "-"}, none = {0};
@@ -274,7 +274,7 @@ static void standard_input_is_given_out_once(void **state)
 }
 
 /* In a child: register a file and a directory, be killed by sig; both must be gone and the status 130. */
-static void an_interrupt_removes_temporary_files(void **state)
+static void test_an_interrupt_removes_temporary_files(void **state)
 {
     int status;
     pid_t pid;
@@ -304,7 +304,7 @@ static void an_interrupt_removes_temporary_files(void **state)
     assert_int_equal(access("tmpdir", F_OK), -1);
 }
 
-static void manifest_names(void **state)
+static void test_manifest_names(void **state)
 {
     static const char *const t[][2] = {{"model.tbenc", "model.manifest.json"},
                                        {"d.tbenc/x.tbenc", "d.tbenc/x.manifest.json"},
@@ -322,17 +322,17 @@ static void manifest_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(common_options_are_handled),
-        cmocka_unit_test(values_are_of_their_kind),
-        cmocka_unit_test(options_beat_environment_beats_file),
-        cmocka_unit_test(usage_errors_repeat_no_value),
-        cmocka_unit_test(words_beside_the_options),
-        cmocka_unit_test(an_error_is_one_plain_line),
-        cmocka_unit_test(key_hex_leaves_argv),
-        cmocka_unit_test(the_key_file_wins_over_the_environment),
-        cmocka_unit_test(standard_input_is_given_out_once),
-        cmocka_unit_test(an_interrupt_removes_temporary_files),
-        cmocka_unit_test(manifest_names),
+        cmocka_unit_test(test_common_options_are_handled),
+        cmocka_unit_test(test_values_are_of_their_kind),
+        cmocka_unit_test(test_options_beat_environment_beats_file),
+        cmocka_unit_test(test_usage_errors_repeat_no_value),
+        cmocka_unit_test(test_words_beside_the_options),
+        cmocka_unit_test(test_an_error_is_one_plain_line),
+        cmocka_unit_test(test_key_hex_leaves_argv),
+        cmocka_unit_test(test_the_key_file_wins_over_the_environment),
+        cmocka_unit_test(test_standard_input_is_given_out_once),
+        cmocka_unit_test(test_an_interrupt_removes_temporary_files),
+        cmocka_unit_test(test_manifest_names),
     };
 
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

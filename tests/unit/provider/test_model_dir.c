@@ -36,7 +36,7 @@ static void put(const char *path, const char *text, mode_t mode)
     assert_int_equal(tb_write_file_atomic(path, text, strlen(text), mode), 0);
 }
 
-static void files_are_sorted_by_bytes(void **state)
+static void test_files_are_sorted_by_bytes(void **state)
 {
     _cleanup_model_dir_ struct model_dir m = {0};
     _cleanup_model_dir_error_ struct model_dir_error e = {0};
@@ -78,7 +78,7 @@ static void refused(int want, const char *object)
     assert_int_equal(m.n, 0);
 }
 
-static void only_regular_files_are_taken(void **state)
+static void test_only_regular_files_are_taken(void **state)
 {
     put("m/a", "1", 0600);
     assert_int_equal(symlink("a", "m/l"), 0);
@@ -97,7 +97,7 @@ static void only_regular_files_are_taken(void **state)
     refused(-EILSEQ, "m/\xff");
 }
 
-static void depth_is_limited(void **state)
+static void test_depth_is_limited(void **state)
 {
     _cleanup_model_dir_ struct model_dir m = {0};
     _cleanup_model_dir_error_ struct model_dir_error e = {0};
@@ -115,7 +115,7 @@ static void depth_is_limited(void **state)
     assert_string_equal(e.reason, "is nested too deep");
 }
 
-static void a_missing_directory_is_named(void **state)
+static void test_a_missing_directory_is_named(void **state)
 {
     _cleanup_model_dir_ struct model_dir m = {0};
     _cleanup_model_dir_error_ struct model_dir_error e = {0};
@@ -125,7 +125,7 @@ static void a_missing_directory_is_named(void **state)
     assert_null(e.reason);
 }
 
-static void a_change_is_noticed(void **state)
+static void test_a_change_is_noticed(void **state)
 {
     struct timespec t[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1000000000, .tv_nsec = 5}};
     _cleanup_model_dir_ struct model_dir m = {0};
@@ -145,11 +145,11 @@ static void a_change_is_noticed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(files_are_sorted_by_bytes, clean),
-        cmocka_unit_test_teardown(only_regular_files_are_taken, clean),
-        cmocka_unit_test_teardown(depth_is_limited, clean),
-        cmocka_unit_test_teardown(a_missing_directory_is_named, clean),
-        cmocka_unit_test_teardown(a_change_is_noticed, clean),
+        cmocka_unit_test_teardown(test_files_are_sorted_by_bytes, clean),
+        cmocka_unit_test_teardown(test_only_regular_files_are_taken, clean),
+        cmocka_unit_test_teardown(test_depth_is_limited, clean),
+        cmocka_unit_test_teardown(test_a_missing_directory_is_named, clean),
+        cmocka_unit_test_teardown(test_a_change_is_noticed, clean),
     };
 
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -25,7 +25,7 @@ static int collect(void *ctx, size_t index, const char *value)
     return 0;
 }
 
-static void what_a_file_may_say(void **state)
+static void test_what_a_file_may_say(void **state)
 {
     static const struct {
         const char *file, *want; /* want NULL: refused */
@@ -64,7 +64,7 @@ static void what_a_file_may_say(void **state)
     }
 }
 
-static void lines_have_an_end(void **state)
+static void test_lines_have_an_end(void **state)
 {
     char file[512] = "[azure]\ncontainer = ", err[SETTINGS_ERR_MAX];
     size_t n = strlen(file), start = n - strlen("container = ");
@@ -80,7 +80,7 @@ static void lines_have_an_end(void **state)
     assert_int_equal(settings_parse("[azure]\0", 8, collect, &g, err), -EINVAL);
 }
 
-static void every_setting_is_section_and_key(void **state)
+static void test_every_setting_is_section_and_key(void **state)
 {
     for (size_t i = 0; i < n_settings; i++) {
         struct setting_value v;
@@ -95,9 +95,9 @@ static void every_setting_is_section_and_key(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_a_file_may_say),
-        cmocka_unit_test(lines_have_an_end),
-        cmocka_unit_test(every_setting_is_section_and_key),
+        cmocka_unit_test(test_what_a_file_may_say),
+        cmocka_unit_test(test_lines_have_an_end),
+        cmocka_unit_test(test_every_setting_is_section_and_key),
     };
 
     clearenv();

@@ -17,7 +17,7 @@ static const char text[] = "{\"parameters\": {"
                            "\"a\": {\"type\": \"array\"},"
                            "\"x\": {\"type\": \"secureString\"}}}";
 
-static void values_become_defaults_of_their_type(void **state)
+static void test_values_become_defaults_of_their_type(void **state)
 {
     static const struct {
         const char *name, *value;
@@ -59,7 +59,7 @@ static void values_become_defaults_of_their_type(void **state)
     }
 }
 
-static void secrets_are_known(void **state)
+static void test_secrets_are_known(void **state)
 {
     static const char *const bad[] = {
         "https://h/c?sv=2024-11-04&SIG=abc",
@@ -79,7 +79,7 @@ static void secrets_are_known(void **state)
         assert_null(template_secret_kind(good[i]));
 }
 
-static void only_an_object_is_a_template(void **state)
+static void test_only_an_object_is_a_template(void **state)
 {
     static const char *const bad[] = {"", "[]", "{} x", "{", "{\"a\": }", "1"};
     char err[TEMPLATE_ERR_MAX];
@@ -94,9 +94,9 @@ static void only_an_object_is_a_template(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(values_become_defaults_of_their_type),
-        cmocka_unit_test(secrets_are_known),
-        cmocka_unit_test(only_an_object_is_a_template),
+        cmocka_unit_test(test_values_become_defaults_of_their_type),
+        cmocka_unit_test(test_secrets_are_known),
+        cmocka_unit_test(test_only_an_object_is_a_template),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,7 +115,7 @@ static void says(const struct tb_snapshot *s, const char *state, int exit_code, 
         fail_msg("%zu problems; the first: %s", c.n_problems, c.problems[0].what);
 }
 
-static void a_whole_screen(void **unused)
+static void test_a_whole_screen(void **unused)
 {
     static const char want[] =
         "TrustBridge   Hydrate                                       2026-01-08T10:00:00Z\n"
@@ -152,7 +152,7 @@ static void a_whole_screen(void **unused)
     says(s, "Hydrate", 3, 0);
 }
 
-static void ready_is_zero_and_nothing_else_is(void **unused)
+static void test_ready_is_zero_and_nothing_else_is(void **unused)
 {
     struct tb_snapshot *s = hydrating();
 
@@ -163,7 +163,7 @@ static void ready_is_zero_and_nothing_else_is(void **unused)
     says(s, "Unknown", 3, 0);
 }
 
-static void files_alone_are_never_ready(void **unused)
+static void test_files_alone_are_never_ready(void **unused)
 {
     struct tb_snapshot *s = hydrating();
 
@@ -178,7 +178,7 @@ static void files_alone_are_never_ready(void **unused)
              "tb-proxy");
 }
 
-static void a_machine_without_it_is_unknown(void **unused)
+static void test_a_machine_without_it_is_unknown(void **unused)
 {
     static struct tb_snapshot s;
 
@@ -193,7 +193,7 @@ static void a_machine_without_it_is_unknown(void **unused)
     shows(&s, "-> systemctl start trustbridge.target");
 }
 
-static void a_dead_writer_is_named(void **unused)
+static void test_a_dead_writer_is_named(void **unused)
 {
     struct tb_snapshot *s = hydrating();
 
@@ -209,7 +209,7 @@ static void a_dead_writer_is_named(void **unused)
     assert_false(tb_status_writer_dead(s, &s->facts.hydrate, "tb-hydrate.service"));
 }
 
-static void a_failed_unit_comes_with_its_exit_code(void **unused)
+static void test_a_failed_unit_comes_with_its_exit_code(void **unused)
 {
     struct tb_snapshot *s = hydrating();
     struct tb_unit *u = unit(s, "tb-hydrate.service");
@@ -239,7 +239,7 @@ static void a_failed_unit_comes_with_its_exit_code(void **unused)
     says(s, "Hydrate", 3, 0);
 }
 
-static void a_runtime_that_does_not_answer(void **unused)
+static void test_a_runtime_that_does_not_answer(void **unused)
 {
     struct tb_snapshot *s = hydrating();
 
@@ -251,7 +251,7 @@ static void a_runtime_that_does_not_answer(void **unused)
     shows(s, "-> a large model takes its time; else compare the address in TB_RUNTIME_EXEC");
 }
 
-static void leases(void **unused)
+static void test_leases(void **unused)
 {
     struct tb_snapshot *s = hydrating();
 
@@ -273,7 +273,7 @@ static void leases(void **unused)
     shows(s, "! the control plane refuses this contract: contract_revoked -> check TB_CONTRACT_ID");
 }
 
-static void a_suspended_machine_has_its_target_stopped(void **unused)
+static void test_a_suspended_machine_has_its_target_stopped(void **unused)
 {
     struct tb_snapshot *s = hydrating();
 
@@ -285,7 +285,7 @@ static void a_suspended_machine_has_its_target_stopped(void **unused)
     says(s, "Suspended", 3, 2); /* and that nobody asks again */
 }
 
-static void what_cannot_be_read_says_so(void **unused)
+static void test_what_cannot_be_read_says_so(void **unused)
 {
     struct tb_snapshot *s = hydrating();
 
@@ -300,7 +300,7 @@ static void what_cannot_be_read_says_so(void **unused)
     shows(s, "! tb-authorize/lease.json cannot be read: Bad message");
 }
 
-static void lines_keep_to_the_width(void **unused)
+static void test_lines_keep_to_the_width(void **unused)
 {
     struct tb_snapshot *s = hydrating();
     struct tb_error_line *e = &s->errors[s->n_errors++];
@@ -324,7 +324,7 @@ static void lines_keep_to_the_width(void **unused)
     }
 }
 
-static void colours_only_when_asked(void **unused)
+static void test_colours_only_when_asked(void **unused)
 {
     struct tb_snapshot *s = hydrating();
     _cleanup_free_ char *plain = screen(s, false, 80), *coloured = screen(s, true, 80);
@@ -333,7 +333,7 @@ static void colours_only_when_asked(void **unused)
     assert_non_null(strstr(coloured, "\033[1;33mHydrate\033[0m"));
 }
 
-static void a_line_for_a_pipe(void **unused)
+static void test_a_line_for_a_pipe(void **unused)
 {
     struct tb_snapshot *s = hydrating();
     struct tb_conclusion c;
@@ -344,7 +344,7 @@ static void a_line_for_a_pipe(void **unused)
     assert_string_equal(line, "Hydrate 3.0 GiB of 12.0 GiB (downloading)");
 }
 
-static void json_is_the_same(void **unused)
+static void test_json_is_the_same(void **unused)
 {
     struct tb_snapshot *s = hydrating();
     struct tb_conclusion c;
@@ -378,7 +378,7 @@ static void json_is_the_same(void **unused)
     assert_non_null(strstr(text, "\"units\":null"));
 }
 
-static void addresses(void **unused)
+static void test_addresses(void **unused)
 {
     static const char *const pairs[][2] = {{"0.0.0.0:8001", "127.0.0.1:8001"},
                                            {":8001", "127.0.0.1:8001"},
@@ -392,7 +392,7 @@ static void addresses(void **unused)
     }
 }
 
-static void answers_of_somebody_else(void **unused)
+static void test_answers_of_somebody_else(void **unused)
 {
     static const char *const bad[] = {"", "[]", "{}", "{\"state\":1}", "<html>", "{\"state\":\"Ready\"} x"};
     struct tb_status_answer a = {0};
@@ -406,22 +406,22 @@ static void answers_of_somebody_else(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_whole_screen),
-        cmocka_unit_test(ready_is_zero_and_nothing_else_is),
-        cmocka_unit_test(files_alone_are_never_ready),
-        cmocka_unit_test(a_machine_without_it_is_unknown),
-        cmocka_unit_test(a_dead_writer_is_named),
-        cmocka_unit_test(a_failed_unit_comes_with_its_exit_code),
-        cmocka_unit_test(a_runtime_that_does_not_answer),
-        cmocka_unit_test(leases),
-        cmocka_unit_test(a_suspended_machine_has_its_target_stopped),
-        cmocka_unit_test(what_cannot_be_read_says_so),
-        cmocka_unit_test(lines_keep_to_the_width),
-        cmocka_unit_test(colours_only_when_asked),
-        cmocka_unit_test(a_line_for_a_pipe),
-        cmocka_unit_test(json_is_the_same),
-        cmocka_unit_test(addresses),
-        cmocka_unit_test(answers_of_somebody_else),
+        cmocka_unit_test(test_a_whole_screen),
+        cmocka_unit_test(test_ready_is_zero_and_nothing_else_is),
+        cmocka_unit_test(test_files_alone_are_never_ready),
+        cmocka_unit_test(test_a_machine_without_it_is_unknown),
+        cmocka_unit_test(test_a_dead_writer_is_named),
+        cmocka_unit_test(test_a_failed_unit_comes_with_its_exit_code),
+        cmocka_unit_test(test_a_runtime_that_does_not_answer),
+        cmocka_unit_test(test_leases),
+        cmocka_unit_test(test_a_suspended_machine_has_its_target_stopped),
+        cmocka_unit_test(test_what_cannot_be_read_says_so),
+        cmocka_unit_test(test_lines_keep_to_the_width),
+        cmocka_unit_test(test_colours_only_when_asked),
+        cmocka_unit_test(test_a_line_for_a_pipe),
+        cmocka_unit_test(test_json_is_the_same),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_answers_of_somebody_else),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
