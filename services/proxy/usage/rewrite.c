@@ -161,6 +161,7 @@ static void note_limit(struct tb_rewrite *a, enum tb_json_token t)
     memcpy(l->value, a->scan.value, sizeof(l->value));
     l->string = t == TB_JSON_TEXT;
     l->extra = a->member == TB_MEMBER_LIMIT_EXTRA;
+    l->null = lax == TB_LAX_NULL;
     if (lax != TB_LAX_VALUE)
         l->number = -1;
     if (lax == TB_LAX_INVALID)
@@ -458,16 +459,18 @@ int tb_rewrite_end(struct tb_rewrite *a, bool pad, struct tb_buf *out)
 void tb_rewrite_size(const struct tb_rewrite *a, struct tb_request_size *ret)
 {
     uint64_t prompts = MAX(a->prompt.n, 1), choices = MAX(a->choices, 1);
-    bool limited = false;
+    bool limited = false, unlimited = false;
 
-    for (unsigned i = 0; i < a->n_limits; i++)
+    for (unsigned i = 0; i < a->n_limits; i++) {
         limited |= !a->limit[i].extra && a->limit[i].number > 0;
+        unlimited |= !a->limit[i].null && a->limit[i].number < 0;
+    }
     *ret = (struct tb_request_size){
         .prompt_likely = tb_prompt_likely(&a->prompt),
         .prompt_most = tb_prompt_most(&a->prompt, a->in),
         .prompts = prompts,
         .max_tokens = a->max_tokens,
-        .open = !limited,
+        .open = !limited || unlimited,
         .may_cap = a->budgeted,
     };
     if (tb_api_generates(a->api))

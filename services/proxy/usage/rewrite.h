@@ -26,7 +26,8 @@
 struct tb_rewrite_limit {
     char name[TB_JSON_SCAN_KEY + 1], value[TB_JSON_SCAN_VALUE + 1];
     bool string, extra; /* extra: not every runtime reads it */
-    int64_t number;     /* of null: -1 */
+    bool null;
+    int64_t number; /* -1, or of null: none for some runtimes */
 };
 
 struct tb_rewrite {
