@@ -83,7 +83,7 @@ def test_nobody_else_reads_weights_keys_or_settings(vm):
 
 
 PROBE = """
-import errno, os, socket
+import errno, os, socket, stat
 def tried(what, fn):
     try:
         fn()
@@ -106,6 +106,17 @@ tried("inet", connect(socket.AF_INET, ("10.0.2.2", PORT)))
 tried("inet6", connect(socket.AF_INET6, ("::1", 8000)))
 tried("netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0))
 tried("keys", connect(socket.AF_UNIX, "/run/tb-keys.sock"))
+def sockets(top):
+    for d, _, files in os.walk(top):
+        for f in files:
+            path = os.path.join(d, f)
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                print("sees:" + path, "socket", flush=True)
+for top in "/run /tmp /var/tmp /dev/shm /etc /var/lib".split():
+    sockets(top)
+for path in "dbus/system_bus_socket systemd/private systemd/resolve/io.systemd.Resolve nscd/socket systemd/userdb/io.systemd.DynamicUser " \
+            "systemd/journal.trustbridge/io.systemd.journal udev/control".split():
+    tried("unix:" + path, connect(socket.AF_UNIX, "/run/" + path))
 for d in "/ /etc /usr /var /var/lib /home /root /boot /mnt/resource/trustbridge /dev/shm /run /run/tb-authorize /sys/kernel".split():
     tried("write:" + d, write(d + "/tb-probe"))
 tried("exec-memory", lambda: __import__("mmap").mmap(-1, 4096, prot=7))
@@ -139,8 +150,35 @@ def test_what_a_taken_over_program_can_do(vm, provider, unit):
     writable = {k for k, v in found.items() if k.startswith("write:") and v == "possible"}
     # Memory and its own directory. The drop-in that opens TB_TARGET_DIR is tb-hydrate's alone, not this copy's.
     assert writable <= {f"write:/run/{unit}", *(["write:/dev/shm"] if unit != "tb-decrypt" else [])}, found
+    if unit == "tb-proxy":  # which asks systemd by D-Bus: the sockets are there
+        assert found["unix:dbus/system_bus_socket"] == "possible", found
+    if unit in ("tb-decrypt", "tb-runtime"):
+        assert {v for k, v in found.items() if k.startswith("unix:")} == {"ENOENT"}, found
+        seen = {k.removeprefix("sees:") for k in found if k.startswith("sees:")}
+        own = {"/run/systemd/notify", *(["/run/tb-decrypt.sock"] if unit == "tb-runtime" else [])}
+        assert own <= seen and {s for s in seen - own if not s.startswith("/run/systemd/journal/")} == set(), found
     if unit == "tb-decrypt":
         assert "inet6" in found and found["inet6"] != "possible" and found["netlink"] != "possible"
+
+
+def machine_sockets(vm, unit):
+    """The sockets below /run that the running program of a unit sees, but those of its journal and of systemd's notifications."""
+    seen = vm.sh(f"find /proc/{vm.pid(unit)}/root/run/ -type s -printf '%P\\n'").split()
+    assert "systemd/notify" in seen and any(s.startswith("systemd/journal/") for s in seen), seen
+    return {s for s in seen if s != "systemd/notify" and not s.startswith("systemd/journal/")}
+
+
+def test_no_socket_of_the_machine_is_a_way_out(vm):
+    """A taken-over inference server has no network; D-Bus, systemd-resolved or nscd must not do its errands."""
+    everywhere = set(vm.sh("find /run/ -type s -printf '%P\\n'").split())
+    assert {"dbus/system_bus_socket", "systemd/private", "tb-decrypt.sock", "tb-keys.sock"} <= everywhere, everywhere
+    assert machine_sockets(vm, "tb-runtime") == {"tb-decrypt.sock"}
+    assert vm.sh("cat /run/tb-runtime/delivery.json")  # its own directory is the machine's
+
+
+def test_a_running_decryption_sees_no_socket_either(vm, streaming):
+    assert machine_sockets(vm, "tb-decrypt") == set()
+    assert vm.sh("cat /run/tb-decrypt/progress.json")
 
 
 READ = """
