@@ -15,7 +15,6 @@
 #include "common/units.h"
 #include "common/version.h"
 
-#define HTTP_FIELD_MAX 2048 /* longer header lines are passed over */
 #define RETRY_AFTER_MAX_MS (3600 * 1000)
 
 static void http_global_init(void)
@@ -187,8 +186,17 @@ static size_t http_on_body(char *data, size_t one, size_t n, void *ctx)
     return tb_buf_append(&x->body, data, n) < 0 ? 0 : n;
 }
 
-/* The value of a header field when the line is of that name; NULL otherwise. */
-static const char *http_field(const char *line, const char *name)
+bool tb_http_line(const char *data, size_t n, char out[static TB_HTTP_LINE_MAX])
+{
+    if (n >= TB_HTTP_LINE_MAX || memchr(data, '\0', n))
+        return false;
+    memcpy(out, data, n);
+    out[n] = '\0';
+    out[strcspn(out, "\r\n")] = '\0';
+    return true;
+}
+
+const char *tb_http_field(const char *line, const char *name)
 {
     size_t n = strlen(name);
 
@@ -197,9 +205,20 @@ static const char *http_field(const char *line, const char *name)
     return line + n + 1 + strspn(line + n + 1, " \t");
 }
 
+const char *tb_http_origin(const char *url, char *out, size_t size)
+{
+    const char *host = strstr(url, "://");
+
+    tb_url_redact(host ? url : "", out, size);
+    host = strstr(out, "://");
+    if (host)
+        out[(size_t)(host + 3 - out) + strcspn(host + 3, "/")] = '\0';
+    return out;
+}
+
 static char *http_redacted(const char *url)
 {
-    char text[HTTP_FIELD_MAX];
+    char text[TB_HTTP_LINE_MAX];
 
     return strdup(tb_url_redact(url, text, sizeof(text)));
 }
@@ -207,20 +226,17 @@ static char *http_redacted(const char *url)
 static size_t http_on_header(char *data, size_t one, size_t n, void *ctx)
 {
     struct http_exchange *x = ctx;
-    char line[HTTP_FIELD_MAX];
+    char line[TB_HTTP_LINE_MAX];
     const char *v;
 
-    if (n >= sizeof(line))
+    if (!tb_http_line(data, n, line))
         return n;
-    memcpy(line, data, n);
-    line[n] = '\0';
-    line[strcspn(line, "\r\n")] = '\0';
-    if ((v = http_field(line, "Retry-After"))) {
+    if ((v = tb_http_field(line, "Retry-After"))) {
         x->retry_after_ms = tb_http_retry_after_ms(v);
-    } else if ((v = http_field(line, "ETag"))) {
+    } else if ((v = tb_http_field(line, "ETag"))) {
         free(x->etag);
         x->etag = strdup(v);
-    } else if ((v = http_field(line, "Location"))) {
+    } else if ((v = tb_http_field(line, "Location"))) {
         free(x->location);
         x->location = http_redacted(v);
     }

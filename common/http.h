@@ -12,6 +12,7 @@
 
 #define TB_HTTP_RESPONSE_MAX (64 * 1024) /* design section 4: control plane bodies are capped */
 #define TB_HTTP_ERR_MAX 320
+#define TB_HTTP_LINE_MAX 2048
 
 struct tb_http_tls {
     const char *ca_file;     /* NULL: the system's store */
@@ -64,6 +65,13 @@ int tb_http_key_check(const char *path, char err[static TB_HTTP_ERR_MAX]);
  * certificate, no redirects, no signals, no proxy credentials, connect timeout, TCP keep-alive, 512 KiB
  * buffer, user agent. */
 int tb_http_easy_init(CURL *c, const struct tb_http_tls *tls);
+/* One header line as a string, for a callback of libcurl: without its line end; false when it has more than
+ * TB_HTTP_LINE_MAX - 1 bytes or a NUL, and is passed over. */
+bool tb_http_line(const char *data, size_t n, char out[static TB_HTTP_LINE_MAX]);
+/* The value when the line is the header field of that name, without white space before it; NULL otherwise. */
+const char *tb_http_field(const char *line, const char *name);
+/* Scheme and host of a URL, without user, as far as they fit: where a redirect leads, for a message. "" for a relative one. */
+const char *tb_http_origin(const char *url, char *out, size_t size);
 /* Maps a CURLcode to the errnos of tb_http_do() and a reason without the query. */
 int tb_http_error(CURLcode code, const char *url, const char *curl_errbuf, char err[static TB_HTTP_ERR_MAX]);
 /* Retry-After header value -> ms; -1 when it is neither seconds nor a date. Capped at one hour. */

@@ -7,6 +7,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "common/log.h"
+#include "common/text.h"
 #include "common/units.h"
 
 #define BAR_WIDTH 30
@@ -25,6 +26,7 @@ void tb_notify_ready(const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(status, sizeof(status), fmt, ap);
     va_end(ap);
+    tb_text_plain(status); /* systemctl shows it; a newline would begin another assignment */
     (void)sd_notifyf(0, "READY=1\nSTATUS=%s", status);
 }
 
@@ -36,6 +38,7 @@ void tb_notify_status(const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(status, sizeof(status), fmt, ap);
     va_end(ap);
+    tb_text_plain(status);
     (void)sd_notifyf(0, "STATUS=%s", status);
 }
 

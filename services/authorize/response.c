@@ -260,14 +260,14 @@ static bool response_is_denial(long status, const cJSON *o)
 /* Where a redirect leads, as far as a log may tell: scheme and host. */
 static int response_redirected(const struct tb_http_response *rs, struct authorize_verdict *v)
 {
-    const char *to = rs->location ? rs->location : "", *host = strstr(to, "://");
-    size_t n = host ? (size_t)(host + 3 - to) + strcspn(host + 3, "/?#") : 0;
+    char to[80];
 
+    tb_http_origin(rs->location ? rs->location : "", to, sizeof(to));
     return tb_outcome_set(
         &v->outcome, AUTHORIZE_RETRY,
-        "HTTP %ld: redirected%s%.*s instead of answered; a gateway or proxy stands in front of "
+        "HTTP %ld: redirected%s%s instead of answered; a gateway or proxy stands in front of "
         "the control plane: let TB_EDC_ENDPOINT pass",
-        rs->status, n ? " to " : "", (int)MIN(n, 60U), to);
+        rs->status, *to ? " to " : "", to);
 }
 
 /* A 3xx or 4xx. What is not in the words of the protocol comes from somebody in front of the control

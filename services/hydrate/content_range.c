@@ -66,6 +66,23 @@ int content_range_parse(const char *s, size_t len, struct content_range *ret)
     return 0;
 }
 
+int content_range_total(const char *s, size_t len, uint64_t *ret)
+{
+    static const char unit[] = "bytes */";
+    const char *end;
+    uint64_t total;
+
+    header_trim(&s, &len);
+    end = s + len;
+    if (len < strlen(unit) || strncasecmp(s, unit, strlen(unit)) != 0)
+        return -EINVAL;
+    s += strlen(unit);
+    if (header_take_uint(&s, end, &total) < 0 || s != end)
+        return -EINVAL;
+    *ret = total;
+    return 0;
+}
+
 int etag_parse(const char *s, size_t len, char ret[static ETAG_MAX])
 {
     header_trim(&s, &len);

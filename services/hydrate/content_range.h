@@ -18,6 +18,9 @@ struct content_range {
  * else: an unknown total ("*") or an unsatisfied range are no base for writing. */
 int content_range_parse(const char *s, size_t len, struct content_range *ret);
 
+/* "bytes *" "/TOTAL", which comes with 416. -EINVAL for anything else. */
+int content_range_total(const char *s, size_t len, uint64_t *ret);
+
 /* Copies a strong entity tag ("...", quotes included) that may be sent back in If-Match. -EINVAL: weak,
  * malformed or too long. */
 int etag_parse(const char *s, size_t len, char ret[static ETAG_MAX]);

@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -222,6 +221,23 @@ static bool slot_finish_fault(struct download_state *x, struct transfer *t)
     }
 }
 
+/* 416: the range asked for is not there, or so it says. */
+static void slot_finish_no_range(struct download_state *x, const struct transfer *t)
+{
+    uint64_t total;
+
+    if (content_range_total(t->range_text, strlen(t->range_text), &total) == 0 && total >= t->size)
+        download_give_up(x, true, TB_EXIT_DATAERR,
+                         "%s: status 416 to a range that its %" PRIu64
+                         " bytes have; the server or a proxy on the way does not serve ranges correctly",
+                         x->where, total);
+    else
+        download_give_up(x, true, TB_EXIT_DATAERR,
+                         "%s is shorter than the %" PRIu64 " bytes its manifest says (status 416%s%s); "
+                         "upload blob and manifest of the same encryption",
+                         x->where, t->size, *t->range_text ? ", Content-Range " : "", t->range_text);
+}
+
 /* Statuses that no retry helps. true when handled. */
 static bool slot_finish_status(struct download_state *x, struct transfer *t)
 {
@@ -229,7 +245,10 @@ static bool slot_finish_status(struct download_state *x, struct transfer *t)
 
     if (t->status < 300 || tb_http_status_retryable(t->status))
         return false;
-    if (t->status == 401 || t->status == 403)
+    if (t->status < 400)
+        download_give_up(x, false, TB_EXIT_CONFIG, HYDRATE_REDIRECTED, x->where, t->status,
+                         *t->redirect ? " to " : "", t->redirect);
+    else if (t->status == 401 || t->status == 403)
         download_give_up(
             x, false, TB_EXIT_TEMPFAIL,
             "%s refused access: status %ld%s%s; progress is kept, a restart asks for a fresh SAS URL",
@@ -240,11 +259,7 @@ static bool slot_finish_status(struct download_state *x, struct transfer *t)
     else if (t->status == 412)
         download_give_up(x, true, HYDRATE_CHANGED, "%s was replaced during the download", x->where);
     else if (t->status == 416)
-        download_give_up(x, true, TB_EXIT_DATAERR,
-                         "%s is shorter than the %" PRIu64
-                         " bytes its manifest says; upload blob and manifest of the same "
-                         "encryption",
-                         x->where, t->size);
+        slot_finish_no_range(x, t);
     else
         download_give_up(x, false, TB_EXIT_TEMPFAIL,
                          "%s: unexpected status %ld%s%s; progress is kept, the next start goes on", x->where,
@@ -310,7 +325,7 @@ static int download_step(struct download_state *x)
         CURLcode code = msg->data.result;
 
         curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&t);
-        slot_finish(x, (struct download_slot *)((char *)t - offsetof(struct download_slot, t)), code);
+        slot_finish(x, container_of(t, struct download_slot, t), code);
     }
     download_identify_early(x);
     if (x->o->code == 0)

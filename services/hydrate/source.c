@@ -142,8 +142,15 @@ int manifest_check(const struct hydrate_source *s, const char *asset_id, const c
 }
 
 /* A response that is no manifest. */
-static int manifest_judge_status(long status, const char *where, struct tb_outcome *o)
+static int manifest_judge_status(const struct tb_http_response *rs, const char *where, struct tb_outcome *o)
 {
+    long status = rs->status;
+    char to[128];
+
+    if (status >= 300 && status < 400) {
+        tb_http_origin(rs->location ? rs->location : "", to, sizeof(to));
+        return tb_outcome_set(o, TB_EXIT_CONFIG, HYDRATE_REDIRECTED, where, status, *to ? " to " : "", to);
+    }
     if (status == 401 || status == 403)
         return tb_outcome_set(o, TB_EXIT_TEMPFAIL,
                               "%s refused access: status %ld; a restart asks for a fresh SAS URL", where,
@@ -178,7 +185,7 @@ static int manifest_fetch_once(const struct hydrate_source *s, const struct tb_h
     }
     if (ret->status == 200)
         return 0;
-    manifest_judge_status(ret->status, where, o);
+    manifest_judge_status(ret, where, o);
     return tb_http_status_retryable(ret->status) ? -EAGAIN : o->code;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hydrate/transfer.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -8,6 +9,7 @@
 #include <strings.h>
 
 #include "common/io.h"
+#include "common/text.h"
 
 /* Error bodies are not read beyond this; aborting costs the connection, so small ones are let through. */
 #define ERROR_BODY_MAX (64 * 1024)
@@ -28,7 +30,9 @@ static void transfer_judge_partial(struct transfer *t)
     uint64_t first = t->start + t->got, last = t->end - 1;
 
     if (!t->has_range) {
-        transfer_fail(t, TRANSFER_PROTOCOL, "206 without a usable Content-Range");
+        transfer_fail(t, TRANSFER_PROTOCOL,
+                      *t->range_text ? "206 with Content-Range %s" : "206 without Content-Range%s",
+                      t->range_text);
     } else if (t->range.total != t->size) {
         transfer_fail(t, TRANSFER_SIZE, "%" PRIu64, t->range.total);
     } else if (t->range.first != first || t->range.last != last) {
@@ -69,72 +73,61 @@ static void transfer_reset_response(struct transfer *t)
     t->status = 0;
     t->accepted = t->has_range = t->has_length = false;
     t->length = t->discarded = 0;
-    t->response_etag[0] = t->error_code[0] = '\0';
+    t->response_etag[0] = t->error_code[0] = t->range_text[0] = t->redirect[0] = '\0';
     t->retry_after_ms = -1;
 }
 
-/* Value of header `name`, or NULL. */
-static const char *header_value(const char *line, size_t len, const char *name, size_t *ret_len)
-{
-    size_t n = strlen(name);
-
-    if (len <= n || line[n] != ':' || strncasecmp(line, name, n) != 0)
-        return NULL;
-    *ret_len = len - n - 1;
-    return line + n + 1;
-}
-
 /* The service's own word for the error; only a plain token may reach the log. */
-static void transfer_take_error_code(struct transfer *t, const char *v, size_t len)
+static void transfer_take_error_code(struct transfer *t, const char *v)
 {
     size_t n = 0;
 
-    for (; len > 0 && isspace((unsigned char)*v); len--)
-        v++;
-    while (n < len && n < TRANSFER_CODE_MAX - 1 && isalnum((unsigned char)v[n]))
+    while (n < TRANSFER_CODE_MAX - 1 && isalnum((unsigned char)v[n]))
         n++;
     memcpy(t->error_code, v, n);
     t->error_code[n] = '\0';
 }
 
-static void transfer_take_header(struct transfer *t, const char *line, size_t len)
+static void transfer_take_header(struct transfer *t, const char *line)
 {
     const char *v;
-    size_t n;
 
-    if ((v = header_value(line, len, "content-range", &n))) {
-        t->has_range = content_range_parse(v, n, &t->range) == 0;
-    } else if ((v = header_value(line, len, "content-length", &n))) {
-        t->has_length = header_uint_parse(v, n, &t->length) == 0;
-    } else if ((v = header_value(line, len, "etag", &n))) {
-        if (etag_parse(v, n, t->response_etag) < 0)
+    if ((v = tb_http_field(line, "content-range"))) {
+        t->has_range = content_range_parse(v, strlen(v), &t->range) == 0;
+        snprintf(t->range_text, sizeof(t->range_text), "%s", v);
+        tb_text_plain(t->range_text);
+    } else if ((v = tb_http_field(line, "content-length"))) {
+        t->has_length = header_uint_parse(v, strlen(v), &t->length) == 0;
+    } else if ((v = tb_http_field(line, "etag"))) {
+        if (etag_parse(v, strlen(v), t->response_etag) < 0)
             t->response_etag[0] = '\0';
-    } else if ((v = header_value(line, len, "x-ms-error-code", &n))) {
-        transfer_take_error_code(t, v, n);
-    } else if ((v = header_value(line, len, "retry-after", &n))) {
-        char text[64];
-
-        snprintf(text, sizeof(text), "%.*s", (int)MIN(n, sizeof(text) - 1), v + strspn(v, " \t"));
-        text[strcspn(text, "\r\n")] = '\0';
-        t->retry_after_ms = tb_http_retry_after_ms(text);
+    } else if ((v = tb_http_field(line, "x-ms-error-code"))) {
+        transfer_take_error_code(t, v);
+    } else if ((v = tb_http_field(line, "retry-after"))) {
+        t->retry_after_ms = tb_http_retry_after_ms(v);
+    } else if ((v = tb_http_field(line, "location"))) {
+        tb_http_origin(v, t->redirect, sizeof(t->redirect));
     }
 }
 
-static size_t transfer_on_header(char *line, size_t size, size_t n, void *arg)
+static size_t transfer_on_header(char *data, size_t size, size_t n, void *arg)
 {
     struct transfer *t = arg;
     size_t len = size * n;
+    char line[TB_HTTP_LINE_MAX];
 
-    if (len > 5 && strncasecmp(line, "HTTP/", 5) == 0) {
-        const char *space = memchr(line, ' ', len);
+    if (!tb_http_line(data, len, line))
+        return len;
+    if (strncasecmp(line, "HTTP/", 5) == 0) {
+        const char *space = strchr(line, ' ');
 
         transfer_reset_response(t);
-        if (space && line + len - space > 3)
+        if (space)
             t->status = strtol(space, NULL, 10);
-    } else if (len <= 2 && (line[0] == '\r' || line[0] == '\n')) {
+    } else if (*line == '\0') {
         transfer_judge(t);
     } else {
-        transfer_take_header(t, line, len);
+        transfer_take_header(t, line);
     }
     return t->fault == TRANSFER_OK ? len : 0;
 }

@@ -42,6 +42,8 @@ struct transfer {
     char response_etag[ETAG_MAX];       /* "" when absent or weak */
     int64_t retry_after_ms;             /* -1: none */
     char error_code[TRANSFER_CODE_MAX]; /* x-ms-error-code, or "" */
+    char range_text[64];                /* Content-Range as it came, printable; "" when there was none */
+    char redirect[128];                 /* of a 3xx: scheme and host it leads to, or "" */
     enum transfer_fault fault;
     int io_error;
     char why[200]; /* for TRANSFER_PROTOCOL and TRANSFER_SIZE */

@@ -6,6 +6,7 @@
 #include "common/http.h"
 #include "common/io.h"
 #include "common/json.h"
+#include "common/text.h"
 #include "status/status.h"
 
 #define ASK_TIMEOUT_MS 3000
@@ -16,6 +17,52 @@ void tb_status_read_files(const char *run_dir, struct tb_snapshot *s)
 
     tb_facts_read(run_dir, &s->facts);
     s->configured = contract && access(contract, F_OK) == 0;
+}
+
+static void make_plain_step(struct tb_step *s)
+{
+    tb_text_plain(s->phase);
+    tb_text_plain(s->reason);
+    tb_text_plain(s->mode);
+}
+
+static void make_plain_facts(struct tb_facts *f)
+{
+    tb_text_plain(f->suspended_reason);
+    tb_text_plain(f->suspended_since);
+    tb_text_plain(f->lease_reason);
+    tb_text_plain(f->contract_id);
+    tb_text_plain(f->asset_id);
+    make_plain_step(&f->hydrate);
+    make_plain_step(&f->decrypt);
+    make_plain_step(&f->delivery);
+}
+
+static void make_plain_answer(struct tb_status_answer *a)
+{
+    tb_text_plain(a->error);
+    tb_text_plain(a->state);
+    tb_text_plain(a->reason);
+    tb_text_plain(a->since);
+    tb_text_plain(a->contract_id);
+    tb_text_plain(a->asset_id);
+}
+
+void tb_status_make_plain(struct tb_snapshot *s)
+{
+    make_plain_facts(&s->facts);
+    make_plain_answer(&s->proxy);
+    tb_text_plain(s->health_listen);
+    for (size_t i = 0; i < s->n_units; i++) {
+        tb_text_plain(s->units[i].name);
+        tb_text_plain(s->units[i].sub);
+        tb_text_plain(s->units[i].result);
+        tb_text_plain(s->units[i].text);
+    }
+    for (size_t i = 0; i < s->n_errors; i++) {
+        tb_text_plain(s->errors[i].program);
+        tb_text_plain(s->errors[i].message);
+    }
 }
 
 void tb_status_connect_address(const char *listen, char *out, size_t size)

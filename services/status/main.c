@@ -104,6 +104,7 @@ static void status_look(const struct status_options *o, struct tb_snapshot *s)
     if (!addr)
         addr = s->health_listen[0] ? s->health_listen : "0.0.0.0:8001";
     tb_status_ask_proxy(addr, &s->proxy);
+    tb_status_make_plain(s);
 }
 
 /* In place: no line is blank for an instant, so that nothing flickers. What is below the window would scroll

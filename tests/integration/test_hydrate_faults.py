@@ -20,6 +20,8 @@ STUBBORN = {
     "busy": (fp.status(503), None, 75, "after 6 attempts"),
     "reset": (fp.reset(None), None, 75, "after 6 attempts"),
     "range": (fp.headers({"Content-Range": "bytes 0-1/3000953"}), None, 76, "does not serve ranges"),
+    "no size": (fp.headers({"Content-Range": "bytes 0-65535/*"}), None, 76, "206 with Content-Range bytes 0-65535/*, 3 times"),
+    "nothing": (fp.headers({"Content-Range": "*/*"}), None, 76, "206 with Content-Range */*, 3 times; the server or a proxy"),
     "whole": (fp.status(200, {}, b"x" * 100), None, 76, "does not serve ranges"),
     "stall": (fp.swallow(), 3, 0, "again in"),
     "manifest": (fp.status(503), None, 75, "status 503"),
@@ -245,12 +247,30 @@ def test_blob_replaced_again_and_again(w):
 
 @pytest.mark.parametrize("path,status,code", [("manifest", 403, 75), ("manifest", 401, 75), ("manifest", 404, 66),
                                               ("model.tbenc$", 403, 75), ("model.tbenc$", 401, 75),
-                                              ("model.tbenc$", 404, 66), ("model.tbenc$", 302, 75), ("manifest", 302, 75)])
+                                              ("model.tbenc$", 404, 66)])
 def test_statuses(w, path, status, code):
     w.proxy.rule(fp.status(status, {"Location": "http://127.0.0.1:1/"}), path=path)
     rc, _ = w.run()
     w.assert_failed(rc, code, "status %d" % status)
     assert w.proxy.count(path=path) <= SLOTS
+
+
+@pytest.mark.parametrize("path", ["manifest", "model.tbenc$"])
+@pytest.mark.parametrize("status,to,shown", [(302, "http://login.example/?sig=X", " to http://login.example)"), (308, "/x", "status 308)"),
+                                             (307, "https://u:p@other.example/\x1b[2J", " to https://other.example)"), (301, "", "status 301)")])
+def test_a_redirect_is_not_followed_and_not_tried_again(w, path, status, to, shown):
+    w.proxy.rule(fp.status(status, {"Location": to}), path=path)
+    rc, _ = w.run()
+    w.assert_failed(rc, 78, "status %d" % status, shown, "is not followed", "register the asset")
+    assert w.proxy.count(path=path) <= SLOTS
+
+
+@pytest.mark.parametrize("sent,words", [("bytes */*", "is shorter than"), ("bytes */2000000", "is shorter than"),
+                                        ("bytes */3000953", "does not serve ranges correctly")])
+def test_416_says_what_came_with_it(w, sent, words):
+    w.proxy.rule(fp.status(416, {"Content-Range": sent}), path="model.tbenc$")
+    rc, _ = w.run()
+    w.assert_failed(rc, 76, "416", words)
 
 
 @pytest.mark.parametrize("cut", [-1, 1, -1_000_000])

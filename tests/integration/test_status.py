@@ -93,6 +93,25 @@ def complete(machine, size=4096):
     machine.write("tb-runtime/delivery.json", {"state": "delivered", "mode": "dir", "pid": 1})
 
 
+CONTROLS = "\x07\x1b]0;x\x07\x1b[31m\x7f\x85\x9b2J\u202e\u2066\u200f\n"
+
+
+def test_what_a_server_said_cannot_drive_the_terminal(machine):
+    """C0 and C1 controls, and characters that reorder what stands around them, in every text that comes from elsewhere."""
+    def clean(text):
+        return not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]", text)
+    machine.lease("unreachable", reason=CONTROLS + "lease")
+    for name in ("tb-hydrate/progress.json", "tb-decrypt/progress.json", "tb-runtime/delivery.json"):
+        machine.write(name, {"state": "\x1b[31m\x9b", "reason": CONTROLS + "step", "mode": "\x9b1", "bytes_done": 1, "bytes_total": 2})
+    machine.write("tb-authorize/suspended", {"reason": CONTROLS + "flag", "since": "\x9b1m"})
+    screens = [machine.see(), machine.see("--json")]
+    machine.answer(state="Hydrate", reason=CONTROLS + "answer", contract_id="c\x9b1", asset_id="a\u202e")
+    screens += [machine.see(), machine.see("--json")]
+    assert all(clean(text) for text in screens), screens
+    assert "flag" in screens[0] and "answer" in screens[2]
+    assert json.loads(screens[1])["lease"]["reason"].endswith("lease")
+
+
 def test_ready(machine):
     complete(machine)
     machine.answer(state="Ready")
