@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reads the domain files of docs/contracts.md into the facts that the state is derived from
- * (service_state.h). Shared by those who tell the state: tb-proxy and tb-status. */
+ * (service_state.h). Shared by those who show the state: tb-proxy and tb-status. */
 #ifndef TB_FACTS_H
 #define TB_FACTS_H
 
 #include "common/service_state.h"
 
-/* Fills everything but runtime_healthy, which no file tells and which stays as it is. What is absent or
+/* Fills everything but runtime_healthy, which no file has and which stays as it is. What is absent or
  * cannot be understood reads as absent; of the latter the last is named in ret->broken. run_dir:
  * TB_RUN_DIR. */
 void tb_facts_read(const char *run_dir, struct tb_facts *ret);

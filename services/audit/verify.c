@@ -38,12 +38,12 @@ int tb_verify_add_anchor(struct tb_verify *v, const struct tb_chain_point *p, co
     return 0;
 }
 
-struct place {
+struct record_position {
     const char *source;
     uint64_t line;
 };
 
-static void say_missing(struct tb_verify *v, const struct place *at, uint64_t from, uint64_t to)
+static void say_missing(struct tb_verify *v, const struct record_position *at, uint64_t from, uint64_t to)
 {
     if (from == to)
         tb_verify_problem(v, TB_AUDIT_PROBLEM_MISSING, at->source, at->line, from,
@@ -53,7 +53,7 @@ static void say_missing(struct tb_verify *v, const struct place *at, uint64_t fr
                           "records %" PRIu64 " to %" PRIu64 " are missing", from, to);
 }
 
-static void check_first(struct tb_verify *v, const struct place *at, const struct tb_chain_entry *e)
+static void check_first(struct tb_verify *v, const struct record_position *at, const struct tb_chain_entry *e)
 {
     static const uint8_t zeros[TB_CHAIN_HASH_BYTES];
 
@@ -67,7 +67,7 @@ static void check_first(struct tb_verify *v, const struct place *at, const struc
 }
 
 /* How e stands to the highest record before it. */
-static void check_link(struct tb_verify *v, const struct place *at, const struct tb_chain_entry *e,
+static void check_link(struct tb_verify *v, const struct record_position *at, const struct tb_chain_entry *e,
                        const uint8_t *hash)
 {
     const struct tb_chain_point *last = &v->last;
@@ -90,12 +90,13 @@ static void check_link(struct tb_verify *v, const struct place *at, const struct
         gap = e->seq - last->seq - 1;
         if (e->after_stop && gap <= e->unsure)
             v->excused += gap;
-        else if (gap != v->damaged) /* those have been told of already */
+        else if (gap != v->damaged) /* those were reported already */
             say_missing(v, at, last->seq + 1, e->seq - 1);
     }
 }
 
-static void check_anchors(struct tb_verify *v, const struct place *at, uint64_t seq, const uint8_t *hash)
+static void check_anchors(struct tb_verify *v, const struct record_position *at, uint64_t seq,
+                          const uint8_t *hash)
 {
     for (size_t i = 0; i < v->n_anchors; i++) {
         struct tb_anchor *a = &v->anchor[i];
@@ -113,7 +114,7 @@ static void check_anchors(struct tb_verify *v, const struct place *at, uint64_t 
 int tb_verify_line(struct tb_verify *v, const char *source, uint64_t line, const char *text, size_t len,
                    struct tb_chain_entry *ret_entry)
 {
-    const struct place at = {source, line};
+    const struct record_position at = {source, line};
     uint8_t hash[TB_CHAIN_HASH_BYTES];
     struct tb_chain_entry e;
     char err[TB_CHAIN_ERR_MAX];

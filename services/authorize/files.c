@@ -52,7 +52,7 @@ static bool files_read_flag(const char *dir, char *ret_reason)
 
 bool tb_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX])
 {
-    static const char told[] = "the marketplace says that the subscription has ended";
+    static const char ended[] = "the marketplace says that the subscription has ended";
     _cleanup_json_ cJSON *o = NULL;
     char err[TB_JSON_ERR_MAX], line[2 * TB_REASON_MAX];
     _cleanup_free_ char *dir = tb_path_join(state_base, "tb-billing");
@@ -65,7 +65,7 @@ bool tb_files_subscription_ended(const char *state_base, char ret_reason[static 
         return false;
     if (r == 0)
         (void)tb_json_get_string(o, "reason", &reason, err);
-    snprintf(line, sizeof(line), "%s%s%s", told, *reason ? ": " : "", reason);
+    snprintf(line, sizeof(line), "%s%s%s", ended, *reason ? ": " : "", reason);
     tb_reason_sanitise(line, strlen(line), ret_reason);
     return true;
 }

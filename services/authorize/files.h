@@ -30,7 +30,7 @@ int tb_files_restore(struct tb_files *f, struct tb_lease *l, const struct tb_clo
  * the first -errno; call again later then. */
 int tb_files_write(struct tb_files *f, const struct tb_lease *l, const struct tb_clock *now);
 
-/* True when tb-billing has been told by the marketplace that the subscription has ended; the reason,
+/* True when tb-billing knows from the marketplace that the subscription has ended; the reason,
  * printable. */
 bool tb_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX]);
 

@@ -64,9 +64,9 @@ struct daemon {
     uint64_t exchange_since_us;
     uint64_t files_retry_us; /* 0: the files are in order */
     uint64_t watchdog_us, next_watchdog_us, next_extend_us;
-    enum tb_lease_state told_state; /* what the log was last told */
-    bool told_suspended, ready, quit;
-    char told_reason[TB_REASON_MAX];
+    enum tb_lease_state logged_state; /* what was logged last */
+    bool logged_suspended, ready, quit;
+    char logged_reason[TB_REASON_MAX];
     char endpoint[160]; /* for messages */
     int signal_fd, timer_fd;
 };
@@ -114,8 +114,8 @@ static void lease_describe(const struct daemon *d, const struct tb_clock *now, c
 static void lease_report(struct daemon *d, const struct tb_clock *now)
 {
     const struct tb_lease *l = &d->lease;
-    bool news = l->state != d->told_state || l->suspended != d->told_suspended ||
-                strcmp(l->reason, d->told_reason) != 0;
+    bool news = l->state != d->logged_state || l->suspended != d->logged_suspended ||
+                strcmp(l->reason, d->logged_reason) != 0;
     char text[2 * TB_REASON_MAX + 160], reason[TB_REASON_MAX + 16];
     const char *const fields[] = {reason, NULL};
     const char *event = NULL;
@@ -132,12 +132,12 @@ static void lease_report(struct daemon *d, const struct tb_clock *now)
         return;
     }
     snprintf(reason, sizeof(reason), "TB_REASON=%s", l->reason);
-    if (l->suspended != d->told_suspended)
+    if (l->suspended != d->logged_suspended)
         event = l->suspended ? TB_EVENT_SUSPENDED : TB_EVENT_RESUMED;
     tb_log_full(l->state == TB_LEASE_AUTHORIZED ? TB_LOG_INFO : TB_LOG_WARN, event, fields, "%s", text);
-    d->told_state = l->state;
-    d->told_suspended = l->suspended;
-    snprintf(d->told_reason, sizeof(d->told_reason), "%s", l->reason);
+    d->logged_state = l->state;
+    d->logged_suspended = l->suspended;
+    snprintf(d->logged_reason, sizeof(d->logged_reason), "%s", l->reason);
 }
 
 static void lease_changed(struct daemon *d, const struct tb_clock *now)

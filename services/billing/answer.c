@@ -7,9 +7,13 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/buf.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/secret.h"
+
+#define ANSWER_TEXT_MAX 110 /* of one text of the API in a reason */
+#define ANSWER_DETAILS_MAX 4
 
 /* -- the request ----------------------------------------------------------------------------------------- */
 
@@ -84,10 +88,53 @@ static bool answer_means_ended(const char *code)
     return answer_one_of(code, codes);
 }
 
-static void event_refuse(struct tb_metering_verdict *v, const char *code, const char *message)
+/* Adds ": TEXT" or the like, when there is a text. */
+static void answer_add(struct tb_buf *b, const char *before, const char *text)
 {
+    if (!*text)
+        return;
+    tb_buf_puts(b, before);
+    tb_buf_append(b, text, strnlen(text, ANSWER_TEXT_MAX));
+}
+
+/* What an error of the API says: its message, and of each detail what it is about and its message. The message
+ * of the whole is often "One or more errors have occurred", and only the details tell the cause. */
+static void answer_explain(const cJSON *error, struct tb_buf *b)
+{
+    const char *message = answer_text(error, "message");
+    const cJSON *d;
+    int n = 0;
+
+    answer_add(b, ": ", message);
+    cJSON_ArrayForEach (d, tb_json_member(error, "details")) {
+        const char *target = answer_text(d, "target"), *code = answer_text(d, "code"),
+                   *text = answer_text(d, "message");
+
+        if (n++ == ANSWER_DETAILS_MAX)
+            break;
+        answer_add(b, "; ", *target ? target : code);
+        if (strcmp(text, message) != 0)
+            answer_add(b, *target || *code ? ": " : "; ", text);
+    }
+}
+
+static void event_refuse(struct tb_metering_verdict *v, const char *code, const cJSON *error)
+{
+    _cleanup_buf_ struct tb_buf b = {0};
+
+    tb_buf_append(&b, code, strnlen(code, ANSWER_TEXT_MAX));
+    answer_explain(error, &b);
     v->outcome = answer_means_ended(code) ? TB_METERING_ENDED : TB_METERING_REFUSED;
-    answer_say(v->reason, "%s%s%.110s", code, *message ? ": " : "", message);
+    if (tb_buf_error(&b) < 0)
+        answer_say(v->reason, "%s", code);
+    else
+        answer_say(v->reason, "%.*s", (int)b.len, b.data ? b.data : "");
+}
+
+static void event_refuse_words(struct tb_metering_verdict *v, const char *reason)
+{
+    v->outcome = TB_METERING_REFUSED;
+    answer_say(v->reason, "%s", reason);
 }
 
 static void event_accept(struct tb_metering_verdict *v, const struct tb_metering_event *e, int64_t accepted,
@@ -129,14 +176,14 @@ static void answer_judge_duplicate(const cJSON *error, const struct tb_metering_
     else if (answer_quantity(was, e, &had))
         event_accept(v, e, had, true);
     else
-        event_refuse(v, "Duplicate",
-                     "the marketplace has another event of this hour and does not say how much");
+        event_refuse_words(
+            v, "Duplicate: the marketplace has another event of this hour and does not say how much");
 }
 
 static void answer_judge_item(const cJSON *item, const struct tb_metering_event *e,
                               struct tb_metering_verdict *v)
 {
-    static const char *const weather[] = {"", "Error", "NotProcessed", NULL};
+    static const char *const transient[] = {"", "Error", "NotProcessed", NULL};
     const char *status = answer_text(item, "status");
     const cJSON *error = tb_json_member(item, "error");
 
@@ -146,8 +193,8 @@ static void answer_judge_item(const cJSON *item, const struct tb_metering_event 
         answer_judge_duplicate(error, e, v);
     else if (strcasecmp(status, "Expired") == 0)
         v->outcome = TB_METERING_EXPIRED;
-    else if (!answer_one_of(status, weather))
-        event_refuse(v, status, answer_text(error, "message"));
+    else if (!answer_one_of(status, transient))
+        event_refuse(v, status, error);
 }
 
 static bool answer_item_is_of(const cJSON *item, const struct tb_metering_event *e, int64_t hour)
@@ -192,7 +239,8 @@ static bool answer_says_expired(const cJSON *o)
 static void answer_judge_refusal(long status, const cJSON *o, const struct tb_metering_batch *b,
                                  struct billing_answer *ret)
 {
-    const char *code = answer_text(o, "code"), *message = answer_text(o, "message");
+    const cJSON *inner = tb_json_member(o, "error"), *error = cJSON_IsObject(inner) ? inner : o;
+    const char *code = answer_text(error, "code");
     char number[24];
 
     snprintf(number, sizeof(number), "status %ld", status);
@@ -201,11 +249,11 @@ static void answer_judge_refusal(long status, const cJSON *o, const struct tb_me
             ret->verdict[i].outcome = TB_METERING_UNSENT;
         ret->split = true;
     } else if (status == 409) {
-        answer_judge_duplicate(o, &b->event[0], &ret->verdict[0]);
-    } else if (status == 400 && answer_says_expired(o)) {
+        answer_judge_duplicate(error, &b->event[0], &ret->verdict[0]);
+    } else if (status == 400 && answer_says_expired(error)) {
         ret->verdict[0].outcome = TB_METERING_EXPIRED;
     } else {
-        event_refuse(&ret->verdict[0], *code ? code : number, message);
+        event_refuse(&ret->verdict[0], *code ? code : number, error);
     }
     answer_say(ret->reason, "status %ld %s", status, code);
 }
@@ -215,7 +263,7 @@ static void answer_all_transient(struct billing_answer *ret, const struct tb_met
 {
     for (unsigned i = 0; i < b->n; i++)
         ret->verdict[i].outcome = arrived ? TB_METERING_UNKNOWN : TB_METERING_UNSENT;
-    ret->weather = true;
+    ret->transient = true;
     answer_say(ret->reason, "%s", reason);
 }
 

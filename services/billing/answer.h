@@ -16,7 +16,7 @@ char *billing_answer_request(const struct tb_metering_batch *b, const char *reso
 
 struct billing_answer {
     struct tb_metering_verdict verdict[TB_USAGE_DIMENSIONS]; /* of each event of the batch */
-    bool weather;                                            /* nothing more now: wait and try again */
+    bool transient;                                          /* nothing more now: wait and try again */
     bool again; /* some of it later, but what comes after it may go now */
     bool split; /* one bad event may have spoilt the request: send them one by one */
     bool token; /* the token was not taken: get a new one */

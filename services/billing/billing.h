@@ -18,21 +18,21 @@ struct tb_billing {
     bool stop;
     uint64_t give_up_us; /* of the last pass before the end; CLOCK_BOOTTIME, 0: none */
     bool waiting;        /* no counters yet */
-    /* what the log was told */
-    bool weather_told, late_told;
-    char ended_told[TB_METERING_REASON_MAX];
+    /* what was logged last */
+    bool transient_logged, late_logged;
+    char ended_logged[TB_METERING_REASON_MAX];
     bool ended_known;
 };
 
 /* Takes signals that are there; true when it is time to stop. */
 bool tb_billing_stopping(struct tb_billing *b);
 
-/* submit.c: sends what is due, until there is nothing more, bad weather or a signal. -errno when the ledger
+/* submit.c: sends what is due, until there is nothing more, a transient error or a signal. -errno when the ledger
  * fails. */
 int tb_billing_submit(struct tb_billing *b);
-/* tell.c: the state files, STATUS= and the alarms. -errno when the ledger fails. */
-int tb_billing_tell(struct tb_billing *b);
-void tb_billing_tell_answer(struct tb_billing *b, const struct billing_answer *a);
-void tb_billing_tell_weather(struct tb_billing *b, const char *reason); /* NULL: it is fine again */
+/* usage_report.c: the state files, STATUS= and the alarms. -errno when the ledger fails. */
+int tb_billing_report(struct tb_billing *b);
+void tb_billing_report_answer(struct tb_billing *b, const struct billing_answer *a);
+void tb_billing_report_transient(struct tb_billing *b, const char *reason); /* NULL: it is fine again */
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The ledger: what was used, and what of it the marketplace has been told, in SQLite (WAL, synchronous=FULL).
+/* The ledger: what was used, and what of it the marketplace knows, in SQLite (WAL, synchronous=FULL).
  * No network and no clock here: time is an argument.
  *
  * Two tables. `used` has the hourly quantity of each counter. `event` has one row for each hour and dimension

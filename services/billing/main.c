@@ -148,7 +148,7 @@ static int billing_step(struct tb_billing *b)
     tb_notify_watchdog();
     if (r == 0 && b->cfg->billing_enabled)
         r = tb_billing_submit(b);
-    return r < 0 ? r : tb_billing_tell(b);
+    return r < 0 ? r : tb_billing_report(b);
 }
 
 static void billing_wait(struct tb_billing *b)

@@ -102,7 +102,7 @@ int billing_meter_answer(struct billing_meter *m, struct tb_ledger *l, const str
     r = tb_metering_settle(l, b, ret->verdict, realtime_us, err);
     if (r < 0)
         return r;
-    if (ret->weather) {
+    if (ret->transient) {
         billing_meter_postpone(m, boottime_us, x->answered ? x->retry_after_ms : -1);
         return 0;
     }

@@ -20,7 +20,7 @@
 struct billing_meter {
     const char *plan_id;
     struct tb_backoff backoff;
-    uint64_t not_before_us;  /* after bad weather; CLOCK_BOOTTIME */
+    uint64_t not_before_us;  /* after a transient error; CLOCK_BOOTTIME */
     uint64_t parked_next_us; /* when parked events are tried again */
     unsigned forbidden;      /* 403 answers in a row */
     /* of the pass under way */

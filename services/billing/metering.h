@@ -7,7 +7,7 @@
 #include "billing/ledger.h"
 
 #define TB_METERING_BATCH_MAX 25 /* of the marketplace's API */
-#define TB_METERING_REASON_MAX 160
+#define TB_METERING_REASON_MAX 320
 
 /* Events of one hour, taken to be sent together. */
 struct tb_metering_event {
@@ -28,7 +28,7 @@ _Static_assert(TB_USAGE_DIMENSIONS <= TB_METERING_BATCH_MAX, "an hour's events f
 /* What became of one of them. */
 enum tb_metering_outcome {
     TB_METERING_UNKNOWN,  /* it may have arrived or not */
-    TB_METERING_UNSENT,   /* it did not arrive, or was not looked at: weather */
+    TB_METERING_UNSENT,   /* it did not arrive, or was not looked at: a transient error */
     TB_METERING_ACCEPTED, /* the marketplace has `accepted` for this hour */
     TB_METERING_EXPIRED,  /* too old, refused for that */
     TB_METERING_REFUSED,  /* refused for a reason that will not pass by itself */

@@ -21,7 +21,7 @@ bool tb_billing_stopping(struct tb_billing *b)
     return b->stop;
 }
 
-/* A token and a resource id, or bad weather. Nothing is taken out of the ledger before. */
+/* A token and a resource id, or a transient error. Nothing is taken out of the ledger before. */
 static bool submit_ready(struct tb_billing *b)
 {
     char err[TB_HTTP_ERR_MAX];
@@ -33,7 +33,7 @@ static bool submit_ready(struct tb_billing *b)
     tb_notify_watchdog();
     if (r == 0)
         return true;
-    tb_billing_tell_weather(b, err);
+    tb_billing_report_transient(b, err);
     billing_meter_postpone(&b->meter, tb_now_boottime_us(), -1);
     return false;
 }
@@ -60,7 +60,7 @@ static int submit_batch(struct tb_billing *b, const char *body)
     }
     if (answer.token)
         tb_azure_drop_token(&b->azure);
-    tb_billing_tell_answer(b, &answer);
+    tb_billing_report_answer(b, &answer);
     return 0;
 }
 

@@ -65,28 +65,28 @@ static void report_verdict(const struct tb_metering_batch *b, const struct tb_me
     }
 }
 
-void tb_billing_tell_answer(struct tb_billing *b, const struct billing_answer *a)
+void tb_billing_report_answer(struct tb_billing *b, const struct billing_answer *a)
 {
     const struct tb_metering_batch *batch = &b->meter.batch;
 
-    if (a->weather || a->again)
-        tb_billing_tell_weather(b, a->reason);
+    if (a->transient || a->again)
+        tb_billing_report_transient(b, a->reason);
     else if (!a->split)
-        tb_billing_tell_weather(b, NULL);
+        tb_billing_report_transient(b, NULL);
     for (unsigned i = 0; i < batch->n; i++)
         report_verdict(batch, &batch->event[i], &a->verdict[i]);
 }
 
-void tb_billing_tell_weather(struct tb_billing *b, const char *reason)
+void tb_billing_report_transient(struct tb_billing *b, const char *reason)
 {
-    if (!reason && b->weather_told)
+    if (!reason && b->transient_logged)
         tb_info("the marketplace answers again");
-    else if (reason && !b->weather_told)
+    else if (reason && !b->transient_logged)
         tb_warn("nothing can be reported to the marketplace now: %s; the ledger keeps it, trying again",
                 reason);
     else if (reason)
         tb_debug("still nothing: %s", reason);
-    b->weather_told = reason;
+    b->transient_logged = reason;
 }
 
 /* Durable, so that it outlives every restart; a copy of what the ledger says. tb-authorize looks at it. */
@@ -98,7 +98,7 @@ static void report_ended(struct tb_billing *b, const char *ended)
     const char *const fields[] = {reason, NULL};
     int r = 0;
 
-    if (!o || !path || (b->ended_known && strcmp(ended, b->ended_told) == 0))
+    if (!o || !path || (b->ended_known && strcmp(ended, b->ended_logged) == 0))
         return;
     cJSON_AddStringToObject(o, "reason", ended);
     if (*ended)
@@ -115,7 +115,7 @@ static void report_ended(struct tb_billing *b, const char *ended)
                     "the marketplace says that the subscription has ended: %s", ended);
     else if (b->ended_known)
         tb_info("the marketplace takes usage of this subscription again");
-    snprintf(b->ended_told, sizeof(b->ended_told), "%s", ended);
+    snprintf(b->ended_logged, sizeof(b->ended_logged), "%s", ended);
     b->ended_known = true;
 }
 
@@ -126,17 +126,17 @@ static void report_late(struct tb_billing *b, const struct tb_metering_summary *
     char oldest[TB_RFC3339_MAX], field[64];
     const char *const fields[] = {field, NULL};
 
-    if (alarm && !b->late_told) {
+    if (alarm && !b->late_logged) {
         snprintf(field, sizeof(field), "TB_HOUR=%s", tb_ledger_hour_text(s->oldest, oldest));
         tb_log_full(
             TB_LOG_ERR, TB_EVENT_BILLING_LATE, fields,
             "usage of %s has not been accepted by the marketplace for %llu hours; see tb-billing ledger",
             oldest, (unsigned long long)(late / TB_USEC_PER_HOUR));
-    } else if (!alarm && b->late_told) {
+    } else if (!alarm && b->late_logged) {
         tb_info("the marketplace has all usage older than %llu hours again",
                 (unsigned long long)(TB_LEDGER_ALARM_US / TB_USEC_PER_HOUR));
     }
-    b->late_told = alarm;
+    b->late_logged = alarm;
 }
 
 /* Where tb-proxy's audit chain stands: what has left the machine cannot be rewritten on it. */
@@ -209,7 +209,7 @@ static void report_status(struct tb_billing *b, const struct tb_metering_summary
                          tb_rfc3339_format(tb_now_realtime_us(), 0, when), accepted);
 }
 
-int tb_billing_tell(struct tb_billing *b)
+int tb_billing_report(struct tb_billing *b)
 {
     char ended[TB_METERING_REASON_MAX] = "", err[TB_LEDGER_ERR_MAX] = "";
     struct tb_metering_summary s;

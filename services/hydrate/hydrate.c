@@ -155,7 +155,7 @@ static int hydrate_check_header(struct hydrate *h)
     h->header_seen = true;
     if (partial_identity(h->partial)->chunk < sizeof(buf) ||
         tb_pread_full(partial_fd(h->partial), buf, sizeof(buf), 0) != (ssize_t)sizeof(buf))
-        return 0; /* the hash will tell */
+        return 0; /* the hash decides */
     h->worthless = true;
     if (tbenc_header_parse(buf, sizeof(buf), 0, &header, &e) < 0)
         return tb_outcome_set(h->o, TB_EXIT_DATAERR, "the blob is not what its manifest says: %s", e.message);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What tb-hydrate tells while it works: progress.json for tb-proxy, STATUS= for systemd, lines for the
+/* What tb-hydrate reports while it works: progress.json for tb-proxy, STATUS= for systemd, lines for the
  * log. */
 #ifndef TB_HYDRATE_REPORT_H
 #define TB_HYDRATE_REPORT_H

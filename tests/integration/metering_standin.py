@@ -4,7 +4,7 @@ machine is), Resource Manager (who owns a resource group), and the marketplace m
 public OpenAPI description and documentation: one event for each resource, dimension and hour, 24 hours late at most, at most 25 in
 a batch, verdicts on each event, errors as {code, message, target, details}. Nothing here has been compared with the real service.
 
-A fault is the name of what happens to the next metering request: see Standin.FAULTS. Standard library only."""
+A fault is the name of what happens to the next metering request, see Standin.FAULTS, or the (status, body) that answers it. Standard library only."""
 
 import datetime
 import http.server
@@ -127,6 +127,9 @@ class Standin:
             self.requests.append((url.path, h.headers.get("x-ms-requestid"), body))
             if fault == "cut":
                 h.close_connection = True
+                return
+            if isinstance(fault, tuple):  # (status, body)
+                self._answer(h, *fault)
                 return
             if self.FAULTS.get(fault) == "before":
                 headers = [("Retry-After", "1")] if fault == "429" else []

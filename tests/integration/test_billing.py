@@ -219,6 +219,20 @@ def test_what_is_refused_is_parked_alarmed_and_tried_again(env, tmp_path, azure)
     assert book.states().keys() == {"ACCEPTED"}
 
 
+def test_a_refusal_says_what_the_details_say(env, tmp_path, azure):
+    detail = {"message": "planId is not valid", "target": "planId"}
+    refusal = {"error": {"code": "BadArgument", "message": "One or more errors have occurred.", "details": [detail]}}
+    azure.faults = [(400, refusal)]
+    env = metered(env, azure)
+    book = Book(env, tmp_path)
+    book.use(2, "requests", 3)
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    [parked] = wait_for(lambda: book.states().get("PARKED"), what="the parking")
+    assert parked["reason"] == "BadArgument: One or more errors have occurred.; planId: planId is not valid"
+    assert "planId: planId is not valid" in d.log_text() and "planId is not valid" in book.cli("ledger").stdout
+    assert d.stop() == 0
+
+
 def test_late_usage_goes_into_the_open_hour_and_raises_an_alarm(env, tmp_path, azure):
     env = metered(env, azure)
     book = Book(env, tmp_path)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "common/buf.h"
 #include "common/io.h"
 #include "billing/answer.h"
 #include "billing/meter.h"
@@ -103,11 +104,11 @@ static void test_a_refused_batch_is_split(void **state)
     struct billing_answer a = judge(400, "{\"code\":\"BadArgument\"}", 3);
 
     assert_true(a.split);
-    assert_false(a.weather);
+    assert_false(a.transient);
     for (int i = 0; i < 3; i++)
         assert_int_equal(a.verdict[i].outcome, TB_METERING_UNSENT);
     assert_true(judge(401, "", 2).token);
-    assert_true(judge(503, "", 2).weather);
+    assert_true(judge(503, "", 2).transient);
 }
 
 static void test_reasons_are_printable(void **state)
@@ -117,6 +118,48 @@ static void test_reasons_are_printable(void **state)
     for (const char *p = a.verdict[0].reason; *p; p++)
         assert_true(*p >= ' ' && *p <= '~');
     assert_memory_equal(a.verdict[0].reason, "Bad.[2J", 7);
+}
+
+static void test_a_refusal_names_its_details(void **state)
+{
+    static const struct {
+        const char *body, *reason;
+    } cases[] = {
+        {"{\"error\":{\"code\":\"BadArgument\",\"message\":\"One or more errors have "
+         "occurred.\",\"details\":["
+         "{\"message\":\"planId is not valid\",\"target\":\"planId\"}]}}",
+         "BadArgument: One or more errors have occurred.; planId: planId is not valid"},
+        {"{\"code\":\"BadArgument\",\"message\":\"m\",\"details\":[{\"code\":\"C\",\"message\":\"m\"},"
+         "{\"message\":\"only this\"},7,{\"target\":\"t\"}]}",
+         "BadArgument: m; C; only this; t"},
+        {"{\"details\":[{\"target\":\"quantity\",\"message\":\"too large\"}]}",
+         "status 400; quantity: too large"},
+        {"{\"code\":\"X\",\"details\":{\"message\":\"no list\"}}", "X"},
+        {"<html>", "status 400"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct billing_answer a = judge(400, cases[i].body, 1);
+
+        assert_int_equal(a.verdict[0].outcome, TB_METERING_REFUSED);
+        assert_string_equal(a.verdict[0].reason, cases[i].reason);
+    }
+}
+
+static void test_a_long_refusal_is_cut(void **state)
+{
+    struct tb_buf b = {0};
+    struct billing_answer a;
+
+    tb_buf_puts(&b, "{\"code\":\"BadArgument\",\"details\":[");
+    for (int i = 0; i < 100; i++)
+        tb_buf_printf(&b, "%s{\"target\":\"t%d\",\"message\":\"%0200d\"}", i ? "," : "", i, i);
+    tb_buf_append(&b, "]}", 3);
+    assert_int_equal(tb_buf_error(&b), 0);
+    a = judge(400, b.data, 1);
+    tb_buf_free(&b);
+    assert_in_range(strlen(a.verdict[0].reason), 100, TB_METERING_REASON_MAX - 1);
+    assert_non_null(strstr(a.verdict[0].reason, "t1: "));
 }
 
 static void test_requests(void **state)
@@ -212,10 +255,10 @@ static void test_only_a_new_event_ends_the_end(void **state)
     assert_string_equal(ended, "");
 }
 
-static void test_weather_waits_and_parked_events_wait_an_hour(void **state)
+static void test_a_transient_error_waits_and_parked_events_wait_an_hour(void **state)
 {
     struct tb_metering_batch b;
-    _cleanup_ledger_ struct tb_ledger *l = sent("weather", &b);
+    _cleanup_ledger_ struct tb_ledger *l = sent("transient", &b);
     const uint64_t boot = TB_USEC_PER_HOUR;
     struct billing_meter m;
     bool due;
@@ -279,11 +322,13 @@ int main(void)
         cmocka_unit_test(test_verdicts),
         cmocka_unit_test(test_a_refused_batch_is_split),
         cmocka_unit_test(test_reasons_are_printable),
+        cmocka_unit_test(test_a_refusal_names_its_details),
+        cmocka_unit_test(test_a_long_refusal_is_cut),
         cmocka_unit_test(test_requests),
         cmocka_unit_test(test_the_marketplace_has_less),
         cmocka_unit_test(test_the_marketplace_has_more),
         cmocka_unit_test(test_only_a_new_event_ends_the_end),
-        cmocka_unit_test(test_weather_waits_and_parked_events_wait_an_hour),
+        cmocka_unit_test(test_a_transient_error_waits_and_parked_events_wait_an_hour),
         cmocka_unit_test(test_identities),
     };
 

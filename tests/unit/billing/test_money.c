@@ -21,7 +21,7 @@
 #define PLAN "plan-1"
 #define RESOURCE "/subscriptions/s/resourceGroups/g/providers/Microsoft.Solutions/applications/a"
 
-enum weather {
+enum fate {
     FINE,
     BUSY,         /* 429 */
     BROKEN,       /* 500 before anything was looked at */
@@ -35,7 +35,7 @@ enum weather {
     UNKNOWN_DIMENSION,
     ENDED,       /* ResourceNotActive */
     BAD_REQUEST, /* 400 for the whole request when one dimension is in it */
-    _WEATHER_MAX,
+    _FATE_MAX,
 };
 
 struct entry {
@@ -48,7 +48,7 @@ struct world {
     uint64_t real_us, true_us, boot_us; /* the machine's clock, the API's, and time since boot */
     struct tb_usage_snapshot usage;
     uint64_t counted[_TB_USAGE_MAX];
-    enum weather weather;
+    enum fate fate;
     bool expiry_first; /* nobody knows in which order the API looks at age and duplicates */
     struct entry entry[ENTRIES_MAX];
     unsigned n;
@@ -133,9 +133,9 @@ static cJSON *api_event(struct world *w, const cJSON *in)
     assert_int_equal(tb_rfc3339_parse(text, &at), 0);
     had = find_entry(w, (int64_t)(at / TB_USEC_PER_HOUR), d);
     expired = at + 24 * TB_USEC_PER_HOUR < w->true_us;
-    if (w->weather == ENDED)
+    if (w->fate == ENDED)
         status = "ResourceNotActive";
-    else if (w->weather == UNKNOWN_DIMENSION && d == 2)
+    else if (w->fate == UNKNOWN_DIMENSION && d == 2)
         status = "InvalidDimension";
     else if (expired && (w->expiry_first || !had))
         status = "Expired";
@@ -182,7 +182,7 @@ static char *api_batch(struct world *w, const char *body)
     cJSON_ArrayForEach (e, list) {
         cJSON *verdict = api_event(w, e);
 
-        if (w->weather == PARTIAL && rnd(w, 2))
+        if (w->fate == PARTIAL && rnd(w, 2))
             cJSON_Delete(verdict);
         else
             cJSON_AddItemToArray(result, verdict);
@@ -198,7 +198,7 @@ static char *api(struct world *w, const char *body, struct billing_meter_result 
     w->requests++;
     *x = (struct billing_meter_result){
         .answered = true, .reached = true, .status = 200, .body = "{}", .len = 2, .retry_after_ms = -1};
-    switch (w->weather) {
+    switch (w->fate) {
     case BUSY:
         x->status = 429;
         return NULL;
@@ -211,7 +211,7 @@ static char *api(struct world *w, const char *body, struct billing_meter_result 
     case UNREACHABLE:
     case LOST_REQUEST:
         x->answered = false;
-        x->reached = w->weather == LOST_REQUEST;
+        x->reached = w->fate == LOST_REQUEST;
         x->reason = "no answer";
         return NULL;
     case BAD_REQUEST:
@@ -225,11 +225,11 @@ static char *api(struct world *w, const char *body, struct billing_meter_result 
     text = api_batch(w, body);
     x->body = text;
     x->len = strlen(text);
-    if (w->weather == BROKEN_AFTER)
+    if (w->fate == BROKEN_AFTER)
         x->status = 500;
-    if (w->weather == GARBLED)
+    if (w->fate == GARBLED)
         x->len /= 2;
-    if (w->weather == LOST_ANSWER) {
+    if (w->fate == LOST_ANSWER) {
         x->answered = false;
         x->reason = "time-out";
     }
@@ -364,10 +364,10 @@ static void one_step(struct world *w)
         step_clock(w);
         break;
     case 2:
-        w->weather = (enum weather)rnd(w, _WEATHER_MAX);
+        w->fate = (enum fate)rnd(w, _FATE_MAX);
         break;
     case 3:
-        w->weather = FINE;
+        w->fate = FINE;
         break;
     case 4:
         new_counter_file(w);
@@ -406,12 +406,12 @@ static void resolve_doubts(struct world *w)
     }
 }
 
-/* Fine weather and a right clock: in the end all of it is accepted. */
+/* No transient error and a right clock: in the end all of it is accepted. */
 static void drain(struct world *w)
 {
     struct tb_metering_summary left;
 
-    w->weather = FINE;
+    w->fate = FINE;
     w->real_us = w->true_us;
     for (int hours = 0; hours < 30; hours++) {
         pass_time(w, TB_USEC_PER_HOUR);
