@@ -3,6 +3,7 @@
 a browser."""
 
 import http.client
+import itertools
 import json
 import re
 import socket
@@ -176,3 +177,19 @@ def test_stop_while_somebody_waits(proxy, what):  # noqa: F811
         c.request("GET", "/metrics?runtime=1")
         assert asked.wait(20)
     assert proxy.daemon.stop(timeout=10) == 0, proxy.daemon.log_text()
+
+
+def test_no_control_character_reaches_a_terminal(make):  # noqa: F811
+    """A reason comes from a server far away; an operator looks at it with curl."""
+    p = make().ready()
+    reason = "gone\u009b31m\u009d0;x\u009c\x1b[2J\u202e\u2028end"
+    p.write("tb-hydrate", "progress.json", state="failed", reason=reason, bytes_done=1, bytes_total=10)
+    p.write("tb-authorize", "suspended", reason=reason)
+    p.lease(state="denied", reason=reason)
+    p.start(wait=None)
+    wait_for(lambda: p.status()["suspended"], what="the suspension")
+    for path, port in itertools.product(("/status", "/", "/metrics", "/health"), (p.port, p.health.getsockname()[1])):
+        body = p.ask("GET", path, port=port)[1]
+        text = body.decode()
+        assert not [c for c in text if (ord(c) < 0x20 and c != "\n" and c != "\t") or 0x7f <= ord(c) < 0xa0 or c in "\u202e\u2028"], (path, text)
+    assert p.status()["reason"].startswith("gone")

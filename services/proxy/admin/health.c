@@ -8,6 +8,7 @@
 #include "common/json.h"
 #include "proxy/admin/page.h"
 #include "proxy/admin/page_assets.h"
+#include "common/text.h"
 #include "common/units.h"
 
 #define RETRY_AFTER_S "5"
@@ -95,6 +96,7 @@ static int add_details(cJSON *doc, const struct tb_server *s)
 static char *status_text(const struct tb_server *s, bool identified)
 {
     _cleanup_json_ cJSON *doc = cJSON_CreateObject();
+    _cleanup_free_ char *text = NULL;
     const struct tb_watch *w = &s->watch;
     bool ready = w->verdict.state == TB_STATE_READY, suspended = w->verdict.state == TB_STATE_SUSPENDED;
     char since[TB_RFC3339_MAX];
@@ -110,7 +112,9 @@ static char *status_text(const struct tb_server *s, bool identified)
     if (add_step(doc, "hydrate", &w->facts.hydrate) < 0 || add_step(doc, "decrypt", &w->facts.decrypt) < 0 ||
         (identified && add_details(doc, s) < 0))
         return NULL;
-    return cJSON_Print(doc);
+    text = cJSON_Print(doc);
+    return text ? tb_text_plain_json(text)
+                : NULL; /* reasons are of foreign origin, and curl shows them on a terminal */
 }
 
 static enum MHD_Result answer_status(struct tb_server *s, struct MHD_Connection *c, bool identified)

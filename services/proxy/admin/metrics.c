@@ -34,76 +34,79 @@ uint64_t tb_metrics_count(const struct tb_metrics *m, int from, int to)
     return n;
 }
 
-static void head(struct tb_buf *o, const char *name, const char *type, const char *help)
+static void metrics_head(struct tb_buf *o, const char *name, const char *type, const char *help)
 {
-    (void)tb_buf_printf(o, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+    tb_buf_printf(o, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-static void single(struct tb_buf *o, const char *name, const char *type, const char *help, uint64_t v)
+static void metrics_single(struct tb_buf *o, const char *name, const char *type, const char *help, uint64_t v)
 {
-    head(o, name, type, help);
-    (void)tb_buf_printf(o, "%s %llu\n", name, (unsigned long long)v);
+    metrics_head(o, name, type, help);
+    tb_buf_printf(o, "%s %llu\n", name, (unsigned long long)v);
 }
 
-static void single_seconds(struct tb_buf *o, const char *name, const char *type, const char *help, double v)
+static void metrics_seconds(struct tb_buf *o, const char *name, const char *type, const char *help, double v)
 {
-    head(o, name, type, help);
-    (void)tb_buf_printf(o, "%s %.3f\n", name, v);
+    metrics_head(o, name, type, help);
+    tb_buf_printf(o, "%s %.3f\n", name, v);
 }
 
-static void requests(const struct tb_metrics *m, struct tb_buf *o)
+static void metrics_requests(const struct tb_metrics *m, struct tb_buf *o)
 {
     uint64_t sum = 0;
 
-    head(o, "tb_requests_total", "counter",
-         "API requests by status, refused ones included; 499: the client went away first.");
+    metrics_head(o, "tb_requests_total", "counter",
+                 "API requests by status, refused ones included; 499: the client went away first.");
     for (int i = 0; i < TB_CODES; i++)
         if (m->by_code[i] > 0)
-            (void)tb_buf_printf(o, "tb_requests_total{code=\"%d\"} %llu\n", i,
-                                (unsigned long long)m->by_code[i]);
-    head(o, "tb_request_duration_seconds", "histogram",
-         "Time from a request's head to the end of its answer.");
+            tb_buf_printf(o, "tb_requests_total{code=\"%d\"} %llu\n", i, (unsigned long long)m->by_code[i]);
+    metrics_head(o, "tb_request_duration_seconds", "histogram",
+                 "Time from a request's head to the end of its answer.");
     for (int i = 0; i <= TB_LATENCY_BUCKETS; i++) {
         sum += m->latency[i];
         if (i < TB_LATENCY_BUCKETS)
-            (void)tb_buf_printf(o, "tb_request_duration_seconds_bucket{le=\"%g\"} %llu\n", bounds[i],
-                                (unsigned long long)sum);
+            tb_buf_printf(o, "tb_request_duration_seconds_bucket{le=\"%g\"} %llu\n", bounds[i],
+                          (unsigned long long)sum);
     }
-    (void)tb_buf_printf(o, "tb_request_duration_seconds_bucket{le=\"+Inf\"} %llu\n", (unsigned long long)sum);
-    (void)tb_buf_printf(o, "tb_request_duration_seconds_sum %.6f\ntb_request_duration_seconds_count %llu\n",
-                        m->latency_sum_s, (unsigned long long)m->latency_count);
-    single(o, "tb_requests_in_flight", "gauge", "API requests being served.", m->in_flight);
+    tb_buf_printf(o, "tb_request_duration_seconds_bucket{le=\"+Inf\"} %llu\n", (unsigned long long)sum);
+    tb_buf_printf(o, "tb_request_duration_seconds_sum %.6f\ntb_request_duration_seconds_count %llu\n",
+                  m->latency_sum_s, (unsigned long long)m->latency_count);
+    metrics_single(o, "tb_requests_in_flight", "gauge", "API requests being served.", m->in_flight);
 }
 
-static void usage(const struct tb_server *s, struct tb_buf *o)
+static void metrics_usage(const struct tb_server *s, struct tb_buf *o)
 {
-    head(o, "tb_usage_total", "counter", "Billing counters; they outlive the process.");
+    metrics_head(o, "tb_usage_total", "counter", "Billing counters; they outlive the process.");
     for (int i = 0; i < _TB_USAGE_MAX; i++)
-        (void)tb_buf_printf(o, "tb_usage_total{dimension=\"%s\"} %llu\n", tb_usage_name(i),
-                            (unsigned long long)tb_usage_get(s->usage, i));
+        tb_buf_printf(o, "tb_usage_total{dimension=\"%s\"} %llu\n", tb_usage_name(i),
+                      (unsigned long long)tb_usage_get(s->usage, i));
 }
 
-static void audit(const struct tb_server *s, struct tb_buf *o)
+static void metrics_audit(const struct tb_server *s, struct tb_buf *o)
 {
     struct tb_audit_stats a;
 
     tb_audit_get_stats(s->audit, &a);
-    single(o, "tb_audit_records_total", "counter", "Audit records written by this process.", a.written);
-    single(o, "tb_audit_aggregated_requests_total", "counter",
-           "Requests refused without a key that share an audit record.", a.aggregated);
-    single(o, "tb_audit_last_seq", "gauge", "Number of the last audit record.", a.seq);
-    single(o, "tb_audit_queue_records", "gauge", "Requests in flight and audit records waiting.", a.slots);
-    single(o, "tb_audit_queue_limit_records", "gauge", "Above it requests are refused.", a.limit);
-    single(o, "tb_audit_unsynced_records", "gauge", "Records a power failure would take.", a.unsynced);
-    single(o, "tb_audit_refused_total", "counter",
-           "Requests refused because the audit could not take their record.", a.refused);
-    single(o, "tb_audit_dropped_connections_total", "counter",
-           "Connections closed unanswered, not even a slot for the refusal's record was left.", a.dropped);
-    single(o, "tb_audit_broken", "gauge", "1 while audit records cannot be written.", a.broken);
+    metrics_single(o, "tb_audit_records_total", "counter", "Audit records written by this process.",
+                   a.written);
+    metrics_single(o, "tb_audit_aggregated_requests_total", "counter",
+                   "Requests refused without a key that share an audit record.", a.aggregated);
+    metrics_single(o, "tb_audit_last_seq", "gauge", "Number of the last audit record.", a.seq);
+    metrics_single(o, "tb_audit_queue_records", "gauge", "Requests in flight and audit records waiting.",
+                   a.slots);
+    metrics_single(o, "tb_audit_queue_limit_records", "gauge", "Above it requests are refused.", a.limit);
+    metrics_single(o, "tb_audit_unsynced_records", "gauge", "Records a power failure would take.",
+                   a.unsynced);
+    metrics_single(o, "tb_audit_refused_total", "counter",
+                   "Requests refused because the audit could not take their record.", a.refused);
+    metrics_single(o, "tb_audit_dropped_connections_total", "counter",
+                   "Connections closed unanswered, not even a slot for the refusal's record was left.",
+                   a.dropped);
+    metrics_single(o, "tb_audit_broken", "gauge", "1 while audit records cannot be written.", a.broken);
 }
 
 /* What tb-billing last said, if it runs. */
-static void billing(const struct tb_server *s, struct tb_buf *o)
+static void metrics_billing(const struct tb_server *s, struct tb_buf *o)
 {
     static const char *const state[] = {"open", "frozen", "sent", "accepted", "parked"};
     _cleanup_json_ cJSON *doc = NULL;
@@ -114,79 +117,79 @@ static void billing(const struct tb_server *s, struct tb_buf *o)
     if (tb_state_read_at(s->config->run_dir, "tb-billing/report.json", &doc) < 0)
         return;
     if (tb_json_get_uint(doc, "late_seconds", TB_JSON_INT_MAX, &n, err) == 0)
-        single(o, "tb_billing_lag_seconds", "gauge",
-               "Age of the oldest hour of usage that the marketplace has not accepted.", n);
+        metrics_single(o, "tb_billing_lag_seconds", "gauge",
+                       "Age of the oldest hour of usage that the marketplace has not accepted.", n);
     events = tb_json_member(doc, "events");
     if (!cJSON_IsObject(events))
         return;
-    head(o, "tb_billing_events", "gauge", "Usage events in the ledger by state.");
+    metrics_head(o, "tb_billing_events", "gauge", "Usage events in the ledger by state.");
     for (size_t i = 0; i < ARRAY_SIZE(state); i++)
         if (tb_json_get_uint(events, state[i], TB_JSON_INT_MAX, &n, err) == 0)
-            (void)tb_buf_printf(o, "tb_billing_events{state=\"%s\"} %llu\n", state[i], (unsigned long long)n);
+            tb_buf_printf(o, "tb_billing_events{state=\"%s\"} %llu\n", state[i], (unsigned long long)n);
 }
 
-static void process(const struct tb_server *s, struct tb_buf *o)
+static void metrics_process(const struct tb_server *s, struct tb_buf *o)
 {
     uint64_t age = tb_now_monotonic_us() - s->started_us;
     struct rusage u;
 
-    head(o, "tb_build_info", "gauge", "1; the version of tb-proxy is in the label.");
-    (void)tb_buf_printf(o, "tb_build_info{version=\"%s\"} 1\n", TB_VERSION);
-    single_seconds(o, "process_start_time_seconds", "gauge", "When this process began, since the epoch.",
-                   (double)(tb_now_realtime_us() - age) / 1e6);
+    metrics_head(o, "tb_build_info", "gauge", "1; the version of tb-proxy is in the label.");
+    tb_buf_printf(o, "tb_build_info{version=\"%s\"} 1\n", TB_VERSION);
+    metrics_seconds(o, "process_start_time_seconds", "gauge", "When this process began, since the epoch.",
+                    (double)(tb_now_realtime_us() - age) / 1e6);
     if (getrusage(RUSAGE_SELF, &u) < 0)
         return;
-    single_seconds(o, "process_cpu_seconds_total", "counter", "CPU time, user and system.",
-                   (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-                       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
-    single(o, "process_peak_resident_memory_bytes", "gauge", "Most memory this process has had resident.",
-           (uint64_t)u.ru_maxrss * 1024);
+    metrics_seconds(o, "process_cpu_seconds_total", "counter", "CPU time, user and system.",
+                    (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+                        (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+    metrics_single(o, "process_peak_resident_memory_bytes", "gauge",
+                   "Most memory this process has had resident.", (uint64_t)u.ru_maxrss * 1024);
 }
 
-static void steps(const struct tb_facts *f, struct tb_buf *o)
+static void metrics_steps(const struct tb_facts *f, struct tb_buf *o)
 {
     const struct {
         const char *name;
         const struct tb_step *step;
     } all[] = {{"hydrate", &f->hydrate}, {"decrypt", &f->decrypt}};
 
-    head(o, "tb_step_done_bytes", "gauge", "Bytes that a step of the start has done.");
+    metrics_head(o, "tb_step_done_bytes", "gauge", "Bytes that a step of the start has done.");
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-        (void)tb_buf_printf(o, "tb_step_done_bytes{step=\"%s\"} %llu\n", all[i].name,
-                            (unsigned long long)all[i].step->bytes_done);
-    head(o, "tb_step_size_bytes", "gauge", "Bytes that a step of the start has to do.");
+        tb_buf_printf(o, "tb_step_done_bytes{step=\"%s\"} %llu\n", all[i].name,
+                      (unsigned long long)all[i].step->bytes_done);
+    metrics_head(o, "tb_step_size_bytes", "gauge", "Bytes that a step of the start has to do.");
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-        (void)tb_buf_printf(o, "tb_step_size_bytes{step=\"%s\"} %llu\n", all[i].name,
-                            (unsigned long long)all[i].step->bytes_total);
+        tb_buf_printf(o, "tb_step_size_bytes{step=\"%s\"} %llu\n", all[i].name,
+                      (unsigned long long)all[i].step->bytes_total);
 }
 
-static void state(const struct tb_server *s, struct tb_buf *o)
+static void metrics_state(const struct tb_server *s, struct tb_buf *o)
 {
     const struct tb_facts *f = &s->watch.facts;
 
-    head(o, "tb_state", "gauge", "1 for the state the service is in.");
+    metrics_head(o, "tb_state", "gauge", "1 for the state the service is in.");
     for (int i = 0; i < _TB_STATE_MAX; i++)
-        (void)tb_buf_printf(o, "tb_state{state=\"%s\"} %d\n", tb_state_name(i),
-                            s->watch.verdict.state == (enum tb_state)i);
+        tb_buf_printf(o, "tb_state{state=\"%s\"} %d\n", tb_state_name(i),
+                      s->watch.verdict.state == (enum tb_state)i);
     if (f->has_deadline) {
         uint64_t now = tb_now_boottime_us();
 
-        single_seconds(o, "tb_lease_remaining_seconds", "gauge",
-                       "Time until the lease and its grace are over.",
-                       f->deadline_boottime_us > now ? (double)(f->deadline_boottime_us - now) / 1e6 : 0.0);
+        metrics_seconds(o, "tb_lease_remaining_seconds", "gauge",
+                        "Time until the lease and its grace are over.",
+                        f->deadline_boottime_us > now ? (double)(f->deadline_boottime_us - now) / 1e6 : 0.0);
     }
-    steps(f, o);
-    single(o, "tb_runtime_healthy", "gauge", "1 when the runtime's health endpoint answers 200.",
-           f->runtime_healthy);
+    metrics_steps(f, o);
+    metrics_single(o, "tb_runtime_healthy", "gauge", "1 when the runtime's health endpoint answers 200.",
+                   f->runtime_healthy);
 }
 
 int tb_metrics_format(const struct tb_server *s, struct tb_buf *o)
 {
-    process(s, o);
-    state(s, o);
-    requests(&s->metrics, o);
-    usage(s, o);
-    audit(s, o);
-    billing(s, o);
-    return tb_buf_reserve(o, 1); /* what failed above left the page short: only memory can */
+    metrics_process(s, o);
+    metrics_state(s, o);
+    metrics_requests(&s->metrics, o);
+    metrics_usage(s, o);
+    metrics_audit(s, o);
+    metrics_billing(s, o);
+    return tb_buf_error(o);
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/admin/page.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <string.h>
 
 #include "proxy/admin/page_assets.h"
+#include "common/text.h"
 #include "common/units.h"
 #include "common/version.h"
 
@@ -12,7 +14,7 @@
 #define SPARK_WIDTH 600
 #define SPARK_HEIGHT 60
 
-struct fields {
+struct page_fields {
     struct {
         const char *name;
         char text[200];
@@ -21,19 +23,19 @@ struct fields {
     char spark[TB_RECENT_SECONDS * 16];
 };
 
-static void _printf_(3, 4) put(struct fields *p, const char *name, const char *fmt, ...)
+static void _printf_(3, 4) page_put(struct page_fields *p, const char *name, const char *fmt, ...)
 {
     va_list ap;
 
-    if (p->n == FIELDS_MAX)
-        return;
+    assert(p->n < FIELDS_MAX);
     va_start(ap, fmt);
     vsnprintf(p->f[p->n].text, sizeof(p->f[p->n].text), fmt, ap);
     va_end(ap);
+    tb_text_plain(p->f[p->n].text); /* reasons are of foreign origin, and curl shows them on a terminal */
     p->f[p->n++].name = name;
 }
 
-static const char *when(uint64_t realtime_us, char out[static TB_RFC3339_MAX])
+static const char *page_time(uint64_t realtime_us, char out[static TB_RFC3339_MAX])
 {
     tb_rfc3339_format(realtime_us, 0, out);
     out[10] = ' '; /* the T */
@@ -44,21 +46,21 @@ static const char *when(uint64_t realtime_us, char out[static TB_RFC3339_MAX])
 /* --- the fields, a group each ------------------------------------------------------------------------------------ */
 
 /* The reason, a word for programs, in words; but not where it only says again what the state says. */
-static void put_sentence(struct fields *p, const char *sentence, const char *reason)
+static void page_put_sentence(struct page_fields *p, const char *sentence, const char *reason)
 {
     static const char *const plain[] = {"", "starting", "downloading", "decrypting", "delivering"};
     char words[TB_REASON_MAX];
 
     for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
         if (strcmp(reason, plain[i]) == 0)
-            return put(p, "sentence", "%s", sentence);
+            return page_put(p, "sentence", "%s", sentence);
     snprintf(words, sizeof(words), "%s", reason);
     for (char *c = words; (c = strchr(c, '_'));)
         *c = ' ';
-    put(p, "sentence", "%s Reason: %s.", sentence, words);
+    page_put(p, "sentence", "%s Reason: %s.", sentence, words);
 }
 
-static void put_state(struct fields *p, const struct tb_server *s)
+static void page_put_state(struct page_fields *p, const struct tb_server *s)
 {
     static const char *const sentence[_TB_STATE_MAX] = {
         "The programs are starting.",
@@ -75,22 +77,23 @@ static void put_state(struct fields *p, const struct tb_server *s)
     int at = v->state == TB_STATE_SUSPENDED ? -1 : (int)v->state - (int)TB_STATE_AUTHORIZE;
     char text[TB_RFC3339_MAX], up[32];
 
-    put(p, "state", "%s", tb_state_name(v->state));
-    put_sentence(p, sentence[v->state], v->reason);
-    put(p, "since", "%s", when(s->watch.since_realtime_us, text));
-    put(p, "now", "%s", when(tb_now_realtime_us(), text));
-    put(p, "uptime", "%s", tb_span_format(tb_now_monotonic_us() - s->started_us, up));
-    put(p, "asset", "%s", s->config->asset_id);
-    put(p, "version", "%s", TB_VERSION);
+    page_put(p, "state", "%s", tb_state_name(v->state));
+    page_put_sentence(p, sentence[v->state], v->reason);
+    page_put(p, "since", "%s", page_time(s->watch.since_realtime_us, text));
+    page_put(p, "now", "%s", page_time(tb_now_realtime_us(), text));
+    page_put(p, "uptime", "%s", tb_span_format(tb_now_monotonic_us() - s->started_us, up));
+    page_put(p, "asset", "%s", s->config->asset_id);
+    page_put(p, "version", "%s", TB_VERSION);
     for (int i = 0; i < (int)ARRAY_SIZE(step); i++) {
         bool done = i < at || v->state == TB_STATE_READY;
 
-        put(p, cls[i], "%s", done ? "done" : i == at ? "now" : "");
-        put(p, cur[i], "%s", !done && i == at ? "step" : "false");
+        page_put(p, cls[i], "%s", done ? "done" : i == at ? "now" : "");
+        page_put(p, cur[i], "%s", !done && i == at ? "step" : "false");
     }
 }
 
-static void put_progress(struct fields *p, const char *name, const char *percent, const struct tb_step *step)
+static void page_put_progress(struct page_fields *p, const char *name, const char *percent,
+                              const struct tb_step *step)
 {
     char done[TB_SPAN_MAX], total[32];
     unsigned pct = 0;
@@ -100,17 +103,17 @@ static void put_progress(struct fields *p, const char *name, const char *percent
     else if (step->bytes_total > 0)
         pct =
             (unsigned)(100.0 * (double)MIN(step->bytes_done, step->bytes_total) / (double)step->bytes_total);
-    put(p, percent, "%u", pct);
+    page_put(p, percent, "%u", pct);
     if (step->work == TB_WORK_ABSENT)
-        put(p, name, "not begun");
+        page_put(p, name, "not begun");
     else if (step->bytes_total == 0)
-        put(p, name, "%s", step->phase);
+        page_put(p, name, "%s", step->phase);
     else
-        put(p, name, "%s of %s", tb_bytes_format(step->bytes_done, done, sizeof(done)),
-            tb_bytes_format(step->bytes_total, total, sizeof(total)));
+        page_put(p, name, "%s of %s", tb_bytes_format(step->bytes_done, done, sizeof(done)),
+                 tb_bytes_format(step->bytes_total, total, sizeof(total)));
 }
 
-static void put_spark(struct fields *p, const struct tb_recent *r)
+static void page_put_spark(struct page_fields *p, const struct tb_recent *r)
 {
     uint64_t each[TB_RECENT_SECONDS], most = 0;
     size_t len = 0;
@@ -122,24 +125,25 @@ static void put_spark(struct fields *p, const struct tb_recent *r)
         len += (size_t)snprintf(p->spark + len, 16, "%s%zu,%u", i ? " " : "",
                                 i * SPARK_WIDTH / (TB_RECENT_SECONDS - 1),
                                 (unsigned)(SPARK_HEIGHT - 2 - each[i] * (SPARK_HEIGHT - 4) / MAX(most, 1U)));
-    put(p, "spark_max", "%llu", (unsigned long long)most);
+    page_put(p, "spark_max", "%llu", (unsigned long long)most);
 }
 
-static void put_traffic(struct fields *p, const struct tb_server *s)
+static void page_put_traffic(struct page_fields *p, const struct tb_server *s)
 {
     struct tb_recent_totals sum;
     size_t seconds = tb_recent_sum(&s->recent, &sum);
     char text[TB_SPAN_MAX];
     double n = seconds > 0 ? (double)seconds : 1;
 
-    put(p, "rate", "%.1f/s", (double)sum.requests / n);
-    put(p, "out_rate", "%s/s", tb_bytes_format((uint64_t)((double)sum.bytes_out / n), text, sizeof(text)));
-    put(p, "token_rate", "%.1f tokens/s", (double)sum.tokens / n);
-    put(p, "in_flight", "%llu", (unsigned long long)s->metrics.in_flight);
-    put_spark(p, &s->recent);
+    page_put(p, "rate", "%.1f/s", (double)sum.requests / n);
+    page_put(p, "out_rate", "%s/s",
+             tb_bytes_format((uint64_t)((double)sum.bytes_out / n), text, sizeof(text)));
+    page_put(p, "token_rate", "%.1f tokens/s", (double)sum.tokens / n);
+    page_put(p, "in_flight", "%llu", (unsigned long long)s->metrics.in_flight);
+    page_put_spark(p, &s->recent);
 }
 
-static void put_lease(struct fields *p, const struct tb_facts *f)
+static void page_put_lease(struct page_fields *p, const struct tb_facts *f)
 {
     uint64_t now = tb_now_boottime_us(), left = 0, expires;
     char text[TB_RFC3339_MAX], in[32];
@@ -147,60 +151,62 @@ static void put_lease(struct fields *p, const struct tb_facts *f)
 
     if (f->has_deadline && f->deadline_boottime_us > now)
         left = f->deadline_boottime_us - now;
-    put(p, "lease_class", "%s",
-        over || denied || f->lease == TB_LEASE_EXPIRED ? "bad"
-        : f->lease == TB_LEASE_AUTHORIZED              ? "good"
-                                                       : "wait");
+    page_put(p, "lease_class", "%s",
+             over || denied || f->lease == TB_LEASE_EXPIRED ? "bad"
+             : f->lease == TB_LEASE_AUTHORIZED              ? "good"
+                                                            : "wait");
     if (f->lease == TB_LEASE_ABSENT || f->lease == TB_LEASE_PENDING)
-        put(p, "lease", "none yet");
+        page_put(p, "lease", "none yet");
     else if (denied)
-        put(p, "lease", "denied");
+        page_put(p, "lease", "denied");
     else if (over || f->lease == TB_LEASE_EXPIRED)
-        put(p, "lease", "over");
+        page_put(p, "lease", "over");
     else if (f->has_deadline)
-        put(p, "lease", "%s left", tb_span_format(left, in));
+        page_put(p, "lease", "%s left", tb_span_format(left, in));
     else
-        put(p, "lease", "valid");
+        page_put(p, "lease", "valid");
     if (f->expires_at[0] && tb_rfc3339_parse(f->expires_at, &expires) == 0)
-        put(p, "lease_more", "ends %s, then grace%s", when(expires, text),
-            f->lease == TB_LEASE_UNREACHABLE ? "; the control plane does not answer" : "");
+        page_put(p, "lease_more", "ends %s, then grace%s", page_time(expires, text),
+                 f->lease == TB_LEASE_UNREACHABLE ? "; the control plane does not answer" : "");
     else
-        put(p, "lease_more", "%s", "no end is set");
+        page_put(p, "lease_more", "%s", "no end is set");
 }
 
-static void put_books(struct fields *p, const struct tb_server *s)
+static void page_put_accounting(struct page_fields *p, const struct tb_server *s)
 {
     const struct tb_metrics *m = &s->metrics;
     uint64_t failed = tb_metrics_count(m, 500, 599), refused = tb_metrics_count(m, 400, 498);
     struct tb_audit_stats a;
 
     tb_audit_get_stats(s->audit, &a);
-    put(p, "audit_class", "%s", a.broken ? "bad" : "good");
-    put(p, "audit", a.broken ? "cannot be written" : "record %llu", (unsigned long long)a.seq);
-    put(p, "audit_more", "%zu in flight or waiting, room for %zu; chain %.12s", a.slots, a.limit, a.head);
-    put(p, "answered", "%llu", (unsigned long long)tb_server_requests(s));
-    put(p, "answered_more", "by the runtime, since this start; %llu refused", (unsigned long long)refused);
-    put(p, "failed_class", "%s", failed > 0 ? "wait" : "");
-    put(p, "failed", "%llu", (unsigned long long)failed);
-    put(p, "failed_more", "5xx; %llu clients left before their answer",
-        (unsigned long long)tb_metrics_count(m, 499, 499));
+    page_put(p, "audit_class", "%s", a.broken ? "bad" : "good");
+    page_put(p, "audit", a.broken ? "cannot be written" : "record %llu", (unsigned long long)a.seq);
+    page_put(p, "audit_more", "%zu in flight or waiting, room for %zu; chain %.12s", a.slots, a.limit,
+             a.head);
+    page_put(p, "answered", "%llu", (unsigned long long)tb_server_requests(s));
+    page_put(p, "answered_more", "by the runtime, since this start; %llu refused",
+             (unsigned long long)refused);
+    page_put(p, "failed_class", "%s", failed > 0 ? "wait" : "");
+    page_put(p, "failed", "%llu", (unsigned long long)failed);
+    page_put(p, "failed_more", "5xx; %llu clients left before their answer",
+             (unsigned long long)tb_metrics_count(m, 499, 499));
 }
 
-static void fill(struct fields *p, const struct tb_server *s)
+static void page_fill(struct page_fields *p, const struct tb_server *s)
 {
     p->n = 0;
-    put_state(p, s);
-    put_progress(p, "hydrate", "hydrate_pct", &s->watch.facts.hydrate);
-    put_progress(p, "decrypt", "decrypt_pct", &s->watch.facts.decrypt);
-    put_traffic(p, s);
-    put_lease(p, &s->watch.facts);
-    put_books(p, s);
+    page_put_state(p, s);
+    page_put_progress(p, "hydrate", "hydrate_pct", &s->watch.facts.hydrate);
+    page_put_progress(p, "decrypt", "decrypt_pct", &s->watch.facts.decrypt);
+    page_put_traffic(p, s);
+    page_put_lease(p, &s->watch.facts);
+    page_put_accounting(p, s);
 }
 
 /* --- as HTML and as JSON ----------------------------------------------------------------------------------------- */
 
 /* The five columns of a request: time, what, status, how long, class. */
-static void row_texts(const struct tb_recent_request *r, char t[static 5][48])
+static void page_row(const struct tb_recent_request *r, char t[static 5][48])
 {
     char time[TB_RFC3339_MAX];
 
@@ -217,105 +223,98 @@ static void row_texts(const struct tb_recent_request *r, char t[static 5][48])
     snprintf(t[4], 48, "s%d", r->status / 100);
 }
 
-static int put_html(struct tb_buf *o, const char *s)
+static void page_write_html(struct tb_buf *o, const char *s)
 {
-    int r = 0;
-
-    for (; *s && r >= 0; s++) {
+    for (; *s; s++) {
         const char *entity = *s == '<'   ? "&lt;"
                              : *s == '>' ? "&gt;"
                              : *s == '&' ? "&amp;"
                              : *s == '"' ? "&quot;"
                                          : NULL;
 
-        r = entity ? tb_buf_puts(o, entity) : tb_buf_append(o, s, 1);
+        if (entity)
+            tb_buf_puts(o, entity);
+        else
+            tb_buf_append(o, s, 1);
     }
-    return r;
 }
 
-static int put_rows_html(const struct tb_server *s, struct tb_buf *o)
+static void page_write_rows_html(const struct tb_server *s, struct tb_buf *o)
 {
     const struct tb_recent_request *q;
     char t[5][48];
-    int r = 0;
 
-    for (size_t i = 0; r >= 0 && (q = tb_recent_get(&s->recent, i)); i++) {
-        row_texts(q, t); /* of fixed words and numbers: nothing to escape */
-        r = tb_buf_printf(o,
-                          "<tr class=\"%s\"><td>%s</td><td class=\"path\">%s</td><td><b>%s</b></td>"
-                          "<td class=\"num\">%s</td></tr>\n",
-                          t[4], t[0], t[1], t[2], t[3]);
+    for (size_t i = 0; (q = tb_recent_get(&s->recent, i)); i++) {
+        page_row(q, t); /* of fixed words and numbers: nothing to escape */
+        tb_buf_printf(o,
+                      "<tr class=\"%s\"><td>%s</td><td class=\"path\">%s</td><td><b>%s</b></td>"
+                      "<td class=\"num\">%s</td></tr>\n",
+                      t[4], t[0], t[1], t[2], t[3]);
     }
-    return r;
 }
 
-static int put_named(const struct tb_server *s, const struct fields *p, const char *name, size_t len,
-                     struct tb_buf *o)
+static void page_write_named(const struct tb_server *s, const struct page_fields *p, const char *name,
+                             size_t len, struct tb_buf *o)
 {
+    size_t i = 0;
+
     if (len == 4 && memcmp(name, "rows", 4) == 0)
-        return put_rows_html(s, o);
-    if (len == 5 && memcmp(name, "spark", 5) == 0)
-        return tb_buf_puts(o, p->spark);
-    for (size_t i = 0; i < p->n; i++)
-        if (strlen(p->f[i].name) == len && memcmp(p->f[i].name, name, len) == 0)
-            return put_html(o, p->f[i].text);
-    return -ENOENT;
+        return page_write_rows_html(s, o);
+    if (len == 5 && memcmp(name, "spark", 5) == 0) {
+        tb_buf_puts(o, p->spark);
+        return;
+    }
+    while (i < p->n && (strlen(p->f[i].name) != len || memcmp(p->f[i].name, name, len) != 0))
+        i++;
+    assert(i < p->n); /* status.html and the fields above go together */
+    page_write_html(o, p->f[i].text);
 }
 
 int tb_page_html(const struct tb_server *s, struct tb_buf *out)
 {
-    struct fields p;
+    struct page_fields p;
     size_t len;
     const char *at = tb_page_template(&len), *end = at + len;
-    int r = 0;
 
-    fill(&p, s);
-    while (r >= 0) {
+    page_fill(&p, s);
+    for (;;) {
         const char *open = memmem(at, (size_t)(end - at), "{{", 2);
         const char *close = open ? memmem(open, (size_t)(end - open), "}}", 2) : NULL;
 
         if (!close)
             return tb_buf_append(out, at, (size_t)(end - at));
-        r = tb_buf_append(out, at, (size_t)(open - at));
-        if (r >= 0)
-            r = put_named(s, &p, open + 2, (size_t)(close - open) - 2, out);
+        tb_buf_append(out, at, (size_t)(open - at));
+        page_write_named(s, &p, open + 2, (size_t)(close - open) - 2, out);
         at = close + 2;
     }
-    return r;
 }
 
-static int put_rows_json(const struct tb_server *s, struct tb_buf *o)
+static void page_write_rows_json(const struct tb_server *s, struct tb_buf *o)
 {
     const struct tb_recent_request *q;
     char t[5][48];
-    int r = 0;
 
-    for (size_t i = 0; r >= 0 && (q = tb_recent_get(&s->recent, i)); i++) {
-        row_texts(q, t);
-        r = tb_buf_printf(o, "%s[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]", i ? "," : "", t[0], t[1], t[2], t[3],
-                          t[4]);
+    for (size_t i = 0; (q = tb_recent_get(&s->recent, i)); i++) {
+        page_row(q, t);
+        tb_buf_printf(o, "%s[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]", i ? "," : "", t[0], t[1], t[2], t[3],
+                      t[4]);
     }
-    return r;
 }
 
 int tb_page_json(const struct tb_server *s, struct tb_buf *out)
 {
-    struct fields p;
-    int r = tb_buf_puts(out, "{\"fields\":{\"spark\":");
+    struct page_fields p;
 
-    fill(&p, s);
-    if (r >= 0)
-        r = tb_buf_json_string(out, p.spark, strlen(p.spark));
-    for (size_t i = 0; r >= 0 && i < p.n; i++) {
-        r = tb_buf_printf(out, ",\"%s\":", p.f[i].name);
-        if (r >= 0)
-            r = tb_buf_json_string(out, p.f[i].text, strlen(p.f[i].text));
+    page_fill(&p, s);
+    tb_buf_puts(out, "{\"fields\":{\"spark\":");
+    tb_buf_json_string(out, p.spark, strlen(p.spark));
+    for (size_t i = 0; i < p.n; i++) {
+        tb_buf_printf(out, ",\"%s\":", p.f[i].name);
+        tb_buf_json_string(out, p.f[i].text, strlen(p.f[i].text));
     }
-    if (r >= 0)
-        r = tb_buf_puts(out, "},\"rows\":[");
-    if (r >= 0)
-        r = put_rows_json(s, out);
-    return r < 0 ? r : tb_buf_puts(out, "]}");
+    tb_buf_puts(out, "},\"rows\":[");
+    page_write_rows_json(s, out);
+    return tb_buf_puts(out, "]}");
 }
 
 void tb_page_tick(struct tb_server *s, uint64_t now_us)

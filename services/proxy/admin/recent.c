@@ -6,7 +6,7 @@
 #include "common/macros.h"
 #include "common/units.h"
 
-static const char *known(const char *s, size_t len, const char *const *name, size_t n)
+static const char *recent_known(const char *s, size_t len, const char *const *name, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (strlen(name[i]) == len && memcmp(s, name[i], len) == 0)
@@ -14,21 +14,21 @@ static const char *known(const char *s, size_t len, const char *const *name, siz
     return NULL;
 }
 
-static const char *method_class(const char *method)
+static const char *recent_method(const char *method)
 {
     static const char *const name[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
-    const char *k = known(method, strlen(method), name, ARRAY_SIZE(name));
+    const char *k = recent_known(method, strlen(method), name, ARRAY_SIZE(name));
 
     return k ? k : "?";
 }
 
-static const char *path_class(const char *path, size_t len)
+static const char *recent_path(const char *path, size_t len)
 {
     static const char *const name[] = {
         "/v1/chat/completions", "/v1/completions", "/v1/embeddings",           "/v1/models",
         "/v1/responses",        "/v1/rerank",      "/v1/audio/transcriptions", "/v1/images/generations",
     };
-    const char *k = known(path, len, name, ARRAY_SIZE(name));
+    const char *k = recent_known(path, len, name, ARRAY_SIZE(name));
 
     return k ? k : len >= 4 && memcmp(path, "/v1/", 4) == 0 ? "/v1/..." : "other path";
 }
@@ -38,8 +38,8 @@ void tb_recent_add(struct tb_recent *r, const char *method, const char *path, si
 {
     r->request[r->n_requests++ % TB_RECENT_REQUESTS] = (struct tb_recent_request){
         .realtime_us = tb_now_realtime_us(),
-        .method = method_class(method),
-        .path = path_class(path, path_len),
+        .method = recent_method(method),
+        .path = recent_path(path, path_len),
         .status = status,
         .latency_us = latency_us,
     };
@@ -66,7 +66,7 @@ void tb_recent_tick(struct tb_recent *r, uint64_t now_us, const struct tb_recent
 }
 
 /* The look that was taken i seconds before the last one. */
-static const struct tb_recent_totals *look(const struct tb_recent *r, uint64_t i)
+static const struct tb_recent_totals *recent_look(const struct tb_recent *r, uint64_t i)
 {
     return &r->at[(r->n_seconds - 1 - i) % ARRAY_SIZE(r->at)];
 }
@@ -77,7 +77,7 @@ size_t tb_recent_sum(const struct tb_recent *r, struct tb_recent_totals *ret)
 
     *ret = (struct tb_recent_totals){0};
     if (seconds > 0) {
-        const struct tb_recent_totals *from = look(r, seconds), *to = look(r, 0);
+        const struct tb_recent_totals *from = recent_look(r, seconds), *to = recent_look(r, 0);
 
         *ret = (struct tb_recent_totals){.requests = to->requests - from->requests,
                                          .bytes_out = to->bytes_out - from->bytes_out,
@@ -90,5 +90,5 @@ void tb_recent_each(const struct tb_recent *r, uint64_t out[static TB_RECENT_SEC
 {
     for (uint64_t i = 0; i < TB_RECENT_SECONDS; i++)
         out[TB_RECENT_SECONDS - 1 - i] =
-            i + 1 < r->n_seconds ? look(r, i)->requests - look(r, i + 1)->requests : 0;
+            i + 1 < r->n_seconds ? recent_look(r, i)->requests - recent_look(r, i + 1)->requests : 0;
 }

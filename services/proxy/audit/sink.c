@@ -14,7 +14,7 @@
 
 /* --- the file ---------------------------------------------------------------------------------------------------- */
 
-static int file_open(const char *path, bool *ret_regular)
+static int sink_open_file(const char *path, bool *ret_regular)
 {
     _cleanup_close_ int fd =
         open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0640);
@@ -41,7 +41,7 @@ int tb_audit_sink_open(struct tb_audit_sink *s, const struct tb_audit_config *c)
         return -ENOMEM;
     if (!s->file)
         return 0;
-    s->fd = file_open(s->file, &s->regular);
+    s->fd = sink_open_file(s->file, &s->regular);
     return s->fd < 0 ? s->fd : 0;
 }
 
@@ -102,7 +102,7 @@ int tb_audit_sink_trim(const struct tb_audit_sink *s, size_t n)
 }
 
 /* By one write(). A short one (disk full) is taken back, so that no torn line stays. */
-static int file_append(const struct tb_audit_sink *s, const char *lines, size_t len)
+static int sink_append_file(const struct tb_audit_sink *s, const char *lines, size_t len)
 {
     ssize_t n = write(s->fd, lines, len);
 
@@ -119,7 +119,7 @@ static int file_append(const struct tb_audit_sink *s, const char *lines, size_t 
 int tb_audit_sink_append(struct tb_audit_sink *s, const char *lines, size_t len)
 {
     if (s->fd >= 0)
-        return file_append(s, lines, len);
+        return sink_append_file(s, lines, len);
     return s->journal ? 0 : tb_write_full(STDERR_FILENO, lines, len);
 }
 
@@ -133,7 +133,7 @@ int tb_audit_sink_sync(struct tb_audit_sink *s)
     return r;
 }
 
-static bool file_moved(const struct tb_audit_sink *s)
+static bool sink_is_moved(const struct tb_audit_sink *s)
 {
     struct stat now, there;
 
@@ -146,9 +146,9 @@ int tb_audit_sink_reopen(struct tb_audit_sink *s)
     bool regular;
     int fd;
 
-    if (!s->file || !file_moved(s))
+    if (!s->file || !sink_is_moved(s))
         return 0;
-    fd = file_open(s->file, &regular);
+    fd = sink_open_file(s->file, &regular);
     if (fd < 0)
         return fd;
     (void)tb_audit_sink_sync(s);

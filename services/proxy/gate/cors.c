@@ -15,7 +15,7 @@
     "x-ratelimit-remaining-budget, x-ratelimit-reset-requests, x-ratelimit-reset-tokens, *"
 
 /* scheme://host[:port], as a browser writes it, or null. */
-static bool origin_valid(const char *s, size_t len)
+static bool cors_origin_valid(const char *s, size_t len)
 {
     const char *p = memmem(s, len, "://", 3);
 
@@ -30,7 +30,7 @@ static bool origin_valid(const char *s, size_t len)
     return true;
 }
 
-static bool word_is(const char *word, size_t len, const char *s)
+static bool cors_word_is(const char *word, size_t len, const char *s)
 {
     return strlen(s) == len && memcmp(word, s, len) == 0;
 }
@@ -46,11 +46,11 @@ const char *tb_cors_parse(const char *setting, bool with_keys, struct tb_cors_po
     for (const char *p = setting + strspn(setting, SEPARATORS); *p; n++) {
         size_t len = strcspn(p, SEPARATORS);
 
-        if (word_is(p, len, "*"))
+        if (cors_word_is(p, len, "*"))
             any = true;
-        else if (word_is(p, len, "none"))
+        else if (cors_word_is(p, len, "none"))
             none = true;
-        else if (!origin_valid(p, len))
+        else if (!cors_origin_valid(p, len))
             return "each origin is scheme://host or scheme://host:port, without a path, as in "
                    "https://app.example.com; "
                    "or give * alone, or none";

@@ -7,7 +7,7 @@
 
 /* Each unit takes 1/rate of the window. What was taken is a point in time that moves ahead of the clock; room is left as long as it
  * is less than a window ahead (GCRA). */
-static uint64_t cost_us(uint64_t units, uint64_t rate)
+static uint64_t limit_cost_us(uint64_t units, uint64_t rate)
 {
     uint64_t ms =
         MIN(units, rate * 1000) * (TB_LIMIT_WINDOW_US / 1000); /* past a thousand windows it is all one */
@@ -15,23 +15,23 @@ static uint64_t cost_us(uint64_t units, uint64_t rate)
     return ms / rate * 1000 + ms % rate * 1000 / rate;
 }
 
-static uint64_t ahead_us(uint64_t until_us, uint64_t now_us)
+static uint64_t limit_ahead_us(uint64_t until_us, uint64_t now_us)
 {
     return until_us > now_us ? until_us - now_us : 0;
 }
 
-static uint64_t units_left(uint64_t until_us, uint64_t now_us, uint64_t rate)
+static uint64_t limit_units_left(uint64_t until_us, uint64_t now_us, uint64_t rate)
 {
-    uint64_t ahead = ahead_us(until_us, now_us);
+    uint64_t ahead = limit_ahead_us(until_us, now_us);
 
     if (ahead >= TB_LIMIT_WINDOW_US)
         return 0;
     return (TB_LIMIT_WINDOW_US - ahead) / 1000 * rate / (TB_LIMIT_WINDOW_US / 1000);
 }
 
-static bool fits(uint64_t until_us, uint64_t now_us, uint64_t cost, uint64_t *ret_retry_us)
+static bool limit_fits(uint64_t until_us, uint64_t now_us, uint64_t cost, uint64_t *ret_retry_us)
 {
-    uint64_t ahead = ahead_us(until_us, now_us);
+    uint64_t ahead = limit_ahead_us(until_us, now_us);
 
     *ret_retry_us = cost > TB_LIMIT_WINDOW_US           ? 0
                     : ahead + cost > TB_LIMIT_WINDOW_US ? ahead + cost - TB_LIMIT_WINDOW_US
@@ -41,14 +41,14 @@ static bool fits(uint64_t until_us, uint64_t now_us, uint64_t cost, uint64_t *re
 
 bool tb_limit_enter(struct tb_limiter *l, uint64_t now_us, struct tb_limit_refusal *ret)
 {
-    uint64_t cost = l->limits.rpm ? cost_us(1, l->limits.rpm) : 0;
+    uint64_t cost = l->limits.rpm ? limit_cost_us(1, l->limits.rpm) : 0;
 
     *ret = (struct tb_limit_refusal){0};
     if (l->limits.concurrent && l->in_flight >= l->limits.concurrent) {
         *ret = (struct tb_limit_refusal){TB_LIMIT_CONCURRENT, 1000000};
         return false;
     }
-    if (l->limits.rpm && !fits(l->requests_until_us, now_us, cost, &ret->retry_us)) {
+    if (l->limits.rpm && !limit_fits(l->requests_until_us, now_us, cost, &ret->retry_us)) {
         ret->limit = TB_LIMIT_REQUESTS;
         return false;
     }
@@ -75,7 +75,7 @@ bool tb_limit_reserve(struct tb_limiter *l, uint64_t now_us, uint64_t spent, con
 {
     /* An estimate never stands in the way of a request for good. */
     uint64_t rate = need->asked ? need->rate : MIN(need->rate, l->limits.tpm);
-    uint64_t cost = l->limits.tpm ? cost_us(rate, l->limits.tpm) : 0;
+    uint64_t cost = l->limits.tpm ? limit_cost_us(rate, l->limits.tpm) : 0;
 
     *ret = (struct tb_reservation){0};
     *ret_refusal = (struct tb_limit_refusal){0};
@@ -86,7 +86,7 @@ bool tb_limit_reserve(struct tb_limiter *l, uint64_t now_us, uint64_t spent, con
         *ret_refusal = (struct tb_limit_refusal){TB_LIMIT_BUDGET, later ? 1000000 : 0};
         return false;
     }
-    if (l->limits.tpm && !fits(l->tokens_until_us, now_us, cost, &ret_refusal->retry_us)) {
+    if (l->limits.tpm && !limit_fits(l->tokens_until_us, now_us, cost, &ret_refusal->retry_us)) {
         ret_refusal->limit = TB_LIMIT_TOKENS;
         return false;
     }
@@ -103,9 +103,9 @@ void tb_limit_settle(struct tb_limiter *l, uint64_t now_us, const struct tb_rese
     if (!l->limits.tpm)
         return;
     if (used >= r->rate) {
-        l->tokens_until_us = MAX(l->tokens_until_us, now_us) + cost_us(used - r->rate, l->limits.tpm);
+        l->tokens_until_us = MAX(l->tokens_until_us, now_us) + limit_cost_us(used - r->rate, l->limits.tpm);
     } else {
-        uint64_t back = cost_us(r->rate - used, l->limits.tpm);
+        uint64_t back = limit_cost_us(r->rate - used, l->limits.tpm);
 
         l->tokens_until_us = l->tokens_until_us > back ? l->tokens_until_us - back : 0;
     }
@@ -113,12 +113,12 @@ void tb_limit_settle(struct tb_limiter *l, uint64_t now_us, const struct tb_rese
 
 uint64_t tb_limit_requests_left(const struct tb_limiter *l, uint64_t now_us, uint64_t *ret_reset_us)
 {
-    *ret_reset_us = ahead_us(l->requests_until_us, now_us);
-    return units_left(l->requests_until_us, now_us, l->limits.rpm);
+    *ret_reset_us = limit_ahead_us(l->requests_until_us, now_us);
+    return limit_units_left(l->requests_until_us, now_us, l->limits.rpm);
 }
 
 uint64_t tb_limit_tokens_left(const struct tb_limiter *l, uint64_t now_us, uint64_t *ret_reset_us)
 {
-    *ret_reset_us = ahead_us(l->tokens_until_us, now_us);
-    return units_left(l->tokens_until_us, now_us, l->limits.tpm);
+    *ret_reset_us = limit_ahead_us(l->tokens_until_us, now_us);
+    return limit_units_left(l->tokens_until_us, now_us, l->limits.tpm);
 }
