@@ -91,7 +91,7 @@ help:
 	@echo 'make docs       draws docs/chain.svg from docs/chain.txt'
 	@echo 'make install    into $$(DESTDIR)$$(prefix)'
 	@echo 'make clean'
-	@echo 'Variables: V=1 shows commands, SAN=1 builds with ASan and UBSan, prefix=, DESTDIR='
+	@echo 'Variables: V=1 shows commands and, of make check, the slowest tests, SAN=1 builds with ASan and UBSan, prefix=, DESTDIR='
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
