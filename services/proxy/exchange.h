@@ -51,8 +51,10 @@ struct tb_exchange {
     struct tb_key_account *account;   /* NULL without keys */
     bool entered, reserved, no_retry; /* no_retry: asking again will not help */
     struct tb_reservation reservation;
-    uint64_t cap;  /* limit of tokens to write into the request; 0: none */
-    bool answered; /* by the runtime */
+    bool claims;                  /* it fetches a response that was written in the background */
+    struct tb_key_account *payer; /* whose tokens those are; NULL: nobody's, or the account's own */
+    uint64_t cap;                 /* limit of tokens to write into the request; 0: none */
+    bool answered;                /* by the runtime */
     uint64_t start_us, start_realtime_us, bytes_in, bytes_out;
     int status; /* of the answer queued */
     char request_id[TB_REQUEST_ID_MAX + 1], key_name[TB_API_KEY_NAME_MAX + 1];

@@ -451,6 +451,7 @@ static void clean_up(struct program *p)
         tb_error("audit: %zu records could not be written", left);
     tb_usage_close(p->server.usage);
     tb_key_store_close(p->server.keys);
+    tb_background_free(p->server.background);
     tb_in_flight_close(p->server.answers);
     tb_close(p->signal_fd);
     tb_loop_done(&p->server.loop);

@@ -137,9 +137,12 @@ void tb_quota_end(struct tb_exchange *ex, const struct tb_tokens *tokens)
 {
     struct tb_key_account *a = ex->account;
 
+    if (ex->payer)
+        tb_key_add_tokens(ex->payer, tokens);
     if (!a)
         return;
-    tb_key_add_tokens(a, tokens);
+    if (!ex->claims)
+        tb_key_add_tokens(a, tokens);
     if (ex->answered)
         tb_key_add_request(a, ex->bytes_in, ex->bytes_out);
     if (ex->reserved)

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "proxy/background.h"
 #include "proxy/request_limits.h"
 #include "common/usage.h"
 
@@ -141,10 +142,13 @@ static bool set_parser(struct tb_exchange *ex, const struct tb_response *up)
 
 void tb_metering_answer(struct tb_exchange *ex, const struct tb_response *up)
 {
-    if (up->status / 100 != 2 || strcmp(ex->method, "POST") != 0 || ex->rewrite.api == TB_API_FREE ||
-        !set_parser(ex, up))
+    ex->claims = up->status / 100 == 2 && tb_background_claim(ex);
+    if (up->status / 100 != 2 || (strcmp(ex->method, "POST") != 0 && !ex->claims) ||
+        ex->rewrite.api == TB_API_FREE || !set_parser(ex, up))
         return;
     ex->metered = true;
+    if (ex->claims)
+        return;
     set_request(ex);
     ex->slot = tb_in_flight_take(ex->server->answers, ex->account ? ex->account->place + 1 : 0);
 }
@@ -240,11 +244,21 @@ void tb_metering_book(struct tb_usage *u, const struct tb_tokens *t)
     tb_usage_add(u, TB_USAGE_ESTIMATED_TOKENS, t->ours);
 }
 
+/* A response that is written in the background is counted when its usage comes, by whichever request that is. */
+static bool counts_now(struct tb_exchange *ex)
+{
+    if (ex->claims)
+        return tb_usage_parser_told(&ex->parser);
+    return !ex->rewrite.background || tb_usage_parser_told(&ex->parser) || !tb_background_defer(ex);
+}
+
 void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *ret)
 {
     *ret = (struct tb_tokens){0};
-    if (ex->metered) {
+    if (ex->metered && counts_now(ex)) {
         tb_usage_parser_result(&ex->parser, delivered && !ex->cut, ret);
+        if (ex->claims)
+            tb_background_settle(ex, ret->prompt + ret->completion);
         if (ex->slot)
             tb_in_flight_give_back(ex->server->answers, ex->slot);
         ex->slot = NULL;

@@ -9,6 +9,7 @@
 
 #include "proxy/audit/audit.h"
 #include "common/config.h"
+#include "proxy/background.h"
 #include "proxy/usage/cost.h"
 #include "proxy/usage/in_flight.h"
 #include "proxy/gate/cors.h"
@@ -45,6 +46,7 @@ struct tb_server {
     struct tb_source keys_read; /* its thread has come to an end */
     struct tb_cors_policy cors;
     struct tb_in_flight *answers;
+    struct tb_background *background; /* NULL while there was none */
     struct tb_runtime_limits runtime_limits;
     struct tb_reload reload;
     struct tb_metrics metrics;

@@ -300,3 +300,49 @@ def test_llama_says_its_context(make, llama, tmp_path):
             break
         spent += json.loads(body)["usage"]["total_tokens"]
     assert 700 < spent <= 1000 and error_of((status, body)) == (429, "insufficient_quota") and left(p) == 1000 - spent
+
+
+# --- responses in the background -----------------------------------------------------------------------------
+
+def background(p):
+    """Responses that are done when `done` is set."""
+    done = threading.Event()
+
+    def create(conn, rq):
+        b"".join(rq.pieces())
+        doc = {"id": "resp_" + "a" * 32, "status": "queued", "output": [], "usage": None}
+        conn.sendall(simple(json.dumps(doc).encode(), extra="Content-Type: application/json\r\n"))
+
+    def fetch(conn, rq):
+        doc = {"id": "resp_" + "a" * 32, "status": "queued", "output": [], "usage": None}
+        if done.is_set():
+            doc |= {"status": "completed", "usage": {"input_tokens": 9, "output_tokens": 30}}
+        conn.sendall(simple(json.dumps(doc).encode(), extra="Content-Type: application/json\r\n"))
+    p.backend.routes["/v1/responses"] = create
+    p.backend.routes["/v1/responses/resp_" + "a" * 32] = fetch
+    return done
+
+
+def test_a_background_response_is_counted_once(keyed):
+    p = keyed("budget=1000", 20000)
+    done = background(p)
+    get = ("GET", "/v1/responses/resp_" + "a" * 32, None, {"Authorization": "Bearer k"})
+    assert ask(p, {"background": True, "max_output_tokens": 300, "input": "q"}, "/v1/responses")[0] == 200
+    assert left(p) < 700  # held until it is known
+    assert p.ask(*get)[0] == 200 and left(p) < 700
+    done.set()
+    for _ in range(2):
+        assert p.ask(*get)[0] == 200
+        assert left(p) == 1000 - 39
+    records = p.wait_records(8)
+    assert [tokens(r)[:2] for r in records if r["path"].startswith("/v1/resp")] == [(None, None)] * 2 + [(9, 30)] + [(None, None)]
+
+
+def test_a_background_response_that_nobody_fetches_is_counted_after_all(keyed):
+    p = keyed("budget=1000", 20000)
+    background(p)
+    assert ask(p, {"background": True, "max_output_tokens": 300, "input": "q"}, "/v1/responses")[0] == 200
+    p.daemon.kill()
+    p.daemon.wait()
+    p.start()
+    assert 500 < left(p) < 700

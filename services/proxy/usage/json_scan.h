@@ -12,7 +12,7 @@
 #define TB_JSON_SCAN_LEVELS 8   /* whose keys are known; deeper ones are only checked */
 #define TB_JSON_SCAN_DEPTH 1024 /* more open containers are bad */
 #define TB_JSON_SCAN_KEY 40     /* a longer key matches nothing */
-#define TB_JSON_SCAN_VALUE 24   /* bytes of a value that are kept */
+#define TB_JSON_SCAN_VALUE 64   /* bytes of a value that are kept */
 
 enum tb_json_token {
     TB_JSON_MORE, /* all bytes are used */

@@ -388,7 +388,7 @@ int tb_rewrite_feed(struct tb_rewrite *a, const char *p, size_t n, struct tb_buf
 
 static int close_member(struct tb_rewrite *a, struct tb_buf *out, const char *name, const char *value)
 {
-    char text[128];
+    char text[2 * TB_JSON_SCAN_VALUE + TB_JSON_SCAN_KEY];
 
     snprintf(text, sizeof(text), "%s\"%s\":%s", a->members_out ? "," : "", name, value);
     a->members_out = true;

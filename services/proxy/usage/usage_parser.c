@@ -128,7 +128,11 @@ static void note_string(struct tb_usage_parser *m)
     const char *key = tb_json_last_key(&m->scan);
     bool chat = m->request.api == TB_API_CHAT && strcmp(m->scan.level[0].key, "choices") == 0;
 
-    if (strcmp(key, "finish_reason") == 0 && tb_json_at(&m->scan, "choices..finish_reason")) {
+    if (m->request.api == TB_API_RESPONSE && strcmp(key, "id") == 0 &&
+        (tb_json_at(&m->scan, "id") || tb_json_at(&m->scan, "response.id"))) {
+        memcpy(m->id, m->scan.value, sizeof(m->id));
+        m->id_cut = m->scan.cut;
+    } else if (strcmp(key, "finish_reason") == 0 && tb_json_at(&m->scan, "choices..finish_reason")) {
         m->finished = true;
         m->choice_length = strcmp(m->scan.value, "length") == 0;
     } else if (tb_json_at(&m->scan, "type") &&
@@ -361,6 +365,11 @@ void tb_usage_parser_feed(struct tb_usage_parser *m, const char *p, size_t n)
         p += used;
         n -= used;
     }
+}
+
+bool tb_usage_parser_told(const struct tb_usage_parser *m)
+{
+    return (m->all.has_prompt || m->all.has_input) && m->all.has_completion;
 }
 
 void tb_usage_parser_clear(struct tb_usage_parser *m)

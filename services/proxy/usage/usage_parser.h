@@ -43,9 +43,11 @@ struct tb_usage_choice {
 
 struct tb_usage_parser {
     struct tb_usage_request request;
-    bool events; /* server-sent events, not one JSON body */
-    bool strip;  /* take the usage out that we asked for */
-    bool opaque; /* bytes that nobody here can read: they are only counted */
+    bool events;                     /* server-sent events, not one JSON body */
+    bool strip;                      /* take the usage out that we asked for */
+    bool opaque;                     /* bytes that nobody here can read: they are only counted */
+    char id[TB_JSON_SCAN_VALUE + 1]; /* of a response (Responses API) */
+    bool id_cut;                     /* it is longer */
     /* private */
     struct tb_json_scan scan;
     struct tb_sse sse;
@@ -74,6 +76,8 @@ int tb_usage_parser_filter(struct tb_usage_parser *m, const char *p, size_t n, s
 int tb_usage_parser_flush(struct tb_usage_parser *m, struct tb_buf *out);
 /* complete: the runtime sent the answer to its end and the client took it. */
 void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, struct tb_tokens *ret);
+/* The usage has come, with both its halves. */
+bool tb_usage_parser_told(const struct tb_usage_parser *m);
 void tb_usage_parser_clear(struct tb_usage_parser *m);
 
 #endif

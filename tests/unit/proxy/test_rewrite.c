@@ -256,7 +256,7 @@ static void test_limits(void **unused)
         {"{\"Max_Tokens\":5}", 0, true, false},
         {"{\"max_output_tokens\":5}", 0, true, false},
         {"{\"max_tokens\":99999999999999999999}", INT64_MAX, false, false},
-        {"{\"max_tokens\":99999999999999999999999999}", 0, true, true},
+        {"{\"max_tokens\":99999999999999999999999999}", INT64_MAX, false, false},
         {"{\"max_tokens\":[5]}", 0, true, true},
         {"{\"max_tokens\":{}}", 0, true, true},
         {"{\"max_tokens\":\"five\"}", 0, true, true},

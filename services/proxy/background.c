@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/background.h"
+
+#include <string.h>
+
+#include "common/units.h"
+#include "proxy/exchange.h"
+#include "proxy/request_usage.h"
+
+struct background_entry {
+    char id[TB_JSON_SCAN_VALUE + 1]; /* "": free */
+    struct tb_usage_request request;
+    struct tb_in_flight_slot *slot;
+    struct tb_key_account *account; /* who asked for it; NULL without keys */
+    struct tb_reservation reservation;
+    bool reserved;
+    uint64_t since_us;
+};
+
+struct tb_background {
+    struct background_entry entry[TB_BACKGROUND_MAX];
+};
+
+static struct background_entry *background_find(struct tb_background *b, const char *id, size_t len)
+{
+    for (size_t i = 0; b && len > 0 && i < TB_BACKGROUND_MAX; i++)
+        if (strncmp(b->entry[i].id, id, len) == 0 && b->entry[i].id[len] == '\0')
+            return &b->entry[i];
+    return NULL;
+}
+
+/* What it may have cost: all that is reserved for it, or what is likely. */
+static void background_estimate(const struct background_entry *e, struct tb_tokens *ret)
+{
+    uint64_t prompt = e->request.prompt_likely;
+    uint64_t likely = e->request.max_tokens > 0 ? e->request.max_tokens : TB_COST_LIKELY_COMPLETION;
+
+    *ret = (struct tb_tokens){.prompt = prompt, .completion = likely, .known = true, .estimated = true};
+    if (e->reserved && e->reservation.budget > prompt)
+        ret->completion = e->reservation.budget - prompt;
+    ret->ours = ret->prompt + ret->completion;
+}
+
+/* The response waits no longer; it cost so much. */
+static void background_end(struct tb_server *s, struct background_entry *e, uint64_t tokens)
+{
+    if (e->slot)
+        tb_in_flight_give_back(s->answers, e->slot);
+    if (e->reserved)
+        tb_limit_settle(&e->account->limiter, tb_now_monotonic_us(), &e->reservation, tokens);
+    *e = (struct background_entry){0};
+}
+
+/* Makes room: the one that has waited longest is counted as estimated. */
+static struct background_entry *background_evict(struct tb_server *s)
+{
+    struct background_entry *oldest = &s->background->entry[0];
+    struct tb_key_account *account;
+    struct tb_tokens t;
+
+    for (size_t i = 1; i < TB_BACKGROUND_MAX; i++)
+        if (s->background->entry[i].since_us < oldest->since_us)
+            oldest = &s->background->entry[i];
+    account = oldest->account;
+    background_estimate(oldest, &t);
+    background_end(s, oldest, t.prompt + t.completion);
+    tb_metering_book(s->usage, &t);
+    if (account)
+        tb_key_add_tokens(account, &t);
+    return oldest;
+}
+
+bool tb_background_defer(struct tb_exchange *ex)
+{
+    struct tb_server *s = ex->server;
+    struct background_entry *e;
+    struct tb_tokens t;
+
+    if (!s->background)
+        s->background = calloc(1, sizeof(*s->background));
+    if (!s->background || ex->parser.id[0] == '\0' || ex->parser.id_cut)
+        return false;
+    e = background_find(s->background, ex->parser.id, strlen(ex->parser.id));
+    for (size_t i = 0; !e && i < TB_BACKGROUND_MAX; i++)
+        if (s->background->entry[i].id[0] == '\0')
+            e = &s->background->entry[i];
+    if (!e)
+        e = background_evict(s);
+    else if (e->id[0])
+        return false; /* an id comes twice: each is counted by itself */
+    *e = (struct background_entry){
+        .request = ex->parser.request,
+        .slot = ex->slot,
+        .account = ex->account,
+        .reservation = ex->reservation,
+        .reserved = ex->reserved,
+        .since_us = tb_now_monotonic_us(),
+    };
+    memcpy(e->id, ex->parser.id, sizeof(e->id));
+    ex->reserved = false;
+    ex->slot = NULL;
+    background_estimate(e, &t);
+    if (e->slot)
+        tb_in_flight_note(e->slot, &t);
+    return true;
+}
+
+bool tb_background_claim(struct tb_exchange *ex)
+{
+    static const char place[] = "/responses/";
+    const char *path = ex->target, *id = NULL;
+    const struct background_entry *e;
+
+    if (strcmp(ex->method, "GET") != 0)
+        return false;
+    for (const char *p = path; (p = strstr(p, place)) && p < path + ex->path_len; p++)
+        id = p + sizeof(place) - 1;
+    e = id ? background_find(ex->server->background, id, ex->path_len - (size_t)(id - path)) : NULL;
+    if (!e)
+        return false;
+    ex->rewrite.api = TB_API_RESPONSE;
+    ex->parser.request = e->request;
+    memcpy(ex->parser.id, e->id, sizeof(ex->parser.id));
+    return true;
+}
+
+void tb_background_settle(struct tb_exchange *ex, uint64_t tokens)
+{
+    struct background_entry *e =
+        background_find(ex->server->background, ex->parser.id, strlen(ex->parser.id));
+
+    if (!e)
+        return;
+    ex->payer = e->account;
+    background_end(ex->server, e, tokens);
+}
+
+void tb_background_free(struct tb_background *b)
+{
+    free(b);
+}
