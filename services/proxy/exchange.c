@@ -1,87 +1,157 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* How a request flows. http/connection.c reads it and calls, in this order:
+ *
+ *   exchange_begin     The head is here. Its target gets its one spelling (http/target.c). Our own endpoints
+ *                      answer at once (admin/health.c). Everything else takes a slot for its audit record, is
+ *                      admitted or refused (gate/admission.c), enters its key's limits (request_limits.c), and
+ *                      its head goes to the runtime (request_forward.c, http/upstream.c). A head that could
+ *                      not be read, or not in one way only, is answered and recorded like any other.
+ *   exchange_body      Bytes of the body: counted, hashed, and on to the runtime from where they lie. A body
+ *                      that asks for tokens passes through the rewrite (request_usage.c) and reserves what it
+ *                      may cost before the runtime can begin.
+ *   exchange_body_end  Nothing more will come: the runtime gets the end.
+ *   exchange_event     The runtime has answered, sent more, has room again, or failed. The answer begins as
+ *                      soon as its head is here, whether the body is complete or not, and passes to the
+ *                      client from where it lies; its tokens are counted as it passes.
+ *   exchange_refuse    The rest of the body will never come.
+ *   exchange_end       The client has all of the answer, or has gone: what it cost is booked and settled
+ *                      (request_usage.c, request_limits.c), its record is written (request_record.c).
+ *
+ * A client that goes away ends the exchange, which closes the runtime's connection: that is how the runtime
+ * learns of it. */
 #include "proxy/exchange.h"
 
 #include <string.h>
-#include <strings.h>
 
-#include "proxy/gate/admission.h"
 #include "proxy/admin/health.h"
+#include "proxy/gate/admission.h"
 #include "common/hex.h"
-#include "common/log.h"
-#include "proxy/request_usage.h"
-#include "proxy/request_limits.h"
-#include "proxy/gate/routes.h"
 #include "common/secret.h"
 #include "common/units.h"
+#include "proxy/request_forward.h"
+#include "proxy/request_limits.h"
+#include "proxy/request_record.h"
+#include "proxy/request_usage.h"
 
-/* How much of a refused request's body is still read, so that its client gets to see the answer. */
+/* How much of a refused request's body is still read, so that its connection can be kept. */
 #define DISCARD_MAX (8ULL * 1024 * 1024)
+#define PIECE (16 * 1024) /* of an answer that passes through the usage parser */
 
-struct tb_exchange *tb_exchange_new(struct tb_server *s, const char *target, struct MHD_Connection *c)
+static void exchange_event(void *arg);
+static void exchange_check(struct tb_exchange *ex);
+
+/* --- answers of our own --------------------------------------------------------------------------------- */
+
+static bool exchange_is_head(const struct tb_exchange *ex)
+{
+    return strcmp(ex->method, "HEAD") == 0;
+}
+
+static void exchange_reply(struct tb_exchange *ex, struct tb_reply *r, bool close)
+{
+    tb_forward_own_fields(ex, &r->fields);
+    ex->status = r->status;
+    ex->replied = ex->reply_ended = true;
+    tb_connection_reply(ex->connection, r, exchange_is_head(ex), close);
+    tb_reply_clear(r);
+}
+
+static void exchange_reply_error(struct tb_exchange *ex, bool close)
+{
+    struct tb_reply r = {0};
+
+    tb_reply_fail(&r, &ex->error);
+    if (ex->error.status == TB_HTTP_METHOD_NOT_ALLOWED)
+        tb_reply_field(&r, "Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    exchange_reply(ex, &r, close);
+}
+
+/* In place of an answer, or of the rest of one. */
+static void exchange_fail(struct tb_exchange *ex, bool close)
+{
+    tb_exchange_cancel(ex);
+    if (!ex->replied)
+        exchange_reply_error(ex, close);
+    else if (!ex->reply_ended)
+        tb_connection_abort(ex->connection);
+}
+
+static void exchange_reply_preflight(struct tb_exchange *ex)
+{
+    struct tb_reply r = {.status = TB_HTTP_NO_CONTENT};
+
+    exchange_reply(ex, &r, false);
+}
+
+static void read_credentials(const struct tb_request *rq, struct tb_credentials *ret)
+{
+    *ret = (struct tb_credentials){0};
+    for (size_t i = 0; i < rq->n_fields; i++)
+        if (rq->field[i].id == TB_HEADER_OTHER || rq->field[i].id == TB_HEADER_AUTHORIZATION)
+            (void)tb_credentials_field(ret, rq->field[i].name, rq->field[i].value, rq->field[i].value_len);
+}
+
+static void exchange_reply_health(struct tb_exchange *ex, const struct tb_request *rq)
+{
+    const struct tb_server *s = ex->server;
+    struct tb_credentials credentials;
+    struct tb_reply r = {0};
+
+    ex->health = true;
+    read_credentials(rq, &credentials);
+    tb_health_reply(ex->server, ex->method, ex->target, ex->path_len,
+                    tb_admit_identified(s->keys ? tb_key_store_keys(s->keys) : NULL, &credentials), &r);
+    exchange_reply(ex, &r, false);
+}
+
+/* --- the head ------------------------------------------------------------------------------------------- */
+
+static void copy_method(struct tb_exchange *ex, const struct tb_request *rq)
+{
+    size_t n = MIN(rq->method_len, sizeof(ex->method) - 1);
+
+    memcpy(ex->method, rq->method, n);
+    ex->method[n] = '\0';
+}
+
+/* The target's one spelling; of one that has none, what came. False: no memory. */
+static bool read_target(struct tb_exchange *ex, const struct tb_request *rq, struct tb_target *ret,
+                        struct tb_target_refusal *why)
+{
+    *why = (struct tb_target_refusal){0};
+    ex->target = malloc(TB_TARGET_ROOM(rq->target_len));
+    if (!ex->target)
+        return false;
+    if (rq->target_len > 0 && tb_target_parse(rq->target, rq->target_len, ex->target, ret, why)) {
+        ex->path_len = ret->path_len;
+        return true;
+    }
+    *ret = (struct tb_target){.form = ret->form};
+    memcpy(ex->target, rq->target_len > 0 ? rq->target : "-", MAX(rq->target_len, 1) + 1);
+    ex->path_len = strcspn(ex->target, "?");
+    return true;
+}
+
+static struct tb_exchange *exchange_new(struct tb_server *s, struct tb_connection *c)
 {
     struct tb_exchange *ex = calloc(1, sizeof(*ex));
 
     if (!ex)
         return NULL;
     ex->server = s;
-    ex->mhd = c;
+    ex->connection = c;
     ex->start_us = tb_now_monotonic_us();
     ex->start_realtime_us = tb_now_realtime_us();
-    ex->path_len = strcspn(target, "?");
-    ex->target = strdup(target);
     memcpy(ex->method, "-", 2);
-    ex->client = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
-    if (!ex->target || !ex->client) {
-        free(ex->target);
-        free(ex);
-        return NULL;
-    }
-    ex->client->exchange = ex;
     return ex;
 }
 
-/* --- the head ---------------------------------------------------------------------------------------------------- */
-
-static enum MHD_Result connection_field(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_len,
-                                        const char *value, size_t value_len)
+static void exchange_free(struct tb_exchange *ex)
 {
-    if (strcasecmp(name, "Connection") == 0 && value)
-        tb_request_connection(arg, value);
-    return MHD_YES;
-}
-
-struct field_reader {
-    struct tb_exchange *ex;
-    struct tb_request_head *head;
-    int error;
-    size_t bytes;
-};
-
-static enum MHD_Result any_field(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_len,
-                                 const char *value, size_t value_len)
-{
-    struct field_reader *f = arg;
-
-    f->bytes += name_len + value_len + TB_SERVER_POOL_PER_FIELD;
-    if (!value)
-        value = "";
-    tb_cors_field(&f->ex->cors, name, value);
-    /* With keys of our own the runtime sees none; without, it may have one of its own. */
-    if (tb_credentials_field(&f->ex->credentials, name, value, value_len) && f->ex->server->keys)
-        f->head->bad |= !tb_header_value_valid(value, value_len);
-    else
-        f->error = tb_request_field(f->head, name, name_len, value, value_len);
-    return f->error < 0 ? MHD_NO : MHD_YES;
-}
-
-static int read_head(struct tb_exchange *ex, struct tb_request_head *h)
-{
-    struct field_reader f = {.ex = ex, .head = h};
-
-    MHD_get_connection_values_n(ex->mhd, MHD_HEADER_KIND, connection_field, h);
-    MHD_get_connection_values_n(ex->mhd, MHD_HEADER_KIND, any_field, &f);
-    ex->head_bytes = strlen(ex->target) + f.bytes;
-    return f.error;
+    tb_record_finish_digest(ex);
+    free(ex->target);
+    free(ex->cors_text);
+    free(ex);
 }
 
 static int set_request_id(struct tb_exchange *ex, const char *given)
@@ -102,351 +172,393 @@ static int set_request_id(struct tb_exchange *ex, const char *given)
     return r;
 }
 
-/* Fields that are ours to write. */
-static int add_own_lines(struct tb_exchange *ex, struct tb_request_head *h)
+/* What a browser asks is told again with the answer: it outlives the head. */
+static int keep_cors(struct tb_exchange *ex, const struct tb_request *rq)
 {
-    struct tb_buf *b = &h->lines;
-    int r = 0;
+    struct tb_cors_request asked = {0};
+    const char **from[] = {&asked.origin, &asked.method, &asked.headers};
+    const char **to[] = {&ex->cors.origin, &ex->cors.method, &ex->cors.headers};
+    size_t size = 0;
+    char *p;
 
-    if (h->n_hosts == 0)
-        r = tb_buf_printf(b, "Host: %s\r\n", tb_upstream_host(ex->server->upstream));
-    if (r >= 0)
-        r = tb_buf_puts(b, "X-Forwarded-For: ");
-    if (r >= 0 && h->forwarded_for)
-        r = tb_buf_puts(b, h->forwarded_for);
-    if (r >= 0)
-        r = tb_buf_printf(b,
-                          "%s%s\r\nX-Forwarded-Proto: %s\r\nX-Request-Id: %s\r\n"
-                          "Accept-Encoding: identity\r\n", /* what is to be counted must be read */
-                          h->forwarded_for ? ", " : "", ex->client->addr, ex->server->tls ? "https" : "http",
-                          ex->request_id);
-    return r;
+    for (size_t i = 0; i < rq->n_fields; i++)
+        if (rq->field[i].id == TB_HEADER_OTHER)
+            tb_cors_field(&asked, rq->field[i].name, rq->field[i].value);
+    for (size_t i = 0; i < ARRAY_SIZE(from); i++)
+        size += *from[i] ? strlen(*from[i]) + 1 : 0;
+    if (size == 0)
+        return 0;
+    ex->cors_text = p = malloc(size);
+    if (!p)
+        return -ENOMEM;
+    for (size_t i = 0; i < ARRAY_SIZE(from); i++)
+        if (*from[i]) {
+            *to[i] = memcpy(p, *from[i], strlen(*from[i]) + 1);
+            p += strlen(p) + 1;
+        }
+    return 0;
 }
 
-static void call_event(void *arg)
+static int start_call(struct tb_exchange *ex, const struct tb_request *rq, const struct tb_target *t)
 {
-    tb_exchange_resume(arg);
-}
-
-static int start_call(struct tb_exchange *ex, struct tb_request_head *h)
-{
-    struct tb_call_request rq = {
+    _cleanup_buf_ struct tb_buf fields = {0};
+    struct tb_call_request call = {
         .method = ex->method,
         .target = ex->target,
-        .lines = &h->lines,
-        .body = h->chunked      ? TB_FRAMING_CHUNKED
-                : h->has_length ? TB_FRAMING_LENGTH
-                                : TB_FRAMING_NONE,
-        .length = h->length + (ex->grows ? TB_REWRITE_GROWTH : 0),
-        .on_event = call_event,
+        .lines = &fields,
+        .body = rq->chunked      ? TB_FRAMING_CHUNKED
+                : rq->has_length ? TB_FRAMING_LENGTH
+                                 : TB_FRAMING_NONE,
+        .length = rq->length + (ex->grows ? TB_REWRITE_GROWTH : 0),
+        .on_event = exchange_event,
         .arg = ex,
     };
-    int r = add_own_lines(ex, h);
 
+    tb_forward_request_fields(ex, rq, t, &fields);
+    if (tb_buf_error(&fields) < 0)
+        return tb_buf_error(&fields);
     ex->forwarded = true;
-    return r < 0 ? r : tb_call_start(ex->server->upstream, &rq, &ex->call);
+    return tb_call_start(ex->server->upstream, &call, &ex->call);
 }
 
-static int decide(struct tb_exchange *ex, struct tb_request_head *h, enum tb_admission audit, bool *ret_close)
+/* True when the request may go on to the runtime. */
+static bool admit(struct tb_exchange *ex, const struct tb_request *rq,
+                  const struct tb_target_refusal *bad_target, const struct tb_target *t,
+                  enum tb_admission audit, bool *ret_close)
 {
     struct tb_server *s = ex->server;
-    struct tb_admit_request rq = {
+    struct tb_credentials credentials;
+    struct tb_admit_request ask = {
         .method = ex->method,
-        .target = ex->target,
-        .head = h,
-        .credentials = &ex->credentials,
+        .path = ex->target,
+        .path_len = ex->path_len,
+        .form = t->form,
+        .bad_target = bad_target,
+        .head = rq,
+        .credentials = &credentials,
         .cors = &ex->cors,
         .cors_policy = &s->cors,
         .audit = audit,
-        .verdict = &s->watch.verdict,
-        .lease_over = tb_lease_over(&s->watch.facts, tb_now_boottime_us()),
+        .verdict = &s->monitor.verdict,
+        .lease_over = tb_lease_over(&s->monitor.facts, tb_now_boottime_us()),
         .keys = s->keys ? tb_key_store_keys(s->keys) : NULL,
         .routes = s->config->routes,
         .max_body = s->config->max_body_bytes,
     };
     struct tb_admit_result result;
 
-    tb_admit(&rq, &result);
+    read_credentials(rq, &credentials);
+    tb_admit(&ask, &result);
+    *ret_close = result.must_close;
+    ex->error = result.error;
+    ex->preflight = result.preflight;
     if (result.key) {
         memcpy(ex->key_name, result.key->name, sizeof(ex->key_name));
         ex->account = tb_key_account_use(result.key);
     }
-    ex->preflight = result.preflight;
-    if (ex->preflight)
+    if (ex->error.status || ex->preflight)
+        return false;
+    tb_metering_begin(ex, rq);
+    return tb_quota_enter(ex, rq);
+}
+
+/* Takes the head's way through admission to the runtime, or answers why not. -ENOMEM. */
+static int exchange_decide(struct tb_exchange *ex, const struct tb_request *rq, const struct tb_target *t,
+                           const struct tb_target_refusal *bad_target, enum tb_admission audit)
+{
+    bool close = false;
+    int r = tb_record_begin_digest(ex) ? set_request_id(ex, rq->request_id) : -ENOMEM;
+
+    if (r >= 0)
+        r = keep_cors(ex, rq);
+    if (r < 0)
+        return r;
+    if (rq->refusal.status) {
+        tb_http_error_set(&ex->error, rq->refusal.status, rq->refusal.code, "%s", rq->refusal.why);
+        exchange_reply_error(ex, true);
         return 0;
-    if (result.error.status == 0 && ex->head_bytes + 2 * TB_SERVER_POOL_SPARE > TB_SERVER_POOL_BYTES)
-        tb_http_error_set(&result.error, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large",
-                          "the header fields of the request are too large");
-    if (result.error.status == 0)
-        tb_metering_begin(ex, h);
-    if (result.error.status == 0 && tb_quota_enter(ex, h))
-        return start_call(ex, h);
-    if (result.error.status)
-        ex->error = result.error;
-    /* A client that waits for 100 Continue must not be told to go on, and a large body is not worth reading. */
-    *ret_close = result.must_close || h->expect || (h->has_length && h->length > DISCARD_MAX);
+    }
+    if (admit(ex, rq, bad_target, t, audit, &close)) {
+        r = start_call(ex, rq, t);
+        if (r < 0)
+            return r;
+        exchange_check(ex);
+        if (!ex->replied && rq->expect_continue)
+            tb_connection_continue(ex->connection);
+        return 0;
+    }
+    if (ex->preflight) {
+        exchange_reply_preflight(ex);
+        return 0;
+    }
+    /* A client that waits for 100 Continue must not be told to go on, and a large body is not worth
+     * reading. */
+    exchange_reply_error(ex, close || rq->expect_continue || (rq->has_length && rq->length > DISCARD_MAX));
     return 0;
 }
 
-int tb_exchange_begin(struct tb_exchange *ex, const char *method, bool *ret_close)
+static void *exchange_begin(void *arg, struct tb_connection *c, const struct tb_request *rq)
 {
-    _cleanup_(tb_request_head_clear) struct tb_request_head head = {0};
+    struct tb_server *s = arg;
+    struct tb_exchange *ex = exchange_new(s, c);
+    struct tb_target_refusal bad_target;
+    struct tb_target target;
     enum tb_admission audit;
-    size_t path_len;
-    int r;
 
-    ex->begun = true;
-    snprintf(ex->method, sizeof(ex->method), "%s", method);
-    *ret_close = false;
-    r = read_head(ex, &head);
+    if (!ex)
+        return NULL;
+    if (!read_target(ex, rq, &target, &bad_target)) {
+        exchange_free(ex);
+        return NULL;
+    }
+    if (!rq->refusal.status)
+        copy_method(ex, rq);
     /* Where the body ends must be certain for our own endpoints too: what follows is the next request. */
-    if (r >= 0 && !tb_target_check(ex->target, &path_len) && tb_health_path(ex->target, path_len) &&
-        !tb_request_check(&head)) {
-        ex->health = true;
-        return 0;
+    if (!rq->refusal.status && !bad_target.status && tb_health_path(ex->target, ex->path_len) &&
+        !tb_request_verify(rq)) {
+        exchange_reply_health(ex, rq);
+        return ex;
     }
-    ex->server->metrics.in_flight++;
-    audit = tb_audit_admit(ex->server->audit);
+    audit = tb_audit_admit(s->audit);
     if (audit == TB_ADMIT_DROP) {
-        ex->dropped = true;
-        return -ECONNABORTED;
+        tb_metrics_observe(&s->metrics, 0, 0);
+        exchange_free(ex);
+        return NULL;
     }
-    ex->sha = EVP_MD_CTX_new();
-    if (!ex->sha || EVP_DigestInit_ex(ex->sha, EVP_sha256(), NULL) != 1)
-        return -ENOMEM;
-    if (r >= 0)
-        r = set_request_id(ex, head.request_id);
-    return r < 0 ? r : decide(ex, &head, audit, ret_close);
+    s->metrics.in_flight++;
+    if (exchange_decide(ex, rq, &target, &bad_target, audit) < 0)
+        tb_connection_abort(c); /* no memory: recorded as it ends */
+    return ex;
 }
 
-/* --- the body ---------------------------------------------------------------------------------------------------- */
+/* --- the body ------------------------------------------------------------------------------------------- */
 
-ssize_t tb_exchange_upload(struct tb_exchange *ex, const char *p, size_t n)
+/* False: not worth reading on. */
+static bool exchange_check_size(struct tb_exchange *ex, size_t n)
 {
-    const struct tb_server *s = ex->server;
+    uint64_t max = ex->server->config->max_body_bytes;
+
+    /* Content-Length was checked before; this is for chunked bodies. */
+    if (!ex->error.status && ex->bytes_in + n > max) {
+        tb_http_error_set(&ex->error, TB_HTTP_CONTENT_TOO_LARGE, "body_too_large",
+                          "the body exceeds %llu bytes", (unsigned long long)max);
+        exchange_fail(ex, false);
+    }
+    return !ex->error.status || ex->bytes_in + n <= MAX(DISCARD_MAX, max + DISCARD_MAX);
+}
+
+/* A failure of the call, or a refusal that the body has brought, is answered now. */
+static void exchange_check(struct tb_exchange *ex)
+{
+    if (ex->call && tb_call_failed(ex->call))
+        exchange_event(ex);
+    else if (ex->error.status && !ex->replied)
+        exchange_fail(ex, false);
+}
+
+static void note_body(struct tb_exchange *ex, const char *p, size_t n)
+{
+    EVP_DigestUpdate(ex->sha, p, n);
+    ex->bytes_in += n;
+}
+
+static size_t exchange_body(void *request, const char *p, size_t n)
+{
+    struct tb_exchange *ex = request;
     size_t taken = n;
 
     if (ex->health)
-        return (ssize_t)n;
-    /* Content-Length was checked before; this is for chunked bodies. */
-    if (!ex->error.status && ex->bytes_in + n > s->config->max_body_bytes) {
-        tb_http_error_set(&ex->error, MHD_HTTP_CONTENT_TOO_LARGE, "body_too_large",
-                          "the body exceeds %llu bytes", (unsigned long long)s->config->max_body_bytes);
-        tb_exchange_cancel(ex);
+        return n;
+    if (!exchange_check_size(ex, n)) {
+        tb_connection_abort(ex->connection);
+        return n;
     }
-    if (ex->error.status && ex->bytes_in + n > MAX(DISCARD_MAX, s->config->max_body_bytes + DISCARD_MAX))
-        return -EFBIG;
     if (ex->call) {
         ssize_t r = ex->edits ? tb_metering_upload(ex, p, n) : (ssize_t)tb_call_write(ex->call, p, n);
 
-        if (r < 0)
-            return r;
+        if (r < 0) {
+            tb_connection_abort(ex->connection);
+            return n;
+        }
         taken = (size_t)r;
-        tb_usage_add(s->usage, TB_USAGE_BYTES_IN, taken);
+        tb_usage_add(ex->server->usage, TB_USAGE_BYTES_IN, taken);
     }
-    EVP_DigestUpdate(ex->sha, p, taken);
-    ex->bytes_in += taken;
-    return (ssize_t)taken;
+    note_body(ex, p, taken);
+    exchange_check(ex);
+    if (!ex->call && taken < n) { /* nobody is waited for any more */
+        note_body(ex, p + taken, n - taken);
+        taken = n;
+    }
+    return taken;
 }
 
-static void finish_digest(struct tb_exchange *ex)
+/* The runtime gets what the rewrite still holds, and the end. */
+static void exchange_finish_upload(struct tb_exchange *ex)
 {
-    uint8_t md[32];
-    unsigned len;
-
-    if (ex->sha256[0])
-        return;
-    if (ex->sha && EVP_DigestFinal_ex(ex->sha, md, &len) == 1)
-        tb_hex_encode(md, sizeof(md), ex->sha256);
-    EVP_MD_CTX_free(ex->sha);
-    ex->sha = NULL;
-}
-
-bool tb_exchange_upload_end(struct tb_exchange *ex)
-{
-    if (!ex->upload_ended) {
-        ex->upload_ended = true;
-        finish_digest(ex);
-    }
-    if (ex->call && ex->edits && !tb_metering_upload_end(ex))
-        return false;
-    if (ex->call)
+    ex->upload_left = ex->call && ex->edits && !tb_metering_upload_end(ex);
+    if (!ex->upload_left && ex->call)
         tb_call_write_end(ex->call);
-    return true;
 }
 
-/* --- the runtime's side ------------------------------------------------------------------------------------------ */
+static void exchange_body_end(void *request)
+{
+    struct tb_exchange *ex = request;
+
+    ex->upload_ended = true;
+    tb_record_finish_digest(ex);
+    exchange_finish_upload(ex);
+    exchange_check(ex);
+}
+
+static void exchange_refuse(void *request, const struct tb_refusal *why)
+{
+    struct tb_exchange *ex = request;
+
+    if (!ex->error.status)
+        tb_http_error_set(&ex->error, why->status, why->code, "%s", why->why);
+    if (ex->replied)
+        tb_connection_abort(ex->connection);
+    exchange_fail(ex, true);
+}
+
+/* --- the runtime's side --------------------------------------------------------------------------------- */
 
 /* A suspension stops the runtime under its requests; it is written down before that. */
 static bool suspended_meanwhile(struct tb_exchange *ex)
 {
-    struct tb_watch *w = &ex->server->watch;
+    struct tb_monitor *w = &ex->server->monitor;
 
-    tb_watch_look(w);
+    tb_monitor_look(w);
     return tb_admit_suspended(&w->verdict, tb_lease_over(&w->facts, tb_now_boottime_us()), &ex->error);
 }
 
-void tb_exchange_check_call(struct tb_exchange *ex)
+static void set_call_error(struct tb_exchange *ex, int failed)
 {
-    int failed = ex->call ? tb_call_failed(ex->call) : 0;
-
-    if (!failed)
-        return;
     if (suspended_meanwhile(ex))
-        ; /* 403 with its reason: trying again would not help this client */
-    else if (failed == -ETIMEDOUT)
-        tb_http_error_set(&ex->error, MHD_HTTP_GATEWAY_TIMEOUT, "upstream_timeout",
+        return; /* 403 with its reason: trying again would not help this client */
+    if (failed == -ETIMEDOUT)
+        tb_http_error_set(&ex->error, TB_HTTP_GATEWAY_TIMEOUT, "upstream_timeout",
                           "the runtime did not accept a connection");
     else if (failed == -ECONNREFUSED)
-        tb_http_error_set(&ex->error, MHD_HTTP_BAD_GATEWAY, "upstream_unreachable",
+        tb_http_error_set(&ex->error, TB_HTTP_BAD_GATEWAY, "upstream_unreachable",
                           "the runtime is not reachable");
     else
-        tb_http_error_set(&ex->error, MHD_HTTP_BAD_GATEWAY, "upstream_error",
+        tb_http_error_set(&ex->error, TB_HTTP_BAD_GATEWAY, "upstream_error",
                           "the runtime gave no valid answer");
-    tb_exchange_cancel(ex);
+}
+
+/* The head of the runtime's answer becomes that of ours. */
+static void exchange_answer(struct tb_exchange *ex, const struct tb_response *up)
+{
+    _cleanup_buf_ struct tb_buf fields = {0};
+    struct tb_answer_head h = {.status = up->status, .fields = &fields, .length = up->length};
+    bool none = exchange_is_head(ex) || up->status == TB_HTTP_NOT_MODIFIED || up->framing == TB_FRAMING_NONE;
+
+    tb_metering_answer(ex, up);
+    tb_forward_answer_fields(ex, up, &fields, &h.has_date);
+    h.announce = none && up->has_length && up->status != TB_HTTP_NO_CONTENT;
+    if (none)
+        h.framing = TB_FRAMING_NONE;
+    else if (up->has_length && !ex->parser.strip) /* stripped: shorter than announced */
+        h.framing = TB_FRAMING_LENGTH;
+    else
+        h.framing = TB_FRAMING_CHUNKED;
+    tb_usage_add(ex->server->usage, TB_USAGE_REQUESTS, 1);
+    ex->answered = ex->replied = true;
+    ex->status = up->status;
+    tb_connection_answer(ex->connection, &h);
+}
+
+/* The next piece of the answer, as tb_call_peek(). buf: PIECE bytes. */
+static ssize_t answer_piece(struct tb_exchange *ex, char *buf, const char **ret)
+{
+    *ret = buf;
+    return ex->metered ? tb_metering_read(ex, buf, PIECE) : tb_call_peek(ex->call, ret);
+}
+
+/* Passes on what the runtime has sent, until it is all or the client has enough. */
+static void exchange_pump(struct tb_exchange *ex)
+{
+    while (tb_connection_has_room(ex->connection)) {
+        char buf[PIECE];
+        const char *p;
+        ssize_t n = answer_piece(ex, buf, &p);
+
+        if (n == -EAGAIN)
+            return tb_connection_flush(ex->connection);
+        if (n < 0) {
+            ex->cut = true;
+            tb_exchange_cancel(ex);
+            return tb_connection_abort(ex->connection);
+        }
+        if (n == 0) {
+            ex->reply_ended = true;
+            tb_exchange_cancel(ex); /* the connection goes back to the pool */
+            return tb_connection_write_end(ex->connection);
+        }
+        ex->bytes_out += (uint64_t)n;
+        tb_usage_add(ex->server->usage, TB_USAGE_BYTES_OUT, (uint64_t)n);
+        (void)tb_connection_write(ex->connection, p, (size_t)n);
+        if (!ex->metered)
+            tb_call_consume(ex->call, (size_t)n);
+    }
+}
+
+/* Something has changed at the runtime. */
+static void exchange_event(void *arg)
+{
+    struct tb_exchange *ex = arg;
+    int failed = tb_call_failed(ex->call);
+    const struct tb_response *up = tb_call_response(ex->call);
+
+    if (failed && !up) {
+        set_call_error(ex, failed);
+        exchange_fail(ex, false);
+        return tb_connection_resume(ex->connection);
+    }
+    if (ex->upload_left)
+        exchange_finish_upload(ex);
+    if (up && !ex->replied)
+        exchange_answer(ex, up);
+    if (ex->replied && ex->call)
+        exchange_pump(ex);
+    tb_connection_resume(ex->connection);
+}
+
+static void exchange_writable(void *request)
+{
+    struct tb_exchange *ex = request;
+
+    if (ex->call && ex->replied)
+        exchange_pump(ex);
 }
 
 void tb_exchange_cancel(struct tb_exchange *ex)
 {
     tb_call_free(ex->call);
     ex->call = NULL;
+    ex->upload_left = false;
 }
 
-void tb_exchange_resume(struct tb_exchange *ex)
+/* --- the end -------------------------------------------------------------------------------------------- */
+
+static void exchange_end(void *request, enum tb_end how)
 {
-    if (!ex->suspended)
-        return;
-    ex->suspended = false;
-    ex->server->run_http = true;
-    MHD_resume_connection(ex->mhd);
-}
-
-/* --- the books --------------------------------------------------------------------------------------------------- */
-
-/* Neither the runtime nor we answered: libmicrohttpd did, or was about to. */
-static bool refused_by_itself(const struct tb_exchange *ex, enum MHD_RequestTerminationCode code)
-{
-    bool completed = code == MHD_REQUEST_TERMINATED_COMPLETED_OK;
-    /* In the middle of a body: it has just said so. */
-    bool told = code == MHD_REQUEST_TERMINATED_WITH_ERROR && !ex->replied && ex->server->unnamed.n > 0;
-
-    return !ex->cut && !(completed && ex->status) && !ex->client->too_slow &&
-           (completed || !ex->begun || told);
-}
-
-/* The status that stands in the record, and why when it is not simply what the runtime or we answered. */
-static int final_status(const struct tb_exchange *ex, enum MHD_RequestTerminationCode code,
-                        const char **ret_error)
-{
-    *ret_error = ex->error.code;
-    if (ex->cut) {
-        *ret_error = "upstream_aborted";
-        return MHD_HTTP_BAD_GATEWAY;
-    }
-    if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK && ex->status)
-        return ex->status;
-    if (ex->client->too_slow) {
-        *ret_error = "client_timeout";
-        return ex->replied ? 499 : MHD_HTTP_REQUEST_TIMEOUT;
-    }
-    if (refused_by_itself(ex, code)) {
-        const union MHD_ConnectionInfo *i = MHD_get_connection_info(ex->mhd, MHD_CONNECTION_INFO_HTTP_STATUS);
-
-        *ret_error = "malformed_request";
-        if (ex->server->unnamed.n > 0)
-            return (int)ex->server->unnamed.status;
-        return i ? (int)i->http_status : MHD_HTTP_BAD_REQUEST;
-    }
-    if (code == MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN) {
-        *ret_error = "proxy_stopped";
-        return MHD_HTTP_SERVICE_UNAVAILABLE;
-    }
-    if (ex->error.status)
-        return ex->error.status;
-    *ret_error = code == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED && !ex->client->gone ? "client_timeout"
-                                                                                     : "client_closed";
-    return 499;
-}
-
-static void submit(struct tb_exchange *ex, int status, const char *error, uint64_t latency_us,
-                   const struct tb_tokens *tokens)
-{
-    struct tb_audit_record *r = calloc(1, sizeof(*r));
-
-    if (!r)
-        abort(); /* no memory for a record that must exist: start afresh */
-    finish_digest(ex);
-    *r = (struct tb_audit_record){
-        .start_realtime_us = ex->start_realtime_us,
-        .req_complete = ex->upload_ended,
-        .unidentified = !ex->key_name[0] && !ex->forwarded,
-        .status = status,
-        .latency_ms = latency_us / 1000,
-        .bytes_in = ex->bytes_in,
-        .bytes_out = ex->bytes_out,
-        .has_tokens = tokens->known,
-        .estimated = tokens->estimated,
-        .prompt_tokens = tokens->prompt,
-        .completion_tokens = tokens->completion,
-        .cached_tokens = tokens->cached,
-    };
-    memcpy(r->method, ex->method, sizeof(r->method));
-    memcpy(r->req_sha256, ex->sha256, sizeof(r->req_sha256));
-    memcpy(r->request_id, ex->request_id, sizeof(r->request_id));
-    memcpy(r->client, ex->client->addr, sizeof(r->client));
-    memcpy(r->key_name, ex->key_name, sizeof(r->key_name));
-    snprintf(r->error, sizeof(r->error), "%s", error);
-    tb_audit_record_set_path(r, ex->target, ex->path_len);
-    tb_audit_submit(ex->server->audit, r);
-}
-
-void tb_exchange_end(struct tb_exchange *ex, enum MHD_RequestTerminationCode code)
-{
-    struct tb_server *s = ex->server;
-    uint64_t now = tb_now_monotonic_us();
+    struct tb_exchange *ex = request;
     struct tb_tokens tokens;
-    const char *error;
-    int status = final_status(ex, code, &error);
 
-    if (s->unnamed.n > 0 && refused_by_itself(ex, code))
-        s->unnamed.n--; /* it has a name, and this record */
-    s->last_done_us = now;
-    tb_client_idle(ex->client);
-    tb_metering_end(ex, code == MHD_REQUEST_TERMINATED_COMPLETED_OK, &tokens);
-    tb_quota_end(ex, &tokens);
     tb_exchange_cancel(ex);
-    if (!ex->health) {
-        if (!ex->begun) /* never admitted; takes its slot now */
-            ex->dropped = tb_audit_admit(s->audit) == TB_ADMIT_DROP;
-        else
-            s->metrics.in_flight--;
-        tb_metrics_observe(&s->metrics, status, now - ex->start_us);
-        tb_recent_add(&s->recent, ex->method, ex->target, ex->path_len, status, now - ex->start_us);
-        if (!ex->dropped)
-            submit(ex, status, error, now - ex->start_us, &tokens);
-    }
-    EVP_MD_CTX_free(ex->sha);
-    free(ex->target);
-    free(ex);
+    tb_metering_end(ex, how == TB_END_COMPLETE, &tokens);
+    tb_quota_end(ex, &tokens);
+    tb_record_end(ex, how, &tokens);
+    exchange_free(ex);
 }
 
-void tb_exchange_unnamed(struct tb_server *s, const char *client, unsigned status)
-{
-    struct tb_audit_record *r;
-
-    tb_metrics_observe(&s->metrics, (int)status, 0);
-    tb_recent_add(&s->recent, "-", "-", 1, (int)status, 0);
-    if (tb_audit_admit(s->audit) == TB_ADMIT_DROP)
-        return;
-    r = calloc(1, sizeof(*r));
-    if (!r)
-        abort(); /* as above */
-    r->unidentified = true;
-    tb_audit_record_set_path(r, "-", 1);
-    r->start_realtime_us = tb_now_realtime_us();
-    r->status = (int)status;
-    snprintf(r->method, sizeof(r->method), "-");
-    snprintf(r->client, sizeof(r->client), "%s", client);
-    snprintf(r->error, sizeof(r->error), "malformed_request");
-    tb_audit_submit(s->audit, r);
-}
+const struct tb_handler tb_exchange_handler = {
+    .begin = exchange_begin,
+    .body = exchange_body,
+    .body_end = exchange_body_end,
+    .refuse = exchange_refuse,
+    .writable = exchange_writable,
+    .end = exchange_end,
+};

@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tb-proxy: the one public door. Up from boot, it answers 503 until the model is served, streams requests to the runtime
- * after that, and keeps an audit record and a usage count of each. See tb-proxy(8). */
+/* tb-proxy: the one public door. Up from boot, it answers 503 until the model is served, streams requests
+ * to the runtime after that, and keeps an audit record and a usage count of each. See tb-proxy(8). */
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "proxy/clients.h"
 #include "common/domain_file.h"
 #include "common/events.h"
 #include "common/exit.h"
-#include "proxy/forward.h"
+#include "proxy/exchange.h"
 #include "proxy/admin/health.h"
 #include "common/io.h"
 #include "proxy/http/listen.h"
@@ -19,19 +18,17 @@
 #include "common/notify.h"
 #include "proxy/admin/page.h"
 #include "proxy/request_limits.h"
+#include "proxy/request_record.h"
 #include "proxy/request_usage.h"
 #include "proxy/gate/routes.h"
 #include "common/secret.h"
 #include "proxy/server.h"
-#include "proxy/http/tls.h"
 #include "common/units.h"
 
-#define TICK_MS 100
+#define DRAIN_STEP_MS 100 /* how often it is looked whether all is done */
 #define DRAIN_US (30 * TB_USEC_PER_SEC)
 /* How long kept-alive connections may still send a request when everything else has been drained. */
 #define LINGER_US TB_USEC_PER_SEC
-#define IDLE_TIMEOUT_S                                                                                       \
-    120u /* of a client that neither sends nor takes anything; a silent runtime does not count */
 #define FIRST_LOOK_US (10 * TB_USEC_PER_SEC) /* a busy runtime takes a while to say that it is well */
 #define AUDIT_CLOSE_MS 5000
 
@@ -59,9 +56,10 @@ struct program {
     char *run_dir, *state_dir;
     int http_fd, health_fd, signal_fd;
     struct tb_source signals;
-    struct mhd_source http_source, health_source;
+    struct mhd_source health_source;
     bool run_health, terminate;
-    uint64_t watchdog_us, pinged_us;
+    struct tb_timer second, watchdog;
+    uint64_t watchdog_us;
 };
 
 static void mhd_event(struct tb_source *s, uint32_t events)
@@ -71,7 +69,7 @@ static void mhd_event(struct tb_source *s, uint32_t events)
 
 static void signal_event(struct tb_source *s, uint32_t events)
 {
-    struct program *p = (struct program *)((char *)s - offsetof(struct program, signals));
+    struct program *p = container_of(s, struct program, signals);
     struct signalfd_siginfo info;
 
     while (read(p->signal_fd, &info, sizeof(info)) == sizeof(info)) {
@@ -84,28 +82,18 @@ static void signal_event(struct tb_source *s, uint32_t events)
     }
 }
 
-/* What libmicrohttpd says, with the status, whenever it refuses a request by itself. */
-#define MHD_REFUSES "Error processing request"
-
 static void mhd_log(void *cls, const char *fmt, va_list ap)
 {
-    struct tb_server *public = cls;
     char text[300];
-    va_list status;
 
-    if (public && strncmp(fmt, MHD_REFUSES, strlen(MHD_REFUSES)) == 0) {
-        va_copy(status, ap);
-        tb_clients_refused(public, va_arg(status, unsigned));
-        va_end(status);
-    }
     vsnprintf(text, sizeof(text), fmt, ap);
     text[strcspn(text, "\n")] = '\0';
     tb_debug("libmicrohttpd: %s", text);
 }
 
-/* --- setting up, in order; each says what failed and returns the exit code --------------------------------------- */
+/* --- setting up, in order; each says what failed and returns the exit code ------------------------------ */
 
-static int fail(int code, const char *what, int error)
+static int program_fail(int code, const char *what, int error)
 {
     tb_error("%s: %s", what, strerror(-error));
     return code;
@@ -188,14 +176,14 @@ static int open_books(struct program *p)
     int r = tb_runtime_dir(p->config.run_dir, "tb-proxy", &p->run_dir);
 
     if (r < 0)
-        return fail(TB_EXIT_IOERR, "cannot make the runtime directory", r);
+        return program_fail(TB_EXIT_IOERR, "cannot make the runtime directory", r);
     r = tb_state_dir(p->config.state_dir, "tb-proxy", &p->state_dir);
     if (r < 0)
-        return fail(TB_EXIT_IOERR, "cannot make the state directory", r);
+        return program_fail(TB_EXIT_IOERR, "cannot make the state directory", r);
     usage = tb_path_join(p->state_dir, "usage");
     head = tb_path_join(p->state_dir, "audit-head");
     if (!usage || !head)
-        return fail(TB_EXIT_IOERR, "state directory", -ENOMEM);
+        return program_fail(TB_EXIT_IOERR, "state directory", -ENOMEM);
     r = tb_usage_open(usage, &p->server.usage);
     if (r < 0) {
         tb_error("cannot open %s: %s", usage,
@@ -232,24 +220,19 @@ static unsigned connection_limit(void)
     return (unsigned)(l.rlim_cur - 64) / 2;
 }
 
-static int start_http(struct program *p, unsigned limit)
+static int start_http(struct program *p)
 {
     struct tb_server *s = &p->server;
-    /* What stands behind it is for TLS only. */
-    enum MHD_OPTION tls = s->tls ? MHD_OPTION_HTTPS_PRIORITIES : MHD_OPTION_END;
-    unsigned flags = MHD_USE_EPOLL | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
-                     (s->tls ? MHD_USE_TLS : 0);
 
-    s->http = MHD_start_daemon(
-        flags, 0, NULL, NULL, tb_forward_handler, s, MHD_OPTION_EXTERNAL_LOGGER, mhd_log, s,
-        MHD_OPTION_LISTEN_SOCKET, p->http_fd, MHD_OPTION_URI_LOG_CALLBACK, tb_forward_target, s,
-        MHD_OPTION_NOTIFY_COMPLETED, tb_forward_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
-        tb_forward_connection, s, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, MHD_OPTION_CONNECTION_LIMIT,
-        limit, MHD_OPTION_PER_IP_CONNECTION_LIMIT, p->config.connections_per_address,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)TB_SERVER_POOL_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        tls, "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2", MHD_OPTION_HTTPS_CERT_CALLBACK2, tb_tls_retrieve,
-        MHD_OPTION_END);
-    return s->http ? 0 : -EIO;
+    s->listener = (struct tb_listener){
+        .loop = &s->loop,
+        .handler = &tb_exchange_handler,
+        .arg = s,
+        .tls = s->tls.context ? &s->tls : NULL,
+        .max = connection_limit(),
+        .max_per_address = p->config.connections_per_address,
+    };
+    return tb_listener_start(&s->listener, p->http_fd);
 }
 
 static int start_health(struct program *p)
@@ -277,7 +260,6 @@ static int watch_daemon(struct program *p, struct MHD_Daemon *d, struct mhd_sour
 
 static int start_listeners(struct program *p)
 {
-    unsigned limit = connection_limit();
     int r;
 
     p->http_fd = tb_listen_open("http", p->config.public_addr, -1);
@@ -290,161 +272,157 @@ static int start_listeners(struct program *p)
         tb_error("TB_HEALTH_ADDR: cannot listen on %s: %s", p->config.health_addr, strerror(-p->health_fd));
         return TB_EXIT_CONFIG;
     }
-    r = start_http(p, limit);
-    if (r < 0) {
-        tb_error("cannot start the HTTP server");
-        return TB_EXIT_IOERR;
-    }
     r = start_health(p);
     if (r >= 0)
-        r = watch_daemon(p, p->server.http, &p->http_source, &p->server.run_http);
-    if (r >= 0)
         r = watch_daemon(p, p->server.health, &p->health_source, &p->run_health);
-    return r < 0 ? fail(TB_EXIT_IOERR, "cannot start the HTTP servers", r) : 0;
+    return r < 0 ? program_fail(TB_EXIT_IOERR, "cannot start the HTTP servers", r) : 0;
 }
 
-/* --- running ----------------------------------------------------------------------------------------------------- */
+/* --- running -------------------------------------------------------------------------------------------- */
 
-static uint64_t requests(void *arg)
+static uint64_t program_requests(void *arg)
 {
-    return tb_server_requests(arg);
+    struct program *p = arg;
+
+    return tb_server_requests(&p->server);
 }
 
-/* Milliseconds until libmicrohttpd wants to run, at most a tick. */
-static int wait_ms(struct program *p)
+/* What looks at the whole program once a second: little enough to share one wake-up. */
+static void second_passed(struct tb_timer *t)
 {
-    MHD_UNSIGNED_LONG_LONG a = TICK_MS, b = TICK_MS;
+    struct program *p = container_of(t, struct program, second);
+    uint64_t now = tb_now_monotonic_us();
 
-    if (MHD_get_timeout(p->server.http, &a) != MHD_YES)
-        a = TICK_MS;
-    if (MHD_get_timeout(p->server.health, &b) != MHD_YES)
-        b = TICK_MS;
-    if (a == 0)
-        p->server.run_http = true;
-    if (b == 0)
-        p->run_health = true;
-    if (p->server.run_http || p->run_health)
-        return 0;
-    return (int)MIN(MIN(a, b), TICK_MS);
-}
-
-static int step(struct program *p, uint64_t *ticked_us)
-{
-    uint64_t now;
-    int r = tb_loop_once(&p->server.loop, wait_ms(p));
-
-    if (r < 0)
-        return r;
-    if (p->server.run_http) {
-        p->server.run_http = false;
-        MHD_run(p->server.http);
-    }
-    if (p->run_health) {
-        p->run_health = false;
-        MHD_run(p->server.health);
-    }
-    now = tb_now_monotonic_us();
-    p->server.stepped_us = now;
-    if (now - *ticked_us < TICK_MS * 1000)
-        return 0;
-    *ticked_us = now;
-    tb_watch_tick(&p->server.watch);
-    tb_upstream_tick(p->server.upstream);
     tb_runtime_fetch_tick(&p->server, now);
     tb_page_tick(&p->server, now);
     tb_live_tick(&p->server, now);
-    tb_reload_tick(&p->server, now);
-    tb_clients_tick(&p->server, now);
-    MHD_run(p->server.http); /* its own time limits */
-    MHD_run(p->server.health);
-    if (p->watchdog_us > 0 && now - p->pinged_us >= p->watchdog_us) {
-        p->pinged_us = now; /* from the loop that serves: a loop that hangs is restarted */
-        tb_notify_watchdog();
-    }
-    return 0;
+    p->run_health = true; /* its own time limits */
+    tb_timer_set_period(&p->server.loop, t, TB_USEC_PER_SEC);
 }
 
-static bool drained(const struct program *p, uint64_t since_us)
+/* From the loop that serves: a loop that hangs is restarted. */
+static void watchdog_due(struct tb_timer *t)
 {
-    const union MHD_DaemonInfo *i = MHD_get_daemon_info(p->server.http, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+    struct program *p = container_of(t, struct program, watchdog);
+
+    tb_notify_watchdog();
+    tb_timer_set_period(&p->server.loop, t, p->watchdog_us);
+}
+
+static void state_changed(void *arg)
+{
+    struct program *p = arg;
+
+    tb_live_tick(&p->server, tb_now_monotonic_us());
+}
+
+static void start_timers(struct program *p)
+{
+    p->second.fn = second_passed;
+    tb_timer_set_period(&p->server.loop, &p->second, TB_USEC_PER_SEC);
+    p->watchdog.fn = watchdog_due;
+    p->watchdog_us = tb_notify_watchdog_us();
+    if (p->watchdog_us > 0)
+        tb_timer_set_period(&p->server.loop, &p->watchdog, p->watchdog_us);
+}
+
+static int program_step(struct program *p, int max_ms)
+{
+    MHD_UNSIGNED_LONG_LONG ms;
+    int r;
+
+    if (MHD_get_timeout(p->server.health, &ms) == MHD_YES && ms == 0)
+        p->run_health = true; /* it has something to do and waits for nothing */
+    r = tb_loop_once(&p->server.loop, p->run_health ? 0 : max_ms);
+    if (r >= 0 && p->run_health) {
+        p->run_health = false;
+        MHD_run(p->server.health);
+    }
+    return r;
+}
+
+static bool program_drained(const struct program *p, uint64_t since_us)
+{
     uint64_t now = tb_now_monotonic_us();
 
-    if (i->num_connections == 0 || now - since_us > DRAIN_US)
+    if (p->server.listener.n == 0 || now - since_us > DRAIN_US)
         return true;
     return p->server.metrics.in_flight == 0 && now - MAX(p->server.last_done_us, since_us) > LINGER_US;
 }
 
-/* Stops accepting and finishes what is there. The listening sockets are left alone: a plain MHD_stop_daemon() would shut
- * down the file description that systemd shares with the next process. */
-static void drain(struct program *p)
+/* Stops accepting and finishes what is there. The listening sockets are left alone: a plain
+ * MHD_stop_daemon() would shut down the file description that systemd shares with the next process. */
+static void program_drain(struct program *p)
 {
-    uint64_t since = tb_now_monotonic_us(), ticked = 0;
+    uint64_t since = tb_now_monotonic_us();
 
     tb_notify_stopping();
     tb_log_full(TB_LOG_INFO, TB_EVENT_DRAIN, NULL, "stopping: finishing %llu requests in flight",
                 (unsigned long long)p->server.metrics.in_flight);
     p->server.draining = true;
-    MHD_quiesce_daemon(p->server.http);
-    while (!drained(p, since))
-        if (step(p, &ticked) < 0)
+    tb_listener_drain(&p->server.listener);
+    while (!program_drained(p, since))
+        if (program_step(p, DRAIN_STEP_MS) < 0)
             break;
     MHD_quiesce_daemon(p->server.health);
 }
 
-/* Asks the runtime before the first request is answered: a restart of the proxy is then no outage, clients wait in the
- * listener's queue meanwhile. */
-static void first_look(struct program *p)
+/* Asks the runtime before the first request is answered: a restart of the proxy is then no outage, clients
+ * wait in the listener's queue meanwhile. */
+static void program_first_look(struct program *p)
 {
     uint64_t until = tb_now_monotonic_us() + FIRST_LOOK_US;
 
-    tb_watch_tick(&p->server.watch);
-    while (p->server.watch.probe && !p->terminate && tb_now_monotonic_us() < until)
-        if (tb_loop_once(&p->server.loop, TICK_MS) < 0)
+    tb_monitor_start(&p->server.monitor);
+    while (tb_monitor_is_asking(&p->server.monitor) && !p->terminate && tb_now_monotonic_us() < until)
+        if (tb_loop_once(&p->server.loop, DRAIN_STEP_MS) < 0)
             return;
-    tb_watch_tick(&p->server.watch);
+    tb_monitor_look(&p->server.monitor);
 }
 
-static int serve(struct program *p)
+static int program_serve(struct program *p)
 {
-    uint64_t ticked = 0;
-    int r = 0;
+    int r;
 
-    p->server.watch = (struct tb_watch){.run_dir = p->config.run_dir,
-                                        .own_dir = p->run_dir,
-                                        .upstream = p->server.upstream,
-                                        .health = p->config.runtime_health,
-                                        .requests = requests,
-                                        .arg = &p->server,
-                                        .limits = {.upstream = p->server.upstream,
-                                                   .limits = &p->server.runtime_limits,
-                                                   .wanted = tb_quota_has_budgets,
-                                                   .wanted_arg = &p->server}};
-    p->watchdog_us = tb_notify_watchdog_us();
-    first_look(p);
-    tb_notify_ready("%s", tb_state_name(p->server.watch.verdict.state));
-    while (!p->terminate && r >= 0)
-        r = step(p, &ticked);
+    p->server.monitor = (struct tb_monitor){.loop = &p->server.loop,
+                                            .run_dir = p->config.run_dir,
+                                            .own_dir = p->run_dir,
+                                            .upstream = p->server.upstream,
+                                            .health = p->config.runtime_health,
+                                            .requests = program_requests,
+                                            .changed = state_changed,
+                                            .arg = p,
+                                            .limits = {.upstream = p->server.upstream,
+                                                       .limits = &p->server.runtime_limits,
+                                                       .wanted = tb_quota_has_budgets,
+                                                       .wanted_arg = &p->server}};
+    program_first_look(p);
+    r = start_http(p);
     if (r < 0)
-        return fail(TB_EXIT_IOERR, "event loop", r);
-    drain(p);
+        return program_fail(TB_EXIT_IOERR, "cannot start the HTTP server", r);
+    start_timers(p);
+    tb_notify_ready("%s", tb_state_name(p->server.monitor.verdict.state));
+    while (!p->terminate && r >= 0)
+        r = program_step(p, -1);
+    if (r < 0)
+        return program_fail(TB_EXIT_IOERR, "event loop", r);
+    program_drain(p);
     return 0;
 }
 
-static void clean_up(struct program *p)
+static void program_clean_up(struct program *p)
 {
     size_t left;
 
-    if (p->server.http)
-        MHD_stop_daemon(p->server.http);
-    if (p->server.audit)
-        tb_clients_stop(&p->server);
+    tb_listener_stop(&p->server.listener);
     if (p->server.health) {
         tb_live_stop(&p->server); /* libmicrohttpd does not stop with suspended connections */
         tb_runtime_fetch_tick(&p->server, UINT64_MAX);
         MHD_stop_daemon(p->server.health);
     }
     tb_live_done(&p->server.live);
-    tb_watch_done(&p->server.watch);
+    tb_monitor_stop(&p->server.monitor);
+    tb_reload_stop(&p->server);
     tb_upstream_free(p->server.upstream);
     left = p->server.audit ? tb_audit_close(p->server.audit, AUDIT_CLOSE_MS) : 0;
     if (left > 0)
@@ -457,7 +435,8 @@ static void clean_up(struct program *p)
     tb_loop_done(&p->server.loop);
     free(p->run_dir);
     free(p->state_dir);
-    tb_tls_done();
+    tb_tls_done(&p->server.tls);
+    tb_record_free_digests(&p->server);
     tb_config_clear(&p->config);
 }
 
@@ -474,14 +453,14 @@ int main(int argc, char **argv)
     if (r >= 0)
         r = set_up_signals(&p);
     if (r < 0)
-        return fail(TB_EXIT_IOERR, "event loop", r);
+        return program_fail(TB_EXIT_IOERR, "event loop", r);
     r = check_config(&p);
     if (r == 0)
         r = open_books(&p);
     if (r == 0)
         r = start_listeners(&p);
     if (r == 0)
-        r = serve(&p);
-    clean_up(&p);
+        r = program_serve(&p);
+    program_clean_up(&p);
     return r;
 }

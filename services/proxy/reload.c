@@ -11,8 +11,10 @@
 #include "common/units.h"
 
 #define PEM_MAX (256 * 1024)
+#define LOOK_US (5 * TB_USEC_PER_SEC) /* for changes that were not announced: behind a link, on a network */
+#define GATHER_US (TB_USEC_PER_SEC / 10) /* a certificate and its key are replaced one after the other */
 
-static void stamp(const char *path, struct tb_file_stamp *ret)
+static void file_stamp(const char *path, struct tb_file_stamp *ret)
 {
     struct stat st;
 
@@ -25,13 +27,13 @@ static void stamp(const char *path, struct tb_file_stamp *ret)
     }
 }
 
-static bool changed(const char *path, const struct tb_file_stamp *old)
+static bool file_changed(const char *path, const struct tb_file_stamp *old)
 {
     struct tb_file_stamp now;
 
     if (!path)
         return false;
-    stamp(path, &now);
+    file_stamp(path, &now);
     return now.dev != old->dev || now.ino != old->ino || now.size != old->size ||
            now.mtime.tv_sec != old->mtime.tv_sec || now.mtime.tv_nsec != old->mtime.tv_nsec;
 }
@@ -48,8 +50,8 @@ static int start_keys(struct tb_server *s, const char *state_dir)
     _cleanup_free_ char *accounts = tb_path_join(state_dir, "keys");
     int r;
 
-    stamp(s->config->api_keys,
-          &s->reload.keys); /* before reading: a change in between is seen at the next look */
+    file_stamp(s->config->api_keys,
+               &s->reload.keys); /* before reading: a change in between is seen at the next look */
     r = accounts ? tb_key_store_open(s->config->api_keys, accounts, &s->keys) : -ENOMEM;
     if (r < 0)
         return r;
@@ -76,14 +78,14 @@ static int load_tls(struct tb_server *s)
     char err[TB_TLS_ERR_MAX], warning[TB_TLS_ERR_MAX];
     int r;
 
-    stamp(cert.path, &s->reload.cert);
-    stamp(key.path, &s->reload.key);
+    file_stamp(cert.path, &s->reload.cert);
+    file_stamp(key.path, &s->reload.key);
     r = read_pem(&cert, &cert_text);
     if (r >= 0)
         r = read_pem(&key, &key_text);
     if (r < 0)
         return r;
-    r = tb_tls_use(&cert, &key, err, warning);
+    r = tb_tls_use(&s->tls, &cert, &key, err, warning);
     if (r < 0)
         tb_error("%s", err);
     else if (warning[0])
@@ -91,20 +93,9 @@ static int load_tls(struct tb_server *s)
     return r;
 }
 
-int tb_reload_start(struct tb_server *s, const char *state_dir)
-{
-    int r;
-
-    s->tls = s->config->tls_cert != NULL;
-    r = s->tls ? load_tls(s) : 0;
-    if (r < 0 || !s->config->api_keys)
-        return r;
-    return start_keys(s, state_dir);
-}
-
 static void reload_keys(struct tb_server *s)
 {
-    stamp(s->config->api_keys, &s->reload.keys);
+    file_stamp(s->config->api_keys, &s->reload.keys);
     tb_key_store_reload(s->keys);
 }
 
@@ -118,20 +109,70 @@ static void reload_tls(struct tb_server *s)
 
 void tb_reload_now(struct tb_server *s)
 {
-    if (s->tls)
+    if (s->config->tls_cert)
         reload_tls(s);
     if (s->keys)
         reload_keys(s);
 }
 
-void tb_reload_tick(struct tb_server *s, uint64_t now_us)
+/* --- when they change ----------------------------------------------------------------------------------- */
+
+static void reload_watch_dir(struct tb_server *s, const char *path)
 {
-    if (now_us - s->reload.looked_us < TB_USEC_PER_SEC)
+    _cleanup_free_ char *dir = path ? strdup(path) : NULL;
+    char *slash = dir ? strrchr(dir, '/') : NULL;
+
+    if (!dir)
         return;
-    s->reload.looked_us = now_us;
-    if (s->tls &&
-        (changed(s->config->tls_cert, &s->reload.cert) || changed(s->config->tls_key, &s->reload.key)))
+    if (slash)
+        slash[slash == dir] = '\0';
+    (void)tb_file_watch_add(&s->reload.watch, slash ? dir : ".");
+}
+
+static void reload_look(struct tb_timer *t)
+{
+    struct tb_server *s = container_of(t, struct tb_server, reload.timer);
+
+    if (s->config->tls_cert && (file_changed(s->config->tls_cert, &s->reload.cert) ||
+                                file_changed(s->config->tls_key, &s->reload.key)))
         reload_tls(s);
-    if (s->keys && changed(s->config->api_keys, &s->reload.keys))
+    if (s->keys && file_changed(s->config->api_keys, &s->reload.keys))
         reload_keys(s);
+    tb_timer_set_period(&s->loop, t, LOOK_US);
+}
+
+static void reload_changed(struct tb_file_watch *w)
+{
+    struct tb_server *s = container_of(w, struct tb_server, reload.watch);
+
+    tb_timer_set(&s->loop, &s->reload.timer, tb_now_monotonic_us() + GATHER_US);
+}
+
+static void reload_watch(struct tb_server *s)
+{
+    s->reload.watch.changed = reload_changed;
+    s->reload.timer.fn = reload_look;
+    tb_file_watch_open(&s->reload.watch, &s->loop);
+    reload_watch_dir(s, s->config->tls_cert);
+    reload_watch_dir(s, s->config->tls_key);
+    reload_watch_dir(s, s->config->api_keys);
+    tb_timer_set_period(&s->loop, &s->reload.timer, LOOK_US);
+}
+
+int tb_reload_start(struct tb_server *s, const char *state_dir)
+{
+    int r;
+
+    r = s->config->tls_cert ? load_tls(s) : 0;
+    if (r >= 0 && s->config->api_keys)
+        r = start_keys(s, state_dir);
+    if (r >= 0 && (s->config->tls_cert || s->config->api_keys))
+        reload_watch(s);
+    return r;
+}
+
+void tb_reload_stop(struct tb_server *s)
+{
+    tb_timer_stop(&s->loop, &s->reload.timer);
+    tb_file_watch_close(&s->reload.watch);
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files that may change under a running proxy: TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY. Read at start, and again on SIGHUP and when they change; what cannot be
- * used then is said and the old stays. */
+/* Files that may change under a running proxy: TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY. Read at start, and
+ * again on SIGHUP and when they change; what cannot be used then is reported and the old stays. */
 #ifndef TB_PROXY_RELOAD_H
 #define TB_PROXY_RELOAD_H
 
 #include <stdint.h>
 #include <sys/stat.h>
+
+#include "proxy/file_watch.h"
 
 struct tb_server;
 
@@ -17,13 +19,13 @@ struct tb_file_stamp {
 };
 struct tb_reload {
     struct tb_file_stamp keys, cert, key; /* of the last reading, good or not */
-    uint64_t looked_us;
+    struct tb_file_watch watch;
+    struct tb_timer timer;
 };
 
-/* Reads all for the first time. Says what is wrong; -EINVAL or -errno. */
+/* Reads all for the first time, and watches them. Says what is wrong; -EINVAL or -errno. */
 int tb_reload_start(struct tb_server *s, const char *state_dir);
 void tb_reload_now(struct tb_server *s);
-/* Looks whether a file has changed, once a second. */
-void tb_reload_tick(struct tb_server *s, uint64_t now_us);
+void tb_reload_stop(struct tb_server *s);
 
 #endif

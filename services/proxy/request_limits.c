@@ -36,7 +36,7 @@ static bool refuse(struct tb_exchange *ex, const struct tb_limit_refusal *r)
         limit = l->budget;
     }
     ex->no_retry = r->retry_us == 0;
-    tb_http_error_set(&ex->error, MHD_HTTP_TOO_MANY_REQUESTS, code, "key %s is at its limit of %s: %llu; %s",
+    tb_http_error_set(&ex->error, TB_HTTP_TOO_MANY_REQUESTS, code, "key %s is at its limit of %s: %llu; %s",
                       ex->key_name, what, (unsigned long long)limit,
                       ex->no_retry ? "this request does not fit, ask for fewer tokens" : "try again later");
     if (!ex->no_retry)
@@ -64,7 +64,8 @@ static bool reserve(struct tb_exchange *ex, const struct tb_request_size *size)
     struct tb_cost cost;
 
     if (l->limits.budget && ex->server->runtime_limits.context == 0)
-        (void)tb_limits_fetch_start(&ex->server->watch.limits); /* the key may be newer than the last look */
+        /* the key may be newer than the last look */
+        (void)tb_limits_fetch_start(&ex->server->monitor.limits);
     tb_cost_of(size, &ex->server->runtime_limits,
                l->limits.budget ? tb_limit_budget_left(l, spent) : UINT64_MAX, &cost);
     need = (struct tb_limit_need){.rate = cost.likely, .budget = cost.most, .asked = cost.asked};
@@ -76,7 +77,7 @@ static bool reserve(struct tb_exchange *ex, const struct tb_request_size *size)
 }
 
 /* A body that is not looked into. Of an API that is not known it may ask for anything, and no limit can be set. */
-static bool reserve_unseen(struct tb_exchange *ex, const struct tb_request_head *h)
+static bool reserve_unseen(struct tb_exchange *ex, const struct tb_request *h)
 {
     bool sound = ex->rewrite.api == TB_API_AUDIO;
     struct tb_request_size size = {
@@ -90,14 +91,14 @@ static bool reserve_unseen(struct tb_exchange *ex, const struct tb_request_head 
     return ex->rewrite.api == TB_API_FREE || !(h->chunked || h->length > 0) || reserve(ex, &size);
 }
 
-bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request_head *h)
+bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request *h)
 {
     struct tb_limit_refusal refusal;
 
     if (!ex->account)
         return true;
     if (tokens_limited(ex) && tb_api_is_json(ex->rewrite.api) && (h->coded || h->multipart)) {
-        tb_http_error_set(&ex->error, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type",
+        tb_http_error_set(&ex->error, TB_HTTP_UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type",
                           "a key with limits of tokens needs a plain JSON body here");
         return false;
     }
@@ -115,7 +116,7 @@ bool tb_quota_reserve(struct tb_exchange *ex)
     if (!tokens_limited(ex))
         return true;
     if (ex->rewrite.unclear) {
-        tb_http_error_set(&ex->error, MHD_HTTP_BAD_REQUEST, "invalid_member",
+        tb_http_error_set(&ex->error, TB_HTTP_BAD_REQUEST, "invalid_member",
                           "this key has limits of tokens: %s must have a plain value here, or be absent",
                           ex->rewrite.unclear);
         return false;
@@ -128,7 +129,7 @@ bool tb_quota_incomplete(struct tb_exchange *ex)
 {
     if (!tokens_limited(ex))
         return true;
-    tb_http_error_set(&ex->error, MHD_HTTP_BAD_REQUEST, "invalid_json",
+    tb_http_error_set(&ex->error, TB_HTTP_BAD_REQUEST, "invalid_json",
                       "this key has limits of tokens: the body must be a JSON object in UTF-8");
     return false;
 }
@@ -152,19 +153,19 @@ void tb_quota_end(struct tb_exchange *ex, const struct tb_tokens *tokens)
         tb_limit_leave(&a->limiter);
 }
 
-/* --- what the client is told ------------------------------------------------------------------------------------- */
+/* --- what the client is told ---------------------------------------------------------------------------- */
 
-static void header(struct MHD_Response *rs, const char *kind, const char *unit, uint64_t value)
+static void header(struct tb_buf *out, const char *kind, const char *unit, uint64_t value)
 {
     char name[48], text[24];
 
     snprintf(name, sizeof(name), "x-ratelimit-%s-%s", kind, unit);
     snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
-    MHD_add_response_header(rs, name, text);
+    (void)tb_buf_printf(out, "%s: %s\r\n", name, text);
 }
 
 /* As OpenAI writes it: 20ms, 1s, 6m0s. */
-static void reset_header(struct MHD_Response *rs, const char *unit, uint64_t us)
+static void reset_header(struct tb_buf *out, const char *unit, uint64_t us)
 {
     unsigned long long ms = (us + 999) / 1000, s = (ms + 999) / 1000;
     char name[48], text[48];
@@ -176,10 +177,10 @@ static void reset_header(struct MHD_Response *rs, const char *unit, uint64_t us)
         snprintf(text, sizeof(text), "%llus", s);
     else
         snprintf(text, sizeof(text), "%llum%llus", s / 60, s % 60);
-    MHD_add_response_header(rs, name, text);
+    (void)tb_buf_printf(out, "%s: %s\r\n", name, text);
 }
 
-void tb_quota_headers(const struct tb_exchange *ex, struct MHD_Response *rs)
+void tb_quota_headers(const struct tb_exchange *ex, struct tb_buf *out)
 {
     const struct tb_limits *l = limits_of(ex);
     uint64_t now, reset;
@@ -188,21 +189,20 @@ void tb_quota_headers(const struct tb_exchange *ex, struct MHD_Response *rs)
         return;
     now = tb_now_monotonic_us();
     if (l->rpm) {
-        header(rs, "limit", "requests", l->rpm);
-        header(rs, "remaining", "requests", tb_limit_requests_left(&ex->account->limiter, now, &reset));
-        reset_header(rs, "requests", reset);
+        header(out, "limit", "requests", l->rpm);
+        header(out, "remaining", "requests", tb_limit_requests_left(&ex->account->limiter, now, &reset));
+        reset_header(out, "requests", reset);
     }
     if (l->tpm) {
-        header(rs, "limit", "tokens", l->tpm);
-        header(rs, "remaining", "tokens", tb_limit_tokens_left(&ex->account->limiter, now, &reset));
-        reset_header(rs, "tokens", reset);
+        header(out, "limit", "tokens", l->tpm);
+        header(out, "remaining", "tokens", tb_limit_tokens_left(&ex->account->limiter, now, &reset));
+        reset_header(out, "tokens", reset);
     }
     if (l->budget) {
-        header(rs, "limit", "budget", l->budget);
-        header(rs, "remaining", "budget",
+        header(out, "limit", "budget", l->budget);
+        header(out, "remaining", "budget",
                tb_limit_budget_left(&ex->account->limiter, tb_key_spent(ex->account)));
     }
     if (ex->no_retry)
-        MHD_add_response_header(rs, "x-should-retry",
-                                "false"); /* OpenAI's clients try a 429 again without it */
+        (void)tb_buf_puts(out, "x-should-retry: false\r\n"); /* OpenAI's clients try a 429 again without it */
 }

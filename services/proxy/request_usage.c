@@ -10,9 +10,9 @@
 
 #define PIECE (16 * 1024)
 
-/* --- the request ------------------------------------------------------------------------------------------------- */
+/* --- the request ---------------------------------------------------------------------------------------- */
 
-void tb_metering_begin(struct tb_exchange *ex, const struct tb_request_head *h)
+void tb_metering_begin(struct tb_exchange *ex, const struct tb_request *h)
 {
     ex->rewrite.api = tb_api_of(ex->target, ex->path_len);
     ex->rewrite.budgeted = ex->account && ex->account->limiter.limits.budget > 0;
@@ -40,7 +40,7 @@ static bool flush(struct tb_exchange *ex)
 /* Refuses a request that the runtime has not seen the end of, so that it has not begun. */
 static void refuse_repeated(struct tb_exchange *ex)
 {
-    tb_http_error_set(&ex->error, MHD_HTTP_BAD_REQUEST, "repeated_member",
+    tb_http_error_set(&ex->error, TB_HTTP_BAD_REQUEST, "repeated_member",
                       "the request has %s more than once; send it once", ex->rewrite.repeated);
     tb_exchange_cancel(ex);
 }
@@ -88,7 +88,7 @@ bool tb_metering_answered(const struct tb_exchange *ex)
     return !ex->call || tb_call_failed(ex->call) || tb_call_response(ex->call);
 }
 
-/* --- the answer -------------------------------------------------------------------------------------------------- */
+/* --- the answer ----------------------------------------------------------------------------------------- */
 
 static const char *header_of(const struct tb_response *up, const char *name)
 {
@@ -167,7 +167,8 @@ static void look(struct tb_exchange *ex, const char *p, size_t n)
         ex->parser.opaque = true; /* not what it said it was */
 }
 
-/* The runtime broke off in mid-stream: said as an event too, since client libraries read events and not the way a connection ends. */
+/* The runtime broke off in mid-stream: said as an event too, since client libraries read events and not
+ * the way a connection ends. */
 static ssize_t tell_broken(struct tb_exchange *ex)
 {
     static const char event[] =
@@ -234,7 +235,7 @@ ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
     return ex->cut ? -ECONNABORTED : 0;
 }
 
-/* --- the sum ----------------------------------------------------------------------------------------------------- */
+/* --- the sum -------------------------------------------------------------------------------------------- */
 
 void tb_metering_book(struct tb_usage *u, const struct tb_tokens *t)
 {

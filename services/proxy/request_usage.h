@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An exchange's tokens: its body through the request rewrite on the way to the runtime, the answer through the usage parser on the way back, the sum into
- * the usage counters. */
+/* An exchange's tokens: its body through the request rewrite on the way to the runtime, the answer through
+ * the usage parser on the way back, the sum into the usage counters. */
 #ifndef TB_PROXY_REQUEST_USAGE_H
 #define TB_PROXY_REQUEST_USAGE_H
 
 #include "proxy/exchange.h"
 
 /* Before the call starts: decides whether the body is looked at. */
-void tb_metering_begin(struct tb_exchange *ex, const struct tb_request_head *h);
+void tb_metering_begin(struct tb_exchange *ex, const struct tb_request *h);
 /* Body bytes on their way: how many were taken; 0: wait. -ENOMEM. */
 ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n);
 /* The body is over. False: wait, then call again. */

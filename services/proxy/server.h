@@ -4,6 +4,7 @@
 #define TB_PROXY_SERVER_H
 
 #include <microhttpd.h>
+#include <openssl/evp.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -16,7 +17,9 @@
 #include "proxy/gate/key_store.h"
 #include "proxy/admin/events.h"
 #include "proxy/admin/health_connections.h"
+#include "proxy/http/listener.h"
 #include "proxy/http/loop.h"
+#include "proxy/http/tls.h"
 #include "proxy/admin/metrics.h"
 #include "proxy/admin/recent.h"
 #include "proxy/admin/runtime_metrics.h"
@@ -25,21 +28,22 @@
 #include "common/usage.h"
 #include "proxy/monitor.h"
 
-/* What libmicrohttpd has for each connection: head of the request, head of the answer, and what is left for pieces of bodies. It
- * clears all of it for each request: larger is slower. What does not fit is answered by a closed connection, so it is counted. */
-#define TB_SERVER_POOL_BYTES (24 * 1024UL)
-#define TB_SERVER_POOL_SPARE 1536UL   /* status line, fields of our own, alignment */
-#define TB_SERVER_POOL_PER_FIELD 64UL /* libmicrohttpd's own record of a field */
-
-struct tb_client;
+/* Contexts for the digests of bodies: what is not in use. */
+struct tb_digests {
+    EVP_MD *sha256;
+    EVP_MD_CTX *spare[64];
+    size_t n;
+};
 
 struct tb_server {
     const struct tb_config *config;
     struct tb_loop loop;
-    struct MHD_Daemon *http, *health;
+    struct tb_listener listener; /* the public port */
+    struct tb_tls tls;
+    struct MHD_Daemon *health;
     struct tb_health_connections health_connections;
     struct tb_upstream *upstream;
-    struct tb_watch watch;
+    struct tb_monitor monitor;
     struct tb_audit *audit;
     struct tb_usage *usage;
     struct tb_key_store *keys;  /* NULL without TB_API_KEYS */
@@ -52,19 +56,11 @@ struct tb_server {
     struct tb_metrics metrics;
     uint8_t ids[64][16]; /* request ids not given yet */
     size_t ids_left;
-    struct tb_client *clients; /* list */
-    uint64_t clients_looked_us;
-    struct {
-        unsigned n, n_old; /* now, and of these when clients were last looked at */
-        unsigned status;
-    } unnamed; /* requests that libmicrohttpd refuses, and of which nothing else is known yet (clients.c) */
-    uint64_t stepped_us; /* monotonic, end of the loop's last step */
+    struct tb_digests digests;
     struct tb_recent recent;
     struct tb_live live;
     struct tb_runtime_fetch *fetch[TB_RUNTIME_METRICS_MAX];
-    bool tls;
     bool draining;              /* SIGTERM came: each answer closes its connection */
-    bool run_http;              /* a connection of the public listener was resumed: MHD_run() is due */
     uint64_t started_us;        /* monotonic */
     uint64_t requests_at_start; /* usage counter */
     uint64_t last_done_us;      /* monotonic, end of the latest exchange */

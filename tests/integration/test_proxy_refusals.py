@@ -24,7 +24,7 @@ from tbsys import CA, takes_no_core, wait_for
     ("other coding", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
     ("bad length", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\nabc", 400),
     ("space before colon", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length : 3\r\n\r\nabc", 400),
-    ("absolute form", b"GET http://other/v1/x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ("absolute form of another scheme", b"GET ftp://other/v1/x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ("dot segments", b"GET /v1/../admin HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ("encoded dots", b"GET /v1/%2e%2E/admin HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ("encoded slash", b"GET /v1/..%2fadmin HTTP/1.1\r\nHost: x\r\n\r\n", 400),

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "proxy/http/error.h"
+#include "proxy/admin/mhd_response.h"
 #include "proxy/admin/page.h"
 #include "proxy/server.h"
 #include "common/units.h"
@@ -115,7 +115,7 @@ static bool anybody(const struct tb_live *l)
 void tb_live_tick(struct tb_server *s, uint64_t now_us)
 {
     struct tb_live *l = &s->live;
-    const struct tb_verdict *v = &s->watch.verdict;
+    const struct tb_verdict *v = &s->monitor.verdict;
 
     if (s->draining)
         return tb_live_stop(s);

@@ -4,7 +4,7 @@
 #include <cjson/cJSON.h>
 #include <string.h>
 
-#include "proxy/http/error.h"
+#include "proxy/admin/mhd_response.h"
 #include "common/json.h"
 #include "proxy/admin/page.h"
 #include "proxy/admin/page_assets.h"
@@ -41,17 +41,15 @@ static enum MHD_Result queue(struct tb_server *s, struct MHD_Connection *c, int 
     return r;
 }
 
-static enum MHD_Result answer_probe(struct tb_server *s, struct MHD_Connection *c, bool good,
-                                    const char *word)
+static void reply_probe(struct tb_server *s, bool good, const char *word, struct tb_reply *ret)
 {
     char text[128];
 
     if (good)
-        return queue(s, c, MHD_HTTP_OK,
-                     tb_http_text_response(word, strlen(word), "text/plain; charset=utf-8"));
-    snprintf(text, sizeof(text), "Not ready: %s", tb_state_name(s->watch.verdict.state));
-    return queue(s, c, MHD_HTTP_SERVICE_UNAVAILABLE,
-                 tb_http_text_response(text, strlen(text), "text/plain; charset=utf-8"));
+        return tb_reply_text(ret, TB_HTTP_OK, word, strlen(word), "text/plain; charset=utf-8");
+    snprintf(text, sizeof(text), "Not ready: %s", tb_state_name(s->monitor.verdict.state));
+    tb_reply_text(ret, TB_HTTP_SERVICE_UNAVAILABLE, text, strlen(text), "text/plain; charset=utf-8");
+    tb_reply_field(ret, "Retry-After", RETRY_AFTER_S);
 }
 
 static int add_step(cJSON *doc, const char *name, const struct tb_step *step)
@@ -81,7 +79,7 @@ static int add_audit(cJSON *doc, struct tb_audit *audit)
 /* What is for whoever has a key, and for the health port: whose contract this is, and how much it is used. */
 static int add_details(cJSON *doc, const struct tb_server *s)
 {
-    const char *expires_at = s->watch.facts.expires_at;
+    const char *expires_at = s->monitor.facts.expires_at;
 
     if (!cJSON_AddStringToObject(doc, "asset_id", s->config->asset_id) ||
         !cJSON_AddStringToObject(doc, "contract_id", s->config->contract_id) ||
@@ -97,7 +95,7 @@ static char *status_text(const struct tb_server *s, bool identified)
 {
     _cleanup_json_ cJSON *doc = cJSON_CreateObject();
     _cleanup_free_ char *text = NULL;
-    const struct tb_watch *w = &s->watch;
+    const struct tb_monitor *w = &s->monitor;
     bool ready = w->verdict.state == TB_STATE_READY, suspended = w->verdict.state == TB_STATE_SUSPENDED;
     char since[TB_RFC3339_MAX];
 
@@ -117,12 +115,14 @@ static char *status_text(const struct tb_server *s, bool identified)
                 : NULL; /* reasons are of foreign origin, and curl shows them on a terminal */
 }
 
-static enum MHD_Result answer_status(struct tb_server *s, struct MHD_Connection *c, bool identified)
+static void reply_status(struct tb_server *s, bool identified, struct tb_reply *ret)
 {
     _cleanup_free_ char *text = status_text(s, identified);
 
-    return text ? queue(s, c, MHD_HTTP_OK, tb_http_text_response(text, strlen(text), "application/json"))
-                : MHD_NO;
+    if (text)
+        tb_reply_text(ret, TB_HTTP_OK, text, strlen(text), "application/json");
+    else
+        ret->body.error = -ENOMEM;
 }
 
 static enum MHD_Result answer_metrics(struct tb_server *s, struct MHD_Connection *c)
@@ -131,8 +131,7 @@ static enum MHD_Result answer_metrics(struct tb_server *s, struct MHD_Connection
 
     if (tb_metrics_format(s, &b) < 0)
         return MHD_NO;
-    return queue(s, c, MHD_HTTP_OK,
-                 tb_http_text_response(b.data, b.len, "text/plain; version=0.0.4; charset=utf-8"));
+    return queue(s, c, MHD_HTTP_OK, tb_mhd_text(b.data, b.len, "text/plain; version=0.0.4; charset=utf-8"));
 }
 
 static enum MHD_Result answer_error(struct tb_server *s, struct MHD_Connection *c, int status,
@@ -141,7 +140,7 @@ static enum MHD_Result answer_error(struct tb_server *s, struct MHD_Connection *
     struct tb_http_error e;
 
     tb_http_error_set(&e, status, code, "%s", message);
-    return queue(s, c, status, tb_http_error_response(&e));
+    return queue(s, c, status, tb_mhd_error(&e));
 }
 
 static bool readable(const char *method)
@@ -154,25 +153,29 @@ static enum MHD_Result answer_method(struct tb_server *s, struct MHD_Connection 
     return answer_error(s, c, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET or HEAD");
 }
 
-enum MHD_Result tb_health_answer(struct tb_server *s, struct MHD_Connection *c, const char *method,
-                                 const char *path, size_t len, bool identified)
+void tb_health_reply(struct tb_server *s, const char *method, const char *path, size_t len, bool identified,
+                     struct tb_reply *ret)
 {
-    enum tb_state state = s->watch.verdict.state;
+    enum tb_state state = s->monitor.verdict.state;
+    struct tb_http_error e;
 
-    if (!readable(method))
-        return answer_method(s, c);
+    if (!readable(method)) {
+        tb_http_error_set(&e, TB_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET or HEAD");
+        tb_reply_fail(ret, &e);
+        return tb_reply_field(ret, "Allow", "GET, HEAD");
+    }
     if (is(path, len, "/status"))
-        return answer_status(s, c, identified);
+        return reply_status(s, identified, ret);
     if (is(path, len, "/health"))
-        return answer_probe(s, c, state == TB_STATE_READY, "OK");
-    return answer_probe(s, c, state == TB_STATE_READY || state == TB_STATE_DECRYPT, "Ready");
+        return reply_probe(s, state == TB_STATE_READY, "OK", ret);
+    reply_probe(s, state == TB_STATE_READY || state == TB_STATE_DECRYPT, "Ready", ret);
 }
 
 /* --- what only the health port has ------------------------------------------------------------------------------- */
 
 static struct MHD_Response *page_response(const char *text, size_t len, const char *content_type)
 {
-    struct MHD_Response *rs = tb_http_text_response(text, len, content_type);
+    struct MHD_Response *rs = tb_mhd_text(text, len, content_type);
 
     if (!rs)
         return NULL;
@@ -206,7 +209,7 @@ static enum MHD_Result answer_runtime_metrics(struct tb_server *s, struct MHD_Co
 {
     struct tb_runtime_fetch *f;
 
-    if (!s->watch.facts.runtime_healthy)
+    if (!s->monitor.facts.runtime_healthy)
         return answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "not_ready", "the runtime is not up");
     f = tb_runtime_fetch_start(s, c);
     if (!f)
@@ -216,6 +219,24 @@ static enum MHD_Result answer_runtime_metrics(struct tb_server *s, struct MHD_Co
     return MHD_YES;
 }
 
+static enum MHD_Result answer_health(struct tb_server *s, struct MHD_Connection *c, const char *method,
+                                     const char *path)
+{
+    struct tb_reply r = {0};
+    struct MHD_Response *rs;
+    enum MHD_Result result;
+
+    tb_health_reply(s, method, path, strlen(path), true, &r);
+    rs = tb_mhd_response(&r);
+    if (!rs)
+        return MHD_NO;
+    if (s->draining)
+        MHD_add_response_header(rs, MHD_HTTP_HEADER_CONNECTION, "close");
+    result = MHD_queue_response(c, (unsigned)r.status, rs);
+    MHD_destroy_response(rs);
+    return result;
+}
+
 static enum MHD_Result answer_own(struct tb_server *s, struct MHD_Connection *c, const char *method,
                                   const char *path, void **con_cls)
 {
@@ -223,7 +244,7 @@ static enum MHD_Result answer_own(struct tb_server *s, struct MHD_Connection *c,
     const char *runtime;
 
     if (tb_health_path(path, strlen(path)))
-        return tb_health_answer(s, c, method, path, strlen(path), true);
+        return answer_health(s, c, method, path);
     if (!asset && strcmp(path, "/") != 0 && strcmp(path, "/events") != 0 && strcmp(path, "/metrics") != 0)
         return answer_error(s, c, MHD_HTTP_NOT_FOUND, "not_found",
                             "there are /, /health, /readiness, /status, /events and /metrics here");

@@ -4,14 +4,17 @@
 #ifndef TB_PROXY_ADMIN_HEALTH_H
 #define TB_PROXY_ADMIN_HEALTH_H
 
+#include <microhttpd.h>
+
+#include "proxy/http/reply.h"
 #include "proxy/server.h"
 
 /* True when path[0..len) is one of /health, /readiness, /status: not for the runtime, not audited. */
 bool tb_health_path(const char *path, size_t len);
-/* Answers one of these three, or 404, or 405 with Allow. Ends with MHD_queue_response(). identified: by a key, where keys are needed; others
- * learn state and progress, and not whose contract this is. */
-enum MHD_Result tb_health_answer(struct tb_server *s, struct MHD_Connection *c, const char *method,
-                                 const char *path, size_t len, bool identified);
+/* The answer of one of these three, or 405 with Allow. identified: by a key, where keys are needed; others learn
+ * state and progress, and not whose contract this is. */
+void tb_health_reply(struct tb_server *s, const char *method, const char *path, size_t len, bool identified,
+                     struct tb_reply *ret);
 /* Access handler of the health listener; cls is the struct tb_server. */
 enum MHD_Result tb_health_handler(void *cls, struct MHD_Connection *c, const char *url, const char *method,
                                   const char *version, const char *upload, size_t *upload_size,

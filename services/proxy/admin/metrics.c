@@ -165,12 +165,12 @@ static void metrics_steps(const struct tb_facts *f, struct tb_buf *o)
 
 static void metrics_state(const struct tb_server *s, struct tb_buf *o)
 {
-    const struct tb_facts *f = &s->watch.facts;
+    const struct tb_facts *f = &s->monitor.facts;
 
     metrics_head(o, "tb_state", "gauge", "1 for the state the service is in.");
     for (int i = 0; i < _TB_STATE_MAX; i++)
         tb_buf_printf(o, "tb_state{state=\"%s\"} %d\n", tb_state_name(i),
-                      s->watch.verdict.state == (enum tb_state)i);
+                      s->monitor.verdict.state == (enum tb_state)i);
     if (f->has_deadline) {
         uint64_t now = tb_now_boottime_us();
 

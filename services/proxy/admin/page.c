@@ -73,13 +73,13 @@ static void page_put_state(struct page_fields *p, const struct tb_server *s)
     static const char *const step[] = {"authorize", "hydrate", "decrypt", "ready"};
     static const char *const cls[] = {"step_authorize", "step_hydrate", "step_decrypt", "step_ready"};
     static const char *const cur[] = {"cur_authorize", "cur_hydrate", "cur_decrypt", "cur_ready"};
-    const struct tb_verdict *v = &s->watch.verdict;
+    const struct tb_verdict *v = &s->monitor.verdict;
     int at = v->state == TB_STATE_SUSPENDED ? -1 : (int)v->state - (int)TB_STATE_AUTHORIZE;
     char text[TB_RFC3339_MAX], up[32];
 
     page_put(p, "state", "%s", tb_state_name(v->state));
     page_put_sentence(p, sentence[v->state], v->reason);
-    page_put(p, "since", "%s", page_time(s->watch.since_realtime_us, text));
+    page_put(p, "since", "%s", page_time(s->monitor.since_realtime_us, text));
     page_put(p, "now", "%s", page_time(tb_now_realtime_us(), text));
     page_put(p, "uptime", "%s", tb_span_format(tb_now_monotonic_us() - s->started_us, up));
     page_put(p, "asset", "%s", s->config->asset_id);
@@ -196,10 +196,10 @@ static void page_fill(struct page_fields *p, const struct tb_server *s)
 {
     p->n = 0;
     page_put_state(p, s);
-    page_put_progress(p, "hydrate", "hydrate_pct", &s->watch.facts.hydrate);
-    page_put_progress(p, "decrypt", "decrypt_pct", &s->watch.facts.decrypt);
+    page_put_progress(p, "hydrate", "hydrate_pct", &s->monitor.facts.hydrate);
+    page_put_progress(p, "decrypt", "decrypt_pct", &s->monitor.facts.decrypt);
     page_put_traffic(p, s);
-    page_put_lease(p, &s->watch.facts);
+    page_put_lease(p, &s->monitor.facts);
     page_put_accounting(p, s);
 }
 

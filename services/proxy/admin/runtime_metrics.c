@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "proxy/http/error.h"
+#include "proxy/admin/mhd_response.h"
 #include "proxy/server.h"
 #include "common/units.h"
 
@@ -97,10 +97,9 @@ struct tb_runtime_fetch *tb_runtime_fetch_start(struct tb_server *s, struct MHD_
 
 enum MHD_Result tb_runtime_fetch_answer(struct tb_runtime_fetch *f)
 {
-    struct MHD_Response *rs = f->error.status
-                                  ? tb_http_error_response(&f->error)
-                                  : tb_http_text_response(f->body.data ? f->body.data : "", f->body.len,
-                                                          "text/plain; version=0.0.4; charset=utf-8");
+    struct MHD_Response *rs = f->error.status ? tb_mhd_error(&f->error)
+                                              : tb_mhd_text(f->body.data ? f->body.data : "", f->body.len,
+                                                            "text/plain; version=0.0.4; charset=utf-8");
     enum MHD_Result r;
 
     if (!rs)

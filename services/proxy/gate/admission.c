@@ -20,19 +20,25 @@ static bool admit_method_known(const char *method)
 /* Malformed and ambiguous requests, whatever the state of the service. */
 static bool admit_refuse_malformed(const struct tb_admit_request *rq, struct tb_admit_result *ret)
 {
-    const char *why = tb_request_check(rq->head);
+    const char *why = tb_request_verify(rq->head);
 
     if (why) {
-        tb_http_error_set(&ret->error, MHD_HTTP_BAD_REQUEST,
+        tb_http_error_set(&ret->error, TB_HTTP_BAD_REQUEST,
                           rq->head->websocket ? "websocket_not_supported" : "bad_request", "%s", why);
         ret->must_close = true;
         return true;
     }
-    why = tb_target_check(rq->target, &ret->path_len);
-    if (why)
-        tb_http_error_set(&ret->error, MHD_HTTP_BAD_REQUEST, "bad_path", "%s", why);
+    if (rq->bad_target->status)
+        tb_http_error_set(&ret->error, rq->bad_target->status,
+                          rq->bad_target->status == TB_HTTP_NOT_FOUND ? "not_found" : "bad_path", "%s",
+                          rq->bad_target->why);
+    else if (rq->form == TB_TARGET_ASTERISK)
+        tb_http_error_set(&ret->error, TB_HTTP_BAD_REQUEST, "bad_path", "the request target must be a path");
+    else if (rq->head->other_expectation)
+        tb_http_error_set(&ret->error, TB_HTTP_EXPECTATION_FAILED, "expectation_failed",
+                          "only Expect: 100-continue is understood");
     else if (!admit_method_known(rq->method))
-        tb_http_error_set(&ret->error, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed",
+        tb_http_error_set(&ret->error, TB_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed",
                           "this method is not offered here");
     return ret->error.status != 0;
 }
@@ -43,7 +49,7 @@ bool tb_admit_suspended(const struct tb_verdict *v, bool lease_over, struct tb_h
 
     if (v->state != TB_STATE_SUSPENDED && !lease_over)
         return false;
-    tb_http_error_set(ret, MHD_HTTP_FORBIDDEN, reason, "this service is suspended: %s", reason);
+    tb_http_error_set(ret, TB_HTTP_FORBIDDEN, reason, "this service is suspended: %s", reason);
     return true;
 }
 
@@ -51,7 +57,7 @@ static bool admit_refuse_unrecorded(const struct tb_admit_request *rq, struct tb
 {
     if (rq->audit == TB_ADMIT)
         return false;
-    tb_http_error_set(&ret->error, MHD_HTTP_SERVICE_UNAVAILABLE, "audit_unavailable",
+    tb_http_error_set(&ret->error, TB_HTTP_SERVICE_UNAVAILABLE, "audit_unavailable",
                       "the audit record of this request could not be kept; nothing was processed");
     ret->error.retry_after_s = 1;
     return true;
@@ -65,7 +71,7 @@ static bool admit_preflight(const struct tb_admit_request *rq, struct tb_admit_r
 
     ret->preflight = v == TB_CORS_PREFLIGHT;
     if (v == TB_CORS_REFUSE)
-        tb_http_error_set(&ret->error, MHD_HTTP_FORBIDDEN, "origin_not_allowed",
+        tb_http_error_set(&ret->error, TB_HTTP_FORBIDDEN, "origin_not_allowed",
                           "pages of this origin may not use the API (TB_CORS_ORIGINS)");
     return v != TB_CORS_PASS;
 }
@@ -75,7 +81,7 @@ static bool admit_refuse_lockdown(const struct tb_admit_request *rq, struct tb_a
     const struct tb_verdict *v = rq->verdict;
 
     if (!tb_admit_suspended(v, rq->lease_over, &ret->error) && v->state != TB_STATE_READY) {
-        tb_http_error_set(&ret->error, MHD_HTTP_SERVICE_UNAVAILABLE, "not_ready", "not ready: %s%s%s",
+        tb_http_error_set(&ret->error, TB_HTTP_SERVICE_UNAVAILABLE, "not_ready", "not ready: %s%s%s",
                           tb_state_name(v->state), v->reason[0] ? ", " : "", v->reason);
         ret->error.retry_after_s = RETRY_AFTER_S;
     }
@@ -99,30 +105,30 @@ static bool admit_refuse_key(const struct tb_admit_request *rq, struct tb_admit_
     if (!rq->keys)
         return false;
     if (c->conflict) {
-        tb_http_error_set(&ret->error, MHD_HTTP_BAD_REQUEST, "conflicting_api_keys",
+        tb_http_error_set(&ret->error, TB_HTTP_BAD_REQUEST, "conflicting_api_keys",
                           "the request has two different API keys; give one, as Authorization: Bearer, "
                           "x-api-key or api-key");
         return true;
     }
     ret->key = admit_find_key(rq->keys, c);
     if (!ret->key)
-        tb_http_error_set(&ret->error, MHD_HTTP_UNAUTHORIZED, "invalid_api_key",
+        tb_http_error_set(&ret->error, TB_HTTP_UNAUTHORIZED, "invalid_api_key",
                           "give a valid API key as Authorization: Bearer, x-api-key or api-key");
     return !ret->key;
 }
 
 static bool admit_refuse_route(const struct tb_admit_request *rq, struct tb_admit_result *ret)
 {
-    switch (tb_route_match_encoded(rq->routes, rq->target, ret->path_len)) {
+    switch (tb_route_match(rq->routes, rq->path, rq->path_len)) {
     case TB_ROUTE_ALLOWED:
         return false;
     case TB_ROUTE_ADMIN:
-        tb_http_error_set(&ret->error, MHD_HTTP_NOT_FOUND, "not_found",
+        tb_http_error_set(&ret->error, TB_HTTP_NOT_FOUND, "not_found",
                           "this path administers the runtime and is not offered here; TB_ROUTES opens it by "
                           "its exact path only");
         return true;
     default:
-        tb_http_error_set(&ret->error, MHD_HTTP_NOT_FOUND, "not_found",
+        tb_http_error_set(&ret->error, TB_HTTP_NOT_FOUND, "not_found",
                           "this path is not offered here (TB_ROUTES)");
         return true;
     }
@@ -135,6 +141,6 @@ void tb_admit(const struct tb_admit_request *rq, struct tb_admit_result *ret)
         admit_refuse_lockdown(rq, ret) || admit_refuse_key(rq, ret) || admit_refuse_route(rq, ret))
         return;
     if (rq->head->has_length && rq->head->length > rq->max_body)
-        tb_http_error_set(&ret->error, MHD_HTTP_CONTENT_TOO_LARGE, "body_too_large",
+        tb_http_error_set(&ret->error, TB_HTTP_CONTENT_TOO_LARGE, "body_too_large",
                           "the body exceeds %llu bytes", (unsigned long long)rq->max_body);
 }

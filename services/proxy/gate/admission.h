@@ -4,7 +4,8 @@
 #define TB_PROXY_GATE_ADMISSION_H
 
 #include "proxy/audit/audit.h"
-#include "proxy/http/headers.h"
+#include "proxy/http/request.h"
+#include "proxy/http/target.h"
 #include "proxy/http/error.h"
 #include "proxy/gate/cors.h"
 #include "proxy/gate/credentials.h"
@@ -12,8 +13,11 @@
 #include "common/service_state.h"
 
 struct tb_admit_request {
-    const char *method, *target;
-    const struct tb_request_head *head;
+    const char *method, *path; /* normalised; not terminated at its end */
+    size_t path_len;
+    enum tb_target_form form;
+    const struct tb_target_refusal *bad_target; /* status 0: the target is fine */
+    const struct tb_request *head;
     const struct tb_credentials *credentials;
     const struct tb_cors_request *cors;
     const struct tb_cors_policy *cors_policy;
@@ -29,7 +33,6 @@ struct tb_admit_result {
     struct tb_http_error error;
     bool must_close; /* the body's end is uncertain: nothing after this head may be read */
     bool preflight;  /* answer 204 with the fields of tb_cors_fields() */
-    size_t path_len;
     const struct tb_api_key *key;
 };
 void tb_admit(const struct tb_admit_request *rq, struct tb_admit_result *ret);

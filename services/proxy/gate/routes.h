@@ -7,11 +7,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Splits a request target into path and query and refuses what two parsers may read differently: not starting with `/`
- * (absolute-form, authority-form), dot segments plain or encoded, encoded slash, backslash or NUL, a fragment, bad percent
- * signs, control or non-ASCII bytes. *ret_path_len is the length of the path. NULL when fine, else why not. */
-const char *tb_target_check(const char *target, size_t *ret_path_len);
-
 /* A path, decoded and normalised, against the comma-separated globs. */
 enum tb_route {
     TB_ROUTE_NONE,
@@ -19,8 +14,6 @@ enum tb_route {
     TB_ROUTE_ADMIN
 }; /* ADMIN: one that must be listed as it is, and is not */
 enum tb_route tb_route_match(const char *globs, const char *path, size_t len);
-/* The same for a path that is still percent-encoded. */
-enum tb_route tb_route_match_encoded(const char *globs, const char *path, size_t len);
 /* Checks TB_ROUTES itself: each glob starts with `/`. NULL when fine, else why not. */
 const char *tb_routes_check(const char *globs);
 

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers of our own: OpenAI-shaped errors and small fixed bodies. */
+/* Why a request is not served: what its sender is told and the record says. */
 #ifndef TB_PROXY_HTTP_ERROR_H
 #define TB_PROXY_HTTP_ERROR_H
 
-#include <microhttpd.h>
-#include <stdbool.h>
-
 #include "common/macros.h"
+#include "proxy/http/status.h"
 
 #define TB_ERROR_CODE_MAX 64
 #define TB_ERROR_MESSAGE_MAX 256
@@ -21,9 +19,5 @@ struct tb_http_error {
 /* Fills e; the code is cleaned to [a-z0-9_]. */
 void tb_http_error_set(struct tb_http_error *e, int status, const char *code, const char *fmt, ...)
     _printf_(4, 5);
-/* A response {"error":{"message","type","code"}} with Retry-After, WWW-Authenticate or Allow as the status asks. NULL on ENOMEM. */
-struct MHD_Response *tb_http_error_response(const struct tb_http_error *e);
-/* A response with a copied body. NULL on ENOMEM. */
-struct MHD_Response *tb_http_text_response(const char *body, size_t len, const char *content_type);
 
 #endif

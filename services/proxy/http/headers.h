@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Header fields of requests: what they say about the request, and the head that goes upstream. Pure functions. */
+/* Header fields: names, values, and which are more than passed on. Pure functions. */
 #ifndef TB_PROXY_HTTP_HEADERS_H
 #define TB_PROXY_HTTP_HEADERS_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "common/buf.h"
 
 #define TB_REQUEST_ID_MAX 64
 
@@ -40,26 +38,8 @@ enum tb_header_id tb_header_id(const char *name, size_t len);
 bool tb_header_name_valid(const char *name, size_t n);         /* a token of RFC 9110 */
 bool tb_header_value_valid(const char *value, size_t n);       /* no control characters but tab */
 bool tb_header_has_token(const char *list, const char *token); /* comma-separated, any case */
-/* Connection, Keep-Alive, Proxy-*, TE, Trailer, Transfer-Encoding, Upgrade: for one hop only (RFC 9110, 7.6.1). */
-bool tb_header_is_hop_by_hop(const char *name);
-
-/* What matters about a request's header fields. Zero-initialise, feed each field, then call tb_request_check(). */
-struct tb_request_head {
-    struct tb_buf lines; /* end-to-end fields as "Name: value\r\n", without those we write ourselves */
-    bool has_host, chunked, other_coding, expect, websocket, bad, has_length;
-    bool coded, multipart; /* the body is compressed; made of parts */
-    unsigned n_lengths, n_codings, n_hosts;
-    uint64_t length;
-    char connection[256];                   /* tokens of the Connection fields; longer is bad */
-    const char *forwarded_for, *request_id; /* borrowed from the caller, NULL when absent */
-};
-/* The Connection fields must have been fed to tb_request_connection() before. 0 or -ENOMEM. */
-int tb_request_field(struct tb_request_head *h, const char *name, size_t name_len, const char *value,
-                     size_t value_len);
-void tb_request_connection(struct tb_request_head *h, const char *value);
-/* NULL when the head is unambiguous; else why it is refused (RFC 9112, 6.1 to 6.3: request smuggling). */
-const char *tb_request_check(const struct tb_request_head *h);
-void tb_request_head_clear(struct tb_request_head *h);
+/* For one hop only: not passed on (RFC 9110, 7.6.1). */
+bool tb_header_is_hop_by_hop(enum tb_header_id id);
 
 /* A request id a client may choose: 1..64 characters of [A-Za-z0-9._-]. */
 bool tb_request_id_valid(const char *s);

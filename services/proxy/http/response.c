@@ -87,13 +87,14 @@ static void drop_hop_by_hop(struct tb_response *ret, const struct framing_facts 
 
     for (size_t i = 0; i < ret->n_headers; i++) {
         const struct tb_header *h = &ret->header[i];
-        bool drop = tb_header_is_hop_by_hop(h->name) || strcasecmp(h->name, "Content-Length") == 0;
+        enum tb_header_id id = tb_header_id(h->name, strlen(h->name));
+        bool drop = tb_header_is_hop_by_hop(id) || id == TB_HEADER_CONTENT_LENGTH;
 
-        for (size_t k = 0; k < f->n_connection && !drop; k++)
+        for (size_t k = 0; k < f->n_connection && !drop && id == TB_HEADER_OTHER; k++)
             drop = tb_header_has_token(f->connection[k], h->name);
         if (drop)
             continue;
-        if (strcasecmp(h->name, "Content-Type") == 0 && strncasecmp(h->value, "text/event-stream", 17) == 0)
+        if (id == TB_HEADER_CONTENT_TYPE && strncasecmp(h->value, "text/event-stream", 17) == 0)
             ret->event_stream = true;
         ret->header[n++] = *h;
     }
@@ -164,7 +165,8 @@ ssize_t tb_response_parse(char *buf, size_t len, bool head_request, struct tb_re
     return end - buf;
 }
 
-/* Phases of chunked coding: the size's digits, the rest of its line, data, the line end after data, trailer lines. */
+/* Phases of chunked coding: the size's digits, the rest of its line, data, the line end after data,
+ * trailer lines. */
 enum { CHUNK_SIZE, CHUNK_EXT, CHUNK_DATA, CHUNK_DATA_END, CHUNK_TRAILER };
 
 void tb_body_init(struct tb_body *b, enum tb_framing framing, uint64_t length)
@@ -242,7 +244,8 @@ int tb_body_decode(struct tb_body *b, const char *in, size_t in_len, char *out, 
             n = MIN(n, b->left);
         if (n == 0)
             break;
-        memcpy(out + made, in + used, n);
+        if (out + made != in + used)
+            memmove(out + made, in + used, n);
         used += n;
         made += n;
         if (b->framing == TB_FRAMING_CLOSE)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What an upstream sends: response head and body framing of HTTP/1.1 (RFC 9112). Parsers over (buf, len), no I/O. */
+/* What an upstream sends: response head and body framing of HTTP/1.1 (RFC 9112). Parsers over (buf, len),
+ * no I/O. */
 #ifndef TB_PROXY_HTTP_RESPONSE_H
 #define TB_PROXY_HTTP_RESPONSE_H
 
@@ -29,8 +30,9 @@ struct tb_response {
     bool event_stream; /* Content-Type: text/event-stream */
 };
 
-/* Parses the head in buf[0..len), which is modified (names and values become strings). Returns the head's size, 0 when
- * more is needed, -EBADMSG for what is no response, -E2BIG past the limits. head_request: the request was HEAD. */
+/* Parses the head in buf[0..len), which is modified (names and values become strings). Returns the head's
+ * size, 0 when more is needed, -EBADMSG for what is no response, -E2BIG past the limits. head_request: the
+ * request was HEAD. */
 ssize_t tb_response_parse(char *buf, size_t len, bool head_request, struct tb_response *ret);
 
 /* Takes a body out of its framing, piece by piece. Start it from a response's framing and length. */
@@ -42,8 +44,8 @@ struct tb_body {
     bool done;
 };
 void tb_body_init(struct tb_body *b, enum tb_framing framing, uint64_t length);
-/* Moves body bytes from in to out. *ret_used and *ret_made say how far it came; b->done when the body is complete.
- * 0 or -EBADMSG for bad chunking. */
+/* Moves body bytes from in to out, which may be the same place. *ret_used and *ret_made say how far it
+ * came; b->done when the body is complete. 0 or -EBADMSG for bad chunking. */
 int tb_body_decode(struct tb_body *b, const char *in, size_t in_len, char *out, size_t out_len,
                    size_t *ret_used, size_t *ret_made);
 

@@ -9,18 +9,18 @@
 
 #define PERCENT_LEN 3
 
-static bool refuse(struct tb_target_refusal *ret, int status, const char *why)
+static bool target_refuse(struct tb_target_refusal *ret, int status, const char *why)
 {
     *ret = (struct tb_target_refusal){status, why};
     return false;
 }
 
-static bool is_alnum(unsigned char c)
+static bool target_is_alnum(unsigned char c)
 {
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
 }
 
-/* --- authority --------------------------------------------------------------------------------------------------- */
+/* --- authority ------------------------------------------------------------------------------------------ */
 
 static bool port_valid(const char *s, size_t len)
 {
@@ -40,7 +40,7 @@ static bool literal_valid(const char *s, size_t len)
     if (len < 4 || s[len - 1] != ']')
         return false;
     for (size_t i = 1; i < len - 1; i++)
-        if (!is_alnum((unsigned char)s[i]) && s[i] != ':' && s[i] != '.' && s[i] != '%')
+        if (!target_is_alnum((unsigned char)s[i]) && s[i] != ':' && s[i] != '.' && s[i] != '%')
             return false;
     return true;
 }
@@ -60,17 +60,18 @@ bool tb_authority_valid(const char *s, size_t len)
     if (bracket)
         return literal_valid(s, host_len);
     for (size_t i = 0; i < host_len; i++)
-        if (!is_alnum((unsigned char)s[i]) && (s[i] == '\0' || !strchr("-._~!$&'()*+,;=%", s[i])))
+        if (!target_is_alnum((unsigned char)s[i]) && (s[i] == '\0' || !strchr("-._~!$&'()*+,;=%", s[i])))
             return false;
     return host_len > 0 || !colon;
 }
 
-/* --- path -------------------------------------------------------------------------------------------------------- */
+/* --- path ----------------------------------------------------------------------------------------------- */
 
-/* Characters that mean the same in a path whether they are encoded or not. A semicolon does not: some servers cut there. */
+/* Characters that mean the same in a path whether they are encoded or not. A semicolon does not: some
+ * servers cut there. */
 static bool decodes_to_itself(unsigned char c)
 {
-    return is_alnum(c) || (c != '\0' && strchr("-._~!$&'()*+,=:@", c));
+    return target_is_alnum(c) || (c != '\0' && strchr("-._~!$&'()*+,=:@", c));
 }
 
 /* UTF-8 of the octets a path decodes to, one at a time (Unicode 15, table 3-7). */
@@ -107,9 +108,9 @@ struct segment {
 static bool segment_end(struct segment *s, bool last, struct tb_target_refusal *ret)
 {
     if (s->len > 0 && s->dots == s->len && s->dots <= 2)
-        return refuse(ret, 400, "the path has a dot segment");
+        return target_refuse(ret, 400, "the path has a dot segment");
     if (s->len == 0 && !last)
-        return refuse(ret, 404, "the path has an empty segment");
+        return target_refuse(ret, 404, "the path has an empty segment");
     *s = (struct segment){0};
     return true;
 }
@@ -125,11 +126,11 @@ static bool next_octet(const char *p, const char *end, unsigned char *ret, size_
     if (*p != '%')
         return true;
     if (end - p < PERCENT_LEN)
-        return refuse(why, 400, "the path has a bad percent sign");
+        return target_refuse(why, 400, "the path has a bad percent sign");
     high = tb_hex_digit(p[1]);
     low = tb_hex_digit(p[2]);
     if (high < 0 || low < 0)
-        return refuse(why, 400, "the path has a bad percent sign");
+        return target_refuse(why, 400, "the path has a bad percent sign");
     *ret = (unsigned char)(high * 16 + low);
     *ret_used = PERCENT_LEN;
     return true;
@@ -166,11 +167,11 @@ static char *normalise_path(const char *p, const char *end, char *out, struct tb
             return NULL;
         p += used;
         if (c == '\\' || (encoded && (c == '/' || c < 0x20 || c == 0x7f))) {
-            refuse(why, 400, "the path has an encoded slash, a backslash or a control character");
+            target_refuse(why, 400, "the path has an encoded slash, a backslash or a control character");
             return NULL;
         }
         if (!utf8_next(&utf8, c)) {
-            refuse(why, 400, "the path is not UTF-8");
+            target_refuse(why, 400, "the path is not UTF-8");
             return NULL;
         }
         if (c == '/' && !segment_end(&segment, false, why))
@@ -182,15 +183,16 @@ static char *normalise_path(const char *p, const char *end, char *out, struct tb
         out = put_octet(out, c, encoded);
     }
     if (utf8.left > 0) {
-        refuse(why, 400, "the path is not UTF-8");
+        target_refuse(why, 400, "the path is not UTF-8");
         return NULL;
     }
     return segment_end(&segment, true, why) ? out : NULL;
 }
 
-/* --- the target -------------------------------------------------------------------------------------------------- */
+/* --- the target ----------------------------------------------------------------------------------------- */
 
-/* Takes scheme and authority off an absolute-form: the rest begins with '/' or '?' or is empty. NULL: neither http nor https. */
+/* Takes scheme and authority off an absolute-form: the rest begins with '/' or '?' or is empty. NULL:
+ * neither http nor https. */
 static const char *skip_authority(const char *raw, const char *end, struct tb_target *t)
 {
     size_t n = (size_t)(end - raw), scheme = 0;
@@ -217,8 +219,8 @@ static bool octets_valid(const char *raw, size_t len)
     return true;
 }
 
-static bool finish(struct tb_target *t, const char *path, const char *end, char *text,
-                   struct tb_target_refusal *why)
+static bool target_finish(struct tb_target *t, const char *path, const char *end, char *text,
+                          struct tb_target_refusal *why)
 {
     const char *query = memchr(path, '?', (size_t)(end - path));
     char *out = text;
@@ -246,7 +248,7 @@ bool tb_target_parse(const char *raw, size_t len, char *text, struct tb_target *
     *ret = (struct tb_target){.text = text};
     text[0] = '\0';
     if (!octets_valid(raw, len))
-        return refuse(ret_why, 400, "the request target has a character that must be percent-encoded");
+        return target_refuse(ret_why, 400, "the request target has a character that must be percent-encoded");
     if (len == 1 && raw[0] == '*') {
         memcpy(text, "*", 2);
         ret->form = TB_TARGET_ASTERISK;
@@ -257,12 +259,12 @@ bool tb_target_parse(const char *raw, size_t len, char *text, struct tb_target *
         path = skip_authority(raw, end, ret);
         if (!path) {
             ret->form = TB_TARGET_AUTHORITY;
-            return refuse(ret_why, 400, "the request target must be a path or an http URL");
+            return target_refuse(ret_why, 400, "the request target must be a path or an http URL");
         }
         if (ret->authority_len == 0 || !tb_authority_valid(ret->authority, ret->authority_len))
-            return refuse(ret_why, 400, "the host in the request target is malformed");
+            return target_refuse(ret_why, 400, "the host in the request target is malformed");
     }
     if (len == 0)
-        return refuse(ret_why, 400, "the request target is empty");
-    return finish(ret, path, end, text, ret_why);
+        return target_refuse(ret_why, 400, "the request target is empty");
+    return target_finish(ret, path, end, text, ret_why);
 }

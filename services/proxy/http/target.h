@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The target of a request, read once (RFC 9112, 3.2; RFC 3986, 6.2.2). Its path has one spelling from here on: that one is matched against
- * the routes, classified, metered, recorded and sent to the runtime, so that no two readers can disagree about it.
+/* The target of a request, read once (RFC 9112, 3.2; RFC 3986, 6.2.2). Its path has one spelling from here
+ * on: that one is matched against the routes, classified, metered, recorded and sent to the runtime, so
+ * that no two readers can disagree about it.
  *
  *   absolute-form (http://host/path)   the path; the host replaces the Host field
  *   %41, %2d, %3a                      decoded where the character may stand in a path as it is
@@ -41,11 +42,12 @@ struct tb_target_refusal {
     const char *why;
 };
 
-/* Reads raw[0..len) into text, which has room for TB_TARGET_ROOM(len). False and *ret_why when it is refused. The form is told for what
- * it looks like; whether the method may have it is the caller's to say. */
+/* Reads raw[0..len) into text, which has room for TB_TARGET_ROOM(len). False and *ret_why when it is
+ * refused. The form is told for what it looks like; whether the method may have it is the caller's to say. */
 bool tb_target_parse(const char *raw, size_t len, char *text, struct tb_target *ret,
                      struct tb_target_refusal *ret_why);
-/* host[:port] as a Host field or an absolute-form may have it; no user name. An empty one is valid in a Host field only. */
+/* host[:port] as a Host field or an absolute-form may have it; no user name. An empty one is valid in a
+ * Host field only. */
 bool tb_authority_valid(const char *s, size_t len);
 
 #endif

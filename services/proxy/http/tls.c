@@ -2,84 +2,49 @@
 #include "proxy/http/tls.h"
 
 #include <errno.h>
-#include <gnutls/x509.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "common/macros.h"
 #include "common/units.h"
 
-#define CHAIN_MAX 16
 #define SOON_S (14 * 24 * 3600)
 
-/* One pair of chain and key. A handshake that began with it may still be under way when the next is in force, so an old one is kept
- * for a while: longer than a handshake may take. */
-#define KEEP_US (120 * TB_USEC_PER_SEC)
-
-struct pair {
-    gnutls_pcert_st chain[CHAIN_MAX];
-    unsigned n;
-    gnutls_privkey_t key;
-    uint64_t replaced_us;
-    struct pair *older;
-};
-
-/* GnuTLS gives the callback no argument. */
-static struct pair *current;
-
-static void pair_free(struct pair *p)
+static void ctx_freep(SSL_CTX **p)
 {
-    if (!p)
-        return;
-    for (unsigned i = 0; i < p->n; i++)
-        gnutls_pcert_deinit(&p->chain[i]);
-    if (p->key)
-        gnutls_privkey_deinit(p->key);
-    free(p);
+    SSL_CTX_free(*p);
 }
 
-static void pair_freep(struct pair **p)
+static void bio_freep(BIO **p)
 {
-    pair_free(*p);
+    BIO_free(*p);
 }
 
-static int fail(char *err, const struct tb_tls_file *f, const char *what, int gnutls_error)
+static void pkey_freep(EVP_PKEY **p)
 {
-    snprintf(err, TB_TLS_ERR_MAX, "%s: %s %s%s%s", f->setting, f->path, what, gnutls_error ? ": " : "",
-             gnutls_error ? gnutls_strerror(gnutls_error) : "");
+    EVP_PKEY_free(*p);
+}
+
+/* The last of OpenSSL's errors says it most plainly. */
+static int tls_fail(char *err, const struct tb_tls_file *f, const char *what)
+{
+    unsigned long e = ERR_peek_last_error();
+    const char *reason = e ? ERR_reason_error_string(e) : NULL;
+
+    snprintf(err, TB_TLS_ERR_MAX, "%s: %s %s%s%s", f->setting, f->path, what, reason ? ": " : "",
+             reason ? reason : "");
+    ERR_clear_error();
     return -EINVAL;
 }
 
-static gnutls_datum_t datum(const struct tb_tls_file *f)
-{
-    return (gnutls_datum_t){(unsigned char *)f->text, (unsigned)f->len};
-}
+/* --- dates ---------------------------------------------------------------------------------------------- */
 
-/* --- checks ------------------------------------------------------------------------------------------------------ */
-
-static int same_key(const struct pair *p)
-{
-    unsigned char of_cert[64], of_key[64];
-    size_t n = sizeof(of_cert), m = sizeof(of_key);
-    gnutls_pubkey_t pub;
-    int r = gnutls_pubkey_init(&pub);
-
-    if (r < 0)
-        return r;
-    r = gnutls_pubkey_import_privkey(pub, p->key, 0, 0);
-    if (r >= 0)
-        r = gnutls_pubkey_get_key_id(pub, 0, of_key, &m);
-    if (r >= 0)
-        r = gnutls_pubkey_get_key_id(p->chain[0].pubkey, 0, of_cert, &n);
-    gnutls_pubkey_deinit(pub);
-    if (r < 0)
-        return r;
-    return n == m && memcmp(of_cert, of_key, n) == 0;
-}
-
-static void say_date(char *warning, const struct tb_tls_file *f, const char *what, time_t t, const char *then)
+static void warn_date(char *warning, const struct tb_tls_file *f, const char *what, time_t t,
+                      const char *then)
 {
     char date[TB_RFC3339_MAX];
 
@@ -87,111 +52,131 @@ static void say_date(char *warning, const struct tb_tls_file *f, const char *wha
              tb_rfc3339_format((uint64_t)t * TB_USEC_PER_SEC, 0, date), then);
 }
 
-static void check_dates(const struct pair *p, const struct tb_tls_file *f, char *warning)
+static bool asn1_seconds(const ASN1_TIME *a, time_t *ret)
 {
-    gnutls_x509_crt_t crt;
-    time_t now = time(NULL), from, until;
+    struct tm tm;
 
-    if (gnutls_pcert_export_x509((gnutls_pcert_st *)&p->chain[0], &crt) < 0)
-        return;
-    from = gnutls_x509_crt_get_activation_time(crt);
-    until = gnutls_x509_crt_get_expiration_time(crt);
-    gnutls_x509_crt_deinit(crt);
-    if (until <= now)
-        say_date(warning, f, "expired on", until, "clients refuse it; replace it");
-    else if (from > now)
-        say_date(warning, f, "is not valid before", from, "clients refuse it until then; check the clock");
-    else if (until - now < SOON_S)
-        say_date(warning, f, "expires on", until, "replace it before");
+    if (ASN1_TIME_to_tm(a, &tm) != 1)
+        return false;
+    *ret = timegm(&tm);
+    return true;
 }
 
-/* --- reading ----------------------------------------------------------------------------------------------------- */
-
-static int read_pair(struct pair *p, const struct tb_tls_file *cert, const struct tb_tls_file *key, char *err)
+static void check_dates(const X509 *cert, const struct tb_tls_file *f, char *warning)
 {
-    gnutls_datum_t d = datum(cert);
-    unsigned n = CHAIN_MAX;
-    int r = gnutls_pcert_list_import_x509_raw(p->chain, &n, &d, GNUTLS_X509_FMT_PEM, 0);
+    time_t now = time(NULL), from, until;
 
-    if (r < 0)
-        return fail(err, cert,
-                    "holds no PEM certificate chain that can be used; give the server's certificate first, "
-                    "then its issuers",
-                    r);
-    p->n = n;
-    r = gnutls_privkey_init(&p->key);
-    d = datum(key);
-    if (r >= 0)
-        r = gnutls_privkey_import_x509_raw(p->key, &d, GNUTLS_X509_FMT_PEM, NULL, 0);
-    if (r < 0)
-        return fail(err, key, "holds no PEM private key that can be used; give it without a password", r);
-    r = same_key(p);
-    if (r < 0)
-        return fail(err, key, "cannot be compared with the certificate", r);
-    if (r == 0)
-        return fail(
-            err, key,
-            "is not the key of the first certificate in TB_TLS_CERT; give the pair that belongs together", 0);
+    if (!asn1_seconds(X509_get0_notBefore(cert), &from) || !asn1_seconds(X509_get0_notAfter(cert), &until))
+        return;
+    if (until <= now)
+        warn_date(warning, f, "expired on", until, "clients refuse it; replace it");
+    else if (from > now)
+        warn_date(warning, f, "is not valid before", from, "clients refuse it until then; check the clock");
+    else if (until - now < SOON_S)
+        warn_date(warning, f, "expires on", until, "replace it before");
+}
+
+/* --- reading -------------------------------------------------------------------------------------------- */
+
+/* The chain: the leaf, then its issuers until the text holds no more. */
+static int read_chain(SSL_CTX *ctx, const struct tb_tls_file *f, char *err)
+{
+    static const char none[] = "holds no PEM certificate chain that can be used; give the server's "
+                               "certificate first, then its issuers";
+    _cleanup_(bio_freep) BIO *bio = BIO_new_mem_buf(f->text, (int)f->len);
+    X509 *cert = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
+    int r = cert ? SSL_CTX_use_certificate(ctx, cert) : 0;
+
+    X509_free(cert);
+    if (r != 1)
+        return tls_fail(err, f, none);
+    while ((cert = PEM_read_bio_X509(bio, NULL, NULL, NULL)))
+        if (SSL_CTX_add0_chain_cert(ctx, cert) != 1) {
+            X509_free(cert);
+            return tls_fail(err, f, none);
+        }
+    if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE)
+        return tls_fail(err, f, none);
+    ERR_clear_error();
     return 0;
 }
 
-static void free_old(uint64_t now)
+/* Nobody is asked for a password. */
+static int no_password(char *buf, int size, int for_writing, void *arg)
 {
-    struct pair **at = current ? &current->older : NULL;
-
-    while (at && *at) {
-        struct pair *p = *at;
-
-        if (now - p->replaced_us <= KEEP_US) {
-            at = &p->older;
-            continue;
-        }
-        *at = p->older;
-        pair_free(p);
-    }
+    return -1;
 }
 
-int tb_tls_use(const struct tb_tls_file *cert, const struct tb_tls_file *key, char err[static TB_TLS_ERR_MAX],
-               char warning[static TB_TLS_ERR_MAX])
+static int read_key(SSL_CTX *ctx, const struct tb_tls_file *f, char *err)
 {
-    _cleanup_(pair_freep) struct pair *p = calloc(1, sizeof(*p));
-    uint64_t now = tb_now_monotonic_us();
+    _cleanup_(bio_freep) BIO *bio = BIO_new_mem_buf(f->text, (int)f->len);
+    _cleanup_(pkey_freep) EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_password, NULL) : NULL;
+
+    if (!key)
+        return tls_fail(err, f, "holds no PEM private key that can be used; give it without a password");
+    if (X509_check_private_key(SSL_CTX_get0_certificate(ctx), key) != 1) {
+        ERR_clear_error();
+        return tls_fail(
+            err, f,
+            "is not the key of the first certificate in TB_TLS_CERT; give the pair that belongs together");
+    }
+    if (SSL_CTX_use_PrivateKey(ctx, key) != 1)
+        return tls_fail(err, f, "cannot be used");
+    return 0;
+}
+
+/* A client that speaks HTTP/2 as well shall know that it is HTTP/1.1 here. */
+static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+                           const unsigned char *in, unsigned in_len, void *arg)
+{
+    static const unsigned char ours[] = "\x08http/1.1";
+    unsigned char *chosen;
+
+    if (SSL_select_next_proto(&chosen, out_len, ours, sizeof(ours) - 1, in, in_len) != OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_NOACK;
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static SSL_CTX *context_new(void)
+{
+    SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+
+    if (!ctx)
+        return NULL;
+    SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_ENABLE_KTLS |
+                                 SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                              SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets resume sessions */
+    SSL_CTX_set_alpn_select_cb(ctx, choose_protocol, NULL);
+    return ctx;
+}
+
+int tb_tls_use(struct tb_tls *t, const struct tb_tls_file *cert, const struct tb_tls_file *key,
+               char err[static TB_TLS_ERR_MAX], char warning[static TB_TLS_ERR_MAX])
+{
+    _cleanup_(ctx_freep) SSL_CTX *ctx = context_new();
     int r;
 
     warning[0] = '\0';
-    if (!p)
-        return fail(err, cert, "cannot be read: out of memory", 0);
-    r = read_pair(p, cert, key, err);
+    ERR_clear_error();
+    if (!ctx)
+        return tls_fail(err, cert, "cannot be read: out of memory");
+    r = read_chain(ctx, cert, err);
+    if (r >= 0)
+        r = read_key(ctx, key, err);
     if (r < 0)
         return r;
-    check_dates(p, cert, warning);
-    if (current)
-        current->replaced_us = now;
-    p->older = current;
-    current = TAKE_PTR(p);
-    free_old(now);
+    check_dates(SSL_CTX_get0_certificate(ctx), cert, warning);
+    SSL_CTX_free(t->context); /* connections that use it hold it */
+    t->context = TAKE_PTR(ctx);
     return 0;
 }
 
-int tb_tls_retrieve(gnutls_session_t session, const struct gnutls_cert_retr_st *info, gnutls_pcert_st **certs,
-                    unsigned *certs_length, gnutls_ocsp_data_st **ocsp, unsigned *ocsp_length,
-                    gnutls_privkey_t *privkey, unsigned *flags)
+void tb_tls_done(struct tb_tls *t)
 {
-    *certs = current->chain;
-    *certs_length = current->n;
-    *ocsp = NULL;
-    *ocsp_length = 0;
-    *privkey = current->key;
-    *flags = 0; /* they stay ours */
-    return 0;
-}
-
-void tb_tls_done(void)
-{
-    while (current) {
-        struct pair *older = current->older;
-
-        pair_free(current);
-        current = older;
-    }
+    SSL_CTX_free(t->context);
+    t->context = NULL;
 }

@@ -3,8 +3,10 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <assert.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "proxy/http/address.h"
 #include "common/units.h"
@@ -12,7 +14,10 @@
 #define HASTY_US TB_USEC_PER_SEC /* closed so soon after an answer: not for being idle */
 #define FRESH_US (60 * TB_USEC_PER_SEC)
 #define SMALL_READ (8 * 1024)
-#define CHUNK_OVERHEAD 24 /* size line and line end around one chunk */
+#define CHUNK_LINE_MAX 20 /* a chunk's size line */
+/* Head and body up to here are copied and kept, so that they can be sent again. What is longer goes out as
+ * it comes, and once. */
+#define REPLAY_MAX (32 * 1024)
 
 struct tb_upstream {
     struct tb_loop *loop;
@@ -20,10 +25,13 @@ struct tb_upstream {
     struct conn *idle, *connecting; /* lists */
     size_t n_idle;
     uint64_t fresh_until_us; /* no connection is kept until then */
+    struct tb_timer look;
+    void (*on_close)(void *arg);
+    void *on_close_arg;
 };
 
-/* A connection: connecting or carrying a call, or idle in the pool. Edge-triggered: can_read and can_write are what is
- * known until EAGAIN says otherwise. */
+/* A connection: connecting or carrying a call, or idle in the pool. Edge-triggered: can_read and can_write
+ * are what is known until EAGAIN says otherwise. */
 struct conn {
     struct tb_source src;
     struct tb_upstream *u;
@@ -45,25 +53,32 @@ struct tb_call {
     bool again;   /* the method may be sent twice (RFC 9110, 9.2.2) */
     int failed;
     enum tb_framing body;
+    uint64_t left; /* of the announced length */
     uint64_t received;
-    struct tb_buf
-        out; /* head and body on the way; out.data[0..sent) is kept while it may have to be sent again */
+    /* Head, framing and kept body on the way; out.data[0..sent) is kept while it may have to be sent
+     * again. */
+    struct tb_buf out;
     size_t sent;
-    struct tb_buf in; /* answer bytes not consumed yet */
+    size_t chunk_left; /* of a chunk whose size has been announced */
+    struct tb_buf in;  /* answer bytes not consumed yet */
     size_t in_pos;
-    struct tb_buf head; /* what response points into */
+    struct tb_buf head; /* what response points into, once that is not `in` any more */
     bool have_response;
     struct tb_response response;
     struct tb_body decoder;
+    size_t ready; /* bytes at in_pos that are body, out of their framing */
+    size_t skip;  /* framing that was behind them */
 };
 
 static void call_read_head(struct tb_call *c);
 static void conn_event(struct tb_source *s, uint32_t events);
 
-/* --- connections ----------------------------------------------------------------------------------------------- */
+/* --- connections ---------------------------------------------------------------------------------------- */
 
 static void list_add(struct conn **list, struct conn *k)
 {
+    if (!tb_timer_is_set(&k->u->look))
+        tb_timer_set_period(k->u->loop, &k->u->look, TB_USEC_PER_SEC);
     k->list = list;
     k->prev = NULL;
     k->next = *list;
@@ -127,14 +142,16 @@ fail:
     return r;
 }
 
-/* The runtime has closed an idle connection. One that closes them at once and without saying so would sooner or later take a POST
- * with it, as that is on its way when the end arrives. */
+/* The runtime has closed an idle connection. One that closes them at once and without saying so would
+ * sooner or later take a POST with it, as that is on its way when the end arrives. */
 static void conn_ended_idle(struct conn *k)
 {
     uint64_t now = tb_now_monotonic_us();
 
     if (now - k->since_us < HASTY_US)
         k->u->fresh_until_us = now + FRESH_US;
+    if (k->u->on_close)
+        k->u->on_close(k->u->on_close_arg);
     conn_close(k);
 }
 
@@ -169,7 +186,7 @@ static void conn_to_pool(struct conn *k)
     k->u->n_idle++;
 }
 
-/* --- sending --------------------------------------------------------------------------------------------------- */
+/* --- sending -------------------------------------------------------------------------------------------- */
 
 static void call_fail(struct tb_call *c, int error)
 {
@@ -179,13 +196,26 @@ static void call_fail(struct tb_call *c, int error)
     c->conn = NULL;
 }
 
-static void call_flush(struct tb_call *c)
+/* Sends what is left of out, then p[0..n). Returns how many bytes of p went out. */
+static size_t call_send(struct tb_call *c, const void *p, size_t n)
 {
-    while (c->conn && c->conn->connected && c->conn->can_write && c->sent < c->out.len) {
-        ssize_t n = send(c->conn->fd, c->out.data + c->sent, c->out.len - c->sent, MSG_NOSIGNAL);
+    size_t done = 0;
 
-        if (n >= 0) {
-            c->sent += (size_t)n;
+    while (c->conn && c->conn->connected && c->conn->can_write && (c->sent < c->out.len || done < n)) {
+        struct iovec iov[2];
+        struct msghdr m = {.msg_iov = iov};
+        size_t held = c->out.len - c->sent;
+        ssize_t r;
+
+        if (held > 0)
+            iov[m.msg_iovlen++] = (struct iovec){c->out.data + c->sent, held};
+        if (done < n)
+            iov[m.msg_iovlen++] = (struct iovec){(char *)p + done, n - done};
+        r = m.msg_iovlen == 1 ? send(c->conn->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL)
+                              : sendmsg(c->conn->fd, &m, MSG_NOSIGNAL);
+        if (r >= 0) {
+            c->sent += MIN((size_t)r, held);
+            done += (size_t)r - MIN((size_t)r, held);
             c->touched = true;
         } else if (errno == EAGAIN) {
             c->conn->can_write = false;
@@ -194,21 +224,15 @@ static void call_flush(struct tb_call *c)
             c->write_broken = true;
             c->sent = c->out.len;
             c->conn->can_read = true;
+            return n;
         }
     }
+    return done;
 }
 
-/* Makes room behind the bytes already sent. They are kept for a replay as long as all of them fit. */
-static size_t out_room(struct tb_call *c, size_t wanted)
+static void call_flush(struct tb_call *c)
 {
-    size_t limit = TB_UPSTREAM_BUFFER + TB_RESPONSE_HEAD_MAX;
-
-    if (c->out.len + wanted > limit && c->sent > 0) {
-        c->replayable = false;
-        tb_buf_consume(&c->out, c->sent);
-        c->sent = 0;
-    }
-    return limit - MIN(limit, c->out.len);
+    (void)call_send(c, NULL, 0);
 }
 
 /* An error that came before the end of the request body: the runtime does not want the rest. */
@@ -217,28 +241,77 @@ static bool refused_early(const struct tb_call *c)
     return c->have_response && c->response.status >= 400;
 }
 
-size_t tb_call_write(struct tb_call *c, const void *p, size_t n)
+/* Drops what was sent of out, which can then not be sent again. */
+static void call_give_up_replay(struct tb_call *c)
 {
-    size_t room, taken;
+    c->replayable = false;
+    tb_buf_consume(&c->out, c->sent);
+    c->sent = 0;
+}
 
-    if (c->failed || c->write_broken || refused_early(c))
-        return n;
-    room = out_room(c, n + CHUNK_OVERHEAD);
-    if (room <= CHUNK_OVERHEAD) {
-        c->want_write = true;
-        return 0;
-    }
-    taken = MIN(n, room - CHUNK_OVERHEAD);
-    if (tb_buf_reserve(&c->out, taken + CHUNK_OVERHEAD) < 0) {
-        call_fail(c, -ENOMEM);
-        return n;
-    }
+/* A short body: all of it is kept beside the head. */
+static size_t call_write_kept(struct tb_call *c, const void *p, size_t n)
+{
     if (c->body == TB_FRAMING_CHUNKED)
-        (void)tb_buf_printf(&c->out, "%zx\r\n", taken);
-    (void)tb_buf_append(&c->out, p, taken);
+        (void)tb_buf_printf(&c->out, "%zx\r\n", n);
+    (void)tb_buf_append(&c->out, p, n);
     if (c->body == TB_FRAMING_CHUNKED)
         (void)tb_buf_append(&c->out, "\r\n", 2);
-    call_flush(c);
+    if (tb_buf_error(&c->out) < 0)
+        call_fail(c, tb_buf_error(&c->out));
+    else
+        call_flush(c);
+    return n;
+}
+
+/* A longer one goes out from where it lies. */
+static size_t call_write_through(struct tb_call *c, const void *p, size_t n)
+{
+    size_t sent;
+
+    if (c->replayable)
+        call_give_up_replay(c);
+    if (c->body != TB_FRAMING_CHUNKED)
+        return call_send(c, p, n);
+    if (c->chunk_left == 0) {
+        if (c->sent < c->out.len)
+            call_flush(c);
+        if (c->sent < c->out.len)
+            return 0;
+        call_give_up_replay(c);
+        c->chunk_left = n;
+        if (tb_buf_printf(&c->out, "%zx\r\n", n) < 0) {
+            call_fail(c, -ENOMEM);
+            return n;
+        }
+    }
+    sent = call_send(c, p, MIN(n, c->chunk_left));
+    c->chunk_left -= sent;
+    if (sent > 0 && c->chunk_left == 0)
+        (void)tb_buf_append(&c->out, "\r\n", 2); /* leaves with what follows */
+    return sent;
+}
+
+size_t tb_call_write(struct tb_call *c, const void *p, size_t n)
+{
+    size_t taken;
+
+    assert(!c->write_end);
+    if (n == 0 || c->failed || c->write_broken || refused_early(c))
+        return n;
+    if (c->body != TB_FRAMING_CHUNKED && n > c->left) {
+        call_fail(c, -EMSGSIZE); /* the rest would be the runtime's next request */
+        return n;
+    }
+    if (c->replayable && c->out.len + n + CHUNK_LINE_MAX <= REPLAY_MAX)
+        taken = call_write_kept(c, p, n);
+    else
+        taken = call_write_through(c, p, n);
+    if (c->write_broken)
+        taken = n;
+    if (c->body != TB_FRAMING_CHUNKED && !c->failed)
+        c->left -= taken;
+    c->want_write = taken < n;
     return taken;
 }
 
@@ -247,8 +320,10 @@ void tb_call_write_end(struct tb_call *c)
     if (c->write_end)
         return;
     c->write_end = true;
-    if (c->failed || refused_early(c))
+    if (c->failed || c->write_broken || refused_early(c))
         return;
+    if (c->left > 0 || c->chunk_left > 0)
+        return call_fail(c, -EMSGSIZE);
     if (c->body == TB_FRAMING_CHUNKED && tb_buf_puts(&c->out, "0\r\n\r\n") < 0)
         return call_fail(c, -ENOMEM);
     call_flush(c);
@@ -256,9 +331,10 @@ void tb_call_write_end(struct tb_call *c)
         call_read_head(c);
 }
 
-/* --- receiving ------------------------------------------------------------------------------------------------- */
+/* --- receiving ------------------------------------------------------------------------------------------ */
 
-/* How much to read at once. Heads, short answers and events need little room, and hundreds of streams stand side by side for long. */
+/* How much to read at once. Heads, short answers and events need little room, and hundreds of streams
+ * stand side by side for long. */
 static size_t fill_size(const struct tb_call *c)
 {
     return c->have_response && !c->response.event_stream ? TB_UPSTREAM_BUFFER / 2 : SMALL_READ;
@@ -272,6 +348,12 @@ static ssize_t call_fill(struct tb_call *c)
 
     if (!c->conn || !c->conn->can_read)
         return -EAGAIN;
+    if (c->have_response && !c->head.data) { /* its strings stay where they are */
+        c->head = c->in;
+        c->in = (struct tb_buf){0};
+        (void)tb_buf_append(&c->in, c->head.data + c->in_pos, c->head.len - c->in_pos);
+        c->in_pos = 0;
+    }
     if (c->in_pos > 0) {
         tb_buf_consume(&c->in, c->in_pos);
         c->in_pos = 0;
@@ -281,20 +363,19 @@ static ssize_t call_fill(struct tb_call *c)
     do
         n = recv(c->conn->fd, c->in.data + c->in.len, size, 0);
     while (n < 0 && errno == EINTR);
-    if (n < 0) {
-        int r = -errno;
-
-        if (r == -EAGAIN)
-            c->conn->can_read = false;
-        return r;
-    }
+    /* Less than asked for: there is no more, and what comes next is announced. The end is announced with
+     * the last bytes. */
+    if (n < 0 ? errno == EAGAIN : (size_t)n < size && !c->conn->ended)
+        c->conn->can_read = false;
+    if (n < 0)
+        return -errno;
     c->in.len += (size_t)n;
     c->received += (uint64_t)n;
     return n;
 }
 
-/* The runtime closed a kept connection just as we used it: send the request again, once. Not when it may have been read and must not
- * be done twice. */
+/* The runtime closed a kept connection just as we used it: send the request again, once. Not when it may
+ * have been read and must not be done twice. */
 static bool call_replay(struct tb_call *c)
 {
     if (!c->reused || !c->replayable || c->received > 0 || (c->touched && !c->again))
@@ -310,7 +391,8 @@ static bool call_replay(struct tb_call *c)
     return true;
 }
 
-/* Takes interim answers and then the final head out of c->in. 1 when it is there, 0 to go on reading, -errno. */
+/* Takes interim answers and then the final head out of c->in. 1 when it is there, 0 to go on reading,
+ * -errno. */
 static int take_head(struct tb_call *c)
 {
     for (;;) {
@@ -321,12 +403,7 @@ static int take_head(struct tb_call *c)
         if (c->response.status == 101)
             return -EBADMSG;
         if (c->response.status >= 200) {
-            /* The strings stay where they are; the body's first bytes move to a buffer of their own. */
-            c->head = c->in;
-            c->in = (struct tb_buf){0};
-            c->in_pos = 0;
-            if (tb_buf_append(&c->in, c->head.data + n, c->head.len - (size_t)n) < 0)
-                return -ENOMEM;
+            c->in_pos = (size_t)n; /* the body's first bytes stay behind it until more is read */
             return 1;
         }
         tb_buf_consume(&c->in, (size_t)n);
@@ -362,34 +439,69 @@ bool tb_call_whole(const struct tb_call *c)
            c->in.len - c->in_pos >= c->decoder.left;
 }
 
-ssize_t tb_call_read(struct tb_call *c, char *buf, size_t n)
+/* No more will come: what that means. */
+static ssize_t call_read_end(struct tb_call *c, ssize_t got)
+{
+    if (got == 0 && c->decoder.framing == TB_FRAMING_CLOSE) {
+        c->decoder.done = true;
+        return 0;
+    }
+    return -ECONNABORTED;
+}
+
+ssize_t tb_call_peek(struct tb_call *c, const char **ret)
 {
     for (;;) {
+        char *p = c->in.data + c->in_pos;
         size_t used, made;
         ssize_t got;
-        int r;
 
-        r = tb_body_decode(&c->decoder, c->in.data + c->in_pos, c->in.len - c->in_pos, buf, n, &used, &made);
-        if (r < 0)
-            return r;
-        c->in_pos += used;
+        if (c->ready > 0) {
+            *ret = p;
+            return (ssize_t)c->ready;
+        }
+        if (tb_body_decode(&c->decoder, p, c->in.len - c->in_pos, p, c->in.len - c->in_pos, &used, &made) < 0)
+            return -EBADMSG;
+        c->ready = made;
+        c->skip = used - made;
         if (made > 0)
-            return (ssize_t)made;
+            continue;
+        c->in_pos += used;
         if (c->decoder.done)
             return 0;
         got = call_fill(c);
         if (got == -EAGAIN && c->conn)
             return -EAGAIN;
-        if (got == 0 && c->decoder.framing == TB_FRAMING_CLOSE) {
-            c->decoder.done = true;
-            return 0;
-        }
         if (got <= 0)
-            return -ECONNABORTED;
+            return call_read_end(c, got);
     }
 }
 
-/* --- events ---------------------------------------------------------------------------------------------------- */
+void tb_call_consume(struct tb_call *c, size_t n)
+{
+    assert(n <= c->ready);
+    c->ready -= n;
+    c->in_pos += n;
+    if (c->ready == 0) {
+        c->in_pos += c->skip;
+        c->skip = 0;
+    }
+}
+
+ssize_t tb_call_read(struct tb_call *c, char *buf, size_t n)
+{
+    const char *p;
+    ssize_t have = tb_call_peek(c, &p);
+
+    if (have <= 0)
+        return have;
+    have = (ssize_t)MIN((size_t)have, n);
+    memcpy(buf, p, (size_t)have);
+    tb_call_consume(c, (size_t)have);
+    return have;
+}
+
+/* --- events --------------------------------------------------------------------------------------------- */
 
 static void conn_connected(struct conn *k)
 {
@@ -410,17 +522,20 @@ static void call_advance(struct tb_call *c)
 {
     bool was_full = c->want_write;
 
+    /* Closed while the request's body was still waited for: nothing of it is lost. */
+    if (c->conn && c->conn->ended && !c->touched)
+        (void)call_replay(c);
     call_flush(c);
     if (!c->have_response)
         call_read_head(c);
-    if (was_full && (c->sent > 0 || c->have_response || c->failed))
+    if (was_full && (c->sent == c->out.len || c->have_response || c->failed))
         c->want_write = false;
     c->on_event(c->arg);
 }
 
 static void conn_event(struct tb_source *s, uint32_t events)
 {
-    struct conn *k = (struct conn *)s;
+    struct conn *k = container_of(s, struct conn, src);
     struct tb_call *c = k->call;
 
     if (k->fd < 0)
@@ -443,7 +558,7 @@ static void conn_event(struct tb_source *s, uint32_t events)
     call_advance(c);
 }
 
-/* --- calls ----------------------------------------------------------------------------------------------------- */
+/* --- calls ---------------------------------------------------------------------------------------------- */
 
 static int write_head(struct tb_call *c, const struct tb_call_request *rq)
 {
@@ -486,6 +601,7 @@ int tb_call_start(struct tb_upstream *u, const struct tb_call_request *rq, struc
     c->on_event = rq->on_event;
     c->arg = rq->arg;
     c->body = rq->body;
+    c->left = rq->body == TB_FRAMING_LENGTH ? rq->length : 0;
     c->head_request = strcmp(rq->method, "HEAD") == 0;
     c->again = may_repeat(rq->method);
     c->replayable = true;
@@ -524,8 +640,10 @@ void tb_call_free(struct tb_call *c)
     if (!c)
         return;
     if (c->conn) {
+        /* The runtime has had all of the request, and we have had all of the answer. */
         bool clean = c->have_response && c->decoder.done && c->response.keep_alive && c->write_end &&
-                     !c->write_broken && c->sent == c->out.len && c->in_pos == c->in.len;
+                     !c->failed && !c->write_broken && c->left == 0 && c->chunk_left == 0 &&
+                     c->sent == c->out.len && c->in_pos == c->in.len;
 
         if (clean)
             conn_to_pool(c->conn);
@@ -538,32 +656,13 @@ void tb_call_free(struct tb_call *c)
     free(c);
 }
 
-/* --- the pool -------------------------------------------------------------------------------------------------- */
+/* --- the pool ------------------------------------------------------------------------------------------- */
 
-int tb_upstream_new(struct tb_loop *loop, const char *url, struct tb_upstream **ret)
+/* Ends connects that take too long and drops connections that were idle for long. Runs while there are
+ * any. */
+static void upstream_look(struct tb_timer *t)
 {
-    struct tb_upstream *u = calloc(1, sizeof(*u));
-    int r;
-
-    if (!u)
-        return -ENOMEM;
-    u->loop = loop;
-    r = tb_address_parse(url, &u->at);
-    if (r < 0) {
-        free(u);
-        return r;
-    }
-    *ret = u;
-    return 0;
-}
-
-const char *tb_upstream_host(const struct tb_upstream *u)
-{
-    return u->at.host;
-}
-
-void tb_upstream_tick(struct tb_upstream *u)
-{
+    struct tb_upstream *u = container_of(t, struct tb_upstream, look);
     uint64_t now = tb_now_monotonic_us();
     struct conn *next;
 
@@ -581,6 +680,37 @@ void tb_upstream_tick(struct tb_upstream *u)
         call_fail(c, -ETIMEDOUT);
         c->on_event(c->arg);
     }
+    if (u->idle || u->connecting)
+        tb_timer_set_period(u->loop, t, TB_USEC_PER_SEC);
+}
+
+int tb_upstream_new(struct tb_loop *loop, const char *url, struct tb_upstream **ret)
+{
+    struct tb_upstream *u = calloc(1, sizeof(*u));
+    int r;
+
+    if (!u)
+        return -ENOMEM;
+    u->loop = loop;
+    u->look.fn = upstream_look;
+    r = tb_address_parse(url, &u->at);
+    if (r < 0) {
+        free(u);
+        return r;
+    }
+    *ret = u;
+    return 0;
+}
+
+void tb_upstream_on_close(struct tb_upstream *u, void (*fn)(void *arg), void *arg)
+{
+    u->on_close = fn;
+    u->on_close_arg = arg;
+}
+
+const char *tb_upstream_host(const struct tb_upstream *u)
+{
+    return u->at.host;
 }
 
 void tb_upstream_free(struct tb_upstream *u)
@@ -589,5 +719,6 @@ void tb_upstream_free(struct tb_upstream *u)
         return;
     while (u->idle)
         conn_close(u->idle);
+    tb_timer_stop(u->loop, &u->look);
     free(u);
 }

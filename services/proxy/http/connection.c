@@ -1,0 +1,719 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/http/connection.h"
+
+#include <assert.h>
+#include <linux/sockios.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "common/units.h"
+#include "proxy/http/listener.h"
+#include "proxy/http/status.h"
+
+#define OUT_KEPT 4096                   /* a larger buffer is given back when its answer is over */
+#define OUT_HELD (64 * 1024)            /* of an answer, for a client that does not take it */
+#define LINGER_US (2 * TB_USEC_PER_SEC) /* for a client to see the last answer */
+#define LINGER_MAX (8UL * 1024 * 1024)  /* bytes that it may send meanwhile */
+
+static void connection_task(struct tb_task *t);
+
+/* --- life ----------------------------------------------------------------------------------------------- */
+
+static void connection_event(struct tb_source *s, uint32_t events);
+
+struct tb_connection *tb_connection_new(struct tb_listener *l, int fd, const char *address)
+{
+    struct tb_connection *c = calloc(1, sizeof(*c));
+
+    if (!c) {
+        tb_close(fd);
+        return NULL;
+    }
+    c->src.fn = connection_event;
+    c->task.fn = connection_task;
+    c->listener = l;
+    c->io = (struct tb_transport){.fd = fd, .can_write = true};
+    c->state = l->tls ? TB_CONNECTION_HANDSHAKE : TB_CONNECTION_HEAD;
+    c->since_us = tb_now_monotonic_us();
+    snprintf(c->address, sizeof(c->address), "%s", address);
+    if (tb_loop_add(l->loop, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, &c->src) < 0) {
+        tb_close(fd);
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
+static void connection_release_input(struct tb_connection *c)
+{
+    tb_listener_put_block(c->listener, c->in, c->in_size);
+    c->in = NULL;
+    c->in_size = c->start = c->data = c->raw = c->len = 0;
+}
+
+static void connection_end_request(struct tb_connection *c, enum tb_end how)
+{
+    void *request = c->request;
+
+    c->request = NULL;
+    if (request) {
+        c->listener->n_requests--;
+        c->listener->handler->end(request, how);
+    }
+}
+
+void tb_connection_close(struct tb_connection *c, enum tb_end how)
+{
+    if (c->state == TB_CONNECTION_CLOSED)
+        return;
+    c->state = TB_CONNECTION_CLOSED;
+    tb_transport_close(&c->io);
+    tb_loop_cancel(c->listener->loop, &c->task);
+    connection_end_request(c, how);
+    connection_release_input(c);
+    tb_buf_free(&c->out);
+    tb_listener_forget(c->listener, c);
+    tb_loop_free_later(c->listener->loop, c);
+}
+
+/* --- reading -------------------------------------------------------------------------------------------- */
+
+/* Room for what comes next, in a block that is as large as that asks for. False: no memory. */
+static bool connection_make_room(struct tb_connection *c, bool large)
+{
+    size_t size = large ? TB_BLOCK_LARGE : TB_BLOCK_SMALL;
+
+    if (c->start == c->len)
+        c->start = c->data = c->raw = c->len = 0;
+    if (c->in && c->len < c->in_size && (c->len > 0 || c->in_size >= size))
+        return true;
+    if (c->in && c->start > 0) {
+        memmove(c->in, c->in + c->start, c->len - c->start);
+        c->data -= c->start;
+        c->raw -= c->start;
+        c->len -= c->start;
+        c->start = 0;
+        if (c->len < c->in_size)
+            return true;
+    }
+    if (!c->in || c->in_size < size || c->len == c->in_size) {
+        char *block = tb_listener_get_block(c->listener, c->in ? TB_BLOCK_LARGE : size, &size);
+
+        if (!block || size <= c->len) {
+            tb_listener_put_block(c->listener, block, size);
+            return false;
+        }
+        if (c->len > 0)
+            memcpy(block, c->in, c->len);
+        tb_listener_put_block(c->listener, c->in, c->in_size);
+        c->in = block;
+        c->in_size = size;
+    }
+    return true;
+}
+
+/* > 0, 0 at the end, -EAGAIN, -errno. */
+static ssize_t connection_fill(struct tb_connection *c, bool large)
+{
+    ssize_t n;
+
+    if (!c->io.can_read)
+        return -EAGAIN;
+    if (!connection_make_room(c, large))
+        return -ENOMEM;
+    n = tb_transport_recv(&c->io, c->in + c->len, c->in_size - c->len);
+    if (n > 0)
+        c->len += (size_t)n;
+    return n;
+}
+
+/* --- the head ------------------------------------------------------------------------------------------- */
+
+static void connection_start_request(struct tb_connection *c, struct tb_request *rq)
+{
+    static const struct tb_refusal plain = {TB_HTTP_BAD_REQUEST, "plain_http",
+                                            "this port speaks TLS: use https"};
+
+    if (c->plain_http)
+        rq->refusal = plain;
+    c->state = TB_CONNECTION_REQUEST;
+    c->scan = (struct tb_request_scan){0};
+    c->line_us = c->slow_us = c->bytes_in = c->bytes_out = c->looked_in = c->looked_out = 0;
+    c->keep_alive = rq->keep_alive;
+    c->minor0 = rq->minor == 0;
+    c->start = c->data = c->raw;
+    c->body_ended = c->body_blocked = c->answering = c->answer_ended = c->want_room = c->close = c->deaf =
+        false;
+    c->body_large = rq->length > TB_BLOCK_SMALL;
+    if (rq->refusal.status || tb_request_verify(rq))
+        c->close = c->deaf = true; /* nobody can tell what follows */
+    else
+        tb_request_body_init(&c->body, rq);
+    tb_listener_busy(c->listener);
+    c->request = c->listener->handler->begin(c->listener->arg, c, rq);
+    if (!c->request) {
+        c->listener->n_requests--;
+        tb_connection_close(c, TB_END_ABORTED);
+    }
+}
+
+/* A head that will not be complete, of which the request line is known. */
+static void connection_refuse_head(struct tb_connection *c, int status, const char *code, const char *why)
+{
+    struct tb_request *rq = &c->listener->request;
+
+    tb_request_parse_line(c->in + c->raw, c->len - c->raw, rq);
+    rq->refusal = (struct tb_refusal){status, code, why};
+    connection_start_request(c, rq);
+}
+
+static void connection_head_cut(struct tb_connection *c)
+{
+    if (c->line_us > 0)
+        connection_refuse_head(c, TB_HTTP_BAD_REQUEST, "malformed_request",
+                               "the head of the request is not complete");
+    else
+        tb_connection_close(c, TB_END_GONE);
+}
+
+/* True when the state has changed. */
+static bool connection_read_head(struct tb_connection *c)
+{
+    for (;;) {
+        struct tb_request *rq = &c->listener->request;
+        ssize_t n = 0;
+
+        if (c->len > c->raw)
+            n = tb_request_parse(c->in + c->raw, c->len - c->raw, &c->scan, rq);
+        if (n != 0) {
+            c->raw += n > 0 ? (size_t)n : 0;
+            connection_start_request(c, rq);
+            return true;
+        }
+        if (c->scan.line_seen && c->line_us == 0)
+            c->line_us = tb_now_monotonic_us();
+        c->start = c->data = c->raw;
+        n = connection_fill(c, false);
+        if (n > 0)
+            continue;
+        if (n != -EAGAIN) {
+            connection_head_cut(c);
+            return true;
+        }
+        if (c->len == c->raw)
+            connection_release_input(c);
+        return false;
+    }
+}
+
+/* --- the body ------------------------------------------------------------------------------------------- */
+
+static void connection_refuse_body(struct tb_connection *c, const struct tb_refusal *why)
+{
+    c->close = c->deaf = true;
+    c->listener->handler->refuse(c->request, why);
+}
+
+static void connection_give_body(struct tb_connection *c)
+{
+    size_t n = c->listener->handler->body(c->request, c->in + c->start, c->data - c->start);
+
+    assert(n <= c->data - c->start);
+    c->start += n;
+    c->bytes_in += n;
+    c->body_blocked = c->start < c->data;
+}
+
+/* Hands over what is there, reads more, and so on. False when the connection is closed. */
+static bool connection_read_body(struct tb_connection *c)
+{
+    while (!c->body_ended && !c->body_blocked && !c->deaf && !c->aborted) {
+        const char *why;
+        size_t used, made;
+        ssize_t n;
+
+        if (c->start < c->data) {
+            connection_give_body(c);
+        } else if (c->body.done) {
+            c->body_ended = true;
+            if (c->raw == c->len)
+                connection_release_input(c);
+            c->listener->handler->body_end(c->request);
+        } else if (c->raw < c->len) {
+            if (tb_request_body_decode(&c->body, c->in + c->raw, c->len - c->raw, &used, &made, &why) < 0) {
+                struct tb_refusal r = {TB_HTTP_BAD_REQUEST, "malformed_request", why};
+
+                connection_refuse_body(c, &r);
+                return true;
+            }
+            c->start = c->raw;
+            c->data = c->raw + made;
+            c->raw += used;
+        } else {
+            n = connection_fill(c, c->body_large || c->bytes_in > TB_BLOCK_LARGE);
+            if (n == -EAGAIN) {
+                connection_release_input(c);
+                return true;
+            }
+            if (n <= 0) {
+                tb_connection_close(c, TB_END_GONE);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* --- the answer ----------------------------------------------------------------------------------------- */
+
+static bool connection_out_is_empty(const struct tb_connection *c)
+{
+    return c->out_pos == c->out.len;
+}
+
+/* Sends what is held back, then p[0..n) and its end, as far as the socket takes them. Returns how many
+ * bytes of p and end; the connection is aborted when it is broken. */
+static size_t connection_send(struct tb_connection *c, const void *p, size_t n, const char *end,
+                              size_t end_len)
+{
+    size_t held = c->out.len - c->out_pos, done = 0;
+
+    while (held + n + end_len > done) {
+        struct iovec iov[3];
+        int k = 0;
+        ssize_t r;
+
+        if (done < held)
+            iov[k++] = (struct iovec){c->out.data + c->out_pos + done, held - done};
+        if (done < held + n && n > 0)
+            iov[k++] = (struct iovec){(char *)p + (done > held ? done - held : 0),
+                                      n - (done > held ? done - held : 0)};
+        if (end_len > 0)
+            iov[k++] = (struct iovec){(char *)end + (done > held + n ? done - held - n : 0),
+                                      end_len - (done > held + n ? done - held - n : 0)};
+        r = tb_transport_send(&c->io, iov, k);
+        if (r < 0) {
+            if (r != -EAGAIN)
+                c->broken = true;
+            break;
+        }
+        done += (size_t)r;
+    }
+    if (done < held) {
+        c->out_pos += done;
+        return 0;
+    }
+    c->out.len = c->out_pos = 0;
+    return done - held;
+}
+
+/* What the socket did not take is held back. */
+static void connection_hold(struct tb_connection *c, const char *p, size_t n)
+{
+    if (c->out_pos > 0) {
+        tb_buf_consume(&c->out, c->out_pos);
+        c->out_pos = 0;
+    }
+    if (n > 0 && tb_buf_append(&c->out, p, n) < 0)
+        tb_connection_abort(c);
+}
+
+static void connection_later(struct tb_connection *c)
+{
+    tb_loop_defer(c->listener->loop, &c->task);
+}
+
+void tb_connection_flush(struct tb_connection *c)
+{
+    if (!connection_out_is_empty(c))
+        (void)connection_send(c, NULL, 0, NULL, 0);
+    if (c->broken)
+        connection_later(c);
+}
+
+bool tb_connection_has_room(const struct tb_connection *c)
+{
+    return c->out.len - c->out_pos < OUT_HELD;
+}
+
+static void connection_put_status(struct tb_buf *b, int status)
+{
+    const char *reason = tb_http_reason(status);
+    char line[13] = "HTTP/1.1 000 ";
+
+    line[9] = (char)('0' + status / 100 % 10);
+    line[10] = (char)('0' + status / 10 % 10);
+    line[11] = (char)('0' + status % 10);
+    (void)tb_buf_append(b, line, sizeof(line));
+    (void)tb_buf_puts(b, reason);
+    (void)tb_buf_append(b, "\r\n", 2);
+}
+
+/* What the body's end is told by, and what follows. */
+static void connection_put_framing(struct tb_connection *c, const struct tb_answer_head *h)
+{
+    struct tb_buf *b = &c->out;
+
+    if (c->framing == TB_FRAMING_CHUNKED)
+        (void)tb_buf_puts(b, "Transfer-Encoding: chunked\r\n");
+    else if (c->framing == TB_FRAMING_LENGTH || h->announce)
+        (void)tb_buf_printf(b, "Content-Length: %llu\r\n", (unsigned long long)h->length);
+    if (c->close)
+        (void)tb_buf_puts(b, "Connection: close\r\n");
+    else if (c->minor0)
+        (void)tb_buf_puts(b, "Connection: keep-alive\r\n");
+}
+
+void tb_connection_answer(struct tb_connection *c, const struct tb_answer_head *h)
+{
+    assert(c->state == TB_CONNECTION_REQUEST && !c->answering);
+    c->answering = true;
+    c->framing = h->framing;
+    c->left = h->framing == TB_FRAMING_LENGTH ? h->length : 0;
+    if (c->framing == TB_FRAMING_CHUNKED && c->minor0)
+        c->framing = TB_FRAMING_CLOSE;
+    c->deaf |= h->close;
+    c->close |= !c->keep_alive || h->close || c->framing == TB_FRAMING_CLOSE || c->listener->draining;
+    connection_hold(c, NULL, 0);
+    connection_put_status(&c->out, h->status);
+    if (!h->has_date)
+        (void)tb_buf_puts(&c->out, tb_listener_date(c->listener));
+    (void)tb_buf_append(&c->out, h->fields->data, h->fields->len);
+    connection_put_framing(c, h);
+    if (tb_buf_append(&c->out, "\r\n", 2) < 0 || tb_buf_error(h->fields) < 0)
+        tb_connection_abort(c);
+}
+
+bool tb_connection_write(struct tb_connection *c, const void *p, size_t n)
+{
+    const char *end = "";
+    size_t end_len = 0, sent;
+
+    assert(c->answering && !c->answer_ended);
+    if (n == 0 || c->framing == TB_FRAMING_NONE || c->aborted || c->broken)
+        return true;
+    if (c->framing == TB_FRAMING_LENGTH) {
+        if (n > c->left) {
+            tb_connection_abort(c);
+            return true;
+        }
+        c->left -= n;
+    }
+    if (c->framing == TB_FRAMING_CHUNKED) {
+        (void)tb_buf_printf(&c->out, "%zx\r\n", n);
+        end = "\r\n";
+        end_len = 2;
+    }
+    c->bytes_out += n;
+    sent = connection_send(c, p, n, end, end_len);
+    if (sent < n + end_len && !c->broken) {
+        connection_hold(c, (const char *)p + MIN(sent, n), n - MIN(sent, n));
+        connection_hold(c, end + (sent > n ? sent - n : 0), end_len - (sent > n ? sent - n : 0));
+    }
+    if (c->broken)
+        connection_later(c);
+    c->want_room = !tb_connection_has_room(c);
+    return !c->want_room;
+}
+
+void tb_connection_write_end(struct tb_connection *c)
+{
+    assert(c->answering);
+    if (c->answer_ended)
+        return;
+    c->answer_ended = true;
+    if (c->framing == TB_FRAMING_LENGTH && c->left > 0)
+        return tb_connection_abort(c);
+    if (c->framing == TB_FRAMING_CHUNKED && tb_buf_append(&c->out, "0\r\n\r\n", 5) < 0)
+        return tb_connection_abort(c);
+    tb_connection_flush(c);
+    connection_later(c);
+}
+
+void tb_connection_abort(struct tb_connection *c)
+{
+    c->aborted = true;
+    connection_later(c);
+}
+
+void tb_connection_reply(struct tb_connection *c, const struct tb_reply *r, bool head_request, bool close)
+{
+    struct tb_answer_head h = {
+        .status = r->status,
+        .fields = &r->fields,
+        .framing = head_request ? TB_FRAMING_NONE : TB_FRAMING_LENGTH,
+        .length = r->body.len,
+        .announce = true,
+        .close = close,
+    };
+
+    if (r->status == TB_HTTP_NO_CONTENT) {
+        h.framing = TB_FRAMING_NONE;
+        h.announce = false;
+    }
+    tb_connection_answer(c, &h);
+    if (tb_reply_error(r) < 0)
+        return tb_connection_abort(c);
+    (void)tb_connection_write(c, r->body.data, r->body.len);
+    tb_connection_write_end(c);
+}
+
+void tb_connection_resume(struct tb_connection *c)
+{
+    if (!c->body_blocked)
+        return;
+    c->body_blocked = false;
+    connection_later(c);
+}
+
+void tb_connection_continue(struct tb_connection *c)
+{
+    /* One that has begun to send it is not waiting. */
+    if (c->answering || c->raw < c->len)
+        return;
+    connection_hold(c, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    tb_connection_flush(c);
+}
+
+/* --- going on ------------------------------------------------------------------------------------------- */
+
+/* Closes, or reads on for a moment when the client may still be sending: closing then would reset what it
+ * has not read yet. */
+static void connection_leave(struct tb_connection *c)
+{
+    bool all_read = c->body_ended && c->raw == c->len && !c->io.can_read;
+
+    if (all_read || c->io.hung_up) {
+        if (c->io.ssl)
+            tb_transport_shut(&c->io);
+        return tb_connection_close(c, TB_END_COMPLETE);
+    }
+    tb_transport_shut(&c->io);
+    c->state = TB_CONNECTION_LINGER;
+    c->since_us = tb_now_monotonic_us();
+    c->lingered = 0;
+}
+
+static void connection_finish(struct tb_connection *c)
+{
+    connection_end_request(c, TB_END_COMPLETE);
+    if (c->out.cap > OUT_KEPT)
+        tb_buf_free(&c->out);
+    if (c->close)
+        return connection_leave(c);
+    c->start = c->data = c->raw;
+    if (c->raw == c->len)
+        connection_release_input(c);
+    c->state = TB_CONNECTION_HEAD;
+    c->kept = true;
+    c->since_us = tb_now_monotonic_us();
+}
+
+/* True when the state has changed. */
+static bool connection_serve(struct tb_connection *c)
+{
+    bool answered;
+
+    if (!connection_out_is_empty(c))
+        (void)connection_send(c, NULL, 0, NULL, 0);
+    if (c->want_room && tb_connection_has_room(c) && !c->broken && !c->aborted) {
+        c->want_room = false;
+        c->listener->handler->writable(c->request);
+    }
+    if (!connection_read_body(c))
+        return true;
+    if (c->aborted || c->broken) {
+        tb_connection_close(c, c->aborted ? TB_END_ABORTED : TB_END_GONE);
+        return true;
+    }
+    answered = c->answer_ended && connection_out_is_empty(c);
+    if (answered && (c->body_ended || c->deaf)) {
+        connection_finish(c);
+        return true;
+    }
+    /* Nobody waits for it any more. */
+    if (c->io.hung_up && (c->body_ended || c->body_blocked) && !c->answer_ended) {
+        tb_connection_close(c, TB_END_GONE);
+        return true;
+    }
+    return false;
+}
+
+static bool connection_shake_hands(struct tb_connection *c)
+{
+    int r = 1;
+
+    if (!c->io.ssl) {
+        enum tb_client_hello hello = c->io.can_read ? tb_transport_hello(&c->io) : TB_HELLO_WAIT;
+
+        if (hello == TB_HELLO_WAIT)
+            return false;
+        c->plain_http = hello == TB_HELLO_PLAIN;
+        if (hello == TB_HELLO_NONE ||
+            (hello == TB_HELLO_TLS && tb_transport_start_tls(&c->io, c->listener->tls->context) < 0))
+            r = -ECONNABORTED;
+    }
+    if (r > 0 && c->io.ssl)
+        r = tb_transport_handshake(&c->io);
+    if (r < 0)
+        tb_connection_close(c, TB_END_GONE);
+    else if (r > 0)
+        c->state = TB_CONNECTION_HEAD;
+    return r != 0;
+}
+
+static void connection_linger(struct tb_connection *c)
+{
+    ssize_t n;
+
+    do {
+        c->start = c->data = c->raw = c->len = 0;
+        n = connection_fill(c, false);
+        c->lingered += n > 0 ? (size_t)n : 0;
+    } while (n > 0 && c->lingered < LINGER_MAX);
+    if (n != -EAGAIN)
+        tb_connection_close(c, TB_END_COMPLETE);
+    else
+        connection_release_input(c);
+}
+
+static void connection_run(struct tb_connection *c)
+{
+    bool changed = true;
+
+    while (changed) {
+        switch (c->state) {
+        case TB_CONNECTION_HANDSHAKE:
+            changed = connection_shake_hands(c);
+            break;
+        case TB_CONNECTION_HEAD:
+            changed = connection_read_head(c);
+            break;
+        case TB_CONNECTION_REQUEST:
+            changed = connection_serve(c);
+            break;
+        case TB_CONNECTION_LINGER:
+            connection_linger(c);
+            changed = false;
+            break;
+        case TB_CONNECTION_CLOSED:
+            return;
+        }
+    }
+}
+
+static void connection_task(struct tb_task *t)
+{
+    connection_run(container_of(t, struct tb_connection, task));
+}
+
+static void connection_event(struct tb_source *s, uint32_t events)
+{
+    struct tb_connection *c = container_of(s, struct tb_connection, src);
+
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        c->io.hung_up = true;
+    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        c->io.can_read = true;
+    if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+        c->io.can_write = true;
+    connection_run(c);
+}
+
+/* --- slow clients --------------------------------------------------------------------------------------- */
+
+bool tb_connection_is_idle(const struct tb_connection *c)
+{
+    return c->state == TB_CONNECTION_HEAD && c->len == c->raw && c->kept;
+}
+
+/* Bytes that the client has taken: what still waits in the socket is not taken. */
+static uint64_t connection_taken(const struct tb_connection *c)
+{
+    uint64_t held = c->out.len - c->out_pos;
+    int waiting = 0;
+
+    (void)ioctl(c->io.fd, SIOCOUTQ, &waiting);
+    held += waiting > 0 ? (uint64_t)waiting : 0;
+    return c->bytes_out - MIN(c->bytes_out, held);
+}
+
+/* False while the runtime is waited for, or room at it, or the client is fast enough. */
+static bool connection_drags(struct tb_connection *c, uint64_t elapsed_us)
+{
+    uint64_t since, enough = TB_CLIENT_RATE * elapsed_us / TB_USEC_PER_SEC;
+
+    if (c->answering && !connection_out_is_empty(c)) {
+        uint64_t taken = connection_taken(c);
+
+        since = taken - MIN(taken, c->looked_out);
+        c->looked_out = taken;
+    } else if (!c->body_ended && !c->body_blocked && (!c->answering || c->answer_ended)) {
+        since = c->bytes_in - c->looked_in;
+        c->looked_in = c->bytes_in;
+    } else {
+        return false;
+    }
+    return since < enough;
+}
+
+static void connection_look_request(struct tb_connection *c, uint64_t elapsed_us)
+{
+    static const struct tb_refusal slow = {TB_HTTP_REQUEST_TIMEOUT, "client_timeout",
+                                           "the body of the request came too slowly"};
+
+    if (!connection_drags(c, elapsed_us)) {
+        c->slow_us -= MIN(c->slow_us, elapsed_us);
+        return;
+    }
+    c->slow_us += elapsed_us;
+    if (c->slow_us <= TB_CLIENT_SLOW_US)
+        return;
+    if (c->answering)
+        return tb_connection_close(c, TB_END_SLOW);
+    connection_refuse_body(c, &slow);
+    connection_later(c);
+}
+
+static void connection_look_head(struct tb_connection *c, uint64_t now)
+{
+    uint64_t limit = c->kept ? TB_CLIENT_KEPT_US : TB_CLIENT_HEAD_US;
+
+    if (c->line_us > 0 && now - c->line_us > TB_CLIENT_HEAD_US) {
+        connection_refuse_head(c, TB_HTTP_REQUEST_TIMEOUT, "client_timeout",
+                               "the head of the request came too slowly");
+        connection_later(c);
+    } else if (c->line_us == 0 && now - c->since_us > limit) {
+        tb_connection_close(c, TB_END_SLOW);
+    }
+}
+
+void tb_connection_look(struct tb_connection *c, uint64_t now_us, uint64_t elapsed_us)
+{
+    switch (c->state) {
+    case TB_CONNECTION_HANDSHAKE:
+        if (now_us - c->since_us > TB_CLIENT_HEAD_US)
+            tb_connection_close(c, TB_END_SLOW);
+        return;
+    case TB_CONNECTION_HEAD:
+        return connection_look_head(c, now_us);
+    case TB_CONNECTION_REQUEST:
+        return connection_look_request(c, elapsed_us);
+    case TB_CONNECTION_LINGER:
+        if (now_us - c->since_us > LINGER_US)
+            tb_connection_close(c, TB_END_COMPLETE);
+        return;
+    case TB_CONNECTION_CLOSED:
+        return;
+    }
+}
+
+const char *tb_connection_address(const struct tb_connection *c)
+{
+    return c->address;
+}
+
+bool tb_connection_is_tls(const struct tb_connection *c)
+{
+    return c->io.ssl != NULL;
+}

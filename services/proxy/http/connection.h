@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One connection of a client: HTTP/1.1 over TCP or TLS, from accept to close. Reads a head, hands it to
+ * the handler, hands over the body as it arrives, sends the answer as the handler gives it, and goes on
+ * with the next request. Nothing is buffered beyond a block each way: a handler that takes less of a body
+ * is called again when it says so, an answer that the client does not take is held back.
+ *
+ *      HANDSHAKE -> HEAD -> REQUEST -> HEAD -> ... -> LINGER -> closed
+ *
+ * In REQUEST the body and the answer go on side by side; it ends when both are complete. A request that
+ * cannot be read to its end is answered, and the rest of what the client sends is read and dropped for a
+ * moment (LINGER), so that it sees the answer and no reset. */
+#ifndef TB_PROXY_HTTP_CONNECTION_H
+#define TB_PROXY_HTTP_CONNECTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/buf.h"
+#include "proxy/http/body.h"
+#include "proxy/http/loop.h"
+#include "proxy/http/reply.h"
+#include "proxy/http/request.h"
+#include "proxy/http/response.h"
+#include "proxy/http/transport.h"
+
+#define TB_CLIENT_HEAD_US                                                                                    \
+    15000000ULL /* for a head, from the connection's or the request line's beginning to its end */
+#define TB_CLIENT_KEPT_US 75000000ULL /* for the next request line on a kept connection, trickled or not */
+#define TB_CLIENT_RATE 500            /* bytes a second of body or answer; fewer is slow */
+#define TB_CLIENT_SLOW_US 30000000ULL /* how long it may be slow; time at rate takes it back */
+#define TB_CLIENT_ADDRESS_MAX 64
+
+struct tb_connection;
+struct tb_listener;
+
+/* How a request ended. */
+enum tb_end {
+    TB_END_COMPLETE, /* the client's socket took all of the answer */
+    TB_END_GONE,     /* the client closed or reset the connection */
+    TB_END_SLOW,     /* the client did not take its answer */
+    TB_END_ABORTED,  /* tb_connection_abort() */
+    TB_END_STOPPED,  /* tb_listener_stop() */
+};
+
+/* What requests are given to. Called on the loop's thread, never from within a tb_connection_ function.
+ * `request` is what begin() gave. */
+struct tb_handler {
+    /* A head; rq is valid during the call only. When rq->refusal.status is set the request cannot be read
+     * on: it is to be answered, and the connection closes after it. NULL: the connection is closed at
+     * once, without an answer. */
+    void *(*begin)(void *arg, struct tb_connection *c, const struct tb_request *rq);
+    /* Bytes of the body. Returns how many were taken; when fewer than n, tb_connection_resume() asks for
+     * the next call. */
+    size_t (*body)(void *request, const char *p, size_t n);
+    void (*body_end)(void *request);
+    /* The rest of the body will never come: it is malformed, or too slow. To be answered unless that has
+     * begun; the connection closes. */
+    void (*refuse)(void *request, const struct tb_refusal *why);
+    /* The client has taken enough of the answer: go on with it. */
+    void (*writable)(void *request);
+    /* It is over. Frees the request. */
+    void (*end)(void *request, enum tb_end how);
+};
+
+/* The head of an answer. */
+struct tb_answer_head {
+    int status;
+    const struct tb_buf *fields; /* "Name: value\r\n" each; none of framing or Connection */
+    enum tb_framing framing;     /* of what will be written: NONE, LENGTH, or CHUNKED for an unknown length */
+    uint64_t length;             /* LENGTH; and what is announced when bodiless */
+    bool announce;               /* NONE: Content-Length is sent all the same (HEAD, 304) */
+    bool has_date;               /* fields has Date */
+    bool close;                  /* nothing follows on this connection */
+};
+
+/* Begins the answer to the current request; it leaves with the first bytes of its body, or by
+ * tb_connection_flush(). */
+void tb_connection_answer(struct tb_connection *c, const struct tb_answer_head *h);
+void tb_connection_flush(struct tb_connection *c);
+/* Body bytes; all are taken. False: what is held back now is enough, wait for writable(). */
+bool tb_connection_write(struct tb_connection *c, const void *p, size_t n);
+/* False: the client has not taken what was written before. */
+bool tb_connection_has_room(const struct tb_connection *c);
+/* The answer is complete. A body that is shorter than announced aborts the connection. */
+void tb_connection_write_end(struct tb_connection *c);
+/* Ends an answer that cannot be completed: the connection closes, so that the client sees it. */
+void tb_connection_abort(struct tb_connection *c);
+/* All of that for an answer that is here as a whole. close: as in the head. */
+void tb_connection_reply(struct tb_connection *c, const struct tb_reply *r, bool head_request, bool close);
+/* body() will take more. */
+void tb_connection_resume(struct tb_connection *c);
+/* The client waits for 100 Continue, and shall send its body. */
+void tb_connection_continue(struct tb_connection *c);
+
+const char *tb_connection_address(const struct tb_connection *c); /* of the client, as text; "unix" */
+bool tb_connection_is_tls(const struct tb_connection *c);
+
+/* --- for listener.c ------------------------------------------------------------------------------------- */
+
+enum tb_connection_state {
+    TB_CONNECTION_HANDSHAKE,
+    TB_CONNECTION_HEAD,
+    TB_CONNECTION_REQUEST,
+    TB_CONNECTION_LINGER,
+    TB_CONNECTION_CLOSED,
+};
+
+struct tb_connection {
+    struct tb_source src;
+    struct tb_task task; /* connection_run() is due */
+    struct tb_listener *listener;
+    enum tb_connection_state state;
+    struct tb_transport io;
+    bool plain_http; /* on a TLS port: each request is refused */
+    bool kept;       /* not its first request */
+    void *request;
+    /* What was read: [start, data) is body that the handler has not taken yet, [raw, len) is not looked at
+     * yet. */
+    char *in;
+    size_t in_size, start, data, raw, len;
+    struct tb_request_scan scan;
+    struct tb_request_body body;
+    bool keep_alive, minor0, body_ended, body_blocked, body_large;
+    /* The answer. */
+    bool answering, answer_ended, want_room;
+    bool close;           /* after this answer */
+    bool deaf;            /* nothing more of this request is read */
+    bool aborted, broken; /* the answer cannot be completed; the socket takes nothing any more */
+    enum tb_framing framing;
+    uint64_t left; /* of an announced length */
+    struct tb_buf out;
+    size_t out_pos;
+    /* How fast the client is. */
+    uint64_t since_us;              /* of what is waited for: handshake, head, end of lingering */
+    uint64_t line_us;               /* the request line was complete; 0: not yet */
+    uint64_t slow_us;               /* how long it has been slow */
+    uint64_t bytes_in, bytes_out;   /* of this request */
+    uint64_t looked_in, looked_out; /* at the last look */
+    size_t lingered;                /* bytes dropped */
+    char address[TB_CLIENT_ADDRESS_MAX];
+    struct tb_address_count *counted;
+    LIST_ENTRY(tb_connection) entry;
+};
+
+/* fd: accepted and non-blocking. NULL: no memory, and fd is closed. */
+struct tb_connection *tb_connection_new(struct tb_listener *l, int fd, const char *address);
+/* Ends it at once, and its request as told. */
+void tb_connection_close(struct tb_connection *c, enum tb_end how);
+/* Looks once a second whether the client is too slow. */
+void tb_connection_look(struct tb_connection *c, uint64_t now_us, uint64_t elapsed_us);
+/* True when nothing is waited for but the next request. */
+bool tb_connection_is_idle(const struct tb_connection *c);
+
+#endif

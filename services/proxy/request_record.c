@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/request_record.h"
+
+#include <string.h>
+
+#include "common/hex.h"
+#include "common/units.h"
+
+/* The status that stands in the record, and why when it is not simply what the runtime or we answered. */
+static int final_status(const struct tb_exchange *ex, enum tb_end how, const char **ret_error)
+{
+    *ret_error = ex->error.code;
+    if (ex->cut) {
+        *ret_error = "upstream_aborted";
+        return TB_HTTP_BAD_GATEWAY;
+    }
+    if (how == TB_END_COMPLETE)
+        return ex->status;
+    if (how == TB_END_SLOW) {
+        *ret_error = "client_timeout";
+        return ex->replied ? TB_HTTP_CLIENT_CLOSED : TB_HTTP_REQUEST_TIMEOUT;
+    }
+    if (how == TB_END_STOPPED) {
+        *ret_error = "proxy_stopped";
+        return TB_HTTP_SERVICE_UNAVAILABLE;
+    }
+    if (ex->error.status)
+        return ex->error.status;
+    *ret_error = "client_closed";
+    return TB_HTTP_CLIENT_CLOSED;
+}
+
+/* --- the digest: its contexts are kept, as making one costs more than a short body ---------------------- */
+
+bool tb_record_begin_digest(struct tb_exchange *ex)
+{
+    struct tb_digests *d = &ex->server->digests;
+
+    if (!d->sha256)
+        d->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    ex->sha = d->n > 0 ? d->spare[--d->n] : EVP_MD_CTX_new();
+    return ex->sha && d->sha256 && EVP_DigestInit_ex2(ex->sha, d->sha256, NULL) == 1;
+}
+
+void tb_record_finish_digest(struct tb_exchange *ex)
+{
+    struct tb_digests *d = &ex->server->digests;
+    uint8_t md[32];
+    unsigned len;
+
+    if (!ex->sha)
+        return;
+    if (EVP_DigestFinal_ex(ex->sha, md, &len) == 1)
+        tb_hex_encode(md, sizeof(md), ex->sha256);
+    if (d->n < ARRAY_SIZE(d->spare))
+        d->spare[d->n++] = ex->sha;
+    else
+        EVP_MD_CTX_free(ex->sha);
+    ex->sha = NULL;
+}
+
+void tb_record_free_digests(struct tb_server *s)
+{
+    while (s->digests.n > 0)
+        EVP_MD_CTX_free(s->digests.spare[--s->digests.n]);
+    EVP_MD_free(s->digests.sha256);
+}
+
+/* --- the record ----------------------------------------------------------------------------------------- */
+
+static void record_submit(struct tb_exchange *ex, int status, const char *error, uint64_t latency_us,
+                          const struct tb_tokens *tokens)
+{
+    struct tb_audit_record *r = calloc(1, sizeof(*r));
+
+    if (!r)
+        abort(); /* no memory for a record that must exist: start afresh */
+    *r = (struct tb_audit_record){
+        .start_realtime_us = ex->start_realtime_us,
+        .req_complete = ex->upload_ended,
+        .unidentified = !ex->key_name[0] && !ex->forwarded,
+        .status = status,
+        .latency_ms = latency_us / 1000,
+        .bytes_in = ex->bytes_in,
+        .bytes_out = ex->bytes_out,
+        .has_tokens = tokens->known,
+        .estimated = tokens->estimated,
+        .prompt_tokens = tokens->prompt,
+        .completion_tokens = tokens->completion,
+        .cached_tokens = tokens->cached,
+    };
+    memcpy(r->method, ex->method, sizeof(r->method));
+    memcpy(r->req_sha256, ex->sha256, sizeof(r->req_sha256));
+    memcpy(r->request_id, ex->request_id, sizeof(r->request_id));
+    snprintf(r->client, sizeof(r->client), "%s", tb_connection_address(ex->connection));
+    memcpy(r->key_name, ex->key_name, sizeof(r->key_name));
+    snprintf(r->error, sizeof(r->error), "%s", error);
+    tb_audit_record_set_path(r, ex->target, ex->path_len);
+    tb_audit_submit(ex->server->audit, r);
+}
+
+void tb_record_end(struct tb_exchange *ex, enum tb_end how, const struct tb_tokens *tokens)
+{
+    struct tb_server *s = ex->server;
+    uint64_t now = tb_now_monotonic_us();
+    const char *error;
+    int status = final_status(ex, how, &error);
+
+    s->last_done_us = now;
+    tb_record_finish_digest(ex);
+    if (ex->health)
+        return;
+    s->metrics.in_flight--;
+    tb_metrics_observe(&s->metrics, status, now - ex->start_us);
+    tb_recent_add(&s->recent, ex->method, ex->target, ex->path_len, status, now - ex->start_us);
+    record_submit(ex, status, error, now - ex->start_us, tokens);
+}
