@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* serve and issue-client. */
 #include <arpa/inet.h>
-#include <signal.h>
+#include <poll.h>
 #include <string.h>
 
 #include "controlplane/cmd.h"
@@ -9,6 +9,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/notify.h"
+#include "common/signals.h"
 #include "common/units.h"
 #include "controlplane/pki.h"
 #include "controlplane/server.h"
@@ -226,8 +227,8 @@ int cp_run_serve(const struct cp_options *o)
     _cleanup_(serve_clear) struct serve v = {.o = o, .fd = -1};
     struct cp_server *server = NULL;
     char err[CP_ERR_MAX], addr[80];
-    sigset_t stop;
-    int r, sig;
+    _cleanup_close_ int signals = -1;
+    int r;
 
     r = serve_check_options(o);
     if (r == 0)
@@ -242,16 +243,15 @@ int cp_run_serve(const struct cp_options *o)
         return r;
     if (cp_listen_name(v.fd, addr, sizeof(addr)) < 0)
         snprintf(addr, sizeof(addr), "an inherited socket");
-    /* blocked before the server's thread starts, so that only sigwait() sees them */
-    sigemptyset(&stop);
-    sigaddset(&stop, SIGTERM);
-    sigaddset(&stop, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &stop, NULL);
+    signals = tb_signals_open(NULL); /* before the server starts its thread */
+    if (signals < 0)
+        return cp_fail(o, TB_EXIT_IOERR, "cannot wait for signals: %s", strerror(-signals));
     r = cp_server_start(&v.api, &v.tls, TAKE_FD(v.fd), &server, err);
     if (r < 0)
         return cp_fail(o, TB_EXIT_CONFIG, "%s", err);
     serve_announce(&v, addr);
-    sigwait(&stop, &sig);
+    while (tb_signals_next(signals) == 0)
+        (void)poll(&(struct pollfd){.fd = signals, .events = POLLIN}, 1, -1);
     tb_notify_stopping();
     server = cp_server_stop(server);
     return TB_EXIT_OK;
