@@ -154,12 +154,26 @@ static void api_warn_unsigned(const struct cp_api *api, const struct cp_asset *a
                 a->asset_id, api->sas.account);
 }
 
+/* Another key, or the key of other contents, takes the place of the one that is registered: that one is
+ * kept. */
+static bool api_supersedes(const struct cp_api *api, const struct cp_asset *a, const struct tb_key *key)
+{
+    _cleanup_key_ struct tb_key old_key = {0};
+    struct cp_asset old;
+
+    if (cp_store_get_asset(api->store, a->asset_id, &old) < 0)
+        return false;
+    return strcmp(old.sha256_ciphertext, a->sha256_ciphertext) != 0 ||
+           cp_key_unwrap(api->master, a->asset_id, old.wrapped_key, &old_key) < 0 ||
+           !tb_mem_equal(old_key.b, key->b, sizeof(key->b));
+}
+
 static void api_answer_register(struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret)
 {
     _cleanup_key_ struct tb_key key = {0};
     char err[TB_JSON_ERR_MAX];
     struct cp_asset a;
-    bool replaced;
+    bool replaced, supersedes;
     int r;
 
     r = cp_register_parse(rq->body, rq->body_len, &a, &key, err);
@@ -170,14 +184,20 @@ static void api_answer_register(struct cp_api *api, const struct cp_request *rq,
         return;
     }
     a.registered_us = a.updated_us = rq->now_us;
+    supersedes = api_supersedes(api, &a, &key);
     r = cp_key_wrap(api->master, a.asset_id, &key, a.wrapped_key);
     if (r == 0)
-        r = cp_store_put_asset(api->store, &a, &replaced);
+        r = cp_store_put_asset(api->store, &a, supersedes, &replaced);
     if (r < 0) {
         api_answer_store_failure(api, "register", r, ret);
         return;
     }
     api_warn_unsigned(api, &a);
+    if (supersedes)
+        tb_warn(
+            "register: the key or the contents of %s are others now; `asset restore %s` brings the earlier "
+            "registration back",
+            a.asset_id, a.asset_id);
     tb_info("register: %s %s from %s", a.asset_id, replaced ? "replaced" : "registered", rq->peer);
     answer(ret, replaced ? 200 : 201, "status", "registered", "asset_id", a.asset_id, "message",
            replaced ? "the earlier registration was replaced" : "the asset is registered");

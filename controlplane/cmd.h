@@ -94,6 +94,7 @@ int cp_run_contract_revoke(const struct cp_options *o);
 int cp_run_contract_shorten(const struct cp_options *o);
 int cp_run_contract_unbind(const struct cp_options *o);
 int cp_run_contract_list(const struct cp_options *o);
+int cp_run_asset_restore(const struct cp_options *o);
 int cp_run_asset_list(const struct cp_options *o);
 int cp_run_usage(const struct cp_options *o);
 int cp_run_log(const struct cp_options *o);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* contract add, allow, deny, revoke, shorten, unbind. Each change is one transaction beside the running
- * server, which reads contracts afresh for each request. */
+/* contract add, allow, deny, revoke, shorten, unbind; asset restore. Each change is one transaction beside
+ * the running server, which reads contracts afresh for each request. */
 #include <string.h>
 
 #include "controlplane/cmd.h"
@@ -156,5 +156,19 @@ int cp_run_contract_unbind(const struct cp_options *o)
     if (r != 0)
         return r;
     r = cp_store_unbind_hw(s, o->operand);
+    return r < 0 ? cp_fail_store(o, s, r) : TB_EXIT_OK;
+}
+
+int cp_run_asset_restore(const struct cp_options *o)
+{
+    _cleanup_store_ struct cp_store *s = NULL;
+    int r = cp_open(o, &s);
+
+    if (r != 0)
+        return r;
+    r = cp_store_restore_asset(s, o->operand);
+    if (r == -ENOENT)
+        return cp_fail(o, TB_EXIT_NOINPUT, "no registration of %s was replaced by one with another key",
+                       o->operand);
     return r < 0 ? cp_fail_store(o, s, r) : TB_EXIT_OK;
 }

@@ -31,6 +31,8 @@ static const struct cp_command commands[] = {
     {"contract", "list", NULL, cp_json_options, "print all contracts", cp_run_contract_list, NULL},
     {"asset", "list", NULL, cp_json_options, "print all registered assets, without their keys",
      cp_run_asset_list, NULL},
+    {"asset", "restore", "ASSET", cp_no_options,
+     "bring back the registration, with its key, that a later one replaced", cp_run_asset_restore, NULL},
     {"usage", NULL, NULL, cp_json_options, "print the last usage report of each machine", cp_run_usage, NULL},
     {"log", NULL, NULL, cp_log_options, "print who asked for what, and the verdicts", cp_run_log, NULL},
     {0},

@@ -35,6 +35,15 @@ static const char usage_schema[] =
     "CREATE TABLE IF NOT EXISTS usage(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, asset_id TEXT NOT NULL,"
     " at_us INTEGER NOT NULL, report TEXT NOT NULL, PRIMARY KEY(contract_id, hw_id)) STRICT, WITHOUT ROWID;";
 
+/* Registrations that another one with other contents or another key took the place of: the only copy of a key
+ * may be among them. */
+static const char superseded_schema[] =
+    "CREATE TABLE IF NOT EXISTS superseded(id INTEGER PRIMARY KEY, asset_id TEXT NOT NULL, ciphertext_url "
+    "TEXT NOT NULL,"
+    " manifest_url TEXT NOT NULL, chunk_bytes INTEGER NOT NULL, plaintext_bytes INTEGER NOT NULL,"
+    " sha256_ciphertext TEXT NOT NULL, manifest_sha256 TEXT NOT NULL, wrapped_key BLOB NOT NULL,"
+    " registered_us INTEGER NOT NULL, updated_us INTEGER NOT NULL) STRICT;";
+
 /* Keeps SQLite's words of a failure for cp_store_error(). Returns r. */
 static int store_failed(struct cp_store *s, int r)
 {
@@ -88,7 +97,9 @@ static int store_prepare(struct cp_store *s)
         r = store_make_schema(s);
     else if (r == 0 && version != SCHEMA_VERSION)
         return -EPROTONOSUPPORT;
-    return r == 0 ? tb_db_exec(s->db, usage_schema) : r;
+    if (r == 0)
+        r = tb_db_exec(s->db, usage_schema);
+    return r == 0 ? tb_db_exec(s->db, superseded_schema) : r;
 }
 
 int cp_store_open(const char *path, struct cp_store **ret, char err[static TB_DB_ERR_MAX])
@@ -181,7 +192,15 @@ static int store_write_asset(struct cp_store *s, const struct cp_asset *a)
         a->updated_us);
 }
 
-int cp_store_put_asset(struct cp_store *s, const struct cp_asset *a, bool *ret_replaced)
+static int store_supersede(struct cp_store *s, const char *asset_id)
+{
+    int n =
+        tb_db_run(s->db, "INSERT INTO superseded SELECT NULL, * FROM assets WHERE asset_id=?", "t", asset_id);
+
+    return MIN(n, 0);
+}
+
+int cp_store_put_asset(struct cp_store *s, const struct cp_asset *a, bool supersede, bool *ret_replaced)
 {
     int64_t existed = 0;
     int r = cp_store_begin(s);
@@ -189,6 +208,8 @@ int cp_store_put_asset(struct cp_store *s, const struct cp_asset *a, bool *ret_r
     if (r < 0)
         return r;
     r = tb_db_int(s->db, &existed, 0, "SELECT 1 FROM assets WHERE asset_id=?", "t", a->asset_id);
+    if (r == 0 && existed && supersede)
+        r = store_supersede(s, a->asset_id);
     if (r == 0)
         r = store_write_asset(s, a);
     if (r < 0) {
@@ -199,6 +220,41 @@ int cp_store_put_asset(struct cp_store *s, const struct cp_asset *a, bool *ret_r
     r = cp_store_commit(s);
     if (r == 0)
         *ret_replaced = existed;
+    return r;
+}
+
+/* The registration that is there goes to the far end, so that the next call goes further back. */
+static int store_swap(struct cp_store *s, const char *asset_id, int64_t id)
+{
+    int r = store_run(s,
+                      "INSERT INTO superseded SELECT (SELECT min(id) FROM superseded) - 1, * FROM assets"
+                      " WHERE asset_id=?",
+                      "t", asset_id);
+
+    if (r == 0)
+        r = store_run(
+            s,
+            "INSERT OR REPLACE INTO assets SELECT asset_id, ciphertext_url, manifest_url, chunk_bytes,"
+            " plaintext_bytes, sha256_ciphertext, manifest_sha256, wrapped_key, registered_us,"
+            " updated_us FROM superseded WHERE id=?",
+            "i", id);
+    return r == 0 ? store_run(s, "DELETE FROM superseded WHERE id=?", "i", id) : r;
+}
+
+int cp_store_restore_asset(struct cp_store *s, const char *asset_id)
+{
+    int64_t last = INT64_MIN;
+    int r = cp_store_begin(s);
+
+    if (r < 0)
+        return r;
+    r = store_failed(s, tb_db_int(s->db, &last, INT64_MIN, "SELECT max(id) FROM superseded WHERE asset_id=?",
+                                  "t", asset_id));
+    if (r == 0)
+        r = last == INT64_MIN ? -ENOENT : store_swap(s, asset_id, last);
+    if (r == 0)
+        return cp_store_commit(s);
+    cp_store_rollback(s);
     return r;
 }
 

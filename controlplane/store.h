@@ -87,8 +87,12 @@ void cp_store_rollback(struct cp_store *s);
 /* (Re)makes contract-allow (any asset) and contract-deny (refused, contract_invalid). */
 int cp_store_seed(struct cp_store *s, uint64_t now_us);
 
-/* Inserts or replaces in one step; registered_us of an existing row is kept. */
-int cp_store_put_asset(struct cp_store *s, const struct cp_asset *a, bool *ret_replaced);
+/* Inserts or replaces in one step; registered_us of an existing row is kept. supersede: the existing row is
+ * kept for cp_store_restore_asset(), because its key or contents are others. */
+int cp_store_put_asset(struct cp_store *s, const struct cp_asset *a, bool supersede, bool *ret_replaced);
+/* Brings back the last registration that was superseded; called again, the one before it, and so on around.
+ * -ENOENT when there is none. */
+int cp_store_restore_asset(struct cp_store *s, const char *asset_id);
 int cp_store_get_asset(struct cp_store *s, const char *asset_id, struct cp_asset *ret);
 
 /* -EEXIST when the id is taken and replace is false. hw_used is ignored. */

@@ -10,7 +10,7 @@
 
 static const struct tbpkg_command *const commands[] = {
     &tbpkg_encrypt,  &tbpkg_decrypt, &tbpkg_verify,  &tbpkg_inspect, &tbpkg_upload,
-    &tbpkg_register, &tbpkg_build,   &tbpkg_package, &tbpkg_publish, &tbpkg_config};
+    &tbpkg_register, &tbpkg_build,   &tbpkg_package, &tbpkg_publish, &tbpkg_key, &tbpkg_config};
 
 static const struct tbpkg_command *tbpkg_find_command(const char *name)
 {

@@ -24,6 +24,10 @@ _tbpkg() {
         mapfile -t COMPREPLY < <(compgen -W show -- "$cur")
         return
     fi
+    if [[ $command == key && $COMP_CWORD == 2 && $cur != -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "show-id check export" -- "$cur")
+        return
+    fi
     help=$("${COMP_WORDS[0]}" "$command" --help 2>/dev/null | sed -n 's/^  \(-., \|    \)\(--[a-z][^ ]*\).*/\2/p')
     # the option before the cursor, as "--in=FILE": its value
     value=$(grep -- "^$prev=" <<<"$help")

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tbenc/digest.h"
 
+#include <string.h>
+
 int tbenc_sha256_init(struct tbenc_sha256 *h)
 {
     if (!h->ctx)
@@ -68,4 +70,23 @@ void tbenc_filehash_done(struct tbenc_filehash *f)
     tbenc_sha256_done(&f->h);
     free(f->out);
     f->out = NULL;
+}
+
+int tbenc_key_id(const uint8_t key[TBENC_KEY_BYTES], uint8_t ret[TBENC_KEY_ID_BYTES])
+{
+    static const char label[] = "tbenc key id v1"; /* its NUL is hashed, too */
+    uint8_t digest[TBENC_SHA256_BYTES];
+    struct tbenc_sha256 h = {0};
+    int r = tbenc_sha256_init(&h);
+
+    if (r >= 0)
+        r = tbenc_sha256_update(&h, label, sizeof(label));
+    if (r >= 0)
+        r = tbenc_sha256_update(&h, key, TBENC_KEY_BYTES);
+    if (r >= 0)
+        r = tbenc_sha256_final(&h, digest);
+    tbenc_sha256_done(&h);
+    if (r >= 0)
+        memcpy(ret, digest, TBENC_KEY_ID_BYTES);
+    return r < 0 ? r : 0;
 }

@@ -173,6 +173,21 @@ static int get_files(const cJSON *files, struct tbenc_manifest *m, struct tbenc_
     return 0;
 }
 
+static int get_key_id(const cJSON *o, struct tbenc_manifest *m, struct tbenc_error *e)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+    int r;
+
+    r = tb_json_get_string(o, "key_id", &s, err);
+    if (r < 0)
+        return bad(e, r, err);
+    if (tb_hex_decode(s, strlen(s), m->key_id, TBENC_KEY_ID_BYTES) < 0)
+        return tbenc_fail(e, -EBADMSG, "manifest: key_id is not %d hex digits", 2 * TBENC_KEY_ID_BYTES);
+    m->has_key_id = true;
+    return 0;
+}
+
 static int get_additions(const cJSON *o, struct tbenc_manifest *m, struct tbenc_error *e)
 {
     char err[TB_JSON_ERR_MAX];
@@ -189,6 +204,11 @@ static int get_additions(const cJSON *o, struct tbenc_manifest *m, struct tbenc_
         if (r < 0)
             return r;
         m->has_tags_sha256 = true;
+    }
+    if (tb_json_member(o, "key_id")) {
+        r = get_key_id(o, m, e);
+        if (r < 0)
+            return r;
     }
     if (tb_json_member(o, "files"))
         return get_files(tb_json_member(o, "files"), m, e);

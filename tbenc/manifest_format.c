@@ -57,6 +57,12 @@ static void put_additions(FILE *f, const struct tbenc_manifest *m)
         fputs(",\n  \"tags_sha256\": ", f);
         put_sha256(f, m->tags_sha256);
     }
+    if (m->has_key_id) {
+        char hex[2 * TBENC_KEY_ID_BYTES + 1];
+
+        tb_hex_encode(m->key_id, TBENC_KEY_ID_BYTES, hex);
+        fprintf(f, ",\n  \"key_id\": \"%s\"", hex);
+    }
     if (m->files) {
         fputs(",\n  \"files\": [\n", f);
         for (size_t i = 0; i < m->n_files; i++) {

@@ -288,8 +288,10 @@ static int finish_manifest(struct seal *s, struct tbenc_error *e)
     int r;
 
     m->plaintext_bytes = s->next.pt_off;
-    m->has_tags_sha256 = true;
-    r = tbenc_sha256_final(&s->ciphertext, m->sha256_ciphertext);
+    m->has_tags_sha256 = m->has_key_id = true;
+    r = tbenc_key_id(s->p->key, m->key_id);
+    if (r >= 0)
+        r = tbenc_sha256_final(&s->ciphertext, m->sha256_ciphertext);
     if (r >= 0)
         r = tbenc_sha256_final(&s->tags, m->tags_sha256);
     if (r >= 0 && m->files)

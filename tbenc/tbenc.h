@@ -24,6 +24,7 @@ extern "C" {
 
 #define TBENC_KEY_BYTES 32
 #define TBENC_SHA256_BYTES 32
+#define TBENC_KEY_ID_BYTES 8
 #define TBENC_HEADER_BYTES 32
 #define TBENC_TAG_BYTES 16
 #define TBENC_RECORD_OVERHEAD 20 /* u32 length + tag */
@@ -54,7 +55,7 @@ enum tbenc_flags {
     TBENC_COPY_TO_PIPE = 1 << 2,
 };
 
-/* -- header (section FILE HEADER) ------------------------------------------------------------------------ */
+/* -- header (section FILE HEADER) -------------------------------------------------------------- */
 struct tbenc_header {
     uint32_t chunk_bytes;
     uint8_t nonce_prefix[4];
@@ -63,7 +64,7 @@ int tbenc_header_parse(const void *buf, size_t len, unsigned flags, struct tbenc
                        struct tbenc_error *e);
 void tbenc_header_format(const struct tbenc_header *h, uint8_t out[TBENC_HEADER_BYTES]);
 
-/* -- manifest (section MANIFEST) ------------------------------------------------------------------------- */
+/* -- manifest (section MANIFEST) --------------------------------------------------------------- */
 struct tbenc_file {
     /* Relative, '/'-separated, no '.', '..', empty component or control character; sorted bytewise. */
     char *path;
@@ -83,7 +84,12 @@ struct tbenc_manifest {
     uint8_t tags_sha256[TBENC_SHA256_BYTES];
     struct tbenc_file *files; /* NULL: one file */
     size_t n_files;
+    bool has_key_id; /* absent in files of other writers */
+    uint8_t key_id[TBENC_KEY_ID_BYTES];
 };
+/* The id of a key, which tells keys apart and nothing about them: the first bytes of a SHA-256 over a label
+ * and the key. */
+int tbenc_key_id(const uint8_t key[TBENC_KEY_BYTES], uint8_t ret[TBENC_KEY_ID_BYTES]);
 /* Parses JSON text (strict, see section MANIFEST) into a new manifest. Checks everything that needs no other
  * file. */
 int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbenc_manifest **ret,
@@ -109,7 +115,7 @@ int tbenc_manifest_record(const struct tbenc_manifest *m, uint64_t index, struct
 /* true when p may stand as a path of the file table. */
 bool tbenc_path_valid(const char *p);
 
-/* -- sealing (encrypting) -------------------------------------------------------------------------------- */
+/* -- sealing (encrypting) ---------------------------------------------------------------------- */
 /* Plaintext bytes. Called from the thread that called the function, after each batch of about a MiB or each
  * chunk; nonzero stops the work with -ECANCELED. total 0: unknown. */
 typedef int (*tbenc_progress_fn)(void *ctx, uint64_t done, uint64_t total);
@@ -137,7 +143,7 @@ struct tbenc_seal_params {
 int tbenc_seal(const struct tbenc_seal_params *p, const struct tbenc_input *in, size_t n_in, bool table,
                int out_fd, struct tbenc_manifest **ret, struct tbenc_error *e);
 
-/* -- opening (decrypting) -------------------------------------------------------------------------------- */
+/* -- opening (decrypting) ---------------------------------------------------------------------- */
 struct tbenc_open_params {
     const struct tbenc_manifest *manifest;
     const uint8_t *key; /* TBENC_KEY_BYTES; tbenc_verify() also takes NULL */

@@ -28,6 +28,7 @@ e2fsprogs
 fakeroot
 fdisk
 gcc
+gnupg
 haproxy
 iproute2
 jq

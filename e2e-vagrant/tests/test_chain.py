@@ -429,6 +429,7 @@ def test_wrong_key_never_reaches_ready(provider, hostile, tmp_path):
     good, right = json.loads(files["model.manifest.json"].read_text()), files["model.key"].read_text()
     try:
         files["model.key"].write_text("ab" * 32 + "\n")
+        del good["key_id"]  # tbpkg would refuse to register another key than the manifest names
         put(provider, asset, files, files["model.tbenc"].read_bytes(), good)
         with chain_of(provider, tmp_path, "hostile", asset) as c:
             assert re.search(r"(chunk|record) 0", never_ready(c, "tb-runtime"))

@@ -5,18 +5,18 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "common/hex.h"
 #include "common/secret.h"
 #include "common/units.h"
 #include "provider/asset/asset.h"
 #include "provider/cli/interrupt.h"
+#include "provider/cli/key_arg.h"
 
 void asset_seal_clear(struct asset_seal *s)
 {
     source_close(&s->source);
     tb_newfile_abort(&s->ct);
     tb_newfile_abort(&s->mf);
-    tb_newfile_abort(&s->kf);
+    key_out_clear(&s->key);
     cli_temp_forget_all();
     tb_freep(&s->out_path);
     tb_freep(&s->manifest_path);
@@ -61,10 +61,9 @@ static int seal_check_output(const struct asset_seal *s, const char *option, con
 
     if (lstat(path, &st) == 0) {
         if (!replace)
-            return tbpkg_fail(path, "exists already",
-                              path == s->key_out
-                                  ? "keep it, it may be the only copy of a key, and choose another name"
-                                  : "choose another name or use --force");
+            return tbpkg_fail(path, "exists already", "choose another name or use --force");
+        if (asset_key_is_file(path))
+            return tbpkg_fail(path, "holds a key and is never replaced", "choose another name");
         if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* /dev/null, or a link to such a thing */
             return tbpkg_fail(path, "exists and is not a regular file", "choose another name");
     }
@@ -85,21 +84,24 @@ static int seal_same_name(const char *a, const char *b)
     return ra && rb && strcmp(ra, rb) == 0;
 }
 
-static int seal_check_outputs(struct asset_seal *s)
+static int seal_check_outputs(struct asset_seal *s, const struct tb_key *key)
 {
+    const char *key_path;
     int rc = seal_name_outputs(s);
 
+    if (rc == CLI_OK)
+        rc = key_out_prepare(&s->key, s->key_out, s->out_path, s->asset_id, key);
     if (rc != CLI_OK)
         return rc;
+    key_path = s->key.path;
     if (seal_same_name(s->out_path, s->manifest_path) ||
-        (s->key_out &&
-         (seal_same_name(s->key_out, s->manifest_path) || seal_same_name(s->key_out, s->out_path))))
+        (key_path && (seal_same_name(key_path, s->manifest_path) || seal_same_name(key_path, s->out_path))))
         return cli_usage(s->cli, "--out, --manifest and --key-out must be different files");
     rc = seal_check_output(s, "--out", s->out_path, s->force);
     if (rc == CLI_OK)
         rc = seal_check_output(s, "--manifest", s->manifest_path, s->force);
-    if (rc == CLI_OK && s->key_out)
-        rc = seal_check_output(s, "--key-out", s->key_out, false);
+    if (rc == CLI_OK && key_path)
+        rc = seal_check_output(s, "--key-out", key_path, false);
     if (rc != CLI_OK)
         return rc;
     return asset_check_space(s->out_path, source_ciphertext_bytes(&s->source, s->chunk_bytes));
@@ -112,12 +114,7 @@ static int seal_create_outputs(struct asset_seal *s)
     if (r < 0)
         return tbpkg_fail_errno(s->out_path, r);
     r = cli_newfile_open(&s->mf, s->manifest_path, 0666);
-    if (r < 0)
-        return tbpkg_fail_errno(s->manifest_path, r);
-    if (!s->key_out)
-        return CLI_OK;
-    r = cli_newfile_open(&s->kf, s->key_out, 0600);
-    return r < 0 ? tbpkg_fail_errno(s->key_out, r) : CLI_OK;
+    return r < 0 ? tbpkg_fail_errno(s->manifest_path, r) : key_out_create(&s->key);
 }
 
 /* -- sealing ----------------------------------------------------------------------------------- */
@@ -169,22 +166,6 @@ static int seal_write_manifest(struct asset_seal *s)
     return r < 0 ? tbpkg_fail_errno(s->manifest_path, r) : CLI_OK;
 }
 
-/* The key where it belongs, before anything needs it. */
-static int seal_write_key(struct asset_seal *s, const struct tb_key *key)
-{
-    char line[TB_KEY_HEX_CHARS + 2];
-    int r;
-
-    tb_hex_encode(key->b, TB_KEY_BYTES, line);
-    line[TB_KEY_HEX_CHARS] = '\n';
-    r = tb_write_full(s->key_out ? s->kf.fd : STDOUT_FILENO, line,
-                      TB_KEY_HEX_CHARS + 1); /* not into a stdio buffer */
-    tb_erase(line, sizeof(line));
-    if (r == 0 && s->key_out && fsync(s->kf.fd) < 0)
-        r = -errno;
-    return r < 0 ? tbpkg_fail_errno(s->key_out ? s->key_out : "key on standard output", r) : CLI_OK;
-}
-
 static int seal_commit(struct tb_newfile *f, const char *path, bool replace)
 {
     int r = tb_newfile_commit(f, replace);
@@ -196,26 +177,31 @@ static int seal_commit(struct tb_newfile *f, const char *path, bool replace)
 }
 
 /* All names or none: what took its name before a failure gives it back (a file replaced by --force is gone,
- * though). */
+ * though). The key goes last then, and stays if the ciphertext would not go. */
+static void seal_give_back(struct asset_seal *s)
+{
+    bool has_name = !s->ct.tmp_path;
+
+    if (has_name && unlink(s->out_path) < 0 && errno != ENOENT)
+        return;
+    if (s->key.path && !s->key.file.tmp_path)
+        (void)unlink(s->key.path);
+}
+
 static int seal_take_names(struct asset_seal *s)
 {
-    int rc = CLI_OK;
+    int rc;
 
     if (fsync(s->ct.fd) < 0) /* long: while an interrupt can still stop us */
         return tbpkg_fail_errno(s->out_path, -errno);
     cli_signals_block();
-    if (s->key_out)
-        rc = seal_commit(&s->kf, s->key_out, false);
-    if (rc == CLI_OK) {
+    rc = key_out_commit(&s->key);
+    if (rc == CLI_OK)
         rc = seal_commit(&s->ct, s->out_path, s->force);
-        if (rc == CLI_OK) {
-            rc = seal_commit(&s->mf, s->manifest_path, s->force);
-            if (rc != CLI_OK)
-                (void)unlink(s->out_path);
-        }
-        if (rc != CLI_OK && s->key_out)
-            (void)unlink(s->key_out);
-    }
+    if (rc == CLI_OK)
+        rc = seal_commit(&s->mf, s->manifest_path, s->force);
+    if (rc != CLI_OK)
+        seal_give_back(s);
     cli_temp_forget_all();
     cli_signals_unblock();
     return rc;
@@ -224,24 +210,22 @@ static int seal_take_names(struct asset_seal *s)
 int asset_seal(struct asset_seal *s)
 {
     _cleanup_key_ struct tb_key key;
-    int r, rc;
+    int r = tb_random(&key, sizeof(key)), rc;
 
-    rc = source_open(s->in, &s->source);
-    if (rc == CLI_OK)
-        rc = seal_check_outputs(s);
-    if (rc == CLI_OK)
-        rc = seal_create_outputs(s);
-    if (rc != CLI_OK)
-        return rc;
-    r = tb_random(&key, sizeof(key));
     if (r < 0)
         return tbpkg_fail_errno("random key", r);
-    rc = seal_source(s, &key);
+    rc = source_open(s->in, &s->source);
+    if (rc == CLI_OK)
+        rc = seal_check_outputs(s, &key);
+    if (rc == CLI_OK)
+        rc = seal_create_outputs(s);
+    if (rc == CLI_OK)
+        rc = seal_source(s, &key);
     if (rc == CLI_OK)
         rc = seal_write_manifest(s);
     if (rc == CLI_OK)
-        rc = seal_write_key(s, &key);
+        rc = key_out_write(&s->key, &key);
     if (rc == CLI_OK)
-        rc = seal_take_names(s);
-    return rc;
+        rc = cli_key_hold(&key);
+    return rc == CLI_OK ? seal_take_names(s) : rc;
 }

@@ -6,6 +6,8 @@
 #define TBPKG_ASSET_SEAL_H
 
 #include "common/io.h"
+#include "provider/asset/asset.h"
+#include "provider/asset/key.h"
 #include "provider/asset/source.h"
 #include "provider/cli/command.h"
 #include "tbenc/tbenc.h"
@@ -19,19 +21,20 @@ struct asset_seal {
     /* what came of it */
     char *out_path, *manifest_path;
     struct tbenc_manifest *result;
+    struct key_out key;
     double seconds;
     /* private */
     struct model_source source;
-    struct tb_newfile ct, mf, kf; /* ciphertext, manifest, key */
+    struct tb_newfile ct, mf; /* ciphertext, manifest */
 };
 #define ASSET_SEAL_INIT                                                                                      \
     {                                                                                                        \
         .out = ASSET_DEFAULT_NAME, .chunk_bytes = TBENC_CHUNK_BYTES_DEFAULT, .source = SOURCE_INIT,          \
-        .ct = TB_NEWFILE_INIT, .mf = TB_NEWFILE_INIT, .kf = TB_NEWFILE_INIT                                  \
+        .ct = TB_NEWFILE_INIT, .mf = TB_NEWFILE_INIT, .key = KEY_OUT_INIT                                    \
     }
 
-/* CLI_OK; or the error is reported and CLI_FAILED or CLI_USAGE returned: then nothing is left under the final
- * names. */
+/* Holds the key for the commands that follow in this process (cli_key_hold()). CLI_OK; or the error is
+ * reported and CLI_FAILED or CLI_USAGE returned: then nothing is left under the final names. */
 int asset_seal(struct asset_seal *s);
 void asset_seal_clear(struct asset_seal *s);
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "common/io.h"
+#include "provider/asset/key.h"
 #include "provider/asset/out_tree.h"
 #include "provider/cli/interrupt.h"
 
@@ -91,6 +92,8 @@ static int unseal_to_file(struct asset_unseal *u)
             return tbpkg_fail(u->out, "exists and is not a regular file", "use --out=- for standard output");
         if (fstat(u->asset.fd, &in) == 0 && in.st_dev == st.st_dev && in.st_ino == st.st_ino)
             return tbpkg_fail(u->out, "is the ciphertext itself", "choose another name");
+        if (asset_key_is_file(u->out))
+            return tbpkg_fail(u->out, "holds a key and is never replaced", "choose another name");
     }
     r = cli_newfile_open(&f, u->out, 0666);
     if (r < 0)
@@ -144,6 +147,8 @@ int asset_unseal(struct asset_unseal *u)
     rc = cli_key_arg_read(u->cli, u->key_arg, &u->key);
     if (rc == CLI_OK)
         rc = asset_open(u->in, u->manifest, u->flags, &u->asset);
+    if (rc == CLI_OK)
+        rc = asset_key_check(u->asset.manifest, &u->key, cli_key_arg_name(u->key_arg));
     if (rc == CLI_OK && !is_stdout)
         rc = asset_check_space(u->out, u->asset.manifest->plaintext_bytes);
     if (rc != CLI_OK)

@@ -34,9 +34,37 @@ static const char *key_arg_path(const struct cli_key_arg *k)
     return env && *env ? env : NULL;
 }
 
+static struct tb_key *held;
+
+int cli_key_hold(const struct tb_key *key)
+{
+    tb_secret_freep(&held);
+    if (!key)
+        return CLI_OK;
+    held = tb_secret_alloc(sizeof(*held));
+    if (!held)
+        return tbpkg_fail_errno("key", -ENOMEM);
+    *held = *key;
+    return CLI_OK;
+}
+
+bool cli_key_is_held(void)
+{
+    return held;
+}
+
 bool cli_key_arg_given(const struct cli_key_arg *k)
 {
-    return k->hex || key_arg_path(k);
+    return held || k->hex || key_arg_path(k);
+}
+
+const char *cli_key_arg_name(const struct cli_key_arg *k)
+{
+    const char *path = k->hex || (held && !k->file) ? NULL : key_arg_path(k);
+
+    if (path && strcmp(path, "-") == 0)
+        return "key on standard input";
+    return path ? path : k->hex ? "--key-hex" : "the key";
 }
 
 int cli_key_arg_read(const struct cli *c, const struct cli_key_arg *k, struct tb_key *ret)
@@ -49,6 +77,10 @@ int cli_key_arg_read(const struct cli *c, const struct cli_key_arg *k, struct tb
     if (k->hex) {
         if (tb_hex_decode(k->hex, strlen(k->hex), ret->b, TB_KEY_BYTES) < 0)
             return cli_usage(c, "--key-hex: a key is 64 hex digits");
+        return CLI_OK;
+    }
+    if (held && !k->file) {
+        *ret = *held;
         return CLI_OK;
     }
     if (!path)

@@ -36,6 +36,14 @@ bool cli_key_arg_given(const struct cli_key_arg *k);
 /* Reads the key. CLI_OK; else the error is reported and CLI_FAILED or CLI_USAGE returned. */
 int cli_key_arg_read(const struct cli *c, const struct cli_key_arg *k, struct tb_key *ret);
 
+/* Where the key comes from, for messages. */
+const char *cli_key_arg_name(const struct cli_key_arg *k);
+/* Keeps a key in secret memory for the commands that run later in this process, which then need no other
+ * source; NULL forgets it. CLI_OK, or CLI_FAILED when reported. */
+int cli_key_hold(const struct tb_key *key);
+
+bool cli_key_is_held(void);
+
 /* CLI_OK unless two of them want standard input, or a ciphertext from there comes without a manifest. NULLs
  * are fine. */
 int cli_check_inputs(const struct cli *c, const char *in, const char *manifest, const struct cli_key_arg *k);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <limits.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
@@ -44,8 +45,8 @@ void tool_clear(struct tool *t)
     *t = (struct tool){0};
 }
 
-/* Signals as a program expects them at its start; out is its stdout. */
-static int tool_spawn(const struct tool *t, int out, pid_t *ret)
+/* Signals as a program expects them at its start. in and out are its stdin and stdout; in -1: ours. */
+static int tool_spawn(const struct tool *t, int in, int out, pid_t *ret)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -64,6 +65,8 @@ static int tool_spawn(const struct tool *t, int out, pid_t *ret)
     posix_spawnattr_setsigdefault(&attr, &all);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     r = posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
+    if (r == 0 && in >= 0)
+        r = posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
     if (r == 0)
         r = posix_spawnp(ret, t->v[0], &actions, &attr, t->v, environ);
     posix_spawn_file_actions_destroy(&actions);
@@ -107,31 +110,11 @@ static int tool_wait_for(pid_t pid, bool *ret_interrupted)
     return status;
 }
 
-int tool_run(const struct tool *t, const char *package, char **ret_out)
+/* Says how it ended. r: of the spawn. */
+static int tool_report(const struct tool *t, const char *package, int r, int status, bool interrupted)
 {
-    _cleanup_close_ int in = -1, out = -1;
     char reason[128];
-    int fds[2], status = 0, r;
-    bool interrupted = false;
-    pid_t pid;
 
-    assert(t->n > 0 || t->r < 0);
-    if (t->r < 0)
-        return tbpkg_fail_errno(t->n ? t->v[0] : package, t->r);
-    if (ret_out && pipe2(fds, O_CLOEXEC) < 0)
-        return tbpkg_fail_errno(t->v[0], -errno);
-    if (ret_out) {
-        in = fds[0];
-        out = fds[1];
-    }
-    cli_signals_block();
-    r = tool_spawn(t, ret_out ? out : STDERR_FILENO, &pid);
-    out = tb_close(out);
-    if (r == 0 && ret_out)
-        *ret_out = tool_read_output(in);
-    if (r == 0)
-        status = tool_wait_for(pid, &interrupted);
-    cli_signals_unblock();
     if (interrupted) {
         tbpkg_fail("interrupted", t->v[0], "run the same command again");
         return CLI_INTERRUPTED;
@@ -149,6 +132,59 @@ int tool_run(const struct tool *t, const char *package, char **ret_out)
         return tbpkg_failf(t->v[0], "%s ended with exit code %d; see its output above",
                            t->n > 1 ? t->v[1] : "it", WEXITSTATUS(status));
     return CLI_OK;
+}
+
+int tool_run(const struct tool *t, const char *package, char **ret_out)
+{
+    _cleanup_close_ int in = -1, out = -1;
+    int fds[2], status = 0, r;
+    bool interrupted = false;
+    pid_t pid;
+
+    assert(t->n > 0 || t->r < 0);
+    if (t->r < 0)
+        return tbpkg_fail_errno(t->n ? t->v[0] : package, t->r);
+    if (ret_out && pipe2(fds, O_CLOEXEC) < 0)
+        return tbpkg_fail_errno(t->v[0], -errno);
+    if (ret_out) {
+        in = fds[0];
+        out = fds[1];
+    }
+    cli_signals_block();
+    r = tool_spawn(t, -1, ret_out ? out : STDERR_FILENO, &pid);
+    out = tb_close(out);
+    if (r == 0 && ret_out)
+        *ret_out = tool_read_output(in);
+    if (r == 0)
+        status = tool_wait_for(pid, &interrupted);
+    cli_signals_unblock();
+    return tool_report(t, package, r, status, interrupted);
+}
+
+int tool_run_filter(const struct tool *t, const char *package, const void *in, size_t in_len, int out_fd)
+{
+    _cleanup_close_ int read_end = -1, write_end = -1;
+    int fds[2], status = 0, r;
+    bool interrupted = false;
+    pid_t pid;
+
+    assert(t->n > 0 && in_len <= PIPE_BUF);
+    if (t->r < 0)
+        return tbpkg_fail_errno(t->v[0], t->r);
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return tbpkg_fail_errno(t->v[0], -errno);
+    read_end = fds[0];
+    write_end = fds[1];
+    r = tb_write_full(write_end, in, in_len); /* fits: nothing waits */
+    if (r < 0)
+        return tbpkg_fail_errno(t->v[0], r);
+    write_end = tb_close(write_end);
+    cli_signals_block();
+    r = tool_spawn(t, read_end, out_fd, &pid);
+    if (r == 0)
+        status = tool_wait_for(pid, &interrupted);
+    cli_signals_unblock();
+    return tool_report(t, package, r, status, interrupted);
 }
 
 char *tool_mkdtemp(void)

@@ -26,6 +26,10 @@ void tool_clear(struct tool *t);
  * interrupt, which it got too and was waited for, CLI_INTERRUPTED. */
 int tool_run(const struct tool *t, const char *package, char **ret_out);
 
+/* Runs it as a filter: in, which is wiped by the caller, is what it reads on its stdin (at most a pipe's
+ * capacity), and what it writes goes to out_fd. As tool_run(). */
+int tool_run_filter(const struct tool *t, const char *package, const void *in, size_t in_len, int out_fd);
+
 /* A new directory below $TMPDIR; tool_rmdir() removes it with all that is in it. Heap, or NULL: reported. */
 char *tool_mkdtemp(void);
 void tool_rmdir(char **path);

@@ -31,8 +31,7 @@ static const struct tb_option encrypt_options[] = {
               "gets model.tbenc in it"),
     TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.manifest,
               "write the manifest here [beside the ciphertext: NAME.manifest.json]"),
-    TB_OPTION('k', "key-out", "FILE", TB_OPTION_STRING, work.key_out,
-              "write the key here (mode 0600); an existing file is never replaced"),
+    TB_OPTION('k', "key-out", "TARGET", TB_OPTION_STRING, work.key_out, ASSET_KEY_OUT_HELP),
     ROW_CHUNK_BYTES(work.chunk_bytes),
     ROW_NO_FINETUNE(work.no_finetune),
     ROW_THREADS(work.threads),
@@ -53,9 +52,9 @@ static int encrypt_check_options(void *job)
         return cli_usage(c, "no input: name a file or a directory");
     if (strcmp(w->out, "-") == 0 || !*w->out)
         return cli_usage(c, "--out: name a file; the ciphertext cannot go to standard output");
-    if (w->key_out && (strcmp(w->key_out, "-") == 0 || !*w->key_out))
-        return cli_usage(c, "--key-out: name a file; without the option the key goes to standard output");
-    if (j->cli.json && !w->key_out)
+    if (w->key_out && key_out_check(c, w->key_out) != CLI_OK)
+        return CLI_USAGE;
+    if (j->cli.json && (!w->key_out || strcmp(w->key_out, "-") == 0))
         return cli_usage(c, "--json needs --key-out: standard output is either JSON or the key");
     if (w->chunk_bytes != mib << 20 ||
         (mib != 1 && mib != 4 && mib != 8 && mib != 16 && mib != 32 && mib != 64))
@@ -74,7 +73,10 @@ static int encrypt_report_json(const struct encrypt_job *j)
     cJSON_AddStringToObject(o, "asset_id", m->asset_id);
     cJSON_AddStringToObject(o, "encrypted_file", w->out_path);
     cJSON_AddStringToObject(o, "manifest", w->manifest_path);
-    cJSON_AddStringToObject(o, "key_file", w->key_out);
+    cJSON_AddStringToObject(o, "key_id", w->key.id);
+    cJSON_AddStringToObject(o, "key_file", w->key.path);
+    if (w->key.recipient)
+        cJSON_AddStringToObject(o, "key_recipient", w->key.recipient);
     tb_json_add_uint(o, "chunk_bytes", m->chunk_bytes);
     tb_json_add_uint(o, "records", tbenc_manifest_records(m));
     tb_json_add_uint(o, "files", m->files ? m->n_files : 1);
@@ -100,10 +102,16 @@ static int encrypt_report(const struct encrypt_job *j)
                m->n_files > 1 ? "s" : "");
     tbpkg_note(j->cli.quiet, "ciphertext: %s", w->out_path);
     tbpkg_note(j->cli.quiet, "manifest:   %s", w->manifest_path);
-    if (w->key_out)
-        tbpkg_note(j->cli.quiet, "key:        %s (keep it: nothing else opens the ciphertext)", w->key_out);
+    if (w->key.recipient)
+        tbpkg_note(j->cli.quiet,
+                   "key:        %s in %s, for %s only (keep it: nothing else opens the ciphertext)",
+                   w->key.id, w->key.path, w->key.recipient);
+    else if (w->key.path)
+        tbpkg_note(j->cli.quiet, "key:        %s in %s (keep it: nothing else opens the ciphertext)",
+                   w->key.id, w->key.path);
     else
-        tbpkg_note(j->cli.quiet, "key:        on standard output (save it now: it is stored nowhere)");
+        tbpkg_note(j->cli.quiet, "key:        %s, on standard output (save it now: it is stored nowhere)",
+                   w->key.id);
     return j->cli.json ? encrypt_report_json(j) : CLI_OK;
 }
 

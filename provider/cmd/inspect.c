@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "provider/asset/asset.h"
+#include "provider/asset/key.h"
 #include "common/hex.h"
 #include "common/json.h"
 #include "provider/asset/scan.h"
@@ -171,6 +172,11 @@ static void inspect_show_manifest(const char *path, const struct tbenc_manifest 
         inspect_show_hash("tags sha256", m->tags_sha256);
     else
         printf("  %-16s%s\n", "tags sha256", "none (written by another tool)");
+    if (m->has_key_id) {
+        char id[ASSET_KEY_ID_HEX + 1];
+
+        printf("  %-16s%s\n", "key", asset_key_id_wanted(m, id));
+    }
     printf("  %-16s%s\n", "fine-tuning", m->allow_finetune ? "allowed" : "not allowed");
     if (!m->files)
         return;

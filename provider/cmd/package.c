@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "provider/asset/asset.h"
+#include "provider/asset/key.h"
 #include "provider/azure/blob.h"
 #include "common/config.h"
 #include "common/hex.h"
@@ -304,6 +305,8 @@ static int package_make_zip(struct package_job *j)
 
     if (stat(j->zip, &st) == 0 && !S_ISREG(st.st_mode))
         return tbpkg_fail(j->zip, "exists and is not a regular file", "choose another name");
+    if (asset_key_is_file(j->zip))
+        return tbpkg_fail(j->zip, "holds a key and is never replaced", "choose another name");
     r = cli_newfile_open(&j->out, j->zip, 0666);
     if (r == 0)
         r = package_write_zip(j);

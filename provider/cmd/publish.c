@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "provider/asset/asset.h"
+#include "provider/cli/key_arg.h"
 #include "common/config.h"
 #include "common/json.h"
 #include "provider/cmd/rows.h"
@@ -32,6 +33,8 @@ static void publish_clear(struct publish *p)
     tb_freep(&p->ciphertext);
     tb_freep(&p->manifest);
     tb_freep(&p->key);
+    tb_freep(&p->key_dir);
+    (void)cli_key_hold(NULL);
     tb_freep(&p->default_zip);
 }
 
@@ -58,6 +61,8 @@ static const struct tb_option publish_options[] = {
     TB_OPTION(0, "forget-key", NULL, TB_OPTION_FLAG, forget_key,
               "remove the key file once the control plane has confirmed the key"),
     TB_OPTION_HEADING_ROW("Encryption:"),
+    TB_OPTION(0, "key-out", "TARGET", TB_OPTION_STRING, key_out,
+              "where the key goes: a FILE, a DIR/ [the output directory], age:RECIPIENT or gpg:RECIPIENT"),
     ROW_CHUNK_BYTES(chunk_bytes),
     ROW_NO_FINETUNE(no_finetune),
     TB_OPTION_HEADING_ROW("Storage; without a file, credentials are looked for as tbpkg upload --help says:"),
@@ -70,7 +75,7 @@ static const struct tb_option publish_options[] = {
     ROW_TOKEN_FILE(token_file),
     ROWS_CLIENT_CERT(cert, cert_key),
     TB_OPTION('k', "key-file", "FILE", TB_OPTION_STRING, key_file,
-              "with --skip-encrypt: the key, when it is elsewhere"),
+              "the key of the asset that is encrypted already, when it is not where it was put"),
     ROW_CA_FILE(ca_file),
     ROW_INSECURE_HTTP(insecure),
     TB_OPTION_HEADING_ROW("Image, as for tbpkg build:"),
@@ -128,7 +133,7 @@ static int publish_check_files(const struct publish *p)
                                  p->key_file};
 
     for (size_t i = 0; i < ARRAY_SIZE(files); i++)
-        if (files[i] && access(files[i], R_OK) < 0)
+        if (files[i] && strcmp(files[i], "-") != 0 && access(files[i], R_OK) < 0)
             return tbpkg_fail_errno(files[i], -errno);
     return CLI_OK;
 }
@@ -136,8 +141,8 @@ static int publish_check_files(const struct publish *p)
 static int publish_name_files(struct publish *p)
 {
     p->encrypted = tb_path_join(p->dir, "encrypted");
-    p->key = tb_path_join(p->dir, "model.key");
-    if (!p->encrypted || !p->key)
+    p->key_dir = tb_strf("%s/", p->dir);
+    if (!p->encrypted || !p->key_dir)
         return tbpkg_fail_errno("publish", -ENOMEM);
     p->ciphertext = tb_path_join(p->encrypted, ASSET_DEFAULT_NAME);
     p->manifest = tb_path_join(p->encrypted, ASSET_DEFAULT_MANIFEST);
@@ -159,8 +164,8 @@ static int publish_check_options(void *job)
         return cli_usage(c, "no input: name a file or a directory, or use --skip-encrypt");
     if (p->in && strcmp(p->in, "-") == 0)
         return cli_usage(c, "the input must be a file or a directory, so that the run can be continued");
-    if (p->key_file && !p->skip[STEP_ENCRYPT])
-        return cli_usage(c, "--key-file goes with --skip-encrypt: encrypting makes a key");
+    if (p->key_out && strcmp(p->key_out, "-") == 0)
+        return cli_usage(c, "--key-out: name a file, a directory or a recipient");
     if (!p->debs && (cli_given(c, "registry") || p->target) && !p->skip[STEP_BUILD])
         return cli_usage(
             c,
@@ -181,7 +186,7 @@ static int publish_check_same_model(struct publish *p)
     bool done;
     const char *before = publish_state_inputs(&p->state, "encrypt", &done);
 
-    if (!before || strcmp(before, p->hash) == 0 || (!done && access(p->key, F_OK) < 0))
+    if (!before || strcmp(before, p->hash) == 0 || (!done && access(p->manifest, F_OK) < 0))
         return CLI_OK;
     return tbpkg_failf(
         p->in,
@@ -209,7 +214,7 @@ static int publish_check_ahead(struct publish *p, const enum publish_action *pla
     int rc = CLI_OK;
 
     if (plan[STEP_ENCRYPT] == ACTION_RUN)
-        rc = asset_check_space(access(p->dir, F_OK) == 0 ? p->key : p->dir,
+        rc = asset_check_space(access(p->dir, F_OK) == 0 ? p->encrypted : p->dir,
                                source_ciphertext_bytes(&p->source, p->chunk_bytes));
     if (rc == CLI_OK && plan[STEP_PACKAGE] == ACTION_RUN) {
         _cleanup_words_ struct publish_words w = {0};
@@ -226,6 +231,28 @@ static int publish_check_ahead(struct publish *p, const enum publish_action *pla
     return rc;
 }
 
+/* An asset that is stored or registered is not encrypted again under a new key; and its key is there when it
+ * is needed. */
+static int publish_check_key(struct publish *p, const enum publish_action *plan)
+{
+    bool encrypted, uploaded, registered;
+    const char *begun = publish_state_inputs(&p->state, "upload", &uploaded);
+
+    (void)publish_state_inputs(&p->state, "encrypt", &encrypted);
+    (void)publish_state_inputs(&p->state, "register", &registered);
+    if (plan[STEP_ENCRYPT] == ACTION_RUN && encrypted && (begun || registered))
+        return tbpkg_fail(access(p->manifest, F_OK) < 0 ? p->manifest : p->ciphertext,
+                          "is missing, and the asset is in use: encrypting again would make another key",
+                          "put the file back, or use a new asset id and another --output");
+    if (plan[STEP_ENCRYPT] == ACTION_RUN && p->key_file && access(p->manifest, F_OK) < 0)
+        return tbpkg_fail(p->key_file, "is not used: encrypting makes a key",
+                          "leave --key-file out, or use --skip-encrypt");
+    publish_key_find(p);
+    if (plan[STEP_REGISTER] == ACTION_RUN && plan[STEP_ENCRYPT] != ACTION_RUN && !p->key && !p->key_file)
+        return publish_key_missing(p);
+    return CLI_OK;
+}
+
 static const char *const action_texts[] = {
     [ACTION_RUN] = "to do", [ACTION_DONE] = "done already", [ACTION_SKIP] = "skipped"};
 
@@ -238,6 +265,8 @@ static int publish_make_plan(struct publish *p, enum publish_action plan[N_STEPS
         if (s == STEP_ENCRYPT && plan[s] == ACTION_RUN && rc == CLI_OK)
             rc = publish_check_same_model(p);
     }
+    if (rc == CLI_OK)
+        rc = publish_check_key(p, plan);
     return rc == CLI_OK ? publish_check_ahead(p, plan) : rc;
 }
 
@@ -286,7 +315,7 @@ static cJSON *publish_make_summary(const struct publish *p)
 
     cJSON_AddStringToObject(d, "asset_id", p->asset_id);
     cJSON_AddStringToObject(d, "output", p->dir);
-    if (access(p->key, F_OK) == 0)
+    if (p->key)
         cJSON_AddStringToObject(d, "key_file", p->key);
     steps = cJSON_AddObjectToObject(d, "steps");
     for (int s = 0; s < N_STEPS; s++) {
@@ -334,24 +363,11 @@ static void publish_print_table(const struct publish *p, const cJSON *summary)
     printf("%-12s %s/" SUMMARY_NAME "\n", "summary", p->dir);
 }
 
-static int publish_forget_key(const struct publish *p)
-{
-    bool registered;
-
-    (void)publish_state_inputs(&p->state, "register", &registered);
-    if (!p->forget_key || !registered || p->skip[STEP_REGISTER] || access(p->key, F_OK) < 0)
-        return CLI_OK;
-    if (unlink(p->key) < 0)
-        return tbpkg_fail_errno(p->key, -errno);
-    tbpkg_note(p->cli.quiet, "%s is removed; only the control plane has the key now.", p->key);
-    return CLI_OK;
-}
-
 static int publish_finish(struct publish *p)
 {
     _cleanup_free_ char *path = tb_path_join(p->dir, SUMMARY_NAME), *text = NULL;
     _cleanup_json_ cJSON *summary = NULL;
-    int r, rc = publish_forget_key(p);
+    int r, rc = publish_key_forget(p);
 
     if (rc != CLI_OK)
         return rc;
@@ -401,7 +417,7 @@ static int publish_make_dirs(const struct publish *p)
     if (r < 0)
         return tbpkg_fail_errno(p->encrypted, r);
     if (!p->skip[STEP_ENCRYPT])
-        rc = source_check_output(&p->source, "--output", p->key);
+        rc = source_check_output(&p->source, "--output", p->encrypted);
     if (rc != CLI_OK && rmdir(p->encrypted) == 0)
         (void)rmdir(p->dir);
     return rc;
@@ -410,10 +426,11 @@ static int publish_make_dirs(const struct publish *p)
 /* What a killed run left half written; it may be as large as the model. */
 static void publish_sweep(const struct publish *p)
 {
-    const char *const made[] = {p->ciphertext, p->manifest, p->key, p->zip};
+    const char *const made[] = {p->ciphertext, p->manifest, p->zip};
 
     for (size_t i = 0; i < ARRAY_SIZE(made); i++)
         tb_newfile_sweep(made[i]);
+    publish_key_sweep(p);
 }
 
 static int publish_open_all(struct publish *p)
@@ -482,7 +499,7 @@ const struct tbpkg_command tbpkg_publish = {
     .about = "Encrypt a model, upload it, register it with the control plane, build the image and make the\n"
              "package of the managed application. Run the same command again to continue a run that was\n"
              "interrupted: steps that are done, with the same inputs, are not repeated. The key stays in\n"
-             "DIR/model.key (0600) unless --forget-key is given.\n",
+             "DIR/ASSET-KEYID.key (0600) unless --key-out or --forget-key says otherwise.\n",
     .options = publish_options,
     .run = publish_main,
 };

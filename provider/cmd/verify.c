@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "provider/asset/asset.h"
+#include "provider/asset/key.h"
 #include "common/json.h"
 #include "provider/cmd/rows.h"
 #include "provider/tbpkg.h"
@@ -157,6 +158,8 @@ static int verify_main(int argc, char **argv)
         rc = cli_key_arg_read(&j.cli, &j.key_arg, &j.key);
     if (rc == CLI_OK)
         rc = asset_open(j.in, j.manifest, j.flags, &j.asset);
+    if (rc == CLI_OK && j.with_key)
+        rc = asset_key_check(j.asset.manifest, &j.key, cli_key_arg_name(&j.key_arg));
     return rc == CLI_OK ? verify_asset(&j) : rc;
 }
 

@@ -21,7 +21,7 @@ struct publish {
     uint64_t chunk_bytes;
     bool no_finetune;
     const char *account, *container, *blob_endpoint, *connection_string_file, *account_key_file, *sas_file;
-    const char *edc_endpoint, *token_file, *cert, *cert_key, *ca_file, *key_file;
+    const char *edc_endpoint, *token_file, *cert, *cert_key, *ca_file, *key_file, *key_out;
     const char *target, *registry, *image_name, *tag, *base, *debs, *packer;
     struct tb_option_list vars;
     bool no_push, insecure_registry;
@@ -29,7 +29,9 @@ struct publish {
     struct tb_option_list sets;
     bool insecure, skip[N_STEPS], yes, dry_run, forget_key;
     /* what they stand for */
-    char *encrypted, *ciphertext, *manifest, *key, *default_zip;
+    char *encrypted, *ciphertext, *manifest, *default_zip;
+    char *key_dir; /* DIR/, as --key-out takes it */
+    char *key;     /* the file of the clear key, where publish_key_find() found it; or NULL */
     struct publish_state state;
     struct model_source source;
     /* of the step at hand */
@@ -46,6 +48,16 @@ struct publish_words {
 void publish_argv(const struct publish *p, enum publish_step s, struct publish_words *w);
 void publish_words_clear(struct publish_words *w);
 #define _cleanup_words_ _cleanup_(publish_words_clear)
+
+/* Finds the clear key's file: where it was put, or by its id in the output directory. */
+void publish_key_find(struct publish *p);
+/* Says which key is needed and where it was last. CLI_FAILED. */
+int publish_key_missing(const struct publish *p);
+/* --forget-key, once everything is done: removes the key's file if the control plane has confirmed the key.
+ * CLI_OK or CLI_FAILED. */
+int publish_key_forget(struct publish *p);
+/* Temporary files of keys that a killed run left. */
+void publish_key_sweep(const struct publish *p);
 
 /* Hash of the step's inputs into p->hash. CLI_OK or CLI_FAILED. */
 int publish_hash(struct publish *p, enum publish_step s);

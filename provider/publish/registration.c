@@ -13,6 +13,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "provider/asset/asset.h"
+#include "provider/asset/key.h"
 
 #define TRIES 3
 #define TOKEN_MAX (16 * 1024)
@@ -104,6 +105,8 @@ static int registration_build_body(struct registration *g)
     if (!text)
         return tbpkg_fail_errno("tbpkg register", -ENOMEM);
     rc = cli_key_arg_read(g->cli, g->key_arg, &key);
+    if (rc == CLI_OK)
+        rc = asset_key_check(g->manifest, &key, cli_key_arg_name(g->key_arg));
     if (rc != CLI_OK)
         return rc;
     room = strlen(text) + TB_KEY_HEX_CHARS + 64;

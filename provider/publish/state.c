@@ -178,13 +178,19 @@ const cJSON *publish_state_result(const struct publish_state *s, const char *ste
                                             "result");
 }
 
+static int state_write(struct publish_state *s)
+{
+    _cleanup_free_ char *text = cJSON_Print(s->doc);
+    int r = text ? tb_write_file_atomic(s->path, text, strlen(text), 0600) : -ENOMEM;
+
+    return r < 0 ? tbpkg_fail_errno(s->path, r) : CLI_OK;
+}
+
 static int state_put(struct publish_state *s, const char *step, const char *inputs, bool done,
                      const cJSON *result)
 {
-    _cleanup_free_ char *text = NULL;
     char now[TB_RFC3339_MAX];
     cJSON *o = cJSON_CreateObject();
-    int r = -ENOMEM;
 
     cJSON_AddStringToObject(o, "inputs", inputs);
     cJSON_AddBoolToObject(o, "done", done);
@@ -192,11 +198,9 @@ static int state_put(struct publish_state *s, const char *step, const char *inpu
     if (result)
         cJSON_AddItemToObject(o, "result", cJSON_Duplicate(result, true));
     cJSON_DeleteItemFromObjectCaseSensitive(state_steps_of(s), step);
-    if (cJSON_AddItemToObject(state_steps_of(s), step, o))
-        text = cJSON_Print(s->doc);
-    if (text)
-        r = tb_write_file_atomic(s->path, text, strlen(text), 0600);
-    return r < 0 ? tbpkg_fail_errno(s->path, r) : CLI_OK;
+    if (!cJSON_AddItemToObject(state_steps_of(s), step, o))
+        return tbpkg_fail_errno(s->path, -ENOMEM);
+    return state_write(s);
 }
 
 int publish_state_begin(struct publish_state *s, const char *step, const char *inputs)
@@ -207,4 +211,29 @@ int publish_state_begin(struct publish_state *s, const char *step, const char *i
 int publish_state_done(struct publish_state *s, const char *step, const char *inputs, const cJSON *result)
 {
     return state_put(s, step, inputs, true, result);
+}
+
+int publish_state_forget(struct publish_state *s, const char *key_id, const char *with)
+{
+    char now[TB_RFC3339_MAX];
+    cJSON *o = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(o, "key_id", key_id);
+    cJSON_AddStringToObject(o, "registered_with", with);
+    cJSON_AddStringToObject(o, "at", tb_rfc3339_format(tb_now_realtime_us(), 0, now));
+    cJSON_DeleteItemFromObjectCaseSensitive(s->doc, "forgotten_key");
+    if (!cJSON_AddItemToObject(s->doc, "forgotten_key", o))
+        return tbpkg_fail_errno(s->path, -ENOMEM);
+    return state_write(s);
+}
+
+bool publish_state_forgotten(const struct publish_state *s, const char **ret_with, const char **ret_at)
+{
+    const cJSON *o = cJSON_GetObjectItemCaseSensitive(s->doc, "forgotten_key");
+    const char *id = state_string_of(o, "key_id"),
+               *now = state_string_of(publish_state_result(s, "encrypt"), "key_id");
+
+    *ret_with = state_string_of(o, "registered_with");
+    *ret_at = state_string_of(o, "at");
+    return *ret_with && *ret_at && (!id || !now || strcmp(id, now) == 0);
 }

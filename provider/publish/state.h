@@ -56,4 +56,10 @@ const cJSON *publish_state_result(const struct publish_state *s, const char *ste
 int publish_state_begin(struct publish_state *s, const char *step, const char *inputs);
 int publish_state_done(struct publish_state *s, const char *step, const char *inputs, const cJSON *result);
 
+/* The key's file is about to be removed, because the control plane at `with` has confirmed the key. CLI_OK or
+ * CLI_FAILED. */
+int publish_state_forget(struct publish_state *s, const char *key_id, const char *with);
+/* It was, and the encryption has not been done again since. */
+bool publish_state_forgotten(const struct publish_state *s, const char **ret_with, const char **ret_at);
+
 #endif

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 
 #include "provider/asset/asset.h"
+#include "provider/asset/key.h"
+#include "provider/cli/key_arg.h"
 #include "common/hex.h"
 #include "common/json.h"
 #include "provider/cli/command.h"
@@ -61,7 +63,7 @@ static void step_encrypt_argv(const struct publish *p, struct publish_words *w)
     step_add_option(w, "chunk-bytes", chunk);
     step_add_option(w, "out", p->ciphertext);
     step_add_option(w, "manifest", p->manifest);
-    step_add_option(w, "key-out", p->key);
+    step_add_option(w, "key-out", p->key_out ? p->key_out : p->key_dir);
     step_add_flag(w, "--no-finetune", p->no_finetune);
     step_add(w, "--force"); /* what stands there without a record is of a run that was killed */
     step_add_option(w, "in", p->in);
@@ -105,7 +107,10 @@ static void step_register_argv(const struct publish *p, struct publish_words *w)
 
     step_add_option(w, "asset-id", p->asset_id);
     step_add_option(w, "manifest", p->manifest);
-    step_add_option(w, "key-file", p->key_file ? p->key_file : p->key);
+    if (p->key_file || p->key)
+        step_add_option(w, "key-file", p->key_file ? p->key_file : p->key);
+    else if (!cli_key_is_held())
+        step_add_option(w, "key-file", p->key_dir); /* only to be checked */
     step_add_option(w, "edc-endpoint", p->edc_endpoint);
     if (url || (p->blob_endpoint && !p->skip[STEP_UPLOAD])) {
         step_add_option(w, "blob-url", url ? url : p->blob_endpoint); /* the latter only to be checked */
@@ -331,15 +336,15 @@ static uint64_t step_number_of(const cJSON *o, const char *name)
 bool publish_outputs_there(const struct publish *p, enum publish_step s)
 {
     const cJSON *r = publish_state_result(&p->state, p->commands[s]->name);
-    bool registered;
+    bool uploaded;
 
     if (s == STEP_PACKAGE)
         return step_is_file(p->zip, step_number_of(r, "bytes"));
     if (s != STEP_ENCRYPT)
         return true;
-    (void)publish_state_inputs(&p->state, "register", &registered);
-    return step_is_file(p->ciphertext, step_number_of(r, "ciphertext_bytes")) &&
-           step_is_file(p->manifest, 0) && (registered || step_is_file(p->key, 0));
+    (void)publish_state_inputs(&p->state, "upload", &uploaded);
+    return step_is_file(p->manifest, 0) &&
+           (uploaded || step_is_file(p->ciphertext, step_number_of(r, "ciphertext_bytes")));
 }
 
 /* -- running ----------------------------------------------------------------------------------- */
@@ -356,16 +361,17 @@ static int step_call(const struct tbpkg_command *command, struct publish_words *
     return rc;
 }
 
-/* What a killed encryption left. Complete, when all three files are there and the key opens the ciphertext:
- * it was killed before that could be recorded. */
-static bool step_is_complete(const struct publish *p)
+/* What a killed encryption left. Complete, when ciphertext and manifest are there and belong together, and
+ * with the key if it is still where it was put: it was killed before that could be recorded. */
+static bool step_is_complete(struct publish *p)
 {
     _cleanup_words_ struct publish_words w = {0};
     _cleanup_json_ cJSON *result = NULL;
 
-    if (!step_is_file(p->ciphertext, 0) || !step_is_file(p->manifest, 0) || !step_is_file(p->key, 0))
+    if (!step_is_file(p->ciphertext, 0) || !step_is_file(p->manifest, 0))
         return false;
     tbpkg_note(p->cli.quiet, "An earlier run left an encrypted asset; checking it.");
+    publish_key_find(p);
     step_add(&w, p->verify->name);
     step_add(&w, "--json");
     step_add_flag(&w, "--quiet", p->cli.quiet);
@@ -379,7 +385,7 @@ static bool step_is_complete(const struct publish *p)
 static int step_adopt(struct publish *p, cJSON **ret)
 {
     struct tbenc_manifest *m = NULL;
-    char hex[65];
+    char hex[65], id[ASSET_KEY_ID_HEX + 1];
     int rc = asset_manifest_read(p->manifest, 0, &m);
 
     if (rc != CLI_OK)
@@ -388,7 +394,9 @@ static int step_adopt(struct publish *p, cJSON **ret)
     cJSON_AddStringToObject(*ret, "asset_id", m->asset_id);
     cJSON_AddStringToObject(*ret, "encrypted_file", p->ciphertext);
     cJSON_AddStringToObject(*ret, "manifest", p->manifest);
-    cJSON_AddStringToObject(*ret, "key_file", p->key);
+    cJSON_AddStringToObject(*ret, "key_id", asset_key_id_wanted(m, id));
+    if (p->key)
+        cJSON_AddStringToObject(*ret, "key_file", p->key);
     tb_json_add_uint(*ret, "plaintext_bytes", m->plaintext_bytes);
     tb_json_add_uint(*ret, "ciphertext_bytes", tbenc_manifest_ciphertext_bytes(m));
     tb_hex_encode(m->sha256_ciphertext, 32, hex);
@@ -397,39 +405,17 @@ static int step_adopt(struct publish *p, cJSON **ret)
     return CLI_OK;
 }
 
-/* A key that opens nothing that is known of: never thrown away, it gets another name. */
-static int step_set_key_aside(const struct publish *p)
-{
-    if (!step_is_file(p->key, 0))
-        return CLI_OK;
-    for (unsigned i = 1; i < 1000; i++) {
-        _cleanup_free_ char *name = tb_strf("%s.unused-%u", p->key, i);
-
-        if (!name)
-            return tbpkg_fail_errno(p->key, -ENOMEM);
-        if (link(p->key, name) == 0) {
-            if (unlink(p->key) < 0)
-                return tbpkg_fail_errno(p->key, -errno);
-            tbpkg_warn("%s is of an encryption that was not finished; it is now %s", p->key, name);
-            return CLI_OK;
-        }
-        if (errno != EEXIST)
-            return tbpkg_fail_errno(name, -errno);
-    }
-    return tbpkg_fail(p->key, "cannot be set aside: too many keys of that name", "move them away");
-}
-
 static int step_run_encrypt(struct publish *p, struct publish_words *w, bool begun, cJSON **ret)
 {
-    int rc;
-
     if (begun && step_is_complete(p))
         return step_adopt(p, ret);
-    if (!begun && (step_is_file(p->key, 0) || step_is_file(p->ciphertext, 0) || step_is_file(p->manifest, 0)))
+    if (!begun && (step_is_file(p->ciphertext, 0) || step_is_file(p->manifest, 0)))
         return tbpkg_fail(p->encrypted, "holds an asset that no run of publish recorded",
                           "publish it with --skip-encrypt and --key-file, or choose another --output");
-    rc = step_set_key_aside(p);
-    return rc == CLI_OK ? step_call(p->commands[STEP_ENCRYPT], w, ret) : rc;
+    if (p->key_file)
+        return tbpkg_fail(p->key_file, "is not used: encrypting makes a key",
+                          "leave --key-file out, or use --skip-encrypt");
+    return step_call(p->commands[STEP_ENCRYPT], w, ret);
 }
 
 int publish_run_step(struct publish *p, enum publish_step s)
@@ -437,21 +423,23 @@ int publish_run_step(struct publish *p, enum publish_step s)
     _cleanup_words_ struct publish_words w = {0};
     _cleanup_json_ cJSON *result = NULL;
     const char *name = p->commands[s]->name, *before;
-    bool done;
-    int rc;
+    bool begun;
+    int rc = CLI_OK;
 
-    before = publish_state_inputs(&p->state, name, &done);
-    done = before && strcmp(before, p->hash) == 0; /* begun with the same inputs */
+    before = publish_state_inputs(&p->state, name, &begun);
+    begun = before && strcmp(before, p->hash) == 0; /* with the same inputs */
+    if (s == STEP_REGISTER)
+        publish_key_find(p);
+    if (s == STEP_REGISTER && !p->key && !p->key_file && !cli_key_is_held())
+        return publish_key_missing(p);
     publish_argv(p, s, &w);
-    if (s == STEP_ENCRYPT && !done && (step_is_file(p->key, 0) || step_is_file(p->manifest, 0)))
-        rc = step_run_encrypt(p, &w, false, &result); /* refuses, and says why */
-    else {
-        rc = publish_state_begin(&p->state, name, p->hash);
-        if (rc == CLI_OK)
-            rc = s == STEP_ENCRYPT ? step_run_encrypt(p, &w, true, &result)
-                                   : step_call(p->commands[s], &w, &result);
-    }
+    if (s == STEP_ENCRYPT && !begun && (step_is_file(p->ciphertext, 0) || step_is_file(p->manifest, 0)))
+        return step_run_encrypt(p, &w, false, &result); /* refuses, and says why */
+    rc = publish_state_begin(&p->state, name, p->hash);
     if (rc == CLI_OK)
-        rc = publish_state_done(&p->state, name, p->hash, result);
-    return rc;
+        rc = s == STEP_ENCRYPT ? step_run_encrypt(p, &w, true, &result)
+                               : step_call(p->commands[s], &w, &result);
+    if (s == STEP_REGISTER)
+        (void)cli_key_hold(NULL);
+    return rc == CLI_OK ? publish_state_done(&p->state, name, p->hash, result) : rc;
 }

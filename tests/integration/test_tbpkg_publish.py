@@ -87,8 +87,8 @@ class Place:
 
     def no_secrets(self, *texts):
         secrets = [self.key.read_text().strip(), self.token.read_text().strip()]
-        if (self.out / "model.key").exists():
-            secrets.append((self.out / "model.key").read_text().strip())
+        if self.model_key.exists():
+            secrets.append(self.model_key.read_text().strip())
         state = (self.out / "publish-state.json").read_text() if (self.out / "publish-state.json").exists() else ""
         for s in secrets:
             assert all(s.lower() not in t.lower() for t in (*texts, state))
@@ -101,6 +101,11 @@ class Place:
         context = ssl.create_default_context(cafile=self.provider.ca.cert)
         with urllib.request.urlopen(rq, context=context, timeout=20) as answer:
             return json.load(answer)["decryption_key_hex"]
+
+    @property
+    def model_key(self):
+        """The key's file: the only one that is named after the asset."""
+        return next(iter(self.out.glob(f"{self.asset}-*.key")), self.out / "no.key")
 
     def puts(self):
         return self.blob.count(method="PUT")
@@ -119,14 +124,14 @@ class Place:
         assert set(summary["steps"]) == {*STEPS, "build"}
         with zipfile.ZipFile(self.out / "managed-app.zip") as z:
             assert json.loads(z.read("mainTemplate.json"))["parameters"]["assetId"]["defaultValue"] == self.asset
-        assert (self.out / "model.key").stat().st_mode & 0o777 == 0o600
+        assert self.model_key.stat().st_mode & 0o777 == 0o600
         opened = self.dir / "opened"
         shutil.rmtree(opened, ignore_errors=True)
         r = subprocess.run([tbsys.program("tbpkg"), "decrypt", "-q", "-i", self.out / "encrypted/model.tbenc", "-k",
-                            self.out / "model.key", "-o", opened], capture_output=True, text=True)
+                            self.model_key, "-o", opened], capture_output=True, text=True)
         assert r.returncode == 0, r.stderr
         assert {p.name: p.read_bytes() for p in opened.iterdir()} == FILES
-        assert self.key_of_a_consumer() == (self.out / "model.key").read_text().strip()
+        assert self.key_of_a_consumer() == self.model_key.read_text().strip()
         assert [p.name for p in (*self.out.iterdir(), *(self.out / "encrypted").iterdir()) if p.name.startswith(".")] == []
         self.no_secrets((self.out / "publish-summary.json").read_text())
         return summary
@@ -153,7 +158,7 @@ def test_publish_and_nothing_left_to_do(place):
     assert r.stderr.count("done already") == 4 and "Step" not in r.stderr
     assert (place.out / "publish-summary.json").read_bytes() == before
     assert (place.out / "encrypted/model.tbenc").stat() == sealed
-    for word in (place.asset, "managed-app.zip", place.plane.url, "model.key"):
+    for word in (place.asset, "managed-app.zip", place.plane.url, place.model_key.name):
         assert word in r.stdout
 
 
@@ -185,9 +190,9 @@ def test_a_new_target_repeats_only_what_it_must(place):
 def test_another_model_under_the_same_id_is_refused(place):
     place.publish()
     (place.model / "config.json").write_bytes(b"{}")
-    key = (place.out / "model.key").read_bytes()
+    key = place.model_key.read_bytes()
     r = place.publish(rc=1)
-    assert "is not what" in r.stderr and "new asset id" in r.stderr and (place.out / "model.key").read_bytes() == key
+    assert "is not what" in r.stderr and "new asset id" in r.stderr and place.model_key.read_bytes() == key
     (place.model / "config.json").write_bytes(FILES["config.json"])  # same bytes, another time: not known to be the same
     place.publish(rc=1)
     place.asset += "-2"
@@ -197,9 +202,10 @@ def test_another_model_under_the_same_id_is_refused(place):
 def test_skipping_and_key_elsewhere(place):
     place.publish("--skip-upload", "--skip-register", "--skip-package")
     assert place.blob.requests == [] and place.plane.requests == []
-    (place.out / "model.key").rename(place.dir / "kept.key")
+    was = place.model_key
+    was.rename(place.dir / "kept.key")
     place.publish("--skip-encrypt", "--key-file", place.dir / "kept.key", model=False)
-    (place.dir / "kept.key").rename(place.out / "model.key")
+    (place.dir / "kept.key").rename(was)
     place.state()
     assert place.asset in place.provider.controlplane.ctl("asset", "list") and all(place.done(s) for s in STEPS)
     assert read_json(place.out / "publish-summary.json")["steps"]["encrypt"]["skipped"]
@@ -210,10 +216,10 @@ def test_skipping_and_key_elsewhere(place):
 def test_forget_key_only_after_the_control_plane_has_it(place):
     place.plane.rule(status(403, body="{}"), method="POST")
     place.publish("--forget-key", rc=1)
-    assert (place.out / "model.key").exists()
+    assert place.model_key.exists()
     place.plane.clear_rules()
     r = place.publish("--forget-key")
-    assert not (place.out / "model.key").exists() and "only the control plane has the key" in r.stderr
+    assert not place.model_key.exists() and "only the control plane has the key" in r.stderr
     assert "key_file" not in read_json(place.out / "publish-summary.json")
     place.publish()
 
@@ -257,11 +263,11 @@ def test_killed_at_a_step_and_run_again(place, step, done):
     finally:
         p.kill()
         p.wait()
-    encrypted = place.done("encrypt") and (place.out / "model.key").read_bytes()
+    encrypted = place.done("encrypt") and place.model_key.read_bytes()
     place.publish()
     place.check_published()
     if encrypted:
-        assert (place.out / "model.key").read_bytes() == encrypted
+        assert place.model_key.read_bytes() == encrypted
 
 
 @pytest.mark.parametrize("what", ["upload", "register"])
@@ -273,11 +279,11 @@ def test_killed_while_a_service_is_asked(place, what):
     p.kill()
     p.wait()
     assert place.done("encrypt") and not place.done(what)
-    key = (place.out / "model.key").read_bytes()
+    key = place.model_key.read_bytes()
     proxy.clear_rules()
     place.publish()
     place.check_published()
-    assert (place.out / "model.key").read_bytes() == key
+    assert place.model_key.read_bytes() == key
 
 
 def test_killed_while_the_image_is_built(place):
@@ -315,7 +321,7 @@ def test_killed_again_and_again(place):
 
 
 def test_what_a_killed_encryption_leaves(place):
-    """Key without ciphertext: another key is made, and the old one is kept under another name."""
+    """Key without ciphertext: another key is made, and the old one stays; its id is part of its name."""
     place.publish("--skip-upload", "--skip-register", "--skip-package")
     state = read_json(place.out / "publish-state.json")
     state["steps"]["encrypt"]["done"] = False
@@ -326,17 +332,22 @@ def test_what_a_killed_encryption_leaves(place):
     (place.out / "publish-state.json").write_text(json.dumps(state))
     (place.out / "encrypted/model.manifest.json").unlink()
     (place.out / "encrypted/.model.tbenc.AbCdEf").write_bytes(b"half")
-    old = (place.out / "model.key").read_bytes()
-    r = place.publish()
-    assert "was not finished" in r.stderr and (place.out / "model.key.unused-1").read_bytes() == old
+    (place.out / f".{place.model_key.name}.AbCdEf").write_bytes(b"half")
+    old, bytes_of_old = place.model_key, place.model_key.read_bytes()
+    place.publish()
+    assert old.read_bytes() == bytes_of_old
+    old.rename(place.dir / old.name)
     place.check_published()
 
 
 def test_an_asset_nobody_recorded_is_left_alone(place):
     (place.out / "encrypted").mkdir(parents=True)
-    (place.out / "model.key").write_bytes(b"k" * 32)
-    r = place.publish(rc=1)
-    assert "--skip-encrypt" in r.stderr and (place.out / "model.key").read_bytes() == b"k" * 32
+    for name, other in (("model.tbenc", "model.manifest.json"), ("model.manifest.json", "model.tbenc")):
+        (place.out / "encrypted" / name).write_bytes(b"made by hand")
+        r = place.publish(rc=1)
+        assert "--skip-encrypt" in r.stderr and (place.out / "encrypted" / name).read_bytes() == b"made by hand"
+        assert not (place.out / "encrypted" / other).exists() and "encrypt" not in place.state()
+        (place.out / "encrypted" / name).unlink()
 
 
 def test_one_at_a_time(place):
@@ -355,11 +366,11 @@ def test_wrong_storage_key_then_the_right_one(place):
     place.key.write_text("A" * 86 + "==")
     r = place.publish(rc=1)
     assert "403" in r.stderr and "The step 'upload' failed" in r.stderr and place.done("encrypt")
-    key = (place.out / "model.key").read_bytes()
+    key = place.model_key.read_bytes()
     place.key.write_text(good)
     place.publish()
     place.check_published()
-    assert (place.out / "model.key").read_bytes() == key
+    assert place.model_key.read_bytes() == key
 
 
 def test_wrong_token_then_the_right_one(place):
@@ -400,9 +411,9 @@ def test_errors_of_late_steps_are_found_first(place):
     for args, word in ((["--set", "vmSize=Huge"], "vmSize"), (["--template-dir", "/nonexistent"], "--template-dir"),
                        (["--token-file", "/nonexistent"], "/nonexistent"), (["--ca-file", place.dir / "absent"], "absent")):
         r = place.publish(*args, rc=1)
-        assert word in r.stderr and not (place.out / "model.key").exists(), args
+        assert word in r.stderr and not place.model_key.exists(), args
     for args, word in ((["--edc-endpoint", "http://h"], "--edc-endpoint"), (["--container", "X"], "--container"),
-                       (["--vm-image", "a:b:c", "--package-version", "1"], None), (["--key-file", "x"], "--skip-encrypt")):
+                       (["--vm-image", "a:b:c", "--package-version", "1"], None)):
         if word:
             assert word in place.publish(*args, rc=2).stderr
     assert "not a terminal" in place.publish(yes=False, rc=2).stderr
@@ -416,7 +427,7 @@ def test_too_large_for_the_disk(place):
     for more in (["--dry-run"], []):
         r = place.publish(*more, rc=1)
         assert "are needed" in r.stderr and "are free" in r.stderr
-    assert not (place.out / "model.key").exists() and "encrypt" not in place.state()
+    assert not place.model_key.exists() and "encrypt" not in place.state()
 
 
 def test_unwritable_output(place):
@@ -496,4 +507,85 @@ def test_no_means_no(place):
     t.read_until(r"Go on\?")
     os.write(t.master, b"n\n")
     assert t.end() == 1 and "nothing was done" in t.text
-    assert not (place.out / "model.key").exists() and place.blob.requests == []
+    assert not place.model_key.exists() and place.blob.requests == []
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+def test_a_forgotten_key_is_not_replaced_for_another_control_plane(place):
+    place.publish("--forget-key")
+    key, sealed = place.key_of_a_consumer(), (place.out / "encrypted/model.tbenc").read_bytes()
+    before = (place.out / "publish-state.json").read_bytes()
+    r = place.publish("--edc-endpoint", place.plane.url + "/other", rc=1)
+    key_id = read_json(place.out / "encrypted/model.manifest.json")["key_id"]
+    for word in (key_id, "--forget-key", place.plane.url, "--key-file"):
+        assert word in r.stderr, word
+    assert (place.out / "publish-state.json").read_bytes() == before
+    assert (place.out / "encrypted/model.tbenc").read_bytes() == sealed and place.key_of_a_consumer() == key
+    (place.dir / "wrong.key").write_text("ab" * 32 + "\n")
+    r = place.publish("--edc-endpoint", place.plane.url + "/", "--key-file", place.dir / "wrong.key", rc=1)
+    assert f"was encrypted with key {key_id}" in r.stderr and place.key_of_a_consumer() == key
+    (place.dir / "right.key").write_text(key + "\n")
+    place.publish("--edc-endpoint", place.plane.url + "/", "--key-file", place.dir / "right.key")
+    assert place.key_of_a_consumer() == key
+
+
+def test_a_key_that_was_moved_away_is_asked_for(place):
+    place.plane.rule(status(401, body="{}"), method="POST")
+    place.publish(rc=1)
+    place.plane.clear_rules()
+    (place.dir / "vault").mkdir()
+    was, sealed = place.model_key, (place.out / "encrypted/model.tbenc").read_bytes()
+    vault = was.rename(place.dir / "vault" / "k")
+    puts = place.puts()
+    for more in ([], ["--dry-run"]):
+        r = place.publish(*more, rc=1)
+        assert str(was) in r.stderr and was.stem.rsplit("-", 1)[1] in r.stderr and "--key-file" in r.stderr
+    assert place.puts() == puts and (place.out / "encrypted/model.tbenc").read_bytes() == sealed
+    place.publish("--key-file", vault)
+    vault.rename(was)
+    place.check_published()
+
+
+def test_a_stored_asset_is_not_encrypted_again(place):
+    place.publish("--skip-package")
+    sealed, manifest = place.out / "encrypted/model.tbenc", place.out / "encrypted/model.manifest.json"
+    text, key = sealed.read_bytes(), place.model_key.read_bytes()
+    sealed.unlink()  # the storage account has it
+    place.publish()
+    assert not sealed.exists() and place.model_key.read_bytes() == key
+    sealed.write_bytes(text)
+    manifest.rename(place.dir / "m")
+    r = place.publish(rc=1)
+    assert f"{manifest}: is missing" in r.stderr and "another key" in r.stderr and place.model_key.read_bytes() == key
+    (place.dir / "m").rename(manifest)
+    place.check_published()
+
+
+def test_key_for_a_recipient_only(place):
+    """The clear key is in no file, and a run that was interrupted before the registration asks for it."""
+    subprocess.run(["age-keygen", "-o", place.dir / "identity"], check=True, capture_output=True)
+    recipient = subprocess.run(["age-keygen", "-y", place.dir / "identity"], check=True, capture_output=True, text=True).stdout.strip()
+    place.plane.rule(status(401, body="{}"), method="POST")
+    place.publish("--key-out", f"age:{recipient}", rc=1)
+    place.plane.clear_rules()
+    sealed_key = next((place.out / "encrypted").glob(f"{place.asset}-*.key.age"))
+    r = place.publish("--key-out", f"age:{recipient}", rc=1)
+    assert str(sealed_key) in r.stderr and recipient in r.stderr and "--key-file" in r.stderr
+    clear = subprocess.run(["age", "-d", "-i", place.dir / "identity", sealed_key], check=True, capture_output=True).stdout
+    r = subprocess.run([*map(str, place.argv("--key-out", f"age:{recipient}", "--key-file", "-")), str(place.model)], env=place.env(),
+                       input=clear, capture_output=True, timeout=60, check=False)
+    assert r.returncode == 0, r.stderr
+    assert place.key_of_a_consumer() == clear.decode().strip()
+    place.asset, place.out = place.asset + "-b", place.dir / "out-b"
+    place.publish("--key-out", f"age:{recipient}")  # in one go, no key has to be given
+    key = place.key_of_a_consumer().encode()
+    for path in place.dir.rglob("*"):
+        assert not path.is_file() or key not in path.read_bytes(), path
+    assert "key_recipient" in place.state()["encrypt"]["result"]
+
+
+def test_key_file_where_a_key_would_be_made(place):
+    (place.dir / "k").write_text("ab" * 32)
+    assert "encrypting makes a key" in place.publish("--key-file", place.dir / "k", rc=1).stderr
+    assert "encrypt" not in place.state() if place.out.exists() else True

@@ -76,11 +76,11 @@ static void test_assets_are_replaced_whole(void **state)
     bool replaced;
 
     assert_int_equal(cp_store_get_asset(f->store, "a", &b), -ENOENT);
-    assert_int_equal(cp_store_put_asset(f->store, &a, &replaced), 0);
+    assert_int_equal(cp_store_put_asset(f->store, &a, false, &replaced), 0);
     assert_false(replaced);
     strcpy(a.ciphertext_url, "https://s/c/2");
     a.registered_us = a.updated_us = 20;
-    assert_int_equal(cp_store_put_asset(f->store, &a, &replaced), 0);
+    assert_int_equal(cp_store_put_asset(f->store, &a, false, &replaced), 0);
     assert_true(replaced);
     assert_int_equal(cp_store_get_asset(f->store, "a", &b), 0);
     assert_string_equal(b.ciphertext_url, "https://s/c/2");
@@ -88,6 +88,28 @@ static void test_assets_are_replaced_whole(void **state)
     assert_memory_equal(b.wrapped_key, a.wrapped_key, sizeof(a.wrapped_key));
     assert_int_equal(b.registered_us, 10);
     assert_int_equal(b.updated_us, 20);
+}
+
+/* The only copy of a key may be that of a registration which another one replaced. */
+static void test_superseded_registrations_come_back(void **state)
+{
+    struct fixture *f = *state;
+    static const char keys[] = "ABC", back[] = "BACBAC";
+    struct cp_asset a = {.asset_id = "s", .chunk_bytes = 1024}, b;
+    bool replaced;
+
+    assert_int_equal(cp_store_restore_asset(f->store, "s"), -ENOENT);
+    for (size_t i = 0; keys[i]; i++) {
+        memset(a.wrapped_key, keys[i], sizeof(a.wrapped_key));
+        a.updated_us = i;
+        assert_int_equal(cp_store_put_asset(f->store, &a, true, &replaced), 0);
+    }
+    for (size_t i = 0; back[i]; i++) {
+        assert_int_equal(cp_store_restore_asset(f->store, "s"), 0);
+        assert_int_equal(cp_store_get_asset(f->store, "s", &b), 0);
+        assert_int_equal(b.wrapped_key[0], back[i]);
+    }
+    assert_int_equal(cp_store_restore_asset(f->store, "other"), -ENOENT);
 }
 
 static void test_contracts_are_not_replaced_by_accident(void **state)
@@ -287,6 +309,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_new_database_is_seeded_and_private),
         T(test_assets_are_replaced_whole),
+        T(test_superseded_registrations_come_back),
         T(test_contracts_are_not_replaced_by_accident),
         T(test_rollback_undoes),
         T(test_machines_are_counted),

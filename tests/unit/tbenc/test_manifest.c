@@ -158,10 +158,28 @@ static void test_additions(void **state)
     assert_false(m->allow_finetune);
     assert_true(m->has_tags_sha256);
     assert_int_equal(m->tags_sha256[1], 0xcd);
+    assert_false(m->has_key_id);
     tbenc_manifest_free(m);
+    m = parse("{" V1("1024", "1") ", \"key_id\": \"00112233445566Aa\"}", 0);
+    assert_true(m->has_key_id);
+    assert_memory_equal(m->key_id, "\x00\x11\x22\x33\x44\x55\x66\xaa", TBENC_KEY_ID_BYTES);
+    tbenc_manifest_free(m);
+    REFUSED("{" V1("1024", "1") ", \"key_id\": \"0011\"}", "key_id");
+    REFUSED("{" V1("1024", "1") ", \"key_id\": 7}", "key_id");
     REFUSED("{" V1("1024", "1") ", \"allow_finetune\": 1}", "allow_finetune");
     REFUSED("{" V1("1024", "1") ", \"tags_sha256\": \"00\"}", "tags_sha256");
     REFUSED("{" V1("1024", "1") ", \"tags_sha256\": null}", "tags_sha256");
+}
+
+/* SHA-256("tbenc key id v1\0" + 00 01 ... 1f), by Python's hashlib. */
+static void test_key_id(void **state)
+{
+    uint8_t key[TBENC_KEY_BYTES], id[TBENC_KEY_ID_BYTES];
+
+    for (unsigned i = 0; i < sizeof(key); i++)
+        key[i] = (uint8_t)i;
+    assert_int_equal(tbenc_key_id(key, id), 0);
+    assert_memory_equal(id, "\x69\xbd\x42\xdd\x44\x5b\x48\x27", sizeof(id));
 }
 
 #define TABLE(bytes, files) "{" V1("1024", bytes) ", \"files\": [" files "]}"
@@ -337,6 +355,7 @@ int main(void)
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_additions),
+        cmocka_unit_test(test_key_id),
         cmocka_unit_test(test_table_refused),
         cmocka_unit_test(test_table_overflow),
         cmocka_unit_test(test_paths),
