@@ -181,7 +181,7 @@ static int get_key_id(const cJSON *o, struct tbenc_manifest *m, struct tbenc_err
 
     r = tb_json_get_string(o, "key_id", &s, err);
     if (r < 0)
-        return bad(e, r, err);
+        return manifest_bad(e, r, err);
     if (tb_hex_decode(s, strlen(s), m->key_id, TBENC_KEY_ID_BYTES) < 0)
         return tbenc_fail(e, -EBADMSG, "manifest: key_id is not %d hex digits", 2 * TBENC_KEY_ID_BYTES);
     m->has_key_id = true;

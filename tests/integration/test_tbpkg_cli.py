@@ -9,7 +9,7 @@ import pytest
 
 from tbpkg_local import REPO, TBPKG, Asset, ok, refused, tbpkg
 
-COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "build", "package", "publish", "config"]
+COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "build", "package", "publish", "key", "config"]
 
 
 # -- the command line -------------------------------------------------------------------------------------------------

@@ -92,6 +92,9 @@ def files(tmp_path_factory):
     r = run("encrypt", "--asset-id", ASSET, "--in", d / "plain", "--out", d / "model.tbenc", "--manifest", d / "m.json",
             "--key-out", d / "unused", "-q")
     assert r.returncode == 0, r.stderr
+    manifest = json.loads((d / "m.json").read_text())
+    manifest["key_id"] = hashlib.sha256(b"tbenc key id v1\0" + bytes.fromhex(KEY)).hexdigest()[:16]
+    (d / "m.json").write_text(json.dumps(manifest))
     (d / "key").write_text(KEY + "\n")
     (d / "key.raw").write_bytes(bytes.fromhex(KEY))
     (d / "token").write_text("provider-token-1\n")
@@ -330,6 +333,14 @@ def test_usage(plane, files, args, words):
     r = run(*argv(plane, files, *args, place=False))
     fails(r, words, rc=2)
     assert "SECRETSIG" not in r.stderr and plane.seen == []
+
+
+def test_another_key_than_the_manifest_names(plane, files, ca, tmp_path):
+    """The control plane would give its consumers a key that opens nothing, perhaps in place of the right one."""
+    (tmp_path / "other.key").write_text("ab" * 32)
+    right = json.loads((files / "m.json").read_text())["key_id"]
+    fails(run(*argv(plane, files, "--key-file", tmp_path / "other.key", ca=ca)), "other.key: holds key", f"with key {right}")
+    assert plane.seen == []
 
 
 def test_bad_inputs(plane, files, ca, tmp_path):
