@@ -9,8 +9,8 @@
 #include "provider/tbpkg.h"
 
 static const struct tbpkg_command *const commands[] = {
-    &tbpkg_encrypt,  &tbpkg_decrypt, &tbpkg_verify,  &tbpkg_inspect, &tbpkg_upload,
-    &tbpkg_register, &tbpkg_build,   &tbpkg_package, &tbpkg_publish, &tbpkg_key, &tbpkg_config};
+    &tbpkg_encrypt, &tbpkg_decrypt, &tbpkg_verify,  &tbpkg_inspect, &tbpkg_upload, &tbpkg_register,
+    &tbpkg_build,   &tbpkg_package, &tbpkg_publish, &tbpkg_key,     &tbpkg_config};
 
 static const struct tbpkg_command *tbpkg_find_command(const char *name)
 {

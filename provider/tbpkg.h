@@ -10,7 +10,6 @@
 #include "provider/cli/command.h"
 
 extern const struct tbpkg_command tbpkg_encrypt, tbpkg_decrypt, tbpkg_verify, tbpkg_inspect, tbpkg_upload,
-    tbpkg_register, tbpkg_build, tbpkg_package, tbpkg_publish, tbpkg_key,
-    tbpkg_config;
+    tbpkg_register, tbpkg_build, tbpkg_package, tbpkg_publish, tbpkg_key, tbpkg_config;
 
 #endif
