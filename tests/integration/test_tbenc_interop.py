@@ -88,7 +88,6 @@ def test_reference_opens_what_the_library_seals(tmp_path, threads):
     again, manifest = tbenc_ref.seal(key, ct[15:19], CHUNK, data, asset_id="interop",
                                      weights_filename=m["weights_filename"])
     assert again == ct
-    assert m.pop("key_id") == hashlib.sha256(b"tbenc key id v1\0" + key).hexdigest()[:16]
     assert manifest == m
 
 

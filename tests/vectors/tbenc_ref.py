@@ -55,7 +55,8 @@ def seal(key, prefix, chunk_bytes, plaintext=None, files=None, asset_id="ref", w
     manifest = {"format": "tbenc/v1", "algo": "aes-256-gcm-chunked", "chunk_bytes": chunk_bytes,
                 "plaintext_bytes": sum(f["bytes"] for f in table),
                 "sha256_ciphertext": hashlib.sha256(out).hexdigest(), "asset_id": asset_id,
-                "weights_filename": weights_filename, "allow_finetune": allow_finetune, "tags_sha256": tags.hexdigest()}
+                "weights_filename": weights_filename, "allow_finetune": allow_finetune, "tags_sha256": tags.hexdigest(),
+                "key_id": hashlib.sha256(b"tbenc key id v1\0" + key).hexdigest()[:16]}
     if files is not None:
         manifest["files"] = table
     return bytes(out), manifest
