@@ -35,7 +35,9 @@
 
 /* How much of a refused request's body is still read, so that its connection can be kept. */
 #define DISCARD_MAX (8ULL * 1024 * 1024)
-#define PIECE (16 * 1024) /* of an answer that passes through the usage parser */
+#define TURN_BYTES (128 * 1024) /* of an answer, in one turn of the loop */
+#define METERED_COST 4          /* of one that is read for its usage, for each byte */
+#define PIECE (16 * 1024)       /* of an answer that passes through the usage parser */
 
 static void exchange_event(void *arg);
 static void exchange_check(struct tb_exchange *ex);
@@ -259,6 +261,8 @@ static bool admit(struct tb_exchange *ex, const struct tb_request *rq,
     if (ex->error.status || ex->preflight)
         return false;
     tb_metering_begin(ex, rq);
+    if (ex->edits)
+        tb_connection_set_costly(ex->connection);
     return tb_quota_enter(ex, rq);
 }
 
@@ -479,7 +483,7 @@ static ssize_t answer_piece(struct tb_exchange *ex, char *buf, const char **ret)
 /* Passes on what the runtime has sent, until it is all or the client has enough. */
 static void exchange_pump(struct tb_exchange *ex)
 {
-    while (tb_connection_has_room(ex->connection)) {
+    for (size_t turn = 0; tb_connection_has_room(ex->connection);) {
         char buf[PIECE];
         const char *p;
         ssize_t n = answer_piece(ex, buf, &p);
@@ -501,6 +505,9 @@ static void exchange_pump(struct tb_exchange *ex)
         (void)tb_connection_write(ex->connection, p, (size_t)n);
         if (!ex->metered)
             tb_call_consume(ex->call, (size_t)n);
+        turn += (size_t)n * (ex->metered ? METERED_COST : 1);
+        if (turn >= TURN_BYTES)
+            return tb_connection_yield(ex->connection);
     }
 }
 

@@ -15,6 +15,11 @@
 #define LINGER_US (2 * TB_USEC_PER_SEC) /* for a client to see the last answer */
 #define LINGER_MAX (8UL * 1024 * 1024)  /* bytes that it may send meanwhile */
 
+/* Of a body, and of requests on a kept connection, in one turn: then others have theirs. */
+#define TURN_BYTES (64 * 1024)
+#define TURN_COSTLY (16 * 1024)
+#define TURN_REQUEST (8 * 1024) /* what a request counts for, beside its body */
+
 static void connection_task(struct tb_task *t);
 
 /* --- life ----------------------------------------------------------------------------------------------- */
@@ -74,6 +79,11 @@ void tb_connection_close(struct tb_connection *c, enum tb_end how)
     tb_buf_free(&c->out);
     tb_listener_forget(c->listener, c);
     tb_loop_free_later(c->listener->loop, c);
+}
+
+static void connection_later(struct tb_connection *c)
+{
+    tb_loop_defer(c->listener->loop, &c->task);
 }
 
 /* --- reading -------------------------------------------------------------------------------------------- */
@@ -145,6 +155,8 @@ static void connection_start_request(struct tb_connection *c, struct tb_request 
     c->body_ended = c->body_blocked = c->answering = c->answer_ended = c->want_room = c->close = c->deaf =
         false;
     c->body_large = rq->length > TB_BLOCK_SMALL;
+    c->costly = false;
+    c->turn -= MIN(c->turn, (size_t)TURN_REQUEST);
     if (rq->refusal.status || tb_request_verify(rq))
         c->close = c->deaf = true; /* nobody can tell what follows */
     else
@@ -216,18 +228,25 @@ static void connection_refuse_body(struct tb_connection *c, const struct tb_refu
 
 static void connection_give_body(struct tb_connection *c)
 {
-    size_t n = c->listener->handler->body(c->request, c->in + c->start, c->data - c->start);
+    size_t offered = MIN(c->data - c->start, c->turn);
+    size_t n = c->listener->handler->body(c->request, c->in + c->start, offered);
 
-    assert(n <= c->data - c->start);
+    assert(n <= offered);
     c->start += n;
     c->bytes_in += n;
-    c->body_blocked = c->start < c->data;
+    c->turn -= n;
+    c->body_blocked = n < offered;
+}
+
+static bool connection_wants_body(const struct tb_connection *c)
+{
+    return !c->body_ended && !c->body_blocked && !c->deaf && !c->aborted;
 }
 
 /* Hands over what is there, reads more, and so on. False when the connection is closed. */
 static bool connection_read_body(struct tb_connection *c)
 {
-    while (!c->body_ended && !c->body_blocked && !c->deaf && !c->aborted) {
+    while (connection_wants_body(c) && c->turn > 0) {
         const char *why;
         size_t used, made;
         ssize_t n;
@@ -261,6 +280,8 @@ static bool connection_read_body(struct tb_connection *c)
             }
         }
     }
+    if (connection_wants_body(c))
+        connection_later(c);
     return true;
 }
 
@@ -316,11 +337,6 @@ static void connection_hold(struct tb_connection *c, const char *p, size_t n)
     }
     if (n > 0 && tb_buf_append(&c->out, p, n) < 0)
         tb_connection_abort(c);
-}
-
-static void connection_later(struct tb_connection *c)
-{
-    tb_loop_defer(c->listener->loop, &c->task);
 }
 
 void tb_connection_flush(struct tb_connection *c)
@@ -458,6 +474,19 @@ void tb_connection_reply(struct tb_connection *c, const struct tb_reply *r, bool
     tb_connection_write_end(c);
 }
 
+void tb_connection_set_costly(struct tb_connection *c)
+{
+    c->costly = true;
+    c->turn = MIN(c->turn, (size_t)TURN_COSTLY);
+}
+
+void tb_connection_yield(struct tb_connection *c)
+{
+    tb_connection_flush(c);
+    c->want_room = true;
+    connection_later(c);
+}
+
 void tb_connection_resume(struct tb_connection *c)
 {
     if (!c->body_blocked)
@@ -581,7 +610,10 @@ static void connection_run(struct tb_connection *c)
 {
     bool changed = true;
 
+    c->turn = c->costly ? TURN_COSTLY : TURN_BYTES;
     while (changed) {
+        if (c->turn == 0 && c->state == TB_CONNECTION_HEAD)
+            return connection_later(c); /* requests without a pause, too, leave room for others */
         switch (c->state) {
         case TB_CONNECTION_HANDSHAKE:
             changed = connection_shake_hands(c);
@@ -617,7 +649,11 @@ static void connection_event(struct tb_source *s, uint32_t events)
         c->io.can_read = true;
     if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
         c->io.can_write = true;
-    connection_run(c);
+    /* A body may cost more to look at than all else: it takes its turn among the tasks. */
+    if (c->state == TB_CONNECTION_REQUEST && !c->body_ended)
+        connection_later(c);
+    else
+        connection_run(c);
 }
 
 /* --- slow clients --------------------------------------------------------------------------------------- */

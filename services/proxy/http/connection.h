@@ -89,6 +89,10 @@ void tb_connection_write_end(struct tb_connection *c);
 void tb_connection_abort(struct tb_connection *c);
 /* All of that for an answer that is here as a whole. close: as in the head. */
 void tb_connection_reply(struct tb_connection *c, const struct tb_reply *r, bool head_request, bool close);
+/* Each byte of this request's body costs more than receiving it: fewer of them in one turn of the loop. */
+void tb_connection_set_costly(struct tb_connection *c);
+/* There is more to write than one turn of the loop should take: writable() is called at the next. */
+void tb_connection_yield(struct tb_connection *c);
 /* body() will take more. */
 void tb_connection_resume(struct tb_connection *c);
 /* The client waits for 100 Continue, and shall send its body. */
@@ -122,6 +126,8 @@ struct tb_connection {
     size_t in_size, start, data, raw, len;
     struct tb_request_scan scan;
     struct tb_request_body body;
+    size_t turn; /* bytes that may still be handled before others have theirs */
+    bool costly;
     bool keep_alive, minor0, body_ended, body_blocked, body_large;
     /* The answer. */
     bool answering, answer_ended, want_room;

@@ -7,6 +7,7 @@
 #include "common/units.h"
 
 #define BATCH 128
+#define TASKS_US 1000 /* for tasks, in each turn */
 
 int tb_loop_init(struct tb_loop *l)
 {
@@ -155,13 +156,18 @@ void tb_loop_cancel(struct tb_loop *l, struct tb_task *t)
     TAILQ_REMOVE(&l->tasks, t, entry);
 }
 
+/* In the order of their coming, and for a moment only: who has much to do defers itself again and again, and between
+ * two moments the others' events are seen to. */
 static void run_tasks(struct tb_loop *l)
 {
+    uint64_t until = TAILQ_EMPTY(&l->tasks) ? 0 : tb_now_monotonic_us() + TASKS_US;
     struct tb_task *t;
 
     while ((t = TAILQ_FIRST(&l->tasks))) {
         tb_loop_cancel(l, t);
         t->fn(t);
+        if (tb_now_monotonic_us() >= until)
+            return; /* the rest at the next turn, which does not wait */
     }
 }
 

@@ -294,7 +294,7 @@ static size_t call_write_through(struct tb_call *c, const void *p, size_t n)
 
 size_t tb_call_write(struct tb_call *c, const void *p, size_t n)
 {
-    size_t taken;
+    size_t taken = 0;
 
     assert(!c->write_end);
     if (n == 0 || c->failed || c->write_broken || refused_early(c))
@@ -306,7 +306,9 @@ size_t tb_call_write(struct tb_call *c, const void *p, size_t n)
     if (c->replayable && c->out.len + n + CHUNK_LINE_MAX <= REPLAY_MAX)
         taken = call_write_kept(c, p, n);
     else
-        taken = call_write_through(c, p, n);
+        /* A chunk that was announced may end before p does: as long as the runtime takes it, another follows. */
+        for (size_t sent = 1; sent > 0 && taken < n && !c->failed && !c->write_broken; taken += sent)
+            sent = call_write_through(c, (const char *)p + taken, n - taken);
     if (c->write_broken)
         taken = n;
     if (c->body != TB_FRAMING_CHUNKED && !c->failed)
