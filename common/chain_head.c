@@ -5,9 +5,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
-#include "common/io.h"
+#include "common/mapfile.h"
 
 #define HEAD_MAGIC "TBAUDIT1"
 #define HEAD_BYTES 4096
@@ -28,40 +27,26 @@ struct tb_chain_head {
     bool file;
 };
 
-/* A new file is filled before it gets its name. */
 static int head_create(const char *path)
 {
-    _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
     char page[HEAD_BYTES] = HEAD_MAGIC;
-    int r = tb_newfile_open(&f, path, 0640);
 
-    if (r >= 0)
-        r = tb_write_full(f.fd, page, sizeof(page));
-    if (r >= 0)
-        r = tb_newfile_commit(&f, false);
-    return r == -EEXIST ? 0 : r;
+    return tb_mapfile_create(path, page, sizeof(page));
 }
 
 static bool head_valid(const struct head_map *m)
 {
-    return memcmp(m->magic, HEAD_MAGIC, sizeof(m->magic)) == 0 && m->committed < POINTS &&
-           m->pending < POINTS && m->synced < 2;
+    return m->committed < POINTS && m->pending < POINTS && m->synced < 2;
 }
 
-static int head_map(const char *path, int prot, struct head_map **ret)
+static int head_map(const char *path, bool write, struct head_map **ret)
 {
-    _cleanup_close_ int fd =
-        open(path, (prot & PROT_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
-    struct stat st;
+    _cleanup_close_ int fd = open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
     void *p;
+    int r = fd < 0 ? -errno : tb_mapfile_map(fd, HEAD_MAGIC, HEAD_BYTES, write, &p);
 
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return -errno;
-    if (!S_ISREG(st.st_mode) || st.st_size != HEAD_BYTES)
-        return -EBADMSG;
-    p = mmap(NULL, HEAD_BYTES, prot, MAP_SHARED, fd, 0);
-    if (p == MAP_FAILED)
-        return -errno;
+    if (r < 0)
+        return r;
     if (!head_valid(p)) {
         munmap(p, HEAD_BYTES);
         return -EBADMSG;
@@ -70,29 +55,19 @@ static int head_map(const char *path, int prot, struct head_map **ret)
     return 0;
 }
 
-static int head_set_aside(const char *path)
-{
-    char now[TB_RFC3339_MAX];
-    _cleanup_free_ char *to = tb_strf("%s.corrupt-%s", path, tb_rfc3339_format(tb_now_realtime_us(), 1, now));
-
-    if (!to)
-        return -ENOMEM;
-    return rename(path, to) < 0 ? -errno : 0;
-}
-
 static int head_map_new(const char *path, struct head_map **ret, bool *ret_set_aside)
 {
     int r = head_create(path);
 
     if (r >= 0)
-        r = head_map(path, PROT_READ | PROT_WRITE, ret);
+        r = head_map(path, true, ret);
     if (r != -EBADMSG)
         return r;
     *ret_set_aside = true;
-    r = head_set_aside(path);
+    r = tb_mapfile_set_aside(path);
     if (r >= 0)
         r = head_create(path);
-    return r < 0 ? r : head_map(path, PROT_READ | PROT_WRITE, ret);
+    return r < 0 ? r : head_map(path, true, ret);
 }
 
 int tb_chain_head_open(const char *path, struct tb_chain_head **ret, bool *ret_set_aside)
@@ -194,7 +169,7 @@ int tb_chain_head_read(const char *path, struct tb_chain_point *ret)
 {
     struct head_map *m;
     uint64_t turns;
-    int r = head_map(path, PROT_READ, &m);
+    int r = head_map(path, false, &m);
 
     if (r < 0)
         return r;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/http.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -157,6 +158,7 @@ uint64_t tb_backoff_next_ms(struct tb_backoff *b, int64_t retry_after_ms)
     uint64_t ms = b->attempt < 20 ? b->base_ms << b->attempt : b->cap_ms;
     uint16_t noise = 0;
 
+    assert(b->base_ms > 0 && b->base_ms <= b->cap_ms);
     ms = MIN(ms, b->cap_ms);
     b->attempt++;
     (void)tb_random(&noise, sizeof(noise));
@@ -348,6 +350,7 @@ int tb_http_do(const struct tb_http_request *rq, struct tb_http_response *ret,
 
 void tb_http_response_clear(struct tb_http_response *r)
 {
+    assert(r);
     if (r->body)
         tb_erase(r->body, r->len);
     free(r->body);

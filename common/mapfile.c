@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/mapfile.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "common/io.h"
+#include "common/units.h"
 
 static int set_size(int fd, uint64_t have, uint64_t bytes, bool reserve)
 {
@@ -40,4 +43,47 @@ int tb_mapfile_open(const char *path, const char magic[static TB_MAPFILE_MAGIC],
     if (r >= 0 && fresh)
         r = fsync(fd) < 0 ? -errno : tb_fsync_parent(path);
     return r < 0 ? r : TAKE_FD(fd);
+}
+
+int tb_mapfile_create(const char *path, const void *bytes, size_t n)
+{
+    _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
+    int r = tb_newfile_open(&f, path, 0640);
+
+    if (r >= 0)
+        r = tb_write_full(f.fd, bytes, n);
+    if (r >= 0)
+        r = tb_newfile_commit(&f, false);
+    return r == -EEXIST ? 0 : r;
+}
+
+int tb_mapfile_map(int fd, const char magic[static TB_MAPFILE_MAGIC], size_t n, bool write, void **ret)
+{
+    struct stat st;
+    void *p;
+
+    assert(fd >= 0 && n >= TB_MAPFILE_MAGIC);
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != n)
+        return -EBADMSG;
+    p = mmap(NULL, n, write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    if (memcmp(p, magic, TB_MAPFILE_MAGIC) != 0) {
+        munmap(p, n);
+        return -EBADMSG;
+    }
+    *ret = p;
+    return 0;
+}
+
+int tb_mapfile_set_aside(const char *path)
+{
+    char now[TB_RFC3339_MAX];
+    _cleanup_free_ char *to = tb_strf("%s.corrupt-%s", path, tb_rfc3339_format(tb_now_realtime_us(), 1, now));
+
+    if (!to)
+        return -ENOMEM;
+    return rename(path, to) < 0 ? -errno : 0;
 }

@@ -5,6 +5,7 @@
 #define TB_MAPFILE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define TB_MAPFILE_MAGIC 8
@@ -15,5 +16,13 @@
  * descriptor, -EBADMSG when it is another kind of file, or -errno. */
 int tb_mapfile_open(const char *path, const char magic[static TB_MAPFILE_MAGIC], uint64_t bytes,
                     bool reserve);
+
+/* Writes a new file of these bytes (0640), which appears under its name only when it is whole: a crash leaves
+ * either none or all of it. 0 also when there is one already. */
+int tb_mapfile_create(const char *path, const void *bytes, size_t n);
+/* Maps an open file that begins with magic and has exactly n bytes. -EBADMSG when it is another kind of file. */
+int tb_mapfile_map(int fd, const char magic[static TB_MAPFILE_MAGIC], size_t n, bool write, void **ret);
+/* Renames what is not what it should be to PATH.corrupt-<time>, for somebody to look at. */
+int tb_mapfile_set_aside(const char *path);
 
 #endif

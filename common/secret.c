@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/secret.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/crypto.h>
@@ -39,6 +40,7 @@ void *tb_secret_alloc(size_t n)
     size_t page = (size_t)sysconf(_SC_PAGESIZE), len;
     struct secret_prefix *p;
 
+    assert(n > 0);
     if (n > SIZE_MAX - sizeof(*p) - page) {
         errno = ENOMEM;
         return NULL;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/service_state.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@ static const char *const state_names[_TB_STATE_MAX] = {
 
 const char *tb_state_name(enum tb_state s)
 {
+    assert(s >= 0 && s < _TB_STATE_MAX);
     return state_names[s];
 }
 

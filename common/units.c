@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/units.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -225,6 +226,7 @@ int tb_uint_parse(const char *s, uint64_t min, uint64_t max, uint64_t *ret)
 {
     uint64_t v = 0;
 
+    assert(min <= max);
     if (*s == '\0')
         return -EINVAL;
     for (; *s; s++) {

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/usage.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "common/hex.h"
-#include "common/io.h"
+#include "common/mapfile.h"
 #include "common/secret.h"
 #include "common/units.h"
 
@@ -81,40 +81,15 @@ int tb_usage_dimensions_parse(const char *list, uint32_t *ret)
     return 0;
 }
 
-/* A new file is filled before it gets its name: a crash leaves either none or a whole one. */
 static int usage_create(const char *path)
 {
-    _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
     char page[USAGE_BYTES] = USAGE_MAGIC;
-    int r;
+    int r = tb_random(page + offsetof(struct usage_map, epoch), 16);
 
-    r = tb_random(page + offsetof(struct usage_map, epoch), 16);
-    if (r < 0)
-        return r;
-    r = tb_newfile_open(&f, path, 0640);
-    if (r < 0)
-        return r;
-    r = tb_write_full(f.fd, page, sizeof(page));
-    if (r < 0)
-        return r;
-    r = tb_newfile_commit(&f, false);
-    return r == -EEXIST ? 0 : r;
+    return r < 0 ? r : tb_mapfile_create(path, page, sizeof(page));
 }
 
-static int usage_valid(int fd)
-{
-    char magic[8];
-    struct stat st;
-
-    if (fstat(fd, &st) < 0)
-        return -errno;
-    if (!S_ISREG(st.st_mode) || st.st_size != USAGE_BYTES ||
-        tb_pread_full(fd, magic, sizeof(magic), 0) != sizeof(magic))
-        return -EBADMSG;
-    return memcmp(magic, USAGE_MAGIC, sizeof(magic)) == 0 ? 0 : -EBADMSG;
-}
-
-static int open_locked(const char *path)
+static int usage_open_locked(const char *path)
 {
     _cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 
@@ -125,55 +100,42 @@ static int open_locked(const char *path)
     return TAKE_FD(fd);
 }
 
-static int set_aside(const char *path)
-{
-    char now[TB_RFC3339_MAX];
-    _cleanup_free_ char *to = tb_strf("%s.corrupt-%s", path, tb_rfc3339_format(tb_now_realtime_us(), 1, now));
-
-    if (!to)
-        return -ENOMEM;
-    return rename(path, to) < 0 ? -errno : 0;
-}
-
 int tb_usage_open(const char *path, struct tb_usage **ret)
 {
-    _cleanup_close_ int fd = -1;
-    struct tb_usage *u;
-    int r = 0;
-    void *map;
+    struct tb_usage *u = NULL;
+    int r = -EBADMSG;
 
-    for (int tries = 0; tries < 3; tries++) {
+    for (int tries = 0; tries < 3 && r == -EBADMSG; tries++) {
+        _cleanup_close_ int fd = -1;
+        void *map;
+
         r = usage_create(path);
         if (r < 0)
             return r;
-        fd = open_locked(path);
+        fd = usage_open_locked(path);
         if (fd < 0)
             return fd;
-        r = usage_valid(fd);
-        if (r != -EBADMSG)
-            break;
-        fd = tb_close(fd);
-        r = set_aside(path);
-        if (r < 0)
-            return r;
+        r = tb_mapfile_map(fd, USAGE_MAGIC, USAGE_BYTES, true, &map);
+        if (r == 0) {
+            u = malloc(sizeof(*u));
+            if (!u) {
+                munmap(map, USAGE_BYTES);
+                return -ENOMEM;
+            }
+            *u = (struct tb_usage){.fd = TAKE_FD(fd), .map = map};
+        } else if (r == -EBADMSG) {
+            r = tb_mapfile_set_aside(path);
+            r = r < 0 ? r : -EBADMSG; /* once more, with a new one */
+        }
     }
-    if (r < 0)
-        return r;
-    map = mmap(NULL, USAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED)
-        return -errno;
-    u = malloc(sizeof(*u));
-    if (!u) {
-        munmap(map, USAGE_BYTES);
-        return -ENOMEM;
-    }
-    *u = (struct tb_usage){.fd = TAKE_FD(fd), .map = map};
-    *ret = u;
-    return 0;
+    if (r == 0)
+        *ret = u;
+    return r;
 }
 
 void tb_usage_add(struct tb_usage *u, enum tb_usage_counter c, uint64_t n)
 {
+    assert((unsigned)c < _TB_USAGE_MAX);
     atomic_fetch_add_explicit(&u->map->value[c], n, memory_order_relaxed);
 }
 
@@ -197,16 +159,10 @@ int tb_usage_read(const char *path, struct tb_usage_snapshot *ret)
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
     const struct usage_map *map;
     void *p;
-    int r;
+    int r = fd < 0 ? -errno : tb_mapfile_map(fd, USAGE_MAGIC, USAGE_BYTES, false, &p);
 
-    if (fd < 0)
-        return -errno;
-    r = usage_valid(fd);
     if (r < 0)
         return r;
-    p = mmap(NULL, USAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
-    if (p == MAP_FAILED)
-        return -errno;
     map = p;
     tb_hex_encode(map->epoch, sizeof(map->epoch), ret->epoch);
     for (int i = 0; i < _TB_USAGE_MAX; i++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "authorize/exchange.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -185,6 +186,7 @@ bool authorize_exchange_busy(const struct authorize_exchange *x)
 
 void authorize_exchange_start(struct authorize_exchange *x, const char *report, const struct tb_grant *grant)
 {
+    assert(!x->busy);
     tb_freep(&x->report);
     if (report && tb_report_mac(&grant->key, report, strlen(report), x->hmac) == 0)
         x->report = strdup(report);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "authorize/lease.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "common/units.h"
@@ -44,6 +45,7 @@ void tb_lease_restore_suspended(struct tb_lease *l, const char *reason)
 void tb_lease_restore_serving(struct tb_lease *l, uint64_t expires_real_us, uint64_t deadline_boot_us,
                               uint64_t renewed_real_us)
 {
+    assert(!l->suspended);
     l->state = TB_LEASE_UNREACHABLE;
     l->expires_real_us = expires_real_us;
     l->deadline_boot_us = deadline_boot_us;

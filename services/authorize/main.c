@@ -352,12 +352,10 @@ static int daemon_run(struct daemon *d)
         r = daemon_set_timer(d);
         if (r == 0)
             r = daemon_wait(d);
-        if (r < 0) {
-            tb_error("cannot wait for events: %s", strerror(-r));
-            return TB_EXIT_IOERR;
-        }
+        if (r < 0)
+            return tb_error_errno(r, "cannot wait for events");
     }
-    return TB_EXIT_OK;
+    return 0;
 }
 
 static int keys_bind(const char *dir, const char *path)
@@ -382,10 +380,8 @@ static int keys_listen(const struct daemon *d)
     }
     if (fd == -ENOENT)
         fd = keys_bind(d->cfg.run_dir, path);
-    if (fd < 0) {
-        tb_error("cannot listen on %s: %s", path, strerror(-fd));
-        return fd;
-    }
+    if (fd < 0)
+        return tb_error_errno(fd, "cannot listen on %s", path);
     if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
         return -errno;
     return fd;
@@ -395,17 +391,11 @@ static int files_start(struct daemon *d, const struct tb_clock *now)
 {
     int r = tb_files_init(&d->files, d->cfg.run_dir, d->cfg.state_dir, d->cfg.contract_id, d->cfg.asset_id);
 
-    if (r < 0) {
-        tb_error("cannot make the directories of tb-authorize in %s and %s: %s", d->cfg.run_dir,
-                 d->cfg.state_dir, strerror(-r));
-        return r;
-    }
+    if (r < 0)
+        return tb_error_errno(r, "cannot make the directories of tb-authorize in %s and %s", d->cfg.run_dir,
+                              d->cfg.state_dir);
     r = tb_files_restore(&d->files, &d->lease, now);
-    if (r < 0) {
-        tb_error("cannot write to %s and %s: %s", d->files.run_dir, d->files.state_dir, strerror(-r));
-        return r;
-    }
-    return 0;
+    return r < 0 ? tb_error_errno(r, "cannot write to %s and %s", d->files.run_dir, d->files.state_dir) : 0;
 }
 
 static int daemon_start(struct daemon *d)
@@ -431,10 +421,8 @@ static int daemon_start(struct daemon *d)
     if (d->timer_fd < 0)
         return tb_error_errno(-errno, "cannot make a timer");
     r = authorize_exchange_new(&d->cfg, &d->exchange);
-    if (r < 0) {
-        tb_error("cannot start a thread: %s", strerror(-r));
-        return r;
-    }
+    if (r < 0)
+        return tb_error_errno(r, "cannot start a thread");
     tb_url_redact(d->cfg.edc_endpoint, d->endpoint, sizeof(d->endpoint));
     tb_info("contract %s, asset %s, control plane %s", d->cfg.contract_id, d->cfg.asset_id, d->endpoint);
     if (d->lease.suspended)
@@ -466,15 +454,16 @@ static void daemon_stop(struct daemon *d, int rc)
 int main(int argc, char **argv)
 {
     static struct daemon d;
-    int rc;
+    int r, rc;
 
     tb_secret_init();
     authorize_response_setup();
     tb_config_main(argc, argv, PROGRAM, help, &d.cfg);
-    rc = daemon_start(&d);
-    if (rc < 0)
-        return rc == -EINVAL ? TB_EXIT_CONFIG : TB_EXIT_IOERR;
-    rc = daemon_run(&d);
+    r = daemon_start(&d);
+    if (r < 0)
+        return r == -EINVAL ? TB_EXIT_CONFIG : TB_EXIT_IOERR;
+    r = daemon_run(&d);
+    rc = r < 0 ? TB_EXIT_IOERR : TB_EXIT_OK;
     daemon_stop(&d, rc);
     return rc;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "authorize/release.h"
 
+#include <assert.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -194,6 +195,7 @@ void tb_releases_accept(struct tb_releases *r)
 
 void tb_releases_drop(struct tb_releases *r, size_t i)
 {
+    assert(i < r->n);
     tb_close(r->waiting[i].fd);
     r->waiting[i] = r->waiting[--r->n];
 }
@@ -205,6 +207,7 @@ void tb_releases_give(struct tb_releases *r, size_t i, const struct tb_grant *g)
     const void *value = tb_release_value(g, w->cred, &len);
     ssize_t n = send(w->fd, value, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
+    assert(i < r->n && g);
     /* A fresh unix socket takes far more than our largest value at once, or its reader is gone. */
     release_log(&w->peer, n == (ssize_t)len ? NULL : "the connection was lost");
     tb_releases_drop(r, i);

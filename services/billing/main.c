@@ -42,9 +42,25 @@ static const char help[] =
     "Exit status: 0 done, 64 usage, 66 no ledger or no such event, 74 I/O, 75 another tb-billing runs,\n"
     "76 damaged ledger or counters, 78 configuration.\n";
 
+/* Everything below main() returns 0 or a negative errno, after logging what failed. */
 static int billing_exit_code(int r)
 {
-    return r == -EBADMSG ? TB_EXIT_DATAERR : r == -ENOENT ? TB_EXIT_NOINPUT : TB_EXIT_IOERR;
+    switch (r) {
+    case 0:
+        return TB_EXIT_OK;
+    case -EINVAL:
+        return TB_EXIT_USAGE;
+    case -ENOENT:
+        return TB_EXIT_NOINPUT;
+    case -EWOULDBLOCK:
+        return TB_EXIT_TEMPFAIL;
+    case -EBADMSG:
+        return TB_EXIT_DATAERR;
+    case -EACCES:
+        return TB_EXIT_NOPERM;
+    default:
+        return TB_EXIT_IOERR;
+    }
 }
 
 /* -- ledger, resolve ------------------------------------------------------------------------------------- */
@@ -61,18 +77,19 @@ static int ledger_open_existing(bool readonly, char **ret_path, struct tb_ledger
     else
         *ret_path = tb_strf("%s/" PROGRAM "/ledger.db", base && *base ? base : "/var/lib");
     if (!*ret_path)
-        return TB_EXIT_IOERR;
+        return tb_error_errno(-ENOMEM, "ledger");
     if (access(*ret_path, readonly ? R_OK : R_OK | W_OK) < 0) {
-        if (errno == ENOENT)
+        if (errno == ENOENT) {
             tb_error("%s: no ledger yet; tb-billing makes it at its first start", *ret_path);
-        else
-            tb_error("%s: %s; ask as root or as user tb-billing", *ret_path, strerror(errno));
-        return errno == ENOENT ? TB_EXIT_NOINPUT : TB_EXIT_NOPERM;
+            return -ENOENT;
+        }
+        tb_error("%s: %s; ask as root or as user tb-billing", *ret_path, strerror(errno));
+        return -EACCES;
     }
     r = tb_ledger_open(*ret_path, readonly, 0, ret, err);
     if (r < 0)
         tb_error("%s: %s", *ret_path, err);
-    return r < 0 ? billing_exit_code(r) : TB_EXIT_OK;
+    return r;
 }
 
 static int ledger_print(bool json)
@@ -82,14 +99,14 @@ static int ledger_print(bool json)
     char err[TB_LEDGER_ERR_MAX];
     int r = ledger_open_existing(true, &path, &l);
 
-    if (r != TB_EXIT_OK)
+    if (r < 0)
         return r;
     r = tb_metering_print(l, stdout, json, tb_now_realtime_us(), err);
     if (r < 0) {
         tb_error("%s: %s", path, err);
-        return billing_exit_code(r);
+        return r;
     }
-    return fflush(stdout) == 0 ? TB_EXIT_OK : TB_EXIT_IOERR;
+    return fflush(stdout) == 0 ? 0 : tb_error_errno(-errno, "cannot write to standard output");
 }
 
 static int ledger_resolve(const char *hour, const char *dimension, const char *verdict)
@@ -106,15 +123,15 @@ static int ledger_resolve(const char *hour, const char *dimension, const char *v
         fprintf(
             stderr, PROGRAM
             ": resolve needs an hour as tb-billing ledger prints it, a dimension, and accepted or missing\n");
-        return TB_EXIT_USAGE;
+        return -EINVAL;
     }
     r = ledger_open_existing(false, &path, &l);
-    if (r != TB_EXIT_OK)
+    if (r < 0)
         return r;
     r = tb_metering_resolve(l, (int64_t)(at / TB_USEC_PER_HOUR), dimension, accepted, err);
     if (r < 0)
         tb_error("%s, %s: %s", hour, dimension, err);
-    return r < 0 ? billing_exit_code(r) : TB_EXIT_OK;
+    return r;
 }
 
 /* -- the daemon ------------------------------------------------------------------------------------------ */
@@ -175,10 +192,10 @@ static int billing_make_dirs(struct tb_billing *b)
     else if ((r = tb_runtime_dir(c->run_dir, PROGRAM, &b->run_dir)) < 0)
         tb_error("%s/" PROGRAM ": cannot make the directory: %s; check TB_RUN_DIR", c->run_dir, strerror(-r));
     if (r < 0)
-        return TB_EXIT_IOERR;
+        return -EIO;
     b->ledger_path = tb_path_join(b->state_dir, "ledger.db");
     b->usage_path = tb_strf("%s/tb-proxy/usage", c->state_dir);
-    return b->ledger_path && b->usage_path ? TB_EXIT_OK : TB_EXIT_IOERR;
+    return b->ledger_path && b->usage_path ? 0 : tb_error_errno(-ENOMEM, "paths");
 }
 
 /* Two submitters would each take the other's events for their own. On the directory: to open the database
@@ -187,13 +204,13 @@ static int billing_lock(struct tb_billing *b)
 {
     b->lock_fd = open(b->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (b->lock_fd >= 0 && flock(b->lock_fd, LOCK_EX | LOCK_NB) == 0)
-        return TB_EXIT_OK;
+        return 0;
     if (b->lock_fd >= 0 && errno == EWOULDBLOCK) {
         tb_error("%s: another tb-billing has this ledger", b->state_dir);
-        return TB_EXIT_TEMPFAIL;
+        return -EWOULDBLOCK;
     }
     tb_error("%s: cannot be locked: %s", b->state_dir, strerror(errno));
-    return TB_EXIT_IOERR;
+    return -EIO;
 }
 
 static int billing_start(struct tb_billing *b)
@@ -201,24 +218,22 @@ static int billing_start(struct tb_billing *b)
     char err[TB_LEDGER_ERR_MAX] = "";
     int r = billing_make_dirs(b);
 
-    if (r == TB_EXIT_OK)
+    if (r == 0)
         r = billing_lock(b);
-    if (r != TB_EXIT_OK)
+    if (r < 0)
         return r;
     b->signal_fd = tb_signals_open((const int[]){SIGHUP, 0});
-    if (b->signal_fd < 0) {
-        tb_error_errno(b->signal_fd, "cannot wait for signals");
-        return TB_EXIT_IOERR;
-    }
+    if (b->signal_fd < 0)
+        return tb_error_errno(b->signal_fd, "cannot wait for signals");
     r = tb_ledger_open(b->ledger_path, false, b->cfg->billing_enabled ? b->cfg->billing_dimensions : 0, &b->l,
                        err);
     if (r < 0) {
         tb_error("%s: %s", b->ledger_path, err);
-        return billing_exit_code(r);
+        return r;
     }
     billing_meter_init(&b->meter, b->cfg->billing_plan_id);
     tb_azure_init(&b->azure, b->cfg);
-    return TB_EXIT_OK;
+    return 0;
 }
 
 static int billing_run(struct tb_billing *b)
@@ -235,20 +250,19 @@ static int billing_run(struct tb_billing *b)
             break;
     }
     if (r < 0)
-        return billing_exit_code(r);
+        return r;
     tb_notify_stopping();
     b->give_up_us = tb_now_boottime_us() + LAST_PASS_US;
-    r = billing_step(b);
-    return r < 0 ? billing_exit_code(r) : TB_EXIT_OK;
+    return billing_step(b);
 }
 
 static int billing_serve(const struct tb_config *c)
 {
     struct tb_billing b = {.cfg = c, .lock_fd = -1, .signal_fd = -1};
-    int rc = billing_start(&b);
+    int r = billing_start(&b);
 
-    if (rc == TB_EXIT_OK)
-        rc = billing_run(&b);
+    if (r == 0)
+        r = billing_run(&b);
     tb_azure_clear(&b.azure);
     tb_ledger_close(b.l);
     tb_close(b.signal_fd);
@@ -257,7 +271,7 @@ static int billing_serve(const struct tb_config *c)
     free(b.run_dir);
     free(b.ledger_path);
     free(b.usage_path);
-    return rc;
+    return r;
 }
 
 int main(int argc, char **argv)
@@ -267,15 +281,15 @@ int main(int argc, char **argv)
     umask(0027);
     tb_log_init(PROGRAM);
     if (argc == 2 && strcmp(argv[1], "ledger") == 0)
-        return ledger_print(false);
+        return billing_exit_code(ledger_print(false));
     if (argc == 3 && strcmp(argv[1], "ledger") == 0 && strcmp(argv[2], "--json") == 0)
-        return ledger_print(true);
+        return billing_exit_code(ledger_print(true));
     if (argc == 5 && strcmp(argv[1], "resolve") == 0)
-        return ledger_resolve(argv[2], argv[3], argv[4]);
+        return billing_exit_code(ledger_resolve(argv[2], argv[3], argv[4]));
     if (argc > 1 && strcmp(argv[1], "ledger") == 0) {
         fprintf(stderr, PROGRAM ": ledger takes --json and nothing else\n");
         return TB_EXIT_USAGE;
     }
     tb_config_main(argc, argv, PROGRAM, help, &c);
-    return billing_serve(&c);
+    return billing_exit_code(billing_serve(&c));
 }

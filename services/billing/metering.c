@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "billing/metering.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -317,6 +318,7 @@ int tb_metering_settle(struct tb_ledger *l, const struct tb_metering_batch *b,
     _cleanup_tx_ struct tb_db_tx tx = {0};
     int r = tb_db_begin(&tx, l->db, err);
 
+    assert(b->n <= TB_USAGE_DIMENSIONS);
     for (unsigned i = 0; i < b->n && r >= 0; i++)
         r = settle_one(&(struct settling){
             .l = l, .realtime_us = realtime_us, .hour = b->hour, .event = &b->event[i], .verdict = &v[i]});

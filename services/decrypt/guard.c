@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "decrypt/guard.h"
 
+#include <assert.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdint.h>
@@ -50,6 +51,7 @@ int tb_guard_start(struct tb_guard *g)
 {
     int r;
 
+    assert(g->last_resort);
     atomic_init(&g->cause, TB_GUARD_NONE);
     g->stop_fd = eventfd(0, EFD_CLOEXEC);
     if (g->stop_fd < 0)
@@ -62,6 +64,7 @@ int tb_guard_start(struct tb_guard *g)
 
 void tb_guard_stop(struct tb_guard *g)
 {
+    assert(g->stop_fd >= 0);
     (void)eventfd_write(g->stop_fd, 1);
     (void)pthread_join(g->thread, NULL);
     g->stop_fd = tb_close(g->stop_fd);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hydrate/ranges.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -74,6 +75,7 @@ bool ranges_has(const struct ranges *r, uint64_t i)
 
 void ranges_add(struct ranges *r, uint64_t i)
 {
+    assert(i < r->n);
     if (ranges_has(r, i))
         return;
     r->bits[i / 8] |= (uint8_t)(1U << (i % 8));

@@ -200,6 +200,7 @@ int transfer_begin(struct transfer *t)
 {
     char range[64], if_match[ETAG_MAX + 16];
 
+    assert(t->start + t->got < t->end && t->end <= t->size);
     transfer_reset_response(t);
     t->fault = TRANSFER_OK;
     t->io_error = 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "load/client.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -34,6 +35,7 @@ int tb_client_request(struct tb_load *l, enum tb_deliver_mode mode, const int *f
     _cleanup_close_ int sock = -1;
     int r;
 
+    assert(n_fds > 0);
     if (!path)
         return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
     sock = tb_unix_connect(path, SOCK_SEQPACKET);

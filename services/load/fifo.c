@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "load/fifo.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -116,6 +117,7 @@ unsigned tb_fifo_opened(struct tb_fifo *f)
     char buf[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
     ssize_t n;
 
+    assert(f->watch_fd >= 0);
     while ((n = read(f->watch_fd, buf, sizeof(buf))) > 0) {
         const struct inotify_event *e;
 
