@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Responses that a runtime writes in the background: the POST that asked for one ends before it is known what it costs, and the usage comes
- * with a GET of it. Until then its reservation is held, and the estimate of it stands in the file of answers in flight, so that what
- * is never fetched is counted after all: by the next process, or when there are too many. Counted once. */
+/* Responses that a runtime writes in the background: the POST that asked for one ends before it is known
+ * what it costs, and the usage comes with a GET of it. Until then its reservation is held, and the estimate
+ * of it stands in the file of answers in flight, so that what is never fetched is counted after all: by the
+ * next process, or when there are too many. Counted once. */
 #ifndef TB_PROXY_BACKGROUND_H
 #define TB_PROXY_BACKGROUND_H
 
@@ -15,7 +16,8 @@ struct tb_server;
 #define TB_BACKGROUND_MAX 1024 /* responses that wait to be fetched */
 
 struct tb_background;
-/* At the end of a POST whose answer is still to come: takes over reservation and slot. False when it cannot. */
+/* At the end of a POST whose answer is still to come: takes over reservation and slot. False when it
+ * cannot. */
 bool tb_background_defer(struct tb_exchange *ex);
 /* A GET of /responses/ID: prepares to count it, when it is one that waits. */
 bool tb_background_claim(struct tb_exchange *ex);

@@ -22,7 +22,7 @@ void tb_metering_begin(struct tb_exchange *ex, const struct tb_request *h)
 }
 
 /* Sends what is ready. False when some is left. */
-static bool flush(struct tb_exchange *ex)
+static bool metering_flush(struct tb_exchange *ex)
 {
     struct tb_buf *b = &ex->to_runtime;
 
@@ -38,7 +38,7 @@ static bool flush(struct tb_exchange *ex)
 }
 
 /* Refuses a request that the runtime has not seen the end of, so that it has not begun. */
-static void refuse_repeated(struct tb_exchange *ex)
+static void metering_refuse_repeated(struct tb_exchange *ex)
 {
     tb_http_error_set(&ex->error, TB_HTTP_BAD_REQUEST, "repeated_member",
                       "the request has %s more than once; send it once", ex->rewrite.repeated);
@@ -49,7 +49,7 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
 {
     size_t done = 0;
 
-    if (!flush(ex))
+    if (!metering_flush(ex))
         return 0;
     while (done < n) { /* a piece is as long as a connection's pool at most */
         size_t used;
@@ -57,7 +57,7 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
 
         done += used;
         if (r == -EEXIST)
-            refuse_repeated(ex);
+            metering_refuse_repeated(ex);
         else if (r > 0 && !tb_quota_reserve(ex))
             tb_exchange_cancel(ex);
         if (!ex->call)
@@ -67,7 +67,7 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
         if (r < 0)
             return r;
     }
-    (void)flush(ex);
+    (void)metering_flush(ex);
     return (ssize_t)done;
 }
 
@@ -80,7 +80,7 @@ bool tb_metering_upload_end(struct tb_exchange *ex)
     if (!ex->rewrite_ended && tb_rewrite_end(&ex->rewrite, ex->grows, &ex->to_runtime) < 0)
         tb_exchange_cancel(ex);
     ex->rewrite_ended = true;
-    return !ex->call || flush(ex);
+    return !ex->call || metering_flush(ex);
 }
 
 bool tb_metering_answered(const struct tb_exchange *ex)
@@ -90,7 +90,7 @@ bool tb_metering_answered(const struct tb_exchange *ex)
 
 /* --- the answer ----------------------------------------------------------------------------------------- */
 
-static const char *header_of(const struct tb_response *up, const char *name)
+static const char *metering_header_of(const struct tb_response *up, const char *name)
 {
     for (size_t i = 0; i < up->n_headers; i++)
         if (strcasecmp(up->header[i].name, name) == 0)
@@ -99,7 +99,7 @@ static const char *header_of(const struct tb_response *up, const char *name)
 }
 
 /* What the request says of its answer. */
-static void set_request(struct tb_exchange *ex)
+static void metering_set_request(struct tb_exchange *ex)
 {
     const struct tb_rewrite *rw = &ex->rewrite;
     struct tb_request_size size;
@@ -121,9 +121,10 @@ static void set_request(struct tb_exchange *ex)
 }
 
 /* How the answer is counted, by what it is. False: it has nothing to do with tokens. */
-static bool set_parser(struct tb_exchange *ex, const struct tb_response *up)
+static bool metering_set_parser(struct tb_exchange *ex, const struct tb_response *up)
 {
-    const char *type = header_of(up, "Content-Type"), *coding = header_of(up, "Content-Encoding");
+    const char *type = metering_header_of(up, "Content-Type"),
+               *coding = metering_header_of(up, "Content-Encoding");
     bool json = type && strncasecmp(type, "application/json", 16) == 0, coded;
 
     coded = coding && strcasecmp(coding, "identity") != 0;
@@ -144,42 +145,43 @@ void tb_metering_answer(struct tb_exchange *ex, const struct tb_response *up)
 {
     ex->claims = up->status / 100 == 2 && tb_background_claim(ex);
     if (up->status / 100 != 2 || (strcmp(ex->method, "POST") != 0 && !ex->claims) ||
-        ex->rewrite.api == TB_API_FREE || !set_parser(ex, up))
+        ex->rewrite.api == TB_API_FREE || !metering_set_parser(ex, up))
         return;
     ex->metered = true;
     if (ex->claims)
         return;
-    set_request(ex);
+    metering_set_request(ex);
     ex->slot = tb_in_flight_take(ex->server->answers, ex->account ? ex->account->place + 1 : 0);
 }
 
-static void feed_decoded(void *arg, const char *p, size_t n)
+static void metering_feed_decoded(void *arg, const char *p, size_t n)
 {
     tb_usage_parser_feed(arg, p, n);
 }
 
 /* Looks at bytes that go to the client as they are. */
-static void look(struct tb_exchange *ex, const char *p, size_t n)
+static void metering_look(struct tb_exchange *ex, const char *p, size_t n)
 {
     if (!ex->inflate)
         tb_usage_parser_feed(&ex->parser, p, n);
-    else if (!tb_inflate_feed(ex->inflate, p, n, feed_decoded, &ex->parser))
+    else if (!tb_inflate_feed(ex->inflate, p, n, metering_feed_decoded, &ex->parser))
         ex->parser.opaque = true; /* not what it said it was */
 }
 
-/* The runtime broke off in mid-stream: said as an event too, since client libraries read events and not
- * the way a connection ends. */
-static ssize_t tell_broken(struct tb_exchange *ex)
+/* The runtime broke off in mid-stream: said as an event too, since client libraries read events and not the
+ * way a connection ends. */
+static ssize_t metering_report_broken(struct tb_exchange *ex)
 {
     static const char event[] =
         "\n\ndata: {\"error\":{\"message\":\"the runtime broke off\",\"type\":\"server_error\","
         "\"code\":\"upstream_aborted\"}}\n\n";
 
     ex->cut = ex->answer_read = true;
+    (void)tb_usage_parser_cut(&ex->parser, &ex->to_client);
     return tb_buf_append(&ex->to_client, event, sizeof(event) - 1);
 }
 
-static ssize_t deliver(struct tb_exchange *ex, char *buf, size_t n)
+static ssize_t metering_deliver(struct tb_exchange *ex, char *buf, size_t n)
 {
     struct tb_buf *b = &ex->to_client;
 
@@ -192,7 +194,7 @@ static ssize_t deliver(struct tb_exchange *ex, char *buf, size_t n)
 }
 
 /* What was read is about to be delivered. */
-static void note(struct tb_exchange *ex)
+static void metering_note(struct tb_exchange *ex)
 {
     struct tb_tokens t;
 
@@ -212,7 +214,7 @@ ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
         int r = 0;
 
         if ((got == -ECONNABORTED || got == -EBADMSG) && ex->parser.events) {
-            got = tell_broken(ex);
+            got = metering_report_broken(ex);
             if (got >= 0)
                 continue;
         }
@@ -220,18 +222,20 @@ ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
             return got;
         ex->answer_read = got == 0;
         if (!ex->parser.strip) {
-            look(ex, buf, (size_t)got);
-            note(ex);
+            metering_look(ex, buf, (size_t)got);
+            if (got == 0)
+                (void)tb_usage_parser_end(&ex->parser, NULL);
+            metering_note(ex);
             return got;
         }
         r = got > 0 ? tb_usage_parser_filter(&ex->parser, piece, (size_t)got, &ex->to_client)
-                    : tb_usage_parser_flush(&ex->parser, &ex->to_client);
+                    : tb_usage_parser_end(&ex->parser, &ex->to_client);
         if (r < 0)
             return r;
-        note(ex);
+        metering_note(ex);
     }
     if (ex->to_client.len > 0)
-        return deliver(ex, buf, n);
+        return metering_deliver(ex, buf, n);
     return ex->cut ? -ECONNABORTED : 0;
 }
 
@@ -245,8 +249,9 @@ void tb_metering_book(struct tb_usage *u, const struct tb_tokens *t)
     tb_usage_add(u, TB_USAGE_ESTIMATED_TOKENS, t->ours);
 }
 
-/* A response that is written in the background is counted when its usage comes, by whichever request that is. */
-static bool counts_now(struct tb_exchange *ex)
+/* A response that is written in the background is counted when its usage comes, by whichever request that
+ * is. */
+static bool metering_counts_now(struct tb_exchange *ex)
 {
     if (ex->claims)
         return tb_usage_parser_told(&ex->parser);
@@ -256,7 +261,7 @@ static bool counts_now(struct tb_exchange *ex)
 void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *ret)
 {
     *ret = (struct tb_tokens){0};
-    if (ex->metered && counts_now(ex)) {
+    if (ex->metered && metering_counts_now(ex)) {
         tb_usage_parser_result(&ex->parser, delivered && !ex->cut, ret);
         if (ex->claims)
             tb_background_settle(ex, ret->prompt + ret->completion);

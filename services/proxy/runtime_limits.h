@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Asks the runtime how many tokens its context has: max_model_len of /v1/models (vLLM, SGLang), meta.n_ctx there or
- * default_generation_settings.n_ctx of /props (llama-server). Only where a key has a budget; asked again when the runtime was away. */
+/* Asks the runtime how many tokens its context has: max_model_len of /v1/models (vLLM, SGLang), meta.n_ctx
+ * there or default_generation_settings.n_ctx of /props (llama-server). Only where a key has a budget; asked
+ * again when the runtime was away. */
 #ifndef TB_PROXY_RUNTIME_LIMITS_H
 #define TB_PROXY_RUNTIME_LIMITS_H
 

@@ -65,7 +65,8 @@ enum {
     GENERATING = CHAT | COMPLETION | RESPONSE | MESSAGE,
 };
 
-/* llama-server reads n_predict, max_completion_tokens, max_tokens in this order in all of them, and n_cmpl before n. */
+/* llama-server reads n_predict, max_completion_tokens, max_tokens in this order in all of them, and n_cmpl
+ * before n. */
 enum tb_api_member tb_api_member_of(enum tb_api a, const char *name)
 {
     static const struct {

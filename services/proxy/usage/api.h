@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which API a path belongs to, and which members of its requests decide anything. Names are those of the API, letter by letter. */
+/* Which API a path belongs to, and which members of its requests decide anything. Names are those of the
+ * API, letter by letter. */
 #ifndef TB_PROXY_USAGE_API_H
 #define TB_PROXY_USAGE_API_H
 
@@ -16,7 +17,8 @@ enum tb_api {
     TB_API_MESSAGE, /* Anthropic's */
     TB_API_AUDIO,   /* speech to text, a form with a file */
 };
-/* path: in its normal form (http/target), without query. By its end, as runtimes also serve it below other prefixes. */
+/* path: in its normal form (http/target), without query. By its end, as runtimes also serve it below other
+ * prefixes. */
 enum tb_api tb_api_of(const char *path, size_t len);
 /* Its requests are JSON objects whose members decide what they cost. */
 bool tb_api_is_json(enum tb_api a);

@@ -15,8 +15,9 @@ static uint64_t cost_multiply(uint64_t a, uint64_t b)
     return b > 0 && a > TB_COST_MAX / b ? TB_COST_MAX : a * b;
 }
 
-/* The most it can cost when no completion is longer than max. A prompt and its completion share the context: the longer one
- * is, the shorter the other, and several completions of one prompt cost more than the prompt they leave no room for. */
+/* The most it can cost when no completion is longer than max. A prompt and its completion share the
+ * context: the longer one is, the shorter the other, and several completions of one prompt cost more than
+ * the prompt they leave no room for. */
 static uint64_t cost_most(const struct tb_request_size *s, const struct tb_runtime_limits *l, uint64_t max)
 {
     uint64_t prompt = s->prompt_most;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a request may cost: the amount to reserve, from what it asks for and from what its runtime can do. Pure. A rate (tpm) is
- * held by what is likely and may be exceeded; a budget is held by the most there can be, whatever client and tokenizer do. */
+/* What a request may cost: the amount to reserve, from what it asks for and from what its runtime can do.
+ * Pure. A rate (tpm) is held by what is likely and may be exceeded; a budget is held by the most there can
+ * be, whatever client and tokenizer do. */
 #ifndef TB_PROXY_USAGE_COST_H
 #define TB_PROXY_USAGE_COST_H
 

@@ -6,7 +6,7 @@
 #include "proxy/usage/json_scan.h"
 
 /* The JSON of an event whose data is one line. False when it is more or less. */
-static bool event_json(const struct tb_buf *event, size_t *ret_at, size_t *ret_len)
+static bool edit_json(const struct tb_buf *event, size_t *ret_at, size_t *ret_len)
 {
     bool found = false;
 
@@ -27,7 +27,7 @@ static bool event_json(const struct tb_buf *event, size_t *ret_at, size_t *ret_l
     return found;
 }
 
-static bool is_usual(const char *key)
+static bool edit_is_usual(const char *key)
 {
     static const char *const usual[] = {
         "id", "object", "created", "model", "usage", "choices", "system_fingerprint", "service_tier"};
@@ -38,14 +38,15 @@ static bool is_usual(const char *key)
     return false;
 }
 
-/* Walks the members of the outermost object. each: a member's key and text without its comma; not 0 ends the walk and is returned. */
+/* Walks the members of the outermost object. each: a member's key and text without its comma; not 0 ends
+ * the walk and is returned. */
 struct event_walk {
     int (*each)(void *arg, const char *key, const char *text, size_t len);
     void *arg;
     size_t close; /* where the object's bracket is; 0: no object that ends */
 };
 
-static int walk_members(const char *json, size_t len, struct event_walk *w)
+static int edit_walk(const char *json, size_t len, struct event_walk *w)
 {
     struct tb_json_scan s = {0};
     char key[TB_JSON_SCAN_KEY + 1] = "";
@@ -72,12 +73,12 @@ static int walk_members(const char *json, size_t len, struct event_walk *w)
     return r;
 }
 
-static int take_extra(void *arg, const char *key, const char *text, size_t len)
+static int edit_take_extra(void *arg, const char *key, const char *text, size_t len)
 {
     struct tb_buf *b = arg;
     int r;
 
-    if (is_usual(key))
+    if (edit_is_usual(key))
         return 0;
     r = tb_buf_append(b, ",", 1);
     return r < 0 ? r : tb_buf_append(b, text, len);
@@ -85,24 +86,24 @@ static int take_extra(void *arg, const char *key, const char *text, size_t len)
 
 int tb_event_extras(const struct tb_buf *event, struct tb_buf *ret)
 {
-    struct event_walk w = {.each = take_extra, .arg = ret};
+    struct event_walk w = {.each = edit_take_extra, .arg = ret};
     size_t at, len;
 
-    return event_json(event, &at, &len) ? walk_members(event->data + at, len, &w) : 0;
+    return edit_json(event, &at, &len) ? edit_walk(event->data + at, len, &w) : 0;
 }
 
-static int find_extra(void *arg, const char *key, const char *text, size_t len)
+static int edit_find_extra(void *arg, const char *key, const char *text, size_t len)
 {
-    return !is_usual(key);
+    return !edit_is_usual(key);
 }
 
 int tb_event_splice(const struct tb_buf *event, const struct tb_buf *extras, struct tb_buf *out)
 {
-    struct event_walk w = {.each = find_extra};
+    struct event_walk w = {.each = edit_find_extra};
     size_t at = 0, len;
     int r;
 
-    if (extras->len == 0 || !event_json(event, &at, &len) || walk_members(event->data + at, len, &w) != 0 ||
+    if (extras->len == 0 || !edit_json(event, &at, &len) || edit_walk(event->data + at, len, &w) != 0 ||
         w.close == 0)
         return tb_buf_append(out, event->data, event->len);
     at += w.close;

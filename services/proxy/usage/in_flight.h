@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What answers on their way have cost so far: STATE/tb-proxy/flight, a mapped file. A killed process leaves it, and the next one books
- * what it finds as estimated. docs/contracts.md, "Usage counters". */
+/* What answers on their way have cost so far: STATE/tb-proxy/flight, a mapped file. A killed process leaves
+ * it, and the next one books what it finds as estimated. docs/contracts.md, "Usage counters". */
 #ifndef TB_PROXY_USAGE_IN_FLIGHT_H
 #define TB_PROXY_USAGE_IN_FLIGHT_H
 
@@ -18,8 +18,8 @@ struct tb_in_flight_slot {
 struct tb_in_flight;
 /* Who books what a killed process left. key: as tb_in_flight_take() was given it. */
 typedef void tb_in_flight_left_fn(void *arg, uint64_t key, const struct tb_tokens *t);
-/* Opens or makes the file, gives each answer that a killed process left there to `left` and tells how many there were. -EBADMSG when the
- * file is something else; -errno. */
+/* Opens or makes the file, gives each answer that a killed process left there to `left` and tells how many
+ * there were. -EBADMSG when the file is something else; -errno. */
 int tb_in_flight_open(const char *path, tb_in_flight_left_fn *left, void *arg, struct tb_in_flight **ret,
                       size_t *ret_found);
 void tb_in_flight_close(struct tb_in_flight *f);

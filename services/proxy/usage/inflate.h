@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers that a runtime compresses though it was asked not to: decoded for counting only, the client gets them as they came. */
+/* Answers that a runtime compresses though it was asked not to: decoded for counting only, the client gets
+ * them as they came. */
 #ifndef TB_PROXY_USAGE_INFLATE_H
 #define TB_PROXY_USAGE_INFLATE_H
 

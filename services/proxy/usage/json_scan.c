@@ -42,7 +42,7 @@ static void scan_value_begins(struct tb_json_scan *s)
     s->text_len = 0;
 }
 
-/* --- strings --------------------------------------------------------------------------------------------- */
+/* --- strings ------------------------------------------------------------------------------------------ */
 
 /* A decoded byte of a key, or of what is kept of a string. */
 static void scan_keep(struct tb_json_scan *s, unsigned c)
@@ -181,7 +181,7 @@ static bool scan_string(struct tb_json_scan *s, const char *p, size_t n, size_t 
     return false;
 }
 
-/* --- structure ------------------------------------------------------------------------------------------- */
+/* --- structure ---------------------------------------------------------------------------------------- */
 
 static bool scan_open(struct tb_json_scan *s, char c)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A JSON tokenizer over a stream: says where values stand and what they are, and holds no document. A step function over
- * (buf, len) without I/O; memory does not depend on the text. It takes the structure as RFC 8259 has it, a byte order mark before
- * it, and the words NaN and Infinity, which Python's reader knows; the spelling of numbers it leaves to the reader behind it. */
+/* A JSON tokenizer over a stream: says where values stand and what they are, and holds no document. A step
+ * function over (buf, len) without I/O; memory does not depend on the text. It takes the structure as RFC
+ * 8259 has it, a byte order mark before it, and the words NaN and Infinity, which Python's reader knows;
+ * the spelling of numbers it leaves to the reader behind it. */
 #ifndef TB_PROXY_USAGE_JSON_SCAN_H
 #define TB_PROXY_USAGE_JSON_SCAN_H
 
@@ -16,7 +17,8 @@
 
 enum tb_json_token {
     TB_JSON_MORE, /* all bytes are used */
-    TB_JSON_MEMBER, /* behind the bytes used a member of the outermost object begins: its comma, or the first one's quote */
+    /* behind the bytes used a member of the outermost object begins: its comma, or the first one's quote */
+    TB_JSON_MEMBER,
     TB_JSON_KEY,   /* a key of the two outermost levels ended */
     TB_JSON_BEGIN, /* behind the bytes used an object or array begins: its bracket comes next */
     TB_JSON_END,   /* behind the bytes used one ends: its bracket comes next */
@@ -33,7 +35,8 @@ struct tb_json_level {
 struct tb_json_scan {
     unsigned depth; /* containers open */
     struct tb_json_level level[TB_JSON_SCAN_LEVELS];
-    /* DONE and TEXT: the value, of a string its decoded beginning; a byte that is not printable ASCII is DEL. */
+    /* DONE and TEXT: the value, of a string its decoded beginning; a byte that is not printable ASCII is
+     * DEL. */
     char value[TB_JSON_SCAN_VALUE + 1];
     bool cut;          /* the value is longer */
     uint64_t text_len; /* TEXT: bytes of the decoded string */
@@ -49,8 +52,8 @@ struct tb_json_scan {
 
 /* Zero-initialise. Uses at most n bytes of p up to the next token; returns how many. */
 size_t tb_json_scan(struct tb_json_scan *s, const char *p, size_t n, enum tb_json_token *ret);
-/* True when the current value (BEGIN, END, DONE, TEXT) stands at this path: "usage.prompt_tokens", "choices..delta" with an empty
- * word for an array's place. */
+/* True when the current value (BEGIN, END, DONE, TEXT) stands at this path: "usage.prompt_tokens",
+ * "choices..delta" with an empty word for an array's place. */
 bool tb_json_at(const struct tb_json_scan *s, const char *path);
 /* The last key of the current value's path; "" in an array or too deep. */
 const char *tb_json_last_key(const struct tb_json_scan *s);

@@ -15,7 +15,8 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-/* Digits, with single underscores between them when those are allowed. Returns behind them; NULL when there are none. */
+/* Digits, with single underscores between them when those are allowed. Returns behind them; NULL when there
+ * are none. */
 static const char *lax_digits(const char *p, bool underscores, uint64_t *ret)
 {
     if (!is_digit(*p))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What runtimes take a JSON value for. Pydantic's lax mode (vLLM, SGLang) reads "100", 100.0 and true as integers, and 1, "yes" and
- * "on" as true; llama-server reads 5.7 as 5 and -1 as without a limit. */
+/* What runtimes take a JSON value for. Pydantic's lax mode (vLLM, SGLang) reads "100", 100.0 and true as
+ * integers, and 1, "yes" and "on" as true; llama-server reads 5.7 as 5 and -1 as without a limit. */
 #ifndef TB_PROXY_USAGE_LAX_H
 #define TB_PROXY_USAGE_LAX_H
 
@@ -11,8 +11,8 @@
 
 enum tb_lax { TB_LAX_NULL, TB_LAX_VALUE, TB_LAX_INVALID };
 
-/* The scanner has just told DONE or TEXT. INVALID: what no runtime takes for an integer, or not surely for this one. A number past
- * the range is its end. */
+/* The scanner has just told DONE or TEXT. INVALID: what no runtime takes for an integer, or not surely for
+ * this one. A number past the range is its end. */
 enum tb_lax tb_lax_int(const struct tb_json_scan *s, enum tb_json_token t, int64_t *ret);
 enum tb_lax tb_lax_bool(const struct tb_json_scan *s, enum tb_json_token t, bool *ret);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How large the prompts of a request are, from its body while it passes. Text is four bytes a token. What is no text counts by what it
- * is, never by its bytes (docs/billing.md, "Estimates"). */
+/* How large the prompts of a request are, from its body while it passes. Text is four bytes a token. What
+ * is no text counts by what it is, never by its bytes (docs/billing.md, "Estimates"). */
 #ifndef TB_PROXY_USAGE_PROMPT_H
 #define TB_PROXY_USAGE_PROMPT_H
 

@@ -7,8 +7,8 @@
 
 #include "proxy/usage/lax.h"
 
-/* What is held back: nothing; a member until its key is known; a limit, which is written at the end; stream_options until it is
- * known to be an object; the value of include_usage. */
+/* What is held back: nothing; a member until its key is known; a limit, which is written at the end;
+ * stream_options until it is known to be an object; the value of include_usage. */
 enum { HOLD_NONE, HOLD_KEY, HOLD_LIMIT, HOLD_OPTIONS, HOLD_USAGE };
 
 static int rewrite_emit(struct tb_rewrite *a, struct tb_buf *out, const char *p, size_t n)
@@ -22,17 +22,17 @@ static int rewrite_emit_string(struct tb_rewrite *a, struct tb_buf *out, const c
     return rewrite_emit(a, out, s, strlen(s));
 }
 
-static bool may_inject(const struct tb_rewrite *a)
+static bool rewrite_may_inject(const struct tb_rewrite *a)
 {
     return a->api == TB_API_CHAT || a->api == TB_API_COMPLETION;
 }
 
 bool tb_rewrite_may_change(const struct tb_rewrite *a)
 {
-    return may_inject(a) || (a->budgeted && tb_api_generates(a->api));
+    return rewrite_may_inject(a) || (a->budgeted && tb_api_generates(a->api));
 }
 
-/* --- what is held back ----------------------------------------------------------------------------------- */
+/* --- what is held back -------------------------------------------------------------------------------- */
 
 /* The held bytes go out. A comma does only when a member went before. */
 static int rewrite_release(struct tb_rewrite *a, struct tb_buf *out)
@@ -106,7 +106,7 @@ static int rewrite_take(struct tb_rewrite *a, const char *p, size_t n, struct tb
     return a->hold == HOLD_LIMIT ? 0 : rewrite_hold(a, p, n, out);
 }
 
-/* --- what it says ---------------------------------------------------------------------------------------- */
+/* --- what it says ------------------------------------------------------------------------------------- */
 
 static const char *const deciding[] = {"stream",
                                        "stream_options",
@@ -150,7 +150,7 @@ static void rewrite_unclear(struct tb_rewrite *a, const char *name)
             a->unclear = deciding[i];
 }
 
-static void note_limit(struct tb_rewrite *a, enum tb_json_token t)
+static void rewrite_note_limit(struct tb_rewrite *a, enum tb_json_token t)
 {
     struct tb_rewrite_limit *l = &a->limit[a->n_limits++];
     enum tb_lax lax;
@@ -170,7 +170,7 @@ static void note_limit(struct tb_rewrite *a, enum tb_json_token t)
         a->max_tokens = MAX(a->max_tokens, (uint64_t)MAX(l->number, 1));
 }
 
-static void note_count(struct tb_rewrite *a, enum tb_json_token t)
+static void rewrite_note_count(struct tb_rewrite *a, enum tb_json_token t)
 {
     int64_t v;
     enum tb_lax lax = tb_lax_int(&a->scan, t, &v);
@@ -181,32 +181,32 @@ static void note_count(struct tb_rewrite *a, enum tb_json_token t)
         a->choices = MAX(a->choices, (uint64_t)v);
 }
 
-static void note_bool(struct tb_rewrite *a, enum tb_json_token t, bool *ret)
+static void rewrite_note_bool(struct tb_rewrite *a, enum tb_json_token t, bool *ret)
 {
     if (tb_lax_bool(&a->scan, t, ret) == TB_LAX_INVALID)
         rewrite_unclear(a, a->name);
 }
 
 /* A number, word or string ended. */
-static void note_value(struct tb_rewrite *a, enum tb_json_token t)
+static void rewrite_note_value(struct tb_rewrite *a, enum tb_json_token t)
 {
     tb_prompt_note(&a->prompt, a->api, &a->scan, t);
     if (a->scan.depth != 1)
         return;
     if (a->member == TB_MEMBER_STREAM)
-        note_bool(a, t, &a->stream);
+        rewrite_note_bool(a, t, &a->stream);
     else if (a->member == TB_MEMBER_BACKGROUND)
-        note_bool(a, t, &a->background);
+        rewrite_note_bool(a, t, &a->background);
     else if (a->member == TB_MEMBER_LIMIT || a->member == TB_MEMBER_LIMIT_EXTRA)
-        note_limit(a, t);
+        rewrite_note_limit(a, t);
     else if (a->member == TB_MEMBER_COUNT)
-        note_count(a, t);
+        rewrite_note_count(a, t);
     else if (a->member == TB_MEMBER_CONTEXT && (t == TB_JSON_TEXT || strcmp(a->scan.value, "null") != 0))
         a->prompt.elsewhere = true;
 }
 
 /* An object or array begins. */
-static void note_container(struct tb_rewrite *a)
+static void rewrite_note_container(struct tb_rewrite *a)
 {
     tb_prompt_note(&a->prompt, a->api, &a->scan, TB_JSON_BEGIN);
     if (a->scan.depth != 1)
@@ -220,9 +220,9 @@ static void note_container(struct tb_rewrite *a)
         rewrite_unclear(a, a->name);
 }
 
-/* --- what is changed ------------------------------------------------------------------------------------- */
+/* --- what is changed ---------------------------------------------------------------------------------- */
 
-static int member_begins(struct tb_rewrite *a)
+static int rewrite_member_begins(struct tb_rewrite *a)
 {
     a->member = TB_MEMBER_NONE;
     a->hold = HOLD_KEY;
@@ -231,7 +231,7 @@ static int member_begins(struct tb_rewrite *a)
     return 0;
 }
 
-static int key_of_options(struct tb_rewrite *a)
+static int rewrite_key_of_options(struct tb_rewrite *a)
 {
     const char *key = a->scan.level[1].key;
 
@@ -248,10 +248,10 @@ static int key_of_options(struct tb_rewrite *a)
     return 0;
 }
 
-static int key_done(struct tb_rewrite *a, struct tb_buf *out)
+static int rewrite_key_done(struct tb_rewrite *a, struct tb_buf *out)
 {
     if (a->scan.depth == 2)
-        return key_of_options(a);
+        return rewrite_key_of_options(a);
     memcpy(a->name, a->scan.level[0].key, sizeof(a->name));
     a->member = tb_api_member_of(a->api, a->name);
     if (a->member != TB_MEMBER_NONE && !rewrite_first_time(a, a->name))
@@ -272,7 +272,7 @@ static int key_done(struct tb_rewrite *a, struct tb_buf *out)
 }
 
 /* The value of include_usage. What no runtime takes for a boolean is left to it. */
-static int usage_done(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf *out)
+static int rewrite_usage_done(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf *out)
 {
     bool wants = false;
     enum tb_lax lax = tb_lax_bool(&a->scan, t, &wants);
@@ -286,11 +286,11 @@ static int usage_done(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf 
     return rewrite_emit_string(a, out, ":true");
 }
 
-static int value_done(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf *out)
+static int rewrite_value_done(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf *out)
 {
-    note_value(a, t);
+    rewrite_note_value(a, t);
     if (a->hold == HOLD_USAGE && a->scan.depth == 2)
-        return usage_done(a, t, out);
+        return rewrite_usage_done(a, t, out);
     if (a->hold != HOLD_OPTIONS || a->scan.depth != 1)
         return 0;
     if (t == TB_JSON_DONE && strcmp(a->scan.value, "null") == 0) {
@@ -301,16 +301,16 @@ static int value_done(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf 
     return rewrite_release(a, out); /* for the runtime to refuse */
 }
 
-static int container_begins(struct tb_rewrite *a, struct tb_buf *out)
+static int rewrite_container_begins(struct tb_rewrite *a, struct tb_buf *out)
 {
-    note_container(a);
+    rewrite_note_container(a);
     if (a->hold == HOLD_OPTIONS)
         a->options_open = a->scan.depth == 1;
     return a->hold == HOLD_OPTIONS || a->hold == HOLD_USAGE ? rewrite_release(a, out) : 0;
 }
 
 /* 1: the object's end is next. */
-static int container_ends(struct tb_rewrite *a, struct tb_buf *out)
+static int rewrite_container_ends(struct tb_rewrite *a, struct tb_buf *out)
 {
     const struct tb_json_level *options = &a->scan.level[1];
 
@@ -345,16 +345,16 @@ static int rewrite_token(struct tb_rewrite *a, enum tb_json_token t, struct tb_b
     case TB_JSON_MEMBER:
         if (a->hold != HOLD_NONE)
             rewrite_drop(a);
-        return member_begins(a);
+        return rewrite_member_begins(a);
     case TB_JSON_KEY:
-        return key_done(a, out);
+        return rewrite_key_done(a, out);
     case TB_JSON_DONE:
     case TB_JSON_TEXT:
-        return value_done(a, t, out);
+        return rewrite_value_done(a, t, out);
     case TB_JSON_BEGIN:
-        return container_begins(a, out);
+        return rewrite_container_begins(a, out);
     case TB_JSON_END:
-        return container_ends(a, out);
+        return rewrite_container_ends(a, out);
     case TB_JSON_BAD:
         return rewrite_bad(a, out);
     default:
@@ -386,7 +386,7 @@ int tb_rewrite_feed(struct tb_rewrite *a, const char *p, size_t n, struct tb_buf
     return 0;
 }
 
-static int close_member(struct tb_rewrite *a, struct tb_buf *out, const char *name, const char *value)
+static int rewrite_close_member(struct tb_rewrite *a, struct tb_buf *out, const char *name, const char *value)
 {
     char text[2 * TB_JSON_SCAN_VALUE + TB_JSON_SCAN_KEY];
 
@@ -395,8 +395,9 @@ static int close_member(struct tb_rewrite *a, struct tb_buf *out, const char *na
     return rewrite_emit_string(a, out, text);
 }
 
-/* The limits that were taken out. With a cap only such stay as some runtime reads first and as are within it. */
-static int close_limits(struct tb_rewrite *a, uint64_t cap, struct tb_buf *out)
+/* The limits that were taken out. With a cap only such stay as some runtime reads first and as are within
+ * it. */
+static int rewrite_close_limits(struct tb_rewrite *a, uint64_t cap, struct tb_buf *out)
 {
     int r = 0;
 
@@ -407,13 +408,13 @@ static int close_limits(struct tb_rewrite *a, uint64_t cap, struct tb_buf *out)
         if (cap > 0 && (!l->extra || l->number <= 0 || (uint64_t)l->number > cap))
             continue;
         snprintf(value, sizeof(value), l->string ? "\"%s\"" : "%s", l->value);
-        r = close_member(a, out, l->name, value);
+        r = rewrite_close_member(a, out, l->name, value);
     }
     return r;
 }
 
 /* "0 tokens" is not to become more than one because a limit has to be written. */
-static uint64_t lower_cap(const struct tb_rewrite *a, uint64_t cap)
+static uint64_t rewrite_lower_cap(const struct tb_rewrite *a, uint64_t cap)
 {
     bool zero = false, more = false;
 
@@ -426,22 +427,22 @@ static uint64_t lower_cap(const struct tb_rewrite *a, uint64_t cap)
 
 int tb_rewrite_close(struct tb_rewrite *a, uint64_t cap, struct tb_buf *out)
 {
-    bool inject = may_inject(a) && a->stream && (!a->options_seen || a->options_null);
+    bool inject = rewrite_may_inject(a) && a->stream && (!a->options_seen || a->options_null);
     char value[24];
     int r = 0;
 
     assert(a->decided && (cap == 0 || a->budgeted));
     a->injected |= inject;
     if (inject)
-        r = close_member(a, out, "stream_options", "{\"include_usage\":true}");
+        r = rewrite_close_member(a, out, "stream_options", "{\"include_usage\":true}");
     else if (a->options_null)
-        r = close_member(a, out, "stream_options", "null");
+        r = rewrite_close_member(a, out, "stream_options", "null");
     if (r >= 0 && a->budgeted)
-        r = close_limits(a, cap, out);
+        r = rewrite_close_limits(a, cap, out);
     if (r < 0 || cap == 0)
         return r;
-    snprintf(value, sizeof(value), "%llu", (unsigned long long)lower_cap(a, cap));
-    return close_member(a, out, tb_api_limit_name(a->api), value);
+    snprintf(value, sizeof(value), "%llu", (unsigned long long)rewrite_lower_cap(a, cap));
+    return rewrite_close_member(a, out, tb_api_limit_name(a->api), value);
 }
 
 int tb_rewrite_end(struct tb_rewrite *a, bool pad, struct tb_buf *out)

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The body of a request for tokens, while it streams to the runtime: what it asks for, and the few bytes we change in it. Nothing
- * of it is held but the member that is being decided on. So that usage arrives with a stream, stream_options.include_usage is set
- * in the copy the runtime gets; so that a budget holds, a limit of tokens may be. What is ours stands before the bracket that ends
- * the object, where all is known and nobody can have acted yet; a member that may have to change is moved there. A member that
- * decides something and comes twice stops the request, so each change happens once, and a body of announced length grows by exactly
- * TB_REWRITE_GROWTH bytes, the rest of them blanks behind the end. No I/O. What is no JSON object passes as it is. */
+/* The body of a request for tokens, while it streams to the runtime: what it asks for, and the few bytes we
+ * change in it. Nothing of it is held but the member that is being decided on. So that usage arrives with a
+ * stream, stream_options.include_usage is set in the copy the runtime gets; so that a budget holds, a limit
+ * of tokens may be. What is ours stands before the bracket that ends the object, where all is known and
+ * nobody can have acted yet; a member that may have to change is moved there. A member that decides
+ * something and comes twice stops the request, so each change happens once, and a body of announced length
+ * grows by exactly TB_REWRITE_GROWTH bytes, the rest of them blanks behind the end. No I/O. What is no JSON
+ * object passes as it is. */
 #ifndef TB_PROXY_USAGE_REWRITE_H
 #define TB_PROXY_USAGE_REWRITE_H
 
@@ -59,12 +61,15 @@ struct tb_rewrite {
 
 /* Whether anything may be changed in it; if not, the body does not grow. */
 bool tb_rewrite_may_change(const struct tb_rewrite *a);
-/* Appends what the runtime shall get for p[0..n) to out. 1: stopped before the end of the object, *ret_used bytes are done; call
- * tb_rewrite_close() and go on with the rest. 0: all done. -EEXIST: ->repeated. -ENOMEM. */
+/* Appends what the runtime shall get for p[0..n) to out. 1: stopped before the end of the object, *ret_used
+ * bytes are done; call tb_rewrite_close() and go on with the rest. 0: all done. -EEXIST: ->repeated.
+ * -ENOMEM. */
 int tb_rewrite_feed(struct tb_rewrite *a, const char *p, size_t n, struct tb_buf *out, size_t *ret_used);
-/* Appends the members that are ours. cap: the limit of tokens to set instead of those the body has; 0: leave them. 0 or -ENOMEM. */
+/* Appends the members that are ours. cap: the limit of tokens to set instead of those the body has; 0:
+ * leave them. 0 or -ENOMEM. */
 int tb_rewrite_close(struct tb_rewrite *a, uint64_t cap, struct tb_buf *out);
-/* The body is over: appends what is still held and, with pad, the blanks that make it as long as announced. 0 or -ENOMEM. */
+/* The body is over: appends what is still held and, with pad, the blanks that make it as long as announced.
+ * 0 or -ENOMEM. */
 int tb_rewrite_end(struct tb_rewrite *a, bool pad, struct tb_buf *out);
 /* What it asks for. Once the object has ended. */
 void tb_rewrite_size(const struct tb_rewrite *a, struct tb_request_size *ret);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Server-sent events, cut out of a stream: a step function over (buf, len) without I/O or memory. Lines end with CR, LF or both; a byte
- * order mark, comments and fields other than data are passed over; the lines of one event's data are one text. */
+/* Server-sent events, cut out of a stream: a step function over (buf, len) without I/O or memory. Lines end
+ * with CR, LF or both; a byte order mark, comments and fields other than data are passed over; the lines of
+ * one event's data are one text. */
 #ifndef TB_PROXY_USAGE_SSE_H
 #define TB_PROXY_USAGE_SSE_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What an answer cost: the one thing that the usage parser finds, and the counters, the key's account and the record keep. */
+/* What an answer cost: the one thing that the usage parser finds, and the counters, the key's account and
+ * the record keep. */
 #ifndef TB_PROXY_USAGE_TOKENS_H
 #define TB_PROXY_USAGE_TOKENS_H
 

@@ -8,10 +8,11 @@
 #include "proxy/usage/prompt.h"
 #include "proxy/usage/usage_sum.h"
 
-/* --- numbers --------------------------------------------------------------------------------------------- */
+/* --- numbers ------------------------------------------------------------------------------------------ */
 
-/* Where the objects stand: at the top, in "response" (Responses API), in "message" (Messages API), in each element of a list. */
-static bool at_usage(const struct tb_json_scan *s)
+/* Where the objects stand: at the top, in "response" (Responses API), in "message" (Messages API), in each
+ * element of a list. */
+static bool parser_at_usage(const struct tb_json_scan *s)
 {
     static const char *const places[] = {"usage", "response.usage", "message.usage", "meta_info"};
 
@@ -21,12 +22,12 @@ static bool at_usage(const struct tb_json_scan *s)
     return false;
 }
 
-static bool at_timings(const struct tb_json_scan *s)
+static bool parser_at_timings(const struct tb_json_scan *s)
 {
     return tb_json_at(s, "timings") || tb_json_at(s, ".timings");
 }
 
-static void note_usage(struct tb_usage_halves *u, const char *key, uint64_t v)
+static void parser_note_usage(struct tb_usage_halves *u, const char *key, uint64_t v)
 {
     const struct {
         const char *key;
@@ -49,7 +50,7 @@ static void note_usage(struct tb_usage_halves *u, const char *key, uint64_t v)
         }
 }
 
-static void note_timings(struct tb_usage_halves *u, const char *key, uint64_t v)
+static void parser_note_timings(struct tb_usage_halves *u, const char *key, uint64_t v)
 {
     if (strcmp(key, "prompt_n") == 0) {
         u->prompt += v;
@@ -63,13 +64,13 @@ static void note_timings(struct tb_usage_halves *u, const char *key, uint64_t v)
     }
 }
 
-static bool is_details(const char *key)
+static bool parser_is_details(const char *key)
 {
     return strcmp(key, "prompt_tokens_details") == 0 || strcmp(key, "input_tokens_details") == 0;
 }
 
 /* A number or word ended. What is no whole number counts as not there. */
-static void note_number(struct tb_usage_parser *m)
+static void parser_note_number(struct tb_usage_parser *m)
 {
     const char *key = tb_json_last_key(&m->scan);
     unsigned depth = m->scan.depth;
@@ -79,21 +80,22 @@ static void note_number(struct tb_usage_parser *m)
         return;
     v = MIN(v, TB_USAGE_MOST);
     if (m->in_usage && depth == m->in_usage)
-        note_usage(&m->now, key, v);
+        parser_note_usage(&m->now, key, v);
     else if (m->in_usage && depth == m->in_usage + 1 && depth <= TB_JSON_SCAN_LEVELS &&
-             is_details(m->scan.level[depth - 2].key) && strcmp(key, "cached_tokens") == 0)
+             parser_is_details(m->scan.level[depth - 2].key) && strcmp(key, "cached_tokens") == 0)
         m->now.cached = v;
     else if (m->in_timings && depth == m->in_timings)
-        note_timings(&m->now_timed, key, v);
+        parser_note_timings(&m->now_timed, key, v);
     else if (tb_json_at(&m->scan, "choices..index") || tb_json_at(&m->scan, "index") ||
              tb_json_at(&m->scan, ".index"))
         m->index = v;
 }
 
-/* --- text ------------------------------------------------------------------------------------------------ */
+/* --- text --------------------------------------------------------------------------------------------- */
 
-/* Whether the string is text that a model wrote, by its place. Responses say the same text several times: deltas, then the whole. */
-static bool is_model_text(const struct tb_usage_parser *m)
+/* Whether the string is text that a model wrote, by its place. Responses say the same text several times:
+ * deltas, then the whole. */
+static bool parser_is_model_text(const struct tb_usage_parser *m)
 {
     const struct tb_json_scan *s = &m->scan;
     const char *key = tb_json_last_key(s), *top = s->level[0].array ? "" : s->level[0].key;
@@ -123,7 +125,7 @@ static bool is_model_text(const struct tb_usage_parser *m)
     }
 }
 
-static void note_string(struct tb_usage_parser *m)
+static void parser_note_string(struct tb_usage_parser *m)
 {
     const char *key = tb_json_last_key(&m->scan);
     bool chat = m->request.api == TB_API_CHAT && strcmp(m->scan.level[0].key, "choices") == 0;
@@ -142,15 +144,15 @@ static void note_string(struct tb_usage_parser *m)
         m->reasoning += m->scan.text_len;
     } else if (chat && strcmp(key, "reasoning") == 0) { /* some say it under both names */
         m->reasoning_too += m->scan.text_len;
-    } else if (is_model_text(m)) {
+    } else if (parser_is_model_text(m)) {
         m->choice_text += m->scan.text_len;
     }
 }
 
-/* --- what an event or body says -------------------------------------------------------------------------- */
+/* --- what an event or body says ----------------------------------------------------------------------- */
 
 /* The text since the last choice belongs to this one. */
-static void choice_ends(struct tb_usage_parser *m)
+static void parser_choice_ends(struct tb_usage_parser *m)
 {
     uint64_t text = m->choice_text + MAX(m->reasoning, m->reasoning_too);
     struct tb_usage_choice *c = &m->choice[MIN(m->index, TB_USAGE_PARSER_CHOICES - 1)];
@@ -164,15 +166,15 @@ static void choice_ends(struct tb_usage_parser *m)
     m->choice_length = false;
 }
 
-static void container_begins(struct tb_usage_parser *m)
+static void parser_container_begins(struct tb_usage_parser *m)
 {
     struct tb_json_scan *s = &m->scan;
     static const char *const shapes[] = {"choices", "output", "content", "data", "results", "embedding"};
 
-    if (!m->in_usage && at_usage(s)) {
+    if (!m->in_usage && parser_at_usage(s)) {
         m->in_usage = s->depth + 1;
         m->now = (struct tb_usage_halves){0};
-    } else if (!m->in_timings && at_timings(s)) {
+    } else if (!m->in_timings && parser_at_timings(s)) {
         m->in_timings = s->depth + 1;
         m->now_timed = (struct tb_usage_halves){0};
     }
@@ -183,7 +185,7 @@ static void container_begins(struct tb_usage_parser *m)
         m->index = s->level[1].items;
 }
 
-static void container_ends(struct tb_usage_parser *m)
+static void parser_container_ends(struct tb_usage_parser *m)
 {
     struct tb_json_scan *s = &m->scan;
 
@@ -195,7 +197,7 @@ static void container_ends(struct tb_usage_parser *m)
         m->has_timings = true;
     }
     if (s->depth == 3 && s->level[1].array && !s->level[2].array && strcmp(s->level[0].key, "choices") == 0)
-        choice_ends(m);
+        parser_choice_ends(m);
     else if (s->depth == 2 && tb_json_at(s, "choices."))
         m->bare = s->level[1].items == 0;
     else if (s->depth == 2 && s->level[0].array && !s->level[1].array) /* an element of a list of answers */
@@ -213,20 +215,20 @@ static void parser_scan(struct tb_usage_parser *m, const char *p, size_t n)
         p += used;
         n -= used;
         if (t == TB_JSON_DONE)
-            note_number(m);
+            parser_note_number(m);
         else if (t == TB_JSON_TEXT)
-            note_string(m);
+            parser_note_string(m);
         else if (t == TB_JSON_BEGIN)
-            container_begins(m);
+            parser_container_begins(m);
         else if (t == TB_JSON_END)
-            container_ends(m);
+            parser_container_ends(m);
     }
 }
 
 void tb_usage_fold(struct tb_usage_parser *m)
 {
     if (m->choice_text > 0 || m->reasoning > 0 || m->reasoning_too > 0)
-        choice_ends(m);
+        parser_choice_ends(m);
     if (m->event_text > 0)
         m->inferred = true;
     if (m->has_timings)
@@ -238,9 +240,9 @@ void tb_usage_fold(struct tb_usage_parser *m)
     m->event_text = 0;
 }
 
-/* --- events ---------------------------------------------------------------------------------------------- */
+/* --- events ------------------------------------------------------------------------------------------- */
 
-static void event_begin(struct tb_usage_parser *m)
+static void parser_event_begin(struct tb_usage_parser *m)
 {
     m->bare = m->finished = m->passing = false;
     m->in_usage = m->in_timings = 0;
@@ -251,7 +253,7 @@ static void event_begin(struct tb_usage_parser *m)
 }
 
 /* Looks at p up to the end of an event or of p; returns how many bytes, *ret_over tells which. */
-static size_t event_step(struct tb_usage_parser *m, const char *p, size_t n, bool *ret_over)
+static size_t parser_event_step(struct tb_usage_parser *m, const char *p, size_t n, bool *ret_over)
 {
     enum tb_sse_token t = TB_SSE_MORE;
     size_t used = 0;
@@ -265,12 +267,12 @@ static size_t event_step(struct tb_usage_parser *m, const char *p, size_t n, boo
     return used;
 }
 
-static bool usage_alone(const struct tb_usage_parser *m)
+static bool parser_usage_alone(const struct tb_usage_parser *m)
 {
     return m->has_usage && m->bare && m->event_text == 0;
 }
 
-int tb_usage_parser_flush(struct tb_usage_parser *m, struct tb_buf *out)
+static int parser_flush(struct tb_usage_parser *m, struct tb_buf *out)
 {
     (void)tb_buf_append(out, m->kept.data, m->kept.len);
     (void)tb_buf_append(out, m->held.data, m->held.len);
@@ -281,7 +283,7 @@ int tb_usage_parser_flush(struct tb_usage_parser *m, struct tb_buf *out)
 static int parser_hold(struct tb_usage_parser *m, const char *p, size_t n, struct tb_buf *out)
 {
     if (!m->passing && m->held.len + n > TB_USAGE_PARSER_HOLD_MAX) {
-        (void)tb_usage_parser_flush(m, out);
+        (void)parser_flush(m, out);
         m->passing = true;
     }
     return tb_buf_append(m->passing ? out : &m->held, p, n);
@@ -305,10 +307,10 @@ static int parser_event_over(struct tb_usage_parser *m, struct tb_buf *out)
     struct tb_buf event = m->held;
 
     m->dropped = false;
-    if (usage_alone(m) && !m->passing)
+    if (parser_usage_alone(m) && !m->passing)
         return parser_take_out(m, out);
     if (!m->finished || m->passing)
-        return tb_usage_parser_flush(m, out);
+        return parser_flush(m, out);
     (void)tb_buf_append(out, m->kept.data, m->kept.len);
     m->held = m->kept;
     m->held.len = 0;
@@ -330,13 +332,13 @@ int tb_usage_parser_filter(struct tb_usage_parser *m, const char *p, size_t n, s
             if (!m->dropped)
                 r = tb_buf_append(m->kept.len > 0 ? &m->kept : out, p, 1);
         } else {
-            used = event_step(m, p, n, &over);
+            used = parser_event_step(m, p, n, &over);
             r = parser_hold(m, p, used, out);
             if (r >= 0 && over)
                 r = parser_event_over(m, out);
             if (over) {
                 tb_usage_fold(m);
-                event_begin(m);
+                parser_event_begin(m);
             }
         }
         p += used;
@@ -356,15 +358,33 @@ void tb_usage_parser_feed(struct tb_usage_parser *m, const char *p, size_t n)
     }
     while (n > 0) {
         bool over;
-        size_t used = event_step(m, p, n, &over);
+        size_t used = parser_event_step(m, p, n, &over);
 
         if (over) {
             tb_usage_fold(m);
-            event_begin(m);
+            parser_event_begin(m);
         }
         p += used;
         n -= used;
     }
+}
+
+int tb_usage_parser_end(struct tb_usage_parser *m, struct tb_buf *out)
+{
+    bool whole = m->events && m->scan.closed;
+    int r = 0;
+
+    if (m->strip)
+        r = whole && parser_usage_alone(m) && !m->passing ? parser_take_out(m, out) : parser_flush(m, out);
+    if (whole)
+        tb_usage_fold(m);
+    return r;
+}
+
+int tb_usage_parser_cut(struct tb_usage_parser *m, struct tb_buf *out)
+{
+    m->held.len = 0;
+    return m->strip ? parser_flush(m, out) : 0;
 }
 
 bool tb_usage_parser_told(const struct tb_usage_parser *m)

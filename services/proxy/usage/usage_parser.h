@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How many tokens an answer cost, from the answer itself while it passes: a JSON body or server-sent events of the OpenAI API (chat,
- * completions, embeddings, responses), of Anthropic's messages, or with llama-server's timings. Each API's own rule says how the
- * usage of its events adds up; a half that nobody tells is estimated from the text. A step function over (buf, len) without I/O;
- * memory is bounded whatever the runtime sends. */
+/* How many tokens an answer cost, from the answer itself while it passes: a JSON body or server-sent events
+ * of the OpenAI API (chat, completions, embeddings, responses), of Anthropic's messages, or with
+ * llama-server's timings. Each API's own rule says how the usage of its events adds up; a half that nobody
+ * tells is estimated from the text. A step function over (buf, len) without I/O; memory is bounded whatever
+ * the runtime sends. */
 #ifndef TB_PROXY_USAGE_USAGE_PARSER_H
 #define TB_PROXY_USAGE_USAGE_PARSER_H
 
@@ -72,8 +73,11 @@ struct tb_usage_parser {
 void tb_usage_parser_feed(struct tb_usage_parser *m, const char *p, size_t n);
 /* As tb_usage_parser_feed(), with strip: appends what the client shall get to out. 0 or -ENOMEM. */
 int tb_usage_parser_filter(struct tb_usage_parser *m, const char *p, size_t n, struct tb_buf *out);
-/* At the end of the body: appends what is still held. 0 or -ENOMEM. */
-int tb_usage_parser_flush(struct tb_usage_parser *m, struct tb_buf *out);
+/* The answer has come to its end; an event counts though no empty line ends it. With strip: appends what is
+ * still held for the client; out may be NULL without. 0 or -ENOMEM. */
+int tb_usage_parser_end(struct tb_usage_parser *m, struct tb_buf *out);
+/* The answer broke off in its middle: with strip, appends the whole events that are held. 0 or -ENOMEM. */
+int tb_usage_parser_cut(struct tb_usage_parser *m, struct tb_buf *out);
 /* complete: the runtime sent the answer to its end and the client took it. */
 void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, struct tb_tokens *ret);
 /* The usage has come, with both its halves. */

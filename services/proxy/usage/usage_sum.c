@@ -5,7 +5,7 @@
 
 #include "proxy/usage/prompt.h"
 
-/* --- adding up ------------------------------------------------------------------------------------------- */
+/* --- adding up ---------------------------------------------------------------------------------------- */
 
 /* Of several usage objects each number is the largest: in a stream they grow, and some are said twice. */
 static void halves_merge(struct tb_usage_halves *all, const struct tb_usage_halves *u)
@@ -81,7 +81,7 @@ void tb_usage_add_timings(struct tb_usage_parser *m)
     m->n_choices = MAX(m->n_choices, MIN(m->index, TB_USAGE_PARSER_CHOICES - 1) + 1);
 }
 
-/* --- estimates ------------------------------------------------------------------------------------------- */
+/* --- estimates ---------------------------------------------------------------------------------------- */
 
 static uint64_t text_tokens(uint64_t bytes)
 {
@@ -98,7 +98,7 @@ static uint64_t estimated_completion(const struct tb_usage_parser *m)
     return sum;
 }
 
-/* --- what is told ---------------------------------------------------------------------------------------- */
+/* --- what is told ------------------------------------------------------------------------------------- */
 
 /* llama-server's usage is that of one choice or prompt, however many there were. */
 static bool says_one_of_many(const struct tb_usage_parser *m)
@@ -112,7 +112,8 @@ static bool says_one_of_many(const struct tb_usage_parser *m)
     return all_at_limit || (m->timed.has_completion && m->timed.completion == m->all.completion);
 }
 
-/* The others by what was delivered: as much as the first for those that ended at the same limit, else in proportion to their text. */
+/* The others by what was delivered: as much as the first for those that ended at the same limit, else in
+ * proportion to their text. */
 static uint64_t completion_of_many(const struct tb_usage_parser *m, bool *ret_exact)
 {
     const struct tb_usage_choice *first = &m->choice[0];
@@ -199,7 +200,7 @@ static bool told_prompt(const struct tb_usage_parser *m, uint64_t *ret, bool *re
     return m->timed.has_prompt;
 }
 
-/* --- the sum --------------------------------------------------------------------------------------------- */
+/* --- the sum ------------------------------------------------------------------------------------------ */
 
 static void opaque_result(const struct tb_usage_parser *m, struct tb_tokens *ret)
 {

@@ -28,7 +28,7 @@ static void run(const char *p, size_t n, size_t step, uint8_t how, bool events, 
         if (m.held.len > TB_USAGE_PARSER_HOLD_MAX || m.kept.len > TB_USAGE_PARSER_HOLD_MAX + 1)
             abort();
     }
-    if (tb_usage_parser_flush(&m, out) < 0)
+    if (tb_usage_parser_end(&m, out) < 0)
         abort();
     if (strip && m.alone == 0 && (m.request.api == TB_API_CHAT || m.request.api == TB_API_COMPLETION) &&
         (out->len != n || (n > 0 && memcmp(out->data, p, n) != 0)))

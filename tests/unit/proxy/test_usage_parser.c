@@ -20,6 +20,8 @@ static struct tb_tokens sum_of(struct tb_usage_request rq, const char *text, boo
     m.request.prompt_likely = LIKELY;
     for (size_t i = 0, len = strlen(text); i < len; i += step)
         tb_usage_parser_feed(&m, text + i, MIN(step, len - i));
+    if (complete)
+        assert_int_equal(tb_usage_parser_end(&m, NULL), 0);
     tb_usage_parser_result(&m, complete, &t);
     tb_usage_parser_clear(&m);
     return t;
@@ -236,6 +238,9 @@ static void test_events(void **unused)
         {chat,
          DELTA(0, "a") "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1}}\n\n",
          5, 1, 0, 0, false, true},
+        /* No empty line ends it. */
+        {chat, "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3}}", 5, 3, 0, 0,
+         false, false},
         /* Events that were delivered, when the count never comes: one each, and never less than the text. */
         {chat,
          "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n" DELTA(
@@ -345,7 +350,7 @@ static void filter(const char *text, size_t step, struct tb_buf *out)
 
     for (size_t i = 0, len = strlen(text); i < len; i += step)
         assert_int_equal(tb_usage_parser_filter(&m, text + i, MIN(step, len - i), out), 0);
-    assert_int_equal(tb_usage_parser_flush(&m, out), 0);
+    assert_int_equal(tb_usage_parser_end(&m, out), 0);
     assert_int_equal(tb_buf_append(out, "", 1), 0);
     tb_usage_parser_clear(&m);
 }
