@@ -30,14 +30,15 @@ static struct background_entry *background_find(struct tb_background *b, const c
 }
 
 /* What it may have cost: all that is reserved for it, or what is likely. */
-static void background_estimate(const struct background_entry *e, struct tb_tokens *ret)
+static void background_estimate(const struct tb_usage_request *rq, const struct tb_reservation *held,
+                                struct tb_tokens *ret)
 {
-    uint64_t prompt = e->request.prompt_likely;
-    uint64_t likely = e->request.max_tokens > 0 ? e->request.max_tokens : TB_COST_LIKELY_COMPLETION;
+    uint64_t prompt = rq->prompt_likely;
+    uint64_t likely = rq->max_tokens > 0 ? rq->max_tokens : TB_COST_LIKELY_COMPLETION;
 
     *ret = (struct tb_tokens){.prompt = prompt, .completion = likely, .known = true, .estimated = true};
-    if (e->reserved && e->reservation.budget > prompt)
-        ret->completion = e->reservation.budget - prompt;
+    if (held->budget > prompt)
+        ret->completion = held->budget - prompt;
     ret->ours = ret->prompt + ret->completion;
 }
 
@@ -62,7 +63,7 @@ static struct background_entry *background_evict(struct tb_server *s)
         if (s->background->entry[i].since_us < oldest->since_us)
             oldest = &s->background->entry[i];
     account = oldest->account;
-    background_estimate(oldest, &t);
+    background_estimate(&oldest->request, &oldest->reservation, &t);
     background_end(s, oldest, t.prompt + t.completion);
     tb_metering_book(s->usage, &t);
     if (account)
@@ -70,11 +71,15 @@ static struct background_entry *background_evict(struct tb_server *s)
     return oldest;
 }
 
+void tb_background_estimate(const struct tb_exchange *ex, struct tb_tokens *ret)
+{
+    background_estimate(&ex->parser.request, &ex->reservation, ret);
+}
+
 bool tb_background_defer(struct tb_exchange *ex)
 {
     struct tb_server *s = ex->server;
     struct background_entry *e;
-    struct tb_tokens t;
 
     if (!s->background)
         s->background = calloc(1, sizeof(*s->background));
@@ -99,9 +104,6 @@ bool tb_background_defer(struct tb_exchange *ex)
     memcpy(e->id, ex->parser.id, sizeof(e->id));
     ex->reserved = false;
     ex->slot = NULL;
-    background_estimate(e, &t);
-    if (e->slot)
-        tb_in_flight_note(e->slot, &t);
     return true;
 }
 

@@ -11,11 +11,13 @@
 #include <stdint.h>
 
 struct tb_exchange;
-struct tb_server;
+struct tb_tokens;
 
 #define TB_BACKGROUND_MAX 1024 /* responses that wait to be fetched */
 
 struct tb_background;
+/* What the response may cost, until that is known: what its slot says. */
+void tb_background_estimate(const struct tb_exchange *ex, struct tb_tokens *ret);
 /* At the end of a POST whose answer is still to come: takes over reservation and slot. False when it
  * cannot. */
 bool tb_background_defer(struct tb_exchange *ex);

@@ -200,7 +200,10 @@ static void metering_note(struct tb_exchange *ex)
 
     if (!ex->slot)
         return;
-    tb_usage_parser_result(&ex->parser, false, &t);
+    if (ex->rewrite.background && !tb_usage_parser_told(&ex->parser))
+        tb_background_estimate(ex, &t);
+    else
+        tb_usage_parser_result(&ex->parser, false, &t);
     tb_in_flight_note(ex->slot, &t);
 }
 
