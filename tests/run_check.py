@@ -3,9 +3,9 @@
 """`make check`: builds, then runs every kind of test and closes with one line `N passed, N failed, N skipped`.
 
 usage: run_check.py [--fast] [--only STAGE[,STAGE...]]
-Stages: see STAGES below. --fast is lint, unit and integration. `--only vm` is vm and every vm-NAME.
+Stages: see STAGES below. --fast is lint, unit and integration. `--only vm` is vm and every vm-NAME, and so with others.
 vm boots machines of Debian 12 from the packages; of another Debian with TB_VM_SUITE=trixie.
-Stages run side by side, as some compute and some wait. A stage that cannot even build counts as one failure.
+Stages run side by side, as some compute and some wait; tests that measure time (marked alone) come after them. A stage that cannot even build counts as one failure.
 The whole log of each stage is in build/check/. V=1 prints the twenty slowest tests."""
 
 import argparse
@@ -28,7 +28,7 @@ CPUS = len(os.sched_getaffinity(0))
 STAGES_AT_ONCE = CPUS + 1  # a machine keeps one processor busy, or two while it boots; what waits for it costs nothing
 WORKERS = CPUS + 4  # of one pytest: its tests wait for timers and for each other's programs most of the time
 # A file's tests stay together, in their order: some files share a server, some are a story. pytest-xdist 3.1 has no work stealing.
-PARALLEL = ["-n", str(WORKERS), "--dist", "loadfile"]
+PARALLEL = ["-n", str(WORKERS), "--dist", "loadfile", "-m", "not alone"]
 
 MAKE, PRINT = threading.Lock(), threading.Lock()
 
@@ -166,25 +166,28 @@ STAGES = {
     "browser": stage(pytests, ["tests/browser"]),
     "lint": lint,
 }
+# One after the other, when all others are done.
+ALONE = {
+    "integration-alone": stage(pytests, ["tests/integration", "-m", "alone"]),
+    "asan-integration-alone": stage(pytests, ["tests/integration", "-m", "alone"], "build/asan", True),
+}
 
 
 def timed(name):
     tally, start = Tally(), time.monotonic()
-    STAGES[name](tally, name)
+    {**STAGES, **ALONE}[name](tally, name)
     skipped = f", {len(tally.skips)} skipped" if tally.skips else ""
     say(f"== {name}: {tally.passed} passed, {len(tally.failures)} failed{skipped} in {time.monotonic() - start:.0f} s")
     return tally
 
 
 def chosen(args):
-    if args.fast:
-        return ["lint", "unit", "integration"]
-    if not args.only:
-        return list(STAGES)
-    only = args.only.split(",")
-    if unknown := set(only) - set(STAGES):
-        sys.exit(f"run_check.py: no stage {', '.join(sorted(unknown))}; there are {', '.join(sorted(STAGES))}")
-    return [name for name in STAGES if name in only or (name.startswith("vm-") and "vm" in only)]
+    """The names of the stages to run."""
+    every = [*STAGES, *ALONE]
+    only = ["lint", "unit", "integration"] if args.fast else args.only.split(",") if args.only else every
+    if unknown := set(only) - set(every):
+        sys.exit(f"run_check.py: no stage {', '.join(sorted(unknown))}; there are {', '.join(every)}")
+    return [name for name in every if any(name == o or name.startswith(f"{o}-") for o in only)]
 
 
 def main():
@@ -200,7 +203,8 @@ def main():
     if stages != ["lint"]:
         run(["make", f"-j{CPUS}", "all"], "build.log")  # of which a test makes an installation; what fails to build is said by the stages
     with concurrent.futures.ThreadPoolExecutor(STAGES_AT_ONCE) as pool:
-        tallies = list(pool.map(timed, stages))
+        tallies = list(pool.map(timed, [name for name in stages if name in STAGES]))
+    tallies += [timed(name) for name in stages if name in ALONE]
     if os.environ.get("V") == "1":
         print("the slowest tests:")
         for seconds, name in sorted((t for tally in tallies for t in tally.took), reverse=True)[:20]:

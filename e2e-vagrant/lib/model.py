@@ -32,8 +32,8 @@ def llama_server():
     return str(path)
 
 
-def llama_command(model="{model}/" + GGUF, port=8081):
-    return f"{llama_server()} -m {model} -c 1024 -t 1 --host 127.0.0.1 --port {port} --parallel 2"
+def llama_command(model="{model}/" + GGUF, port=8081, context=1024):
+    return f"{llama_server()} -m {model} -c {context} -t 1 --host 127.0.0.1 --port {port} --parallel 2"
 
 
 CHAT = {"messages": [{"role": "user", "content": "Say something."}], "max_tokens": 24, "temperature": 0, "seed": 1}

@@ -28,7 +28,8 @@ async function failure(promise) {
 }
 
 async function aborted() {
-  const stream = await client.chat.completions.create({ ...ask, max_tokens: 900, stream: true, ignore_eos: true });
+  // So many that it is not over before this process gets to its turn.
+  const stream = await client.chat.completions.create({ ...ask, max_tokens: 8000, stream: true, ignore_eos: true });
   let chunks = 0;
   for await (const chunk of stream) {
     chunks += Boolean(chunk.choices[0]?.delta?.content);

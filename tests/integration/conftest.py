@@ -8,3 +8,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "e2e-vagran
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 # Helpers whose assertions say what they compared, as those of the tests do.
 pytest.register_assert_rewrite("hydrate_world", "tbpkg_local")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone(reason): has the machine for itself in make check, for it measures time")

@@ -79,7 +79,7 @@ class Proxy:
             s.close()
 
     def ask(self, method, path, body=None, headers=None, port=None):
-        c = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=60)
         try:
             c.request(method, path, body, headers or {})
             r = c.getresponse()

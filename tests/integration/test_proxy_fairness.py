@@ -11,6 +11,7 @@ import pytest
 from proxy_daemon import make  # noqa: F401
 from tbsys import wait_for
 
+pytestmark = pytest.mark.alone("what a neighbour waits for is the proxy's doing, and not that of other tests")
 CHAT = "/v1/chat/completions"
 # A process of its own: it must not wait for this one's interpreter.
 UPLOAD = """
