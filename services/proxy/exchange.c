@@ -273,8 +273,6 @@ static int exchange_decide(struct tb_exchange *ex, const struct tb_request *rq, 
     bool close = false;
     int r = tb_record_begin_digest(ex) ? set_request_id(ex, rq->request_id) : -ENOMEM;
 
-    if (r >= 0)
-        r = keep_cors(ex, rq);
     if (r < 0)
         return r;
     if (rq->refusal.status) {
@@ -311,7 +309,7 @@ static void *exchange_begin(void *arg, struct tb_connection *c, const struct tb_
 
     if (!ex)
         return NULL;
-    if (!read_target(ex, rq, &target, &bad_target)) {
+    if (!read_target(ex, rq, &target, &bad_target) || keep_cors(ex, rq) < 0) {
         exchange_free(ex);
         return NULL;
     }
@@ -319,7 +317,7 @@ static void *exchange_begin(void *arg, struct tb_connection *c, const struct tb_
         copy_method(ex, rq);
     /* Where the body ends must be certain for our own endpoints too: what follows is the next request. */
     if (!rq->refusal.status && !bad_target.status && tb_health_path(ex->target, ex->path_len) &&
-        !tb_request_verify(rq)) {
+        tb_cors_judge(&s->cors, &ex->cors, ex->method) == TB_CORS_PASS && !tb_request_verify(rq)) {
         exchange_reply_health(ex, rq);
         return ex;
     }

@@ -295,7 +295,7 @@ static void second_passed(struct tb_timer *t)
 
     tb_runtime_fetch_tick(&p->server, now);
     tb_page_tick(&p->server, now);
-    tb_live_tick(&p->server, now);
+    tb_events_tick(&p->server, now);
     p->run_health = true; /* its own time limits */
     tb_timer_set_period(&p->server.loop, t, TB_USEC_PER_SEC);
 }
@@ -313,7 +313,7 @@ static void state_changed(void *arg)
 {
     struct program *p = arg;
 
-    tb_live_tick(&p->server, tb_now_monotonic_us());
+    tb_events_tick(&p->server, tb_now_monotonic_us());
 }
 
 static void start_timers(struct program *p)
@@ -416,11 +416,11 @@ static void program_clean_up(struct program *p)
 
     tb_listener_stop(&p->server.listener);
     if (p->server.health) {
-        tb_live_stop(&p->server); /* libmicrohttpd does not stop with suspended connections */
+        tb_events_stop(&p->server); /* libmicrohttpd does not stop with suspended connections */
         tb_runtime_fetch_tick(&p->server, UINT64_MAX);
         MHD_stop_daemon(p->server.health);
     }
-    tb_live_done(&p->server.live);
+    tb_events_done(&p->server.events);
     tb_monitor_stop(&p->server.monitor);
     tb_reload_stop(&p->server);
     tb_upstream_free(p->server.upstream);

@@ -5,21 +5,21 @@
 
 #include "common/units.h"
 
-static const struct tb_limits *limits_of(const struct tb_exchange *ex)
+static const struct tb_limits *quota_limits(const struct tb_exchange *ex)
 {
     static const struct tb_limits none;
 
     return ex->account ? &ex->account->limiter.limits : &none;
 }
 
-static bool tokens_limited(const struct tb_exchange *ex)
+static bool quota_limits_tokens(const struct tb_exchange *ex)
 {
-    return limits_of(ex)->tpm || limits_of(ex)->budget;
+    return quota_limits(ex)->tpm || quota_limits(ex)->budget;
 }
 
-static bool refuse(struct tb_exchange *ex, const struct tb_limit_refusal *r)
+static bool quota_refuse(struct tb_exchange *ex, const struct tb_limit_refusal *r)
 {
-    const struct tb_limits *l = limits_of(ex);
+    const struct tb_limits *l = quota_limits(ex);
     const char *code =
         r->limit == TB_LIMIT_BUDGET && r->retry_us == 0 ? "insufficient_quota" : "rate_limit_exceeded";
     const char *what = "requests per min (RPM)";
@@ -55,7 +55,7 @@ bool tb_quota_has_budgets(void *server)
     return false;
 }
 
-static bool reserve(struct tb_exchange *ex, const struct tb_request_size *size)
+static bool quota_reserve(struct tb_exchange *ex, const struct tb_request_size *size)
 {
     struct tb_limiter *l = &ex->account->limiter;
     uint64_t spent = tb_key_spent(ex->account);
@@ -70,14 +70,14 @@ static bool reserve(struct tb_exchange *ex, const struct tb_request_size *size)
                l->limits.budget ? tb_limit_budget_left(l, spent) : UINT64_MAX, &cost);
     need = (struct tb_limit_need){.rate = cost.likely, .budget = cost.most, .asked = cost.asked};
     if (!tb_limit_reserve(l, tb_now_monotonic_us(), spent, &need, &ex->reservation, &refusal))
-        return refuse(ex, &refusal);
+        return quota_refuse(ex, &refusal);
     ex->reserved = true;
     ex->cap = cost.cap;
     return true;
 }
 
 /* A body that is not looked into. Of an API that is not known it may ask for anything, and no limit can be set. */
-static bool reserve_unseen(struct tb_exchange *ex, const struct tb_request *h)
+static bool quota_reserve_unseen(struct tb_exchange *ex, const struct tb_request *h)
 {
     bool sound = ex->rewrite.api == TB_API_AUDIO;
     struct tb_request_size size = {
@@ -88,7 +88,7 @@ static bool reserve_unseen(struct tb_exchange *ex, const struct tb_request *h)
         .open = true,
     };
 
-    return ex->rewrite.api == TB_API_FREE || !(h->chunked || h->length > 0) || reserve(ex, &size);
+    return ex->rewrite.api == TB_API_FREE || !(h->chunked || h->length > 0) || quota_reserve(ex, &size);
 }
 
 bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request *h)
@@ -97,23 +97,23 @@ bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request *h)
 
     if (!ex->account)
         return true;
-    if (tokens_limited(ex) && tb_api_is_json(ex->rewrite.api) && (h->coded || h->multipart)) {
+    if (quota_limits_tokens(ex) && tb_api_is_json(ex->rewrite.api) && (h->coded || h->multipart)) {
         tb_http_error_set(&ex->error, TB_HTTP_UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type",
                           "a key with limits of tokens needs a plain JSON body here");
         return false;
     }
     if (!tb_limit_enter(&ex->account->limiter, tb_now_monotonic_us(), &refusal))
-        return refuse(ex, &refusal);
+        return quota_refuse(ex, &refusal);
     ex->entered = true;
     /* The others reserve when the body is known. */
-    return ex->edits || !tokens_limited(ex) || reserve_unseen(ex, h);
+    return ex->edits || !quota_limits_tokens(ex) || quota_reserve_unseen(ex, h);
 }
 
 bool tb_quota_reserve(struct tb_exchange *ex)
 {
     struct tb_request_size size;
 
-    if (!tokens_limited(ex))
+    if (!quota_limits_tokens(ex))
         return true;
     if (ex->rewrite.unclear) {
         tb_http_error_set(&ex->error, TB_HTTP_BAD_REQUEST, "invalid_member",
@@ -122,12 +122,12 @@ bool tb_quota_reserve(struct tb_exchange *ex)
         return false;
     }
     tb_rewrite_size(&ex->rewrite, &size);
-    return reserve(ex, &size);
+    return quota_reserve(ex, &size);
 }
 
 bool tb_quota_incomplete(struct tb_exchange *ex)
 {
-    if (!tokens_limited(ex))
+    if (!quota_limits_tokens(ex))
         return true;
     tb_http_error_set(&ex->error, TB_HTTP_BAD_REQUEST, "invalid_json",
                       "this key has limits of tokens: the body must be a JSON object in UTF-8");
@@ -155,7 +155,7 @@ void tb_quota_end(struct tb_exchange *ex, const struct tb_tokens *tokens)
 
 /* --- what the client is told ---------------------------------------------------------------------------- */
 
-static void header(struct tb_buf *out, const char *kind, const char *unit, uint64_t value)
+static void quota_put_header(struct tb_buf *out, const char *kind, const char *unit, uint64_t value)
 {
     char name[48], text[24];
 
@@ -165,7 +165,7 @@ static void header(struct tb_buf *out, const char *kind, const char *unit, uint6
 }
 
 /* As OpenAI writes it: 20ms, 1s, 6m0s. */
-static void reset_header(struct tb_buf *out, const char *unit, uint64_t us)
+static void quota_put_reset(struct tb_buf *out, const char *unit, uint64_t us)
 {
     unsigned long long ms = (us + 999) / 1000, s = (ms + 999) / 1000;
     char name[48], text[48];
@@ -182,26 +182,28 @@ static void reset_header(struct tb_buf *out, const char *unit, uint64_t us)
 
 void tb_quota_headers(const struct tb_exchange *ex, struct tb_buf *out)
 {
-    const struct tb_limits *l = limits_of(ex);
+    const struct tb_limits *l = quota_limits(ex);
     uint64_t now, reset;
 
     if (!ex->account)
         return;
     now = tb_now_monotonic_us();
     if (l->rpm) {
-        header(out, "limit", "requests", l->rpm);
-        header(out, "remaining", "requests", tb_limit_requests_left(&ex->account->limiter, now, &reset));
-        reset_header(out, "requests", reset);
+        quota_put_header(out, "limit", "requests", l->rpm);
+        quota_put_header(out, "remaining", "requests",
+                         tb_limit_requests_left(&ex->account->limiter, now, &reset));
+        quota_put_reset(out, "requests", reset);
     }
     if (l->tpm) {
-        header(out, "limit", "tokens", l->tpm);
-        header(out, "remaining", "tokens", tb_limit_tokens_left(&ex->account->limiter, now, &reset));
-        reset_header(out, "tokens", reset);
+        quota_put_header(out, "limit", "tokens", l->tpm);
+        quota_put_header(out, "remaining", "tokens",
+                         tb_limit_tokens_left(&ex->account->limiter, now, &reset));
+        quota_put_reset(out, "tokens", reset);
     }
     if (l->budget) {
-        header(out, "limit", "budget", l->budget);
-        header(out, "remaining", "budget",
-               tb_limit_budget_left(&ex->account->limiter, tb_key_spent(ex->account)));
+        quota_put_header(out, "limit", "budget", l->budget);
+        quota_put_header(out, "remaining", "budget",
+                         tb_limit_budget_left(&ex->account->limiter, tb_key_spent(ex->account)));
     }
     if (ex->no_retry)
         (void)tb_buf_puts(out, "x-should-retry: false\r\n"); /* OpenAI's clients try a 429 again without it */

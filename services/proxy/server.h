@@ -58,7 +58,7 @@ struct tb_server {
     size_t ids_left;
     struct tb_digests digests;
     struct tb_recent recent;
-    struct tb_live live;
+    struct tb_events events;
     struct tb_runtime_fetch *fetch[TB_RUNTIME_METRICS_MAX];
     bool draining;              /* SIGTERM came: each answer closes its connection */
     uint64_t started_us;        /* monotonic */

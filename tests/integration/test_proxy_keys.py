@@ -152,6 +152,14 @@ def test_an_origin_that_is_none_is_refused_at_start(make, value):  # noqa: F811
     assert "TB_CORS_ORIGINS" in p.daemon.log_text()
 
 
+def test_a_page_can_read_the_status(keyed):
+    p = keyed()
+    for path in ("/status", "/health", "/readiness"):
+        assert p.ask("OPTIONS", path, headers={**ASKS, "Access-Control-Request-Method": "GET"})[0] == 204
+        status, _, headers = p.ask("GET", path, headers={**PAGE, **BEARER})
+        assert status == 200 and headers.get_all("Access-Control-Allow-Origin") == ["*"]
+
+
 def test_the_status_tells_strangers_state_and_progress_only(keyed):
     p = keyed()
     for headers in ({}, {"x-api-key": "other"}, {**BEARER, "api-key": "other"}):

@@ -11,13 +11,13 @@
 #include "common/buf.h"
 #include "common/service_state.h"
 
-#define TB_LIVE_MAX 8
+#define TB_EVENTS_VIEWERS_MAX 8
 
 struct tb_server;
-struct tb_live_client;
+struct tb_event_viewer;
 
-struct tb_live {
-    struct tb_live_client *client[TB_LIVE_MAX];
+struct tb_events {
+    struct tb_event_viewer *client[TB_EVENTS_VIEWERS_MAX];
     struct tb_buf event; /* the latest */
     uint64_t version;    /* of the event */
     uint64_t made_us;
@@ -25,12 +25,12 @@ struct tb_live {
     bool stopping; /* streams end */
 };
 
-/* A response that goes on and on; NULL when there are enough, or no memory. */
-struct MHD_Response *tb_live_response(struct tb_server *s, struct MHD_Connection *c);
-/* Makes a new event when it is time, and wakes who waits for it. */
-void tb_live_tick(struct tb_server *s, uint64_t now_us);
+/* A response without an end; NULL when there are enough viewers, or no memory. */
+struct MHD_Response *tb_events_response(struct tb_server *s, struct MHD_Connection *c);
+/* Makes a new event when it is time, and wakes the viewers that wait for it. */
+void tb_events_tick(struct tb_server *s, uint64_t now_us);
 /* Ends all streams: before the health daemon is stopped. */
-void tb_live_stop(struct tb_server *s);
-void tb_live_done(struct tb_live *l);
+void tb_events_stop(struct tb_server *s);
+void tb_events_done(struct tb_events *e);
 
 #endif

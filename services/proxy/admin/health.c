@@ -13,18 +13,19 @@
 
 #define RETRY_AFTER_S "5"
 
-static bool is(const char *path, size_t len, const char *name)
+static bool health_is(const char *path, size_t len, const char *name)
 {
     return strlen(name) == len && memcmp(path, name, len) == 0;
 }
 
 bool tb_health_path(const char *path, size_t len)
 {
-    return is(path, len, "/health") || is(path, len, "/readiness") || is(path, len, "/status");
+    return health_is(path, len, "/health") || health_is(path, len, "/readiness") ||
+           health_is(path, len, "/status");
 }
 
-static enum MHD_Result queue(struct tb_server *s, struct MHD_Connection *c, int status,
-                             struct MHD_Response *rs)
+static enum MHD_Result health_queue(struct tb_server *s, struct MHD_Connection *c, int status,
+                                    struct MHD_Response *rs)
 {
     enum MHD_Result r;
 
@@ -41,7 +42,7 @@ static enum MHD_Result queue(struct tb_server *s, struct MHD_Connection *c, int 
     return r;
 }
 
-static void reply_probe(struct tb_server *s, bool good, const char *word, struct tb_reply *ret)
+static void health_reply_probe(struct tb_server *s, bool good, const char *word, struct tb_reply *ret)
 {
     char text[128];
 
@@ -52,7 +53,7 @@ static void reply_probe(struct tb_server *s, bool good, const char *word, struct
     tb_reply_field(ret, "Retry-After", RETRY_AFTER_S);
 }
 
-static int add_step(cJSON *doc, const char *name, const struct tb_step *step)
+static int health_add_step(cJSON *doc, const char *name, const struct tb_step *step)
 {
     cJSON *o = cJSON_AddObjectToObject(doc, name);
 
@@ -65,7 +66,7 @@ static int add_step(cJSON *doc, const char *name, const struct tb_step *step)
 }
 
 /* Where the audit chain stands, for whoever keeps it on another machine. */
-static int add_audit(cJSON *doc, struct tb_audit *audit)
+static int health_add_audit(cJSON *doc, struct tb_audit *audit)
 {
     cJSON *o = cJSON_AddObjectToObject(doc, "audit");
     struct tb_audit_stats st;
@@ -76,8 +77,8 @@ static int add_audit(cJSON *doc, struct tb_audit *audit)
     return 0;
 }
 
-/* What is for whoever has a key, and for the health port: whose contract this is, and how much it is used. */
-static int add_details(cJSON *doc, const struct tb_server *s)
+/* What is for whoever has a key, and for the health port: whose contract this health_is, and how much it is used. */
+static int health_add_details(cJSON *doc, const struct tb_server *s)
 {
     const char *expires_at = s->monitor.facts.expires_at;
 
@@ -88,10 +89,10 @@ static int add_details(cJSON *doc, const struct tb_server *s)
     if (expires_at[0] ? !cJSON_AddStringToObject(doc, "lease_expires_at", expires_at)
                       : !cJSON_AddNullToObject(doc, "lease_expires_at"))
         return -ENOMEM;
-    return add_audit(doc, s->audit);
+    return health_add_audit(doc, s->audit);
 }
 
-static char *status_text(const struct tb_server *s, bool identified)
+static char *health_status(const struct tb_server *s, bool identified)
 {
     _cleanup_json_ cJSON *doc = cJSON_CreateObject();
     _cleanup_free_ char *text = NULL;
@@ -107,17 +108,18 @@ static char *status_text(const struct tb_server *s, bool identified)
         !cJSON_AddStringToObject(doc, "reason", w->verdict.reason) ||
         !cJSON_AddStringToObject(doc, "since", since))
         return NULL;
-    if (add_step(doc, "hydrate", &w->facts.hydrate) < 0 || add_step(doc, "decrypt", &w->facts.decrypt) < 0 ||
-        (identified && add_details(doc, s) < 0))
+    if (health_add_step(doc, "hydrate", &w->facts.hydrate) < 0 ||
+        health_add_step(doc, "decrypt", &w->facts.decrypt) < 0 ||
+        (identified && health_add_details(doc, s) < 0))
         return NULL;
     text = cJSON_Print(doc);
     return text ? tb_text_plain_json(text)
                 : NULL; /* reasons are of foreign origin, and curl shows them on a terminal */
 }
 
-static void reply_status(struct tb_server *s, bool identified, struct tb_reply *ret)
+static void health_reply_status(struct tb_server *s, bool identified, struct tb_reply *ret)
 {
-    _cleanup_free_ char *text = status_text(s, identified);
+    _cleanup_free_ char *text = health_status(s, identified);
 
     if (text)
         tb_reply_text(ret, TB_HTTP_OK, text, strlen(text), "application/json");
@@ -125,32 +127,33 @@ static void reply_status(struct tb_server *s, bool identified, struct tb_reply *
         ret->body.error = -ENOMEM;
 }
 
-static enum MHD_Result answer_metrics(struct tb_server *s, struct MHD_Connection *c)
+static enum MHD_Result health_answer_metrics(struct tb_server *s, struct MHD_Connection *c)
 {
     _cleanup_buf_ struct tb_buf b = {0};
 
     if (tb_metrics_format(s, &b) < 0)
         return MHD_NO;
-    return queue(s, c, MHD_HTTP_OK, tb_mhd_text(b.data, b.len, "text/plain; version=0.0.4; charset=utf-8"));
+    return health_queue(s, c, MHD_HTTP_OK,
+                        tb_mhd_text(b.data, b.len, "text/plain; version=0.0.4; charset=utf-8"));
 }
 
-static enum MHD_Result answer_error(struct tb_server *s, struct MHD_Connection *c, int status,
-                                    const char *code, const char *message)
+static enum MHD_Result health_answer_error(struct tb_server *s, struct MHD_Connection *c, int status,
+                                           const char *code, const char *message)
 {
     struct tb_http_error e;
 
     tb_http_error_set(&e, status, code, "%s", message);
-    return queue(s, c, status, tb_mhd_error(&e));
+    return health_queue(s, c, status, tb_mhd_error(&e));
 }
 
-static bool readable(const char *method)
+static bool health_is_read(const char *method)
 {
     return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
 }
 
-static enum MHD_Result answer_method(struct tb_server *s, struct MHD_Connection *c)
+static enum MHD_Result health_answer_method(struct tb_server *s, struct MHD_Connection *c)
 {
-    return answer_error(s, c, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET or HEAD");
+    return health_answer_error(s, c, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET or HEAD");
 }
 
 void tb_health_reply(struct tb_server *s, const char *method, const char *path, size_t len, bool identified,
@@ -159,21 +162,21 @@ void tb_health_reply(struct tb_server *s, const char *method, const char *path, 
     enum tb_state state = s->monitor.verdict.state;
     struct tb_http_error e;
 
-    if (!readable(method)) {
+    if (!health_is_read(method)) {
         tb_http_error_set(&e, TB_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET or HEAD");
         tb_reply_fail(ret, &e);
         return tb_reply_field(ret, "Allow", "GET, HEAD");
     }
-    if (is(path, len, "/status"))
-        return reply_status(s, identified, ret);
-    if (is(path, len, "/health"))
-        return reply_probe(s, state == TB_STATE_READY, "OK", ret);
-    reply_probe(s, state == TB_STATE_READY || state == TB_STATE_DECRYPT, "Ready", ret);
+    if (health_is(path, len, "/status"))
+        return health_reply_status(s, identified, ret);
+    if (health_is(path, len, "/health"))
+        return health_reply_probe(s, state == TB_STATE_READY, "OK", ret);
+    health_reply_probe(s, state == TB_STATE_READY || state == TB_STATE_DECRYPT, "Ready", ret);
 }
 
 /* --- what only the health port has ------------------------------------------------------------------------------- */
 
-static struct MHD_Response *page_response(const char *text, size_t len, const char *content_type)
+static struct MHD_Response *health_page_response(const char *text, size_t len, const char *content_type)
 {
     struct MHD_Response *rs = tb_mhd_text(text, len, content_type);
 
@@ -184,43 +187,44 @@ static struct MHD_Response *page_response(const char *text, size_t len, const ch
     return rs;
 }
 
-static enum MHD_Result answer_page(struct tb_server *s, struct MHD_Connection *c)
+static enum MHD_Result health_answer_page(struct tb_server *s, struct MHD_Connection *c)
 {
     _cleanup_buf_ struct tb_buf b = {0};
 
     if (tb_page_html(s, &b) < 0)
         return MHD_NO;
-    return queue(s, c, MHD_HTTP_OK, page_response(b.data, b.len, "text/html; charset=utf-8"));
+    return health_queue(s, c, MHD_HTTP_OK, health_page_response(b.data, b.len, "text/html; charset=utf-8"));
 }
 
-static enum MHD_Result answer_events(struct tb_server *s, struct MHD_Connection *c, const char *method)
+static enum MHD_Result health_answer_events(struct tb_server *s, struct MHD_Connection *c, const char *method)
 {
     struct MHD_Response *rs;
 
     if (strcmp(method, "GET") != 0)
-        return answer_error(s, c, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET");
-    rs = tb_live_response(s, c);
-    return rs ? queue(s, c, MHD_HTTP_OK, rs)
-              : answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "too_many_viewers",
-                             "as many look on already as may; try again");
+        return health_answer_error(s, c, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET");
+    rs = tb_events_response(s, c);
+    return rs ? health_queue(s, c, MHD_HTTP_OK, rs)
+              : health_answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "too_many_viewers",
+                                    "too many viewers; try again later");
 }
 
-static enum MHD_Result answer_runtime_metrics(struct tb_server *s, struct MHD_Connection *c, void **con_cls)
+static enum MHD_Result health_answer_runtime_metrics(struct tb_server *s, struct MHD_Connection *c,
+                                                     void **con_cls)
 {
     struct tb_runtime_fetch *f;
 
     if (!s->monitor.facts.runtime_healthy)
-        return answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "not_ready", "the runtime is not up");
+        return health_answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "not_ready", "the runtime is not up");
     f = tb_runtime_fetch_start(s, c);
     if (!f)
-        return answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "busy",
-                            "others ask the runtime now; try again");
+        return health_answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "busy",
+                                   "others ask the runtime now; try again");
     *con_cls = f;
     return MHD_YES;
 }
 
-static enum MHD_Result answer_health(struct tb_server *s, struct MHD_Connection *c, const char *method,
-                                     const char *path)
+static enum MHD_Result health_answer_probe(struct tb_server *s, struct MHD_Connection *c, const char *method,
+                                           const char *path)
 {
     struct tb_reply r = {0};
     struct MHD_Response *rs;
@@ -237,29 +241,30 @@ static enum MHD_Result answer_health(struct tb_server *s, struct MHD_Connection 
     return result;
 }
 
-static enum MHD_Result answer_own(struct tb_server *s, struct MHD_Connection *c, const char *method,
-                                  const char *path, void **con_cls)
+static enum MHD_Result health_answer(struct tb_server *s, struct MHD_Connection *c, const char *method,
+                                     const char *path, void **con_cls)
 {
     const struct tb_page_asset *asset = tb_page_asset(path, strlen(path));
     const char *runtime;
 
     if (tb_health_path(path, strlen(path)))
-        return answer_health(s, c, method, path);
+        return health_answer_probe(s, c, method, path);
     if (!asset && strcmp(path, "/") != 0 && strcmp(path, "/events") != 0 && strcmp(path, "/metrics") != 0)
-        return answer_error(s, c, MHD_HTTP_NOT_FOUND, "not_found",
-                            "there are /, /health, /readiness, /status, /events and /metrics here");
-    if (!readable(method))
-        return answer_method(s, c);
+        return health_answer_error(s, c, MHD_HTTP_NOT_FOUND, "not_found",
+                                   "there are /, /health, /readiness, /status, /events and /metrics here");
+    if (!health_is_read(method))
+        return health_answer_method(s, c);
     if (asset)
-        return queue(s, c, MHD_HTTP_OK, page_response(asset->text, strlen(asset->text), asset->content_type));
+        return health_queue(s, c, MHD_HTTP_OK,
+                            health_page_response(asset->text, strlen(asset->text), asset->content_type));
     if (path[1] == '\0')
-        return answer_page(s, c);
+        return health_answer_page(s, c);
     if (path[1] == 'e')
-        return answer_events(s, c, method);
+        return health_answer_events(s, c, method);
     runtime = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "runtime");
     if (runtime && strcmp(runtime, "1") == 0)
-        return answer_runtime_metrics(s, c, con_cls);
-    return answer_metrics(s, c);
+        return health_answer_runtime_metrics(s, c, con_cls);
+    return health_answer_metrics(s, c);
 }
 
 /* *con_cls: NULL, then the server once the head was seen, then a question to the runtime when there is one. */
@@ -278,7 +283,7 @@ enum MHD_Result tb_health_handler(void *cls, struct MHD_Connection *c, const cha
     if (*con_cls != cls)
         return tb_runtime_fetch_answer(*con_cls);
     tb_health_connection_busy(&((struct tb_server *)cls)->health_connections, c);
-    return answer_own(cls, c, method, url, con_cls);
+    return health_answer(cls, c, method, url, con_cls);
 }
 
 void tb_health_completed(void *cls, struct MHD_Connection *c, void **con_cls,

@@ -20,7 +20,7 @@ struct tb_runtime_fetch {
     struct tb_http_error error; /* status 0: none */
 };
 
-static void end(struct tb_runtime_fetch *f)
+static void fetch_end(struct tb_runtime_fetch *f)
 {
     tb_call_free(f->call);
     f->call = NULL;
@@ -30,13 +30,13 @@ static void end(struct tb_runtime_fetch *f)
     }
 }
 
-static void fail(struct tb_runtime_fetch *f, int status, const char *code, const char *why)
+static void fetch_fail(struct tb_runtime_fetch *f, int status, const char *code, const char *why)
 {
     tb_http_error_set(&f->error, status, code, "no metrics of the runtime: %s", why);
-    end(f);
+    fetch_end(f);
 }
 
-static void call_event(void *arg)
+static void fetch_event(void *arg)
 {
     struct tb_runtime_fetch *f = arg;
     const struct tb_response *rs;
@@ -44,32 +44,32 @@ static void call_event(void *arg)
     ssize_t n = -ENOMEM;
 
     if (tb_call_failed(f->call))
-        return fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_unreachable", "it does not answer");
+        return fetch_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_unreachable", "it does not answer");
     rs = tb_call_response(f->call);
     if (!rs)
         return;
     if (rs->status != MHD_HTTP_OK) {
         snprintf(text, sizeof(text), "it answers %d to GET /metrics; llama-server offers them with --metrics",
                  rs->status);
-        return fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", text);
+        return fetch_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", text);
     }
     while (tb_buf_reserve(&f->body, 4096) == 0 &&
            (n = tb_call_read(f->call, f->body.data + f->body.len, 4096)) > 0) {
         f->body.len += (size_t)n;
         if (f->body.len > BODY_MAX)
-            return fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", "they are too many");
+            return fetch_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", "response too large");
     }
     if (n == 0)
-        end(f);
+        fetch_end(f);
     else if (n != -EAGAIN)
-        fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", "it broke off");
+        fetch_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", "it broke off");
 }
 
 struct tb_runtime_fetch *tb_runtime_fetch_start(struct tb_server *s, struct MHD_Connection *c)
 {
     _cleanup_buf_ struct tb_buf lines = {0};
     struct tb_call_request rq = {
-        .method = "GET", .target = "/metrics", .lines = &lines, .on_event = call_event};
+        .method = "GET", .target = "/metrics", .lines = &lines, .on_event = fetch_event};
     struct tb_runtime_fetch *f = NULL;
     size_t i = 0;
 
@@ -91,7 +91,7 @@ struct tb_runtime_fetch *tb_runtime_fetch_start(struct tb_server *s, struct MHD_
     f->suspended = true;
     MHD_suspend_connection(c);
     if (tb_call_failed(f->call))
-        call_event(f);
+        fetch_event(f);
     return f;
 }
 
@@ -124,5 +124,6 @@ void tb_runtime_fetch_tick(struct tb_server *s, uint64_t now_us)
     for (size_t i = 0; i < TB_RUNTIME_METRICS_MAX; i++)
         if (s->fetch[i] && s->fetch[i]->call &&
             (s->draining || now_us - s->fetch[i]->started_us > TIMEOUT_US))
-            fail(s->fetch[i], MHD_HTTP_GATEWAY_TIMEOUT, "upstream_timeout", "it does not answer in time");
+            fetch_fail(s->fetch[i], MHD_HTTP_GATEWAY_TIMEOUT, "upstream_timeout",
+                       "it does not answer in time");
 }
