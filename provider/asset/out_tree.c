@@ -56,7 +56,7 @@ int out_tree_check(const char *path, const struct tbenc_manifest *m, bool replac
     if (!S_ISDIR(st.st_mode))
         return tbpkg_fail(path, "exists and is not a directory",
                           "this asset is a directory: choose another name");
-    if (model_dir_open(path, &dir, &e) < 0)
+    if (model_dir_open(path, NULL, &dir, &e) < 0)
         return tbpkg_fail(e.object ? e.object : path, "is not from this asset, so --force does not remove it",
                           "choose another name");
     for (size_t i = 0; i < dir.n; i++) {

@@ -13,6 +13,7 @@
 
 void asset_seal_clear(struct asset_seal *s)
 {
+    source_options_clear(&s->how);
     source_close(&s->source);
     tb_newfile_abort(&s->ct);
     tb_newfile_abort(&s->mf);
@@ -214,7 +215,7 @@ int asset_seal(struct asset_seal *s)
 
     if (r < 0)
         return tbpkg_fail_errno("random key", r);
-    rc = source_open(s->in, &s->source);
+    rc = source_open(s->in, &s->how, &s->source);
     if (rc == CLI_OK)
         rc = seal_check_outputs(s, &key);
     if (rc == CLI_OK)

@@ -18,6 +18,7 @@ struct asset_seal {
     const char *asset_id, *in, *out, *manifest, *key_out; /* NULL: beside the ciphertext; standard output */
     uint64_t chunk_bytes, threads;                        /* 0 threads: one for each CPU */
     bool no_finetune, force;
+    struct source_options how; /* a directory is read */
     /* what came of it */
     char *out_path, *manifest_path;
     struct tbenc_manifest *result;

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "provider/asset/source.h"
 
+#include "common/buf.h"
+#include "common/io.h"
+#include "provider/asset/complete.h"
 #include "provider/cli/output.h"
+
+#define LEFT_OUT_SHOWN 5
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,15 +20,69 @@ static int source_model_dir_fail(const struct model_dir_error *e, int r)
     return e->reason ? tbpkg_fail(object, e->reason, e->remedy) : tbpkg_fail_errno(object, r);
 }
 
-static int source_open_dir(struct model_source *s)
+static int source_add_patterns(struct select *select, const struct tb_option_list *l, bool keep)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < l->n; i++)
+        r = select_add(select, l->v[i], keep);
+    return r;
+}
+
+static int source_make_rules(const struct source_options *o, struct select *ret)
+{
+    _cleanup_free_ char *text = NULL;
+    int r = select_defaults(ret);
+
+    if (r == 0 && o->ignore_file) {
+        r = tb_read_file(o->ignore_file, SELECT_FILE_MAX, &text, NULL);
+        if (r < 0)
+            return tbpkg_fail_errno(o->ignore_file, r);
+        r = select_add_lines(ret, text);
+    }
+    if (r == 0)
+        r = source_add_patterns(ret, &o->exclude, false);
+    if (r == 0)
+        r = source_add_patterns(ret, &o->include, true);
+    if (r == -EINVAL)
+        return tbpkg_fail("--include or --exclude", "the pattern is empty", NULL);
+    return r < 0 ? tbpkg_fail_errno("patterns", r) : CLI_OK;
+}
+
+static void source_tell_left_out(const struct model_source *s)
+{
+    _cleanup_buf_ struct tb_buf b = {0};
+    size_t shown = MIN(s->dir.n_left_out, (size_t)LEFT_OUT_SHOWN), more = s->dir.n_left_out - shown;
+
+    for (size_t i = 0; i < shown; i++) {
+        (void)tb_buf_puts(&b, i ? ", " : "");
+        (void)tb_buf_puts(&b, s->dir.left_out[i]);
+    }
+    if (more > 0)
+        (void)tb_buf_printf(&b, " and %zu more", more);
+    if (tb_buf_error(&b) == 0)
+        tbpkg_note(false, "Left out: %.*s (tbpkg encrypt --list shows all, --include keeps one).", (int)b.len,
+                   b.data);
+}
+
+static int source_open_dir(struct model_source *s, const struct source_options *o)
 {
     _cleanup_model_dir_error_ struct model_dir_error e = {0};
-    int r = model_dir_open(s->path, &s->dir, &e);
+    _cleanup_select_ struct select select = {0};
+    const struct model_dir_options how = {.select = &select, .follow_links = o->follow_links};
+    int r, rc = source_make_rules(o, &select);
 
+    if (rc != CLI_OK)
+        return rc;
+    r = model_dir_open(s->path, &how, &s->dir, &e);
+    if (r == 0 && !o->allow_incomplete)
+        r = complete_check(&s->dir, s->path, &e);
     if (r < 0)
         return source_model_dir_fail(&e, r);
     s->is_dir = true;
     s->bytes = s->dir.bytes;
+    if (s->dir.n_left_out > 0 && !o->quiet)
+        source_tell_left_out(s);
     if (s->dir.n == 0)
         return tbpkg_fail(s->path, "is empty", "put the model's files into it");
     if (s->bytes == 0)
@@ -31,6 +90,24 @@ static int source_open_dir(struct model_source *s)
     if (s->dir.empty_dirs > 0)
         tbpkg_warn("%s: %zu empty director%s left out: an asset holds files only", s->path, s->dir.empty_dirs,
                    s->dir.empty_dirs == 1 ? "y is" : "ies are");
+    return CLI_OK;
+}
+
+/* One file alone: not a pointer, and not one part of several. */
+static int source_check_file(const struct model_source *s, const struct source_options *o, const char *name)
+{
+    const char *slash = strrchr(name, '/');
+    struct complete_part p;
+
+    if (o->allow_incomplete)
+        return CLI_OK;
+    if (complete_is_lfs_pointer(s->file.fd, s->bytes))
+        return tbpkg_fail(name, "is a Git LFS pointer, not the file that it stands for",
+                          "run git lfs pull, or download the model again, or use --allow-incomplete");
+    if (complete_part_parse(slash ? slash + 1 : name, &p) && p.of > 1)
+        return tbpkg_failf(name,
+                           "is part %u of %u; name the directory with all parts, or use --allow-incomplete",
+                           p.part, p.of);
     return CLI_OK;
 }
 
@@ -58,9 +135,10 @@ static int source_use_fd(struct model_source *s, int fd, const char *name)
     return CLI_OK;
 }
 
-static int source_open_any(struct model_source *s)
+static int source_open_any(struct model_source *s, const struct source_options *o)
 {
     struct stat st;
+    int rc;
 
     if (strcmp(s->path, "-") == 0)
         return source_use_fd(s, fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3), "standard input");
@@ -68,19 +146,20 @@ static int source_open_any(struct model_source *s)
     if (stat(s->path, &st) < 0)
         return tbpkg_fail_errno(s->path, -errno);
     if (S_ISDIR(st.st_mode))
-        return source_open_dir(s);
+        return source_open_dir(s, o);
     if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
         return tbpkg_fail(s->path, "is neither a file nor a directory", "name the model");
-    return source_use_fd(s, open(s->path, O_RDONLY | O_CLOEXEC | O_NOCTTY), s->path);
+    rc = source_use_fd(s, open(s->path, O_RDONLY | O_CLOEXEC | O_NOCTTY), s->path);
+    return rc == CLI_OK && S_ISREG(s->st.st_mode) ? source_check_file(s, o, s->path) : rc;
 }
 
-int source_open(const char *path, struct model_source *ret)
+int source_open(const char *path, const struct source_options *o, struct model_source *ret)
 {
     struct model_source s = SOURCE_INIT;
     int rc;
 
     s.path = path;
-    rc = source_open_any(&s);
+    rc = source_open_any(&s, o);
     if (rc != CLI_OK) {
         source_close(&s);
         return rc;
@@ -110,8 +189,8 @@ int source_check_unchanged(const struct model_source *s)
         return CLI_OK;
     if (fstat(s->file.fd, &st) < 0)
         return tbpkg_fail_errno(s->path, -errno);
-    if (st.st_size != s->st.st_size || st.st_mtim.tv_sec != s->st.st_mtim.tv_sec ||
-        st.st_mtim.tv_nsec != s->st.st_mtim.tv_nsec)
+    if (st.st_size != s->st.st_size || memcmp(&st.st_mtim, &s->st.st_mtim, sizeof(st.st_mtim)) != 0 ||
+        memcmp(&st.st_ctim, &s->st.st_ctim, sizeof(st.st_ctim)) != 0)
         return tbpkg_fail(s->path, "changed while it was read", "encrypt a copy that nothing writes to");
     return CLI_OK;
 }

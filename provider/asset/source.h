@@ -10,6 +10,19 @@
 #include "provider/asset/model_dir.h"
 #include "provider/cli/output.h"
 
+/* How a directory is read; zero-initialised: as by default. */
+struct source_options {
+    struct tb_option_list include, exclude; /* patterns of select.h */
+    const char *ignore_file;
+    bool follow_links, allow_incomplete;
+    bool quiet; /* do not say what was left out */
+};
+static inline void source_options_clear(struct source_options *o)
+{
+    tb_option_list_clear(&o->include);
+    tb_option_list_clear(&o->exclude);
+}
+
 struct model_source {
     const char *path; /* as the user wrote it, by reference; "-" is stdin */
     bool is_dir;
@@ -25,7 +38,7 @@ struct model_source {
 
 /* Bytes its ciphertext will have at most; 0: unknown. */
 uint64_t source_ciphertext_bytes(const struct model_source *s, uint64_t chunk_bytes);
-int source_open(const char *path, struct model_source *ret);
+int source_open(const char *path, const struct source_options *o, struct model_source *ret);
 /* After reading: still the same sizes and times? */
 int source_check_unchanged(const struct model_source *s);
 /* An output must not lie inside the input directory nor replace the input file. option names it: "--out". */

@@ -4,6 +4,7 @@
 
 #include "common/hex.h"
 #include "common/json.h"
+#include "common/text.h"
 #include "common/units.h"
 #include "provider/asset/asset.h"
 #include "provider/asset/seal.h"
@@ -13,6 +14,7 @@
 struct encrypt_job {
     struct cli cli;
     struct asset_seal work;
+    bool list;
 };
 
 static void encrypt_job_clear(struct encrypt_job *j)
@@ -36,6 +38,11 @@ static const struct tb_option encrypt_options[] = {
     ROW_NO_FINETUNE(work.no_finetune),
     ROW_THREADS(work.threads),
     TB_OPTION('f', "force", NULL, TB_OPTION_FLAG, work.force, "replace an existing ciphertext and manifest"),
+    TB_OPTION_HEADING_ROW("A directory:"),
+    ROWS_SOURCE(work.how),
+    TB_OPTION('l', "list", NULL, TB_OPTION_FLAG, list,
+              "list what would be encrypted and what is left out; do nothing"),
+    TB_OPTION_HEADING_ROW("Every command:"),
     CLI_COMMON_ROWS,
 };
 
@@ -46,10 +53,12 @@ static int encrypt_check_options(void *job)
     const struct cli *c = &j->cli;
     uint64_t mib = w->chunk_bytes >> 20;
 
-    if (cli_check_asset_id(c, w->asset_id) != CLI_OK)
+    if (!j->list && cli_check_asset_id(c, w->asset_id) != CLI_OK)
         return CLI_USAGE;
     if (!w->in || !*w->in)
         return cli_usage(c, "no input: name a file or a directory");
+    if (j->list)
+        return CLI_OK;
     if (strcmp(w->out, "-") == 0 || !*w->out)
         return cli_usage(c, "--out: name a file; the ciphertext cannot go to standard output");
     if (w->key_out && key_out_check(c, w->key_out) != CLI_OK)
@@ -115,6 +124,51 @@ static int encrypt_report(const struct encrypt_job *j)
     return j->cli.json ? encrypt_report_json(j) : CLI_OK;
 }
 
+static cJSON *encrypt_list_json(const struct model_source *s)
+{
+    cJSON *o = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(o, "files"), *out;
+
+    for (size_t i = 0; i < source_count(s); i++) {
+        cJSON *f = cJSON_CreateObject();
+
+        cJSON_AddStringToObject(f, "path", s->is_dir ? s->dir.inputs[i].path : s->path);
+        if (source_inputs(s)[i].bytes != UINT64_MAX)
+            tb_json_add_uint(f, "bytes", source_inputs(s)[i].bytes);
+        cJSON_AddItemToArray(files, f);
+    }
+    out = cJSON_AddArrayToObject(o, "left_out");
+    for (size_t i = 0; i < s->dir.n_left_out; i++)
+        cJSON_AddItemToArray(out, cJSON_CreateString(s->dir.left_out[i]));
+    if (s->bytes != UINT64_MAX)
+        tb_json_add_uint(o, "plaintext_bytes", s->bytes);
+    return o;
+}
+
+static int encrypt_list(struct encrypt_job *j)
+{
+    struct model_source *s = &j->work.source;
+    _cleanup_json_ cJSON *o = NULL;
+    int rc;
+
+    j->work.how.quiet = true; /* the list says it */
+    rc = source_open(j->work.in, &j->work.how, s);
+    if (rc != CLI_OK)
+        return rc;
+    if (j->cli.json) {
+        o = encrypt_list_json(s);
+        return cli_print_json(o);
+    }
+    for (size_t i = 0; i < source_count(s); i++)
+        printf("%15llu  %s\n", (unsigned long long)source_inputs(s)[i].bytes,
+               s->is_dir ? s->dir.inputs[i].path : s->path);
+    for (size_t i = 0; i < s->dir.n_left_out; i++) {
+        _cleanup_free_ char *name = strdup(s->dir.left_out[i]); /* a manifest's rules do not hold for it */
+
+        printf("%15s  %s\n", "left out", name ? tb_text_plain(name) : "?");
+    }
+    return cli_flush_stdout();
+}
+
 static int encrypt_main(int argc, char **argv)
 {
     _cleanup_(encrypt_job_clear) struct encrypt_job j = {.cli = {.command = &tbpkg_encrypt},
@@ -124,6 +178,9 @@ static int encrypt_main(int argc, char **argv)
     j.work.cli = &j.cli;
     if (cli_parse(&j.cli, &j, argc, argv, CLI_ONE_INPUT, &j.work.in, encrypt_check_options) != CLI_OK)
         return j.cli.rc;
+    if (j.list)
+        return encrypt_list(&j);
+    j.work.how.quiet = j.cli.quiet;
     rc = asset_seal(&j.work);
     return rc == CLI_OK ? encrypt_report(&j) : rc;
 }

@@ -26,6 +26,7 @@ static const struct tbpkg_command *const publish_commands[N_STEPS] = {
 static void publish_clear(struct publish *p)
 {
     source_close(&p->source);
+    source_options_clear(&p->how);
     publish_state_close(&p->state);
     tb_option_list_clear(&p->sets);
     tb_option_list_clear(&p->vars);
@@ -61,6 +62,7 @@ static const struct tb_option publish_options[] = {
     TB_OPTION(0, "forget-key", NULL, TB_OPTION_FLAG, forget_key,
               "remove the key file once the control plane has confirmed the key"),
     TB_OPTION_HEADING_ROW("Encryption:"),
+    ROWS_SOURCE(how),
     TB_OPTION(0, "key-out", "TARGET", TB_OPTION_STRING, key_out,
               "where the key goes: a FILE, a DIR/ [the output directory], age:RECIPIENT or gpg:RECIPIENT"),
     ROW_CHUNK_BYTES(chunk_bytes),
@@ -437,8 +439,9 @@ static int publish_open_all(struct publish *p)
 {
     int rc = CLI_OK;
 
+    p->how.quiet = p->cli.quiet || !p->dry_run; /* the step of encryption says it, too */
     if (!p->skip[STEP_ENCRYPT])
-        rc = source_open(p->in, &p->source);
+        rc = source_open(p->in, &p->how, &p->source);
     if (rc == CLI_OK && p->dry_run && access(p->dir, F_OK) < 0)
         return publish_state_none(p->dir, p->asset_id, &p->state);
     if (rc == CLI_OK)

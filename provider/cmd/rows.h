@@ -30,6 +30,19 @@
               "that are set",                                                                                \
               .max = TBENC_LENIENT)
 
+/* -- a model directory; m is a struct source_options -- */
+#define ROWS_SOURCE(m)                                                                                       \
+    TB_OPTION(0, "include", "PATTERN", TB_OPTION_LIST, m.include,                                            \
+              "keep what is left out otherwise; may be repeated"),                                           \
+        TB_OPTION(0, "exclude", "PATTERN", TB_OPTION_LIST, m.exclude,                                        \
+                  "leave files or directories out; may be repeated"),                                        \
+        TB_OPTION(0, "ignore-file", "FILE", TB_OPTION_STRING, m.ignore_file,                                 \
+                  "patterns to leave out, one on a line; '!' before one keeps"),                             \
+        TB_OPTION(0, "follow-links", NULL, TB_OPTION_FLAG, m.follow_links,                                   \
+                  "follow symbolic links wherever they point to"),                                           \
+        TB_OPTION(0, "allow-incomplete", NULL, TB_OPTION_FLAG, m.allow_incomplete,                           \
+                  "accept Git LFS pointers and missing parts of a model")
+
 /* -- storage ----------------------------------------------------------------------------------- */
 #define ROW_STORAGE_ACCOUNT(m)                                                                               \
     TB_OPTION('s', "storage-account", "ACCOUNT", TB_OPTION_STRING, m, "storage account",                     \

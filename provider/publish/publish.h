@@ -34,12 +34,13 @@ struct publish {
     char *key;     /* the file of the clear key, where publish_key_find() found it; or NULL */
     struct publish_state state;
     struct model_source source;
+    struct source_options how; /* the model is read */
     /* of the step at hand */
     char hash[65];
 };
 
 struct publish_words {
-    char *v[64];
+    char *v[512];
     int n;
     bool failed;
 };

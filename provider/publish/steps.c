@@ -65,6 +65,13 @@ static void step_encrypt_argv(const struct publish *p, struct publish_words *w)
     step_add_option(w, "manifest", p->manifest);
     step_add_option(w, "key-out", p->key_out ? p->key_out : p->key_dir);
     step_add_flag(w, "--no-finetune", p->no_finetune);
+    for (size_t i = 0; i < p->how.include.n; i++)
+        step_add_option(w, "include", p->how.include.v[i]);
+    for (size_t i = 0; i < p->how.exclude.n; i++)
+        step_add_option(w, "exclude", p->how.exclude.v[i]);
+    step_add_option(w, "ignore-file", p->how.ignore_file);
+    step_add_flag(w, "--follow-links", p->how.follow_links);
+    step_add_flag(w, "--allow-incomplete", p->how.allow_incomplete);
     step_add(w, "--force"); /* what stands there without a record is of a run that was killed */
     step_add_option(w, "in", p->in);
 }
@@ -201,7 +208,7 @@ static void step_hash_source(const struct model_source *s, struct inputs *in)
 {
     for (size_t i = 0; i < source_count(s); i++) {
         const struct tbenc_input *f = &source_inputs(s)[i];
-        const struct timespec *t = s->is_dir ? &s->dir.mtimes[i] : &s->st.st_mtim;
+        const struct timespec *t = s->is_dir ? &s->dir.times[i].m : &s->st.st_mtim;
 
         inputs_word(in, s->is_dir ? f->path : NULL);
         inputs_number(in, f->bytes);

@@ -160,7 +160,7 @@ def test_what_a_directory_may_not_hold(tmp_path):
     (d / "sub").mkdir()
     bad = d / "sub" / "bad"
     import socket
-    for make, match in ((lambda: bad.symlink_to("../a"), "symbolic link.*cp -rL"), (lambda: os.mkfifo(bad), "FIFO"),
+    for make, match in ((lambda: bad.symlink_to("/etc/passwd"), "symbolic link"), (lambda: os.mkfifo(bad), "FIFO"),
                         (lambda: os.mknod(bad, 0o20600, os.makedev(1, 3)), "device"),
                         (lambda: socket.socket(socket.AF_UNIX).bind(str(bad)), "socket")):
         make()

@@ -589,3 +589,20 @@ def test_key_file_where_a_key_would_be_made(place):
     (place.dir / "k").write_text("ab" * 32)
     assert "encrypting makes a key" in place.publish("--key-file", place.dir / "k", rc=1).stderr
     assert "encrypt" not in place.state() if place.out.exists() else True
+
+
+# -- the model directory -----------------------------------------------------------------------------------------------
+
+def test_publish_leaves_out_what_encrypt_does(place):
+    (place.model / ".git").mkdir()
+    (place.model / ".git" / "config").write_text("TOKEN")
+    (place.model / "notes.md").write_text("x")
+    r = place.publish("--exclude", "*.md", "--skip-package", "--dry-run", yes=False)
+    assert "Left out: .git/, notes.md" in r.stderr
+    r = place.publish("--exclude", "*.md", "--skip-package")
+    assert r.stderr.count("Left out: .git/, notes.md") == 1
+    manifest = read_json(place.out / "encrypted/model.manifest.json")
+    assert [f["path"] for f in manifest["files"]] == sorted(FILES)
+    (place.model / "notes.md").write_text("changed")  # is not part of the model
+    assert place.publish("--exclude", "*.md", "--skip-package").stderr.count("done already") == 3
+    assert "is not what" in place.publish("--skip-package", rc=1).stderr

@@ -54,7 +54,7 @@ static void test_files_are_sorted_by_bytes(void **state)
     assert_int_equal(unlink("m/a"), 0);
     mkdir("m/a", 0700);
     put("m/a/e", "55555", 0644);
-    assert_int_equal(model_dir_open("m", &m, &e), 0);
+    assert_int_equal(model_dir_open("m", NULL, &m, &e), 0);
     assert_int_equal(m.n, ARRAY_SIZE(want) - 1);
     for (size_t i = 0, w = 0; i < m.n; i++, w++) {
         w += strcmp(want[w], "a") == 0;
@@ -73,7 +73,7 @@ static void refused(int want, const char *object)
     _cleanup_model_dir_ struct model_dir m = {0};
     _cleanup_model_dir_error_ struct model_dir_error e = {0};
 
-    assert_int_equal(model_dir_open("m", &m, &e), want);
+    assert_int_equal(model_dir_open("m", NULL, &m, &e), want);
     assert_string_equal(e.object, object);
     assert_int_equal(m.n, 0);
 }
@@ -111,7 +111,7 @@ static void test_depth_is_limited(void **state)
         assert_true(mkdir(name, 0700) == 0 && chdir(name) == 0);
     assert_int_equal(fchdir(here), 0);
     close(here);
-    assert_int_equal(model_dir_open("m", &m, &e), -EILSEQ);
+    assert_int_equal(model_dir_open("m", NULL, &m, &e), -EILSEQ);
     assert_string_equal(e.reason, "is nested too deep");
 }
 
@@ -120,7 +120,7 @@ static void test_a_missing_directory_is_named(void **state)
     _cleanup_model_dir_ struct model_dir m = {0};
     _cleanup_model_dir_error_ struct model_dir_error e = {0};
 
-    assert_int_equal(model_dir_open("nowhere", &m, &e), -ENOENT);
+    assert_int_equal(model_dir_open("nowhere", NULL, &m, &e), -ENOENT);
     assert_string_equal(e.object, "nowhere");
     assert_null(e.reason);
 }
@@ -133,7 +133,7 @@ static void test_a_change_is_noticed(void **state)
 
     put("m/a", "1", 0600);
     put("m/b", "1", 0600);
-    assert_int_equal(model_dir_open("m", &m, &e), 0);
+    assert_int_equal(model_dir_open("m", NULL, &m, &e), 0);
     assert_int_equal(utimensat(AT_FDCWD, "m/b", t, 0), 0);
     assert_int_equal(model_dir_check_unchanged(&m, "m", &e), -ESTALE);
     assert_string_equal(e.object, "m/b");
