@@ -242,12 +242,13 @@ static void slot_finish_no_range(struct download_state *x, const struct transfer
 static bool slot_finish_status(struct download_state *x, struct transfer *t)
 {
     const char *space = *t->error_code ? " " : "";
+    char text[TB_OUTCOME_REASON_MAX];
 
     if (t->status < 300 || tb_http_status_retryable(t->status))
         return false;
     if (t->status < 400)
-        download_give_up(x, false, TB_EXIT_CONFIG, HYDRATE_REDIRECTED, x->where, t->status,
-                         *t->redirect ? " to " : "", t->redirect);
+        download_give_up(x, false, TB_EXIT_CONFIG, "%s",
+                         hydrate_redirect_text(x->where, t->status, t->redirect, text));
     else if (t->status == 401 || t->status == 403)
         download_give_up(
             x, false, TB_EXIT_TEMPFAIL,

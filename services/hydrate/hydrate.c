@@ -379,14 +379,17 @@ int hydrate_run(const struct tb_config *cfg, int signal_fd, struct tb_outcome *o
                                                          .client_cert = cfg->client_cert_path,
                                                          .client_key = cfg->client_key_path,
                                                          .allow_http = cfg->insecure_http}};
-    char text[32];
+    char text[32], err[TB_HTTP_ERR_MAX];
     int r;
 
     o->code = 0;
     r = tb_runtime_dir(cfg->run_dir, "tb-hydrate", &h.report.dir);
     if (r < 0)
         tb_warn("no progress.json: cannot make tb-hydrate's directory in %s: %s", cfg->run_dir, strerror(-r));
-    r = hydrate_locked(&h);
+    if (cfg->client_key_path && tb_http_key_check(cfg->client_key_path, err) < 0)
+        r = tb_outcome_set(o, TB_EXIT_CONFIG, "TB_CLIENT_KEY_PATH %s: %s", cfg->client_key_path, err);
+    else
+        r = hydrate_locked(&h);
     if (r != 0) {
         report_failed(&h.report, o->reason);
         return r;

@@ -2,7 +2,6 @@
 /* tb-hydrate: brings the ciphertext of the licensed asset to TB_TARGET_DIR, then exits. tb-hydrate(8). */
 #include "common/config.h"
 #include "hydrate/hydrate.h"
-#include "common/http.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/secret.h"
@@ -25,15 +24,10 @@ int main(int argc, char **argv)
     _cleanup_config_ struct tb_config cfg = {0};
     _cleanup_close_ int signal_fd = -1;
     struct tb_outcome o = {0};
-    char err[TB_HTTP_ERR_MAX];
     int r;
 
     tb_secret_init();
     tb_config_main(argc, argv, "tb-hydrate", help, &cfg);
-    if (cfg.client_key_path && tb_http_key_check(cfg.client_key_path, err) < 0) {
-        tb_error("TB_CLIENT_KEY_PATH %s: %s", cfg.client_key_path, err);
-        return TB_EXIT_CONFIG;
-    }
     signal_fd = tb_signals_open(NULL);
     if (signal_fd < 0) {
         tb_error_errno(signal_fd, "cannot wait for signals");

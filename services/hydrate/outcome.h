@@ -11,11 +11,10 @@ enum {
     HYDRATE_STOPPED,       /* SIGTERM or SIGINT */
 };
 
-/* Where (redacted), status, " to " or "", and scheme and host. Not a matter of trying again. */
-#define HYDRATE_REDIRECTED                                                                                   \
-    "%s is answered with a redirect (status %ld%s%s), which is not followed as the URL is a secret; "        \
-    "register "                                                                                              \
-    "the asset with the URL of the storage itself"
+/* What a redirect means here, which is not a matter of trying again. where: the URL, redacted; to: scheme and
+ * host it leads to, or "". Returns out. */
+const char *hydrate_redirect_text(const char *where, long status, const char *to,
+                                  char out[static TB_OUTCOME_REASON_MAX]);
 
 /* For a failed system call on a path: r is a negative errno, a full disk gets its remedy. Returns
  * TB_EXIT_IOERR. */

@@ -145,11 +145,11 @@ int manifest_check(const struct hydrate_source *s, const char *asset_id, const c
 static int manifest_judge_status(const struct tb_http_response *rs, const char *where, struct tb_outcome *o)
 {
     long status = rs->status;
-    char to[128];
+    char to[128], text[TB_OUTCOME_REASON_MAX];
 
     if (status >= 300 && status < 400) {
         tb_http_origin(rs->location ? rs->location : "", to, sizeof(to));
-        return tb_outcome_set(o, TB_EXIT_CONFIG, HYDRATE_REDIRECTED, where, status, *to ? " to " : "", to);
+        return tb_outcome_set(o, TB_EXIT_CONFIG, "%s", hydrate_redirect_text(where, status, to, text));
     }
     if (status == 401 || status == 403)
         return tb_outcome_set(o, TB_EXIT_TEMPFAIL,

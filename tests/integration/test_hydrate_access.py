@@ -2,6 +2,7 @@
 """tb-hydrate's credentials and certificates: refused, missing and malformed ones, plain HTTP, and no secret in the process."""
 
 import pathlib
+import subprocess
 import threading
 
 import pytest
@@ -39,6 +40,16 @@ def test_untrusted_certificate(w, tmp_path):
     rc, _ = w.run(TB_CA_FILE=other.cert)
     w.assert_failed(rc, 75, "127.0.0.1")
     assert not w.proxy.requests
+
+
+def test_an_encrypted_client_key_is_a_configuration_error(w, ca, tmp_path):
+    cert, key = ca.issue("machine")
+    locked = tmp_path / "locked.key"
+    subprocess.run(["openssl", "pkey", "-aes256", "-passout", "pass:secret", "-in", key, "-out", locked], check=True)
+    rc, _ = w.run(TB_CLIENT_CERT_PATH=cert, TB_CLIENT_KEY_PATH=str(locked))
+    w.assert_failed(rc, 78, f"TB_CLIENT_KEY_PATH {locked}: the private key is encrypted")
+    assert not w.proxy.requests
+    assert w.run(TB_CLIENT_CERT_PATH=cert, TB_CLIENT_KEY_PATH=key)[0] == 0
 
 
 def test_plain_http_needs_permission(w):

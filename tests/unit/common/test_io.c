@@ -120,7 +120,6 @@ static void test_credentials(void **state)
     tb_secret_free(v);
 }
 
-/* The promise billing rests on: what was added before SIGKILL is there afterwards, in the same epoch. */
 static void test_descriptors_are_allowed_up_to_the_hard_limit(void **state)
 {
     struct rlimit was, now;
@@ -165,6 +164,7 @@ static void test_usage_is_durable_before_it_is_read(void **state)
     unlink(path);
 }
 
+/* The promise billing rests on: what was added before SIGKILL is there afterwards, in the same epoch. */
 static void test_usage_survives_sigkill(void **state)
 {
     _cleanup_free_ char *path = tb_path_join(dir, "usage");
