@@ -49,8 +49,9 @@ struct tb_call {
     void (*on_event)(void *arg);
     void *arg;
     bool head_request, reused, replayable, want_write, write_end, write_broken;
-    bool touched; /* bytes of it may have been seen */
-    bool again;   /* the method may be sent twice (RFC 9110, 9.2.2) */
+    bool touched;  /* bytes of it may have been seen */
+    bool owes_end; /* of a chunked body: the runtime had refused it before */
+    bool again;    /* the method may be sent twice (RFC 9110, 9.2.2) */
     int failed;
     enum tb_framing body;
     uint64_t left; /* of the announced length */
@@ -322,12 +323,14 @@ void tb_call_write_end(struct tb_call *c)
     if (c->write_end)
         return;
     c->write_end = true;
+    c->owes_end = c->body == TB_FRAMING_CHUNKED;
     if (c->failed || c->write_broken || refused_early(c))
         return;
     if (c->left > 0 || c->chunk_left > 0)
         return call_fail(c, -EMSGSIZE);
     if (c->body == TB_FRAMING_CHUNKED && tb_buf_puts(&c->out, "0\r\n\r\n") < 0)
         return call_fail(c, -ENOMEM);
+    c->owes_end = false;
     call_flush(c);
     if (c->write_broken && !c->have_response)
         call_read_head(c);
@@ -644,7 +647,7 @@ void tb_call_free(struct tb_call *c)
     if (c->conn) {
         /* The runtime has had all of the request, and we have had all of the answer. */
         bool clean = c->have_response && c->decoder.done && c->response.keep_alive && c->write_end &&
-                     !c->failed && !c->write_broken && c->left == 0 && c->chunk_left == 0 &&
+                     !c->failed && !c->write_broken && c->left == 0 && c->chunk_left == 0 && !c->owes_end &&
                      c->sent == c->out.len && c->in_pos == c->in.len;
 
         if (clean)

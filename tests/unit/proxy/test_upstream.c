@@ -281,6 +281,32 @@ static void test_a_connection_that_is_owed_a_body_is_not_kept(void **state)
     check_nothing_is_owed();
 }
 
+/* The same of a chunked body, whose end comes while the refusal is on its way: the runtime would take the next
+ * request for a chunk. */
+static void test_a_connection_that_is_owed_the_last_chunk_is_not_kept(void **state)
+{
+    static const char refusal[] = "HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\n";
+    char body[16], end;
+    int events = 0, runtime;
+    struct tb_call *c = start(TB_FRAMING_CHUNKED, 0, &events);
+
+    runtime = accepted();
+    assert_int_equal(tb_call_write(c, "0123456789", 10), 10);
+    assert_int_equal(send(runtime, refusal, strlen(refusal), 0), strlen(refusal));
+    while (!tb_call_response(c))
+        assert_int_equal(tb_loop_once(&loop, 1000), 0);
+    assert_int_equal(tb_call_write(c, "rest", 4), 4); /* dropped */
+    tb_call_write_end(c);
+    assert_int_equal(send(runtime, "gone", 4, 0), 4);
+    while (tb_call_read(c, body, sizeof(body)) != 0)
+        assert_int_equal(tb_loop_once(&loop, 1000), 0);
+    tb_call_free(c);
+    while (recv(runtime, &end, 1, 0) > 0)
+        ;
+    close(runtime);
+    check_nothing_is_owed();
+}
+
 /* Long enough not to be kept for a second sending, in pieces that the socket does not take at once. */
 static void check_long_body(enum tb_framing framing)
 {
@@ -345,6 +371,7 @@ int main(void)
         T(test_a_body_longer_than_announced_fails),
         T(test_a_body_shorter_than_announced_fails),
         T(test_a_connection_that_is_owed_a_body_is_not_kept),
+        T(test_a_connection_that_is_owed_the_last_chunk_is_not_kept),
         T(test_long_bodies),
     };
 
