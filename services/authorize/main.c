@@ -66,6 +66,7 @@ struct daemon {
     uint64_t watchdog_us, next_watchdog_us, next_extend_us;
     enum tb_lease_state logged_state; /* what was logged last */
     bool logged_suspended, ready, quit;
+    bool ask_again; /* SIGHUP came during an exchange, whose answer may be older than what it is about */
     char logged_reason[TB_REASON_MAX];
     char endpoint[160]; /* for messages */
     int signal_fd, timer_fd;
@@ -177,6 +178,9 @@ static void exchange_ended(struct daemon *d)
         d->handouts = (struct tb_handouts){.granted_us = now.boot_us};
     }
     tb_lease_apply(&d->lease, &v, &now);
+    if (d->ask_again)
+        tb_lease_ask_soon(&d->lease, &now);
+    d->ask_again = false;
     lease_changed(d, &now);
 }
 
@@ -302,6 +306,7 @@ static void daemon_take_signal(struct daemon *d)
         }
         tb_info("SIGHUP: asking the control plane now");
         tb_lease_ask_soon(&d->lease, &now);
+        d->ask_again = authorize_exchange_busy(d->exchange);
     }
 }
 

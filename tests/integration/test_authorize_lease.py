@@ -6,6 +6,7 @@ import concurrent.futures
 import hashlib
 import hmac
 import json
+import threading
 import time
 
 import pytest
@@ -130,6 +131,24 @@ def test_whoever_stands_before_the_control_plane_suspends_nobody(world, status, 
     assert w.flags() == (False, False) and w.key() == bytes.fromhex(KEY)
     assert "SECRET" not in w.log() and KEY not in w.log()
     wait_for(lambda: "cannot be reached" in w.daemon.notified("STATUS"), what="systemd to be told")
+
+
+def test_whoever_asks_during_a_question_gets_another(world):
+    """The answer under way may be older than what SIGHUP is about."""
+    asked, go = threading.Event(), threading.Event()
+
+    def answer(n):
+        if n == 2:
+            asked.set()
+            assert go.wait(30)
+        return grant()
+    w = world(answer).ready()
+    w.ask_now()
+    assert asked.wait(30)
+    w.ask_now()
+    wait_for(lambda: w.log().count("SIGHUP") == 2, what="the signal to be taken")
+    go.set()
+    wait_for(lambda: len(w.plane.requests) == 3, what="another question")
 
 
 def test_a_lease_until_the_year_9999_is_not_over(world):
