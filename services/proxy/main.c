@@ -145,7 +145,7 @@ static void book_left(void *arg, uint64_t key, const struct tb_tokens *t)
 
     tb_metering_book(p->server.usage, t);
     if (p->server.keys && key > 0)
-        tb_key_book_add(tb_key_store_book(p->server.keys), key - 1, t);
+        tb_key_accounts_add(tb_key_store_accounts(p->server.keys), key - 1, t);
 }
 
 static int open_answers(struct program *p)

@@ -20,7 +20,7 @@ _Static_assert(TABLE_SIZE >= 2 * RECORDS_MAX && (TABLE_SIZE & (TABLE_SIZE - 1)) 
 
 _Static_assert(sizeof(struct tb_key_record) == 256, "a format on disk");
 
-struct tb_key_book {
+struct tb_key_accounts {
     int fd;
     void *map;
     struct tb_key_record *record; /* in the map */
@@ -41,7 +41,7 @@ static uint32_t account_hash(const char *name)
 }
 
 /* The place in the table of the record with this name, or where it would be. */
-static uint32_t *account_slot(struct tb_key_book *b, const char *name)
+static uint32_t *account_slot(struct tb_key_accounts *b, const char *name)
 {
     uint32_t i = account_hash(name);
 
@@ -53,17 +53,17 @@ static uint32_t *account_slot(struct tb_key_book *b, const char *name)
     }
 }
 
-static void book_free(struct tb_key_book *b)
+static void book_free(struct tb_key_accounts *b)
 {
     free(b->account);
     free(b->table);
     free(b);
 }
 
-int tb_key_book_open(const char *path, struct tb_key_book **ret)
+int tb_key_accounts_open(const char *path, struct tb_key_accounts **ret)
 {
     _cleanup_close_ int fd = tb_mapfile_open(path, MAGIC, FILE_BYTES, false);
-    struct tb_key_book *b;
+    struct tb_key_accounts *b;
 
     if (fd < 0)
         return fd;
@@ -91,7 +91,7 @@ int tb_key_book_open(const char *path, struct tb_key_book **ret)
 }
 
 /* Writing to a hole of a mapped file kills the process when the disk is full. */
-static int book_allocate(struct tb_key_book *b)
+static int book_allocate(struct tb_key_accounts *b)
 {
     size_t end = MIN(b->n + RECORDS_STEP, (size_t)RECORDS_MAX);
 
@@ -104,7 +104,7 @@ static int book_allocate(struct tb_key_book *b)
     return 0;
 }
 
-static struct tb_key_account *account_of(struct tb_key_book *b, const struct tb_api_key *k)
+static struct tb_key_account *account_of(struct tb_key_accounts *b, const struct tb_api_key *k)
 {
     uint32_t *slot = account_slot(b, k->name);
     size_t i = *slot ? *slot - 1 : b->n;
@@ -125,7 +125,7 @@ static struct tb_key_account *account_of(struct tb_key_book *b, const struct tb_
     return b->account[i];
 }
 
-int tb_key_book_bind(struct tb_key_book *b, struct tb_api_keys *keys)
+int tb_key_accounts_bind(struct tb_key_accounts *b, struct tb_api_keys *keys)
 {
     for (size_t i = 0; i < keys->n; i++) {
         keys->key[i].account = account_of(b, &keys->key[i]);
@@ -141,7 +141,7 @@ struct tb_key_account *tb_key_account_use(const struct tb_api_key *k)
     return k->account;
 }
 
-void tb_key_book_close(struct tb_key_book *b)
+void tb_key_accounts_close(struct tb_key_accounts *b)
 {
     if (!b)
         return;
@@ -166,7 +166,7 @@ static void record_add_tokens(struct tb_key_record *r, const struct tb_tokens *t
     r->estimated_tokens += t->ours;
 }
 
-void tb_key_book_add(struct tb_key_book *b, uint64_t place, const struct tb_tokens *t)
+void tb_key_accounts_add(struct tb_key_accounts *b, uint64_t place, const struct tb_tokens *t)
 {
     if (place < b->n)
         record_add_tokens(&b->record[place], t);

@@ -24,21 +24,21 @@ struct tb_key_account {
     size_t place;                 /* of the record, from 0 */
 };
 
-struct tb_key_book;
+struct tb_key_accounts;
 /* Opens or makes the file. -EBADMSG when it is none of ours: it is left alone, as it holds what was spent. -errno. */
-int tb_key_book_open(const char *path, struct tb_key_book **ret);
+int tb_key_accounts_open(const char *path, struct tb_key_accounts **ret);
 /* Gives each key its account, O(n). May run on a thread of its own beside everything but itself, since it touches no account that keys in
  * force have. -ENOSPC when the file has no room for another name. */
-int tb_key_book_bind(struct tb_key_book *b, struct tb_api_keys *keys);
+int tb_key_accounts_bind(struct tb_key_accounts *b, struct tb_api_keys *keys);
 /* The account of a key that is bound and in force, with this key's limits from now on: when the keys are read again, the limits of each
  * account change at its next request and not all at once. */
 struct tb_key_account *tb_key_account_use(const struct tb_api_key *k);
-void tb_key_book_close(struct tb_key_book *b);
+void tb_key_accounts_close(struct tb_key_accounts *b);
 
 /* Tokens of the budget that are gone. */
 uint64_t tb_key_spent(const struct tb_key_account *a);
 /* Tokens for the account at this place, which need not be bound; nothing for a place where none is. */
-void tb_key_book_add(struct tb_key_book *b, uint64_t place, const struct tb_tokens *t);
+void tb_key_accounts_add(struct tb_key_accounts *b, uint64_t place, const struct tb_tokens *t);
 void tb_key_add_tokens(struct tb_key_account *a, const struct tb_tokens *t);
 void tb_key_add_request(struct tb_key_account *a, uint64_t bytes_in, uint64_t bytes_out);
 

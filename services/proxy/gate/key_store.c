@@ -11,7 +11,7 @@
 
 struct tb_key_store {
     char *path;
-    struct tb_key_book *book;
+    struct tb_key_accounts *book;
     struct tb_api_keys keys; /* in force */
     int event_fd;
     bool reading, again; /* a thread was started and not joined; the file changed meanwhile */
@@ -36,7 +36,7 @@ static void store_read(struct tb_key_store *s)
         r = tb_api_keys_parse(text, len, &keys, s->err);
     }
     if (r >= 0) {
-        r = tb_key_book_bind(s->book, &keys);
+        r = tb_key_accounts_bind(s->book, &keys);
         snprintf(s->err, sizeof(s->err), "no room for another name in the usage by key; free disk space");
     }
     s->result = r;
@@ -72,7 +72,7 @@ static int store_swap(struct tb_key_store *s)
 
 static int store_open_accounts(struct tb_key_store *s, const char *accounts)
 {
-    int r = tb_key_book_open(accounts, &s->book);
+    int r = tb_key_accounts_open(accounts, &s->book);
 
     if (r == -EBADMSG)
         tb_error(
@@ -113,7 +113,7 @@ void tb_key_store_close(struct tb_key_store *s)
         pthread_join(s->thread, NULL);
     tb_api_keys_clear(&s->next);
     tb_api_keys_clear(&s->keys);
-    tb_key_book_close(s->book);
+    tb_key_accounts_close(s->book);
     tb_close(s->event_fd);
     free(s->path);
     free(s);
@@ -162,7 +162,7 @@ const struct tb_api_keys *tb_key_store_keys(const struct tb_key_store *s)
     return &s->keys;
 }
 
-struct tb_key_book *tb_key_store_book(const struct tb_key_store *s)
+struct tb_key_accounts *tb_key_store_accounts(const struct tb_key_store *s)
 {
     return s->book;
 }

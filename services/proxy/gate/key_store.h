@@ -22,6 +22,6 @@ int tb_key_store_fd(const struct tb_key_store *s);
 void tb_key_store_finish(struct tb_key_store *s);
 
 const struct tb_api_keys *tb_key_store_keys(const struct tb_key_store *s);
-struct tb_key_book *tb_key_store_book(const struct tb_key_store *s);
+struct tb_key_accounts *tb_key_store_accounts(const struct tb_key_store *s);
 
 #endif

@@ -19,7 +19,7 @@ struct tb_api_key {
     char name[TB_API_KEY_NAME_MAX + 1]; /* [A-Za-z0-9._-]+ */
     unsigned line;                      /* of the file */
     struct tb_limits limits;
-    struct tb_key_account *account; /* set by tb_key_book_bind() */
+    struct tb_key_account *account; /* set by tb_key_accounts_bind() */
 };
 /* A hash and the key that has it. */
 struct tb_api_key_hash {

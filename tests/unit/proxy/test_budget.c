@@ -36,7 +36,7 @@ struct model {
     struct tb_runtime_limits runtime; /* as the proxy knows it */
     uint64_t context;                 /* as it is */
     const char *path;
-    struct tb_key_book *book;
+    struct tb_key_accounts *book;
     struct tb_api_key key;
     struct tb_key_account *account;
     struct model_request request[IN_FLIGHT];
@@ -55,8 +55,8 @@ static void model_open(struct model *m)
 {
     struct tb_api_keys keys = {.key = &m->key, .n = 1};
 
-    assert_int_equal(tb_key_book_open(m->path, &m->book), 0);
-    assert_int_equal(tb_key_book_bind(m->book, &keys), 0);
+    assert_int_equal(tb_key_accounts_open(m->path, &m->book), 0);
+    assert_int_equal(tb_key_accounts_bind(m->book, &keys), 0);
     m->account = tb_key_account_use(&m->key);
 }
 
@@ -154,14 +154,14 @@ static void model_finish(struct model *m, struct model_request *r)
 /* SIGKILL: what was delivered is booked by the next process (usage/in_flight.h); what was reserved is forgotten. */
 static void model_kill(struct model *m)
 {
-    tb_key_book_close(m->book);
+    tb_key_accounts_close(m->book);
     model_open(m);
     for (size_t i = 0; i < IN_FLIGHT; i++) {
         struct model_request *r = &m->request[i];
         struct tb_tokens t = {.prompt = r->answered ? r->prompt : 0, .completion = r->delivered};
 
         if (r->taken)
-            tb_key_book_add(m->book, m->account->place, &t);
+            tb_key_accounts_add(m->book, m->account->place, &t);
         r->taken = false;
     }
     m->used = m->most_over = 0;
@@ -224,7 +224,7 @@ static void model_run(uint64_t seed, uint64_t budget, uint64_t tpm, uint64_t *st
     assert_int_equal(m.account->limiter.in_flight, 0);
     assert_true(!budget || tb_key_spent(m.account) <= budget);
     *started += m.started;
-    tb_key_book_close(m.book);
+    tb_key_accounts_close(m.book);
     unlink(path);
 }
 

@@ -186,29 +186,29 @@ static void test_accounts_outlive_the_process(void **unused)
     struct tb_api_key key[] = {{.name = "a", .limits.rpm = 1}, {.name = "b"}, {.name = "a", .limits.rpm = 1}};
     struct tb_api_keys keys = {.key = key, .n = 3};
     struct tb_tokens t = {.prompt = 5, .completion = 7, .cached = 2, .ours = 1};
-    struct tb_key_book *b;
+    struct tb_key_accounts *b;
     int fd = mkstemp(path);
 
     assert_true(fd >= 0);
-    assert_int_equal(tb_key_book_open(path, &b), 0);
-    assert_int_equal(tb_key_book_bind(b, &keys), 0);
+    assert_int_equal(tb_key_accounts_open(path, &b), 0);
+    assert_int_equal(tb_key_accounts_bind(b, &keys), 0);
     assert_ptr_equal(key[0].account, key[2].account);
     assert_int_equal(key[0].account->limiter.limits.rpm, 1);
     tb_key_add_tokens(key[0].account, &t);
     tb_key_add_request(key[1].account, 3, 4);
-    tb_key_book_close(b);
+    tb_key_accounts_close(b);
     key[0] = key[1]; /* "a" is given up, later it comes back */
     keys.n = 1;
-    assert_int_equal(tb_key_book_open(path, &b), 0);
-    assert_int_equal(tb_key_book_bind(b, &keys), 0);
+    assert_int_equal(tb_key_accounts_open(path, &b), 0);
+    assert_int_equal(tb_key_accounts_bind(b, &keys), 0);
     assert_int_equal(key[0].account->record->bytes_out, 4);
     assert_int_equal(tb_key_spent(key[0].account), 0);
     strcpy(key[0].name, "a");
-    assert_int_equal(tb_key_book_bind(b, &keys), 0);
+    assert_int_equal(tb_key_accounts_bind(b, &keys), 0);
     assert_int_equal(tb_key_spent(key[0].account), 12);
-    tb_key_book_close(b);
+    tb_key_accounts_close(b);
     assert_int_equal(tb_pwrite_full(fd, "something", 9, 0), 0);
-    assert_int_equal(tb_key_book_open(path, &b), -EBADMSG);
+    assert_int_equal(tb_key_accounts_open(path, &b), -EBADMSG);
     close(fd);
     unlink(path);
 }
