@@ -70,7 +70,8 @@ int tb_http_easy_init(CURL *c, const struct tb_http_tls *tls);
 bool tb_http_line(const char *data, size_t n, char out[static TB_HTTP_LINE_MAX]);
 /* The value when the line is the header field of that name, without white space before it; NULL otherwise. */
 const char *tb_http_field(const char *line, const char *name);
-/* Scheme and host of a URL, without user, as far as they fit: where a redirect leads, for a message. "" for a relative one. */
+/* Scheme and host of a URL, without user, as far as they fit: where a redirect leads, for a message. "" for a
+ * relative one. */
 const char *tb_http_origin(const char *url, char *out, size_t size);
 /* Maps a CURLcode to the errnos of tb_http_do() and a reason without the query. */
 int tb_http_error(CURLcode code, const char *url, const char *curl_errbuf, char err[static TB_HTTP_ERR_MAX]);

@@ -20,7 +20,8 @@ int tb_mapfile_open(const char *path, const char magic[static TB_MAPFILE_MAGIC],
 /* Writes a new file of these bytes (0640), which appears under its name only when it is whole: a crash leaves
  * either none or all of it. 0 also when there is one already. */
 int tb_mapfile_create(const char *path, const void *bytes, size_t n);
-/* Maps an open file that begins with magic and has exactly n bytes. -EBADMSG when it is another kind of file. */
+/* Maps an open file that begins with magic and has exactly n bytes. -EBADMSG when it is another kind of
+ * file. */
 int tb_mapfile_map(int fd, const char magic[static TB_MAPFILE_MAGIC], size_t n, bool write, void **ret);
 /* Renames what is not what it should be to PATH.corrupt-<time>, for somebody to look at. */
 int tb_mapfile_set_aside(const char *path);

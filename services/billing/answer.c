@@ -97,8 +97,8 @@ static void answer_add(struct tb_buf *b, const char *before, const char *text)
     tb_buf_append(b, text, strnlen(text, ANSWER_TEXT_MAX));
 }
 
-/* What an error of the API says: its message, and of each detail what it is about and its message. The message
- * of the whole is often "One or more errors have occurred", and only the details tell the cause. */
+/* What an error of the API says: its message, and of each detail what it is about and its message. The
+ * message of the whole is often "One or more errors have occurred", and only the details tell the cause. */
 static void answer_explain(const cJSON *error, struct tb_buf *b)
 {
     const char *message = answer_text(error, "message");

@@ -27,8 +27,8 @@ struct tb_billing {
 /* Takes signals that are there; true when it is time to stop. */
 bool tb_billing_stopping(struct tb_billing *b);
 
-/* submit.c: sends what is due, until there is nothing more, a transient error or a signal. -errno when the ledger
- * fails. */
+/* submit.c: sends what is due, until there is nothing more, a transient error or a signal. -errno when the
+ * ledger fails. */
 int tb_billing_submit(struct tb_billing *b);
 /* usage_report.c: the state files, STATUS= and the alarms. -errno when the ledger fails. */
 int tb_billing_report(struct tb_billing *b);

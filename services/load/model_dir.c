@@ -147,7 +147,7 @@ static int check_shared(struct tb_load *l, int fd, const struct stat *st, uint64
     return check_swap(l, st->st_dev);
 }
 
-static int model_dir_reopen(struct tb_load *l, struct tb_model_dir *p, struct stat *ret_st)
+static int tb_model_dir_reopen(struct tb_load *l, struct tb_model_dir *p, struct stat *ret_st)
 {
     p->dir_fd = tb_close(p->dir_fd);
     p->dir_fd = open(l->config->model_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -167,7 +167,7 @@ int tb_model_dir_open(struct tb_load *l, struct tb_model_dir *p)
     if (r < 0)
         return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "cannot make TB_MODEL_DIR %s: %s",
                               l->config->model_dir, strerror(-r));
-    r = model_dir_reopen(l, p, &st);
+    r = tb_model_dir_reopen(l, p, &st);
     if (r != 0)
         return r;
     r = mount_private(l, need);
@@ -176,7 +176,7 @@ int tb_model_dir_open(struct tb_load *l, struct tb_model_dir *p)
                               l->config->model_dir, strerror(-r));
     p->mounted = r == 0;
     if (p->mounted) {
-        r = model_dir_reopen(l, p, &st);
+        r = tb_model_dir_reopen(l, p, &st);
         if (r == 0)
             r = check_swap(l, st.st_dev);
     } else {

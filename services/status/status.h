@@ -102,7 +102,8 @@ char *tb_status_json(const struct tb_snapshot *s, const struct tb_conclusion *c,
 
 /* gather.c: run_dir as TB_RUN_DIR; health_addr host:port as TB_HEALTH_ADDR. */
 void tb_status_read_files(const char *run_dir, struct tb_snapshot *s);
-/* Makes every text in it fit for a terminal (common/text.h): what a server said ends up in reasons and messages. */
+/* Makes every text in it fit for a terminal (common/text.h): what a server said ends up in reasons and
+ * messages. */
 void tb_status_make_plain(struct tb_snapshot *s);
 void tb_status_ask_proxy(const char *health_addr, struct tb_status_answer *ret);
 /* An address to listen on as one to connect to: "0.0.0.0:8001" is 127.0.0.1:8001. */
