@@ -224,7 +224,7 @@ int cp_store_put_asset(struct cp_store *s, const struct cp_asset *a, bool supers
 }
 
 /* The registration that is there goes to the far end, so that the next call goes further back. */
-static int store_swap(struct cp_store *s, const char *asset_id, int64_t id)
+static int store_bring_back(struct cp_store *s, const char *asset_id, int64_t id)
 {
     int r = store_run(s,
                       "INSERT INTO superseded SELECT (SELECT min(id) FROM superseded) - 1, * FROM assets"
@@ -251,7 +251,7 @@ int cp_store_restore_asset(struct cp_store *s, const char *asset_id)
     r = store_failed(s, tb_db_int(s->db, &last, INT64_MIN, "SELECT max(id) FROM superseded WHERE asset_id=?",
                                   "t", asset_id));
     if (r == 0)
-        r = last == INT64_MIN ? -ENOENT : store_swap(s, asset_id, last);
+        r = last == INT64_MIN ? -ENOENT : store_bring_back(s, asset_id, last);
     if (r == 0)
         return cp_store_commit(s);
     cp_store_rollback(s);

@@ -192,7 +192,7 @@ static int model_dir_check_link(struct walk *w, const char *path, int fd, mode_t
 }
 
 /* Opens what was looked at, whatever the link points to by now. */
-static int model_dir_reopen(int fd, int flags)
+static int model_dir_open_again(int fd, int flags)
 {
     char proc[48];
 
@@ -260,8 +260,8 @@ static int model_dir_walk_link(struct walk *w, int dir_fd, const char *name, cha
     if (r < 0)
         return r;
     if (S_ISDIR(st.st_mode))
-        return model_dir_walk_below(w, model_dir_reopen(fd, O_DIRECTORY), *path);
-    return model_dir_add_file(w, model_dir_reopen(fd, 0), path);
+        return model_dir_walk_below(w, model_dir_open_again(fd, O_DIRECTORY), *path);
+    return model_dir_add_file(w, model_dir_open_again(fd, 0), path);
 }
 
 static int model_dir_walk_entry(struct walk *w, int dir_fd, const char *parent, const char *name)
