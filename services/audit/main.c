@@ -11,6 +11,7 @@
 #include "common/io.h"
 #include "audit/journal.h"
 #include "common/log.h"
+#include "common/option.h"
 #include "audit/report.h"
 #include "common/secret.h"
 #include "common/version.h"
@@ -18,7 +19,7 @@
 #define NAMESPACE "trustbridge"
 #define STATE_DIR "/var/lib"
 
-static const char help[] =
+static const char help_before[] =
     "Usage: tb-audit verify [OPTION...] FILE...\n"
     "       tb-audit verify [OPTION...] --journal\n"
     "       tb-audit head [--head FILE]\n"
@@ -27,110 +28,67 @@ static const char help[] =
     "verify  reads the records and prints what is wrong, and a verdict as the last line\n"
     "head    prints number and hash of the last record written, for --expect\n"
     "\n"
-    "FILE is TB_AUDIT_FILE; give rotated ones with it, in any order; - is standard input.\n"
-    "  --journal          read the journal instead; only what tb-proxy.service wrote counts\n"
-    "  --namespace NAME   namespace of the journal (trustbridge)\n"
-    "  --directory DIR    read the journal files in DIR\n"
-    "  --since TIME       begin at a time, 2026-01-08T12:00:00Z\n"
-    "  --head FILE        what the last record was (/var/lib/tb-proxy/audit-head)\n"
-    "  --no-head          do without: a cut end is not noticed then\n"
-    "  --expect SEQ:HASH  a record that was written down elsewhere must be there; repeatable\n"
-    "  --first SEQ        the first record must be this one, not any\n"
-    "  --json             print one JSON object\n"
-    "  --help, --version\n"
+    "FILE is TB_AUDIT_FILE; give rotated ones with it, in any order; - is standard input.\n";
+static const char help_after[] =
     "Exit status: 0 intact; 64 usage; 66 nothing to check; 74 cannot read; 76 not intact. See tb-audit(8).\n";
 
 struct audit_options {
-    bool from_journal, no_head, json;
+    bool from_journal, no_head, json, help, version;
     const char *head;
     struct tb_journal_query query;
-    struct tb_verify *verify;
+    struct tb_verify verify;
 };
 
-enum {
-    OPT_JOURNAL = 256,
-    OPT_NAMESPACE,
-    OPT_DIRECTORY,
-    OPT_SINCE,
-    OPT_HEAD,
-    OPT_NO_HEAD,
-    OPT_EXPECT,
-    OPT_FIRST,
-    OPT_JSON
-};
+static int audit_set_time(const struct tb_option *o, void *us, char *value,
+                          char err[static TB_OPTION_ERR_MAX])
+{
+    return tb_rfc3339_parse(value, us);
+}
 
-static const struct option options[] = {
-    {"journal", no_argument, NULL, OPT_JOURNAL},
-    {"namespace", required_argument, NULL, OPT_NAMESPACE},
-    {"directory", required_argument, NULL, OPT_DIRECTORY},
-    {"since", required_argument, NULL, OPT_SINCE},
-    {"head", required_argument, NULL, OPT_HEAD},
-    {"no-head", no_argument, NULL, OPT_NO_HEAD},
-    {"expect", required_argument, NULL, OPT_EXPECT},
-    {"first", required_argument, NULL, OPT_FIRST},
-    {"json", no_argument, NULL, OPT_JSON},
-    {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'v'},
-    {0},
+/* SEQ:HASH */
+static int audit_add_anchor(const struct tb_option *o, void *verify, char *value,
+                            char err[static TB_OPTION_ERR_MAX])
+{
+    const char *colon = strchr(value, ':');
+    struct tb_chain_point p;
+    char number[32];
+
+    if (!colon || (size_t)(colon - value) >= sizeof(number))
+        return -EINVAL;
+    snprintf(number, sizeof(number), "%.*s", (int)(colon - value), value);
+    if (tb_uint_parse(number, 1, UINT64_MAX, &p.seq) < 0 ||
+        tb_hex_decode(colon + 1, strlen(colon + 1), p.hash, sizeof(p.hash)) < 0)
+        return -EINVAL;
+    return tb_verify_add_anchor(verify, &p, "--expect");
+}
+
+#define TB_OPTION_TARGET struct audit_options
+static const struct tb_option options[] = {
+    TB_OPTION(0, "journal", NULL, TB_OPTION_FLAG, from_journal,
+              "read the journal instead; only what tb-proxy.service wrote counts"),
+    TB_OPTION(0, "namespace", "NAME", TB_OPTION_STRING, query.space,
+              "namespace of the journal (trustbridge)"),
+    TB_OPTION(0, "directory", "DIR", TB_OPTION_STRING, query.directory, "read the journal files in DIR"),
+    TB_OPTION(0, "since", "TIME", TB_OPTION_CALL, query.since_us, "begin at a time, 2026-01-08T12:00:00Z",
+              .set = audit_set_time, .want = "a time like 2026-01-08T12:00:00Z"),
+    TB_OPTION(0, "head", "FILE", TB_OPTION_STRING, head,
+              "what the last record was (/var/lib/tb-proxy/audit-head)"),
+    TB_OPTION(0, "no-head", NULL, TB_OPTION_FLAG, no_head, "do without: a cut end is not noticed then"),
+    TB_OPTION(0, "expect", "SEQ:HASH", TB_OPTION_CALL, verify,
+              "a record that was written down elsewhere must be there; may be repeated",
+              .set = audit_add_anchor, .want = "SEQ:HASH, and not too many"),
+    TB_OPTION(0, "first", "SEQ", TB_OPTION_UINT, verify.first_wanted,
+              "the first record must be this one, not any", .min = 1, .max = UINT64_MAX),
+    TB_OPTION(0, "json", NULL, TB_OPTION_FLAG, json, "print one JSON object"),
+    TB_OPTION('h', "help", NULL, TB_OPTION_STOP, help, "show this help"),
+    TB_OPTION(0, "version", NULL, TB_OPTION_STOP, version, "show the version"),
+    TB_OPTION_END,
 };
 
 static int audit_usage(const char *what, const char *value)
 {
     tb_error("%s%s%s; see tb-audit --help", what, value ? ": " : "", value ? value : "");
     return TB_EXIT_USAGE;
-}
-
-static int audit_parse_anchor(struct tb_verify *v, const char *s)
-{
-    const char *colon = strchr(s, ':');
-    struct tb_chain_point p;
-    char number[32];
-
-    if (!colon || (size_t)(colon - s) >= sizeof(number))
-        return -EINVAL;
-    snprintf(number, sizeof(number), "%.*s", (int)(colon - s), s);
-    if (tb_uint_parse(number, 1, UINT64_MAX, &p.seq) < 0 ||
-        tb_hex_decode(colon + 1, strlen(colon + 1), p.hash, sizeof(p.hash)) < 0)
-        return -EINVAL;
-    return tb_verify_add_anchor(v, &p, "--expect");
-}
-
-/* 0, or an exit code. */
-static int audit_take_option(struct audit_options *o, int c, const char *given)
-{
-    switch (c) {
-    case OPT_JOURNAL:
-        o->from_journal = true;
-        return 0;
-    case OPT_NAMESPACE:
-        o->query.space = optarg;
-        return 0;
-    case OPT_DIRECTORY:
-        o->query.directory = optarg;
-        return 0;
-    case OPT_SINCE:
-        return tb_rfc3339_parse(optarg, &o->query.since_us) < 0 ? audit_usage("--since: not a time", optarg)
-                                                                : 0;
-    case OPT_HEAD:
-        o->head = optarg;
-        return 0;
-    case OPT_NO_HEAD:
-        o->no_head = true;
-        return 0;
-    case OPT_EXPECT:
-        return audit_parse_anchor(o->verify, optarg) < 0
-                   ? audit_usage("--expect: not SEQ:HASH, or too many", optarg)
-                   : 0;
-    case OPT_FIRST:
-        return tb_uint_parse(optarg, 1, UINT64_MAX, &o->verify->first_wanted) < 0
-                   ? audit_usage("--first: not a number from 1", optarg)
-                   : 0;
-    case OPT_JSON:
-        o->json = true;
-        return 0;
-    default:
-        return audit_usage("unknown option, or its value is missing", given);
-    }
 }
 
 static int head_read(const char *given, struct tb_chain_point *ret)
@@ -173,13 +131,13 @@ static int add_head(struct audit_options *o)
         return 0;
     r = head_read(o->head, &p);
     if (r == 0)
-        r = tb_verify_add_anchor(o->verify, &p, "the head");
+        r = tb_verify_add_anchor(&o->verify, &p, "the head");
     return r < 0 ? r : 0;
 }
 
 static int cmd_verify(struct audit_options *o, char **files, size_t n)
 {
-    struct tb_verify *v = o->verify;
+    struct tb_verify *v = &o->verify;
     const char *bad = "the journal";
     int r;
 
@@ -210,21 +168,21 @@ static int cmd_verify(struct audit_options *o, char **files, size_t n)
 
 int main(int argc, char **argv)
 {
-    static struct tb_verify verify;
-    struct audit_options o = {.query.space = NAMESPACE, .verify = &verify};
-    int c, r = 0;
+    static struct audit_options o = {.query.space = NAMESPACE};
+    struct tb_options line = {.rows = options};
 
     tb_log_init("tb-audit");
-    opterr = 0;
-    while (r == 0 && (c = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
-        if (c == 'h' || c == 'v') {
-            printf(c == 'h' ? help : "tb-audit " TB_VERSION "\n");
-            return TB_EXIT_OK;
-        }
-        r = audit_take_option(&o, c, argv[optind - 1]);
+    if (tb_options_parse(&line, &o, argc, argv) < 0)
+        return audit_usage(line.error, NULL);
+    if (o.help) {
+        fputs(help_before, stdout);
+        tb_options_help(options, stdout, NULL);
+        fputs(help_after, stdout);
     }
-    if (r != 0)
-        return r;
+    if (o.version)
+        puts("tb-audit " TB_VERSION);
+    if (o.help || o.version)
+        return TB_EXIT_OK;
     argv += optind;
     argc -= optind;
     if (argc == 1 && strcmp(*argv, "head") == 0)
