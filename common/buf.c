@@ -74,30 +74,43 @@ int tb_buf_printf(struct tb_buf *b, const char *fmt, ...)
     return tb_buf_append(b, text, (size_t)n);
 }
 
+int tb_buf_uint(struct tb_buf *b, uint64_t v)
+{
+    char text[20], *p = text + sizeof(text);
+
+    do
+        *--p = (char)('0' + v % 10);
+    while ((v /= 10) > 0);
+    return tb_buf_append(b, p, (size_t)(text + sizeof(text) - p));
+}
+
 int tb_buf_json_string(struct tb_buf *b, const char *s, size_t n)
 {
     static const char hex[] = "0123456789abcdef";
     int r = tb_buf_reserve(b, n * 6 + 2);
+    char *out;
 
     if (r < 0)
         return r;
-    b->data[b->len++] = '"';
+    out = b->data + b->len;
+    *out++ = '"';
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)s[i];
 
-        if (c == '"' || c == '\\') {
-            b->data[b->len++] = '\\';
-            b->data[b->len++] = (char)c;
-        } else if (c >= 0x20 && c < 0x7f) {
-            b->data[b->len++] = (char)c;
+        if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
+            *out++ = (char)c;
+        } else if (c == '"' || c == '\\') {
+            *out++ = '\\';
+            *out++ = (char)c;
         } else {
-            memcpy(b->data + b->len, "\\u00", 4);
-            b->data[b->len + 4] = hex[c >> 4];
-            b->data[b->len + 5] = hex[c & 15];
-            b->len += 6;
+            memcpy(out, "\\u00", 4);
+            out[4] = hex[c >> 4];
+            out[5] = hex[c & 15];
+            out += 6;
         }
     }
-    b->data[b->len++] = '"';
+    *out++ = '"';
+    b->len = (size_t)(out - b->data);
     return 0;
 }
 

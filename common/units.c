@@ -177,18 +177,36 @@ int tb_rfc3339_parse(const char *s, uint64_t *ret_us)
     return 0;
 }
 
+static char *put_digits(char *out, unsigned v, int n)
+{
+    for (int i = n - 1; i >= 0; i--, v /= 10)
+        out[i] = (char)('0' + v % 10);
+    return out + n;
+}
+
 char *tb_rfc3339_format(uint64_t realtime_us, int ms, char out[static TB_RFC3339_MAX])
 {
     time_t t = (time_t)(realtime_us / TB_USEC_PER_SEC);
+    char *p = out;
     struct tm tm;
-    size_t n;
 
     gmtime_r(&t, &tm);
-    n = strftime(out, TB_RFC3339_MAX, "%Y-%m-%dT%H:%M:%S", &tm);
-    if (ms)
-        snprintf(out + n, TB_RFC3339_MAX - n, ".%03uZ", (unsigned)(realtime_us / 1000 % 1000));
-    else
-        snprintf(out + n, TB_RFC3339_MAX - n, "Z");
+    p = put_digits(p, (unsigned)tm.tm_year + 1900, 4);
+    *p++ = '-';
+    p = put_digits(p, (unsigned)tm.tm_mon + 1, 2);
+    *p++ = '-';
+    p = put_digits(p, (unsigned)tm.tm_mday, 2);
+    *p++ = 'T';
+    p = put_digits(p, (unsigned)tm.tm_hour, 2);
+    *p++ = ':';
+    p = put_digits(p, (unsigned)tm.tm_min, 2);
+    *p++ = ':';
+    p = put_digits(p, (unsigned)tm.tm_sec, 2);
+    if (ms) {
+        *p++ = '.';
+        p = put_digits(p, (unsigned)(realtime_us / 1000 % 1000), 3);
+    }
+    memcpy(p, "Z", 2);
     return out;
 }
 

@@ -245,6 +245,7 @@ static bool admit(struct tb_exchange *ex, const struct tb_request *rq,
         .lease_over = tb_lease_over(&s->monitor.facts, tb_now_boottime_us()),
         .keys = s->keys ? tb_key_store_keys(s->keys) : NULL,
         .routes = s->config->routes,
+        .route_cache = &s->routes,
         .max_body = s->config->max_body_bytes,
     };
     struct tb_admit_result result;

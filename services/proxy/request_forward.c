@@ -108,10 +108,9 @@ void tb_forward_answer_fields(const struct tb_exchange *ex, const struct tb_resp
     *ret_has_date = false;
     for (size_t i = 0; i < up->n_headers; i++) {
         const struct tb_header *h = &up->header[i];
-        enum tb_header_id id = tb_header_id(h->name, strlen(h->name));
 
-        *ret_has_date |= id == TB_HEADER_DATE;
-        if (id != TB_HEADER_X_REQUEST_ID && !tb_cors_replaces(&ex->server->cors, h->name))
+        *ret_has_date |= h->id == TB_HEADER_DATE;
+        if (h->id != TB_HEADER_X_REQUEST_ID && !tb_cors_replaces(&ex->server->cors, h->name))
             put_string(out, h->name, h->value);
     }
     if (up->event_stream) /* for buffering proxies in front of us */

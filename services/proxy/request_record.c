@@ -32,14 +32,24 @@ static int final_status(const struct tb_exchange *ex, enum tb_end how, const cha
 
 /* --- the digest: its contexts are kept, as making one costs more than a short body ---------------------- */
 
+static bool make_fresh_digest(struct tb_digests *d)
+{
+    if (d->fresh)
+        return true;
+    d->fresh = EVP_MD_CTX_new();
+    if (d->fresh && EVP_DigestInit_ex(d->fresh, EVP_sha256(), NULL) == 1)
+        return true;
+    EVP_MD_CTX_free(d->fresh);
+    d->fresh = NULL;
+    return false;
+}
+
 bool tb_record_begin_digest(struct tb_exchange *ex)
 {
     struct tb_digests *d = &ex->server->digests;
 
-    if (!d->sha256)
-        d->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
     ex->sha = d->n > 0 ? d->spare[--d->n] : EVP_MD_CTX_new();
-    return ex->sha && d->sha256 && EVP_DigestInit_ex2(ex->sha, d->sha256, NULL) == 1;
+    return ex->sha && make_fresh_digest(d) && EVP_MD_CTX_copy_ex(ex->sha, d->fresh) == 1;
 }
 
 void tb_record_finish_digest(struct tb_exchange *ex)
@@ -63,7 +73,7 @@ void tb_record_free_digests(struct tb_server *s)
 {
     while (s->digests.n > 0)
         EVP_MD_CTX_free(s->digests.spare[--s->digests.n]);
-    EVP_MD_free(s->digests.sha256);
+    EVP_MD_CTX_free(s->digests.fresh);
 }
 
 /* --- the record ----------------------------------------------------------------------------------------- */

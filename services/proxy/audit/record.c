@@ -39,15 +39,24 @@ void tb_audit_record_set_path(struct tb_audit_record *r, const char *path, size_
         tb_hex_encode(hash, sizeof(hash), r->path_sha256);
 }
 
+/* No printf here: a record is written for each request. */
+static void record_put_name(struct tb_buf *out, const char *name)
+{
+    tb_buf_append(out, ",\"", 2);
+    tb_buf_puts(out, name);
+    tb_buf_append(out, "\":", 2);
+}
+
 static void record_put_string(struct tb_buf *out, const char *name, const char *value)
 {
-    tb_buf_printf(out, ",\"%s\":", name);
+    record_put_name(out, name);
     tb_buf_json_string(out, value, strlen(value));
 }
 
 static void record_put_uint(struct tb_buf *out, const char *name, uint64_t value)
 {
-    tb_buf_printf(out, ",\"%s\":%llu", name, (unsigned long long)value);
+    record_put_name(out, name);
+    tb_buf_uint(out, value);
 }
 
 static void record_put_extras(const struct tb_audit_record *r, struct tb_buf *out)
@@ -84,7 +93,9 @@ int tb_audit_format(const struct tb_audit_record *r, const char *contract_id, co
 {
     char ts[TB_RFC3339_MAX];
 
-    tb_buf_printf(out, "{\"ts\":\"%s\"", tb_rfc3339_format(r->start_realtime_us, 1, ts));
+    tb_buf_puts(out, "{\"ts\":\"");
+    tb_buf_puts(out, tb_rfc3339_format(r->start_realtime_us, 1, ts));
+    tb_buf_puts(out, "\"");
     record_put_string(out, "contract_id", contract_id);
     record_put_string(out, "asset_id", asset_id);
     record_put_string(out, "method", r->method);

@@ -119,7 +119,7 @@ static bool admit_refuse_key(const struct tb_admit_request *rq, struct tb_admit_
 
 static bool admit_refuse_route(const struct tb_admit_request *rq, struct tb_admit_result *ret)
 {
-    switch (tb_route_match(rq->routes, rq->path, rq->path_len)) {
+    switch (tb_route_look_up(rq->route_cache, rq->routes, rq->path, rq->path_len)) {
     case TB_ROUTE_ALLOWED:
         return false;
     case TB_ROUTE_ADMIN:

@@ -10,6 +10,7 @@
 #include "proxy/gate/cors.h"
 #include "proxy/gate/credentials.h"
 #include "proxy/gate/keys.h"
+#include "proxy/gate/routes.h"
 #include "common/service_state.h"
 
 struct tb_admit_request {
@@ -26,6 +27,7 @@ struct tb_admit_request {
     bool lease_over;                /* asked of the clock now, not a quarter of a second ago */
     const struct tb_api_keys *keys; /* NULL: none are needed */
     const char *routes;
+    struct tb_route_cache *route_cache;
     uint64_t max_body;
 };
 /* What came of it. error.status 0: go on. */

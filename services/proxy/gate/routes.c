@@ -24,6 +24,24 @@ enum tb_route tb_route_match(const char *globs, const char *path, size_t len)
     return found == TB_ROUTE_ALLOWED && tb_admin_route(path, len) ? TB_ROUTE_ADMIN : found;
 }
 
+enum tb_route tb_route_look_up(struct tb_route_cache *c, const char *globs, const char *path, size_t len)
+{
+    unsigned hash = 0;
+    size_t i;
+
+    if (len == 0 || len > TB_ROUTE_CACHE_PATH)
+        return tb_route_match(globs, path, len);
+    for (i = 0; i < len; i++)
+        hash = hash * 31 + (unsigned char)path[i];
+    i = hash % TB_ROUTE_CACHE_SLOTS;
+    if (c->slot[i].len != len || memcmp(c->slot[i].path, path, len) != 0) {
+        c->slot[i].route = (unsigned char)tb_route_match(globs, path, len);
+        memcpy(c->slot[i].path, path, len);
+        c->slot[i].len = (unsigned char)len;
+    }
+    return c->slot[i].route;
+}
+
 const char *tb_routes_check(const char *globs)
 {
     bool any = false;

@@ -14,6 +14,17 @@ enum tb_route {
     TB_ROUTE_ADMIN
 }; /* ADMIN: one that must be listed as it is, and is not */
 enum tb_route tb_route_match(const char *globs, const char *path, size_t len);
+/* The same with a memory: clients ask for few paths, again and again. Zero-initialise; for one list of globs only. */
+#define TB_ROUTE_CACHE_SLOTS 64
+#define TB_ROUTE_CACHE_PATH 60
+struct tb_route_cache {
+    struct {
+        char path[TB_ROUTE_CACHE_PATH];
+        unsigned char len; /* 0: empty */
+        unsigned char route;
+    } slot[TB_ROUTE_CACHE_SLOTS];
+};
+enum tb_route tb_route_look_up(struct tb_route_cache *c, const char *globs, const char *path, size_t len);
 /* Checks TB_ROUTES itself: each glob starts with `/`. NULL when fine, else why not. */
 const char *tb_routes_check(const char *globs);
 

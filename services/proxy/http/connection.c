@@ -11,7 +11,6 @@
 #include "proxy/http/status.h"
 
 #define OUT_KEPT 4096                   /* a larger buffer is given back when its answer is over */
-#define OUT_HELD (64 * 1024)            /* of an answer, for a client that does not take it */
 #define LINGER_US (2 * TB_USEC_PER_SEC) /* for a client to see the last answer */
 #define LINGER_MAX (8UL * 1024 * 1024)  /* bytes that it may send meanwhile */
 
@@ -79,11 +78,6 @@ void tb_connection_close(struct tb_connection *c, enum tb_end how)
     tb_buf_free(&c->out);
     tb_listener_forget(c->listener, c);
     tb_loop_free_later(c->listener->loop, c);
-}
-
-static void connection_later(struct tb_connection *c)
-{
-    tb_loop_defer(c->listener->loop, &c->task);
 }
 
 /* --- reading -------------------------------------------------------------------------------------------- */
@@ -281,227 +275,14 @@ static bool connection_read_body(struct tb_connection *c)
         }
     }
     if (connection_wants_body(c))
-        connection_later(c);
+        tb_connection_later(c);
     return true;
-}
-
-/* --- the answer ----------------------------------------------------------------------------------------- */
-
-static bool connection_out_is_empty(const struct tb_connection *c)
-{
-    return c->out_pos == c->out.len;
-}
-
-/* Sends what is held back, then p[0..n) and its end, as far as the socket takes them. Returns how many
- * bytes of p and end; the connection is aborted when it is broken. */
-static size_t connection_send(struct tb_connection *c, const void *p, size_t n, const char *end,
-                              size_t end_len)
-{
-    size_t held = c->out.len - c->out_pos, done = 0;
-
-    while (held + n + end_len > done) {
-        struct iovec iov[3];
-        int k = 0;
-        ssize_t r;
-
-        if (done < held)
-            iov[k++] = (struct iovec){c->out.data + c->out_pos + done, held - done};
-        if (done < held + n && n > 0)
-            iov[k++] = (struct iovec){(char *)p + (done > held ? done - held : 0),
-                                      n - (done > held ? done - held : 0)};
-        if (end_len > 0)
-            iov[k++] = (struct iovec){(char *)end + (done > held + n ? done - held - n : 0),
-                                      end_len - (done > held + n ? done - held - n : 0)};
-        r = tb_transport_send(&c->io, iov, k);
-        if (r < 0) {
-            if (r != -EAGAIN)
-                c->broken = true;
-            break;
-        }
-        done += (size_t)r;
-    }
-    if (done < held) {
-        c->out_pos += done;
-        return 0;
-    }
-    c->out.len = c->out_pos = 0;
-    return done - held;
-}
-
-/* What the socket did not take is held back. */
-static void connection_hold(struct tb_connection *c, const char *p, size_t n)
-{
-    if (c->out_pos > 0) {
-        tb_buf_consume(&c->out, c->out_pos);
-        c->out_pos = 0;
-    }
-    if (n > 0 && tb_buf_append(&c->out, p, n) < 0)
-        tb_connection_abort(c);
-}
-
-void tb_connection_flush(struct tb_connection *c)
-{
-    if (!connection_out_is_empty(c))
-        (void)connection_send(c, NULL, 0, NULL, 0);
-    if (c->broken)
-        connection_later(c);
-}
-
-bool tb_connection_has_room(const struct tb_connection *c)
-{
-    return c->out.len - c->out_pos < OUT_HELD;
-}
-
-static void connection_put_status(struct tb_buf *b, int status)
-{
-    const char *reason = tb_http_reason(status);
-    char line[13] = "HTTP/1.1 000 ";
-
-    line[9] = (char)('0' + status / 100 % 10);
-    line[10] = (char)('0' + status / 10 % 10);
-    line[11] = (char)('0' + status % 10);
-    (void)tb_buf_append(b, line, sizeof(line));
-    (void)tb_buf_puts(b, reason);
-    (void)tb_buf_append(b, "\r\n", 2);
-}
-
-/* What the body's end is told by, and what follows. */
-static void connection_put_framing(struct tb_connection *c, const struct tb_answer_head *h)
-{
-    struct tb_buf *b = &c->out;
-
-    if (c->framing == TB_FRAMING_CHUNKED)
-        (void)tb_buf_puts(b, "Transfer-Encoding: chunked\r\n");
-    else if (c->framing == TB_FRAMING_LENGTH || h->announce)
-        (void)tb_buf_printf(b, "Content-Length: %llu\r\n", (unsigned long long)h->length);
-    if (c->close)
-        (void)tb_buf_puts(b, "Connection: close\r\n");
-    else if (c->minor0)
-        (void)tb_buf_puts(b, "Connection: keep-alive\r\n");
-}
-
-void tb_connection_answer(struct tb_connection *c, const struct tb_answer_head *h)
-{
-    assert(c->state == TB_CONNECTION_REQUEST && !c->answering);
-    c->answering = true;
-    c->framing = h->framing;
-    c->left = h->framing == TB_FRAMING_LENGTH ? h->length : 0;
-    if (c->framing == TB_FRAMING_CHUNKED && c->minor0)
-        c->framing = TB_FRAMING_CLOSE;
-    c->deaf |= h->close;
-    c->close |= !c->keep_alive || h->close || c->framing == TB_FRAMING_CLOSE || c->listener->draining;
-    connection_hold(c, NULL, 0);
-    connection_put_status(&c->out, h->status);
-    if (!h->has_date)
-        (void)tb_buf_puts(&c->out, tb_listener_date(c->listener));
-    (void)tb_buf_append(&c->out, h->fields->data, h->fields->len);
-    connection_put_framing(c, h);
-    if (tb_buf_append(&c->out, "\r\n", 2) < 0 || tb_buf_error(h->fields) < 0)
-        tb_connection_abort(c);
-}
-
-bool tb_connection_write(struct tb_connection *c, const void *p, size_t n)
-{
-    const char *end = "";
-    size_t end_len = 0, sent;
-
-    assert(c->answering && !c->answer_ended);
-    if (n == 0 || c->framing == TB_FRAMING_NONE || c->aborted || c->broken)
-        return true;
-    if (c->framing == TB_FRAMING_LENGTH) {
-        if (n > c->left) {
-            tb_connection_abort(c);
-            return true;
-        }
-        c->left -= n;
-    }
-    if (c->framing == TB_FRAMING_CHUNKED) {
-        (void)tb_buf_printf(&c->out, "%zx\r\n", n);
-        end = "\r\n";
-        end_len = 2;
-    }
-    c->bytes_out += n;
-    sent = connection_send(c, p, n, end, end_len);
-    if (sent < n + end_len && !c->broken) {
-        connection_hold(c, (const char *)p + MIN(sent, n), n - MIN(sent, n));
-        connection_hold(c, end + (sent > n ? sent - n : 0), end_len - (sent > n ? sent - n : 0));
-    }
-    if (c->broken)
-        connection_later(c);
-    c->want_room = !tb_connection_has_room(c);
-    return !c->want_room;
-}
-
-void tb_connection_write_end(struct tb_connection *c)
-{
-    assert(c->answering);
-    if (c->answer_ended)
-        return;
-    c->answer_ended = true;
-    if (c->framing == TB_FRAMING_LENGTH && c->left > 0)
-        return tb_connection_abort(c);
-    if (c->framing == TB_FRAMING_CHUNKED && tb_buf_append(&c->out, "0\r\n\r\n", 5) < 0)
-        return tb_connection_abort(c);
-    tb_connection_flush(c);
-    connection_later(c);
-}
-
-void tb_connection_abort(struct tb_connection *c)
-{
-    c->aborted = true;
-    connection_later(c);
-}
-
-void tb_connection_reply(struct tb_connection *c, const struct tb_reply *r, bool head_request, bool close)
-{
-    struct tb_answer_head h = {
-        .status = r->status,
-        .fields = &r->fields,
-        .framing = head_request ? TB_FRAMING_NONE : TB_FRAMING_LENGTH,
-        .length = r->body.len,
-        .announce = true,
-        .close = close,
-    };
-
-    if (r->status == TB_HTTP_NO_CONTENT) {
-        h.framing = TB_FRAMING_NONE;
-        h.announce = false;
-    }
-    tb_connection_answer(c, &h);
-    if (tb_reply_error(r) < 0)
-        return tb_connection_abort(c);
-    (void)tb_connection_write(c, r->body.data, r->body.len);
-    tb_connection_write_end(c);
 }
 
 void tb_connection_set_costly(struct tb_connection *c)
 {
     c->costly = true;
     c->turn = MIN(c->turn, (size_t)TURN_COSTLY);
-}
-
-void tb_connection_yield(struct tb_connection *c)
-{
-    tb_connection_flush(c);
-    c->want_room = true;
-    connection_later(c);
-}
-
-void tb_connection_resume(struct tb_connection *c)
-{
-    if (!c->body_blocked)
-        return;
-    c->body_blocked = false;
-    connection_later(c);
-}
-
-void tb_connection_continue(struct tb_connection *c)
-{
-    /* One that has begun to send it is not waiting. */
-    if (c->answering || c->raw < c->len)
-        return;
-    connection_hold(c, "HTTP/1.1 100 Continue\r\n\r\n", 25);
-    tb_connection_flush(c);
 }
 
 /* --- going on ------------------------------------------------------------------------------------------- */
@@ -543,8 +324,8 @@ static bool connection_serve(struct tb_connection *c)
 {
     bool answered;
 
-    if (!connection_out_is_empty(c))
-        (void)connection_send(c, NULL, 0, NULL, 0);
+    if (!tb_connection_out_is_empty(c))
+        tb_connection_send_held(c);
     if (c->want_room && tb_connection_has_room(c) && !c->broken && !c->aborted) {
         c->want_room = false;
         c->listener->handler->writable(c->request);
@@ -555,7 +336,7 @@ static bool connection_serve(struct tb_connection *c)
         tb_connection_close(c, c->aborted ? TB_END_ABORTED : TB_END_GONE);
         return true;
     }
-    answered = c->answer_ended && connection_out_is_empty(c);
+    answered = c->answer_ended && tb_connection_out_is_empty(c);
     if (answered && (c->body_ended || c->deaf)) {
         connection_finish(c);
         return true;
@@ -613,7 +394,7 @@ static void connection_run(struct tb_connection *c)
     c->turn = c->costly ? TURN_COSTLY : TURN_BYTES;
     while (changed) {
         if (c->turn == 0 && c->state == TB_CONNECTION_HEAD)
-            return connection_later(c); /* requests without a pause, too, leave room for others */
+            return tb_connection_later(c); /* requests without a pause, too, leave room for others */
         switch (c->state) {
         case TB_CONNECTION_HANDSHAKE:
             changed = connection_shake_hands(c);
@@ -651,7 +432,7 @@ static void connection_event(struct tb_source *s, uint32_t events)
         c->io.can_write = true;
     /* A body may cost more to look at than all else: it takes its turn among the tasks. */
     if (c->state == TB_CONNECTION_REQUEST && !c->body_ended)
-        connection_later(c);
+        tb_connection_later(c);
     else
         connection_run(c);
 }
@@ -679,7 +460,7 @@ static bool connection_drags(struct tb_connection *c, uint64_t elapsed_us)
 {
     uint64_t since, enough = TB_CLIENT_RATE * elapsed_us / TB_USEC_PER_SEC;
 
-    if (c->answering && !connection_out_is_empty(c)) {
+    if (c->answering && !tb_connection_out_is_empty(c)) {
         uint64_t taken = connection_taken(c);
 
         since = taken - MIN(taken, c->looked_out);
@@ -708,7 +489,7 @@ static void connection_look_request(struct tb_connection *c, uint64_t elapsed_us
     if (c->answering)
         return tb_connection_close(c, TB_END_SLOW);
     connection_refuse_body(c, &slow);
-    connection_later(c);
+    tb_connection_later(c);
 }
 
 static void connection_look_head(struct tb_connection *c, uint64_t now)
@@ -718,7 +499,7 @@ static void connection_look_head(struct tb_connection *c, uint64_t now)
     if (c->line_us > 0 && now - c->line_us > TB_CLIENT_HEAD_US) {
         connection_refuse_head(c, TB_HTTP_REQUEST_TIMEOUT, "client_timeout",
                                "the head of the request came too slowly");
-        connection_later(c);
+        tb_connection_later(c);
     } else if (c->line_us == 0 && now - c->since_us > limit) {
         tb_connection_close(c, TB_END_SLOW);
     }

@@ -101,7 +101,7 @@ void tb_connection_continue(struct tb_connection *c);
 const char *tb_connection_address(const struct tb_connection *c); /* of the client, as text; "unix" */
 bool tb_connection_is_tls(const struct tb_connection *c);
 
-/* --- for listener.c ------------------------------------------------------------------------------------- */
+/* --- for connection_answer.c and listener.c ------------------------------------------------------------------------------------- */
 
 enum tb_connection_state {
     TB_CONNECTION_HANDSHAKE,
@@ -149,6 +149,13 @@ struct tb_connection {
     struct tb_address_count *counted;
     LIST_ENTRY(tb_connection) entry;
 };
+
+/* Goes on with it when the events at hand have been handled. */
+void tb_connection_later(struct tb_connection *c);
+/* Nothing of the answer is held back. */
+bool tb_connection_out_is_empty(const struct tb_connection *c);
+/* Sends of it what the socket takes; c->broken when it takes nothing any more. */
+void tb_connection_send_held(struct tb_connection *c);
 
 /* fd: accepted and non-blocking. NULL: no memory, and fd is closed. */
 struct tb_connection *tb_connection_new(struct tb_listener *l, int fd, const char *address);

@@ -29,40 +29,38 @@ bool tb_header_value_valid(const char *value, size_t n)
     return true;
 }
 
+/* By length, two of each at most, so that most names are told apart by that alone. */
+static const struct known_header {
+    const char *name;
+    enum tb_header_id id;
+} known_header[][2] = {
+    [2] = {{"TE", TB_HEADER_TE}},
+    [4] = {{"Host", TB_HEADER_HOST}, {"Date", TB_HEADER_DATE}},
+    [6] = {{"Expect", TB_HEADER_EXPECT}},
+    [7] = {{"Upgrade", TB_HEADER_UPGRADE}, {"Trailer", TB_HEADER_TRAILER}},
+    [8] = {{"Trailers", TB_HEADER_TRAILER}},
+    [10] = {{"Connection", TB_HEADER_CONNECTION}, {"Keep-Alive", TB_HEADER_KEEP_ALIVE}},
+    [12] = {{"Content-Type", TB_HEADER_CONTENT_TYPE}, {"X-Request-Id", TB_HEADER_X_REQUEST_ID}},
+    [13] = {{"Authorization", TB_HEADER_AUTHORIZATION}},
+    [14] = {{"Content-Length", TB_HEADER_CONTENT_LENGTH}},
+    [15] = {{"Accept-Encoding", TB_HEADER_ACCEPT_ENCODING}, {"X-Forwarded-For", TB_HEADER_X_FORWARDED_FOR}},
+    [16] = {{"Content-Encoding", TB_HEADER_CONTENT_ENCODING}, {"Proxy-Connection", TB_HEADER_PROXY}},
+    [17] = {{"Transfer-Encoding", TB_HEADER_TRANSFER_ENCODING},
+            {"X-Forwarded-Proto", TB_HEADER_X_FORWARDED_PROTO}},
+    [18] = {{"Proxy-Authenticate", TB_HEADER_PROXY}},
+    [19] = {{"Proxy-Authorization", TB_HEADER_PROXY}},
+    [25] = {{"Proxy-Authentication-Info", TB_HEADER_PROXY}},
+};
+
 enum tb_header_id tb_header_id(const char *name, size_t len)
 {
-    static const struct {
-        unsigned char len;
-        enum tb_header_id id;
-        const char *name;
-    } all[] = {
-        {2, TB_HEADER_TE, "TE"},
-        {4, TB_HEADER_HOST, "Host"},
-        {4, TB_HEADER_DATE, "Date"},
-        {6, TB_HEADER_EXPECT, "Expect"},
-        {7, TB_HEADER_UPGRADE, "Upgrade"},
-        {7, TB_HEADER_TRAILER, "Trailer"},
-        {8, TB_HEADER_TRAILER, "Trailers"},
-        {10, TB_HEADER_CONNECTION, "Connection"},
-        {10, TB_HEADER_KEEP_ALIVE, "Keep-Alive"},
-        {12, TB_HEADER_CONTENT_TYPE, "Content-Type"},
-        {12, TB_HEADER_X_REQUEST_ID, "X-Request-Id"},
-        {13, TB_HEADER_AUTHORIZATION, "Authorization"},
-        {14, TB_HEADER_CONTENT_LENGTH, "Content-Length"},
-        {15, TB_HEADER_ACCEPT_ENCODING, "Accept-Encoding"},
-        {15, TB_HEADER_X_FORWARDED_FOR, "X-Forwarded-For"},
-        {16, TB_HEADER_CONTENT_ENCODING, "Content-Encoding"},
-        {16, TB_HEADER_PROXY, "Proxy-Connection"},
-        {17, TB_HEADER_TRANSFER_ENCODING, "Transfer-Encoding"},
-        {17, TB_HEADER_X_FORWARDED_PROTO, "X-Forwarded-Proto"},
-        {18, TB_HEADER_PROXY, "Proxy-Authenticate"},
-        {19, TB_HEADER_PROXY, "Proxy-Authorization"},
-        {25, TB_HEADER_PROXY, "Proxy-Authentication-Info"},
-    };
+    if (len < ARRAY_SIZE(known_header))
+        for (size_t i = 0; i < 2; i++) {
+            const struct known_header *k = &known_header[len][i];
 
-    for (size_t i = 0; i < ARRAY_SIZE(all) && all[i].len <= len; i++)
-        if (all[i].len == len && strncasecmp(name, all[i].name, len) == 0)
-            return all[i].id;
+            if (k->name && ((k->name[0] ^ name[0]) & 0xdf) == 0 && strncasecmp(name, k->name, len) == 0)
+                return k->id;
+        }
     return TB_HEADER_OTHER;
 }
 

@@ -36,21 +36,22 @@ static int parse_status_line(char *line, struct tb_response *ret, struct framing
     return ret->status < 100 ? -EBADMSG : 0;
 }
 
-static int note_framing(const char *name, const char *value, struct framing_facts *f)
+static int note_framing(const struct tb_header *h, struct framing_facts *f)
 {
+    const char *value = h->value;
     uint64_t v;
 
-    if (strcasecmp(name, "Content-Length") == 0) {
+    if (h->id == TB_HEADER_CONTENT_LENGTH) {
         if (tb_uint_parse(value, 0, INT64_MAX, &v) < 0 || (f->n_lengths > 0 && v != f->length))
             return -EBADMSG;
         f->length = v;
         f->n_lengths++;
-    } else if (strcasecmp(name, "Transfer-Encoding") == 0) {
+    } else if (h->id == TB_HEADER_TRANSFER_ENCODING) {
         if (strcasecmp(value, "chunked") == 0 && !f->chunked)
             f->chunked = true;
         else
             f->other_coding = true;
-    } else if (strcasecmp(name, "Connection") == 0) {
+    } else if (h->id == TB_HEADER_CONNECTION) {
         if (tb_header_has_token(value, "close"))
             f->close = true;
         if (tb_header_has_token(value, "keep-alive"))
@@ -76,8 +77,9 @@ static int parse_header_line(char *line, struct tb_response *ret, struct framing
         return -EBADMSG;
     if (ret->n_headers == TB_RESPONSE_HEADERS_MAX)
         return -E2BIG;
-    ret->header[ret->n_headers++] = (struct tb_header){line, value};
-    return note_framing(line, value, f);
+    ret->header[ret->n_headers++] =
+        (struct tb_header){line, value, tb_header_id(line, (size_t)(colon - line))};
+    return note_framing(&ret->header[ret->n_headers - 1], f);
 }
 
 /* Takes hop-by-hop headers and those the Connection header names out of the list. */
@@ -87,7 +89,7 @@ static void drop_hop_by_hop(struct tb_response *ret, const struct framing_facts 
 
     for (size_t i = 0; i < ret->n_headers; i++) {
         const struct tb_header *h = &ret->header[i];
-        enum tb_header_id id = tb_header_id(h->name, strlen(h->name));
+        enum tb_header_id id = h->id;
         bool drop = tb_header_is_hop_by_hop(id) || id == TB_HEADER_CONTENT_LENGTH;
 
         for (size_t k = 0; k < f->n_connection && !drop && id == TB_HEADER_OTHER; k++)
@@ -143,7 +145,7 @@ ssize_t tb_response_parse(char *buf, size_t len, bool head_request, struct tb_re
         return len >= TB_RESPONSE_HEAD_MAX ? -E2BIG : 0;
     if (memchr(buf, '\0', (size_t)(end - buf)))
         return -EBADMSG;
-    *ret = (struct tb_response){0};
+    memset(ret, 0, offsetof(struct tb_response, header));
     while (line < end) {
         char *nl = memchr(line, '\n', (size_t)(end - line));
 

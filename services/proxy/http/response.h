@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "proxy/http/headers.h"
+
 #define TB_RESPONSE_HEAD_MAX (64 * 1024)
 #define TB_RESPONSE_HEADERS_MAX 128
 
@@ -16,18 +18,19 @@ enum tb_framing { TB_FRAMING_NONE, TB_FRAMING_LENGTH, TB_FRAMING_CHUNKED, TB_FRA
 
 struct tb_header {
     const char *name, *value; /* NUL-terminated, inside the buffer given to the parser */
+    enum tb_header_id id;
 };
 
 struct tb_response {
     int status;
-    struct tb_header
-        header[TB_RESPONSE_HEADERS_MAX]; /* end-to-end ones only: hop-by-hop and framing are taken out */
-    size_t n_headers;
+    size_t n_headers; /* in header[] */
     enum tb_framing framing;
     uint64_t length; /* TB_FRAMING_LENGTH; for a HEAD reply the length a GET would have, when has_length */
     bool has_length;
     bool keep_alive;   /* the connection may carry another request after this body */
     bool event_stream; /* Content-Type: text/event-stream */
+    /* End-to-end ones only: hop-by-hop and framing are taken out. Last, as it is not cleared. */
+    struct tb_header header[TB_RESPONSE_HEADERS_MAX];
 };
 
 /* Parses the head in buf[0..len), which is modified (names and values become strings). Returns the head's

@@ -1,51 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/http/upstream.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <assert.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#include "proxy/http/address.h"
-#include "common/units.h"
+#include "proxy/http/upstream_pool.h"
 
-#define HASTY_US TB_USEC_PER_SEC /* closed so soon after an answer: not for being idle */
-#define FRESH_US (60 * TB_USEC_PER_SEC)
 #define SMALL_READ (8 * 1024)
 #define CHUNK_LINE_MAX 20 /* a chunk's size line */
 /* Head and body up to here are copied and kept, so that they can be sent again. What is longer goes out as
  * it comes, and once. */
 #define REPLAY_MAX (32 * 1024)
 
-struct tb_upstream {
-    struct tb_loop *loop;
-    struct tb_address at;
-    struct conn *idle, *connecting; /* lists */
-    size_t n_idle;
-    uint64_t fresh_until_us; /* no connection is kept until then */
-    struct tb_timer look;
-    void (*on_close)(void *arg);
-    void *on_close_arg;
-};
-
-/* A connection: connecting or carrying a call, or idle in the pool. Edge-triggered: can_read and can_write
- * are what is known until EAGAIN says otherwise. */
-struct conn {
-    struct tb_source src;
-    struct tb_upstream *u;
-    struct tb_call *call;
-    int fd;
-    bool connected, can_read, can_write;
-    bool ended; /* the runtime has closed it, or will send no more */
-    uint64_t since_us;
-    struct conn **list, *prev, *next;
-};
-
 struct tb_call {
     struct tb_upstream *u;
-    struct conn *conn;
+    struct tb_upstream_conn *conn;
     void (*on_event)(void *arg);
     void *arg;
     bool head_request, reused, replayable, want_write, write_end, write_broken;
@@ -65,127 +36,15 @@ struct tb_call {
     size_t in_pos;
     struct tb_buf head; /* what response points into, once that is not `in` any more */
     bool have_response;
-    struct tb_response response;
     struct tb_body decoder;
-    size_t ready; /* bytes at in_pos that are body, out of their framing */
-    size_t skip;  /* framing that was behind them */
+    size_t ready;                /* bytes at in_pos that are body, out of their framing */
+    size_t skip;                 /* framing that was behind them */
+    struct tb_response response; /* last, as it is not cleared */
 };
 
 static void call_read_head(struct tb_call *c);
-static void conn_event(struct tb_source *s, uint32_t events);
-
-/* --- connections ---------------------------------------------------------------------------------------- */
-
-static void list_add(struct conn **list, struct conn *k)
-{
-    if (!tb_timer_is_set(&k->u->look))
-        tb_timer_set_period(k->u->loop, &k->u->look, TB_USEC_PER_SEC);
-    k->list = list;
-    k->prev = NULL;
-    k->next = *list;
-    if (*list)
-        (*list)->prev = k;
-    *list = k;
-}
-
-static void list_remove(struct conn *k)
-{
-    if (!k->list)
-        return;
-    if (k->prev)
-        k->prev->next = k->next;
-    else
-        *k->list = k->next;
-    if (k->next)
-        k->next->prev = k->prev;
-    k->list = NULL;
-}
-
-static void conn_close(struct conn *k)
-{
-    if (k->list == &k->u->idle)
-        k->u->n_idle--;
-    list_remove(k);
-    k->fd = tb_close(k->fd);
-    tb_loop_free_later(k->u->loop, k);
-}
-
-static int conn_open(struct tb_upstream *u, struct conn **ret)
-{
-    struct conn *k = calloc(1, sizeof(*k));
-    int r, one = 1;
-
-    if (!k)
-        return -ENOMEM;
-    *k = (struct conn){.src.fn = conn_event, .u = u, .since_us = tb_now_monotonic_us()};
-    k->fd = socket(u->at.addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (k->fd < 0) {
-        r = -errno;
-        free(k);
-        return r;
-    }
-    if (u->at.addr.ss_family != AF_UNIX)
-        (void)setsockopt(k->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    r = connect(k->fd, (struct sockaddr *)&u->at.addr, u->at.addr_len) < 0 ? -errno : 0;
-    if (r == 0)
-        k->connected = k->can_write = true;
-    else if (r != -EINPROGRESS)
-        goto fail;
-    r = tb_loop_add(u->loop, k->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, &k->src);
-    if (r < 0)
-        goto fail;
-    if (!k->connected)
-        list_add(&u->connecting, k);
-    *ret = k;
-    return 0;
-fail:
-    conn_close(k);
-    return r;
-}
-
-/* The runtime has closed an idle connection. One that closes them at once and without saying so would
- * sooner or later take a POST with it, as that is on its way when the end arrives. */
-static void conn_ended_idle(struct conn *k)
-{
-    uint64_t now = tb_now_monotonic_us();
-
-    if (now - k->since_us < HASTY_US)
-        k->u->fresh_until_us = now + FRESH_US;
-    if (k->u->on_close)
-        k->u->on_close(k->u->on_close_arg);
-    conn_close(k);
-}
-
-/* A kept connection, unless the runtime has closed it meanwhile. */
-static struct conn *conn_from_pool(struct tb_upstream *u)
-{
-    struct conn *k;
-
-    while ((k = u->idle)) {
-        char c;
-
-        list_remove(k);
-        u->n_idle--;
-        if (recv(k->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            k->can_read = false;
-            return k;
-        }
-        conn_ended_idle(k);
-    }
-    return NULL;
-}
-
-static void conn_to_pool(struct conn *k)
-{
-    k->call = NULL;
-    k->since_us = tb_now_monotonic_us();
-    if (k->ended)
-        return conn_ended_idle(k);
-    if (k->u->n_idle >= TB_UPSTREAM_IDLE_MAX || k->since_us < k->u->fresh_until_us)
-        return conn_close(k);
-    list_add(&k->u->idle, k);
-    k->u->n_idle++;
-}
+static void call_conn_event(struct tb_source *s, uint32_t events);
+static void call_conn_late(struct tb_upstream_conn *k);
 
 /* --- sending -------------------------------------------------------------------------------------------- */
 
@@ -193,7 +52,7 @@ static void call_fail(struct tb_call *c, int error)
 {
     c->failed = error;
     if (c->conn)
-        conn_close(c->conn);
+        tb_conn_close(c->conn);
     c->conn = NULL;
 }
 
@@ -385,11 +244,11 @@ static bool call_replay(struct tb_call *c)
 {
     if (!c->reused || !c->replayable || c->received > 0 || (c->touched && !c->again))
         return false;
-    conn_close(c->conn);
+    tb_conn_close(c->conn);
     c->conn = NULL;
     c->reused = c->write_broken = false;
     c->sent = 0;
-    if (conn_open(c->u, &c->conn) < 0)
+    if (tb_conn_open(c->u, call_conn_event, call_conn_late, &c->conn) < 0)
         return false;
     c->conn->call = c;
     call_flush(c);
@@ -441,7 +300,7 @@ static void call_read_head(struct tb_call *c)
 bool tb_call_whole(const struct tb_call *c)
 {
     return c->have_response && c->decoder.framing == TB_FRAMING_LENGTH &&
-           c->in.len - c->in_pos >= c->decoder.left;
+           c->in.len - c->in_pos - c->ready - c->skip >= c->decoder.left;
 }
 
 /* No more will come: what that means. */
@@ -508,7 +367,7 @@ ssize_t tb_call_read(struct tb_call *c, char *buf, size_t n)
 
 /* --- events --------------------------------------------------------------------------------------------- */
 
-static void conn_connected(struct conn *k)
+static void conn_connected(struct tb_upstream_conn *k)
 {
     socklen_t len = sizeof(int);
     int error = 0;
@@ -519,8 +378,7 @@ static void conn_connected(struct conn *k)
         call_fail(k->call, error == ETIMEDOUT ? -ETIMEDOUT : -ECONNREFUSED);
         return;
     }
-    k->connected = true;
-    list_remove(k);
+    tb_conn_connected(k);
 }
 
 static void call_advance(struct tb_call *c)
@@ -538,16 +396,16 @@ static void call_advance(struct tb_call *c)
     c->on_event(c->arg);
 }
 
-static void conn_event(struct tb_source *s, uint32_t events)
+static void call_conn_event(struct tb_source *s, uint32_t events)
 {
-    struct conn *k = container_of(s, struct conn, src);
+    struct tb_upstream_conn *k = container_of(s, struct tb_upstream_conn, src);
     struct tb_call *c = k->call;
 
     if (k->fd < 0)
         return; /* closed earlier in this batch */
     if (!c) {
         if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-            conn_ended_idle(k);
+            tb_conn_ended_idle(k);
         return;
     }
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
@@ -561,6 +419,14 @@ static void conn_event(struct tb_source *s, uint32_t events)
             k->can_read = true;
     }
     call_advance(c);
+}
+
+static void call_conn_late(struct tb_upstream_conn *k)
+{
+    struct tb_call *c = k->call;
+
+    call_fail(c, -ETIMEDOUT);
+    c->on_event(c->arg);
 }
 
 /* --- calls ---------------------------------------------------------------------------------------------- */
@@ -578,9 +444,11 @@ static int write_head(struct tb_call *c, const struct tb_call_request *rq)
     (void)tb_buf_puts(o, rq->target);
     (void)tb_buf_puts(o, " HTTP/1.1\r\n");
     (void)tb_buf_append(o, rq->lines->data, rq->lines->len);
-    if (rq->body == TB_FRAMING_LENGTH)
-        (void)tb_buf_printf(o, "Content-Length: %llu\r\n", (unsigned long long)rq->length);
-    else if (rq->body == TB_FRAMING_CHUNKED)
+    if (rq->body == TB_FRAMING_LENGTH) {
+        (void)tb_buf_puts(o, "Content-Length: ");
+        (void)tb_buf_uint(o, rq->length);
+        (void)tb_buf_puts(o, "\r\n");
+    } else if (rq->body == TB_FRAMING_CHUNKED)
         (void)tb_buf_puts(o, "Transfer-Encoding: chunked\r\n");
     return tb_buf_puts(o, "\r\n");
 }
@@ -597,11 +465,12 @@ static bool may_repeat(const char *method)
 
 int tb_call_start(struct tb_upstream *u, const struct tb_call_request *rq, struct tb_call **ret)
 {
-    struct tb_call *c = calloc(1, sizeof(*c));
+    struct tb_call *c = malloc(sizeof(*c));
     int r;
 
     if (!c)
         return -ENOMEM;
+    memset(c, 0, offsetof(struct tb_call, response));
     c->u = u;
     c->on_event = rq->on_event;
     c->arg = rq->arg;
@@ -615,10 +484,10 @@ int tb_call_start(struct tb_upstream *u, const struct tb_call_request *rq, struc
         tb_call_free(c);
         return r;
     }
-    c->conn = conn_from_pool(u);
+    c->conn = tb_conn_from_pool(u);
     c->reused = c->conn != NULL;
     if (!c->conn) {
-        r = conn_open(u, &c->conn);
+        r = tb_conn_open(u, call_conn_event, call_conn_late, &c->conn);
         if (r < 0)
             c->failed = r == -ENOMEM ? r : -ECONNREFUSED;
     }
@@ -651,79 +520,12 @@ void tb_call_free(struct tb_call *c)
                      c->sent == c->out.len && c->in_pos == c->in.len;
 
         if (clean)
-            conn_to_pool(c->conn);
+            tb_conn_to_pool(c->conn);
         else
-            conn_close(c->conn);
+            tb_conn_close(c->conn);
     }
     tb_buf_free(&c->out);
     tb_buf_free(&c->in);
     tb_buf_free(&c->head);
     free(c);
-}
-
-/* --- the pool ------------------------------------------------------------------------------------------- */
-
-/* Ends connects that take too long and drops connections that were idle for long. Runs while there are
- * any. */
-static void upstream_look(struct tb_timer *t)
-{
-    struct tb_upstream *u = container_of(t, struct tb_upstream, look);
-    uint64_t now = tb_now_monotonic_us();
-    struct conn *next;
-
-    for (struct conn *k = u->idle; k; k = next) {
-        next = k->next;
-        if (now - k->since_us > TB_UPSTREAM_IDLE_US)
-            conn_close(k);
-    }
-    for (struct conn *k = u->connecting; k; k = next) {
-        struct tb_call *c = k->call;
-
-        next = k->next;
-        if (now - k->since_us <= TB_UPSTREAM_CONNECT_US)
-            continue;
-        call_fail(c, -ETIMEDOUT);
-        c->on_event(c->arg);
-    }
-    if (u->idle || u->connecting)
-        tb_timer_set_period(u->loop, t, TB_USEC_PER_SEC);
-}
-
-int tb_upstream_new(struct tb_loop *loop, const char *url, struct tb_upstream **ret)
-{
-    struct tb_upstream *u = calloc(1, sizeof(*u));
-    int r;
-
-    if (!u)
-        return -ENOMEM;
-    u->loop = loop;
-    u->look.fn = upstream_look;
-    r = tb_address_parse(url, &u->at);
-    if (r < 0) {
-        free(u);
-        return r;
-    }
-    *ret = u;
-    return 0;
-}
-
-void tb_upstream_on_close(struct tb_upstream *u, void (*fn)(void *arg), void *arg)
-{
-    u->on_close = fn;
-    u->on_close_arg = arg;
-}
-
-const char *tb_upstream_host(const struct tb_upstream *u)
-{
-    return u->at.host;
-}
-
-void tb_upstream_free(struct tb_upstream *u)
-{
-    if (!u)
-        return;
-    while (u->idle)
-        conn_close(u->idle);
-    tb_timer_stop(u->loop, &u->look);
-    free(u);
 }

@@ -92,6 +92,19 @@ static void test_printf_that_is_too_long_is_an_error(void **state)
     assert_int_equal(b.len, 0);
 }
 
+static void test_numbers_in_decimal(void **state)
+{
+    _cleanup_buf_ struct tb_buf b = {0};
+
+    tb_buf_uint(&b, 0);
+    tb_buf_puts(&b, " ");
+    tb_buf_uint(&b, 1234567890);
+    tb_buf_puts(&b, " ");
+    assert_int_equal(tb_buf_uint(&b, UINT64_MAX), 0);
+    assert_int_equal(b.len, 33);
+    assert_memory_equal(b.data, "0 1234567890 18446744073709551615", 33);
+}
+
 static void test_clear_forgets_the_error(void **state)
 {
     _cleanup_buf_ struct tb_buf b = {.max = 2};
@@ -114,6 +127,7 @@ int main(void)
         cmocka_unit_test(test_a_limit_is_the_last_byte),
         cmocka_unit_test(test_a_size_beyond_memory_is_refused),
         cmocka_unit_test(test_printf_that_is_too_long_is_an_error),
+        cmocka_unit_test(test_numbers_in_decimal),
         cmocka_unit_test(test_clear_forgets_the_error),
     };
 

@@ -4,6 +4,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -28,6 +30,24 @@ static void test_routes(void **unused)
     assert_null(tb_routes_check("/v1/*,/x"));
     assert_non_null(tb_routes_check("v1/*"));
     assert_non_null(tb_routes_check(" , "));
+}
+
+/* The memory says what the match says, whatever was asked before. */
+static void test_route_memory(void **unused)
+{
+    struct tb_route_cache cache = {0};
+    char path[80];
+
+    for (int round = 0; round < 3; round++)
+        for (int i = 0; i < 500; i++) {
+            size_t len =
+                (size_t)snprintf(path, sizeof(path), "%s%.*d", i % 3 ? "/v1/" : "/x/", 1 + i % 70, i);
+
+            assert_int_equal(tb_route_look_up(&cache, "/v1/*", path, len),
+                             tb_route_match("/v1/*", path, len));
+        }
+    assert_int_equal(tb_route_look_up(&cache, "/v1/*", "/v1/load_lora_adapter", 21), TB_ROUTE_ADMIN);
+    assert_int_equal(tb_route_look_up(&cache, "/v1/*", "/v1/load_lora_adapter", 21), TB_ROUTE_ADMIN);
 }
 
 /* SHA-256 of "abc" */
@@ -67,6 +87,7 @@ static void test_admission_order(void **unused)
     struct tb_api_keys none = {0};
     struct tb_credentials credentials = {0};
     struct tb_cors_request cors = {0};
+    struct tb_route_cache cache = {0};
     struct tb_target_refusal fine = {0}, bad = {400, "bad"}, nothing = {404, "nothing"};
     struct tb_cors_policy policy = {TB_CORS_ANY, NULL};
     struct tb_admit_request rq = {.method = "POST",
@@ -79,6 +100,7 @@ static void test_admission_order(void **unused)
                                   .cors_policy = &policy,
                                   .verdict = &v,
                                   .routes = "/v1/*",
+                                  .route_cache = &cache,
                                   .max_body = 10};
 
     assert_int_equal(admitted(rq, ""), 0);
@@ -125,6 +147,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_route_memory),
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_admission_order),
     };
