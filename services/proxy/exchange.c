@@ -3,7 +3,7 @@
  *
  *   exchange_begin     The head is here. Its target gets its one spelling (http/target.c). Our own endpoints
  *                      answer at once (admin/health.c). Everything else takes a slot for its audit record, is
- *                      admitted or refused (gate/admission.c), enters its key's limits (request_limits.c), and
+ *                      admitted or refused (gate/admission.c), enters its key's limits (request_limits.c);
  *                      its head goes to the runtime (request_forward.c, http/upstream.c). A head that could
  *                      not be read, or not in one way only, is answered and recorded like any other.
  *   exchange_body      Bytes of the body: counted, hashed, and on to the runtime from where they lie. A body
@@ -17,8 +17,8 @@
  *   exchange_end       The client has all of the answer, or has gone: what it cost is booked and settled
  *                      (request_usage.c, request_limits.c), its record is written (request_record.c).
  *
- * A client that goes away ends the exchange, which closes the runtime's connection: that is how the runtime
- * learns of it. */
+ * A client that goes away ends the exchange, which closes the runtime's connection: that is how the
+ * runtime learns of it. */
 #include "proxy/exchange.h"
 
 #include <string.h>

@@ -1,13 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """tb-proxy against nginx with a JSON access log, haproxy and caddy as reverse proxies before the same nginx backend, all on one machine,
-the peers taking turns in each round. wrk (one thread) sends a 300-byte POST that is answered by 293 bytes of JSON; a 10 MB POST; and a
-streaming client measures how long an event takes from the runtime to the client. tb-proxy hashes each body and writes a chained
+the peers taking turns in each round. wrk (one thread) sends a 300-byte POST that is answered by 293 bytes of JSON, plain and over TLS; a 10 MB POST; and a
+streaming client measures how long an event takes from the runtime to the client, and how many of them a core carries. tb-proxy hashes each body and writes a chained
 audit record for each request; nginx and caddy write an access log line, haproxy nothing. CPU is that of the proxy's own processes.
 
 What is expected, and what is measured: docs/performance.md. Ratios are medians of the rounds' own ratios to nginx.
 
-    proxy.py [--rounds 5] [--seconds 2] [--only requests,bodies,events] [--peers nginx,tb-proxy,haproxy,caddy]"""
+    proxy.py [--rounds 5] [--seconds 2] [--only requests,tls,bodies,events] [--peers nginx,tb-proxy,haproxy,caddy]"""
 
 import argparse
 import contextlib
@@ -47,7 +47,8 @@ http {{
     keepalive_requests 1000000; client_max_body_size 100m;
     client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
     upstream backend {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 1000000; }}
-    server {{ listen 127.0.0.1:{port} backlog=4096;
+    ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem;
+    server {{ listen 127.0.0.1:{port} backlog=4096 {ssl};
         location / {{ proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
                       proxy_request_buffering off; }} }}
 }}
@@ -63,7 +64,7 @@ defaults
     timeout server 60s
     option http-no-delay
 frontend f
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port} {ssl}
     default_backend b
 backend b
     http-reuse always
@@ -78,7 +79,8 @@ CADDY = """
         level ERROR
     }}
 }}
-http://127.0.0.1:{port} {{
+{scheme}://127.0.0.1:{port} {{
+    {tls}
     log {{
         output file {dir}/access.log
         format json
@@ -107,25 +109,34 @@ def spawn(home, name, template, argv, **values):
     return subprocess.Popen([*argv, conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
 
 
-class Peer:
-    """One proxy in front of the backend."""
+def make_certificate(home):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", home / "key.pem", "-out", home / "cert.pem"], check=True, capture_output=True)
+    (home / "both.pem").write_text((home / "cert.pem").read_text() + (home / "key.pem").read_text())
 
-    def __init__(self, name, d, backend):
-        self.name, self.home = name, d / name
+
+class Peer:
+    """One proxy in front of the backend. tls: with a certificate for 127.0.0.1, on its own port."""
+
+    def __init__(self, name, d, backend, tls=False):
+        self.name, self.home, self.scheme = name, d / name, "https" if tls else "http"
         self.home.mkdir()
         self.port = free_port()
         at = {"port": self.port, "backend": backend}
+        make_certificate(self.home)
         if name == "nginx":
-            self.proc = spawn(self.home, "nginx.conf", NGINX, ["nginx", "-p", self.home, "-c"], **at)
+            self.proc = spawn(self.home, "nginx.conf", NGINX, ["nginx", "-p", self.home, "-c"], ssl="ssl" if tls else "", **at)
         elif name == "haproxy":
-            self.proc = spawn(self.home, "haproxy.cfg", HAPROXY, ["haproxy", "-db", "-f"], **at)
+            self.proc = spawn(self.home, "haproxy.cfg", HAPROXY, ["haproxy", "-db", "-f"],
+                              ssl=f"ssl crt {self.home}/both.pem" if tls else "", **at)
         elif name == "caddy":
-            self.proc = spawn(self.home, "Caddyfile", CADDY, ["caddy", "run", "--adapter", "caddyfile", "--config"], **at)
+            self.proc = spawn(self.home, "Caddyfile", CADDY, ["caddy", "run", "--adapter", "caddyfile", "--config"], scheme=self.scheme,
+                              tls=f"tls {self.home}/cert.pem {self.home}/key.pem" if tls else "", **at)
         else:
-            self.start_ours(backend)
+            self.start_ours(backend, tls)
         self.pid = self.proc.pid
 
-    def start_ours(self, backend):
+    def start_ours(self, backend, tls):
         """In state Ready: the domain files say what the other programs would."""
         run = self.home / "run"
         for name, doc in (("tb-authorize/lease.json", {"state": "authorized", "contract_id": "c", "asset_id": "a"}),
@@ -137,14 +148,16 @@ class Peer:
         env = {"TB_CONTRACT_ID": "c", "TB_ASSET_ID": "a", "TB_EDC_ENDPOINT": "https://127.0.0.1:1", "TB_RUN_DIR": run,
                "TB_STATE_DIR": self.home / "state", "TB_RUNTIME_URL": f"http://127.0.0.1:{backend}",
                "TB_AUDIT_FILE": self.home / "audit.jsonl", "TB_ROUTES": "/v1/*"}
+        if tls:
+            env |= {"TB_TLS_CERT": self.home / "cert.pem", "TB_TLS_KEY": self.home / "key.pem"}
         self.daemon = Daemon([program("tb-proxy")], env=env, listen={"http": http, "health": health}, runtime_dir=run / "tb-proxy",
                              state_dir=self.home / "state/tb-proxy", log=self.home / "proxy.log").start()
         self.proc, self.port = self.daemon.proc, http.getsockname()[1]
-        wait_for(lambda: http_json(f"http://127.0.0.1:{self.port}/health")[0] == 200, 20, "tb-proxy to be Ready")
+        wait_for(lambda: http_json(f"http://127.0.0.1:{health.getsockname()[1]}/health")[0] == 200, 20, "tb-proxy to be Ready")
 
     def up(self):
         def answers():
-            return subprocess.run(["curl", "-sf", "-m", "2", "-d", "x", f"http://127.0.0.1:{self.port}/v1/x"],
+            return subprocess.run(["curl", "-skf", "-m", "2", "-d", "x", f"{self.scheme}://127.0.0.1:{self.port}/v1/x"],
                                   capture_output=True).returncode == 0
         wait_for(answers, 20, self.name)
         return self
@@ -169,7 +182,7 @@ class Peer:
 
 def wrk(d, peer, connections, seconds, body):
     before = peer.cpu_us()
-    out = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", d / "post.lua", f"http://127.0.0.1:{peer.port}/v1/x"],
+    out = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", d / "post.lua", f"{peer.scheme}://127.0.0.1:{peer.port}/v1/x"],
                          check=True, capture_output=True, text=True, env={**os.environ, "BODY": str(body)}).stdout
     n, duration, p50, p99, errors = map(int, re.search(r"RESULT (.*)", out)[1].split())
     assert errors == 0 and n > 0, f"{peer.name}: {out}"
@@ -195,6 +208,22 @@ def bench_requests(d, peers, a):
             for p in peers:
                 results[p.name].append(wrk(d, p, c, a.seconds, 300))
         table(f"300 B POST, {c} connections", results, (("rps", ""), ("p50", " us"), ("p99", " us"), ("cpu", " us")))
+
+
+def bench_tls(d, names, backend, a):
+    """Kept connections: what TLS adds to each request."""
+    (d / "tls").mkdir()
+    peers = [Peer(n, d / "tls", backend, tls=True).up() for n in names]
+    try:
+        for c in (16, 128):
+            results = {p.name: [] for p in peers}
+            for _ in range(a.rounds):
+                for p in peers:
+                    results[p.name].append(wrk(d, p, c, a.seconds, 300))
+            table(f"300 B POST over TLS, {c} connections", results, (("rps", ""), ("p50", " us"), ("p99", " us"), ("cpu", " us")))
+    finally:
+        for p in peers:
+            p.stop()
 
 
 def bench_bodies(d, names, a):
@@ -249,7 +278,7 @@ def body_server(port):
 
 def event_server(port):
     """A runtime that sends each stream an event every 10 ms, with the time in it."""
-    sel, listener = selectors.DefaultSelector(), socket.create_server(("127.0.0.1", port), backlog=64)
+    sel, listener = selectors.DefaultSelector(), socket.create_server(("127.0.0.1", port), backlog=1024)
     listener.setblocking(False)
     sel.register(listener, selectors.EVENT_READ)
     streams, due = [], time.monotonic()
@@ -286,7 +315,8 @@ def event_server(port):
 
 
 def event_latency(peer, streams, seconds):
-    """p50 and p99 of microseconds from the runtime's send to our reading, and to the first byte."""
+    """p50 and p99 of microseconds from the runtime's send to our reading, and to the first byte; how many events a second of one core's time
+    carries."""
     sel, late, first = selectors.DefaultSelector(), [], []
     for _ in range(streams):
         start = time.monotonic_ns()
@@ -295,16 +325,18 @@ def event_latency(peer, streams, seconds):
         assert b" 200 " in s.recv(65536), peer.name
         first.append((time.monotonic_ns() - start) / 1e3)
         sel.register(s, selectors.EVENT_READ)
-    end = time.monotonic() + seconds
+    end, before = time.monotonic() + seconds, peer.cpu_us()
     while time.monotonic() < end:
         for key, _ in sel.select(1):
             data, now = key.fileobj.recv(65536), time.monotonic_ns()
             late += [(now - int(t)) / 1e3 for t in re.findall(rb"data: (\d+)\n", data)]
+    cpu = peer.cpu_us() - before
     for key in list(sel.get_map().values()):
         key.fileobj.close()
     assert len(late) > streams * seconds * 10, peer.name
     late.sort()
-    return {"first": statistics.median(first), "p50": late[len(late) // 2], "p99": late[len(late) * 99 // 100]}
+    return {"first": statistics.median(first), "p50": late[len(late) // 2], "p99": late[len(late) * 99 // 100],
+            "per core": len(late) / max(cpu, 1e4) * 1e6}
 
 
 @contextlib.contextmanager
@@ -332,13 +364,18 @@ def bench_events(d, names, a):
             for p in peers:
                 results[p.name].append(event_latency(p, 16, a.seconds))
         table("Events, 16 streams, 100 a second each", results, (("first", " us"), ("p50", " us"), ("p99", " us")))
+        results = {p.name: [] for p in peers}
+        for _ in range(a.rounds):
+            for p in peers:
+                results[p.name].append(event_latency(p, 200, a.seconds))
+        table("Events, 200 streams, 100 a second each: what a core carries", results, (("per core", "/s"), ("p50", " us"), ("p99", " us")))
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--seconds", type=int, default=2)
-    ap.add_argument("--only", default="requests,bodies,events")
+    ap.add_argument("--only", default="requests,tls,bodies,events")
     ap.add_argument("--peers", default="nginx,tb-proxy,haproxy,caddy")
     ap.add_argument("--event-server", type=int, help=argparse.SUPPRESS)
     ap.add_argument("--body-server", type=int, help=argparse.SUPPRESS)
@@ -363,6 +400,8 @@ def main():
                 p.up()
             if "requests" in a.only:
                 bench_requests(d, peers, a)
+            if "tls" in a.only:
+                bench_tls(d, names, backend, a)
             if "bodies" in a.only:
                 bench_bodies(d, names, a)
             if "events" in a.only:

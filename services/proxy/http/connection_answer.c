@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connection's answers: what the handler gives, in its framing, to a socket that takes as much as it will. */
+/* A connection's answers: what the handler gives, in its framing, to a socket that takes as much as it
+ * will. */
 #include <assert.h>
 #include <string.h>
 

@@ -156,8 +156,8 @@ void tb_loop_cancel(struct tb_loop *l, struct tb_task *t)
     TAILQ_REMOVE(&l->tasks, t, entry);
 }
 
-/* In the order of their coming, and for a moment only: who has much to do defers itself again and again, and between
- * two moments the others' events are seen to. */
+/* In the order of their coming, and for a moment only: who has much to do defers itself again and again,
+ * and between two moments the others' events are seen to. */
 static void run_tasks(struct tb_loop *l)
 {
     uint64_t until = TAILQ_EMPTY(&l->tasks) ? 0 : tb_now_monotonic_us() + TASKS_US;

@@ -166,7 +166,8 @@ size_t tb_call_write(struct tb_call *c, const void *p, size_t n)
     if (c->replayable && c->out.len + n + CHUNK_LINE_MAX <= REPLAY_MAX)
         taken = call_write_kept(c, p, n);
     else
-        /* A chunk that was announced may end before p does: as long as the runtime takes it, another follows. */
+        /* A chunk that was announced may end before p does: as long as the runtime takes it, another
+         * follows. */
         for (size_t sent = 1; sent > 0 && taken < n && !c->failed && !c->write_broken; taken += sent)
             sent = call_write_through(c, (const char *)p + taken, n - taken);
     if (c->write_broken)

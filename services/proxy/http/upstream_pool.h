@@ -32,8 +32,8 @@ struct tb_upstream_conn {
     struct tb_upstream_conn **list, *prev, *next;
 };
 
-/* A new connection, or its beginning. event: something happened on it; late: it could not be made in time. 0 or
- * -errno. */
+/* A new connection, or its beginning. event: something happened on it; late: it could not be made in time.
+ * 0 or -errno. */
 int tb_conn_open(struct tb_upstream *u, void (*event)(struct tb_source *s, uint32_t events),
                  void (*late)(struct tb_upstream_conn *k), struct tb_upstream_conn **ret);
 /* It is connected now. */
