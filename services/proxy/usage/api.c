@@ -12,6 +12,7 @@ enum tb_api tb_api_of(const char *path, size_t len)
         enum tb_api api;
     } known[] = {
         {"/chat/completions", TB_API_CHAT},
+        {"/chat/completions/batch", TB_API_CHAT},
         {"/completions", TB_API_COMPLETION},
         {"/completion", TB_API_COMPLETION},
         {"/infill", TB_API_COMPLETION},
@@ -37,6 +38,8 @@ enum tb_api tb_api_of(const char *path, size_t len)
         {"/models", TB_API_FREE},
     };
 
+    while (len > 1 && path[len - 1] == '/')
+        len--;
     for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
         size_t n = strlen(known[i].end);
 

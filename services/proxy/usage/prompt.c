@@ -45,8 +45,29 @@ static uint64_t media_tokens(const char *member, const char *value, uint64_t len
     return TB_PROMPT_PICTURE;
 }
 
+/* Whether a picture or the like may stand here: directly in the prompt, or in a list of parts. What tools are
+ * given or asked is read as text, whatever its keys are. levels: of the way to the part. */
+static bool media_may_be(enum tb_api a, const struct tb_json_scan *s, unsigned levels)
+{
+    static const char *const beside[] = {"image_data", "images", "multimodal_data"}, *const lists[] = {
+                                                                                         "content", "output"};
+    const char *top = s->level[0].key;
+
+    if (levels == 0)
+        return true;
+    if (a == TB_API_EMBEDDING
+            ? strcmp(top, "tools") == 0
+            : tb_api_member_of(a, top) != TB_MEMBER_PROMPT && !word_in(top, beside, ARRAY_SIZE(beside)))
+        return false;
+    for (unsigned i = 1; i < levels; i++)
+        if (!s->level[i].array && (!word_in(s->level[i].key, lists, ARRAY_SIZE(lists)) || i + 1 == levels ||
+                                   !s->level[i + 1].array))
+            return false;
+    return true;
+}
+
 /* Tokens of a string that is no text; 0 when it is text. */
-static uint64_t media_of(const struct tb_json_scan *s)
+static uint64_t media_of(enum tb_api a, const struct tb_json_scan *s)
 {
     static const char *const holders[] = {"image_url", "video_url",   "audio_url",     "input_audio",
                                           "source",    "input_image", "input_file",    "file",
@@ -56,10 +77,10 @@ static uint64_t media_of(const struct tb_json_scan *s)
                                         "file_url",  "file_id",   "image",     "prompt_embeds"};
     const char *key = tb_json_last_key(s), *parent = parent_key(s);
 
-    if (word_in(key, alone, ARRAY_SIZE(alone)))
+    if (word_in(key, alone, ARRAY_SIZE(alone)) && media_may_be(a, s, s->depth - 1))
         return media_tokens(key, s->value, s->text_len);
     if (word_in(parent, holders, ARRAY_SIZE(holders)) &&
-        (key[0] == '\0' || word_in(key, data, ARRAY_SIZE(data))))
+        (key[0] == '\0' || word_in(key, data, ARRAY_SIZE(data))) && media_may_be(a, s, s->depth - 2))
         return media_tokens(parent, s->value, s->text_len);
     return 0;
 }
@@ -77,6 +98,10 @@ static bool is_word_of_api(enum tb_api a, const struct tb_json_scan *s)
 
 static bool is_prompt_list(enum tb_api a, const struct tb_json_scan *s)
 {
+    /* A list of conversations: seen by the first message of each. */
+    if (a == TB_API_CHAT)
+        return s->depth == 3 && s->level[1].array && s->level[2].array && s->level[2].items == 0 &&
+               strcmp(s->level[0].key, "messages") == 0;
     if (s->depth != 2 || !s->level[1].array)
         return false;
     if (a == TB_API_COMPLETION)
@@ -88,52 +113,83 @@ static bool is_token(enum tb_api a, const struct tb_json_scan *s)
 {
     return (a == TB_API_COMPLETION || a == TB_API_EMBEDDING) && (s->depth == 2 || s->depth == 3) &&
            s->level[1].array && (s->depth == 2 || s->level[2].array) &&
-           (strcmp(s->level[0].key, "prompt") == 0 || strcmp(s->level[0].key, "input") == 0);
+           (a == TB_API_EMBEDDING || strcmp(s->level[0].key, "prompt") == 0);
 }
 
-void tb_prompt_note(struct tb_prompt *p, enum tb_api a, const struct tb_json_scan *s, enum tb_json_token t)
+static void prompt_note_text(struct tb_prompt *p, enum tb_api a, const struct tb_json_scan *s)
 {
-    uint64_t media;
+    uint64_t media = media_of(a, s);
 
-    if (t == TB_JSON_DONE) {
-        p->tokens += is_token(a, s);
-        return;
-    }
-    if (is_prompt_list(a, s))
-        p->n++;
-    if (t == TB_JSON_BEGIN)
-        return;
-    media = media_of(s);
     if (media > 0) {
         p->media += media;
         p->data += s->text_len;
+        p->member.media += media;
     } else if (!is_word_of_api(a, s)) {
         p->text += s->text_len;
-        if (a == TB_API_EMBEDDING && s->depth == 1)
-            p->query += s->text_len;
+        p->member.text += s->text_len;
         if (p->n == 1 && is_prompt_list(a, s))
             p->first_text = s->text_len;
     }
 }
 
-/* A query is read again with each of the texts it is compared to. */
-static uint64_t repeated_text(const struct tb_prompt *p)
+/* A query is what stands alone in its member, or in a list of one: it is read again with each of the texts it
+ * is compared to. */
+static struct tb_prompt_part prompt_query(const struct tb_prompt *p)
 {
-    return p->text + (p->n > 1 ? p->query * (p->n - 1) : 0);
+    struct tb_prompt_part q = p->query;
+
+    if (p->member.n < 2) {
+        q.text += p->member.text;
+        q.tokens += p->member.tokens;
+        q.media += p->member.media;
+    }
+    return q;
 }
 
-uint64_t tb_prompt_likely(const struct tb_prompt *p)
+void tb_prompt_note(struct tb_prompt *p, enum tb_api a, const struct tb_json_scan *s, enum tb_json_token t)
 {
-    uint64_t text = (repeated_text(p) + TB_PROMPT_TOKEN_BYTES - 1) / TB_PROMPT_TOKEN_BYTES;
+    bool of_list = is_prompt_list(a, s), token = t == TB_JSON_DONE && is_token(a, s);
 
-    return MAX(text + p->tokens + p->media, 1);
+    if (s->depth > 0 && s->level[0].items != p->member_at) { /* another member of the request */
+        p->query = prompt_query(p);
+        p->member = (struct tb_prompt_part){0};
+        p->member_at = s->level[0].items;
+    }
+    if (t == TB_JSON_DONE) {
+        p->tokens += token;
+        p->member.tokens += token;
+        return;
+    }
+    p->n += of_list;
+    p->member.n += of_list;
+    if (t == TB_JSON_TEXT)
+        prompt_note_text(p, a, s);
 }
 
-uint64_t tb_prompt_most(const struct tb_prompt *p, uint64_t body)
+/* How many times more than once a query is read. */
+static uint64_t prompt_repeats(const struct tb_prompt *p, enum tb_api a)
 {
-    uint64_t text = body - MIN(body, p->data) + repeated_text(p) - p->text; /* a token has at least a byte */
+    return a == TB_API_EMBEDDING && p->n > 1 ? p->n - 1 : 0;
+}
+
+uint64_t tb_prompt_likely(const struct tb_prompt *p, enum tb_api a)
+{
+    struct tb_prompt_part q = prompt_query(p);
+    uint64_t again = prompt_repeats(p, a);
+    uint64_t text = (p->text + again * q.text + TB_PROMPT_TOKEN_BYTES - 1) / TB_PROMPT_TOKEN_BYTES;
+
+    return MAX(text + p->tokens + p->media + again * (q.tokens + q.media), 1);
+}
+
+uint64_t tb_prompt_most(const struct tb_prompt *p, enum tb_api a, uint64_t body)
+{
+    struct tb_prompt_part q = prompt_query(p);
+    uint64_t again = prompt_repeats(p, a);
+    uint64_t text = body - MIN(body, p->data) + again * (q.text + q.tokens); /* a token has at least a byte */
+    uint64_t templates = q.text + q.tokens + q.media > 0 ? again + 1 : 1;
 
     if (p->elsewhere)
         return UINT64_MAX;
-    return text + p->media * TB_PROMPT_MEDIA_MOST + TB_PROMPT_TEMPLATE + (p->tools ? TB_PROMPT_TOOLS : 0);
+    return text + (p->media + again * q.media) * TB_PROMPT_MEDIA_MOST + templates * TB_PROMPT_TEMPLATE +
+           (p->tools ? TB_PROMPT_TOOLS : 0);
 }

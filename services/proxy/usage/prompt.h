@@ -20,14 +20,20 @@
 #define TB_PROMPT_TEMPLATE 64       /* tokens a chat template may add */
 #define TB_PROMPT_TOOLS 512         /* the same, when there are tools to describe */
 
+/* Of one member of the request. */
+struct tb_prompt_part {
+    uint64_t text, tokens, media, n; /* as below */
+};
+
 struct tb_prompt {
-    uint64_t text;       /* bytes of decoded text */
-    uint64_t tokens;     /* given as numbers */
-    uint64_t media;      /* tokens of pictures, sound and the like */
-    uint64_t data;       /* bytes in which those came */
-    uint64_t first_text; /* of text, the first prompt's */
-    uint64_t n;          /* prompts of a list; 0: no list */
-    uint64_t query;      /* bytes of text that is read with each of them */
+    uint64_t text;                       /* bytes of decoded text */
+    uint64_t tokens;                     /* given as numbers */
+    uint64_t media;                      /* tokens of pictures, sound and the like */
+    uint64_t data;                       /* bytes in which those came */
+    uint64_t first_text;                 /* of text, the first prompt's */
+    uint64_t n;                          /* prompts of a list; 0: no list */
+    struct tb_prompt_part query, member; /* read with each of the others; the last member */
+    uint64_t member_at;                  /* which one that is */
     bool tools;
     bool elsewhere; /* part of it is kept by the runtime */
 };
@@ -35,8 +41,8 @@ struct tb_prompt {
 void tb_prompt_note(struct tb_prompt *p, enum tb_api a, const struct tb_json_scan *s, enum tb_json_token t);
 /* A form's file of so many bytes. */
 uint64_t tb_prompt_sound(uint64_t bytes);
-uint64_t tb_prompt_likely(const struct tb_prompt *p);
+uint64_t tb_prompt_likely(const struct tb_prompt *p, enum tb_api a);
 /* body: bytes of the request. UINT64_MAX: nobody can say. */
-uint64_t tb_prompt_most(const struct tb_prompt *p, uint64_t body);
+uint64_t tb_prompt_most(const struct tb_prompt *p, enum tb_api a, uint64_t body);
 
 #endif

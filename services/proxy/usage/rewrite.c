@@ -467,8 +467,8 @@ void tb_rewrite_size(const struct tb_rewrite *a, struct tb_request_size *ret)
         unlimited |= !a->limit[i].null && a->limit[i].number < 0;
     }
     *ret = (struct tb_request_size){
-        .prompt_likely = tb_prompt_likely(&a->prompt),
-        .prompt_most = tb_prompt_most(&a->prompt, a->in),
+        .prompt_likely = tb_prompt_likely(&a->prompt, a->api),
+        .prompt_most = tb_prompt_most(&a->prompt, a->api, a->in),
         .prompts = prompts,
         .max_tokens = a->max_tokens,
         .open = !limited || unlimited,

@@ -297,6 +297,23 @@ static void test_counts(void **unused)
     assert_int_equal(size.prompt_likely, 3);
     facts(TB_API_EMBEDDING, "{\"query\":\"abcd\",\"documents\":[\"abcd\",\"abcd\",\"abcd\"]}", &size);
     assert_int_equal(size.prompt_likely, 6); /* the query with each */
+    facts(TB_API_EMBEDDING,
+          "{\"documents\":[\"abcd\",\"abcd\",\"abcd\"],\"query\":{\"content\":[{\"text\":\"abcd\"}]}}",
+          &size);
+    assert_int_equal(size.prompt_likely, 6);
+    facts(TB_API_EMBEDDING, "{\"text_1\":[\"abcd\"],\"text_2\":[\"abcd\",\"abcd\",\"abcd\"]}", &size);
+    assert_int_equal(size.prompt_likely, 1 + 3 + 3); /* four things in lists */
+    facts(TB_API_EMBEDDING, "{\"query\":[1,2,3],\"items\":[[4],[5]]}", &size);
+    assert_int_equal(size.prompt_likely, 3 + 2 + 3);
+    facts(TB_API_EMBEDDING, "{\"text_1\":[\"abcd\",\"abcd\"],\"text_2\":[\"abcd\",\"abcd\"]}", &size);
+    assert_int_equal(size.prompt_likely, 4);
+    facts(TB_API_CHAT,
+          "{\"max_tokens\":5,\"n\":2,\"messages\":[[{\"content\":\"a\"},{\"content\":\"b\"}],[{\"content\":"
+          "\"c\"}],[{}]]}",
+          &size);
+    assert_int_equal(size.completions, 6); /* conversations times choices */
+    facts(TB_API_CHAT, "{\"messages\":[{\"content\":[{\"text\":\"a\"},{\"text\":\"b\"}]},{}]}", &size);
+    assert_int_equal(size.completions, 1);
     facts(TB_API_RESPONSE, "{\"previous_response_id\":\"r\",\"input\":\"x\"}", &size);
     assert_true(size.prompt_most == UINT64_MAX);
     assert_false(facts(TB_API_CHAT, "{\"a\":1}{\"max_tokens\":5}", NULL).complete);
@@ -334,6 +351,36 @@ static void test_media(void **unused)
     assert_int_equal(size.prompt_likely, TB_PROMPT_SOUND_SECOND);
 }
 
+/* What a runtime reads as text is text, by whatever name it comes. */
+static void test_no_media(void **unused)
+{
+    static const struct {
+        enum tb_api api;
+        const char *body;
+    } rows[] = {
+        {TB_API_CHAT, "{\"tools\":[{\"function\":{\"parameters\":{\"image\":\"%s\"}}}]}"},
+        {TB_API_CHAT, "{\"tools\":[{\"function\":{\"parameters\":{\"source\":{\"data\":\"%s\"}}}}]}"},
+        {TB_API_CHAT,
+         "{\"messages\":[{\"tool_calls\":[{\"function\":{\"arguments\":{\"file_url\":\"%s\"}}}]}]}"},
+        {TB_API_CHAT, "{\"messages\":[{\"content\":{\"image\":\"%s\"}}]}"},
+        {TB_API_MESSAGE, "{\"messages\":[{\"content\":[{\"input\":{\"image\":\"%s\"}}]}]}"},
+        {TB_API_MESSAGE, "{\"tools\":[{\"input_schema\":{\"image\":\"%s\"}}]}"},
+        {TB_API_RESPONSE, "{\"input\":[{\"output\":{\"image\":\"%s\"}}]}"},
+        {TB_API_EMBEDDING, "{\"tools\":[{\"image\":\"%s\"}]}"},
+    };
+    char text[3001], body[4000];
+    struct tb_request_size size;
+
+    memset(text, 'A', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        snprintf(body, sizeof(body), rows[i].body, text);
+        facts(rows[i].api, body, &size);
+        assert_int_equal(size.prompt_likely, 3000 / 4);
+        assert_true(size.prompt_most > 3000 && size.prompt_most < 4000);
+    }
+}
+
 static void test_apis(void **unused)
 {
     static const struct {
@@ -358,7 +405,9 @@ static void test_apis(void **unused)
         {"/v1/models", TB_API_FREE},
         {"/v1/responses/resp_1", TB_API_OTHER},
         {"/v1/COMPLETIONS", TB_API_OTHER},
-        {"/v1/completions/", TB_API_OTHER},
+        {"/v1/completions/", TB_API_COMPLETION},
+        {"/v1/chat/completions/batch", TB_API_CHAT},
+        {"/", TB_API_OTHER},
         {"/v1/xcompletions", TB_API_OTHER},
         {"/generate", TB_API_OTHER},
         {"x", TB_API_OTHER},
@@ -381,6 +430,7 @@ int main(void)
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_media),
+        cmocka_unit_test(test_no_media),
         cmocka_unit_test(test_apis),
     };
 

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests that cost more than they seem to: none of them gets past a budget."""
+
+import json
+
+import pytest
+
+from proxy_backend import simple
+from proxy_daemon import error_of, make  # noqa: F401
+from test_proxy_counting import ask, keyed, left, models  # noqa: F401
+
+JSON = "Content-Type: application/json\r\n"
+TEXT = "word " * 20_000  # 100,000 bytes that a runtime may make as many tokens of
+USER = {"role": "user", "content": "hi"}
+
+TRICKS = {
+    "text of tools as a picture": ("/v1/chat/completions", {"messages": [USER], "tools": [{"function": {"parameters": {"image": TEXT}}}]}),
+    "arguments as a file": ("/v1/chat/completions", {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": {"file_url": TEXT}}}]}]}),
+    "a tool's use as a picture": ("/v1/messages", {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "input": {"image": TEXT}}]}]}),
+    "many conversations": ("/v1/chat/completions/batch", {"messages": [[USER]] * 200, "max_tokens": 500}),
+    "a list of one query": ("/v1/score", {"text_1": [TEXT[:4000]], "text_2": ["a"] * 200}),
+    "a query in parts": ("/v1/rerank", {"query": {"content": [{"type": "text", "text": TEXT[:4000]}]}, "documents": ["a"] * 200}),
+    "a slash behind the path": ("/v1/chat/completions/", {"messages": [USER], "n": 100, "max_tokens": 500}),
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_what_costs_more_than_there_is_does_not_begin(keyed, trick):  # noqa: F811
+    path, doc = TRICKS[trick]
+    p, begun = keyed("budget=40000", 128_000), []
+
+    def route(conn, rq):
+        b"".join(rq.pieces())
+        begun.append(rq)
+        conn.sendall(simple(b'{"usage":{"prompt_tokens":100000,"completion_tokens":1}}', extra=JSON))
+    p.backend.routes[path] = route
+    assert error_of(ask(p, {"max_tokens": 1, **doc}, path)) == (429, "insufficient_quota")
+    assert begun == [] and left(p) == 40000
+
+
+def test_conversations_that_fit_are_counted(keyed):  # noqa: F811
+    path = "/v1/chat/completions/batch"
+    p = keyed("budget=40000", 128_000)
+    doc = {"choices": [{"index": i, "message": {"content": "x"}} for i in range(3)], "usage": {"prompt_tokens": 30, "completion_tokens": 6}}
+    p.backend.routes[path] = lambda conn, rq: (rq.sha256(), conn.sendall(simple(json.dumps(doc).encode(), extra=JSON)))[1]
+    assert ask(p, {"messages": [[USER]] * 3, "max_tokens": 50}, path)[0] == 200
+    assert left(p) == 40000 - 36
