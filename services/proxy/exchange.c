@@ -33,7 +33,7 @@
 #include "proxy/request_record.h"
 #include "proxy/request_usage.h"
 
-/* How much of a refused request's body is still read, so that its connection can be kept. */
+/* How much of a body that nobody reads is still taken, so that its connection can be kept. */
 #define DISCARD_MAX (8ULL * 1024 * 1024)
 #define TURN_BYTES (128 * 1024) /* of an answer, in one turn of the loop */
 #define METERED_COST 4          /* of one that is read for its usage, for each byte */
@@ -78,11 +78,11 @@ static void exchange_fail(struct tb_exchange *ex, bool close)
         tb_connection_abort(ex->connection);
 }
 
-static void exchange_reply_preflight(struct tb_exchange *ex)
+static void exchange_reply_preflight(struct tb_exchange *ex, bool close)
 {
     struct tb_reply r = {.status = TB_HTTP_NO_CONTENT};
 
-    exchange_reply(ex, &r, false);
+    exchange_reply(ex, &r, close);
 }
 
 static void read_credentials(const struct tb_request *rq, struct tb_credentials *ret)
@@ -103,7 +103,7 @@ static void exchange_reply_health(struct tb_exchange *ex, const struct tb_reques
     read_credentials(rq, &credentials);
     tb_health_reply(ex->server, ex->method, ex->target, ex->path_len,
                     tb_admit_identified(s->keys ? tb_key_store_keys(s->keys) : NULL, &credentials), &r);
-    exchange_reply(ex, &r, false);
+    exchange_reply(ex, &r, rq->expect_continue); /* the body may come or not */
 }
 
 /* --- the head ------------------------------------------------------------------------------------------- */
@@ -291,7 +291,7 @@ static int exchange_decide(struct tb_exchange *ex, const struct tb_request *rq, 
         return 0;
     }
     if (ex->preflight) {
-        exchange_reply_preflight(ex);
+        exchange_reply_preflight(ex, rq->expect_continue);
         return 0;
     }
     /* A client that waits for 100 Continue must not be told to go on, and a large body is not worth
@@ -347,7 +347,9 @@ static bool exchange_check_size(struct tb_exchange *ex, size_t n)
                           "the body exceeds %llu bytes", (unsigned long long)max);
         exchange_fail(ex, false);
     }
-    return !ex->error.status || ex->bytes_in + n <= MAX(DISCARD_MAX, max + DISCARD_MAX);
+    if (ex->forwarded)
+        return !ex->error.status || ex->bytes_in + n <= max + DISCARD_MAX;
+    return ex->bytes_in + n <= DISCARD_MAX;
 }
 
 /* A failure of the call, or a refusal that the body has brought, is answered now. */
@@ -370,10 +372,12 @@ static size_t exchange_body(void *request, const char *p, size_t n)
     struct tb_exchange *ex = request;
     size_t taken = n;
 
-    if (ex->health)
-        return n;
     if (!exchange_check_size(ex, n)) {
         tb_connection_abort(ex->connection);
+        return n;
+    }
+    if (ex->health) {
+        ex->bytes_in += n;
         return n;
     }
     if (ex->call) {

@@ -85,7 +85,7 @@ def test_slow_clients_are_let_go(proxy):
     by_path = {r["path"]: r for r in proxy.records() if r["status"] != 200}
     assert by_path["/v1/big"]["status"] == 499 and by_path["/v1/big"]["error"] == "client_timeout"
     late = [r for r in proxy.records() if r["status"] == 408]
-    assert len(late) == 3 and {r["error"] for r in late} == {"client_timeout"}  # head and both bodies
+    assert len(late) == 5 and {r["error"] for r in late} == {"client_timeout"}  # both request lines, head and both bodies
     for s in (*socks.values(), reader, live, steady):
         s.close()
 

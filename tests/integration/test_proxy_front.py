@@ -106,12 +106,12 @@ def test_an_answer_begins_before_the_body_is_complete(proxy):
 def test_plain_http_on_the_tls_port_is_told(make, tmp_path):
     cert, key = CA(tmp_path / "ca").issue("localhost")
     p = make(TB_TLS_CERT=cert, TB_TLS_KEY=key).ready().start()
-    for method in ("GET", "DELETE"):
+    for method in ("GET", "DELETE", "\r\nGET", "get"):
         with p.raw(f"{method} /v1/x HTTP/1.1\r\nHost: x\r\n\r\n".encode()) as s:
             answer = read_all(s)
         assert answer.startswith(b"HTTP/1.1 400 ") and b"https" in answer
     assert not p.backend.requests
-    assert [(r["status"], r["error"]) for r in p.wait_records(2)] == [(400, "plain_http")] * 2
+    assert [(r["status"], r["error"]) for r in p.wait_records(4)] == [(400, "plain_http")] * 4
     context = ssl._create_unverified_context()
     context.set_alpn_protocols(["h2", "http/1.1"])
     with context.wrap_socket(socket.create_connection(("127.0.0.1", p.port), timeout=20)) as s:
@@ -167,6 +167,38 @@ def test_expectations(proxy):
         assert answer_of(s)[0] == 417
     with proxy.raw(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc") as s:
         assert answer_of(s)[0] == 200  # the body is there: nobody waits to be told to go on
+
+
+def test_expectations_of_our_own_endpoints(proxy):
+    """The client may leave the body out now: what it sends next is no request that one could be sure of."""
+    with proxy.raw(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n") as s:
+        answer = read_all(s)
+    assert answer.startswith(b"HTTP/1.1 405 ") and b"\r\nConnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("framing, rest", [("Content-Length: 4010", b""), ("Transfer-Encoding: chunked", b"zz\r\n"), ("Transfer-Encoding: chunked", b"")],
+                         ids=["the client leaves", "rubbish behind it", "the client leaves a chunk"])
+def test_an_answer_that_did_not_wait_for_the_body_stands(proxy, framing, rest):
+    """What the client has had is what the record says."""
+    proxy.backend.routes["/v1/early"] = lambda conn, rq: conn.sendall(simple(b"gone", "404 Not Found"))
+    with proxy.raw(b"POST /v1/early HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n3\r\nabc\r\n" % framing.encode()) as s:
+        assert answer_of(s)[:2] == (404, b"gone")
+        s.sendall(rest)
+        s.shutdown(socket.SHUT_WR)
+        assert read_all(s) == b""
+    [record] = proxy.wait_records(1)
+    assert (record["status"], record.get("error"), record["req_complete"]) == (404, None, False)
+
+
+@pytest.mark.parametrize("path", ["/health", "/nowhere"])
+def test_a_body_that_nobody_reads_has_an_end(proxy, path):
+    sent, chunk = 0, b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    with proxy.raw(b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % path.encode()) as s:
+        with pytest.raises(OSError):
+            while sent < 100 * len(chunk) * 10:
+                s.sendall(chunk)
+                sent += len(chunk)
+    assert 8_000_000 < sent < 20_000_000
 
 
 def test_a_stranger_to_a_kept_connection_is_not_answered_for_another(proxy):

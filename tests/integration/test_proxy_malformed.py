@@ -111,6 +111,16 @@ def test_what_two_readers_may_read_differently_is_refused(make, name, data):  # 
     assert all(rq.rest == b"" for rq in p.backend.requests)
 
 
+@pytest.mark.parametrize("data", [b"G", b"GET /v1/x HT", b"GET /v1/x HTTP/1.1\r", b"GET /v1/x HTTP/1.1\r\nHost: x\r\n"])
+def test_a_head_that_ends_in_the_middle_is_refused(make, data):  # noqa: F811
+    p = make().ready().start()
+    with p.raw(data) as s:
+        s.shutdown(socket.SHUT_WR)
+        assert read_all(s).startswith(b"HTTP/1.1 400 ")
+    [record] = p.wait_records(1)
+    assert (record["status"], record["error"]) == (400, "malformed_request")
+
+
 def test_heads_up_to_64_kib(make):  # noqa: F811
     p = make().ready().start()
     for name, size, status in (("Cookie", 20_000, 200), ("Cookie", 64_000, 200), ("Cookie", 66_000, 431)):

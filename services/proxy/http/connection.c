@@ -163,7 +163,7 @@ static void connection_start_request(struct tb_connection *c, struct tb_request 
     }
 }
 
-/* A head that will not be complete, of which the request line is known. */
+/* A head that will not be complete. */
 static void connection_refuse_head(struct tb_connection *c, int status, const char *code, const char *why)
 {
     struct tb_request *rq = &c->listener->request;
@@ -175,7 +175,7 @@ static void connection_refuse_head(struct tb_connection *c, int status, const ch
 
 static void connection_head_cut(struct tb_connection *c)
 {
-    if (c->line_us > 0)
+    if (c->len > c->raw)
         connection_refuse_head(c, TB_HTTP_BAD_REQUEST, "malformed_request",
                                "the head of the request is not complete");
     else
@@ -214,10 +214,12 @@ static bool connection_read_head(struct tb_connection *c)
 
 /* --- the body ------------------------------------------------------------------------------------------- */
 
+/* The rest of the body will not come. When the answer did not wait for it, the answer stands. */
 static void connection_refuse_body(struct tb_connection *c, const struct tb_refusal *why)
 {
     c->close = c->deaf = true;
-    c->listener->handler->refuse(c->request, why);
+    if (!c->answer_ended)
+        c->listener->handler->refuse(c->request, why);
 }
 
 static void connection_give_body(struct tb_connection *c)
@@ -268,7 +270,9 @@ static bool connection_read_body(struct tb_connection *c)
                 connection_release_input(c);
                 return true;
             }
-            if (n <= 0) {
+            if (n <= 0 && c->answer_ended) {
+                c->close = c->deaf = true; /* it did not wait for the body, and stands */
+            } else if (n <= 0) {
                 tb_connection_close(c, TB_END_GONE);
                 return false;
             }
@@ -293,7 +297,7 @@ static void connection_leave(struct tb_connection *c)
 {
     bool all_read = c->body_ended && c->raw == c->len && !c->io.can_read;
 
-    if (all_read || c->io.hung_up) {
+    if (all_read) {
         if (c->io.ssl)
             tb_transport_shut(&c->io);
         return tb_connection_close(c, TB_END_COMPLETE);
@@ -486,7 +490,7 @@ static void connection_look_request(struct tb_connection *c, uint64_t elapsed_us
     c->slow_us += elapsed_us;
     if (c->slow_us <= TB_CLIENT_SLOW_US)
         return;
-    if (c->answering)
+    if (c->answering && !(c->answer_ended && tb_connection_out_is_empty(c)))
         return tb_connection_close(c, TB_END_SLOW);
     connection_refuse_body(c, &slow);
     tb_connection_later(c);
@@ -496,7 +500,8 @@ static void connection_look_head(struct tb_connection *c, uint64_t now)
 {
     uint64_t limit = c->kept ? TB_CLIENT_KEPT_US : TB_CLIENT_HEAD_US;
 
-    if (c->line_us > 0 && now - c->line_us > TB_CLIENT_HEAD_US) {
+    if (c->line_us > 0 ? now - c->line_us > TB_CLIENT_HEAD_US
+                       : now - c->since_us > limit && c->len > c->raw) {
         connection_refuse_head(c, TB_HTTP_REQUEST_TIMEOUT, "client_timeout",
                                "the head of the request came too slowly");
         tb_connection_later(c);

@@ -9,6 +9,7 @@
 #include "common/macros.h"
 
 #define RECORD (16 * 1024) /* bytes of a TLS record */
+#define TLS_HANDSHAKE 0x16 /* type of its first one */
 
 enum tb_client_hello tb_transport_hello(struct tb_transport *t)
 {
@@ -21,7 +22,7 @@ enum tb_client_hello tb_transport_hello(struct tb_transport *t)
     }
     if (n <= 0)
         return TB_HELLO_NONE;
-    return c >= 'A' && c <= 'Z' ? TB_HELLO_PLAIN : TB_HELLO_TLS;
+    return c == TLS_HANDSHAKE ? TB_HELLO_TLS : TB_HELLO_PLAIN;
 }
 
 int tb_transport_start_tls(struct tb_transport *t, SSL_CTX *context)
