@@ -13,6 +13,8 @@ from tbsys import wait_for
 
 pytestmark = pytest.mark.alone("what a neighbour waits for is the proxy's doing, and not that of other tests")
 CHAT = "/v1/chat/completions"
+# Seconds. The fault was a wait of many seconds; what a turn of the loop costs is some milliseconds, and four uploaders share two processors.
+SOON = 0.5
 # A process of its own: it must not wait for this one's interpreter.
 UPLOAD = """
 import socket, sys
@@ -85,11 +87,11 @@ def test_uploads_do_not_slow_a_neighbour(counted, path, piece, clients):
     quiet = waits(counted, 0.5)
     times, passed = beside(counted, UPLOAD, path, piece, clients=clients)
     assert passed > 1 << 20  # and they go on
-    assert len(times) > 50 and times[len(times) * 99 // 100] < 0.15 + 2 * quiet[-1], times[-5:]
+    assert len(times) > 50 and times[len(times) * 99 // 100] < SOON + 2 * quiet[-1], times[-5:]
 
 
 def test_downloads_do_not_slow_a_neighbour(counted):
     quiet = waits(counted, 0.5)
     times, passed = beside(counted, DOWNLOAD, clients=3)
     assert passed > 1 << 20
-    assert len(times) > 50 and times[len(times) * 99 // 100] < 0.15 + 2 * quiet[-1], times[-5:]
+    assert len(times) > 50 and times[len(times) * 99 // 100] < SOON + 2 * quiet[-1], times[-5:]
