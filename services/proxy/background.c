@@ -52,22 +52,28 @@ static void background_end(struct tb_server *s, struct background_entry *e, uint
     *e = (struct background_entry){0};
 }
 
-/* Makes room: the one that has waited longest is counted as estimated. */
+/* Nobody will learn what it cost: it is counted as estimated. */
+static void background_give_up(struct tb_server *s, struct background_entry *e)
+{
+    struct tb_key_account *account = e->account;
+    struct tb_tokens t;
+
+    background_estimate(&e->request, &e->reservation, &t);
+    background_end(s, e, t.prompt + t.completion);
+    tb_metering_book(s->usage, &t);
+    if (account)
+        tb_key_add_tokens(account, &t);
+}
+
+/* Makes room: the one that has waited longest waits no more. */
 static struct background_entry *background_evict(struct tb_server *s)
 {
     struct background_entry *oldest = &s->background->entry[0];
-    struct tb_key_account *account;
-    struct tb_tokens t;
 
     for (size_t i = 1; i < TB_BACKGROUND_MAX; i++)
         if (s->background->entry[i].since_us < oldest->since_us)
             oldest = &s->background->entry[i];
-    account = oldest->account;
-    background_estimate(&oldest->request, &oldest->reservation, &t);
-    background_end(s, oldest, t.prompt + t.completion);
-    tb_metering_book(s->usage, &t);
-    if (account)
-        tb_key_add_tokens(account, &t);
+    background_give_up(s, oldest);
     return oldest;
 }
 
@@ -107,19 +113,39 @@ bool tb_background_defer(struct tb_exchange *ex)
     return true;
 }
 
-bool tb_background_claim(struct tb_exchange *ex)
+/* The one that the path of a request names, with this behind its id. */
+static struct background_entry *background_named(const struct tb_exchange *ex, const char *behind)
 {
     static const char place[] = "/responses/";
+    size_t len = ex->path_len, n = strlen(behind);
     const char *path = ex->target, *id = NULL;
-    const struct background_entry *e;
 
-    if (strcmp(ex->method, "GET") != 0)
-        return false;
-    for (const char *p = path; (p = strstr(p, place)) && p < path + ex->path_len; p++)
+    if (len < n || memcmp(path + len - n, behind, n) != 0)
+        return NULL;
+    len -= n;
+    for (const char *p = path; (p = strstr(p, place)) && p < path + len; p++)
         id = p + sizeof(place) - 1;
-    e = id ? background_find(ex->server->background, id, ex->path_len - (size_t)(id - path)) : NULL;
-    if (!e)
+    return id && id < path + len ? background_find(ex->server->background, id, len - (size_t)(id - path))
+                                 : NULL;
+}
+
+bool tb_background_claim(struct tb_exchange *ex, int status)
+{
+    bool ok = status / 100 == 2, gone = status == TB_HTTP_NOT_FOUND;
+    bool removed = strcmp(ex->method, "DELETE") == 0 && (ok || gone);
+    struct background_entry *e = NULL;
+
+    if (removed || strcmp(ex->method, "GET") == 0)
+        e = background_named(ex, "");
+    else if (strcmp(ex->method, "POST") == 0)
+        e = background_named(ex, "/cancel");
+    if (!e || (!ok && !gone))
         return false;
+    if (gone || removed) { /* the runtime has forgotten it */
+        if (e->account == ex->account)
+            background_give_up(ex->server, e);
+        return false;
+    }
     ex->rewrite.api = TB_API_RESPONSE;
     ex->parser.request = e->request;
     memcpy(ex->parser.id, e->id, sizeof(ex->parser.id));

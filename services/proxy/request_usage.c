@@ -143,7 +143,7 @@ static bool metering_set_parser(struct tb_exchange *ex, const struct tb_response
 
 void tb_metering_answer(struct tb_exchange *ex, const struct tb_response *up)
 {
-    ex->claims = up->status / 100 == 2 && tb_background_claim(ex);
+    ex->claims = tb_background_claim(ex, up->status);
     if (up->status / 100 != 2 || (strcmp(ex->method, "POST") != 0 && !ex->claims) ||
         ex->rewrite.api == TB_API_FREE || !metering_set_parser(ex, up))
         return;

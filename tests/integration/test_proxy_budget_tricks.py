@@ -45,3 +45,30 @@ def test_conversations_that_fit_are_counted(keyed):  # noqa: F811
     p.backend.routes[path] = lambda conn, rq: (rq.sha256(), conn.sendall(simple(json.dumps(doc).encode(), extra=JSON)))[1]
     assert ask(p, {"messages": [[USER]] * 3, "max_tokens": 50}, path)[0] == 200
     assert left(p) == 40000 - 36
+
+
+def response(status):
+    return {"id": "resp_1", "status": status, "output": [], "usage": None}
+
+
+@pytest.mark.parametrize("status, method, path, code", [
+    ("failed", "GET", "", "200 OK"), ("incomplete", "GET", "", "200 OK"), ("cancelled", "POST", "/cancel", "200 OK"),
+    ("", "GET", "", "404 Not Found"), ("", "DELETE", "", "200 OK"),
+])
+def test_a_background_response_that_comes_to_nothing_is_not_held_for_ever(keyed, status, method, path, code):  # noqa: F811
+    p = keyed("budget=1000", 20000)
+    where = "/v1/responses/resp_1"
+    p.backend.routes["/v1/responses"] = lambda conn, rq: (rq.sha256(), conn.sendall(simple(json.dumps(response("queued")).encode(), extra=JSON)))[1]
+    p.backend.routes[where] = p.backend.routes["/v1/responses"]
+    key = {"Authorization": "Bearer k"}
+    assert ask(p, {"background": True, "max_output_tokens": 300, "input": "q" * 40}, "/v1/responses")[0] == 200
+    assert p.ask("GET", where, headers=key)[0] == 200
+    held = left(p)
+    assert held < 700
+    last = json.dumps(response(status) if status else {}).encode()
+    p.backend.routes[where + path] = lambda conn, rq: conn.sendall(simple(last, code, JSON))
+    assert p.ask(method, where + path, headers=key)[0] == int(code[:3])
+    assert left(p) == (990 if status else held)  # what the runtime does not know any more may have cost all
+    assert ask(p, {"background": True, "max_output_tokens": 300, "input": "q"}, "/v1/responses")[0] == 200
+    p.ask(method, where + path, headers=key)
+    assert ask(p, {"max_output_tokens": 50, "input": "q"}, "/v1/responses")[0] == 200

@@ -134,6 +134,9 @@ static void parser_note_string(struct tb_usage_parser *m)
         (tb_json_at(&m->scan, "id") || tb_json_at(&m->scan, "response.id"))) {
         memcpy(m->id, m->scan.value, sizeof(m->id));
         m->id_cut = m->scan.cut;
+    } else if (m->request.api == TB_API_RESPONSE &&
+               (tb_json_at(&m->scan, "status") || tb_json_at(&m->scan, "response.status"))) {
+        m->over = strcmp(m->scan.value, "queued") != 0 && strcmp(m->scan.value, "in_progress") != 0;
     } else if (strcmp(key, "finish_reason") == 0 && tb_json_at(&m->scan, "choices..finish_reason")) {
         m->finished = true;
         m->choice_length = strcmp(m->scan.value, "length") == 0;
@@ -389,7 +392,7 @@ int tb_usage_parser_cut(struct tb_usage_parser *m, struct tb_buf *out)
 
 bool tb_usage_parser_told(const struct tb_usage_parser *m)
 {
-    return (m->all.has_prompt || m->all.has_input) && m->all.has_completion;
+    return m->over || ((m->all.has_prompt || m->all.has_input) && m->all.has_completion);
 }
 
 void tb_usage_parser_clear(struct tb_usage_parser *m)

@@ -49,6 +49,7 @@ struct tb_usage_parser {
     bool opaque;                     /* bytes that nobody here can read: they are only counted */
     char id[TB_JSON_SCAN_VALUE + 1]; /* of a response (Responses API) */
     bool id_cut;                     /* it is longer */
+    bool over;                       /* the response's status is one that stays */
     /* private */
     struct tb_json_scan scan;
     struct tb_sse sse;
@@ -80,7 +81,7 @@ int tb_usage_parser_end(struct tb_usage_parser *m, struct tb_buf *out);
 int tb_usage_parser_cut(struct tb_usage_parser *m, struct tb_buf *out);
 /* complete: the runtime sent the answer to its end and the client took it. */
 void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, struct tb_tokens *ret);
-/* The usage has come, with both its halves. */
+/* The usage has come, with both its halves, or none will come. */
 bool tb_usage_parser_told(const struct tb_usage_parser *m);
 void tb_usage_parser_clear(struct tb_usage_parser *m);
 
