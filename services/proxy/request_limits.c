@@ -83,7 +83,9 @@ static bool quota_reserve_unseen(struct tb_exchange *ex, const struct tb_request
     struct tb_request_size size = {
         .prompts = 1,
         .prompt_likely = sound ? tb_prompt_sound(h->length) : h->length / TB_PROMPT_TOKEN_BYTES,
-        .prompt_most = h->chunked ? UINT64_MAX : h->length,
+        .prompt_most = h->chunked ? UINT64_MAX
+                       : sound    ? tb_prompt_sound(h->length) * TB_PROMPT_MEDIA_MOST + TB_PROMPT_TEMPLATE
+                                  : h->length,
         .completions = 1,
         .open = true,
     };

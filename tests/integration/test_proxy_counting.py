@@ -128,6 +128,24 @@ def test_what_could_mean_two_things(keyed, make, tmp_path, body):
     assert ask(other, body)[0] == 200 and seen[0].rstrip(b" ") == body
 
 
+def test_a_long_prompt_may_go_into_debt_as_well(keyed):
+    """Only a limit of its own that is larger than the rate never fits."""
+    p, seen = keyed("tpm=1000"), []
+    p.backend.routes[CHAT] = json_route({"choices": [], "usage": {"prompt_tokens": 1500, "completion_tokens": 5}}, seen)
+    long = {"messages": [{"role": "user", "content": "x" * 6000}]}
+    assert ask(p, {**long, "max_tokens": 1001})[2]["x-should-retry"] == "false" and not seen
+    assert ask(p, {**long, "max_tokens": 50})[0] == 200
+    assert int(ask(p, long)[2]["Retry-After"]) > 60
+
+
+def test_sound_fits_into_a_budget(keyed):
+    p = keyed("budget=200000")
+    p.backend.routes["/v1/audio/transcriptions"] = json_route({"text": "hi", "usage": {"input_tokens": 3000, "output_tokens": 40}})
+    headers = {"Content-Type": "multipart/form-data; boundary=b", "Authorization": "Bearer k"}
+    assert p.ask("POST", "/v1/audio/transcriptions", b"--b\r\n" + b"a" * 2_000_000, headers)[0] == 200
+    assert left(p) == 200_000 - 3040
+
+
 def picture(n):
     return {"role": "user", "content": [{"type": "text", "text": "t" * 80},
                                         {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * n}}]}
@@ -197,6 +215,16 @@ def test_a_compressed_answer_is_counted(proxy, coding, stream):
     assert answer[1] == body and answer[2]["Content-Encoding"] == coding
     want = (25, 15, 0, True) if coding == "br" else (11, 7, 0, None)
     assert tokens(proxy.wait_records(1)[0]) == want
+
+
+@pytest.mark.parametrize("padding", [b"", b"\0" * 20, b"junk"])
+def test_a_compressed_answer_may_have_several_members(proxy, padding):
+    events = [sse(delta("x" * 400)), sse({"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7}}, b"[DONE]")]
+    body = b"".join(map(gzip.compress, events)) + padding
+    proxy.backend.routes[CHAT] = lambda conn, rq: (rq.sha256(), conn.sendall(
+        simple(body, extra="Content-Type: text/event-stream\r\nContent-Encoding: gzip\r\n")))[1]
+    assert ask(proxy, {"stream": True, "messages": []})[1] == body
+    assert tokens(proxy.wait_records(1)[0]) == (11, 7, 0, None)
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/messages/count_tokens", "/v1/chat/completions/input_tokens", "/v1/tokenize"])

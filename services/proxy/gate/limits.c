@@ -74,7 +74,7 @@ bool tb_limit_reserve(struct tb_limiter *l, uint64_t now_us, uint64_t spent, con
                       struct tb_reservation *ret, struct tb_limit_refusal *ret_refusal)
 {
     /* An estimate never stands in the way of a request for good. */
-    uint64_t rate = need->asked ? need->rate : MIN(need->rate, l->limits.tpm);
+    uint64_t rate = MAX(need->asked, MIN(need->rate, l->limits.tpm));
     uint64_t cost = l->limits.tpm ? limit_cost_us(rate, l->limits.tpm) : 0;
 
     *ret = (struct tb_reservation){0};

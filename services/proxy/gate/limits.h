@@ -39,7 +39,7 @@ void tb_limit_leave(struct tb_limiter *l);
 struct tb_limit_need {
     uint64_t rate;   /* tokens it likely costs */
     uint64_t budget; /* tokens it costs at most */
-    bool asked;      /* rate is what the client asked for: more than a whole minute has never fits */
+    uint64_t asked;  /* of rate, what the client asked for: more than a whole minute has never fits */
 };
 struct tb_reservation {
     uint64_t rate, budget; /* tokens */

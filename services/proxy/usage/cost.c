@@ -62,7 +62,7 @@ void tb_cost_of(const struct tb_request_size *s, const struct tb_runtime_limits 
     *ret = (struct tb_cost){
         .likely = cost_add(s->prompt_likely, cost_multiply(s->completions, likely)),
         .most = cost_most(s, l, max),
-        .asked = s->completions > 0 && s->max_tokens > 0,
+        .asked = s->max_tokens > 0 ? cost_multiply(s->completions, likely) : 0,
     };
     if (left == UINT64_MAX || s->completions == 0 || !s->may_cap)
         return;

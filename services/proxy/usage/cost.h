@@ -33,7 +33,7 @@ struct tb_cost {
     uint64_t likely; /* tokens, for a rate */
     uint64_t most;   /* for a budget. More than `left`: it does not fit */
     uint64_t cap;    /* limit to write into it, so that it costs no more than `most`; 0: none */
-    bool asked;      /* likely is what the client asked for, not our estimate */
+    uint64_t asked;  /* of likely, what the client asked for, not our estimate */
 };
 /* left: tokens of the budget that are there; UINT64_MAX without a budget: nothing is ever written then. */
 void tb_cost_of(const struct tb_request_size *s, const struct tb_runtime_limits *l, uint64_t left,

@@ -14,7 +14,7 @@
 
 struct tb_inflate {
     z_stream z;
-    bool over;
+    bool member, over; /* member: a whole one has been read; over: nothing to read comes any more */
 };
 
 bool tb_inflate_knows(const char *coding)
@@ -49,12 +49,17 @@ bool tb_inflate_feed(struct tb_inflate *d, const char *p, size_t n,
         d->z.next_out = (Bytef *)out;
         d->z.avail_out = sizeof(out);
         r = inflate(&d->z, Z_SYNC_FLUSH);
-        if (r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR)
-            return false;
+        if (r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR) {
+            d->over = d->member && d->z.total_out == 0; /* padding behind the last member */
+            return d->over;
+        }
         if (d->z.avail_out < sizeof(out))
             each(arg, out, sizeof(out) - d->z.avail_out);
-        d->over = r == Z_STREAM_END;
-    } while (d->z.avail_out == 0 && !d->over);
+        if (r == Z_STREAM_END) { /* another may follow */
+            d->member = true;
+            d->over = inflateReset(&d->z) != Z_OK;
+        }
+    } while ((d->z.avail_out == 0 || d->z.avail_in > 0) && !d->over);
     return true;
 }
 

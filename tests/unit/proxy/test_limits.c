@@ -48,7 +48,7 @@ static void test_requests_at_once(void **unused)
 static void test_tokens_a_minute(void **unused)
 {
     struct tb_limiter l = {.limits.tpm = 1000};
-    struct tb_limit_need need = {.rate = 600, .asked = true};
+    struct tb_limit_need need = {.rate = 600, .asked = 600};
     struct tb_reservation a, b;
     struct tb_limit_refusal no;
     uint64_t reset;
@@ -61,10 +61,10 @@ static void test_tokens_a_minute(void **unused)
     assert_int_equal(no.retry_us, 12 * S); /* 200 tokens at 1000 a minute */
     tb_limit_settle(&l, S, &a, 100);
     assert_int_equal(tb_limit_tokens_left(&l, S, &reset), 900);
-    need.rate = 2000; /* never fits */
+    need.rate = need.asked = 2000; /* never fits */
     assert_false(tb_limit_reserve(&l, 1000 * S, 0, &need, &b, &no));
     assert_int_equal(no.retry_us, 0);
-    need.rate = 200;
+    need.rate = need.asked = 200;
     assert_true(tb_limit_reserve(&l, 2000 * S, 0, &need, &b, &no));
     tb_limit_settle(&l, 2000 * S, &b, 5000); /* more than reserved: paid for later */
     assert_int_equal(tb_limit_tokens_left(&l, 2000 * S, &reset), 0);
@@ -90,7 +90,7 @@ static void test_an_estimate_does_not_refuse_for_good(void **unused)
 static void test_budget(void **unused)
 {
     struct tb_limiter l = {.limits.budget = 1000};
-    struct tb_limit_need need = {.rate = 600, .budget = 764, .asked = true};
+    struct tb_limit_need need = {.rate = 600, .budget = 764, .asked = 600};
     struct tb_reservation a, b;
     struct tb_limit_refusal no;
 
@@ -114,7 +114,7 @@ static void test_costs_do_not_overflow(void **unused)
 
     for (size_t i = 0; i < ARRAY_SIZE(rates); i++) {
         struct tb_limiter l = {.limits.tpm = rates[i], .limits.rpm = rates[i]};
-        struct tb_limit_need need = {.rate = TB_LIMIT_MAX, .budget = TB_LIMIT_MAX, .asked = true};
+        struct tb_limit_need need = {.rate = TB_LIMIT_MAX, .budget = TB_LIMIT_MAX, .asked = TB_LIMIT_MAX};
         struct tb_reservation r = {0};
         struct tb_limit_refusal no;
         uint64_t reset;
