@@ -173,9 +173,18 @@ static void connection_refuse_head(struct tb_connection *c, int status, const ch
     connection_start_request(c, rq);
 }
 
+/* More than the empty lines that some clients send behind a body. */
+static bool connection_head_has_begun(const struct tb_connection *c)
+{
+    for (size_t i = c->raw; i < c->len; i++)
+        if (c->in[i] != '\r' && c->in[i] != '\n')
+            return true;
+    return false;
+}
+
 static void connection_head_cut(struct tb_connection *c)
 {
-    if (c->len > c->raw)
+    if (connection_head_has_begun(c))
         connection_refuse_head(c, TB_HTTP_BAD_REQUEST, "malformed_request",
                                "the head of the request is not complete");
     else
@@ -501,7 +510,7 @@ static void connection_look_head(struct tb_connection *c, uint64_t now)
     uint64_t limit = c->kept ? TB_CLIENT_KEPT_US : TB_CLIENT_HEAD_US;
 
     if (c->line_us > 0 ? now - c->line_us > TB_CLIENT_HEAD_US
-                       : now - c->since_us > limit && c->len > c->raw) {
+                       : now - c->since_us > limit && connection_head_has_begun(c)) {
         connection_refuse_head(c, TB_HTTP_REQUEST_TIMEOUT, "client_timeout",
                                "the head of the request came too slowly");
         tb_connection_later(c);
