@@ -101,7 +101,7 @@ void tb_connection_continue(struct tb_connection *c);
 const char *tb_connection_address(const struct tb_connection *c); /* of the client, as text; "unix" */
 bool tb_connection_is_tls(const struct tb_connection *c);
 
-/* --- for connection_answer.c and listener.c ------------------------------------------------------------------- */
+/* --- for connection_answer.c and listener.c ------------------------------------------------------------ */
 
 enum tb_connection_state {
     TB_CONNECTION_HANDSHAKE,

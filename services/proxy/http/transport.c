@@ -25,11 +25,24 @@ enum tb_client_hello tb_transport_hello(struct tb_transport *t)
     return c == TLS_HANDSHAKE ? TB_HELLO_TLS : TB_HELLO_PLAIN;
 }
 
+/* OpenSSL does not say how much the socket gave: a read that got less than it asked for has emptied it. */
+static long tls_note_read(BIO *bio, int op, const char *p, size_t len, int argi, long argl, int r,
+                          size_t *processed)
+{
+    struct tb_transport *t = (struct tb_transport *)BIO_get_callback_arg(bio);
+
+    if (op == (BIO_CB_READ | BIO_CB_RETURN))
+        t->drained = r <= 0 || *processed < len;
+    return r;
+}
+
 int tb_transport_start_tls(struct tb_transport *t, SSL_CTX *context)
 {
     t->ssl = SSL_new(context);
     if (!t->ssl || SSL_set_fd(t->ssl, t->fd) != 1)
         return -ENOMEM;
+    BIO_set_callback_arg(SSL_get_rbio(t->ssl), (char *)t);
+    BIO_set_callback_ex(SSL_get_rbio(t->ssl), tls_note_read);
     SSL_set_accept_state(t->ssl);
     return 0;
 }
@@ -69,7 +82,11 @@ static ssize_t tls_recv(struct tb_transport *t, char *buf, size_t n)
 
     ERR_clear_error();
     r = SSL_read_ex(t->ssl, buf, n, &got);
-    return r == 1 ? (ssize_t)got : tls_result(t, r);
+    if (r != 1)
+        return tls_result(t, r);
+    if (t->drained && !t->hung_up && !SSL_has_pending(t->ssl))
+        t->can_read = false;
+    return (ssize_t)got;
 }
 
 ssize_t tb_transport_recv(struct tb_transport *t, char *buf, size_t n)
@@ -121,6 +138,7 @@ static ssize_t tls_send(struct tb_transport *t, const struct iovec *iov, int n)
 ssize_t tb_transport_send(struct tb_transport *t, const struct iovec *iov, int n)
 {
     struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
+    size_t all = 0;
     ssize_t sent;
 
     if (!t->can_write)
@@ -131,8 +149,12 @@ ssize_t tb_transport_send(struct tb_transport *t, const struct iovec *iov, int n
         sent = n == 1 ? send(t->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL)
                       : sendmsg(t->fd, &m, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    if (sent >= 0)
+    for (int i = 0; i < n; i++)
+        all += iov[i].iov_len;
+    if (sent >= 0) {
+        t->can_write = (size_t)sent == all; /* a full socket says when it is not */
         return sent;
+    }
     if (errno != EAGAIN)
         return -ECONNRESET;
     t->can_write = false;

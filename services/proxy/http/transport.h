@@ -14,6 +14,7 @@ struct tb_transport {
     int fd;   /* -1: closed */
     SSL *ssl; /* NULL: plain */
     bool can_read, can_write;
+    bool drained; /* TLS: the last read of the socket emptied it */
     bool hung_up; /* the other side has closed, or will send no more; what it sent before can still be read */
 };
 

@@ -75,6 +75,8 @@ static size_t call_send(struct tb_call *c, const void *p, size_t n)
                               : sendmsg(c->conn->fd, &m, MSG_NOSIGNAL);
         if (r >= 0) {
             c->sent += MIN((size_t)r, held);
+            /* Not all of it: the socket is full, and says when it is not. */
+            c->conn->can_write = (size_t)r == held + (n - done);
             done += (size_t)r - MIN((size_t)r, held);
             c->touched = true;
         } else if (errno == EAGAIN) {
