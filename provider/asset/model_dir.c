@@ -17,8 +17,7 @@ struct walk {
     struct model_dir *m;
     const char *root;
     const struct model_dir_options *o;
-    char *real_root,
-        *blobs; /* where links may point to; blobs NULL: the directory is not a snapshot of a cache */
+    char *real_root, *blobs; /* where links may point to; blobs NULL: not a snapshot of a cache */
     struct {
         dev_t dev;
         ino_t ino;

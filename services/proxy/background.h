@@ -21,8 +21,8 @@ void tb_background_estimate(const struct tb_exchange *ex, struct tb_tokens *ret)
 /* At the end of a POST whose answer is still to come: takes over reservation and slot. False when it
  * cannot. */
 bool tb_background_defer(struct tb_exchange *ex);
-/* The answer to a GET of /responses/ID, or to a POST of its /cancel: prepares to count it, when it is one that
- * waits. When the runtime has it no more (404, DELETE) it is counted as estimated. */
+/* The answer to a GET of /responses/ID, or to a POST of its /cancel: prepares to count it, when it is one
+ * that waits. When the runtime has it no more (404, DELETE) it is counted as estimated. */
 bool tb_background_claim(struct tb_exchange *ex, int status);
 /* The answer has brought the usage: the response waits no longer, and its account pays. */
 void tb_background_settle(struct tb_exchange *ex, uint64_t tokens);

@@ -48,8 +48,8 @@ struct tb_exchange {
     struct tb_rewrite rewrite;
     struct tb_usage_parser parser;
     struct tb_inflate *inflate; /* of an answer that is compressed; or NULL */
-    struct tb_in_flight_slot
-        *slot; /* what it cost so far, for the next process should this one be killed; or NULL */
+    /* what it cost so far, for the next process should this one be killed; or NULL */
+    struct tb_in_flight_slot *slot;
     struct tb_buf to_runtime, to_client;
     size_t to_runtime_pos, to_client_pos; /* what has left of them */
     /* the key's account and what of it is held for this request (request_limits.c) */

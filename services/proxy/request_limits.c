@@ -76,7 +76,8 @@ static bool quota_reserve(struct tb_exchange *ex, const struct tb_request_size *
     return true;
 }
 
-/* A body that is not looked into. Of an API that is not known it may ask for anything, and no limit can be set. */
+/* A body that is not looked into. Of an API that is not known it may ask for anything, and no limit can be
+ * set. */
 static bool quota_reserve_unseen(struct tb_exchange *ex, const struct tb_request *h)
 {
     bool sound = ex->rewrite.api == TB_API_AUDIO;

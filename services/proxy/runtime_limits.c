@@ -25,13 +25,16 @@ static void fetch_look(struct tb_limits_fetch *f, const char *p, size_t n)
     }
 }
 
-static void fetch_event(void *arg);
+static void runtime_limits_event(void *arg);
 
 static bool fetch_page(struct tb_limits_fetch *f)
 {
     _cleanup_buf_ struct tb_buf lines = {0};
-    struct tb_call_request rq = {
-        .method = "GET", .target = pages[f->stage], .lines = &lines, .on_event = fetch_event, .arg = f};
+    struct tb_call_request rq = {.method = "GET",
+                                 .target = pages[f->stage],
+                                 .lines = &lines,
+                                 .on_event = runtime_limits_event,
+                                 .arg = f};
 
     f->scan = (struct tb_json_scan){0};
     if (tb_buf_printf(&lines, "Host: %s\r\nUser-Agent: tb-proxy\r\n", tb_upstream_host(f->upstream)) < 0 ||
@@ -56,7 +59,7 @@ static void fetch_next(struct tb_limits_fetch *f)
     f->finished(f->finished_arg);
 }
 
-static void fetch_event(void *arg)
+static void runtime_limits_event(void *arg)
 {
     struct tb_limits_fetch *f = arg;
     const struct tb_response *rs = tb_call_response(f->call);

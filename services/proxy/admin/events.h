@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GET /events on the health port: the status page's contents as server-sent events, at once when the state changes and else once a
- * second. Few at a time, so that viewers cannot take the port's connections from a load balancer's probes. */
+/* GET /events on the health port: the status page's contents as server-sent events, at once when the state
+ * changes and else once a second. Few at a time, so that viewers cannot take the port's connections from a
+ * load balancer's probes. */
 #ifndef TB_PROXY_ADMIN_EVENTS_H
 #define TB_PROXY_ADMIN_EVENTS_H
 

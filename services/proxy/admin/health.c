@@ -77,7 +77,8 @@ static int health_add_audit(cJSON *doc, struct tb_audit *audit)
     return 0;
 }
 
-/* What is for whoever has a key, and for the health port: whose contract this health_is, and how much it is used. */
+/* What is for whoever has a key, and for the health port: whose contract this is, and how much it
+ * is used. */
 static int health_add_details(cJSON *doc, const struct tb_server *s)
 {
     const char *expires_at = s->monitor.facts.expires_at;
@@ -174,7 +175,7 @@ void tb_health_reply(struct tb_server *s, const char *method, const char *path, 
     health_reply_probe(s, state == TB_STATE_READY || state == TB_STATE_DECRYPT, "Ready", ret);
 }
 
-/* --- what only the health port has ------------------------------------------------------------------------------- */
+/* --- what only the health port has ---------------------------------------------------------------------- */
 
 static struct MHD_Response *health_page_response(const char *text, size_t len, const char *content_type)
 {
@@ -267,7 +268,8 @@ static enum MHD_Result health_answer(struct tb_server *s, struct MHD_Connection 
     return health_answer_metrics(s, c);
 }
 
-/* *con_cls: NULL, then the server once the head was seen, then a question to the runtime when there is one. */
+/* *con_cls: NULL, then the server once the head was seen, then a question to the runtime when there is
+ * one. */
 enum MHD_Result tb_health_handler(void *cls, struct MHD_Connection *c, const char *url, const char *method,
                                   const char *version, const char *upload, size_t *upload_size,
                                   void **con_cls)

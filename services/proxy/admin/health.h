@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GET and HEAD of /health, /readiness, /status (both ports), and on the health port only of the status page, /events and
- * /metrics. Design section 4. */
+/* GET and HEAD of /health, /readiness, /status (both ports), and on the health port only of the status
+ * page, /events and /metrics. Design section 4. */
 #ifndef TB_PROXY_ADMIN_HEALTH_H
 #define TB_PROXY_ADMIN_HEALTH_H
 
@@ -11,8 +11,8 @@
 
 /* True when path[0..len) is one of /health, /readiness, /status: not for the runtime, not audited. */
 bool tb_health_path(const char *path, size_t len);
-/* The answer of one of these three, or 405 with Allow. identified: by a key, where keys are needed; others learn
- * state and progress, and not whose contract this is. */
+/* The answer of one of these three, or 405 with Allow. identified: by a key, where keys are needed; others
+ * learn state and progress, and not whose contract this is. */
 void tb_health_reply(struct tb_server *s, const char *method, const char *path, size_t len, bool identified,
                      struct tb_reply *ret);
 /* Access handler of the health listener; cls is the struct tb_server. */

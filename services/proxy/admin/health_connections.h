@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Connections of the health port. There are few, as each costs a descriptor; so that a load balancer's probe always finds one, the one that
- * has been idle for longest makes room when too many are open. A connection is idle while no answer is on its way, whatever trickles in. */
+/* Connections of the health port. There are few, as each costs a descriptor; so that a load balancer's
+ * probe always finds one, the one that has been idle for longest makes room when too many are open. A
+ * connection is idle while no answer is on its way, whatever trickles in. */
 #ifndef TB_PROXY_ADMIN_HEALTH_CONNECTIONS_H
 #define TB_PROXY_ADMIN_HEALTH_CONNECTIONS_H
 

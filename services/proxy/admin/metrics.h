@@ -8,8 +8,9 @@
 #include "common/buf.h"
 
 #define TB_LATENCY_BUCKETS 14
-#define TB_CODES                                                                                             \
-    600 /* status codes below it; whatever a runtime answers, the page stays short: codes never seen are left out */
+/* Status codes below it are counted. Codes that never came are not in the page, so it stays short whatever a
+ * runtime answers. */
+#define TB_CODES 600
 
 struct tb_metrics {
     uint64_t by_code[TB_CODES]; /* API requests by the status in their audit record; [0]: none of HTTP's */

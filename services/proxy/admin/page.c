@@ -43,7 +43,7 @@ static const char *page_time(uint64_t realtime_us, char out[static TB_RFC3339_MA
     return out;
 }
 
-/* --- the fields, a group each ------------------------------------------------------------------------------------ */
+/* --- the fields, a group each --------------------------------------------------------------------------- */
 
 /* The reason, a word for programs, in words; but not where it only says again what the state says. */
 static void page_put_sentence(struct page_fields *p, const char *sentence, const char *reason)
@@ -203,7 +203,7 @@ static void page_fill(struct page_fields *p, const struct tb_server *s)
     page_put_accounting(p, s);
 }
 
-/* --- as HTML and as JSON ----------------------------------------------------------------------------------------- */
+/* --- as HTML and as JSON -------------------------------------------------------------------------------- */
 
 /* The five columns of a request: time, what, status, how long, class. */
 static void page_row(const struct tb_recent_request *r, char t[static 5][48])

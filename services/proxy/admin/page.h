@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The status page of the health port: GET / as HTML, and the same as JSON for its events. All text is made here, once. Holds
- * nothing secret: no contract, no address, no key's name, nothing out of a request but what recent.h lets through. */
+/* The status page of the health port: GET / as HTML, and the same as JSON for its events. All text is made
+ * here, once. Holds nothing secret: no contract, no address, no key's name, nothing out of a request but
+ * what recent.h lets through. */
 #ifndef TB_PROXY_ADMIN_PAGE_H
 #define TB_PROXY_ADMIN_PAGE_H
 

@@ -36,7 +36,7 @@ static void fetch_fail(struct tb_runtime_fetch *f, int status, const char *code,
     fetch_end(f);
 }
 
-static void fetch_event(void *arg)
+static void runtime_metrics_event(void *arg)
 {
     struct tb_runtime_fetch *f = arg;
     const struct tb_response *rs;
@@ -69,7 +69,7 @@ struct tb_runtime_fetch *tb_runtime_fetch_start(struct tb_server *s, struct MHD_
 {
     _cleanup_buf_ struct tb_buf lines = {0};
     struct tb_call_request rq = {
-        .method = "GET", .target = "/metrics", .lines = &lines, .on_event = fetch_event};
+        .method = "GET", .target = "/metrics", .lines = &lines, .on_event = runtime_metrics_event};
     struct tb_runtime_fetch *f = NULL;
     size_t i = 0;
 
@@ -91,7 +91,7 @@ struct tb_runtime_fetch *tb_runtime_fetch_start(struct tb_server *s, struct MHD_
     f->suspended = true;
     MHD_suspend_connection(c);
     if (tb_call_failed(f->call))
-        fetch_event(f);
+        runtime_metrics_event(f);
     return f;
 }
 

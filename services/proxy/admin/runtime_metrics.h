@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GET /metrics?runtime=1 on the health port: the runtime's own /metrics, as it answers. On a page of its own, as its names are not
- * ours: some have families of the same names (process_...). */
+/* GET /metrics?runtime=1 on the health port: the runtime's own /metrics, as it answers. On a page of its
+ * own, as its names are not ours: some have families of the same names (process_...). */
 #ifndef TB_PROXY_ADMIN_RUNTIME_METRICS_H
 #define TB_PROXY_ADMIN_RUNTIME_METRICS_H
 
@@ -12,7 +12,8 @@
 struct tb_server;
 struct tb_runtime_fetch;
 
-/* Asks the runtime; the connection is suspended until tb_runtime_fetch_answer() can be called. NULL: too many, or no memory. */
+/* Asks the runtime; the connection is suspended until tb_runtime_fetch_answer() can be called. NULL: too
+ * many, or no memory. */
 struct tb_runtime_fetch *tb_runtime_fetch_start(struct tb_server *s, struct MHD_Connection *c);
 /* Queues what came of it. */
 enum MHD_Result tb_runtime_fetch_answer(struct tb_runtime_fetch *f);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One record per request: a bounded queue and the thread that writes it as a hash chain. Design section 4, "Audit record"; docs/contracts.md,
- * "Audit chain". record.h has the format, refusals.h what many refusals become, sink.h where the lines go, writer.c the chain, recover.c
- * how it goes on after a kill.
- * Fail closed: when records cannot be written, or too many wait, new requests are refused; a record is never dropped to let a request
- * through. */
+/* One record per request: a bounded queue and the thread that writes it as a hash chain. Design section 4,
+ * "Audit record"; docs/contracts.md, "Audit chain". record.h has the format, refusals.h what many refusals
+ * become, sink.h where the lines go, writer.c the chain, recover.c how it goes on after a kill. Fail
+ * closed: when records cannot be written, or too many wait, new requests are refused; a record is never
+ * dropped to let a request through. */
 #ifndef TB_PROXY_AUDIT_AUDIT_H
 #define TB_PROXY_AUDIT_AUDIT_H
 
@@ -13,7 +13,8 @@
 
 #include "proxy/audit/record.h"
 
-/* Half a second of the fastest load measured, so that a slow fdatasync does not refuse requests; about 16 MB when full. */
+/* Half a second of the fastest load measured, so that a slow fdatasync does not refuse requests; about 16
+ * MB when full. */
 #define TB_AUDIT_QUEUE 16384
 
 enum tb_admission {
@@ -25,22 +26,23 @@ enum tb_admission {
 struct tb_audit;
 struct tb_audit_config {
     const char *contract_id, *asset_id;
-    const char *file; /* TB_AUDIT_FILE or NULL */
-    const char
-        *head_file; /* remembers where the chain stands across restarts (common/chain_head.h), or NULL */
-    size_t queue;   /* slots for requests; as many again for refusals */
-    bool journal;   /* send to the journal; else, without a file, lines go to stderr */
+    const char *file;      /* TB_AUDIT_FILE or NULL */
+    const char *head_file; /* remembers the end of the chain across restarts (common/chain_head.h), or NULL */
+    size_t queue;          /* slots for requests; as many again for refusals */
+    bool journal;          /* send to the journal; else, without a file, lines go to stderr */
 };
 
 /* Opens the sinks and starts the writer. Strings are copied. -errno of opening the file. */
 int tb_audit_open(const struct tb_audit_config *config, struct tb_audit **ret);
 /* Takes a slot for one request. Each slot is given back by one tb_audit_submit(). */
 enum tb_admission tb_audit_admit(struct tb_audit *a);
-/* Queues the record, from malloc(), which it then owns; or counts it, when it is an unidentified one too many. */
+/* Queues the record, from malloc(), which it then owns; or counts it, when it is an unidentified one too
+ * many. */
 void tb_audit_submit(struct tb_audit *a, struct tb_audit_record *r);
 /* Asks the writer to open TB_AUDIT_FILE again (rotation). */
 void tb_audit_reopen(struct tb_audit *a);
-/* Writes what is queued, for at most timeout_ms, and frees everything. Returns how many records were not written. */
+/* Writes what is queued, for at most timeout_ms, and frees everything. Returns how many records were not
+ * written. */
 size_t tb_audit_close(struct tb_audit *a, unsigned timeout_ms);
 
 struct tb_audit_stats {

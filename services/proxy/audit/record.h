@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An audit record and its line of JSON. Design section 4, "Audit record"; docs/contracts.md, "Audit chain". Contains no bodies, keys or
- * tokens, and at most TB_AUDIT_PATH_MAX bytes of what a stranger wrote into the path. */
+/* An audit record and its line of JSON. Design section 4, "Audit record"; docs/contracts.md, "Audit
+ * chain". Contains no bodies, keys or tokens, and at most TB_AUDIT_PATH_MAX bytes of what a stranger wrote
+ * into the path. */
 #ifndef TB_PROXY_AUDIT_RECORD_H
 #define TB_PROXY_AUDIT_RECORD_H
 
@@ -31,19 +32,20 @@ struct tb_audit_record {
     uint64_t prompt_tokens, completion_tokens, cached_tokens;
     char request_id[65], client[64], key_name[65], error[64]; /* "" when not there */
 
-    /* No valid key came with it, and the runtime saw nothing of it: many of these may become one record (refusals.h). */
+    /* No valid key came with it, and the runtime saw nothing of it: many of these may become one record
+     * (refusals.h). */
     bool unidentified;
-    uint64_t
-        count; /* 0: a request of its own; else how many this stands for, and when the last of them came */
-    uint64_t last_realtime_us;
+    uint64_t count;            /* 0: a request of its own; else how many this stands for */
+    uint64_t last_realtime_us; /* when the last of them came */
 
     struct tb_audit_record *next; /* the queue's */
 };
 
-/* Escapes once: what is no printable ASCII, or would need an escape in JSON, becomes %XX. What does not fit is cut, and hashed. */
+/* Escapes once: what is no printable ASCII, or would need an escape in JSON, becomes %XX. What does not
+ * fit is cut, and hashed. */
 void tb_audit_record_set_path(struct tb_audit_record *r, const char *path, size_t len);
-/* Appends the JSON line (ts, contract_id, asset_id, method, path, req_sha256, status, latency_ms, then extras) without a line end. 0 or
- * the buffer's error. */
+/* Appends the JSON line (ts, contract_id, asset_id, method, path, req_sha256, status, latency_ms, then
+ * extras) without a line end. 0 or the buffer's error. */
 int tb_audit_format(const struct tb_audit_record *r, const char *contract_id, const char *asset_id,
                     struct tb_buf *out);
 

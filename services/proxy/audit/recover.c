@@ -3,7 +3,8 @@
 #include "common/log.h"
 #include "proxy/audit/state.h"
 
-/* How much of the file's end is looked at for the record the chain stands at: more than a power failure leaves unsaid. */
+/* How much of the file's end is looked at for the record the chain stands at: more than a power failure
+ * leaves unsaid. */
 #define TAIL_MAX (64UL * 1024 * 1024)
 
 /* Where the file's end leads from what was written: *ret_end. >0: there; 0: the file does not say; -errno. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Refusals of requests that came without a valid key: past a rate many become one record, with a count and the times of the first and the
- * last. Whoever can reach the port can cause as many of them as the line carries, and must not fill the disk, or push older records out of
- * the journal, with them. None is left out: the counts add up. Pure: the caller gives the time. docs/contracts.md, "Audit chain". */
+/* Refusals of requests that came without a valid key: past a rate many become one record, with a count and
+ * the times of the first and the last. Whoever can reach the port can cause as many of them as the line
+ * carries, and must not fill the disk, or push older records out of the journal, with them. None is left
+ * out: the counts add up. Pure: the caller gives the time. docs/contracts.md, "Audit chain". */
 #ifndef TB_PROXY_AUDIT_REFUSALS_H
 #define TB_PROXY_AUDIT_REFUSALS_H
 
@@ -17,8 +18,9 @@ struct tb_refusal_group {
     struct tb_audit_record *record; /* the first, with the sums; NULL: none gathered */
     int status;                     /* 0: not used yet */
     char error[64];
-    uint64_t since_us, interval_us,
-        last_us; /* monotonic: of the first gathered; until it is due; of the last ever */
+    uint64_t since_us;    /* monotonic: of the first gathered */
+    uint64_t interval_us; /* from then until it is due */
+    uint64_t last_us;     /* of the last ever */
 };
 struct tb_refusals {
     uint64_t ahead_us; /* until when the single records have used up their share */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where audit records go: TB_AUDIT_FILE, the journal, or standard error when there is neither. Used by the audit's writer; only
- * tb_audit_sink_sync() may run beside it. */
+/* Where audit records go: TB_AUDIT_FILE, the journal, or standard error when there is neither. Used by the
+ * audit's writer; only tb_audit_sink_sync() may run beside it. */
 #ifndef TB_PROXY_AUDIT_SINK_H
 #define TB_PROXY_AUDIT_SINK_H
 
@@ -22,7 +22,8 @@ int tb_audit_sink_open(struct tb_audit_sink *s, const struct tb_audit_config *c)
 void tb_audit_sink_close(struct tb_audit_sink *s);
 const char *tb_audit_sink_name(const struct tb_audit_sink *s);
 
-/* The end of the file: up to max bytes, heap, from the start of a line. *ret NULL when there is no regular file. */
+/* The end of the file: up to max bytes, heap, from the start of a line. *ret NULL when there is no regular
+ * file. */
 int tb_audit_sink_tail(const struct tb_audit_sink *s, size_t max, char **ret, size_t *ret_len);
 /* Takes n bytes, a line that was cut in the middle by a kill, off the end of the file. */
 int tb_audit_sink_trim(const struct tb_audit_sink *s, size_t n);
@@ -35,7 +36,8 @@ int tb_audit_sink_sync(struct tb_audit_sink *s);
 int tb_audit_sink_journal(const struct tb_audit_sink *s, const struct tb_audit_record *r, const char *line,
                           size_t len);
 
-/* Opens the file again if another one, or none, has its name by now: it was rotated. -errno: still the old one. */
+/* Opens the file again if another one, or none, has its name by now: it was rotated. -errno: still the old
+ * one. */
 int tb_audit_sink_reopen(struct tb_audit_sink *s);
 
 #endif

@@ -22,16 +22,17 @@ struct tb_audit {
     struct tb_audit_record *head, **tail;
     struct tb_refusals refusals;
     size_t slots;
-    uint64_t
-        gathered; /* requests whose records are in refusals, or stand for several and are not written yet */
+    /* requests whose records are in refusals, or stand for several and are not written yet */
+    uint64_t gathered;
     uint64_t written, refused, dropped, aggregated;
     struct tb_chain_point reported; /* the last record written */
     uint64_t synced;                /* number of the last one synced */
     bool broken, sync_broken, stop, stop_sync, give_up, reopen;
 };
 
-/* Finds where the chain stands after whatever ended the last writer. The head says it, but for the records that were being written:
- * of these the file knows, and else they count as written and are declared doubtful. -errno. */
+/* Finds where the chain stands after whatever ended the last writer. The head says it, but for the records
+ * that were being written: of these the file knows, and else they count as written and are declared
+ * doubtful. -errno. */
 int tb_audit_recover(struct tb_audit *a);
 
 /* The threads: the one that formats and writes, and the one that syncs. */

@@ -17,7 +17,7 @@
 #define BATCH_MAX 1024
 #define BATCH_MAX_BOTH 64
 
-/* --- the chain, on the writer's thread --------------------------------------------------------------------------- */
+/* --- the chain, on the writer's thread ------------------------------------------------------------------ */
 
 struct audit_batch {
     struct tb_audit_record *record[BATCH_MAX];
@@ -66,7 +66,7 @@ static int writer_fill_batch(struct tb_audit *a, struct audit_batch *b, struct t
     return 0;
 }
 
-/* --- the writer -------------------------------------------------------------------------------------------------- */
+/* --- the writer ----------------------------------------------------------------------------------------- */
 
 static void audit_set_broken(struct tb_audit *a, bool *flag, const char *where, int error)
 {
@@ -124,7 +124,8 @@ static int writer_send(struct tb_audit *a, const struct audit_batch *b, size_t i
     return tb_audit_sink_journal(&a->sink, b->record[i], b->lines.data + start, b->end[i] - 1 - start);
 }
 
-/* Tries until it works, or until it is time to give up: then false. i: a record for the journal, or -1: all for the file. */
+/* Tries until it works, or until it is time to give up: then false. i: a record for the journal, or -1:
+ * all for the file. */
 static bool writer_insist(struct tb_audit *a, const struct audit_batch *b, ssize_t i)
 {
     for (;;) {
@@ -211,7 +212,8 @@ static struct tb_audit_record *writer_take(struct tb_audit *a, bool *ret_reopen)
 {
     struct tb_audit_record *batch;
 
-    /* Records that come one by one are written a few at a time: waking this thread for each costs more than writing it. */
+    /* Records that come one by one are written a few at a time: waking this thread for each costs more
+     * than writing it. */
     tb_sleep_ms(GATHER_MS);
     pthread_mutex_lock(&a->lock);
     writer_take_refusals(a);
@@ -243,7 +245,8 @@ static bool writer_write_all(struct tb_audit *a, struct tb_audit_record **queue,
     return true;
 }
 
-/* Once a second: a file that was renamed or removed is noticed, and a power failure leaves a head that is not older. */
+/* Once a second: a file that was renamed or removed is noticed, and a power failure leaves a head that is
+ * not older. */
 static void writer_housekeep(struct tb_audit *a)
 {
     uint64_t now = tb_now_monotonic_us();
@@ -284,8 +287,8 @@ void *tb_audit_write_thread(void *arg)
     return NULL;
 }
 
-/* On a thread of its own: a slow disk then holds records back from a power failure's point of view only, and a kill finds all
- * that were handed in but a moment's in the file. */
+/* On a thread of its own: a slow disk then holds records back from a power failure's point of view only,
+ * and a kill finds all that were handed in but a moment's in the file. */
 void *tb_audit_sync_thread(void *arg)
 {
     struct tb_audit *a = arg;

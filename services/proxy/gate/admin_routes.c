@@ -11,8 +11,9 @@
  *   SGLang        python/sglang/srt/entrypoints/http_server.py
  *   Triton        docs/protocol/extension_{model_repository,shared_memory,trace,logging}.md
  *   llama-server  tools/server/README.md, tools/server/server.cpp
- * `*` matches any run of characters, slashes too. A row that begins with `/` also matches behind a version, as in /v1/sleep; one that
- * begins with a star has a name that nothing else has, wherever the runtime's root is. */
+ * `*` matches any run of characters, slashes too. A row that begins with `/` also matches behind a
+ * version, as in /v1/sleep; one that begins with a star has a name that nothing else has, wherever the
+ * runtime's root is. */
 static const char *const vllm[] = {
     "*/load_lora_adapter",
     "*/unload_lora_adapter",

@@ -6,8 +6,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* True for a path, decoded, that one of the runtimes we know documents as administration: it changes what others get, or shows their
- * requests. Case, doubled and trailing slashes do not matter: some runtimes, and what may stand before them, ignore those. */
+/* True for a path, decoded, that one of the runtimes we know documents as administration: it changes what
+ * others get, or shows their requests. Case, doubled and trailing slashes do not matter: some runtimes,
+ * and what may stand before them, ignore those. */
 bool tb_admin_route(const char *path, size_t len);
 
 #endif

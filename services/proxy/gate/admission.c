@@ -63,8 +63,8 @@ static bool admit_refuse_unrecorded(const struct tb_admit_request *rq, struct tb
     return true;
 }
 
-/* A browser asks whether a page may send a request; it cannot send the key with that. Whether the service is ready, and the key valid, the
- * page is told by the answer to the request itself. */
+/* A browser asks whether a page may send a request; it cannot send the key with that. Whether the service
+ * is ready, and the key valid, the page is told by the answer to the request itself. */
 static bool admit_preflight(const struct tb_admit_request *rq, struct tb_admit_result *ret)
 {
     enum tb_cors_verdict v = tb_cors_judge(rq->cors_policy, rq->cors, rq->method);

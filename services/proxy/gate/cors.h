@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which web pages of other origins may use the API (TB_CORS_ORIGINS), and the header fields that tell a browser so: from the facts of a
- * request to a list of fields. Credentials are never allowed: a browser does not send a bearer key by itself, a page's script does, and
- * that needs no cookie. https://fetch.spec.whatwg.org/#http-cors-protocol. Pure.
+/* Which web pages of other origins may use the API (TB_CORS_ORIGINS), and the header fields that tell a
+ * browser so: from the facts of a request to a list of fields. Credentials are never allowed: a browser
+ * does not send a bearer key by itself, a page's script does, and that needs no cookie.
+ * https://fetch.spec.whatwg.org/#http-cors-protocol. Pure.
  *
  *   unset, with TB_API_KEYS     any origin
  *   unset, without              what the runtime says: nothing is added, taken out or answered here
  *   *                           any origin
- *   none                        no origin; what the runtime says is taken out
- *   https://a.example, ...      these */
+ *                               none                        no origin; what the runtime says is taken out
+ *                               https://a.example, ...      these */
 #ifndef TB_PROXY_GATE_CORS_H
 #define TB_PROXY_GATE_CORS_H
 
@@ -42,7 +43,8 @@ enum tb_cors_verdict tb_cors_judge(const struct tb_cors_policy *p, const struct 
 struct tb_cors_field {
     const char *name, *value;
 };
-/* Fields for the answer, ours and the runtime's alike. Returns how many; values are borrowed from the request. */
+/* Fields for the answer, ours and the runtime's alike. Returns how many; values are borrowed from the
+ * request. */
 size_t tb_cors_fields(const struct tb_cors_policy *p, const struct tb_cors_request *rq, bool preflight,
                       struct tb_cors_field ret[static TB_CORS_FIELDS_MAX]);
 /* True for a field of the runtime's answer that ours stand for. */

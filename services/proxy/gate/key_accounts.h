@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What each API key has used, by name: counters in STATE/tb-proxy/keys that survive SIGKILL, and the limits that hold now. Names are
- * never forgotten: one that comes back finds its account as it was. docs/contracts.md, "Usage by key". */
+/* What each API key has used, by name: counters in STATE/tb-proxy/keys that survive SIGKILL, and the
+ * limits that hold now. Names are never forgotten: one that comes back finds its account as it was.
+ * docs/contracts.md, "Usage by key". */
 #ifndef TB_PROXY_GATE_KEY_ACCOUNTS_H
 #define TB_PROXY_GATE_KEY_ACCOUNTS_H
 
@@ -25,13 +26,14 @@ struct tb_key_account {
 };
 
 struct tb_key_accounts;
-/* Opens or makes the file. -EBADMSG when it is none of ours: it is left alone, as it holds what was spent. -errno. */
+/* Opens or makes the file. -EBADMSG when it is none of ours: it is left alone, as it holds what was spent.
+ * -errno. */
 int tb_key_accounts_open(const char *path, struct tb_key_accounts **ret);
-/* Gives each key its account, O(n). May run on a thread of its own beside everything but itself, since it touches no account that keys in
- * force have. -ENOSPC when the file has no room for another name. */
+/* Gives each key its account, O(n). May run on a thread of its own beside everything but itself, since it
+ * touches no account that keys in force have. -ENOSPC when the file has no room for another name. */
 int tb_key_accounts_bind(struct tb_key_accounts *b, struct tb_api_keys *keys);
-/* The account of a key that is bound and in force, with this key's limits from now on: when the keys are read again, the limits of each
- * account change at its next request and not all at once. */
+/* The account of a key that is bound and in force, with this key's limits from now on: when the keys are
+ * read again, the limits of each account change at its next request and not all at once. */
 struct tb_key_account *tb_key_account_use(const struct tb_api_key *k);
 void tb_key_accounts_close(struct tb_key_accounts *b);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The API keys in force, and reading them again: on a thread of its own, so that no stream waits for a file of 10,000 keys. What cannot
- * be used is reported, and the keys read before stay in force. All calls but the thread's work are the loop's. */
+/* The API keys in force, and reading them again: on a thread of its own, so that no stream waits for a
+ * file of 10,000 keys. What cannot be used is reported, and the keys read before stay in force. All calls
+ * but the thread's work are the loop's. */
 #ifndef TB_PROXY_GATE_KEY_STORE_H
 #define TB_PROXY_GATE_KEY_STORE_H
 
@@ -9,7 +10,8 @@
 
 struct tb_key_store;
 
-/* Reads TB_API_KEYS, the file `path`, for the first time, and opens the accounts, the file `accounts`. Reports what is wrong. -errno. */
+/* Reads TB_API_KEYS, the file `path`, for the first time, and opens the accounts, the file `accounts`.
+ * Reports what is wrong. -errno. */
 int tb_key_store_open(const char *path, const char *accounts, struct tb_key_store **ret);
 /* Waits for a thread that still reads. */
 void tb_key_store_close(struct tb_key_store *s);

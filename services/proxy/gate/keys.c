@@ -74,7 +74,7 @@ static const char *key_parse_line(const char *line, size_t len, struct tb_api_ke
     return NULL;
 }
 
-/* --- the table --------------------------------------------------------------------------------------------------- */
+/* --- the table ------------------------------------------------------------------------------------------ */
 
 static int keys_compare_hashes(const void *a, const void *b)
 {
@@ -92,7 +92,8 @@ static int keys_compare_names(const void *a, const void *b)
     return c != 0 ? c : (*x)->line < (*y)->line ? -1 : 1;
 }
 
-/* Keys of one name are one account. The first line whose limits differ from those of a line before, 0 when there is none; -ENOMEM. */
+/* Keys of one name are one account. The first line whose limits differ from those of a line before, 0 when
+ * there is none; -ENOMEM. */
 static int keys_check_limits(const struct tb_api_keys *keys)
 {
     _cleanup_free_ const struct tb_api_key **by_name = calloc(MAX(keys->n, 1U), sizeof(*by_name));
@@ -192,7 +193,7 @@ void tb_api_keys_clear(struct tb_api_keys *k)
     *k = (struct tb_api_keys){0};
 }
 
-/* --- lookup ------------------------------------------------------------------------------------------------------ */
+/* --- lookup --------------------------------------------------------------------------------------------- */
 
 static EVP_MD *keys_sha256;
 

@@ -5,8 +5,8 @@
 
 #include "common/macros.h"
 
-/* Each unit takes 1/rate of the window. What was taken is a point in time that moves ahead of the clock; room is left as long as it
- * is less than a window ahead (GCRA). */
+/* Each unit takes 1/rate of the window. What was taken is a point in time that moves ahead of the clock;
+ * room is left as long as it is less than a window ahead (GCRA). */
 static uint64_t limit_cost_us(uint64_t units, uint64_t rate)
 {
     uint64_t ms =

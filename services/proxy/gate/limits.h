@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What one API key may use: requests and tokens a minute, requests at once, tokens for good. Tokens are reserved before the runtime
- * can start and settled when it is known what they were, so that requests side by side cannot overspend. Pure: the caller gives
- * the time and keeps what must outlive the process. */
+/* What one API key may use: requests and tokens a minute, requests at once, tokens for good. Tokens are
+ * reserved before the runtime can start and settled when it is known what they were, so that requests side
+ * by side cannot overspend. Pure: the caller gives the time and keeps what must outlive the process. */
 #ifndef TB_PROXY_GATE_LIMITS_H
 #define TB_PROXY_GATE_LIMITS_H
 
@@ -44,7 +44,8 @@ struct tb_limit_need {
 struct tb_reservation {
     uint64_t rate, budget; /* tokens */
 };
-/* spent: tokens of the budget used up to now. False and *ret_refusal when it does not fit; nothing is held then. */
+/* spent: tokens of the budget used up to now. False and *ret_refusal when it does not fit; nothing is held
+ * then. */
 bool tb_limit_reserve(struct tb_limiter *l, uint64_t now_us, uint64_t spent, const struct tb_limit_need *need,
                       struct tb_reservation *ret, struct tb_limit_refusal *ret_refusal);
 /* The request is over and cost `used` tokens; the caller adds them to what is spent. */

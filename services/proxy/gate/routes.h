@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which paths reach the runtime: TB_ROUTES, an allow-list of globs, comma-separated; `*` matches any run of characters, slashes too.
- * Runtimes have administrative routes: those of the built-in table are opened by no wildcard, only by their exact path in TB_ROUTES. */
+/* Which paths reach the runtime: TB_ROUTES, an allow-list of globs, comma-separated; `*` matches any run
+ * of characters, slashes too. Runtimes have administrative routes: those of the built-in table are opened
+ * by no wildcard, only by their exact path in TB_ROUTES. */
 #ifndef TB_PROXY_GATE_ROUTES_H
 #define TB_PROXY_GATE_ROUTES_H
 
@@ -14,7 +15,8 @@ enum tb_route {
     TB_ROUTE_ADMIN
 }; /* ADMIN: one that must be listed as it is, and is not */
 enum tb_route tb_route_match(const char *globs, const char *path, size_t len);
-/* The same with a memory: clients ask for few paths, again and again. Zero-initialise; for one list of globs only. */
+/* The same with a memory: clients ask for few paths, again and again. Zero-initialise; for one list of
+ * globs only. */
 #define TB_ROUTE_CACHE_SLOTS 64
 #define TB_ROUTE_CACHE_PATH 60
 struct tb_route_cache {

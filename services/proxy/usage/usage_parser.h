@@ -65,8 +65,8 @@ struct tb_usage_parser {
     uint64_t index, choice_text, reasoning, reasoning_too, event_text;
     unsigned in_usage, in_timings; /* depth of the object's members; 0: not in one */
     bool has_usage, has_timings, bare, finished, choice_length;
-    struct tb_buf held,
-        kept; /* the current event; the one before, that what is stripped of this one may go to */
+    struct tb_buf held;    /* the current event */
+    struct tb_buf kept;    /* the one before, that what is stripped of this one may go to */
     bool passing, dropped; /* the current event was too long to hold; the one before was taken out */
 };
 
