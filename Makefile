@@ -86,7 +86,7 @@ help:
 	@echo 'make demo-local the same without a machine: the customer is processes here; seconds instead of minutes'
 	@echo 'make bench      speed, as ratios against peers; make bench-proxy: the proxy against nginx, haproxy and caddy'
 	@echo 'make soak       tb-proxy under 200 streams for SECONDS=600 (SAN=1: with the sanitizers): flat memory, no token lost'
-	@echo 'make lint       clang-format, cppcheck, shellcheck'
+	@echo 'make lint       the plan of docs/architecture.md (tests/lint.py), clang-format, cppcheck, shellcheck'
 	@echo 'make format     reformat the C sources'
 	@echo 'make docs       draws docs/chain.svg from docs/chain.txt'
 	@echo 'make install    into $$(DESTDIR)$$(prefix)'
@@ -209,6 +209,7 @@ bench:
 
 C_FILES = $(shell git ls-files '*.c' '*.h')
 lint:
+	$(Q)$(PYTHON) tests/lint.py
 	$(Q)$(CLANG_FORMAT) --dry-run --Werror $(C_FILES)
 	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppressions-list=tests/cppcheck.txt \
 		-I. -Iservices -D_GNU_SOURCE $(filter-out tests/%,$(filter %.c,$(C_FILES)))

@@ -6,7 +6,8 @@ Rules (docs/architecture.md):
 * An include in quotes names its room from the root or from services/ ("common/io.h", "proxy/http/loop.h") and exists.
 * Arrows point down: a program's rooms -> tbenc -> common; no program includes another; within a program as ORDER says.
 * No struct, union, enum or macro of a header is defined twice in the tree, and no static function: a backtrace reads by itself.
-* No line of a C file is longer than 110 columns."""
+* No line of a C file is longer than 110 columns, no function than 60 lines, no file than 600.
+* No declaration is torn in two for the comment behind it: such a comment stands above."""
 
 import collections
 import pathlib
@@ -15,7 +16,7 @@ import subprocess
 import sys
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
-COLUMNS = 110
+COLUMNS, FUNCTION_LINES, FILE_LINES = 110, 60, 600
 # Rooms of one program, lowest first: each may use those before it and itself. "" is the program's own folder, always last.
 ORDER = {
     "proxy": ("http", "usage", "audit", "gate", "admin"),
@@ -107,9 +108,29 @@ def check_columns(name, text):
             yield f"{name}:{n}: {len(line)} columns, {COLUMNS} are allowed"
 
 
+def check_lengths(name, text):
+    lines = text.splitlines()
+    if len(lines) > FILE_LINES:
+        yield f"{name}: {len(lines)} lines, {FILE_LINES} are allowed"
+    start = None
+    for n, line in enumerate(lines, 1):
+        if line == "{":
+            start = n
+        elif line == "}" and start:
+            if n - start >= FUNCTION_LINES:
+                yield f"{name}:{start}: a function of {n - start + 1} lines, {FUNCTION_LINES} are allowed"
+            start = None
+
+
+def check_torn(name, text):
+    """What clang-format makes of a member or variable whose comment does not fit behind it."""
+    for m in re.finditer(r"^( +)(?!return\b|else\b)[\w ,*]*[\w,]\n\1 +\*?\w+; */\*", text, re.M):
+        yield f"{name}:{text.count(chr(10), 0, m.start()) + 1}: a declaration is torn in two: put its comment above it"
+
+
 def main():
     files = {n: (REPO / n).read_text() for n in sources()}
-    faults = [f for n, t in files.items() for check in (check_includes, check_columns) for f in check(n, t)]
+    faults = [f for n, t in files.items() for check in (check_includes, check_columns, check_lengths, check_torn) for f in check(n, t)]
     faults += check_names(files)
     print("\n".join(faults))
     return 1 if faults else 0
