@@ -103,13 +103,13 @@ static int ring_alloc(struct tbenc_engine *eng)
 }
 
 /* -- state, all under eng->lock -------------------------------------------------------------------------- */
-static struct tbenc_batch *slot(struct tbenc_engine *eng, uint64_t seq)
+static struct tbenc_batch *engine_slot(struct tbenc_engine *eng, uint64_t seq)
 {
     return &eng->ring[seq % eng->n_ring];
 }
 
 /* Batches before this one may be overwritten. */
-static uint64_t released(const struct tbenc_engine *eng)
+static uint64_t engine_released(const struct tbenc_engine *eng)
 {
     uint64_t least = eng->consumed[RETIRE] > eng->p->lag ? eng->consumed[RETIRE] - eng->p->lag : 0;
 
@@ -126,7 +126,7 @@ static void engine_set_end(struct tbenc_engine *eng, uint64_t end)
     pthread_cond_broadcast(&eng->freed);
 }
 
-static void stop_locked(struct tbenc_engine *eng)
+static void engine_stop_locked(struct tbenc_engine *eng)
 {
     uint64_t one = 1;
 
@@ -140,21 +140,21 @@ static void stop_locked(struct tbenc_engine *eng)
 static void engine_stop(struct tbenc_engine *eng)
 {
     pthread_mutex_lock(&eng->lock);
-    stop_locked(eng);
+    engine_stop_locked(eng);
     pthread_mutex_unlock(&eng->lock);
 }
 
 /* -- workers --------------------------------------------------------------------------------------------- */
 /* The next batch, emptied, once its buffers are free. NULL when there is nothing left to do. */
-static struct tbenc_batch *next_slot(struct tbenc_engine *eng)
+static struct tbenc_batch *engine_next_slot(struct tbenc_engine *eng)
 {
     struct tbenc_batch *b = NULL;
 
     pthread_mutex_lock(&eng->lock);
-    while (!eng->stop && eng->next < eng->end && eng->next >= released(eng) + eng->n_ring)
+    while (!eng->stop && eng->next < eng->end && eng->next >= engine_released(eng) + eng->n_ring)
         pthread_cond_wait(&eng->freed, &eng->lock);
     if (!eng->stop && eng->next < eng->end) {
-        b = slot(eng, eng->next);
+        b = engine_slot(eng, eng->next);
         b->seq = eng->next;
         b->ready = false;
         b->n = 0;
@@ -165,13 +165,13 @@ static struct tbenc_batch *next_slot(struct tbenc_engine *eng)
     return b;
 }
 
-static struct tbenc_batch *claim(struct tbenc_engine *eng)
+static struct tbenc_batch *engine_claim(struct tbenc_engine *eng)
 {
     struct tbenc_batch *b;
     int r;
 
     pthread_mutex_lock(&eng->filling);
-    b = next_slot(eng);
+    b = engine_next_slot(eng);
     if (b) {
         r = eng->p->ops->fill(eng->p->ctx, b);
         pthread_mutex_lock(&eng->lock);
@@ -195,7 +195,7 @@ static void *worker_main(void *arg)
     struct tbenc_engine *eng = t->eng;
     struct tbenc_batch *b;
 
-    while ((b = claim(eng))) {
+    while ((b = engine_claim(eng))) {
         int r = b->rc < 0 ? b->rc : eng->p->ops->work(eng->p->ctx, t->index, b);
 
         pthread_mutex_lock(&eng->lock);
@@ -210,9 +210,9 @@ static void *worker_main(void *arg)
 }
 
 /* -- consumers ------------------------------------------------------------------------------------------- */
-static struct tbenc_batch *wait_ready(struct tbenc_engine *eng, uint64_t seq)
+static struct tbenc_batch *engine_wait_ready(struct tbenc_engine *eng, uint64_t seq)
 {
-    struct tbenc_batch *b = slot(eng, seq);
+    struct tbenc_batch *b = engine_slot(eng, seq);
 
     pthread_mutex_lock(&eng->lock);
     while (!eng->stop && seq < eng->end && !(seq < eng->next && b->seq == seq && b->ready))
@@ -224,12 +224,12 @@ static struct tbenc_batch *wait_ready(struct tbenc_engine *eng, uint64_t seq)
 }
 
 /* Takes all batches in order. 0 at the end, or the first failure, of the batch (*failed is set) or of fn. */
-static int consume(struct tbenc_engine *eng, unsigned who, int (*fn)(void *, struct tbenc_batch *),
-                   struct tbenc_batch **failed)
+static int engine_consume(struct tbenc_engine *eng, unsigned who, int (*fn)(void *, struct tbenc_batch *),
+                          struct tbenc_batch **failed)
 {
     struct tbenc_batch *b;
 
-    for (uint64_t seq = 0; (b = wait_ready(eng, seq)); seq++) {
+    for (uint64_t seq = 0; (b = engine_wait_ready(eng, seq)); seq++) {
         int r = b->rc < 0 ? b->rc : fn(eng->p->ctx, b);
 
         if (r < 0) {
@@ -250,18 +250,18 @@ static void *observer_main(void *arg)
     struct tbenc_batch *failed = NULL;
     int r;
 
-    r = consume(t->eng, OBSERVE + t->index, t->eng->p->ops->observe[t->index], &failed);
+    r = engine_consume(t->eng, OBSERVE + t->index, t->eng->p->ops->observe[t->index], &failed);
     if (r >= 0 || failed->rc < 0) /* a failed batch is reported by the retiring thread */
         return NULL;
     pthread_mutex_lock(&t->eng->lock);
     t->eng->observer_rc = r;
-    stop_locked(t->eng);
+    engine_stop_locked(t->eng);
     pthread_mutex_unlock(&t->eng->lock);
     return NULL;
 }
 
 /* -- running --------------------------------------------------------------------------------------------- */
-static int start_observers(struct tbenc_engine *eng, struct thread_arg *t, unsigned *n)
+static int engine_start_observers(struct tbenc_engine *eng, struct thread_arg *t, unsigned *n)
 {
     for (unsigned i = 0; i < TBENC_OBSERVERS_MAX; i++) {
         if (!eng->p->ops->observe[i])
@@ -275,7 +275,7 @@ static int start_observers(struct tbenc_engine *eng, struct thread_arg *t, unsig
 }
 
 /* One worker is enough to go on with. */
-static int start_workers(struct tbenc_engine *eng, struct thread_arg *t, unsigned *n)
+static int engine_start_workers(struct tbenc_engine *eng, struct thread_arg *t, unsigned *n)
 {
     for (unsigned i = 0; i < eng->p->workers; i++) {
         t[*n] = (struct thread_arg){.eng = eng, .index = i};
@@ -286,7 +286,7 @@ static int start_workers(struct tbenc_engine *eng, struct thread_arg *t, unsigne
     return 0;
 }
 
-static int run_threads(struct tbenc_engine *eng, struct tbenc_error *e)
+static int engine_run_threads(struct tbenc_engine *eng, struct tbenc_error *e)
 {
     struct thread_arg t[TBENC_THREADS_MAX + TBENC_OBSERVERS_MAX];
     struct tbenc_batch *failed = NULL;
@@ -297,15 +297,15 @@ static int run_threads(struct tbenc_engine *eng, struct tbenc_error *e)
     /* Signals are the program's: none is delivered to our threads. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &saved);
-    r = start_observers(eng, t, &n);
+    r = engine_start_observers(eng, t, &n);
     if (r >= 0)
-        r = start_workers(eng, t, &n);
+        r = engine_start_workers(eng, t, &n);
     pthread_sigmask(SIG_SETMASK, &saved, NULL);
 
     if (r < 0)
         (void)tbenc_fail(e, r, "cannot start a thread");
     else
-        r = consume(eng, RETIRE, eng->p->ops->retire, &failed);
+        r = engine_consume(eng, RETIRE, eng->p->ops->retire, &failed);
     if (r < 0)
         engine_stop(eng);
     for (unsigned i = 0; i < n; i++)
@@ -331,7 +331,7 @@ int tbenc_engine_run(const struct tbenc_engine_params *p, struct tbenc_error *e)
         (void)tbenc_fail(e, r, "out of memory for buffers of %zu bytes: use smaller chunks or fewer threads",
                          (eng.ct_size + eng.pt_size) * eng.n_ring);
     else
-        r = run_threads(&eng, e);
+        r = engine_run_threads(&eng, e);
     ring_free(&eng);
     pthread_cond_destroy(&eng.done);
     pthread_cond_destroy(&eng.freed);

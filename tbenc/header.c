@@ -10,7 +10,7 @@
 
 enum { AT_VERSION = 8, AT_ALGO = 10, AT_CHUNK_BYTES = 11, AT_NONCE_PREFIX = 15, AT_RESERVED = 19 };
 
-static int check_chunk_bytes(uint32_t n, unsigned flags, struct tbenc_error *e)
+static int header_check_chunk_bytes(uint32_t n, unsigned flags, struct tbenc_error *e)
 {
     uint32_t min = flags & TBENC_LENIENT ? 1 : TBENC_CHUNK_BYTES_MIN;
 
@@ -20,7 +20,7 @@ static int check_chunk_bytes(uint32_t n, unsigned flags, struct tbenc_error *e)
     return 0;
 }
 
-static int check_reserved(const uint8_t *p, unsigned flags, struct tbenc_error *e)
+static int header_check_reserved(const uint8_t *p, unsigned flags, struct tbenc_error *e)
 {
     if (flags & TBENC_LENIENT)
         return 0;
@@ -53,10 +53,10 @@ int tbenc_header_parse(const void *buf, size_t len, unsigned flags, struct tbenc
                           "header: algorithm %u is not supported, only %d (aes-256-gcm-chunked) is",
                           p[AT_ALGO], ALGO_AES_256_GCM_CHUNKED);
     h.chunk_bytes = tbenc_get32(p + AT_CHUNK_BYTES);
-    r = check_chunk_bytes(h.chunk_bytes, flags, e);
+    r = header_check_chunk_bytes(h.chunk_bytes, flags, e);
     if (r < 0)
         return r;
-    r = check_reserved(p, flags, e);
+    r = header_check_reserved(p, flags, e);
     if (r < 0)
         return r;
     memcpy(h.nonce_prefix, p + AT_NONCE_PREFIX, sizeof(h.nonce_prefix));

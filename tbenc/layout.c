@@ -7,7 +7,7 @@
 #include "tbenc/internal.h"
 
 /* The table entry whose path is p[0..n), or NULL. */
-static const struct tbenc_file *find_path(const struct tbenc_manifest *m, const char *p, size_t n)
+static const struct tbenc_file *layout_find_path(const struct tbenc_manifest *m, const char *p, size_t n)
 {
     size_t lo = 0, hi = m->n_files;
 
@@ -27,12 +27,12 @@ static const struct tbenc_file *find_path(const struct tbenc_manifest *m, const 
 
 /* A path that is a file cannot be a directory of another. Its neighbours need not be adjacent ("a", "a-b",
  * "a/b"). */
-static int check_directories(const struct tbenc_manifest *m, size_t i, struct tbenc_error *e)
+static int layout_check_directories(const struct tbenc_manifest *m, size_t i, struct tbenc_error *e)
 {
     const char *p = m->files[i].path;
 
     for (const char *s = strchr(p, '/'); s; s = strchr(s + 1, '/'))
-        if (find_path(m, p, (size_t)(s - p)))
+        if (layout_find_path(m, p, (size_t)(s - p)))
             return tbenc_fail(e, -EBADMSG, "manifest: files[%zu]: its directory \"%.*s\" is itself a file", i,
                               (int)MIN(s - p, 200), p);
     return 0;
@@ -61,7 +61,7 @@ static int layout_check_file(const struct tbenc_manifest *m, size_t i, uint64_t 
     if (f->bytes > TBENC_PLAINTEXT_MAX - sum)
         return tbenc_fail(e, -EBADMSG, "manifest: files[%zu]: sizes add up to more than %llu", i,
                           (unsigned long long)TBENC_PLAINTEXT_MAX);
-    return check_directories(m, i, e);
+    return layout_check_directories(m, i, e);
 }
 
 int tbenc_layout_check(const struct tbenc_manifest *m, struct tbenc_error *e)
@@ -115,7 +115,7 @@ static void layout_finish(const struct tbenc_manifest *m, uint64_t file_bytes, s
 
 /* The table entry that holds the record: the last one that starts at or before it. An empty one never is,
  * because the next entry starts at the same record. */
-static size_t find_file(const struct tbenc_manifest *m, uint64_t index)
+static size_t layout_find_file(const struct tbenc_manifest *m, uint64_t index)
 {
     size_t lo = 0, hi = m->n_files;
 
@@ -139,7 +139,7 @@ int tbenc_manifest_record(const struct tbenc_manifest *m, uint64_t index, struct
         return -ERANGE;
     r.file_off = index * m->chunk_bytes;
     if (m->files) {
-        r.file = find_file(m, index);
+        r.file = layout_find_file(m, index);
         r.file_off = (index - m->files[r.file].chunk) * m->chunk_bytes;
         for (size_t i = 0; i < r.file; i++)
             before += m->files[i].bytes;

@@ -19,7 +19,7 @@ static int manifest_bad(struct tbenc_error *e, int r, const char *err)
     return tbenc_fail(e, r == -EFBIG ? r : -EBADMSG, "manifest: %s", err);
 }
 
-static int get_exact(const cJSON *o, const char *name, const char *want, struct tbenc_error *e)
+static int manifest_get_exact(const cJSON *o, const char *name, const char *want, struct tbenc_error *e)
 {
     char err[TB_JSON_ERR_MAX];
     const char *s;
@@ -42,8 +42,8 @@ static int manifest_uint(const cJSON *o, const char *name, uint64_t max, uint64_
     return r < 0 ? manifest_bad(e, r, err) : 0;
 }
 
-static int get_sha256(const cJSON *o, const char *name, uint8_t ret[TBENC_SHA256_BYTES],
-                      struct tbenc_error *e)
+static int manifest_get_sha256(const cJSON *o, const char *name, uint8_t ret[TBENC_SHA256_BYTES],
+                               struct tbenc_error *e)
 {
     char err[TB_JSON_ERR_MAX];
     const char *s;
@@ -57,8 +57,8 @@ static int get_sha256(const cJSON *o, const char *name, uint8_t ret[TBENC_SHA256
     return 0;
 }
 
-static int get_name(const cJSON *o, const char *name, bool (*valid)(const char *), const char *rule,
-                    char *ret, size_t ret_size, struct tbenc_error *e)
+static int manifest_get_name(const cJSON *o, const char *name, bool (*valid)(const char *), const char *rule,
+                             char *ret, size_t ret_size, struct tbenc_error *e)
 {
     char err[TB_JSON_ERR_MAX];
     const char *s;
@@ -73,7 +73,7 @@ static int get_name(const cJSON *o, const char *name, bool (*valid)(const char *
     return 0;
 }
 
-static int get_chunk_bytes(const cJSON *o, unsigned flags, uint32_t *ret, struct tbenc_error *e)
+static int manifest_get_chunk_bytes(const cJSON *o, unsigned flags, uint32_t *ret, struct tbenc_error *e)
 {
     uint32_t min = flags & TBENC_LENIENT ? 1 : TBENC_CHUNK_BYTES_MIN;
     uint64_t n;
@@ -88,32 +88,33 @@ static int get_chunk_bytes(const cJSON *o, unsigned flags, uint32_t *ret, struct
     return 0;
 }
 
-static int get_v1(const cJSON *o, unsigned flags, struct tbenc_manifest *m, struct tbenc_error *e)
+static int manifest_get_v1(const cJSON *o, unsigned flags, struct tbenc_manifest *m, struct tbenc_error *e)
 {
     int r;
 
-    r = get_exact(o, "format", FORMAT, e);
+    r = manifest_get_exact(o, "format", FORMAT, e);
     if (r >= 0)
-        r = get_exact(o, "algo", ALGO, e);
+        r = manifest_get_exact(o, "algo", ALGO, e);
     if (r >= 0)
-        r = get_chunk_bytes(o, flags, &m->chunk_bytes, e);
+        r = manifest_get_chunk_bytes(o, flags, &m->chunk_bytes, e);
     if (r >= 0)
         r = manifest_uint(o, "plaintext_bytes", TBENC_PLAINTEXT_MAX, &m->plaintext_bytes, e);
     if (r >= 0)
-        r = get_sha256(o, "sha256_ciphertext", m->sha256_ciphertext, e);
+        r = manifest_get_sha256(o, "sha256_ciphertext", m->sha256_ciphertext, e);
     if (r >= 0)
-        r = get_name(o, "asset_id", tbenc_id_valid, "is not 1 to 100 of A-Z a-z 0-9 _ -", m->asset_id,
-                     sizeof(m->asset_id), e);
+        r = manifest_get_name(o, "asset_id", tbenc_id_valid, "is not 1 to 100 of A-Z a-z 0-9 _ -",
+                              m->asset_id, sizeof(m->asset_id), e);
     if (r >= 0)
-        r = get_name(o, "weights_filename", tbenc_filename_valid,
-                     "is not a plain file name (no \"/\", not \".\" or \"..\", no control characters, at "
-                     "most 255 bytes)",
-                     m->weights_filename, sizeof(m->weights_filename), e);
+        r = manifest_get_name(
+            o, "weights_filename", tbenc_filename_valid,
+            "is not a plain file name (no \"/\", not \".\" or \"..\", no control characters, at "
+            "most 255 bytes)",
+            m->weights_filename, sizeof(m->weights_filename), e);
     return r;
 }
 
 /* "0644": an octal string, because a JSON number has no octal form and 420 tells nobody anything. */
-static int get_mode(const cJSON *o, uint32_t *ret, struct tbenc_error *e)
+static int manifest_get_mode(const cJSON *o, uint32_t *ret, struct tbenc_error *e)
 {
     char err[TB_JSON_ERR_MAX];
     const char *s;
@@ -128,7 +129,7 @@ static int get_mode(const cJSON *o, uint32_t *ret, struct tbenc_error *e)
     return 0;
 }
 
-static int get_file(const cJSON *o, struct tbenc_file *f, struct tbenc_error *e)
+static int manifest_get_file(const cJSON *o, struct tbenc_file *f, struct tbenc_error *e)
 {
     char err[TB_JSON_ERR_MAX];
     const char *path;
@@ -142,15 +143,15 @@ static int get_file(const cJSON *o, struct tbenc_file *f, struct tbenc_error *e)
         return manifest_bad(e, -ENOMEM, NULL);
     r = manifest_uint(o, "bytes", TBENC_PLAINTEXT_MAX, &f->bytes, e);
     if (r >= 0)
-        r = get_mode(o, &f->mode, e);
+        r = manifest_get_mode(o, &f->mode, e);
     if (r >= 0)
         r = manifest_uint(o, "chunk", TBENC_PLAINTEXT_MAX, &f->chunk, e);
     if (r >= 0)
-        r = get_sha256(o, "sha256", f->sha256, e);
+        r = manifest_get_sha256(o, "sha256", f->sha256, e);
     return r;
 }
 
-static int get_files(const cJSON *files, struct tbenc_manifest *m, struct tbenc_error *e)
+static int manifest_get_files(const cJSON *files, struct tbenc_manifest *m, struct tbenc_error *e)
 {
     const cJSON *o;
     size_t n = 0;
@@ -164,7 +165,7 @@ static int get_files(const cJSON *files, struct tbenc_manifest *m, struct tbenc_
         return manifest_bad(e, -ENOMEM, NULL);
     cJSON_ArrayForEach (o, files) {
         struct tbenc_error inner = {.chunk = TBENC_NO_CHUNK};
-        int r = get_file(o, &m->files[m->n_files++], &inner);
+        int r = manifest_get_file(o, &m->files[m->n_files++], &inner);
 
         if (r < 0)
             return tbenc_fail(e, r, "manifest: files[%zu]: %.400s", m->n_files - 1,
@@ -173,7 +174,7 @@ static int get_files(const cJSON *files, struct tbenc_manifest *m, struct tbenc_
     return 0;
 }
 
-static int get_key_id(const cJSON *o, struct tbenc_manifest *m, struct tbenc_error *e)
+static int manifest_get_key_id(const cJSON *o, struct tbenc_manifest *m, struct tbenc_error *e)
 {
     char err[TB_JSON_ERR_MAX];
     const char *s;
@@ -188,7 +189,7 @@ static int get_key_id(const cJSON *o, struct tbenc_manifest *m, struct tbenc_err
     return 0;
 }
 
-static int get_additions(const cJSON *o, struct tbenc_manifest *m, struct tbenc_error *e)
+static int manifest_get_additions(const cJSON *o, struct tbenc_manifest *m, struct tbenc_error *e)
 {
     char err[TB_JSON_ERR_MAX];
     int r;
@@ -200,18 +201,18 @@ static int get_additions(const cJSON *o, struct tbenc_manifest *m, struct tbenc_
             return manifest_bad(e, r, err);
     }
     if (tb_json_member(o, "tags_sha256")) {
-        r = get_sha256(o, "tags_sha256", m->tags_sha256, e);
+        r = manifest_get_sha256(o, "tags_sha256", m->tags_sha256, e);
         if (r < 0)
             return r;
         m->has_tags_sha256 = true;
     }
     if (tb_json_member(o, "key_id")) {
-        r = get_key_id(o, m, e);
+        r = manifest_get_key_id(o, m, e);
         if (r < 0)
             return r;
     }
     if (tb_json_member(o, "files"))
-        return get_files(tb_json_member(o, "files"), m, e);
+        return manifest_get_files(tb_json_member(o, "files"), m, e);
     return 0;
 }
 
@@ -236,9 +237,9 @@ int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbe
     m = calloc(1, sizeof(*m));
     if (!m)
         return manifest_bad(e, -ENOMEM, NULL);
-    r = get_v1(j, flags, m, e);
+    r = manifest_get_v1(j, flags, m, e);
     if (r >= 0)
-        r = get_additions(j, m, e);
+        r = manifest_get_additions(j, m, e);
     if (r >= 0)
         r = tbenc_layout_check(m, e);
     if (r < 0)

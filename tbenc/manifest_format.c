@@ -19,7 +19,7 @@ static void manifest_put_string(FILE *f, const char *s)
     fputc('"', f);
 }
 
-static void put_sha256(FILE *f, const uint8_t sha256[TBENC_SHA256_BYTES])
+static void manifest_put_sha256(FILE *f, const uint8_t sha256[TBENC_SHA256_BYTES])
 {
     char hex[2 * TBENC_SHA256_BYTES + 1];
 
@@ -27,35 +27,35 @@ static void put_sha256(FILE *f, const uint8_t sha256[TBENC_SHA256_BYTES])
     manifest_put_string(f, hex);
 }
 
-static void put_v1(FILE *f, const struct tbenc_manifest *m)
+static void manifest_put_v1(FILE *f, const struct tbenc_manifest *m)
 {
     fputs("{\n  \"format\": \"tbenc/v1\",\n  \"algo\": \"aes-256-gcm-chunked\",\n", f);
     fprintf(f,
             "  \"chunk_bytes\": %u,\n  \"plaintext_bytes\": %llu,\n  \"sha256_ciphertext\": ", m->chunk_bytes,
             (unsigned long long)m->plaintext_bytes);
-    put_sha256(f, m->sha256_ciphertext);
+    manifest_put_sha256(f, m->sha256_ciphertext);
     fputs(",\n  \"asset_id\": ", f);
     manifest_put_string(f, m->asset_id);
     fputs(",\n  \"weights_filename\": ", f);
     manifest_put_string(f, m->weights_filename);
 }
 
-static void put_file(FILE *f, const struct tbenc_file *file)
+static void manifest_put_file(FILE *f, const struct tbenc_file *file)
 {
     fputs("    {\"path\": ", f);
     manifest_put_string(f, file->path);
     fprintf(f, ", \"bytes\": %llu, \"mode\": \"%04o\", \"chunk\": %llu, \"sha256\": ",
             (unsigned long long)file->bytes, file->mode, (unsigned long long)file->chunk);
-    put_sha256(f, file->sha256);
+    manifest_put_sha256(f, file->sha256);
     fputc('}', f);
 }
 
-static void put_additions(FILE *f, const struct tbenc_manifest *m)
+static void manifest_put_additions(FILE *f, const struct tbenc_manifest *m)
 {
     fprintf(f, ",\n  \"allow_finetune\": %s", m->allow_finetune ? "true" : "false");
     if (m->has_tags_sha256) {
         fputs(",\n  \"tags_sha256\": ", f);
-        put_sha256(f, m->tags_sha256);
+        manifest_put_sha256(f, m->tags_sha256);
     }
     if (m->has_key_id) {
         char hex[2 * TBENC_KEY_ID_BYTES + 1];
@@ -66,7 +66,7 @@ static void put_additions(FILE *f, const struct tbenc_manifest *m)
     if (m->files) {
         fputs(",\n  \"files\": [\n", f);
         for (size_t i = 0; i < m->n_files; i++) {
-            put_file(f, &m->files[i]);
+            manifest_put_file(f, &m->files[i]);
             fputs(i + 1 < m->n_files ? ",\n" : "\n  ]", f);
         }
     }
@@ -86,8 +86,8 @@ int tbenc_manifest_format(const struct tbenc_manifest *m, char **ret, size_t *re
     f = open_memstream(&text, &len);
     if (!f)
         return -ENOMEM;
-    put_v1(f, m);
-    put_additions(f, m);
+    manifest_put_v1(f, m);
+    manifest_put_additions(f, m);
     failed = ferror(f);
     if (fclose(f) != 0 || failed)
         return -ENOMEM;

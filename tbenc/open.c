@@ -35,7 +35,7 @@ struct opening {
 };
 
 /* -- reading --------------------------------------------------------------------------------------------- */
-static int read_failed(struct tbenc_error *e, ssize_t r)
+static int open_read_failed(struct tbenc_error *e, ssize_t r)
 {
     return tbenc_fail(e, (int)r, "cannot read the ciphertext: %s", strerror((int)-r));
 }
@@ -65,7 +65,7 @@ static int open_fill(void *ctx, struct tbenc_batch *b)
     if (!o->source.seekable) {
         k = tbenc_source_read(&o->source, b->ct, b->ct_len);
         if (k < 0)
-            return read_failed(&b->error, k);
+            return open_read_failed(&b->error, k);
         b->ct_got = (size_t)k;
     }
     return 1;
@@ -156,7 +156,7 @@ static int open_large(struct opening *o, unsigned worker, struct tbenc_batch *b)
         got = k < 0 ? k : got + k;
     }
     if (got < 0)
-        return read_failed(&b->error, got);
+        return open_read_failed(&b->error, got);
     r = open_check_record(o, b, 0, b->tagrec, (size_t)got);
     if (r < 0)
         return r;
@@ -175,7 +175,7 @@ static int open_work(void *ctx, unsigned worker, struct tbenc_batch *b)
         ssize_t k = tbenc_source_pread(&o->source, b->ct, b->ct_len, b->rec[0].ct_off);
 
         if (k < 0)
-            return read_failed(&b->error, k);
+            return open_read_failed(&b->error, k);
         b->ct_got = (size_t)k;
     }
     for (unsigned i = 0; r >= 0 && i < b->n; i++)
@@ -265,7 +265,7 @@ static int open_read_header(struct opening *o, struct tbenc_error *e)
     k = o->source.seekable ? tbenc_source_pread(&o->source, buf, sizeof(buf), 0)
                            : tbenc_source_read(&o->source, buf, sizeof(buf));
     if (k < 0)
-        return read_failed(e, k);
+        return open_read_failed(e, k);
     r = tbenc_header_parse(buf, (size_t)k, o->p->flags, &o->header, e);
     if (r < 0)
         return r;
@@ -304,7 +304,7 @@ static int open_prepare(struct opening *o, int in_fd, struct tbenc_error *e)
         return tbenc_fail(e, r, "cannot start: %s", strerror(-r));
     r = tbenc_source_init(&o->source, in_fd, o->wake_fd);
     if (r < 0)
-        return read_failed(e, r);
+        return open_read_failed(e, r);
     if (o->from_start)
         o->source.base = 0;
     r = open_read_header(o, e);
@@ -319,7 +319,7 @@ static int open_prepare(struct opening *o, int in_fd, struct tbenc_error *e)
     return r < 0 ? tbenc_fail(e, r, "cannot start: %s", strerror(-r)) : 0;
 }
 
-static int check_end(struct opening *o, struct tbenc_error *e)
+static int open_check_end(struct opening *o, struct tbenc_error *e)
 {
     uint8_t byte;
     ssize_t k;
@@ -327,14 +327,15 @@ static int check_end(struct opening *o, struct tbenc_error *e)
     k = o->source.seekable ? tbenc_source_pread(&o->source, &byte, 1, tbenc_manifest_ciphertext_bytes(o->m))
                            : tbenc_source_read(&o->source, &byte, 1);
     if (k < 0)
-        return read_failed(e, k);
+        return open_read_failed(e, k);
     if (k > 0)
         return tbenc_fail_chunk(e, -EBADMSG, o->records,
                                 "something follows the last record: not this manifest's file");
     return 0;
 }
 
-static int check_sha256(struct tbenc_sha256 *h, const uint8_t *want, const char *name, struct tbenc_error *e)
+static int open_check_sha256(struct tbenc_sha256 *h, const uint8_t *want, const char *name,
+                             struct tbenc_error *e)
 {
     uint8_t got[TBENC_SHA256_BYTES];
 
@@ -346,7 +347,7 @@ static int check_sha256(struct tbenc_sha256 *h, const uint8_t *want, const char 
     return 0;
 }
 
-static int check_file_hashes(struct opening *o, struct tbenc_error *e)
+static int open_check_file_hashes(struct opening *o, struct tbenc_error *e)
 {
     if (tbenc_filehash_final(&o->files) < 0)
         return tbenc_fail(e, -EIO, "cannot hash: the crypto library refused");
@@ -371,13 +372,13 @@ static int open_run(struct opening *o, const struct tbenc_engine_ops *ops, struc
 
     r = tbenc_engine_run(&p, e);
     if (r >= 0)
-        r = check_end(o, e);
+        r = open_check_end(o, e);
     if (r >= 0 && o->m->has_tags_sha256)
-        r = check_sha256(&o->tags, o->m->tags_sha256, "tags_sha256", e);
+        r = open_check_sha256(&o->tags, o->m->tags_sha256, "tags_sha256", e);
     if (r >= 0 && o->check_ciphertext)
-        r = check_sha256(&o->ciphertext, o->m->sha256_ciphertext, "sha256_ciphertext", e);
+        r = open_check_sha256(&o->ciphertext, o->m->sha256_ciphertext, "sha256_ciphertext", e);
     if (r >= 0 && o->check_files)
-        r = check_file_hashes(o, e);
+        r = open_check_file_hashes(o, e);
     return r;
 }
 

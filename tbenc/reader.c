@@ -86,7 +86,7 @@ static int reader_check_record(const struct tbenc_reader *rd, const struct tbenc
     return 0;
 }
 
-static int load(struct tbenc_reader *rd, const struct tbenc_record *rec, struct tbenc_error *e)
+static int reader_load(struct tbenc_reader *rd, const struct tbenc_record *rec, struct tbenc_error *e)
 {
     ssize_t k;
     int r;
@@ -109,7 +109,7 @@ static int load(struct tbenc_reader *rd, const struct tbenc_record *rec, struct 
 }
 
 /* The record that holds plaintext offset off, which is below plaintext_bytes. */
-static void find_record(const struct tbenc_manifest *m, uint64_t off, struct tbenc_record *ret)
+static void reader_find_record(const struct tbenc_manifest *m, uint64_t off, struct tbenc_record *ret)
 {
     uint64_t lo = 0, hi = tbenc_manifest_records(m);
 
@@ -144,8 +144,8 @@ ssize_t tbenc_reader_pread(struct tbenc_reader *rd, void *buf, size_t n, uint64_
             struct tbenc_record rec;
             int r;
 
-            find_record(rd->m, at, &rec);
-            r = load(rd, &rec, e);
+            reader_find_record(rd->m, at, &rec);
+            r = reader_load(rd, &rec, e);
             if (r < 0)
                 return r;
         }

@@ -174,7 +174,7 @@ static int seal_hash_files(void *ctx, struct tbenc_batch *b)
 /* -- before and after ------------------------------------------------------------------------------------ */
 /* An upper bound of the manifest's size, so that too many long names fail before the work and not after it.
  * */
-static int check_manifest_size(struct seal *s, struct tbenc_error *e)
+static int seal_check_manifest_size(struct seal *s, struct tbenc_error *e)
 {
     size_t n = 2048;
 
@@ -189,7 +189,7 @@ static int check_manifest_size(struct seal *s, struct tbenc_error *e)
     return 0;
 }
 
-static int make_table(struct seal *s, struct tbenc_error *e)
+static int seal_make_table(struct seal *s, struct tbenc_error *e)
 {
     struct tbenc_manifest *m = s->m;
 
@@ -208,10 +208,10 @@ static int make_table(struct seal *s, struct tbenc_error *e)
     /* Names, order and modes; the sizes are still 0. */
     if (tbenc_layout_check(m, e) < 0)
         return -EINVAL;
-    return check_manifest_size(s, e);
+    return seal_check_manifest_size(s, e);
 }
 
-static int check_params(struct seal *s, bool table, struct tbenc_error *e)
+static int seal_check_params(struct seal *s, bool table, struct tbenc_error *e)
 {
     const struct tbenc_seal_params *p = s->p;
     uint32_t chunk_bytes = p->chunk_bytes ? p->chunk_bytes : TBENC_CHUNK_BYTES_DEFAULT;
@@ -229,7 +229,7 @@ static int check_params(struct seal *s, bool table, struct tbenc_error *e)
     snprintf(s->m->asset_id, sizeof(s->m->asset_id), "%s", p->asset_id);
     snprintf(s->m->weights_filename, sizeof(s->m->weights_filename), "%s", p->weights_filename);
     s->m->allow_finetune = p->allow_finetune;
-    return table ? make_table(s, e) : 0;
+    return table ? seal_make_table(s, e) : 0;
 }
 
 static uint64_t total_bytes(const struct seal *s)
@@ -270,7 +270,7 @@ static int seal_prepare(struct seal *s, struct tbenc_error *e)
     return r < 0 ? tbenc_fail(e, r, "cannot start: %s", strerror(-r)) : 0;
 }
 
-static int write_header(struct seal *s, struct tbenc_error *e)
+static int seal_write_header(struct seal *s, struct tbenc_error *e)
 {
     uint8_t header[TBENC_HEADER_BYTES];
     int r;
@@ -282,7 +282,7 @@ static int write_header(struct seal *s, struct tbenc_error *e)
     return tbenc_sha256_update(&s->ciphertext, header, sizeof(header));
 }
 
-static int finish_manifest(struct seal *s, struct tbenc_error *e)
+static int seal_finish_manifest(struct seal *s, struct tbenc_error *e)
 {
     struct tbenc_manifest *m = s->m;
     int r;
@@ -323,13 +323,13 @@ static int seal_run(struct seal *s, struct tbenc_error *e)
         return r;
     p.workers = s->workers;
     p.wake_fd = s->wake_fd;
-    r = write_header(s, e);
+    r = seal_write_header(s, e);
     if (r < 0)
         return r;
     r = tbenc_engine_run(&p, e);
     if (r < 0)
         return r;
-    return finish_manifest(s, e);
+    return seal_finish_manifest(s, e);
 }
 
 static void seal_done(struct seal *s)
@@ -352,7 +352,7 @@ int tbenc_seal(const struct tbenc_seal_params *p, const struct tbenc_input *in, 
     s.m = calloc(1, sizeof(*s.m));
     if (!s.m)
         return tbenc_fail(e, -ENOMEM, "out of memory");
-    r = check_params(&s, table, e);
+    r = seal_check_params(&s, table, e);
     if (r >= 0)
         r = seal_run(&s, e);
     if (r < 0)

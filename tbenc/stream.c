@@ -88,7 +88,7 @@ int tbenc_sink_init(struct tbenc_sink *s, int fd)
     return 0;
 }
 
-static int wait_writable(int fd)
+static int stream_wait_writable(int fd)
 {
     struct pollfd p = {.fd = fd, .events = POLLOUT};
 
@@ -106,7 +106,7 @@ int tbenc_sink_write(struct tbenc_sink *s, const void *buf, size_t n, bool lend)
         ssize_t k = lend && s->pipe ? vmsplice(s->fd, &v, 1, 0) : write(s->fd, v.iov_base, v.iov_len);
 
         if (k < 0 && errno == EAGAIN) {
-            int r = wait_writable(s->fd);
+            int r = stream_wait_writable(s->fd);
 
             if (r < 0)
                 return r;
