@@ -30,7 +30,7 @@ bool tb_chain_hash_equal(const uint8_t *a, const uint8_t *b)
     return memcmp(a, b, TB_CHAIN_HASH_BYTES) == 0;
 }
 
-static int parse_stop(const cJSON *doc, struct tb_chain_entry *e, char err[static TB_JSON_ERR_MAX])
+static int chain_parse_stop(const cJSON *doc, struct tb_chain_entry *e, char err[static TB_JSON_ERR_MAX])
 {
     int r;
 
@@ -59,7 +59,7 @@ int tb_chain_parse(const char *line, size_t len, struct tb_chain_entry *ret,
     if (r >= 0 && tb_json_member(doc, "count"))
         r = tb_json_get_uint(doc, "count", TB_JSON_INT_MAX, &ret->count, err);
     if (r >= 0)
-        r = parse_stop(doc, ret, err);
+        r = chain_parse_stop(doc, ret, err);
     if (r < 0)
         return r == -ENOMEM ? r : -EBADMSG;
     if (ret->seq == 0 || tb_hex_decode(prev, strlen(prev), ret->prev, sizeof(ret->prev)) < 0) {

@@ -51,7 +51,7 @@ int tb_state_dir(const char *state_base, const char *program, char **ret)
     return program_dir("STATE_DIRECTORY", state_base, program, ret);
 }
 
-static int write_volatile(const char *path, const char *text, size_t len)
+static int domain_file_write_volatile(const char *path, const char *text, size_t len)
 {
     _cleanup_free_ char *tmp = tb_strf("%s.tmp", path);
     int fd, r;
@@ -79,7 +79,7 @@ int tb_state_write(const char *dir, const char *name, const cJSON *doc, int dura
         return -ENOMEM;
     if (durable)
         return tb_write_file_atomic(path, text, strlen(text), 0644);
-    return write_volatile(path, text, strlen(text));
+    return domain_file_write_volatile(path, text, strlen(text));
 }
 
 int tb_state_read_at(const char *dir, const char *name, cJSON **ret)

@@ -48,7 +48,7 @@ int tb_fd_send(int sock, const void *buf, size_t len, const int *fds, size_t n_f
     return (size_t)n == len ? 0 : -EMSGSIZE;
 }
 
-static size_t take_fds(struct msghdr *mh, int *fds, size_t cap, int *overflow)
+static size_t fdpass_take(struct msghdr *mh, int *fds, size_t cap, int *overflow)
 {
     size_t n = 0;
 
@@ -93,7 +93,7 @@ ssize_t tb_fd_recv(int sock, void *buf, size_t len, int *fds, size_t *n_fds)
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return -errno;
-    got = take_fds(&mh, fds, *n_fds, &overflow);
+    got = fdpass_take(&mh, fds, *n_fds, &overflow);
     if (overflow || mh.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
         for (size_t i = 0; i < got; i++)
             close(fds[i]);

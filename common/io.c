@@ -195,7 +195,7 @@ void tb_newfile_abort(struct tb_newfile *f)
 }
 
 /* Is it ".NAME." and six characters as mkostemp() makes them? */
-static bool is_temp_of(const char *entry, const char *name)
+static bool io_is_temp_of(const char *entry, const char *name)
 {
     size_t n = strlen(name);
 
@@ -213,7 +213,7 @@ void tb_newfile_sweep(const char *path)
     if (!d)
         return;
     for (struct dirent *e; (e = readdir(d));)
-        if (is_temp_of(e->d_name, name))
+        if (io_is_temp_of(e->d_name, name))
             (void)unlinkat(dirfd(d), e->d_name, 0);
     closedir(d);
 }

@@ -8,7 +8,7 @@
 
 /* Nesting is checked on the text, before cJSON recurses into it; so are NUL bytes, plain or escaped, at which
  * a C string would end: two readers could take one text for two values. */
-static int check_text(const char *buf, size_t len, char *err)
+static int json_check_text(const char *buf, size_t len, char *err)
 {
     unsigned depth = 0;
     int in_string = 0;
@@ -50,7 +50,7 @@ static int name_compare(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static int check_duplicates(const cJSON *o, char *err)
+static int json_check_duplicates(const cJSON *o, char *err)
 {
     _cleanup_free_ const char **names = NULL;
     size_t n = 0, i = 0;
@@ -74,7 +74,7 @@ static int check_duplicates(const cJSON *o, char *err)
     return 0;
 }
 
-static int check_tree(const cJSON *v, char *err)
+static int json_check_tree(const cJSON *v, char *err)
 {
     const cJSON *m;
     int r;
@@ -84,12 +84,12 @@ static int check_tree(const cJSON *v, char *err)
         return -EBADMSG;
     }
     if (cJSON_IsObject(v)) {
-        r = check_duplicates(v, err);
+        r = json_check_duplicates(v, err);
         if (r < 0)
             return r;
     }
     cJSON_ArrayForEach (m, v) {
-        r = check_tree(m, err);
+        r = json_check_tree(m, err);
         if (r < 0)
             return r;
     }
@@ -106,7 +106,7 @@ int tb_json_parse(const char *buf, size_t len, size_t max, cJSON **ret, char err
         snprintf(err, TB_JSON_ERR_MAX, "%zu bytes, the limit is %zu", len, max);
         return -EFBIG;
     }
-    r = check_text(buf, len, err);
+    r = json_check_text(buf, len, err);
     if (r < 0)
         return r;
     j = cJSON_ParseWithLengthOpts(buf, len, &end, 0);
@@ -122,7 +122,7 @@ int tb_json_parse(const char *buf, size_t len, size_t max, cJSON **ret, char err
                      (size_t)(end - buf));
             return -EBADMSG;
         }
-    r = check_tree(j, err);
+    r = json_check_tree(j, err);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(j);
@@ -134,7 +134,7 @@ const cJSON *tb_json_member(const cJSON *o, const char *name)
     return cJSON_IsObject(o) ? cJSON_GetObjectItemCaseSensitive(o, name) : NULL;
 }
 
-static int missing(const char *name, char *err)
+static int json_missing(const char *name, char *err)
 {
     snprintf(err, TB_JSON_ERR_MAX, "member \"%s\" is missing", name);
     return -ENOENT;
@@ -145,7 +145,7 @@ int tb_json_get_string(const cJSON *o, const char *name, const char **ret, char 
     const cJSON *m = tb_json_member(o, name);
 
     if (!m)
-        return missing(name, err);
+        return json_missing(name, err);
     if (!cJSON_IsString(m) || !m->valuestring) {
         snprintf(err, TB_JSON_ERR_MAX, "member \"%s\" is not a string", name);
         return -EINVAL;
@@ -161,7 +161,7 @@ int tb_json_get_uint(const cJSON *o, const char *name, uint64_t max, uint64_t *r
     double v;
 
     if (!m)
-        return missing(name, err);
+        return json_missing(name, err);
     v = cJSON_IsNumber(m) ? m->valuedouble : -1;
     if (!cJSON_IsNumber(m) || v < 0 || v != floor(v) || v > (double)TB_JSON_INT_MAX) {
         snprintf(err, TB_JSON_ERR_MAX, "member \"%s\" is not an integer from 0 to 2^53-1", name);
@@ -181,7 +181,7 @@ int tb_json_get_bool(const cJSON *o, const char *name, bool *ret, char err[stati
     const cJSON *m = tb_json_member(o, name);
 
     if (!m)
-        return missing(name, err);
+        return json_missing(name, err);
     if (!cJSON_IsBool(m)) {
         snprintf(err, TB_JSON_ERR_MAX, "member \"%s\" is not true or false", name);
         return -EINVAL;

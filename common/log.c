@@ -58,7 +58,7 @@ enum tb_log_level tb_log_level_from_string(const char *s)
     return _TB_LOG_LEVEL_INVALID;
 }
 
-static void send_journal(int level, const char *msgid, const char *const *fields, const char *message)
+static void log_send_journal(int level, const char *msgid, const char *const *fields, const char *message)
 {
     char text[LOG_LINE_MAX + 16], priority[16], id[48], ident[64];
     struct iovec iov[4 + LOG_FIELDS_MAX];
@@ -91,7 +91,7 @@ void tb_log_full(enum tb_log_level level, const char *msgid, const char *const *
     va_end(ap);
     tb_text_plain(message); /* it may quote what a server said, and end on a terminal */
     if (log_journal)
-        send_journal(level, msgid, fields, message);
+        log_send_journal(level, msgid, fields, message);
     else if (level == TB_LOG_INFO)
         fprintf(stderr, "%s: %s\n", log_program, message);
     else

@@ -10,7 +10,7 @@
 #include "common/io.h"
 #include "common/units.h"
 
-static int set_size(int fd, uint64_t have, uint64_t bytes, bool reserve)
+static int mapfile_set_size(int fd, uint64_t have, uint64_t bytes, bool reserve)
 {
     if (reserve)
         return -posix_fallocate(fd, 0, (off_t)bytes);
@@ -37,7 +37,7 @@ int tb_mapfile_open(const char *path, const char magic[static TB_MAPFILE_MAGIC],
     fresh = memcmp(found, nothing, sizeof(found)) == 0;
     if (!fresh && memcmp(found, magic, sizeof(found)) != 0)
         return -EBADMSG;
-    r = set_size(fd, (uint64_t)st.st_size, bytes, reserve);
+    r = mapfile_set_size(fd, (uint64_t)st.st_size, bytes, reserve);
     if (r == 0 && fresh)
         r = tb_pwrite_full(fd, magic, TB_MAPFILE_MAGIC, 0);
     if (r >= 0 && fresh)

@@ -93,7 +93,7 @@ int tb_duration_parse(const char *s, uint64_t *ret_us)
 }
 
 /* Exactly n digits at *s; advances. -1 when there are not. */
-static int digits(const char **s, int n)
+static int units_digits(const char **s, int n)
 {
     int v = 0;
 
@@ -105,7 +105,7 @@ static int digits(const char **s, int n)
     return v;
 }
 
-static int expect(const char **s, const char *set)
+static int units_expect(const char **s, const char *set)
 {
     if (**s == '\0' || !strchr(set, **s))
         return -1;
@@ -118,17 +118,17 @@ static int zone_parse(const char **s, long *ret)
 {
     int sign, h, m;
 
-    if (expect(s, "Zz") == 0) {
+    if (units_expect(s, "Zz") == 0) {
         *ret = 0;
         return 0;
     }
     if (**s != '+' && **s != '-')
         return -EINVAL;
     sign = *(*s)++ == '-' ? -1 : 1;
-    h = digits(s, 2);
-    if (h < 0 || h > 23 || expect(s, ":") < 0)
+    h = units_digits(s, 2);
+    if (h < 0 || h > 23 || units_expect(s, ":") < 0)
         return -EINVAL;
-    m = digits(s, 2);
+    m = units_digits(s, 2);
     if (m < 0 || m > 59)
         return -EINVAL;
     *ret = sign * (h * 3600L + m * 60L);
@@ -142,22 +142,22 @@ int tb_rfc3339_parse(const char *s, uint64_t *ret_us)
     long zone;
     time_t t;
 
-    tm.tm_year = digits(&s, 4) - 1900;
-    if (expect(&s, "-") < 0)
+    tm.tm_year = units_digits(&s, 4) - 1900;
+    if (units_expect(&s, "-") < 0)
         return -EINVAL;
-    tm.tm_mon = digits(&s, 2) - 1;
-    if (expect(&s, "-") < 0)
+    tm.tm_mon = units_digits(&s, 2) - 1;
+    if (units_expect(&s, "-") < 0)
         return -EINVAL;
-    tm.tm_mday = digits(&s, 2);
-    if (expect(&s, "Tt ") < 0)
+    tm.tm_mday = units_digits(&s, 2);
+    if (units_expect(&s, "Tt ") < 0)
         return -EINVAL;
-    tm.tm_hour = digits(&s, 2);
-    if (expect(&s, ":") < 0)
+    tm.tm_hour = units_digits(&s, 2);
+    if (units_expect(&s, ":") < 0)
         return -EINVAL;
-    tm.tm_min = digits(&s, 2);
-    if (expect(&s, ":") < 0)
+    tm.tm_min = units_digits(&s, 2);
+    if (units_expect(&s, ":") < 0)
         return -EINVAL;
-    tm.tm_sec = digits(&s, 2);
+    tm.tm_sec = units_digits(&s, 2);
     if (*s == '.') {
         if (!isdigit((unsigned char)*++s))
             return -EINVAL;
@@ -177,7 +177,7 @@ int tb_rfc3339_parse(const char *s, uint64_t *ret_us)
     return 0;
 }
 
-static char *put_digits(char *out, unsigned v, int n)
+static char *units_put_digits(char *out, unsigned v, int n)
 {
     for (int i = n - 1; i >= 0; i--, v /= 10)
         out[i] = (char)('0' + v % 10);
@@ -191,20 +191,20 @@ char *tb_rfc3339_format(uint64_t realtime_us, int ms, char out[static TB_RFC3339
     struct tm tm;
 
     gmtime_r(&t, &tm);
-    p = put_digits(p, (unsigned)tm.tm_year + 1900, 4);
+    p = units_put_digits(p, (unsigned)tm.tm_year + 1900, 4);
     *p++ = '-';
-    p = put_digits(p, (unsigned)tm.tm_mon + 1, 2);
+    p = units_put_digits(p, (unsigned)tm.tm_mon + 1, 2);
     *p++ = '-';
-    p = put_digits(p, (unsigned)tm.tm_mday, 2);
+    p = units_put_digits(p, (unsigned)tm.tm_mday, 2);
     *p++ = 'T';
-    p = put_digits(p, (unsigned)tm.tm_hour, 2);
+    p = units_put_digits(p, (unsigned)tm.tm_hour, 2);
     *p++ = ':';
-    p = put_digits(p, (unsigned)tm.tm_min, 2);
+    p = units_put_digits(p, (unsigned)tm.tm_min, 2);
     *p++ = ':';
-    p = put_digits(p, (unsigned)tm.tm_sec, 2);
+    p = units_put_digits(p, (unsigned)tm.tm_sec, 2);
     if (ms) {
         *p++ = '.';
-        p = put_digits(p, (unsigned)(realtime_us / 1000 % 1000), 3);
+        p = units_put_digits(p, (unsigned)(realtime_us / 1000 % 1000), 3);
     }
     memcpy(p, "Z", 2);
     return out;

@@ -5,7 +5,8 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
-static int mac(const void *key, size_t key_len, const void *data, size_t len, uint8_t out[static 32])
+static int usage_report_mac(const void *key, size_t key_len, const void *data, size_t len,
+                            uint8_t out[static 32])
 {
     unsigned n = 32;
 
@@ -18,10 +19,10 @@ int tb_report_mac(const struct tb_key *asset_key, const char *text, size_t len,
     static const char purpose[] = "trustbridge usage report v1";
     _cleanup_key_ struct tb_key k = {0};
     uint8_t sum[32];
-    int r = mac(asset_key->b, sizeof(asset_key->b), purpose, sizeof(purpose) - 1, k.b);
+    int r = usage_report_mac(asset_key->b, sizeof(asset_key->b), purpose, sizeof(purpose) - 1, k.b);
 
     if (r == 0)
-        r = mac(k.b, sizeof(k.b), text, len, sum);
+        r = usage_report_mac(k.b, sizeof(k.b), text, len, sum);
     if (r == 0)
         tb_hex_encode(sum, sizeof(sum), out);
     return r;
