@@ -98,7 +98,7 @@ static int entry_verify(struct tb_verify *v, sd_journal *j)
     return r;
 }
 
-static int open_journal(const struct tb_journal_query *q, sd_journal **ret)
+static int journal_open(const struct tb_journal_query *q, sd_journal **ret)
 {
     int r = q->directory ? sd_journal_open_directory(ret, q->directory, 0)
                          : sd_journal_open_namespace(ret, q->space, SD_JOURNAL_LOCAL_ONLY);
@@ -115,7 +115,7 @@ static int open_journal(const struct tb_journal_query *q, sd_journal **ret)
 int tb_journal_verify(struct tb_verify *v, const struct tb_journal_query *q)
 {
     _cleanup_(journal_closep) sd_journal *j = NULL;
-    int r = open_journal(q, &j);
+    int r = journal_open(q, &j);
 
     for (int waits = 0; r >= 0;) {
         r = sd_journal_next(j);

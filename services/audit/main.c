@@ -122,7 +122,7 @@ static int cmd_head(const struct audit_options *o)
 }
 
 /* The head is read before the records: what is written meanwhile is behind it. */
-static int add_head(struct audit_options *o)
+static int audit_add_head(struct audit_options *o)
 {
     struct tb_chain_point p;
     int r;
@@ -143,7 +143,7 @@ static int cmd_verify(struct audit_options *o, char **files, size_t n)
 
     if (o->from_journal ? n > 0 : n == 0)
         return audit_usage("give files or --journal, one of them", NULL);
-    if (add_head(o) < 0)
+    if (audit_add_head(o) < 0)
         return TB_EXIT_IOERR;
     r = o->from_journal ? tb_journal_verify(v, &o->query) : tb_files_verify(v, files, n, &bad);
     if (r < 0) {

@@ -53,7 +53,8 @@ static void say_missing(struct tb_verify *v, const struct record_position *at, u
                           "records %" PRIu64 " to %" PRIu64 " are missing", from, to);
 }
 
-static void check_first(struct tb_verify *v, const struct record_position *at, const struct tb_chain_entry *e)
+static void verify_check_first(struct tb_verify *v, const struct record_position *at,
+                               const struct tb_chain_entry *e)
 {
     static const uint8_t zeros[TB_CHAIN_HASH_BYTES];
 
@@ -67,8 +68,8 @@ static void check_first(struct tb_verify *v, const struct record_position *at, c
 }
 
 /* How e stands to the highest record before it. */
-static void check_link(struct tb_verify *v, const struct record_position *at, const struct tb_chain_entry *e,
-                       const uint8_t *hash)
+static void verify_check_link(struct tb_verify *v, const struct record_position *at,
+                              const struct tb_chain_entry *e, const uint8_t *hash)
 {
     const struct tb_chain_point *last = &v->last;
     uint64_t gap;
@@ -95,8 +96,8 @@ static void check_link(struct tb_verify *v, const struct record_position *at, co
     }
 }
 
-static void check_anchors(struct tb_verify *v, const struct record_position *at, uint64_t seq,
-                          const uint8_t *hash)
+static void verify_check_anchors(struct tb_verify *v, const struct record_position *at, uint64_t seq,
+                                 const uint8_t *hash)
 {
     for (size_t i = 0; i < v->n_anchors; i++) {
         struct tb_anchor *a = &v->anchor[i];
@@ -136,10 +137,10 @@ int tb_verify_line(struct tb_verify *v, const char *source, uint64_t line, const
     v->records++;
     v->requests = MIN(v->requests + e.count, (uint64_t)TB_JSON_INT_MAX);
     if (v->first_seq == 0)
-        check_first(v, &at, &e);
+        verify_check_first(v, &at, &e);
     else
-        check_link(v, &at, &e, hash);
-    check_anchors(v, &at, e.seq, hash);
+        verify_check_link(v, &at, &e, hash);
+    verify_check_anchors(v, &at, e.seq, hash);
     v->damaged = 0;
     v->stops += e.after_stop;
     v->lost_max += e.lost_max;

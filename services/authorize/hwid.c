@@ -29,7 +29,7 @@ struct net_device {
     char mac[MAC_MAX];
 };
 
-static void lower(char *s)
+static void hwid_lower(char *s)
 {
     for (; *s; s++)
         *s = (char)tolower((unsigned char)*s);
@@ -50,7 +50,7 @@ int tb_hwid_from_uuid(const char *text, size_t len, char out[static TB_HWID_MAX]
             return -EINVAL;
     memcpy(out, text, len);
     out[len] = '\0';
-    lower(out);
+    hwid_lower(out);
     return 0;
 }
 
@@ -69,7 +69,7 @@ int tb_hwid_from_imds(const char *json, size_t len, const char *hostname, char o
         if (!isalnum((unsigned char)*p) && *p != '-')
             return -EINVAL;
     snprintf(out, TB_HWID_MAX, "%s%s%s", id, *hostname ? "-" : "", hostname);
-    lower(out);
+    hwid_lower(out);
     return 0;
 }
 
@@ -127,7 +127,7 @@ static int net_device_read(const char *dir, const char *name, struct net_device 
         return -ENODEV;
     if (net_attribute(dir, name, "address", ret->mac) < 0 || ret->mac[0] == '\0')
         return -ENODEV;
-    lower(ret->mac);
+    hwid_lower(ret->mac);
     return 0;
 }
 
@@ -154,7 +154,7 @@ static size_t net_devices(const char *dir, struct net_device *devices, size_t ma
     return n;
 }
 
-static int find_macs(const struct tb_hwid_sources *s, char *out)
+static int hwid_find_macs(const struct tb_hwid_sources *s, char *out)
 {
     _cleanup_free_ struct net_device *devices = calloc(NET_MAX, sizeof(*devices));
     const char *macs[NET_MAX];
@@ -168,7 +168,7 @@ static int find_macs(const struct tb_hwid_sources *s, char *out)
     return tb_hwid_from_macs(s->hostname, macs, n, out);
 }
 
-static int find_imds(const struct tb_hwid_sources *s, char *out)
+static int hwid_find_imds(const struct tb_hwid_sources *s, char *out)
 {
     static const char *const headers[] = {"Metadata: true", NULL};
     static const struct tb_http_tls tls = {.allow_http = true};
@@ -188,7 +188,7 @@ static int find_imds(const struct tb_hwid_sources *s, char *out)
     return resp.status == 200 ? tb_hwid_from_imds(resp.body, resp.len, s->hostname, out) : -EINVAL;
 }
 
-static int find_credential(const char *name, char *out)
+static int hwid_find_credential(const char *name, char *out)
 {
     _cleanup_secret_ char *text = NULL;
     size_t len;
@@ -197,7 +197,7 @@ static int find_credential(const char *name, char *out)
     return r < 0 ? r : tb_hwid_from_uuid(text, len, out);
 }
 
-static int find_dmi(const char *path, char *out)
+static int hwid_find_dmi(const char *path, char *out)
 {
     _cleanup_free_ char *text = NULL;
     size_t len;
@@ -208,11 +208,11 @@ static int find_dmi(const char *path, char *out)
 
 const char *tb_hwid_find(const struct tb_hwid_sources *s, char out[static TB_HWID_MAX])
 {
-    if (s->credential && find_credential(s->credential, out) == 0)
+    if (s->credential && hwid_find_credential(s->credential, out) == 0)
         return "dmi";
-    if (s->dmi_path && find_dmi(s->dmi_path, out) == 0)
+    if (s->dmi_path && hwid_find_dmi(s->dmi_path, out) == 0)
         return "dmi";
-    if (s->imds_url && find_imds(s, out) == 0)
+    if (s->imds_url && hwid_find_imds(s, out) == 0)
         return "imds";
-    return find_macs(s, out) == 0 ? "hostname" : NULL;
+    return hwid_find_macs(s, out) == 0 ? "hostname" : NULL;
 }

@@ -64,8 +64,8 @@ static uint64_t renew_in_us(const struct tb_lease *l, const struct tb_clock *now
     return jittered_us(MIN(MAX(ms, TB_LEASE_RENEW_MIN_MS), TB_LEASE_RENEW_MAX_MS));
 }
 
-static void apply_authorized(struct tb_lease *l, const struct authorize_verdict *v,
-                             const struct tb_clock *now)
+static void lease_apply_authorized(struct tb_lease *l, const struct authorize_verdict *v,
+                                   const struct tb_clock *now)
 {
     uint64_t left = v->expires_at_us > now->real_us ? v->expires_at_us - now->real_us : 0;
 
@@ -88,7 +88,8 @@ static void lease_end(struct tb_lease *l, enum tb_lease_state state)
     l->expires_real_us = l->expires_boot_us = l->deadline_boot_us = 0;
 }
 
-static void apply_denied(struct tb_lease *l, const struct authorize_verdict *v, const struct tb_clock *now)
+static void lease_apply_denied(struct tb_lease *l, const struct authorize_verdict *v,
+                               const struct tb_clock *now)
 {
     lease_end(l, TB_LEASE_DENIED);
     reason_set(l->reason, v->outcome.reason);
@@ -109,7 +110,8 @@ static void note_unreachable(struct tb_lease *l, const struct tb_clock *now)
         reason_set(l->reason, l->trouble);
 }
 
-static void apply_retry(struct tb_lease *l, const struct authorize_verdict *v, const struct tb_clock *now)
+static void lease_apply_retry(struct tb_lease *l, const struct authorize_verdict *v,
+                              const struct tb_clock *now)
 {
     l->failures++;
     reason_set(l->trouble, v->outcome.reason);
@@ -121,13 +123,13 @@ void tb_lease_apply(struct tb_lease *l, const struct authorize_verdict *v, const
 {
     switch (v->outcome.code) {
     case AUTHORIZE_GRANTED:
-        apply_authorized(l, v, now);
+        lease_apply_authorized(l, v, now);
         break;
     case AUTHORIZE_DENIED:
-        apply_denied(l, v, now);
+        lease_apply_denied(l, v, now);
         break;
     case AUTHORIZE_RETRY:
-        apply_retry(l, v, now);
+        lease_apply_retry(l, v, now);
         break;
     }
     l->not_before_boot_us = now->boot_us + TB_LEASE_SPACING_US;

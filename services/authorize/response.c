@@ -34,7 +34,7 @@ void authorize_response_setup(void)
     (void)mallopt(M_PERTURB, 0xff);
 }
 
-static bool is_token_char(char c)
+static bool response_is_token_char(char c)
 {
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
            (c && strchr("+/=_%-", c));
@@ -44,7 +44,7 @@ static size_t token_length(const char *s, size_t len)
 {
     size_t n = 0;
 
-    while (n < len && is_token_char(s[n]))
+    while (n < len && response_is_token_char(s[n]))
         n++;
     return n;
 }

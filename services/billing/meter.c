@@ -31,7 +31,7 @@ int billing_meter_due(struct billing_meter *m, struct tb_ledger *l, uint64_t rea
     return tb_metering_due(l, realtime_us, boottime_us >= m->parked_next_us, ret);
 }
 
-static void pass_begin(struct billing_meter *m, uint64_t boottime_us)
+static void meter_begin(struct billing_meter *m, uint64_t boottime_us)
 {
     m->passing = true;
     m->again = false;
@@ -43,7 +43,7 @@ static void pass_begin(struct billing_meter *m, uint64_t boottime_us)
         m->parked_next_us = boottime_us + BILLING_METER_PARKED_US;
 }
 
-static void pass_end(struct billing_meter *m, uint64_t boottime_us)
+static void meter_end(struct billing_meter *m, uint64_t boottime_us)
 {
     if (m->again)
         billing_meter_postpone(m, boottime_us, -1);
@@ -60,13 +60,13 @@ int billing_meter_next(struct billing_meter *m, struct tb_ledger *l, const char 
     if (boottime_us < m->not_before_us)
         return 0;
     if (!m->passing)
-        pass_begin(m, boottime_us);
+        meter_begin(m, boottime_us);
     r = tb_metering_take(l, realtime_us, m->parked, m->after_hour, m->after_dimension, m->most, &m->batch,
                          err);
     if (r < 0)
         return r;
     if (m->batch.n == 0) {
-        pass_end(m, boottime_us);
+        meter_end(m, boottime_us);
         return 0;
     }
     *ret_body = billing_answer_request(&m->batch, resource, m->plan_id);

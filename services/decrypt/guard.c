@@ -13,7 +13,7 @@
 /* Less than TimeoutStopSec= of the unit. */
 #define PATIENCE_MS 500
 
-static bool is_full(int fifo)
+static bool guard_is_full(int fifo)
 {
     struct pollfd p = {.fd = fifo, .events = POLLOUT};
 
@@ -36,7 +36,7 @@ static void *guard_thread(void *arg)
         if (r < 0 && errno != EINTR)
             return NULL;
         /* Else it is progress that feeds the watchdog. */
-        if (r == 0 && is_full(g->fifo))
+        if (r == 0 && guard_is_full(g->fifo))
             tb_notify_watchdog();
     }
     /* Told to stop, perhaps because of it: a client that dies takes the reader of the FIFO along. */

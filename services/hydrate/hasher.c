@@ -25,7 +25,7 @@ struct hasher {
 };
 
 /* Waits until there is something to hash. Returns how much, 0 to end. */
-static size_t next_piece(struct hasher *h, uint64_t hashed)
+static size_t hasher_next_piece(struct hasher *h, uint64_t hashed)
 {
     size_t n = 0;
 
@@ -44,7 +44,7 @@ static int hash_prefix(struct hasher *h, EVP_MD_CTX *ctx, uint8_t *buf)
     uint64_t off = 0;
     size_t n;
 
-    while ((n = next_piece(h, off)) > 0) {
+    while ((n = hasher_next_piece(h, off)) > 0) {
         ssize_t k = tb_pread_full(h->fd, buf, n, off);
 
         if (k < 0)

@@ -5,14 +5,14 @@
 #include <inttypes.h>
 #include <string.h>
 
-static uint64_t count(uint64_t size, uint64_t chunk)
+static uint64_t ranges_count(uint64_t size, uint64_t chunk)
 {
     return size / chunk + (size % chunk != 0);
 }
 
 uint64_t ranges_chunk_for(uint64_t size, uint64_t want)
 {
-    while (count(size, want) > RANGES_MAX)
+    while (ranges_count(size, want) > RANGES_MAX)
         want *= 2;
     return want;
 }
@@ -24,7 +24,7 @@ int ranges_init(struct ranges *r, uint64_t size, uint64_t chunk)
 
     if (size == 0 || chunk == 0)
         return -EINVAL;
-    n = count(size, chunk);
+    n = ranges_count(size, chunk);
     if (n > RANGES_MAX)
         return -EFBIG;
     bits = calloc(1, (size_t)(n + 7) / 8);
@@ -124,7 +124,7 @@ char *ranges_format(const struct ranges *r)
 }
 
 /* An index below n. Leading zeros are refused: one set has one text. */
-static int take_index(const char **p, const char *end, uint64_t n, uint64_t *ret)
+static int ranges_take_index(const char **p, const char *end, uint64_t n, uint64_t *ret)
 {
     const char *s = *p;
     uint64_t v = 0;
@@ -149,12 +149,12 @@ int ranges_parse(struct ranges *r, const char *s, size_t len)
     while (s < end) {
         uint64_t first, last;
 
-        if (take_index(&s, end, r->n, &first) < 0 || first < floor)
+        if (ranges_take_index(&s, end, r->n, &first) < 0 || first < floor)
             return -EINVAL;
         last = first;
         if (s < end && *s == '-') {
             s++;
-            if (take_index(&s, end, r->n, &last) < 0 || last <= first)
+            if (ranges_take_index(&s, end, r->n, &last) < 0 || last <= first)
                 return -EINVAL;
         }
         for (uint64_t i = first; i <= last; i++)

@@ -7,7 +7,7 @@
 #include "common/json.h"
 #include "common/secret.h"
 
-static int parse_identity(const cJSON *o, struct partial_identity *id)
+static int record_parse_identity(const cJSON *o, struct partial_identity *id)
 {
     char err[TB_JSON_ERR_MAX];
     const char *sha, *etag;
@@ -38,7 +38,7 @@ int record_parse(const char *buf, size_t len, struct partial_identity *ret_id,
     r = tb_json_parse(buf, len, RECORD_MAX, &o, err);
     if (r < 0)
         return r == -ENOMEM ? r : -EBADMSG;
-    r = parse_identity(o, &id);
+    r = record_parse_identity(o, &id);
     if (r < 0)
         return r;
     if (tb_json_get_string(o, "instance", &instance, err) < 0 || strlen(instance) != INSTANCE_MAX - 1 ||

@@ -9,7 +9,7 @@
 
 #include "common/io.h"
 
-static int make_path(struct tb_load *l, const char *path)
+static int fifo_make_path(struct tb_load *l, const char *path)
 {
     const char *slash = strrchr(path, '/');
     _cleanup_free_ char *parent = strndup(path, slash > path ? (size_t)(slash - path) : 1);
@@ -38,7 +38,7 @@ static int make_path(struct tb_load *l, const char *path)
 
 /* Both ends, without a reader: a FIFO opened for both does not block, and its descriptor can be opened
  * again. */
-static int open_ends(struct tb_fifo *f)
+static int fifo_open_ends(struct tb_fifo *f)
 {
     _cleanup_close_ int both = open(f->path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
     char again[64];
@@ -61,7 +61,7 @@ static int open_ends(struct tb_fifo *f)
 /* Set last, so that only opens of others are seen. The kernel merges an event into an equal one that is last
  * in the queue, and two readers would look like one; with the directory watched too, the two watches' events
  * alternate and none is merged. */
-static int watch_opens(struct tb_fifo *f)
+static int fifo_watch_opens(struct tb_fifo *f)
 {
     const char *slash = strrchr(f->path, '/');
     _cleanup_free_ char *parent = strndup(f->path, slash > f->path ? (size_t)(slash - f->path) : 1);
@@ -84,12 +84,12 @@ int tb_fifo_make(struct tb_load *l, struct tb_fifo *f)
     int r;
 
     f->path = l->config->pipe_path;
-    r = make_path(l, f->path);
+    r = fifo_make_path(l, f->path);
     if (r != 0)
         return r;
-    r = open_ends(f);
+    r = fifo_open_ends(f);
     if (r == 0)
-        r = watch_opens(f);
+        r = fifo_watch_opens(f);
     if (r < 0)
         return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot open the FIFO %s: %s", f->path,
                               strerror(-r));

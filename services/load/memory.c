@@ -15,7 +15,7 @@
 #define PROC_FILE_MAX (1024 * 1024)
 
 /* The next line of buf[*pos..len) as a string in out, cut to fit; false at the end. */
-static bool next_line(const char *buf, size_t len, size_t *pos, char *out, size_t out_len)
+static bool memory_next_line(const char *buf, size_t len, size_t *pos, char *out, size_t out_len)
 {
     const char *nl;
     size_t n;
@@ -35,7 +35,7 @@ int tb_meminfo_parse(const char *buf, size_t len, const char *field, uint64_t *r
     size_t pos = 0, n = strlen(field);
     uint64_t kib;
 
-    while (next_line(buf, len, &pos, line, sizeof(line))) {
+    while (memory_next_line(buf, len, &pos, line, sizeof(line))) {
         if (strncmp(line, field, n) != 0 || line[n] != ':')
             continue;
         if (sscanf(line + n + 1, " %31[0-9] kB", number) != 1 ||
@@ -54,8 +54,8 @@ unsigned tb_swaps_parse(const char *buf, size_t len, char name[static TB_SWAP_NA
     unsigned n = 0;
 
     name[0] = '\0';
-    (void)next_line(buf, len, &pos, line, sizeof(line)); /* column heads */
-    while (next_line(buf, len, &pos, line, sizeof(line))) {
+    (void)memory_next_line(buf, len, &pos, line, sizeof(line)); /* column heads */
+    while (memory_next_line(buf, len, &pos, line, sizeof(line))) {
         if (line[0] == '\0')
             continue;
         if (n++ == 0)
@@ -82,7 +82,7 @@ bool tb_mountinfo_option(const char *buf, size_t len, dev_t device, const char *
     size_t pos = 0;
 
     snprintf(want, sizeof(want), "%u:%u", major(device), minor(device));
-    while (next_line(buf, len, &pos, line, sizeof(line))) {
+    while (memory_next_line(buf, len, &pos, line, sizeof(line))) {
         char dev[48];
         const char *tail = strstr(line, " - "), *options;
 
@@ -132,7 +132,7 @@ bool tb_memory_noswap(dev_t device)
            tb_mountinfo_option(text, len, device, "noswap");
 }
 
-static uint64_t directories(const struct tbenc_manifest *m)
+static uint64_t memory_directories(const struct tbenc_manifest *m)
 {
     uint64_t n = 1;
 
@@ -144,7 +144,7 @@ static uint64_t directories(const struct tbenc_manifest *m)
 
 uint64_t tb_memory_inodes(const struct tbenc_manifest *m)
 {
-    return (m->files ? m->n_files : 1) + directories(m);
+    return (m->files ? m->n_files : 1) + memory_directories(m);
 }
 
 uint64_t tb_memory_need(const struct tbenc_manifest *m)

@@ -38,7 +38,7 @@ char *tb_model_dir_model(const struct tb_load *l)
     return tb_path_join(l->config->model_dir, name);
 }
 
-static int check_memory(struct tb_load *l, uint64_t need)
+static int model_dir_check_memory(struct tb_load *l, uint64_t need)
 {
     uint64_t have;
     int r = tb_memory_available(&have);
@@ -55,7 +55,7 @@ static int check_memory(struct tb_load *l, uint64_t need)
     return 0;
 }
 
-static int check_swap(struct tb_load *l, dev_t device)
+static int model_dir_check_swap(struct tb_load *l, dev_t device)
 {
     char name[TB_SWAP_NAME_MAX];
 
@@ -71,7 +71,7 @@ static int check_swap(struct tb_load *l, dev_t device)
 /* Stops mounts of ours from reaching other namespaces. Slave, not private: unmounts of the host still arrive.
  * In a chroot whose root is no mount point the mount that holds the directory must do. -EPERM when there is
  * none either. */
-static int stop_propagation(const char *dir)
+static int model_dir_stop_propagation(const char *dir)
 {
     _cleanup_free_ char *path = strdup(dir);
     struct statx st;
@@ -109,7 +109,7 @@ static int mount_private(const struct tb_load *l, uint64_t need)
         return -ENOMEM;
     if (unshare(CLONE_NEWNS) < 0)
         return -errno;
-    r = stop_propagation(dir);
+    r = model_dir_stop_propagation(dir);
     if (r < 0)
         return r;
     if (mount("tb-model", dir, "tmpfs", flags, noswap) == 0)
@@ -120,7 +120,7 @@ static int mount_private(const struct tb_load *l, uint64_t need)
 }
 
 /* A directory somebody else has made for us. */
-static int check_shared(struct tb_load *l, int fd, const struct stat *st, uint64_t need)
+static int model_dir_check_shared(struct tb_load *l, int fd, const struct stat *st, uint64_t need)
 {
     const char *dir = l->config->model_dir;
     struct statfs fs;
@@ -144,7 +144,7 @@ static int check_shared(struct tb_load *l, int fd, const struct stat *st, uint64
                               (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize);
     if ((uint64_t)fs.f_type == RAMFS_MAGIC)
         return 0; /* a ramfs is never swapped */
-    return check_swap(l, st->st_dev);
+    return model_dir_check_swap(l, st->st_dev);
 }
 
 static int tb_model_dir_reopen(struct tb_load *l, struct tb_model_dir *p, struct stat *ret_st)
@@ -178,19 +178,19 @@ int tb_model_dir_open(struct tb_load *l, struct tb_model_dir *p)
     if (p->mounted) {
         r = tb_model_dir_reopen(l, p, &st);
         if (r == 0)
-            r = check_swap(l, st.st_dev);
+            r = model_dir_check_swap(l, st.st_dev);
     } else {
         /* Memory that an earlier, killed run left is counted as free only when it is gone. */
-        r = check_shared(l, p->dir_fd, &st, 0);
+        r = model_dir_check_shared(l, p->dir_fd, &st, 0);
         if (r == 0)
             tb_tree_empty(p->dir_fd);
         if (r == 0)
-            r = check_shared(l, p->dir_fd, &st, need);
+            r = model_dir_check_shared(l, p->dir_fd, &st, need);
     }
-    return r == 0 ? check_memory(l, need) : r;
+    return r == 0 ? model_dir_check_memory(l, need) : r;
 }
 
-static int create_one(struct tb_load *l, struct tb_model_dir *p, const char *path)
+static int model_dir_create_one(struct tb_load *l, struct tb_model_dir *p, const char *path)
 {
     int fd = tb_tree_create(p->dir_fd, path);
 
@@ -213,10 +213,10 @@ int tb_model_dir_create(struct tb_load *l, struct tb_model_dir *p)
         return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
     if (!m->files) {
         plain_name(m, name);
-        return create_one(l, p, name);
+        return model_dir_create_one(l, p, name);
     }
     for (size_t i = 0; r == 0 && i < m->n_files; i++)
-        r = create_one(l, p, m->files[i].path);
+        r = model_dir_create_one(l, p, m->files[i].path);
     return r;
 }
 
@@ -231,7 +231,7 @@ uint64_t tb_model_dir_filled(const struct tb_model_dir *p)
     return blocks * 512;
 }
 
-static void close_files(struct tb_model_dir *p)
+static void model_dir_close_files(struct tb_model_dir *p)
 {
     for (size_t i = 0; i < p->n_fds; i++)
         tb_close(p->fds[i]);
@@ -250,7 +250,7 @@ int tb_model_dir_seal(struct tb_load *l, struct tb_model_dir *p)
         if (fchmod(p->fds[i], ((m->files ? m->files[i].mode : 0444) & 0555) | 0400) < 0)
             return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot make a file in %s read-only: %s", dir,
                                   strerror(errno));
-    close_files(p);
+    model_dir_close_files(p);
     if (!p->mounted)
         r = tb_tree_close(p->dir_fd);
     else if (mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY | MS_NODEV | MS_NOSUID | MS_NOEXEC, NULL) < 0)
@@ -262,13 +262,13 @@ int tb_model_dir_seal(struct tb_load *l, struct tb_model_dir *p)
 
 void tb_model_dir_discard(struct tb_model_dir *p)
 {
-    close_files(p);
+    model_dir_close_files(p);
     if (p->created && !p->mounted) /* a mount of our own goes with this process */
         tb_tree_empty(p->dir_fd);
 }
 
 void tb_model_dir_clear(struct tb_model_dir *p)
 {
-    close_files(p);
+    model_dir_close_files(p);
     p->dir_fd = tb_close(p->dir_fd);
 }

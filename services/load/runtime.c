@@ -11,7 +11,7 @@
 #include "load/cmdline.h"
 #include "common/io.h"
 
-static bool executable(const char *path)
+static bool runtime_executable(const char *path)
 {
     struct stat st;
 
@@ -23,12 +23,12 @@ bool tb_runtime_found(const char *program)
     const char *path = getenv("PATH");
 
     if (strchr(program, '/'))
-        return executable(program);
+        return runtime_executable(program);
     for (const char *p = path ? path : "/usr/bin:/bin"; *p;
          p += strcspn(p, ":") + (p[strcspn(p, ":")] == ':')) {
         _cleanup_free_ char *full = tb_strf("%.*s/%s", (int)strcspn(p, ":"), p, program);
 
-        if (full && executable(full))
+        if (full && runtime_executable(full))
             return true;
     }
     return false;

@@ -5,19 +5,19 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static bool ours(const struct stat *st)
+static bool trust_is_ours(const struct stat *st)
 {
     return st->st_uid == 0 || st->st_uid == geteuid();
 }
 
-static int check_one(struct tb_load *l, const char *setting, const char *dir)
+static int trust_check_one(struct tb_load *l, const char *setting, const char *dir)
 {
     struct stat st;
 
     if (lstat(dir, &st) < 0)
         return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "%s: cannot look at %s: %s", setting, dir,
                               strerror(errno));
-    if (!ours(&st))
+    if (!trust_is_ours(&st))
         return tb_outcome_set(
             &l->outcome, TB_EXIT_CONFIG,
             "%s: %s belongs to user %u, who could put something else in our place; remove it, or "
@@ -28,7 +28,7 @@ static int check_one(struct tb_load *l, const char *setting, const char *dir)
                               strerror(errno));
     if (!S_ISDIR(st.st_mode))
         return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "%s: %s is not a directory", setting, dir);
-    if (!ours(&st) || ((st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX)))
+    if (!trust_is_ours(&st) || ((st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX)))
         return tb_outcome_set(
             &l->outcome, TB_EXIT_CONFIG,
             "%s: everybody can move and replace files in %s; 'chmod +t' or 'chmod o-w' it, or choose "
@@ -50,7 +50,7 @@ int tb_trust_check(struct tb_load *l, const char *setting, const char *path)
         *slash = '\0';
         if (access(dir, F_OK) < 0 && errno == ENOENT)
             return 0; /* it and all below it will be made by us */
-        r = check_one(l, setting, dir);
+        r = trust_check_one(l, setting, dir);
         *slash = '/';
     }
     return r;

@@ -99,7 +99,7 @@ static int program_fail(int code, const char *what, int error)
     return code;
 }
 
-static int set_up_signals(struct program *p)
+static int proxy_set_up_signals(struct program *p)
 {
     sigset_t set;
 
@@ -116,7 +116,7 @@ static int set_up_signals(struct program *p)
     return tb_loop_add(&p->server.loop, p->signal_fd, EPOLLIN, &p->signals);
 }
 
-static int check_config(struct program *p)
+static int proxy_check_config(struct program *p)
 {
     const char *why = tb_routes_check(p->config.routes);
 
@@ -148,7 +148,7 @@ static void book_left(void *arg, uint64_t key, const struct tb_tokens *t)
         tb_key_accounts_add(tb_key_store_accounts(p->server.keys), key - 1, t);
 }
 
-static int open_answers(struct program *p)
+static int proxy_open_answers(struct program *p)
 {
     _cleanup_free_ char *path = tb_path_join(p->state_dir, "flight");
     size_t found;
@@ -163,7 +163,7 @@ static int open_answers(struct program *p)
     return r;
 }
 
-static int open_books(struct program *p)
+static int proxy_open_accounting(struct program *p)
 {
     _cleanup_free_ char *usage = NULL, *head = NULL;
     struct tb_audit_config audit = {
@@ -192,7 +192,7 @@ static int open_books(struct program *p)
     }
     if (tb_reload_start(&p->server, p->state_dir) < 0)
         return TB_EXIT_CONFIG;
-    r = open_answers(p);
+    r = proxy_open_answers(p);
     if (r < 0)
         return TB_EXIT_IOERR;
     p->server.requests_at_start = tb_usage_get(p->server.usage, TB_USAGE_REQUESTS);
@@ -220,7 +220,7 @@ static unsigned connection_limit(void)
     return (unsigned)(l.rlim_cur - 64) / 2;
 }
 
-static int start_http(struct program *p)
+static int proxy_start_http(struct program *p)
 {
     struct tb_server *s = &p->server;
 
@@ -235,7 +235,7 @@ static int start_http(struct program *p)
     return tb_listener_start(&s->listener, p->http_fd);
 }
 
-static int start_health(struct program *p)
+static int proxy_start_health(struct program *p)
 {
     unsigned flags = MHD_USE_EPOLL | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
 
@@ -249,7 +249,7 @@ static int start_health(struct program *p)
     return p->server.health ? 0 : -EIO;
 }
 
-static int watch_daemon(struct program *p, struct MHD_Daemon *d, struct mhd_source *s, bool *ready)
+static int proxy_watch_health(struct program *p, struct MHD_Daemon *d, struct mhd_source *s, bool *ready)
 {
     s->src.fn = mhd_event;
     s->ready = ready;
@@ -258,7 +258,7 @@ static int watch_daemon(struct program *p, struct MHD_Daemon *d, struct mhd_sour
                        &s->src);
 }
 
-static int start_listeners(struct program *p)
+static int proxy_start_listeners(struct program *p)
 {
     int r;
 
@@ -272,9 +272,9 @@ static int start_listeners(struct program *p)
         tb_error("TB_HEALTH_ADDR: cannot listen on %s: %s", p->config.health_addr, strerror(-p->health_fd));
         return TB_EXIT_CONFIG;
     }
-    r = start_health(p);
+    r = proxy_start_health(p);
     if (r >= 0)
-        r = watch_daemon(p, p->server.health, &p->health_source, &p->run_health);
+        r = proxy_watch_health(p, p->server.health, &p->health_source, &p->run_health);
     return r < 0 ? program_fail(TB_EXIT_IOERR, "cannot start the HTTP servers", r) : 0;
 }
 
@@ -316,7 +316,7 @@ static void state_changed(void *arg)
     tb_events_tick(&p->server, tb_now_monotonic_us());
 }
 
-static void start_timers(struct program *p)
+static void proxy_start_timers(struct program *p)
 {
     p->second.fn = second_passed;
     tb_timer_set_period(&p->server.loop, &p->second, TB_USEC_PER_SEC);
@@ -397,10 +397,10 @@ static int program_serve(struct program *p)
                                                        .wanted = tb_quota_has_budgets,
                                                        .wanted_arg = &p->server}};
     program_first_look(p);
-    r = start_http(p);
+    r = proxy_start_http(p);
     if (r < 0)
         return program_fail(TB_EXIT_IOERR, "cannot start the HTTP server", r);
-    start_timers(p);
+    proxy_start_timers(p);
     tb_notify_ready("%s", tb_state_name(p->server.monitor.verdict.state));
     while (!p->terminate && r >= 0)
         r = program_step(p, -1);
@@ -451,14 +451,14 @@ int main(int argc, char **argv)
     p.server.started_us = tb_now_monotonic_us();
     r = tb_loop_init(&p.server.loop);
     if (r >= 0)
-        r = set_up_signals(&p);
+        r = proxy_set_up_signals(&p);
     if (r < 0)
         return program_fail(TB_EXIT_IOERR, "event loop", r);
-    r = check_config(&p);
+    r = proxy_check_config(&p);
     if (r == 0)
-        r = open_books(&p);
+        r = proxy_open_accounting(&p);
     if (r == 0)
-        r = start_listeners(&p);
+        r = proxy_start_listeners(&p);
     if (r == 0)
         r = program_serve(&p);
     program_clean_up(&p);

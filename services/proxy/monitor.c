@@ -116,7 +116,7 @@ static uint64_t probe_period(const struct tb_monitor *m)
     return m->facts.runtime_healthy ? TB_MONITOR_PROBE_US : TB_MONITOR_PROBE_WAITING_US;
 }
 
-static void probe(struct tb_monitor *m, uint64_t now)
+static void monitor_probe(struct tb_monitor *m, uint64_t now)
 {
     if (m->facts.delivery.work != TB_WORK_COMPLETE) {
         if (m->probe)
@@ -221,7 +221,7 @@ static void monitor_run(struct tb_monitor *m)
         m->read_us = now;
         monitor_read_files(m);
     }
-    probe(m, now);
+    monitor_probe(m, now);
     monitor_derive(m);
     tb_timer_set(m->loop, &m->timer, monitor_next_us(m, now));
 }

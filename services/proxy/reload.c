@@ -45,7 +45,7 @@ static void keys_event(struct tb_source *src, uint32_t events)
     tb_key_store_finish(s->keys);
 }
 
-static int start_keys(struct tb_server *s, const char *state_dir)
+static int reload_start_keys(struct tb_server *s, const char *state_dir)
 {
     _cleanup_free_ char *accounts = tb_path_join(state_dir, "keys");
     int r;
@@ -59,7 +59,7 @@ static int start_keys(struct tb_server *s, const char *state_dir)
     return tb_loop_add(&s->loop, tb_key_store_fd(s->keys), EPOLLIN, &s->keys_read);
 }
 
-static int read_pem(struct tb_tls_file *f, char **ret)
+static int reload_read_pem(struct tb_tls_file *f, char **ret)
 {
     int r = tb_read_file(f->path, PEM_MAX, ret, &f->len);
 
@@ -69,7 +69,7 @@ static int read_pem(struct tb_tls_file *f, char **ret)
     return r;
 }
 
-static int load_tls(struct tb_server *s)
+static int reload_load_tls(struct tb_server *s)
 {
     struct tb_tls_file cert = {"TB_TLS_CERT", s->config->tls_cert, NULL, 0};
     struct tb_tls_file key = {"TB_TLS_KEY", s->config->tls_key, NULL, 0};
@@ -80,9 +80,9 @@ static int load_tls(struct tb_server *s)
 
     file_stamp(cert.path, &s->reload.cert);
     file_stamp(key.path, &s->reload.key);
-    r = read_pem(&cert, &cert_text);
+    r = reload_read_pem(&cert, &cert_text);
     if (r >= 0)
-        r = read_pem(&key, &key_text);
+        r = reload_read_pem(&key, &key_text);
     if (r < 0)
         return r;
     r = tb_tls_use(&s->tls, &cert, &key, err, warning);
@@ -101,7 +101,7 @@ static void reload_keys(struct tb_server *s)
 
 static void reload_tls(struct tb_server *s)
 {
-    if (load_tls(s) < 0)
+    if (reload_load_tls(s) < 0)
         tb_warn("TB_TLS_CERT: the certificate read before stays in force");
     else
         tb_info("TB_TLS_CERT: read again");
@@ -163,9 +163,9 @@ int tb_reload_start(struct tb_server *s, const char *state_dir)
 {
     int r;
 
-    r = s->config->tls_cert ? load_tls(s) : 0;
+    r = s->config->tls_cert ? reload_load_tls(s) : 0;
     if (r >= 0 && s->config->api_keys)
-        r = start_keys(s, state_dir);
+        r = reload_start_keys(s, state_dir);
     if (r >= 0 && (s->config->tls_cert || s->config->api_keys))
         reload_watch(s);
     return r;

@@ -7,7 +7,7 @@
 
 static const char *const pages[] = {"/v1/models", "/props"};
 
-static void fetch_look(struct tb_limits_fetch *f, const char *p, size_t n)
+static void runtime_limits_look(struct tb_limits_fetch *f, const char *p, size_t n)
 {
     static const char *const places[] = {"data..max_model_len", "data..meta.n_ctx",
                                          "default_generation_settings.n_ctx"};
@@ -27,7 +27,7 @@ static void fetch_look(struct tb_limits_fetch *f, const char *p, size_t n)
 
 static void runtime_limits_event(void *arg);
 
-static bool fetch_page(struct tb_limits_fetch *f)
+static bool runtime_limits_page(struct tb_limits_fetch *f)
 {
     _cleanup_buf_ struct tb_buf lines = {0};
     struct tb_call_request rq = {.method = "GET",
@@ -45,11 +45,11 @@ static bool fetch_page(struct tb_limits_fetch *f)
 }
 
 /* The page has come to its end or failed: the next one, or that is all. */
-static void fetch_next(struct tb_limits_fetch *f)
+static void runtime_limits_next(struct tb_limits_fetch *f)
 {
     tb_call_free(f->call);
     f->call = NULL;
-    if (f->limits->context == 0 && ++f->stage < ARRAY_SIZE(pages) && fetch_page(f))
+    if (f->limits->context == 0 && ++f->stage < ARRAY_SIZE(pages) && runtime_limits_page(f))
         return;
     f->done = true;
     if (f->limits->context > 0)
@@ -70,9 +70,9 @@ static void runtime_limits_event(void *arg)
         return;
     while (rs && (n = tb_call_read(f->call, piece, sizeof(piece))) > 0)
         if (rs->status == 200)
-            fetch_look(f, piece, (size_t)n);
+            runtime_limits_look(f, piece, (size_t)n);
     if (!rs || n != -EAGAIN)
-        fetch_next(f);
+        runtime_limits_next(f);
 }
 
 bool tb_limits_fetch_start(struct tb_limits_fetch *f)
@@ -81,7 +81,7 @@ bool tb_limits_fetch_start(struct tb_limits_fetch *f)
         return false;
     f->stage = 0;
     f->limits->context = 0;
-    return fetch_page(f);
+    return runtime_limits_page(f);
 }
 
 void tb_limits_fetch_reset(struct tb_limits_fetch *f)

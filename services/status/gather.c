@@ -19,26 +19,26 @@ void tb_status_read_files(const char *run_dir, struct tb_snapshot *s)
     s->configured = contract && access(contract, F_OK) == 0;
 }
 
-static void make_plain_step(struct tb_step *s)
+static void gather_make_plain_step(struct tb_step *s)
 {
     tb_text_plain(s->phase);
     tb_text_plain(s->reason);
     tb_text_plain(s->mode);
 }
 
-static void make_plain_facts(struct tb_facts *f)
+static void gather_make_plain_facts(struct tb_facts *f)
 {
     tb_text_plain(f->suspended_reason);
     tb_text_plain(f->suspended_since);
     tb_text_plain(f->lease_reason);
     tb_text_plain(f->contract_id);
     tb_text_plain(f->asset_id);
-    make_plain_step(&f->hydrate);
-    make_plain_step(&f->decrypt);
-    make_plain_step(&f->delivery);
+    gather_make_plain_step(&f->hydrate);
+    gather_make_plain_step(&f->decrypt);
+    gather_make_plain_step(&f->delivery);
 }
 
-static void make_plain_answer(struct tb_status_answer *a)
+static void gather_make_plain_answer(struct tb_status_answer *a)
 {
     tb_text_plain(a->error);
     tb_text_plain(a->state);
@@ -50,8 +50,8 @@ static void make_plain_answer(struct tb_status_answer *a)
 
 void tb_status_make_plain(struct tb_snapshot *s)
 {
-    make_plain_facts(&s->facts);
-    make_plain_answer(&s->proxy);
+    gather_make_plain_facts(&s->facts);
+    gather_make_plain_answer(&s->proxy);
     tb_text_plain(s->health_listen);
     for (size_t i = 0; i < s->n_units; i++) {
         tb_text_plain(s->units[i].name);
@@ -77,7 +77,7 @@ void tb_status_connect_address(const char *listen, char *out, size_t size)
         snprintf(out, size, "%s", listen);
 }
 
-static void answer_copy(const cJSON *doc, const char *name, char *out, size_t size)
+static void gather_answer_copy(const cJSON *doc, const char *name, char *out, size_t size)
 {
     char err[TB_JSON_ERR_MAX];
     const char *v = "";
@@ -93,11 +93,11 @@ int tb_status_parse_answer(const char *text, size_t len, struct tb_status_answer
 
     if (tb_json_parse(text, len, TB_HTTP_RESPONSE_MAX, &doc, err) < 0 || !cJSON_IsObject(doc))
         return -EBADMSG;
-    answer_copy(doc, "state", ret->state, sizeof(ret->state));
-    answer_copy(doc, "reason", ret->reason, sizeof(ret->reason));
-    answer_copy(doc, "since", ret->since, sizeof(ret->since));
-    answer_copy(doc, "contract_id", ret->contract_id, sizeof(ret->contract_id));
-    answer_copy(doc, "asset_id", ret->asset_id, sizeof(ret->asset_id));
+    gather_answer_copy(doc, "state", ret->state, sizeof(ret->state));
+    gather_answer_copy(doc, "reason", ret->reason, sizeof(ret->reason));
+    gather_answer_copy(doc, "since", ret->since, sizeof(ret->since));
+    gather_answer_copy(doc, "contract_id", ret->contract_id, sizeof(ret->contract_id));
+    gather_answer_copy(doc, "asset_id", ret->asset_id, sizeof(ret->asset_id));
     ret->has_requests =
         tb_json_get_uint(doc, "requests_processed", TB_JSON_INT_MAX, &ret->requests, err) == 0;
     (void)tb_json_get_uint(doc, "uptime_seconds", TB_JSON_INT_MAX, &ret->uptime_s, err);

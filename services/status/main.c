@@ -75,7 +75,7 @@ static void status_parse_arguments(int argc, char **argv, struct status_options 
         usage_error("takes no arguments");
 }
 
-static struct winsize window(void)
+static struct winsize status_window(void)
 {
     struct winsize w;
 
@@ -109,9 +109,9 @@ static void status_look(const struct status_options *o, struct tb_snapshot *s)
 
 /* In place: no line is blank for an instant, so that nothing flickers. What is below the window would scroll
  * its head away. */
-static void redraw(const char *text)
+static void status_redraw(const char *text)
 {
-    int room = window().ws_row - 1;
+    int room = status_window().ws_row - 1;
 
     fputs("\033[H", stdout);
     for (const char *end; room > 0 && (end = strchr(text, '\n')); text = end + 1, room--)
@@ -142,7 +142,7 @@ static int status_show(const struct status_options *o, const struct tb_snapshot 
         text = tb_status_line(s, c);
     else
         text = tb_status_render(s, c, o->colour,
-                                o->terminal ? MIN((int)window().ws_col, WIDTH_MAX) : WIDTH_DEFAULT);
+                                o->terminal ? MIN((int)status_window().ws_col, WIDTH_MAX) : WIDTH_DEFAULT);
     if (!text)
         return -ENOMEM;
     if (o->json)
@@ -150,7 +150,7 @@ static int status_show(const struct status_options *o, const struct tb_snapshot 
     else if (!o->watch)
         fputs(text, stdout);
     else if (o->terminal)
-        redraw(text);
+        status_redraw(text);
     else
         status_print_line(text, s->realtime_us);
     return fflush(stdout) == 0 ? 0 : -errno;

@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* Lines of "Name: value\r\n" one by one; they are taken apart. */
-static void add_fields(struct MHD_Response *rs, struct tb_buf *fields)
+static void mhd_response_add_fields(struct MHD_Response *rs, struct tb_buf *fields)
 {
     char *line = fields->data, *end = fields->data + fields->len;
 
@@ -25,7 +25,7 @@ struct MHD_Response *tb_mhd_response(struct tb_reply *r)
         rs = MHD_create_response_from_buffer(r->body.len, r->body.data ? r->body.data : (void *)"",
                                              MHD_RESPMEM_MUST_COPY);
     if (rs)
-        add_fields(rs, &r->fields);
+        mhd_response_add_fields(rs, &r->fields);
     tb_reply_clear(r);
     return rs;
 }

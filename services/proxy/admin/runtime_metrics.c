@@ -20,7 +20,7 @@ struct tb_runtime_fetch {
     struct tb_http_error error; /* status 0: none */
 };
 
-static void fetch_end(struct tb_runtime_fetch *f)
+static void runtime_metrics_end(struct tb_runtime_fetch *f)
 {
     tb_call_free(f->call);
     f->call = NULL;
@@ -30,10 +30,10 @@ static void fetch_end(struct tb_runtime_fetch *f)
     }
 }
 
-static void fetch_fail(struct tb_runtime_fetch *f, int status, const char *code, const char *why)
+static void runtime_metrics_fail(struct tb_runtime_fetch *f, int status, const char *code, const char *why)
 {
     tb_http_error_set(&f->error, status, code, "no metrics of the runtime: %s", why);
-    fetch_end(f);
+    runtime_metrics_end(f);
 }
 
 static void runtime_metrics_event(void *arg)
@@ -44,25 +44,25 @@ static void runtime_metrics_event(void *arg)
     ssize_t n = -ENOMEM;
 
     if (tb_call_failed(f->call))
-        return fetch_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_unreachable", "it does not answer");
+        return runtime_metrics_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_unreachable", "it does not answer");
     rs = tb_call_response(f->call);
     if (!rs)
         return;
     if (rs->status != MHD_HTTP_OK) {
         snprintf(text, sizeof(text), "it answers %d to GET /metrics; llama-server offers them with --metrics",
                  rs->status);
-        return fetch_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", text);
+        return runtime_metrics_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", text);
     }
     while (tb_buf_reserve(&f->body, 4096) == 0 &&
            (n = tb_call_read(f->call, f->body.data + f->body.len, 4096)) > 0) {
         f->body.len += (size_t)n;
         if (f->body.len > BODY_MAX)
-            return fetch_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", "response too large");
+            return runtime_metrics_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", "response too large");
     }
     if (n == 0)
-        fetch_end(f);
+        runtime_metrics_end(f);
     else if (n != -EAGAIN)
-        fetch_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", "it broke off");
+        runtime_metrics_fail(f, MHD_HTTP_BAD_GATEWAY, "upstream_error", "it broke off");
 }
 
 struct tb_runtime_fetch *tb_runtime_fetch_start(struct tb_server *s, struct MHD_Connection *c)
@@ -124,6 +124,6 @@ void tb_runtime_fetch_tick(struct tb_server *s, uint64_t now_us)
     for (size_t i = 0; i < TB_RUNTIME_METRICS_MAX; i++)
         if (s->fetch[i] && s->fetch[i]->call &&
             (s->draining || now_us - s->fetch[i]->started_us > TIMEOUT_US))
-            fetch_fail(s->fetch[i], MHD_HTTP_GATEWAY_TIMEOUT, "upstream_timeout",
-                       "it does not answer in time");
+            runtime_metrics_fail(s->fetch[i], MHD_HTTP_GATEWAY_TIMEOUT, "upstream_timeout",
+                                 "it does not answer in time");
 }
