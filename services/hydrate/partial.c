@@ -9,7 +9,7 @@
 
 #include "common/hex.h"
 #include "common/io.h"
-#include "hydrate/live.h"
+#include "hydrate/live_ranges.h"
 #include "common/secret.h"
 
 #define SAVE_INTERVAL_SEC 1
@@ -151,7 +151,7 @@ static int partial_resume(struct partial *p, const struct partial_identity *want
         memcmp(id.sha256, want->sha256, sizeof(id.sha256)) != 0)
         return -ENOENT;
     /* nothing there, or stale: the durable record alone counts */
-    (void)live_load(p->live_path, p->instance, &ranges);
+    (void)live_ranges_load(p->live_path, p->instance, &ranges);
     p->id = id;
     p->fd = TAKE_FD(fd);
     p->ranges = ranges;
@@ -207,7 +207,7 @@ int partial_open(const char *final_path, const struct partial_identity *want, st
     }
     if (r < 0)
         return r;
-    p->live_fd = live_create(p->live_path, p->instance, &p->ranges);
+    p->live_fd = live_ranges_create(p->live_path, p->instance, &p->ranges);
     if (p->live_fd < 0 && p->live_fd != -ENOTSUP)
         return p->live_fd;
     r = saver_start(p);
@@ -279,7 +279,7 @@ int partial_mark(struct partial *p, uint64_t i)
     pthread_cond_signal(&p->changed);
     pthread_mutex_unlock(&p->lock);
     if (r == 0 && p->live_fd >= 0)
-        r = live_mark(p->live_fd, &p->ranges, i);
+        r = live_ranges_mark(p->live_fd, &p->ranges, i);
     return r;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "hydrate/live.h"
+#include "hydrate/live_ranges.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -17,7 +17,7 @@ struct live_header {
     char instance[INSTANCE_MAX - 1];
 };
 
-static int header_make(const char *instance, struct live_header *ret)
+static int live_ranges_make_header(const char *instance, struct live_header *ret)
 {
     _cleanup_free_ char *id = NULL;
     size_t len;
@@ -30,7 +30,7 @@ static int header_make(const char *instance, struct live_header *ret)
     return 0;
 }
 
-int live_load(const char *path, const char *instance, struct ranges *ranges)
+int live_ranges_load(const char *path, const char *instance, struct ranges *ranges)
 {
     _cleanup_close_ int fd = -1;
     _cleanup_free_ uint8_t *bits = NULL;
@@ -38,7 +38,7 @@ int live_load(const char *path, const char *instance, struct ranges *ranges)
     struct live_header want, have;
     int r;
 
-    r = header_make(instance, &want);
+    r = live_ranges_make_header(instance, &want);
     if (r < 0)
         return r;
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -56,13 +56,13 @@ int live_load(const char *path, const char *instance, struct ranges *ranges)
     return 0;
 }
 
-int live_create(const char *path, const char *instance, const struct ranges *ranges)
+int live_ranges_create(const char *path, const char *instance, const struct ranges *ranges)
 {
     _cleanup_close_ int fd = -1;
     struct live_header h;
     int r;
 
-    r = header_make(instance, &h);
+    r = live_ranges_make_header(instance, &h);
     if (r < 0)
         return r;
     fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
@@ -75,7 +75,7 @@ int live_create(const char *path, const char *instance, const struct ranges *ran
     return r < 0 ? r : TAKE_FD(fd);
 }
 
-int live_mark(int fd, const struct ranges *ranges, uint64_t i)
+int live_ranges_mark(int fd, const struct ranges *ranges, uint64_t i)
 {
     return tb_pwrite_full(fd, &ranges->bits[i / 8], 1, sizeof(struct live_header) + i / 8);
 }
