@@ -131,8 +131,10 @@ static bool metering_set_parser(struct tb_exchange *ex, const struct tb_response
     ex->parser.events = up->event_stream;
     /* Captions and plain text of speech, and vectors as bytes, say no usage. */
     if (!json && !up->event_stream) {
-        ex->parser.opaque = true;
-        return ex->rewrite.api == TB_API_AUDIO || ex->rewrite.api == TB_API_EMBEDDING;
+        ex->parser.opaque = ex->rewrite.api == TB_API_AUDIO;
+        ex->parser.untyped = tb_api_is_json(ex->rewrite.api);
+        if (!ex->parser.untyped)
+            return ex->parser.opaque;
     }
     if (coded && tb_inflate_knows(coding))
         ex->inflate = tb_inflate_new();

@@ -7,9 +7,9 @@
 
 #include "proxy/usage/lax.h"
 
-/* What is held back: nothing; a member until its key is known; a limit, which is written at the end;
- * stream_options until it is known to be an object; the value of include_usage. */
-enum { HOLD_NONE, HOLD_KEY, HOLD_LIMIT, HOLD_OPTIONS, HOLD_USAGE };
+/* What is held back: nothing; a member until its key is known; a member that is written at the end, if at
+ * all; stream_options until it is known to have a member; the value of include_usage. */
+enum { HOLD_NONE, HOLD_KEY, HOLD_TO_END, HOLD_OPTIONS, HOLD_USAGE };
 
 static int rewrite_emit(struct tb_rewrite *a, struct tb_buf *out, const char *p, size_t n)
 {
@@ -82,7 +82,7 @@ static int rewrite_hold(struct tb_rewrite *a, const char *p, size_t n, struct tb
 
         if (a->hold == HOLD_OPTIONS || a->hold == HOLD_USAGE) {
             a->value_begun |= !is_blank(p[i]) && p[i] != ':';
-            if (!a->value_begun && is_blank(p[i]))
+            if (is_blank(p[i]) && (!a->value_begun || a->held[a->held_len - 1] == '{'))
                 continue;
         }
         if (a->held_len == TB_REWRITE_HELD - 1 && a->hold == HOLD_KEY)
@@ -103,7 +103,7 @@ static int rewrite_take(struct tb_rewrite *a, const char *p, size_t n, struct tb
 {
     if (a->hold == HOLD_NONE)
         return rewrite_emit(a, out, p, n);
-    return a->hold == HOLD_LIMIT ? 0 : rewrite_hold(a, p, n, out);
+    return a->hold == HOLD_TO_END ? 0 : rewrite_hold(a, p, n, out);
 }
 
 /* --- what it says ------------------------------------------------------------------------------------- */
@@ -231,12 +231,13 @@ static int rewrite_member_begins(struct tb_rewrite *a)
     return 0;
 }
 
-static int rewrite_key_of_options(struct tb_rewrite *a)
+static int rewrite_key_of_options(struct tb_rewrite *a, struct tb_buf *out)
 {
     const char *key = a->scan.level[1].key;
+    int r = a->hold == HOLD_OPTIONS ? rewrite_release(a, out) : 0;
 
     if (!a->options_open || a->scan.level[1].array)
-        return 0;
+        return r;
     if (!rewrite_first_time(a, key))
         return -EEXIST;
     if (strcmp(key, "include_usage") == 0) {
@@ -245,13 +246,13 @@ static int rewrite_key_of_options(struct tb_rewrite *a)
         a->held_len = 0;
         a->value_begun = false;
     }
-    return 0;
+    return r;
 }
 
 static int rewrite_key_done(struct tb_rewrite *a, struct tb_buf *out)
 {
     if (a->scan.depth == 2)
-        return rewrite_key_of_options(a);
+        return rewrite_key_of_options(a, out);
     memcpy(a->name, a->scan.level[0].key, sizeof(a->name));
     a->member = tb_api_member_of(a->api, a->name);
     if (a->member != TB_MEMBER_NONE && !rewrite_first_time(a, a->name))
@@ -260,7 +261,7 @@ static int rewrite_key_done(struct tb_rewrite *a, struct tb_buf *out)
            a->hold == HOLD_KEY); /* its spelling cannot have filled what holds it */
     if (a->budgeted && (a->member == TB_MEMBER_LIMIT || a->member == TB_MEMBER_LIMIT_EXTRA)) {
         rewrite_drop(a);
-        a->hold = HOLD_LIMIT;
+        a->hold = HOLD_TO_END;
         return 0;
     }
     if (a->member == TB_MEMBER_STREAM_OPTIONS) {
@@ -291,9 +292,9 @@ static int rewrite_value_done(struct tb_rewrite *a, enum tb_json_token t, struct
     rewrite_note_value(a, t);
     if (a->hold == HOLD_USAGE && a->scan.depth == 2)
         return rewrite_usage_done(a, t, out);
-    if (a->hold != HOLD_OPTIONS || a->scan.depth != 1)
+    if (a->hold != HOLD_OPTIONS)
         return 0;
-    if (t == TB_JSON_DONE && strcmp(a->scan.value, "null") == 0) {
+    if (a->scan.depth == 1 && t == TB_JSON_DONE && strcmp(a->scan.value, "null") == 0) {
         a->options_null = true;
         rewrite_drop(a);
         return 0;
@@ -304,8 +305,10 @@ static int rewrite_value_done(struct tb_rewrite *a, enum tb_json_token t, struct
 static int rewrite_container_begins(struct tb_rewrite *a, struct tb_buf *out)
 {
     rewrite_note_container(a);
-    if (a->hold == HOLD_OPTIONS)
-        a->options_open = a->scan.depth == 1;
+    if (a->hold == HOLD_OPTIONS && a->scan.depth == 1) {
+        a->options_open = true;
+        return 0;
+    }
     return a->hold == HOLD_OPTIONS || a->hold == HOLD_USAGE ? rewrite_release(a, out) : 0;
 }
 
@@ -316,6 +319,14 @@ static int rewrite_container_ends(struct tb_rewrite *a, struct tb_buf *out)
 
     if (a->scan.depth == 2 && a->options_open) {
         a->options_open = false;
+        if (a->hold == HOLD_OPTIONS && !options->array) { /* {}: some refuse any other without a stream */
+            rewrite_drop(a);
+            a->hold = HOLD_TO_END;
+            a->options_empty = true;
+            return 0;
+        }
+        if (a->hold == HOLD_OPTIONS)
+            return rewrite_release(a, out);
         if (a->usage_seen || options->array)
             return 0;
         a->injected = true;
@@ -427,7 +438,8 @@ static uint64_t rewrite_lower_cap(const struct tb_rewrite *a, uint64_t cap)
 
 int tb_rewrite_close(struct tb_rewrite *a, uint64_t cap, struct tb_buf *out)
 {
-    bool inject = rewrite_may_inject(a) && a->stream && (!a->options_seen || a->options_null);
+    bool inject =
+        rewrite_may_inject(a) && a->stream && (!a->options_seen || a->options_null || a->options_empty);
     char value[24];
     int r = 0;
 
@@ -435,8 +447,8 @@ int tb_rewrite_close(struct tb_rewrite *a, uint64_t cap, struct tb_buf *out)
     a->injected |= inject;
     if (inject)
         r = rewrite_close_member(a, out, "stream_options", "{\"include_usage\":true}");
-    else if (a->options_null)
-        r = rewrite_close_member(a, out, "stream_options", "null");
+    else if (a->options_null || a->options_empty)
+        r = rewrite_close_member(a, out, "stream_options", a->options_null ? "null" : "{}");
     if (r >= 0 && a->budgeted)
         r = rewrite_close_limits(a, cap, out);
     if (r < 0 || cap == 0)

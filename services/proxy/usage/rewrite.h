@@ -56,7 +56,8 @@ struct tb_rewrite {
     char name[TB_JSON_SCAN_KEY + 1];
     char held[TB_REWRITE_HELD];
     size_t held_len;
-    bool members_out, value_begun, options_seen, options_open, options_null, usage_seen, decided;
+    bool members_out, value_begun, options_seen, options_open, options_null, options_empty, usage_seen,
+        decided;
 };
 
 /* Whether anything may be changed in it; if not, the body does not grow. */

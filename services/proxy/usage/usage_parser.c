@@ -76,6 +76,9 @@ static void parser_note_number(struct tb_usage_parser *m)
     unsigned depth = m->scan.depth;
     uint64_t v;
 
+    if (m->events && m->request.api == TB_API_COMPLETION && tb_json_at(&m->scan, "stop") &&
+        strcmp(m->scan.value, "true") == 0 && m->request.prompts * m->request.choices < 2)
+        m->final = true; /* llama-server's /completion */
     if (!tb_json_scan_uint(&m->scan, &v))
         return;
     v = MIN(v, TB_USAGE_MOST);
@@ -143,6 +146,8 @@ static void parser_note_string(struct tb_usage_parser *m)
     } else if (tb_json_at(&m->scan, "type") &&
                (strcmp(m->scan.value, "message_start") == 0 || strncmp(m->scan.value, "response.", 9) == 0)) {
         m->inferred = true;
+    } else if (tb_json_at(&m->scan, "type") && strcmp(m->scan.value, "message_stop") == 0) {
+        m->final = true;
     } else if (chat && strcmp(key, "reasoning_content") == 0) {
         m->reasoning += m->scan.text_len;
     } else if (chat && strcmp(key, "reasoning") == 0) { /* some say it under both names */
@@ -247,6 +252,9 @@ void tb_usage_fold(struct tb_usage_parser *m)
 
 static void parser_event_begin(struct tb_usage_parser *m)
 {
+    /* data: [DONE] */
+    m->final |=
+        m->scan.bad && m->scan.depth == 1 && m->scan.level[0].array && strcmp(m->scan.value, "DONE") == 0;
     m->bare = m->finished = m->passing = false;
     m->in_usage = m->in_timings = 0;
     m->choice_text = m->reasoning = m->reasoning_too = 0;

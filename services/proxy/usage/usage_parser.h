@@ -47,6 +47,7 @@ struct tb_usage_parser {
     bool events;                     /* server-sent events, not one JSON body */
     bool strip;                      /* take the usage out that we asked for */
     bool opaque;                     /* bytes that nobody here can read: they are only counted */
+    bool untyped;                    /* nobody says that it is JSON: read as such, opaque if it is none */
     char id[TB_JSON_SCAN_VALUE + 1]; /* of a response (Responses API) */
     bool id_cut;                     /* it is longer */
     bool over;                       /* the response's status is one that stays */

@@ -225,7 +225,7 @@ void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, stru
     uint64_t delivered = estimated_completion(m);
 
     *ret = (struct tb_tokens){0};
-    if (m->opaque) {
+    if (m->opaque || (m->untyped && m->bytes > 0 && (m->scan.bad || !m->scan.closed))) {
         opaque_result(m, ret);
         return;
     }
@@ -235,6 +235,12 @@ void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, stru
                  ((writes || m->request.api == TB_API_EMBEDDING) && (m->inferred || delivered > 0));
     if (!ret->known)
         return;
+    /* A runtime that reports 0 for what there was does not count. Completions may echo their prompt. */
+    if (ret->completion == 0 && delivered > 0 && (m->request.api != TB_API_COMPLETION || ret->prompt == 0))
+        completion = false;
+    if (ret->prompt == 0 && tb_api_is_json(m->request.api) &&
+        (delivered > 0 || ret->completion > 0 || (m->request.api == TB_API_EMBEDDING && m->inferred)))
+        prompt = false;
     if (!prompt)
         ret->prompt = ret->ours = m->request.prompt_likely;
     if (writes && delivered > ret->completion && (!completion || !final)) {

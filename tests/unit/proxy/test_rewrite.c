@@ -75,6 +75,16 @@ static void test_usage_is_asked_for(void **unused)
     check(TB_API_CHAT, "{\"stream\":true,\"stream_options\":null}", "{\"stream\":true," ASKED "}");
     check(TB_API_CHAT, "{\"stream_options\" : null,\"stream\":true}", "{\"stream\":true," ASKED "}");
     check(TB_API_CHAT, "{\"stream_options\":null}", "{\"stream_options\":null}");
+    /* vLLM takes {} without a stream, but nothing that is not empty. */
+    check(TB_API_CHAT, "{\"stream_options\":{}}", "{\"stream_options\":{}}");
+    check(TB_API_CHAT, "{\"stream\":false,\"stream_options\": { } , \"a\":1}",
+          "{\"stream\":false, \"a\":1,\"stream_options\":{}}");
+    check(TB_API_CHAT, "{\"stream_options\":{ },\"stream\":true}", "{\"stream\":true," ASKED "}");
+    check(TB_API_CHAT, "{\"stream\":true,\"stream_options\":[]}", "{\"stream\":true,\"stream_options\":[]}");
+    check(TB_API_CHAT, "{\"stream\":true,\"stream_options\":[{\"include_usage\":0}]}",
+          "{\"stream\":true,\"stream_options\":[{\"include_usage\":0}]}");
+    check(TB_API_CHAT, "{\"stream_options\":[1,{\"a\":{}}],\"stream\":true}",
+          "{\"stream_options\":[1,{\"a\":{}}],\"stream\":true}");
     check(TB_API_CHAT, "{ \"a\" : 1 , \"stream_options\" : null }", "{ \"a\" : 1  ,\"stream_options\":null}");
 }
 
