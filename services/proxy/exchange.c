@@ -203,11 +203,11 @@ static int keep_cors(struct tb_exchange *ex, const struct tb_request *rq)
 
 static int start_call(struct tb_exchange *ex, const struct tb_request *rq, const struct tb_target *t)
 {
-    _cleanup_buf_ struct tb_buf fields = {0};
+    struct tb_buf *fields = &ex->server->fields;
     struct tb_call_request call = {
         .method = ex->method,
         .target = ex->target,
-        .lines = &fields,
+        .lines = fields,
         .body = rq->chunked      ? TB_FRAMING_CHUNKED
                 : rq->has_length ? TB_FRAMING_LENGTH
                                  : TB_FRAMING_NONE,
@@ -216,9 +216,10 @@ static int start_call(struct tb_exchange *ex, const struct tb_request *rq, const
         .arg = ex,
     };
 
-    tb_forward_request_fields(ex, rq, t, &fields);
-    if (tb_buf_error(&fields) < 0)
-        return tb_buf_error(&fields);
+    tb_buf_clear(fields);
+    tb_forward_request_fields(ex, rq, t, fields);
+    if (tb_buf_error(fields) < 0)
+        return tb_buf_error(fields);
     ex->forwarded = true;
     return tb_call_start(ex->server->upstream, &call, &ex->call);
 }
@@ -457,12 +458,13 @@ static void set_call_error(struct tb_exchange *ex, int failed)
 /* The head of the runtime's answer becomes that of ours. */
 static void exchange_answer(struct tb_exchange *ex, const struct tb_response *up)
 {
-    _cleanup_buf_ struct tb_buf fields = {0};
-    struct tb_answer_head h = {.status = up->status, .fields = &fields, .length = up->length};
+    struct tb_buf *fields = &ex->server->fields;
+    struct tb_answer_head h = {.status = up->status, .fields = fields, .length = up->length};
     bool none = exchange_is_head(ex) || up->status == TB_HTTP_NOT_MODIFIED || up->framing == TB_FRAMING_NONE;
 
     tb_metering_answer(ex, up);
-    tb_forward_answer_fields(ex, up, &fields, &h.has_date);
+    tb_buf_clear(fields);
+    tb_forward_answer_fields(ex, up, fields, &h.has_date);
     h.announce = none && up->has_length && up->status != TB_HTTP_NO_CONTENT;
     if (none)
         h.framing = TB_FRAMING_NONE;

@@ -111,7 +111,7 @@ void tb_forward_answer_fields(const struct tb_exchange *ex, const struct tb_resp
 
         *ret_has_date |= h->id == TB_HEADER_DATE;
         if (h->id != TB_HEADER_X_REQUEST_ID && !tb_cors_replaces(&ex->server->cors, h->name))
-            put_string(out, h->name, h->value);
+            put_field(out, h->name, h->name_len, h->value, h->value_len);
     }
     if (up->event_stream) /* for buffering proxies in front of us */
         (void)tb_buf_puts(out, "X-Accel-Buffering: no\r\n");

@@ -59,6 +59,7 @@ struct tb_server {
     uint8_t ids[64][16]; /* request ids not given yet */
     size_t ids_left;
     struct tb_digests digests;
+    struct tb_buf fields; /* of the head that is being made */
     struct tb_recent recent;
     struct tb_events events;
     struct tb_runtime_fetch *fetch[TB_RUNTIME_METRICS_MAX];

@@ -77,8 +77,13 @@ static int parse_header_line(char *line, struct tb_response *ret, struct framing
         return -EBADMSG;
     if (ret->n_headers == TB_RESPONSE_HEADERS_MAX)
         return -E2BIG;
-    ret->header[ret->n_headers++] =
-        (struct tb_header){line, value, tb_header_id(line, (size_t)(colon - line))};
+    ret->header[ret->n_headers++] = (struct tb_header){
+        .name = line,
+        .value = value,
+        .name_len = (size_t)(colon - line),
+        .value_len = (size_t)(end - value),
+        .id = tb_header_id(line, (size_t)(colon - line)),
+    };
     return note_framing(&ret->header[ret->n_headers - 1], f);
 }
 

@@ -18,6 +18,7 @@ enum tb_framing { TB_FRAMING_NONE, TB_FRAMING_LENGTH, TB_FRAMING_CHUNKED, TB_FRA
 
 struct tb_header {
     const char *name, *value; /* NUL-terminated, inside the buffer given to the parser */
+    size_t name_len, value_len;
     enum tb_header_id id;
 };
 

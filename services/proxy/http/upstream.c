@@ -9,6 +9,8 @@
 #include "proxy/http/upstream_pool.h"
 
 #define SMALL_READ (8 * 1024)
+#define SPARE_MAX 64
+#define SPARE_BYTES (16 * 1024UL)
 #define CHUNK_LINE_MAX 20 /* a chunk's size line */
 /* Head and body up to here are copied and kept, so that they can be sent again. What is longer goes out as
  * it comes, and once. */
@@ -16,6 +18,7 @@
 
 struct tb_call {
     struct tb_upstream *u;
+    struct tb_call *next; /* of the spare ones */
     struct tb_upstream_conn *conn;
     void (*on_event)(void *arg);
     void *arg;
@@ -466,14 +469,65 @@ static bool may_repeat(const char *method)
     return false;
 }
 
+/* A call with nothing in it; its buffers may have memory already. */
+static struct tb_call *call_new(struct tb_upstream *u)
+{
+    struct tb_call *c = u->spare;
+    struct tb_buf out = {0}, in = {0};
+
+    if (c) {
+        u->spare = c->next;
+        u->n_spare--;
+        out = c->out;
+        in = c->in;
+    } else {
+        c = malloc(sizeof(*c));
+        if (!c)
+            return NULL;
+    }
+    memset(c, 0, offsetof(struct tb_call, response));
+    c->out = out;
+    c->in = in;
+    return c;
+}
+
+static void call_release(struct tb_call *c)
+{
+    struct tb_upstream *u = c->u;
+
+    tb_buf_free(&c->head);
+    if (u->n_spare < SPARE_MAX && c->out.cap <= SPARE_BYTES && c->in.cap <= SPARE_BYTES) {
+        tb_buf_clear(&c->out);
+        tb_buf_clear(&c->in);
+        c->next = u->spare;
+        u->spare = c;
+        u->n_spare++;
+        return;
+    }
+    tb_buf_free(&c->out);
+    tb_buf_free(&c->in);
+    free(c);
+}
+
+static void call_free_spare(struct tb_upstream *u)
+{
+    while (u->spare) {
+        struct tb_call *next = u->spare->next;
+
+        tb_buf_free(&u->spare->out);
+        tb_buf_free(&u->spare->in);
+        free(u->spare);
+        u->spare = next;
+    }
+}
+
 int tb_call_start(struct tb_upstream *u, const struct tb_call_request *rq, struct tb_call **ret)
 {
-    struct tb_call *c = malloc(sizeof(*c));
+    struct tb_call *c = call_new(u);
     int r;
 
     if (!c)
         return -ENOMEM;
-    memset(c, 0, offsetof(struct tb_call, response));
     c->u = u;
     c->on_event = rq->on_event;
     c->arg = rq->arg;
@@ -527,8 +581,16 @@ void tb_call_free(struct tb_call *c)
         else
             tb_conn_close(c->conn);
     }
-    tb_buf_free(&c->out);
-    tb_buf_free(&c->in);
-    tb_buf_free(&c->head);
-    free(c);
+    call_release(c);
+}
+
+void tb_upstream_free(struct tb_upstream *u)
+{
+    if (!u)
+        return;
+    while (u->idle)
+        tb_conn_close(u->idle);
+    tb_timer_stop(u->loop, &u->look);
+    call_free_spare(u);
+    free(u);
 }

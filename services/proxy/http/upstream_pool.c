@@ -192,13 +192,3 @@ const char *tb_upstream_host(const struct tb_upstream *u)
 {
     return u->at.host;
 }
-
-void tb_upstream_free(struct tb_upstream *u)
-{
-    if (!u)
-        return;
-    while (u->idle)
-        tb_conn_close(u->idle);
-    tb_timer_stop(u->loop, &u->look);
-    free(u);
-}

@@ -13,6 +13,8 @@ struct tb_upstream {
     size_t n_idle;
     uint64_t fresh_until_us; /* no connection is kept until then */
     struct tb_timer look;
+    struct tb_call *spare; /* calls that are over, with their buffers, for the next ones */
+    size_t n_spare;
     void (*on_close)(void *arg);
     void *on_close_arg;
 };
