@@ -153,21 +153,6 @@ bool tb_http_status_retryable(long status)
     return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504);
 }
 
-uint64_t tb_backoff_next_ms(struct tb_backoff *b, int64_t retry_after_ms)
-{
-    uint64_t ms = b->attempt < 20 ? b->base_ms << b->attempt : b->cap_ms;
-    uint16_t noise = 0;
-
-    assert(b->base_ms > 0 && b->base_ms <= b->cap_ms);
-    ms = MIN(ms, b->cap_ms);
-    b->attempt++;
-    (void)tb_random(&noise, sizeof(noise));
-    ms = ms * 9 / 10 + ms / 5 * noise / 65536;
-    if (retry_after_ms >= 0)
-        ms = MAX(ms, (uint64_t)retry_after_ms);
-    return ms;
-}
-
 struct http_exchange {
     struct tb_buf body; /* a secret; on the heap, as secret memory has a fixed size */
     int64_t retry_after_ms;

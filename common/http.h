@@ -80,12 +80,4 @@ int64_t tb_http_retry_after_ms(const char *value);
 /* 408, 429, 500, 502, 503, 504. */
 bool tb_http_status_retryable(long status);
 
-/* Exponential delay with +-10 % jitter: base, 2*base, ... cap. A Retry-After (>= 0) wins when longer. Counts
- * attempts. */
-struct tb_backoff {
-    uint64_t base_ms, cap_ms;
-    unsigned attempt;
-};
-uint64_t tb_backoff_next_ms(struct tb_backoff *b, int64_t retry_after_ms);
-
 #endif

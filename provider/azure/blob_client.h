@@ -10,6 +10,7 @@
 #include "provider/azure/auth.h"
 #include "provider/azure/blob.h"
 #include "provider/azure/xml.h"
+#include "common/backoff.h"
 #include "common/http.h"
 
 #define BLOB_SHA256_HEX 64

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "common/backoff.h"
 #include "provider/azure/blob.h"
 #include "common/io.h"
 #include "common/json.h"

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/backoff.h"
 #include "common/hex.h"
 #include "common/http.h"
 #include "common/io.h"

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "common/http.h"
+#include "common/backoff.h"
 #include "common/units.h"
 #include "authorize/response.h"
 

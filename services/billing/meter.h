@@ -10,7 +10,7 @@
 #define TB_BILLING_METER_H
 
 #include "billing/answer.h"
-#include "common/http.h"
+#include "common/backoff.h"
 #include "billing/metering.h"
 
 #define BILLING_METER_RETRY_BASE_MS 5000

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "common/backoff.h"
 #include "common/log.h"
 #include "hydrate/transfer.h"
 #include "common/units.h"

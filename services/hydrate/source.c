@@ -4,6 +4,7 @@
 #include <openssl/sha.h>
 #include <string.h>
 
+#include "common/backoff.h"
 #include "common/fdpass.h"
 #include "common/hex.h"
 #include "common/log.h"

@@ -9,6 +9,7 @@
 #include <sys/time.h>
 #include <cmocka.h>
 
+#include "common/backoff.h"
 #include "common/http.h"
 #include "common/log.h"
 #include "common/units.h"
@@ -115,16 +116,20 @@ static void test_urls_are_logged_without_secrets(void **state)
     assert_string_equal(tb_url_redact("nonsense?SECRET", out, sizeof(out)), "nonsense");
 }
 
-static void test_retry_after_and_backoff(void **state)
+static void test_retry_after(void **state)
 {
-    struct tb_backoff b = {.base_ms = 2000, .cap_ms = 30000};
-    uint64_t expect = 2000;
-
     assert_int_equal(tb_http_retry_after_ms("7"), 7000);
     assert_int_equal(tb_http_retry_after_ms(" 99999999999999999999"), 3600000);
     assert_int_equal(tb_http_retry_after_ms("100000"), 3600000);
     assert_int_equal(tb_http_retry_after_ms("soon"), -1);
     assert_int_equal(tb_http_retry_after_ms("Thu, 01 Jan 1970 00:00:01 GMT"), 0);
+}
+
+static void test_backoff_doubles_up_to_its_cap(void **state)
+{
+    struct tb_backoff b = {.base_ms = 2000, .cap_ms = 30000};
+    uint64_t expect = 2000;
+
     for (int i = 0; i < 8; i++, expect = MIN(expect * 2, 30000)) {
         uint64_t ms = tb_backoff_next_ms(&b, -1);
 
@@ -160,7 +165,8 @@ int main(void)
         cmocka_unit_test(test_timestamps),
         cmocka_unit_test(test_sizes_and_numbers),
         cmocka_unit_test(test_urls_are_logged_without_secrets),
-        cmocka_unit_test(test_retry_after_and_backoff),
+        cmocka_unit_test(test_retry_after),
+        cmocka_unit_test(test_backoff_doubles_up_to_its_cap),
         cmocka_unit_test(test_sleep_lasts_through_signals),
     };
 
