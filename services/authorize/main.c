@@ -12,7 +12,7 @@
 #include "authorize/exchange.h"
 #include "common/exit.h"
 #include "common/fdpass.h"
-#include "authorize/files.h"
+#include "authorize/lease_files.h"
 #include "authorize/grant.h"
 #include "common/io.h"
 #include "authorize/lease.h"

@@ -6,7 +6,7 @@
 #include "billing/azure.h"
 #include "common/config.h"
 #include "billing/ledger.h"
-#include "billing/meter.h"
+#include "billing/schedule.h"
 
 struct tb_billing {
     const struct tb_config *cfg;

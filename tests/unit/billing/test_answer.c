@@ -11,7 +11,7 @@
 #include "common/buf.h"
 #include "common/io.h"
 #include "billing/answer.h"
-#include "billing/meter.h"
+#include "billing/schedule.h"
 
 #define HOUR 490000 /* 2025-11-24T16:00:00Z */
 #define NOW ((HOUR + 2) * TB_USEC_PER_HOUR)

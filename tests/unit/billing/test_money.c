@@ -12,7 +12,7 @@
 
 #include "common/io.h"
 #include "common/json.h"
-#include "billing/meter.h"
+#include "billing/schedule.h"
 
 #define SEEDS 200
 #define STEPS 50

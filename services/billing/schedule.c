@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "billing/meter.h"
+#include "billing/schedule.h"
 
 #include <string.h>
 

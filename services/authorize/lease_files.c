@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "authorize/files.h"
+#include "authorize/lease_files.h"
 
 #include <string.h>
 
