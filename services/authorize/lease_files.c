@@ -15,28 +15,28 @@
  * boot. */
 #define SAME_BOOT_US (60 * TB_USEC_PER_SEC)
 
-int tb_files_init(struct tb_files *f, const char *run_base, const char *state_base, const char *contract_id,
-                  const char *asset_id)
+int tb_lease_files_init(struct tb_lease_files *f, const char *run_base, const char *state_base,
+                        const char *contract_id, const char *asset_id)
 {
     int r;
 
-    *f = (struct tb_files){.contract_id = contract_id, .asset_id = asset_id};
+    *f = (struct tb_lease_files){.contract_id = contract_id, .asset_id = asset_id};
     r = tb_runtime_dir(run_base, PROGRAM, &f->run_dir);
     if (r == 0)
         r = tb_state_dir(state_base, PROGRAM, &f->state_dir);
     if (r < 0)
-        tb_files_clear(f);
+        tb_lease_files_clear(f);
     return r;
 }
 
-void tb_files_clear(struct tb_files *f)
+void tb_lease_files_clear(struct tb_lease_files *f)
 {
     tb_freep(&f->run_dir);
     tb_freep(&f->state_dir);
 }
 
 /* True when the flag is in dir; ret_reason as far as it can be read. */
-static bool files_read_flag(const char *dir, char *ret_reason)
+static bool lease_files_read_flag(const char *dir, char *ret_reason)
 {
     _cleanup_json_ cJSON *o = NULL;
     char err[TB_JSON_ERR_MAX];
@@ -50,7 +50,7 @@ static bool files_read_flag(const char *dir, char *ret_reason)
     return true;
 }
 
-bool tb_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX])
+bool tb_lease_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX])
 {
     static const char ended[] = "the marketplace says that the subscription has ended";
     _cleanup_json_ cJSON *o = NULL;
@@ -71,7 +71,7 @@ bool tb_files_subscription_ended(const char *state_base, char ret_reason[static 
 }
 
 /* The flag's opposite, for path units, which see that a file exists but not that it is gone. */
-static int files_write_allowed(const struct tb_files *f, uint64_t since_real_us)
+static int lease_files_write_allowed(const struct tb_lease_files *f, uint64_t since_real_us)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     char since[TB_RFC3339_MAX];
@@ -81,7 +81,7 @@ static int files_write_allowed(const struct tb_files *f, uint64_t since_real_us)
     return tb_state_write(f->run_dir, ALLOWED, o, 0);
 }
 
-static int files_write_flag(const struct tb_files *f, const char *reason, uint64_t since_real_us)
+static int lease_files_write_flag(const struct tb_lease_files *f, const char *reason, uint64_t since_real_us)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     char since[TB_RFC3339_MAX];
@@ -97,7 +97,7 @@ static int files_write_flag(const struct tb_files *f, const char *reason, uint64
     return r < 0 ? r : durable;
 }
 
-static int files_remove(const char *dir, const char *name)
+static int lease_files_remove(const char *dir, const char *name)
 {
     _cleanup_free_ char *path = tb_path_join(dir, name);
 
@@ -108,14 +108,15 @@ static int files_remove(const char *dir, const char *name)
     return tb_fsync_parent(path);
 }
 
-static int files_remove_flag(const struct tb_files *f)
+static int lease_files_remove_flag(const struct tb_lease_files *f)
 {
-    int r = files_remove(f->state_dir, FLAG);
+    int r = lease_files_remove(f->state_dir, FLAG);
 
-    return r < 0 ? r : files_remove(f->run_dir, FLAG);
+    return r < 0 ? r : lease_files_remove(f->run_dir, FLAG);
 }
 
-static int files_write_lease(const struct tb_files *f, const struct tb_lease *l, const struct tb_clock *now)
+static int lease_files_write_lease(const struct tb_lease_files *f, const struct tb_lease *l,
+                                   const struct tb_clock *now)
 {
     bool ends = l->expires_real_us > 0;
     struct tb_lease_record r = {.state = l->state,
@@ -134,27 +135,27 @@ static int files_write_lease(const struct tb_files *f, const struct tb_lease *l,
 }
 
 /* Never both at once. The flag is made whether or not the other could be removed. */
-static int files_suspend(const struct tb_files *f, const char *reason, uint64_t since_real_us)
+static int lease_files_suspend(const struct tb_lease_files *f, const char *reason, uint64_t since_real_us)
 {
-    int r = files_remove(f->run_dir, ALLOWED), flag = files_write_flag(f, reason, since_real_us);
+    int r = lease_files_remove(f->run_dir, ALLOWED), flag = lease_files_write_flag(f, reason, since_real_us);
 
     return flag < 0 ? flag : r;
 }
 
-int tb_files_write(struct tb_files *f, const struct tb_lease *l, const struct tb_clock *now)
+int tb_lease_files_write(struct tb_lease_files *f, const struct tb_lease *l, const struct tb_clock *now)
 {
     int r = 0, lease;
 
     if (l->suspended && (!f->flagged || strcmp(f->flag_reason, l->reason) != 0))
-        r = files_suspend(f, l->reason, now->real_us);
-    lease = files_write_lease(f, l, now);
+        r = lease_files_suspend(f, l->reason, now->real_us);
+    lease = lease_files_write_lease(f, l, now);
     if (r == 0)
         r = lease;
     /* Readers that see no flag must find the lease that allows it. */
     if (!l->suspended && f->flagged && r == 0)
-        r = files_remove_flag(f);
+        r = lease_files_remove_flag(f);
     if (!l->suspended && (f->flagged || !f->allowed) && r == 0)
-        r = files_write_allowed(f, now->real_us);
+        r = lease_files_write_allowed(f, now->real_us);
     if (r < 0)
         return r;
     f->allowed = !l->suspended;
@@ -165,7 +166,7 @@ int tb_files_write(struct tb_files *f, const struct tb_lease *l, const struct tb
 
 /* CLOCK_BOOTTIME values mean nothing in another boot: both clocks must have gone on together since it was
  * written. */
-static bool files_same_boot(const struct tb_lease_record *r, const struct tb_clock *now)
+static bool lease_files_same_boot(const struct tb_lease_record *r, const struct tb_clock *now)
 {
     uint64_t went_real, went_boot;
 
@@ -177,11 +178,12 @@ static bool files_same_boot(const struct tb_lease_record *r, const struct tb_clo
     return MAX(went_real, went_boot) - MIN(went_real, went_boot) < SAME_BOOT_US;
 }
 
-static void files_restore_serving(const struct tb_files *f, struct tb_lease *l, const struct tb_clock *now)
+static void lease_files_restore_serving(const struct tb_lease_files *f, struct tb_lease *l,
+                                        const struct tb_clock *now)
 {
     struct tb_lease_record r;
 
-    if (tb_lease_record_read(f->run_dir, TB_LEASE_NAME, &r) < 0 || !files_same_boot(&r, now) ||
+    if (tb_lease_record_read(f->run_dir, TB_LEASE_NAME, &r) < 0 || !lease_files_same_boot(&r, now) ||
         strcmp(r.contract_id, f->contract_id) != 0 || strcmp(r.asset_id, f->asset_id) != 0 ||
         (r.state != TB_LEASE_AUTHORIZED && r.state != TB_LEASE_UNREACHABLE))
         return;
@@ -192,17 +194,18 @@ static void files_restore_serving(const struct tb_files *f, struct tb_lease *l, 
     tb_lease_restore_serving(l, r.expires_real_us, r.deadline_boot_us, r.renewed_real_us);
 }
 
-int tb_files_restore(struct tb_files *f, struct tb_lease *l, const struct tb_clock *now)
+int tb_lease_files_restore(struct tb_lease_files *f, struct tb_lease *l, const struct tb_clock *now)
 {
     char reason[TB_REASON_MAX] = "suspended by an earlier run that left no reason";
-    bool durable = files_read_flag(f->state_dir, reason), flag = files_read_flag(f->run_dir, reason);
+    bool durable = lease_files_read_flag(f->state_dir, reason),
+         flag = lease_files_read_flag(f->run_dir, reason);
 
     if (!durable && !flag) {
-        files_restore_serving(f, l, now);
-        return tb_files_write(f, l, now);
+        lease_files_restore_serving(f, l, now);
+        return tb_lease_files_write(f, l, now);
     }
     tb_lease_restore_suspended(l, reason);
     f->flagged = durable && flag;
     snprintf(f->flag_reason, sizeof(f->flag_reason), "%s", reason);
-    return tb_files_write(f, l, now);
+    return tb_lease_files_write(f, l, now);
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The domain files of tb-authorize: lease.json, the suspended flag and its durable twin.
  * docs/contracts.md. */
-#ifndef TB_AUTHORIZE_FILES_H
-#define TB_AUTHORIZE_FILES_H
+#ifndef TB_AUTHORIZE_LEASE_FILES_H
+#define TB_AUTHORIZE_LEASE_FILES_H
 
 #include <stdbool.h>
 
 #include "authorize/lease.h"
 
-struct tb_files {
+struct tb_lease_files {
     char *run_dir, *state_dir; /* the program's own ones */
     const char *contract_id, *asset_id;
     bool allowed;                    /* the flag's opposite stands */
@@ -17,21 +17,21 @@ struct tb_files {
 };
 
 /* Finds (makes) the directories; contract_id and asset_id are kept by reference. 0 or -errno. */
-int tb_files_init(struct tb_files *f, const char *run_base, const char *state_base, const char *contract_id,
-                  const char *asset_id);
-void tb_files_clear(struct tb_files *f);
+int tb_lease_files_init(struct tb_lease_files *f, const char *run_base, const char *state_base,
+                        const char *contract_id, const char *asset_id);
+void tb_lease_files_clear(struct tb_lease_files *f);
 
 /* Puts back into the lease what an earlier run left. A suspension comes first, whatever shape its files are
  * in; the flag is then written again where it is missing. Else the right to serve, when lease.json is of this
  * boot, contract and asset. */
-int tb_files_restore(struct tb_files *f, struct tb_lease *l, const struct tb_clock *now);
+int tb_lease_files_restore(struct tb_lease_files *f, struct tb_lease *l, const struct tb_clock *now);
 
 /* Makes the files say what the lease says: when suspended the flag first, when resuming the flag last. 0 or
  * the first -errno; call again later then. */
-int tb_files_write(struct tb_files *f, const struct tb_lease *l, const struct tb_clock *now);
+int tb_lease_files_write(struct tb_lease_files *f, const struct tb_lease *l, const struct tb_clock *now);
 
 /* True when tb-billing knows from the marketplace that the subscription has ended; the reason,
  * printable. */
-bool tb_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX]);
+bool tb_lease_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX]);
 
 #endif

@@ -54,7 +54,7 @@ static const char help[] =
 
 struct daemon {
     struct tb_config cfg;
-    struct tb_files files;
+    struct tb_lease_files files;
     struct tb_lease lease;
     struct authorize_exchange *exchange;
     struct tb_grant *grant; /* NULL: none, or wiped */
@@ -74,7 +74,7 @@ struct daemon {
 
 static void files_update(struct daemon *d, const struct tb_clock *now)
 {
-    int r = tb_files_write(&d->files, &d->lease, now);
+    int r = tb_lease_files_write(&d->files, &d->lease, now);
 
     if (r < 0 && d->files_retry_us == 0)
         tb_error("cannot write the state of the lease to %s and %s: %s; trying again until it works",
@@ -155,7 +155,7 @@ static void subscription_heed(struct daemon *d, struct authorize_verdict *v)
 {
     char reason[TB_REASON_MAX];
 
-    if (!tb_files_subscription_ended(d->cfg.state_dir, reason))
+    if (!tb_lease_files_subscription_ended(d->cfg.state_dir, reason))
         return;
     authorize_verdict_clear(v);
     *v = (struct authorize_verdict){.retry_after_ms = -1};
@@ -394,12 +394,13 @@ static int keys_listen(const struct daemon *d)
 
 static int files_start(struct daemon *d, const struct tb_clock *now)
 {
-    int r = tb_files_init(&d->files, d->cfg.run_dir, d->cfg.state_dir, d->cfg.contract_id, d->cfg.asset_id);
+    int r =
+        tb_lease_files_init(&d->files, d->cfg.run_dir, d->cfg.state_dir, d->cfg.contract_id, d->cfg.asset_id);
 
     if (r < 0)
         return tb_error_errno(r, "cannot make the directories of tb-authorize in %s and %s", d->cfg.run_dir,
                               d->cfg.state_dir);
-    r = tb_files_restore(&d->files, &d->lease, now);
+    r = tb_lease_files_restore(&d->files, &d->lease, now);
     return r < 0 ? tb_error_errno(r, "cannot write to %s and %s", d->files.run_dir, d->files.state_dir) : 0;
 }
 
@@ -449,7 +450,7 @@ static void daemon_stop(struct daemon *d, int rc)
     if (authorize_exchange_busy(d->exchange))
         _exit(rc);
     authorize_exchange_free(d->exchange);
-    tb_files_clear(&d->files);
+    tb_lease_files_clear(&d->files);
     tb_config_clear(&d->cfg);
     tb_close(d->releases.listen_fd);
     tb_close(d->signal_fd);

@@ -11,7 +11,7 @@
 struct tb_billing {
     const struct tb_config *cfg;
     struct tb_ledger *l;
-    struct billing_meter meter;
+    struct billing_schedule schedule;
     struct tb_azure azure;
     char *state_dir, *run_dir, *ledger_path, *usage_path;
     int lock_fd, signal_fd;

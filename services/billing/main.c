@@ -174,8 +174,8 @@ static void billing_wait(struct tb_billing *b)
     uint64_t ms = MIN(b->cfg->billing_interval_us / 1000, 3600U * 1000), now = tb_now_boottime_us();
     uint64_t watchdog = tb_notify_watchdog_us() / 1000;
 
-    if (b->meter.not_before_us > now)
-        ms = MIN(ms, (b->meter.not_before_us - now) / 1000 + 1);
+    if (b->schedule.not_before_us > now)
+        ms = MIN(ms, (b->schedule.not_before_us - now) / 1000 + 1);
     if (watchdog)
         ms = MIN(ms, watchdog);
     (void)poll(&p, 1, (int)MAX(ms, 1U));
@@ -231,7 +231,7 @@ static int billing_start(struct tb_billing *b)
         tb_error("%s: %s", b->ledger_path, err);
         return r;
     }
-    billing_meter_init(&b->meter, b->cfg->billing_plan_id);
+    billing_schedule_init(&b->schedule, b->cfg->billing_plan_id);
     tb_azure_init(&b->azure, b->cfg);
     return 0;
 }

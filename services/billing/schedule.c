@@ -3,27 +3,27 @@
 
 #include <string.h>
 
-static void meter_calm(struct billing_meter *m)
+static void schedule_calm(struct billing_schedule *m)
 {
-    m->backoff =
-        (struct tb_backoff){.base_ms = BILLING_METER_RETRY_BASE_MS, .cap_ms = BILLING_METER_RETRY_CAP_MS};
+    m->backoff = (struct tb_backoff){.base_ms = BILLING_SCHEDULE_RETRY_BASE_MS,
+                                     .cap_ms = BILLING_SCHEDULE_RETRY_CAP_MS};
     m->not_before_us = 0;
 }
 
-void billing_meter_init(struct billing_meter *m, const char *plan_id)
+void billing_schedule_init(struct billing_schedule *m, const char *plan_id)
 {
-    *m = (struct billing_meter){.plan_id = plan_id};
-    meter_calm(m);
+    *m = (struct billing_schedule){.plan_id = plan_id};
+    schedule_calm(m);
 }
 
-void billing_meter_postpone(struct billing_meter *m, uint64_t boottime_us, int64_t retry_after_ms)
+void billing_schedule_postpone(struct billing_schedule *m, uint64_t boottime_us, int64_t retry_after_ms)
 {
     m->not_before_us = boottime_us + tb_backoff_next_ms(&m->backoff, retry_after_ms) * 1000;
     m->passing = false;
 }
 
-int billing_meter_due(struct billing_meter *m, struct tb_ledger *l, uint64_t realtime_us,
-                      uint64_t boottime_us, bool *ret)
+int billing_schedule_due(struct billing_schedule *m, struct tb_ledger *l, uint64_t realtime_us,
+                         uint64_t boottime_us, bool *ret)
 {
     *ret = false;
     if (boottime_us < m->not_before_us)
@@ -31,7 +31,7 @@ int billing_meter_due(struct billing_meter *m, struct tb_ledger *l, uint64_t rea
     return tb_metering_due(l, realtime_us, boottime_us >= m->parked_next_us, ret);
 }
 
-static void meter_begin(struct billing_meter *m, uint64_t boottime_us)
+static void schedule_begin(struct billing_schedule *m, uint64_t boottime_us)
 {
     m->passing = true;
     m->again = false;
@@ -40,19 +40,19 @@ static void meter_begin(struct billing_meter *m, uint64_t boottime_us)
     m->after_dimension[0] = '\0';
     m->parked = boottime_us >= m->parked_next_us;
     if (m->parked)
-        m->parked_next_us = boottime_us + BILLING_METER_PARKED_US;
+        m->parked_next_us = boottime_us + BILLING_SCHEDULE_PARKED_US;
 }
 
-static void meter_end(struct billing_meter *m, uint64_t boottime_us)
+static void schedule_end(struct billing_schedule *m, uint64_t boottime_us)
 {
     if (m->again)
-        billing_meter_postpone(m, boottime_us, -1);
+        billing_schedule_postpone(m, boottime_us, -1);
     m->passing = false;
 }
 
-int billing_meter_next(struct billing_meter *m, struct tb_ledger *l, const char *resource,
-                       uint64_t realtime_us, uint64_t boottime_us, char **ret_body,
-                       char err[static TB_LEDGER_ERR_MAX])
+int billing_schedule_next(struct billing_schedule *m, struct tb_ledger *l, const char *resource,
+                          uint64_t realtime_us, uint64_t boottime_us, char **ret_body,
+                          char err[static TB_LEDGER_ERR_MAX])
 {
     int r;
 
@@ -60,21 +60,21 @@ int billing_meter_next(struct billing_meter *m, struct tb_ledger *l, const char 
     if (boottime_us < m->not_before_us)
         return 0;
     if (!m->passing)
-        meter_begin(m, boottime_us);
+        schedule_begin(m, boottime_us);
     r = tb_metering_take(l, realtime_us, m->parked, m->after_hour, m->after_dimension, m->most, &m->batch,
                          err);
     if (r < 0)
         return r;
     if (m->batch.n == 0) {
-        meter_end(m, boottime_us);
+        schedule_end(m, boottime_us);
         return 0;
     }
     *ret_body = billing_answer_request(&m->batch, resource, m->plan_id);
     return *ret_body ? 0 : tb_db_error(NULL, -ENOMEM, "making a request", err);
 }
 
-static void meter_judge(struct billing_meter *m, const struct billing_meter_result *x,
-                        struct billing_answer *ret)
+static void schedule_judge(struct billing_schedule *m, const struct billing_schedule_result *x,
+                           struct billing_answer *ret)
 {
     if (!x->answered) {
         billing_answer_none(x->reached, x->reason, &m->batch, ret);
@@ -91,19 +91,20 @@ static void meter_judge(struct billing_meter *m, const struct billing_meter_resu
     billing_answer_judge(x->status, x->body, x->len, &m->batch, ret);
 }
 
-int billing_meter_answer(struct billing_meter *m, struct tb_ledger *l, const struct billing_meter_result *x,
-                         uint64_t realtime_us, uint64_t boottime_us, struct billing_answer *ret,
-                         char err[static TB_LEDGER_ERR_MAX])
+int billing_schedule_answer(struct billing_schedule *m, struct tb_ledger *l,
+                            const struct billing_schedule_result *x, uint64_t realtime_us,
+                            uint64_t boottime_us, struct billing_answer *ret,
+                            char err[static TB_LEDGER_ERR_MAX])
 {
     const struct tb_metering_batch *b = &m->batch;
     int r;
 
-    meter_judge(m, x, ret);
+    schedule_judge(m, x, ret);
     r = tb_metering_settle(l, b, ret->verdict, realtime_us, err);
     if (r < 0)
         return r;
     if (ret->transient) {
-        billing_meter_postpone(m, boottime_us, x->answered ? x->retry_after_ms : -1);
+        billing_schedule_postpone(m, boottime_us, x->answered ? x->retry_after_ms : -1);
         return 0;
     }
     if (ret->split) { /* the same hour once more */
@@ -111,7 +112,7 @@ int billing_meter_answer(struct billing_meter *m, struct tb_ledger *l, const str
         return 0;
     }
     if (!ret->again)
-        meter_calm(m);
+        schedule_calm(m);
     m->again |= ret->again;
     m->after_hour = b->hour;
     snprintf(m->after_dimension, sizeof(m->after_dimension), "%s", b->event[b->n - 1].dimension->name);

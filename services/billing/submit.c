@@ -16,7 +16,7 @@ bool tb_billing_stopping(struct tb_billing *b)
             continue;
         }
         /* What somebody has mended is to be tried now. */
-        b->meter.not_before_us = b->meter.parked_next_us = 0;
+        b->schedule.not_before_us = b->schedule.parked_next_us = 0;
     }
     return b->stop;
 }
@@ -34,17 +34,17 @@ static bool submit_ready(struct tb_billing *b)
     if (r == 0)
         return true;
     tb_billing_report_transient(b, err);
-    billing_meter_postpone(&b->meter, tb_now_boottime_us(), -1);
+    billing_schedule_postpone(&b->schedule, tb_now_boottime_us(), -1);
     return false;
 }
 
 static int submit_batch(struct tb_billing *b, const char *body)
 {
     _cleanup_http_response_ struct tb_http_response rs = {0};
-    struct billing_meter_result x = {.retry_after_ms = -1};
+    struct billing_schedule_result x = {.retry_after_ms = -1};
     char err[TB_HTTP_ERR_MAX], why[TB_LEDGER_ERR_MAX];
     struct billing_answer answer;
-    int r = tb_azure_post(&b->azure, body, b->meter.batch.request_id, &rs, &x.reached, err);
+    int r = tb_azure_post(&b->azure, body, b->schedule.batch.request_id, &rs, &x.reached, err);
 
     x.answered = r == 0;
     x.reason = err;
@@ -53,7 +53,8 @@ static int submit_batch(struct tb_billing *b, const char *body)
     x.len = rs.len;
     if (r == 0)
         x.retry_after_ms = rs.retry_after_ms;
-    r = billing_meter_answer(&b->meter, b->l, &x, tb_now_realtime_us(), tb_now_boottime_us(), &answer, why);
+    r = billing_schedule_answer(&b->schedule, b->l, &x, tb_now_realtime_us(), tb_now_boottime_us(), &answer,
+                                why);
     if (r < 0) {
         tb_error("%s: %s", b->ledger_path, why);
         return r;
@@ -68,7 +69,7 @@ int tb_billing_submit(struct tb_billing *b)
 {
     char err[TB_LEDGER_ERR_MAX] = "";
     bool due;
-    int r = billing_meter_due(&b->meter, b->l, tb_now_realtime_us(), tb_now_boottime_us(), &due);
+    int r = billing_schedule_due(&b->schedule, b->l, tb_now_realtime_us(), tb_now_boottime_us(), &due);
 
     if (r < 0) {
         r = tb_db_error(b->l->db, r, "looking for what is due", err);
@@ -84,8 +85,8 @@ int tb_billing_submit(struct tb_billing *b)
             return 0;
         if (!b->azure.token && !submit_ready(b))
             return 0;
-        r = billing_meter_next(&b->meter, b->l, b->azure.resource, tb_now_realtime_us(), tb_now_boottime_us(),
-                               &body, err);
+        r = billing_schedule_next(&b->schedule, b->l, b->azure.resource, tb_now_realtime_us(),
+                                  tb_now_boottime_us(), &body, err);
         if (r < 0)
             tb_error("%s: %s", b->ledger_path, err);
         if (r < 0 || !body)

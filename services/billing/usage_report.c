@@ -67,7 +67,7 @@ static void report_verdict(const struct tb_metering_batch *b, const struct tb_me
 
 void tb_billing_report_answer(struct tb_billing *b, const struct billing_answer *a)
 {
-    const struct tb_metering_batch *batch = &b->meter.batch;
+    const struct tb_metering_batch *batch = &b->schedule.batch;
 
     if (a->transient || a->again)
         tb_billing_report_transient(b, a->reason);

@@ -17,7 +17,7 @@
 #define REAL0 (1767868800ULL * S)
 
 static char base[64];
-static struct tb_files f;
+static struct tb_lease_files f;
 static struct tb_lease l;
 static struct tb_clock now;
 
@@ -47,16 +47,16 @@ static void open_files(const char *contract)
 {
     _cleanup_free_ char *run = tb_path_join(base, "run"), *state = tb_path_join(base, "state");
 
-    assert_int_equal(tb_files_init(&f, run, state, contract, "asset"), 0);
+    assert_int_equal(tb_lease_files_init(&f, run, state, contract, "asset"), 0);
 }
 
 /* As a new process would. */
 static void restart_as(const char *contract)
 {
-    tb_files_clear(&f);
+    tb_lease_files_clear(&f);
     open_files(contract);
     tb_lease_init(&l, 100 * S, &now);
-    assert_int_equal(tb_files_restore(&f, &l, &now), 0);
+    assert_int_equal(tb_lease_files_restore(&f, &l, &now), 0);
 }
 
 static int setup(void **state)
@@ -69,14 +69,14 @@ static int setup(void **state)
     now = (struct tb_clock){.boot_us = 1000 * S, .real_us = REAL0};
     open_files("contract");
     tb_lease_init(&l, 100 * S, &now);
-    return tb_files_restore(&f, &l, &now);
+    return tb_lease_files_restore(&f, &l, &now);
 }
 
 static int teardown(void **state)
 {
     _cleanup_free_ char *cmd = tb_strf("rm -rf %s", base);
 
-    tb_files_clear(&f);
+    tb_lease_files_clear(&f);
     return system(cmd);
 }
 
@@ -88,7 +88,7 @@ static void apply(int code, const char *reason)
         v.expires_at_us = now.real_us + 50 * S;
     snprintf(v.outcome.reason, sizeof(v.outcome.reason), "%s", reason);
     tb_lease_apply(&l, &v, &now);
-    assert_int_equal(tb_files_write(&f, &l, &now), 0);
+    assert_int_equal(tb_lease_files_write(&f, &l, &now), 0);
 }
 
 static void assert_member(const char *which, const char *name, const char *member, const char *want)
@@ -138,7 +138,7 @@ static void test_an_expiry_far_away_is_not_over(void **state)
     assert_int_equal(tb_rfc3339_parse("9999-12-31T23:59:59Z", &v.expires_at_us), 0);
     tb_lease_init(&l, UINT64_C(100) * 366 * 86400 * S, &now);
     tb_lease_apply(&l, &v, &now);
-    assert_int_equal(tb_files_write(&f, &l, &now), 0);
+    assert_int_equal(tb_lease_files_write(&f, &l, &now), 0);
     tb_facts_read(run, &facts);
     assert_true(facts.has_deadline);
     assert_true(facts.deadline_boottime_us > now.boot_us + UINT64_C(199) * 365 * 86400 * S);

@@ -260,24 +260,24 @@ static void test_a_transient_error_waits_and_parked_events_wait_an_hour(void **s
     struct tb_metering_batch b;
     _cleanup_ledger_ struct tb_ledger *l = sent("transient", &b);
     const uint64_t boot = TB_USEC_PER_HOUR;
-    struct billing_meter m;
+    struct billing_schedule m;
     bool due;
 
-    billing_meter_init(&m, "p");
-    billing_meter_postpone(&m, boot, 60000);
-    assert_int_equal(billing_meter_due(&m, l, NOW, boot + 59 * TB_USEC_PER_SEC, &due), 0);
+    billing_schedule_init(&m, "p");
+    billing_schedule_postpone(&m, boot, 60000);
+    assert_int_equal(billing_schedule_due(&m, l, NOW, boot + 59 * TB_USEC_PER_SEC, &due), 0);
     assert_false(due);
-    assert_int_equal(billing_meter_due(&m, l, NOW, boot + 61 * TB_USEC_PER_SEC, &due), 0);
+    assert_int_equal(billing_schedule_due(&m, l, NOW, boot + 61 * TB_USEC_PER_SEC, &due), 0);
     assert_true(due);
     for (int i = 0; i < 20; i++)
-        billing_meter_postpone(&m, boot, -1);
+        billing_schedule_postpone(&m, boot, -1);
     assert_in_range(m.not_before_us - boot, 500 * TB_USEC_PER_SEC, 700 * TB_USEC_PER_SEC);
     assert_int_equal(tb_db_run(l->db, "UPDATE event SET state = 'PARKED'", NULL), 1);
     m.not_before_us = 0;
-    m.parked_next_us = boot + BILLING_METER_PARKED_US;
-    assert_int_equal(billing_meter_due(&m, l, NOW, boot, &due), 0);
+    m.parked_next_us = boot + BILLING_SCHEDULE_PARKED_US;
+    assert_int_equal(billing_schedule_due(&m, l, NOW, boot, &due), 0);
     assert_false(due);
-    assert_int_equal(billing_meter_due(&m, l, NOW, boot + BILLING_METER_PARKED_US, &due), 0);
+    assert_int_equal(billing_schedule_due(&m, l, NOW, boot + BILLING_SCHEDULE_PARKED_US, &due), 0);
     assert_true(due);
 }
 

@@ -54,7 +54,7 @@ struct world {
     unsigned n;
     char path[64];
     struct tb_ledger *l;
-    struct billing_meter m;
+    struct billing_schedule m;
     unsigned requests, kills;
 };
 
@@ -73,7 +73,7 @@ static void start(struct world *w)
 {
     if (tb_ledger_open(w->path, false, (1U << TB_USAGE_DIMENSIONS) - 1, &w->l, err) < 0)
         fail_msg("seed %" PRIu64 ": %s", w->seed, err);
-    billing_meter_init(&w->m, PLAN);
+    billing_schedule_init(&w->m, PLAN);
 }
 
 static void killed(struct world *w)
@@ -190,13 +190,13 @@ static char *api_batch(struct world *w, const char *body)
     return cJSON_PrintUnformatted(out);
 }
 
-static char *api(struct world *w, const char *body, struct billing_meter_result *x)
+static char *api(struct world *w, const char *body, struct billing_schedule_result *x)
 {
     _cleanup_json_ cJSON *in = cJSON_Parse(body);
     char *text;
 
     w->requests++;
-    *x = (struct billing_meter_result){
+    *x = (struct billing_schedule_result){
         .answered = true, .reached = true, .status = 200, .body = "{}", .len = 2, .retry_after_ms = -1};
     switch (w->fate) {
     case BUSY:
@@ -297,11 +297,11 @@ static void daemon_step(struct world *w, bool mortal)
     if (mortal && rnd(w, 20) == 0)
         return killed(w);
     for (;;) {
-        struct billing_meter_result x;
+        struct billing_schedule_result x;
         struct billing_answer answer;
         _cleanup_free_ char *body = NULL, *text = NULL;
 
-        assert_int_equal(billing_meter_next(&w->m, w->l, RESOURCE, w->real_us, w->boot_us, &body, err), 0);
+        assert_int_equal(billing_schedule_next(&w->m, w->l, RESOURCE, w->real_us, w->boot_us, &body, err), 0);
         if (!body)
             return;
         if (mortal && rnd(w, 20) == 0)
@@ -309,7 +309,7 @@ static void daemon_step(struct world *w, bool mortal)
         text = api(w, body, &x);
         if (mortal && rnd(w, 20) == 0)
             return killed(w); /* sent, the answer not entered */
-        assert_int_equal(billing_meter_answer(&w->m, w->l, &x, w->real_us, w->boot_us, &answer, err), 0);
+        assert_int_equal(billing_schedule_answer(&w->m, w->l, &x, w->real_us, w->boot_us, &answer, err), 0);
     }
 }
 
