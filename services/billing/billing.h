@@ -30,7 +30,7 @@ bool tb_billing_stopping(struct tb_billing *b);
 /* submit.c: sends what is due, until there is nothing more, a transient error or a signal. -errno when the
  * ledger fails. */
 int tb_billing_submit(struct tb_billing *b);
-/* usage_report.c: the state files, STATUS= and the alarms. -errno when the ledger fails. */
+/* report.c: the state files, STATUS= and the alarms. -errno when the ledger fails. */
 int tb_billing_report(struct tb_billing *b);
 void tb_billing_report_answer(struct tb_billing *b, const struct billing_answer *a);
 void tb_billing_report_transient(struct tb_billing *b, const char *reason); /* NULL: it is fine again */
