@@ -74,3 +74,13 @@ def test_a_client_may_leave_when_it_has_all(proxy, path, mark, events):  # noqa:
     [record] = proxy.wait_records(1)
     gone.set()
     assert record["status"] == 499 and tokens(record) == (11, 7, 0, None)
+
+
+def test_a_transcript_in_events(proxy):  # noqa: F811
+    """As vLLM writes it; the client leaves before there is a usage."""
+    path = "/v1/audio/transcriptions"
+    data = sse(*[{"object": "transcription.chunk", "choices": [{"delta": {"content": "word" * 10}}]}] * 5, b"[DONE]")
+    proxy.backend.routes[path] = lambda conn, rq: (rq.sha256(), conn.sendall(simple(data, extra="Content-Type: text/event-stream\r\n")))[1]
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    assert proxy.ask("POST", path, b"--b\r\n" + b"a" * 32_000, headers)[1] == data
+    assert tokens(proxy.wait_records(1)[0]) == (75, 50, 0, True)

@@ -92,6 +92,7 @@ enum tb_api_member tb_api_member_of(enum tb_api a, const char *name)
         {"previous_response_id", TB_MEMBER_CONTEXT, RESPONSE},
         {"conversation", TB_MEMBER_CONTEXT, RESPONSE},
         {"prompt", TB_MEMBER_CONTEXT, RESPONSE},
+        {"chat_template", TB_MEMBER_CONTEXT, CHAT}, /* a program: it makes a prompt of any length */
         {"prompt_embeds", TB_MEMBER_PROMPT, COMPLETION},
         {"prompt", TB_MEMBER_PROMPT, COMPLETION},
         {"messages", TB_MEMBER_PROMPT, CHAT | MESSAGE | EMBEDDING},

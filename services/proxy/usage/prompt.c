@@ -34,14 +34,14 @@ static uint64_t media_tokens(const char *member, const char *value, uint64_t len
 {
     if (strncmp(value, "data:image/", 11) == 0)
         return TB_PROMPT_PICTURE;
+    if (strstr(member, "_embeds"))
+        return decoded(len) / TB_PROMPT_EMBED_BYTES + 1;
     if (strncmp(value, "data:video/", 11) == 0 || strstr(member, "video"))
         return TB_PROMPT_VIDEO;
     if (strncmp(value, "data:audio/", 11) == 0 || strstr(member, "audio"))
         return tb_prompt_sound(decoded(len));
     if (strncmp(value, "data:", 5) == 0 || strstr(member, "file"))
         return (decoded(len) / TB_PROMPT_PAGE_BYTES + 1) * TB_PROMPT_PICTURE;
-    if (strcmp(member, "prompt_embeds") == 0)
-        return decoded(len) / TB_PROMPT_EMBED_BYTES + 1;
     return TB_PROMPT_PICTURE;
 }
 
@@ -73,8 +73,9 @@ static uint64_t media_of(enum tb_api a, const struct tb_json_scan *s)
                                           "source",    "input_image", "input_file",    "file",
                                           "images",    "image_data",  "prompt_embeds", "multimodal_data"};
     static const char *const data[] = {"url", "data", "file_data", "file_url", "file_id", "b64_json"};
-    static const char *const alone[] = {"image_url", "video_url", "audio_url", "file_data",
-                                        "file_url",  "file_id",   "image",     "prompt_embeds"};
+    static const char *const alone[] = {"image_url", "video_url", "audio_url",    "file_data",
+                                        "file_url",  "file_id",   "image",        "prompt_embeds",
+                                        "video",     "audio",     "image_embeds", "audio_embeds"};
     const char *key = tb_json_last_key(s), *parent = parent_key(s);
 
     if (word_in(key, alone, ARRAY_SIZE(alone)) && media_may_be(a, s, s->depth - 1))

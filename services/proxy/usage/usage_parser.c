@@ -122,7 +122,8 @@ static bool parser_is_model_text(const struct tb_usage_parser *m)
         return strcmp(top, "content") == 0 && strcmp(key, "type") != 0 && strcmp(key, "id") != 0 &&
                strcmp(key, "name") != 0 && strcmp(key, "signature") != 0;
     case TB_API_AUDIO:
-        return tb_json_at(s, "text") || (m->events && tb_json_at(s, "delta"));
+        return tb_json_at(s, "text") || (m->events && (tb_json_at(s, "delta") || /* OpenAI's, and vLLM's */
+                                                       tb_json_at(s, "choices..delta.content")));
     default:
         return false;
     }

@@ -326,6 +326,10 @@ static void test_counts(void **unused)
     assert_int_equal(size.completions, 1);
     facts(TB_API_RESPONSE, "{\"previous_response_id\":\"r\",\"input\":\"x\"}", &size);
     assert_true(size.prompt_most == UINT64_MAX);
+    facts(TB_API_CHAT, "{\"chat_template\":\"{% for i in range(9999) %}a{% endfor %}\"}", &size);
+    assert_true(size.prompt_most == UINT64_MAX);
+    facts(TB_API_CHAT, "{\"chat_template\":null}", &size);
+    assert_true(size.prompt_most < 100);
     assert_false(facts(TB_API_CHAT, "{\"a\":1}{\"max_tokens\":5}", NULL).complete);
     assert_true(facts(TB_API_RESPONSE, "{\"background\":\"yes\"}", NULL).background);
 }
@@ -359,6 +363,14 @@ static void test_media(void **unused)
              base64);
     facts(TB_API_CHAT, body, &size);
     assert_int_equal(size.prompt_likely, TB_PROMPT_SOUND_SECOND);
+    snprintf(body, sizeof(body),
+             "{\"messages\":[{\"content\":[{\"type\":\"image_embeds\",\"image_embeds\":\"%s\"}]}]}", base64);
+    facts(TB_API_CHAT, body, &size);
+    assert_int_equal(size.prompt_likely, 1);
+    snprintf(body, sizeof(body), "{\"messages\":[{\"content\":[{\"type\":\"video\",\"video\":\"%s\"}]}]}",
+             base64);
+    facts(TB_API_CHAT, body, &size);
+    assert_int_equal(size.prompt_likely, TB_PROMPT_VIDEO);
 }
 
 /* What a runtime reads as text is text, by whatever name it comes. */
