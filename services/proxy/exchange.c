@@ -44,17 +44,12 @@ static void exchange_check(struct tb_exchange *ex);
 
 /* --- answers of our own --------------------------------------------------------------------------------- */
 
-static bool exchange_is_head(const struct tb_exchange *ex)
-{
-    return strcmp(ex->method, "HEAD") == 0;
-}
-
 static void exchange_reply(struct tb_exchange *ex, struct tb_reply *r, bool close)
 {
     tb_forward_own_fields(ex, &r->fields);
     ex->status = r->status;
     ex->replied = ex->reply_ended = true;
-    tb_connection_reply(ex->connection, r, exchange_is_head(ex), close);
+    tb_connection_reply(ex->connection, r, ex->head_request, close);
     tb_reply_clear(r);
 }
 
@@ -315,6 +310,7 @@ static void *exchange_begin(void *arg, struct tb_connection *c, const struct tb_
         exchange_free(ex);
         return NULL;
     }
+    ex->head_request = rq->method_len == 4 && memcmp(rq->method, "HEAD", 4) == 0;
     if (!rq->refusal.status)
         copy_method(ex, rq);
     /* Where the body ends must be certain for our own endpoints too: what follows is the next request. */
@@ -460,7 +456,7 @@ static void exchange_answer(struct tb_exchange *ex, const struct tb_response *up
 {
     struct tb_buf *fields = &ex->server->fields;
     struct tb_answer_head h = {.status = up->status, .fields = fields, .length = up->length};
-    bool none = exchange_is_head(ex) || up->status == TB_HTTP_NOT_MODIFIED || up->framing == TB_FRAMING_NONE;
+    bool none = ex->head_request || up->status == TB_HTTP_NOT_MODIFIED || up->framing == TB_FRAMING_NONE;
 
     tb_metering_answer(ex, up);
     tb_buf_clear(fields);

@@ -25,6 +25,7 @@ struct tb_exchange {
     char *target;                /* normalised path and query; of a bad one what came; "-" of none */
     size_t path_len;             /* of target */
     char method[16];             /* "-" when the head could not be read */
+    bool head_request;           /* the answer has no body, even when the rest of the head is malformed */
     bool health;                 /* one of our own endpoints: no audit */
     bool upload_ended;           /* the request's body is complete */
     bool upload_left;            /* ... but some of it has not gone to the runtime yet */

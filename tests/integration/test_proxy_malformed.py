@@ -121,6 +121,13 @@ def test_a_head_that_ends_in_the_middle_is_refused(make, data):  # noqa: F811
     assert (record["status"], record["error"]) == (400, "malformed_request")
 
 
+def test_a_malformed_head_request_gets_no_body(make):  # noqa: F811
+    p = make().ready().start()
+    with p.raw(b"HEAD /v1/x HTTP/1.1\r\nHost: x\r\nabc\r\n\r\n") as s:
+        answer = read_all(s)
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.endswith(b"\r\n\r\n")
+
+
 def test_heads_up_to_64_kib(make):  # noqa: F811
     p = make().ready().start()
     for name, size, status in (("Cookie", 20_000, 200), ("Cookie", 64_000, 200), ("Cookie", 66_000, 431)):

@@ -120,7 +120,9 @@ static int decide_framing(struct tb_response *ret, const struct framing_facts *f
         ret->framing = TB_FRAMING_CHUNKED;
     else
         ret->framing = ret->has_length ? TB_FRAMING_LENGTH : TB_FRAMING_CLOSE;
-    ret->keep_alive = !f->close && (f->http11 || f->keep_alive) && ret->framing != TB_FRAMING_CLOSE;
+    /* HTTP/1.0 has no coding: who sends one may mean something else by it (RFC 9112, 6.1). */
+    ret->keep_alive =
+        !f->close && (f->http11 || (f->keep_alive && !f->chunked)) && ret->framing != TB_FRAMING_CLOSE;
     return 0;
 }
 

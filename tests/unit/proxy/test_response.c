@@ -34,6 +34,8 @@ static void test_framing(void **unused)
         {"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", false, TB_FRAMING_LENGTH, false},
         {"HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n", false, TB_FRAMING_LENGTH,
          true},
+        {"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n", false,
+         TB_FRAMING_CHUNKED, false},
         {"HTTP/1.1 200 OK\r\n\r\n", false, TB_FRAMING_CLOSE, false},
         {"HTTP/1.1 204 No Content\r\n\r\n", false, TB_FRAMING_NONE, true},
         {"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false, TB_FRAMING_NONE, true},
