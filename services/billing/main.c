@@ -83,7 +83,7 @@ static int ledger_open_existing(bool readonly, char **ret_path, struct tb_ledger
             tb_error("%s: no ledger yet; tb-billing makes it at its first start", *ret_path);
             return -ENOENT;
         }
-        tb_error("%s: %s; ask as root or as user tb-billing", *ret_path, strerror(errno));
+        tb_error("%s: %s; run this as root or as user tb-billing", *ret_path, strerror(errno));
         return -EACCES;
     }
     r = tb_ledger_open(*ret_path, readonly, 0, ret, err);

@@ -42,7 +42,7 @@ int target_check_disk(const char *dir, const char *part_path, uint64_t size, str
     struct stat st;
 
     if (statvfs(dir, &fs) < 0)
-        return hydrate_outcome_io(o, -errno, "cannot ask for free space of", dir);
+        return hydrate_outcome_io(o, -errno, "cannot determine the free space of", dir);
     if (lstat(part_path, &st) == 0 && S_ISREG(st.st_mode))
         there = (uint64_t)st.st_blocks * 512;
     have = (uint64_t)fs.f_bavail * fs.f_frsize;

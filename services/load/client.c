@@ -41,7 +41,7 @@ int tb_client_request(struct tb_load *l, enum tb_deliver_mode mode, const int *f
     sock = tb_unix_connect(path, SOCK_SEQPACKET);
     if (sock == -ENOENT || sock == -ECONNREFUSED)
         return tb_outcome_set(&l->outcome, TB_EXIT_TEMPFAIL,
-                              "nobody listens on %s; is tb-decrypt.socket active?", path);
+                              "no program listens on %s; is tb-decrypt.socket active?", path);
     if (sock < 0)
         return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot connect to %s: %s", path, strerror(-sock));
     r = client_send(l, mode, sock, fds, n_fds);

@@ -20,8 +20,7 @@ static int trust_check_one(struct tb_load *l, const char *setting, const char *d
     if (!trust_is_ours(&st))
         return tb_outcome_set(
             &l->outcome, TB_EXIT_CONFIG,
-            "%s: %s belongs to user %u, who could put something else in our place; remove it, or "
-            "choose another path",
+            "%s: %s belongs to user %u, who could replace what is in it; remove it, or choose another path",
             setting, dir, (unsigned)st.st_uid);
     if (S_ISLNK(st.st_mode) && stat(dir, &st) < 0)
         return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "%s: cannot look at %s: %s", setting, dir,

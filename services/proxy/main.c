@@ -138,8 +138,8 @@ static int proxy_check_config(struct program *p)
     return 0;
 }
 
-/* What an answer had cost when the process before this one was killed. */
-static void book_left(void *arg, uint64_t key, const struct tb_tokens *t)
+/* What a request had cost when the previous process was killed in it. */
+static void proxy_count_left(void *arg, uint64_t key, const struct tb_tokens *t)
 {
     struct program *p = arg;
 
@@ -152,14 +152,14 @@ static int proxy_open_answers(struct program *p)
 {
     _cleanup_free_ char *path = tb_path_join(p->state_dir, "flight");
     size_t found;
-    int r = path ? tb_in_flight_open(path, book_left, p, &p->server.answers, &found) : -ENOMEM;
+    int r = path ? tb_in_flight_open(path, proxy_count_left, p, &p->server.answers, &found) : -ENOMEM;
 
     if (r == -EBADMSG)
-        tb_error("%s is not a record of answers on their way; move it away", path);
+        tb_error("%s is not a file of in-flight requests; move it away", path);
     else if (r < 0)
         tb_error("cannot open %s/flight: %s", p->state_dir, strerror(-r));
     else if (found > 0)
-        tb_info("booked %zu answers that the process before had on their way, as estimated", found);
+        tb_info("counted %zu in-flight requests of the previous process, as estimated", found);
     return r;
 }
 

@@ -219,7 +219,7 @@ static enum MHD_Result health_answer_runtime_metrics(struct tb_server *s, struct
     f = tb_runtime_fetch_start(s, c);
     if (!f)
         return health_answer_error(s, c, MHD_HTTP_SERVICE_UNAVAILABLE, "busy",
-                                   "others ask the runtime now; try again");
+                                   "too many requests for the metrics of the runtime; try again");
     *con_cls = f;
     return MHD_YES;
 }
