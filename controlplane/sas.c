@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "common/hex.h"
+#include "common/percent.h"
 #include "common/secret.h"
 #include "common/units.h"
 
@@ -173,16 +174,12 @@ static int sas_sign(const struct cp_sas *s, const char *text, int len, char out[
     return 0;
 }
 
-/* Query values: everything but RFC 3986's unreserved characters is escaped. */
+/* Of a query's value. out has three bytes for each of in, and one. */
 static void sas_percent_encode(const char *in, char *out)
 {
-    for (; *in; in++) {
-        if (isalnum((unsigned char)*in) || strchr("-._~", *in))
-            *out++ = *in;
-        else
-            out += sprintf(out, "%%%02X", (unsigned char)*in);
-    }
     *out = '\0';
+    for (; *in; in++)
+        out += tb_percent_encode_char(*in, "", out);
 }
 
 int cp_sas_url(const struct cp_sas *s, const char *url, uint64_t now_us, uint64_t end_us,

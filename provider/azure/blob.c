@@ -11,6 +11,7 @@
 
 #include "common/hex.h"
 #include "common/io.h"
+#include "common/percent.h"
 #include "common/secret.h"
 #include "common/units.h"
 
@@ -167,16 +168,13 @@ void blob_service_clear(struct blob_service *s)
     tb_freep(&s->url);
 }
 
-/* RFC 3986: everything but unreserved characters, and '/' when keep_slash. */
-static void blob_put_encoded(FILE *f, const char *s, bool keep_slash)
+static void blob_put_encoded(FILE *f, const char *s, const char *keep)
 {
-    for (; *s; s++) {
-        unsigned char c = (unsigned char)*s;
+    char out[TB_PERCENT_CHAR_MAX];
 
-        if (isalnum(c) || strchr("-._~", c) || (keep_slash && c == '/'))
-            fputc(c, f);
-        else
-            fprintf(f, "%%%02X", c);
+    for (; *s; s++) {
+        tb_percent_encode_char(*s, keep, out);
+        fputs(out, f);
     }
 }
 
@@ -202,10 +200,10 @@ int blob_request_url(const struct blob_service *s, const struct blob_request *rq
     if (!f)
         return -ENOMEM;
     fprintf(f, "%s/", s->url);
-    blob_put_encoded(f, rq->path, true);
+    blob_put_encoded(f, rq->path, "/");
     for (const struct blob_pair *q = rq->query; q->name; q++) {
         fprintf(f, "%c%s=", sep, q->name);
-        blob_put_encoded(f, q->value, false);
+        blob_put_encoded(f, q->value, "");
         sep = '&';
     }
     if (sas)
@@ -259,7 +257,7 @@ static void blob_put_canonical_resource(FILE *f, const struct blob_service *s, c
 
     path = blob_url_authority(s->url, &authority, &len);
     fprintf(f, "/%s%s/", s->account, path ? path : "");
-    blob_put_encoded(f, rq->path, true);
+    blob_put_encoded(f, rq->path, "/");
     for (; rq->query[n].name; n++)
         q[n] = rq->query[n];
     qsort(q, n, sizeof(q[0]), blob_compare_pairs);
