@@ -17,7 +17,7 @@
 static int audit_open_files(struct tb_audit *a, const struct tb_audit_config *c)
 {
     bool set_aside;
-    int r = tb_audit_sink_open(&a->sink, c);
+    int r = tb_audit_sink_open(&a->sink, c->contract_id, c->asset_id, c->file, c->journal);
 
     if (r >= 0)
         r = tb_chain_head_open(c->head_file, &a->head_file, &set_aside);

@@ -29,15 +29,16 @@ static int sink_open_file(const char *path, bool *ret_regular)
     return TAKE_FD(fd);
 }
 
-int tb_audit_sink_open(struct tb_audit_sink *s, const struct tb_audit_config *c)
+int tb_audit_sink_open(struct tb_audit_sink *s, const char *contract_id, const char *asset_id,
+                       const char *file, bool journal)
 {
     *s = (struct tb_audit_sink){.fd = -1,
-                                .journal = c->journal,
-                                .contract_id = strdup(c->contract_id),
-                                .asset_id = strdup(c->asset_id),
-                                .file = c->file ? strdup(c->file) : NULL};
+                                .journal = journal,
+                                .contract_id = strdup(contract_id),
+                                .asset_id = strdup(asset_id),
+                                .file = file ? strdup(file) : NULL};
     pthread_mutex_init(&s->sync_lock, NULL);
-    if (!s->contract_id || !s->asset_id || (c->file && !s->file))
+    if (!s->contract_id || !s->asset_id || (file && !s->file))
         return -ENOMEM;
     if (!s->file)
         return 0;

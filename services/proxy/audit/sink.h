@@ -6,8 +6,8 @@
 
 #include <pthread.h>
 
-#include "proxy/audit/audit.h"
 #include "common/chain.h"
+#include "proxy/audit/record.h"
 
 struct tb_audit_sink {
     char *contract_id, *asset_id, *file;
@@ -17,8 +17,9 @@ struct tb_audit_sink {
     pthread_mutex_t sync_lock; /* fd is not replaced while it is synced */
 };
 
-/* Strings are copied. -EWOULDBLOCK: another process writes the file. */
-int tb_audit_sink_open(struct tb_audit_sink *s, const struct tb_audit_config *c);
+/* file may be NULL. Strings are copied. -EWOULDBLOCK: another process writes the file. */
+int tb_audit_sink_open(struct tb_audit_sink *s, const char *contract_id, const char *asset_id,
+                       const char *file, bool journal);
 void tb_audit_sink_close(struct tb_audit_sink *s);
 const char *tb_audit_sink_name(const struct tb_audit_sink *s);
 
