@@ -32,7 +32,8 @@ static uint64_t jittered_us(uint64_t ms)
 
 void tb_lease_init(struct tb_lease *l, uint64_t grace_us, const struct tb_clock *now)
 {
-    *l = (struct tb_lease){.state = TB_LEASE_PENDING, .grace_us = grace_us, .next_ask_boot_us = now->boot_us};
+    *l = (struct tb_lease){
+        .state = TB_LEASE_PENDING, .grace_us = grace_us, .next_request_boot_us = now->boot_us};
     backoff_reset(l, TB_LEASE_RETRY_BASE_MS);
 }
 
@@ -78,7 +79,7 @@ static void lease_apply_authorized(struct tb_lease *l, const struct authorize_ve
     l->expires_boot_us = v->expires_at_us ? now->boot_us + left : 0;
     l->deadline_boot_us = v->expires_at_us ? now->boot_us + left + l->grace_us : 0;
     backoff_reset(l, TB_LEASE_RETRY_BASE_MS);
-    l->next_ask_boot_us = now->boot_us + renew_in_us(l, now);
+    l->next_request_boot_us = now->boot_us + renew_in_us(l, now);
 }
 
 static void lease_end(struct tb_lease *l, enum tb_lease_state state)
@@ -94,7 +95,7 @@ static void lease_apply_denied(struct tb_lease *l, const struct authorize_verdic
     lease_end(l, TB_LEASE_DENIED);
     reason_set(l->reason, v->outcome.reason);
     backoff_reset(l, TB_LEASE_DENIED_BASE_MS);
-    l->next_ask_boot_us = now->boot_us + jittered_us(TB_LEASE_DENIED_BASE_MS);
+    l->next_request_boot_us = now->boot_us + jittered_us(TB_LEASE_DENIED_BASE_MS);
 }
 
 /* The control plane is not to be had. Before its expiry a lease takes a few failures without a word. */
@@ -115,7 +116,7 @@ static void lease_apply_retry(struct tb_lease *l, const struct authorize_verdict
 {
     l->failures++;
     reason_set(l->trouble, v->outcome.reason);
-    l->next_ask_boot_us = now->boot_us + tb_backoff_next_ms(&l->backoff, v->retry_after_ms) * 1000;
+    l->next_request_boot_us = now->boot_us + tb_backoff_next_ms(&l->backoff, v->retry_after_ms) * 1000;
     note_unreachable(l, now);
 }
 
@@ -154,17 +155,17 @@ void tb_lease_ask_soon(struct tb_lease *l, const struct tb_clock *now)
 {
     uint64_t at = MAX(now->boot_us, l->not_before_boot_us);
 
-    l->next_ask_boot_us = MIN(l->next_ask_boot_us, at);
+    l->next_request_boot_us = MIN(l->next_request_boot_us, at);
 }
 
 bool tb_lease_due(const struct tb_lease *l, const struct tb_clock *now)
 {
-    return now->boot_us >= l->next_ask_boot_us;
+    return now->boot_us >= l->next_request_boot_us;
 }
 
 uint64_t tb_lease_wakeup_us(const struct tb_lease *l, bool asking)
 {
-    uint64_t at = asking ? UINT64_MAX : l->next_ask_boot_us;
+    uint64_t at = asking ? UINT64_MAX : l->next_request_boot_us;
 
     if (l->state == TB_LEASE_AUTHORIZED && l->failures > 0 && l->expires_boot_us > 0)
         at = MIN(at, l->expires_boot_us);

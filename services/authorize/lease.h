@@ -38,7 +38,7 @@ struct tb_lease {
     uint64_t expires_boot_us;
     uint64_t deadline_boot_us; /* expiry + grace; 0: none */
     uint64_t renewed_real_us;  /* 0: never */
-    uint64_t next_ask_boot_us;
+    uint64_t next_request_boot_us;
     uint64_t not_before_boot_us; /* a Retry-After, or the spacing */
     unsigned failures;           /* in a row */
     struct tb_backoff backoff;

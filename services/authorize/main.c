@@ -66,7 +66,7 @@ struct daemon {
     uint64_t watchdog_us, next_watchdog_us, next_extend_us;
     enum tb_lease_state logged_state; /* what was logged last */
     bool logged_suspended, ready, quit;
-    bool ask_again; /* SIGHUP came during an exchange, whose answer may be older than what it is about */
+    bool request_again; /* SIGHUP came during an exchange, whose answer may be older than what it is about */
     char logged_reason[TB_REASON_MAX];
     char endpoint[160]; /* for messages */
     int signal_fd, timer_fd;
@@ -90,7 +90,7 @@ static uint64_t seconds_until(uint64_t then_us, uint64_t now_us)
 static void lease_describe(const struct daemon *d, const struct tb_clock *now, char *out, size_t len)
 {
     const struct tb_lease *l = &d->lease;
-    unsigned long long next = seconds_until(l->next_ask_boot_us, now->boot_us);
+    unsigned long long next = seconds_until(l->next_request_boot_us, now->boot_us);
     char when[TB_RFC3339_MAX];
 
     if (l->suspended)
@@ -178,9 +178,9 @@ static void exchange_ended(struct daemon *d)
         d->handouts = (struct tb_handouts){.granted_us = now.boot_us};
     }
     tb_lease_apply(&d->lease, &v, &now);
-    if (d->ask_again)
+    if (d->request_again)
         tb_lease_ask_soon(&d->lease, &now);
-    d->ask_again = false;
+    d->request_again = false;
     lease_changed(d, &now);
 }
 
@@ -306,7 +306,7 @@ static void daemon_take_signal(struct daemon *d)
         }
         tb_info("SIGHUP: asking the control plane now");
         tb_lease_ask_soon(&d->lease, &now);
-        d->ask_again = authorize_exchange_busy(d->exchange);
+        d->request_again = authorize_exchange_busy(d->exchange);
     }
 }
 

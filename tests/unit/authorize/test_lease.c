@@ -66,9 +66,9 @@ static void test_asks_at_once_and_then_backs_off(void **state)
         assert_int_equal(l.state, TB_LEASE_PENDING);
         assert_false(l.suspended);
         assert_string_equal(l.reason, "connection refused");
-        assert_about(l.next_ask_boot_us - now.boot_us, delays[i] * S);
+        assert_about(l.next_request_boot_us - now.boot_us, delays[i] * S);
         assert_false(tb_lease_due(&l, &now));
-        pass(l.next_ask_boot_us - now.boot_us);
+        pass(l.next_request_boot_us - now.boot_us);
         assert_true(tb_lease_due(&l, &now));
     }
 }
@@ -76,27 +76,27 @@ static void test_asks_at_once_and_then_backs_off(void **state)
 static void test_retry_after_is_honoured(void **state)
 {
     fail_once("busy", 30000);
-    assert_int_equal(l.next_ask_boot_us - now.boot_us, 30 * S);
+    assert_int_equal(l.next_request_boot_us - now.boot_us, 30 * S);
     /* also by those who are in a hurry */
     tb_lease_ask_soon(&l, &now);
-    assert_int_equal(l.next_ask_boot_us - now.boot_us, 30 * S);
+    assert_int_equal(l.next_request_boot_us - now.boot_us, 30 * S);
     pass(31 * S);
     fail_once("busy", 1000); /* shorter than our own patience */
-    assert_about(l.next_ask_boot_us - now.boot_us, 4 * S);
+    assert_about(l.next_request_boot_us - now.boot_us, 4 * S);
 }
 
 static void test_renews_at_half_time(void **state)
 {
     authorize(100 * S);
     assert_true(tb_lease_serving(&l));
-    assert_about(l.next_ask_boot_us - now.boot_us, 50 * S);
+    assert_about(l.next_request_boot_us - now.boot_us, 50 * S);
     assert_int_equal(l.deadline_boot_us, now.boot_us + 200 * S);
     authorize(1);
-    assert_about(l.next_ask_boot_us - now.boot_us, 1 * S);
+    assert_about(l.next_request_boot_us - now.boot_us, 1 * S);
     authorize(30ULL * 86400 * S);
-    assert_about(l.next_ask_boot_us - now.boot_us, 300 * S);
+    assert_about(l.next_request_boot_us - now.boot_us, 300 * S);
     authorize(0);
-    assert_about(l.next_ask_boot_us - now.boot_us, 300 * S);
+    assert_about(l.next_request_boot_us - now.boot_us, 300 * S);
     assert_int_equal(l.deadline_boot_us, 0);
 }
 
@@ -161,7 +161,7 @@ static void test_denied_suspends_at_once_and_resumes(void **state)
     assert_int_equal(l.state, TB_LEASE_DENIED);
     assert_true(l.suspended);
     assert_int_equal(l.deadline_boot_us, 0);
-    assert_about(l.next_ask_boot_us - now.boot_us, 10 * S);
+    assert_about(l.next_request_boot_us - now.boot_us, 10 * S);
     fail_once("refused", -1); /* an unreachable control plane does not lift a denial */
     assert_int_equal(l.state, TB_LEASE_DENIED);
     assert_true(l.suspended);
@@ -217,9 +217,9 @@ static void test_haste_keeps_a_distance(void **state)
 {
     authorize(0);
     tb_lease_ask_soon(&l, &now);
-    assert_int_equal(l.next_ask_boot_us - now.boot_us, TB_LEASE_SPACING_US);
+    assert_int_equal(l.next_request_boot_us - now.boot_us, TB_LEASE_SPACING_US);
     pass(10 * S);
-    l.next_ask_boot_us = now.boot_us + 100 * S;
+    l.next_request_boot_us = now.boot_us + 100 * S;
     tb_lease_ask_soon(&l, &now);
     assert_true(tb_lease_due(&l, &now));
 }
