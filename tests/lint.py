@@ -5,6 +5,7 @@
 Rules (docs/architecture.md):
 * An include in quotes names its room from the root or from services/ ("common/io.h", "proxy/http/loop.h") and exists.
 * Arrows point down: a program's rooms -> tbenc -> common; no program includes another; within a program as ORDER says.
+  No header includes itself by way of others.
 * No struct, union, enum or macro of a header is defined twice in the tree, and no static function: a backtrace reads by itself.
 * No line of a C file is longer than 110 columns, no function than 60 lines, no file than 600.
 * No declaration is torn in two for the comment behind it: such a comment stands above."""
@@ -66,6 +67,23 @@ def check_includes(name, text):
             yield f'{name}:{n}: "{inc}" does not name its room from the root or from services/'
         elif not may_include(name, found):
             yield f"{name}:{n}: {'/'.join(filter(None, place(name)))} must not include {inc}"
+
+
+def check_circles(files):
+    includes = {n: [p for i in re.findall(r'^#include "([^"]+)"', t, re.M) for p in (i, "services/" + i) if p in files]
+                for n, t in files.items() if n.endswith(".h")}
+
+    def circle(name, above):
+        if name in above:
+            return above[above.index(name):] + [name]
+        if name in sound:
+            return None
+        found = next(filter(None, (circle(i, above + [name]) for i in includes[name])), None)
+        sound.add(name)
+        return found
+
+    sound = set()
+    return ["headers in a circle: " + " -> ".join(c) for c in (circle(n, []) for n in includes) if c]
 
 
 def definitions(name, text):
@@ -131,6 +149,7 @@ def check_torn(name, text):
 def main():
     files = {n: (REPO / n).read_text() for n in sources()}
     faults = [f for n, t in files.items() for check in (check_includes, check_columns, check_lengths, check_torn) for f in check(n, t)]
+    faults += check_circles(files)
     faults += check_names(files)
     print("\n".join(faults))
     return 1 if faults else 0

@@ -155,7 +155,7 @@ static const char *unit_exit_meaning(int code)
     case 226:
         return "its sandbox cannot be made";
     case 243:
-        return "its credentials cannot be had";
+        return "its credentials could not be loaded";
     default:
         return "";
     }
