@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "common/io.h"
-#include "load/deliver.h"
+#include "load/modes.h"
 #include "load/prepare.h"
 #include "common/log.h"
 #include "common/notify.h"

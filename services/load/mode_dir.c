@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "load/client.h"
-#include "load/deliver.h"
+#include "load/modes.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "load/model_dir.h"

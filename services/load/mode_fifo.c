@@ -10,7 +10,7 @@
 
 #include "load/client.h"
 #include "load/fifo.h"
-#include "load/deliver.h"
+#include "load/modes.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "load/runtime.h"
