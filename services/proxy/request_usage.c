@@ -263,11 +263,27 @@ static bool metering_counts_now(struct tb_exchange *ex)
     return !ex->rewrite.background || tb_usage_parser_told(&ex->parser) || !tb_background_defer(ex);
 }
 
+/* What is written in the background and can never be told from others: its id, which the client may choose, is
+ * not there, too long or not the only one of its kind, or the client did not wait for the answer. */
+static bool metering_loses_background(const struct tb_exchange *ex)
+{
+    bool unanswered =
+        ex->forwarded && ex->upload_ended && ex->rewrite.complete && !ex->replied && !ex->error.status;
+
+    return ex->rewrite.background && !ex->claims &&
+           (ex->metered ? !tb_usage_parser_told(&ex->parser) : unanswered);
+}
+
 void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *ret)
 {
     *ret = (struct tb_tokens){0};
-    if (ex->metered && metering_counts_now(ex)) {
-        tb_usage_parser_result(&ex->parser, delivered && !ex->cut, ret);
+    if (ex->metered ? metering_counts_now(ex) : metering_loses_background(ex)) {
+        if (!ex->metered)
+            metering_set_request(ex);
+        if (metering_loses_background(ex))
+            tb_background_estimate(ex, ret);
+        else
+            tb_usage_parser_result(&ex->parser, delivered && !ex->cut, ret);
         if (ex->claims)
             tb_background_settle(ex, ret->prompt + ret->completion);
         if (ex->slot)

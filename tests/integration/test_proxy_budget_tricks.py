@@ -2,6 +2,7 @@
 """Requests that cost more than they seem to: none of them gets past a budget."""
 
 import json
+import threading
 
 import pytest
 
@@ -72,3 +73,32 @@ def test_a_background_response_that_comes_to_nothing_is_not_held_for_ever(keyed,
     assert ask(p, {"background": True, "max_output_tokens": 300, "input": "q"}, "/v1/responses")[0] == 200
     p.ask(method, where + path, headers=key)
     assert ask(p, {"max_output_tokens": 50, "input": "q"}, "/v1/responses")[0] == 200
+
+
+@pytest.mark.parametrize("name", ["", "r" * 100, "twice"])
+def test_a_background_response_without_a_name_of_its_own_costs_what_it_may(keyed, name):  # noqa: F811
+    """vLLM lets the client choose the id."""
+    p = keyed("budget=5000", 20000)
+    doc = {**response("queued"), "id": name}
+    p.backend.routes["/v1/responses"] = lambda conn, rq: (rq.sha256(), conn.sendall(simple(json.dumps(doc).encode(), extra=JSON)))[1]
+    for n in range(1, 3):
+        assert ask(p, {"background": True, "max_output_tokens": 1000, "input": "q"}, "/v1/responses")[0] == 200
+        assert left(p) < 5000 - 1000 * n
+    record = [r for r in p.wait_records(4) if r["path"] == "/v1/responses"][-1]
+    assert record["estimated"] and record["completion_tokens"] >= 1000
+
+
+def test_a_client_that_does_not_wait_for_the_id_pays(keyed):  # noqa: F811
+    p, begun = keyed("budget=5000", 20000), threading.Event()
+
+    def route(conn, rq):
+        b"".join(rq.pieces())
+        begun.set()
+        conn.recv(1)
+        return False
+    p.backend.routes["/v1/responses"] = route
+    body = b'{"background":true,"max_output_tokens":1000,"input":"q","request_id":"mine"}'
+    with p.raw(b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nContent-Length: %d\r\n\r\n" % len(body) + body):
+        assert begun.wait(20)
+    [record] = p.wait_records(1)
+    assert record["status"] == 499 and record["estimated"] and left(p) < 4000
