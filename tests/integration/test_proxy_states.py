@@ -126,7 +126,7 @@ def test_a_restart_waits_for_a_busy_runtime(proxy):
     proxy.backend.health_delay = 2.5
     proxy.daemon.start()
     assert proxy.ask("GET", "/v1/x")[0] == 200
-    assert proxy.daemon.notified("READY")
+    proxy.daemon.wait_notify("READY", "1")
 
 
 def test_a_proxy_that_stops_takes_no_new_connection(proxy):
