@@ -135,6 +135,7 @@ def test_rotation_by_logrotate_under_load(proxy, tmp_path):  # noqa: F811
     with Load(proxy.port, 4) as load:
         for i in range(3):
             load.wait(50)
+            wait_for(lambda: proxy.audit_file.stat().st_size, what="records in the file")  # an empty one is not rotated
             subprocess.run(["logrotate", "-f", "-s", tmp_path / "status", tmp_path / "rotate.conf"], check=True)
             wait_for(lambda: proxy.audit_file.exists() and proxy.audit_file.stat().st_size, what="records in the new file")
             parts = sorted(logs.iterdir(), reverse=i % 2 == 0)
