@@ -263,8 +263,9 @@ static bool metering_counts_now(struct tb_exchange *ex)
     return !ex->rewrite.background || tb_usage_parser_told(&ex->parser) || !tb_background_defer(ex);
 }
 
-/* What is written in the background and can never be told from others: its id, which the client may choose, is
- * not there, too long or not the only one of its kind, or the client did not wait for the answer. */
+/* What is written in the background and can never be told from others: its id, which the client may
+ * choose, is not there, too long or not the only one of its kind, or the client did not wait for the
+ * answer. */
 static bool metering_loses_background(const struct tb_exchange *ex)
 {
     bool unanswered =
