@@ -5,7 +5,6 @@
 
 #include "common/units.h"
 #include "proxy/exchange.h"
-#include "proxy/request_usage.h"
 
 struct background_entry {
     char id[TB_JSON_SCAN_VALUE + 1]; /* "": free */
@@ -60,7 +59,7 @@ static void background_give_up(struct tb_server *s, struct background_entry *e)
 
     background_estimate(&e->request, &e->reservation, &t);
     background_end(s, e, t.prompt + t.completion);
-    tb_metering_book(s->usage, &t);
+    tb_tokens_book(s->usage, &t);
     if (account)
         tb_key_add_tokens(account, &t);
 }

@@ -66,7 +66,7 @@ static void exchange_reply_error(struct tb_exchange *ex, bool close)
 /* In place of an answer, or of the rest of one. */
 static void exchange_fail(struct tb_exchange *ex, bool close)
 {
-    tb_exchange_cancel(ex);
+    tb_forward_cancel(ex);
     if (!ex->replied)
         exchange_reply_error(ex, close);
     else if (!ex->reply_ended)
@@ -493,12 +493,12 @@ static void exchange_pump(struct tb_exchange *ex)
             return tb_connection_flush(ex->connection);
         if (n < 0) {
             ex->cut = true;
-            tb_exchange_cancel(ex);
+            tb_forward_cancel(ex);
             return tb_connection_abort(ex->connection);
         }
         if (n == 0) {
             ex->reply_ended = true;
-            tb_exchange_cancel(ex); /* the connection goes back to the pool */
+            tb_forward_cancel(ex); /* the connection goes back to the pool */
             return tb_connection_write_end(ex->connection);
         }
         ex->bytes_out += (uint64_t)n;
@@ -541,13 +541,6 @@ static void exchange_writable(void *request)
         exchange_pump(ex);
 }
 
-void tb_exchange_cancel(struct tb_exchange *ex)
-{
-    tb_call_free(ex->call);
-    ex->call = NULL;
-    ex->upload_left = false;
-}
-
 /* --- the end -------------------------------------------------------------------------------------------- */
 
 static void exchange_end(void *request, enum tb_end how)
@@ -555,7 +548,7 @@ static void exchange_end(void *request, enum tb_end how)
     struct tb_exchange *ex = request;
     struct tb_tokens tokens;
 
-    tb_exchange_cancel(ex);
+    tb_forward_cancel(ex);
     tb_metering_end(ex, how == TB_END_COMPLETE, &tokens);
     tb_quota_end(ex, &tokens);
     tb_record_end(ex, how, &tokens);

@@ -70,7 +70,4 @@ struct tb_exchange {
 /* What the public listener gives requests to; its arg is the struct tb_server. */
 extern const struct tb_handler tb_exchange_handler;
 
-/* Stops the runtime's work. */
-void tb_exchange_cancel(struct tb_exchange *ex);
-
 #endif

@@ -143,7 +143,7 @@ static void proxy_count_left(void *arg, uint64_t key, const struct tb_tokens *t)
 {
     struct program *p = arg;
 
-    tb_metering_book(p->server.usage, t);
+    tb_tokens_book(p->server.usage, t);
     if (p->server.keys && key > 0)
         tb_key_accounts_add(tb_key_store_accounts(p->server.keys), key - 1, t);
 }

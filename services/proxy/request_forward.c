@@ -117,3 +117,10 @@ void tb_forward_answer_fields(const struct tb_exchange *ex, const struct tb_resp
         (void)tb_buf_puts(out, "X-Accel-Buffering: no\r\n");
     tb_forward_own_fields(ex, out);
 }
+
+void tb_forward_cancel(struct tb_exchange *ex)
+{
+    tb_call_free(ex->call);
+    ex->call = NULL;
+    ex->upload_left = false;
+}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The two heads of an exchange that are passed on: the request's to the runtime, the answer's to the
- * client. */
+/* What an exchange passes on: the request's head to the runtime, the answer's to the client, and the end of
+ * the runtime's work. */
 #ifndef TB_PROXY_REQUEST_FORWARD_H
 #define TB_PROXY_REQUEST_FORWARD_H
 
@@ -15,5 +15,7 @@ void tb_forward_answer_fields(const struct tb_exchange *ex, const struct tb_resp
                               bool *ret_has_date);
 /* Our own alone: X-Request-Id, limits, origins. */
 void tb_forward_own_fields(const struct tb_exchange *ex, struct tb_buf *out);
+/* Stops the runtime's work. */
+void tb_forward_cancel(struct tb_exchange *ex);
 
 #endif

@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "proxy/background.h"
+#include "proxy/request_forward.h"
 #include "proxy/request_limits.h"
 #include "common/usage.h"
 
@@ -42,7 +43,7 @@ static void metering_refuse_repeated(struct tb_exchange *ex)
 {
     tb_http_error_set(&ex->error, TB_HTTP_BAD_REQUEST, "repeated_member",
                       "the request has %s more than once; send it once", ex->rewrite.repeated);
-    tb_exchange_cancel(ex);
+    tb_forward_cancel(ex);
 }
 
 ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
@@ -59,7 +60,7 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
         if (r == -EEXIST)
             metering_refuse_repeated(ex);
         else if (r > 0 && !tb_quota_reserve(ex))
-            tb_exchange_cancel(ex);
+            tb_forward_cancel(ex);
         if (!ex->call)
             return (ssize_t)n;
         if (r > 0)
@@ -74,11 +75,11 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
 bool tb_metering_upload_end(struct tb_exchange *ex)
 {
     if (!ex->rewrite.complete && !tb_quota_incomplete(ex)) {
-        tb_exchange_cancel(ex);
+        tb_forward_cancel(ex);
         return true;
     }
     if (!ex->rewrite_ended && tb_rewrite_end(&ex->rewrite, ex->grows, &ex->to_runtime) < 0)
-        tb_exchange_cancel(ex);
+        tb_forward_cancel(ex);
     ex->rewrite_ended = true;
     return !ex->call || metering_flush(ex);
 }
@@ -246,14 +247,6 @@ ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
 
 /* --- the sum -------------------------------------------------------------------------------------------- */
 
-void tb_metering_book(struct tb_usage *u, const struct tb_tokens *t)
-{
-    tb_usage_add(u, TB_USAGE_PROMPT_TOKENS, t->prompt);
-    tb_usage_add(u, TB_USAGE_COMPLETION_TOKENS, t->completion);
-    tb_usage_add(u, TB_USAGE_CACHED_TOKENS, t->cached);
-    tb_usage_add(u, TB_USAGE_ESTIMATED_TOKENS, t->ours);
-}
-
 /* A response that is written in the background is counted when its usage comes, by whichever request that
  * is. */
 static bool metering_counts_now(struct tb_exchange *ex)
@@ -290,7 +283,7 @@ void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *r
         if (ex->slot)
             tb_in_flight_give_back(ex->server->answers, ex->slot);
         ex->slot = NULL;
-        tb_metering_book(ex->server->usage, ret);
+        tb_tokens_book(ex->server->usage, ret);
     }
     tb_usage_parser_clear(&ex->parser);
     tb_inflate_free(ex->inflate);

@@ -20,7 +20,5 @@ void tb_metering_answer(struct tb_exchange *ex, const struct tb_response *up);
 ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n);
 /* Books what the exchange cost and frees what it held. delivered: the client took all of it. */
 void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *ret);
-/* Adds to the usage counters. */
-void tb_metering_book(struct tb_usage *u, const struct tb_tokens *t);
 
 #endif
