@@ -56,6 +56,8 @@ def test_first_boot(vm):
     wait_for(lambda: vm.run("test -s /etc/credstore/trustbridge.tls-cert")[0] == 0, 300, "the machine's certificate", every=1)
     cert = vm.get("/etc/credstore/trustbridge.tls-cert").decode()
     status = wait_for(lambda: https_status(vm.port[8000], cert), 300, "the endpoint by TLS", every=1)
+    assert (status["ready"], "contract_id" in status, "asset_id" in status) == (False, False, False)  # no key was shown
+    status = http_json(vm.url("/status", 8001))[1]
     assert (status["contract_id"], status["asset_id"], status["ready"]) == ("contract-123", "my-model-v1", False)
     assert http_json(vm.url("/health", 8001))[0] == 503  # the load balancer's probe speaks no TLS
 
