@@ -88,7 +88,7 @@ def built(registry, env, base):
     r = tbpkg("build", "--registry", registry.host, "--image-name", "acme/trustbridge-runtime", "--tag", "v1", "--base-image", base,
               "--deb-dir", debs.build(), "--insecure-registry", "--json", "--sentinel-binary", "./sentinel", env=env)
     assert r.returncode == 0, r.stderr[-4000:]
-    assert "--sentinel-binary has no meaning any more" in r.stderr
+    assert "--sentinel-binary is obsolete" in r.stderr
     return json.loads(r.stdout)
 
 
