@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tbpkg publish: no order of runs loses a key, and what is left out of a model directory stays out."""
+
+import subprocess
+
+from faultproxy import status
+from publish_place import FILES, place, provider  # noqa: F401
+from tbsys import read_json
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+def test_a_forgotten_key_is_not_replaced_for_another_control_plane(place):
+    place.publish("--forget-key")
+    key, sealed = place.key_of_a_consumer(), (place.out / "encrypted/model.tbenc").read_bytes()
+    before = (place.out / "publish-state.json").read_bytes()
+    r = place.publish("--edc-endpoint", place.plane.url + "/other", rc=1)
+    key_id = read_json(place.out / "encrypted/model.manifest.json")["key_id"]
+    for word in (key_id, "--forget-key", place.plane.url, "--key-file"):
+        assert word in r.stderr, word
+    assert (place.out / "publish-state.json").read_bytes() == before
+    assert (place.out / "encrypted/model.tbenc").read_bytes() == sealed and place.key_of_a_consumer() == key
+    (place.dir / "wrong.key").write_text("ab" * 32 + "\n")
+    r = place.publish("--edc-endpoint", place.plane.url + "/", "--key-file", place.dir / "wrong.key", rc=1)
+    assert f"was encrypted with key {key_id}" in r.stderr and place.key_of_a_consumer() == key
+    (place.dir / "right.key").write_text(key + "\n")
+    place.publish("--edc-endpoint", place.plane.url + "/", "--key-file", place.dir / "right.key")
+    assert place.key_of_a_consumer() == key
+
+
+def test_a_key_that_was_moved_away_is_asked_for(place):
+    place.plane.rule(status(401, body="{}"), method="POST")
+    place.publish(rc=1)
+    place.plane.clear_rules()
+    (place.dir / "vault").mkdir()
+    was, sealed = place.model_key, (place.out / "encrypted/model.tbenc").read_bytes()
+    vault = was.rename(place.dir / "vault" / "k")
+    puts = place.puts()
+    for more in ([], ["--dry-run"]):
+        r = place.publish(*more, rc=1)
+        assert str(was) in r.stderr and was.stem.rsplit("-", 1)[1] in r.stderr and "--key-file" in r.stderr
+    assert place.puts() == puts and (place.out / "encrypted/model.tbenc").read_bytes() == sealed
+    place.publish("--key-file", vault)
+    vault.rename(was)
+    place.check_published()
+
+
+def test_a_stored_asset_is_not_encrypted_again(place):
+    place.publish("--skip-package")
+    sealed, manifest = place.out / "encrypted/model.tbenc", place.out / "encrypted/model.manifest.json"
+    text, key = sealed.read_bytes(), place.model_key.read_bytes()
+    sealed.unlink()  # the storage account has it
+    place.publish()
+    assert not sealed.exists() and place.model_key.read_bytes() == key
+    sealed.write_bytes(text)
+    manifest.rename(place.dir / "m")
+    r = place.publish(rc=1)
+    assert f"{manifest}: is missing" in r.stderr and "another key" in r.stderr and place.model_key.read_bytes() == key
+    (place.dir / "m").rename(manifest)
+    place.check_published()
+
+
+def test_key_for_a_recipient_only(place):
+    """The clear key is in no file, and a run that was interrupted before the registration asks for it."""
+    subprocess.run(["age-keygen", "-o", place.dir / "identity"], check=True, capture_output=True)
+    recipient = subprocess.run(["age-keygen", "-y", place.dir / "identity"], check=True, capture_output=True, text=True).stdout.strip()
+    place.plane.rule(status(401, body="{}"), method="POST")
+    place.publish("--key-out", f"age:{recipient}", rc=1)
+    place.plane.clear_rules()
+    sealed_key = next((place.out / "encrypted").glob(f"{place.asset}-*.key.age"))
+    r = place.publish("--key-out", f"age:{recipient}", rc=1)
+    assert str(sealed_key) in r.stderr and recipient in r.stderr and "--key-file" in r.stderr
+    clear = subprocess.run(["age", "-d", "-i", place.dir / "identity", sealed_key], check=True, capture_output=True).stdout
+    r = subprocess.run([*map(str, place.argv("--key-out", f"age:{recipient}", "--key-file", "-")), str(place.model)], env=place.env(),
+                       input=clear, capture_output=True, timeout=60, check=False)
+    assert r.returncode == 0, r.stderr
+    assert place.key_of_a_consumer() == clear.decode().strip()
+    place.asset, place.out = place.asset + "-b", place.dir / "out-b"
+    place.publish("--key-out", f"age:{recipient}")  # in one go, no key has to be given
+    key = place.key_of_a_consumer().encode()
+    for path in place.dir.rglob("*"):
+        assert not path.is_file() or key not in path.read_bytes(), path
+    assert "key_recipient" in place.state()["encrypt"]["result"]
+
+
+def test_key_file_where_a_key_would_be_made(place):
+    (place.dir / "k").write_text("ab" * 32)
+    assert "encrypting makes a key" in place.publish("--key-file", place.dir / "k", rc=1).stderr
+    assert "encrypt" not in place.state() if place.out.exists() else True
+
+
+# -- the model directory -----------------------------------------------------------------------------------------------
+
+def test_publish_leaves_out_what_encrypt_does(place):
+    (place.model / ".git").mkdir()
+    (place.model / ".git" / "config").write_text("TOKEN")
+    (place.model / "notes.md").write_text("x")
+    r = place.publish("--exclude", "*.md", "--skip-package", "--dry-run", yes=False)
+    assert "Left out: .git/, notes.md" in r.stderr
+    r = place.publish("--exclude", "*.md", "--skip-package")
+    assert r.stderr.count("Left out: .git/, notes.md") == 1
+    manifest = read_json(place.out / "encrypted/model.manifest.json")
+    assert [f["path"] for f in manifest["files"]] == sorted(FILES)
+    (place.model / "notes.md").write_text("changed")  # is not part of the model
+    assert place.publish("--exclude", "*.md", "--skip-package").stderr.count("done already") == 3
+    assert "is not what" in place.publish("--skip-package", rc=1).stderr
