@@ -4,7 +4,7 @@
 #include <signal.h>
 #include <string.h>
 
-#include "controlplane/cmd.h"
+#include "controlplane/cmd/cmd.h"
 #include "common/log.h"
 #include "common/secret.h"
 #include "common/version.h"

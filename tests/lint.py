@@ -22,6 +22,7 @@ COLUMNS, FUNCTION_LINES, FILE_LINES = 110, 60, 600
 ORDER = {
     "proxy": ("http", "usage", "audit", "gate", "admin"),
     "provider": ("cli", "azure", "asset", "publish", "cmd"),
+    "controlplane": ("keys", "blob", "store", "identity", "api", "http", "cmd"),
 }
 # Headers of a program's own folder that a room may see: what holds all of a process, the table of subcommands.
 SHARED = {("admin", "services/proxy/server.h"), ("cmd", "provider/tbpkg.h")}

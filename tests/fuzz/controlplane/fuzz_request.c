@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "controlplane/request.h"
-#include "controlplane/sas.h"
+#include "controlplane/api/request.h"
+#include "controlplane/blob/sas.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -10,7 +10,7 @@
 
 #include "common/io.h"
 #include "common/log.h"
-#include "controlplane/api.h"
+#include "controlplane/api/api.h"
 
 #define NOW_US 1767873600000000ULL /* 2026-01-08T12:00:00Z */
 #define TOKEN "0100000000000000000000000000000000000000000000000000000000000000"

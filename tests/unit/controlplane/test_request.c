@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "common/io.h"
-#include "controlplane/request.h"
+#include "controlplane/api/request.h"
 
 #define HEX64 "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
 #define GOOD                                                                                                 \

@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 
 #include "common/io.h"
-#include "controlplane/pki.h"
+#include "controlplane/identity/pki.h"
 
 struct fixture {
     char dir[32];

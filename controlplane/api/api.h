@@ -9,9 +9,9 @@
 #include <stdint.h>
 
 #include "common/secret.h"
-#include "controlplane/request.h"
-#include "controlplane/sas.h"
-#include "controlplane/store.h"
+#include "controlplane/api/request.h"
+#include "controlplane/blob/sas.h"
+#include "controlplane/store/store.h"
 
 /* How the client showed who it is on the TLS layer. */
 enum cp_client_auth {

@@ -15,8 +15,8 @@
 #include "common/config.h"
 #include "common/db.h"
 #include "common/usage_report.h"
-#include "controlplane/sas.h"
-#include "controlplane/wrap.h"
+#include "controlplane/blob/sas.h"
+#include "controlplane/keys/wrap.h"
 
 #define CP_STORE_BUSY_MS 5000
 #define CP_STORE_LOG_MAX 100000 /* authorisations remembered; older ones are dropped */

@@ -9,7 +9,7 @@
 #define CP_DATADIR_H
 
 #include "common/secret.h"
-#include "controlplane/store.h"
+#include "controlplane/store/store.h"
 
 #define CP_DB_FILE "controlplane.db"
 #define CP_TOKEN_FILE "provider.token"

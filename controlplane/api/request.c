@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "controlplane/request.h"
+#include "controlplane/api/request.h"
 #include "common/hex.h"
 
 #include <ctype.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "controlplane/cmd.h"
+#include "controlplane/cmd/cmd.h"
 
 #include <ctype.h>
 #include <getopt.h>

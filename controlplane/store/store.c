@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "controlplane/store.h"
+#include "controlplane/store/store.h"
 
 #include <assert.h>
 #include <string.h>

@@ -10,8 +10,8 @@
 
 #include "common/exit.h"
 #include "common/option.h"
-#include "controlplane/datadir.h"
-#include "controlplane/store.h"
+#include "controlplane/store/datadir.h"
+#include "controlplane/store/store.h"
 
 #define CP_PROGRAM "tb-controlplane"
 /* Hours, not years: the storage service honours a SAS as long as it lives, whatever becomes of the

@@ -4,15 +4,15 @@
 #include <poll.h>
 #include <string.h>
 
-#include "controlplane/cmd.h"
+#include "controlplane/cmd/cmd.h"
 #include "common/fdpass.h"
 #include "common/io.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/signals.h"
 #include "common/units.h"
-#include "controlplane/pki.h"
-#include "controlplane/server.h"
+#include "controlplane/identity/pki.h"
+#include "controlplane/http/server.h"
 
 #define LISTEN_DEFAULT "127.0.0.1:8080"
 #define SAS_SECONDS_DEFAULT 3600

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "controlplane/api.h"
+#include "controlplane/api/api.h"
 
 #include <string.h>
 #include <strings.h>

@@ -3,7 +3,7 @@
  * ever printed. */
 #include <string.h>
 
-#include "controlplane/cmd.h"
+#include "controlplane/cmd/cmd.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/units.h"

@@ -3,7 +3,7 @@
  * the running server, which reads contracts afresh for each request. */
 #include <string.h>
 
-#include "controlplane/cmd.h"
+#include "controlplane/cmd/cmd.h"
 #include "common/units.h"
 
 #define TB_OPTION_TARGET struct cp_options

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "controlplane/sas.h"
+#include "controlplane/blob/sas.h"
 
 #include <ctype.h>
 #include <openssl/evp.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "controlplane/datadir.h"
+#include "controlplane/store/datadir.h"
 
 #include <string.h>
 #include <sys/stat.h>

@@ -4,8 +4,8 @@
 #ifndef CP_SERVER_H
 #define CP_SERVER_H
 
-#include "controlplane/api.h"
-#include "controlplane/datadir.h"
+#include "controlplane/api/api.h"
+#include "controlplane/store/datadir.h"
 
 #define CP_CONNECTIONS_MAX 128
 #define CP_IDLE_SECONDS 15         /* a connection without progress is closed */

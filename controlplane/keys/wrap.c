@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "controlplane/wrap.h"
+#include "controlplane/keys/wrap.h"
 
 #include <openssl/evp.h>
 #include <string.h>

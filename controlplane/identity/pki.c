@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "controlplane/pki.h"
+#include "controlplane/identity/pki.h"
 
 #include <arpa/inet.h>
 #include <openssl/evp.h>

@@ -7,7 +7,7 @@
 #include "common/json.h"
 #include "common/usage_report.h"
 #include "common/secret.h"
-#include "controlplane/store.h"
+#include "controlplane/store/store.h"
 
 #define CP_BODY_MAX (64 * 1024)
 

@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-#include "controlplane/datadir.h"
+#include "controlplane/store/datadir.h"
 
 #define CP_CA_CERT "ca.crt"
 #define CP_CA_KEY "ca.key"
