@@ -5,6 +5,7 @@ VERSION := $(shell sed -n 's/.*TB_VERSION "\(.*\)".*/\1/p' common/version.h)
 SOVERSION := 1
 prefix ?= /usr/local
 bindir ?= $(prefix)/bin
+sbindir ?= $(prefix)/sbin
 libdir ?= $(prefix)/lib
 libexecdir ?= $(prefix)/lib/trustbridge
 includedir ?= $(prefix)/include
@@ -226,10 +227,11 @@ docs/chain.svg: docs/chain.txt docs/draw.py
 # What tbpkg package makes a Managed Application of.
 MANAGED_APP := bicep/mainTemplate.json bicep/createUiDefinition.json bicep/viewDefinition.json
 install: all install-units
-	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir) \
+	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir) $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir) \
 		$(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(datadir)/bash-completion/completions
 	install -m 755 $(B)/tbpkg $(B)/tb-audit $(B)/tb-status $(DESTDIR)$(bindir)/
 	install -m 755 $(filter-out %/tbpkg %/tb-audit %/tb-status %/tb-controlplane,$(PROGRAMS:%=$(B)/%)) $(DESTDIR)$(libexecdir)/
+	ln -sfr $(DESTDIR)$(libexecdir)/tb-billing $(DESTDIR)$(sbindir)/tb-billing
 	install -m 755 $(B)/libtbenc.so $(DESTDIR)$(libdir)/libtbenc.so.$(VERSION)
 	ln -sf libtbenc.so.$(VERSION) $(DESTDIR)$(libdir)/libtbenc.so.$(SOVERSION)
 	ln -sf libtbenc.so.$(SOVERSION) $(DESTDIR)$(libdir)/libtbenc.so
@@ -244,6 +246,7 @@ install: all install-units
 	install -m 644 packer/*.pkr.hcl $(DESTDIR)$(datadir)/trustbridge/packer/
 	install -m 755 packer/scripts/* $(DESTDIR)$(datadir)/trustbridge/packer/scripts/
 	install -m 644 services/status/tb-status.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-status
+	for n in audit billing; do install -m 644 services/$$n/tb-$$n.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-$$n || exit; done
 
 # Needs nothing of systemd and builds nothing.
 UNIT_FILES := $(wildcard units/*.service units/*.socket units/*.target units/*.path)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "audit/files.h"
 
+#include <glob.h>
 #include <string.h>
 
 /* For how long a line that has no end yet may be one that tb-proxy is writing. */
@@ -85,6 +86,64 @@ static int part_verify(struct part *p, struct tb_verify *v)
             part_read_line(p);
     }
     return r < 0 ? r : ferror(p->f) ? -EIO : 0;
+}
+
+void tb_files_clear(struct tb_files *f)
+{
+    for (size_t i = 0; i < f->n; i++)
+        free(f->v[i]);
+    free(f->v);
+    *f = (struct tb_files){0};
+}
+
+static int files_add(struct tb_files *f, const char *name)
+{
+    char **v = reallocarray(f->v, f->n + 1, sizeof(*v));
+
+    if (!v)
+        return -ENOMEM;
+    f->v = v;
+    v[f->n] = strdup(name);
+    return v[f->n] ? (f->n++, 0) : -ENOMEM;
+}
+
+static int files_glob_error; /* of the directory that glob() could not read */
+
+static int files_glob_failed(const char *path, int error)
+{
+    if (error == ENOENT || error == ENOTDIR)
+        return 0;
+    files_glob_error = error;
+    return 1;
+}
+
+static int files_add_matches(struct tb_files *f, const char *pattern)
+{
+    glob_t g = {0};
+    int r;
+
+    files_glob_error = 0;
+    r = glob(pattern, 0, files_glob_failed, &g);
+    if (r != 0)
+        r = r == GLOB_NOSPACE ? -ENOMEM : files_glob_error ? -files_glob_error : -ENOENT;
+    for (size_t i = 0; r == 0 && i < g.gl_pathc; i++)
+        r = files_add(f, g.gl_pathv[i]);
+    globfree(&g);
+    return r;
+}
+
+int tb_files_expand(char **names, size_t n, struct tb_files *ret, const char **ret_bad)
+{
+    int r = 0;
+
+    for (size_t i = 0; i < n && r == 0; i++) {
+        *ret_bad = names[i];
+        if (strpbrk(names[i], "*?[") && access(names[i], F_OK) < 0)
+            r = files_add_matches(ret, names[i]);
+        else
+            r = files_add(ret, names[i]);
+    }
+    return r;
 }
 
 static int by_first(const void *a, const void *b)

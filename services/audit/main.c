@@ -135,8 +135,24 @@ static int audit_add_head(struct audit_options *o)
     return r < 0 ? r : 0;
 }
 
-static int cmd_verify(struct audit_options *o, char **files, size_t n)
+static int audit_say_unreadable(const char *name, int r)
 {
+    bool pattern = strpbrk(name, "*?[");
+
+    if (r == -ENOENT && pattern)
+        tb_error("%s: no file has such a name; without TB_AUDIT_FILE the records are in the journal only: "
+                 "tb-audit verify --journal",
+                 name);
+    else if (r == -EACCES)
+        tb_error("cannot read %s: %s; run this as root", name, strerror(-r));
+    else
+        tb_error("cannot read %s: %s", name, strerror(-r));
+    return r == -ENOENT ? TB_EXIT_NOINPUT : TB_EXIT_IOERR;
+}
+
+static int cmd_verify(struct audit_options *o, char **names, size_t n)
+{
+    _cleanup_(tb_files_clear) struct tb_files files = {0};
     struct tb_verify *v = &o->verify;
     const char *bad = "the journal";
     int r;
@@ -145,11 +161,11 @@ static int cmd_verify(struct audit_options *o, char **files, size_t n)
         return audit_usage("give files or --journal, one of them", NULL);
     if (audit_add_head(o) < 0)
         return TB_EXIT_IOERR;
-    r = o->from_journal ? tb_journal_verify(v, &o->query) : tb_files_verify(v, files, n, &bad);
-    if (r < 0) {
-        tb_error("cannot read %s: %s", bad, strerror(-r));
-        return r == -ENOENT ? TB_EXIT_NOINPUT : TB_EXIT_IOERR;
-    }
+    r = o->from_journal ? tb_journal_verify(v, &o->query) : tb_files_expand(names, n, &files, &bad);
+    if (r >= 0 && !o->from_journal)
+        r = tb_files_verify(v, files.v, files.n, &bad);
+    if (r < 0)
+        return audit_say_unreadable(bad, r);
     tb_verify_end(v);
     if (v->records == 0 && v->n_problems == 0) {
         tb_error("there is no audit record%s", o->from_journal ? " of tb-proxy.service in this journal" : "");

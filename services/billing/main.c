@@ -21,6 +21,7 @@
 static const char help[] =
     "Usage: tb-billing\n"
     "       tb-billing ledger [--json]\n"
+    "       tb-billing unreported\n"
     "       tb-billing resolve HOUR DIMENSION accepted|missing\n"
     "\n"
     "Books the usage that tb-proxy counts into an hourly SQLite ledger, each increment exactly once, and "
@@ -28,6 +29,7 @@ static const char help[] =
     "TB_BILLING_ENABLED reports the hours to the Azure Marketplace. Stays in the foreground.\n"
     "\n"
     "  ledger     print hours, quantities, states and lateness (JSON with --json)\n"
+    "  unreported print what of the usage the marketplace has not accepted, or is not booked yet\n"
     "  resolve    say what became of a parked event in doubt: the marketplace has it, or it is missing "
     "there\n"
     "\n"
@@ -36,7 +38,7 @@ static const char help[] =
     "\n"
     "Settings (environment): TB_BILLING_ENABLED, TB_BILLING_INTERVAL, TB_BILLING_DIMENSION,\n"
     "TB_BILLING_RESOURCE_ID, TB_BILLING_PLAN_ID, TB_METERING_ENDPOINT, TB_IMDS_ENDPOINT, TB_ARM_ENDPOINT,\n"
-    "TB_STATE_DIR, TB_RUN_DIR, TB_LOG_LEVEL; see trustbridge.env(5). ledger and resolve heed TB_STATE_DIR "
+    "TB_STATE_DIR, TB_RUN_DIR, TB_LOG_LEVEL; see trustbridge.env(5). The commands heed TB_STATE_DIR "
     "only.\n"
     "SIGTERM books and sends once more and exits; SIGHUP does so and goes on. See tb-billing(8).\n"
     "Exit status: 0 done, 64 usage, 66 no ledger or no such event, 74 I/O, 75 another tb-billing runs,\n"
@@ -102,6 +104,30 @@ static int ledger_print(bool json)
     if (r < 0)
         return r;
     r = tb_metering_print(l, stdout, json, tb_now_realtime_us(), err);
+    if (r < 0) {
+        tb_error("%s: %s", path, err);
+        return r;
+    }
+    return fflush(stdout) == 0 ? 0 : tb_error_errno(-errno, "cannot write to standard output");
+}
+
+/* What a machine that is given up still owes. */
+static int ledger_print_unreported(void)
+{
+    _cleanup_ledger_ struct tb_ledger *l = NULL;
+    _cleanup_free_ char *path = NULL, *usage = NULL;
+    char err[TB_LEDGER_ERR_MAX];
+    struct tb_usage_snapshot u;
+    const char *base = getenv("TB_STATE_DIR");
+    int r = ledger_open_existing(true, &path, &l), known;
+
+    if (r < 0)
+        return r;
+    usage = tb_strf("%s/tb-proxy/usage", base && *base ? base : "/var/lib");
+    known = usage ? tb_usage_read(usage, &u) : -ENOMEM;
+    if (known < 0 && known != -ENOENT)
+        tb_warn("%s: cannot read the usage counters: %s", usage ? usage : "", strerror(-known));
+    r = tb_metering_print_unreported(l, stdout, known == 0 ? &u : NULL, tb_now_realtime_us(), err);
     if (r < 0) {
         tb_error("%s: %s", path, err);
         return r;
@@ -284,6 +310,8 @@ int main(int argc, char **argv)
         return billing_exit_code(ledger_print(false));
     if (argc == 3 && strcmp(argv[1], "ledger") == 0 && strcmp(argv[2], "--json") == 0)
         return billing_exit_code(ledger_print(true));
+    if (argc == 2 && strcmp(argv[1], "unreported") == 0)
+        return billing_exit_code(ledger_print_unreported());
     if (argc == 5 && strcmp(argv[1], "resolve") == 0)
         return billing_exit_code(ledger_resolve(argv[2], argv[3], argv[4]));
     if (argc > 1 && strcmp(argv[1], "ledger") == 0) {

@@ -84,5 +84,9 @@ uint64_t tb_metering_late_us(const struct tb_metering_summary *s, uint64_t realt
 /* Prints what was used and every event, oldest first: two tables, or one JSON object. */
 int tb_metering_print(struct tb_ledger *l, FILE *out, bool json, uint64_t realtime_us,
                       char err[static TB_LEDGER_ERR_MAX]);
+/* Prints what the marketplace has not accepted, what of the counters u (NULL: there are none) is not booked,
+ * and, of a ledger without events, what was booked; or that there is nothing. */
+int tb_metering_print_unreported(struct tb_ledger *l, FILE *out, const struct tb_usage_snapshot *u,
+                                 uint64_t realtime_us, char err[static TB_LEDGER_ERR_MAX]);
 
 #endif

@@ -169,3 +169,83 @@ int tb_metering_print(struct tb_ledger *l, FILE *out, bool json, uint64_t realti
         r = json ? print_json(l, out, realtime_us, ended) : print_tables(l, out, realtime_us, ended);
     return r < 0 ? tb_db_error(l->db, r, "reading", err) : 0;
 }
+
+/* -- what the marketplace does not have ------------------------------------------------------------------ */
+
+static int unreported_events(struct tb_ledger *l, FILE *out, uint64_t realtime_us, bool *ret_any)
+{
+    static const char sql[] = "SELECT hour, dimension, quantity, state, doubt, since, tries, accepted, reason"
+                              " FROM event WHERE state != 'ACCEPTED' ORDER BY hour, dimension";
+    _cleanup_stmt_ sqlite3_stmt *s = NULL;
+    int r = tb_db_prepare(l->db, &s, sql, NULL);
+
+    *ret_any = false;
+    if (r < 0)
+        return r;
+    while ((r = tb_db_step(s)) > 0) {
+        if (!*ret_any)
+            fprintf(out, "Not accepted by the marketplace:\n");
+        *ret_any = true;
+        event_line(out, s, realtime_us);
+    }
+    return r;
+}
+
+static int unreported_counter(struct tb_ledger *l, FILE *out, const struct tb_usage_snapshot *u,
+                              enum tb_usage_counter c, bool *any)
+{
+    int64_t booked;
+    int r = tb_db_int(l->db, &booked, 0, "SELECT value FROM booked WHERE epoch = ?1 AND counter = ?2", "tt",
+                      u->epoch, tb_usage_name(c));
+
+    if (r < 0 || u->value[c] <= (uint64_t)booked)
+        return r;
+    if (!*any)
+        fprintf(out, "Counted by tb-proxy and not booked yet:\n");
+    *any = true;
+    fprintf(out, "  %-18s %20llu\n", tb_usage_name(c), (unsigned long long)(u->value[c] - (uint64_t)booked));
+    return 0;
+}
+
+/* A ledger that bills nobody: the provider knows its totals from the usage reports. */
+static int unreported_totals(struct tb_ledger *l, FILE *out, bool *ret_any)
+{
+    *ret_any = false;
+    for (int c = 0; c < _TB_USAGE_MAX; c++) {
+        uint64_t total;
+        int r = tb_ledger_total(l, (enum tb_usage_counter)c, &total);
+
+        if (r < 0)
+            return r;
+        if (total == 0)
+            continue;
+        if (!*ret_any)
+            fprintf(out,
+                    "This machine bills nothing by itself; its provider is told with each renewal of the "
+                    "lease. Booked in all:\n");
+        *ret_any = true;
+        fprintf(out, "  %-18s %20llu\n", tb_usage_name((enum tb_usage_counter)c), (unsigned long long)total);
+    }
+    return 0;
+}
+
+int tb_metering_print_unreported(struct tb_ledger *l, FILE *out, const struct tb_usage_snapshot *u,
+                                 uint64_t realtime_us, char err[static TB_LEDGER_ERR_MAX])
+{
+    bool events, totals = false, counted = false;
+    int64_t billed = 0;
+    int r = unreported_events(l, out, realtime_us, &events);
+
+    err[0] = '\0';
+    if (r >= 0)
+        r = tb_db_int(l->db, &billed, 0, "SELECT count(*) FROM event", NULL);
+    if (r >= 0 && billed == 0)
+        r = unreported_totals(l, out, &totals);
+    for (int c = 0; r >= 0 && u && c < _TB_USAGE_MAX; c++)
+        r = unreported_counter(l, out, u, (enum tb_usage_counter)c, &counted);
+    if (r < 0)
+        return tb_db_error(l->db, r, "reading", err);
+    if (!events && !totals && !counted)
+        fprintf(out, "All usage is reported.\n");
+    return 0;
+}

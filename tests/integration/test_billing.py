@@ -316,3 +316,30 @@ def test_settings_are_checked(env, name, value):
     env = {**env, "TB_BILLING_ENABLED": "true", "TB_BILLING_PLAN_ID": "p", name: value}
     r = subprocess.run([program("tb-billing")], env={k: str(v) for k, v in env.items()}, capture_output=True, text=True, timeout=30)
     assert r.returncode == 78 and name in r.stderr
+
+
+def test_what_the_marketplace_does_not_have(env, tmp_path, azure):
+    """What a person who gives the machine up, or its package, is told."""
+    paid = metered(env, azure)
+    book = Book(paid, tmp_path)
+    usage = Usage(tmp_path / "state/tb-proxy/usage")
+    assert book.cli("unreported").stdout == "All usage is reported.\n"
+    book.use(3, "requests", 41, "ACCEPTED")
+    assert book.cli("unreported").stdout == "All usage is reported.\n"
+    book.use(2, "requests", 17, "PARKED", doubt=1)
+    usage.add("requests", 5)
+    usage.add("bytes_in", 1000)
+    r = book.cli("unreported")
+    assert r.returncode == 0 and "Not accepted by the marketplace:" in r.stdout and " 41 " not in r.stdout, r
+    assert f"{hour_text(now_hour() - 2)}  requests" in r.stdout and "IN DOUBT" in r.stdout
+    assert "not booked yet:\n  requests                              5\n  bytes_in                           1000\n" in r.stdout
+
+
+def test_what_a_machine_that_bills_nothing_has_booked(env, tmp_path):
+    usage = Usage(tmp_path / "state/tb-proxy/usage")
+    usage.add("requests", 5)
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    wait_for(lambda: ledger(env)["requests"] == 5, what="the booking")
+    assert d.stop() == 0
+    r = subprocess.run([program("tb-billing"), "unreported"], env={k: str(v) for k, v in env.items()}, text=True, capture_output=True)
+    assert r.returncode == 0 and "bills nothing by itself" in r.stdout and "requests                              5" in r.stdout, r

@@ -219,3 +219,19 @@ def test_journal(written, journal):
     assert rc == 66
     rc, doc = look(whole, "--since", "2026-01-08T12:00:00.005Z")
     assert rc == 0 and doc["first"]["seq"] == 6
+
+
+def test_a_pattern_that_the_shell_left_alone(written, tmp_path):
+    """As typed by somebody whose shell may not read the directory, and where there is no file."""
+    lines, state = written
+    (tmp_path / "audit.jsonl").write_bytes(join(lines[6:]))
+    (tmp_path / "audit.jsonl.1").write_bytes(join(lines[:6]))
+    r = run("verify", "--first", 1, tmp_path / "audit.jsonl*", state=state)
+    assert r.returncode == 0 and "intact: 12 records" in r.stdout, r
+    r = run("verify", tmp_path / "nothing.jsonl*", state=state)
+    assert r.returncode == 66 and "nothing.jsonl*: no file has such a name" in r.stderr and "tb-audit verify --journal" in r.stderr
+    r = run("verify", tmp_path / "nothing.jsonl", state=state)
+    assert r.returncode == 66 and "No such file" in r.stderr
+    (tmp_path / "odd[1]*").write_bytes(join(lines))  # a file of that name is that file
+    r = run("verify", "--first", 1, tmp_path / "odd[1]*", state=state)
+    assert r.returncode == 0 and "intact: 12 records" in r.stdout, r

@@ -106,7 +106,7 @@ PLACES = {
                    r"/usr/lib/systemd/(catalog/trustbridge\.catalog|journald@trustbridge\.conf\.d/[0-9a-z-]+\.conf)|"
                    r"/usr/lib/(sysusers|tmpfiles)\.d/trustbridge\.conf|/usr/lib/trustbridge/tb-[a-z-]+|/usr/bin/tb-[a-z-]+|"
                    r"/usr/lib/udev/rules\.d/90-trustbridge\.rules|"
-                   r"/usr/share/bash-completion/completions/tb-status|/etc/logrotate\.d/trustbridge|"
+                   r"/usr/share/bash-completion/completions/tb-[a-z]+|/usr/sbin/tb-[a-z]+|/etc/logrotate\.d/trustbridge|"
                    r"/usr/share/trustbridge/[a-z.-]+|/usr/share/man/man[158]/(tb-[a-z-]+|trustbridge[a-z.-]*)\.[158]\.gz|"
                    r"/usr/share/doc/trustbridge/(examples/.*|README\.Debian|chain\.svg|[A-Za-z-]+\.md)",
 }
@@ -124,7 +124,7 @@ def test_every_file_is_where_it_belongs(deb, name):
         if m.issym():
             continue
         assert m.isreg(), path
-        program = path.startswith(("/usr/bin/", "/usr/lib/trustbridge/", "/usr/share/trustbridge/packer/scripts/")) or path.endswith("-generator")
+        program = path.startswith(("/usr/bin/", "/usr/sbin/", "/usr/lib/trustbridge/", "/usr/share/trustbridge/packer/scripts/")) or path.endswith("-generator")
         assert m.mode == (0o755 if program else 0o644), (path, oct(m.mode))
 
 
@@ -319,17 +319,25 @@ SECRETS = ("/etc/trustbridge/client.key", "/etc/credstore/trustbridge.client-key
 OTHERS = ("/etc/credstore/of-somebody-else", "/srv/asset/of-somebody-else")
 
 
-def test_removal_keeps_and_purge_takes(system):
+def test_removal_keeps_and_purge_takes(system, deb):
     for name in (*SECRETS, *OTHERS):
         system.path(name).parent.mkdir(parents=True, exist_ok=True)
         system.path(name).write_text("secret")
-    system.run("dpkg", "-r", *PACKAGES)
+    said = system.run("dpkg", "-r", *PACKAGES)
+    assert "the usage ledger stays in /var/lib/tb-billing" in said and "file is not a database" in said, said
     left = [n for n in SECRETS if system.path(n).exists()]
     assert left == [n for n in SECRETS if not n.startswith("/run/")]
     assert not system.path("usr/lib/trustbridge").exists()
 
-    system.run("dpkg", "-P", *PACKAGES)
+    # The ledger outlives the package, unless the operator has said otherwise.
+    said = system.run("dpkg", "-P", *PACKAGES)
+    assert [n for n in SECRETS if system.path(n).exists()] == ["/var/lib/tb-billing/ledger.db"]
+    assert "kept in /var/lib/tb-billing" in said and "file is not a database" in said, said
+    install(system, deb)
+    system.path("etc/trustbridge/purge-ledger").touch()
+    said = system.run("dpkg", "-P", *PACKAGES)
     assert [n for n in SECRETS if system.path(n).exists()] == []
+    assert "the usage ledger is deleted" in said, said
     for name in OTHERS:
         system.path(name).unlink()
     # Users stay (and what their making left); the rest is of this test or of dpkg and systemd-analyze.
