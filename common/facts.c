@@ -113,6 +113,7 @@ void tb_facts_read(const char *run_dir, struct tb_facts *ret)
 {
     struct tb_facts f = {.runtime_healthy = ret->runtime_healthy};
 
+    memcpy(f.audit_trouble, ret->audit_trouble, sizeof(f.audit_trouble));
     facts_read_flag(run_dir, &f);
     facts_read_lease(run_dir, &f);
     facts_read_step(run_dir, "tb-hydrate/progress.json", &f, &f.hydrate);

@@ -6,8 +6,8 @@
 
 #include "common/service_state.h"
 
-/* Fills everything but runtime_healthy, which no file has and which stays as it is. What is absent or
- * cannot be understood reads as absent; of the latter the last is named in ret->broken. run_dir:
+/* Fills everything but runtime_healthy and audit_trouble, which no file has and which stay as they are. What
+ * is absent or cannot be understood reads as absent; of the latter the last is named in ret->broken. run_dir:
  * TB_RUN_DIR. */
 void tb_facts_read(const char *run_dir, struct tb_facts *ret);
 

@@ -10,6 +10,7 @@
 static const char *const state_names[_TB_STATE_MAX] = {
     [TB_STATE_BOOT] = "Boot",       [TB_STATE_AUTHORIZE] = "Authorize", [TB_STATE_HYDRATE] = "Hydrate",
     [TB_STATE_DECRYPT] = "Decrypt", [TB_STATE_READY] = "Ready",         [TB_STATE_SUSPENDED] = "Suspended",
+    [TB_STATE_DOWN] = "Down",
 };
 
 const char *tb_state_name(enum tb_state s)
@@ -35,6 +36,7 @@ bool tb_lease_over(const struct tb_facts *f, uint64_t now_boottime_us)
 static void state_set(struct tb_verdict *v, enum tb_state state, const char *reason, const char *otherwise)
 {
     v->state = state;
+    v->failed = false;
     snprintf(v->reason, sizeof(v->reason), "%s", reason && *reason ? reason : otherwise);
 }
 
@@ -47,6 +49,7 @@ static void state_set_step(struct tb_verdict *v, enum tb_state state, const stru
         state_set(v, state, s->reason, "failed");
     else
         state_set(v, state, s->work == TB_WORK_RUNNING ? s->phase : NULL, waiting);
+    v->failed = s->work == TB_WORK_FAILED;
 }
 
 void tb_state_derive(const struct tb_facts *f, uint64_t now, struct tb_verdict *ret)
@@ -66,6 +69,8 @@ void tb_state_derive(const struct tb_facts *f, uint64_t now, struct tb_verdict *
     if (f->delivery.work == TB_WORK_COMPLETE) {
         if (!f->runtime_healthy)
             return state_set(ret, TB_STATE_DECRYPT, NULL, "runtime_not_answering");
+        if (f->audit_trouble[0])
+            return state_set(ret, TB_STATE_DOWN, f->audit_trouble, "audit_unavailable");
         return state_set(ret, TB_STATE_READY, NULL,
                          f->lease == TB_LEASE_UNREACHABLE ? "control_plane_unreachable" : "");
     }

@@ -19,6 +19,7 @@ enum tb_state {
     TB_STATE_DECRYPT,
     TB_STATE_READY,
     TB_STATE_SUSPENDED,
+    TB_STATE_DOWN, /* everything is loaded, but a request would be refused: the reason says why */
     _TB_STATE_MAX,
 };
 
@@ -48,15 +49,19 @@ struct tb_facts {
     const char *broken;   /* a domain file below TB_RUN_DIR that is not what it should be; a constant */
     int broken_error;     /* negative errno */
     bool runtime_healthy; /* its health endpoint answered 200 at the last probe */
+    char audit_trouble[TB_REASON_MAX]; /* why no record of a request could be kept now; "" when it could */
 };
 
 struct tb_verdict {
     enum tb_state state;
     char reason[TB_REASON_MAX]; /* "" when there is nothing to explain */
+    bool failed;                /* the step that the state waits for has failed: waiting does not help */
 };
 
-/* Derives the state. Suspension wins over everything; Ready needs a valid lease, delivered weights and a
- * healthy runtime. */
+/* Derives the state: the one judgement of whether a request would be served now, and why not. The request
+ * path, /health, /readiness, /status, the page, the metrics and tb-status all go by it. Suspension wins over
+ * everything; Ready needs a valid lease, delivered weights, a healthy runtime and an audit that can take the
+ * request's record. */
 void tb_state_derive(const struct tb_facts *f, uint64_t now_boottime_us, struct tb_verdict *ret);
 /* True when the lease's deadline has passed: asked at every request, between two looks at the files. */
 bool tb_lease_over(const struct tb_facts *f, uint64_t now_boottime_us);

@@ -293,6 +293,7 @@ static void second_passed(struct tb_timer *t)
     struct program *p = container_of(t, struct program, second);
     uint64_t now = tb_now_monotonic_us();
 
+    (void)tb_monitor_verdict(&p->server.monitor);
     tb_runtime_fetch_tick(&p->server, now);
     tb_page_tick(&p->server, now);
     tb_events_tick(&p->server, now);
@@ -307,6 +308,13 @@ static void watchdog_due(struct tb_timer *t)
 
     tb_notify_watchdog();
     tb_timer_set_period(&p->server.loop, t, p->watchdog_us);
+}
+
+static bool audit_obstructed(void *arg, char out[static TB_REASON_MAX])
+{
+    struct program *p = arg;
+
+    return tb_audit_trouble(p->server.audit, out);
 }
 
 static void state_changed(void *arg)
@@ -390,6 +398,7 @@ static int program_serve(struct program *p)
                                             .upstream = p->server.upstream,
                                             .health = p->config.runtime_health,
                                             .requests = program_requests,
+                                            .obstacle = audit_obstructed,
                                             .changed = state_changed,
                                             .arg = p,
                                             .limits = {.upstream = p->server.upstream,

@@ -168,11 +168,12 @@ static void monitor_report(const struct tb_monitor *m, const char *from)
     char state[64], reason[TB_REASON_MAX + 16];
     const char *fields[] = {state, reason, NULL};
     const char *name = tb_state_name(m->verdict.state), *why = m->verdict.reason;
+    bool bad = m->verdict.state == TB_STATE_SUSPENDED || m->verdict.state == TB_STATE_DOWN;
 
     snprintf(state, sizeof(state), "TB_STATE=%s", name);
     snprintf(reason, sizeof(reason), "TB_REASON=%s", why);
-    tb_log_full(m->verdict.state == TB_STATE_SUSPENDED ? TB_LOG_WARN : TB_LOG_INFO, TB_EVENT_STATE, fields,
-                "state: %s -> %s%s%s", from, name, *why ? ": " : "", why);
+    tb_log_full(bad ? TB_LOG_WARN : TB_LOG_INFO, TB_EVENT_STATE, fields, "state: %s -> %s%s%s", from, name,
+                *why ? ": " : "", why);
     tb_notify_status("%s%s%s", name, *why ? ": " : "", why);
     monitor_write_file(m);
 }
@@ -183,6 +184,8 @@ static void monitor_derive(struct tb_monitor *m)
 {
     struct tb_verdict old = m->verdict;
 
+    if (!m->obstacle(m->arg, m->facts.audit_trouble))
+        m->facts.audit_trouble[0] = '\0';
     tb_state_derive(&m->facts, tb_now_boottime_us(), &m->verdict);
     if (m->started && old.state == m->verdict.state && strcmp(old.reason, m->verdict.reason) == 0)
         return;
@@ -246,6 +249,13 @@ void tb_monitor_look(struct tb_monitor *m)
 {
     m->read_us = 0;
     monitor_run(m);
+}
+
+const struct tb_verdict *tb_monitor_verdict(struct tb_monitor *m)
+{
+    if (m->started)
+        monitor_derive(m);
+    return &m->verdict;
 }
 
 bool tb_monitor_is_asking(const struct tb_monitor *m)

@@ -31,7 +31,9 @@ struct tb_monitor {
     struct tb_upstream *upstream;
     const char *health; /* what the runtime answers 200 to when it is well, TB_RUNTIME_HEALTH; borrowed */
     uint64_t (*requests)(void *arg); /* for requests_processed in proxy.json */
-    void (*changed)(void *arg);      /* the state has changed */
+    /* why no request could be recorded now; false: it could */
+    bool (*obstacle)(void *arg, char out[static TB_REASON_MAX]);
+    void (*changed)(void *arg); /* the state has changed */
     void *arg;
     struct tb_limits_fetch limits; /* asked for when the runtime becomes well */
     struct tb_facts facts;
@@ -50,6 +52,9 @@ struct tb_monitor {
 void tb_monitor_start(struct tb_monitor *m);
 /* Looks at the files now, where an answer depends on what was written a moment ago. */
 void tb_monitor_look(struct tb_monitor *m);
+/* What holds at this moment: with the clock and the audit of now, the files and the runtime as they were last
+ * seen. Whoever tells others how it is asks here. */
+const struct tb_verdict *tb_monitor_verdict(struct tb_monitor *m);
 /* True while the runtime has been asked and has not answered. */
 bool tb_monitor_is_asking(const struct tb_monitor *m);
 void tb_monitor_stop(struct tb_monitor *m);

@@ -32,7 +32,7 @@ bool tb_status_writer_dead(const struct tb_snapshot *s, const struct tb_step *st
 
 /* --- the state ------------------------------------------------------------------------------------------ */
 
-static const char *const exit_3_words[] = {"Boot", "Authorize", "Hydrate", "Decrypt", "Suspended"};
+static const char *const exit_3_words[] = {"Boot", "Authorize", "Hydrate", "Decrypt", "Suspended", "Down"};
 
 static void conclude_answer(const struct tb_snapshot *s, struct tb_conclusion *c)
 {

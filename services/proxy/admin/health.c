@@ -42,13 +42,18 @@ static enum MHD_Result health_queue(struct tb_server *s, struct MHD_Connection *
     return r;
 }
 
-static void health_reply_probe(struct tb_server *s, bool good, const char *word, struct tb_reply *ret)
+/* The word when requests are served; else state and reason, with a status of the caller's choice. */
+static void health_reply_probe(const struct tb_verdict *v, int status, const char *word, struct tb_reply *ret)
 {
-    char text[128];
+    char text[TB_REASON_MAX + 64];
 
-    if (good)
+    if (v->state == TB_STATE_READY)
         return tb_reply_text(ret, TB_HTTP_OK, word, strlen(word), "text/plain; charset=utf-8");
-    snprintf(text, sizeof(text), "Not ready: %s", tb_state_name(s->monitor.verdict.state));
+    snprintf(text, sizeof(text), "Not ready: %s%s%s", tb_state_name(v->state), v->reason[0] ? ": " : "",
+             v->reason);
+    tb_text_plain(text);
+    if (status == TB_HTTP_OK)
+        return tb_reply_text(ret, status, text, strlen(text), "text/plain; charset=utf-8");
     tb_reply_text(ret, TB_HTTP_SERVICE_UNAVAILABLE, text, strlen(text), "text/plain; charset=utf-8");
     tb_reply_field(ret, "Retry-After", RETRY_AFTER_S);
 }
@@ -93,21 +98,21 @@ static int health_add_details(cJSON *doc, const struct tb_server *s)
     return health_add_audit(doc, s->audit);
 }
 
-static char *health_status(const struct tb_server *s, bool identified)
+static char *health_status(struct tb_server *s, bool identified)
 {
     _cleanup_json_ cJSON *doc = cJSON_CreateObject();
     _cleanup_free_ char *text = NULL;
     const struct tb_monitor *w = &s->monitor;
-    bool ready = w->verdict.state == TB_STATE_READY, suspended = w->verdict.state == TB_STATE_SUSPENDED;
+    const struct tb_verdict *v = tb_monitor_verdict(&s->monitor);
+    bool ready = v->state == TB_STATE_READY, suspended = v->state == TB_STATE_SUSPENDED;
     char since[TB_RFC3339_MAX];
 
     tb_rfc3339_format(w->since_realtime_us, 1, since);
-    if (!doc || !cJSON_AddStringToObject(doc, "state", tb_state_name(w->verdict.state)) ||
+    if (!doc || !cJSON_AddStringToObject(doc, "state", tb_state_name(v->state)) ||
         tb_json_add_uint(doc, "uptime_seconds", (tb_now_monotonic_us() - s->started_us) / TB_USEC_PER_SEC) <
             0 ||
         !cJSON_AddBoolToObject(doc, "ready", ready) || !cJSON_AddBoolToObject(doc, "suspended", suspended) ||
-        !cJSON_AddStringToObject(doc, "reason", w->verdict.reason) ||
-        !cJSON_AddStringToObject(doc, "since", since))
+        !cJSON_AddStringToObject(doc, "reason", v->reason) || !cJSON_AddStringToObject(doc, "since", since))
         return NULL;
     if (health_add_step(doc, "hydrate", &w->facts.hydrate) < 0 ||
         health_add_step(doc, "decrypt", &w->facts.decrypt) < 0 ||
@@ -132,6 +137,7 @@ static enum MHD_Result health_answer_metrics(struct tb_server *s, struct MHD_Con
 {
     _cleanup_buf_ struct tb_buf b = {0};
 
+    (void)tb_monitor_verdict(&s->monitor);
     if (tb_metrics_format(s, &b) < 0)
         return MHD_NO;
     return health_queue(s, c, MHD_HTTP_OK,
@@ -160,7 +166,7 @@ static enum MHD_Result health_answer_method(struct tb_server *s, struct MHD_Conn
 void tb_health_reply(struct tb_server *s, const char *method, const char *path, size_t len, bool identified,
                      struct tb_reply *ret)
 {
-    enum tb_state state = s->monitor.verdict.state;
+    const struct tb_verdict *v = tb_monitor_verdict(&s->monitor);
     struct tb_http_error e;
 
     if (!health_is_read(method)) {
@@ -171,8 +177,11 @@ void tb_health_reply(struct tb_server *s, const char *method, const char *path, 
     if (health_is(path, len, "/status"))
         return health_reply_status(s, identified, ret);
     if (health_is(path, len, "/health"))
-        return health_reply_probe(s, state == TB_STATE_READY, "OK", ret);
-    health_reply_probe(s, state == TB_STATE_READY || state == TB_STATE_DECRYPT, "Ready", ret);
+        return health_reply_probe(v, TB_HTTP_SERVICE_UNAVAILABLE, "OK", ret);
+    /* On its way from the ciphertext to the runtime it is as good as there; not when that has failed. */
+    health_reply_probe(v,
+                       v->state == TB_STATE_DECRYPT && !v->failed ? TB_HTTP_OK : TB_HTTP_SERVICE_UNAVAILABLE,
+                       "Ready", ret);
 }
 
 /* --- what only the health port has ---------------------------------------------------------------------- */
@@ -192,6 +201,7 @@ static enum MHD_Result health_answer_page(struct tb_server *s, struct MHD_Connec
 {
     _cleanup_buf_ struct tb_buf b = {0};
 
+    (void)tb_monitor_verdict(&s->monitor);
     if (tb_page_html(s, &b) < 0)
         return MHD_NO;
     return health_queue(s, c, MHD_HTTP_OK, health_page_response(b.data, b.len, "text/html; charset=utf-8"));

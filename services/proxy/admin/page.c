@@ -17,7 +17,7 @@
 struct page_fields {
     struct {
         const char *name;
-        char text[200];
+        char text[360];
     } f[FIELDS_MAX];
     size_t n;
     char spark[TB_RECENT_SECONDS * 16];
@@ -55,9 +55,20 @@ static void page_put_sentence(struct page_fields *p, const char *sentence, const
         if (strcmp(reason, plain[i]) == 0)
             return page_put(p, "sentence", "%s", sentence);
     snprintf(words, sizeof(words), "%s", reason);
-    for (char *c = words; (c = strchr(c, '_'));)
+    for (char *c = words; (c = strchr(c, '_')) && c < words + strcspn(words, ": ");)
         *c = ' ';
     page_put(p, "sentence", "%s Reason: %s.", sentence, words);
+}
+
+/* What a step that does not go on looks like from outside. */
+static const char *page_sentence(const struct tb_verdict *v, const char *usual)
+{
+    if (v->failed)
+        return v->state == TB_STATE_HYDRATE ? "The download of the encrypted model has failed."
+                                            : "The model could not be decrypted or handed to the runtime.";
+    if (v->state == TB_STATE_DECRYPT && strcmp(v->reason, "runtime_not_answering") == 0)
+        return "The runtime has the model, but does not answer.";
+    return usual;
 }
 
 static void page_put_state(struct page_fields *p, const struct tb_server *s)
@@ -69,16 +80,18 @@ static void page_put_state(struct page_fields *p, const struct tb_server *s)
         "Decrypting into memory and starting the runtime.",
         "Requests are served.",
         "Requests get 403 until the control plane allows this machine again.",
+        "The model is loaded, but requests are refused with 503.",
     };
     static const char *const step[] = {"authorize", "hydrate", "decrypt", "ready"};
     static const char *const cls[] = {"step_authorize", "step_hydrate", "step_decrypt", "step_ready"};
     static const char *const cur[] = {"cur_authorize", "cur_hydrate", "cur_decrypt", "cur_ready"};
     const struct tb_verdict *v = &s->monitor.verdict;
-    int at = v->state == TB_STATE_SUSPENDED ? -1 : (int)v->state - (int)TB_STATE_AUTHORIZE;
+    int at =
+        v->state == TB_STATE_SUSPENDED ? -1 : (int)MIN(v->state, TB_STATE_READY) - (int)TB_STATE_AUTHORIZE;
     char text[TB_RFC3339_MAX], up[32];
 
     page_put(p, "state", "%s", tb_state_name(v->state));
-    page_put_sentence(p, sentence[v->state], v->reason);
+    page_put_sentence(p, page_sentence(v, sentence[v->state]), v->reason);
     page_put(p, "since", "%s", page_time(s->monitor.since_realtime_us, text));
     page_put(p, "now", "%s", page_time(tb_now_realtime_us(), text));
     page_put(p, "uptime", "%s", tb_span_format(tb_now_monotonic_us() - s->started_us, up));

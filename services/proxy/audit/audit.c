@@ -68,6 +68,39 @@ int tb_audit_open(const struct tb_audit_config *c, struct tb_audit **ret)
     return 0;
 }
 
+/* The one judgement of whether a record can be taken; NULL when it can. On the lock. */
+static const char *audit_obstacle(const struct tb_audit *a)
+{
+    if (a->broken || a->sync_broken)
+        return a->trouble;
+    if (a->barred[0])
+        return a->barred;
+    if (a->slots >= a->limit)
+        return "audit_unavailable: too many records wait to be written";
+    /* A disk that does not come to an end with syncing counts as a full queue. */
+    if (a->reported.seq - a->synced >= MAX(a->limit, UNSYNCED_MIN))
+        return "audit_unavailable: the disk is behind with syncing records";
+    return NULL;
+}
+
+bool tb_audit_trouble(struct tb_audit *a, char out[static TB_AUDIT_TROUBLE_MAX])
+{
+    const char *why;
+
+    pthread_mutex_lock(&a->lock);
+    why = audit_obstacle(a);
+    snprintf(out, TB_AUDIT_TROUBLE_MAX, "%s", why ? why : "");
+    pthread_mutex_unlock(&a->lock);
+    return why;
+}
+
+void tb_audit_bar(struct tb_audit *a, const char *why)
+{
+    pthread_mutex_lock(&a->lock);
+    snprintf(a->barred, sizeof(a->barred), "%s", why);
+    pthread_mutex_unlock(&a->lock);
+}
+
 enum tb_admission tb_audit_admit(struct tb_audit *a)
 {
     enum tb_admission r;
@@ -77,10 +110,7 @@ enum tb_admission tb_audit_admit(struct tb_audit *a)
         a->dropped++;
         r = TB_ADMIT_DROP;
     } else {
-        /* A disk that does not come to an end with syncing counts as a full queue. */
-        bool full = a->slots >= a->limit || a->reported.seq - a->synced >= MAX(a->limit, UNSYNCED_MIN);
-
-        r = a->broken || a->sync_broken || full ? TB_ADMIT_REFUSE : TB_ADMIT;
+        r = audit_obstacle(a) ? TB_ADMIT_REFUSE : TB_ADMIT;
         a->refused += r == TB_ADMIT_REFUSE;
         a->slots++;
         tb_audit_note_open(a);
@@ -177,7 +207,7 @@ void tb_audit_get_stats(struct tb_audit *a, struct tb_audit_stats *ret)
                                    .unsynced = a->reported.seq - a->synced,
                                    .slots = a->slots,
                                    .limit = a->limit,
-                                   .broken = a->broken,
+                                   .broken = a->broken || a->sync_broken || a->barred[0],
                                    .seq = a->reported.seq};
     tb_hex_encode(a->reported.hash, sizeof(a->reported.hash), ret->head);
     pthread_mutex_unlock(&a->lock);

@@ -16,6 +16,7 @@
 /* Half a second of the fastest load measured, so that a slow fdatasync does not refuse requests; about 16
  * MB when full. */
 #define TB_AUDIT_QUEUE 16384
+#define TB_AUDIT_TROUBLE_MAX 224 /* bytes of a reason, its NUL included */
 
 enum tb_admission {
     TB_ADMIT,        /* go on; a slot is taken */
@@ -50,10 +51,15 @@ struct tb_audit_stats {
     uint64_t aggregated;                /* requests that share a record */
     size_t unsynced;                    /* records a power failure would take */
     size_t slots, limit; /* requests in flight and records waiting; from limit on they are refused */
-    bool broken;
-    uint64_t seq; /* of the last record written, and its hash */
+    bool broken;         /* it cannot take records, as tb_audit_trouble() explains */
+    uint64_t seq;        /* of the last record written, and its hash */
     char head[65];
 };
+/* Why a request that came now would be refused for want of a record, in words; false and "" when it would
+ * not. It is what tb_audit_admit() goes by. */
+bool tb_audit_trouble(struct tb_audit *a, char out[static TB_AUDIT_TROUBLE_MAX]);
+/* Refuses requests from now on for a reason that no write has met yet, as a full disk; "": no longer. */
+void tb_audit_bar(struct tb_audit *a, const char *why);
 void tb_audit_get_stats(struct tb_audit *a, struct tb_audit_stats *ret);
 
 #endif

@@ -25,8 +25,10 @@ struct tb_audit {
     /* requests whose records are in refusals, or stand for several and are not written yet */
     uint64_t gathered;
     uint64_t written, refused, dropped, aggregated;
-    struct tb_chain_point reported; /* the last record written */
-    uint64_t synced;                /* number of the last one synced */
+    struct tb_chain_point reported;     /* the last record written */
+    uint64_t synced;                    /* number of the last one synced */
+    char trouble[TB_AUDIT_TROUBLE_MAX]; /* of the last write or sync that failed */
+    char barred[TB_AUDIT_TROUBLE_MAX];  /* "" but while tb_audit_bar() says so */
     bool broken, sync_broken, stop, stop_sync, give_up, reopen;
 };
 

@@ -75,6 +75,9 @@ static void audit_set_broken(struct tb_audit *a, bool *flag, const char *where, 
     pthread_mutex_lock(&a->lock);
     was = *flag;
     *flag = error < 0;
+    if (error < 0)
+        snprintf(a->trouble, sizeof(a->trouble), "audit_unavailable: %s cannot be written: %s", where,
+                 strerror(-error));
     pthread_mutex_unlock(&a->lock);
     if (error < 0 && !was)
         tb_log_full(TB_LOG_ERR, TB_EVENT_AUDIT_BROKEN, NULL,

@@ -27,11 +27,11 @@ static void expect(const struct tb_facts *f, uint64_t now, enum tb_state state, 
 
 static void test_all_combinations(void **unused)
 {
-    for (unsigned i = 0; i < 2 * 6 * 3 * 4 * 4 * 4 * 2; i++) {
+    for (unsigned i = 0; i < 2 * 6 * 3 * 4 * 4 * 4 * 2 * 2; i++) {
         unsigned k = i;
         struct tb_facts f = {0};
         struct tb_verdict v;
-        bool suspended, ready;
+        bool suspended, ready, down;
 
         f.suspended_flag = k % 2, k /= 2;
         f.lease = k % 6, k /= 6;
@@ -40,15 +40,21 @@ static void test_all_combinations(void **unused)
         f.hydrate.work = k % 4, k /= 4;
         f.decrypt.work = k % 4, k /= 4;
         f.delivery.work = k % 4, k /= 4;
-        f.runtime_healthy = k % 2;
+        f.runtime_healthy = k % 2, k /= 2;
+        strcpy(f.audit_trouble, k % 2 ? "audit_unavailable: disk full" : "");
         tb_state_derive(&f, 1000, &v);
 
         suspended = f.suspended_flag || f.lease == TB_LEASE_DENIED || f.lease == TB_LEASE_EXPIRED ||
                     (f.has_deadline && f.deadline_boottime_us == 1000);
         ready = !suspended && (f.lease == TB_LEASE_AUTHORIZED || f.lease == TB_LEASE_UNREACHABLE) &&
                 f.delivery.work == TB_WORK_COMPLETE && f.runtime_healthy;
+        down = ready && f.audit_trouble[0];
+        ready = ready && !down;
         assert_int_equal(v.state == TB_STATE_SUSPENDED, suspended);
         assert_int_equal(v.state == TB_STATE_READY, ready);
+        assert_int_equal(v.state == TB_STATE_DOWN, down);
+        if (v.failed)
+            assert_true(v.state == TB_STATE_HYDRATE || v.state == TB_STATE_DECRYPT);
         assert_int_equal(v.state == TB_STATE_BOOT, !suspended && f.lease == TB_LEASE_ABSENT);
         assert_int_equal(v.state == TB_STATE_AUTHORIZE, !suspended && f.lease == TB_LEASE_PENDING);
         if (v.state == TB_STATE_HYDRATE)
@@ -70,6 +76,14 @@ static void test_reasons(void **unused)
     expect(&f, 4, TB_STATE_READY, "control_plane_unreachable");
     expect(&f, 5, TB_STATE_SUSPENDED, "lease_expired");
     f = ready_facts();
+    strcpy(f.audit_trouble, "audit_unavailable: disk full");
+    expect(&f, 0, TB_STATE_DOWN, "audit_unavailable: disk full");
+    f.lease = TB_LEASE_UNREACHABLE; /* nothing is served: why not is what matters */
+    expect(&f, 0, TB_STATE_DOWN, "audit_unavailable: disk full");
+    f.runtime_healthy =
+        false; /* with a runtime back and records kept it would go on: one thing after another */
+    expect(&f, 0, TB_STATE_DECRYPT, "runtime_not_answering");
+    f = ready_facts();
     f.runtime_healthy = false;
     expect(&f, 0, TB_STATE_DECRYPT, "runtime_not_answering");
     f.delivery.work =
@@ -90,6 +104,31 @@ static void test_reasons(void **unused)
     expect(&f, 0, TB_STATE_SUSPENDED, "contract_revoked");
 }
 
+/* What has failed does not get better by waiting; what is under way does. */
+static void test_failed_steps(void **unused)
+{
+    struct tb_facts f = {.lease = TB_LEASE_AUTHORIZED};
+    struct tb_verdict v;
+
+    f.hydrate.work = TB_WORK_RUNNING;
+    tb_state_derive(&f, 0, &v);
+    assert_false(v.failed);
+    f.hydrate.work = TB_WORK_FAILED;
+    tb_state_derive(&f, 0, &v);
+    assert_true(v.state == TB_STATE_HYDRATE && v.failed);
+    f.hydrate.work = TB_WORK_COMPLETE;
+    f.decrypt.work = TB_WORK_FAILED;
+    tb_state_derive(&f, 0, &v);
+    assert_true(v.state == TB_STATE_DECRYPT && v.failed);
+    f.decrypt.work = TB_WORK_COMPLETE;
+    f.delivery.work = TB_WORK_FAILED;
+    tb_state_derive(&f, 0, &v);
+    assert_true(v.state == TB_STATE_DECRYPT && v.failed);
+    f.delivery.work = TB_WORK_RUNNING;
+    tb_state_derive(&f, 0, &v);
+    assert_true(v.state == TB_STATE_DECRYPT && !v.failed);
+}
+
 static void test_words(void **unused)
 {
     assert_int_equal(tb_lease_state_from_name("authorized"), TB_LEASE_AUTHORIZED);
@@ -105,6 +144,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_combinations),
         cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_failed_steps),
         cmocka_unit_test(test_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -118,7 +118,7 @@ static void test_admission_order(void **unused)
     assert_int_equal(admitted(rq, "not_ready"), 503);
     rq.lease_over = true;
     assert_int_equal(admitted(rq, "lease_expired"), 403);
-    v = (struct tb_verdict){TB_STATE_SUSPENDED, "Contract revoked\""};
+    v = (struct tb_verdict){.state = TB_STATE_SUSPENDED, .reason = "Contract revoked\""};
     assert_int_equal(admitted(rq, "contract_revoked_"), 403);
     /* A browser's question is answered in each of these states. */
     rq.method = "OPTIONS";

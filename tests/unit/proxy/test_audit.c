@@ -204,10 +204,12 @@ static void test_full_queue_refuses_then_drops(void **unused)
 static void test_broken_sink_keeps_records_and_refuses(void **unused)
 {
     struct tb_audit_config c = {.contract_id = "c", .asset_id = "a", .file = "/dev/full", .queue = 10};
+    char why[TB_AUDIT_TROUBLE_MAX];
     struct tb_audit_stats stats;
     struct tb_audit *a;
 
     assert_int_equal(tb_audit_open(&c, &a), 0);
+    assert_false(tb_audit_trouble(a, why));
     assert_int_equal(tb_audit_admit(a), TB_ADMIT);
     tb_audit_submit(a, record("/x"));
     do {
@@ -216,7 +218,38 @@ static void test_broken_sink_keeps_records_and_refuses(void **unused)
     } while (!stats.broken);
     assert_int_equal(tb_audit_admit(a), TB_ADMIT_REFUSE);
     tb_audit_submit(a, record("/y"));
+    assert_true(tb_audit_trouble(a, why));
+    assert_string_equal(why, "audit_unavailable: /dev/full cannot be written: No space left on device");
     assert_int_equal(tb_audit_close(a, 300), 2); /* both are reported as not written */
+}
+
+/* What is said about the audit and what it does are one: each obstacle in turn. */
+static void test_trouble_is_what_admission_goes_by(void **unused)
+{
+    char file[] = "/tmp/tb-audit-XXXXXX", why[TB_AUDIT_TROUBLE_MAX];
+    struct tb_audit_config c = {.contract_id = "c", .asset_id = "a", .file = file, .queue = 2};
+    _cleanup_close_ int fd = mkstemp(file);
+    struct tb_audit *a;
+
+    assert_int_equal(tb_audit_open(&c, &a), 0);
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT);
+    tb_audit_bar(a, "audit_unavailable: full");
+    assert_true(tb_audit_trouble(a, why));
+    assert_string_equal(why, "audit_unavailable: full");
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT_REFUSE); /* with it the queue is full */
+    tb_audit_bar(a, "");
+    assert_true(tb_audit_trouble(a, why));
+    assert_non_null(strstr(why, "too many records"));
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT_REFUSE);
+    for (int i = 0; i < 3; i++)
+        tb_audit_submit(a, record("/x"));
+    while (tb_audit_trouble(a, why))
+        usleep(1000);
+    assert_string_equal(why, "");
+    assert_int_equal(tb_audit_admit(a), TB_ADMIT);
+    tb_audit_submit(a, record("/x"));
+    assert_int_equal(tb_audit_close(a, 5000), 0);
+    unlink(file);
 }
 
 /* No journal on the machine of this test, whatever it has. */
@@ -358,6 +391,7 @@ int main(void)
         cmocka_unit_test(test_refusals_hold_no_slot_and_are_written_at_the_end),
         cmocka_unit_test(test_full_queue_refuses_then_drops),
         cmocka_unit_test(test_broken_sink_keeps_records_and_refuses),
+        cmocka_unit_test(test_trouble_is_what_admission_goes_by),
         cmocka_unit_test(test_lost_journal_does_not_repeat_lines_in_the_file),
         cmocka_unit_test(test_sequence_goes_on_after_a_restart),
         cmocka_unit_test(test_what_a_power_failure_takes_is_declared),

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Green means served: /health, /readiness, /status, the page, the metrics and tb-status agree with what a client gets, whatever is
+broken; the cause stands in the reason."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from proxy_daemon import boottime_us, error_of, make, proxy  # noqa: F401
+from tbsys import program, wait_for
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 1 MiB, that can be filled."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(place):
+    with open(place / "filler", "wb", buffering=0) as f:
+        try:
+            while f.write(b"x" * 4096):
+                pass
+        except OSError:
+            pass
+
+
+def look(p):
+    """What each place says at this moment, and what a client gets: (client's status, everything else)."""
+    client = p.ask("POST", "/v1/x", b"{}")[0]
+    ports = (p.port, p.health.getsockname()[1])
+    metrics = p.ask_health("/metrics")[1].decode()
+    docs = [json.loads(p.ask("GET", "/status", port=port)[1]) for port in ports]
+    return client, {"health": [p.ask("GET", "/health", port=port)[0] for port in ports],
+                    "readiness": [p.ask("GET", "/readiness", port=port)[0] for port in ports],
+                    "ready": [d["ready"] for d in docs], "state": {d["state"] for d in docs}, "reason": {d["reason"] for d in docs},
+                    "page": p.ask_health("/")[1].decode(),
+                    "served": 'tb_state{state="Ready"} 1' in metrics.splitlines()}
+
+
+def tb_status(p, *args):
+    env = {"TB_RUN_DIR": str(p.run), "TB_HEALTH_ADDR": "127.0.0.1:%d" % p.health.getsockname()[1],
+           "TB_PUBLIC_ADDR": "127.0.0.1:%d" % p.port, "PATH": "/usr/bin:/bin",
+           **{k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS")}}
+    return subprocess.run([program("tb-status"), *args], capture_output=True, text=True, env=env, timeout=30)
+
+
+def agree_on_refusal(p, reason):
+    client, seen = look(p)
+    assert client == 503, seen
+    assert seen["health"] == [503, 503] and seen["readiness"] == [503, 503] and seen["ready"] == [False, False], seen
+    assert seen["state"] == {"Down"} and not seen["served"]
+    [said] = seen["reason"]
+    assert reason in said and "Down" in seen["page"] and reason in seen["page"]
+    doc = json.loads((r := tb_status(p, "--json")).stdout)
+    assert r.returncode == 3 and doc["ready"] is False and reason in doc["reason"], r.stdout
+
+
+def agree_on_service(p):
+    client, seen = look(p)
+    assert client == 200 and seen["health"] == [200, 200] and seen["readiness"] == [200, 200], seen
+    assert seen["ready"] == [True, True] and seen["state"] == {"Ready"} and seen["served"]
+    assert tb_status(p, "--json").returncode == 0
+
+
+def test_a_full_disk_under_the_audit(make, small_disk):  # noqa: F811
+    p = make(TB_AUDIT_FILE=small_disk / "audit.jsonl").ready().start()
+    agree_on_service(p)
+    fill(small_disk)
+    wait_for(lambda: p.ask("GET", "/v1/x")[0] == 503, what="the refusal")
+    assert error_of(p.ask("GET", "/v1/x")) == (503, "audit_unavailable")
+    agree_on_refusal(p, f"{small_disk / 'audit.jsonl'} cannot be written: No space left on device")
+    assert "state: Ready -> Down" in p.daemon.log_text()
+    (small_disk / "filler").unlink()
+    wait_for(lambda: p.ask("GET", "/v1/x")[0] == 200, what="service again")
+    agree_on_service(p)
+
+
+def test_an_audit_that_takes_nothing(make):  # noqa: F811
+    p = make(TB_AUDIT_FILE="/dev/full").ready().start()
+    wait_for(lambda: p.ask("GET", "/v1/x")[0] == 503, what="the refusal")
+    agree_on_refusal(p, "/dev/full cannot be written: No space left on device")
+
+
+def test_readiness_and_the_page_say_what_goes_on(make):  # noqa: F811
+    """Readiness means on the way: not when the way has come to an end."""
+    p = make().ready()
+    p.write("tb-runtime", "delivery.json", state="waiting", mode="dir")
+    p.start(wait="Decrypt")
+    status, body, _ = p.ask_health("/readiness")
+    assert (status, body) == (200, b"Not ready: Decrypt: waiting")
+    p.write("tb-decrypt", "progress.json", state="failed", bytes_done=3, bytes_total=9, reason="model.tbenc, record 7: not authentic")
+    p.write("tb-runtime", "delivery.json", state="failed", mode="dir", reason="tb-decrypt: record 7: not authentic")
+    status, body, _ = wait_for(lambda: (a := p.ask_health("/readiness"))[0] == 503 and a, what="the failure")
+    assert body.startswith(b"Not ready: Decrypt: model.tbenc, record 7: not authentic")
+    page = p.ask_health("/")[1].decode()
+    assert "could not be decrypted or handed to the runtime" in page and "record 7: not authentic" in page
+    assert p.status()["state"] == "Decrypt"
