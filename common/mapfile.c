@@ -17,7 +17,8 @@ static int mapfile_set_size(int fd, uint64_t have, uint64_t bytes, bool reserve)
     return have < bytes && ftruncate(fd, (off_t)bytes) < 0 ? -errno : 0;
 }
 
-int tb_mapfile_open(const char *path, const char magic[static TB_MAPFILE_MAGIC], uint64_t bytes, bool reserve)
+int tb_mapfile_open(const char *path, const char magic[static TB_MAPFILE_MAGIC], size_t bytes, bool reserve,
+                    void **ret_map)
 {
     static const char nothing[TB_MAPFILE_MAGIC];
     _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
@@ -25,6 +26,7 @@ int tb_mapfile_open(const char *path, const char magic[static TB_MAPFILE_MAGIC],
     struct stat st;
     ssize_t n;
     bool fresh;
+    void *map;
     int r;
 
     if (fd < 0 || fstat(fd, &st) < 0)
@@ -42,7 +44,13 @@ int tb_mapfile_open(const char *path, const char magic[static TB_MAPFILE_MAGIC],
         r = tb_pwrite_full(fd, magic, TB_MAPFILE_MAGIC, 0);
     if (r >= 0 && fresh)
         r = fsync(fd) < 0 ? -errno : tb_fsync_parent(path);
-    return r < 0 ? r : TAKE_FD(fd);
+    if (r < 0)
+        return r;
+    map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED)
+        return -errno;
+    *ret_map = map;
+    return TAKE_FD(fd);
 }
 
 int tb_mapfile_create(const char *path, const void *bytes, size_t n)

@@ -10,12 +10,12 @@
 
 #define TB_MAPFILE_MAGIC 8
 
-/* Opens path, made if need be (0640), as a file of at least `bytes` that begins with magic. reserve: its
- * blocks are there too, since writing to a hole of a mapped file kills the process when the disk is full. A
- * new file is on the disk before this returns; one that a power cut left without content counts as new. The
- * descriptor, -EBADMSG when it is another kind of file, or -errno. */
-int tb_mapfile_open(const char *path, const char magic[static TB_MAPFILE_MAGIC], uint64_t bytes,
-                    bool reserve);
+/* Opens path, made if need be (0640), as a file of at least `bytes` that begins with magic, and maps as many
+ * of it for writing. reserve: its blocks are there too, since writing to a hole of a mapped file kills the
+ * process when the disk is full. A new file is on the disk before this returns; one that a power cut left
+ * without content counts as new. The descriptor, -EBADMSG when it is another kind of file, or -errno. */
+int tb_mapfile_open(const char *path, const char magic[static TB_MAPFILE_MAGIC], size_t bytes, bool reserve,
+                    void **ret_map);
 
 /* Writes a new file of these bytes (0640), which appears under its name only when it is whole: a crash leaves
  * either none or all of it. 0 also when there is one already. */

@@ -62,23 +62,20 @@ static void book_free(struct tb_key_accounts *b)
 
 int tb_key_accounts_open(const char *path, struct tb_key_accounts **ret)
 {
-    _cleanup_close_ int fd = tb_mapfile_open(path, MAGIC, FILE_BYTES, false);
-    struct tb_key_accounts *b;
+    struct tb_key_accounts *b = calloc(1, sizeof(*b));
+    int r = -ENOMEM;
 
-    if (fd < 0)
-        return fd;
-    b = calloc(1, sizeof(*b));
     if (!b)
-        return -ENOMEM;
+        return r;
     b->account = calloc(RECORDS_MAX, sizeof(struct tb_key_account *));
     b->table = calloc(TABLE_SIZE, sizeof(*b->table));
-    b->map = b->account && b->table ? mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-                                    : MAP_FAILED;
-    if (b->map == MAP_FAILED) {
+    if (b->account && b->table)
+        r = tb_mapfile_open(path, MAGIC, FILE_BYTES, false, &b->map);
+    if (r < 0) {
         book_free(b);
-        return -ENOMEM; /* fd is closed */
+        return r;
     }
-    b->fd = TAKE_FD(fd);
+    b->fd = r;
     b->record = (struct tb_key_record *)((char *)b->map + HEAD_BYTES);
     while (b->n < RECORDS_MAX && b->record[b->n].name[0]) {
         b->record[b->n].name[sizeof(b->record->name) - 1] = '\0';

@@ -21,21 +21,22 @@ struct tb_in_flight {
 int tb_in_flight_open(const char *path, tb_in_flight_left_fn *left, void *arg, struct tb_in_flight **ret,
                       size_t *ret_found)
 {
-    _cleanup_close_ int fd = tb_mapfile_open(path, MAGIC, FILE_BYTES, true);
-    struct tb_in_flight *f;
+    struct tb_in_flight *f = calloc(1, sizeof(*f));
+    void *map = NULL;
+    int fd = -ENOMEM;
 
-    if (fd < 0)
-        return fd;
-    f = calloc(1, sizeof(*f));
     if (!f)
-        return -ENOMEM;
+        return fd;
     f->spare = calloc(SLOTS, sizeof(*f->spare));
-    f->slot = f->spare ? mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
-    if (f->slot == MAP_FAILED) {
+    if (f->spare)
+        fd = tb_mapfile_open(path, MAGIC, FILE_BYTES, true, &map);
+    if (fd < 0) {
         free(f->spare);
         free(f);
-        return -ENOMEM;
+        return fd;
     }
+    tb_close(fd); /* its blocks are there, and it is mapped */
+    f->slot = map;
     *ret_found = 0;
     for (uint32_t i = SLOTS; i > 0; i--) {
         struct tb_in_flight_slot s = f->slot[i];

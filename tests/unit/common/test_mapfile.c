@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -40,13 +41,16 @@ static void put(const void *content, size_t len)
 
 static void check_opens(bool reserve)
 {
-    int fd = tb_mapfile_open(path, MAGIC, BYTES, reserve);
+    void *map = NULL;
+    int fd = tb_mapfile_open(path, MAGIC, BYTES, reserve, &map);
     char found[8];
     struct stat st;
 
     assert_true(fd >= 0);
     assert_int_equal(tb_pread_full(fd, found, sizeof(found), 0), sizeof(found));
     assert_memory_equal(found, MAGIC, sizeof(found));
+    assert_memory_equal(map, MAGIC, sizeof(found));
+    assert_int_equal(munmap(map, BYTES), 0);
     assert_int_equal(fstat(fd, &st), 0);
     assert_int_equal(st.st_size, BYTES);
     assert_true(!reserve || st.st_blocks * 512 >= BYTES);
@@ -60,6 +64,22 @@ static void test_a_new_one_and_again(void **state)
     check_opens(true);
     unlink(path);
     check_opens(false);
+}
+
+static void test_what_is_written_to_the_map_is_in_the_file(void **state)
+{
+    char found[4];
+    void *map = NULL;
+    int fd;
+
+    unlink(path);
+    fd = tb_mapfile_open(path, MAGIC, BYTES, false, &map);
+    assert_true(fd >= 0);
+    memcpy((char *)map + BYTES - 4, "last", 4);
+    assert_int_equal(tb_pread_full(fd, found, 4, BYTES - 4), 4);
+    assert_memory_equal(found, "last", 4);
+    assert_int_equal(munmap(map, BYTES), 0);
+    close(fd);
 }
 
 /* What a power cut leaves of a file that had not reached the disk: a name, perhaps a size. */
@@ -89,19 +109,21 @@ static void test_what_is_in_it_stays(void **state)
 static void test_another_kind_of_file_is_left_alone(void **state)
 {
     struct stat st;
+    void *map;
 
     put("something else", 14);
-    assert_int_equal(tb_mapfile_open(path, MAGIC, BYTES, true), -EBADMSG);
+    assert_int_equal(tb_mapfile_open(path, MAGIC, BYTES, true, &map), -EBADMSG);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_size, 14);
-    assert_int_equal(tb_mapfile_open("/dev/null", MAGIC, BYTES, true), -EBADMSG);
-    assert_int_equal(tb_mapfile_open("/nonexistent/file", MAGIC, BYTES, true), -ENOENT);
+    assert_int_equal(tb_mapfile_open("/dev/null", MAGIC, BYTES, true, &map), -EBADMSG);
+    assert_int_equal(tb_mapfile_open("/nonexistent/file", MAGIC, BYTES, true, &map), -ENOENT);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_new_one_and_again),
+        cmocka_unit_test(test_what_is_written_to_the_map_is_in_the_file),
         cmocka_unit_test(test_without_content_it_is_new),
         cmocka_unit_test(test_what_is_in_it_stays),
         cmocka_unit_test(test_another_kind_of_file_is_left_alone),
