@@ -128,7 +128,7 @@ static bool metering_set_parser(struct tb_exchange *ex, const struct tb_response
                *coding = metering_header_of(up, "Content-Encoding");
     bool json = type && strncasecmp(type, "application/json", 16) == 0, coded;
 
-    coded = coding && strcasecmp(coding, "identity") != 0;
+    coded = coding && coding[0] && strcasecmp(coding, "identity") != 0;
     ex->parser.events = up->event_stream;
     /* Captions and plain text of speech, and vectors as bytes, say no usage. */
     if (!json && !up->event_stream) {

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import signal
 import socket
+import subprocess
 import threading
 import time
 
@@ -12,7 +13,7 @@ import pytest
 
 from proxy_backend import read_head, simple
 from proxy_daemon import error_of, make, proxy, read_all  # noqa: F401
-from tbsys import unix_listener, wait_for
+from tbsys import NetNamespace, unix_listener, wait_for
 
 
 def ended(sock):
@@ -112,6 +113,49 @@ def test_connections_per_address(make):
     wait_for(lambda: served(p), what="room again")
     for s in socks:
         s.close()
+
+
+def test_an_ipv6_network_is_one_client(make):
+    """One machine may take any of a network's 2^64 addresses. An IPv4 client on a listener for both is one IPv4 address."""
+    net = NetNamespace()
+    for address in ("fd00:0:0:1::1/64", "fd00:0:0:2::1/64"):
+        net.run(lambda: subprocess.run(["ip", "-6", "addr", "add", address, "dev", "lo", "nodad"], check=True))
+    net.run(lambda: subprocess.run(["ip", "-6", "route", "add", "local", "fd00::/48", "dev", "lo"], check=True))
+
+    def listener():
+        s = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
+        return s
+
+    def connect(source, target):
+        s = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)
+        s.settimeout(20)
+        s.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND: any address of the network
+        s.bind((source, 0))
+        s.connect((target, p.port))
+        return s
+
+    def answer(sock):
+        try:
+            sock.sendall(b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\n")
+            return read_head(sock)[0][:12]
+        except OSError:
+            return b""
+    p = make(TB_CONNECTIONS_PER_ADDRESS="2")
+    p.http.close()
+    p.http = p.daemon.listen["http"] = net.run(listener)
+    p.ready().start()
+    to6, to4 = "fd00:0:0:2::1", "127.0.0.1"
+    cases = [("fd00:0:0:1::1", to6, True), ("fd00:0:0:1:1:2:3:4", to6, True), ("fd00:0:0:1:ffff::9", to6, False), ("fd00:0:0:2::1", to6, True),
+             ("127.0.0.1", to4, True), ("127.0.0.1", to4, True), ("127.0.0.1", to4, False), ("127.0.0.2", to4, True)]
+    socks = []
+    for source, target, served_too in cases:
+        socks.append(net.run(lambda: connect(source, target)))
+        assert (answer(socks[-1]) == b"HTTP/1.1 200") == served_too, source
+    for s in socks:
+        s.close()
+    net.close()
+    clients = {r["client"] for r in p.wait_records(6)}
+    assert clients == {"fd00:0:0:1::1", "fd00::1:1:2:3:4", "fd00:0:0:2::1", "127.0.0.1", "127.0.0.2"}
 
 
 HEADS = [

@@ -193,6 +193,39 @@ def test_administration_is_opened_by_its_exact_path(make):  # noqa: F811
     assert p.ask("POST", "/generate", b"{}")[0] == 200
 
 
+# --- slips in the file ------------------------------------------------------------------------------------------------
+
+
+def test_a_key_under_two_names_is_refused(make, keyed, tmp_path):  # noqa: F811
+    """Whose use it would be depends on the order of lines."""
+    sha = hashlib.sha256(b"key-a").hexdigest()
+    two = f"# keys\nalice:{sha} rpm=100\nbob:{sha.upper()} rpm=100\n"
+    path = tmp_path / "keys"
+    path.write_text(two)
+    p = make(TB_API_KEYS=path)
+    p.daemon.start()
+    assert p.daemon.wait() == 78
+    assert "line 2 and line 3 give one key two names" in p.daemon.log_text() and sha not in p.daemon.log_text().lower()
+    p.stop()
+    p = keyed()
+    p.keys_file.write_text(two)
+    wait_for(lambda: "two names" in p.daemon.log_text(), what="the error")
+    assert p.ask("GET", "/v1/models", headers=BEARER)[0] == 200  # the keys read before
+    assert p.wait_records(1)[0]["key_name"] == "alice"
+
+
+def test_two_keys_of_one_name_are_told(keyed):
+    p = keyed()
+    first = p.keys_file.read_text()
+    p.keys_file.write_text(first + "bob:%s\nalice:%s rpm=100\n" % (("b" * 64), ("c" * 64)))
+    wait_for(lambda: "read again, 3 keys" in p.daemon.log_text(), what="three keys")
+    assert "line 3 of" in p.daemon.log_text() and "same name as line 1" in p.daemon.log_text()
+    p.keys_file.write_text(first + "bob:%s\n" % ("b" * 64) + first)
+    wait_for(lambda: p.daemon.log_text().count("read again, 3 keys") == 2, what="three keys again")
+    assert "has the same key as line 1" in p.daemon.log_text()
+    assert not any(word in p.daemon.log_text() for word in ("b" * 64, "c" * 64, hashlib.sha256(b"key-a").hexdigest()))
+
+
 # --- many keys ------------------------------------------------------------------------------------------------------------
 
 

@@ -154,6 +154,15 @@ def test_no_way_around_a_budget(keyed, body, want):
     assert error_of(coded) == (415, "unsupported_media_type")
 
 
+@pytest.mark.parametrize("coding", ["", "identity", " ", "Identity"])
+def test_a_body_without_a_coding_is_none(keyed, coding):
+    p = keyed(alice="budget=1000")
+    body = b'{"messages":[],"max_tokens":5}'
+    with p.raw(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key-alice\r\nContent-Encoding: {coding}\r\n"
+               f"Content-Length: {len(body)}\r\n\r\n".encode() + body) as s:
+        assert read_head(s)[0].startswith(b"HTTP/1.1 200")
+
+
 def test_a_missing_limit_is_set(keyed):
     p = keyed(alice="budget=1000", bob="rpm=5")
     seen = []

@@ -239,6 +239,33 @@ def test_a_compressed_answer_is_not_asked_for(proxy):
     assert proxy.backend.requests[-1].headers["accept-encoding"] == ["identity"]
 
 
+@pytest.mark.parametrize("length", [False, True])
+@pytest.mark.parametrize("size", [1, 9, 10**9])
+def test_null_usage_is_for_those_who_asked(proxy, length, size):
+    """OpenAI's rule: with include_usage each event says "usage": null but the last, which has it; without, none has the member."""
+    asked = sse({**delta("a"), "usage": None}, {"id": "c", "usage": None, **delta("b")},
+                {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": None, "timings": {"predicted_n": 2}},
+                {"choices": [], "usage": USAGE}, b"[DONE]")
+    plain = sse(delta("a"), {"id": "c", **delta("b")}, {"choices": [{"delta": {}, "finish_reason": "stop"}], "timings": {"predicted_n": 2}},
+                b"[DONE]")
+
+    def events(data):
+        return [json.loads(e[6:]) if e != b"data: [DONE]" else e for e in data.strip().split(b"\n\n")]
+    proxy.backend.routes[CHAT] = stream_route(asked, size=size, length=length)
+    assert events(ask(proxy, {"stream": True})[1]) == events(plain)
+    assert ask(proxy, {"stream": True, "stream_options": {"include_usage": True}})[1] == asked
+    assert [tokens(r) for r in proxy.wait_records(2)] == 2 * [(11, 7, 4, None)]
+
+
+@pytest.mark.parametrize("coding", ["", "identity"])
+def test_an_answer_without_a_coding_is_read(proxy, coding):
+    body = json.dumps({"choices": [], "usage": USAGE}).encode()
+    proxy.backend.routes[CHAT] = lambda conn, rq: (rq.sha256(), conn.sendall(
+        simple(body, extra=f"Content-Type: application/json\r\nContent-Encoding: {coding}\r\n")))[1]
+    assert ask(proxy, {})[1] == body
+    assert tokens(proxy.wait_records(1)[0]) == (11, 7, 4, None)
+
+
 def test_a_broken_stream_ends_with_an_error_event(proxy):
     """Client libraries read events, not the way a connection ends."""
     def route(conn, rq):

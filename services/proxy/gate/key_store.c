@@ -55,6 +55,23 @@ static void *store_thread(void *arg)
     return NULL;
 }
 
+/* A name with two keys is how a key is changed, and how two people come to share one by a slip. */
+static void store_warn(const struct tb_key_store *s)
+{
+    const struct tb_api_key_pair *names = &s->keys.same_name, *keys = &s->keys.same_key;
+
+    if (s->keys.n == 0)
+        tb_warn("TB_API_KEYS: %s holds no key; every request will get 401", s->path);
+    if (keys->n > 0)
+        tb_warn("TB_API_KEYS: line %u of %s has the same key as line %u; remove one of them", keys->second,
+                s->path, keys->first);
+    if (names->n > keys->n)
+        tb_warn(
+            "TB_API_KEYS: line %u of %s has the same name as line %u: their keys share what they use. If a "
+            "key is being changed, remove the old one when it is no longer used (%zu such lines)",
+            names->second, s->path, names->first, names->n);
+}
+
 /* What was read comes into force. */
 static int store_swap(struct tb_key_store *s)
 {
@@ -62,11 +79,10 @@ static int store_swap(struct tb_key_store *s)
         tb_error("TB_API_KEYS: cannot use %s: %s", s->path, s->err);
         return s->result;
     }
-    if (s->next.n == 0)
-        tb_warn("TB_API_KEYS: %s holds no key; every request will get 401", s->path);
     tb_api_keys_clear(&s->keys);
     s->keys = s->next;
     s->next = (struct tb_api_keys){0};
+    store_warn(s);
     return 0;
 }
 

@@ -92,24 +92,63 @@ static int keys_compare_names(const void *a, const void *b)
     return c != 0 ? c : (*x)->line < (*y)->line ? -1 : 1;
 }
 
-/* Keys of one name are one account. The first line whose limits differ from those of a line before, 0 when
- * there is none; -ENOMEM. */
-static int keys_check_limits(const struct tb_api_keys *keys)
+/* Two lines of the file; of several such pairs the one whose second line comes first. */
+static void keys_note_pair(struct tb_api_key_pair *p, const struct tb_api_key *a, const struct tb_api_key *b)
+{
+    p->n++;
+    if (p->n == 1 || b->line < p->second)
+        *p = (struct tb_api_key_pair){.n = p->n, .first = a->line, .second = b->line};
+}
+
+/* Keys of one name are one account, and have the same limits. -EINVAL and err; -ENOMEM. */
+static int keys_check_names(struct tb_api_keys *keys, char err[static TB_API_KEYS_ERR_MAX])
 {
     _cleanup_free_ const struct tb_api_key **by_name = calloc(MAX(keys->n, 1U), sizeof(*by_name));
-    unsigned line = 0;
+    struct tb_api_key_pair other_limits = {0};
 
     if (!by_name)
         return -ENOMEM;
     for (size_t i = 0; i < keys->n; i++)
         by_name[i] = &keys->key[i];
     qsort(by_name, keys->n, sizeof(*by_name), keys_compare_names);
-    for (size_t i = 1; i < keys->n; i++)
-        if (strcmp(by_name[i - 1]->name, by_name[i]->name) == 0 &&
-            memcmp(&by_name[i - 1]->limits, &by_name[i]->limits, sizeof(struct tb_limits)) != 0 &&
-            (line == 0 || by_name[i]->line < line))
-            line = by_name[i]->line;
-    return (int)line;
+    for (size_t i = 1; i < keys->n; i++) {
+        if (strcmp(by_name[i - 1]->name, by_name[i]->name) != 0)
+            continue;
+        keys_note_pair(&keys->same_name, by_name[i - 1], by_name[i]);
+        if (memcmp(&by_name[i - 1]->limits, &by_name[i]->limits, sizeof(struct tb_limits)) != 0)
+            keys_note_pair(&other_limits, by_name[i - 1], by_name[i]);
+    }
+    if (other_limits.n == 0)
+        return 0;
+    snprintf(err, TB_API_KEYS_ERR_MAX,
+             "line %u gives its name other limits than line %u; give all keys of a name the same",
+             other_limits.second, other_limits.first);
+    return -EINVAL;
+}
+
+/* A key is one name's: whose use it is must not depend on the order of lines. Sorted by hash. -EINVAL and
+ * err. */
+static int keys_check_hashes(struct tb_api_keys *keys, char err[static TB_API_KEYS_ERR_MAX])
+{
+    struct tb_api_key_pair two_names = {0};
+
+    for (size_t i = 1; i < keys->n; i++) {
+        const struct tb_api_key *a = &keys->key[keys->hash[i - 1].index],
+                                *b = &keys->key[keys->hash[i].index];
+
+        if (memcmp(keys->hash[i - 1].sha256, keys->hash[i].sha256, sizeof(keys->hash->sha256)) != 0)
+            continue;
+        if (strcmp(a->name, b->name) != 0)
+            keys_note_pair(&two_names, a, b);
+        else
+            keys_note_pair(&keys->same_key, a, b);
+    }
+    if (two_names.n == 0)
+        return 0;
+    snprintf(err, TB_API_KEYS_ERR_MAX,
+             "line %u and line %u give one key two names; remove one of them, or give each name its own key",
+             two_names.first, two_names.second);
+    return -EINVAL;
 }
 
 static size_t keys_trim(const char *line, size_t len)
@@ -171,16 +210,12 @@ int tb_api_keys_parse(const char *text, size_t len, struct tb_api_keys *ret,
     }
     if (r < 0)
         return r;
-    r = keys_check_limits(&keys);
-    if (r > 0) {
-        snprintf(err, TB_API_KEYS_ERR_MAX,
-                 "line %d gives its name other limits than a line before; give all keys of a name the same",
-                 r);
-        return -EINVAL;
-    }
+    qsort(keys.hash, keys.n, sizeof(*keys.hash), keys_compare_hashes);
+    r = keys_check_hashes(&keys, err);
+    if (r >= 0)
+        r = keys_check_names(&keys, err);
     if (r < 0)
         return r;
-    qsort(keys.hash, keys.n, sizeof(*keys.hash), keys_compare_hashes);
     *ret = keys;
     keys = (struct tb_api_keys){0};
     return 0;

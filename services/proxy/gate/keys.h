@@ -2,8 +2,8 @@
 /* API keys: TB_API_KEYS names a file of lines `name:sha256`, the SHA-256 of the key in hex, and behind it
  * what the key may use: `rpm=` requests a minute, `tpm=` tokens a minute, `concurrent=` requests at once,
  * `budget=` tokens for good. Several keys may have one name, so that a key can be changed; they share what
- * they use, and their limits must be the same. Empty lines and lines that begin with `#` are skipped. The
- * keys themselves are never stored. */
+ * they use, and their limits must be the same. No key has two names. Empty lines and lines that begin with
+ * `#` are skipped. The keys themselves are never stored. */
 #ifndef TB_PROXY_GATE_KEYS_H
 #define TB_PROXY_GATE_KEYS_H
 
@@ -27,10 +27,17 @@ struct tb_api_key_hash {
     uint8_t sha256[32];
     uint32_t index;
 };
+/* Two lines of the file that have something in common. */
+struct tb_api_key_pair {
+    size_t n; /* such pairs; 0: none */
+    unsigned first, second;
+};
 struct tb_api_keys {
     struct tb_api_key *key;       /* in the order of the file */
     struct tb_api_key_hash *hash; /* sorted, as many */
     size_t n;
+    /* What may be meant, or a slip: two keys of one name; a key that is there twice. */
+    struct tb_api_key_pair same_name, same_key;
 };
 
 /* Parses the file's text, in O(n log n). -EINVAL and err, which names the line and never its contents;
@@ -38,9 +45,8 @@ struct tb_api_keys {
 int tb_api_keys_parse(const char *text, size_t len, struct tb_api_keys *ret,
                       char err[static TB_API_KEYS_ERR_MAX]);
 void tb_api_keys_clear(struct tb_api_keys *k);
-/* The key with this text, NULL when it is none of ours: one SHA-256 and a binary search. Of keys with the
- * same text the last in the file. What the time tells is about the hash of what the caller sent, which the
- * caller knows. */
+/* The key with this text, NULL when it is none of ours: one SHA-256 and a binary search. What the time tells
+ * is about the hash of what the caller sent, which the caller knows. */
 const struct tb_api_key *tb_api_keys_find(const struct tb_api_keys *k, const char *text, size_t len);
 
 #endif

@@ -139,7 +139,15 @@ static void address_leave(struct tb_listener *l, struct tb_address_count *e)
     free(e);
 }
 
-/* As an IPv6 address, and as text. False for a unix socket's. */
+/* What is counted as one client: an IPv4 address, or the first half of an IPv6 one. A network of 64 bits is
+ * the least a subscriber gets, and one machine may take any address of it. */
+static void address_mask(struct in6_addr *a)
+{
+    if (!IN6_IS_ADDR_V4MAPPED(a))
+        memset(&a->s6_addr[8], 0, 8);
+}
+
+/* The address as text, and as it is counted. False for a unix socket's. */
 static bool address_read(const struct sockaddr_storage *from, struct in6_addr *ret,
                          char text[static TB_CLIENT_ADDRESS_MAX])
 {
@@ -158,6 +166,7 @@ static bool address_read(const struct sockaddr_storage *from, struct in6_addr *r
         inet_ntop(AF_INET, &ret->s6_addr[12], text, TB_CLIENT_ADDRESS_MAX);
     else
         inet_ntop(AF_INET6, ret, text, TB_CLIENT_ADDRESS_MAX);
+    address_mask(ret);
     return true;
 }
 

@@ -129,7 +129,7 @@ static void head_note_field(struct tb_request *rq, const struct tb_field *f)
         rq->request_id = f->value;
         return;
     case TB_HEADER_CONTENT_ENCODING:
-        rq->coded |= strcasecmp(f->value, "identity") != 0;
+        rq->coded |= f->value_len > 0 && strcasecmp(f->value, "identity") != 0;
         return;
     case TB_HEADER_CONTENT_TYPE:
         rq->multipart |= strncasecmp(f->value, "multipart/", 10) == 0;

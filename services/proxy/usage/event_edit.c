@@ -9,8 +9,10 @@
 static bool edit_json(const struct tb_buf *event, size_t *ret_at, size_t *ret_len)
 {
     bool found = false;
+    /* A byte order mark stands before the first event of a stream. */
+    size_t begin = event->len >= 3 && memcmp(event->data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
 
-    for (size_t at = 0; at < event->len;) {
+    for (size_t at = begin; at < event->len;) {
         size_t end = at;
 
         while (end < event->len && event->data[end] != '\n' && event->data[end] != '\r')
@@ -111,4 +113,42 @@ int tb_event_splice(const struct tb_buf *event, const struct tb_buf *extras, str
     if (r >= 0)
         r = tb_buf_append(out, extras->data, extras->len);
     return r < 0 ? r : tb_buf_append(out, event->data + at, event->len - at);
+}
+
+/* Where a member is, with one of its commas. */
+struct event_cut {
+    const char *key, *from, *to;
+    const char *json, *end;
+};
+
+static int edit_find_member(void *arg, const char *key, const char *text, size_t len)
+{
+    struct event_cut *c = arg;
+
+    if (strcmp(c->key, key) != 0)
+        return 0;
+    c->from = text;
+    c->to = text + len;
+    if (text > c->json && text[-1] == ',')
+        c->from--;
+    else if (c->to < c->end && *c->to == ',')
+        c->to++;
+    return 1;
+}
+
+int tb_event_without(const struct tb_buf *event, const char *key, struct tb_buf *out)
+{
+    struct event_cut c = {.key = key};
+    struct event_walk w = {.each = edit_find_member, .arg = &c};
+    size_t at, len;
+
+    if (edit_json(event, &at, &len)) {
+        c.json = event->data + at;
+        c.end = c.json + len;
+        if (edit_walk(c.json, len, &w) == 1) {
+            (void)tb_buf_append(out, event->data, (size_t)(c.from - event->data));
+            return tb_buf_append(out, c.to, (size_t)(event->data + event->len - c.to));
+        }
+    }
+    return tb_buf_append(out, event->data, event->len);
 }

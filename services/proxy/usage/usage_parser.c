@@ -76,6 +76,8 @@ static void parser_note_number(struct tb_usage_parser *m)
     unsigned depth = m->scan.depth;
     uint64_t v;
 
+    if (m->strip && tb_json_at(&m->scan, "usage") && strcmp(m->scan.value, "null") == 0)
+        m->null_usage = true;
     if (m->events && m->request.api == TB_API_COMPLETION && tb_json_at(&m->scan, "stop") &&
         strcmp(m->scan.value, "true") == 0 && m->request.prompts * m->request.choices < 2)
         m->final = true; /* llama-server's /completion */
@@ -256,7 +258,8 @@ static void parser_event_begin(struct tb_usage_parser *m)
     /* data: [DONE] */
     m->final |=
         m->scan.bad && m->scan.depth == 1 && m->scan.level[0].array && strcmp(m->scan.value, "DONE") == 0;
-    m->bare = m->finished = m->passing = false;
+    m->bare = m->finished = m->passing = m->null_usage = false;
+    m->begun = true;
     m->in_usage = m->in_timings = 0;
     m->choice_text = m->reasoning = m->reasoning_too = 0;
     m->choice_length = false;
@@ -301,12 +304,16 @@ static int parser_hold(struct tb_usage_parser *m, const char *p, size_t n, struc
     return tb_buf_append(m->passing ? out : &m->held, p, n);
 }
 
-/* The usage that we asked for is taken out; what else was in its event goes into the one before. */
+/* The usage that we asked for is taken out; what else was in its event goes into the one before. A byte order
+ * mark is the stream's, not the event's. */
 static int parser_take_out(struct tb_usage_parser *m, struct tb_buf *out)
 {
+    static const char mark[] = "\xef\xbb\xbf";
     _cleanup_buf_ struct tb_buf extras = {0};
     int r = tb_event_extras(&m->held, &extras);
 
+    if (r >= 0 && !m->begun && m->held.len > 3 && memcmp(m->held.data, mark, 3) == 0)
+        r = tb_buf_append(out, mark, 3);
     if (r >= 0 && m->kept.len > 0)
         r = tb_event_splice(&m->kept, &extras, out);
     m->kept.len = m->held.len = 0;
@@ -314,15 +321,32 @@ static int parser_take_out(struct tb_usage_parser *m, struct tb_buf *out)
     return r;
 }
 
+/* "usage": null, which tells a client that asked for usage where it is not, is taken out. */
+static int parser_clean(struct tb_usage_parser *m)
+{
+    struct tb_buf clean = {0};
+    int r = 0;
+
+    if (m->null_usage && !m->passing) {
+        r = tb_event_without(&m->held, "usage", &clean);
+        tb_buf_free(&m->held);
+        m->held = clean;
+    }
+    return r;
+}
+
 static int parser_event_over(struct tb_usage_parser *m, struct tb_buf *out)
 {
-    struct tb_buf event = m->held;
+    struct tb_buf event;
+    int r;
 
     m->dropped = false;
     if (parser_usage_alone(m) && !m->passing)
         return parser_take_out(m, out);
-    if (!m->finished || m->passing)
-        return parser_flush(m, out);
+    r = parser_clean(m);
+    if (r < 0 || !m->finished || m->passing)
+        return r < 0 ? r : parser_flush(m, out);
+    event = m->held;
     (void)tb_buf_append(out, m->kept.data, m->kept.len);
     m->held = m->kept;
     m->held.len = 0;
@@ -386,8 +410,13 @@ int tb_usage_parser_end(struct tb_usage_parser *m, struct tb_buf *out)
     bool whole = m->events && m->scan.closed;
     int r = 0;
 
-    if (m->strip)
-        r = whole && parser_usage_alone(m) && !m->passing ? parser_take_out(m, out) : parser_flush(m, out);
+    if (m->strip && whole && parser_usage_alone(m) && !m->passing) {
+        r = parser_take_out(m, out);
+    } else if (m->strip) {
+        r = whole ? parser_clean(m) : 0;
+        if (r >= 0)
+            r = parser_flush(m, out);
+    }
     if (whole)
         tb_usage_fold(m);
     return r;

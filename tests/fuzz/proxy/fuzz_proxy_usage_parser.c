@@ -30,7 +30,8 @@ static void run(const char *p, size_t n, size_t step, uint8_t how, bool events, 
     }
     if (tb_usage_parser_end(&m, out) < 0)
         abort();
-    if (strip && m.alone == 0 && (m.request.api == TB_API_CHAT || m.request.api == TB_API_COMPLETION) &&
+    if (strip && m.alone == 0 && !memmem(p, n, "null", 4) &&
+        (m.request.api == TB_API_CHAT || m.request.api == TB_API_COMPLETION) &&
         (out->len != n || (n > 0 && memcmp(out->data, p, n) != 0)))
         abort();
     tb_usage_parser_result(&m, true, ret);

@@ -52,10 +52,11 @@ static void test_route_memory(void **unused)
 
 /* SHA-256 of "abc" */
 #define ABC "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+#define NOBODY "0000000000000000000000000000000000000000000000000000000000000000"
 
 static void test_keys(void **unused)
 {
-    const char *text = "# c\n\nalice:" ABC "\r\nbob:" ABC "  ";
+    const char *text = "# c\n\nalice:" ABC "\r\nbob:" NOBODY "  ";
     struct tb_api_keys k = {0};
     char err[TB_API_KEYS_ERR_MAX];
 

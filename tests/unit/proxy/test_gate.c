@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <ctype.h>
 #include <poll.h>
 #include <string.h>
 #include <cmocka.h>
@@ -318,7 +319,62 @@ static void test_limits_of_a_name_agree_wherever_its_lines_are(void **unused)
         line = strchr(line, '\n') + 1;
     *(strchr(line, '\n') - 1) = '6'; /* line 102, the second of name-50 */
     assert_int_equal(tb_api_keys_parse(text, strlen(text), &k, err), -EINVAL);
-    assert_non_null(strstr(err, "line 102 gives its name other limits"));
+    assert_non_null(strstr(err, "line 102 gives its name other limits than line 101"));
+}
+
+static char *hash_of_line(char *text, int line)
+{
+    for (int i = 1; i < line; i++)
+        text = strchr(text, '\n') + 1;
+    return strchr(text, ':') + 1;
+}
+
+/* Who a key is must not depend on the order of lines. Both lines are named, and no key. */
+static void test_a_key_has_one_name(void **unused)
+{
+    _cleanup_free_ char *text = keys_text(200, "rpm=5");
+    struct tb_api_keys k = {0};
+    char err[TB_API_KEYS_ERR_MAX], *one = hash_of_line(text, 4), *two = hash_of_line(text, 156);
+
+    for (int i = 0; i < 64; i++)
+        two[i] = (char)toupper(one[i]);
+    assert_int_equal(tb_api_keys_parse(text, strlen(text), &k, err), -EINVAL);
+    assert_non_null(strstr(err, "line 4 and line 156 give one key two names"));
+    one[64] = '\0';
+    assert_null(strcasestr(err, one));
+}
+
+static void check_pair(struct tb_api_key_pair p, size_t n, unsigned first, unsigned second)
+{
+    assert_int_equal(p.n, n);
+    assert_int_equal(p.first, first);
+    assert_int_equal(p.second, second);
+}
+
+static void test_what_may_be_a_slip_is_told(void **unused)
+{
+#define A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+#define C "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
+    static const struct {
+        const char *text;
+        struct tb_api_key_pair name, key;
+    } rows[] = {
+        {"a:" A "\nb:" B "\n", {0, 0, 0}, {0, 0, 0}},
+        {"# x\na:" A "\nb:" B "\na:" C "\n", {1, 2, 4}, {0, 0, 0}},
+        {"a:" A "\nb:" B "\na:" A "\n", {1, 1, 3}, {1, 1, 3}},
+        {"a:" A "\nb:" B "\n\na:" A "\nb:" C "\n", {2, 1, 4}, {1, 1, 4}},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct tb_api_keys k = {0};
+        char err[TB_API_KEYS_ERR_MAX];
+
+        assert_int_equal(tb_api_keys_parse(rows[i].text, strlen(rows[i].text), &k, err), 0);
+        check_pair(k.same_name, rows[i].name.n, rows[i].name.first, rows[i].name.second);
+        check_pair(k.same_key, rows[i].key.n, rows[i].key.first, rows[i].key.second);
+        tb_api_keys_clear(&k);
+    }
 }
 
 static void wait_and_finish(struct tb_key_store *s)
@@ -382,6 +438,8 @@ int main(void)
         cmocka_unit_test(test_answers_for_pages),
         cmocka_unit_test(test_a_lookup_is_a_binary_search),
         cmocka_unit_test(test_limits_of_a_name_agree_wherever_its_lines_are),
+        cmocka_unit_test(test_a_key_has_one_name),
+        cmocka_unit_test(test_what_may_be_a_slip_is_told),
         cmocka_unit_test(test_reading_again_is_a_swap),
     };
 

@@ -131,11 +131,12 @@ static void test_costs_do_not_overflow(void **unused)
 /* --- the file of keys -------------------------------------------------------------------------------------------- */
 
 #define SHA "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define OTHER_SHA "0000000000000000000000000000000000000000000000000000000000000000"
 
 static void test_keys_with_limits(void **unused)
 {
     static const char text[] =
-        "old:" SHA "\nnew:" SHA "  rpm=60 tpm=10000\tconcurrent=4 budget=1000000 \r\nnew:" SHA
+        "old:" OTHER_SHA "\nnew:" SHA "  rpm=60 tpm=10000\tconcurrent=4 budget=1000000 \r\nnew:" SHA
         " budget=1000000 concurrent=4 tpm=10000 rpm=60\n";
     char err[TB_API_KEYS_ERR_MAX];
     struct tb_api_keys k;

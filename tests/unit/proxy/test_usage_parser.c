@@ -359,7 +359,6 @@ static void test_only_the_usage_event_is_taken_out(void **unused)
 {
     static const char *const kept[] = {
         "data: {\"choices\":[{\"delta\":{}}],\"usage\":{\"prompt_tokens\":1}}\r\n\r\n", /* continuous */
-        "data: {\"choices\":[],\"usage\":null}\n\n",
         "data: {\"choices\":[]}\n\n",
         "data: [DONE]\n\n",
         ": ping\r\r",
@@ -382,6 +381,48 @@ static void test_only_the_usage_event_is_taken_out(void **unused)
                 filter(in.data, step, &out);
                 assert_string_equal(out.data, kept[i]);
             }
+}
+
+/* OpenAI's rule: who asks for usage is told in each other event that it is not there. */
+static void test_null_usage_goes_with_what_it_tells_of(void **unused)
+{
+    static const struct {
+        const char *in, *out;
+    } rows[] = {
+        {"data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\n",
+         "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n"},
+        {"data: {\"usage\" : null , \"choices\":[]}\r\n\r\n", "data: { \"choices\":[]}\r\n\r\n"},
+        {"id: 4\rdata:{\"id\":\"c\", \"usage\": null, \"choices\":[]}\r\r",
+         "id: 4\rdata:{\"id\":\"c\", \"choices\":[]}\r\r"},
+        {"data: {\"\\u0075sage\":null}\n\n", "data: {}\n\n"},
+        /* the one that is kept for what the usage event has */
+        {"data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n"
+         "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1},\"timings\":{}}\n\n",
+         "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"timings\":{}}\n\n"},
+        {"data: {\"choices\":[],\"usage\":null}", "data: {\"choices\":[]}"}, /* no line ends it */
+        /* elsewhere it is the runtime's own */
+        {"data: {\"choices\":[{\"usage\":null}],\"x\":{\"usage\":null}}\n\n",
+         "data: {\"choices\":[{\"usage\":null}],\"x\":{\"usage\":null}}\n\n"},
+        {"data: {\"usage\":\"null\"}\n\n", "data: {\"usage\":\"null\"}\n\n"},
+        {"data: {\"choices\":[],\"usage\":null", "data: {\"choices\":[],\"usage\":null"}, /* broke off */
+        /* the mark is the stream's */
+        {"\xef\xbb\xbf"
+         "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\ndata: [DONE]\n\n",
+         "\xef\xbb\xbf"
+         "data: [DONE]\n\n"},
+        {"\xef\xbb\xbf"
+         "data: {\"usage\":null}\n\n",
+         "\xef\xbb\xbf"
+         "data: {}\n\n"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        for (size_t step = 1; step < 150; step++) {
+            _cleanup_buf_ struct tb_buf out = {0};
+
+            filter(rows[i].in, step, &out);
+            assert_string_equal(out.data, rows[i].out);
+        }
 }
 
 /* What else a runtime says there would have come in the event before, had we not asked. */
@@ -434,6 +475,7 @@ int main(void)
         cmocka_unit_test(test_answers_without_tokens),
         cmocka_unit_test(test_events),
         cmocka_unit_test(test_only_the_usage_event_is_taken_out),
+        cmocka_unit_test(test_null_usage_goes_with_what_it_tells_of),
         cmocka_unit_test(test_other_members_of_the_usage_event_survive),
         cmocka_unit_test(test_long_events_pass),
     };
