@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/events.h"
 #include "common/exit.h"
 #include "common/inet.h"
 #include "common/io.h"
@@ -450,7 +451,7 @@ void tb_config_clear(struct tb_config *c)
 static void config_log_lines(enum tb_log_level level, char *text)
 {
     for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-        tb_log_full(level, NULL, NULL, "%s", line + strspn(line, " "));
+        tb_log_full(level, TB_EVENT_ENDED_CONFIG, NULL, "%s", line + strspn(line, " "));
 }
 
 extern char **environ;

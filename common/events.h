@@ -34,4 +34,23 @@
 /* says the marketplace; TB_REASON */
 #define TB_EVENT_SUBSCRIPTION_ENDED "60dc96856c86439fbb0fa8852d6a4f9d"
 
+/* how a program ended, by its exit code: tb_outcome_log() */
+#define TB_EVENT_ENDED_NOINPUT "61d269d37ea54ec986924288248d4a56"
+#define TB_EVENT_ENDED_IOERR "0bb6c0068dc34cfc8a164c465a6eee44"
+#define TB_EVENT_ENDED_TEMPFAIL "a1df52a480e14eaa8d693f941e8d72ad"
+#define TB_EVENT_ENDED_DATAERR "3dac710350a24c78b452479c7e15c5c9"
+#define TB_EVENT_ENDED_NOPERM "543fa42d09b448e7af6c002a9a7e87ee"
+/* and any wrong or unknown setting */
+#define TB_EVENT_ENDED_CONFIG "a1f10e9a14e24cc89b44aaa04276fcc3"
+
+/* any other warning or error, by its program: log.c adds them */
+#define TB_EVENT_FAULT_AUTHORIZE "a460a29cd1d4474e89cd9de05473619e"
+#define TB_EVENT_FAULT_BILLING "ba61dc23542542ee89182b1ab38ce8df"
+#define TB_EVENT_FAULT_DECRYPT "5807bf1c7eb942ea9dd777dd17162a2a"
+#define TB_EVENT_FAULT_HYDRATE "a8036d000cc24f20a4d632849fecd41c"
+#define TB_EVENT_FAULT_LOAD "16f5fb664c434ae5843633ea3ce41117"
+#define TB_EVENT_FAULT_PROXY "2b8ef900274a4fdb93630d22b5eaa659"
+/* tb-scratch, a script, has it as text */
+#define TB_EVENT_FAULT_SCRATCH "f82f29dab7a94f71816b96d64fd128c6"
+
 #endif

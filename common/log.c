@@ -10,6 +10,7 @@
 #include <syslog.h>
 #include <systemd/sd-journal.h>
 
+#include "common/events.h"
 #include "common/text.h"
 
 #define LOG_FIELDS_MAX 16
@@ -18,6 +19,7 @@
 static const char *log_program = "trustbridge";
 static enum tb_log_level log_max = TB_LOG_INFO;
 static bool log_journal;
+static const char *log_fault; /* event of warnings and errors that are none of their own */
 
 static const char *const level_name[_TB_LOG_LEVEL_MAX] = {"error", "warning", "info", "debug"};
 static const int level_priority[_TB_LOG_LEVEL_MAX] = {LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
@@ -34,9 +36,22 @@ static bool stderr_is_journal(void)
            st.st_dev == dev && st.st_ino == ino;
 }
 
+/* The daemons whose messages units/trustbridge.catalog explains. */
+static const struct {
+    const char *program, *event;
+} log_faults[] = {
+    {"tb-authorize", TB_EVENT_FAULT_AUTHORIZE}, {"tb-billing", TB_EVENT_FAULT_BILLING},
+    {"tb-decrypt", TB_EVENT_FAULT_DECRYPT},     {"tb-hydrate", TB_EVENT_FAULT_HYDRATE},
+    {"tb-load", TB_EVENT_FAULT_LOAD},           {"tb-proxy", TB_EVENT_FAULT_PROXY},
+};
+
 void tb_log_init(const char *program)
 {
     log_program = program;
+    log_fault = NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(log_faults); i++)
+        if (strcmp(log_faults[i].program, program) == 0)
+            log_fault = log_faults[i].event;
     log_journal = stderr_is_journal();
 }
 
@@ -91,7 +106,7 @@ void tb_log_full(enum tb_log_level level, const char *msgid, const char *const *
     va_end(ap);
     tb_text_plain(message); /* it may quote what a server said, and end on a terminal */
     if (log_journal)
-        log_send_journal(level, msgid, fields, message);
+        log_send_journal(level, msgid || level > TB_LOG_WARN ? msgid : log_fault, fields, message);
     else if (level == TB_LOG_INFO)
         fprintf(stderr, "%s: %s\n", log_program, message);
     else

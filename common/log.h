@@ -24,8 +24,9 @@ void tb_log_set_level(enum tb_log_level level);
 /* "debug", "info", "warn", "error", any case; _TB_LOG_LEVEL_INVALID otherwise. */
 enum tb_log_level tb_log_level_from_string(const char *s);
 
-/* msgid: one of the 128-bit ids of common/events.h as 32 hex digits, or NULL. fields: NULL-terminated
- * "NAME=value" strings for the journal, or NULL. On stderr only the message is printed. */
+/* msgid: one of the 128-bit ids of common/events.h as 32 hex digits, or NULL; a warning or error of a daemon
+ * then has the id of its program, so that the catalog explains each. fields: NULL-terminated "NAME=value"
+ * strings for the journal, or NULL. On stderr only the message is printed. */
 void tb_log_full(enum tb_log_level level, const char *msgid, const char *const *fields, const char *fmt, ...)
     _printf_(4, 5);
 #define tb_error(...) tb_log_full(TB_LOG_ERR, NULL, NULL, __VA_ARGS__)

@@ -17,5 +17,7 @@ struct tb_outcome {
 
 /* Sets both and returns code, so that a step may `return tb_outcome_set(...)`. */
 int tb_outcome_set(struct tb_outcome *o, int code, const char *fmt, ...) _printf_(3, 4);
+/* Logs the reason as an error, as the event of its code. */
+void tb_outcome_log(const struct tb_outcome *o);
 
 #endif

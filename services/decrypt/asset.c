@@ -25,7 +25,7 @@ static int asset_no_credential(struct tb_outcome *o, const char *name, int r)
         return tb_outcome_set(
             o, TB_EXIT_NOPERM,
             "the credential %s was refused: the contract does not allow this asset now; see "
-            "'journalctl -u tb-authorize'",
+            "'journalctl --namespace=trustbridge -u tb-authorize'",
             name);
     if (r == -ENXIO || r == -ENOENT)
         return tb_outcome_set(o, TB_EXIT_CONFIG,

@@ -41,7 +41,9 @@ static void client_answer_unserved(void)
     sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
     if (sock < 0)
         return;
-    tb_serve_refusal(sock, TB_EXIT_CONFIG, "tb-decrypt could not start; 'journalctl -u tb-decrypt' says why");
+    tb_serve_refusal(
+        sock, TB_EXIT_CONFIG,
+        "tb-decrypt could not start; 'journalctl --namespace=trustbridge -u tb-decrypt' says why");
     tb_close(sock);
 }
 

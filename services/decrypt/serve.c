@@ -53,7 +53,7 @@ static void delivery_abort(void *ctx)
     tb_outputs_truncate(&d->out);
     (void)delivery_stopped(d, tb_guard_cancelled(&d->guard));
     tb_report_state(&d->report, "failed", d->outcome.reason);
-    tb_error("%s", d->outcome.reason);
+    tb_outcome_log(&d->outcome);
     decrypt_reply_send(d->sock, &d->outcome, 0);
     _exit(d->outcome.code);
 }
@@ -154,7 +154,7 @@ int tb_serve(const struct tb_config *c, int sock, int signal_fd)
         d.report.done = d.report.total;
         tb_progress_finish(&d.report.progress, d.report.done);
     } else {
-        tb_error("%s", d.outcome.reason);
+        tb_outcome_log(&d.outcome);
     }
     tb_report_state(&d.report, r == 0 ? "complete" : "failed", r == 0 ? NULL : d.outcome.reason);
     decrypt_reply_send(sock, &d.outcome, d.delivered);

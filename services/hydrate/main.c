@@ -41,6 +41,6 @@ int main(int argc, char **argv)
         return TB_EXIT_TEMPFAIL;
     }
     if (r != 0)
-        tb_error("%s", o.reason);
+        tb_outcome_log(&o);
     return r;
 }

@@ -62,7 +62,7 @@ static int load_run(struct tb_load *l)
         if (l->stopped_by)
             tb_info("%s", l->outcome.reason);
         else
-            tb_error("%s", l->outcome.reason);
+            tb_outcome_log(&l->outcome);
         tb_notify_status("%s", l->outcome.reason);
         if (safe)
             tb_ready_remove(l);

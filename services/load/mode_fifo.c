@@ -49,7 +49,7 @@ static int child_start(struct supervision *s)
         if (getppid() != parent)
             _exit(TB_EXIT_TEMPFAIL);
         status = tb_runtime_exec(l, l->config->pipe_path);
-        tb_error("%s", l->outcome.reason);
+        tb_outcome_log(&l->outcome);
         _exit(status);
     }
     (void)setpgid(pid, pid);

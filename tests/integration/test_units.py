@@ -153,11 +153,49 @@ def events():
 def test_catalog_explains_every_event():
     catalog = (UNITS / "trustbridge.catalog").read_text()
     assert sorted(re.findall(r"^-- ([0-9a-f]{32})$", catalog, re.M)) == sorted(events().values())
-    code = "".join(p.read_text() for p in (repo / "services").rglob("*.c"))
+    code = "".join(p.read_text() for room in ("common", "services", "units") for p in (repo / room).rglob("*") if p.is_file() and p.suffix in (".c", ""))
     fields = set(re.findall(r"@(\w+)@", catalog))
     assert all(re.fullmatch("[A-Z_]+", f) for f in fields), "journalctl fills in no name with a digit"
     assert all(f'"{f}' in code for f in fields), fields
     assert all(name in code for name in events())
+
+
+ABOVE_NOTICE = r"\btb_(?:warn|error)(?:_errno)?\(|\btb_log_(?:full|errno)\(\s*TB_LOG_(?:WARN|ERR)\b(?:,\s*(\w+))?"
+DAEMONS = {"authorize": "tb-authorize", "billing": "tb-billing", "decrypt": "tb-decrypt", "hydrate": "tb-hydrate", "load": "tb-load",
+           "proxy": "tb-proxy"}
+
+
+def faults():
+    """The event of a warning or error that has none of its own, by program."""
+    table = (repo / "common/log.c").read_text()
+    table = table[table.index("log_faults[]"):]
+    return dict(re.findall(r'\{"(tb-[a-z]+)",\s*(TB_EVENT_\w+)\}', table[:table.index("};")]))
+
+
+def test_the_catalog_explains_every_message_above_notice():
+    """One with an event of its own by that, any other by its program's; and all events are in the catalog, says the test above."""
+    assert set(faults()) == set(DAEMONS.values()) and set(faults().values()) < set(events())
+    seen = 0
+    for path in sorted((repo / "services").rglob("*.c")):
+        room = path.relative_to(repo / "services").parts[0]
+        for m in re.finditer(ABOVE_NOTICE, path.read_text()):
+            seen += 1
+            assert m[1] in events() if m[1] not in (None, "NULL") else room in DAEMONS or room in ("audit", "status"), f"{path}: {m[0]}"
+    assert seen > 60
+    outcome = (repo / "common/outcome.c").read_text()
+    codes = set(re.findall(r"(TB_EXIT_\w+) = (?!0\b)", (repo / "common/exit.h").read_text())) - {"TB_EXIT_USAGE"}
+    assert set(re.findall(r"case (TB_EXIT_\w+):\s*return TB_EVENT_ENDED_", outcome)) == codes
+
+
+def test_scripts_name_their_event_to_the_journal():
+    """A warning or error of tb-scratch, as the journal gets it."""
+    script = (UNITS / "tb-scratch").read_text()
+    assert f"FAULT={events()['TB_EVENT_FAULT_SCRATCH']}" in script
+    say = script[script.index("FAULT="):script.index("\ndie()")]
+    r = subprocess.run(["sh", "-c", 'logger() { cat; }\n' + say + '\nsay 3 "it is broken"; say 6 "all is well"'], capture_output=True, text=True,
+                       env={"PATH": os.environ["PATH"], "JOURNAL_STREAM": "1:1"})
+    assert r.stdout == (f"MESSAGE=it is broken\nPRIORITY=3\nMESSAGE_ID={events()['TB_EVENT_FAULT_SCRATCH']}\nSYSLOG_IDENTIFIER=tb-scratch\n"
+                        "<6>all is well\n")
 
 
 def test_catalog_can_be_compiled(root, tmp_path):
