@@ -15,7 +15,7 @@ static int buf_fail(struct tb_buf *b, int r)
     return r;
 }
 
-int tb_buf_reserve(struct tb_buf *b, size_t n)
+int tb_buf_grow(struct tb_buf *b, size_t n)
 {
     size_t cap = b->cap ? b->cap : BUF_CAP_MIN;
     char *p;
@@ -43,23 +43,6 @@ int tb_buf_reserve(struct tb_buf *b, size_t n)
     return 0;
 }
 
-int tb_buf_append(struct tb_buf *b, const void *p, size_t n)
-{
-    int r = tb_buf_reserve(b, n);
-
-    if (r < 0)
-        return r;
-    if (n > 0)
-        memcpy(b->data + b->len, p, n);
-    b->len += n;
-    return 0;
-}
-
-int tb_buf_puts(struct tb_buf *b, const char *s)
-{
-    return tb_buf_append(b, s, strlen(s));
-}
-
 int tb_buf_printf(struct tb_buf *b, const char *fmt, ...)
 {
     char text[512];
@@ -84,31 +67,57 @@ int tb_buf_uint(struct tb_buf *b, uint64_t v)
     return tb_buf_append(b, p, (size_t)(text + sizeof(text) - p));
 }
 
-int tb_buf_json_string(struct tb_buf *b, const char *s, size_t n)
+#define EACH_BYTE(v) ((v)*0x0101010101010101ULL)
+
+static uint64_t zero_bytes(uint64_t v)
+{
+    return (v - EACH_BYTE(1ULL)) & ~v & EACH_BYTE(0x80ULL);
+}
+
+/* Whether one of eight bytes needs an escape. */
+static bool json_needs_escape(uint64_t v)
+{
+    return ((v & EACH_BYTE(0x80ULL)) | zero_bytes(v & EACH_BYTE(0xe0ULL)) |
+            zero_bytes(v ^ EACH_BYTE(0x7fULL)) | zero_bytes(v ^ EACH_BYTE(0x22ULL)) |
+            zero_bytes(v ^ EACH_BYTE(0x5cULL))) != 0;
+}
+
+static char *json_put(char *out, unsigned char c)
 {
     static const char hex[] = "0123456789abcdef";
+
+    if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
+        *out++ = (char)c;
+    } else if (c == '"' || c == '\\') {
+        *out++ = '\\';
+        *out++ = (char)c;
+    } else {
+        memcpy(out, "\\u00", 4);
+        out[4] = hex[c >> 4];
+        out[5] = hex[c & 15];
+        out += 6;
+    }
+    return out;
+}
+
+int tb_buf_json_string(struct tb_buf *b, const char *s, size_t n)
+{
     int r = tb_buf_reserve(b, n * 6 + 2);
+    size_t i = 0;
     char *out;
 
     if (r < 0)
         return r;
     out = b->data + b->len;
     *out++ = '"';
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
-
-        if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
-            *out++ = (char)c;
-        } else if (c == '"' || c == '\\') {
-            *out++ = '\\';
-            *out++ = (char)c;
-        } else {
-            memcpy(out, "\\u00", 4);
-            out[4] = hex[c >> 4];
-            out[5] = hex[c & 15];
-            out += 6;
-        }
+    for (uint64_t v; i + sizeof(v) <= n; i += sizeof(v), out += sizeof(v)) {
+        memcpy(&v, s + i, sizeof(v));
+        if (json_needs_escape(v))
+            break;
+        memcpy(out, &v, sizeof(v));
     }
+    for (; i < n; i++)
+        out = json_put(out, (unsigned char)s[i]);
     *out++ = '"';
     b->len = (size_t)(out - b->data);
     return 0;

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "common/macros.h"
 
@@ -21,10 +22,30 @@ struct tb_buf {
 
 /* All return 0 or the sticky error: -ENOMEM; -EFBIG beyond max; -EOVERFLOW from tb_buf_printf(). */
 
+/* For tb_buf_reserve(). */
+int tb_buf_grow(struct tb_buf *b, size_t n);
 /* Makes room for n bytes behind data[len], which the caller then writes and counts. */
-int tb_buf_reserve(struct tb_buf *b, size_t n);
-int tb_buf_append(struct tb_buf *b, const void *p, size_t n);
-int tb_buf_puts(struct tb_buf *b, const char *s);
+static inline int tb_buf_reserve(struct tb_buf *b, size_t n)
+{
+    return b->error == 0 && b->max == 0 && n <= b->cap - b->len ? 0 : tb_buf_grow(b, n);
+}
+
+static inline int tb_buf_append(struct tb_buf *b, const void *p, size_t n)
+{
+    int r = tb_buf_reserve(b, n);
+
+    if (r < 0)
+        return r;
+    if (n > 0)
+        memcpy(b->data + b->len, p, n);
+    b->len += n;
+    return 0;
+}
+
+static inline int tb_buf_puts(struct tb_buf *b, const char *s)
+{
+    return tb_buf_append(b, s, strlen(s));
+}
 /* At most 511 bytes of text: long values go through tb_buf_append(). */
 int tb_buf_printf(struct tb_buf *b, const char *fmt, ...) _printf_(2, 3);
 /* In decimal. */

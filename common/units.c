@@ -184,24 +184,38 @@ static char *units_put_digits(char *out, unsigned v, int n)
     return out + n;
 }
 
+/* The date of a day counted from 1970-01-01. Years begin in March here, so that a leap day is the last of
+ * its year. gmtime_r() would take a lock for the time zone. */
+static void units_date(uint64_t day, unsigned *year, unsigned *month, unsigned *ret_day)
+{
+    uint64_t d = day + 719468, era = d / 146097; /* 400 years each, from 0000-03-01 */
+    unsigned in_era = (unsigned)(d % 146097);
+    unsigned y = (in_era - in_era / 1460 + in_era / 36524 - in_era / 146096) / 365;
+    unsigned in_year = in_era - (365 * y + y / 4 - y / 100), m = (5 * in_year + 2) / 153;
+
+    *ret_day = in_year - (153 * m + 2) / 5 + 1;
+    *month = m < 10 ? m + 3 : m - 9;
+    *year = (unsigned)era * 400 + y + (*month <= 2);
+}
+
 char *tb_rfc3339_format(uint64_t realtime_us, int ms, char out[static TB_RFC3339_MAX])
 {
-    time_t t = (time_t)(realtime_us / TB_USEC_PER_SEC);
+    uint64_t t = realtime_us / TB_USEC_PER_SEC;
+    unsigned year, month, day, second = (unsigned)(t % 86400);
     char *p = out;
-    struct tm tm;
 
-    gmtime_r(&t, &tm);
-    p = units_put_digits(p, (unsigned)tm.tm_year + 1900, 4);
+    units_date(t / 86400, &year, &month, &day);
+    p = units_put_digits(p, year, 4);
     *p++ = '-';
-    p = units_put_digits(p, (unsigned)tm.tm_mon + 1, 2);
+    p = units_put_digits(p, month, 2);
     *p++ = '-';
-    p = units_put_digits(p, (unsigned)tm.tm_mday, 2);
+    p = units_put_digits(p, day, 2);
     *p++ = 'T';
-    p = units_put_digits(p, (unsigned)tm.tm_hour, 2);
+    p = units_put_digits(p, second / 3600, 2);
     *p++ = ':';
-    p = units_put_digits(p, (unsigned)tm.tm_min, 2);
+    p = units_put_digits(p, second / 60 % 60, 2);
     *p++ = ':';
-    p = units_put_digits(p, (unsigned)tm.tm_sec, 2);
+    p = units_put_digits(p, second % 60, 2);
     if (ms) {
         *p++ = '.';
         p = units_put_digits(p, (unsigned)(realtime_us / 1000 % 1000), 3);

@@ -22,6 +22,28 @@ static void test_appends_in_order(void **state)
     assert_memory_equal(b.data, "a\0b42\"\\\"\\u0001\\u00ff\"", 21);
 }
 
+static void test_a_json_string_escapes_each_byte_wherever_it_stands(void **state)
+{
+    for (unsigned c = 0; c < 256; c++)
+        for (size_t at = 0; at < 19; at++) {
+            _cleanup_buf_ struct tb_buf b = {0}, want = {0};
+            char text[] = "nineteen characters";
+
+            text[at] = (char)c;
+            tb_buf_json_string(&b, text, 19);
+            tb_buf_append(&want, "\"", 1);
+            tb_buf_append(&want, text, at);
+            if (c == '"' || c == '\\')
+                tb_buf_printf(&want, "\\%c", (int)c);
+            else
+                tb_buf_printf(&want, c < 0x20 || c >= 0x7f ? "\\u%04x" : "%c", c);
+            tb_buf_append(&want, text + at + 1, 18 - at);
+            tb_buf_append(&want, "\"", 1);
+            assert_int_equal(b.len, want.len);
+            assert_memory_equal(b.data, want.data, want.len);
+        }
+}
+
 static void test_consume_takes_from_the_front(void **state)
 {
     _cleanup_buf_ struct tb_buf b = {0};
@@ -122,6 +144,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_appends_in_order),
         cmocka_unit_test(test_a_secret_grows_and_stays_whole),
+        cmocka_unit_test(test_a_json_string_escapes_each_byte_wherever_it_stands),
         cmocka_unit_test(test_consume_takes_from_the_front),
         cmocka_unit_test(test_the_first_error_stays),
         cmocka_unit_test(test_a_limit_is_the_last_byte),

@@ -30,6 +30,23 @@ static void test_hex_round_trip_of_every_byte(void **state)
     }
 }
 
+static void test_hex_of_any_length(void **state)
+{
+    uint8_t in[12];
+    char hex[2 * sizeof(in) + 2], want[2 * sizeof(in) + 1] = "";
+
+    for (size_t i = 0; i < sizeof(in); i++)
+        in[i] = (uint8_t)(i * 83 + 7);
+    for (size_t n = 0; n <= sizeof(in); n++) {
+        memset(hex, '!', sizeof(hex));
+        tb_hex_encode(in, n, hex);
+        assert_string_equal(hex, want);
+        assert_int_equal(hex[2 * n + 1], '!');
+        if (n < sizeof(in))
+            snprintf(want + 2 * n, 3, "%02x", in[n]);
+    }
+}
+
 static void test_hex_refuses_every_other_character(void **state)
 {
     for (unsigned c = 0; c < 256; c++) {
@@ -98,6 +115,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hex_round_trip_of_every_byte),
+        cmocka_unit_test(test_hex_of_any_length),
         cmocka_unit_test(test_hex_refuses_every_other_character),
         cmocka_unit_test(test_key_files),
         cmocka_unit_test(test_secret_memory_is_zeroed_and_not_dumpable),

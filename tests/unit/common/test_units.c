@@ -92,6 +92,19 @@ static void test_timestamps(void **state)
         assert_int_equal(tb_rfc3339_parse(bad[i], &us), -EINVAL);
 }
 
+static void test_dates_are_those_of_the_calendar(void **state)
+{
+    for (time_t day = 0; day < 150000; day++) { /* until 2380 */
+        time_t t = day * 86400 + day % 86400;
+        char out[TB_RFC3339_MAX], want[TB_RFC3339_MAX];
+        struct tm tm;
+
+        gmtime_r(&t, &tm);
+        strftime(want, sizeof(want), "%Y-%m-%dT%H:%M:%SZ", &tm);
+        assert_string_equal(tb_rfc3339_format((uint64_t)t * TB_USEC_PER_SEC + 999999, 0, out), want);
+    }
+}
+
 static void test_sizes_and_numbers(void **state)
 {
     char out[32];
@@ -163,6 +176,7 @@ int main(void)
         cmocka_unit_test(test_durations),
         cmocka_unit_test(test_sizes_are_parsed),
         cmocka_unit_test(test_timestamps),
+        cmocka_unit_test(test_dates_are_those_of_the_calendar),
         cmocka_unit_test(test_sizes_and_numbers),
         cmocka_unit_test(test_urls_are_logged_without_secrets),
         cmocka_unit_test(test_retry_after),
