@@ -78,33 +78,37 @@ void tb_record_free_digests(struct tb_server *s)
 
 /* --- the record ----------------------------------------------------------------------------------------- */
 
+/* Into to[size], which is empty. */
+static void record_copy(char *to, size_t size, const char *text)
+{
+    memcpy(to, text, MIN(strlen(text), size - 1));
+}
+
 static void record_submit(struct tb_exchange *ex, int status, const char *error, uint64_t latency_us,
                           const struct tb_tokens *tokens)
 {
-    struct tb_audit_record *r = calloc(1, sizeof(*r));
+    struct tb_audit_record *r = tb_audit_record_new(ex->server->audit);
 
     if (!r)
         abort(); /* no memory for a record that must exist: start afresh */
-    *r = (struct tb_audit_record){
-        .start_realtime_us = ex->start_realtime_us,
-        .req_complete = ex->upload_ended,
-        .unidentified = !ex->key_name[0] && !ex->forwarded,
-        .status = status,
-        .latency_ms = latency_us / 1000,
-        .bytes_in = ex->bytes_in,
-        .bytes_out = ex->bytes_out,
-        .has_tokens = tokens->known,
-        .estimated = tokens->estimated,
-        .prompt_tokens = tokens->prompt,
-        .completion_tokens = tokens->completion,
-        .cached_tokens = tokens->cached,
-    };
+    r->start_realtime_us = ex->start_realtime_us;
+    r->req_complete = ex->upload_ended;
+    r->unidentified = !ex->key_name[0] && !ex->forwarded;
+    r->status = status;
+    r->latency_ms = latency_us / 1000;
+    r->bytes_in = ex->bytes_in;
+    r->bytes_out = ex->bytes_out;
+    r->has_tokens = tokens->known;
+    r->estimated = tokens->estimated;
+    r->prompt_tokens = tokens->prompt;
+    r->completion_tokens = tokens->completion;
+    r->cached_tokens = tokens->cached;
     memcpy(r->method, ex->method, sizeof(r->method));
     memcpy(r->req_sha256, ex->sha256, sizeof(r->req_sha256));
     memcpy(r->request_id, ex->request_id, sizeof(r->request_id));
-    snprintf(r->client, sizeof(r->client), "%s", tb_connection_address(ex->connection));
+    record_copy(r->client, sizeof(r->client), tb_connection_address(ex->connection));
     memcpy(r->key_name, ex->key_name, sizeof(r->key_name));
-    snprintf(r->error, sizeof(r->error), "%s", error);
+    record_copy(r->error, sizeof(r->error), error);
     tb_audit_record_set_path(r, ex->target, ex->path_len);
     tb_audit_submit(ex->server->audit, r);
 }

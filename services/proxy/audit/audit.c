@@ -27,8 +27,20 @@ static int audit_open_files(struct tb_audit *a, const struct tb_audit_config *c)
     return r < 0 ? r : tb_audit_recover(a);
 }
 
+void tb_audit_free_records(struct tb_audit_record *r)
+{
+    while (r) {
+        struct tb_audit_record *next = r->next;
+
+        free(r);
+        r = next;
+    }
+}
+
 static void audit_free(struct tb_audit *a)
 {
+    tb_audit_free_records(a->spare);
+    tb_audit_free_records(a->written_records);
     tb_refusals_clear(&a->refusals);
     tb_audit_sink_close(&a->sink);
     tb_chain_head_close(a->head_file);
@@ -116,6 +128,26 @@ enum tb_admission tb_audit_admit(struct tb_audit *a)
         tb_audit_note_open(a);
     }
     pthread_mutex_unlock(&a->lock);
+    return r;
+}
+
+/* Records go round between two threads; the allocator would take its lock for each, twice. */
+struct tb_audit_record *tb_audit_record_new(struct tb_audit *a)
+{
+    struct tb_audit_record *r;
+
+    if (!a->spare) {
+        pthread_mutex_lock(&a->lock);
+        a->spare = a->written_records;
+        a->written_records = NULL;
+        a->n_written_records = 0;
+        pthread_mutex_unlock(&a->lock);
+    }
+    r = a->spare;
+    if (!r)
+        return calloc(1, sizeof(*r));
+    a->spare = r->next;
+    memset(r, 0, sizeof(*r));
     return r;
 }
 

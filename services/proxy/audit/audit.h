@@ -37,6 +37,8 @@ struct tb_audit_config {
 int tb_audit_open(const struct tb_audit_config *config, struct tb_audit **ret);
 /* Takes a slot for one request. Each slot is given back by one tb_audit_submit(). */
 enum tb_admission tb_audit_admit(struct tb_audit *a);
+/* A record with nothing in it, for tb_audit_submit(). On the thread that submits. */
+struct tb_audit_record *tb_audit_record_new(struct tb_audit *a);
 /* Queues the record, from malloc(), which it then owns; or counts it, when it is an unidentified one too
  * many. */
 void tb_audit_submit(struct tb_audit *a, struct tb_audit_record *r);

@@ -30,12 +30,18 @@ struct tb_audit {
     char trouble[TB_AUDIT_TROUBLE_MAX]; /* of the last write or sync that failed */
     char barred[TB_AUDIT_TROUBLE_MAX];  /* "" but while tb_audit_bar() says so */
     bool broken, sync_broken, stop, stop_sync, give_up, reopen;
+    struct tb_audit_record *written_records; /* written: to be used again */
+    size_t n_written_records;
+    struct tb_audit_record *spare; /* of the thread that submits: taken from there */
 };
 
 /* Finds where the chain stands after whatever ended the last writer. The head says it, but for the records
  * that were being written: of these the file knows, and else they count as written and are declared
  * doubtful. -errno. */
 int tb_audit_recover(struct tb_audit *a);
+
+/* Frees a list of records. */
+void tb_audit_free_records(struct tb_audit_record *r);
 
 /* The threads: the one that formats and writes, and the one that syncs. */
 void *tb_audit_write_thread(void *arg);

@@ -13,6 +13,7 @@
 #define GATHER_MS 1
 #define SYNC_PAUSE_MS 20
 #define RETRY_MS 250
+#define RECORDS_KEPT 512 /* for the next requests; no more are added from then on */
 /* Written together. Fewer when there is the journal as well: a kill may leave it as many behind the file. */
 #define BATCH_MAX 1024
 #define BATCH_MAX_BOTH 64
@@ -164,13 +165,14 @@ static bool writer_write_batch(struct tb_audit *a, const struct audit_batch *b)
 
 static void writer_settle(struct tb_audit *a, const struct audit_batch *b)
 {
+    struct tb_audit_record *done = b->record[0];
     uint64_t requests = 0;
     size_t slots = 0;
 
     for (size_t i = 0; i < b->n; i++) {
         requests += b->record[i]->count;
         slots += b->record[i]->count == 0;
-        free(b->record[i]);
+        b->record[i]->next = i + 1 < b->n ? b->record[i + 1] : NULL;
     }
     if (!a->sink.journal || a->sink.fd < 0) /* one sink: the head says it all */
         tb_chain_head_set_journal(a->head_file, a->at.seq);
@@ -181,8 +183,15 @@ static void writer_settle(struct tb_audit *a, const struct audit_batch *b)
     a->written += b->n;
     a->reported = a->at;
     tb_audit_note_open(a);
+    if (a->n_written_records < RECORDS_KEPT) {
+        b->record[b->n - 1]->next = a->written_records;
+        a->written_records = b->record[0];
+        a->n_written_records += b->n;
+        done = NULL;
+    }
     pthread_cond_signal(&a->sync_wake);
     pthread_mutex_unlock(&a->lock);
+    tb_audit_free_records(done);
 }
 
 /* On the lock: waits until woken, or a gathered refusal is due. */
@@ -276,12 +285,7 @@ void *tb_audit_write_thread(void *arg)
             break;
         writer_housekeep(a);
         ok = ok && writer_write_all(a, &queue, &b);
-        while (queue) { /* given up */
-            struct tb_audit_record *next = queue->next;
-
-            free(queue);
-            queue = next;
-        }
+        tb_audit_free_records(queue); /* given up */
     }
     if (!ok)
         for (size_t i = 0; i < b.n; i++)
