@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "common/bytes.h"
 #include "common/secret.h"
 
 #define BUF_CAP_MIN 512
@@ -67,19 +68,11 @@ int tb_buf_uint(struct tb_buf *b, uint64_t v)
     return tb_buf_append(b, p, (size_t)(text + sizeof(text) - p));
 }
 
-#define EACH_BYTE(v) ((v)*0x0101010101010101ULL)
-
-static uint64_t zero_bytes(uint64_t v)
-{
-    return (v - EACH_BYTE(1ULL)) & ~v & EACH_BYTE(0x80ULL);
-}
-
 /* Whether one of eight bytes needs an escape. */
 static bool json_needs_escape(uint64_t v)
 {
-    return ((v & EACH_BYTE(0x80ULL)) | zero_bytes(v & EACH_BYTE(0xe0ULL)) |
-            zero_bytes(v ^ EACH_BYTE(0x7fULL)) | zero_bytes(v ^ EACH_BYTE(0x22ULL)) |
-            zero_bytes(v ^ EACH_BYTE(0x5cULL))) != 0;
+    return ((v & TB_EACH_BYTE(0x80ULL)) | tb_bytes_control(v) | tb_bytes_have(v, 0x7f) |
+            tb_bytes_have(v, '"') | tb_bytes_have(v, '\\')) != 0;
 }
 
 static char *json_put(char *out, unsigned char c)
@@ -110,11 +103,12 @@ int tb_buf_json_string(struct tb_buf *b, const char *s, size_t n)
         return r;
     out = b->data + b->len;
     *out++ = '"';
-    for (uint64_t v; i + sizeof(v) <= n; i += sizeof(v), out += sizeof(v)) {
-        memcpy(&v, s + i, sizeof(v));
+    for (; i + 8 <= n; i += 8, out += 8) {
+        uint64_t v = tb_bytes_load(s + i);
+
         if (json_needs_escape(v))
             break;
-        memcpy(out, &v, sizeof(v));
+        memcpy(out, &v, 8);
     }
     for (; i < n; i++)
         out = json_put(out, (unsigned char)s[i]);

@@ -4,6 +4,8 @@
 #include <endian.h>
 #include <string.h>
 
+#include "common/bytes.h"
+
 /* 0..15 for a hex digit, else a value with bit 8 set; no branch and no table depends on c. */
 static unsigned hex_value(unsigned char c)
 {
@@ -34,8 +36,6 @@ int tb_hex_decode(const char *hex, size_t hex_len, uint8_t *out, size_t n)
     return 0;
 }
 
-#define EACH_BYTE(v) ((v)*0x0101010101010101ULL)
-
 /* The digits of four bytes at once, the first byte's in the lowest ones. */
 static uint64_t hex_digits(uint64_t v)
 {
@@ -43,9 +43,9 @@ static uint64_t hex_digits(uint64_t v)
 
     v = (v | v << 16) & 0x0000ffff0000ffffULL;
     v = (v | v << 8) & 0x00ff00ff00ff00ffULL;
-    v = (v >> 4 | v << 8) & EACH_BYTE(0x0fULL);             /* one of them in each byte, the higher first */
-    letters = (v + EACH_BYTE(6ULL)) >> 4 & EACH_BYTE(1ULL); /* 1 where it is 10 or more */
-    return v + EACH_BYTE(0x30ULL) + letters * ('a' - '0' - 10);
+    v = (v >> 4 | v << 8) & TB_EACH_BYTE(0x0fULL); /* one of them in each byte, the higher first */
+    letters = (v + TB_EACH_BYTE(6ULL)) >> 4 & TB_EACH_BYTE(1ULL); /* 1 where it is 10 or more */
+    return v + TB_EACH_BYTE(0x30ULL) + letters * ('a' - '0' - 10);
 }
 
 static void hex_put(uint64_t v, char *out)

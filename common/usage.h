@@ -42,6 +42,7 @@ struct tb_usage;
 /* Writer: opens or creates path (0640). A file of another size or magic is set aside as path.corrupt-<time>
  * and a new epoch begins. -EWOULDBLOCK when another writer holds it. */
 int tb_usage_open(const char *path, struct tb_usage **ret);
+/* On one thread. */
 void tb_usage_add(struct tb_usage *u, enum tb_usage_counter c, uint64_t n);
 uint64_t tb_usage_get(const struct tb_usage *u, enum tb_usage_counter c);
 void tb_usage_close(struct tb_usage *u);

@@ -129,15 +129,18 @@ static bool read_target(struct tb_exchange *ex, const struct tb_request *rq, str
     return true;
 }
 
+/* One that is over is used again: larger than what the allocator has ready, it would cost much of a short
+ * request. */
 static struct tb_exchange *exchange_new(struct tb_server *s, struct tb_connection *c)
 {
-    struct tb_exchange *ex = calloc(1, sizeof(*ex));
+    struct tb_exchange *ex = s->n_spare > 0 ? s->spare[--s->n_spare] : malloc(sizeof(*ex));
 
     if (!ex)
         return NULL;
+    memset(ex, 0, sizeof(*ex));
     ex->server = s;
     ex->connection = c;
-    ex->start_us = tb_now_monotonic_us();
+    ex->start_us = s->loop.now_us;
     ex->start_realtime_us = tb_now_realtime_us();
     memcpy(ex->method, "-", 2);
     return ex;
@@ -145,10 +148,21 @@ static struct tb_exchange *exchange_new(struct tb_server *s, struct tb_connectio
 
 static void exchange_free(struct tb_exchange *ex)
 {
+    struct tb_server *s = ex->server;
+
     tb_record_finish_digest(ex);
     free(ex->target);
     free(ex->cors_text);
-    free(ex);
+    if (s->n_spare < ARRAY_SIZE(s->spare))
+        s->spare[s->n_spare++] = ex;
+    else
+        free(ex);
+}
+
+void tb_exchange_free_spare(struct tb_server *s)
+{
+    while (s->n_spare > 0)
+        free(s->spare[--s->n_spare]);
 }
 
 static int set_request_id(struct tb_exchange *ex, const char *given)

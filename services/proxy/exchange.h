@@ -69,5 +69,7 @@ struct tb_exchange {
 
 /* What the public listener gives requests to; its arg is the struct tb_server. */
 extern const struct tb_handler tb_exchange_handler;
+/* When no request comes any more. */
+void tb_exchange_free_spare(struct tb_server *s);
 
 #endif

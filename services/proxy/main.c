@@ -446,6 +446,7 @@ static void program_clean_up(struct program *p)
     free(p->state_dir);
     tb_tls_done(&p->server.tls);
     tb_record_free_digests(&p->server);
+    tb_exchange_free_spare(&p->server);
     tb_buf_free(&p->server.fields);
     tb_config_clear(&p->config);
 }

@@ -91,10 +91,10 @@ bool tb_metering_answered(const struct tb_exchange *ex)
 
 /* --- the answer ----------------------------------------------------------------------------------------- */
 
-static const char *metering_header_of(const struct tb_response *up, const char *name)
+static const char *metering_header_of(const struct tb_response *up, enum tb_header_id id)
 {
     for (size_t i = 0; i < up->n_headers; i++)
-        if (strcasecmp(up->header[i].name, name) == 0)
+        if (up->header[i].id == id)
             return up->header[i].value;
     return NULL;
 }
@@ -124,8 +124,8 @@ static void metering_set_request(struct tb_exchange *ex)
 /* How the answer is counted, by what it is. False: it has nothing to do with tokens. */
 static bool metering_set_parser(struct tb_exchange *ex, const struct tb_response *up)
 {
-    const char *type = metering_header_of(up, "Content-Type"),
-               *coding = metering_header_of(up, "Content-Encoding");
+    const char *type = metering_header_of(up, TB_HEADER_CONTENT_TYPE),
+               *coding = metering_header_of(up, TB_HEADER_CONTENT_ENCODING);
     bool json = type && strncasecmp(type, "application/json", 16) == 0, coded;
 
     coded = coding && coding[0] && strcasecmp(coding, "identity") != 0;

@@ -59,6 +59,8 @@ struct tb_server {
     uint8_t ids[64][16]; /* request ids not given yet */
     size_t ids_left;
     struct tb_digests digests;
+    struct tb_exchange *spare[64]; /* requests that are over, for the next ones */
+    size_t n_spare;
     struct tb_buf fields; /* of the head that is being made */
     struct tb_recent recent;
     struct tb_events events;

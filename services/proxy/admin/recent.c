@@ -6,17 +6,27 @@
 #include "common/macros.h"
 #include "common/units.h"
 
-static const char *recent_known(const char *s, size_t len, const char *const *name, size_t n)
+struct recent_name {
+    const char *text;
+    size_t len;
+};
+#define NAME(s)                                                                                              \
+    {                                                                                                        \
+        s, sizeof(s) - 1                                                                                     \
+    }
+
+static const char *recent_known(const char *s, size_t len, const struct recent_name *name, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (strlen(name[i]) == len && memcmp(s, name[i], len) == 0)
-            return name[i];
+        if (name[i].len == len && memcmp(s, name[i].text, len) == 0)
+            return name[i].text;
     return NULL;
 }
 
 static const char *recent_method(const char *method)
 {
-    static const char *const name[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
+    static const struct recent_name name[] = {NAME("GET"),   NAME("HEAD"),   NAME("POST"),   NAME("PUT"),
+                                              NAME("PATCH"), NAME("DELETE"), NAME("OPTIONS")};
     const char *k = recent_known(method, strlen(method), name, ARRAY_SIZE(name));
 
     return k ? k : "?";
@@ -24,20 +34,26 @@ static const char *recent_method(const char *method)
 
 static const char *recent_path(const char *path, size_t len)
 {
-    static const char *const name[] = {
-        "/v1/chat/completions", "/v1/completions", "/v1/embeddings",           "/v1/models",
-        "/v1/responses",        "/v1/rerank",      "/v1/audio/transcriptions", "/v1/images/generations",
+    static const struct recent_name name[] = {
+        NAME("/v1/chat/completions"),
+        NAME("/v1/completions"),
+        NAME("/v1/embeddings"),
+        NAME("/v1/models"),
+        NAME("/v1/responses"),
+        NAME("/v1/rerank"),
+        NAME("/v1/audio/transcriptions"),
+        NAME("/v1/images/generations"),
     };
     const char *k = recent_known(path, len, name, ARRAY_SIZE(name));
 
     return k ? k : len >= 4 && memcmp(path, "/v1/", 4) == 0 ? "/v1/..." : "other path";
 }
 
-void tb_recent_add(struct tb_recent *r, const char *method, const char *path, size_t path_len, int status,
-                   uint64_t latency_us)
+void tb_recent_add(struct tb_recent *r, const char *method, const char *path, size_t path_len,
+                   uint64_t realtime_us, int status, uint64_t latency_us)
 {
     r->request[r->n_requests++ % TB_RECENT_REQUESTS] = (struct tb_recent_request){
-        .realtime_us = tb_now_realtime_us(),
+        .realtime_us = realtime_us,
         .method = recent_method(method),
         .path = recent_path(path, path_len),
         .status = status,

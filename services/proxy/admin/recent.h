@@ -29,8 +29,8 @@ struct tb_recent {
 };
 
 /* Method and path are kept as one of a few names only: a path may hold what is nobody's business. */
-void tb_recent_add(struct tb_recent *r, const char *method, const char *path, size_t path_len, int status,
-                   uint64_t latency_us);
+void tb_recent_add(struct tb_recent *r, const char *method, const char *path, size_t path_len,
+                   uint64_t realtime_us, int status, uint64_t latency_us);
 /* i = 0: the latest. NULL past the last one kept. */
 const struct tb_recent_request *tb_recent_get(const struct tb_recent *r, size_t i);
 /* Takes a look once a second; call it more often. */

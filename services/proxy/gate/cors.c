@@ -67,6 +67,8 @@ const char *tb_cors_parse(const char *setting, bool with_keys, struct tb_cors_po
 
 void tb_cors_field(struct tb_cors_request *rq, const char *name, const char *value)
 {
+    if ((*name | 0x20) != 'o' && (*name | 0x20) != 'a')
+        return; /* most fields */
     if (strcasecmp(name, "Origin") == 0)
         rq->origin = value;
     else if (strcasecmp(name, "Access-Control-Request-Method") == 0)
@@ -127,5 +129,6 @@ size_t tb_cors_fields(const struct tb_cors_policy *p, const struct tb_cors_reque
 
 bool tb_cors_replaces(const struct tb_cors_policy *p, const char *name)
 {
-    return p->mode != TB_CORS_RUNTIME && strncasecmp(name, "Access-Control-", 15) == 0;
+    return p->mode != TB_CORS_RUNTIME && (*name | 0x20) == 'a' &&
+           strncasecmp(name, "Access-Control-", 15) == 0;
 }

@@ -24,6 +24,8 @@ static void credentials_add(struct tb_credentials *c, const char *key, size_t le
 
 bool tb_credentials_field(struct tb_credentials *c, const char *name, const char *value, size_t value_len)
 {
+    if ((*name | 0x20) != 'a' && (*name | 0x20) != 'x')
+        return false; /* most fields */
     if (strcasecmp(name, "Authorization") == 0) {
         if (value_len > 6 && strncasecmp(value, "Bearer", 6) == 0 && (value[6] == ' ' || value[6] == '\t'))
             credentials_add(c, value + 6, value_len - 6);

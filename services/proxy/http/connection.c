@@ -38,7 +38,7 @@ struct tb_connection *tb_connection_new(struct tb_listener *l, int fd, const cha
     c->listener = l;
     c->io = (struct tb_transport){.fd = fd, .can_write = true};
     c->state = l->tls ? TB_CONNECTION_HANDSHAKE : TB_CONNECTION_HEAD;
-    c->since_us = tb_now_monotonic_us();
+    c->since_us = c->listener->loop->now_us;
     snprintf(c->address, sizeof(c->address), "%s", address);
     if (tb_loop_add(l->loop, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, &c->src) < 0) {
         tb_close(fd);
@@ -206,7 +206,7 @@ static bool connection_read_head(struct tb_connection *c)
             return true;
         }
         if (c->scan.line_seen && c->line_us == 0)
-            c->line_us = tb_now_monotonic_us();
+            c->line_us = c->listener->loop->now_us;
         c->start = c->data = c->raw;
         n = connection_fill(c, false);
         if (n > 0)
@@ -313,7 +313,7 @@ static void connection_leave(struct tb_connection *c)
     }
     tb_transport_shut(&c->io);
     c->state = TB_CONNECTION_LINGER;
-    c->since_us = tb_now_monotonic_us();
+    c->since_us = c->listener->loop->now_us;
     c->lingered = 0;
 }
 
@@ -329,7 +329,7 @@ static void connection_finish(struct tb_connection *c)
         connection_release_input(c);
     c->state = TB_CONNECTION_HEAD;
     c->kept = true;
-    c->since_us = tb_now_monotonic_us();
+    c->since_us = c->listener->loop->now_us;
 }
 
 /* True when the state has changed. */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/bytes.h"
 #include "common/macros.h"
 
 /* Octets of a token (RFC 9110, 5.6.2). */
@@ -23,7 +24,15 @@ bool tb_header_name_valid(const char *name, size_t n)
 
 bool tb_header_value_valid(const char *value, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
+    size_t i = 0;
+
+    for (; i + 8 <= n; i += 8) {
+        uint64_t v = tb_bytes_load(value + i);
+
+        if (tb_bytes_control(v) | tb_bytes_have(v, 0x7f))
+            break; /* a tab perhaps */
+    }
+    for (; i < n; i++)
         if (((unsigned char)value[i] < 0x20 && value[i] != '\t') || value[i] == 0x7f)
             return false;
     return true;

@@ -190,9 +190,9 @@ static void listener_retry(struct tb_timer *t)
 
 static void listener_look_soon(struct tb_listener *l)
 {
-    if (tb_timer_is_set(&l->look) && l->look.due_us <= tb_now_monotonic_us() + LOOK_US)
+    if (tb_timer_is_set(&l->look) && l->look.due_us <= l->loop->now_us + LOOK_US)
         return;
-    l->looked_us = tb_now_monotonic_us();
+    l->looked_us = l->loop->now_us;
     tb_timer_set_period(l->loop, &l->look, LOOK_US);
 }
 

@@ -7,11 +7,11 @@
 #include "common/units.h"
 
 #define BATCH 128
-#define TASKS_US 1000 /* for tasks, in each turn */
+#define TASKS_US 1000 /* for events and tasks, in each turn */
 
 int tb_loop_init(struct tb_loop *l)
 {
-    *l = (struct tb_loop){.epfd = epoll_create1(EPOLL_CLOEXEC)};
+    *l = (struct tb_loop){.epfd = epoll_create1(EPOLL_CLOEXEC), .now_us = tb_now_monotonic_us()};
     TAILQ_INIT(&l->tasks);
     return l->epfd < 0 ? -errno : 0;
 }
@@ -111,11 +111,8 @@ void tb_timer_stop(struct tb_loop *l, struct tb_timer *t)
 
 static void run_timers(struct tb_loop *l)
 {
-    uint64_t now;
+    uint64_t now = l->now_us; /* a timer that is set for now runs at the next turn */
 
-    if (l->n_timers == 0)
-        return;
-    now = tb_now_monotonic_us();
     while (l->n_timers > 0 && l->timer[0]->due_us <= now) {
         struct tb_timer *t = l->timer[0];
 
@@ -160,13 +157,12 @@ void tb_loop_cancel(struct tb_loop *l, struct tb_task *t)
  * and between two moments the others' events are seen to. */
 static void run_tasks(struct tb_loop *l)
 {
-    uint64_t until = TAILQ_EMPTY(&l->tasks) ? 0 : tb_now_monotonic_us() + TASKS_US;
     struct tb_task *t;
 
     while ((t = TAILQ_FIRST(&l->tasks))) {
         tb_loop_cancel(l, t);
         t->fn(t);
-        if (tb_now_monotonic_us() >= until)
+        if (tb_now_monotonic_us() >= l->now_us + TASKS_US)
             return; /* the rest at the next turn, which does not wait */
     }
 }
@@ -194,6 +190,7 @@ int tb_loop_once(struct tb_loop *l, int timeout_ms)
 
     loop_collect(l);
     n = epoll_wait(l->epfd, ev, BATCH, loop_wait_ms(l, timeout_ms));
+    l->now_us = tb_now_monotonic_us();
     if (n < 0)
         return errno == EINTR ? 0 : -errno;
     for (int i = 0; i < n; i++) {

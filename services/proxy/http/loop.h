@@ -33,6 +33,7 @@ struct tb_task {
 
 struct tb_loop {
     int epfd;
+    uint64_t now_us; /* monotonic: when the events at hand came. Near enough for what lasts longer */
     TAILQ_HEAD(tb_task_list, tb_task) tasks;
     struct tb_timer **timer; /* a heap: timer[0] is due first */
     size_t n_timers, timers_cap;

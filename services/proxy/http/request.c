@@ -86,6 +86,7 @@ static void note_host(struct tb_request *rq, const struct tb_field *f)
 {
     rq->n_hosts++;
     rq->host = f->value;
+    rq->bad_host |= !tb_authority_valid(f->value, f->value_len);
 }
 
 static void note_connection(struct tb_request *rq, const struct tb_field *f)
@@ -308,7 +309,7 @@ const char *tb_request_verify(const struct tb_request *rq)
         return "Content-Length and Transfer-Encoding exclude each other";
     if (rq->chunked && rq->minor == 0)
         return "HTTP/1.0 has no Transfer-Encoding";
-    if (rq->host && !tb_authority_valid(rq->host, strlen(rq->host)))
+    if (rq->bad_host)
         return "the Host field is malformed";
     if (rq->connection_len > CONNECTION_MAX)
         return "the Connection field is too long";

@@ -45,7 +45,7 @@ struct tb_request {
     bool coded, multipart;     /* the body has a Content-Encoding; is made of parts */
     struct tb_refusal refusal; /* of a head that could not be parsed */
     /* private */
-    bool bad_length, other_coding, close;
+    bool bad_length, bad_host, other_coding, close;
     unsigned n_lengths, n_codings, n_hosts;
     size_t connection_len; /* of all Connection fields */
     /* last, as what is behind n_fields is not cleared */

@@ -22,9 +22,10 @@ struct framing_facts {
     size_t n_connection;
 };
 
-static int parse_status_line(char *line, struct tb_response *ret, struct framing_facts *f)
+static int parse_status_line(char *line, size_t len, struct tb_response *ret, struct framing_facts *f)
 {
-    if (strncmp(line, "HTTP/1.", 7) != 0 || (line[7] != '0' && line[7] != '1') || line[8] != ' ')
+    if (strlen(line) != len || strncmp(line, "HTTP/1.", 7) != 0 || (line[7] != '0' && line[7] != '1') ||
+        line[8] != ' ')
         return -EBADMSG;
     f->http11 = line[7] == '1';
     for (int i = 9; i < 12; i++)
@@ -63,17 +64,19 @@ static int note_framing(const struct tb_header *h, struct framing_facts *f)
     return 0;
 }
 
-static int parse_header_line(char *line, struct tb_response *ret, struct framing_facts *f)
+/* line[0..len) without its line end, which has become a NUL. */
+static int parse_header_line(char *line, size_t len, struct tb_response *ret, struct framing_facts *f)
 {
-    char *colon = strchr(line, ':'), *value, *end;
+    char *colon = memchr(line, ':', len), *value, *end = line + len;
 
-    if (!colon || colon == line || !tb_header_name_valid(line, (size_t)(colon - line)))
+    if (!colon || !tb_header_name_valid(line, (size_t)(colon - line)))
         return -EBADMSG;
     *colon = '\0';
-    value = colon + 1 + strspn(colon + 1, " \t");
-    for (end = value + strlen(value); end > value && (end[-1] == ' ' || end[-1] == '\t');)
+    for (value = colon + 1; *value == ' ' || *value == '\t';)
+        value++;
+    while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
         *--end = '\0';
-    if (!tb_header_value_valid(value, strlen(value)))
+    if (!tb_header_value_valid(value, (size_t)(end - value)))
         return -EBADMSG;
     if (ret->n_headers == TB_RESPONSE_HEADERS_MAX)
         return -E2BIG;
@@ -150,18 +153,16 @@ ssize_t tb_response_parse(char *buf, size_t len, bool head_request, struct tb_re
 
     if (!end)
         return len >= TB_RESPONSE_HEAD_MAX ? -E2BIG : 0;
-    if (memchr(buf, '\0', (size_t)(end - buf)))
-        return -EBADMSG;
     memset(ret, 0, offsetof(struct tb_response, header));
     while (line < end) {
         char *nl = memchr(line, '\n', (size_t)(end - line));
+        size_t n = (size_t)(nl - line);
 
-        *nl = '\0';
-        if (nl > line && nl[-1] == '\r')
-            nl[-1] = '\0';
-        if (!first && *line == '\0')
+        n -= n > 0 && nl[-1] == '\r';
+        line[n] = '\0';
+        if (!first && n == 0)
             break;
-        r = first ? parse_status_line(line, ret, &f) : parse_header_line(line, ret, &f);
+        r = first ? parse_status_line(line, n, ret, &f) : parse_header_line(line, n, ret, &f);
         if (r < 0)
             return r;
         first = false;

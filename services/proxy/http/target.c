@@ -15,10 +15,16 @@ static bool target_refuse(struct tb_target_refusal *ret, int status, const char 
     return false;
 }
 
-static bool target_is_alnum(unsigned char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-}
+#define ALNUM ['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true
+#define ALNUM_AND_MARKS                                                                                      \
+    ALNUM, ['-'] = true, ['.'] = true, ['_'] = true, ['~'] = true, ['!'] = true, ['$'] = true, ['&'] = true, \
+           ['\''] = true, ['('] = true, [')'] = true, ['*'] = true, ['+'] = true, [','] = true, ['='] = true
+
+static const bool host_octet[256] = {ALNUM_AND_MARKS, [';'] = true, ['%'] = true};
+static const bool literal_octet[256] = {ALNUM, [':'] = true, ['.'] = true, ['%'] = true};
+/* Characters that mean the same in a path whether they are encoded or not. A semicolon does not: some
+ * servers cut there. */
+static const bool path_octet[256] = {ALNUM_AND_MARKS, [':'] = true, ['@'] = true};
 
 /* --- authority ------------------------------------------------------------------------------------------ */
 
@@ -40,7 +46,7 @@ static bool literal_valid(const char *s, size_t len)
     if (len < 4 || s[len - 1] != ']')
         return false;
     for (size_t i = 1; i < len - 1; i++)
-        if (!target_is_alnum((unsigned char)s[i]) && s[i] != ':' && s[i] != '.' && s[i] != '%')
+        if (!literal_octet[(unsigned char)s[i]])
             return false;
     return true;
 }
@@ -60,19 +66,12 @@ bool tb_authority_valid(const char *s, size_t len)
     if (bracket)
         return literal_valid(s, host_len);
     for (size_t i = 0; i < host_len; i++)
-        if (!target_is_alnum((unsigned char)s[i]) && (s[i] == '\0' || !strchr("-._~!$&'()*+,;=%", s[i])))
+        if (!host_octet[(unsigned char)s[i]])
             return false;
     return host_len > 0 || !colon;
 }
 
 /* --- path ----------------------------------------------------------------------------------------------- */
-
-/* Characters that mean the same in a path whether they are encoded or not. A semicolon does not: some
- * servers cut there. */
-static bool decodes_to_itself(unsigned char c)
-{
-    return target_is_alnum(c) || (c != '\0' && strchr("-._~!$&'()*+,=:@", c));
-}
 
 /* UTF-8 of the octets a path decodes to, one at a time (Unicode 15, table 3-7). */
 struct utf8 {
@@ -141,7 +140,7 @@ static char *put_octet(char *out, unsigned char c, bool encoded)
 {
     static const char digit[] = "0123456789ABCDEF";
 
-    if (decodes_to_itself(c) || (!encoded && (c == '/' || c == ';'))) {
+    if (path_octet[c] || (!encoded && (c == '/' || c == ';'))) {
         *out++ = (char)c;
         return out;
     }

@@ -55,7 +55,7 @@ int tb_conn_open(struct tb_upstream *u, void (*event)(struct tb_source *s, uint3
 
     if (!k)
         return -ENOMEM;
-    *k = (struct tb_upstream_conn){.src.fn = event, .late = late, .u = u, .since_us = tb_now_monotonic_us()};
+    *k = (struct tb_upstream_conn){.src.fn = event, .late = late, .u = u, .since_us = u->loop->now_us};
     k->fd = socket(u->at.addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (k->fd < 0) {
         r = -errno;
@@ -85,7 +85,7 @@ fail:
  * sooner or later take a POST with it, as that is on its way when the end arrives. */
 void tb_conn_ended_idle(struct tb_upstream_conn *k)
 {
-    uint64_t now = tb_now_monotonic_us();
+    uint64_t now = k->u->loop->now_us;
 
     if (now - k->since_us < HASTY_US)
         k->u->fresh_until_us = now + FRESH_US;
@@ -98,7 +98,7 @@ void tb_conn_ended_idle(struct tb_upstream_conn *k)
  * at. */
 static bool conn_is_fresh(const struct tb_upstream_conn *k)
 {
-    return k->proven && tb_now_monotonic_us() - k->since_us < FRESH_USE_US;
+    return k->proven && k->u->loop->now_us - k->since_us < FRESH_USE_US;
 }
 
 /* A kept connection, unless the runtime has closed it meanwhile. */
@@ -125,7 +125,7 @@ struct tb_upstream_conn *tb_conn_from_pool(struct tb_upstream *u)
 void tb_conn_to_pool(struct tb_upstream_conn *k)
 {
     k->call = NULL;
-    k->since_us = tb_now_monotonic_us();
+    k->since_us = k->u->loop->now_us;
     if (k->ended)
         return tb_conn_ended_idle(k);
     if (k->u->n_idle >= TB_UPSTREAM_IDLE_MAX || k->since_us < k->u->fresh_until_us)

@@ -5,47 +5,48 @@
 
 #include "common/macros.h"
 
+#define END(s) s, sizeof(s) - 1
+
 enum tb_api tb_api_of(const char *path, size_t len)
 {
     static const struct {
         const char *end;
+        size_t n;
         enum tb_api api;
     } known[] = {
-        {"/chat/completions", TB_API_CHAT},
-        {"/chat/completions/batch", TB_API_CHAT},
-        {"/completions", TB_API_COMPLETION},
-        {"/completion", TB_API_COMPLETION},
-        {"/infill", TB_API_COMPLETION},
-        {"/embeddings", TB_API_EMBEDDING},
-        {"/embedding", TB_API_EMBEDDING},
-        {"/rerank", TB_API_EMBEDDING},
-        {"/reranking", TB_API_EMBEDDING},
-        {"/score", TB_API_EMBEDDING},
-        {"/classify", TB_API_EMBEDDING},
-        {"/pooling", TB_API_EMBEDDING},
-        {"/responses", TB_API_RESPONSE},
-        {"/messages", TB_API_MESSAGE},
-        {"/audio/transcriptions", TB_API_AUDIO},
-        {"/audio/translations", TB_API_AUDIO},
-        {"/tokenize", TB_API_FREE},
-        {"/detokenize", TB_API_FREE},
-        {"/count_tokens", TB_API_FREE},
-        {"/input_tokens", TB_API_FREE},
-        {"/apply-template", TB_API_FREE},
-        {"/render", TB_API_FREE},
-        {"/cancel", TB_API_FREE},
-        {"/chat/completions/control", TB_API_FREE},
-        {"/models", TB_API_FREE},
+        {END("/chat/completions"), TB_API_CHAT},
+        {END("/chat/completions/batch"), TB_API_CHAT},
+        {END("/completions"), TB_API_COMPLETION},
+        {END("/completion"), TB_API_COMPLETION},
+        {END("/infill"), TB_API_COMPLETION},
+        {END("/embeddings"), TB_API_EMBEDDING},
+        {END("/embedding"), TB_API_EMBEDDING},
+        {END("/rerank"), TB_API_EMBEDDING},
+        {END("/reranking"), TB_API_EMBEDDING},
+        {END("/score"), TB_API_EMBEDDING},
+        {END("/classify"), TB_API_EMBEDDING},
+        {END("/pooling"), TB_API_EMBEDDING},
+        {END("/responses"), TB_API_RESPONSE},
+        {END("/messages"), TB_API_MESSAGE},
+        {END("/audio/transcriptions"), TB_API_AUDIO},
+        {END("/audio/translations"), TB_API_AUDIO},
+        {END("/tokenize"), TB_API_FREE},
+        {END("/detokenize"), TB_API_FREE},
+        {END("/count_tokens"), TB_API_FREE},
+        {END("/input_tokens"), TB_API_FREE},
+        {END("/apply-template"), TB_API_FREE},
+        {END("/render"), TB_API_FREE},
+        {END("/cancel"), TB_API_FREE},
+        {END("/chat/completions/control"), TB_API_FREE},
+        {END("/models"), TB_API_FREE},
     };
 
     while (len > 1 && path[len - 1] == '/')
         len--;
-    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-        size_t n = strlen(known[i].end);
-
-        if (len >= n && memcmp(path + len - n, known[i].end, n) == 0)
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+        if (len >= known[i].n && path[len - 1] == known[i].end[known[i].n - 1] &&
+            memcmp(path + len - known[i].n, known[i].end, known[i].n) == 0)
             return known[i].api;
-    }
     return TB_API_OTHER;
 }
 

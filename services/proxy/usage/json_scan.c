@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "common/bytes.h"
 #include "common/hex.h"
 #include "common/macros.h"
 #include "common/units.h"
@@ -62,6 +63,27 @@ static void scan_keep(struct tb_json_scan *s, unsigned c)
     }
 }
 
+/* The same for bytes that stand for themselves. */
+static void scan_keep_run(struct tb_json_scan *s, const char *p, size_t n)
+{
+    struct tb_json_level *l = scan_level(s);
+    bool key = s->key && l;
+    char *to = key ? l->key : s->value;
+    size_t room = (key ? TB_JSON_SCAN_KEY : TB_JSON_SCAN_VALUE) - s->fill, take = MIN(n, room);
+    bool other = false;
+
+    if (s->cut)
+        return;
+    for (size_t i = 0; i < take; i++) {
+        bool ascii = p[i] >= 0x20 && p[i] < 0x7f;
+
+        to[s->fill + i] = ascii ? p[i] : 0x7f;
+        other |= !ascii;
+    }
+    s->fill += take;
+    s->cut = n > room || (key && other);
+}
+
 /* A byte behind a backslash, or of the four digits behind \u. False when it is none. */
 static bool scan_escape_byte(struct tb_json_scan *s, char c)
 {
@@ -95,25 +117,15 @@ static bool scan_escape_byte(struct tb_json_scan *s, char c)
     return true;
 }
 
-#define EACH_BYTE(c) ((c)*0x0101010101010101ULL)
-
-/* Bytes of v that are zero, as their highest bit; the lowest one is exact. */
-static uint64_t zero_bytes(uint64_t v)
-{
-    return (v - EACH_BYTE(1ULL)) & ~v & EACH_BYTE(0x80ULL);
-}
-
 /* How many bytes of p are neither quote, backslash nor control character. */
 static size_t plain_run(const char *p, size_t n)
 {
     size_t i = 0;
 
     for (; i + 8 <= n; i += 8) {
-        uint64_t v;
+        uint64_t v = tb_bytes_load(p + i);
 
-        memcpy(&v, p + i, 8);
-        if (zero_bytes(v ^ EACH_BYTE(0x22ULL)) | zero_bytes(v ^ EACH_BYTE(0x5cULL)) |
-            zero_bytes(v & EACH_BYTE(0xe0ULL)))
+        if (tb_bytes_have(v, '"') | tb_bytes_have(v, '\\') | tb_bytes_control(v))
             break;
     }
     while (i < n && p[i] != '"' && p[i] != '\\' && (unsigned char)p[i] >= 0x20)
@@ -161,8 +173,7 @@ static bool scan_string(struct tb_json_scan *s, const char *p, size_t n, size_t 
             continue;
         }
         run = plain_run(p + *used, n - *used);
-        for (size_t i = 0; i < run && !s->cut; i++)
-            scan_keep(s, (unsigned char)p[*used + i]);
+        scan_keep_run(s, p + *used, run);
         s->text_len += run;
         *used += run;
         if (*used == n)
