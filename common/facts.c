@@ -45,6 +45,14 @@ static cJSON *facts_read_domain(const char *run_dir, const char *name, struct tb
     return doc;
 }
 
+static void facts_read_contact(const char *run_dir, struct tb_facts *f)
+{
+    int r = tb_contact_read(run_dir, TB_CONTACT_FILE, &f->contact);
+
+    if (r < 0)
+        facts_note_broken(f, TB_CONTACT_FILE, r);
+}
+
 static void facts_format_time(uint64_t real_us, char out[static TB_RFC3339_MAX])
 {
     out[0] = '\0';
@@ -116,6 +124,7 @@ void tb_facts_read(const char *run_dir, struct tb_facts *ret)
     memcpy(f.audit_trouble, ret->audit_trouble, sizeof(f.audit_trouble));
     facts_read_flag(run_dir, &f);
     facts_read_lease(run_dir, &f);
+    facts_read_contact(run_dir, &f);
     facts_read_step(run_dir, "tb-hydrate/progress.json", &f, &f.hydrate);
     facts_read_step(run_dir, "tb-decrypt/progress.json", &f, &f.decrypt);
     facts_read_step(run_dir, "tb-runtime/delivery.json", &f, &f.delivery);

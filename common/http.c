@@ -157,6 +157,7 @@ struct http_exchange {
     struct tb_buf body; /* a secret; on the heap, as secret memory has a fixed size */
     int64_t retry_after_ms;
     char *etag, *location;
+    uint64_t date_real_us, date_boot_us;
 };
 
 static void http_exchange_clear(struct http_exchange *x)
@@ -226,6 +227,11 @@ static size_t http_on_header(char *data, size_t one, size_t n, void *ctx)
     } else if ((v = tb_http_field(line, "Location"))) {
         free(x->location);
         x->location = http_redacted(v);
+    } else if ((v = tb_http_field(line, "Date"))) {
+        time_t date = curl_getdate(v, NULL);
+
+        x->date_real_us = date > 0 ? (uint64_t)date * TB_USEC_PER_SEC : 0;
+        x->date_boot_us = tb_now_boottime_us();
     }
     return n;
 }
@@ -288,7 +294,10 @@ static int http_response_take(CURL *c, struct http_exchange *x, struct tb_http_r
     if (tb_buf_reserve(&x->body, 1) < 0)
         return -ENOMEM;
     x->body.data[x->body.len] = '\0';
-    *ret = (struct tb_http_response){.len = x->body.len, .retry_after_ms = x->retry_after_ms};
+    *ret = (struct tb_http_response){.len = x->body.len,
+                                     .retry_after_ms = x->retry_after_ms,
+                                     .date_real_us = x->date_real_us,
+                                     .date_boot_us = x->date_boot_us};
     ret->body = TAKE_PTR(x->body.data);
     ret->etag = TAKE_PTR(x->etag);
     ret->location = TAKE_PTR(x->location);

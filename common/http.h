@@ -44,6 +44,8 @@ struct tb_http_response {
     int64_t retry_after_ms; /* -1: no header; both seconds and HTTP-date are understood */
     char *etag;             /* NULL: no header */
     char *location;         /* without its query; NULL: no header */
+    uint64_t date_real_us;  /* of the Date header, and CLOCK_BOOTTIME when it came; 0: none */
+    uint64_t date_boot_us;
 };
 
 /* Does one exchange, no retries. 0 when a complete response of any status came. Else a negative errno and a

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/config.h"
+#include "common/contact.h"
 #include "common/lease_state.h"
 #include "common/units.h"
 
@@ -46,9 +47,10 @@ struct tb_facts {
     bool has_deadline;
     uint64_t deadline_boottime_us; /* end of grace */
     struct tb_step hydrate, decrypt, delivery;
-    const char *broken;   /* a domain file below TB_RUN_DIR that is not what it should be; a constant */
-    int broken_error;     /* negative errno */
-    bool runtime_healthy; /* its health endpoint answered 200 at the last probe */
+    struct tb_contact contact; /* with the control plane */
+    const char *broken;        /* a domain file below TB_RUN_DIR that is not what it should be; a constant */
+    int broken_error;          /* negative errno */
+    bool runtime_healthy;      /* its health endpoint answered 200 at the last probe */
     char audit_trouble[TB_REASON_MAX]; /* why no record of a request could be kept now; "" when it could */
 };
 

@@ -17,6 +17,7 @@
 #include "common/units.h"
 
 #define EXCHANGE_TIMEOUT_MS 30000
+#define LOOK_TIMEOUT_MS 5000
 #define HWID_SHOWN 8
 
 struct authorize_exchange {
@@ -24,9 +25,9 @@ struct authorize_exchange {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wanted;
-    bool want, quit; /* under lock */
-    bool done;       /* under lock: verdict is there */
-    bool busy;       /* the owner's own: started and not yet taken */
+    bool want, look, quit; /* under lock */
+    bool done;             /* under lock: verdict is there */
+    bool busy;             /* the owner's own: started and not yet taken */
     int event_fd;
     struct authorize_verdict verdict;
     char *report; /* the thread's own while busy */
@@ -79,48 +80,123 @@ int authorize_client_key_check(const struct tb_config *cfg)
     return -EINVAL;
 }
 
+/* With what the control plane is asked: settings, or the operator's credentials. */
+struct exchange_identity {
+    struct tb_http_tls tls;
+    char *cert, *key;
+};
+
+static void exchange_identity_clear(struct exchange_identity *id)
+{
+    free(id->cert);
+    free(id->key);
+}
+
+/* Looked up each time: files and credentials may be replaced. */
+static void exchange_identify(const struct authorize_exchange *x, struct exchange_identity *id)
+{
+    *id = (struct exchange_identity){.tls = {.ca_file = x->cfg->ca_file,
+                                             .client_cert = x->cfg->client_cert_path,
+                                             .client_key = x->cfg->client_key_path,
+                                             .allow_http = x->cfg->insecure_http}};
+    if (id->tls.client_cert)
+        return;
+    id->cert = credential_path("client-cert");
+    id->key = credential_path("client-key");
+    id->tls.client_cert = id->key ? id->cert : NULL;
+    id->tls.client_key = id->key;
+}
+
+/* libcurl says that some certificate does not do, not which file. False: *v says which and why. */
+static bool exchange_check_files(const struct authorize_exchange *x, const struct exchange_identity *id,
+                                 struct authorize_verdict *v)
+{
+    uint64_t now = tb_now_realtime_us();
+    char err[TB_CERTIFICATE_ERR_MAX];
+    const char *cert = x->cfg->client_cert_path ? "TB_CLIENT_CERT_PATH" : "credential client-cert";
+    const char *key = x->cfg->client_key_path ? "TB_CLIENT_KEY_PATH" : "credential client-key";
+
+    if (id->tls.ca_file)
+        (void)tb_certificate_read(id->tls.ca_file, true, now, &v->ca);
+    if (v->ca.error[0])
+        return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, "TB_CA_FILE %s: %s", v->ca.path, v->ca.error) ==
+               0;
+    if (!id->tls.client_cert)
+        return true;
+    if (tb_certificate_read(id->tls.client_cert, false, now, &v->client) < 0)
+        return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, "%s %s: %s", cert, v->client.path,
+                              v->client.error) == 0;
+    if (tb_certificate_match(id->tls.client_cert, id->tls.client_key, err) < 0)
+        return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, "%s %s: %s", key, id->tls.client_key, err) == 0;
+    return true;
+}
+
 static void exchange_once(const struct authorize_exchange *x, struct authorize_verdict *v)
 {
     static const char *const headers[] = {"Content-Type: application/json", NULL};
-    _cleanup_free_ char *url = authorize_request_url(x->cfg->edc_endpoint), *cert = NULL, *key = NULL;
+    _cleanup_(exchange_identity_clear) struct exchange_identity id;
+    _cleanup_free_ char *url = authorize_request_url(x->cfg->edc_endpoint);
     _cleanup_free_ char *body =
         authorize_request_body(x->cfg->contract_id, x->cfg->asset_id, x->hw_id, x->report, x->hmac);
     _cleanup_http_response_ struct tb_http_response resp = {0};
-    struct tb_http_tls tls = {
-        .ca_file = x->cfg->ca_file,
-        .client_cert = x->cfg->client_cert_path,
-        .client_key = x->cfg->client_key_path,
-        .allow_http = x->cfg->insecure_http,
-    };
     struct tb_http_request rq = {.method = "POST",
                                  .url = url,
                                  .headers = headers,
                                  .body = body,
                                  .timeout_ms = EXCHANGE_TIMEOUT_MS,
-                                 .tls = &tls};
+                                 .tls = &id.tls};
+    struct tb_certificate client, ca;
     char err[TB_HTTP_ERR_MAX];
 
+    exchange_identify(x, &id);
     if (!url || !body) {
         authorize_verdict_set(v, AUTHORIZE_RETRY, "out of memory");
         return;
     }
+    if (!exchange_check_files(x, &id, v))
+        return;
     rq.body_len = strlen(body);
-    if (!tls.client_cert) {
-        cert = credential_path("client-cert");
-        key = credential_path("client-key");
-        tls.client_cert = key ? cert : NULL;
-        tls.client_key = key;
-    }
+    client = v->client;
+    ca = v->ca;
     if (tb_http_do(&rq, &resp, err) < 0)
         authorize_verdict_set(v, AUTHORIZE_RETRY, err);
     else
         authorize_response_judge(&resp, x->cfg->insecure_http, tb_now_realtime_us(), v);
+    v->client = client;
+    v->ca = ca;
+    v->date_real_us = resp.date_real_us;
+    v->date_boot_us = resp.date_boot_us;
 }
 
-static void exchange_run(struct authorize_exchange *x, struct authorize_verdict *v)
+/* Any answer shows that it is there; that it is well is for the exchange to find out, which is asked for
+ * sooner when this fails. */
+static void exchange_look(const struct authorize_exchange *x, struct authorize_verdict *v)
+{
+    _cleanup_(exchange_identity_clear) struct exchange_identity id;
+    _cleanup_free_ char *url = authorize_health_url(x->cfg->edc_endpoint);
+    _cleanup_http_response_ struct tb_http_response resp = {0};
+    struct tb_http_request rq = {
+        .url = url, .timeout_ms = LOOK_TIMEOUT_MS, .connect_timeout_ms = LOOK_TIMEOUT_MS, .tls = &id.tls};
+    char err[TB_HTTP_ERR_MAX];
+
+    exchange_identify(x, &id);
+    v->look = true;
+    if (!url || !exchange_check_files(x, &id, v))
+        return;
+    if (tb_http_do(&rq, &resp, err) < 0)
+        authorize_verdict_set(v, AUTHORIZE_RETRY, err);
+    else if (resp.status >= 500 && tb_http_status_retryable(resp.status))
+        tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, "the control plane answered HTTP %ld", resp.status);
+    v->date_real_us = resp.date_real_us;
+    v->date_boot_us = resp.date_boot_us;
+}
+
+static void exchange_run(struct authorize_exchange *x, bool look, struct authorize_verdict *v)
 {
     *v = (struct authorize_verdict){.retry_after_ms = -1};
-    if (hwid_known(x))
+    if (look)
+        exchange_look(x, v);
+    else if (hwid_known(x))
         exchange_once(x, v);
     else
         authorize_verdict_set(v, AUTHORIZE_RETRY,
@@ -136,14 +212,16 @@ static void *exchange_thread(void *arg)
     for (;;) {
         struct authorize_verdict v;
         uint64_t one = 1;
+        bool look;
 
         while (!x->want && !x->quit)
             pthread_cond_wait(&x->wanted, &x->lock);
         if (x->quit)
             break;
         x->want = false;
+        look = x->look;
         pthread_mutex_unlock(&x->lock);
-        exchange_run(x, &v);
+        exchange_run(x, look, &v);
         pthread_mutex_lock(&x->lock);
         x->verdict = v;
         x->done = true;
@@ -184,16 +262,28 @@ bool authorize_exchange_busy(const struct authorize_exchange *x)
     return x->busy;
 }
 
+static void exchange_want(struct authorize_exchange *x, bool look)
+{
+    pthread_mutex_lock(&x->lock);
+    x->want = x->busy = true;
+    x->look = look;
+    pthread_cond_signal(&x->wanted);
+    pthread_mutex_unlock(&x->lock);
+}
+
 void authorize_exchange_start(struct authorize_exchange *x, const char *report, const struct tb_grant *grant)
 {
     assert(!x->busy);
     tb_freep(&x->report);
     if (report && tb_report_mac(&grant->key, report, strlen(report), x->hmac) == 0)
         x->report = strdup(report);
-    pthread_mutex_lock(&x->lock);
-    x->want = x->busy = true;
-    pthread_cond_signal(&x->wanted);
-    pthread_mutex_unlock(&x->lock);
+    exchange_want(x, false);
+}
+
+void authorize_exchange_look(struct authorize_exchange *x)
+{
+    assert(!x->busy);
+    exchange_want(x, true);
 }
 
 bool authorize_exchange_take(struct authorize_exchange *x, struct authorize_verdict *ret)

@@ -24,6 +24,9 @@ bool authorize_exchange_busy(const struct authorize_exchange *x);
 /* Begins an exchange; not while busy. report: a usage report to send along, signed with grant's key; NULL:
  * none. Copied. */
 void authorize_exchange_start(struct authorize_exchange *x, const char *report, const struct tb_grant *grant);
+/* Begins a look whether the control plane is there at all: cheap, and nothing of ours is in it. Its verdict
+ * says look. Not while busy. */
+void authorize_exchange_look(struct authorize_exchange *x);
 /* Takes the verdict; false when there is none yet. */
 bool authorize_exchange_take(struct authorize_exchange *x, struct authorize_verdict *ret);
 /* Ends the thread. Only when not busy: an exchange in flight is ended by leaving the process. */

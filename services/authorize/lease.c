@@ -44,15 +44,15 @@ void tb_lease_restore_suspended(struct tb_lease *l, const char *reason)
 }
 
 void tb_lease_restore_serving(struct tb_lease *l, uint64_t expires_real_us, uint64_t deadline_boot_us,
-                              uint64_t renewed_real_us)
+                              uint64_t renewed_real_us, const char *unreachable)
 {
     assert(!l->suspended);
-    l->state = TB_LEASE_UNREACHABLE;
+    l->state = unreachable ? TB_LEASE_UNREACHABLE : TB_LEASE_AUTHORIZED;
     l->expires_real_us = expires_real_us;
     l->deadline_boot_us = deadline_boot_us;
     l->expires_boot_us = deadline_boot_us > l->grace_us ? deadline_boot_us - l->grace_us : 0;
     l->renewed_real_us = renewed_real_us;
-    reason_set(l->reason, "tb-authorize was restarted and has not reached the control plane yet");
+    reason_set(l->reason, unreachable ? unreachable : "");
 }
 
 /* Half of what is left, so that a failed renewal leaves room for retries. */

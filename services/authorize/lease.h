@@ -48,9 +48,10 @@ struct tb_lease {
 void tb_lease_init(struct tb_lease *l, uint64_t grace_us, const struct tb_clock *now);
 /* A suspension survives a restart, with its reason. */
 void tb_lease_restore_suspended(struct tb_lease *l, const char *reason);
-/* So does the right to serve until the deadline (0: no deadline). Not after tb_lease_restore_suspended(). */
+/* So does the right to serve until the deadline (0: no deadline), and what was known of the control plane:
+ * NULL, or why it could not be reached. Not after tb_lease_restore_suspended(). */
 void tb_lease_restore_serving(struct tb_lease *l, uint64_t expires_real_us, uint64_t deadline_boot_us,
-                              uint64_t renewed_real_us);
+                              uint64_t renewed_real_us, const char *unreachable);
 
 /* Takes a verdict in. */
 void tb_lease_apply(struct tb_lease *l, const struct authorize_verdict *v, const struct tb_clock *now);

@@ -191,7 +191,8 @@ static void lease_files_restore_serving(const struct tb_lease_files *f, struct t
         return;
     if (r.renewed_real_us == 0)
         return;
-    tb_lease_restore_serving(l, r.expires_real_us, r.deadline_boot_us, r.renewed_real_us);
+    tb_lease_restore_serving(l, r.expires_real_us, r.deadline_boot_us, r.renewed_real_us,
+                             r.state == TB_LEASE_UNREACHABLE ? r.reason : NULL);
 }
 
 int tb_lease_files_restore(struct tb_lease_files *f, struct tb_lease *l, const struct tb_clock *now)

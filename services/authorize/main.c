@@ -8,6 +8,7 @@
 #include <sys/timerfd.h>
 
 #include "common/config.h"
+#include "common/contact.h"
 #include "common/events.h"
 #include "authorize/exchange.h"
 #include "common/exit.h"
@@ -28,6 +29,8 @@
 #define EXTEND_EVERY_US (10 * TB_USEC_PER_SEC)
 #define EXTEND_US (30 * TB_USEC_PER_SEC)
 #define FILES_RETRY_US TB_USEC_PER_SEC
+/* Between renewals, so that an outage is known within a minute and not when the lease is about to end. */
+#define LOOK_EVERY_US (30 * TB_USEC_PER_SEC)
 /* An exchange ends by its own limits (2 s, 30 s) long before: past this the thread hangs and the watchdog may
  * bite. */
 #define EXCHANGE_STUCK_US (90 * TB_USEC_PER_SEC)
@@ -62,6 +65,9 @@ struct daemon {
     struct tb_releases releases;
     uint64_t started, finished; /* exchanges, counted */
     uint64_t exchange_since_us;
+    bool looking; /* what is under way is a look, not an exchange */
+    uint64_t next_look_us;
+    struct tb_contact contact;
     uint64_t files_retry_us; /* 0: the files are in order */
     uint64_t watchdog_us, next_watchdog_us, next_extend_us;
     enum tb_lease_state logged_state; /* what was logged last */
@@ -162,6 +168,36 @@ static void subscription_heed(struct daemon *d, struct authorize_verdict *v)
     tb_outcome_set(&v->outcome, AUTHORIZE_DENIED, "%s", reason);
 }
 
+/* An exchange, not a look: whoever waits for its answer can wait for this one. */
+static bool daemon_is_asking(const struct daemon *d)
+{
+    return authorize_exchange_busy(d->exchange) && !d->looking;
+}
+
+/* What was seen of the control plane is left for those who watch. */
+static void contact_note(struct daemon *d, const struct authorize_verdict *v, const struct tb_clock *now)
+{
+    struct tb_contact *c = &d->contact;
+    int r;
+
+    c->known = true;
+    c->reachable = v->outcome.code != AUTHORIZE_RETRY;
+    c->failures = c->reachable ? 0 : c->failures + 1;
+    snprintf(c->reason, sizeof(c->reason), "%.*s", TB_REASON_MAX - 1, c->reachable ? "" : v->outcome.reason);
+    c->asked_real_us = now->real_us;
+    c->asked_boot_us = now->boot_us;
+    if (v->date_real_us > 0) {
+        c->date_real_us = v->date_real_us;
+        c->date_boot_us = v->date_boot_us;
+    }
+    c->client = v->client;
+    c->ca = v->ca;
+    d->next_look_us = now->boot_us + LOOK_EVERY_US;
+    r = tb_contact_write(d->files.run_dir, c);
+    if (r < 0)
+        tb_debug("cannot write %s/" TB_CONTACT_NAME ": %s", d->files.run_dir, strerror(-r));
+}
+
 static void exchange_ended(struct daemon *d)
 {
     _cleanup_verdict_ struct authorize_verdict v = {0};
@@ -169,8 +205,15 @@ static void exchange_ended(struct daemon *d)
 
     if (!authorize_exchange_take(d->exchange, &v))
         return;
-    subscription_heed(d, &v);
     now = tb_clock_now();
+    contact_note(d, &v, &now);
+    if (d->looking) {
+        d->looking = false;
+        if (v.outcome.code == AUTHORIZE_RETRY)
+            tb_lease_ask_soon(&d->lease, &now);
+        return;
+    }
+    subscription_heed(d, &v);
     d->finished = d->started;
     if (v.outcome.code == AUTHORIZE_GRANTED) {
         tb_grant_free(d->grant);
@@ -188,9 +231,9 @@ static void exchange_ended(struct daemon *d)
 static bool renewal_over(struct daemon *d, struct tb_waiting *w, const struct tb_clock *now)
 {
     if (w->exchange == 0) {
-        w->exchange = authorize_exchange_busy(d->exchange) ? d->started : d->started + 1;
+        w->exchange = daemon_is_asking(d) ? d->started : d->started + 1;
         w->deadline_us = now->boot_us + TB_RELEASE_RENEW_WAIT_US;
-        if (!authorize_exchange_busy(d->exchange))
+        if (!daemon_is_asking(d))
             tb_lease_ask_soon(&d->lease, now);
         return false;
     }
@@ -229,12 +272,26 @@ static char *usage_report(const struct daemon *d)
     return d->grant && path && tb_read_file(path, TB_REPORT_MAX, &text, &len) == 0 ? text : NULL;
 }
 
+/* While all is well; else the exchange itself is tried often enough. */
+static bool daemon_may_look(const struct daemon *d)
+{
+    return d->lease.state == TB_LEASE_AUTHORIZED && !d->lease.suspended && d->lease.failures == 0;
+}
+
 static void exchange_start_if_due(struct daemon *d, const struct tb_clock *now)
 {
     _cleanup_free_ char *report = NULL;
 
-    if (authorize_exchange_busy(d->exchange) || !tb_lease_due(&d->lease, now))
+    if (authorize_exchange_busy(d->exchange))
         return;
+    if (!tb_lease_due(&d->lease, now)) {
+        if (daemon_may_look(d) && now->boot_us >= d->next_look_us) {
+            d->looking = true;
+            d->exchange_since_us = now->boot_us;
+            authorize_exchange_look(d->exchange);
+        }
+        return;
+    }
     d->started++;
     d->exchange_since_us = now->boot_us;
     report = usage_report(d);
@@ -277,6 +334,8 @@ static uint64_t daemon_wakeup_us(const struct daemon *d)
             at = MIN(at, d->releases.waiting[i].deadline_us);
     if (d->files_retry_us > 0)
         at = MIN(at, d->files_retry_us);
+    if (daemon_may_look(d) && !authorize_exchange_busy(d->exchange))
+        at = MIN(at, d->next_look_us);
     if (d->watchdog_us > 0)
         at = MIN(at, d->next_watchdog_us);
     return d->ready ? at : MIN(at, d->next_extend_us);
@@ -306,7 +365,7 @@ static void daemon_take_signal(struct daemon *d)
         }
         tb_info("SIGHUP: asking the control plane now");
         tb_lease_ask_soon(&d->lease, &now);
-        d->request_again = authorize_exchange_busy(d->exchange);
+        d->request_again = daemon_is_asking(d);
     }
 }
 

@@ -7,13 +7,23 @@
 #include "common/json.h"
 #include "common/version.h"
 
-char *authorize_request_url(const char *endpoint)
+static char *request_url(const char *endpoint, const char *path)
 {
     size_t n = strlen(endpoint);
 
     while (n > 0 && endpoint[n - 1] == '/')
         n--;
-    return tb_strf("%.*s/api/v1/license/authorize", (int)n, endpoint);
+    return tb_strf("%.*s%s", (int)n, endpoint, path);
+}
+
+char *authorize_request_url(const char *endpoint)
+{
+    return request_url(endpoint, "/api/v1/license/authorize");
+}
+
+char *authorize_health_url(const char *endpoint)
+{
+    return request_url(endpoint, "/api/v1/health");
 }
 
 char *authorize_request_body(const char *contract_id, const char *asset_id, const char *hw_id,

@@ -9,6 +9,8 @@
 
 /* The URL to ask; a trailing slash of the endpoint is not doubled. Heap, NULL on ENOMEM. */
 char *authorize_request_url(const char *endpoint);
+/* The URL that tells whether the control plane is there, without anything of ours. Heap, NULL on ENOMEM. */
+char *authorize_health_url(const char *endpoint);
 /* The JSON body: contract_id, asset_id, hw_id, client_version, and usage_report with usage_hmac unless report
  * is NULL. Heap, NULL on ENOMEM. */
 char *authorize_request_body(const char *contract_id, const char *asset_id, const char *hw_id,

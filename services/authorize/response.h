@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "authorize/grant.h"
+#include "common/certificate.h"
 #include "common/http.h"
 #include "common/lease_state.h"
 #include "common/outcome.h"
@@ -32,6 +33,9 @@ struct authorize_verdict {
     int64_t retry_after_ms; /* -1: none */
     uint64_t expires_at_us; /* CLOCK_REALTIME; 0: the lease does not end by itself */
     struct tb_grant *grant; /* owned; only when granted */
+    bool look;              /* it was a look whether the control plane is there: GRANTED or RETRY, no grant */
+    uint64_t date_real_us, date_boot_us; /* Date of the answer and when it came; 0: none */
+    struct tb_certificate client, ca;    /* what it was asked with */
 };
 /* Sets code and reason; the reason is made safe. Returns code. */
 int authorize_verdict_set(struct authorize_verdict *v, int code, const char *reason);

@@ -164,6 +164,7 @@ static int report_write(struct tb_billing *b, const struct tb_metering_summary *
     char text[TB_RFC3339_MAX];
 
     cJSON_AddStringToObject(o, "at", tb_rfc3339_format(now, 0, text));
+    tb_json_add_uint(o, "at_boottime_us", tb_now_boottime_us());
     cJSON_AddStringToObject(o, "contract_id", b->cfg->contract_id);
     cJSON_AddStringToObject(o, "asset_id", b->cfg->asset_id);
     for (int c = 0; c < _TB_USAGE_MAX; c++) {

@@ -160,6 +160,9 @@ class World:
     def lease(self):
         return read_json(self.run / "lease.json")
 
+    def contact(self):
+        return read_json(self.run / "control-plane.json")
+
     def wait_state(self, state, timeout=20):
         return wait_for(lambda: self.lease().get("state") == state and self.lease(), timeout,
                         f"state {state}, have {self.lease()}")

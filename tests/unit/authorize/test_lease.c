@@ -203,9 +203,13 @@ static void test_a_restored_suspension_holds(void **state)
 
 static void test_a_restored_lease_serves_until_its_deadline(void **state)
 {
-    tb_lease_restore_serving(&l, REAL0 + 10 * S, now.boot_us + 110 * S, REAL0);
+    tb_lease_restore_serving(&l, REAL0 + 10 * S, now.boot_us + 110 * S, REAL0, NULL);
     assert_true(tb_lease_serving(&l));
+    assert_int_equal(l.state, TB_LEASE_AUTHORIZED); /* a restart is no reason for an alarm */
     assert_true(tb_lease_due(&l, &now));
+    tb_lease_restore_serving(&l, REAL0 + 10 * S, now.boot_us + 110 * S, REAL0, "timed out");
+    assert_int_equal(l.state, TB_LEASE_UNREACHABLE); /* nor does it end one */
+    assert_string_equal(l.reason, "timed out");
     fail_once("refused", -1);
     assert_string_equal(l.reason, "refused");
     pass(110 * S);

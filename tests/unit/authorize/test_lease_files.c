@@ -209,11 +209,12 @@ static void test_the_right_to_serve_survives_a_restart(void **state)
     now.boot_us += 20 * S;
     now.real_us += 20 * S;
     restart_as("contract");
-    assert_int_equal(l.state, TB_LEASE_UNREACHABLE);
+    assert_int_equal(l.state, TB_LEASE_AUTHORIZED);
     assert_true(tb_lease_serving(&l));
     assert_int_equal(l.deadline_boot_us, 1150 * S);
     assert_int_equal(l.expires_boot_us, 1050 * S);
-    assert_member("run", "lease.json", "state", "unreachable");
+    assert_member("run", "lease.json", "state", "authorized");
+    assert_member("run", "lease.json", "reason", "");
     now.boot_us += 10 * S;
     now.real_us += 10 * S;
     restart_as("contract"); /* and a second one */
