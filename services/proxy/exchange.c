@@ -555,6 +555,17 @@ static void exchange_writable(void *request)
         exchange_pump(ex);
 }
 
+static bool exchange_ask(void *request)
+{
+    struct tb_exchange *ex = request;
+
+    if (!ex->call || !tb_metering_may_comment(ex))
+        return false;
+    (void)tb_connection_write(ex->connection, ":\n", 2);
+    tb_connection_flush(ex->connection);
+    return true;
+}
+
 /* --- the end -------------------------------------------------------------------------------------------- */
 
 static void exchange_end(void *request, enum tb_end how)
@@ -575,5 +586,6 @@ const struct tb_handler tb_exchange_handler = {
     .body_end = exchange_body_end,
     .refuse = exchange_refuse,
     .writable = exchange_writable,
+    .ask = exchange_ask,
     .end = exchange_end,
 };

@@ -245,6 +245,14 @@ ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n)
     return ex->cut ? -ECONNABORTED : 0;
 }
 
+bool tb_metering_may_comment(const struct tb_exchange *ex)
+{
+    const struct tb_usage_parser *m = &ex->parser;
+
+    return ex->metered && m->events && !ex->inflate && !m->opaque && ex->to_client.len == 0 &&
+           tb_usage_parser_at_line(m);
+}
+
 /* --- the sum -------------------------------------------------------------------------------------------- */
 
 /* A response that is written in the background is counted when its usage comes, by whichever request that

@@ -18,6 +18,8 @@ bool tb_metering_answered(const struct tb_exchange *ex);
 void tb_metering_answer(struct tb_exchange *ex, const struct tb_response *up);
 /* As tb_call_read(). */
 ssize_t tb_metering_read(struct tb_exchange *ex, char *buf, size_t n);
+/* A comment line may stand where the answer is now: it is events, and the client has whole lines of them. */
+bool tb_metering_may_comment(const struct tb_exchange *ex);
 /* Books what the exchange cost and frees what it held. delivered: the client took all of it. */
 void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *ret);
 

@@ -143,6 +143,7 @@ static void connection_start_request(struct tb_connection *c, struct tb_request 
     c->state = TB_CONNECTION_REQUEST;
     c->scan = (struct tb_request_scan){0};
     c->line_us = c->slow_us = c->bytes_in = c->bytes_out = c->looked_in = c->looked_out = 0;
+    c->silent_us = c->silent_out = c->asks = 0;
     c->keep_alive = rq->keep_alive;
     c->minor0 = rq->minor == 0;
     c->start = c->data = c->raw;
@@ -354,11 +355,12 @@ static bool connection_serve(struct tb_connection *c)
         connection_finish(c);
         return true;
     }
-    /* Nobody waits for it any more. */
-    if (c->io.hung_up && (c->body_ended || c->body_blocked) && !c->answer_ended) {
-        tb_connection_close(c, TB_END_GONE);
+    if (c->io.reset && (c->body_ended || c->body_blocked) && !c->answer_ended) {
+        tb_connection_close(c, TB_END_GONE); /* nobody waits for it any more */
         return true;
     }
+    if (c->io.hung_up && c->silent_us == 0)
+        c->silent_us = tb_now_monotonic_us();
     return false;
 }
 
@@ -439,6 +441,8 @@ static void connection_event(struct tb_source *s, uint32_t events)
 
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         c->io.hung_up = true;
+    if (events & (EPOLLHUP | EPOLLERR))
+        c->io.reset = true;
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         c->io.can_read = true;
     if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
@@ -487,11 +491,40 @@ static bool connection_drags(struct tb_connection *c, uint64_t elapsed_us)
     return since < enough;
 }
 
-static void connection_look_request(struct tb_connection *c, uint64_t elapsed_us)
+/* A client that has closed its side: whether it still waits. */
+static void connection_look_half_closed(struct tb_connection *c, uint64_t now)
+{
+    uint64_t silent;
+
+    if (!tb_connection_out_is_empty(c) || c->answer_ended)
+        return;
+    if (c->bytes_out != c->silent_out) { /* what is sent asks as well */
+        c->silent_out = c->bytes_out;
+        c->silent_us = now;
+        c->asks = 0;
+        return;
+    }
+    silent = now - c->silent_us;
+    if (silent < TB_CLIENT_ASK_US << c->asks)
+        return;
+    if (tb_connection_ask(c)) {
+        c->silent_out = c->bytes_out;
+        c->asks = MIN(c->asks + 1, TB_CLIENT_ASKS_MAX);
+    } else if (silent > TB_CLIENT_SILENT_US) {
+        tb_connection_close(c, TB_END_GONE);
+    }
+}
+
+static void connection_look_request(struct tb_connection *c, uint64_t now, uint64_t elapsed_us)
 {
     static const struct tb_refusal slow = {TB_HTTP_REQUEST_TIMEOUT, "client_timeout",
                                            "the body of the request came too slowly"};
 
+    if (c->silent_us > 0) {
+        connection_look_half_closed(c, now);
+        if (c->state != TB_CONNECTION_REQUEST)
+            return;
+    }
     if (!connection_drags(c, elapsed_us)) {
         c->slow_us -= MIN(c->slow_us, elapsed_us);
         return;
@@ -529,7 +562,7 @@ void tb_connection_look(struct tb_connection *c, uint64_t now_us, uint64_t elaps
     case TB_CONNECTION_HEAD:
         return connection_look_head(c, now_us);
     case TB_CONNECTION_REQUEST:
-        return connection_look_request(c, elapsed_us);
+        return connection_look_request(c, now_us, elapsed_us);
     case TB_CONNECTION_LINGER:
         if (now_us - c->since_us > LINGER_US)
             tb_connection_close(c, TB_END_COMPLETE);

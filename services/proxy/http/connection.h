@@ -8,7 +8,12 @@
  *
  * In REQUEST the body and the answer go on side by side; it ends when both are complete. A request that
  * cannot be read to its end is answered, and the rest of what the client sends is read and dropped for a
- * moment (LINGER), so that it sees the answer and no reset. */
+ * moment (LINGER), so that it sees the answer and no reset.
+ *
+ * A client may close its side behind its request and wait (RFC 9112, 9.6), or be gone: both look alike until
+ * something is sent, which the socket of one that is gone answers with a reset. So it is served, and while
+ * there is nothing to send it is asked, by an interim answer (100 Continue) or by what the handler can add
+ * to its own. */
 #ifndef TB_PROXY_HTTP_CONNECTION_H
 #define TB_PROXY_HTTP_CONNECTION_H
 
@@ -30,6 +35,11 @@
 #define TB_CLIENT_KEPT_US 75000000ULL /* for the next request line on a kept connection, trickled or not */
 #define TB_CLIENT_RATE 500            /* bytes a second of body or answer; fewer is slow */
 #define TB_CLIENT_SLOW_US 30000000ULL /* how long it may be slow; time at rate takes it back */
+/* One that has closed its side is asked whether it is there after a second, and again after twice as long
+ * each time. Where that cannot be asked it is gone after so much silence. */
+#define TB_CLIENT_ASK_US 1000000ULL
+#define TB_CLIENT_ASKS_MAX 6
+#define TB_CLIENT_SILENT_US 5000000ULL
 #define TB_CLIENT_ADDRESS_MAX 64
 
 struct tb_connection;
@@ -60,6 +70,9 @@ struct tb_handler {
     void (*refuse)(void *request, const struct tb_refusal *why);
     /* The client has taken enough of the answer: go on with it. */
     void (*writable)(void *request);
+    /* The answer has begun and is silent: send something in it that means nothing, so that a client that is
+     * gone is noticed. False: nothing can be. */
+    bool (*ask)(void *request);
     /* It is over. Frees the request. */
     void (*end)(void *request, enum tb_end how);
 };
@@ -144,7 +157,10 @@ struct tb_connection {
     uint64_t slow_us;               /* how long it has been slow */
     uint64_t bytes_in, bytes_out;   /* of this request */
     uint64_t looked_in, looked_out; /* at the last look */
-    size_t lingered;                /* bytes dropped */
+    /* It has closed its side: since when nothing was sent (0: it has not), how often it was asked. */
+    uint64_t silent_us, silent_out;
+    unsigned asks;
+    size_t lingered; /* bytes dropped */
     char address[TB_CLIENT_ADDRESS_MAX];
     struct tb_address_count *counted;
     LIST_ENTRY(tb_connection) entry;
@@ -156,6 +172,8 @@ void tb_connection_later(struct tb_connection *c);
 bool tb_connection_out_is_empty(const struct tb_connection *c);
 /* Sends of it what the socket takes; c->broken when it takes nothing any more. */
 void tb_connection_send_held(struct tb_connection *c);
+/* Sends something that means nothing. False: there is nothing of that kind here. */
+bool tb_connection_ask(struct tb_connection *c);
 
 /* fd: accepted and non-blocking. NULL: no memory, and fd is closed. */
 struct tb_connection *tb_connection_new(struct tb_listener *l, int fd, const char *address);

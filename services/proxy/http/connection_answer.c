@@ -253,3 +253,15 @@ void tb_connection_continue(struct tb_connection *c)
     connection_hold(c, "HTTP/1.1 100 Continue\r\n\r\n", 25);
     tb_connection_flush(c);
 }
+
+bool tb_connection_ask(struct tb_connection *c)
+{
+    if (c->answering)
+        return (c->framing == TB_FRAMING_CHUNKED || c->framing == TB_FRAMING_CLOSE) &&
+               c->listener->handler->ask(c->request);
+    if (c->minor0)
+        return false; /* it knows no interim answers */
+    connection_hold(c, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    tb_connection_flush(c);
+    return true;
+}

@@ -16,6 +16,7 @@ struct tb_transport {
     bool can_read, can_write;
     bool drained; /* TLS: the last read of the socket emptied it */
     bool hung_up; /* the other side has closed, or will send no more; what it sent before can still be read */
+    bool reset;   /* ... and takes nothing any more */
 };
 
 enum tb_client_hello { TB_HELLO_WAIT, TB_HELLO_TLS, TB_HELLO_PLAIN, TB_HELLO_NONE };

@@ -84,3 +84,8 @@ size_t tb_sse_next(struct tb_sse *s, const char *p, size_t n, enum tb_sse_token 
     }
     return used;
 }
+
+bool tb_sse_at_line(const struct tb_sse *s)
+{
+    return !s->line && (s->marked || s->mark == 0);
+}

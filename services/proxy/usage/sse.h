@@ -25,5 +25,7 @@ struct tb_sse {
 
 /* Zero-initialise. Uses at most n bytes of p up to the next token; returns how many. */
 size_t tb_sse_next(struct tb_sse *s, const char *p, size_t n, enum tb_sse_token *ret);
+/* A line has ended, or none has begun. */
+bool tb_sse_at_line(const struct tb_sse *s);
 
 #endif

@@ -428,6 +428,13 @@ int tb_usage_parser_cut(struct tb_usage_parser *m, struct tb_buf *out)
     return m->strip ? parser_flush(m, out) : 0;
 }
 
+bool tb_usage_parser_at_line(const struct tb_usage_parser *m)
+{
+    bool held = m->strip && !m->passing; /* up to the end of its event */
+
+    return (held || tb_sse_at_line(&m->sse)) && !m->sse.after_cr;
+}
+
 bool tb_usage_parser_told(const struct tb_usage_parser *m)
 {
     return m->over || ((m->all.has_prompt || m->all.has_input) && m->all.has_completion);

@@ -83,6 +83,8 @@ int tb_usage_parser_end(struct tb_usage_parser *m, struct tb_buf *out);
 int tb_usage_parser_cut(struct tb_usage_parser *m, struct tb_buf *out);
 /* complete: the runtime sent the answer to its end and the client took it. */
 void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, struct tb_tokens *ret);
+/* Of events: what went to the client ends with a whole line, so that another may stand there. */
+bool tb_usage_parser_at_line(const struct tb_usage_parser *m);
 /* The usage has come, with both its halves, or none will come. */
 bool tb_usage_parser_told(const struct tb_usage_parser *m);
 void tb_usage_parser_clear(struct tb_usage_parser *m);

@@ -118,14 +118,19 @@ static void fuzz_writable(void *request)
 {
 }
 
+static bool fuzz_ask(void *request)
+{
+    return false;
+}
+
 static void fuzz_end(void *request, enum tb_end how)
 {
     ended++;
     free(request);
 }
 
-static const struct tb_handler handler = {fuzz_begin,  fuzz_body,     fuzz_body_end,
-                                          fuzz_refuse, fuzz_writable, fuzz_end};
+static const struct tb_handler handler = {fuzz_begin,    fuzz_body, fuzz_body_end, fuzz_refuse,
+                                          fuzz_writable, fuzz_ask,  fuzz_end};
 
 static struct tb_connection *connect_pair(int *ret_client)
 {

@@ -450,6 +450,46 @@ static void test_other_members_of_the_usage_event_survive(void **unused)
     }
 }
 
+static bool at_line(const char *text, bool strip)
+{
+    struct tb_usage_parser m = {.request.api = TB_API_CHAT, .events = true, .strip = strip};
+    _cleanup_buf_ struct tb_buf out = {0};
+    bool at;
+
+    if (strip)
+        assert_int_equal(tb_usage_parser_filter(&m, text, strlen(text), &out), 0);
+    else
+        tb_usage_parser_feed(&m, text, strlen(text));
+    at = tb_usage_parser_at_line(&m);
+    tb_usage_parser_clear(&m);
+    return at;
+}
+
+/* Where a comment line cannot be taken for anything else, nor end an event early. */
+static void test_where_a_comment_may_stand(void **unused)
+{
+    static const struct {
+        const char *text;
+        bool plain, strip; /* strip: what is not whole is still held */
+    } rows[] = {
+        {"", true, true},
+        {"data: {}\n\n", true, true},
+        {"data: {}\n", true, true},
+        {"data: {", false, true},
+        {": pin", false, true},
+        {"data: {}\r", false, false},
+        {"data: {}\r\n", true, true},
+        {"data: {}\r\r", false, false},
+        {"\xef\xbb", false, true},
+        {"\xef\xbb\xbf", true, true},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        assert_int_equal(at_line(rows[i].text, false), rows[i].plain);
+        assert_int_equal(at_line(rows[i].text, true), rows[i].strip);
+    }
+}
+
 /* An event of any size passes, and only so much of it is held. */
 static void test_long_events_pass(void **unused)
 {
@@ -477,6 +517,7 @@ int main(void)
         cmocka_unit_test(test_only_the_usage_event_is_taken_out),
         cmocka_unit_test(test_null_usage_goes_with_what_it_tells_of),
         cmocka_unit_test(test_other_members_of_the_usage_event_survive),
+        cmocka_unit_test(test_where_a_comment_may_stand),
         cmocka_unit_test(test_long_events_pass),
     };
 
