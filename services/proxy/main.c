@@ -439,6 +439,7 @@ static void program_clean_up(struct program *p)
     tb_usage_close(p->server.usage);
     tb_key_store_close(p->server.keys);
     tb_background_free(p->server.background);
+    free(p->server.response_sizes);
     tb_in_flight_close(p->server.answers);
     tb_close(p->signal_fd);
     tb_loop_done(&p->server.loop);

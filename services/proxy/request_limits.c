@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/units.h"
+#include "proxy/request_usage.h"
 
 static const struct tb_limits *quota_limits(const struct tb_exchange *ex)
 {
@@ -44,6 +45,16 @@ static bool quota_refuse(struct tb_exchange *ex, const struct tb_limit_refusal *
     return false;
 }
 
+/* Asking for fewer tokens would not help. */
+static void quota_explain_elsewhere(struct tb_exchange *ex)
+{
+    tb_http_error_set(
+        &ex->error, TB_HTTP_TOO_MANY_REQUESTS, "insufficient_quota",
+        "key %s: the budget has less left than the runtime's whole context, which a request may "
+        "need whose prompt is not all in it (previous_response_id, conversation, chat_template)",
+        ex->key_name);
+}
+
 bool tb_quota_has_budgets(void *server)
 {
     const struct tb_server *s = server;
@@ -67,10 +78,15 @@ static bool quota_reserve(struct tb_exchange *ex, const struct tb_request_size *
         /* the key may be newer than the last look */
         (void)tb_limits_fetch_start(&ex->server->monitor.limits);
     tb_cost_of(size, &ex->server->runtime_limits,
-               l->limits.budget ? tb_limit_budget_left(l, spent) : UINT64_MAX, &cost);
-    need = (struct tb_limit_need){.rate = cost.likely, .budget = cost.most, .asked = cost.asked};
-    if (!tb_limit_reserve(l, tb_now_monotonic_us(), spent, &need, &ex->reservation, &refusal))
-        return quota_refuse(ex, &refusal);
+               l->limits.budget ? tb_limit_budget_free(l, spent) : UINT64_MAX, &cost);
+    need = (struct tb_limit_need){
+        .rate = cost.likely, .budget = cost.most, .slack = cost.slack, .asked = cost.asked};
+    if (!tb_limit_reserve(l, tb_now_monotonic_us(), spent, &need, &ex->reservation, &refusal)) {
+        (void)quota_refuse(ex, &refusal);
+        if (refusal.limit == TB_LIMIT_BUDGET && ex->no_retry && size->prompt_most == UINT64_MAX)
+            quota_explain_elsewhere(ex);
+        return false;
+    }
     ex->reserved = true;
     ex->cap = cost.cap;
     return true;
@@ -124,7 +140,7 @@ bool tb_quota_reserve(struct tb_exchange *ex)
                           ex->rewrite.unclear);
         return false;
     }
-    tb_rewrite_size(&ex->rewrite, &size);
+    tb_metering_size(ex, &size);
     return quota_reserve(ex, &size);
 }
 

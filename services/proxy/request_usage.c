@@ -22,6 +22,14 @@ void tb_metering_begin(struct tb_exchange *ex, const struct tb_request *h)
     ex->grows = ex->edits && !h->chunked && tb_rewrite_may_change(&ex->rewrite);
 }
 
+void tb_metering_size(const struct tb_exchange *ex, struct tb_request_size *ret)
+{
+    const struct tb_response_sizes *known = ex->server->response_sizes;
+    uint64_t previous = known ? tb_response_sizes_find(known, ex->rewrite.previous) : UINT64_MAX;
+
+    tb_rewrite_size(&ex->rewrite, previous, ret);
+}
+
 /* Sends what is ready. False when some is left. */
 static bool metering_flush(struct tb_exchange *ex)
 {
@@ -105,7 +113,7 @@ static void metering_set_request(struct tb_exchange *ex)
     const struct tb_rewrite *rw = &ex->rewrite;
     struct tb_request_size size;
 
-    tb_rewrite_size(rw, &size);
+    tb_metering_size(ex, &size);
     ex->parser.request = (struct tb_usage_request){
         .api = rw->api,
         .prompts = size.prompts,
@@ -276,6 +284,25 @@ static bool metering_loses_background(const struct tb_exchange *ex)
            (ex->metered ? !tb_usage_parser_told(&ex->parser) : unanswered);
 }
 
+/* What the next requests may rely on: what a template adds, and what a response would bring as context. */
+static void metering_learn(struct tb_exchange *ex, const struct tb_tokens *t)
+{
+    struct tb_server *s = ex->server;
+    struct tb_request_size size;
+
+    if (t->known && !t->estimated && ex->edits && ex->rewrite.complete && ex->rewrite.prompt.media == 0) {
+        tb_metering_size(ex, &size);
+        tb_cost_learn(&size, t->prompt, &s->runtime_limits);
+    }
+    if (ex->rewrite.api != TB_API_RESPONSE || !ex->parser.id[0] || ex->parser.id_cut)
+        return;
+    if (!s->response_sizes)
+        s->response_sizes = calloc(1, sizeof(*s->response_sizes));
+    if (s->response_sizes)
+        tb_response_sizes_note(s->response_sizes, ex->parser.id,
+                               t->known && !t->estimated ? t->prompt + t->completion : UINT64_MAX);
+}
+
 void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *ret)
 {
     *ret = (struct tb_tokens){0};
@@ -286,6 +313,7 @@ void tb_metering_end(struct tb_exchange *ex, bool delivered, struct tb_tokens *r
             tb_background_estimate(ex, ret);
         else
             tb_usage_parser_result(&ex->parser, delivered && !ex->cut, ret);
+        metering_learn(ex, ret);
         if (ex->claims)
             tb_background_settle(ex, ret->prompt + ret->completion);
         if (ex->slot)

@@ -89,4 +89,5 @@ void tb_limits_fetch_reset(struct tb_limits_fetch *f)
     tb_call_free(f->call);
     f->call = NULL;
     f->done = false;
+    f->limits->template_least = f->limits->template_most = 0; /* it may come back with another model */
 }

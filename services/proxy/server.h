@@ -13,6 +13,7 @@
 #include "proxy/background.h"
 #include "proxy/usage/cost.h"
 #include "proxy/usage/in_flight.h"
+#include "proxy/usage/response_sizes.h"
 #include "proxy/gate/cors.h"
 #include "proxy/gate/key_store.h"
 #include "proxy/gate/routes.h"
@@ -54,6 +55,7 @@ struct tb_server {
     struct tb_in_flight *answers;
     struct tb_background *background; /* NULL while there was none */
     struct tb_runtime_limits runtime_limits;
+    struct tb_response_sizes *response_sizes; /* NULL while there was none */
     struct tb_reload reload;
     struct tb_metrics metrics;
     uint8_t ids[64][16]; /* request ids not given yet */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests that cost more than they seem to: none of them gets past a budget."""
 
+import concurrent.futures
 import json
 import threading
 
@@ -8,6 +9,7 @@ import pytest
 
 from proxy_backend import simple
 from proxy_daemon import error_of, make  # noqa: F401
+from tbsys import wait_for
 from test_proxy_counting import ask, keyed, left, models  # noqa: F401
 
 JSON = "Content-Type: application/json\r\n"
@@ -102,3 +104,96 @@ def test_a_client_that_does_not_wait_for_the_id_pays(keyed):  # noqa: F811
         assert begun.wait(20)
     [record] = p.wait_records(1)
     assert record["status"] == 499 and record["estimated"] and left(p) < 4000
+
+
+# --- prompts that are larger than their bodies ------------------------------------------------------------------------------
+
+
+def templated(seen, adds, write=20000):
+    """A runtime whose chat template adds so many tokens to each conversation, and which writes as much as it is let."""
+    def route(conn, rq):
+        doc = json.loads(b"".join(rq.pieces()))
+        prompt = len(json.dumps(doc["messages"])) + adds
+        out = min(doc.get("max_tokens") or write, write)
+        seen.append((prompt, out))
+        conn.sendall(simple(json.dumps({"choices": [{"message": {"content": "x" * out}}], "usage": {
+            "prompt_tokens": prompt, "completion_tokens": out}}).encode(), extra=JSON))
+    return route
+
+
+@pytest.mark.parametrize("context", [None, 20000])
+@pytest.mark.parametrize("asked", [None, 50, 400, 900])
+def test_a_template_of_any_size_fits_the_budget(keyed, context, asked):  # noqa: F811
+    """No request that can be paid is refused, and all together get no more than there is."""
+    p, seen = keyed("budget=2000", context), []
+    p.backend.routes["/v1/chat/completions"] = templated(seen, 300)
+    doc = {"messages": [USER], **({"max_tokens": asked} if asked else {})}
+    for _ in range(60):
+        spent = sum(a + b for a, b in seen)
+        status = ask(p, doc)[0]
+        assert sum(a + b for a, b in seen) <= 2000
+        if status == 429:
+            assert spent + 300 + len(json.dumps(doc)) + (asked or 1) > 2000, "could have been paid"
+            break
+    assert status == 429 and left(p) == 2000 - sum(a + b for a, b in seen)
+
+
+def test_templates_side_by_side_fit_the_budget(keyed):  # noqa: F811
+    """Before any answer has shown how large they are."""
+    p, seen, go = keyed("budget=2000", 20000), [], threading.Event()
+    inner = templated(seen, 300)
+    p.backend.routes["/v1/chat/completions"] = lambda conn, rq: (go.wait(20), inner(conn, rq))[1]
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(ask, p, {"messages": [USER], "max_tokens": 100}) for _ in range(12)]
+        wait_for(lambda: sum(a.done() for a in answers) + len(p.backend.requests) - 1 >= 12, what="all of them decided")
+        go.set()
+        done = [a.result()[0] for a in answers]
+    assert set(done) == {200, 429} and sum(a + b for a, b in seen) <= 2000
+
+
+def chained(conn, rq, sizes, n):
+    doc = json.loads(b"".join(rq.pieces()))
+    prompt = 20 + sum(sizes.get(doc.get("previous_response_id"), (0, 0)))
+    sizes[f"resp_{n}"] = prompt, doc["max_output_tokens"]
+    conn.sendall(simple(json.dumps({"id": f"resp_{n}", "status": "completed", "output": [{"content": [{"text": "x"}]}], "usage": {
+        "input_tokens": prompt, "output_tokens": doc["max_output_tokens"]}}).encode(), extra=JSON))
+
+
+def test_a_conversation_goes_on_within_the_budget(keyed):  # noqa: F811
+    """What the runtime keeps of a response is known to be as large as its usage said: no need to have the whole context left for it."""
+    p, sizes, path = keyed("budget=1500", 20000), {}, "/v1/responses"
+    p.backend.routes[path] = lambda conn, rq: chained(conn, rq, sizes, len(sizes))
+    assert ask(p, {"input": "q" * 60, "max_output_tokens": 50}, path)[0] == 200
+    for n in range(4):
+        assert ask(p, {"input": "q" * 60, "max_output_tokens": 50, "previous_response_id": f"resp_{n}"}, path)[0] == 200
+        assert left(p) == 1500 - sum(a + b for a, b in sizes.values()) >= 0
+    for _ in range(40):
+        status = ask(p, {"input": "q" * 60, "max_output_tokens": 50, "previous_response_id": f"resp_{len(sizes) - 1}"}, path)[0]
+        assert sum(a + b for a, b in sizes.values()) <= 1500
+    assert status == 429
+
+
+def test_a_response_that_nobody_knows_may_fill_the_context(keyed):  # noqa: F811
+    p, path = keyed("budget=1500", 20000), "/v1/responses"
+    answer = ask(p, {"input": "q", "max_output_tokens": 50, "previous_response_id": "resp_of_yesterday"}, path)
+    assert error_of(answer) == (429, "insufficient_quota") and b"previous_response_id" in answer[1]
+    answer = ask(p, {"messages": [USER], "max_tokens": 5, "chat_template": "{% for i in range(9999) %}a{% endfor %}"})
+    assert error_of(answer) == (429, "insufficient_quota") and b"chat_template" in answer[1]
+    assert p.backend.requests[-1].path == "/v1/models" and left(p) == 1500
+
+
+@pytest.mark.parametrize("path, doc", [
+    ("/v1/responses", {"input": "q", "max_output_tokens": 50, "previous_response_id": "resp_of_yesterday"}),
+    ("/v1/chat/completions", {"messages": [USER], "max_tokens": 5, "chat_template": "{{ messages[0].content }}"})])
+def test_without_a_context_the_default_stands_for_it(keyed, path, doc):  # noqa: F811
+    """TB_DEFAULT_MAX_TOKENS, 4096."""
+    p = keyed("budget=4400")
+    usage = {"prompt_tokens": 30, "completion_tokens": 5, "input_tokens": 30, "output_tokens": 5}
+    p.backend.routes[path] = lambda conn, rq: (b"".join(rq.pieces()), conn.sendall(
+        simple(json.dumps({"choices": [], "output": [], "usage": usage}).encode(), extra=JSON)))[1]
+    for n in range(1, 12):
+        answer = ask(p, doc, path)
+        if answer[0] != 200:
+            break
+        assert left(p) == 4400 - 35 * n
+    assert error_of(answer) == (429, "insufficient_quota") and left(p) < 4096 + 50

@@ -70,6 +70,13 @@ uint64_t tb_limit_budget_left(const struct tb_limiter *l, uint64_t spent)
     return gone < l->limits.budget ? l->limits.budget - gone : 0;
 }
 
+uint64_t tb_limit_budget_free(const struct tb_limiter *l, uint64_t spent)
+{
+    uint64_t left = tb_limit_budget_left(l, spent);
+
+    return left - MIN(left, l->slack);
+}
+
 bool tb_limit_reserve(struct tb_limiter *l, uint64_t now_us, uint64_t spent, const struct tb_limit_need *need,
                       struct tb_reservation *ret, struct tb_limit_refusal *ret_refusal)
 {
@@ -79,7 +86,7 @@ bool tb_limit_reserve(struct tb_limiter *l, uint64_t now_us, uint64_t spent, con
 
     *ret = (struct tb_reservation){0};
     *ret_refusal = (struct tb_limit_refusal){0};
-    if (l->limits.budget && need->budget > tb_limit_budget_left(l, spent)) {
+    if (l->limits.budget && need->budget > tb_limit_budget_free(l, spent)) {
         /* What others have reserved may come back. */
         bool later = l->reserved > 0 && spent + need->budget <= l->limits.budget;
 
@@ -91,8 +98,11 @@ bool tb_limit_reserve(struct tb_limiter *l, uint64_t now_us, uint64_t spent, con
         return false;
     }
     l->tokens_until_us = MAX(l->tokens_until_us, now_us) + cost;
-    l->reserved += need->budget;
     *ret = (struct tb_reservation){.rate = rate, .budget = need->budget};
+    if (l->limits.budget)
+        ret->slack = MIN(need->slack, tb_limit_budget_free(l, spent) - need->budget);
+    l->reserved += need->budget;
+    l->slack += ret->slack;
     return true;
 }
 
@@ -100,6 +110,7 @@ void tb_limit_settle(struct tb_limiter *l, uint64_t now_us, const struct tb_rese
 {
     assert(l->reserved >= r->budget);
     l->reserved -= r->budget;
+    l->slack -= r->slack;
     if (!l->limits.tpm)
         return;
     if (used >= r->rate) {

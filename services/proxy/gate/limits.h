@@ -22,6 +22,7 @@ struct tb_limiter {
     uint64_t requests_until_us, tokens_until_us;
     uint64_t in_flight;
     uint64_t reserved; /* of the budget, by requests in flight */
+    uint64_t slack;    /* kept beside that */
 };
 
 enum tb_limit { TB_LIMIT_NONE, TB_LIMIT_REQUESTS, TB_LIMIT_TOKENS, TB_LIMIT_CONCURRENT, TB_LIMIT_BUDGET };
@@ -38,11 +39,12 @@ void tb_limit_leave(struct tb_limiter *l);
 /* What a request may cost (usage/cost.h). */
 struct tb_limit_need {
     uint64_t rate;   /* tokens it likely costs */
-    uint64_t budget; /* tokens it costs at most */
+    uint64_t budget; /* tokens it costs at most, as far as anybody knows */
+    uint64_t slack;  /* tokens to keep beside, in case it costs more; as many as there are */
     uint64_t asked;  /* of rate, what the client asked for: more than a whole minute has never fits */
 };
 struct tb_reservation {
-    uint64_t rate, budget; /* tokens */
+    uint64_t rate, budget, slack; /* tokens */
 };
 /* spent: tokens of the budget used up to now. False and *ret_refusal when it does not fit; nothing is held
  * then. */
@@ -55,5 +57,7 @@ void tb_limit_settle(struct tb_limiter *l, uint64_t now_us, const struct tb_rese
 uint64_t tb_limit_requests_left(const struct tb_limiter *l, uint64_t now_us, uint64_t *ret_reset_us);
 uint64_t tb_limit_tokens_left(const struct tb_limiter *l, uint64_t now_us, uint64_t *ret_reset_us);
 uint64_t tb_limit_budget_left(const struct tb_limiter *l, uint64_t spent);
+/* ... that a request may reserve. */
+uint64_t tb_limit_budget_free(const struct tb_limiter *l, uint64_t spent);
 
 #endif

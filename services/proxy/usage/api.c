@@ -90,7 +90,7 @@ enum tb_api_member tb_api_member_of(enum tb_api a, const char *name)
         {"n_cmpl", TB_MEMBER_COUNT, GENERATING},
         {"best_of", TB_MEMBER_COUNT, CHAT | COMPLETION},
         {"background", TB_MEMBER_BACKGROUND, RESPONSE},
-        {"previous_response_id", TB_MEMBER_CONTEXT, RESPONSE},
+        {"previous_response_id", TB_MEMBER_PREVIOUS, RESPONSE},
         {"conversation", TB_MEMBER_CONTEXT, RESPONSE},
         {"prompt", TB_MEMBER_CONTEXT, RESPONSE},
         {"chat_template", TB_MEMBER_CONTEXT, CHAT}, /* a program: it makes a prompt of any length */

@@ -33,7 +33,8 @@ enum tb_api_member {
     TB_MEMBER_LIMIT_EXTRA, /* one that not every runtime reads */
     TB_MEMBER_COUNT,       /* completions of each prompt */
     TB_MEMBER_BACKGROUND,
-    TB_MEMBER_CONTEXT, /* names a prompt that is elsewhere */
+    TB_MEMBER_CONTEXT,  /* names a prompt that is elsewhere */
+    TB_MEMBER_PREVIOUS, /* names a response that is continued */
     TB_MEMBER_PROMPT,
     TB_MEMBER_TOOLS,
 };

@@ -4,6 +4,7 @@
 #include <assert.h>
 
 #include "common/macros.h"
+#include "proxy/usage/prompt.h"
 
 static uint64_t cost_add(uint64_t a, uint64_t b)
 {
@@ -46,8 +47,32 @@ static uint64_t cost_cap(const struct tb_request_size *s, const struct tb_runtim
     return low;
 }
 
-void tb_cost_of(const struct tb_request_size *s, const struct tb_runtime_limits *l, uint64_t left,
-                struct tb_cost *ret)
+/* What the prompts cost at most. Of a prompt that is not all here it is the runtime's context, or what stands
+ * for that. */
+static uint64_t cost_prompt(const struct tb_request_size *s, const struct tb_runtime_limits *l)
+{
+    uint64_t more = MAX(l->template_least, (uint64_t)TB_PROMPT_TEMPLATE) - TB_PROMPT_TEMPLATE;
+
+    if (s->prompt_most == UINT64_MAX)
+        return l->context > 0 ? UINT64_MAX : cost_multiply(s->prompts, l->completion_max);
+    return cost_add(s->prompt_most, cost_multiply(s->templates, more));
+}
+
+/* What a template may add beyond what it is known to: a completion leaves room for that, though not more than
+ * half of what there is, as a limit on a prompt cannot be written. */
+static uint64_t cost_slack(const struct tb_request_size *s, const struct tb_runtime_limits *l, uint64_t left)
+{
+    uint64_t least = cost_most(s, l, 1), low = MAX(l->template_least, (uint64_t)TB_PROMPT_TEMPLATE);
+    uint64_t high =
+        l->template_most > 0 ? MIN(l->template_most, (uint64_t)TB_COST_TEMPLATE) : TB_COST_TEMPLATE;
+
+    if (high <= low || left == UINT64_MAX || left <= least || s->completions == 0 || !s->may_cap)
+        return 0;
+    return MIN(cost_multiply(s->templates, high - low), (left - least) / 2);
+}
+
+static void cost_of(const struct tb_request_size *s, const struct tb_runtime_limits *l, uint64_t left,
+                    struct tb_cost *ret)
 {
     uint64_t whole = l->context > 0 ? l->context : l->completion_max;
     bool open = s->open || s->max_tokens == 0;
@@ -75,4 +100,29 @@ void tb_cost_of(const struct tb_request_size *s, const struct tb_runtime_limits 
     ret->cap = cost_cap(s, l, max, left);
     if (ret->cap > 0 || open)
         ret->most = cost_most(s, l, MAX(ret->cap, 1)); /* without room for one token: what there should be */
+}
+
+void tb_cost_of(const struct tb_request_size *s, const struct tb_runtime_limits *l, uint64_t left,
+                struct tb_cost *ret)
+{
+    struct tb_request_size known = *s;
+    uint64_t slack;
+
+    known.prompt_most = cost_prompt(s, l);
+    slack = s->prompt_most == UINT64_MAX ? 0 : cost_slack(&known, l, left);
+    cost_of(&known, l, left - slack, ret);
+    ret->slack = slack;
+}
+
+void tb_cost_learn(const struct tb_request_size *s, uint64_t prompt, struct tb_runtime_limits *l)
+{
+    uint64_t text, all;
+
+    if (s->prompt_most == UINT64_MAX || s->templates == 0 || s->templates > UINT32_MAX || prompt == 0)
+        return;
+    text = s->prompt_most - MIN(s->prompt_most, s->templates * TB_PROMPT_TEMPLATE);
+    all = (prompt + s->templates - 1) / s->templates;
+    l->template_most = l->template_most > 0 ? MIN(l->template_most, all) : all;
+    if (prompt > text)
+        l->template_least = MAX(l->template_least, (prompt - text + s->templates - 1) / s->templates);
 }

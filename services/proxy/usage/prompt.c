@@ -182,15 +182,23 @@ uint64_t tb_prompt_likely(const struct tb_prompt *p, enum tb_api a)
     return MAX(text + p->tokens + p->media + again * (q.tokens + q.media), 1);
 }
 
+uint64_t tb_prompt_templates(const struct tb_prompt *p, enum tb_api a)
+{
+    struct tb_prompt_part q = prompt_query(p);
+
+    if (a == TB_API_CHAT)
+        return MAX(p->n, 1);
+    return q.text + q.tokens + q.media > 0 ? prompt_repeats(p, a) + 1 : 1;
+}
+
 uint64_t tb_prompt_most(const struct tb_prompt *p, enum tb_api a, uint64_t body)
 {
     struct tb_prompt_part q = prompt_query(p);
     uint64_t again = prompt_repeats(p, a);
     uint64_t text = body - MIN(body, p->data) + again * (q.text + q.tokens); /* a token has at least a byte */
-    uint64_t templates = q.text + q.tokens + q.media > 0 ? again + 1 : 1;
 
     if (p->elsewhere)
         return UINT64_MAX;
-    return text + (p->media + again * q.media) * TB_PROMPT_MEDIA_MOST + templates * TB_PROMPT_TEMPLATE +
-           (p->tools ? TB_PROMPT_TOOLS : 0);
+    return text + (p->media + again * q.media) * TB_PROMPT_MEDIA_MOST +
+           tb_prompt_templates(p, a) * TB_PROMPT_TEMPLATE + (p->tools ? TB_PROMPT_TOOLS : 0);
 }

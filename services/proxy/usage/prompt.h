@@ -17,7 +17,7 @@
 #define TB_PROMPT_PAGE_BYTES 65536  /* of another file, decoded; a page counts as a picture */
 #define TB_PROMPT_EMBED_BYTES 8192  /* of an embedded token */
 #define TB_PROMPT_MEDIA_MOST 16     /* how many times that a runtime may make of it */
-#define TB_PROMPT_TEMPLATE 64       /* tokens a chat template may add */
+#define TB_PROMPT_TEMPLATE 64       /* tokens a chat template may add, as far as nothing else is known */
 #define TB_PROMPT_TOOLS 512         /* the same, when there are tools to describe */
 
 /* Of one member of the request. */
@@ -35,14 +35,18 @@ struct tb_prompt {
     struct tb_prompt_part query, member; /* read with each of the others; the last member */
     uint64_t member_at;                  /* which one that is */
     bool tools;
-    bool elsewhere; /* part of it is kept by the runtime */
+    bool elsewhere; /* part of it is kept by the runtime, or made by a program of the request's own */
+    bool continues; /* part of it is a response that the runtime keeps */
 };
 /* Of DONE, TEXT and BEGIN. */
 void tb_prompt_note(struct tb_prompt *p, enum tb_api a, const struct tb_json_scan *s, enum tb_json_token t);
 /* A form's file of so many bytes. */
 uint64_t tb_prompt_sound(uint64_t bytes);
 uint64_t tb_prompt_likely(const struct tb_prompt *p, enum tb_api a);
-/* body: bytes of the request. UINT64_MAX: nobody can say. */
+/* How many times a chat template stands around it. */
+uint64_t tb_prompt_templates(const struct tb_prompt *p, enum tb_api a);
+/* Of what is in the body, of so many bytes, each template with TB_PROMPT_TEMPLATE. UINT64_MAX: nobody can
+ * say. */
 uint64_t tb_prompt_most(const struct tb_prompt *p, enum tb_api a, uint64_t body);
 
 #endif

@@ -188,6 +188,12 @@ static void rewrite_note_bool(struct tb_rewrite *a, enum tb_json_token t, bool *
         rewrite_unclear(a, a->name);
 }
 
+static void rewrite_note_previous(struct tb_rewrite *a)
+{
+    memcpy(a->previous, a->scan.value, sizeof(a->previous));
+    a->prompt.continues = true;
+}
+
 /* A number, word or string ended. */
 static void rewrite_note_value(struct tb_rewrite *a, enum tb_json_token t)
 {
@@ -202,7 +208,10 @@ static void rewrite_note_value(struct tb_rewrite *a, enum tb_json_token t)
         rewrite_note_limit(a, t);
     else if (a->member == TB_MEMBER_COUNT)
         rewrite_note_count(a, t);
-    else if (a->member == TB_MEMBER_CONTEXT && (t == TB_JSON_TEXT || strcmp(a->scan.value, "null") != 0))
+    else if (a->member == TB_MEMBER_PREVIOUS && t == TB_JSON_TEXT && !a->scan.cut && a->scan.value[0])
+        rewrite_note_previous(a);
+    else if ((a->member == TB_MEMBER_CONTEXT || a->member == TB_MEMBER_PREVIOUS) &&
+             (t == TB_JSON_TEXT || strcmp(a->scan.value, "null") != 0))
         a->prompt.elsewhere = true;
 }
 
@@ -214,7 +223,7 @@ static void rewrite_note_container(struct tb_rewrite *a)
         return;
     if (a->member == TB_MEMBER_TOOLS)
         a->prompt.tools = true;
-    else if (a->member == TB_MEMBER_CONTEXT)
+    else if (a->member == TB_MEMBER_CONTEXT || a->member == TB_MEMBER_PREVIOUS)
         a->prompt.elsewhere = true;
     else if (a->member != TB_MEMBER_NONE && a->member != TB_MEMBER_STREAM_OPTIONS &&
              a->member != TB_MEMBER_PROMPT)
@@ -342,6 +351,7 @@ static int rewrite_container_ends(struct tb_rewrite *a, struct tb_buf *out)
     }
     rewrite_drop(a);
     a->decided = a->complete = true;
+    a->object = a->in;
     return 1;
 }
 
@@ -470,7 +480,17 @@ int tb_rewrite_end(struct tb_rewrite *a, bool pad, struct tb_buf *out)
     return r;
 }
 
-void tb_rewrite_size(const struct tb_rewrite *a, struct tb_request_size *ret)
+/* previous: tokens of the response that it continues; UINT64_MAX: not known. */
+static uint64_t rewrite_prompt_most(const struct tb_rewrite *a, uint64_t previous)
+{
+    uint64_t here = tb_prompt_most(&a->prompt, a->api, a->decided ? a->object : a->in);
+
+    if (!a->prompt.continues || here == UINT64_MAX)
+        return here;
+    return previous > TB_COST_MAX ? UINT64_MAX : here + previous;
+}
+
+void tb_rewrite_size(const struct tb_rewrite *a, uint64_t previous, struct tb_request_size *ret)
 {
     uint64_t prompts = MAX(a->prompt.n, 1), choices = MAX(a->choices, 1);
     bool limited = false, unlimited = false;
@@ -480,8 +500,10 @@ void tb_rewrite_size(const struct tb_rewrite *a, struct tb_request_size *ret)
         unlimited |= !a->limit[i].null && a->limit[i].number < 0;
     }
     *ret = (struct tb_request_size){
-        .prompt_likely = tb_prompt_likely(&a->prompt, a->api),
-        .prompt_most = tb_prompt_most(&a->prompt, a->api, a->in),
+        .prompt_likely = tb_prompt_likely(&a->prompt, a->api) +
+                         (a->prompt.continues && previous <= TB_COST_MAX ? previous : 0),
+        .prompt_most = rewrite_prompt_most(a, previous),
+        .templates = tb_prompt_templates(&a->prompt, a->api),
         .prompts = prompts,
         .max_tokens = a->max_tokens,
         .open = !limited || unlimited,

@@ -38,14 +38,16 @@ struct tb_rewrite {
     /* What the body says. */
     bool stream, wants_usage; /* wants_usage: its author set include_usage */
     bool background;
-    bool complete;        /* a JSON object, to its end */
-    bool injected;        /* include_usage is ours */
-    uint64_t choices;     /* of each prompt; the largest number that is named */
-    uint64_t max_tokens;  /* the largest limit; 0: none */
-    const char *repeated; /* the member that comes twice; NULL: none */
-    const char *unclear;  /* a member whose value could mean several things */
+    bool complete;                         /* a JSON object, to its end */
+    bool injected;                         /* include_usage is ours */
+    uint64_t choices;                      /* of each prompt; the largest number that is named */
+    uint64_t max_tokens;                   /* the largest limit; 0: none */
+    const char *repeated;                  /* the member that comes twice; NULL: none */
+    const char *unclear;                   /* a member whose value could mean several things */
+    char previous[TB_JSON_SCAN_VALUE + 1]; /* the response that it continues; "" when it is not known */
     struct tb_prompt prompt;
-    uint64_t in; /* bytes of the body */
+    uint64_t in;     /* bytes of the body */
+    uint64_t object; /* ... up to the bracket that ends the object */
     /* private */
     struct tb_json_scan scan;
     uint64_t out, seen;
@@ -72,7 +74,8 @@ int tb_rewrite_close(struct tb_rewrite *a, uint64_t cap, struct tb_buf *out);
 /* The body is over: appends what is still held and, with pad, the blanks that make it as long as announced.
  * 0 or -ENOMEM. */
 int tb_rewrite_end(struct tb_rewrite *a, bool pad, struct tb_buf *out);
-/* What it asks for. Once the object has ended. */
-void tb_rewrite_size(const struct tb_rewrite *a, struct tb_request_size *ret);
+/* What it asks for, once the object has ended. previous: tokens of the response that it continues, prompt and
+ * completion; UINT64_MAX: not known. */
+void tb_rewrite_size(const struct tb_rewrite *a, uint64_t previous, struct tb_request_size *ret);
 
 #endif

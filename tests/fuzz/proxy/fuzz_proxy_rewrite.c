@@ -86,10 +86,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (r == 0) {
         cJSON *in = a.complete ? cJSON_ParseWithLength(p, n) : NULL;
 
-        tb_rewrite_size(&a, &sa);
-        tb_rewrite_size(&b, &sb);
+        tb_rewrite_size(&a, 7, &sa);
+        tb_rewrite_size(&b, 7, &sb);
         if (one.len != two.len || sa.prompt_likely != sb.prompt_likely || sa.prompt_most != sb.prompt_most ||
-            sa.completions != sb.completions || sa.max_tokens != sb.max_tokens || sa.open != sb.open)
+            sa.templates != sb.templates || sa.completions != sb.completions ||
+            sa.max_tokens != sb.max_tokens || sa.open != sb.open)
             abort();
         if (a.complete && one.len > 0 && memcmp(one.data, two.data, one.len) != 0)
             abort();

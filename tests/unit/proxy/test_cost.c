@@ -98,6 +98,61 @@ static void test_amounts(void **unused)
     }
 }
 
+/* A template adds what it adds, whatever it was taken for: what it may add beside what is known has its room. */
+static void test_templates(void **unused)
+{
+    struct tb_request_size s = {
+        .prompt_likely = 1, .prompt_most = 100, .templates = 1, .completions = 1, .max_tokens = 500};
+    struct tb_runtime_limits l = large;
+    struct tb_cost c = cost_of(s, &l, 10000);
+
+    assert_int_equal(c.cap, 0);
+    assert_int_equal(c.most, 600);
+    assert_int_equal(c.slack, TB_COST_TEMPLATE - 64);
+    c = cost_of(s, &l, 1000); /* half of what there is above a prompt and a token */
+    assert_int_equal(c.slack, (1000 - 101) / 2);
+    assert_int_equal(c.cap, 1000 - 100 - c.slack);
+    assert_int_equal(c.most, 1000 - c.slack);
+    tb_cost_learn(&s, 90, &l); /* it adds 54 at least, and 90 at most */
+    c = cost_of(s, &l, 1000);
+    assert_int_equal(c.most, 600);
+    assert_int_equal(c.slack, 90 - 64);
+    tb_cost_learn(&s, 50, &l);
+    assert_int_equal(cost_of(s, &l, 1000).slack, 0);
+    tb_cost_learn(&s, 36 + 300, &l); /* not always the same */
+    tb_cost_learn(&s, 36 + 20, &l);
+    c = cost_of(s, &l, 1000);
+    assert_int_equal(c.most, 100 + 300 - 64 + 500);
+    assert_int_equal(c.slack, 0);
+    c = cost_of(s, &l, 800);
+    assert_int_equal(c.cap, 800 - 100 - (300 - 64));
+    s.templates = 3;
+    s.prompt_most = 228;
+    c = cost_of(s, &l, 10000);
+    assert_int_equal(c.most, 228 + 3 * (300 - 64) + 500);
+    tb_cost_learn(&s, 36 + 3 * 400, &l);
+    assert_int_equal(cost_of(s, &l, 10000).most, 228 + 3 * (400 - 64) + 500);
+    s.prompt_most = UINT64_MAX; /* says nothing of the template */
+    tb_cost_learn(&s, 100000, &l);
+    assert_int_equal(l.template_least, 400);
+}
+
+/* What a runtime keeps of a prompt has no size here: its context, or what stands for that. */
+static void test_a_prompt_that_is_elsewhere(void **unused)
+{
+    struct tb_request_size s = {
+        .prompt_likely = 10, .prompt_most = UINT64_MAX, .templates = 1, .completions = 1, .max_tokens = 100};
+
+    assert_int_equal(cost_of(s, &large, 30000).most, 20000);
+    assert_int_equal(cost_of(s, &small, 600).most, 512);
+    assert_int_equal(cost_of(s, &silent, 5000).most, 4096 + 100);
+    assert_int_equal(cost_of(s, &silent, 5000).cap, 0);
+    assert_true(cost_of(s, &silent, 4000).most > 4000);
+    s.max_tokens = 0;
+    assert_int_equal(cost_of(s, &silent, 5000).most, 5000);
+    assert_int_equal(cost_of(s, &silent, 5000).cap, 5000 - 4096);
+}
+
 /* Against a runtime that does its worst: what it generates is never more than what was reserved. */
 static void test_no_runtime_exceeds_what_is_held(void **unused)
 {
@@ -153,6 +208,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_amounts),
+        cmocka_unit_test(test_templates),
+        cmocka_unit_test(test_a_prompt_that_is_elsewhere),
         cmocka_unit_test(test_no_runtime_exceeds_what_is_held),
         cmocka_unit_test(test_sums_do_not_overflow),
     };

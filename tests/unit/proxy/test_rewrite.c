@@ -235,8 +235,45 @@ static struct tb_rewrite facts(enum tb_api api, const char *text, struct tb_requ
 
     assert_int_equal(feed(&a, text, 5, 0, &out), 0);
     if (size)
-        tb_rewrite_size(&a, size);
+        tb_rewrite_size(&a, UINT64_MAX, size);
     return a;
+}
+
+/* A request that continues a response costs what that had, too; of one that is not known nobody can say. */
+static void test_a_response_that_is_continued(void **unused)
+{
+    static const char text[] = "{\"previous_response_id\":\"resp_1\",\"input\":\"abcdefgh\"}";
+    struct tb_request_size alone, size;
+    struct tb_rewrite a =
+        facts(TB_API_RESPONSE, "{\"previous_response_id\":null,\"input\":\"abcdefgh\"}", &alone);
+
+    assert_string_equal(a.previous, "");
+    assert_true(alone.prompt_most < 200);
+    a = facts(TB_API_RESPONSE, text, &size);
+    assert_string_equal(a.previous, "resp_1");
+    assert_true(size.prompt_most == UINT64_MAX);
+    tb_rewrite_size(&a, 1000, &size);
+    assert_int_equal(size.prompt_most, strlen(text) - 1 + TB_PROMPT_TEMPLATE + 1000);
+    assert_int_equal(size.prompt_likely, 2 + 1000);
+    a = facts(TB_API_RESPONSE, "{\"previous_response_id\":[\"r\"],\"input\":\"x\"}", &size);
+    tb_rewrite_size(&a, 1000, &size);
+    assert_true(size.prompt_most == UINT64_MAX);
+    a = facts(TB_API_RESPONSE, "{\"previous_response_id\":\"r\",\"conversation\":\"c\",\"input\":\"x\"}",
+              &size);
+    tb_rewrite_size(&a, 1000, &size);
+    assert_true(size.prompt_most == UINT64_MAX);
+}
+
+static void test_templates_of_each_conversation(void **unused)
+{
+    struct tb_request_size size;
+
+    facts(TB_API_CHAT, "{\"messages\":[{\"content\":\"a\"}]}", &size);
+    assert_int_equal(size.templates, 1);
+    facts(TB_API_CHAT, "{\"messages\":[[{}],[{}],[{}]]}", &size);
+    assert_int_equal(size.templates, 3);
+    assert_int_equal(size.prompt_most,
+                     strlen("{\"messages\":[[{}],[{}],[{}]]}") - 1 + 3 * TB_PROMPT_TEMPLATE);
 }
 
 static void test_limits(void **unused)
@@ -449,6 +486,8 @@ int main(void)
         cmocka_unit_test(test_a_limit_is_set),
         cmocka_unit_test(test_blanks_hide_nothing),
         cmocka_unit_test(test_repeated_members_stop),
+        cmocka_unit_test(test_a_response_that_is_continued),
+        cmocka_unit_test(test_templates_of_each_conversation),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_media),
