@@ -74,7 +74,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: all help deps check check-fast check-image check-trixie demo demo-local demo-stop bench bench-proxy soak lint format docs clean install install-units units fuzz
+.PHONY: force all help deps check check-fast check-image check-trixie demo demo-local demo-stop bench bench-proxy soak lint format docs clean install install-units units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -95,7 +95,13 @@ help:
 	@echo 'make clean'
 	@echo 'Variables: V=1 shows commands and, of make check, the slowest tests, SAN=1 builds with ASan and UBSan, prefix=, DESTDIR='
 
-$(B)/obj/%.o: %.c
+# What was compiled with other flags is compiled again.
+$(B)/flags: force
+	@mkdir -p $(@D)
+	@echo '$(filter-out -Werror,$(CC) $(TB_CFLAGS) $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS))' | cmp -s - $@ || \
+		echo '$(filter-out -Werror,$(CC) $(TB_CFLAGS) $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS))' >$@
+
+$(B)/obj/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(SAY) CC $<
 	$(Q)$(CC) $(TB_CFLAGS) $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<

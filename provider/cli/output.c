@@ -26,10 +26,10 @@ void cli_print_line(const char *prefix, char *line)
 
 int tbpkg_fail(const char *object, const char *reason, const char *remedy)
 {
-    char line[LINE_MAX_BYTES];
+    _cleanup_free_ char *line =
+        tb_strf("%s: %s%s%s", object, reason, remedy ? "; " : "", remedy ? remedy : "");
 
-    snprintf(line, sizeof(line), "%s: %s%s%s", object, reason, remedy ? "; " : "", remedy ? remedy : "");
-    cli_print_line("tbpkg: ", line);
+    cli_print_line("tbpkg: ", line ? line : (char[]){"out of memory"});
     return CLI_FAILED;
 }
 
