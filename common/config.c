@@ -87,6 +87,7 @@ static const struct config_setting config_settings[] = {
     {"TB_ARM_ENDPOINT", KIND_ENDPOINT, AT(arm_endpoint), "https://management.azure.com", 0, 0},
     {"TB_RUN_DIR", KIND_PATH, AT(run_dir), "/run", 0, 0},
     {"TB_STATE_DIR", KIND_PATH, AT(state_dir), "/var/lib", 0, 0},
+    {"TB_DISK_LOW_BYTES", KIND_UINT, AT(disk_low_bytes), "1073741824", 0, UINT64_MAX / 2},
     {"TB_LOG_LEVEL", KIND_LEVEL, AT(log_level), "info", 0, 0},
 };
 

@@ -44,6 +44,7 @@ struct tb_config {
     char *billing_resource_id;   /* NULL: to be asked of ARM */
     char *billing_plan_id, *metering_endpoint, *imds_endpoint, *arm_endpoint;
     /* everywhere */
+    uint64_t disk_low_bytes;   /* free space below which a warning is given; 0: never */
     char *run_dir, *state_dir; /* parents of the programs' directories: /run, /var/lib */
     int log_level;             /* enum tb_log_level */
 };

@@ -97,7 +97,10 @@ static void exchange_reply_health(struct tb_exchange *ex, const struct tb_reques
     ex->health = true;
     read_credentials(rq, &credentials);
     tb_health_reply(ex->server, ex->method, ex->target, ex->path_len,
-                    tb_admit_identified(s->keys ? tb_key_store_keys(s->keys) : NULL, &credentials), &r);
+                    tb_admit_identified(s->keys ? tb_key_store_keys(s->keys) : NULL, &credentials)
+                        ? TB_HEALTH_CLIENT
+                        : TB_HEALTH_STRANGER,
+                    &r);
     exchange_reply(ex, &r, rq->expect_continue); /* the body may come or not */
 }
 

@@ -198,6 +198,10 @@ static int proxy_open_accounting(struct program *p)
     p->server.requests_at_start = tb_usage_get(p->server.usage, TB_USAGE_REQUESTS);
     audit.head_file = head;
     r = tb_audit_open(&audit, &p->server.audit);
+    p->server.surroundings = (struct tb_surroundings){.config = &p->config,
+                                                      .audit = p->server.audit,
+                                                      .journal = audit.journal,
+                                                      .systemd = getenv("INVOCATION_ID") != NULL};
     if (r < 0) {
         tb_error("cannot open the audit (TB_AUDIT_FILE %s): %s", audit.file ? audit.file : "unset",
                  r == -EWOULDBLOCK ? "another process is writing it" : strerror(-r));
@@ -267,10 +271,19 @@ static int proxy_start_listeners(struct program *p)
         tb_error("TB_PUBLIC_ADDR: cannot listen on %s: %s", p->config.public_addr, strerror(-p->http_fd));
         return TB_EXIT_CONFIG;
     }
+    tb_listen_address(p->http_fd, p->server.public_addr, sizeof(p->server.public_addr));
     p->health_fd = tb_listen_open("health", p->config.health_addr, p->http_fd);
     if (p->health_fd < 0) {
         tb_error("TB_HEALTH_ADDR: cannot listen on %s: %s", p->config.health_addr, strerror(-p->health_fd));
         return TB_EXIT_CONFIG;
+    }
+    /* One of them was inherited and the other not: what is bound in this unit's own network reaches nobody.
+     * While this process is up systemd could not start the missing socket either. */
+    if (tb_listen_apart(p->http_fd, p->health_fd)) {
+        tb_error(
+            "a listener was not inherited, and one made here cannot be reached from outside; systemctl start "
+            "tb-proxy.socket tb-proxy-health.socket");
+        return TB_EXIT_TEMPFAIL;
     }
     r = proxy_start_health(p);
     if (r >= 0)
@@ -405,6 +418,9 @@ static int program_serve(struct program *p)
                                                        .limits = &p->server.runtime_limits,
                                                        .wanted = tb_quota_has_budgets,
                                                        .wanted_arg = &p->server}};
+    r = tb_surroundings_start(&p->server.surroundings);
+    if (r < 0)
+        return program_fail(TB_EXIT_IOERR, "cannot start a thread", r);
     program_first_look(p);
     r = proxy_start_http(p);
     if (r < 0)
@@ -431,6 +447,7 @@ static void program_clean_up(struct program *p)
     }
     tb_events_done(&p->server.events);
     tb_monitor_stop(&p->server.monitor);
+    tb_surroundings_stop(&p->server.surroundings);
     tb_reload_stop(&p->server);
     tb_upstream_free(p->server.upstream);
     left = p->server.audit ? tb_audit_close(p->server.audit, AUDIT_CLOSE_MS) : 0;

@@ -25,6 +25,7 @@
 #include "proxy/admin/metrics.h"
 #include "proxy/admin/recent.h"
 #include "proxy/admin/runtime_metrics.h"
+#include "proxy/admin/surroundings.h"
 #include "proxy/reload.h"
 #include "proxy/http/upstream.h"
 #include "common/usage.h"
@@ -41,6 +42,7 @@ struct tb_server {
     const struct tb_config *config;
     struct tb_loop loop;
     struct tb_listener listener; /* the public port */
+    char public_addr[96];        /* where that is */
     struct tb_tls tls;
     struct MHD_Daemon *health;
     struct tb_health_connections health_connections;
@@ -64,6 +66,7 @@ struct tb_server {
     struct tb_exchange *spare[64]; /* requests that are over, for the next ones */
     size_t n_spare;
     struct tb_buf fields; /* of the head that is being made */
+    struct tb_surroundings surroundings;
     struct tb_recent recent;
     struct tb_events events;
     struct tb_runtime_fetch *fetch[TB_RUNTIME_METRICS_MAX];

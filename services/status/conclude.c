@@ -19,15 +19,9 @@ const struct tb_unit *tb_status_unit(const struct tb_snapshot *s, const char *na
     return NULL;
 }
 
-static bool unit_runs(const struct tb_unit *u)
-{
-    return u && (strcmp(u->active, "active") == 0 || strcmp(u->active, "reloading") == 0 ||
-                 (strcmp(u->active, "activating") == 0 && strncmp(u->sub, "auto-restart", 12) != 0));
-}
-
 bool tb_status_writer_dead(const struct tb_snapshot *s, const struct tb_step *step, const char *unit)
 {
-    return s->units_known && step->work == TB_WORK_RUNNING && !unit_runs(tb_status_unit(s, unit));
+    return s->units_known && step->work == TB_WORK_RUNNING && !tb_unit_runs(tb_status_unit(s, unit));
 }
 
 /* --- the state ------------------------------------------------------------------------------------------ */
@@ -217,7 +211,7 @@ static void conclude_missing_units(const struct tb_snapshot *s, struct tb_conclu
     static const char *const always[] = {"tb-authorize.service", "tb-proxy.service", "tb-billing.service"};
     const struct tb_unit *target = tb_status_unit(s, "trustbridge.target");
 
-    if (strcmp(c->state, "Suspended") != 0 && !unit_runs(target)) {
+    if (strcmp(c->state, "Suspended") != 0 && !tb_unit_runs(target)) {
         conclude_remedy(conclude_problem(c, "trustbridge.target is not started"),
                         "systemctl start trustbridge.target");
         return;
@@ -280,7 +274,7 @@ static void conclude_steps(const struct tb_snapshot *s, struct tb_conclusion *c)
 /* An appliance that was booted without its settings: everything waits for them. */
 static bool conclude_no_contract(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
-    if (!s->units_known || s->configured || unit_runs(tb_status_unit(s, "trustbridge.target")))
+    if (!s->units_known || s->configured || tb_unit_runs(tb_status_unit(s, "trustbridge.target")))
         return false;
     snprintf(c->reason, sizeof(c->reason), "not configured");
     conclude_remedy(

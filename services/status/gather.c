@@ -129,3 +129,19 @@ void tb_status_ask_proxy(const char *health_addr, struct tb_status_answer *ret)
     }
     ret->came = true;
 }
+
+void tb_status_read_units(struct tb_snapshot *s)
+{
+    static struct tb_unit_list list;
+    const struct tb_unit *health;
+    int r = tb_unit_list_read(&list);
+
+    memcpy(s->units, list.unit, sizeof(s->units));
+    s->n_units = list.n;
+    s->units_known = r == 0;
+    s->units_note[0] = '\0';
+    if (r < 0)
+        snprintf(s->units_note, sizeof(s->units_note), "systemd does not answer: %s", strerror(-r));
+    health = tb_unit_list_find(&list, "tb-proxy-health.socket");
+    snprintf(s->health_listen, sizeof(s->health_listen), "%s", health ? health->listen : "");
+}

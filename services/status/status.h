@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What tb-status knows at one instant, and what it concludes from that. The struct is filled by gather.c
- * (files, health port), bus.c (systemd) and journal.c; conclude.c, render.c and json.c are pure functions of
+ * (files, health port, systemd) and journal.c; conclude.c, render.c and json.c are pure functions of
  * it. Sources: docs/contracts.md. */
 #ifndef TB_STATUS_STATUS_H
 #define TB_STATUS_STATUS_H
@@ -10,9 +10,10 @@
 #include <stdint.h>
 
 #include "common/macros.h"
+#include "common/place.h"
+#include "common/unit_list.h"
 #include "common/service_state.h"
 
-#define TB_STATUS_UNITS_MAX 48
 #define TB_STATUS_ERRORS_MAX 5
 #define TB_STATUS_PROBLEMS_MAX 16
 #define TB_STATUS_NOTE_MAX 320
@@ -37,17 +38,6 @@ struct tb_status_answer {
     uint64_t requests, uptime_s;
 };
 
-struct tb_unit {
-    char name[64];
-    char load[16], active[16], sub[24]; /* systemd's words; result, code and so on are of services only */
-    char result[32];
-    int exit_code;      /* of the last run of its main process; -1: none, or it was killed */
-    unsigned killed_by; /* signal, 0: none */
-    uint32_t restarts;
-    uint64_t since_realtime_us;    /* of the present state; 0: unknown */
-    char text[TB_STATUS_NOTE_MAX]; /* STATUS= of the service */
-};
-
 struct tb_error_line {
     uint64_t realtime_us; /* of the latest */
     char program[32];
@@ -63,7 +53,7 @@ struct tb_snapshot {
     bool configured; /* tb-configure has found a contract */
     bool units_known;
     char units_note[TB_STATUS_NOTE_MAX]; /* why they are not */
-    struct tb_unit units[TB_STATUS_UNITS_MAX];
+    struct tb_unit units[TB_UNIT_LIST_MAX];
     size_t n_units;
     char health_listen[64]; /* where systemd listens for the health port; "" when unknown */
     bool errors_known;
@@ -111,7 +101,7 @@ void tb_status_connect_address(const char *listen, char *out, size_t size);
 /* Reads the body of /status. -EBADMSG when it is none. */
 int tb_status_parse_answer(const char *text, size_t len, struct tb_status_answer *ret);
 
-/* bus.c and journal.c: what cannot be had is said in the note, never an error. */
+/* gather.c and journal.c: what cannot be had is said in the note, never an error. */
 void tb_status_read_units(struct tb_snapshot *s);
 void tb_status_read_errors(struct tb_snapshot *s);
 

@@ -82,6 +82,17 @@ def test_a_full_disk_under_the_audit(make, small_disk):  # noqa: F811
     agree_on_service(p)
 
 
+def test_a_disk_that_is_full_before_the_first_request(make, small_disk):  # noqa: F811
+    """Nothing is served whose record would find no room, and nobody says that it would be."""
+    fill(small_disk)
+    p = make(TB_AUDIT_FILE=small_disk / "audit.jsonl").ready().start(wait="Down")
+    agree_on_refusal(p, "audit_unavailable: ")
+    assert not p.backend.requests
+    (small_disk / "filler").unlink()
+    p.wait_state("Ready")
+    agree_on_service(p)
+
+
 def test_an_audit_that_takes_nothing(make):  # noqa: F811
     p = make(TB_AUDIT_FILE="/dev/full").ready().start()
     wait_for(lambda: p.ask("GET", "/v1/x")[0] == 503, what="the refusal")

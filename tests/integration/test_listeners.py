@@ -43,6 +43,15 @@ def test_proxy_binds_the_port_it_did_not_inherit(tmp_path):
         assert d.stop() == 0
 
 
+def test_proxy_does_not_serve_where_nobody_comes(tmp_path):
+    """In the network namespace of its unit a listener of its own would be deaf, and keep systemd from starting the real one."""
+    with tcp_listener() as health:
+        d = Daemon(["unshare", "-n", program("tb-proxy")], env={**settings(tmp_path), "PATH": "/usr/bin:/bin"},
+                   listen={"health": health}, log=tmp_path / "log").start()
+        assert d.wait(15) == 75
+        assert "systemctl start tb-proxy.socket" in d.log_text()
+
+
 def test_a_single_listener_without_a_name_is_the_public_one(tmp_path):
     port = free_port()
     with tcp_listener() as public:

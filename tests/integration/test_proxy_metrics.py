@@ -3,6 +3,7 @@
 
 import re
 import subprocess
+import time
 
 from proxy_daemon import boottime_us, make, proxy  # noqa: F401
 from tbsys import wait_for
@@ -28,14 +29,27 @@ def test_promtool_finds_nothing_in_any_state(make):  # noqa: F811
     p = make().start(wait="Boot")
     check(metrics(p))
     p.ready().wait_state("Ready")
-    p.lease(expires_at="2030-01-01T00:00:00Z", deadline_boottime_us=boottime_us() + 3600 * 10**6)
-    p.write("tb-billing", "report.json", at="2026-01-08T12:00:00Z", late_seconds=7200,
+    p.lease(expires_at="2030-01-01T00:00:00Z", deadline_boottime_us=boottime_us() + 3600 * 10**6, renewed_at="2026-01-01T00:00:00Z")
+    p.write("tb-authorize", "control-plane.json", reachable=False, reason="x", failures=3, asked_at="2026-01-01T00:00:00Z",
+            asked_boottime_us=1, date="2026-01-01T00:00:00Z", date_boottime_us=boottime_us(),
+            client_cert={"path": "/c", "not_before": "2026-01-01T00:00:00Z", "expires_at": "2027-01-01T00:00:00Z"},
+            ca={"path": "/ca", "error": "holds nothing"})
+    p.write("tb-billing", "report.json", at_boottime_us=boottime_us() - 90 * 10**6, at="2026-01-08T12:00:00Z", late_seconds=7200,
             events={"open": 1, "frozen": 2, "sent": 3, "accepted": 4, "parked": 5})
     p.ask("GET", "/v1/x")
     p.ask("GET", "/admin")
     text = wait_for(lambda: (t := metrics(p)) and value(t, "tb_lease_remaining_seconds") and t, what="the lease in the metrics")
     check(text)
     assert 3000 < value(text, "tb_lease_remaining_seconds") <= 3600
+    now = time.time()
+    assert value(text, "tb_lease_expiry_timestamp_seconds") == 1893456000 and value(text, "tb_lease_renewed_timestamp_seconds") == 1767225600
+    assert 3000 < value(text, "tb_lease_grace_end_timestamp_seconds") - now < 3700
+    assert value(text, "tb_control_plane_reachable") == 0 and value(text, "tb_control_plane_failures") == 3
+    assert abs(value(text, "tb_clock_offset_seconds") - (now - 1767225600)) < 60
+    assert value(text, 'tb_certificate_usable{certificate="client"}') == 1 and value(text, 'tb_certificate_usable{certificate="ca"}') == 0
+    assert value(text, 'tb_certificate_expiry_timestamp_seconds{certificate="client"}') == 1798761600
+    assert 90 <= value(text, "tb_ledger_age_seconds") < 150
+    assert {m for m in re.findall(r'^tb_disk_free_bytes\{place="(\w+)"\} \d+$', text, re.M)} >= {"audit", "state", "run", "ciphertext"}
     assert value(text, "tb_billing_lag_seconds") == 7200 and value(text, 'tb_billing_events{state="parked"}') == 5
     p.write("tb-authorize", "suspended", reason="contract_revoked")
     p.wait_state("Suspended")
@@ -50,9 +64,9 @@ def test_every_family_is_described_once_and_bounded(proxy):  # noqa: F811
     assert len(described) == len(set(described)) and sorted(described) == sorted(re.findall(r"^# HELP (\S+) \S", text, re.M))
     for line in text.splitlines():
         if not line.startswith("#"):
-            assert re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]*"\})? [0-9.]+', line), line
+            assert re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]*"\})? -?[0-9.]+', line), line
             assert re.sub(r"_(bucket|sum|count)$", "", re.match(r"[a-z_]+", line)[0]) in described, line
-    assert len(text.splitlines()) < 150
+    assert len(text.splitlines()) < 250
     assert value(text, 'tb_requests_total{code="200"}') == 50 and value(text, "tb_request_duration_seconds_count") == 50
 
 

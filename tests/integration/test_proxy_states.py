@@ -81,7 +81,7 @@ def test_health_endpoints(proxy):
     text = proxy.ask_health("/metrics")[1].decode()
     assert 'tb_state{state="Ready"} 1' in text and "tb_requests_in_flight 0" in text
     for line in text.splitlines():
-        assert line.startswith("#") or re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]*"\})? [0-9.]+', line), line
+        assert line.startswith("#") or re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]*"\})? -?[0-9.]+', line), line
 
 
 # --- restarts -------------------------------------------------------------------------------------------------------

@@ -82,9 +82,60 @@ static int health_add_audit(cJSON *doc, struct tb_audit *audit)
     return 0;
 }
 
-/* What is for whoever has a key, and for the health port: whose contract this is, and how much it
- * is used. */
-static int health_add_details(cJSON *doc, const struct tb_server *s)
+/* The places where things are put, with what is left there. */
+static int health_add_places(cJSON *doc, const struct tb_place places[static _TB_PLACE_MAX])
+{
+    cJSON *a = cJSON_AddArrayToObject(doc, "places");
+
+    for (int i = 0; a && i < _TB_PLACE_MAX; i++) {
+        cJSON *o;
+
+        if (!places[i].known)
+            continue;
+        o = cJSON_CreateObject();
+        if (!cJSON_AddItemToArray(a, o) || !cJSON_AddStringToObject(o, "name", tb_place_name(i)) ||
+            !cJSON_AddStringToObject(o, "path", places[i].path) ||
+            tb_json_add_uint(o, "device", places[i].device) < 0 ||
+            tb_json_add_uint(o, "size_bytes", places[i].size_bytes) < 0 ||
+            tb_json_add_uint(o, "free_bytes", places[i].free_bytes) < 0 ||
+            tb_json_add_uint(o, "low_bytes", places[i].low_bytes) < 0 ||
+            tb_json_add_uint(o, "files", places[i].files) < 0 ||
+            tb_json_add_uint(o, "free_files", places[i].free_files) < 0)
+            return -ENOMEM;
+    }
+    return a ? 0 : -ENOMEM;
+}
+
+static int health_add_certificate(cJSON *doc, const struct tb_certificate *c)
+{
+    cJSON *o = c->path[0] ? cJSON_AddObjectToObject(doc, "server_cert") : NULL;
+    char text[TB_RFC3339_MAX];
+
+    if (!c->path[0])
+        return 0;
+    if (!o || !cJSON_AddStringToObject(o, "path", c->path) ||
+        (c->error[0] && !cJSON_AddStringToObject(o, "error", c->error)) ||
+        (c->from_us > 0 &&
+         !cJSON_AddStringToObject(o, "not_before", tb_rfc3339_format(c->from_us, 0, text))) ||
+        (c->until_us > 0 &&
+         !cJSON_AddStringToObject(o, "expires_at", tb_rfc3339_format(c->until_us, 0, text))))
+        return -ENOMEM;
+    return 0;
+}
+
+/* What tb-status looks at from outside. */
+static int health_add_surroundings(cJSON *doc, struct tb_server *s)
+{
+    struct tb_surroundings_seen seen;
+
+    tb_surroundings_get(&s->surroundings, &seen);
+    if (!cJSON_AddStringToObject(doc, "public_addr", s->public_addr) ||
+        health_add_places(doc, seen.places) < 0)
+        return -ENOMEM;
+    return health_add_certificate(doc, &seen.server);
+}
+
+static int health_add_details(cJSON *doc, struct tb_server *s)
 {
     const char *expires_at = s->monitor.facts.expires_at;
 
@@ -98,7 +149,7 @@ static int health_add_details(cJSON *doc, const struct tb_server *s)
     return health_add_audit(doc, s->audit);
 }
 
-static char *health_status(struct tb_server *s, bool identified)
+static char *health_status(struct tb_server *s, enum tb_health_view view)
 {
     _cleanup_json_ cJSON *doc = cJSON_CreateObject();
     _cleanup_free_ char *text = NULL;
@@ -116,16 +167,17 @@ static char *health_status(struct tb_server *s, bool identified)
         return NULL;
     if (health_add_step(doc, "hydrate", &w->facts.hydrate) < 0 ||
         health_add_step(doc, "decrypt", &w->facts.decrypt) < 0 ||
-        (identified && health_add_details(doc, s) < 0))
+        (view >= TB_HEALTH_CLIENT && health_add_details(doc, s) < 0) ||
+        (view >= TB_HEALTH_OPERATOR && health_add_surroundings(doc, s) < 0))
         return NULL;
     text = cJSON_Print(doc);
     return text ? tb_text_plain_json(text)
                 : NULL; /* reasons are of foreign origin, and curl shows them on a terminal */
 }
 
-static void health_reply_status(struct tb_server *s, bool identified, struct tb_reply *ret)
+static void health_reply_status(struct tb_server *s, enum tb_health_view view, struct tb_reply *ret)
 {
-    _cleanup_free_ char *text = health_status(s, identified);
+    _cleanup_free_ char *text = health_status(s, view);
 
     if (text)
         tb_reply_text(ret, TB_HTTP_OK, text, strlen(text), "application/json");
@@ -163,8 +215,8 @@ static enum MHD_Result health_answer_method(struct tb_server *s, struct MHD_Conn
     return health_answer_error(s, c, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed", "use GET or HEAD");
 }
 
-void tb_health_reply(struct tb_server *s, const char *method, const char *path, size_t len, bool identified,
-                     struct tb_reply *ret)
+void tb_health_reply(struct tb_server *s, const char *method, const char *path, size_t len,
+                     enum tb_health_view view, struct tb_reply *ret)
 {
     const struct tb_verdict *v = tb_monitor_verdict(&s->monitor);
     struct tb_http_error e;
@@ -175,7 +227,7 @@ void tb_health_reply(struct tb_server *s, const char *method, const char *path, 
         return tb_reply_field(ret, "Allow", "GET, HEAD");
     }
     if (health_is(path, len, "/status"))
-        return health_reply_status(s, identified, ret);
+        return health_reply_status(s, view, ret);
     if (health_is(path, len, "/health"))
         return health_reply_probe(v, TB_HTTP_SERVICE_UNAVAILABLE, "OK", ret);
     /* On its way from the ciphertext to the runtime it is as good as there; not when that has failed. */
@@ -241,7 +293,7 @@ static enum MHD_Result health_answer_probe(struct tb_server *s, struct MHD_Conne
     struct MHD_Response *rs;
     enum MHD_Result result;
 
-    tb_health_reply(s, method, path, strlen(path), true, &r);
+    tb_health_reply(s, method, path, strlen(path), TB_HEALTH_OPERATOR, &r);
     rs = tb_mhd_response(&r);
     if (!rs)
         return MHD_NO;

@@ -11,10 +11,12 @@
 
 /* True when path[0..len) is one of /health, /readiness, /status: not for the runtime, not audited. */
 bool tb_health_path(const char *path, size_t len);
-/* The answer of one of these three, or 405 with Allow. identified: by a key, where keys are needed; others
- * learn state and progress, and not whose contract this is. */
-void tb_health_reply(struct tb_server *s, const char *method, const char *path, size_t len, bool identified,
-                     struct tb_reply *ret);
+/* Who asks. A stranger learns state and progress; whoever has a key, where keys are needed, whose contract
+ * this is and how much it is used; the health port, what stands where on this machine, too. */
+enum tb_health_view { TB_HEALTH_STRANGER, TB_HEALTH_CLIENT, TB_HEALTH_OPERATOR };
+/* The answer of one of these three, or 405 with Allow. */
+void tb_health_reply(struct tb_server *s, const char *method, const char *path, size_t len,
+                     enum tb_health_view view, struct tb_reply *ret);
 /* Access handler of the health listener; cls is the struct tb_server. */
 enum MHD_Result tb_health_handler(void *cls, struct MHD_Connection *c, const char *url, const char *method,
                                   const char *version, const char *upload, size_t *upload_size,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/admin/metrics.h"
 
+#include <stddef.h>
 #include <sys/resource.h>
 
 #include "common/domain_file.h"
@@ -116,6 +117,9 @@ static void metrics_billing(const struct tb_server *s, struct tb_buf *o)
 
     if (tb_state_read_at(s->config->run_dir, "tb-billing/report.json", &doc) < 0)
         return;
+    if (tb_json_get_uint(doc, "at_boottime_us", TB_JSON_INT_MAX, &n, err) == 0 && n <= tb_now_boottime_us())
+        metrics_seconds(o, "tb_ledger_age_seconds", "gauge", "Time since usage was booked last.",
+                        (double)(tb_now_boottime_us() - n) / 1e6);
     if (tb_json_get_uint(doc, "late_seconds", TB_JSON_INT_MAX, &n, err) == 0)
         metrics_single(o, "tb_billing_lag_seconds", "gauge",
                        "Age of the oldest hour of usage that the marketplace has not accepted.", n);
@@ -163,6 +167,124 @@ static void metrics_steps(const struct tb_facts *f, struct tb_buf *o)
                       (unsigned long long)all[i].step->bytes_total);
 }
 
+static void metrics_timestamp(struct tb_buf *o, const char *name, const char *help, uint64_t realtime_us)
+{
+    if (realtime_us > 0)
+        metrics_seconds(o, name, "gauge", help, (double)realtime_us / 1e6);
+}
+
+static uint64_t metrics_time(const char *text)
+{
+    uint64_t us;
+
+    return tb_rfc3339_parse(text, &us) == 0 ? us : 0;
+}
+
+static void metrics_lease(const struct tb_facts *f, struct tb_buf *o)
+{
+    uint64_t now = tb_now_boottime_us(), left = 0;
+
+    metrics_timestamp(o, "tb_lease_renewed_timestamp_seconds",
+                      "When the lease was renewed last, since the epoch.", metrics_time(f->renewed_at));
+    metrics_timestamp(o, "tb_lease_expiry_timestamp_seconds",
+                      "When the lease ends and the grace begins, since the epoch.",
+                      metrics_time(f->expires_at));
+    if (!f->has_deadline)
+        return;
+    if (f->deadline_boottime_us > now)
+        left = f->deadline_boottime_us - now;
+    metrics_timestamp(o, "tb_lease_grace_end_timestamp_seconds",
+                      "When the grace ends and serving with it, since the epoch.",
+                      tb_now_realtime_us() + left);
+    metrics_seconds(o, "tb_lease_remaining_seconds", "gauge", "Time until the lease and its grace are over.",
+                    (double)left / 1e6);
+}
+
+static void metrics_contact(const struct tb_contact *c, struct tb_buf *o)
+{
+    double offset;
+
+    if (!c->known)
+        return;
+    metrics_single(o, "tb_control_plane_reachable", "gauge",
+                   "1 when the control plane answered the last time it was asked.", c->reachable);
+    metrics_single(o, "tb_control_plane_failures", "gauge", "Tries in a row that it did not answer.",
+                   c->failures);
+    metrics_timestamp(o, "tb_control_plane_asked_timestamp_seconds",
+                      "When it was asked last, since the epoch.", c->asked_real_us);
+    if (tb_contact_clock_offset(c, tb_now_realtime_us(), tb_now_boottime_us(), &offset))
+        metrics_seconds(o, "tb_clock_offset_seconds", "gauge",
+                        "How far this machine's clock is ahead of the control plane's; negative: behind.",
+                        offset);
+}
+
+static void metrics_certificates(const struct tb_certificate *server, const struct tb_contact *c,
+                                 struct tb_buf *o)
+{
+    const struct {
+        const char *name;
+        const struct tb_certificate *cert;
+    } all[] = {{"server", server}, {"client", &c->client}, {"ca", &c->ca}};
+
+    metrics_head(o, "tb_certificate_usable", "gauge", "1 when the file holds certificates that can be read.");
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        if (all[i].cert->path[0])
+            tb_buf_printf(o, "tb_certificate_usable{certificate=\"%s\"} %d\n", all[i].name,
+                          !all[i].cert->error[0]);
+    metrics_head(o, "tb_certificate_begin_timestamp_seconds", "gauge",
+                 "When the certificate begins to be valid, since the epoch.");
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        if (all[i].cert->from_us > 0)
+            tb_buf_printf(o, "tb_certificate_begin_timestamp_seconds{certificate=\"%s\"} %llu\n", all[i].name,
+                          (unsigned long long)(all[i].cert->from_us / TB_USEC_PER_SEC));
+    metrics_head(o, "tb_certificate_expiry_timestamp_seconds", "gauge",
+                 "When the certificate ends, since the epoch.");
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        if (all[i].cert->until_us > 0)
+            tb_buf_printf(o, "tb_certificate_expiry_timestamp_seconds{certificate=\"%s\"} %llu\n",
+                          all[i].name, (unsigned long long)(all[i].cert->until_us / TB_USEC_PER_SEC));
+}
+
+static void metrics_place(struct tb_buf *o, const struct tb_place places[static _TB_PLACE_MAX],
+                          const char *name, const char *help, size_t member)
+{
+    metrics_head(o, name, "gauge", help);
+    for (int i = 0; i < _TB_PLACE_MAX; i++)
+        if (places[i].known)
+            tb_buf_printf(o, "%s{place=\"%s\"} %llu\n", name, tb_place_name(i),
+                          (unsigned long long)*(const uint64_t *)((const char *)&places[i] + member));
+}
+
+static void metrics_places(const struct tb_place places[static _TB_PLACE_MAX], struct tb_buf *o)
+{
+    metrics_place(o, places, "tb_disk_size_bytes", "Size of the file system of a place where files are put.",
+                  offsetof(struct tb_place, size_bytes));
+    metrics_place(o, places, "tb_disk_free_bytes", "What is free of it.",
+                  offsetof(struct tb_place, free_bytes));
+    metrics_place(o, places, "tb_disk_low_bytes",
+                  "Less than this is low: TB_DISK_LOW_BYTES, or a tenth of the size.",
+                  offsetof(struct tb_place, low_bytes));
+    metrics_place(o, places, "tb_disk_files", "Files that it can hold; 0: as many as there is room for.",
+                  offsetof(struct tb_place, files));
+    metrics_place(o, places, "tb_disk_free_files", "Files that can still be made.",
+                  offsetof(struct tb_place, free_files));
+}
+
+/* Restarts are what systemd made of deaths; a person's are not counted. */
+static void metrics_units(const struct tb_surroundings_seen *seen, struct tb_buf *o)
+{
+    if (seen->n_units == 0)
+        return;
+    metrics_head(o, "tb_unit_active", "gauge", "1 when systemd has the unit up, or on its way there.");
+    for (size_t i = 0; i < seen->n_units; i++)
+        tb_buf_printf(o, "tb_unit_active{unit=\"%s\"} %d\n", seen->unit[i].name, seen->unit[i].active);
+    metrics_head(o, "tb_unit_restarts_total", "counter",
+                 "Times that systemd started the unit again after it had died.");
+    for (size_t i = 0; i < seen->n_units; i++)
+        tb_buf_printf(o, "tb_unit_restarts_total{unit=\"%s\"} %u\n", seen->unit[i].name,
+                      seen->unit[i].restarts);
+}
+
 static void metrics_state(const struct tb_server *s, struct tb_buf *o)
 {
     const struct tb_facts *f = &s->monitor.facts;
@@ -171,25 +293,28 @@ static void metrics_state(const struct tb_server *s, struct tb_buf *o)
     for (int i = 0; i < _TB_STATE_MAX; i++)
         tb_buf_printf(o, "tb_state{state=\"%s\"} %d\n", tb_state_name(i),
                       s->monitor.verdict.state == (enum tb_state)i);
-    if (f->has_deadline) {
-        uint64_t now = tb_now_boottime_us();
-
-        metrics_seconds(o, "tb_lease_remaining_seconds", "gauge",
-                        "Time until the lease and its grace are over.",
-                        f->deadline_boottime_us > now ? (double)(f->deadline_boottime_us - now) / 1e6 : 0.0);
-    }
+    metrics_single(o, "tb_serving", "gauge", "1 when a request would be served now.",
+                   s->monitor.verdict.state == TB_STATE_READY);
+    metrics_lease(f, o);
     metrics_steps(f, o);
     metrics_single(o, "tb_runtime_healthy", "gauge", "1 when the runtime's health endpoint answers 200.",
                    f->runtime_healthy);
 }
 
-int tb_metrics_format(const struct tb_server *s, struct tb_buf *o)
+int tb_metrics_format(struct tb_server *s, struct tb_buf *o)
 {
+    struct tb_surroundings_seen seen;
+
     metrics_process(s, o);
     metrics_state(s, o);
     metrics_requests(&s->metrics, o);
     metrics_usage(s, o);
     metrics_audit(s, o);
     metrics_billing(s, o);
+    metrics_contact(&s->monitor.facts.contact, o);
+    tb_surroundings_get(&s->surroundings, &seen);
+    metrics_certificates(&seen.server, &s->monitor.facts.contact, o);
+    metrics_places(seen.places, o);
+    metrics_units(&seen, o);
     return tb_buf_error(o);
 }

@@ -26,6 +26,6 @@ uint64_t tb_metrics_count(const struct tb_metrics *m, int from, int to);
 
 struct tb_server;
 /* The whole page. 0 or -ENOMEM. */
-int tb_metrics_format(const struct tb_server *s, struct tb_buf *out);
+int tb_metrics_format(struct tb_server *s, struct tb_buf *out);
 
 #endif

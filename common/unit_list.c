@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The units as PID 1 knows them. Any user may ask; it needs a system bus, and root does without. */
+#include "common/unit_list.h"
+
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <systemd/sd-bus.h>
+#include <unistd.h>
 
+#include "common/macros.h"
 #include "common/text.h"
-#include "status/status.h"
+#include "common/units.h"
 
 #define SYSTEMD "org.freedesktop.systemd1"
 #define SYSTEMD_PRIVATE "unix:path=/run/systemd/private"
+#define ANSWER_US (3 * TB_USEC_PER_SEC) /* PID 1 answers at once, or is stuck */
 
 static inline void bus_freep(sd_bus **b)
 {
@@ -78,13 +82,13 @@ static void bus_read_listen(sd_bus *bus, const char *path, char *out, size_t siz
         snprintf(out, size, "%s", address);
 }
 
-static void bus_read_unit(sd_bus *bus, const char *path, struct tb_snapshot *s, struct tb_unit *u)
+static void bus_read_unit(sd_bus *bus, const char *path, struct tb_unit *u)
 {
     bus_number(bus, path, SYSTEMD ".Unit", "StateChangeTimestamp", 't', &u->since_realtime_us);
     if (tb_text_ends_with(u->name, ".service"))
         bus_read_service(bus, path, u);
-    if (strcmp(u->name, "tb-proxy-health.socket") == 0)
-        bus_read_listen(bus, path, s->health_listen, sizeof(s->health_listen));
+    if (tb_text_ends_with(u->name, ".socket"))
+        bus_read_listen(bus, path, u->listen, sizeof(u->listen));
 }
 
 static int bus_list_units(sd_bus *bus, sd_bus_message **ret)
@@ -103,12 +107,12 @@ static int bus_list_units(sd_bus *bus, sd_bus_message **ret)
     return r;
 }
 
-static int by_name(const void *a, const void *b)
+static int unit_by_name(const void *a, const void *b)
 {
     return strcmp(((const struct tb_unit *)a)->name, ((const struct tb_unit *)b)->name);
 }
 
-static int bus_read_all(sd_bus *bus, struct tb_snapshot *s)
+static int bus_read_all(sd_bus *bus, struct tb_unit_list *l)
 {
     _cleanup_(message_freep) sd_bus_message *m = NULL;
     const char *name, *load, *active, *sub, *path;
@@ -116,34 +120,47 @@ static int bus_read_all(sd_bus *bus, struct tb_snapshot *s)
 
     if (r >= 0)
         r = sd_bus_message_enter_container(m, 'a', "(ssssssouso)");
-    while (r >= 0 && s->n_units < TB_STATUS_UNITS_MAX &&
+    while (r >= 0 && l->n < TB_UNIT_LIST_MAX &&
            (r = sd_bus_message_read(m, "(ssssssouso)", &name, NULL, &load, &active, &sub, NULL, &path, NULL,
                                     NULL, NULL)) > 0) {
-        struct tb_unit *u = &s->units[s->n_units++];
+        struct tb_unit *u = &l->unit[l->n++];
 
         *u = (struct tb_unit){.exit_code = -1};
         snprintf(u->name, sizeof(u->name), "%s", name);
         snprintf(u->load, sizeof(u->load), "%s", load);
         snprintf(u->active, sizeof(u->active), "%s", active);
         snprintf(u->sub, sizeof(u->sub), "%s", sub);
-        bus_read_unit(bus, path, s, u);
+        bus_read_unit(bus, path, u);
     }
-    qsort(s->units, s->n_units, sizeof(s->units[0]), by_name);
+    qsort(l->unit, l->n, sizeof(l->unit[0]), unit_by_name);
     return r;
 }
 
-void tb_status_read_units(struct tb_snapshot *s)
+int tb_unit_list_read(struct tb_unit_list *ret)
 {
     _cleanup_(bus_freep) sd_bus *bus = NULL;
     int r = sd_bus_open_system(&bus);
 
-    s->n_units = 0;
-    s->health_listen[0] = s->units_note[0] = '\0';
+    ret->n = 0;
     if (r < 0 && geteuid() == 0)
         r = bus_connect_private(&bus);
-    if (r >= 0)
-        r = bus_read_all(bus, s);
-    s->units_known = r >= 0;
     if (r < 0)
-        snprintf(s->units_note, sizeof(s->units_note), "systemd does not answer: %s", strerror(-r));
+        return r;
+    (void)sd_bus_set_method_call_timeout(bus, ANSWER_US);
+    r = bus_read_all(bus, ret);
+    return r < 0 ? r : 0;
+}
+
+const struct tb_unit *tb_unit_list_find(const struct tb_unit_list *l, const char *name)
+{
+    for (size_t i = 0; i < l->n; i++)
+        if (strcmp(l->unit[i].name, name) == 0)
+            return &l->unit[i];
+    return NULL;
+}
+
+bool tb_unit_runs(const struct tb_unit *u)
+{
+    return u && (strcmp(u->active, "active") == 0 || strcmp(u->active, "reloading") == 0 ||
+                 (strcmp(u->active, "activating") == 0 && strncmp(u->sub, "auto-restart", 12) != 0));
 }

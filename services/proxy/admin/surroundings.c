@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/admin/surroundings.h"
+
+#include <string.h>
+
+#include "common/log.h"
+#include "common/macros.h"
+#include "common/text.h"
+#include "common/units.h"
+
+#define LOOK_S 10
+#define LOOK_FULL_S 1 /* while a disk is full requests are refused: somebody waits for its room */
+#define UNITS_EVERY 3 /* looks: PID 1 is asked less often */
+#define JOIN_MS 1000
+
+/* The place where records end up, if it cannot take another one. */
+static bool surroundings_bars(const struct tb_surroundings *s, const struct tb_surroundings_seen *seen,
+                              char *out, size_t size)
+{
+    const struct tb_place *file = &seen->places[TB_PLACE_AUDIT], *journal = &seen->places[TB_PLACE_JOURNAL];
+
+    out[0] = '\0';
+    if (file->known && (tb_place_is_full(file) || file->read_only))
+        snprintf(out, size, "audit_unavailable: %s in %.120s",
+                 file->read_only ? "the file system is read-only" : "no space is left for records",
+                 file->path);
+    /* journald drops what it cannot store, and tells nobody. From inside the unit's sandbox its file system
+     * always looks read-only. */
+    else if (s->journal && !s->config->audit_file && tb_place_is_full(journal))
+        snprintf(out, size, "audit_unavailable: no space is left for the journal in %.120s", journal->path);
+    return out[0];
+}
+
+static void surroundings_read_units(struct tb_surroundings_seen *seen)
+{
+    static struct tb_unit_list list; /* of this one thread */
+
+    seen->n_units = 0;
+    if (tb_unit_list_read(&list) < 0)
+        return;
+    for (size_t i = 0; i < list.n && seen->n_units < TB_SURROUNDINGS_UNITS_MAX; i++) {
+        const struct tb_unit *u = &list.unit[i];
+
+        if (strcmp(u->load, "loaded") != 0 ||
+            (!tb_text_ends_with(u->name, ".service") && !tb_text_ends_with(u->name, ".socket")))
+            continue;
+        snprintf(seen->unit[seen->n_units].name, sizeof(seen->unit[0].name), "%.47s", u->name);
+        seen->unit[seen->n_units].active = tb_unit_runs(u);
+        seen->unit[seen->n_units++].restarts = u->restarts;
+    }
+}
+
+static bool surroundings_look(struct tb_surroundings *s, struct tb_surroundings_seen *seen, bool units)
+{
+    char why[TB_AUDIT_TROUBLE_MAX];
+    bool barred;
+
+    tb_places_measure(seen->places, s->config->disk_low_bytes);
+    if (s->config->tls_cert)
+        (void)tb_certificate_read(s->config->tls_cert, false, tb_now_realtime_us(), &seen->server);
+    if (units)
+        surroundings_read_units(seen);
+    barred = surroundings_bars(s, seen, why, sizeof(why));
+    tb_audit_bar(s->audit, why);
+    pthread_mutex_lock(&s->lock);
+    s->seen = *seen;
+    pthread_mutex_unlock(&s->lock);
+    return barred;
+}
+
+static bool surroundings_wait(struct tb_surroundings *s, unsigned seconds)
+{
+    struct timespec until;
+    bool stop;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += seconds;
+    pthread_mutex_lock(&s->lock);
+    while (!s->stop && pthread_cond_timedwait(&s->wake, &s->lock, &until) == 0)
+        ;
+    stop = s->stop;
+    pthread_mutex_unlock(&s->lock);
+    return !stop;
+}
+
+static void *surroundings_thread(void *arg)
+{
+    struct tb_surroundings *s = arg;
+    struct tb_surroundings_seen seen = s->seen;
+    bool barred;
+
+    for (unsigned i = 0;; i++) {
+        barred = surroundings_look(s, &seen, s->systemd && i % UNITS_EVERY == 0);
+        if (!surroundings_wait(s, barred ? LOOK_FULL_S : LOOK_S))
+            return NULL;
+    }
+}
+
+int tb_surroundings_start(struct tb_surroundings *s)
+{
+    struct tb_surroundings_seen seen = {0};
+    pthread_condattr_t attr;
+
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    tb_places_init(seen.places, s->config);
+    (void)surroundings_look(s, &seen, false);
+    s->started = pthread_create(&s->thread, NULL, surroundings_thread, s) == 0;
+    return s->started ? 0 : -EAGAIN;
+}
+
+void tb_surroundings_get(struct tb_surroundings *s, struct tb_surroundings_seen *ret)
+{
+    pthread_mutex_lock(&s->lock);
+    *ret = s->seen;
+    pthread_mutex_unlock(&s->lock);
+}
+
+void tb_surroundings_stop(struct tb_surroundings *s)
+{
+    struct timespec until;
+
+    if (!s->started)
+        return;
+    pthread_mutex_lock(&s->lock);
+    s->stop = true;
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += JOIN_MS / 1000;
+    (void)pthread_timedjoin_np(s->thread, NULL,
+                               &until); /* else it hangs in a disk; the process is about to end */
+    s->started = false;
+}
