@@ -53,7 +53,7 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 LIBS := $(shell pkg-config --libs $(PKG) 2>/dev/null)
 
 # name of each program and the folder that holds it
-PROGRAMS := tbpkg tb-authorize tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-controlplane
+PROGRAMS := tbpkg tb-authorize tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-backup tb-controlplane
 dir_tbpkg := provider
 dir_tb-authorize := services/authorize
 dir_tb-hydrate := services/hydrate
@@ -63,6 +63,7 @@ dir_tb-proxy := services/proxy
 dir_tb-audit := services/audit
 dir_tb-billing := services/billing
 dir_tb-status := services/status
+dir_tb-backup := services/backup
 dir_tb-controlplane := controlplane
 # shell programs of the units
 SCRIPTS := tb-configure tb-scratch
@@ -75,7 +76,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
 .PHONY: force all help deps check check-fast check-image check-trixie demo demo-local demo-stop bench bench-proxy soak lint format docs clean install install-units units fuzz
-all: $(PROGRAMS:%=$(B)/%) $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
+all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
 	@echo 'make            build everything into build/'
@@ -126,6 +127,10 @@ $(B)/$(1): $(call objs,$(dir_$(1))) $(B)/libtbenc.a $(B)/libcommon.a
 	$(Q)$(CC) $(TB_LDFLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(B)/libtbenc.a $(B)/libcommon.a -Wl,--as-needed $(LIBS) -lm
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
+
+# One program, by the name that it is called by.
+$(B)/tb-restore: $(B)/tb-backup
+	$(Q)ln -sf tb-backup $@
 
 $(SCRIPTS:%=$(B)/%): $(B)/%: units/%
 	@mkdir -p $(@D)
@@ -237,7 +242,9 @@ install: all install-units
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir) $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir) \
 		$(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(datadir)/bash-completion/completions
 	install -m 755 $(B)/tbpkg $(B)/tb-audit $(B)/tb-status $(DESTDIR)$(bindir)/
-	install -m 755 $(filter-out %/tbpkg %/tb-audit %/tb-status %/tb-controlplane,$(PROGRAMS:%=$(B)/%)) $(DESTDIR)$(libexecdir)/
+	install -m 755 $(filter-out %/tbpkg %/tb-audit %/tb-status %/tb-backup %/tb-controlplane,$(PROGRAMS:%=$(B)/%)) $(DESTDIR)$(libexecdir)/
+	install -m 755 $(B)/tb-backup $(DESTDIR)$(sbindir)/
+	ln -sf tb-backup $(DESTDIR)$(sbindir)/tb-restore
 	ln -sfr $(DESTDIR)$(libexecdir)/tb-billing $(DESTDIR)$(sbindir)/tb-billing
 	install -m 755 $(B)/libtbenc.so $(DESTDIR)$(libdir)/libtbenc.so.$(VERSION)
 	ln -sf libtbenc.so.$(VERSION) $(DESTDIR)$(libdir)/libtbenc.so.$(SOVERSION)
@@ -253,7 +260,9 @@ install: all install-units
 	install -m 644 packer/*.pkr.hcl $(DESTDIR)$(datadir)/trustbridge/packer/
 	install -m 755 packer/scripts/* $(DESTDIR)$(datadir)/trustbridge/packer/scripts/
 	install -m 644 services/status/tb-status.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-status
-	for n in audit billing; do install -m 644 services/$$n/tb-$$n.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-$$n || exit; done
+	for n in audit backup billing; do install -m 644 services/$$n/tb-$$n.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-$$n || exit; done
+	ln -sf tb-backup $(DESTDIR)$(datadir)/bash-completion/completions/tb-restore
+	ln -sf tb-backup.8 $(DESTDIR)$(mandir)/man8/tb-restore.8
 
 # Needs nothing of systemd and builds nothing.
 UNIT_FILES := $(wildcard units/*.service units/*.socket units/*.target units/*.path)
@@ -262,7 +271,7 @@ install-units:
 		$(DESTDIR)$(libexecdir) $(DESTDIR)$(udevrulesdir) \
 		$(DESTDIR)$(catalogdir) $(DESTDIR)$(journalddir) $(DESTDIR)$(sysconfdir)/trustbridge $(DESTDIR)$(datadir)/doc/trustbridge/examples
 	set -e; for f in $(UNIT_FILES) units/trustbridge-generator; do case $$f in *-generator) d=$(generatordir) m=755;; *) d=$(unitdir) m=644;; esac; \
-		sed 's|@libexecdir@|$(libexecdir)|; s|@sysconfdir@|$(sysconfdir)|; s|@generatordir@|$(generatordir)|' $$f > $(DESTDIR)$$d/$${f##*/}; \
+		sed 's|@libexecdir@|$(libexecdir)|; s|@sbindir@|$(sbindir)|; s|@sysconfdir@|$(sysconfdir)|; s|@generatordir@|$(generatordir)|' $$f > $(DESTDIR)$$d/$${f##*/}; \
 		chmod $$m $(DESTDIR)$$d/$${f##*/}; done
 	install -m 755 $(SCRIPTS:%=units/%) $(DESTDIR)$(libexecdir)/
 	install -m 644 units/90-trustbridge.rules $(DESTDIR)$(udevrulesdir)/

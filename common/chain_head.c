@@ -9,7 +9,7 @@
 #include "common/mapfile.h"
 
 #define HEAD_MAGIC "TBAUDIT1"
-#define HEAD_BYTES 4096
+#define HEAD_BYTES TB_CHAIN_HEAD_BYTES
 #define POINTS 3
 
 struct head_map {
@@ -180,4 +180,30 @@ int tb_chain_head_read(const char *path, struct tb_chain_point *ret)
     } while (m->turns != turns);
     munmap(m, HEAD_BYTES);
     return 0;
+}
+
+int tb_chain_head_copy(const char *path, void *ret)
+{
+    struct head_map *m;
+    uint64_t turns;
+    int r = head_map(path, false, &m);
+
+    if (r < 0)
+        return r;
+    do { /* the numbers come before the points: what they name is written, and stays for a turn */
+        turns = m->turns;
+        memcpy(ret, m, sizeof(*m));
+        atomic_thread_fence(memory_order_acquire);
+    } while (m->turns != turns);
+    memset((char *)ret + sizeof(*m), 0, HEAD_BYTES - sizeof(*m));
+    munmap(m, HEAD_BYTES);
+    return 0;
+}
+
+uint64_t tb_chain_head_seq(const void *copy)
+{
+    struct head_map m;
+
+    memcpy(&m, copy, sizeof(m));
+    return memcmp(m.magic, HEAD_MAGIC, sizeof(m.magic)) == 0 && head_valid(&m) ? m.point[m.committed].seq : 0;
 }

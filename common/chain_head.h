@@ -40,4 +40,10 @@ void tb_chain_head_set_stop(struct tb_chain_head *h, uint64_t lost_max, uint64_t
 /* Reader: what is committed now. -ENOENT when there is none; -EBADMSG when it is not one. */
 int tb_chain_head_read(const char *path, struct tb_chain_point *ret);
 
+/* Reader: the whole file (TB_CHAIN_HEAD_BYTES) as a kill of its writer would leave it now, for a copy. */
+#define TB_CHAIN_HEAD_BYTES 4096
+int tb_chain_head_copy(const char *path, void *ret);
+/* Number of the last record that such a copy says was written; 0: none, or it is no such copy. */
+uint64_t tb_chain_head_seq(const void *copy);
+
 #endif

@@ -8,6 +8,7 @@
 
 #include "common/io.h"
 #include "common/json.h"
+#include "common/restore_pending.h"
 
 /* systemd lists a unit's directories with colons, in alphabetical order, and a drop-in may have added some:
  * ours has our name. */
@@ -46,9 +47,31 @@ int tb_runtime_dir(const char *run_base, const char *program, char **ret)
     return program_dir("RUNTIME_DIRECTORY", run_base, program, ret);
 }
 
+/* Beside the program's directory, wherever that is. */
+static int state_dir_check(const char *dir)
+{
+    const char *slash = strrchr(dir, '/');
+    _cleanup_free_ char *plan =
+        slash ? tb_strf("%.*s/" TB_RESTORE_DIR "/" TB_RESTORE_PLAN, (int)(slash - dir), dir) : NULL;
+
+    return plan && access(plan, F_OK) == 0 ? -EUCLEAN : 0;
+}
+
 int tb_state_dir(const char *state_base, const char *program, char **ret)
 {
-    return program_dir("STATE_DIRECTORY", state_base, program, ret);
+    _cleanup_free_ char *dir = NULL;
+    int r = program_dir("STATE_DIRECTORY", state_base, program, &dir);
+
+    if (r == 0)
+        r = state_dir_check(dir);
+    if (r == 0)
+        *ret = TAKE_PTR(dir);
+    return r;
+}
+
+const char *tb_state_dir_error(int r)
+{
+    return r == -EUCLEAN ? "a restore was interrupted; run tb-restore --finish" : strerror(-r);
 }
 
 static int domain_file_write_volatile(const char *path, const char *text, size_t len)

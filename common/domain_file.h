@@ -13,7 +13,10 @@
 /* The program's own directory: $RUNTIME_DIRECTORY (or $STATE_DIRECTORY) as systemd sets it, else
  * base/program, made 0755 when missing. Heap string in *ret. 0 or -errno. */
 int tb_runtime_dir(const char *run_base, const char *program, char **ret);
+/* -EUCLEAN: an interrupted restore must be finished first. */
 int tb_state_dir(const char *state_base, const char *program, char **ret);
+/* What an error of tb_state_dir() means. */
+const char *tb_state_dir_error(int r);
 
 /* Replaces dir/name atomically (0644; durable: also fsync). The document is not freed. */
 int tb_state_write(const char *dir, const char *name, const cJSON *doc, int durable);

@@ -11,6 +11,7 @@
 #include "common/contact.h"
 #include "common/events.h"
 #include "authorize/exchange.h"
+#include "common/domain_file.h"
 #include "common/exit.h"
 #include "common/fdpass.h"
 #include "authorize/lease_files.h"
@@ -456,9 +457,11 @@ static int files_start(struct daemon *d, const struct tb_clock *now)
     int r =
         tb_lease_files_init(&d->files, d->cfg.run_dir, d->cfg.state_dir, d->cfg.contract_id, d->cfg.asset_id);
 
-    if (r < 0)
-        return tb_error_errno(r, "cannot make the directories of tb-authorize in %s and %s", d->cfg.run_dir,
-                              d->cfg.state_dir);
+    if (r < 0) {
+        tb_error("cannot use the directories of tb-authorize in %s and %s: %s", d->cfg.run_dir,
+                 d->cfg.state_dir, tb_state_dir_error(r));
+        return r;
+    }
     r = tb_lease_files_restore(&d->files, &d->lease, now);
     return r < 0 ? tb_error_errno(r, "cannot write to %s and %s", d->files.run_dir, d->files.state_dir) : 0;
 }

@@ -5,7 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 2
+#include "common/ledger_schema.h"
 
 static const char schema[] =
     "CREATE TABLE IF NOT EXISTS booked (epoch TEXT NOT NULL, counter TEXT NOT NULL, value INTEGER NOT NULL,"
@@ -64,7 +64,7 @@ static int ledger_bring_up_to_date(struct tb_ledger *l)
 
     /* Again, inside the transaction: another process may have done it meanwhile. */
     r = tb_db_int(l->db, &version, 0, "PRAGMA user_version", NULL);
-    if (r < 0 || version >= SCHEMA_VERSION)
+    if (r < 0 || version >= TB_LEDGER_SCHEMA_VERSION)
         return r;
     r = tb_db_exec(l->db, schema);
     if (r < 0 || version == 0)
@@ -107,22 +107,22 @@ static int ledger_set_up(struct tb_ledger *l, bool readonly, char *err)
 
     if (r < 0)
         return tb_db_error(l->db, r, "opening", err);
-    if (version > SCHEMA_VERSION) {
+    if (version > TB_LEDGER_SCHEMA_VERSION) {
         snprintf(err, TB_LEDGER_ERR_MAX,
                  "schema version %" PRId64 " is newer than this program's %d; upgrade TrustBridge", version,
-                 SCHEMA_VERSION);
+                 TB_LEDGER_SCHEMA_VERSION);
         return -EBADMSG;
     }
     r = ledger_check(l, err);
     if (r < 0)
         return r;
-    if (version < SCHEMA_VERSION && readonly) {
+    if (version < TB_LEDGER_SCHEMA_VERSION && readonly) {
         snprintf(err, TB_LEDGER_ERR_MAX,
                  "schema version %" PRId64 " is an older one; start tb-billing, which brings it up to date",
                  version);
         return -EBADMSG;
     }
-    if (version < SCHEMA_VERSION)
+    if (version < TB_LEDGER_SCHEMA_VERSION)
         r = ledger_migrate(l, err);
     return r < 0 || readonly ? r : ledger_prepare(l, err);
 }

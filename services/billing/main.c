@@ -213,8 +213,8 @@ static int billing_make_dirs(struct tb_billing *b)
     int r = tb_state_dir(c->state_dir, PROGRAM, &b->state_dir);
 
     if (r < 0)
-        tb_error("%s/" PROGRAM ": cannot make the state directory: %s; check TB_STATE_DIR", c->state_dir,
-                 strerror(-r));
+        tb_error("%s/" PROGRAM ": cannot use the state directory: %s; check TB_STATE_DIR", c->state_dir,
+                 tb_state_dir_error(r));
     else if ((r = tb_runtime_dir(c->run_dir, PROGRAM, &b->run_dir)) < 0)
         tb_error("%s/" PROGRAM ": cannot make the directory: %s; check TB_RUN_DIR", c->run_dir, strerror(-r));
     if (r < 0)

@@ -178,8 +178,10 @@ static int proxy_open_accounting(struct program *p)
     if (r < 0)
         return program_fail(TB_EXIT_IOERR, "cannot make the runtime directory", r);
     r = tb_state_dir(p->config.state_dir, "tb-proxy", &p->state_dir);
-    if (r < 0)
-        return program_fail(TB_EXIT_IOERR, "cannot make the state directory", r);
+    if (r < 0) {
+        tb_error("cannot use the state directory: %s", tb_state_dir_error(r));
+        return TB_EXIT_IOERR;
+    }
     usage = tb_path_join(p->state_dir, "usage");
     head = tb_path_join(p->state_dir, "audit-head");
     if (!usage || !head)

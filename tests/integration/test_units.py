@@ -34,7 +34,7 @@ def install(dest, **variables):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """Installed as by `make install`, but for programs that are where they were built: systemd looks whether they are there."""
-    return install(tmp_path_factory.mktemp("root"), libexecdir=build_dir())
+    return install(tmp_path_factory.mktemp("root"), libexecdir=build_dir(), sbindir=build_dir())
 
 
 def unit_dir(root):
@@ -180,7 +180,7 @@ def test_the_catalog_explains_every_message_above_notice():
         room = path.relative_to(repo / "services").parts[0]
         for m in re.finditer(ABOVE_NOTICE, path.read_text()):
             seen += 1
-            assert m[1] in events() if m[1] not in (None, "NULL") else room in DAEMONS or room in ("audit", "status"), f"{path}: {m[0]}"
+            assert m[1] in events() if m[1] not in (None, "NULL") else room in DAEMONS or room in ("audit", "backup", "status", "support"), f"{path}: {m[0]}"
     assert seen > 60
     outcome = (repo / "common/outcome.c").read_text()
     codes = set(re.findall(r"(TB_EXIT_\w+) = (?!0\b)", (repo / "common/exit.h").read_text())) - {"TB_EXIT_USAGE"}

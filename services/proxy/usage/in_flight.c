@@ -8,10 +8,6 @@
 #include "common/io.h"
 #include "common/mapfile.h"
 
-#define MAGIC "TBFLIGH1"
-#define SLOTS 16384
-#define FILE_BYTES (sizeof(struct tb_in_flight_slot) * (SLOTS + 1)) /* the first is the head */
-
 struct tb_in_flight {
     struct tb_in_flight_slot *slot; /* in the map */
     uint32_t *spare;                /* stack of slots not taken */
@@ -27,9 +23,9 @@ int tb_in_flight_open(const char *path, tb_in_flight_left_fn *left, void *arg, s
 
     if (!f)
         return fd;
-    f->spare = calloc(SLOTS, sizeof(*f->spare));
+    f->spare = calloc(TB_IN_FLIGHT_SLOTS, sizeof(*f->spare));
     if (f->spare)
-        fd = tb_mapfile_open(path, MAGIC, FILE_BYTES, true, &map);
+        fd = tb_mapfile_open(path, TB_IN_FLIGHT_MAGIC, TB_IN_FLIGHT_FILE_BYTES, true, &map);
     if (fd < 0) {
         free(f->spare);
         free(f);
@@ -38,7 +34,7 @@ int tb_in_flight_open(const char *path, tb_in_flight_left_fn *left, void *arg, s
     tb_close(fd); /* its blocks are there, and it is mapped */
     f->slot = map;
     *ret_found = 0;
-    for (uint32_t i = SLOTS; i > 0; i--) {
+    for (uint32_t i = TB_IN_FLIGHT_SLOTS; i > 0; i--) {
         struct tb_in_flight_slot s = f->slot[i];
         struct tb_tokens t = {
             .prompt = s.prompt, .completion = s.completion, .cached = s.cached, .ours = s.ours};
@@ -58,7 +54,7 @@ void tb_in_flight_close(struct tb_in_flight *f)
 {
     if (!f)
         return;
-    munmap(f->slot, FILE_BYTES);
+    munmap(f->slot, TB_IN_FLIGHT_FILE_BYTES);
     free(f->spare);
     free(f);
 }

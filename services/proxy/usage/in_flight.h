@@ -7,13 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/in_flight_slot.h"
 #include "proxy/usage/tokens.h"
-
-struct tb_in_flight_slot {
-    uint64_t taken; /* 1 while an answer is on its way */
-    uint64_t key;   /* its account's place, from 1; 0: none */
-    uint64_t prompt, completion, cached, ours;
-};
 
 struct tb_in_flight;
 /* Who books what a killed process left. key: as tb_in_flight_take() was given it. */
