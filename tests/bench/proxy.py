@@ -106,7 +106,8 @@ def spawn(home, name, template, argv, **values):
     conf = home / name
     conf.write_text(template.format(dir=home, **values))
     env = {**os.environ, "XDG_DATA_HOME": str(home), "XDG_CONFIG_HOME": str(home), "HOME": str(home)}
-    return subprocess.Popen([*argv, conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    # A session of its own, as Daemon gives to tb-proxy: the kernel schedules by session (autogroup).
+    return subprocess.Popen([*argv, conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, start_new_session=True)
 
 
 def make_certificate(home):

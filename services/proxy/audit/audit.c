@@ -164,10 +164,10 @@ void tb_audit_submit(struct tb_audit *a, struct tb_audit_record *r)
         a->aggregated++;
         tb_audit_note_open(a);
     } else {
-        if (!a->head)
-            pthread_cond_signal(&a->wake);
         *a->tail = r;
         a->tail = &r->next;
+        if (++a->queued == (a->gathering ? TB_AUDIT_GATHER : 1))
+            pthread_cond_signal(&a->wake);
     }
     pthread_mutex_unlock(&a->lock);
 }

@@ -20,6 +20,9 @@ struct tb_audit {
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t wake, sync_wake;
     struct tb_audit_record *head, **tail;
+    size_t queued; /* records from head on */
+    /* The writer waits for the first record, or, just after it has written, for several. */
+    bool gathering;
     struct tb_refusals refusals;
     size_t slots;
     /* requests whose records are in refusals, or stand for several and are not written yet */
@@ -34,6 +37,8 @@ struct tb_audit {
     size_t n_written_records;
     struct tb_audit_record *spare; /* of the thread that submits: taken from there */
 };
+
+#define TB_AUDIT_GATHER 256 /* records that are written without waiting for more */
 
 /* Finds where the chain stands after whatever ended the last writer. The head says it, but for the records
  * that were being written: of these the file knows, and else they count as written and are declared

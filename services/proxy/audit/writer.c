@@ -10,8 +10,8 @@
 #include "common/units.h"
 #include "proxy/audit/state.h"
 
-#define GATHER_MS 1
-#define SYNC_PAUSE_MS 20
+#define GATHER_MS 50
+#define SYNC_PAUSE_MS 50
 #define RETRY_MS 250
 #define RECORDS_KEPT 512 /* for the next requests; no more are added from then on */
 /* Written together. Fewer when there is the journal as well: a kill may leave it as many behind the file. */
@@ -194,17 +194,27 @@ static void writer_settle(struct tb_audit *a, const struct audit_batch *b)
     tb_audit_free_records(done);
 }
 
-/* On the lock: waits until woken, or a gathered refusal is due. */
-static void writer_wait(struct tb_audit *a)
+/* On the lock: waits until woken or due. False: it is due. */
+static bool writer_wait(struct tb_audit *a, uint64_t due_us)
 {
-    uint64_t due = tb_refusals_due_us(&a->refusals);
-    struct timespec until = {.tv_sec = (time_t)(due / TB_USEC_PER_SEC),
-                             .tv_nsec = (long)(due % TB_USEC_PER_SEC * 1000)};
+    struct timespec until = {.tv_sec = (time_t)(due_us / TB_USEC_PER_SEC),
+                             .tv_nsec = (long)(due_us % TB_USEC_PER_SEC * 1000)};
 
-    if (due == UINT64_MAX)
-        pthread_cond_wait(&a->wake, &a->lock);
-    else
-        pthread_cond_timedwait(&a->wake, &a->lock, &until);
+    if (due_us == UINT64_MAX)
+        return pthread_cond_wait(&a->wake, &a->lock) == 0;
+    return pthread_cond_timedwait(&a->wake, &a->lock, &until) != ETIMEDOUT;
+}
+
+/* On the lock: records that come one by one are written together. Waking this thread for each costs more
+ * than writing it, and takes a processor from the requests; a long run of writing would as well. */
+static void writer_gather(struct tb_audit *a)
+{
+    uint64_t until = tb_now_monotonic_us() + GATHER_MS * 1000;
+
+    a->gathering = true;
+    while (a->queued < TB_AUDIT_GATHER && !a->stop && !a->reopen && writer_wait(a, until))
+        ;
+    a->gathering = false;
 }
 
 /* On the lock: appends refusals that are due, all of them when the audit is being closed, to the queue. */
@@ -216,6 +226,7 @@ static void writer_take_refusals(struct tb_audit *a)
         r->next = NULL;
         *a->tail = r;
         a->tail = &r->next;
+        a->queued++;
     }
 }
 
@@ -224,18 +235,17 @@ static struct tb_audit_record *writer_take(struct tb_audit *a, bool *ret_reopen)
 {
     struct tb_audit_record *batch;
 
-    /* Records that come one by one are written a few at a time: waking this thread for each costs more
-     * than writing it. */
-    tb_sleep_ms(GATHER_MS);
     pthread_mutex_lock(&a->lock);
+    writer_gather(a);
     writer_take_refusals(a);
     while (!a->head && !a->stop && !a->reopen) {
-        writer_wait(a);
+        (void)writer_wait(a, tb_refusals_due_us(&a->refusals));
         writer_take_refusals(a);
     }
     batch = a->head;
     a->head = NULL;
     a->tail = &a->head;
+    a->queued = 0;
     *ret_reopen = a->reopen;
     a->reopen = false;
     pthread_mutex_unlock(&a->lock);
