@@ -15,9 +15,9 @@
 #define LINGER_MAX (8UL * 1024 * 1024)  /* bytes that it may send meanwhile */
 
 /* Of a body, and of requests on a kept connection, in one turn: then others have theirs. */
-#define TURN_BYTES (64 * 1024)
+#define TURN_BYTES (256 * 1024)
 #define TURN_COSTLY (16 * 1024)
-#define TURN_REQUEST (8 * 1024) /* what a request counts for, beside its body */
+#define TURN_REQUEST (32 * 1024) /* what a request counts for, beside its body */
 
 static void connection_task(struct tb_task *t);
 
@@ -234,13 +234,15 @@ static void connection_refuse_body(struct tb_connection *c, const struct tb_refu
 
 static void connection_give_body(struct tb_connection *c)
 {
-    size_t offered = MIN(c->data - c->start, c->turn);
+    /* All that was read, though it may be a little more than the turn has left: the runtime is not woken for
+     * the rest by itself. Bytes that cost more are counted exactly. */
+    size_t offered = c->costly ? MIN(c->data - c->start, c->turn) : c->data - c->start;
     size_t n = c->listener->handler->body(c->request, c->in + c->start, offered);
 
     assert(n <= offered);
     c->start += n;
     c->bytes_in += n;
-    c->turn -= n;
+    c->turn -= MIN(n, c->turn);
     c->body_blocked = n < offered;
 }
 

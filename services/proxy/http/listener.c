@@ -14,7 +14,7 @@
 #define LOOK_US TB_USEC_PER_SEC
 #define LOOK_IDLE_US (5 * TB_USEC_PER_SEC) /* when there are only connections that wait for a next request */
 #define RETRY_US (TB_USEC_PER_SEC / 4)     /* after descriptors or memory ran out */
-#define BLOCKS_KEPT 64                     /* of each size, for the next who reads */
+#define BLOCKS_KEPT (4 * 1024 * 1024UL)    /* bytes, of each size, for the next who reads */
 #define BUCKETS 1024
 /* A client that is gone without a word is noticed within two minutes. */
 #define KEEPALIVE_IDLE_S 60
@@ -52,7 +52,7 @@ void tb_listener_put_block(struct tb_listener *l, char *block, size_t size)
 
     if (!b)
         return;
-    if (list->n >= BLOCKS_KEPT) {
+    if ((list->n + 1) * size > BLOCKS_KEPT) {
         free(b);
         return;
     }

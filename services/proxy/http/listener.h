@@ -17,7 +17,7 @@
 
 /* What connections read into. */
 #define TB_BLOCK_SMALL (16 * 1024UL)
-#define TB_BLOCK_LARGE (128 * 1024UL)
+#define TB_BLOCK_LARGE (256 * 1024UL)
 
 struct tb_block_list {
     struct tb_block *first;
