@@ -68,6 +68,16 @@ int tb_buf_uint(struct tb_buf *b, uint64_t v)
     return tb_buf_append(b, p, (size_t)(text + sizeof(text) - p));
 }
 
+int tb_buf_hex(struct tb_buf *b, uint64_t v)
+{
+    char text[16], *p = text + sizeof(text);
+
+    do
+        *--p = "0123456789abcdef"[v % 16];
+    while ((v /= 16) > 0);
+    return tb_buf_append(b, p, (size_t)(text + sizeof(text) - p));
+}
+
 /* Whether one of eight bytes needs an escape. */
 static bool json_needs_escape(uint64_t v)
 {

@@ -48,8 +48,9 @@ static inline int tb_buf_puts(struct tb_buf *b, const char *s)
 }
 /* At most 511 bytes of text: long values go through tb_buf_append(). */
 int tb_buf_printf(struct tb_buf *b, const char *fmt, ...) _printf_(2, 3);
-/* In decimal. */
+/* In decimal, and in hex. */
 int tb_buf_uint(struct tb_buf *b, uint64_t v);
+int tb_buf_hex(struct tb_buf *b, uint64_t v);
 /* s as a JSON string with its quotes; bytes outside printable ASCII become \u00xx, so that the result is
  * always ASCII. */
 int tb_buf_json_string(struct tb_buf *b, const char *s, size_t n);

@@ -176,7 +176,7 @@ bool tb_connection_write(struct tb_connection *c, const void *p, size_t n)
         c->left -= n;
     }
     if (c->framing == TB_FRAMING_CHUNKED) {
-        (void)tb_buf_printf(&c->out, "%zx\r\n", n);
+        (void)tb_body_put_chunk_size(&c->out, n);
         end = "\r\n";
         end_len = 2;
     }

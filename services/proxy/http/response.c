@@ -270,3 +270,9 @@ int tb_body_decode(struct tb_body *b, const char *in, size_t in_len, char *out, 
     *ret_made = made;
     return 0;
 }
+
+int tb_body_put_chunk_size(struct tb_buf *b, size_t n)
+{
+    (void)tb_buf_hex(b, n);
+    return tb_buf_append(b, "\r\n", 2);
+}

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "common/buf.h"
 #include "proxy/http/headers.h"
 
 #define TB_RESPONSE_HEAD_MAX (64 * 1024)
@@ -52,5 +53,7 @@ void tb_body_init(struct tb_body *b, enum tb_framing framing, uint64_t length);
  * came; b->done when the body is complete. 0 or -EBADMSG for bad chunking. */
 int tb_body_decode(struct tb_body *b, const char *in, size_t in_len, char *out, size_t out_len,
                    size_t *ret_used, size_t *ret_made);
+/* The line before a chunk of n bytes. 0 or the buffer's error. */
+int tb_body_put_chunk_size(struct tb_buf *b, size_t n);
 
 #endif

@@ -118,7 +118,7 @@ static void call_give_up_replay(struct tb_call *c)
 static size_t call_write_kept(struct tb_call *c, const void *p, size_t n)
 {
     if (c->body == TB_FRAMING_CHUNKED)
-        (void)tb_buf_printf(&c->out, "%zx\r\n", n);
+        (void)tb_body_put_chunk_size(&c->out, n);
     (void)tb_buf_append(&c->out, p, n);
     if (c->body == TB_FRAMING_CHUNKED)
         (void)tb_buf_append(&c->out, "\r\n", 2);
@@ -145,7 +145,7 @@ static size_t call_write_through(struct tb_call *c, const void *p, size_t n)
             return 0;
         call_give_up_replay(c);
         c->chunk_left = n;
-        if (tb_buf_printf(&c->out, "%zx\r\n", n) < 0) {
+        if (tb_body_put_chunk_size(&c->out, n) < 0) {
             call_fail(c, -ENOMEM);
             return n;
         }

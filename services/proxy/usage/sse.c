@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/usage/sse.h"
 
+#include "common/bytes.h"
 #include "common/macros.h"
 
 static const char FIELD[] = "data:";
@@ -39,6 +40,9 @@ static size_t sse_line_len(const char *p, size_t n)
 {
     size_t i = 0;
 
+    while (i + 8 <= n &&
+           !(tb_bytes_have(tb_bytes_load(p + i), '\n') | tb_bytes_have(tb_bytes_load(p + i), '\r')))
+        i += 8;
     while (i < n && p[i] != '\n' && p[i] != '\r')
         i++;
     return i;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <setjmp.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -42,6 +43,23 @@ static void test_a_json_string_escapes_each_byte_wherever_it_stands(void **state
             assert_int_equal(b.len, want.len);
             assert_memory_equal(b.data, want.data, want.len);
         }
+}
+
+static void test_numbers_in_decimal_and_hex(void **state)
+{
+    static const uint64_t number[] = {0, 9, 10, 15, 16, 0xabcdef, UINT64_MAX};
+
+    for (size_t i = 0; i < ARRAY_SIZE(number); i++) {
+        _cleanup_buf_ struct tb_buf b = {0};
+        char want[48];
+
+        tb_buf_uint(&b, number[i]);
+        tb_buf_append(&b, " ", 1);
+        tb_buf_hex(&b, number[i]);
+        snprintf(want, sizeof(want), "%" PRIu64 " %" PRIx64, number[i], number[i]);
+        assert_int_equal(b.len, strlen(want));
+        assert_memory_equal(b.data, want, b.len);
+    }
 }
 
 static void test_consume_takes_from_the_front(void **state)
@@ -145,6 +163,7 @@ int main(void)
         cmocka_unit_test(test_appends_in_order),
         cmocka_unit_test(test_a_secret_grows_and_stays_whole),
         cmocka_unit_test(test_a_json_string_escapes_each_byte_wherever_it_stands),
+        cmocka_unit_test(test_numbers_in_decimal_and_hex),
         cmocka_unit_test(test_consume_takes_from_the_front),
         cmocka_unit_test(test_the_first_error_stays),
         cmocka_unit_test(test_a_limit_is_the_last_byte),
