@@ -7,13 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 
-/* SQLite would make it by the umask; its -wal and -shm then copy this mode. */
-static int db_file_make(const char *path, int flags)
+/* SQLite would make it by the umask; its -wal and -shm then copy this mode. A file that is there is never
+ * opened here: to close any descriptor of it takes the locks of all connections that this process has to it
+ * (POSIX), and two writers at once damage it. */
+static int db_file_make(const char *path)
 {
-    int nofollow = flags & SQLITE_OPEN_NOFOLLOW ? O_NOFOLLOW : 0;
-    _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | nofollow, 0600);
+    _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
-    return fd < 0 ? -errno : 0;
+    return fd < 0 && errno != EEXIST ? -errno : 0;
 }
 
 static int db_set_up(sqlite3 *db, int flags)
@@ -27,7 +28,7 @@ static int db_set_up(sqlite3 *db, int flags)
 int tb_db_open(const char *path, int flags, sqlite3 **ret, char err[static TB_DB_ERR_MAX])
 {
     _cleanup_db_ sqlite3 *db = NULL;
-    int r = flags & SQLITE_OPEN_CREATE ? db_file_make(path, flags) : 0;
+    int r = flags & SQLITE_OPEN_CREATE ? db_file_make(path) : 0;
 
     err[0] = '\0';
     if (r < 0) {

@@ -40,6 +40,7 @@ libcurl4-openssl-dev
 libgnutls28-dev
 libinih-dev
 libmicrohttpd-dev
+libpq-dev
 libsqlite3-dev
 libssl-dev
 libsystemd-dev
@@ -55,6 +56,7 @@ openssh-client
 openssl
 packer
 pkg-config
+postgresql
 procps
 prometheus
 python3

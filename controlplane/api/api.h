@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The control plane's HTTP API without HTTP: a request in, a status and a JSON body out. Design section 4.
- * Uses the store and logs; the caller's job is the transport. */
+ * Uses the store and logs; the caller's job is the transport. Several threads may answer at a time, each with
+ * a store of its own. */
 #ifndef CP_API_H
 #define CP_API_H
 
@@ -11,6 +12,7 @@
 #include "common/secret.h"
 #include "controlplane/api/request.h"
 #include "controlplane/blob/sas.h"
+#include "controlplane/keys/keyring.h"
 #include "controlplane/store/store.h"
 
 /* How the client showed who it is on the TLS layer. */
@@ -21,9 +23,10 @@ enum cp_client_auth {
     CP_CLIENT_VERIFIED,
 };
 
+/* What all requests share. */
 struct cp_api {
-    struct cp_store *store;
-    const struct tb_key *master, *token;
+    struct cp_keyring *keyring;
+    const struct tb_key *token;
     struct cp_sas sas;
 };
 
@@ -49,13 +52,16 @@ void cp_reply_clear(struct cp_reply *r); /* wipes the body */
 #define _cleanup_reply_ _cleanup_(cp_reply_clear)
 
 /* Decides on everything but the body, so that no client uploads one in vain: true when *ret is already the
- * answer. */
+ * answer. Needs no store. */
 bool cp_api_refuse(const struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret);
 
 /* Answers a whole request, cp_api_refuse() included. */
-void cp_api_answer(struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret);
+void cp_api_answer(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
+                   struct cp_reply *ret);
 
 /* The answer to a body over CP_BODY_MAX. */
 void cp_api_too_large(struct cp_reply *ret);
+/* 503, for a server that cannot take the request now. */
+void cp_api_unavailable(struct cp_reply *ret, const char *message);
 
 #endif

@@ -167,8 +167,15 @@ static int request_parse_key(const cJSON *root, struct tb_key *ret, char *err)
     return r < 0 ? request_fault(err, "decryption_key_hex", "is not 64 hex digits") : 0;
 }
 
-int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct tb_key *ret_key,
-                      char err[static TB_JSON_ERR_MAX])
+/* An option that is there must be one. */
+static int request_get_flag(const cJSON *root, const char *name, bool *ret, char *err)
+{
+    *ret = false;
+    return tb_json_member(root, name) ? tb_json_get_bool(root, name, ret, err) : 0;
+}
+
+int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, bool *ret_replace,
+                      struct tb_key *ret_key, char err[static TB_JSON_ERR_MAX])
 {
     _cleanup_secret_json_ cJSON *j = NULL;
     _cleanup_key_ struct tb_key key = {0};
@@ -198,6 +205,9 @@ int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct
     if (r < 0)
         return r;
     r = request_parse_manifest_sha256(j, metadata, &a, err);
+    if (r < 0)
+        return r;
+    r = request_get_flag(j, "replace", ret_replace, err);
     if (r < 0)
         return r;
     r = request_parse_key(j, &key, err);

@@ -11,10 +11,12 @@
 
 #define CP_BODY_MAX (64 * 1024)
 
-/* Parses an assets/register body. Of ret, all but wrapped_key and the times are set; the key comes apart from
- * it. On failure -EBADMSG, -EINVAL, -ENOENT or -ENOMEM, and err names the member and never quotes the key. */
-int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct tb_key *ret_key,
-                      char err[static TB_JSON_ERR_MAX]);
+/* Parses an assets/register body. Of ret, all but the version, the wrapped key, key_id and the times are
+ * set; the key comes apart from it. replace (false): another key or other contents may replace those that
+ * are in use. On failure -EBADMSG, -EINVAL, -ENOENT or -ENOMEM, and err names the member and never quotes
+ * the key. */
+int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, bool *ret_replace,
+                      struct tb_key *ret_key, char err[static TB_JSON_ERR_MAX]);
 
 struct cp_authorize {
     char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1], hw_id[CP_HW_ID_MAX + 1];

@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <getopt.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -63,18 +64,65 @@ int cp_fail(const struct cp_options *o, int code, const char *fmt, ...)
 int cp_fail_store(const struct cp_options *o, const struct cp_store *s, int r)
 {
     if (r == -EBUSY)
-        return cp_fail(o, TB_EXIT_TEMPFAIL, "the database in %s is held by another process; try again",
-                       o->data);
-    return cp_fail(o, TB_EXIT_IOERR, "error of the database in %s: %s", o->data, cp_store_error(s));
+        return cp_fail(o, TB_EXIT_TEMPFAIL, "the database is held by another process; try again");
+    if (r == -ENOTCONN)
+        return cp_fail(o, TB_EXIT_TEMPFAIL, "the database does not answer: %s", cp_store_error(s));
+    return cp_fail(o, TB_EXIT_IOERR, "error of the database: %s", cp_store_error(s));
+}
+
+int cp_place(const struct cp_options *o, struct cp_place *ret)
+{
+    char err[CP_ERR_MAX];
+    int r = cp_data_place(o->data, o->database, ret, err);
+
+    return r < 0 ? cp_fail(o, TB_EXIT_IOERR, "%s", err) : 0;
 }
 
 int cp_open(const struct cp_options *o, struct cp_store **ret)
 {
     char err[CP_ERR_MAX];
-    int r;
+    struct cp_place p;
+    int r = cp_place(o, &p);
 
-    r = cp_data_open_store(o->data, ret, err);
-    return r < 0 ? cp_fail(o, r == -EBUSY ? TB_EXIT_TEMPFAIL : TB_EXIT_IOERR, "%s", err) : 0;
+    if (r != 0)
+        return r;
+    r = cp_data_open_store(&p, ret, err);
+    if (r == -EINVAL)
+        return cp_fail(o, TB_EXIT_USAGE, "--database: %s", err);
+    return r < 0 ? cp_fail(o, r == -EBUSY || r == -ENOTCONN ? TB_EXIT_TEMPFAIL : TB_EXIT_IOERR, "%s", err)
+                 : 0;
+}
+
+const char *cp_actor(char out[static 64])
+{
+    const struct passwd *pw = getpwuid(getuid());
+
+    if (pw && tb_id_valid(pw->pw_name))
+        snprintf(out, 64, "cli:%.50s", pw->pw_name);
+    else
+        snprintf(out, 64, "cli:uid-%u", (unsigned)getuid());
+    return out;
+}
+
+/* What the command line did not say, the environment may: /etc/trustbridge/controlplane.env. */
+static int cp_options_environment(struct tb_options *table, struct cp_options *o)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && !tb_option_is_end(&table->rows[i]); i++) {
+        const struct tb_option *row = &table->rows[i];
+        char *value = row->setting && !(table->given & 1ULL << i) ? getenv(row->setting) : NULL;
+
+        if (!value || !*value)
+            continue;
+        if (row->kind != TB_OPTION_FLAG)
+            r = tb_options_set(table, o, i, row->setting, value);
+        else if (strcmp(value, "true") == 0)
+            r = tb_options_set(table, o, i, row->setting, value);
+        else if (strcmp(value, "false") != 0)
+            r = cp_fail(o, -EINVAL, "%s: true or false, not '%s'", row->setting, value);
+    }
+    return r;
 }
 
 static int cp_check_operands(struct cp_options *o, int argc, char **argv)
@@ -103,6 +151,8 @@ int cp_options_parse(const struct cp_command *c, int argc, char **argv, struct c
 
     if (tb_options_parse(&table, &o, argc, argv) < 0)
         return cp_fail(&o, TB_EXIT_USAGE, "%s; see --help", table.error);
+    if (!o.help && cp_options_environment(&table, &o) < 0)
+        return *table.error ? cp_fail(&o, TB_EXIT_USAGE, "%s", table.error) : TB_EXIT_USAGE;
     if (o.help) {
         cp_print_command_help(c);
         return fflush(stdout) == 0 ? TB_EXIT_OK : TB_EXIT_IOERR;

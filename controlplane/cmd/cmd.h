@@ -24,10 +24,11 @@ struct cp_command;
 struct cp_options {
     const struct cp_command *command;
     const char *operand;
-    const char *data;
+    const char *data, *database;
     /* contracts */
     const char *asset, *reason;
-    uint64_t expires_us, lease_seconds, max_hw;
+    uint64_t expires_us, lease_seconds, max_hw, slot_ttl_s, version, from;
+    const char *mode, *machine;
     bool replace;
     /* listings */
     bool json;
@@ -35,7 +36,7 @@ struct cp_options {
     /* serve */
     const char *listen, *tls_cert, *tls_key, *client_ca, *storage_account, *storage_key_file, *sas_ip;
     struct tb_option_list names;
-    uint64_t sas_seconds;
+    uint64_t sas_seconds, workers;
     bool tls_auto, http, client_auth, seed;
     /* every command */
     bool help;
@@ -64,7 +65,10 @@ struct cp_command {
 #define CP_JSON_ROW TB_OPTION(0, "json", NULL, TB_OPTION_FLAG, json, "print a JSON array")
 #define CP_COMMON_ROWS                                                                                       \
     TB_OPTION(0, "data", "DIR", TB_OPTION_STRING, data,                                                      \
-              "where database, keys and certificates are (required)"),                                       \
+              "where database, keys and certificates are (required)", .setting = "TBCP_DATA"),               \
+        TB_OPTION(0, "database", "URL", TB_OPTION_STRING, database,                                          \
+                  "postgresql://... or sqlite:PATH (default: controlplane.db in DIR)",                       \
+                  .setting = "TBCP_DATABASE"),                                                               \
         TB_OPTION(0, "help", NULL, TB_OPTION_STOP, help, "this text"), TB_OPTION_END
 
 int cp_option_time(const struct tb_option *o, void *us, char *value, char err[static TB_OPTION_ERR_MAX]);
@@ -72,7 +76,8 @@ int cp_option_from_now(const struct tb_option *o, void *us, char *value, char er
 
 /* Tables of options: none of its own, --json alone; the others are their commands' files'. */
 extern const struct tb_option cp_no_options[], cp_json_options[], cp_serve_options[],
-    cp_contract_add_options[], cp_contract_deny_options[], cp_contract_shorten_options[], cp_log_options[];
+    cp_contract_add_options[], cp_contract_deny_options[], cp_contract_shorten_options[], cp_log_options[],
+    cp_machine_options[], cp_changes_options[];
 
 /* Parses argv after the command's words. Returns -1 to go on, else the exit code (help was printed, or an
  * error). */
@@ -82,8 +87,11 @@ int cp_options_parse(const struct cp_command *c, int argc, char **argv, struct c
 int cp_fail(const struct cp_options *o, int code, const char *fmt, ...) _printf_(3, 4);
 /* The same for a failure of the store. */
 int cp_fail_store(const struct cp_options *o, const struct cp_store *s, int r);
-/* Opens o->data's database. 0, or an exit code after saying why. */
+/* Where the database is, and opening it. 0, or an exit code after saying why. */
+int cp_place(const struct cp_options *o, struct cp_place *ret);
 int cp_open(const struct cp_options *o, struct cp_store **ret);
+/* Who changes something by the command line: "cli:NAME". */
+const char *cp_actor(char out[static 64]);
 
 int cp_run_serve(const struct cp_options *o);
 int cp_run_issue_client(const struct cp_options *o);
@@ -93,6 +101,9 @@ int cp_run_contract_deny(const struct cp_options *o);
 int cp_run_contract_revoke(const struct cp_options *o);
 int cp_run_contract_shorten(const struct cp_options *o);
 int cp_run_contract_unbind(const struct cp_options *o);
+int cp_run_machine_list(const struct cp_options *o);
+int cp_run_machine_remove(const struct cp_options *o);
+int cp_run_changes(const struct cp_options *o);
 int cp_run_contract_list(const struct cp_options *o);
 int cp_run_asset_restore(const struct cp_options *o);
 int cp_run_asset_list(const struct cp_options *o);

@@ -1,19 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* contract add, allow, deny, revoke, shorten, unbind; asset restore. Each change is one transaction beside
- * the running server, which reads contracts afresh for each request. */
+/* contract add, allow, deny, revoke, shorten, unbind; machine remove; asset restore. Each change is one
+ * transaction with its line in the log of changes, beside the running server, which reads contracts afresh
+ * for each request. */
 #include <string.h>
 
-#include "controlplane/cmd/cmd.h"
 #include "common/units.h"
+#include "controlplane/cmd/cmd.h"
 
 #define TB_OPTION_TARGET struct cp_options
 const struct tb_option cp_contract_add_options[] = {
     TB_OPTION(0, "asset", "ID", TB_OPTION_STRING, asset,
               "the asset the contract is for; \"*\" is every asset (required)"),
+    TB_OPTION(0, "version", "N", TB_OPTION_UINT, version,
+              "this version of the asset for good (default: the current one)", .min = 1, .max = INT64_MAX),
+    TB_OPTION(0, "mode", "MODE", TB_OPTION_STRING, mode,
+              "open: the contract's id is enough (default); certificate: a client certificate is needed"),
     CP_END_ROWS,
     CP_LEASE_ROW,
-    TB_OPTION(0, "max-hw", "N", TB_OPTION_UINT, max_hw, "at most N different machines (default: any number)",
-              .min = 1, .max = 1000000),
+    TB_OPTION(0, "max-hw", "N", TB_OPTION_UINT, max_hw,
+              "at most N different machines at a time (default: any number)", .min = 1, .max = 1000000),
+    TB_OPTION(0, "slot-ttl", "SECONDS", TB_OPTION_UINT, slot_ttl_s,
+              "a machine that is not seen for its lease and this long makes room for another (default 86400)",
+              .min = 1, .max = CP_LEASE_SECONDS_MAX),
     TB_OPTION(0, "replace", NULL, TB_OPTION_FLAG, replace, "change the contract if it exists"),
     CP_COMMON_ROWS,
 };
@@ -23,17 +31,71 @@ const struct tb_option cp_contract_deny_options[] = {
     CP_COMMON_ROWS,
 };
 const struct tb_option cp_contract_shorten_options[] = {CP_END_ROWS, CP_LEASE_ROW, CP_COMMON_ROWS};
+const struct tb_option cp_machine_options[] = {
+    TB_OPTION(0, "machine", "HW_ID", TB_OPTION_STRING, machine, "the machine (required)"),
+    CP_COMMON_ROWS,
+};
+
+/* A change on its way into the store. */
+struct edit {
+    const struct cp_options *o;
+    const char *action;
+    struct cp_contract c;
+    bool replace;
+    /* changes c; -1 to go on, else an exit code after saying why */
+    int (*change)(const struct cp_options *o, struct cp_contract *c);
+    int code; /* what change said */
+};
+
+static int contract_log(struct cp_store *s, const struct edit *e)
+{
+    char actor[64], end[TB_RFC3339_MAX], lease[24], max[24], version[24];
+
+    snprintf(lease, sizeof(lease), "%llu", (unsigned long long)e->c.lease_seconds);
+    snprintf(max, sizeof(max), "%llu", (unsigned long long)e->c.max_hw);
+    snprintf(version, sizeof(version), "%llu", (unsigned long long)e->c.version);
+    return cp_change(s, tb_now_realtime_us(), cp_actor(actor), e->action, e->c.contract_id, "asset",
+                     e->c.asset_id, "version", e->c.version ? version : NULL, "mode",
+                     cp_mode_names[e->c.mode], "state", e->c.active ? "active" : e->c.reason, "expires_at",
+                     e->c.expires_us ? tb_rfc3339_format(e->c.expires_us, 0, end) : NULL, "lease_seconds",
+                     lease, "max_hw", e->c.max_hw ? max : NULL);
+}
+
+static int contract_put(struct cp_store *s, void *ctx)
+{
+    const struct edit *e = ctx;
+    int r = cp_store_put_contract(s, &e->c, e->replace);
+
+    return r < 0 ? r : contract_log(s, e);
+}
+
+static int contract_find_mode(const struct cp_options *o, enum cp_mode *ret)
+{
+    *ret = CP_MODE_OPEN;
+    if (!o->mode)
+        return 0;
+    for (int m = 0; m < _CP_MODE_MAX; m++)
+        if (strcmp(o->mode, cp_mode_names[m]) == 0) {
+            *ret = (enum cp_mode)m;
+            return 0;
+        }
+    return cp_fail(o, TB_EXIT_USAGE, "--mode: open or certificate, not '%s'", o->mode);
+}
 
 int cp_run_contract_add(const struct cp_options *o)
 {
     _cleanup_store_ struct cp_store *s = NULL;
     uint64_t now = tb_now_realtime_us();
-    struct cp_contract c = {.active = true,
-                            .expires_us = o->expires_us,
-                            .lease_seconds = o->lease_seconds ? o->lease_seconds : CP_LEASE_SECONDS_DEFAULT,
-                            .max_hw = o->max_hw,
-                            .created_us = now,
-                            .updated_us = now};
+    struct edit e = {.action = "contract.add",
+                     .replace = o->replace,
+                     .c = {.active = true,
+                           .version = o->version,
+                           .expires_us = o->expires_us,
+                           .lease_seconds = o->lease_seconds ? o->lease_seconds : CP_LEASE_SECONDS_DEFAULT,
+                           .max_hw = o->max_hw,
+                           .slot_ttl_s = o->slot_ttl_s ? o->slot_ttl_s : CP_SLOT_TTL_DEFAULT,
+                           .created_us = now,
+                           .updated_us = now}};
     int r;
 
     if (!o->asset)
@@ -41,43 +103,50 @@ int cp_run_contract_add(const struct cp_options *o)
     if (strcmp(o->asset, CP_ANY_ASSET) != 0 && !tb_id_valid(o->asset))
         return cp_fail(o, TB_EXIT_USAGE,
                        "--asset \"%s\" does not match ^[A-Za-z0-9_-]{1,100}$ and is not \"*\"", o->asset);
-    strcpy(c.contract_id, o->operand);
-    strcpy(c.asset_id, o->asset);
+    if (o->version && strcmp(o->asset, CP_ANY_ASSET) == 0)
+        return cp_fail(o, TB_EXIT_USAGE, "--version is of one asset; name it with --asset");
+    r = contract_find_mode(o, &e.c.mode);
+    if (r != 0)
+        return r;
+    strcpy(e.c.contract_id, o->operand);
+    strcpy(e.c.asset_id, o->asset);
     r = cp_open(o, &s);
     if (r != 0)
         return r;
-    r = cp_store_put_contract(s, &c, o->replace);
+    r = cp_store_transact(s, contract_put, &e);
     if (r == -EEXIST)
         return cp_fail(o, TB_EXIT_USAGE, "contract %s exists; --replace changes it", o->operand);
     return r < 0 ? cp_fail_store(o, s, r) : TB_EXIT_OK;
 }
 
-/* Reads, changes and writes one contract in a transaction. change returns -1 to go on, else an exit code. */
-static int contract_edit(const struct cp_options *o,
+static int contract_edit_stored(struct cp_store *s, void *ctx)
+{
+    struct edit *e = ctx;
+    int r = cp_store_get_contract(s, e->o->operand, tb_now_realtime_us(), &e->c);
+
+    if (r < 0)
+        return r;
+    e->code = e->change(e->o, &e->c);
+    if (e->code >= 0)
+        return -ECANCELED;
+    e->c.updated_us = tb_now_realtime_us();
+    return contract_put(s, e);
+}
+
+static int contract_edit(const struct cp_options *o, const char *action,
                          int (*change)(const struct cp_options *o, struct cp_contract *c))
 {
+    struct edit e = {.o = o, .action = action, .replace = true, .change = change, .code = -1};
     _cleanup_store_ struct cp_store *s = NULL;
-    struct cp_contract c;
-    int r, code;
+    int r = cp_open(o, &s);
 
-    code = cp_open(o, &s);
-    if (code != 0)
-        return code;
-    r = cp_store_begin(s);
-    if (r < 0)
-        return cp_fail_store(o, s, r);
-    r = cp_store_get_contract(s, o->operand, &c);
+    if (r != 0)
+        return r;
+    r = cp_store_transact(s, contract_edit_stored, &e);
     if (r == -ENOENT)
         return cp_fail(o, TB_EXIT_NOINPUT, "there is no contract %s; `contract list` names them", o->operand);
-    if (r < 0)
-        return cp_fail_store(o, s, r);
-    code = change(o, &c);
-    if (code >= 0)
-        return code;
-    c.updated_us = tb_now_realtime_us();
-    r = cp_store_put_contract(s, &c, true);
-    if (r == 0)
-        r = cp_store_commit(s);
+    if (r == -ECANCELED && e.code >= 0)
+        return e.code;
     return r < 0 ? cp_fail_store(o, s, r) : TB_EXIT_OK;
 }
 
@@ -125,38 +194,79 @@ static int contract_change_shorten(const struct cp_options *o, struct cp_contrac
 
 int cp_run_contract_allow(const struct cp_options *o)
 {
-    return contract_edit(o, contract_change_allow);
+    return contract_edit(o, "contract.allow", contract_change_allow);
 }
 
 int cp_run_contract_deny(const struct cp_options *o)
 {
     if (o->reason && !tb_id_valid(o->reason))
         return cp_fail(o, TB_EXIT_USAGE, "--reason is one word of letters, digits, _ and -");
-    return contract_edit(o, contract_change_deny);
+    return contract_edit(o, "contract.deny", contract_change_deny);
 }
 
 int cp_run_contract_revoke(const struct cp_options *o)
 {
-    return contract_edit(o, contract_change_revoke);
+    return contract_edit(o, "contract.revoke", contract_change_revoke);
 }
 
 int cp_run_contract_shorten(const struct cp_options *o)
 {
     if (!o->lease_seconds && !o->expires_us)
         return cp_fail(o, TB_EXIT_USAGE, "give --lease-seconds, --expires or --expires-in");
-    return contract_edit(o, contract_change_shorten);
+    return contract_edit(o, "contract.shorten", contract_change_shorten);
+}
+
+/* -- machines ---------------------------------------------------------------------------------- */
+static int machine_forget(struct cp_store *s, void *ctx)
+{
+    const struct cp_options *o = ctx;
+    char actor[64];
+    int n = cp_store_forget_machines(s, o->operand, o->machine);
+
+    if (n < 0 || (n == 0 && o->machine))
+        return n < 0 ? n : -ENOENT;
+    return cp_change(s, tb_now_realtime_us(), cp_actor(actor),
+                     o->machine ? "machine.remove" : "contract.unbind", o->operand, "machine", o->machine);
+}
+
+static int machine_run_forget(const struct cp_options *o)
+{
+    _cleanup_store_ struct cp_store *s = NULL;
+    int r = cp_open(o, &s);
+
+    if (r != 0)
+        return r;
+    r = cp_store_transact(s, machine_forget, (void *)o);
+    if (r == -ENOENT)
+        return cp_fail(o, TB_EXIT_NOINPUT, "contract %s has no machine %s; `machine list` names them",
+                       o->operand, o->machine);
+    return r < 0 ? cp_fail_store(o, s, r) : TB_EXIT_OK;
 }
 
 int cp_run_contract_unbind(const struct cp_options *o)
 {
-    _cleanup_store_ struct cp_store *s = NULL;
-    int r;
+    return machine_run_forget(o);
+}
 
-    r = cp_open(o, &s);
-    if (r != 0)
+int cp_run_machine_remove(const struct cp_options *o)
+{
+    if (!o->machine)
+        return cp_fail(o, TB_EXIT_USAGE, "--machine HW_ID is missing");
+    return machine_run_forget(o);
+}
+
+/* -- assets ------------------------------------------------------------------------------------ */
+static int asset_bring_back(struct cp_store *s, void *ctx)
+{
+    const struct cp_options *o = ctx;
+    char actor[64], text[24];
+    uint64_t version;
+    int r = cp_store_restore_asset(s, o->operand, &version);
+
+    if (r < 0)
         return r;
-    r = cp_store_unbind_hw(s, o->operand);
-    return r < 0 ? cp_fail_store(o, s, r) : TB_EXIT_OK;
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)version);
+    return cp_change(s, tb_now_realtime_us(), cp_actor(actor), "asset.restore", o->operand, "version", text);
 }
 
 int cp_run_asset_restore(const struct cp_options *o)
@@ -166,7 +276,7 @@ int cp_run_asset_restore(const struct cp_options *o)
 
     if (r != 0)
         return r;
-    r = cp_store_restore_asset(s, o->operand);
+    r = cp_store_transact(s, asset_bring_back, (void *)o);
     if (r == -ENOENT)
         return cp_fail(o, TB_EXIT_NOINPUT, "no registration of %s was replaced by one with another key",
                        o->operand);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* contract list, asset list, usage, log: for people as columns, for programs with --json. No key is
- * ever printed. */
+/* contract list, machine list, asset list, usage, log, changes: for people as columns, for programs with
+ * --json. No key is ever printed. */
 #include <string.h>
 
-#include "controlplane/cmd/cmd.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/units.h"
+#include "controlplane/cmd/cmd.h"
+#include "controlplane/store/usage.h"
 
 #define LOG_LIMIT_DEFAULT 50
 
@@ -15,6 +16,11 @@ const struct tb_option cp_log_options[] = {
     CP_JSON_ROW,
     TB_OPTION(0, "limit", "N", TB_OPTION_UINT, limit, "the last N entries (default 50)", .min = 1,
               .max = CP_STORE_LOG_MAX),
+    CP_COMMON_ROWS,
+};
+const struct tb_option cp_changes_options[] = {
+    TB_OPTION(0, "from", "N", TB_OPTION_UINT, from, "from change number N on (default 1)", .min = 1,
+              .max = INT64_MAX),
     CP_COMMON_ROWS,
 };
 
@@ -45,13 +51,15 @@ static int list_show_contract(const struct cp_contract *c, void *ctx)
                         : strcmp(c->reason, "contract_revoked") == 0 ? "revoked"
                                                                      : "denied";
     struct listing *l = ctx;
-    char end[TB_RFC3339_MAX];
+    char end[TB_RFC3339_MAX], max[24] = "any";
     cJSON *o;
 
+    if (c->max_hw)
+        snprintf(max, sizeof(max), "%llu", (unsigned long long)c->max_hw);
     if (!l->array) {
         printf("%-30s %-8s %-24s %-30s %-20s %8llu %llu/%s\n", c->contract_id, state,
                c->active ? "-" : c->reason, c->asset_id, list_when(c->expires_us, end),
-               (unsigned long long)c->lease_seconds, (unsigned long long)c->hw_used, c->max_hw ? "" : "any");
+               (unsigned long long)c->lease_seconds, (unsigned long long)c->hw_used, max);
         return 0;
     }
     o = list_add_row(l);
@@ -59,6 +67,9 @@ static int list_show_contract(const struct cp_contract *c, void *ctx)
         return -ENOMEM;
     cJSON_AddStringToObject(o, "contract_id", c->contract_id);
     cJSON_AddStringToObject(o, "asset_id", c->asset_id);
+    cJSON_AddStringToObject(o, "mode", cp_mode_names[c->mode]);
+    if (c->version)
+        tb_json_add_uint(o, "version", c->version);
     cJSON_AddStringToObject(o, "state", state);
     cJSON_AddStringToObject(o, "reason", c->reason);
     if (c->expires_us)
@@ -77,14 +88,17 @@ static int list_show_asset(const struct cp_asset *a, void *ctx)
     cJSON *o;
 
     if (!l->array) {
-        printf("%-30s %-10s %-20s %s\n", a->asset_id, tb_bytes_format(a->plaintext_bytes, size, sizeof(size)),
-               list_when(a->updated_us, at), tb_url_redact(a->ciphertext_url, url, sizeof(url)));
+        printf("%-30s %7llu %-10s %-20s %s\n", a->asset_id, (unsigned long long)a->version,
+               tb_bytes_format(a->plaintext_bytes, size, sizeof(size)), list_when(a->updated_us, at),
+               tb_url_redact(a->ciphertext_url, url, sizeof(url)));
         return 0;
     }
     o = list_add_row(l);
     if (!o)
         return -ENOMEM;
     cJSON_AddStringToObject(o, "asset_id", a->asset_id);
+    tb_json_add_uint(o, "version", a->version);
+    cJSON_AddBoolToObject(o, "current", a->current);
     cJSON_AddStringToObject(o, "ciphertext_url", tb_url_redact(a->ciphertext_url, url, sizeof(url)));
     cJSON_AddStringToObject(o, "manifest_url", tb_url_redact(a->manifest_url, url, sizeof(url)));
     tb_json_add_uint(o, "chunk_bytes", a->chunk_bytes);
@@ -106,6 +120,20 @@ static unsigned long long list_number(const cJSON *o, const char *member, const 
     return v;
 }
 
+static unsigned long long list_counter(const struct cp_usage *u, const char *name)
+{
+    for (size_t i = 0; i < u->used.n; i++)
+        if (strcmp(u->used.v[i].name, name) == 0)
+            return u->used.v[i].total;
+    return 0;
+}
+
+static void list_add_used(const struct cp_usage *u, cJSON *o)
+{
+    for (size_t i = 0; i < u->used.n; i++)
+        tb_json_add_uint(o, u->used.v[i].name, u->used.v[i].total);
+}
+
 static int list_show_usage(const struct cp_usage *u, void *ctx)
 {
     char at[TB_RFC3339_MAX], err[TB_JSON_ERR_MAX];
@@ -116,10 +144,10 @@ static int list_show_usage(const struct cp_usage *u, void *ctx)
     if (tb_json_parse(u->report, strlen(u->report), TB_REPORT_MAX, &report, err) < 0)
         return 0;
     if (!l->array) {
-        printf("%-30s %-36s %-20s %12llu %14llu %14llu %8llu %6llu\n", u->contract_id, u->hw_id,
-               list_when(u->at_us, at), list_number(report, "used", "requests"),
-               list_number(report, "used", "prompt_tokens"), list_number(report, "used", "completion_tokens"),
-               list_number(report, "events", "parked"), list_number(report, NULL, "late_seconds"));
+        printf("%-30s %-36s %-20s %12llu %14llu %14llu %8llu %6llu %s\n", u->contract_id, u->hw_id,
+               list_when(u->at_us, at), list_counter(u, "requests"), list_counter(u, "prompt_tokens"),
+               list_counter(u, "completion_tokens"), list_number(report, "events", "parked"),
+               list_number(report, NULL, "late_seconds"), u->flagged ? u->last_flags : "-");
         return 0;
     }
     o = list_add_row(l);
@@ -128,7 +156,46 @@ static int list_show_usage(const struct cp_usage *u, void *ctx)
     cJSON_AddStringToObject(o, "contract_id", u->contract_id);
     cJSON_AddStringToObject(o, "asset_id", u->asset_id);
     cJSON_AddStringToObject(o, "hw_id", u->hw_id);
+    cJSON_AddStringToObject(o, "ledger", u->ledger);
+    cJSON_AddStringToObject(o, "first_seen", list_when(u->first_us, at));
+    cJSON_AddStringToObject(o, "last_seen", list_when(u->last_us, at));
+    list_add_used(u, cJSON_AddObjectToObject(o, "used"));
+    tb_json_add_uint(o, "flagged", u->flagged);
+    if (u->flagged)
+        cJSON_AddStringToObject(o, "flags", u->last_flags);
     cJSON_AddItemToObject(o, "report", TAKE_PTR(report));
+    return 0;
+}
+
+static int list_show_machine(const struct cp_machine *m, void *ctx)
+{
+    uint64_t now = tb_now_realtime_us();
+    const char *state = m->expelled_us ? "expelled" : m->slot_until_us > now ? "active" : "gone";
+    char first[TB_RFC3339_MAX], last[TB_RFC3339_MAX];
+    struct listing *l = ctx;
+    cJSON *o;
+
+    list_when(m->first_us, first);
+    list_when(m->last_us, last);
+    if (!l->array) {
+        printf("%-30s %-36s %-8s %-20s %s\n", m->contract_id, m->hw_id, state, first, last);
+        return 0;
+    }
+    o = list_add_row(l);
+    if (!o)
+        return -ENOMEM;
+    cJSON_AddStringToObject(o, "contract_id", m->contract_id);
+    cJSON_AddStringToObject(o, "hw_id", m->hw_id);
+    cJSON_AddStringToObject(o, "state", state);
+    cJSON_AddStringToObject(o, "first_seen", first);
+    cJSON_AddStringToObject(o, "last_seen", last);
+    cJSON_AddStringToObject(o, "slot_until", list_when(m->slot_until_us, last));
+    return 0;
+}
+
+static int list_show_change(const char *line, void *ctx)
+{
+    puts(line);
     return 0;
 }
 
@@ -152,6 +219,8 @@ static int list_show_log(const struct cp_log_entry *e, void *ctx)
     cJSON_AddStringToObject(o, "reason", e->reason);
     cJSON_AddStringToObject(o, "contract_id", e->contract_id);
     cJSON_AddStringToObject(o, "asset_id", e->asset_id);
+    if (e->version)
+        tb_json_add_uint(o, "version", e->version);
     cJSON_AddStringToObject(o, "hw_id", e->hw_id);
     cJSON_AddStringToObject(o, "peer", e->peer);
     cJSON_AddStringToObject(o, "client_name", e->client_name);
@@ -191,21 +260,21 @@ static int list_each_contract(const struct cp_options *o, struct cp_store *s, st
     if (!l->array)
         printf("%-30s %-8s %-24s %-30s %-20s %8s %s\n", "CONTRACT", "STATE", "REASON", "ASSET", "EXPIRES",
                "LEASE/s", "MACHINES");
-    return cp_store_each_contract(s, list_show_contract, l);
+    return cp_store_each_contract(s, tb_now_realtime_us(), list_show_contract, l);
 }
 
 static int list_each_asset(const struct cp_options *o, struct cp_store *s, struct listing *l)
 {
     if (!l->array)
-        printf("%-30s %-10s %-20s %s\n", "ASSET", "PLAINTEXT", "UPDATED", "CIPHERTEXT");
-    return cp_store_each_asset(s, list_show_asset, l);
+        printf("%-30s %7s %-10s %-20s %s\n", "ASSET", "VERSION", "PLAINTEXT", "UPDATED", "CIPHERTEXT");
+    return cp_store_each_asset(s, NULL, list_show_asset, l);
 }
 
 static int list_each_usage(const struct cp_options *o, struct cp_store *s, struct listing *l)
 {
     if (!l->array)
-        printf("%-30s %-36s %-20s %12s %14s %14s %8s %6s\n", "CONTRACT", "MACHINE", "AT", "REQUESTS",
-               "PROMPT", "COMPLETION", "PARKED", "LATE/s");
+        printf("%-30s %-36s %-20s %12s %14s %14s %8s %6s %s\n", "CONTRACT", "MACHINE", "AT", "REQUESTS",
+               "PROMPT", "COMPLETION", "PARKED", "LATE/s", "FLAGS");
     return cp_store_each_usage(s, list_show_usage, l);
 }
 
@@ -215,6 +284,28 @@ static int list_each_log(const struct cp_options *o, struct cp_store *s, struct 
         printf("%-24s %-10s %-20s %-30s %-30s %-36s %s\n", "AT", "STATUS", "REASON", "CONTRACT", "ASSET",
                "MACHINE", "PEER");
     return cp_store_each_log(s, o->limit ? o->limit : LOG_LIMIT_DEFAULT, list_show_log, l);
+}
+
+static int list_each_machine(const struct cp_options *o, struct cp_store *s, struct listing *l)
+{
+    if (!l->array)
+        printf("%-30s %-36s %-8s %-20s %s\n", "CONTRACT", "MACHINE", "STATE", "FIRST", "LAST");
+    return cp_store_each_machine(s, NULL, list_show_machine, l);
+}
+
+static int list_each_change(const struct cp_options *o, struct cp_store *s, struct listing *l)
+{
+    return cp_store_each_change(s, o->from, list_show_change, NULL);
+}
+
+int cp_run_machine_list(const struct cp_options *o)
+{
+    return list_run(o, list_each_machine);
+}
+
+int cp_run_changes(const struct cp_options *o)
+{
+    return list_run(o, list_each_change);
 }
 
 int cp_run_contract_list(const struct cp_options *o)

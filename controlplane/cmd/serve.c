@@ -4,13 +4,13 @@
 #include <poll.h>
 #include <string.h>
 
-#include "controlplane/cmd/cmd.h"
 #include "common/fdpass.h"
 #include "common/io.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/signals.h"
 #include "common/units.h"
+#include "controlplane/cmd/cmd.h"
 #include "controlplane/identity/pki.h"
 #include "controlplane/http/server.h"
 
@@ -33,37 +33,44 @@ static int serve_set_log_level(const struct tb_option *o, void *var, char *value
 #define TB_OPTION_TARGET struct cp_options
 const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "listen", "HOST:PORT", TB_OPTION_STRING, listen,
-              "address (default 127.0.0.1:8080); port 0 picks a free one"),
+              "address (default 127.0.0.1:8080); port 0 picks a free one", .setting = "TBCP_LISTEN"),
     TB_OPTION(0, "tls-auto", NULL, TB_OPTION_FLAG, tls_auto,
               "TLS with a CA of its own, made at the first start: DIR/ca.crt (default)"),
     TB_OPTION(0, "name", "NAME", TB_OPTION_LIST, names,
               "a further host name or address for the server certificate; may be repeated"),
-    TB_OPTION(0, "tls-cert", "FILE", TB_OPTION_STRING, tls_cert, "TLS with this certificate chain (PEM)"),
-    TB_OPTION(0, "tls-key", "FILE", TB_OPTION_STRING, tls_key, "and this key"),
-    TB_OPTION(0, "http", NULL, TB_OPTION_FLAG, http, "no TLS: keys cross the network in the clear"),
+    TB_OPTION(0, "tls-cert", "FILE", TB_OPTION_STRING, tls_cert, "TLS with this certificate chain (PEM)",
+              .setting = "TBCP_TLS_CERT"),
+    TB_OPTION(0, "tls-key", "FILE", TB_OPTION_STRING, tls_key, "and this key", .setting = "TBCP_TLS_KEY"),
+    TB_OPTION(0, "http", NULL, TB_OPTION_FLAG, http, "no TLS: keys cross the network in the clear",
+              .setting = "TBCP_HTTP"),
     TB_OPTION(0, "client-auth", NULL, TB_OPTION_FLAG, client_auth,
-              "authorize requires a client certificate of DIR/ca.crt (see issue-client)"),
+              "authorize requires a client certificate of DIR/ca.crt (see issue-client)",
+              .setting = "TBCP_CLIENT_AUTH"),
     TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, client_ca,
-              "authorize requires a client certificate of these CAs"),
+              "authorize requires a client certificate of these CAs", .setting = "TBCP_CLIENT_CA"),
     TB_OPTION(0, "storage-account", "NAME", TB_OPTION_STRING, storage_account,
-              "sign the blob URLs of this storage account"),
+              "sign the blob URLs of this storage account", .setting = "TBCP_STORAGE_ACCOUNT"),
     TB_OPTION(0, "storage-key-file", "FILE", TB_OPTION_STRING, storage_key_file,
-              "with the account key in this file (base64)"),
+              "with the account key in this file (base64)", .setting = "TBCP_STORAGE_KEY_FILE"),
     TB_OPTION(0, "sas-seconds", "N", TB_OPTION_UINT, sas_seconds, "life of a SAS (default 3600)", .min = 1,
-              .max = CP_SAS_SECONDS_MAX),
+              .max = CP_SAS_SECONDS_MAX, .setting = "TBCP_SAS_SECONDS"),
     TB_OPTION(0, "sas-ip", "ADDRESS", TB_OPTION_STRING, sas_ip,
-              "limit the SAS to an IPv4 address or range A-B"),
+              "limit the SAS to an IPv4 address or range A-B", .setting = "TBCP_SAS_IP"),
     TB_OPTION(0, "seed", NULL, TB_OPTION_FLAG, seed,
               "reset contract-allow and contract-deny to their first state"),
+    TB_OPTION(0, "workers", "N", TB_OPTION_UINT, workers,
+              "threads that answer, each with a connection to the database (default 8)", .min = 1,
+              .max = CP_WORKERS_MAX, .setting = "TBCP_WORKERS"),
     TB_OPTION(0, "log-level", "LEVEL", TB_OPTION_CALL, seed, "debug, info (default), warn or error",
-              .set = serve_set_log_level, .want = "debug, info, warn or error"),
+              .set = serve_set_log_level, .want = "debug, info, warn or error", .setting = "TBCP_LOG_LEVEL"),
     CP_COMMON_ROWS,
 };
 
 /* All that lives while serving. */
 struct serve {
     const struct cp_options *o;
-    struct cp_store *store;
+    struct cp_place place;
+    struct cp_keyring *keyring;
     struct tb_key *keys; /* secret memory: master, token */
     uint8_t *storage_key;
     struct cp_server_tls tls;
@@ -73,7 +80,7 @@ struct serve {
 
 static void serve_clear(struct serve *v)
 {
-    v->store = cp_store_close(v->store);
+    v->keyring = cp_keyring_close(v->keyring);
     tb_secret_freep(&v->keys);
     tb_secret_freep(&v->storage_key);
     tb_erase_stringp(&v->tls.key);
@@ -171,28 +178,43 @@ static int serve_load_storage(struct serve *v)
     return 0;
 }
 
-static int serve_load_store(struct serve *v)
+static int serve_seed(struct cp_store *store, void *ctx)
 {
-    const struct cp_options *o = v->o;
-    char err[CP_ERR_MAX];
-    int r;
+    return cp_store_seed(store, tb_now_realtime_us());
+}
 
-    r = cp_open(o, &v->store);
+/* Opened once here, so that a database that cannot be used is said at the start. */
+static int serve_check_store(struct serve *v)
+{
+    _cleanup_store_ struct cp_store *store = NULL;
+    const struct cp_options *o = v->o;
+    int r = cp_place(o, &v->place);
+
+    if (r == 0)
+        r = cp_open(o, &store);
     if (r != 0)
         return r;
-    r = o->seed ? cp_store_seed(v->store, tb_now_realtime_us()) : 0;
-    if (r < 0)
-        return cp_fail_store(o, v->store, r);
+    r = o->seed ? cp_store_transact(store, serve_seed, NULL) : 0;
+    return r < 0 ? cp_fail_store(o, store, r) : 0;
+}
+
+static int serve_load_keys(struct serve *v)
+{
+    const struct cp_options *o = v->o;
+    char err[CP_ERR_MAX] = "out of memory";
+    int r;
+
     v->keys = tb_secret_alloc(2 * sizeof(*v->keys));
     if (!v->keys)
         return cp_fail(o, TB_EXIT_IOERR, "out of memory");
     r = cp_data_secret(o->data, CP_MASTER_FILE, &v->keys[0], err);
     if (r == 0)
         r = cp_data_secret(o->data, CP_TOKEN_FILE, &v->keys[1], err);
+    if (r == 0)
+        r = cp_keyring_open_file(&v->keys[0], &v->keyring);
     if (r < 0)
         return cp_fail(o, TB_EXIT_CONFIG, "%s", err);
-    v->api.store = v->store;
-    v->api.master = &v->keys[0];
+    v->api.keyring = v->keyring;
     v->api.token = &v->keys[1];
     return 0;
 }
@@ -232,7 +254,9 @@ int cp_run_serve(const struct cp_options *o)
 
     r = serve_check_options(o);
     if (r == 0)
-        r = serve_load_store(&v);
+        r = serve_check_store(&v);
+    if (r == 0)
+        r = serve_load_keys(&v);
     if (r == 0)
         r = serve_load_tls(&v);
     if (r == 0)
@@ -243,10 +267,11 @@ int cp_run_serve(const struct cp_options *o)
         return r;
     if (cp_listen_name(v.fd, addr, sizeof(addr)) < 0)
         snprintf(addr, sizeof(addr), "an inherited socket");
-    signals = tb_signals_open(NULL); /* before the server starts its thread */
+    signals = tb_signals_open(NULL); /* before the server starts its threads */
     if (signals < 0)
         return cp_fail(o, TB_EXIT_IOERR, "cannot wait for signals: %s", strerror(-signals));
-    r = cp_server_start(&v.api, &v.tls, TAKE_FD(v.fd), &server, err);
+    r = cp_server_start(&v.api, &v.place, (unsigned)(o->workers ? o->workers : CP_WORKERS_DEFAULT), &v.tls,
+                        TAKE_FD(v.fd), &server, err);
     if (r < 0)
         return cp_fail(o, TB_EXIT_CONFIG, "%s", err);
     serve_announce(&v, addr);

@@ -22,17 +22,24 @@
 
 struct cp_server {
     struct MHD_Daemon *daemon;
-    struct cp_api *api;
+    const struct cp_api *api;
+    struct cp_workers *workers;
     bool want_client_cert;
 };
 
-/* One request, between the callbacks of libmicrohttpd. */
+/* One request, between the callbacks of libmicrohttpd. While a worker has it the connection is suspended, and
+ * nobody else touches either. */
 struct cp_exchange {
+    struct cp_job job;
+    struct cp_server *server;
+    struct MHD_Connection *connection;
+    struct cp_request rq;
+    char peer[64], client_name[101];
     char *body; /* secret memory of CP_BODY_MAX, made with the first byte: a registration carries a key */
     size_t len;
     uint64_t total, started_us;
-    bool refused; /* decided before the body: it is read and dropped, then `refusal` is sent */
-    struct cp_reply refusal;
+    bool answered; /* reply is there. Decided before the body: that is read and dropped first */
+    struct cp_reply reply;
 };
 
 /* -- who is there ------------------------------------------------------------------------------ */
@@ -122,7 +129,7 @@ static enum MHD_Result server_take_body(struct cp_exchange *x, const char *data,
     x->total += *n;
     if (x->total > DISCARD_MAX || tb_now_monotonic_us() - x->started_us > CP_REQUEST_US_MAX)
         return MHD_NO;
-    if (!x->refused && x->total <= CP_BODY_MAX) {
+    if (!x->answered && x->total <= CP_BODY_MAX) {
         if (!x->body)
             x->body = tb_secret_alloc(CP_BODY_MAX);
         if (!x->body)
@@ -143,22 +150,74 @@ static uint64_t server_declared_length(struct MHD_Connection *c)
 }
 
 /* Headers are there. Sends a refusal at once when the client waits for a sign or has too much to drop. */
-static enum MHD_Result server_on_headers(struct cp_server *s, struct MHD_Connection *c,
-                                         const struct cp_request *rq, struct cp_exchange *x)
+static enum MHD_Result server_on_headers(struct cp_server *s, struct MHD_Connection *c, struct cp_exchange *x)
 {
     uint64_t n = server_declared_length(c);
 
     x->started_us = tb_now_monotonic_us();
-    x->refused = cp_api_refuse(s->api, rq, &x->refusal);
-    if (!x->refused && n > CP_BODY_MAX) {
-        cp_api_too_large(&x->refusal);
-        x->refused = true;
+    x->answered = cp_api_refuse(s->api, &x->rq, &x->reply);
+    if (!x->answered && n > CP_BODY_MAX) {
+        cp_api_too_large(&x->reply);
+        x->answered = true;
     }
-    if (!x->refused)
+    if (!x->answered)
         return MHD_YES;
     if (n <= DISCARD_MAX && !MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT))
         return MHD_YES;
-    return server_send_reply(c, &x->refusal);
+    return server_send_reply(c, &x->reply);
+}
+
+static struct cp_exchange *server_make_exchange(struct cp_server *s, struct MHD_Connection *c,
+                                                const char *url, const char *method)
+{
+    struct cp_exchange *x = calloc(1, sizeof(*x));
+
+    if (!x)
+        return NULL;
+    x->server = s;
+    x->connection = c;
+    server_peer_name(c, x->peer);
+    x->rq =
+        (struct cp_request){.method = method, .path = url, .peer = x->peer, .client_name = x->client_name};
+    x->rq.authorization = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
+    x->rq.client_auth = server_client_auth(s, c, x->client_name);
+    return x;
+}
+
+static void server_work(struct cp_job *j, struct cp_store *store, const char *why)
+{
+    struct cp_exchange *x = container_of(j, struct cp_exchange, job);
+
+    x->rq.body = x->body;
+    x->rq.body_len = x->len;
+    x->rq.now_us = tb_now_realtime_us();
+    if (store) {
+        cp_api_answer(x->server->api, store, &x->rq, &x->reply);
+    } else {
+        tb_error("%s", why);
+        cp_api_unavailable(&x->reply, "the database does not answer; try again");
+    }
+    x->answered = true;
+    MHD_resume_connection(x->connection);
+}
+
+/* The connection must sleep before a worker can wake it. */
+static enum MHD_Result server_hand_over(struct cp_server *s, struct cp_exchange *x)
+{
+    if (x->total > CP_BODY_MAX) {
+        cp_api_too_large(&x->reply);
+        x->answered = true;
+        return server_send_reply(x->connection, &x->reply);
+    }
+    x->job.run = server_work;
+    MHD_suspend_connection(x->connection);
+    if (!cp_workers_give(s->workers, &x->job)) {
+        tb_warn("overloaded: %u requests wait for an answer already", CP_JOBS_MAX);
+        cp_api_unavailable(&x->reply, "too many requests at once; try again");
+        x->answered = true;
+        MHD_resume_connection(x->connection);
+    }
+    return MHD_YES;
 }
 
 static enum MHD_Result server_on_request(void *cls, struct MHD_Connection *c, const char *url,
@@ -167,29 +226,15 @@ static enum MHD_Result server_on_request(void *cls, struct MHD_Connection *c, co
 {
     struct cp_server *s = cls;
     struct cp_exchange *x = *state;
-    _cleanup_reply_ struct cp_reply reply = {0};
-    char peer[64], name[101];
-    struct cp_request rq = {.method = method, .path = url, .peer = peer, .client_name = name};
 
     if (x && *n > 0)
         return server_take_body(x, data, n);
-    if (x && x->refused)
-        return server_send_reply(c, &x->refusal);
-    server_peer_name(c, peer);
-    rq.authorization = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
-    rq.client_auth = server_client_auth(s, c, name);
-    if (!x) {
-        x = *state = calloc(1, sizeof(*x));
-        return x ? server_on_headers(s, c, &rq, x) : MHD_NO;
-    }
-    rq.body = x->body;
-    rq.body_len = x->len;
-    rq.now_us = tb_now_realtime_us();
-    if (x->total > CP_BODY_MAX)
-        cp_api_too_large(&reply);
-    else
-        cp_api_answer(s->api, &rq, &reply);
-    return server_send_reply(c, &reply);
+    if (x && x->answered)
+        return server_send_reply(c, &x->reply);
+    if (x)
+        return server_hand_over(s, x);
+    x = *state = server_make_exchange(s, c, url, method);
+    return x ? server_on_headers(s, c, x) : MHD_NO;
 }
 
 static void server_on_completed(void *cls, struct MHD_Connection *c, void **state,
@@ -199,7 +244,7 @@ static void server_on_completed(void *cls, struct MHD_Connection *c, void **stat
 
     if (x) {
         tb_secret_free(x->body);
-        cp_reply_clear(&x->refusal);
+        cp_reply_clear(&x->reply);
     }
     free(x);
     *state = NULL;
@@ -215,10 +260,8 @@ static void server_on_log(void *cls, const char *fmt, va_list ap)
         tb_debug("http: %.*s", (int)strcspn(line, "\n"), line);
 }
 
-int cp_server_start(struct cp_api *api, const struct cp_server_tls *tls, int listen_fd,
-                    struct cp_server **ret, char err[static CP_ERR_MAX])
+static int server_start_daemon(struct cp_server *s, const struct cp_server_tls *tls, int listen_fd)
 {
-    struct cp_server *s = calloc(1, sizeof(*s));
     struct MHD_OptionItem tls_options[] = {
         {MHD_OPTION_HTTPS_MEM_CERT, 0, tls->cert},
         {MHD_OPTION_HTTPS_MEM_KEY, 0, tls->key},
@@ -227,34 +270,53 @@ int cp_server_start(struct cp_api *api, const struct cp_server_tls *tls, int lis
         {MHD_OPTION_END, 0, NULL},
     };
     struct MHD_OptionItem no_options[] = {{MHD_OPTION_END, 0, NULL}};
-    unsigned flags = MHD_USE_AUTO_INTERNAL_THREAD | MHD_USE_ERROR_LOG | (tls->cert ? MHD_USE_TLS : 0);
+    unsigned flags = MHD_USE_AUTO_INTERNAL_THREAD | MHD_USE_ERROR_LOG | MHD_ALLOW_SUSPEND_RESUME |
+                     (tls->cert ? MHD_USE_TLS : 0);
 
-    if (!s) {
-        snprintf(err, CP_ERR_MAX, "out of memory");
-        tb_close(listen_fd);
-        return -ENOMEM;
-    }
-    s->api = api;
-    s->want_client_cert = tls->cert && tls->client_ca;
     s->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, server_on_request, s, MHD_OPTION_EXTERNAL_LOGGER, server_on_log, NULL,
         MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, server_on_completed, NULL,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)CP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)CP_IDLE_SECONDS, MHD_OPTION_ARRAY, tls->cert ? tls_options : no_options, MHD_OPTION_END);
-    if (!s->daemon) {
+        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)CP_IO_THREADS, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)CP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CP_IDLE_SECONDS,
+        MHD_OPTION_ARRAY, tls->cert ? tls_options : no_options, MHD_OPTION_END);
+    return s->daemon ? 0 : -EINVAL;
+}
+
+int cp_server_start(const struct cp_api *api, const struct cp_place *place, unsigned n_workers,
+                    const struct cp_server_tls *tls, int listen_fd, struct cp_server **ret,
+                    char err[static CP_ERR_MAX])
+{
+    struct cp_server *s = calloc(1, sizeof(*s));
+    int r = s ? cp_workers_start(place, n_workers, &s->workers) : -ENOMEM;
+
+    if (r < 0) {
+        snprintf(err, CP_ERR_MAX, "cannot start the workers: %s", strerror(-r));
+        tb_close(listen_fd);
+        free(s);
+        return r;
+    }
+    s->api = api;
+    s->want_client_cert = tls->cert && tls->client_ca;
+    if (server_start_daemon(s, tls, listen_fd) < 0) {
         snprintf(err, CP_ERR_MAX,
                  "cannot start the HTTP server; with --tls-cert, check that certificate and key are PEM and "
                  "belong together (--log-level debug says more)");
-        free(s);
+        cp_server_stop(s);
         return -EINVAL;
     }
     *ret = s;
     return 0;
 }
 
+/* A connection that is suspended must not be there any more when the daemon stops. */
 struct cp_server *cp_server_stop(struct cp_server *s)
 {
-    if (s)
+    if (!s)
+        return NULL;
+    if (s->daemon)
+        tb_close(MHD_quiesce_daemon(s->daemon));
+    s->workers = cp_workers_stop(s->workers);
+    if (s->daemon)
         MHD_stop_daemon(s->daemon);
     free(s);
     return NULL;

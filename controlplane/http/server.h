@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTP(S) around cp_api over libmicrohttpd: one internal polling thread, bounded connections, bodies and
- * time. */
+/* HTTP(S) around cp_api over libmicrohttpd: a few threads for connections, workers for answers; bounded
+ * connections, bodies and time. */
 #ifndef CP_SERVER_H
 #define CP_SERVER_H
 
 #include "controlplane/api/api.h"
-#include "controlplane/store/datadir.h"
+#include "controlplane/http/workers.h"
 
-#define CP_CONNECTIONS_MAX 128
+#define CP_CONNECTIONS_MAX 1024
+#define CP_IO_THREADS 2
 #define CP_IDLE_SECONDS 15         /* a connection without progress is closed */
 #define CP_REQUEST_US_MAX 30000000 /* and so is one that drips its body for longer than this */
 
@@ -18,11 +19,12 @@ struct cp_server_tls {
 
 struct cp_server;
 
-/* Serves api on the listening socket, which it then owns, until stopped. api and tls live longer than the
- * server. */
-int cp_server_start(struct cp_api *api, const struct cp_server_tls *tls, int listen_fd,
-                    struct cp_server **ret, char err[static CP_ERR_MAX]);
-/* Closes the listener and all connections, joins the thread. NULL is fine. */
+/* Serves api on the listening socket, which it then owns, until stopped; each of the workers opens the
+ * database at place. api, place and tls live longer than the server. */
+int cp_server_start(const struct cp_api *api, const struct cp_place *place, unsigned n_workers,
+                    const struct cp_server_tls *tls, int listen_fd, struct cp_server **ret,
+                    char err[static CP_ERR_MAX]);
+/* Closes the listener, answers what has arrived, closes all connections, joins the threads. NULL is fine. */
 struct cp_server *cp_server_stop(struct cp_server *s);
 
 /* Binds "host:port", "[v6]:port" or ":port" (all addresses); port 0 picks one. fd or -errno with a reason. */

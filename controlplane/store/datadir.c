@@ -7,10 +7,9 @@
 #include "common/hex.h"
 #include "common/io.h"
 
-int cp_data_open_store(const char *dir, struct cp_store **ret, char err[static CP_ERR_MAX])
+int cp_data_place(const char *dir, const char *database, struct cp_place *ret, char err[static CP_ERR_MAX])
 {
     _cleanup_free_ char *path = tb_path_join(dir, CP_DB_FILE);
-    char why[TB_DB_ERR_MAX];
     int r;
 
     if (!path) {
@@ -22,9 +21,30 @@ int cp_data_open_store(const char *dir, struct cp_store **ret, char err[static C
         snprintf(err, CP_ERR_MAX, "cannot make directory %s: %s", dir, strerror(-r));
         return r;
     }
-    r = cp_store_open(path, ret, why);
+    ret->seed = !database;
+    if (database && strncmp(database, "sqlite:", 7) == 0)
+        database += 7;
+    r = snprintf(ret->where, sizeof(ret->where), "%s", database ? database : path);
+    if (r < (int)sizeof(ret->where))
+        return 0;
+    snprintf(err, CP_ERR_MAX, "the name of the database is longer than %zu bytes", sizeof(ret->where) - 1);
+    return -ENAMETOOLONG;
+}
+
+/* What may be said of a database: not its URL, which may have a password. */
+static const char *datadir_name(const struct cp_place *p)
+{
+    return cp_sql_is_url(p->where) ? "(PostgreSQL)" : p->where;
+}
+
+int cp_data_open_store(const struct cp_place *p, struct cp_store **ret, char err[static CP_ERR_MAX])
+{
+    char why[TB_DB_ERR_MAX];
+    int r = cp_store_open(p->where, p->seed, ret, why);
+
     if (r < 0)
-        snprintf(err, CP_ERR_MAX, "cannot open database %s: %s", path, *why ? why : strerror(-r));
+        snprintf(err, CP_ERR_MAX, "cannot open database %.220s: %.255s", datadir_name(p),
+                 *why ? why : strerror(-r));
     return r;
 }
 

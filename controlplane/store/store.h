@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the control plane remembers, in one SQLite database (WAL): assets with their wrapped keys, contracts,
- * machines bound to contracts, and who asked for what. The server and the command line use it at the same
- * time from different processes. One handle is used by one thread. Times are microseconds since the epoch.
+/* What the control plane remembers, in SQLite or PostgreSQL: assets and their versions with wrapped keys,
+ * contracts, machines, who asked for what, every change, usage. Servers and command lines use it at the same
+ * time. One handle is one connection, for one thread. Times are microseconds since the epoch.
  *
- * All functions return 0 or a negative errno of common/db.h: -EBUSY another process held the database for
- * longer than CP_STORE_BUSY_MS, -EEXIST, ...; or -ENOENT no such object. cp_store_error() then has SQLite's
- * words. */
+ * Functions return 0 or a negative errno of sql.h, or -ENOENT no such object. cp_store_error() then has the
+ * database's words. Those that say "in a transaction" are called by a function that cp_store_transact() runs;
+ * the others are one statement. docs/controlplane-design.md. */
 #ifndef CP_STORE_H
 #define CP_STORE_H
 
@@ -13,44 +13,64 @@
 #include <stdint.h>
 
 #include "common/config.h"
-#include "common/db.h"
 #include "common/usage_report.h"
 #include "controlplane/blob/sas.h"
-#include "controlplane/keys/wrap.h"
+#include "controlplane/keys/keyring.h"
+#include "controlplane/store/sql.h"
 
-#define CP_STORE_BUSY_MS 5000
-#define CP_STORE_LOG_MAX 100000 /* authorisations remembered; older ones are dropped */
+#define CP_STORE_CONFLICTS_MAX 30    /* so often a transaction is begun anew because of others */
+#define CP_STORE_AWAY_US_MAX 3000000 /* so long a server that is away is waited for */
+#define CP_STORE_LOG_MAX 1000000     /* a listing's longest */
 #define CP_SHA256_HEX 64
 #define CP_HW_ID_MAX 200
 #define CP_REASON_MAX 100
 #define CP_ANY_ASSET "*"
 #define CP_LEASE_SECONDS_DEFAULT 3600
 #define CP_LEASE_SECONDS_MAX (366 * 86400)
+/* A machine that is not seen for its lease and this long has lost its slot: TB_LEASE_GRACE's default. */
+#define CP_SLOT_TTL_DEFAULT 86400
 
+/* A version of an asset. */
 struct cp_asset {
     char asset_id[TB_ID_MAX + 1];
+    uint64_t version; /* from 1 */
+    bool current;
     char ciphertext_url[CP_URL_MAX + 1], manifest_url[CP_URL_MAX + 1];
     uint64_t chunk_bytes, plaintext_bytes;
     char sha256_ciphertext[CP_SHA256_HEX + 1];
     char manifest_sha256[CP_SHA256_HEX + 1]; /* "" when the provider did not say */
-    uint8_t wrapped_key[CP_WRAPPED_KEY_BYTES];
+    struct cp_wrapped wrapped;
+    char key_id[17]; /* tbenc_key_id() in hex: tells keys apart; "" of registrations before there was one */
     uint64_t registered_us, updated_us;
 };
+
+/* How a machine must show that it may use a contract. */
+enum cp_mode { CP_MODE_OPEN, CP_MODE_ENROLLED, CP_MODE_CERTIFICATE, _CP_MODE_MAX };
+extern const char *const cp_mode_names[_CP_MODE_MAX];
 
 struct cp_contract {
     char contract_id[TB_ID_MAX + 1];
     char asset_id[TB_ID_MAX + 1]; /* CP_ANY_ASSET: every asset */
+    uint64_t version;             /* of the asset; 0: whichever is current */
+    enum cp_mode mode;
     bool active;
     char reason[CP_REASON_MAX + 1]; /* why it is not active; "" when it is */
     uint64_t expires_us;            /* 0: never */
     uint64_t lease_seconds;
-    uint64_t max_hw; /* machines that may use it; 0: any number */
-    uint64_t hw_used;
+    uint64_t max_hw;     /* machines that may use it at a time; 0: any number */
+    uint64_t slot_ttl_s; /* a slot is free when its machine was not seen for its lease and this */
+    uint64_t hw_used;    /* slots that are taken now */
     uint64_t created_us, updated_us;
 };
 
+struct cp_machine {
+    char contract_id[TB_ID_MAX + 1], hw_id[CP_HW_ID_MAX + 1];
+    uint64_t first_us, last_us, slot_until_us, expelled_us; /* expelled_us 0: it is not */
+    char identity[CP_SHA256_HEX + 1];                       /* SHA-256 of its public key; "" in mode open */
+};
+
 struct cp_log_entry {
-    uint64_t at_us;
+    uint64_t at_us, version;
     char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1], hw_id[CP_HW_ID_MAX + 1];
     char peer[64];         /* address of the client */
     char client_name[101]; /* common name of its certificate, "" without one */
@@ -58,18 +78,11 @@ struct cp_log_entry {
     char reason[CP_REASON_MAX + 1];
 };
 
-/* The newest usage report of a machine. */
-struct cp_usage {
-    char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1], hw_id[CP_HW_ID_MAX + 1];
-    uint64_t at_us; /* by the machine's clock */
-    char report[TB_REPORT_MAX + 1];
-};
-
 struct cp_store;
 
-/* Opens path, made 0600 with the two contracts of the specification (see cp_store_seed()) when it does not
- * exist. A reason for people in err. */
-int cp_store_open(const char *path, struct cp_store **ret, char err[static TB_DB_ERR_MAX]);
+/* where: a path, or postgresql://. Brings the tables up to date. seed: a database that was empty gets the two
+ * contracts of the specification (cp_store_seed()). A reason for people in err. */
+int cp_store_open(const char *where, bool seed, struct cp_store **ret, char err[static TB_DB_ERR_MAX]);
 struct cp_store *cp_store_close(struct cp_store *s);
 static inline void cp_store_closep(struct cp_store **s)
 {
@@ -78,45 +91,72 @@ static inline void cp_store_closep(struct cp_store **s)
 #define _cleanup_store_ _cleanup_(cp_store_closep)
 /* Text of this handle's last failure. */
 const char *cp_store_error(const struct cp_store *s);
+/* 0 when the database answers. */
+int cp_store_check(struct cp_store *s);
 
-/* A group of calls that takes effect whole or not at all. Takes the write lock at once. */
-int cp_store_begin(struct cp_store *s);
-int cp_store_commit(struct cp_store *s);
-void cp_store_rollback(struct cp_store *s);
+/* Runs fn in one serializable transaction, committed when it returns 0 or more, which is then the result. fn
+ * may be called several times: it only reads and writes the store, and sets what it has to say anew each
+ * time. -EBUSY: too many others wrote the same, try again later. */
+int cp_store_transact(struct cp_store *s, int (*fn)(struct cp_store *s, void *ctx), void *ctx);
 
-/* (Re)makes contract-allow (any asset) and contract-deny (refused, contract_invalid). */
+/* (Re)makes contract-allow (any asset) and contract-deny (refused, contract_invalid). In a transaction. */
 int cp_store_seed(struct cp_store *s, uint64_t now_us);
 
-/* Inserts or replaces in one step; registered_us of an existing row is kept. supersede: the existing row is
- * kept for cp_store_restore_asset(), because its key or contents are others. */
-int cp_store_put_asset(struct cp_store *s, const struct cp_asset *a, bool supersede, bool *ret_replaced);
-/* Brings back the last registration that was superseded; called again, the one before it, and so on around.
- * -ENOENT when there is none. */
-int cp_store_restore_asset(struct cp_store *s, const char *asset_id);
-int cp_store_get_asset(struct cp_store *s, const char *asset_id, struct cp_asset *ret);
+/* -- assets.c */
+enum cp_put {
+    CP_PUT_NEW,      /* the first registration of the asset */
+    CP_PUT_SAME,     /* the current one again; its URLs are those given now */
+    CP_PUT_REPLACED, /* another key or other contents: a version that became current */
+};
+/* In a transaction; sets a->version. -EADDRINUSE when it would replace one that live contracts name, and
+ * replace is false: *ret_live says how many. Earlier versions are kept. */
+int cp_store_put_asset(struct cp_store *s, struct cp_asset *a, bool replace, enum cp_put *ret,
+                       uint64_t *ret_live);
+/* version 0: the current one. */
+int cp_store_get_asset(struct cp_store *s, const char *asset_id, uint64_t version, struct cp_asset *ret);
+/* Makes the version current. In a transaction. -ENOENT. */
+int cp_store_promote_asset(struct cp_store *s, const char *asset_id, uint64_t version);
+/* Makes the version before the current one current; after the first comes the newest. In a transaction.
+ * -ENOENT when there is no other. */
+int cp_store_restore_asset(struct cp_store *s, const char *asset_id, uint64_t *ret_version);
+/* asset_id NULL: the current version of each asset, by id; else every version of that one, by number. */
+int cp_store_each_asset(struct cp_store *s, const char *asset_id, int (*fn)(const struct cp_asset *, void *),
+                        void *ctx);
 
-/* -EEXIST when the id is taken and replace is false. hw_used is ignored. */
+/* -- contracts.c */
+/* -EEXIST when the id is taken and replace is false. hw_used is ignored. In a transaction. */
 int cp_store_put_contract(struct cp_store *s, const struct cp_contract *c, bool replace);
-int cp_store_get_contract(struct cp_store *s, const char *contract_id, struct cp_contract *ret);
+/* now_us: for hw_used. */
+int cp_store_get_contract(struct cp_store *s, const char *contract_id, uint64_t now_us,
+                          struct cp_contract *ret);
+int cp_store_each_contract(struct cp_store *s, uint64_t now_us, int (*fn)(const struct cp_contract *, void *),
+                           void *ctx);
 
-/* Notes that hw_id uses the contract. -EDQUOT when that would be more than max_hw (0: no limit) different
- * ones. */
-int cp_store_bind_hw(struct cp_store *s, const char *contract_id, const char *hw_id, uint64_t max_hw,
-                     uint64_t now_us);
-/* Forgets the machines of a contract. */
-int cp_store_unbind_hw(struct cp_store *s, const char *contract_id);
+/* -- machines.c */
+/* Takes or keeps a slot of c for the machine. -EDQUOT when all are taken by others; -EACCES when it was
+ * expelled. In a transaction. */
+int cp_store_take_slot(struct cp_store *s, const struct cp_contract *c, const char *hw_id,
+                       const char *identity, uint64_t now_us);
+/* Forgets the machines of a contract, or one of them; not those that were expelled. In a transaction. */
+int cp_store_forget_machines(struct cp_store *s, const char *contract_id, const char *hw_id);
+/* contract_id NULL: of all. */
+int cp_store_each_machine(struct cp_store *s, const char *contract_id,
+                          int (*fn)(const struct cp_machine *, void *), void *ctx);
 
+/* -- log.c: verdicts and changes */
+/* In the transaction of what it tells of. */
 int cp_store_add_log(struct cp_store *s, const struct cp_log_entry *e);
+/* One line of the hash chain. details: members of its JSON object, by name and value up to a NULL name; a
+ * NULL value leaves its member out. No secret. In the transaction of the change. */
+int cp_store_add_change(struct cp_store *s, uint64_t now_us, const char *actor, const char *action,
+                        const char *object, const char *const *details);
+#define cp_change(s, now_us, actor, action, object, ...)                                                     \
+    cp_store_add_change(s, now_us, actor, action, object, (const char *const[]){__VA_ARGS__, NULL})
 
-/* Keeps the report unless a newer one of this machine is there. */
-int cp_store_put_usage(struct cp_store *s, const struct cp_usage *u);
-
-/* Calls fn for each, sorted by id (the log: newest `limit`, oldest first). fn returns nonzero to stop with
- * that value. */
-int cp_store_each_asset(struct cp_store *s, int (*fn)(const struct cp_asset *, void *), void *ctx);
-int cp_store_each_contract(struct cp_store *s, int (*fn)(const struct cp_contract *, void *), void *ctx);
+/* The newest `limit`, oldest first. fn returns nonzero to stop with that value, here and above. */
 int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct cp_log_entry *, void *),
                       void *ctx);
-int cp_store_each_usage(struct cp_store *s, int (*fn)(const struct cp_usage *, void *), void *ctx);
+/* The lines of the chain from number `from` on, without line ends. */
+int cp_store_each_change(struct cp_store *s, uint64_t from, int (*fn)(const char *line, void *), void *ctx);
 
 #endif

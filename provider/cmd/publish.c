@@ -79,6 +79,7 @@ static const struct tb_option publish_options[] = {
     TB_OPTION('k', "key-file", "FILE", TB_OPTION_STRING, key_file,
               "the key of the asset that is encrypted already, when it is not where it was put"),
     ROW_CA_FILE(ca_file),
+    ROW_REPLACE(replace),
     ROW_INSECURE_HTTP(insecure),
     TB_OPTION_HEADING_ROW("Image, as for tbpkg build:"),
     TB_OPTION(0, "target", "TARGET", TB_OPTION_STRING, target, "oci, vm-qemu or vm-azure [oci]"),

@@ -39,6 +39,7 @@ static const struct tb_option register_options[] = {
               "the same as --blob-url=https://ACCOUNT.blob.core.windows.net/NAME",
               .setting = "azure.storage_account"),
     ROW_CONTAINER(container),
+    ROW_REPLACE(work.replace),
     ROW_TOKEN_FILE(work.token_file),
     ROWS_CLIENT_CERT(work.cert, work.cert_key),
     ROW_CA_FILE(work.ca_file),

@@ -66,6 +66,9 @@
 #define ROW_EDC_ENDPOINT(m)                                                                                  \
     TB_OPTION('E', "edc-endpoint", "URL", TB_OPTION_STRING, m, "control plane, https://",                    \
               .setting = "controlplane.endpoint")
+#define ROW_REPLACE(member)                                                                                  \
+    TB_OPTION(0, "replace", NULL, TB_OPTION_FLAG, member,                                                    \
+              "give live contracts of the asset another key or other contents")
 #define ROW_TOKEN_FILE(m)                                                                                    \
     TB_OPTION(0, "token-file", "FILE", TB_OPTION_STRING, m, "bearer token for the control plane",            \
               .setting = "controlplane.token_file")

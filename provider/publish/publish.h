@@ -27,7 +27,7 @@ struct publish {
     bool no_push, insecure_registry;
     const char *image, *vm_image, *templates, *package_version;
     struct tb_option_list sets;
-    bool insecure, skip[N_STEPS], yes, dry_run, forget_key;
+    bool insecure, replace, skip[N_STEPS], yes, dry_run, forget_key;
     /* what they stand for */
     char *encrypted, *ciphertext, *manifest, *default_zip;
     char *key_dir; /* DIR/, as --key-out takes it */

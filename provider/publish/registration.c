@@ -93,6 +93,8 @@ static char *registration_document_without_key(const struct registration *g)
     registration_add_hex(o, "manifest_sha256", g->manifest_sha256);
     if (m->has_tags_sha256)
         registration_add_hex(o, "tags_sha256", m->tags_sha256);
+    if (g->replace)
+        cJSON_AddTrueToObject(d, "replace");
     return cJSON_PrintUnformatted(d);
 }
 
@@ -226,7 +228,9 @@ static int registration_refused(struct registration *g, const struct tb_http_res
     else if (rs->status == 404 || (rs->status >= 300 && rs->status < 400))
         remedy = "check --edc-endpoint: it is the base URL, without " REGISTRATION_API_PATH;
     else if (rs->status == 409)
-        remedy = "the asset is registered with other contents: use a new asset id";
+        remedy = "--replace lets live contracts get the new key and contents with their next renewal; or use "
+                 "a new "
+                 "asset id";
     else if (rs->status == 429 || rs->status >= 500)
         remedy = "run the command again later";
     return tbpkg_fail(g->url, reason, remedy);

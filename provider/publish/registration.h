@@ -18,6 +18,7 @@ struct registration {
     const char *url;  /* of the API */
     const char *base; /* of the container */
     bool insecure;    /* http:// is allowed */
+    bool replace;     /* another key or other contents of an asset that contracts use */
     const struct cli_key_arg *key_arg;
     /* private */
     struct tbenc_manifest *manifest;

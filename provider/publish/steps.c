@@ -129,6 +129,7 @@ static void step_register_argv(const struct publish *p, struct publish_words *w)
     step_add_option(w, "client-cert", p->cert);
     step_add_option(w, "client-key", p->cert_key);
     step_add_option(w, "ca-file", p->ca_file);
+    step_add_flag(w, "--replace", p->replace);
     step_add_flag(w, "--insecure-http", p->insecure);
 }
 

@@ -19,97 +19,22 @@ import urllib.parse
 
 import pytest
 
+import postgresql
 import tbsys
-
-KEY = hashlib.sha256(b"controlplane test key").hexdigest()
-SHA = hashlib.sha256(b"ciphertext").hexdigest()
-ASSET = "tb-asset-1"
-
-
-class Server:
-    """tb-controlplane serve on a free port, and its command line."""
-
-    def __init__(self, directory, *options, tls=True, **daemon):
-        self.data = pathlib.Path(directory)
-        self.data.parent.mkdir(parents=True, exist_ok=True)
-        self.tls = tls
-        self.log = self.data.parent / f"{self.data.name}.log"
-        self.daemon = tbsys.Daemon([tbsys.program("tb-controlplane"), "serve", "--data", self.data, "--listen", "127.0.0.1:0",
-                                    *([] if tls else ["--http"]), *options], log=self.log, **daemon)
-
-    def start(self):
-        start = self.log.stat().st_size if self.log.exists() else 0
-        self.daemon.start().wait_notify("READY", "1")
-        line = tbsys.wait_for(lambda: re.search(r"ready on (https?)://127\.0\.0\.1:(\d+)", self.log.read_text()[start:]),
-                              what="the ready line")
-        assert line[1] == ("https" if self.tls else "http")
-        self.port = int(line[2])
-        return self
-
-    def __enter__(self):
-        return self.start()
-
-    def __exit__(self, *exc):
-        self.daemon.stop()
-
-    @property
-    def token(self):
-        return (self.data / "provider.token").read_text().strip()
-
-    def cli(self, *args, rc=0):
-        p = subprocess.run([tbsys.program("tb-controlplane"), *args, "--data", self.data], capture_output=True, text=True,
-                           timeout=60)
-        assert p.returncode == rc, (args, p.returncode, p.stdout, p.stderr)
-        return p.stdout if rc == 0 else p.stderr
-
-    def connection(self, ca=None, cert=None):
-        if not self.tls:
-            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        context = ssl.create_default_context(cafile=str(ca or self.data / "ca.crt"))
-        if cert:
-            context.load_cert_chain(*cert)
-        return http.client.HTTPSConnection("localhost", self.port, timeout=20, context=context)
-
-    def raw(self):
-        c = self.connection()
-        c.connect()
-        return c.sock
-
-    def call(self, method, path, body=None, headers=None, **tls):
-        c = self.connection(**tls)
-        try:
-            c.request(method, path, body=json.dumps(body) if isinstance(body, dict) else body, headers=headers or {})
-            r = c.getresponse()
-            data = r.read()
-            assert r.headers["Content-Type"] == "application/json"
-            return r.status, json.loads(data or "{}"), r.headers
-        finally:
-            c.close()
-
-    def register(self, ciphertext, manifest=None, asset=ASSET, token=None, **extra):
-        body = {"asset_id": asset, "decryption_key_hex": KEY,
-                "blob_urls": {"ciphertext": ciphertext, "manifest": manifest or ciphertext + ".json"},
-                "metadata": {"format": "tbenc/v1", "algo": "aes-256-gcm-chunked", "chunk_bytes": 4194304,
-                             "plaintext_bytes": 16777216, "sha256_ciphertext": SHA}, **extra}
-        return self.call("POST", "/api/v1/assets/register", body, {"Authorization": f"Bearer {token or self.token}"})
-
-    def authorize(self, contract="contract-allow", asset=ASSET, hw="4c4c4544-0051", more=None, **tls):
-        status, body, _ = self.call("POST", "/api/v1/license/authorize",
-                                    {"contract_id": contract, "asset_id": asset, "hw_id": hw,
-                                     "client_version": "sentinel/0.1.0", **(more or {})}, {"Content-Type": "application/json"}, **tls)
-        return status, body
-
-    def denied(self, contract, **kw):
-        status, body = self.authorize(contract, **kw)
-        assert status == 200 and body["status"] == "denied", body
-        assert "decryption_key_hex" not in body and "sas_url" not in body
-        return body["reason"]
+from controlplane_server import ASSET, KEY, SHA, Server
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
+def postgres():
+    with postgresql.PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def plain(request, tmp_path_factory):
     """One server for the tests that only ask; the registered URLs are of a blob server without authentication."""
-    with Server(tmp_path_factory.mktemp("cp") / "data") as s:
+    database = request.getfixturevalue("postgres").create("plain") if request.param == "postgresql" else None
+    with Server(tmp_path_factory.mktemp("cp") / "data", "--seed", database=database) as s:
         status, body, _ = s.register("http://127.0.0.1:9000/artifacts/model.tbenc")
         assert (status, body["status"], body["asset_id"]) == (201, "registered", ASSET)
         yield s
@@ -306,28 +231,52 @@ def test_machines_per_contract(plain):
 
 def usage_report(at, requests, key=KEY):
     text = json.dumps({"at": at, "used": {"requests": requests}, "events": {"parked": 2}, "late_seconds": 7})
+    return signed(text, key)
+
+
+def signed(text, key=KEY):
     derived = hmac.new(bytes.fromhex(key), b"trustbridge usage report v1", hashlib.sha256).digest()
     return {"usage_report": text, "usage_hmac": hmac.new(derived, text.encode(), hashlib.sha256).hexdigest()}
 
 
-def test_signed_usage_reports_are_kept(plain):
-    def reported():
-        return [r["report"]["used"]["requests"] for r in json.loads(plain.cli("usage", "--json")) if r["hw_id"] == "meter"]
+def test_signed_usage_reports_are_counted(plain):
+    def reported(contract="contract-allow"):
+        return [r["used"].get("requests") for r in json.loads(plain.cli("usage", "--json"))
+                if (r["hw_id"], r["contract_id"]) == ("meter", contract)]
 
     def send(contract="contract-allow", **more):
         status, body = plain.authorize(contract, hw="meter", more=more)
         assert (status, body["status"]) == (200, "denied" if contract == "contract-deny" else "authorized")
-        return reported()
+        return reported(contract)
 
     good = usage_report("2026-01-02T00:00:00Z", 5)
     assert send(**usage_report("2026-01-02T00:00:00Z", 4, key="00" * 32)) == []
     assert send(**usage_report("no time", 4)) == [] and send(usage_report=good["usage_report"]) == []
-    assert send(usage_report=7, usage_hmac=[]) == [] and send("contract-deny", **good) == []
+    assert send(usage_report=7, usage_hmac=[]) == []
     assert send(**good) == [5]
     assert send(**usage_report("2026-01-01T00:00:00Z", 3)) == [5]  # an older one, sent again
     assert send(**good | {"usage_report": good["usage_report"].replace("5", "6")}) == [5]
     assert send(**usage_report("2026-01-03T00:00:00Z", 9)) == [9]
+    assert send("contract-deny", **usage_report("2026-01-03T00:00:00Z", 7)) == [7]  # what was served was served
     assert "meter" in plain.cli("usage")
+    row = [r for r in json.loads(plain.cli("usage", "--json")) if (r["hw_id"], r["contract_id"]) == ("meter", "contract-allow")][0]
+    assert (row["flagged"], row["flags"], row["report"]["used"]["requests"]) == (1, "late", 9)
+
+
+def test_usage_by_ledger_only_grows(plain):
+    def send(requests, at, ledger, hw="fleet-1", contract="contract-allow"):
+        text = json.dumps({"at": f"2026-02-01T00:00:{at:02}Z", "ledger": ledger, "used": {"requests": requests},
+                           "hours": [{"hour": "2026-02-01T00:00:00Z", "used": {"requests": requests}}]})
+        assert plain.authorize(contract, hw=hw, more=signed(text))[0] == 200
+        rows = [r for r in json.loads(plain.cli("usage", "--json")) if r["hw_id"].startswith("fleet-")]
+        return sum(r["used"]["requests"] for r in rows), sorted(r["flags"] for r in rows if r["flagged"])
+
+    assert send(1000, 1, "one") == (1000, [])
+    assert send(5, 2, "two") == (1005, [])  # reimaged
+    assert send(300, 3, "one") == (1005, ["back"])  # a disk that was set back
+    assert send(1100, 4, "one") == (1105, ["back"])
+    assert send(1150, 5, "one", hw="fleet-2") == (1155, ["back", "clone"])
+    assert send(1200, 6, "one", contract="contract-deny") == (1205, ["back", "clone", "clone"])  # once, whatever the contract
 
 
 def test_log_says_who_asked(plain):

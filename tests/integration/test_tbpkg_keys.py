@@ -279,7 +279,7 @@ class History:
         if asset not in [a["asset_id"] for a in json.loads(plane.ctl("asset", "list", "--json"))]:
             return found
         with contextlib.closing(sqlite3.connect(plane.dir / "controlplane.db")) as db:
-            earlier = db.execute("SELECT count(*) FROM superseded WHERE asset_id=?", [asset]).fetchone()[0]
+            earlier = db.execute("SELECT count(*) - 1 FROM asset_versions WHERE asset_id=?", [asset]).fetchone()[0]
         for _ in range(earlier + 1):
             found.add(self.authorize(asset))
             if earlier:

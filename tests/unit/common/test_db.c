@@ -143,6 +143,23 @@ static int setup(void **state)
     return 0;
 }
 
+/* Of another process that comes and goes: the last to close a database removes its write-ahead log, and it
+ * is not the last while we have it open. */
+static void test_a_second_connection_keeps_the_lock_of_the_first(void **state)
+{
+    _cleanup_db_ sqlite3 *first = open_db(), *second = NULL;
+    char wal[80], cmd[160];
+
+    assert_int_equal(tb_db_exec(first, "CREATE TABLE t (k)"), 0);
+    second = open_db();
+    snprintf(wal, sizeof(wal), "%s-wal", path);
+    snprintf(cmd, sizeof(cmd), "echo 'SELECT count(*) FROM t' | sqlite3 %s >/dev/null", path);
+    assert_int_equal(access(wal, F_OK), 0);
+    assert_int_equal(system(cmd), 0);
+    assert_int_equal(access(wal, F_OK), 0);
+    assert_int_equal(count(second), 0);
+}
+
 static int teardown(void **state)
 {
     return rmdir(dir);
@@ -156,6 +173,7 @@ int main(void)
         cmocka_unit_test_teardown(test_words_of_ones_own_are_kept, forget),
         cmocka_unit_test_teardown(test_a_lock_held_by_another_is_busy, forget),
         cmocka_unit_test_teardown(test_a_file_is_private_and_a_damaged_one_is_told, forget),
+        cmocka_unit_test_teardown(test_a_second_connection_keeps_the_lock_of_the_first, forget),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -31,6 +31,7 @@ static const struct tb_key master = {{7}}, token = {{1}};
 struct fixture {
     char dir[32];
     struct cp_api api;
+    struct cp_store *store;
 };
 
 static int setup(void **state)
@@ -43,9 +44,9 @@ static int setup(void **state)
     strcpy(f->dir, "/tmp/cp-api-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     path = tb_path_join(f->dir, "db");
-    f->api.master = &master;
+    assert_int_equal(cp_keyring_open_file(&master, &f->api.keyring), 0);
     f->api.token = &token;
-    assert_int_equal(cp_store_open(path, &f->api.store, err), 0);
+    assert_int_equal(cp_store_open(path, true, &f->store, err), 0);
     *state = f;
     return 0;
 }
@@ -55,7 +56,8 @@ static int teardown(void **state)
     struct fixture *f = *state;
     _cleanup_free_ char *cmd = tb_strf("rm -rf %s", f->dir);
 
-    cp_store_close(f->api.store);
+    cp_store_close(f->store);
+    cp_keyring_close(f->api.keyring);
     assert_int_equal(system(cmd), 0);
     free(f);
     return 0;
@@ -67,7 +69,7 @@ static void ask(struct fixture *f, struct cp_request rq, struct cp_reply *ret)
     rq.body_len = rq.body ? strlen(rq.body) : 0;
     if (!rq.now_us)
         rq.now_us = NOW_US;
-    cp_api_answer(&f->api, &rq, ret);
+    cp_api_answer(&f->api, f->store, &rq, ret);
     assert_non_null(ret->body);
 }
 
@@ -98,11 +100,16 @@ static void register_asset(struct fixture *f)
            "\"status\":\"registered\",\"asset_id\":\"a\"");
 }
 
+static int put_contract(struct cp_store *s, void *ctx)
+{
+    return cp_store_put_contract(s, ctx, true);
+}
+
 static void put(struct fixture *f, struct cp_contract c)
 {
     strcpy(c.contract_id, "c");
     c.lease_seconds = c.lease_seconds ? c.lease_seconds : 3600;
-    assert_int_equal(cp_store_put_contract(f->api.store, &c, true), 0);
+    assert_int_equal(cp_store_transact(f->store, put_contract, &c), 0);
 }
 
 static void test_plain_calls(void **state)
@@ -132,7 +139,7 @@ static void test_register_wants_the_token(void **state)
         rq.authorization = wrong[i];
         expect(f, rq, 401, "\"unauthorized\"");
     }
-    assert_int_equal(cp_store_get_asset(f->api.store, "a", &a), -ENOENT);
+    assert_int_equal(cp_store_get_asset(f->store, "a", 0, &a), -ENOENT);
     rq.authorization = "bearer  " TOKEN;
     expect(f, rq, 201, "registered");
 }
@@ -237,7 +244,8 @@ static void test_another_master_key_is_a_server_error(void **state)
     struct fixture *f = *state;
 
     register_asset(f);
-    f->api.master = &other;
+    cp_keyring_close(f->api.keyring);
+    assert_int_equal(cp_keyring_open_file(&other, &f->api.keyring), 0);
     tb_log_set_level(TB_LOG_ERR);
     expect(f, authorize(AUTHORIZE("contract-allow", "a", "h")), 500,
            "\"reason\":\"server_configuration_error\"");
@@ -269,7 +277,7 @@ static void test_verdicts_are_logged(void **state)
     expect(f, rq, 200, "\"authorized\"");
     rq.body = AUTHORIZE("contract-deny", "a", "machine-7");
     expect(f, rq, 200, "\"denied\"");
-    assert_int_equal(cp_store_each_log(f->api.store, 10, see, &n), 0);
+    assert_int_equal(cp_store_each_log(f->store, 10, see, &n), 0);
     assert_int_equal(n, 2);
 }
 
@@ -286,7 +294,7 @@ static void test_no_key_without_a_log_entry(void **state)
     ask(f, authorize(AUTHORIZE("contract-allow", "a", "h")), &r);
     assert_int_equal(r.status, 500);
     assert_null(strstr(r.body, KEY));
-    assert_int_equal(cp_store_get_contract(f->api.store, "contract-allow", &c), 0);
+    assert_int_equal(cp_store_get_contract(f->store, "contract-allow", NOW_US, &c), 0);
     assert_int_equal(c.hw_used, 0);
 }
 

@@ -23,8 +23,9 @@ static void test_register_good(void **state)
     char err[TB_JSON_ERR_MAX];
     struct cp_asset a;
     struct tb_key k;
+    bool replace;
 
-    assert_int_equal(cp_register_parse(GOOD, strlen(GOOD), &a, &k, err), 0);
+    assert_int_equal(cp_register_parse(GOOD, strlen(GOOD), &a, &replace, &k, err), 0);
     assert_string_equal(a.asset_id, "a-1");
     assert_string_equal(a.ciphertext_url, "https://s/c/a/model.tbenc");
     assert_string_equal(a.manifest_url, "https://s/c/a/m");
@@ -82,8 +83,9 @@ static void test_register_damages(void **state)
         char err[TB_JSON_ERR_MAX] = "";
         struct cp_asset a = {.asset_id = "untouched"};
         struct tb_key k = {{42}};
+        bool replace;
 
-        if (cp_register_parse(body, strlen(body), &a, &k, err) >= 0)
+        if (cp_register_parse(body, strlen(body), &a, &replace, &k, err) >= 0)
             fail_msg("accepted: %s", body);
         if (!strstr(err, cases[i][2]))
             fail_msg("\"%s\" does not name %s", err, cases[i][2]);
@@ -106,8 +108,9 @@ static void test_register_manifest_hash_in_either_place(void **state)
         char err[TB_JSON_ERR_MAX];
         struct cp_asset a;
         struct tb_key k;
+        bool replace;
 
-        assert_int_equal(cp_register_parse(body, strlen(body), &a, &k, err), 0);
+        assert_int_equal(cp_register_parse(body, strlen(body), &a, &replace, &k, err), 0);
         assert_int_equal(strlen(a.manifest_sha256), 64);
     }
 }

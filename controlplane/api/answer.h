@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Answers, as every call makes them. */
+#ifndef CP_ANSWER_H
+#define CP_ANSWER_H
+
+#include "controlplane/api/api.h"
+
+/* members: name, value, ... up to a NULL name; a NULL value leaves its member out. */
+void cp_answer_members(struct cp_reply *ret, unsigned status, const char *const *members);
+#define cp_answer(ret, status, ...) cp_answer_members(ret, status, (const char *const[]){__VA_ARGS__, NULL})
+
+/* 503 with Retry-After. reason: "busy", "unavailable", ... */
+void cp_answer_later(struct cp_reply *ret, const char *reason, const char *message);
+/* A failure of the store, which is logged: 503 when it passes by itself, else 500. */
+void cp_answer_store_failure(const struct cp_store *s, const char *doing, int r, struct cp_reply *ret);
+/* 500: what is stored does not fit this server. */
+void cp_answer_misconfigured(struct cp_reply *ret);
+/* The key service does not answer. */
+void cp_answer_key_service(struct cp_reply *ret);
+
+/* One function for each call. */
+void cp_answer_register(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
+                        struct cp_reply *ret);
+void cp_answer_authorize(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
+                         struct cp_reply *ret);
+
+#endif

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* POST /api/v1/license/authorize. Verdict, slot, release of the key, usage and log entry are one transaction:
+ * a key never leaves without its entry. */
+#include <string.h>
+
+#include "common/hex.h"
+#include "common/log.h"
+#include "common/units.h"
+#include "controlplane/api/answer.h"
+#include "controlplane/api/usage_report.h"
+
+/* Why there is no verdict, beside failures of the store. */
+enum authorize_fault { FAULT_NONE, FAULT_KEY, FAULT_KEY_SERVICE, FAULT_URL };
+
+struct decision {
+    const struct cp_api *api;
+    const struct cp_request *rq;
+    struct cp_authorize q;
+    struct cp_usage_report *report; /* NULL: none that could be read */
+    /* found anew at each try */
+    const char *reason; /* NULL: authorized */
+    enum authorize_fault fault;
+    struct cp_contract contract;
+    struct cp_asset asset;
+    struct tb_key key;
+    char sas[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX];
+    bool report_taken;
+    unsigned usage_flags;
+};
+
+static void decision_clear(struct decision *d)
+{
+    tb_key_erase(&d->key);
+    tb_erase(d->sas, sizeof(d->sas));
+    tb_erase(d->manifest, sizeof(d->manifest));
+    tb_freep(&d->report);
+}
+
+/* What the contract alone says. 0, or a failure of the store; d->reason. */
+static int authorize_judge_contract(struct cp_store *s, struct decision *d)
+{
+    const struct cp_contract *c = &d->contract;
+    int r = cp_store_get_contract(s, d->q.contract_id, d->rq->now_us, &d->contract);
+
+    if (r == -ENOENT) {
+        d->reason = "contract_invalid";
+        return 0;
+    }
+    if (r < 0)
+        return r;
+    if (!c->active)
+        d->reason = *c->reason ? c->reason : "contract_inactive";
+    else if (c->expires_us && c->expires_us <= d->rq->now_us)
+        d->reason = "contract_expired";
+    else if (strcmp(c->asset_id, CP_ANY_ASSET) != 0 && strcmp(c->asset_id, d->q.asset_id) != 0)
+        d->reason = "asset_mismatch";
+    else if (c->mode != CP_MODE_OPEN && d->rq->client_auth != CP_CLIENT_VERIFIED)
+        d->reason = "client_certificate_required";
+    return 0;
+}
+
+static int authorize_judge(struct cp_store *s, struct decision *d)
+{
+    int r = authorize_judge_contract(s, d);
+
+    if (r < 0 || d->reason)
+        return r;
+    r = cp_store_get_asset(s, d->q.asset_id, d->contract.version, &d->asset);
+    if (r == -ENOENT) {
+        d->reason = "asset_unknown";
+        return 0;
+    }
+    if (r == 0)
+        r = cp_store_take_slot(s, &d->contract, d->q.hw_id, "", d->rq->now_us);
+    if (r == -EDQUOT || r == -EACCES) {
+        d->reason = r == -EDQUOT ? "hw_limit_reached" : "machine_expelled";
+        return 0;
+    }
+    return r;
+}
+
+/* The key, and the URLs, for the answer. */
+static int authorize_release(struct decision *d)
+{
+    uint64_t end_us = d->contract.expires_us ? d->contract.expires_us : UINT64_MAX;
+    int r = cp_keyring_unwrap(d->api->keyring, d->asset.asset_id, &d->asset.wrapped, &d->key);
+
+    if (r < 0) {
+        d->fault = r == -EAGAIN ? FAULT_KEY_SERVICE : FAULT_KEY;
+        return -ECANCELED;
+    }
+    r = cp_sas_url(&d->api->sas, d->asset.ciphertext_url, d->rq->now_us, end_us, d->sas);
+    if (r >= 0)
+        r = cp_sas_url(&d->api->sas, d->asset.manifest_url, d->rq->now_us, end_us, d->manifest);
+    if (r < 0)
+        d->fault = FAULT_URL;
+    return r < 0 ? -ECANCELED : 0;
+}
+
+/* -- usage ------------------------------------------------------------------------------------- */
+struct signature {
+    struct decision *d;
+    bool found;
+};
+
+/* A report is of whoever has the key of some version of the asset. */
+static int authorize_try_version(const struct cp_asset *a, void *ctx)
+{
+    struct signature *g = ctx;
+    _cleanup_key_ struct tb_key key = {0};
+
+    if (cp_keyring_unwrap(g->d->api->keyring, a->asset_id, &a->wrapped, &key) == 0)
+        g->found = cp_usage_report_signed(&g->d->q, &key);
+    return g->found;
+}
+
+static int authorize_check_signature(struct cp_store *s, struct decision *d, bool *ret)
+{
+    struct signature g = {.d = d};
+    int r = 0;
+
+    g.found = !d->reason && cp_usage_report_signed(&d->q, &d->key);
+    if (!g.found)
+        r = cp_store_each_asset(s, d->q.asset_id, authorize_try_version, &g);
+    *ret = g.found;
+    return MIN(r, 0);
+}
+
+/* Whatever the verdict: what was served was served. */
+static int authorize_take_usage(struct cp_store *s, struct decision *d)
+{
+    bool is_signed;
+    int r;
+
+    if (!d->report || !*d->contract.contract_id)
+        return 0;
+    r = authorize_check_signature(s, d, &is_signed);
+    if (r < 0 || !is_signed)
+        return r;
+    d->report->received_us = d->rq->now_us;
+    d->report_taken = true;
+    return cp_store_take_usage(s, d->report, &d->usage_flags);
+}
+
+static void authorize_tell_usage(const struct decision *d)
+{
+    static const char *const words[] = {" goes back", " comes late", " is of another machine's ledger"};
+
+    if (*d->q.usage_report && !d->report_taken)
+        tb_warn("authorize: the usage report of machine %.8s for %s is not signed with the key of %s, or has "
+                "no time; ignored",
+                d->q.hw_id, d->q.contract_id, d->q.asset_id);
+    for (unsigned i = 0; i < ARRAY_SIZE(words); i++)
+        if (d->report_taken && d->usage_flags & 1U << i)
+            tb_warn("authorize: the usage report of machine %.8s for %s%s; it is kept, see `usage`",
+                    d->q.hw_id, d->q.contract_id, words[i]);
+}
+
+/* -- the transaction --------------------------------------------------------------------------- */
+static int authorize_add_log(struct cp_store *s, const struct decision *d)
+{
+    struct cp_log_entry e = {
+        .at_us = d->rq->now_us, .authorized = !d->reason, .version = d->reason ? 0 : d->asset.version};
+
+    snprintf(e.contract_id, sizeof(e.contract_id), "%s", d->q.contract_id);
+    snprintf(e.asset_id, sizeof(e.asset_id), "%s", d->q.asset_id);
+    snprintf(e.hw_id, sizeof(e.hw_id), "%s", d->q.hw_id);
+    snprintf(e.peer, sizeof(e.peer), "%s", d->rq->peer);
+    snprintf(e.client_name, sizeof(e.client_name), "%s", d->rq->client_name ? d->rq->client_name : "");
+    snprintf(e.reason, sizeof(e.reason), "%s", d->reason ? d->reason : "");
+    return cp_store_add_log(s, &e);
+}
+
+static int authorize_decide(struct cp_store *s, void *ctx)
+{
+    struct decision *d = ctx;
+    int r;
+
+    d->reason = NULL;
+    d->fault = FAULT_NONE;
+    d->contract = (struct cp_contract){0};
+    d->report_taken = false;
+    d->usage_flags = 0;
+    r = authorize_judge(s, d);
+    if (r == 0 && !d->reason)
+        r = authorize_release(d);
+    if (r == 0)
+        r = authorize_take_usage(s, d);
+    return r == 0 ? authorize_add_log(s, d) : r;
+}
+
+/* -- the answer -------------------------------------------------------------------------------- */
+static void authorize_answer_fault(const struct decision *d, struct cp_reply *ret)
+{
+    switch (d->fault) {
+    case FAULT_KEY_SERVICE:
+        tb_error("authorize: the key service does not answer; %s gets no key now", d->q.contract_id);
+        cp_answer_key_service(ret);
+        return;
+    case FAULT_KEY:
+        tb_error("authorize: the key of %s (wrapped by %s) does not open with this control plane's key: with "
+                 "a master.key, restore the file or register the asset again",
+                 d->q.asset_id, *d->asset.wrapped.kek_id ? d->asset.wrapped.kek_id : "an unnamed key");
+        break;
+    default:
+        tb_error(
+            "authorize: cannot sign the URLs of %s (expected .../CONTAINER/BLOB); register the asset again",
+            d->q.asset_id);
+    }
+    cp_answer_misconfigured(ret);
+}
+
+static void authorize_answer_key(const struct decision *d, struct cp_reply *ret)
+{
+    uint64_t end_us = d->contract.expires_us ? d->contract.expires_us : UINT64_MAX;
+    uint64_t lease_us = d->rq->now_us + d->contract.lease_seconds * TB_USEC_PER_SEC;
+    char hex[TB_KEY_HEX_CHARS + 1], expires[TB_RFC3339_MAX];
+
+    tb_hex_encode(d->key.b, sizeof(d->key.b), hex);
+    tb_rfc3339_format(MIN(lease_us, end_us), 0, expires);
+    cp_answer(ret, 200, "status", "authorized", "sas_url", d->sas, "manifest_url", d->manifest,
+              "decryption_key_hex", hex, "expires_at", expires, "manifest_sha256",
+              *d->asset.manifest_sha256 ? d->asset.manifest_sha256 : NULL);
+    tb_erase(hex, sizeof(hex));
+}
+
+static void authorize_answer(struct cp_store *s, struct decision *d, struct cp_reply *ret)
+{
+    int r = cp_store_transact(s, authorize_decide, d);
+
+    if (r < 0 && d->fault != FAULT_NONE) {
+        authorize_answer_fault(d, ret);
+        return;
+    }
+    if (r < 0) {
+        cp_answer_store_failure(s, "authorize", r, ret);
+        return;
+    }
+    tb_info("authorize: %s for %s by machine %.8s at %s: %s%s", d->q.contract_id, d->q.asset_id, d->q.hw_id,
+            d->rq->peer, d->reason ? "denied, " : "authorized", d->reason ? d->reason : "");
+    authorize_tell_usage(d);
+    if (d->reason)
+        cp_answer(ret, 200, "status", "denied", "reason", d->reason);
+    else
+        authorize_answer_key(d, ret);
+}
+
+void cp_answer_authorize(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
+                         struct cp_reply *ret)
+{
+    _cleanup_(decision_clear) struct decision d = {.api = api, .rq = rq};
+    char err[TB_JSON_ERR_MAX];
+    int r = cp_authorize_parse(rq->body, rq->body_len, &d.q, err);
+
+    if (r < 0) {
+        tb_warn("authorize: refused from %s: %s", rq->peer, err);
+        cp_answer(ret, 400, "status", "denied", "reason", "invalid_request", "error", "invalid_request",
+                  "message", err);
+        return;
+    }
+    if (*d.q.usage_report) {
+        d.report = calloc(1, sizeof(*d.report));
+        if (d.report && cp_usage_report_parse(&d.q, d.report, err) < 0)
+            tb_freep(&d.report);
+    }
+    authorize_answer(s, &d, ret);
+}

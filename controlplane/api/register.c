@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* POST /api/v1/assets/register */
+#include <string.h>
+
+#include "common/hex.h"
+#include "common/log.h"
+#include "controlplane/api/answer.h"
+#include "tbenc/tbenc.h"
+
+struct cp_registration {
+    struct cp_asset asset;
+    bool replace;
+    uint64_t now_us;
+    enum cp_put put;
+    uint64_t live; /* contracts that stand in the way */
+};
+
+static const char *const register_actions[] = {
+    [CP_PUT_NEW] = "asset.register", [CP_PUT_SAME] = "asset.update", [CP_PUT_REPLACED] = "asset.replace"};
+
+static int register_store(struct cp_store *s, void *ctx)
+{
+    struct cp_registration *g = ctx;
+    char version[24];
+    int r = cp_store_put_asset(s, &g->asset, g->replace, &g->put, &g->live);
+
+    if (r < 0)
+        return r;
+    snprintf(version, sizeof(version), "%llu", (unsigned long long)g->asset.version);
+    return cp_change(s, g->now_us, "provider.token", register_actions[g->put], g->asset.asset_id, "version",
+                     version, "sha256_ciphertext", g->asset.sha256_ciphertext, "key_id", g->asset.key_id,
+                     "kek_id", g->asset.wrapped.kek_id);
+}
+
+static void register_warn_unsigned(const struct cp_api *api, const struct cp_asset *a)
+{
+    struct cp_blob blob;
+
+    if (api->sas.account && cp_blob_parse(a->ciphertext_url, api->sas.account, &blob) < 0)
+        tb_warn("register: %s is not a blob of storage account %s: its URLs will be handed out without a SAS",
+                a->asset_id, api->sas.account);
+}
+
+static int register_wrap(const struct cp_api *api, const struct tb_key *key, struct cp_asset *a)
+{
+    uint8_t id[TBENC_KEY_ID_BYTES];
+    int r = tbenc_key_id(key->b, id);
+
+    if (r < 0)
+        return r;
+    tb_hex_encode(id, sizeof(id), a->key_id);
+    return cp_keyring_wrap(api->keyring, a->asset_id, key, &a->wrapped);
+}
+
+static void register_answer_failure(const struct cp_store *s, const struct cp_registration *g, int r,
+                                    struct cp_reply *ret)
+{
+    char message[200];
+
+    if (r != -EADDRINUSE) {
+        cp_answer_store_failure(s, "register", r, ret);
+        return;
+    }
+    snprintf(message, sizeof(message),
+             "%llu live contract%s use this asset, and its key or contents would be others; to replace them "
+             "register with --replace",
+             (unsigned long long)g->live, g->live == 1 ? "" : "s");
+    tb_warn("register: %s not replaced: %s", g->asset.asset_id, message);
+    cp_answer(ret, 409, "error", "asset_in_use", "message", message);
+}
+
+void cp_answer_register(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
+                        struct cp_reply *ret)
+{
+    struct cp_registration g = {.now_us = rq->now_us};
+    _cleanup_key_ struct tb_key key = {0};
+    char err[TB_JSON_ERR_MAX];
+    int r;
+
+    r = cp_register_parse(rq->body, rq->body_len, &g.asset, &g.replace, &key, err);
+    if (r < 0) {
+        tb_warn("register: refused from %s: %s", rq->peer, err);
+        cp_answer(ret, 400, "error", "invalid_request", "message", "the registration is not valid", "details",
+                  err);
+        return;
+    }
+    g.asset.registered_us = g.asset.updated_us = rq->now_us;
+    r = register_wrap(api, &key, &g.asset);
+    if (r < 0) {
+        tb_error_errno(r, "register: the key of %s cannot be wrapped", g.asset.asset_id);
+        cp_answer_key_service(ret);
+        return;
+    }
+    r = cp_store_transact(s, register_store, &g);
+    if (r < 0) {
+        register_answer_failure(s, &g, r, ret);
+        return;
+    }
+    register_warn_unsigned(api, &g.asset);
+    if (g.put == CP_PUT_REPLACED)
+        tb_warn("register: the key or the contents of %s are others now (version %llu); `asset restore %s` "
+                "brings the earlier registration back",
+                g.asset.asset_id, (unsigned long long)g.asset.version, g.asset.asset_id);
+    tb_info("register: %s %s from %s", g.asset.asset_id, g.put == CP_PUT_NEW ? "registered" : "replaced",
+            rq->peer);
+    cp_answer(ret, g.put == CP_PUT_NEW ? 201 : 200, "status", "registered", "asset_id", g.asset.asset_id,
+              "message",
+              g.put == CP_PUT_NEW ? "the asset is registered" : "the earlier registration was replaced");
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "controlplane/store/store_room.h"
+
+#define ASSET_COLUMNS                                                                                        \
+    "v.asset_id, v.version, a.current_version, v.ciphertext_url, v.manifest_url, v.chunk_bytes,"             \
+    " v.plaintext_bytes, v.sha256_ciphertext, v.manifest_sha256, v.kek_id, v.wrapped_key, v.key_id,"         \
+    " v.registered_us, v.updated_us FROM asset_versions v JOIN assets a ON a.asset_id=v.asset_id"
+
+static int asset_read(struct cp_rows *r, struct cp_asset *a)
+{
+    *a = (struct cp_asset){.version = (uint64_t)cp_rows_int(r, 1)};
+    CP_ROWS_TEXT(r, 0, a->asset_id);
+    a->current = cp_rows_int(r, 2) == (int64_t)a->version;
+    CP_ROWS_TEXT(r, 3, a->ciphertext_url);
+    CP_ROWS_TEXT(r, 4, a->manifest_url);
+    a->chunk_bytes = (uint64_t)cp_rows_int(r, 5);
+    a->plaintext_bytes = (uint64_t)cp_rows_int(r, 6);
+    CP_ROWS_TEXT(r, 7, a->sha256_ciphertext);
+    CP_ROWS_TEXT(r, 8, a->manifest_sha256);
+    CP_ROWS_TEXT(r, 9, a->wrapped.kek_id);
+    CP_ROWS_TEXT(r, 11, a->key_id);
+    a->registered_us = (uint64_t)cp_rows_int(r, 12);
+    a->updated_us = (uint64_t)cp_rows_int(r, 13);
+    return cp_rows_blob(r, 10, a->wrapped.b, sizeof(a->wrapped.b), &a->wrapped.len);
+}
+
+int cp_store_get_asset(struct cp_store *s, const char *asset_id, uint64_t version, struct cp_asset *ret)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT " ASSET_COLUMNS " WHERE v.asset_id=$1"
+                         " AND v.version=CASE WHEN $2=0 THEN a.current_version ELSE $2 END",
+                         "tu", asset_id, version);
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    return r <= 0 ? (r == 0 ? -ENOENT : r) : asset_read(rows, ret);
+}
+
+int cp_store_each_asset(struct cp_store *s, const char *asset_id, int (*fn)(const struct cp_asset *, void *),
+                        void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    struct cp_asset a;
+    int r;
+
+    if (asset_id)
+        r = cp_sql_query(s->c, &rows, "SELECT " ASSET_COLUMNS " WHERE v.asset_id=$1 ORDER BY v.version", "t",
+                         asset_id);
+    else
+        r = cp_sql_query(s->c, &rows,
+                         "SELECT " ASSET_COLUMNS " WHERE v.version=a.current_version ORDER BY v.asset_id",
+                         "");
+    if (r < 0)
+        return r;
+    while ((r = cp_rows_next(rows)) > 0) {
+        r = asset_read(rows, &a);
+        if (r == 0)
+            r = fn(&a, ctx);
+        if (r != 0)
+            return r;
+    }
+    return r;
+}
+
+/* The version that has this key and these contents. 0: none. */
+static int asset_find_version(struct cp_store *s, const struct cp_asset *a, int64_t *ret)
+{
+    return cp_sql_int(
+        s->c, ret, 0,
+        "SELECT v.version FROM asset_versions v JOIN assets a ON a.asset_id=v.asset_id"
+        " WHERE v.asset_id=$1 AND v.key_id=$2 AND v.sha256_ciphertext=$3"
+        " ORDER BY CASE WHEN v.version=a.current_version THEN 0 ELSE 1 END, v.version DESC LIMIT 1",
+        "ttt", a->asset_id, a->key_id, a->sha256_ciphertext);
+}
+
+static int asset_insert(struct cp_store *s, struct cp_asset *a)
+{
+    int64_t last = 0;
+    int r = cp_sql_int(s->c, &last, 0, "SELECT max(version) FROM asset_versions WHERE asset_id=$1", "t",
+                       a->asset_id);
+
+    if (r < 0)
+        return r;
+    a->version = (uint64_t)last + 1;
+    if (last == 0)
+        r = store_run(s, "INSERT INTO assets VALUES($1, 1, $2)", "tu", a->asset_id, a->registered_us);
+    if (r < 0)
+        return r;
+    return store_run(s, "INSERT INTO asset_versions VALUES($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)",
+                     "tuttuutttbtuu", a->asset_id, a->version, a->ciphertext_url, a->manifest_url,
+                     a->chunk_bytes, a->plaintext_bytes, a->sha256_ciphertext, a->manifest_sha256,
+                     a->wrapped.kek_id, a->wrapped.b, a->wrapped.len, a->key_id, a->registered_us,
+                     a->updated_us);
+}
+
+/* The same key and contents from another place. Its wrapping stays. */
+static int asset_update(struct cp_store *s, const struct cp_asset *a)
+{
+    return store_run(
+        s,
+        "UPDATE asset_versions SET ciphertext_url=$3, manifest_url=$4, chunk_bytes=$5,"
+        " plaintext_bytes=$6, manifest_sha256=$7, updated_us=$8 WHERE asset_id=$1 AND version=$2",
+        "tuttuutu", a->asset_id, a->version, a->ciphertext_url, a->manifest_url, a->chunk_bytes,
+        a->plaintext_bytes, a->manifest_sha256, a->updated_us);
+}
+
+/* Contracts that name the asset and follow its current version. */
+static int asset_count_live(struct cp_store *s, const struct cp_asset *a, uint64_t *ret)
+{
+    int64_t n = 0;
+    int r = cp_sql_int(s->c, &n, 0,
+                       "SELECT count(*) FROM contracts WHERE asset_id=$1 AND active=1 AND version=0"
+                       " AND (expires_us=0 OR expires_us>$2)",
+                       "tu", a->asset_id, a->updated_us);
+
+    *ret = (uint64_t)n;
+    return r;
+}
+
+int cp_store_promote_asset(struct cp_store *s, const char *asset_id, uint64_t version)
+{
+    int n = cp_sql_run(s->c,
+                       "UPDATE assets SET current_version=$2 WHERE asset_id=$1"
+                       " AND EXISTS(SELECT 1 FROM asset_versions WHERE asset_id=$1 AND version=$2)",
+                       "tu", asset_id, version);
+
+    return n < 0 ? n : n == 0 ? -ENOENT : 0;
+}
+
+int cp_store_put_asset(struct cp_store *s, struct cp_asset *a, bool replace, enum cp_put *ret,
+                       uint64_t *ret_live)
+{
+    int64_t current = 0, found = 0;
+    int r = cp_sql_int(s->c, &current, 0, "SELECT current_version FROM assets WHERE asset_id=$1", "t",
+                       a->asset_id);
+
+    *ret_live = 0;
+    if (r == 0)
+        r = asset_find_version(s, a, &found);
+    if (r < 0)
+        return r;
+    *ret = current == 0 ? CP_PUT_NEW : found == current ? CP_PUT_SAME : CP_PUT_REPLACED;
+    if (*ret == CP_PUT_REPLACED) {
+        r = asset_count_live(s, a, ret_live);
+        if (r == 0 && *ret_live > 0 && !replace)
+            r = -EADDRINUSE;
+        if (r < 0)
+            return r;
+    }
+    a->version = (uint64_t)found;
+    r = found ? asset_update(s, a) : asset_insert(s, a);
+    return r < 0 ? r : cp_store_promote_asset(s, a->asset_id, a->version);
+}
+
+int cp_store_restore_asset(struct cp_store *s, const char *asset_id, uint64_t *ret_version)
+{
+    int64_t other = 0;
+    int r = cp_sql_int(s->c, &other, 0,
+                       "SELECT v.version FROM asset_versions v JOIN assets a ON a.asset_id=v.asset_id"
+                       " WHERE v.asset_id=$1 AND v.version<>a.current_version"
+                       " ORDER BY CASE WHEN v.version<a.current_version THEN 0 ELSE 1 END, v.version DESC"
+                       " LIMIT 1",
+                       "t", asset_id);
+
+    if (r < 0)
+        return r;
+    *ret_version = (uint64_t)other;
+    return other == 0 ? -ENOENT : cp_store_promote_asset(s, asset_id, (uint64_t)other);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "common/chain.h"
+#include "common/hex.h"
+#include "common/json.h"
+#include "common/units.h"
+#include "controlplane/store/store_room.h"
+
+#define CHANGE_LINE_MAX 4096
+
+/* -- verdicts ---------------------------------------------------------------------------------- */
+int cp_store_add_log(struct cp_store *s, const struct cp_log_entry *e)
+{
+    return store_run(s,
+                     "INSERT INTO log(at_us, contract_id, asset_id, version, hw_id, peer, client_name,"
+                     " authorized, reason) VALUES($1,$2,$3,$4,$5,$6,$7,$8,$9)",
+                     "uttutttut", e->at_us, e->contract_id, e->asset_id, e->version, e->hw_id, e->peer,
+                     e->client_name, (uint64_t)e->authorized, e->reason);
+}
+
+int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct cp_log_entry *, void *),
+                      void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(
+        s->c, &rows,
+        "SELECT at_us, contract_id, asset_id, version, hw_id, peer, client_name, authorized, reason"
+        " FROM (SELECT * FROM log ORDER BY id DESC LIMIT $1) AS newest ORDER BY id",
+        "u", limit);
+
+    if (r < 0)
+        return r;
+    while ((r = cp_rows_next(rows)) > 0) {
+        struct cp_log_entry e = {.at_us = (uint64_t)cp_rows_int(rows, 0),
+                                 .version = (uint64_t)cp_rows_int(rows, 3),
+                                 .authorized = cp_rows_int(rows, 7)};
+
+        CP_ROWS_TEXT(rows, 1, e.contract_id);
+        CP_ROWS_TEXT(rows, 2, e.asset_id);
+        CP_ROWS_TEXT(rows, 4, e.hw_id);
+        CP_ROWS_TEXT(rows, 5, e.peer);
+        CP_ROWS_TEXT(rows, 6, e.client_name);
+        CP_ROWS_TEXT(rows, 8, e.reason);
+        r = fn(&e, ctx);
+        if (r != 0)
+            return r;
+    }
+    return r;
+}
+
+/* -- changes ----------------------------------------------------------------------------------- */
+/* Where the chain stands. */
+static int change_last(struct cp_store *s, uint64_t *ret_seq, char prev[static 2 * TB_CHAIN_HASH_BYTES + 1])
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    uint8_t hash[TB_CHAIN_HASH_BYTES] = {0};
+    char line[CHANGE_LINE_MAX];
+    int r = cp_sql_query(s->c, &rows, "SELECT seq, line FROM changes ORDER BY seq DESC LIMIT 1", "");
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    *ret_seq = 0;
+    if (r > 0) {
+        *ret_seq = (uint64_t)cp_rows_int(rows, 0);
+        CP_ROWS_TEXT(rows, 1, line);
+        r = tb_chain_hash(line, strlen(line), hash);
+    }
+    if (r < 0)
+        return r;
+    tb_hex_encode(hash, sizeof(hash), prev);
+    return 0;
+}
+
+int cp_store_add_change(struct cp_store *s, uint64_t now_us, const char *actor, const char *action,
+                        const char *object, const char *const *details)
+{
+    char prev[2 * TB_CHAIN_HASH_BYTES + 1], ts[TB_RFC3339_MAX];
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+    _cleanup_free_ char *line = NULL;
+    uint64_t seq;
+    int r = change_last(s, &seq, prev);
+
+    if (r < 0)
+        return r;
+    tb_json_add_uint(o, "seq", seq + 1);
+    cJSON_AddStringToObject(o, "prev", prev);
+    cJSON_AddStringToObject(o, "ts", tb_rfc3339_format(now_us, 1, ts));
+    cJSON_AddStringToObject(o, "actor", actor);
+    cJSON_AddStringToObject(o, "action", action);
+    cJSON_AddStringToObject(o, "object", object);
+    for (; details[0]; details += 2)
+        if (details[1])
+            cJSON_AddStringToObject(o, details[0], details[1]);
+    line = o ? cJSON_PrintUnformatted(o) : NULL;
+    if (!line)
+        return -ENOMEM;
+    if (strlen(line) >= CHANGE_LINE_MAX)
+        return -EFBIG;
+    return store_run(s, "INSERT INTO changes VALUES($1,$2,$3)", "uut", seq + 1, now_us, line);
+}
+
+int cp_store_each_change(struct cp_store *s, uint64_t from, int (*fn)(const char *line, void *), void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    char line[CHANGE_LINE_MAX];
+    int r = cp_sql_query(s->c, &rows, "SELECT line FROM changes WHERE seq>=$1 ORDER BY seq", "u", from);
+
+    if (r < 0)
+        return r;
+    while ((r = cp_rows_next(rows)) > 0) {
+        CP_ROWS_TEXT(rows, 0, line);
+        r = fn(line, ctx);
+        if (r != 0)
+            return r;
+    }
+    return r;
+}

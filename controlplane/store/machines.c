@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "common/units.h"
+#include "controlplane/store/store_room.h"
+
+/* Whether another machine may have a slot. Only asked by one that has none: a renewal reads its own row
+ * alone, and meets nobody in a serializable transaction. */
+static int machine_find_room(struct cp_store *s, const struct cp_contract *c, uint64_t now_us)
+{
+    int64_t taken = 0;
+    int r;
+
+    if (c->max_hw == 0)
+        return 0;
+    r = cp_sql_int(s->c, &taken, 0, "SELECT count(*) FROM machines WHERE contract_id=$1 AND slot_until_us>$2",
+                   "tu", c->contract_id, now_us);
+    return r < 0 ? r : (uint64_t)taken < c->max_hw ? 0 : -EDQUOT;
+}
+
+int cp_store_take_slot(struct cp_store *s, const struct cp_contract *c, const char *hw_id,
+                       const char *identity, uint64_t now_us)
+{
+    uint64_t until = now_us + (c->lease_seconds + c->slot_ttl_s) * TB_USEC_PER_SEC;
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    bool has_slot = false;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT slot_until_us, expelled_us FROM machines WHERE contract_id=$1 AND hw_id=$2",
+                         "tt", c->contract_id, hw_id);
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    if (r < 0)
+        return r;
+    if (r > 0 && cp_rows_int(rows, 1) != 0)
+        return -EACCES;
+    has_slot = r > 0 && (uint64_t)cp_rows_int(rows, 0) > now_us;
+    rows = cp_rows_free(rows);
+    r = has_slot ? 0 : machine_find_room(s, c, now_us);
+    if (r < 0)
+        return r;
+    return store_run(s,
+                     "INSERT INTO machines VALUES($1,$2,$3,$3,$4,$5,0) ON CONFLICT(contract_id, hw_id)"
+                     " DO UPDATE SET last_us=$3, slot_until_us=$4, identity=$5",
+                     "ttuut", c->contract_id, hw_id, now_us, until, identity);
+}
+
+int cp_store_forget_machines(struct cp_store *s, const char *contract_id, const char *hw_id)
+{
+    return cp_sql_run(s->c,
+                      "DELETE FROM machines WHERE contract_id=$1 AND expelled_us=0"
+                      " AND ($2 IS NULL OR hw_id=$2)",
+                      "tt", contract_id, hw_id);
+}
+
+int cp_store_each_machine(struct cp_store *s, const char *contract_id,
+                          int (*fn)(const struct cp_machine *, void *), void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT contract_id, hw_id, first_us, last_us, slot_until_us, identity, expelled_us"
+                         " FROM machines WHERE $1 IS NULL OR contract_id=$1 ORDER BY contract_id, hw_id",
+                         "t", contract_id);
+
+    if (r < 0)
+        return r;
+    while ((r = cp_rows_next(rows)) > 0) {
+        struct cp_machine m = {.first_us = (uint64_t)cp_rows_int(rows, 2),
+                               .last_us = (uint64_t)cp_rows_int(rows, 3),
+                               .slot_until_us = (uint64_t)cp_rows_int(rows, 4),
+                               .expelled_us = (uint64_t)cp_rows_int(rows, 6)};
+
+        CP_ROWS_TEXT(rows, 0, m.contract_id);
+        CP_ROWS_TEXT(rows, 1, m.hw_id);
+        CP_ROWS_TEXT(rows, 5, m.identity);
+        r = fn(&m, ctx);
+        if (r != 0)
+            return r;
+    }
+    return r;
+}

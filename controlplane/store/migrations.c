@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "controlplane/store/migrations.h"
+
+#include <string.h>
+
+/* One text for both databases, with the words in which they differ. A migration that is on somebody's disk is
+ * never changed: add the next. */
+#define MIGRATION_1(INT, BYTES, ID, END)                                                                     \
+    "CREATE TABLE assets(asset_id TEXT PRIMARY KEY, current_version " INT " NOT NULL,"                       \
+    " created_us " INT " NOT NULL)" END "CREATE TABLE asset_versions(asset_id TEXT NOT NULL"                 \
+    " REFERENCES assets, version " INT " NOT NULL, ciphertext_url TEXT NOT NULL,"                            \
+    " manifest_url TEXT NOT NULL, chunk_bytes " INT " NOT NULL, plaintext_bytes " INT " NOT NULL,"           \
+    " sha256_ciphertext TEXT NOT NULL, manifest_sha256 TEXT NOT NULL, kek_id TEXT NOT NULL,"                 \
+    " wrapped_key " BYTES " NOT NULL, key_id TEXT NOT NULL, registered_us " INT " NOT NULL,"                 \
+    " updated_us " INT " NOT NULL, PRIMARY KEY(asset_id, version))" END                                      \
+    "CREATE TABLE contracts(contract_id TEXT PRIMARY KEY, asset_id TEXT NOT NULL, version " INT              \
+    " NOT NULL, mode TEXT NOT NULL, active " INT " NOT NULL, reason TEXT NOT NULL, expires_us " INT          \
+    " NOT NULL, lease_seconds " INT " NOT NULL, max_hw " INT " NOT NULL, slot_ttl_s " INT                    \
+    " NOT NULL, created_us " INT " NOT NULL, updated_us " INT " NOT NULL)" END                               \
+    "CREATE INDEX contracts_by_asset ON contracts(asset_id);"                                                \
+    "CREATE TABLE machines(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, first_us " INT                    \
+    " NOT NULL, last_us " INT " NOT NULL, slot_until_us " INT " NOT NULL, identity TEXT NOT NULL,"           \
+    " expelled_us " INT " NOT NULL, PRIMARY KEY(contract_id, hw_id))" END "CREATE TABLE log(id " ID          \
+    ", at_us " INT " NOT NULL, contract_id TEXT NOT NULL,"                                                   \
+    " asset_id TEXT NOT NULL, version " INT " NOT NULL, hw_id TEXT NOT NULL, peer TEXT NOT NULL,"            \
+    " client_name TEXT NOT NULL, authorized " INT " NOT NULL, reason TEXT NOT NULL)" END                     \
+    "CREATE TABLE changes(seq " INT " PRIMARY KEY, at_us " INT " NOT NULL, line TEXT NOT NULL)" END          \
+    "CREATE TABLE usage_ledgers(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, ledger TEXT NOT NULL,"       \
+    " asset_id TEXT NOT NULL, first_us " INT " NOT NULL, last_us " INT " NOT NULL, at_us " INT               \
+    " NOT NULL, report TEXT NOT NULL, PRIMARY KEY(contract_id, hw_id, ledger))" END                          \
+    "CREATE INDEX usage_ledgers_by_ledger ON usage_ledgers(ledger);"                                         \
+    "CREATE TABLE usage_totals(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, ledger TEXT NOT NULL,"        \
+    " counter TEXT NOT NULL, total " INT " NOT NULL, base " INT " NOT NULL,"                                 \
+    " PRIMARY KEY(contract_id, hw_id, ledger, counter))" END                                                 \
+    "CREATE TABLE usage_hours(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, ledger TEXT NOT NULL,"         \
+    " hour " INT " NOT NULL, counter TEXT NOT NULL, total " INT " NOT NULL, base " INT " NOT NULL,"          \
+    " PRIMARY KEY(contract_id, hw_id, ledger, hour, counter))" END "CREATE TABLE usage_flags(id " ID         \
+    ", received_us " INT " NOT NULL, contract_id TEXT NOT NULL,"                                             \
+    " hw_id TEXT NOT NULL, ledger TEXT NOT NULL, flags TEXT NOT NULL, at_us " INT " NOT NULL,"               \
+    " report TEXT NOT NULL)" END                                                                             \
+    "CREATE INDEX usage_flags_by_ledger ON usage_flags(contract_id, hw_id, ledger);"
+
+#define FOR_BOTH(M)                                                                                          \
+    {                                                                                                        \
+        M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
+            M("BIGINT", "BYTEA", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", ";")                     \
+    }
+
+static const struct {
+    const char *sqlite, *postgresql;
+} migrations[] = {
+    FOR_BOTH(MIGRATION_1),
+};
+
+/* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */
+static const char legacy_begin[] =
+    "CREATE TABLE IF NOT EXISTS usage(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, asset_id TEXT NOT NULL,"
+    " at_us INTEGER NOT NULL, report TEXT NOT NULL, PRIMARY KEY(contract_id, hw_id)) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS superseded(id INTEGER PRIMARY KEY, asset_id TEXT NOT NULL,"
+    " ciphertext_url TEXT NOT NULL, manifest_url TEXT NOT NULL, chunk_bytes INTEGER NOT NULL,"
+    " plaintext_bytes INTEGER NOT NULL, sha256_ciphertext TEXT NOT NULL, manifest_sha256 TEXT NOT NULL,"
+    " wrapped_key BLOB NOT NULL, registered_us INTEGER NOT NULL, updated_us INTEGER NOT NULL) STRICT;"
+    "ALTER TABLE assets RENAME TO old_assets; ALTER TABLE contracts RENAME TO old_contracts;"
+    "ALTER TABLE machines RENAME TO old_machines; ALTER TABLE log RENAME TO old_log;";
+
+/* Every registration that was superseded is a version; the newest is the one that was in force. */
+static const char legacy_end[] =
+    "INSERT INTO assets SELECT asset_id,"
+    " 1 + (SELECT count(*) FROM superseded s WHERE s.asset_id=old_assets.asset_id), registered_us"
+    " FROM old_assets;"
+    "INSERT INTO asset_versions SELECT asset_id, row_number() OVER (PARTITION BY asset_id ORDER BY id),"
+    " ciphertext_url, manifest_url, chunk_bytes, plaintext_bytes, sha256_ciphertext, manifest_sha256, '',"
+    " wrapped_key, '', registered_us, updated_us FROM superseded"
+    " WHERE asset_id IN (SELECT asset_id FROM assets);"
+    "INSERT INTO asset_versions SELECT o.asset_id, a.current_version, ciphertext_url, manifest_url,"
+    " chunk_bytes, plaintext_bytes, sha256_ciphertext, manifest_sha256, '', wrapped_key, '', registered_us,"
+    " updated_us FROM old_assets o JOIN assets a ON a.asset_id=o.asset_id;"
+    "INSERT INTO contracts SELECT contract_id, asset_id, 0, 'open', active, reason, expires_us,"
+    " lease_seconds, max_hw, 86400, created_us, updated_us FROM old_contracts;"
+    "INSERT INTO machines SELECT contract_id, hw_id, first_us, last_us, last_us + 90000000000, '', 0"
+    " FROM old_machines;"
+    "INSERT INTO log(id, at_us, contract_id, asset_id, version, hw_id, peer, client_name, authorized, reason)"
+    " SELECT id, at_us, contract_id, asset_id, 0, hw_id, peer, client_name, authorized, reason FROM old_log;"
+    "INSERT INTO usage_ledgers SELECT contract_id, hw_id, '', asset_id, at_us, at_us, at_us, report"
+    " FROM usage;"
+    "INSERT INTO usage_totals SELECT contract_id, hw_id, '', j.key, j.value, 0 FROM usage,"
+    " json_each(usage.report, '$.used') j WHERE json_valid(usage.report) AND j.type='integer';"
+    "DROP TABLE old_assets; DROP TABLE old_contracts; DROP TABLE old_machines; DROP TABLE old_log;"
+    "DROP TABLE usage; DROP TABLE superseded;";
+
+/* The transaction that holds everybody else off. In PostgreSQL what was committed before the lock must be
+ * seen: not SERIALIZABLE, whose view is older than the lock. */
+static int migrate_begin(struct cp_sql *c)
+{
+    return cp_sql_script(c, cp_sql_pick(c, "BEGIN IMMEDIATE",
+                                        "BEGIN ISOLATION LEVEL READ COMMITTED;"
+                                        "SELECT pg_advisory_xact_lock(7810474203)"));
+}
+
+/* *ret: -1 there is no table, and nothing else. *ret_legacy: user_version of a SQLite file. */
+static int migrate_version(struct cp_sql *c, int64_t *ret, int64_t *ret_legacy)
+{
+    int64_t there = 0;
+    int r =
+        cp_sql_int(c, &there, 0,
+                   cp_sql_pick(c, "SELECT count(*) FROM sqlite_master WHERE name='schema_version'",
+                               "SELECT CASE WHEN to_regclass('schema_version') IS NULL THEN 0 ELSE 1 END"),
+                   "");
+
+    *ret = -1;
+    *ret_legacy = 0;
+    if (r == 0 && there)
+        r = cp_sql_int(c, ret, -1, "SELECT version FROM schema_version", "");
+    if (r == 0 && strcmp(cp_sql_pick(c, "sqlite", "postgresql"), "sqlite") == 0)
+        r = cp_sql_int(c, ret_legacy, 0, "PRAGMA user_version", "");
+    return r;
+}
+
+/* user_version 2 keeps programs that know nothing of schema_version away. */
+static int migrate_number(struct cp_sql *c, int64_t n)
+{
+    int r = cp_sql_run(c, "UPDATE schema_version SET version=$1", "i", n);
+
+    return r < 0 ? r : cp_sql_script(c, cp_sql_pick(c, "PRAGMA user_version=2", ""));
+}
+
+static int migrate_apply(struct cp_sql *c, int64_t version, bool legacy)
+{
+    int r = 0;
+
+    if (version < 0)
+        r = cp_sql_script(c, cp_sql_pick(c,
+                                         "CREATE TABLE schema_version(version INTEGER NOT NULL) STRICT;"
+                                         "INSERT INTO schema_version VALUES(0)",
+                                         "CREATE TABLE schema_version(version BIGINT NOT NULL);"
+                                         "INSERT INTO schema_version VALUES(0)"));
+    if (r == 0 && legacy)
+        r = cp_sql_script(c, legacy_begin);
+    for (int64_t i = version < 0 ? 0 : version; r == 0 && i < (int64_t)ARRAY_SIZE(migrations); i++) {
+        r = cp_sql_script(c, cp_sql_pick(c, migrations[i].sqlite, migrations[i].postgresql));
+        if (r == 0 && legacy && i == 0)
+            r = cp_sql_script(c, legacy_end);
+    }
+    return r == 0 ? migrate_number(c, ARRAY_SIZE(migrations)) : r;
+}
+
+static int migrate_locked(struct cp_sql *c, bool *ret_new)
+{
+    int64_t version, legacy;
+    int r = migrate_version(c, &version, &legacy);
+
+    if (r < 0)
+        return r;
+    if (version > (int64_t)ARRAY_SIZE(migrations) || legacy > 2 || (version < 0 && legacy == 2))
+        return -EPROTONOSUPPORT;
+    *ret_new = version < 0 && legacy == 0;
+    return version == (int64_t)ARRAY_SIZE(migrations) ? 0 : migrate_apply(c, version, legacy == 1);
+}
+
+int cp_migrate(struct cp_sql *c, bool *ret_new, char err[static TB_DB_ERR_MAX])
+{
+    int64_t version, legacy;
+    int r = migrate_version(c, &version, &legacy);
+
+    *ret_new = false;
+    /* The usual case takes no lock: a program that only reads must not wait for one that writes. */
+    if (r == 0 && version == (int64_t)ARRAY_SIZE(migrations) && legacy <= 2)
+        return 0;
+    if (r == 0)
+        r = migrate_begin(c);
+    if (r == 0)
+        r = migrate_locked(c, ret_new);
+    if (r == 0)
+        r = cp_sql_script(c, "COMMIT");
+    if (r < 0) {
+        snprintf(err, TB_DB_ERR_MAX, "%s",
+                 r == -EPROTONOSUPPORT ? "made by a later version of tb-controlplane" : cp_sql_error(c));
+        (void)cp_sql_script(c, "ROLLBACK");
+    }
+    return r;
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "controlplane/store/usage.h"
+
+#include <string.h>
+
+#include "controlplane/store/store_room.h"
+
+#define OF_LEDGER " WHERE contract_id=$1 AND hw_id=$2 AND ledger=$3"
+
+/* -- taking a report --------------------------------------------------------------------------- */
+static int usage_find_ledger(struct cp_store *s, const struct cp_usage_report *u, bool *ret_known,
+                             uint64_t *ret_at_us)
+{
+    int64_t at = -1;
+    int r = cp_sql_int(s->c, &at, -1, "SELECT at_us FROM usage_ledgers" OF_LEDGER, "ttt", u->contract_id,
+                       u->hw_id, u->ledger);
+
+    *ret_known = at >= 0;
+    *ret_at_us = at >= 0 ? (uint64_t)at : 0;
+    return r;
+}
+
+static int usage_find_clone(struct cp_store *s, const struct cp_usage_report *u, unsigned *flags)
+{
+    int64_t other = 0;
+    int r = *u->ledger ? cp_sql_int(s->c, &other, 0,
+                                    "SELECT 1 FROM usage_ledgers WHERE ledger=$1 AND hw_id<>$2 LIMIT 1", "tt",
+                                    u->ledger, u->hw_id)
+                       : 0;
+
+    if (other)
+        *flags |= CP_USAGE_CLONE;
+    return r;
+}
+
+/* What was counted for this ledger elsewhere before it was first heard of here. */
+static int usage_base(struct cp_store *s, const struct cp_usage_report *u, const char *counter,
+                      uint64_t total, uint64_t *ret)
+{
+    int64_t elsewhere = 0;
+    int r = *u->ledger ? cp_sql_int(s->c, &elsewhere, 0,
+                                    "SELECT max(total) FROM usage_totals WHERE ledger=$1 AND counter=$2"
+                                    " AND NOT (contract_id=$3 AND hw_id=$4)",
+                                    "tttt", u->ledger, counter, u->contract_id, u->hw_id)
+                       : 0;
+
+    *ret = MIN((uint64_t)elsewhere, total);
+    return r;
+}
+
+static int usage_raise_total(struct cp_store *s, const struct cp_usage_report *u, const char *counter,
+                             uint64_t total, unsigned *flags)
+{
+    int64_t before = -1;
+    uint64_t base = 0;
+    int r = cp_sql_int(s->c, &before, -1, "SELECT total FROM usage_totals" OF_LEDGER " AND counter=$4",
+                       "tttt", u->contract_id, u->hw_id, u->ledger, counter);
+
+    if (r == 0 && before < 0)
+        r = usage_base(s, u, counter, total, &base);
+    if (r < 0)
+        return r;
+    if (before >= 0 && total < (uint64_t)before && !(*flags & CP_USAGE_LATE))
+        *flags |= CP_USAGE_BACK;
+    return store_run(s,
+                     "INSERT INTO usage_totals VALUES($1,$2,$3,$4,$5,$6)"
+                     " ON CONFLICT(contract_id, hw_id, ledger, counter) DO UPDATE SET"
+                     " total=CASE WHEN $5>usage_totals.total THEN $5 ELSE usage_totals.total END",
+                     "ttttuu", u->contract_id, u->hw_id, u->ledger, counter, total, base);
+}
+
+static int usage_raise_hour(struct cp_store *s, const struct cp_usage_report *u, int64_t hour,
+                            const char *counter, uint64_t total)
+{
+    int64_t elsewhere = 0;
+    int r = *u->ledger ? cp_sql_int(s->c, &elsewhere, 0,
+                                    "SELECT max(total) FROM usage_hours WHERE ledger=$1 AND hour=$2"
+                                    " AND counter=$3 AND NOT (contract_id=$4 AND hw_id=$5)",
+                                    "tittt", u->ledger, hour, counter, u->contract_id, u->hw_id)
+                       : 0;
+
+    if (r < 0)
+        return r;
+    return store_run(s,
+                     "INSERT INTO usage_hours VALUES($1,$2,$3,$4,$5,$6,$7)"
+                     " ON CONFLICT(contract_id, hw_id, ledger, hour, counter) DO UPDATE SET"
+                     " total=CASE WHEN $6>usage_hours.total THEN $6 ELSE usage_hours.total END",
+                     "tttituu", u->contract_id, u->hw_id, u->ledger, hour, counter, total,
+                     MIN((uint64_t)elsewhere, total));
+}
+
+static int usage_raise(struct cp_store *s, const struct cp_usage_report *u, unsigned *flags)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < u->used.n; i++)
+        r = usage_raise_total(s, u, u->used.v[i].name, u->used.v[i].total, flags);
+    for (size_t h = 0; r == 0 && h < u->n_hours; h++)
+        for (size_t i = 0; r == 0 && i < u->hours[h].used.n; i++)
+            r = usage_raise_hour(s, u, u->hours[h].hour, u->hours[h].used.v[i].name,
+                                 u->hours[h].used.v[i].total);
+    return r;
+}
+
+static int usage_note_ledger(struct cp_store *s, const struct cp_usage_report *u)
+{
+    return store_run(s,
+                     "INSERT INTO usage_ledgers VALUES($1,$2,$3,$4,$5,$5,$6,$7)"
+                     " ON CONFLICT(contract_id, hw_id, ledger) DO UPDATE SET last_us=$5, asset_id=$4,"
+                     " report=CASE WHEN $6>=usage_ledgers.at_us THEN $7 ELSE usage_ledgers.report END,"
+                     " at_us=CASE WHEN $6>usage_ledgers.at_us THEN $6 ELSE usage_ledgers.at_us END",
+                     "ttttuut", u->contract_id, u->hw_id, u->ledger, u->asset_id, u->received_us, u->at_us,
+                     u->text);
+}
+
+static int usage_keep_flagged(struct cp_store *s, const struct cp_usage_report *u, unsigned flags)
+{
+    char words[64];
+    int r;
+
+    snprintf(words, sizeof(words), "%s%s%s", flags & CP_USAGE_BACK ? " back" : "",
+             flags & CP_USAGE_LATE ? " late" : "", flags & CP_USAGE_CLONE ? " clone" : "");
+    r = store_run(s,
+                  "INSERT INTO usage_flags(received_us, contract_id, hw_id, ledger, flags, at_us, report)"
+                  " VALUES($1,$2,$3,$4,$5,$6,$7)",
+                  "uttttut", u->received_us, u->contract_id, u->hw_id, u->ledger, words + 1, u->at_us,
+                  u->text);
+    return r < 0 ? r
+                 : store_run(s,
+                             "DELETE FROM usage_flags" OF_LEDGER
+                             " AND id<=(SELECT id FROM usage_flags" OF_LEDGER
+                             " ORDER BY id DESC LIMIT 1 OFFSET $4)",
+                             "tttu", u->contract_id, u->hw_id, u->ledger, (uint64_t)CP_FLAGGED_MAX);
+}
+
+int cp_store_take_usage(struct cp_store *s, const struct cp_usage_report *u, unsigned *ret_flags)
+{
+    uint64_t at_us;
+    bool known;
+    int r = usage_find_ledger(s, u, &known, &at_us);
+
+    *ret_flags = known && u->at_us < at_us ? CP_USAGE_LATE : 0;
+    if (r == 0 && !known)
+        r = usage_find_clone(s, u, ret_flags);
+    if (r == 0)
+        r = usage_raise(s, u, ret_flags);
+    if (r == 0)
+        r = usage_note_ledger(s, u);
+    return r == 0 && *ret_flags ? usage_keep_flagged(s, u, *ret_flags) : r;
+}
+
+/* -- reading ----------------------------------------------------------------------------------- */
+static int usage_read_totals(struct cp_store *s, struct cp_usage *u)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT counter, total-base FROM usage_totals" OF_LEDGER " ORDER BY counter", "ttt",
+                         u->contract_id, u->hw_id, u->ledger);
+
+    if (r < 0)
+        return r;
+    while ((r = cp_rows_next(rows)) > 0 && u->used.n < CP_COUNTERS_MAX) {
+        CP_ROWS_TEXT(rows, 0, u->used.v[u->used.n].name);
+        u->used.v[u->used.n++].total = (uint64_t)cp_rows_int(rows, 1);
+    }
+    return MIN(r, 0);
+}
+
+static void usage_read(struct cp_rows *r, struct cp_usage *u)
+{
+    *u = (struct cp_usage){.first_us = (uint64_t)cp_rows_int(r, 4),
+                           .last_us = (uint64_t)cp_rows_int(r, 5),
+                           .at_us = (uint64_t)cp_rows_int(r, 6),
+                           .flagged = (uint64_t)cp_rows_int(r, 8)};
+    CP_ROWS_TEXT(r, 0, u->contract_id);
+    CP_ROWS_TEXT(r, 1, u->hw_id);
+    CP_ROWS_TEXT(r, 2, u->ledger);
+    CP_ROWS_TEXT(r, 3, u->asset_id);
+    CP_ROWS_TEXT(r, 7, u->report);
+    CP_ROWS_TEXT(r, 9, u->last_flags);
+}
+
+int cp_store_each_usage(struct cp_store *s, int (*fn)(const struct cp_usage *, void *), void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    struct cp_usage u;
+    int r = cp_sql_query(
+        s->c, &rows,
+        "SELECT contract_id, hw_id, ledger, asset_id, first_us, last_us, at_us, report,"
+        " (SELECT count(*) FROM usage_flags f WHERE f.contract_id=l.contract_id AND f.hw_id=l.hw_id"
+        " AND f.ledger=l.ledger),"
+        " (SELECT flags FROM usage_flags f WHERE f.contract_id=l.contract_id AND f.hw_id=l.hw_id"
+        " AND f.ledger=l.ledger ORDER BY id DESC LIMIT 1)"
+        " FROM usage_ledgers l ORDER BY 1, 2, 3",
+        "");
+
+    if (r < 0)
+        return r;
+    while ((r = cp_rows_next(rows)) > 0) {
+        usage_read(rows, &u);
+        r = usage_read_totals(s, &u);
+        if (r == 0)
+            r = fn(&u, ctx);
+        if (r != 0)
+            return r;
+    }
+    return r;
+}

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tb-controlplane under test: its server, its command line, and what its clients send."""
+
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import re
+import ssl
+import subprocess
+
+import tbsys
+
+KEY = hashlib.sha256(b"controlplane test key").hexdigest()
+SHA = hashlib.sha256(b"ciphertext").hexdigest()
+ASSET = "tb-asset-1"
+
+
+class Server:
+    """tb-controlplane serve on a free port, and its command line."""
+
+    def __init__(self, directory, *options, tls=True, database=None, name=None, **daemon):
+        self.data = pathlib.Path(directory)
+        self.env = {"TBCP_DATABASE": database} if database else {}
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        self.tls = tls
+        self.log = self.data.parent / f"{name or self.data.name}.log"
+        self.daemon = tbsys.Daemon([tbsys.program("tb-controlplane"), "serve", "--data", self.data, "--listen", "127.0.0.1:0",
+                                    *([] if tls else ["--http"]), *options], log=self.log, env=self.env, **daemon)
+
+    def start(self):
+        start = self.log.stat().st_size if self.log.exists() else 0
+        self.daemon.start().wait_notify("READY", "1")
+        line = tbsys.wait_for(lambda: re.search(r"ready on (https?)://127\.0\.0\.1:(\d+)", self.log.read_text()[start:]),
+                              what="the ready line")
+        assert line[1] == ("https" if self.tls else "http")
+        self.port = int(line[2])
+        return self
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *exc):
+        self.daemon.stop()
+
+    @property
+    def token(self):
+        return (self.data / "provider.token").read_text().strip()
+
+    def cli(self, *args, rc=0):
+        p = subprocess.run([tbsys.program("tb-controlplane"), *args, "--data", self.data], capture_output=True, text=True,
+                           timeout=60, env=dict(os.environ, **self.env))
+        assert p.returncode == rc, (args, p.returncode, p.stdout, p.stderr)
+        return p.stdout if rc == 0 else p.stderr
+
+    def connection(self, ca=None, cert=None):
+        if not self.tls:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        context = ssl.create_default_context(cafile=str(ca or self.data / "ca.crt"))
+        if cert:
+            context.load_cert_chain(*cert)
+        return http.client.HTTPSConnection("localhost", self.port, timeout=20, context=context)
+
+    def raw(self):
+        c = self.connection()
+        c.connect()
+        return c.sock
+
+    def call(self, method, path, body=None, headers=None, **tls):
+        c = self.connection(**tls)
+        try:
+            c.request(method, path, body=json.dumps(body) if isinstance(body, dict) else body, headers=headers or {})
+            r = c.getresponse()
+            data = r.read()
+            assert r.headers["Content-Type"] == "application/json"
+            return r.status, json.loads(data or "{}"), r.headers
+        finally:
+            c.close()
+
+    def register(self, ciphertext, manifest=None, asset=ASSET, token=None, **extra):
+        body = {"asset_id": asset, "decryption_key_hex": KEY,
+                "blob_urls": {"ciphertext": ciphertext, "manifest": manifest or ciphertext + ".json"},
+                "metadata": {"format": "tbenc/v1", "algo": "aes-256-gcm-chunked", "chunk_bytes": 4194304,
+                             "plaintext_bytes": 16777216, "sha256_ciphertext": SHA}, **extra}
+        return self.call("POST", "/api/v1/assets/register", body, {"Authorization": f"Bearer {token or self.token}"})
+
+    def authorize(self, contract="contract-allow", asset=ASSET, hw="4c4c4544-0051", more=None, **tls):
+        status, body, _ = self.call("POST", "/api/v1/license/authorize",
+                                    {"contract_id": contract, "asset_id": asset, "hw_id": hw,
+                                     "client_version": "sentinel/0.1.0", **(more or {})}, {"Content-Type": "application/json"}, **tls)
+        return status, body
+
+    def denied(self, contract, **kw):
+        status, body = self.authorize(contract, **kw)
+        assert status == 200 and body["status"] == "denied", body
+        assert "decryption_key_hex" not in body and "sas_url" not in body
+        return body["reason"]
