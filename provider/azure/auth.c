@@ -26,7 +26,7 @@ static int auth_fail(char *err, int r, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(err, AZURE_ERR_MAX, fmt, ap);
+    vsnprintf(err, TB_AZURE_ERR_MAX, fmt, ap);
     va_end(ap);
     return r;
 }
@@ -69,7 +69,7 @@ static char *auth_secret_trimmed(const char *s, size_t n)
 
 /* -- the forms a secret has -------------------------------------------------------------------- */
 
-int azure_account_key(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
+int azure_account_key(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX])
 {
     size_t len = strlen(text);
     uint8_t *key = tb_secret_alloc(len + 4);
@@ -91,7 +91,7 @@ int azure_account_key(const char *text, struct azure_auth *a, char err[static AZ
     return 0;
 }
 
-int azure_sas(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
+int azure_sas(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX])
 {
     const char *q = strchr(text, '?'), *sas = q ? q + 1 : text;
     char *copy;
@@ -143,11 +143,11 @@ static char *auth_endpoint_of(const char *text, const char *account)
     return tb_strf("%s://%s.blob.%s", protocol ? protocol : "https", account, suffix);
 }
 
-int azure_connection_string(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
+int azure_connection_string(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX])
 {
     _cleanup_secret_ char *account = auth_member(text, "AccountName"), *key = auth_member(text, "AccountKey");
     _cleanup_secret_ char *sas = auth_member(text, "SharedAccessSignature"), *emulator = NULL;
-    char why[AZURE_ERR_MAX];
+    char why[TB_AZURE_ERR_MAX];
     int r;
 
     emulator = auth_member(text, "UseDevelopmentStorage");
@@ -172,12 +172,12 @@ int azure_connection_string(const char *text, struct azure_auth *a, char err[sta
 
 /* -- where they are looked for ----------------------------------------------------------------- */
 
-typedef int (*take_fn)(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX]);
+typedef int (*take_fn)(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX]);
 
 static int auth_take_file(const char *option, const char *path, take_fn take, struct azure_auth *a, char *err)
 {
     _cleanup_secret_ char *text = NULL;
-    char *raw = NULL, why[AZURE_ERR_MAX];
+    char *raw = NULL, why[TB_AZURE_ERR_MAX];
     size_t len = 0;
     int r;
 
@@ -210,7 +210,7 @@ static char *auth_take_env(const char *name)
     return copy;
 }
 
-static int auth_bearer_text(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX])
+static int auth_bearer_text(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX])
 {
     for (const char *p = text; *p; p++)
         if (*p <= ' ' || *p >= 0x7f)
@@ -254,7 +254,7 @@ static int auth_try_environment(struct azure_auth *a, char *err)
         {"AZURE_STORAGE_SAS_TOKEN", azure_sas},
         {"AZURE_ACCESS_TOKEN", auth_bearer_text},
     };
-    char why[AZURE_ERR_MAX];
+    char why[TB_AZURE_ERR_MAX];
     int r;
 
     for (size_t i = 0; i < ARRAY_SIZE(variables); i++) {
@@ -280,7 +280,7 @@ static const char *auth_env(const char *name)
 
 static int auth_try_principal(struct azure_auth *a, char *err)
 {
-    char why[AZURE_ERR_MAX];
+    char why[TB_AZURE_ERR_MAX];
     int r;
 
     a->client_secret = auth_take_env("AZURE_CLIENT_SECRET");
@@ -298,20 +298,20 @@ static int auth_try_principal(struct azure_auth *a, char *err)
 /* An identity that nobody configured and that is not there is no error: the Azure CLI comes next. */
 static int auth_try_identity(struct azure_auth *a, char *err)
 {
-    char why[AZURE_ERR_MAX];
+    char why[TB_AZURE_ERR_MAX];
     int r;
 
     a->renew = AZURE_RENEW_IDENTITY;
     set_source(a, "the managed identity of this machine");
     r = azure_auth_renew(a, why);
-    if (r < 0 && azure_token_identity_configured())
+    if (r < 0 && tb_azure_identity_configured())
         return auth_fail(err, r, "managed identity: %s", why);
     return r < 0 ? 0 : 1;
 }
 
 static int auth_try_cli(struct azure_auth *a, char *err)
 {
-    char why[AZURE_ERR_MAX];
+    char why[TB_AZURE_ERR_MAX];
     int r;
 
     a->renew = AZURE_RENEW_CLI;
@@ -323,7 +323,7 @@ static int auth_try_cli(struct azure_auth *a, char *err)
 }
 
 int azure_auth_find(const struct azure_auth_options *o, struct azure_auth *ret,
-                    char err[static AZURE_ERR_MAX])
+                    char err[static TB_AZURE_ERR_MAX])
 {
     int (*const steps[])(struct azure_auth *, char *) = {auth_try_environment, auth_try_principal,
                                                          auth_try_identity, auth_try_cli};
@@ -344,9 +344,9 @@ int azure_auth_find(const struct azure_auth_options *o, struct azure_auth *ret,
 
 /* -- renewal ----------------------------------------------------------------------------------- */
 
-int azure_auth_renew(struct azure_auth *a, char err[static AZURE_ERR_MAX])
+int azure_auth_renew(struct azure_auth *a, char err[static TB_AZURE_ERR_MAX])
 {
-    struct azure_token t = {0};
+    struct tb_azure_token t = {0};
     int r;
 
     switch (a->renew) {
@@ -355,7 +355,7 @@ int azure_auth_renew(struct azure_auth *a, char err[static AZURE_ERR_MAX])
                                   a->tls, &t, err);
         break;
     case AZURE_RENEW_IDENTITY:
-        r = azure_token_identity(auth_env("AZURE_CLIENT_ID"), &t, err);
+        r = tb_azure_identity_token("storage.azure.com", auth_env("AZURE_CLIENT_ID"), &t, err);
         break;
     case AZURE_RENEW_CLI:
         r = azure_token_cli(&t, err);

@@ -36,21 +36,21 @@ struct azure_auth {
 /* 0; -ENOENT when there is no credential at all (err lists the ways, one line); -EINVAL, -EACCES ... when the
  * most explicit one is unusable: a less explicit one is not tried instead. */
 int azure_auth_find(const struct azure_auth_options *o, struct azure_auth *ret,
-                    char err[static AZURE_ERR_MAX]);
+                    char err[static TB_AZURE_ERR_MAX]);
 void azure_auth_clear(struct azure_auth *a);
 #define _cleanup_azure_auth_ _cleanup_(azure_auth_clear)
 
 /* Bearer tokens live about an hour, an upload may take longer. Fetches a new one; -ENOTSUP for other
  * kinds. */
-int azure_auth_renew(struct azure_auth *a, char err[static AZURE_ERR_MAX]);
+int azure_auth_renew(struct azure_auth *a, char err[static TB_AZURE_ERR_MAX]);
 bool azure_auth_renew_due(const struct azure_auth *a);
 
 /* "AccountName=..;AccountKey=..;EndpointSuffix=.." (or SharedAccessSignature=, BlobEndpoint=) into a.
  * -EINVAL. */
-int azure_connection_string(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX]);
+int azure_connection_string(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX]);
 /* A SAS with or without '?', or the URL that ends in one. -EINVAL. */
-int azure_sas(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX]);
+int azure_sas(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX]);
 /* Base64 of an account key. -EINVAL. */
-int azure_account_key(const char *text, struct azure_auth *a, char err[static AZURE_ERR_MAX]);
+int azure_account_key(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX]);
 
 #endif

@@ -214,7 +214,7 @@ int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t
     _cleanup_(blob_exchange_clear) struct blob_exchange x = {0};
     struct tb_backoff backoff = BLOB_BACKOFF_INIT;
     struct blob_reply reply = {0};
-    char renew_err[AZURE_ERR_MAX];
+    char renew_err[TB_AZURE_ERR_MAX];
     bool renewed = false;
     int r;
 

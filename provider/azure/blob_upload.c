@@ -164,7 +164,7 @@ static int blocks_out_of_memory(struct block_engine *e)
 static int blocks_send_block(struct block_engine *e, struct block_slot *s)
 {
     const struct blob_client *c = e->u->client;
-    char renew_err[AZURE_ERR_MAX];
+    char renew_err[TB_AZURE_ERR_MAX];
     const struct blob_request rq = {
         .method = "PUT",
         .path = e->u->path,
@@ -221,7 +221,7 @@ static int blocks_start_due(struct block_engine *e, uint64_t *ret_wait_ms)
 static int blocks_sent(struct block_engine *e, struct block_slot *s, CURLcode code)
 {
     const struct blob_client *c = e->u->client;
-    char err[TB_HTTP_ERR_MAX], renew_err[AZURE_ERR_MAX];
+    char err[TB_HTTP_ERR_MAX], renew_err[TB_AZURE_ERR_MAX];
     struct blob_reply reply;
     bool renewed = false;
     int64_t after = -1;

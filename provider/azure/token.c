@@ -13,16 +13,12 @@
 #include "common/backoff.h"
 #include "provider/azure/blob.h"
 #include "common/io.h"
-#include "common/json.h"
 #include "common/secret.h"
 #include "common/units.h"
 
 #define RESOURCE "https://storage.azure.com/"
 
-#define IMDS_HOST "169.254.169.254"
 #define PRINCIPAL_TRIES 4
-#define IDENTITY_TRIES 8 /* 410 means "being updated", for up to 70 s */
-#define PROBE_MS 1000
 #define AZ_TIMEOUT_MS 60000
 
 static int token_fail(char *err, int r, const char *fmt, ...) _printf_(3, 4);
@@ -31,89 +27,9 @@ static int token_fail(char *err, int r, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(err, AZURE_ERR_MAX, fmt, ap);
+    vsnprintf(err, TB_AZURE_ERR_MAX, fmt, ap);
     va_end(ap);
     return r;
-}
-
-/* -- the answer -------------------------------------------------------------------------------- */
-
-/* A number, or a string of digits as the managed identity endpoints write them. 0 when it is neither. */
-static uint64_t token_number_member(const cJSON *o, const char *name)
-{
-    const cJSON *m = tb_json_member(o, name);
-    uint64_t v = 0;
-
-    if (cJSON_IsNumber(m) && m->valuedouble >= 0 && m->valuedouble < 1e15)
-        return (uint64_t)m->valuedouble;
-    if (cJSON_IsString(m) && tb_uint_parse(m->valuestring, 0, TB_JSON_INT_MAX, &v) == 0)
-        return v;
-    return 0;
-}
-
-static bool token_text_valid(const char *s)
-{
-    size_t n = strlen(s);
-
-    for (size_t i = 0; i < n; i++)
-        if (s[i] <= ' ' || s[i] >= 0x7f)
-            return false;
-    return n > 0 && n <= AZURE_TOKEN_MAX;
-}
-
-static void token_from_json(const cJSON *o, uint64_t now_s, struct azure_token *ret)
-{
-    const cJSON *m = tb_json_member(o, "access_token");
-    uint64_t on = token_number_member(o, "expires_on"), in = token_number_member(o, "expires_in");
-    char *text;
-
-    if (!m)
-        m = tb_json_member(o, "accessToken");
-    if (!cJSON_IsString(m) || !token_text_valid(m->valuestring))
-        return;
-    text = tb_secret_alloc(strlen(m->valuestring) + 1);
-    if (text)
-        memcpy(text, m->valuestring, strlen(m->valuestring));
-    tb_erase(m->valuestring, strlen(m->valuestring));
-    ret->text = text;
-    ret->lifetime_s = in ? in : on > now_s ? on - now_s : 0;
-}
-
-int azure_token_parse(char *buf, size_t len, uint64_t now_s, struct azure_token *ret,
-                      char err[static AZURE_ERR_MAX])
-{
-    struct azure_token t = {0};
-    char why[TB_JSON_ERR_MAX];
-    cJSON *o;
-    int r;
-
-    r = tb_json_parse(buf, len, 64 * 1024, &o, why);
-    tb_erase(buf, len);
-    if (r < 0)
-        return token_fail(err, -EBADMSG, "the answer is not JSON");
-    token_from_json(o, now_s, &t);
-    cJSON_Delete(o);
-    if (!t.text)
-        return token_fail(err, -EBADMSG, "the answer has no usable access_token");
-    *ret = t;
-    return 0;
-}
-
-/* Entra and IMDS describe errors in `error_description` or `error`; neither holds a secret. First sentence
- * only. */
-static void token_describe_refusal(const struct tb_http_response *rs, char *out, size_t out_len)
-{
-    _cleanup_json_ cJSON *o = NULL;
-    char why[TB_JSON_ERR_MAX];
-    const char *text = NULL;
-
-    snprintf(out, out_len, "status %ld", rs->status);
-    if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &o, why) < 0)
-        return;
-    if (tb_json_get_string(o, "error_description", &text, why) < 0 &&
-        tb_json_get_string(o, "error", &text, why) < 0)
-        return;
-    snprintf(out, out_len, "status %ld: %.*s", rs->status, (int)MIN(strcspn(text, "\r\n"), 200U), text);
 }
 
 /* -- service principal ------------------------------------------------------------------------- */
@@ -168,8 +84,8 @@ static int token_post_form(const char *url, const char *form, const struct tb_ht
 }
 
 int azure_token_principal(const char *tenant, const char *client_id, const char *client_secret,
-                          const struct tb_http_tls *tls, struct azure_token *ret,
-                          char err[static AZURE_ERR_MAX])
+                          const struct tb_http_tls *tls, struct tb_azure_token *ret,
+                          char err[static TB_AZURE_ERR_MAX])
 {
     const char *host = getenv("AZURE_AUTHORITY_HOST");
     _cleanup_http_response_ struct tb_http_response rs = {0};
@@ -198,98 +114,10 @@ int azure_token_principal(const char *tenant, const char *client_id, const char 
     if (r < 0)
         return token_fail(err, r, "%s", why);
     if (rs.status != 200) {
-        token_describe_refusal(&rs, why, sizeof(why));
+        tb_azure_refusal(&rs, why, sizeof(why));
         return token_fail(err, -EACCES, "%s refused the service principal: %s", host, why);
     }
-    return azure_token_parse(rs.body, rs.len, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
-}
-
-/* -- managed identity -------------------------------------------------------------------------- */
-
-bool azure_token_identity_configured(void)
-{
-    const char *a = getenv("IDENTITY_ENDPOINT"), *b = getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST");
-
-    return (a && *a) || (b && *b);
-}
-
-/* A link-local address is never to be asked through a proxy. */
-static void token_bypass_proxy(void)
-{
-    const char *old = getenv("no_proxy");
-    _cleanup_free_ char *list = NULL;
-
-    if (!old)
-        old = getenv("NO_PROXY");
-    if (old && strstr(old, IMDS_HOST))
-        return;
-    list = tb_strf("%s%s" IMDS_HOST, old ? old : "", old && *old ? "," : "");
-    if (list)
-        setenv("no_proxy", list, 1);
-}
-
-static int token_identity_request(const char *client_id, char **ret_url, char **ret_header)
-{
-    static const char resource[] = "https%3A%2F%2Fstorage.azure.com%2F";
-    const char *endpoint = getenv("IDENTITY_ENDPOINT"), *secret = getenv("IDENTITY_HEADER");
-    const char *host = getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST");
-    const char *amp = client_id ? "&client_id=" : "", *id = client_id ? client_id : "";
-
-    if (endpoint && *endpoint) {
-        *ret_url = tb_strf("%s?api-version=2019-08-01&resource=%s%s%s", endpoint, resource, amp, id);
-        *ret_header = tb_strf("X-IDENTITY-HEADER: %s", secret ? secret : "");
-    } else {
-        host = host && *host ? host : "http://" IMDS_HOST;
-        *ret_url = tb_strf("%s/metadata/identity/oauth2/token?api-version=2018-02-01&resource=%s%s%s", host,
-                           resource, amp, id);
-        *ret_header = strdup("Metadata: true");
-    }
-    return *ret_url && *ret_header ? 0 : -ENOMEM;
-}
-
-static bool token_identity_retry(long status, int64_t retry_after_ms, struct tb_backoff *b)
-{
-    if (status != 404 && status != 410 && !tb_http_status_retryable(status))
-        return false;
-    if (b->attempt + 1 >= IDENTITY_TRIES)
-        return false;
-    tb_sleep_ms(tb_backoff_next_ms(b, retry_after_ms));
-    return true;
-}
-
-int azure_token_identity(const char *client_id, struct azure_token *ret, char err[static AZURE_ERR_MAX])
-{
-    bool configured = azure_token_identity_configured();
-    _cleanup_http_response_ struct tb_http_response rs = {0};
-    _cleanup_erase_string_ char *header = NULL;
-    _cleanup_free_ char *url = NULL;
-    struct tb_backoff backoff = {.base_ms = 800, .cap_ms = 20000};
-    struct tb_http_tls tls = {.allow_http = true};
-    char why[TB_HTTP_ERR_MAX];
-    int r;
-
-    if (client_id && !token_tenant_valid(client_id))
-        return token_fail(err, -EINVAL, "AZURE_CLIENT_ID is not a client id");
-    r = token_identity_request(client_id, &url, &header);
-    if (r < 0)
-        return token_fail(err, r, "out of memory");
-    token_bypass_proxy();
-    do {
-        tb_http_response_clear(&rs);
-        r = tb_http_do(&(struct tb_http_request){.url = url,
-                                                 .headers = (const char *const[]){header, NULL},
-                                                 .timeout_ms = configured ? 10000 : 2 * PROBE_MS,
-                                                 .connect_timeout_ms = configured ? 2000 : PROBE_MS,
-                                                 .tls = &tls},
-                       &rs, why);
-        if (r < 0)
-            return token_fail(err, r, "%s", why);
-    } while (configured && token_identity_retry(rs.status, rs.retry_after_ms, &backoff));
-    if (rs.status != 200) {
-        token_describe_refusal(&rs, why, sizeof(why));
-        return token_fail(err, -EACCES, "the managed identity endpoint answered %s", why);
-    }
-    return azure_token_parse(rs.body, rs.len, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
+    return tb_azure_token_parse(rs.body, rs.len, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
 }
 
 /* -- Azure CLI --------------------------------------------------------------------------------- */
@@ -335,9 +163,9 @@ static _Noreturn void token_exec_az(int out)
     _exit(errno == ENOENT ? 127 : 126);
 }
 
-int azure_token_cli(struct azure_token *ret, char err[static AZURE_ERR_MAX])
+int azure_token_cli(struct tb_azure_token *ret, char err[static TB_AZURE_ERR_MAX])
 {
-    _cleanup_secret_ char *buf = tb_secret_alloc(4 * AZURE_TOKEN_MAX);
+    _cleanup_secret_ char *buf = tb_secret_alloc(4 * TB_AZURE_TOKEN_MAX);
     _cleanup_close_ int in = -1;
     int pipefd[2], status = 0;
     ssize_t n;
@@ -354,7 +182,7 @@ int azure_token_cli(struct azure_token *ret, char err[static AZURE_ERR_MAX])
     close(pipefd[1]);
     if (pid < 0)
         return token_fail(err, -EAGAIN, "fork: %s", strerror(errno));
-    n = token_read_until_eof(in, buf, 4 * AZURE_TOKEN_MAX, AZ_TIMEOUT_MS);
+    n = token_read_until_eof(in, buf, 4 * TB_AZURE_TOKEN_MAX, AZ_TIMEOUT_MS);
     if (n < 0)
         kill(pid, SIGKILL);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -365,5 +193,5 @@ int azure_token_cli(struct azure_token *ret, char err[static AZURE_ERR_MAX])
         return token_fail(err, (int)n, "az account get-access-token: %s", strerror((int)-n));
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
         return token_fail(err, -EACCES, "az account get-access-token failed: log in with 'az login'");
-    return azure_token_parse(buf, (size_t)n, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
+    return tb_azure_token_parse(buf, (size_t)n, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
 }

@@ -111,7 +111,7 @@ static int upload_open_ciphertext(struct asset_upload *a)
 
 static int upload_connect_service(struct asset_upload *a)
 {
-    char err[MAX(AZURE_ERR_MAX, BLOB_ERR_MAX)];
+    char err[MAX(TB_AZURE_ERR_MAX, BLOB_ERR_MAX)];
 
     a->tls = (struct tb_http_tls){.ca_file = a->ca_file};
     a->credentials.tls = &a->tls;

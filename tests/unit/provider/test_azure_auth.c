@@ -12,7 +12,7 @@
 
 #define KEY64 "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=" /* 0..31 */
 
-static char err[AZURE_ERR_MAX];
+static char err[TB_AZURE_ERR_MAX];
 
 static void test_account_key(void **state)
 {
@@ -94,14 +94,14 @@ static void test_connection_string_refused(void **state)
     }
 }
 
-static int parse(const char *text, struct azure_token *t)
+static int parse(const char *text, struct tb_azure_token *t)
 {
     char buf[512];
     size_t n = strlen(text);
     int r;
 
     memcpy(buf, text, n + 1);
-    r = azure_token_parse(buf, n, 1000, t, err);
+    r = tb_azure_token_parse(buf, n, 1000, t, err);
     for (size_t i = 0; i < n; i++)
         assert_int_equal(buf[i], 0); /* wiped */
     return r;
@@ -130,7 +130,7 @@ static void test_token(void **state)
                                       "<html>"};
 
     for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
-        struct azure_token t = {0};
+        struct tb_azure_token t = {0};
 
         assert_int_equal(parse(good[i].text, &t), 0);
         assert_string_equal(t.text, "T.1-_~");
@@ -138,7 +138,7 @@ static void test_token(void **state)
         tb_secret_free(t.text);
     }
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        struct azure_token t = {0};
+        struct tb_azure_token t = {0};
 
         assert_int_equal(parse(bad[i], &t), -EBADMSG);
         assert_null(t.text);
