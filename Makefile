@@ -43,7 +43,7 @@ CFLAGS ?= -O2 -g
 TB_CFLAGS := -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(SANFLAGS) -I. -Iservices -pthread
 TB_LDFLAGS := -pthread -Wl,-z,relro,-z,now $(SANFLAGS)
 
-PKG := openssl libcurl libsystemd libcjson libmicrohttpd gnutls sqlite3 inih libarchive zlib libpq
+PKG := openssl libcurl libsystemd libcjson libmicrohttpd gnutls sqlite3 inih libarchive zlib libpq p11-kit-1
 ifeq ($(filter deps help clean,$(MAKECMDGOALS)),)
 ifneq ($(shell pkg-config --exists $(PKG) && echo yes),yes)
 NEED_DEPS := 1

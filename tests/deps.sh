@@ -40,6 +40,7 @@ libcurl4-openssl-dev
 libgnutls28-dev
 libinih-dev
 libmicrohttpd-dev
+libp11-kit-dev
 libpq-dev
 libsqlite3-dev
 libssl-dev
@@ -72,6 +73,7 @@ python3-yaml
 qemu-system-x86
 qemu-utils
 shellcheck
+softhsm2
 sqlite3
 systemd
 systemd-journal-remote

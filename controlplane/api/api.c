@@ -104,7 +104,7 @@ static void api_answer_health(const struct cp_api *api, struct cp_store *s, cons
         cp_answer_store_failure(s, "health", r, ret);
         return;
     }
-    if (cp_keyring_check(api->keyring) < 0)
+    if (cp_keyring_check(api->keyring, NULL) < 0)
         cp_answer_key_service(ret);
     else
         cp_answer(ret, 200, "status", word);

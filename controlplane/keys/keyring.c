@@ -1,9 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "controlplane/keys/keyring.h"
 
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/io.h"
+#include "common/units.h"
+
+#define KEYRING_PROVIDERS_MAX 8
+
 struct cp_keyring {
-    const struct cp_keyring_ops *ops;
-    void *me;
+    struct {
+        const struct cp_keyring_ops *ops;
+        void *me;
+    } p[KEYRING_PROVIDERS_MAX]; /* the first one wraps */
+    size_t n;
+    /* the last check */
+    pthread_mutex_t lock;
+    uint64_t checked_us; /* 0: never */
+    int check;
+    char kek_id[CP_KEK_ID_MAX + 1];
 };
 
 int cp_keyring_new(const struct cp_keyring_ops *ops, void *me, struct cp_keyring **ret)
@@ -12,32 +29,115 @@ int cp_keyring_new(const struct cp_keyring_ops *ops, void *me, struct cp_keyring
 
     if (!k)
         return -ENOMEM;
-    *k = (struct cp_keyring){.ops = ops, .me = me};
+    k->p[0].ops = ops;
+    k->p[0].me = me;
+    k->n = 1;
+    pthread_mutex_init(&k->lock, NULL);
     *ret = k;
+    return 0;
+}
+
+int cp_keyring_join(struct cp_keyring *k, struct cp_keyring *older)
+{
+    if (k->n + older->n > KEYRING_PROVIDERS_MAX)
+        return -E2BIG;
+    memcpy(k->p + k->n, older->p, older->n * sizeof(older->p[0]));
+    k->n += older->n;
+    older->n = 0;
+    cp_keyring_close(older);
     return 0;
 }
 
 struct cp_keyring *cp_keyring_close(struct cp_keyring *k)
 {
-    if (k && k->ops->close)
-        k->ops->close(k->me);
+    if (!k)
+        return NULL;
+    for (size_t i = 0; i < k->n; i++)
+        if (k->p[i].ops->close)
+            k->p[i].ops->close(k->p[i].me);
+    pthread_mutex_destroy(&k->lock);
     free(k);
     return NULL;
+}
+
+static int keyring_open_file_at(const char *path, struct cp_keyring **ret, char *err)
+{
+    _cleanup_key_ struct tb_key master;
+    int r = tb_key_read_file(path, &master);
+
+    if (r == 0)
+        r = cp_keyring_open_file(&master, ret);
+    if (r < 0)
+        snprintf(err, CP_KEYRING_ERR_MAX, "%s: %s; it must hold 32 bytes in hexadecimal", path,
+                 r == -EINVAL ? "no key is in it" : strerror(-r));
+    return r;
+}
+
+int cp_keyring_open(const char *text, const struct cp_keyring_access *a, struct cp_keyring **ret,
+                    char err[static CP_KEYRING_ERR_MAX])
+{
+    if (strncmp(text, "file:", 5) == 0)
+        return keyring_open_file_at(text + 5, ret, err);
+    if (strncmp(text, "pkcs11:", 7) == 0)
+        return cp_keyring_open_pkcs11(text, ret, err);
+    if (strncmp(text, "keyvault:", 9) == 0)
+        return cp_keyring_open_keyvault(text + 9, a, ret, err);
+    if (strncmp(text, "transit:", 8) == 0)
+        return cp_keyring_open_transit(text + 8, a, ret, err);
+    snprintf(
+        err, CP_KEYRING_ERR_MAX,
+        "'%.60s' does not name a key-encryption key; it begins with file:, pkcs11:, keyvault: or transit:",
+        text);
+    return -EINVAL;
 }
 
 int cp_keyring_wrap(struct cp_keyring *k, const char *asset_id, const struct tb_key *key,
                     struct cp_wrapped *ret)
 {
-    return k->ops->wrap(k->me, asset_id, key, ret);
+    return k->p[0].ops->wrap(k->p[0].me, asset_id, key, ret);
 }
 
 int cp_keyring_unwrap(struct cp_keyring *k, const char *asset_id, const struct cp_wrapped *w,
                       struct tb_key *ret)
 {
-    return k->ops->unwrap(k->me, asset_id, w, ret);
+    int r = -ENOKEY;
+
+    for (size_t i = 0; i < k->n && r == -ENOKEY; i++)
+        r = k->p[i].ops->unwrap(k->p[i].me, asset_id, w, ret);
+    return r;
 }
 
-int cp_keyring_check(struct cp_keyring *k)
+/* The round trip of a key that nobody uses. */
+static int keyring_try(struct cp_keyring *k, char kek_id[static CP_KEK_ID_MAX + 1])
 {
-    return k->ops->check(k->me);
+    static const char asset[] = "health";
+    _cleanup_key_ struct tb_key key, again;
+    struct cp_wrapped w;
+    int r = tb_random(key.b, sizeof(key.b));
+
+    if (r == 0)
+        r = cp_keyring_wrap(k, asset, &key, &w);
+    if (r == 0)
+        r = cp_keyring_unwrap(k, asset, &w, &again);
+    if (r == 0 && !tb_mem_equal(key.b, again.b, sizeof(key.b)))
+        r = -EIO;
+    if (r == 0)
+        strcpy(kek_id, w.kek_id);
+    return r;
+}
+
+int cp_keyring_check(struct cp_keyring *k, char kek_id[CP_KEK_ID_MAX + 1])
+{
+    int r;
+
+    pthread_mutex_lock(&k->lock);
+    if (!k->checked_us || tb_now_monotonic_us() - k->checked_us > CP_KEYRING_CHECK_S * TB_USEC_PER_SEC) {
+        k->check = keyring_try(k, k->kek_id);
+        k->checked_us = tb_now_monotonic_us();
+    }
+    r = k->check;
+    if (r == 0 && kek_id)
+        strcpy(kek_id, k->kek_id);
+    pthread_mutex_unlock(&k->lock);
+    return r;
 }

@@ -52,15 +52,9 @@ static int keyring_file_unwrap(void *me, const char *asset_id, const struct cp_w
     return w->len == CP_WRAPPED_KEY_BYTES ? cp_key_unwrap(&f->master, asset_id, w->b, ret) : -EBADMSG;
 }
 
-static int keyring_file_check(void *me)
-{
-    return 0;
-}
-
 static const struct cp_keyring_ops keyring_file_ops = {
     .wrap = keyring_file_wrap,
     .unwrap = keyring_file_unwrap,
-    .check = keyring_file_check,
     .close = tb_secret_free,
 };
 

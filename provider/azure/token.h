@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bearer tokens for https://storage.azure.com beside the identity of the machine (common/azure_token.h): Entra
- * ID for a service principal, and the Azure CLI. Blocking. */
+/* Bearer tokens for https://storage.azure.com beside the identity of the machine (common/azure_token.h): of a
+ * service principal by Entra ID, and of the Azure CLI. Blocking. */
 #ifndef TBPKG_AZURE_TOKEN_H
 #define TBPKG_AZURE_TOKEN_H
 

@@ -69,7 +69,7 @@ static void test_the_keyring_of_a_file(void **state)
 
     assert_int_equal(cp_keyring_open_file(&master, &a), 0);
     assert_int_equal(cp_keyring_open_file(&other, &b), 0);
-    assert_int_equal(cp_keyring_check(a), 0);
+    assert_int_equal(cp_keyring_check(a, NULL), 0);
     assert_int_equal(cp_keyring_wrap(a, "x", &key, &w), 0);
     assert_memory_equal(w.kek_id, "file:", 5);
     assert_int_equal(cp_keyring_unwrap(b, "x", &w, &out), -ENOKEY);
