@@ -9,7 +9,6 @@
 
 #include "common/macros.h"
 
-#define FULL_BYTES (64 * 1024) /* file systems stop a little before nothing is left */
 #define JOURNAL "/var/log/journal"
 
 static const char *const place_names[_TB_PLACE_MAX] = {
@@ -81,7 +80,7 @@ void tb_places_measure(struct tb_place places[static _TB_PLACE_MAX], uint64_t lo
 bool tb_place_is_full(const struct tb_place *p)
 {
     return p->known && p->size_bytes > 0 &&
-           (p->free_bytes < FULL_BYTES || (p->files > 0 && p->free_files == 0));
+           (p->free_bytes < TB_PLACE_FULL_BYTES || (p->files > 0 && p->free_files == 0));
 }
 
 bool tb_place_is_low(const struct tb_place *p)

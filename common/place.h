@@ -10,6 +10,7 @@
 #include "common/config.h"
 
 #define TB_PLACE_PATH_MAX 256
+#define TB_PLACE_FULL_BYTES 65536 /* file systems stop a little before nothing is left */
 
 enum tb_place_id {
     TB_PLACE_AUDIT,      /* directory of TB_AUDIT_FILE */

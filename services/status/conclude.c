@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From what is known to the state, what is wrong, and what to do about it. No I/O. */
 #include <inttypes.h>
-#include <stdarg.h>
 #include <string.h>
 
 #include "common/exit.h"
@@ -10,6 +9,16 @@
 #define SILENT_US (60 * TB_USEC_PER_SEC) /* progress files are written each second or so */
 #define RESTLESS_US (120 * TB_USEC_PER_SEC)
 #define LOGS "journalctl --namespace=trustbridge -u "
+#define EXPLAINED_MAX 16
+
+/* What has been concluded so far: a cause that is told explains what follows from it. */
+struct conclusion_work {
+    const struct tb_snapshot *s;
+    struct tb_conclusion *c;
+    const char *explained[EXPLAINED_MAX]; /* units */
+    size_t n_explained;
+    bool clock_wrong, audit_explained;
+};
 
 const struct tb_unit *tb_status_unit(const struct tb_snapshot *s, const char *name)
 {
@@ -64,66 +73,96 @@ static void conclude_files(const struct tb_snapshot *s, struct tb_conclusion *c)
     }
 }
 
-/* --- problems ------------------------------------------------------------------------------------------- */
+/* --- what is wrong -------------------------------------------------------------------------------------- */
 
-static struct tb_status_problem *conclude_problem(struct tb_conclusion *c, const char *fmt, ...)
-    _printf_(2, 3);
-static struct tb_status_problem *conclude_problem(struct tb_conclusion *c, const char *fmt, ...)
+static void work_explain(struct conclusion_work *w, const char *unit)
 {
-    struct tb_status_problem *p = &c->problems[MIN(c->n_problems, (size_t)TB_STATUS_PROBLEMS_MAX - 1)];
-    va_list ap;
-
-    c->n_problems = MIN(c->n_problems + 1, (size_t)TB_STATUS_PROBLEMS_MAX);
-    va_start(ap, fmt);
-    vsnprintf(p->what, sizeof(p->what), fmt, ap);
-    va_end(ap);
-    p->remedy[0] = '\0';
-    return p;
+    if (w->n_explained < EXPLAINED_MAX)
+        w->explained[w->n_explained++] = unit;
 }
 
-static void conclude_remedy(struct tb_status_problem *p, const char *fmt, ...) _printf_(2, 3);
-static void conclude_remedy(struct tb_status_problem *p, const char *fmt, ...)
+static bool work_explains(const struct conclusion_work *w, const char *unit)
 {
-    va_list ap;
-
-    va_start(ap, fmt);
-    vsnprintf(p->remedy, sizeof(p->remedy), fmt, ap);
-    va_end(ap);
+    for (size_t i = 0; i < w->n_explained; i++)
+        if (strcmp(w->explained[i], unit) == 0)
+            return true;
+    return false;
 }
 
-static void conclude_suspension(const struct tb_snapshot *s, struct tb_conclusion *c)
+/* What the state waits for, or ended by, keeps requests from being served; the rest is for later. */
+static enum tb_status_level work_level(const struct conclusion_work *w)
 {
-    const struct tb_facts *f = &s->facts;
+    return w->c->exit_code == TB_STATUS_READY ? TB_STATUS_WARNING : TB_STATUS_CRITICAL;
+}
+
+static void conclude_suspension(struct conclusion_work *w)
+{
+    const struct tb_facts *f = &w->s->facts;
     const char *why = f->suspended_reason[0] ? f->suspended_reason : f->lease_reason;
+    struct tb_status_problem *p;
 
-    if (f->lease == TB_LEASE_DENIED)
-        conclude_remedy(
-            conclude_problem(c, "the control plane refuses this contract: %s",
-                             *why ? why : "no reason given"),
-            "check TB_CONTRACT_ID, TB_ASSET_ID and the client certificate, then ask the provider; nothing "
-            "is to be restarted here, serving resumes by itself once allowed");
-    else
-        conclude_remedy(conclude_problem(c, "suspended: %s", *why ? why : "the lease is over"),
-                        "look at the network to TB_EDC_ENDPOINT, then at " LOGS
+    work_explain(w, "tb-hydrate.service");
+    work_explain(w, "tb-decrypt.service");
+    work_explain(w, "tb-runtime.service");
+    if (f->lease == TB_LEASE_DENIED) {
+        p = tb_status_add(w->c, TB_STATUS_CRITICAL, "the control plane refuses this contract: %s",
+                          *why ? why : "no reason given");
+        tb_status_remedy(
+            p, "check TB_CONTRACT_ID, TB_ASSET_ID and the client certificate, then ask the provider; nothing "
+               "is to be restarted here, serving resumes by itself once allowed");
+        return;
+    }
+    p = tb_status_add(w->c, TB_STATUS_CRITICAL, "suspended: %s", *why ? why : "the lease is over");
+    tb_status_remedy(p, "look at the network to TB_EDC_ENDPOINT, then at " LOGS
                         "tb-authorize; serving resumes by itself once the control plane allows it");
 }
 
-static void conclude_lease(const struct tb_snapshot *s, struct tb_conclusion *c)
+/* The remedy that fits what stands in the way of the control plane. */
+static void conclude_contact_remedy(struct tb_status_problem *p, const char *why, const char *then)
 {
-    const struct tb_facts *f = &s->facts;
+    if (strstr(why, "not yet valid") || strstr(why, "compare the clocks"))
+        tb_status_remedy(p,
+                         "compare this machine's clock with a right one: date -u; timedatectl set-ntp true "
+                         "sets it by the network, date -u -s by hand; %s",
+                         then);
+    else if (strstr(why, "has expired"))
+        tb_status_remedy(p,
+                         "compare this machine's clock with a right one: date -u; if it is right, the "
+                         "certificate of the control plane has expired: ask the provider; %s",
+                         then);
+    else if (strstr(why, "TB_CLIENT_") || strstr(why, "credential client-"))
+        tb_status_remedy(
+            p,
+            "replace that file by the one from the provider; systemctl restart tb-authorize.service "
+            "reads it again; %s",
+            then);
+    else
+        tb_status_remedy(p, "check name, route and firewall towards TB_EDC_ENDPOINT, and TB_CA_FILE; %s",
+                         then);
+}
 
-    if (strcmp(c->state, "Suspended") == 0)
-        return conclude_suspension(s, c);
-    if (f->lease == TB_LEASE_UNREACHABLE)
-        conclude_remedy(conclude_problem(c, "the control plane does not answer: %s", f->lease_reason),
-                        "check name, route and firewall towards TB_EDC_ENDPOINT, and TB_CA_FILE; %s",
-                        strcmp(c->state, "Ready") == 0
-                            ? "serving goes on until the grace ends, see lease above"
-                            : "no model is loaded before it answers");
-    if (f->lease == TB_LEASE_PENDING && f->lease_reason[0])
-        conclude_remedy(
-            conclude_problem(c, "no lease yet: %s", f->lease_reason),
-            "check TB_EDC_ENDPOINT, TB_CA_FILE and the network towards it; tb-authorize keeps asking");
+static void conclude_lease(struct conclusion_work *w)
+{
+    const struct tb_facts *f = &w->s->facts;
+    bool ready = strcmp(w->c->state, "Ready") == 0;
+    const char *why = f->lease_reason;
+    struct tb_status_problem *p;
+
+    if (strcmp(w->c->state, "Suspended") == 0 || w->clock_wrong || f->contact.client.error[0] ||
+        f->contact.ca.error[0])
+        return; /* that explains it */
+    if (f->lease == TB_LEASE_PENDING && f->lease_reason[0]) {
+        p = tb_status_add(w->c, TB_STATUS_CRITICAL, "no lease yet: %s", f->lease_reason);
+        return conclude_contact_remedy(p, why, "tb-authorize keeps asking");
+    }
+    if (f->lease != TB_LEASE_UNREACHABLE && !(f->contact.known && !f->contact.reachable))
+        return;
+    if (f->lease != TB_LEASE_UNREACHABLE)
+        why = f->contact.reason;
+    p = tb_status_add(w->c, work_level(w), "the control plane does not answer: %s", why);
+    conclude_contact_remedy(p, why,
+                            ready ? "serving goes on until the grace ends, see lease above"
+                                  : "no model is loaded before it answers");
 }
 
 /* What a program meant by its exit code; "" for a code that is nobody's. */
@@ -168,59 +207,68 @@ static void unit_how_it_ended(const struct tb_unit *u, char *out, size_t size)
         snprintf(out, size, "%s", u->result);
 }
 
+static bool unit_is_failing(const struct tb_unit *u)
+{
+    return u && (strcmp(u->active, "failed") == 0 || strncmp(u->sub, "auto-restart", 12) == 0);
+}
+
 /* A unit that failed, or that is started over and over. */
-static void conclude_failed_unit(const struct tb_unit *u, struct tb_conclusion *c)
+static void conclude_failed_unit(struct conclusion_work *w, const struct tb_unit *u)
 {
     bool again = strncmp(u->sub, "auto-restart", 12) == 0; /* 254 adds auto-restart-queued */
+    const char *said = u->said[0] ? u->said : u->text;
     struct tb_status_problem *p;
-    char end[96];
+    char end[96], logs[96];
 
-    if (strcmp(u->active, "failed") != 0 && !again)
+    if (!unit_is_failing(u) || work_explains(w, u->name))
         return;
     unit_how_it_ended(u, end, sizeof(end));
-    p = conclude_problem(c, "%s %s: %s%s%s", u->name, again ? "is restarted again and again" : "has failed",
-                         *end ? end : "no result known", u->text[0] ? "; it said: " : "", u->text);
+    p = tb_status_add(w->c, TB_STATUS_CRITICAL, "%s %s: %s%s%s", u->name,
+                      again ? "is restarted again and again" : "has failed", *end ? end : "no result known",
+                      said[0] ? "; it said: " : "", said);
+    tb_status_logs(u->name, logs);
     if (u->exit_code == TB_EXIT_CONFIG)
-        conclude_remedy(p,
-                        "correct /etc/trustbridge/trustbridge.env as " LOGS
-                        "%s says, then systemctl restart tb-configure.service",
-                        u->name);
+        tb_status_remedy(p,
+                         "correct /etc/trustbridge/trustbridge.env as %s says, then systemctl restart "
+                         "tb-configure.service",
+                         logs);
     else
-        conclude_remedy(p, "systemctl status %s; " LOGS "%s", u->name, u->name);
+        tb_status_remedy(p, "systemctl status %s; %s", u->name, logs);
 }
 
 /* It runs at this moment, but not for long: it ends by itself, is started, ends again. */
-static void conclude_restless_unit(const struct tb_snapshot *s, const struct tb_unit *u,
-                                   struct tb_conclusion *c)
+static void conclude_restless_unit(struct conclusion_work *w, const struct tb_unit *u)
 {
-    char d[32];
+    const struct tb_snapshot *s = w->s;
+    char d[32], logs[96];
 
-    if (u->restarts < 2 || strncmp(u->sub, "auto-restart", 12) == 0 ||
+    if (u->restarts < 2 || strncmp(u->sub, "auto-restart", 12) == 0 || work_explains(w, u->name) ||
         s->realtime_us > u->since_realtime_us + RESTLESS_US)
         return;
-    conclude_remedy(
-        conclude_problem(c, "%s has been restarted %" PRIu32 " times, the last time %s ago", u->name,
-                         u->restarts,
-                         tb_span_format(s->realtime_us - MIN(s->realtime_us, u->since_realtime_us), d)),
-        LOGS "%s", u->name);
+    tb_status_remedy(
+        tb_status_add(w->c, work_level(w), "%s has been restarted %" PRIu32 " times, the last time %s ago",
+                      u->name, u->restarts,
+                      tb_span_format(s->realtime_us - MIN(s->realtime_us, u->since_realtime_us), d)),
+        "%s", tb_status_logs(u->name, logs));
 }
 
 /* The programs that are up whenever the target is. */
-static void conclude_missing_units(const struct tb_snapshot *s, struct tb_conclusion *c)
+static void conclude_missing_units(struct conclusion_work *w)
 {
     static const char *const always[] = {"tb-authorize.service", "tb-proxy.service", "tb-billing.service"};
-    const struct tb_unit *target = tb_status_unit(s, "trustbridge.target");
+    const struct tb_unit *target = tb_status_unit(w->s, "trustbridge.target");
 
-    if (strcmp(c->state, "Suspended") != 0 && !tb_unit_runs(target)) {
-        conclude_remedy(conclude_problem(c, "trustbridge.target is not started"),
-                        "systemctl start trustbridge.target");
+    if (strcmp(w->c->state, "Suspended") != 0 && !tb_unit_runs(target)) {
+        tb_status_remedy(tb_status_add(w->c, TB_STATUS_CRITICAL, "trustbridge.target is not started"),
+                         "systemctl start trustbridge.target");
         return;
     }
     for (size_t i = 0; i < ARRAY_SIZE(always); i++) {
-        const struct tb_unit *u = tb_status_unit(s, always[i]);
+        const struct tb_unit *u = tb_status_unit(w->s, always[i]);
 
-        if (!u || strcmp(u->active, "inactive") == 0)
-            conclude_remedy(conclude_problem(c, "%s is stopped", always[i]), "systemctl start %s", always[i]);
+        if ((!u || strcmp(u->active, "inactive") == 0) && !work_explains(w, always[i]))
+            tb_status_remedy(tb_status_add(w->c, TB_STATUS_CRITICAL, "%s is stopped", always[i]),
+                             "systemctl start %s", always[i]);
     }
 }
 
@@ -230,45 +278,147 @@ struct step_of {
     bool counted; /* its file is written all the time, not at its changes only */
 };
 
-static void conclude_step(const struct tb_snapshot *s, const struct step_of *o, struct tb_conclusion *c)
+static void conclude_step_remedy(const struct tb_snapshot *s, const char *unit, struct tb_status_problem *p)
 {
+    const struct tb_unit *u = tb_status_unit(s, unit);
+    char logs[96];
+
+    tb_status_logs(unit, logs);
+    if (u && u->exit_code == TB_EXIT_CONFIG)
+        tb_status_remedy(p,
+                         "correct /etc/trustbridge/trustbridge.env as %s says, then systemctl restart "
+                         "tb-configure.service",
+                         logs);
+    else
+        tb_status_remedy(p, "%s", logs);
+}
+
+static void conclude_step(struct conclusion_work *w, const struct step_of *o)
+{
+    const struct tb_snapshot *s = w->s;
     const struct tb_step *step = o->step;
     uint64_t age =
         s->realtime_us > step->written_realtime_us ? s->realtime_us - step->written_realtime_us : 0;
-    char d[32];
+    bool clock_known = !w->clock_wrong; /* ages of files are differences of the clock */
+    char d[32], logs[96];
 
+    tb_status_logs(o->unit, logs);
+    if (work_explains(w, o->unit))
+        return;
     if (step->work == TB_WORK_FAILED)
-        conclude_remedy(conclude_problem(c, "%s: %s", o->unit, step->reason[0] ? step->reason : "failed"),
-                        LOGS "%s", o->unit);
+        conclude_step_remedy(s, o->unit,
+                             tb_status_add(w->c, TB_STATUS_CRITICAL, "%s: %s", o->unit,
+                                           step->reason[0] ? step->reason : "failed"));
     else if (tb_status_writer_dead(s, step, o->unit))
-        conclude_problem(c, "%s says \"%s\", but %s does not run: the file is what it left behind", o->file,
-                         step->phase, o->unit);
-    else if (step->work == TB_WORK_RUNNING && o->counted && age > SILENT_US)
-        conclude_remedy(
-            conclude_problem(c, "%s says \"%s\", but was last written %s ago: its writer is dead or stuck",
-                             o->file, step->phase, tb_span_format(age, d)),
-            LOGS "%s", o->unit);
+        tb_status_remedy(tb_status_add(w->c, work_level(w),
+                                       "%s says \"%s\", but %s does not run: the file is what it left behind",
+                                       o->file, step->phase, o->unit),
+                         "systemctl restart %s; %s", o->unit, logs);
+    else if (step->work == TB_WORK_RUNNING && o->counted && clock_known && age > SILENT_US)
+        tb_status_remedy(
+            tb_status_add(w->c, work_level(w),
+                          "%s says \"%s\", but was last written %s ago: its writer is dead or stuck", o->file,
+                          step->phase, tb_span_format(age, d)),
+            "%s", logs);
+    else
+        return;
+    /* The unit that failed with it, and the steps behind it, are consequences. */
+    work_explain(w, o->unit);
+    work_explain(w, "tb-runtime.service");
 }
 
-static void conclude_runtime(struct tb_conclusion *c)
+static void conclude_runtime(struct conclusion_work *w)
 {
-    if (strcmp(c->reason, "runtime_not_answering") == 0)
-        conclude_remedy(conclude_problem(
-                            c, "the runtime has the model, but does not answer 200 to TB_RUNTIME_HEALTH yet"),
-                        "a large model takes its time; else compare the address in TB_RUNTIME_EXEC with "
-                        "TB_RUNTIME_URL, and look at " LOGS "tb-runtime.service");
+    const struct tb_unit *u = tb_status_unit(w->s, "tb-runtime.service");
+
+    if (strcmp(w->c->reason, "runtime_not_answering") != 0 || unit_is_failing(u))
+        return;
+    tb_status_remedy(
+        tb_status_add(w->c, TB_STATUS_CRITICAL,
+                      "the runtime has the model, but does not answer 200 to TB_RUNTIME_HEALTH yet"),
+        "a large model takes its time; else compare the address in TB_RUNTIME_EXEC with "
+        "TB_RUNTIME_URL, and look at " LOGS "tb-runtime.service");
 }
 
-static void conclude_steps(const struct tb_snapshot *s, struct tb_conclusion *c)
+static void conclude_steps(struct conclusion_work *w)
 {
+    const struct tb_facts *f = &w->s->facts;
     const struct step_of all[] = {
-        {&s->facts.hydrate, "tb-hydrate.service", "tb-hydrate/progress.json", true},
-        {&s->facts.decrypt, "tb-decrypt.service", "tb-decrypt/progress.json", true},
-        {&s->facts.delivery, "tb-runtime.service", "tb-runtime/delivery.json", false},
+        {&f->hydrate, "tb-hydrate.service", "tb-hydrate/progress.json", true},
+        {&f->decrypt, "tb-decrypt.service", "tb-decrypt/progress.json", true},
+        {&f->delivery, "tb-runtime.service", "tb-runtime/delivery.json", false},
     };
 
+    if (tb_status_place_full(w->s, TB_PLACE_CIPHERTEXT) && f->hydrate.work == TB_WORK_FAILED) {
+        work_explain(w, "tb-hydrate.service");
+        work_explain(w, "tb-runtime.service");
+    }
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-        conclude_step(s, &all[i], c);
+        conclude_step(w, &all[i]);
+}
+
+/* --- the door ------------------------------------------------------------------------------------------- */
+
+static bool socket_is_down(const struct tb_snapshot *s, const char *name)
+{
+    const struct tb_unit *u = tb_status_unit(s, name);
+
+    return s->units_known && u && !tb_unit_runs(u);
+}
+
+/* A socket that systemd does not hold: nobody can come in, whatever tb-proxy thinks. */
+static bool conclude_socket(struct conclusion_work *w, const char *name)
+{
+    const struct tb_unit *u = tb_status_unit(w->s, name);
+
+    if (!socket_is_down(w->s, name))
+        return false;
+    tb_status_remedy(
+        tb_status_add(w->c, TB_STATUS_CRITICAL, "%s %s: nobody listens%s%s", name,
+                      unit_is_failing(u) ? "has failed" : "is stopped", u && u->listen[0] ? " on " : "",
+                      u ? u->listen : ""),
+        "systemctl stop tb-proxy.service; systemctl start %s tb-proxy.service; if that fails, ss -ltnp "
+        "shows who has the port",
+        name);
+    work_explain(w, name);
+    work_explain(w, "tb-proxy.service");
+    return true;
+}
+
+static void conclude_door(struct conclusion_work *w)
+{
+    const struct tb_snapshot *s = w->s;
+    const struct tb_unit *proxy = tb_status_unit(s, "tb-proxy.service");
+    bool down = conclude_socket(w, "tb-proxy.socket");
+
+    down = conclude_socket(w, "tb-proxy-health.socket") || down;
+    /* A unit that fails says more than that it does not answer; one that is stopped is told below. */
+    if (down || unit_is_failing(proxy) ||
+        (s->units_known && proxy && strcmp(proxy->active, "inactive") == 0 && s->proxy.error[0]))
+        return;
+    if (!s->proxy.came)
+        tb_status_remedy(
+            tb_status_add(w->c, TB_STATUS_CRITICAL, "tb-proxy does not answer: %s", s->proxy.error),
+            "systemctl status tb-proxy.service tb-proxy.socket tb-proxy-health.socket; " LOGS
+            "tb-proxy.service");
+    else if (s->client.addr[0] && !s->client.answered)
+        tb_status_remedy(tb_status_add(w->c, TB_STATUS_CRITICAL, "clients cannot connect to %s: %s",
+                                       s->client.addr, s->client.error),
+                         "systemctl stop tb-proxy.service; systemctl start tb-proxy.socket tb-proxy.service; "
+                         "if that fails, "
+                         "ss -ltnp shows who has the port, and TB_PUBLIC_ADDR names it");
+}
+
+/* The audit, where no full disk explains it. */
+static void conclude_audit(struct conclusion_work *w)
+{
+    if (strcmp(w->c->state, "Down") != 0 || strncmp(w->c->reason, "audit_unavailable", 17) != 0 ||
+        w->audit_explained)
+        return;
+    tb_status_remedy(
+        tb_status_add(w->c, TB_STATUS_CRITICAL, "no request is served: %s", w->c->reason),
+        "make that place writable for user tb-proxy again, with free space; it is tried again by itself; "
+        "df -h /var/log; " LOGS "tb-proxy.service");
 }
 
 /* An appliance that was booted without its settings: everything waits for them. */
@@ -277,15 +427,54 @@ static bool conclude_no_contract(const struct tb_snapshot *s, struct tb_conclusi
     if (!s->units_known || s->configured || tb_unit_runs(tb_status_unit(s, "trustbridge.target")))
         return false;
     snprintf(c->reason, sizeof(c->reason), "not configured");
-    conclude_remedy(
-        conclude_problem(c, "no contract is configured, so nothing is started"),
+    tb_status_remedy(
+        tb_status_add(c, TB_STATUS_CRITICAL, "no contract is configured, so nothing is started"),
         "set TB_CONTRACT_ID, TB_ASSET_ID and TB_EDC_ENDPOINT in /etc/trustbridge/trustbridge.env, "
         "then systemctl restart tb-configure.service and systemctl start trustbridge.target");
     return true;
 }
 
+/* What keeps requests from being served comes first; what was concluded earlier explains more. */
+static void conclude_order(struct tb_conclusion *c)
+{
+    for (size_t i = 1; i < c->n_problems; i++)
+        for (size_t k = i; k > 0 && c->problems[k].level > c->problems[k - 1].level; k--) {
+            struct tb_status_problem p = c->problems[k];
+
+            c->problems[k] = c->problems[k - 1];
+            c->problems[k - 1] = p;
+        }
+}
+
+/* tb-proxy is well, but nobody reaches it. */
+static void conclude_unreached(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    if (strcmp(c->state, "Ready") != 0 || !s->client.addr[0] || s->client.answered)
+        return;
+    c->state = "Down";
+    c->exit_code = TB_STATUS_NOT_READY;
+    snprintf(c->reason, sizeof(c->reason), "clients cannot connect to %.90s: %.130s", s->client.addr,
+             s->client.error);
+}
+
+static void conclude_units(struct conclusion_work *w)
+{
+    const struct tb_snapshot *s = w->s;
+
+    if (tb_status_place_full(s, TB_PLACE_STATE))
+        work_explain(w, "tb-billing.service");
+    for (size_t i = 0; i < s->n_units; i++) {
+        conclude_failed_unit(w, &s->units[i]);
+        conclude_restless_unit(w, &s->units[i]);
+    }
+    if (s->units_known)
+        conclude_missing_units(w);
+}
+
 void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
 {
+    struct conclusion_work w = {.s = s, .c = ret};
+
     *ret = (struct tb_conclusion){.state = "Unknown"};
     if (s->proxy.came)
         conclude_answer(s, ret);
@@ -293,19 +482,24 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
         conclude_files(s, ret);
     if (ret->exit_code == TB_STATUS_UNKNOWN || conclude_no_contract(s, ret))
         return;
-    if (!s->proxy.came)
-        conclude_remedy(conclude_problem(ret, "tb-proxy does not answer: %s", s->proxy.error),
-                        "systemctl status tb-proxy.service tb-proxy.socket tb-proxy-health.socket; " LOGS
-                        "tb-proxy.service");
-    conclude_lease(s, ret);
-    conclude_steps(s, ret);
-    conclude_runtime(ret);
-    for (size_t i = 0; i < s->n_units; i++) {
-        conclude_failed_unit(&s->units[i], ret);
-        conclude_restless_unit(s, &s->units[i], ret);
-    }
-    if (s->units_known)
-        conclude_missing_units(s, ret);
+    conclude_unreached(s, ret);
+    if (strcmp(ret->state, "Suspended") == 0)
+        conclude_suspension(&w);
+    w.audit_explained = tb_status_add_full_disks(s, ret);
+    conclude_door(&w);
+    conclude_audit(&w);
+    w.clock_wrong = tb_status_add_clock(s, ret);
+    if (w.clock_wrong && s->facts.lease == TB_LEASE_PENDING)
+        ret->problems[ret->n_problems - 1].level = TB_STATUS_CRITICAL;
+    tb_status_add_certificates(s, ret);
+    conclude_lease(&w);
+    conclude_steps(&w);
+    conclude_runtime(&w);
+    conclude_units(&w);
     if (s->facts.broken)
-        conclude_problem(ret, "%s cannot be read: %s", s->facts.broken, strerror(-s->facts.broken_error));
+        tb_status_add(ret, TB_STATUS_CRITICAL, "%s cannot be read: %s", s->facts.broken,
+                      strerror(-s->facts.broken_error));
+    tb_status_add_low_disks(s, ret);
+    tb_status_add_ledger(s, ret);
+    conclude_order(ret);
 }

@@ -2,14 +2,32 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/domain_file.h"
 #include "common/facts.h"
 #include "common/http.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/text.h"
+#include "common/units.h"
 #include "status/status.h"
 
 #define ASK_TIMEOUT_MS 3000
+#define DISK_LOW_BYTES (1ULL << 30) /* the default of TB_DISK_LOW_BYTES, which tb-proxy knows */
+
+static void gather_read_ledger(const char *run_dir, struct tb_snapshot *s)
+{
+    _cleanup_json_ cJSON *doc = NULL;
+    char err[TB_JSON_ERR_MAX];
+    uint64_t at;
+
+    s->ledger = (struct tb_status_ledger){0};
+    if (tb_state_read_at(run_dir, "tb-billing/report.json", &doc) < 0 ||
+        tb_json_get_uint(doc, "at_boottime_us", TB_JSON_INT_MAX, &at, err) < 0 || at > s->boottime_us)
+        return;
+    s->ledger.known = true;
+    s->ledger.age_us = s->boottime_us - at;
+    (void)tb_json_get_uint(doc, "late_seconds", TB_JSON_INT_MAX, &s->ledger.late_s, err);
+}
 
 void tb_status_read_files(const char *run_dir, struct tb_snapshot *s)
 {
@@ -17,6 +35,7 @@ void tb_status_read_files(const char *run_dir, struct tb_snapshot *s)
 
     tb_facts_read(run_dir, &s->facts);
     s->configured = contract && access(contract, F_OK) == 0;
+    gather_read_ledger(run_dir, s);
 }
 
 static void gather_make_plain_step(struct tb_step *s)
@@ -33,6 +52,11 @@ static void gather_make_plain_facts(struct tb_facts *f)
     tb_text_plain(f->lease_reason);
     tb_text_plain(f->contract_id);
     tb_text_plain(f->asset_id);
+    tb_text_plain(f->contact.reason);
+    tb_text_plain(f->contact.client.path);
+    tb_text_plain(f->contact.client.error);
+    tb_text_plain(f->contact.ca.path);
+    tb_text_plain(f->contact.ca.error);
     gather_make_plain_step(&f->hydrate);
     gather_make_plain_step(&f->decrypt);
     gather_make_plain_step(&f->delivery);
@@ -46,6 +70,9 @@ static void gather_make_plain_answer(struct tb_status_answer *a)
     tb_text_plain(a->since);
     tb_text_plain(a->contract_id);
     tb_text_plain(a->asset_id);
+    tb_text_plain(a->public_addr);
+    tb_text_plain(a->server.path);
+    tb_text_plain(a->server.error);
 }
 
 void tb_status_make_plain(struct tb_snapshot *s)
@@ -53,11 +80,16 @@ void tb_status_make_plain(struct tb_snapshot *s)
     gather_make_plain_facts(&s->facts);
     gather_make_plain_answer(&s->proxy);
     tb_text_plain(s->health_listen);
+    tb_text_plain(s->public_listen);
+    tb_text_plain(s->client.error);
+    for (int i = 0; i < _TB_PLACE_MAX; i++)
+        tb_text_plain(s->places[i].path);
     for (size_t i = 0; i < s->n_units; i++) {
         tb_text_plain(s->units[i].name);
         tb_text_plain(s->units[i].sub);
         tb_text_plain(s->units[i].result);
         tb_text_plain(s->units[i].text);
+        tb_text_plain(s->units[i].said);
     }
     for (size_t i = 0; i < s->n_errors; i++) {
         tb_text_plain(s->errors[i].program);
@@ -86,6 +118,44 @@ static void gather_answer_copy(const cJSON *doc, const char *name, char *out, si
     snprintf(out, size, "%s", v);
 }
 
+static void gather_answer_places(const cJSON *doc, struct tb_place places[static _TB_PLACE_MAX])
+{
+    const cJSON *a = tb_json_member(doc, "places"), *o;
+    char err[TB_JSON_ERR_MAX], name[32];
+
+    cJSON_ArrayForEach (o, a) {
+        gather_answer_copy(o, "name", name, sizeof(name));
+        for (int i = 0; i < _TB_PLACE_MAX; i++) {
+            struct tb_place *p = &places[i];
+
+            if (strcmp(name, tb_place_name(i)) != 0)
+                continue;
+            gather_answer_copy(o, "path", p->path, sizeof(p->path));
+            p->known = tb_json_get_uint(o, "size_bytes", TB_JSON_INT_MAX, &p->size_bytes, err) == 0 &&
+                       tb_json_get_uint(o, "free_bytes", TB_JSON_INT_MAX, &p->free_bytes, err) == 0 &&
+                       tb_json_get_uint(o, "low_bytes", TB_JSON_INT_MAX, &p->low_bytes, err) == 0;
+            (void)tb_json_get_uint(o, "device", TB_JSON_INT_MAX, &p->device, err);
+            (void)tb_json_get_uint(o, "files", TB_JSON_INT_MAX, &p->files, err);
+            (void)tb_json_get_uint(o, "free_files", TB_JSON_INT_MAX, &p->free_files, err);
+        }
+    }
+}
+
+static void gather_answer_certificate(const cJSON *doc, struct tb_certificate *ret)
+{
+    const cJSON *o = tb_json_member(doc, "server_cert");
+    char text[TB_RFC3339_MAX];
+
+    if (!cJSON_IsObject(o))
+        return;
+    gather_answer_copy(o, "path", ret->path, sizeof(ret->path));
+    gather_answer_copy(o, "error", ret->error, sizeof(ret->error));
+    gather_answer_copy(o, "not_before", text, sizeof(text));
+    (void)tb_rfc3339_parse(text, &ret->from_us);
+    gather_answer_copy(o, "expires_at", text, sizeof(text));
+    (void)tb_rfc3339_parse(text, &ret->until_us);
+}
+
 int tb_status_parse_answer(const char *text, size_t len, struct tb_status_answer *ret)
 {
     _cleanup_json_ cJSON *doc = NULL;
@@ -101,6 +171,9 @@ int tb_status_parse_answer(const char *text, size_t len, struct tb_status_answer
     ret->has_requests =
         tb_json_get_uint(doc, "requests_processed", TB_JSON_INT_MAX, &ret->requests, err) == 0;
     (void)tb_json_get_uint(doc, "uptime_seconds", TB_JSON_INT_MAX, &ret->uptime_s, err);
+    gather_answer_copy(doc, "public_addr", ret->public_addr, sizeof(ret->public_addr));
+    gather_answer_places(doc, ret->places);
+    gather_answer_certificate(doc, &ret->server);
     return ret->state[0] ? 0 : -EBADMSG;
 }
 
@@ -130,10 +203,64 @@ void tb_status_ask_proxy(const char *health_addr, struct tb_status_answer *ret)
     ret->came = true;
 }
 
+/* Of a TLS port, which answers plain HTTP with an error of its own, that is answer enough. */
+static bool gather_is_proxy(const struct tb_http_response *rs)
+{
+    return (rs->status == 200 && strcmp(rs->body, "OK") == 0) ||
+           (rs->status == 503 && strncmp(rs->body, "Not ready", 9) == 0) ||
+           strstr(rs->body, "\"plain_http\"") || (rs->status == 503 && strstr(rs->body, "\"error\""));
+}
+
+void tb_status_ask_public(const char *addr, struct tb_status_probe *ret)
+{
+    _cleanup_http_response_ struct tb_http_response rs = {0};
+    struct tb_http_tls tls = {.allow_http = true};
+    char host[96], url[128], err[TB_HTTP_ERR_MAX];
+    struct tb_http_request rq = {.url = url,
+                                 .direct = true,
+                                 .tls = &tls,
+                                 .timeout_ms = ASK_TIMEOUT_MS,
+                                 .connect_timeout_ms = ASK_TIMEOUT_MS};
+
+    *ret = (struct tb_status_probe){0};
+    if (!addr[0])
+        return;
+    snprintf(ret->addr, sizeof(ret->addr), "%s", addr);
+    tb_status_connect_address(addr, host, sizeof(host));
+    snprintf(url, sizeof(url), "http://%s/health", host);
+    if (tb_http_do(&rq, &rs, err) < 0)
+        snprintf(ret->error, sizeof(ret->error), "%s", err);
+    else if (!gather_is_proxy(&rs))
+        snprintf(ret->error, sizeof(ret->error), "what answers there (status %ld) is not tb-proxy",
+                 rs.status);
+    else
+        ret->answered = true;
+}
+
+void tb_status_measure_places(const char *run_dir, struct tb_snapshot *s)
+{
+    struct tb_config c = {0}; /* as far as it is known without the settings */
+    const char *state = getenv("TB_STATE_DIR");
+
+    if (s->proxy.came) {
+        memcpy(s->places, s->proxy.places, sizeof(s->places));
+        return;
+    }
+    if (run_dir && !(state && *state))
+        return; /* of a chain elsewhere nothing else is known */
+    c.run_dir = (char *)(run_dir ? run_dir : "/run");
+    c.state_dir = (char *)(state && *state ? state : "/var/lib");
+    c.target_dir = (char *)"/mnt/resource/trustbridge";
+    tb_places_init(s->places, &c);
+    if (run_dir)
+        s->places[TB_PLACE_CIPHERTEXT].path[0] = s->places[TB_PLACE_JOURNAL].path[0] = '\0';
+    tb_places_measure(s->places, DISK_LOW_BYTES);
+}
+
 void tb_status_read_units(struct tb_snapshot *s)
 {
     static struct tb_unit_list list;
-    const struct tb_unit *health;
+    const struct tb_unit *health, *public;
     int r = tb_unit_list_read(&list);
 
     memcpy(s->units, list.unit, sizeof(s->units));
@@ -142,6 +269,8 @@ void tb_status_read_units(struct tb_snapshot *s)
     s->units_note[0] = '\0';
     if (r < 0)
         snprintf(s->units_note, sizeof(s->units_note), "systemd does not answer: %s", strerror(-r));
+    public = tb_unit_list_find(&list, "tb-proxy.socket");
+    snprintf(s->public_listen, sizeof(s->public_listen), "%s", public ? public->listen : "");
     health = tb_unit_list_find(&list, "tb-proxy-health.socket");
     snprintf(s->health_listen, sizeof(s->health_listen), "%s", health ? health->listen : "");
 }

@@ -6,6 +6,7 @@
 #include "status/status.h"
 
 #define NAMESPACE "trustbridge"
+#define SAID_LOOK_BACK 40
 #define LOOK_BACK 2000 /* entries: a storm of one repeated message must not take all day */
 
 static inline void journal_closep(sd_journal **j)
@@ -124,5 +125,73 @@ void tb_status_read_errors(struct tb_snapshot *s)
                      ? "the journal of namespace " NAMESPACE " has no file yet"
                      : "the journal of namespace " NAMESPACE
                        " is not readable for this user; run as root or as a member of group systemd-journal");
+    }
+}
+
+/* --- what a unit said last ------------------------------------------------------------------------------ */
+
+/* What remains of a death when the program has said nothing, and what is no sentence. */
+static bool said_has_sense(const char *text)
+{
+    static const char *const empty[] = {
+        "Main process exited", "Failed with result", "Scheduled restart job", "Consumed ", "state: ",
+        "stopping: "};
+
+    for (size_t i = 0; i < ARRAY_SIZE(empty); i++)
+        if (strstr(text, empty[i]))
+            return false;
+    for (; *text; text++)
+        if ((*text >= 'a' && *text <= 'z') || (*text >= 'A' && *text <= 'Z'))
+            return true;
+    return false;
+}
+
+/* The last error or warning of the unit's processes; else its last words of any kind. */
+static void said_read(sd_journal *j, struct tb_unit *u)
+{
+    char match[96];
+    int rank = 9;
+
+    snprintf(match, sizeof(match), "_SYSTEMD_UNIT=%s", u->name);
+    sd_journal_flush_matches(j);
+    if (sd_journal_add_match(j, match, 0) < 0 || sd_journal_seek_tail(j) < 0)
+        return;
+    for (int i = 0; i < SAID_LOOK_BACK && rank > 3 && sd_journal_previous(j) > 0; i++) {
+        struct tb_error_line e;
+        int its;
+
+        error_read(j, &e);
+        its = e.priority <= 3 ? 3 : e.priority == 4 ? 4 : 6;
+        if (its >= rank || !said_has_sense(e.message))
+            continue;
+        rank = its;
+        snprintf(u->said, sizeof(u->said), "%.*s", TB_UNIT_TEXT_MAX - 1, e.message);
+    }
+}
+
+static sd_journal *said_open(bool namespaced)
+{
+    sd_journal *j = NULL;
+    int r = namespaced ? sd_journal_open_namespace(&j, NAMESPACE, SD_JOURNAL_LOCAL_ONLY)
+                       : sd_journal_open(&j, SD_JOURNAL_LOCAL_ONLY);
+
+    return r < 0 ? NULL : j;
+}
+
+void tb_status_read_said(struct tb_snapshot *s)
+{
+    _cleanup_(journal_closep) sd_journal *own = NULL, *machine = NULL;
+
+    for (size_t i = 0; i < s->n_units; i++) {
+        struct tb_unit *u = &s->units[i];
+        bool configure = strcmp(u->name, "tb-configure.service") == 0; /* the one outside the namespace */
+        sd_journal **j = configure ? &machine : &own;
+
+        if (strcmp(u->active, "failed") != 0 && strncmp(u->sub, "auto-restart", 12) != 0)
+            continue;
+        if (!*j)
+            *j = said_open(!configure);
+        if (*j)
+            said_read(*j, u);
     }
 }

@@ -115,6 +115,8 @@ static void json_add_problems(cJSON *doc, const struct tb_conclusion *c)
     for (size_t i = 0; i < c->n_problems; i++) {
         cJSON *o = cJSON_CreateObject();
 
+        cJSON_AddStringToObject(o, "level",
+                                c->problems[i].level == TB_STATUS_CRITICAL ? "critical" : "warning");
         cJSON_AddStringToObject(o, "what", c->problems[i].what);
         json_add_string(o, "remedy", c->problems[i].remedy);
         cJSON_AddItemToArray(a, o);

@@ -11,15 +11,17 @@
 
 #define WIDTH_DEFAULT 80
 #define HEIGHT_DEFAULT 24
-#define WIDTH_MAX 120
+#define WIDTH_MAX 200
 #define WATCH_DEFAULT_S 2
 
 static const char help[] =
-    "Usage: tb-status [--json] [--watch[=SECONDS]]\n"
+    "Usage: tb-status [--json | --check] [--watch[=SECONDS]]\n"
     "\n"
     "Shows state, progress, lease, units and last errors of the TrustBridge appliance on this machine.\n"
     "\n"
     "      --json            the same as one JSON object\n"
+    "  -c, --check           one line for a monitoring system, with figures; exit status 0 OK,\n"
+    "                        1 WARNING, 2 CRITICAL, 3 UNKNOWN\n"
     "  -w, --watch[=SECONDS] again every 2 (or so many) seconds: redrawn on a terminal; else a line\n"
     "                        for each change, and with --json an object each time\n"
     "      --help            this text\n"
@@ -30,13 +32,14 @@ static const char help[] =
     "See tb-status(8).\n";
 
 struct status_options {
-    bool json, watch, terminal, colour;
+    bool json, check, watch, terminal, colour;
     uint64_t every_s;
     const char *run_dir;     /* TB_RUN_DIR, or NULL: the machine's own chain */
     const char *health_addr; /* TB_HEALTH_ADDR, or NULL */
+    const char *public_addr; /* TB_PUBLIC_ADDR, or NULL */
 };
 
-static int usage_error(const char *what)
+static void usage_error(const char *what)
 {
     fprintf(stderr, "tb-status: %s; see tb-status --help\n", what);
     exit(TB_STATUS_USAGE);
@@ -44,17 +47,19 @@ static int usage_error(const char *what)
 
 static void status_parse_arguments(int argc, char **argv, struct status_options *o)
 {
-    static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
-                                          {"watch", optional_argument, NULL, 'w'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {"version", no_argument, NULL, 'v'},
-                                          {0}};
+    static const struct option longs[] = {
+        {"json", no_argument, NULL, 'j'},        {"check", no_argument, NULL, 'c'},
+        {"watch", optional_argument, NULL, 'w'}, {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},     {0}};
     int c;
 
-    while ((c = getopt_long(argc, argv, "w::", longs, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, "cw::", longs, NULL)) != -1) {
         switch (c) {
         case 'j':
             o->json = true;
+            break;
+        case 'c':
+            o->check = true;
             break;
         case 'w':
             o->watch = true;
@@ -68,11 +73,13 @@ static void status_parse_arguments(int argc, char **argv, struct status_options 
             printf("tb-status %s\n", TB_VERSION);
             exit(fflush(stdout) == 0 ? 0 : TB_STATUS_ERROR);
         default: /* getopt has said what */
-            exit(TB_STATUS_USAGE);
+            exit(o->check ? (int)TB_STATUS_UNSURE : (int)TB_STATUS_USAGE);
         }
     }
     if (optind < argc)
         usage_error("takes no arguments");
+    if (o->check && (o->json || o->watch))
+        usage_error("--check goes with neither --json nor --watch");
 }
 
 static struct winsize status_window(void)
@@ -100,10 +107,16 @@ static void status_look(const struct status_options *o, struct tb_snapshot *s)
     } else {
         tb_status_read_units(s);
         tb_status_read_errors(s);
+        tb_status_read_said(s);
     }
     if (!addr)
         addr = s->health_listen[0] ? s->health_listen : "0.0.0.0:8001";
     tb_status_ask_proxy(addr, &s->proxy);
+    tb_status_ask_public(o->public_addr        ? o->public_addr
+                         : s->public_listen[0] ? s->public_listen
+                                               : s->proxy.public_addr,
+                         &s->client);
+    tb_status_measure_places(o->run_dir, s);
     tb_status_make_plain(s);
 }
 
@@ -156,12 +169,23 @@ static int status_show(const struct status_options *o, const struct tb_snapshot 
     return fflush(stdout) == 0 ? 0 : -errno;
 }
 
+static int status_check(const struct tb_snapshot *s, const struct tb_conclusion *c)
+{
+    enum tb_status_level level = TB_STATUS_UNSURE;
+    _cleanup_free_ char *line = tb_status_check(s, c, &level);
+
+    puts(line ? line : "TRUSTBRIDGE UNKNOWN: out of memory");
+    return fflush(stdout) == 0 && line ? (int)level : (int)TB_STATUS_UNSURE;
+}
+
 int main(int argc, char **argv)
 {
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
-    struct status_options o = {
-        .every_s = WATCH_DEFAULT_S, .run_dir = getenv("TB_RUN_DIR"), .health_addr = getenv("TB_HEALTH_ADDR")};
-    struct tb_conclusion c;
+    struct status_options o = {.every_s = WATCH_DEFAULT_S,
+                               .run_dir = getenv("TB_RUN_DIR"),
+                               .health_addr = getenv("TB_HEALTH_ADDR"),
+                               .public_addr = getenv("TB_PUBLIC_ADDR")};
+    static struct tb_conclusion c;
     static struct tb_snapshot s;
     int r;
 
@@ -172,11 +196,15 @@ int main(int argc, char **argv)
         o.run_dir = NULL;
     if (o.health_addr && !*o.health_addr)
         o.health_addr = NULL;
+    if (o.public_addr && !*o.public_addr)
+        o.public_addr = NULL;
     if (o.watch && o.terminal && !o.json)
         fputs("\033[2J", stdout);
     for (;;) {
         status_look(&o, &s);
         tb_status_conclude(&s, &c);
+        if (o.check)
+            return status_check(&s, &c);
         r = status_show(&o, &s, &c);
         if (r < 0) {
             fprintf(stderr, "tb-status: cannot write: %s\n", strerror(-r));

@@ -3,6 +3,6 @@
 # bash completion for tb-status(8).
 
 _tb_status() {
-    mapfile -t COMPREPLY < <(compgen -W "--json --watch --watch= --help --version" -- "${COMP_WORDS[COMP_CWORD]}")
+    mapfile -t COMPREPLY < <(compgen -W "--check --json --watch --watch= --help --version" -- "${COMP_WORDS[COMP_CWORD]}")
 }
 complete -o nosort -F _tb_status tb-status

@@ -2,14 +2,17 @@
 """Green means served: /health, /readiness, /status, the page, the metrics and tb-status agree with what a client gets, whatever is
 broken; the cause stands in the reason."""
 
+import http.server
 import json
 import os
+import re
 import subprocess
+import threading
 
 import pytest
 
 from proxy_daemon import boottime_us, error_of, make, proxy  # noqa: F401
-from tbsys import program, wait_for
+from tbsys import CA, program, tcp_listener, wait_for
 
 
 @pytest.fixture
@@ -44,10 +47,10 @@ def look(p):
                     "served": 'tb_state{state="Ready"} 1' in metrics.splitlines()}
 
 
-def tb_status(p, *args):
+def tb_status(p, *args, **more):
     env = {"TB_RUN_DIR": str(p.run), "TB_HEALTH_ADDR": "127.0.0.1:%d" % p.health.getsockname()[1],
            "TB_PUBLIC_ADDR": "127.0.0.1:%d" % p.port, "PATH": "/usr/bin:/bin",
-           **{k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS")}}
+           **{k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS")}, **more}
     return subprocess.run([program("tb-status"), *args], capture_output=True, text=True, env=env, timeout=30)
 
 
@@ -60,6 +63,9 @@ def agree_on_refusal(p, reason):
     assert reason in said and "Down" in seen["page"] and reason in seen["page"]
     doc = json.loads((r := tb_status(p, "--json")).stdout)
     assert r.returncode == 3 and doc["ready"] is False and reason in doc["reason"], r.stdout
+    assert len(doc["problems"]) == 1 and doc["problems"][0]["level"] == "critical" and doc["problems"][0]["remedy"], doc["problems"]
+    check = tb_status(p, "--check")
+    assert check.returncode == 2 and check.stdout.startswith("TRUSTBRIDGE CRITICAL: Down, ") and check.stdout.count("\n") == 1
 
 
 def agree_on_service(p):
@@ -67,6 +73,8 @@ def agree_on_service(p):
     assert client == 200 and seen["health"] == [200, 200] and seen["readiness"] == [200, 200], seen
     assert seen["ready"] == [True, True] and seen["state"] == {"Ready"} and seen["served"]
     assert tb_status(p, "--json").returncode == 0
+    check = tb_status(p, "--check")
+    assert check.returncode == 0 and re.match(r"TRUSTBRIDGE OK: Ready, .* \| requests=\d+c .*free_audit=\d+B;", check.stdout), check.stdout
 
 
 def test_a_full_disk_under_the_audit(make, small_disk):  # noqa: F811
@@ -86,8 +94,10 @@ def test_a_disk_that_is_full_before_the_first_request(make, small_disk):  # noqa
     """Nothing is served whose record would find no room, and nobody says that it would be."""
     fill(small_disk)
     p = make(TB_AUDIT_FILE=small_disk / "audit.jsonl").ready().start(wait="Down")
-    agree_on_refusal(p, "audit_unavailable: ")
-    assert not p.backend.requests
+    assert "no space is left for records" in p.status()["reason"]
+    assert p.ask("POST", "/v1/x", b"{}")[0] == 503 and not p.backend.requests
+    wait_for(lambda: "cannot be written" in p.status()["reason"], what="the refusal's own record to fail")
+    agree_on_refusal(p, "cannot be written: No space left on device")
     (small_disk / "filler").unlink()
     p.wait_state("Ready")
     agree_on_service(p)
@@ -97,6 +107,45 @@ def test_an_audit_that_takes_nothing(make):  # noqa: F811
     p = make(TB_AUDIT_FILE="/dev/full").ready().start()
     wait_for(lambda: p.ask("GET", "/v1/x")[0] == 503, what="the refusal")
     agree_on_refusal(p, "/dev/full cannot be written: No space left on device")
+
+
+def test_a_door_that_nobody_opens(proxy):  # noqa: F811
+    """tb-proxy is well, but clients cannot connect: tb-status comes as one of them."""
+    with tcp_listener() as s:
+        closed = "127.0.0.1:%d" % s.getsockname()[1]
+    agree_on_service(proxy)
+    doc = json.loads((r := tb_status(proxy, "--json", TB_PUBLIC_ADDR=closed)).stdout)
+    assert r.returncode == 3 and doc["state"] == "Down" and f"clients cannot connect to {closed}" in doc["reason"]
+    assert len(doc["problems"]) == 1 and "systemctl start tb-proxy.socket" in doc["problems"][0]["remedy"]
+    check = tb_status(proxy, "--check", TB_PUBLIC_ADDR=closed)
+    assert check.returncode == 2 and f"clients cannot connect to {closed}" in check.stdout
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        r = tb_status(proxy, "--json", TB_PUBLIC_ADDR="127.0.0.1:%d" % other.server_port)
+        other.shutdown()
+    assert r.returncode == 3 and "is not tb-proxy" in json.loads(r.stdout)["reason"]
+
+
+def test_a_door_with_tls(make, tmp_path):  # noqa: F811
+    cert, key = CA(tmp_path / "ca").issue("proxy", days="20")
+    p = make(TB_TLS_CERT=cert, TB_TLS_KEY=key).ready().start()
+    r = tb_status(p, "--check")
+    assert r.returncode == 0 and "cert_server=17" in r.stdout, r.stdout  # 1.7 million seconds
+    cert2, key2 = CA(tmp_path / "ca2").issue("proxy", days="3")
+    for new, old in ((cert2, cert), (key2, key)):
+        os.replace(new, old)
+    r = wait_for(lambda: (r := tb_status(p, "--check")).returncode == 1 and r, what="the warning")
+    assert f"the certificate of the public port {cert} expires in 2 d" in r.stdout
+
+
+def test_low_disk_is_told_before_the_audit_stops(make, small_disk):  # noqa: F811
+    p = make(TB_AUDIT_FILE=small_disk / "audit.jsonl").ready().start()
+    agree_on_service(p)
+    (small_disk / "filler").write_bytes(b"x" * 950000)  # of 1 MiB; a tenth of it is the least that is not low
+    r = wait_for(lambda: (r := tb_status(p, "--check")).returncode == 1 and r, what="the warning")
+    assert f"the disk of {small_disk} is getting full (" in r.stdout and "no request can be recorded" in r.stdout
+    assert p.ask("POST", "/v1/x", b"{}")[0] == 200
+    assert "is getting full" in " ".join(tb_status(p).stdout.split())
 
 
 def test_readiness_and_the_page_say_what_goes_on(make):  # noqa: F811

@@ -26,7 +26,7 @@ def test_the_guide_names_only_what_exists():
 def test_the_guide_has_the_states_and_exit_codes():
     names = re.findall(r'\[TB_STATE_\w+\] = "(\w+)"', (repo / "common/service_state.c").read_text())
     states = GUIDE[GUIDE.index("| state | requests get"):GUIDE.index("systemctl status 'tb-*'")]
-    assert len(names) == 6 and all(re.search(rf"^\|[^|]*\b{n}\b", states, re.M) for n in names)
+    assert len(names) == 7 and all(re.search(rf"^\|[^|]*\b{n}\b", states, re.M) for n in names)
     codes = set(re.findall(r"TB_EXIT_\w+ = (\d+)", (repo / "common/exit.h").read_text())) - {"0"}
     assert set(re.findall(r"^\| (\d+) \|", GUIDE, re.M)) == codes
 

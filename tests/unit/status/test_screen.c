@@ -219,9 +219,18 @@ static void test_a_failed_unit_comes_with_its_exit_code(void **unused)
     u->exit_code = 76;
     set_step(&s->facts.hydrate, "failed", 3, 12);
     strcpy(s->facts.hydrate.reason, "model.tbenc: SHA-256 is not the manifest's");
-    says(s, "Hydrate", 3, 2);
+    says(s, "Hydrate", 3, 1); /* one entry for one cause: the step's word, not its unit's death as well */
     shows(s, "tb-hydrate.service: model.tbenc: SHA-256 is not the manifest's");
+    u->exit_code = 78;
+    shows(s, "-> correct /etc/trustbridge/trustbridge.env");
+    u->exit_code = 76;
+    s->facts.hydrate = (struct tb_step){0}; /* it has left nothing but its exit code */
+    says(s, "Hydrate", 3, 1);
     shows(s, "tb-hydrate.service has failed: exit 76, integrity");
+    strcpy(u->text, "Waiting");
+    shows(s, "it said: Waiting");
+    strcpy(u->said, "model.tbenc: 12 bytes are missing");
+    shows(s, "it said: model.tbenc: 12 bytes are missing");
     u->exit_code = 78;
     shows(s, "-> correct /etc/trustbridge/trustbridge.env");
     u->exit_code = -1;
@@ -309,7 +318,7 @@ static void test_lines_keep_to_the_width(void **unused)
     e->times = 1;
     for (int i = 0; i < 60; i++)
         strcat(e->message, i % 7 ? "gr\xc3\xbc\xc3\x9f" : "x ");
-    for (int width = 40; width <= 120; width += 8) {
+    for (int width = 40; width <= 200; width += 8) {
         _cleanup_free_ char *text = screen(s, false, width);
         char *message = strstr(text, "tb-hydrate: ");
 

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is wrong around the programs: disks, certificates, clock, ledger. No I/O. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "common/units.h"
+#include "status/status.h"
+
+#define DAY_US (86400 * TB_USEC_PER_SEC)
+#define CERTIFICATE_SOON_US (14 * DAY_US)
+#define CLOCK_WRONG_S 30.0   /* Date has whole seconds, and an answer may be slow */
+#define CLOCK_BREAKS_S 300.0 /* from here on leases and certificates do not hold */
+#define LEDGER_OLD_US (15 * 60 * TB_USEC_PER_SEC)
+#define LEDGER_LATE_S (6 * 3600)
+
+struct tb_status_problem *tb_status_add(struct tb_conclusion *c, enum tb_status_level level, const char *fmt,
+                                        ...)
+{
+    struct tb_status_problem *p = &c->problems[MIN(c->n_problems, (size_t)TB_STATUS_PROBLEMS_MAX - 1)];
+    va_list ap;
+
+    c->n_problems = MIN(c->n_problems + 1, (size_t)TB_STATUS_PROBLEMS_MAX);
+    va_start(ap, fmt);
+    vsnprintf(p->what, sizeof(p->what), fmt, ap);
+    va_end(ap);
+    p->level = level;
+    p->remedy[0] = '\0';
+    return p;
+}
+
+void tb_status_remedy(struct tb_status_problem *p, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(p->remedy, sizeof(p->remedy), fmt, ap);
+    va_end(ap);
+}
+
+const char *tb_status_logs(const char *unit, char out[static 96])
+{
+    /* Its log is not in the namespace: tb-configure.service says why. */
+    bool machine =
+        strcmp(unit, "tb-configure.service") == 0 || strstr(unit, ".socket") || strstr(unit, ".target");
+
+    snprintf(out, 96, "journalctl %s-u %s", machine ? "" : "--namespace=trustbridge ", unit);
+    return out;
+}
+
+/* --- disks ---------------------------------------------------------------------------------------------- */
+
+bool tb_status_place_full(const struct tb_snapshot *s, enum tb_place_id id)
+{
+    return tb_place_is_full(&s->places[id]);
+}
+
+/* What does not work without room there. */
+static const char *place_loss(enum tb_place_id id)
+{
+    static const char *const loss[_TB_PLACE_MAX] = {
+        [TB_PLACE_AUDIT] = "no request can be recorded, so none is served",
+        [TB_PLACE_JOURNAL] = "neither audit records nor messages are kept",
+        [TB_PLACE_STATE] = "usage cannot be booked",
+        [TB_PLACE_RUN] = "the programs cannot tell each other their state",
+        [TB_PLACE_CIPHERTEXT] = "the model cannot be downloaded",
+    };
+
+    return loss[id];
+}
+
+static const char *place_remedy(enum tb_place_id id)
+{
+    static const char *const remedy[_TB_PLACE_MAX] = {
+        [TB_PLACE_AUDIT] = "free space there, or rotate the audit: logrotate -f /etc/logrotate.d/trustbridge",
+        [TB_PLACE_JOURNAL] = "free space there: journalctl --vacuum-size=200M shortens the machine's own "
+                             "journal; apt-get clean",
+        [TB_PLACE_STATE] = "free space there: apt-get clean, journalctl --vacuum-size=200M",
+        [TB_PLACE_RUN] = "du -xsh /run/* shows what fills it",
+        [TB_PLACE_CIPHERTEXT] = "free space there, or set another TB_TARGET_DIR and apply it",
+    };
+
+    return remedy[id];
+}
+
+/* Places on one file system fill together: the first of them stands for all. */
+static bool place_told(const struct tb_snapshot *s, int id)
+{
+    for (int i = 0; i < id; i++)
+        if (s->places[i].known && s->places[i].device == s->places[id].device && s->places[i].device != 0 &&
+            tb_place_is_low(&s->places[i]))
+            return true;
+    return false;
+}
+
+static void place_describe(const struct tb_place *p, char *out, size_t size)
+{
+    char free_text[32], size_text[32];
+
+    if (p->files > 0 && p->free_files < p->files / 50 && p->free_bytes >= p->low_bytes)
+        snprintf(out, size, "%" PRIu64 " of %" PRIu64 " files (inodes) left", p->free_files, p->files);
+    else
+        snprintf(out, size, "%s of %s free", tb_bytes_format(p->free_bytes, free_text, sizeof(free_text)),
+                 tb_bytes_format(p->size_bytes, size_text, sizeof(size_text)));
+}
+
+bool tb_status_add_full_disks(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    bool audit = false;
+
+    for (int i = 0; i < _TB_PLACE_MAX; i++) {
+        const struct tb_place *p = &s->places[i];
+        enum tb_status_level level = i == TB_PLACE_CIPHERTEXT && s->facts.hydrate.work == TB_WORK_COMPLETE
+                                         ? TB_STATUS_WARNING
+                                         : TB_STATUS_CRITICAL;
+        char left[96];
+
+        if (!tb_place_is_full(p))
+            continue;
+        audit = audit || i == TB_PLACE_AUDIT || i == TB_PLACE_JOURNAL;
+        if (place_told(s, i))
+            continue;
+        place_describe(p, left, sizeof(left));
+        tb_status_remedy(
+            tb_status_add(c, level, "the disk of %.120s is full (%s): %s", p->path, left, place_loss(i)),
+            "%s; df -h %.120s", place_remedy(i), p->path);
+    }
+    return audit;
+}
+
+void tb_status_add_low_disks(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    for (int i = 0; i < _TB_PLACE_MAX; i++) {
+        const struct tb_place *p = &s->places[i];
+        char left[96];
+
+        /* The disk of the model is as large as the model: once it is there, nothing more is needed. */
+        if (!tb_place_is_low(p) || tb_place_is_full(p) || place_told(s, i) ||
+            (i == TB_PLACE_CIPHERTEXT && s->facts.hydrate.work == TB_WORK_COMPLETE))
+            continue;
+        place_describe(p, left, sizeof(left));
+        tb_status_remedy(tb_status_add(c, TB_STATUS_WARNING,
+                                       "the disk of %.120s is getting full (%s); when it is full, %s",
+                                       p->path, left, place_loss(i)),
+                         "%s; df -h %.120s", place_remedy(i), p->path);
+    }
+}
+
+/* --- certificates --------------------------------------------------------------------------------------- */
+
+static void add_certificate(const struct tb_snapshot *s, struct tb_conclusion *c,
+                            const struct tb_certificate *x, const char *name, const char *loss,
+                            const char *remedy)
+{
+    char when[TB_RFC3339_MAX], d[TB_SPAN_MAX];
+    struct tb_status_problem *p = NULL;
+
+    if (!x->path[0])
+        return;
+    if (x->error[0])
+        p = tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s %s: %s", name, x->path, x->error, loss);
+    else if (x->until_us > 0 && x->until_us <= s->realtime_us)
+        p = tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s has expired on %s: %s", name, x->path,
+                          tb_rfc3339_format(x->until_us, 0, when), loss);
+    else if (x->from_us > s->realtime_us)
+        p = tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s is not yet valid, it begins on %s: %s", name,
+                          x->path, tb_rfc3339_format(x->from_us, 0, when), loss);
+    else if (x->until_us > 0 && x->until_us - s->realtime_us < CERTIFICATE_SOON_US)
+        p = tb_status_add(c, TB_STATUS_WARNING, "%s %.120s expires in %s, on %s", name, x->path,
+                          tb_span_format(x->until_us - s->realtime_us, d),
+                          tb_rfc3339_format(x->until_us, 0, when));
+    if (p && x->from_us > s->realtime_us && !x->error[0])
+        tb_status_remedy(p, "compare this machine's clock: timedatectl; if it is right, %s", remedy);
+    else if (p)
+        tb_status_remedy(p, "%s", remedy);
+}
+
+void tb_status_add_certificates(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    add_certificate(s, c, &s->proxy.server, "the certificate of the public port", "clients refuse it",
+                    "replace it and its key; tb-proxy reads them again by itself, from /etc/credstore after "
+                    "systemctl restart tb-proxy.service");
+    add_certificate(s, c, &s->facts.contact.client, "the client certificate", "the control plane refuses it",
+                    "ask the provider for a new one and replace it and its key; systemctl restart "
+                    "tb-authorize.service reads them from /etc/credstore");
+    add_certificate(s, c, &s->facts.contact.ca, "TB_CA_FILE", "the control plane cannot be trusted",
+                    "put the present authority into that file; it is read at each try");
+}
+
+/* --- clock, ledger -------------------------------------------------------------------------------------- */
+
+bool tb_status_add_clock(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    char d[TB_SPAN_MAX], should[TB_RFC3339_MAX];
+    double off, far;
+
+    if (!tb_contact_clock_offset(&s->facts.contact, s->realtime_us, s->boottime_us, &off))
+        return false;
+    far = off < 0 ? -off : off;
+    if (far < CLOCK_WRONG_S)
+        return false;
+    tb_rfc3339_format((uint64_t)((double)s->realtime_us - off * 1e6), 0, should);
+    tb_status_remedy(tb_status_add(c, TB_STATUS_WARNING,
+                                   "the clock of this machine is %s %s the control plane's",
+                                   tb_span_format((uint64_t)(far + 0.5) * TB_USEC_PER_SEC, d),
+                                   off > 0 ? "ahead of" : "behind"),
+                     "timedatectl set-ntp true, if a time service is installed; else date -u -s %s; then "
+                     "systemctl kill -s HUP "
+                     "tb-authorize.service",
+                     should);
+    return far >= CLOCK_BREAKS_S;
+}
+
+void tb_status_add_ledger(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    char d[TB_SPAN_MAX], logs[96];
+
+    if (!s->ledger.known)
+        return;
+    if (s->ledger.age_us > LEDGER_OLD_US)
+        tb_status_remedy(tb_status_add(c, TB_STATUS_WARNING, "usage has not been booked for %s",
+                                       tb_span_format(s->ledger.age_us, d)),
+                         "systemctl restart tb-billing.service; %s",
+                         tb_status_logs("tb-billing.service", logs));
+    if (s->ledger.late_s > LEDGER_LATE_S)
+        tb_status_remedy(
+            tb_status_add(c, TB_STATUS_WARNING, "the marketplace has not accepted usage that is %s old",
+                          tb_span_format(s->ledger.late_s * TB_USEC_PER_SEC, d)),
+            "/usr/lib/trustbridge/tb-billing ledger; %s", tb_status_logs("tb-billing.service", logs));
+}
