@@ -49,12 +49,12 @@ bool tb_inflate_feed(struct tb_inflate *d, const char *p, size_t n,
         d->z.next_out = (Bytef *)out;
         d->z.avail_out = sizeof(out);
         r = inflate(&d->z, Z_SYNC_FLUSH);
+        if (d->z.avail_out < sizeof(out))
+            each(arg, out, sizeof(out) - d->z.avail_out); /* what stands before the damage, too */
         if (r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR) {
             d->over = d->member && d->z.total_out == 0; /* padding behind the last member */
             return d->over;
         }
-        if (d->z.avail_out < sizeof(out))
-            each(arg, out, sizeof(out) - d->z.avail_out);
         if (r == Z_STREAM_END) { /* another may follow */
             d->member = true;
             d->over = inflateReset(&d->z) != Z_OK;
