@@ -35,6 +35,7 @@ def keyed(make, tmp_path):  # noqa: F811
         path = tmp_path / "keys"
         path.write_text(f"alice:{hashlib.sha256(b'k').hexdigest()} {limits}\n")
         p = make(TB_API_KEYS=path).ready()
+        p.keys_file = path
         if context:
             p.backend.routes["/v1/models"] = models(context)
         return p.start()
@@ -71,6 +72,20 @@ def test_sixty_repetitions_do_not_overrun(proxy):
     assert error_of(ask(proxy, body)) == (400, "repeated_member")
     assert whole == [] and ask(proxy, {})[0] == 200 and len(whole) == 1
     assert proxy.wait_records(2)[0]["error"] == "repeated_member"
+
+
+def test_a_template_of_the_request_may_make_any_prompt(keyed):
+    """chat_template is a program: what it makes is bounded by the context only. As null, or where no budget is, it is nothing special."""
+    p, doc = keyed("budget=1000", 20000), {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
+    whole = []
+    p.backend.routes[CHAT] = lambda conn, rq: (rq.sha256(), whole.append(rq), conn.sendall(simple(b"{}")))[2]
+    assert error_of(ask(p, {**doc, "chat_template": "{{ 'a' * 9999 }}"})) == (429, "insufficient_quota")
+    assert error_of(ask(p, {**doc, "chat_template": {"x": 1}})) == (429, "insufficient_quota")
+    assert whole == [] and left(p) == 1000
+    assert ask(p, {**doc, "chat_template": None})[0] == 200
+    p.keys_file.write_text(p.keys_file.read_text().replace("budget=1000", "tpm=1000"))
+    wait_for(lambda: "read again" in p.daemon.log_text(), what="the new keys")
+    assert ask(p, {**doc, "chat_template": "{{ 'a' * 9999 }}"})[0] == 200 and len(whole) == 2
 
 
 @pytest.mark.parametrize("context", [None, 30000])
@@ -182,6 +197,47 @@ def aborted(p, body, events, until, path=CHAT):
 def test_a_picture_of_an_aborted_stream(proxy):
     record = aborted(proxy, {"stream": True, "messages": [picture(800_000)]}, [delta("word")] * 2, 2)
     assert tokens(record) == (80 // 4 + PICTURE, 2, 0, True)
+
+
+DATA = "A" * 40_000
+URL = "data:%s;base64," + DATA
+SECONDS = 30_000 // 16_000 + 1  # of the decoded data, as docs/billing.md has it
+CHAT_PARTS = {
+    "a picture by URL": ([{"type": "image_url", "image_url": {"url": "https://h/p.png", "detail": "high"}}], PICTURE),
+    "a picture embedded": ([{"type": "image_url", "image_url": {"url": URL % "image/jpeg"}}], PICTURE),
+    "its URL alone": ([{"type": "image_url", "image_url": URL % "image/webp"}], PICTURE),
+    "three pictures": ([{"type": "image_url", "image_url": {"url": URL % "image/png"}}] * 3, 3 * PICTURE),
+    "a video by URL": ([{"type": "video_url", "video_url": {"url": "https://h/v.mp4"}}], 8 * PICTURE),
+    "a video embedded": ([{"type": "video_url", "video_url": {"url": URL % "video/mp4"}}], 8 * PICTURE),
+    "a video of frames": ([{"type": "video_url", "video_url": {"url": URL % "video/jpeg"}}], 8 * PICTURE),
+    "sound embedded": ([{"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}], 25 * SECONDS),
+    "sound by data URL": ([{"type": "audio_url", "audio_url": {"url": URL % "audio/ogg"}}], 25 * SECONDS),
+    "a file": ([{"type": "file", "file": {"filename": "abcd", "file_data": URL % "application/pdf"}}], PICTURE + 1),
+    "a picture made into vectors": ([{"type": "image_embeds", "image_embeds": DATA}], 30_000 // 8192 + 1),
+}
+
+
+@pytest.mark.parametrize("kind", CHAT_PARTS)
+def test_media_count_by_what_they_are(proxy, kind):
+    """By the rules of docs/billing.md, never by the bytes they came in."""
+    parts, want = CHAT_PARTS[kind]
+    proxy.backend.routes[CHAT] = json_route({"choices": [{"message": {"content": "x" * 8}}]})
+    text = [{"type": "text", "text": "q" * 80}]
+    assert ask(proxy, {"messages": [{"role": "user", "content": text + parts}]})[0] == 200
+    assert tokens(proxy.wait_records(1)[0]) == (80 // 4 + want, 2, 0, True)
+
+
+@pytest.mark.parametrize("path, doc", [
+    ("/v1/messages", {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": DATA}}]}]}),
+    ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": URL % "image/png"}]}]}),
+    ("/v1/embeddings", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": URL % "image/png"}}]}]}),
+    ("/v1/rerank", {"query": "", "documents": [{"content": [{"type": "image_url", "image_url": {"url": URL % "image/png"}}]}]})])
+def test_a_picture_is_one_in_every_api(proxy, path, doc):
+    shape = {"content": [{"text": "x" * 8}], "output": [{"content": [{"text": "x" * 8}]}], "data": [], "results": []}
+    proxy.backend.routes[path] = json_route(shape)
+    assert ask(proxy, doc, path)[0] == 200
+    prompt, _, _, estimated = tokens(proxy.wait_records(1)[0])
+    assert (prompt, estimated) == (PICTURE, True)
 
 
 def test_events_of_many_tokens(proxy):

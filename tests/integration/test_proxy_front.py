@@ -169,6 +169,20 @@ def test_expectations(proxy):
         assert answer_of(s)[0] == 200  # the body is there: nobody waits to be told to go on
 
 
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_a_preflight_that_expects_is_answered_once(make, tmp_path, body):  # noqa: F811
+    """Without 100 Continue; the connection closes, as nobody can tell whether the body comes."""
+    path = tmp_path / "keys"
+    path.write_text("alice:%s\n" % ("a" * 64))
+    p = make(TB_API_KEYS=path).ready().start()
+    with p.raw(b"OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: x\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: POST\r\n"
+               b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n" + body) as s:
+        answer = read_all(s)
+    assert answer.startswith(b"HTTP/1.1 204 ") and b"\r\nConnection: close\r\n" in answer and answer.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nAccess-Control-Allow-Origin: *\r\n" in answer and p.backend.requests == []
+    assert p.wait_records(1)[0]["status"] == 204
+
+
 def test_expectations_of_our_own_endpoints(proxy):
     """The client may leave the body out now: what it sends next is no request that one could be sure of."""
     with proxy.raw(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n") as s:

@@ -8,8 +8,8 @@ import re
 import signal
 import threading
 
-from proxy_backend import body_pieces, headers_of, read_head
-from proxy_daemon import boottime_us, error_of, live_stream, make, proxy, queue_length, readable  # noqa: F401
+from proxy_backend import body_pieces, headers_of, read_head, simple
+from proxy_daemon import boottime_us, error_of, live_stream, make, proxy, queue_length, read_all, readable  # noqa: F401
 from tbsys import Daemon, program, read_json, wait_for
 
 
@@ -146,6 +146,29 @@ def test_a_proxy_that_stops_takes_no_new_connection(proxy):
         go.set()
         assert proxy.daemon.wait(20) == 0
         assert heir.stop() == 0
+
+
+def test_an_answer_while_it_stops_is_its_connections_last(proxy):
+    """What came behind the request is not begun: the client sees the close and asks the next process."""
+    started, go = threading.Event(), threading.Event()
+
+    def route(conn, rq):
+        started.set()
+        assert go.wait(20)
+        conn.sendall(simple(b"late"))
+    proxy.backend.routes["/v1/slow"] = route
+    with proxy.raw(b"GET /v1/slow HTTP/1.1\r\nHost: x\r\n\r\n") as s, proxy.raw(b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\n") as idle:
+        read_head(idle)
+        assert started.wait(20)
+        os.kill(proxy.daemon.pid, signal.SIGTERM)
+        wait_for(lambda: proxy.daemon.notified("STOPPING"), what="STOPPING=1")
+        s.sendall(b"GET /v1/next HTTP/1.1\r\nHost: x\r\n\r\n")
+        go.set()
+        answer = read_all(s)
+        assert proxy.daemon.wait() == 0
+        assert b"HTTP/1.1" not in read_all(idle)
+    assert b"\r\nConnection: close\r\n" in answer and answer.endswith(b"late") and answer.count(b"HTTP/1.1 ") == 1
+    assert {r.path for r in proxy.backend.requests} == {"/v1/slow", "/v1/x"}
 
 
 def test_stop_finishes_a_live_stream(proxy):

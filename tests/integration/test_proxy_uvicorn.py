@@ -93,6 +93,19 @@ def test_an_early_refusal_owes_nothing_to_the_next_client(p):
     assert [r["status"] for r in p.wait_records(15)] == [404, 200, 200] * 5
 
 
+@pytest.mark.parametrize("length", [True, False])
+def test_sixty_repetitions_leave_nothing_behind(p, length):
+    """Refused, not forwarded: no byte of it is the beginning of the next request at uvicorn."""
+    body = b'{"stream":true' + b',"stream_options":{"include_usage":0}' * 60 + b',"messages":[]}'
+    framing, data = (f"Content-Length: {len(body)}", body) if length else ("Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+    for _ in range(5):
+        with p.raw(f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode() + data) as s:
+            status, text = answer_of(s)
+            assert status == 400 and json.loads(text)["error"]["code"] == "repeated_member"
+        assert ask_json(p, "/v1/echo", b"abc")["n"] == 3
+    assert [r["status"] for r in p.wait_records(10)] == [400, 200] * 5
+
+
 def test_bodies_of_either_framing(p):
     for n in (0, 1, 300, 70_000, 1_000_000):
         body = bytes(i % 251 for i in range(n))
