@@ -149,6 +149,7 @@ static bool metering_set_parser(struct tb_exchange *ex, const struct tb_response
         ex->inflate = tb_inflate_new();
     ex->parser.opaque = coded && !ex->inflate;
     ex->parser.strip = !coded && up->event_stream && ex->rewrite.injected && !ex->rewrite.wants_usage;
+    ex->parser.strip_each = ex->parser.strip && ex->rewrite.each_usage;
     return true;
 }
 

@@ -257,6 +257,30 @@ def test_null_usage_is_for_those_who_asked(proxy, length, size):
     assert [tokens(r) for r in proxy.wait_records(2)] == 2 * [(11, 7, 4, None)]
 
 
+@pytest.mark.parametrize("options, kept", [({"continuous_usage_stats": True}, False), ({"continuous_usage_stats": True, "include_usage": False}, False),
+                                           ({"continuous_usage_stats": True, "include_usage": True}, True)])
+def test_usage_in_each_event_is_for_those_who_asked(proxy, options, kept):
+    """vLLM heeds continuous_usage_stats only beside include_usage, which is ours here."""
+    each = [{**delta(c), "usage": {"prompt_tokens": 11, "completion_tokens": n}} for n, c in enumerate("abc")]
+    asked = sse(*each, {"choices": [], "usage": USAGE}, b"[DONE]")
+    proxy.backend.routes[CHAT] = stream_route(asked)
+    assert ask(proxy, {"stream": True, "stream_options": options})[1] == (asked if kept else sse(*map(delta, "abc"), b"[DONE]"))
+    assert tokens(proxy.wait_records(1)[0]) == (11, 7, 4, None)
+
+
+@pytest.mark.parametrize("doc, shape", [({"messages": [{"role": "user", "content": "q" * 80}]}, {"delta": {"content": "x" * 40}}),
+                                        ({"prompt": "q" * 80}, {"text": "x" * 40})])
+def test_invocations_are_inference(proxy, doc, shape):
+    """vLLM's path for a cloud's hosting takes the bodies of all its APIs."""
+    path, seen = "/v1/invocations", []
+    proxy.backend.routes[path] = stream_route(sse({"choices": [{"index": 0, **shape}]}, {"choices": [], "usage": USAGE}), seen)
+    assert ask(proxy, {**doc, "stream": True}, path)[1] == sse({"choices": [{"index": 0, **shape}]})
+    assert json.loads(seen[0])["stream_options"] == {"include_usage": True}
+    proxy.backend.routes[path] = stream_route(sse({"choices": [{"index": 0, **shape}]}))
+    ask(proxy, {**doc, "stream": True}, path)
+    assert [tokens(r) for r in proxy.wait_records(2)] == [(11, 7, 4, None), (20, 10, 0, True)]
+
+
 @pytest.mark.parametrize("coding", ["", "identity"])
 def test_an_answer_without_a_coding_is_read(proxy, coding):
     body = json.dumps({"choices": [], "usage": USAGE}).encode()

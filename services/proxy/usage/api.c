@@ -19,6 +19,7 @@ enum tb_api tb_api_of(const char *path, size_t len)
         {END("/completions"), TB_API_COMPLETION},
         {END("/completion"), TB_API_COMPLETION},
         {END("/infill"), TB_API_COMPLETION},
+        {END("/invocations"), TB_API_COMPLETION}, /* vLLM: a chat or a completion, by what is in it */
         {END("/embeddings"), TB_API_EMBEDDING},
         {END("/embedding"), TB_API_EMBEDDING},
         {END("/rerank"), TB_API_EMBEDDING},
@@ -93,14 +94,15 @@ enum tb_api_member tb_api_member_of(enum tb_api a, const char *name)
         {"previous_response_id", TB_MEMBER_PREVIOUS, RESPONSE},
         {"conversation", TB_MEMBER_CONTEXT, RESPONSE},
         {"prompt", TB_MEMBER_CONTEXT, RESPONSE},
-        {"chat_template", TB_MEMBER_CONTEXT, CHAT}, /* a program: it makes a prompt of any length */
+        {"chat_template", TB_MEMBER_CONTEXT,
+         CHAT | COMPLETION}, /* a program: it makes a prompt of any length */
         {"prompt_embeds", TB_MEMBER_PROMPT, COMPLETION},
         {"prompt", TB_MEMBER_PROMPT, COMPLETION},
-        {"messages", TB_MEMBER_PROMPT, CHAT | MESSAGE | EMBEDDING},
+        {"messages", TB_MEMBER_PROMPT, CHAT | COMPLETION | MESSAGE | EMBEDDING},
         {"input", TB_MEMBER_PROMPT, RESPONSE | EMBEDDING},
         {"system", TB_MEMBER_PROMPT, MESSAGE},
         {"instructions", TB_MEMBER_PROMPT, RESPONSE},
-        {"tools", TB_MEMBER_TOOLS, CHAT | RESPONSE | MESSAGE},
+        {"tools", TB_MEMBER_TOOLS, CHAT | COMPLETION | RESPONSE | MESSAGE},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(members); i++)

@@ -66,7 +66,7 @@ static uint64_t cost_slack(const struct tb_request_size *s, const struct tb_runt
     uint64_t high =
         l->template_most > 0 ? MIN(l->template_most, (uint64_t)TB_COST_TEMPLATE) : TB_COST_TEMPLATE;
 
-    if (high <= low || left == UINT64_MAX || left <= least || s->completions == 0 || !s->may_cap)
+    if (high <= low || left == UINT64_MAX || left <= least || !s->conversation)
         return 0;
     return MIN(cost_multiply(s->templates, high - low), (left - least) / 2);
 }
@@ -122,7 +122,8 @@ void tb_cost_learn(const struct tb_request_size *s, uint64_t prompt, struct tb_r
         return;
     text = s->prompt_most - MIN(s->prompt_most, s->templates * TB_PROMPT_TEMPLATE);
     all = (prompt + s->templates - 1) / s->templates;
-    l->template_most = l->template_most > 0 ? MIN(l->template_most, all) : all;
+    if (s->conversation) /* a plain prompt shows nothing of the kind */
+        l->template_most = l->template_most > 0 ? MIN(l->template_most, all) : all;
     if (prompt > text)
         l->template_least = MAX(l->template_least, (prompt - text + s->templates - 1) / s->templates);
 }

@@ -302,6 +302,8 @@ static int rewrite_value_done(struct tb_rewrite *a, enum tb_json_token t, struct
     rewrite_note_value(a, t);
     if (a->hold == HOLD_USAGE && a->scan.depth == 2)
         return rewrite_usage_done(a, t, out);
+    if (a->options_open && a->scan.depth == 2 && strcmp(a->scan.level[1].key, "continuous_usage_stats") == 0)
+        (void)tb_lax_bool(&a->scan, t, &a->each_usage);
     if (a->hold != HOLD_OPTIONS)
         return 0;
     if (a->scan.depth == 1 && t == TB_JSON_DONE && strcmp(a->scan.value, "null") == 0) {
@@ -480,6 +482,16 @@ int tb_rewrite_end(struct tb_rewrite *a, bool pad, struct tb_buf *out)
     return r;
 }
 
+/* A template makes the prompt of it, and has something to make it of. */
+static bool rewrite_is_conversation(const struct tb_rewrite *a)
+{
+    bool messages = false;
+
+    for (size_t i = 0; i < ARRAY_SIZE(deciding); i++)
+        messages |= a->seen & 1ULL << i && strcmp(deciding[i], "messages") == 0;
+    return a->prompt.text > 0 && (messages || a->api == TB_API_RESPONSE) && tb_api_generates(a->api);
+}
+
 /* previous: tokens of the response that it continues; UINT64_MAX: not known. */
 static uint64_t rewrite_prompt_most(const struct tb_rewrite *a, uint64_t previous)
 {
@@ -504,6 +516,7 @@ void tb_rewrite_size(const struct tb_rewrite *a, uint64_t previous, struct tb_re
                          (a->prompt.continues && previous <= TB_COST_MAX ? previous : 0),
         .prompt_most = rewrite_prompt_most(a, previous),
         .templates = tb_prompt_templates(&a->prompt, a->api),
+        .conversation = rewrite_is_conversation(a),
         .prompts = prompts,
         .max_tokens = a->max_tokens,
         .open = !limited || unlimited,

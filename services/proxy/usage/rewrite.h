@@ -37,6 +37,7 @@ struct tb_rewrite {
     bool budgeted; /* the key has a budget: limits may have to change */
     /* What the body says. */
     bool stream, wants_usage; /* wants_usage: its author set include_usage */
+    bool each_usage;          /* it has continuous_usage_stats, to which include_usage gives a meaning */
     bool background;
     bool complete;                         /* a JSON object, to its end */
     bool injected;                         /* include_usage is ours */

@@ -77,7 +77,7 @@ static void parser_note_number(struct tb_usage_parser *m)
     uint64_t v;
 
     if (m->strip && tb_json_at(&m->scan, "usage") && strcmp(m->scan.value, "null") == 0)
-        m->null_usage = true;
+        m->spare_usage = true;
     if (m->events && m->request.api == TB_API_COMPLETION && tb_json_at(&m->scan, "stop") &&
         strcmp(m->scan.value, "true") == 0 && m->request.prompts * m->request.choices < 2)
         m->final = true; /* llama-server's /completion */
@@ -107,11 +107,11 @@ static bool parser_is_model_text(const struct tb_usage_parser *m)
 
     switch (m->request.api) {
     case TB_API_CHAT:
-        return strcmp(top, "choices") == 0 && (strcmp(key, "content") == 0 || strcmp(key, "text") == 0 ||
-                                               strcmp(key, "arguments") == 0 || strcmp(key, "refusal") == 0);
     case TB_API_COMPLETION:
-        return (strcmp(top, "choices") == 0 && strcmp(key, "text") == 0) || tb_json_at(s, "content") ||
-               tb_json_at(s, ".content");
+        if (strcmp(top, "choices") == 0)
+            return strcmp(key, "content") == 0 || strcmp(key, "text") == 0 || strcmp(key, "arguments") == 0 ||
+                   strcmp(key, "refusal") == 0;
+        return m->request.api == TB_API_COMPLETION && (tb_json_at(s, "content") || tb_json_at(s, ".content"));
     case TB_API_RESPONSE:
         if (m->events)
             return tb_json_at(s, "delta");
@@ -134,7 +134,8 @@ static bool parser_is_model_text(const struct tb_usage_parser *m)
 static void parser_note_string(struct tb_usage_parser *m)
 {
     const char *key = tb_json_last_key(&m->scan);
-    bool chat = m->request.api == TB_API_CHAT && strcmp(m->scan.level[0].key, "choices") == 0;
+    bool chat = (m->request.api == TB_API_CHAT || m->request.api == TB_API_COMPLETION) &&
+                strcmp(m->scan.level[0].key, "choices") == 0;
 
     if (m->request.api == TB_API_RESPONSE && strcmp(key, "id") == 0 &&
         (tb_json_at(&m->scan, "id") || tb_json_at(&m->scan, "response.id"))) {
@@ -189,6 +190,8 @@ static void parser_container_begins(struct tb_usage_parser *m)
         m->in_timings = s->depth + 1;
         m->now_timed = (struct tb_usage_halves){0};
     }
+    if (m->strip_each && tb_json_at(s, "usage"))
+        m->spare_usage = true;
     for (size_t i = 0; i < ARRAY_SIZE(shapes) && s->depth == 1; i++)
         m->inferred |= tb_json_at(s, shapes[i]);
     /* A choice whose index does not stand in it is told by its place. */
@@ -258,7 +261,7 @@ static void parser_event_begin(struct tb_usage_parser *m)
     /* data: [DONE] */
     m->final |=
         m->scan.bad && m->scan.depth == 1 && m->scan.level[0].array && strcmp(m->scan.value, "DONE") == 0;
-    m->bare = m->finished = m->passing = m->null_usage = false;
+    m->bare = m->finished = m->passing = m->spare_usage = false;
     m->begun = true;
     m->in_usage = m->in_timings = 0;
     m->choice_text = m->reasoning = m->reasoning_too = 0;
@@ -321,13 +324,14 @@ static int parser_take_out(struct tb_usage_parser *m, struct tb_buf *out)
     return r;
 }
 
-/* "usage": null, which tells a client that asked for usage where it is not, is taken out. */
+/* "usage": null, which tells a client that asked for usage where it is not, is taken out; so is the usage in
+ * each event that the client named but would not have got. */
 static int parser_clean(struct tb_usage_parser *m)
 {
     struct tb_buf clean = {0};
     int r = 0;
 
-    if (m->null_usage && !m->passing) {
+    if (m->spare_usage && !m->passing) {
         r = tb_event_without(&m->held, "usage", &clean);
         tb_buf_free(&m->held);
         m->held = clean;

@@ -46,6 +46,7 @@ struct tb_usage_parser {
     struct tb_usage_request request;
     bool events;                     /* server-sent events, not one JSON body */
     bool strip;                      /* take out what comes because we asked for usage */
+    bool strip_each;                 /* ... and is in each event */
     bool opaque;                     /* bytes that nobody here can read: they are only counted */
     bool untyped;                    /* nobody says that it is JSON: read as such, opaque if it is none */
     char id[TB_JSON_SCAN_VALUE + 1]; /* of a response (Responses API) */
@@ -66,10 +67,10 @@ struct tb_usage_parser {
     uint64_t index, choice_text, reasoning, reasoning_too, event_text;
     unsigned in_usage, in_timings; /* depth of the object's members; 0: not in one */
     bool has_usage, has_timings, bare, finished, choice_length;
-    struct tb_buf held;     /* the current event */
-    struct tb_buf kept;     /* the one before, that what is stripped of this one may go to */
-    bool passing, dropped;  /* the current event was too long to hold; the one before was taken out */
-    bool begun, null_usage; /* there was an event before; the current one has "usage": null */
+    struct tb_buf held;      /* the current event */
+    struct tb_buf kept;      /* the one before, that what is stripped of this one may go to */
+    bool passing, dropped;   /* the current event was too long to hold; the one before was taken out */
+    bool begun, spare_usage; /* there was an event before; usage of the current one goes */
 };
 
 /* Looks at bytes of the answer's body. Without strip what the client gets is what came. */

@@ -25,8 +25,8 @@ static bool listed(const char *setting, const char *origin)
     return false;
 }
 
-static void check_fields(const struct tb_cors_policy *p, const struct tb_cors_request *rq, const char *setting,
-                         bool preflight)
+static void check_fields(const struct tb_cors_policy *p, const struct tb_cors_request *rq,
+                         const char *setting, bool preflight)
 {
     struct tb_cors_field field[TB_CORS_FIELDS_MAX];
     size_t n = tb_cors_fields(p, rq, preflight, field);

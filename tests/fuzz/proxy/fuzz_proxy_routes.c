@@ -72,7 +72,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_spellings(path, len, admin);
     check_glob(globs, strlen(globs), path, len);
     r = tb_route_match(globs, path, len);
-    if (r == TB_ROUTE_ALLOWED && admin && (!memmem(globs, strlen(globs), path, len) || memchr(path, '*', len)))
+    if (r == TB_ROUTE_ALLOWED && admin &&
+        (!memmem(globs, strlen(globs), path, len) || memchr(path, '*', len)))
         abort();
     if (r == TB_ROUTE_ADMIN && !admin)
         abort();

@@ -106,6 +106,11 @@ static void test_templates(void **unused)
     struct tb_runtime_limits l = large;
     struct tb_cost c = cost_of(s, &l, 10000);
 
+    assert_int_equal(c.slack, 0);
+    tb_cost_learn(&s, 1, &l); /* of a plain prompt */
+    s.conversation = true;
+    c = cost_of(s, &l, 10000);
+
     assert_int_equal(c.cap, 0);
     assert_int_equal(c.most, 600);
     assert_int_equal(c.slack, TB_COST_TEMPLATE - 64);

@@ -272,6 +272,16 @@ static void test_templates_of_each_conversation(void **unused)
     assert_int_equal(size.templates, 1);
     facts(TB_API_CHAT, "{\"messages\":[[{}],[{}],[{}]]}", &size);
     assert_int_equal(size.templates, 3);
+    assert_false(size.conversation); /* of nothing */
+    facts(TB_API_CHAT, "{\"messages\":[{\"content\":\"a\"}]}", &size);
+    assert_true(size.conversation);
+    facts(TB_API_COMPLETION, "{\"messages\":[{\"content\":\"a\"}]}", &size);
+    assert_true(size.conversation);
+    facts(TB_API_COMPLETION, "{\"prompt\":\"a\"}", &size);
+    assert_false(size.conversation);
+    facts(TB_API_RESPONSE, "{\"input\":\"a\"}", &size);
+    assert_true(size.conversation);
+    facts(TB_API_CHAT, "{\"messages\":[[{}],[{}],[{}]]}", &size);
     assert_int_equal(size.prompt_most,
                      strlen("{\"messages\":[[{}],[{}],[{}]]}") - 1 + 3 * TB_PROMPT_TEMPLATE);
 }
