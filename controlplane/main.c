@@ -37,6 +37,16 @@ static const struct cp_command commands[] = {
      cp_run_asset_list, NULL},
     {"asset", "restore", "ASSET", cp_no_options,
      "bring back the registration, with its key, that a later one replaced", cp_run_asset_restore, NULL},
+    {"kek", "create", NULL, cp_kek_options, "make a key-encryption key in the token that --kek names",
+     cp_run_kek_create, NULL},
+    {"kek", "check", NULL, cp_kek_options, "wrap and unwrap a key that nobody uses", cp_run_kek_check, NULL},
+    {"kek", "list", NULL, cp_json_options, "print how many keys are under which key-encryption key",
+     cp_run_kek_list, NULL},
+    {"kek", "rewrap", NULL, cp_kek_options, "wrap every key anew under the key-encryption key of --kek",
+     cp_run_kek_rewrap,
+     "Servers go on meanwhile; start them with the new --kek, and the old one as --kek-old, before. A run "
+     "that\n"
+     "was interrupted is run again."},
     {"usage", NULL, NULL, cp_json_options, "print what each machine has reported of its use", cp_run_usage,
      NULL},
     {"log", NULL, NULL, cp_log_options, "print who asked for what, and the verdicts", cp_run_log, NULL},

@@ -16,6 +16,7 @@ const struct tb_option cp_json_options[] = {CP_JSON_ROW, CP_COMMON_ROWS};
 void cp_options_clear(struct cp_options *o)
 {
     tb_option_list_clear(&o->names);
+    tb_option_list_clear(&o->keks_old);
 }
 
 int cp_option_time(const struct tb_option *o, void *us, char *value, char err[static TB_OPTION_ERR_MAX])
@@ -111,11 +112,14 @@ static int cp_options_environment(struct tb_options *table, struct cp_options *o
 
     for (size_t i = 0; r == 0 && !tb_option_is_end(&table->rows[i]); i++) {
         const struct tb_option *row = &table->rows[i];
-        char *value = row->setting && !(table->given & 1ULL << i) ? getenv(row->setting) : NULL;
+        char *value = row->setting && !(table->given & 1ULL << i) ? getenv(row->setting) : NULL, *rest = NULL;
 
         if (!value || !*value)
             continue;
-        if (row->kind != TB_OPTION_FLAG)
+        if (row->kind == TB_OPTION_LIST) /* a word each */
+            for (char *w = strtok_r(value, " ", &rest); r == 0 && w; w = strtok_r(NULL, " ", &rest))
+                r = tb_options_set(table, o, i, row->setting, w);
+        else if (row->kind != TB_OPTION_FLAG)
             r = tb_options_set(table, o, i, row->setting, value);
         else if (strcmp(value, "true") == 0)
             r = tb_options_set(table, o, i, row->setting, value);

@@ -38,6 +38,9 @@ struct cp_options {
     struct tb_option_list names;
     uint64_t sas_seconds, workers;
     bool tls_auto, http, client_auth, seed;
+    /* the keyring */
+    const char *kek, *kek_token_file, *kek_ca_file, *kek_client_id;
+    struct tb_option_list keks_old;
     /* every command */
     bool help;
 };
@@ -62,6 +65,18 @@ struct cp_command {
 #define CP_LEASE_ROW                                                                                         \
     TB_OPTION(0, "lease-seconds", "N", TB_OPTION_UINT, lease_seconds,                                        \
               "how long one authorisation lasts (default 3600)", .min = 1, .max = CP_LEASE_SECONDS_MAX)
+#define CP_KEK_ROWS                                                                                          \
+    TB_OPTION(0, "kek", "KEK", TB_OPTION_STRING, kek,                                                        \
+              "key-encryption key: file:, pkcs11:, keyvault: or transit: (default file:DIR/master.key)",     \
+              .setting = "TBCP_KEK"),                                                                        \
+        TB_OPTION(0, "kek-old", "KEK", TB_OPTION_LIST, keks_old,                                             \
+                  "one that still opens what it wrapped; may be repeated", .setting = "TBCP_KEK_OLD"),       \
+        TB_OPTION(0, "kek-token-file", "FILE", TB_OPTION_STRING, kek_token_file,                             \
+                  "token of the transit engine", .setting = "TBCP_KEK_TOKEN_FILE"),                          \
+        TB_OPTION(0, "kek-ca-file", "FILE", TB_OPTION_STRING, kek_ca_file,                                   \
+                  "CAs of the key service (default: the system's)", .setting = "TBCP_KEK_CA_FILE"),          \
+        TB_OPTION(0, "kek-client-id", "ID", TB_OPTION_STRING, kek_client_id,                                 \
+                  "user-assigned managed identity for Key Vault", .setting = "TBCP_KEK_CLIENT_ID")
 #define CP_JSON_ROW TB_OPTION(0, "json", NULL, TB_OPTION_FLAG, json, "print a JSON array")
 #define CP_COMMON_ROWS                                                                                       \
     TB_OPTION(0, "data", "DIR", TB_OPTION_STRING, data,                                                      \
@@ -77,7 +92,7 @@ int cp_option_from_now(const struct tb_option *o, void *us, char *value, char er
 /* Tables of options: none of its own, --json alone; the others are their commands' files'. */
 extern const struct tb_option cp_no_options[], cp_json_options[], cp_serve_options[],
     cp_contract_add_options[], cp_contract_deny_options[], cp_contract_shorten_options[], cp_log_options[],
-    cp_machine_options[], cp_changes_options[];
+    cp_machine_options[], cp_changes_options[], cp_kek_options[];
 
 /* Parses argv after the command's words. Returns -1 to go on, else the exit code (help was printed, or an
  * error). */
@@ -90,6 +105,9 @@ int cp_fail_store(const struct cp_options *o, const struct cp_store *s, int r);
 /* Where the database is, and opening it. 0, or an exit code after saying why. */
 int cp_place(const struct cp_options *o, struct cp_place *ret);
 int cp_open(const struct cp_options *o, struct cp_store **ret);
+/* The keyring of --kek and --kek-old. Without --kek it is DIR/master.key, which is made when it is missing;
+ * with it that file, when it is there, still opens what it wrapped. 0, or an exit code after saying why. */
+int cp_open_keyring(const struct cp_options *o, struct cp_keyring **ret);
 /* Who changes something by the command line: "cli:NAME". */
 const char *cp_actor(char out[static 64]);
 
@@ -108,6 +126,10 @@ int cp_run_contract_list(const struct cp_options *o);
 int cp_run_asset_restore(const struct cp_options *o);
 int cp_run_asset_list(const struct cp_options *o);
 int cp_run_usage(const struct cp_options *o);
+int cp_run_kek_create(const struct cp_options *o);
+int cp_run_kek_check(const struct cp_options *o);
+int cp_run_kek_list(const struct cp_options *o);
+int cp_run_kek_rewrap(const struct cp_options *o);
 int cp_run_log(const struct cp_options *o);
 
 #endif

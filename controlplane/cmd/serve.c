@@ -61,6 +61,7 @@ const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "workers", "N", TB_OPTION_UINT, workers,
               "threads that answer, each with a connection to the database (default 8)", .min = 1,
               .max = CP_WORKERS_MAX, .setting = "TBCP_WORKERS"),
+    CP_KEK_ROWS,
     TB_OPTION(0, "log-level", "LEVEL", TB_OPTION_CALL, seed, "debug, info (default), warn or error",
               .set = serve_set_log_level, .want = "debug, info, warn or error", .setting = "TBCP_LOG_LEVEL"),
     CP_COMMON_ROWS,
@@ -71,7 +72,7 @@ struct serve {
     const struct cp_options *o;
     struct cp_place place;
     struct cp_keyring *keyring;
-    struct tb_key *keys; /* secret memory: master, token */
+    struct tb_key *token; /* secret memory */
     uint8_t *storage_key;
     struct cp_server_tls tls;
     struct cp_api api;
@@ -81,7 +82,7 @@ struct serve {
 static void serve_clear(struct serve *v)
 {
     v->keyring = cp_keyring_close(v->keyring);
-    tb_secret_freep(&v->keys);
+    tb_secret_freep(&v->token);
     tb_secret_freep(&v->storage_key);
     tb_erase_stringp(&v->tls.key);
     tb_freep(&v->tls.cert);
@@ -204,18 +205,17 @@ static int serve_load_keys(struct serve *v)
     char err[CP_ERR_MAX] = "out of memory";
     int r;
 
-    v->keys = tb_secret_alloc(2 * sizeof(*v->keys));
-    if (!v->keys)
+    r = cp_open_keyring(o, &v->keyring);
+    if (r != 0)
+        return r;
+    v->api.keyring = v->keyring;
+    v->token = tb_secret_alloc(sizeof(*v->token));
+    if (!v->token)
         return cp_fail(o, TB_EXIT_IOERR, "out of memory");
-    r = cp_data_secret(o->data, CP_MASTER_FILE, &v->keys[0], err);
-    if (r == 0)
-        r = cp_data_secret(o->data, CP_TOKEN_FILE, &v->keys[1], err);
-    if (r == 0)
-        r = cp_keyring_open_file(&v->keys[0], &v->keyring);
+    r = cp_data_secret(o->data, CP_TOKEN_FILE, v->token, err);
     if (r < 0)
         return cp_fail(o, TB_EXIT_CONFIG, "%s", err);
-    v->api.keyring = v->keyring;
-    v->api.token = &v->keys[1];
+    v->api.token = v->token;
     return 0;
 }
 

@@ -123,6 +123,16 @@ int cp_store_restore_asset(struct cp_store *s, const char *asset_id, uint64_t *r
 int cp_store_each_asset(struct cp_store *s, const char *asset_id, int (*fn)(const struct cp_asset *, void *),
                         void *ctx);
 
+/* -- keks.c */
+int cp_store_each_kek(struct cp_store *s, int (*fn)(const char *kek_id, uint64_t versions, void *),
+                      void *ctx);
+/* The version behind `after` (by id and number; a zeroed one: the first) that is not under this KEK. -ENOENT:
+ * there is none. */
+int cp_store_next_other_kek(struct cp_store *s, const char *kek_id, const struct cp_asset *after,
+                            struct cp_asset *ret);
+/* Puts w in the place of a->wrapped. -ESTALE: that is not what is kept any more. In a transaction. */
+int cp_store_rewrap_asset(struct cp_store *s, const struct cp_asset *a, const struct cp_wrapped *w);
+
 /* -- contracts.c */
 /* -EEXIST when the id is taken and replace is false. hw_used is ignored. In a transaction. */
 int cp_store_put_contract(struct cp_store *s, const struct cp_contract *c, bool replace);
