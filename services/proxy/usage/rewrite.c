@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "proxy/usage/lax.h"
+#include "proxy/usage/coerce.h"
 
 /* What is held back: nothing; a member until its key is known; a member that is written at the end, if at
  * all; stream_options until it is known to have a member; the value of include_usage. */

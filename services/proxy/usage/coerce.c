@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "proxy/usage/lax.h"
+#include "proxy/usage/coerce.h"
 
 #include <assert.h>
 #include <errno.h>

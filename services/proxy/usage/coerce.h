@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What runtimes take a JSON value for. Pydantic's lax mode (vLLM, SGLang) reads "100", 100.0 and true as
  * integers, and 1, "yes" and "on" as true; llama-server reads 5.7 as 5 and -1 as without a limit. */
-#ifndef TB_PROXY_USAGE_LAX_H
-#define TB_PROXY_USAGE_LAX_H
+#ifndef TB_PROXY_USAGE_COERCE_H
+#define TB_PROXY_USAGE_COERCE_H
 
 #include <stdbool.h>
 #include <stdint.h>
