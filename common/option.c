@@ -16,7 +16,7 @@
 
 static int option_label_width(const struct tb_option *o)
 {
-    return (int)(6 + 2 + strlen(o->name) + (o->arg ? 1 + strlen(o->arg) : 0));
+    return (int)(6 + 2 + strlen(o->name) + (o->arg ? 1 + strlen(o->arg) : 0) + (o->optional ? 2 : 0));
 }
 
 /* Words from column on, and again from there on the next lines. at: where the cursor stands. */
@@ -52,7 +52,8 @@ static void option_print(FILE *f, const struct tb_option *o, int column,
     int n;
 
     n = o->letter ? fprintf(f, "  -%c, ", o->letter) : fprintf(f, "      ");
-    n += fprintf(f, "--%s%s%s", o->name, o->arg ? "=" : "", o->arg ? o->arg : "");
+    n +=
+        fprintf(f, o->optional ? "--%s[%s%s]" : "--%s%s%s", o->name, o->arg ? "=" : "", o->arg ? o->arg : "");
     if (n + 2 > column) {
         fputc('\n', f);
         n = 0;
@@ -184,7 +185,7 @@ int tb_options_set(struct tb_options *o, void *target, size_t i, const char *ori
 
 struct option_spec {
     struct option longs[TB_OPTIONS_MAX + 1];
-    char shorts[2 * TB_OPTIONS_MAX + 2];
+    char shorts[3 * TB_OPTIONS_MAX + 2];
 };
 
 static void option_make_spec(const struct tb_option *rows, struct option_spec *ret)
@@ -197,12 +198,17 @@ static void option_make_spec(const struct tb_option *rows, struct option_spec *r
         assert(i < TB_OPTIONS_MAX);
         if (!rows[i].name)
             continue;
-        ret->longs[n++] = (struct option){rows[i].name, rows[i].arg ? required_argument : no_argument, NULL,
-                                          OPTION_CODE(i)};
+        ret->longs[n++] = (struct option){rows[i].name,
+                                          !rows[i].arg       ? no_argument
+                                          : rows[i].optional ? optional_argument
+                                                             : required_argument,
+                                          NULL, OPTION_CODE(i)};
         if (!rows[i].letter)
             continue;
         *s++ = rows[i].letter;
         if (rows[i].arg)
+            *s++ = ':';
+        if (rows[i].arg && rows[i].optional)
             *s++ = ':';
     }
 }
@@ -254,6 +260,8 @@ int tb_options_parse(struct tb_options *o, void *target, int argc, char **argv)
             return option_refuse(o, c, argv);
         row = option_row(o->rows, c);
         o->given |= UINT64_C(1) << row;
+        if (o->rows[row].optional && !optarg)
+            continue;
         snprintf(origin, sizeof(origin), "--%s", o->rows[row].name);
         r = tb_options_set(o, target, row, origin, optarg);
         if (r < 0 || o->rows[row].kind == TB_OPTION_STOP)

@@ -42,6 +42,7 @@ struct tb_option {
     char letter;      /* 0: none */
     const char *name; /* long name; NULL: a heading, or the end of the table */
     const char *arg;  /* what the help calls its value; NULL: it takes none */
+    bool optional;    /* --name alone is right, too: its variable stays as it is */
     enum tb_option_kind kind;
     size_t at;           /* offset of its variable */
     const char *help;    /* NULL: --help does not show it */
@@ -54,7 +55,7 @@ struct tb_option {
 };
 
 /* A row. The caller defines TB_OPTION_TARGET before its table: the type of the struct that the rows fill.
- * What follows the help: .setting, .min, .max, .set, .want. */
+ * What follows the help: .optional, .setting, .min, .max, .set, .want. */
 #define TB_OPTION(l, n, a, k, member, h, ...)                                                                \
     {                                                                                                        \
         .letter = l, .name = n, .arg = a, .kind = k, .at = offsetof(TB_OPTION_TARGET, member), .help = h,    \

@@ -308,3 +308,18 @@ int tb_size_parse(const char *s, uint64_t *ret)
     *ret = v << shift;
     return 0;
 }
+
+char *tb_http_date_format(uint64_t realtime_us, char out[static TB_HTTP_DATE_MAX])
+{
+    static const char day_name[7][4] = {"Thu", "Fri", "Sat", "Sun",
+                                        "Mon", "Tue", "Wed"}; /* 1970 began on one */
+    static const char month_name[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                           "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+    uint64_t t = realtime_us / TB_USEC_PER_SEC;
+    unsigned year, month, day, second = (unsigned)(t % 86400);
+
+    units_date(t / 86400, &year, &month, &day);
+    snprintf(out, TB_HTTP_DATE_MAX, "%s, %02u %s %u %02u:%02u:%02u GMT", day_name[t / 86400 % 7], day % 100,
+             month_name[(month - 1) % 12], year % 10000, second / 3600, second / 60 % 60, second % 60);
+    return out;
+}

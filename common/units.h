@@ -28,6 +28,9 @@ int tb_duration_parse(const char *s, uint64_t *ret_us);
 int tb_rfc3339_parse(const char *s, uint64_t *ret_us);
 /* "2026-01-08T12:00:00Z"; with ms=1 "2026-01-08T12:00:00.123Z". out has TB_RFC3339_MAX bytes. Returns out. */
 char *tb_rfc3339_format(uint64_t realtime_us, int ms, char out[static TB_RFC3339_MAX]);
+/* As HTTP has it, whatever the locale: "Sun, 22 Nov 2026 03:23:17 GMT". Returns out. */
+#define TB_HTTP_DATE_MAX 32
+char *tb_http_date_format(uint64_t realtime_us, char out[static TB_HTTP_DATE_MAX]);
 
 /* "3 s", "12 min", "5 h 12 min", "3 d 4 h". Returns out. */
 const char *tb_span_format(uint64_t us, char out[static TB_SPAN_MAX]);

@@ -311,20 +311,6 @@ int blob_authorization(const struct blob_service *s, const struct blob_request *
     return *ret ? 0 : -ENOMEM;
 }
 
-char *blob_date(uint64_t realtime_us, char out[static BLOB_DATE_MAX])
-{
-    static const char day[7][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
-    static const char month[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                      "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-    time_t t = (time_t)(realtime_us / TB_USEC_PER_SEC);
-    struct tm tm;
-
-    gmtime_r(&t, &tm);
-    snprintf(out, BLOB_DATE_MAX, "%s, %02d %s %d %02d:%02d:%02d GMT", day[tm.tm_wday % 7], tm.tm_mday,
-             month[tm.tm_mon % 12], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
-    return out;
-}
-
 /* -- encodings and blocks ---------------------------------------------------------------------- */
 
 void blob_base64(const void *in, size_t n, char *out)

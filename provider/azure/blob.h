@@ -19,7 +19,6 @@
 #define BLOB_MD5_BYTES 16
 #define BLOB_MD5_BASE64 24 /* characters, without NUL */
 #define BLOB_ID_CHARS 56   /* characters of a block id, without NUL */
-#define BLOB_DATE_MAX 32
 #define BLOB_ERR_MAX 320
 #define BLOB_QUERY_MAX 4
 #define BLOB_HEADERS_MAX 10
@@ -73,9 +72,6 @@ int blob_string_to_sign(const struct blob_service *s, const struct blob_request 
                         char **ret);
 int blob_authorization(const struct blob_service *s, const struct blob_request *rq, const char *date,
                        const uint8_t *key, size_t key_len, char **ret);
-/* "Sun, 22 Nov 2026 03:23:17 GMT". Returns out. */
-char *blob_date(uint64_t realtime_us, char out[static BLOB_DATE_MAX]);
-
 /* Base64 of bytes; out has room for 4*((n+2)/3)+1. Decoding is strict; returns bytes written to out, which
  * has room for 3*len/4 bytes, or -EINVAL. */
 void blob_base64(const void *in, size_t n, char *out);

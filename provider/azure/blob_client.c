@@ -36,7 +36,7 @@ static int client_authorize(const struct blob_client *c, const struct blob_reque
                             struct curl_slist **list)
 {
     _cleanup_erase_string_ char *value = NULL;
-    char date[BLOB_DATE_MAX];
+    char date[TB_HTTP_DATE_MAX];
     int r;
 
     if (!c->auth || c->auth->kind == AZURE_AUTH_SAS || c->auth->kind == AZURE_AUTH_NONE)
@@ -45,7 +45,7 @@ static int client_authorize(const struct blob_client *c, const struct blob_reque
         value = tb_strf("Bearer %s", c->auth->bearer);
         return value ? client_header_add(list, "Authorization", value) : -ENOMEM;
     }
-    blob_date(tb_now_realtime_us(), date);
+    tb_http_date_format(tb_now_realtime_us(), date);
     r = blob_authorization(c->service, rq, date, c->auth->key, c->auth->key_len, &value);
     if (r == 0)
         r = client_header_add(list, "x-ms-date", date);

@@ -6,7 +6,6 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include "provider/cli/key_arg.h"
 #include "provider/cli/output.h"
 
 #define SETTINGS_FILE_MAX (64 * 1024)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tb-billing: books the proxy's usage counters into the ledger, and reports the hours to the marketplace. */
 #include <fcntl.h>
+#include <getopt.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/file.h>
@@ -11,6 +12,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/notify.h"
+#include "common/option.h"
 #include "common/domain_file.h"
 #include "common/signals.h"
 #include "common/units.h"
@@ -43,6 +45,17 @@ static const char help[] =
     "SIGTERM books and sends once more and exits; SIGHUP does so and goes on. See tb-billing(8).\n"
     "Exit status: 0 done, 64 usage, 66 no ledger or no such event, 74 I/O, 75 another tb-billing runs,\n"
     "76 damaged ledger or counters, 78 configuration.\n";
+
+struct ledger_options {
+    bool json, want_help;
+};
+
+#define TB_OPTION_TARGET struct ledger_options
+static const struct tb_option ledger_rows[] = {
+    TB_OPTION(0, "json", NULL, TB_OPTION_FLAG, json, "as JSON"),
+    TB_OPTION(0, "help", NULL, TB_OPTION_STOP, want_help, "this text"),
+    TB_OPTION_END,
+};
 
 /* Everything below main() returns 0 or a negative errno, after logging what failed. */
 static int billing_exit_code(int r)
@@ -109,6 +122,23 @@ static int ledger_print(bool json)
         return r;
     }
     return fflush(stdout) == 0 ? 0 : tb_error_errno(-errno, "cannot write to standard output");
+}
+
+/* argv[0] is "ledger". */
+static int ledger_command(int argc, char **argv)
+{
+    struct tb_options parsed = {.rows = ledger_rows};
+    struct ledger_options o = {0};
+
+    if (tb_options_parse(&parsed, &o, argc, argv) < 0 || (!o.want_help && optind < argc)) {
+        fprintf(stderr, PROGRAM " ledger: %s; see " PROGRAM " --help\n",
+                parsed.error[0] ? parsed.error : "takes --json and nothing else");
+        return -EINVAL;
+    }
+    if (!o.want_help)
+        return ledger_print(o.json);
+    fputs(help, stdout);
+    return fflush(stdout) == 0 ? 0 : -EIO;
 }
 
 /* What a machine that is given up still owes. */
@@ -306,18 +336,12 @@ int main(int argc, char **argv)
 
     umask(0027);
     tb_log_init(PROGRAM);
-    if (argc == 2 && strcmp(argv[1], "ledger") == 0)
-        return billing_exit_code(ledger_print(false));
-    if (argc == 3 && strcmp(argv[1], "ledger") == 0 && strcmp(argv[2], "--json") == 0)
-        return billing_exit_code(ledger_print(true));
+    if (argc > 1 && strcmp(argv[1], "ledger") == 0)
+        return billing_exit_code(ledger_command(argc - 1, argv + 1));
     if (argc == 2 && strcmp(argv[1], "unreported") == 0)
         return billing_exit_code(ledger_print_unreported());
     if (argc == 5 && strcmp(argv[1], "resolve") == 0)
         return billing_exit_code(ledger_resolve(argv[2], argv[3], argv[4]));
-    if (argc > 1 && strcmp(argv[1], "ledger") == 0) {
-        fprintf(stderr, PROGRAM ": ledger takes --json and nothing else\n");
-        return TB_EXIT_USAGE;
-    }
     tb_config_main(argc, argv, PROGRAM, help, &c);
     return billing_exit_code(billing_serve(&c));
 }

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 
 #include "status/status.h"
+#include "common/option.h"
 #include "common/units.h"
 #include "common/version.h"
 
@@ -14,72 +15,63 @@
 #define WIDTH_MAX 200
 #define WATCH_DEFAULT_S 2
 
-static const char help[] =
-    "Usage: tb-status [--json | --check] [--watch[=SECONDS]]\n"
-    "\n"
-    "Shows state, progress, lease, units and last errors of the TrustBridge appliance on this machine.\n"
-    "\n"
-    "      --json            the same as one JSON object\n"
-    "  -c, --check           one line for a monitoring system, with figures; exit status 0 OK,\n"
-    "                        1 WARNING, 2 CRITICAL, 3 UNKNOWN\n"
-    "  -w, --watch[=SECONDS] again every 2 (or so many) seconds: redrawn on a terminal; else a line\n"
-    "                        for each change, and with --json an object each time\n"
-    "      --help            this text\n"
-    "      --version         the version\n"
-    "\n"
-    "Any user may run it; the errors in the journal are for root and group systemd-journal.\n"
-    "Exit status: 0 Ready, 1 error, 2 wrong command line, 3 not Ready, 4 nothing of TrustBridge here.\n"
-    "See tb-status(8).\n";
-
 struct status_options {
-    bool json, check, watch, terminal, colour;
+    bool json, check, watch, terminal, colour, want_help, want_version;
     uint64_t every_s;
     const char *run_dir;     /* TB_RUN_DIR, or NULL: the machine's own chain */
     const char *health_addr; /* TB_HEALTH_ADDR, or NULL */
     const char *public_addr; /* TB_PUBLIC_ADDR, or NULL */
 };
 
-static void usage_error(const char *what)
+#define TB_OPTION_TARGET struct status_options
+static const struct tb_option status_rows[] = {
+    TB_OPTION(0, "json", NULL, TB_OPTION_FLAG, json, "the same as one JSON object"),
+    TB_OPTION('c', "check", NULL, TB_OPTION_FLAG, check,
+              "one line for a monitoring system, with\nfigures; exit status 0 OK, 1 WARNING,\n2 CRITICAL, "
+              "3 UNKNOWN"),
+    TB_OPTION('w', "watch", "SECONDS", TB_OPTION_UINT, every_s,
+              "again every 2 (or so many) seconds: redrawn\non a terminal; else a line for each change,\n"
+              "and with --json an object each time",
+              .optional = true, .min = 1, .max = 86400),
+    TB_OPTION(0, "help", NULL, TB_OPTION_STOP, want_help, "this text"),
+    TB_OPTION(0, "version", NULL, TB_OPTION_STOP, want_version, "the version"),
+    TB_OPTION_END,
+};
+
+static void status_print_help(void)
+{
+    puts("Usage: tb-status [--json | --check] [--watch[=SECONDS]]\n\n"
+         "Shows state, progress, lease, units and last errors of the TrustBridge appliance on this "
+         "machine.\n");
+    tb_options_help(status_rows, stdout, NULL);
+    puts("\nAny user may run it; the errors in the journal are for root and group systemd-journal.\n"
+         "Exit status: 0 Ready, 1 error, 2 wrong command line, 3 not Ready, 4 nothing of TrustBridge here.\n"
+         "See tb-status(8).");
+}
+
+static void status_refuse_arguments(const char *what, bool check)
 {
     fprintf(stderr, "tb-status: %s; see tb-status --help\n", what);
-    exit(TB_STATUS_USAGE);
+    exit(check ? (int)TB_STATUS_UNSURE : (int)TB_STATUS_USAGE);
 }
 
 static void status_parse_arguments(int argc, char **argv, struct status_options *o)
 {
-    static const struct option longs[] = {
-        {"json", no_argument, NULL, 'j'},        {"check", no_argument, NULL, 'c'},
-        {"watch", optional_argument, NULL, 'w'}, {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},     {0}};
-    int c;
+    struct tb_options parsed = {.rows = status_rows};
 
-    while ((c = getopt_long(argc, argv, "cw::", longs, NULL)) != -1) {
-        switch (c) {
-        case 'j':
-            o->json = true;
-            break;
-        case 'c':
-            o->check = true;
-            break;
-        case 'w':
-            o->watch = true;
-            if (optarg && tb_uint_parse(optarg, 1, 86400, &o->every_s) < 0)
-                usage_error("--watch takes whole seconds, 1 to 86400");
-            break;
-        case 'h':
-            fputs(help, stdout);
-            exit(fflush(stdout) == 0 ? 0 : TB_STATUS_ERROR);
-        case 'v':
-            printf("tb-status %s\n", TB_VERSION);
-            exit(fflush(stdout) == 0 ? 0 : TB_STATUS_ERROR);
-        default: /* getopt has said what */
-            exit(o->check ? (int)TB_STATUS_UNSURE : (int)TB_STATUS_USAGE);
-        }
-    }
+    if (tb_options_parse(&parsed, o, argc, argv) < 0)
+        status_refuse_arguments(parsed.error, o->check);
+    if (o->want_help)
+        status_print_help();
+    else if (o->want_version)
+        puts("tb-status " TB_VERSION);
+    if (o->want_help || o->want_version)
+        exit(fflush(stdout) == 0 ? 0 : TB_STATUS_ERROR);
+    o->watch = tb_options_given(&parsed, "watch");
     if (optind < argc)
-        usage_error("takes no arguments");
+        status_refuse_arguments("takes no arguments", o->check);
     if (o->check && (o->json || o->watch))
-        usage_error("--check goes with neither --json nor --watch");
+        status_refuse_arguments("--check goes with neither --json nor --watch", false);
 }
 
 static struct winsize status_window(void)

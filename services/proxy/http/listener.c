@@ -75,12 +75,12 @@ static void blocks_free(struct tb_block_list *list)
 const char *tb_listener_date(struct tb_listener *l)
 {
     time_t now = time(NULL);
-    struct tm tm;
+    char date[TB_HTTP_DATE_MAX];
 
     if (now != l->date_s) {
         l->date_s = now;
-        gmtime_r(&now, &tm);
-        strftime(l->date, sizeof(l->date), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm); /* in the C locale */
+        tb_http_date_format((uint64_t)now * TB_USEC_PER_SEC, date);
+        snprintf(l->date, sizeof(l->date), "Date: %s\r\n", date);
     }
     return l->date;
 }

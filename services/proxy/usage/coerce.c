@@ -10,25 +10,25 @@
 
 #include "common/macros.h"
 
-static bool is_digit(char c)
+static bool coerce_is_digit(char c)
 {
     return c >= '0' && c <= '9';
 }
 
 /* Digits, with single underscores between them when those are allowed. Returns behind them; NULL when there
  * are none. */
-static const char *lax_digits(const char *p, bool underscores, uint64_t *ret)
+static const char *coerce_digits(const char *p, bool underscores, uint64_t *ret)
 {
-    if (!is_digit(*p))
+    if (!coerce_is_digit(*p))
         return NULL;
-    for (*ret = 0; is_digit(*p) || (underscores && *p == '_' && is_digit(p[1])); p++)
+    for (*ret = 0; coerce_is_digit(*p) || (underscores && *p == '_' && coerce_is_digit(p[1])); p++)
         if (*p != '_')
             *ret = *ret > INT64_MAX / 10 - 1 ? INT64_MAX : *ret * 10 + (uint64_t)(*p - '0');
     return p;
 }
 
 /* " +1_000.0 ", as Python's int() has it, and the fraction of zeros that pydantic allows. */
-static bool lax_int_text(const char *p, int64_t *ret)
+static bool coerce_int_text(const char *p, int64_t *ret)
 {
     bool minus = false;
     uint64_t v;
@@ -36,7 +36,7 @@ static bool lax_int_text(const char *p, int64_t *ret)
     p += strspn(p, " \t\r\n\f\v");
     if (*p == '+' || *p == '-')
         minus = *p++ == '-';
-    p = lax_digits(p, true, &v);
+    p = coerce_digits(p, true, &v);
     if (p && *p == '.' && p[1] == '0')
         p += 1 + strspn(p + 1, "0");
     if (!p || p[strspn(p, " \t\r\n\f\v")])
@@ -46,14 +46,14 @@ static bool lax_int_text(const char *p, int64_t *ret)
 }
 
 /* A literal number. A fraction is refused by pydantic and cut off by llama-server. */
-static bool lax_int_number(const char *p, int64_t *ret)
+static bool coerce_int_number(const char *p, int64_t *ret)
 {
     const char *digits = p + (*p == '-'), *end;
     char *end_real;
     double real;
     uint64_t v;
 
-    end = lax_digits(digits, false, &v);
+    end = coerce_digits(digits, false, &v);
     if (end && !*end) {
         *ret = *p == '-' ? -(int64_t)v : (int64_t)v;
         return true;
@@ -65,27 +65,27 @@ static bool lax_int_number(const char *p, int64_t *ret)
     return true;
 }
 
-enum tb_lax tb_lax_int(const struct tb_json_scan *s, enum tb_json_token t, int64_t *ret)
+enum tb_coerced tb_coerce_int(const struct tb_json_scan *s, enum tb_json_token t, int64_t *ret)
 {
     bool ok;
 
     assert(t == TB_JSON_DONE || t == TB_JSON_TEXT);
     if (t == TB_JSON_DONE && strcmp(s->value, "null") == 0)
-        return TB_LAX_NULL;
+        return TB_COERCED_NULL;
     if (s->cut)
-        return TB_LAX_INVALID;
+        return TB_COERCED_INVALID;
     if (t == TB_JSON_TEXT) {
-        ok = lax_int_text(s->value, ret);
+        ok = coerce_int_text(s->value, ret);
     } else if (strcmp(s->value, "true") == 0 || strcmp(s->value, "false") == 0) {
         *ret = s->value[0] == 't';
         ok = true;
     } else {
-        ok = lax_int_number(s->value, ret);
+        ok = coerce_int_number(s->value, ret);
     }
-    return ok ? TB_LAX_VALUE : TB_LAX_INVALID;
+    return ok ? TB_COERCED_VALUE : TB_COERCED_INVALID;
 }
 
-enum tb_lax tb_lax_bool(const struct tb_json_scan *s, enum tb_json_token t, bool *ret)
+enum tb_coerced tb_coerce_bool(const struct tb_json_scan *s, enum tb_json_token t, bool *ret)
 {
     static const char *const yes[] = {"true", "1", "t", "yes", "y", "on"}, *const no[] = {"false", "0",
                                                                                           "f",     "no",
@@ -96,14 +96,14 @@ enum tb_lax tb_lax_bool(const struct tb_json_scan *s, enum tb_json_token t, bool
         for (size_t i = 0; i < ARRAY_SIZE(yes) && !s->cut; i++)
             if (strcasecmp(s->value, yes[i]) == 0 || strcasecmp(s->value, no[i]) == 0) {
                 *ret = strcasecmp(s->value, yes[i]) == 0;
-                return TB_LAX_VALUE;
+                return TB_COERCED_VALUE;
             }
-        return TB_LAX_INVALID;
+        return TB_COERCED_INVALID;
     }
-    if (tb_lax_int(s, t, &v) == TB_LAX_NULL)
-        return TB_LAX_NULL;
-    if (s->cut || tb_lax_int(s, t, &v) == TB_LAX_INVALID || (v != 0 && v != 1))
-        return TB_LAX_INVALID;
+    if (tb_coerce_int(s, t, &v) == TB_COERCED_NULL)
+        return TB_COERCED_NULL;
+    if (s->cut || tb_coerce_int(s, t, &v) == TB_COERCED_INVALID || (v != 0 && v != 1))
+        return TB_COERCED_INVALID;
     *ret = v == 1;
-    return TB_LAX_VALUE;
+    return TB_COERCED_VALUE;
 }

@@ -9,11 +9,11 @@
 
 #include "proxy/usage/json_scan.h"
 
-enum tb_lax { TB_LAX_NULL, TB_LAX_VALUE, TB_LAX_INVALID };
+enum tb_coerced { TB_COERCED_NULL, TB_COERCED_VALUE, TB_COERCED_INVALID };
 
 /* The scanner has just told DONE or TEXT. INVALID: what no runtime takes for an integer, or not surely for
  * this one. A number past the range is its end. */
-enum tb_lax tb_lax_int(const struct tb_json_scan *s, enum tb_json_token t, int64_t *ret);
-enum tb_lax tb_lax_bool(const struct tb_json_scan *s, enum tb_json_token t, bool *ret);
+enum tb_coerced tb_coerce_int(const struct tb_json_scan *s, enum tb_json_token t, int64_t *ret);
+enum tb_coerced tb_coerce_bool(const struct tb_json_scan *s, enum tb_json_token t, bool *ret);
 
 #endif

@@ -154,18 +154,18 @@ static void rewrite_unclear(struct tb_rewrite *a, const char *name)
 static void rewrite_note_limit(struct tb_rewrite *a, enum tb_json_token t)
 {
     struct tb_rewrite_limit *l = &a->limit[a->n_limits++];
-    enum tb_lax lax;
+    enum tb_coerced how;
 
     assert(a->n_limits <= TB_REWRITE_LIMITS);
-    lax = tb_lax_int(&a->scan, t, &l->number);
+    how = tb_coerce_int(&a->scan, t, &l->number);
     memcpy(l->name, a->name, sizeof(l->name));
     memcpy(l->value, a->scan.value, sizeof(l->value));
     l->string = t == TB_JSON_TEXT;
     l->extra = a->member == TB_MEMBER_LIMIT_EXTRA;
-    l->null = lax == TB_LAX_NULL;
-    if (lax != TB_LAX_VALUE)
+    l->null = how == TB_COERCED_NULL;
+    if (how != TB_COERCED_VALUE)
         l->number = -1;
-    if (lax == TB_LAX_INVALID)
+    if (how == TB_COERCED_INVALID)
         rewrite_unclear(a, a->name);
     else if (l->number >= 0) /* 0 is one token for some, no limit for others */
         a->max_tokens = MAX(a->max_tokens, (uint64_t)MAX(l->number, 1));
@@ -174,17 +174,17 @@ static void rewrite_note_limit(struct tb_rewrite *a, enum tb_json_token t)
 static void rewrite_note_count(struct tb_rewrite *a, enum tb_json_token t)
 {
     int64_t v;
-    enum tb_lax lax = tb_lax_int(&a->scan, t, &v);
+    enum tb_coerced how = tb_coerce_int(&a->scan, t, &v);
 
-    if (lax == TB_LAX_INVALID)
+    if (how == TB_COERCED_INVALID)
         rewrite_unclear(a, a->name);
-    else if (lax == TB_LAX_VALUE && v > 0)
+    else if (how == TB_COERCED_VALUE && v > 0)
         a->choices = MAX(a->choices, (uint64_t)v);
 }
 
 static void rewrite_note_bool(struct tb_rewrite *a, enum tb_json_token t, bool *ret)
 {
-    if (tb_lax_bool(&a->scan, t, ret) == TB_LAX_INVALID)
+    if (tb_coerce_bool(&a->scan, t, ret) == TB_COERCED_INVALID)
         rewrite_unclear(a, a->name);
 }
 
@@ -286,9 +286,9 @@ static int rewrite_key_done(struct tb_rewrite *a, struct tb_buf *out)
 static int rewrite_usage_done(struct tb_rewrite *a, enum tb_json_token t, struct tb_buf *out)
 {
     bool wants = false;
-    enum tb_lax lax = tb_lax_bool(&a->scan, t, &wants);
+    enum tb_coerced how = tb_coerce_bool(&a->scan, t, &wants);
 
-    if (lax == TB_LAX_INVALID || wants) {
+    if (how == TB_COERCED_INVALID || wants) {
         a->wants_usage = wants;
         return rewrite_release(a, out);
     }
@@ -303,7 +303,7 @@ static int rewrite_value_done(struct tb_rewrite *a, enum tb_json_token t, struct
     if (a->hold == HOLD_USAGE && a->scan.depth == 2)
         return rewrite_usage_done(a, t, out);
     if (a->options_open && a->scan.depth == 2 && strcmp(a->scan.level[1].key, "continuous_usage_stats") == 0)
-        (void)tb_lax_bool(&a->scan, t, &a->each_usage);
+        (void)tb_coerce_bool(&a->scan, t, &a->each_usage);
     if (a->hold != HOLD_OPTIONS)
         return 0;
     if (a->scan.depth == 1 && t == TB_JSON_DONE && strcmp(a->scan.value, "null") == 0) {

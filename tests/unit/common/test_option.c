@@ -14,7 +14,7 @@ struct target {
     struct tb_option_list sets;
     bool on, help;
     unsigned bits;
-    uint64_t n, size, even;
+    uint64_t n, size, even, every;
 };
 
 static int set_even(const struct tb_option *o, void *var, char *value, char err[static TB_OPTION_ERR_MAX])
@@ -36,6 +36,7 @@ static const struct tb_option rows[] = {
     TB_OPTION('s', "size", "SIZE", TB_OPTION_SIZE, size, "how much", .min = 1024, .max = 4 << 20),
     TB_OPTION(0, "even", "N", TB_OPTION_CALL, even, "a number without a half", .set = set_even,
               .want = "an even digit"),
+    TB_OPTION('e', "every", "S", TB_OPTION_UINT, every, "how often", .optional = true, .min = 1, .max = 9),
     TB_OPTION(0, "set", "A=B", TB_OPTION_LIST, sets, "values", .setting = "x.sets"),
     TB_OPTION('f', "flag", NULL, TB_OPTION_FLAG, on, "switch"),
     TB_OPTION(0, "more", NULL, TB_OPTION_BITS, bits, NULL, .max = 4),
@@ -123,6 +124,24 @@ static void test_a_row_is_set_from_elsewhere(void **state)
     assert_int_equal(o.given, 0);
 }
 
+static void test_a_value_may_be_left_out(void **state)
+{
+    struct tb_options o;
+    struct target t;
+
+    assert_int_equal(parse(&o, &t, (const char *[]){"x", "--every", "-e", "word", NULL}), 0);
+    assert_true(tb_options_given(&o, "every"));
+    assert_int_equal(t.every, 0); /* as it was */
+    assert_int_equal(optind, 3);  /* the word is none of its */
+    assert_int_equal(parse(&o, &t, (const char *[]){"x", "--every=3", NULL}), 0);
+    assert_int_equal(t.every, 3);
+    assert_int_equal(parse(&o, &t, (const char *[]){"x", "-e4", NULL}), 0);
+    assert_int_equal(t.every, 4);
+    assert_int_equal(parse(&o, &t, (const char *[]){"x", "--every=0", NULL}), -EINVAL);
+    assert_string_equal(o.error, "--every: a number from 1 to 9, not '0'");
+    assert_int_equal(parse(&o, &t, (const char *[]){"x", "--every=", NULL}), -EINVAL);
+}
+
 static char *note(const struct tb_option *o)
 {
     return o->setting ? strdup("[note]") : NULL;
@@ -142,6 +161,7 @@ static void test_help_shows_the_table(void **state)
                               "      --count=N    how many\n"
                               "  -s, --size=SIZE  how much\n"
                               "      --even=N     a number without a half\n"
+                              "  -e, --every[=S]  how often\n"
                               "      --set=A=B    values [note]\n"
                               "  -f, --flag       switch\n"
                               "  -h, --help       this\n");
@@ -153,7 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_kind_takes_its_value),  cmocka_unit_test(test_a_bad_value_is_named),
         cmocka_unit_test(test_nothing_is_read_after_help), cmocka_unit_test(test_a_row_is_set_from_elsewhere),
-        cmocka_unit_test(test_help_shows_the_table),
+        cmocka_unit_test(test_a_value_may_be_left_out),    cmocka_unit_test(test_help_shows_the_table),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,12 +96,14 @@ static void test_dates_are_those_of_the_calendar(void **state)
 {
     for (time_t day = 0; day < 150000; day++) { /* until 2380 */
         time_t t = day * 86400 + day % 86400;
-        char out[TB_RFC3339_MAX], want[TB_RFC3339_MAX];
+        char out[TB_RFC3339_MAX], want[TB_RFC3339_MAX], http[TB_HTTP_DATE_MAX], http_want[TB_HTTP_DATE_MAX];
         struct tm tm;
 
         gmtime_r(&t, &tm);
         strftime(want, sizeof(want), "%Y-%m-%dT%H:%M:%SZ", &tm);
         assert_string_equal(tb_rfc3339_format((uint64_t)t * TB_USEC_PER_SEC + 999999, 0, out), want);
+        strftime(http_want, sizeof(http_want), "%a, %d %b %Y %H:%M:%S GMT", &tm);
+        assert_string_equal(tb_http_date_format((uint64_t)t * TB_USEC_PER_SEC + 999999, http), http_want);
     }
 }
 

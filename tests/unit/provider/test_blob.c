@@ -71,14 +71,6 @@ static void test_request_url(void **state)
     free(url);
 }
 
-static void test_date(void **state)
-{
-    char out[BLOB_DATE_MAX];
-
-    assert_string_equal(blob_date(1795317797ULL * 1000000, out), DATE);
-    assert_string_equal(blob_date(951782400ULL * 1000000, out), "Tue, 29 Feb 2000 00:00:00 GMT");
-}
-
 static void test_names(void **state)
 {
     assert_true(blob_account_valid("abc"));
@@ -327,14 +319,21 @@ static void test_explain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shared_key),     cmocka_unit_test(test_shared_key_of_an_empty_body),
-        cmocka_unit_test(test_request_url),    cmocka_unit_test(test_date),
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_service),
-        cmocka_unit_test(test_base64),         cmocka_unit_test(test_block_ids),
-        cmocka_unit_test(test_block_bytes),    cmocka_unit_test(test_block_list_body),
-        cmocka_unit_test(test_xml_error),      cmocka_unit_test(test_xml_error_refused),
-        cmocka_unit_test(test_xml_block_list), cmocka_unit_test(test_xml_block_list_odd),
-        cmocka_unit_test(test_retryable),      cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_shared_key),
+        cmocka_unit_test(test_shared_key_of_an_empty_body),
+        cmocka_unit_test(test_request_url),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_service),
+        cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_block_ids),
+        cmocka_unit_test(test_block_bytes),
+        cmocka_unit_test(test_block_list_body),
+        cmocka_unit_test(test_xml_error),
+        cmocka_unit_test(test_xml_error_refused),
+        cmocka_unit_test(test_xml_block_list),
+        cmocka_unit_test(test_xml_block_list_odd),
+        cmocka_unit_test(test_retryable),
+        cmocka_unit_test(test_explain),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
