@@ -80,7 +80,7 @@ static void exchange_reply_preflight(struct tb_exchange *ex, bool close)
     exchange_reply(ex, &r, close);
 }
 
-static void read_credentials(const struct tb_request *rq, struct tb_credentials *ret)
+static void exchange_read_credentials(const struct tb_request *rq, struct tb_credentials *ret)
 {
     *ret = (struct tb_credentials){0};
     for (size_t i = 0; i < rq->n_fields; i++)
@@ -95,7 +95,7 @@ static void exchange_reply_health(struct tb_exchange *ex, const struct tb_reques
     struct tb_reply r = {0};
 
     ex->health = true;
-    read_credentials(rq, &credentials);
+    exchange_read_credentials(rq, &credentials);
     tb_health_reply(ex->server, ex->method, ex->target, ex->path_len,
                     tb_admit_identified(s->keys ? tb_key_store_keys(s->keys) : NULL, &credentials)
                         ? TB_HEALTH_CLIENT
@@ -106,7 +106,7 @@ static void exchange_reply_health(struct tb_exchange *ex, const struct tb_reques
 
 /* --- the head ------------------------------------------------------------------------------------------- */
 
-static void copy_method(struct tb_exchange *ex, const struct tb_request *rq)
+static void exchange_copy_method(struct tb_exchange *ex, const struct tb_request *rq)
 {
     size_t n = MIN(rq->method_len, sizeof(ex->method) - 1);
 
@@ -115,8 +115,8 @@ static void copy_method(struct tb_exchange *ex, const struct tb_request *rq)
 }
 
 /* The target's one spelling; of one that has none, what came. False: no memory. */
-static bool read_target(struct tb_exchange *ex, const struct tb_request *rq, struct tb_target *ret,
-                        struct tb_target_refusal *why)
+static bool exchange_read_target(struct tb_exchange *ex, const struct tb_request *rq, struct tb_target *ret,
+                                 struct tb_target_refusal *why)
 {
     *why = (struct tb_target_refusal){0};
     ex->target = malloc(TB_TARGET_ROOM(rq->target_len));
@@ -168,7 +168,7 @@ void tb_exchange_free_spare(struct tb_server *s)
         free(s->spare[--s->n_spare]);
 }
 
-static int set_request_id(struct tb_exchange *ex, const char *given)
+static int exchange_set_request_id(struct tb_exchange *ex, const char *given)
 {
     struct tb_server *s = ex->server;
     int r = 0;
@@ -187,7 +187,7 @@ static int set_request_id(struct tb_exchange *ex, const char *given)
 }
 
 /* What a browser asks is told again with the answer: it outlives the head. */
-static int keep_cors(struct tb_exchange *ex, const struct tb_request *rq)
+static int exchange_keep_cors(struct tb_exchange *ex, const struct tb_request *rq)
 {
     struct tb_cors_request asked = {0};
     const char **from[] = {&asked.origin, &asked.method, &asked.headers};
@@ -213,7 +213,7 @@ static int keep_cors(struct tb_exchange *ex, const struct tb_request *rq)
     return 0;
 }
 
-static int start_call(struct tb_exchange *ex, const struct tb_request *rq, const struct tb_target *t)
+static int exchange_start_call(struct tb_exchange *ex, const struct tb_request *rq, const struct tb_target *t)
 {
     struct tb_buf *fields = &ex->server->fields;
     struct tb_call_request call = {
@@ -237,9 +237,9 @@ static int start_call(struct tb_exchange *ex, const struct tb_request *rq, const
 }
 
 /* True when the request may go on to the runtime. */
-static bool admit(struct tb_exchange *ex, const struct tb_request *rq,
-                  const struct tb_target_refusal *bad_target, const struct tb_target *t,
-                  enum tb_admission audit, bool *ret_close)
+static bool exchange_admit(struct tb_exchange *ex, const struct tb_request *rq,
+                           const struct tb_target_refusal *bad_target, const struct tb_target *t,
+                           enum tb_admission audit, bool *ret_close)
 {
     struct tb_server *s = ex->server;
     struct tb_credentials credentials;
@@ -263,7 +263,7 @@ static bool admit(struct tb_exchange *ex, const struct tb_request *rq,
     };
     struct tb_admit_result result;
 
-    read_credentials(rq, &credentials);
+    exchange_read_credentials(rq, &credentials);
     tb_admit(&ask, &result);
     *ret_close = result.must_close;
     ex->error = result.error;
@@ -285,7 +285,7 @@ static int exchange_decide(struct tb_exchange *ex, const struct tb_request *rq, 
                            const struct tb_target_refusal *bad_target, enum tb_admission audit)
 {
     bool close = false;
-    int r = tb_record_begin_digest(ex) ? set_request_id(ex, rq->request_id) : -ENOMEM;
+    int r = tb_record_begin_digest(ex) ? exchange_set_request_id(ex, rq->request_id) : -ENOMEM;
 
     if (r < 0)
         return r;
@@ -294,8 +294,8 @@ static int exchange_decide(struct tb_exchange *ex, const struct tb_request *rq, 
         exchange_reply_error(ex, true);
         return 0;
     }
-    if (admit(ex, rq, bad_target, t, audit, &close)) {
-        r = start_call(ex, rq, t);
+    if (exchange_admit(ex, rq, bad_target, t, audit, &close)) {
+        r = exchange_start_call(ex, rq, t);
         if (r < 0)
             return r;
         exchange_check(ex);
@@ -323,13 +323,13 @@ static void *exchange_begin(void *arg, struct tb_connection *c, const struct tb_
 
     if (!ex)
         return NULL;
-    if (!read_target(ex, rq, &target, &bad_target) || keep_cors(ex, rq) < 0) {
+    if (!exchange_read_target(ex, rq, &target, &bad_target) || exchange_keep_cors(ex, rq) < 0) {
         exchange_free(ex);
         return NULL;
     }
     ex->head_request = rq->method_len == 4 && memcmp(rq->method, "HEAD", 4) == 0;
     if (!rq->refusal.status)
-        copy_method(ex, rq);
+        exchange_copy_method(ex, rq);
     /* Where the body ends must be certain for our own endpoints too: what follows is the next request. */
     if (!rq->refusal.status && !bad_target.status && tb_health_path(ex->target, ex->path_len) &&
         tb_cors_judge(&s->cors, &ex->cors, ex->method) == TB_CORS_PASS && !tb_request_verify(rq)) {
@@ -375,7 +375,7 @@ static void exchange_check(struct tb_exchange *ex)
         exchange_fail(ex, false);
 }
 
-static void note_body(struct tb_exchange *ex, const char *p, size_t n)
+static void exchange_note_body(struct tb_exchange *ex, const char *p, size_t n)
 {
     EVP_DigestUpdate(ex->sha, p, n);
     ex->bytes_in += n;
@@ -404,10 +404,10 @@ static size_t exchange_body(void *request, const char *p, size_t n)
         taken = (size_t)r;
         tb_usage_add(ex->server->usage, TB_USAGE_BYTES_IN, taken);
     }
-    note_body(ex, p, taken);
+    exchange_note_body(ex, p, taken);
     exchange_check(ex);
     if (!ex->call && taken < n) { /* nobody is waited for any more */
-        note_body(ex, p + taken, n - taken);
+        exchange_note_body(ex, p + taken, n - taken);
         taken = n;
     }
     return taken;
@@ -445,7 +445,7 @@ static void exchange_refuse(void *request, const struct tb_refusal *why)
 /* --- the runtime's side --------------------------------------------------------------------------------- */
 
 /* A suspension stops the runtime under its requests; it is written down before that. */
-static bool suspended_meanwhile(struct tb_exchange *ex)
+static bool exchange_is_suspended(struct tb_exchange *ex)
 {
     struct tb_monitor *w = &ex->server->monitor;
 
@@ -453,9 +453,9 @@ static bool suspended_meanwhile(struct tb_exchange *ex)
     return tb_admit_suspended(&w->verdict, tb_lease_over(&w->facts, tb_now_boottime_us()), &ex->error);
 }
 
-static void set_call_error(struct tb_exchange *ex, int failed)
+static void exchange_set_call_error(struct tb_exchange *ex, int failed)
 {
-    if (suspended_meanwhile(ex))
+    if (exchange_is_suspended(ex))
         return; /* 403 with its reason: trying again would not help this client */
     if (failed == -ETIMEDOUT)
         tb_http_error_set(&ex->error, TB_HTTP_GATEWAY_TIMEOUT, "upstream_timeout",
@@ -492,7 +492,7 @@ static void exchange_answer(struct tb_exchange *ex, const struct tb_response *up
 }
 
 /* The next piece of the answer, as tb_call_peek(). buf: PIECE bytes. */
-static ssize_t answer_piece(struct tb_exchange *ex, char *buf, const char **ret)
+static ssize_t exchange_next_piece(struct tb_exchange *ex, char *buf, const char **ret)
 {
     *ret = buf;
     return ex->metered ? tb_metering_read(ex, buf, PIECE) : tb_call_peek(ex->call, ret);
@@ -504,7 +504,7 @@ static void exchange_pump(struct tb_exchange *ex)
     for (size_t turn = 0; tb_connection_has_room(ex->connection);) {
         char buf[PIECE];
         const char *p;
-        ssize_t n = answer_piece(ex, buf, &p);
+        ssize_t n = exchange_next_piece(ex, buf, &p);
 
         if (n == -EAGAIN)
             return tb_connection_flush(ex->connection);
@@ -537,7 +537,7 @@ static void exchange_event(void *arg)
     const struct tb_response *up = tb_call_response(ex->call);
 
     if (failed && !up) {
-        set_call_error(ex, failed);
+        exchange_set_call_error(ex, failed);
         exchange_fail(ex, false);
         return tb_connection_resume(ex->connection);
     }

@@ -49,7 +49,7 @@ static void monitor_files_changed(struct tb_file_watch *w)
 
 /* --- the runtime's health ------------------------------------------------------------------------------- */
 
-static void probe_end(struct tb_monitor *m, bool healthy)
+static void monitor_probe_end(struct tb_monitor *m, bool healthy)
 {
     tb_call_free(m->probe);
     m->probe = NULL;
@@ -63,7 +63,7 @@ static void probe_end(struct tb_monitor *m, bool healthy)
         tb_timer_set(m->loop, &m->timer, 0); /* the state may be another now */
 }
 
-static void limits_finished(void *arg)
+static void monitor_limits_finished(void *arg)
 {
     struct tb_monitor *m = arg;
 
@@ -71,7 +71,7 @@ static void limits_finished(void *arg)
     tb_timer_set(m->loop, &m->timer, 0);
 }
 
-static void probe_event(void *arg)
+static void monitor_probe_event(void *arg)
 {
     struct tb_monitor *m = arg;
     const struct tb_response *rs = tb_call_response(m->probe);
@@ -79,20 +79,20 @@ static void probe_event(void *arg)
     ssize_t n;
 
     if (tb_call_failed(m->probe))
-        return probe_end(m, false);
+        return monitor_probe_end(m, false);
     if (!rs)
         return;
     while ((n = tb_call_read(m->probe, dust, sizeof(dust))) > 0)
         ;
     if (n != -EAGAIN)
-        probe_end(m, n == 0 && rs->status == 200);
+        monitor_probe_end(m, n == 0 && rs->status == 200);
 }
 
-static void probe_start(struct tb_monitor *m)
+static void monitor_probe_start(struct tb_monitor *m)
 {
     _cleanup_buf_ struct tb_buf lines = {0};
     struct tb_call_request rq = {
-        .method = "GET", .target = m->health, .lines = &lines, .on_event = probe_event, .arg = m};
+        .method = "GET", .target = m->health, .lines = &lines, .on_event = monitor_probe_event, .arg = m};
 
     if (tb_buf_printf(&lines, "Host: %s\r\nUser-Agent: tb-proxy\r\n", tb_upstream_host(m->upstream)) < 0 ||
         tb_call_start(m->upstream, &rq, &m->probe) < 0) {
@@ -101,7 +101,7 @@ static void probe_start(struct tb_monitor *m)
     }
     tb_call_write_end(m->probe);
     if (tb_call_failed(m->probe))
-        probe_end(m, false);
+        monitor_probe_end(m, false);
 }
 
 /* Close enough: what is due every few seconds is done in the wake-up of a whole second. */
@@ -110,7 +110,7 @@ static bool monitor_due(uint64_t now, uint64_t last_us, uint64_t period_us)
     return now - last_us + period_us / 20 >= period_us;
 }
 
-static uint64_t probe_period(const struct tb_monitor *m)
+static uint64_t monitor_probe_period(const struct tb_monitor *m)
 {
     /* Until it answers, look more often: readiness is what somebody waits for. */
     return m->facts.runtime_healthy ? TB_MONITOR_PROBE_US : TB_MONITOR_PROBE_WAITING_US;
@@ -120,16 +120,16 @@ static void monitor_probe(struct tb_monitor *m, uint64_t now)
 {
     if (m->facts.delivery.work != TB_WORK_COMPLETE) {
         if (m->probe)
-            probe_end(m, false);
+            monitor_probe_end(m, false);
         m->facts.runtime_healthy = false;
         m->probed_us = 0;
         return;
     }
     if (m->probe && now - m->probed_us > TB_MONITOR_PROBE_TIMEOUT_US)
-        probe_end(m, false);
-    if (!m->probe && monitor_due(now, m->probed_us, probe_period(m))) {
+        monitor_probe_end(m, false);
+    if (!m->probe && monitor_due(now, m->probed_us, monitor_probe_period(m))) {
         m->probed_us = now;
-        probe_start(m);
+        monitor_probe_start(m);
     }
 }
 
@@ -196,7 +196,7 @@ static void monitor_derive(struct tb_monitor *m)
     m->changed(m->arg);
 }
 
-static uint64_t files_period(const struct tb_monitor *m)
+static uint64_t monitor_files_period(const struct tb_monitor *m)
 {
     return m->watched ? TB_MONITOR_FILES_US : TB_MONITOR_FILES_UNWATCHED_US;
 }
@@ -205,10 +205,10 @@ static uint64_t files_period(const struct tb_monitor *m)
  * do then. */
 static uint64_t monitor_next_us(const struct tb_monitor *m, uint64_t now)
 {
-    uint64_t next = m->read_us + files_period(m), boot = tb_now_boottime_us();
+    uint64_t next = m->read_us + monitor_files_period(m), boot = tb_now_boottime_us();
 
     if (m->facts.delivery.work == TB_WORK_COMPLETE)
-        next = MIN(next, m->probed_us + (m->probe ? TB_MONITOR_PROBE_TIMEOUT_US : probe_period(m)));
+        next = MIN(next, m->probed_us + (m->probe ? TB_MONITOR_PROBE_TIMEOUT_US : monitor_probe_period(m)));
     if (next > now + TB_USEC_PER_SEC / 2)
         next = (next + TB_USEC_PER_SEC - 1) / TB_USEC_PER_SEC * TB_USEC_PER_SEC;
     if (m->facts.has_deadline && m->facts.deadline_boottime_us > boot)
@@ -220,7 +220,7 @@ static void monitor_run(struct tb_monitor *m)
 {
     uint64_t now = tb_now_monotonic_us();
 
-    if (monitor_due(now, m->read_us, files_period(m))) {
+    if (monitor_due(now, m->read_us, monitor_files_period(m))) {
         m->read_us = now;
         monitor_read_files(m);
     }
@@ -237,7 +237,7 @@ static void monitor_timer(struct tb_timer *t)
 void tb_monitor_start(struct tb_monitor *m)
 {
     m->timer.fn = monitor_timer;
-    m->limits.finished = limits_finished;
+    m->limits.finished = monitor_limits_finished;
     m->limits.finished_arg = m;
     m->files.changed = monitor_files_changed;
     tb_file_watch_open(&m->files, m->loop);

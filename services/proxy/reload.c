@@ -14,7 +14,7 @@
 #define LOOK_US (5 * TB_USEC_PER_SEC) /* for changes that were not announced: behind a link, on a network */
 #define GATHER_US (TB_USEC_PER_SEC / 10) /* a certificate and its key are replaced one after the other */
 
-static void file_stamp(const char *path, struct tb_file_stamp *ret)
+static void reload_file_stamp(const char *path, struct tb_file_stamp *ret)
 {
     struct stat st;
 
@@ -27,18 +27,18 @@ static void file_stamp(const char *path, struct tb_file_stamp *ret)
     }
 }
 
-static bool file_changed(const char *path, const struct tb_file_stamp *old)
+static bool reload_file_changed(const char *path, const struct tb_file_stamp *old)
 {
     struct tb_file_stamp now;
 
     if (!path)
         return false;
-    file_stamp(path, &now);
+    reload_file_stamp(path, &now);
     return now.dev != old->dev || now.ino != old->ino || now.size != old->size ||
            now.mtime.tv_sec != old->mtime.tv_sec || now.mtime.tv_nsec != old->mtime.tv_nsec;
 }
 
-static void keys_event(struct tb_source *src, uint32_t events)
+static void reload_keys_event(struct tb_source *src, uint32_t events)
 {
     struct tb_server *s = container_of(src, struct tb_server, keys_read);
 
@@ -50,12 +50,12 @@ static int reload_start_keys(struct tb_server *s, const char *state_dir)
     _cleanup_free_ char *accounts = tb_path_join(state_dir, "keys");
     int r;
 
-    file_stamp(s->config->api_keys,
-               &s->reload.keys); /* before reading: a change in between is seen at the next look */
+    reload_file_stamp(s->config->api_keys,
+                      &s->reload.keys); /* before reading: a change in between is seen at the next look */
     r = accounts ? tb_key_store_open(s->config->api_keys, accounts, &s->keys) : -ENOMEM;
     if (r < 0)
         return r;
-    s->keys_read.fn = keys_event;
+    s->keys_read.fn = reload_keys_event;
     return tb_loop_add(&s->loop, tb_key_store_fd(s->keys), EPOLLIN, &s->keys_read);
 }
 
@@ -78,8 +78,8 @@ static int reload_load_tls(struct tb_server *s)
     char err[TB_TLS_ERR_MAX], warning[TB_TLS_ERR_MAX];
     int r;
 
-    file_stamp(cert.path, &s->reload.cert);
-    file_stamp(key.path, &s->reload.key);
+    reload_file_stamp(cert.path, &s->reload.cert);
+    reload_file_stamp(key.path, &s->reload.key);
     r = reload_read_pem(&cert, &cert_text);
     if (r >= 0)
         r = reload_read_pem(&key, &key_text);
@@ -95,7 +95,7 @@ static int reload_load_tls(struct tb_server *s)
 
 static void reload_keys(struct tb_server *s)
 {
-    file_stamp(s->config->api_keys, &s->reload.keys);
+    reload_file_stamp(s->config->api_keys, &s->reload.keys);
     tb_key_store_reload(s->keys);
 }
 
@@ -133,10 +133,10 @@ static void reload_look(struct tb_timer *t)
 {
     struct tb_server *s = container_of(t, struct tb_server, reload.timer);
 
-    if (s->config->tls_cert && (file_changed(s->config->tls_cert, &s->reload.cert) ||
-                                file_changed(s->config->tls_key, &s->reload.key)))
+    if (s->config->tls_cert && (reload_file_changed(s->config->tls_cert, &s->reload.cert) ||
+                                reload_file_changed(s->config->tls_key, &s->reload.key)))
         reload_tls(s);
-    if (s->keys && file_changed(s->config->api_keys, &s->reload.keys))
+    if (s->keys && reload_file_changed(s->config->api_keys, &s->reload.keys))
         reload_keys(s);
     tb_timer_set_period(&s->loop, t, LOOK_US);
 }

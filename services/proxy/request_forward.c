@@ -5,8 +5,8 @@
 
 #include "proxy/request_limits.h"
 
-static void put_field(struct tb_buf *b, const char *name, size_t name_len, const char *value,
-                      size_t value_len)
+static void forward_put_field(struct tb_buf *b, const char *name, size_t name_len, const char *value,
+                              size_t value_len)
 {
     char *p;
 
@@ -20,16 +20,16 @@ static void put_field(struct tb_buf *b, const char *name, size_t name_len, const
     b->len += name_len + value_len + 4;
 }
 
-static void put_string(struct tb_buf *b, const char *name, const char *value)
+static void forward_put_string(struct tb_buf *b, const char *name, const char *value)
 {
-    put_field(b, name, strlen(name), value, strlen(value));
+    forward_put_field(b, name, strlen(name), value, strlen(value));
 }
 
 /* --- to the runtime ------------------------------------------------------------------------------------- */
 
 /* A field that a Connection field names is for one hop only. Those that decide something here are not:
  * what we acted on, the runtime must see as well. */
-static bool is_named_by_connection(const struct tb_request *rq, const struct tb_field *f)
+static bool forward_is_named_by_connection(const struct tb_request *rq, const struct tb_field *f)
 {
     for (size_t i = 0; i < rq->n_fields; i++)
         if (rq->field[i].id == TB_HEADER_CONNECTION && tb_header_has_token(rq->field[i].value, f->name))
@@ -37,7 +37,8 @@ static bool is_named_by_connection(const struct tb_request *rq, const struct tb_
     return false;
 }
 
-static bool passes(const struct tb_exchange *ex, const struct tb_request *rq, const struct tb_field *f)
+static bool forward_passes(const struct tb_exchange *ex, const struct tb_request *rq,
+                           const struct tb_field *f)
 {
     struct tb_credentials unused = {0};
 
@@ -54,10 +55,11 @@ static bool passes(const struct tb_exchange *ex, const struct tb_request *rq, co
     }
     if (ex->server->keys && tb_credentials_field(&unused, f->name, f->value, f->value_len))
         return false;
-    return !rq->has_connection || !is_named_by_connection(rq, f);
+    return !rq->has_connection || !forward_is_named_by_connection(rq, f);
 }
 
-static void put_forwarded_for(const struct tb_exchange *ex, const struct tb_request *rq, struct tb_buf *out)
+static void forward_put_forwarded_for(const struct tb_exchange *ex, const struct tb_request *rq,
+                                      struct tb_buf *out)
 {
     (void)tb_buf_puts(out, "X-Forwarded-For: ");
     for (size_t i = 0; i < rq->n_fields; i++)
@@ -73,19 +75,19 @@ void tb_forward_request_fields(const struct tb_exchange *ex, const struct tb_req
                                const struct tb_target *t, struct tb_buf *out)
 {
     if (t->authority)
-        put_field(out, "Host", 4, t->authority, t->authority_len);
+        forward_put_field(out, "Host", 4, t->authority, t->authority_len);
     else
-        put_string(out, "Host", rq->host ? rq->host : tb_upstream_host(ex->server->upstream));
+        forward_put_string(out, "Host", rq->host ? rq->host : tb_upstream_host(ex->server->upstream));
     for (size_t i = 0; i < rq->n_fields; i++) {
         const struct tb_field *f = &rq->field[i];
 
-        if (passes(ex, rq, f))
-            put_field(out, f->name, f->name_len, f->value, f->value_len);
+        if (forward_passes(ex, rq, f))
+            forward_put_field(out, f->name, f->name_len, f->value, f->value_len);
     }
     (void)tb_buf_puts(out, "Accept-Encoding: identity\r\n"); /* what is to be counted must be read */
-    put_forwarded_for(ex, rq, out);
-    put_string(out, "X-Forwarded-Proto", ex->server->config->tls_cert ? "https" : "http");
-    put_string(out, "X-Request-Id", ex->request_id);
+    forward_put_forwarded_for(ex, rq, out);
+    forward_put_string(out, "X-Forwarded-Proto", ex->server->config->tls_cert ? "https" : "http");
+    forward_put_string(out, "X-Request-Id", ex->request_id);
 }
 
 /* --- to the client -------------------------------------------------------------------------------------- */
@@ -96,10 +98,10 @@ void tb_forward_own_fields(const struct tb_exchange *ex, struct tb_buf *out)
     size_t n = tb_cors_fields(&ex->server->cors, &ex->cors, ex->preflight, field);
 
     if (ex->request_id[0])
-        put_string(out, "X-Request-Id", ex->request_id);
+        forward_put_string(out, "X-Request-Id", ex->request_id);
     tb_quota_headers(ex, out);
     for (size_t i = 0; i < n; i++)
-        put_string(out, field[i].name, field[i].value);
+        forward_put_string(out, field[i].name, field[i].value);
 }
 
 void tb_forward_answer_fields(const struct tb_exchange *ex, const struct tb_response *up, struct tb_buf *out,
@@ -111,7 +113,7 @@ void tb_forward_answer_fields(const struct tb_exchange *ex, const struct tb_resp
 
         *ret_has_date |= h->id == TB_HEADER_DATE;
         if (h->id != TB_HEADER_X_REQUEST_ID && !tb_cors_replaces(&ex->server->cors, h->name))
-            put_field(out, h->name, h->name_len, h->value, h->value_len);
+            forward_put_field(out, h->name, h->name_len, h->value, h->value_len);
     }
     if (up->event_stream) /* for buffering proxies in front of us */
         (void)tb_buf_puts(out, "X-Accel-Buffering: no\r\n");

@@ -7,7 +7,7 @@
 #include "common/units.h"
 
 /* The status that stands in the record, and why when it is not simply what the runtime or we answered. */
-static int final_status(const struct tb_exchange *ex, enum tb_end how, const char **ret_error)
+static int record_final_status(const struct tb_exchange *ex, enum tb_end how, const char **ret_error)
 {
     *ret_error = ex->error.code;
     if (ex->cut) {
@@ -32,7 +32,7 @@ static int final_status(const struct tb_exchange *ex, enum tb_end how, const cha
 
 /* --- the digest: its contexts are kept, as making one costs more than a short body ---------------------- */
 
-static bool make_fresh_digest(struct tb_digests *d)
+static bool record_make_fresh_digest(struct tb_digests *d)
 {
     if (d->fresh)
         return true;
@@ -49,7 +49,7 @@ bool tb_record_begin_digest(struct tb_exchange *ex)
     struct tb_digests *d = &ex->server->digests;
 
     ex->sha = d->n > 0 ? d->spare[--d->n] : EVP_MD_CTX_new();
-    return ex->sha && make_fresh_digest(d) && EVP_MD_CTX_copy_ex(ex->sha, d->fresh) == 1;
+    return ex->sha && record_make_fresh_digest(d) && EVP_MD_CTX_copy_ex(ex->sha, d->fresh) == 1;
 }
 
 void tb_record_finish_digest(struct tb_exchange *ex)
@@ -118,7 +118,7 @@ void tb_record_end(struct tb_exchange *ex, enum tb_end how, const struct tb_toke
     struct tb_server *s = ex->server;
     uint64_t now = tb_now_monotonic_us();
     const char *error;
-    int status = final_status(ex, how, &error);
+    int status = record_final_status(ex, how, &error);
 
     s->last_done_us = now;
     tb_record_finish_digest(ex);

@@ -53,7 +53,7 @@ static uint32_t *account_slot(struct tb_key_accounts *b, const char *name)
     }
 }
 
-static void book_free(struct tb_key_accounts *b)
+static void accounts_free(struct tb_key_accounts *b)
 {
     free(b->account);
     free(b->table);
@@ -72,7 +72,7 @@ int tb_key_accounts_open(const char *path, struct tb_key_accounts **ret)
     if (b->account && b->table)
         r = tb_mapfile_open(path, MAGIC, FILE_BYTES, false, &b->map);
     if (r < 0) {
-        book_free(b);
+        accounts_free(b);
         return r;
     }
     b->fd = r;
@@ -88,7 +88,7 @@ int tb_key_accounts_open(const char *path, struct tb_key_accounts **ret)
 }
 
 /* Writing to a hole of a mapped file kills the process when the disk is full. */
-static int book_allocate(struct tb_key_accounts *b)
+static int accounts_allocate(struct tb_key_accounts *b)
 {
     size_t end = MIN(b->n + RECORDS_STEP, (size_t)RECORDS_MAX);
 
@@ -106,7 +106,7 @@ static struct tb_key_account *account_of(struct tb_key_accounts *b, const struct
     uint32_t *slot = account_slot(b, k->name);
     size_t i = *slot ? *slot - 1 : b->n;
 
-    if (i == RECORDS_MAX || (i == b->n && book_allocate(b) < 0))
+    if (i == RECORDS_MAX || (i == b->n && accounts_allocate(b) < 0))
         return NULL;
     if (!b->account[i]) {
         b->account[i] = calloc(1, sizeof(struct tb_key_account));
@@ -147,7 +147,7 @@ void tb_key_accounts_close(struct tb_key_accounts *b)
     (void)msync(b->map, FILE_BYTES, MS_SYNC);
     munmap(b->map, FILE_BYTES);
     close(b->fd);
-    book_free(b);
+    accounts_free(b);
 }
 
 uint64_t tb_key_spent(const struct tb_key_account *a)
@@ -155,7 +155,7 @@ uint64_t tb_key_spent(const struct tb_key_account *a)
     return a->record->prompt_tokens + a->record->completion_tokens;
 }
 
-static void record_add_tokens(struct tb_key_record *r, const struct tb_tokens *t)
+static void account_add_tokens(struct tb_key_record *r, const struct tb_tokens *t)
 {
     r->prompt_tokens += t->prompt;
     r->completion_tokens += t->completion;
@@ -166,12 +166,12 @@ static void record_add_tokens(struct tb_key_record *r, const struct tb_tokens *t
 void tb_key_accounts_add(struct tb_key_accounts *b, uint64_t place, const struct tb_tokens *t)
 {
     if (place < b->n)
-        record_add_tokens(&b->record[place], t);
+        account_add_tokens(&b->record[place], t);
 }
 
 void tb_key_add_tokens(struct tb_key_account *a, const struct tb_tokens *t)
 {
-    record_add_tokens(a->record, t);
+    account_add_tokens(a->record, t);
 }
 
 void tb_key_add_request(struct tb_key_account *a, uint64_t bytes_in, uint64_t bytes_out)

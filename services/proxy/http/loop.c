@@ -46,17 +46,17 @@ void tb_loop_remove(struct tb_loop *l, int fd)
 
 /* --- timers: a binary heap, each knowing its place ------------------------------------------------------ */
 
-static void heap_put(struct tb_loop *l, size_t i, struct tb_timer *t)
+static void loop_heap_put(struct tb_loop *l, size_t i, struct tb_timer *t)
 {
     l->timer[i] = t;
     t->place = i + 1;
 }
 
 /* Puts t, which belongs at i or around it, where it is not before its parent and not behind its children. */
-static void heap_sift(struct tb_loop *l, size_t i, struct tb_timer *t)
+static void loop_heap_sift(struct tb_loop *l, size_t i, struct tb_timer *t)
 {
     while (i > 0 && t->due_us < l->timer[(i - 1) / 2]->due_us) {
-        heap_put(l, i, l->timer[(i - 1) / 2]);
+        loop_heap_put(l, i, l->timer[(i - 1) / 2]);
         i = (i - 1) / 2;
     }
     for (;;) {
@@ -66,17 +66,17 @@ static void heap_sift(struct tb_loop *l, size_t i, struct tb_timer *t)
             child++;
         if (child >= l->n_timers || t->due_us <= l->timer[child]->due_us)
             break;
-        heap_put(l, i, l->timer[child]);
+        loop_heap_put(l, i, l->timer[child]);
         i = child;
     }
-    heap_put(l, i, t);
+    loop_heap_put(l, i, t);
 }
 
 void tb_timer_set(struct tb_loop *l, struct tb_timer *t, uint64_t due_us)
 {
     t->due_us = due_us;
     if (t->place > 0)
-        return heap_sift(l, t->place - 1, t);
+        return loop_heap_sift(l, t->place - 1, t);
     if (l->n_timers == l->timers_cap) {
         size_t cap = l->timers_cap ? l->timers_cap * 2 : 16;
         struct tb_timer **timer = realloc(l->timer, cap * sizeof(*timer));
@@ -87,7 +87,7 @@ void tb_timer_set(struct tb_loop *l, struct tb_timer *t, uint64_t due_us)
         l->timers_cap = cap;
     }
     l->n_timers++;
-    heap_sift(l, l->n_timers - 1, t);
+    loop_heap_sift(l, l->n_timers - 1, t);
 }
 
 void tb_timer_set_period(struct tb_loop *l, struct tb_timer *t, uint64_t period_us)
@@ -106,10 +106,10 @@ void tb_timer_stop(struct tb_loop *l, struct tb_timer *t)
     t->place = 0;
     last = l->timer[--l->n_timers];
     if (last != t)
-        heap_sift(l, i, last);
+        loop_heap_sift(l, i, last);
 }
 
-static void run_timers(struct tb_loop *l)
+static void loop_run_timers(struct tb_loop *l)
 {
     uint64_t now = l->now_us; /* a timer that is set for now runs at the next turn */
 
@@ -155,7 +155,7 @@ void tb_loop_cancel(struct tb_loop *l, struct tb_task *t)
 
 /* In the order of their coming, and for a moment only: who has much to do defers itself again and again,
  * and between two moments the others' events are seen to. */
-static void run_tasks(struct tb_loop *l)
+static void loop_run_tasks(struct tb_loop *l)
 {
     struct tb_task *t;
 
@@ -198,7 +198,7 @@ int tb_loop_once(struct tb_loop *l, int timeout_ms)
 
         s->fn(s, ev[i].events);
     }
-    run_timers(l);
-    run_tasks(l);
+    loop_run_timers(l);
+    loop_run_tasks(l);
     return 0;
 }

@@ -28,7 +28,7 @@ static const bool path_octet[256] = {ALNUM_AND_MARKS, [':'] = true, ['@'] = true
 
 /* --- authority ------------------------------------------------------------------------------------------ */
 
-static bool port_valid(const char *s, size_t len)
+static bool target_port_valid(const char *s, size_t len)
 {
     unsigned port = 0;
 
@@ -41,7 +41,7 @@ static bool port_valid(const char *s, size_t len)
 }
 
 /* [v6], with what may stand in one. */
-static bool literal_valid(const char *s, size_t len)
+static bool target_literal_valid(const char *s, size_t len)
 {
     if (len < 4 || s[len - 1] != ']')
         return false;
@@ -61,10 +61,10 @@ bool tb_authority_valid(const char *s, size_t len)
     else
         colon = memchr(s, ':', len);
     host_len = colon ? (size_t)(colon - s) : len;
-    if (colon && (*colon != ':' || !port_valid(colon + 1, len - host_len - 1)))
+    if (colon && (*colon != ':' || !target_port_valid(colon + 1, len - host_len - 1)))
         return false;
     if (bracket)
-        return literal_valid(s, host_len);
+        return target_literal_valid(s, host_len);
     for (size_t i = 0; i < host_len; i++)
         if (!host_octet[(unsigned char)s[i]])
             return false;
@@ -79,7 +79,7 @@ struct utf8 {
     unsigned char low, high; /* of the next octet */
 };
 
-static bool utf8_next(struct utf8 *u, unsigned char c)
+static bool target_utf8_next(struct utf8 *u, unsigned char c)
 {
     if (u->left > 0) {
         if (c < u->low || c > u->high)
@@ -104,7 +104,7 @@ struct segment {
     size_t len, dots;
 };
 
-static bool segment_end(struct segment *s, bool last, struct tb_target_refusal *ret)
+static bool target_segment_end(struct segment *s, bool last, struct tb_target_refusal *ret)
 {
     if (s->len > 0 && s->dots == s->len && s->dots <= 2)
         return target_refuse(ret, 400, "the path has a dot segment");
@@ -115,8 +115,8 @@ static bool segment_end(struct segment *s, bool last, struct tb_target_refusal *
 }
 
 /* The octet at p, decoded, and how many bytes it takes. */
-static bool next_octet(const char *p, const char *end, unsigned char *ret, size_t *ret_used,
-                       struct tb_target_refusal *why)
+static bool target_next_octet(const char *p, const char *end, unsigned char *ret, size_t *ret_used,
+                              struct tb_target_refusal *why)
 {
     int high, low;
 
@@ -136,7 +136,7 @@ static bool next_octet(const char *p, const char *end, unsigned char *ret, size_
 }
 
 /* A character that may not stand in a path as it is, but came so, is encoded: some clients leave that out. */
-static char *put_octet(char *out, unsigned char c, bool encoded)
+static char *target_put_octet(char *out, unsigned char c, bool encoded)
 {
     static const char digit[] = "0123456789ABCDEF";
 
@@ -151,7 +151,7 @@ static char *put_octet(char *out, unsigned char c, bool encoded)
 }
 
 /* Normalises the path p..end, which begins with a slash. NULL and *why when it is refused. */
-static char *normalise_path(const char *p, const char *end, char *out, struct tb_target_refusal *why)
+static char *target_normalise_path(const char *p, const char *end, char *out, struct tb_target_refusal *why)
 {
     struct segment segment = {0};
     struct utf8 utf8 = {0};
@@ -162,37 +162,37 @@ static char *normalise_path(const char *p, const char *end, char *out, struct tb
         size_t used;
         bool encoded = *p == '%';
 
-        if (!next_octet(p, end, &c, &used, why))
+        if (!target_next_octet(p, end, &c, &used, why))
             return NULL;
         p += used;
         if (c == '\\' || (encoded && (c == '/' || c < 0x20 || c == 0x7f))) {
             target_refuse(why, 400, "the path has an encoded slash, a backslash or a control character");
             return NULL;
         }
-        if (!utf8_next(&utf8, c)) {
+        if (!target_utf8_next(&utf8, c)) {
             target_refuse(why, 400, "the path is not UTF-8");
             return NULL;
         }
-        if (c == '/' && !segment_end(&segment, false, why))
+        if (c == '/' && !target_segment_end(&segment, false, why))
             return NULL;
         if (c != '/') {
             segment.len++;
             segment.dots += c == '.';
         }
-        out = put_octet(out, c, encoded);
+        out = target_put_octet(out, c, encoded);
     }
     if (utf8.left > 0) {
         target_refuse(why, 400, "the path is not UTF-8");
         return NULL;
     }
-    return segment_end(&segment, true, why) ? out : NULL;
+    return target_segment_end(&segment, true, why) ? out : NULL;
 }
 
 /* --- the target ----------------------------------------------------------------------------------------- */
 
 /* Takes scheme and authority off an absolute-form: the rest begins with '/' or '?' or is empty. NULL:
  * neither http nor https. */
-static const char *skip_authority(const char *raw, const char *end, struct tb_target *t)
+static const char *target_skip_authority(const char *raw, const char *end, struct tb_target *t)
 {
     size_t n = (size_t)(end - raw), scheme = 0;
 
@@ -210,7 +210,7 @@ static const char *skip_authority(const char *raw, const char *end, struct tb_ta
     return t->authority + t->authority_len;
 }
 
-static bool octets_valid(const char *raw, size_t len)
+static bool target_octets_valid(const char *raw, size_t len)
 {
     for (size_t i = 0; i < len; i++)
         if ((unsigned char)raw[i] <= 0x20 || (unsigned char)raw[i] >= 0x7f || raw[i] == '#')
@@ -227,7 +227,7 @@ static bool target_finish(struct tb_target *t, const char *path, const char *end
     if (!query)
         query = end;
     if (path < query)
-        out = normalise_path(path, query, out, why);
+        out = target_normalise_path(path, query, out, why);
     else
         *out++ = '/'; /* http://host?query */
     if (!out)
@@ -246,7 +246,7 @@ bool tb_target_parse(const char *raw, size_t len, char *text, struct tb_target *
 
     *ret = (struct tb_target){.text = text};
     text[0] = '\0';
-    if (!octets_valid(raw, len))
+    if (!target_octets_valid(raw, len))
         return target_refuse(ret_why, 400, "the request target has a character that must be percent-encoded");
     if (len == 1 && raw[0] == '*') {
         memcpy(text, "*", 2);
@@ -255,7 +255,7 @@ bool tb_target_parse(const char *raw, size_t len, char *text, struct tb_target *
         return true;
     }
     if (len > 0 && raw[0] != '/') {
-        path = skip_authority(raw, end, ret);
+        path = target_skip_authority(raw, end, ret);
         if (!path) {
             ret->form = TB_TARGET_AUTHORITY;
             return target_refuse(ret_why, 400, "the request target must be a path or an http URL");

@@ -14,17 +14,17 @@
 
 #define SOON_S (14 * 24 * 3600)
 
-static void ctx_freep(SSL_CTX **p)
+static void tls_ctx_freep(SSL_CTX **p)
 {
     SSL_CTX_free(*p);
 }
 
-static void bio_freep(BIO **p)
+static void tls_bio_freep(BIO **p)
 {
     BIO_free(*p);
 }
 
-static void pkey_freep(EVP_PKEY **p)
+static void tls_pkey_freep(EVP_PKEY **p)
 {
     EVP_PKEY_free(*p);
 }
@@ -43,8 +43,8 @@ static int tls_fail(char *err, const struct tb_tls_file *f, const char *what)
 
 /* --- dates ---------------------------------------------------------------------------------------------- */
 
-static void warn_date(char *warning, const struct tb_tls_file *f, const char *what, time_t t,
-                      const char *then)
+static void tls_warn_date(char *warning, const struct tb_tls_file *f, const char *what, time_t t,
+                          const char *then)
 {
     char date[TB_RFC3339_MAX];
 
@@ -52,7 +52,7 @@ static void warn_date(char *warning, const struct tb_tls_file *f, const char *wh
              tb_rfc3339_format((uint64_t)t * TB_USEC_PER_SEC, 0, date), then);
 }
 
-static bool asn1_seconds(const ASN1_TIME *a, time_t *ret)
+static bool tls_asn1_seconds(const ASN1_TIME *a, time_t *ret)
 {
     struct tm tm;
 
@@ -62,28 +62,30 @@ static bool asn1_seconds(const ASN1_TIME *a, time_t *ret)
     return true;
 }
 
-static void check_dates(const X509 *cert, const struct tb_tls_file *f, char *warning)
+static void tls_check_dates(const X509 *cert, const struct tb_tls_file *f, char *warning)
 {
     time_t now = time(NULL), from, until;
 
-    if (!asn1_seconds(X509_get0_notBefore(cert), &from) || !asn1_seconds(X509_get0_notAfter(cert), &until))
+    if (!tls_asn1_seconds(X509_get0_notBefore(cert), &from) ||
+        !tls_asn1_seconds(X509_get0_notAfter(cert), &until))
         return;
     if (until <= now)
-        warn_date(warning, f, "expired on", until, "clients refuse it; replace it");
+        tls_warn_date(warning, f, "expired on", until, "clients refuse it; replace it");
     else if (from > now)
-        warn_date(warning, f, "is not valid before", from, "clients refuse it until then; check the clock");
+        tls_warn_date(warning, f, "is not valid before", from,
+                      "clients refuse it until then; check the clock");
     else if (until - now < SOON_S)
-        warn_date(warning, f, "expires on", until, "replace it before");
+        tls_warn_date(warning, f, "expires on", until, "replace it before");
 }
 
 /* --- reading -------------------------------------------------------------------------------------------- */
 
 /* The chain: the leaf, then its issuers until the text holds no more. */
-static int read_chain(SSL_CTX *ctx, const struct tb_tls_file *f, char *err)
+static int tls_read_chain(SSL_CTX *ctx, const struct tb_tls_file *f, char *err)
 {
     static const char none[] = "holds no PEM certificate chain that can be used; give the server's "
                                "certificate first, then its issuers";
-    _cleanup_(bio_freep) BIO *bio = BIO_new_mem_buf(f->text, (int)f->len);
+    _cleanup_(tls_bio_freep) BIO *bio = BIO_new_mem_buf(f->text, (int)f->len);
     X509 *cert = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
     int r = cert ? SSL_CTX_use_certificate(ctx, cert) : 0;
 
@@ -102,15 +104,16 @@ static int read_chain(SSL_CTX *ctx, const struct tb_tls_file *f, char *err)
 }
 
 /* Nobody is asked for a password. */
-static int no_password(char *buf, int size, int for_writing, void *arg)
+static int tls_no_password(char *buf, int size, int for_writing, void *arg)
 {
     return -1;
 }
 
-static int read_key(SSL_CTX *ctx, const struct tb_tls_file *f, char *err)
+static int tls_read_key(SSL_CTX *ctx, const struct tb_tls_file *f, char *err)
 {
-    _cleanup_(bio_freep) BIO *bio = BIO_new_mem_buf(f->text, (int)f->len);
-    _cleanup_(pkey_freep) EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_password, NULL) : NULL;
+    _cleanup_(tls_bio_freep) BIO *bio = BIO_new_mem_buf(f->text, (int)f->len);
+    _cleanup_(tls_pkey_freep) EVP_PKEY *key =
+        bio ? PEM_read_bio_PrivateKey(bio, NULL, tls_no_password, NULL) : NULL;
 
     if (!key)
         return tls_fail(err, f, "holds no PEM private key that can be used; give it without a password");
@@ -126,8 +129,8 @@ static int read_key(SSL_CTX *ctx, const struct tb_tls_file *f, char *err)
 }
 
 /* A client that speaks HTTP/2 as well shall know that it is HTTP/1.1 here. */
-static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len,
-                           const unsigned char *in, unsigned in_len, void *arg)
+static int tls_choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+                               const unsigned char *in, unsigned in_len, void *arg)
 {
     static const unsigned char ours[] = "\x08http/1.1";
     unsigned char *chosen;
@@ -138,7 +141,7 @@ static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *o
     return SSL_TLSEXT_ERR_OK;
 }
 
-static SSL_CTX *context_new(void)
+static SSL_CTX *tls_context_new(void)
 {
     SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
 
@@ -151,26 +154,26 @@ static SSL_CTX *context_new(void)
                               SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_read_ahead(ctx, 1);                          /* a record is read by one call, not by two */
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets resume sessions */
-    SSL_CTX_set_alpn_select_cb(ctx, choose_protocol, NULL);
+    SSL_CTX_set_alpn_select_cb(ctx, tls_choose_protocol, NULL);
     return ctx;
 }
 
 int tb_tls_use(struct tb_tls *t, const struct tb_tls_file *cert, const struct tb_tls_file *key,
                char err[static TB_TLS_ERR_MAX], char warning[static TB_TLS_ERR_MAX])
 {
-    _cleanup_(ctx_freep) SSL_CTX *ctx = context_new();
+    _cleanup_(tls_ctx_freep) SSL_CTX *ctx = tls_context_new();
     int r;
 
     warning[0] = '\0';
     ERR_clear_error();
     if (!ctx)
         return tls_fail(err, cert, "cannot be read: out of memory");
-    r = read_chain(ctx, cert, err);
+    r = tls_read_chain(ctx, cert, err);
     if (r >= 0)
-        r = read_key(ctx, key, err);
+        r = tls_read_key(ctx, key, err);
     if (r < 0)
         return r;
-    check_dates(SSL_CTX_get0_certificate(ctx), cert, warning);
+    tls_check_dates(SSL_CTX_get0_certificate(ctx), cert, warning);
     SSL_CTX_free(t->context); /* connections that use it hold it */
     t->context = TAKE_PTR(ctx);
     return 0;

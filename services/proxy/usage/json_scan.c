@@ -118,7 +118,7 @@ static bool scan_escape_byte(struct tb_json_scan *s, char c)
 }
 
 /* How many bytes of p are neither quote, backslash nor control character. */
-static size_t plain_run(const char *p, size_t n)
+static size_t scan_plain_run(const char *p, size_t n)
 {
     size_t i = 0;
 
@@ -172,7 +172,7 @@ static bool scan_string(struct tb_json_scan *s, const char *p, size_t n, size_t 
             s->bad = !scan_escape_byte(s, p[(*used)++]);
             continue;
         }
-        run = plain_run(p + *used, n - *used);
+        run = scan_plain_run(p + *used, n - *used);
         scan_keep_run(s, p + *used, run);
         s->text_len += run;
         *used += run;
@@ -224,7 +224,7 @@ static void scan_close(struct tb_json_scan *s)
     s->expect = EXPECT_NEXT;
 }
 
-static bool may_close(const struct tb_json_scan *s, char c)
+static bool scan_may_close(const struct tb_json_scan *s, char c)
 {
     if (s->depth == 0 || scan_in_object(s) != (c == '}'))
         return false;
@@ -236,13 +236,13 @@ static bool scan_value_expected(const struct tb_json_scan *s)
     return s->expect == EXPECT_VALUE || s->expect == EXPECT_ITEM;
 }
 
-static bool is_scalar_char(char c)
+static bool scan_is_scalar_char(char c)
 {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
            c == '+' || c == '.';
 }
 
-static bool is_space(char c)
+static bool scan_is_space(char c)
 {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
@@ -268,7 +268,7 @@ static bool scan_may_come(const struct tb_json_scan *s, char c)
         return !s->closed && scan_value_expected(s);
     case '}':
     case ']':
-        return may_close(s, c);
+        return scan_may_close(s, c);
     case '"':
         return s->depth > 0 &&
                (scan_value_expected(s) || s->expect == EXPECT_KEY || s->expect == EXPECT_FIRST_KEY);
@@ -277,7 +277,7 @@ static bool scan_may_come(const struct tb_json_scan *s, char c)
     case ',':
         return s->depth > 0 && s->expect == EXPECT_NEXT;
     default:
-        return s->depth > 0 && scan_value_expected(s) && is_scalar_char(c) && c != '+' && c != '.';
+        return s->depth > 0 && scan_value_expected(s) && scan_is_scalar_char(c) && c != '+' && c != '.';
     }
 }
 
@@ -306,7 +306,7 @@ static bool scan_plain_byte(struct tb_json_scan *s, char c, enum tb_json_token *
     return true;
 }
 
-static bool is_word_or_number(const char *text)
+static bool scan_is_word_or_number(const char *text)
 {
     static const char *const words[] = {"true", "false", "null", "NaN", "Infinity", "-Infinity"};
 
@@ -319,7 +319,7 @@ static bool is_word_or_number(const char *text)
 /* Inside a number or word. True when it ended. */
 static bool scan_scalar(struct tb_json_scan *s, const char *p, size_t n, size_t *used)
 {
-    for (; *used < n && is_scalar_char(p[*used]); ++*used) {
+    for (; *used < n && scan_is_scalar_char(p[*used]); ++*used) {
         if (s->fill < TB_JSON_SCAN_VALUE)
             s->value[s->fill++] = p[*used];
         else
@@ -330,7 +330,7 @@ static bool scan_scalar(struct tb_json_scan *s, const char *p, size_t n, size_t 
     s->value[s->fill] = '\0';
     s->mode = MODE_PLAIN;
     s->expect = EXPECT_NEXT;
-    s->bad = !is_word_or_number(s->value);
+    s->bad = !scan_is_word_or_number(s->value);
     return true;
 }
 
@@ -367,9 +367,9 @@ static bool scan_step(struct tb_json_scan *s, const char *p, size_t n, size_t *u
     }
     if (s->mark < 3)
         s->bad = !scan_mark_byte(s, p[*used], &taken);
-    if (taken || is_space(p[*used])) {
+    if (taken || scan_is_space(p[*used])) {
         ++*used;
-    } else if (is_scalar_char(p[*used]) && scan_may_come(s, p[*used])) {
+    } else if (scan_is_scalar_char(p[*used]) && scan_may_come(s, p[*used])) {
         scan_value_begins(s);
         s->mode = MODE_SCALAR;
     } else if (!scan_plain_byte(s, p[*used], ret)) {

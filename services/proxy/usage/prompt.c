@@ -5,7 +5,7 @@
 
 #include "common/macros.h"
 
-static bool word_in(const char *word, const char *const *list, size_t n)
+static bool prompt_word_in(const char *word, const char *const *list, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (word[0] == list[i][0] && strcmp(word, list[i]) == 0)
@@ -14,12 +14,12 @@ static bool word_in(const char *word, const char *const *list, size_t n)
 }
 
 /* The key of the container that the value stands in, or of the array's place. */
-static const char *parent_key(const struct tb_json_scan *s)
+static const char *prompt_parent_key(const struct tb_json_scan *s)
 {
     return s->depth >= 2 && s->depth <= TB_JSON_SCAN_LEVELS ? s->level[s->depth - 2].key : "";
 }
 
-static uint64_t decoded(uint64_t base64)
+static uint64_t prompt_decoded(uint64_t base64)
 {
     return base64 / 4 * 3;
 }
@@ -30,24 +30,24 @@ uint64_t tb_prompt_sound(uint64_t bytes)
 }
 
 /* By the type that a data URL says, else by the kind of the member it stands in. */
-static uint64_t media_tokens(const char *member, const char *value, uint64_t len)
+static uint64_t prompt_media_tokens(const char *member, const char *value, uint64_t len)
 {
     if (strncmp(value, "data:image/", 11) == 0)
         return TB_PROMPT_PICTURE;
     if (strstr(member, "_embeds"))
-        return decoded(len) / TB_PROMPT_EMBED_BYTES + 1;
+        return prompt_decoded(len) / TB_PROMPT_EMBED_BYTES + 1;
     if (strncmp(value, "data:video/", 11) == 0 || strstr(member, "video"))
         return TB_PROMPT_VIDEO;
     if (strncmp(value, "data:audio/", 11) == 0 || strstr(member, "audio"))
-        return tb_prompt_sound(decoded(len));
+        return tb_prompt_sound(prompt_decoded(len));
     if (strncmp(value, "data:", 5) == 0 || strstr(member, "file"))
-        return (decoded(len) / TB_PROMPT_PAGE_BYTES + 1) * TB_PROMPT_PICTURE;
+        return (prompt_decoded(len) / TB_PROMPT_PAGE_BYTES + 1) * TB_PROMPT_PICTURE;
     return TB_PROMPT_PICTURE;
 }
 
 /* Whether a picture or the like may stand here: directly in the prompt, or in a list of parts. What tools are
  * given or asked is read as text, whatever its keys are. levels: of the way to the part. */
-static bool media_may_be(enum tb_api a, const struct tb_json_scan *s, unsigned levels)
+static bool prompt_media_may_be(enum tb_api a, const struct tb_json_scan *s, unsigned levels)
 {
     static const char *const beside[] = {"image_data", "images", "multimodal_data"}, *const lists[] = {
                                                                                          "content", "output"};
@@ -55,19 +55,19 @@ static bool media_may_be(enum tb_api a, const struct tb_json_scan *s, unsigned l
 
     if (levels == 0)
         return true;
-    if (a == TB_API_EMBEDDING
-            ? strcmp(top, "tools") == 0
-            : tb_api_member_of(a, top) != TB_MEMBER_PROMPT && !word_in(top, beside, ARRAY_SIZE(beside)))
+    if (a == TB_API_EMBEDDING ? strcmp(top, "tools") == 0
+                              : tb_api_member_of(a, top) != TB_MEMBER_PROMPT &&
+                                    !prompt_word_in(top, beside, ARRAY_SIZE(beside)))
         return false;
     for (unsigned i = 1; i < levels; i++)
-        if (!s->level[i].array && (!word_in(s->level[i].key, lists, ARRAY_SIZE(lists)) || i + 1 == levels ||
-                                   !s->level[i + 1].array))
+        if (!s->level[i].array && (!prompt_word_in(s->level[i].key, lists, ARRAY_SIZE(lists)) ||
+                                   i + 1 == levels || !s->level[i + 1].array))
             return false;
     return true;
 }
 
 /* Tokens of a string that is no text; 0 when it is text. */
-static uint64_t media_of(enum tb_api a, const struct tb_json_scan *s)
+static uint64_t prompt_media_of(enum tb_api a, const struct tb_json_scan *s)
 {
     static const char *const holders[] = {"image_url", "video_url",   "audio_url",     "input_audio",
                                           "source",    "input_image", "input_file",    "file",
@@ -76,28 +76,30 @@ static uint64_t media_of(enum tb_api a, const struct tb_json_scan *s)
     static const char *const alone[] = {"image_url", "video_url", "audio_url",    "file_data",
                                         "file_url",  "file_id",   "image",        "prompt_embeds",
                                         "video",     "audio",     "image_embeds", "audio_embeds"};
-    const char *key = tb_json_last_key(s), *parent = parent_key(s);
+    const char *key = tb_json_last_key(s), *parent = prompt_parent_key(s);
 
-    if (word_in(key, alone, ARRAY_SIZE(alone)) && media_may_be(a, s, s->depth - 1))
-        return media_tokens(key, s->value, s->text_len);
-    if (word_in(parent, holders, ARRAY_SIZE(holders)) &&
-        (key[0] == '\0' || word_in(key, data, ARRAY_SIZE(data))) && media_may_be(a, s, s->depth - 2))
-        return media_tokens(parent, s->value, s->text_len);
+    if (prompt_word_in(key, alone, ARRAY_SIZE(alone)) && prompt_media_may_be(a, s, s->depth - 1))
+        return prompt_media_tokens(key, s->value, s->text_len);
+    if (prompt_word_in(parent, holders, ARRAY_SIZE(holders)) &&
+        (key[0] == '\0' || prompt_word_in(key, data, ARRAY_SIZE(data))) &&
+        prompt_media_may_be(a, s, s->depth - 2))
+        return prompt_media_tokens(parent, s->value, s->text_len);
     return 0;
 }
 
 /* Words of the API rather than of the prompt. */
-static bool is_word_of_api(enum tb_api a, const struct tb_json_scan *s)
+static bool prompt_is_word_of_api(enum tb_api a, const struct tb_json_scan *s)
 {
     const char *key = tb_json_last_key(s);
     enum tb_api_member what = s->depth == 1 ? tb_api_member_of(a, key) : TB_MEMBER_NONE;
     static const char *const words[] = {"role",         "type",   "id",     "model", "media_type",
                                         "tool_call_id", "format", "detail", "user",  "encoding_format"};
 
-    return (what != TB_MEMBER_NONE && what != TB_MEMBER_PROMPT) || word_in(key, words, ARRAY_SIZE(words));
+    return (what != TB_MEMBER_NONE && what != TB_MEMBER_PROMPT) ||
+           prompt_word_in(key, words, ARRAY_SIZE(words));
 }
 
-static bool is_prompt_list(enum tb_api a, const struct tb_json_scan *s)
+static bool prompt_is_list(enum tb_api a, const struct tb_json_scan *s)
 {
     /* A list of conversations: seen by the first message of each. */
     if (a == TB_API_CHAT)
@@ -110,7 +112,7 @@ static bool is_prompt_list(enum tb_api a, const struct tb_json_scan *s)
     return a == TB_API_EMBEDDING && strcmp(s->level[0].key, "messages") != 0;
 }
 
-static bool is_token(enum tb_api a, const struct tb_json_scan *s)
+static bool prompt_is_token(enum tb_api a, const struct tb_json_scan *s)
 {
     return (a == TB_API_COMPLETION || a == TB_API_EMBEDDING) && (s->depth == 2 || s->depth == 3) &&
            s->level[1].array && (s->depth == 2 || s->level[2].array) &&
@@ -119,16 +121,16 @@ static bool is_token(enum tb_api a, const struct tb_json_scan *s)
 
 static void prompt_note_text(struct tb_prompt *p, enum tb_api a, const struct tb_json_scan *s)
 {
-    uint64_t media = media_of(a, s);
+    uint64_t media = prompt_media_of(a, s);
 
     if (media > 0) {
         p->media += media;
         p->data += s->text_len;
         p->member.media += media;
-    } else if (!is_word_of_api(a, s)) {
+    } else if (!prompt_is_word_of_api(a, s)) {
         p->text += s->text_len;
         p->member.text += s->text_len;
-        if (p->n == 1 && is_prompt_list(a, s))
+        if (p->n == 1 && prompt_is_list(a, s))
             p->first_text = s->text_len;
     }
 }
@@ -149,7 +151,7 @@ static struct tb_prompt_part prompt_query(const struct tb_prompt *p)
 
 void tb_prompt_note(struct tb_prompt *p, enum tb_api a, const struct tb_json_scan *s, enum tb_json_token t)
 {
-    bool of_list = is_prompt_list(a, s), token = t == TB_JSON_DONE && is_token(a, s);
+    bool of_list = prompt_is_list(a, s), token = t == TB_JSON_DONE && prompt_is_token(a, s);
 
     if (s->depth > 0 && s->level[0].items != p->member_at) { /* another member of the request */
         p->query = prompt_query(p);

@@ -70,7 +70,7 @@ static int rewrite_release_blanks(struct tb_rewrite *a, struct tb_buf *out)
     return r;
 }
 
-static bool is_blank(char c)
+static bool rewrite_is_blank(char c)
 {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
@@ -81,8 +81,8 @@ static int rewrite_hold(struct tb_rewrite *a, const char *p, size_t n, struct tb
         int r = 0;
 
         if (a->hold == HOLD_OPTIONS || a->hold == HOLD_USAGE) {
-            a->value_begun |= !is_blank(p[i]) && p[i] != ':';
-            if (is_blank(p[i]) && (!a->value_begun || a->held[a->held_len - 1] == '{'))
+            a->value_begun |= !rewrite_is_blank(p[i]) && p[i] != ':';
+            if (rewrite_is_blank(p[i]) && (!a->value_begun || a->held[a->held_len - 1] == '{'))
                 continue;
         }
         if (a->held_len == TB_REWRITE_HELD - 1 && a->hold == HOLD_KEY)

@@ -8,7 +8,7 @@
 /* --- adding up ---------------------------------------------------------------------------------------- */
 
 /* Of several usage objects each number is the largest: in a stream they grow, and some are said twice. */
-static void halves_merge(struct tb_usage_halves *all, const struct tb_usage_halves *u)
+static void sum_merge_halves(struct tb_usage_halves *all, const struct tb_usage_halves *u)
 {
     all->prompt = MAX(all->prompt, u->prompt);
     all->completion = MAX(all->completion, u->completion);
@@ -23,34 +23,34 @@ static void halves_merge(struct tb_usage_halves *all, const struct tb_usage_halv
     all->has_input |= u->has_input;
 }
 
-static struct tb_usage_choice *current_choice(struct tb_usage_parser *m)
+static struct tb_usage_choice *sum_current_choice(struct tb_usage_parser *m)
 {
     return &m->choice[MIN(m->index, TB_USAGE_PARSER_CHOICES - 1)];
 }
 
-static uint64_t asked_choices(const struct tb_usage_parser *m)
+static uint64_t sum_asked_choices(const struct tb_usage_parser *m)
 {
     return MAX(m->request.choices, 1) * MAX(m->request.prompts, 1);
 }
 
-static bool has_choices(const struct tb_usage_parser *m)
+static bool sum_has_choices(const struct tb_usage_parser *m)
 {
     return m->request.api == TB_API_CHAT || m->request.api == TB_API_COMPLETION;
 }
 
 void tb_usage_add_usage(struct tb_usage_parser *m)
 {
-    struct tb_usage_choice *c = current_choice(m);
+    struct tb_usage_choice *c = sum_current_choice(m);
 
-    halves_merge(&m->all, &m->now);
-    if (!m->events || !has_choices(m)) {
+    sum_merge_halves(&m->all, &m->now);
+    if (!m->events || !sum_has_choices(m)) {
         m->final |= m->events && m->now.has_completion && m->request.api == TB_API_RESPONSE;
         return;
     }
     if (m->bare && m->event_text == 0) {
         m->alone++;
         m->alone_completion += m->now.completion;
-        m->final |= m->now.has_completion && (asked_choices(m) == 1 || m->alone >= m->n_choices);
+        m->final |= m->now.has_completion && (sum_asked_choices(m) == 1 || m->alone >= m->n_choices);
         return;
     }
     c->told |= m->now.has_completion;
@@ -60,7 +60,7 @@ void tb_usage_add_usage(struct tb_usage_parser *m)
 
 void tb_usage_add_timings(struct tb_usage_parser *m)
 {
-    struct tb_usage_choice *c = current_choice(m);
+    struct tb_usage_choice *c = sum_current_choice(m);
     const struct tb_usage_halves *t = &m->now_timed;
 
     m->timed.has_prompt |= t->has_prompt;
@@ -83,25 +83,25 @@ void tb_usage_add_timings(struct tb_usage_parser *m)
 
 /* --- estimates ---------------------------------------------------------------------------------------- */
 
-static uint64_t text_tokens(uint64_t bytes)
+static uint64_t sum_text_tokens(uint64_t bytes)
 {
     return (bytes + TB_PROMPT_TOKEN_BYTES - 1) / TB_PROMPT_TOKEN_BYTES;
 }
 
 /* By the text that was delivered, and one token for each event that had any at least. */
-static uint64_t estimated_completion(const struct tb_usage_parser *m)
+static uint64_t sum_estimated_completion(const struct tb_usage_parser *m)
 {
-    uint64_t sum = text_tokens(m->choice_text + MAX(m->reasoning, m->reasoning_too));
+    uint64_t sum = sum_text_tokens(m->choice_text + MAX(m->reasoning, m->reasoning_too));
 
     for (uint64_t i = 0; i < m->n_choices; i++)
-        sum += MAX(text_tokens(m->choice[i].text), m->events ? m->choice[i].events : 0);
+        sum += MAX(sum_text_tokens(m->choice[i].text), m->events ? m->choice[i].events : 0);
     return sum;
 }
 
 /* --- what is told ------------------------------------------------------------------------------------- */
 
 /* llama-server's usage is that of one choice or prompt, however many there were. */
-static bool says_one_of_many(const struct tb_usage_parser *m)
+static bool sum_says_one_of_many(const struct tb_usage_parser *m)
 {
     bool all_at_limit = m->request.max_tokens > 0 && m->all.completion == m->request.max_tokens;
 
@@ -114,7 +114,7 @@ static bool says_one_of_many(const struct tb_usage_parser *m)
 
 /* The others by what was delivered: as much as the first for those that ended at the same limit, else in
  * proportion to their text. */
-static uint64_t completion_of_many(const struct tb_usage_parser *m, bool *ret_exact)
+static uint64_t sum_completion_of_many(const struct tb_usage_parser *m, bool *ret_exact)
 {
     const struct tb_usage_choice *first = &m->choice[0];
     uint64_t sum = m->all.completion;
@@ -129,30 +129,30 @@ static uint64_t completion_of_many(const struct tb_usage_parser *m, bool *ret_ex
         }
         *ret_exact = false;
         sum += first->text > 0 ? (m->all.completion * c->text + first->text - 1) / first->text
-                               : text_tokens(c->text);
+                               : sum_text_tokens(c->text);
     }
     return sum;
 }
 
-static bool told_completion(const struct tb_usage_parser *m, uint64_t *ret, bool *ret_exact)
+static bool sum_told_completion(const struct tb_usage_parser *m, uint64_t *ret, bool *ret_exact)
 {
     bool told = false;
 
     *ret = 0;
     *ret_exact = true;
-    if (m->events && has_choices(m) && m->alone == 0) {
+    if (m->events && sum_has_choices(m) && m->alone == 0) {
         for (uint64_t i = 0; i < TB_USAGE_PARSER_CHOICES; i++) {
             told |= m->choice[i].told;
             *ret += m->choice[i].completion;
         }
         return told;
     }
-    if (m->alone > 1 && asked_choices(m) > 1) {
+    if (m->alone > 1 && sum_asked_choices(m) > 1) {
         *ret = m->alone_completion;
         return true;
     }
     if (m->all.has_completion) {
-        *ret = says_one_of_many(m) ? completion_of_many(m, ret_exact) : m->all.completion;
+        *ret = sum_says_one_of_many(m) ? sum_completion_of_many(m, ret_exact) : m->all.completion;
         return true;
     }
     if (m->all.has_total && m->all.has_prompt) {
@@ -164,7 +164,7 @@ static bool told_completion(const struct tb_usage_parser *m, uint64_t *ret, bool
 }
 
 /* Of several prompts that answer in a stream, each says its own. */
-static uint64_t prompts_of_stream(const struct tb_usage_parser *m)
+static uint64_t sum_prompts_of_stream(const struct tb_usage_parser *m)
 {
     uint64_t sum = 0;
 
@@ -173,14 +173,14 @@ static uint64_t prompts_of_stream(const struct tb_usage_parser *m)
     return sum / MAX(m->request.choices, 1);
 }
 
-static bool told_prompt(const struct tb_usage_parser *m, uint64_t *ret, bool *ret_exact)
+static bool sum_told_prompt(const struct tb_usage_parser *m, uint64_t *ret, bool *ret_exact)
 {
     const struct tb_usage_halves *a = &m->all;
     bool several = m->request.prompts > 1 && m->request.api == TB_API_COMPLETION;
 
     *ret_exact = true;
     if (several && m->events && m->alone == 0 && (a->has_prompt || m->timed.has_prompt)) {
-        *ret = prompts_of_stream(m);
+        *ret = sum_prompts_of_stream(m);
         return true;
     }
     if (a->has_prompt || a->has_input) {
@@ -202,16 +202,16 @@ static bool told_prompt(const struct tb_usage_parser *m, uint64_t *ret, bool *re
 
 /* --- the sum ------------------------------------------------------------------------------------------ */
 
-static void opaque_result(const struct tb_usage_parser *m, struct tb_tokens *ret)
+static void sum_opaque_result(const struct tb_usage_parser *m, struct tb_tokens *ret)
 {
-    uint64_t most = m->request.max_tokens * asked_choices(m);
+    uint64_t most = m->request.max_tokens * sum_asked_choices(m);
 
     if (!tb_api_is_json(m->request.api) && m->request.api != TB_API_AUDIO)
         return;
     ret->known = ret->estimated = true;
     ret->prompt = m->request.prompt_likely;
     if (m->request.api != TB_API_EMBEDDING)
-        ret->completion = text_tokens(m->bytes);
+        ret->completion = sum_text_tokens(m->bytes);
     if (most > 0)
         ret->completion = MIN(ret->completion, most);
     ret->ours = ret->prompt + ret->completion;
@@ -222,15 +222,15 @@ void tb_usage_parser_result(const struct tb_usage_parser *m, bool complete, stru
     bool writes = tb_api_generates(m->request.api) || m->request.api == TB_API_AUDIO;
     bool final = m->final || complete || (!m->events && m->scan.closed);
     bool prompt, completion, prompt_exact, completion_exact;
-    uint64_t delivered = estimated_completion(m);
+    uint64_t delivered = sum_estimated_completion(m);
 
     *ret = (struct tb_tokens){0};
     if (m->opaque || (m->untyped && m->bytes > 0 && (m->scan.bad || !m->scan.closed))) {
-        opaque_result(m, ret);
+        sum_opaque_result(m, ret);
         return;
     }
-    prompt = told_prompt(m, &ret->prompt, &prompt_exact);
-    completion = told_completion(m, &ret->completion, &completion_exact);
+    prompt = sum_told_prompt(m, &ret->prompt, &prompt_exact);
+    completion = sum_told_completion(m, &ret->completion, &completion_exact);
     ret->known = prompt || completion ||
                  ((writes || m->request.api == TB_API_EMBEDDING) && (m->inferred || delivered > 0));
     if (!ret->known)
