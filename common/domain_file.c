@@ -9,6 +9,7 @@
 #include "common/io.h"
 #include "common/json.h"
 #include "common/restore_pending.h"
+#include "common/units.h"
 
 /* systemd lists a unit's directories with colons, in alphabetical order, and a drop-in may have added some:
  * ours has our name. */
@@ -92,6 +93,13 @@ static int domain_file_write_volatile(const char *path, const char *text, size_t
     if (r < 0)
         (void)unlink(tmp);
     return r;
+}
+
+int tb_state_add_times(cJSON *doc, uint64_t started_boottime_us)
+{
+    int r = tb_json_add_uint(doc, "started_boottime_us", started_boottime_us);
+
+    return r < 0 ? r : tb_json_add_uint(doc, "written_boottime_us", tb_now_boottime_us());
 }
 
 int tb_state_write(const char *dir, const char *name, const cJSON *doc, int durable)

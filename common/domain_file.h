@@ -5,6 +5,7 @@
 #define TB_DOMAIN_FILE_H
 
 #include <cjson/cJSON.h>
+#include <stdint.h>
 
 #include "common/macros.h"
 
@@ -18,6 +19,9 @@ int tb_state_dir(const char *state_base, const char *program, char **ret);
 /* What an error of tb_state_dir() means. */
 const char *tb_state_dir_error(int r);
 
+/* Adds started_boottime_us, when the run began that the file tells of, and written_boottime_us, now:
+ * readers tell by them what an earlier run left, whatever the wall clock does. 0 or -ENOMEM. */
+int tb_state_add_times(cJSON *doc, uint64_t started_boottime_us);
 /* Replaces dir/name atomically (0644; durable: also fsync). The document is not freed. */
 int tb_state_write(const char *dir, const char *name, const cJSON *doc, int durable);
 /* Reads dir/name. -ENOENT when absent; -EBADMSG when it is not the JSON object it should be. */

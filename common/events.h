@@ -24,6 +24,10 @@
 /* it may again */
 #define TB_EVENT_RESUMED "9329247da0004ba699e590a66ddcd8e3"
 
+/* tb-hydrate */
+/* the model is damaged and is fetched again; TB_REASON */
+#define TB_EVENT_REPAIR "c0ee35ea1a1a4cf5ba141de25043147e"
+
 /* tb-billing */
 /* refused by the marketplace; TB_HOUR, TB_DIMENSION, TB_QUANTITY, TB_REASON */
 #define TB_EVENT_BILLING_PARKED "a7c6a74afec44256ae825962a84eab01"
@@ -33,6 +37,11 @@
 #define TB_EVENT_BILLING_LATE "1f7df3d53498445cb38fc0abaf1d96d8"
 /* says the marketplace; TB_REASON */
 #define TB_EVENT_SUBSCRIPTION_ENDED "60dc96856c86439fbb0fa8852d6a4f9d"
+
+/* this machine's clock is not the time that usage is booked by; TB_CLOCK_OFF, in seconds */
+#define TB_EVENT_CLOCK_STEPPED "e529765de8e34c30b0d2a49f0f48150b"
+/* it is again; TB_CLOCK_OFF is 0 */
+#define TB_EVENT_CLOCK_RIGHT "c08e796d98c448d086c055ecda76427a"
 
 /* how a program ended, by its exit code: tb_outcome_log() */
 #define TB_EVENT_ENDED_NOINPUT "61d269d37ea54ec986924288248d4a56"

@@ -53,6 +53,16 @@ static void facts_read_contact(const char *run_dir, struct tb_facts *f)
         facts_note_broken(f, TB_CONTACT_FILE, r);
 }
 
+static void facts_read_clock(const char *run_dir, struct tb_facts *f)
+{
+    _cleanup_json_ cJSON *doc = facts_read_domain(run_dir, "tb-billing/clock.json", f);
+    const cJSON *off = doc ? tb_json_member(doc, "off_seconds") : NULL;
+
+    if (cJSON_IsNumber(off) && off->valuedouble > -(double)TB_JSON_INT_MAX &&
+        off->valuedouble < (double)TB_JSON_INT_MAX)
+        f->clock_off_s = (int64_t)off->valuedouble;
+}
+
 static void facts_format_time(uint64_t real_us, char out[static TB_RFC3339_MAX])
 {
     out[0] = '\0';
@@ -100,6 +110,8 @@ static void facts_read_step(const char *run_dir, const char *name, struct tb_fac
     facts_copy_string(doc, "reason", s->reason, sizeof(s->reason));
     facts_copy_string(doc, "mode", s->mode, sizeof(s->mode));
     s->written_realtime_us = facts_written_us(run_dir, name);
+    s->started_boottime_us = facts_uint(doc, "started_boottime_us");
+    s->written_boottime_us = facts_uint(doc, "written_boottime_us");
 }
 
 /* The flag's existence is what counts, readable or not. */
@@ -117,6 +129,20 @@ static void facts_read_flag(const char *run_dir, struct tb_facts *f)
     facts_copy_string(doc, "since", f->suspended_since, sizeof(f->suspended_since));
 }
 
+/* The process that wrote the decryption's file has ended with it. What began before the download or the
+ * delivery of now is of an earlier run; and of a delivery that has gone nothing is left in memory that
+ * could be complete. */
+static void facts_drop_leftovers(struct tb_facts *f)
+{
+    const struct tb_step *d = &f->decrypt;
+
+    if (f->delivery.work == TB_WORK_COMPLETE)
+        return;
+    if (d->started_boottime_us < MAX(f->hydrate.started_boottime_us, f->delivery.started_boottime_us) ||
+        (f->delivery.work == TB_WORK_ABSENT && d->work == TB_WORK_COMPLETE))
+        f->decrypt = (struct tb_step){0};
+}
+
 void tb_facts_read(const char *run_dir, struct tb_facts *ret)
 {
     struct tb_facts f = {.runtime_healthy = ret->runtime_healthy};
@@ -125,8 +151,10 @@ void tb_facts_read(const char *run_dir, struct tb_facts *ret)
     facts_read_flag(run_dir, &f);
     facts_read_lease(run_dir, &f);
     facts_read_contact(run_dir, &f);
+    facts_read_clock(run_dir, &f);
     facts_read_step(run_dir, "tb-hydrate/progress.json", &f, &f.hydrate);
     facts_read_step(run_dir, "tb-decrypt/progress.json", &f, &f.decrypt);
     facts_read_step(run_dir, "tb-runtime/delivery.json", &f, &f.delivery);
+    facts_drop_leftovers(&f);
     *ret = f;
 }

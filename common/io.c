@@ -283,3 +283,31 @@ char *tb_strf(const char *fmt, ...)
     va_end(ap);
     return n < 0 ? NULL : s;
 }
+
+bool tb_errno_is_disk(int r)
+{
+    /* The block layer has a number for each kind of medium error, file systems add theirs. */
+    static const int errors[] = {EIO, ENODATA, EREMOTEIO, EILSEQ, EUCLEAN, ENXIO, ESHUTDOWN};
+
+    for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
+        if (r == -errors[i])
+            return true;
+    return false;
+}
+
+bool tb_errno_is_ours(int r)
+{
+    return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EINTR;
+}
+
+int tb_boot_id(char ret[static TB_BOOT_ID_MAX])
+{
+    _cleanup_free_ char *id = NULL;
+    size_t len;
+
+    if (tb_read_file("/proc/sys/kernel/random/boot_id", 64, &id, &len) < 0 || len < TB_BOOT_ID_MAX - 1)
+        return -ENOTSUP;
+    memcpy(ret, id, TB_BOOT_ID_MAX - 1);
+    ret[TB_BOOT_ID_MAX - 1] = '\0';
+    return 0;
+}

@@ -57,6 +57,13 @@ static inline void tb_closedirp(DIR **d)
 
 /* mkdir -p. Existing directories are fine whatever their mode. */
 int tb_mkdir_p(const char *path, mode_t mode);
+/* What reading or writing a failing disk answers; r is a negative errno. */
+bool tb_errno_is_disk(int r);
+/* The process lacks memory or descriptors: nothing is wrong with the file. */
+bool tb_errno_is_ours(int r);
+#define TB_BOOT_ID_MAX 37
+/* The kernel's id of this boot: 36 characters. 0, or -ENOTSUP when it tells none. */
+int tb_boot_id(char ret[static TB_BOOT_ID_MAX]);
 /* fsync of the directory that holds path. */
 int tb_fsync_parent(const char *path);
 /* Allows at least want open descriptors, or as many as the hard limit does; never fewer than before. */

@@ -34,6 +34,9 @@ struct tb_step {
     char reason[TB_REASON_MAX];
     char mode[8];                 /* of the delivery: "dir", "fifo" */
     uint64_t written_realtime_us; /* when its writer last wrote the file; 0 when absent */
+    /* By the boot clock, 0 when the file does not say: when the run began, and when the file was last
+     * written. */
+    uint64_t started_boottime_us, written_boottime_us;
 };
 
 struct tb_facts {
@@ -48,6 +51,7 @@ struct tb_facts {
     uint64_t deadline_boottime_us; /* end of grace */
     struct tb_step hydrate, decrypt, delivery;
     struct tb_contact contact; /* with the control plane */
+    int64_t clock_off_s;       /* of this machine's clock, as tb-billing knows; 0: within its tolerance */
     const char *broken;        /* a domain file below TB_RUN_DIR that is not what it should be; a constant */
     int broken_error;          /* negative errno */
     bool runtime_healthy;      /* its health endpoint answered 200 at the last probe */

@@ -13,6 +13,7 @@ apt
 aria2
 bash-completion
 binutils
+btrfs-progs
 buildah
 ca-certificates
 chromium

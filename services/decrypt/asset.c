@@ -93,7 +93,8 @@ static int asset_read_manifest(const struct tb_config *c,
     if (r == -EFBIG)
         return tb_outcome_set(o, TB_EXIT_DATAERR, "%s is larger than any manifest may be", path);
     if (r < 0)
-        return tb_outcome_set(o, TB_EXIT_IOERR, "cannot read %s: %s", path, strerror(-r));
+        return tb_outcome_set(o, tb_errno_is_ours(r) ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "cannot read %s: %s",
+                              path, strerror(-r));
     SHA256((const uint8_t *)text, len, sha256);
     r = asset_check_bound(sha256, o);
     if (r != 0)
@@ -120,7 +121,9 @@ static int decrypt_open_ciphertext(const struct tb_config *c, const struct tbenc
     if (fd < 0 && errno == ENOENT)
         return tb_outcome_set(o, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path);
     if (fd < 0 || fstat(fd, &st) < 0)
-        return tb_outcome_set(o, TB_EXIT_IOERR, "cannot open %s: %s", path, strerror(errno));
+        return tb_outcome_set(o,
+                              errno == EACCES || tb_errno_is_disk(-errno) ? TB_EXIT_DATAERR : TB_EXIT_IOERR,
+                              "cannot open %s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != want)
         return tb_outcome_set(o, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64, path,
                               (intmax_t)st.st_size, want);

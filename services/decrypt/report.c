@@ -3,20 +3,35 @@
 
 #include <string.h>
 
+#include "common/file_mark.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/domain_file.h"
 #include "common/units.h"
 
+/* What the file of an earlier run says of it: that file is replaced. */
+static uint64_t report_last_delivery(const char *dir)
+{
+    _cleanup_json_ cJSON *doc = NULL;
+    char err[TB_JSON_ERR_MAX];
+    uint64_t us = 0;
+
+    if (tb_state_read_at(dir, "progress.json", &doc) == 0)
+        (void)tb_json_get_uint(doc, "delivered_boottime_us", TB_JSON_INT_MAX, &us, err);
+    return us <= tb_now_boottime_us() ? us : 0; /* of another boot */
+}
+
 void tb_report_open(struct tb_report *r, const struct tb_config *c)
 {
     int e;
 
-    *r = (struct tb_report){.progress = {.verb = "Decrypting"}};
+    *r = (struct tb_report){.progress = {.verb = "Decrypting"}, .started_boottime_us = tb_now_boottime_us()};
     e = tb_runtime_dir(c->run_dir, "tb-decrypt", &r->dir);
     if (e < 0)
         tb_warn("cannot make a runtime directory under %s: %s; /status will not show progress", c->run_dir,
                 strerror(-e));
+    else
+        r->delivered_boottime_us = report_last_delivery(r->dir);
 }
 
 void tb_report_state(struct tb_report *r, const char *state, const char *reason)
@@ -24,6 +39,8 @@ void tb_report_state(struct tb_report *r, const char *state, const char *reason)
     _cleanup_json_ cJSON *doc = cJSON_CreateObject();
     int e;
 
+    if (strcmp(state, "complete") == 0)
+        r->delivered_boottime_us = tb_now_boottime_us();
     if (!r->dir || !doc)
         return;
     cJSON_AddStringToObject(doc, "state", state);
@@ -31,6 +48,11 @@ void tb_report_state(struct tb_report *r, const char *state, const char *reason)
     tb_json_add_uint(doc, "bytes_total", r->total);
     if (reason)
         cJSON_AddStringToObject(doc, "reason", reason);
+    if (r->damaged)
+        (void)tb_file_mark_add(cJSON_AddObjectToObject(doc, "damaged"), &r->ciphertext);
+    if (r->delivered_boottime_us > 0)
+        tb_json_add_uint(doc, "delivered_boottime_us", r->delivered_boottime_us);
+    (void)tb_state_add_times(doc, r->started_boottime_us);
     e = tb_state_write(r->dir, "progress.json", doc, 0);
     if (e < 0)
         tb_warn("cannot write %s/progress.json: %s", r->dir, strerror(-e));

@@ -3,14 +3,19 @@
 #ifndef TB_DECRYPT_REPORT_H
 #define TB_DECRYPT_REPORT_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "common/config.h"
 #include "common/notify.h"
 
 struct tb_report {
     char *dir; /* owned; NULL: the directory cannot be had, and only the log tells */
-    uint64_t done, total, last_us;
+    uint64_t done, total, last_us, started_boottime_us;
+    uint64_t delivered_boottime_us; /* of the last whole delivery in this boot, 0: none */
+    bool damaged;                   /* the ciphertext is at fault, */
+    struct stat ciphertext;         /* this file */
     struct tb_progress progress;
 };
 
@@ -18,7 +23,8 @@ struct tb_report {
 void tb_report_open(struct tb_report *r, const struct tb_config *c);
 /* From the progress callback; writes the file once a second. */
 void tb_report_update(struct tb_report *r, uint64_t done, uint64_t total);
-/* state is "decrypting", "complete" or "failed", reason NULL but for the last. */
+/* state is "decrypting", "complete" or "failed", reason NULL but for the last. When the ciphertext is at
+ * fault the file says which: tb-hydrate looks at it again. */
 void tb_report_state(struct tb_report *r, const char *state, const char *reason);
 void tb_report_close(struct tb_report *r);
 

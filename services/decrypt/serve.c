@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "decrypt/asset.h"
+#include "common/io.h"
 #include "decrypt/guard.h"
 #include "common/log.h"
 #include "decrypt/outputs.h"
@@ -72,6 +73,12 @@ static int delivery_explain(struct delivery *d, int r, const struct tbenc_error 
 
     if (tb_guard_cancelled(&d->guard) != TB_GUARD_NONE)
         return delivery_stopped(d, tb_guard_cancelled(&d->guard));
+    /* What a retry does not change, but another copy may. */
+    if (r == -EBADMSG || r == -EFBIG || tb_errno_is_disk(r))
+        d->report.damaged = fstat(d->asset.fd, &d->report.ciphertext) == 0;
+    if (tb_errno_is_disk(r))
+        return tb_outcome_set(&d->outcome, TB_EXIT_DATAERR, "%s: the disk does not give it back: %s",
+                              d->asset.manifest->weights_filename, why);
     switch (r) {
     case -EBADMSG:
     case -EINVAL:
@@ -153,8 +160,10 @@ int tb_serve(const struct tb_config *c, int sock, int signal_fd)
     if (r == 0) {
         d.report.done = d.report.total;
         tb_progress_finish(&d.report.progress, d.report.done);
+        tb_notify_status("Delivered");
     } else {
         tb_outcome_log(&d.outcome);
+        tb_notify_status("%s", d.outcome.reason);
     }
     tb_report_state(&d.report, r == 0 ? "complete" : "failed", r == 0 ? NULL : d.outcome.reason);
     decrypt_reply_send(sock, &d.outcome, d.delivered);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/backoff.h"
+#include "common/io.h"
 #include "common/log.h"
 #include "hydrate/transfer.h"
 #include "common/units.h"
@@ -94,8 +95,11 @@ static void download_give_up(struct download_state *x, bool now, int code, const
 static void download_give_up_io(struct download_state *x, int r, const char *what)
 {
     download_wind_down(x, true);
-    if (x->o->code == 0)
-        hydrate_outcome_io(x->o, r, what, partial_path(x->d->partial));
+    if (x->o->code != 0)
+        return;
+    hydrate_outcome_io(x->o, r, what, partial_path(x->d->partial));
+    if (tb_errno_is_disk(r)) /* other blocks may do */
+        x->o->code = HYDRATE_DAMAGED;
 }
 
 static void slot_start(struct download_state *x, struct download_slot *s)

@@ -10,6 +10,7 @@
 #include "hydrate/download.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "hydrate/repair.h"
 #include "hydrate/report.h"
 #include "common/secret.h"
 #include "common/signals.h"
@@ -28,7 +29,9 @@ struct hydrate {
     char *final_path, *manifest_path;
     uint64_t size;
     struct report report;
+    struct repair repair;
     bool header_seen;
+    enum repair_cause fault; /* of HYDRATE_DAMAGED */
     bool worthless;          /* what was downloaded cannot become the file */
     struct partial *partial; /* while downloading, borrowed */
     struct tb_outcome *o;
@@ -41,13 +44,15 @@ static void hydrate_clear(struct hydrate *h)
     free(h->final_path);
     free(h->manifest_path);
     free(h->report.dir);
+    repair_clear(&h->repair);
 }
 
-/* Waits for the digest while showing progress. */
-static int hydrate_wait_digest(struct hydrate *h, struct hasher *hasher, const char *path,
-                               uint8_t ret[static SHA256_BYTES])
+/* Waits for the digest while showing progress. 0 with *ret_good: it is the manifest's. HYDRATE_DAMAGED:
+ * the disk does not give the file back. */
+static int hydrate_wait_digest(struct hydrate *h, struct hasher *hasher, const char *path, bool *ret_good)
 {
     struct pollfd p[] = {{.fd = hasher_fd(hasher), .events = POLLIN}, {.fd = h->signal_fd, .events = POLLIN}};
+    uint8_t digest[SHA256_BYTES];
     int r;
 
     for (;;) {
@@ -58,8 +63,15 @@ static int hydrate_wait_digest(struct hydrate *h, struct hasher *hasher, const c
         if (r > 0 && p[1].revents)
             return tb_outcome_set(h->o, HYDRATE_STOPPED, "stopped by a signal while verifying %s", path);
     }
-    r = hasher_result(hasher, ret);
-    return r < 0 ? hydrate_outcome_io(h->o, r, "cannot read", path) : 0;
+    r = hasher_result(hasher, digest);
+    if (r < 0)
+        hydrate_outcome_io(h->o, r, "cannot read", path);
+    if (r < 0 && tb_errno_is_disk(r))
+        h->o->code = HYDRATE_DAMAGED;
+    if (r < 0)
+        return h->o->code;
+    *ret_good = tb_mem_equal(digest, h->manifest.m->sha256_ciphertext, sizeof(digest));
+    return 0;
 }
 
 /* Takes a file as complete: writes record, manifest and final name, in the order hydrate.h gives. */
@@ -76,6 +88,10 @@ static int hydrate_publish(struct hydrate *h, const char *path)
     r = tb_write_file_atomic(h->manifest_path, h->manifest.text, h->manifest.len, 0640);
     if (r < 0)
         return hydrate_outcome_io(h->o, r, "cannot write", h->manifest_path);
+    if (strcmp(path, h->final_path) != 0)
+        r = target_make_way(h->final_path);
+    if (r < 0)
+        return hydrate_outcome_io(h->o, r, "cannot make way for", h->final_path);
     if (strcmp(path, h->final_path) != 0 && rename(path, h->final_path) < 0)
         return hydrate_outcome_io(h->o, -errno, "cannot give its final name to", path);
     r = tb_fsync_parent(h->final_path);
@@ -84,28 +100,90 @@ static int hydrate_publish(struct hydrate *h, const char *path)
     return r < 0 ? hydrate_outcome_io(h->o, r, "cannot finish", h->final_path) : 0;
 }
 
-/* Hashes a file of the right size that nobody vouches for. 0 with *ret_good. */
-static int hydrate_rehash(struct hydrate *h, const char *path, bool *ret_good)
+/* Hashes a file of the right size that nobody vouches for, or that somebody doubts: then as the disk has
+ * it, not the page cache. 0 with *ret_good. */
+static int hydrate_rehash(struct hydrate *h, const char *path, bool doubted, bool *ret_good)
 {
     _cleanup_close_ int fd = -1;
     _cleanup_hasher_ struct hasher *hasher = NULL;
-    uint8_t digest[SHA256_BYTES];
     int r;
 
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && tb_errno_is_disk(-errno))
+        return 0;
     if (fd < 0)
         return hydrate_outcome_io(h->o, -errno, "cannot open", path);
-    tb_info("%s is there but not known as verified: hashing it", path);
+    tb_info("%s is there but %s: hashing it", path, doubted ? "was found damaged" : "not known as verified");
+    if (doubted)
+        (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
     report_phase(&h->report, "verifying", "Verifying", h->size);
     r = hasher_start(fd, h->size, &hasher);
     if (r < 0)
         return hydrate_outcome_io(h->o, r, "cannot hash", path);
     hasher_advance(hasher, h->size);
-    r = hydrate_wait_digest(h, hasher, path, digest);
-    if (r != 0)
+    r = hydrate_wait_digest(h, hasher, path, ret_good);
+    if (r != HYDRATE_DAMAGED)
         return r;
-    *ret_good = tb_mem_equal(digest, h->manifest.m->sha256_ciphertext, sizeof(digest));
+    h->o->code = 0;
     return 0;
+}
+
+/* The file that is there proved bad, and only a person or another copy helps. Nothing is fetched when the
+ * tries are used up. Its space is given back first: there may not be enough for two. */
+static int hydrate_discard(struct hydrate *h, enum repair_cause cause, const char *why, uint64_t noted_us)
+{
+    int r;
+
+    if (repair_exhausted(&h->repair))
+        return repair_refuse(&h->repair, h->final_path, h->o);
+    repair_count(&h->repair, h->final_path, cause, why, noted_us);
+    r = target_make_way(h->final_path);
+    if (r == 0 && unlink(h->final_path) < 0 && errno != ENOENT)
+        r = -errno;
+    return r < 0 ? hydrate_outcome_io(h->o, r, "cannot remove the damaged", h->final_path) : 0;
+}
+
+/* tb-decrypt found the file at fault. Its hash decides whether it is: if it is right, another copy would
+ * be the same. */
+static int hydrate_doubt(struct hydrate *h, const char *why, uint64_t noted_us, bool *ret_good)
+{
+    int r = hydrate_rehash(h, h->final_path, true, ret_good);
+
+    if (r != 0 || !*ret_good)
+        return r != 0 ? r : hydrate_discard(h, REPAIR_DISK, why, noted_us);
+    if (repair_exhausted(&h->repair))
+        return repair_refuse(&h->repair, h->final_path, h->o);
+    repair_count(&h->repair, h->final_path, REPAIR_KEY, why, noted_us);
+    return 0;
+}
+
+/* The file under its final name, if it may be used as it is. 0 with *ret_good. */
+static int hydrate_look(struct hydrate *h, bool *ret_good)
+{
+    const uint8_t *sha = h->manifest.m->sha256_ciphertext;
+    _cleanup_free_ char *part = tb_strf("%s" PARTIAL_SUFFIX, h->final_path);
+    char why[REPAIR_REASON_MAX] = "it has not the size, mtime and content any more that were verified";
+    struct stat st;
+    uint64_t noted_us;
+    int r = 0;
+
+    if (!part)
+        return hydrate_outcome_io(h->o, -ENOMEM, "cannot look for", h->final_path);
+    if (lstat(h->final_path, &st) < 0)
+        return 0;
+    if (S_ISREG(st.st_mode) && (uint64_t)st.st_size == h->size) {
+        if (target_restore_access(h->final_path, &st) < 0)
+            snprintf(why, sizeof(why), "tb-decrypt may not read it: its owner, group or mode was changed");
+        else if (repair_noted(&h->repair, h->cfg->run_dir, &st, &noted_us, why))
+            return hydrate_doubt(h, why, noted_us, ret_good);
+        else if (verified_matches(h->final_path, &st, sha))
+            *ret_good = true;
+        else if (lstat(part, &(struct stat){0}) < 0) /* beside a .part it was found to be another version */
+            r = hydrate_rehash(h, h->final_path, false, ret_good);
+    }
+    if (r != 0 || *ret_good || !verified_before(h->final_path, sha))
+        return r;
+    return hydrate_discard(h, REPAIR_DISK, why, 0);
 }
 
 /* Looks for a file that needs no download: the final one, or a .part whose hash was right when a crash
@@ -114,26 +192,15 @@ static int hydrate_find_complete(struct hydrate *h, bool *ret_found)
 {
     _cleanup_free_ char *part = tb_strf("%s" PARTIAL_SUFFIX, h->final_path);
     const uint8_t *sha = h->manifest.m->sha256_ciphertext;
-    bool good = false;
     struct stat st;
     int r;
 
     *ret_found = false;
     if (!part)
         return hydrate_outcome_io(h->o, -ENOMEM, "cannot look for", h->final_path);
-    if (lstat(h->final_path, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == h->size) {
-        good = verified_matches(h->final_path, &st, sha);
-        /* beside a .part it was already found to be another version */
-        if (!good && (lstat(part, &(struct stat){0}) < 0)) {
-            r = hydrate_rehash(h, h->final_path, &good);
-            if (r != 0)
-                return r;
-        }
-        if (good) {
-            *ret_found = true;
-            return hydrate_publish(h, h->final_path);
-        }
-    }
+    r = hydrate_look(h, ret_found);
+    if (r != 0 || *ret_found)
+        return r != 0 ? r : hydrate_publish(h, h->final_path);
     if (lstat(part, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == h->size &&
         verified_matches(h->final_path, &st, sha)) {
         *ret_found = true;
@@ -180,22 +247,22 @@ static int hydrate_progress(void *ctx, uint64_t bytes)
 static int hydrate_verify(struct hydrate *h, struct hasher *hasher)
 {
     const char *path = partial_path(h->partial);
-    uint8_t digest[SHA256_BYTES];
+    bool good = false;
     int r;
 
     report_phase(&h->report, "verifying", "Verifying", h->size);
-    r = hydrate_wait_digest(h, hasher, path, digest);
+    r = hydrate_wait_digest(h, hasher, path, &good);
     if (r != 0)
         return r;
-    h->worthless = !tb_mem_equal(digest, h->manifest.m->sha256_ciphertext, sizeof(digest));
-    if (h->worthless)
-        return tb_outcome_set(
-            h->o, TB_EXIT_DATAERR,
-            "%s is damaged: its SHA-256 is not the manifest's; the download is deleted, upload the asset "
-            "again if a second one ends the same",
-            path);
+    h->fault = good ? REPAIR_DISK : REPAIR_SOURCE;
+    if (!good)
+        return tb_outcome_set(h->o, HYDRATE_DAMAGED, "the SHA-256 of what came is not the manifest's");
     r = partial_sync(h->partial);
-    return r < 0 ? hydrate_outcome_io(h->o, r, "cannot sync", path) : 0;
+    if (r < 0)
+        hydrate_outcome_io(h->o, r, "cannot sync", path);
+    if (r < 0 && tb_errno_is_disk(r))
+        h->o->code = HYDRATE_DAMAGED;
+    return r < 0 ? h->o->code : 0;
 }
 
 static void hydrate_log_rates(const struct hydrate *h, uint64_t fetched, uint64_t begin_us,
@@ -254,6 +321,7 @@ static int hydrate_download(struct hydrate *h)
 
     memcpy(want.sha256, h->manifest.m->sha256_ciphertext, sizeof(want.sha256));
     h->header_seen = h->worthless = false;
+    h->fault = REPAIR_DISK;
     r = partial_open(h->final_path, &want, &partial);
     if (r < 0)
         return hydrate_outcome_io(h->o, r, "cannot prepare the download of", h->final_path);
@@ -267,7 +335,7 @@ static int hydrate_download(struct hydrate *h)
         return path ? hydrate_publish(h, path)
                     : hydrate_outcome_io(h->o, -ENOMEM, "cannot publish", h->final_path);
     }
-    if (h->worthless || r == HYDRATE_CHANGED) {
+    if (h->worthless || r == HYDRATE_CHANGED || r == HYDRATE_DAMAGED) {
         partial = partial_close(partial);
         if (partial_remove(h->final_path) < 0)
             tb_warn("cannot remove what is left of the download of %s", h->final_path);
@@ -303,14 +371,19 @@ static int hydrate_prepare(struct hydrate *h)
 /* What a killed run left half written. The lock says that nobody writes it now. */
 static void hydrate_sweep(const struct hydrate *h)
 {
-    static const char *const suffixes[] = {PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX, VERIFIED_SUFFIX};
+    static const char *const suffixes[] = {PARTIAL_SUFFIX, PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX,
+                                           VERIFIED_SUFFIX};
 
+    (void)target_make_way(h->manifest_path);
     tb_newfile_sweep(h->manifest_path);
     for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
         _cleanup_free_ char *path = tb_strf("%s%s", h->final_path, suffixes[i]);
 
-        if (path)
-            tb_newfile_sweep(path);
+        if (!path)
+            continue;
+        (void)target_make_way(
+            path); /* what cannot be made way for fails where it is written, with its name */
+        tb_newfile_sweep(path);
     }
 }
 
@@ -336,6 +409,7 @@ static int hydrate_attempt(struct hydrate *h)
     if (r != 0)
         return r;
     hydrate_sweep(h);
+    repair_load(&h->repair, h->cfg, h->manifest.m->sha256_ciphertext);
     r = hydrate_find_complete(h, &found);
     if (r != 0)
         return r;
@@ -343,8 +417,26 @@ static int hydrate_attempt(struct hydrate *h)
         tb_info("%s is complete and verified: nothing to download", h->final_path);
         return 0;
     }
+    if (h->repair.refused)
+        return repair_refuse(&h->repair, h->final_path, h->o);
     r = hydrate_check_room(h);
     return r != 0 ? r : hydrate_download(h);
+}
+
+/* Until a copy is good, or enough were not: the source, the way here or the disk may have been at fault. */
+static int hydrate_attempts(struct hydrate *h)
+{
+    char why[REPAIR_REASON_MAX];
+    int r;
+
+    while ((r = hydrate_attempt(h)) == HYDRATE_DAMAGED) {
+        snprintf(why, sizeof(why), "%.*s", REPAIR_REASON_MAX - 1, h->o->reason);
+        repair_count(&h->repair, h->final_path, h->fault, why, 0);
+        h->o->code = 0;
+        if (repair_exhausted(&h->repair))
+            return repair_refuse(&h->repair, h->final_path, h->o);
+    }
+    return r;
 }
 
 static int hydrate_locked(struct hydrate *h)
@@ -357,12 +449,12 @@ static int hydrate_locked(struct hydrate *h)
         r = target_lock(h->cfg->target_dir, &lock, h->o);
     if (r != 0)
         return r;
-    r = hydrate_attempt(h);
+    r = hydrate_attempts(h);
     if (r == HYDRATE_CHANGED) {
         /* a new version was uploaded: its manifest first, then its bytes from zero */
         tb_warn("%s; starting over", h->o->reason);
         h->o->code = 0;
-        r = hydrate_attempt(h);
+        r = hydrate_attempts(h);
     }
     if (r == HYDRATE_CHANGED)
         return tb_outcome_set(h->o, TB_EXIT_TEMPFAIL, "%s, twice; wait until the upload has ended",
@@ -375,6 +467,7 @@ int hydrate_run(const struct tb_config *cfg, int signal_fd, struct tb_outcome *o
     _cleanup_(hydrate_clear) struct hydrate h = {.cfg = cfg,
                                                  .signal_fd = signal_fd,
                                                  .o = o,
+                                                 .report = {.started_boottime_us = tb_now_boottime_us()},
                                                  .tls = {.ca_file = cfg->ca_file,
                                                          .client_cert = cfg->client_cert_path,
                                                          .client_key = cfg->client_key_path,

@@ -7,23 +7,21 @@
 
 #include "common/io.h"
 
-#define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
-#define BOOT_ID_CHARS 36
 #define LIVE_MAGIC "TBLIVE01"
 
 struct live_header {
     char magic[8];
-    char boot_id[BOOT_ID_CHARS];
+    char boot_id[TB_BOOT_ID_MAX - 1];
     char instance[INSTANCE_MAX - 1];
 };
 
 static int live_ranges_make_header(const char *instance, struct live_header *ret)
 {
-    _cleanup_free_ char *id = NULL;
-    size_t len;
+    char id[TB_BOOT_ID_MAX];
+    int r = tb_boot_id(id);
 
-    if (tb_read_file(BOOT_ID_PATH, 64, &id, &len) < 0 || len < BOOT_ID_CHARS)
-        return -ENOTSUP;
+    if (r < 0)
+        return r;
     memcpy(ret->magic, LIVE_MAGIC, sizeof(ret->magic));
     memcpy(ret->boot_id, id, sizeof(ret->boot_id));
     memcpy(ret->instance, instance, sizeof(ret->instance));

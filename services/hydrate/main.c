@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tb-hydrate: brings the ciphertext of the licensed asset to TB_TARGET_DIR, then exits. tb-hydrate(8). */
+#include <string.h>
+
 #include "common/config.h"
 #include "hydrate/hydrate.h"
+#include "hydrate/repair.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/secret.h"
 #include "common/signals.h"
 
 static const char help[] =
-    "Usage: tb-hydrate [--help] [--version]\n"
+    "Usage: tb-hydrate [settle] [--help] [--version]\n"
     "Download the encrypted weights of TB_ASSET_ID to TB_TARGET_DIR, resumable, and verify them.\n"
+    "\n"
+    "settle: ends the count of repairs if the model was delivered since; nothing else.\n"
     "\n"
     "Configuration comes from the TB_* environment (see trustbridge.env). URLs come as the credentials "
     "sas-url,\n"
@@ -24,10 +29,16 @@ int main(int argc, char **argv)
     _cleanup_config_ struct tb_config cfg = {0};
     _cleanup_close_ int signal_fd = -1;
     struct tb_outcome o = {0};
+    bool settle;
     int r;
 
     tb_secret_init();
-    tb_config_main(argc, argv, "tb-hydrate", help, &cfg);
+    settle = argc == 2 && strcmp(argv[1], "settle") == 0;
+    tb_config_main(settle ? 1 : argc, argv, "tb-hydrate", help, &cfg);
+    if (settle) {
+        repair_settle(&cfg);
+        return TB_EXIT_OK;
+    }
     signal_fd = tb_signals_open(NULL);
     if (signal_fd < 0) {
         tb_error_errno(signal_fd, "cannot wait for signals");

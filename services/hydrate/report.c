@@ -19,6 +19,7 @@ static void report_write_file(struct report *r, const char *reason)
     tb_json_add_uint(o, "bytes_total", r->total);
     if (reason)
         cJSON_AddStringToObject(o, "reason", reason);
+    (void)tb_state_add_times(o, r->started_boottime_us);
     (void)tb_state_write(r->dir, "progress.json", o, 0);
     r->written_us = tb_now_monotonic_us();
 }

@@ -9,10 +9,24 @@
 #include <sys/sysinfo.h>
 
 #include "common/io.h"
+#include "common/log.h"
 #include "common/units.h"
 
 #define MEMINFO_PATH "/proc/meminfo"
 #define MEMINFO_MAX (64 * 1024)
+#define TARGET_FILE_MODE 0640
+
+/* Whoever changed the mode of the directory did not mean to stop the machine. */
+static void target_open_to_group(int fd, const char *dir)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0 || st.st_uid != geteuid() || (st.st_mode & 0050) == 0050 ||
+        (st.st_mode & 0005) == 0005)
+        return;
+    if (fchmod(fd, (st.st_mode & 07777) | 0050) == 0)
+        tb_warn("%s could not be read by the programs that decrypt the model: its mode is corrected", dir);
+}
 
 int target_lock(const char *dir, int *ret_fd, struct tb_outcome *o)
 {
@@ -30,7 +44,38 @@ int target_lock(const char *dir, int *ret_fd, struct tb_outcome *o)
                    ? tb_outcome_set(o, TB_EXIT_TEMPFAIL,
                                     "another tb-hydrate works in %s; wait for it or stop it", dir)
                    : hydrate_outcome_io(o, -errno, "cannot lock TB_TARGET_DIR", dir);
+    target_open_to_group(fd, dir);
     *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+int target_make_way(const char *path)
+{
+    char now[TB_RFC3339_MAX];
+    _cleanup_free_ char *aside =
+        tb_strf("%s.aside-%s", path, tb_rfc3339_format(tb_now_realtime_us(), 1, now));
+    struct stat st;
+
+    if (!aside)
+        return -ENOMEM;
+    if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode))
+        return 0;
+    if (rename(path, aside) < 0)
+        return -errno;
+    tb_warn("%s is a directory where a file of tb-hydrate belongs: renamed to %s", path, aside);
+    return 0;
+}
+
+int target_restore_access(const char *path, const struct stat *st)
+{
+    bool group = (st->st_mode & S_IRGRP) && st->st_gid == getegid();
+
+    if ((st->st_mode & S_IRUSR) && (group || (st->st_mode & S_IROTH)))
+        return 0;
+    if (chown(path, (uid_t)-1, getegid()) < 0 || chmod(path, TARGET_FILE_MODE) < 0)
+        return -errno;
+    tb_warn("%s could not be read by the programs that decrypt it: its group and mode are what they were",
+            path);
     return 0;
 }
 

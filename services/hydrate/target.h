@@ -4,6 +4,7 @@
 #define TB_HYDRATE_TARGET_H
 
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "hydrate/outcome.h"
 
@@ -14,6 +15,13 @@
 /* Makes the directory when missing and locks it against a second tb-hydrate for as long as *ret_fd is
  * open. */
 int target_lock(const char *dir, int *ret_fd, struct tb_outcome *o);
+
+/* A directory at the path of a file of ours cannot be replaced by it: it is renamed to PATH.aside-<time>,
+ * with a warning, for somebody to look at. Anything else may be replaced. 0 or -errno. */
+int target_make_way(const char *path);
+/* The ciphertext must be readable for the group that tb-decrypt and tb-load are in. 0, or -errno when it
+ * is not and cannot be made so. */
+int target_restore_access(const char *path, const struct stat *st);
 
 /* Bytes the file system must still give for a file of `size` at path (what it already occupies is not
  * counted again), against what is available to this user. TB_EXIT_IOERR names both. */

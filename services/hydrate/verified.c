@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "common/file_mark.h"
 #include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
@@ -10,58 +11,47 @@
 
 #define VERIFIED_MAX 4096
 
-/* As text: nanoseconds since 1970 do not fit the integers of JSON. */
-static char *mtime_text(const struct stat *st)
+/* The record, if it is of this hash. NULL otherwise. */
+static cJSON *verified_read(const char *final_path, const uint8_t sha256[static SHA256_BYTES])
 {
-    return tb_strf("%lld.%09ld", (long long)st->st_mtim.tv_sec, st->st_mtim.tv_nsec);
-}
-
-static bool string_is(const cJSON *o, const char *name, const char *want)
-{
-    char err[TB_JSON_ERR_MAX];
+    _cleanup_free_ char *path = tb_strf("%s" VERIFIED_SUFFIX, final_path), *text = NULL;
+    _cleanup_json_ cJSON *o = NULL;
+    char err[TB_JSON_ERR_MAX], hex[2 * SHA256_BYTES + 1];
     const char *have;
+    size_t len;
 
-    return tb_json_get_string(o, name, &have, err) == 0 && strcmp(have, want) == 0;
-}
-
-static bool uint_is(const cJSON *o, const char *name, uint64_t want)
-{
-    char err[TB_JSON_ERR_MAX];
-    uint64_t have;
-
-    return tb_json_get_uint(o, name, TB_JSON_INT_MAX, &have, err) == 0 && have == want;
+    if (!path || tb_read_file(path, VERIFIED_MAX, &text, &len) < 0 ||
+        tb_json_parse(text, len, VERIFIED_MAX, &o, err) < 0)
+        return NULL;
+    tb_hex_encode(sha256, SHA256_BYTES, hex);
+    return tb_json_get_string(o, "sha256", &have, err) == 0 && strcmp(have, hex) == 0 ? TAKE_PTR(o) : NULL;
 }
 
 bool verified_matches(const char *final_path, const struct stat *st,
                       const uint8_t sha256[static SHA256_BYTES])
 {
-    _cleanup_free_ char *path = tb_strf("%s" VERIFIED_SUFFIX, final_path), *text = NULL,
-                        *mtime = mtime_text(st);
-    _cleanup_json_ cJSON *o = NULL;
-    char err[TB_JSON_ERR_MAX], hex[2 * SHA256_BYTES + 1];
-    size_t len;
+    _cleanup_json_ cJSON *o = verified_read(final_path, sha256);
 
-    if (!path || !mtime || tb_read_file(path, VERIFIED_MAX, &text, &len) < 0 ||
-        tb_json_parse(text, len, VERIFIED_MAX, &o, err) < 0)
-        return false;
-    tb_hex_encode(sha256, SHA256_BYTES, hex);
-    return string_is(o, "sha256", hex) && string_is(o, "mtime", mtime) &&
-           uint_is(o, "bytes", (uint64_t)st->st_size) && uint_is(o, "inode", st->st_ino);
+    return o && tb_file_mark_matches(o, st);
+}
+
+bool verified_before(const char *final_path, const uint8_t sha256[static SHA256_BYTES])
+{
+    _cleanup_json_ cJSON *o = verified_read(final_path, sha256);
+
+    return o != NULL;
 }
 
 int verified_write(const char *final_path, const struct stat *st, const uint8_t sha256[static SHA256_BYTES])
 {
-    _cleanup_free_ char *path = tb_strf("%s" VERIFIED_SUFFIX, final_path), *text = NULL,
-                        *mtime = mtime_text(st);
+    _cleanup_free_ char *path = tb_strf("%s" VERIFIED_SUFFIX, final_path), *text = NULL;
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     char hex[2 * SHA256_BYTES + 1];
 
-    if (!path || !mtime || !o)
+    if (!path || !o)
         return -ENOMEM;
     tb_hex_encode(sha256, SHA256_BYTES, hex);
-    if (!cJSON_AddStringToObject(o, "sha256", hex) ||
-        tb_json_add_uint(o, "bytes", (uint64_t)st->st_size) < 0 ||
-        !cJSON_AddStringToObject(o, "mtime", mtime) || tb_json_add_uint(o, "inode", st->st_ino) < 0)
+    if (!cJSON_AddStringToObject(o, "sha256", hex) || tb_file_mark_add(o, st) < 0)
         return -ENOMEM;
     text = cJSON_Print(o);
     return text ? tb_write_file_atomic(path, text, strlen(text), 0640) : -ENOMEM;

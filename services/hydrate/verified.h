@@ -15,6 +15,8 @@
 
 bool verified_matches(const char *final_path, const struct stat *st,
                       const uint8_t sha256[static SHA256_BYTES]);
+/* There was a file of this name with this hash, whatever is there now. */
+bool verified_before(const char *final_path, const uint8_t sha256[static SHA256_BYTES]);
 /* Durable. 0 or -errno. */
 int verified_write(const char *final_path, const struct stat *st, const uint8_t sha256[static SHA256_BYTES]);
 

@@ -32,6 +32,7 @@ void tb_load_state(const struct tb_load *l, const char *state)
     if (strcmp(state, "failed") == 0)
         cJSON_AddStringToObject(doc, "reason", l->outcome.reason);
     tb_json_add_uint(doc, "pid", (uint64_t)getpid());
+    (void)tb_state_add_times(doc, l->started_boottime_us);
     r = tb_state_write(l->run_dir, "delivery.json", doc, 0);
     if (r < 0)
         tb_warn("cannot write %s/delivery.json: %s", l->run_dir, strerror(-r));

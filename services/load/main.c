@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/signals.h"
+#include "common/units.h"
 #include "common/domain_file.h"
 
 static const char help[] = "Usage: tb-load [--help | --version]\n"
@@ -73,7 +74,8 @@ static int load_run(struct tb_load *l)
 int main(int argc, char **argv)
 {
     _cleanup_config_ struct tb_config config = {0};
-    _cleanup_(tb_load_clear) struct tb_load l = {.config = &config, .signal_fd = -1};
+    _cleanup_(tb_load_clear) struct tb_load l = {
+        .config = &config, .signal_fd = -1, .started_boottime_us = tb_now_boottime_us()};
     int r;
 
     tb_config_main(argc, argv, "tb-load", help, &config);

@@ -54,7 +54,8 @@ static int load_read_manifest(struct tb_load *l)
     if (r == -EFBIG)
         return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "%s is larger than any manifest may be", path);
     if (r < 0)
-        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot read %s: %s", path, strerror(-r));
+        return tb_outcome_set(&l->outcome, tb_errno_is_ours(r) ? TB_EXIT_IOERR : TB_EXIT_DATAERR,
+                              "cannot read %s: %s", path, strerror(-r));
     SHA256((const uint8_t *)text, len, l->manifest_sha256);
     r = tbenc_manifest_parse(text, len, 0, &l->manifest, &e);
     if (r < 0)
@@ -77,7 +78,7 @@ static int load_check_ciphertext(struct tb_load *l)
     if (lstat(path, &st) < 0)
         return errno == ENOENT ? tb_outcome_set(&l->outcome, TB_EXIT_NOINPUT,
                                                 "%s is not there; tb-hydrate has not finished", path)
-                               : tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot look at %s: %s", path,
+                               : tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "cannot look at %s: %s", path,
                                                 strerror(errno));
     if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != want)
         return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64,

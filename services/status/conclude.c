@@ -33,6 +33,25 @@ bool tb_status_writer_dead(const struct tb_snapshot *s, const struct tb_step *st
     return s->units_known && step->work == TB_WORK_RUNNING && !tb_unit_runs(tb_status_unit(s, unit));
 }
 
+uint64_t tb_status_step_age(const struct tb_snapshot *s, const struct tb_step *step)
+{
+    if (step->written_boottime_us > 0 && step->written_boottime_us <= s->boottime_us)
+        return s->boottime_us - step->written_boottime_us;
+    return s->realtime_us > step->written_realtime_us ? s->realtime_us - step->written_realtime_us : 0;
+}
+
+bool tb_status_restless(const struct tb_snapshot *s, const struct tb_conclusion *c, const struct tb_unit *u)
+{
+    static const char *const model[] = {"tb-decrypt.service", "tb-hydrate.service", "tb-runtime.service"};
+
+    if (u->restarts < 2 || s->realtime_us > u->since_realtime_us + RESTLESS_US)
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(model); i++)
+        if (strcmp(c->state, "Ready") == 0 && strcmp(u->name, model[i]) == 0)
+            return false; /* whatever it was, it serves now */
+    return true;
+}
+
 /* --- the state ------------------------------------------------------------------------------------------ */
 
 static const char *const exit_3_words[] = {"Boot", "Authorize", "Hydrate", "Decrypt", "Suspended", "Down"};
@@ -242,8 +261,8 @@ static void conclude_restless_unit(struct conclusion_work *w, const struct tb_un
     const struct tb_snapshot *s = w->s;
     char d[32], logs[96];
 
-    if (u->restarts < 2 || strncmp(u->sub, "auto-restart", 12) == 0 || work_explains(w, u->name) ||
-        s->realtime_us > u->since_realtime_us + RESTLESS_US)
+    if (strncmp(u->sub, "auto-restart", 12) == 0 || work_explains(w, u->name) ||
+        !tb_status_restless(s, w->c, u))
         return;
     tb_status_remedy(
         tb_status_add(w->c, work_level(w), "%s has been restarted %" PRIu32 " times, the last time %s ago",
@@ -297,9 +316,7 @@ static void conclude_step(struct conclusion_work *w, const struct step_of *o)
 {
     const struct tb_snapshot *s = w->s;
     const struct tb_step *step = o->step;
-    uint64_t age =
-        s->realtime_us > step->written_realtime_us ? s->realtime_us - step->written_realtime_us : 0;
-    bool clock_known = !w->clock_wrong; /* ages of files are differences of the clock */
+    uint64_t age = tb_status_step_age(s, step);
     char d[32], logs[96];
 
     tb_status_logs(o->unit, logs);
@@ -314,7 +331,8 @@ static void conclude_step(struct conclusion_work *w, const struct step_of *o)
                                        "%s says \"%s\", but %s does not run: the file is what it left behind",
                                        o->file, step->phase, o->unit),
                          "systemctl restart %s; %s", o->unit, logs);
-    else if (step->work == TB_WORK_RUNNING && o->counted && clock_known && age > SILENT_US)
+    else if (step->work == TB_WORK_RUNNING && o->counted &&
+             (step->written_boottime_us > 0 || !w->clock_wrong) && age > SILENT_US)
         tb_status_remedy(
             tb_status_add(w->c, work_level(w),
                           "%s says \"%s\", but was last written %s ago: its writer is dead or stuck", o->file,

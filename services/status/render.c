@@ -185,8 +185,7 @@ static void render_step(const struct render_page *p, const char *name, const str
                         const char *unit)
 {
     const char *escape = s->work == TB_WORK_FAILED ? RED : "";
-    uint64_t age =
-        p->s->realtime_us > s->written_realtime_us ? p->s->realtime_us - s->written_realtime_us : 0;
+    uint64_t age = tb_status_step_age(p->s, s);
     char d[32];
 
     if (s->work == TB_WORK_ABSENT)
@@ -272,7 +271,7 @@ static void render_units(const struct render_page *p)
         if (!unit_shown(u))
             continue;
         snprintf(state, sizeof(state), "%s (%s)", u->active, u->sub);
-        if (u->restarts)
+        if (u->restarts && (bad || strcmp(p->c->state, "Ready") != 0 || tb_status_restless(p->s, p->c, u)))
             snprintf(restarts, sizeof(restarts), ", %" PRIu32 " restart%s", u->restarts,
                      u->restarts == 1 ? "" : "s");
         used = fprintf(p->out, "  %-21s ", u->name);

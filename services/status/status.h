@@ -111,6 +111,10 @@ struct tb_conclusion {
 void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret);
 /* The unit of that name, or NULL. */
 const struct tb_unit *tb_status_unit(const struct tb_snapshot *s, const char *name);
+/* How old the step's file is, whatever the wall clock did since. */
+uint64_t tb_status_step_age(const struct tb_snapshot *s, const struct tb_step *step);
+/* It was restarted more than once and may not be over it. */
+bool tb_status_restless(const struct tb_snapshot *s, const struct tb_conclusion *c, const struct tb_unit *u);
 /* A step is under way by its file, but its writer is known to be dead. */
 bool tb_status_writer_dead(const struct tb_snapshot *s, const struct tb_step *step, const char *unit);
 

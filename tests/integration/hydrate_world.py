@@ -93,7 +93,8 @@ class World:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         self.proxy = fp.FaultProxy("http://127.0.0.1:%d" % self.server.server_address[1], tls=ca.pair).start()
         self.env = {"TB_CONTRACT_ID": "c-1", "TB_ASSET_ID": ASSET, "TB_EDC_ENDPOINT": "https://127.0.0.1:1",
-                    "TB_TARGET_DIR": str(self.target), "TB_RUN_DIR": str(self.run_dir), "TB_CA_FILE": ca.cert,
+                    "TB_TARGET_DIR": str(self.target), "TB_RUN_DIR": str(self.run_dir), "TB_STATE_DIR": str(tmp / "state"),
+                    "TB_CA_FILE": ca.cert,
                     "TB_DOWNLOAD_CHUNK_BYTES": str(CHUNK), "TB_DOWNLOAD_CONCURRENCY": str(SLOTS),
                     "TB_LOG_LEVEL": "debug"}
         self.credentials = {"sas-url": self.url("model.tbenc"), "manifest-url": self.url("model.manifest.json"),
@@ -139,7 +140,8 @@ class World:
         assert (self.target / "model.tbenc").read_bytes() == self.data
         assert (self.target / "model.manifest.json").read_bytes() == self.manifest
         assert self.files() == ["model.manifest.json", "model.tbenc", "model.tbenc.verified.json"]
-        assert self.progress() == {"state": "complete", "bytes_done": len(self.data), "bytes_total": len(self.data)}
+        p = self.progress()
+        assert (p["state"], p["bytes_done"], p["bytes_total"]) == ("complete", len(self.data), len(self.data)) and "reason" not in p
 
     def assert_failed(self, rc, code, *words):
         assert rc == code, self.log()
