@@ -4,6 +4,7 @@
 #define TB_BILLING_BILLING_H
 
 #include "billing/azure.h"
+#include "billing/clock.h"
 #include "common/config.h"
 #include "billing/ledger.h"
 #include "billing/schedule.h"
@@ -11,10 +12,11 @@
 struct tb_billing {
     const struct tb_config *cfg;
     struct tb_ledger *l;
+    struct billing_clock clock;
     struct billing_schedule schedule;
     struct tb_azure azure;
     char *state_dir, *run_dir, *ledger_path, *usage_path;
-    int lock_fd, signal_fd;
+    int lock_fd, signal_fd, step_fd;
     bool stop;
     uint64_t give_up_us; /* of the last pass before the end; CLOCK_BOOTTIME, 0: none */
     bool waiting;        /* no counters yet */
@@ -27,6 +29,14 @@ struct tb_billing {
 /* Takes signals that are there; true when it is time to stop. */
 bool tb_billing_stopping(struct tb_billing *b);
 
+/* time.c: the time that is billed by (clock.h), which is not always that of the wall clock. start: what an
+ * earlier run knew. look: before each pass; *ret_book: usage can be booked now. -errno when the ledger
+ * fails. */
+int tb_billing_time_start(struct tb_billing *b);
+int tb_billing_look(struct tb_billing *b, bool *ret_book);
+uint64_t tb_billing_now(const struct tb_billing *b);
+/* Makes step_fd readable when somebody sets the wall clock from now on; without one the next pass notices. */
+void tb_billing_watch_steps(struct tb_billing *b);
 /* submit.c: sends what is due, until there is nothing more, a transient error or a signal. -errno when the
  * ledger fails. */
 int tb_billing_submit(struct tb_billing *b);

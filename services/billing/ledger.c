@@ -21,6 +21,11 @@ static const char schema[] =
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
     "PRAGMA user_version = 2;";
 
+/* Beside version 2, whose programs do not look at it: steps of the clock that were noticed. at: seconds
+ * since 1970, the time that is billed by; off: seconds. */
+static const char steps[] =
+    "CREATE TABLE IF NOT EXISTS step (at INTEGER NOT NULL, event TEXT NOT NULL, off INTEGER NOT NULL);";
+
 /* A damaged page would otherwise show up in the middle of a booking. */
 static int ledger_check(struct tb_ledger *l, char *err)
 {
@@ -124,6 +129,8 @@ static int ledger_set_up(struct tb_ledger *l, bool readonly, char *err)
     }
     if (version < TB_LEDGER_SCHEMA_VERSION)
         r = ledger_migrate(l, err);
+    if (r == 0 && !readonly && tb_db_exec(l->db, steps) < 0)
+        return tb_db_error(l->db, -EIO, "making a table", err);
     return r < 0 || readonly ? r : ledger_prepare(l, err);
 }
 

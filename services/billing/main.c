@@ -199,14 +199,20 @@ static int billing_book(struct tb_billing *b)
     struct tb_usage_snapshot s;
     uint64_t booked = 0;
     unsigned moved = 0;
-    int r = tb_usage_read(b->usage_path, &s);
+    bool book;
+    int known = tb_usage_read(b->usage_path, &s), r;
 
-    b->waiting = r == -ENOENT;
-    if (r < 0 && r != -ENOENT)
-        tb_warn("%s: cannot read the usage counters: %s; trying again", b->usage_path, strerror(-r));
-    r = r < 0 ? 0 : tb_ledger_book(b->l, &s, tb_now_realtime_us(), &booked, err);
-    if (r == 0 && b->cfg->billing_enabled)
-        r = tb_metering_advance(b->l, tb_now_realtime_us(), &moved, err);
+    b->waiting = known == -ENOENT;
+    if (known < 0 && known != -ENOENT)
+        tb_warn("%s: cannot read the usage counters: %s; trying again", b->usage_path, strerror(-known));
+    /* The clocks after the counters: what is in these has been served by then. */
+    r = tb_billing_look(b, &book);
+    if (r < 0)
+        r = tb_db_error(b->l->db, r, "keeping the clock", err);
+    if (r == 0 && known == 0 && book)
+        r = tb_ledger_book(b->l, &s, tb_billing_now(b), &booked, err);
+    if (r == 0 && b->cfg->billing_enabled && book)
+        r = tb_metering_advance(b->l, tb_billing_now(b), &moved, err);
     if (r < 0)
         tb_error("%s: %s", b->ledger_path, err);
     if (moved > 0)
@@ -226,7 +232,7 @@ static int billing_step(struct tb_billing *b)
 
 static void billing_wait(struct tb_billing *b)
 {
-    struct pollfd p = {.fd = b->signal_fd, .events = POLLIN};
+    struct pollfd p[] = {{.fd = b->signal_fd, .events = POLLIN}, {.fd = b->step_fd, .events = POLLIN}};
     uint64_t ms = MIN(b->cfg->billing_interval_us / 1000, 3600U * 1000), now = tb_now_boottime_us();
     uint64_t watchdog = tb_notify_watchdog_us() / 1000;
 
@@ -234,7 +240,8 @@ static void billing_wait(struct tb_billing *b)
         ms = MIN(ms, (b->schedule.not_before_us - now) / 1000 + 1);
     if (watchdog)
         ms = MIN(ms, watchdog);
-    (void)poll(&p, 1, (int)MAX(ms, 1U));
+    tb_billing_watch_steps(b);
+    (void)poll(p, ARRAY_SIZE(p), (int)MAX(ms, 1U));
 }
 
 static int billing_make_dirs(struct tb_billing *b)
@@ -287,6 +294,12 @@ static int billing_start(struct tb_billing *b)
         tb_error("%s: %s", b->ledger_path, err);
         return r;
     }
+    r = tb_billing_time_start(b);
+    if (r < 0) {
+        r = tb_db_error(b->l->db, r, "reading the clock", err);
+        tb_error("%s: %s", b->ledger_path, err);
+        return r;
+    }
     billing_schedule_init(&b->schedule, b->cfg->billing_plan_id);
     tb_azure_init(&b->azure, b->cfg);
     return 0;
@@ -314,7 +327,7 @@ static int billing_run(struct tb_billing *b)
 
 static int billing_serve(const struct tb_config *c)
 {
-    struct tb_billing b = {.cfg = c, .lock_fd = -1, .signal_fd = -1};
+    struct tb_billing b = {.cfg = c, .lock_fd = -1, .signal_fd = -1, .step_fd = -1};
     int r = billing_start(&b);
 
     if (r == 0)
@@ -322,6 +335,7 @@ static int billing_serve(const struct tb_config *c)
     tb_azure_clear(&b.azure);
     tb_ledger_close(b.l);
     tb_close(b.signal_fd);
+    tb_close(b.step_fd);
     tb_close(b.lock_fd);
     free(b.state_dir);
     free(b.run_dir);

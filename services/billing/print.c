@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "billing/clock_rows.h"
 #include "common/json.h"
 #include "billing/metering.h"
 
@@ -137,6 +138,8 @@ static int print_json(struct tb_ledger *l, FILE *out, uint64_t realtime_us, cons
     r = each_row(l, false, out, used, realtime_us);
     if (r == 0)
         r = each_row(l, true, out, events, realtime_us);
+    if (r == 0)
+        r = billing_steps_add(l, o);
     if (r < 0)
         return r;
     text = cJSON_PrintUnformatted(o);
@@ -155,7 +158,9 @@ static int print_tables(struct tb_ledger *l, FILE *out, uint64_t realtime_us, co
     fprintf(out, "%-20s  %-18s %20s\n", "HOUR (UTC)", "USED", "QUANTITY");
     r = each_row(l, false, out, NULL, realtime_us);
     fprintf(out, "\n%-20s  %-18s %20s  %-8s %8s\n", "HOUR (UTC)", "BILLED BY", "QUANTITY", "STATE", "LATE");
-    return r < 0 ? r : each_row(l, true, out, NULL, realtime_us);
+    if (r == 0)
+        r = each_row(l, true, out, NULL, realtime_us);
+    return r < 0 ? r : billing_steps_print(l, out);
 }
 
 int tb_metering_print(struct tb_ledger *l, FILE *out, bool json, uint64_t realtime_us,

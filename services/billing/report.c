@@ -121,7 +121,7 @@ static void report_ended(struct tb_billing *b, const char *ended)
 
 static void report_late(struct tb_billing *b, const struct tb_metering_summary *s)
 {
-    uint64_t late = tb_metering_late_us(s, tb_now_realtime_us());
+    uint64_t late = tb_metering_late_us(s, tb_billing_now(b));
     bool alarm = late >= TB_LEDGER_ALARM_US;
     char oldest[TB_RFC3339_MAX], field[64];
     const char *const fields[] = {field, NULL};
@@ -160,7 +160,7 @@ static int report_write(struct tb_billing *b, const struct tb_metering_summary *
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     cJSON *used = cJSON_AddObjectToObject(o, "used"), *events = cJSON_AddObjectToObject(o, "events");
-    uint64_t total, now = tb_now_realtime_us();
+    uint64_t total, now = tb_billing_now(b);
     char text[TB_RFC3339_MAX];
 
     cJSON_AddStringToObject(o, "at", tb_rfc3339_format(now, 0, text));
@@ -201,13 +201,12 @@ static void report_status(struct tb_billing *b, const struct tb_metering_summary
     else if (*ended)
         tb_notify_status("The subscription has ended: %s", ended);
     else if (s->parked > 0 || s->frozen + s->sent > 0)
-        tb_notify_status(
-            "%llu requests booked%s; %u events to send, %u parked, the oldest %llu h late",
-            (unsigned long long)requests, accepted, s->frozen + s->sent, s->parked,
-            (unsigned long long)(tb_metering_late_us(s, tb_now_realtime_us()) / TB_USEC_PER_HOUR));
+        tb_notify_status("%llu requests booked%s; %u events to send, %u parked, the oldest %llu h late",
+                         (unsigned long long)requests, accepted, s->frozen + s->sent, s->parked,
+                         (unsigned long long)(tb_metering_late_us(s, tb_billing_now(b)) / TB_USEC_PER_HOUR));
     else
         tb_notify_status("%llu requests booked up to %s%s", (unsigned long long)requests,
-                         tb_rfc3339_format(tb_now_realtime_us(), 0, when), accepted);
+                         tb_rfc3339_format(tb_billing_now(b), 0, when), accepted);
 }
 
 int tb_billing_report(struct tb_billing *b)

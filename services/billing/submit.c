@@ -53,7 +53,7 @@ static int submit_batch(struct tb_billing *b, const char *body)
     x.len = rs.len;
     if (r == 0)
         x.retry_after_ms = rs.retry_after_ms;
-    r = billing_schedule_answer(&b->schedule, b->l, &x, tb_now_realtime_us(), tb_now_boottime_us(), &answer,
+    r = billing_schedule_answer(&b->schedule, b->l, &x, tb_billing_now(b), tb_now_boottime_us(), &answer,
                                 why);
     if (r < 0) {
         tb_error("%s: %s", b->ledger_path, why);
@@ -69,7 +69,7 @@ int tb_billing_submit(struct tb_billing *b)
 {
     char err[TB_LEDGER_ERR_MAX] = "";
     bool due;
-    int r = billing_schedule_due(&b->schedule, b->l, tb_now_realtime_us(), tb_now_boottime_us(), &due);
+    int r = billing_schedule_due(&b->schedule, b->l, tb_billing_now(b), tb_now_boottime_us(), &due);
 
     if (r < 0) {
         r = tb_db_error(b->l->db, r, "looking for what is due", err);
@@ -85,7 +85,7 @@ int tb_billing_submit(struct tb_billing *b)
             return 0;
         if (!b->azure.token && !submit_ready(b))
             return 0;
-        r = billing_schedule_next(&b->schedule, b->l, b->azure.resource, tb_now_realtime_us(),
+        r = billing_schedule_next(&b->schedule, b->l, b->azure.resource, tb_billing_now(b),
                                   tb_now_boottime_us(), &body, err);
         if (r < 0)
             tb_error("%s: %s", b->ledger_path, err);

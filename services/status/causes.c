@@ -192,18 +192,18 @@ void tb_status_add_certificates(const struct tb_snapshot *s, struct tb_conclusio
 bool tb_status_add_clock(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
     char d[TB_SPAN_MAX], should[TB_RFC3339_MAX];
-    double off, far;
+    double off = (double)s->facts.clock_off_s, far; /* without a Date, what tb-billing knows */
+    bool date = tb_contact_clock_offset(&s->facts.contact, s->realtime_us, s->boottime_us, &off);
 
-    if (!tb_contact_clock_offset(&s->facts.contact, s->realtime_us, s->boottime_us, &off))
-        return false;
     far = off < 0 ? -off : off;
     if (far < CLOCK_WRONG_S)
         return false;
     tb_rfc3339_format((uint64_t)((double)s->realtime_us - off * 1e6), 0, should);
     tb_status_remedy(tb_status_add(c, TB_STATUS_WARNING,
-                                   "the clock of this machine is %s %s the control plane's",
+                                   "the clock of this machine is %s %s %s; usage is booked by the boot clock",
                                    tb_span_format((uint64_t)(far + 0.5) * TB_USEC_PER_SEC, d),
-                                   off > 0 ? "ahead of" : "behind"),
+                                   off > 0 ? "ahead of" : "behind",
+                                   date ? "the control plane's" : "what it was"),
                      "timedatectl set-ntp true, if a time service is installed; else date -u -s %s; then "
                      "systemctl kill -s HUP "
                      "tb-authorize.service",
