@@ -279,6 +279,8 @@ install-units:
 	install -m 644 units/trustbridge.tmpfiles $(DESTDIR)$(tmpfilesdir)/trustbridge.conf
 	install -m 644 units/trustbridge.catalog $(DESTDIR)$(catalogdir)/
 	install -m 644 units/journald@trustbridge.conf $(DESTDIR)$(journalddir)/10-trustbridge.conf
+	install -d $(DESTDIR)$(datadir)/trustbridge/monitoring
+	install -m 644 units/monitoring/* $(DESTDIR)$(datadir)/trustbridge/monitoring/
 	[ -e $(DESTDIR)$(sysconfdir)/trustbridge/trustbridge.env ] || \
 		install -m 644 units/trustbridge.env $(DESTDIR)$(sysconfdir)/trustbridge/
 	install -m 644 units/examples/* $(DESTDIR)$(datadir)/doc/trustbridge/examples/

@@ -107,7 +107,7 @@ PLACES = {
                    r"/usr/lib/(sysusers|tmpfiles)\.d/trustbridge\.conf|/usr/lib/trustbridge/tb-[a-z-]+|/usr/bin/tb-[a-z-]+|"
                    r"/usr/lib/udev/rules\.d/90-trustbridge\.rules|"
                    r"/usr/share/bash-completion/completions/tb-[a-z]+|/usr/sbin/tb-[a-z]+|/etc/logrotate\.d/trustbridge|"
-                   r"/usr/share/trustbridge/[a-z.-]+|/usr/share/man/man[158]/(tb-[a-z-]+|trustbridge[a-z.-]*)\.[158]\.gz|"
+                   r"/usr/share/trustbridge/([a-z.-]+|monitoring/trustbridge\.(rules\.yml|dashboard\.json))|/usr/share/man/man[158]/(tb-[a-z-]+|trustbridge[a-z.-]*)\.[158]\.gz|"
                    r"/usr/share/doc/trustbridge/(examples/.*|README\.Debian|chain\.svg|[A-Za-z-]+\.md)",
 }
 

@@ -295,6 +295,9 @@ static void metrics_state(const struct tb_server *s, struct tb_buf *o)
                       s->monitor.verdict.state == (enum tb_state)i);
     metrics_single(o, "tb_serving", "gauge", "1 when a request would be served now.",
                    s->monitor.verdict.state == TB_STATE_READY);
+    metrics_single(o, "tb_step_failed", "gauge",
+                   "1 while the step that the state waits for has failed: waiting does not help.",
+                   s->monitor.verdict.failed);
     metrics_lease(f, o);
     metrics_steps(f, o);
     metrics_single(o, "tb_runtime_healthy", "gauge", "1 when the runtime's health endpoint answers 200.",
