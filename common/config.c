@@ -19,6 +19,7 @@
 
 enum config_kind {
     KIND_ID,       /* ^[A-Za-z0-9_-]{1,100}$ */
+    KIND_ASSET_ID, /* tb_asset_id_valid() */
     KIND_ENDPOINT, /* https:// (http:// with TB_INSECURE_HTTP) */
     KIND_RUNTIME,  /* http://loopback[:port] or unix:/path */
     KIND_TARGET,   /* of a request: a path and maybe a query */
@@ -48,7 +49,7 @@ struct config_setting {
 static const struct config_setting config_settings[] = {
     {"TB_INSECURE_HTTP", KIND_BOOL, AT(insecure_http), "false", 0, 0}, /* first: others depend on it */
     {"TB_CONTRACT_ID", KIND_ID, AT(contract_id), "", 0, 0},
-    {"TB_ASSET_ID", KIND_ID, AT(asset_id), "", 0, 0},
+    {"TB_ASSET_ID", KIND_ASSET_ID, AT(asset_id), "", 0, 0},
     {"TB_EDC_ENDPOINT", KIND_ENDPOINT, AT(edc_endpoint), "", 0, 0},
     {"TB_CA_FILE", KIND_PATH, AT(ca_file), NULL, 0, 0},
     {"TB_CLIENT_CERT_PATH", KIND_PATH, AT(client_cert_path), NULL, 0, 0},
@@ -121,13 +122,6 @@ static void config_problem(struct config_problems *p, const char *fmt, ...)
     p->text = grown;
     p->len += (size_t)sprintf(p->text + p->len, "%s  %s", p->len ? "\n" : "", line);
     p->count++;
-}
-
-bool tb_id_valid(const char *s)
-{
-    size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
-
-    return n >= 1 && n <= TB_ID_MAX && s[n] == '\0';
 }
 
 static bool config_printable(const char *s)
@@ -213,6 +207,8 @@ static const char *config_check_text(const struct config_setting *s, const char 
     switch (s->kind) {
     case KIND_ID:
         return tb_id_valid(v) ? NULL : "must be 1 to 100 of A-Z a-z 0-9 _ -";
+    case KIND_ASSET_ID:
+        return tb_asset_id_valid(v) ? NULL : "must be " TB_ASSET_ID_WORDS ", as Llama-3.1-8B";
     case KIND_ENDPOINT:
         if (url_scheme(v, "https://") || (c->insecure_http && url_scheme(v, "http://")))
             return NULL;

@@ -8,9 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/id.h"
 #include "common/macros.h"
-
-#define TB_ID_MAX 100 /* TB_CONTRACT_ID, TB_ASSET_ID: ^[A-Za-z0-9_-]{1,100}$ */
 
 enum tb_delivery { TB_DELIVERY_DIR, TB_DELIVERY_FIFO };
 
@@ -59,8 +58,5 @@ void tb_config_clear(struct tb_config *c);
 /* What every daemon's main() does first: handles --help (prints help to stdout, exits 0), --version and
  * unknown options (exit 64), sets up the log, loads the environment, logs warnings and errors (exit 78). */
 void tb_config_main(int argc, char **argv, const char *program, const char *help, struct tb_config *ret);
-
-/* true when s matches ^[A-Za-z0-9_-]{1,100}$. */
-bool tb_id_valid(const char *s);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include <openssl/evp.h>
 
+#include "common/id.h"
 #include "common/macros.h"
 #include "tbenc/tbenc.h"
 
@@ -47,7 +48,6 @@ int tbenc_fail(struct tbenc_error *e, int rc, const char *fmt, ...) _printf_(3, 
 int tbenc_fail_chunk(struct tbenc_error *e, int rc, uint64_t chunk, const char *fmt, ...) _printf_(4, 5);
 
 /* -- names (names.c) ------------------------------------------------------------------------------------- */
-bool tbenc_id_valid(const char *s);
 bool tbenc_filename_valid(const char *s);
 
 /* -- layout (layout.c) ----------------------------------------------------------------------------------- */

@@ -102,8 +102,8 @@ static int manifest_get_v1(const cJSON *o, unsigned flags, struct tbenc_manifest
     if (r >= 0)
         r = manifest_get_sha256(o, "sha256_ciphertext", m->sha256_ciphertext, e);
     if (r >= 0)
-        r = manifest_get_name(o, "asset_id", tbenc_id_valid, "is not 1 to 100 of A-Z a-z 0-9 _ -",
-                              m->asset_id, sizeof(m->asset_id), e);
+        r = manifest_get_name(o, "asset_id", tb_asset_id_valid, "is not " TB_ASSET_ID_WORDS, m->asset_id,
+                              sizeof(m->asset_id), e);
     if (r >= 0)
         r = manifest_get_name(
             o, "weights_filename", tbenc_filename_valid,

@@ -80,7 +80,7 @@ int tbenc_manifest_format(const struct tbenc_manifest *m, char **ret, size_t *re
     FILE *f;
     int failed;
 
-    if (!tbenc_id_valid(m->asset_id) || !tbenc_filename_valid(m->weights_filename) ||
+    if (!tb_asset_id_valid(m->asset_id) || !tbenc_filename_valid(m->weights_filename) ||
         tbenc_layout_check(m, NULL) < 0)
         return -EINVAL;
     f = open_memstream(&text, &len);

@@ -6,14 +6,6 @@
 #include "common/text.h"
 #include "tbenc/internal.h"
 
-bool tbenc_id_valid(const char *s)
-{
-    static const char ok[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
-    size_t n = s ? strnlen(s, TBENC_ID_MAX + 1) : 0;
-
-    return n >= 1 && n <= TBENC_ID_MAX && strspn(s, ok) == n;
-}
-
 /* Printable as far as bytes can tell: UTF-8 without the control characters of C0, DEL and C1. */
 static bool text_valid(const char *s)
 {

@@ -219,8 +219,8 @@ static int seal_check_params(struct seal *s, bool table, struct tbenc_error *e)
     if (chunk_bytes < TBENC_CHUNK_BYTES_MIN || chunk_bytes > TBENC_CHUNK_BYTES_MAX)
         return tbenc_fail(e, -EINVAL, "chunk_bytes %u is not in %d..%d", chunk_bytes, TBENC_CHUNK_BYTES_MIN,
                           TBENC_CHUNK_BYTES_MAX);
-    if (!tbenc_id_valid(p->asset_id))
-        return tbenc_fail(e, -EINVAL, "the asset id is not 1 to %d of A-Z a-z 0-9 _ -", TBENC_ID_MAX);
+    if (!p->asset_id || !tb_asset_id_valid(p->asset_id))
+        return tbenc_fail(e, -EINVAL, "the asset id is not " TB_ASSET_ID_WORDS);
     if (!tbenc_filename_valid(p->weights_filename))
         return tbenc_fail(e, -EINVAL, "the weights file name is not a plain file name");
     if (!table && s->n_in != 1)

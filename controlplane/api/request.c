@@ -60,7 +60,8 @@ static int request_parse_object(const char *body, size_t len, cJSON **ret, char 
     return 0;
 }
 
-static int request_get_id(const cJSON *o, const char *name, char out[static TB_ID_MAX + 1], char *err)
+static int request_get_id(const cJSON *o, const char *name, bool (*valid)(const char *), const char *fault,
+                          char out[static TB_ID_MAX + 1], char *err)
 {
     const char *s;
     int r;
@@ -68,10 +69,20 @@ static int request_get_id(const cJSON *o, const char *name, char out[static TB_I
     r = tb_json_get_string(o, name, &s, err);
     if (r < 0)
         return r;
-    if (!tb_id_valid(s))
-        return request_fault(err, name, "does not match ^[A-Za-z0-9_-]{1,100}$");
+    if (!valid(s))
+        return request_fault(err, name, fault);
     strcpy(out, s);
     return 0;
+}
+
+static int request_get_contract(const cJSON *o, char out[static TB_ID_MAX + 1], char *err)
+{
+    return request_get_id(o, "contract_id", tb_id_valid, "does not match ^[A-Za-z0-9_-]{1,100}$", out, err);
+}
+
+static int request_get_asset(const cJSON *o, char out[static TB_ID_MAX + 1], char *err)
+{
+    return request_get_id(o, "asset_id", tb_asset_id_valid, "is not " TB_ASSET_ID_WORDS, out, err);
 }
 
 static int request_get_url(const cJSON *o, const char *name, char out[static CP_URL_MAX + 1], char *err)
@@ -186,7 +197,7 @@ int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, bool *
     r = request_parse_object(body, len, &j, err);
     if (r < 0)
         return r;
-    r = request_get_id(j, "asset_id", a.asset_id, err);
+    r = request_get_asset(j, a.asset_id, err);
     if (r < 0)
         return r;
     r = request_get_object(j, "blob_urls", &urls, err);
@@ -242,10 +253,10 @@ int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,
     r = request_parse_object(body, len, &j, err);
     if (r < 0)
         return r;
-    r = request_get_id(j, "contract_id", q.contract_id, err);
+    r = request_get_contract(j, q.contract_id, err);
     if (r < 0)
         return r;
-    r = request_get_id(j, "asset_id", q.asset_id, err);
+    r = request_get_asset(j, q.asset_id, err);
     if (r < 0)
         return r;
     r = tb_json_get_string(j, "hw_id", &hw, err);

@@ -141,7 +141,13 @@ static int cp_check_operands(struct cp_options *o, int argc, char **argv)
         return cp_fail(o, TB_EXIT_USAGE, "%s is missing", c->operand);
     if (optind < argc)
         return cp_fail(o, TB_EXIT_USAGE, "unexpected argument '%s'; see --help", argv[optind]);
-    if (c->operand && !tb_id_valid(o->operand))
+    if (!c->operand)
+        return -1;
+    if (strcmp(c->operand, "ASSET") == 0 && !tb_asset_id_valid(o->operand))
+        return cp_fail(o, TB_EXIT_USAGE,
+                       "ASSET \"%s\" does not match what an asset may be called: " TB_ASSET_ID_WORDS,
+                       o->operand);
+    if (strcmp(c->operand, "ASSET") != 0 && !tb_id_valid(o->operand))
         return cp_fail(o, TB_EXIT_USAGE, "%s \"%s\" does not match ^[A-Za-z0-9_-]{1,100}$", c->operand,
                        o->operand);
     return -1;

@@ -100,9 +100,11 @@ int cp_run_contract_add(const struct cp_options *o)
 
     if (!o->asset)
         return cp_fail(o, TB_EXIT_USAGE, "--asset ID is missing; \"*\" is every asset");
-    if (strcmp(o->asset, CP_ANY_ASSET) != 0 && !tb_id_valid(o->asset))
+    if (strcmp(o->asset, CP_ANY_ASSET) != 0 && !tb_asset_id_valid(o->asset))
         return cp_fail(o, TB_EXIT_USAGE,
-                       "--asset \"%s\" does not match ^[A-Za-z0-9_-]{1,100}$ and is not \"*\"", o->asset);
+                       "--asset \"%s\" does not match what an asset may be called (" TB_ASSET_ID_WORDS
+                       ") and is not \"*\"",
+                       o->asset);
     if (o->version && strcmp(o->asset, CP_ANY_ASSET) == 0)
         return cp_fail(o, TB_EXIT_USAGE, "--version is of one asset; name it with --asset");
     r = contract_find_mode(o, &e.c.mode);

@@ -24,9 +24,9 @@ def seen(tmp_path_factory):
                             for name, limits in (("rich", "rpm=1000 budget=1000000"), ("poor", "budget=1000"))))
     provider = Provider(d / "provider").start()
     try:
-        provider.publish(model.make_model(d / "model"), "openai-model", "64KiB")
-        provider.controlplane.ctl("contract", "add", "openai", "--asset", "openai-model")
-        with Chain(d / "consumer", provider.ca, provider.controlplane.url, "openai", "openai-model",
+        provider.publish(model.make_model(d / "model"), "OpenAI-model-1.5", "64KiB")
+        provider.controlplane.ctl("contract", "add", "openai", "--asset", "OpenAI-model-1.5")
+        with Chain(d / "consumer", provider.ca, provider.controlplane.url, "openai", "OpenAI-model-1.5",
                    runtime_exec=model.llama_command(context=16384), env={"TB_API_KEYS": str(keys)}) as chain:
             chain.wait_state("Ready", 90)
             out = drive(chain)

@@ -37,8 +37,9 @@ int cli_check_asset_id(const struct cli *c, const char *asset_id)
 {
     if (!asset_id)
         return cli_usage(c, "--asset-id is missing");
-    if (!tb_id_valid(asset_id))
-        return cli_usage(c, "--asset-id: 1 to 100 letters, digits, '_' and '-', not '%s'", asset_id);
+    if (!tb_asset_id_valid(asset_id))
+        return cli_usage(c, "--asset-id: 1 to 100 letters, digits, '_', '-' and single '.' inside, not '%s'",
+                         asset_id);
     return CLI_OK;
 }
 

@@ -25,7 +25,7 @@ static void encrypt_job_clear(struct encrypt_job *j)
 #define TB_OPTION_TARGET struct encrypt_job
 static const struct tb_option encrypt_options[] = {
     TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, work.asset_id,
-              "name of the asset: letters, digits, '_' and '-', at most 100"),
+              "name of the asset: letters, digits, '_', '-' and '.' inside, at most 100"),
     TB_OPTION('i', "in", "INPUT", TB_OPTION_STRING, work.in,
               "the same as INPUT; '-' reads one file from standard input"),
     TB_OPTION('o', "out", "FILE", TB_OPTION_STRING, work.out,

@@ -272,14 +272,14 @@ def test_contract_id_is_the_daemons():
     """One grammar: the portal's, the one in the code and the one in the documentation."""
     code = (REPO / "common/config.c").read_text()
     assert [regex("contractId")] == re.findall(r"KIND_ID,\s*/\* (\S+) \*/", code)
-    assert '{"TB_CONTRACT_ID", KIND_ID' in code and '{"TB_ASSET_ID", KIND_ID' in code
-    limit = int(re.search(r"#define TB_ID_MAX (\d+)", (REPO / "common/config.h").read_text())[1])
-    letters = re.search(r'tb_id_valid.*?strspn\(s, "([^"]+)"\)', code, re.S)[1]
+    assert '{"TB_CONTRACT_ID", KIND_ID' in code
+    limit = int(re.search(r"#define TB_ID_MAX (\d+)", (REPO / "common/id.h").read_text())[1])
+    letters = re.search(r'#define ID_CHARS "([^"]+)"', (REPO / "common/id.c").read_text())[1]
     for c in map(chr, range(128)):
         assert bool(re.search(regex("contractId"), c)) == (c in letters), c
     assert re.search(regex("contractId"), "x" * limit) and not re.search(regex("contractId"), "x" * (limit + 1))
     table = (REPO / "docs/configuration.md").read_text()
-    assert f"| `TB_CONTRACT_ID`, `TB_ASSET_ID` | required | `{regex('contractId')}` |" in table
+    assert f"| `TB_CONTRACT_ID` | required | `{regex('contractId')}` |" in table
     for name in ("contractId", "assetId"):
         assert packaged()["parameters"][name]["maxLength"] == limit
 

@@ -353,6 +353,7 @@ def test_a_good_id_is_not_changed():
     name = "ABCxyz019_-"
     s = settings(Deployed(contractId=name, assetId=name))
     assert s["TB_CONTRACT_ID"] == s["TB_ASSET_ID"] == name
+    assert settings(Deployed(assetId="Llama-3.1-8B"))["TB_ASSET_ID"] == "Llama-3.1-8B"
 
 
 def test_several_dimensions_stay_a_list():

@@ -149,6 +149,15 @@ def test_registration_needs_the_token_and_replaces(plain):
     assert plain.authorize(asset="other")[1]["sas_url"] == url + "2"
 
 
+def test_asset_ids_with_dots(plain):
+    assert plain.register(asset="Llama-3.1-8B")[0] == 201
+    plain.cli("contract", "add", "llama", "--asset", "Llama-3.1-8B")
+    assert plain.authorize("llama", asset="Llama-3.1-8B")[1]["status"] == "authorized"
+    for bad in ("..", ".a", "a.", "a..b"):
+        assert plain.register(BLOBS.put(SEALED, "dots"), asset=bad)[1]["details"].startswith("asset_id is not 1 to 100")
+        assert plain.authorize("llama", asset=bad)[0] == 400
+
+
 def test_bad_bodies_paths_and_methods(plain):
     for body in (None, b"", b"{", b"[]", b"null", b"\0", b"[" * 5000, b'{"contract_id":"a","contract_id":"a"}'):
         status, answer, _ = plain.call("POST", "/api/v1/license/authorize", body)

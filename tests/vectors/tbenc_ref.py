@@ -125,7 +125,7 @@ def parse_manifest(text):
     for name in ("sha256_ciphertext", "tags_sha256"):
         if name in m or name == "sha256_ciphertext":
             _require(re.fullmatch("[0-9a-fA-F]{64}", str(m.get(name))), name)
-    _require(re.fullmatch("[A-Za-z0-9_-]{1,100}", str(m.get("asset_id"))), "asset_id")
+    _require(len(str(m.get("asset_id"))) <= 100 and re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", str(m.get("asset_id"))), "asset_id")
     _require(_name_ok(m.get("weights_filename")) and "/" not in m["weights_filename"], "weights_filename")
     _require(isinstance(m.get("allow_finetune", True), bool), "allow_finetune")
     if "files" in m:

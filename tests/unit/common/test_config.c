@@ -168,6 +168,25 @@ static void test_ids(void **state)
     assert_false(tb_id_valid("a.b"));
 }
 
+static void test_asset_ids(void **state)
+{
+    static const char *const good[] = {"a", "my-model_1", "Llama-3.1-8B", "a.b.c", "-.-"};
+    static const char *const bad[] = {"",    ".",   "..",  ".a",  "a.",    "a..b",
+                                      "a b", "a/b", "a@2", "a\n", "a.b\n", "\303\244"};
+    char long_one[102];
+
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+        assert_true(tb_asset_id_valid(good[i]));
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_false(tb_asset_id_valid(bad[i]));
+    memset(long_one, 'a', sizeof(long_one));
+    long_one[50] = '.';
+    long_one[101] = '\0';
+    assert_false(tb_asset_id_valid(long_one));
+    long_one[100] = '\0';
+    assert_true(tb_asset_id_valid(long_one));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -176,6 +195,7 @@ int main(void)
         cmocka_unit_test(test_plain_http_needs_saying_so),
         cmocka_unit_test(test_all_errors_are_reported_together),
         cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_asset_ids),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

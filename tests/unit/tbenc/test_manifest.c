@@ -99,7 +99,7 @@ static void test_values(void **state)
         {"ABCDEF", "ABCDEG", "sha256_ciphertext"},
         {"ABCDEF", "ABCDE", "sha256_ciphertext"},
         {"a_B-9", "", "asset_id"},
-        {"a_B-9", "a.b", "asset_id"},
+        {"a_B-9", "a..b", "asset_id"},
         {"a_B-9", "a\\n", "asset_id"},
         {"model.tbenc", "../model.tbenc", "weights_filename"},
         {"model.tbenc", "/model", "weights_filename"},
