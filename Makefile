@@ -53,7 +53,7 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 LIBS := $(shell pkg-config --libs $(PKG) 2>/dev/null)
 
 # name of each program and the folder that holds it
-PROGRAMS := tbpkg tb-authorize tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-backup tb-controlplane
+PROGRAMS := tbpkg tb-authorize tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-backup tb-support tb-controlplane
 dir_tbpkg := provider
 dir_tb-authorize := services/authorize
 dir_tb-hydrate := services/hydrate
@@ -64,6 +64,7 @@ dir_tb-audit := services/audit
 dir_tb-billing := services/billing
 dir_tb-status := services/status
 dir_tb-backup := services/backup
+dir_tb-support := services/support
 dir_tb-controlplane := controlplane
 # shell programs of the units
 SCRIPTS := tb-configure tb-repair tb-scratch
@@ -242,8 +243,8 @@ install: all install-units
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir) $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir) \
 		$(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(datadir)/bash-completion/completions
 	install -m 755 $(B)/tbpkg $(B)/tb-audit $(B)/tb-status $(DESTDIR)$(bindir)/
-	install -m 755 $(filter-out %/tbpkg %/tb-audit %/tb-status %/tb-backup %/tb-controlplane,$(PROGRAMS:%=$(B)/%)) $(DESTDIR)$(libexecdir)/
-	install -m 755 $(B)/tb-backup $(DESTDIR)$(sbindir)/
+	install -m 755 $(filter-out %/tbpkg %/tb-audit %/tb-status %/tb-backup %/tb-support %/tb-controlplane,$(PROGRAMS:%=$(B)/%)) $(DESTDIR)$(libexecdir)/
+	install -m 755 $(B)/tb-backup $(B)/tb-support $(DESTDIR)$(sbindir)/
 	ln -sf tb-backup $(DESTDIR)$(sbindir)/tb-restore
 	ln -sfr $(DESTDIR)$(libexecdir)/tb-billing $(DESTDIR)$(sbindir)/tb-billing
 	install -m 755 $(B)/libtbenc.so $(DESTDIR)$(libdir)/libtbenc.so.$(VERSION)
@@ -260,7 +261,7 @@ install: all install-units
 	install -m 644 packer/*.pkr.hcl $(DESTDIR)$(datadir)/trustbridge/packer/
 	install -m 755 packer/scripts/* $(DESTDIR)$(datadir)/trustbridge/packer/scripts/
 	install -m 644 services/status/tb-status.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-status
-	for n in audit backup billing; do install -m 644 services/$$n/tb-$$n.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-$$n || exit; done
+	for n in audit backup billing support; do install -m 644 services/$$n/tb-$$n.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-$$n || exit; done
 	ln -sf tb-backup $(DESTDIR)$(datadir)/bash-completion/completions/tb-restore
 	ln -sf tb-backup.8 $(DESTDIR)$(mandir)/man8/tb-restore.8
 

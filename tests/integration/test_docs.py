@@ -44,7 +44,7 @@ def test_manual_pages_are_well_formed():
 
 
 def test_every_daemon_has_a_page_and_help():
-    for name in ("tb-authorize", "tb-hydrate", "tb-decrypt", "tb-load", "tb-proxy", "tb-audit", "tb-billing", "tb-backup"):
+    for name in ("tb-authorize", "tb-hydrate", "tb-decrypt", "tb-load", "tb-proxy", "tb-audit", "tb-billing", "tb-backup", "tb-support"):
         assert (repo / f"man/{name}.8").exists(), name
         r = subprocess.run([program(name), "--help"], capture_output=True, text=True, env={})
         assert r.returncode == 0 and r.stdout.startswith("Usage:") and f"{name}(8)" in r.stdout, name

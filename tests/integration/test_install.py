@@ -37,13 +37,14 @@ def root(tmp_path_factory):
 
 
 def test_everything_is_in_its_place(root):
-    for name in ("bin/tbpkg", "bin/tb-audit", "bin/tb-status", "sbin/tb-billing", "sbin/tb-backup", "sbin/tb-restore", "lib/trustbridge/tb-authorize", "lib/trustbridge/tb-hydrate", "lib/trustbridge/tb-decrypt",
+    for name in ("bin/tbpkg", "bin/tb-audit", "bin/tb-status", "sbin/tb-billing", "sbin/tb-backup", "sbin/tb-restore", "sbin/tb-support", "lib/trustbridge/tb-authorize", "lib/trustbridge/tb-hydrate", "lib/trustbridge/tb-decrypt",
                  "lib/trustbridge/tb-load", "lib/trustbridge/tb-proxy", "lib/trustbridge/tb-billing", "lib/libtbenc.so.1",
                  "lib/pkgconfig/tbenc.pc", "include/tbenc.h", "share/man/man1/tbpkg.1", "share/man/man5/tbenc.5",
                  "share/man/man5/trustbridge.env.5", "share/man/man8/tb-proxy.8", "share/man/man8/tb-audit.8", "share/man/man8/tb-status.8",
                  "share/bash-completion/completions/tbpkg", "share/bash-completion/completions/tb-status",
                  "share/bash-completion/completions/tb-audit", "share/bash-completion/completions/tb-billing",
-                 "share/bash-completion/completions/tb-restore", "share/man/man8/tb-restore.8"):
+                 "share/bash-completion/completions/tb-restore", "share/man/man8/tb-restore.8", "share/man/man8/tb-support.8",
+                 "share/bash-completion/completions/tb-support"):
         assert (root / "usr" / name).exists(), name
     # The development control plane is not a product.
     assert not list(root.rglob("*controlplane*"))
