@@ -11,6 +11,7 @@
 
 #include "common/secret.h"
 #include "controlplane/api/request.h"
+#include "controlplane/blob/proof.h"
 #include "controlplane/blob/sas.h"
 #include "controlplane/keys/keyring.h"
 #include "controlplane/store/store.h"
@@ -28,6 +29,10 @@ struct cp_api {
     struct cp_keyring *keyring;
     const struct tb_key *token;
     struct cp_sas sas;
+    struct tb_http_tls storage_tls; /* to read blobs */
+    /* cp_proof_check(), or what a test puts in its place */
+    enum cp_proof (*prove)(const struct cp_claim *c, const struct tb_http_tls *tls,
+                           char err[static CP_PROOF_ERR_MAX]);
 };
 
 struct cp_request {

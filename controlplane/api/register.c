@@ -52,6 +52,48 @@ static int register_wrap(const struct cp_api *api, const struct tb_key *key, str
     return cp_keyring_wrap(api->keyring, a->asset_id, key, &a->wrapped);
 }
 
+static const struct {
+    const char *error, *message;
+} register_faults[] = {
+    [CP_PROOF_WRONG_KEY] = {"wrong_key", "the key does not open the asset"},
+    [CP_PROOF_WRONG_BLOB] = {"wrong_blob", "the blob is not the asset that is registered"},
+    [CP_PROOF_WRONG_MANIFEST] = {"wrong_manifest", "the manifest is not the one that is registered"},
+    [CP_PROOF_MISSING] = {"blob_missing",
+                          "the asset is not where it is said to be, or may not be read: upload it first"},
+    [CP_PROOF_UNAVAILABLE] = {"storage_unavailable", "the storage of the asset does not answer; try again"},
+};
+
+/* Fetches and opens the asset with the key. true when *ret is the answer. */
+static bool register_refuse_unproved(const struct cp_api *api, const struct cp_asset *a,
+                                     const struct tb_key *key, const struct cp_request *rq,
+                                     struct cp_reply *ret)
+{
+    char ciphertext[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX], why[CP_PROOF_ERR_MAX] = "";
+    const struct cp_claim claim = {.ciphertext_url = ciphertext,
+                                   .manifest_url = manifest,
+                                   .chunk_bytes = a->chunk_bytes,
+                                   .plaintext_bytes = a->plaintext_bytes,
+                                   .sha256_ciphertext = a->sha256_ciphertext,
+                                   .manifest_sha256 = a->manifest_sha256,
+                                   .key = key};
+    enum cp_proof proof = CP_PROOF_MISSING;
+
+    if (cp_sas_url(&api->sas, a->ciphertext_url, rq->now_us, UINT64_MAX, ciphertext) < 0 ||
+        cp_sas_url(&api->sas, a->manifest_url, rq->now_us, UINT64_MAX, manifest) < 0)
+        snprintf(why, sizeof(why), "its URLs are not .../CONTAINER/BLOB of the storage account");
+    else
+        proof = api->prove(&claim, &api->storage_tls, why);
+    tb_erase(ciphertext, sizeof(ciphertext));
+    tb_erase(manifest, sizeof(manifest));
+    if (proof == CP_PROOF_GOOD)
+        return false;
+    tb_warn("register: %s refused from %s: %s: %s", a->asset_id, rq->peer, register_faults[proof].error, why);
+    cp_answer(ret, proof == CP_PROOF_UNAVAILABLE ? 503 : 422, "error", register_faults[proof].error,
+              "message", register_faults[proof].message, "details", why);
+    ret->retry = proof == CP_PROOF_UNAVAILABLE;
+    return true;
+}
+
 static void register_answer_failure(const struct cp_store *s, const struct cp_registration *g, int r,
                                     struct cp_reply *ret)
 {
@@ -62,9 +104,9 @@ static void register_answer_failure(const struct cp_store *s, const struct cp_re
         return;
     }
     snprintf(message, sizeof(message),
-             "%llu live contract%s use this asset, and its key or contents would be others; to replace them "
+             "%llu live contract%s this asset, and its key or contents would be others; to replace them "
              "register with --replace",
-             (unsigned long long)g->live, g->live == 1 ? "" : "s");
+             (unsigned long long)g->live, g->live == 1 ? " uses" : "s use");
     tb_warn("register: %s not replaced: %s", g->asset.asset_id, message);
     cp_answer(ret, 409, "error", "asset_in_use", "message", message);
 }
@@ -85,6 +127,8 @@ void cp_answer_register(const struct cp_api *api, struct cp_store *s, const stru
         return;
     }
     g.asset.registered_us = g.asset.updated_us = rq->now_us;
+    if (register_refuse_unproved(api, &g.asset, &key, rq, ret))
+        return;
     r = register_wrap(api, &key, &g.asset);
     if (r < 0) {
         tb_error_errno(r, "register: the key of %s cannot be wrapped", g.asset.asset_id);

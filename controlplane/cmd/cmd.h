@@ -34,7 +34,8 @@ struct cp_options {
     bool json;
     uint64_t limit;
     /* serve */
-    const char *listen, *tls_cert, *tls_key, *client_ca, *storage_account, *storage_key_file, *sas_ip;
+    const char *listen, *tls_cert, *tls_key, *client_ca, *storage_account, *storage_key_file, *storage_ca,
+        *sas_ip;
     struct tb_option_list names;
     uint64_t sas_seconds, workers;
     bool tls_auto, http, client_auth, seed;

@@ -52,6 +52,9 @@ const struct tb_option cp_serve_options[] = {
               "sign the blob URLs of this storage account", .setting = "TBCP_STORAGE_ACCOUNT"),
     TB_OPTION(0, "storage-key-file", "FILE", TB_OPTION_STRING, storage_key_file,
               "with the account key in this file (base64)", .setting = "TBCP_STORAGE_KEY_FILE"),
+    TB_OPTION(0, "storage-ca", "FILE", TB_OPTION_STRING, storage_ca,
+              "trust these CAs (PEM) when blobs are read; default: the system's",
+              .setting = "TBCP_STORAGE_CA"),
     TB_OPTION(0, "sas-seconds", "N", TB_OPTION_UINT, sas_seconds, "life of a SAS (default 3600)", .min = 1,
               .max = CP_SAS_SECONDS_MAX, .setting = "TBCP_SAS_SECONDS"),
     TB_OPTION(0, "sas-ip", "ADDRESS", TB_OPTION_STRING, sas_ip,
@@ -162,6 +165,11 @@ static int serve_load_storage(struct serve *v)
     size_t len;
     int r;
 
+    /* blobs of development are at http:// too; a URL says so itself */
+    v->api.storage_tls = (struct tb_http_tls){.ca_file = o->storage_ca, .allow_http = true};
+    v->api.prove = cp_proof_check;
+    if (o->storage_ca && access(o->storage_ca, R_OK) < 0)
+        return cp_fail(o, TB_EXIT_CONFIG, "cannot read %s: %s", o->storage_ca, strerror(errno));
     if (!o->storage_account)
         return 0;
     r = tb_read_file(o->storage_key_file, STORAGE_KEY_FILE_MAX, &text, &len);

@@ -48,7 +48,8 @@ class ControlPlane:
             key_file = self.dir / "storage.key"
             key_file.touch(0o600)
             key_file.write_text(self.storage.key)
-            argv += ["--storage-account", self.storage.account, "--storage-key-file", key_file, "--sas-seconds", self.sas_seconds]
+            argv += ["--storage-account", self.storage.account, "--storage-key-file", key_file, "--sas-seconds", self.sas_seconds,
+                     "--storage-ca", self.ca.cert]
         self.daemon = Daemon(argv, log=self.dir / "controlplane.log").start().wait_notify("READY", "1")
         return self
 

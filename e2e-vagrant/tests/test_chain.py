@@ -3,6 +3,7 @@
 part is damaged, denied, killed or cut off."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import re
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 import urllib.request
@@ -347,22 +349,32 @@ def hostile(provider, tmp_path_factory):
 def hostile_asset(provider, d):
     asset = "hostile"
     files = {n: d / n for n in ("model.tbenc", "model.manifest.json", "model.key")}
-    tbpkg("encrypt", "--asset-id", asset, "--in", provider.source, "--out", files["model.tbenc"], "--manifest",
-          files["model.manifest.json"], "--key-out", files["model.key"], "--chunk-bytes", "64KiB")
+    encrypt(asset, provider.source, files)
     contract(provider, "hostile", asset)
     return asset, files
 
 
+def encrypt(asset, source, files):
+    tbpkg("encrypt", "--asset-id", asset, "--in", source, "--out", files["model.tbenc"], "--manifest",
+          files["model.manifest.json"], "--key-out", files["model.key"], "--chunk-bytes", "64KiB")
+
+
 def put(provider, asset, files, blob, manifest):
-    """Uploads blob and manifest as an attacker with the storage key would, and registers the same manifest."""
+    """Registers the asset of files as it is, for the control plane tries the key. Then uploads blob and manifest, and binds them in the
+    control plane's database: an attacker who holds both."""
     p = provider.azurite
+    p.put_blob(f"models/{asset}/model.tbenc", files["model.tbenc"].read_bytes())
+    p.put_blob(f"models/{asset}/model.manifest.json", files["model.manifest.json"].read_bytes())
+    tbpkg("register", "--edc-endpoint", provider.controlplane.url, "--asset-id", asset, "--manifest", files["model.manifest.json"],
+          "--key-file", files["model.key"], "--blob-url", f"{p.endpoint}/models", "--replace", env=provider.env())
     text = json.dumps(manifest, indent=2).encode()
     p.put_blob(f"models/{asset}/model.tbenc", blob)
     p.put_blob(f"models/{asset}/model.manifest.json", text)
-    files["model.manifest.json"].with_name("put.manifest.json").write_bytes(text)
-    tbpkg("register", "--edc-endpoint", provider.controlplane.url, "--asset-id", asset, "--manifest",
-          files["model.manifest.json"].with_name("put.manifest.json"), "--key-file", files["model.key"], "--blob-url",
-          f"{p.endpoint}/models", env=provider.env())
+    with contextlib.closing(sqlite3.connect(provider.controlplane.dir / "controlplane.db")) as db, db:
+        n = db.execute("UPDATE asset_versions SET sha256_ciphertext=?, manifest_sha256=? WHERE asset_id=? AND version="
+                       "(SELECT current_version FROM assets a WHERE a.asset_id=asset_versions.asset_id)",
+                       [manifest["sha256_ciphertext"], hashlib.sha256(text).hexdigest(), asset]).rowcount
+    assert n == 1
 
 
 def never_ready(chain, unit, codes=(76,)):
@@ -426,12 +438,11 @@ def test_a_manifest_of_100_mb_is_not_read(provider, hostile, tmp_path):
 
 def test_wrong_key_never_reaches_ready(provider, hostile, tmp_path):
     asset, files = hostile
-    good, right = json.loads(files["model.manifest.json"].read_text()), files["model.key"].read_text()
-    try:
-        files["model.key"].write_text("ab" * 32 + "\n")
-        del good["key_id"]  # tbpkg would refuse to register another key than the manifest names
-        put(provider, asset, files, files["model.tbenc"].read_bytes(), good)
-        with chain_of(provider, tmp_path, "hostile", asset) as c:
-            assert re.search(r"(chunk|record) 0", never_ready(c, "tb-runtime"))
-    finally:
-        files["model.key"].write_text(right)
+    good = json.loads(files["model.manifest.json"].read_text())
+    (tmp_path / "small").write_bytes(b"weights" * 10000)
+    other = {n: tmp_path / n for n in files}
+    encrypt(asset, tmp_path / "small", other)
+    del good["key_id"]
+    put(provider, asset, other, files["model.tbenc"].read_bytes(), good)  # its key is other's
+    with chain_of(provider, tmp_path, "hostile", asset) as c:
+        assert re.search(r"(chunk|record) 0", never_ready(c, "tb-runtime"))

@@ -3,18 +3,79 @@
 
 import hashlib
 import http.client
+import http.server
 import json
 import os
 import pathlib
 import re
 import ssl
 import subprocess
+import sys
+import threading
 
 import tbsys
 
+sys.path.insert(0, str(tbsys.repo / "tests" / "vectors"))
+import tbenc_ref
+
 KEY = hashlib.sha256(b"controlplane test key").hexdigest()
-SHA = hashlib.sha256(b"ciphertext").hexdigest()
 ASSET = "tb-asset-1"
+
+
+class Sealed:
+    """A small asset, encrypted under a key."""
+
+    def __init__(self, key=KEY, plaintext=b"weights " * 400, prefix=b"abcd", chunk_bytes=1024):
+        self.key = key
+        self.ciphertext, self.manifest = tbenc_ref.seal(bytes.fromhex(key), prefix, chunk_bytes, plaintext)
+        self.text = tbenc_ref.format_manifest(self.manifest).encode()
+        self.sha256 = self.manifest["sha256_ciphertext"]
+        self.manifest_sha256 = hashlib.sha256(self.text).hexdigest()
+
+
+SEALED = Sealed()
+SHA = SEALED.sha256
+
+
+class Blobs:
+    """A blob server without authentication: what was put there, by range. faults[path] is a status to answer with."""
+
+    def __init__(self):
+        self.files, self.faults, self.ranges, self.asked = {}, {}, True, []
+        blobs = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                data, wanted = blobs.files.get(self.path), re.fullmatch(r"bytes=0-(\d+)", self.headers.get("Range") or "")
+                blobs.asked.append((self.path, self.headers.get("Range")))
+                status = blobs.faults.get(self.path) or (404 if data is None else 206 if wanted and blobs.ranges else 200)
+                body = b"no" if status >= 300 else data[:int(wanted[1]) + 1] if status == 206 else data
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                if status == 206:
+                    self.send_header("Content-Range", f"bytes 0-{len(body) - 1}/{len(data)}")
+                self.end_headers()
+                try:
+                    self.wfile.write(body)
+                except OSError:  # it had enough
+                    self.close_connection = True
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def put(self, sealed, name=ASSET):
+        self.files[f"/artifacts/{name}.tbenc"], self.files[f"/artifacts/{name}.tbenc.json"] = sealed.ciphertext, sealed.text
+        return f"{self.url}/artifacts/{name}.tbenc"
+
+
+BLOBS = Blobs()
 
 
 class Server:
@@ -78,11 +139,14 @@ class Server:
         finally:
             c.close()
 
-    def register(self, ciphertext, manifest=None, asset=ASSET, token=None, **extra):
-        body = {"asset_id": asset, "decryption_key_hex": KEY,
+    def register(self, ciphertext=None, manifest=None, asset=ASSET, token=None, sealed=SEALED, key=None, **extra):
+        """Of what lies at the URL; without one the asset is put on the blob server first."""
+        ciphertext = ciphertext or BLOBS.put(sealed, asset)
+        m = sealed.manifest
+        body = {"asset_id": asset, "decryption_key_hex": key or sealed.key,
                 "blob_urls": {"ciphertext": ciphertext, "manifest": manifest or ciphertext + ".json"},
-                "metadata": {"format": "tbenc/v1", "algo": "aes-256-gcm-chunked", "chunk_bytes": 4194304,
-                             "plaintext_bytes": 16777216, "sha256_ciphertext": SHA}, **extra}
+                "metadata": {"format": "tbenc/v1", "algo": "aes-256-gcm-chunked", "chunk_bytes": m["chunk_bytes"],
+                             "plaintext_bytes": m["plaintext_bytes"], "sha256_ciphertext": sealed.sha256}, **extra}
         return self.call("POST", "/api/v1/assets/register", body, {"Authorization": f"Bearer {token or self.token}"})
 
     def authorize(self, contract="contract-allow", asset=ASSET, hw="4c4c4544-0051", more=None, **tls):

@@ -21,7 +21,7 @@ import pytest
 
 import postgresql
 import tbsys
-from controlplane_server import ASSET, KEY, SHA, Server
+from controlplane_server import ASSET, BLOBS, KEY, SEALED, Sealed, Server
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def plain(request, tmp_path_factory):
     """One server for the tests that only ask; the registered URLs are of a blob server without authentication."""
     database = request.getfixturevalue("postgres").create("plain") if request.param == "postgresql" else None
     with Server(tmp_path_factory.mktemp("cp") / "data", "--seed", database=database) as s:
-        status, body, _ = s.register("http://127.0.0.1:9000/artifacts/model.tbenc")
+        status, body, _ = s.register()
         assert (status, body["status"], body["asset_id"]) == (201, "registered", ASSET)
         yield s
 
@@ -59,7 +59,7 @@ def test_first_start_makes_private_files_and_the_next_keeps_them(tmp_path):
 
 def test_survives_sigkill(tmp_path):
     s = Server(tmp_path / "data").start()
-    assert s.register("https://blobs.example/c/b")[0] == 201
+    assert s.register()[0] == 201
     s.daemon.kill(signal.SIGKILL)
     with s:
         assert s.authorize()[1]["decryption_key_hex"] == KEY
@@ -98,7 +98,7 @@ def test_given_certificate_and_further_names(tmp_path):
 
 def test_client_certificates(tmp_path):
     with Server(tmp_path / "data", "--client-auth") as s:
-        assert s.register("https://blobs.example/c/b")[0] == 201  # the token is enough here
+        assert s.register()[0] == 201  # the token is enough here
         assert s.call("GET", "/api/v1/health")[0] == 200
         status, body = s.authorize()
         assert (status, body["reason"]) == (401, "client_certificate_required")
@@ -125,8 +125,8 @@ def test_authorized_and_denied_shapes(plain):
     assert status == 200
     assert set(body) == {"status", "sas_url", "manifest_url", "decryption_key_hex", "expires_at"}
     assert body["status"] == "authorized" and body["decryption_key_hex"] == KEY
-    assert body["sas_url"] == "http://127.0.0.1:9000/artifacts/model.tbenc"
-    assert body["manifest_url"] == "http://127.0.0.1:9000/artifacts/model.tbenc.json"
+    assert body["sas_url"] == f"{BLOBS.url}/artifacts/{ASSET}.tbenc"
+    assert body["manifest_url"] == f"{BLOBS.url}/artifacts/{ASSET}.tbenc.json"
     end = time.mktime(time.strptime(body["expires_at"], "%Y-%m-%dT%H:%M:%SZ")) - time.timezone
     assert before + 3590 < end < time.time() + 3610
     assert plain.denied("contract-deny") == "contract_invalid"
@@ -135,18 +135,18 @@ def test_authorized_and_denied_shapes(plain):
 
 
 def test_registration_needs_the_token_and_replaces(plain):
-    url = "http://127.0.0.1:9000/artifacts/other.tbenc"
+    url, again = BLOBS.put(SEALED, "other"), BLOBS.put(SEALED, "other2")
     status, body, headers = plain.register(url, asset="other", token="0" * 64)
     assert (status, body["error"]) == (401, "unauthorized") and headers["WWW-Authenticate"].startswith("Bearer")
     assert plain.denied("contract-allow", asset="other") == "asset_unknown"
     assert plain.register(url, asset="other")[0] == 201
-    assert plain.register(url + "2", asset="other", manifest_sha256=SHA)[0] == 200
+    assert plain.register(again, asset="other", manifest_sha256=SEALED.manifest_sha256)[0] == 200
     body = plain.authorize(asset="other")[1]
-    assert body["sas_url"] == url + "2" and body["manifest_sha256"] == SHA
+    assert body["sas_url"] == again and body["manifest_sha256"] == SEALED.manifest_sha256
     status, body, _ = plain.register(url + "?sv=1&sig=abc", asset="other")
     assert (status, body["error"]) == (400, "invalid_request") and "blob_urls.ciphertext" in body["details"]
     assert "abc" not in json.dumps(body)
-    assert plain.authorize(asset="other")[1]["sas_url"] == url + "2"
+    assert plain.authorize(asset="other")[1]["sas_url"] == again
 
 
 def test_asset_ids_with_dots(plain):
@@ -201,6 +201,93 @@ def test_stalled_clients_hold_nobody_up(plain):
     assert plain.authorize()[1]["status"] == "authorized"
     for c in stalled:
         c.close()
+
+
+# -- registration that cannot hurt ------------------------------------------------------------------------------------
+
+def test_a_wrong_key_and_a_wrong_blob_are_told_apart(plain):
+    """And nothing of them is kept: the key that is registered goes on to be handed out."""
+    other, longer = Sealed("77" * 32), Sealed(plaintext=b"weights " * 500)
+    mixed, cut, unnamed, plain_file = (Sealed() for _ in range(4))
+    mixed.ciphertext = bytearray(mixed.ciphertext)
+    mixed.ciphertext[50] ^= 1
+    mixed.ciphertext = bytes(mixed.ciphertext)
+    cut.ciphertext = cut.ciphertext[:-1]
+    plain_file.ciphertext = b"x" * len(plain_file.ciphertext)
+    del unnamed.manifest["key_id"]  # as the first TrustBridge writes it
+    unnamed.text = json.dumps(unnamed.manifest).encode()
+    assert plain.register(asset="proof")[0] == 201
+    for sealed, claims, error, says in (
+            (SEALED, {"key": "66" * 32}, "wrong_key", "not the one that the manifest names"),
+            (unnamed, {"key": "66" * 32}, "wrong_key", "does not open the first record"),
+            (mixed, {}, "wrong_blob", "does not open"),
+            (cut, {}, "wrong_blob", "bytes"),
+            (plain_file, {}, "wrong_blob", "no encrypted asset"),
+            (longer, {"sealed": SEALED}, "wrong_manifest", "other contents"),
+            (other, {"manifest_sha256": SEALED.manifest_sha256}, "wrong_manifest", "another SHA-256"),
+    ):
+        url = BLOBS.put(sealed, "wrong")
+        status, body, _ = plain.register(url, asset="proof", **{"sealed": sealed, **claims})
+        assert (status, body["error"]) == (422, error) and says in body["details"], (error, body)
+        assert "66" * 32 not in json.dumps(body)
+        assert plain.authorize(asset="proof")[1]["decryption_key_hex"] == KEY
+    assert plain.register(BLOBS.put(unnamed, "wrong"), asset="proof", sealed=unnamed)[0] == 200
+
+
+def test_storage_that_fails_is_no_verdict(plain):
+    url = BLOBS.put(SEALED, "away")
+    for path, status, expected in (("", 404, 422), ("", 403, 422), (".json", 404, 422), ("", 503, 503), (".json", 500, 503),
+                                   ("", 429, 503), ("", 302, 422)):
+        BLOBS.faults[f"/artifacts/away.tbenc{path}"] = status
+        answer, body, headers = plain.register(url, asset="away")
+        del BLOBS.faults[f"/artifacts/away.tbenc{path}"]
+        assert (answer, body["error"]) == (expected, "blob_missing" if expected == 422 else "storage_unavailable"), (path, status, body)
+        assert (headers["Retry-After"] == "1") == (expected == 503)
+    dead = plain.register("http://127.0.0.1:9/a", asset="away")
+    assert (dead[0], dead[1]["error"]) == (503, "storage_unavailable")
+    assert plain.denied("contract-allow", asset="away") == "asset_unknown"
+    assert plain.register(url, asset="away")[0] == 201
+
+
+def test_only_the_beginning_of_an_asset_is_read(plain):
+    """A server that knows no ranges, too, is left when there is enough."""
+    large = Sealed(plaintext=bytes(8 << 20), chunk_bytes=1 << 20)
+    for ranges in (True, False):
+        BLOBS.ranges, BLOBS.asked[:] = ranges, []
+        assert plain.register(asset=f"large-{ranges}", sealed=large)[0] == 201
+        assert BLOBS.asked[-1] == (f"/artifacts/large-{ranges}.tbenc", f"bytes=0-{32 + 20 + (1 << 20) - 1}")
+    BLOBS.ranges = True
+
+
+def test_what_live_contracts_use_is_replaced_only_when_asked(plain):
+    new = Sealed("55" * 32)
+    assert plain.register(asset="live")[0] == 201
+    plain.cli("contract", "add", "live-1", "--asset", "live")
+    plain.cli("contract", "add", "live-2", "--asset", "live", "--version", "1")
+    plain.cli("contract", "add", "live-3", "--asset", "live")
+    plain.cli("contract", "revoke", "live-3")
+    status, body, _ = plain.register(asset="live", sealed=new)
+    assert (status, body["error"]) == (409, "asset_in_use") and "1 live contract uses" in body["message"] and "--replace" in body["message"]
+    assert plain.authorize("live-1", asset="live")[1]["decryption_key_hex"] == KEY
+    assert plain.register(asset="live", sealed=new, replace=True)[0] == 200
+    assert plain.authorize("live-1", asset="live")[1]["decryption_key_hex"] == "55" * 32
+    assert plain.authorize("live-2", asset="live")[1]["decryption_key_hex"] == KEY  # it names version 1
+    changes = [json.loads(line) for line in plain.cli("changes").splitlines()]
+    assert [(c["action"], c["version"]) for c in changes if c["object"] == "live"] == [("asset.register", "1"), ("asset.replace", "2")]
+    plain.cli("asset", "restore", "live")
+    assert plain.authorize("live-1", asset="live")[1]["decryption_key_hex"] == KEY
+    log = json.loads(plain.cli("log", "--json", "--limit", "4"))
+    assert [e.get("version") for e in log if e["contract_id"] == "live-1"] == [1, 2, 1]
+
+
+def test_changes_are_a_chain_that_tb_audit_verifies(plain, tmp_path):
+    plain.cli("contract", "add", "chain", "--asset", ASSET)
+    plain.cli("contract", "revoke", "chain")
+    (tmp_path / "changes").write_text(plain.cli("changes"))
+    verify = [tbsys.program("tb-audit"), "verify", tmp_path / "changes"]
+    assert subprocess.run(verify, capture_output=True).returncode == 0
+    (tmp_path / "changes").write_text(plain.cli("changes").replace('"state":"contract_revoked"', '"state":"active"', 1))
+    assert subprocess.run(verify, capture_output=True).returncode == 76
 
 
 # -- contracts, by the command line while serving ---------------------------------------------------------------------
@@ -319,7 +406,7 @@ def test_a_locked_database_is_a_503(tmp_path):
     """What holds the lock longer than the server waits is another process, as an operator's sqlite3 would be."""
     import sqlite3
     with Server(tmp_path / "data") as s:
-        assert s.register("https://blobs.example/c/b")[0] == 201
+        assert s.register()[0] == 201
         db = sqlite3.connect(s.data / "controlplane.db", isolation_level=None)
         db.execute("BEGIN IMMEDIATE")
         status, body, headers = s.call("POST", "/api/v1/license/authorize",
@@ -344,14 +431,16 @@ def test_seed_resets_only_its_own(tmp_path):
 @pytest.fixture(scope="module", params=["http", "https"])
 def blobs(request, tmp_path_factory):
     d = tmp_path_factory.mktemp(f"azurite-{request.param}")
-    tls = tbsys.CA(d / "ca").issue("azurite") if request.param == "https" else None
+    sans = "DNS:localhost,DNS:*.blob.localhost,IP:127.0.0.1"
+    tls = tbsys.CA(d / "ca").issue("azurite", sans=sans) if request.param == "https" else None
     a = tbsys.Azurite(d / "data", tls=tls)
     a.start()
     try:
         a.create_container("models")
-        a.put_blob("models/asset/model.tbenc", b"ciphertext")
-        a.put_blob("models/asset/other.tbenc", b"other")
-        a.put_blob("models/a%20b%2Bc/%C3%A4.tbenc", b"odd name")
+        for name in ("asset/model.tbenc", "a%20b%2Bc/%C3%A4.tbenc"):
+            a.put_blob(f"models/{name}", SEALED.ciphertext)
+            a.put_blob(f"models/{name}.json", SEALED.text)
+        a.put_blob("models/asset/other.tbenc", SEALED.text)
         (d / "key").write_text(a.key + "\n")
         os.chmod(d / "key", 0o600)
         yield a, d
@@ -376,7 +465,8 @@ def fetch(url, method="GET", host=None, body=None):
 
 def sas_server(blobs, tmp_path, *options):
     a, d = blobs
-    return a, Server(tmp_path / "data", "--storage-account", a.account, "--storage-key-file", d / "key", *options)
+    ca = ["--storage-ca", d / "ca" / "ca.crt"] if a.tls else []
+    return a, Server(tmp_path / "data", "--storage-account", a.account, "--storage-key-file", d / "key", *ca, *options)
 
 
 def test_sas_reads_this_blob_and_nothing_else(blobs, tmp_path):
@@ -387,8 +477,8 @@ def test_sas_reads_this_blob_and_nothing_else(blobs, tmp_path):
         body = s.authorize()[1]
         sas = body["sas_url"]
         assert fetch(url)[0] in (401, 403, 404)  # the blob is not public
-        assert fetch(sas) == (200, b"ciphertext")
-        assert fetch(body["manifest_url"]) == (200, b"other")
+        assert fetch(sas) == (200, SEALED.ciphertext)
+        assert fetch(body["manifest_url"]) == (200, SEALED.text)
         assert fetch(sas, "HEAD")[0] == 200
         assert fetch(sas, "PUT", body=b"overwritten")[0] == 403
         assert fetch(sas, "DELETE")[0] == 403
@@ -410,7 +500,7 @@ def test_sas_of_a_host_style_url(blobs, tmp_path):
         assert s.register(f"{base}/models/asset/model.tbenc")[0] == 201
         sas = s.authorize()[1]["sas_url"]
         assert sas.startswith(base)
-        assert fetch(sas, host="127.0.0.1") == (200, b"ciphertext")
+        assert fetch(sas, host="127.0.0.1") == (200, SEALED.ciphertext)
         assert fetch(sas.replace("model.tbenc", "other.tbenc"), host="127.0.0.1")[0] == 403
 
 
@@ -418,7 +508,7 @@ def test_sas_of_an_odd_name(blobs, tmp_path):
     a, server = sas_server(blobs, tmp_path)
     with server as s:
         assert s.register(f"{a.endpoint}/models/a%20b%2Bc/%C3%A4.tbenc")[0] == 201
-        assert fetch(s.authorize()[1]["sas_url"]) == (200, b"odd name")
+        assert fetch(s.authorize()[1]["sas_url"]) == (200, SEALED.ciphertext)
 
 
 def test_sas_expires(blobs, tmp_path):
@@ -433,8 +523,8 @@ def test_sas_expires(blobs, tmp_path):
 def test_blobs_of_other_servers_stay_unsigned_and_are_warned_about(blobs, tmp_path):
     a, server = sas_server(blobs, tmp_path)
     with server as s:
-        s.register("https://elsewhere.example/c/b")
-        assert s.authorize()[1]["sas_url"] == "https://elsewhere.example/c/b"
+        assert s.register()[0] == 201
+        assert s.authorize()[1]["sas_url"] == f"{BLOBS.url}/artifacts/{ASSET}.tbenc"
         assert "without a SAS" in s.daemon.log_text()
 
 
@@ -465,7 +555,7 @@ def test_secrets_are_nowhere(blobs, tmp_path):
 def test_a_lost_master_key_is_said(tmp_path):
     s = Server(tmp_path / "data")
     with s:
-        assert s.register("https://blobs.example/c/b")[0] == 201
+        assert s.register()[0] == 201
     (s.data / "master.key").unlink()
     with s:
         status, body = s.authorize()

@@ -71,7 +71,7 @@ def test_kills_release_no_key_without_its_entry_and_no_slot_too_many(tmp_path, k
         one, two = (Server(tmp_path / "data", name=f"s{i}", database=url) for i in range(2))
         one.cli("contract", "add", "kills", "--asset", ASSET, "--max-hw", str(SLOTS))
         one.start(), two.start()
-        assert one.register("http://127.0.0.1:9/a.tbenc")[0] == 201
+        assert one.register()[0] == 201
         clients = Clients([one, two], 3 * SLOTS)
         for _ in range(8):
             time.sleep(chance.uniform(0.1, 0.5))
@@ -102,7 +102,7 @@ def test_kills_release_no_key_without_its_entry_and_no_slot_too_many(tmp_path, k
 
 def test_a_database_that_is_away_is_a_503_and_comes_back(tmp_path):
     with postgresql.PostgreSQL() as database, Server(tmp_path / "data", "--seed", database=database.create("away")) as s:
-        assert s.register("http://127.0.0.1:9/a.tbenc")[0] == 201
+        assert s.register()[0] == 201
         assert s.authorize()[1]["status"] == "authorized"
         database.kill()
         status, body, headers = s.call("POST", "/api/v1/license/authorize", {"contract_id": "contract-allow", "asset_id": ASSET, "hw_id": "h"})
@@ -117,7 +117,7 @@ def test_a_database_that_is_away_is_a_503_and_comes_back(tmp_path):
 def test_a_restart_of_the_database_is_not_noticed(tmp_path):
     """Connections that the server closed while they were idle are made again before anybody is told."""
     with postgresql.PostgreSQL() as database, Server(tmp_path / "data", "--seed", database=database.create("restart")) as s:
-        assert s.register("http://127.0.0.1:9/a.tbenc")[0] == 201
+        assert s.register()[0] == 201
         for _ in range(3):
             database.kill()
             database.start()

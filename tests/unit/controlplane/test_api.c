@@ -34,6 +34,24 @@ struct fixture {
     struct cp_store *store;
 };
 
+static enum cp_proof proof;
+
+static enum cp_proof prove(const struct cp_claim *c, const struct tb_http_tls *tls,
+                           char err[static CP_PROOF_ERR_MAX])
+{
+    assert_string_equal(c->ciphertext_url, "https://s/c/a/model.tbenc");
+    assert_string_equal(c->sha256_ciphertext, SHA);
+    assert_int_equal(c->key->b[1], 0x11);
+    strcpy(err, "for a reason");
+    return proof;
+}
+
+static enum cp_proof prove_anything(const struct cp_claim *c, const struct tb_http_tls *tls,
+                                    char err[static CP_PROOF_ERR_MAX])
+{
+    return CP_PROOF_GOOD;
+}
+
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
@@ -46,6 +64,8 @@ static int setup(void **state)
     path = tb_path_join(f->dir, "db");
     assert_int_equal(cp_keyring_open_file(&master, &f->api.keyring), 0);
     f->api.token = &token;
+    f->api.prove = prove;
+    proof = CP_PROOF_GOOD;
     assert_int_equal(cp_store_open(path, true, &f->store, err), 0);
     *state = f;
     return 0;
@@ -154,6 +174,49 @@ static void test_register_replaces(void **state)
     expect(f, authorize(AUTHORIZE("contract-allow", "a", "h")), 200, "\"manifest_sha256\":\"" SHA "\"");
     expect(f, post("/api/v1/assets/register", "{}"), 400, "\"error\":\"invalid_request\",\"message\":");
     expect(f, post("/api/v1/assets/register", NULL), 400, "\"details\":\"the body is empty");
+}
+
+/* Nothing is kept that was not proved. */
+static void test_register_wants_proof(void **state)
+{
+    static const struct {
+        enum cp_proof proof;
+        unsigned status;
+        const char *error;
+    } cases[] = {
+        {CP_PROOF_WRONG_KEY, 422, "\"error\":\"wrong_key\""},
+        {CP_PROOF_WRONG_BLOB, 422, "\"error\":\"wrong_blob\""},
+        {CP_PROOF_WRONG_MANIFEST, 422, "\"error\":\"wrong_manifest\""},
+        {CP_PROOF_MISSING, 422, "\"error\":\"blob_missing\""},
+        {CP_PROOF_UNAVAILABLE, 503, "\"error\":\"storage_unavailable\""},
+    };
+    struct fixture *f = *state;
+    struct cp_asset a;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        proof = cases[i].proof;
+        expect(f, post("/api/v1/assets/register", REGISTER("a", "")), cases[i].status, cases[i].error);
+        expect(f, post("/api/v1/assets/register", REGISTER("a", "")), cases[i].status, "for a reason");
+        assert_int_equal(cp_store_get_asset(f->store, "a", 0, &a), -ENOENT);
+    }
+}
+
+static void test_live_contracts_are_not_given_another_key(void **state)
+{
+    static const char other[] = "0000000000000000000000000000000000000000000000000000000000000001";
+    struct fixture *f = *state;
+    char body[] = REGISTER("a", "\"replace\":false,");
+
+    register_asset(f);
+    put(f, (struct cp_contract){.asset_id = "a", .active = true});
+    memcpy(strstr(body, SHA), other, 64);
+    proof = CP_PROOF_GOOD;
+    f->api.prove = prove_anything;
+    expect(f, post("/api/v1/assets/register", body), 409, "\"asset_in_use\"");
+    expect(f, post("/api/v1/assets/register", body), 409, "1 live contract uses this asset");
+    memcpy(strstr(body, "false"), "true ", 5);
+    expect(f, post("/api/v1/assets/register", body), 200, "registered");
+    expect(f, post("/api/v1/assets/register", REGISTER("a", "\"replace\":7,")), 400, "replace");
 }
 
 static void test_authorized_shape(void **state)
@@ -314,6 +377,8 @@ int main(void)
         T(test_plain_calls),
         T(test_register_wants_the_token),
         T(test_register_replaces),
+        T(test_register_wants_proof),
+        T(test_live_contracts_are_not_given_another_key),
         T(test_authorized_shape),
         T(test_denials),
         T(test_lease_ends_with_the_contract),
