@@ -31,10 +31,12 @@
 #include "common/usage.h"
 #include "proxy/monitor.h"
 
+#define TB_SPARE_MAX 256 /* what requests leave behind for the next ones, of each kind */
+
 /* Contexts for the digests of bodies: what is not in use. */
 struct tb_digests {
     EVP_MD_CTX *fresh; /* of no bytes: copying it costs a fraction of starting one */
-    EVP_MD_CTX *spare[64];
+    EVP_MD_CTX *spare[TB_SPARE_MAX];
     size_t n;
 };
 
@@ -63,7 +65,7 @@ struct tb_server {
     uint8_t ids[64][16]; /* request ids not given yet */
     size_t ids_left;
     struct tb_digests digests;
-    struct tb_exchange *spare[64]; /* requests that are over, for the next ones */
+    struct tb_exchange *spare[TB_SPARE_MAX]; /* requests that are over, for the next ones */
     size_t n_spare;
     struct tb_buf fields; /* of the head that is being made */
     struct tb_surroundings surroundings;

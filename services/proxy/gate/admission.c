@@ -12,7 +12,7 @@ static bool admit_method_known(const char *method)
     static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
 
     for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
-        if (strcmp(method, methods[i]) == 0)
+        if (method[0] == methods[i][0] && strcmp(method, methods[i]) == 0)
             return true;
     return false;
 }

@@ -14,12 +14,18 @@ static const bool token_octet[256] = {
     ['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
 };
 
+size_t tb_header_token_len(const char *p, size_t n)
+{
+    size_t i = 0;
+
+    while (i < n && token_octet[(unsigned char)p[i]])
+        i++;
+    return i;
+}
+
 bool tb_header_name_valid(const char *name, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        if (!token_octet[(unsigned char)name[i]])
-            return false;
-    return n > 0;
+    return n > 0 && tb_header_token_len(name, n) == n;
 }
 
 bool tb_header_value_valid(const char *value, size_t n)
@@ -61,16 +67,35 @@ static const struct known_header {
     [25] = {{"Proxy-Authentication-Info", TB_HEADER_PROXY}},
 };
 
+/* In any case. known has letters and hyphens only, and name is a token: what differs in this one bit alone
+ * is a letter. */
+static bool header_is(const char *name, const char *known, size_t len)
+{
+    size_t i = 0;
+
+    for (; i + 8 <= len; i += 8)
+        if (((tb_bytes_load(name + i) ^ tb_bytes_load(known + i)) & TB_EACH_BYTE(0xdfULL)) != 0)
+            return false;
+    while (i < len && ((name[i] ^ known[i]) & 0xdf) == 0)
+        i++;
+    return i == len;
+}
+
 enum tb_header_id tb_header_id(const char *name, size_t len)
 {
     if (len < ARRAY_SIZE(known_header))
         for (size_t i = 0; i < 2; i++) {
             const struct known_header *k = &known_header[len][i];
 
-            if (k->name && ((k->name[0] ^ name[0]) & 0xdf) == 0 && strncasecmp(name, k->name, len) == 0)
+            if (k->name && header_is(name, k->name, len))
                 return k->id;
         }
     return TB_HEADER_OTHER;
+}
+
+static bool header_separates(char c)
+{
+    return c == ',' || c == ' ' || c == '\t';
 }
 
 bool tb_header_has_token(const char *list, const char *token)
@@ -78,10 +103,12 @@ bool tb_header_has_token(const char *list, const char *token)
     size_t n = strlen(token);
 
     for (;;) {
-        size_t len;
+        size_t len = 0;
 
-        list += strspn(list, ", \t");
-        len = strcspn(list, ", \t");
+        while (header_separates(*list))
+            list++;
+        while (list[len] && !header_separates(list[len]))
+            len++;
         if (len == 0)
             return false;
         if (len == n && strncasecmp(list, token, n) == 0)

@@ -33,8 +33,9 @@ enum tb_header_id {
     TB_HEADER_X_REQUEST_ID,
     TB_HEADER_DATE,
 };
-enum tb_header_id tb_header_id(const char *name, size_t len);
+enum tb_header_id tb_header_id(const char *name, size_t len); /* of a valid name */
 
+size_t tb_header_token_len(const char *p, size_t n);           /* how many bytes of p may stand in a token */
 bool tb_header_name_valid(const char *name, size_t n);         /* a token of RFC 9110 */
 bool tb_header_value_valid(const char *value, size_t n);       /* no control characters but tab */
 bool tb_header_has_token(const char *list, const char *token); /* comma-separated, any case */

@@ -143,12 +143,13 @@ static void head_note_field(struct tb_request *rq, const struct tb_field *f)
 /* line[0..len) without its line end; line[len] may be overwritten. */
 static ssize_t head_parse_field(struct tb_request *rq, char *line, size_t len)
 {
-    char *colon = memchr(line, ':', len), *value, *end = line + len;
+    size_t name_len = tb_header_token_len(line, len);
+    char *colon = line + name_len, *value, *end = line + len;
     struct tb_field *f = &rq->field[rq->n_fields];
 
     if (*line == ' ' || *line == '\t')
         return head_refuse_malformed(rq, "a header line is folded");
-    if (!colon || !tb_header_name_valid(line, (size_t)(colon - line)))
+    if (name_len == 0 || name_len == len || *colon != ':')
         return head_refuse_malformed(rq, "a header line is not \"Name: value\"");
     for (value = colon + 1; value < end && (*value == ' ' || *value == '\t');)
         value++;
@@ -163,9 +164,9 @@ static ssize_t head_parse_field(struct tb_request *rq, char *line, size_t len)
     *f = (struct tb_field){
         .name = line,
         .value = value,
-        .name_len = (size_t)(colon - line),
+        .name_len = name_len,
         .value_len = (size_t)(end - value),
-        .id = tb_header_id(line, (size_t)(colon - line)),
+        .id = tb_header_id(line, name_len),
     };
     rq->n_fields++;
     head_note_field(rq, f);

@@ -67,9 +67,10 @@ static int note_framing(const struct tb_header *h, struct framing_facts *f)
 /* line[0..len) without its line end, which has become a NUL. */
 static int parse_header_line(char *line, size_t len, struct tb_response *ret, struct framing_facts *f)
 {
-    char *colon = memchr(line, ':', len), *value, *end = line + len;
+    size_t name_len = tb_header_token_len(line, len);
+    char *colon = line + name_len, *value, *end = line + len;
 
-    if (!colon || !tb_header_name_valid(line, (size_t)(colon - line)))
+    if (name_len == 0 || name_len == len || *colon != ':')
         return -EBADMSG;
     *colon = '\0';
     for (value = colon + 1; *value == ' ' || *value == '\t';)
@@ -83,9 +84,9 @@ static int parse_header_line(char *line, size_t len, struct tb_response *ret, st
     ret->header[ret->n_headers++] = (struct tb_header){
         .name = line,
         .value = value,
-        .name_len = (size_t)(colon - line),
+        .name_len = name_len,
         .value_len = (size_t)(end - value),
-        .id = tb_header_id(line, (size_t)(colon - line)),
+        .id = tb_header_id(line, name_len),
     };
     return note_framing(&ret->header[ret->n_headers - 1], f);
 }

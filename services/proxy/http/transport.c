@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "common/macros.h"
+#include "proxy/http/socket.h"
 
 #define RECORD (16 * 1024) /* bytes of a TLS record */
 #define TLS_HANDSHAKE 0x16 /* type of its first one */
@@ -34,6 +35,13 @@ static long tls_note_read(BIO *bio, int op, const char *p, size_t len, int argi,
     if (op == (BIO_CB_READ | BIO_CB_RETURN))
         t->drained = r <= 0 || *processed < len;
     return r;
+}
+
+/* What SSL_get_error() reads must be of the call before it. Looking is cheaper than clearing. */
+static void tls_forget_errors(void)
+{
+    if (ERR_peek_error() != 0)
+        ERR_clear_error();
 }
 
 int tb_transport_start_tls(struct tb_transport *t, SSL_CTX *context)
@@ -68,7 +76,7 @@ int tb_transport_handshake(struct tb_transport *t)
 {
     int r;
 
-    ERR_clear_error();
+    tls_forget_errors();
     r = SSL_do_handshake(t->ssl);
     if (r == 1)
         return 1;
@@ -80,7 +88,7 @@ static ssize_t tls_recv(struct tb_transport *t, char *buf, size_t n)
     size_t got;
     int r;
 
-    ERR_clear_error();
+    tls_forget_errors();
     r = SSL_read_ex(t->ssl, buf, n, &got);
     if (r != 1)
         return tls_result(t, r);
@@ -98,7 +106,7 @@ ssize_t tb_transport_recv(struct tb_transport *t, char *buf, size_t n)
     if (t->ssl)
         return tls_recv(t, buf, n);
     do
-        got = recv(t->fd, buf, n, 0);
+        got = tb_socket_recv(t->fd, buf, n, 0);
     while (got < 0 && errno == EINTR);
     if (got < 0 && errno != EAGAIN)
         return -ECONNRESET;
@@ -127,7 +135,7 @@ static ssize_t tls_send(struct tb_transport *t, const struct iovec *iov, int n)
         }
         p = record;
     }
-    ERR_clear_error();
+    tls_forget_errors();
     r = SSL_write_ex(t->ssl, p, len, &sent);
     if (r == 1)
         return (ssize_t)sent;
@@ -146,7 +154,7 @@ ssize_t tb_transport_send(struct tb_transport *t, const struct iovec *iov, int n
     if (t->ssl)
         return tls_send(t, iov, n);
     do
-        sent = n == 1 ? send(t->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL)
+        sent = n == 1 ? tb_socket_send(t->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL)
                       : sendmsg(t->fd, &m, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     for (int i = 0; i < n; i++)
@@ -164,7 +172,7 @@ ssize_t tb_transport_send(struct tb_transport *t, const struct iovec *iov, int n
 void tb_transport_shut(struct tb_transport *t)
 {
     if (t->ssl) {
-        ERR_clear_error();
+        tls_forget_errors();
         (void)SSL_shutdown(t->ssl);
     }
     (void)shutdown(t->fd, SHUT_WR);

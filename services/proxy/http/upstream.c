@@ -6,10 +6,11 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "proxy/http/socket.h"
 #include "proxy/http/upstream_pool.h"
 
 #define SMALL_READ (8 * 1024)
-#define SPARE_MAX 64
+#define SPARE_MAX 256
 #define SPARE_BYTES (16 * 1024UL)
 #define CHUNK_LINE_MAX 20 /* a chunk's size line */
 /* Head and body up to here are copied and kept, so that they can be sent again. What is longer goes out as
@@ -74,7 +75,7 @@ static size_t call_send(struct tb_call *c, const void *p, size_t n)
             iov[m.msg_iovlen++] = (struct iovec){c->out.data + c->sent, held};
         if (done < n)
             iov[m.msg_iovlen++] = (struct iovec){(char *)p + done, n - done};
-        r = m.msg_iovlen == 1 ? send(c->conn->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL)
+        r = m.msg_iovlen == 1 ? tb_socket_send(c->conn->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL)
                               : sendmsg(c->conn->fd, &m, MSG_NOSIGNAL);
         if (r >= 0) {
             c->sent += MIN((size_t)r, held);
@@ -231,7 +232,7 @@ static ssize_t call_fill(struct tb_call *c)
     if (tb_buf_reserve(&c->in, size) < 0)
         return -ENOMEM;
     do
-        n = recv(c->conn->fd, c->in.data + c->in.len, size, 0);
+        n = tb_socket_recv(c->conn->fd, c->in.data + c->in.len, size, 0);
     while (n < 0 && errno == EINTR);
     /* Less than asked for: there is no more, and what comes next is announced. The end is announced with
      * the last bytes. */
@@ -464,7 +465,7 @@ static bool may_repeat(const char *method)
     static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"};
 
     for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
-        if (strcmp(method, methods[i]) == 0)
+        if (method[0] == methods[i][0] && strcmp(method, methods[i]) == 0)
             return true;
     return false;
 }

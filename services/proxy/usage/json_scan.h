@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define TB_JSON_SCAN_LEVELS 8   /* whose keys are known; deeper ones are only checked */
 #define TB_JSON_SCAN_DEPTH 1024 /* more open containers are bad */
@@ -34,7 +35,6 @@ struct tb_json_level {
 };
 struct tb_json_scan {
     unsigned depth; /* containers open */
-    struct tb_json_level level[TB_JSON_SCAN_LEVELS];
     /* DONE and TEXT: the value, of a string its decoded beginning; a byte that is not printable ASCII is
      * DEL. */
     char value[TB_JSON_SCAN_VALUE + 1];
@@ -43,12 +43,20 @@ struct tb_json_scan {
     bool closed;       /* the outermost container has ended */
     bool bad;
     /* private */
-    uint8_t object[TB_JSON_SCAN_DEPTH / 8]; /* bit: the container of this depth is an object */
     int expect, mode;
     bool told, key, escape;
     unsigned hex_left, hex, mark;
     size_t fill;
+    /* last, as what is beyond depth is not looked at */
+    struct tb_json_level level[TB_JSON_SCAN_LEVELS];
+    uint8_t object[TB_JSON_SCAN_DEPTH / 8]; /* bit: the container of this depth is an object */
 };
+
+/* For the next text; zeros are as good. */
+static inline void tb_json_scan_reset(struct tb_json_scan *s)
+{
+    memset(s, 0, offsetof(struct tb_json_scan, level));
+}
 
 /* Zero-initialise. Uses at most n bytes of p up to the next token; returns how many. */
 size_t tb_json_scan(struct tb_json_scan *s, const char *p, size_t n, enum tb_json_token *ret);

@@ -267,7 +267,7 @@ static void parser_event_begin(struct tb_usage_parser *m)
     m->choice_text = m->reasoning = m->reasoning_too = 0;
     m->choice_length = false;
     m->index = m->event_text = 0;
-    m->scan = (struct tb_json_scan){0};
+    tb_json_scan_reset(&m->scan);
 }
 
 /* Looks at p up to the end of an event or of p; returns how many bytes, *ret_over tells which. */
