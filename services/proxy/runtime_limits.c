@@ -89,5 +89,7 @@ void tb_limits_fetch_reset(struct tb_limits_fetch *f)
     tb_call_free(f->call);
     f->call = NULL;
     f->done = false;
+    if (!f->limits)
+        return;                                               /* never begun */
     f->limits->template_least = f->limits->template_most = 0; /* it may come back with another model */
 }
