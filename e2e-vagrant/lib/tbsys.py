@@ -344,12 +344,12 @@ class CA:
         self.dir.mkdir(parents=True, exist_ok=True)
         self.cert, self.key = str(self.dir / "ca.crt"), str(self.dir / "ca.key")
         self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", self.key,
-                      "-out", self.cert, "-subj", f"/CN={name}", "-days", "30")
+                      "-out", self.cert, "-subj", f"/CN={name}", "-days", "90")
 
     def _openssl(self, *args):
         subprocess.run(["openssl", *args], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def issue(self, name, sans="DNS:localhost,IP:127.0.0.1,IP:10.0.2.2", days="10"):
+    def issue(self, name, sans="DNS:localhost,IP:127.0.0.1,IP:10.0.2.2", days="60"):
         """Returns (certificate path, key path), both PEM. 10.0.2.2 is this machine as a QEMU guest sees it."""
         cert, key, csr, ext = (str(self.dir / f"{name}.{e}") for e in ("crt", "key", "csr", "ext"))
         pathlib.Path(ext).write_text(f"subjectAltName={sans}\n")
