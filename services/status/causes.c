@@ -148,31 +148,54 @@ void tb_status_add_low_disks(const struct tb_snapshot *s, struct tb_conclusion *
 
 /* --- certificates --------------------------------------------------------------------------------------- */
 
+/* By the control plane's clock, where that is known: this machine's own may be what is wrong. */
+static uint64_t certificates_now(const struct tb_snapshot *s)
+{
+    double off;
+
+    if (!tb_contact_clock_offset(&s->facts.contact, s->realtime_us, s->boottime_us, &off) ||
+        (off < CLOCK_WRONG_S && off > -CLOCK_WRONG_S))
+        return s->realtime_us;
+    return (uint64_t)((double)s->realtime_us - off * 1e6);
+}
+
+/* A control plane that has not been reached in this boot, as dates do not fit: then the clock is in doubt,
+ * and what it says of other certificates as well. */
+static bool dates_are_doubtful(const struct tb_snapshot *s)
+{
+    const struct tb_contact *c = &s->facts.contact;
+
+    return c->known && !c->reachable && c->date_real_us == 0 &&
+           (strstr(c->reason, "not yet valid") || strstr(c->reason, "has expired"));
+}
+
 static void add_certificate(const struct tb_snapshot *s, struct tb_conclusion *c,
                             const struct tb_certificate *x, const char *name, const char *loss,
                             const char *remedy)
 {
+    uint64_t now = certificates_now(s);
     char when[TB_RFC3339_MAX], d[TB_SPAN_MAX];
-    struct tb_status_problem *p = NULL;
 
-    if (!x->path[0])
+    if (!x->path[0] || (!x->error[0] && dates_are_doubtful(s)))
         return;
     if (x->error[0])
-        p = tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s %s: %s", name, x->path, x->error, loss);
-    else if (x->until_us > 0 && x->until_us <= s->realtime_us)
-        p = tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s has expired on %s: %s", name, x->path,
-                          tb_rfc3339_format(x->until_us, 0, when), loss);
-    else if (x->from_us > s->realtime_us)
-        p = tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s is not yet valid, it begins on %s: %s", name,
-                          x->path, tb_rfc3339_format(x->from_us, 0, when), loss);
-    else if (x->until_us > 0 && x->until_us - s->realtime_us < CERTIFICATE_SOON_US)
-        p = tb_status_add(c, TB_STATUS_WARNING, "%s %.120s expires in %s, on %s", name, x->path,
-                          tb_span_format(x->until_us - s->realtime_us, d),
-                          tb_rfc3339_format(x->until_us, 0, when));
-    if (p && x->from_us > s->realtime_us && !x->error[0])
-        tb_status_remedy(p, "compare this machine's clock: timedatectl; if it is right, %s", remedy);
-    else if (p)
-        tb_status_remedy(p, "%s", remedy);
+        tb_status_remedy(
+            tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s %s: %s", name, x->path, x->error, loss), "%s",
+            remedy);
+    else if (x->until_us > 0 && x->until_us <= now)
+        tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s has expired on %s: %s", name,
+                                       x->path, tb_rfc3339_format(x->until_us, 0, when), loss),
+                         "%s", remedy);
+    else if (x->from_us > now)
+        tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL,
+                                       "%s %.120s is not yet valid, it begins on %s: %s", name, x->path,
+                                       tb_rfc3339_format(x->from_us, 0, when), loss),
+                         "compare this machine's clock: timedatectl; if it is right, %s", remedy);
+    else if (x->until_us > 0 && x->until_us - now < CERTIFICATE_SOON_US)
+        tb_status_remedy(tb_status_add(c, TB_STATUS_WARNING, "%s %.120s expires in %s, on %s", name, x->path,
+                                       tb_span_format(x->until_us - now, d),
+                                       tb_rfc3339_format(x->until_us, 0, when)),
+                         "%s", remedy);
 }
 
 void tb_status_add_certificates(const struct tb_snapshot *s, struct tb_conclusion *c)

@@ -207,6 +207,25 @@ static void not_yet_valid(void)
     strcpy(s.facts.contact.reason, "https://cp: SSL certificate problem: certificate is not yet valid");
 }
 
+/* Booted with a clock of long ago: nothing has been reached that could tell the time. */
+static void booted_in_the_past(void)
+{
+    proxy_says("Authorize", "https://cp: SSL certificate problem: certificate is not yet valid");
+    s.facts.lease = TB_LEASE_PENDING;
+    strcpy(s.facts.lease_reason, "https://cp: SSL certificate problem: certificate is not yet valid");
+    not_yet_valid();
+    s.facts.contact.date_real_us = 0;
+    s.facts.contact.client.from_us = s.facts.contact.ca.from_us = s.proxy.server.from_us = NOW + 900 * DAY;
+    s.facts.contact.client.until_us = s.facts.contact.ca.until_us = s.proxy.server.until_us = NOW + 999 * DAY;
+    s.facts.hydrate.work = s.facts.decrypt.work = s.facts.delivery.work = TB_WORK_ABSENT;
+}
+
+static void clock_a_year_ahead(void)
+{
+    s.realtime_us += 365 * DAY;
+    s.facts.hydrate.written_realtime_us = NOW;
+}
+
 static void clock_off(void)
 {
     s.facts.contact.date_real_us -= DAY;
@@ -392,6 +411,13 @@ static const struct row rows[] = {
      1,
      "the clock of this machine",
      "date -u -s"},
+    {{booted_in_the_past}, TB_STATUS_CRITICAL, TB_STATUS_NOT_READY, 1, "no lease yet: https://cp", "date -u"},
+    {{clock_a_year_ahead},
+     TB_STATUS_WARNING,
+     TB_STATUS_READY,
+     1,
+     "the clock of this machine is 365 d 0 h ahead",
+     "date -u -s 2026-01-08T"},
     {{client_garbage},
      TB_STATUS_CRITICAL,
      TB_STATUS_READY,
