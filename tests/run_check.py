@@ -146,7 +146,7 @@ def stage(fn, *args, **kw):
 
 
 VM = "e2e-vagrant/tests/vm"
-VM_APART = ("test_container.py", "test_custom_data.py", "test_power.py", "test_scratch.py", "test_unconfigured.py")  # machines of their own
+VM_APART = ("test_container.py", "test_custom_data.py", "test_operator_guide.py", "test_power.py", "test_scratch.py", "test_unconfigured.py")  # machines of their own
 # In the order in which they begin: those that take long first, so that none is left over.
 STAGES = {
     "unit": stage(units),

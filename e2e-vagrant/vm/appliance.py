@@ -29,23 +29,8 @@ class GuestProvider(Provider):
         return [str(a).replace("127.0.0.1", HOST) if "/" + self.container in str(a) else a for a in super().register_args(asset)]
 
 
-class Appliance(VM):
-    """A machine with its seed, told the contract and the asset of `provider`."""
-
-    AUDIT_FILE = "/var/log/trustbridge/audit.jsonl"  # for TB_AUDIT_FILE
-
-    def __init__(self, image, directory, provider, contract, asset, gguf, env=None, **kw):
-        d = pathlib.Path(directory)
-        cert, key = provider.ca.issue(f"appliance-{contract}")
-        settings = {
-            "TB_CONTRACT_ID": contract, "TB_ASSET_ID": asset, "TB_EDC_ENDPOINT": f"https://{HOST}:{provider.controlplane.port}",
-            "TB_CA_FILE": "/etc/trustbridge/ca.pem", "TB_BILLING_INTERVAL": "1s",
-            "TB_RUNTIME_EXEC": f"{KIT} -m {{model}}/{gguf} -c 1024 -t 1 --host 127.0.0.1 --port 8081 --parallel 2",
-            **(env or {}),
-        }
-        files = {"CA": provider.ca.cert, "CLIENT_CERT": cert, "CLIENT_KEY": key}
-        seed = write_seed(d / "seed", settings, {k: pathlib.Path(v).read_bytes() for k, v in files.items()})
-        super().__init__(image, d, seed, **kw)
+class Looks:
+    """A VM with TrustBridge, looked at from outside."""
 
     def status(self):
         try:
@@ -63,6 +48,39 @@ class Appliance(VM):
         except AssertionError as e:
             raise AssertionError(f"{e}; now {self.status()}") from None
         return self
+
+    def ask_now(self):
+        """Has tb-authorize ask the control plane at once instead of at its next time; returns when (time.monotonic()) it was told."""
+        self.sh("systemctl kill -s HUP tb-authorize.service")
+        return time.monotonic()
+
+    def fill(self, directory):
+        """Takes all space of the file system of `directory`, the part for root included."""
+        sizes = "256M 64M 16M 4M 1M 256K 64K 16K 4K"
+        self.sh(f"cd {directory} && mkdir filler && cd filler && n=0; for s in {sizes}; do "
+                "while fallocate -l $s $n 2>/dev/null; do n=$((n + 1)); done; rm -f $n; done; true")
+
+    def unfill(self, directory):
+        self.sh(f"rm -r {directory}/filler")
+
+
+class Appliance(VM, Looks):
+    """A machine with its seed, told the contract and the asset of `provider`."""
+
+    AUDIT_FILE = "/var/log/trustbridge/audit.jsonl"  # for TB_AUDIT_FILE
+
+    def __init__(self, image, directory, provider, contract, asset, gguf, env=None, **kw):
+        d = pathlib.Path(directory)
+        cert, key = provider.ca.issue(f"appliance-{contract}")
+        settings = {
+            "TB_CONTRACT_ID": contract, "TB_ASSET_ID": asset, "TB_EDC_ENDPOINT": f"https://{HOST}:{provider.controlplane.port}",
+            "TB_CA_FILE": "/etc/trustbridge/ca.pem", "TB_BILLING_INTERVAL": "1s",
+            "TB_RUNTIME_EXEC": f"{KIT} -m {{model}}/{gguf} -c 1024 -t 1 --host 127.0.0.1 --port 8081 --parallel 2",
+            **(env or {}),
+        }
+        files = {"CA": provider.ca.cert, "CLIENT_CERT": cert, "CLIENT_KEY": key}
+        seed = write_seed(d / "seed", settings, {k: pathlib.Path(v).read_bytes() for k, v in files.items()})
+        super().__init__(image, d, seed, **kw)
 
     def chat(self, body, timeout=120):
         """(status, answer); 0 when the connection failed."""
@@ -95,17 +113,3 @@ class Appliance(VM):
 
     def key_releases(self):
         return len(self.journal("_SYSTEMD_UNIT=tb-authorize.service", "TB_CREDENTIAL=model-key", "TB_RELEASED=yes"))
-
-    def ask_now(self):
-        """Has tb-authorize ask the control plane at once instead of at its next time; returns when (time.monotonic()) it was told."""
-        self.sh("systemctl kill -s HUP tb-authorize.service")
-        return time.monotonic()
-
-    def fill(self, directory):
-        """Takes all space of the file system of `directory`, the part for root included."""
-        sizes = "256M 64M 16M 4M 1M 256K 64K 16K 4K"
-        self.sh(f"cd {directory} && mkdir filler && cd filler && n=0; for s in {sizes}; do "
-                "while fallocate -l $s $n 2>/dev/null; do n=$((n + 1)); done; rm -f $n; done; true")
-
-    def unfill(self, directory):
-        self.sh(f"rm -r {directory}/filler")

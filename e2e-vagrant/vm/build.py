@@ -24,15 +24,15 @@ OUT = REPO / "build" / "vm"
 SUITES = ("bookworm", "trixie")
 DISK_BYTES = 2 << 30
 # What a Debian cloud image has anyway, and what trustbridge recommends.
-BASE = """ca-certificates cloud-init curl dbus e2fsprogs iproute2 kmod libnss-systemd linux-image-cloud-amd64 ntfs-3g procps python3
-systemd systemd-sysv udev util-linux""".split()
+BASE = """ca-certificates cloud-init curl dbus e2fsprogs iproute2 kmod libnss-systemd linux-image-cloud-amd64 logrotate man-db ntfs-3g procps
+python3 systemd systemd-sysv udev util-linux""".split()
 # What trustbridge and, for the smoke test, tbpkg depend on: in the base, so that installing them needs no network.
 LIBRARIES = {
     "bookworm": "libarchive13 libcjson1 libcurl4 libgnutls30 libinih1 libmicrohttpd12 libsqlite3-0 libssl3 libsystemd0".split(),
     "trixie": "libarchive13t64 libcjson1 libcurl4t64 libgnutls30t64 libinih1 libmicrohttpd12t64 libsqlite3-0 libssl3t64 libsystemd0".split(),
 }
 # Debian's housekeeping, masked: it would share two emulated processors with what is tested.
-IDLE = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer")
+IDLE = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "man-db.timer")
 
 
 def run(*argv, **kw):

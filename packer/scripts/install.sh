@@ -34,4 +34,13 @@ if ! install_all; then
     apt-get -q update
     install_all
 fi
+# What the operator guide types beside our own programs. An image serves without them, so a build without network goes on.
+missing=
+for p in curl logrotate man-db; do
+    dpkg-query -W "$p" >/dev/null 2>&1 || missing="$missing $p"
+done
+# shellcheck disable=SC2086 # a list of names
+if [ -n "$missing" ] && ! { apt-get -q update && apt-get -qy --no-install-recommends install $missing; }; then
+    echo "install.sh: the image is without$missing, which could not be fetched" >&2
+fi
 rm -rf "$debs"

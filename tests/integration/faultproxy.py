@@ -298,12 +298,12 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class FaultProxy:
-    def __init__(self, upstream, tls=None):
+    def __init__(self, upstream, tls=None, port=0):
         self.upstream = upstream
         self.requests, self._rules = [], []
         self._changed = threading.Condition()
         self.stopped = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.proxy, self._server.open, self._server.abrupt = self, set(), set()
         if tls:
             self._server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
-for p in (HERE.parents[1], HERE.parents[1] / "lib", HERE.parents[1] / "vm", HERE.parents[2] / "tests/integration"):
+for p in (HERE.parents[1], HERE.parents[1] / "lib", HERE.parents[1] / "vm", HERE.parents[2] / "tests/integration",
+          HERE.parents[2] / "tests/packaging"):
     sys.path.insert(0, str(p))
 
 import build

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the rows of the operator guide's troubleshooting table are about, done to a machine that serves; and what their remedies leave to a person:
+the lines to correct, the provider, the network. Names of rows are a part of their symptom that no other has."""
+
+import pathlib
+import re
+
+from faultproxy import corrupt, status, swallow
+from guide_machine import CONTRACT, ENV, TARGET
+from tbsys import wait_for
+
+BIG_BYTES = 256 << 20
+FAULTS = {}
+
+
+class Fault:
+    """The machine meets it in tries: pairs of what is done and of what the symptom then has to have, all that is quoted unless it is said."""
+
+    def __init__(self, tries, correct):
+        self.tries, self.correct = tries, correct
+
+
+def fault(row, *see, correct):
+    """Registers a function that provokes the row. see: what it quotes, where not everything comes at once."""
+    def register(provoke):
+        found = FAULTS.setdefault(row, Fault([], correct))
+        found.tries.append((provoke, see))
+        return provoke
+    return register
+
+
+def key_of(row):
+    keys = [key for key in FAULTS if key in row.symptom]
+    assert len(keys) == 1, f"{row}: {keys or 'no fault provokes it'}"
+    return keys[0]
+
+
+def nobody(vm):
+    """The remedy is all in what is typed."""
+
+
+def settings(*names):
+    return lambda vm: vm.correct(*names)
+
+
+def fault_of_setting(row, name, value, *see):
+    @fault(row, *see, correct=settings(name))
+    def provoke(vm):
+        vm.set(name, value)
+        vm.apply()
+
+
+# -- control plane --------------------------------------------------------------------------------------------------------
+
+def allow(vm):
+    vm.provider.controlplane.ctl("contract", "allow", CONTRACT)
+
+
+def certificate_back(vm):
+    for name, copy in (("client.crt", "client-cert"), ("client.key", "client-key")):
+        vm.type(f"install -m 600 {name} /etc/credstore/trustbridge.{copy}")
+
+
+def control_plane_back(vm):
+    vm.provider.gateway.close()
+    vm.provider.controlplane.start()
+
+
+fault_of_setting("contract_invalid", "TB_CONTRACT_ID", "another")
+
+
+@fault("contract_revoked", correct=allow)
+def revoked(vm):
+    vm.provider.controlplane.ctl("contract", "revoke", CONTRACT)
+    vm.ask_now()
+    vm.wait_state("Suspended")
+    rc, said = vm.run("systemctl restart tb-runtime.service")
+    assert rc != 0 and "A dependency job for tb-runtime.service failed" in said, said
+
+
+@fault("client_certificate_required", correct=certificate_back)
+def no_certificate(vm):
+    vm.sh("rm /etc/credstore/trustbridge.client-*; systemctl restart tb-authorize.service")
+
+
+@fault("Could not resolve host", "the control plane does not answer: …", "Failed to connect", correct=control_plane_back)
+def control_plane_away(vm):
+    vm.provider.controlplane.stop()
+    vm.ask_now()
+
+
+@fault("`no lease yet: …`, \"Failed to connect\"", "no lease yet: …", "Failed to connect", correct=control_plane_back)
+def control_plane_away_at_first(vm):
+    """As on a machine that is new to it."""
+    vm.provider.controlplane.stop()
+    vm.sh("systemctl stop trustbridge.target tb-authorize.service tb-keys.socket", 120)
+    vm.sh("rm -rf /run/tb-authorize/* /var/lib/tb-authorize/*; systemctl start trustbridge.target", 120)
+
+
+@fault("not an answer of the control plane", "HTTP …: redirected…", correct=control_plane_back)
+def login_page(vm):
+    vm.provider.gateway.open(302, ("Location", "https://login.example/"))
+    vm.ask_now()
+
+
+@fault("not an answer of the control plane", "HTTP …: not an answer of the control plane…", correct=control_plane_back)
+def forbidding_gateway(vm):
+    vm.provider.gateway.open(403)
+    vm.ask_now()
+
+
+@fault("SSL certificate problem", "the control plane does not answer: …", "SSL certificate problem", correct=settings("TB_CA_FILE"))
+def unknown_authority(vm):
+    vm.sh(f"sed -i '/^TB_CA_FILE=/d' {ENV}")
+    vm.apply()
+
+
+fault_of_setting("exit 78, configuration", "TB_LEASE_GRACE", "soon")
+
+
+# -- download -------------------------------------------------------------------------------------------------------------
+
+def download_again(vm):
+    """As on a machine whose ciphertext is gone."""
+    vm.sh(f"systemctl stop trustbridge.target; rm -f {TARGET}/*; systemctl start trustbridge.target", 120)
+
+
+def storage_back(vm):
+    vm.provider.blobs.clear()
+
+
+@fault("not enough disk space in …", correct=lambda vm: room(vm))
+def small_disk(vm):
+    vm.sh(f"systemctl stop trustbridge.target; rm -f {TARGET}/*", 120)
+    leave(vm, 40960)
+    vm.sh("systemctl start trustbridge.target", 120)
+
+
+def memory_back(vm):
+    vm.sh("rm /dev/shm/filler")
+    vm.correct("TB_ASSET_ID", "TB_CONTRACT_ID")
+    vm.apply()
+
+
+@fault("not enough memory for the weights", correct=memory_back)
+def little_memory(vm):
+    """A model of 256 MiB, and three quarters of that left for it."""
+    p = vm.provider
+    big = p.dir / "big"
+    with open(big, "wb") as f:
+        f.truncate(BIG_BYTES)
+    p.publish(big, "big", "4MiB")
+    p.controlplane.ctl("contract", "add", "big", "--asset", "big")
+    vm.sh("systemctl stop trustbridge.target", 120)
+    vm.sh(f"fallocate -l $(($(awk '/^MemAvailable/ {{ print $2 }}' /proc/meminfo) * 1024 - {BIG_BYTES} * 3 / 4)) /dev/shm/filler")
+    vm.set("TB_ASSET_ID", "big")
+    vm.set("TB_CONTRACT_ID", "big")
+    vm.apply()
+
+
+def storage_fault(row, action, *see, correct=storage_back):
+    @fault(row, *see, correct=correct)
+    def provoke(vm):
+        vm.provider.blobs.rule(action, path=r"\.tbenc$", method="GET")
+        download_again(vm)
+
+
+storage_fault("status 403", status(403))
+storage_fault("status 307", status(307, {"Location": "https://elsewhere.example/"}))
+storage_fault("status 404", status(404))
+
+
+@fault("`tb-hydrate.service: …`", "tb-hydrate.service: …", "Failed to connect",
+       correct=lambda vm: vm.provider.open_storage())
+def storage_away(vm):
+    vm.provider.blobs.stop()
+    download_again(vm)
+
+
+# -- decryption and runtime -----------------------------------------------------------------------------------------------
+
+@fault("not authentic", correct=nobody)
+def rotten(vm):
+    """One byte of the ciphertext, its time kept."""
+    vm.sh(f"cd {TARGET} && touch -r model.tbenc /root/time && printf X | dd of=model.tbenc bs=1 seek=100000 conv=notrunc status=none && "
+          "touch -r /root/time model.tbenc && systemctl restart --no-block tb-runtime.service")
+
+
+@fault("is damaged at its source", correct=storage_back)
+def damaged_source(vm):
+    vm.provider.blobs.rule(corrupt(at=100000), path=r"\.tbenc$", method="GET", range="^bytes=0-")
+    download_again(vm)
+
+
+fault_of_setting("is not an executable file", "TB_RUNTIME_EXEC", "/usr/local/bin/vllm --model {model}")
+fault_of_setting("does not answer 200 to TB_RUNTIME_HEALTH", "TB_RUNTIME_HEALTH", "/nowhere")
+fault_of_setting("has been restarted", "TB_RUNTIME_EXEC", "/bin/false {model}")
+fault_of_setting("two readers opened", "TB_DELIVERY", "fifo")
+
+
+# -- anything else --------------------------------------------------------------------------------------------------------
+
+fault_of_setting("no contract is configured", "TB_CONTRACT_ID", "")
+
+
+@fault("tb-proxy.socket is stopped", correct=nobody)
+def closed(vm):
+    vm.sh("systemctl stop tb-proxy.socket tb-proxy-health.socket", 120)
+
+
+@fault("tb-proxy.socket has failed", correct=lambda vm: vm.sh("systemctl stop squatter.service"))
+def port_taken(vm):
+    vm.sh("systemctl stop tb-proxy.socket && systemd-run -q --unit=squatter python3 -m http.server 8000")
+    wait_for(lambda: "python3" in vm.run("ss -ltnp")[1], 60, "a squatter", every=0.3)
+    vm.run("systemctl start tb-proxy.socket")
+
+
+@fault("tb-proxy does not answer", correct=nobody)
+def hanging(vm):
+    vm.sh("systemctl kill -s STOP tb-proxy.service")
+
+
+@fault("trustbridge.target is not started", correct=nobody)
+def stopped(vm):
+    vm.sh("systemctl stop trustbridge.target", 120)
+
+
+@fault("the file is what it left behind", correct=storage_back)
+def left_behind(vm):
+    vm.provider.blobs.rule(swallow(), path=r"\.tbenc$", method="GET")
+    download_again(vm)
+    wait_for(lambda: vm.provider.blobs.count(path=r"\.tbenc$"), 180, "a download", every=0.3)
+    vm.sh("systemctl stop tb-hydrate.service", 60)
+
+
+@fault("the client certificate … has expired", correct=certificate_back)
+def expired(vm):
+    cert, key = vm.provider.ca.issue("expired", days="0")
+    for path, copy in ((cert, "client-cert"), (key, "client-key")):
+        vm.put(f"/etc/credstore/trustbridge.{copy}", pathlib.Path(path).read_bytes(), "0600")
+    vm.sh("systemctl restart tb-authorize.service")
+
+
+def clock_back(vm):
+    """By the command that is on the screen."""
+    vm.type(re.search(r"date -u -s \S+", re.sub(r"\s+", " ", vm.screen()))[0].rstrip(";"))
+
+
+@fault("the clock of this machine is", correct=clock_back)
+def clock_ahead(vm):
+    vm.sh("date -s @$(($(date +%s) + 7200))")
+    vm.ask_now()
+
+
+def leave(vm, kilobytes):
+    """So much is free on the disk."""
+    vm.sh(f"fallocate -l $(($(df --output=avail / | tail -n 1) - {kilobytes}))K /var/filler")
+
+
+def room(vm):
+    vm.sh("rm -f /var/filler")
+
+
+@fault("is getting full", correct=room)
+def filling(vm):
+    leave(vm, 102400)
+
+
+@fault("is full (…)", correct=lambda vm: vm.unfill("/var"))
+def full(vm):
+    vm.fill("/var")
+
+
+def audit_writable(vm):
+    vm.sh("chattr -i /var/log/trustbridge/audit.jsonl")
+
+
+@fault("no request is served", correct=audit_writable)
+def audit_locked(vm):
+    vm.sh("chattr +i /var/log/trustbridge/audit.jsonl")
+    wait_for(lambda: vm.run("curl -s http://127.0.0.1:8000/v1/models")[1] and vm.state() == "Down", 120, "a refusal", every=0.5)
