@@ -55,6 +55,8 @@ int tb_lease_record_write(const char *dir, const struct tb_lease_record *l)
         r = record_add_time(o, "written_at", l->written_real_us);
     if (r == 0)
         r = tb_json_add_uint(o, "written_boottime_us", l->written_boot_us);
+    if (r == 0 && *l->boot_id && !cJSON_AddStringToObject(o, "boot_id", l->boot_id))
+        r = -ENOMEM;
     return r < 0 ? r : tb_state_write(dir, TB_LEASE_NAME, o, 0);
 }
 
@@ -109,6 +111,7 @@ int tb_lease_record_read(const char *dir, const char *name, struct tb_lease_reco
         .written_real_us = record_time(o, "written_at"),
         .written_boot_us = record_uint(o, "written_boottime_us"),
     };
+    snprintf(ret->boot_id, sizeof(ret->boot_id), "%s", record_string(o, "boot_id"));
     snprintf(ret->reason, sizeof(ret->reason), "%s", record_string(o, "reason"));
     snprintf(ret->contract_id, sizeof(ret->contract_id), "%s", record_string(o, "contract_id"));
     snprintf(ret->asset_id, sizeof(ret->asset_id), "%s", record_string(o, "asset_id"));

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/config.h"
+#include "common/io.h"
 
 #define TB_REASON_MAX 256 /* bytes of a reason in any domain file, its NUL included */
 
@@ -30,8 +31,10 @@ struct tb_lease_record {
     uint64_t expires_real_us;
     uint64_t deadline_boot_us; /* expiry and grace */
     uint64_t renewed_real_us;  /* 0: never */
-    /* Both clocks when the file was written: CLOCK_BOOTTIME means nothing in another boot. */
+    /* Both clocks when the file was written, and the kernel's id of the boot ("": unknown): CLOCK_BOOTTIME
+     * means nothing in another one. */
     uint64_t written_real_us, written_boot_us;
+    char boot_id[TB_BOOT_ID_MAX];
 };
 
 /* The word for a state in lease.json, and back; an unknown word is TB_LEASE_ABSENT. */

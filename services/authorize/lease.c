@@ -8,7 +8,13 @@
 
 struct tb_clock tb_clock_now(void)
 {
-    return (struct tb_clock){.boot_us = tb_now_boottime_us(), .real_us = tb_now_realtime_us()};
+    static char boot_id[TB_BOOT_ID_MAX];
+    struct tb_clock c = {.boot_us = tb_now_boottime_us(), .real_us = tb_now_realtime_us()};
+
+    if (!*boot_id)
+        (void)tb_boot_id(boot_id);
+    memcpy(c.boot_id, boot_id, sizeof(c.boot_id));
+    return c;
 }
 
 static void reason_set(char *dst, const char *src)

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/backoff.h"
+#include "common/io.h"
 #include "common/units.h"
 #include "authorize/response.h"
 
@@ -25,6 +26,7 @@
 
 struct tb_clock {
     uint64_t boot_us, real_us;
+    char boot_id[TB_BOOT_ID_MAX]; /* of what boot boot_us is; "" when that is not known */
 };
 struct tb_clock tb_clock_now(void);
 

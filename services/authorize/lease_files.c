@@ -128,6 +128,7 @@ static int lease_files_write_lease(const struct tb_lease_files *f, const struct 
                                 .written_real_us = now->real_us,
                                 .written_boot_us = now->boot_us};
 
+    snprintf(r.boot_id, sizeof(r.boot_id), "%s", now->boot_id);
     snprintf(r.reason, sizeof(r.reason), "%s", l->reason);
     snprintf(r.contract_id, sizeof(r.contract_id), "%s", f->contract_id);
     snprintf(r.asset_id, sizeof(r.asset_id), "%s", f->asset_id);
@@ -164,14 +165,17 @@ int tb_lease_files_write(struct tb_lease_files *f, const struct tb_lease *l, con
     return 0;
 }
 
-/* CLOCK_BOOTTIME values mean nothing in another boot: both clocks must have gone on together since it was
- * written. */
+/* CLOCK_BOOTTIME values mean nothing in another boot. Without the kernel's word for it both clocks must have
+ * gone on together since it was written; with it a wall clock that was set meanwhile takes no lease away. */
 static bool lease_files_same_boot(const struct tb_lease_record *r, const struct tb_clock *now)
 {
     uint64_t went_real, went_boot;
 
-    if (r->written_real_us == 0 || r->written_boot_us == 0 || r->written_boot_us > now->boot_us ||
-        r->written_real_us > now->real_us)
+    if (r->written_boot_us == 0 || r->written_boot_us > now->boot_us)
+        return false;
+    if (*r->boot_id && *now->boot_id)
+        return strcmp(r->boot_id, now->boot_id) == 0;
+    if (r->written_real_us == 0 || r->written_real_us > now->real_us)
         return false;
     went_real = now->real_us - r->written_real_us;
     went_boot = now->boot_us - r->written_boot_us;

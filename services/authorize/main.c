@@ -243,12 +243,25 @@ static bool renewal_over(struct daemon *d, struct tb_waiting *w, const struct tb
 
 /* Answers each waiting connection that can be answered now. From the end, as an answered one is replaced by
  * the last. */
+/* The end of a SAS is judged by the control plane's clock: a wrong one here must not keep an old URL, nor
+ * refuse a new one. */
+static struct tb_clock release_clock(const struct daemon *d, const struct tb_clock *now)
+{
+    struct tb_clock c = *now;
+
+    if (d->contact.date_real_us > 0 && d->contact.date_boot_us <= now->boot_us)
+        c.real_us = d->contact.date_real_us + (now->boot_us - d->contact.date_boot_us);
+    return c;
+}
+
 static void releases_settle(struct daemon *d, const struct tb_clock *now)
 {
+    struct tb_clock judged = release_clock(d, now);
+
     for (size_t i = d->releases.n; i-- > 0;) {
         struct tb_waiting *w = &d->releases.waiting[i];
         enum tb_credential cred = w->cred;
-        enum tb_release_answer a = tb_release_decide(&d->lease, d->grant, &d->handouts, cred, now);
+        enum tb_release_answer a = tb_release_decide(&d->lease, d->grant, &d->handouts, cred, &judged);
 
         if (a == TB_RELEASE_RENEW && renewal_over(d, w, now))
             a = TB_RELEASE_GIVE;

@@ -117,3 +117,46 @@ def test_clock_steps_by_a_day(vm, clock, step, said):
     assert now["state"] == "unreachable" and said in now["reason"] and now["deadline_boottime_us"] == ends
     assert vm.chat(SHORT)[0] == 200 and vm.state() == "Ready"
     assert pids(vm, *MOVED) == before
+
+
+def requests_by_hour(vm):
+    """{hour: requests} of the ledger."""
+    found = {}
+    for row in json.loads(vm.sh("tb-billing ledger --json"))["used"]:
+        if row["counter"] == "requests":
+            found[row["hour"]] = row["quantity"]
+    return found
+
+
+def test_usage_keeps_its_hours_when_the_clock_steps(vm, clock):
+    """Yesterday, tomorrow, over a restart of tb-billing and back: what was served now is booked now."""
+    def hour():
+        return time.strftime("%Y-%m-%dT%H:00:00Z", time.gmtime())
+
+    wait_for(lambda: vm.status().get("state") == "Ready", 180, "Ready")
+    began, before = hour(), requests_by_hour(vm)
+    total, served = sum(before.values()), 0
+
+    def serve(n):
+        nonlocal served
+        for _ in range(n):
+            assert vm.chat(SHORT)[0] == 200
+        served += n
+        wait_for(lambda: sum(requests_by_hour(vm).values()) == total + served, 60, "the booking", every=0.5)
+
+    serve(2)
+    clock(-DAY)
+    serve(3)
+    wait_for(lambda: vm.journal("_SYSTEMD_UNIT=tb-billing.service", f"MESSAGE_ID={event('CLOCK_STEPPED')}"), 60, "a word about it", every=0.5)
+    told = json.loads(vm.run("tb-status --json")[1])["problems"]
+    assert any("clock of this machine" in p["what"] for p in told), told
+    vm.sh("systemctl restart tb-billing.service")
+    serve(2)
+    clock(2 * DAY)
+    vm.sh("systemctl stop tb-billing.service")
+    clock(30 * DAY)
+    vm.sh("systemctl start tb-billing.service")
+    serve(3)
+    after = requests_by_hour(vm)
+    assert {h for h in after if after[h] != before.get(h, 0)} <= {began, hour()}, (before, after)
+    assert json.loads(vm.sh("tb-billing ledger --json"))["clock_steps"]

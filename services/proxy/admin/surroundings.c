@@ -129,9 +129,9 @@ void tb_surroundings_stop(struct tb_surroundings *s)
     s->stop = true;
     pthread_cond_signal(&s->wake);
     pthread_mutex_unlock(&s->lock);
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += JOIN_MS / 1000;
-    (void)pthread_timedjoin_np(s->thread, NULL,
+    (void)pthread_clockjoin_np(s->thread, NULL, CLOCK_MONOTONIC,
                                &until); /* else it hangs in a disk; the process is about to end */
     s->started = false;
 }

@@ -238,6 +238,23 @@ static void test_not_that_of_another_boot(void **state)
     assert_int_equal(l.state, TB_LEASE_PENDING);
 }
 
+static void test_a_clock_that_was_set_takes_no_lease_away(void **state)
+{
+    strcpy(now.boot_id, "the-boot");
+    apply(AUTHORIZE_GRANTED, "");
+    now.boot_us += 10 * S;
+    now.real_us -= UINT64_C(86400) * S; /* set back by a day while the program was down */
+    restart_as("contract");
+    assert_int_equal(l.state, TB_LEASE_AUTHORIZED);
+    now.boot_us += 10 * S;
+    now.real_us += UINT64_C(2) * 86400 * S;
+    restart_as("contract");
+    assert_int_equal(l.state, TB_LEASE_AUTHORIZED);
+    strcpy(now.boot_id, "another");
+    restart_as("contract");
+    assert_int_equal(l.state, TB_LEASE_PENDING);
+}
+
 static void test_a_damaged_lease_is_no_lease(void **state)
 {
     static const char *const text[] = {
@@ -268,6 +285,7 @@ int main(void)
         T(test_another_contract_does_not_lift_it),
         T(test_the_right_to_serve_survives_a_restart),
         T(test_not_that_of_another_boot),
+        T(test_a_clock_that_was_set_takes_no_lease_away),
         T(test_a_damaged_lease_is_no_lease),
     };
 
