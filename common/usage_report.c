@@ -13,17 +13,29 @@ static int usage_report_mac(const void *key, size_t key_len, const void *data, s
     return HMAC(EVP_sha256(), key, (int)key_len, data, len, out, &n) && n == 32 ? 0 : -EIO;
 }
 
-int tb_report_mac(const struct tb_key *asset_key, const char *text, size_t len,
-                  char out[static TB_REPORT_MAC_HEX + 1])
+int tb_report_key(const struct tb_key *asset_key, struct tb_key *ret)
 {
     static const char purpose[] = "trustbridge usage report v1";
-    _cleanup_key_ struct tb_key k = {0};
-    uint8_t sum[32];
-    int r = usage_report_mac(asset_key->b, sizeof(asset_key->b), purpose, sizeof(purpose) - 1, k.b);
 
-    if (r == 0)
-        r = usage_report_mac(k.b, sizeof(k.b), text, len, sum);
+    return usage_report_mac(asset_key->b, sizeof(asset_key->b), purpose, sizeof(purpose) - 1, ret->b);
+}
+
+int tb_report_sign(const struct tb_key *report_key, const char *text, size_t len,
+                   char out[static TB_REPORT_MAC_HEX + 1])
+{
+    uint8_t sum[32];
+    int r = usage_report_mac(report_key->b, sizeof(report_key->b), text, len, sum);
+
     if (r == 0)
         tb_hex_encode(sum, sizeof(sum), out);
     return r;
+}
+
+int tb_report_mac(const struct tb_key *asset_key, const char *text, size_t len,
+                  char out[static TB_REPORT_MAC_HEX + 1])
+{
+    _cleanup_key_ struct tb_key k = {0};
+    int r = tb_report_key(asset_key, &k);
+
+    return r == 0 ? tb_report_sign(&k, text, len, out) : r;
 }

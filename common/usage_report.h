@@ -10,8 +10,12 @@
 #define TB_REPORT_MAX 8192
 #define TB_REPORT_MAC_HEX 64
 
-/* HMAC-SHA256 of text under a key that is derived from the asset's key and good for nothing else. Lower case
- * hex and NUL. 0 or -EIO. */
+/* The key that reports are signed with: derived from the asset's, and good for nothing else. 0 or -EIO. */
+int tb_report_key(const struct tb_key *asset_key, struct tb_key *ret);
+/* HMAC-SHA256 of text under it, lower case hex and NUL. 0 or -EIO. */
+int tb_report_sign(const struct tb_key *report_key, const char *text, size_t len,
+                   char out[static TB_REPORT_MAC_HEX + 1]);
+/* Both. */
 int tb_report_mac(const struct tb_key *asset_key, const char *text, size_t len,
                   char out[static TB_REPORT_MAC_HEX + 1]);
 

@@ -271,11 +271,12 @@ static void exchange_want(struct authorize_exchange *x, bool look)
     pthread_mutex_unlock(&x->lock);
 }
 
-void authorize_exchange_start(struct authorize_exchange *x, const char *report, const struct tb_grant *grant)
+void authorize_exchange_start(struct authorize_exchange *x, const char *report,
+                              const struct tb_key *report_key)
 {
     assert(!x->busy);
     tb_freep(&x->report);
-    if (report && tb_report_mac(&grant->key, report, strlen(report), x->hmac) == 0)
+    if (report && tb_report_sign(report_key, report, strlen(report), x->hmac) == 0)
         x->report = strdup(report);
     exchange_want(x, false);
 }

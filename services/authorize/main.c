@@ -62,6 +62,9 @@ struct daemon {
     struct tb_lease lease;
     struct authorize_exchange *exchange;
     struct tb_grant *grant; /* NULL: none, or wiped */
+    /* Secret memory; NULL: no grant yet. It outlives the grant: what was served before a refusal is told with
+     * the refused exchanges. */
+    struct tb_key *report_key;
     struct tb_handouts handouts;
     struct tb_releases releases;
     uint64_t started, finished; /* exchanges, counted */
@@ -199,6 +202,14 @@ static void contact_note(struct daemon *d, const struct authorize_verdict *v, co
         tb_debug("cannot write %s/" TB_CONTACT_NAME ": %s", d->files.run_dir, strerror(-r));
 }
 
+static void report_key_renew(struct daemon *d)
+{
+    if (!d->report_key)
+        d->report_key = tb_secret_alloc(sizeof(*d->report_key));
+    if (d->report_key && tb_report_key(&d->grant->key, d->report_key) < 0)
+        tb_secret_freep(&d->report_key);
+}
+
 static void exchange_ended(struct daemon *d)
 {
     _cleanup_verdict_ struct authorize_verdict v = {0};
@@ -219,6 +230,7 @@ static void exchange_ended(struct daemon *d)
     if (v.outcome.code == AUTHORIZE_GRANTED) {
         tb_grant_free(d->grant);
         d->grant = TAKE_PTR(v.grant);
+        report_key_renew(d);
         d->handouts = (struct tb_handouts){.granted_us = now.boot_us};
     }
     tb_lease_apply(&d->lease, &v, &now);
@@ -275,7 +287,7 @@ static void releases_settle(struct daemon *d, const struct tb_clock *now)
     }
 }
 
-/* With each renewal goes what tb-billing has counted: where several machines share one subscription the
+/* With each exchange goes what tb-billing has counted: where several machines share one subscription the
  * provider adds it up. */
 static char *usage_report(const struct daemon *d)
 {
@@ -283,7 +295,7 @@ static char *usage_report(const struct daemon *d)
     char *text = NULL;
     size_t len;
 
-    return d->grant && path && tb_read_file(path, TB_REPORT_MAX, &text, &len) == 0 ? text : NULL;
+    return d->report_key && path && tb_read_file(path, TB_REPORT_MAX, &text, &len) == 0 ? text : NULL;
 }
 
 /* While all is well; else the exchange itself is tried often enough. */
@@ -309,7 +321,7 @@ static void exchange_start_if_due(struct daemon *d, const struct tb_clock *now)
     d->started++;
     d->exchange_since_us = now->boot_us;
     report = usage_report(d);
-    authorize_exchange_start(d->exchange, report, d->grant);
+    authorize_exchange_start(d->exchange, report, d->report_key);
 }
 
 static void daemon_keep_alive(struct daemon *d, const struct tb_clock *now)
@@ -520,6 +532,7 @@ static void daemon_stop(struct daemon *d, int rc)
     while (d->releases.n > 0 && d->grant)
         tb_releases_give(&d->releases, 0, d->grant);
     tb_grant_freep(&d->grant);
+    tb_secret_freep(&d->report_key);
     /* The thread may be half a minute away from its answer: leave without it, and without exit handlers
      * beside it. */
     if (authorize_exchange_busy(d->exchange))

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "billing/billing.h"
+#include "billing/hours.h"
 #include "common/chain_head.h"
 #include "common/events.h"
 #include "common/hex.h"
@@ -14,6 +15,7 @@
 #include "common/secret.h"
 #include "common/domain_file.h"
 #include "common/units.h"
+#include "common/usage_report.h"
 
 /* One event, with its fields for the journal. */
 static _printf_(5, 6) void report_event(enum tb_log_level level, const char *id,
@@ -160,16 +162,20 @@ static int report_write(struct tb_billing *b, const struct tb_metering_summary *
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     cJSON *used = cJSON_AddObjectToObject(o, "used"), *events = cJSON_AddObjectToObject(o, "events");
+    char text[TB_RFC3339_MAX], ledger[BILLING_LEDGER_ID_MAX];
     uint64_t total, now = tb_billing_now(b);
-    char text[TB_RFC3339_MAX];
+    int r = billing_ledger_id(b->l, ledger);
+
+    if (r < 0)
+        return r;
 
     cJSON_AddStringToObject(o, "at", tb_rfc3339_format(now, 0, text));
     tb_json_add_uint(o, "at_boottime_us", tb_now_boottime_us());
     cJSON_AddStringToObject(o, "contract_id", b->cfg->contract_id);
     cJSON_AddStringToObject(o, "asset_id", b->cfg->asset_id);
+    cJSON_AddStringToObject(o, "ledger", ledger);
     for (int c = 0; c < _TB_USAGE_MAX; c++) {
-        int r = tb_ledger_total(b->l, (enum tb_usage_counter)c, &total);
-
+        r = tb_ledger_total(b->l, (enum tb_usage_counter)c, &total);
         if (r < 0)
             return r;
         tb_json_add_uint(used, tb_usage_name((enum tb_usage_counter)c), total);
@@ -183,6 +189,9 @@ static int report_write(struct tb_billing *b, const struct tb_metering_summary *
         cJSON_AddStringToObject(o, "oldest_unaccepted", tb_ledger_hour_text(s->oldest, text));
     tb_json_add_uint(o, "late_seconds", tb_metering_late_us(s, now) / TB_USEC_PER_SEC);
     report_add_audit_head(b, o);
+    r = billing_hours_add(b->l, now, TB_REPORT_MAX, o);
+    if (r < 0)
+        return r;
     (void)tb_state_write(b->run_dir, "report.json", o, 0);
     return 0;
 }

@@ -95,6 +95,28 @@ def test_renewals_carry_the_usage_report(world):
     assert "usage_report" not in w.plane.requests[-1][3] and w.lease()["state"] == "authorized"
 
 
+def test_what_was_served_before_a_refusal_is_told_after_it(world):
+    """The last lease of a contract is paid, too: reports go on when the key is gone."""
+    answers = [grant(lease=3600), denied("contract_revoked")]
+    w = world(lambda n: answers[0])
+    report = w.dir / "r/tb-billing/report.json"
+    report.parent.mkdir(parents=True)
+    w.ready()
+    report.write_text('{"at": "2026-01-02T00:00:00Z", "used": {"requests": 7}}')
+    answers.pop(0)
+    n = len(w.plane.requests)
+    w.ask_now()
+    w.wait_state("denied")
+    report.write_text('{"at": "2026-01-02T00:01:00Z", "used": {"requests": 9}}')
+    w.ask_now()
+    wait_for(lambda: len(w.plane.requests) > n + 1, 10, "another request")
+    key = hmac.new(bytes.fromhex(KEY), b"trustbridge usage report v1", hashlib.sha256).digest()
+    for (_, _, _, body), requests in zip(w.plane.requests[n:n + 2], (7, 9)):
+        assert json.loads(body["usage_report"])["used"]["requests"] == requests
+        assert body["usage_hmac"] == hmac.new(key, body["usage_report"].encode(), hashlib.sha256).hexdigest()
+    assert w.key() == b""
+
+
 def test_a_refusal_in_the_words_of_the_protocol_suspends(world):
     w = world(grant()).ready()
     for status, body, reason in ((403, {"status": "denied", "reason": "subscription_inactive"}, "subscription_inactive"),
