@@ -26,8 +26,7 @@ static void archive_hash(const void *p, size_t n, char out[static HASH_MAX])
     tb_hex_encode(digest, sizeof(digest), out);
 }
 
-/* -- writing
- * --------------------------------------------------------------------------------------------- */
+/* -- writing --------------------------------------------------------------------------------------------- */
 
 static la_ssize_t archive_append(struct archive *a, void *out, const void *p, size_t n)
 {
@@ -105,8 +104,7 @@ int backup_archive_write(const struct backup_set *s, struct tb_buf *out)
     return r == 0 ? tb_buf_error(out) : r;
 }
 
-/* -- reading
- * --------------------------------------------------------------------------------------------- */
+/* -- reading --------------------------------------------------------------------------------------------- */
 
 struct archive_reader {
     struct archive *a;

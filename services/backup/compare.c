@@ -40,8 +40,7 @@ static void newer_add(struct backup_newer *n, const char *fmt, ...)
     va_end(ap);
 }
 
-/* -- the ledger
- * ------------------------------------------------------------------------------------------ */
+/* -- the ledger ------------------------------------------------------------------------------------------ */
 
 static int newer_rows(sqlite3 *db, struct backup_newer *n)
 {
@@ -108,8 +107,7 @@ static int newer_ledger(const struct backup_member *here, const struct backup_me
     return r < 0 ? tb_db_error(db, r, "comparing the ledgers", err) : 0;
 }
 
-/* -- counters, audit
- * ------------------------------------------------------------------------------------- */
+/* -- counters, audit ------------------------------------------------------------------------------------- */
 
 static void newer_counters(const struct backup_set *here, const struct backup_set *there,
                            struct backup_newer *n)

@@ -28,8 +28,7 @@ struct restore {
     struct tb_outcome o;
 };
 
-/* -- the archive
- * ----------------------------------------------------------------------------------------- */
+/* -- the archive ----------------------------------------------------------------------------------------- */
 
 static int restore_open_secrets(struct restore *rs)
 {
@@ -96,8 +95,7 @@ static bool restore_wants(const struct restore *rs, unsigned part)
     return rs->opt->only == 0 || rs->opt->only & part;
 }
 
-/* -- what is here
- * ---------------------------------------------------------------------------------------- */
+/* -- what is here ---------------------------------------------------------------------------------------- */
 
 static int restore_enter(struct restore *rs)
 {
@@ -171,8 +169,7 @@ static int restore_judge(struct restore *rs)
     return lost && rs->newer.counters ? restore_judge_lost_ledger(rs) : restore_refuse_newer(rs);
 }
 
-/* -- the change
- * ------------------------------------------------------------------------------------------ */
+/* -- the change ------------------------------------------------------------------------------------------ */
 
 /* A program's directory, its owner by that or by the program's user; a new one belongs to that user. */
 static int restore_state_dir(struct restore *rs, const struct backup_program *prog, struct backup_owner *ret)
@@ -326,8 +323,7 @@ static int restore_change(struct restore *rs)
     return backup_plan_finish(rs->p, &done, &rs->o);
 }
 
-/* -- telling
- * --------------------------------------------------------------------------------------------- */
+/* -- telling --------------------------------------------------------------------------------------------- */
 
 static void restore_describe(const struct restore *rs)
 {

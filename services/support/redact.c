@@ -21,32 +21,47 @@ void redactor_clear(struct redactor *r)
     *r = (struct redactor){0};
 }
 
+/* Where values that begin as p does are, p having at least that many bytes. */
+static uint32_t *redactor_bucket(struct redactor *r, const char *p, bool longer)
+{
+    uint32_t h = 2166136261U;
+
+    for (int i = 0; i < (longer ? 4 : 2); i++)
+        h = (h ^ (uint32_t)tolower((unsigned char)p[i])) * 16777619U;
+    return &r->bucket[longer][(h ^ h >> 15) & (REDACT_BUCKETS - 1)];
+}
+
+/* Of at least two bytes. */
 static struct redact_value *redactor_find(struct redactor *r, const char *text, size_t len)
 {
-    for (size_t i = 0; i < r->n; i++)
-        if (r->v[i].len == len && strncasecmp(r->v[i].text, text, len) == 0)
-            return &r->v[i];
+    for (uint32_t i = *redactor_bucket(r, text, len >= 4); i > 0; i = r->v[i - 1].next)
+        if (r->v[i - 1].len == len && strncasecmp(r->v[i - 1].text, text, len) == 0)
+            return &r->v[i - 1];
     return NULL;
 }
 
 static int redactor_add(struct redactor *r, const char *text, size_t len, enum redact_class class,
                         struct redact_value **ret)
 {
-    struct redact_value *v;
+    uint32_t *bucket = redactor_bucket(r, text, len >= 4);
+    struct redact_value *v = r->v;
 
     if (r->n == REDACT_VALUES_MAX)
         return -ENOSPC;
-    v = reallocarray(r->v, r->n + 1, sizeof(*v));
-    if (!v)
-        return -ENOMEM;
-    r->v = v;
+    if (r->n == r->n_allocated) {
+        v = reallocarray(r->v, MAX(2 * r->n, 256U), sizeof(*v));
+        if (!v)
+            return -ENOMEM;
+        r->v = v;
+        r->n_allocated = MAX(2 * r->n, 256U);
+    }
     v += r->n;
-    *v = (struct redact_value){.text = strndup(text, len), .len = len, .class = class};
+    *v = (struct redact_value){.text = strndup(text, len), .len = len, .class = class, .next = *bucket};
     if (!v->text)
         return -ENOMEM;
     if (class != REDACT_SECRET)
         v->number = ++r->last[class];
-    r->n++;
+    *bucket = (uint32_t)++r->n;
     *ret = v;
     return 0;
 }
@@ -66,27 +81,14 @@ static bool redactor_says_nothing(const char *text, size_t len)
 int redactor_know(struct redactor *r, const char *text, size_t len, enum redact_class class)
 {
     struct redact_value *v;
-    int e;
 
     if (redactor_says_nothing(text, len) || (v = redactor_find(r, text, len)))
         return 0;
-    e = redactor_add(r, text, len, class, &v);
-    if (e == 0)
-        r->first[tolower((unsigned char)text[0])] = true;
-    return e;
-}
-
-static int redact_longest_first(const void *a, const void *b)
-{
-    const struct redact_value *x = a, *y = b;
-
-    return (x->len < y->len) - (x->len > y->len);
+    return redactor_add(r, text, len, class, &v);
 }
 
 void redactor_ready(struct redactor *r)
 {
-    if (r->n > 0)
-        qsort(r->v, r->n, sizeof(*r->v), redact_longest_first);
     r->n_known = r->n;
 }
 
@@ -110,13 +112,13 @@ static void redact_name(const struct redact_value *v, enum redact_class class, s
 static void redact_found(struct redactor *r, const char *text, size_t len, enum redact_class class,
                          struct tb_buf *out)
 {
-    struct redact_value *v = class == REDACT_SECRET ? NULL : redactor_find(r, text, len);
+    struct redact_value *v = class == REDACT_SECRET || len < 2 ? NULL : redactor_find(r, text, len);
 
     if (redact_keeps(r, class) || (len > 2 && text[0] == MARK && text[len - 1] == MARK_END)) {
         tb_buf_append(out, text, len);
         return;
     }
-    if (!v && class != REDACT_SECRET && redactor_add(r, text, len, class, &v) < 0)
+    if (!v && class != REDACT_SECRET && len >= 2 && redactor_add(r, text, len, class, &v) < 0)
         v = NULL;
     redact_name(v, class, out);
 }
@@ -126,28 +128,38 @@ static bool redact_is_word(char c)
     return isalnum((unsigned char)c) || c == '_' || c == '-';
 }
 
-/* The known value that begins at p, a place in [begin, end). */
-static const struct redact_value *redact_known_at(const struct redactor *r, const char *begin, const char *p,
-                                                  const char *end)
+static bool redact_is_alnum(char c)
 {
-    if (!r->first[tolower((unsigned char)*p)])
-        return NULL;
-    for (size_t i = 0; i < r->n_known; i++) {
-        const struct redact_value *v = &r->v[i];
-        bool whole = v->len < SHORT || v->class == REDACT_ADDRESS;
-
-        if ((size_t)(end - p) < v->len || strncasecmp(p, v->text, v->len) != 0)
-            continue;
-        if (whole &&
-            ((p > begin && redact_is_word(p[-1])) || (p + v->len < end && redact_is_word(p[v->len]))))
-            continue;
-        return v;
-    }
-    return NULL;
+    return isalnum((unsigned char)c);
 }
 
-/* -- by looks
- * -------------------------------------------------------------------------------------------- */
+/* Is v at p, a place in [begin, end)? */
+static bool redact_is_at(const struct redact_value *v, const char *begin, const char *p, const char *end)
+{
+    bool (*in_word)(char) = v->class == REDACT_ADDRESS ? redact_is_word : redact_is_alnum;
+
+    if ((size_t)(end - p) < v->len || strncasecmp(p, v->text, v->len) != 0)
+        return false;
+    if (v->len >= SHORT && v->class != REDACT_ADDRESS)
+        return true;
+    return (p == begin || !in_word(p[-1])) && (p + v->len == end || !in_word(p[v->len]));
+}
+
+/* The longest known value that is at p. */
+static const struct redact_value *redact_known_at(struct redactor *r, const char *begin, const char *p,
+                                                  const char *end)
+{
+    const struct redact_value *best = NULL;
+
+    for (int longer = 0; longer < 2 && end - p >= (longer ? 4 : 2); longer++)
+        for (uint32_t i = *redactor_bucket(r, p, longer); i > 0; i = r->v[i - 1].next)
+            if (i <= r->n_known && (!best || r->v[i - 1].len > best->len) &&
+                redact_is_at(&r->v[i - 1], begin, p, end))
+                best = &r->v[i - 1];
+    return best;
+}
+
+/* -- by looks -------------------------------------------------------------------------------------------- */
 
 static bool redact_in_run(char c)
 {
@@ -219,17 +231,28 @@ static const char *redact_url(struct redactor *r, const char *p, const char *end
     return stop;
 }
 
+/* A quote, or one that is escaped, as in JSON within JSON. Its bytes, or 0. */
+static size_t redact_quote(const char *p, const char *end)
+{
+    size_t n = 0;
+
+    while (p + n < end && p[n] == '\\')
+        n++;
+    return p + n < end && (p[n] == '"' || p[n] == '\'') ? n + 1 : 0;
+}
+
 /* The value of something that names a secret, from p on: up to where a value ends. */
 static const char *redact_value_of(const char *p, const char *end, bool to_line_end, struct tb_buf *out)
 {
-    char quote = p < end && (*p == '"' || *p == '\'') ? *p : '\0';
-    const char *from = p;
+    size_t quote = redact_quote(p, end);
+    const char *open = p, *from = p + quote;
 
+    tb_buf_append(out, open, quote);
+    p = from;
     if (quote) {
-        tb_buf_append(out, p++, 1);
-        from = p;
-        while (p < end && *p != quote)
-            p += *p == '\\' && p + 1 < end ? 2 : 1;
+        while (p < end && ((size_t)(end - p) < quote || memcmp(p, open, quote) != 0))
+            p += quote == 1 && *p == '\\' && p + 1 < end ? 2 : 1;
+        p = MIN(p, end);
     } else {
         while (p < end && (to_line_end || !strchr(" \t,;&\"'}])", *p)))
             p++;
@@ -245,8 +268,7 @@ static const char *redact_separator(const char *word, const char *p, const char 
     const char *q = p;
 
     *ret_header = false;
-    if (q < end && (*q == '"' || *q == '\'')) /* the end of a quoted name */
-        q++;
+    q += redact_quote(q, end); /* the end of a quoted name */
     while (q < end && *q == ' ')
         q++;
     if (q < end && (*q == '=' || *q == ':')) {
@@ -329,10 +351,9 @@ static const char *redact_word(struct redactor *r, const char *p, const char *en
     return p;
 }
 
-/* -- a line: known values become marks, then looks are judged, then marks become names
- * -------------------- */
+/* -- a line: known values become marks, then looks are judged, then marks become names ------------------- */
 
-static void redact_mark_known(const struct redactor *r, const char *p, const char *end, struct tb_buf *out)
+static void redact_mark_known(struct redactor *r, const char *p, const char *end, struct tb_buf *out)
 {
     const char *begin = p;
 

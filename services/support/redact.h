@@ -8,6 +8,8 @@
 #ifndef TB_SUPPORT_REDACT_H
 #define TB_SUPPORT_REDACT_H
 
+#include <stdint.h>
+
 #include "common/buf.h"
 
 enum redact_class {
@@ -22,16 +24,19 @@ struct redact_value {
     size_t len;
     enum redact_class class;
     unsigned number; /* of its name; 0: it has none */
+    uint32_t next;   /* of those that begin alike: its index and 1; 0: none */
 };
 
-#define REDACT_VALUES_MAX 8192
+#define REDACT_VALUES_MAX 262144 /* of 10,000 API keys with all that stands in their lines */
+#define REDACT_BUCKETS 16384U    /* a power of two */
 
 struct redactor {
-    struct redact_value *v; /* known ones first, the longest first; then those that were found */
-    size_t n, n_known;
+    struct redact_value *v; /* known ones first, then those that were found */
+    size_t n, n_known, n_allocated;
+    /* Their index and 1, by how they begin: values of two and three bytes by two, others by four. */
+    uint32_t bucket[2][REDACT_BUCKETS];
     unsigned last[REDACT_ADDRESS + 1];
     bool keep_ids, keep_addresses;
-    bool first[256]; /* bytes that a known value begins with, in lower case */
     bool in_pem;
 };
 void redactor_clear(struct redactor *r);

@@ -33,8 +33,7 @@ static void source_copy(const char *path)
         printf("%s%s", text, n > 0 && text[n - 1] == '\n' ? "" : "\n");
 }
 
-/* -- settings
- * -------------------------------------------------------------------------------------------- */
+/* -- settings -------------------------------------------------------------------------------------------- */
 
 /* Of a command line: the program, its options, and values that say nothing about anybody. */
 static void source_command(const char *value)
@@ -113,8 +112,7 @@ void support_write_settings(const struct support_places *p)
     globfree(&g);
 }
 
-/* -- the machine
- * ----------------------------------------------------------------------------------------- */
+/* -- the machine ----------------------------------------------------------------------------------------- */
 
 static void source_clock(void)
 {
@@ -186,8 +184,7 @@ void support_write_disks(const struct support_places *p)
         endmntent(f);
 }
 
-/* -- what the programs left
- * ------------------------------------------------------------------------------ */
+/* -- what the programs left ------------------------------------------------------------------------------ */
 
 void support_write_files(const struct support_places *p)
 {

@@ -263,6 +263,91 @@ def test_a_backup_under_load_is_of_one_instant(tmp_path):
         two.stop()
 
 
+def test_what_is_in_flight_is_counted_once(tmp_path):
+    """A stream of which the client has had a part when the backup is taken: restored, that part counts, as estimated."""
+    m = Machine(new_root(tmp_path / "one"), tmp_path / "work").start()
+    go = threading.Event()
+
+    def stream(conn, rq):
+        conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        for _ in range(30):
+            conn.sendall(b'data: {"choices":[{"index":0,"delta":{"content":"four"}}]}\n\n')
+        assert go.wait(60)
+        conn.sendall(b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":30}}\n\ndata: [DONE]\n\n')
+        return False
+    m.proxy.backend.routes["/v1/chat/completions"] = stream
+    client = threading.Thread(target=m.proxy.ask, args=("POST", "/v1/chat/completions", b'{"messages": [], "stream": true}',
+                              {"Content-Type": "application/json", "Authorization": "Bearer " + KEY}))
+    client.start()
+    try:
+        flight = m.state / "tb-proxy/flight"
+        wait_for(lambda: any(c >= 30 for _, c in flying(flight.read_bytes())), what="30 tokens in flight")
+        run("tb-backup", "--root", m.root, tmp_path / "b")
+    finally:
+        go.set()
+        client.join()
+        m.stop()
+    assert m.counted()["completion_tokens"] == 30
+    there = new_root(tmp_path / "two")
+    run("tb-restore", "--root", there, tmp_path / "b")
+    assert counters(there / "var/lib/tb-proxy/usage")[1]["completion_tokens"] == 0
+    two = Machine(there, tmp_path / "work2").start()
+    try:
+        assert two.counted()["completion_tokens"] == 30 and two.counted()["estimated_tokens"] >= 30
+    finally:
+        two.stop()
+    # And the machine that was saved has more than the backup.
+    assert "30 completion_tokens counted" in run("tb-restore", "--root", m.root, tmp_path / "b", rc=77).stderr
+
+
+def test_an_answer_that_ends_meanwhile_is_neither_lost_nor_double(tmp_path):
+    """60 streams of 30 tokens each, all delivered; they end one after the other while backups are taken. At each instant what is counted and
+    what is in flight is the same sum."""
+    m = Machine(new_root(tmp_path / "one"), tmp_path / "work").start()
+    n, sent, go = 60, threading.Semaphore(0), threading.Semaphore(0)
+
+    def stream(conn, rq):
+        conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" +
+                     30 * b'data: {"choices":[{"index":0,"delta":{"content":"four"}}]}\n\n')
+        sent.release()
+        go.acquire()
+        conn.sendall(b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":30}}\n\ndata: [DONE]\n\n')
+        return False
+    m.proxy.backend.routes["/v1/chat/completions"] = stream
+    clients = [threading.Thread(target=m.proxy.ask, args=("POST", "/v1/chat/completions", b'{"messages": [], "stream": true}',
+                                {"Content-Type": "application/json", "Authorization": "Bearer " + KEY})) for _ in range(n)]
+    flight = m.state / "tb-proxy/flight"
+    for c in clients:
+        c.start()
+    wait_for(lambda: sum(c for _, c in flying(flight.read_bytes())) == 30 * n, what="all streams in flight")
+
+    def end_them():
+        for _ in range(n):
+            go.release()
+            time.sleep(0.004)
+    ending = threading.Thread(target=end_them)
+    ending.start()
+    try:
+        sums, i = [], 0
+        while ending.is_alive() or i < 3:
+            run("tb-backup", "--root", m.root, tmp_path / f"b{i}")
+            i += 1
+    finally:
+        ending.join()
+        for c in clients:
+            c.join()
+        m.stop()
+    between = 0
+    for k in range(i):
+        with tarfile.open(tmp_path / f"b{k}") as t:
+            counted = struct.unpack_from("=Q", t.extractfile("state/tb-proxy/usage").read(), 24 + 8 * COUNTERS.index("completion_tokens"))[0]
+            flies = sum(c for _, c in flying(t.extractfile("state/tb-proxy/flight").read()))
+        sums.append((counted, flies))
+        between += 0 < counted < 30 * n
+    assert all(a + b == 30 * n for a, b in sums), sums
+    assert between > 0, sums
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------------
 
 def test_a_newer_ledger_is_not_lost(tmp_path):

@@ -60,6 +60,10 @@ static void test_by_looks(void **state)
         {"one line -----BEGIN X----- abc -----END X-----\nb", "one line <secret: PEM>\nb"},
         {"cut -----BEGIN X-----\nMII", "cut <secret: PEM>\n"},
         {"HF_TOKEN=hf_abc", "HF_TOKEN=<secret>"},
+        {"{\"m\": \"{\\\"password\\\": \\\"ge heim\\\", \\\"n\\\": 1}\"}",
+         "{\"m\": \"{\\\"password\\\": \\\"<secret>\\\", \\\"n\\\": 1}\"}"},
+        {"\"token\":\"a\\\"b\",\"n\":1", "\"token\":\"<secret>\",\"n\":1"},
+        {"\"token\":\"cut off", "\"token\":\"<secret>"},
         {"a=1,secret=geheim,b=2", "a=1,secret=<secret>,b=2"},
     };
     _cleanup_buf_ struct tb_buf out = {0};
@@ -121,6 +125,23 @@ static void test_a_value_keeps_its_name(void **state)
     assert_string_equal(out.data, "<address-2>");
 }
 
+/* As many as the largest file of API keys makes. */
+static void test_many_values(void **state)
+{
+    _cleanup_redactor_ struct redactor r = {0};
+    _cleanup_buf_ struct tb_buf out = {0};
+    char name[32], want[64];
+
+    for (unsigned i = 0; i < 40000; i++) {
+        snprintf(name, sizeof(name), "customer-%u", i);
+        know(&r, name, REDACT_ID);
+    }
+    redactor_ready(&r);
+    redact_into(&r, "customer-39999 customer-7 customer-40000", &out);
+    snprintf(want, sizeof(want), "<id-40000> <id-8> <id-4001>0");
+    assert_string_equal(out.data, want);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +149,7 @@ int main(void)
         cmocka_unit_test(test_known_values),
         cmocka_unit_test(test_what_is_asked_for_stays),
         cmocka_unit_test(test_a_value_keeps_its_name),
+        cmocka_unit_test(test_many_values),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
