@@ -108,6 +108,53 @@ static void json_add_errors(cJSON *doc, const struct tb_snapshot *s)
     }
 }
 
+/* The control plane and the clock, as tb-authorize last saw them. */
+static void json_add_contact(cJSON *doc, const struct tb_snapshot *s)
+{
+    const struct tb_contact *c = &s->facts.contact;
+    double offset;
+    cJSON *o;
+
+    if (!c->known)
+        return;
+    o = cJSON_AddObjectToObject(doc, "control_plane");
+    cJSON_AddBoolToObject(o, "reachable", c->reachable);
+    json_add_string(o, "reason", c->reason);
+    json_add_time(o, "asked_at", c->asked_real_us);
+    if (tb_contact_clock_offset(c, s->realtime_us, s->boottime_us, &offset))
+        cJSON_AddNumberToObject(o, "clock_ahead_seconds", (double)(int64_t)(offset * 10) / 10);
+}
+
+static void json_add_client(cJSON *doc, const struct tb_status_probe *p)
+{
+    cJSON *o = p->addr[0] ? cJSON_AddObjectToObject(doc, "public_port") : NULL;
+
+    if (!o)
+        return;
+    cJSON_AddStringToObject(o, "address", p->addr);
+    cJSON_AddBoolToObject(o, "answers", p->answered);
+    json_add_string(o, "error", p->error);
+}
+
+static void json_add_places(cJSON *doc, const struct tb_snapshot *s)
+{
+    cJSON *a = cJSON_AddArrayToObject(doc, "places");
+
+    for (int i = 0; i < _TB_PLACE_MAX; i++) {
+        const struct tb_place *p = &s->places[i];
+        cJSON *o = p->known ? cJSON_CreateObject() : NULL;
+
+        if (!o)
+            continue;
+        cJSON_AddStringToObject(o, "name", tb_place_name(i));
+        cJSON_AddStringToObject(o, "path", p->path);
+        tb_json_add_uint(o, "free_bytes", p->free_bytes);
+        tb_json_add_uint(o, "size_bytes", p->size_bytes);
+        tb_json_add_uint(o, "low_bytes", p->low_bytes);
+        cJSON_AddItemToArray(a, o);
+    }
+}
+
 static void json_add_problems(cJSON *doc, const struct tb_conclusion *c)
 {
     cJSON *a = cJSON_AddArrayToObject(doc, "problems");
@@ -143,6 +190,9 @@ char *tb_status_json(const struct tb_snapshot *s, const struct tb_conclusion *c,
     json_add_step(doc, "hydrate", s, &f->hydrate, "tb-hydrate.service");
     json_add_step(doc, "decrypt", s, &f->decrypt, "tb-decrypt.service");
     json_add_step(doc, "delivery", s, &f->delivery, "tb-runtime.service");
+    json_add_contact(doc, s);
+    json_add_client(doc, &s->client);
+    json_add_places(doc, s);
     json_add_problems(doc, c);
     json_add_units(doc, s);
     json_add_errors(doc, s);

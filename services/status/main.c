@@ -71,7 +71,7 @@ static void status_parse_arguments(int argc, char **argv, struct status_options 
     if (optind < argc)
         status_refuse_arguments("takes no arguments", o->check);
     if (o->check && (o->json || o->watch))
-        status_refuse_arguments("--check goes with neither --json nor --watch", false);
+        status_refuse_arguments("--check goes with neither --json nor --watch", true);
 }
 
 static struct winsize status_window(void)

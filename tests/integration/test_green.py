@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import socket
 import subprocess
 import threading
 
@@ -74,7 +75,7 @@ def agree_on_service(p):
     assert seen["ready"] == [True, True] and seen["state"] == {"Ready"} and seen["served"]
     assert tb_status(p, "--json").returncode == 0
     check = tb_status(p, "--check")
-    assert check.returncode == 0 and re.match(r"TRUSTBRIDGE OK: Ready, .* \| requests=\d+c .*free_audit=\d+B;", check.stdout), check.stdout
+    assert check.returncode == 0 and re.match(r"TRUSTBRIDGE OK: Ready, .* \| requests=\d+c .*free_(audit|journal)=\d+B;", check.stdout), check.stdout
 
 
 def test_a_full_disk_under_the_audit(make, small_disk):  # noqa: F811
@@ -101,6 +102,25 @@ def test_a_disk_that_is_full_before_the_first_request(make, small_disk):  # noqa
     (small_disk / "filler").unlink()
     p.wait_state("Ready")
     agree_on_service(p)
+
+
+def test_a_full_disk_under_the_journal(make, small_disk, tmp_path):  # noqa: F811
+    """Where records go to the journal alone: journald drops what it cannot store and tells nobody."""
+    (tmp_path / "journal").mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(tmp_path / "journal/socket"))
+        p = make(TB_AUDIT_FILE=None, JOURNAL_STREAM="1:1")
+        p.daemon.argv = ["unshare", "-m", "sh", "-c", "mount -t tmpfs none /run && mkdir -p /run/systemd/journal /var/log/journal && "
+                         f"mount --bind {tmp_path}/journal /run/systemd/journal && mount --bind {small_disk} /var/log/journal && "
+                         f"exec {program('tb-proxy')}"]
+        p.ready().start()
+        agree_on_service(p)
+        fill(small_disk)
+        p.wait_state("Down")
+        agree_on_refusal(p, "no space is left for the journal in /var/log/journal")
+        (small_disk / "filler").unlink()
+        p.wait_state("Ready")
+        agree_on_service(p)
 
 
 def test_an_audit_that_takes_nothing(make):  # noqa: F811

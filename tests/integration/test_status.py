@@ -207,6 +207,25 @@ def test_a_proxy_for_the_web_is_not_used(machine):
     machine.see(want=0, http_proxy="http://127.0.0.1:9")
 
 
+def test_check_is_a_plugin_of_a_monitoring_system(machine):
+    """One line, figures, and the exit status that goes with the word; a wrong command line is UNKNOWN, never an alarm."""
+    assert machine.see("--check", want=3).startswith("TRUSTBRIDGE UNKNOWN: Unknown, nothing of TrustBridge")
+    complete(machine)
+    machine.answer(state="Ready")
+    line = machine.see("--check", want=0)
+    assert re.fullmatch(r"TRUSTBRIDGE OK: Ready, 7 requests, may serve for 1 d 1 h \| requests=7c lease=\d+s grace=\d+s;3600:;1:\n", line), line
+    machine.lease("unreachable", reason="https://cp: refused")
+    assert machine.see("-c", want=1).startswith("TRUSTBRIDGE WARNING: Ready, the control plane does not answer: https://cp: refused -> ")
+    machine.silence()
+    assert machine.see("--check", want=2).startswith("TRUSTBRIDGE CRITICAL: Down, tb-proxy does not answer")
+    machine.answer(state="Hydrate", reason="downloading")
+    machine.lease()
+    assert machine.see("--check", want=1).startswith("TRUSTBRIDGE WARNING: Hydrate, downloading")
+    for args in (["--check", "--json"], ["--check", "--watch"], ["--check", "extra"], ["--check", "--nonsense"]):
+        r = subprocess.run([program("tb-status"), *args], capture_output=True, text=True, env=machine.env)
+        assert r.returncode == 3 and not r.stdout and r.stderr.startswith(("tb-status: ", program("tb-status")))
+
+
 @pytest.mark.parametrize("args", [["--nonsense"], ["extra"], ["--watch=0"], ["--watch=x"]])
 def test_wrong_command_lines(machine, args):
     r = subprocess.run([program("tb-status"), *args], capture_output=True, text=True, env=machine.env)
