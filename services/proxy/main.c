@@ -231,10 +231,10 @@ static int proxy_start_http(struct program *p)
     struct tb_server *s = &p->server;
 
     s->listener = (struct tb_listener){
-        .loop = &s->loop,
-        .handler = &tb_exchange_handler,
-        .arg = s,
-        .tls = s->tls.context ? &s->tls : NULL,
+        .port = {.loop = &s->loop,
+                 .handler = &tb_exchange_handler,
+                 .arg = s,
+                 .tls = s->tls.context ? &s->tls : NULL},
         .max = connection_limit(),
         .max_per_address = p->config.connections_per_address,
     };

@@ -7,7 +7,6 @@
 #include <sys/ioctl.h>
 
 #include "common/units.h"
-#include "proxy/http/listener.h"
 #include "proxy/http/status.h"
 
 #define OUT_KEPT 4096                   /* a larger buffer is given back when its answer is over */
@@ -25,7 +24,7 @@ static void connection_task(struct tb_task *t);
 
 static void connection_event(struct tb_source *s, uint32_t events);
 
-struct tb_connection *tb_connection_new(struct tb_listener *l, int fd, const char *address)
+struct tb_connection *tb_connection_new(struct tb_port *p, int fd, const char *address)
 {
     struct tb_connection *c = calloc(1, sizeof(*c));
 
@@ -35,12 +34,12 @@ struct tb_connection *tb_connection_new(struct tb_listener *l, int fd, const cha
     }
     c->src.fn = connection_event;
     c->task.fn = connection_task;
-    c->listener = l;
+    c->port = p;
     c->io = (struct tb_transport){.fd = fd, .can_write = true};
-    c->state = l->tls ? TB_CONNECTION_HANDSHAKE : TB_CONNECTION_HEAD;
-    c->since_us = c->listener->loop->now_us;
+    c->state = p->tls ? TB_CONNECTION_HANDSHAKE : TB_CONNECTION_HEAD;
+    c->since_us = c->port->loop->now_us;
     snprintf(c->address, sizeof(c->address), "%s", address);
-    if (tb_loop_add(l->loop, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, &c->src) < 0) {
+    if (tb_loop_add(p->loop, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, &c->src) < 0) {
         tb_close(fd);
         free(c);
         return NULL;
@@ -50,7 +49,7 @@ struct tb_connection *tb_connection_new(struct tb_listener *l, int fd, const cha
 
 static void connection_release_input(struct tb_connection *c)
 {
-    tb_listener_put_block(c->listener, c->in, c->in_size);
+    tb_port_put_block(c->port, c->in, c->in_size);
     c->in = NULL;
     c->in_size = c->start = c->data = c->raw = c->len = 0;
 }
@@ -61,8 +60,8 @@ static void connection_end_request(struct tb_connection *c, enum tb_end how)
 
     c->request = NULL;
     if (request) {
-        c->listener->n_requests--;
-        c->listener->handler->end(request, how);
+        c->port->n_requests--;
+        c->port->handler->end(request, how);
     }
 }
 
@@ -72,12 +71,12 @@ void tb_connection_close(struct tb_connection *c, enum tb_end how)
         return;
     c->state = TB_CONNECTION_CLOSED;
     tb_transport_close(&c->io);
-    tb_loop_cancel(c->listener->loop, &c->task);
+    tb_loop_cancel(c->port->loop, &c->task);
     connection_end_request(c, how);
     connection_release_input(c);
     tb_buf_free(&c->out);
-    tb_listener_forget(c->listener, c);
-    tb_loop_free_later(c->listener->loop, c);
+    c->port->closed(c->port, c);
+    tb_loop_free_later(c->port->loop, c);
 }
 
 /* --- reading -------------------------------------------------------------------------------------------- */
@@ -101,15 +100,15 @@ static bool connection_make_room(struct tb_connection *c, bool large)
             return true;
     }
     if (!c->in || c->in_size < size || c->len == c->in_size) {
-        char *block = tb_listener_get_block(c->listener, c->in ? TB_BLOCK_LARGE : size, &size);
+        char *block = tb_port_get_block(c->port, c->in ? TB_BLOCK_LARGE : size, &size);
 
         if (!block || size <= c->len) {
-            tb_listener_put_block(c->listener, block, size);
+            tb_port_put_block(c->port, block, size);
             return false;
         }
         if (c->len > 0)
             memcpy(block, c->in, c->len);
-        tb_listener_put_block(c->listener, c->in, c->in_size);
+        tb_port_put_block(c->port, c->in, c->in_size);
         c->in = block;
         c->in_size = size;
     }
@@ -156,10 +155,11 @@ static void connection_start_request(struct tb_connection *c, struct tb_request 
         c->close = c->deaf = true; /* nobody can tell what follows */
     else
         tb_request_body_init(&c->body, rq);
-    tb_listener_busy(c->listener);
-    c->request = c->listener->handler->begin(c->listener->arg, c, rq);
+    if (c->port->n_requests++ == 0)
+        c->port->busy(c->port);
+    c->request = c->port->handler->begin(c->port->arg, c, rq);
     if (!c->request) {
-        c->listener->n_requests--;
+        c->port->n_requests--;
         tb_connection_close(c, TB_END_ABORTED);
     }
 }
@@ -167,7 +167,7 @@ static void connection_start_request(struct tb_connection *c, struct tb_request 
 /* A head that will not be complete. */
 static void connection_refuse_head(struct tb_connection *c, int status, const char *code, const char *why)
 {
-    struct tb_request *rq = &c->listener->request;
+    struct tb_request *rq = &c->port->request;
 
     tb_request_parse_line(c->in + c->raw, c->len - c->raw, rq);
     rq->refusal = (struct tb_refusal){status, code, why};
@@ -196,7 +196,7 @@ static void connection_head_cut(struct tb_connection *c)
 static bool connection_read_head(struct tb_connection *c)
 {
     for (;;) {
-        struct tb_request *rq = &c->listener->request;
+        struct tb_request *rq = &c->port->request;
         ssize_t n = 0;
 
         if (c->len > c->raw)
@@ -207,7 +207,7 @@ static bool connection_read_head(struct tb_connection *c)
             return true;
         }
         if (c->scan.line_seen && c->line_us == 0)
-            c->line_us = c->listener->loop->now_us;
+            c->line_us = c->port->loop->now_us;
         c->start = c->data = c->raw;
         n = connection_fill(c, false);
         if (n > 0)
@@ -229,7 +229,7 @@ static void connection_refuse_body(struct tb_connection *c, const struct tb_refu
 {
     c->close = c->deaf = true;
     if (!c->answer_ended)
-        c->listener->handler->refuse(c->request, why);
+        c->port->handler->refuse(c->request, why);
 }
 
 static void connection_give_body(struct tb_connection *c)
@@ -237,7 +237,7 @@ static void connection_give_body(struct tb_connection *c)
     /* All that was read, though it may be a little more than the turn has left: the runtime is not woken for
      * the rest by itself. Bytes that cost more are counted exactly. */
     size_t offered = c->costly ? MIN(c->data - c->start, c->turn) : c->data - c->start;
-    size_t n = c->listener->handler->body(c->request, c->in + c->start, offered);
+    size_t n = c->port->handler->body(c->request, c->in + c->start, offered);
 
     assert(n <= offered);
     c->start += n;
@@ -265,7 +265,7 @@ static bool connection_read_body(struct tb_connection *c)
             c->body_ended = true;
             if (c->raw == c->len)
                 connection_release_input(c);
-            c->listener->handler->body_end(c->request);
+            c->port->handler->body_end(c->request);
         } else if (c->raw < c->len) {
             if (tb_request_body_decode(&c->body, c->in + c->raw, c->len - c->raw, &used, &made, &why) < 0) {
                 struct tb_refusal r = {TB_HTTP_BAD_REQUEST, "malformed_request", why};
@@ -316,7 +316,7 @@ static void connection_leave(struct tb_connection *c)
     }
     tb_transport_shut(&c->io);
     c->state = TB_CONNECTION_LINGER;
-    c->since_us = c->listener->loop->now_us;
+    c->since_us = c->port->loop->now_us;
     c->lingered = 0;
 }
 
@@ -332,7 +332,7 @@ static void connection_finish(struct tb_connection *c)
         connection_release_input(c);
     c->state = TB_CONNECTION_HEAD;
     c->kept = true;
-    c->since_us = c->listener->loop->now_us;
+    c->since_us = c->port->loop->now_us;
 }
 
 /* True when the state has changed. */
@@ -344,7 +344,7 @@ static bool connection_serve(struct tb_connection *c)
         tb_connection_send_held(c);
     if (c->want_room && tb_connection_has_room(c) && !c->broken && !c->aborted) {
         c->want_room = false;
-        c->listener->handler->writable(c->request);
+        c->port->handler->writable(c->request);
     }
     if (!connection_read_body(c))
         return true;
@@ -377,7 +377,7 @@ static bool connection_shake_hands(struct tb_connection *c)
             return false;
         c->plain_http = hello == TB_HELLO_PLAIN;
         if (hello == TB_HELLO_NONE ||
-            (hello == TB_HELLO_TLS && tb_transport_start_tls(&c->io, c->listener->tls->context) < 0))
+            (hello == TB_HELLO_TLS && tb_transport_start_tls(&c->io, c->port->tls->context) < 0))
             r = -ECONNABORTED;
     }
     if (r > 0 && c->io.ssl)

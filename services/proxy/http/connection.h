@@ -25,6 +25,7 @@
 #include "common/buf.h"
 #include "proxy/http/body.h"
 #include "proxy/http/loop.h"
+#include "proxy/http/port.h"
 #include "proxy/http/reply.h"
 #include "proxy/http/request.h"
 #include "proxy/http/response.h"
@@ -43,7 +44,6 @@
 #define TB_CLIENT_ADDRESS_MAX 64
 
 struct tb_connection;
-struct tb_listener;
 
 /* How a request ended. */
 enum tb_end {
@@ -127,7 +127,7 @@ enum tb_connection_state {
 struct tb_connection {
     struct tb_source src;
     struct tb_task task; /* connection_run() is due */
-    struct tb_listener *listener;
+    struct tb_port *port;
     enum tb_connection_state state;
     struct tb_transport io;
     bool plain_http; /* on a TLS port: each request is refused */
@@ -176,7 +176,7 @@ void tb_connection_send_held(struct tb_connection *c);
 bool tb_connection_ask(struct tb_connection *c);
 
 /* fd: accepted and non-blocking. NULL: no memory, and fd is closed. */
-struct tb_connection *tb_connection_new(struct tb_listener *l, int fd, const char *address);
+struct tb_connection *tb_connection_new(struct tb_port *p, int fd, const char *address);
 /* Ends it at once, and its request as told. */
 void tb_connection_close(struct tb_connection *c, enum tb_end how);
 /* Looks once a second whether the client is too slow. */

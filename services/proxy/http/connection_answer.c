@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "proxy/http/connection.h"
-#include "proxy/http/listener.h"
 #include "proxy/http/status.h"
 
 #define SMALL_PIECE 2048
@@ -13,7 +12,7 @@
 
 void tb_connection_later(struct tb_connection *c)
 {
-    tb_loop_defer(c->listener->loop, &c->task);
+    tb_loop_defer(c->port->loop, &c->task);
 }
 
 static bool connection_out_is_short(const struct tb_connection *c)
@@ -131,11 +130,11 @@ void tb_connection_answer(struct tb_connection *c, const struct tb_answer_head *
     if (c->framing == TB_FRAMING_CHUNKED && c->minor0)
         c->framing = TB_FRAMING_CLOSE;
     c->deaf |= h->close;
-    c->close |= !c->keep_alive || h->close || c->framing == TB_FRAMING_CLOSE || c->listener->draining;
+    c->close |= !c->keep_alive || h->close || c->framing == TB_FRAMING_CLOSE || c->port->draining;
     connection_hold(c, NULL, 0);
     connection_put_status(&c->out, h->status);
     if (!h->has_date)
-        (void)tb_buf_puts(&c->out, tb_listener_date(c->listener));
+        (void)tb_buf_puts(&c->out, tb_port_date(c->port));
     (void)tb_buf_append(&c->out, h->fields->data, h->fields->len);
     connection_put_framing(c, h);
     if (tb_buf_append(&c->out, "\r\n", 2) < 0 || tb_buf_error(h->fields) < 0)
@@ -258,7 +257,7 @@ bool tb_connection_ask(struct tb_connection *c)
 {
     if (c->answering)
         return (c->framing == TB_FRAMING_CHUNKED || c->framing == TB_FRAMING_CLOSE) &&
-               c->listener->handler->ask(c->request);
+               c->port->handler->ask(c->request);
     if (c->minor0)
         return false; /* it knows no interim answers */
     connection_hold(c, "HTTP/1.1 100 Continue\r\n\r\n", 25);

@@ -14,76 +14,11 @@
 #define LOOK_US TB_USEC_PER_SEC
 #define LOOK_IDLE_US (5 * TB_USEC_PER_SEC) /* when there are only connections that wait for a next request */
 #define RETRY_US (TB_USEC_PER_SEC / 4)     /* after descriptors or memory ran out */
-#define BLOCKS_KEPT (4 * 1024 * 1024UL)    /* bytes, of each size, for the next who reads */
 #define BUCKETS 1024
 /* A client that is gone without a word is noticed within two minutes. */
 #define KEEPALIVE_IDLE_S 60
 #define KEEPALIVE_INTERVAL_S 15
 #define KEEPALIVE_PROBES 4
-
-/* --- what connections share ----------------------------------------------------------------------------- */
-
-struct tb_block {
-    struct tb_block *next;
-};
-
-static struct tb_block_list *block_list(struct tb_listener *l, size_t size)
-{
-    return size <= TB_BLOCK_SMALL ? &l->small : &l->large;
-}
-
-char *tb_listener_get_block(struct tb_listener *l, size_t size, size_t *ret_size)
-{
-    struct tb_block_list *list = block_list(l, size);
-    struct tb_block *b = list->first;
-
-    *ret_size = list == &l->small ? TB_BLOCK_SMALL : TB_BLOCK_LARGE;
-    if (!b)
-        return malloc(*ret_size);
-    list->first = b->next;
-    list->n--;
-    return (char *)b;
-}
-
-void tb_listener_put_block(struct tb_listener *l, char *block, size_t size)
-{
-    struct tb_block_list *list = block_list(l, size);
-    struct tb_block *b = (struct tb_block *)block;
-
-    if (!b)
-        return;
-    if ((list->n + 1) * size > BLOCKS_KEPT) {
-        free(b);
-        return;
-    }
-    b->next = list->first;
-    list->first = b;
-    list->n++;
-}
-
-static void blocks_free(struct tb_block_list *list)
-{
-    while (list->first) {
-        struct tb_block *next = list->first->next;
-
-        free(list->first);
-        list->first = next;
-    }
-    list->n = 0;
-}
-
-const char *tb_listener_date(struct tb_listener *l)
-{
-    time_t now = time(NULL);
-    char date[TB_HTTP_DATE_MAX];
-
-    if (now != l->date_s) {
-        l->date_s = now;
-        tb_http_date_format((uint64_t)now * TB_USEC_PER_SEC, date);
-        snprintf(l->date, sizeof(l->date), "Date: %s\r\n", date);
-    }
-    return l->date;
-}
 
 /* --- connections of each address ------------------------------------------------------------------------ */
 
@@ -174,12 +109,12 @@ static bool address_read(const struct sockaddr_storage *from, struct in6_addr *r
 
 static void listener_set_accepting(struct tb_listener *l, bool on)
 {
-    if (l->accepting == on || (on && l->draining))
+    if (l->accepting == on || (on && l->port.draining))
         return;
-    if (on && tb_loop_add(l->loop, l->fd, EPOLLIN, &l->src) < 0)
-        return tb_timer_set(l->loop, &l->retry, tb_now_monotonic_us() + RETRY_US);
+    if (on && tb_loop_add(l->port.loop, l->fd, EPOLLIN, &l->src) < 0)
+        return tb_timer_set(l->port.loop, &l->retry, tb_now_monotonic_us() + RETRY_US);
     if (!on)
-        tb_loop_remove(l->loop, l->fd);
+        tb_loop_remove(l->port.loop, l->fd);
     l->accepting = on;
 }
 
@@ -190,10 +125,10 @@ static void listener_retry(struct tb_timer *t)
 
 static void listener_look_soon(struct tb_listener *l)
 {
-    if (tb_timer_is_set(&l->look) && l->look.due_us <= l->loop->now_us + LOOK_US)
+    if (tb_timer_is_set(&l->look) && l->look.due_us <= l->port.loop->now_us + LOOK_US)
         return;
-    l->looked_us = l->loop->now_us;
-    tb_timer_set_period(l->loop, &l->look, LOOK_US);
+    l->looked_us = l->port.loop->now_us;
+    tb_timer_set_period(l->port.loop, &l->look, LOOK_US);
 }
 
 static void listener_add(struct tb_listener *l, int fd, const struct sockaddr_storage *from)
@@ -208,7 +143,7 @@ static void listener_add(struct tb_listener *l, int fd, const struct sockaddr_st
         tb_close(fd);
         return;
     }
-    c = tb_connection_new(l, fd, text);
+    c = tb_connection_new(&l->port, fd, text);
     if (!c)
         return address_leave(l, counted);
     c->counted = counted;
@@ -235,13 +170,15 @@ static void listener_event(struct tb_source *s, uint32_t events)
             listener_add(l, fd, &from);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             listener_set_accepting(l, false);
-            return tb_timer_set(l->loop, &l->retry, tb_now_monotonic_us() + RETRY_US);
+            return tb_timer_set(l->port.loop, &l->retry, tb_now_monotonic_us() + RETRY_US);
         }
     }
 }
 
-void tb_listener_forget(struct tb_listener *l, struct tb_connection *c)
+static void listener_forget(struct tb_port *p, struct tb_connection *c)
 {
+    struct tb_listener *l = container_of(p, struct tb_listener, port);
+
     LIST_REMOVE(c, entry);
     address_leave(l, c->counted);
     l->n--;
@@ -266,13 +203,12 @@ static void listener_look(struct tb_timer *t)
         tb_connection_look(c, now, elapsed);
     }
     if (!LIST_EMPTY(&l->connections))
-        tb_timer_set_period(l->loop, &l->look, busy ? LOOK_US : LOOK_IDLE_US);
+        tb_timer_set_period(l->port.loop, &l->look, busy ? LOOK_US : LOOK_IDLE_US);
 }
 
-void tb_listener_busy(struct tb_listener *l)
+static void listener_busy(struct tb_port *p)
 {
-    if (l->n_requests++ == 0)
-        listener_look_soon(l);
+    listener_look_soon(container_of(p, struct tb_listener, port));
 }
 
 /* --- life ----------------------------------------------------------------------------------------------- */
@@ -299,6 +235,8 @@ int tb_listener_start(struct tb_listener *l, int fd)
     int r;
 
     l->fd = fd;
+    l->port.busy = listener_busy;
+    l->port.closed = listener_forget;
     l->src.fn = listener_event;
     l->look.fn = listener_look;
     l->retry.fn = listener_retry;
@@ -310,7 +248,7 @@ int tb_listener_start(struct tb_listener *l, int fd)
     if (r < 0)
         return r;
     listener_set_options(fd);
-    r = tb_loop_add(l->loop, fd, EPOLLIN, &l->src);
+    r = tb_loop_add(l->port.loop, fd, EPOLLIN, &l->src);
     l->accepting = r >= 0;
     return r;
 }
@@ -318,20 +256,19 @@ int tb_listener_start(struct tb_listener *l, int fd)
 void tb_listener_drain(struct tb_listener *l)
 {
     listener_set_accepting(l, false);
-    l->draining = true;
-    tb_timer_stop(l->loop, &l->retry);
+    l->port.draining = true;
+    tb_timer_stop(l->port.loop, &l->retry);
 }
 
 void tb_listener_stop(struct tb_listener *l)
 {
-    if (!l->loop)
+    if (!l->port.loop)
         return;
     tb_listener_drain(l);
     while (!LIST_EMPTY(&l->connections))
         tb_connection_close(LIST_FIRST(&l->connections), TB_END_STOPPED);
-    tb_timer_stop(l->loop, &l->look);
-    blocks_free(&l->small);
-    blocks_free(&l->large);
+    tb_timer_stop(l->port.loop, &l->look);
+    tb_port_clear(&l->port);
     free(l->address);
     l->address = NULL;
 }

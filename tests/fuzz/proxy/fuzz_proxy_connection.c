@@ -139,7 +139,7 @@ static struct tb_connection *connect_pair(int *ret_client)
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
         abort();
-    c = tb_connection_new(&listener, pair[0], "192.0.2.1");
+    c = tb_connection_new(&listener.port, pair[0], "192.0.2.1");
     assert(c);
     LIST_INSERT_HEAD(&listener.connections, c, entry);
     listener.n++;
@@ -182,7 +182,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size -= 2;
     if (tb_loop_init(&loop) < 0 || (listening[0] < 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, listening) < 0))
         abort();
-    listener = (struct tb_listener){.loop = &loop, .handler = &handler, .max = 10};
+    listener = (struct tb_listener){.port = {.loop = &loop, .handler = &handler}, .max = 10};
     if (tb_listener_start(&listener, dup(listening[0])) < 0)
         abort();
     begun = ended = 0;
