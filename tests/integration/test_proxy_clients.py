@@ -13,7 +13,7 @@ import pytest
 
 from proxy_backend import read_head, simple
 from proxy_daemon import error_of, make, proxy, read_all  # noqa: F401
-from tbsys import NetNamespace, unix_listener, wait_for
+from tbsys import NetNamespace, tcp_listener, unix_listener, wait_for
 
 
 def ended(sock):
@@ -142,8 +142,11 @@ def test_an_ipv6_network_is_one_client(make):
             return b""
     p = make(TB_CONNECTIONS_PER_ADDRESS="2")
     p.http.close()
+    p.health.close()
     p.http = p.daemon.listen["http"] = net.run(listener)
-    p.ready().start()
+    p.health = p.daemon.listen["health"] = net.run(tcp_listener)
+    p.ready().start(wait=None)
+    wait_for(lambda: net.run(lambda: p.ask("GET", "/health")[0]) == 200, what="Ready")
     to6, to4 = "fd00:0:0:2::1", "127.0.0.1"
     cases = [("fd00:0:0:1::1", to6, True), ("fd00:0:0:1:1:2:3:4", to6, True), ("fd00:0:0:1:ffff::9", to6, False), ("fd00:0:0:2::1", to6, True),
              ("127.0.0.1", to4, True), ("127.0.0.1", to4, True), ("127.0.0.1", to4, False), ("127.0.0.2", to4, True)]
