@@ -430,6 +430,7 @@ void tb_config_clear(struct tb_config *c)
     for (size_t i = 0; i < ARRAY_SIZE(config_settings); i++)
         switch (config_settings[i].kind) {
         case KIND_ID:
+        case KIND_ASSET_ID:
         case KIND_ENDPOINT:
         case KIND_RUNTIME:
         case KIND_TARGET:
