@@ -6,6 +6,7 @@
 #include "backup/backup.h"
 #include "common/inet.h"
 #include "common/io.h"
+#include "common/text.h"
 
 #define VALUE_MAX 512
 
@@ -28,6 +29,7 @@ static bool advice_setting(const struct backup_set *s, const char *name, char ou
         for (size_t k = strlen(out);
              k > 0 && (isspace((unsigned char)out[k - 1]) || strchr("\"'", out[k - 1]));)
             out[--k] = '\0';
+        tb_text_plain(out);
     }
     return out[0] != '\0';
 }

@@ -9,6 +9,7 @@
 
 #include "common/hex.h"
 #include "common/json.h"
+#include "common/text.h"
 
 #define FORMAT_NAME "trustbridge-backup/"
 #define FORMAT FORMAT_NAME "1"
@@ -222,6 +223,8 @@ static int reader_heading(struct archive_reader *rd, const cJSON *doc, struct ba
     snprintf(s->created, sizeof(s->created), "%s", created);
     snprintf(s->version, sizeof(s->version), "%s", version);
     snprintf(s->machine, sizeof(s->machine), "%s", machine);
+    tb_text_plain(s->created); /* shown on a terminal */
+    tb_text_plain(s->version);
     return 0;
 }
 

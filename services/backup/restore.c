@@ -104,8 +104,12 @@ static int restore_enter(struct restore *rs)
     if (r == 0)
         r = tb_mkdir_p(rs->p->own, 0711);
     rs->lock_fd = r < 0 ? r : open(rs->p->own, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (r < 0 || rs->lock_fd < 0)
-        return tb_outcome_set(&rs->o, TB_EXIT_IOERR, "%s: %s", rs->p->own, strerror(r < 0 ? -r : errno));
+    if (r == 0 && rs->lock_fd < 0)
+        r = -errno;
+    if (r == -EACCES || r == -EPERM)
+        return tb_outcome_set(&rs->o, TB_EXIT_NOPERM, "%s: %s; run this as root", rs->p->own, strerror(-r));
+    if (r < 0)
+        return tb_outcome_set(&rs->o, TB_EXIT_IOERR, "%s: %s", rs->p->own, strerror(-r));
     if (flock(rs->lock_fd, LOCK_EX | LOCK_NB) < 0)
         return tb_outcome_set(&rs->o, TB_EXIT_TEMPFAIL, "%s: another tb-restore is at work", rs->p->own);
     /* Daemons look for the plan in it. */

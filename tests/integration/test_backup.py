@@ -399,6 +399,20 @@ def test_a_restore_never_clears_a_suspension(saved, tmp_path):
     assert flag.read_text() == '{"reason":"x"}'
 
 
+def test_a_user_is_told_to_be_root(saved, tmp_path):
+    root, backup = saved
+    open_to_all = tmp_path / "b"
+    open_to_all.write_bytes(backup.read_bytes())
+    for p in (tmp_path, *tmp_path.parents):
+        if p.owner() == "root" and str(p).startswith("/tmp/"):
+            p.chmod(p.stat().st_mode | 0o755)
+    there = new_root(tmp_path / "there")
+    user = dict(user=65534, group=65534, extra_groups=[])
+    assert "run this as root" in run("tb-restore", "--root", there, open_to_all, rc=77, **user).stderr
+    root.chmod(0o755)
+    assert "run this as root" in run("tb-backup", "--root", root, tmp_path / "mine", rc=77, **user).stderr
+
+
 def test_a_lost_ledger_goes_on_with_the_counters(tmp_path):
     m = Machine(new_root(tmp_path / "one"), tmp_path / "work").start()
     m.ask()
@@ -507,6 +521,15 @@ def test_foreign_archives(tmp_path):
     run("tb-restore", "--root", there, tmp_path / "none", rc=66)
     r = run("tb-restore", "--root", there, tmp_path, rc=74)
     assert "Is a directory" in r.stderr
+    # Nothing of it reaches the terminal as it is.
+    text = b"TB_CA_FILE=/x\x1b[31m\n"
+    row = {"name": "settings/trustbridge.env", "mode": 0o600, "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+    (tmp_path / "loud").write_bytes(archive([("settings/trustbridge.env", text)], manifest={
+        **m, "created": "\x1b]0;owned\x07", "version": "\x9b31m", "members": [row]}))
+    (tmp_path / "loud-root").mkdir()
+    for args in (("--check",), ("--root", new_root(tmp_path / "loud-root/r"))):
+        r = run("tb-restore", *args, tmp_path / "loud")
+        assert "\x1b" not in r.stdout + r.stderr and "\x07" not in r.stdout, r
     # A ledger that is none.
     r = archive([("state/tb-billing/ledger.db", b"SQLite format 3\0" + b"x" * 5000)])
     (tmp_path / "bad").write_bytes(r)
