@@ -21,6 +21,10 @@ void cp_answer_key_service(struct cp_reply *ret);
 /* One function for each call. */
 void cp_answer_register(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
                         struct cp_reply *ret);
+void cp_answer_enrol(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
+                     struct cp_reply *ret);
+void cp_answer_renew(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
+                     struct cp_reply *ret);
 void cp_answer_authorize(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
                          struct cp_reply *ret);
 

@@ -8,17 +8,16 @@
 #include "common/log.h"
 #include "controlplane/api/answer.h"
 
-enum route { ROUTE_REGISTER, ROUTE_AUTHORIZE, ROUTE_HEALTH_V1, ROUTE_HEALTH };
+enum route { ROUTE_REGISTER, ROUTE_AUTHORIZE, ROUTE_ENROL, ROUTE_RENEW, ROUTE_HEALTH_V1, ROUTE_HEALTH };
 
 static const struct {
     const char *path;
     enum route route;
     bool post;
 } routes[] = {
-    {"/api/v1/assets/register", ROUTE_REGISTER, true},
-    {"/api/v1/license/authorize", ROUTE_AUTHORIZE, true},
-    {"/api/v1/health", ROUTE_HEALTH_V1, false},
-    {"/health", ROUTE_HEALTH, false},
+    {"/api/v1/assets/register", ROUTE_REGISTER, true}, {"/api/v1/license/authorize", ROUTE_AUTHORIZE, true},
+    {"/api/v1/machines/enrol", ROUTE_ENROL, true},     {"/api/v1/machines/renew", ROUTE_RENEW, true},
+    {"/api/v1/health", ROUTE_HEALTH_V1, false},        {"/health", ROUTE_HEALTH, false},
 };
 
 static bool api_token_matches(const struct cp_api *api, const char *authorization)
@@ -123,6 +122,12 @@ void cp_api_answer(const struct cp_api *api, struct cp_store *s, const struct cp
         break;
     case ROUTE_AUTHORIZE:
         cp_answer_authorize(api, s, rq, ret);
+        break;
+    case ROUTE_ENROL:
+        cp_answer_enrol(api, s, rq, ret);
+        break;
+    case ROUTE_RENEW:
+        cp_answer_renew(api, s, rq, ret);
         break;
     case ROUTE_HEALTH_V1:
         api_answer_health(api, s, "ok", ret);

@@ -13,12 +13,13 @@
 #include "controlplane/api/request.h"
 #include "controlplane/blob/proof.h"
 #include "controlplane/blob/sas.h"
+#include "controlplane/identity/authority.h"
 #include "controlplane/keys/keyring.h"
 #include "controlplane/store/store.h"
 
-/* How the client showed who it is on the TLS layer. */
+/* How the client showed who it is on the TLS layer, before the CAs of --client-ca. */
 enum cp_client_auth {
-    CP_CLIENT_NOT_ASKED, /* the server runs without --client-ca */
+    CP_CLIENT_NOT_ASKED, /* the server runs without --client-ca: contracts say what they want */
     CP_CLIENT_NO_CERT,
     CP_CLIENT_UNTRUSTED,
     CP_CLIENT_VERIFIED,
@@ -29,18 +30,25 @@ struct cp_api {
     struct cp_keyring *keyring;
     const struct tb_key *token;
     struct cp_sas sas;
-    struct tb_http_tls storage_tls; /* to read blobs */
+    const struct cp_authority *machines; /* gives machines their certificates; NULL: nobody does */
+    uint64_t certificate_s;              /* for so long; 0: CP_CERTIFICATE_S */
+    struct tb_http_tls storage_tls;      /* to read blobs */
     /* cp_proof_check(), or what a test puts in its place */
     enum cp_proof (*prove)(const struct cp_claim *c, const struct tb_http_tls *tls,
                            char err[static CP_PROOF_ERR_MAX]);
 };
+
+#define CP_CERTIFICATE_S (7 * 86400)
+/* A machine that was off for so long behind the end of its certificate comes back by itself. */
+#define CP_CERTIFICATE_LATE_S (90 * 86400)
 
 struct cp_request {
     const char *method, *path;
     const char *authorization; /* header value, NULL: none */
     const char *peer;          /* address, for the log */
     enum cp_client_auth client_auth;
-    const char *client_name; /* common name of the verified certificate, NULL: none */
+    const char *client_name;      /* common name of the verified certificate, NULL: none */
+    const struct cp_peer *client; /* what it showed, NULL: nothing */
     const char *body;
     size_t body_len;
     uint64_t now_us;

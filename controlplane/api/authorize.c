@@ -21,6 +21,8 @@ struct decision {
     const char *reason; /* NULL: authorized */
     enum authorize_fault fault;
     struct cp_contract contract;
+    struct cp_identity identity; /* by a certificate; "" without */
+    const char *hw_id;           /* the machine's name: its certificate's, else what it claims */
     struct cp_asset asset;
     struct tb_key key;
     char sas[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX];
@@ -34,6 +36,55 @@ static void decision_clear(struct decision *d)
     tb_erase(d->sas, sizeof(d->sas));
     tb_erase(d->manifest, sizeof(d->manifest));
     tb_freep(&d->report);
+}
+
+/* Who asks is what its certificate says, whatever it claims. */
+static int authorize_identify_by(struct decision *d, const char *ca_pem)
+{
+    static const struct cp_peer nobody = {0};
+    int r =
+        cp_peer_verify(d->rq->client ? d->rq->client : &nobody, ca_pem, false, d->rq->now_us, &d->identity);
+
+    if (r == -ENOENT)
+        d->reason =
+            d->contract.mode == CP_MODE_ENROLLED ? "enrolment_required" : "client_certificate_required";
+    else if (r == -EKEYEXPIRED)
+        d->reason = "client_certificate_expired";
+    else if (r < 0)
+        d->reason = "client_certificate_untrusted";
+    return r == -ENOMEM ? r : 0;
+}
+
+static int authorize_find_machine(struct cp_store *s, struct decision *d)
+{
+    struct cp_machine m;
+    int r = cp_store_get_machine(s, d->contract.contract_id, d->hw_id, &m);
+
+    if (r == -ENOENT || (r == 0 && strcmp(m.identity, d->identity.key_sha256) != 0))
+        d->reason = "machine_unknown";
+    return r == -ENOENT ? 0 : r;
+}
+
+static int authorize_identify(struct cp_store *s, struct decision *d)
+{
+    const struct cp_contract *c = &d->contract;
+    int r;
+
+    if (c->mode == CP_MODE_CERTIFICATE && !*c->client_ca) {
+        if (d->rq->client_auth != CP_CLIENT_VERIFIED)
+            d->reason = "client_certificate_required";
+        return 0;
+    }
+    if (c->mode == CP_MODE_ENROLLED && !d->api->machines) {
+        d->reason = "enrolment_required";
+        return 0;
+    }
+    r = authorize_identify_by(d, c->mode == CP_MODE_ENROLLED ? cp_authority_pem(d->api->machines)
+                                                             : c->client_ca);
+    if (r < 0 || d->reason)
+        return r;
+    d->hw_id = d->identity.name;
+    return c->mode == CP_MODE_ENROLLED ? authorize_find_machine(s, d) : 0;
 }
 
 /* What the contract alone says. 0, or a failure of the store; d->reason. */
@@ -54,9 +105,7 @@ static int authorize_judge_contract(struct cp_store *s, struct decision *d)
         d->reason = "contract_expired";
     else if (strcmp(c->asset_id, CP_ANY_ASSET) != 0 && strcmp(c->asset_id, d->q.asset_id) != 0)
         d->reason = "asset_mismatch";
-    else if (c->mode != CP_MODE_OPEN && d->rq->client_auth != CP_CLIENT_VERIFIED)
-        d->reason = "client_certificate_required";
-    return 0;
+    return d->reason || c->mode == CP_MODE_OPEN ? 0 : authorize_identify(s, d);
 }
 
 static int authorize_judge(struct cp_store *s, struct decision *d)
@@ -71,7 +120,7 @@ static int authorize_judge(struct cp_store *s, struct decision *d)
         return 0;
     }
     if (r == 0)
-        r = cp_store_take_slot(s, &d->contract, d->q.hw_id, "", d->rq->now_us);
+        r = cp_store_take_slot(s, &d->contract, d->hw_id, d->identity.key_sha256, d->rq->now_us);
     if (r == -EDQUOT || r == -EACCES) {
         d->reason = r == -EDQUOT ? "hw_limit_reached" : "machine_expelled";
         return 0;
@@ -138,6 +187,7 @@ static int authorize_take_usage(struct cp_store *s, struct decision *d)
     if (r < 0 || !is_signed)
         return r;
     d->report->received_us = d->rq->now_us;
+    snprintf(d->report->hw_id, sizeof(d->report->hw_id), "%s", d->hw_id);
     d->report_taken = true;
     return cp_store_take_usage(s, d->report, &d->usage_flags);
 }
@@ -149,11 +199,11 @@ static void authorize_tell_usage(const struct decision *d)
     if (*d->q.usage_report && !d->report_taken)
         tb_warn("authorize: the usage report of machine %.8s for %s is not signed with the key of %s, or has "
                 "no time; ignored",
-                d->q.hw_id, d->q.contract_id, d->q.asset_id);
+                d->hw_id, d->q.contract_id, d->q.asset_id);
     for (unsigned i = 0; i < ARRAY_SIZE(words); i++)
         if (d->report_taken && d->usage_flags & 1U << i)
-            tb_warn("authorize: the usage report of machine %.8s for %s%s; it is kept, see `usage`",
-                    d->q.hw_id, d->q.contract_id, words[i]);
+            tb_warn("authorize: the usage report of machine %.8s for %s%s; it is kept, see `usage`", d->hw_id,
+                    d->q.contract_id, words[i]);
 }
 
 /* -- the transaction --------------------------------------------------------------------------- */
@@ -164,7 +214,7 @@ static int authorize_add_log(struct cp_store *s, const struct decision *d)
 
     snprintf(e.contract_id, sizeof(e.contract_id), "%s", d->q.contract_id);
     snprintf(e.asset_id, sizeof(e.asset_id), "%s", d->q.asset_id);
-    snprintf(e.hw_id, sizeof(e.hw_id), "%s", d->q.hw_id);
+    snprintf(e.hw_id, sizeof(e.hw_id), "%s", d->hw_id);
     snprintf(e.peer, sizeof(e.peer), "%s", d->rq->peer);
     snprintf(e.client_name, sizeof(e.client_name), "%s", d->rq->client_name ? d->rq->client_name : "");
     snprintf(e.reason, sizeof(e.reason), "%s", d->reason ? d->reason : "");
@@ -177,6 +227,8 @@ static int authorize_decide(struct cp_store *s, void *ctx)
     int r;
 
     d->reason = NULL;
+    d->hw_id = d->q.hw_id;
+    d->identity = (struct cp_identity){0};
     d->fault = FAULT_NONE;
     d->contract = (struct cp_contract){0};
     d->report_taken = false;
@@ -236,7 +288,7 @@ static void authorize_answer(struct cp_store *s, struct decision *d, struct cp_r
         cp_answer_store_failure(s, "authorize", r, ret);
         return;
     }
-    tb_info("authorize: %s for %s by machine %.8s at %s: %s%s", d->q.contract_id, d->q.asset_id, d->q.hw_id,
+    tb_info("authorize: %s for %s by machine %.10s at %s: %s%s", d->q.contract_id, d->q.asset_id, d->hw_id,
             d->rq->peer, d->reason ? "denied, " : "authorized", d->reason ? d->reason : "");
     authorize_tell_usage(d);
     if (d->reason)

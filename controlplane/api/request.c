@@ -272,3 +272,36 @@ int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,
     *ret = q;
     return 0;
 }
+
+static int enrol_get(const cJSON *j, const char *name, char *out, size_t room,
+                     char err[static TB_JSON_ERR_MAX])
+{
+    const char *text;
+    int r = tb_json_get_string(j, name, &text, err);
+
+    if (r < 0)
+        return r;
+    if (!*text || strlen(text) > room)
+        return request_fault(err, name, "is empty or too long");
+    strcpy(out, text);
+    return 0;
+}
+
+int cp_enrol_parse(const char *body, size_t len, bool renew, struct cp_enrol *ret,
+                   char err[static TB_JSON_ERR_MAX])
+{
+    _cleanup_secret_json_ cJSON *j = NULL;
+    struct cp_enrol q = {0};
+    int r = request_parse_object(body, len, &j, err);
+
+    if (r == 0 && !renew)
+        r = request_get_contract(j, q.contract_id, err);
+    if (r == 0 && !renew)
+        r = enrol_get(j, "code", q.code, CP_CODE_MAX, err);
+    if (r == 0)
+        r = enrol_get(j, "csr", q.csr, CP_CSR_MAX, err);
+    if (r == 0)
+        *ret = q;
+    tb_erase(q.code, sizeof(q.code));
+    return r;
+}

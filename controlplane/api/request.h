@@ -10,6 +10,8 @@
 #include "controlplane/store/store.h"
 
 #define CP_BODY_MAX (64 * 1024)
+#define CP_CODE_MAX 64
+#define CP_CSR_MAX 8192
 
 /* Parses an assets/register body. Of ret, all but the version, the wrapped key, key_id and the times are
  * set; the key comes apart from it. replace (false): another key or other contents may replace those that
@@ -27,6 +29,15 @@ struct cp_authorize {
  * looked at. */
 int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,
                        char err[static TB_JSON_ERR_MAX]);
+
+struct cp_enrol {
+    char contract_id[TB_ID_MAX + 1];
+    char code[CP_CODE_MAX + 1];
+    char csr[CP_CSR_MAX + 1];
+};
+/* Parses a machines/enrol body; of machines/renew, which has no contract and no code, with renew. */
+int cp_enrol_parse(const char *body, size_t len, bool renew, struct cp_enrol *ret,
+                   char err[static TB_JSON_ERR_MAX]);
 
 /* Wipes the strings that are members of the object, then frees all of it. */
 void cp_json_wipe(cJSON *j);

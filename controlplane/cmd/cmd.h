@@ -28,7 +28,8 @@ struct cp_options {
     /* contracts */
     const char *asset, *reason;
     uint64_t expires_us, lease_seconds, max_hw, slot_ttl_s, version, from;
-    const char *mode, *machine;
+    const char *mode, *machine, *contract_ca;
+    uint64_t codes, code_expires_us;
     bool replace;
     /* listings */
     bool json;
@@ -36,6 +37,8 @@ struct cp_options {
     /* serve */
     const char *listen, *tls_cert, *tls_key, *client_ca, *storage_account, *storage_key_file, *storage_ca,
         *sas_ip;
+    const char *machine_ca, *machine_ca_key;
+    uint64_t certificate_s;
     struct tb_option_list names;
     uint64_t sas_seconds, workers;
     bool tls_auto, http, client_auth, seed;
@@ -78,6 +81,12 @@ struct cp_command {
                   "CAs of the key service (default: the system's)", .setting = "TBCP_KEK_CA_FILE"),          \
         TB_OPTION(0, "kek-client-id", "ID", TB_OPTION_STRING, kek_client_id,                                 \
                   "user-assigned managed identity for Key Vault", .setting = "TBCP_KEK_CLIENT_ID")
+#define CP_CODE_ROWS                                                                                         \
+    TB_OPTION(0, "code-uses", "N", TB_OPTION_UINT, codes, "machines that may enrol by the code (default 1)", \
+              .min = 1, .max = 1000000),                                                                     \
+        TB_OPTION(0, "code-expires-in", "DURATION", TB_OPTION_CALL, code_expires_us,                         \
+                  "end of the code from now (default 7d)", .set = cp_option_from_now,                        \
+                  .want = "a duration like 90s, 1h30m or 7d")
 #define CP_JSON_ROW TB_OPTION(0, "json", NULL, TB_OPTION_FLAG, json, "print a JSON array")
 #define CP_COMMON_ROWS                                                                                       \
     TB_OPTION(0, "data", "DIR", TB_OPTION_STRING, data,                                                      \
@@ -93,7 +102,7 @@ int cp_option_from_now(const struct tb_option *o, void *us, char *value, char er
 /* Tables of options: none of its own, --json alone; the others are their commands' files'. */
 extern const struct tb_option cp_no_options[], cp_json_options[], cp_serve_options[],
     cp_contract_add_options[], cp_contract_deny_options[], cp_contract_shorten_options[], cp_log_options[],
-    cp_machine_options[], cp_changes_options[], cp_kek_options[];
+    cp_machine_options[], cp_code_options[], cp_changes_options[], cp_kek_options[];
 
 /* Parses argv after the command's words. Returns -1 to go on, else the exit code (help was printed, or an
  * error). */
@@ -121,6 +130,8 @@ int cp_run_contract_revoke(const struct cp_options *o);
 int cp_run_contract_shorten(const struct cp_options *o);
 int cp_run_contract_unbind(const struct cp_options *o);
 int cp_run_machine_list(const struct cp_options *o);
+int cp_run_contract_code(const struct cp_options *o);
+int cp_run_machine_expel(const struct cp_options *o);
 int cp_run_machine_remove(const struct cp_options *o);
 int cp_run_changes(const struct cp_options *o);
 int cp_run_contract_list(const struct cp_options *o);

@@ -4,8 +4,11 @@
  * for each request. */
 #include <string.h>
 
+#include "common/io.h"
 #include "common/units.h"
 #include "controlplane/cmd/cmd.h"
+#include "controlplane/cmd/enrolment.h"
+#include "controlplane/identity/authority.h"
 
 #define TB_OPTION_TARGET struct cp_options
 const struct tb_option cp_contract_add_options[] = {
@@ -14,7 +17,12 @@ const struct tb_option cp_contract_add_options[] = {
     TB_OPTION(0, "version", "N", TB_OPTION_UINT, version,
               "this version of the asset for good (default: the current one)", .min = 1, .max = INT64_MAX),
     TB_OPTION(0, "mode", "MODE", TB_OPTION_STRING, mode,
-              "open: the contract's id is enough (default); certificate: a client certificate is needed"),
+              "enrolled: machines enrol by a code, which is printed (default); certificate: they have one of "
+              "a CA of "
+              "the customer's; open: whoever knows the contract's id gets the key"),
+    TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, contract_ca,
+              "mode certificate: the customer's CAs (PEM; default: those of serve --client-ca)"),
+    CP_CODE_ROWS,
     CP_END_ROWS,
     CP_LEASE_ROW,
     TB_OPTION(0, "max-hw", "N", TB_OPTION_UINT, max_hw,
@@ -41,6 +49,7 @@ struct edit {
     const struct cp_options *o;
     const char *action;
     struct cp_contract c;
+    struct cp_new_code enrol; /* goes in with it; "": none */
     bool replace;
     /* changes c; -1 to go on, else an exit code after saying why */
     int (*change)(const struct cp_options *o, struct cp_contract *c);
@@ -66,12 +75,14 @@ static int contract_put(struct cp_store *s, void *ctx)
     const struct edit *e = ctx;
     int r = cp_store_put_contract(s, &e->c, e->replace);
 
-    return r < 0 ? r : contract_log(s, e);
+    if (r == 0)
+        r = contract_log(s, e);
+    return r == 0 && *e->enrol.text ? cp_new_code_put(s, &e->enrol) : r;
 }
 
 static int contract_find_mode(const struct cp_options *o, enum cp_mode *ret)
 {
-    *ret = CP_MODE_OPEN;
+    *ret = CP_MODE_ENROLLED;
     if (!o->mode)
         return 0;
     for (int m = 0; m < _CP_MODE_MAX; m++)
@@ -79,25 +90,29 @@ static int contract_find_mode(const struct cp_options *o, enum cp_mode *ret)
             *ret = (enum cp_mode)m;
             return 0;
         }
-    return cp_fail(o, TB_EXIT_USAGE, "--mode: open or certificate, not '%s'", o->mode);
+    return cp_fail(o, TB_EXIT_USAGE, "--mode: enrolled, certificate or open, not '%s'", o->mode);
 }
 
-int cp_run_contract_add(const struct cp_options *o)
+static int contract_read_ca(const struct cp_options *o, struct cp_contract *c)
 {
-    _cleanup_store_ struct cp_store *s = NULL;
-    uint64_t now = tb_now_realtime_us();
-    struct edit e = {.action = "contract.add",
-                     .replace = o->replace,
-                     .c = {.active = true,
-                           .version = o->version,
-                           .expires_us = o->expires_us,
-                           .lease_seconds = o->lease_seconds ? o->lease_seconds : CP_LEASE_SECONDS_DEFAULT,
-                           .max_hw = o->max_hw,
-                           .slot_ttl_s = o->slot_ttl_s ? o->slot_ttl_s : CP_SLOT_TTL_DEFAULT,
-                           .created_us = now,
-                           .updated_us = now}};
+    _cleanup_free_ char *pem = NULL;
     int r;
 
+    if (!o->contract_ca)
+        return 0;
+    if (c->mode != CP_MODE_CERTIFICATE)
+        return cp_fail(o, TB_EXIT_USAGE, "--client-ca is for --mode certificate");
+    r = tb_read_file(o->contract_ca, CP_CLIENT_CA_MAX, &pem, NULL);
+    if (r < 0)
+        return cp_fail(o, TB_EXIT_NOINPUT, "--client-ca %s: %s", o->contract_ca, strerror(-r));
+    if (cp_ca_count(pem) == 0)
+        return cp_fail(o, TB_EXIT_USAGE, "--client-ca %s: not certificates of CAs in PEM", o->contract_ca);
+    strcpy(c->client_ca, pem);
+    return 0;
+}
+
+static int contract_check_asset(const struct cp_options *o)
+{
     if (!o->asset)
         return cp_fail(o, TB_EXIT_USAGE, "--asset ID is missing; \"*\" is every asset");
     if (strcmp(o->asset, CP_ANY_ASSET) != 0 && !tb_asset_id_valid(o->asset))
@@ -107,18 +122,56 @@ int cp_run_contract_add(const struct cp_options *o)
                        o->asset);
     if (o->version && strcmp(o->asset, CP_ANY_ASSET) == 0)
         return cp_fail(o, TB_EXIT_USAGE, "--version is of one asset; name it with --asset");
-    r = contract_find_mode(o, &e.c.mode);
+    return 0;
+}
+
+/* What the options make of it. 0, or an exit code. */
+static int contract_from_options(const struct cp_options *o, struct edit *e)
+{
+    int r = contract_check_asset(o);
+
+    if (r == 0)
+        r = contract_find_mode(o, &e->c.mode);
+    if (r == 0)
+        r = contract_read_ca(o, &e->c);
     if (r != 0)
         return r;
-    strcpy(e.c.contract_id, o->operand);
-    strcpy(e.c.asset_id, o->asset);
-    r = cp_open(o, &s);
+    strcpy(e->c.contract_id, o->operand);
+    strcpy(e->c.asset_id, o->asset);
+    /* machines of a contract that is changed are enrolled already; `contract code` is for more */
+    return e->c.mode == CP_MODE_ENROLLED && !o->replace ? cp_new_code_make(o, o->operand, &e->enrol) : 0;
+}
+
+int cp_run_contract_add(const struct cp_options *o)
+{
+    _cleanup_store_ struct cp_store *s = NULL;
+    uint64_t now = tb_now_realtime_us();
+    struct edit e = {.o = o,
+                     .action = "contract.add",
+                     .replace = o->replace,
+                     .c = {.active = true,
+                           .version = o->version,
+                           .expires_us = o->expires_us,
+                           .lease_seconds = o->lease_seconds ? o->lease_seconds : CP_LEASE_SECONDS_DEFAULT,
+                           .max_hw = o->max_hw,
+                           .slot_ttl_s = o->slot_ttl_s ? o->slot_ttl_s : CP_SLOT_TTL_DEFAULT,
+                           .created_us = now,
+                           .updated_us = now}};
+    int r = contract_from_options(o, &e);
+
+    if (r == 0)
+        r = cp_open(o, &s);
     if (r != 0)
         return r;
     r = cp_store_transact(s, contract_put, &e);
     if (r == -EEXIST)
         return cp_fail(o, TB_EXIT_USAGE, "contract %s exists; --replace changes it", o->operand);
-    return r < 0 ? cp_fail_store(o, s, r) : TB_EXIT_OK;
+    if (r < 0)
+        return cp_fail_store(o, s, r);
+    if (e.c.mode == CP_MODE_OPEN)
+        fprintf(stderr, CP_PROGRAM ": warning: whoever knows the id %s gets the key (--mode open)\n",
+                o->operand);
+    return *e.enrol.text ? cp_new_code_show(o, &e.enrol) : TB_EXIT_OK;
 }
 
 static int contract_edit_stored(struct cp_store *s, void *ctx)

@@ -64,6 +64,14 @@ const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "workers", "N", TB_OPTION_UINT, workers,
               "threads that answer, each with a connection to the database (default 8)", .min = 1,
               .max = CP_WORKERS_MAX, .setting = "TBCP_WORKERS"),
+    TB_OPTION(0, "machine-ca", "FILE", TB_OPTION_STRING, machine_ca,
+              "CA that gives enrolled machines their certificates (default DIR/ca.crt)",
+              .setting = "TBCP_MACHINE_CA"),
+    TB_OPTION(0, "machine-ca-key", "FILE", TB_OPTION_STRING, machine_ca_key, "and its key",
+              .setting = "TBCP_MACHINE_CA_KEY"),
+    TB_OPTION(0, "certificate-seconds", "N", TB_OPTION_UINT, certificate_s,
+              "life of a machine's certificate, which it renews by itself (default 604800)", .min = 60,
+              .max = 397 * 86400, .setting = "TBCP_CERTIFICATE_SECONDS"),
     CP_KEK_ROWS,
     TB_OPTION(0, "log-level", "LEVEL", TB_OPTION_CALL, seed, "debug, info (default), warn or error",
               .set = serve_set_log_level, .want = "debug, info, warn or error", .setting = "TBCP_LOG_LEVEL"),
@@ -75,6 +83,7 @@ struct serve {
     const struct cp_options *o;
     struct cp_place place;
     struct cp_keyring *keyring;
+    struct cp_authority *machines;
     struct tb_key *token; /* secret memory */
     uint8_t *storage_key;
     struct cp_server_tls tls;
@@ -85,6 +94,7 @@ struct serve {
 static void serve_clear(struct serve *v)
 {
     v->keyring = cp_keyring_close(v->keyring);
+    v->machines = cp_authority_close(v->machines);
     tb_secret_freep(&v->token);
     tb_secret_freep(&v->storage_key);
     tb_erase_stringp(&v->tls.key);
@@ -105,6 +115,8 @@ static int serve_check_options(const struct cp_options *o)
         return cp_fail(o, TB_EXIT_USAGE, "--client-auth and --client-ca exclude each other");
     if (o->names.n && (o->http || o->tls_cert))
         return cp_fail(o, TB_EXIT_USAGE, "--name is for the certificate that --tls-auto makes");
+    if (!o->machine_ca != !o->machine_ca_key)
+        return cp_fail(o, TB_EXIT_USAGE, "--machine-ca and --machine-ca-key go together");
     if (!o->storage_account != !o->storage_key_file)
         return cp_fail(o, TB_EXIT_USAGE, "--storage-account and --storage-key-file go together");
     if (o->storage_account && !cp_sas_account_valid(o->storage_account))
@@ -132,6 +144,25 @@ static int serve_read_own_pem(const struct cp_options *o, const char *name, char
     return path ? serve_read_pem(o, path, ret) : cp_fail(o, TB_EXIT_IOERR, "out of memory");
 }
 
+/* Whoever gives the machines their certificates. Clients are asked for one at least for its sake. */
+static int serve_load_machine_ca(struct serve *v)
+{
+    const struct cp_options *o = v->o;
+    _cleanup_free_ char *cert = o->machine_ca ? strdup(o->machine_ca) : tb_path_join(o->data, CP_CA_CERT);
+    _cleanup_free_ char *key = o->machine_ca ? strdup(o->machine_ca_key) : tb_path_join(o->data, CP_CA_KEY);
+    char err[CP_AUTHORITY_ERR_MAX];
+
+    if (!cert || !key)
+        return cp_fail(o, TB_EXIT_IOERR, "out of memory");
+    if (cp_authority_open(cert, key, &v->machines, err) < 0)
+        return cp_fail(o, TB_EXIT_CONFIG, "%s", err);
+    v->api.machines = v->machines;
+    v->api.certificate_s = o->certificate_s;
+    if (!v->tls.client_ca)
+        v->tls.client_ca = strdup(cp_authority_pem(v->machines));
+    return v->tls.client_ca ? 0 : cp_fail(o, TB_EXIT_IOERR, "out of memory");
+}
+
 static int serve_load_tls(struct serve *v)
 {
     const struct cp_options *o = v->o;
@@ -140,9 +171,9 @@ static int serve_load_tls(struct serve *v)
 
     if (o->http)
         return 0;
-    /* --client-auth with a given server certificate still needs the own CA, for the clients */
-    if (!o->tls_cert || o->client_auth) {
-        r = cp_pki_server(o->data, o->names.v, o->names.n, err);
+    /* with a given server certificate the own CA is still there for the clients */
+    if (!o->tls_cert || o->client_auth || !o->machine_ca) {
+        r = o->tls_cert ? cp_pki_ca(o->data, err) : cp_pki_server(o->data, o->names.v, o->names.n, err);
         if (r < 0)
             return cp_fail(o, r == -EINVAL ? TB_EXIT_USAGE : TB_EXIT_CONFIG, "%s", err);
     }
@@ -155,7 +186,8 @@ static int serve_load_tls(struct serve *v)
         r = serve_read_own_pem(o, CP_CA_CERT, &v->tls.client_ca);
     if (r == 0 && o->client_ca)
         r = serve_read_pem(o, o->client_ca, &v->tls.client_ca);
-    return r;
+    v->tls.require_client_cert = v->tls.client_ca;
+    return r == 0 ? serve_load_machine_ca(v) : r;
 }
 
 static int serve_load_storage(struct serve *v)

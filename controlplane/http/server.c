@@ -24,7 +24,7 @@ struct cp_server {
     struct MHD_Daemon *daemon;
     const struct cp_api *api;
     struct cp_workers *workers;
-    bool want_client_cert;
+    bool require_client_cert; /* of --client-ca; else contracts say what they want */
 };
 
 /* One request, between the callbacks of libmicrohttpd. While a worker has it the connection is suspended, and
@@ -35,6 +35,7 @@ struct cp_exchange {
     struct MHD_Connection *connection;
     struct cp_request rq;
     char peer[64], client_name[101];
+    struct cp_peer *client; /* NULL: it showed no certificate */
     char *body; /* secret memory of CP_BODY_MAX, made with the first byte: a registration carries a key */
     size_t len;
     uint64_t total, started_us;
@@ -81,7 +82,7 @@ static enum cp_client_auth server_client_auth(const struct cp_server *s, struct 
     unsigned n = 0, status = 0;
 
     name[0] = '\0';
-    if (!s->want_client_cert)
+    if (!s->require_client_cert)
         return CP_CLIENT_NOT_ASKED;
     i = MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION);
     chain = i ? gnutls_certificate_get_peers(i->tls_session, &n) : NULL;
@@ -91,6 +92,22 @@ static enum cp_client_auth server_client_auth(const struct cp_server *s, struct 
         return CP_CLIENT_UNTRUSTED;
     server_common_name(&chain[0], name, 101);
     return CP_CLIENT_VERIFIED;
+}
+
+/* Its chain, as it came: what it is worth is said by the contract that it asks for. */
+static struct cp_peer *server_client_chain(struct MHD_Connection *c)
+{
+    const union MHD_ConnectionInfo *i = MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    unsigned n = 0;
+    const gnutls_datum_t *chain = i ? gnutls_certificate_get_peers(i->tls_session, &n) : NULL;
+    struct cp_peer *p = chain && n ? calloc(1, sizeof(*p)) : NULL;
+
+    for (unsigned k = 0; p && k < n && k < CP_PEER_CERTS_MAX && chain[k].size <= CP_PEER_DER_MAX; k++) {
+        memcpy(p->cert[k].der, chain[k].data, chain[k].size);
+        p->cert[k].len = chain[k].size;
+        p->n = k + 1;
+    }
+    return p;
 }
 
 /* -- requests ---------------------------------------------------------------------------------- */
@@ -181,6 +198,7 @@ static struct cp_exchange *server_make_exchange(struct cp_server *s, struct MHD_
         (struct cp_request){.method = method, .path = url, .peer = x->peer, .client_name = x->client_name};
     x->rq.authorization = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
     x->rq.client_auth = server_client_auth(s, c, x->client_name);
+    x->rq.client = x->client = server_client_chain(c);
     return x;
 }
 
@@ -244,6 +262,7 @@ static void server_on_completed(void *cls, struct MHD_Connection *c, void **stat
 
     if (x) {
         tb_secret_free(x->body);
+        free(x->client);
         cp_reply_clear(&x->reply);
     }
     free(x);
@@ -296,7 +315,7 @@ int cp_server_start(const struct cp_api *api, const struct cp_place *place, unsi
         return r;
     }
     s->api = api;
-    s->want_client_cert = tls->cert && tls->client_ca;
+    s->require_client_cert = tls->cert && tls->client_ca && tls->require_client_cert;
     if (server_start_daemon(s, tls, listen_fd) < 0) {
         snprintf(err, CP_ERR_MAX,
                  "cannot start the HTTP server; with --tls-cert, check that certificate and key are PEM and "

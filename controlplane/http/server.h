@@ -14,7 +14,9 @@
 
 struct cp_server_tls {
     char *cert, *key; /* PEM text; NULL: plain HTTP */
-    char *client_ca;  /* PEM text of the CAs of client certificates; NULL: clients need none */
+    /* PEM text of the CAs of client certificates: clients are asked for one; NULL: they are not */
+    char *client_ca;
+    bool require_client_cert; /* authorize is for those alone that have one of these CAs */
 };
 
 struct cp_server;

@@ -307,6 +307,13 @@ int cp_pki_server(const char *dir, const char *const *names, size_t n_names, cha
     return pki_issue_and_save(&ca, &p, "TrustBridge development control plane", alt, err);
 }
 
+int cp_pki_ca(const char *dir, char err[static CP_ERR_MAX])
+{
+    _cleanup_(pki_authority_clear) struct authority ca = {0};
+
+    return pki_load_authority(dir, &ca, err);
+}
+
 int cp_pki_client(const char *dir, const char *name, char err[static CP_ERR_MAX])
 {
     _cleanup_free_ char *base = tb_strf("%s/client-%s", dir, name);

@@ -20,6 +20,9 @@
  * good for "localhost", 127.0.0.1, ::1 and all of names (DNS names or addresses). 0 or -errno. */
 int cp_pki_server(const char *dir, const char *const *names, size_t n_names, char err[static CP_ERR_MAX]);
 
+/* Makes the CA when dir has none. 0 or -errno. */
+int cp_pki_ca(const char *dir, char err[static CP_ERR_MAX]);
+
 /* Makes the CA when missing, and DIR/client-NAME.crt and .key, replacing earlier ones. name is also the
  * common name. -EINVAL unless it is like an asset id. */
 int cp_pki_client(const char *dir, const char *name, char err[static CP_ERR_MAX]);

@@ -47,10 +47,73 @@ int cp_store_take_slot(struct cp_store *s, const struct cp_contract *c, const ch
 
 int cp_store_forget_machines(struct cp_store *s, const char *contract_id, const char *hw_id)
 {
-    return cp_sql_run(s->c,
-                      "DELETE FROM machines WHERE contract_id=$1 AND expelled_us=0"
-                      " AND ($2 IS NULL OR hw_id=$2)",
-                      "tt", contract_id, hw_id);
+    int kept = 0, n;
+
+    if (!hw_id)
+        kept = cp_sql_run(s->c,
+                          "UPDATE machines SET slot_until_us=0 WHERE contract_id=$1 AND expelled_us=0"
+                          " AND identity<>''",
+                          "t", contract_id);
+    if (kept < 0)
+        return kept;
+    n = cp_sql_run(s->c,
+                   "DELETE FROM machines WHERE contract_id=$1 AND expelled_us=0"
+                   " AND (hw_id=$2 OR ($2 IS NULL AND identity=''))",
+                   "tt", contract_id, hw_id);
+    return n < 0 ? n : n + kept;
+}
+
+int cp_store_expel_machine(struct cp_store *s, const char *contract_id, const char *hw_id, uint64_t now_us)
+{
+    int n = cp_sql_run(s->c,
+                       "UPDATE machines SET expelled_us=CASE WHEN expelled_us=0 THEN $3 ELSE expelled_us END,"
+                       " slot_until_us=0 WHERE contract_id=$1 AND hw_id=$2",
+                       "ttu", contract_id, hw_id, now_us);
+
+    return n < 0 ? n : n == 0 ? -ENOENT : 0;
+}
+
+#define MACHINE_COLUMNS                                                                                      \
+    "contract_id, hw_id, first_us, last_us, slot_until_us, identity, expelled_us FROM machines"
+
+static void machine_read(struct cp_rows *rows, struct cp_machine *m)
+{
+    *m = (struct cp_machine){.first_us = (uint64_t)cp_rows_int(rows, 2),
+                             .last_us = (uint64_t)cp_rows_int(rows, 3),
+                             .slot_until_us = (uint64_t)cp_rows_int(rows, 4),
+                             .expelled_us = (uint64_t)cp_rows_int(rows, 6)};
+    CP_ROWS_TEXT(rows, 0, m->contract_id);
+    CP_ROWS_TEXT(rows, 1, m->hw_id);
+    CP_ROWS_TEXT(rows, 5, m->identity);
+}
+
+int cp_store_get_machine(struct cp_store *s, const char *contract_id, const char *hw_id,
+                         struct cp_machine *ret)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows, "SELECT " MACHINE_COLUMNS " WHERE contract_id=$1 AND hw_id=$2", "tt",
+                         contract_id, hw_id);
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    if (r <= 0)
+        return r == 0 ? -ENOENT : r;
+    machine_read(rows, ret);
+    return 0;
+}
+
+static int machine_each(struct cp_rows *rows, int (*fn)(const struct cp_machine *, void *), void *ctx)
+{
+    struct cp_machine m;
+    int r;
+
+    while ((r = cp_rows_next(rows)) > 0) {
+        machine_read(rows, &m);
+        r = fn(&m, ctx);
+        if (r != 0)
+            return r;
+    }
+    return r;
 }
 
 int cp_store_each_machine(struct cp_store *s, const char *contract_id,
@@ -58,24 +121,19 @@ int cp_store_each_machine(struct cp_store *s, const char *contract_id,
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;
     int r = cp_sql_query(s->c, &rows,
-                         "SELECT contract_id, hw_id, first_us, last_us, slot_until_us, identity, expelled_us"
-                         " FROM machines WHERE $1 IS NULL OR contract_id=$1 ORDER BY contract_id, hw_id",
+                         "SELECT " MACHINE_COLUMNS
+                         " WHERE $1 IS NULL OR contract_id=$1 ORDER BY contract_id, hw_id",
                          "t", contract_id);
 
-    if (r < 0)
-        return r;
-    while ((r = cp_rows_next(rows)) > 0) {
-        struct cp_machine m = {.first_us = (uint64_t)cp_rows_int(rows, 2),
-                               .last_us = (uint64_t)cp_rows_int(rows, 3),
-                               .slot_until_us = (uint64_t)cp_rows_int(rows, 4),
-                               .expelled_us = (uint64_t)cp_rows_int(rows, 6)};
+    return r < 0 ? r : machine_each(rows, fn, ctx);
+}
 
-        CP_ROWS_TEXT(rows, 0, m.contract_id);
-        CP_ROWS_TEXT(rows, 1, m.hw_id);
-        CP_ROWS_TEXT(rows, 5, m.identity);
-        r = fn(&m, ctx);
-        if (r != 0)
-            return r;
-    }
-    return r;
+int cp_store_each_machine_named(struct cp_store *s, const char *hw_id,
+                                int (*fn)(const struct cp_machine *, void *), void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows, "SELECT " MACHINE_COLUMNS " WHERE hw_id=$1 ORDER BY contract_id", "t",
+                         hw_id);
+
+    return r < 0 ? r : machine_each(rows, fn, ctx);
 }

@@ -40,6 +40,13 @@
     " report TEXT NOT NULL)" END                                                                             \
     "CREATE INDEX usage_flags_by_ledger ON usage_flags(contract_id, hw_id, ledger);"
 
+/* Machines with an identity of their own. */
+#define MIGRATION_2(INT, BYTES, ID, END)                                                                     \
+    "ALTER TABLE contracts ADD COLUMN client_ca TEXT NOT NULL DEFAULT '';"                                   \
+    "CREATE TABLE enrolment_codes(code_sha256 TEXT PRIMARY KEY, contract_id TEXT NOT NULL, uses_left " INT   \
+    " NOT NULL, expires_us " INT " NOT NULL, created_us " INT " NOT NULL)" END                               \
+    "CREATE INDEX machines_by_name ON machines(hw_id);"
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -50,6 +57,7 @@ static const struct {
     const char *sqlite, *postgresql;
 } migrations[] = {
     FOR_BOTH(MIGRATION_1),
+    FOR_BOTH(MIGRATION_2),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

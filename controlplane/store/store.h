@@ -24,6 +24,7 @@
 #define CP_SHA256_HEX 64
 #define CP_HW_ID_MAX 200
 #define CP_REASON_MAX 100
+#define CP_CLIENT_CA_MAX 16384
 #define CP_ANY_ASSET "*"
 #define CP_LEASE_SECONDS_DEFAULT 3600
 #define CP_LEASE_SECONDS_MAX (366 * 86400)
@@ -60,6 +61,8 @@ struct cp_contract {
     uint64_t max_hw;     /* machines that may use it at a time; 0: any number */
     uint64_t slot_ttl_s; /* a slot is free when its machine was not seen for its lease and this */
     uint64_t hw_used;    /* slots that are taken now */
+    /* mode certificate: the CAs of the customer's machines, PEM; "": those of the server's --client-ca */
+    char client_ca[CP_CLIENT_CA_MAX + 1];
     uint64_t created_us, updated_us;
 };
 
@@ -147,11 +150,34 @@ int cp_store_each_contract(struct cp_store *s, uint64_t now_us, int (*fn)(const 
  * expelled. In a transaction. */
 int cp_store_take_slot(struct cp_store *s, const struct cp_contract *c, const char *hw_id,
                        const char *identity, uint64_t now_us);
-/* Forgets the machines of a contract, or one of them; not those that were expelled. In a transaction. */
+/* Forgets one machine of a contract; or, hw_id NULL, frees the slots of all: those that are enrolled keep
+ * their identity. Not those that were expelled. In a transaction. Machines found. */
 int cp_store_forget_machines(struct cp_store *s, const char *contract_id, const char *hw_id);
+/* -ENOENT. */
+int cp_store_get_machine(struct cp_store *s, const char *contract_id, const char *hw_id,
+                         struct cp_machine *ret);
+/* Remembers it as refused for good, and frees its slot. In a transaction. -ENOENT. */
+int cp_store_expel_machine(struct cp_store *s, const char *contract_id, const char *hw_id, uint64_t now_us);
 /* contract_id NULL: of all. */
 int cp_store_each_machine(struct cp_store *s, const char *contract_id,
                           int (*fn)(const struct cp_machine *, void *), void *ctx);
+
+/* The machines of that name, of whatever contract. */
+int cp_store_each_machine_named(struct cp_store *s, const char *hw_id,
+                                int (*fn)(const struct cp_machine *, void *), void *ctx);
+
+/* -- enrolments.c. In a transaction. */
+struct cp_code {
+    char code_sha256[CP_SHA256_HEX + 1]; /* the code itself is nowhere */
+    char contract_id[TB_ID_MAX + 1];
+    uint64_t uses_left, expires_us, created_us; /* expires_us 0: never */
+};
+int cp_store_put_code(struct cp_store *s, const struct cp_code *c);
+/* Enrols the machine `hw_id`, whose key has this hash, by a code of the contract: one use of it, but none
+ * where the same machine had enrolled by a code of the contract before and did not hear of it. -ENOENT no
+ * such code of the contract; -EKEYEXPIRED; -EDQUOT all uses are used; -EACCES the machine was expelled. */
+int cp_store_enrol_machine(struct cp_store *s, const char *code_sha256, const char *contract_id,
+                           const char *hw_id, const char *key_sha256, uint64_t now_us);
 
 /* -- log.c: verdicts and changes */
 /* In the transaction of what it tells of. */

@@ -90,7 +90,7 @@ def provider_side(provider, size):
     run_tbpkg(provider, provider.upload_args(ASSET))
     run_tbpkg(provider, provider.register_args(ASSET))
     cp = provider.controlplane
-    add = ("contract", "add", CONTRACT, "--asset", ASSET, "--lease-seconds", LEASE_SECONDS)
+    add = ("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open", "--lease-seconds", LEASE_SECONDS)
     show_command("tb-controlplane", *add, "--data", cp.dir)
     show(cp.ctl(*add) or "done")
     return source

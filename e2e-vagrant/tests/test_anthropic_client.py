@@ -25,7 +25,7 @@ def seen(tmp_path_factory):
     provider = Provider(d / "provider").start()
     try:
         provider.publish(model.make_model(d / "model"), "anthropic-model", "64KiB")
-        provider.controlplane.ctl("contract", "add", "anthropic", "--asset", "anthropic-model")
+        provider.controlplane.ctl("contract", "add", "anthropic", "--asset", "anthropic-model", "--mode", "open")
         with Chain(d / "consumer", provider.ca, provider.controlplane.url, "anthropic", "anthropic-model",
                    runtime_exec=model.llama_command(), env={"TB_API_KEYS": str(keys)}) as chain:
             chain.wait_state("Ready", 90)

@@ -40,7 +40,7 @@ def provider(tmp_path_factory):
 
 def contract(provider, name, asset=ASSET, **options):
     args = [x for k, v in options.items() for x in (f"--{k.replace('_', '-')}", v)]
-    provider.controlplane.ctl("contract", "add", name, "--asset", asset, *args)
+    provider.controlplane.ctl("contract", "add", name, "--asset", asset, "--mode", "open", *args)
     return name
 
 

@@ -25,7 +25,7 @@ def seen(tmp_path_factory):
     provider = Provider(d / "provider").start()
     try:
         provider.publish(model.make_model(d / "model"), "OpenAI-model-1.5", "64KiB")
-        provider.controlplane.ctl("contract", "add", "openai", "--asset", "OpenAI-model-1.5")
+        provider.controlplane.ctl("contract", "add", "openai", "--asset", "OpenAI-model-1.5", "--mode", "open")
         with Chain(d / "consumer", provider.ca, provider.controlplane.url, "openai", "OpenAI-model-1.5",
                    runtime_exec=model.llama_command(context=16384), env={"TB_API_KEYS": str(keys)}) as chain:
             chain.wait_state("Ready", 90)

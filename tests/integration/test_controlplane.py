@@ -89,7 +89,7 @@ def test_given_certificate_and_further_names(tmp_path):
     cert, key = ca.issue("cp")
     with Server(tmp_path / "a", "--tls-cert", cert, "--tls-key", key) as s:
         assert s.call("GET", "/health", ca=ca.cert)[0] == 200
-        assert not (s.data / "ca.crt").exists()
+        assert not (s.data / "server.crt").exists()  # the CA is there for the machines that enrol
     with Server(tmp_path / "b", "--name", "cp.example") as s:
         context = ssl.create_default_context(cafile=str(s.data / "ca.crt"))
         with socket.create_connection(("127.0.0.1", s.port)) as raw:
@@ -151,7 +151,7 @@ def test_registration_needs_the_token_and_replaces(plain):
 
 def test_asset_ids_with_dots(plain):
     assert plain.register(asset="Llama-3.1-8B")[0] == 201
-    plain.cli("contract", "add", "llama", "--asset", "Llama-3.1-8B")
+    plain.cli("contract", "add", "llama", "--asset", "Llama-3.1-8B", "--mode", "open")
     assert plain.authorize("llama", asset="Llama-3.1-8B")[1]["status"] == "authorized"
     for bad in ("..", ".a", "a.", "a..b"):
         assert plain.register(BLOBS.put(SEALED, "dots"), asset=bad)[1]["details"].startswith("asset_id is not 1 to 100")
@@ -262,9 +262,9 @@ def test_only_the_beginning_of_an_asset_is_read(plain):
 def test_what_live_contracts_use_is_replaced_only_when_asked(plain):
     new = Sealed("55" * 32)
     assert plain.register(asset="live")[0] == 201
-    plain.cli("contract", "add", "live-1", "--asset", "live")
-    plain.cli("contract", "add", "live-2", "--asset", "live", "--version", "1")
-    plain.cli("contract", "add", "live-3", "--asset", "live")
+    plain.cli("contract", "add", "live-1", "--asset", "live", "--mode", "open")
+    plain.cli("contract", "add", "live-2", "--asset", "live", "--mode", "open", "--version", "1")
+    plain.cli("contract", "add", "live-3", "--asset", "live", "--mode", "open")
     plain.cli("contract", "revoke", "live-3")
     status, body, _ = plain.register(asset="live", sealed=new)
     assert (status, body["error"]) == (409, "asset_in_use") and "1 live contract uses" in body["message"] and "--replace" in body["message"]
@@ -281,7 +281,7 @@ def test_what_live_contracts_use_is_replaced_only_when_asked(plain):
 
 
 def test_changes_are_a_chain_that_tb_audit_verifies(plain, tmp_path):
-    plain.cli("contract", "add", "chain", "--asset", ASSET)
+    plain.cli("contract", "add", "chain", "--asset", ASSET, "--mode", "open")
     plain.cli("contract", "revoke", "chain")
     (tmp_path / "changes").write_text(plain.cli("changes"))
     verify = [tbsys.program("tb-audit"), "verify", tmp_path / "changes"]
@@ -293,9 +293,9 @@ def test_changes_are_a_chain_that_tb_audit_verifies(plain, tmp_path):
 # -- contracts, by the command line while serving ---------------------------------------------------------------------
 
 def test_contract_life(plain):
-    plain.cli("contract", "add", "life", "--asset", ASSET, "--lease-seconds", "600", "--expires-in", "1h")
+    plain.cli("contract", "add", "life", "--asset", ASSET, "--mode", "open", "--lease-seconds", "600", "--expires-in", "1h")
     assert plain.authorize("life")[1]["status"] == "authorized"
-    assert "exists" in plain.cli("contract", "add", "life", "--asset", ASSET, rc=64)
+    assert "exists" in plain.cli("contract", "add", "life", "--asset", ASSET, "--mode", "open", rc=64)
     plain.cli("contract", "deny", "life", "--reason", "subscription_inactive")
     assert plain.denied("life") == "subscription_inactive"
     plain.cli("contract", "allow", "life")
@@ -310,7 +310,7 @@ def test_contract_life(plain):
     plain.cli("contract", "shorten", "life", "--expires-in", "1ms")
     tbsys.wait_for(lambda: plain.authorize("life")[1]["status"] == "denied", what="the contract to end")
     assert plain.denied("life") == "contract_expired"
-    plain.cli("contract", "add", "life", "--asset", "another", "--replace")
+    plain.cli("contract", "add", "life", "--asset", "another", "--mode", "open", "--replace")
     assert plain.denied("life") == "asset_mismatch"
     row = [c for c in json.loads(plain.cli("contract", "list", "--json")) if c["contract_id"] == "life"][0]
     assert row["state"] == "active" and row["asset_id"] == "another" and row["lease_seconds"] == 3600
@@ -318,7 +318,7 @@ def test_contract_life(plain):
 
 
 def test_machines_per_contract(plain):
-    plain.cli("contract", "add", "two", "--asset", ASSET, "--max-hw", "2")
+    plain.cli("contract", "add", "two", "--asset", ASSET, "--mode", "open", "--max-hw", "2")
     assert [plain.authorize("two", hw=h)[1]["status"] for h in ("h1", "h2", "h1")] == ["authorized"] * 3
     assert plain.denied("two", hw="h3") == "hw_limit_reached"
     plain.cli("contract", "unbind", "two")
@@ -386,7 +386,7 @@ def test_log_says_who_asked(plain):
 
 
 def test_many_clients_and_the_command_line_at_once(plain):
-    plain.cli("contract", "add", "busy", "--asset", ASSET)
+    plain.cli("contract", "add", "busy", "--asset", ASSET, "--mode", "open")
 
     def ask(i):
         return plain.authorize("busy", hw=f"h{i % 5}")
@@ -419,7 +419,7 @@ def test_a_locked_database_is_a_503(tmp_path):
 
 def test_seed_resets_only_its_own(tmp_path):
     s = Server(tmp_path / "data", "--seed")
-    s.cli("contract", "add", "mine", "--asset", "*")
+    s.cli("contract", "add", "mine", "--asset", "*", "--mode", "open")
     s.cli("contract", "deny", "contract-allow")
     with s:
         states = {c["contract_id"]: c["state"] for c in json.loads(s.cli("contract", "list", "--json"))}

@@ -76,7 +76,7 @@ def place(request, tmp_path):
 
 
 def register(server, asset=ASSET):
-    status, body, _ = server.register("http://127.0.0.1:9/a.tbenc", asset=asset)
+    status, body, _ = server.register(asset=asset)
     assert status == 201, body
 
 

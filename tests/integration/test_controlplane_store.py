@@ -69,7 +69,7 @@ def test_kills_release_no_key_without_its_entry_and_no_slot_too_many(tmp_path, k
     try:
         url = database.create("kills") if database else f"sqlite:{tmp_path / 'shared.db'}"
         one, two = (Server(tmp_path / "data", name=f"s{i}", database=url) for i in range(2))
-        one.cli("contract", "add", "kills", "--asset", ASSET, "--max-hw", str(SLOTS))
+        one.cli("contract", "add", "kills", "--asset", ASSET, "--mode", "open", "--max-hw", str(SLOTS))
         one.start(), two.start()
         assert one.register()[0] == 201
         clients = Clients([one, two], 3 * SLOTS)

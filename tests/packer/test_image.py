@@ -76,7 +76,7 @@ def test_the_image_serves(image, tmp_path):
     try:
         source = model.make_model(tmp_path / "model")
         provider.publish(source, ASSET, "64KiB")
-        provider.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET)
+        provider.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open")
         vm = Appliance(image[0], tmp_path / "vm", provider, CONTRACT, ASSET, model.GGUF)
         vm.start().wait_state("Ready")
         status, answer = vm.chat({**model.CHAT, "max_tokens": 4})

@@ -47,7 +47,7 @@ def provider(tmp_path_factory):
     try:
         p.source = model.make_model(d / "model")
         p.publish(p.source, ASSET, "64KiB")
-        p.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET)
+        p.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open")
         yield p
     finally:
         p.stop()

@@ -41,7 +41,7 @@ def command():
 def vm(provider, tmp_path_factory):
 
     image = build.build(os.environ.get("TB_VM_SUITE", "bookworm"), "podman")
-    provider.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET)
+    provider.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open")
     machine = Appliance(image, tmp_path_factory.mktemp("container"), provider, CONTRACT, ASSET, model.GGUF, env={"TB_RUNTIME_EXEC": command()})
     try:
         machine.start()

@@ -52,7 +52,7 @@ def boottime_us(vm):
 @pytest.fixture
 def short_lease(vm, provider):
     """A lease of seconds with a grace of a minute, as long as the test lasts."""
-    env, terms = "/etc/trustbridge/trustbridge.env", ("contract", "add", CONTRACT, "--replace", "--asset", ASSET)
+    env, terms = "/etc/trustbridge/trustbridge.env", ("contract", "add", CONTRACT, "--replace", "--asset", ASSET, "--mode", "open")
     provider.controlplane.ctl(*terms, "--lease-seconds", 10)
     vm.sh(f"cp -p {env} /root/env && echo TB_LEASE_GRACE=60s >> {env} && systemctl restart tb-authorize.service")
     yield

@@ -60,7 +60,7 @@ def gated(tmp_path_factory):
     p = GatedProvider(tmp_path_factory.mktemp("gated")).start()
     try:
         p.publish(model.make_model(p.dir / "model"), ASSET, "64KiB")
-        p.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET)
+        p.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open")
         yield p
     finally:
         p.stop()

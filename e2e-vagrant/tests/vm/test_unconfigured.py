@@ -17,7 +17,7 @@ APPLY = "systemctl restart tb-configure.service && systemctl start trustbridge.t
 
 @pytest.fixture(scope="module")
 def vm(image, provider, tmp_path_factory):
-    provider.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET)
+    provider.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open")
     machine = Appliance(image, tmp_path_factory.mktemp("unconfigured"), provider, CONTRACT, ASSET, model.GGUF, env={"TB_CONTRACT_ID": ""})
     try:
         yield machine.start()

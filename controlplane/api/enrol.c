@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* POST /api/v1/machines/enrol and .../renew: a machine gets a client certificate for a key of its own. Its
+ * name is made of the key: who asks again with the same key, because no answer came, is the same machine. */
+#include <string.h>
+
+#include "common/log.h"
+#include "common/units.h"
+#include "controlplane/api/answer.h"
+#include "controlplane/identity/code.h"
+
+#define MACHINE_NAME_HEX 32
+
+struct enrol {
+    const struct cp_api *api;
+    const struct cp_request *rq;
+    struct cp_enrol q;
+    struct cp_identity id; /* of the key */
+    char code_sha256[CP_CODE_HASH_HEX + 1];
+    const char *reason;
+};
+
+static void enrol_clear(struct enrol *e)
+{
+    tb_erase(e->q.code, sizeof(e->q.code));
+}
+
+static void enrol_name(const char *key_sha256, char out[static CP_IDENTITY_NAME_MAX + 1])
+{
+    snprintf(out, CP_IDENTITY_NAME_MAX + 1, "m-%.*s", MACHINE_NAME_HEX, key_sha256);
+}
+
+static void enrol_refuse(const struct enrol *e, const char *what, struct cp_reply *ret)
+{
+    static const struct {
+        const char *reason, *message;
+    } says[] = {
+        {"contract_invalid", "there is no such contract"},
+        {"enrolment_not_used", "the contract is not of the mode `enrolled`: its machines need no code"},
+        {"enrolment_code_invalid", "no such enrolment code of this contract; ask the provider for one"},
+        {"enrolment_code_expired", "the enrolment code is over; ask the provider for another"},
+        {"enrolment_code_used",
+         "the enrolment code was used by as many machines as it is for; ask for another"},
+        {"machine_expelled", "the provider expelled this machine"},
+        {"machine_unknown", "the provider does not know this machine any more; it needs an enrolment code"},
+        {"client_certificate_untrusted", "the client certificate is not one that this control plane gave"},
+    };
+    const char *message = NULL;
+
+    for (size_t i = 0; i < ARRAY_SIZE(says); i++)
+        if (strcmp(says[i].reason, e->reason) == 0)
+            message = says[i].message;
+    tb_warn("%s: refused for %s from %s: %s", what, *e->q.contract_id ? e->q.contract_id : "a machine",
+            e->rq->peer, e->reason);
+    cp_answer(ret, 403, "status", "denied", "reason", e->reason, "message", message);
+}
+
+static int enrol_contract(struct cp_store *s, struct enrol *e)
+{
+    struct cp_contract c;
+    int r = cp_store_get_contract(s, e->q.contract_id, e->rq->now_us, &c);
+
+    if (r == -ENOENT)
+        e->reason = "contract_invalid";
+    else if (r == 0 && !c.active)
+        e->reason = "contract_inactive";
+    else if (r == 0 && c.expires_us && c.expires_us <= e->rq->now_us)
+        e->reason = "contract_expired";
+    else if (r == 0 && c.mode != CP_MODE_ENROLLED)
+        e->reason = "enrolment_not_used";
+    return r == -ENOENT ? 0 : r;
+}
+
+static int enrol_decide(struct cp_store *s, void *ctx)
+{
+    struct enrol *e = ctx;
+    int r;
+
+    e->reason = NULL;
+    r = enrol_contract(s, e);
+    if (r < 0 || e->reason)
+        return r;
+    r = cp_store_enrol_machine(s, e->code_sha256, e->q.contract_id, e->id.name, e->id.key_sha256,
+                               e->rq->now_us);
+    if (r == -ENOENT)
+        e->reason = "enrolment_code_invalid";
+    else if (r == -EKEYEXPIRED)
+        e->reason = "enrolment_code_expired";
+    else if (r == -EDQUOT)
+        e->reason = "enrolment_code_used";
+    else if (r == -EACCES)
+        e->reason = "machine_expelled";
+    if (e->reason)
+        return 0;
+    return r < 0 ? r
+                 : cp_change(s, e->rq->now_us, "enrolment", "machine.enrol", e->q.contract_id, "machine",
+                             e->id.name, "peer", e->rq->peer);
+}
+
+static void enrol_hand_out(const struct enrol *e, struct cp_reply *ret)
+{
+    uint64_t seconds = e->api->certificate_s ? e->api->certificate_s : CP_CERTIFICATE_S;
+    char err[CP_AUTHORITY_ERR_MAX], end[TB_RFC3339_MAX];
+    _cleanup_free_ char *pem = NULL;
+
+    if (cp_authority_issue(e->api->machines, e->q.csr, strlen(e->q.csr), e->id.name, e->rq->now_us, seconds,
+                           &pem, err) < 0) {
+        tb_error("a machine's certificate: %s", err);
+        cp_answer_misconfigured(ret);
+        return;
+    }
+    tb_rfc3339_format(e->rq->now_us + seconds * TB_USEC_PER_SEC, 0, end);
+    cp_answer(ret, 200, "status", "enrolled", "machine_id", e->id.name, "certificate", pem, "expires_at",
+              end);
+}
+
+/* The body and the key in it; false: *ret is the answer. */
+static bool enrol_read(struct enrol *e, bool renew, struct cp_reply *ret)
+{
+    char err[MAX(TB_JSON_ERR_MAX, CP_AUTHORITY_ERR_MAX)] = "enrolment is not set up at this control plane";
+    int r = e->api->machines ? cp_enrol_parse(e->rq->body, e->rq->body_len, renew, &e->q, err) : -EINVAL;
+
+    if (r == 0)
+        r = cp_request_key(e->q.csr, strlen(e->q.csr), e->id.key_sha256, err);
+    if (r == 0) {
+        enrol_name(e->id.key_sha256, e->id.name);
+        return true;
+    }
+    cp_answer(ret, 400, "status", "denied", "reason", "invalid_request", "error", "invalid_request",
+              "message", err);
+    return false;
+}
+
+void cp_answer_enrol(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
+                     struct cp_reply *ret)
+{
+    _cleanup_(enrol_clear) struct enrol e = {.api = api, .rq = rq};
+    int r;
+
+    if (!enrol_read(&e, false, ret))
+        return;
+    if (cp_code_hash(e.q.code, e.code_sha256) < 0) {
+        e.reason = "enrolment_code_invalid";
+        enrol_refuse(&e, "enrol", ret);
+        return;
+    }
+    r = cp_store_transact(s, enrol_decide, &e);
+    if (r < 0) {
+        cp_answer_store_failure(s, "enrol", r, ret);
+    } else if (e.reason) {
+        enrol_refuse(&e, "enrol", ret);
+    } else {
+        tb_info("enrol: machine %s of %s at %s", e.id.name, e.q.contract_id, rq->peer);
+        enrol_hand_out(&e, ret);
+    }
+}
+
+/* -- renewal ----------------------------------------------------------------------------------- */
+
+/* Whether any contract still knows the machine. */
+static int renew_see(const struct cp_machine *m, void *ctx)
+{
+    struct enrol *e = ctx;
+
+    if (strcmp(m->hw_id, e->id.name) != 0 || strcmp(m->identity, e->id.key_sha256) != 0)
+        return 0;
+    if (m->expelled_us && !e->reason)
+        e->reason = "machine_expelled";
+    snprintf(e->q.contract_id, sizeof(e->q.contract_id), "%s", m->contract_id);
+    return 0;
+}
+
+static int renew_decide(struct cp_store *s, void *ctx)
+{
+    struct enrol *e = ctx;
+    int r;
+
+    e->reason = NULL;
+    e->q.contract_id[0] = '\0';
+    r = cp_store_each_machine_named(s, e->id.name, renew_see, e);
+    if (r == 0 && !*e->q.contract_id)
+        e->reason = "machine_unknown";
+    return r;
+}
+
+/* By the certificate of the same key; one that ended not too long ago is good enough. */
+static void renew_identify(struct enrol *e)
+{
+    static const struct cp_peer nobody = {0};
+    const struct cp_peer *p = e->rq->client ? e->rq->client : &nobody;
+    const char *ca = cp_authority_pem(e->api->machines);
+    uint64_t late_us = CP_CERTIFICATE_LATE_S * TB_USEC_PER_SEC;
+    struct cp_identity shown;
+    int r = cp_peer_verify(p, ca, false, e->rq->now_us, &shown);
+
+    if (r == -EKEYEXPIRED && e->rq->now_us > late_us)
+        r = cp_peer_ended_within(p, e->rq->now_us, CP_CERTIFICATE_LATE_S)
+                ? cp_peer_verify(p, ca, true, 0, &shown)
+                : -EKEYEXPIRED;
+    if (r < 0 || strcmp(shown.key_sha256, e->id.key_sha256) != 0 || strcmp(shown.name, e->id.name) != 0)
+        e->reason = "client_certificate_untrusted";
+}
+
+void cp_answer_renew(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
+                     struct cp_reply *ret)
+{
+    _cleanup_(enrol_clear) struct enrol e = {.api = api, .rq = rq};
+    int r = 0;
+
+    if (!enrol_read(&e, true, ret))
+        return;
+    renew_identify(&e);
+    if (!e.reason)
+        r = cp_store_transact(s, renew_decide, &e);
+    if (r < 0)
+        cp_answer_store_failure(s, "renew", r, ret);
+    else if (e.reason)
+        enrol_refuse(&e, "renew", ret);
+    else
+        enrol_hand_out(&e, ret);
+}

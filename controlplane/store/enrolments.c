@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "controlplane/store/store_room.h"
+
+int cp_store_put_code(struct cp_store *s, const struct cp_code *c)
+{
+    return store_run(s, "INSERT INTO enrolment_codes VALUES($1,$2,$3,$4,$5)", "ttuuu", c->code_sha256,
+                     c->contract_id, c->uses_left, c->expires_us, c->created_us);
+}
+
+static int enrolment_get_code(struct cp_store *s, const char *code_sha256, const char *contract_id,
+                              struct cp_code *ret)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT uses_left, expires_us FROM enrolment_codes"
+                         " WHERE code_sha256=$1 AND contract_id=$2",
+                         "tt", code_sha256, contract_id);
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    if (r <= 0)
+        return r == 0 ? -ENOENT : r;
+    ret->uses_left = (uint64_t)cp_rows_int(rows, 0);
+    ret->expires_us = (uint64_t)cp_rows_int(rows, 1);
+    return 0;
+}
+
+static int enrolment_use_code(struct cp_store *s, const char *code_sha256, const struct cp_code *c,
+                              uint64_t now_us)
+{
+    int n;
+
+    if (c->expires_us && c->expires_us <= now_us)
+        return -EKEYEXPIRED;
+    n = cp_sql_run(s->c,
+                   "UPDATE enrolment_codes SET uses_left=uses_left-1 WHERE code_sha256=$1 AND uses_left>0",
+                   "t", code_sha256);
+    return n < 0 ? n : n == 0 ? -EDQUOT : 0;
+}
+
+int cp_store_enrol_machine(struct cp_store *s, const char *code_sha256, const char *contract_id,
+                           const char *hw_id, const char *key_sha256, uint64_t now_us)
+{
+    struct cp_machine m;
+    struct cp_code c;
+    int r = enrolment_get_code(s, code_sha256, contract_id, &c);
+
+    if (r < 0)
+        return r;
+    r = cp_store_get_machine(s, contract_id, hw_id, &m);
+    if (r == 0)
+        return m.expelled_us ? -EACCES : 0;
+    if (r == -ENOENT)
+        r = enrolment_use_code(s, code_sha256, &c, now_us);
+    return r < 0 ? r
+                 : store_run(s, "INSERT INTO machines VALUES($1,$2,$3,$3,0,$4,0)", "ttut", contract_id, hw_id,
+                             now_us, key_sha256);
+}
