@@ -42,6 +42,10 @@ int tb_http_easy_init(CURL *c, const struct tb_http_tls *tls)
     SET(CURLOPT_USERAGENT, TB_USER_AGENT);
     if (tls && tls->ca_file)
         SET(CURLOPT_CAINFO, tls->ca_file);
+    if (tls && tls->unverified) {
+        SET(CURLOPT_SSL_VERIFYPEER, 0L);
+        SET(CURLOPT_SSL_VERIFYHOST, 0L);
+    }
     if (tls && tls->client_cert) {
         SET(CURLOPT_SSLCERT, tls->client_cert);
         SET(CURLOPT_SSLKEY, tls->client_key);

@@ -19,6 +19,7 @@ struct tb_http_tls {
     const char *client_cert; /* PEM, NULL: none */
     const char *client_key;
     bool allow_http; /* plain http:// permitted (TB_INSECURE_HTTP) */
+    bool unverified; /* whoever answers: for a look at this machine's own port, which no secret goes to */
 };
 
 struct tb_http_request {

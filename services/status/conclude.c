@@ -71,7 +71,8 @@ static void conclude_answer(const struct tb_snapshot *s, struct tb_conclusion *c
             c->state = exit_3_words[i];
 }
 
-/* tb-proxy does not answer, so nothing is served, whatever the files say. */
+/* tb-proxy does not answer those who watch: what a client met at the public port counts, not what files
+ * say. */
 static void conclude_files(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
     const struct tb_facts *f = &s->facts;
@@ -84,6 +85,11 @@ static void conclude_files(const struct tb_snapshot *s, struct tb_conclusion *c)
     if (v.state == TB_STATE_READY || (v.state == TB_STATE_DECRYPT && f->delivery.work == TB_WORK_COMPLETE)) {
         c->state = "Down";
         snprintf(c->reason, sizeof(c->reason), "tb-proxy does not answer");
+        if (s->client.serves) { /* only those who watch cannot get in */
+            c->state = "Ready";
+            c->exit_code = TB_STATUS_READY;
+            snprintf(c->reason, sizeof(c->reason), "the health port does not answer");
+        }
     } else if (v.state == TB_STATE_BOOT && s->n_units == 0 && f->hydrate.work == TB_WORK_ABSENT &&
                !f->broken) {
         c->state = "Unknown";
@@ -414,7 +420,12 @@ static void conclude_door(struct conclusion_work *w)
     if (down || unit_is_failing(proxy) ||
         (s->units_known && proxy && strcmp(proxy->active, "inactive") == 0 && s->proxy.error[0]))
         return;
-    if (!s->proxy.came)
+    if (!s->proxy.came && s->client.serves)
+        tb_status_remedy(tb_status_add(w->c, TB_STATUS_CRITICAL,
+                                       "requests are served, but the health port does not answer: %s",
+                                       s->proxy.error),
+                         "systemctl status tb-proxy-health.socket; systemctl restart tb-proxy.service");
+    else if (!s->proxy.came)
         tb_status_remedy(
             tb_status_add(w->c, TB_STATUS_CRITICAL, "tb-proxy does not answer: %s", s->proxy.error),
             "systemctl status tb-proxy.service tb-proxy.socket tb-proxy-health.socket; " LOGS

@@ -203,38 +203,44 @@ void tb_status_ask_proxy(const char *health_addr, struct tb_status_answer *ret)
     ret->came = true;
 }
 
-/* Of a TLS port, which answers plain HTTP with an error of its own, that is answer enough. */
-static bool gather_is_proxy(const struct tb_http_response *rs)
+static int gather_ask_health(const char *scheme, const char *host, struct tb_http_response *ret,
+                             char err[static TB_HTTP_ERR_MAX])
 {
-    return (rs->status == 200 && strcmp(rs->body, "OK") == 0) ||
-           (rs->status == 503 && strncmp(rs->body, "Not ready", 9) == 0) ||
-           strstr(rs->body, "\"plain_http\"") || (rs->status == 503 && strstr(rs->body, "\"error\""));
-}
-
-void tb_status_ask_public(const char *addr, struct tb_status_probe *ret)
-{
-    _cleanup_http_response_ struct tb_http_response rs = {0};
-    struct tb_http_tls tls = {.allow_http = true};
-    char host[96], url[128], err[TB_HTTP_ERR_MAX];
+    struct tb_http_tls tls = {.allow_http = true, .unverified = true};
+    char url[128];
     struct tb_http_request rq = {.url = url,
                                  .direct = true,
                                  .tls = &tls,
                                  .timeout_ms = ASK_TIMEOUT_MS,
                                  .connect_timeout_ms = ASK_TIMEOUT_MS};
 
+    snprintf(url, sizeof(url), "%s://%s/health", scheme, host);
+    return tb_http_do(&rq, ret, err);
+}
+
+void tb_status_ask_public(const char *addr, struct tb_status_probe *ret)
+{
+    _cleanup_http_response_ struct tb_http_response rs = {0};
+    char host[96], err[TB_HTTP_ERR_MAX];
+    int r;
+
     *ret = (struct tb_status_probe){0};
     if (!addr[0])
         return;
     snprintf(ret->addr, sizeof(ret->addr), "%s", addr);
     tb_status_connect_address(addr, host, sizeof(host));
-    snprintf(url, sizeof(url), "http://%s/health", host);
-    if (tb_http_do(&rq, &rs, err) < 0)
+    r = gather_ask_health("http", host, &rs, err);
+    if (r == 0 && rs.status == 400 && strstr(rs.body, "\"plain_http\"")) { /* it wants TLS */
+        tb_http_response_clear(&rs);
+        r = gather_ask_health("https", host, &rs, err);
+    }
+    ret->serves = r == 0 && rs.status == 200 && strcmp(rs.body, "OK") == 0;
+    ret->answered = ret->serves || (r == 0 && rs.status == 503 && strncmp(rs.body, "Not ready", 9) == 0);
+    if (r < 0)
         snprintf(ret->error, sizeof(ret->error), "%s", err);
-    else if (!gather_is_proxy(&rs))
+    else if (!ret->answered)
         snprintf(ret->error, sizeof(ret->error), "what answers there (status %ld) is not tb-proxy",
                  rs.status);
-    else
-        ret->answered = true;
 }
 
 void tb_status_measure_places(const char *run_dir, struct tb_snapshot *s)

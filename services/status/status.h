@@ -43,9 +43,10 @@ struct tb_status_answer {
 
 /* What a client that comes now meets at the public port. */
 struct tb_status_probe {
-    char addr[96]; /* "": nobody knows where it is */
-    bool answered;
-    char error[TB_STATUS_NOTE_MAX]; /* why not */
+    char addr[96];                  /* "": nobody knows where it is */
+    bool answered;                  /* tb-proxy did */
+    bool serves;                    /* and would serve a request */
+    char error[TB_STATUS_NOTE_MAX]; /* why it did not */
 };
 
 /* What tb-billing last left. */

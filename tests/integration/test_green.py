@@ -151,6 +151,9 @@ def test_a_door_with_tls(make, tmp_path):  # noqa: F811
     p = make(TB_TLS_CERT=cert, TB_TLS_KEY=key).ready().start()
     r = tb_status(p, "--check")
     assert r.returncode == 0 and "cert_server=17" in r.stdout, r.stdout  # 1.7 million seconds
+    r = tb_status(p, "--json", TB_HEALTH_ADDR="127.0.0.1:9")  # clients get in by TLS, those who watch do not at all
+    assert r.returncode == 0 and json.loads(r.stdout)["state"] == "Ready"
+    assert "the health port does not answer" in json.loads(r.stdout)["problems"][0]["what"]
     cert2, key2 = CA(tmp_path / "ca2").issue("proxy", days="3")
     for new, old in ((cert2, cert), (key2, key)):
         os.replace(new, old)

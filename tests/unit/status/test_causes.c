@@ -186,6 +186,13 @@ static void proxy_stopped(void)
     s.client.answered = false;
 }
 
+/* Those who watch cannot get in; clients can. */
+static void health_port_silent(void)
+{
+    s.proxy = (struct tb_status_answer){.error = "timed out"};
+    s.client.serves = true;
+}
+
 static void unreachable(void)
 {
     s.facts.contact.reachable = false;
@@ -385,6 +392,12 @@ static const struct row rows[] = {
      1,
      "tb-proxy.socket has failed",
      "ss -ltnp"},
+    {{health_port_silent},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_READY,
+     1,
+     "requests are served, but the health port does not",
+     "tb-proxy-health.socket"},
     {{unreachable},
      TB_STATUS_WARNING,
      TB_STATUS_READY,
