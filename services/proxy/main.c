@@ -10,6 +10,7 @@
 #include "common/domain_file.h"
 #include "common/events.h"
 #include "common/exit.h"
+#include "common/fdpass.h"
 #include "proxy/exchange.h"
 #include "proxy/admin/health.h"
 #include "common/io.h"
@@ -266,6 +267,7 @@ static int proxy_watch_health(struct program *p, struct MHD_Daemon *d, struct mh
 
 static int proxy_start_listeners(struct program *p)
 {
+    bool own_http, own_health; /* made here, not inherited */
     int r;
 
     p->http_fd = tb_listen_open("http", p->config.public_addr, -1);
@@ -281,7 +283,9 @@ static int proxy_start_listeners(struct program *p)
     }
     /* One of them was inherited and the other not: what is bound in this unit's own network reaches nobody.
      * While this process is up systemd could not start the missing socket either. */
-    if (tb_listen_apart(p->http_fd, p->health_fd)) {
+    own_http = tb_listen_fd("http") != p->http_fd;
+    own_health = tb_listen_fd("health") != p->health_fd;
+    if (own_http != own_health && tb_listen_apart(p->http_fd, p->health_fd)) {
         tb_error(
             "a listener was not inherited, and one made here cannot be reached from outside; systemctl start "
             "tb-proxy.socket tb-proxy-health.socket");

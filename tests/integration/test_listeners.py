@@ -9,7 +9,7 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "e2e-vagrant/lib"))
-from tbsys import Daemon, free_port, program, tcp_listener, unix_listener  # noqa: E402
+from tbsys import Daemon, NetNamespace, free_port, program, tcp_listener, unix_listener  # noqa: E402
 
 
 def settings(tmp, **more):
@@ -50,6 +50,16 @@ def test_proxy_does_not_serve_where_nobody_comes(tmp_path):
                    listen={"health": health}, log=tmp_path / "log").start()
         assert d.wait(15) == 75
         assert "systemctl start tb-proxy.socket" in d.log_text()
+
+
+def test_proxy_serves_inherited_listeners_of_two_networks(tmp_path):
+    """Whoever passes both knows what they are for."""
+    net = NetNamespace()
+    with tcp_listener() as health, net.run(tcp_listener) as public:
+        d = Daemon([program("tb-proxy")], env=settings(tmp_path), listen={"health": health, "http": public}, log=tmp_path / "log").start()
+        d.wait_notify("READY", "1")
+        assert d.stop() == 0
+    net.close()
 
 
 def test_a_single_listener_without_a_name_is_the_public_one(tmp_path):
