@@ -62,7 +62,8 @@ bool tb_errno_is_disk(int r);
 /* The process lacks memory or descriptors: nothing is wrong with the file. */
 bool tb_errno_is_ours(int r);
 #define TB_BOOT_ID_MAX 37
-/* The kernel's id of this boot: 36 characters. 0, or -ENOTSUP when it tells none. */
+/* The id of this boot: $BOOT_ID, which a unit without /proc/sys has from systemd, else the kernel's. 0, or
+ * -ENOTSUP when neither tells one. */
 int tb_boot_id(char ret[static TB_BOOT_ID_MAX]);
 /* fsync of the directory that holds path. */
 int tb_fsync_parent(const char *path);

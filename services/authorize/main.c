@@ -253,8 +253,6 @@ static bool renewal_over(struct daemon *d, struct tb_waiting *w, const struct tb
     return d->finished >= w->exchange || now->boot_us >= w->deadline_us;
 }
 
-/* Answers each waiting connection that can be answered now. From the end, as an answered one is replaced by
- * the last. */
 /* The end of a SAS is judged by the control plane's clock: a wrong one here must not keep an old URL, nor
  * refuse a new one. */
 static struct tb_clock release_clock(const struct daemon *d, const struct tb_clock *now)
@@ -266,6 +264,8 @@ static struct tb_clock release_clock(const struct daemon *d, const struct tb_clo
     return c;
 }
 
+/* Answers each waiting connection that can be answered now. From the end, as an answered one is replaced by
+ * the last. */
 static void releases_settle(struct daemon *d, const struct tb_clock *now)
 {
     struct tb_clock judged = release_clock(d, now);

@@ -38,9 +38,10 @@ static bool clock_of_this_boot(const struct billing_anchor *a, const struct bill
     return *a->boot_id && strcmp(a->boot_id, in->boot_id) == 0 && a->boot_us <= in->boot_us;
 }
 
-uint64_t billing_clock_carried(const struct billing_anchor *a, const struct billing_clock_input *in)
+uint64_t billing_clock_at(const struct billing_clock *c, uint64_t boot_us)
 {
-    return clock_of_this_boot(a, in) ? a->real_us + (in->boot_us - a->boot_us) : in->real_us;
+    assert(c->anchored);
+    return c->anchor.real_us + (boot_us - c->anchor.boot_us);
 }
 
 /* The Date, carried on to now; 0: none. */
@@ -91,8 +92,8 @@ static enum billing_clock_event clock_tell(struct billing_clock *c, int64_t off_
 enum billing_clock_event billing_clock_look(struct billing_clock *c, const struct billing_clock_input *in,
                                             uint64_t *ret_us, int64_t *ret_moved_us, bool *ret_save)
 {
-    bool here = c->anchored && clock_of_this_boot(&c->anchor, in);
-    uint64_t carried = here ? billing_clock_carried(&c->anchor, in) : 0, now;
+    bool here = c->anchored && (c->own || clock_of_this_boot(&c->anchor, in));
+    uint64_t carried = here ? billing_clock_at(c, in->boot_us) : 0, now;
     enum billing_clock_source source;
     enum billing_clock_event told;
     int64_t moved;
@@ -106,6 +107,7 @@ enum billing_clock_event billing_clock_look(struct billing_clock *c, const struc
         memcpy(c->anchor.boot_id, in->boot_id, sizeof(c->anchor.boot_id));
         c->anchored = true;
     }
+    c->own = true;
     *ret_us = now;
     *ret_moved_us = moved;
     if (in->boot_us < BILLING_CLOCK_BOOT_US)

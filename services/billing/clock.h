@@ -53,7 +53,7 @@ struct billing_clock_input {
 };
 
 struct billing_clock {
-    bool anchored;
+    bool anchored, own; /* own: by this process, so in this boot */
     struct billing_anchor anchor;
     int64_t off_us; /* of the wall clock against the billed time; 0: within tolerance */
 };
@@ -69,8 +69,8 @@ enum billing_clock_event {
  * how far the billed time moved with BILLING_CLOCK_MOVED. */
 enum billing_clock_event billing_clock_look(struct billing_clock *c, const struct billing_clock_input *in,
                                             uint64_t *ret_us, int64_t *ret_moved_us, bool *ret_save);
-/* What the anchor says of the input's boottime; the wall clock's time without one of this boot. */
-uint64_t billing_clock_carried(const struct billing_anchor *a, const struct billing_clock_input *in);
+/* The billed time at a boottime after a look. */
+uint64_t billing_clock_at(const struct billing_clock *c, uint64_t boot_us);
 
 /* "found", "kept", "date"; for the ledger. */
 const char *billing_clock_source_name(enum billing_clock_source s);

@@ -22,6 +22,8 @@ int billing_anchor_read(struct tb_ledger *l, struct billing_anchor *ret)
     if (sscanf(text, "%36s %" SCNu64 " %" SCNu64 " %15s", a.boot_id, &a.boot_us, &a.real_us, source) == 4 &&
         billing_clock_source_from_name(source, &a.source))
         *ret = a;
+    if (strcmp(ret->boot_id, "-") == 0) /* not known: it is of no boot that there will be */
+        *ret = (struct billing_anchor){0};
     return 0;
 }
 
@@ -30,8 +32,8 @@ int billing_anchor_write(struct tb_ledger *l, const struct billing_anchor *a)
     char text[160];
     int r;
 
-    snprintf(text, sizeof(text), "%s %" PRIu64 " %" PRIu64 " %s", a->boot_id, a->boot_us, a->real_us,
-             billing_clock_source_name(a->source));
+    snprintf(text, sizeof(text), "%s %" PRIu64 " %" PRIu64 " %s", *a->boot_id ? a->boot_id : "-", a->boot_us,
+             a->real_us, billing_clock_source_name(a->source));
     r = tb_db_run(
         l->db, "INSERT INTO meta VALUES ('clock', ?1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         "t", text);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The daemon's look at its clocks: what goes in, and what people are told. */
-#include <string.h>
 #include <sys/timerfd.h>
 
 #include "billing/billing.h"
@@ -118,10 +117,7 @@ int tb_billing_look(struct tb_billing *b, bool *ret_book)
 
 uint64_t tb_billing_now(const struct tb_billing *b)
 {
-    struct billing_clock_input in = {.real_us = tb_now_realtime_us(), .boot_us = tb_now_boottime_us()};
-
-    memcpy(in.boot_id, b->clock.anchor.boot_id, sizeof(in.boot_id));
-    return billing_clock_carried(&b->clock.anchor, &in);
+    return billing_clock_at(&b->clock, tb_now_boottime_us());
 }
 
 int tb_billing_time_start(struct tb_billing *b)

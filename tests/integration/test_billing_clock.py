@@ -98,6 +98,20 @@ def test_a_step_while_the_daemon_is_down(env, tmp_path):
     d.end()
 
 
+def test_a_restart_where_the_kernel_tells_no_boot_id(env, tmp_path):
+    """As in the unit, whose ProcSubset=pid hides it: systemd names the boot."""
+    more = {**env, "BOOT_ID": "0123456789abcdef0123456789abcdef"}
+    usage = Usage(env["TB_STATE_DIR"] / "tb-proxy/usage")
+    control_plane(env, -DAY)
+    for n in (1, 2):
+        d = started(billing(more, tmp_path))
+        usage.add("requests", 5)
+        wait_for(lambda: ledger(env)["requests"] == 5 * n, 20, "the booking")
+        d.stop()
+        (env["TB_RUN_DIR"] / "tb-authorize/control-plane.json").unlink(missing_ok=True)
+    assert hours(env) == {now_hour() - 24: 10}
+
+
 def test_the_control_plane_knows_better_than_a_clock_that_was_found_wrong(env, tmp_path):
     usage = Usage(env["TB_STATE_DIR"] / "tb-proxy/usage")
     control_plane(env, -DAY)  # this machine is a day ahead

@@ -147,6 +147,7 @@ static void test_a_boot_with_a_wrong_clock_raises_no_alarm(void **state)
 
     for (int kept = 0; kept < 2; kept++) {
         world_reboot(&w);
+        c.own = false; /* another process, which has only the anchor */
         w.wall_off_us = -(int64_t)(9 * 365 * DAY);
         w.true_us += 5 * SEC;
         assert_int_equal(look(&c, &w).event, BILLING_CLOCK_QUIET);
@@ -191,6 +192,24 @@ static void test_a_restart_after_a_step(void **state)
     w.has_date = false;
     assert_int_equal(look(&next, &w).event, BILLING_CLOCK_STEPPED);
     assert_near(look(&next, &w).now_us, w.true_us);
+}
+
+static void test_a_boot_without_an_id(void **state)
+{
+    struct world w = world_begin();
+    struct billing_clock c = {0};
+    struct billing_clock_input in = world_input(&w);
+    uint64_t now_us;
+    int64_t moved_us;
+    bool save;
+
+    in.boot_id[0] = '\0';
+    billing_clock_look(&c, &in, &now_us, &moved_us, &save);
+    in.boot_us += 60 * SEC;
+    in.real_us += DAY;
+    assert_int_equal(billing_clock_look(&c, &in, &now_us, &moved_us, &save), BILLING_CLOCK_STEPPED);
+    assert_near(now_us, w.true_us + 60 * SEC);
+    assert_near(billing_clock_at(&c, in.boot_us + HOUR), w.true_us + 60 * SEC + HOUR);
 }
 
 static void test_a_suspend_is_no_step(void **state)
@@ -394,6 +413,7 @@ int main(void)
         cmocka_unit_test(test_a_boot_with_a_wrong_clock_raises_no_alarm),
         cmocka_unit_test(test_a_clock_that_stays_wrong_after_the_boot_is_told),
         cmocka_unit_test(test_a_restart_after_a_step),
+        cmocka_unit_test(test_a_boot_without_an_id),
         cmocka_unit_test(test_a_suspend_is_no_step),
         cmocka_unit_test(test_a_machine_that_stood_still_is_corrected_and_told),
         cmocka_unit_test(test_a_control_plane_whose_clock_goes_wrong_moves_nothing),
