@@ -192,7 +192,11 @@ def damaged_source(vm):
     download_again(vm)
 
 
-fault_of_setting("is not an executable file", "TB_RUNTIME_EXEC", "/usr/local/bin/vllm --model {model}")
+@fault("is not an executable file", correct=lambda vm: vm.sh("mv /root/llama-server /usr/local/bin/"))
+def no_server(vm):
+    vm.sh("mv /usr/local/bin/llama-server /root/ && systemctl restart --no-block tb-runtime.service")
+
+
 fault_of_setting("does not answer 200 to TB_RUNTIME_HEALTH", "TB_RUNTIME_HEALTH", "/nowhere")
 fault_of_setting("has been restarted", "TB_RUNTIME_EXEC", "/bin/false {model}")
 fault_of_setting("two readers opened", "TB_DELIVERY", "fifo")
