@@ -29,6 +29,7 @@ class ControlPlane:
         self.dir, self.ca, self.storage, self.port = pathlib.Path(directory), ca, storage, port or free_port()
         self.sas_seconds = sas_seconds
         self.options = []  # further ones of `tb-controlplane serve`
+        self.env = {}
         self.daemon = None
 
     @property
@@ -50,7 +51,7 @@ class ControlPlane:
             key_file.write_text(self.storage.key)
             argv += ["--storage-account", self.storage.account, "--storage-key-file", key_file, "--sas-seconds", self.sas_seconds,
                      "--storage-ca", self.ca.cert]
-        self.daemon = Daemon(argv, log=self.dir / "controlplane.log").start().wait_notify("READY", "1")
+        self.daemon = Daemon(argv, self.env, log=self.dir / "controlplane.log").start().wait_notify("READY", "1")
         return self
 
     def ctl(self, *args):

@@ -4,6 +4,9 @@
 import json
 import pathlib
 import re
+import socket
+import socketserver
+import threading
 import time
 
 from chain import Provider, http_json
@@ -18,12 +21,52 @@ def event(name):
     return re.search(rf'TB_EVENT_{name} "(\w+)"', (repo / "common/events.h").read_text())[1]
 
 
+class AsGuest(socketserver.ThreadingTCPServer):
+    """A proxy by which a program of this machine reaches what a guest calls HOST: the control plane looks at the storage that it is told."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            target = self.rfile.readline().split(b" ")[1].decode().replace(HOST, "127.0.0.1")
+            while self.rfile.readline().strip():
+                pass
+            host, _, port = target.rpartition(":")
+            try:
+                upstream = socket.create_connection((host, int(port)), 30)
+            except OSError:
+                self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+                return
+            with upstream:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=self.pour, args=(upstream, self.connection), daemon=True)
+                back.start()
+                self.pour(self.connection, upstream)
+                back.join()
+
+        @staticmethod
+        def pour(source, sink):
+            try:
+                while data := source.recv(65536):
+                    sink.sendall(data)
+                sink.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
 class GuestProvider(Provider):
     """A provider whose endpoints are named as a guest reaches them, and who asks for a client certificate."""
 
     def __init__(self, directory, **kw):
         super().__init__(directory, **kw)
         self.controlplane.options = ["--client-ca", self.ca.cert]
+        self.controlplane.env = {"HTTPS_PROXY": AsGuest().url}
 
     def register_args(self, asset):
         return [str(a).replace("127.0.0.1", HOST) if "/" + self.container in str(a) else a for a in super().register_args(asset)]
