@@ -10,7 +10,7 @@
 #include "common/secret.h"
 #include "common/units.h"
 
-#define ACCEPT_BATCH 64
+#define ACCEPT_BATCH 4 /* in one turn: there is no time for the handshakes of more; they wait in the kernel */
 #define LOOK_US TB_USEC_PER_SEC
 #define LOOK_IDLE_US (5 * TB_USEC_PER_SEC) /* when there are only connections that wait for a next request */
 #define RETRY_US (TB_USEC_PER_SEC / 4)     /* after descriptors or memory ran out */
