@@ -15,12 +15,12 @@ static void running_close_bus(sd_bus **b)
     sd_bus_flush_close_unref(*b);
 }
 
-/* What systemd says about units that lock nothing. Without a bus the locks must do. */
+/* What systemd says about those that use the state, or start one that does. Without a bus the locks must
+ * do. */
 static bool running_by_systemd(const char **ret)
 {
-    static const char *const units[] = {"tb-authorize.service", "tb-billing.service",
-                                        "tb-proxy.service",     "tb-runtime.service",
-                                        "tb-proxy.socket",      "tb-proxy-health.socket"};
+    static const char *const units[] = {"tb-authorize.service", "tb-billing.service", "tb-proxy.service",
+                                        "tb-proxy.socket", "tb-proxy-health.socket"};
     _cleanup_(running_close_bus) sd_bus *bus = NULL;
 
     if (sd_bus_open_system(&bus) < 0)

@@ -66,11 +66,12 @@ static int redactor_add(struct redactor *r, const char *text, size_t len, enum r
     return 0;
 }
 
-/* Words of every text; as a value they would leave nothing of it. */
+/* Words of every text, and what many machines are called: as a value they would leave nothing of it. */
 static bool redactor_says_nothing(const char *text, size_t len)
 {
-    static const char *const words[] = {"true", "false", "yes",  "no",    "on",
-                                        "off",  "none",  "info", "debug", "null"};
+    static const char *const words[] = {"true", "false", "yes",    "no",     "on",          "off",
+                                        "none", "info",  "debug",  "null",   "trustbridge", "systemd",
+                                        "root", "linux", "debian", "ubuntu", "azure"};
 
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
         if (len == strlen(words[i]) && strncasecmp(text, words[i], len) == 0)

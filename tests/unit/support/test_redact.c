@@ -87,10 +87,11 @@ static void test_known_values(void **state)
     know(&r, "controlplane", REDACT_ADDRESS);
     know(&r, "geheim geheim", REDACT_SECRET);
     know(&r, "true", REDACT_ID);
+    know(&r, "TrustBridge", REDACT_ADDRESS); /* as a machine may be called */
     know(&r, "c", REDACT_ID);
     redactor_ready(&r);
-    redact_into(&r, "Contract-2026/x webserver on web: geheim geheim true c", &out);
-    assert_string_equal(out.data, "<id-1>/x webserver on <address-1>: <secret> true c");
+    redact_into(&r, "Contract-2026/x webserver on web: geheim geheim true c trustbridge", &out);
+    assert_string_equal(out.data, "<id-1>/x webserver on <address-1>: <secret> true c trustbridge");
     redact_into(&r, "http://controlplane:8080/a?b for contract-2026", &out);
     assert_string_equal(out.data, "http://<address-2>:8080/a?<secret> for <id-1>");
     /* Stuck to something else it is still there. */
