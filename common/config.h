@@ -8,8 +8,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/findings.h"
 #include "common/id.h"
 #include "common/macros.h"
+
+/* What systemd passes on to the programs. */
+#define TB_CONFIG_FILE "/etc/trustbridge/trustbridge.env"
 
 enum tb_delivery { TB_DELIVERY_DIR, TB_DELIVERY_FIFO };
 
@@ -48,15 +52,34 @@ struct tb_config {
     int log_level;             /* enum tb_log_level */
 };
 
-/* Reads environ. On success 0. Else -EINVAL and *ret_errors is a heap string: "N configuration errors:\n" and
- * one "  TB_NAME: reason; remedy" line each. *ret_warnings (heap, or NULL when none) lists unknown TB_ names,
- * one a line. */
+#define TB_CONFIG_REQUIRED "required, not set" /* the text of such a finding */
+
+/* Reads environ into *ret, which is zero-initialised, and adds what is wrong to f. A setting with a wrong
+ * value has its default, or is unset: ret can be looked at for further faults, but not be run with. */
+void tb_config_read(char *const *env, struct tb_config *ret, struct tb_findings *f);
+/* The same for running. On success 0. Else -EINVAL and *ret_errors is a heap string: "N configuration
+ * errors:\n" and one "  TB_NAME: reason; remedy" line each. *ret_warnings (heap, or NULL when none) lists
+ * unknown TB_ names, one a line. */
 int tb_config_load(char *const *env, struct tb_config *ret, char **ret_errors, char **ret_warnings);
 void tb_config_clear(struct tb_config *c);
 #define _cleanup_config_ _cleanup_(tb_config_clear)
 
-/* What every daemon's main() does first: handles --help (prints help to stdout, exits 0), --version and
- * unknown options (exit 64), sets up the log, loads the environment, logs warnings and errors (exit 78). */
-void tb_config_main(int argc, char **argv, const char *program, const char *help, struct tb_config *ret);
+/* true when name is a setting, or one of somebody else's beside ours. Else false, and a finding when it
+ * begins as ours do or is almost one of ours. */
+bool tb_config_check_name(const char *name, unsigned line, enum tb_finding_level level,
+                          struct tb_findings *f);
+/* May the value of this setting be shown, whatever was written there? */
+bool tb_config_shows_value(const char *name);
+
+struct tb_program {
+    const char *name, *help;
+    /* What the program would refuse of settings whose form is right, files that they name included; NULL:
+     * nothing. */
+    void (*check)(const struct tb_config *c, struct tb_findings *f);
+};
+/* What every daemon's main() does first: handles --help (prints help to stdout, exits 0), --version, --check
+ * (prints findings to stdout, exits 0 or 78) and unknown options (exit 64), sets up the log, loads the
+ * environment, logs warnings and errors (exit 78). */
+void tb_config_main(int argc, char **argv, const struct tb_program *p, struct tb_config *ret);
 
 #endif

@@ -14,12 +14,14 @@
 #include "common/domain_file.h"
 #include "common/exit.h"
 #include "common/fdpass.h"
+#include "common/file_check.h"
 #include "authorize/lease_files.h"
 #include "authorize/grant.h"
 #include "common/io.h"
 #include "authorize/lease.h"
 #include "common/log.h"
 #include "common/notify.h"
+#include "common/pem_check.h"
 #include "authorize/release.h"
 #include "common/usage_report.h"
 #include "common/secret.h"
@@ -545,6 +547,33 @@ static void daemon_stop(struct daemon *d, int rc)
     tb_close(d->timer_fd);
 }
 
+/* Unset, the client certificate is a credential, which systemd takes from the operator's store. */
+static void authorize_check(const struct tb_config *c, struct tb_findings *f)
+{
+    static const char cert[] = TB_FILE_CREDSTORE "trustbridge.client-cert";
+    static const char key[] = TB_FILE_CREDSTORE "trustbridge.client-key";
+    bool set = c->client_cert_path || c->client_key_path;
+    const struct tb_pem_pair client = {
+        .cert_setting = set ? "TB_CLIENT_CERT_PATH" : "credential client-cert",
+        .cert = set                       ? c->client_cert_path
+                : access(cert, F_OK) == 0 ? cert
+                                          : NULL,
+        .key_setting = set ? "TB_CLIENT_KEY_PATH" : "credential client-key",
+        .key = set                      ? c->client_key_path
+               : access(key, F_OK) == 0 ? key
+                                        : NULL,
+        .user = PROGRAM,
+    };
+
+    if (c->ca_file)
+        tb_pem_check_authorities("TB_CA_FILE", c->ca_file, PROGRAM, f);
+    tb_pem_check_pair(&client, f);
+    if (!set && !client.cert != !client.key)
+        tb_findings_add(f, TB_FINDING_WARNING, 0, client.cert ? client.key_setting : client.cert_setting,
+                        "%s is missing, so that no client certificate is used; put it beside %s",
+                        client.cert ? key : cert, client.cert ? cert : key);
+}
+
 int main(int argc, char **argv)
 {
     static struct daemon d;
@@ -552,7 +581,7 @@ int main(int argc, char **argv)
 
     tb_secret_init();
     authorize_response_setup();
-    tb_config_main(argc, argv, PROGRAM, help, &d.cfg);
+    tb_config_main(argc, argv, &(struct tb_program){PROGRAM, help, authorize_check}, &d.cfg);
     r = daemon_start(&d);
     if (r < 0)
         return r == -EINVAL ? TB_EXIT_CONFIG : TB_EXIT_IOERR;

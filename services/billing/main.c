@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/option.h"
+#include "common/pem_check.h"
 #include "common/domain_file.h"
 #include "common/signals.h"
 #include "common/units.h"
@@ -344,6 +345,13 @@ static int billing_serve(const struct tb_config *c)
     return r;
 }
 
+/* Without billing it asks nobody. */
+static void billing_check(const struct tb_config *c, struct tb_findings *f)
+{
+    if (c->billing_enabled && c->ca_file)
+        tb_pem_check_authorities("TB_CA_FILE", c->ca_file, PROGRAM, f);
+}
+
 int main(int argc, char **argv)
 {
     _cleanup_config_ struct tb_config c = {0};
@@ -356,6 +364,6 @@ int main(int argc, char **argv)
         return billing_exit_code(ledger_print_unreported());
     if (argc == 5 && strcmp(argv[1], "resolve") == 0)
         return billing_exit_code(ledger_resolve(argv[2], argv[3], argv[4]));
-    tb_config_main(argc, argv, PROGRAM, help, &c);
+    tb_config_main(argc, argv, &(struct tb_program){PROGRAM, help, billing_check}, &c);
     return billing_exit_code(billing_serve(&c));
 }

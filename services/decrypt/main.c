@@ -143,6 +143,6 @@ int main(int argc, char **argv)
     tb_secret_init();
     if (atexit(client_at_exit) != 0)
         return TB_EXIT_IOERR;
-    tb_config_main(argc, argv, "tb-decrypt", help, &config);
+    tb_config_main(argc, argv, &(struct tb_program){"tb-decrypt", help, NULL}, &config);
     return decrypt_run(&config);
 }

@@ -7,6 +7,7 @@
 #include "hydrate/repair.h"
 #include "common/log.h"
 #include "common/notify.h"
+#include "common/pem_check.h"
 #include "common/secret.h"
 #include "common/signals.h"
 
@@ -24,6 +25,17 @@ static const char help[] =
     "fetches fresh\n"
     "URLs and resumes), 76 integrity, 77 denied, 78 configuration. See tb-hydrate(8).\n";
 
+/* The client certificate of the settings is shown to the storage too. */
+static void hydrate_check(const struct tb_config *c, struct tb_findings *f)
+{
+    const struct tb_pem_pair client = {"TB_CLIENT_CERT_PATH", c->client_cert_path, "TB_CLIENT_KEY_PATH",
+                                       c->client_key_path, "tb-hydrate"};
+
+    if (c->ca_file)
+        tb_pem_check_authorities("TB_CA_FILE", c->ca_file, "tb-hydrate", f);
+    tb_pem_check_pair(&client, f);
+}
+
 int main(int argc, char **argv)
 {
     _cleanup_config_ struct tb_config cfg = {0};
@@ -34,7 +46,7 @@ int main(int argc, char **argv)
 
     tb_secret_init();
     settle = argc == 2 && strcmp(argv[1], "settle") == 0;
-    tb_config_main(settle ? 1 : argc, argv, "tb-hydrate", help, &cfg);
+    tb_config_main(settle ? 1 : argc, argv, &(struct tb_program){"tb-hydrate", help, hydrate_check}, &cfg);
     if (settle) {
         repair_settle(&cfg);
         return TB_EXIT_OK;

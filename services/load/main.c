@@ -5,7 +5,9 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "common/file_check.h"
 #include "common/io.h"
+#include "load/cmdline.h"
 #include "load/modes.h"
 #include "load/prepare.h"
 #include "common/log.h"
@@ -71,6 +73,27 @@ static int load_run(struct tb_load *l)
     return r;
 }
 
+#define LOAD_USER "tb-runtime" /* of tb-runtime.service */
+
+/* What is not set yet may come with the inference server. */
+static void load_check(const struct tb_config *c, struct tb_findings *f)
+{
+    struct tb_outcome o = {0};
+    char **command = NULL;
+
+    if (tb_load_command(c, &command, &o) != 0) {
+        const char *what = o.reason + strcspn(o.reason, " ");
+
+        tb_findings_add(f, c->runtime_exec ? TB_FINDING_ERROR : TB_FINDING_WARNING, 0, "TB_RUNTIME_EXEC",
+                        "%s; %s", what + strspn(what, " "),
+                        c->runtime_exec ? "install the inference server, or correct the command line"
+                                        : "until then no model is served");
+    } else if (command && command[0][0] == '/') {
+        tb_file_check_program("TB_RUNTIME_EXEC", command[0], LOAD_USER, f);
+    }
+    tb_argv_free(command);
+}
+
 int main(int argc, char **argv)
 {
     _cleanup_config_ struct tb_config config = {0};
@@ -78,7 +101,7 @@ int main(int argc, char **argv)
         .config = &config, .signal_fd = -1, .started_boottime_us = tb_now_boottime_us()};
     int r;
 
-    tb_config_main(argc, argv, "tb-load", help, &config);
+    tb_config_main(argc, argv, &(struct tb_program){"tb-load", help, load_check}, &config);
     r = load_run(&l);
     if (l.stopped_by)
         tb_signals_die(l.stopped_by);

@@ -13,28 +13,28 @@
 
 #define MANIFEST_NAME "model.manifest.json"
 
-static int load_prepare_command(struct tb_load *l)
+int tb_load_command(const struct tb_config *c, char ***ret, struct tb_outcome *o)
 {
-    const char *line = l->config->runtime_exec;
-    char err[TB_CMDLINE_ERR_MAX];
+    const char *line = c->runtime_exec;
+    char err[TB_CMDLINE_ERR_MAX], **words;
     int r;
 
     if (!line) {
-        if (l->config->delivery == TB_DELIVERY_FIFO)
+        if (c->delivery == TB_DELIVERY_FIFO)
             return 0;
-        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG,
+        return tb_outcome_set(o, TB_EXIT_CONFIG,
                               "TB_RUNTIME_EXEC is not set; mode dir needs the command line of the inference "
                               "server, with {model} where the model's path belongs");
     }
-    r = tb_cmdline_split(line, strlen(line), &l->command, err);
+    r = tb_cmdline_split(line, strlen(line), &words, err);
     if (r == -ENOMEM)
-        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
+        return tb_outcome_set(o, TB_EXIT_IOERR, "out of memory");
     if (r < 0)
-        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC cannot be split into words: %s",
-                              err);
-    if (!tb_runtime_found(l->command[0]))
-        return tb_outcome_set(&l->outcome, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC: %s is not an executable file%s",
-                              l->command[0], strchr(l->command[0], '/') ? "" : " in PATH");
+        return tb_outcome_set(o, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC cannot be split into words: %s", err);
+    *ret = words;
+    if (!tb_runtime_found(words[0]))
+        return tb_outcome_set(o, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC: %s is not an executable file%s", words[0],
+                              strchr(words[0], '/') ? "" : " in PATH");
     return 0;
 }
 
@@ -102,7 +102,7 @@ int tb_load_check_paths(struct tb_load *l)
 
 int tb_load_prepare(struct tb_load *l)
 {
-    int r = load_prepare_command(l);
+    int r = tb_load_command(l->config, &l->command, &l->outcome);
 
     if (r == 0)
         r = load_read_manifest(l);

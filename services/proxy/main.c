@@ -11,6 +11,7 @@
 #include "common/events.h"
 #include "common/exit.h"
 #include "common/fdpass.h"
+#include "proxy/check.h"
 #include "proxy/exchange.h"
 #include "proxy/admin/health.h"
 #include "common/io.h"
@@ -480,7 +481,7 @@ int main(int argc, char **argv)
     struct program p = {.signal_fd = -1};
     int r;
 
-    tb_config_main(argc, argv, "tb-proxy", help, &p.config);
+    tb_config_main(argc, argv, &(struct tb_program){"tb-proxy", help, tb_proxy_check}, &p.config);
     tb_secret_init();
     p.server.config = &p.config;
     p.server.started_us = tb_now_monotonic_us();

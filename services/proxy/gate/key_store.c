@@ -28,7 +28,7 @@ static void store_read(struct tb_key_store *s)
     _cleanup_(tb_api_keys_clear) struct tb_api_keys keys = {0};
     _cleanup_free_ char *text = NULL;
     size_t len;
-    int r = tb_read_file(s->path, TB_API_KEYS_MAX * 512UL, &text, &len);
+    int r = tb_read_file(s->path, TB_API_KEYS_BYTES_MAX, &text, &len);
 
     snprintf(s->err, sizeof(s->err), "%s", strerror(-r));
     if (r >= 0) {

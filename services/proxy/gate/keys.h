@@ -14,6 +14,7 @@
 
 #define TB_API_KEY_NAME_MAX 64
 #define TB_API_KEYS_MAX 10000
+#define TB_API_KEYS_BYTES_MAX (TB_API_KEYS_MAX * 512UL) /* of the file */
 #define TB_API_KEYS_ERR_MAX 200
 
 struct tb_api_key {
