@@ -53,7 +53,7 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 LIBS := $(shell pkg-config --libs $(PKG) 2>/dev/null)
 
 # name of each program and the folder that holds it
-PROGRAMS := tbpkg tb-authorize tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-backup tb-support tb-controlplane
+PROGRAMS := tbpkg tb-authorize tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-backup tb-configure tb-support tb-controlplane
 dir_tbpkg := provider
 dir_tb-authorize := services/authorize
 dir_tb-hydrate := services/hydrate
@@ -65,9 +65,10 @@ dir_tb-billing := services/billing
 dir_tb-status := services/status
 dir_tb-backup := services/backup
 dir_tb-support := services/support
+dir_tb-configure := services/configure
 dir_tb-controlplane := controlplane
 # shell programs of the units
-SCRIPTS := tb-configure tb-repair tb-scratch
+SCRIPTS := tb-repair tb-scratch
 ROOMS := $(foreach p,$(PROGRAMS),$(dir_$(p)))
 
 # a room and the rooms within it
@@ -260,6 +261,8 @@ install: all install-units
 	install -d $(DESTDIR)$(datadir)/trustbridge/packer/scripts
 	install -m 644 packer/*.pkr.hcl $(DESTDIR)$(datadir)/trustbridge/packer/
 	install -m 755 packer/scripts/* $(DESTDIR)$(datadir)/trustbridge/packer/scripts/
+	ln -sf $(if $(filter $(prefix)/%,$(libexecdir)),../$(libexecdir:$(prefix)/%=%),$(libexecdir))/tb-configure $(DESTDIR)$(bindir)/tb-configure
+	install -m 644 services/configure/tb-configure.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-configure
 	install -m 644 services/status/tb-status.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-status
 	for n in audit backup billing support; do install -m 644 services/$$n/tb-$$n.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-$$n || exit; done
 	ln -sf tb-backup $(DESTDIR)$(datadir)/bash-completion/completions/tb-restore
@@ -275,6 +278,7 @@ install-units:
 		sed 's|@libexecdir@|$(libexecdir)|; s|@sbindir@|$(sbindir)|; s|@sysconfdir@|$(sysconfdir)|; s|@generatordir@|$(generatordir)|' $$f > $(DESTDIR)$$d/$${f##*/}; \
 		chmod $$m $(DESTDIR)$$d/$${f##*/}; done
 	install -m 755 $(SCRIPTS:%=units/%) $(DESTDIR)$(libexecdir)/
+	[ ! -e $(B)/tb-configure ] || install -m 755 $(B)/tb-configure $(DESTDIR)$(libexecdir)/
 	install -m 644 units/90-trustbridge.rules $(DESTDIR)$(udevrulesdir)/
 	install -m 644 units/trustbridge.sysusers $(DESTDIR)$(sysusersdir)/trustbridge.conf
 	install -m 644 units/trustbridge.tmpfiles $(DESTDIR)$(tmpfilesdir)/trustbridge.conf

@@ -115,7 +115,7 @@ def unknown_authority(vm):
     vm.apply()
 
 
-fault_of_setting("exit 78, configuration", "TB_LEASE_GRACE", "soon")
+fault_of_setting("trustbridge.env has errors", "TB_LEASE_GRACE", "soon")
 
 
 # -- download -------------------------------------------------------------------------------------------------------------

@@ -366,7 +366,8 @@ static void restore_tell(const struct restore *rs)
         printf("Its credentials were not restored: that needs --identity or --passphrase-file.\n");
     backup_advise(rs->p, s, another, rs->secrets != NULL);
     if (!rs->p->elsewhere)
-        printf("Start it with: systemctl daemon-reload; systemctl start trustbridge.target\n");
+        printf("Start it with: systemctl daemon-reload; systemctl restart tb-configure.service; "
+               "systemctl start trustbridge.target\n");
 }
 
 static int restore_check(struct restore *rs)

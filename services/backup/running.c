@@ -8,7 +8,7 @@
 #include "common/io.h"
 
 #define SYSTEMD "org.freedesktop.systemd1"
-#define REMEDY "stop it first: systemctl stop tb-configure.service (this stops serving)"
+#define REMEDY "stop it first: systemctl stop trustbridge-apply.target (this stops serving)"
 
 static void running_close_bus(sd_bus **b)
 {

@@ -237,6 +237,29 @@ static bool unit_is_failing(const struct tb_unit *u)
     return u && (strcmp(u->active, "failed") == 0 || strncmp(u->sub, "auto-restart", 12) == 0);
 }
 
+/* trustbridge.env was found wrong, when it was to be applied or when a program was started. */
+static void conclude_settings(struct conclusion_work *w)
+{
+    static const char *const units[] = {"tb-configure.service", "tb-settings.service"};
+    struct tb_status_problem *p = NULL;
+
+    for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
+        const struct tb_unit *u = tb_status_unit(w->s, units[i]);
+
+        if (!unit_is_failing(u) || u->exit_code != TB_EXIT_CONFIG)
+            continue;
+        work_explain(w, units[i]);
+        if (!p)
+            p = tb_status_add(
+                w->c, work_level(w),
+                "/etc/trustbridge/trustbridge.env has errors; what was in force before still is");
+    }
+    if (p)
+        tb_status_remedy(
+            p, "tb-configure --check names each with its line; correct them, then systemctl restart "
+               "tb-configure.service");
+}
+
 /* A unit that failed, or that is started over and over. */
 static void conclude_failed_unit(struct conclusion_work *w, const struct tb_unit *u)
 {
@@ -521,6 +544,7 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
     if (w.clock_wrong && s->facts.lease == TB_LEASE_PENDING)
         ret->problems[ret->n_problems - 1].level = TB_STATUS_CRITICAL;
     tb_status_add_certificates(s, ret);
+    conclude_settings(&w);
     conclude_lease(&w);
     conclude_steps(&w);
     conclude_runtime(&w);

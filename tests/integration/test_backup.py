@@ -355,7 +355,7 @@ def test_a_newer_ledger_is_not_lost(tmp_path):
     m.ask()
     run("tb-backup", "--root", m.root, tmp_path / "old")
     r = run("tb-restore", "--root", m.root, tmp_path / "old", rc=75)
-    assert "is running; stop it first: systemctl stop tb-configure.service" in r.stderr
+    assert "is running; stop it first: systemctl stop trustbridge-apply.target" in r.stderr
     for _ in range(3):
         m.ask()
     wait_for(lambda: m.counted()["requests"] == 4, what="the counting")

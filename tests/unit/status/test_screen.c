@@ -248,6 +248,22 @@ static void test_a_failed_unit_comes_with_its_exit_code(void **unused)
     says(s, "Hydrate", 3, 0);
 }
 
+static void test_wrong_settings_are_one_problem_that_stops_nothing(void **unused)
+{
+    struct tb_snapshot *s = hydrating();
+    static const char *const units[] = {"tb-configure.service", "tb-settings.service"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
+        struct tb_unit *u = add_unit(s, units[i], "failed", "failed");
+
+        strcpy(u->result, "exit-code");
+        u->exit_code = 78;
+    }
+    says(s, "Hydrate", 3, 1);
+    shows(s, "! /etc/trustbridge/trustbridge.env has errors; what was in force before still is -> "
+             "tb-configure --check");
+}
+
 static void test_a_runtime_that_does_not_answer(void **unused)
 {
     struct tb_snapshot *s = hydrating();
@@ -421,6 +437,7 @@ int main(void)
         cmocka_unit_test(test_a_machine_without_it_is_unknown),
         cmocka_unit_test(test_a_dead_writer_is_named),
         cmocka_unit_test(test_a_failed_unit_comes_with_its_exit_code),
+        cmocka_unit_test(test_wrong_settings_are_one_problem_that_stops_nothing),
         cmocka_unit_test(test_a_runtime_that_does_not_answer),
         cmocka_unit_test(test_leases),
         cmocka_unit_test(test_a_suspended_machine_has_its_target_stopped),
