@@ -10,6 +10,7 @@
 #include "common/fdpass.h"
 #include "common/http.h"
 #include "authorize/hwid.h"
+#include "authorize/identity.h"
 #include "common/io.h"
 #include "common/log.h"
 #include "common/usage_report.h"
@@ -84,6 +85,7 @@ int authorize_client_key_check(const struct tb_config *cfg)
 struct exchange_identity {
     struct tb_http_tls tls;
     char *cert, *key;
+    bool own; /* the machine's, by enrolment: it sees to it by itself */
 };
 
 static void exchange_identity_clear(struct exchange_identity *id)
@@ -103,8 +105,31 @@ static void exchange_identify(const struct authorize_exchange *x, struct exchang
         return;
     id->cert = credential_path("client-cert");
     id->key = credential_path("client-key");
-    id->tls.client_cert = id->key ? id->cert : NULL;
-    id->tls.client_key = id->key;
+    if (id->cert && id->key) {
+        id->tls.client_cert = id->cert;
+        id->tls.client_key = id->key;
+        return;
+    }
+    free(id->cert);
+    id->cert = authorize_identity_path(x->cfg);
+    id->own = true;
+    id->tls.client_cert = id->tls.client_key = id->cert;
+}
+
+/* The machine's own identity, when the operator gave it none. False: *v says why it cannot ask. */
+static bool exchange_enrol(const struct authorize_exchange *x, struct exchange_identity *id,
+                           struct authorize_verdict *v)
+{
+    const struct tb_http_tls tls = {.ca_file = x->cfg->ca_file, .allow_http = x->cfg->insecure_http};
+    _cleanup_free_ char *code = credential_path("enrolment-code");
+
+    if (!id->own)
+        return true;
+    if (!authorize_identity_prepare(x->cfg, &tls, code, v))
+        return false;
+    exchange_identity_clear(id);
+    exchange_identify(x, id);
+    return true;
 }
 
 /* libcurl says that some certificate does not do, not which file. False: *v says which and why. */
@@ -121,7 +146,7 @@ static bool exchange_check_files(const struct authorize_exchange *x, const struc
     if (v->ca.error[0])
         return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, "TB_CA_FILE %s: %s", v->ca.path, v->ca.error) ==
                0;
-    if (!id->tls.client_cert)
+    if (!id->tls.client_cert || id->own)
         return true;
     if (tb_certificate_read(id->tls.client_cert, false, now, &v->client) < 0)
         return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, "%s %s: %s", cert, v->client.path,
@@ -153,7 +178,7 @@ static void exchange_once(const struct authorize_exchange *x, struct authorize_v
         authorize_verdict_set(v, AUTHORIZE_RETRY, "out of memory");
         return;
     }
-    if (!exchange_check_files(x, &id, v))
+    if (!exchange_check_files(x, &id, v) || !exchange_enrol(x, &id, v))
         return;
     rq.body_len = strlen(body);
     client = v->client;

@@ -51,7 +51,7 @@ static const char help[] =
     "Also: TB_CA_FILE, TB_CLIENT_CERT_PATH and TB_CLIENT_KEY_PATH (mTLS), TB_LEASE_GRACE (24h), "
     "TB_INSECURE_HTTP,\n"
     "TB_RUN_DIR (/run), TB_STATE_DIR (/var/lib), TB_LOG_LEVEL.\n"
-    "Credentials, all optional: product-uuid, client-cert, client-key.\n"
+    "Credentials, all optional: enrolment-code, client-cert, client-key, product-uuid.\n"
     "\n"
     "  --help     this text\n"
     "  --version  the version\n"

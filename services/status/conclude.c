@@ -132,9 +132,14 @@ static void conclude_suspension(struct conclusion_work *w)
     if (f->lease == TB_LEASE_DENIED) {
         p = tb_status_add(w->c, TB_STATUS_CRITICAL, "the control plane refuses this contract: %s",
                           *why ? why : "no reason given");
-        tb_status_remedy(
-            p, "check TB_CONTRACT_ID, TB_ASSET_ID and the client certificate, then ask the provider; nothing "
-               "is to be restarted here, serving resumes by itself once allowed");
+        if (strncmp(why, "enrolment_", 10) == 0 || strcmp(why, "machine_unknown") == 0)
+            tb_status_remedy(p, "ask the provider for an enrolment code, write it to "
+                                "/etc/credstore/trustbridge.enrolment-code (mode 0600), then "
+                                "systemctl restart tb-authorize.service");
+        else
+            tb_status_remedy(
+                p, "check TB_CONTRACT_ID, TB_ASSET_ID and the client certificate, then ask the provider; "
+                   "nothing is to be restarted here, serving resumes by itself once allowed");
         return;
     }
     p = tb_status_add(w->c, TB_STATUS_CRITICAL, "suspended: %s", *why ? why : "the lease is over");
