@@ -482,14 +482,27 @@ int tb_rewrite_end(struct tb_rewrite *a, bool pad, struct tb_buf *out)
     return r;
 }
 
+static bool rewrite_has_messages(const struct tb_rewrite *a)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(deciding); i++)
+        if (strcmp(deciding[i], "messages") == 0)
+            return a->seen & 1ULL << i;
+    return false;
+}
+
 /* A template makes the prompt of it, and has something to make it of. */
 static bool rewrite_is_conversation(const struct tb_rewrite *a)
 {
-    bool messages = false;
+    return a->prompt.text > 0 && (rewrite_has_messages(a) || a->api == TB_API_RESPONSE) &&
+           tb_api_generates(a->api);
+}
 
-    for (size_t i = 0; i < ARRAY_SIZE(deciding); i++)
-        messages |= a->seen & 1ULL << i && strcmp(deciding[i], "messages") == 0;
-    return a->prompt.text > 0 && (messages || a->api == TB_API_RESPONSE) && tb_api_generates(a->api);
+/* A plain prompt has none. */
+static uint64_t rewrite_templates(const struct tb_rewrite *a)
+{
+    if (a->api == TB_API_COMPLETION && !rewrite_has_messages(a))
+        return 0;
+    return tb_prompt_templates(&a->prompt, a->api);
 }
 
 /* previous: tokens of the response that it continues; UINT64_MAX: not known. */
@@ -515,7 +528,7 @@ void tb_rewrite_size(const struct tb_rewrite *a, uint64_t previous, struct tb_re
         .prompt_likely = tb_prompt_likely(&a->prompt, a->api) +
                          (a->prompt.continues && previous <= TB_COST_MAX ? previous : 0),
         .prompt_most = rewrite_prompt_most(a, previous),
-        .templates = tb_prompt_templates(&a->prompt, a->api),
+        .templates = rewrite_templates(a),
         .conversation = rewrite_is_conversation(a),
         .prompts = prompts,
         .max_tokens = a->max_tokens,

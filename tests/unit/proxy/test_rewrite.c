@@ -277,8 +277,10 @@ static void test_templates_of_each_conversation(void **unused)
     assert_true(size.conversation);
     facts(TB_API_COMPLETION, "{\"messages\":[{\"content\":\"a\"}]}", &size);
     assert_true(size.conversation);
+    assert_int_equal(size.templates, 1);
     facts(TB_API_COMPLETION, "{\"prompt\":\"a\"}", &size);
     assert_false(size.conversation);
+    assert_int_equal(size.templates, 0); /* a large template of conversations is none of its */
     facts(TB_API_RESPONSE, "{\"input\":\"a\"}", &size);
     assert_true(size.conversation);
     facts(TB_API_CHAT, "{\"messages\":[[{}],[{}],[{}]]}", &size);
