@@ -495,6 +495,18 @@ static const struct row rows[] = {
      "tb-proxy.socket has failed",
      NULL},
     {{full_var, audit_down, runtime_dies}, TB_STATUS_CRITICAL, TB_STATUS_NOT_READY, 2, "is full", NULL},
+    {{clock_off_a_little, runtime_down},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     2,
+     "TB_RUNTIME_HEALTH",
+     NULL},
+    {{full_ciphertext, socket_down},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     2,
+     "tb-proxy.socket has failed",
+     NULL},
     {{downloading, unreachable}, TB_STATUS_CRITICAL, TB_STATUS_NOT_READY, 1, "does not answer", NULL},
 };
 
