@@ -148,15 +148,18 @@ void tb_status_add_low_disks(const struct tb_snapshot *s, struct tb_conclusion *
 
 /* --- certificates --------------------------------------------------------------------------------------- */
 
-/* By the control plane's clock, where that is known: this machine's own may be what is wrong. */
-static uint64_t certificates_now(const struct tb_snapshot *s)
+/* Where this machine's clock and the control plane's differ, one of them is wrong, and what only one of them
+ * says of a certificate is a consequence of that. */
+static void certificates_now(const struct tb_snapshot *s, uint64_t *ret_early, uint64_t *ret_late)
 {
+    uint64_t other = s->realtime_us;
     double off;
 
-    if (!tb_contact_clock_offset(&s->facts.contact, s->realtime_us, s->boottime_us, &off) ||
-        (off < CLOCK_WRONG_S && off > -CLOCK_WRONG_S))
-        return s->realtime_us;
-    return (uint64_t)((double)s->realtime_us - off * 1e6);
+    if (tb_contact_clock_offset(&s->facts.contact, s->realtime_us, s->boottime_us, &off) &&
+        (off >= CLOCK_WRONG_S || off <= -CLOCK_WRONG_S))
+        other = (uint64_t)((double)s->realtime_us - off * 1e6);
+    *ret_early = MIN(s->realtime_us, other);
+    *ret_late = MAX(s->realtime_us, other);
 }
 
 /* A control plane that has not been reached in this boot, as dates do not fit: then the clock is in doubt,
@@ -173,27 +176,28 @@ static void add_certificate(const struct tb_snapshot *s, struct tb_conclusion *c
                             const struct tb_certificate *x, const char *name, const char *loss,
                             const char *remedy)
 {
-    uint64_t now = certificates_now(s);
+    uint64_t early, late;
     char when[TB_RFC3339_MAX], d[TB_SPAN_MAX];
 
+    certificates_now(s, &early, &late);
     if (!x->path[0] || (!x->error[0] && dates_are_doubtful(s)))
         return;
     if (x->error[0])
         tb_status_remedy(
             tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s %s: %s", name, x->path, x->error, loss), "%s",
             remedy);
-    else if (x->until_us > 0 && x->until_us <= now)
+    else if (x->until_us > 0 && x->until_us <= early)
         tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s has expired on %s: %s", name,
                                        x->path, tb_rfc3339_format(x->until_us, 0, when), loss),
                          "%s", remedy);
-    else if (x->from_us > now)
+    else if (x->from_us > late)
         tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL,
                                        "%s %.120s is not yet valid, it begins on %s: %s", name, x->path,
                                        tb_rfc3339_format(x->from_us, 0, when), loss),
                          "compare this machine's clock: timedatectl; if it is right, %s", remedy);
-    else if (x->until_us > 0 && x->until_us - now < CERTIFICATE_SOON_US)
+    else if (x->until_us > 0 && x->until_us - early < CERTIFICATE_SOON_US)
         tb_status_remedy(tb_status_add(c, TB_STATUS_WARNING, "%s %.120s expires in %s, on %s", name, x->path,
-                                       tb_span_format(x->until_us - now, d),
+                                       tb_span_format(x->until_us - early, d),
                                        tb_rfc3339_format(x->until_us, 0, when)),
                          "%s", remedy);
 }

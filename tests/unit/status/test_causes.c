@@ -233,6 +233,13 @@ static void clock_a_year_ahead(void)
     s.facts.hydrate.written_realtime_us = NOW;
 }
 
+/* The certificates are new, and by the other clock have not begun. */
+static void clock_off_with_new_certificates(void)
+{
+    s.facts.contact.date_real_us -= DAY;
+    s.facts.contact.client.from_us = s.facts.contact.ca.from_us = s.proxy.server.from_us = NOW - 60 * S;
+}
+
 static void clock_off(void)
 {
     s.facts.contact.date_real_us -= DAY;
@@ -425,6 +432,12 @@ static const struct row rows[] = {
      "the clock of this machine",
      "date -u -s"},
     {{booted_in_the_past}, TB_STATUS_CRITICAL, TB_STATUS_NOT_READY, 1, "no lease yet: https://cp", "date -u"},
+    {{clock_off_with_new_certificates},
+     TB_STATUS_WARNING,
+     TB_STATUS_READY,
+     1,
+     "the clock of this machine",
+     NULL},
     {{clock_a_year_ahead},
      TB_STATUS_WARNING,
      TB_STATUS_READY,
