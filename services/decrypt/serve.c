@@ -127,6 +127,8 @@ static int delivery_run(struct delivery *d)
     if (r != 0)
         return r;
     r = tb_asset_open(d->config, d->request.manifest_sha256, &d->asset, &d->outcome);
+    /* No file that could be named, and yet something for tb-hydrate to look at. */
+    d->report.damaged = r == TB_EXIT_NOINPUT || r == TB_EXIT_DATAERR;
     if (r != 0)
         return r;
     d->report.total = d->asset.manifest->plaintext_bytes;

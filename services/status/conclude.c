@@ -331,11 +331,26 @@ struct step_of {
     bool counted; /* its file is written all the time, not at its changes only */
 };
 
+/* "WHAT IS WRONG; then: COMMANDS (WHY)", as tb-hydrate says it: the commands are the remedy. */
+static bool conclude_step_cure(struct tb_status_problem *p)
+{
+    char *cure = strstr(p->what, "; then: "), *end;
+
+    if (!cure)
+        return false;
+    end = strstr(cure, " (");
+    tb_status_remedy(p, "%.*s", end ? (int)(end - cure) - 8 : -1, cure + 8);
+    *cure = '\0';
+    return true;
+}
+
 static void conclude_step_remedy(const struct tb_snapshot *s, const char *unit, struct tb_status_problem *p)
 {
     const struct tb_unit *u = tb_status_unit(s, unit);
     char logs[96];
 
+    if (conclude_step_cure(p))
+        return;
     tb_status_logs(unit, logs);
     if (u && u->exit_code == TB_EXIT_CONFIG)
         tb_status_remedy(p,

@@ -15,7 +15,7 @@ import faultproxy as fp
 from delivery_asset import ASSET, Asset
 from delivery_rig import rig  # noqa: F401
 from hydrate_world import World, ca  # noqa: F401
-from tbsys import program
+from tbsys import program, repo
 
 SIZE = 40 * 4096 - 5
 
@@ -134,6 +134,10 @@ def test_a_source_that_is_damaged_is_asked_three_times(house):
     reason = house.w.progress()["reason"]
     cure = f"rm {house.record}; systemctl restart tb-hydrate.service"
     assert "upload it again" in reason and cure in reason[:255], reason
+    out = subprocess.run([program("tb-status"), "--json"], capture_output=True, text=True,
+                         env={**os.environ, **{k: str(v) for k, v in house.w.env.items()}}).stdout
+    told, = [p for p in json.loads(out)["problems"] if "is damaged at its source" in p["what"]]
+    assert told["remedy"] == cure and "then:" not in told["what"], told
     # A restart, or a reboot: no traffic, the same words.
     assert house.hydrate() == (76, 0) and house.w.progress()["reason"] == reason
     # The cure, typed.
@@ -407,3 +411,54 @@ def test_leftovers_of_a_failed_run_are_gone(house):
     assert "decrypt" not in seen() and seen()["hydrate"]["state"] == "complete"
     assert house.serve() == 0
     assert seen().get("decrypt", {"state": "complete"})["state"] == "complete"
+
+
+# -- tb-repair, with systemd played by a script ---------------------------------------------------------------------------
+
+class Repair:
+    """The script of tb-repair.service: what it asks of systemd after tb-runtime has ended with a status."""
+
+    def __init__(self, tmp):
+        self.tmp, self.decryption = tmp, tmp / "decrypt"
+        self.decryption.mkdir()
+        (tmp / "run").mkdir()
+        self.active, self.asked = 0, tmp / "asked"
+        (tmp / "bin").mkdir()
+        fake = tmp / "bin/systemctl"
+        fake.write_text(f'#!/bin/sh\ncase "$1 $2" in\n"show --property=ActiveEnterTimestampMonotonic") cat {tmp}/active ;;\n'
+                        f'"show --property=ExecMainStartTimestampMonotonic") echo 100 ;;\n*) echo "$*" >>{self.asked} ;;\nesac\n')
+        fake.chmod(0o755)
+
+    def says(self, **progress):
+        (self.decryption / "progress.json").write_text(json.dumps(progress, separators=(",", ":")))
+
+    def after(self, status, active=0):
+        (self.tmp / "active").write_text(f"{active}\n")
+        self.asked.unlink(missing_ok=True)
+        r = subprocess.run([repo / "units/tb-repair", self.decryption], capture_output=True, text=True,
+                           env={"PATH": f"{self.tmp}/bin:/usr/bin:/bin", "MONITOR_EXIT_STATUS": str(status), "RUNTIME_DIRECTORY": self.tmp / "run"})
+        return r.returncode, self.asked.read_text().splitlines()[-1:] if self.asked.exists() else []
+
+
+LOOK = ["--no-block restart tb-hydrate.service"]
+START = ["--no-block start tb-runtime.service"]
+
+
+@pytest.mark.parametrize("status,active,damaged,asked", [
+    (66, 0, False, LOOK), (76, 0, True, LOOK), (76, 0, False, LOOK), (76, 200, True, LOOK), (76, 200, False, []), (66, 200, False, START),
+    (78, 0, False, []), (74, 0, True, []), (77, 0, False, []), (1, 200, False, []), ("KILL", 200, False, [])])
+def test_what_the_failure_of_the_runtime_leads_to(tmp_path, status, active, damaged, asked):
+    r = Repair(tmp_path)
+    r.says(state="failed", **({"damaged": {"inode": 1}} if damaged else {}))
+    assert r.after(status, active) == (0, asked)
+
+
+def test_what_cannot_be_mended_is_not_looked_at_for_ever(tmp_path):
+    r = Repair(tmp_path)
+    assert [r.after(66) for _ in range(10)] == [(0, LOOK)] * 10  # nobody has written any progress yet
+    assert r.after(66) == (1, [])
+    r.says(state="complete", delivered_boottime_us=123456)
+    assert [r.after(66) for _ in range(10)] == [(0, LOOK)] * 10
+    assert r.after(66) == (1, []) and r.after(66) == (1, [])
+    r.says(state="failed", damaged={}, delivered_boottime_us=200000)
+    assert r.after(76) == (0, LOOK)
