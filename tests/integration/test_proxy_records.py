@@ -15,7 +15,7 @@ def test_audit_that_cannot_be_written_refuses_requests(make):
     p = make(TB_AUDIT_FILE="/dev/full").ready().start()
     answer = wait_for(lambda: (a := p.ask("GET", "/v1/x"))[0] == 503 and a, what="refusal")
     assert error_of(answer) == (503, "audit_unavailable")
-    assert p.ask("GET", "/health")[0] == 200
+    wait_for(lambda: p.ask("GET", "/health")[0] == 503, what="a probe to see it too")
     assert "audit: cannot write" in p.daemon.log_text()
     assert p.daemon.stop(timeout=20) == 0
 
