@@ -77,7 +77,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: force all help deps check check-fast check-image check-trixie demo demo-local demo-stop bench bench-proxy soak lint format docs clean install install-units units fuzz
+.PHONY: force all help deps check check-fast check-image check-trixie demo demo-local demo-stop bench bench-proxy soak lint format docs clean install install-units install-controlplane units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -95,6 +95,7 @@ help:
 	@echo 'make format     reformat the C sources'
 	@echo 'make docs       draws docs/chain.svg from docs/chain.txt'
 	@echo 'make install    into $$(DESTDIR)$$(prefix)'
+	@echo 'make install-controlplane  the provider'\''s server, in the same way'
 	@echo 'make clean'
 	@echo 'Variables: V=1 shows commands and, of make check, the slowest tests, SAN=1 builds with ASan and UBSan, prefix=, DESTDIR='
 
@@ -254,7 +255,7 @@ install: all install-units
 	sed -e 's|@prefix@|$(prefix)|;s|@libdir@|$(libdir)|;s|@includedir@|$(includedir)|;s|@version@|$(VERSION)|' tbenc/tbenc.pc.in \
 		> $(DESTDIR)$(libdir)/pkgconfig/tbenc.pc
 	install -m 644 tbenc/tbenc.h $(DESTDIR)$(includedir)/
-	for n in 1 5 8; do for m in man/*.$$n; do [ ! -e "$$m" ] || install -m 644 "$$m" $(DESTDIR)$(mandir)/man$$n/; done; done
+	for n in 1 5 8; do for m in $(filter-out man/tb-controlplane.8,$(wildcard man/*.[158])); do [ "$${m##*.}" != $$n ] || install -m 644 "$$m" $(DESTDIR)$(mandir)/man$$n/; done; done
 	install -m 644 provider/tbpkg.bash $(DESTDIR)$(datadir)/bash-completion/completions/tbpkg
 	install -d $(DESTDIR)$(datadir)/trustbridge/managed-app
 	install -m 644 $(MANAGED_APP) $(DESTDIR)$(datadir)/trustbridge/managed-app/
@@ -289,6 +290,15 @@ install-units:
 	[ -e $(DESTDIR)$(sysconfdir)/trustbridge/trustbridge.env ] || \
 		install -m 644 units/trustbridge.env $(DESTDIR)$(sysconfdir)/trustbridge/
 	install -m 644 units/examples/* $(DESTDIR)$(datadir)/doc/trustbridge/examples/
+
+# The provider's server; a package of its own.
+install-controlplane: all
+	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(datadir)/trustbridge-controlplane
+	install -m 755 $(B)/tb-controlplane $(DESTDIR)$(bindir)/
+	sed 's|@bindir@|$(bindir)|; s|@sysconfdir@|$(sysconfdir)|' controlplane/system/tb-controlplane.service > $(DESTDIR)$(unitdir)/tb-controlplane.service
+	install -m 644 controlplane/system/controlplane.sysusers $(DESTDIR)$(sysusersdir)/trustbridge-controlplane.conf
+	install -m 644 controlplane/system/controlplane.env $(DESTDIR)$(datadir)/trustbridge-controlplane/
+	install -m 644 man/tb-controlplane.8 $(DESTDIR)$(mandir)/man8/
 
 clean:
 	rm -rf build

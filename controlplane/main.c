@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tb-controlplane: the control plane for development and tests. See README.md for what a production one must
- * do instead. */
+/* tb-controlplane: contracts, keys and usage. docs/controlplane-design.md. */
 #include <signal.h>
 #include <string.h>
 
@@ -13,7 +12,7 @@ static const struct cp_command commands[] = {
     {"serve", NULL, NULL, cp_serve_options, "serve the HTTP API until SIGTERM", cp_run_serve,
      "The first start makes DIR with provider.token (what `tbpkg register` must present), master.key, the "
      "database with\n"
-     "contract-allow and contract-deny, and a CA. Prints one line when ready. For development only."},
+     "contract-allow and contract-deny (unless --database names one), and a CA. Prints one line when ready."},
     {"issue-client", NULL, "NAME", cp_no_options,
      "make a client certificate of the own CA: DIR/client-NAME.crt and .key", cp_run_issue_client, NULL},
     {"contract", "add", "CONTRACT", cp_contract_add_options, "add an active contract", cp_run_contract_add,
@@ -62,7 +61,7 @@ static const struct cp_command commands[] = {
 static void cp_print_usage(FILE *f)
 {
     fputs("Usage: " CP_PROGRAM " COMMAND --data DIR ...\n\n"
-          "TrustBridge control plane for development and tests.\n\nCommands:\n",
+          "TrustBridge control plane: contracts, keys and usage. See tb-controlplane(8).\n\nCommands:\n",
           f);
     for (const struct cp_command *c = commands; c->noun; c++) {
         char words[40];

@@ -3,11 +3,19 @@
 
 #include <ctype.h>
 #include <getopt.h>
+#include <grp.h>
 #include <pwd.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "common/io.h"
+#include "common/secret.h"
 #include "common/units.h"
+
+#define CP_ENV_FILE "/etc/trustbridge/controlplane.env"
+#define CP_ENV_MAX (64 * 1024)
+#define CP_DATA_OF_SERVICE "/var/lib/tb-controlplane"
 
 #define TB_OPTION_TARGET struct cp_options
 const struct tb_option cp_no_options[] = {CP_COMMON_ROWS};
@@ -105,6 +113,57 @@ const char *cp_actor(char out[static 64])
     return out;
 }
 
+/* One line of the file, in systemd's words as far as ours need them: NAME=VALUE, quotes around a value. */
+static void cp_environment_line(char *line)
+{
+    char *name = line + strspn(line, " \t"), *value = strchr(name, '='), *end;
+
+    if (strncmp(name, "TBCP_", 5) != 0 || !value)
+        return;
+    *value++ = '\0';
+    value += strspn(value, " \t");
+    for (end = value + strlen(value); end > value && strchr(" \t\r", end[-1]); end--)
+        end[-1] = '\0';
+    if (end - value >= 2 && (*value == '"' || *value == '\'') && end[-1] == *value) {
+        end[-1] = '\0';
+        value++;
+    }
+    (void)setenv(name, value, 0);
+}
+
+/* The settings of the service, for commands by hand. -1 to go on, else an exit code. */
+static int cp_environment_read(const struct cp_options *o)
+{
+    const char *path = getenv("TBCP_ENV_FILE");
+    _cleanup_erase_string_ char *text = NULL;
+    char *rest, *line;
+    int r;
+
+    path = path && *path ? path : CP_ENV_FILE;
+    r = tb_read_file(path, CP_ENV_MAX, &text, NULL);
+    if (r == -ENOENT)
+        return -1;
+    if (r < 0)
+        return cp_fail(o, TB_EXIT_CONFIG, "cannot read %s: %s; run it as root, or give --data DIR", path,
+                       strerror(-r));
+    (void)setenv("TBCP_DATA", CP_DATA_OF_SERVICE, 0);
+    for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        cp_environment_line(line);
+    return -1;
+}
+
+/* What root makes in a directory of the service, the service could not write any more. */
+static int cp_become_owner(const struct cp_options *o)
+{
+    struct stat st;
+
+    if (geteuid() != 0 || stat(o->data, &st) < 0 || st.st_uid == 0)
+        return -1;
+    if (setgroups(0, NULL) < 0 || setgid(st.st_gid) < 0 || setuid(st.st_uid) < 0)
+        return cp_fail(o, TB_EXIT_CONFIG, "cannot become the owner of %s: %s", o->data, strerror(errno));
+    return -1;
+}
+
 /* What the command line did not say, the environment may: /etc/trustbridge/controlplane.env. */
 static int cp_options_environment(struct tb_options *table, struct cp_options *o)
 {
@@ -161,6 +220,11 @@ int cp_options_parse(const struct cp_command *c, int argc, char **argv, struct c
 
     if (tb_options_parse(&table, &o, argc, argv) < 0)
         return cp_fail(&o, TB_EXIT_USAGE, "%s; see --help", table.error);
+    if (!o.help && !o.data && !getenv("TBCP_DATA")) {
+        r = cp_environment_read(&o);
+        if (r >= 0)
+            return r;
+    }
     if (!o.help && cp_options_environment(&table, &o) < 0)
         return *table.error ? cp_fail(&o, TB_EXIT_USAGE, "%s", table.error) : TB_EXIT_USAGE;
     if (o.help) {
@@ -168,6 +232,8 @@ int cp_options_parse(const struct cp_command *c, int argc, char **argv, struct c
         return fflush(stdout) == 0 ? TB_EXIT_OK : TB_EXIT_IOERR;
     }
     r = cp_check_operands(&o, argc, argv);
+    if (r < 0)
+        r = cp_become_owner(&o);
     if (r < 0) {
         *ret = o;
         o = (struct cp_options){0};

@@ -70,6 +70,31 @@ def test_exposure_is_measured(root, tmp_path):
     assert r.returncode != 0
 
 
+@pytest.fixture(scope="module")
+def controlplane(tmp_path_factory):
+    d = tmp_path_factory.mktemp("controlplane")
+    subprocess.run(["make", "-s", "-C", repo, "install-controlplane", f"DESTDIR={d}", "prefix=/usr"], check=True, capture_output=True)
+    return d
+
+
+def test_the_unit_of_the_control_plane(controlplane):
+    """A package of its own: exposed no more than the others, and understood."""
+    unit = unit_dir(controlplane) / "tb-controlplane.service"
+    r = analyze(controlplane, "verify", "--man=no", "tb-controlplane.service")
+    assert [x for x in r.stderr.splitlines() if "is not executable" not in x] == []  # the program is in another root
+    text = unit.read_text()
+    assert "@" not in text.replace("@system-service", "").replace("@privileged", "").replace("@resources", "")
+    r = analyze(controlplane, "security", "--offline=yes", "--threshold=13", unit)
+    level = re.search(r"level for tb-controlplane.service: ([\d.]+)", r.stdout + r.stderr)
+    assert r.returncode == 0 and float(level[1]) <= 1.3, r.stdout + r.stderr
+    for section, lines in sections(unit):
+        names = [m[1] for _, line in lines if (m := re.match(r"#?(\w+)=", line))]
+        names = names[2:] if section == "[Unit]" else names
+        assert names == sorted(names), section
+    users = controlplane / "usr/lib/sysusers.d/trustbridge-controlplane.conf"
+    assert re.search(r"^User=(.+)$", text, re.M)[1] in users.read_text()
+
+
 def sections(path):
     """[(section, [(line number, line)])] of a unit file."""
     found = []

@@ -18,7 +18,7 @@ import pytest
 
 REPO = debs.REPO
 SUITE = debs.running_suite()
-PACKAGES = ("libtbenc1", "libtbenc-dev", "tbpkg", "trustbridge")
+PACKAGES = ("libtbenc1", "libtbenc-dev", "tbpkg", "trustbridge", "trustbridge-controlplane")
 DAEMONS = ("tb-authorize", "tb-billing", "tb-decrypt", "tb-hydrate", "tb-proxy", "tb-runtime")
 ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 
@@ -109,6 +109,9 @@ PLACES = {
                    r"/usr/share/bash-completion/completions/tb-[a-z]+|/usr/sbin/tb-[a-z]+|/etc/logrotate\.d/trustbridge|"
                    r"/usr/share/trustbridge/([a-z.-]+|monitoring/trustbridge\.(rules\.yml|dashboard\.json))|/usr/share/man/man[158]/(tb-[a-z-]+|trustbridge[a-z.-]*)\.[158]\.gz|"
                    r"/usr/share/doc/trustbridge/(examples/.*|README\.Debian|chain\.svg|[A-Za-z-]+\.md)",
+    "trustbridge-controlplane": r"/usr/bin/tb-controlplane|(/usr)?/lib/systemd/system/tb-controlplane\.service|"
+                                r"/usr/lib/sysusers\.d/trustbridge-controlplane\.conf|/usr/share/trustbridge-controlplane/controlplane\.env|"
+                                r"/usr/share/man/man8/tb-controlplane\.8\.gz|/usr/share/doc/trustbridge-controlplane/CHANGELOG\.md",
 }
 
 
@@ -144,7 +147,7 @@ def test_the_appliance_is_complete(deb):
 
 
 GUIDES = {
-    "tbpkg": {"CHANGELOG.md", "contracts.md", "provider-guide.md", "security.md"},
+    "tbpkg": {"CHANGELOG.md", "billing.md", "contracts.md", "provider-guide.md", "security.md"},
     "trustbridge": {"CHANGELOG.md", "architecture.md", "billing.md", "configuration.md", "consumer-guide.md", "contracts.md",
                     "monitoring.md", "operator-guide.md", "security.md"},
 }
@@ -261,7 +264,17 @@ def test_it_installs(system, deb):
     assert not re.search(r"^[^#\n]", settings.read_text(), re.M)
     wants = {p.name for p in system.path("etc/systemd/system").glob("*.wants/*")}
     assert {"trustbridge.target", "tb-proxy.socket"} <= wants
-    assert not any(n.endswith(".service") for n in wants if n.startswith("tb-"))
+    assert {n for n in wants if n.startswith("tb-") and n.endswith(".service")} == {"tb-controlplane.service"}
+    settings = system.path("etc/trustbridge/controlplane.env")
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o640
+    group = re.search(r"^tb-controlplane:x:(\d+):", system.path("etc/group").read_text(), re.M)[1]
+    assert (settings.stat().st_uid, settings.stat().st_gid) == (0, int(group))
+    # Both work with what the file says: as the service's user, whatever root makes.
+    system.run("install", "-d", "-m", "700", "-o", "tb-controlplane", "-g", "tb-controlplane", "/var/lib/tb-controlplane")
+    system.run("tb-controlplane", "contract", "add", "acme-1", "--asset", "Llama-3.1-8B")
+    assert "acme-1" in system.run("setpriv", "--reuid=tb-controlplane", "--regid=tb-controlplane", "--clear-groups",
+                                  "tb-controlplane", "contract", "list")
+    assert "contract-allow" not in system.run("tb-controlplane", "contract", "list")
     system.run("dpkg", "--audit")
     system.run("ldconfig", "-p")
 
@@ -333,6 +346,10 @@ def test_removal_keeps_and_purge_takes(system, deb):
     said = system.run("dpkg", "-P", *PACKAGES)
     assert [n for n in SECRETS if system.path(n).exists()] == ["/var/lib/tb-billing/ledger.db"]
     assert "kept in /var/lib/tb-billing" in said and "file is not a database" in said, said
+    # So do the keys of models that customers serve.
+    assert "are kept in /var/lib/tb-controlplane" in said and system.path("var/lib/tb-controlplane/controlplane.db").exists(), said
+    assert not system.path("etc/trustbridge").exists()
+    shutil.rmtree(system.path("var/lib/tb-controlplane"))
     install(system, deb)
     system.path("etc/trustbridge/purge-ledger").touch()
     said = system.run("dpkg", "-P", *PACKAGES)
