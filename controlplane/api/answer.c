@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "controlplane/api/answer.h"
 
-#include "common/log.h"
+#include <stdatomic.h>
 
+#include "common/log.h"
+#include "controlplane/api/metrics.h"
+#include "common/units.h"
+
+#define LOG_EVERY_US (10 * TB_USEC_PER_SEC)
 /* Larger than any answer, so that cJSON never reallocates a buffer with a key in it. */
 #define ANSWER_MAX (16 * 1024)
 
@@ -30,7 +35,19 @@ void cp_api_too_large(struct cp_reply *ret)
 void cp_answer_later(struct cp_reply *ret, const char *reason, const char *message)
 {
     cp_answer(ret, 503, "error", reason, "reason", reason, "message", message);
-    ret->retry = true;
+    ret->retry_s = 1;
+}
+
+void cp_answer_too_often(struct cp_reply *ret, unsigned seconds, const char *who, const char *what)
+{
+    static _Atomic uint64_t last_us;
+    uint64_t now = tb_now_monotonic_us(), last = last_us;
+
+    if (now - last > LOG_EVERY_US && atomic_compare_exchange_strong(&last_us, &last, now))
+        tb_error("too many requests: %s %s; refused for %u s", who, what, seconds);
+    cp_answer(ret, 429, "error", "too_many_requests", "reason", "too_many_requests", "message",
+              "too many requests; try again later");
+    ret->retry_s = seconds;
 }
 
 void cp_api_unavailable(struct cp_reply *ret, const char *message)
@@ -41,6 +58,7 @@ void cp_api_unavailable(struct cp_reply *ret, const char *message)
 /* Clients retry a 5xx. */
 void cp_answer_store_failure(const struct cp_store *s, const char *doing, int r, struct cp_reply *ret)
 {
+    cp_metric_add(CP_METRIC_FAILED_STORE);
     if (r == -EBUSY) {
         tb_error("%s: the database is busy: held by another process, or too many wrote the same", doing);
         cp_answer_later(ret, "busy", "the database is busy; try again");
@@ -56,11 +74,13 @@ void cp_answer_store_failure(const struct cp_store *s, const char *doing, int r,
 
 void cp_answer_misconfigured(struct cp_reply *ret)
 {
+    cp_metric_add(CP_METRIC_FAILED_SETTINGS);
     cp_answer(ret, 500, "error", "server_configuration_error", "reason", "server_configuration_error",
               "message", "the control plane is not set up for this asset; see its log");
 }
 
 void cp_answer_key_service(struct cp_reply *ret)
 {
+    cp_metric_add(CP_METRIC_FAILED_KEY_SERVICE);
     cp_answer_later(ret, "key_service_unavailable", "the key service does not answer; try again");
 }

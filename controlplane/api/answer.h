@@ -11,6 +11,8 @@ void cp_answer_members(struct cp_reply *ret, unsigned status, const char *const 
 
 /* 503 with Retry-After. reason: "busy", "unavailable", ... */
 void cp_answer_later(struct cp_reply *ret, const char *reason, const char *message);
+/* 429. who: for the log, at most once in ten seconds. */
+void cp_answer_too_often(struct cp_reply *ret, unsigned seconds, const char *who, const char *what);
 /* A failure of the store, which is logged: 503 when it passes by itself, else 500. */
 void cp_answer_store_failure(const struct cp_store *s, const char *doing, int r, struct cp_reply *ret);
 /* 500: what is stored does not fit this server. */

@@ -6,7 +6,9 @@
 
 #include "common/hex.h"
 #include "common/log.h"
+#include "common/units.h"
 #include "controlplane/api/answer.h"
+#include "controlplane/api/metrics.h"
 
 enum route { ROUTE_REGISTER, ROUTE_AUTHORIZE, ROUTE_ENROL, ROUTE_RENEW, ROUTE_HEALTH_V1, ROUTE_HEALTH };
 
@@ -40,6 +42,8 @@ static bool api_refuse_unauthenticated(const struct cp_api *api, const struct cp
     if (route == ROUTE_REGISTER && !api_token_matches(api, rq->authorization)) {
         tb_warn("register: refused from %s: %s", rq->peer,
                 rq->authorization ? "wrong bearer token" : "no bearer token");
+        (void)cp_limits_take(api->limits, CP_LIMIT_GUESS, rq->peer, tb_now_monotonic_us());
+        cp_metric_add(CP_METRIC_GUESS_TOKEN);
         cp_answer(ret, 401, "error", "unauthorized", "message",
                   "send Authorization: Bearer with the provider token of this control plane");
         ret->challenge = true;
@@ -56,6 +60,22 @@ static bool api_refuse_unauthenticated(const struct cp_api *api, const struct cp
     else
         cp_answer(ret, 403, "status", "denied", "reason", "client_certificate_untrusted", "message",
                   "the TLS client certificate is not one of its CA, or expired");
+    return true;
+}
+
+bool cp_api_limit(const struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret)
+{
+    uint64_t now = tb_now_monotonic_us();
+    /* A probe is not held up by those who share its address. */
+    bool probe = strcmp(rq->method, "POST") != 0;
+    unsigned guesses = probe ? 0 : cp_limits_look(api->limits, CP_LIMIT_GUESS, rq->peer, now);
+    unsigned asks = cp_limits_take(api->limits, CP_LIMIT_CLIENT, rq->peer, now);
+    unsigned wait = MAX(guesses, asks);
+
+    if (wait == 0)
+        return false;
+    cp_metric_add(guesses ? CP_METRIC_LIMITED_GUESS : CP_METRIC_LIMITED_CLIENT);
+    cp_answer_too_often(ret, wait, rq->peer, guesses ? "guesses contracts or tokens" : "asks too often");
     return true;
 }
 

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "common/secret.h"
+#include "controlplane/api/limits.h"
 #include "controlplane/api/request.h"
 #include "controlplane/blob/proof.h"
 #include "controlplane/blob/sas.h"
@@ -33,6 +34,7 @@ struct cp_api {
     const struct cp_authority *machines; /* gives machines their certificates; NULL: nobody does */
     uint64_t certificate_s;              /* for so long; 0: CP_CERTIFICATE_S */
     struct tb_http_tls storage_tls;      /* to read blobs */
+    struct cp_limits *limits;            /* NULL: none */
     /* cp_proof_check(), or what a test puts in its place */
     enum cp_proof (*prove)(const struct cp_claim *c, const struct tb_http_tls *tls,
                            char err[static CP_PROOF_ERR_MAX]);
@@ -59,10 +61,14 @@ struct cp_reply {
     char *body;        /* heap, NUL-terminated; may hold a key. NULL: out of memory */
     const char *allow; /* Allow header of a 405, else NULL */
     bool challenge;    /* 401 for want of the bearer token: add WWW-Authenticate */
-    bool retry;        /* 503: add Retry-After */
+    unsigned retry_s;  /* 429, 503: Retry-After; 0: none */
 };
 void cp_reply_clear(struct cp_reply *r); /* wipes the body */
 #define _cleanup_reply_ _cleanup_(cp_reply_clear)
+
+/* Whether this client asks too often: true when *ret is the answer. Once for each request, before the
+ * others. */
+bool cp_api_limit(const struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret);
 
 /* Decides on everything but the body, so that no client uploads one in vain: true when *ret is already the
  * answer. Needs no store. */

@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/units.h"
 #include "controlplane/api/answer.h"
+#include "controlplane/api/metrics.h"
 #include "controlplane/api/usage_report.h"
 
 /* Why there is no verdict, beside failures of the store. */
@@ -17,6 +18,9 @@ struct decision {
     const struct cp_request *rq;
     struct cp_authorize q;
     struct cp_usage_report *report; /* NULL: none that could be read */
+    /* unwrapped before the transaction: a key service may take its time, and others wait for the lock */
+    struct cp_wrapped wrapped; /* len 0: nothing */
+    struct tb_key unwrapped;
     /* found anew at each try */
     const char *reason; /* NULL: authorized */
     enum authorize_fault fault;
@@ -33,6 +37,7 @@ struct decision {
 static void decision_clear(struct decision *d)
 {
     tb_key_erase(&d->key);
+    tb_key_erase(&d->unwrapped);
     tb_erase(d->sas, sizeof(d->sas));
     tb_erase(d->manifest, sizeof(d->manifest));
     tb_freep(&d->report);
@@ -128,16 +133,47 @@ static int authorize_judge(struct cp_store *s, struct decision *d)
     return r;
 }
 
+static int authorize_unwrap(const struct decision *d, const struct cp_asset *a, struct tb_key *ret)
+{
+    const struct cp_wrapped *w = &a->wrapped;
+
+    if (d->wrapped.len == 0 || w->len != d->wrapped.len || memcmp(w->b, d->wrapped.b, w->len) != 0 ||
+        strcmp(w->kek_id, d->wrapped.kek_id) != 0)
+        return cp_keyring_unwrap(d->api->keyring, a->asset_id, w, ret);
+    *ret = d->unwrapped;
+    return 0;
+}
+
+static int authorize_fail_key(struct decision *d, int r)
+{
+    d->fault = r == -EAGAIN ? FAULT_KEY_SERVICE : FAULT_KEY;
+    return -ECANCELED;
+}
+
+/* The key that will be needed, if all stays as it is until the transaction. What fails for another reason
+ * than the key's is for the transaction to say. */
+static int authorize_prepare(struct cp_store *s, struct decision *d)
+{
+    int r;
+
+    if (authorize_judge_contract(s, d) < 0 || d->reason ||
+        cp_store_get_asset(s, d->q.asset_id, d->contract.version, &d->asset) < 0)
+        return 0;
+    r = cp_keyring_unwrap(d->api->keyring, d->asset.asset_id, &d->asset.wrapped, &d->unwrapped);
+    if (r < 0)
+        return authorize_fail_key(d, r);
+    d->wrapped = d->asset.wrapped;
+    return 0;
+}
+
 /* The key, and the URLs, for the answer. */
 static int authorize_release(struct decision *d)
 {
     uint64_t end_us = d->contract.expires_us ? d->contract.expires_us : UINT64_MAX;
-    int r = cp_keyring_unwrap(d->api->keyring, d->asset.asset_id, &d->asset.wrapped, &d->key);
+    int r = authorize_unwrap(d, &d->asset, &d->key);
 
-    if (r < 0) {
-        d->fault = r == -EAGAIN ? FAULT_KEY_SERVICE : FAULT_KEY;
-        return -ECANCELED;
-    }
+    if (r < 0)
+        return authorize_fail_key(d, r);
     r = cp_sas_url(&d->api->sas, d->asset.ciphertext_url, d->rq->now_us, end_us, d->sas);
     if (r >= 0)
         r = cp_sas_url(&d->api->sas, d->asset.manifest_url, d->rq->now_us, end_us, d->manifest);
@@ -158,7 +194,7 @@ static int authorize_try_version(const struct cp_asset *a, void *ctx)
     struct signature *g = ctx;
     _cleanup_key_ struct tb_key key = {0};
 
-    if (cp_keyring_unwrap(g->d->api->keyring, a->asset_id, &a->wrapped, &key) == 0)
+    if (authorize_unwrap(g->d, a, &key) == 0)
         g->found = cp_usage_report_signed(&g->d->q, &key);
     return g->found;
 }
@@ -276,9 +312,30 @@ static void authorize_answer_key(const struct decision *d, struct cp_reply *ret)
     tb_erase(hex, sizeof(hex));
 }
 
+static void authorize_count(const struct decision *d)
+{
+    static const enum cp_metric flags[] = {CP_METRIC_USAGE_BACK, CP_METRIC_USAGE_LATE, CP_METRIC_USAGE_CLONE};
+
+    cp_metric_add(d->reason ? CP_METRIC_VERDICT_DENIED : CP_METRIC_VERDICT_AUTHORIZED);
+    if (!*d->contract.contract_id) {
+        cp_metric_add(CP_METRIC_GUESS_CONTRACT);
+        (void)cp_limits_take(d->api->limits, CP_LIMIT_GUESS, d->rq->peer, tb_now_monotonic_us());
+    }
+    if (*d->q.usage_report && !d->report_taken)
+        cp_metric_add(CP_METRIC_USAGE_UNSIGNED);
+    if (d->report_taken && !d->usage_flags)
+        cp_metric_add(CP_METRIC_USAGE_GOOD);
+    for (unsigned i = 0; i < ARRAY_SIZE(flags); i++)
+        if (d->usage_flags & 1U << i)
+            cp_metric_add(flags[i]);
+}
+
 static void authorize_answer(struct cp_store *s, struct decision *d, struct cp_reply *ret)
 {
-    int r = cp_store_transact(s, authorize_decide, d);
+    int r = authorize_prepare(s, d);
+
+    if (r == 0)
+        r = cp_store_transact(s, authorize_decide, d);
 
     if (r < 0 && d->fault != FAULT_NONE) {
         authorize_answer_fault(d, ret);
@@ -291,6 +348,7 @@ static void authorize_answer(struct cp_store *s, struct decision *d, struct cp_r
     tb_info("authorize: %s for %s by machine %.10s at %s: %s%s", d->q.contract_id, d->q.asset_id, d->hw_id,
             d->rq->peer, d->reason ? "denied, " : "authorized", d->reason ? d->reason : "");
     authorize_tell_usage(d);
+    authorize_count(d);
     if (d->reason)
         cp_answer(ret, 200, "status", "denied", "reason", d->reason);
     else
@@ -303,11 +361,18 @@ void cp_answer_authorize(const struct cp_api *api, struct cp_store *s, const str
     _cleanup_(decision_clear) struct decision d = {.api = api, .rq = rq};
     char err[TB_JSON_ERR_MAX];
     int r = cp_authorize_parse(rq->body, rq->body_len, &d.q, err);
+    unsigned wait;
 
     if (r < 0) {
         tb_warn("authorize: refused from %s: %s", rq->peer, err);
         cp_answer(ret, 400, "status", "denied", "reason", "invalid_request", "error", "invalid_request",
                   "message", err);
+        return;
+    }
+    wait = cp_limits_take(api->limits, CP_LIMIT_CONTRACT, d.q.contract_id, tb_now_monotonic_us());
+    if (wait) {
+        cp_metric_add(CP_METRIC_LIMITED_CONTRACT);
+        cp_answer_too_often(ret, wait, d.q.contract_id, "is asked for too often");
         return;
     }
     if (*d.q.usage_report) {

@@ -5,6 +5,7 @@
 #include "common/hex.h"
 #include "common/log.h"
 #include "controlplane/api/answer.h"
+#include "controlplane/api/metrics.h"
 #include "tbenc/tbenc.h"
 
 struct cp_registration {
@@ -87,10 +88,11 @@ static bool register_refuse_unproved(const struct cp_api *api, const struct cp_a
     tb_erase(manifest, sizeof(manifest));
     if (proof == CP_PROOF_GOOD)
         return false;
+    cp_metric_add(CP_METRIC_REGISTER_REFUSED);
     tb_warn("register: %s refused from %s: %s: %s", a->asset_id, rq->peer, register_faults[proof].error, why);
     cp_answer(ret, proof == CP_PROOF_UNAVAILABLE ? 503 : 422, "error", register_faults[proof].error,
               "message", register_faults[proof].message, "details", why);
-    ret->retry = proof == CP_PROOF_UNAVAILABLE;
+    ret->retry_s = proof == CP_PROOF_UNAVAILABLE;
     return true;
 }
 
@@ -140,6 +142,7 @@ void cp_answer_register(const struct cp_api *api, struct cp_store *s, const stru
         register_answer_failure(s, &g, r, ret);
         return;
     }
+    cp_metric_add(CP_METRIC_REGISTERED);
     register_warn_unsigned(api, &g.asset);
     if (g.put == CP_PUT_REPLACED)
         tb_warn("register: the key or the contents of %s are others now (version %llu); `asset restore %s` "

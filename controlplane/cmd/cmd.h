@@ -35,12 +35,12 @@ struct cp_options {
     bool json;
     uint64_t limit;
     /* serve */
-    const char *listen, *tls_cert, *tls_key, *client_ca, *storage_account, *storage_key_file, *storage_ca,
-        *sas_ip;
+    const char *listen, *metrics_listen, *tls_cert, *tls_key, *client_ca, *storage_account, *storage_key_file,
+        *storage_ca, *sas_ip;
     const char *machine_ca, *machine_ca_key;
     uint64_t certificate_s;
     struct tb_option_list names;
-    uint64_t sas_seconds, workers;
+    uint64_t sas_seconds, workers, client_rate, contract_rate;
     bool tls_auto, http, client_auth, seed;
     /* the keyring */
     const char *kek, *kek_token_file, *kek_ca_file, *kek_client_id;

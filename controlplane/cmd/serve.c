@@ -34,6 +34,8 @@ static int serve_set_log_level(const struct tb_option *o, void *var, char *value
 const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "listen", "HOST:PORT", TB_OPTION_STRING, listen,
               "address (default 127.0.0.1:8080); port 0 picks a free one", .setting = "TBCP_LISTEN"),
+    TB_OPTION(0, "metrics-listen", "HOST:PORT", TB_OPTION_STRING, metrics_listen,
+              "serve /metrics here, over plain HTTP (default: nowhere)", .setting = "TBCP_METRICS_LISTEN"),
     TB_OPTION(0, "tls-auto", NULL, TB_OPTION_FLAG, tls_auto,
               "TLS with a CA of its own, made at the first start: DIR/ca.crt (default)"),
     TB_OPTION(0, "name", "NAME", TB_OPTION_LIST, names,
@@ -72,6 +74,12 @@ const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "certificate-seconds", "N", TB_OPTION_UINT, certificate_s,
               "life of a machine's certificate, which it renews by itself (default 604800)", .min = 60,
               .max = 397 * 86400, .setting = "TBCP_CERTIFICATE_SECONDS"),
+    TB_OPTION(0, "client-rate", "N", TB_OPTION_UINT, client_rate,
+              "requests a second of one client address (default 50); off: 4294967295, behind a balancer",
+              .min = 1, .max = UINT32_MAX, .setting = "TBCP_CLIENT_RATE"),
+    TB_OPTION(0, "contract-rate", "N", TB_OPTION_UINT, contract_rate,
+              "requests a second of all machines of one contract (default 50)", .min = 1, .max = UINT32_MAX,
+              .setting = "TBCP_CONTRACT_RATE"),
     CP_KEK_ROWS,
     TB_OPTION(0, "log-level", "LEVEL", TB_OPTION_CALL, seed, "debug, info (default), warn or error",
               .set = serve_set_log_level, .want = "debug, info, warn or error", .setting = "TBCP_LOG_LEVEL"),
@@ -88,19 +96,21 @@ struct serve {
     uint8_t *storage_key;
     struct cp_server_tls tls;
     struct cp_api api;
-    int fd;
+    int fd, metrics_fd;
 };
 
 static void serve_clear(struct serve *v)
 {
     v->keyring = cp_keyring_close(v->keyring);
     v->machines = cp_authority_close(v->machines);
+    v->api.limits = cp_limits_free(v->api.limits);
     tb_secret_freep(&v->token);
     tb_secret_freep(&v->storage_key);
     tb_erase_stringp(&v->tls.key);
     tb_freep(&v->tls.cert);
     tb_freep(&v->tls.client_ca);
     v->fd = tb_close(v->fd);
+    v->metrics_fd = tb_close(v->metrics_fd);
 }
 
 static int serve_check_options(const struct cp_options *o)
@@ -259,6 +269,16 @@ static int serve_load_keys(struct serve *v)
     return 0;
 }
 
+/* The largest rate is none. */
+static int serve_make_limits(struct serve *v)
+{
+    uint64_t client = v->o->client_rate ? v->o->client_rate : CP_CLIENT_RATE_DEFAULT;
+    uint64_t contract = v->o->contract_rate ? v->o->contract_rate : CP_CONTRACT_RATE_DEFAULT;
+
+    v->api.limits = cp_limits_new(client == UINT32_MAX ? 0 : client, contract == UINT32_MAX ? 0 : contract);
+    return v->api.limits ? 0 : cp_fail(v->o, TB_EXIT_IOERR, "out of memory");
+}
+
 static int serve_open_listener(struct serve *v)
 {
     char err[CP_ERR_MAX];
@@ -273,20 +293,30 @@ static int serve_open_listener(struct serve *v)
     return 0;
 }
 
+static int serve_open_metrics(struct serve *v)
+{
+    char err[CP_ERR_MAX];
+
+    if (!v->o->metrics_listen)
+        return 0;
+    v->metrics_fd = cp_listen(v->o->metrics_listen, err);
+    return v->metrics_fd < 0 ? cp_fail(v->o, TB_EXIT_CONFIG, "--metrics-listen: %s", err) : 0;
+}
+
 static void serve_announce(const struct serve *v, const char *addr)
 {
     const char *scheme = v->tls.cert ? "https" : "http";
 
     if (v->o->http)
         tb_warn("no TLS: keys cross the network in the clear; use this on loopback and in tests only");
-    printf(CP_PROGRAM ": ready on %s://%s (development only)\n", scheme, addr);
+    printf(CP_PROGRAM ": ready on %s://%s%s\n", scheme, addr, v->place.seed ? " (development only)" : "");
     fflush(stdout);
     tb_notify_ready("Serving %s://%s", scheme, addr);
 }
 
 int cp_run_serve(const struct cp_options *o)
 {
-    _cleanup_(serve_clear) struct serve v = {.o = o, .fd = -1};
+    _cleanup_(serve_clear) struct serve v = {.o = o, .fd = -1, .metrics_fd = -1};
     struct cp_server *server = NULL;
     char err[CP_ERR_MAX], addr[80];
     _cleanup_close_ int signals = -1;
@@ -302,7 +332,11 @@ int cp_run_serve(const struct cp_options *o)
     if (r == 0)
         r = serve_load_storage(&v);
     if (r == 0)
+        r = serve_make_limits(&v);
+    if (r == 0)
         r = serve_open_listener(&v);
+    if (r == 0)
+        r = serve_open_metrics(&v);
     if (r != 0)
         return r;
     if (cp_listen_name(v.fd, addr, sizeof(addr)) < 0)
@@ -314,6 +348,8 @@ int cp_run_serve(const struct cp_options *o)
                         TAKE_FD(v.fd), &server, err);
     if (r < 0)
         return cp_fail(o, TB_EXIT_CONFIG, "%s", err);
+    if (v.metrics_fd >= 0 && cp_server_add_metrics(server, TAKE_FD(v.metrics_fd)) < 0)
+        tb_warn("cannot serve metrics");
     serve_announce(&v, addr);
     while (tb_signals_next(signals) == 0)
         (void)poll(&(struct pollfd){.fd = signals, .events = POLLIN}, 1, -1);

@@ -14,6 +14,7 @@
 #include "common/inet.h"
 #include "common/log.h"
 #include "common/units.h"
+#include "controlplane/api/metrics.h"
 
 /* A body that is refused is still read to its end, up to this: many clients look for the answer only when
  * they have sent everything, and would see a reset instead of the 401 or 413. */
@@ -21,7 +22,7 @@
 #define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
 
 struct cp_server {
-    struct MHD_Daemon *daemon;
+    struct MHD_Daemon *daemon, *metrics;
     const struct cp_api *api;
     struct cp_workers *workers;
     bool require_client_cert; /* of --client-ca; else contracts say what they want */
@@ -38,7 +39,7 @@ struct cp_exchange {
     struct cp_peer *client; /* NULL: it showed no certificate */
     char *body; /* secret memory of CP_BODY_MAX, made with the first byte: a registration carries a key */
     size_t len;
-    uint64_t total, started_us;
+    uint64_t total, started_us, whole_us;
     bool answered; /* reply is there. Decided before the body: that is read and dropped first */
     struct cp_reply reply;
 };
@@ -120,6 +121,7 @@ static enum MHD_Result server_send_reply(struct MHD_Connection *c, struct cp_rep
 {
     struct MHD_Response *m;
     enum MHD_Result ok;
+    char seconds[16];
 
     if (!r->body)
         return MHD_NO;
@@ -133,8 +135,9 @@ static enum MHD_Result server_send_reply(struct MHD_Connection *c, struct cp_rep
         MHD_add_response_header(m, MHD_HTTP_HEADER_ALLOW, r->allow);
     if (r->challenge)
         MHD_add_response_header(m, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"trustbridge\"");
-    if (r->retry)
-        MHD_add_response_header(m, MHD_HTTP_HEADER_RETRY_AFTER, "1");
+    snprintf(seconds, sizeof(seconds), "%u", r->retry_s);
+    if (r->retry_s)
+        MHD_add_response_header(m, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
     ok = MHD_queue_response(c, r->status, m);
     MHD_destroy_response(m);
     return ok;
@@ -172,7 +175,7 @@ static enum MHD_Result server_on_headers(struct cp_server *s, struct MHD_Connect
     uint64_t n = server_declared_length(c);
 
     x->started_us = tb_now_monotonic_us();
-    x->answered = cp_api_refuse(s->api, &x->rq, &x->reply);
+    x->answered = cp_api_limit(s->api, &x->rq, &x->reply) || cp_api_refuse(s->api, &x->rq, &x->reply);
     if (!x->answered && n > CP_BODY_MAX) {
         cp_api_too_large(&x->reply);
         x->answered = true;
@@ -215,6 +218,7 @@ static void server_work(struct cp_job *j, struct cp_store *store, const char *wh
         tb_error("%s", why);
         cp_api_unavailable(&x->reply, "the database does not answer; try again");
     }
+    cp_metric_answered(x->reply.status, tb_now_monotonic_us() - x->whole_us);
     x->answered = true;
     MHD_resume_connection(x->connection);
 }
@@ -228,8 +232,10 @@ static enum MHD_Result server_hand_over(struct cp_server *s, struct cp_exchange 
         return server_send_reply(x->connection, &x->reply);
     }
     x->job.run = server_work;
+    x->whole_us = tb_now_monotonic_us();
     MHD_suspend_connection(x->connection);
     if (!cp_workers_give(s->workers, &x->job)) {
+        cp_metric_add(CP_METRIC_LIMITED_QUEUE);
         tb_warn("overloaded: %u requests wait for an answer already", CP_JOBS_MAX);
         cp_api_unavailable(&x->reply, "too many requests at once; try again");
         x->answered = true;
@@ -296,8 +302,9 @@ static int server_start_daemon(struct cp_server *s, const struct cp_server_tls *
         flags, 0, NULL, NULL, server_on_request, s, MHD_OPTION_EXTERNAL_LOGGER, server_on_log, NULL,
         MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, server_on_completed, NULL,
         MHD_OPTION_THREAD_POOL_SIZE, (unsigned)CP_IO_THREADS, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)CP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CP_IDLE_SECONDS,
-        MHD_OPTION_ARRAY, tls->cert ? tls_options : no_options, MHD_OPTION_END);
+        (unsigned)CP_CONNECTIONS_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)CP_CONNECTIONS_OF_ONE,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CP_IDLE_SECONDS, MHD_OPTION_ARRAY,
+        tls->cert ? tls_options : no_options, MHD_OPTION_END);
     return s->daemon ? 0 : -EINVAL;
 }
 
@@ -337,8 +344,42 @@ struct cp_server *cp_server_stop(struct cp_server *s)
     s->workers = cp_workers_stop(s->workers);
     if (s->daemon)
         MHD_stop_daemon(s->daemon);
+    if (s->metrics)
+        MHD_stop_daemon(s->metrics);
     free(s);
     return NULL;
+}
+
+/* -- metrics: a port of their own ---------------------------------------------------------------- */
+static enum MHD_Result server_on_metrics(void *cls, struct MHD_Connection *c, const char *url,
+                                         const char *method, const char *version, const char *data, size_t *n,
+                                         void **state)
+{
+    bool found = strcmp(url, "/metrics") == 0;
+    char *text = found ? cp_metrics_text() : strdup("there is /metrics\n");
+    struct MHD_Response *m;
+    enum MHD_Result ok;
+
+    if (!text)
+        return MHD_NO;
+    m = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+    if (!m)
+        return MHD_NO;
+    MHD_add_response_header(m, MHD_HTTP_HEADER_CONTENT_TYPE, "text/plain; version=0.0.4");
+    ok = MHD_queue_response(c, found ? 200 : 404, m);
+    MHD_destroy_response(m);
+    return ok;
+}
+
+int cp_server_add_metrics(struct cp_server *s, int listen_fd)
+{
+    s->metrics = MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+                                  server_on_metrics, NULL, MHD_OPTION_EXTERNAL_LOGGER, server_on_log, NULL,
+                                  MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT, 16U,
+                                  MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CP_IDLE_SECONDS, MHD_OPTION_END);
+    if (!s->metrics)
+        tb_close(listen_fd);
+    return s->metrics ? 0 : -EINVAL;
 }
 
 /* -- the listener ------------------------------------------------------------------------------ */

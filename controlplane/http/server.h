@@ -8,6 +8,7 @@
 #include "controlplane/http/workers.h"
 
 #define CP_CONNECTIONS_MAX 1024
+#define CP_CONNECTIONS_OF_ONE 256 /* client address */
 #define CP_IO_THREADS 2
 #define CP_IDLE_SECONDS 15         /* a connection without progress is closed */
 #define CP_REQUEST_US_MAX 30000000 /* and so is one that drips its body for longer than this */
@@ -26,6 +27,8 @@ struct cp_server;
 int cp_server_start(const struct cp_api *api, const struct cp_place *place, unsigned n_workers,
                     const struct cp_server_tls *tls, int listen_fd, struct cp_server **ret,
                     char err[static CP_ERR_MAX]);
+/* Serves /metrics over plain HTTP on this socket, too, which it then owns. */
+int cp_server_add_metrics(struct cp_server *s, int listen_fd);
 /* Closes the listener, answers what has arrived, closes all connections, joins the threads. NULL is fine. */
 struct cp_server *cp_server_stop(struct cp_server *s);
 

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What this process counts, for Prometheus. No ids: a label is one of a few words. Any thread, no lock. */
+#ifndef CP_METRICS_H
+#define CP_METRICS_H
+
+#include <stdint.h>
+
+/* X(name, labels, what): counters, in the order in which they are printed; rows of a name stand together. */
+#define CP_METRICS(X)                                                                                        \
+    X(VERDICT_AUTHORIZED, "verdicts_total", "verdict=\"authorized\"", "Answers to authorize requests.")      \
+    X(VERDICT_DENIED, "verdicts_total", "verdict=\"denied\"", "")                                            \
+    X(LIMITED_CLIENT, "limited_total", "limit=\"client\"", "Requests refused because there are too many.")   \
+    X(LIMITED_CONTRACT, "limited_total", "limit=\"contract\"", "")                                           \
+    X(LIMITED_GUESS, "limited_total", "limit=\"guess\"", "")                                                 \
+    X(LIMITED_QUEUE, "limited_total", "limit=\"queue\"", "")                                                 \
+    X(GUESS_CONTRACT, "guesses_total", "of=\"contract\"", "Contracts and tokens that do not exist.")         \
+    X(GUESS_TOKEN, "guesses_total", "of=\"token\"", "")                                                      \
+    X(USAGE_GOOD, "usage_reports_total", "flag=\"none\"", "Usage reports, by why a person should look.")     \
+    X(USAGE_BACK, "usage_reports_total", "flag=\"back\"", "")                                                \
+    X(USAGE_LATE, "usage_reports_total", "flag=\"late\"", "")                                                \
+    X(USAGE_CLONE, "usage_reports_total", "flag=\"clone\"", "")                                              \
+    X(USAGE_UNSIGNED, "usage_reports_total", "flag=\"unsigned\"", "")                                        \
+    X(REGISTERED, "registrations_total", "result=\"kept\"", "Registrations.")                                \
+    X(REGISTER_REFUSED, "registrations_total", "result=\"refused\"", "")                                     \
+    X(FAILED_STORE, "failures_total", "of=\"database\"", "Requests that failed for a reason of ours.")       \
+    X(FAILED_KEY_SERVICE, "failures_total", "of=\"key_service\"", "")                                        \
+    X(FAILED_SETTINGS, "failures_total", "of=\"settings\"", "")
+
+#define CP_METRIC_ENUM(name, metric, labels, help) CP_METRIC_##name,
+enum cp_metric { CP_METRICS(CP_METRIC_ENUM) _CP_METRIC_MAX };
+
+void cp_metric_add(enum cp_metric m);
+/* A request was answered, after so long since all of it was there. */
+void cp_metric_answered(unsigned status, uint64_t took_us);
+/* Heap text in Prometheus' format, or NULL. */
+char *cp_metrics_text(void);
+
+#endif
