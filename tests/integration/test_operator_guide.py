@@ -19,7 +19,7 @@ def test_the_guide_names_only_what_exists():
     for page in re.findall(r"\b([a-z.-]+)\((\d)\)", GUIDE):
         assert (repo / "man" / ".".join(page)).exists(), page
     credentials = set(re.findall(r":(trustbridge\.[a-z-]+)$", "".join(p.read_text() for p in (repo / "units").glob("*.service")), re.M))
-    assert set(re.findall(r"\btrustbridge\.(?:client|tls|api)-[a-z]+", GUIDE)) == credentials
+    assert set(re.findall(r"\btrustbridge\.(?:client|tls|api|enrolment)-[a-z]+", GUIDE)) == credentials
     assert set(re.findall(r"MESSAGE_ID=(\w+)", GUIDE)) <= set(re.findall(r'"(\w{32})"', (repo / "common/events.h").read_text()))
 
 
