@@ -87,6 +87,11 @@ param tlsMode string = 'selfSigned'
 @description('Keys of the API, name:sha256 pairs with commas between them; the hash is that of the key, in hex. Empty: no key is asked.')
 param apiKeys string = ''
 
+@description('The one-time code that the provider gave for the machines of this contract. Empty: the contract asks for none.')
+@maxLength(64)
+@secure()
+param enrolmentCode string = ''
+
 @description('Forward the fine-tuning and adapter routes of the model server too, not only those of inference.')
 param allowFineTuning bool = false
 
@@ -170,7 +175,7 @@ TB_ROUTES={4}
 )
 
 // As cloud-init/user-data.yaml, plus what only a cloud machine needs. {0} is the settings, {1} the API keys, {2} a flag, {3} the
-// name in the certificate. The key of the certificate never leaves the machine.
+// name in the certificate, {4} the enrolment code. The key of the certificate never leaves the machine.
 var cloudConfig = '''
 #cloud-config
 ssh_pwauth: false
@@ -186,7 +191,12 @@ write_files:
   permissions: '0600'
   encoding: b64
   content: {1}
+- path: /etc/credstore/trustbridge.enrolment-code
+  permissions: '0600'
+  encoding: b64
+  content: {4}
 '''
+var enrolmentCodeFile = base64(format('{0}\n', enrolmentCode))
 var apiKeyFile = base64(format('{0}\n', replace(apiKeys, ',', '\n')))
 var tlsFlag = tls ? 'true' : 'false'
 
@@ -508,7 +518,7 @@ resource machine 'Microsoft.Compute/virtualMachines@2025-04-01' = if (!scaled) {
       adminPassword: login ? null : adminPassword
       allowExtensionOperations: false
       linuxConfiguration: linuxConfiguration
-      customData: base64(format(cloudConfig, base64(environment), apiKeyFile, tlsFlag, publicEndpoint ? endpointIp.properties.dnsSettings.fqdn : '${namePrefix}-vm'))
+      customData: base64(format(cloudConfig, base64(environment), apiKeyFile, tlsFlag, publicEndpoint ? endpointIp.properties.dnsSettings.fqdn : '${namePrefix}-vm', enrolmentCodeFile))
     }
     networkProfile: {
       networkInterfaces: [
@@ -554,7 +564,7 @@ resource machines 'Microsoft.Compute/virtualMachineScaleSets@2025-04-01' = if (s
         adminPassword: login ? null : adminPassword
         allowExtensionOperations: false
         linuxConfiguration: linuxConfiguration
-        customData: base64(format(cloudConfig, base64(environment), apiKeyFile, tlsFlag, publicEndpoint ? endpointIp.properties.dnsSettings.fqdn : '${namePrefix}-lb'))
+        customData: base64(format(cloudConfig, base64(environment), apiKeyFile, tlsFlag, publicEndpoint ? endpointIp.properties.dnsSettings.fqdn : '${namePrefix}-lb', enrolmentCodeFile))
       }
       networkProfile: {
         networkApiVersion: '2020-11-01'

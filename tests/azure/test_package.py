@@ -288,6 +288,8 @@ def test_api_keys_are_the_proxys():
     code, header = ((REPO / "services/proxy/gate" / n).read_text() for n in ("keys.c", "keys.h"))
     limit = int(re.search(r"#define TB_API_KEY_NAME_MAX (\d+)", header)[1])
     letters = re.search(r'strspn\(ret->name, "([^"]+)"\)', code)[1]
+    code = lambda text: bool(re.fullmatch(regex("enrolmentCode"), text))
+    assert code("") and code("tbe-0123456789abcdefghjkmnpqrs") and not code("tbe-0123456789abcdefghjkmnpqri") and not code("tbe-0")
     good = lambda keys: bool(re.fullmatch(regex("apiKeys"), keys))
     for c in map(chr, range(128)):
         assert good(f"{c}:{'0' * 64}") == (c in letters), c

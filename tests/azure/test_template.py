@@ -330,6 +330,18 @@ def test_settings_follow_the_parameters():
     assert entry["permissions"] == "0600" and text == f"a:{'0' * 64}\nb:{'f' * 64}\n"
 
 
+def test_the_enrolment_code_is_for_root_alone():
+    code = "tbe-0123456789abcdefghjkmnpqrs"
+    for more in ({}, {"instanceCount": 3}):
+        d = Deployed(enrolmentCode=code, **more)
+        entry, text = files(d)["/etc/credstore/trustbridge.enrolment-code"]
+        assert entry["permissions"] == "0600" and text == code + "\n"
+    template = json.loads(TEMPLATE.read_text())
+    assert template["parameters"]["enrolmentCode"]["type"].lower() == "securestring"
+    assert "enrolmentCode" not in json.dumps(template["outputs"])
+    assert files(Deployed())["/etc/credstore/trustbridge.enrolment-code"][1] == "\n"  # as good as none
+
+
 def test_fine_tuning_routes_are_closed_by_default():
     routes = settings(Deployed())["TB_ROUTES"].split(",")
     forwarded = lambda path: any(path == r or (r.endswith("*") and path.startswith(r[:-1])) for r in routes)
