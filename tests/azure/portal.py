@@ -11,6 +11,9 @@ INPUT = {**BASE, "label*": TEXT, "toolTip": TEXT, "defaultValue": TEXT}
 CHOICE = {**INPUT, "constraints*": {"required": FLAG, "allowedValues*": [{"label*": TEXT, "value*": ANY}]}}
 CONTROLS = {
     "Microsoft.Common.TextBox": {**INPUT, "constraints": {"required": FLAG, "regex": TEXT, "validationMessage": TEXT}},
+    "Microsoft.Common.PasswordBox": {
+        **BASE, "label*": {"password*": TEXT, "confirmPassword*": TEXT}, "toolTip": TEXT, "options": {"hideConfirmation": FLAG},
+        "constraints": {"required": FLAG, "regex": TEXT, "validationMessage": TEXT}},
     "Microsoft.Common.DropDown": CHOICE,
     "Microsoft.Common.OptionsGroup": CHOICE,
     "Microsoft.Common.TextBlock": {**BASE, "options*": {"text": TEXT, "link": {"label*": TEXT, "uri*": TEXT}}},

@@ -332,10 +332,8 @@ def test_settings_follow_the_parameters():
 
 def test_the_enrolment_code_is_for_root_alone():
     code = "tbe-0123456789abcdefghjkmnpqrs"
-    for more in ({}, {"instanceCount": 3}):
-        d = Deployed(enrolmentCode=code, **more)
-        entry, text = files(d)["/etc/credstore/trustbridge.enrolment-code"]
-        assert entry["permissions"] == "0600" and text == code + "\n"
+    entry, text = files(Deployed(enrolmentCode=code))["/etc/credstore/trustbridge.enrolment-code"]
+    assert entry["permissions"] == "0600" and text == code + "\n"
     template = json.loads(TEMPLATE.read_text())
     assert template["parameters"]["enrolmentCode"]["type"].lower() == "securestring"
     assert "enrolmentCode" not in json.dumps(template["outputs"])
