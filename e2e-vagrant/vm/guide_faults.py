@@ -150,7 +150,7 @@ def little_memory(vm):
     with open(big, "wb") as f:
         f.truncate(BIG_BYTES)
     p.publish(big, "big", "4MiB")
-    p.controlplane.ctl("contract", "add", "big", "--asset", "big")
+    p.controlplane.ctl("contract", "add", "big", "--asset", "big", "--mode", "open")
     vm.sh("systemctl stop trustbridge.target", 120)
     vm.sh(f"fallocate -l $(($(awk '/^MemAvailable/ {{ print $2 }}' /proc/meminfo) * 1024 - {BIG_BYTES} * 3 / 4)) /dev/shm/filler")
     vm.set("TB_ASSET_ID", "big")

@@ -108,7 +108,7 @@ class FreshMachine(VM, Looks):
         p = self.provider.start()
         source = model.make_model(p.dir / "model") / model.GGUF  # one file, which {model} then is
         p.publish(source, ASSET, "64KiB")
-        p.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET)
+        p.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open")
         self.right = {"TB_CONTRACT_ID": CONTRACT, "TB_ASSET_ID": ASSET, "TB_EDC_ENDPOINT": f"https://{HOST}:{p.controlplane.port}"}
 
     def hand_over(self):
