@@ -101,7 +101,7 @@ PLACES = {
              r"/usr/share/trustbridge/managed-app/(mainTemplate|createUiDefinition|viewDefinition)\.json|"
              r"/usr/share/trustbridge/packer/([a-z]+\.pkr\.hcl|scripts/[a-z-]+\.sh)|/usr/share/lintian/overrides/tbpkg|"
              r"/usr/share/doc/tbpkg/[A-Za-z-]+\.md",
-    "trustbridge": r"(/usr)?/lib/systemd/system/(tb-[a-z-]+\.(service|socket|path|target)|trustbridge\.target)|"
+    "trustbridge": r"(/usr)?/lib/systemd/system/(tb-[a-z-]+\.(service|socket|path|target)|trustbridge(-apply)?\.target)|"
                    r"(/usr)?/lib/systemd/system-generators/trustbridge-generator|"
                    r"/usr/lib/systemd/(catalog/trustbridge\.catalog|journald@trustbridge\.conf\.d/[0-9a-z-]+\.conf)|"
                    r"/usr/lib/(sysusers|tmpfiles)\.d/trustbridge\.conf|/usr/lib/trustbridge/tb-[a-z-]+|/usr/bin/tb-[a-z-]+|"
