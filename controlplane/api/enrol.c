@@ -8,8 +8,6 @@
 #include "controlplane/api/answer.h"
 #include "controlplane/identity/code.h"
 
-#define MACHINE_NAME_HEX 32
-
 struct enrol {
     const struct cp_api *api;
     const struct cp_request *rq;
@@ -22,11 +20,6 @@ struct enrol {
 static void enrol_clear(struct enrol *e)
 {
     tb_erase(e->q.code, sizeof(e->q.code));
-}
-
-static void enrol_name(const char *key_sha256, char out[static CP_IDENTITY_NAME_MAX + 1])
-{
-    snprintf(out, CP_IDENTITY_NAME_MAX + 1, "m-%.*s", MACHINE_NAME_HEX, key_sha256);
 }
 
 static void enrol_refuse(const struct enrol *e, const char *what, struct cp_reply *ret)
@@ -122,7 +115,7 @@ static bool enrol_read(struct enrol *e, bool renew, struct cp_reply *ret)
     if (r == 0)
         r = cp_request_key(e->q.csr, strlen(e->q.csr), e->id.key_sha256, err);
     if (r == 0) {
-        enrol_name(e->id.key_sha256, e->id.name);
+        cp_machine_name(e->id.key_sha256, e->id.name);
         return true;
     }
     cp_answer(ret, 400, "status", "denied", "reason", "invalid_request", "error", "invalid_request",

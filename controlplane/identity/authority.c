@@ -2,6 +2,7 @@
 #include "controlplane/identity/authority.h"
 
 #include <openssl/bio.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -20,6 +21,11 @@
 #define AUTHORITY_PEM_MAX (64 * 1024)
 #define AUTHORITY_BACKDATE_S 3600 /* for peers whose clock is behind */
 #define AUTHORITY_RSA_BITS_MIN 2048
+#define AUTHORITY_RSA_BITS_MAX 4096 /* a stranger's request must not cost more than this to check */
+#define AUTHORITY_NAME_HEX 32
+/* For the PEM readers: a block that says that it is encrypted is no good. Without it they ask the terminal, or
+ * standard input, and wait. */
+#define AUTHORITY_NO_PASSPHRASE NULL, (void *)""
 
 static void authority_x509_freep(X509 **x)
 {
@@ -73,12 +79,14 @@ static X509_STORE *authority_read_cas(const char *pem, size_t *ret_n)
     size_t n = 0;
 
     while (b && s) {
-        _cleanup_(authority_x509_freep) X509 *x = PEM_read_bio_X509(b, NULL, NULL, NULL);
+        _cleanup_(authority_x509_freep) X509 *x = PEM_read_bio_X509(b, NULL, AUTHORITY_NO_PASSPHRASE);
 
-        if (!x)
-            break;
-        if (X509_check_ca(x) == 0 || X509_STORE_add_cert(s, x) != 1)
+        if (!x && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE)
+            break; /* the end */
+        if (!x || X509_check_ca(x) == 0 || X509_STORE_add_cert(s, x) != 1) {
+            ERR_clear_error();
             return NULL;
+        }
         n++;
     }
     ERR_clear_error();
@@ -194,6 +202,11 @@ int cp_peer_verify(const struct cp_peer *p, const char *ca_pem, bool expired_ok,
     return r;
 }
 
+void cp_machine_name(const char *key_sha256, char out[static CP_IDENTITY_NAME_MAX + 1])
+{
+    snprintf(out, CP_IDENTITY_NAME_MAX + 1, "m-%.*s", AUTHORITY_NAME_HEX, key_sha256);
+}
+
 bool cp_peer_ended_within(const struct cp_peer *p, uint64_t now_us, uint64_t seconds)
 {
     _cleanup_(authority_x509_freep) X509 *leaf = p->n ? authority_read_der(p, 0) : NULL;
@@ -238,8 +251,8 @@ int cp_authority_open(const char *cert_path, const char *key_path, struct cp_aut
         return authority_fail(err, r, "%s: %s", key_path, strerror(-r));
     cb = BIO_new_mem_buf(a->pem, -1);
     kb = BIO_new_mem_buf(key_pem, -1);
-    a->cert = cb ? PEM_read_bio_X509(cb, NULL, NULL, NULL) : NULL;
-    a->key = kb ? PEM_read_bio_PrivateKey(kb, NULL, NULL, (void *)"") : NULL;
+    a->cert = cb ? PEM_read_bio_X509(cb, NULL, AUTHORITY_NO_PASSPHRASE) : NULL;
+    a->key = kb ? PEM_read_bio_PrivateKey(kb, NULL, AUTHORITY_NO_PASSPHRASE) : NULL;
     ERR_clear_error();
     if (!a->cert || X509_check_ca(a->cert) == 0)
         return authority_fail(err, -EBADMSG, "%s does not begin with the certificate of a CA", cert_path);
@@ -250,29 +263,42 @@ int cp_authority_open(const char *cert_path, const char *key_path, struct cp_aut
     return 0;
 }
 
+static bool authority_key_is(const EVP_PKEY *k, const char *what, const char *value)
+{
+    char text[40] = "";
+
+    return EVP_PKEY_get_utf8_string_param(k, what, text, sizeof(text), NULL) == 1 && strcmp(text, value) == 0;
+}
+
+/* Of one form: the same key written in another way, its curve spelt out or its point compressed, would have
+ * another hash, and be another machine. */
 static bool authority_key_strong(EVP_PKEY *k)
 {
-    char curve[40] = "";
+    int bits = EVP_PKEY_get_bits(k);
 
     if (EVP_PKEY_is_a(k, "RSA"))
-        return EVP_PKEY_get_bits(k) >= AUTHORITY_RSA_BITS_MIN;
+        return bits >= AUTHORITY_RSA_BITS_MIN && bits <= AUTHORITY_RSA_BITS_MAX;
     if (EVP_PKEY_is_a(k, "EC"))
-        return EVP_PKEY_get_group_name(k, curve, sizeof(curve), NULL) == 1 &&
-               (strcmp(curve, "prime256v1") == 0 || strcmp(curve, "secp384r1") == 0);
+        return authority_key_is(k, OSSL_PKEY_PARAM_EC_ENCODING, "named_curve") &&
+               authority_key_is(k, OSSL_PKEY_PARAM_EC_POINT_CONVERSION_FORMAT, "uncompressed") &&
+               (authority_key_is(k, OSSL_PKEY_PARAM_GROUP_NAME, "prime256v1") ||
+                authority_key_is(k, OSSL_PKEY_PARAM_GROUP_NAME, "secp384r1"));
     return EVP_PKEY_is_a(k, "ED25519");
 }
 
 static X509_REQ *authority_read_request(const char *pem, size_t len, char *err)
 {
     _cleanup_(authority_bio_freep) BIO *b = BIO_new_mem_buf(pem, (int)len);
-    _cleanup_(authority_req_freep) X509_REQ *q = b ? PEM_read_bio_X509_REQ(b, NULL, NULL, NULL) : NULL;
+    _cleanup_(authority_req_freep) X509_REQ *q =
+        b ? PEM_read_bio_X509_REQ(b, NULL, AUTHORITY_NO_PASSPHRASE) : NULL;
     EVP_PKEY *k = q ? X509_REQ_get0_pubkey(q) : NULL;
     const char *why = NULL;
 
     if (!q)
         why = "is not a certificate request in PEM";
     else if (!k || !authority_key_strong(k))
-        why = "has no key of P-256, P-384, Ed25519 or RSA with 2048 bits and more";
+        why =
+            "has no key of P-256 or P-384 (named curve, uncompressed), Ed25519, or RSA of 2048 to 4096 bits";
     else if (X509_REQ_verify(q, k) != 1)
         why = "is not signed by its own key";
     ERR_clear_error();

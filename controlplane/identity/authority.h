@@ -38,6 +38,8 @@ struct cp_identity {
  * -ENOMEM. */
 int cp_peer_verify(const struct cp_peer *p, const char *ca_pem, bool expired_ok, uint64_t now_us,
                    struct cp_identity *ret);
+/* The name of the enrolled machine that has this key. */
+void cp_machine_name(const char *key_sha256, char out[static CP_IDENTITY_NAME_MAX + 1]);
 /* Whether its own certificate's end is at most `seconds` past at now_us. */
 bool cp_peer_ended_within(const struct cp_peer *p, uint64_t now_us, uint64_t seconds);
 /* How many CA certificates the PEM text has; 0: it is none. */
