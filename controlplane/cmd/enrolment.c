@@ -103,5 +103,9 @@ int cp_run_machine_expel(const struct cp_options *o)
     if (r == -ENOENT)
         return cp_fail(o, TB_EXIT_NOINPUT, "contract %s has no machine %s; `machine list` names them",
                        o->operand, o->machine);
-    return r < 0 ? cp_fail_store(o, s, r) : TB_EXIT_OK;
+    if (r < 0)
+        return cp_fail_store(o, s, r);
+    fprintf(stderr, CP_PROGRAM ": the enrolment codes of %s are over; `contract code` makes another\n",
+            o->operand);
+    return TB_EXIT_OK;
 }

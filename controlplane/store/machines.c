@@ -70,7 +70,9 @@ int cp_store_expel_machine(struct cp_store *s, const char *contract_id, const ch
                        " slot_until_us=0 WHERE contract_id=$1 AND hw_id=$2",
                        "ttu", contract_id, hw_id, now_us);
 
-    return n < 0 ? n : n == 0 ? -ENOENT : 0;
+    if (n <= 0)
+        return n < 0 ? n : -ENOENT;
+    return store_run(s, "UPDATE enrolment_codes SET uses_left=0 WHERE contract_id=$1", "t", contract_id);
 }
 
 #define MACHINE_COLUMNS                                                                                      \

@@ -156,7 +156,8 @@ int cp_store_forget_machines(struct cp_store *s, const char *contract_id, const 
 /* -ENOENT. */
 int cp_store_get_machine(struct cp_store *s, const char *contract_id, const char *hw_id,
                          struct cp_machine *ret);
-/* Remembers it as refused for good, and frees its slot. In a transaction. -ENOENT. */
+/* Remembers it as refused for good, frees its slot, and ends the codes of the contract: who has the machine
+ * has the one that it enrolled by. In a transaction. -ENOENT. */
 int cp_store_expel_machine(struct cp_store *s, const char *contract_id, const char *hw_id, uint64_t now_us);
 /* contract_id NULL: of all. */
 int cp_store_each_machine(struct cp_store *s, const char *contract_id,

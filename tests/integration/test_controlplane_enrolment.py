@@ -131,6 +131,9 @@ def test_expulsion(server, tmp_path):
     assert key_of(good.authorize(server, "fleet")) == KEY and reason(lost.authorize(server, "fleet")) == "machine_expelled"
     server.cli("machine", "remove", "fleet", "--machine", good.id)
     assert reason(good.authorize(server, "fleet")) == "machine_unknown" and reason(good.renew(server)) == "machine_unknown"
+    # the lost machine has the code too: it is over
+    assert reason(good.enrol(server, "fleet", code)) == "enrolment_code_used"
+    code = server.cli("contract", "code", "fleet").strip()
     assert good.enrol(server, "fleet", code)[0] == 200 and key_of(good.authorize(server, "fleet")) == KEY
     assert "no machine" in server.cli("machine", "expel", "fleet", "--machine", "m-none", rc=66)
 
