@@ -9,6 +9,7 @@
 #include "common/units.h"
 
 #define KEYRING_PROVIDERS_MAX 8
+#define KEYRING_FIRST_S 2 /* so long somebody else's first check is waited for */
 
 struct cp_keyring {
     struct {
@@ -16,8 +17,11 @@ struct cp_keyring {
         void *me;
     } p[KEYRING_PROVIDERS_MAX]; /* the first one wraps */
     size_t n;
-    /* the last check */
+    /* the last check. While one goes on, which may take as long as the service hangs, the others go by the
+     * one before */
     pthread_mutex_t lock;
+    pthread_cond_t first;
+    bool checking;
     uint64_t checked_us; /* 0: never */
     int check;
     char kek_id[CP_KEK_ID_MAX + 1];
@@ -33,6 +37,7 @@ int cp_keyring_new(const struct cp_keyring_ops *ops, void *me, struct cp_keyring
     k->p[0].me = me;
     k->n = 1;
     pthread_mutex_init(&k->lock, NULL);
+    pthread_cond_init(&k->first, NULL);
     *ret = k;
     return 0;
 }
@@ -55,6 +60,7 @@ struct cp_keyring *cp_keyring_close(struct cp_keyring *k)
     for (size_t i = 0; i < k->n; i++)
         if (k->p[i].ops->close)
             k->p[i].ops->close(k->p[i].me);
+    pthread_cond_destroy(&k->first);
     pthread_mutex_destroy(&k->lock);
     free(k);
     return NULL;
@@ -126,16 +132,37 @@ static int keyring_try(struct cp_keyring *k, char kek_id[static CP_KEK_ID_MAX + 
     return r;
 }
 
-int cp_keyring_check(struct cp_keyring *k, char kek_id[CP_KEK_ID_MAX + 1])
+/* Holding the lock, which is given up meanwhile. */
+static void keyring_check_anew(struct cp_keyring *k)
 {
+    char kek_id[CP_KEK_ID_MAX + 1] = "";
     int r;
 
+    k->checking = true;
+    pthread_mutex_unlock(&k->lock);
+    r = keyring_try(k, kek_id);
     pthread_mutex_lock(&k->lock);
-    if (!k->checked_us || tb_now_monotonic_us() - k->checked_us > CP_KEYRING_CHECK_S * TB_USEC_PER_SEC) {
-        k->check = keyring_try(k, k->kek_id);
-        k->checked_us = tb_now_monotonic_us();
-    }
-    r = k->check;
+    k->checking = false;
+    k->check = r;
+    strcpy(k->kek_id, kek_id);
+    k->checked_us = tb_now_monotonic_us();
+    pthread_cond_broadcast(&k->first);
+}
+
+int cp_keyring_check(struct cp_keyring *k, char kek_id[CP_KEK_ID_MAX + 1])
+{
+    struct timespec end;
+    int r = 0;
+
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += KEYRING_FIRST_S;
+    pthread_mutex_lock(&k->lock);
+    while (!k->checked_us && k->checking && r == 0)
+        r = pthread_cond_timedwait(&k->first, &k->lock, &end);
+    if (!k->checking &&
+        (!k->checked_us || tb_now_monotonic_us() - k->checked_us > CP_KEYRING_CHECK_S * TB_USEC_PER_SEC))
+        keyring_check_anew(k);
+    r = k->checked_us ? k->check : -EAGAIN;
     if (r == 0 && kek_id)
         strcpy(kek_id, k->kek_id);
     pthread_mutex_unlock(&k->lock);
