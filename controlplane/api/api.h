@@ -33,6 +33,7 @@ struct cp_api {
     struct cp_sas sas;
     const struct cp_authority *machines; /* gives machines their certificates; NULL: nobody does */
     uint64_t certificate_s;              /* for so long; 0: CP_CERTIFICATE_S */
+    const char *client_ca;               /* of --client-ca and --client-auth, PEM; NULL: none */
     struct tb_http_tls storage_tls;      /* to read blobs */
     struct cp_limits *limits;            /* NULL: none */
     /* cp_proof_check(), or what a test puts in its place */

@@ -73,23 +73,32 @@ static int authorize_find_machine(struct cp_store *s, struct decision *d)
 static int authorize_identify(struct cp_store *s, struct decision *d)
 {
     const struct cp_contract *c = &d->contract;
+    bool enrolled = c->mode == CP_MODE_ENROLLED;
+    const char *ca = !enrolled          ? *c->client_ca ? c->client_ca : d->api->client_ca
+                     : d->api->machines ? cp_authority_pem(d->api->machines)
+                                        : NULL;
+    char machine[CP_IDENTITY_NAME_MAX + 1];
     int r;
 
-    if (c->mode == CP_MODE_CERTIFICATE && !*c->client_ca) {
-        if (d->rq->client_auth != CP_CLIENT_VERIFIED)
-            d->reason = "client_certificate_required";
+    if (!ca) {
+        d->reason = enrolled ? "enrolment_required" : "client_certificate_required";
         return 0;
     }
-    if (c->mode == CP_MODE_ENROLLED && !d->api->machines) {
-        d->reason = "enrolment_required";
-        return 0;
-    }
-    r = authorize_identify_by(d, c->mode == CP_MODE_ENROLLED ? cp_authority_pem(d->api->machines)
-                                                             : c->client_ca);
+    r = authorize_identify_by(d, ca);
     if (r < 0 || d->reason)
         return r;
+    if (!enrolled) {
+        /* A CA that is both the server's --client-ca and the one of enrolled machines knows the machines of
+         * all customers: the certificate of one is good for the contract that it enrolled for alone. */
+        cp_machine_name(d->identity.key_sha256, machine);
+        if (strcmp(d->identity.name, machine) == 0) {
+            d->reason = "client_certificate_untrusted";
+            d->identity = (struct cp_identity){0};
+            return 0;
+        }
+    }
     d->hw_id = d->identity.name;
-    return c->mode == CP_MODE_ENROLLED ? authorize_find_machine(s, d) : 0;
+    return enrolled ? authorize_find_machine(s, d) : 0;
 }
 
 /* What the contract alone says. 0, or a failure of the store; d->reason. */

@@ -197,6 +197,7 @@ static int serve_load_tls(struct serve *v)
     if (r == 0 && o->client_ca)
         r = serve_read_pem(o, o->client_ca, &v->tls.client_ca);
     v->tls.require_client_cert = v->tls.client_ca;
+    v->api.client_ca = v->tls.client_ca;
     return r == 0 ? serve_load_machine_ca(v) : r;
 }
 
