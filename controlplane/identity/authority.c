@@ -23,8 +23,8 @@
 #define AUTHORITY_RSA_BITS_MIN 2048
 #define AUTHORITY_RSA_BITS_MAX 4096 /* a stranger's request must not cost more than this to check */
 #define AUTHORITY_NAME_HEX 32
-/* For the PEM readers: a block that says that it is encrypted is no good. Without it they ask the terminal, or
- * standard input, and wait. */
+/* For the PEM readers: a block that says that it is encrypted is no good. Without it they ask the terminal,
+ * or standard input, and wait. */
 #define AUTHORITY_NO_PASSPHRASE NULL, (void *)""
 
 static void authority_x509_freep(X509 **x)
