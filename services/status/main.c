@@ -2,6 +2,8 @@
 /* tb-status: one screen that says how the appliance is. Changes nothing, needs no privilege. */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -83,6 +85,16 @@ static struct winsize status_window(void)
     return w;
 }
 
+/* Where there is no terminal COLUMNS says how long a line may be. */
+static int status_width(const struct status_options *o)
+{
+    unsigned long columns = strtoul(getenv("COLUMNS") ? getenv("COLUMNS") : "", NULL, 10);
+
+    if (o->terminal)
+        return MIN((int)status_window().ws_col, WIDTH_MAX);
+    return columns > 0 && columns <= INT_MAX ? (int)columns : WIDTH_DEFAULT;
+}
+
 /* A chain under another TB_RUN_DIR is not the one that systemd runs: neither its units nor its journal are
  * asked. */
 static void status_look(const struct status_options *o, struct tb_snapshot *s)
@@ -146,8 +158,7 @@ static int status_show(const struct status_options *o, const struct tb_snapshot 
     else if (o->watch && !o->terminal)
         text = tb_status_line(s, c);
     else
-        text = tb_status_render(s, c, o->colour,
-                                o->terminal ? MIN((int)status_window().ws_col, WIDTH_MAX) : WIDTH_DEFAULT);
+        text = tb_status_render(s, c, o->colour, status_width(o));
     if (!text)
         return -ENOMEM;
     if (o->json)

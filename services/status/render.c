@@ -10,6 +10,7 @@
 #define BAR_WIDTH 20
 #define OLD_US (5 * TB_USEC_PER_SEC) /* of a progress file: worth a word */
 #define LABEL_WIDTH 12
+#define HEADING_WIDTH 200
 #define RED "\033[1;31m"
 #define GREEN "\033[1;32m"
 #define YELLOW "\033[1;33m"
@@ -96,7 +97,7 @@ static void render_heading(const struct render_page *p)
     tb_rfc3339_format(p->s->realtime_us, 0, now);
     fprintf(p->out, "%sTrustBridge%s   %s%s%s%*s\n", render_paint(p, BOLD), render_paint(p, PLAIN),
             render_paint(p, escape), state, render_paint(p, PLAIN),
-            MAX(p->width - used, (int)strlen(now) + 1), now);
+            MAX(MIN(p->width, HEADING_WIDTH) - used, (int)strlen(now) + 1), now);
     if (*reason) {
         render_label(p, "reason");
         render_wrap(p, reason, LABEL_WIDTH);

@@ -21,12 +21,17 @@ static size_t entry_copy(sd_journal *j, const char *name, char *out, size_t size
 {
     size_t skip = strlen(name) + 1, len;
     const void *data;
+    bool cut;
 
     out[0] = '\0';
     if (sd_journal_get_data(j, name, &data, &len) < 0 || len < skip)
         return 0;
+    cut = len - skip > size - 1;
     len = MIN(len - skip, size - 1);
     memcpy(out, (const char *)data + skip, len);
+    /* Half of a secret is not known as one. */
+    while (cut && len > 0 && !strchr(" \n", out[len - 1]))
+        len--;
     out[len] = '\0';
     for (char *p = out; *p; p++)
         if ((unsigned char)*p < ' ' && *p != '\n')

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <netpacket/packet.h>
 
+#include "common/envfile.h"
 #include "common/io.h"
 #include "common/lease_state.h"
 #include "support/support.h"
@@ -237,6 +238,19 @@ static void known_add_machine(const struct support_places *p, struct redactor *r
     known_add_interfaces(r);
 }
 
+void support_know_settings(struct redactor *r, const char *text)
+{
+    _cleanup_envfile_ struct tb_envfile file = {0};
+
+    support_each_setting(text, known_setting, r);
+    if (tb_envfile_parse(text, strlen(text), &file) < 0)
+        return;
+    for (size_t i = 0; i < file.n; i++)
+        for (char *save, *line = file.v[i].value ? strtok_r(file.v[i].value, "\n", &save) : NULL; line;
+             line = strtok_r(NULL, "\n", &save))
+            known_setting(r, file.v[i].name, line);
+}
+
 int support_know(const struct support_places *p, struct redactor *r)
 {
     _cleanup_free_ char *store = tb_strf("%s/etc/credstore", p->root), *text = known_read(p->env);
@@ -246,7 +260,8 @@ int support_know(const struct support_places *p, struct redactor *r)
     known_add_files(r, store, known_is_credential);
     known_add_files(r, p->etc, known_is_beside_settings);
     if (text)
-        support_each_setting(text, known_setting, r);
+        support_know_settings(r, text);
+    support_know_units(p, r);
     known_add_lease(p, r);
     known_add_key_names(p, r);
     known_add_machine(p, r);

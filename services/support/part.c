@@ -47,6 +47,9 @@ static void part_child(const struct support_part *part, const struct support_pla
         _exit(127);
     signal(SIGPIPE, SIG_DFL);
     part_set_environment(p);
+    /* What a line's end cuts is not known as a secret. */
+    if (part->argv[0] && strncmp(part->argv[0], "tb-", 3) == 0)
+        setenv("COLUMNS", "100000", 1);
     if (part->make) {
         part->make(p);
         _exit(fflush(stdout) == 0 ? 0 : 1);

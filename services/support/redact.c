@@ -6,12 +6,15 @@
 #include <strings.h>
 
 #include "common/secret.h"
+#include "support/unescape.h"
 #include "support/words.h"
 
 /* Around the number of a known value, while its line is looked at. */
 #define MARK '\1'
 #define MARK_END '\2'
-#define SHORT 6 /* a known value shorter than this counts only as a word of its own */
+#define SHORT 6         /* a known value shorter than this counts only as a word of its own */
+#define BASE64_FROM 8   /* a known secret is looked for as base64 too when its bytes are at least this many */
+#define BASE64_UNTIL 48 /* longer ones show as base64 by their looks */
 
 void redactor_clear(struct redactor *r)
 {
@@ -79,13 +82,31 @@ static bool redactor_says_nothing(const char *text, size_t len)
     return len < 2 || word_is_local(text, len);
 }
 
-int redactor_know(struct redactor *r, const char *text, size_t len, enum redact_class class)
+static int redactor_know_one(struct redactor *r, const char *text, size_t len, enum redact_class class)
 {
     struct redact_value *v;
 
     if (redactor_says_nothing(text, len) || (v = redactor_find(r, text, len)))
         return 0;
     return redactor_add(r, text, len, class, &v);
+}
+
+int redactor_know(struct redactor *r, const char *text, size_t len, enum redact_class class)
+{
+    _cleanup_buf_ struct tb_buf other = {.secret = true};
+    int e = redactor_know_one(r, text, len, class);
+
+    /* A line is judged without its escapes, so a value that looks escaped must be known without, too. */
+    if (e == 0 && unescape_line(text, len, &other))
+        e = tb_buf_error(&other) ? tb_buf_error(&other) : redactor_know_one(r, other.data, other.len, class);
+    if (class != REDACT_SECRET || len < BASE64_FROM || len >= BASE64_UNTIL)
+        return e;
+    for (unsigned shift = 0; e == 0 && shift < 3; shift++) {
+        e = unescape_base64_of(text, len, shift, &other);
+        if (e == 0)
+            e = redactor_know_one(r, other.data, other.len, class);
+    }
+    return e;
 }
 
 void redactor_ready(struct redactor *r)
@@ -204,6 +225,10 @@ static const char *redact_url(struct redactor *r, const char *p, const char *end
 
     while (stop < end && !isspace((unsigned char)*stop) && !strchr("\"'<>`|\\^{}", *stop))
         stop++;
+    /* What a URL should not have is in a query all the same. */
+    if (memchr(p, '?', (size_t)(stop - p)))
+        while (stop < end && !isspace((unsigned char)*stop) && !strchr("\"<>`", *stop))
+            stop++;
     host_end = p;
     while (host_end < stop && !strchr("/?#,;)", *host_end))
         host_end++;
@@ -242,9 +267,18 @@ static size_t redact_quote(const char *p, const char *end)
     return p + n < end && (p[n] == '"' || p[n] == '\'') ? n + 1 : 0;
 }
 
-/* The value of something that names a secret, from p on: up to where a value ends. */
+/* "Bearer", "Basic": what follows is a secret whoever wrote it. */
+static bool redact_is_scheme(const char *word, size_t len)
+{
+    return (len == 6 && strncasecmp(word, "bearer", 6) == 0) ||
+           (len == 5 && strncasecmp(word, "basic", 5) == 0) ||
+           (len == 21 && strncasecmp(word, "sharedaccesssignature", 21) == 0);
+}
+
+/* The value of something that names a secret, from p on, behind a separator: up to where a value ends. */
 static const char *redact_value_of(const char *p, const char *end, bool to_line_end, struct tb_buf *out)
 {
+    const char *stops = p[-1] == '>' && p[-2] != '=' ? "<" : " \t,;&\"'}])";
     size_t quote = redact_quote(p, end);
     const char *open = p, *from = p + quote;
 
@@ -255,39 +289,65 @@ static const char *redact_value_of(const char *p, const char *end, bool to_line_
             p += quote == 1 && *p == '\\' && p + 1 < end ? 2 : 1;
         p = MIN(p, end);
     } else {
-        while (p < end && (to_line_end || !strchr(" \t,;&\"'}])", *p)))
+        while (p < end && (to_line_end || !strchr(stops, *p)))
             p++;
+        /* "authorization = Bearer VALUE" */
+        if (p < end && *p == ' ' && redact_is_scheme(from, (size_t)(p - from)))
+            for (p++; p < end && !strchr(stops, *p);)
+                p++;
     }
     if (p > from)
         tb_buf_puts(out, "<secret>");
     return p;
 }
 
+/* Blanks, and what opens a list: ["VALUE"]. */
+static const char *redact_skip_blanks(const char *p, const char *end, const char *more)
+{
+    while (p < end && (*p == ' ' || *p == '\t' || (*p != '\0' && strchr(more, *p))))
+        p++;
+    return p;
+}
+
 /* Behind a word: is a value of it next, and where? NULL: no. */
 static const char *redact_separator(const char *word, const char *p, const char *end, bool *ret_header)
 {
-    const char *q = p;
+    size_t quote = redact_quote(p, end); /* the end of a quoted name */
+    const char *q = redact_skip_blanks(p + quote, end, "");
 
     *ret_header = false;
-    q += redact_quote(q, end); /* the end of a quoted name */
-    while (q < end && *q == ' ')
-        q++;
-    if (q < end && (*q == '=' || *q == ':')) {
+    if (q == end)
+        return NULL;
+    if (*q == '=' || *q == ':') {
         *ret_header = *q == ':' && q == p;
-        for (q++; q < end && *q == ' '; q++)
-            ;
-        return q;
+        q += q + 1 < end && q[0] == '=' && q[1] == '>' ? 2 : 1;
+        return redact_skip_blanks(q, end, *ret_header ? "" : "[(");
+    }
+    /* <token>VALUE< */
+    if (*q == '>' && q == p)
+        return q + 1;
+    /* "--api-key", "VALUE" and '--api-key' 'VALUE' */
+    if (quote > 0) {
+        const char *next = redact_skip_blanks(q, end, ",");
+
+        return next > p + quote && redact_quote(next, end) > 0 ? next : NULL;
     }
     /* --api-key VALUE */
-    return word[0] == '-' && word[1] == '-' && q > p && q < end && *q != '-' ? q : NULL;
+    return word[0] == '-' && word[1] == '-' && q > p && *q != '-' ? q : NULL;
 }
 
-/* "Bearer", "Basic": what follows is a secret whoever wrote it. */
-static bool redact_is_scheme(const char *word, size_t len)
+/* The name of a file is no secret: TB_TLS_KEY=/run/credentials/... But base64 may begin with a slash, too. */
+static bool redact_is_path(const char *p, const char *end)
 {
-    return (len == 6 && strncasecmp(word, "bearer", 6) == 0) ||
-           (len == 5 && strncasecmp(word, "basic", 5) == 0) ||
-           (len == 21 && strncasecmp(word, "sharedaccesssignature", 21) == 0);
+    static const char *const tops[] = {"bin/", "data/",   "dev/", "etc/",  "home/", "lib/", "media/",
+                                       "mnt/", "models/", "opt/", "proc/", "root/", "run/", "sbin/",
+                                       "srv/", "sys/",    "tmp/", "usr/",  "var/"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(tops); i++)
+        if ((size_t)(end - p) > strlen(tops[i]) && p[0] == '/' &&
+            strncmp(p + 1, tops[i], strlen(tops[i])) == 0)
+            return true;
+    return false;
 }
 
 /* A word that says what follows. Returns where the value ends, or NULL. */
@@ -308,8 +368,7 @@ static const char *redact_named(const char *word, const char *p, const char *end
     value = redact_separator(word, p, end, &header);
     if (!value || value == end)
         return NULL;
-    /* The name of a file is none: TB_TLS_KEY=/run/credentials/... */
-    if (*value == '/')
+    if (redact_is_path(value, end))
         return NULL;
     tb_buf_append(out, word, (size_t)(value - word));
     return redact_value_of(value, end, header && *value != '"', out);
@@ -404,14 +463,36 @@ static void redact_name_marks(const struct redactor *r, const char *p, const cha
 
 static int redact_line(struct redactor *r, const char *p, const char *end, struct tb_buf *out)
 {
-    _cleanup_buf_ struct tb_buf marked = {.secret = true}, judged = {.secret = true};
+    _cleanup_buf_ struct tb_buf plain = {.secret = true}, marked = {.secret = true},
+                                judged = {.secret = true};
 
+    if (unescape_line(p, (size_t)(end - p), &plain) && tb_buf_error(&plain) == 0) {
+        p = plain.data;
+        end = p + plain.len;
+    }
     redact_mark_known(r, p, end, &marked);
     if (tb_buf_error(&marked) == 0 && marked.len > 0)
         redact_by_looks(r, marked.data, marked.data + marked.len, &judged);
     if (tb_buf_error(&marked) == 0 && tb_buf_append(&judged, "", 1) == 0)
         redact_name_marks(r, judged.data, judged.data + judged.len - 1, out);
-    return tb_buf_error(&marked) ? tb_buf_error(&marked) : tb_buf_error(&judged);
+    return tb_buf_error(&plain)    ? tb_buf_error(&plain)
+           : tb_buf_error(&marked) ? tb_buf_error(&marked)
+                                   : tb_buf_error(&judged);
+}
+
+/* A block that was cut has no end: what cannot be of one ends it, or all that follows would be gone. */
+static bool redact_is_pem_line(const char *p, const char *end)
+{
+    size_t blanks = 0;
+
+    while (p < end && isspace((unsigned char)*p))
+        p++;
+    for (; p < end; p++) {
+        blanks += *p == ' ';
+        if (!isalnum((unsigned char)*p) && (*p == '\0' || !strchr("+/=-:,. \t\r\\\"'", *p)))
+            return false;
+    }
+    return blanks <= 4;
 }
 
 int redact_text(struct redactor *r, const char *text, size_t len, struct tb_buf *out)
@@ -426,6 +507,7 @@ int redact_text(struct redactor *r, const char *text, size_t len, struct tb_buf 
         if (!line_end)
             line_end = end;
         pem = memmem(p, (size_t)(line_end - p), "-----BEGIN ", 11);
+        r->in_pem = r->in_pem && redact_is_pem_line(p, line_end);
         if (r->in_pem) {
             r->in_pem = !memmem(p, (size_t)(line_end - p), "-----END ", 9);
         } else if (pem) {

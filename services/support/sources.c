@@ -71,24 +71,31 @@ static void source_setting(void *arg, const char *name, const char *value)
         printf("%s\n", value);
 }
 
-/* A drop-in: what it sets is of interest, but not what it puts into an environment. */
+/* A drop-in: what it sets is of interest, but not what it puts into an environment, on however many lines. */
 static void source_drop_in(const char *path)
 {
     _cleanup_free_ char *text = NULL;
+    bool goes_on = false;
     size_t n;
 
     printf("== %s\n", path);
     if (tb_read_file(path, FILE_MAX, &text, &n) < 0)
         return;
     for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-        size_t name = strcspn(line, "=");
-        bool hidden = strncmp(line, "Environment", 11) == 0 || strncmp(line, "Exec", 4) == 0 ||
-                      strncmp(line, "SetCredential", 13) == 0 || !line[name];
+        bool remark, behind = goes_on, hidden;
+        size_t name, len;
 
-        if (!line[name] && line[0] != '[')
-            continue; /* a line that goes on, or a remark */
-        printf("%.*s%s\n", (int)(hidden ? name : strlen(line)), line,
-               hidden && line[name] ? "=<removed>" : "");
+        line += strspn(line, " \t\r");
+        name = strcspn(line, "=");
+        len = strcspn(line, "\r");
+        remark = *line == '#' || *line == ';';
+        if (!remark) /* in the middle of a value it is skipped */
+            goes_on = len > 0 && line[len - 1] == '\\';
+        if (remark || behind || (!line[name] && line[0] != '['))
+            continue;
+        hidden = strncmp(line, "Environment", 11) == 0 || strncmp(line, "Exec", 4) == 0 ||
+                 strncmp(line, "SetCredential", 13) == 0;
+        printf("%.*s%s\n", (int)(hidden ? name : strcspn(line, "\r")), line, hidden ? "=<removed>" : "");
     }
 }
 

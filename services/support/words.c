@@ -57,7 +57,9 @@ bool word_names_secret(const char *s, size_t len)
             return true;
     return strcmp(low, "sig") == 0 || strcmp(low, "key") == 0 || strcmp(low, "keyhex") == 0 ||
            strcmp(low, "se") == 0 || strcmp(low, "skoid") == 0 ||
-           (n > 3 && strcmp(low + n - 3, "key") == 0) || strstr(low, "keyhex") != NULL;
+           (n >= 3 && (strcmp(low + n - 3, "key") == 0 || strcmp(low + n - 3, "pwd") == 0)) ||
+           (n >= 4 && strcmp(low + n - 4, "pass") == 0) || strstr(low, "enrolmentcode") ||
+           strcmp(low, "nonce") == 0 || strstr(low, "keyhex") != NULL;
 }
 
 static bool word_is_uuid(const char *s, size_t len)
@@ -151,7 +153,7 @@ static bool word_is_prefixed(const char *s, size_t len)
     static const char *const prefixes[] = {"sk-",   "pk-",  "hf_",         "ghp_",   "gho_",
                                            "ghs_",  "ghu_", "github_pat_", "glpat-", "xoxb-",
                                            "xoxp-", "AKIA", "eyJ",         "ya29.",  "AGE-SECRET-KEY-",
-                                           "npm_"};
+                                           "npm_",  "tbe-"};
 
     for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++)
         if (len >= PREFIXED_MIN && len > strlen(prefixes[i]) &&

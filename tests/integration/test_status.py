@@ -93,6 +93,14 @@ def complete(machine, size=4096):
     machine.write("tb-runtime/delivery.json", {"state": "delivered", "mode": "dir", "pid": 1})
 
 
+def test_where_there_is_no_terminal_columns_counts(machine):
+    """tb-support needs whole words: a secret that a line's end cuts is not known as one."""
+    word = "https://cp.example/" + "x" * 300
+    machine.lease("unreachable", reason=word)
+    assert word not in machine.see() and word in machine.see(COLUMNS="100000")
+    assert max(map(len, machine.see(COLUMNS="junk").splitlines())) <= 80
+
+
 CONTROLS = "\x07\x1b]0;x\x07\x1b[31m\x7f\x85\x9b2J\u202e\u2066\u200f\n"
 
 

@@ -128,6 +128,43 @@ def test_nothing_that_should_not_be_in_it(world, tmp_path):
     assert "tb_requests_total" in found["metrics.txt"] and "MemTotal" in found["machine.txt"] and "synchronised" in found["machine.txt"]
 
 
+DROP_IN = """[Service]
+  Environment="CONN_ONE=drop in one" \\
+# a remark in between
+    CONN_TWO=drop-in-two --api-key drop-in-three
+Environment=not an-assignment-of-it
+ExecStart=
+ExecStart=/usr/bin/vllm --x=1 \\
+    --served=drop-in-four
+SetCredential=tls:drop-in-five
+EnvironmentFile=-/etc/other.env
+MemoryMax=1G
+"""
+
+
+def test_drop_ins_and_their_echoes(world, tmp_path):
+    """systemd quotes a line of a drop-in that it does not like; a value may go over lines; tb-status wraps what is long."""
+    m, d = world
+    conf = m.root / "etc/systemd/system/tb-runtime.service.d/odd.conf"
+    conf.parent.mkdir(parents=True, exist_ok=True)
+    conf.write_text(DROP_IN)
+    (m.root / "etc/other.env").write_text('OTHER="long-other-\\\nvalue"\n')
+    said = ["Invalid environment assignment, ignoring: an-assignment-of-it", "seen: drop in one, drop-in-two, drop-in-five, long-other-value",
+            "x" * 4085 + " drop-in-two"]
+    journal = tmp_path / "journal"
+    journal.mkdir()
+    subprocess.run([REMOTE, "-o", journal / "remote.journal", "-"], input=b"".join(entry(i, t) for i, t in enumerate(said)), check=True, capture_output=True)
+    try:
+        found = files(support((m, tmp_path), "-").stdout)
+    finally:
+        conf.unlink()
+    everything = "\n".join(found.values())
+    for value in ("drop in one", "drop-in", "an-assignment-of-it", "long-other", "--served"):
+        assert value not in everything, value
+    assert "MemoryMax=1G" in found["settings.txt"] and "Environment=<removed>" in found["settings.txt"]
+    assert "ignoring: <secret>" in found["journal.txt"]
+
+
 def test_what_is_asked_for(world, tmp_path):
     found = files(support(world, "--with-ids", "--with-addresses", "--with-runtime-output", "-").stdout)
     everything = "\n".join(found.values())

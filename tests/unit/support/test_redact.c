@@ -65,6 +65,28 @@ static void test_by_looks(void **state)
         {"\"token\":\"a\\\"b\",\"n\":1", "\"token\":\"<secret>\",\"n\":1"},
         {"\"token\":\"cut off", "\"token\":\"<secret>"},
         {"a=1,secret=geheim,b=2", "a=1,secret=<secret>,b=2"},
+        /* As one program writes it for another. */
+        {"q https%3A%2F%2Facct.corp.example%2Fm%3Fsig%3Dab%252Bcd end",
+         "q https://<address-1>/m?<secret> end"},
+        {"{\"u\": \"sv=1\\u0026sig\\u003dgeheim\\u0026x=1\"}", "{\"u\": \"sv=1&sig=<secret>&x=1\"}"},
+        {"https:\\/\\/acct.corp.example\\/m?sig=geheim", "https://<address-1>/m?<secret>"},
+        {"https:\\\\u002f\\\\u002facct.corp.example\\\\u002fm\\\\u003fsig=x",
+         "https://<address-1>/m?<secret>"},
+        {"100% of 3%, 50%zz", NULL},
+        {"GET https://cp.example/a?sig=ge'heim{x} end", "GET https://<address-1>/a?<secret> end"},
+        {"[\"vllm\", \"--api-key\", \"geheim\", \"--port\", \"1\"]",
+         "[\"vllm\", \"--api-key\", \"<secret>\", \"--port\", \"1\"]"},
+        {"'--api-key' 'geheim'", "'--api-key' '<secret>'"},
+        {"password => geheim, password\t=\tgeheim", "password => <secret>, password\t=\t<secret>"},
+        {"authorization = Bearer geheim end", "authorization = <secret> end"},
+        {"\"api_key\": [\"geheim\"]", "\"api_key\": [\"<secret>\"]"},
+        {"<Key>geheim</Key>", "<Key><secret></Key>"},
+        {"pwd=geheim pass=geheim enrolment_code=geheim",
+         "pwd=<secret> pass=<secret> enrolment_code=<secret>"},
+        {"code tbe-abcd-efgh-ijkl used", "code <secret> used"},
+        {"password=/geheim --password /geheim", "password=<secret> --password <secret>"},
+        {"cut -----BEGIN X-----\nMII\n2026-11-25 tb-x[7] <4> more",
+         "cut <secret: PEM>\n2026-11-25 tb-x[7] <4> more"},
     };
     _cleanup_buf_ struct tb_buf out = {0};
 
@@ -97,6 +119,31 @@ static void test_known_values(void **state)
     /* Stuck to something else it is still there. */
     redact_into(&r, "xcontract-2026y", &out);
     assert_string_equal(out.data, "x<id-1>y");
+}
+
+static void test_known_values_in_another_form(void **state)
+{
+    static const char *const texts[] = {
+        "geheim%2Dgeheim",
+        "geheim\\u002dgeheim",
+        "\\x67eheim-geheim",
+        "Z2VoZWltLWdlaGVpbQ==",     /* geheim-geheim */
+        "eGdlaGVpbS1nZWhlaW0geQ==", /* x before it, " y" behind it */
+        "eHhnZWhlaW0tZ2VoZWlteQ==", /* xx before it, y behind it */
+        "a%2Bb%3Dc",
+        "a+b=c",
+    };
+    _cleanup_redactor_ struct redactor r = {0};
+    _cleanup_buf_ struct tb_buf out = {0};
+
+    know(&r, "geheim-geheim", REDACT_SECRET);
+    know(&r, "a%2Bb%3Dc", REDACT_SECRET);
+    redactor_ready(&r);
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        redact_into(&r, texts[i], &out);
+        if (!strstr(out.data, "<secret>") || strstr(out.data, "hei") || strlen(out.data) > 16)
+            fail_msg("%s -> %s", texts[i], out.data);
+    }
 }
 
 static void test_what_is_asked_for_stays(void **state)
@@ -148,6 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_by_looks),
         cmocka_unit_test(test_known_values),
+        cmocka_unit_test(test_known_values_in_another_form),
         cmocka_unit_test(test_what_is_asked_for_stays),
         cmocka_unit_test(test_a_value_keeps_its_name),
         cmocka_unit_test(test_many_values),
