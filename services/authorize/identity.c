@@ -7,6 +7,7 @@
 #include <openssl/pem.h>
 #include <openssl/sha.h>
 #include <openssl/x509.h>
+#include <ctype.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,7 +21,8 @@
 
 #define IDENTITY_TIMEOUT_MS 30000
 #define IDENTITY_PEM_MAX (32 * 1024)
-#define IDENTITY_CODE_MAX 128
+#define IDENTITY_CODE_MAX 4096 /* with what an editor or a template puts around it */
+#define IDENTITY_CHAIN_MAX 4
 #define IDENTITY_CODE_LINE "Enrolled-By: "
 
 static void identity_pkey_freep(EVP_PKEY **k)
@@ -78,14 +80,16 @@ static char *identity_key_pem(EVP_PKEY *k)
     return copy;
 }
 
-/* The key that waits for its certificate; made when there is none. */
-static int identity_new_key(const char *path, EVP_PKEY **ret)
+/* The key that waits for its certificate; made when there is none. One that has its certificate in `have`
+ * already, as the machine died before it was removed, waits for nothing. */
+static int identity_new_key(const char *path, const char *have, EVP_PKEY **ret)
 {
-    _cleanup_pkey_ EVP_PKEY *k = identity_read_key(path);
+    _cleanup_pkey_ EVP_PKEY *k = identity_read_key(path), *old = have ? identity_read_key(have) : NULL;
     _cleanup_erase_string_ char *pem = NULL;
     int r;
 
-    if (!k) {
+    if (!k || (old && EVP_PKEY_eq(k, old) == 1)) {
+        EVP_PKEY_free(k);
         k = EVP_EC_gen("P-256");
         pem = k ? identity_key_pem(k) : NULL;
         if (!pem)
@@ -143,20 +147,38 @@ static void identity_used_code(const char *path, char out[static 2 * SHA256_DIGE
                  at + strlen(IDENTITY_CODE_LINE));
 }
 
-/* Certificate and key as one file. The certificate is of that key: whatever answered, nothing else is
- * kept. */
+/* The certificates of an answer written anew, heap, and nothing else of it: what stands between them, or a
+ * key, would be read as the machine's own. The first is of the key k, else NULL. */
+static char *identity_chain(const char *pem, EVP_PKEY *k)
+{
+    _cleanup_bio_ BIO *in = BIO_new_mem_buf(pem, -1), *out = BIO_new(BIO_s_mem());
+    bool ok = in && out;
+    char *text;
+    int n = 0;
+
+    for (X509 *x; ok && n < IDENTITY_CHAIN_MAX; n++) {
+        x = PEM_read_bio_X509(in, NULL, NULL, (void *)""); /* "": nobody is asked for a passphrase */
+        if (!x)
+            break;
+        ok = (n > 0 || X509_check_private_key(x, k) == 1) && PEM_write_bio_X509(out, x) == 1;
+        X509_free(x);
+    }
+    ERR_clear_error();
+    if (!ok || n == 0)
+        return NULL;
+    n = (int)BIO_get_mem_data(out, &text);
+    return n < IDENTITY_PEM_MAX / 2 ? strndup(text, (size_t)n) : NULL;
+}
+
+/* Certificate and key as one file. */
 static int identity_save(const char *path, const char *code_hash, const char *cert_pem, EVP_PKEY *k)
 {
-    _cleanup_bio_ BIO *b = BIO_new_mem_buf(cert_pem, -1);
-    X509 *x = b ? PEM_read_bio_X509(b, NULL, NULL, NULL) : NULL;
-    bool fits = x && X509_check_private_key(x, k) == 1;
-    _cleanup_erase_string_ char *key = fits ? identity_key_pem(k) : NULL, *text = NULL;
+    _cleanup_free_ char *chain = identity_chain(cert_pem, k);
+    _cleanup_erase_string_ char *key = chain ? identity_key_pem(k) : NULL, *text = NULL;
 
-    X509_free(x);
-    ERR_clear_error();
-    if (!fits)
+    if (!chain)
         return -EKEYREJECTED;
-    text = key ? tb_strf(IDENTITY_CODE_LINE "%s\n%s%s", code_hash, cert_pem, key) : NULL;
+    text = key ? tb_strf(IDENTITY_CODE_LINE "%s\n%s%s", code_hash, chain, key) : NULL;
     return text ? tb_write_file_atomic(path, text, strlen(text), 0600) : -ENOMEM;
 }
 
@@ -261,14 +283,15 @@ static bool identity_enrol(struct identity_call *c, bool has_one, struct authori
 {
     _cleanup_free_ char *pending = identity_file(c->cfg, "machine.key");
     _cleanup_pkey_ EVP_PKEY *k = NULL;
-    int r = pending ? identity_new_key(pending, &k) : -ENOMEM;
+    int r = pending ? identity_new_key(pending, has_one ? c->path : NULL, &k) : -ENOMEM;
     bool ok;
 
     if (r < 0)
         return identity_fail(v, c, strerror(-r));
     c->key = k;
     ok = identity_ask(c, v);
-    if (ok)
+    /* a machine that was expelled before it heard that it had enrolled never gets in with this key */
+    if (ok || (v->outcome.code == AUTHORIZE_DENIED && strcmp(v->outcome.reason, "machine_expelled") == 0))
         (void)unlink(pending);
     if (ok || !has_one)
         return ok;
@@ -307,6 +330,30 @@ static bool identity_whole(const char *path)
     return k && cert.until_us && tb_certificate_match(path, path, err) == 0;
 }
 
+/* The code alone, in small letters as it was printed: a file may have a byte order mark, lines around it,
+ * capitals. *ret: heap, to be wiped; NULL: no credential, or nothing in it. */
+static int identity_read_code(const char *path, char **ret)
+{
+    _cleanup_erase_string_ char *text = NULL;
+    const char *at;
+    int r;
+
+    *ret = NULL;
+    if (!path)
+        return 0;
+    r = tb_read_file(path, IDENTITY_CODE_MAX, &text, NULL);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    at = text + (strncmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0);
+    at += strspn(at, " \t\r\n");
+    *ret = strndup(at, strcspn(at, " \t\r\n"));
+    if (!*ret)
+        return -ENOMEM;
+    for (char *p = *ret; *p; p++)
+        *p = (char)tolower((unsigned char)*p);
+    return 0;
+}
+
 bool authorize_identity_prepare(const struct tb_config *cfg, const struct tb_http_tls *tls,
                                 const char *code_path, struct authorize_verdict *v)
 {
@@ -316,14 +363,17 @@ bool authorize_identity_prepare(const struct tb_config *cfg, const struct tb_htt
     _cleanup_erase_string_ char *code = NULL;
     struct tb_certificate cert;
     uint64_t now = tb_now_realtime_us();
+    int r = path ? identity_read_code(code_path, &code) : -ENOMEM;
 
-    if (!path)
-        return identity_fail(v, &c, "out of memory");
-    identity_used_code(have, used);
-    if (code_path && tb_read_file(code_path, IDENTITY_CODE_MAX, &code, NULL) == 0) {
-        code[strcspn(code, " \t\r\n")] = '\0';
-        identity_code_hash(code, hash);
+    if (r < 0 && !have) {
+        tb_outcome_set(&v->outcome, AUTHORIZE_RETRY,
+                       "enrolment: credential enrolment-code: %s; it must hold the code and nothing else",
+                       strerror(-r));
+        return false;
     }
+    identity_used_code(have, used);
+    if (code)
+        identity_code_hash(code, hash);
     if (code && *code && strcmp(hash, used) != 0) {
         c.code = code;
         c.code_hash = hash;

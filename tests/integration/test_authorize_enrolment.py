@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """tb-authorize enrols at the real tb-controlplane, renews by itself, and never gives its key away."""
 
+import datetime
+import json
 import os
 import pathlib
 import re
@@ -9,9 +11,12 @@ import types
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from authorize_world import World
+from authorize_world import World, ca, world  # noqa: F401
 from controlplane_server import ASSET, KEY, Server
+from machine_identity import Machine
 from tbsys import wait_for
 
 
@@ -148,3 +153,86 @@ def test_a_damaged_identity(server, machine):
     bare.state.mkdir(exist_ok=True)
     bare.pem.write_text("rubbish")
     bare.start().wait_reason("machine.pem is damaged; give the machine a new enrolment code")
+
+
+def of_the_same(w, machine, code):
+    """A machine with what w has on its disk, and another code."""
+    w.stop()
+    again = machine(name=w.contract, code=code)
+    again.state.mkdir(exist_ok=True)
+    for f in w.pem.parent.glob("machine.*"):
+        os.rename(f, again.state / f.name)
+    return again
+
+
+@pytest.mark.parametrize("form", ["\ufeff{}\r\n", "\n\n  {}", "{}" + " " * 300 + "\n", "\t{}"])
+def test_a_code_as_editors_write_it(server, machine, form):
+    name = machine(code=None).contract
+    w = machine(name=name, code=form.format(server.cli("contract", "code", name).strip().upper())).start().ready()
+    w.wait_state("authorized")
+
+
+def test_a_code_that_cannot_be_read(server, machine):
+    machine(code="x" * 5000).start().wait_reason("credential enrolment-code: File too large")
+
+
+def test_expelled_machines_come_back_by_a_new_code(server, machine, tmp_path):
+    """Whatever key was left on the disk: by the new code the machine is another one."""
+    w = machine().start().ready()
+    w.wait_state("authorized")
+    name = certificate(w).subject.rfc4514_string().removeprefix("CN=")
+    w.daemon.stop()
+    (w.state / "machine.key").write_bytes(w.pem.read_bytes())  # it died between the certificate and the removal of the key
+    server.cli("machine", "expel", w.contract, "--machine", name)
+    w = of_the_same(w, machine, server.cli("contract", "code", w.contract).strip()).start().ready()
+    w.wait_state("authorized")
+    assert certificate(w).subject.rfc4514_string().removeprefix("CN=") != name
+
+    # it was expelled before it heard that it had enrolled
+    w = machine()
+    m = Machine(tmp_path / "m")
+    assert m.enrol(server, w.contract, w.code)[0] == 200
+    server.cli("machine", "expel", w.contract, "--machine", m.id)
+    w.state.mkdir(exist_ok=True)
+    (w.state / "machine.key").write_bytes(m.key_file.read_bytes())
+    w.start().ready()
+    assert w.wait_state("denied")["reason"] == "machine_expelled"
+    w = of_the_same(w, machine, server.cli("contract", "code", w.contract).strip()).start().ready()
+    w.wait_state("authorized")
+
+
+def plane_that_says(world, certificate_of):
+    """A control plane whose answer to an enrolment has what certificate_of makes of the request."""
+    def answer(n):
+        def handle(h):
+            body = json.dumps({"status": "enrolled", "certificate": certificate_of(h.server.plane.requests[n - 1][3].get("csr", ""))}).encode()
+            h.send_response(200)
+            h.send_header("Content-Length", str(len(body)))
+            h.end_headers()
+            h.wfile.write(body)
+        return handle
+    return world(answer, credentials={"enrolment-code": b"tbe-00000000000000000000000000\n"})
+
+
+def signed(csr):
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "plane")])
+    now = datetime.datetime.utcnow()
+    return (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(x509.load_pem_x509_csr(csr.encode()).public_key())
+            .serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1)).sign(key, hashes.SHA256())
+            .public_bytes(serialization.Encoding.PEM).decode())
+
+
+def test_an_answer_brings_certificates_only(world):
+    other = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+    w = plane_that_says(world, lambda csr: "Enrolled-By: " + "0" * 64 + "\n" + signed(csr) + other if csr else "")
+    text = wait_for(lambda: (w.state / "machine.pem").exists() and (w.state / "machine.pem").read_text(), what="the identity")
+    assert text.count("PRIVATE KEY-----") == 2 and text.count("Enrolled-By") == 1 and other not in text
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 100000, "-----BEGIN CERTIFICATE-----\nProc-Type: 4,ENCRYPTED\n"
+                                   "DEK-Info: AES-256-CBC,00112233445566778899AABBCCDDEEFF\n\nAAAA\n-----END CERTIFICATE-----\n"], ids=["empty", "long", "encrypted"])
+def test_an_answer_with_no_certificate(world, wrong):
+    w = plane_that_says(world, lambda csr: wrong)
+    w.wait_reason("enrolment: ")
+    assert not (w.state / "machine.pem").exists()
