@@ -54,8 +54,12 @@ static char *configure_programs(void)
     ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
     char *slash;
 
-    if (n < 0)
+    if (n < 0) {
+        configure_say(LOG_ERR,
+                      "cannot read /proc/self/exe, which says where the programs are: %s; mount /proc",
+                      strerror(errno));
         return NULL;
+    }
     path[n] = '\0';
     slash = strrchr(path, '/');
     if (slash)
