@@ -142,7 +142,7 @@ static void connection_start_request(struct tb_connection *c, struct tb_request 
     c->state = TB_CONNECTION_REQUEST;
     c->scan = (struct tb_request_scan){0};
     c->line_us = c->slow_us = c->bytes_in = c->bytes_out = c->looked_in = c->looked_out = 0;
-    c->silent_us = c->silent_out = c->asks = 0;
+    c->silent_us = c->silent_out = c->ask_us = 0;
     c->keep_alive = rq->keep_alive;
     c->minor0 = rq->minor == 0;
     c->start = c->data = c->raw;
@@ -506,15 +506,15 @@ static void connection_look_half_closed(struct tb_connection *c, uint64_t now)
     if (c->bytes_out != c->silent_out) { /* what is sent asks as well */
         c->silent_out = c->bytes_out;
         c->silent_us = now;
-        c->asks = 0;
+        c->ask_us = now + TB_CLIENT_ASK_US;
         return;
     }
     silent = now - c->silent_us;
-    if (silent < TB_CLIENT_ASK_US << c->asks)
+    if (now < MAX(c->ask_us, c->silent_us + TB_CLIENT_ASK_US))
         return;
     if (tb_connection_ask(c)) {
         c->silent_out = c->bytes_out;
-        c->asks = MIN(c->asks + 1, TB_CLIENT_ASKS_MAX);
+        c->ask_us = now + MIN(silent, TB_CLIENT_ASK_MAX_US);
     } else if (silent > TB_CLIENT_SILENT_US) {
         tb_connection_close(c, TB_END_GONE);
     }

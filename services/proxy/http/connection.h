@@ -36,10 +36,11 @@
 #define TB_CLIENT_KEPT_US 75000000ULL /* for the next request line on a kept connection, trickled or not */
 #define TB_CLIENT_RATE 500            /* bytes a second of body or answer; fewer is slow */
 #define TB_CLIENT_SLOW_US 30000000ULL /* how long it may be slow; time at rate takes it back */
-/* One that has closed its side is asked whether it is there after a second, and again after twice as long
- * each time. Where that cannot be asked it is gone after so much silence. */
+/* One that has closed its side is asked whether it is there after a second of silence, and again after as
+ * long as it has lasted, up to a minute: clients do not read any number of interim answers. Where that cannot
+ * be asked it is gone after so much silence. */
 #define TB_CLIENT_ASK_US 1000000ULL
-#define TB_CLIENT_ASKS_MAX 6
+#define TB_CLIENT_ASK_MAX_US 60000000ULL
 #define TB_CLIENT_SILENT_US 5000000ULL
 #define TB_CLIENT_ADDRESS_MAX 64
 
@@ -157,9 +158,8 @@ struct tb_connection {
     uint64_t slow_us;               /* how long it has been slow */
     uint64_t bytes_in, bytes_out;   /* of this request */
     uint64_t looked_in, looked_out; /* at the last look */
-    /* It has closed its side: since when nothing was sent (0: it has not), how often it was asked. */
-    uint64_t silent_us, silent_out;
-    unsigned asks;
+    /* It has closed its side: since when nothing was sent (0: it has not), and when it is asked next. */
+    uint64_t silent_us, silent_out, ask_us;
     size_t lingered; /* bytes dropped */
     char address[TB_CLIENT_ADDRESS_MAX];
     struct tb_address_count *counted;

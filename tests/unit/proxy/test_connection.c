@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What depends on time at a client's connection: its clock is the test's. What is sent when is in tests/integration/test_proxy_*.py. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/units.h"
+#include "proxy/http/connection.h"
+
+static struct tb_loop loop;
+static struct tb_port port;
+static struct tb_connection *connection;
+static int client = -1;
+static unsigned ended;
+static enum tb_end last_end;
+
+static void *begin(void *arg, struct tb_connection *c, const struct tb_request *rq)
+{
+    return c;
+}
+
+static size_t body(void *request, const char *p, size_t n)
+{
+    return n;
+}
+
+static void nothing(void *request)
+{
+}
+
+static void refuse(void *request, const struct tb_refusal *why)
+{
+}
+
+static bool ask_never(void *request)
+{
+    return false;
+}
+
+static void end(void *request, enum tb_end how)
+{
+    ended++;
+    last_end = how;
+}
+
+static void told(struct tb_port *p)
+{
+}
+
+static void closed(struct tb_port *p, struct tb_connection *c)
+{
+    connection = NULL;
+}
+
+static const struct tb_handler handler = {begin, body, nothing, refuse, nothing, ask_never, end};
+
+static int setup(void **state)
+{
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0 ||
+        tb_loop_init(&loop) < 0)
+        return -1;
+    port = (struct tb_port){.loop = &loop, .handler = &handler, .busy = told, .closed = closed};
+    ended = 0;
+    client = pair[1];
+    connection = tb_connection_new(&port, pair[0], "192.0.2.1");
+    return connection ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    if (connection)
+        tb_connection_close(connection, TB_END_STOPPED);
+    tb_port_clear(&port);
+    tb_loop_done(&loop);
+    return close(client);
+}
+
+static void say_and_close(const char *text)
+{
+    assert_int_equal(send(client, text, strlen(text), 0), strlen(text));
+    assert_int_equal(shutdown(client, SHUT_WR), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(tb_loop_once(&loop, 0), 0);
+    assert_non_null(connection);
+    assert_true(connection->silent_us > 0);
+}
+
+/* Looks once a second from..to, both included, and returns how often the client was asked. */
+static unsigned asked(uint64_t begun_us, unsigned from, unsigned to)
+{
+    static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    unsigned n = 0;
+
+    for (unsigned s = from; s <= to && connection; s++) {
+        char got[sizeof(interim)];
+        ssize_t len;
+
+        tb_connection_look(connection, begun_us + s * TB_USEC_PER_SEC, TB_USEC_PER_SEC);
+        assert_int_equal(tb_loop_once(&loop, 0), 0);
+        while ((len = recv(client, got, sizeof(got) - 1, 0)) > 0) {
+            assert_int_equal(len, sizeof(interim) - 1);
+            assert_memory_equal(got, interim, sizeof(interim) - 1);
+            n++;
+        }
+    }
+    return n;
+}
+
+/* Some clients read five interim answers and no more, and each look is a second. */
+static void test_half_closed_is_asked_seldom(void **state)
+{
+    uint64_t begun;
+
+    say_and_close("GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
+    begun = connection->silent_us;
+    assert_int_equal(asked(begun, 0, 0), 0);
+    assert_int_equal(asked(begun, 1, 1), 1);
+    assert_int_equal(asked(begun, 2, 31), 4); /* 2, 4, 8, 16 */
+    assert_int_equal(asked(begun, 32, 63), 1);
+    assert_int_equal(asked(begun, 64, 663), 10);
+    assert_non_null(connection);
+    assert_int_equal(ended, 0);
+}
+
+static void test_half_closed_of_http10_is_given_up(void **state)
+{
+    say_and_close("GET /v1/a HTTP/1.0\r\n\r\n");
+    assert_int_equal(asked(connection->silent_us, 0, 10), 0);
+    assert_null(connection);
+    assert_int_equal(ended, 1);
+    assert_int_equal(last_end, TB_END_GONE);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_half_closed_is_asked_seldom, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_half_closed_of_http10_is_given_up, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
