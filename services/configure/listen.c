@@ -200,7 +200,7 @@ static void listen_check_form(const char *setting, const char *v, enum tb_findin
     char host[TB_INET_HOST_MAX], port[TB_INET_PORT_MAX], text[64];
     struct sockaddr_in6 a;
 
-    if (v && tb_inet_split(v, host, port) < 0)
+    if (!v || tb_inet_split(v, host, port) < 0)
         return; /* it was said */
     if (tb_listen_parse(v, text, &a) < 0) {
         tb_findings_add(
