@@ -234,6 +234,24 @@ static void config_set_dimensions(const struct config_setting *s, const char *v,
     config_bad(f, s, "\"%.80s\" must be one or several of %s, separated by commas", v, known ? known : "");
 }
 
+/* systemd takes what stands behind a value for a part of it. Within quotes of a command, and as #fff, it may
+ * be meant. */
+static bool config_has_comment(const struct config_setting *s, const char *v)
+{
+    char quote = '\0';
+
+    for (const char *p = v; *p; p++) {
+        bool first = p == v || isblank((unsigned char)p[-1]);
+
+        if (s->kind == KIND_COMMAND && (*p == '"' || *p == '\''))
+            quote = quote == *p ? '\0' : quote ? quote : *p;
+        else if (*p == '#' && first && p > v && !quote &&
+                 (s->kind != KIND_COMMAND || p[1] == '\0' || isblank((unsigned char)p[1])))
+            return true;
+    }
+    return false;
+}
+
 /* What stands around a value by mistake, whatever its kind; NULL: nothing. */
 static const char *config_check_edges(const char *v)
 {
@@ -300,6 +318,13 @@ void config_rule_apply(const struct config_setting *s, const char *v, struct tb_
     if (edges) {
         config_bad(f, s, "the value %s", edges);
         return;
+    }
+    if (config_has_comment(s, v)) {
+        config_bad(f, s,
+                   "the value has a remark behind it, which is taken for a part of it; put the remark "
+                   "on a line of its own");
+        if (s->kind != KIND_COMMAND) /* whose program is looked at all the same */
+            return;
     }
     switch (s->kind) {
     case KIND_BOOL:

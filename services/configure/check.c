@@ -155,17 +155,6 @@ static void check_visible(const struct tb_settings *s, const struct tb_check *ho
     }
 }
 
-static void check_target_dir(const struct tb_settings *s, struct tb_findings *f)
-{
-    const char *dir = tb_settings_get(s, "TB_TARGET_DIR");
-
-    if (dir && *dir == '/' && !tb_target_dir_plain(dir))
-        tb_findings_add(
-            f, TB_FINDING_ERROR, 0, "TB_TARGET_DIR",
-            "\"%.80s\" must be a path of letters, digits and /._@+- without .., so that a unit can name it",
-            dir);
-}
-
 /* --- all of it ------------------------------------------------------------------------------------------ */
 
 /* Without a contract nothing starts, so nothing else is required. */
@@ -246,7 +235,7 @@ void tb_settings_check(const struct tb_settings *s, const struct tb_check *how, 
             (void)tb_config_check_name(s->file.v[i].name, s->file.v[i].line, TB_FINDING_ERROR, f);
     check_values(s, how, f);
     check_visible(s, how, f);
-    check_target_dir(s, f);
+    tb_places_check(s, how, f);
     tb_listen_check(s, known ? &in_force : NULL, how->unconfigured && !known, f);
     if (how->unconfigured && !tb_settings_get(s, "TB_CONTRACT_ID"))
         check_forgive(f);

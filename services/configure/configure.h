@@ -97,4 +97,7 @@ void configure_say_report(char *text);
 void tb_findings_print(const struct tb_findings *f, const char *path, bool prefix, FILE *out);
 void tb_findings_print_json(const struct tb_findings *f, const struct tb_settings *s, FILE *out);
 
+/* places.c: directories as the units see them, and variables that are systemd's. */
+void tb_places_check(const struct tb_settings *s, const struct tb_check *how, struct tb_findings *f);
+
 #endif

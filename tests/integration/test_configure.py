@@ -71,10 +71,14 @@ def test_good_settings_are_in_order(settings):
 @pytest.mark.parametrize("given", [
     'TB_ROUTES="/v1/*, /x"', "TB_ROUTES=/v1/*,/x", "  TB_LOG_LEVEL  =  debug  ", "TB_LOG_LEVEL='debug'\r", "TB_LEASE_GRACE=1h30m", "HF_HOME=/x", "TB_MAX_LORAS=4",
     "TB_CORS_ORIGINS=https://a.example, https://b.example", "TB_ROUTES=/v1/*,\\\n/x", "TB_LEASE_GRACE=", "TB_INSECURE_HTTP=YES",
-    "TB_IMDS_ENDPOINT=http://127.0.0.1:1", 'HF_ARGS={"a": 1}',
+    "TB_IMDS_ENDPOINT=http://127.0.0.1:1", "TB_TARGET_DIR=/srv/x/y", "TB_ROUTES=*,/a;b", 'HF_ARGS={"a": 1}',
 ])
 def test_what_is_right_is_not_complained_about(settings, given):
     assert settings.one(given) == []
+
+
+def test_signs_in_a_command_are_no_remark(settings):
+    assert settings.one("""TB_RUNTIME_EXEC=/bin/sleep 1 '# 2' #fff "a # b" x#y""", TB_RUNTIME_EXEC=None) == []
 
 
 # line, name, what is wrong, what to do
@@ -154,6 +158,19 @@ WRONG = [
     ("TB_AUDIT_FILE=/etc", "TB_AUDIT_FILE", "/etc is a directory", "name a file"),
     ("TB_BILLING_DIMENSION=requests,secs", "TB_BILLING_DIMENSION", '"requests,secs"', "prompt_tokens"),
     ("TB_BILLING_RESOURCE_ID=x", "TB_BILLING_RESOURCE_ID", '"x"', "/subscriptions/"),
+    ("TB_TARGET_DIR=/etc/hostname", "TB_TARGET_DIR", "/etc/hostname is no directory", "another path"),
+    ("TB_TARGET_DIR=/etc/hostname/x/y", "TB_TARGET_DIR", "/etc/hostname is no directory", "another path"),
+    ("TB_TARGET_DIR=//", "TB_TARGET_DIR", "root directory", "as /srv/trustbridge"),
+    ("TB_STATE_DIR=/etc/hostname", "TB_STATE_DIR", "is no directory", "make it"),
+    ("TB_RUN_DIR=/nowhere", "TB_RUN_DIR", "is no directory", "make it"),
+    ("NOTIFY_SOCKET=/x", "NOTIFY_SOCKET", "systemd sets this itself", "remove the line"),
+    ("TB_CONTRACT_ID=c # ours", "TB_CONTRACT_ID", "a remark behind it", "line of its own"),
+    ("TB_LEASE_GRACE=12h\t#half a day", "TB_LEASE_GRACE", "a remark behind it", "line of its own"),
+    ("TB_AUDIT_FILE=/var/log/audit.jsonl # kept", "TB_AUDIT_FILE", "a remark behind it", "line of its own"),
+    ("TB_RUNTIME_EXEC=/bin/sleep 1 # the server", "TB_RUNTIME_EXEC", "a remark behind it", "line of its own"),
+    ("TB_ROUTES=/v1/.*", "TB_ROUTES", "no regular expression", r"as in /v1/\*"),
+    ("TB_ROUTES=/v1/*;/x", "TB_ROUTES", "separated by commas", "as in"),
+    ("TB_ROUTES=/v1/models?a=*", "TB_ROUTES", r"without \? and #", "any query"),
     ("TB_TLS_KEY=-----BEGIN", "TB_TLS_KEY", "which is not shown", "absolute path"),
 ]
 
@@ -214,6 +231,18 @@ def test_ports(settings):
         # What is in force is not in its own way.
         (settings.run_dir / "listeners.env").write_text(f"TB_PUBLIC_ADDR=:{port}\n")
         assert settings.one(f"TB_PUBLIC_ADDR=0.0.0.0:{port}", TB_PUBLIC_ADDR=None) == []
+
+
+def test_directories_that_units_do_not_share(settings):
+    """tb-hydrate's file must be where tb-decrypt looks; --accept is what the units ask."""
+    for where in ("/tmp", "/home/joe/models", "/run/models", "/dev/shm/x", "/root/x"):
+        found = settings.one(f"TB_TARGET_DIR={where}")
+        assert [x[1:3] for x in found] == [("warning", "TB_TARGET_DIR")] and "do not share" in found[0][3], found
+    settings.path.write_text("\n".join(base(TB_TARGET_DIR="/tmp/x", TB_STATE_DIR="/srv", TB_MODEL_DIR="/srv/model")) + "\n")
+    r = run("--accept", "--run-dir", settings.run_dir, settings.path)
+    said = (settings.run_dir / "report").read_text()
+    assert r.returncode == 78 and "do not share /tmp" in said and "TB_STATE_DIR: the units have their directories in /var/lib" in said, said
+    assert "TB_MODEL_DIR: tb-runtime.service may not write" in said, said
 
 
 # -- secrets ------------------------------------------------------------------------------------------------------------

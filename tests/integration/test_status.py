@@ -95,7 +95,7 @@ def complete(machine, size=4096):
 
 def test_where_there_is_no_terminal_columns_counts(machine):
     """tb-support needs whole words: a secret that a line's end cuts is not known as one."""
-    word = "https://cp.example/" + "x" * 300
+    word = "https://cp.example/" + "x" * 150
     machine.lease("unreachable", reason=word)
     assert word not in machine.see() and word in machine.see(COLUMNS="100000")
     assert max(map(len, machine.see(COLUMNS="junk").splitlines())) <= 80

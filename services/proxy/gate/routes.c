@@ -42,19 +42,35 @@ enum tb_route tb_route_look_up(struct tb_route_cache *c, const char *globs, cons
     return c->slot[i].route;
 }
 
+/* What a path never has, and so a route that nothing goes by. */
+static const char *route_check(const char *g, size_t len)
+{
+    if (*g != '/' && *g != '*')
+        return "each route starts with a slash, as in /v1/*";
+    if (memchr(g, '?', len) || memchr(g, '#', len))
+        return "a route is a path without ? and #, and is for any query";
+    if (memmem(g, len, ".*", 2) || memmem(g, len, "(", 1) || g[len - 1] == '$')
+        return "a route is no regular expression; * stands for any characters, as in /v1/*";
+    if (memmem(g, len, ";/", 2) || g[len - 1] == ';')
+        return "routes are separated by commas, as in /v1/*,/metrics";
+    return NULL;
+}
+
 const char *tb_routes_check(const char *globs)
 {
     bool any = false;
 
     for (const char *g = globs; *g;) {
+        const char *why;
         size_t len;
 
         g += strspn(g, ", \t");
         len = strcspn(g, ", \t");
         if (len == 0)
             break;
-        if (*g != '/' && *g != '*')
-            return "each route starts with a slash, as in /v1/*";
+        why = route_check(g, len);
+        if (why)
+            return why;
         any = true;
         g += len;
     }
