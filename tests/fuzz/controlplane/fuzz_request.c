@@ -29,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool replace;
 
     if (cp_register_parse((const char *)data, size, &a, &replace, &k, err) == 0) {
-        if (!tb_id_valid(a.asset_id) || cp_blob_url_fault(a.ciphertext_url))
+        if (!tb_asset_id_valid(a.asset_id) || cp_blob_url_fault(a.ciphertext_url))
             abort();
         sign(a.ciphertext_url);
         sign(a.manifest_url);
