@@ -70,8 +70,14 @@ static CK_RV p11_op_in_session(struct keyring_p11 *p, CK_SESSION_HANDLE s, struc
     CK_OBJECT_HANDLE key;
     CK_RV rv = p11_find_by_id(p, s, op->id, op->id_len, &key);
 
-    op->no_key = rv == CKR_OK && key == CK_INVALID_HANDLE;
-    if (rv != CKR_OK || op->no_key)
+    op->no_key = false;
+    if (rv == CKR_OK &&
+        key == CK_INVALID_HANDLE) { /* without its current key too it is another token, or none */
+        rv = p11_find_by_id(p, s, p->id, p->id_len, &key);
+        op->no_key = rv == CKR_OK && key != CK_INVALID_HANDLE;
+        return rv == CKR_OK && !op->no_key ? CKR_TOKEN_NOT_PRESENT : rv;
+    }
+    if (rv != CKR_OK)
         return rv;
     if (op->seal) {
         rv = p->t.module->C_EncryptInit(s, &m, key);
@@ -95,6 +101,7 @@ static int p11_op_run(struct keyring_p11 *p, struct p11_op *op)
 
     for (int try = 0;; try++) {
         op->out_len = room;
+        cp_p11_enter();
         rv = cp_p11_take(&p->t, &s, &epoch);
         if (rv == CKR_OK) {
             rv = p11_op_in_session(p, s, op);
@@ -103,6 +110,7 @@ static int p11_op_run(struct keyring_p11 *p, struct p11_op *op)
             else
                 p->t.module->C_CloseSession(s);
         }
+        cp_p11_leave();
         if (!cp_p11_gone(rv) || try == 1)
             break;
         cp_p11_reopen(&p->t, epoch);

@@ -8,9 +8,17 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/secret.h"
+#include "common/units.h"
 
 #define P11_SLOTS_MAX 64
 #define P11_PIN_MAX 256
+#define P11_RESTART_US TB_USEC_PER_SEC /* libraries are not started anew more often */
+
+/* Held for reading by whoever is in a library, for writing by who starts them anew. Libraries are shared by
+ * tokens, and p11-kit ends one when its last user ends it: all are. */
+static pthread_rwlock_t p11_use = PTHREAD_RWLOCK_INITIALIZER;
+static struct cp_p11_token *p11_tokens;
+static uint64_t p11_restarted_us;
 
 int cp_p11_fail(char *err, int r, const char *fmt, ...)
 {
@@ -84,8 +92,11 @@ static int p11_find_slot(struct cp_p11_token *p, char *err)
 /* Holding the lock, or alone. */
 static CK_RV p11_login(struct cp_p11_token *p, CK_SESSION_HANDLE s)
 {
-    CK_RV rv = p->module->C_Login(s, CKU_USER, (CK_BYTE *)p->pin, p->pin ? strlen(p->pin) : 0);
+    CK_RV rv = CKR_PIN_INCORRECT;
 
+    if (!p->pin_refused)
+        rv = p->module->C_Login(s, CKU_USER, (CK_BYTE *)p->pin, p->pin ? strlen(p->pin) : 0);
+    p->pin_refused = rv == CKR_PIN_INCORRECT;
     return rv == CKR_USER_ALREADY_LOGGED_IN ? CKR_OK : rv;
 }
 
@@ -108,7 +119,9 @@ CK_RV cp_p11_take(struct cp_p11_token *p, CK_SESSION_HANDLE *ret, unsigned *ret_
 
     pthread_mutex_lock(&p->lock);
     *ret_epoch = p->epoch;
-    if (p->n_idle)
+    if (!p->started)
+        rv = CKR_CRYPTOKI_NOT_INITIALIZED;
+    else if (p->n_idle)
         *ret = p->idle[--p->n_idle];
     else
         rv = p11_session_open(p, false, ret);
@@ -128,19 +141,48 @@ void cp_p11_give(struct cp_p11_token *p, CK_SESSION_HANDLE s, unsigned epoch)
         p->module->C_CloseSession(s);
 }
 
-void cp_p11_reopen(struct cp_p11_token *p, unsigned epoch)
+void cp_p11_enter(void)
+{
+    pthread_rwlock_rdlock(&p11_use);
+}
+
+void cp_p11_leave(void)
+{
+    pthread_rwlock_unlock(&p11_use);
+}
+
+/* Holding p11_use for writing. */
+static void p11_restart(void)
 {
     char err[P11_ERR_MAX];
 
-    pthread_mutex_lock(&p->lock);
-    if (epoch == p->epoch) {
-        p->epoch++;
-        p->n_idle = 0;
-        p->module->C_CloseAllSessions(p->slot);
-        if (p11_find_slot(p, err) < 0)
+    for (struct cp_p11_token *t = p11_tokens; t; t = t->next) {
+        t->epoch++;
+        t->n_idle = 0;
+        if (!t->started) /* p11-kit aborts */
+            continue;
+        t->module->C_CloseAllSessions(t->slot);
+        p11_kit_module_finalize(t->module);
+        t->started = false;
+    }
+    for (struct cp_p11_token *t = p11_tokens; t; t = t->next) {
+        CK_RV rv = p11_kit_module_initialize(t->module);
+
+        t->started = rv == CKR_OK;
+        if (rv != CKR_OK)
+            tb_warn("The library of token '%s' does not start: %s", t->label, cp_p11_text(rv));
+        else if (p11_find_slot(t, err) < 0)
             tb_warn("The token of the key-encryption keys is away: %s", err);
     }
-    pthread_mutex_unlock(&p->lock);
+    p11_restarted_us = tb_now_monotonic_us();
+}
+
+void cp_p11_reopen(struct cp_p11_token *p, unsigned epoch)
+{
+    pthread_rwlock_wrlock(&p11_use);
+    if (epoch == p->epoch && tb_now_monotonic_us() - p11_restarted_us >= P11_RESTART_US)
+        p11_restart();
+    pthread_rwlock_unlock(&p11_use);
 }
 
 /* A PIN in the URI would be read by anybody who may list processes or read the settings. */
@@ -192,6 +234,7 @@ static int p11_load(struct cp_p11_token *p, char *err)
         p->module = NULL;
         return cp_p11_fail(err, cp_p11_errno(rv), "%s does not start: %s", path, cp_p11_text(rv));
     }
+    p->started = true;
     return 0;
 }
 
@@ -216,7 +259,11 @@ int cp_p11_open(const char *text, bool rw, struct cp_p11_token *p, CK_SESSION_HA
         r = p11_find_slot(p, err);
     if (r < 0)
         return r;
+    pthread_rwlock_wrlock(&p11_use);
+    p->next = p11_tokens;
+    p11_tokens = p;
     rv = p11_session_open(p, rw, ret);
+    pthread_rwlock_unlock(&p11_use);
     if (rv == CKR_PIN_INCORRECT || rv == CKR_PIN_LOCKED)
         return cp_p11_fail(err, -EACCES, "token '%s' refuses the PIN of pin-source: %s", p->label,
                            cp_p11_text(rv));
@@ -228,12 +275,20 @@ int cp_p11_open(const char *text, bool rw, struct cp_p11_token *p, CK_SESSION_HA
 
 void cp_p11_close(struct cp_p11_token *p)
 {
-    if (p->module) {
+    pthread_rwlock_wrlock(&p11_use);
+    for (struct cp_p11_token **at = &p11_tokens; *at; at = &(*at)->next)
+        if (*at == p) {
+            *at = p->next;
+            break;
+        }
+    pthread_rwlock_unlock(&p11_use);
+    if (p->module && p->started) {
         for (size_t i = 0; i < p->n_idle; i++)
             p->module->C_CloseSession(p->idle[i]);
         p11_kit_module_finalize(p->module);
-        p11_kit_module_release(p->module);
     }
+    if (p->module)
+        p11_kit_module_release(p->module);
     if (p->uri)
         p11_kit_uri_free(p->uri);
     tb_secret_free(p->pin);

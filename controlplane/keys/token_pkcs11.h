@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A PKCS #11 token that is logged in to, and its sessions: each belongs to one thread at a time and is
- * kept for the next. After an error that a token gives when it was away (session or login gone),
- * cp_p11_reopen() starts anew. */
+ * kept for the next. After an error that a token gives when it was away (session or login gone, the key not
+ * to be seen), cp_p11_reopen() starts anew, and the token's library with it: some never see a token again
+ * that was away. Nobody may be in the library then: its users are between cp_p11_enter() and
+ * cp_p11_leave(). */
 #ifndef CP_TOKEN_PKCS11_H
 #define CP_TOKEN_PKCS11_H
 
@@ -26,7 +28,10 @@ struct cp_p11_token {
     CK_SLOT_ID slot;
     CK_SESSION_HANDLE idle[P11_IDLE_MAX];
     size_t n_idle;
-    unsigned epoch; /* sessions of an older one are not put back */
+    unsigned epoch;            /* sessions of an older one are not put back */
+    bool started;              /* its library */
+    bool pin_refused;          /* not tried again: tokens lock themselves after a few wrong ones */
+    struct cp_p11_token *next; /* of all that are open */
 };
 
 /* Opens the token that uri (RFC 7512, with module-path and, where it wants a PIN, pin-source) names, and a
@@ -35,10 +40,13 @@ struct cp_p11_token {
 int cp_p11_open(const char *uri, bool rw, struct cp_p11_token *p, CK_SESSION_HANDLE *ret, char *err);
 void cp_p11_close(struct cp_p11_token *p);
 
+void cp_p11_enter(void);
+void cp_p11_leave(void);
 CK_RV cp_p11_take(struct cp_p11_token *p, CK_SESSION_HANDLE *ret, unsigned *ret_epoch);
 void cp_p11_give(struct cp_p11_token *p, CK_SESSION_HANDLE s, unsigned epoch);
 /* The token was away: whatever is open of it is nothing any more. The slot is looked for again, as a token
- * that is back may be in another. One thread does it; the others, whose epoch is older, find it done. */
+ * that is back may be in another. One thread does it; the others, whose epoch is older, find it done. Outside
+ * of cp_p11_enter(). */
 void cp_p11_reopen(struct cp_p11_token *p, unsigned epoch);
 
 /* What a token answers when it was taken away, put back, or restarted. */

@@ -182,6 +182,17 @@ def test_a_token_that_ended_is_fetched_anew(tmp_path):
             assert server.authorize()[1]["decryption_key_hex"] == KEY
 
 
+def test_a_token_that_was_away_comes_back(tmp_path):
+    """Its directory goes while the server serves, and comes back: 503 meanwhile, and then the key, with no restart."""
+    with Place(tmp_path, Token(tmp_path)).server() as server:
+        register(server)
+        os.rename(tmp_path / "tokens", tmp_path / "away")
+        assert {server.authorize()[0] for _ in range(5)} == {503}
+        os.rename(tmp_path / "away", tmp_path / "tokens")
+        tbsys.wait_for(lambda: server.authorize()[1].get("decryption_key_hex") == KEY, what="the token")
+        assert server.call("GET", "/health")[0] in (200, 503) and "register the asset again" not in server.log.read_text()
+
+
 def test_what_is_said_of_a_wrong_setting(tmp_path):
     token = Token(tmp_path)
     data = tmp_path / "data"

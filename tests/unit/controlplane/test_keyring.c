@@ -217,6 +217,23 @@ static void test_extractable_key(void **state)
     assert_non_null(strstr(err, "read out"));
 }
 
+/* Tokens lock themselves after a few wrong ones: a PIN that was refused is not tried again. */
+static void test_a_wrong_pin_is_tried_once(void **state)
+{
+    struct cp_p11_token t = {0};
+    CK_SESSION_HANDLE s;
+    unsigned epoch;
+    char text[600];
+
+    assert_int_equal(cp_p11_open(uri_of("object=any", "pin", text), true, &t, &s, err), 0);
+    t.module->C_CloseSession(s); /* the last one: the token logs out */
+    *t.pin ^= 1;
+    assert_int_equal(cp_p11_take(&t, &s, &epoch), CKR_PIN_INCORRECT);
+    *t.pin ^= 1;
+    assert_int_equal(cp_p11_take(&t, &s, &epoch), CKR_PIN_INCORRECT);
+    cp_p11_close(&t);
+}
+
 static void *use_often(void *arg)
 {
     struct tb_key key, again;
@@ -277,6 +294,7 @@ int main(void)
         cmocka_unit_test(test_names_that_are_none),
         cmocka_unit_test(test_token),
         cmocka_unit_test(test_extractable_key),
+        cmocka_unit_test(test_a_wrong_pin_is_tried_once),
         cmocka_unit_test(test_token_by_many_threads),
         cmocka_unit_test(test_base64),
     };
