@@ -71,7 +71,8 @@ static const char legacy_begin[] =
     "ALTER TABLE assets RENAME TO old_assets; ALTER TABLE contracts RENAME TO old_contracts;"
     "ALTER TABLE machines RENAME TO old_machines; ALTER TABLE log RENAME TO old_log;";
 
-/* Every registration that was superseded is a version; the newest is the one that was in force. */
+/* Every registration that was superseded is a version; the newest is the one that was in force. Reports are
+ * what machines wrote: one that makes no sense stays, and what cannot be counted in it is not. */
 static const char legacy_end[] =
     "INSERT INTO assets SELECT asset_id,"
     " 1 + (SELECT count(*) FROM superseded s WHERE s.asset_id=old_assets.asset_id), registered_us"
@@ -92,7 +93,8 @@ static const char legacy_end[] =
     "INSERT INTO usage_ledgers SELECT contract_id, hw_id, '', asset_id, at_us, at_us, at_us, report"
     " FROM usage;"
     "INSERT INTO usage_totals SELECT contract_id, hw_id, '', j.key, j.value, 0 FROM usage,"
-    " json_each(usage.report, '$.used') j WHERE json_valid(usage.report) AND j.type='integer';"
+    " json_each(usage.report, '$.used') j WHERE json_valid(usage.report) AND typeof(j.value)='integer'"
+    " AND j.value >= 0 AND j.key IS NOT NULL;"
     "DROP TABLE old_assets; DROP TABLE old_contracts; DROP TABLE old_machines; DROP TABLE old_log;"
     "DROP TABLE usage; DROP TABLE superseded;";
 

@@ -616,6 +616,9 @@ static const char before_numbers[] =
     "INSERT INTO log(at_us, contract_id, asset_id, hw_id, peer, client_name, authorized, reason)"
     " VALUES(1,'mine','a','h','p','',1,'');"
     "INSERT INTO usage VALUES('mine','h','a',5,'{\"used\":{\"requests\":12}}');"
+    "INSERT INTO usage VALUES('mine','more','a',5,"
+    "'{\"used\":{\"requests\":99999999999999999999,\"errors\":-3,\"x\":\"y\"}}');"
+    "INSERT INTO usage VALUES('mine','none','a',5,'not JSON'),('mine','odd','a',5,'{\"used\":7}');"
     "PRAGMA user_version=1";
 
 static void test_a_database_from_before_numbers_is_taken_over(void **state)
