@@ -124,6 +124,12 @@ void tb_chain_head_get(const struct tb_chain_head *h, struct tb_chain_state *ret
     };
 }
 
+void tb_chain_head_get_stop(const struct tb_chain_head *h, uint64_t *ret_lost_max, uint64_t *ret_unsure)
+{
+    *ret_lost_max = h->map->lost_max;
+    *ret_unsure = h->map->unsure;
+}
+
 void tb_chain_head_begin(struct tb_chain_head *h, const struct tb_chain_point *last)
 {
     struct head_map *m = h->map;

@@ -25,7 +25,10 @@ struct tb_chain_state {
     uint64_t slots;                  /* requests in flight and records waiting */
     uint64_t lost_max, unsure;       /* to be declared by the next record */
 };
+/* While no other thread sets anything: what the points are is copied at leisure. */
 void tb_chain_head_get(const struct tb_chain_head *h, struct tb_chain_state *ret);
+/* What the next record has to declare, at any time. */
+void tb_chain_head_get_stop(const struct tb_chain_head *h, uint64_t *ret_lost_max, uint64_t *ret_unsure);
 
 /* Before records are written, the last of them is `last`; after that, commit. */
 void tb_chain_head_begin(struct tb_chain_head *h, const struct tb_chain_point *last);

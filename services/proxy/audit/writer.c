@@ -29,15 +29,12 @@ struct audit_batch {
 /* The next line of the chain. What an unclean stop left unsaid is said by the first. */
 static int writer_format(struct tb_audit *a, struct tb_audit_record *r, bool first, struct tb_buf *out)
 {
-    struct tb_chain_state st;
     size_t start = out->len;
     int e;
 
-    tb_chain_head_get(a->head_file, &st);
+    tb_chain_head_get_stop(a->head_file, &r->lost_max, &r->unsure);
     r->seq = a->at.seq + 1;
-    r->after_stop = first && (st.lost_max > 0 || st.unsure > 0);
-    r->lost_max = st.lost_max;
-    r->unsure = st.unsure;
+    r->after_stop = first && (r->lost_max > 0 || r->unsure > 0);
     tb_hex_encode(a->at.hash, sizeof(a->at.hash), r->prev);
     e = tb_audit_format(r, a->sink.contract_id, a->sink.asset_id, out);
     if (e >= 0)
