@@ -110,10 +110,10 @@ def test_a_client_that_does_not_wait_for_the_id_pays(keyed):  # noqa: F811
 
 
 def templated(seen, adds, write=20000):
-    """A runtime whose chat template adds so many tokens to each conversation, and which writes as much as it is let."""
+    """A runtime whose chat template adds so many tokens to each conversation, or as many as adds(doc), and which writes as much as it is let."""
     def route(conn, rq):
         doc = json.loads(b"".join(rq.pieces()))
-        prompt = len(json.dumps(doc["messages"])) + adds
+        prompt = len(json.dumps(doc["messages"])) + (adds(doc) if callable(adds) else adds)
         out = min(doc.get("max_tokens") or write, write)
         seen.append((prompt, out))
         conn.sendall(simple(json.dumps({"choices": [{"message": {"content": "x" * out}}], "usage": {
@@ -136,6 +136,20 @@ def test_a_template_of_any_size_fits_the_budget(keyed, context, asked):  # noqa:
             assert spent + 300 + len(json.dumps(doc)) + (asked or 1) > 2000, "could have been paid"
             break
     assert status == 429 and left(p) == 2000 - sum(a + b for a, b in seen)
+
+
+@pytest.mark.parametrize("first", [
+    {"messages": [{"role": "system", "content": "s"}, USER]}, {"messages": [USER], "truncate_prompt_tokens": 1},
+    {"messages": [USER], "chat_template_kwargs": {"short": True}}, {"messages": [USER, {"role": "assistant", "content": "a"}]}],
+    ids=["system", "truncated", "template", "continued"])
+def test_a_small_template_says_nothing_of_a_large_one(keyed, first):  # noqa: F811
+    """Many templates add a system message where there is none; a client can choose what is learned first."""
+    p, seen = keyed("budget=2000", 20000), []
+    p.backend.routes["/v1/chat/completions"] = templated(
+        seen, lambda doc: 300 if doc.keys() <= {"messages", "max_tokens"} and doc["messages"] == [USER] else -30)
+    assert ask(p, {**first, "max_tokens": 1})[0] == 200
+    assert ask(p, {"messages": [USER]})[0] == 200
+    assert sum(a + b for a, b in seen) <= 2000
 
 
 def test_templates_side_by_side_fit_the_budget(keyed):  # noqa: F811

@@ -122,7 +122,7 @@ void tb_cost_learn(const struct tb_request_size *s, uint64_t prompt, struct tb_r
         return;
     text = s->prompt_most - MIN(s->prompt_most, s->templates * TB_PROMPT_TEMPLATE);
     all = (prompt + s->templates - 1) / s->templates;
-    if (s->conversation) /* a plain prompt shows nothing of the kind */
+    if (s->conversation && s->usual) /* others, plain prompts too, show nothing of the kind */
         l->template_most = l->template_most > 0 ? MIN(l->template_most, all) : all;
     if (prompt > text)
         l->template_least = MAX(l->template_least, (prompt - text + s->templates - 1) / s->templates);

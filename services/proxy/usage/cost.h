@@ -30,6 +30,7 @@ struct tb_request_size {
     uint64_t prompt_most;   /* ... with TB_PROMPT_TEMPLATE for each template; UINT64_MAX: nobody can say */
     uint64_t templates;     /* chat templates around them */
     bool conversation;      /* ... which surely are there */
+    bool usual;             /* ... and add to it what they add to any */
     uint64_t prompts;       /* at least 1 */
     uint64_t completions;   /* prompts times choices; 0: it generates nothing */
     uint64_t max_tokens;    /* of each: the largest limit it names; 0: none */

@@ -149,6 +149,38 @@ static struct tb_prompt_part prompt_query(const struct tb_prompt *p)
     return q;
 }
 
+/* Members of a request for a conversation that no template makes less of. Others may (truncate_prompt_tokens,
+ * chat_template_kwargs), and a template may add a system message of its own only where there is none. */
+static bool prompt_is_usual_member(const char *key)
+{
+    static const char *const usual[] = {"messages",
+                                        "input",
+                                        "model",
+                                        "stream",
+                                        "stream_options",
+                                        "n",
+                                        "max_tokens",
+                                        "max_completion_tokens",
+                                        "max_output_tokens",
+                                        "n_predict",
+                                        "temperature",
+                                        "top_p",
+                                        "top_k",
+                                        "min_p",
+                                        "seed",
+                                        "stop",
+                                        "user",
+                                        "metadata",
+                                        "presence_penalty",
+                                        "frequency_penalty",
+                                        "logprobs",
+                                        "top_logprobs",
+                                        "store",
+                                        "background"};
+
+    return prompt_word_in(key, usual, ARRAY_SIZE(usual));
+}
+
 void tb_prompt_note(struct tb_prompt *p, enum tb_api a, const struct tb_json_scan *s, enum tb_json_token t)
 {
     bool of_list = prompt_is_list(a, s), token = t == TB_JSON_DONE && prompt_is_token(a, s);
@@ -157,7 +189,10 @@ void tb_prompt_note(struct tb_prompt *p, enum tb_api a, const struct tb_json_sca
         p->query = prompt_query(p);
         p->member = (struct tb_prompt_part){0};
         p->member_at = s->level[0].items;
+        p->unusual |= !prompt_is_usual_member(s->level[0].key);
     }
+    p->unusual |=
+        t == TB_JSON_TEXT && strcmp(tb_json_last_key(s), "role") == 0 && strcmp(s->value, "user") != 0;
     if (t == TB_JSON_DONE) {
         p->tokens += token;
         p->member.tokens += token;

@@ -37,6 +37,7 @@ struct tb_prompt {
     bool tools;
     bool elsewhere; /* part of it is kept by the runtime, or made by a program of the request's own */
     bool continues; /* part of it is a response that the runtime keeps */
+    bool unusual;   /* a template may add less to it than to others: it says more than what a user does */
 };
 /* Of DONE, TEXT and BEGIN. */
 void tb_prompt_note(struct tb_prompt *p, enum tb_api a, const struct tb_json_scan *s, enum tb_json_token t);

@@ -530,6 +530,7 @@ void tb_rewrite_size(const struct tb_rewrite *a, uint64_t previous, struct tb_re
         .prompt_most = rewrite_prompt_most(a, previous),
         .templates = rewrite_templates(a),
         .conversation = rewrite_is_conversation(a),
+        .usual = !a->prompt.unusual,
         .prompts = prompts,
         .max_tokens = a->max_tokens,
         .open = !limited || unlimited,

@@ -118,6 +118,9 @@ static void test_templates(void **unused)
     assert_int_equal(c.slack, (1000 - 101) / 2);
     assert_int_equal(c.cap, 1000 - 100 - c.slack);
     assert_int_equal(c.most, 1000 - c.slack);
+    tb_cost_learn(&s, 5, &l); /* one that it may add less to shows nothing of the others */
+    assert_int_equal(l.template_most, 0);
+    s.usual = true;
     tb_cost_learn(&s, 90, &l); /* it adds 54 at least, and 90 at most */
     c = cost_of(s, &l, 1000);
     assert_int_equal(c.most, 600);

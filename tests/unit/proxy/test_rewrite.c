@@ -283,6 +283,15 @@ static void test_templates_of_each_conversation(void **unused)
     assert_int_equal(size.templates, 0); /* a large template of conversations is none of its */
     facts(TB_API_RESPONSE, "{\"input\":\"a\"}", &size);
     assert_true(size.conversation);
+    assert_true(size.usual);
+    facts(TB_API_CHAT, "{\"temperature\":1,\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", &size);
+    assert_true(size.usual);
+    facts(TB_API_CHAT, "{\"messages\":[{\"content\":\"a\",\"role\":\"syst\\u0065m\"}]}", &size);
+    assert_false(size.usual); /* a template may add one only where there is none */
+    facts(TB_API_CHAT, "{\"messages\":[[{\"role\":\"assistant\",\"content\":\"a\"}]]}", &size);
+    assert_false(size.usual);
+    facts(TB_API_CHAT, "{\"messages\":[{\"content\":\"a\"}],\"truncate_prompt_tokens\":1}", &size);
+    assert_false(size.usual);
     facts(TB_API_CHAT, "{\"messages\":[[{}],[{}],[{}]]}", &size);
     assert_int_equal(size.prompt_most,
                      strlen("{\"messages\":[[{}],[{}],[{}]]}") - 1 + 3 * TB_PROMPT_TEMPLATE);
