@@ -138,6 +138,22 @@ def test_a_template_of_any_size_fits_the_budget(keyed, context, asked):  # noqa:
     assert status == 429 and left(p) == 2000 - sum(a + b for a, b in seen)
 
 
+@pytest.mark.parametrize("text", ["100", " 100 ", "+1_00.0", "-1", "0"])
+def test_a_limit_in_quotes_is_a_limit_for_every_runtime(keyed, text):  # noqa: F811
+    """Pydantic reads it as a number, llama-server as nothing, and then writes until its context is full: it gets the number."""
+    p, seen = keyed("budget=1000", 20000), []
+
+    def route(conn, rq):
+        doc = json.loads(b"".join(rq.pieces()))
+        limit = doc.get("max_tokens")
+        seen.append(20000 if not isinstance(limit, int) or limit < 0 else max(limit, 1))
+        conn.sendall(simple(json.dumps({"choices": [{"message": {"content": "x"}}], "usage": {
+            "prompt_tokens": 12, "completion_tokens": seen[-1]}}).encode(), extra=JSON))
+    p.backend.routes["/v1/chat/completions"] = route
+    assert ask(p, {"messages": [USER], "max_tokens": text})[0] == 200
+    assert left(p) == 1000 - 12 - seen[0] and (seen[0] == 100 or text in ("-1", "0"))
+
+
 @pytest.mark.parametrize("first", [
     {"messages": [{"role": "system", "content": "s"}, USER]}, {"messages": [USER], "truncate_prompt_tokens": 1},
     {"messages": [USER], "chat_template_kwargs": {"short": True}}, {"messages": [USER, {"role": "assistant", "content": "a"}]}],

@@ -427,11 +427,14 @@ static int rewrite_close_limits(struct tb_rewrite *a, uint64_t cap, struct tb_bu
 
     for (unsigned i = 0; i < a->n_limits && r >= 0; i++) {
         const struct tb_rewrite_limit *l = &a->limit[i];
-        char value[sizeof(l->value) + 2];
+        char value[sizeof(l->value)];
 
         if (cap > 0 && (!l->extra || l->number <= 0 || (uint64_t)l->number > cap))
             continue;
-        snprintf(value, sizeof(value), l->string ? "\"%s\"" : "%s", l->value);
+        if (l->string) /* a limit for some runtimes, none for others (llama-server) */
+            snprintf(value, sizeof(value), "%lld", (long long)l->number);
+        else
+            memcpy(value, l->value, sizeof(value));
         r = rewrite_close_member(a, out, l->name, value);
     }
     return r;

@@ -162,9 +162,11 @@ static void test_a_limit_is_set(void **unused)
         {TB_API_CHAT, "{\"n_predict\":-1}", 7, "{\"max_tokens\":7}"},
         {TB_API_CHAT, "{\"MAX_TOKENS\":1}", 7, "{\"MAX_TOKENS\":1,\"max_tokens\":7}"},
         {TB_API_COMPLETION, "{\"max_tokens\":0}", 7, "{\"max_tokens\":1}"},
-        /* Without a cap all says what it said. */
+        /* Without a cap all says what it said; to every runtime, what is in quotes too. */
         {TB_API_CHAT, "{\"max_tokens\":null,\"a\":1}", 0, "{\"a\":1,\"max_tokens\":null}"},
-        {TB_API_CHAT, "{\"m\\u0061x_tokens\":\"10_0\"}", 0, "{\"max_tokens\":\"10_0\"}"},
+        {TB_API_CHAT, "{\"m\\u0061x_tokens\":\"10_0\"}", 0, "{\"max_tokens\":100}"},
+        {TB_API_CHAT, "{\"max_tokens\":\" -1 \",\"n_predict\":\"7\"}", 9,
+         "{\"n_predict\":7,\"max_tokens\":9}"},
         {TB_API_CHAT, "{\"max_tokens\":-1,\"n_predict\":1e2}", 0, "{\"max_tokens\":-1,\"n_predict\":1e2}"},
         {TB_API_EMBEDDING, "{\"max_tokens\":null,\"a\":1}", 0, "{\"max_tokens\":null,\"a\":1}"},
     };
