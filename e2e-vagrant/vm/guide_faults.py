@@ -74,6 +74,7 @@ def revoked(vm):
     vm.provider.controlplane.ctl("contract", "revoke", CONTRACT)
     vm.ask_now()
     vm.wait_state("Suspended")
+    wait_for(lambda: not vm.sh("systemctl list-jobs --no-legend").strip(), 120, "the end of what the suspension stops", every=0.5)
     rc, said = vm.run("systemctl restart tb-runtime.service")
     assert rc != 0 and "A dependency job for tb-runtime.service failed" in said, said
 

@@ -131,6 +131,8 @@ static void lease_report(struct daemon *d, const struct tb_clock *now)
                 strcmp(l->reason, d->logged_reason) != 0;
     char text[2 * TB_REASON_MAX + 160], reason[TB_REASON_MAX + 16];
     const char *const fields[] = {reason, NULL};
+    bool well = l->state == TB_LEASE_AUTHORIZED ||
+                (l->state == TB_LEASE_PENDING && l->failures == 0 && !l->suspended);
     const char *event = NULL;
 
     lease_describe(d, now, text, sizeof(text));
@@ -147,7 +149,7 @@ static void lease_report(struct daemon *d, const struct tb_clock *now)
     snprintf(reason, sizeof(reason), "TB_REASON=%s", l->reason);
     if (l->suspended != d->logged_suspended)
         event = l->suspended ? TB_EVENT_SUSPENDED : TB_EVENT_RESUMED;
-    tb_log_full(l->state == TB_LEASE_AUTHORIZED ? TB_LOG_INFO : TB_LOG_WARN, event, fields, "%s", text);
+    tb_log_full(well ? TB_LOG_INFO : TB_LOG_WARN, event, fields, "%s", text);
     d->logged_state = l->state;
     d->logged_suspended = l->suspended;
     snprintf(d->logged_reason, sizeof(d->logged_reason), "%s", l->reason);

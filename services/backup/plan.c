@@ -146,6 +146,13 @@ static int plan_carry_out(const cJSON *doc, const char **ret_bad)
     return 0;
 }
 
+bool backup_plan_is_none(const struct backup_places *places)
+{
+    _cleanup_free_ char *path = tb_path_join(places->own, TB_RESTORE_PLAN);
+
+    return path && access(path, F_OK) < 0 && errno == ENOENT;
+}
+
 int backup_plan_finish(const struct backup_places *places, bool *ret_done, struct tb_outcome *o)
 {
     _cleanup_free_ char *path = tb_path_join(places->own, TB_RESTORE_PLAN);

@@ -33,6 +33,9 @@ int backup_plan_remove(struct backup_plan *p, const char *path);
 /* Decides it. -errno: nothing was changed. */
 int backup_plan_decide(struct backup_plan *p, const struct backup_places *places);
 
+/* No restore was interrupted after it was decided. */
+bool backup_plan_is_none(const struct backup_places *places);
+
 /* Carries out what was decided, if anything was: *ret_done. 0 or an exit code. */
 int backup_plan_finish(const struct backup_places *places, bool *ret_done, struct tb_outcome *o);
 

@@ -383,8 +383,13 @@ static int restore_all(struct restore *rs)
 {
     _cleanup_backup_locks_ struct backup_locks locks = {-1, -1};
     bool finished = false;
-    int r = rs->opt->finish ? 0 : restore_read(rs);
+    int r;
 
+    if (rs->opt->finish && backup_plan_is_none(rs->p)) {
+        printf("There is nothing to finish: no restore was interrupted.\n");
+        return 0;
+    }
+    r = rs->opt->finish ? 0 : restore_read(rs);
     if (r == 0)
         r = restore_enter(rs);
     if (r == 0)

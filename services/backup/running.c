@@ -6,13 +6,53 @@
 
 #include "backup/backup.h"
 #include "common/io.h"
+#include "common/units.h"
 
 #define SYSTEMD "org.freedesktop.systemd1"
+/* Longer than systemd lets a unit take to end. */
+#define WAIT_MS 100000
+#define WAIT_STEP_MS 100
 #define REMEDY "stop it first: systemctl stop trustbridge-apply.target (this stops serving)"
 
 static void running_close_bus(sd_bus **b)
 {
     sd_bus_flush_close_unref(*b);
+}
+
+/* Does systemd end it? Stopping a target returns at once; its units have their own time and order. */
+static bool running_ends(sd_bus *bus, const char *path, const char *state)
+{
+    _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+    _cleanup_free_ char *type = NULL;
+    const char *job;
+    uint32_t id;
+
+    if (strcmp(state, "deactivating") == 0)
+        return true;
+    return sd_bus_get_property(bus, SYSTEMD, path, SYSTEMD ".Unit", "Job", NULL, &m, "(uo)") >= 0 &&
+           sd_bus_message_read(m, "(uo)", &id, &job) > 0 && id > 0 &&
+           sd_bus_get_property_string(bus, SYSTEMD, job, SYSTEMD ".Job", "JobType", NULL, &type) >= 0 &&
+           strcmp(type, "stop") == 0;
+}
+
+/* A unit that systemd does not know, or of which it does not tell, does not run. */
+static bool running_unit(sd_bus *bus, const char *unit)
+{
+    _cleanup_free_ char *path = NULL;
+
+    if (sd_bus_path_encode("/org/freedesktop/systemd1/unit", unit, &path) < 0)
+        return false;
+    for (uint64_t waited_ms = 0;; waited_ms += WAIT_STEP_MS) {
+        _cleanup_free_ char *state = NULL;
+
+        if (sd_bus_get_property_string(bus, SYSTEMD, path, SYSTEMD ".Unit", "ActiveState", NULL, &state) <
+                0 ||
+            strcmp(state, "inactive") == 0 || strcmp(state, "failed") == 0)
+            return false;
+        if (waited_ms >= WAIT_MS || !running_ends(bus, path, state))
+            return true;
+        tb_sleep_ms(WAIT_STEP_MS);
+    }
 }
 
 /* What systemd says about those that use the state, or start one that does. Without a bus the locks must
@@ -26,13 +66,8 @@ static bool running_by_systemd(const char **ret)
     if (sd_bus_open_system(&bus) < 0)
         return false;
     for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
-        _cleanup_free_ char *path = NULL, *state = NULL;
-
-        if (sd_bus_path_encode("/org/freedesktop/systemd1/unit", units[i], &path) < 0 ||
-            sd_bus_get_property_string(bus, SYSTEMD, path, SYSTEMD ".Unit", "ActiveState", NULL, &state) < 0)
-            continue;
         *ret = units[i];
-        if (strcmp(state, "inactive") != 0 && strcmp(state, "failed") != 0)
+        if (running_unit(bus, units[i]))
             return true;
     }
     return false;

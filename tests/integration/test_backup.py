@@ -353,6 +353,7 @@ def test_an_answer_that_ends_meanwhile_is_neither_lost_nor_double(tmp_path):
 def test_a_newer_ledger_is_not_lost(tmp_path):
     m = Machine(new_root(tmp_path / "one"), tmp_path / "work").start()
     m.ask()
+    assert "nothing to finish" in run("tb-restore", "--root", m.root, "--finish").stdout
     run("tb-backup", "--root", m.root, tmp_path / "old")
     r = run("tb-restore", "--root", m.root, tmp_path / "old", rc=75)
     assert "is running; stop it first: systemctl stop trustbridge-apply.target" in r.stderr
