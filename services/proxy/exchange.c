@@ -233,6 +233,8 @@ static int exchange_start_call(struct tb_exchange *ex, const struct tb_request *
     if (tb_buf_error(fields) < 0)
         return tb_buf_error(fields);
     ex->forwarded = true;
+    if (ex->server->asked++ == 0)
+        ex->server->heard_us = tb_now_monotonic_us();
     return tb_call_start(ex->server->upstream, &call, &ex->call);
 }
 
@@ -536,6 +538,8 @@ static void exchange_event(void *arg)
     int failed = tb_call_failed(ex->call);
     const struct tb_response *up = tb_call_response(ex->call);
 
+    if (up || failed)
+        ex->server->heard_us = tb_now_monotonic_us();
     if (failed && !up) {
         exchange_set_call_error(ex, failed);
         exchange_fail(ex, false);

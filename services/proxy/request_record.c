@@ -125,6 +125,7 @@ void tb_record_end(struct tb_exchange *ex, enum tb_end how, const struct tb_toke
     if (ex->health)
         return;
     s->metrics.in_flight--;
+    s->asked -= ex->forwarded;
     tb_metrics_observe(&s->metrics, status, now - ex->start_us);
     tb_recent_add(&s->recent, ex->method, ex->target, ex->path_len,
                   ex->start_realtime_us + (now - ex->start_us), status, now - ex->start_us);

@@ -76,12 +76,21 @@ struct tb_server {
     uint64_t started_us;        /* monotonic */
     uint64_t requests_at_start; /* usage counter */
     uint64_t last_done_us;      /* monotonic, end of the latest exchange */
+    unsigned asked;             /* requests that the runtime has not answered whole */
+    uint64_t heard_us;          /* monotonic, when it last said anything to one of them, or the first came */
 };
 
 /* Requests the runtime answered since this process started. */
 static inline uint64_t tb_server_requests(const struct tb_server *s)
 {
     return tb_usage_get(s->usage, TB_USAGE_REQUESTS) - s->requests_at_start;
+}
+
+/* How long the runtime has said nothing to anybody who waits. A server that hangs may well answer its health
+ * path. */
+static inline uint64_t tb_server_silent_us(const struct tb_server *s, uint64_t now_us)
+{
+    return s->asked > 0 && now_us > s->heard_us ? now_us - s->heard_us : 0;
 }
 
 #endif

@@ -12,6 +12,7 @@
 #define CLOCK_WRONG_S 30.0   /* Date has whole seconds, and an answer may be slow */
 #define CLOCK_BREAKS_S 300.0 /* from here on leases and certificates do not hold */
 #define LEDGER_OLD_US (15 * 60 * TB_USEC_PER_SEC)
+#define SILENCE_LONG_S 300 /* a long answer that is not streamed comes at its end only */
 #define LEDGER_LATE_S (6 * 3600)
 
 struct tb_status_problem *tb_status_add(struct tb_conclusion *c, enum tb_status_level level, const char *fmt,
@@ -183,9 +184,12 @@ static void add_certificate(const struct tb_snapshot *s, struct tb_conclusion *c
     if (!x->path[0] || (!x->error[0] && dates_are_doubtful(s)))
         return;
     if (x->error[0])
-        tb_status_remedy(
-            tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s %s: %s", name, x->path, x->error, loss), "%s",
-            remedy);
+        tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s %s: %s", name, x->path, x->error,
+                                       x == &s->proxy.server
+                                           ? "tb-proxy goes on with what it read before, and cannot start "
+                                             "again"
+                                           : loss),
+                         "%s", remedy);
     else if (x->until_us > 0 && x->until_us <= early)
         tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s has expired on %s: %s", name,
                                        x->path, tb_rfc3339_format(x->until_us, 0, when), loss),
@@ -236,6 +240,18 @@ bool tb_status_add_clock(const struct tb_snapshot *s, struct tb_conclusion *c)
                      "tb-authorize.service",
                      should);
     return far >= CLOCK_BREAKS_S;
+}
+
+void tb_status_add_silence(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    char d[TB_SPAN_MAX], logs[96];
+
+    if (s->proxy.came && s->proxy.silent_s >= SILENCE_LONG_S)
+        tb_status_remedy(tb_status_add(c, TB_STATUS_WARNING,
+                                       "the inference server has said nothing for %s to requests that wait",
+                                       tb_span_format(s->proxy.silent_s * TB_USEC_PER_SEC, d)),
+                         "systemctl restart tb-runtime.service, if it hangs; %s",
+                         tb_status_logs("tb-runtime.service", logs));
 }
 
 void tb_status_add_ledger(const struct tb_snapshot *s, struct tb_conclusion *c)

@@ -572,6 +572,7 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
     if (s->facts.broken)
         tb_status_add(ret, TB_STATUS_CRITICAL, "%s cannot be read: %s", s->facts.broken,
                       strerror(-s->facts.broken_error));
+    tb_status_add_silence(s, ret);
     tb_status_add_low_disks(s, ret);
     tb_status_add_ledger(s, ret);
     conclude_order(ret);

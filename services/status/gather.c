@@ -171,6 +171,7 @@ int tb_status_parse_answer(const char *text, size_t len, struct tb_status_answer
     ret->has_requests =
         tb_json_get_uint(doc, "requests_processed", TB_JSON_INT_MAX, &ret->requests, err) == 0;
     (void)tb_json_get_uint(doc, "uptime_seconds", TB_JSON_INT_MAX, &ret->uptime_s, err);
+    (void)tb_json_get_uint(doc, "runtime_silent_seconds", TB_JSON_INT_MAX, &ret->silent_s, err);
     gather_answer_copy(doc, "public_addr", ret->public_addr, sizeof(ret->public_addr));
     gather_answer_places(doc, ret->places);
     gather_answer_certificate(doc, &ret->server);

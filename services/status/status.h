@@ -39,6 +39,7 @@ struct tb_status_answer {
     struct tb_certificate server; /* of its public port */
     bool has_requests;
     uint64_t requests, uptime_s;
+    uint64_t silent_s; /* the runtime has said nothing to requests that wait */
 };
 
 /* What a client that comes now meets at the public port. */
@@ -130,6 +131,7 @@ void tb_status_add_low_disks(const struct tb_snapshot *s, struct tb_conclusion *
 void tb_status_add_certificates(const struct tb_snapshot *s, struct tb_conclusion *c);
 /* A clock that is wrong; true when it is by so much that certificates and leases do not hold. */
 bool tb_status_add_clock(const struct tb_snapshot *s, struct tb_conclusion *c);
+void tb_status_add_silence(const struct tb_snapshot *s, struct tb_conclusion *c);
 void tb_status_add_ledger(const struct tb_snapshot *s, struct tb_conclusion *c);
 /* The command that shows the log of a unit, as it stands behind "; " or "-> ". */
 const char *tb_status_logs(const char *unit, char out[static 96]);

@@ -11,6 +11,7 @@ import pathlib
 import re
 import ssl
 import subprocess
+import threading
 import time
 
 import pytest
@@ -286,6 +287,37 @@ def test_the_runtime_is_down_and_decryption_fails(machine):
     assert firing(fetch(m.proxy)) == {"TrustBridgeNotServing", "TrustBridgeStepFailed"}
     [problem] = json.loads(tb_status(m.proxy, "--json").stdout)["problems"]
     assert problem["what"] == "tb-decrypt.service: record 7: not authentic"
+
+
+def test_a_runtime_that_hangs_with_a_healthy_face(machine):
+    m = machine()
+    over = threading.Event()
+
+    def hang(conn, rq):
+        over.wait(60)
+        conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    m.proxy.backend.routes["/v1/hang"] = hang
+    client = threading.Thread(target=ask_tls, args=(m.proxy, "/v1/hang"))
+    client.start()
+    m.wait_value("tb_runtime_silent_seconds", lambda v: v >= 2)
+    assert m.proxy.status()["runtime_silent_seconds"] >= 2
+    over.set()
+    client.join()
+    m.wait_value("tb_runtime_silent_seconds", lambda v: v == 0)
+
+
+def test_a_pair_of_the_public_port_that_does_not_fit(machine):
+    """The old one serves on, but the next start would fail: said before that."""
+    m = machine()
+    good = pathlib.Path(m.server[1]).read_bytes()
+    pathlib.Path(m.server[1]).write_bytes(pathlib.Path(m.client[1]).read_bytes())
+    m.wait_value('tb_certificate_usable{certificate="server"}', lambda v: v == 0)
+    assert firing(fetch(m.proxy)) == {"TrustBridgeCertificateInvalid"} and ask_tls(m.proxy, "/v1/x") == 200
+    [problem] = json.loads(tb_status(m.proxy, "--json").stdout)["problems"]
+    assert f"does not go with the key in {m.server[1]}"[:60] in problem["what"] and "cannot start again" in problem["what"], problem
+    pathlib.Path(m.server[1]).write_bytes(good)
+    m.wait_value('tb_certificate_usable{certificate="server"}', lambda v: v == 1)
+    assert tb_status(m.proxy, "--check").returncode == 0
 
 
 def test_usage_that_is_not_booked_or_not_accepted(machine):

@@ -130,6 +130,8 @@ static int health_add_surroundings(cJSON *doc, struct tb_server *s)
 
     tb_surroundings_get(&s->surroundings, &seen);
     if (!cJSON_AddStringToObject(doc, "public_addr", s->public_addr) ||
+        tb_json_add_uint(doc, "runtime_silent_seconds",
+                         tb_server_silent_us(s, tb_now_monotonic_us()) / TB_USEC_PER_SEC) < 0 ||
         health_add_places(doc, seen.places) < 0)
         return -ENOMEM;
     return health_add_certificate(doc, &seen.server);

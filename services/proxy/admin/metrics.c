@@ -77,6 +77,9 @@ static void metrics_requests(const struct tb_metrics *m, struct tb_buf *o)
 
 static void metrics_usage(const struct tb_server *s, struct tb_buf *o)
 {
+    metrics_single(o, "tb_runtime_silent_seconds", "gauge",
+                   "Since the runtime last said anything to a request that waits; 0 when none does.",
+                   tb_server_silent_us(s, tb_now_monotonic_us()) / TB_USEC_PER_SEC);
     metrics_head(o, "tb_usage_total", "counter", "Billing counters; they outlive the process.");
     for (int i = 0; i < _TB_USAGE_MAX; i++)
         tb_buf_printf(o, "tb_usage_total{dimension=\"%s\"} %llu\n", tb_usage_name(i),

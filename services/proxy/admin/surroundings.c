@@ -50,14 +50,25 @@ static void surroundings_read_units(struct tb_surroundings_seen *seen)
     }
 }
 
+/* The pair that was read before stays in use when a file is replaced by one that does not fit: until the next
+ * start. */
+static void surroundings_read_certificate(const struct tb_surroundings *s, struct tb_certificate *ret)
+{
+    const struct tb_config *c = s->config;
+    char error[TB_CERTIFICATE_ERR_MAX];
+
+    if (c->tls_cert && tb_certificate_read(c->tls_cert, false, tb_now_realtime_us(), ret) == 0 &&
+        c->tls_key && tb_certificate_match(c->tls_cert, c->tls_key, error) < 0)
+        snprintf(ret->error, sizeof(ret->error), "does not go with the key in %.80s", c->tls_key);
+}
+
 static bool surroundings_look(struct tb_surroundings *s, struct tb_surroundings_seen *seen, bool units)
 {
     char why[TB_AUDIT_TROUBLE_MAX];
     bool barred;
 
     tb_places_measure(seen->places, s->config->disk_low_bytes);
-    if (s->config->tls_cert)
-        (void)tb_certificate_read(s->config->tls_cert, false, tb_now_realtime_us(), &seen->server);
+    surroundings_read_certificate(s, &seen->server);
     if (units)
         surroundings_read_units(seen);
     barred = surroundings_bars(s, seen, why, sizeof(why));

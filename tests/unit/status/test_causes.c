@@ -303,6 +303,11 @@ static void billing_stuck(void)
     s.ledger.age_us = 3600 * S;
 }
 
+static void runtime_hangs(void)
+{
+    s.proxy.silent_s = 301;
+}
+
 static void downloading(void)
 {
     proxy_says("Hydrate", "downloading");
@@ -481,6 +486,12 @@ static const struct row rows[] = {
      1,
      "refuses this contract: contract_revoked",
      "resumes by itself"},
+    {{runtime_hangs},
+     TB_STATUS_WARNING,
+     TB_STATUS_READY,
+     1,
+     "has said nothing for 5 min",
+     "restart tb-runtime.service"},
     {{billing_stuck},
      TB_STATUS_WARNING,
      TB_STATUS_READY,
