@@ -543,6 +543,19 @@ static void conclude_units(struct conclusion_work *w)
         conclude_missing_units(w);
 }
 
+/* A file by which a program tells its state: it writes that anew when it starts. */
+static void conclude_broken(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    size_t n = strcspn(s->facts.broken, "/");
+    bool own = strncmp(s->facts.broken, "tb-authorize/", 13) == 0 ||
+               strncmp(s->facts.broken, "tb-hydrate/", 11) == 0;
+
+    tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL, "%s cannot be read: %s", s->facts.broken,
+                                   strerror(-s->facts.broken_error)),
+                     "systemctl restart %.*s.service, which writes it again", own ? (int)n : 10,
+                     own ? s->facts.broken : "tb-runtime");
+}
+
 void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
 {
     struct conclusion_work w = {.s = s, .c = ret};
@@ -570,8 +583,7 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
     conclude_runtime(&w);
     conclude_units(&w);
     if (s->facts.broken)
-        tb_status_add(ret, TB_STATUS_CRITICAL, "%s cannot be read: %s", s->facts.broken,
-                      strerror(-s->facts.broken_error));
+        conclude_broken(s, ret);
     tb_status_add_silence(s, ret);
     tb_status_add_low_disks(s, ret);
     tb_status_add_ledger(s, ret);

@@ -308,6 +308,12 @@ static void runtime_hangs(void)
     s.proxy.silent_s = 301;
 }
 
+static void lease_file_cut(void)
+{
+    s.facts.broken = "tb-authorize/lease.json";
+    s.facts.broken_error = -EBADMSG;
+}
+
 static void downloading(void)
 {
     proxy_says("Hydrate", "downloading");
@@ -486,6 +492,12 @@ static const struct row rows[] = {
      1,
      "refuses this contract: contract_revoked",
      "resumes by itself"},
+    {{lease_file_cut},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_READY,
+     1,
+     "tb-authorize/lease.json cannot be read: Bad message",
+     "restart tb-authorize.service"},
     {{runtime_hangs},
      TB_STATUS_WARNING,
      TB_STATUS_READY,
