@@ -97,9 +97,10 @@ class Place:
 
     @property
     def model_key(self):
-        """The file of the asset's key: the one that the state names (a killed run may leave another, of no ciphertext), else the only one."""
-        recorded = read_json(self.out / "publish-state.json").get("steps", {}).get("encrypt", {}).get("key_id", "*")
-        return next(iter(self.out.glob(f"{self.asset}-{recorded}.key")), self.out / "no.key")
+        """The file of the asset's key: the one that the manifest names (a killed run may leave another, of no ciphertext), else the
+        only one."""
+        named = read_json(self.out / "encrypted/model.manifest.json").get("key_id", "*")
+        return next(iter(self.out.glob(f"{self.asset}-{named}.key")), self.out / "no.key")
 
     def puts(self):
         return self.blob.count(method="PUT")
