@@ -138,7 +138,7 @@ def small_disk(vm):
 
 
 def memory_back(vm):
-    vm.sh("rm /dev/shm/filler")
+    vm.sh("rm -f /dev/shm/filler")
     vm.correct("TB_ASSET_ID", "TB_CONTRACT_ID")
     vm.apply()
 
@@ -150,9 +150,12 @@ def little_memory(vm):
     big = p.dir / "big"
     with open(big, "wb") as f:
         f.truncate(BIG_BYTES)
+    for kept in p.dir.glob("model.*"):  # of the first one, which is published
+        kept.unlink()
     p.publish(big, "big", "4MiB")
     p.controlplane.ctl("contract", "add", "big", "--asset", "big", "--mode", "open")
     vm.sh("systemctl stop trustbridge.target", 120)
+    vm.sh("mount -o remount,size=100% /dev/shm")
     vm.sh(f"fallocate -l $(($(awk '/^MemAvailable/ {{ print $2 }}' /proc/meminfo) * 1024 - {BIG_BYTES} * 3 / 4)) /dev/shm/filler")
     vm.set("TB_ASSET_ID", "big")
     vm.set("TB_CONTRACT_ID", "big")
