@@ -169,9 +169,9 @@ def storage_fault(row, action, *see, correct=storage_back):
         download_again(vm)
 
 
-storage_fault("status 403", status(403))
+storage_fault("status 403", status(403, {"x-ms-error-code": "AuthenticationFailed"}))
 storage_fault("status 307", status(307, {"Location": "https://elsewhere.example/"}))
-storage_fault("status 404", status(404))
+storage_fault("status 404", status(404, {"x-ms-error-code": "BlobNotFound"}))
 
 
 @fault("`tb-hydrate.service: …`", "tb-hydrate.service: …", "Failed to connect",
