@@ -3,7 +3,7 @@
 """`make check`: builds, then runs every kind of test and closes with one line `N passed, N failed, N skipped`.
 
 usage: run_check.py [--fast] [--only STAGE[,STAGE...]]
-Stages: see STAGES below. --fast is lint, unit and integration. `--only vm` is vm and every vm-NAME, and so with others.
+Stages: see STAGES below. --fast is lint, unit and integration. `--only vm` is vm and every vm-NAME of STAGES, and so with others.
 vm boots machines of Debian 12 from the packages; of another Debian with TB_VM_SUITE=trixie.
 Stages run side by side, as some compute and some wait; tests that measure time (marked alone) come after them. A stage that cannot even build counts as one failure.
 The whole log of each stage is in build/check/. V=1 prints the twenty slowest tests."""
@@ -166,6 +166,10 @@ STAGES = {
     "browser": stage(pytests, ["tests/browser"]),
     "lint": lint,
 }
+# By their own name only, see the Makefile.
+NAMED = {
+    "vm-guide": stage(pytests, [f"{VM}/test_operator_guide.py"]),
+}
 # One after the other, when all others are done.
 ALONE = {
     "integration-alone": stage(pytests, ["tests/integration", "-m", "alone"]),
@@ -175,7 +179,7 @@ ALONE = {
 
 def timed(name):
     tally, start = Tally(), time.monotonic()
-    {**STAGES, **ALONE}[name](tally, name)
+    {**STAGES, **NAMED, **ALONE}[name](tally, name)
     skipped = f", {len(tally.skips)} skipped" if tally.skips else ""
     say(f"== {name}: {tally.passed} passed, {len(tally.failures)} failed{skipped} in {time.monotonic() - start:.0f} s")
     return tally
@@ -185,9 +189,9 @@ def chosen(args):
     """The names of the stages to run."""
     every = [*STAGES, *ALONE]
     only = ["lint", "unit", "integration"] if args.fast else args.only.split(",") if args.only else every
-    if unknown := set(only) - set(every):
-        sys.exit(f"run_check.py: no stage {', '.join(sorted(unknown))}; there are {', '.join(every)}")
-    return [name for name in every if any(name == o or name.startswith(f"{o}-") for o in only)]
+    if unknown := set(only) - {*every, *NAMED}:
+        sys.exit(f"run_check.py: no stage {', '.join(sorted(unknown))}; there are {', '.join([*every, *NAMED])}")
+    return [name for name in every if any(name == o or name.startswith(f"{o}-") for o in only)] + [name for name in NAMED if name in only]
 
 
 def main():
@@ -203,7 +207,7 @@ def main():
     if stages != ["lint"]:
         run(["make", f"-j{CPUS}", "all"], "build.log")  # of which a test makes an installation; what fails to build is said by the stages
     with concurrent.futures.ThreadPoolExecutor(STAGES_AT_ONCE) as pool:
-        tallies = list(pool.map(timed, [name for name in stages if name in STAGES]))
+        tallies = list(pool.map(timed, [name for name in stages if name not in ALONE]))
     tallies += [timed(name) for name in stages if name in ALONE]
     if os.environ.get("V") == "1":
         print("the slowest tests:")
