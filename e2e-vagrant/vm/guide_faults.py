@@ -235,6 +235,7 @@ def stopped(vm):
 
 @fault("the file is what it left behind", correct=storage_back)
 def left_behind(vm):
+    vm.provider.blobs.clear()  # what was asked before
     vm.provider.blobs.rule(swallow(), path=r"\.tbenc$", method="GET")
     download_again(vm)
     wait_for(lambda: vm.provider.blobs.count(path=r"\.tbenc$"), 180, "a download", every=0.3)
