@@ -59,7 +59,5 @@
 #define TB_EVENT_FAULT_HYDRATE "a8036d000cc24f20a4d632849fecd41c"
 #define TB_EVENT_FAULT_LOAD "16f5fb664c434ae5843633ea3ce41117"
 #define TB_EVENT_FAULT_PROXY "2b8ef900274a4fdb93630d22b5eaa659"
-/* tb-scratch, a script, has it as text */
-#define TB_EVENT_FAULT_SCRATCH "f82f29dab7a94f71816b96d64fd128c6"
 
 #endif

@@ -214,17 +214,6 @@ def test_the_catalog_explains_every_message_above_notice():
     assert set(re.findall(r"case (TB_EXIT_\w+):\s*return TB_EVENT_ENDED_", outcome)) == codes
 
 
-def test_scripts_name_their_event_to_the_journal():
-    """A warning or error of tb-scratch, as the journal gets it."""
-    script = (UNITS / "tb-scratch").read_text()
-    assert f"FAULT={events()['TB_EVENT_FAULT_SCRATCH']}" in script
-    say = script[script.index("FAULT="):script.index("\ndie()")]
-    r = subprocess.run(["sh", "-c", 'logger() { cat; }\n' + say + '\nsay 3 "it is broken"; say 6 "all is well"'], capture_output=True, text=True,
-                       env={"PATH": os.environ["PATH"], "JOURNAL_STREAM": "1:1"})
-    assert r.stdout == (f"MESSAGE=it is broken\nPRIORITY=3\nMESSAGE_ID={events()['TB_EVENT_FAULT_SCRATCH']}\nSYSLOG_IDENTIFIER=tb-scratch\n"
-                        "<6>all is well\n")
-
-
 def test_catalog_can_be_compiled(root, tmp_path):
     (tmp_path / "usr/lib/systemd/catalog").mkdir(parents=True)
     (tmp_path / "var/lib/systemd/catalog").mkdir(parents=True)

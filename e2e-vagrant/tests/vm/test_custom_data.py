@@ -63,7 +63,7 @@ def test_first_boot(vm):
 
     env = vm.get("/etc/trustbridge/trustbridge.env").decode()
     assert env.startswith("# Settings of TrustBridge") and env.endswith("TB_API_KEYS=/run/credentials/tb-proxy.service/api-keys\n")
-    assert vm.sh("stat -c '%a %U' /etc/credstore /etc/credstore/trustbridge.*").split() == ["700", "root"] + ["600", "root"] * 3
+    assert vm.sh("stat -c '%a %U' /etc/credstore /etc/credstore/trustbridge.*").split() == ["700", "root"] + ["600", "root"] * 4
     assert vm.get("/etc/credstore/trustbridge.api-keys").decode() == f"ci:{'0' * 64}\napp:{'f' * 64}\n"
     assert vm.sh("ls /run/credentials/tb-proxy.service").split() == ["api-keys", "tls-cert", "tls-key"]
     wait_for(lambda: "controlplane.invalid" in (http_json(vm.url("/status", 8001))[1]["reason"] or ""), 120,

@@ -4,6 +4,7 @@ rule does it here in the words of cloud-init's; local NVMe is a real device of t
 machine for all tests, in the order of this file. It never serves: its control plane does not exist."""
 
 import hashlib
+import pathlib
 import struct
 import subprocess
 import zlib
@@ -11,7 +12,7 @@ import zlib
 import pytest
 from chain import http_json
 from runner import VM, write_seed
-from tbsys import wait_for
+from tbsys import CA, wait_for
 
 MIB = 1 << 20
 MOUNT, TARGET = "/mnt/resource", "/mnt/resource/models"
@@ -95,9 +96,11 @@ def originals(disks):
 @pytest.fixture(scope="module")
 def vm(image, disks, originals, tmp_path_factory):
     d = tmp_path_factory.mktemp("machine")
+    ca = CA(d / "ca")
+    cert, key = (pathlib.Path(p).read_bytes() for p in ca.issue("client"))
     seed = write_seed(d / "seed", {"TB_CONTRACT_ID": "none", "TB_ASSET_ID": "none", "TB_EDC_ENDPOINT": "https://127.0.0.1:9",
                                    "TB_PUBLIC_ADDR": ":8100", "TB_HEALTH_ADDR": ":8101", "TB_TARGET_DIR": TARGET},
-                      {"CA": b"none\n", "CLIENT_CERT": b"none\n", "CLIENT_KEY": b"none\n"})
+                      {"CA": pathlib.Path(ca.cert).read_bytes(), "CLIENT_CERT": cert, "CLIENT_KEY": key})
     devices = ["-device", "virtio-scsi-pci"]
     for serial, path in disks.items():
         devices += ["-drive", f"file={path},if=none,id={serial},format=raw,discard=unmap", "-device", f"scsi-hd,drive={serial},serial={serial}"]
