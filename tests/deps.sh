@@ -76,6 +76,7 @@ qemu-utils
 shellcheck
 softhsm2
 sqlite3
+strace
 systemd
 systemd-journal-remote
 vagrant
