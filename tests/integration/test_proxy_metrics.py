@@ -38,7 +38,9 @@ def test_promtool_finds_nothing_in_any_state(make):  # noqa: F811
             events={"open": 1, "frozen": 2, "sent": 3, "accepted": 4, "parked": 5})
     p.ask("GET", "/v1/x")
     p.ask("GET", "/admin")
-    text = wait_for(lambda: (t := metrics(p)) and value(t, "tb_lease_remaining_seconds") and t, what="the lease in the metrics")
+    known = ("tb_lease_remaining_seconds", "tb_control_plane_reachable", "tb_billing_lag_seconds")
+    text = wait_for(lambda: (t := metrics(p)) and all(value(t, name) is not None for name in known) and t,
+                    what="lease, control plane and ledger in the metrics")
     check(text)
     assert 3000 < value(text, "tb_lease_remaining_seconds") <= 3600
     now = time.time()
