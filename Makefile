@@ -115,6 +115,7 @@ $(B)/obj/%.o: %.c $(B)/flags
 $(B)/obj/services/proxy/admin/page_assets.o build/fuzz/obj/services/proxy/admin/page_assets.o: $(wildcard services/proxy/admin/page/*)
 
 $(B)/libcommon.a: $(call objs,common)
+$(B)/libmetering.a: $(call objs,metering)
 $(B)/libtbenc.a: $(call objs,tbenc)
 $(B)/lib%.a:
 	$(SAY) AR $@
@@ -126,9 +127,9 @@ $(B)/libtbenc.so: $(call objs,tbenc) $(B)/libcommon.a tbenc/libtbenc.map
 		$(TB_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(B)/libcommon.a -lcrypto -lcjson
 
 define program_rule
-$(B)/$(1): $(call objs,$(dir_$(1))) $(B)/libtbenc.a $(B)/libcommon.a
+$(B)/$(1): $(call objs,$(dir_$(1))) $(B)/libmetering.a $(B)/libtbenc.a $(B)/libcommon.a
 	$(SAY) LD $$@
-	$(Q)$(CC) $(TB_LDFLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(B)/libtbenc.a $(B)/libcommon.a -Wl,--as-needed $(LIBS) -lm
+	$(Q)$(CC) $(TB_LDFLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(B)/libmetering.a $(B)/libtbenc.a $(B)/libcommon.a -Wl,--as-needed $(LIBS) -lm
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
@@ -145,10 +146,10 @@ room_path = $(firstword $(filter %/$(1) $(1),$(ROOMS) common tbenc))
 UNIT_SRC := $(wildcard tests/unit/*/test_*.c)
 UNITS := $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT_SRC))
 define unit_rule
-$(B)/unit/$(1)/test_%: $(B)/obj/tests/unit/$(1)/test_%.o $(if $(filter common tbenc,$(1)),,$(call parts,$(call room_path,$(1)))) $(B)/libtbenc.a $(B)/libcommon.a
+$(B)/unit/$(1)/test_%: $(B)/obj/tests/unit/$(1)/test_%.o $(if $(filter common tbenc,$(1)),,$(call parts,$(call room_path,$(1)))) $(B)/libmetering.a $(B)/libtbenc.a $(B)/libcommon.a
 	@mkdir -p $$(@D)
 	$(SAY) LD $$@
-	$(Q)$(CC) $(TB_LDFLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(B)/libtbenc.a $(B)/libcommon.a -lcmocka $(LIBS) -lm
+	$(Q)$(CC) $(TB_LDFLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(B)/libmetering.a $(B)/libtbenc.a $(B)/libcommon.a -lcmocka $(LIBS) -lm
 endef
 $(foreach r,$(notdir $(ROOMS)) common tbenc,$(eval $(call unit_rule,$(r))))
 .SECONDARY:
@@ -169,7 +170,7 @@ build/fuzz/obj/%.o: %.c
 	$(SAY) FUZZCC $<
 	$(Q)$(CLANG) $(FUZZ_CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 define fuzz_rule
-build/fuzz/$(1)/fuzz_%: build/fuzz/obj/tests/fuzz/$(1)/fuzz_%.o $(call fuzz_objs,common) $(call fuzz_objs,tbenc) $(if $(filter common tbenc,$(1)),,$(call fuzz_objs,$(call room_path,$(1))))
+build/fuzz/$(1)/fuzz_%: build/fuzz/obj/tests/fuzz/$(1)/fuzz_%.o $(call fuzz_objs,common) $(call fuzz_objs,tbenc) $(call fuzz_objs,metering) $(if $(filter common tbenc,$(1)),,$(call fuzz_objs,$(call room_path,$(1))))
 	@mkdir -p $$(@D)
 	$(SAY) LD $$@
 	$(Q)$(CLANG) -fsanitize=fuzzer,address,undefined -pthread -o $$@ $$(filter %.o,$$^) $(LIBS) -lm

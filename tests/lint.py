@@ -4,7 +4,7 @@
 
 Rules (docs/architecture.md):
 * An include in quotes names its room from the root or from services/ ("common/io.h", "proxy/http/loop.h") and exists.
-* Arrows point down: a program's rooms -> tbenc -> common; no program includes another; within a program as ORDER says.
+* Arrows point down: a program's rooms -> tbenc -> common, and those that submit usage -> metering -> common; no program includes another; within a program as ORDER says.
   No header includes itself by way of others.
 * No struct, union, enum or macro of a header is defined twice in the tree, and no static function: a backtrace reads by itself.
 * No line of a C file is longer than 110 columns, no function than 60 lines, no file than 600.
@@ -24,6 +24,8 @@ ORDER = {
     "provider": ("cli", "azure", "asset", "publish", "cmd"),
     "controlplane": ("keys", "blob", "store", "identity", "api", "http", "cmd"),
 }
+# Who submits usage; metering/ itself sees common/ only.
+METERING = ("billing", "controlplane")
 # Headers of a program's own folder that a room may see: what holds all of a process, the table of subcommands.
 SHARED = {("admin", "services/proxy/server.h"), ("cmd", "provider/tbpkg.h")}
 
@@ -45,6 +47,8 @@ def may_include(name, found):
         return True
     if program == "common":
         return False
+    if "metering" in (program, other):
+        return program == other or (other == "metering" and program in METERING)
     if other == "tbenc":
         return True
     if program != other:

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "billing/answer.h"
+#include "metering/answer.h"
 #include "common/io.h"
 #include "common/secret.h"
 #include "common/units.h"
@@ -83,7 +83,7 @@ static int azure_get_token(struct tb_azure *a, const char *resource, char **ret,
     r = azure_get_imds(a, path, "does the machine have a managed identity?", &rs, err);
     if (r < 0)
         return r;
-    r = billing_answer_token(rs.body, rs.len, ret, ret_seconds);
+    r = tb_metering_answer_token(rs.body, rs.len, ret, ret_seconds);
     if (r < 0)
         snprintf(err, TB_HTTP_ERR_MAX, "%s: the token of the machine's identity makes no sense",
                  a->cfg->imds_endpoint);
@@ -117,7 +117,7 @@ static int azure_get_group(struct tb_azure *a, const char *token, const char *su
     const struct tb_http_request rq = {.url = url,
                                        .headers = headers,
                                        .tls = &a->tls,
-                                       .max_response = BILLING_ANSWER_MAX,
+                                       .max_response = TB_METERING_ANSWER_MAX,
                                        .timeout_ms = TIMEOUT_MS,
                                        .connect_timeout_ms = CONNECT_MS};
     int r = url && bearer ? tb_http_do(&rq, ret, err) : azure_out_of_memory(err);
@@ -158,7 +158,7 @@ int tb_azure_find_resource(struct tb_azure *a, char err[static TB_HTTP_ERR_MAX])
                        &instance, err);
     if (r < 0)
         return r;
-    if (billing_answer_instance(instance.body, instance.len, &subscription, &name) < 0) {
+    if (tb_metering_answer_instance(instance.body, instance.len, &subscription, &name) < 0) {
         snprintf(err, TB_HTTP_ERR_MAX,
                  "%s: the instance metadata name no resource group; set TB_BILLING_RESOURCE_ID",
                  a->cfg->imds_endpoint);
@@ -169,7 +169,7 @@ int tb_azure_find_resource(struct tb_azure *a, char err[static TB_HTTP_ERR_MAX])
         r = azure_get_group(a, token, subscription, name, &group, err);
     if (r < 0)
         return r;
-    r = billing_answer_managed_by(group.body, group.len, &a->resource);
+    r = tb_metering_answer_managed_by(group.body, group.len, &a->resource);
     if (r < 0)
         snprintf(err, TB_HTTP_ERR_MAX, "resource group %.90s: %s; set TB_BILLING_RESOURCE_ID", name,
                  r == -ENOENT ? "no managed application owns it" : "what owns it makes no sense");
@@ -190,7 +190,7 @@ int tb_azure_post(struct tb_azure *a, const char *body, const char *request_id, 
                                        .headers = headers,
                                        .body = body,
                                        .body_len = strlen(body),
-                                       .max_response = BILLING_ANSWER_MAX,
+                                       .max_response = TB_METERING_ANSWER_MAX,
                                        .timeout_ms = TIMEOUT_MS,
                                        .connect_timeout_ms = CONNECT_MS,
                                        .tls = &a->tls,

@@ -7,13 +7,14 @@
 #include "billing/clock.h"
 #include "common/config.h"
 #include "billing/ledger.h"
-#include "billing/schedule.h"
+#include "billing/metering.h"
 
 struct tb_billing {
     const struct tb_config *cfg;
     struct tb_ledger *l;
     struct billing_clock clock;
-    struct billing_schedule schedule;
+    struct billing_sender sender;
+    struct tb_metering_schedule schedule;
     struct tb_azure azure;
     char *state_dir, *run_dir, *ledger_path, *usage_path;
     int lock_fd, signal_fd, step_fd;
@@ -42,7 +43,7 @@ void tb_billing_watch_steps(struct tb_billing *b);
 int tb_billing_submit(struct tb_billing *b);
 /* report.c: the state files, STATUS= and the alarms. -errno when the ledger fails. */
 int tb_billing_report(struct tb_billing *b);
-void tb_billing_report_answer(struct tb_billing *b, const struct billing_answer *a);
+void tb_billing_report_answer(struct tb_billing *b, const struct tb_metering_answer *a);
 void tb_billing_report_transient(struct tb_billing *b, const char *reason); /* NULL: it is fine again */
 
 #endif

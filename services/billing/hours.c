@@ -43,7 +43,7 @@ static void hours_add_row(cJSON *hours, sqlite3_stmt *s, int64_t *hour)
     if (!o || sqlite3_column_int64(s, 0) != *hour) {
         *hour = sqlite3_column_int64(s, 0);
         o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "hour", tb_ledger_hour_text(*hour, text));
+        cJSON_AddStringToObject(o, "hour", tb_metering_hour_text(*hour, text));
         cJSON_AddObjectToObject(o, "used");
         cJSON_AddItemToArray(hours, o);
     }

@@ -292,11 +292,6 @@ int tb_ledger_book(struct tb_ledger *l, const struct tb_usage_snapshot *s, uint6
     return r;
 }
 
-const char *tb_ledger_hour_text(int64_t hour, char out[static TB_RFC3339_MAX])
-{
-    return tb_rfc3339_format((uint64_t)hour * TB_USEC_PER_HOUR, 0, out);
-}
-
 int tb_ledger_total(struct tb_ledger *l, enum tb_usage_counter c, uint64_t *ret)
 {
     int64_t v;

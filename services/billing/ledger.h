@@ -3,18 +3,8 @@
  * No network and no clock here: time is an argument.
  *
  * Two tables. `used` has the hourly quantity of each counter. `event` has one row for each hour and dimension
- * that is billed:
- *
- *   OPEN      grows with each booking
- *   FROZEN    the hour is over: the quantity is fixed, nothing has been sent
- *   SENT      sent, and whether it arrived is not known. It is sent again, the same, until that is known
- *   ACCEPTED  the marketplace has it
- *   PARKED    the marketplace refuses it, for a reason that somebody must look at. Tried again each hour
- *
- * The sum of a dimension's rows is what was booked for it, whatever happens to them: rows are split, merged
- * and moved to another hour in one transaction each, and only when it is certain that the marketplace has
- * none of it (doubt = 0). An hour of which the marketplace may have something takes no more usage. Design
- * section 7, rule 6; docs/contracts.md, "Usage counters". */
+ * that is billed; metering/event.h says what states it has and what must hold. Design section 7, rule 6;
+ * docs/contracts.md, "Usage counters". */
 #ifndef TB_BILLING_LEDGER_H
 #define TB_BILLING_LEDGER_H
 
@@ -26,17 +16,11 @@
 #include "common/macros.h"
 #include "common/units.h"
 #include "common/usage.h"
+#include "metering/event.h"
 
 #define TB_LEDGER_ERR_MAX TB_DB_ERR_MAX
-#define BILLING_REQUEST_ID_MAX 37
-#define TB_USEC_PER_HOUR (3600 * TB_USEC_PER_SEC)
 /* After its end an hour stays open for so long, against small steps of the clock. */
 #define TB_LEDGER_GRACE_US (300 * TB_USEC_PER_SEC)
-/* The marketplace takes an hour for 24 h after its beginning; what was not sent by then goes into the open
- * hour. */
-#define TB_LEDGER_LATEST_US (24 * TB_USEC_PER_HOUR - 600 * TB_USEC_PER_SEC)
-#define TB_LEDGER_ALARM_US (20 * TB_USEC_PER_HOUR)
-
 struct tb_ledger {
     sqlite3 *db;
     sqlite3_stmt *get, *set, *add;
@@ -69,9 +53,6 @@ int tb_ledger_open_hour(struct tb_ledger *l, uint64_t realtime_us, int64_t *ret)
  * caller's. */
 int tb_ledger_event_add(struct tb_ledger *l, int64_t hour, const char *dimension, int64_t quantity,
                         int64_t since);
-
-/* The beginning of an hour, RFC 3339. Returns out. */
-const char *tb_ledger_hour_text(int64_t hour, char out[static TB_RFC3339_MAX]);
 
 /* All-time quantity of a counter. */
 int tb_ledger_total(struct tb_ledger *l, enum tb_usage_counter c, uint64_t *ret);

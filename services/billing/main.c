@@ -301,7 +301,8 @@ static int billing_start(struct tb_billing *b)
         tb_error("%s: %s", b->ledger_path, err);
         return r;
     }
-    billing_schedule_init(&b->schedule, b->cfg->billing_plan_id);
+    b->sender = (struct billing_sender){.l = b->l, .plan = b->cfg->billing_plan_id};
+    tb_metering_schedule_init(&b->schedule, billing_sender_ledger(&b->sender));
     tb_azure_init(&b->azure, b->cfg);
     return 0;
 }

@@ -3,22 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
-
-#include "common/hex.h"
-#include "common/secret.h"
-
-static int64_t hour_of(uint64_t realtime_us)
-{
-    return (int64_t)(realtime_us / TB_USEC_PER_HOUR);
-}
-
-/* Hours that began at or before this are too old to be sent. */
-static int64_t last_stale_hour(uint64_t realtime_us)
-{
-    return realtime_us < TB_LEDGER_LATEST_US ? -1 : hour_of(realtime_us - TB_LEDGER_LATEST_US);
-}
 
 static const struct tb_usage_dimension *dimension_named(const char *name)
 {
@@ -72,33 +57,19 @@ static int metering_move_all(struct tb_ledger *l, uint64_t realtime_us, const ch
     }
 }
 
-/* A random (version 4) GUID for each hour that freezes. */
-static void batch_make_request_id(char out[static BILLING_REQUEST_ID_MAX])
-{
-    uint8_t b[16] = {0};
-    char hex[33];
-
-    (void)tb_random(b, sizeof(b));
-    b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
-    b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
-    tb_hex_encode(b, sizeof(b), hex);
-    snprintf(out, BILLING_REQUEST_ID_MAX, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16,
-             hex + 20);
-}
-
 static int metering_freeze(struct tb_ledger *l, uint64_t realtime_us)
 {
-    int64_t over = realtime_us < TB_LEDGER_GRACE_US ? 0 : hour_of(realtime_us - TB_LEDGER_GRACE_US);
+    int64_t over = tb_metering_current_hour(realtime_us, TB_LEDGER_GRACE_US);
 
     for (;;) {
-        char id[BILLING_REQUEST_ID_MAX];
+        char id[TB_METERING_REQUEST_ID_MAX];
         int64_t hour;
         int r = tb_db_int(l->db, &hour, -1, "SELECT min(hour) FROM event WHERE state = 'OPEN' AND hour < ?1",
                           "i", over);
 
         if (r < 0 || hour < 0)
             return r;
-        batch_make_request_id(id);
+        tb_metering_request_id(id);
         r = tb_db_run(l->db,
                       "UPDATE event SET state = 'FROZEN', request_id = ?2 WHERE hour = ?1 AND state = 'OPEN'",
                       "it", hour, id);
@@ -115,12 +86,13 @@ static int metering_advance(struct tb_ledger *l, uint64_t now_us, unsigned *ret_
 
     /* The clock was ahead: what it froze too early is open again. The marketplace has none of it. */
     r = metering_move_all(l, now_us, "state IN ('FROZEN', 'PARKED') AND doubt = 0 AND hour > ?1",
-                          hour_of(now_us), &relabelled);
+                          tb_metering_hour(now_us), &relabelled);
     if (r == 0)
         r = metering_move_all(l, now_us, "state IN ('FROZEN', 'PARKED') AND doubt = 0 AND hour <= ?1",
-                              last_stale_hour(now_us), ret_moved);
+                              tb_metering_stale_hour(now_us), ret_moved);
     if (r == 0)
-        r = metering_move_all(l, now_us, "state = 'OPEN' AND hour <= ?1", last_stale_hour(now_us), ret_moved);
+        r = metering_move_all(l, now_us, "state = 'OPEN' AND hour <= ?1", tb_metering_stale_hour(now_us),
+                              ret_moved);
     if (r == 0)
         r = tb_ledger_open_hour(l, now_us, &open);
     if (r == 0)
@@ -150,7 +122,7 @@ int tb_metering_due(struct tb_ledger *l, uint64_t realtime_us, bool parked, bool
 {
     int64_t any;
     int r = tb_db_int(l->db, &any, 0, "SELECT EXISTS (SELECT 1 FROM event WHERE " DUE ")", "iiit",
-                      (int64_t)parked, last_stale_hour(realtime_us), INT64_C(-1), "");
+                      (int64_t)parked, tb_metering_stale_hour(realtime_us), INT64_C(-1), "");
 
     *ret = r == 0 && any;
     return r;
@@ -159,18 +131,21 @@ int tb_metering_due(struct tb_ledger *l, uint64_t realtime_us, bool parked, bool
 static int batch_take_row(struct tb_metering_batch *b, sqlite3_stmt *s, char *err)
 {
     const char *name = (const char *)sqlite3_column_text(s, 1), *id = (const char *)sqlite3_column_text(s, 6);
+    const struct tb_usage_dimension *dimension = dimension_named(name);
     struct tb_metering_event *e = &b->event[b->n];
 
-    *e = (struct tb_metering_event){.dimension = dimension_named(name),
+    *e = (struct tb_metering_event){.hour = sqlite3_column_int64(s, 0),
+                                    .unit = dimension ? dimension->unit : 0,
                                     .quantity = sqlite3_column_int64(s, 2),
                                     .since = sqlite3_column_int64(s, 3),
                                     .parked = strcmp((const char *)sqlite3_column_text(s, 4), "PARKED") == 0,
                                     .doubt = sqlite3_column_int(s, 5)};
-    if (!e->dimension) {
+    if (!dimension) {
         snprintf(err, TB_LEDGER_ERR_MAX,
                  "dimension \"%.40s\" is not known to this version; upgrade TrustBridge", name);
         return -EBADMSG;
     }
+    snprintf(e->dimension, sizeof(e->dimension), "%s", name);
     if (b->n++ == 0)
         snprintf(b->request_id, sizeof(b->request_id), "%s", id ? id : "");
     return 0;
@@ -182,7 +157,7 @@ static int batch_mark_sent(struct tb_ledger *l, const struct tb_metering_batch *
         int r = tb_db_run(l->db,
                           "UPDATE event SET state = 'SENT', doubt = 1, tries = tries + 1 WHERE hour = ?1 AND "
                           "dimension = ?2",
-                          "it", b->hour, b->event[i].dimension->name);
+                          "it", b->event[i].hour, b->event[i].dimension);
 
         if (r < 0)
             return r;
@@ -196,9 +171,8 @@ static int batch_take_rows(sqlite3_stmt *s, unsigned most, struct tb_metering_ba
     int r;
 
     while ((r = tb_db_step(s)) > 0 && b->n < most) {
-        if (b->n > 0 && sqlite3_column_int64(s, 0) != b->hour)
+        if (b->n > 0 && sqlite3_column_int64(s, 0) != b->event[0].hour)
             break;
-        b->hour = sqlite3_column_int64(s, 0);
         r = batch_take_row(b, s, err);
         if (r < 0)
             return r;
@@ -219,8 +193,8 @@ int tb_metering_take(struct tb_ledger *l, uint64_t realtime_us, bool parked, int
 
     *ret = (struct tb_metering_batch){0};
     if (r == 0)
-        r = tb_db_prepare(l->db, &s, due, "iiit", (int64_t)parked, last_stale_hour(realtime_us), after_hour,
-                          after_dimension);
+        r = tb_db_prepare(l->db, &s, due, "iiit", (int64_t)parked, tb_metering_stale_hour(realtime_us),
+                          after_hour, after_dimension);
     if (r == 0)
         r = batch_take_rows(s, MIN(most, (unsigned)TB_USAGE_DIMENSIONS), ret, err);
     tb_stmt_finalizep(&s);
@@ -233,82 +207,39 @@ int tb_metering_take(struct tb_ledger *l, uint64_t realtime_us, bool parked, int
 
 #define THIS_SENT " WHERE hour = ?1 AND dimension = ?2 AND state = 'SENT'"
 
-/* One event's settlement, within a transaction. */
-struct settling {
-    struct tb_ledger *l;
-    uint64_t realtime_us;
-    int64_t hour;
-    const struct tb_metering_event *event;
-    const struct tb_metering_verdict *verdict;
-};
-
-static int settle_accepted(const struct settling *t)
+static int settle_ended(struct tb_ledger *l, const struct tb_metering_verdict *v,
+                        const struct tb_metering_change *c)
 {
-    const struct tb_metering_event *e = t->event;
-    const struct tb_metering_verdict *v = t->verdict;
-    int64_t rest = e->quantity - v->accepted;
-    int r = tb_db_run(t->l->db,
-                      "UPDATE event SET state = 'ACCEPTED', doubt = 0, quantity = min(quantity, ?3), "
-                      "accepted = ?3, reason = ?4" THIS_SENT,
-                      "itit", t->hour, e->dimension->name, v->accepted, *v->reason ? v->reason : NULL);
+    if (c->not_ended)
+        return tb_db_run(l->db, "DELETE FROM meta WHERE key = 'ended'", NULL);
+    return c->ended ? tb_db_run(l->db, "INSERT INTO meta VALUES ('ended', ?1) ON CONFLICT (key) DO NOTHING",
+                                "t", v->reason)
+                    : 0;
+}
 
+/* One event's settlement, within a transaction. */
+static int settle_one(struct tb_ledger *l, const struct tb_metering_event *e,
+                      const struct tb_metering_verdict *v, uint64_t realtime_us)
+{
+    struct tb_metering_change c;
+    int r;
+
+    tb_metering_decide(e, v, &c);
+    if (!c.state)
+        return 0;
+    if (*c.state == '\0')
+        r = tb_db_run(l->db, "DELETE FROM event" THIS_SENT, "it", e->hour, e->dimension);
+    else
+        r = tb_db_run(l->db,
+                      "UPDATE event SET state = ?3, doubt = ?4, quantity = ?5,"
+                      " accepted = CASE WHEN ?6 >= 0 THEN ?6 ELSE accepted END,"
+                      " reason = CASE WHEN ?7 = '' THEN NULL ELSE coalesce(?7, reason) END" THIS_SENT,
+                      "ittiiit", e->hour, e->dimension, c.state, (int64_t)c.doubt, c.quantity, c.accepted,
+                      c.reason);
     if (r <= 0)
         return r;
-    if (!v->duplicate)
-        r = tb_db_run(t->l->db, "DELETE FROM meta WHERE key = 'ended'", NULL);
-    return r < 0 || rest <= 0
-               ? r
-               : metering_to_open_hour(t->l, t->realtime_us, e->dimension->name, rest, e->since);
-}
-
-static int settle_back(const struct settling *t, const char *state, const char *reason)
-{
-    const struct tb_metering_event *e = t->event;
-
-    return tb_db_run(t->l->db,
-                     "UPDATE event SET state = ?3, doubt = ?4, reason = coalesce(?5, reason)" THIS_SENT,
-                     "ittit", t->hour, e->dimension->name, state, (int64_t)e->doubt, reason);
-}
-
-static int settle_expired(const struct settling *t)
-{
-    static const char doubt[] =
-        "too old to be sent again, and an earlier request with it had no answer: see whether the "
-        "marketplace has it";
-    const struct tb_metering_event *e = t->event;
-    int r;
-
-    if (e->doubt)
-        return settle_back(t, "PARKED", doubt);
-    r = tb_db_run(t->l->db, "DELETE FROM event" THIS_SENT, "it", t->hour, e->dimension->name);
-    return r <= 0 ? r
-                  : metering_to_open_hour(t->l, t->realtime_us, e->dimension->name, e->quantity, e->since);
-}
-
-static int settle_one(const struct settling *t)
-{
-    const struct tb_metering_event *e = t->event;
-    int r;
-
-    switch (t->verdict->outcome) {
-    case TB_METERING_UNKNOWN:
-        return 0;
-    case TB_METERING_UNSENT:
-        return settle_back(t, e->parked ? "PARKED" : e->doubt ? "SENT" : "FROZEN", NULL);
-    case TB_METERING_ACCEPTED:
-        return settle_accepted(t);
-    case TB_METERING_EXPIRED:
-        return settle_expired(t);
-    case TB_METERING_ENDED:
-        r = tb_db_run(t->l->db, "INSERT INTO meta VALUES ('ended', ?1) ON CONFLICT (key) DO NOTHING", "t",
-                      t->verdict->reason);
-        if (r < 0)
-            return r;
-        /* fall through */
-    case TB_METERING_REFUSED:
-        return settle_back(t, "PARKED", t->verdict->reason);
-    }
-    return 0;
+    r = settle_ended(l, v, &c);
+    return r < 0 || c.rest <= 0 ? r : metering_to_open_hour(l, realtime_us, e->dimension, c.rest, e->since);
 }
 
 int tb_metering_settle(struct tb_ledger *l, const struct tb_metering_batch *b,
@@ -320,8 +251,7 @@ int tb_metering_settle(struct tb_ledger *l, const struct tb_metering_batch *b,
 
     assert(b->n <= TB_USAGE_DIMENSIONS);
     for (unsigned i = 0; i < b->n && r >= 0; i++)
-        r = settle_one(&(struct settling){
-            .l = l, .realtime_us = realtime_us, .hour = b->hour, .event = &b->event[i], .verdict = &v[i]});
+        r = settle_one(l, &b->event[i], &v[i], realtime_us);
     return tb_db_end(&tx, r, "entering an answer", err);
 }
 
@@ -356,4 +286,43 @@ int tb_metering_ended(struct tb_ledger *l, char ret[static TB_METERING_REASON_MA
     if (r > 0)
         tb_db_column_text(s, 0, ret, TB_METERING_REASON_MAX);
     return MIN(r, 0);
+}
+
+/* -- for the schedule ------------------------------------------------------------------------------------ */
+
+static int sender_due(void *ctx, uint64_t realtime_us, bool parked, bool *ret,
+                      char err[static TB_METERING_ERR_MAX])
+{
+    struct billing_sender *s = ctx;
+    int r = tb_metering_due(s->l, realtime_us, parked, ret);
+
+    err[0] = '\0';
+    return r < 0 ? tb_db_error(s->l->db, r, "looking for what is due", err) : 0;
+}
+
+static int sender_take(void *ctx, uint64_t realtime_us, bool parked, const struct tb_metering_event *after,
+                       unsigned most, struct tb_metering_batch *ret, char err[static TB_METERING_ERR_MAX])
+{
+    struct billing_sender *s = ctx;
+    int r = tb_metering_take(s->l, realtime_us, parked, after ? after->hour : -1,
+                             after ? after->dimension : "", most, ret, err);
+
+    for (unsigned i = 0; i < ret->n; i++) {
+        snprintf(ret->event[i].resource, sizeof(ret->event[i].resource), "%s", s->resource);
+        snprintf(ret->event[i].plan, sizeof(ret->event[i].plan), "%s", s->plan);
+    }
+    return r;
+}
+
+static int sender_settle(void *ctx, const struct tb_metering_batch *b, const struct tb_metering_verdict *v,
+                         uint64_t realtime_us, char err[static TB_METERING_ERR_MAX])
+{
+    struct billing_sender *s = ctx;
+
+    return tb_metering_settle(s->l, b, v, realtime_us, err);
+}
+
+struct tb_metering_ledger billing_sender_ledger(struct billing_sender *s)
+{
+    return (struct tb_metering_ledger){sender_due, sender_take, sender_settle, s};
 }

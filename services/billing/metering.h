@@ -1,45 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The life of metering events in the ledger (states: ledger.h). Each function is one durable transaction;
- * time is an argument. */
+/* The life of metering events in the ledger (states: metering/event.h). Each function is one durable
+ * transaction; time is an argument. */
 #ifndef TB_BILLING_METERING_H
 #define TB_BILLING_METERING_H
 
 #include "billing/ledger.h"
-
-#define TB_METERING_BATCH_MAX 25 /* of the marketplace's API */
-#define TB_METERING_REASON_MAX 320
-
-/* Events of one hour, taken to be sent together. */
-struct tb_metering_event {
-    const struct tb_usage_dimension *dimension;
-    int64_t quantity;
-    int64_t since; /* hour */
-    bool parked;   /* before it was taken */
-    bool doubt;    /* an earlier request with it may have arrived */
-};
-struct tb_metering_batch {
-    int64_t hour; /* since the epoch, UTC */
-    char request_id[BILLING_REQUEST_ID_MAX];
-    unsigned n;
-    struct tb_metering_event event[TB_USAGE_DIMENSIONS];
-};
-_Static_assert(TB_USAGE_DIMENSIONS <= TB_METERING_BATCH_MAX, "an hour's events fit into one request");
-
-/* What became of one of them. */
-enum tb_metering_outcome {
-    TB_METERING_UNKNOWN,  /* it may have arrived or not */
-    TB_METERING_UNSENT,   /* it did not arrive, or was not looked at: a transient error */
-    TB_METERING_ACCEPTED, /* the marketplace has `accepted` for this hour */
-    TB_METERING_EXPIRED,  /* too old, refused for that */
-    TB_METERING_REFUSED,  /* refused for a reason that will not pass by itself */
-    TB_METERING_ENDED,    /* refused because the subscription has ended */
-};
-struct tb_metering_verdict {
-    enum tb_metering_outcome outcome;
-    int64_t accepted;
-    bool duplicate;                      /* ACCEPTED, but of an earlier request */
-    char reason[TB_METERING_REASON_MAX]; /* printable, "" for none */
-};
+#include "metering/schedule.h"
 
 /* Lets time pass: freezes hours that are over; brings into the open hour what became too old to be sent, and
  * what a clock that was ahead had labelled with an hour that is yet to come. Only events that the marketplace
@@ -70,6 +36,14 @@ int tb_metering_resolve(struct tb_ledger *l, int64_t hour, const char *dimension
 /* Why the subscription counts as ended: the first refusal for that; "" when there was none, or a newer event
  * was accepted. */
 int tb_metering_ended(struct tb_ledger *l, char ret[static TB_METERING_REASON_MAX]);
+
+/* The ledger as metering/schedule.h wants it. resource may be found later than this is made, and is not NULL
+ * when something is taken. */
+struct billing_sender {
+    struct tb_ledger *l;
+    const char *resource, *plan;
+};
+struct tb_metering_ledger billing_sender_ledger(struct billing_sender *s);
 
 struct tb_metering_summary {
     unsigned open, frozen, sent, accepted, parked; /* events */

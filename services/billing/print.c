@@ -31,16 +31,9 @@ int tb_metering_summarise(struct tb_ledger *l, struct tb_metering_summary *ret)
     return 0;
 }
 
-static uint64_t late_us(int64_t since, uint64_t realtime_us)
-{
-    uint64_t end = (uint64_t)(since + 1) * TB_USEC_PER_HOUR;
-
-    return since >= 0 && realtime_us > end ? realtime_us - end : 0;
-}
-
 uint64_t tb_metering_late_us(const struct tb_metering_summary *s, uint64_t realtime_us)
 {
-    return late_us(s->oldest, realtime_us);
+    return tb_metering_age_us(s->oldest, realtime_us);
 }
 
 static cJSON *used_json(sqlite3_stmt *s)
@@ -48,7 +41,7 @@ static cJSON *used_json(sqlite3_stmt *s)
     cJSON *o = cJSON_CreateObject();
     char hour[TB_RFC3339_MAX];
 
-    cJSON_AddStringToObject(o, "hour", tb_ledger_hour_text(sqlite3_column_int64(s, 0), hour));
+    cJSON_AddStringToObject(o, "hour", tb_metering_hour_text(sqlite3_column_int64(s, 0), hour));
     cJSON_AddStringToObject(o, "counter", (const char *)sqlite3_column_text(s, 1));
     tb_json_add_uint(o, "quantity", (uint64_t)sqlite3_column_int64(s, 2));
     return o;
@@ -61,16 +54,16 @@ static cJSON *event_json(sqlite3_stmt *s, uint64_t realtime_us)
     cJSON *o = cJSON_CreateObject();
     char hour[TB_RFC3339_MAX];
 
-    cJSON_AddStringToObject(o, "hour", tb_ledger_hour_text(sqlite3_column_int64(s, 0), hour));
+    cJSON_AddStringToObject(o, "hour", tb_metering_hour_text(sqlite3_column_int64(s, 0), hour));
     cJSON_AddStringToObject(o, "dimension", (const char *)sqlite3_column_text(s, 1));
     tb_json_add_uint(o, "quantity", (uint64_t)sqlite3_column_int64(s, 2));
     cJSON_AddStringToObject(o, "state", state);
     cJSON_AddBoolToObject(o, "doubt", sqlite3_column_int(s, 4));
-    cJSON_AddStringToObject(o, "since", tb_ledger_hour_text(sqlite3_column_int64(s, 5), hour));
+    cJSON_AddStringToObject(o, "since", tb_metering_hour_text(sqlite3_column_int64(s, 5), hour));
     tb_json_add_uint(o, "late_seconds",
                      strcmp(state, "ACCEPTED") == 0
                          ? 0
-                         : late_us(sqlite3_column_int64(s, 5), realtime_us) / TB_USEC_PER_SEC);
+                         : tb_metering_age_us(sqlite3_column_int64(s, 5), realtime_us) / TB_USEC_PER_SEC);
     tb_json_add_uint(o, "tries", (uint64_t)sqlite3_column_int64(s, 6));
     if (sqlite3_column_type(s, 7) != SQLITE_NULL)
         tb_json_add_uint(o, "accepted", (uint64_t)sqlite3_column_int64(s, 7));
@@ -83,7 +76,7 @@ static void used_line(FILE *out, sqlite3_stmt *s)
 {
     char hour[TB_RFC3339_MAX];
 
-    fprintf(out, "%-20s  %-18s %20lld\n", tb_ledger_hour_text(sqlite3_column_int64(s, 0), hour),
+    fprintf(out, "%-20s  %-18s %20lld\n", tb_metering_hour_text(sqlite3_column_int64(s, 0), hour),
             sqlite3_column_text(s, 1), sqlite3_column_int64(s, 2));
 }
 
@@ -91,7 +84,8 @@ static void event_line(FILE *out, sqlite3_stmt *s, uint64_t realtime_us)
 {
     const char *state = (const char *)sqlite3_column_text(s, 3),
                *reason = (const char *)sqlite3_column_text(s, 8);
-    uint64_t late = strcmp(state, "ACCEPTED") == 0 ? 0 : late_us(sqlite3_column_int64(s, 5), realtime_us);
+    uint64_t late =
+        strcmp(state, "ACCEPTED") == 0 ? 0 : tb_metering_age_us(sqlite3_column_int64(s, 5), realtime_us);
     bool doubt = sqlite3_column_int(s, 4) && strcmp(state, "PARKED") == 0;
     char hour[TB_RFC3339_MAX], lateness[24] = "";
 
@@ -99,7 +93,7 @@ static void event_line(FILE *out, sqlite3_stmt *s, uint64_t realtime_us)
         snprintf(lateness, sizeof(lateness), "%lluh%02llum", (unsigned long long)late / TB_USEC_PER_HOUR,
                  (unsigned long long)late / (60 * TB_USEC_PER_SEC) % 60);
     fprintf(out, "%-20s  %-18s %20lld  %-8s %8s%s%s%s\n",
-            tb_ledger_hour_text(sqlite3_column_int64(s, 0), hour), sqlite3_column_text(s, 1),
+            tb_metering_hour_text(sqlite3_column_int64(s, 0), hour), sqlite3_column_text(s, 1),
             sqlite3_column_int64(s, 2), state, lateness, reason || doubt ? "  " : "",
             doubt ? "IN DOUBT: " : "", reason ? reason : "");
 }

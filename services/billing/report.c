@@ -18,48 +18,45 @@
 #include "common/usage_report.h"
 
 /* One event, with its fields for the journal. */
-static _printf_(5, 6) void report_event(enum tb_log_level level, const char *id,
-                                        const struct tb_metering_batch *b, const struct tb_metering_event *e,
-                                        const char *fmt, ...)
+static _printf_(4, 5) void report_event(enum tb_log_level level, const char *id,
+                                        const struct tb_metering_event *e, const char *fmt, ...)
 {
-    char hour[TB_RFC3339_MAX], at[64], dimension[64], quantity[48], reason[TB_METERING_REASON_MAX + 16],
-        text[256];
+    char hour[TB_RFC3339_MAX], at[64], dimension[TB_METERING_NAME_MAX + 16], quantity[48],
+        reason[TB_METERING_REASON_MAX + 16], text[256];
     const char *const fields[] = {at, dimension, quantity, reason, NULL};
     va_list ap;
 
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    snprintf(at, sizeof(at), "TB_HOUR=%s", tb_ledger_hour_text(b->hour, hour));
-    snprintf(dimension, sizeof(dimension), "TB_DIMENSION=%s", e->dimension->name);
+    snprintf(at, sizeof(at), "TB_HOUR=%s", tb_metering_hour_text(e->hour, hour));
+    snprintf(dimension, sizeof(dimension), "TB_DIMENSION=%s", e->dimension);
     snprintf(quantity, sizeof(quantity), "TB_QUANTITY=%lld", (long long)e->quantity);
     snprintf(reason, sizeof(reason), "TB_REASON=%.*s", TB_METERING_REASON_MAX, text);
-    tb_log_full(level, id, fields, "%s %lld of %s: %s", e->dimension->name, (long long)e->quantity, hour,
-                text);
+    tb_log_full(level, id, fields, "%s %lld of %s: %s", e->dimension, (long long)e->quantity, hour, text);
 }
 
-static void report_verdict(const struct tb_metering_batch *b, const struct tb_metering_event *e,
-                           const struct tb_metering_verdict *v)
+static void report_verdict(const struct tb_metering_event *e, const struct tb_metering_verdict *v)
 {
     switch (v->outcome) {
     case TB_METERING_ACCEPTED:
         if (v->accepted == e->quantity)
-            report_event(TB_LOG_INFO, NULL, b, e, "%s",
+            report_event(TB_LOG_INFO, NULL, e, "%s",
                          v->duplicate ? "accepted, an earlier request had arrived" : "accepted");
         else
-            report_event(TB_LOG_ERR, TB_EVENT_BILLING_MISMATCH, b, e, "%s", v->reason);
+            report_event(TB_LOG_ERR, TB_EVENT_BILLING_MISMATCH, e, "%s", v->reason);
         break;
     case TB_METERING_EXPIRED:
         if (!e->doubt)
-            report_event(TB_LOG_WARN, NULL, b, e, "too old for the marketplace; it goes into the open hour");
+            report_event(TB_LOG_WARN, NULL, e, "too old for the marketplace; it goes into the open hour");
         else if (!e->parked)
-            report_event(TB_LOG_ERR, TB_EVENT_BILLING_PARKED, b, e,
+            report_event(TB_LOG_ERR, TB_EVENT_BILLING_PARKED, e,
                          "too old to be sent again, and an earlier request had no answer");
         break;
     case TB_METERING_REFUSED:
     case TB_METERING_ENDED:
         if (!e->parked)
-            report_event(TB_LOG_ERR, TB_EVENT_BILLING_PARKED, b, e, "%s", v->reason);
+            report_event(TB_LOG_ERR, TB_EVENT_BILLING_PARKED, e, "%s", v->reason);
         break;
     case TB_METERING_UNKNOWN:
     case TB_METERING_UNSENT:
@@ -67,7 +64,7 @@ static void report_verdict(const struct tb_metering_batch *b, const struct tb_me
     }
 }
 
-void tb_billing_report_answer(struct tb_billing *b, const struct billing_answer *a)
+void tb_billing_report_answer(struct tb_billing *b, const struct tb_metering_answer *a)
 {
     const struct tb_metering_batch *batch = &b->schedule.batch;
 
@@ -76,7 +73,7 @@ void tb_billing_report_answer(struct tb_billing *b, const struct billing_answer 
     else if (!a->split)
         tb_billing_report_transient(b, NULL);
     for (unsigned i = 0; i < batch->n; i++)
-        report_verdict(batch, &batch->event[i], &a->verdict[i]);
+        report_verdict(&batch->event[i], &a->verdict[i]);
 }
 
 void tb_billing_report_transient(struct tb_billing *b, const char *reason)
@@ -124,19 +121,19 @@ static void report_ended(struct tb_billing *b, const char *ended)
 static void report_late(struct tb_billing *b, const struct tb_metering_summary *s)
 {
     uint64_t late = tb_metering_late_us(s, tb_billing_now(b));
-    bool alarm = late >= TB_LEDGER_ALARM_US;
+    bool alarm = late >= TB_METERING_ALARM_US;
     char oldest[TB_RFC3339_MAX], field[64];
     const char *const fields[] = {field, NULL};
 
     if (alarm && !b->late_logged) {
-        snprintf(field, sizeof(field), "TB_HOUR=%s", tb_ledger_hour_text(s->oldest, oldest));
+        snprintf(field, sizeof(field), "TB_HOUR=%s", tb_metering_hour_text(s->oldest, oldest));
         tb_log_full(
             TB_LOG_ERR, TB_EVENT_BILLING_LATE, fields,
             "usage of %s has not been accepted by the marketplace for %llu hours; see tb-billing ledger",
             oldest, (unsigned long long)(late / TB_USEC_PER_HOUR));
     } else if (!alarm && b->late_logged) {
         tb_info("the marketplace has all usage older than %llu hours again",
-                (unsigned long long)(TB_LEDGER_ALARM_US / TB_USEC_PER_HOUR));
+                (unsigned long long)(TB_METERING_ALARM_US / TB_USEC_PER_HOUR));
     }
     b->late_logged = alarm;
 }
@@ -186,7 +183,7 @@ static int report_write(struct tb_billing *b, const struct tb_metering_summary *
     tb_json_add_uint(events, "accepted", s->accepted);
     tb_json_add_uint(events, "parked", s->parked);
     if (s->oldest >= 0)
-        cJSON_AddStringToObject(o, "oldest_unaccepted", tb_ledger_hour_text(s->oldest, text));
+        cJSON_AddStringToObject(o, "oldest_unaccepted", tb_metering_hour_text(s->oldest, text));
     tb_json_add_uint(o, "late_seconds", tb_metering_late_us(s, now) / TB_USEC_PER_SEC);
     report_add_audit_head(b, o);
     r = billing_hours_add(b->l, now, TB_REPORT_MAX, o);
@@ -204,7 +201,7 @@ static void report_status(struct tb_billing *b, const struct tb_metering_summary
     (void)tb_ledger_total(b->l, TB_USAGE_REQUESTS, &requests);
     if (s->last_accepted >= 0)
         snprintf(accepted, sizeof(accepted), ", accepted up to %s",
-                 tb_ledger_hour_text(s->last_accepted, when));
+                 tb_metering_hour_text(s->last_accepted, when));
     if (b->waiting)
         tb_notify_status("Waiting for the first request");
     else if (*ended)

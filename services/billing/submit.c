@@ -34,16 +34,16 @@ static bool submit_ready(struct tb_billing *b)
     if (r == 0)
         return true;
     tb_billing_report_transient(b, err);
-    billing_schedule_postpone(&b->schedule, tb_now_boottime_us(), -1);
+    tb_metering_schedule_postpone(&b->schedule, tb_now_boottime_us(), -1);
     return false;
 }
 
 static int submit_batch(struct tb_billing *b, const char *body)
 {
     _cleanup_http_response_ struct tb_http_response rs = {0};
-    struct billing_schedule_result x = {.retry_after_ms = -1};
+    struct tb_metering_result x = {.retry_after_ms = -1};
     char err[TB_HTTP_ERR_MAX], why[TB_LEDGER_ERR_MAX];
-    struct billing_answer answer;
+    struct tb_metering_answer answer;
     int r = tb_azure_post(&b->azure, body, b->schedule.batch.request_id, &rs, &x.reached, err);
 
     x.answered = r == 0;
@@ -53,8 +53,7 @@ static int submit_batch(struct tb_billing *b, const char *body)
     x.len = rs.len;
     if (r == 0)
         x.retry_after_ms = rs.retry_after_ms;
-    r = billing_schedule_answer(&b->schedule, b->l, &x, tb_billing_now(b), tb_now_boottime_us(), &answer,
-                                why);
+    r = tb_metering_schedule_answer(&b->schedule, &x, tb_billing_now(b), tb_now_boottime_us(), &answer, why);
     if (r < 0) {
         tb_error("%s: %s", b->ledger_path, why);
         return r;
@@ -69,10 +68,9 @@ int tb_billing_submit(struct tb_billing *b)
 {
     char err[TB_LEDGER_ERR_MAX] = "";
     bool due;
-    int r = billing_schedule_due(&b->schedule, b->l, tb_billing_now(b), tb_now_boottime_us(), &due);
+    int r = tb_metering_schedule_due(&b->schedule, tb_billing_now(b), tb_now_boottime_us(), &due, err);
 
     if (r < 0) {
-        r = tb_db_error(b->l->db, r, "looking for what is due", err);
         tb_error("%s: %s", b->ledger_path, err);
         return r;
     }
@@ -85,8 +83,8 @@ int tb_billing_submit(struct tb_billing *b)
             return 0;
         if (!b->azure.token && !submit_ready(b))
             return 0;
-        r = billing_schedule_next(&b->schedule, b->l, b->azure.resource, tb_billing_now(b),
-                                  tb_now_boottime_us(), &body, err);
+        b->sender.resource = b->azure.resource;
+        r = tb_metering_schedule_next(&b->schedule, tb_billing_now(b), tb_now_boottime_us(), &body, err);
         if (r < 0)
             tb_error("%s: %s", b->ledger_path, err);
         if (r < 0 || !body)

@@ -10,8 +10,7 @@
 
 #include "common/buf.h"
 #include "common/io.h"
-#include "billing/answer.h"
-#include "billing/schedule.h"
+#include "billing/metering.h"
 
 #define HOUR 490000 /* 2025-11-24T16:00:00Z */
 #define NOW ((HOUR + 2) * TB_USEC_PER_HOUR)
@@ -22,26 +21,32 @@ static char err[TB_LEDGER_ERR_MAX];
 
 static struct tb_metering_batch batch(unsigned n, int64_t quantity)
 {
-    struct tb_metering_batch b = {.hour = HOUR, .n = n};
+    struct tb_metering_batch b = {.n = n};
 
-    for (unsigned i = 0; i < n; i++)
-        b.event[i] = (struct tb_metering_event){
-            .dimension = &tb_usage_dimension[i], .quantity = quantity, .since = HOUR - 1};
+    for (unsigned i = 0; i < n; i++) {
+        b.event[i] = (struct tb_metering_event){.resource = "/subscriptions/s",
+                                                .plan = "gold",
+                                                .hour = HOUR,
+                                                .quantity = quantity,
+                                                .unit = tb_usage_dimension[i].unit,
+                                                .since = HOUR - 1};
+        strcpy(b.event[i].dimension, tb_usage_dimension[i].name);
+    }
     return b;
 }
 
-static struct billing_answer judge(long status, const char *body, unsigned n)
+static struct tb_metering_answer judge(long status, const char *body, unsigned n)
 {
     struct tb_metering_batch b = batch(n, 10);
-    struct billing_answer a;
+    struct tb_metering_answer a;
 
-    billing_answer_judge(status, body, strlen(body), &b, &a);
+    tb_metering_answer_judge(status, body, strlen(body), &b, &a);
     return a;
 }
 
 static void verdict(long status, const char *body, enum tb_metering_outcome outcome, int64_t accepted)
 {
-    struct billing_answer a = judge(status, body, 1);
+    struct tb_metering_answer a = judge(status, body, 1);
 
     if (a.verdict[0].outcome != outcome ||
         (outcome == TB_METERING_ACCEPTED && a.verdict[0].accepted != accepted))
@@ -101,7 +106,7 @@ static void test_verdicts(void **state)
 
 static void test_a_refused_batch_is_split(void **state)
 {
-    struct billing_answer a = judge(400, "{\"code\":\"BadArgument\"}", 3);
+    struct tb_metering_answer a = judge(400, "{\"code\":\"BadArgument\"}", 3);
 
     assert_true(a.split);
     assert_false(a.transient);
@@ -113,7 +118,7 @@ static void test_a_refused_batch_is_split(void **state)
 
 static void test_reasons_are_printable(void **state)
 {
-    struct billing_answer a = judge(400, "{\"code\":\"Bad\\u001b[2J\",\"message\":\"\\u00e4\\nx\"}", 1);
+    struct tb_metering_answer a = judge(400, "{\"code\":\"Bad\\u001b[2J\",\"message\":\"\\u00e4\\nx\"}", 1);
 
     for (const char *p = a.verdict[0].reason; *p; p++)
         assert_true(*p >= ' ' && *p <= '~');
@@ -139,7 +144,7 @@ static void test_a_refusal_names_its_details(void **state)
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        struct billing_answer a = judge(400, cases[i].body, 1);
+        struct tb_metering_answer a = judge(400, cases[i].body, 1);
 
         assert_int_equal(a.verdict[0].outcome, TB_METERING_REFUSED);
         assert_string_equal(a.verdict[0].reason, cases[i].reason);
@@ -149,7 +154,7 @@ static void test_a_refusal_names_its_details(void **state)
 static void test_a_long_refusal_is_cut(void **state)
 {
     struct tb_buf b = {0};
-    struct billing_answer a;
+    struct tb_metering_answer a;
 
     tb_buf_puts(&b, "{\"code\":\"BadArgument\",\"details\":[");
     for (int i = 0; i < 100; i++)
@@ -164,13 +169,16 @@ static void test_a_long_refusal_is_cut(void **state)
 
 static void test_requests(void **state)
 {
-    struct tb_metering_batch b = {.hour = HOUR,
-                                  .n = 2,
-                                  .event = {{.dimension = &tb_usage_dimension[0], .quantity = 12345678901},
-                                            {.dimension = &tb_usage_dimension[6], .quantity = 3}}};
-    _cleanup_free_ char *by_uri = billing_answer_request(&b, "/subscriptions/s", "gold"),
-                        *by_id = billing_answer_request(&b, "guid", "gold");
+    struct tb_metering_batch b = batch(2, 12345678901);
+    _cleanup_free_ char *by_uri = NULL, *by_id = NULL;
 
+    b.event[1].quantity = 3;
+    b.event[1].unit = tb_usage_dimension[6].unit;
+    strcpy(b.event[1].dimension, tb_usage_dimension[6].name);
+    by_uri = tb_metering_answer_request(&b);
+    strcpy(b.event[0].resource, "guid");
+    b.n = 1;
+    by_id = tb_metering_answer_request(&b);
     assert_string_equal(
         by_uri,
         "{\"request\":[{\"resourceUri\":\"/subscriptions/s\",\"quantity\":12345678901,"
@@ -180,6 +188,28 @@ static void test_requests(void **state)
         "\"gold\"}]}");
     assert_non_null(strstr(by_id, "\"resourceId\":\"guid\""));
     assert_null(strstr(by_id, "resourceUri"));
+}
+
+/* Two resources with the same dimension and hour. */
+static void test_an_item_is_of_the_resource_that_it_names(void **state)
+{
+    static const char named[] =
+        "{\"result\":[{\"status\":\"Accepted\",\"resourceId\":\"guid\"," OF "},"
+        "{\"status\":\"ResourceNotActive\",\"resourceUri\":\"/Subscriptions/S\"," OF "}]}";
+    static const char unnamed[] =
+        "{\"result\":[{\"status\":\"Accepted\"," OF "},{\"status\":\"Accepted\"," OF "}]}";
+    struct tb_metering_batch b = batch(2, 10);
+    struct tb_metering_answer a;
+
+    b.event[1] = b.event[0];
+    strcpy(b.event[1].resource, "guid");
+    tb_metering_answer_judge(200, named, strlen(named), &b, &a);
+    assert_int_equal(a.verdict[0].outcome, TB_METERING_ENDED);
+    assert_int_equal(a.verdict[1].outcome, TB_METERING_ACCEPTED);
+    tb_metering_answer_judge(200, unnamed, strlen(unnamed), &b, &a);
+    assert_int_equal(a.verdict[0].outcome, TB_METERING_UNKNOWN);
+    assert_int_equal(a.verdict[1].outcome, TB_METERING_UNKNOWN);
+    assert_true(a.split); /* alone there is no doubt whose it is */
 }
 
 /* One event of 10, sent, and a verdict. */
@@ -260,24 +290,25 @@ static void test_a_transient_error_waits_and_parked_events_wait_an_hour(void **s
     struct tb_metering_batch b;
     _cleanup_ledger_ struct tb_ledger *l = sent("transient", &b);
     const uint64_t boot = TB_USEC_PER_HOUR;
-    struct billing_schedule m;
+    struct billing_sender sender = {.l = l, .resource = "/subscriptions/s", .plan = "p"};
+    struct tb_metering_schedule m;
     bool due;
 
-    billing_schedule_init(&m, "p");
-    billing_schedule_postpone(&m, boot, 60000);
-    assert_int_equal(billing_schedule_due(&m, l, NOW, boot + 59 * TB_USEC_PER_SEC, &due), 0);
+    tb_metering_schedule_init(&m, billing_sender_ledger(&sender));
+    tb_metering_schedule_postpone(&m, boot, 60000);
+    assert_int_equal(tb_metering_schedule_due(&m, NOW, boot + 59 * TB_USEC_PER_SEC, &due, err), 0);
     assert_false(due);
-    assert_int_equal(billing_schedule_due(&m, l, NOW, boot + 61 * TB_USEC_PER_SEC, &due), 0);
+    assert_int_equal(tb_metering_schedule_due(&m, NOW, boot + 61 * TB_USEC_PER_SEC, &due, err), 0);
     assert_true(due);
     for (int i = 0; i < 20; i++)
-        billing_schedule_postpone(&m, boot, -1);
+        tb_metering_schedule_postpone(&m, boot, -1);
     assert_in_range(m.not_before_us - boot, 500 * TB_USEC_PER_SEC, 700 * TB_USEC_PER_SEC);
     assert_int_equal(tb_db_run(l->db, "UPDATE event SET state = 'PARKED'", NULL), 1);
     m.not_before_us = 0;
-    m.parked_next_us = boot + BILLING_SCHEDULE_PARKED_US;
-    assert_int_equal(billing_schedule_due(&m, l, NOW, boot, &due), 0);
+    m.parked_next_us = boot + TB_METERING_PARKED_US;
+    assert_int_equal(tb_metering_schedule_due(&m, NOW, boot, &due, err), 0);
     assert_false(due);
-    assert_int_equal(billing_schedule_due(&m, l, NOW, boot + BILLING_SCHEDULE_PARKED_US, &due), 0);
+    assert_int_equal(tb_metering_schedule_due(&m, NOW, boot + TB_METERING_PARKED_US, &due, err), 0);
     assert_true(due);
 }
 
@@ -292,15 +323,15 @@ static void test_identities(void **state)
     static const char owned[] = "{\"managedBy\":\"/subscriptions/s/a\"}";
     uint64_t seconds;
 
-    assert_int_equal(billing_answer_token(good, strlen(good), &token, &seconds), 0);
+    assert_int_equal(tb_metering_answer_token(good, strlen(good), &token, &seconds), 0);
     assert_string_equal(token, "abc.def");
     assert_int_equal(seconds, 3599);
-    assert_int_equal(billing_answer_token(bad, strlen(bad), &token, &seconds), -EBADMSG);
-    assert_int_equal(billing_answer_instance(machine, strlen(machine), &subscription, &group), 0);
+    assert_int_equal(tb_metering_answer_token(bad, strlen(bad), &token, &seconds), -EBADMSG);
+    assert_int_equal(tb_metering_answer_instance(machine, strlen(machine), &subscription, &group), 0);
     assert_string_equal(group, "rg_(x).y");
-    assert_int_equal(billing_answer_instance(escape, strlen(escape), &subscription, &group), -EBADMSG);
-    assert_int_equal(billing_answer_managed_by("{}", 2, &owner), -ENOENT);
-    assert_int_equal(billing_answer_managed_by(owned, strlen(owned), &owner), 0);
+    assert_int_equal(tb_metering_answer_instance(escape, strlen(escape), &subscription, &group), -EBADMSG);
+    assert_int_equal(tb_metering_answer_managed_by("{}", 2, &owner), -ENOENT);
+    assert_int_equal(tb_metering_answer_managed_by(owned, strlen(owned), &owner), 0);
     assert_string_equal(owner, "/subscriptions/s/a");
 }
 
@@ -325,6 +356,7 @@ int main(void)
         cmocka_unit_test(test_a_refusal_names_its_details),
         cmocka_unit_test(test_a_long_refusal_is_cut),
         cmocka_unit_test(test_requests),
+        cmocka_unit_test(test_an_item_is_of_the_resource_that_it_names),
         cmocka_unit_test(test_the_marketplace_has_less),
         cmocka_unit_test(test_the_marketplace_has_more),
         cmocka_unit_test(test_only_a_new_event_ends_the_end),

@@ -12,7 +12,7 @@
 
 #include "common/io.h"
 #include "common/json.h"
-#include "billing/schedule.h"
+#include "billing/metering.h"
 
 #define SEEDS 200
 #define STEPS 50
@@ -54,7 +54,8 @@ struct world {
     unsigned n;
     char path[64];
     struct tb_ledger *l;
-    struct billing_schedule m;
+    struct billing_sender sender;
+    struct tb_metering_schedule m;
     unsigned requests, kills;
 };
 
@@ -73,7 +74,8 @@ static void start(struct world *w)
 {
     if (tb_ledger_open(w->path, false, (1U << TB_USAGE_DIMENSIONS) - 1, &w->l, err) < 0)
         fail_msg("seed %" PRIu64 ": %s", w->seed, err);
-    billing_schedule_init(&w->m, PLAN);
+    w->sender = (struct billing_sender){.l = w->l, .resource = RESOURCE, .plan = PLAN};
+    tb_metering_schedule_init(&w->m, billing_sender_ledger(&w->sender));
 }
 
 static void killed(struct world *w)
@@ -190,13 +192,13 @@ static char *api_batch(struct world *w, const char *body)
     return cJSON_PrintUnformatted(out);
 }
 
-static char *api(struct world *w, const char *body, struct billing_schedule_result *x)
+static char *api(struct world *w, const char *body, struct tb_metering_result *x)
 {
     _cleanup_json_ cJSON *in = cJSON_Parse(body);
     char *text;
 
     w->requests++;
-    *x = (struct billing_schedule_result){
+    *x = (struct tb_metering_result){
         .answered = true, .reached = true, .status = 200, .body = "{}", .len = 2, .retry_after_ms = -1};
     switch (w->fate) {
     case BUSY:
@@ -297,11 +299,11 @@ static void daemon_step(struct world *w, bool mortal)
     if (mortal && rnd(w, 20) == 0)
         return killed(w);
     for (;;) {
-        struct billing_schedule_result x;
-        struct billing_answer answer;
+        struct tb_metering_result x;
+        struct tb_metering_answer answer;
         _cleanup_free_ char *body = NULL, *text = NULL;
 
-        assert_int_equal(billing_schedule_next(&w->m, w->l, RESOURCE, w->real_us, w->boot_us, &body, err), 0);
+        assert_int_equal(tb_metering_schedule_next(&w->m, w->real_us, w->boot_us, &body, err), 0);
         if (!body)
             return;
         if (mortal && rnd(w, 20) == 0)
@@ -309,7 +311,7 @@ static void daemon_step(struct world *w, bool mortal)
         text = api(w, body, &x);
         if (mortal && rnd(w, 20) == 0)
             return killed(w); /* sent, the answer not entered */
-        assert_int_equal(billing_schedule_answer(&w->m, w->l, &x, w->real_us, w->boot_us, &answer, err), 0);
+        assert_int_equal(tb_metering_schedule_answer(&w->m, &x, w->real_us, w->boot_us, &answer, err), 0);
     }
 }
 

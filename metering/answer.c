@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "billing/answer.h"
+#include "metering/answer.h"
 
 #include <errno.h>
 #include <math.h>
@@ -24,26 +24,25 @@ static bool request_add_quantity(cJSON *o, const struct tb_metering_event *e)
 {
     char text[40];
 
-    snprintf(text, sizeof(text), "%.17g", (double)e->quantity / (double)e->dimension->unit);
+    snprintf(text, sizeof(text), "%.17g", (double)e->quantity / (double)e->unit);
     return cJSON_AddRawToObject(o, "quantity", text) != NULL;
 }
 
-char *billing_answer_request(const struct tb_metering_batch *b, const char *resource, const char *plan_id)
+char *tb_metering_answer_request(const struct tb_metering_batch *b)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     cJSON *list = cJSON_AddArrayToObject(o, "request");
     char start[TB_RFC3339_MAX];
 
-    tb_ledger_hour_text(b->hour, start);
     for (unsigned i = 0; i < b->n; i++) {
+        const struct tb_metering_event *of = &b->event[i];
         cJSON *e = cJSON_CreateObject();
 
         if (!e || !cJSON_AddItemToArray(list, e) ||
-            !cJSON_AddStringToObject(e, *resource == '/' ? "resourceUri" : "resourceId", resource) ||
-            !request_add_quantity(e, &b->event[i]) ||
-            !cJSON_AddStringToObject(e, "dimension", b->event[i].dimension->name) ||
-            !cJSON_AddStringToObject(e, "effectiveStartTime", start) ||
-            !cJSON_AddStringToObject(e, "planId", plan_id))
+            !cJSON_AddStringToObject(e, *of->resource == '/' ? "resourceUri" : "resourceId", of->resource) ||
+            !request_add_quantity(e, of) || !cJSON_AddStringToObject(e, "dimension", of->dimension) ||
+            !cJSON_AddStringToObject(e, "effectiveStartTime", tb_metering_hour_text(of->hour, start)) ||
+            !cJSON_AddStringToObject(e, "planId", of->plan))
             return NULL;
     }
     return cJSON_PrintUnformatted(o);
@@ -152,7 +151,7 @@ static void event_accept(struct tb_metering_verdict *v, const struct tb_metering
 static bool answer_quantity(const cJSON *o, const struct tb_metering_event *e, int64_t *ret)
 {
     const cJSON *m = tb_json_member(o, "quantity");
-    double q = cJSON_IsNumber(m) ? m->valuedouble * (double)e->dimension->unit : -1;
+    double q = cJSON_IsNumber(m) ? m->valuedouble * (double)e->unit : -1;
 
     if (!(q >= 0 && q <= (double)TB_JSON_INT_MAX))
         return false;
@@ -197,28 +196,44 @@ static void answer_judge_item(const cJSON *item, const struct tb_metering_event 
         event_refuse(v, status, error);
 }
 
-static bool answer_item_is_of(const cJSON *item, const struct tb_metering_event *e, int64_t hour)
+/* Whether the batch has another event that differs in its resource alone. */
+static bool batch_has_twin(const struct tb_metering_batch *b, const struct tb_metering_event *e)
 {
-    uint64_t start;
-
-    return strcmp(answer_text(item, "dimension"), e->dimension->name) == 0 &&
-           tb_rfc3339_parse(answer_text(item, "effectiveStartTime"), &start) == 0 &&
-           (int64_t)(start / TB_USEC_PER_HOUR) == hour;
+    for (unsigned i = 0; i < b->n; i++)
+        if (&b->event[i] != e && b->event[i].hour == e->hour &&
+            strcmp(b->event[i].dimension, e->dimension) == 0)
+            return true;
+    return false;
 }
 
-static void answer_judge_items(const cJSON *o, const struct tb_metering_batch *b, struct billing_answer *ret)
+/* An item repeats what was sent. One that names no resource is taken for the event that it can only be. */
+static bool answer_item_is_of(const cJSON *item, const struct tb_metering_batch *b,
+                              const struct tb_metering_event *e)
+{
+    const char *resource = answer_text(item, *e->resource == '/' ? "resourceUri" : "resourceId");
+    uint64_t start;
+
+    return strcmp(answer_text(item, "dimension"), e->dimension) == 0 &&
+           (*resource ? strcasecmp(resource, e->resource) == 0 : !batch_has_twin(b, e)) &&
+           tb_rfc3339_parse(answer_text(item, "effectiveStartTime"), &start) == 0 &&
+           tb_metering_hour(start) == e->hour;
+}
+
+static void answer_judge_items(const cJSON *o, const struct tb_metering_batch *b,
+                               struct tb_metering_answer *ret)
 {
     const cJSON *list = tb_json_member(o, "result"), *item;
 
     for (unsigned i = 0; i < b->n; i++) {
         cJSON_ArrayForEach (item, list)
-            if (answer_item_is_of(item, &b->event[i], b->hour)) {
+            if (answer_item_is_of(item, b, &b->event[i])) {
                 answer_judge_item(item, &b->event[i], &ret->verdict[i]);
                 break;
             }
         if (ret->verdict[i].outcome == TB_METERING_UNKNOWN) {
             ret->again = true;
-            answer_say(ret->reason, "no verdict on %s", b->event[i].dimension->name);
+            ret->split |= batch_has_twin(b, &b->event[i]); /* alone it cannot be taken for another */
+            answer_say(ret->reason, "no verdict on %s", b->event[i].dimension);
         }
     }
 }
@@ -237,7 +252,7 @@ static bool answer_says_expired(const cJSON *o)
 
 /* 4xx, which are verdicts on the request as a whole. */
 static void answer_judge_refusal(long status, const cJSON *o, const struct tb_metering_batch *b,
-                                 struct billing_answer *ret)
+                                 struct tb_metering_answer *ret)
 {
     const cJSON *inner = tb_json_member(o, "error"), *error = cJSON_IsObject(inner) ? inner : o;
     const char *code = answer_text(error, "code");
@@ -258,8 +273,8 @@ static void answer_judge_refusal(long status, const cJSON *o, const struct tb_me
     answer_say(ret->reason, "status %ld %s", status, code);
 }
 
-static void answer_all_transient(struct billing_answer *ret, const struct tb_metering_batch *b, bool arrived,
-                                 const char *reason)
+static void answer_all_transient(struct tb_metering_answer *ret, const struct tb_metering_batch *b,
+                                 bool arrived, const char *reason)
 {
     for (unsigned i = 0; i < b->n; i++)
         ret->verdict[i].outcome = arrived ? TB_METERING_UNKNOWN : TB_METERING_UNSENT;
@@ -267,21 +282,21 @@ static void answer_all_transient(struct billing_answer *ret, const struct tb_met
     answer_say(ret->reason, "%s", reason);
 }
 
-void billing_answer_none(bool reached, const char *reason, const struct tb_metering_batch *b,
-                         struct billing_answer *ret)
+void tb_metering_answer_none(bool reached, const char *reason, const struct tb_metering_batch *b,
+                             struct tb_metering_answer *ret)
 {
-    *ret = (struct billing_answer){0};
+    *ret = (struct tb_metering_answer){0};
     answer_all_transient(ret, b, reached, reason);
 }
 
-void billing_answer_judge(long status, const char *body, size_t len, const struct tb_metering_batch *b,
-                          struct billing_answer *ret)
+void tb_metering_answer_judge(long status, const char *body, size_t len, const struct tb_metering_batch *b,
+                              struct tb_metering_answer *ret)
 {
     _cleanup_json_ cJSON *o = NULL;
     char why[TB_JSON_ERR_MAX], number[24];
-    int r = tb_json_parse(body, len, BILLING_ANSWER_MAX, &o, why);
+    int r = tb_json_parse(body, len, TB_METERING_ANSWER_MAX, &o, why);
 
-    *ret = (struct billing_answer){0};
+    *ret = (struct tb_metering_answer){0};
     snprintf(number, sizeof(number), "status %ld", status);
     if (status == 401 || status == 429) {
         answer_all_transient(ret, b, false, number);
@@ -318,7 +333,7 @@ static uint64_t answer_number(const cJSON *o, const char *name)
     return cJSON_IsString(m) && tb_uint_parse(m->valuestring, 0, 1000000000, &v) == 0 ? v : 0;
 }
 
-int billing_answer_token(const char *body, size_t len, char **ret, uint64_t *ret_seconds)
+int tb_metering_answer_token(const char *body, size_t len, char **ret, uint64_t *ret_seconds)
 {
     _cleanup_json_ cJSON *o = NULL;
     char why[TB_JSON_ERR_MAX], *token;
@@ -347,7 +362,7 @@ static bool answer_id_part(const char *s)
            strcmp(s, "..") != 0;
 }
 
-int billing_answer_instance(const char *body, size_t len, char **ret_subscription, char **ret_group)
+int tb_metering_answer_instance(const char *body, size_t len, char **ret_subscription, char **ret_group)
 {
     _cleanup_json_ cJSON *o = NULL;
     char why[TB_JSON_ERR_MAX];
@@ -364,13 +379,13 @@ int billing_answer_instance(const char *body, size_t len, char **ret_subscriptio
     return *ret_subscription && *ret_group ? 0 : -ENOMEM;
 }
 
-int billing_answer_managed_by(const char *body, size_t len, char **ret)
+int tb_metering_answer_managed_by(const char *body, size_t len, char **ret)
 {
     _cleanup_json_ cJSON *o = NULL;
     char why[TB_JSON_ERR_MAX];
     const char *id;
 
-    if (tb_json_parse(body, len, BILLING_ANSWER_MAX, &o, why) < 0 || !cJSON_IsObject(o))
+    if (tb_json_parse(body, len, TB_METERING_ANSWER_MAX, &o, why) < 0 || !cJSON_IsObject(o))
         return -EBADMSG;
     id = answer_text(o, "managedBy");
     if (*id == '\0')
