@@ -27,6 +27,11 @@ void cp_answer_members(struct cp_reply *ret, unsigned status, const char *const 
     *ret = (struct cp_reply){.status = status, .body = ok ? cJSON_PrintBuffered(j, ANSWER_MAX, 0) : NULL};
 }
 
+void cp_answer_json(struct cp_reply *ret, unsigned status, const cJSON *j)
+{
+    *ret = (struct cp_reply){.status = status, .body = j ? cJSON_PrintUnformatted(j) : NULL};
+}
+
 void cp_api_too_large(struct cp_reply *ret)
 {
     cp_answer(ret, 413, "error", "payload_too_large", "message", "the body is larger than 64 KiB");

@@ -9,6 +9,9 @@
 void cp_answer_members(struct cp_reply *ret, unsigned status, const char *const *members);
 #define cp_answer(ret, status, ...) cp_answer_members(ret, status, (const char *const[]){__VA_ARGS__, NULL})
 
+/* Nothing secret in it: cJSON leaves copies behind. */
+void cp_answer_json(struct cp_reply *ret, unsigned status, const cJSON *j);
+
 /* 503 with Retry-After. reason: "busy", "unavailable", ... */
 void cp_answer_later(struct cp_reply *ret, const char *reason, const char *message);
 /* 429. who: for the log, at most once in ten seconds. */

@@ -10,20 +10,22 @@
 
 struct cp_registration {
     struct cp_asset asset;
-    bool replace;
+    struct cp_put_how how;
     uint64_t now_us;
     enum cp_put put;
     uint64_t live; /* contracts that stand in the way */
 };
 
-static const char *const register_actions[] = {
-    [CP_PUT_NEW] = "asset.register", [CP_PUT_SAME] = "asset.update", [CP_PUT_REPLACED] = "asset.replace"};
+static const char *const register_actions[] = {[CP_PUT_NEW] = "asset.register",
+                                               [CP_PUT_SAME] = "asset.update",
+                                               [CP_PUT_REPLACED] = "asset.replace",
+                                               [CP_PUT_BESIDE] = "asset.add"};
 
 static int register_store(struct cp_store *s, void *ctx)
 {
     struct cp_registration *g = ctx;
     char version[24];
-    int r = cp_store_put_asset(s, &g->asset, g->replace, &g->put, &g->live);
+    int r = cp_store_put_asset(s, &g->asset, &g->how, &g->put, &g->live);
 
     if (r < 0)
         return r;
@@ -113,6 +115,24 @@ static void register_answer_failure(const struct cp_store *s, const struct cp_re
     cp_answer(ret, 409, "error", "asset_in_use", "message", message);
 }
 
+static const char *const register_words[] = {
+    [CP_PUT_NEW] = "the asset is registered",
+    [CP_PUT_SAME] = "the earlier registration was replaced",
+    [CP_PUT_REPLACED] = "the earlier registration was replaced",
+    [CP_PUT_BESIDE] = "the version is kept beside the current one, until it is promoted",
+};
+
+static void register_answer(const struct cp_registration *g, struct cp_reply *ret)
+{
+    _cleanup_json_ cJSON *j = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(j, "status", "registered");
+    cJSON_AddStringToObject(j, "asset_id", g->asset.asset_id);
+    tb_json_add_uint(j, "version", g->asset.version);
+    cJSON_AddStringToObject(j, "message", register_words[g->put]);
+    cp_answer_json(ret, g->put == CP_PUT_NEW ? 201 : 200, j);
+}
+
 void cp_answer_register(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
                         struct cp_reply *ret)
 {
@@ -121,7 +141,7 @@ void cp_answer_register(const struct cp_api *api, struct cp_store *s, const stru
     char err[TB_JSON_ERR_MAX];
     int r;
 
-    r = cp_register_parse(rq->body, rq->body_len, &g.asset, &g.replace, &key, err);
+    r = cp_register_parse(rq->body, rq->body_len, &g.asset, &g.how, &key, err);
     if (r < 0) {
         tb_warn("register: refused from %s: %s", rq->peer, err);
         cp_answer(ret, 400, "error", "invalid_request", "message", "the registration is not valid", "details",
@@ -148,9 +168,7 @@ void cp_answer_register(const struct cp_api *api, struct cp_store *s, const stru
         tb_warn("register: the key or the contents of %s are others now (version %llu); `asset restore %s` "
                 "brings the earlier registration back",
                 g.asset.asset_id, (unsigned long long)g.asset.version, g.asset.asset_id);
-    tb_info("register: %s %s from %s", g.asset.asset_id, g.put == CP_PUT_NEW ? "registered" : "replaced",
-            rq->peer);
-    cp_answer(ret, g.put == CP_PUT_NEW ? 201 : 200, "status", "registered", "asset_id", g.asset.asset_id,
-              "message",
-              g.put == CP_PUT_NEW ? "the asset is registered" : "the earlier registration was replaced");
+    tb_info("register: %s version %llu from %s: %s", g.asset.asset_id, (unsigned long long)g.asset.version,
+            rq->peer, register_words[g.put]);
+    register_answer(&g, ret);
 }

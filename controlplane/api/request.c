@@ -179,19 +179,20 @@ static int request_parse_key(const cJSON *root, struct tb_key *ret, char *err)
 }
 
 /* An option that is there must be one. */
-static int request_get_flag(const cJSON *root, const char *name, bool *ret, char *err)
+static int request_get_flag(const cJSON *root, const char *name, bool fallback, bool *ret, char *err)
 {
-    *ret = false;
+    *ret = fallback;
     return tb_json_member(root, name) ? tb_json_get_bool(root, name, ret, err) : 0;
 }
 
-int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, bool *ret_replace,
+int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct cp_put_how *ret_how,
                       struct tb_key *ret_key, char err[static TB_JSON_ERR_MAX])
 {
     _cleanup_secret_json_ cJSON *j = NULL;
     _cleanup_key_ struct tb_key key = {0};
     const cJSON *urls, *metadata;
     struct cp_asset a = {0};
+    bool promote;
     int r;
 
     r = request_parse_object(body, len, &j, err);
@@ -218,9 +219,12 @@ int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, bool *
     r = request_parse_manifest_sha256(j, metadata, &a, err);
     if (r < 0)
         return r;
-    r = request_get_flag(j, "replace", ret_replace, err);
+    r = request_get_flag(j, "replace", false, &ret_how->replace, err);
+    if (r == 0)
+        r = request_get_flag(j, "promote", true, &promote, err);
     if (r < 0)
         return r;
+    ret_how->beside = !promote;
     r = request_parse_key(j, &key, err);
     if (r < 0)
         return r;

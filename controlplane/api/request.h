@@ -14,10 +14,9 @@
 #define CP_CSR_MAX 8192
 
 /* Parses an assets/register body. Of ret, all but the version, the wrapped key, key_id and the times are
- * set; the key comes apart from it. replace (false): another key or other contents may replace those that
- * are in use. On failure -EBADMSG, -EINVAL, -ENOENT or -ENOMEM, and err names the member and never quotes
- * the key. */
-int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, bool *ret_replace,
+ * set; the key comes apart from it. On failure -EBADMSG, -EINVAL, -ENOENT or -ENOMEM, and err names the
+ * member and never quotes the key. */
+int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct cp_put_how *ret_how,
                       struct tb_key *ret_key, char err[static TB_JSON_ERR_MAX]);
 
 struct cp_authorize {

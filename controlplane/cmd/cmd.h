@@ -102,7 +102,8 @@ int cp_option_from_now(const struct tb_option *o, void *us, char *value, char er
 /* Tables of options: none of its own, --json alone; the others are their commands' files'. */
 extern const struct tb_option cp_no_options[], cp_json_options[], cp_serve_options[],
     cp_contract_add_options[], cp_contract_deny_options[], cp_contract_shorten_options[], cp_log_options[],
-    cp_machine_options[], cp_code_options[], cp_changes_options[], cp_kek_options[];
+    cp_machine_options[], cp_code_options[], cp_changes_options[], cp_kek_options[],
+    cp_asset_promote_options[];
 
 /* Parses argv after the command's words. Returns -1 to go on, else the exit code (help was printed, or an
  * error). */
@@ -135,6 +136,7 @@ int cp_run_machine_expel(const struct cp_options *o);
 int cp_run_machine_remove(const struct cp_options *o);
 int cp_run_changes(const struct cp_options *o);
 int cp_run_contract_list(const struct cp_options *o);
+int cp_run_asset_promote(const struct cp_options *o);
 int cp_run_asset_restore(const struct cp_options *o);
 int cp_run_asset_list(const struct cp_options *o);
 int cp_run_usage(const struct cp_options *o);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* contract add, allow, deny, revoke, shorten, unbind; machine remove; asset restore. Each change is one
+/* contract add, allow, deny, revoke, shorten, unbind; machine remove. Each change is one
  * transaction with its line in the log of changes, beside the running server, which reads contracts afresh
  * for each request. */
 #include <string.h>
@@ -308,32 +308,4 @@ int cp_run_machine_remove(const struct cp_options *o)
     if (!o->machine)
         return cp_fail(o, TB_EXIT_USAGE, "--machine HW_ID is missing");
     return machine_run_forget(o);
-}
-
-/* -- assets ------------------------------------------------------------------------------------ */
-static int asset_bring_back(struct cp_store *s, void *ctx)
-{
-    const struct cp_options *o = ctx;
-    char actor[64], text[24];
-    uint64_t version;
-    int r = cp_store_restore_asset(s, o->operand, &version);
-
-    if (r < 0)
-        return r;
-    snprintf(text, sizeof(text), "%llu", (unsigned long long)version);
-    return cp_change(s, tb_now_realtime_us(), cp_actor(actor), "asset.restore", o->operand, "version", text);
-}
-
-int cp_run_asset_restore(const struct cp_options *o)
-{
-    _cleanup_store_ struct cp_store *s = NULL;
-    int r = cp_open(o, &s);
-
-    if (r != 0)
-        return r;
-    r = cp_store_transact(s, asset_bring_back, (void *)o);
-    if (r == -ENOENT)
-        return cp_fail(o, TB_EXIT_NOINPUT, "no registration of %s was replaced by one with another key",
-                       o->operand);
-    return r < 0 ? cp_fail_store(o, s, r) : TB_EXIT_OK;
 }

@@ -107,14 +107,13 @@ static int asset_update(struct cp_store *s, const struct cp_asset *a)
         a->plaintext_bytes, a->manifest_sha256, a->updated_us);
 }
 
-/* Contracts that name the asset and follow its current version. */
-static int asset_count_live(struct cp_store *s, const struct cp_asset *a, uint64_t *ret)
+int cp_store_count_followers(struct cp_store *s, const char *asset_id, uint64_t now_us, uint64_t *ret)
 {
     int64_t n = 0;
     int r = cp_sql_int(s->c, &n, 0,
                        "SELECT count(*) FROM contracts WHERE asset_id=$1 AND active=1 AND version=0"
                        " AND (expires_us=0 OR expires_us>$2)",
-                       "tu", a->asset_id, a->updated_us);
+                       "tu", asset_id, now_us);
 
     *ret = (uint64_t)n;
     return r;
@@ -130,7 +129,7 @@ int cp_store_promote_asset(struct cp_store *s, const char *asset_id, uint64_t ve
     return n < 0 ? n : n == 0 ? -ENOENT : 0;
 }
 
-int cp_store_put_asset(struct cp_store *s, struct cp_asset *a, bool replace, enum cp_put *ret,
+int cp_store_put_asset(struct cp_store *s, struct cp_asset *a, const struct cp_put_how *how, enum cp_put *ret,
                        uint64_t *ret_live)
 {
     int64_t current = 0, found = 0;
@@ -142,17 +141,20 @@ int cp_store_put_asset(struct cp_store *s, struct cp_asset *a, bool replace, enu
         r = asset_find_version(s, a, &found);
     if (r < 0)
         return r;
-    *ret = current == 0 ? CP_PUT_NEW : found == current ? CP_PUT_SAME : CP_PUT_REPLACED;
+    *ret = current == 0       ? CP_PUT_NEW
+           : found == current ? CP_PUT_SAME
+           : how->beside      ? CP_PUT_BESIDE
+                              : CP_PUT_REPLACED;
     if (*ret == CP_PUT_REPLACED) {
-        r = asset_count_live(s, a, ret_live);
-        if (r == 0 && *ret_live > 0 && !replace)
+        r = cp_store_count_followers(s, a->asset_id, a->updated_us, ret_live);
+        if (r == 0 && *ret_live > 0 && !how->replace)
             r = -EADDRINUSE;
         if (r < 0)
             return r;
     }
     a->version = (uint64_t)found;
     r = found ? asset_update(s, a) : asset_insert(s, a);
-    return r < 0 ? r : cp_store_promote_asset(s, a->asset_id, a->version);
+    return r < 0 || *ret == CP_PUT_BESIDE ? r : cp_store_promote_asset(s, a->asset_id, a->version);
 }
 
 int cp_store_restore_asset(struct cp_store *s, const char *asset_id, uint64_t *ret_version)

@@ -110,11 +110,18 @@ enum cp_put {
     CP_PUT_NEW,      /* the first registration of the asset */
     CP_PUT_SAME,     /* the current one again; its URLs are those given now */
     CP_PUT_REPLACED, /* another key or other contents: a version that became current */
+    CP_PUT_BESIDE,   /* the same, but the current one stays so */
+};
+struct cp_put_how {
+    bool replace; /* what live contracts use, too */
+    bool beside;  /* another key or other contents do not become current */
 };
 /* In a transaction; sets a->version. -EADDRINUSE when it would replace one that live contracts name, and
- * replace is false: *ret_live says how many. Earlier versions are kept. */
-int cp_store_put_asset(struct cp_store *s, struct cp_asset *a, bool replace, enum cp_put *ret,
+ * how->replace is false: *ret_live says how many. Earlier versions are kept. */
+int cp_store_put_asset(struct cp_store *s, struct cp_asset *a, const struct cp_put_how *how, enum cp_put *ret,
                        uint64_t *ret_live);
+/* Live contracts that name the asset and follow its current version. */
+int cp_store_count_followers(struct cp_store *s, const char *asset_id, uint64_t now_us, uint64_t *ret);
 /* version 0: the current one. */
 int cp_store_get_asset(struct cp_store *s, const char *asset_id, uint64_t version, struct cp_asset *ret);
 /* Makes the version current. In a transaction. -ENOENT. */

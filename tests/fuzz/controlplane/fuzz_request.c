@@ -26,9 +26,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct cp_authorize q;
     struct cp_asset a;
     struct tb_key k;
-    bool replace;
+    struct cp_put_how how;
 
-    if (cp_register_parse((const char *)data, size, &a, &replace, &k, err) == 0) {
+    if (cp_register_parse((const char *)data, size, &a, &how, &k, err) == 0) {
         if (!tb_asset_id_valid(a.asset_id) || cp_blob_url_fault(a.ciphertext_url))
             abort();
         sign(a.ciphertext_url);

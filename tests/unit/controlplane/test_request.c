@@ -18,14 +18,23 @@
     "v1\",\"algo\":\"aes-256-gcm-chunked\",\"chunk_bytes\":4194304,\"plaintext_bytes\":0,"                   \
     "\"sha256_ciphertext\":\"" HEX64 "\"},\"decryption_key_hex\":\"" HEX64 "\"}"
 
+/* GOOD with the first `from` replaced by `to`. */
+static char *variant(const char *from, const char *to)
+{
+    const char *at = strstr(GOOD, from);
+
+    assert_non_null(at);
+    return tb_strf("%.*s%s%s", (int)(at - GOOD), GOOD, to, at + strlen(from));
+}
+
 static void test_register_good(void **state)
 {
     char err[TB_JSON_ERR_MAX];
     struct cp_asset a;
     struct tb_key k;
-    bool replace;
+    struct cp_put_how how;
 
-    assert_int_equal(cp_register_parse(GOOD, strlen(GOOD), &a, &replace, &k, err), 0);
+    assert_int_equal(cp_register_parse(GOOD, strlen(GOOD), &a, &how, &k, err), 0);
     assert_string_equal(a.asset_id, "a-1");
     assert_string_equal(a.ciphertext_url, "https://s/c/a/model.tbenc");
     assert_string_equal(a.manifest_url, "https://s/c/a/m");
@@ -36,15 +45,33 @@ static void test_register_good(void **state)
     assert_string_equal(a.manifest_sha256, "");
     assert_int_equal(k.b[0], 0);
     assert_int_equal(k.b[31], 0xff);
+    assert_false(how.replace);
+    assert_false(how.beside);
 }
 
-/* GOOD with the first `from` replaced by `to`. */
-static char *variant(const char *from, const char *to)
+static void test_register_says_how(void **state)
 {
-    const char *at = strstr(GOOD, from);
+    static const struct {
+        const char *members;
+        bool replace, beside;
+    } cases[] = {
+        {"\"replace\":true,", true, false},
+        {"\"replace\":false,\"promote\":true,", false, false},
+        {"\"promote\":false,", false, true},
+    };
 
-    assert_non_null(at);
-    return tb_strf("%.*s%s%s", (int)(at - GOOD), GOOD, to, at + strlen(from));
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        _cleanup_free_ char *with = tb_strf("%s\"decryption_key_hex\"", cases[i].members);
+        _cleanup_free_ char *body = variant("\"decryption_key_hex\"", with);
+        char err[TB_JSON_ERR_MAX];
+        struct cp_asset a;
+        struct tb_key k;
+        struct cp_put_how how;
+
+        assert_int_equal(cp_register_parse(body, strlen(body), &a, &how, &k, err), 0);
+        assert_int_equal(how.replace, cases[i].replace);
+        assert_int_equal(how.beside, cases[i].beside);
+    }
 }
 
 static void test_register_damages(void **state)
@@ -83,9 +110,9 @@ static void test_register_damages(void **state)
         char err[TB_JSON_ERR_MAX] = "";
         struct cp_asset a = {.asset_id = "untouched"};
         struct tb_key k = {{42}};
-        bool replace;
+        struct cp_put_how how;
 
-        if (cp_register_parse(body, strlen(body), &a, &replace, &k, err) >= 0)
+        if (cp_register_parse(body, strlen(body), &a, &how, &k, err) >= 0)
             fail_msg("accepted: %s", body);
         if (!strstr(err, cases[i][2]))
             fail_msg("\"%s\" does not name %s", err, cases[i][2]);
@@ -108,9 +135,9 @@ static void test_register_manifest_hash_in_either_place(void **state)
         char err[TB_JSON_ERR_MAX];
         struct cp_asset a;
         struct tb_key k;
-        bool replace;
+        struct cp_put_how how;
 
-        assert_int_equal(cp_register_parse(body, strlen(body), &a, &replace, &k, err), 0);
+        assert_int_equal(cp_register_parse(body, strlen(body), &a, &how, &k, err), 0);
         assert_int_equal(strlen(a.manifest_sha256), 64);
     }
 }
@@ -170,6 +197,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_register_good),
+        cmocka_unit_test(test_register_says_how),
         cmocka_unit_test(test_register_damages),
         cmocka_unit_test(test_register_manifest_hash_in_either_place),
         cmocka_unit_test(test_authorize_good),

@@ -71,6 +71,7 @@ struct step {
     struct cp_asset *asset;
     const char *id;
     bool replace;
+    struct cp_put_how how;
     enum cp_put put;
     uint64_t n, now;
     const struct cp_usage_report *report;
@@ -95,12 +96,12 @@ static int do_put_asset(struct cp_store *s, void *ctx)
 {
     struct step *t = ctx;
 
-    return cp_store_put_asset(s, t->asset, t->replace, &t->put, &t->n);
+    return cp_store_put_asset(s, t->asset, &t->how, &t->put, &t->n);
 }
 
 static enum cp_put put_asset(struct fixture *f, struct cp_asset *a)
 {
-    struct step t = {.asset = a, .replace = true};
+    struct step t = {.asset = a, .how.replace = true};
 
     assert_int_equal(cp_store_transact(f->store, do_put_asset, &t), 0);
     return t.put;
@@ -233,6 +234,37 @@ static void test_superseded_registrations_come_back(void **state)
     assert_int_equal(cp_store_get_asset(f->store, "s", 4, &b), -ENOENT);
     assert_int_equal(cp_store_get_asset(f->store, "s", 2, &b), 0);
     assert_false(b.current);
+}
+
+/* A version that is kept beside the current one hurts nobody, and is promoted when its time has come. */
+static void test_versions_beside_the_current_one(void **state)
+{
+    struct fixture *f = *state;
+    struct cp_asset a = {.asset_id = "a", .key_id = "k1", .wrapped.len = 60, .updated_us = NOW}, b;
+    struct cp_contract c = {.contract_id = "c", .asset_id = "a", .active = true, .lease_seconds = 5};
+    struct step t = {.asset = &a, .how.beside = true};
+    uint64_t followers;
+
+    assert_int_equal(cp_store_transact(f->store, do_put_asset, &t), 0);
+    assert_int_equal(t.put, CP_PUT_NEW); /* the first one is current, whatever was asked */
+    assert_int_equal(put_contract(f, c, false), 0);
+    assert_int_equal(cp_store_count_followers(f->store, "a", NOW, &followers), 0);
+    assert_int_equal(followers, 1);
+    strcpy(a.key_id, "k2");
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(cp_store_transact(f->store, do_put_asset, &t), 0);
+        assert_int_equal(t.put, CP_PUT_BESIDE);
+        assert_int_equal(a.version, 2);
+    }
+    assert_int_equal(cp_store_get_asset(f->store, "a", 0, &b), 0);
+    assert_string_equal(b.key_id, "k1");
+    assert_int_equal(cp_store_promote_asset(f->store, "a", 3), -ENOENT);
+    assert_int_equal(cp_store_promote_asset(f->store, "b", 1), -ENOENT);
+    assert_int_equal(cp_store_promote_asset(f->store, "a", 2), 0);
+    assert_int_equal(cp_store_get_asset(f->store, "a", 0, &b), 0);
+    assert_string_equal(b.key_id, "k2");
+    assert_int_equal(cp_store_transact(f->store, do_put_asset, &t), 0);
+    assert_int_equal(t.put, CP_PUT_SAME);
 }
 
 static void test_live_contracts_keep_their_key(void **state)
@@ -660,6 +692,7 @@ int main(void)
         T(test_new_database_is_seeded_and_private),
         T(test_a_database_of_business_has_no_contracts),
         T(test_assets_are_replaced_whole),
+        T(test_versions_beside_the_current_one),
         T(test_superseded_registrations_come_back),
         T(test_live_contracts_keep_their_key),
         T(test_contracts_are_not_replaced_by_accident),
