@@ -59,5 +59,9 @@
 #define TB_EVENT_FAULT_HYDRATE "a8036d000cc24f20a4d632849fecd41c"
 #define TB_EVENT_FAULT_LOAD "16f5fb664c434ae5843633ea3ce41117"
 #define TB_EVENT_FAULT_PROXY "2b8ef900274a4fdb93630d22b5eaa659"
+/* whatever tb-scratch and tb-repair say: their units name it, since a script has no other way that keeps the
+ * message its unit's */
+#define TB_EVENT_SCRATCH "f82f29dab7a94f71816b96d64fd128c6"
+#define TB_EVENT_TRY_REPAIR "3267ab2ad0ee4382bdc37731fb38876f"
 
 #endif

@@ -115,14 +115,14 @@ static int unit_by_name(const void *a, const void *b)
 static int bus_read_all(sd_bus *bus, struct tb_unit_list *l)
 {
     _cleanup_(message_freep) sd_bus_message *m = NULL;
-    const char *name, *load, *active, *sub, *path;
+    const char *name, *load, *active, *sub, *path, *job;
     int r = bus_list_units(bus, &m);
 
     if (r >= 0)
         r = sd_bus_message_enter_container(m, 'a', "(ssssssouso)");
     while (r >= 0 && l->n < TB_UNIT_LIST_MAX &&
            (r = sd_bus_message_read(m, "(ssssssouso)", &name, NULL, &load, &active, &sub, NULL, &path, NULL,
-                                    NULL, NULL)) > 0) {
+                                    &job, NULL)) > 0) {
         struct tb_unit *u = &l->unit[l->n++];
 
         *u = (struct tb_unit){.exit_code = -1};
@@ -130,6 +130,7 @@ static int bus_read_all(sd_bus *bus, struct tb_unit_list *l)
         snprintf(u->load, sizeof(u->load), "%s", load);
         snprintf(u->active, sizeof(u->active), "%s", active);
         snprintf(u->sub, sizeof(u->sub), "%s", sub);
+        snprintf(u->job, sizeof(u->job), "%s", job);
         bus_read_unit(bus, path, u);
     }
     qsort(l->unit, l->n, sizeof(l->unit[0]), unit_by_name);

@@ -14,6 +14,7 @@
 struct tb_unit {
     char name[64];
     char load[16], active[16], sub[24]; /* systemd's words; result, code and so on are of services only */
+    char job[16]; /* what systemd is about to do with it: "start", "stop"; "": nothing */
     char result[32];
     int exit_code;      /* of the last run of its main process; -1: none, or it was killed */
     unsigned killed_by; /* signal, 0: none */

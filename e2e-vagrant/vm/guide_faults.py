@@ -77,6 +77,7 @@ def revoked(vm):
     wait_for(lambda: not vm.sh("systemctl list-jobs --no-legend").strip(), 120, "the end of what the suspension stops", every=0.5)
     rc, said = vm.run("systemctl restart tb-runtime.service")
     assert rc != 0 and re.search("A dependency job for tb-runtime.service failed|Job for tb-runtime.service canceled", said), said
+    assert "suspended by the control plane: nothing is to be started here, tb-status says why" in vm.sh("journalctl -b --no-pager -n 40")
 
 
 @fault("client_certificate_required", correct=certificate_back)
@@ -206,6 +207,33 @@ fault_of_setting("has been restarted", "TB_RUNTIME_EXEC", "/bin/false {model}")
 fault_of_setting("two readers opened", "TB_DELIVERY", "fifo")
 
 
+# A server that is well, and never answers.
+HANGING = b"""#!/usr/bin/python3
+import http.server, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def do_POST(self):
+        time.sleep(86400)
+http.server.ThreadingHTTPServer(("127.0.0.1", 8081), Handler).serve_forever()
+"""
+
+
+@fault("has said nothing for", correct=lambda vm: vm.sh("systemctl stop client.service"))
+def hanging_server(vm):
+    server = "/usr/local/bin/llama-server"
+    vm.sh(f"mv {server} /root/")
+    vm.put(server, HANGING, "0755")
+    vm.sh("systemctl restart tb-runtime.service", 180)
+    vm.wait_state("Ready")
+    vm.sh(f"mv /root/llama-server {server}")  # its next start is a good one
+    vm.sh("systemd-run -q --collect --unit=client curl -s http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' "
+          "-d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'")
+    wait_for(lambda: vm.status().get("runtime_silent_seconds", 0) >= 300, 400, "five minutes of silence", every=2)
+
+
 # -- anything else --------------------------------------------------------------------------------------------------------
 
 fault_of_setting("no contract is configured", "TB_CONTRACT_ID", "")
@@ -233,8 +261,24 @@ def stopped(vm):
     vm.sh("systemctl stop trustbridge.target", 120)
 
 
-@fault("the file is what it left behind", correct=storage_back)
-def left_behind(vm):
+HYDRATE_STOPPED = "tb-hydrate.service is stopped…, and without it there is no model to serve"
+
+
+@fault("tb-hydrate.service is stopped", HYDRATE_STOPPED, correct=storage_back)
+def download_stopped(vm):
+    """When it had finished."""
+    vm.sh("systemctl stop tb-hydrate.service", 60)
+
+
+@fault("tb-hydrate.service is stopped", "tb-runtime.service is stopped", correct=storage_back)
+def runtime_stopped(vm):
+    vm.sh("systemctl start tb-hydrate.service", 60)
+    vm.wait_state("Ready")
+    vm.sh("systemctl stop tb-runtime.service", 60)
+
+
+@fault("tb-hydrate.service is stopped", HYDRATE_STOPPED, correct=storage_back)
+def download_stopped_in_its_work(vm):
     vm.provider.blobs.clear()  # what was asked before
     vm.provider.blobs.rule(swallow(), path=r"\.tbenc$", method="GET")
     download_again(vm)

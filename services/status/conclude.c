@@ -4,21 +4,11 @@
 #include <string.h>
 
 #include "common/exit.h"
-#include "status/status.h"
+#include "status/conclude.h"
 
 #define SILENT_US (60 * TB_USEC_PER_SEC) /* progress files are written each second or so */
 #define RESTLESS_US (120 * TB_USEC_PER_SEC)
 #define LOGS "journalctl --namespace=trustbridge -u "
-#define EXPLAINED_MAX 16
-
-/* What has been concluded so far: a cause that is told explains what follows from it. */
-struct conclusion_work {
-    const struct tb_snapshot *s;
-    struct tb_conclusion *c;
-    const char *explained[EXPLAINED_MAX]; /* units */
-    size_t n_explained;
-    bool clock_wrong, audit_explained;
-};
 
 const struct tb_unit *tb_status_unit(const struct tb_snapshot *s, const char *name)
 {
@@ -100,35 +90,15 @@ static void conclude_files(const struct tb_snapshot *s, struct tb_conclusion *c)
 
 /* --- what is wrong -------------------------------------------------------------------------------------- */
 
-static void work_explain(struct conclusion_work *w, const char *unit)
-{
-    if (w->n_explained < EXPLAINED_MAX)
-        w->explained[w->n_explained++] = unit;
-}
-
-static bool work_explains(const struct conclusion_work *w, const char *unit)
-{
-    for (size_t i = 0; i < w->n_explained; i++)
-        if (strcmp(w->explained[i], unit) == 0)
-            return true;
-    return false;
-}
-
-/* What the state waits for, or ended by, keeps requests from being served; the rest is for later. */
-static enum tb_status_level work_level(const struct conclusion_work *w)
-{
-    return w->c->exit_code == TB_STATUS_READY ? TB_STATUS_WARNING : TB_STATUS_CRITICAL;
-}
-
-static void conclude_suspension(struct conclusion_work *w)
+static void conclude_suspension(struct tb_status_work *w)
 {
     const struct tb_facts *f = &w->s->facts;
     const char *why = f->suspended_reason[0] ? f->suspended_reason : f->lease_reason;
     struct tb_status_problem *p;
 
-    work_explain(w, "tb-hydrate.service");
-    work_explain(w, "tb-decrypt.service");
-    work_explain(w, "tb-runtime.service");
+    tb_status_explain(w, "tb-hydrate.service");
+    tb_status_explain(w, "tb-decrypt.service");
+    tb_status_explain(w, "tb-runtime.service");
     if (f->lease == TB_LEASE_DENIED) {
         p = tb_status_add(w->c, TB_STATUS_CRITICAL, "the control plane refuses this contract: %s",
                           *why ? why : "no reason given");
@@ -171,7 +141,7 @@ static void conclude_contact_remedy(struct tb_status_problem *p, const char *why
                          then);
 }
 
-static void conclude_lease(struct conclusion_work *w)
+static void conclude_lease(struct tb_status_work *w)
 {
     const struct tb_facts *f = &w->s->facts;
     bool ready = strcmp(w->c->state, "Ready") == 0;
@@ -189,140 +159,10 @@ static void conclude_lease(struct conclusion_work *w)
         return;
     if (f->lease != TB_LEASE_UNREACHABLE)
         why = f->contact.reason;
-    p = tb_status_add(w->c, work_level(w), "the control plane does not answer: %s", why);
+    p = tb_status_add(w->c, tb_status_work_level(w), "the control plane does not answer: %s", why);
     conclude_contact_remedy(p, why,
                             ready ? "serving goes on until the grace ends, see lease above"
                                   : "no model is loaded before it answers");
-}
-
-/* What a program meant by its exit code; "" for a code that is nobody's. */
-static const char *unit_exit_meaning(int code)
-{
-    switch (code) {
-    case TB_EXIT_USAGE:
-        return "wrong command line";
-    case TB_EXIT_NOINPUT:
-        return "an input is missing";
-    case TB_EXIT_IOERR:
-        return "I/O error, disk full or not enough memory";
-    case TB_EXIT_TEMPFAIL:
-        return "to be tried again";
-    case TB_EXIT_DATAERR:
-        return "integrity: the data is not what manifest or key say";
-    case TB_EXIT_NOPERM:
-        return "denied";
-    case TB_EXIT_CONFIG:
-        return "configuration";
-    case 203: /* the last three are systemd's own, systemd.exec(5) */
-        return "cannot be executed";
-    case 226:
-        return "its sandbox cannot be made";
-    case 243:
-        return "its credentials could not be loaded";
-    default:
-        return "";
-    }
-}
-
-static void unit_how_it_ended(const struct tb_unit *u, char *out, size_t size)
-{
-    const char *meaning = unit_exit_meaning(u->exit_code);
-
-    if (u->killed_by)
-        snprintf(out, size, "killed by signal %u (SIG%s)", u->killed_by,
-                 sigabbrev_np((int)u->killed_by) ? sigabbrev_np((int)u->killed_by) : "?");
-    else if (u->exit_code > 0)
-        snprintf(out, size, "exit %d%s%s", u->exit_code, *meaning ? ", " : "", meaning);
-    else
-        snprintf(out, size, "%s", u->result);
-}
-
-static bool unit_is_failing(const struct tb_unit *u)
-{
-    return u && (strcmp(u->active, "failed") == 0 || strncmp(u->sub, "auto-restart", 12) == 0);
-}
-
-/* trustbridge.env was found wrong, when it was to be applied or when a program was started. */
-static void conclude_settings(struct conclusion_work *w)
-{
-    static const char *const units[] = {"tb-configure.service", "tb-settings.service"};
-    struct tb_status_problem *p = NULL;
-
-    for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
-        const struct tb_unit *u = tb_status_unit(w->s, units[i]);
-
-        if (!unit_is_failing(u) || u->exit_code != TB_EXIT_CONFIG)
-            continue;
-        work_explain(w, units[i]);
-        if (!p)
-            p = tb_status_add(
-                w->c, work_level(w),
-                "/etc/trustbridge/trustbridge.env has errors; what was in force before still is");
-    }
-    if (p)
-        tb_status_remedy(
-            p, "tb-configure --check names each with its line; correct them, then systemctl restart "
-               "tb-configure.service");
-}
-
-/* A unit that failed, or that is started over and over. */
-static void conclude_failed_unit(struct conclusion_work *w, const struct tb_unit *u)
-{
-    bool again = strncmp(u->sub, "auto-restart", 12) == 0; /* 254 adds auto-restart-queued */
-    const char *said = u->said[0] ? u->said : u->text;
-    struct tb_status_problem *p;
-    char end[96], logs[96];
-
-    if (!unit_is_failing(u) || work_explains(w, u->name))
-        return;
-    unit_how_it_ended(u, end, sizeof(end));
-    p = tb_status_add(w->c, TB_STATUS_CRITICAL, "%s %s: %s%s%s", u->name,
-                      again ? "is restarted again and again" : "has failed", *end ? end : "no result known",
-                      said[0] ? "; it said: " : "", said);
-    tb_status_logs(u->name, logs);
-    if (u->exit_code == TB_EXIT_CONFIG)
-        tb_status_remedy(p,
-                         "correct /etc/trustbridge/trustbridge.env as %s says, then systemctl restart "
-                         "tb-configure.service",
-                         logs);
-    else
-        tb_status_remedy(p, "systemctl status %s; %s", u->name, logs);
-}
-
-/* It runs at this moment, but not for long: it ends by itself, is started, ends again. */
-static void conclude_restless_unit(struct conclusion_work *w, const struct tb_unit *u)
-{
-    const struct tb_snapshot *s = w->s;
-    char d[32], logs[96];
-
-    if (strncmp(u->sub, "auto-restart", 12) == 0 || work_explains(w, u->name) ||
-        !tb_status_restless(s, w->c, u))
-        return;
-    tb_status_remedy(
-        tb_status_add(w->c, work_level(w), "%s has been restarted %" PRIu32 " times, the last time %s ago",
-                      u->name, u->restarts,
-                      tb_span_format(s->realtime_us - MIN(s->realtime_us, u->since_realtime_us), d)),
-        "%s", tb_status_logs(u->name, logs));
-}
-
-/* The programs that are up whenever the target is. */
-static void conclude_missing_units(struct conclusion_work *w)
-{
-    static const char *const always[] = {"tb-authorize.service", "tb-proxy.service", "tb-billing.service"};
-    const struct tb_unit *target = tb_status_unit(w->s, "trustbridge.target");
-
-    if (strcmp(w->c->state, "Suspended") != 0 && !tb_unit_runs(target)) {
-        tb_status_remedy(tb_status_add(w->c, TB_STATUS_CRITICAL, "trustbridge.target is not started"),
-                         "systemctl start trustbridge.target");
-        return;
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(always); i++) {
-        const struct tb_unit *u = tb_status_unit(w->s, always[i]);
-
-        if ((!u || strcmp(u->active, "inactive") == 0) && !work_explains(w, always[i]))
-            tb_status_remedy(tb_status_add(w->c, TB_STATUS_CRITICAL, "%s is stopped", always[i]),
-                             "systemctl start %s", always[i]);
-    }
 }
 
 struct step_of {
@@ -361,7 +201,7 @@ static void conclude_step_remedy(const struct tb_snapshot *s, const char *unit, 
         tb_status_remedy(p, "%s", logs);
 }
 
-static void conclude_step(struct conclusion_work *w, const struct step_of *o)
+static void conclude_step(struct tb_status_work *w, const struct step_of *o)
 {
     const struct tb_snapshot *s = w->s;
     const struct tb_step *step = o->step;
@@ -369,36 +209,36 @@ static void conclude_step(struct conclusion_work *w, const struct step_of *o)
     char d[32], logs[96];
 
     tb_status_logs(o->unit, logs);
-    if (work_explains(w, o->unit))
+    if (tb_status_explains(w, o->unit))
         return;
     if (step->work == TB_WORK_FAILED)
         conclude_step_remedy(s, o->unit,
                              tb_status_add(w->c, TB_STATUS_CRITICAL, "%s: %s", o->unit,
                                            step->reason[0] ? step->reason : "failed"));
     else if (tb_status_writer_dead(s, step, o->unit))
-        tb_status_remedy(tb_status_add(w->c, work_level(w),
+        tb_status_remedy(tb_status_add(w->c, tb_status_work_level(w),
                                        "%s says \"%s\", but %s does not run: the file is what it left behind",
                                        o->file, step->phase, o->unit),
                          "systemctl restart %s; %s", o->unit, logs);
     else if (step->work == TB_WORK_RUNNING && o->counted &&
              (step->written_boottime_us > 0 || !w->clock_wrong) && age > SILENT_US)
         tb_status_remedy(
-            tb_status_add(w->c, work_level(w),
+            tb_status_add(w->c, tb_status_work_level(w),
                           "%s says \"%s\", but was last written %s ago: its writer is dead or stuck", o->file,
                           step->phase, tb_span_format(age, d)),
             "%s", logs);
     else
         return;
     /* The unit that failed with it, and the steps behind it, are consequences. */
-    work_explain(w, o->unit);
-    work_explain(w, "tb-runtime.service");
+    tb_status_explain(w, o->unit);
+    tb_status_explain(w, "tb-runtime.service");
 }
 
-static void conclude_runtime(struct conclusion_work *w)
+static void conclude_runtime(struct tb_status_work *w)
 {
     const struct tb_unit *u = tb_status_unit(w->s, "tb-runtime.service");
 
-    if (strcmp(w->c->reason, "runtime_not_answering") != 0 || unit_is_failing(u))
+    if (strcmp(w->c->reason, "runtime_not_answering") != 0 || tb_status_unit_failing(u))
         return;
     tb_status_remedy(
         tb_status_add(w->c, TB_STATUS_CRITICAL,
@@ -407,7 +247,7 @@ static void conclude_runtime(struct conclusion_work *w)
         "TB_RUNTIME_URL, and look at " LOGS "tb-runtime.service");
 }
 
-static void conclude_steps(struct conclusion_work *w)
+static void conclude_steps(struct tb_status_work *w)
 {
     const struct tb_facts *f = &w->s->facts;
     const struct step_of all[] = {
@@ -417,9 +257,10 @@ static void conclude_steps(struct conclusion_work *w)
     };
 
     if (tb_status_place_full(w->s, TB_PLACE_CIPHERTEXT) && f->hydrate.work == TB_WORK_FAILED) {
-        work_explain(w, "tb-hydrate.service");
-        work_explain(w, "tb-runtime.service");
+        tb_status_explain(w, "tb-hydrate.service");
+        tb_status_explain(w, "tb-runtime.service");
     }
+    tb_status_add_stopped_model(w);
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
         conclude_step(w, &all[i]);
 }
@@ -434,7 +275,7 @@ static bool socket_is_down(const struct tb_snapshot *s, const char *name)
 }
 
 /* A socket that systemd does not hold: nobody can come in, whatever tb-proxy thinks. */
-static bool conclude_socket(struct conclusion_work *w, const char *name)
+static bool conclude_socket(struct tb_status_work *w, const char *name)
 {
     const struct tb_unit *u = tb_status_unit(w->s, name);
 
@@ -442,17 +283,17 @@ static bool conclude_socket(struct conclusion_work *w, const char *name)
         return false;
     tb_status_remedy(
         tb_status_add(w->c, TB_STATUS_CRITICAL, "%s %s: nobody listens%s%s", name,
-                      unit_is_failing(u) ? "has failed" : "is stopped", u && u->listen[0] ? " on " : "",
-                      u ? u->listen : ""),
+                      tb_status_unit_failing(u) ? "has failed" : "is stopped",
+                      u && u->listen[0] ? " on " : "", u ? u->listen : ""),
         "systemctl stop tb-proxy.service; systemctl start %s tb-proxy.service; if that fails, ss -ltnp "
         "shows who has the port",
         name);
-    work_explain(w, name);
-    work_explain(w, "tb-proxy.service");
+    tb_status_explain(w, name);
+    tb_status_explain(w, "tb-proxy.service");
     return true;
 }
 
-static void conclude_door(struct conclusion_work *w)
+static void conclude_door(struct tb_status_work *w)
 {
     const struct tb_snapshot *s = w->s;
     const struct tb_unit *proxy = tb_status_unit(s, "tb-proxy.service");
@@ -460,7 +301,7 @@ static void conclude_door(struct conclusion_work *w)
 
     down = conclude_socket(w, "tb-proxy-health.socket") || down;
     /* A unit that fails says more than that it does not answer; one that is stopped is told below. */
-    if (down || unit_is_failing(proxy) ||
+    if (down || tb_status_unit_failing(proxy) ||
         (s->units_known && proxy && strcmp(proxy->active, "inactive") == 0 && s->proxy.error[0]))
         return;
     if (!s->proxy.came && s->client.serves)
@@ -482,7 +323,7 @@ static void conclude_door(struct conclusion_work *w)
 }
 
 /* The audit, where no full disk explains it. */
-static void conclude_audit(struct conclusion_work *w)
+static void conclude_audit(struct tb_status_work *w)
 {
     if (strcmp(w->c->state, "Down") != 0 || strncmp(w->c->reason, "audit_unavailable", 17) != 0 ||
         w->audit_explained)
@@ -529,20 +370,6 @@ static void conclude_unreached(const struct tb_snapshot *s, struct tb_conclusion
              s->client.error);
 }
 
-static void conclude_units(struct conclusion_work *w)
-{
-    const struct tb_snapshot *s = w->s;
-
-    if (tb_status_place_full(s, TB_PLACE_STATE))
-        work_explain(w, "tb-billing.service");
-    for (size_t i = 0; i < s->n_units; i++) {
-        conclude_failed_unit(w, &s->units[i]);
-        conclude_restless_unit(w, &s->units[i]);
-    }
-    if (s->units_known)
-        conclude_missing_units(w);
-}
-
 /* A file by which a program tells its state: it writes that anew when it starts. */
 static void conclude_broken(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
@@ -558,7 +385,7 @@ static void conclude_broken(const struct tb_snapshot *s, struct tb_conclusion *c
 
 void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
 {
-    struct conclusion_work w = {.s = s, .c = ret};
+    struct tb_status_work w = {.s = s, .c = ret};
 
     *ret = (struct tb_conclusion){.state = "Unknown"};
     if (s->proxy.came)
@@ -577,11 +404,11 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
     if (w.clock_wrong && s->facts.lease == TB_LEASE_PENDING)
         ret->problems[ret->n_problems - 1].level = TB_STATUS_CRITICAL;
     tb_status_add_certificates(s, ret);
-    conclude_settings(&w);
+    tb_status_add_settings(&w);
     conclude_lease(&w);
     conclude_steps(&w);
     conclude_runtime(&w);
-    conclude_units(&w);
+    tb_status_add_units(&w);
     if (s->facts.broken)
         conclude_broken(s, ret);
     tb_status_add_silence(s, ret);

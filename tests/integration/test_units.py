@@ -214,6 +214,14 @@ def test_the_catalog_explains_every_message_above_notice():
     assert set(re.findall(r"case (TB_EXIT_\w+):\s*return TB_EVENT_ENDED_", outcome)) == codes
 
 
+@pytest.mark.parametrize("script", [p.name for p in UNITS.glob("tb-*") if not p.suffix])
+def test_the_catalog_explains_what_scripts_say(script):
+    """By the unit: what a helper of a script sends to the journal is not always known to be the unit's."""
+    text = (UNITS / f"{script}.service").read_text()
+    assert f"LogExtraFields=MESSAGE_ID={events()['TB_EVENT_' + {'tb-scratch': 'SCRATCH', 'tb-repair': 'TRY_REPAIR'}[script]]}\n" in text
+    assert "logger" not in re.sub(r"#.*", "", (UNITS / script).read_text())
+
+
 def test_catalog_can_be_compiled(root, tmp_path):
     (tmp_path / "usr/lib/systemd/catalog").mkdir(parents=True)
     (tmp_path / "var/lib/systemd/catalog").mkdir(parents=True)

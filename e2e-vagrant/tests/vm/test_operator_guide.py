@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operator guide, typed on a fresh machine from its first command to its last. Each row of the troubleshooting table is provoked where it
-stands; its symptom must be on the screen of tb-status, and its remedy, typed as printed, must make the machine serve again."""
+stands; its symptom must be on the screen of tb-status, and its remedy, typed as printed, must make the machine serve again.
+
+TB_GUIDE_ROWS='not enough memory|status 404' make check-guide installs and configures, and then tries only the rows whose symptom this
+expression finds."""
 
 import json
+import os
 import re
 
 import guide_faults
@@ -88,10 +92,17 @@ def test_each_row_has_its_fault():
     assert len(GUIDE.rows) > 20 and len(GUIDE.applied) >= 1
 
 
+ROWS = os.environ.get("TB_GUIDE_ROWS")
 LAST = [s for s in GUIDE.steps if s.heading == "Remove"]  # after which there is no journal to look at
 
 
-@pytest.mark.parametrize("step", [s for s in GUIDE.steps if s not in LAST], ids=name_of)
+def steps_to_try():
+    if not ROWS:
+        return [s for s in GUIDE.steps if s not in LAST]
+    return [s for s in GUIDE.steps if s.heading in ("Install", "Configure") or isinstance(s, guidebook.Row) and re.search(ROWS, s.symptom)]
+
+
+@pytest.mark.parametrize("step", steps_to_try(), ids=name_of)
 def test_guide(machine, step):
     if isinstance(step, guidebook.Row):
         check_row(machine, step)
@@ -103,7 +114,7 @@ def test_the_catalog_explained_all_that_went_wrong(machine):
     """Whatever the faults made our programs say above notice has the id of a text."""
     text = machine.sh("journalctl --namespace=trustbridge -b -p warning -o json --output-fields=MESSAGE,MESSAGE_ID,SYSLOG_IDENTIFIER --no-pager")
     said = [r for r in map(json.loads, text.splitlines()) if r.get("SYSLOG_IDENTIFIER", "").startswith("tb-")]
-    assert len(said) > 10
+    assert len(said) > (0 if ROWS else 10)
     explained = set(re.findall(r"^-- (\w{32})$", (repo / "units/trustbridge.catalog").read_text(), re.M))
     assert [r for r in said if r.get("MESSAGE_ID") not in explained] == []
 

@@ -322,6 +322,41 @@ static void downloading(void)
     unit("tb-hydrate.service", "activating", "start");
 }
 
+/* By hand, when it had all; the runtime goes with it. */
+static void hydrate_stopped(void)
+{
+    proxy_says("Decrypt", "waiting_for_runtime");
+    unit("tb-hydrate.service", "inactive", "dead");
+    unit("tb-runtime.service", "inactive", "dead");
+    s.facts.delivery.work = TB_WORK_ABSENT;
+}
+
+static void hydrate_stopped_in_its_work(void)
+{
+    hydrate_stopped();
+    proxy_says("Hydrate", "stopped by a signal; progress is kept, the next start goes on");
+    step(&s.facts.hydrate, TB_WORK_FAILED, "failed", "stopped by a signal; progress is kept");
+    s.facts.decrypt.work = TB_WORK_ABSENT;
+}
+
+static void hydrate_about_to_start(void)
+{
+    hydrate_stopped();
+    strcpy(unit("tb-hydrate.service", "inactive", "dead")->job, "start");
+}
+
+static void runtime_stopped(void)
+{
+    hydrate_stopped();
+    unit("tb-hydrate.service", "active", "exited");
+}
+
+static void runtime_about_to_start(void)
+{
+    runtime_stopped();
+    strcpy(unit("tb-runtime.service", "inactive", "dead")->job, "start");
+}
+
 /* --- the table ------------------------------------------------------------------------------------------ */
 
 struct row {
@@ -486,6 +521,27 @@ static const struct row rows[] = {
      1,
      "exit 1; it said: unknown option --modle",
      "-u tb-runtime.service"},
+    {{hydrate_stopped},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     1,
+     "tb-hydrate.service is stopped, and without it",
+     "systemctl start tb-hydrate.service"},
+    {{hydrate_stopped_in_its_work},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     1,
+     "tb-hydrate.service is stopped, and without it",
+     "systemctl start tb-hydrate.service"},
+    {{hydrate_about_to_start}, TB_STATUS_WARNING, TB_STATUS_NOT_READY, 0, NULL, NULL},
+    {{runtime_stopped},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     1,
+     "tb-runtime.service is stopped",
+     "systemctl start tb-runtime.service"},
+    {{runtime_about_to_start}, TB_STATUS_WARNING, TB_STATUS_NOT_READY, 0, NULL, NULL},
+    {{hydrate_stopped, suspended}, TB_STATUS_CRITICAL, TB_STATUS_NOT_READY, 1, "refuses this contract", NULL},
     {{suspended},
      TB_STATUS_CRITICAL,
      TB_STATUS_NOT_READY,
