@@ -39,11 +39,25 @@ int cp_store_get_asset(struct cp_store *s, const char *asset_id, uint64_t versio
     return r <= 0 ? (r == 0 ? -ENOENT : r) : asset_read(rows, ret);
 }
 
+static int asset_each(struct cp_rows *rows, int (*fn)(const struct cp_asset *, void *), void *ctx)
+{
+    struct cp_asset a;
+    int r;
+
+    while ((r = cp_rows_next(rows)) > 0) {
+        r = asset_read(rows, &a);
+        if (r == 0)
+            r = fn(&a, ctx);
+        if (r != 0)
+            return r;
+    }
+    return r;
+}
+
 int cp_store_each_asset(struct cp_store *s, const char *asset_id, int (*fn)(const struct cp_asset *, void *),
                         void *ctx)
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;
-    struct cp_asset a;
     int r;
 
     if (asset_id)
@@ -53,16 +67,19 @@ int cp_store_each_asset(struct cp_store *s, const char *asset_id, int (*fn)(cons
         r = cp_sql_query(s->c, &rows,
                          "SELECT " ASSET_COLUMNS " WHERE v.version=a.current_version ORDER BY v.asset_id",
                          "");
-    if (r < 0)
-        return r;
-    while ((r = cp_rows_next(rows)) > 0) {
-        r = asset_read(rows, &a);
-        if (r == 0)
-            r = fn(&a, ctx);
-        if (r != 0)
-            return r;
-    }
-    return r;
+    return r < 0 ? r : asset_each(rows, fn, ctx);
+}
+
+int cp_store_page_assets(struct cp_store *s, const char *after, uint64_t limit,
+                         int (*fn)(const struct cp_asset *, void *), void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT " ASSET_COLUMNS " WHERE v.version=a.current_version AND v.asset_id>$1"
+                         " ORDER BY v.asset_id LIMIT $2",
+                         "tu", after, limit);
+
+    return r < 0 ? r : asset_each(rows, fn, ctx);
 }
 
 /* The version that has this key and these contents. 0: none. */
@@ -76,17 +93,22 @@ static int asset_find_version(struct cp_store *s, const struct cp_asset *a, int6
         "ttt", a->asset_id, a->key_id, a->sha256_ciphertext);
 }
 
+/* A number is never given twice, also when its version was deleted. */
 static int asset_insert(struct cp_store *s, struct cp_asset *a)
 {
-    int64_t last = 0;
+    int64_t last = 0, deleted = -1;
     int r = cp_sql_int(s->c, &last, 0, "SELECT max(version) FROM asset_versions WHERE asset_id=$1", "t",
                        a->asset_id);
 
+    if (r == 0)
+        r = cp_sql_int(s->c, &deleted, -1, "SELECT last_version FROM assets WHERE asset_id=$1", "t",
+                       a->asset_id);
     if (r < 0)
         return r;
-    a->version = (uint64_t)last + 1;
-    if (last == 0)
-        r = store_run(s, "INSERT INTO assets VALUES($1, 1, $2)", "tu", a->asset_id, a->registered_us);
+    a->version = (uint64_t)MAX(last, MAX(deleted, (int64_t)0)) + 1;
+    if (deleted < 0)
+        r = store_run(s, "INSERT INTO assets(asset_id, current_version, created_us) VALUES($1, 1, $2)", "tu",
+                      a->asset_id, a->registered_us);
     if (r < 0)
         return r;
     return store_run(s, "INSERT INTO asset_versions VALUES($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)",
@@ -171,4 +193,39 @@ int cp_store_restore_asset(struct cp_store *s, const char *asset_id, uint64_t *r
         return r;
     *ret_version = (uint64_t)other;
     return other == 0 ? -ENOENT : cp_store_promote_asset(s, asset_id, (uint64_t)other);
+}
+
+/* What a contract names is kept, also for one that is over: it may be allowed again. */
+static int asset_check_unused(struct cp_store *s, const char *asset_id, uint64_t version)
+{
+    int64_t current = 0, named = 0;
+    int r =
+        cp_sql_int(s->c, &current, 0, "SELECT current_version FROM assets WHERE asset_id=$1", "t", asset_id);
+
+    if (r == 0)
+        r = cp_sql_int(s->c, &named, 0,
+                       "SELECT count(*) FROM contracts WHERE asset_id=$1 AND ($2=0 OR version=$2)", "tu",
+                       asset_id, version);
+    if (r < 0)
+        return r;
+    return current == 0 ? -ENOENT : named > 0 || current == (int64_t)version ? -EADDRINUSE : 0;
+}
+
+int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t version)
+{
+    int r = asset_check_unused(s, asset_id, version), n;
+
+    if (r < 0)
+        return r;
+    n = cp_sql_run(s->c, "DELETE FROM asset_versions WHERE asset_id=$1 AND ($2=0 OR version=$2)", "tu",
+                   asset_id, version);
+    if (n <= 0)
+        return n < 0 ? n : -ENOENT;
+    if (version)
+        return store_run(
+            s,
+            "UPDATE assets SET last_version=CASE WHEN last_version<$2 THEN $2 ELSE last_version END"
+            " WHERE asset_id=$1",
+            "tu", asset_id, version);
+    return store_run(s, "DELETE FROM assets WHERE asset_id=$1", "t", asset_id);
 }

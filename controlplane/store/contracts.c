@@ -69,12 +69,33 @@ int cp_store_get_contract(struct cp_store *s, const char *contract_id, uint64_t 
     return 0;
 }
 
+const char *cp_contract_state(const struct cp_contract *c, uint64_t now_us)
+{
+    if (!c->active)
+        return strcmp(c->reason, "contract_revoked") == 0 ? "revoked" : "denied";
+    return c->expires_us && c->expires_us <= now_us ? "expired" : "active";
+}
+
 int cp_store_each_contract(struct cp_store *s, uint64_t now_us, int (*fn)(const struct cp_contract *, void *),
                            void *ctx)
 {
+    const struct cp_contract_page all = {.after = "", .asset_id = "", .state = "", .limit = INT64_MAX};
+
+    return cp_store_page_contracts(s, now_us, &all, fn, ctx);
+}
+
+/* The state as cp_contract_state() says it. */
+int cp_store_page_contracts(struct cp_store *s, uint64_t now_us, const struct cp_contract_page *p,
+                            int (*fn)(const struct cp_contract *, void *), void *ctx)
+{
     _cleanup_rows_ struct cp_rows *rows = NULL;
     struct cp_contract c;
-    int r = cp_sql_query(s->c, &rows, "SELECT " CONTRACT_COLUMNS " ORDER BY contract_id", "u", now_us);
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT " CONTRACT_COLUMNS " WHERE contract_id>$2 AND ($3='' OR asset_id=$3)"
+                         " AND ($4='' OR $4=CASE WHEN active=0 AND reason='contract_revoked' THEN 'revoked'"
+                         " WHEN active=0 THEN 'denied' WHEN expires_us<>0 AND expires_us<=$1 THEN 'expired'"
+                         " ELSE 'active' END) ORDER BY contract_id LIMIT $5",
+                         "utttu", now_us, p->after, p->asset_id, p->state, p->limit);
 
     if (r < 0)
         return r;

@@ -7,6 +7,56 @@ int cp_store_put_code(struct cp_store *s, const struct cp_code *c)
                      c->contract_id, c->uses_left, c->expires_us, c->created_us);
 }
 
+#define CODE_COLUMNS "code_sha256, contract_id, uses_left, expires_us, created_us FROM enrolment_codes"
+
+static void enrolment_read_code(struct cp_rows *rows, struct cp_code *c)
+{
+    *c = (struct cp_code){.uses_left = (uint64_t)cp_rows_int(rows, 2),
+                          .expires_us = (uint64_t)cp_rows_int(rows, 3),
+                          .created_us = (uint64_t)cp_rows_int(rows, 4)};
+    CP_ROWS_TEXT(rows, 0, c->code_sha256);
+    CP_ROWS_TEXT(rows, 1, c->contract_id);
+}
+
+int cp_store_page_codes(struct cp_store *s, uint64_t now_us, const char *contract_id,
+                        const struct cp_code *after, uint64_t limit,
+                        int (*fn)(const struct cp_code *, void *), void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    struct cp_code c;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT " CODE_COLUMNS " WHERE uses_left>0 AND (expires_us=0 OR expires_us>$1)"
+                         " AND ($2='' OR contract_id=$2)"
+                         " AND (contract_id>$3 OR (contract_id=$3 AND code_sha256>$4))"
+                         " ORDER BY contract_id, code_sha256 LIMIT $5",
+                         "utttu", now_us, contract_id, after->contract_id, after->code_sha256, limit);
+
+    if (r < 0)
+        return r;
+    while ((r = cp_rows_next(rows)) > 0) {
+        enrolment_read_code(rows, &c);
+        r = fn(&c, ctx);
+        if (r != 0)
+            return r;
+    }
+    return r;
+}
+
+int cp_store_end_code(struct cp_store *s, const char *code_id, struct cp_code *ret)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows, "SELECT " CODE_COLUMNS " WHERE substr(code_sha256, 1, 16)=$1", "t",
+                         code_id);
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    if (r <= 0)
+        return r == 0 ? -ENOENT : r;
+    enrolment_read_code(rows, ret);
+    rows = cp_rows_free(rows);
+    return store_run(s, "UPDATE enrolment_codes SET uses_left=0 WHERE code_sha256=$1", "t", ret->code_sha256);
+}
+
 static int enrolment_get_code(struct cp_store *s, const char *code_sha256, const char *contract_id,
                               struct cp_code *ret)
 {

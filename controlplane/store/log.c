@@ -7,7 +7,8 @@
 #include "common/units.h"
 #include "controlplane/store/store_room.h"
 
-#define CHANGE_LINE_MAX 4096
+/* What a contract was and became, with the CAs of a customer left out. */
+#define CHANGE_LINE_MAX 16384
 
 /* -- verdicts ---------------------------------------------------------------------------------- */
 int cp_store_add_log(struct cp_store *s, const struct cp_log_entry *e)
@@ -19,22 +20,17 @@ int cp_store_add_log(struct cp_store *s, const struct cp_log_entry *e)
                      e->client_name, (uint64_t)e->authorized, e->reason);
 }
 
-int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct cp_log_entry *, void *),
-                      void *ctx)
-{
-    _cleanup_rows_ struct cp_rows *rows = NULL;
-    int r = cp_sql_query(
-        s->c, &rows,
-        "SELECT at_us, contract_id, asset_id, version, hw_id, peer, client_name, authorized, reason"
-        " FROM (SELECT * FROM log ORDER BY id DESC LIMIT $1) AS newest ORDER BY id",
-        "u", limit);
+#define LOG_COLUMNS "at_us, contract_id, asset_id, version, hw_id, peer, client_name, authorized, reason, id"
 
-    if (r < 0)
-        return r;
+static int log_each(struct cp_rows *rows, int (*fn)(const struct cp_log_entry *, void *), void *ctx)
+{
+    int r;
+
     while ((r = cp_rows_next(rows)) > 0) {
         struct cp_log_entry e = {.at_us = (uint64_t)cp_rows_int(rows, 0),
                                  .version = (uint64_t)cp_rows_int(rows, 3),
-                                 .authorized = cp_rows_int(rows, 7)};
+                                 .authorized = cp_rows_int(rows, 7),
+                                 .id = (uint64_t)cp_rows_int(rows, 9)};
 
         CP_ROWS_TEXT(rows, 1, e.contract_id);
         CP_ROWS_TEXT(rows, 2, e.asset_id);
@@ -47,6 +43,36 @@ int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct
             return r;
     }
     return r;
+}
+
+int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct cp_log_entry *, void *),
+                      void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT " LOG_COLUMNS
+                         " FROM (SELECT * FROM log ORDER BY id DESC LIMIT $1) AS newest ORDER BY id",
+                         "u", limit);
+
+    return r < 0 ? r : log_each(rows, fn, ctx);
+}
+
+/* Two texts, so that each has its index. */
+int cp_store_page_log(struct cp_store *s, const char *contract_id, uint64_t before, uint64_t limit,
+                      int (*fn)(const struct cp_log_entry *, void *), void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    uint64_t end = before ? before : INT64_MAX;
+    int r = *contract_id
+                ? cp_sql_query(s->c, &rows,
+                               "SELECT " LOG_COLUMNS
+                               " FROM log WHERE contract_id=$1 AND id<$2 ORDER BY id DESC LIMIT $3",
+                               "tuu", contract_id, end, limit)
+                : cp_sql_query(s->c, &rows,
+                               "SELECT " LOG_COLUMNS " FROM log WHERE id<$1 ORDER BY id DESC LIMIT $2", "uu",
+                               end, limit);
+
+    return r < 0 ? r : log_each(rows, fn, ctx);
 }
 
 /* -- changes ----------------------------------------------------------------------------------- */
@@ -75,6 +101,19 @@ static int change_last(struct cp_store *s, uint64_t *ret_seq, char prev[static 2
 int cp_store_add_change(struct cp_store *s, uint64_t now_us, const char *actor, const char *action,
                         const char *object, const char *const *details)
 {
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+
+    if (!o)
+        return -ENOMEM;
+    for (; details[0]; details += 2)
+        if (details[1] && !cJSON_AddStringToObject(o, details[0], details[1]))
+            return -ENOMEM;
+    return cp_store_add_change_json(s, now_us, actor, action, object, o);
+}
+
+int cp_store_add_change_json(struct cp_store *s, uint64_t now_us, const char *actor, const char *action,
+                             const char *object, cJSON *details)
+{
     char prev[2 * TB_CHAIN_HASH_BYTES + 1], ts[TB_RFC3339_MAX];
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     _cleanup_free_ char *line = NULL;
@@ -89,9 +128,13 @@ int cp_store_add_change(struct cp_store *s, uint64_t now_us, const char *actor, 
     cJSON_AddStringToObject(o, "actor", actor);
     cJSON_AddStringToObject(o, "action", action);
     cJSON_AddStringToObject(o, "object", object);
-    for (; details[0]; details += 2)
-        if (details[1])
-            cJSON_AddStringToObject(o, details[0], details[1]);
+    while (o && details && details->child) {
+        cJSON *m = details->child;
+        _cleanup_free_ char *name = strdup(m->string);
+
+        if (!name || !cJSON_AddItemToObject(o, name, cJSON_DetachItemViaPointer(details, m)))
+            return -ENOMEM;
+    }
     line = o ? cJSON_PrintUnformatted(o) : NULL;
     if (!line)
         return -ENOMEM;
@@ -102,9 +145,16 @@ int cp_store_add_change(struct cp_store *s, uint64_t now_us, const char *actor, 
 
 int cp_store_each_change(struct cp_store *s, uint64_t from, int (*fn)(const char *line, void *), void *ctx)
 {
+    return cp_store_page_changes(s, from, INT64_MAX, fn, ctx);
+}
+
+int cp_store_page_changes(struct cp_store *s, uint64_t from, uint64_t limit,
+                          int (*fn)(const char *line, void *), void *ctx)
+{
     _cleanup_rows_ struct cp_rows *rows = NULL;
     char line[CHANGE_LINE_MAX];
-    int r = cp_sql_query(s->c, &rows, "SELECT line FROM changes WHERE seq>=$1 ORDER BY seq", "u", from);
+    int r = cp_sql_query(s->c, &rows, "SELECT line FROM changes WHERE seq>=$1 ORDER BY seq LIMIT $2", "uu",
+                         from, limit);
 
     if (r < 0)
         return r;

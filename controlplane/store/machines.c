@@ -130,6 +130,26 @@ int cp_store_each_machine(struct cp_store *s, const char *contract_id,
     return r < 0 ? r : machine_each(rows, fn, ctx);
 }
 
+const char *cp_machine_state(const struct cp_machine *m, uint64_t now_us)
+{
+    return m->expelled_us ? "expelled" : m->slot_until_us > now_us ? "active" : "gone";
+}
+
+/* The state as cp_machine_state() says it. */
+int cp_store_page_machines(struct cp_store *s, uint64_t now_us, const struct cp_machine_page *p,
+                           int (*fn)(const struct cp_machine *, void *), void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT " MACHINE_COLUMNS " WHERE ($1='' OR contract_id=$1)"
+                         " AND (contract_id>$2 OR (contract_id=$2 AND hw_id>$3))"
+                         " AND ($4='' OR $4=CASE WHEN expelled_us<>0 THEN 'expelled' WHEN slot_until_us>$5"
+                         " THEN 'active' ELSE 'gone' END) ORDER BY contract_id, hw_id LIMIT $6",
+                         "ttttuu", p->contract_id, p->after, p->after_machine, p->state, now_us, p->limit);
+
+    return r < 0 ? r : machine_each(rows, fn, ctx);
+}
+
 int cp_store_each_machine_named(struct cp_store *s, const char *hw_id,
                                 int (*fn)(const struct cp_machine *, void *), void *ctx)
 {

@@ -47,6 +47,17 @@
     " NOT NULL, expires_us " INT " NOT NULL, created_us " INT " NOT NULL)" END                               \
     "CREATE INDEX machines_by_name ON machines(hw_id);"
 
+/* Remote administration. */
+#define MIGRATION_3(INT, BYTES, ID, END)                                                                     \
+    "CREATE TABLE tokens(name TEXT PRIMARY KEY, token_sha256 TEXT NOT NULL UNIQUE, scopes TEXT NOT NULL,"    \
+    " created_us " INT " NOT NULL, expires_us " INT " NOT NULL, revoked_us " INT " NOT NULL,"                \
+    " last_used_us " INT " NOT NULL, created_by TEXT NOT NULL)" END                                          \
+    "CREATE TABLE replies(actor TEXT NOT NULL, key_sha256 TEXT NOT NULL, request_sha256 TEXT NOT NULL,"      \
+    " status " INT " NOT NULL, sealed " BYTES " NOT NULL, created_us " INT " NOT NULL,"                      \
+    " PRIMARY KEY(actor, key_sha256))" END "CREATE INDEX replies_by_age ON replies(created_us);"             \
+    "CREATE INDEX log_by_contract ON log(contract_id, id);"                                                  \
+    "ALTER TABLE assets ADD COLUMN last_version " INT " NOT NULL DEFAULT 0;"
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -58,6 +69,7 @@ static const struct {
 } migrations[] = {
     FOR_BOTH(MIGRATION_1),
     FOR_BOTH(MIGRATION_2),
+    FOR_BOTH(MIGRATION_3),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

@@ -7,7 +7,7 @@
 #include "common/hex.h"
 #include "controlplane/store/sql_backend.h"
 
-#define STATEMENTS_MAX 128
+#define STATEMENTS_MAX 256
 /* Types of pg_type.h, which is not for clients. */
 #define OID_BYTEA 17
 #define OID_INT8 20

@@ -79,9 +79,11 @@ struct cp_log_entry {
     char client_name[101]; /* common name of its certificate, "" without one */
     bool authorized;
     char reason[CP_REASON_MAX + 1];
+    uint64_t id; /* when it is read */
 };
 
 struct cp_store;
+struct cJSON;
 
 /* where: a path, or postgresql://. Brings the tables up to date. seed: a database that was empty gets the two
  * contracts of the specification (cp_store_seed()). A reason for people in err. */
@@ -133,6 +135,13 @@ int cp_store_restore_asset(struct cp_store *s, const char *asset_id, uint64_t *r
 int cp_store_each_asset(struct cp_store *s, const char *asset_id, int (*fn)(const struct cp_asset *, void *),
                         void *ctx);
 
+/* Pages: at most `limit`, those behind `after`. */
+int cp_store_page_assets(struct cp_store *s, const char *after, uint64_t limit,
+                         int (*fn)(const struct cp_asset *, void *), void *ctx);
+/* Removes a version, or with version 0 the asset. -ENOENT; -EADDRINUSE: a contract names it, or the version
+ * is current. In a transaction. */
+int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t version);
+
 /* -- keks.c */
 int cp_store_each_kek(struct cp_store *s, int (*fn)(const char *kek_id, uint64_t versions, void *),
                       void *ctx);
@@ -152,6 +161,16 @@ int cp_store_get_contract(struct cp_store *s, const char *contract_id, uint64_t 
 int cp_store_each_contract(struct cp_store *s, uint64_t now_us, int (*fn)(const struct cp_contract *, void *),
                            void *ctx);
 
+/* asset_id, state: of that one alone; "": any. */
+struct cp_contract_page {
+    const char *after, *asset_id, *state;
+    uint64_t limit;
+};
+/* "active", "expired", "revoked", "denied": how it stands now. */
+const char *cp_contract_state(const struct cp_contract *c, uint64_t now_us);
+int cp_store_page_contracts(struct cp_store *s, uint64_t now_us, const struct cp_contract_page *p,
+                            int (*fn)(const struct cp_contract *, void *), void *ctx);
+
 /* -- machines.c */
 /* Takes or keeps a slot of c for the machine. -EDQUOT when all are taken by others; -EACCES when it was
  * expelled. In a transaction. */
@@ -170,6 +189,17 @@ int cp_store_expel_machine(struct cp_store *s, const char *contract_id, const ch
 int cp_store_each_machine(struct cp_store *s, const char *contract_id,
                           int (*fn)(const struct cp_machine *, void *), void *ctx);
 
+/* "active", "gone", "expelled": how it stands now. */
+const char *cp_machine_state(const struct cp_machine *m, uint64_t now_us);
+struct cp_machine_page {
+    const char *contract_id;           /* of that one alone; "": any */
+    const char *state;                 /* in that one alone; "": any */
+    const char *after, *after_machine; /* contract and machine */
+    uint64_t limit;
+};
+int cp_store_page_machines(struct cp_store *s, uint64_t now_us, const struct cp_machine_page *p,
+                           int (*fn)(const struct cp_machine *, void *), void *ctx);
+
 /* The machines of that name, of whatever contract. */
 int cp_store_each_machine_named(struct cp_store *s, const char *hw_id,
                                 int (*fn)(const struct cp_machine *, void *), void *ctx);
@@ -181,6 +211,14 @@ struct cp_code {
     uint64_t uses_left, expires_us, created_us; /* expires_us 0: never */
 };
 int cp_store_put_code(struct cp_store *s, const struct cp_code *c);
+/* A code is named by the first digits of its hash. */
+#define CP_CODE_ID_CHARS 16
+/* Those that are not over, of one contract or all (""), by contract and hash, behind `after`. */
+int cp_store_page_codes(struct cp_store *s, uint64_t now_us, const char *contract_id,
+                        const struct cp_code *after, uint64_t limit,
+                        int (*fn)(const struct cp_code *, void *), void *ctx);
+/* As it was before. -ENOENT. */
+int cp_store_end_code(struct cp_store *s, const char *code_id, struct cp_code *ret);
 /* Enrols the machine `hw_id`, whose key has this hash, by a code of the contract: one use of it, but none
  * where the same machine had enrolled by a code of the contract before and did not hear of it. -ENOENT no
  * such code of the contract; -EKEYEXPIRED; -EDQUOT all uses are used; -EACCES the machine was expelled. */
@@ -194,13 +232,21 @@ int cp_store_add_log(struct cp_store *s, const struct cp_log_entry *e);
  * NULL value leaves its member out. No secret. In the transaction of the change. */
 int cp_store_add_change(struct cp_store *s, uint64_t now_us, const char *actor, const char *action,
                         const char *object, const char *const *details);
+/* The same with any members, which are taken out of `details`; NULL: none. */
+int cp_store_add_change_json(struct cp_store *s, uint64_t now_us, const char *actor, const char *action,
+                             const char *object, struct cJSON *details);
 #define cp_change(s, now_us, actor, action, object, ...)                                                     \
     cp_store_add_change(s, now_us, actor, action, object, (const char *const[]){__VA_ARGS__, NULL})
 
 /* The newest `limit`, oldest first. fn returns nonzero to stop with that value, here and above. */
 int cp_store_each_log(struct cp_store *s, uint64_t limit, int (*fn)(const struct cp_log_entry *, void *),
                       void *ctx);
-/* The lines of the chain from number `from` on, without line ends. */
+/* Those before number `before` (0: the newest), newest first; of one contract or all (""). */
+int cp_store_page_log(struct cp_store *s, const char *contract_id, uint64_t before, uint64_t limit,
+                      int (*fn)(const struct cp_log_entry *, void *), void *ctx);
+/* At most `limit` lines of the chain from number `from` on, without line ends. */
+int cp_store_page_changes(struct cp_store *s, uint64_t from, uint64_t limit,
+                          int (*fn)(const char *line, void *), void *ctx);
 int cp_store_each_change(struct cp_store *s, uint64_t from, int (*fn)(const char *line, void *), void *ctx);
 
 #endif

@@ -56,6 +56,22 @@ struct cp_usage {
     char last_flags[64];            /* of the newest of them: "back", "late clone" */
     char report[TB_REPORT_MAX + 1]; /* the newest */
 };
+/* What was used, added up; a row for each counter of each group. */
+enum cp_usage_by { CP_USAGE_BY_CONTRACT, CP_USAGE_BY_MACHINE, CP_USAGE_BY_KEY };
+struct cp_usage_query {
+    enum cp_usage_by by;
+    const char *contract_id; /* "": all */
+    bool all_time;           /* whatever was ever counted; else the hours from_hour to to_hour - 1 */
+    int64_t from_hour, to_hour;
+};
+struct cp_usage_sum {
+    char contract_id[TB_ID_MAX + 1], hw_id[CP_HW_ID_MAX + 1], asset_id[TB_ID_MAX + 1];
+    char counter[CP_COUNTER_NAME_MAX + 1];
+    uint64_t used;
+};
+int cp_store_each_usage_sum(struct cp_store *s, const struct cp_usage_query *q,
+                            int (*fn)(const struct cp_usage_sum *, void *), void *ctx);
+
 int cp_store_each_usage(struct cp_store *s, int (*fn)(const struct cp_usage *, void *), void *ctx);
 
 #endif
