@@ -45,7 +45,9 @@ int tb_lease_record_write(const char *dir, const struct tb_lease_record *l)
         !cJSON_AddStringToObject(o, "contract_id", l->contract_id) ||
         !cJSON_AddStringToObject(o, "asset_id", l->asset_id))
         return -ENOMEM;
-    if (l->has_expiry)
+    if (l->asset_version)
+        r = tb_json_add_uint(o, "asset_version", l->asset_version);
+    if (r == 0 && l->has_expiry)
         r = record_add_time(o, "expires_at", l->expires_real_us);
     if (r == 0 && l->has_deadline)
         r = tb_json_add_uint(o, "deadline_boottime_us", l->deadline_boot_us);
@@ -103,6 +105,7 @@ int tb_lease_record_read(const char *dir, const char *name, struct tb_lease_reco
         return r;
     *ret = (struct tb_lease_record){
         .state = tb_lease_state_from_name(record_string(o, "state")),
+        .asset_version = record_uint(o, "asset_version"),
         .has_expiry = tb_json_member(o, "expires_at") != NULL,
         .has_deadline = tb_json_member(o, "deadline_boottime_us") != NULL,
         .expires_real_us = record_time(o, "expires_at"),

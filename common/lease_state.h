@@ -27,6 +27,7 @@ struct tb_lease_record {
     enum tb_lease_state state;
     char reason[TB_REASON_MAX];
     char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1];
+    uint64_t asset_version;        /* the one that the control plane wants served; 0: it does not say */
     bool has_expiry, has_deadline; /* neither: the lease does not end by itself */
     uint64_t expires_real_us;
     uint64_t deadline_boot_us; /* expiry and grace */

@@ -9,7 +9,7 @@
 
 #define LOG_EVERY_US (10 * TB_USEC_PER_SEC)
 /* Larger than any answer, so that cJSON never reallocates a buffer with a key in it. */
-#define ANSWER_MAX (16 * 1024)
+#define ANSWER_MAX (4 * CP_SAS_URL_MAX + 4096)
 
 void cp_reply_clear(struct cp_reply *r)
 {
@@ -30,6 +30,11 @@ void cp_answer_members(struct cp_reply *ret, unsigned status, const char *const 
 void cp_answer_json(struct cp_reply *ret, unsigned status, const cJSON *j)
 {
     *ret = (struct cp_reply){.status = status, .body = j ? cJSON_PrintUnformatted(j) : NULL};
+}
+
+void cp_answer_object(struct cp_reply *ret, const cJSON *j)
+{
+    *ret = (struct cp_reply){.status = 200, .body = cJSON_PrintBuffered(j, ANSWER_MAX, 0)};
 }
 
 void cp_api_too_large(struct cp_reply *ret)

@@ -12,6 +12,8 @@ void cp_answer_members(struct cp_reply *ret, unsigned status, const char *const 
 /* Nothing secret in it: cJSON leaves copies behind. */
 void cp_answer_json(struct cp_reply *ret, unsigned status, const cJSON *j);
 
+/* 200 and the object, which may hold secrets. */
+void cp_answer_object(struct cp_reply *ret, const cJSON *j);
 /* 503 with Retry-After. reason: "busy", "unavailable", ... */
 void cp_answer_later(struct cp_reply *ret, const char *reason, const char *message);
 /* 429. who: for the log, at most once in ten seconds. */

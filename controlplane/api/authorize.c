@@ -13,33 +13,43 @@
 /* Why there is no verdict, beside failures of the store. */
 enum authorize_fault { FAULT_NONE, FAULT_KEY, FAULT_KEY_SERVICE, FAULT_URL };
 
+/* A version that goes out with the answer. */
+struct release {
+    struct cp_asset asset;
+    struct tb_key key;
+    char sas[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX];
+};
+
+/* A key that will be needed, unwrapped before the transaction: a key service may take its time, and others
+ * wait for the lock. */
+struct unwrapped {
+    struct cp_wrapped wrapped; /* len 0: nothing */
+    struct tb_key key;
+};
+
 struct decision {
     const struct cp_api *api;
     const struct cp_request *rq;
     struct cp_authorize q;
     struct cp_usage_report *report; /* NULL: none that could be read */
-    /* unwrapped before the transaction: a key service may take its time, and others wait for the lock */
-    struct cp_wrapped wrapped; /* len 0: nothing */
-    struct tb_key unwrapped;
+    struct unwrapped unwrapped[2];  /* of the version of the contract, and of the one that is held */
     /* found anew at each try */
     const char *reason; /* NULL: authorized */
     enum authorize_fault fault;
     struct cp_contract contract;
     struct cp_identity identity; /* by a certificate; "" without */
     const char *hw_id;           /* the machine's name: its certificate's, else what it claims */
-    struct cp_asset asset;
-    struct tb_key key;
-    char sas[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX];
+    struct release current, held;
+    bool has_held; /* the machine serves another version than the contract's, and may have its key again */
     bool report_taken;
     unsigned usage_flags;
 };
 
 static void decision_clear(struct decision *d)
 {
-    tb_key_erase(&d->key);
-    tb_key_erase(&d->unwrapped);
-    tb_erase(d->sas, sizeof(d->sas));
-    tb_erase(d->manifest, sizeof(d->manifest));
+    tb_erase(&d->current, sizeof(d->current));
+    tb_erase(&d->held, sizeof(d->held));
+    tb_erase(d->unwrapped, sizeof(d->unwrapped));
     tb_freep(&d->report);
 }
 
@@ -122,13 +132,25 @@ static int authorize_judge_contract(struct cp_store *s, struct decision *d)
     return d->reason || c->mode == CP_MODE_OPEN ? 0 : authorize_identify(s, d);
 }
 
+/* One that a machine names and that is gone is none: it goes on with what it has in memory. */
+static int authorize_judge_held(struct cp_store *s, struct decision *d)
+{
+    int r = cp_store_hold_versions(s, d->contract.contract_id, d->hw_id, &d->current.asset, d->q.held_version,
+                                   &d->has_held);
+
+    if (r == 0 && d->has_held)
+        r = cp_store_get_asset(s, d->q.asset_id, d->q.held_version, &d->held.asset);
+    d->has_held = d->has_held && r == 0;
+    return r == -ENOENT ? 0 : r;
+}
+
 static int authorize_judge(struct cp_store *s, struct decision *d)
 {
     int r = authorize_judge_contract(s, d);
 
     if (r < 0 || d->reason)
         return r;
-    r = cp_store_get_asset(s, d->q.asset_id, d->contract.version, &d->asset);
+    r = cp_store_get_asset(s, d->q.asset_id, d->contract.version, &d->current.asset);
     if (r == -ENOENT) {
         d->reason = "asset_unknown";
         return 0;
@@ -139,18 +161,23 @@ static int authorize_judge(struct cp_store *s, struct decision *d)
         d->reason = r == -EDQUOT ? "hw_limit_reached" : "machine_expelled";
         return 0;
     }
-    return r;
+    return r < 0 ? r : authorize_judge_held(s, d);
 }
 
 static int authorize_unwrap(const struct decision *d, const struct cp_asset *a, struct tb_key *ret)
 {
     const struct cp_wrapped *w = &a->wrapped;
 
-    if (d->wrapped.len == 0 || w->len != d->wrapped.len || memcmp(w->b, d->wrapped.b, w->len) != 0 ||
-        strcmp(w->kek_id, d->wrapped.kek_id) != 0)
-        return cp_keyring_unwrap(d->api->keyring, a->asset_id, w, ret);
-    *ret = d->unwrapped;
-    return 0;
+    for (size_t i = 0; i < ARRAY_SIZE(d->unwrapped); i++) {
+        const struct unwrapped *u = &d->unwrapped[i];
+
+        if (u->wrapped.len == 0 || w->len != u->wrapped.len || memcmp(w->b, u->wrapped.b, w->len) != 0 ||
+            strcmp(w->kek_id, u->wrapped.kek_id) != 0)
+            continue;
+        *ret = u->key;
+        return 0;
+    }
+    return cp_keyring_unwrap(d->api->keyring, a->asset_id, w, ret);
 }
 
 static int authorize_fail_key(struct decision *d, int r)
@@ -159,36 +186,64 @@ static int authorize_fail_key(struct decision *d, int r)
     return -ECANCELED;
 }
 
-/* The key that will be needed, if all stays as it is until the transaction. What fails for another reason
- * than the key's is for the transaction to say. */
+static int authorize_prepare_version(struct cp_store *s, struct decision *d, uint64_t version,
+                                     struct release *l, struct unwrapped *u)
+{
+    int r;
+
+    if (cp_store_get_asset(s, d->q.asset_id, version, &l->asset) < 0)
+        return 0;
+    r = cp_keyring_unwrap(d->api->keyring, l->asset.asset_id, &l->asset.wrapped, &u->key);
+    if (r < 0)
+        return r;
+    u->wrapped = l->asset.wrapped;
+    return 0;
+}
+
+/* The keys that will be needed, if all stays as it is until the transaction. What fails for another reason
+ * than a key's is for the transaction to say. */
 static int authorize_prepare(struct cp_store *s, struct decision *d)
 {
     int r;
 
-    if (authorize_judge_contract(s, d) < 0 || d->reason ||
-        cp_store_get_asset(s, d->q.asset_id, d->contract.version, &d->asset) < 0)
+    if (authorize_judge_contract(s, d) < 0 || d->reason)
         return 0;
-    r = cp_keyring_unwrap(d->api->keyring, d->asset.asset_id, &d->asset.wrapped, &d->unwrapped);
-    if (r < 0)
-        return authorize_fail_key(d, r);
-    d->wrapped = d->asset.wrapped;
-    return 0;
+    r = authorize_prepare_version(s, d, d->contract.version, &d->current, &d->unwrapped[0]);
+    if (r == 0 && d->q.held_version && d->q.held_version != d->current.asset.version) {
+        r = authorize_prepare_version(s, d, d->q.held_version, &d->held, &d->unwrapped[1]);
+        r = r == -EAGAIN ? r : 0; /* else the machine does without, see authorize_release_held() */
+    }
+    return r < 0 ? authorize_fail_key(d, r) : 0;
 }
 
 /* The key, and the URLs, for the answer. */
-static int authorize_release(struct decision *d)
+static int authorize_release(struct decision *d, struct release *l)
 {
     uint64_t end_us = d->contract.expires_us ? d->contract.expires_us : UINT64_MAX;
-    int r = authorize_unwrap(d, &d->asset, &d->key);
+    int r = authorize_unwrap(d, &l->asset, &l->key);
 
     if (r < 0)
         return authorize_fail_key(d, r);
-    r = cp_sas_url(&d->api->sas, d->asset.ciphertext_url, d->rq->now_us, end_us, d->sas);
+    r = cp_sas_url(&d->api->sas, l->asset.ciphertext_url, d->rq->now_us, end_us, l->sas);
     if (r >= 0)
-        r = cp_sas_url(&d->api->sas, d->asset.manifest_url, d->rq->now_us, end_us, d->manifest);
+        r = cp_sas_url(&d->api->sas, l->asset.manifest_url, d->rq->now_us, end_us, l->manifest);
     if (r < 0)
         d->fault = FAULT_URL;
     return r < 0 ? -ECANCELED : 0;
+}
+
+/* What is wrong with an old version must not keep the machine from the one of its contract. */
+static int authorize_release_held(struct decision *d)
+{
+    int r = d->has_held ? authorize_release(d, &d->held) : 0;
+
+    if (r == 0 || d->fault == FAULT_KEY_SERVICE)
+        return r;
+    tb_warn("authorize: the key or the URLs of %s@%llu, which machine %.8s serves, cannot be given",
+            d->q.asset_id, (unsigned long long)d->q.held_version, d->hw_id);
+    d->has_held = false;
+    d->fault = FAULT_NONE;
+    return 0;
 }
 
 /* -- usage ------------------------------------------------------------------------------------- */
@@ -213,7 +268,7 @@ static int authorize_check_signature(struct cp_store *s, struct decision *d, boo
     struct signature g = {.d = d};
     int r = 0;
 
-    g.found = !d->reason && cp_usage_report_signed(&d->q, &d->key);
+    g.found = !d->reason && cp_usage_report_signed(&d->q, &d->current.key);
     if (!g.found)
         r = cp_store_each_asset(s, d->q.asset_id, authorize_try_version, &g);
     *ret = g.found;
@@ -252,10 +307,10 @@ static void authorize_tell_usage(const struct decision *d)
 }
 
 /* -- the transaction --------------------------------------------------------------------------- */
-static int authorize_add_log(struct cp_store *s, const struct decision *d)
+static int authorize_add_log(struct cp_store *s, const struct decision *d, const struct release *l)
 {
     struct cp_log_entry e = {
-        .at_us = d->rq->now_us, .authorized = !d->reason, .version = d->reason ? 0 : d->asset.version};
+        .at_us = d->rq->now_us, .authorized = !d->reason, .version = d->reason ? 0 : l->asset.version};
 
     snprintf(e.contract_id, sizeof(e.contract_id), "%s", d->q.contract_id);
     snprintf(e.asset_id, sizeof(e.asset_id), "%s", d->q.asset_id);
@@ -275,15 +330,20 @@ static int authorize_decide(struct cp_store *s, void *ctx)
     d->hw_id = d->q.hw_id;
     d->identity = (struct cp_identity){0};
     d->fault = FAULT_NONE;
+    d->has_held = false;
     d->contract = (struct cp_contract){0};
     d->report_taken = false;
     d->usage_flags = 0;
     r = authorize_judge(s, d);
     if (r == 0 && !d->reason)
-        r = authorize_release(d);
+        r = authorize_release(d, &d->current);
+    if (r == 0 && !d->reason)
+        r = authorize_release_held(d);
     if (r == 0)
         r = authorize_take_usage(s, d);
-    return r == 0 ? authorize_add_log(s, d) : r;
+    if (r == 0)
+        r = authorize_add_log(s, d, &d->current);
+    return r == 0 && d->has_held ? authorize_add_log(s, d, &d->held) : r;
 }
 
 /* -- the answer -------------------------------------------------------------------------------- */
@@ -297,7 +357,8 @@ static void authorize_answer_fault(const struct decision *d, struct cp_reply *re
     case FAULT_KEY:
         tb_error("authorize: the key of %s (wrapped by %s) does not open with this control plane's key: with "
                  "a master.key, restore the file or register the asset again",
-                 d->q.asset_id, *d->asset.wrapped.kek_id ? d->asset.wrapped.kek_id : "an unnamed key");
+                 d->q.asset_id,
+                 *d->current.asset.wrapped.kek_id ? d->current.asset.wrapped.kek_id : "an unnamed key");
         break;
     default:
         tb_error(
@@ -307,18 +368,45 @@ static void authorize_answer_fault(const struct decision *d, struct cp_reply *re
     cp_answer_misconfigured(ret);
 }
 
+static bool authorize_add_release(const struct release *l, cJSON *j)
+{
+    char hex[TB_KEY_HEX_CHARS + 1];
+    bool ok;
+
+    tb_hex_encode(l->key.b, sizeof(l->key.b), hex);
+    ok = cJSON_AddStringToObject(j, "sas_url", l->sas) &&
+         cJSON_AddStringToObject(j, "manifest_url", l->manifest) &&
+         cJSON_AddStringToObject(j, "decryption_key_hex", hex);
+    tb_erase(hex, sizeof(hex));
+    return ok;
+}
+
+static bool authorize_add_version(const struct release *l, cJSON *j)
+{
+    return (!*l->asset.manifest_sha256 ||
+            cJSON_AddStringToObject(j, "manifest_sha256", l->asset.manifest_sha256)) &&
+           tb_json_add_uint(j, "asset_version", l->asset.version) == 0;
+}
+
 static void authorize_answer_key(const struct decision *d, struct cp_reply *ret)
 {
     uint64_t end_us = d->contract.expires_us ? d->contract.expires_us : UINT64_MAX;
     uint64_t lease_us = d->rq->now_us + d->contract.lease_seconds * TB_USEC_PER_SEC;
-    char hex[TB_KEY_HEX_CHARS + 1], expires[TB_RFC3339_MAX];
+    _cleanup_secret_json_ cJSON *j = cJSON_CreateObject();
+    char expires[TB_RFC3339_MAX];
+    cJSON *held;
+    bool ok;
 
-    tb_hex_encode(d->key.b, sizeof(d->key.b), hex);
     tb_rfc3339_format(MIN(lease_us, end_us), 0, expires);
-    cp_answer(ret, 200, "status", "authorized", "sas_url", d->sas, "manifest_url", d->manifest,
-              "decryption_key_hex", hex, "expires_at", expires, "manifest_sha256",
-              *d->asset.manifest_sha256 ? d->asset.manifest_sha256 : NULL);
-    tb_erase(hex, sizeof(hex));
+    ok = j && cJSON_AddStringToObject(j, "status", "authorized") && authorize_add_release(&d->current, j) &&
+         cJSON_AddStringToObject(j, "expires_at", expires) && authorize_add_version(&d->current, j);
+    if (ok && d->has_held) {
+        held = cJSON_AddObjectToObject(j, "held");
+        ok = held && authorize_add_release(&d->held, held) && authorize_add_version(&d->held, held);
+    }
+    *ret = (struct cp_reply){0}; /* without a body it is a failure of the server's */
+    if (ok)
+        cp_answer_object(ret, j);
 }
 
 static void authorize_count(const struct decision *d)

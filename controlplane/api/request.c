@@ -8,14 +8,21 @@
 #define CHUNK_BYTES_MIN 1024
 #define CHUNK_BYTES_MAX (64 * 1024 * 1024)
 
-void cp_json_wipe(cJSON *j)
+/* As deep as the parser lets it be. */
+static void json_wipe_strings(cJSON *j)
 {
     cJSON *m;
 
     cJSON_ArrayForEach (m, j) {
         if (cJSON_IsString(m) && m->valuestring)
             tb_erase(m->valuestring, strlen(m->valuestring));
+        json_wipe_strings(m);
     }
+}
+
+void cp_json_wipe(cJSON *j)
+{
+    json_wipe_strings(j);
     cJSON_Delete(j);
 }
 
@@ -272,6 +279,8 @@ int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,
     if (*hw == '\0' || strlen(hw) > CP_HW_ID_MAX)
         return request_fault(err, "hw_id", "is empty or longer than 200 characters");
     strcpy(q.hw_id, hw);
+    /* One that says nothing is served as one that does not say. */
+    (void)tb_json_get_uint(j, "held_version", INT64_MAX, &q.held_version, err);
     request_take_usage(j, &q);
     *ret = q;
     return 0;

@@ -21,6 +21,7 @@ int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct
 
 struct cp_authorize {
     char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1], hw_id[CP_HW_ID_MAX + 1];
+    uint64_t held_version;                /* the one that the machine serves; 0: it does not say */
     char usage_report[TB_REPORT_MAX + 1]; /* "" when there is none, or one that is of no use */
     char usage_hmac[TB_REPORT_MAC_HEX + 1];
 };
@@ -38,7 +39,7 @@ struct cp_enrol {
 int cp_enrol_parse(const char *body, size_t len, bool renew, struct cp_enrol *ret,
                    char err[static TB_JSON_ERR_MAX]);
 
-/* Wipes the strings that are members of the object, then frees all of it. */
+/* Wipes the strings in the object, then frees all of it. */
 void cp_json_wipe(cJSON *j);
 static inline void cp_json_wipep(cJSON **j)
 {

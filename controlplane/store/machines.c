@@ -45,10 +45,52 @@ int cp_store_take_slot(struct cp_store *s, const struct cp_contract *c, const ch
                      "ttuut", c->contract_id, hw_id, now_us, until, identity);
 }
 
+static int machine_drop_versions(struct cp_store *s, const char *contract_id, const char *hw_id,
+                                 const struct cp_asset *current, uint64_t held)
+{
+    return store_run(s,
+                     "DELETE FROM machine_versions WHERE contract_id=$1 AND hw_id=$2 AND asset_id=$3"
+                     " AND version<>$4 AND version<>$5",
+                     "tttuu", contract_id, hw_id, current->asset_id, current->version, held);
+}
+
+int cp_store_hold_versions(struct cp_store *s, const char *contract_id, const char *hw_id,
+                           const struct cp_asset *current, uint64_t held, bool *ret)
+{
+    bool has_current = false, has_held = false, has_others = false;
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(
+        s->c, &rows, "SELECT version FROM machine_versions WHERE contract_id=$1 AND hw_id=$2 AND asset_id=$3",
+        "ttt", contract_id, hw_id, current->asset_id);
+
+    while (r >= 0 && (r = cp_rows_next(rows)) > 0) {
+        uint64_t version = (uint64_t)cp_rows_int(rows, 0);
+
+        has_current |= version == current->version;
+        has_held |= version == held;
+        has_others |= version != current->version && version != held;
+    }
+    rows = cp_rows_free(rows);
+    *ret = has_held && held != current->version;
+    if (r == 0 && !has_current)
+        r = store_run(s, "INSERT INTO machine_versions VALUES($1,$2,$3,$4)", "tttu", contract_id, hw_id,
+                      current->asset_id, current->version);
+    /* Only what it says itself tells that it holds the others no more. */
+    if (r == 0 && has_others && (has_held || held == current->version))
+        r = machine_drop_versions(s, contract_id, hw_id, current, held);
+    return r;
+}
+
 int cp_store_forget_machines(struct cp_store *s, const char *contract_id, const char *hw_id)
 {
-    int kept = 0, n;
+    int kept = 0, n = store_run(s,
+                                "DELETE FROM machine_versions WHERE contract_id=$1 AND EXISTS(SELECT 1 FROM"
+                                " machines m WHERE m.contract_id=$1 AND m.hw_id=machine_versions.hw_id"
+                                " AND m.expelled_us=0 AND (m.hw_id=$2 OR ($2 IS NULL AND m.identity='')))",
+                                "tt", contract_id, hw_id);
 
+    if (n < 0)
+        return n;
     if (!hw_id)
         kept = cp_sql_run(s->c,
                           "UPDATE machines SET slot_until_us=0 WHERE contract_id=$1 AND expelled_us=0"

@@ -58,6 +58,11 @@
     "CREATE INDEX log_by_contract ON log(contract_id, id);"                                                  \
     "ALTER TABLE assets ADD COLUMN last_version " INT " NOT NULL DEFAULT 0;"
 
+/* The versions of an asset that a machine was given and may still hold. */
+#define MIGRATION_4(INT, BYTES, ID, END)                                                                     \
+    "CREATE TABLE machine_versions(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, asset_id TEXT NOT NULL,"  \
+    " version " INT " NOT NULL, PRIMARY KEY(contract_id, hw_id, asset_id, version))" END
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -70,6 +75,7 @@ static const struct {
     FOR_BOTH(MIGRATION_1),
     FOR_BOTH(MIGRATION_2),
     FOR_BOTH(MIGRATION_3),
+    FOR_BOTH(MIGRATION_4),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

@@ -176,6 +176,11 @@ int cp_store_page_contracts(struct cp_store *s, uint64_t now_us, const struct cp
  * expelled. In a transaction. */
 int cp_store_take_slot(struct cp_store *s, const struct cp_contract *c, const char *hw_id,
                        const char *identity, uint64_t now_us);
+/* The machine is given the current version, and says that it still serves another one: held, 0 when it does
+ * not say. *ret: it was given that one before and has named no later one, so that it may have its key again.
+ * What it holds no more is forgotten. In a transaction. */
+int cp_store_hold_versions(struct cp_store *s, const char *contract_id, const char *hw_id,
+                           const struct cp_asset *current, uint64_t held, bool *ret);
 /* Forgets one machine of a contract; or, hw_id NULL, frees the slots of all: those that are enrolled keep
  * their identity. Not those that were expelled. In a transaction. Machines found. */
 int cp_store_forget_machines(struct cp_store *s, const char *contract_id, const char *hw_id);

@@ -31,7 +31,8 @@ struct authorize_exchange {
     bool busy;             /* the owner's own: started and not yet taken */
     int event_fd;
     struct authorize_verdict verdict;
-    char *report; /* the thread's own while busy */
+    uint64_t held_version; /* the thread's own while busy, as the report */
+    char *report;
     char hmac[TB_REPORT_MAC_HEX + 1];
     char hw_id[TB_HWID_MAX]; /* the thread's own */
 };
@@ -161,8 +162,8 @@ static void exchange_once(const struct authorize_exchange *x, struct authorize_v
     static const char *const headers[] = {"Content-Type: application/json", NULL};
     _cleanup_(exchange_identity_clear) struct exchange_identity id;
     _cleanup_free_ char *url = authorize_request_url(x->cfg->edc_endpoint);
-    _cleanup_free_ char *body =
-        authorize_request_body(x->cfg->contract_id, x->cfg->asset_id, x->hw_id, x->report, x->hmac);
+    _cleanup_free_ char *body = authorize_request_body(x->cfg->contract_id, x->cfg->asset_id, x->hw_id,
+                                                       x->held_version, x->report, x->hmac);
     _cleanup_http_response_ struct tb_http_response resp = {0};
     struct tb_http_request rq = {.method = "POST",
                                  .url = url,
@@ -296,10 +297,11 @@ static void exchange_want(struct authorize_exchange *x, bool look)
     pthread_mutex_unlock(&x->lock);
 }
 
-void authorize_exchange_start(struct authorize_exchange *x, const char *report,
+void authorize_exchange_start(struct authorize_exchange *x, uint64_t held_version, const char *report,
                               const struct tb_key *report_key)
 {
     assert(!x->busy);
+    x->held_version = held_version;
     tb_freep(&x->report);
     if (report && tb_report_sign(report_key, report, strlen(report), x->hmac) == 0)
         x->report = strdup(report);
@@ -323,7 +325,7 @@ bool authorize_exchange_take(struct authorize_exchange *x, struct authorize_verd
     x->done = false;
     if (done) {
         *ret = x->verdict;
-        x->verdict.grant = NULL;
+        x->verdict.grant = x->verdict.held = NULL;
         x->busy = false;
     }
     pthread_mutex_unlock(&x->lock);

@@ -21,9 +21,9 @@ int authorize_exchange_new(const struct tb_config *cfg, struct authorize_exchang
 /* Becomes readable when a verdict is there. */
 int authorize_exchange_fd(const struct authorize_exchange *x);
 bool authorize_exchange_busy(const struct authorize_exchange *x);
-/* Begins an exchange; not while busy. report: a usage report to send along, signed with report_key; NULL:
- * none. Copied. */
-void authorize_exchange_start(struct authorize_exchange *x, const char *report,
+/* Begins an exchange; not while busy. held_version: the one that this machine serves, 0 when it knows of
+ * none. report: a usage report to send along, signed with report_key; NULL: none. Copied. */
+void authorize_exchange_start(struct authorize_exchange *x, uint64_t held_version, const char *report,
                               const struct tb_key *report_key);
 /* Begins a look whether the control plane is there at all: cheap, and nothing of ours is in it. Its verdict
  * says look. Not while busy. */

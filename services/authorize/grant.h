@@ -13,6 +13,7 @@
 #define TB_GRANT_SHA256_NONE "none"
 
 struct tb_grant {
+    uint64_t version; /* of the asset; 0: the control plane knows of none */
     struct tb_key key;
     char manifest_sha256[TB_KEY_HEX_CHARS + 1]; /* lower case hex, or TB_GRANT_SHA256_NONE */
     char sas_url[TB_GRANT_URL_MAX + 1];
@@ -28,6 +29,17 @@ static inline void tb_grant_freep(struct tb_grant **g)
     *g = NULL;
 }
 #define _cleanup_grant_ _cleanup_(tb_grant_freep)
+
+/* NULL: none, or wiped. */
+struct tb_grants {
+    struct tb_grant *current;
+    struct tb_grant *held; /* of the version that this machine serves, while that is another one */
+};
+static inline void tb_grants_clear(struct tb_grants *g)
+{
+    tb_grant_freep(&g->current);
+    tb_grant_freep(&g->held);
+}
 
 /* When the SAS in url ends (its se= parameter), in us of CLOCK_REALTIME; 0 when it does not say. */
 uint64_t tb_sas_expiry_us(const char *url);

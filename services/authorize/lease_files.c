@@ -120,6 +120,7 @@ static int lease_files_write_lease(const struct tb_lease_files *f, const struct 
 {
     bool ends = l->expires_real_us > 0;
     struct tb_lease_record r = {.state = l->state,
+                                .asset_version = l->asset_version,
                                 .has_expiry = ends,
                                 .has_deadline = ends,
                                 .expires_real_us = l->expires_real_us,
@@ -197,6 +198,7 @@ static void lease_files_restore_serving(const struct tb_lease_files *f, struct t
         return;
     tb_lease_restore_serving(l, r.expires_real_us, r.deadline_boot_us, r.renewed_real_us,
                              r.state == TB_LEASE_UNREACHABLE ? r.reason : NULL);
+    l->asset_version = r.asset_version;
 }
 
 int tb_lease_files_restore(struct tb_lease_files *f, struct tb_lease *l, const struct tb_clock *now)

@@ -10,21 +10,21 @@
 #include "common/config.h"
 #include "common/contact.h"
 #include "common/events.h"
+#include "authorize/check.h"
 #include "authorize/exchange.h"
 #include "common/domain_file.h"
 #include "common/exit.h"
 #include "common/fdpass.h"
-#include "common/file_check.h"
 #include "authorize/lease_files.h"
 #include "authorize/grant.h"
 #include "common/io.h"
 #include "authorize/lease.h"
 #include "common/log.h"
 #include "common/notify.h"
-#include "common/pem_check.h"
 #include "authorize/release.h"
 #include "common/usage_report.h"
 #include "common/secret.h"
+#include "common/serving.h"
 #include "common/signals.h"
 #include "common/units.h"
 
@@ -63,11 +63,12 @@ struct daemon {
     struct tb_lease_files files;
     struct tb_lease lease;
     struct authorize_exchange *exchange;
-    struct tb_grant *grant; /* NULL: none, or wiped */
+    struct tb_grants grants;
+    uint64_t asked_held; /* the version that the control plane was last asked for beside the current one */
     /* Secret memory; NULL: no grant yet. It outlives the grant: what was served before a refusal is told with
      * the refused exchanges. */
     struct tb_key *report_key;
-    struct tb_handouts handouts;
+    struct tb_handouts handouts[_TB_RELEASE_FOR_MAX];
     struct tb_releases releases;
     uint64_t started, finished; /* exchanges, counted */
     uint64_t exchange_since_us;
@@ -155,12 +156,21 @@ static void lease_report(struct daemon *d, const struct tb_clock *now)
     snprintf(d->logged_reason, sizeof(d->logged_reason), "%s", l->reason);
 }
 
+static void grants_take(struct daemon *d, struct authorize_verdict *v, const struct tb_clock *now)
+{
+    tb_grants_clear(&d->grants);
+    d->grants.current = TAKE_PTR(v->grant);
+    d->grants.held = TAKE_PTR(v->held);
+    for (int i = 0; i < _TB_RELEASE_FOR_MAX; i++)
+        d->handouts[i] = (struct tb_handouts){.granted_us = now->boot_us};
+}
+
 static void lease_changed(struct daemon *d, const struct tb_clock *now)
 {
     /* The flag first: it stops the chain. */
     files_update(d, now);
     if (d->lease.suspended)
-        tb_grant_freep(&d->grant);
+        tb_grants_clear(&d->grants);
     lease_report(d, now);
 }
 
@@ -210,7 +220,7 @@ static void report_key_renew(struct daemon *d)
 {
     if (!d->report_key)
         d->report_key = tb_secret_alloc(sizeof(*d->report_key));
-    if (d->report_key && tb_report_key(&d->grant->key, d->report_key) < 0)
+    if (d->report_key && tb_report_key(&d->grants.current->key, d->report_key) < 0)
         tb_secret_freep(&d->report_key);
 }
 
@@ -231,13 +241,11 @@ static void exchange_ended(struct daemon *d)
     }
     subscription_heed(d, &v);
     d->finished = d->started;
-    if (v.outcome.code == AUTHORIZE_GRANTED) {
-        tb_grant_free(d->grant);
-        d->grant = TAKE_PTR(v.grant);
-        report_key_renew(d);
-        d->handouts = (struct tb_handouts){.granted_us = now.boot_us};
-    }
     tb_lease_apply(&d->lease, &v, &now);
+    if (v.outcome.code == AUTHORIZE_GRANTED) {
+        grants_take(d, &v, &now);
+        report_key_renew(d);
+    }
     if (d->request_again)
         tb_lease_ask_soon(&d->lease, &now);
     d->request_again = false;
@@ -245,13 +253,16 @@ static void exchange_ended(struct daemon *d)
 }
 
 /* True when the wait for a fresher URL is over, one way or the other: the old one is better than none. */
-static bool renewal_over(struct daemon *d, struct tb_waiting *w, const struct tb_clock *now)
+static bool renewal_over(struct daemon *d, struct tb_waiting *w, uint64_t serving, const struct tb_clock *now)
 {
     if (w->exchange == 0) {
-        w->exchange = daemon_is_asking(d) ? d->started : d->started + 1;
+        bool asking = daemon_is_asking(d), fits = asking && d->asked_held == serving;
+
+        w->exchange = fits ? d->started : d->started + 1;
         w->deadline_us = now->boot_us + TB_RELEASE_RENEW_WAIT_US;
-        if (!daemon_is_asking(d))
+        if (!fits)
             tb_lease_ask_soon(&d->lease, now);
+        d->request_again |= asking && !fits;
         return false;
     }
     return d->finished >= w->exchange || now->boot_us >= w->deadline_us;
@@ -268,27 +279,38 @@ static struct tb_clock release_clock(const struct daemon *d, const struct tb_clo
     return c;
 }
 
-/* Answers each waiting connection that can be answered now. From the end, as an answered one is replaced by
- * the last. */
+/* Answers waiting connection i if that can be done now. */
+static void release_settle(struct daemon *d, size_t i, uint64_t serving, const struct tb_clock *judged,
+                           const struct tb_clock *now)
+{
+    struct tb_waiting *w = &d->releases.waiting[i];
+    enum tb_credential cred = w->cred;
+    struct tb_handouts *h = &d->handouts[tb_peer_for(&w->peer)];
+    bool missing;
+    const struct tb_grant *g = tb_release_grant(&d->grants, tb_peer_for(&w->peer), serving, &missing);
+    enum tb_release_answer a = tb_release_decide(&d->lease, g, h, tb_release_judged_as(&w->peer), judged);
+
+    if (a == TB_RELEASE_GIVE && missing)
+        a = TB_RELEASE_RENEW;
+    if (a == TB_RELEASE_RENEW && renewal_over(d, w, serving, now))
+        a = TB_RELEASE_GIVE;
+    if (a == TB_RELEASE_GIVE) {
+        tb_releases_give(&d->releases, i, g);
+        if (h->first_us[cred] == 0)
+            h->first_us[cred] = now->boot_us;
+    } else if (a == TB_RELEASE_REFUSE) {
+        tb_releases_refuse(&d->releases, i, d->lease.reason);
+    }
+}
+
+/* From the end, as an answered one is replaced by the last. */
 static void releases_settle(struct daemon *d, const struct tb_clock *now)
 {
+    uint64_t serving = d->releases.n > 0 ? tb_serving_version(d->cfg.target_dir, d->cfg.asset_id) : 0;
     struct tb_clock judged = release_clock(d, now);
 
-    for (size_t i = d->releases.n; i-- > 0;) {
-        struct tb_waiting *w = &d->releases.waiting[i];
-        enum tb_credential cred = w->cred;
-        enum tb_release_answer a = tb_release_decide(&d->lease, d->grant, &d->handouts, cred, &judged);
-
-        if (a == TB_RELEASE_RENEW && renewal_over(d, w, now))
-            a = TB_RELEASE_GIVE;
-        if (a == TB_RELEASE_GIVE) {
-            tb_releases_give(&d->releases, i, d->grant);
-            if (d->handouts.first_us[cred] == 0)
-                d->handouts.first_us[cred] = now->boot_us;
-        } else if (a == TB_RELEASE_REFUSE) {
-            tb_releases_refuse(&d->releases, i, d->lease.reason);
-        }
-    }
+    for (size_t i = d->releases.n; i-- > 0;)
+        release_settle(d, i, serving, &judged, now);
 }
 
 /* With each exchange goes what tb-billing has counted: where several machines share one subscription the
@@ -325,7 +347,8 @@ static void exchange_start_if_due(struct daemon *d, const struct tb_clock *now)
     d->started++;
     d->exchange_since_us = now->boot_us;
     report = usage_report(d);
-    authorize_exchange_start(d->exchange, report, d->report_key);
+    d->asked_held = tb_serving_held(d->cfg.target_dir, d->cfg.asset_id, d->lease.asset_version);
+    authorize_exchange_start(d->exchange, d->asked_held, report, d->report_key);
 }
 
 static void daemon_keep_alive(struct daemon *d, const struct tb_clock *now)
@@ -403,7 +426,7 @@ static void daemon_take_signal(struct daemon *d)
  * outlive a restart there, while one that this process accepted and lost would read as a refusal. */
 static bool releases_may_accept(const struct daemon *d)
 {
-    return (d->grant || d->lease.suspended) && d->releases.n < TB_RELEASE_WAITING_MAX;
+    return (d->grants.current || d->lease.suspended) && d->releases.n < TB_RELEASE_WAITING_MAX;
 }
 
 static int daemon_wait(struct daemon *d)
@@ -533,9 +556,14 @@ static void daemon_stop(struct daemon *d, int rc)
 {
     tb_notify_stopping();
     /* Whoever waits for a fresher URL gets the one there is: to be dropped would read as a refusal. */
-    while (d->releases.n > 0 && d->grant)
-        tb_releases_give(&d->releases, 0, d->grant);
-    tb_grant_freep(&d->grant);
+    while (d->releases.n > 0 && d->grants.current) {
+        bool missing;
+
+        tb_releases_give(&d->releases, 0,
+                         tb_release_grant(&d->grants, tb_peer_for(&d->releases.waiting[0].peer),
+                                          tb_serving_version(d->cfg.target_dir, d->cfg.asset_id), &missing));
+    }
+    tb_grants_clear(&d->grants);
     tb_secret_freep(&d->report_key);
     /* The thread may be half a minute away from its answer: leave without it, and without exit handlers
      * beside it. */
@@ -547,33 +575,6 @@ static void daemon_stop(struct daemon *d, int rc)
     tb_close(d->releases.listen_fd);
     tb_close(d->signal_fd);
     tb_close(d->timer_fd);
-}
-
-/* Unset, the client certificate is a credential, which systemd takes from the operator's store. */
-static void authorize_check(const struct tb_config *c, struct tb_findings *f)
-{
-    static const char cert[] = TB_FILE_CREDSTORE "trustbridge.client-cert";
-    static const char key[] = TB_FILE_CREDSTORE "trustbridge.client-key";
-    bool set = c->client_cert_path || c->client_key_path;
-    const struct tb_pem_pair client = {
-        .cert_setting = set ? "TB_CLIENT_CERT_PATH" : "credential client-cert",
-        .cert = set                       ? c->client_cert_path
-                : access(cert, F_OK) == 0 ? cert
-                                          : NULL,
-        .key_setting = set ? "TB_CLIENT_KEY_PATH" : "credential client-key",
-        .key = set                      ? c->client_key_path
-               : access(key, F_OK) == 0 ? key
-                                        : NULL,
-        .user = PROGRAM,
-    };
-
-    if (c->ca_file)
-        tb_pem_check_authorities("TB_CA_FILE", c->ca_file, PROGRAM, f);
-    tb_pem_check_pair(&client, f);
-    if (!set && !client.cert != !client.key)
-        tb_findings_add(f, TB_FINDING_WARNING, 0, client.cert ? client.key_setting : client.cert_setting,
-                        "%s is missing, so that no client certificate is used; put it beside %s",
-                        client.cert ? key : cert, client.cert ? cert : key);
 }
 
 int main(int argc, char **argv)

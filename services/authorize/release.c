@@ -20,14 +20,22 @@ static const char *const credential_names[_TB_CRED_MAX] = {
     [TB_CRED_MANIFEST_URL] = "manifest-url",
     [TB_CRED_MANIFEST_SHA256] = "manifest-sha256",
     [TB_CRED_MODEL_KEY] = "model-key",
+    [TB_CRED_ASSET_VERSION] = "asset-version",
 };
 static const struct {
     const char *unit;
     enum tb_credential cred;
 } permitted[] = {
-    {"tb-hydrate.service", TB_CRED_SAS_URL},         {"tb-hydrate.service", TB_CRED_MANIFEST_URL},
-    {"tb-hydrate.service", TB_CRED_MANIFEST_SHA256}, {"tb-decrypt.service", TB_CRED_MANIFEST_SHA256},
+    {"tb-hydrate.service", TB_CRED_SAS_URL},
+    {"tb-hydrate.service", TB_CRED_MANIFEST_URL},
+    {"tb-hydrate.service", TB_CRED_MANIFEST_SHA256},
+    {"tb-decrypt.service", TB_CRED_MANIFEST_SHA256},
     {"tb-decrypt.service", TB_CRED_MODEL_KEY},
+    {"tb-hydrate.service", TB_CRED_ASSET_VERSION},
+    {"tb-next.service", TB_CRED_SAS_URL},
+    {"tb-next.service", TB_CRED_MANIFEST_URL},
+    {"tb-next.service", TB_CRED_MANIFEST_SHA256},
+    {"tb-next.service", TB_CRED_ASSET_VERSION},
 };
 
 static bool peer_name_char(char c)
@@ -79,6 +87,34 @@ enum tb_credential tb_peer_credential(const struct tb_peer *p)
     return _TB_CRED_INVALID;
 }
 
+enum tb_release_for tb_peer_for(const struct tb_peer *p)
+{
+    return strcmp(p->unit, "tb-next.service") == 0 ? TB_RELEASE_FOR_NEXT : TB_RELEASE_FOR_SERVING;
+}
+
+const struct tb_grant *tb_release_grant(const struct tb_grants *g, enum tb_release_for whom, uint64_t serving,
+                                        bool *ret_missing)
+{
+    const struct tb_grant *current = g->current;
+
+    *ret_missing = false;
+    if (!current || whom == TB_RELEASE_FOR_NEXT || !serving || !current->version ||
+        serving == current->version)
+        return current;
+    if (g->held && g->held->version == serving)
+        return g->held;
+    *ret_missing = true;
+    return current;
+}
+
+enum tb_credential tb_release_judged_as(const struct tb_peer *p)
+{
+    enum tb_credential cred = tb_peer_credential(p);
+    bool starts = cred == TB_CRED_MANIFEST_SHA256 || cred == TB_CRED_ASSET_VERSION;
+
+    return starts && strcmp(p->unit, "tb-decrypt.service") != 0 ? TB_CRED_SAS_URL : cred;
+}
+
 static bool url_stale(const char *url, const struct tb_handouts *h, enum tb_credential cred,
                       const struct tb_clock *now)
 {
@@ -107,7 +143,8 @@ enum tb_release_answer tb_release_decide(const struct tb_lease *l, const struct 
     return TB_RELEASE_GIVE;
 }
 
-const void *tb_release_value(const struct tb_grant *g, enum tb_credential cred, size_t *ret_len)
+const void *tb_release_value(const struct tb_grant *g, enum tb_credential cred, char number[static 24],
+                             size_t *ret_len)
 {
     const char *text = NULL;
 
@@ -120,6 +157,10 @@ const void *tb_release_value(const struct tb_grant *g, enum tb_credential cred, 
         break;
     case TB_CRED_MANIFEST_SHA256:
         text = g->manifest_sha256;
+        break;
+    case TB_CRED_ASSET_VERSION:
+        snprintf(number, 24, g->version ? "%llu" : "none", (unsigned long long)g->version);
+        text = number;
         break;
     default:
         *ret_len = TB_KEY_BYTES;
@@ -203,8 +244,9 @@ void tb_releases_drop(struct tb_releases *r, size_t i)
 void tb_releases_give(struct tb_releases *r, size_t i, const struct tb_grant *g)
 {
     struct tb_waiting *w = &r->waiting[i];
+    char number[24];
     size_t len;
-    const void *value = tb_release_value(g, w->cred, &len);
+    const void *value = tb_release_value(g, w->cred, number, &len);
     ssize_t n = send(w->fd, value, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
     assert(i < r->n && g);

@@ -25,6 +25,7 @@ enum tb_credential {
     TB_CRED_MANIFEST_URL,
     TB_CRED_MANIFEST_SHA256,
     TB_CRED_MODEL_KEY,
+    TB_CRED_ASSET_VERSION,
     _TB_CRED_MAX,
     _TB_CRED_INVALID = -1,
 };
@@ -39,6 +40,9 @@ struct tb_peer {
 int tb_peer_parse(const char *path, size_t len, struct tb_peer *ret);
 /* The credential this peer may have, _TB_CRED_INVALID when none. */
 enum tb_credential tb_peer_credential(const struct tb_peer *p);
+/* Of which version: the one that the machine serves, or the one that the control plane wants served next. */
+enum tb_release_for { TB_RELEASE_FOR_SERVING, TB_RELEASE_FOR_NEXT, _TB_RELEASE_FOR_MAX };
+enum tb_release_for tb_peer_for(const struct tb_peer *p);
 
 enum tb_release_answer { TB_RELEASE_GIVE, TB_RELEASE_REFUSE, TB_RELEASE_WAIT, TB_RELEASE_RENEW };
 
@@ -49,13 +53,22 @@ struct tb_handouts {
     uint64_t first_us[_TB_CRED_MAX];
 };
 
+/* As which credential tb_release_decide() is to judge what this peer asks for: all that a download starts
+ * with is renewed with its URL, so that it is of one version whatever is asked for first. */
+enum tb_credential tb_release_judged_as(const struct tb_peer *p);
 /* What a request for cred deserves now. grant may be NULL. RENEW: give it, but ask the control plane for a
  * fresh one first. */
 enum tb_release_answer tb_release_decide(const struct tb_lease *l, const struct tb_grant *grant,
                                          const struct tb_handouts *h, enum tb_credential cred,
                                          const struct tb_clock *now);
-/* The bytes of a credential, owned by the grant. */
-const void *tb_release_value(const struct tb_grant *g, enum tb_credential cred, size_t *ret_len);
+/* The grant for a peer: of the version `serving` that the machine serves (0: none that it knows of), else of
+ * the current one; the one that is downloaded next is current. NULL: none. *ret_missing: the serving one is
+ * not here, and the control plane must be asked for it. */
+const struct tb_grant *tb_release_grant(const struct tb_grants *g, enum tb_release_for whom, uint64_t serving,
+                                        bool *ret_missing);
+/* The bytes of a credential, owned by the grant or in number. */
+const void *tb_release_value(const struct tb_grant *g, enum tb_credential cred, char number[static 24],
+                             size_t *ret_len);
 
 /* A connection that waits, for a renewal as a rule. */
 struct tb_waiting {

@@ -27,13 +27,15 @@ char *authorize_health_url(const char *endpoint)
 }
 
 char *authorize_request_body(const char *contract_id, const char *asset_id, const char *hw_id,
-                             const char *report, const char *hmac)
+                             uint64_t held_version, const char *report, const char *hmac)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
 
     if (!o || !cJSON_AddStringToObject(o, "contract_id", contract_id) ||
         !cJSON_AddStringToObject(o, "asset_id", asset_id) || !cJSON_AddStringToObject(o, "hw_id", hw_id) ||
         !cJSON_AddStringToObject(o, "client_version", TB_USER_AGENT))
+        return NULL;
+    if (held_version && tb_json_add_uint(o, "held_version", held_version) < 0)
         return NULL;
     if (report && (!cJSON_AddStringToObject(o, "usage_report", report) ||
                    !cJSON_AddStringToObject(o, "usage_hmac", hmac)))

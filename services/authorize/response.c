@@ -17,6 +17,7 @@
 void authorize_verdict_clear(struct authorize_verdict *v)
 {
     tb_grant_freep(&v->grant);
+    tb_grant_freep(&v->held);
 }
 
 static void wiping_free(void *p)
@@ -183,6 +184,35 @@ static int lease_expiry(const cJSON *o, uint64_t now_us, uint64_t *ret, char *er
     return 0;
 }
 
+/* What the key of one version comes with. */
+static int grant_read(const cJSON *o, bool allow_http, struct tb_grant *g, char *err)
+{
+    int r = grant_key(o, g, err);
+
+    if (r == 0)
+        r = grant_url(o, "sas_url", allow_http, g->sas_url, err);
+    if (r == 0)
+        r = grant_url(o, "manifest_url", allow_http, g->manifest_url, err);
+    if (r == 0)
+        r = grant_manifest_sha256(o, g, err);
+    if (r == 0 && tb_json_get_uint(o, "asset_version", TB_JSON_INT_MAX, &g->version, err) < 0)
+        g->version = 0; /* somebody else's control plane may mean something else by it */
+    return r;
+}
+
+/* What is wrong with an old version must not keep the machine from the one that is current. */
+static struct tb_grant *grant_held(const cJSON *o, bool allow_http)
+{
+    _cleanup_grant_ struct tb_grant *g = NULL;
+    const cJSON *held = tb_json_member(o, "held");
+    char err[TB_JSON_ERR_MAX];
+
+    if (!cJSON_IsObject(held))
+        return NULL;
+    g = tb_grant_new();
+    return g && grant_read(held, allow_http, g, err) == 0 && g->version ? TAKE_PTR(g) : NULL;
+}
+
 #define UNUSABLE "the control plane's answer is unusable: "
 
 static int response_judge_grant(const cJSON *o, bool allow_http, uint64_t now_us, struct authorize_verdict *v)
@@ -193,11 +223,10 @@ static int response_judge_grant(const cJSON *o, bool allow_http, uint64_t now_us
 
     if (!g)
         return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, "out of memory");
-    if (grant_key(o, g, err) < 0 || grant_url(o, "sas_url", allow_http, g->sas_url, err) < 0 ||
-        grant_url(o, "manifest_url", allow_http, g->manifest_url, err) < 0 ||
-        grant_manifest_sha256(o, g, err) < 0 || lease_expiry(o, now_us, &expires_at, err) < 0)
+    if (grant_read(o, allow_http, g, err) < 0 || lease_expiry(o, now_us, &expires_at, err) < 0)
         return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, UNUSABLE "%s", err);
     v->expires_at_us = expires_at;
+    v->held = grant_held(o, allow_http);
     v->grant = TAKE_PTR(g);
     return tb_outcome_set(&v->outcome, AUTHORIZE_GRANTED, "%s", "");
 }

@@ -124,7 +124,7 @@ def test_authorized_and_denied_shapes(plain):
     before = time.time()
     status, body = plain.authorize()
     assert status == 200
-    assert set(body) == {"status", "sas_url", "manifest_url", "decryption_key_hex", "expires_at"}
+    assert set(body) == {"status", "sas_url", "manifest_url", "decryption_key_hex", "expires_at", "asset_version"}
     assert body["status"] == "authorized" and body["decryption_key_hex"] == KEY
     assert body["sas_url"] == f"{BLOBS.url}/artifacts/{ASSET}.tbenc"
     assert body["manifest_url"] == f"{BLOBS.url}/artifacts/{ASSET}.tbenc.json"
@@ -279,6 +279,35 @@ def test_what_live_contracts_use_is_replaced_only_when_asked(plain):
     assert plain.authorize("live-1", asset="live")[1]["decryption_key_hex"] == KEY
     log = json.loads(plain.cli("log", "--json", "--limit", "4"))
     assert [e.get("version") for e in log if e["contract_id"] == "live-1"] == [1, 2, 1]
+
+
+def test_the_version_that_is_served_has_its_key_beside_the_current_one(plain):
+    """One answer, one log row for each key; only what the machine was given before, and an old client is answered as before."""
+    first, second = Sealed(hashlib.sha256(b"one").hexdigest()), Sealed(hashlib.sha256(b"two").hexdigest())
+    first_sha, second_sha = {"manifest_sha256": first.manifest_sha256}, {"manifest_sha256": second.manifest_sha256}
+    assert plain.register(asset="served", sealed=first, **first_sha)[0] == 201
+    plain.cli("contract", "add", "serving", "--asset", "served", "--mode", "open")
+
+    def ask(held=None, hw="served-1"):
+        return plain.authorize("serving", asset="served", hw=hw, more={} if held is None else {"held_version": held})[1]
+
+    assert (ask()["asset_version"], ask(1).get("held")) == (1, None)
+    assert plain.register(asset="served", sealed=second, replace=True, **second_sha)[0] == 200
+    old = ask()  # says nothing of what it holds
+    assert (old["asset_version"], old["decryption_key_hex"], "held" in old) == (2, second.key, False)
+    before = len(json.loads(plain.cli("log", "--json", "--limit", "1000000")))
+    both = ask(1)
+    assert (both["asset_version"], both["decryption_key_hex"], both["manifest_sha256"]) == (2, second.key, second.manifest_sha256)
+    held = both["held"]
+    assert (held["asset_version"], held["decryption_key_hex"], held["manifest_sha256"]) == (1, first.key, first.manifest_sha256)
+    assert set(held) == {"asset_version", "decryption_key_hex", "manifest_sha256", "sas_url", "manifest_url"}
+    rows = json.loads(plain.cli("log", "--json", "--limit", "1000000"))[before:]
+    assert sorted(r["version"] for r in rows if r["hw_id"] == "served-1") == [1, 2]
+    assert "held" not in ask(1, hw="served-2"), "another machine was never given it"
+    for odd in (-1, "1", 1.5, 10**15, [1], None):
+        assert ask(odd)["asset_version"] == 2
+    assert "held" not in ask(2)
+    assert "held" not in ask(1), "it has said that it serves the current one"
 
 
 def test_changes_are_a_chain_that_tb_audit_verifies(plain, tmp_path):

@@ -97,6 +97,10 @@ static void test_each_unit_gets_its_own_only(void **state)
     assert_int_equal(may("tb-hydrate.service", "manifest-sha256"), TB_CRED_MANIFEST_SHA256);
     assert_int_equal(may("tb-decrypt.service", "manifest-sha256"), TB_CRED_MANIFEST_SHA256);
     assert_int_equal(may("tb-decrypt.service", "model-key"), TB_CRED_MODEL_KEY);
+    assert_int_equal(may("tb-next.service", "sas-url"), TB_CRED_SAS_URL);
+    assert_int_equal(may("tb-next.service", "asset-version"), TB_CRED_ASSET_VERSION);
+    assert_int_equal(may("tb-hydrate.service", "asset-version"), TB_CRED_ASSET_VERSION);
+    assert_int_equal(may("tb-next.service", "model-key"), _TB_CRED_INVALID);
     assert_int_equal(may("tb-hydrate.service", "model-key"), _TB_CRED_INVALID);
     assert_int_equal(may("tb-decrypt.service", "sas-url"), _TB_CRED_INVALID);
     assert_int_equal(may("tb-decrypt.service", "manifest-url"), _TB_CRED_INVALID);
@@ -151,6 +155,43 @@ static void test_decisions(void **state)
     tb_grant_free(g);
 }
 
+static void test_the_version_that_is_served_gets_its_own_grant(void **state)
+{
+    struct tb_grant two = {.version = 2}, one = {.version = 1}, unversioned = {0};
+    struct tb_grants both = {&two, &one}, current = {&two, NULL}, none = {0}, old = {&unversioned, NULL};
+    bool missing;
+
+#define GRANT(g, whom, serving) tb_release_grant(&(g), TB_RELEASE_FOR_##whom, serving, &missing)
+    assert_ptr_equal(GRANT(both, SERVING, 1), &one);
+    assert_false(missing);
+    assert_ptr_equal(GRANT(both, NEXT, 1), &two);
+    assert_ptr_equal(GRANT(both, SERVING, 2), &two);
+    assert_ptr_equal(GRANT(both, SERVING, 0), &two);
+    assert_false(missing);
+    assert_ptr_equal(GRANT(current, SERVING, 1), &two); /* but only after the control plane was asked */
+    assert_true(missing);
+    assert_ptr_equal(GRANT(both, SERVING, 3), &two);
+    assert_true(missing);
+    assert_ptr_equal(GRANT(old, SERVING, 1), &unversioned); /* a control plane without versions */
+    assert_false(missing);
+    assert_null(GRANT(none, SERVING, 1));
+    assert_false(missing);
+}
+
+static void test_what_a_download_starts_with_is_judged_as_one(void **state)
+{
+    struct tb_peer p = {.unit = "tb-next.service", .credential = "manifest-sha256"};
+
+    assert_int_equal(tb_peer_for(&p), TB_RELEASE_FOR_NEXT);
+    assert_int_equal(tb_release_judged_as(&p), TB_CRED_SAS_URL);
+    snprintf(p.unit, sizeof(p.unit), "tb-decrypt.service");
+    assert_int_equal(tb_peer_for(&p), TB_RELEASE_FOR_SERVING);
+    assert_int_equal(tb_release_judged_as(&p), TB_CRED_MANIFEST_SHA256);
+    snprintf(p.unit, sizeof(p.unit), "tb-hydrate.service");
+    snprintf(p.credential, sizeof(p.credential), "asset-version");
+    assert_int_equal(tb_release_judged_as(&p), TB_CRED_SAS_URL);
+}
+
 static void test_sas_expiry(void **state)
 {
     static const struct {
@@ -185,6 +226,8 @@ int main(void)
         cmocka_unit_test(test_garbage_names_are_not),
         cmocka_unit_test(test_each_unit_gets_its_own_only),
         cmocka_unit_test(test_decisions),
+        cmocka_unit_test(test_the_version_that_is_served_gets_its_own_grant),
+        cmocka_unit_test(test_what_a_download_starts_with_is_judged_as_one),
         cmocka_unit_test(test_sas_expiry),
     };
 

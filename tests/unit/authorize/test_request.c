@@ -21,7 +21,7 @@ static void test_url_has_one_slash(void **state)
 
 static void test_body_has_the_four_members(void **state)
 {
-    _cleanup_free_ char *body = authorize_request_body("c", "a", "h\"w", NULL, NULL);
+    _cleanup_free_ char *body = authorize_request_body("c", "a", "h\"w", 0, NULL, NULL);
 
     assert_string_equal(
         body,
@@ -29,11 +29,19 @@ static void test_body_has_the_four_members(void **state)
         "\"}");
 }
 
+static void test_body_names_the_version_that_is_held(void **state)
+{
+    _cleanup_free_ char *body = authorize_request_body("c", "a", "h", 7, NULL, NULL);
+
+    assert_non_null(strstr(body, "\"held_version\":7"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_url_has_one_slash),
         cmocka_unit_test(test_body_has_the_four_members),
+        cmocka_unit_test(test_body_names_the_version_that_is_held),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -34,6 +34,7 @@ static void test_what_is_written_reads_back(void **state)
                                 .reason = "no answer",
                                 .contract_id = "contract",
                                 .asset_id = "asset",
+                                .asset_version = 7,
                                 .has_expiry = true,
                                 .has_deadline = true,
                                 .expires_real_us = UINT64_C(1767873600000000),
@@ -49,6 +50,7 @@ static void test_what_is_written_reads_back(void **state)
     assert_string_equal(r.reason, w.reason);
     assert_string_equal(r.contract_id, w.contract_id);
     assert_string_equal(r.asset_id, w.asset_id);
+    assert_int_equal(r.asset_version, w.asset_version);
     assert_true(r.has_expiry && r.has_deadline);
     assert_int_equal(r.expires_real_us, w.expires_real_us);
     assert_int_equal(r.deadline_boot_us, w.deadline_boot_us);

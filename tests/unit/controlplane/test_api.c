@@ -227,7 +227,7 @@ static void test_authorized_shape(void **state)
     expect(f, authorize(AUTHORIZE("contract-allow", "a", "h")), 200,
            "{\"status\":\"authorized\",\"sas_url\":\"https://s/c/a/model.tbenc\",\"manifest_url\":\"https://"
            "s/c/a/m\","
-           "\"decryption_key_hex\":\"" KEY "\",\"expires_at\":\"2026-01-08T13:00:00Z\"}");
+           "\"decryption_key_hex\":\"" KEY "\",\"expires_at\":\"2026-01-08T13:00:00Z\",\"asset_version\":1}");
 }
 
 static void test_denials(void **state)

@@ -351,6 +351,48 @@ static void test_machines_are_counted(void **state)
     assert_int_equal(take_slot(f, "contract-allow", "h9", 1, NOW + 1), 0);
 }
 
+/* -- what machines hold ------------------------------------------------------------------------ */
+struct hold {
+    uint64_t current, held;
+    bool allowed;
+};
+
+static int do_hold(struct cp_store *s, void *ctx)
+{
+    struct hold *h = ctx;
+    struct cp_asset a = {.asset_id = "a", .version = h->current};
+
+    return cp_store_hold_versions(s, "contract-allow", "h1", &a, h->held, &h->allowed);
+}
+
+static bool may_hold(struct fixture *f, uint64_t current, uint64_t held)
+{
+    struct hold h = {.current = current, .held = held};
+
+    assert_int_equal(cp_store_transact(f->store, do_hold, &h), 0);
+    return h.allowed;
+}
+
+static void test_a_machine_may_hold_what_it_was_given(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(take_slot(f, "contract-allow", "h1", 2, NOW), 0);
+    assert_false(may_hold(f, 2, 1)); /* never given to it */
+    assert_false(may_hold(f, 2, 0));
+    assert_false(may_hold(f, 3, 3));
+    assert_false(may_hold(f, 4, 2)); /* it has said that it serves 3 */
+    assert_true(may_hold(f, 4, 3));
+    assert_false(may_hold(f, 5, 0)); /* says nothing, as before the disk is there: nothing is forgotten */
+    assert_true(may_hold(f, 5, 3));
+    assert_true(may_hold(f, 3, 5)); /* a rollback in the middle */
+    assert_false(may_hold(f, 3, 3));
+    assert_false(may_hold(f, 3, 5));
+    assert_false(may_hold(f, 4, 0));
+    assert_int_equal(cp_store_transact(f->store, do_forget, &(struct step){.id = "h1"}), 1);
+    assert_false(may_hold(f, 4, 3));
+}
+
 /* An autoscaled set never ends: a machine that is gone makes room, one that renews does not lose its place. */
 static void test_slots_come_free(void **state)
 {
@@ -698,6 +740,7 @@ int main(void)
         T(test_contracts_are_not_replaced_by_accident),
         T(test_rollback_undoes),
         T(test_machines_are_counted),
+        T(test_a_machine_may_hold_what_it_was_given),
         T(test_slots_come_free),
         T(test_racing_machines_take_no_slot_too_many),
         T(test_log_gives_the_newest),
