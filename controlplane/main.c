@@ -29,6 +29,11 @@ static const struct cp_command commands[] = {
      cp_run_contract_unbind, NULL},
     {"contract", "code", "CONTRACT", cp_code_options, "print a new enrolment code for its machines",
      cp_run_contract_code, NULL},
+    {"contract", "await", "CONTRACT", cp_contract_await_options,
+     "let the purchase of a customer who names it bind it", cp_run_contract_await,
+     "For a private offer: the customer writes the contract's id into the portal's form. The "
+     "application that is\n"
+     "deployed in the subscription gets the contract, and its end ends it."},
     {"contract", "list", NULL, cp_json_options, "print all contracts", cp_run_contract_list, NULL},
     {"machine", "list", NULL, cp_json_options, "print the machines of all contracts", cp_run_machine_list,
      NULL},
@@ -53,6 +58,15 @@ static const struct cp_command commands[] = {
      "Servers go on meanwhile; start them with the new --kek, and the old one as --kek-old, before. A run "
      "that\n"
      "was interrupted is run again."},
+    {"offer", "add", "OFFER", cp_offer_add_options, "say which contract a purchase of a plan makes",
+     cp_run_offer_add,
+     "One of the same name is replaced. Purchases that waited for it get their contracts; those that have "
+     "one keep\n"
+     "its terms."},
+    {"offer", "list", NULL, cp_json_options, "print what is sold", cp_run_offer_list, NULL},
+    {"offer", "remove", "OFFER", cp_no_options, "make no more contracts of it", cp_run_offer_remove, NULL},
+    {"purchase", "list", NULL, cp_json_options, "print the managed applications and their contracts",
+     cp_run_purchase_list, NULL},
     {"usage", NULL, NULL, cp_json_options, "print what each machine has reported of its use", cp_run_usage,
      NULL},
     {"log", NULL, NULL, cp_log_options, "print who asked for what, and the verdicts", cp_run_log, NULL},

@@ -32,6 +32,8 @@ void cp_answer_enrol(const struct cp_api *api, struct cp_store *s, const struct 
                      struct cp_reply *ret);
 void cp_answer_renew(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
                      struct cp_reply *ret);
+void cp_answer_purchase(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
+                        struct cp_reply *ret);
 void cp_answer_authorize(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
                          struct cp_reply *ret);
 

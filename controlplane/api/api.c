@@ -10,16 +10,30 @@
 #include "controlplane/api/answer.h"
 #include "controlplane/api/metrics.h"
 
-enum route { ROUTE_REGISTER, ROUTE_AUTHORIZE, ROUTE_ENROL, ROUTE_RENEW, ROUTE_HEALTH_V1, ROUTE_HEALTH };
+enum route {
+    ROUTE_REGISTER,
+    ROUTE_AUTHORIZE,
+    ROUTE_ENROL,
+    ROUTE_RENEW,
+    ROUTE_PURCHASE,
+    ROUTE_HEALTH_V1,
+    ROUTE_HEALTH
+};
 
 static const struct {
     const char *path;
     enum route route;
     bool post;
 } routes[] = {
-    {"/api/v1/assets/register", ROUTE_REGISTER, true}, {"/api/v1/license/authorize", ROUTE_AUTHORIZE, true},
-    {"/api/v1/machines/enrol", ROUTE_ENROL, true},     {"/api/v1/machines/renew", ROUTE_RENEW, true},
-    {"/api/v1/health", ROUTE_HEALTH_V1, false},        {"/health", ROUTE_HEALTH, false},
+    {"/api/v1/assets/register", ROUTE_REGISTER, true},
+    {"/api/v1/license/authorize", ROUTE_AUTHORIZE, true},
+    {"/api/v1/machines/enrol", ROUTE_ENROL, true},
+    {"/api/v1/machines/renew", ROUTE_RENEW, true},
+    /* Azure appends /resource to what the provider entered, whatever its end */
+    {"/api/v1/purchases/resource", ROUTE_PURCHASE, true},
+    {"/api/v1/purchases//resource", ROUTE_PURCHASE, true},
+    {"/api/v1/health", ROUTE_HEALTH_V1, false},
+    {"/health", ROUTE_HEALTH, false},
 };
 
 static bool api_token_matches(const struct cp_api *api, const char *authorization)
@@ -36,6 +50,23 @@ static bool api_token_matches(const struct cp_api *api, const char *authorizatio
     return tb_mem_equal(given.b, api->token->b, sizeof(given.b));
 }
 
+/* 404 of a server that takes none: it tells nothing. */
+static bool api_refuse_sig(const struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret)
+{
+    if (api->purchases && cp_purchases_sig_is(api->purchases, rq->sig))
+        return false;
+    if (!api->purchases) {
+        cp_answer(ret, 404, "error", "not_found", "message", "this control plane takes no notifications");
+        return true;
+    }
+    tb_warn("purchase: a notification from %s is refused: %s", rq->peer,
+            rq->sig ? "its sig is not the one of the purchase sig file" : "it has no sig");
+    (void)cp_limits_take(api->limits, CP_LIMIT_GUESS, rq->peer, tb_now_monotonic_us());
+    cp_metric_add(CP_METRIC_GUESS_SIG);
+    cp_answer(ret, 403, "error", "forbidden", "message", "the parameter sig is not this control plane's");
+    return true;
+}
+
 static bool api_refuse_unauthenticated(const struct cp_api *api, const struct cp_request *rq,
                                        enum route route, struct cp_reply *ret)
 {
@@ -49,6 +80,8 @@ static bool api_refuse_unauthenticated(const struct cp_api *api, const struct cp
         ret->challenge = true;
         return true;
     }
+    if (route == ROUTE_PURCHASE)
+        return api_refuse_sig(api, rq, ret);
     if (route != ROUTE_AUTHORIZE || rq->client_auth == CP_CLIENT_NOT_ASKED ||
         rq->client_auth == CP_CLIENT_VERIFIED)
         return false;
@@ -148,6 +181,9 @@ void cp_api_answer(const struct cp_api *api, struct cp_store *s, const struct cp
         break;
     case ROUTE_RENEW:
         cp_answer_renew(api, s, rq, ret);
+        break;
+    case ROUTE_PURCHASE:
+        cp_answer_purchase(api, s, rq, ret);
         break;
     case ROUTE_HEALTH_V1:
         api_answer_health(api, s, "ok", ret);

@@ -16,6 +16,7 @@
 #include "controlplane/blob/sas.h"
 #include "controlplane/identity/authority.h"
 #include "controlplane/keys/keyring.h"
+#include "controlplane/purchase/purchases.h"
 #include "controlplane/store/store.h"
 
 /* How the client showed who it is on the TLS layer, before the CAs of --client-ca. */
@@ -36,6 +37,7 @@ struct cp_api {
     const char *client_ca;               /* of --client-ca and --client-auth, PEM; NULL: none */
     struct tb_http_tls storage_tls;      /* to read blobs */
     struct cp_limits *limits;            /* NULL: none */
+    struct cp_purchases *purchases;      /* NULL: no notifications of managed applications */
     /* cp_proof_check(), or what a test puts in its place */
     enum cp_proof (*prove)(const struct cp_claim *c, const struct tb_http_tls *tls,
                            char err[static CP_PROOF_ERR_MAX]);
@@ -48,6 +50,7 @@ struct cp_api {
 struct cp_request {
     const char *method, *path;
     const char *authorization; /* header value, NULL: none */
+    const char *sig;           /* parameter `sig` of the query, NULL: none */
     const char *peer;          /* address, for the log */
     enum cp_client_auth client_auth;
     const char *client_name;      /* common name of the verified certificate, NULL: none */

@@ -15,6 +15,7 @@
     X(LIMITED_QUEUE, "limited_total", "limit=\"queue\"", "")                                                 \
     X(GUESS_CONTRACT, "guesses_total", "of=\"contract\"", "Contracts and tokens that do not exist.")         \
     X(GUESS_TOKEN, "guesses_total", "of=\"token\"", "")                                                      \
+    X(GUESS_SIG, "guesses_total", "of=\"sig\"", "")                                                          \
     X(USAGE_GOOD, "usage_reports_total", "flag=\"none\"", "Usage reports, by why a person should look.")     \
     X(USAGE_BACK, "usage_reports_total", "flag=\"back\"", "")                                                \
     X(USAGE_LATE, "usage_reports_total", "flag=\"late\"", "")                                                \
@@ -22,6 +23,8 @@
     X(USAGE_UNSIGNED, "usage_reports_total", "flag=\"unsigned\"", "")                                        \
     X(REGISTERED, "registrations_total", "result=\"kept\"", "Registrations.")                                \
     X(REGISTER_REFUSED, "registrations_total", "result=\"refused\"", "")                                     \
+    X(NOTICE_KEPT, "notices_total", "result=\"kept\"", "Notifications of managed applications.")             \
+    X(NOTICE_REFUSED, "notices_total", "result=\"refused\"", "")                                             \
     X(FAILED_STORE, "failures_total", "of=\"database\"", "Requests that failed for a reason of ours.")       \
     X(FAILED_KEY_SERVICE, "failures_total", "of=\"key_service\"", "")                                        \
     X(FAILED_SETTINGS, "failures_total", "of=\"settings\"", "")

@@ -29,6 +29,7 @@ struct cp_options {
     const char *asset, *reason;
     uint64_t expires_us, lease_seconds, max_hw, slot_ttl_s, version, from;
     const char *mode, *machine, *contract_ca;
+    const char *plan, *definition, *subscription;
     uint64_t codes, code_expires_us;
     bool replace;
     /* listings */
@@ -38,6 +39,7 @@ struct cp_options {
     const char *listen, *metrics_listen, *tls_cert, *tls_key, *client_ca, *storage_account, *storage_key_file,
         *storage_ca, *sas_ip;
     const char *machine_ca, *machine_ca_key;
+    const char *purchase_sig_file, *purchase_verify, *arm, *identity_client_id;
     uint64_t certificate_s;
     struct tb_option_list names;
     uint64_t sas_seconds, workers, client_rate, contract_rate;
@@ -103,7 +105,7 @@ int cp_option_from_now(const struct tb_option *o, void *us, char *value, char er
 extern const struct tb_option cp_no_options[], cp_json_options[], cp_serve_options[],
     cp_contract_add_options[], cp_contract_deny_options[], cp_contract_shorten_options[], cp_log_options[],
     cp_machine_options[], cp_code_options[], cp_changes_options[], cp_kek_options[],
-    cp_asset_promote_options[];
+    cp_asset_promote_options[], cp_offer_add_options[], cp_contract_await_options[];
 
 /* Parses argv after the command's words. Returns -1 to go on, else the exit code (help was printed, or an
  * error). */
@@ -121,6 +123,9 @@ int cp_open(const struct cp_options *o, struct cp_store **ret);
 int cp_open_keyring(const struct cp_options *o, struct cp_keyring **ret);
 /* Who changes something by the command line: "cli:NAME". */
 const char *cp_actor(char out[static 64]);
+
+/* --mode, or enrolled. 0, or an exit code after saying why. */
+int cp_find_mode(const struct cp_options *o, enum cp_mode *ret);
 
 int cp_run_serve(const struct cp_options *o);
 int cp_run_issue_client(const struct cp_options *o);
@@ -145,5 +150,10 @@ int cp_run_kek_check(const struct cp_options *o);
 int cp_run_kek_list(const struct cp_options *o);
 int cp_run_kek_rewrap(const struct cp_options *o);
 int cp_run_log(const struct cp_options *o);
+int cp_run_offer_add(const struct cp_options *o);
+int cp_run_offer_list(const struct cp_options *o);
+int cp_run_offer_remove(const struct cp_options *o);
+int cp_run_purchase_list(const struct cp_options *o);
+int cp_run_contract_await(const struct cp_options *o);
 
 #endif

@@ -80,7 +80,7 @@ static int contract_put(struct cp_store *s, void *ctx)
     return r == 0 && *e->enrol.text ? cp_new_code_put(s, &e->enrol) : r;
 }
 
-static int contract_find_mode(const struct cp_options *o, enum cp_mode *ret)
+int cp_find_mode(const struct cp_options *o, enum cp_mode *ret)
 {
     *ret = CP_MODE_ENROLLED;
     if (!o->mode)
@@ -131,7 +131,7 @@ static int contract_from_options(const struct cp_options *o, struct edit *e)
     int r = contract_check_asset(o);
 
     if (r == 0)
-        r = contract_find_mode(o, &e->c.mode);
+        r = cp_find_mode(o, &e->c.mode);
     if (r == 0)
         r = contract_read_ca(o, &e->c);
     if (r != 0)

@@ -80,6 +80,17 @@ const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "contract-rate", "N", TB_OPTION_UINT, contract_rate,
               "requests a second of all machines of one contract (default 50)", .min = 1, .max = UINT32_MAX,
               .setting = "TBCP_CONTRACT_RATE"),
+    TB_OPTION(0, "purchase-sig-file", "FILE", TB_OPTION_STRING, purchase_sig_file,
+              "take notifications of managed applications whose parameter sig is a line of this file",
+              .setting = "TBCP_PURCHASE_SIG_FILE"),
+    TB_OPTION(0, "purchase-verify", "BOOL", TB_OPTION_STRING, purchase_verify,
+              "false: believe them; true (default): ask Azure Resource Manager, by the managed identity",
+              .setting = "TBCP_PURCHASE_VERIFY"),
+    TB_OPTION(0, "arm", "URL", TB_OPTION_STRING, arm, "which is here (default " CP_ARM_DEFAULT ")",
+              .setting = "TBCP_ARM"),
+    TB_OPTION(0, "identity-client-id", "ID", TB_OPTION_STRING, identity_client_id,
+              "user-assigned managed identity of this machine, for Resource Manager",
+              .setting = "TBCP_IDENTITY_CLIENT_ID"),
     CP_KEK_ROWS,
     TB_OPTION(0, "log-level", "LEVEL", TB_OPTION_CALL, seed, "debug, info (default), warn or error",
               .set = serve_set_log_level, .want = "debug, info, warn or error", .setting = "TBCP_LOG_LEVEL"),
@@ -103,6 +114,7 @@ static void serve_clear(struct serve *v)
 {
     v->keyring = cp_keyring_close(v->keyring);
     v->machines = cp_authority_close(v->machines);
+    v->api.purchases = cp_purchases_stop(v->api.purchases);
     v->api.limits = cp_limits_free(v->api.limits);
     tb_secret_freep(&v->token);
     tb_secret_freep(&v->storage_key);
@@ -280,6 +292,31 @@ static int serve_make_limits(struct serve *v)
     return v->api.limits ? 0 : cp_fail(v->o, TB_EXIT_IOERR, "out of memory");
 }
 
+/* Last of all: it is at work from here on. */
+static int serve_start_purchases(struct serve *v)
+{
+    const struct cp_options *o = v->o;
+    bool verify = !o->purchase_verify || strcmp(o->purchase_verify, "true") == 0;
+    _cleanup_erase_string_ char *sigs = NULL;
+    char err[MAX(CP_ERR_MAX, CP_ARM_ERR_MAX)];
+    struct cp_arm *arm = NULL;
+    int r;
+
+    if (!o->purchase_sig_file)
+        return 0;
+    if (!verify && strcmp(o->purchase_verify, "false") != 0)
+        return cp_fail(o, TB_EXIT_USAGE, "--purchase-verify: true or false, not '%s'", o->purchase_verify);
+    r = tb_read_file(o->purchase_sig_file, STORAGE_KEY_FILE_MAX, &sigs, NULL);
+    if (r < 0)
+        return cp_fail(o, TB_EXIT_CONFIG, "cannot read the purchase sig file %s: %s", o->purchase_sig_file,
+                       strerror(-r));
+    if (verify && cp_arm_new(o->arm ? o->arm : CP_ARM_DEFAULT, o->identity_client_id, NULL, &arm, err) < 0)
+        return cp_fail(o, TB_EXIT_USAGE, "--arm: %s", err);
+    if (cp_purchases_start(&v->place, sigs, arm, &v->api.purchases, err) < 0)
+        return cp_fail(o, TB_EXIT_CONFIG, "the purchase sig file %s: %s", o->purchase_sig_file, err);
+    return 0;
+}
+
 static int serve_open_listener(struct serve *v)
 {
     char err[CP_ERR_MAX];
@@ -345,6 +382,9 @@ int cp_run_serve(const struct cp_options *o)
     signals = tb_signals_open(NULL); /* before the server starts its threads */
     if (signals < 0)
         return cp_fail(o, TB_EXIT_IOERR, "cannot wait for signals: %s", strerror(-signals));
+    r = serve_start_purchases(&v);
+    if (r != 0)
+        return r;
     r = cp_server_start(&v.api, &v.place, (unsigned)(o->workers ? o->workers : CP_WORKERS_DEFAULT), &v.tls,
                         TAKE_FD(v.fd), &server, err);
     if (r < 0)

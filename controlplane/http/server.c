@@ -200,6 +200,7 @@ static struct cp_exchange *server_make_exchange(struct cp_server *s, struct MHD_
     x->rq =
         (struct cp_request){.method = method, .path = url, .peer = x->peer, .client_name = x->client_name};
     x->rq.authorization = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
+    x->rq.sig = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "sig");
     x->rq.client_auth = server_client_auth(s, c, x->client_name);
     x->rq.client = x->client = server_client_chain(c);
     return x;

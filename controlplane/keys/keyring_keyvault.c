@@ -2,61 +2,35 @@
 /* A KEK in Azure Key Vault or Managed HSM, by the REST API's wrapkey and unwrapkey (7.4), RSA-OAEP-256,
  * with the managed identity of the machine. The id is the URL of the key's version, as the service says it
  * when it wraps: a new version of the key is the new KEK with the next wrapping. */
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/azure_token.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/units.h"
+#include "controlplane/keys/bearer.h"
 #include "controlplane/keys/remote.h"
 
 #define VAULT_KIND "keyvault:"
 #define VAULT_API "?api-version=7.4"
 #define VAULT_ALGORITHM "RSA-OAEP-256"
-#define VAULT_RENEW_S 300 /* before the token ends */
 
 struct keyring_vault {
     char url[CP_REMOTE_URL_MAX + 1];    /* the key, with its version where the setting has one */
     char prefix[CP_REMOTE_URL_MAX + 2]; /* "https://VAULT/keys/NAME/": every version begins with it */
     const char *service;
     struct cp_keyring_access a;
-    pthread_mutex_t lock;
-    char *bearer; /* "Authorization: Bearer ..."; secret memory */
-    uint64_t renew_us;
+    struct cp_bearer *bearer;
 };
 
-/* A copy of the header, heap, secret; NULL: there is no token, which the log says. */
 static char *vault_bearer(struct keyring_vault *v, bool fresh)
 {
-    struct tb_azure_token t = {0};
-    char err[TB_AZURE_ERR_MAX], *copy = NULL;
+    char err[TB_AZURE_ERR_MAX], *header = cp_bearer_header(v->bearer, fresh, err);
 
-    pthread_mutex_lock(&v->lock);
-    if (fresh || !v->bearer || tb_now_monotonic_us() >= v->renew_us) {
-        if (tb_azure_identity_token(v->service, v->a.client_id, &t, err) < 0) {
-            tb_warn("No token of this machine's managed identity for Key Vault: %s", err);
-        } else {
-            tb_secret_free(v->bearer);
-            v->bearer = tb_secret_alloc(strlen(t.text) + 32);
-            if (v->bearer)
-                sprintf(v->bearer, "Authorization: Bearer %s", t.text);
-            v->renew_us =
-                tb_now_monotonic_us() +
-                (t.lifetime_s > 2 * VAULT_RENEW_S ? t.lifetime_s - VAULT_RENEW_S : t.lifetime_s / 2) *
-                    TB_USEC_PER_SEC;
-        }
-        tb_secret_free(t.text);
-    }
-    if (v->bearer) {
-        copy = tb_secret_alloc(strlen(v->bearer) + 1);
-        if (copy)
-            strcpy(copy, v->bearer);
-    }
-    pthread_mutex_unlock(&v->lock);
-    return copy;
+    if (*err)
+        tb_warn("No token of this machine's managed identity for Key Vault: %s", err);
+    return header;
 }
 
 /* One call; a token that is refused is fetched anew, once. value is base64url, in and out. */
@@ -147,8 +121,7 @@ static void vault_close(void *me)
 {
     struct keyring_vault *v = me;
 
-    tb_secret_free(v->bearer);
-    pthread_mutex_destroy(&v->lock);
+    cp_bearer_free(v->bearer);
     free(v);
 }
 
@@ -173,14 +146,14 @@ int cp_keyring_open_keyvault(const char *url, const struct cp_keyring_access *a,
     v = calloc(1, sizeof(*v));
     if (!v)
         return -ENOMEM;
-    pthread_mutex_init(&v->lock, NULL);
     v->a = *a;
     v->a.tls.allow_http = strncmp(url, "http://", 7) == 0; /* loopback, as cp_remote_url_path() saw to */
     v->service = strstr(url, ".managedhsm.azure.net/") ? "managedhsm.azure.net" : "vault.azure.net";
     strcpy(v->url, url);
     snprintf(v->prefix, sizeof(v->prefix), "%.*s/", (int)((version ? version : url + strlen(url)) - url),
              url);
-    r = cp_keyring_new(&vault_ops, v, ret);
+    v->bearer = cp_bearer_new(v->service, v->a.client_id);
+    r = v->bearer ? cp_keyring_new(&vault_ops, v, ret) : -ENOMEM;
     if (r < 0)
         vault_close(v);
     return r;

@@ -57,6 +57,12 @@ int cp_store_end_code(struct cp_store *s, const char *code_id, struct cp_code *r
     return store_run(s, "UPDATE enrolment_codes SET uses_left=0 WHERE code_sha256=$1", "t", ret->code_sha256);
 }
 
+int cp_store_end_codes(struct cp_store *s, const char *contract_id, uint64_t until_us)
+{
+    return store_run(s, "UPDATE enrolment_codes SET uses_left=0 WHERE contract_id=$1 AND created_us<=$2",
+                     "tu", contract_id, until_us);
+}
+
 static int enrolment_get_code(struct cp_store *s, const char *code_sha256, const char *contract_id,
                               struct cp_code *ret)
 {

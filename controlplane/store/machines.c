@@ -114,7 +114,16 @@ int cp_store_expel_machine(struct cp_store *s, const char *contract_id, const ch
 
     if (n <= 0)
         return n < 0 ? n : -ENOENT;
-    return store_run(s, "UPDATE enrolment_codes SET uses_left=0 WHERE contract_id=$1", "t", contract_id);
+    return cp_store_end_codes(s, contract_id, INT64_MAX);
+}
+
+int cp_store_forget_identities(struct cp_store *s, const char *contract_id)
+{
+    int r = store_run(s, "DELETE FROM machine_versions WHERE contract_id=$1", "t", contract_id);
+
+    return r < 0 ? r
+                 : store_run(s, "DELETE FROM machines WHERE contract_id=$1 AND expelled_us=0", "t",
+                             contract_id);
 }
 
 #define MACHINE_COLUMNS                                                                                      \

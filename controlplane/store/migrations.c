@@ -63,6 +63,27 @@
     "CREATE TABLE machine_versions(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, asset_id TEXT NOT NULL,"  \
     " version " INT " NOT NULL, PRIMARY KEY(contract_id, hw_id, asset_id, version))" END
 
+/* What the provider sells, who bought it, and which contract it became. */
+#define MIGRATION_5(INT, BYTES, ID, END)                                                                     \
+    "CREATE TABLE offers(offer_id TEXT PRIMARY KEY, source TEXT NOT NULL UNIQUE, asset_id TEXT NOT NULL,"    \
+    " version " INT " NOT NULL, mode TEXT NOT NULL, lease_seconds " INT " NOT NULL, max_hw " INT             \
+    " NOT NULL, slot_ttl_s " INT " NOT NULL, created_us " INT " NOT NULL)" END                               \
+    "CREATE TABLE applications(application_id TEXT PRIMARY KEY, contract_id TEXT NOT NULL, source TEXT"      \
+    " NOT NULL, resource_usage_id TEXT NOT NULL, managed_group TEXT NOT NULL, state TEXT NOT NULL,"          \
+    " succeeded " INT " NOT NULL, event TEXT NOT NULL, event_us " INT " NOT NULL, check_us " INT             \
+    " NOT NULL, tries " INT " NOT NULL, missing_us " INT " NOT NULL, problem TEXT NOT NULL, created_us " INT \
+    " NOT NULL, updated_us " INT " NOT NULL)" END                                                            \
+    "CREATE INDEX applications_by_check ON applications(check_us);"                                          \
+    "CREATE INDEX applications_by_contract ON applications(contract_id);"                                    \
+    "CREATE TABLE notices(application_id TEXT NOT NULL, event TEXT NOT NULL, event_us " INT                  \
+    " NOT NULL, detail TEXT NOT NULL, received_us " INT " NOT NULL, times " INT " NOT NULL,"                 \
+    " PRIMARY KEY(application_id, event, event_us))" END                                                     \
+    "CREATE TABLE purchases(application_id TEXT NOT NULL, number " INT " NOT NULL, contract_id TEXT"         \
+    " NOT NULL, source TEXT NOT NULL, resource_usage_id TEXT NOT NULL, from_us " INT " NOT NULL, to_us " INT \
+    " NOT NULL, PRIMARY KEY(application_id, number))" END                                                    \
+    "CREATE INDEX purchases_by_contract ON purchases(contract_id);"                                          \
+    "CREATE TABLE awaited_purchases(contract_id TEXT PRIMARY KEY, subscription TEXT NOT NULL)" END
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -72,10 +93,8 @@
 static const struct {
     const char *sqlite, *postgresql;
 } migrations[] = {
-    FOR_BOTH(MIGRATION_1),
-    FOR_BOTH(MIGRATION_2),
-    FOR_BOTH(MIGRATION_3),
-    FOR_BOTH(MIGRATION_4),
+    FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2), FOR_BOTH(MIGRATION_3),
+    FOR_BOTH(MIGRATION_4), FOR_BOTH(MIGRATION_5),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

@@ -184,6 +184,8 @@ int cp_store_hold_versions(struct cp_store *s, const char *contract_id, const ch
 /* Forgets one machine of a contract; or, hw_id NULL, frees the slots of all: those that are enrolled keep
  * their identity. Not those that were expelled. In a transaction. Machines found. */
 int cp_store_forget_machines(struct cp_store *s, const char *contract_id, const char *hw_id);
+/* Forgets all machines of a contract, enrolled ones too, but those that were expelled. In a transaction. */
+int cp_store_forget_identities(struct cp_store *s, const char *contract_id);
 /* -ENOENT. */
 int cp_store_get_machine(struct cp_store *s, const char *contract_id, const char *hw_id,
                          struct cp_machine *ret);
@@ -224,6 +226,8 @@ int cp_store_page_codes(struct cp_store *s, uint64_t now_us, const char *contrac
                         int (*fn)(const struct cp_code *, void *), void *ctx);
 /* As it was before. -ENOENT. */
 int cp_store_end_code(struct cp_store *s, const char *code_id, struct cp_code *ret);
+/* Nobody enrols any more by the codes of the contract that were made until then. */
+int cp_store_end_codes(struct cp_store *s, const char *contract_id, uint64_t until_us);
 /* Enrols the machine `hw_id`, whose key has this hash, by a code of the contract: one use of it, but none
  * where the same machine had enrolled by a code of the contract before and did not hear of it. -ENOENT no
  * such code of the contract; -EKEYEXPIRED; -EDQUOT all uses are used; -EACCES the machine was expelled. */
