@@ -449,11 +449,11 @@ static void connection_event(struct tb_source *s, uint32_t events)
         c->io.can_read = true;
     if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
         c->io.can_write = true;
-    /* A body may cost more to look at than all else, and the beginning of a handshake does: they take their
-     * turn among the tasks, and those who only want an answer do not wait for many of them. The end of a
-     * handshake is cheap, and has a request behind it. */
+    /* A body may cost more to look at than all else, and agreeing on keys does: they take their turn among
+     * the tasks, and those who only want an answer do not wait for many of them. The end of a handshake is
+     * cheap, and has a request behind it. */
     if ((c->state == TB_CONNECTION_REQUEST && !c->body_ended) ||
-        (c->state == TB_CONNECTION_HANDSHAKE && !c->io.ssl))
+        (c->state == TB_CONNECTION_HANDSHAKE && tb_transport_handshake_is_costly(&c->io)))
         tb_connection_later(c);
     else
         connection_run(c);

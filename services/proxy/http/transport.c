@@ -83,6 +83,17 @@ int tb_transport_handshake(struct tb_transport *t)
     return tls_result(t, r) == -EAGAIN ? 0 : -ECONNABORTED;
 }
 
+bool tb_transport_handshake_is_costly(const struct tb_transport *t)
+{
+    EVP_PKEY *key = NULL;
+
+    /* The first bytes of a ClientHello, or one that is answered by HelloRetryRequest, have none yet. */
+    if (!t->ssl || SSL_get_peer_tmp_key(t->ssl, &key) != 1)
+        return true;
+    EVP_PKEY_free(key);
+    return false;
+}
+
 static ssize_t tls_recv(struct tb_transport *t, char *buf, size_t n)
 {
     size_t got;

@@ -27,6 +27,8 @@ enum tb_client_hello tb_transport_hello(struct tb_transport *t);
 int tb_transport_start_tls(struct tb_transport *t, SSL_CTX *context);
 /* 1 when the handshake is done, 0 to be called again, -ECONNABORTED. */
 int tb_transport_handshake(struct tb_transport *t);
+/* False when the keys are agreed on: what is left of the handshake is cheap. */
+bool tb_transport_handshake_is_costly(const struct tb_transport *t);
 /* > 0, 0 at the end, -EAGAIN, -ECONNRESET for every other failure. */
 ssize_t tb_transport_recv(struct tb_transport *t, char *buf, size_t n);
 /* Sends what the socket takes. > 0, -EAGAIN, -ECONNRESET. After -EAGAIN the next call begins with the same

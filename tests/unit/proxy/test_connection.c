@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <openssl/ssl.h>
 
 #include "common/units.h"
 #include "proxy/http/connection.h"
@@ -83,6 +84,96 @@ static int teardown(void **state)
     return close(client);
 }
 
+/* --- handshakes: SSL_do_handshake() of a client, its bytes given to ours in pieces ------------------------ */
+
+static SSL_CTX *server_context(const char *groups)
+{
+    SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *cert = X509_new();
+
+    X509_set_pubkey(cert, key);
+    X509_gmtime_adj(X509_getm_notBefore(cert), 0);
+    X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
+    assert_true(X509_sign(cert, key, EVP_sha256()) > 0);
+    assert_int_equal(SSL_CTX_use_certificate(ctx, cert), 1);
+    assert_int_equal(SSL_CTX_use_PrivateKey(ctx, key), 1);
+    assert_int_equal(SSL_CTX_set1_groups_list(ctx, groups), 1);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+    return ctx;
+}
+
+/* The next flight of the client, after ours. */
+static size_t client_flight(SSL *ssl, char *buf, size_t size)
+{
+    char got[8192];
+    ssize_t n;
+    int len;
+
+    while ((n = recv(client, got, sizeof(got), 0)) > 0)
+        assert_int_equal(BIO_write(SSL_get_rbio(ssl), got, (int)n), n);
+    (void)SSL_do_handshake(ssl);
+    len = BIO_read(SSL_get_wbio(ssl), buf, (int)size);
+    return len > 0 ? (size_t)len : 0;
+}
+
+/* True when ours leaves what came to its task, so that others who are ready come first. */
+static bool waits_its_turn(const char *p, size_t n)
+{
+    bool waits;
+
+    assert_int_equal(send(client, p, n, 0), n);
+    connection->src.fn(&connection->src, EPOLLIN);
+    waits = connection->task.queued;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(tb_loop_once(&loop, 0), 0);
+    assert_non_null(connection);
+    return waits;
+}
+
+static void shake_hands(const char *groups, unsigned costly_flights)
+{
+    struct tb_tls tls = {.context = server_context(groups)};
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    SSL *ssl = SSL_new(ctx);
+    char flight[8192];
+    size_t n;
+
+    SSL_set_bio(ssl, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+    SSL_set_connect_state(ssl);
+    assert_int_equal(SSL_set1_groups_list(ssl, "X25519:P-256"), 1);
+    port.tls = &tls;
+    connection->state = TB_CONNECTION_HANDSHAKE;
+    for (unsigned i = 0; i < costly_flights; i++) {
+        n = client_flight(ssl, flight, sizeof(flight));
+        assert_true(n > 100);
+        assert_true(waits_its_turn(flight, 1));
+        assert_true(waits_its_turn(flight + 1, 99));
+        assert_true(waits_its_turn(flight + 100, n - 100));
+        assert_int_equal(connection->state, TB_CONNECTION_HANDSHAKE);
+    }
+    n = client_flight(ssl, flight, sizeof(flight));
+    assert_false(waits_its_turn(flight, n));
+    assert_int_equal(connection->state, TB_CONNECTION_HEAD);
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+    SSL_CTX_free(tls.context);
+}
+
+static void test_a_client_hello_in_pieces_waits_its_turn(void **state)
+{
+    shake_hands("X25519:P-256", 1);
+}
+
+/* The server takes no key of X25519, asks for another one, and agrees on that. */
+static void test_a_second_client_hello_waits_its_turn(void **state)
+{
+    shake_hands("P-256", 2);
+}
+
+/* --- clients that have closed their side ---------------------------------------------------------------- */
+
 static void say_and_close(const char *text)
 {
     assert_int_equal(send(client, text, strlen(text), 0), strlen(text));
@@ -142,6 +233,8 @@ static void test_half_closed_of_http10_is_given_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_client_hello_in_pieces_waits_its_turn, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_second_client_hello_waits_its_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(test_half_closed_is_asked_seldom, setup, teardown),
         cmocka_unit_test_setup_teardown(test_half_closed_of_http10_is_given_up, setup, teardown),
     };
