@@ -388,6 +388,7 @@ static void program_drain(struct program *p)
     tb_log_full(TB_LOG_INFO, TB_EVENT_DRAIN, NULL, "stopping: finishing %llu requests in flight",
                 (unsigned long long)p->server.metrics.in_flight);
     p->server.draining = true;
+    tb_surroundings_ask_stop(&p->server.surroundings);
     tb_listener_drain(&p->server.listener);
     while (!program_drained(p, since))
         if (program_step(p, DRAIN_STEP_MS) < 0)
@@ -444,6 +445,7 @@ static int program_serve(struct program *p)
 
 static void program_clean_up(struct program *p)
 {
+    bool looks_on;
     size_t left;
 
     tb_listener_stop(&p->server.listener);
@@ -454,7 +456,7 @@ static void program_clean_up(struct program *p)
     }
     tb_events_done(&p->server.events);
     tb_monitor_stop(&p->server.monitor);
-    tb_surroundings_stop(&p->server.surroundings);
+    looks_on = !tb_surroundings_stop(&p->server.surroundings);
     tb_reload_stop(&p->server);
     tb_upstream_free(p->server.upstream);
     left = p->server.audit ? tb_audit_close(p->server.audit, AUDIT_CLOSE_MS) : 0;
@@ -473,7 +475,8 @@ static void program_clean_up(struct program *p)
     tb_record_free_digests(&p->server);
     tb_exchange_free_spare(&p->server);
     tb_buf_free(&p->server.fields);
-    tb_config_clear(&p->config);
+    if (!looks_on)
+        tb_config_clear(&p->config);
 }
 
 int main(int argc, char **argv)

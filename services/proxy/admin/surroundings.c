@@ -11,7 +11,7 @@
 #define LOOK_S 10
 #define LOOK_FULL_S 1 /* while a disk is full requests are refused: somebody waits for its room */
 #define UNITS_EVERY 3 /* looks: PID 1 is asked less often */
-#define JOIN_MS 1000
+#define JOIN_US TB_USEC_PER_SEC
 
 /* The place where records end up, if it cannot take another one. */
 static bool surroundings_bars(const struct tb_surroundings *s, const struct tb_surroundings_seen *seen,
@@ -72,9 +72,10 @@ static bool surroundings_look(struct tb_surroundings *s, struct tb_surroundings_
     if (units)
         surroundings_read_units(seen);
     barred = surroundings_bars(s, seen, why, sizeof(why));
-    tb_audit_bar(s->audit, why);
     pthread_mutex_lock(&s->lock);
     s->seen = *seen;
+    if (!s->stop) /* later the audit may be gone */
+        tb_audit_bar(s->audit, why);
     pthread_mutex_unlock(&s->lock);
     return barred;
 }
@@ -130,19 +131,28 @@ void tb_surroundings_get(struct tb_surroundings *s, struct tb_surroundings_seen 
     pthread_mutex_unlock(&s->lock);
 }
 
-void tb_surroundings_stop(struct tb_surroundings *s)
+void tb_surroundings_ask_stop(struct tb_surroundings *s)
 {
-    struct timespec until;
-
-    if (!s->started)
+    if (!s->started || s->stop_us > 0)
         return;
+    s->stop_us = tb_now_monotonic_us();
     pthread_mutex_lock(&s->lock);
     s->stop = true;
     pthread_cond_signal(&s->wake);
     pthread_mutex_unlock(&s->lock);
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += JOIN_MS / 1000;
-    (void)pthread_clockjoin_np(s->thread, NULL, CLOCK_MONOTONIC,
-                               &until); /* else it hangs in a disk; the process is about to end */
+}
+
+bool tb_surroundings_stop(struct tb_surroundings *s)
+{
+    struct timespec until;
+    uint64_t until_us;
+
+    if (!s->started)
+        return true;
+    tb_surroundings_ask_stop(s);
+    until_us = s->stop_us + JOIN_US;
+    until = (struct timespec){.tv_sec = (time_t)(until_us / TB_USEC_PER_SEC),
+                              .tv_nsec = (long)(until_us % TB_USEC_PER_SEC * 1000)};
     s->started = false;
+    return pthread_clockjoin_np(s->thread, NULL, CLOCK_MONOTONIC, &until) == 0;
 }

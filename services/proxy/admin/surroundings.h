@@ -36,12 +36,18 @@ struct tb_surroundings {
     pthread_cond_t wake;
     struct tb_surroundings_seen seen;
     bool started, stop;
+    uint64_t stop_us; /* when it was asked to */
 };
 
 /* Set the upper members before. Looks at disks and certificate at once, and from then on by itself. 0 or
  * -errno. */
 int tb_surroundings_start(struct tb_surroundings *s);
 void tb_surroundings_get(struct tb_surroundings *s, struct tb_surroundings_seen *ret);
-void tb_surroundings_stop(struct tb_surroundings *s);
+/* Lets its thread come to an end; a look that is under way takes as long as the disks do. It says nothing
+ * to the audit from now on. */
+void tb_surroundings_ask_stop(struct tb_surroundings *s);
+/* Waits for that until a second after it was asked to. False: it hangs in a disk, and goes on using the
+ * config; the process is about to end. */
+bool tb_surroundings_stop(struct tb_surroundings *s);
 
 #endif
