@@ -6,11 +6,14 @@
 #include "common/secret.h"
 #include "common/version.h"
 #include "provider/cli/interrupt.h"
+#include "provider/cli/near.h"
 #include "provider/tbpkg.h"
 
 static const struct tbpkg_command *const commands[] = {
-    &tbpkg_encrypt, &tbpkg_decrypt, &tbpkg_verify,  &tbpkg_inspect, &tbpkg_upload, &tbpkg_register,
-    &tbpkg_build,   &tbpkg_package, &tbpkg_publish, &tbpkg_key,     &tbpkg_config};
+    &tbpkg_encrypt, &tbpkg_decrypt, &tbpkg_verify,   &tbpkg_inspect, &tbpkg_upload,  &tbpkg_register,
+    &tbpkg_build,   &tbpkg_package, &tbpkg_publish,  &tbpkg_key,     &tbpkg_config,  &tbpkg_login,
+    &tbpkg_logout,  &tbpkg_whoami,  &tbpkg_contract, &tbpkg_enrol,   &tbpkg_machine, &tbpkg_asset,
+    &tbpkg_usage,   &tbpkg_token,   &tbpkg_log,      &tbpkg_changes};
 
 static const struct tbpkg_command *tbpkg_find_command(const char *name)
 {
@@ -39,6 +42,20 @@ static void tbpkg_print_help(FILE *f)
           f);
 }
 
+static int tbpkg_unknown_command(const char *name)
+{
+    const char *near = NULL;
+
+    for (size_t i = 0; i < ARRAY_SIZE(commands) && !near; i++)
+        if (cli_near(name, commands[i]->name))
+            near = commands[i]->name;
+    fprintf(stderr, "tbpkg: no such command '%s'", name);
+    if (near)
+        fprintf(stderr, "; did you mean '%s'?", near);
+    fputs("\nTry 'tbpkg --help'.\n", stderr);
+    return CLI_USAGE;
+}
+
 static int tbpkg_unknown(const char *what, const char *name)
 {
     fprintf(stderr, "tbpkg: %s '%s'\nTry 'tbpkg --help'.\n", what, name);
@@ -47,6 +64,7 @@ static int tbpkg_unknown(const char *what, const char *name)
 
 static int tbpkg_run_help(int argc, char **argv)
 {
+    char help[] = "--help";
     const struct tbpkg_command *cmd;
 
     if (argc < 3) {
@@ -55,8 +73,10 @@ static int tbpkg_run_help(int argc, char **argv)
     }
     cmd = tbpkg_find_command(argv[2]);
     if (!cmd)
-        return tbpkg_unknown("no such command", argv[2]);
-    return cmd->run(2, (char *[]){argv[2], (char[]){"--help"}, NULL});
+        return tbpkg_unknown_command(argv[2]);
+    if (argc > 3) /* help contract add */
+        return cmd->run(3, (char *[]){argv[2], argv[3], help, NULL});
+    return cmd->run(2, (char *[]){argv[2], help, NULL});
 }
 
 static int tbpkg_run(int argc, char **argv)
@@ -82,7 +102,7 @@ static int tbpkg_run(int argc, char **argv)
         return tbpkg_unknown("no such option", name);
     cmd = tbpkg_find_command(name);
     if (!cmd)
-        return tbpkg_unknown("no such command", name);
+        return tbpkg_unknown_command(name);
     return cmd->run(argc - 1, argv + 1);
 }
 

@@ -2,11 +2,16 @@
 # shellcheck shell=bash
 # bash completion for tbpkg(1), from what --help says. Works with and without the bash-completion package.
 
+_tbpkg_commands() {
+    "$@" --help 2>/dev/null | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'
+}
+
 _tbpkg() {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} help commands value
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} help commands verbs value
+    local -a words=("$command")
 
     COMPREPLY=()
-    commands=$("${COMP_WORDS[0]}" --help 2>/dev/null | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p')
+    commands=$(_tbpkg_commands "${COMP_WORDS[0]}")
     if ((COMP_CWORD == 1)); then
         mapfile -t COMPREPLY < <(compgen -W "$commands --help --version" -- "$cur")
         return
@@ -16,7 +21,11 @@ _tbpkg() {
     [[ $prev == = ]] && prev=${COMP_WORDS[COMP_CWORD - 2]}
 
     if [[ $command == help ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "${commands%help}" -- "$cur")
+        if ((COMP_CWORD == 2)); then
+            mapfile -t COMPREPLY < <(compgen -W "${commands%help}" -- "$cur")
+        else
+            mapfile -t COMPREPLY < <(compgen -W "$(_tbpkg_commands "${COMP_WORDS[0]}" "${COMP_WORDS[2]}")" -- "$cur")
+        fi
         return
     fi
     [[ $'\n'$commands$'\n' == *$'\n'$command$'\n'* ]] || return
@@ -28,20 +37,42 @@ _tbpkg() {
         mapfile -t COMPREPLY < <(compgen -W "show-id check export" -- "$cur")
         return
     fi
-    help=$("${COMP_WORDS[0]}" "$command" --help 2>/dev/null | sed -n 's/^  \(-., \|    \)\(--[a-z][^ ]*\).*/\2/p')
+    # commands that have commands: tbpkg contract add
+    verbs=$(_tbpkg_commands "${COMP_WORDS[0]}" "$command")
+    if [[ $verbs ]] && ((COMP_CWORD == 2)); then
+        mapfile -t COMPREPLY < <(compgen -W "$verbs --help" -- "$cur")
+        return
+    fi
+    [[ $verbs ]] && words+=("${COMP_WORDS[2]}")
+    help=$("${COMP_WORDS[0]}" "${words[@]}" --help 2>/dev/null | sed -n 's/^  \(-., \|    \)\(--[a-z][^ ]*\).*/\2/p')
     # the option before the cursor, as "--in=FILE": its value
     value=$(grep -- "^$prev=" <<<"$help")
-    case ${value#*=} in
+    case ${prev}${value#*=} in
+    --modeMODE) value="enrolled certificate open" ;;
+    --byWHAT) value="contract machine key" ;;
+    --scopeSCOPE) value="owner publisher support auditor replace" ;;
+    --stateSTATE)
+        value="active expired revoked denied"
+        [[ $command == machine ]] && value="active gone expelled"
+        ;;
+    *)
+        value=${value#*=}
+        ;;
+    esac
+    case $value in
     "" | FILE | DIR | INPUT | OUTPUT)
         if [[ $cur == -* && -z $value ]]; then
             mapfile -t COMPREPLY < <(compgen -W "$(cut -d= -f1 <<<"$help")" -- "$cur")
-        else
+        elif [[ -z $verbs || -n $value ]]; then
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             compopt -o filenames 2>/dev/null
         fi
         ;;
     SIZE)
         mapfile -t COMPREPLY < <(compgen -W "1M 4M 8M 16M 32M 64M" -- "$cur")
+        ;;
+    [a-z]*)
+        mapfile -t COMPREPLY < <(compgen -W "$value" -- "$cur")
         ;;
     esac
 }

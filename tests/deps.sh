@@ -66,6 +66,7 @@ python3-cryptography
 python3-fastapi
 python3-h11
 python3-httptools
+python3-jsonschema
 python3-pytest
 python3-pytest-xdist
 python3-selenium

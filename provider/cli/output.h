@@ -12,8 +12,17 @@
 #include "common/macros.h"
 #include "common/notify.h"
 
-/* Exit codes of tbpkg, design section 4. */
-enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_INTERRUPTED = 130 };
+/* Exit codes of tbpkg, tbpkg(1). 3 to 6: of the commands that ask a control plane for something. */
+enum {
+    CLI_OK = 0,
+    CLI_FAILED = 1,
+    CLI_USAGE = 2,
+    CLI_NOT_FOUND = 3,   /* there is no such contract, machine, asset or token */
+    CLI_DENIED = 4,      /* no token, one that is not valid, or one that may not do this */
+    CLI_REFUSED = 5,     /* it does not fit what is there: a name that is taken, an asset in use */
+    CLI_UNAVAILABLE = 6, /* no answer, or none yet: the same command may work later */
+    CLI_INTERRUPTED = 130,
+};
 
 /* -- messages ---------------------------------------------------------------------------------- */
 

@@ -2,7 +2,6 @@
 /* tbpkg register: the command line; publish/registration.h does the work. */
 #include <errno.h>
 #include <string.h>
-#include <strings.h>
 
 #include "common/io.h"
 #include "provider/azure/blob.h"
@@ -12,10 +11,10 @@
 
 struct register_job {
     struct cli cli;
-    const char *endpoint, *blob_url, *account, *container;
+    const char *blob_url, *account, *container;
     struct cli_key_arg key_arg;
     struct registration work;
-    char *base, *url; /* what work has of them */
+    char *base; /* what work has of it */
 };
 
 static void register_job_clear(struct register_job *j)
@@ -23,12 +22,11 @@ static void register_job_clear(struct register_job *j)
     registration_clear(&j->work);
     cli_key_arg_clear(&j->key_arg);
     tb_freep(&j->base);
-    tb_freep(&j->url);
 }
 
 #define TB_OPTION_TARGET struct register_job
 static const struct tb_option register_options[] = {
-    ROW_EDC_ENDPOINT(endpoint),
+    ROW_EDC_ENDPOINT(work.remote.endpoint),
     TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, work.asset_id,
               "name of the asset, as in the manifest"),
     TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.manifest_path, "the asset's manifest"),
@@ -40,25 +38,11 @@ static const struct tb_option register_options[] = {
               .setting = "azure.storage_account"),
     ROW_CONTAINER(container),
     ROW_REPLACE(work.replace),
-    ROW_TOKEN_FILE(work.token_file),
-    ROWS_CLIENT_CERT(work.cert, work.cert_key),
-    ROW_CA_FILE(work.ca_file),
-    ROW_INSECURE_HTTP(work.insecure),
+    TB_OPTION(0, "no-promote", NULL, TB_OPTION_FLAG, work.no_promote,
+              "keep a new version beside the current one until tbpkg asset promote"),
+    ROWS_ACCESS(work.remote),
     CLI_COMMON_ROWS,
 };
-
-/* https; http to a loopback address only when asked for. */
-static int register_check_url(const struct register_job *j, const char *what, const char *url)
-{
-    char err[BLOB_ERR_MAX];
-
-    if (blob_base_url_check(what, url, false, err) < 0)
-        return cli_usage(&j->cli, "%s", err);
-    if (strncasecmp(url, "http://", 7) == 0 && !j->work.insecure)
-        return cli_usage(&j->cli,
-                         "%s must be https:// (--insecure-http allows http:// to a loopback address)", what);
-    return CLI_OK;
-}
 
 static int register_check_place(struct register_job *j)
 {
@@ -69,7 +53,7 @@ static int register_check_place(struct register_job *j)
 
         if (j->account && cli_given(c, "storage-account"))
             return cli_usage(c, "--blob-url and --storage-account exclude each other");
-        if (register_check_url(j, "--blob-url", j->blob_url) != CLI_OK)
+        if (remote_check_url(c, j->work.remote.insecure, "--blob-url", j->blob_url) != CLI_OK)
             return CLI_USAGE;
         while (n > 0 && j->blob_url[n - 1] == '/')
             n--;
@@ -91,11 +75,8 @@ static int register_check_options(void *job)
 {
     struct register_job *j = job;
     const struct cli *c = &j->cli;
-    size_t n;
 
-    if (!j->endpoint)
-        return cli_usage(c, "--edc-endpoint is missing");
-    if (register_check_url(j, "--edc-endpoint", j->endpoint) != CLI_OK)
+    if (remote_check(&j->work.remote) != CLI_OK)
         return CLI_USAGE;
     if (cli_check_asset_id(c, j->work.asset_id) != CLI_OK)
         return CLI_USAGE;
@@ -103,14 +84,6 @@ static int register_check_options(void *job)
         return cli_usage(c, "--manifest is missing");
     if (!cli_key_arg_given(&j->key_arg))
         return cli_usage(c, "no key: give --key-file or set TBPKG_KEY_FILE");
-    if (!j->work.cert != !j->work.cert_key)
-        return cli_usage(c, "--client-cert and --client-key belong together");
-    n = strlen(j->endpoint);
-    while (j->endpoint[n - 1] == '/')
-        n--;
-    j->work.url = j->url = tb_strf("%.*s" REGISTRATION_API_PATH, (int)n, j->endpoint);
-    if (!j->url)
-        return tbpkg_fail_errno("tbpkg register", -ENOMEM);
     return register_check_place(j);
 }
 
@@ -120,7 +93,7 @@ static int register_main(int argc, char **argv)
                                                            .container = "models"};
 
     tb_secret_init();
-    j.work.cli = &j.cli;
+    j.work.cli = j.work.remote.cli = &j.cli;
     j.work.key_arg = &j.key_arg;
     if (cli_parse(&j.cli, &j, argc, argv, CLI_NO_WORDS, NULL, register_check_options) != CLI_OK)
         return j.cli.rc;

@@ -70,7 +70,8 @@
     TB_OPTION(0, "replace", NULL, TB_OPTION_FLAG, member,                                                    \
               "give live contracts of the asset another key or other contents")
 #define ROW_TOKEN_FILE(m)                                                                                    \
-    TB_OPTION(0, "token-file", "FILE", TB_OPTION_STRING, m, "bearer token for the control plane",            \
+    TB_OPTION(0, "token-file", "FILE", TB_OPTION_STRING, m,                                                  \
+              "bearer token for the control plane [what tbpkg login keeps]",                                 \
               .setting = "controlplane.token_file")
 #define ROWS_CLIENT_CERT(cert, key)                                                                          \
     TB_OPTION(0, "client-cert", "FILE", TB_OPTION_STRING, cert,                                              \
@@ -78,6 +79,11 @@
               .setting = "controlplane.client_cert"),                                                        \
         TB_OPTION(0, "client-key", "FILE", TB_OPTION_STRING, key,                                            \
                   "its private key (PEM, without a passphrase)", .setting = "controlplane.client_key")
+
+/* token, client certificate and CAs of a struct remote */
+#define ROWS_ACCESS(m)                                                                                       \
+    ROW_TOKEN_FILE(m.token_file), ROWS_CLIENT_CERT(m.cert, m.cert_key), ROW_CA_FILE(m.ca_file),              \
+        ROW_INSECURE_HTTP(m.insecure)
 
 /* -- both -------------------------------------------------------------------------------------- */
 #define ROW_CA_FILE(m)                                                                                       \

@@ -2,12 +2,10 @@
 #include "provider/publish/registration.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <openssl/evp.h>
 #include <string.h>
 #include <strings.h>
 
-#include "common/backoff.h"
 #include "common/hex.h"
 #include "common/http.h"
 #include "common/io.h"
@@ -16,13 +14,10 @@
 #include "provider/asset/asset.h"
 #include "provider/asset/key.h"
 
-#define TRIES 3
-#define TOKEN_MAX (16 * 1024)
-
 void registration_clear(struct registration *g)
 {
     g->manifest = tbenc_manifest_free(g->manifest);
-    tb_secret_free(g->authorization);
+    remote_clear(&g->remote);
     tb_secret_free(g->body);
     tb_erase(g->key_hex, sizeof(g->key_hex));
 }
@@ -49,16 +44,6 @@ static int registration_read_manifest(struct registration *g)
                            g->manifest->asset_id, g->asset_id);
     if (EVP_Digest(text, len, g->manifest_sha256, &n, EVP_sha256(), NULL) != 1)
         return tbpkg_fail_errno(g->manifest_path, -EIO);
-    return CLI_OK;
-}
-
-/* A key with a passphrase is refused here: libcurl's own words do not name the file. */
-static int registration_check_client_key(const struct registration *g)
-{
-    char err[TB_HTTP_ERR_MAX];
-
-    if (g->cert_key && tb_http_key_check(g->cert_key, err) < 0)
-        return tbpkg_fail(g->cert_key, err, NULL);
     return CLI_OK;
 }
 
@@ -95,6 +80,8 @@ static char *registration_document_without_key(const struct registration *g)
         registration_add_hex(o, "tags_sha256", m->tags_sha256);
     if (g->replace)
         cJSON_AddTrueToObject(d, "replace");
+    if (g->no_promote)
+        cJSON_AddFalseToObject(d, "promote");
     return cJSON_PrintUnformatted(d);
 }
 
@@ -123,34 +110,6 @@ static int registration_build_body(struct registration *g)
     return CLI_OK;
 }
 
-static int registration_read_token(struct registration *g)
-{
-    static const char prefix[] = "Authorization: Bearer ";
-    _cleanup_erase_string_ char *text = NULL;
-    size_t len = 0;
-    int r;
-
-    if (!g->token_file)
-        return CLI_OK;
-    r = tb_read_file(g->token_file, TOKEN_MAX, &text, &len);
-    if (r < 0)
-        return tbpkg_fail_errno(g->token_file, r);
-    while (len > 0 && strchr(" \t\r\n", text[len - 1]))
-        text[--len] = '\0';
-    if (len == 0 || strlen(text) != len)
-        return tbpkg_fail(g->token_file, "holds no bearer token", NULL);
-    for (size_t i = 0; i < len; i++)
-        if (text[i] <= ' ' || text[i] >= 0x7f)
-            return tbpkg_fail(g->token_file, "holds more than one bearer token",
-                              "it must be one line without white space");
-    g->authorization = tb_secret_alloc(sizeof(prefix) + len);
-    if (!g->authorization)
-        return tbpkg_fail_errno(g->token_file, -ENOMEM);
-    memcpy(g->authorization, prefix, sizeof(prefix) - 1);
-    memcpy(g->authorization + sizeof(prefix) - 1, text, len);
-    return CLI_OK;
-}
-
 /* -- the exchange ------------------------------------------------------------------------------ */
 
 /* A server may repeat the request in its answer: the key does not reach the terminal that way either. */
@@ -160,56 +119,11 @@ static void registration_mask_key(const struct registration *g, char *text)
         memset(p, '*', TB_KEY_HEX_CHARS);
 }
 
-static int registration_post(struct registration *g, struct tb_http_response *ret,
-                             char err[static TB_HTTP_ERR_MAX])
+static int registration_fail(const struct registration *g, const char *reason, const char *remedy)
 {
-    const char *const headers[] = {"Content-Type: application/json",
-                                   "Expect:", g->authorization ? g->authorization : NULL, NULL};
-    const struct tb_http_tls tls = {
-        .ca_file = g->ca_file, .client_cert = g->cert, .client_key = g->cert_key, .allow_http = g->insecure};
-    const struct tb_http_request rq = {.method = "POST",
-                                       .url = g->url,
-                                       .headers = headers,
-                                       .body = g->body,
-                                       .body_len = g->body_len,
-                                       .tls = &tls};
-    struct tb_backoff backoff = {.base_ms = 2000, .cap_ms = 30000};
+    _cleanup_free_ char *url = tb_strf("%s" REGISTRATION_API_PATH, g->remote.base);
 
-    for (;;) {
-        char why[TB_HTTP_ERR_MAX];
-        uint64_t ms;
-        int r = tb_http_do(&rq, ret, err);
-        bool again = r < 0 ? r == -ETIMEDOUT || r == -ECONNREFUSED || r == -EPROTO
-                           : ret->status == 429 || ret->status >= 500;
-
-        if (!again || backoff.attempt + 1 >= TRIES)
-            return r;
-        if (r == 0)
-            snprintf(why, sizeof(why), "status %ld", ret->status);
-        ms = tb_backoff_next_ms(&backoff, r == 0 ? ret->retry_after_ms : -1);
-        tbpkg_note(g->cli->quiet, "Control plane: %s; trying again in %" PRIu64 " s.", r < 0 ? err : why,
-                   (ms + 999) / 1000);
-        if (r == 0)
-            tb_http_response_clear(ret);
-        tb_sleep_ms(ms);
-    }
-}
-
-/* "message: details" of an error answer, whichever are there. */
-static void registration_describe(const struct tb_http_response *rs, char *out, size_t out_len)
-{
-    _cleanup_json_ cJSON *d = NULL;
-    const char *message = NULL, *details = NULL;
-    char why[TB_JSON_ERR_MAX];
-
-    out[0] = '\0';
-    if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &d, why) < 0)
-        return;
-    if (tb_json_get_string(d, "message", &message, why) < 0)
-        (void)tb_json_get_string(d, "reason", &message, why);
-    (void)tb_json_get_string(d, "details", &details, why);
-    snprintf(out, out_len, "%s%.300s%s%.300s", message || details ? ": " : "", message ? message : "",
-             message && details ? ": " : "", details ? details : "");
+    return tbpkg_fail(url ? url : "control plane", reason, remedy);
 }
 
 static int registration_refused(struct registration *g, const struct tb_http_response *rs)
@@ -217,11 +131,14 @@ static int registration_refused(struct registration *g, const struct tb_http_res
     char text[640], reason[700];
     const char *remedy = NULL;
 
-    registration_describe(rs, text, sizeof(text));
+    remote_describe(rs, text, sizeof(text));
     snprintf(reason, sizeof(reason), "answered %ld%s", rs->status, text);
     if (rs->status == 401)
-        remedy = g->authorization ? "the bearer token is not valid (any more): get a new one for --token-file"
-                                  : "it requires a bearer token: give --token-file or set TB_EDC_TOKEN_FILE";
+        remedy =
+            g->remote.authorization
+                ? "the bearer token is not valid (any more): get a new one for --token-file, or for "
+                  "tbpkg login"
+                : "it requires a bearer token: give --token-file, set TB_EDC_TOKEN_FILE, or run tbpkg login";
     else if (rs->status == 403)
         remedy = "the token or client certificate is not allowed to register this asset: ask the control "
                  "plane's operator";
@@ -233,31 +150,29 @@ static int registration_refused(struct registration *g, const struct tb_http_res
                  "asset id";
     else if (rs->status == 429 || rs->status >= 500)
         remedy = "run the command again later";
-    return tbpkg_fail(g->url, reason, remedy);
+    return registration_fail(g, reason, remedy);
 }
 
 static int registration_print_answer(struct registration *g, const struct tb_http_response *rs)
 {
     _cleanup_json_ cJSON *d = NULL;
-    char why[TB_JSON_ERR_MAX];
+    char why[TB_JSON_ERR_MAX], reason[TB_JSON_ERR_MAX + 64];
 
-    if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &d, why) < 0)
-        return tbpkg_failf(g->url, "answered %ld, but not with JSON (%s); is --edc-endpoint a control plane?",
-                           rs->status, why);
-    return cli_print_json(d);
+    if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &d, why) == 0)
+        return cli_print_json(d);
+    snprintf(reason, sizeof(reason), "answered %ld, but not with JSON (%s)", rs->status, why);
+    return registration_fail(g, reason, "is --edc-endpoint a control plane?");
 }
 
 static int registration_exchange(struct registration *g)
 {
+    const struct remote_call call = {
+        .method = "POST", .path = REGISTRATION_API_PATH, .body = g->body, .body_len = g->body_len};
     _cleanup_http_response_ struct tb_http_response rs = {0};
-    char err[TB_HTTP_ERR_MAX];
-    int r = registration_post(g, &rs, err);
+    int rc = remote_exchange(&g->remote, &call, &rs);
 
-    if (r == -EKEYREJECTED)
-        return tbpkg_fail("control plane", err,
-                          "name a private certificate authority with --ca-file or TB_CA_FILE");
-    if (r < 0)
-        return tbpkg_fail("control plane", err, "check --edc-endpoint and the network");
+    if (rc != CLI_OK)
+        return rc == CLI_UNAVAILABLE ? CLI_FAILED : rc;
     registration_mask_key(g, rs.body);
     return rs.status == 200 || rs.status == 201 ? registration_print_answer(g, &rs)
                                                 : registration_refused(g, &rs);
@@ -268,9 +183,7 @@ int registration_send(struct registration *g)
     int rc = registration_read_manifest(g);
 
     if (rc == CLI_OK)
-        rc = registration_check_client_key(g);
-    if (rc == CLI_OK)
-        rc = registration_read_token(g);
+        rc = remote_open(&g->remote, true);
     if (rc == CLI_OK)
         rc = registration_build_body(g);
     return rc == CLI_OK ? registration_exchange(g) : rc;

@@ -7,6 +7,7 @@
 
 #include "common/secret.h"
 #include "provider/cli/key_arg.h"
+#include "provider/remote/remote.h"
 #include "tbenc/tbenc.h"
 
 #define REGISTRATION_API_PATH "/api/v1/assets/register"
@@ -14,17 +15,16 @@
 struct registration {
     const struct cli *cli; /* for messages */
     /* what to do */
-    const char *asset_id, *manifest_path, *token_file, *cert, *cert_key, *ca_file;
-    const char *url;  /* of the API */
-    const char *base; /* of the container */
-    bool insecure;    /* http:// is allowed */
-    bool replace;     /* another key or other contents of an asset that contracts use */
+    const char *asset_id, *manifest_path;
+    struct remote remote; /* the control plane; checked */
+    const char *base;     /* of the container */
+    bool replace;         /* another key or other contents of an asset that contracts use */
+    bool no_promote;      /* a new version is kept beside the current one */
     const struct cli_key_arg *key_arg;
     /* private */
     struct tbenc_manifest *manifest;
     uint8_t manifest_sha256[32];
-    char *authorization; /* secret: header line, or NULL */
-    char *body;          /* secret */
+    char *body; /* secret */
     size_t body_len;
     char key_hex[TB_KEY_HEX_CHARS + 1];
 };

@@ -72,8 +72,10 @@ def tbpkg_lines():
 def options_of(command, cache={}):
     """{option: takes a value} as --help has them."""
     if command not in cache:
-        r = subprocess.run([program("tbpkg"), command, "--help"], capture_output=True, text=True, env={})
+        r = subprocess.run([program("tbpkg"), *command.split(), "--help"], capture_output=True, text=True, env={})
         assert r.returncode == 0, command
+        if "\nCommands:\n" in r.stdout:  # tbpkg contract add
+            return None
         rows = re.findall(r"^  (?:(-.), |    )(--[a-z-]+)(=\S+)?", r.stdout, re.M)
         cache[command] = {name: bool(arg) for letter, long, arg in rows for name in (letter, long) if name}
     return cache[command]
@@ -81,7 +83,10 @@ def options_of(command, cache={}):
 
 def check_tbpkg_words(words):
     """What is wrong with a command line, or None."""
+    command = words[0]
     known, words = options_of(words[0]), words[1:]
+    if known is None:
+        known, words = options_of(f"{command} {words[0]}"), words[1:]
     while words:
         word, _, value = words.pop(0).partition("=")
         if not word.startswith("-") or word == "-":

@@ -9,7 +9,12 @@ import pytest
 
 from tbpkg_local import REPO, TBPKG, Asset, ok, refused, tbpkg
 
-COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "build", "package", "publish", "key", "config"]
+COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "build", "package", "publish", "key", "config", "login", "logout",
+            "whoami", "usage", "log", "changes"]
+GROUPS = {"contract": ["add", "list", "show", "edit", "revoke", "allow"], "enrol": ["code", "list", "revoke"],
+          "machine": ["list", "remove", "expel"], "asset": ["list", "show", "promote", "delete"], "token": ["add", "list", "revoke"]}
+VERBS = [f"{group} {verb}" for group, verbs in GROUPS.items() for verb in verbs]
+REMOTE = {"login", "logout", "whoami", "usage", "log", "changes", *VERBS}
 
 
 # -- the command line -------------------------------------------------------------------------------------------------
@@ -29,40 +34,72 @@ def test_usage_errors():
         assert p.returncode == 2 and p.stdout == b"", (args, err)
         assert re.search(match, err) and f"Try 'tbpkg {args[0]} --help'." in err, (args, err)
         assert "S3CRET" not in err
+    assert b"did you mean 'encrypt'?" in tbpkg("encyrpt").stderr
     for args in ([], ["frobnicate"], ["--frobnicate"], ["help", "frobnicate"]):
         p = tbpkg(*args)
         assert p.returncode == 2 and p.stdout == b"" and b"--help" in p.stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + VERBS)
 def test_help(command):
-    p = ok(command, "--help")
+    words = command.split()
+    p = ok(*words, "--help")
     text = p.stdout.decode()
     assert text.startswith(f"Usage: tbpkg {command} ") and text.endswith("\n") and p.stderr == b""
     assert max(map(len, text.splitlines())) <= 100
-    assert ok("help", command).stdout == p.stdout and ok(command, "-h").stdout == p.stdout
-    assert ok(command, "--version").stdout == ok("--version").stdout
-    assert command in ok("--help").stdout.decode()
+    assert ok("help", *words).stdout == p.stdout and ok(*words, "-h").stdout == p.stdout
+    assert ok(*words, "--version").stdout == ok("--version").stdout
+    assert words[-1] in (ok(*words[:-1], "--help") if words[1:] else ok("--help")).stdout.decode()
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_of_a_command_that_has_commands(group):
+    text = ok(group, "--help").stdout.decode()
+    assert text.startswith(f"Usage: tbpkg {group} ") and re.findall(r"^  (\w+) ", text, re.M) == GROUPS[group]
+    assert ok("help", group).stdout.decode() == text and group in ok("--help").stdout.decode()
+    p = tbpkg(group)
+    assert p.returncode == 2 and p.stdout == b"" and p.stderr.decode() == text
+    if group != "enrol":  # whose other words are contracts
+        p = tbpkg(group, "lits")
+        assert p.returncode == 2 and b"did you mean 'list'?" in p.stderr
 
 
 def options_of_help(command):
-    return set(re.findall(r"--([a-z][a-z0-9-]+)", ok(command, "--help").stdout.decode()))
+    return set(re.findall(r"--([a-z][a-z0-9-]+)", ok(*command.split(), "--help").stdout.decode()))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_man_page_and_completion_agree(command):
-    want = options_of_help(command)
-    assert {"help", "json", "quiet", "version"} < want
+def options_of_man(section):
+    """Of the page's section with that title, or of the one whose title has that word among several."""
     page = (REPO / "man" / "tbpkg.1").read_text()
     sections = dict(re.findall(r"^\.Ss (.*)\n((?:(?!\.S[sh] ).*\n)*)", page, re.M))
-    in_man = {o for s in (sections[f"tbpkg {command}"], sections["Every command"])
-              for line in re.findall(r"^\.It .*", s, re.M) for o in re.findall(r"Fl -([a-z0-9-]+)", line)}
-    assert in_man == want
-    script = f". '{REPO}/provider/tbpkg.bash'; COMP_WORDS=({TBPKG} {command} --); COMP_CWORD=2; COMP_LINE='tbpkg {command} --'; " \
-             "COMP_POINT=${#COMP_LINE}; _tbpkg tbpkg -- " + command + "; printf '%s\\n' \"${COMPREPLY[@]}\""
+    text = sections.get(section) or next(t for s, t in sections.items() if section.split()[1] in re.findall(r"\w+", s))
+    return {o for line in re.findall(r"^\.It .*", text, re.M) for o in re.findall(r"Fl -([a-z0-9-]+)", line)}
+
+
+def complete_options(command):
+    words = command.split()
+    script = f". '{REPO}/provider/tbpkg.bash'; COMP_WORDS=({TBPKG} {command} --); COMP_CWORD={len(words) + 1}; " \
+             f"COMP_LINE='tbpkg {command} --'; COMP_POINT=${{#COMP_LINE}}; _tbpkg tbpkg -- {words[-1]}; " \
+             "printf '%s\\n' \"${COMPREPLY[@]}\""
     out = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert out.stderr == ""
-    assert {o.strip().removeprefix("--").removesuffix("=") for o in out.stdout.split()} == want
+    return {o.strip().removeprefix("--").removesuffix("=") for o in out.stdout.split()}
+
+
+@pytest.mark.parametrize("command", COMMANDS + VERBS)
+def test_help_man_page_and_completion_agree(command):
+    want = options_of_help(command)
+    assert {"help", "json", "quiet", "version"} < want and complete_options(command) == want
+    own, all_have = options_of_man(f"tbpkg {command.split()[0]}"), options_of_man("Every command")
+    if command not in REMOTE:
+        assert own | all_have == want
+    else:
+        assert want <= own | all_have | options_of_man("Remote administration")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_option_of_a_group_in_the_man_page_is_one_of_its_commands(group):
+    assert options_of_man(f"tbpkg {group}") <= set().union(*(options_of_help(f"{group} {v}") for v in GROUPS[group]))
 
 
 def test_completion_of_commands_and_files(tmp_path):
@@ -72,7 +109,12 @@ def test_completion_of_commands_and_files(tmp_path):
     def complete(*words):
         return subprocess.run(["bash", "-c", script % (" ".join(map(repr, words)), len(words))], capture_output=True,
                               text=True, cwd=tmp_path).stdout.split()
-    assert complete("") == [*COMMANDS, "help", "--help", "--version"] and complete("in") == ["inspect"]
+    assert sorted(complete("")) == sorted([*COMMANDS, *GROUPS, "help", "--help", "--version"]) and complete("in") == ["inspect"]
+    assert complete("contract", "") == [*GROUPS["contract"], "--help"] and complete("asset", "pro") == ["promote"]
+    assert complete("help", "contract", "re") == ["revoke"] and complete("contract", "add", "mo") == []
+    assert complete("contract", "add", "--mode", "") == ["enrolled", "certificate", "open"]
+    assert complete("machine", "list", "--state", "e") == ["expelled"] and complete("contract", "list", "--state", "e") == ["expired"]
+    assert complete("login", "--token-file", "mo") == ["model.tbenc"] and complete("usage", "--by", "m") == ["machine"]
     assert complete("help", "de") == ["decrypt"] and complete("verify", "mo") == ["model.tbenc"]
     assert complete("verify", "--in", "mo") == ["model.tbenc"] and complete("config", "") == ["show"]
     assert complete("encrypt", "--asset-id", "mo") == [] and "4M" in complete("encrypt", "--chunk-bytes", "")

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tbpkg asset: what is registered at a control plane, and which version is current. */
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/json.h"
+#include "common/io.h"
+#include "provider/cmd/admin.h"
+#include "provider/tbpkg.h"
+
+#define TB_OPTION_TARGET struct admin_job
+static const struct tb_option assets_list_rows[] = {ROWS_REMOTE};
+static const struct tb_option assets_show_rows[] = {ROWS_REMOTE};
+static const struct tb_option assets_promote_rows[] = {ROWS_REMOTE_CHANGE};
+static const struct tb_option assets_delete_rows[] = {
+    TB_OPTION('y', "yes", NULL, TB_OPTION_FLAG, yes, "do not ask"),
+    ROWS_REMOTE_CHANGE,
+};
+
+static const struct table_column assets_list_columns[] = {
+    {"ASSET", "asset_id", TABLE_TEXT, NULL},
+    {"CURRENT", "version", TABLE_COUNT, NULL},
+    {"PLAINTEXT", "plaintext_bytes", TABLE_BYTES, NULL},
+    {"UPDATED", "updated_at", TABLE_TEXT, NULL},
+};
+static const struct table_column assets_version_columns[] = {
+    {"VERSION", "version", TABLE_COUNT, NULL},           {"CURRENT", "current", TABLE_TEXT, NULL},
+    {"PLAINTEXT", "plaintext_bytes", TABLE_BYTES, NULL}, {"KEY", "key_id", TABLE_TEXT, NULL},
+    {"REGISTERED", "registered_at", TABLE_TEXT, NULL},
+};
+
+static int assets_check_show(struct admin_job *j)
+{
+    char name[ADMIN_REFERENCE_MAX];
+    uint64_t version;
+    int rc = admin_split_asset(j, "ASSET", j->operand, false, name, &version);
+
+    if (rc == CLI_OK && version)
+        rc = cli_usage(&j->cli, "all versions are shown: name the asset without '@%" PRIu64 "'", version);
+    return rc;
+}
+
+static int assets_check_promote(struct admin_job *j)
+{
+    char name[ADMIN_REFERENCE_MAX];
+    uint64_t version;
+    int rc = admin_split_asset(j, "ASSET", j->operand, false, name, &version);
+
+    if (rc == CLI_OK && !version)
+        rc = cli_usage(&j->cli, "name the version behind '@': %s@2; tbpkg asset show %s lists them", name,
+                       name);
+    return rc;
+}
+
+static int assets_check_delete(struct admin_job *j)
+{
+    char name[ADMIN_REFERENCE_MAX];
+    uint64_t version;
+    int rc = admin_split_asset(j, "ASSET", j->operand, false, name, &version);
+
+    if (rc == CLI_OK && !j->yes && !isatty(STDIN_FILENO))
+        rc = cli_usage(&j->cli, "standard input is not a terminal: use --yes to continue without a question");
+    return rc;
+}
+
+static int assets_list(struct admin_job *j)
+{
+    _cleanup_json_ cJSON *doc = NULL;
+    int rc = remote_list(&j->remote, "assets", "assets", &doc);
+
+    return rc == CLI_OK
+               ? admin_print_list(j, doc, "assets", assets_list_columns, ARRAY_SIZE(assets_list_columns))
+               : rc;
+}
+
+static int assets_print(const struct admin_job *j, const cJSON *asset)
+{
+    if (j->cli.json)
+        return cli_print_json(asset);
+    tbpkg_note(j->cli.quiet,
+               "%s: %" PRIu64 " live contracts follow its current version, which is %" PRIu64 ".",
+               admin_text(asset, "asset_id"), admin_number(asset, "live_contracts"),
+               admin_number(asset, "current_version"));
+    return table_print(tb_json_member(asset, "versions"), assets_version_columns,
+                       ARRAY_SIZE(assets_version_columns));
+}
+
+static int assets_show(struct admin_job *j)
+{
+    const struct remote_object object = {"asset", j->operand, NULL};
+    _cleanup_free_ char *path = remote_path("assets", j->operand);
+    _cleanup_json_ cJSON *asset = NULL;
+    int rc = remote_get(&j->remote, path, &object, &asset);
+
+    return rc == CLI_OK ? assets_print(j, asset) : rc;
+}
+
+static int assets_promote(struct admin_job *j)
+{
+    _cleanup_json_ cJSON *body = cJSON_CreateObject(), *asset = NULL;
+    _cleanup_free_ char *path = NULL;
+    char name[ADMIN_REFERENCE_MAX];
+    uint64_t version;
+    int rc;
+
+    (void)admin_split_asset(j, "ASSET", j->operand, false, name, &version);
+    tb_json_add_uint(body, "version", version);
+    path = remote_path("assets", name, "promote");
+    rc = remote_change(&j->remote, "POST", path, body, &(struct remote_object){"asset", name, NULL}, &asset);
+    return rc == CLI_OK ? assets_print(j, asset) : rc;
+}
+
+static int assets_confirm(const struct admin_job *j)
+{
+    char answer[8];
+
+    if (j->yes)
+        return CLI_OK;
+    fprintf(stderr, "The control plane forgets %s and its keys; nothing brings them back. Go on? [y/N] ",
+            j->operand);
+    if (!fgets(answer, sizeof(answer), stdin) || (answer[0] != 'y' && answer[0] != 'Y'))
+        return tbpkg_fail(j->operand, "cancelled; nothing was done", NULL);
+    return CLI_OK;
+}
+
+static int assets_delete(struct admin_job *j)
+{
+    _cleanup_json_ cJSON *asset = NULL;
+    _cleanup_free_ char *path = NULL;
+    char name[ADMIN_REFERENCE_MAX], number[24];
+    uint64_t version;
+    int rc = assets_confirm(j);
+
+    if (rc != CLI_OK)
+        return rc;
+    (void)admin_split_asset(j, "ASSET", j->operand, false, name, &version);
+    snprintf(number, sizeof(number), "%" PRIu64, version);
+    path = version ? remote_path("assets", name, "versions", number) : remote_path("assets", name);
+    rc =
+        remote_change(&j->remote, "DELETE", path, NULL, &(struct remote_object){"asset", name, NULL}, &asset);
+    if (rc != CLI_OK || j->cli.json)
+        return rc == CLI_OK ? cli_print_json(asset) : rc;
+    tbpkg_note(j->cli.quiet, "%s is deleted at the control plane; its blobs are still in the storage.",
+               j->operand);
+    return CLI_OK;
+}
+
+static const struct admin_command assets_commands[] = {
+    {
+        .c = {.name = "asset list",
+              .summary = "list registered assets",
+              .synopsis = "[OPTION]...",
+              .about = "List the assets that are registered, each with its current version.\n",
+              .options = assets_list_rows},
+        .work = assets_list,
+    },
+    {
+        .c = {.name = "asset show",
+              .summary = "show the versions of an asset",
+              .synopsis = "ASSET [OPTION]...",
+              .about = "Show an asset and its versions, the newest first. KEY tells keys apart and says "
+                       "nothing of them.\n",
+              .options = assets_show_rows},
+        .operand = "ASSET",
+        .check = assets_check_show,
+        .work = assets_show,
+    },
+    {
+        .c = {.name = "asset promote",
+              .summary = "make a version current, or an older one again",
+              .synopsis = "ASSET@VERSION [OPTION]...",
+              .about = "Make a version the current one. Machines of contracts that follow the current "
+                       "version learn it at\n"
+                       "their next renewal and go on serving meanwhile. Promoting an older version is a "
+                       "rollback.\n",
+              .options = assets_promote_rows},
+        .operand = "ASSET",
+        .check = assets_check_promote,
+        .work = assets_promote,
+    },
+    {
+        .c = {.name = "asset delete",
+              .summary = "forget an asset or a version, and its key",
+              .synopsis = "ASSET[@VERSION] [OPTION]...",
+              .about = "Have the control plane forget an asset, or one version of it, with its key. Refused "
+                       "while a\n"
+                       "contract names it. The blobs stay in the storage.\n",
+              .options = assets_delete_rows},
+        .operand = "ASSET",
+        .check = assets_check_delete,
+        .work = assets_delete,
+    },
+};
+
+static int assets_main(int argc, char **argv)
+{
+    static const struct admin_group group = {
+        "asset", "Assets that are registered at a control plane, and their versions.\n", assets_commands,
+        ARRAY_SIZE(assets_commands), NULL};
+
+    return admin_run_group(&group, argc, argv);
+}
+
+const struct tbpkg_command tbpkg_asset = {
+    .name = "asset", .summary = "registered assets: list, show, promote, delete", .run = assets_main};

@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tbpkg contract: who may use which asset. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/io.h"
+#include "common/json.h"
+#include "common/units.h"
+#include "provider/cmd/admin.h"
+#include "provider/tbpkg.h"
+
+#define CONTRACT_CA_MAX 16384
+
+/* "any" and "never" take a limit away: 0, and the option is given. */
+static int contracts_option_max(const struct tb_option *o, void *n, char *value,
+                                char err[static TB_OPTION_ERR_MAX])
+{
+    *(uint64_t *)n = 0;
+    return strcmp(value, "any") == 0 ? 0 : tb_uint_parse(value, 1, 1000000, n);
+}
+
+static int contracts_option_end(const struct tb_option *o, void *us, char *value,
+                                char err[static TB_OPTION_ERR_MAX])
+{
+    *(uint64_t *)us = 0;
+    return strcmp(value, "never") == 0 ? 0 : admin_option_time(o, us, value, err);
+}
+
+#define TB_OPTION_TARGET struct admin_job
+#define ROWS_CONTRACT                                                                                        \
+    TB_OPTION(0, "mode", "MODE", TB_OPTION_STRING, mode,                                                     \
+              "enrolled: machines enrol by a code; certificate: they have one of a CA of the customer's; "   \
+              "open: whoever knows the contract's id gets the key"),                                         \
+        TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, client_ca,                                       \
+                  "mode certificate: the customer's CAs (PEM)"),                                             \
+        TB_OPTION(0, "lease-seconds", "N", TB_OPTION_UINT, lease_seconds,                                    \
+                  "how long one authorisation lasts [3600]", .min = 1, .max = ADMIN_SECONDS_MAX),            \
+        TB_OPTION(0, "slot-ttl", "SECONDS", TB_OPTION_UINT, slot_ttl_s,                                      \
+                  "a machine that is not seen for its lease and this long makes room for another [86400]",   \
+                  .min = 1, .max = ADMIN_SECONDS_MAX)
+
+static const struct tb_option contracts_add_rows[] = {
+    TB_OPTION(0, "asset", "ASSET", TB_OPTION_STRING, asset,
+              "the asset that the contract is for; ASSET@N holds it to version N, \"*\" is every asset"),
+    ROWS_CONTRACT,
+    ROWS_EXPIRES("end of the contract [never]"),
+    TB_OPTION(0, "max-hw", "N", TB_OPTION_CALL, max_hw, "at most N machines at a time [any]",
+              .set = contracts_option_max, .want = "a number from 1 to 1000000, or any"),
+    ROWS_CODE,
+    ROWS_REMOTE_CHANGE,
+};
+static const struct tb_option contracts_edit_rows[] = {
+    TB_OPTION(
+        0, "asset", "ASSET", TB_OPTION_STRING, asset,
+        "another asset, or another version: ASSET@N holds it to version N, ASSET follows the current one"),
+    ROWS_CONTRACT,
+    TB_OPTION(0, "expires", "TIME", TB_OPTION_CALL, expires_us, "end of the contract, or never",
+              .set = contracts_option_end, .want = ADMIN_TIME_WORDS ", or never"),
+    TB_OPTION(0, "expires-in", "DURATION", TB_OPTION_CALL, expires_us, "the same from now: 90m, 720h, 30d",
+              .set = admin_option_from_now, .want = ADMIN_DURATION_WORDS),
+    TB_OPTION(0, "max-hw", "N", TB_OPTION_CALL, max_hw, "at most N machines at a time, or any",
+              .set = contracts_option_max, .want = "a number from 1 to 1000000, or any"),
+    ROWS_REMOTE_CHANGE,
+};
+static const struct tb_option contracts_list_rows[] = {
+    TB_OPTION(0, "asset", "ASSET", TB_OPTION_STRING, asset, "of this asset alone"),
+    TB_OPTION(0, "state", "STATE", TB_OPTION_STRING, state,
+              "in this state alone: active, expired, revoked or denied"),
+    ROWS_REMOTE,
+};
+static const struct tb_option contracts_show_rows[] = {ROWS_REMOTE};
+static const struct tb_option contracts_allow_rows[] = {ROWS_REMOTE_CHANGE};
+static const struct tb_option contracts_revoke_rows[] = {
+    TB_OPTION(0, "reason", "WORD", TB_OPTION_STRING, reason, "what its machines are told [contract_revoked]"),
+    ROWS_REMOTE_CHANGE,
+};
+
+static const struct table_column contracts_list_columns[] = {
+    {"CONTRACT", "contract_id", TABLE_TEXT, NULL}, {"STATE", "state", TABLE_TEXT, NULL},
+    {"ASSET", "reference", TABLE_TEXT, NULL},      {"MODE", "mode", TABLE_TEXT, NULL},
+    {"MACHINES", "slots", TABLE_TEXT, NULL},       {"EXPIRES", "expires_at", TABLE_TEXT, "never"},
+};
+static const struct table_column contracts_show_columns[] = {
+    {"CONTRACT", "contract_id", TABLE_TEXT, NULL},
+    {"STATE", "state", TABLE_TEXT, NULL},
+    {"REASON", "reason", TABLE_TEXT, NULL},
+    {"ASSET", "reference", TABLE_TEXT, NULL},
+    {"MODE", "mode", TABLE_TEXT, NULL},
+    {"MACHINES", "slots", TABLE_TEXT, NULL},
+    {"EXPIRES", "expires_at", TABLE_TEXT, NULL},
+    {"LEASE SECONDS", "lease_seconds", TABLE_TEXT, NULL},
+    {"SLOT TTL", "slot_ttl_seconds", TABLE_TEXT, NULL},
+    {"CREATED", "created_at", TABLE_TEXT, NULL},
+    {"CHANGED", "updated_at", TABLE_TEXT, NULL},
+};
+
+/* -- what is shown ----------------------------------------------------------------------------- */
+
+/* "my-model@2", and "1/3" machines: as the tables have them. */
+static void contracts_add_words(cJSON *c)
+{
+    uint64_t version = admin_number(c, "version"), max = admin_number(c, "max_hw");
+    char text[ADMIN_REFERENCE_MAX + 32];
+
+    if (version)
+        snprintf(text, sizeof(text), "%.100s@%" PRIu64, admin_text(c, "asset_id"), version);
+    else
+        snprintf(text, sizeof(text), "%.100s", admin_text(c, "asset_id"));
+    cJSON_AddStringToObject(c, "reference", text);
+    if (max)
+        snprintf(text, sizeof(text), "%" PRIu64 "/%" PRIu64, admin_number(c, "machines"), max);
+    else
+        snprintf(text, sizeof(text), "%" PRIu64 "/any", admin_number(c, "machines"));
+    cJSON_AddStringToObject(c, "slots", text);
+}
+
+static int contracts_print(const struct admin_job *j, cJSON *c)
+{
+    if (!j->cli.json)
+        contracts_add_words(c);
+    return admin_print_object(j, c, contracts_show_columns, ARRAY_SIZE(contracts_show_columns));
+}
+
+/* -- what is said ------------------------------------------------------------------------------ */
+
+static int contracts_check_mode(const struct admin_job *j)
+{
+    if (j->mode && strcmp(j->mode, "enrolled") != 0 && strcmp(j->mode, "certificate") != 0 &&
+        strcmp(j->mode, "open") != 0)
+        return cli_usage(&j->cli, "--mode: enrolled, certificate or open, not '%s'", j->mode);
+    return CLI_OK;
+}
+
+static int contracts_check_asset(struct admin_job *j)
+{
+    char name[ADMIN_REFERENCE_MAX];
+    uint64_t version;
+
+    return j->asset ? admin_split_asset(j, "--asset", j->asset, true, name, &version) : CLI_OK;
+}
+
+static int contracts_check_add(struct admin_job *j)
+{
+    int rc;
+
+    if (!j->asset)
+        return cli_usage(&j->cli, "--asset is missing; \"*\" is every asset");
+    rc = contracts_check_asset(j);
+    return rc == CLI_OK ? contracts_check_mode(j) : rc;
+}
+
+static int contracts_check_edit(struct admin_job *j)
+{
+    static const char *const what[] = {"asset",   "mode",       "client-ca", "lease-seconds",
+                                       "expires", "expires-in", "slot-ttl",  "max-hw"};
+    int rc = contracts_check_asset(j);
+
+    for (size_t i = 0; i < ARRAY_SIZE(what); i++)
+        if (cli_given(&j->cli, what[i]))
+            return rc == CLI_OK ? contracts_check_mode(j) : rc;
+    return cli_usage(&j->cli, "say what to change: --asset, --mode, --client-ca, --expires, --lease-seconds, "
+                              "--max-hw or --slot-ttl");
+}
+
+static int contracts_add_ca(const struct admin_job *j, cJSON *body)
+{
+    _cleanup_free_ char *pem = NULL;
+    int r;
+
+    if (!j->client_ca)
+        return CLI_OK;
+    r = tb_read_file(j->client_ca, CONTRACT_CA_MAX, &pem, NULL);
+    if (r < 0)
+        return tbpkg_fail_errno(j->client_ca, r);
+    cJSON_AddStringToObject(body, "client_ca", pem);
+    return CLI_OK;
+}
+
+/* What add and edit have in common. */
+static int contracts_describe(const struct admin_job *j, bool edit, cJSON *body)
+{
+    char name[ADMIN_REFERENCE_MAX];
+    uint64_t version;
+
+    if (j->asset) {
+        (void)admin_split_asset(j, "--asset", j->asset, true, name, &version);
+        cJSON_AddStringToObject(body, "asset_id", name);
+        if (version)
+            tb_json_add_uint(body, "version", version);
+        else if (edit)
+            cJSON_AddNullToObject(body, "version");
+    }
+    if (j->mode)
+        cJSON_AddStringToObject(body, "mode", j->mode);
+    admin_add_time(body, "expires_at", j->expires_us);
+    if (edit && !j->expires_us && cli_given(&j->cli, "expires"))
+        cJSON_AddNullToObject(body, "expires_at");
+    if (j->lease_seconds)
+        tb_json_add_uint(body, "lease_seconds", j->lease_seconds);
+    if (j->max_hw)
+        tb_json_add_uint(body, "max_hw", j->max_hw);
+    else if (edit && cli_given(&j->cli, "max-hw"))
+        cJSON_AddNullToObject(body, "max_hw");
+    if (j->slot_ttl_s)
+        tb_json_add_uint(body, "slot_ttl_seconds", j->slot_ttl_s);
+    return contracts_add_ca(j, body);
+}
+
+/* -- the commands ------------------------------------------------------------------------------ */
+
+static int contracts_add(struct admin_job *j)
+{
+    const struct remote_object object = {"contract", j->operand, NULL};
+    _cleanup_json_ cJSON *body = cJSON_CreateObject(), *answer = NULL;
+    const cJSON *enrolment;
+    int rc;
+
+    cJSON_AddStringToObject(body, "contract_id", j->operand);
+    rc = contracts_describe(j, false, body);
+    if (rc == CLI_OK && (j->uses || j->code_expires_us)) {
+        cJSON *code = cJSON_AddObjectToObject(body, "code");
+
+        if (j->uses)
+            tb_json_add_uint(code, "uses", j->uses);
+        admin_add_time(code, "expires_at", j->code_expires_us);
+    }
+    if (rc == CLI_OK)
+        rc = remote_change(&j->remote, "POST", "contracts", body, &object, &answer);
+    if (rc != CLI_OK)
+        return rc;
+    if (j->mode && strcmp(j->mode, "open") == 0)
+        tbpkg_warn("whoever knows the id %s gets the key (--mode open)", j->operand);
+    enrolment = tb_json_member(answer, "enrolment");
+    if (!enrolment && !j->cli.json)
+        return tbpkg_note(j->cli.quiet, "Contract %s is active.", j->operand), CLI_OK;
+    return admin_print_secret(
+        j, answer, admin_text(enrolment, "code"),
+        "Contract %s is active. Its enrolment code, for %" PRIu64 " machines until %s, is shown this once:",
+        j->operand, admin_number(enrolment, "uses_left"), admin_text(enrolment, "expires_at"));
+}
+
+static int contracts_list(struct admin_job *j)
+{
+    _cleanup_free_ char *path = remote_query(strdup("contracts"), "asset_id", j->asset);
+    _cleanup_json_ cJSON *doc = NULL;
+    cJSON *c;
+    int rc;
+
+    path = remote_query(path, "state", j->state);
+    rc = remote_list(&j->remote, path, "contracts", &doc);
+    if (rc != CLI_OK)
+        return rc;
+    if (!j->cli.json) {
+        cJSON_ArrayForEach (c, tb_json_member(doc, "contracts")) {
+            contracts_add_words(c);
+        }
+    }
+    return admin_print_list(j, doc, "contracts", contracts_list_columns, ARRAY_SIZE(contracts_list_columns));
+}
+
+static int contracts_show(struct admin_job *j)
+{
+    const struct remote_object object = {"contract", j->operand, NULL};
+    _cleanup_free_ char *path = remote_path("contracts", j->operand);
+    _cleanup_json_ cJSON *c = NULL;
+    int rc = remote_get(&j->remote, path, &object, &c);
+
+    return rc == CLI_OK ? contracts_print(j, c) : rc;
+}
+
+static int contracts_edit(struct admin_job *j)
+{
+    const struct remote_object object = {"contract", j->operand, NULL};
+    _cleanup_free_ char *path = remote_path("contracts", j->operand);
+    _cleanup_json_ cJSON *body = cJSON_CreateObject(), *c = NULL;
+    int rc = contracts_describe(j, true, body);
+
+    if (rc == CLI_OK)
+        rc = remote_change(&j->remote, "PATCH", path, body, &object, &c);
+    return rc == CLI_OK ? contracts_print(j, c) : rc;
+}
+
+static int contracts_revoke(struct admin_job *j)
+{
+    const struct remote_object object = {"contract", j->operand, NULL};
+    _cleanup_free_ char *path = remote_path("contracts", j->operand, "revoke");
+    _cleanup_json_ cJSON *body = j->reason ? cJSON_CreateObject() : NULL, *c = NULL;
+    int rc;
+
+    if (j->reason)
+        cJSON_AddStringToObject(body, "reason", j->reason);
+    rc = remote_change(&j->remote, "POST", path, body, &object, &c);
+    if (rc != CLI_OK || j->cli.json)
+        return rc == CLI_OK ? cli_print_json(c) : rc;
+    tbpkg_note(j->cli.quiet,
+               "Contract %s is refused (%s): its machines learn it at their next renewal, within %" PRIu64
+               " s.",
+               j->operand, admin_text(c, "reason"), admin_number(c, "lease_seconds"));
+    return CLI_OK;
+}
+
+static int contracts_allow(struct admin_job *j)
+{
+    const struct remote_object object = {"contract", j->operand, NULL};
+    _cleanup_free_ char *path = remote_path("contracts", j->operand, "allow");
+    _cleanup_json_ cJSON *c = NULL;
+    int rc = remote_change(&j->remote, "POST", path, NULL, &object, &c);
+
+    if (rc != CLI_OK || j->cli.json)
+        return rc == CLI_OK ? cli_print_json(c) : rc;
+    tbpkg_note(j->cli.quiet, "Contract %s is %s.", j->operand, admin_text(c, "state"));
+    return CLI_OK;
+}
+
+static int contracts_check_revoke(struct admin_job *j)
+{
+    return j->reason ? admin_check_id(j, "--reason", j->reason) : CLI_OK;
+}
+
+static const struct admin_command contracts_commands[] = {
+    {
+        .c = {.name = "contract add",
+              .summary = "add an active contract",
+              .synopsis = "CONTRACT --asset ASSET [OPTION]...",
+              .about = "Add a contract. One of mode enrolled prints an enrolment code for its machines, "
+                       "which is shown\n"
+                       "this once.\n",
+              .options = contracts_add_rows},
+        .operand = "CONTRACT",
+        .check = contracts_check_add,
+        .work = contracts_add,
+    },
+    {
+        .c = {.name = "contract list",
+              .summary = "list contracts",
+              .synopsis = "[OPTION]...",
+              .about = "List contracts. MACHINES: how many slots are taken, and how many there are.\n",
+              .options = contracts_list_rows},
+        .check = contracts_check_asset,
+        .work = contracts_list,
+    },
+    {
+        .c = {.name = "contract show",
+              .summary = "show a contract",
+              .synopsis = "CONTRACT [OPTION]...",
+              .about = "Show one contract.\n",
+              .options = contracts_show_rows},
+        .operand = "CONTRACT",
+        .work = contracts_show,
+    },
+    {
+        .c = {.name = "contract edit",
+              .summary = "change a contract",
+              .synopsis = "CONTRACT [OPTION]...",
+              .about =
+                  "Change a contract; what is not given stays. Machines learn it at their next renewal.\n",
+              .options = contracts_edit_rows},
+        .operand = "CONTRACT",
+        .check = contracts_check_edit,
+        .work = contracts_edit,
+    },
+    {
+        .c = {.name = "contract revoke",
+              .summary = "refuse a contract from now on",
+              .synopsis = "CONTRACT [OPTION]...",
+              .about = "Refuse a contract: its machines stop serving at their next renewal.\n",
+              .options = contracts_revoke_rows},
+        .operand = "CONTRACT",
+        .check = contracts_check_revoke,
+        .work = contracts_revoke,
+    },
+    {
+        .c = {.name = "contract allow",
+              .summary = "make a contract that was revoked active again",
+              .synopsis = "CONTRACT [OPTION]...",
+              .about = "Make a contract that was revoked active again.\n",
+              .options = contracts_allow_rows},
+        .operand = "CONTRACT",
+        .work = contracts_allow,
+    },
+};
+
+static int contracts_main(int argc, char **argv)
+{
+    static const struct admin_group group = {"contract", "Contracts: which customer may use which asset.\n",
+                                             contracts_commands, ARRAY_SIZE(contracts_commands), NULL};
+
+    return admin_run_group(&group, argc, argv);
+}
+
+const struct tbpkg_command tbpkg_contract = {
+    .name = "contract",
+    .summary = "contracts of customers: add, list, show, edit, revoke, allow",
+    .run = contracts_main};

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a control plane refused, in words that say what to do and who can. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/io.h"
+#include "common/json.h"
+#include "provider/remote/remote.h"
+
+#define REFUSAL_MAX 1024
+
+struct refusal {
+    char code[64], message[400], details[400];
+};
+
+static void refusal_take(const cJSON *d, const char *name, char *out, size_t size)
+{
+    const char *s = NULL;
+    char why[TB_JSON_ERR_MAX];
+
+    if (tb_json_get_string(d, name, &s, why) == 0)
+        snprintf(out, size, "%s", s);
+}
+
+static void refusal_read(const struct tb_http_response *rs, struct refusal *ret)
+{
+    _cleanup_json_ cJSON *d = NULL;
+    char why[TB_JSON_ERR_MAX];
+
+    *ret = (struct refusal){.code = ""};
+    if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &d, why) < 0)
+        return;
+    refusal_take(d, "error", ret->code, sizeof(ret->code));
+    refusal_take(d, "message", ret->message, sizeof(ret->message));
+    if (!*ret->message)
+        refusal_take(d, "reason", ret->message, sizeof(ret->message));
+    refusal_take(d, "details", ret->details, sizeof(ret->details));
+}
+
+void remote_describe(const struct tb_http_response *rs, char *out, size_t size)
+{
+    struct refusal f;
+    bool both;
+
+    refusal_read(rs, &f);
+    both = *f.message && *f.details;
+    snprintf(out, size, "%s%.300s%s%.300s", *f.message || *f.details ? ": " : "", f.message, both ? ": " : "",
+             f.details);
+}
+
+/* -- remedies ---------------------------------------------------------------------------------- */
+
+static int refusal_unauthorized(const struct remote *r, const struct refusal *f)
+{
+    _cleanup_free_ char *reason =
+        tb_strf("does not take the token in %s%s%s", r->token_from ? r->token_from : "(none)",
+                *f->details ? ": " : "", f->details);
+
+    tbpkg_fail(
+        r->base, reason ? reason : "does not take the token",
+        "it may have ended or been revoked: an owner makes another by tbpkg token add, and tbpkg login "
+        "keeps it");
+    return CLI_DENIED;
+}
+
+static int refusal_scope(const struct remote *r, const char *object, const struct refusal *f)
+{
+    _cleanup_free_ char *reason =
+        tb_strf("the token in %s may not do this: %s", r->token_from ? r->token_from : "(none)",
+                *f->details ? f->details : f->message);
+
+    tbpkg_fail(object, reason ? reason : f->message,
+               "an owner gives scopes: tbpkg token add NAME --scope SCOPE; tbpkg whoami shows yours");
+    return CLI_DENIED;
+}
+
+static int refusal_not_found(const struct remote *r, const struct remote_object *o, const char *object,
+                             const struct refusal *f)
+{
+    _cleanup_free_ char *near = NULL, *remedy = NULL;
+
+    if (strcmp(f->code, "not_found") == 0 || !*f->code) {
+        tbpkg_fail(r->base, "has no such call: it is no control plane, or an older one",
+                   "check --edc-endpoint: it is the base URL, without /api/v1");
+        return CLI_NOT_FOUND;
+    }
+    near = remote_near(r, o);
+    if (near)
+        remedy = tb_strf("did you mean '%s'?", near);
+    else if (o->kind)
+        remedy =
+            tb_strf("tbpkg %s list names what there is", strcmp(o->kind, "code") == 0 ? "enrol" : o->kind);
+    tbpkg_fail(object, *f->details ? f->details : "is not there", remedy);
+    return CLI_NOT_FOUND;
+}
+
+static const struct {
+    const char *code, *remedy;
+} refusal_remedies[] = {
+    {"contract_exists", "tbpkg contract edit changes it, tbpkg enrol makes a code for more of its machines"},
+    {"token_exists", "take another name: that of a token that is over stays with it, for the log"},
+    {"contract_changed", "somebody else was faster: look at it and run the command again"},
+};
+
+static const char *refusal_remedy(const char *code)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(refusal_remedies); i++)
+        if (strcmp(refusal_remedies[i].code, code) == 0)
+            return refusal_remedies[i].remedy;
+    return NULL;
+}
+
+int remote_refused(const struct remote *r, const struct remote_object *o, const struct tb_http_response *rs)
+{
+    _cleanup_free_ char *object =
+        o->kind ? tb_strf("%s%s%s", o->kind, o->name ? " " : "", o->name ? o->name : "") : strdup(r->base);
+    char reason[REFUSAL_MAX];
+    struct refusal f;
+
+    refusal_read(rs, &f);
+    if (rs->status == 401)
+        return refusal_unauthorized(r, &f);
+    if (rs->status == 403)
+        return refusal_scope(r, object ? object : r->base, &f);
+    if (rs->status == 404)
+        return refusal_not_found(r, o, object ? object : r->base, &f);
+    if (*f.message)
+        snprintf(reason, sizeof(reason), "%s%s%s", f.message, *f.details ? ": " : "", f.details);
+    else
+        snprintf(reason, sizeof(reason), "the control plane answered %ld", rs->status);
+    if (tb_http_status_retryable(rs->status)) {
+        tbpkg_fail(object ? object : r->base, reason, "run the command again later");
+        return CLI_UNAVAILABLE;
+    }
+    if (rs->status >= 300 && rs->status < 400) {
+        tbpkg_fail(r->base, reason, "check --edc-endpoint: it is the base URL, without /api/v1");
+        return CLI_FAILED;
+    }
+    tbpkg_fail(object ? object : r->base, reason, refusal_remedy(f.code));
+    return rs->status == 409 || rs->status == 412 || rs->status == 422 ? CLI_REFUSED : CLI_FAILED;
+}
