@@ -24,7 +24,7 @@ _Static_assert(sizeof(struct head_map) <= HEAD_BYTES, "the head outgrew its page
 
 struct tb_chain_head {
     struct head_map *map;
-    bool file;
+    int fd; /* -1: memory only */
 };
 
 static int head_create(const char *path)
@@ -39,6 +39,7 @@ static bool head_valid(const struct head_map *m)
     return m->committed < POINTS && m->pending < POINTS && m->synced < 2;
 }
 
+/* Its descriptor, or -errno. */
 static int head_map(const char *path, bool write, struct head_map **ret)
 {
     _cleanup_close_ int fd = open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
@@ -52,7 +53,7 @@ static int head_map(const char *path, bool write, struct head_map **ret)
         return -EBADMSG;
     }
     *ret = p;
-    return 0;
+    return TAKE_FD(fd);
 }
 
 static int head_map_new(const char *path, struct head_map **ret, bool *ret_set_aside)
@@ -77,9 +78,10 @@ int tb_chain_head_open(const char *path, struct tb_chain_head **ret, bool *ret_s
 
     *ret_set_aside = false;
     if (r == 0 && path) {
-        h->file = true;
         r = head_map_new(path, &h->map, ret_set_aside);
+        h->fd = r;
     } else if (r == 0) {
+        h->fd = -1;
         h->map = calloc(1, HEAD_BYTES);
         r = h->map ? 0 : -ENOMEM;
     }
@@ -93,8 +95,18 @@ int tb_chain_head_open(const char *path, struct tb_chain_head **ret, bool *ret_s
 
 void tb_chain_head_sync(struct tb_chain_head *h)
 {
-    if (h->file)
+    if (h->fd >= 0)
         (void)msync(h->map, HEAD_BYTES, MS_SYNC);
+}
+
+bool tb_chain_head_in_place(const struct tb_chain_head *h, const char *path)
+{
+    return h->fd < 0 || tb_mapfile_has_its_name(path, h->fd);
+}
+
+int tb_chain_head_keep(struct tb_chain_head *h, const char *path)
+{
+    return h->fd < 0 ? 0 : tb_mapfile_keep(path, &h->fd, h->map, HEAD_BYTES, false, false);
 }
 
 void tb_chain_head_close(struct tb_chain_head *h)
@@ -102,10 +114,11 @@ void tb_chain_head_close(struct tb_chain_head *h)
     if (!h)
         return;
     tb_chain_head_sync(h);
-    if (h->file)
+    if (h->fd >= 0)
         munmap(h->map, HEAD_BYTES);
     else
         free(h->map);
+    tb_close(h->fd);
     free(h);
 }
 
@@ -185,6 +198,7 @@ int tb_chain_head_read(const char *path, struct tb_chain_point *ret)
         atomic_thread_fence(memory_order_acquire);
     } while (m->turns != turns);
     munmap(m, HEAD_BYTES);
+    tb_close(r);
     return 0;
 }
 
@@ -203,6 +217,7 @@ int tb_chain_head_copy(const char *path, void *ret)
     } while (m->turns != turns);
     memset((char *)ret + sizeof(*m), 0, HEAD_BYTES - sizeof(*m));
     munmap(m, HEAD_BYTES);
+    tb_close(r);
     return 0;
 }
 

@@ -16,6 +16,10 @@ int tb_chain_head_open(const char *path, struct tb_chain_head **ret, bool *ret_s
 /* Writes to the disk and frees. */
 void tb_chain_head_close(struct tb_chain_head *h);
 void tb_chain_head_sync(struct tb_chain_head *h);
+/* False when path does not name its file any more. */
+bool tb_chain_head_in_place(const struct tb_chain_head *h, const char *path);
+/* Sees that path still names its file, and makes a new one if not: tb_mapfile_keep(). */
+int tb_chain_head_keep(struct tb_chain_head *h, const char *path);
 
 struct tb_chain_state {
     struct tb_chain_point committed; /* the last record that was written: a kill cannot take it back */

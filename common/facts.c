@@ -8,6 +8,10 @@
 #include "common/json.h"
 #include "common/domain_file.h"
 
+#define HYDRATE_FILE "tb-hydrate/progress.json"
+#define DELIVERY_FILE "tb-runtime/delivery.json"
+#define LOST_US (5 * TB_USEC_PER_SEC) /* so long is a unit up before its file counts as lost */
+
 static void facts_copy_string(const cJSON *doc, const char *name, char *out, size_t size)
 {
     char err[TB_JSON_ERR_MAX];
@@ -143,6 +147,29 @@ static void facts_drop_leftovers(struct tb_facts *f)
         f->decrypt = (struct tb_step){0};
 }
 
+const char *tb_facts_lost(const struct tb_facts *f, const struct tb_unit *units, size_t n,
+                          uint64_t realtime_us)
+{
+    const struct {
+        const char *unit, *file;
+        bool absent;
+    } files[] = {
+        {"tb-authorize.service", TB_LEASE_FILE, f->lease == TB_LEASE_ABSENT},
+        /* Nobody needs it any more when the model is delivered. */
+        {"tb-hydrate.service", HYDRATE_FILE,
+         f->hydrate.work == TB_WORK_ABSENT && f->delivery.work == TB_WORK_ABSENT},
+        {"tb-runtime.service", DELIVERY_FILE, f->delivery.work == TB_WORK_ABSENT},
+    };
+
+    for (size_t k = 0; k < ARRAY_SIZE(files); k++)
+        for (size_t i = 0; files[k].absent && i < n; i++)
+            if (strcmp(units[i].name, files[k].unit) == 0 && strcmp(units[i].active, "active") == 0 &&
+                units[i].since_realtime_us > 0 && units[i].since_realtime_us + LOST_US < realtime_us &&
+                (!f->broken || strcmp(f->broken, files[k].file) != 0))
+                return files[k].file;
+    return NULL;
+}
+
 void tb_facts_read(const char *run_dir, struct tb_facts *ret)
 {
     struct tb_facts f = {.runtime_healthy = ret->runtime_healthy};
@@ -152,9 +179,9 @@ void tb_facts_read(const char *run_dir, struct tb_facts *ret)
     facts_read_lease(run_dir, &f);
     facts_read_contact(run_dir, &f);
     facts_read_clock(run_dir, &f);
-    facts_read_step(run_dir, "tb-hydrate/progress.json", &f, &f.hydrate);
+    facts_read_step(run_dir, HYDRATE_FILE, &f, &f.hydrate);
     facts_read_step(run_dir, "tb-decrypt/progress.json", &f, &f.decrypt);
-    facts_read_step(run_dir, "tb-runtime/delivery.json", &f, &f.delivery);
+    facts_read_step(run_dir, DELIVERY_FILE, &f, &f.delivery);
     facts_drop_leftovers(&f);
     *ret = f;
 }

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -84,6 +85,56 @@ int tb_mapfile_map(int fd, const char magic[static TB_MAPFILE_MAGIC], size_t n, 
     }
     *ret = p;
     return 0;
+}
+
+bool tb_mapfile_has_its_name(const char *path, int fd)
+{
+    struct stat open_one, named;
+
+    return fstat(fd, &open_one) == 0 && lstat(path, &named) == 0 && open_one.st_ino == named.st_ino &&
+           open_one.st_dev == named.st_dev;
+}
+
+/* Pages of zeros stay holes, as they may be in the old one. */
+static int mapfile_copy(int fd, const char *map, size_t n, bool reserve)
+{
+    static const char zeros[4096];
+    int r = mapfile_set_size(fd, 0, n, reserve);
+
+    for (size_t at = 0, step; r >= 0 && at < n; at += step) {
+        step = MIN(sizeof(zeros), n - at);
+        if (memcmp(map + at, zeros, step) != 0)
+            r = tb_pwrite_full(fd, map + at, step, at);
+    }
+    return r;
+}
+
+int tb_mapfile_keep(const char *path, int *fd, void *map, size_t n, bool reserve, bool lock)
+{
+    _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
+    _cleanup_close_ int new = -1;
+    int r;
+
+    if (tb_mapfile_has_its_name(path, *fd))
+        return 0;
+    r = tb_newfile_open(&f, path, 0640);
+    if (r >= 0)
+        r = mapfile_copy(f.fd, map, n, reserve);
+    if (r < 0)
+        return r;
+    new = fcntl(f.fd, F_DUPFD_CLOEXEC, 3);
+    if (new < 0 || (lock && flock(new, LOCK_EX | LOCK_NB) < 0))
+        return -errno;
+    r = tb_mapfile_set_aside(path);
+    if (r >= 0 || r == -ENOENT)
+        r = tb_newfile_commit(&f, false);
+    if (r < 0)
+        return r;
+    if (mmap(map, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, new, 0) == MAP_FAILED)
+        return -errno;
+    close(*fd);
+    *fd = TAKE_FD(new);
+    return 1;
 }
 
 int tb_mapfile_set_aside(const char *path)

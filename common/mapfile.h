@@ -23,6 +23,14 @@ int tb_mapfile_create(const char *path, const void *bytes, size_t n);
 /* Maps an open file that begins with magic and has exactly n bytes. -EBADMSG when it is another kind of
  * file. */
 int tb_mapfile_map(int fd, const char magic[static TB_MAPFILE_MAGIC], size_t n, bool write, void **ret);
+/* path names the file that is open at fd. */
+bool tb_mapfile_has_its_name(const char *path, int fd);
+/* For a file that is mapped whole, at map, and open at *fd: sees that it still has its name. When it was
+ * removed or something else put in its place, it is written again as it is in memory, with a lock as of
+ * flock() if the old one may have had one, and mapped at the same address; what was in its place is set
+ * aside. Nobody may write to the map meanwhile. 0: all in order; 1: it was written again, *fd is another
+ * descriptor; or -errno, and try again. */
+int tb_mapfile_keep(const char *path, int *fd, void *map, size_t n, bool reserve, bool lock);
 /* Renames what is not what it should be to PATH.corrupt-<time>, for somebody to look at. */
 int tb_mapfile_set_aside(const char *path);
 

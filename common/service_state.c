@@ -33,6 +33,17 @@ bool tb_lease_over(const struct tb_facts *f, uint64_t now_boottime_us)
     return f->has_deadline && now_boottime_us >= f->deadline_boottime_us;
 }
 
+/* What takes the place of a file that was removed: nothing is to be waited for. */
+static bool state_set_lost(struct tb_verdict *v, enum tb_state state, const struct tb_facts *f,
+                           const char *program)
+{
+    if (!f->lost || strncmp(f->lost, program, strlen(program)) != 0)
+        return false;
+    *v = (struct tb_verdict){.state = state, .failed = true};
+    snprintf(v->reason, sizeof(v->reason), "state_file_lost: %s", f->lost);
+    return true;
+}
+
 static void state_set(struct tb_verdict *v, enum tb_state state, const char *reason, const char *otherwise)
 {
     v->state = state;
@@ -60,6 +71,8 @@ void tb_state_derive(const struct tb_facts *f, uint64_t now, struct tb_verdict *
         return state_set(ret, TB_STATE_SUSPENDED, f->lease_reason, "denied");
     if (f->lease == TB_LEASE_EXPIRED || tb_lease_over(f, now))
         return state_set(ret, TB_STATE_SUSPENDED, NULL, "lease_expired");
+    if (f->lease == TB_LEASE_ABSENT && state_set_lost(ret, TB_STATE_BOOT, f, "tb-authorize/"))
+        return;
     if (f->lease == TB_LEASE_ABSENT)
         return state_set(ret, TB_STATE_BOOT, NULL, "starting");
     if (f->lease == TB_LEASE_PENDING)
@@ -74,6 +87,9 @@ void tb_state_derive(const struct tb_facts *f, uint64_t now, struct tb_verdict *
         return state_set(ret, TB_STATE_READY, NULL,
                          f->lease == TB_LEASE_UNREACHABLE ? "control_plane_unreachable" : "");
     }
+    if ((f->hydrate.work == TB_WORK_ABSENT && state_set_lost(ret, TB_STATE_HYDRATE, f, "tb-hydrate/")) ||
+        (f->delivery.work == TB_WORK_ABSENT && state_set_lost(ret, TB_STATE_DECRYPT, f, "tb-runtime/")))
+        return;
     if (f->hydrate.work != TB_WORK_COMPLETE)
         return state_set_step(ret, TB_STATE_HYDRATE, &f->hydrate, "waiting_for_download");
     if (f->decrypt.work == TB_WORK_FAILED || f->delivery.work == TB_WORK_ABSENT)

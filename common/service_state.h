@@ -54,6 +54,7 @@ struct tb_facts {
     int64_t clock_off_s;       /* of this machine's clock, as tb-billing knows; 0: within its tolerance */
     const char *broken;        /* a domain file below TB_RUN_DIR that is not what it should be; a constant */
     int broken_error;          /* negative errno */
+    const char *lost;          /* one that was removed, as tb_facts_lost() says; a constant */
     bool runtime_healthy;      /* its health endpoint answered 200 at the last probe */
     char audit_trouble[TB_REASON_MAX]; /* why no record of a request could be kept now; "" when it could */
 };

@@ -155,6 +155,11 @@ void tb_usage_close(struct tb_usage *u)
     free(u);
 }
 
+int tb_usage_keep(struct tb_usage *u, const char *path)
+{
+    return tb_mapfile_keep(path, &u->fd, u->map, USAGE_BYTES, false, true);
+}
+
 int tb_usage_read(const char *path, struct tb_usage_snapshot *ret)
 {
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -46,6 +46,9 @@ int tb_usage_open(const char *path, struct tb_usage **ret);
 void tb_usage_add(struct tb_usage *u, enum tb_usage_counter c, uint64_t n);
 uint64_t tb_usage_get(const struct tb_usage *u, enum tb_usage_counter c);
 void tb_usage_close(struct tb_usage *u);
+/* Sees that path still names the file of these counters, and gives them a new one if not:
+ * tb_mapfile_keep(). On the thread that adds. */
+int tb_usage_keep(struct tb_usage *u, const char *path);
 
 /* Reader: a snapshot, of values that are on the disk when this returns. -ENOENT when there is no file yet;
  * -EBADMSG when it is not one. */

@@ -221,7 +221,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 8081), Handler).serve_forever()
 """
 
 
-@fault("has said nothing for", correct=lambda vm: vm.sh("systemctl stop client.service"))
+@fault("has said nothing for", correct=lambda vm: vm.run("systemctl stop client.service"))
 def hanging_server(vm):
     server = "/usr/local/bin/llama-server"
     vm.sh(f"mv {server} /root/")
@@ -230,6 +230,7 @@ def hanging_server(vm):
     vm.wait_state("Ready")
     vm.sh(f"mv /root/llama-server {server}")  # its next start is a good one
     vm.sh("systemd-run -q --collect --unit=client curl -s http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' "
+          "-H \"Authorization: Bearer $(cat /root/team-b.key 2>/dev/null)\" "
           "-d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'")
     wait_for(lambda: vm.status().get("runtime_silent_seconds", 0) >= 300, 400, "five minutes of silence", every=2)
 
@@ -284,6 +285,11 @@ def download_stopped_in_its_work(vm):
     download_again(vm)
     wait_for(lambda: vm.provider.blobs.count(path=r"\.tbenc$"), 180, "a download", every=0.3)
     vm.sh("systemctl stop tb-hydrate.service", 60)
+
+
+@fault("was removed while", correct=nobody)
+def delivery_removed(vm):
+    vm.sh("rm /run/tb-runtime/delivery.json")
 
 
 @fault("the client certificate … has expired", correct=certificate_back)

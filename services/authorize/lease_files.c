@@ -5,6 +5,7 @@
 
 #include "common/io.h"
 #include "common/json.h"
+#include "common/log.h"
 #include "common/domain_file.h"
 #include "common/units.h"
 
@@ -164,6 +165,28 @@ int tb_lease_files_write(struct tb_lease_files *f, const struct tb_lease *l, con
     f->flagged = l->suspended;
     snprintf(f->flag_reason, sizeof(f->flag_reason), "%s", l->reason);
     return 0;
+}
+
+static bool lease_files_lack(const char *dir, const char *name)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, name);
+
+    if (!path || access(path, F_OK) == 0 || errno != ENOENT)
+        return false;
+    tb_warn("%s was removed; it is written again", path);
+    return true;
+}
+
+bool tb_lease_files_miss(struct tb_lease_files *f)
+{
+    bool lease = lease_files_lack(f->run_dir, TB_LEASE_NAME);
+    bool allowed = f->allowed && lease_files_lack(f->run_dir, ALLOWED);
+    bool flag = f->flagged && lease_files_lack(f->run_dir, FLAG);
+    bool durable = f->flagged && lease_files_lack(f->state_dir, FLAG);
+
+    f->allowed = f->allowed && !allowed;
+    f->flagged = f->flagged && !flag && !durable;
+    return lease || allowed || flag || durable;
 }
 
 /* CLOCK_BOOTTIME values mean nothing in another boot. Without the kernel's word for it both clocks must have

@@ -30,6 +30,10 @@ int tb_lease_files_restore(struct tb_lease_files *f, struct tb_lease *l, const s
  * the first -errno; call again later then. */
 int tb_lease_files_write(struct tb_lease_files *f, const struct tb_lease *l, const struct tb_clock *now);
 
+/* Looks whether the files that were written are still there; true, and said in the log, when somebody removed
+ * one: then write again. */
+bool tb_lease_files_miss(struct tb_lease_files *f);
+
 /* True when tb-billing knows from the marketplace that the subscription has ended; the reason,
  * printable. */
 bool tb_lease_files_subscription_ended(const char *state_base, char ret_reason[static TB_REASON_MAX]);

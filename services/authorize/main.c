@@ -32,6 +32,7 @@
 #define EXTEND_EVERY_US (10 * TB_USEC_PER_SEC)
 #define EXTEND_US (30 * TB_USEC_PER_SEC)
 #define FILES_RETRY_US TB_USEC_PER_SEC
+#define FILES_LOOK_US (10 * TB_USEC_PER_SEC) /* whether somebody removed them */
 /* Between renewals, so that an outage is known within a minute and not when the lease is about to end. */
 #define LOOK_EVERY_US (30 * TB_USEC_PER_SEC)
 /* An exchange ends by its own limits (2 s, 30 s) long before: past this the thread hangs and the watchdog may
@@ -75,7 +76,8 @@ struct daemon {
     bool looking; /* what is under way is a look, not an exchange */
     uint64_t next_look_us;
     struct tb_contact contact;
-    uint64_t files_retry_us; /* 0: the files are in order */
+    uint64_t files_due_us; /* when they are written, or looked at, again */
+    bool files_broken;
     uint64_t watchdog_us, next_watchdog_us, next_extend_us;
     enum tb_lease_state logged_state; /* what was logged last */
     bool logged_suspended, ready, quit;
@@ -89,10 +91,11 @@ static void files_update(struct daemon *d, const struct tb_clock *now)
 {
     int r = tb_lease_files_write(&d->files, &d->lease, now);
 
-    if (r < 0 && d->files_retry_us == 0)
+    if (r < 0 && !d->files_broken)
         tb_error("cannot write the state of the lease to %s and %s: %s; trying again until it works",
                  d->files.run_dir, d->files.state_dir, strerror(-r));
-    d->files_retry_us = r < 0 ? now->boot_us + FILES_RETRY_US : 0;
+    d->files_broken = r < 0;
+    d->files_due_us = now->boot_us + (r < 0 ? FILES_RETRY_US : FILES_LOOK_US);
 }
 
 static uint64_t seconds_until(uint64_t then_us, uint64_t now_us)
@@ -371,8 +374,10 @@ static void daemon_advance(struct daemon *d, const struct tb_clock *now)
 {
     if (tb_lease_tick(&d->lease, now))
         lease_changed(d, now);
-    else if (d->files_retry_us > 0 && now->boot_us >= d->files_retry_us)
+    else if (now->boot_us >= d->files_due_us && (d->files_broken || tb_lease_files_miss(&d->files)))
         files_update(d, now);
+    else if (now->boot_us >= d->files_due_us)
+        d->files_due_us = now->boot_us + FILES_LOOK_US;
     releases_settle(d, now);
     exchange_start_if_due(d, now);
     daemon_keep_alive(d, now);
@@ -385,8 +390,7 @@ static uint64_t daemon_wakeup_us(const struct daemon *d)
     for (size_t i = 0; i < d->releases.n; i++)
         if (d->releases.waiting[i].exchange > 0)
             at = MIN(at, d->releases.waiting[i].deadline_us);
-    if (d->files_retry_us > 0)
-        at = MIN(at, d->files_retry_us);
+    at = MIN(at, d->files_due_us);
     if (daemon_may_look(d) && !authorize_exchange_busy(d->exchange))
         at = MIN(at, d->next_look_us);
     if (d->watchdog_us > 0)

@@ -314,6 +314,7 @@ static void second_passed(struct tb_timer *t)
     uint64_t now = tb_now_monotonic_us();
 
     (void)tb_monitor_verdict(&p->server.monitor);
+    tb_state_files_tick(&p->server, p->state_dir, now);
     tb_runtime_fetch_tick(&p->server, now);
     tb_page_tick(&p->server, now);
     tb_events_tick(&p->server, now);
@@ -335,6 +336,15 @@ static bool audit_obstructed(void *arg, char out[static TB_REASON_MAX])
     struct program *p = arg;
 
     return tb_audit_trouble(p->server.audit, out);
+}
+
+static const char *state_file_lost(void *arg)
+{
+    struct program *p = arg;
+    struct tb_surroundings_seen seen;
+
+    tb_surroundings_get(&p->server.surroundings, &seen);
+    return seen.lost;
 }
 
 static void state_changed(void *arg)
@@ -420,6 +430,7 @@ static int program_serve(struct program *p)
                                             .health = p->config.runtime_health,
                                             .requests = program_requests,
                                             .obstacle = audit_obstructed,
+                                            .lost = state_file_lost,
                                             .changed = state_changed,
                                             .arg = p,
                                             .limits = {.upstream = p->server.upstream,

@@ -186,6 +186,7 @@ static void monitor_derive(struct tb_monitor *m)
 
     if (!m->obstacle(m->arg, m->facts.audit_trouble))
         m->facts.audit_trouble[0] = '\0';
+    m->facts.lost = m->lost(m->arg);
     tb_state_derive(&m->facts, tb_now_boottime_us(), &m->verdict);
     if (m->started && old.state == m->verdict.state && strcmp(old.reason, m->verdict.reason) == 0)
         return;

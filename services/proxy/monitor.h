@@ -33,7 +33,8 @@ struct tb_monitor {
     uint64_t (*requests)(void *arg); /* for requests_processed in proxy.json */
     /* why no request could be recorded now; false: it could */
     bool (*obstacle)(void *arg, char out[static TB_REASON_MAX]);
-    void (*changed)(void *arg); /* the state has changed */
+    const char *(*lost)(void *arg); /* tb_facts_lost() */
+    void (*changed)(void *arg);     /* the state has changed */
     void *arg;
     struct tb_limits_fetch limits; /* asked for when the runtime becomes well */
     struct tb_facts facts;

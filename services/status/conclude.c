@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/exit.h"
+#include "common/facts.h"
 #include "status/conclude.h"
 
 #define SILENT_US (60 * TB_USEC_PER_SEC) /* progress files are written each second or so */
@@ -383,6 +384,25 @@ static void conclude_broken(const struct tb_snapshot *s, struct tb_conclusion *c
                      own ? s->facts.broken : "tb-runtime");
 }
 
+/* Files that are gone while their writers run. */
+static void conclude_lost(struct tb_status_work *w)
+{
+    const struct tb_snapshot *s = w->s;
+    const char *lost = s->units_known ? tb_facts_lost(&s->facts, s->units, s->n_units, s->realtime_us) : NULL;
+
+    if (lost) {
+        int n = (int)strcspn(lost, "/");
+
+        tb_status_remedy(tb_status_add(w->c, tb_status_work_level(w),
+                                       "%s was removed while %.*s.service runs", lost, n, lost),
+                         "systemctl restart %.*s.service, which writes it again", n, lost);
+    }
+    if (s->proxy.state_trouble[0])
+        tb_status_remedy(tb_status_add(w->c, TB_STATUS_CRITICAL, "%s", s->proxy.state_trouble),
+                         "make that place writable for user tb-proxy, with free space; it is tried again by "
+                         "itself, and what tb-proxy has counted is lost if it ends before");
+}
+
 void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
 {
     struct tb_status_work w = {.s = s, .c = ret};
@@ -405,6 +425,7 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
         ret->problems[ret->n_problems - 1].level = TB_STATUS_CRITICAL;
     tb_status_add_certificates(s, ret);
     tb_status_add_settings(&w);
+    conclude_lost(&w);
     conclude_lease(&w);
     conclude_steps(&w);
     conclude_runtime(&w);

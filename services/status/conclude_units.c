@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is wrong with the units: failed, restless, stopped. No I/O. */
 #include <inttypes.h>
+#include <signal.h>
 #include <string.h>
 
 #include "common/exit.h"
@@ -137,10 +138,14 @@ static void conclude_restless_unit(struct tb_status_work *w, const struct tb_uni
         "%s", tb_status_logs(u->name, logs));
 }
 
-/* It does not run, did not fail, and nobody is about to start it: somebody stopped it. */
+/* It does not run, did not fail by itself, and nobody is about to start it: somebody stopped it. A oneshot
+ * that is stopped in its work counts as failed, by the signal. */
 static bool unit_is_stopped(const struct tb_unit *u)
 {
-    return !u || (strcmp(u->active, "inactive") == 0 && u->job[0] == '\0');
+    if (!u)
+        return true;
+    return u->job[0] == '\0' && (strcmp(u->active, "inactive") == 0 ||
+                                 (strcmp(u->active, "failed") == 0 && u->killed_by == SIGTERM));
 }
 
 static bool target_is_up(const struct tb_snapshot *s)

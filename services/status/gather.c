@@ -71,6 +71,7 @@ static void gather_make_plain_answer(struct tb_status_answer *a)
     tb_text_plain(a->contract_id);
     tb_text_plain(a->asset_id);
     tb_text_plain(a->public_addr);
+    tb_text_plain(a->state_trouble);
     tb_text_plain(a->server.path);
     tb_text_plain(a->server.error);
 }
@@ -172,6 +173,7 @@ int tb_status_parse_answer(const char *text, size_t len, struct tb_status_answer
         tb_json_get_uint(doc, "requests_processed", TB_JSON_INT_MAX, &ret->requests, err) == 0;
     (void)tb_json_get_uint(doc, "uptime_seconds", TB_JSON_INT_MAX, &ret->uptime_s, err);
     (void)tb_json_get_uint(doc, "runtime_silent_seconds", TB_JSON_INT_MAX, &ret->silent_s, err);
+    gather_answer_copy(doc, "state_files_trouble", ret->state_trouble, sizeof(ret->state_trouble));
     gather_answer_copy(doc, "public_addr", ret->public_addr, sizeof(ret->public_addr));
     gather_answer_places(doc, ret->places);
     gather_answer_certificate(doc, &ret->server);

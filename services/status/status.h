@@ -39,7 +39,8 @@ struct tb_status_answer {
     struct tb_certificate server; /* of its public port */
     bool has_requests;
     uint64_t requests, uptime_s;
-    uint64_t silent_s; /* the runtime has said nothing to requests that wait */
+    char state_trouble[TB_REASON_MAX]; /* a file of its state that it cannot keep; "": none */
+    uint64_t silent_s;                 /* the runtime has said nothing to requests that wait */
 };
 
 /* What a client that comes now meets at the public port. */

@@ -41,7 +41,7 @@ def variant(kind, value):
 
 
 class FakeSystemd:
-    """units: name -> {"active", "sub", "restarts", "listen", ...}; may change at any time. .address is for DBUS_SYSTEM_BUS_ADDRESS."""
+    """units: name -> {"active", "sub", "restarts", "listen", "since", "job", ...}; may change at any time. .address is for DBUS_SYSTEM_BUS_ADDRESS."""
 
     def __init__(self, directory):
         self.units = {}
@@ -153,12 +153,12 @@ class FakeSystemd:
             for s in (name, "", "loaded", u.get("active", "active"), u.get("sub", "running"), "", "/u/" + name.encode().hex()):
                 items = text(items, s)
             items = pad(items, 4) + struct.pack("<I", 0)
-            items = text(text(items, ""), "/")
+            items = text(text(items, u.get("job", "")), "/")
         return pad(struct.pack("<I", len(items)), 8) + items
 
     def _property(self, path, name):
         u = self.units[bytes.fromhex(path.removeprefix("/u/")).decode()]
         kinds = {"StatusText": ("s", u.get("status", "")), "Result": ("s", u.get("result", "success")),
                  "NRestarts": ("u", u.get("restarts", 0)), "ExecMainCode": ("i", 0), "ExecMainStatus": ("i", 0),
-                 "StateChangeTimestamp": ("t", 0), "Listen": ("a(ss)", [("Stream", u.get("listen", "0.0.0.0:8000"))])}
+                 "StateChangeTimestamp": ("t", u.get("since", 0)), "Listen": ("a(ss)", [("Stream", u.get("listen", "0.0.0.0:8000"))])}
         return variant(*kinds[name])

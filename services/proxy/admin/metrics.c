@@ -322,5 +322,13 @@ int tb_metrics_format(struct tb_server *s, struct tb_buf *o)
     metrics_certificates(&seen.server, &s->monitor.facts.contact, o);
     metrics_places(seen.places, o);
     metrics_units(&seen, o);
+    metrics_single(
+        o, "tb_state_file_missing", "gauge",
+        "1 while a file in which a program keeps its state is gone, and is not written again by itself.",
+        seen.lost || s->state_files.trouble[0]);
+    metrics_single(
+        o, "tb_state_files_put_back_total", "counter",
+        "Times that tb-proxy wrote a file of its state again that was removed or replaced while it ran.",
+        s->state_files.put_back);
     return tb_buf_error(o);
 }

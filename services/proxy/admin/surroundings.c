@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "common/facts.h"
 #include "common/log.h"
 #include "common/macros.h"
 #include "common/text.h"
@@ -31,13 +32,17 @@ static bool surroundings_bars(const struct tb_surroundings *s, const struct tb_s
     return out[0];
 }
 
-static void surroundings_read_units(struct tb_surroundings_seen *seen)
+static void surroundings_read_units(const struct tb_surroundings *s, struct tb_surroundings_seen *seen)
 {
     static struct tb_unit_list list; /* of this one thread */
+    struct tb_facts facts = {0};
 
+    tb_facts_read(s->config->run_dir, &facts);
     seen->n_units = 0;
+    seen->lost = NULL;
     if (tb_unit_list_read(&list) < 0)
         return;
+    seen->lost = tb_facts_lost(&facts, list.unit, list.n, tb_now_realtime_us());
     for (size_t i = 0; i < list.n && seen->n_units < TB_SURROUNDINGS_UNITS_MAX; i++) {
         const struct tb_unit *u = &list.unit[i];
 
@@ -70,7 +75,7 @@ static bool surroundings_look(struct tb_surroundings *s, struct tb_surroundings_
     tb_places_measure(seen->places, s->config->disk_low_bytes);
     surroundings_read_certificate(s, &seen->server);
     if (units)
-        surroundings_read_units(seen);
+        surroundings_read_units(s, seen);
     barred = surroundings_bars(s, seen, why, sizeof(why));
     pthread_mutex_lock(&s->lock);
     s->seen = *seen;

@@ -23,6 +23,7 @@ struct tb_surroundings_seen {
         uint32_t restarts;
     } unit[TB_SURROUNDINGS_UNITS_MAX]; /* services and sockets */
     size_t n_units;
+    const char *lost; /* tb_facts_lost() */
 };
 
 struct tb_surroundings {

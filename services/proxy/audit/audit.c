@@ -16,11 +16,15 @@
 
 static int audit_open_files(struct tb_audit *a, const struct tb_audit_config *c)
 {
-    bool set_aside;
+    bool set_aside = false;
     int r = tb_audit_sink_open(&a->sink, c->contract_id, c->asset_id, c->file, c->journal);
 
     if (r >= 0)
         r = tb_chain_head_open(c->head_file, &a->head_file, &set_aside);
+    if (r >= 0 && c->head_file) {
+        a->head_path = strdup(c->head_file);
+        r = a->head_path ? 0 : -ENOMEM;
+    }
     if (r >= 0 && set_aside)
         tb_warn("audit: %s was damaged and is set aside; the chain goes on from the end of %s", c->head_file,
                 tb_audit_sink_name(&a->sink));
@@ -44,6 +48,7 @@ static void audit_free(struct tb_audit *a)
     tb_refusals_clear(&a->refusals);
     tb_audit_sink_close(&a->sink);
     tb_chain_head_close(a->head_file);
+    free(a->head_path);
     free(a);
 }
 
@@ -178,6 +183,22 @@ void tb_audit_reopen(struct tb_audit *a)
     a->reopen = true;
     pthread_cond_signal(&a->wake);
     pthread_mutex_unlock(&a->lock);
+}
+
+uint64_t tb_audit_keep(struct tb_audit *a, int *ret_error)
+{
+    bool removed = tb_audit_sink_is_removed(&a->sink);
+    uint64_t n;
+
+    pthread_mutex_lock(&a->lock);
+    if (removed || (a->head_path && !tb_chain_head_in_place(a->head_file, a->head_path))) {
+        a->reopen = true; /* the writer sees to it */
+        pthread_cond_signal(&a->wake);
+    }
+    n = a->made_again;
+    *ret_error = a->head_error;
+    pthread_mutex_unlock(&a->lock);
+    return n;
 }
 
 static bool audit_join_within(pthread_t thread, unsigned timeout_ms)

@@ -44,6 +44,10 @@ struct tb_audit_record *tb_audit_record_new(struct tb_audit *a);
 void tb_audit_submit(struct tb_audit *a, struct tb_audit_record *r);
 /* Asks the writer to open TB_AUDIT_FILE again (rotation). */
 void tb_audit_reopen(struct tb_audit *a);
+/* Sees that the files of the audit still have their names; what was removed is made again: the head of the
+ * chain as it is, the file of records anew, in which the chain goes on. Returns how often that was so;
+ * *ret_error: a negative errno while the head cannot be made, else 0. */
+uint64_t tb_audit_keep(struct tb_audit *a, int *ret_error);
 /* Writes what is queued, for at most timeout_ms, and frees everything. Returns how many records were not
  * written. */
 size_t tb_audit_close(struct tb_audit *a, unsigned timeout_ms);

@@ -142,6 +142,17 @@ static bool sink_is_moved(const struct tb_audit_sink *s)
            now.st_ino != there.st_ino;
 }
 
+bool tb_audit_sink_is_removed(struct tb_audit_sink *s)
+{
+    struct stat st;
+    bool removed;
+
+    pthread_mutex_lock(&s->sync_lock);
+    removed = s->regular && fstat(s->fd, &st) == 0 && st.st_nlink == 0;
+    pthread_mutex_unlock(&s->sync_lock);
+    return removed;
+}
+
 int tb_audit_sink_reopen(struct tb_audit_sink *s)
 {
     bool regular;

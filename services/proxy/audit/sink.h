@@ -37,6 +37,8 @@ int tb_audit_sink_sync(struct tb_audit_sink *s);
 int tb_audit_sink_journal(const struct tb_audit_sink *s, const struct tb_audit_record *r, const char *line,
                           size_t len);
 
+/* The file was removed: renamed, as for a rotation, it would still have a name. */
+bool tb_audit_sink_is_removed(struct tb_audit_sink *s);
 /* Opens the file again if another one, or none, has its name by now: it was rotated. -errno: still the old
  * one. */
 int tb_audit_sink_reopen(struct tb_audit_sink *s);

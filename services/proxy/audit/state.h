@@ -13,6 +13,7 @@
 struct tb_audit {
     struct tb_audit_sink sink;
     struct tb_chain_head *head_file;
+    char *head_path;          /* NULL: it has no file */
     struct tb_chain_point at; /* the writer's: the last record formatted */
     uint64_t synced_us;       /* the writer's */
     size_t limit;
@@ -32,6 +33,8 @@ struct tb_audit {
     uint64_t synced;                    /* number of the last one synced */
     char trouble[TB_AUDIT_TROUBLE_MAX]; /* of the last write or sync that failed */
     char barred[TB_AUDIT_TROUBLE_MAX];  /* "" but while tb_audit_bar() says so */
+    uint64_t made_again;                /* files */
+    int head_error;                     /* the head is not under its name, and cannot be made again */
     bool broken, sync_broken, stop, stop_sync, give_up, reopen;
     struct tb_audit_record *written_records; /* written: to be used again */
     size_t n_written_records;

@@ -87,11 +87,35 @@ static void audit_set_broken(struct tb_audit *a, bool *flag, const char *where, 
 
 static void writer_reopen(struct tb_audit *a)
 {
+    bool removed = tb_audit_sink_is_removed(&a->sink);
     int r = tb_audit_sink_reopen(&a->sink);
 
     if (r < 0)
         tb_error("audit: cannot open %s again: %s; still writing to the old file", a->sink.file,
                  strerror(-r));
+    if (r < 0 || !removed)
+        return;
+    tb_warn("audit: %s was removed, and its records with it; the chain goes on in a new file", a->sink.file);
+    pthread_mutex_lock(&a->lock);
+    a->made_again++;
+    pthread_mutex_unlock(&a->lock);
+}
+
+/* Between two batches, and on the lock: nobody else sets anything in the head but how far it was synced,
+ * which may then be a step behind. */
+static void writer_keep_head(struct tb_audit *a)
+{
+    int r;
+
+    if (!a->head_path)
+        return;
+    pthread_mutex_lock(&a->lock);
+    r = tb_chain_head_keep(a->head_file, a->head_path);
+    a->made_again += r > 0;
+    a->head_error = MIN(r, 0);
+    pthread_mutex_unlock(&a->lock);
+    if (r > 0)
+        tb_warn("audit: %s was removed or replaced; it is written again", a->head_path);
 }
 
 /* Waits before trying again, on the lock; false when it is time to give up. */
@@ -286,8 +310,10 @@ void *tb_audit_write_thread(void *arg)
     for (;;) {
         struct tb_audit_record *queue = writer_take(a, &reopen);
 
-        if (reopen)
+        if (reopen) {
             writer_reopen(a);
+            writer_keep_head(a);
+        }
         if (!queue && !reopen)
             break;
         writer_housekeep(a);

@@ -150,6 +150,15 @@ void tb_key_accounts_close(struct tb_key_accounts *b)
     accounts_free(b);
 }
 
+int tb_key_accounts_keep(struct tb_key_accounts *b, const char *path)
+{
+    int r = tb_mapfile_keep(path, &b->fd, b->map, FILE_BYTES, false, false);
+
+    if (r > 0)
+        b->n_allocated = b->n; /* what was reserved behind them was of the old file */
+    return r;
+}
+
 uint64_t tb_key_spent(const struct tb_key_account *a)
 {
     return a->record->prompt_tokens + a->record->completion_tokens;

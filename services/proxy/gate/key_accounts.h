@@ -36,6 +36,9 @@ int tb_key_accounts_bind(struct tb_key_accounts *b, struct tb_api_keys *keys);
  * read again, the limits of each account change at its next request and not all at once. */
 struct tb_key_account *tb_key_account_use(const struct tb_api_key *k);
 void tb_key_accounts_close(struct tb_key_accounts *b);
+/* Sees that path still names their file, and makes a new one if not: tb_mapfile_keep(). Not beside
+ * tb_key_accounts_bind(). */
+int tb_key_accounts_keep(struct tb_key_accounts *b, const char *path);
 
 /* Tokens of the budget that are gone. */
 uint64_t tb_key_spent(const struct tb_key_account *a);

@@ -173,6 +173,11 @@ void tb_key_store_finish(struct tb_key_store *s)
     }
 }
 
+int tb_key_store_keep(struct tb_key_store *s, const char *path)
+{
+    return s->reading ? 0 : tb_key_accounts_keep(s->book, path);
+}
+
 const struct tb_api_keys *tb_key_store_keys(const struct tb_key_store *s)
 {
     return &s->keys;

@@ -23,6 +23,9 @@ int tb_key_store_fd(const struct tb_key_store *s);
 /* Puts what was read in force, by swapping a pointer. */
 void tb_key_store_finish(struct tb_key_store *s);
 
+/* Sees that path still names the file of the accounts: tb_mapfile_keep(). Not now, while keys are read. */
+int tb_key_store_keep(struct tb_key_store *s, const char *path);
+
 const struct tb_api_keys *tb_key_store_keys(const struct tb_key_store *s);
 struct tb_key_accounts *tb_key_store_accounts(const struct tb_key_store *s);
 

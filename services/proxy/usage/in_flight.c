@@ -9,6 +9,7 @@
 #include "common/mapfile.h"
 
 struct tb_in_flight {
+    int fd;
     struct tb_in_flight_slot *slot; /* in the map */
     uint32_t *spare;                /* stack of slots not taken */
     size_t n_spare;
@@ -31,7 +32,7 @@ int tb_in_flight_open(const char *path, tb_in_flight_left_fn *left, void *arg, s
         free(f);
         return fd;
     }
-    tb_close(fd); /* its blocks are there, and it is mapped */
+    f->fd = fd;
     f->slot = map;
     *ret_found = 0;
     for (uint32_t i = TB_IN_FLIGHT_SLOTS; i > 0; i--) {
@@ -55,8 +56,14 @@ void tb_in_flight_close(struct tb_in_flight *f)
     if (!f)
         return;
     munmap(f->slot, TB_IN_FLIGHT_FILE_BYTES);
+    tb_close(f->fd);
     free(f->spare);
     free(f);
+}
+
+int tb_in_flight_keep(struct tb_in_flight *f, const char *path)
+{
+    return tb_mapfile_keep(path, &f->fd, f->slot, TB_IN_FLIGHT_FILE_BYTES, true, false);
 }
 
 struct tb_in_flight_slot *tb_in_flight_take(struct tb_in_flight *f, uint64_t key)

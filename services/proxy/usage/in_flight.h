@@ -18,6 +18,8 @@ typedef void tb_in_flight_left_fn(void *arg, uint64_t key, const struct tb_token
 int tb_in_flight_open(const char *path, tb_in_flight_left_fn *left, void *arg, struct tb_in_flight **ret,
                       size_t *ret_found);
 void tb_in_flight_close(struct tb_in_flight *f);
+/* Sees that path still names its file, and makes a new one if not: tb_mapfile_keep(). */
+int tb_in_flight_keep(struct tb_in_flight *f, const char *path);
 
 /* A slot for an answer; NULL when all are taken: what it costs is then lost with a kill. */
 struct tb_in_flight_slot *tb_in_flight_take(struct tb_in_flight *f, uint64_t key);

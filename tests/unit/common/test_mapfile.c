@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -119,6 +120,85 @@ static void test_another_kind_of_file_is_left_alone(void **state)
     assert_int_equal(tb_mapfile_open("/nonexistent/file", MAGIC, BYTES, true, &map), -ENOENT);
 }
 
+static void check_kept(int fd, const char *map)
+{
+    char found[BYTES];
+    struct stat named, open_one;
+
+    assert_int_equal(stat(path, &named), 0);
+    assert_int_equal(fstat(fd, &open_one), 0);
+    assert_true(named.st_ino == open_one.st_ino);
+    assert_int_equal(tb_pread_full(fd, found, BYTES, 0), BYTES);
+    assert_memory_equal(found, map, BYTES);
+}
+
+/* What is in memory is in the file of that name again, and goes on to be; twice. */
+static void test_one_that_was_removed_is_put_back(void **state)
+{
+    char found[4];
+    void *map = NULL;
+    int fd;
+
+    unlink(path);
+    fd = tb_mapfile_open(path, MAGIC, BYTES, true, &map);
+    assert_true(fd >= 0);
+    memcpy((char *)map + 100, "kept", 4);
+    assert_int_equal(tb_mapfile_keep(path, &fd, map, BYTES, true, true), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(tb_mapfile_keep(path, &fd, map, BYTES, true, true), 1);
+        check_kept(fd, map);
+        assert_memory_equal((char *)map + 100, "kept", 4);
+        memcpy((char *)map + 200, "more", 4);
+        assert_int_equal(tb_pread_full(fd, found, 4, 200), 4);
+        assert_memory_equal(found, "more", 4);
+        assert_int_equal(tb_mapfile_keep(path, &fd, map, BYTES, true, true), 0);
+    }
+    assert_int_equal(munmap(map, BYTES), 0);
+    close(fd);
+}
+
+static void test_what_is_in_its_place_is_set_aside(void **state)
+{
+    char command[256];
+    void *map = NULL;
+    int fd;
+
+    unlink(path);
+    fd = tb_mapfile_open(path, MAGIC, BYTES, false, &map);
+    assert_true(fd >= 0);
+    unlink(path);
+    put("something else", 14);
+    assert_int_equal(tb_mapfile_keep(path, &fd, map, BYTES, false, false), 1);
+    check_kept(fd, map);
+    snprintf(command, sizeof(command), "grep -qx 'something else' %s.corrupt-* && rm %s.corrupt-*", path,
+             path);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(munmap(map, BYTES), 0);
+    close(fd);
+}
+
+/* Nothing changes, and the next try may work. */
+static void test_one_that_cannot_be_put_back_stays_mapped(void **state)
+{
+    char elsewhere[64];
+    void *map = NULL;
+    int fd, old;
+
+    unlink(path);
+    fd = tb_mapfile_open(path, MAGIC, BYTES, false, &map);
+    assert_true(fd >= 0);
+    unlink(path);
+    old = fd;
+    snprintf(elsewhere, sizeof(elsewhere), "%s/none/file", dir);
+    assert_int_equal(tb_mapfile_keep(elsewhere, &fd, map, BYTES, false, false), -ENOENT);
+    assert_int_equal(fd, old);
+    assert_memory_equal(map, MAGIC, 8);
+    assert_int_equal(tb_mapfile_keep(path, &fd, map, BYTES, false, false), 1);
+    assert_int_equal(munmap(map, BYTES), 0);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -127,6 +207,9 @@ int main(void)
         cmocka_unit_test(test_without_content_it_is_new),
         cmocka_unit_test(test_what_is_in_it_stays),
         cmocka_unit_test(test_another_kind_of_file_is_left_alone),
+        cmocka_unit_test(test_one_that_was_removed_is_put_back),
+        cmocka_unit_test(test_what_is_in_its_place_is_set_aside),
+        cmocka_unit_test(test_one_that_cannot_be_put_back_stays_mapped),
     };
 
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -139,6 +139,29 @@ static void test_words(void **unused)
     assert_int_equal(tb_work_from_string("downloading"), TB_WORK_RUNNING);
 }
 
+/* Where nothing comes any more it is no waiting; what is not missing is not told. */
+static void test_a_file_that_was_removed_is_the_reason(void **unused)
+{
+    struct tb_facts f = ready_facts();
+    struct tb_verdict v;
+
+    f.lost = "tb-runtime/delivery.json";
+    expect(&f, 0, TB_STATE_READY, "");
+    f.delivery.work = TB_WORK_ABSENT;
+    expect(&f, 0, TB_STATE_DECRYPT, "state_file_lost: tb-runtime/delivery.json");
+    tb_state_derive(&f, 0, &v);
+    assert_true(v.failed);
+    f.hydrate.work = TB_WORK_ABSENT;
+    f.lost = "tb-hydrate/progress.json";
+    expect(&f, 0, TB_STATE_HYDRATE, "state_file_lost: tb-hydrate/progress.json");
+    f.lease = TB_LEASE_ABSENT;
+    expect(&f, 0, TB_STATE_BOOT, "starting");
+    f.lost = "tb-authorize/lease.json";
+    expect(&f, 0, TB_STATE_BOOT, "state_file_lost: tb-authorize/lease.json");
+    f.suspended_flag = true;
+    expect(&f, 0, TB_STATE_SUSPENDED, "suspended");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +169,7 @@ int main(void)
         cmocka_unit_test(test_reasons),
         cmocka_unit_test(test_failed_steps),
         cmocka_unit_test(test_words),
+        cmocka_unit_test(test_a_file_that_was_removed_is_the_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

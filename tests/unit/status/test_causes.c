@@ -3,6 +3,7 @@
  * condition, and for what comes together. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <cmocka.h>
@@ -148,6 +149,7 @@ static void no_room_to_download(void)
     step(&s.facts.hydrate, TB_WORK_FAILED, "failed", "not enough disk space in /mnt/resource/trustbridge");
     s.facts.delivery.work = TB_WORK_ABSENT;
     unit("tb-hydrate.service", "activating", "auto-restart")->exit_code = 74;
+    unit("tb-runtime.service", "inactive", "dead");
 }
 
 static void socket_down(void)
@@ -225,6 +227,7 @@ static void booted_in_the_past(void)
     s.facts.contact.client.from_us = s.facts.contact.ca.from_us = s.proxy.server.from_us = NOW + 900 * DAY;
     s.facts.contact.client.until_us = s.facts.contact.ca.until_us = s.proxy.server.until_us = NOW + 999 * DAY;
     s.facts.hydrate.work = s.facts.decrypt.work = s.facts.delivery.work = TB_WORK_ABSENT;
+    unit("tb-runtime.service", "inactive", "dead");
 }
 
 static void clock_a_year_ahead(void)
@@ -320,6 +323,7 @@ static void downloading(void)
     step(&s.facts.hydrate, TB_WORK_RUNNING, "downloading", "");
     s.facts.decrypt.work = s.facts.delivery.work = TB_WORK_ABSENT;
     unit("tb-hydrate.service", "activating", "start");
+    unit("tb-runtime.service", "inactive", "dead");
 }
 
 /* By hand, when it had all; the runtime goes with it. */
@@ -337,6 +341,7 @@ static void hydrate_stopped_in_its_work(void)
     proxy_says("Hydrate", "stopped by a signal; progress is kept, the next start goes on");
     step(&s.facts.hydrate, TB_WORK_FAILED, "failed", "stopped by a signal; progress is kept");
     s.facts.decrypt.work = TB_WORK_ABSENT;
+    unit("tb-hydrate.service", "failed", "failed")->killed_by = SIGTERM;
 }
 
 static void hydrate_about_to_start(void)
@@ -355,6 +360,32 @@ static void runtime_about_to_start(void)
 {
     runtime_stopped();
     strcpy(unit("tb-runtime.service", "inactive", "dead")->job, "start");
+}
+
+/* By somebody who cleaned /run, while the inference server serves. */
+static void delivery_removed(void)
+{
+    proxy_says("Decrypt", "state_file_lost: tb-runtime/delivery.json");
+    s.facts.delivery.work = TB_WORK_ABSENT;
+    unit("tb-hydrate.service", "active", "exited");
+}
+
+static void lease_removed(void)
+{
+    proxy_says("Boot", "starting");
+    s.facts.lease = TB_LEASE_ABSENT;
+}
+
+static void runtime_just_started(void)
+{
+    delivery_removed();
+    unit("tb-runtime.service", "active", "running")->since_realtime_us = NOW - S;
+}
+
+static void counters_lost(void)
+{
+    strcpy(s.proxy.state_trouble,
+           "/s/usage was removed, and cannot be written again: No space left on device");
 }
 
 /* --- the table ------------------------------------------------------------------------------------------ */
@@ -540,6 +571,20 @@ static const struct row rows[] = {
      1,
      "tb-runtime.service is stopped",
      "systemctl start tb-runtime.service"},
+    {{delivery_removed},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     1,
+     "tb-runtime/delivery.json was removed while tb-runtime.service runs",
+     "systemctl restart tb-runtime.service"},
+    {{lease_removed},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     1,
+     "tb-authorize/lease.json was removed",
+     "systemctl restart tb-authorize.service"},
+    {{runtime_just_started}, TB_STATUS_WARNING, TB_STATUS_NOT_READY, 0, NULL, NULL},
+    {{counters_lost}, TB_STATUS_CRITICAL, TB_STATUS_READY, 1, "/s/usage was removed", "writable"},
     {{runtime_about_to_start}, TB_STATUS_WARNING, TB_STATUS_NOT_READY, 0, NULL, NULL},
     {{hydrate_stopped, suspended}, TB_STATUS_CRITICAL, TB_STATUS_NOT_READY, 1, "refuses this contract", NULL},
     {{suspended},
