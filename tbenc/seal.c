@@ -144,14 +144,21 @@ static int seal_work(void *ctx, unsigned worker, struct tbenc_batch *b)
     return 0;
 }
 
+static int seal_write(struct seal *s, const void *buf, size_t n, struct tbenc_error *e)
+{
+    int r = s->p->write ? s->p->write(s->p->write_ctx, buf, n) : tb_write_full(s->out_fd, buf, n);
+
+    return r < 0 ? tbenc_fail(e, r, "cannot write the ciphertext: %s", strerror(-r)) : 0;
+}
+
 static int seal_retire(void *ctx, struct tbenc_batch *b)
 {
     struct seal *s = ctx;
     int r;
 
-    r = tb_write_full(s->out_fd, b->ct, b->ct_len);
+    r = seal_write(s, b->ct, b->ct_len, &b->error);
     if (r < 0)
-        return tbenc_fail(&b->error, r, "cannot write the ciphertext: %s", strerror(-r));
+        return r;
     r = tbenc_sha256_update(&s->tags, b->tagrec, (size_t)b->n * TBENC_TAGREC_BYTES);
     if (r < 0)
         return tbenc_fail(&b->error, r, "cannot hash: the crypto library refused");
@@ -276,9 +283,9 @@ static int seal_write_header(struct seal *s, struct tbenc_error *e)
     int r;
 
     tbenc_header_format(&s->header, header);
-    r = tb_write_full(s->out_fd, header, sizeof(header));
+    r = seal_write(s, header, sizeof(header), e);
     if (r < 0)
-        return tbenc_fail(e, r, "cannot write the ciphertext: %s", strerror(-r));
+        return r;
     return tbenc_sha256_update(&s->ciphertext, header, sizeof(header));
 }
 

@@ -359,13 +359,38 @@ int blob_md5(const void *buf, size_t len, uint8_t out[static BLOB_MD5_BYTES])
     return EVP_Digest(buf, len, out, &n, EVP_md5(), NULL) == 1 ? 0 : -EIO;
 }
 
-void blob_block_id(size_t index, const uint8_t md5[static BLOB_MD5_BYTES], char out[static BLOB_ID_CHARS + 1])
+#define BLOB_ID_TEXT (3 * BLOB_ID_CHARS / 4) /* what the base64 of an id holds */
+
+void blob_block_id(size_t index, const char *session, const uint8_t md5[static BLOB_MD5_BYTES],
+                   char out[static BLOB_ID_CHARS + 1])
 {
-    char hex[2 * BLOB_MD5_BYTES + 1], text[3 * BLOB_ID_CHARS / 4 + 1];
+    char hex[2 * BLOB_MD5_BYTES + 1], base64[BLOB_MD5_BASE64 + 1], text[BLOB_ID_TEXT + 1];
 
     tb_hex_encode(md5, BLOB_MD5_BYTES, hex);
-    snprintf(text, sizeof(text), "tb1-%05u-%s", (unsigned)(index % 100000), hex);
+    blob_base64(md5, BLOB_MD5_BYTES, base64);
+    if (session)
+        snprintf(text, sizeof(text), "tb2-%05u-%.9s-%.22s", (unsigned)(index % 100000), session, base64);
+    else
+        snprintf(text, sizeof(text), "tb1-%05u-%s", (unsigned)(index % 100000), hex);
     blob_base64(text, strlen(text), out);
+}
+
+bool blob_block_id_parse(const char *id, const char *session, size_t *ret_index)
+{
+    uint8_t text[BLOB_ID_TEXT + 1];
+    ssize_t n = strlen(id) == BLOB_ID_CHARS ? blob_base64_decode(id, BLOB_ID_CHARS, text) : -1;
+    uint64_t index;
+    char digits[6];
+
+    if (n != BLOB_ID_TEXT || memcmp(text, "tb2-", 4) != 0 || text[9] != '-' || text[19] != '-' ||
+        memcmp(text + 10, session, BLOB_SESSION_CHARS) != 0)
+        return false;
+    memcpy(digits, text + 4, 5);
+    digits[5] = '\0';
+    if (tb_uint_parse(digits, 0, 99999, &index) < 0)
+        return false;
+    *ret_index = (size_t)index;
+    return true;
 }
 
 uint32_t blob_block_bytes_for(uint64_t size, uint32_t wanted)

@@ -81,9 +81,13 @@ ssize_t blob_base64_decode(const char *in, size_t len, uint8_t *out);
 int blob_md5(const void *buf, size_t len, uint8_t out[static BLOB_MD5_BYTES]);
 
 /* The id of block `index` with that content. It names the content, so a block staged by another run is taken
- * for ours only when it is what we would send; all ids have one length, as the service demands. */
-void blob_block_id(size_t index, const uint8_t md5[static BLOB_MD5_BYTES],
+ * for ours only when it is what we would send; all ids have one length, as the service demands. session, of
+ * BLOB_SESSION_CHARS, tells the blocks of one key from those of another; NULL: of a file. */
+#define BLOB_SESSION_CHARS 9
+void blob_block_id(size_t index, const char *session, const uint8_t md5[static BLOB_MD5_BYTES],
                    char out[static BLOB_ID_CHARS + 1]);
+/* Whether an id is one of that session, and of which block. */
+bool blob_block_id_parse(const char *id, const char *session, size_t *ret_index);
 
 /* The smallest block size >= wanted with which size bytes fit in BLOB_BLOCKS_MAX blocks, whole MiB when it
  * had to grow. 0 when none up to BLOB_BLOCK_BYTES_MAX does. */

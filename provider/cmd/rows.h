@@ -62,6 +62,21 @@
                   "read the account's shared key from FILE"),                                                \
         TB_OPTION(0, "sas-file", "FILE", TB_OPTION_STRING, sas, "read a shared access signature from FILE")
 
+/* How an upload goes; m is a struct asset_store. */
+#define ROWS_TRANSFER(m)                                                                                     \
+    TB_OPTION(0, "block-bytes", "SIZE", TB_OPTION_SIZE, m.block_bytes, "size of a block, 64K to 256M [8M]",  \
+              .min = BLOB_BLOCK_BYTES_MIN, .max = BLOB_BLOCK_BYTES_MAX),                                     \
+        TB_OPTION(0, "concurrency", "N", TB_OPTION_UINT, m.concurrency, "blocks sent at once, 1 to 64 [16]", \
+                  .min = 1, .max = BLOB_CONCURRENCY_MAX),                                                    \
+        ROW_BANDWIDTH(m.bandwidth),                                                                          \
+        TB_OPTION(0, "retries", "N", TB_OPTION_UINT, m.retries,                                              \
+                  "further attempts for each request, 0 to 20 [8]", .max = 20),                              \
+        TB_OPTION(0, "timeout", "SECONDS", TB_OPTION_UINT, m.timeout,                                        \
+                  "give a transfer up that moves nothing for so long [60]", .min = 1, .max = 3600)
+#define ROW_BANDWIDTH(m)                                                                                     \
+    TB_OPTION(0, "bandwidth", "SIZE", TB_OPTION_SIZE, m, "send no more than SIZE bytes a second, as in 20M", \
+              .min = 1024, .max = UINT64_C(1) << 40)
+
 /* -- control plane ----------------------------------------------------------------------------- */
 #define ROW_EDC_ENDPOINT(m)                                                                                  \
     TB_OPTION('E', "edc-endpoint", "URL", TB_OPTION_STRING, m, "control plane, https://",                    \

@@ -21,31 +21,25 @@ static void upload_job_clear(struct upload_job *j)
 
 #define TB_OPTION_TARGET struct upload_job
 static const struct tb_option upload_options[] = {
-    ROW_STORAGE_ACCOUNT(work.account),
-    ROW_CONTAINER(work.container),
-    TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, work.asset_id,
+    ROW_STORAGE_ACCOUNT(work.store.account),
+    ROW_CONTAINER(work.store.container),
+    TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, work.store.asset_id,
               "name of the asset, as in the manifest"),
     TB_OPTION('e', "encrypted-file", "FILE", TB_OPTION_STRING, work.file, "the ciphertext"),
     TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.manifest_path, "its manifest"),
-    TB_OPTION('f', "force", NULL, TB_OPTION_FLAG, work.force, "replace another file under this asset id"),
+    TB_OPTION('f', "force", NULL, TB_OPTION_FLAG, work.store.overwrite,
+              "replace another file under this asset id"),
     TB_OPTION(0, "verify", NULL, TB_OPTION_FLAG, work.verify,
               "hash the whole file before the first byte is sent; without it the hash is taken on the way "
               "and checked before the commit"),
-    ROW_BLOB_ENDPOINT(work.endpoint),
-    ROW_CA_FILE(work.ca_file),
-    TB_OPTION(0, "insecure-http", NULL, TB_OPTION_FLAG, work.insecure,
+    ROW_BLOB_ENDPOINT(work.store.endpoint),
+    ROW_CA_FILE(work.store.ca_file),
+    TB_OPTION(0, "insecure-http", NULL, TB_OPTION_FLAG, work.store.insecure,
               "allow a plain http:// endpoint that is not loopback"),
-    TB_OPTION(0, "block-bytes", "SIZE", TB_OPTION_SIZE, work.block_bytes, "size of a block, 64K to 256M [8M]",
-              .min = BLOB_BLOCK_BYTES_MIN, .max = BLOB_BLOCK_BYTES_MAX),
-    TB_OPTION(0, "concurrency", "N", TB_OPTION_UINT, work.concurrency, "blocks sent at once, 1 to 64 [16]",
-              .min = 1, .max = BLOB_CONCURRENCY_MAX),
-    TB_OPTION(0, "retries", "N", TB_OPTION_UINT, work.retries,
-              "further attempts for each request, 0 to 20 [8]", .max = 20),
-    TB_OPTION(0, "timeout", "SECONDS", TB_OPTION_UINT, work.timeout,
-              "give a transfer up that moves nothing for so long [60]", .min = 1, .max = 3600),
-    TB_OPTION('v', "verbose", NULL, TB_OPTION_FLAG, work.verbose, "say which credential is used"),
-    ROWS_CREDENTIAL_FILES(work.credentials.connection_string_file, work.credentials.account_key_file,
-                          work.credentials.sas_file),
+    ROWS_TRANSFER(work.store),
+    TB_OPTION('v', "verbose", NULL, TB_OPTION_FLAG, work.store.verbose, "say which credential is used"),
+    ROWS_CREDENTIAL_FILES(work.store.credentials.connection_string_file,
+                          work.store.credentials.account_key_file, work.store.credentials.sas_file),
     CLI_COMMON_ROWS,
 };
 
@@ -55,46 +49,32 @@ static int upload_check_options(void *job)
     const struct asset_upload *w = &j->work;
     const struct cli *c = &j->cli;
 
-    if (!blob_container_valid(w->container))
-        return cli_usage(c, "--container: 3 to 63 of a-z, 0-9 and single '-' inside, not '%s'", w->container);
-    if (cli_check_asset_id(c, w->asset_id) != CLI_OK)
+    if (store_check_options(c, &w->store) != CLI_OK)
         return CLI_USAGE;
     if (!w->file || !w->manifest_path)
         return cli_usage(c, "%s is missing", w->file ? "--manifest" : "--encrypted-file");
     return CLI_OK;
 }
 
-static cJSON *upload_object_json(const struct upload_job *j, const struct blob_object *o)
-{
-    _cleanup_free_ char *url = tb_strf("%s/%s", j->work.service.url, o->path);
-    cJSON *d = cJSON_CreateObject();
-
-    cJSON_AddStringToObject(d, "url", url ? url : "");
-    tb_json_add_uint(d, "bytes", o->size);
-    cJSON_AddStringToObject(d, "sha256", o->sha256);
-    tb_json_add_uint(d, "bytes_sent", o->sent);
-    tb_json_add_uint(d, "bytes_resumed", o->resumed);
-    return d;
-}
-
 static int upload_print_summary(const struct upload_job *j)
 {
+    const struct asset_store *s = &j->work.store;
     _cleanup_json_ cJSON *d = NULL;
 
-    if (j->work.ct.sent + j->work.ct.resumed + j->work.mf.sent == 0)
+    if (s->ct.sent + s->ct.resumed + s->mf.sent == 0)
         tbpkg_note(j->cli.quiet, "Everything is there already; nothing was sent.");
-    else if (j->work.ct.resumed > 0)
-        tbpkg_note(j->cli.quiet, "Resumed: %" PRIu64 " bytes were there already.", j->work.ct.resumed);
+    else if (s->ct.resumed > 0)
+        tbpkg_note(j->cli.quiet, "Resumed: %" PRIu64 " bytes were there already.", s->ct.resumed);
     if (!j->cli.json) {
-        printf("%s/%s\n%s/%s\n", j->work.service.url, j->work.ct.path, j->work.service.url, j->work.mf.path);
+        printf("%s/%s\n%s/%s\n", s->service.url, s->ct.path, s->service.url, s->mf.path);
         tbpkg_note(j->cli.quiet, "Next: tbpkg register --asset-id %s --manifest %s --blob-url %s/%s ...",
-                   j->work.asset_id, j->work.manifest_path, j->work.service.url, j->work.container);
+                   s->asset_id, j->work.manifest_path, s->service.url, s->container);
         return cli_flush_stdout();
     }
     d = cJSON_CreateObject();
-    cJSON_AddStringToObject(d, "asset_id", j->work.asset_id);
-    cJSON_AddItemToObject(d, "ciphertext", upload_object_json(j, &j->work.ct));
-    cJSON_AddItemToObject(d, "manifest", upload_object_json(j, &j->work.mf));
+    cJSON_AddStringToObject(d, "asset_id", s->asset_id);
+    cJSON_AddItemToObject(d, "ciphertext", store_report(s, &s->ct));
+    cJSON_AddItemToObject(d, "manifest", store_report(s, &s->mf));
     return cli_print_json(d);
 }
 
@@ -104,7 +84,7 @@ static int upload_main(int argc, char **argv)
                                                        .work = ASSET_UPLOAD_INIT};
     int rc;
 
-    j.work.cli = &j.cli;
+    j.work.store.cli = &j.cli;
     if (cli_parse(&j.cli, &j, argc, argv, CLI_NO_WORDS, NULL, upload_check_options) != CLI_OK)
         return j.cli.rc;
     tb_secret_init();

@@ -158,14 +158,38 @@ static void test_block_ids(void **state)
     uint8_t md5[BLOB_MD5_BYTES];
 
     assert_int_equal(blob_md5("hello", 5, md5), 0);
-    blob_block_id(7, md5, a);
+    blob_block_id(7, NULL, md5, a);
     assert_string_equal(a, "dGIxLTAwMDA3LTVkNDE0MDJhYmM0YjJhNzZiOTcxOWQ5MTEwMTdjNTky");
-    blob_block_id(49999, md5, b);
+    blob_block_id(49999, NULL, md5, b);
     assert_int_equal(strlen(b), BLOB_ID_CHARS);
     assert_string_not_equal(a, b);
     md5[15] ^= 1;
-    blob_block_id(7, md5, b);
+    blob_block_id(7, NULL, md5, b);
     assert_string_not_equal(a, b);
+}
+
+static void test_block_ids_of_a_session(void **state)
+{
+    char a[BLOB_ID_CHARS + 1], b[BLOB_ID_CHARS + 1];
+    uint8_t md5[BLOB_MD5_BYTES];
+    size_t index = 0;
+
+    assert_int_equal(blob_md5("hello", 5, md5), 0);
+    blob_block_id(42, "0123456789abcdef", md5, a);
+    assert_int_equal(strlen(a), BLOB_ID_CHARS);
+    assert_true(blob_block_id_parse(a, "012345678", &index));
+    assert_int_equal(index, 42);
+    assert_false(blob_block_id_parse(a, "012345679", &index));
+    for (unsigned i = 0; i < 8 * BLOB_MD5_BYTES; i++) { /* each bit of the contents is in the id */
+        md5[i / 8] ^= (uint8_t)(1 << i % 8);
+        blob_block_id(42, "0123456789abcdef", md5, b);
+        assert_string_not_equal(a, b);
+        md5[i / 8] ^= (uint8_t)(1 << i % 8);
+    }
+    blob_block_id(42, NULL, md5, b);
+    assert_false(blob_block_id_parse(b, "012345678", &index)); /* of a file */
+    a[BLOB_ID_CHARS - 1] = '\0';
+    assert_false(blob_block_id_parse(a, "012345678", &index));
 }
 
 static void test_block_bytes(void **state)
@@ -319,21 +343,14 @@ static void test_explain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shared_key),
-        cmocka_unit_test(test_shared_key_of_an_empty_body),
-        cmocka_unit_test(test_request_url),
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_service),
-        cmocka_unit_test(test_base64),
-        cmocka_unit_test(test_block_ids),
-        cmocka_unit_test(test_block_bytes),
-        cmocka_unit_test(test_block_list_body),
-        cmocka_unit_test(test_xml_error),
-        cmocka_unit_test(test_xml_error_refused),
-        cmocka_unit_test(test_xml_block_list),
-        cmocka_unit_test(test_xml_block_list_odd),
-        cmocka_unit_test(test_retryable),
-        cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_shared_key),     cmocka_unit_test(test_shared_key_of_an_empty_body),
+        cmocka_unit_test(test_request_url),    cmocka_unit_test(test_names),
+        cmocka_unit_test(test_service),        cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_block_ids),      cmocka_unit_test(test_block_ids_of_a_session),
+        cmocka_unit_test(test_block_bytes),    cmocka_unit_test(test_block_list_body),
+        cmocka_unit_test(test_xml_error),      cmocka_unit_test(test_xml_error_refused),
+        cmocka_unit_test(test_xml_block_list), cmocka_unit_test(test_xml_block_list_odd),
+        cmocka_unit_test(test_retryable),      cmocka_unit_test(test_explain),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

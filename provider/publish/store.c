@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "provider/publish/store.h"
+
+#include <errno.h>
+#include <openssl/evp.h>
+#include <string.h>
+#include <strings.h>
+
+#include "common/hex.h"
+#include "common/io.h"
+#include "common/json.h"
+
+#define CIPHERTEXT_NAME "model.tbenc"
+#define MANIFEST_NAME "model.manifest.json"
+#define FIRST_TRIES 2 /* a wrong name or address shows on the first request: do not retry it for minutes */
+
+void store_clear(struct asset_store *s)
+{
+    tb_freep(&s->ct.path);
+    tb_freep(&s->mf.path);
+    azure_auth_clear(&s->auth);
+    blob_service_clear(&s->service);
+}
+
+int store_check_options(const struct cli *c, const struct asset_store *s)
+{
+    if (!blob_container_valid(s->container))
+        return cli_usage(c, "--container: 3 to 63 of a-z, 0-9 and single '-' inside, not '%s'", s->container);
+    return cli_check_asset_id(c, s->asset_id);
+}
+
+int store_sha256(const void *buf, size_t len, char out[static BLOB_SHA256_HEX + 1])
+{
+    uint8_t digest[32];
+    unsigned n = sizeof(digest);
+
+    if (EVP_Digest(buf, len, digest, &n, EVP_sha256(), NULL) != 1)
+        return -EIO;
+    tb_hex_encode(digest, sizeof(digest), out);
+    return 0;
+}
+
+int store_connect(struct asset_store *s)
+{
+    char err[MAX(TB_AZURE_ERR_MAX, BLOB_ERR_MAX)];
+
+    s->tls = (struct tb_http_tls){.ca_file = s->ca_file};
+    s->credentials.tls = &s->tls;
+    if (azure_auth_find(&s->credentials, &s->auth, err) < 0)
+        return tbpkg_fail("Azure credentials", err, NULL);
+    if (s->verbose)
+        tbpkg_note(s->cli->quiet, "Using the credential of %s.", s->auth.source);
+    if (!s->account)
+        s->account = s->auth.account;
+    if (!s->account)
+        return cli_usage(s->cli, "--storage-account is missing");
+    if (s->auth.account && strcmp(s->auth.account, s->account) != 0)
+        return tbpkg_failf("Azure credentials", "%s belongs to storage account %s, not %s", s->auth.source,
+                           s->auth.account, s->account);
+    if (blob_service_init(s->account, s->endpoint ? s->endpoint : s->auth.endpoint, s->insecure, &s->service,
+                          err) < 0)
+        return tbpkg_fail("storage account", err, NULL);
+    s->tls.allow_http = strncasecmp(s->service.url, "http://", 7) == 0;
+    s->client = (struct blob_client){.service = &s->service,
+                                     .auth = &s->auth,
+                                     .tls = &s->tls,
+                                     .container = s->container,
+                                     .retries = (unsigned)MIN(s->retries, (uint64_t)FIRST_TRIES),
+                                     .stall_s = (unsigned)s->timeout};
+    s->ct.path = tb_strf("%s/%s/" CIPHERTEXT_NAME, s->container, s->asset_id);
+    s->mf.path = tb_strf("%s/%s/" MANIFEST_NAME, s->container, s->asset_id);
+    return s->ct.path && s->mf.path ? CLI_OK : tbpkg_fail_errno("Blob storage", -ENOMEM);
+}
+
+static int store_refuse_other(const struct asset_store *s, const struct blob_object *o)
+{
+    if (o->there != BLOB_OTHER || s->overwrite)
+        return CLI_OK;
+    return tbpkg_failf(
+        o->path,
+        "another file is stored there, and its consumers would fail; upload under a new asset id, "
+        "or replace it with --%s",
+        strcmp(s->cli->command->name, "upload") == 0 ? "force" : "overwrite");
+}
+
+int store_look(struct asset_store *s, int fd)
+{
+    int rc = blob_object_look(&s->client, &s->ct, fd);
+
+    if (rc == CLI_OK)
+        rc = blob_object_look(&s->client, &s->mf, -1);
+    if (rc == CLI_OK)
+        rc = store_refuse_other(s, &s->ct);
+    if (rc == CLI_OK && s->mf.size > 0) /* else it is not known yet what it should be */
+        rc = store_refuse_other(s, &s->mf);
+    s->client.retries = (unsigned)s->retries;
+    return rc;
+}
+
+static void store_on_progress(void *ctx, uint64_t done, unsigned attempt)
+{
+    struct asset_store *s = ctx;
+
+    (void)cli_progress(&s->progress, done, s->ct.size);
+}
+
+int store_send_blocks(struct asset_store *s, struct blob_upload *u, struct blob_upload_result *ret,
+                      struct blob_fault *fault)
+{
+    int r;
+
+    u->client = &s->client;
+    u->path = s->ct.path;
+    u->size = s->ct.size;
+    u->concurrency = (unsigned)s->concurrency;
+    u->bandwidth = s->bandwidth;
+    u->progress = store_on_progress;
+    u->progress_ctx = s;
+    s->progress = cli_progress_start(s->cli->quiet, "Uploading", u->size);
+    r = blob_upload_blocks(u, ret, fault);
+    if (r < 0)
+        return r;
+    cli_progress_finish(&s->progress, u->size);
+    s->ct.sent = ret->bytes_sent;
+    s->ct.resumed = ret->bytes_resumed;
+    return 0;
+}
+
+int store_commit(struct asset_store *s, char (*ids)[BLOB_ID_CHARS + 1], size_t n, int fd)
+{
+    _cleanup_free_ char *list = NULL;
+    struct blob_request rq = {
+        .query = {{"comp", "blocklist"}},
+        .headers = {{"Content-Type", "application/xml"},
+                    {"x-ms-blob-content-type", "application/octet-stream"}},
+    };
+    int r = blob_block_list_format(ids, n, &list, &rq.body_len);
+
+    if (r < 0)
+        return tbpkg_fail_errno(s->ct.path, r);
+    rq.body = list;
+    return blob_object_create(&s->client, &s->ct, fd, &rq);
+}
+
+int store_send_manifest(struct asset_store *s, const char *text)
+{
+    uint8_t md5[BLOB_MD5_BYTES];
+    char md5_base64[BLOB_MD5_BASE64 + 1];
+    struct blob_request rq = {
+        .headers = {{"Content-Type", "application/json"},
+                    {"Content-MD5", md5_base64},
+                    {"x-ms-blob-type", "BlockBlob"}},
+        .body = text,
+        .body_len = (size_t)s->mf.size,
+    };
+    int r = blob_md5(text, (size_t)s->mf.size, md5);
+
+    if (r < 0)
+        return tbpkg_fail_errno(s->mf.path, r);
+    blob_base64(md5, sizeof(md5), md5_base64);
+    s->mf.sent = s->mf.size;
+    return blob_object_create(&s->client, &s->mf, -1, &rq);
+}
+
+cJSON *store_report(const struct asset_store *s, const struct blob_object *o)
+{
+    _cleanup_free_ char *url = tb_strf("%s/%s", s->service.url, o->path);
+    cJSON *d = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(d, "url", url ? url : "");
+    tb_json_add_uint(d, "bytes", o->size);
+    cJSON_AddStringToObject(d, "sha256", o->sha256);
+    tb_json_add_uint(d, "bytes_sent", o->sent);
+    tb_json_add_uint(d, "bytes_resumed", o->resumed);
+    return d;
+}
