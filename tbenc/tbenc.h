@@ -130,21 +130,21 @@ struct tbenc_seal_params {
     const uint8_t *key;   /* TBENC_KEY_BYTES */
     uint32_t chunk_bytes; /* 0: default */
     unsigned threads;     /* workers; 0: one per CPU */
-    /* 4 bytes; NULL: random. Never twice with one key, unless none of what is made the second time leaves the machine
-     * before it is known to be what was made the first time (section CONTINUING). */
+    /* 4 bytes; NULL: random. Never twice with one key, unless none of what is made the second time leaves
+     * the machine before it is known to be what was made the first time (section CONTINUING). */
     const uint8_t *nonce_prefix;
     const char *asset_id, *weights_filename;
     bool allow_finetune;
     tbenc_progress_fn progress;
     void *progress_ctx;
-    /* NULL: into out_fd. Else takes the ciphertext, in order and in the calling thread; 0 or -errno, which ends the
-     * work. */
+    /* NULL: into out_fd. Else takes the ciphertext, in order and in the calling thread; 0 or -errno, which
+     * ends the work. */
     int (*write)(void *ctx, const void *buf, size_t n);
     void *write_ctx;
 };
-/* Seals the inputs in order into out_fd (written sequentially; may be a pipe) or by write(). With table=true the manifest
- * gets a file table (inputs must be sorted by path). The bytes written do not depend on threads. *ret is a
- * complete manifest. */
+/* Seals the inputs in order into out_fd (written sequentially; may be a pipe) or by write(). With
+ * table=true the manifest gets a file table (inputs must be sorted by path). The bytes written do not
+ * depend on threads. *ret is a complete manifest. */
 int tbenc_seal(const struct tbenc_seal_params *p, const struct tbenc_input *in, size_t n_in, bool table,
                int out_fd, struct tbenc_manifest **ret, struct tbenc_error *e);
 

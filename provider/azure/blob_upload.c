@@ -15,8 +15,8 @@
 #define NAMERS_MAX 8
 #define SECONDS_PER_BLOCK 8
 
-/* A block's way through the ring: EMPTY -> (feed) FILLING -> READ -> (a namer) NAMING -> NAMED -> (sender) ADMITTED ->
- * SENDING <-> WAITING -> EMPTY. A block belongs to the thread that may move it on. */
+/* A block's way through the ring: EMPTY -> (feed) FILLING -> READ -> (a namer) NAMING -> NAMED -> (sender)
+ * ADMITTED -> SENDING <-> WAITING -> EMPTY. A block belongs to the thread that may move it on. */
 enum block_slot_state {
     SLOT_EMPTY,
     SLOT_FILLING,
@@ -261,7 +261,7 @@ static bool blocks_is_staged(const struct block_engine *e, const struct block_sl
 {
     const struct blob_staged *b = e->u->staged ? blob_staged_find(e->u->staged, s->block.id) : NULL;
 
-    return b && b->size == s->block.len;
+    return e->u->only_compare || (b && b->size == s->block.len);
 }
 
 static enum block_slot_state blocks_state(struct block_engine *e, const struct block_slot *s)

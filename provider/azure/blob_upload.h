@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes to uncommitted blocks, in parallel. A thread of its own lets the caller's feed produce them, a few take each
- * block's MD5 and so its id, the calling thread drives the transfers; a block the service already holds is not
- * sent again. Each block is kept until the service has taken it: what is sent again are the same bytes. */
+/* Bytes to uncommitted blocks, in parallel. A thread of its own lets the caller's feed produce them, a few
+ * take each block's MD5 and so its id, the calling thread drives the transfers; a block the service
+ * already holds is not sent again. Each block is kept until the service has taken it: what is sent again
+ * are the same bytes. */
 #ifndef TBPKG_AZURE_BLOB_UPLOAD_H
 #define TBPKG_AZURE_BLOB_UPLOAD_H
 
@@ -34,14 +35,15 @@ struct blob_upload {
     uint64_t bandwidth;   /* bytes a second at most; 0: no limit */
     const char *session;  /* part of the blocks' ids, or NULL */
     const struct blob_staged_set *staged;
+    bool only_compare; /* all of it is there: nothing is sent, and admit() judges each block */
     /* Puts exactly size bytes into f, on a thread of its own. 0 or -errno. */
     int (*feed)(void *ctx, struct blob_feed *f);
-    /* Judges blocks before any byte of them is sent; NULL: all are good. From the calling thread. A negative errno
-     * ends the upload with it, and none of them is sent. */
+    /* Judges blocks before any byte of them is sent; NULL: all are good. From the calling thread. A
+     * negative errno ends the upload with it, and none of them is sent. */
     int (*admit)(void *ctx, const struct blob_block *const *blocks, size_t n);
     void *feed_ctx;
-    /* Bytes that are there and on their way, and how often the unluckiest block was tried again. From the calling
-     * thread. */
+    /* Bytes that are there and on their way, and how often the unluckiest block was tried again. From the
+     * calling thread. */
     void (*progress)(void *ctx, uint64_t done, unsigned attempt);
     void *progress_ctx;
 };
@@ -54,8 +56,9 @@ struct blob_upload_result {
 void blob_upload_result_clear(struct blob_upload_result *r);
 #define _cleanup_upload_result_ _cleanup_(blob_upload_result_clear)
 
-/* 0; or -errno with *fault filled: -EREMOTEIO the service refused, others of blob_exchange_finish(), of feed and of
- * admit; -EBADMSG also: the feed produced another size. Blocks that were sent stay uncommitted for a later run. */
+/* 0; or -errno with *fault filled: -EREMOTEIO the service refused, others of blob_exchange_finish(), of
+ * feed and of admit; -EBADMSG also: the feed produced another size. Blocks that were sent stay uncommitted
+ * for a later run. */
 int blob_upload_blocks(const struct blob_upload *u, struct blob_upload_result *ret, struct blob_fault *fault);
 
 #endif

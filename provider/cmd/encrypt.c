@@ -1,57 +1,107 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tbpkg encrypt: the command line and the report; asset/seal.h does the work. */
+/* tbpkg encrypt: the command line and the report; asset/seal.h does the work, publish/stream.h that of
+ * --upload. */
 #include <string.h>
 
 #include "common/hex.h"
 #include "common/json.h"
+#include "common/secret.h"
 #include "common/text.h"
 #include "common/units.h"
 #include "provider/asset/asset.h"
 #include "provider/asset/seal.h"
 #include "provider/cmd/rows.h"
+#include "provider/cli/interrupt.h"
+#include "provider/publish/stream.h"
 #include "provider/tbpkg.h"
 
 struct encrypt_job {
     struct cli cli;
-    struct asset_seal work;
-    bool list;
+    struct asset_stream work;
+    bool list, upload;
 };
 
 static void encrypt_job_clear(struct encrypt_job *j)
 {
-    asset_seal_clear(&j->work);
+    asset_stream_clear(&j->work);
 }
 
 #define TB_OPTION_TARGET struct encrypt_job
 static const struct tb_option encrypt_options[] = {
-    TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, work.asset_id,
+    TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, work.seal.asset_id,
               "name of the asset: letters, digits, '_', '-' and '.' inside, at most 100"),
-    TB_OPTION('i', "in", "INPUT", TB_OPTION_STRING, work.in,
+    TB_OPTION('i', "in", "INPUT", TB_OPTION_STRING, work.seal.in,
               "the same as INPUT; '-' reads one file from standard input"),
-    TB_OPTION('o', "out", "FILE", TB_OPTION_STRING, work.out,
+    TB_OPTION('o', "out", "FILE", TB_OPTION_STRING, work.seal.out,
               "write the ciphertext here [model.tbenc]; a directory (it exists, or the name ends in '/') "
               "gets model.tbenc in it"),
-    TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.manifest,
+    TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.seal.manifest,
               "write the manifest here [beside the ciphertext: NAME.manifest.json]"),
-    TB_OPTION('k', "key-out", "TARGET", TB_OPTION_STRING, work.key_out, ASSET_KEY_OUT_HELP),
-    ROW_CHUNK_BYTES(work.chunk_bytes),
-    ROW_NO_FINETUNE(work.no_finetune),
-    ROW_THREADS(work.threads),
-    TB_OPTION('f', "force", NULL, TB_OPTION_FLAG, work.force, "replace an existing ciphertext and manifest"),
+    TB_OPTION('k', "key-out", "TARGET", TB_OPTION_STRING, work.seal.key_out, ASSET_KEY_OUT_HELP),
+    ROW_CHUNK_BYTES(work.seal.chunk_bytes),
+    ROW_NO_FINETUNE(work.seal.no_finetune),
+    ROW_THREADS(work.seal.threads),
+    TB_OPTION('f', "force", NULL, TB_OPTION_FLAG, work.seal.force,
+              "replace an existing ciphertext and manifest"),
+    TB_OPTION('u', "upload", NULL, TB_OPTION_FLAG, upload,
+              "seal straight into Blob storage: no ciphertext is written here, and an interrupted run is "
+              "continued by "
+              "the same command"),
     TB_OPTION_HEADING_ROW("A directory:"),
-    ROWS_SOURCE(work.how),
+    ROWS_SOURCE(work.seal.how),
     TB_OPTION('l', "list", NULL, TB_OPTION_FLAG, list,
               "list what would be encrypted and what is left out; do nothing"),
+    TB_OPTION_HEADING_ROW("With --upload; credentials are looked for as tbpkg upload --help says:"),
+    ROW_STORAGE_ACCOUNT(work.store.account),
+    ROW_CONTAINER(work.store.container),
+    ROW_BLOB_ENDPOINT(work.store.endpoint),
+    ROW_CA_FILE(work.store.ca_file),
+    TB_OPTION(0, "insecure-http", NULL, TB_OPTION_FLAG, work.store.insecure,
+              "allow a plain http:// endpoint that is not loopback"),
+    TB_OPTION(0, "key-file", "FILE", TB_OPTION_STRING, work.key_file,
+              "the key of an upload that was interrupted, when it is not where it was put"),
+    TB_OPTION(0, "overwrite", NULL, TB_OPTION_FLAG, work.store.overwrite,
+              "replace another asset that is stored under this id"),
+    ROWS_TRANSFER(work.store),
+    ROWS_CREDENTIAL_FILES(work.store.credentials.connection_string_file,
+                          work.store.credentials.account_key_file, work.store.credentials.sas_file),
     TB_OPTION_HEADING_ROW("Every command:"),
     CLI_COMMON_ROWS,
 };
 
+static void encrypt_check_chunk(const struct asset_seal *w)
+{
+    uint64_t mib = w->chunk_bytes >> 20;
+
+    if (w->chunk_bytes != mib << 20 ||
+        (mib != 1 && mib != 4 && mib != 8 && mib != 16 && mib != 32 && mib != 64))
+        tbpkg_warn("--chunk-bytes %llu is unusual; 1, 4, 8, 16, 32 and 64 MiB are well tried",
+                   (unsigned long long)w->chunk_bytes);
+}
+
+static int encrypt_check_upload(const struct encrypt_job *j)
+{
+    const struct cli *c = &j->cli;
+    const char *key_out = j->work.seal.key_out;
+
+    if (cli_given(c, "out"))
+        return cli_usage(
+            c, "--upload writes no ciphertext here: leave --out away, or upload the file afterwards");
+    if (!key_out || strcmp(key_out, "-") == 0)
+        return cli_usage(
+            c, "--upload needs --key-out: a file, a directory or a recipient. The key is stored before the "
+               "first byte is sent");
+    if (key_out_check(c, key_out) != CLI_OK || store_check_options(c, &j->work.store) != CLI_OK)
+        return CLI_USAGE;
+    encrypt_check_chunk(&j->work.seal);
+    return CLI_OK;
+}
+
 static int encrypt_check_options(void *job)
 {
     const struct encrypt_job *j = job;
-    const struct asset_seal *w = &j->work;
+    const struct asset_seal *w = &j->work.seal;
     const struct cli *c = &j->cli;
-    uint64_t mib = w->chunk_bytes >> 20;
 
     if (!j->list && cli_check_asset_id(c, w->asset_id) != CLI_OK)
         return CLI_USAGE;
@@ -59,28 +109,28 @@ static int encrypt_check_options(void *job)
         return cli_usage(c, "no input: name a file or a directory");
     if (j->list)
         return CLI_OK;
+    if (j->upload)
+        return encrypt_check_upload(j);
     if (strcmp(w->out, "-") == 0 || !*w->out)
         return cli_usage(c, "--out: name a file; the ciphertext cannot go to standard output");
     if (w->key_out && key_out_check(c, w->key_out) != CLI_OK)
         return CLI_USAGE;
     if (j->cli.json && (!w->key_out || strcmp(w->key_out, "-") == 0))
         return cli_usage(c, "--json needs --key-out: standard output is either JSON or the key");
-    if (w->chunk_bytes != mib << 20 ||
-        (mib != 1 && mib != 4 && mib != 8 && mib != 16 && mib != 32 && mib != 64))
-        tbpkg_warn("--chunk-bytes %llu is unusual; 1, 4, 8, 16, 32 and 64 MiB are well tried",
-                   (unsigned long long)w->chunk_bytes);
+    encrypt_check_chunk(w);
     return CLI_OK;
 }
 
 static int encrypt_report_json(const struct encrypt_job *j)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
-    const struct asset_seal *w = &j->work;
+    const struct asset_seal *w = &j->work.seal;
     const struct tbenc_manifest *m = w->result;
     char hex[2 * TBENC_SHA256_BYTES + 1];
 
     cJSON_AddStringToObject(o, "asset_id", m->asset_id);
-    cJSON_AddStringToObject(o, "encrypted_file", w->out_path);
+    if (w->out_path)
+        cJSON_AddStringToObject(o, "encrypted_file", w->out_path);
     cJSON_AddStringToObject(o, "manifest", w->manifest_path);
     cJSON_AddStringToObject(o, "key_id", w->key.id);
     cJSON_AddStringToObject(o, "key_file", w->key.path);
@@ -97,19 +147,28 @@ static int encrypt_report_json(const struct encrypt_job *j)
     cJSON_AddStringToObject(o, "tags_sha256", hex);
     cJSON_AddBoolToObject(o, "allow_finetune", m->allow_finetune);
     cJSON_AddNumberToObject(o, "seconds", w->seconds);
+    if (j->upload) {
+        cJSON *up = cJSON_AddObjectToObject(o, "upload");
+
+        cJSON_AddItemToObject(up, "ciphertext", store_report(&j->work.store, &j->work.store.ct));
+        cJSON_AddItemToObject(up, "manifest", store_report(&j->work.store, &j->work.store.mf));
+    }
     return cli_print_json(o);
 }
 
 static int encrypt_report(const struct encrypt_job *j)
 {
-    const struct asset_seal *w = &j->work;
+    const struct asset_seal *w = &j->work.seal;
     const struct tbenc_manifest *m = w->result;
     char size[32];
 
     tbpkg_note(j->cli.quiet, "asset:      %s, %s in %zu file%s", m->asset_id,
                tb_bytes_format(m->plaintext_bytes, size, sizeof(size)), m->files ? m->n_files : 1,
                m->n_files > 1 ? "s" : "");
-    tbpkg_note(j->cli.quiet, "ciphertext: %s", w->out_path);
+    if (j->upload)
+        tbpkg_note(j->cli.quiet, "ciphertext: %s/%s", j->work.store.service.url, j->work.store.ct.path);
+    else
+        tbpkg_note(j->cli.quiet, "ciphertext: %s", w->out_path);
     tbpkg_note(j->cli.quiet, "manifest:   %s", w->manifest_path);
     if (w->key.recipient)
         tbpkg_note(j->cli.quiet,
@@ -146,12 +205,12 @@ static cJSON *encrypt_list_json(const struct model_source *s)
 
 static int encrypt_list(struct encrypt_job *j)
 {
-    struct model_source *s = &j->work.source;
+    struct model_source *s = &j->work.seal.source;
     _cleanup_json_ cJSON *o = NULL;
     int rc;
 
-    j->work.how.quiet = true; /* the list says it */
-    rc = source_open(j->work.in, &j->work.how, s);
+    j->work.seal.how.quiet = true; /* the list says it */
+    rc = source_open(j->work.seal.in, &j->work.seal.how, s);
     if (rc != CLI_OK)
         return rc;
     if (j->cli.json) {
@@ -172,16 +231,21 @@ static int encrypt_list(struct encrypt_job *j)
 static int encrypt_main(int argc, char **argv)
 {
     _cleanup_(encrypt_job_clear) struct encrypt_job j = {.cli = {.command = &tbpkg_encrypt},
-                                                         .work = ASSET_SEAL_INIT};
+                                                         .work = ASSET_STREAM_INIT};
     int rc;
 
-    j.work.cli = &j.cli;
-    if (cli_parse(&j.cli, &j, argc, argv, CLI_ONE_INPUT, &j.work.in, encrypt_check_options) != CLI_OK)
+    j.work.seal.cli = j.work.store.cli = &j.cli;
+    if (cli_parse(&j.cli, &j, argc, argv, CLI_ONE_INPUT, &j.work.seal.in, encrypt_check_options) != CLI_OK)
         return j.cli.rc;
     if (j.list)
         return encrypt_list(&j);
-    j.work.how.quiet = j.cli.quiet;
-    rc = asset_seal(&j.work);
+    j.work.seal.how.quiet = j.cli.quiet;
+    j.work.store.asset_id = j.work.seal.asset_id;
+    if (j.upload) {
+        tb_secret_init();
+        cli_interrupt_note("Interrupted; run the same command again to resume.");
+    }
+    rc = j.upload ? asset_stream(&j.work) : asset_seal(&j.work.seal);
     return rc == CLI_OK ? encrypt_report(&j) : rc;
 }
 

@@ -49,7 +49,7 @@ static int upload_check_options(void *job)
     const struct asset_upload *w = &j->work;
     const struct cli *c = &j->cli;
 
-    if (store_check_options(c, &w->store) != CLI_OK)
+    if (store_check_options(c, &w->store) != CLI_OK || cli_check_asset_id(c, w->store.asset_id) != CLI_OK)
         return CLI_USAGE;
     if (!w->file || !w->manifest_path)
         return cli_usage(c, "%s is missing", w->file ? "--manifest" : "--encrypted-file");

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An asset's place in Blob storage: container/ID/model.tbenc and container/ID/model.manifest.json. The ciphertext goes
- * first, as blocks that stay uncommitted until all are there and what they make is known to be right; the manifest
- * goes last, so whoever finds it finds a complete asset. The service keeps uncommitted blocks for a week. Functions
- * that fail have said so on stderr and return CLI_FAILED or CLI_USAGE, unless said otherwise; CLI_OK otherwise. */
+/* An asset's place in Blob storage: container/ID/model.tbenc and container/ID/model.manifest.json. The
+ * ciphertext goes first, as blocks that stay uncommitted until all are there and what they make is known
+ * to be right; the manifest goes last, so whoever finds it finds a complete asset. The service keeps
+ * uncommitted blocks for a week. Functions that fail have said so on stderr and return CLI_FAILED or
+ * CLI_USAGE, unless said otherwise; CLI_OK otherwise. */
 #ifndef TBPKG_PUBLISH_STORE_H
 #define TBPKG_PUBLISH_STORE_H
 
@@ -36,11 +37,11 @@ struct asset_store {
 int store_check_options(const struct cli *c, const struct asset_store *s);
 /* Finds a credential and the endpoint. Nothing is sent yet. */
 int store_connect(struct asset_store *s);
-/* What is there under both names? Another ciphertext or manifest is refused, unless overwrite says otherwise. fd: of
- * the ciphertext, or -1. */
+/* What is there under both names? Another ciphertext or manifest is refused, unless overwrite says
+ * otherwise. fd: of the ciphertext, or -1. */
 int store_look(struct asset_store *s, int fd);
-/* Sends what u->feed produces as uncommitted blocks of the ciphertext; the rest of *u is filled here. Returns what
- * blob_upload_blocks() does, not reported. */
+/* Sends what u->feed produces as uncommitted blocks of the ciphertext; the rest of *u is filled here.
+ * Returns what blob_upload_blocks() does, not reported. */
 int store_send_blocks(struct asset_store *s, struct blob_upload *u, struct blob_upload_result *ret,
                       struct blob_fault *fault);
 /* Makes the ciphertext of these blocks. */

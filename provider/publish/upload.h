@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Putting an encrypted asset that lies on this machine into Blob storage (store.h). An interrupted run is resumed by
- * the same call. */
+/* Putting an encrypted asset that lies on this machine into Blob storage (store.h). An interrupted run is
+ * resumed by the same call. */
 #ifndef TBPKG_PUBLISH_UPLOAD_H
 #define TBPKG_PUBLISH_UPLOAD_H
 

@@ -32,7 +32,8 @@ Actions. Request bodies are read to the end first unless said otherwise.
     lose_reply()                           forward, let the upstream do it, then RST without an answer
 
 The record. p.requests holds a Request for each request in order of arrival: n, method, path, args (without `sig`), range,
-headers, body_bytes (received from the client), status (of the answer, 0: none), sent (answer's body bytes), rule (the
+headers, body_bytes (received from the client), body (what these were, also of a request that broke off;
+only with keep_bodies=True), status (of the answer, 0: none), sent (answer's body bytes), rule (the
 acting rule's action name or None), done (the exchange is over). p.select(**criteria) and p.count(**criteria) take
 the criteria above (without nth); p.wait(n, timeout=20, **criteria) waits until n of them have arrived.
 """
@@ -113,6 +114,7 @@ class Request:
         self.range = header.get("Range") or header.get("x-ms-range") or ""
         self.body_bytes = self.status = self.sent = 0
         self.rule, self.done, self.time = None, False, time.monotonic()
+        self.body = b""
 
     def __repr__(self):
         return "<%d %s %s %s %s -> %s sent=%d rule=%s>" % (
@@ -173,6 +175,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if not piece:
                 raise _Gone
             rq.body_bytes += len(piece)
+            rq.body += piece if self.server.proxy.keep_bodies else b""
             left -= len(piece)
             yield piece
 
@@ -298,8 +301,8 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class FaultProxy:
-    def __init__(self, upstream, tls=None, port=0):
-        self.upstream = upstream
+    def __init__(self, upstream, tls=None, port=0, keep_bodies=False):
+        self.upstream, self.keep_bodies = upstream, keep_bodies
         self.requests, self._rules = [], []
         self._changed = threading.Condition()
         self.stopped = threading.Event()

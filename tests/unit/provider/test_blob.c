@@ -218,7 +218,8 @@ static void test_block_list_body(void **state)
     assert_int_equal(len, strlen(text));
 }
 
-/* -- XML ----------------------------------------------------------------------------------------------------------- */
+/* -- XML
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static void test_xml_error(void **state)
 {
@@ -297,7 +298,8 @@ static void test_xml_block_list_odd(void **state)
         assert_int_equal(blob_xml_block_list(bad[i], strlen(bad[i]), &s), -EBADMSG);
 }
 
-/* -- what is worth another try, and what people are told ----------------------------------------------------------- */
+/* -- what is worth another try, and what people are told
+ * ----------------------------------------------------------- */
 
 static void test_retryable(void **state)
 {

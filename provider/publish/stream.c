@@ -1,0 +1,560 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "provider/publish/stream.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/hex.h"
+#include "common/units.h"
+#include "provider/cli/interrupt.h"
+#include "provider/cli/key_arg.h"
+#include "provider/publish/state.h"
+
+#define STREAM_ANEW 3 /* beside CLI_OK and CLI_FAILED: what the journal says cannot be used */
+
+void asset_stream_clear(struct asset_stream *s)
+{
+    tb_erase(&s->key, sizeof(s->key));
+    asset_seal_clear(&s->seal);
+    store_clear(&s->store);
+    journal_clear(&s->journal);
+}
+
+/* -- the model --------------------------------------------------------------------------------- */
+
+/* Where each byte of the ciphertext is: of which record, and how far in it. */
+static int stream_hash_layout(struct asset_stream *s)
+{
+    const struct model_source *src = &s->seal.source;
+    _cleanup_inputs_ struct inputs in;
+
+    inputs_start(&in);
+    inputs_number(&in, s->seal.chunk_bytes);
+    for (size_t i = 0; i < source_count(src); i++)
+        inputs_number(&in, source_inputs(src)[i].bytes);
+    return inputs_end(&in, s->layout);
+}
+
+static void stream_hash_time(struct inputs *in, const struct timespec *t)
+{
+    inputs_number(in, (uint64_t)t->tv_sec);
+    inputs_number(in, (uint64_t)t->tv_nsec);
+}
+
+/* While this is the same, the model is taken for the one that was sealed. */
+static int stream_hash_source(struct asset_stream *s)
+{
+    const struct model_source *src = &s->seal.source;
+    _cleanup_inputs_ struct inputs in;
+
+    inputs_start(&in);
+    inputs_word(&in, s->layout);
+    inputs_number(&in, s->seal.no_finetune);
+    for (size_t i = 0; i < source_count(src); i++) {
+        inputs_word(&in, source_inputs(src)[i].path);
+        inputs_number(&in, source_inputs(src)[i].mode);
+        stream_hash_time(&in, src->is_dir ? &src->dir.times[i].m : &src->st.st_mtim);
+        stream_hash_time(&in, src->is_dir ? &src->dir.times[i].c : &src->st.st_ctim);
+    }
+    return inputs_end(&in, s->source);
+}
+
+static uint64_t stream_ciphertext_bytes(const struct asset_stream *s)
+{
+    const struct model_source *src = &s->seal.source;
+    uint64_t n = TBENC_HEADER_BYTES;
+
+    for (size_t i = 0; i < source_count(src); i++) {
+        uint64_t bytes = source_inputs(src)[i].bytes;
+
+        n += bytes + (bytes + s->seal.chunk_bytes - 1) / s->seal.chunk_bytes * TBENC_RECORD_OVERHEAD;
+    }
+    return n;
+}
+
+static int stream_open_source(struct asset_stream *s)
+{
+    struct asset_seal *w = &s->seal;
+    int rc = source_open(w->in, &w->how, &w->source);
+
+    if (rc == CLI_OK && w->source.bytes == UINT64_MAX)
+        return tbpkg_fail(w->in, "is a stream, and an upload that is interrupted would have to read it again",
+                          "name a file or a directory, or encrypt into a file and upload that");
+    if (rc == CLI_OK)
+        rc = source_check_output(&w->source, "--manifest", w->manifest_path);
+    if (rc == CLI_OK)
+        rc = stream_hash_layout(s);
+    if (rc == CLI_OK)
+        rc = stream_hash_source(s);
+    s->store.ct.size = stream_ciphertext_bytes(s);
+    return rc;
+}
+
+/* -- key and journal --------------------------------------------------------------------------- */
+
+static bool stream_key_read(struct asset_stream *s, const char *path, char id[static ASSET_KEY_ID_HEX + 1])
+{
+    return tb_key_read_file(path, &s->key) == 0 && asset_key_id(&s->key, id) == CLI_OK;
+}
+
+/* Gets the key that the journal names. STREAM_ANEW: it is not there, and nothing that may exist needs it. */
+static int stream_find_key(struct asset_stream *s)
+{
+    const struct journal *j = &s->journal;
+    char id[ASSET_KEY_ID_HEX + 1];
+
+    if (s->has_key) /* made by this run */
+        return CLI_OK;
+    if (s->key_file) {
+        const struct cli_key_arg arg = {.file = s->key_file};
+        int rc = cli_key_arg_read(s->seal.cli, &arg, &s->key);
+
+        if (rc != CLI_OK || asset_key_id(&s->key, id) != CLI_OK)
+            return CLI_FAILED;
+        s->has_key = strcmp(id, j->key_id) == 0;
+        if (s->has_key)
+            return CLI_OK;
+        return tbpkg_failf(cli_key_arg_name(&arg),
+                           "holds key %s, and the upload was begun with key %s; find that one", id,
+                           j->key_id);
+    }
+    s->has_key = !j->key_recipient && stream_key_read(s, j->key_file, id) && strcmp(id, j->key_id) == 0;
+    if (s->has_key)
+        return CLI_OK;
+    if (!s->complete && !j->commit_begun)
+        return STREAM_ANEW;
+    if (j->key_recipient)
+        return tbpkg_failf(
+            s->seal.asset_id,
+            "key %s is needed; it is in %s, which only %s can decrypt; do that and give it with "
+            "--key-file",
+            j->key_id, j->key_file, j->key_recipient);
+    return tbpkg_failf(
+        s->seal.asset_id,
+        "key %s is needed, and it is not in %s, where it was put; give it with --key-file, or move it "
+        "back",
+        j->key_id, j->key_file);
+}
+
+static bool stream_journal_fits(const struct asset_stream *s)
+{
+    const struct journal *j = &s->journal;
+
+    return j->valid && strcmp(j->asset_id, s->seal.asset_id) == 0 && j->chunk_bytes == s->seal.chunk_bytes &&
+           j->size == s->store.ct.size && strcmp(j->layout, s->layout) == 0;
+}
+
+/* An interrupt finds either no file of the key or all of it. */
+static int stream_put_key(struct asset_stream *s)
+{
+    struct asset_seal *w = &s->seal;
+    struct key_out fresh = KEY_OUT_INIT;
+    int rc;
+
+    key_out_clear(&w->key);
+    w->key = fresh;
+    if (tb_random(&s->key, sizeof(s->key)) < 0)
+        return tbpkg_fail_errno("random key", -EIO);
+    rc = key_out_prepare(&w->key, w->key_out, w->manifest_path, w->asset_id, &s->key);
+    if (rc == CLI_OK)
+        rc = source_check_output(&w->source, "--key-out", w->key.path);
+    if (rc == CLI_OK)
+        rc = key_out_create(&w->key);
+    if (rc == CLI_OK)
+        rc = key_out_write(&w->key, &s->key);
+    if (rc == CLI_OK) {
+        cli_signals_block();
+        rc = key_out_commit(&w->key);
+        cli_temp_forget_all();
+        cli_signals_unblock();
+    }
+    s->has_key = rc == CLI_OK;
+    return rc;
+}
+
+static int stream_begin(struct asset_stream *s)
+{
+    struct journal *j = &s->journal;
+    uint32_t block = blob_block_bytes_for(s->store.ct.size, (uint32_t)s->store.block_bytes);
+    int rc;
+
+    if (s->complete && !s->seal.force)
+        return tbpkg_fail(s->seal.manifest_path, "exists already", "choose another name or use --force");
+    if (block == 0)
+        return tbpkg_fail(s->seal.in, "is larger than 50000 blocks of 256 MiB", NULL);
+    rc = stream_put_key(s);
+    if (rc != CLI_OK)
+        return rc;
+    tb_freep(&j->key_file);
+    tb_freep(&j->key_recipient);
+    j->key_file = realpath(s->seal.key.path, NULL);
+    j->key_recipient = s->seal.key.recipient ? strdup(s->seal.key.recipient) : NULL;
+    if (!j->key_file || (s->seal.key.recipient && !j->key_recipient))
+        return tbpkg_fail_errno(s->seal.key.path, -ENOMEM);
+    if (tb_random(j->nonce_prefix, sizeof(j->nonce_prefix)) < 0)
+        return tbpkg_fail_errno("random nonce", -EIO);
+    snprintf(j->asset_id, sizeof(j->asset_id), "%s", s->seal.asset_id);
+    snprintf(j->key_id, sizeof(j->key_id), "%s", s->seal.key.id);
+    snprintf(j->layout, sizeof(j->layout), "%s", s->layout);
+    j->chunk_bytes = (uint32_t)s->seal.chunk_bytes;
+    j->block_bytes = block;
+    j->size = s->store.ct.size;
+    return journal_create(j);
+}
+
+/* What the report says of the key, when it was not made by this run. */
+static int stream_take_key_report(struct asset_stream *s)
+{
+    struct key_out *k = &s->seal.key;
+
+    snprintf(k->id, sizeof(k->id), "%s", s->journal.key_id);
+    tb_freep(&k->path);
+    k->path = strdup(s->journal.key_file);
+    k->recipient = s->journal.key_recipient;
+    return k->path ? CLI_OK : tbpkg_fail_errno("key", -ENOMEM);
+}
+
+/* -- sealing and sending ----------------------------------------------------------------------- */
+
+struct stream_run {
+    struct asset_stream *s;
+    struct blob_feed *feed;
+    struct tbenc_error error;
+    int seal_rc;
+    size_t differs; /* the block that is not what was recorded */
+};
+
+static int stream_on_ciphertext(void *ctx, const void *buf, size_t n)
+{
+    return blob_feed_write(((struct stream_run *)ctx)->feed, buf, n);
+}
+
+static int stream_feed(void *ctx, struct blob_feed *feed)
+{
+    struct stream_run *run = ctx;
+    struct asset_seal *w = &run->s->seal;
+    const struct tbenc_seal_params p = {
+        .key = run->s->key.b,
+        .chunk_bytes = (uint32_t)w->chunk_bytes,
+        .threads = (unsigned)w->threads,
+        .nonce_prefix = run->s->journal.nonce_prefix,
+        .asset_id = w->asset_id,
+        .weights_filename = ASSET_DEFAULT_NAME,
+        .allow_finetune = !w->no_finetune,
+        .write = stream_on_ciphertext,
+        .write_ctx = run,
+    };
+
+    run->feed = feed;
+    run->seal_rc = tbenc_seal(&p, source_inputs(&w->source), source_count(&w->source), w->source.is_dir, -1,
+                              &w->result, &run->error);
+    return run->seal_rc;
+}
+
+static int stream_admit(void *ctx, const struct blob_block *const *blocks, size_t n)
+{
+    struct stream_run *run = ctx;
+
+    return journal_admit(&run->s->journal, blocks, n, &run->differs);
+}
+
+/* A block of this key that the service holds and the journal does not know was sent by a run that wrote
+ * another journal: this one is an old copy, and what it lacks cannot be compared. */
+static bool stream_journal_is_whole(const struct journal *j, const struct blob_staged_set *staged)
+{
+    char id[BLOB_ID_CHARS + 1];
+    size_t index;
+
+    for (size_t i = 0; i < staged->n; i++) {
+        if (!blob_block_id_parse(staged->blocks[i].id, j->key_id, &index))
+            continue;
+        if (index >= j->n_blocks || !j->blocks[index].there)
+            return false;
+        blob_block_id(index, j->key_id, j->blocks[index].md5, id);
+        if (strcmp(id, staged->blocks[i].id) != 0)
+            return false;
+    }
+    return true;
+}
+
+static int stream_fail_sending(const struct asset_stream *s, const struct stream_run *run, int r,
+                               const struct blob_fault *fault)
+{
+    if (run->seal_rc == -EBADMSG)
+        return tbpkg_fail(s->seal.in, run->error.message, "publish a copy that nothing writes to");
+    if (run->seal_rc < 0 && run->seal_rc != -ECANCELED)
+        return asset_fail(s->seal.in, run->seal_rc, &run->error);
+    if (r == -ENOSPC || r == -EDQUOT || r == -EIO)
+        return tbpkg_fail_errno(s->journal.path, r);
+    return tbpkg_fail(s->store.ct.path, fault->reason, fault->remedy[0] ? fault->remedy : NULL);
+}
+
+/* All is sealed: what the manifest says, into journal and store. */
+static int stream_take_manifest(struct asset_stream *s, char *text, size_t len)
+{
+    struct asset_store *st = &s->store;
+
+    tb_hex_encode(s->seal.result->sha256_ciphertext, TBENC_SHA256_BYTES, st->ct.sha256);
+    st->mf.size = len;
+    return store_sha256(text, len, st->mf.sha256) < 0 ? tbpkg_fail_errno(s->seal.manifest_path, -EIO)
+                                                      : CLI_OK;
+}
+
+static int stream_finish_sealing(struct asset_stream *s)
+{
+    _cleanup_free_ char *text = NULL;
+    bool same;
+    size_t len;
+    int r, rc = source_check_unchanged(&s->seal.source);
+
+    if (rc != CLI_OK)
+        return rc;
+    r = tbenc_manifest_format(s->seal.result, &text, &len);
+    if (r < 0)
+        return tbpkg_fail_errno(s->seal.manifest_path, r);
+    same = s->journal.manifest && strcmp(s->journal.manifest, text) == 0;
+    if ((s->complete || s->store.ct.there == BLOB_SAME) && !same)
+        return tbpkg_fail(s->seal.in,
+                          "makes another manifest than the asset has: names or permissions changed",
+                          "restore them, or publish it as a new asset");
+    rc = stream_take_manifest(s, text, len);
+    if (rc != CLI_OK || (same && strcmp(s->journal.source, s->source) == 0))
+        return rc;
+    if (!same && s->store.mf.there == BLOB_SAME) /* as the one before */
+        s->store.mf.there = BLOB_OTHER;
+    rc = journal_sealed(&s->journal, text, s->source);
+    tb_freep(&s->journal.manifest);
+    s->journal.manifest = TAKE_PTR(text);
+    return rc;
+}
+
+static int stream_commit(struct asset_stream *s, char (*ids)[BLOB_ID_CHARS + 1], size_t n)
+{
+    int rc = journal_commit(&s->journal);
+
+    return rc == CLI_OK ? store_commit(&s->store, ids, n, -1) : rc;
+}
+
+static int stream_seal_and_send(struct asset_stream *s, const struct blob_staged_set *staged)
+{
+    _cleanup_upload_result_ struct blob_upload_result up = {0};
+    struct stream_run run = {.s = s, .error = {.chunk = TBENC_NO_CHUNK}};
+    struct blob_upload u = {
+        .block_bytes = s->journal.block_bytes,
+        .session = s->journal.key_id,
+        .staged = staged,
+        .only_compare = s->store.ct.there == BLOB_SAME,
+        .feed = stream_feed,
+        .admit = stream_admit,
+        .feed_ctx = &run,
+    };
+    uint64_t start = tb_now_monotonic_us();
+    struct blob_fault fault;
+    int r, rc;
+
+    s->seal.result = tbenc_manifest_free(s->seal.result);
+    r = store_send_blocks(&s->store, &u, &up, &fault);
+    if (r == -ESTALE && !s->complete) {
+        tbpkg_note(s->seal.cli->quiet,
+                   "The model is not what it was when this upload was begun (block %zu differs): starting "
+                   "again under "
+                   "a new key.",
+                   run.differs);
+        return STREAM_ANEW;
+    }
+    if (r == -ESTALE)
+        return tbpkg_failf(
+            s->seal.in, "is not what asset '%s' was made of (block %zu differs); publish it as a new asset",
+            s->seal.asset_id, run.differs);
+    if (r < 0)
+        return stream_fail_sending(s, &run, r, &fault);
+    s->seal.seconds = (double)(tb_now_monotonic_us() - start) / 1e6;
+    rc = stream_finish_sealing(s);
+    return rc == CLI_OK && !u.only_compare ? stream_commit(s, up.ids, up.n_blocks) : rc;
+}
+
+/* -- a run that got further -------------------------------------------------------------------- */
+
+/* What is known when all was sealed before. *ret_sealed: from the files as they are now. */
+static int stream_take_sealed(struct asset_stream *s, bool *ret_sealed)
+{
+    const struct journal *j = &s->journal;
+    struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
+    size_t len;
+    int r;
+
+    *ret_sealed = j->manifest && strcmp(j->source, s->source) == 0;
+    snprintf(s->store.ct.sha256, sizeof(s->store.ct.sha256), "not known yet");
+    if (!j->manifest)
+        return CLI_OK;
+    len = strlen(j->manifest);
+    r = tbenc_manifest_parse(j->manifest, len, 0, &s->seal.result, &e);
+    if (r < 0)
+        return asset_fail(j->path, r, &e);
+    return stream_take_manifest(s, j->manifest, len);
+}
+
+/* Are all the blocks still there? Then they need not be sealed again to be sent. */
+static bool stream_all_staged(const struct journal *j, const struct blob_staged_set *staged,
+                              char (*ids)[BLOB_ID_CHARS + 1])
+{
+    for (size_t i = 0; i < j->n_blocks; i++) {
+        const struct blob_staged *b;
+
+        if (!j->blocks[i].there)
+            return false;
+        blob_block_id(i, j->key_id, j->blocks[i].md5, ids[i]);
+        b = blob_staged_find(staged, ids[i]);
+        if (!b || b->size != MIN(j->size - (uint64_t)i * j->block_bytes, (uint64_t)j->block_bytes))
+            return false;
+    }
+    return true;
+}
+
+/* -- the whole --------------------------------------------------------------------------------- */
+
+static int stream_send_ciphertext(struct asset_stream *s, bool sealed)
+{
+    _cleanup_staged_set_ struct blob_staged_set staged = {0};
+    _cleanup_free_ char(*ids)[BLOB_ID_CHARS + 1] = calloc(s->journal.n_blocks, sizeof(*ids));
+    int rc = ids ? blob_object_staged(&s->store.client, &s->store.ct, &staged) : CLI_FAILED;
+
+    if (!ids)
+        return tbpkg_fail_errno("Blob storage", -ENOMEM);
+    if (rc != CLI_OK)
+        return rc;
+    if (!stream_journal_is_whole(&s->journal, &staged)) {
+        if (s->complete)
+            return tbpkg_fail(s->journal.path, "is older than what was uploaded: it was copied or restored",
+                              "publish the model as a new asset");
+        tbpkg_note(s->seal.cli->quiet, "%s is older than what was uploaded: starting again under a new key.",
+                   s->journal.path);
+        return STREAM_ANEW;
+    }
+    if (sealed && stream_all_staged(&s->journal, &staged, ids)) {
+        s->store.ct.resumed = s->store.ct.size;
+        return stream_commit(s, ids, s->journal.n_blocks);
+    }
+    rc = stream_find_key(s);
+    if (rc == STREAM_ANEW)
+        tbpkg_note(s->seal.cli->quiet,
+                   "Key %s of the upload that was begun is not in %s: starting again under a new key.",
+                   s->journal.key_id, s->journal.key_file);
+    return rc == CLI_OK ? stream_seal_and_send(s, &staged) : rc;
+}
+
+/* With what the journal has. STREAM_ANEW: nothing of it can be used. */
+static int stream_continue(struct asset_stream *s)
+{
+    bool sealed;
+    int rc;
+
+    if (!stream_journal_fits(s)) {
+        if (s->journal.valid && !s->complete)
+            tbpkg_note(
+                s->seal.cli->quiet,
+                "The model is not what it was when this upload was begun, or the chunk size is not: starting "
+                "again under a new key.");
+        return STREAM_ANEW;
+    }
+    rc = stream_take_sealed(s, &sealed);
+    if (rc != CLI_OK || stream_take_key_report(s) != CLI_OK)
+        return CLI_FAILED;
+    rc = store_look(&s->store, -1);
+    if (rc == CLI_OK && (s->store.ct.there != BLOB_SAME || !sealed))
+        rc = stream_send_ciphertext(s, sealed);
+    return rc;
+}
+
+static int stream_start_anew(struct asset_stream *s)
+{
+    bool sent_before = s->journal.valid;
+    int rc;
+
+    s->seal.result = tbenc_manifest_free(s->seal.result);
+    snprintf(s->store.ct.sha256, sizeof(s->store.ct.sha256), "not known yet");
+    s->store.mf.size = 0;
+    s->seal.how.quiet = true; /* what is left out was said */
+    source_close(&s->seal.source);
+    rc = stream_open_source(s); /* what was read is read again from its start */
+    if (rc == CLI_OK)
+        rc = store_look(&s->store, -1);
+    if (rc == CLI_OK)
+        rc = stream_begin(s);
+    if (rc != CLI_OK)
+        return rc;
+    s->restarted = sent_before;
+    s->complete = false;
+    rc = stream_send_ciphertext(s, false);
+    return rc == STREAM_ANEW
+               ? tbpkg_fail(s->seal.in, "changes while it is read", "publish a copy that nothing writes to")
+               : rc;
+}
+
+static int stream_write_manifest(struct asset_stream *s)
+{
+    const char *text = s->journal.manifest;
+    _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
+    int r = cli_newfile_open(&f, s->seal.manifest_path, 0666);
+
+    if (r == 0)
+        r = tb_write_full(f.fd, text, strlen(text));
+    cli_signals_block();
+    if (r == 0)
+        r = tb_newfile_commit(&f, true);
+    cli_temp_forget_all();
+    cli_signals_unblock();
+    return r < 0 ? tbpkg_fail_errno(s->seal.manifest_path, r) : CLI_OK;
+}
+
+static int stream_finish(struct asset_stream *s)
+{
+    int rc = CLI_OK;
+
+    if (s->store.mf.there != BLOB_SAME)
+        rc = store_send_manifest(&s->store, s->journal.manifest);
+    if (rc == CLI_OK)
+        rc = stream_write_manifest(s);
+    if (rc == CLI_OK && s->has_key)
+        rc = cli_key_hold(&s->key);
+    return rc;
+}
+
+static int stream_name_files(struct asset_stream *s)
+{
+    struct asset_seal *w = &s->seal;
+    _cleanup_free_ char *journal = NULL;
+    struct stat st;
+
+    w->manifest_path = strdup(w->manifest ? w->manifest : ASSET_DEFAULT_MANIFEST);
+    journal = w->manifest_path ? tb_strf("%s" JOURNAL_SUFFIX, w->manifest_path) : NULL;
+    if (!journal)
+        return tbpkg_fail_errno("--manifest", -ENOMEM);
+    if (asset_key_is_file(w->manifest_path))
+        return tbpkg_fail(w->manifest_path, "holds a key and is never replaced", "choose another name");
+    s->complete = lstat(w->manifest_path, &st) == 0;
+    if (s->complete && !S_ISREG(st.st_mode))
+        return tbpkg_fail(w->manifest_path, "exists and is not a regular file", "choose another name");
+    if (asset_check_space(w->manifest_path, 0) != CLI_OK)
+        return CLI_FAILED;
+    return journal_open(journal, &s->journal);
+}
+
+int asset_stream(struct asset_stream *s)
+{
+    int rc = stream_name_files(s);
+
+    if (rc == CLI_OK)
+        rc = stream_open_source(s);
+    if (rc == CLI_OK)
+        rc = store_connect(&s->store);
+    if (rc != CLI_OK)
+        return rc;
+    rc = s->complete && s->seal.force ? STREAM_ANEW : stream_continue(s);
+    if (rc == STREAM_ANEW)
+        rc = stream_start_anew(s);
+    return rc == CLI_OK ? stream_finish(s) : rc;
+}
