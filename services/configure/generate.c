@@ -10,7 +10,15 @@
 #define TARGET_DIR "/mnt/resource/trustbridge"
 #define TARGET_MOUNT "/mnt/resource/" /* tb-scratch itself asks for this mount; it must not wait for it */
 
-enum { DROPIN_PUBLIC, DROPIN_HEALTH, DROPIN_SCRATCH, DROPIN_HYDRATE, DROPIN_BOOT };
+enum {
+    DROPIN_PUBLIC,
+    DROPIN_HEALTH,
+    DROPIN_SCRATCH,
+    DROPIN_HYDRATE, /* and those that write there beside it */
+    DROPIN_NEXT,
+    DROPIN_SWITCH,
+    DROPIN_BOOT
+};
 
 bool tb_target_dir_plain(const char *dir)
 {
@@ -47,15 +55,19 @@ static int dropin_listen(const struct tb_settings *s, size_t i, struct tb_dropin
     return d->text ? 0 : -ENOMEM;
 }
 
-static int dropin_target_dir(const struct tb_settings *s, struct tb_dropin *scratch,
-                             struct tb_dropin *hydrate, struct tb_findings *f)
+static int dropin_target_dir(const struct tb_settings *s, struct tb_dropin *v, struct tb_findings *f)
 {
-    const char *v = tb_settings_get(s, "TB_TARGET_DIR"), *dir = v ? v : TARGET_DIR;
+    static const char *const units[TB_DROPINS] = {[DROPIN_HYDRATE] = "tb-hydrate.service",
+                                                  [DROPIN_NEXT] = "tb-next.service",
+                                                  [DROPIN_SWITCH] = "tb-switch.service"};
+    struct tb_dropin *scratch = &v[DROPIN_SCRATCH];
+    const char *set = tb_settings_get(s, "TB_TARGET_DIR"), *dir = set ? set : TARGET_DIR;
     _cleanup_free_ char *below = tb_strf("%s/", dir), *wait = NULL, *body = NULL;
     bool waits;
 
     scratch->unit = "tb-scratch.service";
-    hydrate->unit = "tb-hydrate.service";
+    for (int i = DROPIN_HYDRATE; i <= DROPIN_SWITCH; i++)
+        v[i].unit = units[i];
     if (!tb_target_dir_plain(dir)) {
         tb_findings_add(
             f, TB_FINDING_ERROR, 0, "TB_TARGET_DIR",
@@ -70,8 +82,10 @@ static int dropin_target_dir(const struct tb_settings *s, struct tb_dropin *scra
     if (!body)
         return -ENOMEM;
     scratch->text = waits ? dropin_text(s, wait) : NULL;
-    hydrate->text = dropin_text(s, body);
-    return hydrate->text && (scratch->text || !waits) ? 0 : -ENOMEM;
+    for (int i = DROPIN_HYDRATE; i <= DROPIN_SWITCH; i++)
+        if (!(v[i].text = dropin_text(s, body)))
+            return -ENOMEM;
+    return scratch->text || !waits ? 0 : -ENOMEM;
 }
 
 /* The boot applies the file. As a dependency of another unit of ours tb-configure.service would run again,
@@ -91,7 +105,7 @@ int tb_dropins_make(const struct tb_settings *s, struct tb_dropins *ret, struct 
     if (r == 0)
         r = dropin_listen(s, 1, &d.v[DROPIN_HEALTH], f);
     if (r == 0)
-        r = dropin_target_dir(s, &d.v[DROPIN_SCRATCH], &d.v[DROPIN_HYDRATE], f);
+        r = dropin_target_dir(s, d.v, f);
     if (r == 0)
         r = dropin_boot(s, &d.v[DROPIN_BOOT]);
     if (r < 0)

@@ -10,6 +10,7 @@
 #include "common/fdpass.h"
 #include "common/hex.h"
 #include "common/io.h"
+#include "common/serving.h"
 #include "decrypt/reply.h"
 
 #define MANIFEST_NAME "model.manifest.json"
@@ -75,11 +76,10 @@ static int asset_check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], st
     return 0;
 }
 
-static int asset_read_manifest(const struct tb_config *c,
-                               const uint8_t client_sha256[static TBENC_SHA256_BYTES],
+static int asset_read_manifest(const char *dir, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
                                struct tbenc_manifest **ret, struct tb_outcome *o)
 {
-    _cleanup_free_ char *path = tb_path_join(c->target_dir, MANIFEST_NAME), *text = NULL;
+    _cleanup_free_ char *path = tb_path_join(dir, MANIFEST_NAME), *text = NULL;
     uint8_t sha256[TBENC_SHA256_BYTES];
     struct tbenc_error e = {0};
     size_t len;
@@ -107,10 +107,10 @@ static int asset_read_manifest(const struct tb_config *c,
     return 0;
 }
 
-static int decrypt_open_ciphertext(const struct tb_config *c, const struct tbenc_manifest *m, int *ret,
+static int decrypt_open_ciphertext(const char *dir, const struct tbenc_manifest *m, int *ret,
                                    struct tb_outcome *o)
 {
-    _cleanup_free_ char *path = tb_path_join(c->target_dir, m->weights_filename);
+    _cleanup_free_ char *path = tb_path_join(dir, m->weights_filename);
     _cleanup_close_ int fd = -1;
     uint64_t want = tbenc_manifest_ciphertext_bytes(m);
     struct stat st;
@@ -135,14 +135,16 @@ int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static 
                   struct tb_asset *ret, struct tb_outcome *o)
 {
     _cleanup_(asset_manifest_freep) struct tbenc_manifest *m = NULL;
-    int r = asset_read_manifest(c, client_sha256, &m, o);
+    _cleanup_free_ char *dir = tb_serving_dir(c->target_dir, c->asset_id);
+    int r = dir ? asset_read_manifest(dir, client_sha256, &m, o)
+                : tb_outcome_set(o, TB_EXIT_IOERR, "out of memory");
 
     if (r != 0)
         return r;
     if (strcmp(m->asset_id, c->asset_id) != 0)
         return tb_outcome_set(o, TB_EXIT_DATAERR, MANIFEST_NAME " is of asset '%s', TB_ASSET_ID is '%s'",
                               m->asset_id, c->asset_id);
-    r = decrypt_open_ciphertext(c, m, &ret->fd, o);
+    r = decrypt_open_ciphertext(dir, m, &ret->fd, o);
     if (r != 0)
         return r;
     ret->manifest = TAKE_PTR(m);

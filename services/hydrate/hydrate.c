@@ -19,9 +19,12 @@
 #include "hydrate/target.h"
 #include "common/units.h"
 #include "hydrate/verified.h"
+#include "hydrate/versions.h"
 
 struct hydrate {
-    const struct tb_config *cfg;
+    const struct tb_config *cfg; /* with the place of the version as its target_dir */
+    struct tb_config here;
+    struct versions versions;
     struct tb_http_tls tls;
     int signal_fd;
     struct hydrate_source source;
@@ -37,6 +40,11 @@ struct hydrate {
     struct tb_outcome *o;
 };
 
+static const char *hydrate_program(const struct hydrate *h)
+{
+    return h->versions.next ? "tb-next" : "tb-hydrate";
+}
+
 static void hydrate_clear(struct hydrate *h)
 {
     source_clear(&h->source);
@@ -44,6 +52,7 @@ static void hydrate_clear(struct hydrate *h)
     free(h->final_path);
     free(h->manifest_path);
     free(h->report.dir);
+    versions_clear(&h->versions);
     repair_clear(&h->repair);
 }
 
@@ -134,6 +143,9 @@ static int hydrate_discard(struct hydrate *h, enum repair_cause cause, const cha
 {
     int r;
 
+    r = versions_forsake(&h->versions, why, h->o);
+    if (r != 0)
+        return r;
     if (repair_exhausted(&h->repair))
         return repair_refuse(&h->repair, h->final_path, h->o);
     repair_count(&h->repair, h->final_path, cause, why, noted_us);
@@ -393,7 +405,7 @@ static int hydrate_check_room(struct hydrate *h)
     int r = 0;
 
     if (h->cfg->delivery == TB_DELIVERY_DIR)
-        r = target_check_memory(h->manifest.m->plaintext_bytes, h->o);
+        r = target_check_memory(h->manifest.m->plaintext_bytes, h->versions.next, h->o);
     if (r == 0)
         r = part ? target_check_disk(h->cfg->target_dir, part, h->size, h->o)
                  : hydrate_outcome_io(h->o, -ENOMEM, "cannot name", h->final_path);
@@ -409,7 +421,7 @@ static int hydrate_attempt(struct hydrate *h)
     if (r != 0)
         return r;
     hydrate_sweep(h);
-    repair_load(&h->repair, h->cfg, h->manifest.m->sha256_ciphertext);
+    repair_load(&h->repair, h->cfg, hydrate_program(h), h->manifest.m->sha256_ciphertext);
     r = hydrate_find_complete(h, &found);
     if (r != 0)
         return r;
@@ -445,8 +457,13 @@ static int hydrate_locked(struct hydrate *h)
     int r;
 
     r = source_load(&h->source, h->o);
+    h->versions.version = h->report.version = h->source.version;
     if (r == 0)
-        r = target_lock(h->cfg->target_dir, &lock, h->o);
+        r = versions_begin(&h->versions, h->o);
+    if (r != 0)
+        return r;
+    h->here.target_dir = h->versions.place;
+    r = target_lock(h->cfg->target_dir, &lock, h->o);
     if (r != 0)
         return r;
     r = hydrate_attempts(h);
@@ -459,12 +476,14 @@ static int hydrate_locked(struct hydrate *h)
     if (r == HYDRATE_CHANGED)
         return tb_outcome_set(h->o, TB_EXIT_TEMPFAIL, "%s, twice; wait until the upload has ended",
                               h->final_path);
-    return r;
+    return r == 0 ? versions_complete(&h->versions, h->o) : r;
 }
 
-int hydrate_run(const struct tb_config *cfg, int signal_fd, struct tb_outcome *o)
+int hydrate_run(const struct tb_config *cfg, bool next, int signal_fd, struct tb_outcome *o)
 {
-    _cleanup_(hydrate_clear) struct hydrate h = {.cfg = cfg,
+    _cleanup_(hydrate_clear) struct hydrate h = {.cfg = &h.here,
+                                                 .here = *cfg, /* borrowed */
+                                                 .versions = {.cfg = cfg, .next = next},
                                                  .signal_fd = signal_fd,
                                                  .o = o,
                                                  .report = {.started_boottime_us = tb_now_boottime_us()},
@@ -476,13 +495,20 @@ int hydrate_run(const struct tb_config *cfg, int signal_fd, struct tb_outcome *o
     int r;
 
     o->code = 0;
-    r = tb_runtime_dir(cfg->run_dir, "tb-hydrate", &h.report.dir);
+    r = tb_runtime_dir(cfg->run_dir, hydrate_program(&h), &h.report.dir);
     if (r < 0)
-        tb_warn("no progress.json: cannot make tb-hydrate's directory in %s: %s", cfg->run_dir, strerror(-r));
+        tb_warn("no progress.json: cannot make %s's directory in %s: %s", hydrate_program(&h), cfg->run_dir,
+                strerror(-r));
     if (cfg->client_key_path && tb_http_key_check(cfg->client_key_path, err) < 0)
         r = tb_outcome_set(o, TB_EXIT_CONFIG, "TB_CLIENT_KEY_PATH %s: %s", cfg->client_key_path, err);
     else
         r = hydrate_locked(&h);
+    if (r == HYDRATE_NOTHING) {
+        report_phase(&h.report, "idle", "Idle", 0);
+        tb_info("%s", o->reason);
+        tb_notify_ready("%s", o->reason);
+        return o->code = 0;
+    }
     if (r != 0) {
         report_failed(&h.report, o->reason);
         return r;

@@ -10,9 +10,9 @@
 #include "common/config.h"
 #include "hydrate/outcome.h"
 
-/* Runs to completion. A signal in signal_fd (common/signals.h) stops a download, which saves first; the
- * signal is left there. Logs progress, writes progress.json, announces READY=1. Returns 0 or the code of *o
- * (HYDRATE_STOPPED for a signal). */
-int hydrate_run(const struct tb_config *cfg, int signal_fd, struct tb_outcome *o);
+/* Runs to completion. next: the contract's version, beside the one that is served (versions.h). A signal in
+ * signal_fd (common/signals.h) stops a download, which saves first; the signal is left there. Logs progress,
+ * writes progress.json, announces READY=1. Returns 0 or the code of *o (HYDRATE_STOPPED for a signal). */
+int hydrate_run(const struct tb_config *cfg, bool next, int signal_fd, struct tb_outcome *o);
 
 #endif

@@ -5,6 +5,7 @@
 #include "common/config.h"
 #include "hydrate/hydrate.h"
 #include "hydrate/repair.h"
+#include "hydrate/versions.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/pem_check.h"
@@ -12,14 +13,16 @@
 #include "common/signals.h"
 
 static const char help[] =
-    "Usage: tb-hydrate [settle] [--help] [--version]\n"
+    "Usage: tb-hydrate [next | switch | settle] [--help] [--version]\n"
     "Download the encrypted weights of TB_ASSET_ID to TB_TARGET_DIR, resumable, and verify them.\n"
     "\n"
+    "next: the version that the provider promoted, beside the one that is served.\n"
+    "switch: decides which of them the runtime's next start takes, as tb-update wishes; nothing else.\n"
     "settle: ends the count of repairs if the model was delivered since; nothing else.\n"
     "\n"
     "Configuration comes from the TB_* environment (see trustbridge.env). URLs come as the credentials "
     "sas-url,\n"
-    "manifest-url and manifest-sha256 in $CREDENTIALS_DIRECTORY.\n"
+    "manifest-url, manifest-sha256 and asset-version in $CREDENTIALS_DIRECTORY.\n"
     "\n"
     "Exit codes: 0 complete and verified, 66 not found, 74 I/O, disk or memory, 75 try again (a restart "
     "fetches fresh\n"
@@ -36,27 +39,46 @@ static void hydrate_check(const struct tb_config *c, struct tb_findings *f)
     tb_pem_check_pair(&client, f);
 }
 
+enum hydrate_verb { VERB_NONE, VERB_NEXT, VERB_SWITCH, VERB_SETTLE };
+
+static enum hydrate_verb hydrate_verb(int argc, char **argv)
+{
+    static const char *const names[] = {
+        [VERB_NEXT] = "next", [VERB_SWITCH] = "switch", [VERB_SETTLE] = "settle"};
+
+    for (size_t i = VERB_NEXT; argc == 2 && i < ARRAY_SIZE(names); i++)
+        if (strcmp(argv[1], names[i]) == 0)
+            return (enum hydrate_verb)i;
+    return VERB_NONE;
+}
+
 int main(int argc, char **argv)
 {
     _cleanup_config_ struct tb_config cfg = {0};
     _cleanup_close_ int signal_fd = -1;
     struct tb_outcome o = {0};
-    bool settle;
+    enum hydrate_verb verb = hydrate_verb(argc, argv);
     int r;
 
     tb_secret_init();
-    settle = argc == 2 && strcmp(argv[1], "settle") == 0;
-    tb_config_main(settle ? 1 : argc, argv, &(struct tb_program){"tb-hydrate", help, hydrate_check}, &cfg);
-    if (settle) {
+    tb_config_main(verb == VERB_NONE ? argc : 1, argv,
+                   &(struct tb_program){"tb-hydrate", help, hydrate_check}, &cfg);
+    if (verb == VERB_SETTLE) {
         repair_settle(&cfg);
         return TB_EXIT_OK;
+    }
+    if (verb == VERB_SWITCH) {
+        r = versions_switch(&cfg, &o);
+        if (r != 0)
+            tb_outcome_log(&o);
+        return r;
     }
     signal_fd = tb_signals_open(NULL);
     if (signal_fd < 0) {
         tb_error_errno(signal_fd, "cannot wait for signals");
         return TB_EXIT_IOERR;
     }
-    r = hydrate_run(&cfg, signal_fd, &o);
+    r = hydrate_run(&cfg, verb == VERB_NEXT, signal_fd, &o);
     if (r == HYDRATE_STOPPED) {
         tb_info("%s", o.reason);
         tb_notify_stopping();

@@ -9,6 +9,7 @@
 enum {
     HYDRATE_CHANGED = 256, /* the blob is another one than when the download began */
     HYDRATE_STOPPED,       /* SIGTERM or SIGINT */
+    HYDRATE_NOTHING,       /* there is nothing to do */
     HYDRATE_DAMAGED, /* what was fetched is not what it should be, or the disk lost it: worth another copy */
 };
 

@@ -86,19 +86,20 @@ static void repair_read_record(struct repair *r, const cJSON *o)
     snprintf(r->reason, sizeof(r->reason), "%s", repair_string(o, "reason"));
 }
 
-void repair_load(struct repair *r, const struct tb_config *cfg, const uint8_t sha256[static SHA256_BYTES])
+void repair_load(struct repair *r, const struct tb_config *cfg, const char *program,
+                 const uint8_t sha256[static SHA256_BYTES])
 {
     _cleanup_json_ cJSON *o = NULL;
     int e;
 
     repair_clear(r);
+    r->program = program;
     r->target = cfg->target_dir;
     tb_hex_encode(sha256, SHA256_BYTES, r->sha256);
-    e = tb_state_dir(cfg->state_dir, "tb-hydrate", &r->dir);
+    e = tb_state_dir(cfg->state_dir, program, &r->dir);
     if (e < 0) {
-        tb_warn("cannot make %s/tb-hydrate: %s; the tries to repair a damaged model are not counted over "
-                "restarts",
-                cfg->state_dir, strerror(-e));
+        tb_warn("cannot make %s/%s: %s; the tries to repair a damaged model are not counted over restarts",
+                cfg->state_dir, program, strerror(-e));
         return;
     }
     e = tb_state_read_at(r->dir, RECORD_NAME, &o);
@@ -107,8 +108,11 @@ void repair_load(struct repair *r, const struct tb_config *cfg, const uint8_t sh
     else if (e == 0)
         repair_read_record(r, o);
     else if (e != -ENOENT) /* the count is what rotted: one more try, not three, and not none */
-        *r = (struct repair){
-            .dir = r->dir, .target = r->target, .tries = REPAIR_TRIES - 1, .cause = REPAIR_DISK};
+        *r = (struct repair){.program = program,
+                             .dir = r->dir,
+                             .target = r->target,
+                             .tries = REPAIR_TRIES - 1,
+                             .cause = REPAIR_DISK};
     tb_hex_encode(sha256, SHA256_BYTES, r->sha256);
 }
 
@@ -202,7 +206,7 @@ int repair_refuse(struct repair *r, const char *path, struct tb_outcome *o)
     r->refused = true;
     repair_save(r);
     /* The cure stands before the cause: /status shows the first 255 bytes. */
-    return tb_outcome_set(o, TB_EXIT_DATAERR, "%s %s; then: %s%s%ssystemctl restart tb-hydrate.service (%s)",
+    return tb_outcome_set(o, TB_EXIT_DATAERR, "%s %s; then: %s%s%ssystemctl restart %s.service (%s)",
                           name ? name + 1 : path, remedy[r->cause], record ? "rm " : "", record ? record : "",
-                          record ? "; " : "", r->reason);
+                          record ? "; " : "", r->program, r->reason);
 }

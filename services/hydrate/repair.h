@@ -28,8 +28,9 @@ enum repair_cause {
 };
 
 struct repair {
-    char *dir;          /* of repair.json; NULL: it cannot be had, and the count is this process's */
-    const char *target; /* TB_TARGET_DIR, borrowed */
+    const char *program; /* whose directory that is, and whose unit is to be started again */
+    char *dir;           /* of repair.json; NULL: it cannot be had, and the count is this process's */
+    const char *target;  /* TB_TARGET_DIR, borrowed */
     char sha256[2 * SHA256_BYTES + 1];
     unsigned tries;
     bool refused;                   /* no more: a person must look first */
@@ -39,7 +40,8 @@ struct repair {
 };
 
 /* What is known of this ciphertext in this directory; a record of another one is nothing. */
-void repair_load(struct repair *r, const struct tb_config *cfg, const uint8_t sha256[static SHA256_BYTES]);
+void repair_load(struct repair *r, const struct tb_config *cfg, const char *program,
+                 const uint8_t sha256[static SHA256_BYTES]);
 void repair_clear(struct repair *r);
 /* Ends the count if the model was delivered since the last try. */
 void repair_settle(const struct tb_config *cfg);

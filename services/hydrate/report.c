@@ -15,6 +15,8 @@ static void report_write_file(struct report *r, const char *reason)
     if (!o || !r->dir)
         return;
     cJSON_AddStringToObject(o, "state", r->state);
+    if (r->version)
+        tb_json_add_uint(o, "asset_version", r->version);
     tb_json_add_uint(o, "bytes_done", r->done);
     tb_json_add_uint(o, "bytes_total", r->total);
     if (reason)

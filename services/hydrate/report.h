@@ -11,6 +11,7 @@
 struct report {
     char *dir; /* of progress.json; NULL: it could not be made, and none is written */
     const char *state;
+    uint64_t version; /* of the asset; 0: not known */
     uint64_t done, total, written_us, started_boottime_us;
     struct tb_progress bar;
 };

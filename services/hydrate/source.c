@@ -7,9 +7,11 @@
 #include "common/backoff.h"
 #include "common/fdpass.h"
 #include "common/hex.h"
+#include "common/json.h"
 #include "common/log.h"
 #include "hydrate/partial.h"
 #include "common/secret.h"
+#include "common/serving.h"
 #include "common/text.h"
 #include "hydrate/target.h"
 #include "common/units.h"
@@ -63,6 +65,18 @@ static int source_load_url(const char *name, char **ret, struct tb_outcome *o)
     return 0;
 }
 
+/* A unit from before there were versions has no such credential. */
+static void source_load_version(struct hydrate_source *s)
+{
+    _cleanup_secret_ char *text = NULL;
+    uint64_t version;
+    size_t len;
+
+    if (tb_credential_read("asset-version", &text, &len) == 0 && len > 0 && strlen(text) == len &&
+        tb_uint_parse(text, 1, TB_JSON_INT_MAX, &version) == 0)
+        s->version = version;
+}
+
 int source_load(struct hydrate_source *s, struct tb_outcome *o)
 {
     _cleanup_secret_ char *hex = NULL;
@@ -76,6 +90,7 @@ int source_load(struct hydrate_source *s, struct tb_outcome *o)
         r = source_load_credential("manifest-sha256", &hex, &len, o);
     if (r != 0)
         return r;
+    source_load_version(s);
     s->bound = strcmp(hex, "none") != 0;
     if (s->bound && tb_hex_decode(hex, len, s->manifest_sha256, SHA256_BYTES) < 0)
         return tb_outcome_set(o, TB_EXIT_CONFIG,
@@ -102,7 +117,8 @@ bool weights_name_free(const char *name)
     static const char *const suffixes[] = {PARTIAL_SUFFIX, PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX,
                                            VERIFIED_SUFFIX};
 
-    if (name[0] == '.' || strcmp(name, TARGET_MANIFEST_NAME) == 0)
+    if (name[0] == '.' || strcmp(name, TARGET_MANIFEST_NAME) == 0 || strcmp(name, TB_SERVING_NAME) == 0 ||
+        tb_serving_is_place(name))
         return false;
     for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++)
         if (tb_text_ends_with(name, suffixes[i]))

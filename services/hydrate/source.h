@@ -14,6 +14,7 @@
 
 struct hydrate_source {
     char *sas_url, *manifest_url; /* secret memory. libcurl makes copies of its own while it uses them */
+    uint64_t version;             /* of the asset; 0: the control plane names none */
     bool bound;                   /* the contract names the manifest: */
     uint8_t manifest_sha256[SHA256_BYTES];
 };

@@ -81,7 +81,7 @@ int target_restore_access(const char *path, const struct stat *st)
 
 int target_check_disk(const char *dir, const char *part_path, uint64_t size, struct tb_outcome *o)
 {
-    char need_text[32], have_text[32];
+    char need_text[32], have_text[32], lack_text[32];
     uint64_t need = size, have, there = 0;
     struct statvfs fs;
     struct stat st;
@@ -97,10 +97,11 @@ int target_check_disk(const char *dir, const char *part_path, uint64_t size, str
         return 0;
     return tb_outcome_set(
         o, TB_EXIT_IOERR,
-        "not enough disk space in %s: needs %s (%llu bytes), %s (%llu bytes) available; free space there or "
-        "set TB_TARGET_DIR to a larger disk",
+        "not enough disk space in %s: needs %s (%llu bytes), %s (%llu bytes) available, %s missing; free "
+        "space there or set TB_TARGET_DIR to a larger disk",
         dir, tb_bytes_format(need, need_text, sizeof(need_text)), (unsigned long long)need,
-        tb_bytes_format(have, have_text, sizeof(have_text)), (unsigned long long)have);
+        tb_bytes_format(have, have_text, sizeof(have_text)), (unsigned long long)have,
+        tb_bytes_format(need - have, lack_text, sizeof(lack_text)));
 }
 
 int meminfo_available(const char *text, uint64_t *ret)
@@ -116,15 +117,16 @@ int meminfo_available(const char *text, uint64_t *ret)
     return 0;
 }
 
-int target_check_memory(uint64_t need, struct tb_outcome *o)
+int target_check_memory(uint64_t need, bool in_all, struct tb_outcome *o)
 {
     _cleanup_free_ char *text = NULL;
-    char need_text[32], have_text[32];
+    char need_text[32], have_text[32], lack_text[32];
     const char *which = "available";
     struct sysinfo si;
     uint64_t have;
 
-    if (tb_read_file(MEMINFO_PATH, MEMINFO_MAX, &text, NULL) < 0 || meminfo_available(text, &have) < 0) {
+    if (in_all || tb_read_file(MEMINFO_PATH, MEMINFO_MAX, &text, NULL) < 0 ||
+        meminfo_available(text, &have) < 0) {
         /* ProcSubset=pid hides it; free memory without the page cache would refuse too much */
         if (sysinfo(&si) < 0)
             return 0;
@@ -135,8 +137,9 @@ int target_check_memory(uint64_t need, struct tb_outcome *o)
         return 0;
     return tb_outcome_set(
         o, TB_EXIT_IOERR,
-        "not enough memory for the weights: TB_DELIVERY=dir needs %s (%llu bytes), %s (%llu bytes) %s; use a "
-        "larger VM size or stop what uses memory",
+        "not enough memory for the weights: TB_DELIVERY=dir needs %s (%llu bytes), %s (%llu bytes) %s, %s "
+        "missing; use a larger VM size or stop what uses memory",
         tb_bytes_format(need, need_text, sizeof(need_text)), (unsigned long long)need,
-        tb_bytes_format(have, have_text, sizeof(have_text)), (unsigned long long)have, which);
+        tb_bytes_format(have, have_text, sizeof(have_text)), (unsigned long long)have, which,
+        tb_bytes_format(need - have, lack_text, sizeof(lack_text)));
 }

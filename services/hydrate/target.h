@@ -3,6 +3,7 @@
 #ifndef TB_HYDRATE_TARGET_H
 #define TB_HYDRATE_TARGET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
@@ -28,8 +29,8 @@ int target_restore_access(const char *path, const struct stat *st);
 int target_check_disk(const char *dir, const char *part_path, uint64_t size, struct tb_outcome *o);
 
 /* `need` bytes of memory for the plaintext against MemAvailable; against all memory where /proc/meminfo is
- * hidden. */
-int target_check_memory(uint64_t need, struct tb_outcome *o);
+ * hidden, or with in_all: another model is in it, and will be gone then. */
+int target_check_memory(uint64_t need, bool in_all, struct tb_outcome *o);
 
 /* MemAvailable of a /proc/meminfo text, in bytes. -EINVAL. Pure. */
 int meminfo_available(const char *text, uint64_t *ret);

@@ -31,6 +31,8 @@ void tb_load_state(const struct tb_load *l, const char *state)
     cJSON_AddStringToObject(doc, "mode", l->config->delivery == TB_DELIVERY_FIFO ? "fifo" : "dir");
     if (strcmp(state, "failed") == 0)
         cJSON_AddStringToObject(doc, "reason", l->outcome.reason);
+    if (l->asset_version)
+        tb_json_add_uint(doc, "asset_version", l->asset_version);
     tb_json_add_uint(doc, "pid", (uint64_t)getpid());
     (void)tb_state_add_times(doc, l->started_boottime_us);
     r = tb_state_write(l->run_dir, "delivery.json", doc, 0);

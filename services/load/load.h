@@ -16,8 +16,9 @@ struct tb_load {
     const struct tb_config *config;
     struct tbenc_manifest *manifest; /* owned */
     uint8_t manifest_sha256[TBENC_SHA256_BYTES];
-    char **command; /* TB_RUNTIME_EXEC as words; NULL: none; owned */
-    char *run_dir;  /* RUN/tb-runtime; NULL: cannot be had; owned */
+    uint64_t asset_version; /* 0: not known */
+    char **command;         /* TB_RUNTIME_EXEC as words; NULL: none; owned */
+    char *run_dir;          /* RUN/tb-runtime; NULL: cannot be had; owned */
     uint64_t started_boottime_us;
     int signal_fd;        /* SIGTERM, SIGINT, SIGCHLD; owned */
     int stopped_by;       /* the SIGTERM or SIGINT that ended the work, 0: none */

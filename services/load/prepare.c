@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "common/io.h"
+#include "common/serving.h"
 #include "load/cmdline.h"
 #include "load/runtime.h"
 #include "load/trust.h"
@@ -38,9 +39,9 @@ int tb_load_command(const struct tb_config *c, char ***ret, struct tb_outcome *o
     return 0;
 }
 
-static int load_read_manifest(struct tb_load *l)
+static int load_read_manifest(struct tb_load *l, const char *dir)
 {
-    _cleanup_free_ char *path = tb_path_join(l->config->target_dir, MANIFEST_NAME), *text = NULL;
+    _cleanup_free_ char *path = tb_path_join(dir, MANIFEST_NAME), *text = NULL;
     struct tbenc_error e = {0};
     size_t len;
     int r;
@@ -67,9 +68,9 @@ static int load_read_manifest(struct tb_load *l)
     return 0;
 }
 
-static int load_check_ciphertext(struct tb_load *l)
+static int load_check_ciphertext(struct tb_load *l, const char *dir)
 {
-    _cleanup_free_ char *path = tb_path_join(l->config->target_dir, l->manifest->weights_filename);
+    _cleanup_free_ char *path = tb_path_join(dir, l->manifest->weights_filename);
     uint64_t want = tbenc_manifest_ciphertext_bytes(l->manifest);
     struct stat st;
 
@@ -102,11 +103,19 @@ int tb_load_check_paths(struct tb_load *l)
 
 int tb_load_prepare(struct tb_load *l)
 {
-    int r = tb_load_command(l->config, &l->command, &l->outcome);
+    const struct tb_config *c = l->config;
+    struct tb_serving s;
+    bool versioned = tb_serving_read(c->target_dir, c->asset_id, &s) == 0;
+    _cleanup_free_ char *dir =
+        versioned ? tb_serving_place(c->target_dir, c->asset_id, s.version, s.beside) : strdup(c->target_dir);
+    int r = tb_load_command(c, &l->command, &l->outcome);
 
+    l->asset_version = versioned ? s.version : 0;
+    if (r == 0 && !dir)
+        r = tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
     if (r == 0)
-        r = load_read_manifest(l);
+        r = load_read_manifest(l, dir);
     if (r == 0)
-        r = load_check_ciphertext(l);
+        r = load_check_ciphertext(l, dir);
     return r;
 }

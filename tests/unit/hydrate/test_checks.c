@@ -77,8 +77,11 @@ static void test_memory(void **state)
 {
     struct tb_outcome o = {0};
 
-    assert_int_equal(target_check_memory(1, &o), 0);
-    assert_int_equal(target_check_memory(1ULL << 60, &o), TB_EXIT_IOERR);
+    assert_int_equal(target_check_memory(1, false, &o), 0);
+    assert_int_equal(target_check_memory(1ULL << 60, false, &o), TB_EXIT_IOERR);
+    assert_int_equal(target_check_memory(1ULL << 60, true, &o), TB_EXIT_IOERR);
+    assert_non_null(strstr(o.reason, "in all"));
+    assert_non_null(strstr(o.reason, "missing"));
     assert_non_null(strstr(o.reason, "1152921504606846976"));
 }
 

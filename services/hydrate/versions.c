@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "hydrate/versions.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/domain_file.h"
+#include "common/io.h"
+#include "common/json.h"
+#include "common/log.h"
+#include "hydrate/partial.h"
+#include "hydrate/target.h"
+#include "hydrate/verified.h"
+#include "tbenc/tbenc.h"
+
+#define WISH_FILE "tb-update/wish.json"
+
+static void closedir_freep(DIR **d)
+{
+    if (*d)
+        closedir(*d);
+}
+
+static void place_manifest_freep(struct tbenc_manifest **m)
+{
+    *m = tbenc_manifest_free(*m);
+}
+
+/* --- removing ------------------------------------------------------------------------------------------- */
+
+/* A directory of ours has plain files in it. */
+static void place_remove(const char *target_dir, const char *name)
+{
+    _cleanup_free_ char *path = tb_path_join(target_dir, name);
+    _cleanup_(closedir_freep) DIR *d = path ? opendir(path) : NULL;
+    struct dirent *e;
+
+    while (d && (e = readdir(d)))
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            (void)unlinkat(dirfd(d), e->d_name, 0);
+    if (path && rmdir(path) < 0 && errno != ENOENT)
+        tb_warn("cannot remove %s, which holds a version that is not served any more: %s", path,
+                strerror(errno));
+    else if (d)
+        tb_info("removed %s: that version is not served any more", path);
+}
+
+static struct tbenc_manifest *place_manifest(const char *dir)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, TARGET_MANIFEST_NAME), *text = NULL;
+    struct tbenc_manifest *m = NULL;
+    struct tbenc_error e;
+    size_t len;
+
+    if (!path || tb_read_file(path, TBENC_MANIFEST_MAX, &text, &len) < 0 ||
+        tbenc_manifest_parse(text, len, 0, &m, &e) < 0)
+        return NULL;
+    return m;
+}
+
+/* TB_TARGET_DIR itself stays, with what is somebody else's. The manifest goes last: it names the rest. */
+static void target_remove_files(const char *target_dir)
+{
+    static const char *const suffixes[] = {"", VERIFIED_SUFFIX, PARTIAL_SUFFIX, PARTIAL_RECORD_SUFFIX,
+                                           PARTIAL_LIVE_SUFFIX};
+    _cleanup_(place_manifest_freep) struct tbenc_manifest *m = place_manifest(target_dir);
+    _cleanup_free_ char *manifest = tb_path_join(target_dir, TARGET_MANIFEST_NAME);
+
+    if (!m || !manifest)
+        return;
+    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+        _cleanup_free_ char *path = tb_strf("%s/%s%s", target_dir, m->weights_filename, suffixes[i]);
+
+        if (path && unlink(path) < 0 && errno != ENOENT)
+            tb_warn("cannot remove %s, which is not served any more: %s", path, strerror(errno));
+    }
+    if (unlink(manifest) == 0)
+        tb_info("removed %s from %s: that version is not served any more", m->weights_filename, target_dir);
+}
+
+static bool place_is(const char *name, const char *asset_id, uint64_t version, bool beside)
+{
+    char own[TB_ID_MAX + 24];
+
+    snprintf(own, sizeof(own), "%s@%llu", asset_id, (unsigned long long)version);
+    return beside && strcmp(name, own) == 0;
+}
+
+/* All versions but the one that is to be served, the one to go back to, and `coming` (0: none). */
+static void target_sweep(const char *target_dir, const struct tb_serving *s, uint64_t coming)
+{
+    _cleanup_(closedir_freep) DIR *d = opendir(target_dir);
+    struct dirent *e;
+
+    while (d && (e = readdir(d)))
+        if (tb_serving_is_place(e->d_name) && !place_is(e->d_name, s->asset_id, s->version, s->beside) &&
+            !place_is(e->d_name, s->asset_id, s->previous, s->previous_beside) &&
+            !place_is(e->d_name, s->asset_id, coming, coming != 0))
+            place_remove(target_dir, e->d_name);
+    if (s->beside && (!s->previous || s->previous_beside))
+        target_remove_files(target_dir);
+}
+
+/* --- a download ----------------------------------------------------------------------------------------- */
+
+/* The one to go back to may be wanted anew, and is where it was. */
+static bool version_lies_beside(const struct versions *v)
+{
+    const struct tb_serving *s = &v->serving;
+
+    if (!v->has_serving)
+        return false;
+    if (v->version == 0 || v->version == s->version)
+        return s->beside;
+    return v->version != s->previous || s->previous_beside;
+}
+
+int versions_begin(struct versions *v, struct tb_outcome *o)
+{
+    const char *target = v->cfg->target_dir;
+    uint64_t version;
+    int r;
+
+    v->has_serving = tb_serving_read(target, v->cfg->asset_id, &v->serving) == 0;
+    version = v->version ? v->version : v->serving.version;
+    if (v->next && (!v->version || !v->has_serving || v->version == v->serving.version)) {
+        if (v->has_serving)
+            target_sweep(target, &v->serving, 0);
+        return tb_outcome_set(o, HYDRATE_NOTHING, "there is no other version to download");
+    }
+    if (v->next)
+        target_sweep(target, &v->serving, v->version);
+    v->beside = version_lies_beside(v);
+    v->place = tb_serving_place(target, v->cfg->asset_id, version, v->beside);
+    if (!v->place)
+        return hydrate_outcome_io(o, -ENOMEM, "cannot name a directory in", target);
+    r = tb_mkdir_p(v->place, 0755);
+    return r < 0 ? hydrate_outcome_io(o, r, "cannot create", v->place) : 0;
+}
+
+int versions_complete(struct versions *v, struct tb_outcome *o)
+{
+    struct tb_serving s = {.version = v->version, .beside = v->beside};
+    int r;
+
+    if (v->next || !v->version || (v->has_serving && v->serving.version == v->version))
+        return 0;
+    snprintf(s.asset_id, sizeof(s.asset_id), "%s", v->cfg->asset_id);
+    r = tb_serving_write(v->cfg->target_dir, &s);
+    if (r < 0)
+        return hydrate_outcome_io(o, r, "cannot write " TB_SERVING_NAME " in", v->cfg->target_dir);
+    target_sweep(v->cfg->target_dir, &s, 0);
+    return 0;
+}
+
+void versions_clear(struct versions *v)
+{
+    tb_freep(&v->place);
+}
+
+/* --- deciding ------------------------------------------------------------------------------------------- */
+
+/* Complete, and as it was when it was verified. */
+static bool place_is_whole(const char *dir)
+{
+    _cleanup_(place_manifest_freep) struct tbenc_manifest *m = place_manifest(dir);
+    _cleanup_free_ char *path = m ? tb_path_join(dir, m->weights_filename) : NULL;
+    struct stat st;
+
+    return path && lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+           verified_matches(path, &st, m->sha256_ciphertext);
+}
+
+static int switch_take(const struct tb_config *cfg, struct tb_serving *s, uint64_t version,
+                       struct tb_outcome *o)
+{
+    _cleanup_free_ char *place = NULL;
+    bool beside = version != s->previous || s->previous_beside;
+
+    if (version == s->version)
+        return 0;
+    place = tb_serving_place(cfg->target_dir, s->asset_id, version, beside);
+    if (!place || !place_is_whole(place))
+        return tb_outcome_set(o, TB_EXIT_NOINPUT, "%s@%" PRIu64 " is not complete in %s", s->asset_id,
+                              version, place ? place : cfg->target_dir);
+    /* One on trial has not served: the one before it stays what is gone back to. */
+    if (!s->previous) {
+        s->previous = s->version;
+        s->previous_beside = s->beside;
+    } else if (s->previous == version) {
+        s->previous = 0;
+    }
+    s->version = version;
+    s->beside = beside;
+    return 0;
+}
+
+static void switch_back(struct tb_serving *s)
+{
+    if (!s->previous)
+        return;
+    s->version = s->previous;
+    s->beside = s->previous_beside;
+    s->previous = 0;
+    s->previous_beside = false;
+}
+
+int versions_forsake(const struct versions *v, const char *why, struct tb_outcome *o)
+{
+    struct tb_serving s = v->serving;
+
+    if (v->next || !v->has_serving || !s.previous)
+        return 0;
+    switch_back(&s);
+    if (tb_serving_write(v->cfg->target_dir, &s) < 0)
+        return 0;
+    return tb_outcome_set(o, TB_EXIT_TEMPFAIL, "%s@%" PRIu64 " is damaged (%s): back to version %" PRIu64,
+                          s.asset_id, v->serving.version, why, s.version);
+}
+
+static int switch_do(const struct tb_config *cfg, const cJSON *wish, struct tb_serving *s,
+                     struct tb_outcome *o)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *action = "";
+    uint64_t version = 0;
+
+    (void)tb_json_get_string(wish, "action", &action, err);
+    (void)tb_json_get_uint(wish, "version", TB_JSON_INT_MAX, &version, err);
+    if (strcmp(action, "take") == 0 && version)
+        return switch_take(cfg, s, version, o);
+    if (strcmp(action, "back") == 0)
+        switch_back(s);
+    else if (strcmp(action, "keep") == 0)
+        s->previous = 0;
+    else
+        return tb_outcome_set(o, TB_EXIT_USAGE, "%s/" WISH_FILE " says nothing that can be done",
+                              cfg->run_dir);
+    return 0;
+}
+
+int versions_switch(const struct tb_config *cfg, struct tb_outcome *o)
+{
+    _cleanup_json_ cJSON *wish = NULL;
+    struct tb_serving before, s;
+    int r = tb_state_read_at(cfg->run_dir, WISH_FILE, &wish);
+
+    if (r < 0)
+        return tb_outcome_set(o, TB_EXIT_USAGE, "cannot read %s/" WISH_FILE ": %s; it is tb-update's to ask",
+                              cfg->run_dir, strerror(-r));
+    r = tb_serving_read(cfg->target_dir, cfg->asset_id, &s);
+    if (r < 0)
+        return tb_outcome_set(o, TB_EXIT_NOINPUT, "cannot read %s/" TB_SERVING_NAME ": %s", cfg->target_dir,
+                              strerror(-r));
+    before = s;
+    r = switch_do(cfg, wish, &s, o);
+    if (r != 0)
+        return r;
+    if (s.version != before.version || s.previous != before.previous) {
+        r = tb_serving_write(cfg->target_dir, &s);
+        if (r < 0)
+            return hydrate_outcome_io(o, r, "cannot write " TB_SERVING_NAME " in", cfg->target_dir);
+        tb_info("the runtime's next start takes %s@%" PRIu64 "%s", s.asset_id, s.version,
+                s.previous ? "; the version before stays until it has served" : "");
+    }
+    /* What failed stays, so that it can be tried again without a download. */
+    if (!s.previous && before.previous && s.version == before.version)
+        target_sweep(cfg->target_dir, &s, 0);
+    return 0;
+}
