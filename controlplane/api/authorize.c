@@ -11,7 +11,7 @@
 #include "controlplane/api/usage_report.h"
 
 /* Why there is no verdict, beside failures of the store. */
-enum authorize_fault { FAULT_NONE, FAULT_KEY, FAULT_KEY_SERVICE, FAULT_URL };
+enum authorize_fault { FAULT_NONE, FAULT_KEY, FAULT_KEY_SERVICE, FAULT_URL, FAULT_STORAGE };
 
 /* A version that goes out with the answer. */
 struct release {
@@ -197,6 +197,9 @@ static int authorize_prepare_version(struct cp_store *s, struct decision *d, uin
     if (r < 0)
         return r;
     u->wrapped = l->asset.wrapped;
+    /* without what signs them the transaction says so */
+    (void)cp_sas_prepare(&d->api->sas, l->asset.ciphertext_url, d->rq->now_us);
+    (void)cp_sas_prepare(&d->api->sas, l->asset.manifest_url, d->rq->now_us);
     return 0;
 }
 
@@ -228,7 +231,7 @@ static int authorize_release(struct decision *d, struct release *l)
     if (r >= 0)
         r = cp_sas_url(&d->api->sas, l->asset.manifest_url, d->rq->now_us, end_us, l->manifest);
     if (r < 0)
-        d->fault = FAULT_URL;
+        d->fault = r == -EAGAIN ? FAULT_STORAGE : FAULT_URL;
     return r < 0 ? -ECANCELED : 0;
 }
 
@@ -237,7 +240,7 @@ static int authorize_release_held(struct decision *d)
 {
     int r = d->has_held ? authorize_release(d, &d->held) : 0;
 
-    if (r == 0 || d->fault == FAULT_KEY_SERVICE)
+    if (r == 0 || d->fault == FAULT_KEY_SERVICE || d->fault == FAULT_STORAGE)
         return r;
     tb_warn("authorize: the key or the URLs of %s@%llu, which machine %.8s serves, cannot be given",
             d->q.asset_id, (unsigned long long)d->q.held_version, d->hw_id);
@@ -353,6 +356,13 @@ static void authorize_answer_fault(const struct decision *d, struct cp_reply *re
     case FAULT_KEY_SERVICE:
         tb_error("authorize: the key service does not answer; %s gets no key now", d->q.contract_id);
         cp_answer_key_service(ret);
+        return;
+    case FAULT_STORAGE:
+        tb_error("authorize: nothing to sign the URLs of %s with; %s gets no key now", d->q.asset_id,
+                 d->q.contract_id);
+        cp_metric_add(CP_METRIC_FAILED_STORAGE);
+        cp_answer_later(ret, "storage_unavailable",
+                        "the storage's identity service does not answer; try again");
         return;
     case FAULT_KEY:
         tb_error("authorize: the key of %s (wrapped by %s) does not open with this control plane's key: with "

@@ -27,6 +27,7 @@
     X(NOTICE_REFUSED, "notices_total", "result=\"refused\"", "")                                             \
     X(FAILED_STORE, "failures_total", "of=\"database\"", "Requests that failed for a reason of ours.")       \
     X(FAILED_KEY_SERVICE, "failures_total", "of=\"key_service\"", "")                                        \
+    X(FAILED_STORAGE, "failures_total", "of=\"storage\"", "")                                                \
     X(FAILED_SETTINGS, "failures_total", "of=\"settings\"", "")
 
 #define CP_METRIC_ENUM(name, metric, labels, help) CP_METRIC_##name,

@@ -37,11 +37,13 @@ static int register_store(struct cp_store *s, void *ctx)
 
 static void register_warn_unsigned(const struct cp_api *api, const struct cp_asset *a)
 {
-    struct cp_blob blob;
+    char url[CP_SAS_URL_MAX];
 
-    if (api->sas.account && cp_blob_parse(a->ciphertext_url, api->sas.account, &blob) < 0)
-        tb_warn("register: %s is not a blob of storage account %s: its URLs will be handed out without a SAS",
-                a->asset_id, api->sas.account);
+    if (api->sas.n_accounts && cp_sas_url(&api->sas, a->ciphertext_url, a->updated_us, UINT64_MAX, url) == 1)
+        tb_warn(
+            "register: %s is not a blob of storage account %s%s: its URLs will be handed out without a SAS",
+            a->asset_id, api->sas.accounts[0].name, api->sas.n_accounts > 1 ? " or another" : "");
+    tb_erase(url, sizeof(url));
 }
 
 static int register_wrap(const struct cp_api *api, const struct tb_key *key, struct cp_asset *a)
@@ -81,8 +83,12 @@ static bool register_refuse_unproved(const struct cp_api *api, const struct cp_a
                                    .key = key};
     enum cp_proof proof = CP_PROOF_MISSING;
 
-    if (cp_sas_url(&api->sas, a->ciphertext_url, rq->now_us, UINT64_MAX, ciphertext) < 0 ||
-        cp_sas_url(&api->sas, a->manifest_url, rq->now_us, UINT64_MAX, manifest) < 0)
+    if (cp_sas_prepare(&api->sas, a->ciphertext_url, rq->now_us) < 0 ||
+        cp_sas_prepare(&api->sas, a->manifest_url, rq->now_us) < 0) {
+        proof = CP_PROOF_UNAVAILABLE;
+        snprintf(why, sizeof(why), "there is no key to sign its URLs with");
+    } else if (cp_sas_url(&api->sas, a->ciphertext_url, rq->now_us, UINT64_MAX, ciphertext) < 0 ||
+               cp_sas_url(&api->sas, a->manifest_url, rq->now_us, UINT64_MAX, manifest) < 0)
         snprintf(why, sizeof(why), "its URLs are not .../CONTAINER/BLOB of the storage account");
     else
         proof = api->prove(&claim, &api->storage_tls, why);

@@ -12,7 +12,9 @@
 #include "common/percent.h"
 #include "common/secret.h"
 #include "common/units.h"
+#include "controlplane/blob/delegation.h"
 
+#define SAS_IP_MAX 96
 #define SIGNATURE_BYTES 32
 #define SIGNATURE_BASE64 (4 * ((SIGNATURE_BYTES + 2) / 3) + 1)
 
@@ -162,12 +164,13 @@ int cp_sas_key_decode(const char *text, size_t len, uint8_t **ret, size_t *ret_l
     return 0;
 }
 
-static int sas_sign(const struct cp_sas *s, const char *text, int len, char out[static SIGNATURE_BASE64])
+static int sas_sign(const uint8_t *key, size_t key_len, const char *text, int len,
+                    char out[static SIGNATURE_BASE64])
 {
     uint8_t mac[EVP_MAX_MD_SIZE];
     unsigned n = 0;
 
-    if (!HMAC(EVP_sha256(), s->key, (int)s->key_len, (const uint8_t *)text, (size_t)len, mac, &n) ||
+    if (!HMAC(EVP_sha256(), key, (int)key_len, (const uint8_t *)text, (size_t)len, mac, &n) ||
         n != SIGNATURE_BYTES)
         return -EIO;
     EVP_EncodeBlock((unsigned char *)out, mac, SIGNATURE_BYTES);
@@ -182,38 +185,112 @@ static void sas_percent_encode(const char *in, char *out)
         out += tb_percent_encode_char(*in, "", out);
 }
 
+/* -ENXIO: of none of the accounts. */
+static int sas_find_account(const struct cp_sas *s, const char *url, const struct cp_sas_account **ret,
+                            struct cp_blob *ret_blob)
+{
+    int r = -ENXIO;
+
+    for (size_t i = 0; r == -ENXIO && i < s->n_accounts; i++) {
+        *ret = &s->accounts[i];
+        r = cp_blob_parse(url, s->accounts[i].name, ret_blob);
+    }
+    return r;
+}
+
+int cp_sas_prepare(const struct cp_sas *s, const char *url, uint64_t now_us)
+{
+    const struct cp_sas_account *a;
+    struct cp_blob b;
+
+    if (sas_find_account(s, url, &a, &b) < 0 || !a->delegation)
+        return 0;
+    return cp_delegation_renew(a->delegation, now_us);
+}
+
+/* One SAS on its way. */
+struct sas {
+    struct cp_blob blob;
+    char st[TB_RFC3339_MAX], se[TB_RFC3339_MAX];
+    const char *ip, *spr;
+    char sig[SIGNATURE_BASE64];
+};
+
+/* Permissions, start, expiry, resource, identifier, ip, protocol, version, resource type, snapshot,
+ * encryption scope, then the five response header overrides. */
+static int sas_sign_by_account(struct sas *q, const struct cp_sas_account *a)
+{
+    char text[2048];
+    int n = snprintf(text, sizeof(text),
+                     "r\n%s\n%s\n/blob/%s/%s/%s\n\n%s\n%s\n" CP_SAS_VERSION "\nb\n\n\n\n\n\n\n", q->st, q->se,
+                     q->blob.account, q->blob.container, q->blob.blob, q->ip, q->spr);
+
+    return n < 0 || (size_t)n >= sizeof(text) ? -EINVAL : sas_sign(a->key, a->key_len, text, n, q->sig);
+}
+
+/* The same, with what the key says of itself instead of the identifier, and behind that authorized and
+ * unauthorized object id and correlation id. */
+static int sas_sign_by_delegation(struct sas *q, const struct cp_delegation_key *k)
+{
+    char text[2048];
+    int n = snprintf(text, sizeof(text),
+                     "r\n%s\n%s\n/blob/%s/%s/%s\n%s\n%s\n%s\n%s\n%s\n%s\n\n\n\n%s\n%s\n" CP_SAS_VERSION
+                     "\nb\n\n\n\n\n\n\n",
+                     q->st, q->se, q->blob.account, q->blob.container, q->blob.blob, k->oid, k->tid, k->start,
+                     k->expiry, k->service, k->version, q->ip, q->spr);
+
+    return n < 0 || (size_t)n >= sizeof(text) ? -EINVAL : sas_sign(k->key, k->key_len, text, n, q->sig);
+}
+
+static int sas_write(const struct sas *q, const char *url, const struct cp_delegation_key *k,
+                     char out[static CP_SAS_URL_MAX])
+{
+    char sig_q[3 * SIGNATURE_BASE64], ip_q[3 * SAS_IP_MAX], start_q[3 * sizeof(k->start)],
+        expiry_q[3 * sizeof(k->expiry)], of_key[1024] = "";
+    int n;
+
+    if (k) {
+        sas_percent_encode(k->start, start_q);
+        sas_percent_encode(k->expiry, expiry_q);
+        snprintf(of_key, sizeof(of_key), "&skoid=%s&sktid=%s&skt=%s&ske=%s&sks=%s&skv=%s", k->oid, k->tid,
+                 start_q, expiry_q, k->service, k->version);
+    }
+    sas_percent_encode(q->sig, sig_q);
+    sas_percent_encode(q->ip, ip_q);
+    n = snprintf(out, CP_SAS_URL_MAX, "%s?sv=" CP_SAS_VERSION "&sr=b&sp=r&st=%s&se=%s%s&spr=%s%s%s&sig=%s",
+                 url, q->st, q->se, of_key, q->blob.https ? "https" : "https%2Chttp", *q->ip ? "&sip=" : "",
+                 ip_q, sig_q);
+    return n > 0 && n < CP_SAS_URL_MAX ? 0 : -EINVAL;
+}
+
 int cp_sas_url(const struct cp_sas *s, const char *url, uint64_t now_us, uint64_t end_us,
                char out[static CP_SAS_URL_MAX])
 {
-    char text[2048], sig[SIGNATURE_BASE64], sig_q[3 * SIGNATURE_BASE64], ip_q[3 * 96] = "";
-    char st[TB_RFC3339_MAX], se[TB_RFC3339_MAX];
-    const char *ip = s->ip ? s->ip : "", *spr;
-    struct cp_blob b;
-    int n, r;
+    struct sas q = {.ip = s->ip ? s->ip : ""};
+    struct cp_delegation_key k = {.expiry_us = UINT64_MAX};
+    const struct cp_sas_account *a;
+    int64_t skew_us = 0;
+    int r = sas_find_account(s, url, &a, &q.blob);
 
-    r = s->account ? cp_blob_parse(url, s->account, &b) : -ENXIO;
     if (r == -ENXIO) {
         snprintf(out, CP_SAS_URL_MAX, "%s", url);
         return 1;
     }
+    if (r == 0 && strlen(q.ip) >= SAS_IP_MAX)
+        r = -EINVAL;
+    if (r == 0 && a->delegation)
+        r = cp_delegation_get(a->delegation, now_us, &k, &skew_us);
     if (r < 0)
         return r;
-    tb_rfc3339_format(now_us - MIN(now_us, (uint64_t)CP_SAS_START_SKEW_US), 0, st);
-    tb_rfc3339_format(MIN(now_us + s->lifetime_us, end_us), 0, se);
-    spr = b.https ? "https" : "https,http";
-    /* permissions, start, expiry, resource, identifier, ip, protocol, version, resource type, snapshot,
-     * encryption scope, then the five response header overrides */
-    n = snprintf(text, sizeof(text),
-                 "r\n%s\n%s\n/blob/%s/%s/%s\n\n%s\n%s\n" CP_SAS_VERSION "\nb\n\n\n\n\n\n\n", st, se,
-                 b.account, b.container, b.blob, ip, spr);
-    if (n < 0 || (size_t)n >= sizeof(text) || strlen(ip) >= 96)
-        return -EINVAL;
-    r = sas_sign(s, text, n, sig);
-    if (r < 0)
-        return r;
-    sas_percent_encode(sig, sig_q);
-    sas_percent_encode(ip, ip_q);
-    n = snprintf(out, CP_SAS_URL_MAX, "%s?sv=" CP_SAS_VERSION "&sr=b&sp=r&st=%s&se=%s&spr=%s%s%s&sig=%s", url,
-                 st, se, b.https ? "https" : "https%2Chttp", *ip ? "&sip=" : "", ip_q, sig_q);
-    return n > 0 && n < CP_SAS_URL_MAX ? 0 : -EINVAL;
+    /* the contract's end is by this clock, the storage's times by the storage's */
+    end_us = end_us == UINT64_MAX ? end_us : end_us + (uint64_t)skew_us;
+    now_us += (uint64_t)skew_us;
+    tb_rfc3339_format(now_us - MIN(now_us, (uint64_t)CP_SAS_START_SKEW_US), 0, q.st);
+    tb_rfc3339_format(MIN(MIN(now_us + s->lifetime_us, end_us), k.expiry_us), 0, q.se);
+    q.spr = q.blob.https ? "https" : "https,http";
+    r = a->delegation ? sas_sign_by_delegation(&q, &k) : sas_sign_by_account(&q, a);
+    if (r == 0)
+        r = sas_write(&q, url, a->delegation ? &k : NULL, out);
+    tb_erase(&k, sizeof(k));
+    return r;
 }

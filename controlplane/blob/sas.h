@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Service SAS of Azure Blob Storage: a URL that lets its holder read one blob for a short time. Layout of
- * signed version 2020-12-06 (the oldest that Azure's current services and Azurite treat alike), resource "b",
- * permission "r". */
+/* SAS of Azure Blob Storage: a URL that lets its holder read one blob for a short time. A service SAS, by the
+ * account's key, or a user delegation SAS, by a key that the managed identity gets. Layout of signed version
+ * 2020-12-06 (the oldest that Azure's current services and Azurite treat alike), resource "b", permission
+ * "r". */
 #ifndef CP_SAS_H
 #define CP_SAS_H
 
@@ -17,11 +18,20 @@
 #define CP_SAS_KEY_MAX 128             /* decoded storage account key; Azure's have 64 bytes */
 #define CP_SAS_START_SKEW_US 300000000 /* st lies this far back, for blob servers whose clock is behind */
 
-/* Where URLs may be signed, and for how long. account NULL: URLs are handed out as they were registered. */
-struct cp_sas {
-    const char *account;
+struct cp_delegation;
+
+struct cp_sas_account {
+    const char *name;
     const uint8_t *key; /* decoded; secret memory of the caller */
     size_t key_len;
+    struct cp_delegation *delegation; /* instead of a key, or NULL */
+};
+
+/* Where URLs may be signed, and for how long. URLs of no such account are handed out as they were
+ * registered. */
+struct cp_sas {
+    const struct cp_sas_account *accounts;
+    size_t n_accounts;
     uint64_t lifetime_us;
     const char *ip; /* sip: an address or "first-last", NULL: any */
 };
@@ -48,8 +58,13 @@ int cp_blob_parse(const char *url, const char *account, struct cp_blob *ret);
  * tb_secret_free(). */
 int cp_sas_key_decode(const char *text, size_t len, uint8_t **ret, size_t *ret_len);
 
-/* Writes url, signed when s->account owns it, to out. end_us: the SAS does not outlive this (UINT64_MAX: no
- * such end). 0; 1 when the URL is of another server and was copied as it is; -errno. */
+/* What cp_sas_url() will need for url, fetched. It takes its time: not in a transaction. 0; -EAGAIN: the
+ * storage, or the identity, does not answer. */
+int cp_sas_prepare(const struct cp_sas *s, const char *url, uint64_t now_us);
+
+/* Writes url, signed when an account owns it, to out. end_us: the SAS does not outlive this (UINT64_MAX: no
+ * such end). 0; 1 when the URL is of another server and was copied as it is; -EAGAIN there is no key now, see
+ * cp_sas_prepare(); -errno. */
 int cp_sas_url(const struct cp_sas *s, const char *url, uint64_t now_us, uint64_t end_us,
                char out[static CP_SAS_URL_MAX]);
 

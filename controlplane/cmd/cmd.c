@@ -24,6 +24,9 @@ const struct tb_option cp_json_options[] = {CP_JSON_ROW, CP_COMMON_ROWS};
 void cp_options_clear(struct cp_options *o)
 {
     tb_option_list_clear(&o->names);
+    tb_option_list_clear(&o->storage_accounts);
+    tb_option_list_clear(&o->storage_key_files);
+    tb_option_list_clear(&o->storage_endpoints);
     tb_option_list_clear(&o->keks_old);
 }
 

@@ -36,8 +36,9 @@ struct cp_options {
     bool json;
     uint64_t limit;
     /* serve */
-    const char *listen, *metrics_listen, *tls_cert, *tls_key, *client_ca, *storage_account, *storage_key_file,
-        *storage_ca, *sas_ip;
+    const char *listen, *metrics_listen, *tls_cert, *tls_key, *client_ca, *storage_ca, *sas_ip;
+    struct tb_option_list storage_accounts, storage_key_files, storage_endpoints;
+    bool storage_identity;
     const char *machine_ca, *machine_ca_key;
     const char *purchase_sig_file, *purchase_verify, *arm, *identity_client_id;
     uint64_t certificate_s;

@@ -11,13 +11,13 @@
 #include "common/signals.h"
 #include "common/units.h"
 #include "controlplane/cmd/cmd.h"
+#include "controlplane/cmd/storage.h"
 #include "controlplane/identity/pki.h"
 #include "controlplane/http/server.h"
 
 #define LISTEN_DEFAULT "127.0.0.1:8080"
-#define SAS_SECONDS_DEFAULT 3600
 #define PEM_MAX (256 * 1024)
-#define STORAGE_KEY_FILE_MAX 4096
+#define PURCHASE_SIG_FILE_MAX 4096
 
 static int serve_set_log_level(const struct tb_option *o, void *var, char *value,
                                char err[static TB_OPTION_ERR_MAX])
@@ -50,10 +50,18 @@ const struct tb_option cp_serve_options[] = {
               .setting = "TBCP_CLIENT_AUTH"),
     TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, client_ca,
               "authorize requires a client certificate of these CAs", .setting = "TBCP_CLIENT_CA"),
-    TB_OPTION(0, "storage-account", "NAME", TB_OPTION_STRING, storage_account,
-              "sign the blob URLs of this storage account", .setting = "TBCP_STORAGE_ACCOUNT"),
-    TB_OPTION(0, "storage-key-file", "FILE", TB_OPTION_STRING, storage_key_file,
-              "with the account key in this file (base64)", .setting = "TBCP_STORAGE_KEY_FILE"),
+    TB_OPTION(0, "storage-account", "NAME", TB_OPTION_LIST, storage_accounts,
+              "sign the blob URLs of this storage account; may be repeated",
+              .setting = "TBCP_STORAGE_ACCOUNT"),
+    TB_OPTION(0, "storage-key-file", "FILE", TB_OPTION_LIST, storage_key_files,
+              "with the account key in this file (base64), one for each account",
+              .setting = "TBCP_STORAGE_KEY_FILE"),
+    TB_OPTION(0, "storage-identity", NULL, TB_OPTION_FLAG, storage_identity,
+              "or by the managed identity of this machine (user delegation SAS), without a key",
+              .setting = "TBCP_STORAGE_IDENTITY"),
+    TB_OPTION(0, "storage-endpoint", "URL", TB_OPTION_LIST, storage_endpoints,
+              "where it gets its keys, one for each account (default https://ACCOUNT.blob.core.windows.net)",
+              .setting = "TBCP_STORAGE_ENDPOINT"),
     TB_OPTION(0, "storage-ca", "FILE", TB_OPTION_STRING, storage_ca,
               "trust these CAs (PEM) when blobs are read; default: the system's",
               .setting = "TBCP_STORAGE_CA"),
@@ -89,7 +97,7 @@ const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "arm", "URL", TB_OPTION_STRING, arm, "which is here (default " CP_ARM_DEFAULT ")",
               .setting = "TBCP_ARM"),
     TB_OPTION(0, "identity-client-id", "ID", TB_OPTION_STRING, identity_client_id,
-              "user-assigned managed identity of this machine, for Resource Manager",
+              "user-assigned managed identity of this machine, for storage and Resource Manager",
               .setting = "TBCP_IDENTITY_CLIENT_ID"),
     CP_KEK_ROWS,
     TB_OPTION(0, "log-level", "LEVEL", TB_OPTION_CALL, seed, "debug, info (default), warn or error",
@@ -104,7 +112,7 @@ struct serve {
     struct cp_keyring *keyring;
     struct cp_authority *machines;
     struct tb_key *token; /* secret memory */
-    uint8_t *storage_key;
+    struct cp_storage storage;
     struct cp_server_tls tls;
     struct cp_api api;
     int fd, metrics_fd;
@@ -117,7 +125,7 @@ static void serve_clear(struct serve *v)
     v->api.purchases = cp_purchases_stop(v->api.purchases);
     v->api.limits = cp_limits_free(v->api.limits);
     tb_secret_freep(&v->token);
-    tb_secret_freep(&v->storage_key);
+    cp_storage_close(&v->storage);
     tb_erase_stringp(&v->tls.key);
     tb_freep(&v->tls.cert);
     tb_freep(&v->tls.client_ca);
@@ -139,16 +147,7 @@ static int serve_check_options(const struct cp_options *o)
         return cp_fail(o, TB_EXIT_USAGE, "--name is for the certificate that --tls-auto makes");
     if (!o->machine_ca != !o->machine_ca_key)
         return cp_fail(o, TB_EXIT_USAGE, "--machine-ca and --machine-ca-key go together");
-    if (!o->storage_account != !o->storage_key_file)
-        return cp_fail(o, TB_EXIT_USAGE, "--storage-account and --storage-key-file go together");
-    if (o->storage_account && !cp_sas_account_valid(o->storage_account))
-        return cp_fail(o, TB_EXIT_USAGE, "--storage-account %s is not 3 to 24 lower-case letters and digits",
-                       o->storage_account);
-    if (o->sas_ip && (!*o->sas_ip || strlen(o->sas_ip) > 31 || o->sas_ip[strspn(o->sas_ip, "0123456789.-")]))
-        return cp_fail(o, TB_EXIT_USAGE, "--sas-ip %s is not an IPv4 address or a range A-B", o->sas_ip);
-    if ((o->sas_ip || o->sas_seconds) && !o->storage_account)
-        return cp_fail(o, TB_EXIT_USAGE, "--sas-seconds and --sas-ip need --storage-account");
-    return 0;
+    return cp_storage_check(o);
 }
 
 static int serve_read_pem(const struct cp_options *o, const char *path, char **ret)
@@ -216,30 +215,13 @@ static int serve_load_tls(struct serve *v)
 static int serve_load_storage(struct serve *v)
 {
     const struct cp_options *o = v->o;
-    _cleanup_erase_string_ char *text = NULL;
-    size_t len;
-    int r;
 
     /* blobs of development are at http:// too; a URL says so itself */
     v->api.storage_tls = (struct tb_http_tls){.ca_file = o->storage_ca, .allow_http = true};
     v->api.prove = cp_proof_check;
     if (o->storage_ca && access(o->storage_ca, R_OK) < 0)
         return cp_fail(o, TB_EXIT_CONFIG, "cannot read %s: %s", o->storage_ca, strerror(errno));
-    if (!o->storage_account)
-        return 0;
-    r = tb_read_file(o->storage_key_file, STORAGE_KEY_FILE_MAX, &text, &len);
-    if (r < 0)
-        return cp_fail(o, TB_EXIT_CONFIG, "cannot read the storage key file %s: %s", o->storage_key_file,
-                       strerror(-r));
-    r = cp_sas_key_decode(text, len, &v->storage_key, &v->api.sas.key_len);
-    if (r < 0)
-        return cp_fail(o, TB_EXIT_CONFIG, "%s does not hold a storage account key in base64",
-                       o->storage_key_file);
-    v->api.sas.account = o->storage_account;
-    v->api.sas.key = v->storage_key;
-    v->api.sas.lifetime_us = (o->sas_seconds ? o->sas_seconds : SAS_SECONDS_DEFAULT) * TB_USEC_PER_SEC;
-    v->api.sas.ip = o->sas_ip;
-    return 0;
+    return cp_storage_open(o, &v->storage, &v->api.sas);
 }
 
 static int serve_seed(struct cp_store *store, void *ctx)
@@ -306,7 +288,7 @@ static int serve_start_purchases(struct serve *v)
         return 0;
     if (!verify && strcmp(o->purchase_verify, "false") != 0)
         return cp_fail(o, TB_EXIT_USAGE, "--purchase-verify: true or false, not '%s'", o->purchase_verify);
-    r = tb_read_file(o->purchase_sig_file, STORAGE_KEY_FILE_MAX, &sigs, NULL);
+    r = tb_read_file(o->purchase_sig_file, PURCHASE_SIG_FILE_MAX, &sigs, NULL);
     if (r < 0)
         return cp_fail(o, TB_EXIT_CONFIG, "cannot read the purchase sig file %s: %s", o->purchase_sig_file,
                        strerror(-r));

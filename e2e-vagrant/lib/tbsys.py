@@ -6,6 +6,7 @@ Standard library only."""
 
 import atexit
 import base64
+import contextlib
 import ctypes
 import json
 import os
@@ -371,8 +372,9 @@ def azurite_command():
 class Azurite:
     """A real Azurite blob service on loopback. .endpoint has no trailing slash: http(s)://127.0.0.1:PORT/ACCOUNT"""
 
-    def __init__(self, directory, tls=None, port=None, account="tbaccount"):
+    def __init__(self, directory, tls=None, port=None, account="tbaccount", oauth=False, others=()):
         self.dir, self.tls, self.port, self.account = pathlib.Path(directory), tls, port or free_port(), account
+        self.oauth, self.others = oauth, others  # tokens of Entra ID, with TLS alone; further accounts, with the same key
         self.key = base64.b64encode(secrets.token_bytes(64)).decode()
         self.proc = None
 
@@ -386,12 +388,23 @@ class Azurite:
                 "--blobPort", str(self.port)]
         if self.tls:
             argv += ["--cert", self.tls[0], "--key", self.tls[1]]
-        env = dict(os.environ, AZURITE_ACCOUNTS=f"{self.account}:{self.key}")
+        if self.oauth:
+            argv += ["--oauth", "basic"]
+        env = dict(os.environ, AZURITE_ACCOUNTS=";".join(f"{name}:{self.key}" for name in (self.account, *self.others)))
         self.log = open(self.dir / "azurite.log", "ab")
         self.proc = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
                                      preexec_fn=_die_with_parent, start_new_session=True)
         wait_for(self._listening, 60, "Azurite")
         return self
+
+    @contextlib.contextmanager
+    def of(self, account):
+        """Requests are of this account."""
+        before, self.account = self.account, account
+        try:
+            yield
+        finally:
+            self.account = before
 
     def _listening(self):
         assert self.proc.poll() is None, f"Azurite exited: {(self.dir / 'azurite.log').read_text()}"

@@ -18,6 +18,20 @@ def error(status, code, message="as documented"):
     return Refusal(status, {"error": {"code": code, "message": message}})
 
 
+class Identity(Service):
+    """The machine's identity endpoint (IMDS). token: a function of the service that makes one."""
+
+    def __init__(self, token):
+        super().__init__()
+        self.make = token
+
+    def handle(self, method, path, headers, body):
+        m = re.fullmatch(r"/metadata/identity/oauth2/token\?api-version=2018-02-01&resource=https%3A%2F%2F([a-z.]+)%2F", path)
+        if method != "GET" or headers.get("Metadata") != "true" or not m:
+            raise Refusal(400, {"error": "invalid_request", "error_description": "Required metadata header or resource missing"})
+        return {"access_token": self.make(m[1]), "expires_in": "86399", "resource": f"https://{m[1]}/", "token_type": "Bearer"}
+
+
 class Manager(Service):
     """applications: by lower-case id, as Resource Manager has them."""
 

@@ -38,7 +38,7 @@ SHA = SEALED.sha256
 
 
 class Blobs:
-    """A blob server without authentication: what was put there, by range. faults[path] is a status to answer with."""
+    """A blob server without authentication, which looks at no query: what was put there, by range. faults[path] is a status to answer with."""
 
     def __init__(self):
         self.files, self.faults, self.ranges, self.asked = {}, {}, True, []
@@ -48,9 +48,10 @@ class Blobs:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
-                data, wanted = blobs.files.get(self.path), re.fullmatch(r"bytes=0-(\d+)", self.headers.get("Range") or "")
-                blobs.asked.append((self.path, self.headers.get("Range")))
-                status = blobs.faults.get(self.path) or (404 if data is None else 206 if wanted and blobs.ranges else 200)
+                path = self.path.partition("?")[0]
+                data, wanted = blobs.files.get(path), re.fullmatch(r"bytes=0-(\d+)", self.headers.get("Range") or "")
+                blobs.asked.append((path, self.headers.get("Range")))
+                status = blobs.faults.get(path) or (404 if data is None else 206 if wanted and blobs.ranges else 200)
                 body = b"no" if status >= 300 else data[:int(wanted[1]) + 1] if status == 206 else data
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))

@@ -7,6 +7,7 @@ import http.server
 import json
 import re
 import secrets
+import ssl
 import threading
 
 from cryptography.exceptions import InvalidTag
@@ -25,7 +26,7 @@ class Refusal(Exception):
 class Service:
     """An HTTP server on loopback; `down` answers 503, `calls` counts what was asked."""
 
-    def __init__(self):
+    def __init__(self, tls=None):
         self.down, self.calls, self.lock = False, [], threading.Lock()
         service = self
 
@@ -40,9 +41,10 @@ class Service:
                     status, out = (503, {"errors": ["sealed"]}) if service.down else (200, service.handle(method, self.path, self.headers, body))
                 except Refusal as e:
                     status, out = e.status, e.body
-                data = json.dumps(out).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                data = out.encode() if isinstance(out, str) else json.dumps(out).encode()
+                self.send_response_only(status)
+                self.send_header("Date", service.date() if hasattr(service, "date") else self.date_time_string())
+                self.send_header("Content-Type", "application/xml" if isinstance(out, str) else "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -57,7 +59,11 @@ class Service:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def __enter__(self):

@@ -11,7 +11,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void sign(const char *url)
 {
     static const uint8_t key[64];
-    const struct cp_sas s = {.account = "acct", .key = key, .key_len = sizeof(key), .lifetime_us = 1};
+    const struct cp_sas_account account = {.name = "acct", .key = key, .key_len = sizeof(key)};
+    const struct cp_sas s = {.accounts = &account, .n_accounts = 1, .lifetime_us = 1};
     char out[CP_SAS_URL_MAX];
 
     if (cp_sas_url(&s, url, 1767873600000000ULL, UINT64_MAX, out) < 0)

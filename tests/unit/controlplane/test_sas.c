@@ -24,8 +24,12 @@ static int setup(void **state)
 
 static struct cp_sas signer(const char *ip)
 {
-    return (struct cp_sas){
-        .account = "tbaccount", .key = key, .key_len = sizeof(key), .lifetime_us = HOUR_US, .ip = ip};
+    static const struct cp_sas_account accounts[] = {
+        {.name = "another", .key = key, .key_len = 1},
+        {.name = "tbaccount", .key = key, .key_len = sizeof(key)},
+    };
+
+    return (struct cp_sas){.accounts = accounts, .n_accounts = 2, .lifetime_us = HOUR_US, .ip = ip};
 }
 
 /* The signatures were computed by an independent script from the documented string-to-sign. */
