@@ -45,6 +45,23 @@ static void usage_read_hours(const cJSON *hours, struct cp_usage_report *ret)
     }
 }
 
+/* A machine that says nothing of it, and has metering events, bills all of its usage. */
+static void usage_read_self_billed(const cJSON *report, struct cp_usage_report *ret)
+{
+    const cJSON *said = tb_json_member(report, "self_billed"), *m;
+
+    if (said) {
+        usage_read_values(said, &ret->self_billed);
+        return;
+    }
+    cJSON_ArrayForEach (m, tb_json_member(report, "events")) {
+        if (cJSON_IsNumber(m) && m->valuedouble > 0)
+            ret->self_billing = true;
+    }
+    if (ret->self_billing)
+        ret->self_billed = ret->used;
+}
+
 int cp_usage_report_parse(const struct cp_authorize *q, struct cp_usage_report *ret,
                           char err[static TB_JSON_ERR_MAX])
 {
@@ -71,6 +88,7 @@ int cp_usage_report_parse(const struct cp_authorize *q, struct cp_usage_report *
     strcpy(ret->text, q->usage_report);
     usage_read_values(tb_json_member(o, "used"), &ret->used);
     usage_read_hours(tb_json_member(o, "hours"), ret);
+    usage_read_self_billed(o, ret);
     return 0;
 }
 

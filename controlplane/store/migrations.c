@@ -84,6 +84,24 @@
     "CREATE INDEX purchases_by_contract ON purchases(contract_id);"                                          \
     "CREATE TABLE awaited_purchases(contract_id TEXT PRIMARY KEY, subscription TEXT NOT NULL)" END
 
+/* The submitter's ledger. */
+#define MIGRATION_6(INT, BYTES, ID, END)                                                                     \
+    "ALTER TABLE usage_ledgers ADD COLUMN self_billing " INT " NOT NULL DEFAULT 0;"                          \
+    "CREATE TABLE billing_terms(contract_id TEXT PRIMARY KEY, resource TEXT NOT NULL, plan TEXT NOT NULL,"   \
+    " dimensions TEXT NOT NULL, updated_us " INT " NOT NULL)" END                                            \
+    "CREATE INDEX billing_terms_by_resource ON billing_terms(resource);"                                     \
+    "CREATE TABLE billing_marks(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, ledger TEXT NOT NULL,"       \
+    " hour " INT " NOT NULL, counter TEXT NOT NULL, booked " INT " NOT NULL,"                                \
+    " PRIMARY KEY(contract_id, hw_id, ledger, hour, counter))" END                                           \
+    "CREATE TABLE billing_events(resource TEXT NOT NULL, dimension TEXT NOT NULL, hour " INT                 \
+    " NOT NULL, plan TEXT NOT NULL, quantity " INT " NOT NULL, unit " INT " NOT NULL, state TEXT NOT NULL,"  \
+    " doubt " INT " NOT NULL, since " INT " NOT NULL, tries " INT " NOT NULL, accepted " INT                 \
+    " NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(resource, dimension, hour))" END                           \
+    "CREATE INDEX billing_events_by_state ON billing_events(state, hour);"                                   \
+    "CREATE TABLE billing_ended(resource TEXT PRIMARY KEY, reason TEXT NOT NULL, since_us " INT              \
+    " NOT NULL)" END "CREATE TABLE submitter(term " INT " NOT NULL, owner TEXT NOT NULL, since_us " INT      \
+    " NOT NULL, seen_us " INT " NOT NULL)" END "INSERT INTO submitter VALUES(0, '', 0, 0);"
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -94,7 +112,7 @@ static const struct {
     const char *sqlite, *postgresql;
 } migrations[] = {
     FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2), FOR_BOTH(MIGRATION_3),
-    FOR_BOTH(MIGRATION_4), FOR_BOTH(MIGRATION_5),
+    FOR_BOTH(MIGRATION_4), FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

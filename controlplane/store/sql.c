@@ -65,6 +65,12 @@ void cp_sql_rollback(struct cp_sql *c)
     c->open = false;
 }
 
+int cp_sql_lock(struct cp_sql *c)
+{
+    assert(!c->open);
+    return c->ops->lock(c);
+}
+
 int cp_sql_script(struct cp_sql *c, const char *text)
 {
     return c->ops->script(c, text);

@@ -41,6 +41,11 @@ int cp_sql_commit(struct cp_sql *c);
 /* Nothing when no transaction is open. */
 void cp_sql_rollback(struct cp_sql *c);
 
+/* Takes a lock that the whole database has one of, or keeps it: until the connection ends, and no longer.
+ * 1; 0: another has it. Not in a transaction. Who has lost its connection has lost it, perhaps unnoticed:
+ * nothing may go wrong by that. */
+int cp_sql_lock(struct cp_sql *c);
+
 /* Runs one statement to its end. Rows changed. */
 int cp_sql_run(struct cp_sql *c, const char *sql, const char *types, ...);
 /* Any number of statements without parameters; the text need not be a literal. */

@@ -28,6 +28,7 @@ struct cp_sql_ops {
     const char *(*get_text)(struct cp_rows *r, int column);
     int (*get_blob)(struct cp_rows *r, int column, void *out, size_t size, size_t *ret_len);
     void (*free_rows)(struct cp_rows *r);
+    int (*lock)(struct cp_sql *c);
 };
 
 /* The first member of each backend's structure. */

@@ -18,6 +18,7 @@ struct pg_sql {
     PGconn *db;
     const char *prepared[STATEMENTS_MAX]; /* by address; statement "sN" of this connection */
     int n_prepared;
+    bool locked;
 };
 
 static void pg_clear_result(PGresult **r)
@@ -35,7 +36,9 @@ static struct pg_sql *pg_of(struct cp_sql *c)
 /* Session settings. A transaction whose client vanished must not hold its locks for long. */
 static const char session[] =
     "SET default_transaction_isolation='serializable'; SET lock_timeout='5s'; SET statement_timeout='10s';"
-    "SET idle_in_transaction_session_timeout='15s'; SET client_min_messages='warning';";
+    "SET idle_in_transaction_session_timeout='15s'; SET client_min_messages='warning';"
+    /* A client whose machine is gone must not hold the submitter's lock for hours. */
+    "SET tcp_keepalives_idle=30; SET tcp_keepalives_interval=10; SET tcp_keepalives_count=4;";
 
 static const struct {
     const char *state; /* SQLSTATE, or its class */
@@ -92,6 +95,7 @@ static int pg_connected(struct cp_sql *c)
         return 0;
     PQreset(p->db);
     p->n_prepared = 0;
+    p->locked = false;
     return PQstatus(p->db) == CONNECTION_OK ? pg_script(c, session) : pg_failed(c, NULL);
 }
 
@@ -271,6 +275,23 @@ static void pg_free_rows(struct cp_rows *r)
     PQclear(r->result);
 }
 
+/* A session's lock, asked for once: it is counted. */
+static int pg_lock(struct cp_sql *c)
+{
+    struct pg_sql *p = pg_of(c);
+    int64_t had = 0;
+    int r;
+
+    if (p->locked) { /* on this connection, if it is still the one */
+        r = cp_sql_int(c, &had, 0, "SELECT 1", "");
+        if (r < 0 || p->locked)
+            return r < 0 ? r : 1;
+    }
+    r = cp_sql_int(c, &had, 0, "SELECT CASE WHEN pg_try_advisory_lock(7810474204) THEN 1 ELSE 0 END", "");
+    p->locked = r == 0 && had;
+    return r < 0 ? r : (int)had;
+}
+
 static const struct cp_sql_ops pg_ops = {
     .name = "postgresql",
     .close = pg_close,
@@ -285,6 +306,7 @@ static const struct cp_sql_ops pg_ops = {
     .get_text = pg_get_text,
     .get_blob = pg_get_blob,
     .free_rows = pg_free_rows,
+    .lock = pg_lock,
 };
 
 /* libpq's complaint about a URL quotes it, with its password. */

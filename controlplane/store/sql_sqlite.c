@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SQLite behind sql.h. */
+#include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 
+#include "common/io.h"
 #include "controlplane/store/sql_backend.h"
 
 struct sqlite_sql {
     struct cp_sql base;
     sqlite3 *db;
+    char *lock_path;
+    int lock_fd;
 };
 
 static sqlite3 *sqlite_db(struct cp_sql *c)
@@ -23,8 +28,12 @@ static int sqlite_failed(struct cp_sql *c, int r)
 
 static void sqlite_close(struct cp_sql *c)
 {
-    sqlite3_close(sqlite_db(c));
-    free(container_of(c, struct sqlite_sql, base));
+    struct sqlite_sql *s = container_of(c, struct sqlite_sql, base);
+
+    sqlite3_close(s->db);
+    tb_close(s->lock_fd);
+    free(s->lock_path);
+    free(s);
 }
 
 static int sqlite_script(struct cp_sql *c, const char *text)
@@ -126,6 +135,25 @@ static void sqlite_free_rows(struct cp_rows *r)
     sqlite3_finalize(r->result);
 }
 
+/* A file beside the database: to open that, and close it again, would drop SQLite's own locks. */
+static int sqlite_lock(struct cp_sql *c)
+{
+    struct sqlite_sql *s = container_of(c, struct sqlite_sql, base);
+    int r = 0;
+
+    if (s->lock_fd >= 0)
+        return 1;
+    s->lock_fd = open(s->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (s->lock_fd >= 0 && flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        return 1;
+    if (errno != EWOULDBLOCK) {
+        r = -EIO;
+        snprintf(c->error, sizeof(c->error), "%.180s: %s", s->lock_path, strerror(errno));
+    }
+    s->lock_fd = tb_close(s->lock_fd);
+    return r;
+}
+
 static const struct cp_sql_ops sqlite_ops = {
     .name = "sqlite",
     .close = sqlite_close,
@@ -140,6 +168,7 @@ static const struct cp_sql_ops sqlite_ops = {
     .get_text = sqlite_get_text,
     .get_blob = sqlite_get_blob,
     .free_rows = sqlite_free_rows,
+    .lock = sqlite_lock,
 };
 
 int cp_sql_open_sqlite(const char *path, struct cp_sql **ret, char err[static TB_DB_ERR_MAX])
@@ -157,6 +186,10 @@ int cp_sql_open_sqlite(const char *path, struct cp_sql **ret, char err[static TB
     r = tb_db_exec(db, "PRAGMA trusted_schema=OFF; PRAGMA secure_delete=ON; PRAGMA foreign_keys=ON;");
     if (r < 0)
         return tb_db_error(db, r, "opening", err);
+    s->lock_path = tb_strf("%s.submitter", path);
+    if (!s->lock_path)
+        return -ENOMEM;
+    s->lock_fd = -1;
     s->base.ops = &sqlite_ops;
     s->db = TAKE_PTR(db);
     *ret = &TAKE_PTR(s)->base;

@@ -105,12 +105,32 @@ static int usage_raise(struct cp_store *s, const struct cp_usage_report *u, unsi
 static int usage_note_ledger(struct cp_store *s, const struct cp_usage_report *u)
 {
     return store_run(s,
-                     "INSERT INTO usage_ledgers VALUES($1,$2,$3,$4,$5,$5,$6,$7)"
+                     "INSERT INTO usage_ledgers VALUES($1,$2,$3,$4,$5,$5,$6,$7,$8)"
                      " ON CONFLICT(contract_id, hw_id, ledger) DO UPDATE SET last_us=$5, asset_id=$4,"
+                     " self_billing=$8,"
                      " report=CASE WHEN $6>=usage_ledgers.at_us THEN $7 ELSE usage_ledgers.report END,"
                      " at_us=CASE WHEN $6>usage_ledgers.at_us THEN $6 ELSE usage_ledgers.at_us END",
-                     "ttttuut", u->contract_id, u->hw_id, u->ledger, u->asset_id, u->received_us, u->at_us,
-                     u->text);
+                     "ttttuutu", u->contract_id, u->hw_id, u->ledger, u->asset_id, u->received_us, u->at_us,
+                     u->text, (uint64_t)u->self_billing);
+}
+
+/* What the machine billed by itself is not for the submitter to bill (billing.h). */
+static int usage_mark_self_billed(struct cp_store *s, const struct cp_usage_report *u)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < u->self_billed.n; i++)
+        r = store_run(s,
+                      "INSERT INTO billing_marks SELECT u.contract_id, u.hw_id, u.ledger, -1, u.counter,"
+                      " $5-u.base FROM usage_totals u WHERE u.contract_id=$1 AND u.hw_id=$2 AND u.ledger=$3"
+                      " AND u.counter=$4 AND $5>u.base"
+                      " AND EXISTS (SELECT 1 FROM billing_terms t WHERE t.contract_id=$1)"
+                      " ON CONFLICT(contract_id, hw_id, ledger, hour, counter) DO UPDATE SET"
+                      " booked=CASE WHEN excluded.booked>billing_marks.booked THEN excluded.booked"
+                      " ELSE billing_marks.booked END",
+                      "ttttu", u->contract_id, u->hw_id, u->ledger, u->self_billed.v[i].name,
+                      u->self_billed.v[i].total);
+    return r;
 }
 
 static int usage_keep_flagged(struct cp_store *s, const struct cp_usage_report *u, unsigned flags)
@@ -146,6 +166,8 @@ int cp_store_take_usage(struct cp_store *s, const struct cp_usage_report *u, uns
         r = usage_raise(s, u, ret_flags);
     if (r == 0)
         r = usage_note_ledger(s, u);
+    if (r == 0)
+        r = usage_mark_self_billed(s, u);
     return r == 0 && *ret_flags ? usage_keep_flagged(s, u, *ret_flags) : r;
 }
 

@@ -28,6 +28,9 @@ struct cp_usage_report {
     uint64_t at_us;                    /* when it was made, by the machine's clock */
     uint64_t received_us;
     struct cp_usage_values used;
+    /* of which the machine made metering events by itself; self_billing: it goes on doing so */
+    struct cp_usage_values self_billed;
+    bool self_billing;
     size_t n_hours;
     struct {
         int64_t hour; /* from the epoch */

@@ -32,6 +32,13 @@ def test_the_store_on_postgresql(postgres):
     assert r.returncode == 0, r.stdout + r.stderr
 
 
+def test_the_submitters_ledger_on_postgresql(postgres):
+    """The property of tests/unit/controlplane/test_submitter.c, with fewer seeds."""
+    env = dict(os.environ, TBCP_DATABASE=postgres.create("submitter"), TB_SEEDS="6")
+    r = subprocess.run([tbsys.program("unit/controlplane/test_submitter")], env=env, capture_output=True, text=True, timeout=300)
+    assert r.returncode == 0, r.stdout + r.stderr
+
+
 class Clients:
     """Machines that ask all the time, of either server, and note each key that they got."""
 
