@@ -16,6 +16,7 @@ import time
 
 import pytest
 
+from openapi import SPEC
 from tbsys import CA, Daemon, fetch_credential, free_port, program, read_json, unix_listener, wait_for
 
 KEY = hashlib.sha256(b"authorize test key").hexdigest()  # the same in each process that collects the tests: ids show it
@@ -66,7 +67,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         plane = self.server.plane
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.loads(text)
+        SPEC.note_request("POST", self.path, dict(self.headers), text)
         with plane.lock:
             plane.requests.append((time.monotonic(), self.path, dict(self.headers), body))
             n = len(plane.requests)
@@ -156,6 +159,7 @@ class World:
         self.plane.down()
         if self.listener:
             self.listener.close()
+        SPEC.finish()
 
     def lease(self):
         return read_json(self.run / "lease.json")

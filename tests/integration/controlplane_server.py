@@ -14,6 +14,8 @@ import sys
 import threading
 
 import tbsys
+from openapi import SPEC
+from recorder import Recorder
 
 sys.path.insert(0, str(tbsys.repo / "tests" / "vectors"))
 import tbenc_ref
@@ -79,6 +81,38 @@ class Blobs:
 BLOBS = Blobs()
 
 
+class Answer:
+    """An answer that was read whole."""
+
+    def __init__(self, r):
+        self.status, self.headers, self.body = r.status, r.headers, r.read()
+        self.getheader = self.headers.get
+
+    def read(self):
+        return self.body
+
+
+class Checked:
+    """Each exchange over the connection is judged by docs/controlplane.openapi.yaml."""
+
+    def request(self, method, url, body=None, headers=None, **kw):
+        self.asked = method, url, headers or {}, body.encode() if isinstance(body, str) else body
+        super().request(method, url, body, headers or {}, **kw)
+
+    def getresponse(self):
+        answer = Answer(super().getresponse())
+        SPEC.check(*self.asked, answer.status, dict(answer.headers.items()), answer.body)
+        return answer
+
+
+class CheckedHTTP(Checked, http.client.HTTPConnection):
+    pass
+
+
+class CheckedHTTPS(Checked, http.client.HTTPSConnection):
+    pass
+
+
 class Server:
     """tb-controlplane serve on a free port, and its command line."""
 
@@ -118,11 +152,15 @@ class Server:
 
     def connection(self, ca=None, cert=None):
         if not self.tls:
-            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+            return CheckedHTTP("127.0.0.1", self.port, timeout=20)
         context = ssl.create_default_context(cafile=str(ca or self.data / "ca.crt"))
         if cert:
             context.load_cert_chain(*cert)
-        return http.client.HTTPSConnection("localhost", self.port, timeout=20, context=context)
+        return CheckedHTTPS("localhost", self.port, timeout=20, context=context)
+
+    def recorder(self):
+        """What tbpkg is pointed to, so that its exchanges are judged, too."""
+        return Recorder(self.connection, (self.data / "server.crt", self.data / "server.key") if self.tls else None)
 
     def raw(self):
         c = self.connection()

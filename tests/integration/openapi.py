@@ -71,6 +71,7 @@ class Spec:
     def find(self, method, target):
         """The operation of a request, its parameters of path and query; None when the file has no such path."""
         path, _, query = target.partition("?")
+        path = path.replace("/purchases//", "/purchases/")  # Azure adds its part behind whatever was entered
         method = "GET" if method == "HEAD" else method
         matches = [(op, op.pattern.match(path)) for op in self.operations if op.pattern.match(path)]
         matches.sort(key=lambda m: len(m[0].names))  # /machines/expel before /machines/{...}
@@ -119,8 +120,21 @@ class Spec:
             document = json.loads(body)
         except ValueError as e:
             raise Wrong(f"{op}: the body is no JSON: {e}") from None
-        self.schema(wanted["content"]["application/json"]["schema"], document, f"{op}: body")
+        schema = wanted["content"]["application/json"]["schema"]
+        if "admin" not in op.text["tags"]:
+            document = self.without_nonsense(self.deref(schema), document)
+        self.schema(schema, document, f"{op}: body")
         return op
+
+    def without_nonsense(self, schema, document):
+        """Machines, old ones too, are not refused for an optional member that makes no sense: it is as if it were not there."""
+        if not isinstance(document, dict):
+            return document
+
+        def makes_sense(name, value):
+            part = schema["properties"].get(name)
+            return part is None or name in schema["required"] or jsonschema.Draft202012Validator(part, resolver=self.resolver).is_valid(value)
+        return {k: v for k, v in document.items() if makes_sense(k, v)}
 
     def check_answer(self, method, target, status, headers, body):
         found = self.find(method, target)
@@ -163,13 +177,17 @@ class Spec:
         if status < 300:
             self.check_request(method, target, request_headers, request_body)
 
-    def note(self, *exchange):
+    def note(self, *exchange, check=None):
         """The same for a thread that nobody waits for: what is wrong is kept for the end of the test."""
         try:
-            self.check(*exchange)
+            (check or self.check)(*exchange)
         except (Wrong, ValueError, KeyError) as e:
             with self.lock:
                 self.wrong.append(str(e))
+
+    def note_request(self, *request):
+        """A request alone, of a program to a stand-in whose answers may be wrong on purpose."""
+        self.note(*request, check=self.check_request)
 
     def finish(self):
         """Raises what note() kept."""
