@@ -30,10 +30,9 @@ param vmSize string = 'Standard_NC24ads_A100_v4'
 @maxValue(16)
 param instanceCount int = 1
 
-@description('The contract, as the provider names it: A-Z a-z 0-9 _ and -.')
-@minLength(1)
+@description('The contract, as the provider names it: A-Z a-z 0-9 _ and -. Empty: the one that this purchase makes.')
 @maxLength(100)
-param contractId string
+param contractId string = ''
 
 @description('The asset that the contract is about: A-Z a-z 0-9 _ and -.')
 @minLength(1)
@@ -145,7 +144,7 @@ var newNetwork = empty(subnetId)
 var tls = tlsMode == 'selfSigned'
 var allTags = union(tags, {
   'trustbridge-component': 'appliance'
-  'trustbridge-contract': contractId
+  'trustbridge-contract': empty(contractId) ? 'application' : contractId
   'trustbridge-asset': assetId
 })
 
@@ -163,7 +162,7 @@ TB_EDC_ENDPOINT={2}
 TB_LOG_LEVEL={3}
 TB_ROUTES={4}
 {5}{6}{7}{8}''',
-  uriComponent(contractId),
+  empty(contractId) ? 'application' : uriComponent(contractId),
   uriComponent(assetId),
   endpointUrl,
   logLevel,

@@ -14,6 +14,9 @@
  * ASCII), with it. -EINVAL when it is none. */
 int tb_application_read(const char *text, char ret[static TB_APPLICATION_MAX + 1]);
 
+/* What TB_CONTRACT_ID says instead of a contract's id: the one of the purchase. */
+#define TB_APPLICATION_CONTRACT "application"
+
 /* The id of the contract that the purchase of this application makes: whoever knows the application knows it,
  * the control plane from the notification, the machine from TB_BILLING_RESOURCE_ID. Takes what
  * tb_application_read() does. -EINVAL, -EIO. */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "common/application.h"
 #include "common/config.h"
 
 #include <ctype.h>
@@ -160,7 +161,26 @@ static const char *env_get(char *const *env, const char *name)
 
 /* --- the whole ------------------------------------------------------------------------------------------ */
 
-static void config_check_together(const struct tb_config *c, struct tb_findings *f)
+/* The contract that the purchase of this managed application made. */
+static void config_resolve_contract(struct tb_config *c, struct tb_findings *f)
+{
+    char contract[TB_APPLICATION_CONTRACT_MAX + 1];
+
+    if (!c->contract_id || strcmp(c->contract_id, TB_APPLICATION_CONTRACT) != 0)
+        return;
+    if (!c->billing_resource_id || tb_application_contract(c->billing_resource_id, contract) < 0) {
+        config_wrong(f, "TB_CONTRACT_ID",
+                     "\"" TB_APPLICATION_CONTRACT "\" is the contract of a purchase, and needs the managed "
+                     "application's id in TB_BILLING_RESOURCE_ID");
+        return;
+    }
+    free(c->contract_id);
+    c->contract_id = strdup(contract);
+    if (!c->contract_id)
+        config_wrong(f, "TB_CONTRACT_ID", "out of memory");
+}
+
+static void config_check_together(struct tb_config *c, struct tb_findings *f)
 {
     static const char client[] =
         "must be set too; a client certificate needs both TB_CLIENT_CERT_PATH and TB_CLIENT_KEY_PATH";
@@ -172,6 +192,7 @@ static void config_check_together(const struct tb_config *c, struct tb_findings 
         config_wrong(f, c->tls_cert ? "TB_TLS_KEY" : "TB_TLS_CERT", tls);
     if (c->billing_enabled && !c->billing_plan_id)
         config_wrong(f, "TB_BILLING_PLAN_ID", "required when TB_BILLING_ENABLED is true");
+    config_resolve_contract(c, f);
 }
 
 /* A setting whose value is wrong has its default, or is unset: what else is wrong can still be found. */

@@ -112,7 +112,8 @@ BROKEN = {
     "HideExisting-Must-Be-Correctly-Handled": lambda t, u: add(u, type="Microsoft.Network.VirtualNetworkCombo"),
     "Location-Should-Be-In-Outputs": lambda t, u: u["parameters"]["outputs"].pop("location"),
     "Outputs-Must-Be-Present-In-Template-Parameters": lambda t, u: u["parameters"]["outputs"].update(other="[steps('machine').vmSize]"),
-    "Parameters-Without-Default-Must-Exist-In-CreateUIDefinition": lambda t, u: u["parameters"]["outputs"].pop("contractId"),
+    "Parameters-Without-Default-Must-Exist-In-CreateUIDefinition": lambda t, u: u["parameters"]["outputs"].pop("contractId") and
+    t["parameters"]["contractId"].pop("defaultValue"),
     "Password-Textboxes-Must-Be-Used-For-Password-Parameters": lambda t, u: u["parameters"]["outputs"].update(
         adminPassword="[steps('contract').contractId]"),
     "PasswordBoxes-Must-Have-Min-Length": lambda t, u: add(u, type="Microsoft.Common.PasswordBox", constraints={"regex": "^.{8,}$"}),
@@ -279,7 +280,7 @@ def test_contract_id_is_the_daemons():
         assert bool(re.search(regex("contractId"), c)) == (c in letters), c
     assert re.search(regex("contractId"), "x" * limit) and not re.search(regex("contractId"), "x" * (limit + 1))
     table = (REPO / "docs/configuration.md").read_text()
-    assert f"| `TB_CONTRACT_ID` | required | `{regex('contractId')}` |" in table
+    assert f"| `TB_CONTRACT_ID` | required | `{regex('contractId')}`; `application`:" in table
     for name in ("contractId", "assetId"):
         assert packaged()["parameters"][name]["maxLength"] == limit
 

@@ -92,8 +92,8 @@ def test_fault_is_found(tmp_path, change, says):
 
 
 PARAMETERS = [
-    ({"contractId": None}, "parameter contractId: not given"),
-    ({"contractId": ""}, "contractId: outside its limits"),
+    ({"assetId": None}, "parameter assetId: not given"),
+    ({"assetId": ""}, "assetId: outside its limits"),
     ({"contractId": "x" * 101}, "contractId: outside its limits"),
     ({"instanceCount": 0}, "instanceCount: outside its limits"),
     ({"instanceCount": 17}, "instanceCount: outside its limits"),
@@ -313,6 +313,13 @@ def test_daemons_accept_the_settings(tmp_path):
         assert not complaints(settings(Deployed(managed_by=APP, **parameters)), tmp_path)
     assert any("TB_CONTRACT_ID" in c for c in complaints(settings(Deployed(contractId="a b")), tmp_path))
     assert any("TB_EDC_ENDPOINT" in c for c in complaints(settings(Deployed(edcEndpoint="http://controlplane.example.com")), tmp_path))
+
+
+def test_a_purchase_without_a_contract_gets_its_own(tmp_path):
+    s = settings(Deployed(managed_by=APP.replace("/s/", "/0a1b2c3d-0000-4000-8000-00000000000f/"), contractId=""))
+    assert s["TB_CONTRACT_ID"] == "application" and not complaints(s, tmp_path)
+    # deployed by hand there is no purchase
+    assert any("managed application" in c for c in complaints(settings(Deployed(contractId="")), tmp_path))
 
 
 def test_settings_follow_the_parameters():

@@ -131,6 +131,32 @@ static void test_plain_http_needs_saying_so(void **state)
     endpoint("ftp://cp", "TB_INSECURE_HTTP=true", 0);
 }
 
+static void contract_of_application(const char *resource, const char *contract)
+{
+    const char *env[] = {"TB_CONTRACT_ID=application", "TB_ASSET_ID=a", "TB_EDC_ENDPOINT=https://cp",
+                         resource, NULL};
+    _cleanup_config_ struct tb_config c = {0};
+    _cleanup_free_ char *errors = NULL, *warnings = NULL;
+    int r = tb_config_load((char *const *)env, &c, &errors, &warnings);
+
+    if (contract) {
+        assert_int_equal(r, 0);
+        assert_string_equal(c.contract_id, contract);
+    } else {
+        assert_int_equal(r, -EINVAL);
+        assert_non_null(strstr(errors, "TB_CONTRACT_ID: \"application\" is the contract of a purchase"));
+    }
+}
+
+static void test_the_contract_of_a_purchase_is_named_by_its_application(void **state)
+{
+    contract_of_application("TB_BILLING_RESOURCE_ID=/subscriptions/0A1b2c3d-0000-4000-8000-00000000000F/"
+                            "resourceGroups/rg-1/providers/Microsoft.Solutions/applications/llama",
+                            "app-547c6d496eb26c33fe5699a33e8e6994");
+    contract_of_application("TB_BILLING_RESOURCE_ID=4d3ab7e5-4da9-4f0b-a25d-9f7f9a1a1111", NULL);
+    contract_of_application("TB_BILLING_RESOURCE_ID=", NULL);
+}
+
 static void test_all_errors_are_reported_together(void **state)
 {
     const char *env[] = {"TB_ASSET_ID=a b",
@@ -193,6 +219,7 @@ int main(void)
         cmocka_unit_test(test_defaults_are_those_of_the_design),
         cmocka_unit_test(test_each_setting_has_its_rule),
         cmocka_unit_test(test_plain_http_needs_saying_so),
+        cmocka_unit_test(test_the_contract_of_a_purchase_is_named_by_its_application),
         cmocka_unit_test(test_all_errors_are_reported_together),
         cmocka_unit_test(test_ids),
         cmocka_unit_test(test_asset_ids),
