@@ -10,6 +10,8 @@
 #include "common/usage.h"
 
 #define PIECE (16 * 1024)
+/* Of a request on its way to the runtime: with less than that nobody is woken while more of it is here. */
+#define SEND_BYTES (64 * 1024)
 
 /* --- the request ---------------------------------------------------------------------------------------- */
 
@@ -56,9 +58,10 @@ static void metering_refuse_repeated(struct tb_exchange *ex)
 
 ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
 {
+    bool more = tb_connection_body_here(ex->connection) > n;
     size_t done = 0;
 
-    if (!metering_flush(ex))
+    if ((ex->to_runtime_pos > 0 || ex->to_runtime.len >= SEND_BYTES) && !metering_flush(ex))
         return 0;
     while (done < n) { /* a piece is as long as a connection's pool at most */
         size_t used;
@@ -76,7 +79,8 @@ ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n)
         if (r < 0)
             return r;
     }
-    (void)metering_flush(ex);
+    if (!more || ex->to_runtime.len >= SEND_BYTES)
+        (void)metering_flush(ex);
     return (ssize_t)done;
 }
 

@@ -577,6 +577,11 @@ void tb_connection_look(struct tb_connection *c, uint64_t now_us, uint64_t elaps
     }
 }
 
+size_t tb_connection_body_here(const struct tb_connection *c)
+{
+    return c->data - c->start;
+}
+
 const char *tb_connection_address(const struct tb_connection *c)
 {
     return c->address;

@@ -107,6 +107,9 @@ void tb_connection_reply(struct tb_connection *c, const struct tb_reply *r, bool
 void tb_connection_set_costly(struct tb_connection *c);
 /* There is more to write than one turn of the loop should take: writable() is called at the next. */
 void tb_connection_yield(struct tb_connection *c);
+/* How many bytes of the body are here, those included that body() is called with: it is called for the rest
+ * of them without waiting for the client. */
+size_t tb_connection_body_here(const struct tb_connection *c);
 /* body() will take more. */
 void tb_connection_resume(struct tb_connection *c);
 /* The client waits for 100 Continue, and shall send its body. */

@@ -63,18 +63,25 @@ static void scan_keep(struct tb_json_scan *s, unsigned c)
     }
 }
 
-/* The same for bytes that stand for themselves. */
+/* The same for bytes that stand for themselves: none of them is a control character. */
 static void scan_keep_run(struct tb_json_scan *s, const char *p, size_t n)
 {
     struct tb_json_level *l = scan_level(s);
     bool key = s->key && l;
     char *to = key ? l->key : s->value;
-    size_t room = (key ? TB_JSON_SCAN_KEY : TB_JSON_SCAN_VALUE) - s->fill, take = MIN(n, room);
+    size_t room = (key ? TB_JSON_SCAN_KEY : TB_JSON_SCAN_VALUE) - s->fill, take = MIN(n, room), i = 0;
     bool other = false;
 
     if (s->cut)
         return;
-    for (size_t i = 0; i < take; i++) {
+    for (; i + 8 <= take; i += 8) {
+        uint64_t v = tb_bytes_load(p + i);
+
+        if ((v & TB_EACH_BYTE(0x80ULL)) | tb_bytes_have(v, 0x7f))
+            break;
+        memcpy(to + s->fill + i, &v, 8);
+    }
+    for (; i < take; i++) {
         bool ascii = p[i] >= 0x20 && p[i] < 0x7f;
 
         to[s->fill + i] = ascii ? p[i] : 0x7f;
