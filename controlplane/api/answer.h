@@ -25,6 +25,16 @@ void cp_answer_misconfigured(struct cp_reply *ret);
 /* The key service does not answer. */
 void cp_answer_key_service(struct cp_reply *ret);
 
+/* Whether the token is good for this call; false: *ret is the answer. The first before the body. */
+bool cp_answer_stranger(const struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret);
+bool cp_authenticate(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
+                     enum cp_call_name call, struct cp_caller *ret_caller, struct cp_reply *ret);
+/* 403: another scope is needed. */
+void cp_answer_scope(const struct cp_caller *c, unsigned scopes, const char *what, struct cp_reply *ret);
+/* 401, or 503, for a failure of cp_caller_identify() or cp_caller_recheck(). */
+void cp_answer_caller(const struct cp_api *api, const struct cp_store *s, const struct cp_request *rq, int r,
+                      const char *why, struct cp_reply *ret);
+
 /* One function for each call. */
 void cp_answer_register(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
                         struct cp_reply *ret);

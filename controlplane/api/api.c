@@ -2,9 +2,7 @@
 #include "controlplane/api/api.h"
 
 #include <string.h>
-#include <strings.h>
 
-#include "common/hex.h"
 #include "common/log.h"
 #include "common/units.h"
 #include "controlplane/api/answer.h"
@@ -36,20 +34,6 @@ static const struct {
     {"/health", ROUTE_HEALTH, false},
 };
 
-static bool api_token_matches(const struct cp_api *api, const char *authorization)
-{
-    _cleanup_key_ struct tb_key given = {0};
-    const char *s = authorization;
-
-    if (!s || strncasecmp(s, "Bearer ", 7) != 0)
-        return false;
-    for (s += 7; *s == ' '; s++)
-        ;
-    if (tb_hex_decode(s, strlen(s), given.b, sizeof(given.b)) < 0)
-        return false;
-    return tb_mem_equal(given.b, api->token->b, sizeof(given.b));
-}
-
 /* 404 of a server that takes none: it tells nothing. */
 static bool api_refuse_sig(const struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret)
 {
@@ -70,16 +54,8 @@ static bool api_refuse_sig(const struct cp_api *api, const struct cp_request *rq
 static bool api_refuse_unauthenticated(const struct cp_api *api, const struct cp_request *rq,
                                        enum route route, struct cp_reply *ret)
 {
-    if (route == ROUTE_REGISTER && !api_token_matches(api, rq->authorization)) {
-        tb_warn("register: refused from %s: %s", rq->peer,
-                rq->authorization ? "wrong bearer token" : "no bearer token");
-        (void)cp_limits_take(api->limits, CP_LIMIT_GUESS, rq->peer, tb_now_monotonic_us());
-        cp_metric_add(CP_METRIC_GUESS_TOKEN);
-        cp_answer(ret, 401, "error", "unauthorized", "message",
-                  "send Authorization: Bearer with the provider token of this control plane");
-        ret->challenge = true;
-        return true;
-    }
+    if (route == ROUTE_REGISTER)
+        return cp_answer_stranger(api, rq, ret);
     if (route == ROUTE_PURCHASE)
         return api_refuse_sig(api, rq, ret);
     if (route != ROUTE_AUTHORIZE || rq->client_auth == CP_CLIENT_NOT_ASKED ||
@@ -100,7 +76,7 @@ bool cp_api_limit(const struct cp_api *api, const struct cp_request *rq, struct 
 {
     uint64_t now = tb_now_monotonic_us();
     /* A probe is not held up by those who share its address. */
-    bool probe = strcmp(rq->method, "POST") != 0;
+    bool probe = strcmp(rq->path, "/health") == 0 || strcmp(rq->path, "/api/v1/health") == 0;
     unsigned guesses = probe ? 0 : cp_limits_look(api->limits, CP_LIMIT_GUESS, rq->peer, now);
     unsigned asks = cp_limits_take(api->limits, CP_LIMIT_CLIENT, rq->peer, now);
     unsigned wait = MAX(guesses, asks);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "common/secret.h"
+#include "controlplane/access/caller.h"
 #include "controlplane/api/limits.h"
 #include "controlplane/api/request.h"
 #include "controlplane/blob/proof.h"
@@ -30,7 +31,7 @@ enum cp_client_auth {
 /* What all requests share. */
 struct cp_api {
     struct cp_keyring *keyring;
-    const struct tb_key *token;
+    struct cp_access access;
     struct cp_sas sas;
     const struct cp_authority *machines; /* gives machines their certificates; NULL: nobody does */
     uint64_t certificate_s;              /* for so long; 0: CP_CERTIFICATE_S */
@@ -47,11 +48,21 @@ struct cp_api {
 /* A machine that was off for so long behind the end of its certificate comes back by itself. */
 #define CP_CERTIFICATE_LATE_S (90 * 86400)
 
+#define CP_QUERY_MAX 16
+struct cp_query {
+    size_t n; /* more than CP_QUERY_MAX: those that are here, and others */
+    struct {
+        const char *name, *value;
+    } v[CP_QUERY_MAX];
+};
+
 struct cp_request {
     const char *method, *path;
-    const char *authorization; /* header value, NULL: none */
-    const char *sig;           /* parameter `sig` of the query, NULL: none */
-    const char *peer;          /* address, for the log */
+    const char *authorization;              /* header value, NULL: none */
+    const char *idempotency_key, *if_match; /* headers, NULL: none */
+    const struct cp_query *query;           /* NULL: none */
+    const char *sig;                        /* parameter `sig` of the query, NULL: none */
+    const char *peer;                       /* address, for the log */
     enum cp_client_auth client_auth;
     const char *client_name;      /* common name of the verified certificate, NULL: none */
     const struct cp_peer *client; /* what it showed, NULL: nothing */
@@ -62,10 +73,13 @@ struct cp_request {
 
 struct cp_reply {
     unsigned status;
-    char *body;        /* heap, NUL-terminated; may hold a key. NULL: out of memory */
-    const char *allow; /* Allow header of a 405, else NULL */
-    bool challenge;    /* 401 for want of the bearer token: add WWW-Authenticate */
-    unsigned retry_s;  /* 429, 503: Retry-After; 0: none */
+    char *body;               /* heap, NUL-terminated; may hold a key. NULL: out of memory */
+    const char *allow;        /* Allow header of a 405, else NULL */
+    bool challenge;           /* 401 for want of the bearer token: add WWW-Authenticate */
+    unsigned retry_s;         /* 429, 503: Retry-After; 0: none */
+    const char *content_type; /* NULL: JSON */
+    char etag[32];            /* "": none */
+    bool replayed;            /* Idempotent-Replay: it is the answer of an earlier request */
 };
 void cp_reply_clear(struct cp_reply *r); /* wipes the body */
 #define _cleanup_reply_ _cleanup_(cp_reply_clear)

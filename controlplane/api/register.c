@@ -11,6 +11,8 @@
 struct cp_registration {
     struct cp_asset asset;
     struct cp_put_how how;
+    struct cp_caller who;
+    char why[CP_JWT_ERR_MAX];
     uint64_t now_us;
     enum cp_put put;
     uint64_t live; /* contracts that stand in the way */
@@ -25,12 +27,17 @@ static int register_store(struct cp_store *s, void *ctx)
 {
     struct cp_registration *g = ctx;
     char version[24];
-    int r = cp_store_put_asset(s, &g->asset, &g->how, &g->put, &g->live);
+    int r = cp_caller_recheck(s, &g->who, g->now_us, g->why);
 
+    if (r == 0)
+        r = cp_store_put_asset(s, &g->asset, &g->how, &g->put, &g->live);
+    if (r == 0 && g->put == CP_PUT_REPLACED && g->live > 0 &&
+        !(g->who.scopes & (CP_SCOPE_OWNER | CP_SCOPE_REPLACE)))
+        r = -EPERM;
     if (r < 0)
         return r;
     snprintf(version, sizeof(version), "%llu", (unsigned long long)g->asset.version);
-    return cp_change(s, g->now_us, "provider.token", register_actions[g->put], g->asset.asset_id, "version",
+    return cp_change(s, g->now_us, g->who.actor, register_actions[g->put], g->asset.asset_id, "version",
                      version, "sha256_ciphertext", g->asset.sha256_ciphertext, "key_id", g->asset.key_id,
                      "kek_id", g->asset.wrapped.kek_id);
 }
@@ -104,11 +111,20 @@ static bool register_refuse_unproved(const struct cp_api *api, const struct cp_a
     return true;
 }
 
-static void register_answer_failure(const struct cp_store *s, const struct cp_registration *g, int r,
+static void register_answer_failure(const struct cp_api *api, const struct cp_request *rq,
+                                    const struct cp_store *s, const struct cp_registration *g, int r,
                                     struct cp_reply *ret)
 {
     char message[200];
 
+    if (r == -EPERM) {
+        cp_answer_scope(&g->who, CP_SCOPE_OWNER | CP_SCOPE_REPLACE, "replacing what live contracts use", ret);
+        return;
+    }
+    if (r == -EACCES || r == -EKEYEXPIRED) {
+        cp_answer_caller(api, s, rq, r, g->why, ret);
+        return;
+    }
     if (r != -EADDRINUSE) {
         cp_answer_store_failure(s, "register", r, ret);
         return;
@@ -147,6 +163,8 @@ void cp_answer_register(const struct cp_api *api, struct cp_store *s, const stru
     char err[TB_JSON_ERR_MAX];
     int r;
 
+    if (!cp_authenticate(api, s, rq, CP_CALL_REGISTER, &g.who, ret))
+        return;
     r = cp_register_parse(rq->body, rq->body_len, &g.asset, &g.how, &key, err);
     if (r < 0) {
         tb_warn("register: refused from %s: %s", rq->peer, err);
@@ -165,7 +183,7 @@ void cp_answer_register(const struct cp_api *api, struct cp_store *s, const stru
     }
     r = cp_store_transact(s, register_store, &g);
     if (r < 0) {
-        register_answer_failure(s, &g, r, ret);
+        register_answer_failure(api, rq, s, &g, r, ret);
         return;
     }
     cp_metric_add(CP_METRIC_REGISTERED);

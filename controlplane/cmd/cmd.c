@@ -28,6 +28,8 @@ void cp_options_clear(struct cp_options *o)
     tb_option_list_clear(&o->storage_key_files);
     tb_option_list_clear(&o->storage_endpoints);
     tb_option_list_clear(&o->keks_old);
+    tb_option_list_clear(&o->scopes);
+    tb_option_list_clear(&o->oidc_scopes);
 }
 
 int cp_option_time(const struct tb_option *o, void *us, char *value, char err[static TB_OPTION_ERR_MAX])

@@ -32,6 +32,8 @@ struct cp_options {
     const char *plan, *definition, *subscription;
     uint64_t codes, code_expires_us;
     bool replace;
+    /* tokens */
+    struct tb_option_list scopes;
     /* listings */
     bool json;
     uint64_t limit;
@@ -42,7 +44,8 @@ struct cp_options {
     const char *machine_ca, *machine_ca_key;
     const char *purchase_sig_file, *purchase_verify, *arm, *identity_client_id;
     uint64_t certificate_s;
-    struct tb_option_list names;
+    struct tb_option_list names, oidc_scopes;
+    const char *oidc_issuer, *oidc_audience, *oidc_claim, *oidc_ca;
     uint64_t sas_seconds, workers, client_rate, contract_rate;
     bool tls_auto, http, client_auth, seed;
     /* the keyring */
@@ -106,7 +109,7 @@ int cp_option_from_now(const struct tb_option *o, void *us, char *value, char er
 extern const struct tb_option cp_no_options[], cp_json_options[], cp_serve_options[],
     cp_contract_add_options[], cp_contract_deny_options[], cp_contract_shorten_options[], cp_log_options[],
     cp_machine_options[], cp_code_options[], cp_changes_options[], cp_kek_options[],
-    cp_asset_promote_options[], cp_offer_add_options[], cp_contract_await_options[];
+    cp_asset_promote_options[], cp_offer_add_options[], cp_contract_await_options[], cp_token_add_options[];
 
 /* Parses argv after the command's words. Returns -1 to go on, else the exit code (help was printed, or an
  * error). */
@@ -150,6 +153,10 @@ int cp_run_kek_create(const struct cp_options *o);
 int cp_run_kek_check(const struct cp_options *o);
 int cp_run_kek_list(const struct cp_options *o);
 int cp_run_kek_rewrap(const struct cp_options *o);
+int cp_run_token_add(const struct cp_options *o);
+int cp_run_token_list(const struct cp_options *o);
+int cp_run_token_revoke(const struct cp_options *o);
+int cp_run_token_scopes(const struct cp_options *o);
 int cp_run_log(const struct cp_options *o);
 int cp_run_offer_add(const struct cp_options *o);
 int cp_run_offer_list(const struct cp_options *o);

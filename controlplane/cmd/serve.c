@@ -99,6 +99,18 @@ const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "identity-client-id", "ID", TB_OPTION_STRING, identity_client_id,
               "user-assigned managed identity of this machine, for storage and Resource Manager",
               .setting = "TBCP_IDENTITY_CLIENT_ID"),
+    TB_OPTION(0, "oidc-issuer", "URL", TB_OPTION_STRING, oidc_issuer,
+              "tokens of this OpenID provider are good, too (iss)", .setting = "TBCP_OIDC_ISSUER"),
+    TB_OPTION(0, "oidc-audience", "NAME", TB_OPTION_STRING, oidc_audience, "that are for this audience (aud)",
+              .setting = "TBCP_OIDC_AUDIENCE"),
+    TB_OPTION(0, "oidc-claim", "CLAIM", TB_OPTION_STRING, oidc_claim,
+              "claim that says what its owner may do (default roles); a.b is b in a",
+              .setting = "TBCP_OIDC_CLAIM"),
+    TB_OPTION(0, "oidc-scope", "VALUE=SCOPE", TB_OPTION_LIST, oidc_scopes,
+              "a value of the claim, and the scope that it gives; may be repeated",
+              .setting = "TBCP_OIDC_SCOPES"),
+    TB_OPTION(0, "oidc-ca", "FILE", TB_OPTION_STRING, oidc_ca, "CAs of the provider (default: the system's)",
+              .setting = "TBCP_OIDC_CA"),
     CP_KEK_ROWS,
     TB_OPTION(0, "log-level", "LEVEL", TB_OPTION_CALL, seed, "debug, info (default), warn or error",
               .set = serve_set_log_level, .want = "debug, info, warn or error", .setting = "TBCP_LOG_LEVEL"),
@@ -115,6 +127,7 @@ struct serve {
     struct cp_storage storage;
     struct cp_server_tls tls;
     struct cp_api api;
+    struct cp_oidc *oidc;
     int fd, metrics_fd;
 };
 
@@ -123,6 +136,7 @@ static void serve_clear(struct serve *v)
     v->keyring = cp_keyring_close(v->keyring);
     v->machines = cp_authority_close(v->machines);
     v->api.purchases = cp_purchases_stop(v->api.purchases);
+    v->oidc = cp_oidc_free(v->oidc);
     v->api.limits = cp_limits_free(v->api.limits);
     tb_secret_freep(&v->token);
     cp_storage_close(&v->storage);
@@ -260,8 +274,52 @@ static int serve_load_keys(struct serve *v)
     r = cp_data_secret(o->data, CP_TOKEN_FILE, v->token, err);
     if (r < 0)
         return cp_fail(o, TB_EXIT_CONFIG, "%s", err);
-    v->api.token = v->token;
+    v->api.access.provider_token = v->token;
     return 0;
+}
+
+/* VALUE=SCOPE; a value may have an = of its own. */
+static int serve_add_oidc_scope(const struct cp_options *o, const char *text, struct cp_oidc_settings *s)
+{
+    const char *equals = strrchr(text, '=');
+    struct cp_oidc_map *m = &s->map[s->n_maps];
+
+    if (s->n_maps == CP_OIDC_MAPS_MAX)
+        return cp_fail(o, TB_EXIT_USAGE, "--oidc-scope: at most %d", CP_OIDC_MAPS_MAX);
+    if (!equals || equals == text || cp_scopes_parse(equals + 1, &m->scopes) < 0)
+        return cp_fail(o, TB_EXIT_USAGE,
+                       "--oidc-scope %s: not VALUE=SCOPE with owner, publisher, support, auditor or replace",
+                       text);
+    if (equals - text > CP_OIDC_VALUE_MAX)
+        return cp_fail(o, TB_EXIT_USAGE, "--oidc-scope: a value is longer than %d characters",
+                       CP_OIDC_VALUE_MAX);
+    memcpy(m->value, text, (size_t)(equals - text));
+    s->n_maps++;
+    return 0;
+}
+
+static int serve_load_oidc(struct serve *v)
+{
+    const struct cp_options *o = v->o;
+    struct cp_oidc_settings s = {.issuer = o->oidc_issuer,
+                                 .audience = o->oidc_audience,
+                                 .claim = o->oidc_claim ? o->oidc_claim : "roles",
+                                 .ca_file = o->oidc_ca};
+    char err[CP_JWT_ERR_MAX];
+    int r = 0;
+
+    if (!o->oidc_issuer && !o->oidc_audience && !o->oidc_scopes.n)
+        return 0;
+    if (!o->oidc_issuer || !o->oidc_audience || !o->oidc_scopes.n)
+        return cp_fail(o, TB_EXIT_USAGE, "--oidc-issuer, --oidc-audience and --oidc-scope go together");
+    if (o->oidc_ca && access(o->oidc_ca, R_OK) < 0)
+        return cp_fail(o, TB_EXIT_CONFIG, "cannot read %s: %s", o->oidc_ca, strerror(errno));
+    for (size_t i = 0; r == 0 && i < o->oidc_scopes.n; i++)
+        r = serve_add_oidc_scope(o, o->oidc_scopes.v[i], &s);
+    if (r == 0 && cp_oidc_new(&s, &v->oidc, err) < 0)
+        r = cp_fail(o, TB_EXIT_USAGE, "--oidc-issuer: %s", err);
+    v->api.access.oidc = v->oidc;
+    return r;
 }
 
 /* The largest rate is none. */
@@ -351,6 +409,8 @@ int cp_run_serve(const struct cp_options *o)
         r = serve_load_tls(&v);
     if (r == 0)
         r = serve_load_storage(&v);
+    if (r == 0)
+        r = serve_load_oidc(&v);
     if (r == 0)
         r = serve_make_limits(&v);
     if (r == 0)

@@ -14,6 +14,7 @@
 #include "common/inet.h"
 #include "common/log.h"
 #include "common/units.h"
+#include "controlplane/admin/admin.h"
 #include "controlplane/api/metrics.h"
 
 /* A body that is refused is still read to its end, up to this: many clients look for the answer only when
@@ -35,6 +36,7 @@ struct cp_exchange {
     struct cp_server *server;
     struct MHD_Connection *connection;
     struct cp_request rq;
+    struct cp_query query;
     char peer[64], client_name[101];
     struct cp_peer *client; /* NULL: it showed no certificate */
     char *body; /* secret memory of CP_BODY_MAX, made with the first byte: a registration carries a key */
@@ -129,12 +131,17 @@ static enum MHD_Result server_send_reply(struct MHD_Connection *c, struct cp_rep
     if (!m)
         return MHD_NO;
     r->body = NULL; /* now the response's */
-    MHD_add_response_header(m, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
+    MHD_add_response_header(m, MHD_HTTP_HEADER_CONTENT_TYPE,
+                            r->content_type ? r->content_type : "application/json");
     MHD_add_response_header(m, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     if (r->allow)
         MHD_add_response_header(m, MHD_HTTP_HEADER_ALLOW, r->allow);
     if (r->challenge)
         MHD_add_response_header(m, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"trustbridge\"");
+    if (*r->etag)
+        MHD_add_response_header(m, MHD_HTTP_HEADER_ETAG, r->etag);
+    if (r->replayed)
+        MHD_add_response_header(m, "Idempotent-Replay", "true");
     snprintf(seconds, sizeof(seconds), "%u", r->retry_s);
     if (r->retry_s)
         MHD_add_response_header(m, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
@@ -175,7 +182,9 @@ static enum MHD_Result server_on_headers(struct cp_server *s, struct MHD_Connect
     uint64_t n = server_declared_length(c);
 
     x->started_us = tb_now_monotonic_us();
-    x->answered = cp_api_limit(s->api, &x->rq, &x->reply) || cp_api_refuse(s->api, &x->rq, &x->reply);
+    x->answered = cp_api_limit(s->api, &x->rq, &x->reply) ||
+                  (cp_admin_path(x->rq.path) ? cp_admin_refuse(s->api, &x->rq, &x->reply)
+                                             : cp_api_refuse(s->api, &x->rq, &x->reply));
     if (!x->answered && n > CP_BODY_MAX) {
         cp_api_too_large(&x->reply);
         x->answered = true;
@@ -185,6 +194,24 @@ static enum MHD_Result server_on_headers(struct cp_server *s, struct MHD_Connect
     if (n <= DISCARD_MAX && !MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT))
         return MHD_YES;
     return server_send_reply(c, &x->reply);
+}
+
+static enum MHD_Result server_add_argument(void *cls, enum MHD_ValueKind kind, const char *name,
+                                           const char *value)
+{
+    struct cp_query *q = cls;
+
+    if (q->n < CP_QUERY_MAX) {
+        q->v[q->n].name = name;
+        q->v[q->n].value = value;
+    }
+    q->n++;
+    return MHD_YES;
+}
+
+static const char *server_header(struct MHD_Connection *c, const char *name)
+{
+    return MHD_lookup_connection_value(c, MHD_HEADER_KIND, name);
 }
 
 static struct cp_exchange *server_make_exchange(struct cp_server *s, struct MHD_Connection *c,
@@ -199,8 +226,12 @@ static struct cp_exchange *server_make_exchange(struct cp_server *s, struct MHD_
     server_peer_name(c, x->peer);
     x->rq =
         (struct cp_request){.method = method, .path = url, .peer = x->peer, .client_name = x->client_name};
-    x->rq.authorization = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
+    x->rq.authorization = server_header(c, MHD_HTTP_HEADER_AUTHORIZATION);
     x->rq.sig = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "sig");
+    x->rq.idempotency_key = server_header(c, "Idempotency-Key");
+    x->rq.if_match = server_header(c, MHD_HTTP_HEADER_IF_MATCH);
+    MHD_get_connection_values(c, MHD_GET_ARGUMENT_KIND, server_add_argument, &x->query);
+    x->rq.query = &x->query;
     x->rq.client_auth = server_client_auth(s, c, x->client_name);
     x->rq.client = x->client = server_client_chain(c);
     return x;
@@ -213,7 +244,9 @@ static void server_work(struct cp_job *j, struct cp_store *store, const char *wh
     x->rq.body = x->body;
     x->rq.body_len = x->len;
     x->rq.now_us = tb_now_realtime_us();
-    if (store) {
+    if (store && cp_admin_path(x->rq.path)) {
+        cp_admin_answer(x->server->api, store, &x->rq, &x->reply);
+    } else if (store) {
         cp_api_answer(x->server->api, store, &x->rq, &x->reply);
     } else {
         tb_error("%s", why);

@@ -195,10 +195,11 @@ int cp_store_restore_asset(struct cp_store *s, const char *asset_id, uint64_t *r
     return other == 0 ? -ENOENT : cp_store_promote_asset(s, asset_id, (uint64_t)other);
 }
 
-/* What a contract names is kept, also for one that is over: it may be allowed again. */
-static int asset_check_unused(struct cp_store *s, const char *asset_id, uint64_t version)
+/* What a contract names is kept, also for one that is over: it may be allowed again. So is what a machine
+ * serves: it asks for the key again when it starts. */
+static int asset_check_unused(struct cp_store *s, const char *asset_id, uint64_t version, uint64_t now_us)
 {
-    int64_t current = 0, named = 0;
+    int64_t current = 0, named = 0, held = 0;
     int r =
         cp_sql_int(s->c, &current, 0, "SELECT current_version FROM assets WHERE asset_id=$1", "t", asset_id);
 
@@ -206,15 +207,25 @@ static int asset_check_unused(struct cp_store *s, const char *asset_id, uint64_t
         r = cp_sql_int(s->c, &named, 0,
                        "SELECT count(*) FROM contracts WHERE asset_id=$1 AND ($2=0 OR version=$2)", "tu",
                        asset_id, version);
+    if (r == 0)
+        r = cp_sql_int(
+            s->c, &held, 0,
+            "SELECT count(*) FROM machine_versions v JOIN machines m ON m.contract_id=v.contract_id"
+            " AND m.hw_id=v.hw_id WHERE v.asset_id=$1 AND ($2=0 OR v.version=$2)"
+            " AND m.slot_until_us>$3",
+            "tuu", asset_id, version, now_us);
     if (r < 0)
         return r;
-    return current == 0 ? -ENOENT : named > 0 || current == (int64_t)version ? -EADDRINUSE : 0;
+    return current == 0 ? -ENOENT : named || held || current == (int64_t)version ? -EADDRINUSE : 0;
 }
 
-int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t version)
+int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t version, uint64_t now_us)
 {
-    int r = asset_check_unused(s, asset_id, version), n;
+    int r = asset_check_unused(s, asset_id, version, now_us), n;
 
+    if (r == 0)
+        r = store_run(s, "DELETE FROM machine_versions WHERE asset_id=$1 AND ($2=0 OR version=$2)", "tu",
+                      asset_id, version);
     if (r < 0)
         return r;
     n = cp_sql_run(s->c, "DELETE FROM asset_versions WHERE asset_id=$1 AND ($2=0 OR version=$2)", "tu",
@@ -222,10 +233,9 @@ int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t ver
     if (n <= 0)
         return n < 0 ? n : -ENOENT;
     if (version)
-        return store_run(
-            s,
-            "UPDATE assets SET last_version=CASE WHEN last_version<$2 THEN $2 ELSE last_version END"
-            " WHERE asset_id=$1",
-            "tu", asset_id, version);
+        return store_run(s,
+                         "UPDATE assets SET last_version=CASE WHEN last_version<$2 THEN $2 ELSE last_version"
+                         " END WHERE asset_id=$1",
+                         "tu", asset_id, version);
     return store_run(s, "DELETE FROM assets WHERE asset_id=$1", "t", asset_id);
 }

@@ -8,7 +8,7 @@
 #include "controlplane/store/store_room.h"
 
 /* What a contract was and became, with the CAs of a customer left out. */
-#define CHANGE_LINE_MAX 16384
+#define CHANGE_LINE_MAX 65536
 
 /* -- verdicts ---------------------------------------------------------------------------------- */
 int cp_store_add_log(struct cp_store *s, const struct cp_log_entry *e)

@@ -138,9 +138,9 @@ int cp_store_each_asset(struct cp_store *s, const char *asset_id, int (*fn)(cons
 /* Pages: at most `limit`, those behind `after`. */
 int cp_store_page_assets(struct cp_store *s, const char *after, uint64_t limit,
                          int (*fn)(const struct cp_asset *, void *), void *ctx);
-/* Removes a version, or with version 0 the asset. -ENOENT; -EADDRINUSE: a contract names it, or the version
- * is current. In a transaction. */
-int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t version);
+/* Removes a version, or with version 0 the asset. -ENOENT; -EADDRINUSE: a contract names it, a machine serves
+ * it, or the version is current. In a transaction. */
+int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t version, uint64_t now_us);
 
 /* -- keks.c */
 int cp_store_each_kek(struct cp_store *s, int (*fn)(const char *kek_id, uint64_t versions, void *),

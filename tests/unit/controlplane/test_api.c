@@ -63,7 +63,7 @@ static int setup(void **state)
     assert_non_null(mkdtemp(f->dir));
     path = tb_path_join(f->dir, "db");
     assert_int_equal(cp_keyring_open_file(&master, &f->api.keyring), 0);
-    f->api.token = &token;
+    f->api.access.provider_token = &token;
     f->api.prove = prove;
     proof = CP_PROOF_GOOD;
     assert_int_equal(cp_store_open(path, true, &f->store, err), 0);

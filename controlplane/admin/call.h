@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One call of the administration API on its way. */
+#ifndef CP_CALL_H
+#define CP_CALL_H
+
+#include "common/buf.h"
+#include "common/json.h"
+#include "controlplane/access/caller.h"
+#include "controlplane/api/api.h"
+#include "controlplane/store/tokens.h"
+#include "controlplane/store/usage.h"
+
+#define CP_CALL_ARGS_MAX 2
+#define CP_PAGE_DEFAULT 100
+#define CP_PAGE_MAX 1000
+
+struct cp_call {
+    const struct cp_api *api;
+    const struct cp_request *rq;
+    enum cp_call_name name;
+    char arg[CP_CALL_ARGS_MAX][CP_HW_ID_MAX + 1]; /* the {} of its path */
+    struct cp_caller who;
+    cJSON *body;     /* an object; an empty one when there was none */
+    uint64_t now_us; /* of the first try */
+    /* what is made anew at each try */
+    unsigned status;
+    cJSON *answer; /* or text, of content_type */
+    struct tb_buf text;
+    const char *content_type;
+    char etag[32];
+    bool refused;       /* by call_refuse(): nothing is kept */
+    bool scope_missing; /* wanted: these */
+    unsigned wanted;
+    char why[CP_JWT_ERR_MAX]; /* who calls is not good any more */
+    bool replayed;
+};
+
+/* Refuses with status, {"error", "message"}. -ECANCELED, which the function of the call returns. */
+int cp_refuse(struct cp_call *c, unsigned status, const char *error, const char *fmt, ...) _printf_(4, 5);
+/* 400 invalid_request */
+#define cp_refuse_body(c, ...) cp_refuse(c, 400, "invalid_request", __VA_ARGS__)
+/* 404 of an object. */
+int cp_refuse_unknown(struct cp_call *c, const char *noun, const char *id);
+
+/* -- query: 0 or what cp_refuse() said -- */
+/* Only these are known. */
+#define cp_query_only(c, ...) cp_query_check(c, (const char *const[]){__VA_ARGS__, NULL})
+int cp_query_check(struct cp_call *c, const char *const *names);
+/* "": it is not there */
+const char *cp_query_text(const struct cp_call *c, const char *name);
+int cp_query_uint(struct cp_call *c, const char *name, uint64_t min, uint64_t max, uint64_t fallback,
+                  uint64_t *ret);
+/* One of the words, NULL at the end, or "". */
+int cp_query_word(struct cp_call *c, const char *name, const char *const *words, const char **ret);
+int cp_query_contract(struct cp_call *c, const char **ret);
+int cp_query_limit(struct cp_call *c, uint64_t *ret);
+
+/* -- body -- */
+#define cp_body_only(c, ...) cp_body_check(c, (c)->body, (const char *const[]){__VA_ARGS__, NULL})
+int cp_body_check(struct cp_call *c, const cJSON *o, const char *const *names);
+/* *ret stays what it is when the member is not there; null is `none` where that is allowed. */
+int cp_body_uint(struct cp_call *c, const cJSON *o, const char *name, uint64_t min, uint64_t max, bool null,
+                 uint64_t *ret);
+int cp_body_time(struct cp_call *c, const cJSON *o, const char *name, bool null, uint64_t *ret);
+/* A string that `valid` takes; required unless `fallback`. */
+int cp_body_id(struct cp_call *c, const char *name, bool (*valid)(const char *), const char *fallback,
+               char *out, size_t room);
+
+/* -- answers -- */
+/* The object of a 200, or another status. NULL on ENOMEM, which is told at the end. */
+cJSON *cp_say(struct cp_call *c, unsigned status);
+/* A listing: rows in an array of that name, of which the `limit` + 1st row makes `next`. */
+struct cp_listing {
+    struct cp_call *c;
+    cJSON *array;
+    uint64_t limit, n;
+    bool more;
+    char last[500]; /* cursor behind the row before */
+};
+int cp_listing_begin(struct cp_call *c, const char *name, struct cp_listing *ret);
+/* The row, or NULL when there is no room for it: the listing stops with *ret. */
+cJSON *cp_listing_row(struct cp_listing *l, int *ret);
+/* After the rows. r: what the store said. */
+int cp_listing_end(struct cp_listing *l, int r);
+
+/* The line of the chain for what was done, in its transaction. before, after: are taken; NULL: none. */
+int cp_note(struct cp_store *s, struct cp_call *c, const char *action, const char *object, cJSON *before,
+            cJSON *after);
+
+/* -- objects as JSON, added to o -- */
+void cp_show_time(cJSON *o, const char *name, uint64_t us); /* 0: left out */
+void cp_show_contract(cJSON *o, const struct cp_contract *c, uint64_t now_us, bool whole);
+void cp_show_machine(cJSON *o, const struct cp_machine *m, uint64_t now_us);
+void cp_show_asset(cJSON *o, const struct cp_asset *a);
+void cp_show_token(cJSON *o, const struct cp_token *t, uint64_t now_us);
+void cp_show_code(cJSON *o, const struct cp_code *k);
+void cp_show_scopes(cJSON *o, const char *scopes);
+void cp_show_verdict(cJSON *o, const struct cp_log_entry *e);
+
+/* -- idempotency.c: answers that were given -- */
+/* In the transaction. 1: *c has the answer of then; 0: it is new; or what cp_refuse() said. */
+int cp_replay(struct cp_store *s, struct cp_call *c);
+int cp_keep(struct cp_store *s, const struct cp_call *c, const char *body);
+/* SHA-256 of the key. */
+void cp_idempotency_hash(const struct cp_call *c, char out[static CP_SHA256_HEX + 1]);
+
+/* The calls, by cp_calls. 0, what cp_refuse() said, or a failure of the store. */
+typedef int cp_call_fn(struct cp_store *s, struct cp_call *c);
+cp_call_fn cp_admin_whoami, cp_admin_contract_list, cp_admin_contract_add, cp_admin_contract_show,
+    cp_admin_contract_edit, cp_admin_contract_revoke, cp_admin_contract_allow, cp_admin_code_create,
+    cp_admin_code_list, cp_admin_code_revoke, cp_admin_machine_list, cp_admin_machine_remove,
+    cp_admin_machine_expel, cp_admin_asset_list, cp_admin_asset_show, cp_admin_asset_delete,
+    cp_admin_asset_promote, cp_admin_version_delete, cp_admin_usage, cp_admin_token_list,
+    cp_admin_token_create, cp_admin_token_revoke, cp_admin_log_list, cp_admin_change_list,
+    cp_admin_change_export;
+
+#endif
