@@ -39,13 +39,22 @@ void tb_status_remedy(struct tb_status_problem *p, const char *fmt, ...)
     va_end(ap);
 }
 
+/* What runs before the journal of the namespace can be had has its log in the machine's: tb-configure.service
+ * says why. What PID 1 says of sockets and targets is there, too. */
+bool tb_status_in_namespace(const char *unit)
+{
+    static const char *const early[] = {"tb-configure.service", "tb-restore.service", "tb-settings.service"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(early); i++)
+        if (strcmp(unit, early[i]) == 0)
+            return false;
+    return !strstr(unit, ".socket") && !strstr(unit, ".target");
+}
+
 const char *tb_status_logs(const char *unit, char out[static 96])
 {
-    /* Its log is not in the namespace: tb-configure.service says why. */
-    bool machine =
-        strcmp(unit, "tb-configure.service") == 0 || strstr(unit, ".socket") || strstr(unit, ".target");
-
-    snprintf(out, 96, "journalctl %s-u %s", machine ? "" : "--namespace=trustbridge ", unit);
+    snprintf(out, 96, "journalctl %s-u %s", tb_status_in_namespace(unit) ? "--namespace=trustbridge " : "",
+             unit);
     return out;
 }
 

@@ -90,7 +90,8 @@ void tb_status_add_settings(struct tb_status_work *w)
         if (!p)
             p = tb_status_add(
                 w->c, tb_status_work_level(w),
-                "/etc/trustbridge/trustbridge.env has errors; what was in force before still is");
+                "/etc/trustbridge/trustbridge.env has errors; what was in force before still is%s%s",
+                w->s->settings_error[0] ? ". The first: " : "", w->s->settings_error);
     }
     if (p)
         tb_status_remedy(

@@ -29,6 +29,21 @@ static void gather_read_ledger(const char *run_dir, struct tb_snapshot *s)
     (void)tb_json_get_uint(doc, "late_seconds", TB_JSON_INT_MAX, &s->ledger.late_s, err);
 }
 
+/* A line of it is "FILE:LINE: error: NAME: WHAT". */
+static void gather_read_report(const char *run_dir, struct tb_snapshot *s)
+{
+    _cleanup_free_ char *path = tb_path_join(run_dir, "tb-configure/report"), *text = NULL;
+    const char *error;
+
+    s->settings_error[0] = '\0';
+    if (!path || tb_read_file(path, TB_STATE_FILE_MAX, &text, NULL) < 0)
+        return;
+    error = strstr(text, ": error: ");
+    if (error)
+        snprintf(s->settings_error, sizeof(s->settings_error), "%.*s", (int)strcspn(error + 9, "\n"),
+                 error + 9);
+}
+
 void tb_status_read_files(const char *run_dir, struct tb_snapshot *s)
 {
     _cleanup_free_ char *contract = tb_path_join(run_dir, "tb-configure/contract");
@@ -36,6 +51,7 @@ void tb_status_read_files(const char *run_dir, struct tb_snapshot *s)
     tb_facts_read(run_dir, &s->facts);
     s->configured = contract && access(contract, F_OK) == 0;
     gather_read_ledger(run_dir, s);
+    gather_read_report(run_dir, s);
 }
 
 static void gather_make_plain_step(struct tb_step *s)
@@ -83,6 +99,7 @@ void tb_status_make_plain(struct tb_snapshot *s)
     tb_text_plain(s->health_listen);
     tb_text_plain(s->public_listen);
     tb_text_plain(s->client.error);
+    tb_text_plain(s->settings_error);
     for (int i = 0; i < _TB_PLACE_MAX; i++)
         tb_text_plain(s->places[i].path);
     for (size_t i = 0; i < s->n_units; i++) {

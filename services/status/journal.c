@@ -184,13 +184,13 @@ void tb_status_read_said(struct tb_snapshot *s)
 
     for (size_t i = 0; i < s->n_units; i++) {
         struct tb_unit *u = &s->units[i];
-        bool configure = strcmp(u->name, "tb-configure.service") == 0; /* the one outside the namespace */
-        sd_journal **j = configure ? &machine : &own;
+        bool namespaced = tb_status_in_namespace(u->name);
+        sd_journal **j = namespaced ? &own : &machine;
 
         if (strcmp(u->active, "failed") != 0 && strncmp(u->sub, "auto-restart", 12) != 0)
             continue;
         if (!*j)
-            *j = said_open(!configure);
+            *j = said_open(namespaced);
         if (*j)
             said_read(*j, u);
     }

@@ -72,8 +72,9 @@ struct tb_snapshot {
     struct tb_status_answer proxy;
     struct tb_status_probe client;
     struct tb_status_ledger ledger;
-    struct tb_place places[_TB_PLACE_MAX]; /* as tb-proxy says, else as seen from here */
-    bool configured;                       /* tb-configure has found a contract */
+    struct tb_place places[_TB_PLACE_MAX];   /* as tb-proxy says, else as seen from here */
+    bool configured;                         /* tb-configure has found a contract */
+    char settings_error[TB_STATUS_NOTE_MAX]; /* the first of those it found last; "": none, or not readable */
     bool units_known;
     char units_note[TB_STATUS_NOTE_MAX]; /* why they are not */
     struct tb_unit units[TB_UNIT_LIST_MAX];
@@ -134,6 +135,8 @@ void tb_status_add_certificates(const struct tb_snapshot *s, struct tb_conclusio
 bool tb_status_add_clock(const struct tb_snapshot *s, struct tb_conclusion *c);
 void tb_status_add_silence(const struct tb_snapshot *s, struct tb_conclusion *c);
 void tb_status_add_ledger(const struct tb_snapshot *s, struct tb_conclusion *c);
+/* Is the log of a unit in the journal of namespace trustbridge, or in the machine's own? */
+bool tb_status_in_namespace(const char *unit);
 /* The command that shows the log of a unit, as it stands behind "; " or "-> ". */
 const char *tb_status_logs(const char *unit, char out[static 96]);
 

@@ -41,7 +41,7 @@ def variant(kind, value):
 
 
 class FakeSystemd:
-    """units: name -> {"active", "sub", "restarts", "listen", "since", "job", ...}; may change at any time. .address is for DBUS_SYSTEM_BUS_ADDRESS."""
+    """units: name -> {"active", "sub", "restarts", "listen", "since", "job", "code", ...}; may change at any time. .address is for DBUS_SYSTEM_BUS_ADDRESS."""
 
     def __init__(self, directory):
         self.units = {}
@@ -159,6 +159,6 @@ class FakeSystemd:
     def _property(self, path, name):
         u = self.units[bytes.fromhex(path.removeprefix("/u/")).decode()]
         kinds = {"StatusText": ("s", u.get("status", "")), "Result": ("s", u.get("result", "success")),
-                 "NRestarts": ("u", u.get("restarts", 0)), "ExecMainCode": ("i", 0), "ExecMainStatus": ("i", 0),
+                 "NRestarts": ("u", u.get("restarts", 0)), "ExecMainCode": ("i", u.get("code", (0, 0))[0]), "ExecMainStatus": ("i", u.get("code", (0, 0))[1]),
                  "StateChangeTimestamp": ("t", u.get("since", 0)), "Listen": ("a(ss)", [("Stream", u.get("listen", "0.0.0.0:8000"))])}
         return variant(*kinds[name])

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from fake_systemd import FakeSystemd
-from tbsys import free_port, program
+from tbsys import free_port, program, repo
 
 JOURNAL_REMOTE = next(p for p in ("/usr/lib/systemd/systemd-journal-remote", "/lib/systemd/systemd-journal-remote") if os.path.exists(p))
 UP = ("tb-authorize.service", "tb-billing.service", "tb-proxy.service", "tb-proxy.socket", "tb-proxy-health.socket", "trustbridge.target")
@@ -40,6 +40,7 @@ class Place:
 
     def see(self, *args):
         script = f"mount -t tmpfs none /run && mkdir -p /run/tb-configure /var/log/journal && : >/run/tb-configure/contract && " \
+                 f"{{ [ ! -d {self.tmp}/run ] || cp -r {self.tmp}/run/. /run/; }} && " \
                  f"mount --bind {self.tmp} /var/log/journal && exec {program('tb-status')} {' '.join(args)}"
         env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DBUS_SYSTEM_BUS_ADDRESS": self.systemd.address, "TB_HEALTH_ADDR": f"127.0.0.1:{self.port}",
                "TB_PUBLIC_ADDR": f"127.0.0.1:{self.port}", **{k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS")}}
@@ -80,6 +81,31 @@ def test_hints_name_the_journal_that_has_it(place):
     place.systemd.units["tb-configure.service"] = {"active": "failed", "sub": "failed", "result": "exit-code"}
     [problem] = [p for p in place.problems() if p["what"].startswith("tb-configure.service has failed")]
     assert problem["remedy"].endswith("; journalctl -u tb-configure.service")
+
+
+def test_each_hint_names_the_journal_that_has_it(place):
+    """By LogNamespace= of the unit."""
+    place.journal()
+    units = {p.name: "\nLogNamespace=trustbridge\n" in p.read_text() for p in (repo / "units").glob("*.service")}
+    assert len(units) > 9 and set(units.values()) == {True, False}
+    for name, namespaced in units.items():
+        place.systemd.units = {n: {} for n in UP} | {name: {"active": "failed", "sub": "failed", "result": "exit-code"}}
+        [problem] = [p for p in place.problems() if p["what"].startswith(f"{name} has failed")]
+        assert problem["remedy"].endswith(f"journalctl {'--namespace=trustbridge ' if namespaced else ''}-u {name}"), problem
+
+
+def test_wrong_settings_are_told_with_the_first(place):
+    """As a key of the public port that is none: the file is named, and it comes first."""
+    place.journal()
+    (place.tmp / "run/tb-configure").mkdir(parents=True)
+    (place.tmp / "run/tb-configure/report").write_text(
+        "<4>/etc/trustbridge/trustbridge.env:3: warning: TB_ROUTES: something\n"
+        "<3>/etc/trustbridge/trustbridge.env:6: error: TB_TLS_KEY: /etc/credstore/trustbridge.tls-key: is not a private key in PEM format\n")
+    place.systemd.units["tb-settings.service"] = {"active": "failed", "sub": "failed", "result": "exit-code", "code": (1, 78)}
+    place.systemd.units["tb-proxy.service"] = {"active": "activating", "sub": "auto-restart", "result": "exit-code", "code": (1, 78)}
+    first = place.problems()[0]
+    assert first["what"].endswith(". The first: TB_TLS_KEY: /etc/credstore/trustbridge.tls-key: is not a private key in PEM format"), first
+    assert first["remedy"].startswith("tb-configure --check names each")
 
 
 def test_a_socket_that_is_down_is_the_cause(place):

@@ -262,6 +262,9 @@ static void test_wrong_settings_are_one_problem_that_stops_nothing(void **unused
     says(s, "Hydrate", 3, 1);
     shows(s, "! /etc/trustbridge/trustbridge.env has errors; what was in force before still is -> "
              "tb-configure --check");
+    strcpy(s->settings_error, "TB_LEASE_GRACE: 'soon' is no time");
+    says(s, "Hydrate", 3, 1);
+    shows(s, "still is. The first: TB_LEASE_GRACE: 'soon' is no time -> tb-configure --check");
 }
 
 static void test_a_runtime_that_does_not_answer(void **unused)
