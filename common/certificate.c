@@ -103,6 +103,35 @@ static int certificate_no_passphrase(char *buf, int size, int writing, void *arg
     return -1;
 }
 
+int tb_certificate_key(const char *key_path, char error[static TB_CERTIFICATE_ERR_MAX])
+{
+    _cleanup_fclose_ FILE *k = fopen(key_path, "re");
+    _cleanup_(evp_pkey_freep) EVP_PKEY *key = NULL;
+
+    error[0] = '\0';
+    if (!k) {
+        snprintf(error, TB_CERTIFICATE_ERR_MAX, "cannot be read: %s", strerror(errno));
+        return -EINVAL;
+    }
+    key = PEM_read_PrivateKey(k, NULL, certificate_no_passphrase, NULL);
+    ERR_clear_error();
+    if (key)
+        return 0;
+    snprintf(error, TB_CERTIFICATE_ERR_MAX, "holds no private key in PEM format without a password");
+    return -EINVAL;
+}
+
+const char *tb_certificate_source(const char *path, char out[static TB_CERTIFICATE_PATH_MAX])
+{
+    static const char credentials[] = "/run/credentials/";
+    const char *name = strrchr(path, '/');
+    bool is_one = strncmp(path, credentials, sizeof(credentials) - 1) == 0 && name;
+
+    snprintf(out, TB_CERTIFICATE_PATH_MAX, "%s%s", is_one ? "/etc/credstore/trustbridge." : "",
+             is_one ? name + 1 : path);
+    return out;
+}
+
 int tb_certificate_match(const char *cert_path, const char *key_path,
                          char error[static TB_CERTIFICATE_ERR_MAX])
 {

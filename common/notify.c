@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/notify.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 
+#include "common/fdpass.h"
+#include "common/io.h"
 #include "common/log.h"
 #include "common/text.h"
 #include "common/units.h"
@@ -45,6 +51,53 @@ void tb_notify_status(const char *fmt, ...)
 void tb_notify_stopping(void)
 {
     (void)sd_notify(0, "STOPPING=1");
+}
+
+static int keep_make(const char *name, const char *text, size_t len)
+{
+    _cleanup_close_ int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int r = fd < 0 ? -errno : tb_write_full(fd, text, len);
+
+    if (r >= 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+        r = -errno;
+    return r < 0 ? r : TAKE_FD(fd);
+}
+
+void tb_notify_keep(const char *name, const char *text, size_t len)
+{
+    _cleanup_close_ int fd = text ? keep_make(name, text, len) : -1;
+    char add[96];
+
+    (void)sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
+    snprintf(add, sizeof(add), "FDSTORE=1\nFDNAME=%s", name);
+    if (fd >= 0)
+        (void)sd_pid_notify_with_fds(0, 0, add, &fd, 1);
+}
+
+int tb_notify_kept(const char *name, size_t max, char **ret, size_t *ret_len)
+{
+    int fd = tb_listen_fd(name);
+    struct stat st;
+    ssize_t n;
+    char *text;
+
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if ((uint64_t)st.st_size > max)
+        return -EFBIG;
+    text = calloc(1, (size_t)st.st_size + 1);
+    if (!text)
+        return -ENOMEM;
+    n = tb_pread_full(fd, text, (size_t)st.st_size, 0);
+    if (n < 0) {
+        free(text);
+        return (int)n;
+    }
+    *ret = text;
+    *ret_len = (size_t)n;
+    return 0;
 }
 
 void tb_notify_watchdog(void)

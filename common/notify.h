@@ -12,6 +12,11 @@
 void tb_notify_ready(const char *fmt, ...) _printf_(1, 2); /* READY=1 and STATUS= */
 void tb_notify_status(const char *fmt, ...) _printf_(1, 2);
 void tb_notify_stopping(void);
+/* Has systemd keep a text under that name over restarts of this unit, in memory (FileDescriptorStoreMax=),
+ * instead of what it kept so before; NULL: nothing. Best effort. */
+void tb_notify_keep(const char *name, const char *text, size_t len);
+/* What it kept; heap, NUL-terminated. -ENOENT when there is none; -EFBIG. */
+int tb_notify_kept(const char *name, size_t max, char **ret, size_t *ret_len);
 void tb_notify_watchdog(void);        /* WATCHDOG=1: only when the worker proved progress */
 uint64_t tb_notify_watchdog_us(void); /* half of WatchdogSec=, 0 when off */
 void tb_notify_extend(uint64_t usec); /* EXTEND_TIMEOUT_USEC= */

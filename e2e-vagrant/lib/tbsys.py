@@ -132,6 +132,7 @@ class Daemon:
         self.use_notify = notify
         self.proc = None
         self._notified, self._notify_log, self._sock, self._cred_dir = {}, [], None, None
+        self.stored = {}  # what it has had systemd keep
 
     def _environ(self):
         env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}
@@ -171,11 +172,23 @@ class Daemon:
         self._reader.start()
 
     def _read_notify(self, sock):
-        while data := sock.recv(8192):
+        while (got := socket.recv_fds(sock, 8192, 8))[0]:
+            data, fds = got[:2]
+            self._keep(dict(line.partition("=")[::2] for line in data.decode(errors="replace").splitlines()), fds)
             for line in data.decode(errors="replace").splitlines():
                 key, _, value = line.partition("=")
                 self._notified[key] = value
                 self._notify_log.append((time.monotonic(), key, value))
+
+    def _keep(self, said, fds):
+        """FDSTORE=1 and FDSTOREREMOVE=1, over restarts of this program."""
+        if "FDSTOREREMOVE" in said:
+            self.stored.pop(said["FDNAME"], None)
+        for fd in fds:
+            if "FDSTORE" in said:
+                self.stored[said["FDNAME"]] = os.fdopen(fd, "rb")
+            else:
+                os.close(fd)
 
     def start(self):
         assert self.proc is None or self.proc.poll() is not None, f"{self.name} is running"
@@ -185,11 +198,12 @@ class Daemon:
         self._make_credentials(env)
         if self.use_notify:
             self._open_notify(env)
-        socks = list(self.listen.values())
+        inherited = {**self.listen, **self.stored}
+        socks = list(inherited.values())
         argv = self.argv
         if socks:
             env["LISTEN_FDS"] = str(len(socks))
-            env["LISTEN_FDNAMES"] = ":".join(self.listen)
+            env["LISTEN_FDNAMES"] = ":".join(inherited)
             # LISTEN_PID must be the pid of the program: the shell that sets it becomes the program.
             argv = ["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh"] + argv
         fds = [s.fileno() for s in socks]

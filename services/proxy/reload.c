@@ -5,12 +5,15 @@
 
 #include "common/io.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/secret.h"
 #include "proxy/server.h"
 #include "proxy/http/tls.h"
 #include "common/units.h"
 
 #define PEM_MAX (256 * 1024)
+#define KEPT_CERT "tls-cert" /* names for systemd */
+#define KEPT_KEY "tls-key"
 #define LOOK_US (5 * TB_USEC_PER_SEC) /* for changes that were not announced: behind a link, on a network */
 #define GATHER_US (TB_USEC_PER_SEC / 10) /* a certificate and its key are replaced one after the other */
 
@@ -69,13 +72,25 @@ static int reload_read_pem(struct tb_tls_file *f, char **ret)
     return r;
 }
 
+static int reload_use_tls(struct tb_server *s, const struct tb_tls_file *cert, const struct tb_tls_file *key)
+{
+    char err[TB_TLS_ERR_MAX], warning[TB_TLS_ERR_MAX];
+    int r = tb_tls_use(&s->tls, cert, key, err, warning);
+
+    if (r < 0)
+        tb_error("%s", err);
+    else if (warning[0])
+        tb_warn("%s", warning);
+    return r;
+}
+
+/* A pair that is good is also kept by systemd: the next start may meet a wrong one. */
 static int reload_load_tls(struct tb_server *s)
 {
     struct tb_tls_file cert = {"TB_TLS_CERT", s->config->tls_cert, NULL, 0};
     struct tb_tls_file key = {"TB_TLS_KEY", s->config->tls_key, NULL, 0};
     _cleanup_free_ char *cert_text = NULL;
     _cleanup_erase_string_ char *key_text = NULL;
-    char err[TB_TLS_ERR_MAX], warning[TB_TLS_ERR_MAX];
     int r;
 
     reload_file_stamp(cert.path, &s->reload.cert);
@@ -83,14 +98,50 @@ static int reload_load_tls(struct tb_server *s)
     r = reload_read_pem(&cert, &cert_text);
     if (r >= 0)
         r = reload_read_pem(&key, &key_text);
+    if (r >= 0)
+        r = reload_use_tls(s, &cert, &key);
     if (r < 0)
         return r;
-    r = tb_tls_use(&s->tls, &cert, &key, err, warning);
+    tb_notify_keep(KEPT_CERT, cert.text, cert.len);
+    tb_notify_keep(KEPT_KEY, key.text, key.len);
+    return 0;
+}
+
+/* A wrong pair at a restart, by which a new one was to come into force, closes the port no more than one that
+ * comes while it runs: the pair before stays. */
+static int reload_use_kept_tls(struct tb_server *s)
+{
+    struct tb_tls_file cert = {"TB_TLS_CERT", "kept by systemd", NULL, 0};
+    struct tb_tls_file key = {"TB_TLS_KEY", "kept by systemd", NULL, 0};
+    _cleanup_free_ char *cert_text = NULL;
+    _cleanup_erase_string_ char *key_text = NULL;
+    int r = tb_notify_kept(KEPT_CERT, PEM_MAX, &cert_text, &cert.len);
+
+    if (r >= 0)
+        r = tb_notify_kept(KEPT_KEY, PEM_MAX, &key_text, &key.len);
     if (r < 0)
-        tb_error("%s", err);
-    else if (warning[0])
-        tb_warn("%s", warning);
+        return r;
+    cert.text = cert_text;
+    key.text = key_text;
+    r = reload_use_tls(s, &cert, &key);
+    if (r >= 0)
+        tb_warn("TB_TLS_CERT: the certificate of before this restart stays in force; replace the files, and "
+                "it is "
+                "read at the next restart");
     return r;
+}
+
+static int reload_start_tls(struct tb_server *s)
+{
+    int r;
+
+    if (!s->config->tls_cert) {
+        tb_notify_keep(KEPT_CERT, NULL, 0);
+        tb_notify_keep(KEPT_KEY, NULL, 0);
+        return 0;
+    }
+    r = reload_load_tls(s);
+    return r < 0 && reload_use_kept_tls(s) == 0 ? 0 : r;
 }
 
 static void reload_keys(struct tb_server *s)
@@ -163,7 +214,7 @@ int tb_reload_start(struct tb_server *s, const char *state_dir)
 {
     int r;
 
-    r = s->config->tls_cert ? reload_load_tls(s) : 0;
+    r = reload_start_tls(s);
     if (r >= 0 && s->config->api_keys)
         r = reload_start_keys(s, state_dir);
     if (r >= 0 && (s->config->tls_cert || s->config->api_keys))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Files that may change under a running proxy: TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY. Read at start, and
- * again on SIGHUP and when they change; what cannot be used then is reported and the old stays. */
+ * again on SIGHUP and when they change; what cannot be used then is reported and the old stays. A certificate
+ * and key stay over a restart, too, where systemd keeps them. */
 #ifndef TB_PROXY_RELOAD_H
 #define TB_PROXY_RELOAD_H
 

@@ -187,29 +187,30 @@ static void add_certificate(const struct tb_snapshot *s, struct tb_conclusion *c
                             const char *remedy)
 {
     uint64_t early, late;
-    char when[TB_RFC3339_MAX], d[TB_SPAN_MAX];
+    char when[TB_RFC3339_MAX], d[TB_SPAN_MAX], path[TB_CERTIFICATE_PATH_MAX];
 
     certificates_now(s, &early, &late);
+    tb_certificate_source(x->path, path);
     if (!x->path[0] || (!x->error[0] && dates_are_doubtful(s)))
         return;
     if (x->error[0])
-        tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s %s: %s", name, x->path, x->error,
+        tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s %s: %s", name, path, x->error,
                                        x == &s->proxy.server
                                            ? "tb-proxy goes on with what it read before, and cannot start "
-                                             "again"
+                                             "again once it was stopped"
                                            : loss),
                          "%s", remedy);
     else if (x->until_us > 0 && x->until_us <= early)
-        tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s has expired on %s: %s", name,
-                                       x->path, tb_rfc3339_format(x->until_us, 0, when), loss),
+        tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL, "%s %.120s has expired on %s: %s", name, path,
+                                       tb_rfc3339_format(x->until_us, 0, when), loss),
                          "%s", remedy);
     else if (x->from_us > late)
         tb_status_remedy(tb_status_add(c, TB_STATUS_CRITICAL,
-                                       "%s %.120s is not yet valid, it begins on %s: %s", name, x->path,
+                                       "%s %.120s is not yet valid, it begins on %s: %s", name, path,
                                        tb_rfc3339_format(x->from_us, 0, when), loss),
                          "compare this machine's clock: timedatectl; if it is right, %s", remedy);
     else if (x->until_us > 0 && x->until_us - early < CERTIFICATE_SOON_US)
-        tb_status_remedy(tb_status_add(c, TB_STATUS_WARNING, "%s %.120s expires in %s, on %s", name, x->path,
+        tb_status_remedy(tb_status_add(c, TB_STATUS_WARNING, "%s %.120s expires in %s, on %s", name, path,
                                        tb_span_format(x->until_us - early, d),
                                        tb_rfc3339_format(x->until_us, 0, when)),
                          "%s", remedy);

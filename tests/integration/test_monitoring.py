@@ -315,8 +315,13 @@ def test_a_pair_of_the_public_port_that_does_not_fit(machine):
     assert firing(fetch(m.proxy)) == {"TrustBridgeCertificateInvalid"} and ask_tls(m.proxy, "/v1/x") == 200
     [problem] = json.loads(tb_status(m.proxy, "--json").stdout)["problems"]
     assert f"does not go with the key in {m.server[1]}"[:60] in problem["what"] and "cannot start again" in problem["what"], problem
-    pathlib.Path(m.server[1]).write_bytes(good)
-    m.wait_value('tb_certificate_usable{certificate="server"}', lambda v: v == 1)
+    for path, text in ((m.server[1], "has no key: "), (m.server[0], "holds no certificate")):  # what does not parse
+        kept = good if path == m.server[1] else pathlib.Path(path).read_bytes()
+        pathlib.Path(path).write_text("junk\n")
+        wait_for(lambda: text in (r := tb_status(m.proxy, "--check")).stdout and r.returncode == 2, 60, f"junk in {path}")
+        assert samples(fetch(m.proxy))['tb_certificate_usable{certificate="server"}'] == 0
+        pathlib.Path(path).write_bytes(kept)
+        m.wait_value('tb_certificate_usable{certificate="server"}', lambda v: v == 1)
     assert tb_status(m.proxy, "--check").returncode == 0
 
 

@@ -14,6 +14,7 @@ import pytest
 from proxy_backend import body_pieces, headers_of, read_head
 from proxy_daemon import make, read_all  # noqa: F401
 from tbsys import CA, wait_for
+from test_green import tb_status
 
 
 @pytest.fixture
@@ -115,6 +116,38 @@ def test_wrong_files_are_named(make, tmp_path, ca):  # noqa: F811
         text = refused(make, tmp_path, c, k)
         assert all(w in text for w in words), text
         assert "PRIVATE" not in text
+
+
+@pytest.mark.parametrize("wrong", ["cert.pem", "key.pem", "both"])
+def test_a_restart_with_a_wrong_pair_goes_on_with_the_one_before(make, tmp_path, ca, wrong):  # noqa: F811
+    """systemd keeps it, as it keeps the listeners; not over a stop, when nothing is to be kept open."""
+    for path, name in zip(ca.issue("one"), ("cert.pem", "key.pem")):
+        shutil.copy(path, tmp_path / name)
+    p = make(TB_TLS_CERT=tmp_path / "cert.pem", TB_TLS_KEY=tmp_path / "key.pem").ready().start()
+    before = serial_seen(p)
+    for name in ("cert.pem", "key.pem") if wrong == "both" else (wrong,):
+        (tmp_path / name).write_text("no PEM at all\n")
+    for _ in range(2):
+        assert p.daemon.stop() == 0
+        p.start()
+        assert serial_seen(p) == before
+        assert "the certificate of before this restart stays in force" in p.daemon.log_text()
+    r = tb_status(p, "--check")
+    assert r.returncode == 2 and "tb-proxy goes on with what it read before" in r.stdout, r.stdout
+    assert 'tb_certificate_usable{certificate="server"} 0' in p.ask_health("/metrics")[1].decode()
+    for path, name in zip(ca.issue("two"), ("cert.pem", "key.pem")):
+        shutil.copy(path, tmp_path / name)
+    wait_for(lambda: serial_seen(p) != before, what="the new certificate")
+    new = serial_seen(p)
+    (tmp_path / "key.pem").write_text("no PEM at all\n")
+    assert p.daemon.stop() == 0
+    p.start()
+    assert serial_seen(p) == new  # not the first
+    assert p.daemon.stop() == 0
+    p.daemon.stored.clear()
+    p.daemon.start()
+    assert p.daemon.wait() == 78
+    assert "PRIVATE" not in p.daemon.log_text()
 
 
 @pytest.mark.parametrize("days, words", [((-10, -1), "expired on"), ((1, 10), "is not valid before"), ((-1, 5), "expires on")])

@@ -60,11 +60,16 @@ static void surroundings_read_units(const struct tb_surroundings *s, struct tb_s
 static void surroundings_read_certificate(const struct tb_surroundings *s, struct tb_certificate *ret)
 {
     const struct tb_config *c = s->config;
-    char error[TB_CERTIFICATE_ERR_MAX];
+    char error[TB_CERTIFICATE_ERR_MAX], source[TB_CERTIFICATE_PATH_MAX];
 
-    if (c->tls_cert && tb_certificate_read(c->tls_cert, false, tb_now_realtime_us(), ret) == 0 &&
-        c->tls_key && tb_certificate_match(c->tls_cert, c->tls_key, error) < 0)
-        snprintf(ret->error, sizeof(ret->error), "does not go with the key in %.80s", c->tls_key);
+    if (!c->tls_cert || tb_certificate_read(c->tls_cert, false, tb_now_realtime_us(), ret) < 0 || !c->tls_key)
+        return;
+    if (tb_certificate_key(c->tls_key, error) < 0)
+        snprintf(ret->error, sizeof(ret->error), "has no key: %.80s %.60s",
+                 tb_certificate_source(c->tls_key, source), error);
+    else if (tb_certificate_match(c->tls_cert, c->tls_key, error) < 0)
+        snprintf(ret->error, sizeof(ret->error), "does not go with the key in %.80s",
+                 tb_certificate_source(c->tls_key, source));
 }
 
 static bool surroundings_look(struct tb_surroundings *s, struct tb_surroundings_seen *seen, bool units)

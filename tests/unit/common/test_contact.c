@@ -151,10 +151,25 @@ static void test_a_key_of_another_certificate(void **unused)
     assert_int_equal(tb_certificate_match(cert, mine, err), 0);
     assert_int_equal(tb_certificate_match(cert, other, err), -EINVAL);
     assert_non_null(strstr(err, cert));
+    assert_int_equal(tb_certificate_key(mine, err), 0);
+    assert_int_equal(tb_certificate_key(cert, err), -EINVAL);
+    assert_string_equal(err, "holds no private key in PEM format without a password");
+    assert_int_equal(tb_certificate_key("/nonexistent/key", err), -EINVAL);
+    assert_string_equal(err, "cannot be read: No such file or directory");
     EVP_PKEY_free(another);
     unlink(cert);
     unlink(mine);
     unlink(other);
+}
+
+static void test_a_credential_is_named_by_its_source(void **unused)
+{
+    char out[TB_CERTIFICATE_PATH_MAX];
+
+    assert_string_equal(tb_certificate_source("/run/credentials/tb-proxy.service/tls-key", out),
+                        "/etc/credstore/trustbridge.tls-key");
+    assert_string_equal(tb_certificate_source("/etc/ssl/private/key.pem", out), "/etc/ssl/private/key.pem");
+    assert_string_equal(tb_certificate_source("", out), "");
 }
 
 int main(void)
@@ -165,6 +180,7 @@ int main(void)
         cmocka_unit_test(test_how_long_a_file_is_good_for),
         cmocka_unit_test(test_files_that_are_none),
         cmocka_unit_test(test_a_key_of_another_certificate),
+        cmocka_unit_test(test_a_credential_is_named_by_its_source),
     };
     int r;
 
