@@ -259,7 +259,7 @@ int tb_options_parse(struct tb_options *o, void *target, int argc, char **argv)
         if (c == ':' || c == '?')
             return option_refuse(o, c, argv);
         row = option_row(o->rows, c);
-        o->given |= UINT64_C(1) << row;
+        o->given[row] = true;
         if (o->rows[row].optional && !optarg)
             continue;
         snprintf(origin, sizeof(origin), "--%s", o->rows[row].name);
@@ -273,7 +273,7 @@ bool tb_options_given(const struct tb_options *o, const char *name)
 {
     for (size_t i = 0; !tb_option_is_end(&o->rows[i]); i++)
         if (o->rows[i].name && strcmp(o->rows[i].name, name) == 0)
-            return o->given & UINT64_C(1) << i;
+            return o->given[i];
     assert(!"no such option");
     return false;
 }

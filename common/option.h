@@ -12,7 +12,7 @@
 
 #include "common/macros.h"
 
-#define TB_OPTIONS_MAX 64 /* rows of a table, headings included */
+#define TB_OPTIONS_MAX 128 /* rows of a table, headings included */
 #define TB_OPTION_ERR_MAX 512
 
 enum tb_option_kind {
@@ -72,7 +72,7 @@ struct tb_option {
 
 struct tb_options {
     const struct tb_option *rows;
-    uint64_t given; /* bit i: row i was on the command line */
+    bool given[TB_OPTIONS_MAX]; /* row i was on the command line */
     char error[TB_OPTION_ERR_MAX];
 };
 

@@ -176,7 +176,7 @@ static int cp_options_environment(struct tb_options *table, struct cp_options *o
 
     for (size_t i = 0; r == 0 && !tb_option_is_end(&table->rows[i]); i++) {
         const struct tb_option *row = &table->rows[i];
-        char *value = row->setting && !(table->given & 1ULL << i) ? getenv(row->setting) : NULL, *rest = NULL;
+        char *value = row->setting && !table->given[i] ? getenv(row->setting) : NULL, *rest = NULL;
 
         if (!value || !*value)
             continue;

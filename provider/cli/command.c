@@ -73,7 +73,7 @@ static int command_take_settings(struct cli *c, void *job)
     for (size_t i = 0; rc == CLI_OK && !tb_option_is_end(&rows[i]); i++) {
         struct setting_value v;
 
-        if (!rows[i].setting || (c->options.given & UINT64_C(1) << i) || !setting_get(rows[i].setting, &v))
+        if (!rows[i].setting || c->options.given[i] || !setting_get(rows[i].setting, &v))
             continue;
         if (tb_options_set(&c->options, job, i, v.source, v.value) < 0)
             rc = cli_usage(c, "%s", c->options.error);

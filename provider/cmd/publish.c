@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "provider/asset/asset.h"
+#include "provider/publish/journal.h"
 #include "provider/cli/key_arg.h"
 #include "common/config.h"
 #include "common/json.h"
@@ -33,6 +34,7 @@ static void publish_clear(struct publish *p)
     tb_freep(&p->encrypted);
     tb_freep(&p->ciphertext);
     tb_freep(&p->manifest);
+    tb_freep(&p->journal);
     tb_freep(&p->key);
     tb_freep(&p->key_dir);
     (void)cli_key_hold(NULL);
@@ -47,6 +49,8 @@ static const struct tb_option publish_options[] = {
     TB_OPTION('i', "in", "INPUT", TB_OPTION_STRING, in, "the same as INPUT"),
     TB_OPTION('o', "output", "DIR", TB_OPTION_DIR_NAME, dir,
               "directory for everything that is made, and for the state of this run [publish-output]"),
+    TB_OPTION(0, "out", "FILE", TB_OPTION_STRING, out,
+              "keep the ciphertext in FILE; without it the model is sealed straight into the storage"),
     TB_OPTION(0, "output-zip", "FILE", TB_OPTION_STRING, zip,
               "the package [managed-app.zip in the output directory]"),
     TB_OPTION('y', "yes", NULL, TB_OPTION_FLAG, yes, "do not ask"),
@@ -71,6 +75,7 @@ static const struct tb_option publish_options[] = {
     ROW_STORAGE_ACCOUNT(account),
     ROW_CONTAINER(container),
     ROW_BLOB_ENDPOINT(blob_endpoint),
+    ROW_BANDWIDTH(bandwidth),
     ROWS_CREDENTIAL_FILES(connection_string_file, account_key_file, sas_file),
     TB_OPTION_HEADING_ROW("Control plane:"),
     ROW_EDC_ENDPOINT(edc_endpoint),
@@ -115,7 +120,7 @@ static int publish_check_steps(struct publish *p)
     for (int s = 0; rc == CLI_OK && s < N_STEPS; s++) {
         _cleanup_words_ struct publish_words w = {0};
 
-        if (p->skip[s])
+        if (p->skip[s] || (s == STEP_UPLOAD && publish_streams(p)))
             continue;
         publish_argv(p, s, &w);
         rc = w.failed ? tbpkg_fail_errno("publish", -ENOMEM) : p->commands[s]->run(w.n, w.v);
@@ -147,11 +152,13 @@ static int publish_name_files(struct publish *p)
     p->key_dir = tb_strf("%s/", p->dir);
     if (!p->encrypted || !p->key_dir)
         return tbpkg_fail_errno("publish", -ENOMEM);
-    p->ciphertext = tb_path_join(p->encrypted, ASSET_DEFAULT_NAME);
+    p->ciphertext = p->out ? strdup(p->out) : tb_path_join(p->encrypted, ASSET_DEFAULT_NAME);
     p->manifest = tb_path_join(p->encrypted, ASSET_DEFAULT_MANIFEST);
+    p->journal = p->manifest ? tb_strf("%s" JOURNAL_SUFFIX, p->manifest) : NULL;
     if (!p->zip)
         p->zip = p->default_zip = tb_path_join(p->dir, "managed-app.zip");
-    return p->ciphertext && p->manifest && p->zip ? CLI_OK : tbpkg_fail_errno("publish", -ENOMEM);
+    return p->ciphertext && p->manifest && p->journal && p->zip ? CLI_OK
+                                                                : tbpkg_fail_errno("publish", -ENOMEM);
 }
 
 static int publish_check_options(void *job)
@@ -167,6 +174,8 @@ static int publish_check_options(void *job)
         return cli_usage(c, "no input: name a file or a directory, or use --skip-encrypt");
     if (p->in && strcmp(p->in, "-") == 0)
         return cli_usage(c, "the input must be a file or a directory, so that the run can be continued");
+    if (p->out && (!*p->out || strcmp(p->out, "-") == 0 || p->out[strlen(p->out) - 1] == '/'))
+        return cli_usage(c, "--out: name a file");
     if (p->key_out && strcmp(p->key_out, "-") == 0)
         return cli_usage(c, "--key-out: name a file, a directory or a recipient");
     if (!p->debs && (cli_given(c, "registry") || p->target) && !p->skip[STEP_BUILD])
@@ -212,13 +221,23 @@ static enum publish_action publish_decide(struct publish *p, enum publish_step s
 }
 
 /* Before anything runs: the model can be read, its ciphertext fits, the package can be made. */
+/* The ciphertext, or what is kept of one that goes to the storage. */
+static int publish_check_room(const struct publish *p)
+{
+    uint64_t bytes = source_ciphertext_bytes(&p->source, p->chunk_bytes);
+    const char *path = p->out ? p->out : access(p->dir, F_OK) == 0 ? p->encrypted : p->dir;
+
+    if (publish_streams(p))
+        bytes = 2 * TBENC_MANIFEST_MAX + bytes / BLOB_BLOCK_BYTES_DEFAULT * JOURNAL_LINE_MAX;
+    return asset_check_space(path, bytes);
+}
+
 static int publish_check_ahead(struct publish *p, const enum publish_action *plan)
 {
     int rc = CLI_OK;
 
     if (plan[STEP_ENCRYPT] == ACTION_RUN)
-        rc = asset_check_space(access(p->dir, F_OK) == 0 ? p->encrypted : p->dir,
-                               source_ciphertext_bytes(&p->source, p->chunk_bytes));
+        rc = publish_check_room(p);
     if (rc == CLI_OK && plan[STEP_PACKAGE] == ACTION_RUN) {
         _cleanup_words_ struct publish_words w = {0};
         struct publish quiet = *p;
@@ -247,11 +266,13 @@ static int publish_check_key(struct publish *p, const enum publish_action *plan)
         return tbpkg_fail(access(p->manifest, F_OK) < 0 ? p->manifest : p->ciphertext,
                           "is missing, and the asset is in use: encrypting again would make another key",
                           "put the file back, or use a new asset id and another --output");
-    if (plan[STEP_ENCRYPT] == ACTION_RUN && p->key_file && access(p->manifest, F_OK) < 0)
+    if (plan[STEP_ENCRYPT] == ACTION_RUN && p->key_file && access(p->manifest, F_OK) < 0 &&
+        !(publish_streams(p) && access(p->journal, F_OK) == 0))
         return tbpkg_fail(p->key_file, "is not used: encrypting makes a key",
                           "leave --key-file out, or use --skip-encrypt");
     publish_key_find(p);
-    if (plan[STEP_REGISTER] == ACTION_RUN && plan[STEP_ENCRYPT] != ACTION_RUN && !p->key && !p->key_file)
+    if ((plan[STEP_REGISTER] == ACTION_RUN || (plan[STEP_UPLOAD] == ACTION_RUN && publish_streams(p))) &&
+        plan[STEP_ENCRYPT] != ACTION_RUN && !p->key && !p->key_file)
         return publish_key_missing(p);
     return CLI_OK;
 }
@@ -398,7 +419,8 @@ static int publish_run_steps(struct publish *p)
             publish_decide(p, s, &rc); /* anew: a step before may have changed this one's inputs */
 
         if (rc == CLI_OK && action == ACTION_RUN) {
-            tbpkg_note(p->cli.quiet, "Step %d of %d: %s", s + 1, N_STEPS, p->commands[s]->name);
+            tbpkg_note(p->cli.quiet, "Step %d of %d: %s%s", s + 1, N_STEPS, p->commands[s]->name,
+                       s == STEP_ENCRYPT && publish_streams(p) ? " and upload" : "");
             rc = publish_run_step(p, s);
         }
         if (rc != CLI_OK) {
@@ -429,7 +451,7 @@ static int publish_make_dirs(const struct publish *p)
 /* What a killed run left half written; it may be as large as the model. */
 static void publish_sweep(const struct publish *p)
 {
-    const char *const made[] = {p->ciphertext, p->manifest, p->zip};
+    const char *const made[] = {p->ciphertext, p->manifest, p->journal, p->zip};
 
     for (size_t i = 0; i < ARRAY_SIZE(made); i++)
         tb_newfile_sweep(made[i]);

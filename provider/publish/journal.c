@@ -259,8 +259,6 @@ static int journal_put(struct journal *j, const char *text, size_t len)
     bool replace = j->fd >= 0;
     int r;
 
-    if (replace)
-        tb_newfile_sweep(j->path);
     r = cli_newfile_open(&f, j->path, 0600);
     if (r < 0)
         return r;

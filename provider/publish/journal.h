@@ -12,6 +12,7 @@
 
 #define JOURNAL_SUFFIX ".upload" /* behind the manifest's name */
 #define JOURNAL_MAX (32U << 20)
+#define JOURNAL_LINE_MAX 120 /* of a block */
 
 struct journal_block {
     bool there;

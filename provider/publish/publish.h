@@ -17,10 +17,11 @@ struct publish {
     const struct tbpkg_command *const *commands; /* of each step */
     const struct tbpkg_command *verify;
     /* options */
-    const char *asset_id, *in, *dir, *zip;
+    const char *asset_id, *in, *dir, *zip, *out;
     uint64_t chunk_bytes;
     bool no_finetune;
     const char *account, *container, *blob_endpoint, *connection_string_file, *account_key_file, *sas_file;
+    uint64_t bandwidth;
     const char *edc_endpoint, *token_file, *cert, *cert_key, *ca_file, *key_file, *key_out;
     const char *target, *registry, *image_name, *tag, *base, *debs, *packer;
     struct tb_option_list vars;
@@ -29,7 +30,7 @@ struct publish {
     struct tb_option_list sets;
     bool insecure, replace, skip[N_STEPS], yes, dry_run, forget_key;
     /* what they stand for */
-    char *encrypted, *ciphertext, *manifest, *default_zip;
+    char *encrypted, *ciphertext, *manifest, *journal, *default_zip;
     char *key_dir; /* DIR/, as --key-out takes it */
     char *key;     /* the file of the clear key, where publish_key_find() found it; or NULL */
     struct publish_state state;
@@ -45,6 +46,11 @@ struct publish_words {
     bool failed;
 };
 
+/* The model is sealed straight into the storage: the steps of encryption and upload are one, and the
+ * second is only run by itself to send a finished asset to another place. */
+bool publish_streams(const struct publish *p);
+/* The command that does the step. */
+const struct tbpkg_command *publish_command(const struct publish *p, enum publish_step s);
 /* The step as a command line. */
 void publish_argv(const struct publish *p, enum publish_step s, struct publish_words *w);
 void publish_words_clear(struct publish_words *w);

@@ -54,15 +54,40 @@ void publish_words_clear(struct publish_words *w)
     *w = (struct publish_words){0};
 }
 
+static void step_add_number(struct publish_words *w, const char *name, uint64_t value)
+{
+    char text[24];
+
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+    step_add_option(w, name, text);
+}
+
+static void step_add_storage(const struct publish *p, struct publish_words *w)
+{
+    step_add_option(w, "storage-account", p->account);
+    step_add_option(w, "container", p->container);
+    step_add_option(w, "endpoint", p->blob_endpoint);
+    step_add_option(w, "connection-string-file", p->connection_string_file);
+    step_add_option(w, "account-key-file", p->account_key_file);
+    step_add_option(w, "sas-file", p->sas_file);
+    step_add_option(w, "ca-file", p->ca_file);
+    if (p->bandwidth)
+        step_add_number(w, "bandwidth", p->bandwidth);
+}
+
 static void step_encrypt_argv(const struct publish *p, struct publish_words *w)
 {
-    char chunk[24];
-
-    snprintf(chunk, sizeof(chunk), "%llu", (unsigned long long)p->chunk_bytes);
     step_add_option(w, "asset-id", p->asset_id);
-    step_add_option(w, "chunk-bytes", chunk);
-    step_add_option(w, "out", p->ciphertext);
+    step_add_number(w, "chunk-bytes", p->chunk_bytes);
     step_add_option(w, "manifest", p->manifest);
+    if (publish_streams(p)) {
+        step_add(w, "--upload");
+        step_add_storage(p, w);
+        step_add_option(w, "key-file", p->key_file ? p->key_file : p->key);
+    } else {
+        step_add_option(w, "out", p->ciphertext);
+        step_add(w, "--force"); /* what stands there without a record is of a run that was killed */
+    }
     step_add_option(w, "key-out", p->key_out ? p->key_out : p->key_dir);
     step_add_flag(w, "--no-finetune", p->no_finetune);
     for (size_t i = 0; i < p->how.include.n; i++)
@@ -72,22 +97,19 @@ static void step_encrypt_argv(const struct publish *p, struct publish_words *w)
     step_add_option(w, "ignore-file", p->how.ignore_file);
     step_add_flag(w, "--follow-links", p->how.follow_links);
     step_add_flag(w, "--allow-incomplete", p->how.allow_incomplete);
-    step_add(w, "--force"); /* what stands there without a record is of a run that was killed */
     step_add_option(w, "in", p->in);
 }
 
 static void step_upload_argv(const struct publish *p, struct publish_words *w)
 {
+    if (publish_streams(p)) {
+        step_encrypt_argv(p, w);
+        return;
+    }
     step_add_option(w, "asset-id", p->asset_id);
     step_add_option(w, "encrypted-file", p->ciphertext);
     step_add_option(w, "manifest", p->manifest);
-    step_add_option(w, "storage-account", p->account);
-    step_add_option(w, "container", p->container);
-    step_add_option(w, "endpoint", p->blob_endpoint);
-    step_add_option(w, "connection-string-file", p->connection_string_file);
-    step_add_option(w, "account-key-file", p->account_key_file);
-    step_add_option(w, "sas-file", p->sas_file);
-    step_add_option(w, "ca-file", p->ca_file);
+    step_add_storage(p, w);
 }
 
 /* URL of the container as upload found it: "URL/ASSET/model.tbenc" without the last two parts. Heap, or
@@ -195,7 +217,7 @@ void publish_argv(const struct publish *p, enum publish_step s, struct publish_w
         [STEP_PACKAGE] = step_package_argv,
     };
 
-    step_add(w, p->commands[s]->name);
+    step_add(w, publish_command(p, s)->name);
     step_add_option(w, "config", p->cli.config);
     step_add(w, "--json");
     step_add_flag(w, "--quiet", p->cli.quiet);
@@ -341,6 +363,16 @@ static uint64_t step_number_of(const cJSON *o, const char *name)
     return tb_json_get_uint(o, name, TB_JSON_INT_MAX, &v, err) == 0 ? v : 0;
 }
 
+bool publish_streams(const struct publish *p)
+{
+    return !p->skip[STEP_ENCRYPT] && !p->skip[STEP_UPLOAD] && !p->out && !step_is_file(p->ciphertext, 0);
+}
+
+const struct tbpkg_command *publish_command(const struct publish *p, enum publish_step s)
+{
+    return p->commands[s == STEP_UPLOAD && publish_streams(p) ? STEP_ENCRYPT : s];
+}
+
 bool publish_outputs_there(const struct publish *p, enum publish_step s)
 {
     const cJSON *r = publish_state_result(&p->state, p->commands[s]->name);
@@ -352,7 +384,8 @@ bool publish_outputs_there(const struct publish *p, enum publish_step s)
         return true;
     (void)publish_state_inputs(&p->state, "upload", &uploaded);
     return step_is_file(p->manifest, 0) &&
-           (uploaded || step_is_file(p->ciphertext, step_number_of(r, "ciphertext_bytes")));
+           (uploaded || (publish_streams(p) && step_is_file(p->journal, 0)) ||
+            step_is_file(p->ciphertext, step_number_of(r, "ciphertext_bytes")));
 }
 
 /* -- running ----------------------------------------------------------------------------------- */
@@ -415,15 +448,31 @@ static int step_adopt(struct publish *p, cJSON **ret)
 
 static int step_run_encrypt(struct publish *p, struct publish_words *w, bool begun, cJSON **ret)
 {
-    if (begun && step_is_complete(p))
+    if (begun && !publish_streams(p) && step_is_complete(p))
         return step_adopt(p, ret);
     if (!begun && (step_is_file(p->ciphertext, 0) || step_is_file(p->manifest, 0)))
         return tbpkg_fail(p->encrypted, "holds an asset that no run of publish recorded",
                           "publish it with --skip-encrypt and --key-file, or choose another --output");
-    if (p->key_file)
+    if (p->key_file && !(publish_streams(p) && step_is_file(p->journal, 0)))
         return tbpkg_fail(p->key_file, "is not used: encrypting makes a key",
                           "leave --key-file out, or use --skip-encrypt");
     return step_call(p->commands[STEP_ENCRYPT], w, ret);
+}
+
+/* The result of sealing into the storage is that of two steps. */
+static int step_record_stream(struct publish *p, enum publish_step s, cJSON *result)
+{
+    _cleanup_json_ cJSON *up = cJSON_DetachItemFromObjectCaseSensitive(result, "upload");
+    int rc = CLI_OK;
+
+    if (!up)
+        return tbpkg_fail_errno("publish", -ENOMEM);
+    cJSON_AddStringToObject(up, "asset_id", p->asset_id);
+    if (s == STEP_ENCRYPT)
+        rc = publish_state_done(&p->state, p->commands[STEP_ENCRYPT]->name, p->hash, result);
+    if (rc == CLI_OK)
+        rc = publish_hash(p, STEP_UPLOAD); /* of the manifest that is there now */
+    return rc == CLI_OK ? publish_state_done(&p->state, p->commands[STEP_UPLOAD]->name, p->hash, up) : rc;
 }
 
 int publish_run_step(struct publish *p, enum publish_step s)
@@ -446,8 +495,10 @@ int publish_run_step(struct publish *p, enum publish_step s)
     rc = publish_state_begin(&p->state, name, p->hash);
     if (rc == CLI_OK)
         rc = s == STEP_ENCRYPT ? step_run_encrypt(p, &w, true, &result)
-                               : step_call(p->commands[s], &w, &result);
+                               : step_call(publish_command(p, s), &w, &result);
     if (s == STEP_REGISTER)
         (void)cli_key_hold(NULL);
+    if (rc == CLI_OK && s <= STEP_UPLOAD && publish_streams(p))
+        return step_record_stream(p, s, result);
     return rc == CLI_OK ? publish_state_done(&p->state, name, p->hash, result) : rc;
 }

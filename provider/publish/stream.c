@@ -175,6 +175,18 @@ static int stream_put_key(struct asset_stream *s)
     return rc;
 }
 
+/* What the report says of the key, whether it was made by this run or before. */
+static int stream_take_key_report(struct asset_stream *s)
+{
+    struct key_out *k = &s->seal.key;
+
+    snprintf(k->id, sizeof(k->id), "%s", s->journal.key_id);
+    tb_freep(&k->path);
+    k->path = strdup(s->journal.key_file);
+    k->recipient = s->journal.key_recipient;
+    return k->path ? CLI_OK : tbpkg_fail_errno("key", -ENOMEM);
+}
+
 static int stream_begin(struct asset_stream *s)
 {
     struct journal *j = &s->journal;
@@ -190,7 +202,7 @@ static int stream_begin(struct asset_stream *s)
         return rc;
     tb_freep(&j->key_file);
     tb_freep(&j->key_recipient);
-    j->key_file = realpath(s->seal.key.path, NULL);
+    j->key_file = realpath(s->seal.key.path, NULL); /* the next run may have another directory */
     j->key_recipient = s->seal.key.recipient ? strdup(s->seal.key.recipient) : NULL;
     if (!j->key_file || (s->seal.key.recipient && !j->key_recipient))
         return tbpkg_fail_errno(s->seal.key.path, -ENOMEM);
@@ -202,19 +214,8 @@ static int stream_begin(struct asset_stream *s)
     j->chunk_bytes = (uint32_t)s->seal.chunk_bytes;
     j->block_bytes = block;
     j->size = s->store.ct.size;
-    return journal_create(j);
-}
-
-/* What the report says of the key, when it was not made by this run. */
-static int stream_take_key_report(struct asset_stream *s)
-{
-    struct key_out *k = &s->seal.key;
-
-    snprintf(k->id, sizeof(k->id), "%s", s->journal.key_id);
-    tb_freep(&k->path);
-    k->path = strdup(s->journal.key_file);
-    k->recipient = s->journal.key_recipient;
-    return k->path ? CLI_OK : tbpkg_fail_errno("key", -ENOMEM);
+    rc = stream_take_key_report(s);
+    return rc == CLI_OK ? journal_create(j) : rc;
 }
 
 /* -- sealing and sending ----------------------------------------------------------------------- */
@@ -528,6 +529,7 @@ static int stream_name_files(struct asset_stream *s)
     struct asset_seal *w = &s->seal;
     _cleanup_free_ char *journal = NULL;
     struct stat st;
+    int rc;
 
     w->manifest_path = strdup(w->manifest ? w->manifest : ASSET_DEFAULT_MANIFEST);
     journal = w->manifest_path ? tb_strf("%s" JOURNAL_SUFFIX, w->manifest_path) : NULL;
@@ -540,7 +542,12 @@ static int stream_name_files(struct asset_stream *s)
         return tbpkg_fail(w->manifest_path, "exists and is not a regular file", "choose another name");
     if (asset_check_space(w->manifest_path, 0) != CLI_OK)
         return CLI_FAILED;
-    return journal_open(journal, &s->journal);
+    rc = journal_open(journal, &s->journal);
+    if (rc == CLI_OK && s->journal.fd >= 0) { /* ours alone: what a killed run left of them */
+        tb_newfile_sweep(w->manifest_path);
+        tb_newfile_sweep(journal);
+    }
+    return rc;
 }
 
 int asset_stream(struct asset_stream *s)

@@ -41,6 +41,7 @@ class Place:
         self.provider, self.blob, self.plane, self.dir = provider, blob, plane, directory
         self.asset, self.container, self.out = f"asset-{_count}", "models", directory / "out"
         self.model, self.image, self.path = directory / "model", ["--vm-image", IMAGE], os.environ["PATH"]
+        self.local = None  # where --out keeps the ciphertext
         self.model.mkdir()
         for name, data in FILES.items():
             (self.model / name).write_bytes(data)
@@ -54,7 +55,7 @@ class Place:
                 "--container", self.container, "--endpoint", f"{self.blob.url}/{self.provider.azurite.account}", "--account-key-file",
                 self.key, "--edc-endpoint", self.plane.url, "--token-file", self.token, "--ca-file", self.provider.ca.cert,
                 *self.image, "--template-dir", self.dir / "t", "--output", self.out, "--chunk-bytes", "64K",
-                *(["--yes"] if yes else []), *more]
+                *(["--out", self.local] if self.local else []), *(["--yes"] if yes else []), *more]
 
     def env(self):
         return {"PATH": self.path, "AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:9",
@@ -108,10 +109,12 @@ class Place:
     def check_published(self):
         """What the run promises, however often it was interrupted."""
         assert all(self.done(s) for s in STEPS)
-        sealed = (self.out / "encrypted/model.tbenc").read_bytes()
         manifest = (self.out / "encrypted/model.manifest.json").read_bytes()
         azurite = self.provider.azurite
-        assert azurite.get_blob(f"{self.container}/{self.asset}/model.tbenc") == sealed
+        sealed = azurite.get_blob(f"{self.container}/{self.asset}/model.tbenc")
+        local = self.local or self.out / "encrypted/model.tbenc"
+        assert local.read_bytes() == sealed if local.exists() else not self.local
+        (self.dir / "stored.tbenc").write_bytes(sealed)
         assert azurite.get_blob(f"{self.container}/{self.asset}/model.manifest.json") == manifest
         assert self.asset in self.provider.controlplane.ctl("asset", "list")
         summary = read_json(self.out / "publish-summary.json")
@@ -122,8 +125,8 @@ class Place:
         assert self.model_key.stat().st_mode & 0o777 == 0o600
         opened = self.dir / "opened"
         shutil.rmtree(opened, ignore_errors=True)
-        r = subprocess.run([tbsys.program("tbpkg"), "decrypt", "-q", "-i", self.out / "encrypted/model.tbenc", "-k",
-                            self.model_key, "-o", opened], capture_output=True, text=True)
+        r = subprocess.run([tbsys.program("tbpkg"), "decrypt", "-q", "-i", self.dir / "stored.tbenc", "-m",
+                            self.out / "encrypted/model.manifest.json", "-k", self.model_key, "-o", opened], capture_output=True, text=True)
         assert r.returncode == 0, r.stderr
         assert {p.name: p.read_bytes() for p in opened.iterdir()} == FILES
         assert self.key_of_a_consumer() == self.model_key.read_text().strip()

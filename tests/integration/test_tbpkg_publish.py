@@ -29,12 +29,11 @@ def test_publish_and_nothing_left_to_do(place):
     assert json.loads(r.stdout) == summary and summary["asset_id"] == place.asset
     assert place.plane.count(method="POST") == 1
     before, puts = (place.out / "publish-summary.json").read_bytes(), place.puts()
-    sealed = (place.out / "encrypted/model.tbenc").stat()
+    assert not list(place.dir.rglob("model.tbenc")), "no second copy of the model"
     r = place.publish()
     assert place.puts() == puts and place.plane.count(method="POST") == 1
     assert r.stderr.count("done already") == 4 and "Step" not in r.stderr
     assert (place.out / "publish-summary.json").read_bytes() == before
-    assert (place.out / "encrypted/model.tbenc").stat() == sealed
     for word in (place.asset, "managed-app.zip", place.plane.url, place.model_key.name):
         assert word in r.stdout
 
@@ -48,13 +47,25 @@ def test_dry_run_changes_nothing(place):
     assert r.stderr.count("done already") == 3 and r.stderr.count("to do") == 1 and not (place.out / "managed-app.zip").exists()
 
 
+def test_a_copy_is_kept_on_request(place):
+    place.local = place.dir / "copies.tbenc"
+    r = place.publish()
+    assert "Step 1 of 5: encrypt\n" in r.stderr and "Step 2 of 5: upload\n" in r.stderr
+    summary = place.check_published()
+    assert place.local.exists() and summary["steps"]["encrypt"]["encrypted_file"] == str(place.local)
+    assert "--out: name a file" in place.publish("--out", "x/", rc=2).stderr
+
+
 def test_a_new_target_repeats_only_what_it_must(place):
+    """The same ciphertext goes to the other container, block by block compared."""
     place.publish()
-    sealed, posts = (place.out / "encrypted/model.tbenc").stat(), place.plane.count(method="POST")
+    sealed = place.provider.azurite.get_blob(f"models/{place.asset}/model.tbenc")
+    posts, manifest = place.plane.count(method="POST"), (place.out / "encrypted/model.manifest.json").stat()
     place.provider.azurite.create_container("elsewhere")
     place.container = "elsewhere"
     place.publish()
-    assert (place.out / "encrypted/model.tbenc").stat() == sealed
+    assert place.provider.azurite.get_blob(f"elsewhere/{place.asset}/model.tbenc") == sealed
+    assert (place.out / "encrypted/model.manifest.json").stat().st_size == manifest.st_size
     assert place.plane.count(method="POST") == posts + 1  # its URL is another one
     place.publish("--set", "instanceCount=2")
     assert place.plane.count(method="POST") == posts + 1
@@ -155,7 +166,7 @@ def test_killed_while_a_service_is_asked(place, what):
     proxy.wait(1, **criteria)
     p.kill()
     p.wait()
-    assert place.done("encrypt") and not place.done(what)
+    assert place.done("encrypt") == (what == "register") and not place.done(what)
     key = place.model_key.read_bytes()
     proxy.clear_rules()
     place.publish()
@@ -242,6 +253,10 @@ def test_wrong_storage_key_then_the_right_one(place):
     good = place.key.read_text()
     place.key.write_text("A" * 86 + "==")
     r = place.publish(rc=1)
+    assert "403" in r.stderr and "The step 'encrypt' failed" in r.stderr and not place.done("encrypt")
+    assert not place.model_key.exists(), "nothing was made for a service that refuses"
+    place.local = place.dir / "kept.tbenc"
+    r = place.publish(rc=1)
     assert "403" in r.stderr and "The step 'upload' failed" in r.stderr and place.done("encrypt")
     key = place.model_key.read_bytes()
     place.key.write_text(good)
@@ -301,6 +316,8 @@ def test_too_large_for_the_disk(place):
     free = os.statvfs(place.dir).f_bavail * os.statvfs(place.dir).f_frsize
     with open(place.model / "huge", "wb") as f:
         f.truncate(free + (30 << 30))
+    place.publish("--dry-run")  # straight into the storage
+    place.local = place.dir / "kept.tbenc"
     for more in (["--dry-run"], []):
         r = place.publish(*more, rc=1)
         assert "are needed" in r.stderr and "are free" in r.stderr
@@ -359,10 +376,12 @@ def test_control_c_leaves_terminal_and_state_whole(place):
     assert t.end() == 130
     assert "to continue" in t.text or "to resume" in t.text
     assert t.text.endswith("\r\n") and "\x1b[?25l" not in t.text and "\x1b[?1049" not in t.text
-    assert place.done("encrypt") and not place.done("upload")
+    assert not place.done("encrypt") and not place.done("upload")
+    key = place.model_key.read_bytes()
     place.blob.clear_rules()
     place.publish()
     place.check_published()
+    assert place.model_key.read_bytes() == key
 
 
 def test_control_c_while_encrypting(place):

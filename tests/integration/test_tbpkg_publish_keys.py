@@ -3,7 +3,7 @@
 
 import subprocess
 
-from faultproxy import status
+from faultproxy import status, swallow
 from publish_place import FILES, place, provider  # noqa: F401
 from tbsys import read_json
 
@@ -11,15 +11,16 @@ from tbsys import read_json
 # -- keys --------------------------------------------------------------------------------------------------------------
 
 def test_a_forgotten_key_is_not_replaced_for_another_control_plane(place):
+    place.local = place.dir / "kept.tbenc"
     place.publish("--forget-key")
-    key, sealed = place.key_of_a_consumer(), (place.out / "encrypted/model.tbenc").read_bytes()
+    key, sealed = place.key_of_a_consumer(), place.local.read_bytes()
     before = (place.out / "publish-state.json").read_bytes()
     r = place.publish("--edc-endpoint", place.plane.url + "/other", rc=1)
     key_id = read_json(place.out / "encrypted/model.manifest.json")["key_id"]
     for word in (key_id, "--forget-key", place.plane.url, "--key-file"):
         assert word in r.stderr, word
     assert (place.out / "publish-state.json").read_bytes() == before
-    assert (place.out / "encrypted/model.tbenc").read_bytes() == sealed and place.key_of_a_consumer() == key
+    assert place.local.read_bytes() == sealed and place.key_of_a_consumer() == key
     (place.dir / "wrong.key").write_text("ab" * 32 + "\n")
     r = place.publish("--edc-endpoint", place.plane.url + "/", "--key-file", place.dir / "wrong.key", rc=1)
     assert f"was encrypted with key {key_id}" in r.stderr and place.key_of_a_consumer() == key
@@ -30,24 +31,26 @@ def test_a_forgotten_key_is_not_replaced_for_another_control_plane(place):
 
 def test_a_key_that_was_moved_away_is_asked_for(place):
     place.plane.rule(status(401, body="{}"), method="POST")
+    place.local = place.dir / "kept.tbenc"
     place.publish(rc=1)
     place.plane.clear_rules()
     (place.dir / "vault").mkdir()
-    was, sealed = place.model_key, (place.out / "encrypted/model.tbenc").read_bytes()
+    was, sealed = place.model_key, place.local.read_bytes()
     vault = was.rename(place.dir / "vault" / "k")
     puts = place.puts()
     for more in ([], ["--dry-run"]):
         r = place.publish(*more, rc=1)
         assert str(was) in r.stderr and was.stem.rsplit("-", 1)[1] in r.stderr and "--key-file" in r.stderr
-    assert place.puts() == puts and (place.out / "encrypted/model.tbenc").read_bytes() == sealed
+    assert place.puts() == puts and place.local.read_bytes() == sealed
     place.publish("--key-file", vault)
     vault.rename(was)
     place.check_published()
 
 
 def test_a_stored_asset_is_not_encrypted_again(place):
+    place.local = place.dir / "kept.tbenc"
     place.publish("--skip-package")
-    sealed, manifest = place.out / "encrypted/model.tbenc", place.out / "encrypted/model.manifest.json"
+    sealed, manifest = place.local, place.out / "encrypted/model.manifest.json"
     text, key = sealed.read_bytes(), place.model_key.read_bytes()
     sealed.unlink()  # the storage account has it
     place.publish()
@@ -87,6 +90,23 @@ def test_key_file_where_a_key_would_be_made(place):
     (place.dir / "k").write_text("ab" * 32)
     assert "encrypting makes a key" in place.publish("--key-file", place.dir / "k", rc=1).stderr
     assert "encrypt" not in place.state() if place.out.exists() else True
+
+
+def test_a_run_that_was_killed_while_it_sent_asks_for_no_key(place):
+    """Nothing under the key exists: another is made, and with the key it goes on."""
+    for give in (False, True):
+        place.asset, place.out = f"{place.asset}-{give}", place.dir / f"out-{give}"
+        place.blob.rule(swallow(), nth=range(1, 1000), method="PUT")
+        before = place.puts()
+        p = place.start()
+        place.blob.wait(before + 1, method="PUT")
+        p.kill()
+        p.wait()
+        place.blob.clear_rules()
+        kept = place.model_key.rename(place.dir / f"kept-{give}")
+        r = place.publish(*(["--key-file", kept] if give else []))
+        assert ("starting again under a new key" in r.stderr) != give
+        assert (place.key_of_a_consumer() == kept.read_text().strip()) == give
 
 
 # -- the model directory -----------------------------------------------------------------------------------------------
