@@ -50,27 +50,43 @@ void remote_describe(const struct tb_http_response *rs, char *out, size_t size)
 
 /* -- remedies ---------------------------------------------------------------------------------- */
 
+/* What is wrong, without the remedy behind it, which speaks to whoever calls the API by hand. */
+static void refusal_cut(const struct refusal *f, char *out, size_t size)
+{
+    snprintf(out, size, "%.*s", (int)strcspn(f->message, ";"), f->message);
+}
+
 static int refusal_unauthorized(const struct remote *r, const struct refusal *f)
 {
-    _cleanup_free_ char *reason =
-        tb_strf("does not take the token in %s%s%s", r->token_from ? r->token_from : "(none)",
-                *f->details ? ": " : "", f->details);
+    char why[sizeof(f->message)], reason[REFUSAL_MAX];
 
+    refusal_cut(f, why, sizeof(why));
+    snprintf(reason, sizeof(reason), "does not take the token in %s%s%s%s%s",
+             r->token_from ? r->token_from : "(none)", *why ? ": " : "", why, *f->details ? ": " : "",
+             f->details);
     tbpkg_fail(
-        r->base, reason ? reason : "does not take the token",
-        "it may have ended or been revoked: an owner makes another by tbpkg token add, and tbpkg login "
-        "keeps it");
+        r->base, reason,
+        "if it has ended or was revoked, an owner makes another by tbpkg token add, and tbpkg login keeps "
+        "it");
     return CLI_DENIED;
 }
 
+/* details: the scopes that would do; the narrowest is what to ask for. */
 static int refusal_scope(const struct remote *r, const char *object, const struct refusal *f)
 {
-    _cleanup_free_ char *reason =
-        tb_strf("the token in %s may not do this: %s", r->token_from ? r->token_from : "(none)",
-                *f->details ? f->details : f->message);
+    const char *scope = strncmp(f->details, "owner ", 6) == 0 ? f->details + 6 : f->details;
+    char reason[REFUSAL_MAX], remedy[REFUSAL_MAX];
 
-    tbpkg_fail(object, reason ? reason : f->message,
-               "an owner gives scopes: tbpkg token add NAME --scope SCOPE; tbpkg whoami shows yours");
+    if (strcmp(f->code, "scope_missing") != 0) {
+        tbpkg_fail(object, *f->message ? f->message : "the control plane refuses it (403)", NULL);
+        return CLI_DENIED;
+    }
+    snprintf(reason, sizeof(reason), "the token in %s may not do this: it needs one of the scopes %s",
+             r->token_from ? r->token_from : "(none)", f->details);
+    snprintf(remedy, sizeof(remedy),
+             "an owner makes a token with it: tbpkg token add NAME --scope %.*s; tbpkg whoami shows yours",
+             (int)strcspn(scope, " "), scope);
+    tbpkg_fail(object, reason, remedy);
     return CLI_DENIED;
 }
 
@@ -78,19 +94,23 @@ static int refusal_not_found(const struct remote *r, const struct remote_object 
                              const struct refusal *f)
 {
     _cleanup_free_ char *near = NULL, *remedy = NULL;
+    char why[sizeof(f->message)];
 
     if (strcmp(f->code, "not_found") == 0 || !*f->code) {
         tbpkg_fail(r->base, "has no such call: it is no control plane, or an older one",
                    "check --edc-endpoint: it is the base URL, without /api/v1");
         return CLI_NOT_FOUND;
     }
+    refusal_cut(f, why, sizeof(why));
     near = remote_near(r, o);
-    if (near)
+    if (near && strcmp(near, o->name) != 0)
         remedy = tb_strf("did you mean '%s'?", near);
+    else if (near)
+        remedy = tb_strf("tbpkg %s show %s tells what it has", o->kind, near);
     else if (o->kind)
         remedy =
             tb_strf("tbpkg %s list names what there is", strcmp(o->kind, "code") == 0 ? "enrol" : o->kind);
-    tbpkg_fail(object, *f->details ? f->details : "is not there", remedy);
+    tbpkg_fail(object, *why ? why : "is not there", remedy);
     return CLI_NOT_FOUND;
 }
 
@@ -99,6 +119,7 @@ static const struct {
 } refusal_remedies[] = {
     {"contract_exists", "tbpkg contract edit changes it, tbpkg enrol makes a code for more of its machines"},
     {"token_exists", "take another name: that of a token that is over stays with it, for the log"},
+    {"asset_in_use", "tbpkg contract list --asset names the contracts; one that is over counts, too"},
     {"contract_changed", "somebody else was faster: look at it and run the command again"},
 };
 
@@ -136,6 +157,8 @@ int remote_refused(const struct remote *r, const struct remote_object *o, const 
         tbpkg_fail(r->base, reason, "check --edc-endpoint: it is the base URL, without /api/v1");
         return CLI_FAILED;
     }
+    if (*f.message && refusal_remedy(f.code))
+        refusal_cut(&f, reason, sizeof(reason));
     tbpkg_fail(object ? object : r->base, reason, refusal_remedy(f.code));
     return rs->status == 409 || rs->status == 412 || rs->status == 422 ? CLI_REFUSED : CLI_FAILED;
 }

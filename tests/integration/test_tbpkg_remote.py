@@ -419,23 +419,31 @@ def test_a_server_that_cannot_answer_now_is_asked_again(plane, client):
 
 
 @pytest.mark.parametrize("args, status, body, rc, words", [
-    (["contract", "show", "acme-q"], 404, error("contract_unknown"), 3, ["contract acme-q: is not there", "did you mean 'acme-1'?"]),
+    (["contract", "show", "acme-q"], 404, error("contract_unknown", "there is no contract acme-q; list them"), 3,
+     ["contract acme-q: there is no contract acme-q; did you mean 'acme-1'?"]),
     (["contract", "show", "globex"], 404, error("contract_unknown"), 3, ["contract globex", "tbpkg contract list names"]),
     (["token", "revoke", "opps"], 404, error("token_unknown"), 3, ["did you mean 'ops'?"]),
     (["machine", "expel", "acme-1", "--machine", "m-2"], 404, error("machine_unknown"), 3, ["did you mean 'm-1'?"]),
     (["asset", "show", "my-modle"], 404, error("asset_unknown"), 3, ["did you mean 'my-model'?"]),
+    (["asset", "delete", "my-model@7", "-y"], 404, error("asset_unknown", "asset my-model has no version 7; show it"), 3,
+     ["asset my-model has no version 7; tbpkg asset show my-model tells what it has"]),
     (["contract", "list"], 404, error("not_found"), 3, ["no control plane, or an older one", "--edc-endpoint"]),
-    (["contract", "revoke", "acme-1"], 403, error("scope_missing", details="it needs one of owner, support"), 4,
-     ["contract acme-1", "it needs one of owner, support", "an owner gives scopes: tbpkg token add NAME --scope SCOPE"]),
-    (["contract", "list"], 401, error("unauthorized", details="it was revoked"), 4, ["does not take the token in", "it was revoked", "tbpkg token add"]),
-    (["contract", "add", "acme-1", "--asset", "a"], 409, error("contract_exists"), 5, ["tbpkg contract edit changes it"]),
-    (["contract", "add", "acme-1", "--asset", "a"], 422, error("asset_unknown", "there is no asset a"), 5, ["there is no asset a"]),
-    (["asset", "delete", "my-model", "-y"], 409, error("asset_in_use", "contracts name it"), 5, ["asset my-model: contracts name it"]),
+    (["contract", "revoke", "acme-1"], 403, error("scope_missing", details="owner support"), 4,
+     ["contract acme-1: the token in", "it needs one of the scopes owner support; an owner makes", "--scope support;"]),
+    (["token", "list"], 403, error("scope_missing", details="owner"), 4, ["one of the scopes owner; ", "--scope owner;"]),
+    (["contract", "list"], 401, error("unauthorized", "the token ops was revoked; send another"), 4,
+     ["does not take the token in", ": the token ops was revoked; if it", "tbpkg token add"]),
+    (["contract", "add", "acme-1", "--asset", "a"], 409, error("contract_exists", "contract acme-1 exists; PATCH it"), 5,
+     ["contract acme-1 exists; tbpkg contract edit changes it"]),
+    (["contract", "add", "acme-1", "--asset", "a"], 422, error("asset_unknown", "there is no asset a; register it first"), 5,
+     ["there is no asset a; register it first"]),
+    (["asset", "delete", "my-model", "-y"], 409, error("asset_in_use", "contracts name it"), 5,
+     ["asset my-model: contracts name it; tbpkg contract list --asset"]),
     (["token", "add", "x", "--scope", "owner"], 400, error("invalid_request", "expires_at is in the past"), 1, ["expires_at is in the past"]),
 ])
 def test_refusals_in_words(plane, client, args, status, body, rc, words):
     path = {"contract add": "contracts", "contract list": "contracts", "token add": "tokens"}.get(" ".join(args[:2]))
-    path = path or ("machines/expel" if args[0] == "machine" else f"{args[0]}s/{args[2]}" + ("/revoke" if args[:2] == ["contract", "revoke"] else ""))
+    path = path or ("tokens" if args == ["token", "list"] else "assets/my-model/versions/7" if "my-model@7" in args else "machines/expel" if args[0] == "machine" else f"{args[0]}s/{args[2]}" + ("/revoke" if args[:2] == ["contract", "revoke"] else ""))
     method = {"add": "POST", "expel": "POST", "delete": "DELETE"}.get(args[1], "POST" if "/revoke" in path else "DELETE" if args[1] == "revoke" else "GET")
     plane.answers.update({("GET", "contracts"): (200, {"contracts": [contract()]}), ("GET", "machines"): (200, {"machines": [machine()]}),
                           ("GET", "tokens"): (200, {"tokens": [token("ops")]}), ("GET", "assets"): (200, {"assets": [version(1, True)]})})
