@@ -111,10 +111,12 @@ static int authorize_identify(struct cp_store *s, struct decision *d)
     return enrolled ? authorize_find_machine(s, d) : 0;
 }
 
-/* What the contract alone says. 0, or a failure of the store; d->reason. */
+/* What the contract alone says, and who asks: of a contract that is refused, too, as log and usage go by the
+ * machine's name. 0, or a failure of the store; d->reason. */
 static int authorize_judge_contract(struct cp_store *s, struct decision *d)
 {
     const struct cp_contract *c = &d->contract;
+    const char *refused = NULL;
     int r = cp_store_get_contract(s, d->q.contract_id, d->rq->now_us, &d->contract);
 
     if (r == -ENOENT) {
@@ -124,12 +126,16 @@ static int authorize_judge_contract(struct cp_store *s, struct decision *d)
     if (r < 0)
         return r;
     if (!c->active)
-        d->reason = *c->reason ? c->reason : "contract_inactive";
+        refused = *c->reason ? c->reason : "contract_inactive";
     else if (c->expires_us && c->expires_us <= d->rq->now_us)
-        d->reason = "contract_expired";
+        refused = "contract_expired";
     else if (strcmp(c->asset_id, CP_ANY_ASSET) != 0 && strcmp(c->asset_id, d->q.asset_id) != 0)
-        d->reason = "asset_mismatch";
-    return d->reason || c->mode == CP_MODE_OPEN ? 0 : authorize_identify(s, d);
+        refused = "asset_mismatch";
+    if (c->mode != CP_MODE_OPEN)
+        r = authorize_identify(s, d);
+    if (refused)
+        d->reason = refused;
+    return r;
 }
 
 /* One that a machine names and that is gone is none: it goes on with what it has in memory. */

@@ -2,6 +2,8 @@
 """Machines with an identity of their own: codes, certificates, expulsion, a customer's CA."""
 
 import datetime
+import hashlib
+import hmac
 import json
 import re
 import subprocess
@@ -136,6 +138,22 @@ def test_expulsion(server, tmp_path):
     code = server.cli("contract", "code", "fleet").strip()
     assert good.enrol(server, "fleet", code)[0] == 200 and key_of(good.authorize(server, "fleet")) == KEY
     assert "no machine" in server.cli("machine", "expel", "fleet", "--machine", "m-none", rc=66)
+
+
+def test_a_contract_that_is_refused_knows_its_machines(server, contract, tmp_path):
+    """The last report of a revoked contract is that of the machine, and so is the verdict in the log; not of what it says of itself."""
+    name, code = contract
+    m = Machine(tmp_path)
+    assert m.enrol(server, name, code)[0] == 200 and key_of(m.authorize(server, name)) == KEY
+    server.cli("contract", "revoke", name)
+    text = json.dumps({"at": "2026-01-02T00:00:00Z", "ledger": "l1", "used": {"requests": 5}})
+    derived = hmac.new(bytes.fromhex(KEY), b"trustbridge usage report v1", hashlib.sha256).digest()
+    more = {"usage_report": text, "usage_hmac": hmac.new(derived, text.encode(), hashlib.sha256).hexdigest()}
+    assert reason(m.authorize(server, name, hw="another-name", more=more)) == "contract_revoked"
+    assert [(u["hw_id"], u["used"]["requests"]) for u in json.loads(server.cli("usage", "--json")) if u["contract_id"] == name] == [(m.id, 5)]
+    entry = json.loads(server.cli("log", "--json"))[-1]
+    assert (entry["hw_id"], entry["reason"]) == (m.id, "contract_revoked")
+    assert reason(server.authorize(name, hw="another-name")) == "contract_revoked"  # without its certificate, too
 
 
 def test_a_certificate_is_for_its_contract(server, tmp_path):
