@@ -7,7 +7,7 @@
 #include "common/units.h"
 
 #define BATCH 128
-#define TASKS_US 1000 /* for events and tasks, in each turn */
+#define TASKS_US 200 /* for events and tasks, in each turn: one handshake, or one piece of a body */
 
 int tb_loop_init(struct tb_loop *l)
 {
