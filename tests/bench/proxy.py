@@ -273,7 +273,7 @@ def bench_tls(d, names, backend, a, report):
     peers = [Peer(n, d / "tls", backend, tls=True).up() for n in names]
     try:
         for c in (16, 128):
-            results = report.measure(a.rounds, peers, lambda p, c=c: wrk(d, p, c, 3 * a.seconds, 300))
+            results = report.measure(a.rounds, peers, lambda p, c=c: wrk(d, p, c, 4 * a.seconds, 300))
             report.table(f"300 B POST over TLS, {c} connections", results, REQUEST_COLUMNS)
             report.requests_goals(f"TLS, {c} connections", results)
         results = report.measure(a.rounds, peers, lambda p: wrk(d, p, 16, a.seconds, 300, close=True))
