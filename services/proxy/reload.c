@@ -215,6 +215,8 @@ int tb_reload_start(struct tb_server *s, const char *state_dir)
     int r;
 
     r = reload_start_tls(s);
+    if (!s->config->api_keys)
+        tb_notify_keep("api-keys", NULL, 0);
     if (r >= 0 && s->config->api_keys)
         r = reload_start_keys(s, state_dir);
     if (r >= 0 && (s->config->tls_cert || s->config->api_keys))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Files that may change under a running proxy: TB_API_KEYS, TB_TLS_CERT, TB_TLS_KEY. Read at start, and
- * again on SIGHUP and when they change; what cannot be used then is reported and the old stays. A certificate
- * and key stay over a restart, too, where systemd keeps them. */
+ * again on SIGHUP and when they change; what cannot be used then is reported and the old stays. The old
+ * stays over a restart, too, where systemd keeps it. */
 #ifndef TB_PROXY_RELOAD_H
 #define TB_PROXY_RELOAD_H
 

@@ -216,6 +216,17 @@ static void add_certificate(const struct tb_snapshot *s, struct tb_conclusion *c
                          "%s", remedy);
 }
 
+void tb_status_add_keys(const struct tb_snapshot *s, struct tb_conclusion *c)
+{
+    if (s->proxy.keys_trouble[0])
+        tb_status_remedy(
+            tb_status_add(c, TB_STATUS_CRITICAL,
+                          "the API keys (TB_API_KEYS) cannot be used: %.160s; those of before are in force",
+                          s->proxy.keys_trouble),
+            "tb-configure --check names the file and the line; correct it, then systemctl restart "
+            "tb-proxy.service");
+}
+
 void tb_status_add_certificates(const struct tb_snapshot *s, struct tb_conclusion *c)
 {
     add_certificate(s, c, &s->proxy.server, "the certificate of the public port", "clients refuse it",

@@ -424,6 +424,7 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
     if (w.clock_wrong && s->facts.lease == TB_LEASE_PENDING)
         ret->problems[ret->n_problems - 1].level = TB_STATUS_CRITICAL;
     tb_status_add_certificates(s, ret);
+    tb_status_add_keys(s, ret);
     tb_status_add_settings(&w);
     conclude_lost(&w);
     conclude_lease(&w);

@@ -88,6 +88,7 @@ static void gather_make_plain_answer(struct tb_status_answer *a)
     tb_text_plain(a->asset_id);
     tb_text_plain(a->public_addr);
     tb_text_plain(a->state_trouble);
+    tb_text_plain(a->keys_trouble);
     tb_text_plain(a->server.path);
     tb_text_plain(a->server.error);
 }
@@ -190,6 +191,7 @@ int tb_status_parse_answer(const char *text, size_t len, struct tb_status_answer
         tb_json_get_uint(doc, "requests_processed", TB_JSON_INT_MAX, &ret->requests, err) == 0;
     (void)tb_json_get_uint(doc, "uptime_seconds", TB_JSON_INT_MAX, &ret->uptime_s, err);
     (void)tb_json_get_uint(doc, "runtime_silent_seconds", TB_JSON_INT_MAX, &ret->silent_s, err);
+    gather_answer_copy(doc, "api_keys_trouble", ret->keys_trouble, sizeof(ret->keys_trouble));
     gather_answer_copy(doc, "state_files_trouble", ret->state_trouble, sizeof(ret->state_trouble));
     gather_answer_copy(doc, "public_addr", ret->public_addr, sizeof(ret->public_addr));
     gather_answer_places(doc, ret->places);

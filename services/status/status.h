@@ -39,8 +39,9 @@ struct tb_status_answer {
     struct tb_certificate server; /* of its public port */
     bool has_requests;
     uint64_t requests, uptime_s;
-    char state_trouble[TB_REASON_MAX]; /* a file of its state that it cannot keep; "": none */
-    uint64_t silent_s;                 /* the runtime has said nothing to requests that wait */
+    char keys_trouble[TB_STATUS_NOTE_MAX]; /* of TB_API_KEYS; "": none */
+    char state_trouble[TB_REASON_MAX];     /* a file of its state that it cannot keep; "": none */
+    uint64_t silent_s;                     /* the runtime has said nothing to requests that wait */
 };
 
 /* What a client that comes now meets at the public port. */
@@ -130,6 +131,8 @@ void tb_status_remedy(struct tb_status_problem *p, const char *fmt, ...) _printf
 bool tb_status_add_full_disks(const struct tb_snapshot *s, struct tb_conclusion *c);
 bool tb_status_place_full(const struct tb_snapshot *s, enum tb_place_id id);
 void tb_status_add_low_disks(const struct tb_snapshot *s, struct tb_conclusion *c);
+/* API keys that could not be read again. */
+void tb_status_add_keys(const struct tb_snapshot *s, struct tb_conclusion *c);
 void tb_status_add_certificates(const struct tb_snapshot *s, struct tb_conclusion *c);
 /* A clock that is wrong; true when it is by so much that certificates and leases do not hold. */
 bool tb_status_add_clock(const struct tb_snapshot *s, struct tb_conclusion *c);

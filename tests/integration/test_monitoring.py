@@ -4,6 +4,7 @@ into real daemons, fires its alerts and no others."""
 
 import datetime
 import email.utils
+import hashlib
 import http.client
 import json
 import os
@@ -175,8 +176,8 @@ def test_a_machine_that_is_well_raises_no_alert_and_exports_all(machine):
     drawn = set().union(*(names_in(t["expr"]) for p in DASHBOARD["panels"] for t in p["targets"]))
     assert len(wanted) > 15 and len(drawn) > 15
     for name in wanted | drawn:
-        assert name in exported or name == "tb_requests_total", f"{name} is not exported"
-        assert re.sub(r"_(bucket|sum|count)$", "", name) in described, f"{name} has no HELP and TYPE"
+        assert name in exported or name in ("tb_requests_total", "tb_api_keys_usable"), f"{name} is not exported"
+        assert name == "tb_api_keys_usable" or re.sub(r"_(bucket|sum|count)$", "", name) in described, f"{name} has no HELP and TYPE"
     for variable in DASHBOARD["templating"]["list"]:
         assert names_in(json.dumps(variable.get("definition", ""))) <= exported
     assert firing(text) == set()
@@ -325,6 +326,27 @@ def test_a_pair_of_the_public_port_that_does_not_fit(machine):
     assert tb_status(m.proxy, "--check").returncode == 0
 
 
+def test_api_keys_that_cannot_be_used(machine, tmp_path):
+    """Those of before let their clients in, also over a restart; the file that is right again comes into force by itself."""
+    keys, right = tmp_path / "api-keys", f"team:{hashlib.sha256(b'of the team').hexdigest()}\n"
+    keys.write_text(right)
+    m = machine(TB_API_KEYS=keys)
+    assert samples(fetch(m.proxy))["tb_api_keys_usable"] == 1
+    for restart in (False, True):
+        keys.write_text(right + "no key at all\n")
+        if restart:
+            assert m.proxy.daemon.stop() == 0
+            m.proxy.start()
+            assert "the keys of before this restart stay in force" in m.proxy.daemon.log_text()
+        m.wait_value("tb_api_keys_usable", lambda v: v == 0)
+        assert "TrustBridgeApiKeysInvalid" in firing(fetch(m.proxy))
+        r = tb_status(m.proxy, "--check")
+        assert r.returncode == 2 and "the API keys (TB_API_KEYS) cannot be used: line 2" in r.stdout, r.stdout
+        assert ask_tls(m.proxy, "/v1/x", "of the team") == 200 and ask_tls(m.proxy, "/v1/x", "of another") == 401
+        keys.write_text(right)
+        m.wait_value("tb_api_keys_usable", lambda v: v == 1)
+
+
 def test_usage_that_is_not_booked_or_not_accepted(machine):
     m = machine()
     m.billed(age_s=1200, late_s=7 * 3600)
@@ -333,9 +355,9 @@ def test_usage_that_is_not_booked_or_not_accepted(machine):
     assert r.returncode == 1 and "usage has not been booked for 20 min" in r.stdout
 
 
-def ask_tls(p, path):
+def ask_tls(p, path, key=None):
     c = http.client.HTTPSConnection("127.0.0.1", p.port, timeout=20, context=ssl._create_unverified_context())
-    c.request("GET", path)
+    c.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
     status = c.getresponse().status
     c.close()
     return status

@@ -133,6 +133,8 @@ static int health_add_surroundings(cJSON *doc, struct tb_server *s)
         tb_json_add_uint(doc, "runtime_silent_seconds",
                          tb_server_silent_us(s, tb_now_monotonic_us()) / TB_USEC_PER_SEC) < 0 ||
         tb_json_add_uint(doc, "state_files_put_back", s->state_files.put_back) < 0 ||
+        (s->keys && tb_key_store_trouble(s->keys)[0] &&
+         !cJSON_AddStringToObject(doc, "api_keys_trouble", tb_key_store_trouble(s->keys))) ||
         (s->state_files.trouble[0] &&
          !cJSON_AddStringToObject(doc, "state_files_trouble", s->state_files.trouble)) ||
         health_add_places(doc, seen.places) < 0)

@@ -322,6 +322,10 @@ int tb_metrics_format(struct tb_server *s, struct tb_buf *o)
     metrics_certificates(&seen.server, &s->monitor.facts.contact, o);
     metrics_places(seen.places, o);
     metrics_units(&seen, o);
+    if (s->keys)
+        metrics_single(o, "tb_api_keys_usable", "gauge",
+                       "1 when TB_API_KEYS could be used when it was read last; 0: older keys are in force.",
+                       !tb_key_store_trouble(s->keys)[0]);
     metrics_single(
         o, "tb_state_file_missing", "gauge",
         "1 while a file in which a program keeps its state is gone, and is not written again by itself.",

@@ -8,11 +8,15 @@
 
 #include "common/io.h"
 #include "common/log.h"
+#include "common/notify.h"
+
+#define KEPT "api-keys" /* name for systemd */
 
 struct tb_key_store {
     char *path;
     struct tb_key_accounts *book;
-    struct tb_api_keys keys; /* in force */
+    struct tb_api_keys keys;           /* in force */
+    char trouble[TB_API_KEYS_ERR_MAX]; /* of the last reading */
     int event_fd;
     bool reading, again; /* a thread was started and not joined; the file changed meanwhile */
     pthread_t thread;
@@ -22,19 +26,14 @@ struct tb_key_store {
     char err[TB_API_KEYS_ERR_MAX];
 };
 
-/* Reads, parses and binds: s->next, or s->result and s->err. */
-static void store_read(struct tb_key_store *s)
+/* Parses and binds: s->next, or s->result and s->err. */
+static void store_parse(struct tb_key_store *s, const char *text, size_t len)
 {
     _cleanup_(tb_api_keys_clear) struct tb_api_keys keys = {0};
-    _cleanup_free_ char *text = NULL;
-    size_t len;
-    int r = tb_read_file(s->path, TB_API_KEYS_BYTES_MAX, &text, &len);
+    int r;
 
-    snprintf(s->err, sizeof(s->err), "%s", strerror(-r));
-    if (r >= 0) {
-        snprintf(s->err, sizeof(s->err), "out of memory");
-        r = tb_api_keys_parse(text, len, &keys, s->err);
-    }
+    snprintf(s->err, sizeof(s->err), "out of memory");
+    r = tb_api_keys_parse(text, len, &keys, s->err);
     if (r >= 0) {
         r = tb_key_accounts_bind(s->book, &keys);
         snprintf(s->err, sizeof(s->err), "no room for another name in the usage by key; free disk space");
@@ -44,6 +43,21 @@ static void store_read(struct tb_key_store *s)
         return;
     s->next = keys;
     keys = (struct tb_api_keys){0};
+}
+
+/* The same of the file. What is good is also kept by systemd, hashes as it is: the next start may meet what
+ * is not. */
+static void store_read(struct tb_key_store *s)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t len;
+
+    s->result = tb_read_file(s->path, TB_API_KEYS_BYTES_MAX, &text, &len);
+    snprintf(s->err, sizeof(s->err), "%s", strerror(-s->result));
+    if (s->result >= 0)
+        store_parse(s, text, len);
+    if (s->result >= 0)
+        tb_notify_keep(KEPT, text, len);
 }
 
 static void *store_thread(void *arg)
@@ -75,6 +89,7 @@ static void store_warn(const struct tb_key_store *s)
 /* What was read comes into force. */
 static int store_swap(struct tb_key_store *s)
 {
+    snprintf(s->trouble, sizeof(s->trouble), "%s", s->result < 0 ? s->err : "");
     if (s->result < 0) {
         tb_error("TB_API_KEYS: cannot use %s: %s", s->path, s->err);
         return s->result;
@@ -84,6 +99,25 @@ static int store_swap(struct tb_key_store *s)
     s->next = (struct tb_api_keys){0};
     store_warn(s);
     return 0;
+}
+
+/* A slip in the file locks out nobody at a restart either: the keys before stay. */
+static int store_use_kept(struct tb_key_store *s)
+{
+    _cleanup_free_ char *text = NULL;
+    char trouble[TB_API_KEYS_ERR_MAX];
+    size_t len;
+    int r = tb_notify_kept(KEPT, TB_API_KEYS_BYTES_MAX, &text, &len);
+
+    if (r < 0)
+        return r;
+    memcpy(trouble, s->trouble, sizeof(trouble));
+    store_parse(s, text, len);
+    r = store_swap(s);
+    memcpy(s->trouble, trouble, sizeof(trouble));
+    if (r >= 0)
+        tb_warn("TB_API_KEYS: the keys of before this restart stay in force");
+    return r;
 }
 
 static int store_open_accounts(struct tb_key_store *s, const char *accounts)
@@ -112,6 +146,7 @@ int tb_key_store_open(const char *path, const char *accounts, struct tb_key_stor
     if (r >= 0) {
         store_read(s);
         r = store_swap(s);
+        r = r < 0 && store_use_kept(s) == 0 ? 0 : r;
     }
     if (r < 0) {
         tb_key_store_close(s);
@@ -176,6 +211,11 @@ void tb_key_store_finish(struct tb_key_store *s)
 int tb_key_store_keep(struct tb_key_store *s, const char *path)
 {
     return s->reading ? 0 : tb_key_accounts_keep(s->book, path);
+}
+
+const char *tb_key_store_trouble(const struct tb_key_store *s)
+{
+    return s->trouble;
 }
 
 const struct tb_api_keys *tb_key_store_keys(const struct tb_key_store *s)

@@ -26,6 +26,8 @@ void tb_key_store_finish(struct tb_key_store *s);
 /* Sees that path still names the file of the accounts: tb_mapfile_keep(). Not now, while keys are read. */
 int tb_key_store_keep(struct tb_key_store *s, const char *path);
 
+/* Why the file could not be used when it was read last, so that older keys are in force; "" when it could. */
+const char *tb_key_store_trouble(const struct tb_key_store *s);
 const struct tb_api_keys *tb_key_store_keys(const struct tb_key_store *s);
 struct tb_key_accounts *tb_key_store_accounts(const struct tb_key_store *s);
 

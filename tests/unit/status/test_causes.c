@@ -388,6 +388,11 @@ static void counters_lost(void)
            "/s/usage was removed, and cannot be written again: No space left on device");
 }
 
+static void keys_wrong(void)
+{
+    strcpy(s.proxy.keys_trouble, "line 2 is no key");
+}
+
 /* --- the table ------------------------------------------------------------------------------------------ */
 
 struct row {
@@ -584,6 +589,7 @@ static const struct row rows[] = {
      "tb-authorize/lease.json was removed",
      "systemctl restart tb-authorize.service"},
     {{runtime_just_started}, TB_STATUS_WARNING, TB_STATUS_NOT_READY, 0, NULL, NULL},
+    {{keys_wrong}, TB_STATUS_CRITICAL, TB_STATUS_READY, 1, "cannot be used: line 2", "tb-configure --check"},
     {{counters_lost}, TB_STATUS_CRITICAL, TB_STATUS_READY, 1, "/s/usage was removed", "writable"},
     {{runtime_about_to_start}, TB_STATUS_WARNING, TB_STATUS_NOT_READY, 0, NULL, NULL},
     {{hydrate_stopped, suspended}, TB_STATUS_CRITICAL, TB_STATUS_NOT_READY, 1, "refuses this contract", NULL},
