@@ -134,17 +134,17 @@ static int azure_identity_request(const char *service, const char *client_id, ch
 {
     const char *endpoint = getenv("IDENTITY_ENDPOINT"), *secret = getenv("IDENTITY_HEADER");
     const char *host = getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+    const char *scheme = strchr(service, '.') ? "https%3A%2F%2F" : "", *slash = *scheme ? "%2F" : "";
     const char *amp = client_id ? "&client_id=" : "", *id = client_id ? client_id : "";
 
     if (endpoint && *endpoint) {
-        *ret_url = tb_strf("%s?api-version=2019-08-01&resource=https%%3A%%2F%%2F%s%%2F%s%s", endpoint,
-                           service, amp, id);
+        *ret_url = tb_strf("%s?api-version=2019-08-01&resource=%s%s%s%s%s", endpoint, scheme, service, slash,
+                           amp, id);
         *ret_header = tb_strf("X-IDENTITY-HEADER: %s", secret ? secret : "");
     } else {
         host = host && *host ? host : "http://" IDENTITY_HOST;
-        *ret_url = tb_strf(
-            "%s/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%%3A%%2F%%2F%s%%2F%s%s",
-            host, service, amp, id);
+        *ret_url = tb_strf("%s/metadata/identity/oauth2/token?api-version=2018-02-01&resource=%s%s%s%s%s",
+                           host, scheme, service, slash, amp, id);
         *ret_header = strdup("Metadata: true");
     }
     return *ret_url && *ret_header ? 0 : -ENOMEM;

@@ -47,6 +47,8 @@ int tb_lease_record_write(const char *dir, const struct tb_lease_record *l)
         return -ENOMEM;
     if (l->asset_version)
         r = tb_json_add_uint(o, "asset_version", l->asset_version);
+    if (r == 0 && l->billed_by_control_plane && !cJSON_AddStringToObject(o, "billed_by", "control_plane"))
+        r = -ENOMEM;
     if (r == 0 && l->has_expiry)
         r = record_add_time(o, "expires_at", l->expires_real_us);
     if (r == 0 && l->has_deadline)
@@ -105,6 +107,7 @@ int tb_lease_record_read(const char *dir, const char *name, struct tb_lease_reco
         return r;
     *ret = (struct tb_lease_record){
         .state = tb_lease_state_from_name(record_string(o, "state")),
+        .billed_by_control_plane = strcmp(record_string(o, "billed_by"), "control_plane") == 0,
         .asset_version = record_uint(o, "asset_version"),
         .has_expiry = tb_json_member(o, "expires_at") != NULL,
         .has_deadline = tb_json_member(o, "deadline_boottime_us") != NULL,

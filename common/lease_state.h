@@ -27,6 +27,7 @@ struct tb_lease_record {
     enum tb_lease_state state;
     char reason[TB_REASON_MAX];
     char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1];
+    bool billed_by_control_plane;  /* tb-billing makes no metering events of what is used */
     uint64_t asset_version;        /* the one that the control plane wants served; 0: it does not say */
     bool has_expiry, has_deadline; /* neither: the lease does not end by itself */
     uint64_t expires_real_us;

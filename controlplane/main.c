@@ -65,6 +65,21 @@ static const struct cp_command commands[] = {
      "Servers go on meanwhile; start them with the new --kek, and the old one as --kek-old, before. A run "
      "that\n"
      "was interrupted is run again."},
+    {"contract", "bill", "CONTRACT", cp_contract_bill_options,
+     "report its usage to the marketplace from here (serve --submit), not by its machines",
+     cp_run_contract_bill,
+     "Machines are told with their next lease, and finish what they have begun. Usage that they had reported "
+     "before\n"
+     "is not billed here. Without --resource usage is held until that is known."},
+    {"submitter", "status", NULL, cp_json_options,
+     "print who reports usage to the marketplace, and how it goes", cp_run_submitter_status, NULL},
+    {"submitter", "events", NULL, cp_submitter_events_options,
+     "print the metering events that the marketplace has not accepted", cp_run_submitter_events, NULL},
+    {"submitter", "resolve", NULL, cp_submitter_resolve_options, "say what became of a parked event in doubt",
+     cp_run_submitter_resolve,
+     "For an event that is too old to be sent again and whose last request had no answer: look in Partner "
+     "Center what\n"
+     "the marketplace has."},
     {"offer", "add", "OFFER", cp_offer_add_options, "say which contract a purchase of a plan makes",
      cp_run_offer_add,
      "One of the same name is replaced. Purchases that waited for it get their contracts; those that have "

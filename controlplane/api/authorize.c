@@ -9,6 +9,7 @@
 #include "controlplane/api/answer.h"
 #include "controlplane/api/metrics.h"
 #include "controlplane/api/usage_report.h"
+#include "controlplane/store/billing.h"
 
 /* Why there is no verdict, beside failures of the store. */
 enum authorize_fault { FAULT_NONE, FAULT_KEY, FAULT_KEY_SERVICE, FAULT_URL, FAULT_STORAGE };
@@ -43,6 +44,7 @@ struct decision {
     bool has_held; /* the machine serves another version than the contract's, and may have its key again */
     bool report_taken;
     unsigned usage_flags;
+    bool billed_here; /* not by its machines */
 };
 
 static void decision_clear(struct decision *d)
@@ -153,10 +155,17 @@ static int authorize_judge_held(struct cp_store *s, struct decision *d)
 static int authorize_judge(struct cp_store *s, struct decision *d)
 {
     int r = authorize_judge_contract(s, d);
+    bool ended;
 
     if (r < 0 || d->reason)
         return r;
-    r = cp_store_get_asset(s, d->q.asset_id, d->contract.version, &d->current.asset);
+    r = cp_store_billing_state(s, d->contract.contract_id, &d->billed_here, &ended);
+    if (r == 0 && ended) {
+        d->reason = "subscription_ended";
+        return 0;
+    }
+    if (r == 0)
+        r = cp_store_get_asset(s, d->q.asset_id, d->contract.version, &d->current.asset);
     if (r == -ENOENT) {
         d->reason = "asset_unknown";
         return 0;
@@ -416,6 +425,8 @@ static void authorize_answer_key(const struct decision *d, struct cp_reply *ret)
     tb_rfc3339_format(MIN(lease_us, end_us), 0, expires);
     ok = j && cJSON_AddStringToObject(j, "status", "authorized") && authorize_add_release(&d->current, j) &&
          cJSON_AddStringToObject(j, "expires_at", expires) && authorize_add_version(&d->current, j);
+    if (ok && d->billed_here)
+        ok = cJSON_AddStringToObject(j, "billed_by", "control_plane");
     if (ok && d->has_held) {
         held = cJSON_AddObjectToObject(j, "held");
         ok = held && authorize_add_release(&d->held, held) && authorize_add_version(&d->held, held);

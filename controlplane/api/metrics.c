@@ -2,6 +2,7 @@
 #include "controlplane/api/metrics.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,21 @@ static const struct {
 } metric_rows[] = {
 #define METRIC_ROW(name, metric, labels, help) {metric, labels, help},
     CP_METRICS(METRIC_ROW)};
+
+static _Atomic uint64_t gauge_value[_CP_GAUGE_MAX];
+static _Atomic bool gauge_known;
+
+static const struct {
+    const char *name, *labels, *help;
+} gauge_rows[] = {
+#define GAUGE_ROW(name, metric, labels, help) {metric, labels, help},
+    CP_GAUGES(GAUGE_ROW)};
+
+void cp_gauge_set(enum cp_gauge g, uint64_t value)
+{
+    gauge_value[g] = value;
+    gauge_known = true;
+}
 
 void cp_metric_add(enum cp_metric m)
 {
@@ -54,6 +70,16 @@ static void metric_print_rows(FILE *f)
     }
 }
 
+static void metric_print_gauges(FILE *f)
+{
+    for (size_t i = 0; gauge_known && i < ARRAY_SIZE(gauge_rows); i++) {
+        if (*gauge_rows[i].help)
+            metric_head(f, gauge_rows[i].name, "gauge", gauge_rows[i].help);
+        fprintf(f, PREFIX "%s%s %llu\n", gauge_rows[i].name, gauge_rows[i].labels,
+                (unsigned long long)gauge_value[i]);
+    }
+}
+
 static void metric_print_answers(FILE *f)
 {
     unsigned long long sum = 0;
@@ -81,6 +107,7 @@ char *cp_metrics_text(void)
     if (!f)
         return NULL;
     metric_print_rows(f);
+    metric_print_gauges(f);
     metric_print_answers(f);
     if (fclose(f) != 0) {
         free(text);

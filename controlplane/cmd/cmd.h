@@ -51,6 +51,11 @@ struct cp_options {
     /* the keyring */
     const char *kek, *kek_token_file, *kek_ca_file, *kek_client_id;
     struct tb_option_list keks_old;
+    /* the submitter */
+    bool submit, by_machines;
+    const char *metering, *metering_tenant, *metering_client_id, *metering_secret_file;
+    uint64_t submit_interval_s, submit_after_s, hour_us;
+    const char *resource, *dimension, *dimensions, *verdict;
     /* every command */
     bool help;
 };
@@ -87,6 +92,26 @@ struct cp_command {
                   "CAs of the key service (default: the system's)", .setting = "TBCP_KEK_CA_FILE"),          \
         TB_OPTION(0, "kek-client-id", "ID", TB_OPTION_STRING, kek_client_id,                                 \
                   "user-assigned managed identity for Key Vault", .setting = "TBCP_KEK_CLIENT_ID")
+#define CP_SUBMIT_ROWS                                                                                       \
+    TB_OPTION(0, "submit", NULL, TB_OPTION_FLAG, submit,                                                     \
+              "report usage of contracts that are billed here to the marketplace; one of all servers does",  \
+              .setting = "TBCP_SUBMIT"),                                                                     \
+        TB_OPTION(0, "metering", "URL", TB_OPTION_STRING, metering,                                          \
+                  "metering API (default https://marketplaceapi.microsoft.com)",                             \
+                  .setting = "TBCP_METERING_ENDPOINT"),                                                      \
+        TB_OPTION(0, "metering-tenant", "TENANT", TB_OPTION_STRING, metering_tenant,                         \
+                  "by a service principal of this tenant (default: the managed identity)",                   \
+                  .setting = "TBCP_METERING_TENANT"),                                                        \
+        TB_OPTION(0, "metering-client-id", "ID", TB_OPTION_STRING, metering_client_id,                       \
+                  "its application id, or a user-assigned managed identity",                                 \
+                  .setting = "TBCP_METERING_CLIENT_ID"),                                                     \
+        TB_OPTION(0, "metering-secret-file", "FILE", TB_OPTION_STRING, metering_secret_file,                 \
+                  "secret of the service principal", .setting = "TBCP_METERING_SECRET_FILE"),                \
+        TB_OPTION(0, "submit-interval", "SECONDS", TB_OPTION_UINT, submit_interval_s,                        \
+                  "between looks (default 60)", .min = 1, .max = 3600, .setting = "TBCP_SUBMIT_INTERVAL"),   \
+        TB_OPTION(0, "submit-after", "SECONDS", TB_OPTION_UINT, submit_after_s,                              \
+                  "an hour is reported so long after its end, when its machines have told (default 7200)",   \
+                  .min = 300, .max = 20 * 3600, .setting = "TBCP_SUBMIT_AFTER")
 #define CP_CODE_ROWS                                                                                         \
     TB_OPTION(0, "code-uses", "N", TB_OPTION_UINT, codes, "machines that may enrol by the code (default 1)", \
               .min = 1, .max = 1000000),                                                                     \
@@ -109,6 +134,7 @@ int cp_option_from_now(const struct tb_option *o, void *us, char *value, char er
 extern const struct tb_option cp_no_options[], cp_json_options[], cp_serve_options[],
     cp_contract_add_options[], cp_contract_deny_options[], cp_contract_shorten_options[], cp_log_options[],
     cp_machine_options[], cp_code_options[], cp_changes_options[], cp_kek_options[],
+    cp_contract_bill_options[], cp_submitter_events_options[], cp_submitter_resolve_options[],
     cp_asset_promote_options[], cp_offer_add_options[], cp_contract_await_options[], cp_token_add_options[];
 
 /* Parses argv after the command's words. Returns -1 to go on, else the exit code (help was printed, or an
@@ -130,6 +156,11 @@ const char *cp_actor(char out[static 64]);
 
 /* --mode, or enrolled. 0, or an exit code after saying why. */
 int cp_find_mode(const struct cp_options *o, enum cp_mode *ret);
+
+/* The thread of serve --submit; without it *ret stays NULL. 0, or an exit code after saying why. */
+struct cp_submitter;
+int cp_start_submitter(const struct cp_options *o, const struct cp_place *place, char **ret_secret,
+                       struct cp_submitter **ret);
 
 int cp_run_serve(const struct cp_options *o);
 int cp_run_issue_client(const struct cp_options *o);
@@ -161,6 +192,10 @@ int cp_run_log(const struct cp_options *o);
 int cp_run_offer_add(const struct cp_options *o);
 int cp_run_offer_list(const struct cp_options *o);
 int cp_run_offer_remove(const struct cp_options *o);
+int cp_run_contract_bill(const struct cp_options *o);
+int cp_run_submitter_status(const struct cp_options *o);
+int cp_run_submitter_events(const struct cp_options *o);
+int cp_run_submitter_resolve(const struct cp_options *o);
 int cp_run_purchase_list(const struct cp_options *o);
 int cp_run_contract_await(const struct cp_options *o);
 

@@ -14,6 +14,7 @@
 #include "controlplane/cmd/storage.h"
 #include "controlplane/identity/pki.h"
 #include "controlplane/http/server.h"
+#include "controlplane/submitter/submitter.h"
 
 #define LISTEN_DEFAULT "127.0.0.1:8080"
 #define PEM_MAX (256 * 1024)
@@ -112,6 +113,7 @@ const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "oidc-ca", "FILE", TB_OPTION_STRING, oidc_ca, "CAs of the provider (default: the system's)",
               .setting = "TBCP_OIDC_CA"),
     CP_KEK_ROWS,
+    CP_SUBMIT_ROWS,
     TB_OPTION(0, "log-level", "LEVEL", TB_OPTION_CALL, seed, "debug, info (default), warn or error",
               .set = serve_set_log_level, .want = "debug, info, warn or error", .setting = "TBCP_LOG_LEVEL"),
     CP_COMMON_ROWS,
@@ -129,10 +131,14 @@ struct serve {
     struct cp_api api;
     struct cp_oidc *oidc;
     int fd, metrics_fd;
+    struct cp_submitter *submitter;
+    char *submitter_secret;
 };
 
 static void serve_clear(struct serve *v)
 {
+    v->submitter = cp_submitter_stop(v->submitter);
+    tb_secret_freep(&v->submitter_secret);
     v->keyring = cp_keyring_close(v->keyring);
     v->machines = cp_authority_close(v->machines);
     v->api.purchases = cp_purchases_stop(v->api.purchases);
@@ -425,6 +431,8 @@ int cp_run_serve(const struct cp_options *o)
     if (signals < 0)
         return cp_fail(o, TB_EXIT_IOERR, "cannot wait for signals: %s", strerror(-signals));
     r = serve_start_purchases(&v);
+    if (r == 0)
+        r = cp_start_submitter(o, &v.place, &v.submitter_secret, &v.submitter);
     if (r != 0)
         return r;
     r = cp_server_start(&v.api, &v.place, (unsigned)(o->workers ? o->workers : CP_WORKERS_DEFAULT), &v.tls,

@@ -160,21 +160,17 @@ int cp_store_remove_billing(struct cp_store *s, const char *contract_id)
     return store_run(s, "DELETE FROM billing_terms WHERE contract_id=$1", "t", contract_id);
 }
 
-int cp_store_billing_ended(struct cp_store *s, const char *contract_id,
-                           char ret[static TB_METERING_REASON_MAX])
+int cp_store_billing_state(struct cp_store *s, const char *contract_id, bool *ret_here, bool *ret_ended)
 {
-    _cleanup_rows_ struct cp_rows *rows = NULL;
-    int r = cp_sql_query(s->c, &rows,
-                         "SELECT e.reason FROM billing_terms t JOIN billing_ended e ON e.resource=t.resource"
-                         " WHERE t.contract_id=$1",
-                         "t", contract_id);
+    int64_t state = 0;
+    int r = cp_sql_int(s->c, &state, 0,
+                       "SELECT CASE WHEN EXISTS (SELECT 1 FROM billing_ended e WHERE e.resource=t.resource)"
+                       " THEN 2 ELSE 1 END FROM billing_terms t WHERE t.contract_id=$1",
+                       "t", contract_id);
 
-    *ret = '\0';
-    if (r == 0)
-        r = cp_rows_next(rows);
-    if (r > 0)
-        cp_rows_text(rows, 0, ret, TB_METERING_REASON_MAX);
-    return MIN(r, 0);
+    *ret_here = state > 0;
+    *ret_ended = state > 1;
+    return r;
 }
 
 /* -- terms of office --------------------------------------------------------------------------- */

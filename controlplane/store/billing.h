@@ -50,9 +50,8 @@ int cp_store_put_billing(struct cp_store *s, const struct cp_billing *b, uint64_
 int cp_store_get_billing(struct cp_store *s, const char *contract_id, struct cp_billing *ret);
 /* Back to the machines. -ENOENT; -EBUSY: some of its usage is in events or waits to be. */
 int cp_store_remove_billing(struct cp_store *s, const char *contract_id);
-/* Why the marketplace says that the subscription of this contract has ended; "" when it does not. */
-int cp_store_billing_ended(struct cp_store *s, const char *contract_id,
-                           char ret[static TB_METERING_REASON_MAX]);
+/* Whether the control plane bills it, and whether the marketplace says that its subscription has ended. */
+int cp_store_billing_state(struct cp_store *s, const char *contract_id, bool *ret_here, bool *ret_ended);
 
 /* -- terms of office */
 /* Takes the lock, or keeps it: 1; 0: another has it. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "provider/azure/token.h"
 
-#include <ctype.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -10,7 +9,6 @@
 #include <string.h>
 #include <sys/wait.h>
 
-#include "common/backoff.h"
 #include "provider/azure/blob.h"
 #include "common/io.h"
 #include "common/secret.h"
@@ -18,7 +16,6 @@
 
 #define RESOURCE "https://storage.azure.com/"
 
-#define PRINCIPAL_TRIES 4
 #define AZ_TIMEOUT_MS 60000
 
 static int token_fail(char *err, int r, const char *fmt, ...) _printf_(3, 4);
@@ -34,90 +31,22 @@ static int token_fail(char *err, int r, const char *fmt, ...)
 
 /* -- service principal ------------------------------------------------------------------------- */
 
-/* Appends name=value, form-encoded, at p; returns the new end. Room: 3 bytes for each of value. */
-static char *token_put_form(char *p, const char *name, const char *value)
-{
-    static const char hex[] = "0123456789ABCDEF";
-
-    p = stpcpy(p, name);
-    *p++ = '=';
-    for (; *value; value++) {
-        unsigned char c = (unsigned char)*value;
-
-        if (isalnum(c) || strchr("-._~", c)) {
-            *p++ = (char)c;
-        } else {
-            *p++ = '%';
-            *p++ = hex[c >> 4];
-            *p++ = hex[c & 15];
-        }
-    }
-    *p++ = '&';
-    *p = '\0';
-    return p;
-}
-
-static bool token_tenant_valid(const char *s)
-{
-    return *s && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == strlen(s);
-}
-
-/* Posts the form, again when the service is busy or away. 0 with an answer of any status. */
-static int token_post_form(const char *url, const char *form, const struct tb_http_tls *tls,
-                           struct tb_http_response *ret, char err[static TB_HTTP_ERR_MAX])
-{
-    static const char *const headers[] = {"Content-Type: application/x-www-form-urlencoded", NULL};
-    const struct tb_http_request rq = {
-        .method = "POST", .url = url, .headers = headers, .body = form, .body_len = strlen(form), .tls = tls};
-    struct tb_backoff backoff = {.base_ms = 1000, .cap_ms = 10000};
-
-    for (;;) {
-        int r = tb_http_do(&rq, ret, err);
-        bool again = r < 0 ? r == -ETIMEDOUT || r == -ECONNREFUSED : tb_http_status_retryable(ret->status);
-
-        if (!again || backoff.attempt + 1 >= PRINCIPAL_TRIES)
-            return r;
-        tb_sleep_ms(tb_backoff_next_ms(&backoff, r < 0 ? -1 : ret->retry_after_ms));
-        if (r == 0)
-            tb_http_response_clear(ret);
-    }
-}
-
 int azure_token_principal(const char *tenant, const char *client_id, const char *client_secret,
                           const struct tb_http_tls *tls, struct tb_azure_token *ret,
                           char err[static TB_AZURE_ERR_MAX])
 {
     const char *host = getenv("AZURE_AUTHORITY_HOST");
-    _cleanup_http_response_ struct tb_http_response rs = {0};
     struct tb_http_tls with_http = tls ? *tls : (struct tb_http_tls){0};
-    _cleanup_secret_ char *form = NULL;
-    _cleanup_free_ char *url = NULL;
-    char why[TB_HTTP_ERR_MAX], *p;
-    int r;
+    char why[TB_HTTP_ERR_MAX];
 
     host = host && *host ? host : "https://login.microsoftonline.com";
-    if (!token_tenant_valid(tenant))
+    if (!tb_azure_tenant_valid(tenant))
         return token_fail(err, -EINVAL, "AZURE_TENANT_ID is not a tenant id or domain");
     if (blob_base_url_check("AZURE_AUTHORITY_HOST", host, false, why) < 0)
         return token_fail(err, -EINVAL, "%s", why);
     with_http.allow_http = blob_url_is_loopback(host);
-    url = tb_strf("%s%s%s/oauth2/v2.0/token", host, host[strlen(host) - 1] == '/' ? "" : "/", tenant);
-    form = tb_secret_alloc(3 * (strlen(client_id) + strlen(client_secret)) + 256);
-    if (!url || !form)
-        return token_fail(err, -ENOMEM, "out of memory");
-    p = token_put_form(form, "grant_type", "client_credentials");
-    p = token_put_form(p, "client_id", client_id);
-    p = token_put_form(p, "client_secret", client_secret);
-    p = token_put_form(p, "scope", RESOURCE ".default");
-    p[-1] = '\0';
-    r = token_post_form(url, form, &with_http, &rs, why);
-    if (r < 0)
-        return token_fail(err, r, "%s", why);
-    if (rs.status != 200) {
-        tb_azure_refusal(&rs, why, sizeof(why));
-        return token_fail(err, -EACCES, "%s refused the service principal: %s", host, why);
-    }
-    return tb_azure_token_parse(rs.body, rs.len, tb_now_realtime_us() / TB_USEC_PER_SEC, ret, err);
+    return tb_azure_principal_token(&(struct tb_azure_principal){host, tenant, client_id, client_secret},
+                                    RESOURCE ".default", &with_http, ret, err);
 }
 
 /* -- Azure CLI --------------------------------------------------------------------------------- */

@@ -80,6 +80,7 @@ static void lease_apply_authorized(struct tb_lease *l, const struct authorize_ve
     l->state = TB_LEASE_AUTHORIZED;
     l->suspended = false;
     l->reason[0] = '\0';
+    l->billed_by_control_plane = v->billed_by_control_plane;
     l->asset_version = v->grant ? v->grant->version : 0;
     l->renewed_real_us = now->real_us;
     l->expires_real_us = v->expires_at_us ? now->real_us + left : 0;

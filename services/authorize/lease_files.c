@@ -122,6 +122,7 @@ static int lease_files_write_lease(const struct tb_lease_files *f, const struct 
     bool ends = l->expires_real_us > 0;
     struct tb_lease_record r = {.state = l->state,
                                 .asset_version = l->asset_version,
+                                .billed_by_control_plane = l->billed_by_control_plane,
                                 .has_expiry = ends,
                                 .has_deadline = ends,
                                 .expires_real_us = l->expires_real_us,
@@ -222,6 +223,7 @@ static void lease_files_restore_serving(const struct tb_lease_files *f, struct t
     tb_lease_restore_serving(l, r.expires_real_us, r.deadline_boot_us, r.renewed_real_us,
                              r.state == TB_LEASE_UNREACHABLE ? r.reason : NULL);
     l->asset_version = r.asset_version;
+    l->billed_by_control_plane = r.billed_by_control_plane;
 }
 
 int tb_lease_files_restore(struct tb_lease_files *f, struct tb_lease *l, const struct tb_clock *now)

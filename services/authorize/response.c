@@ -213,6 +213,14 @@ static struct tb_grant *grant_held(const cJSON *o, bool allow_http)
     return g && grant_read(held, allow_http, g, err) == 0 && g->version ? TAKE_PTR(g) : NULL;
 }
 
+static bool response_says(const cJSON *o, const char *name, const char *word)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+
+    return tb_json_get_string(o, name, &s, err) == 0 && strcmp(s, word) == 0;
+}
+
 #define UNUSABLE "the control plane's answer is unusable: "
 
 static int response_judge_grant(const cJSON *o, bool allow_http, uint64_t now_us, struct authorize_verdict *v)
@@ -226,6 +234,7 @@ static int response_judge_grant(const cJSON *o, bool allow_http, uint64_t now_us
     if (grant_read(o, allow_http, g, err) < 0 || lease_expiry(o, now_us, &expires_at, err) < 0)
         return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, UNUSABLE "%s", err);
     v->expires_at_us = expires_at;
+    v->billed_by_control_plane = response_says(o, "billed_by", "control_plane");
     v->held = grant_held(o, allow_http);
     v->grant = TAKE_PTR(g);
     return tb_outcome_set(&v->outcome, AUTHORIZE_GRANTED, "%s", "");

@@ -30,11 +30,12 @@ enum {
 struct authorize_verdict {
     /* The reason is printable, without secrets, at most TB_AUTHORIZE_REASON_MAX; "" when granted. */
     struct tb_outcome outcome;
-    int64_t retry_after_ms; /* -1: none */
-    uint64_t expires_at_us; /* CLOCK_REALTIME; 0: the lease does not end by itself */
-    struct tb_grant *grant; /* owned; only when granted */
-    struct tb_grant *held;  /* owned; of the version that the request named, when that is another one */
-    bool look;              /* it was a look whether the control plane is there: GRANTED or RETRY, no grant */
+    int64_t retry_after_ms;       /* -1: none */
+    uint64_t expires_at_us;       /* CLOCK_REALTIME; 0: the lease does not end by itself */
+    struct tb_grant *grant;       /* owned; only when granted */
+    struct tb_grant *held;        /* owned; of the version that the request named, when that is another one */
+    bool billed_by_control_plane; /* usage is reported to the marketplace there, not here */
+    bool look; /* it was a look whether the control plane is there: GRANTED or RETRY, no grant */
     uint64_t date_real_us, date_boot_us; /* Date of the answer and when it came; 0: none */
     struct tb_certificate client, ca;    /* what it was asked with */
 };

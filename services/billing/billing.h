@@ -38,6 +38,8 @@ int tb_billing_look(struct tb_billing *b, bool *ret_book);
 uint64_t tb_billing_now(const struct tb_billing *b);
 /* Makes step_fd readable when somebody sets the wall clock from now on; without one the next pass notices. */
 void tb_billing_watch_steps(struct tb_billing *b);
+/* report.c: takes in what the control plane says of who bills. -errno when the ledger fails. */
+int tb_billing_heed(struct tb_billing *b, char err[static TB_LEDGER_ERR_MAX]);
 /* submit.c: sends what is due, until there is nothing more, a transient error or a signal. -errno when the
  * ledger fails. */
 int tb_billing_submit(struct tb_billing *b);

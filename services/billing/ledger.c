@@ -105,6 +105,15 @@ static int ledger_prepare(struct tb_ledger *l, char *err)
     return r < 0 ? tb_db_error(l->db, r, "preparing statements", err) : 0;
 }
 
+static int ledger_read_elsewhere(struct tb_ledger *l, char *err)
+{
+    int64_t there = 0;
+    int r = tb_db_int(l->db, &there, 0, "SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'billed_by')", NULL);
+
+    l->elsewhere = there;
+    return r < 0 ? tb_db_error(l->db, r, "reading", err) : 0;
+}
+
 static int ledger_set_up(struct tb_ledger *l, bool readonly, char *err)
 {
     int64_t version;
@@ -131,6 +140,8 @@ static int ledger_set_up(struct tb_ledger *l, bool readonly, char *err)
         r = ledger_migrate(l, err);
     if (r == 0 && !readonly && tb_db_exec(l->db, steps) < 0)
         return tb_db_error(l->db, -EIO, "making a table", err);
+    if (r == 0)
+        r = ledger_read_elsewhere(l, err);
     return r < 0 || readonly ? r : ledger_prepare(l, err);
 }
 
@@ -272,7 +283,7 @@ static int booking_all(struct booking *b)
     for (int c = 0; c < _TB_USAGE_MAX && r == 0; c++)
         r = booking_counter(b, (enum tb_usage_counter)c, hour);
     for (int d = 0; d < TB_USAGE_DIMENSIONS && r == 0; d++)
-        if (b->l->dimensions & 1U << d)
+        if (b->l->dimensions & 1U << d && !b->l->elsewhere)
             r = booking_dimension(b, &tb_usage_dimension[d], hour);
     return r;
 }
@@ -289,6 +300,65 @@ int tb_ledger_book(struct tb_ledger *l, const struct tb_usage_snapshot *s, uint6
     r = tb_db_end(&tx, r, "booking usage", err);
     if (r == 0)
         *ret_booked = b.booked;
+    return r;
+}
+
+/* -- who bills ------------------------------------------------------------------------------------------- */
+
+static int elsewhere_keep_total(struct tb_ledger *l, enum tb_usage_counter c)
+{
+    char key[64], text[24];
+    uint64_t total = 0;
+    int r = tb_ledger_total(l, c, &total);
+
+    if (r < 0)
+        return r;
+    snprintf(key, sizeof(key), "self_billed.%s", tb_usage_name(c));
+    snprintf(text, sizeof(text), "%" PRIu64, total);
+    return tb_db_run(l->db, "INSERT INTO meta VALUES (?1, ?2)", "tt", key, text);
+}
+
+static int elsewhere_begin(struct tb_ledger *l)
+{
+    int64_t events = 0;
+    int r = tb_db_run(l->db, "INSERT INTO meta VALUES ('billed_by', 'control_plane')", NULL);
+
+    if (r >= 0)
+        r = tb_db_int(l->db, &events, 0, "SELECT count(*) FROM event", NULL);
+    for (int c = 0; events && r >= 0 && c < _TB_USAGE_MAX; c++)
+        r = elsewhere_keep_total(l, (enum tb_usage_counter)c);
+    return MIN(r, 0);
+}
+
+int tb_ledger_bill_elsewhere(struct tb_ledger *l, bool elsewhere, char err[static TB_LEDGER_ERR_MAX])
+{
+    static const char forget[] = "DELETE FROM meta WHERE key = 'billed_by' OR key LIKE 'self_billed.%'";
+    _cleanup_tx_ struct tb_db_tx tx = {0};
+    int r;
+
+    err[0] = '\0';
+    if (l->elsewhere == elsewhere)
+        return 0;
+    r = tb_db_begin(&tx, l->db, err);
+    if (r == 0)
+        r = tb_db_run(l->db, forget, NULL);
+    if (r >= 0 && elsewhere)
+        r = elsewhere_begin(l);
+    r = tb_db_end(&tx, r, "keeping who bills", err);
+    if (r == 0)
+        l->elsewhere = elsewhere;
+    return r;
+}
+
+int tb_ledger_self_billed(struct tb_ledger *l, enum tb_usage_counter c, uint64_t *ret)
+{
+    char key[64];
+    int64_t v = 0;
+    int r;
+
+    snprintf(key, sizeof(key), "self_billed.%s", tb_usage_name(c));
+    r = tb_db_int(l->db, &v, 0, "SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1", "t", key);
+    *ret = (uint64_t)v;
     return r;
 }
 

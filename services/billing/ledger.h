@@ -25,6 +25,7 @@ struct tb_ledger {
     sqlite3 *db;
     sqlite3_stmt *get, *set, *add;
     uint32_t dimensions; /* by which increments are billed from now on; bits 1 << row of tb_usage_dimension */
+    bool elsewhere;      /* the control plane bills them: no events are made */
 };
 
 /* Opens or creates path, checks it and brings an older one up to date: what version 1 had booked, of which
@@ -53,6 +54,12 @@ int tb_ledger_open_hour(struct tb_ledger *l, uint64_t realtime_us, int64_t *ret)
  * caller's. */
 int tb_ledger_event_add(struct tb_ledger *l, int64_t hour, const char *dimension, int64_t quantity,
                         int64_t since);
+
+/* Whether the control plane bills what is booked from now on. Durable, in one transaction with how much was
+ * for this ledger to bill until now: 0 where it has no event. */
+int tb_ledger_bill_elsewhere(struct tb_ledger *l, bool elsewhere, char err[static TB_LEDGER_ERR_MAX]);
+/* That much, of a counter. */
+int tb_ledger_self_billed(struct tb_ledger *l, enum tb_usage_counter c, uint64_t *ret);
 
 /* All-time quantity of a counter. */
 int tb_ledger_total(struct tb_ledger *l, enum tb_usage_counter c, uint64_t *ret);

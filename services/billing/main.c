@@ -210,6 +210,9 @@ static int billing_book(struct tb_billing *b)
     r = tb_billing_look(b, &book);
     if (r < 0)
         r = tb_db_error(b->l->db, r, "keeping the clock", err);
+    /* And who bills it after them, too: nothing is served before that is known. */
+    if (r == 0)
+        r = tb_billing_heed(b, err);
     if (r == 0 && known == 0 && book)
         r = tb_ledger_book(b->l, &s, tb_billing_now(b), &booked, err);
     if (r == 0 && b->cfg->billing_enabled && book)

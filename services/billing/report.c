@@ -10,6 +10,7 @@
 #include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
+#include "common/lease_state.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/secret.h"
@@ -154,6 +155,41 @@ static void report_add_audit_head(const struct tb_billing *b, cJSON *report)
     cJSON_AddStringToObject(o, "head", hash);
 }
 
+/* While there is no lease, what was so stays so. */
+int tb_billing_heed(struct tb_billing *b, char err[static TB_LEDGER_ERR_MAX])
+{
+    struct tb_lease_record l;
+    bool known = tb_lease_record_read(b->cfg->run_dir, TB_LEASE_FILE, &l) == 0 &&
+                 (l.state == TB_LEASE_AUTHORIZED || l.state == TB_LEASE_UNREACHABLE) &&
+                 strcmp(l.contract_id, b->cfg->contract_id) == 0;
+
+    err[0] = '\0';
+    if (!known || l.billed_by_control_plane == b->l->elsewhere)
+        return 0;
+    tb_info(l.billed_by_control_plane
+                ? "usage is billed by the control plane from now on"
+                : "usage is billed by this machine from now on, where TB_BILLING_ENABLED "
+                  "says so");
+    return tb_ledger_bill_elsewhere(b->l, l.billed_by_control_plane, err);
+}
+
+/* What of the totals this machine has billed by itself, when the control plane bills the rest. */
+static int report_add_self_billed(struct tb_billing *b, cJSON *report)
+{
+    cJSON *o = b->l->elsewhere ? cJSON_AddObjectToObject(report, "self_billed") : NULL;
+    uint64_t n;
+
+    for (int c = 0; o && c < _TB_USAGE_MAX; c++) {
+        int r = tb_ledger_self_billed(b->l, (enum tb_usage_counter)c, &n);
+
+        if (r < 0)
+            return r;
+        if (n)
+            tb_json_add_uint(o, tb_usage_name((enum tb_usage_counter)c), n);
+    }
+    return 0;
+}
+
 /* What others may know: tb-proxy shows it, and tb-authorize sends it to the control plane. */
 static int report_write(struct tb_billing *b, const struct tb_metering_summary *s)
 {
@@ -186,6 +222,9 @@ static int report_write(struct tb_billing *b, const struct tb_metering_summary *
         cJSON_AddStringToObject(o, "oldest_unaccepted", tb_metering_hour_text(s->oldest, text));
     tb_json_add_uint(o, "late_seconds", tb_metering_late_us(s, now) / TB_USEC_PER_SEC);
     report_add_audit_head(b, o);
+    r = report_add_self_billed(b, o);
+    if (r < 0)
+        return r;
     r = billing_hours_add(b->l, now, TB_REPORT_MAX, o);
     if (r < 0)
         return r;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """tb-billing against a counter file written as tb-proxy writes it (common/usage.h), with SIGKILL at random instants."""
 
+import json
 import random
 import signal
 import subprocess
@@ -343,3 +344,45 @@ def test_what_a_machine_that_bills_nothing_has_booked(env, tmp_path):
     assert d.stop() == 0
     r = subprocess.run([program("tb-billing"), "unreported"], env={k: str(v) for k, v in env.items()}, text=True, capture_output=True)
     assert r.returncode == 0 and "bills nothing by itself" in r.stdout and "requests                              5" in r.stdout, r
+
+
+def test_what_the_control_plane_bills_makes_no_events(env, tmp_path, azure):
+    """From one booking to the next, and exactly: what is reported as billed here is what events were made of."""
+    env = metered(env, azure, "requests")
+    lease = tmp_path / "run/tb-authorize/lease.json"
+    lease.parent.mkdir(parents=True)
+
+    def told(**more):
+        lease.with_suffix(".new").write_text(json.dumps({"state": "authorized", "reason": "", "contract_id": "c", "asset_id": "a", **more}))
+        lease.with_suffix(".new").rename(lease)
+
+    def report():
+        path = tmp_path / "run/tb-billing/report.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def events():
+        return sum(e["quantity"] for s in Book(env, tmp_path).states().values() for e in s)
+
+    told()
+    usage = Usage(tmp_path / "state/tb-proxy/usage")
+    usage.add("requests", 5)
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    wait_for(lambda: report().get("used", {}).get("requests") == 5, what="the booking")
+    assert events() == 5 and "self_billed" not in report()
+    told(billed_by="control_plane")
+    wait_for(lambda: report().get("self_billed") == {"requests": 5}, what="it to heed what it was told")
+    usage.add("requests", 100)
+    wait_for(lambda: report()["used"]["requests"] == 105, what="the next booking")
+    assert events() == 5 and report()["self_billed"] == {"requests": 5}
+    lease.unlink()  # tb-authorize starts anew: what was so stays so
+    d.kill()
+    d.wait()
+    usage.add("requests", 100)
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    wait_for(lambda: report()["used"]["requests"] == 205, what="the booking of the next start")
+    assert events() == 5 and report()["self_billed"] == {"requests": 5}
+    told()
+    wait_for(lambda: "self_billed" not in report(), what="it to bill by itself again")
+    usage.add("requests", 3)
+    wait_for(lambda: events() == 8, what="the next event")
+    assert d.stop() == 0
