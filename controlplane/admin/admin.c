@@ -230,17 +230,28 @@ static void admin_hand_over(struct cp_call *c, struct cp_reply *ret)
     }
 }
 
+/* What was done or refused; reading is at the level debug. The path has names and nothing secret. */
+static void admin_log(const struct cp_call *c)
+{
+    const char *operation = cp_calls[c->name].operation;
+    char actor[CP_ACTOR_MAX + 20], call[60], peer[100], status[30], path[CP_LOG_PATH_MAX];
+    const char *const fields[] = {actor, call, peer, status, NULL};
+
+    snprintf(actor, sizeof(actor), "TB_ACTOR=%s", c->who.actor);
+    snprintf(call, sizeof(call), "TB_OPERATION=%s", operation);
+    snprintf(peer, sizeof(peer), "TB_PEER=%s", c->rq->peer);
+    snprintf(status, sizeof(status), "TB_STATUS=%u", c->status);
+    tb_log_full(c->refused || admin_changes(c) ? TB_LOG_INFO : TB_LOG_DEBUG, NULL, fields,
+                "admin: %s by %s from %s: %s %s: %u%s", operation, c->who.actor, c->rq->peer, c->rq->method,
+                cp_log_path(c->rq, path), c->status, c->replayed ? ", said again" : "");
+}
+
 static void admin_answer(struct cp_store *s, struct cp_call *c, struct cp_reply *ret)
 {
     int r = cp_store_transact(s, admin_do, c);
 
     if (r >= 0 || (r == -ECANCELED && c->refused)) {
-        if (c->refused)
-            tb_info("admin: %s %s by %s from %s: refused, %u", c->rq->method, c->rq->path, c->who.actor,
-                    c->rq->peer, c->status);
-        else if (admin_changes(c))
-            tb_info("admin: %s by %s from %s: %s%s", cp_calls[c->name].operation, c->who.actor, c->rq->peer,
-                    c->arg[0], c->replayed ? " (said again)" : "");
+        admin_log(c);
         admin_hand_over(c, ret);
     } else if (r == -ECANCELED && c->scope_missing) {
         cp_answer_scope(&c->who, c->wanted, "changing what live contracts use", ret);

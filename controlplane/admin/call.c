@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "common/text.h"
 #include "common/units.h"
 
 int cp_refuse(struct cp_call *c, unsigned status, const char *error, const char *fmt, ...)
@@ -15,6 +16,7 @@ int cp_refuse(struct cp_call *c, unsigned status, const char *error, const char 
     va_start(ap, fmt);
     vsnprintf(message, sizeof(message), fmt, ap);
     va_end(ap);
+    tb_text_plain(message); /* it may have a name of the path, and ends on a terminal */
     tb_json_freep(&c->answer);
     c->answer = cJSON_CreateObject();
     cJSON_AddStringToObject(c->answer, "error", error);
@@ -167,7 +169,24 @@ int cp_body_time(struct cp_call *c, const cJSON *o, const char *name, bool null,
     return 0;
 }
 
-int cp_body_id(struct cp_call *c, const char *name, bool (*valid)(const char *), const char *fallback,
+static bool body_asset_ref_valid(const char *id)
+{
+    return strcmp(id, CP_ANY_ASSET) == 0 || tb_asset_id_valid(id);
+}
+
+static bool body_hw_id_valid(const char *id)
+{
+    for (const char *s = id; *s; s++)
+        if (*s <= ' ' || *s >= 0x7f)
+            return false;
+    return *id && strlen(id) <= CP_HW_ID_MAX;
+}
+
+const struct cp_id_kind cp_plain_id = {tb_id_valid, "1 to 100 letters, digits, _ and -"},
+                        cp_asset_ref_id = {body_asset_ref_valid, "\"*\" or " TB_ASSET_ID_WORDS},
+                        cp_hw_id = {body_hw_id_valid, "1 to 200 printable characters without space"};
+
+int cp_body_id(struct cp_call *c, const char *name, const struct cp_id_kind *kind, const char *fallback,
                char *out, size_t room)
 {
     char err[TB_JSON_ERR_MAX];
@@ -175,10 +194,9 @@ int cp_body_id(struct cp_call *c, const char *name, bool (*valid)(const char *),
 
     if ((tb_json_member(c->body, name) || !fallback) && tb_json_get_string(c->body, name, &text, err) < 0)
         return cp_refuse_body(c, "%s", err);
-    if (strlen(text) >= room || (text != fallback && !valid(text)))
-        return cp_refuse_body(c, "%s is not one: 1 to %zu of the characters that it may have", name,
-                              room - 1);
-    strcpy(out, text);
+    if (text != fallback && (strlen(text) >= room || !kind->valid(text)))
+        return cp_refuse_body(c, "%s is not %s", name, kind->words);
+    memmove(out, text, strlen(text) + 1); /* the fallback may be what is there */
     return 0;
 }
 

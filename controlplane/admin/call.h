@@ -62,8 +62,14 @@ int cp_body_check(struct cp_call *c, const cJSON *o, const char *const *names);
 int cp_body_uint(struct cp_call *c, const cJSON *o, const char *name, uint64_t min, uint64_t max, bool null,
                  uint64_t *ret);
 int cp_body_time(struct cp_call *c, const cJSON *o, const char *name, bool null, uint64_t *ret);
-/* A string that `valid` takes; required unless `fallback`. */
-int cp_body_id(struct cp_call *c, const char *name, bool (*valid)(const char *), const char *fallback,
+/* Strings that name something: what is one, and the words for a message about one that is not. */
+struct cp_id_kind {
+    bool (*valid)(const char *);
+    const char *words;
+};
+extern const struct cp_id_kind cp_plain_id, cp_asset_ref_id, cp_hw_id;
+/* Required unless there is a fallback. */
+int cp_body_id(struct cp_call *c, const char *name, const struct cp_id_kind *kind, const char *fallback,
                char *out, size_t room);
 
 /* -- answers -- */

@@ -110,11 +110,6 @@ static int contract_keep(struct cp_store *s, struct cp_call *c, const char *acti
                            contract_facts(c, k));
 }
 
-static bool asset_ref_valid(const char *id)
-{
-    return strcmp(id, CP_ANY_ASSET) == 0 || tb_asset_id_valid(id);
-}
-
 static int contract_apply_mode(struct cp_call *c, struct cp_contract *k)
 {
     char err[TB_JSON_ERR_MAX];
@@ -169,7 +164,7 @@ static int contract_check_ref(struct cp_store *s, struct cp_call *c, const struc
 /* What the body says of a contract that is new, or was. */
 static int contract_apply(struct cp_store *s, struct cp_call *c, struct cp_contract *k)
 {
-    int r = cp_body_id(c, "asset_id", asset_ref_valid, *k->asset_id ? k->asset_id : NULL, k->asset_id,
+    int r = cp_body_id(c, "asset_id", &cp_asset_ref_id, *k->asset_id ? k->asset_id : NULL, k->asset_id,
                        sizeof(k->asset_id));
 
     if (r == 0)
@@ -236,7 +231,7 @@ int cp_admin_contract_add(struct cp_store *s, struct cp_call *c)
                          "max_hw", "slot_ttl_seconds", "client_ca", "code");
 
     if (r == 0)
-        r = cp_body_id(c, "contract_id", tb_id_valid, NULL, k.contract_id, sizeof(k.contract_id));
+        r = cp_body_id(c, "contract_id", &cp_plain_id, NULL, k.contract_id, sizeof(k.contract_id));
     if (r == 0)
         r = contract_apply(s, c, &k);
     if (r == 0 && terms && (!cJSON_IsObject(terms) || k.mode != CP_MODE_ENROLLED))
@@ -307,7 +302,7 @@ int cp_admin_contract_revoke(struct cp_store *s, struct cp_call *c)
     int r = cp_body_only(c, "reason");
 
     if (r == 0)
-        r = cp_body_id(c, "reason", tb_id_valid, "contract_revoked", reason, sizeof(reason));
+        r = cp_body_id(c, "reason", &cp_plain_id, "contract_revoked", reason, sizeof(reason));
     return r < 0 ? r
                  : contract_set_state(
                        s, c, strcmp(reason, "contract_revoked") == 0 ? "contract.revoke" : "contract.deny",

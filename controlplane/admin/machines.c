@@ -44,14 +44,6 @@ int cp_admin_machine_list(struct cp_store *s, struct cp_call *c)
     return cp_listing_end(&l, cp_store_page_machines(s, c->now_us, &page, machine_row, &l));
 }
 
-static bool hw_id_valid(const char *id)
-{
-    for (const char *s = id; *s; s++)
-        if (*s <= ' ' || *s >= 0x7f)
-            return false;
-    return *id;
-}
-
 /* The machine that the body names. */
 static int machine_find(struct cp_store *s, struct cp_call *c, struct cp_machine *ret)
 {
@@ -59,9 +51,9 @@ static int machine_find(struct cp_store *s, struct cp_call *c, struct cp_machine
     int r = cp_body_only(c, "contract_id", "hw_id");
 
     if (r == 0)
-        r = cp_body_id(c, "contract_id", tb_id_valid, NULL, contract, sizeof(contract));
+        r = cp_body_id(c, "contract_id", &cp_plain_id, NULL, contract, sizeof(contract));
     if (r == 0)
-        r = cp_body_id(c, "hw_id", hw_id_valid, NULL, hw, sizeof(hw));
+        r = cp_body_id(c, "hw_id", &cp_hw_id, NULL, hw, sizeof(hw));
     if (r == 0)
         r = cp_store_get_machine(s, contract, hw, ret);
     return r == -ENOENT ? cp_refuse(c, 404, "machine_unknown",

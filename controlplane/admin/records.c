@@ -8,6 +8,7 @@
 
 #define HOUR_US (3600ULL * TB_USEC_PER_SEC)
 #define EXPORT_LINES_MAX 10000
+#define EXPORT_BYTES (4 * 1024 * 1024) /* no line begins behind these */
 
 /* -- usage ------------------------------------------------------------------------------------- */
 struct usage_sheet {
@@ -213,7 +214,8 @@ static int change_put_line(const char *line, void *ctx)
     struct tb_buf *b = ctx;
 
     tb_buf_puts(b, line);
-    return tb_buf_puts(b, "\n");
+    tb_buf_puts(b, "\n");
+    return tb_buf_error(b) < 0 ? tb_buf_error(b) : b->len > EXPORT_BYTES;
 }
 
 int cp_admin_change_export(struct cp_store *s, struct cp_call *c)

@@ -69,7 +69,7 @@ static int token_apply(struct cp_call *c, struct cp_token *t)
     int r = cp_body_only(c, "name", "scopes", "expires_at");
 
     if (r == 0)
-        r = cp_body_id(c, "name", tb_id_valid, NULL, t->name, sizeof(t->name));
+        r = cp_body_id(c, "name", &cp_plain_id, NULL, t->name, sizeof(t->name));
     if (r == 0)
         r = token_apply_scopes(c, t->scopes);
     if (r == 0)

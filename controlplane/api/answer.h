@@ -25,6 +25,10 @@ void cp_answer_misconfigured(struct cp_reply *ret);
 /* The key service does not answer. */
 void cp_answer_key_service(struct cp_reply *ret);
 
+/* The path for a line of the log: whoever asks may have put anything into it. */
+#define CP_LOG_PATH_MAX 200
+const char *cp_log_path(const struct cp_request *rq, char out[static CP_LOG_PATH_MAX]);
+
 /* Whether the token is good for this call; false: *ret is the answer. The first before the body. */
 bool cp_answer_stranger(const struct cp_api *api, const struct cp_request *rq, struct cp_reply *ret);
 bool cp_authenticate(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,

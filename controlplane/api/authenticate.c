@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/text.h"
 #include "common/units.h"
 #include "controlplane/api/answer.h"
 #include "controlplane/api/metrics.h"
@@ -14,12 +15,18 @@ static void authenticate_count_guess(const struct cp_api *api, const struct cp_r
     cp_metric_add(CP_METRIC_GUESS_TOKEN);
 }
 
+const char *cp_log_path(const struct cp_request *rq, char out[static CP_LOG_PATH_MAX])
+{
+    snprintf(out, CP_LOG_PATH_MAX, "%s", rq->path);
+    return tb_text_plain(out);
+}
+
 static void authenticate_refuse(const struct cp_api *api, const struct cp_request *rq, const char *why,
                                 struct cp_reply *ret)
 {
-    char message[CP_JWT_ERR_MAX + 100];
+    char message[CP_JWT_ERR_MAX + 100], path[CP_LOG_PATH_MAX];
 
-    tb_warn("%s %s: refused from %s: %s", rq->method, rq->path, rq->peer, why);
+    tb_warn("%s: refused from %s: %s", cp_log_path(rq, path), rq->peer, why);
     authenticate_count_guess(api, rq);
     snprintf(message, sizeof(message), "%s; send Authorization: Bearer with a token of this control plane",
              why);
@@ -39,10 +46,12 @@ bool cp_answer_stranger(const struct cp_api *api, const struct cp_request *rq, s
 void cp_answer_caller(const struct cp_api *api, const struct cp_store *s, const struct cp_request *rq, int r,
                       const char *why, struct cp_reply *ret)
 {
+    char path[CP_LOG_PATH_MAX];
+
     if (r == -EACCES || r == -EKEYEXPIRED) {
         authenticate_refuse(api, rq, why, ret);
     } else if (r == -EAGAIN) {
-        tb_error("%s %s: %s", rq->method, rq->path, why);
+        tb_error("%s: %s", cp_log_path(rq, path), why);
         cp_answer_later(ret, "identity_provider_unavailable",
                         "the identity provider does not answer; try again");
     } else {

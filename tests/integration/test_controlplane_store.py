@@ -25,10 +25,11 @@ def postgres():
         yield server
 
 
-def test_the_store_on_postgresql(postgres):
-    """All that tests/unit/controlplane/test_store.c asks of SQLite."""
-    env = dict(os.environ, TBCP_DATABASE=postgres.create("unit"))
-    r = subprocess.run([tbsys.program("unit/controlplane/test_store")], env=env, capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize("unit", ["test_store", "test_admin"])
+def test_the_store_on_postgresql(postgres, unit):
+    """All that these tests in tests/unit/controlplane/ ask of SQLite."""
+    env = dict(os.environ, TBCP_DATABASE=postgres.create(unit))
+    r = subprocess.run([tbsys.program(f"unit/controlplane/{unit}")], env=env, capture_output=True, text=True, timeout=120)
     assert r.returncode == 0, r.stdout + r.stderr
 
 

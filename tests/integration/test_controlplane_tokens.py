@@ -166,3 +166,12 @@ def test_a_revoked_token_does_nothing_that_had_begun(server, owner):
     for i in range(6):
         revoked = next(c["seq"] for c in changes if c["action"] == "token.revoke" and c["object"] == f"racing-{i}")
         assert all(c["seq"] < revoked for c in changes if c["actor"] == f"token:racing-{i}")
+
+
+def test_nobody_writes_lines_into_the_log(server, owner):
+    """What a path holds, of a stranger's too, stays in its line."""
+    for caller in (owner, Caller(server, None)):
+        status, text, _ = caller.raw("DELETE", "/tokens/a%0Atb-controlplane:%20forged%1B[2J")
+        assert status in (401, 404) and "\\u001b" not in text and "\\n" not in text
+    log = server.log.read_text()
+    assert "\x1b" not in log and "forged" in log and not any(line.startswith("tb-controlplane: forged") for line in log.splitlines())
