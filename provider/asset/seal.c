@@ -124,7 +124,7 @@ static int seal_source(struct asset_seal *s, const struct tb_key *key)
 {
     const char *base = strrchr(s->out_path, '/');
     uint64_t total = s->source.bytes == UINT64_MAX ? 0 : s->source.bytes;
-    struct tb_progress progress = cli_progress_start(s->cli->quiet, "Encrypting", total);
+    struct cli_progress progress = cli_progress_start(s->cli->quiet, "Encrypting", total);
     struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
     struct tbenc_seal_params p = {
         .key = key->b,

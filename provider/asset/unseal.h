@@ -18,7 +18,7 @@ struct asset_unseal {
     struct asset asset;
     /* private */
     struct tb_key key;
-    struct tb_progress progress;
+    struct cli_progress progress;
 };
 
 /* CLI_OK; or the error is reported and CLI_FAILED or CLI_USAGE returned. */

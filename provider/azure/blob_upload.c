@@ -386,7 +386,7 @@ static void blocks_show_progress(struct block_engine *e)
             done += MIN((uint64_t)n, s->block.len);
     }
     e->shown = MAX(e->shown, done); /* a repeated block does not make the bar run backwards */
-    e->u->progress(e->u->progress_ctx, e->shown, attempt);
+    e->u->progress(e->u->progress_ctx, e->shown, e->result.bytes_resumed, attempt);
 }
 
 static int blocks_feed_error(struct block_engine *e)

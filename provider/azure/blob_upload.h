@@ -42,9 +42,9 @@ struct blob_upload {
      * negative errno ends the upload with it, and none of them is sent. */
     int (*admit)(void *ctx, const struct blob_block *const *blocks, size_t n);
     void *feed_ctx;
-    /* Bytes that are there and on their way, and how often the unluckiest block was tried again. From the
-     * calling thread. */
-    void (*progress)(void *ctx, uint64_t done, unsigned attempt);
+    /* Bytes that are there and on their way, those that were there before this run, and how often the
+     * unluckiest block was tried again. From the calling thread, some times a second. */
+    void (*progress)(void *ctx, uint64_t done, uint64_t there, unsigned attempt);
     void *progress_ctx;
 };
 struct blob_upload_result {

@@ -110,6 +110,8 @@ int cli_parse(struct cli *c, void *job, int argc, char **argv, enum cli_words wo
         puts("tbpkg " TB_VERSION);
     if (c->want_help || c->want_version)
         return CLI_STOP;
+    if (!cli_json_is_captured() && !check_only)
+        cli_progress_as_json(c->json);
     c->rc = command_take_settings(c, job);
     if (c->rc == CLI_OK)
         c->rc = command_take_words(c, argc, argv, words, ret_in);

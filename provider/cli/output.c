@@ -5,22 +5,15 @@
 #include <string.h>
 
 #include "common/text.h"
-#include "common/units.h"
 
 #define LINE_MAX_BYTES 2048 /* longest message, names included */
-#define PROGRESS_AFTER_US (2 * TB_USEC_PER_SEC)
 
 /* -- messages ---------------------------------------------------------------------------------- */
-
-/* A progress bar stands on the current line of the terminal. */
-static bool bar_drawn;
 
 /* A file name may hold a newline or a terminal escape; a message stays one plain line. */
 void cli_print_line(const char *prefix, char *line)
 {
-    if (bar_drawn && isatty(STDERR_FILENO))
-        fputc('\n', stderr);
-    bar_drawn = false;
+    cli_progress_break();
     fprintf(stderr, "%s%s\n", prefix, tb_text_plain(line));
 }
 
@@ -111,6 +104,11 @@ void cli_capture_json(cJSON **to)
     capture = to;
 }
 
+bool cli_json_is_captured(void)
+{
+    return capture;
+}
+
 int cli_print_json(const cJSON *doc)
 {
     _cleanup_free_ char *text = NULL, *plain = NULL;
@@ -126,39 +124,4 @@ int cli_print_json(const cJSON *doc)
         return tbpkg_fail_errno("JSON output", -ENOMEM);
     puts(plain);
     return cli_flush_stdout();
-}
-
-/* -- progress ---------------------------------------------------------------------------------- */
-
-struct tb_progress cli_progress_start(bool quiet, const char *verb, uint64_t total)
-{
-    struct tb_progress p = {.verb = verb, .total = total, .quiet = quiet};
-
-    bar_drawn = !quiet;
-    tb_progress_update(&p, 0); /* the rate counts from here */
-    return p;
-}
-
-/* Short work leaves no lines in a log. */
-static bool worth_telling(const struct tb_progress *p)
-{
-    return isatty(STDERR_FILENO) || tb_now_monotonic_us() - p->start_us >= PROGRESS_AFTER_US;
-}
-
-int cli_progress(void *ctx, uint64_t done, uint64_t total)
-{
-    struct tb_progress *p = ctx;
-
-    if (p->total == 0)
-        p->total = total;
-    if (worth_telling(p))
-        tb_progress_update(p, done);
-    return 0;
-}
-
-void cli_progress_finish(struct tb_progress *p, uint64_t done)
-{
-    if (worth_telling(p))
-        tb_progress_finish(p, done);
-    bar_drawn = false;
 }

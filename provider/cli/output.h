@@ -10,7 +10,7 @@
 
 #include "common/io.h"
 #include "common/macros.h"
-#include "common/notify.h"
+#include "provider/cli/progress.h"
 
 /* Exit codes of tbpkg, tbpkg(1). 3 to 6: of the commands that ask a control plane for something. */
 enum {
@@ -47,16 +47,9 @@ void cli_capture_json(cJSON **to);
 /* Prints the document and a newline. CLI_OK, or CLI_FAILED when stdout cannot take it. The document is not
  * freed. */
 int cli_print_json(const cJSON *doc);
+/* Another command runs this one. */
+bool cli_json_is_captured(void);
 /* Flushes stdout and says so when that fails. CLI_OK or CLI_FAILED. */
 int cli_flush_stdout(void);
-
-/* -- progress ---------------------------------------------------------------------------------- */
-
-/* A bar on a terminal; elsewhere, lines for work of more than two seconds. total 0: unknown. */
-struct tb_progress cli_progress_start(bool quiet, const char *verb, uint64_t total);
-/* A tbenc_progress_fn; ctx is a struct tb_progress. */
-int cli_progress(void *ctx, uint64_t done, uint64_t total);
-/* After success; an error line ends the bar itself. */
-void cli_progress_finish(struct tb_progress *p, uint64_t done);
 
 #endif

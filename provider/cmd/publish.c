@@ -413,6 +413,7 @@ static int publish_finish(struct publish *p)
 
 static int publish_run_steps(struct publish *p)
 {
+    cli_progress_as_json(p->cli.json); /* each step's own JSON is for us */
     for (int s = 0; s < N_STEPS; s++) {
         int rc = CLI_OK;
         enum publish_action action =

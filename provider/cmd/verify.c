@@ -118,7 +118,7 @@ static int verify_report_json(const struct verify_job *j, const struct tbenc_err
 
 static int verify_asset(struct verify_job *j)
 {
-    struct tb_progress progress =
+    struct cli_progress progress =
         cli_progress_start(j->cli.quiet, "Verifying", j->asset.manifest->plaintext_bytes);
     struct tbenc_open_params p = {
         .manifest = j->asset.manifest,

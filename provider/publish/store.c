@@ -97,10 +97,12 @@ int store_look(struct asset_store *s, int fd)
     return rc;
 }
 
-static void store_on_progress(void *ctx, uint64_t done, unsigned attempt)
+static void store_on_progress(void *ctx, uint64_t done, uint64_t there, unsigned attempt)
 {
     struct asset_store *s = ctx;
 
+    s->progress.there = there;
+    s->progress.attempt = attempt;
     (void)cli_progress(&s->progress, done, s->ct.size);
 }
 

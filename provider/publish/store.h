@@ -25,7 +25,7 @@ struct asset_store {
     struct azure_auth auth;
     struct tb_http_tls tls;
     struct blob_client client;
-    struct tb_progress progress;
+    struct cli_progress progress;
 };
 #define ASSET_STORE_INIT                                                                                     \
     {                                                                                                        \

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "common/units.h"
+#include "provider/cli/progress.h"
+
+#define GIB (UINT64_C(1) << 30)
+#define MIB (UINT64_C(1) << 20)
+
+static const struct progress_view running = {
+    .verb = "Uploading", .done = 12 * GIB, .total = 30 * GIB, .rate = 120 * MIB, .seconds = 250};
+static const struct progress_view stalled = {.verb = "Uploading",
+                                             .done = 12 * GIB,
+                                             .total = 30 * GIB,
+                                             .stalled_s = 42,
+                                             .attempt = 3,
+                                             .seconds = UINT64_MAX};
+
+static void test_what_fits_is_shown(void **state)
+{
+    static const struct {
+        const struct progress_view *v;
+        unsigned width;
+        const char *text;
+    } cases[] = {
+        {&running, 20, "40 %, 120.0 MiB/s"},
+        {&running, 33, "40 %, 120.0 MiB/s, 4:10"},
+        {&running, 36, "Uploading 40 %, 120.0 MiB/s, 4:10"},
+        {&running, 40, "Uploading 40 %, 120.0 MiB/s, 4:10 left"},
+        {&running, 80, "[######.........] Uploading 12.0 GiB of 30.0 GiB (40 %), 120.0 MiB/s, 4:10 left"},
+        {&stalled, 20, "stalled 42 s (3)"},
+        {&stalled, 40, "Uploading 40 %, stalled 42 s (3)"},
+        {&stalled, 50, "Uploading 40 %, stalled 42 s, retrying (3)"},
+    };
+    char out[PROGRESS_TEXT_MAX];
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        const char *text = cases[i].text, *got = out;
+
+        (void)progress_format(cases[i].v, cases[i].width, out);
+        if (*text != '[' && *got == '[')
+            got = strchr(got, ']') + 2;
+        assert_string_equal(got, text);
+    }
+}
+
+/* Whatever is to be told, and on whatever terminal: one line, which leaves the last column free. */
+static void test_it_fits_at_every_width(void **state)
+{
+    static const uint64_t numbers[] = {0, 1, 1023, 1024, 5 * GIB, UINT64_MAX / 2, UINT64_MAX};
+    char out[PROGRESS_TEXT_MAX];
+
+    for (unsigned width = PROGRESS_WIDTH_MIN; width < 400; width++)
+        for (size_t a = 0; a < ARRAY_SIZE(numbers); a++)
+            for (size_t b = 0; b < ARRAY_SIZE(numbers); b++)
+                for (unsigned kind = 0; kind < 8; kind++) {
+                    struct progress_view v = {.verb = "Encrypting",
+                                              .done = MIN(numbers[a], numbers[b]),
+                                              .total = numbers[b],
+                                              .rate = numbers[a],
+                                              .seconds = kind & 1 ? UINT64_MAX : numbers[a],
+                                              .stalled_s = kind & 2 ? numbers[a] : 0,
+                                              .attempt = kind & 4 ? 20 : 0};
+                    size_t n = progress_format(&v, width, out);
+
+                    assert_int_equal(n, strlen(out));
+                    assert_true(n > 0 && n < width && !strchr(out, '\n'));
+                }
+}
+
+/* Of the last seconds: a resume, which jumps, and a fast start are forgotten. */
+static void test_the_rate_is_a_recent_one(void **state)
+{
+    struct cli_progress p = {.verb = "Uploading"};
+    uint64_t now = 1000 * TB_USEC_PER_SEC, bytes = 0;
+
+    progress_sample(&p, now, 0);
+    for (int i = 0; i < 100; i++) { /* 10 s of 1000 MiB/s */
+        now += TB_USEC_PER_SEC / 10;
+        bytes += 100 * MIB;
+        progress_sample(&p, now, bytes);
+    }
+    assert_true(progress_rate(&p, now, bytes) / MIB >= 990 && progress_rate(&p, now, bytes) / MIB <= 1000);
+    for (int i = 0; i < 150; i++) { /* 15 s of 10 MiB/s */
+        now += TB_USEC_PER_SEC / 10;
+        bytes += MIB;
+        progress_sample(&p, now, bytes);
+    }
+    assert_in_range(progress_rate(&p, now, bytes) / MIB, 9, 10);
+    assert_int_equal(progress_rate(&p, now + 100 * TB_USEC_PER_SEC, bytes), 0); /* nothing since */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_fits_is_shown),
+        cmocka_unit_test(test_it_fits_at_every_width),
+        cmocka_unit_test(test_the_rate_is_a_recent_one),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
