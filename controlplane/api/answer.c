@@ -9,7 +9,7 @@
 
 #define LOG_EVERY_US (10 * TB_USEC_PER_SEC)
 /* Larger than any answer, so that cJSON never reallocates a buffer with a key in it. */
-#define ANSWER_MAX (4 * CP_SAS_URL_MAX + 4096)
+#define ANSWER_MAX (4 * CP_DEALT_MAX * CP_SAS_URL_MAX + 4096)
 
 void cp_reply_clear(struct cp_reply *r)
 {

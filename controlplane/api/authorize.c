@@ -18,7 +18,11 @@ enum authorize_fault { FAULT_NONE, FAULT_KEY, FAULT_KEY_SERVICE, FAULT_URL, FAUL
 struct release {
     struct cp_asset asset;
     struct tb_key key;
-    char sas[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX];
+    struct cp_places places;
+    size_t n_urls; /* as they were dealt to the machine, signed: one, and what it falls back to */
+    struct {
+        char sas[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX];
+    } urls[CP_DEALT_MAX];
 };
 
 /* A key that will be needed, unwrapped before the transaction: a key service may take its time, and others
@@ -213,8 +217,12 @@ static int authorize_prepare_version(struct cp_store *s, struct decision *d, uin
         return r;
     u->wrapped = l->asset.wrapped;
     /* without what signs them the transaction says so */
-    (void)cp_sas_prepare(&d->api->sas, l->asset.ciphertext_url, d->rq->now_us);
-    (void)cp_sas_prepare(&d->api->sas, l->asset.manifest_url, d->rq->now_us);
+    if (cp_store_get_places(s, &l->asset, &l->places) < 0)
+        return 0;
+    for (size_t i = 0; i < l->places.n; i++) {
+        (void)cp_sas_prepare(&d->api->sas, l->places.v[i].ciphertext_url, d->rq->now_us);
+        (void)cp_sas_prepare(&d->api->sas, l->places.v[i].manifest_url, d->rq->now_us);
+    }
     return 0;
 }
 
@@ -234,28 +242,50 @@ static int authorize_prepare(struct cp_store *s, struct decision *d)
     return r < 0 ? authorize_fail_key(d, r) : 0;
 }
 
-/* The key, and the URLs, for the answer. */
-static int authorize_release(struct decision *d, struct release *l)
+/* As the places are dealt to the machine. One that cannot be signed now is left out, if another can. */
+static int authorize_deal(struct decision *d, struct release *l)
 {
     uint64_t end_us = d->contract.expires_us ? d->contract.expires_us : UINT64_MAX;
+    size_t order[CP_DEALT_MAX], n = cp_deal(&l->places, d->hw_id, order);
+    int failed = 0;
+
+    l->n_urls = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct cp_blob_place *p = &l->places.v[order[i]];
+        int r = cp_sas_url(&d->api->sas, p->ciphertext_url, d->rq->now_us, end_us, l->urls[l->n_urls].sas);
+
+        if (r >= 0)
+            r = cp_sas_url(&d->api->sas, p->manifest_url, d->rq->now_us, end_us, l->urls[l->n_urls].manifest);
+        if (r >= 0)
+            l->n_urls++;
+        else
+            failed = r;
+    }
+    return l->n_urls ? 0 : failed;
+}
+
+/* The key, and the URLs, for the answer. */
+static int authorize_release(struct cp_store *s, struct decision *d, struct release *l)
+{
     int r = authorize_unwrap(d, &l->asset, &l->key);
 
     if (r < 0)
         return authorize_fail_key(d, r);
-    r = cp_sas_url(&d->api->sas, l->asset.ciphertext_url, d->rq->now_us, end_us, l->sas);
-    if (r >= 0)
-        r = cp_sas_url(&d->api->sas, l->asset.manifest_url, d->rq->now_us, end_us, l->manifest);
+    r = cp_store_get_places(s, &l->asset, &l->places);
+    if (r < 0)
+        return r;
+    r = authorize_deal(d, l);
     if (r < 0)
         d->fault = r == -EAGAIN ? FAULT_STORAGE : FAULT_URL;
     return r < 0 ? -ECANCELED : 0;
 }
 
 /* What is wrong with an old version must not keep the machine from the one of its contract. */
-static int authorize_release_held(struct decision *d)
+static int authorize_release_held(struct cp_store *s, struct decision *d)
 {
-    int r = d->has_held ? authorize_release(d, &d->held) : 0;
+    int r = d->has_held ? authorize_release(s, d, &d->held) : 0;
 
-    if (r == 0 || d->fault == FAULT_KEY_SERVICE || d->fault == FAULT_STORAGE)
+    if (r == 0 || d->fault == FAULT_NONE || d->fault == FAULT_KEY_SERVICE || d->fault == FAULT_STORAGE)
         return r;
     tb_warn("authorize: the key or the URLs of %s@%llu, which machine %.8s serves, cannot be given",
             d->q.asset_id, (unsigned long long)d->q.held_version, d->hw_id);
@@ -354,9 +384,9 @@ static int authorize_decide(struct cp_store *s, void *ctx)
     d->usage_flags = 0;
     r = authorize_judge(s, d);
     if (r == 0 && !d->reason)
-        r = authorize_release(d, &d->current);
+        r = authorize_release(s, d, &d->current);
     if (r == 0 && !d->reason)
-        r = authorize_release_held(d);
+        r = authorize_release_held(s, d);
     if (r == 0)
         r = authorize_take_usage(s, d);
     if (r == 0)
@@ -393,17 +423,32 @@ static void authorize_answer_fault(const struct decision *d, struct cp_reply *re
     cp_answer_misconfigured(ret);
 }
 
+/* Clients that are older do not look at them. */
+static bool authorize_add_fallbacks(const struct release *l, cJSON *j)
+{
+    cJSON *array = l->n_urls > 1 ? cJSON_AddArrayToObject(j, "fallbacks") : NULL;
+    bool ok = array || l->n_urls <= 1;
+
+    for (size_t i = 1; ok && i < l->n_urls; i++) {
+        cJSON *o = cJSON_CreateObject();
+
+        ok = o && cJSON_AddItemToArray(array, o) && cJSON_AddStringToObject(o, "sas_url", l->urls[i].sas) &&
+             cJSON_AddStringToObject(o, "manifest_url", l->urls[i].manifest);
+    }
+    return ok;
+}
+
 static bool authorize_add_release(const struct release *l, cJSON *j)
 {
     char hex[TB_KEY_HEX_CHARS + 1];
     bool ok;
 
     tb_hex_encode(l->key.b, sizeof(l->key.b), hex);
-    ok = cJSON_AddStringToObject(j, "sas_url", l->sas) &&
-         cJSON_AddStringToObject(j, "manifest_url", l->manifest) &&
+    ok = cJSON_AddStringToObject(j, "sas_url", l->urls[0].sas) &&
+         cJSON_AddStringToObject(j, "manifest_url", l->urls[0].manifest) &&
          cJSON_AddStringToObject(j, "decryption_key_hex", hex);
     tb_erase(hex, sizeof(hex));
-    return ok;
+    return ok && authorize_add_fallbacks(l, j);
 }
 
 static bool authorize_add_version(const struct release *l, cJSON *j)

@@ -13,6 +13,7 @@ struct cp_registration {
     struct cp_put_how how;
     struct cp_caller who;
     char why[CP_JWT_ERR_MAX];
+    struct cp_places places;
     uint64_t now_us;
     enum cp_put put;
     uint64_t live; /* contracts that stand in the way */
@@ -26,7 +27,7 @@ static const char *const register_actions[] = {[CP_PUT_NEW] = "asset.register",
 static int register_store(struct cp_store *s, void *ctx)
 {
     struct cp_registration *g = ctx;
-    char version[24];
+    char version[24], places[24];
     int r = cp_caller_recheck(s, &g->who, g->now_us, g->why);
 
     if (r == 0)
@@ -34,22 +35,27 @@ static int register_store(struct cp_store *s, void *ctx)
     if (r == 0 && g->put == CP_PUT_REPLACED && g->live > 0 &&
         !(g->who.scopes & (CP_SCOPE_OWNER | CP_SCOPE_REPLACE)))
         r = -EPERM;
+    if (r == 0)
+        r = cp_store_put_places(s, &g->asset, &g->places);
     if (r < 0)
         return r;
+    snprintf(places, sizeof(places), "%zu", g->places.n);
     snprintf(version, sizeof(version), "%llu", (unsigned long long)g->asset.version);
     return cp_change(s, g->now_us, g->who.actor, register_actions[g->put], g->asset.asset_id, "version",
                      version, "sha256_ciphertext", g->asset.sha256_ciphertext, "key_id", g->asset.key_id,
-                     "kek_id", g->asset.wrapped.kek_id);
+                     "kek_id", g->asset.wrapped.kek_id, "places", g->places.n > 1 ? places : NULL);
 }
 
-static void register_warn_unsigned(const struct cp_api *api, const struct cp_asset *a)
+static void register_warn_unsigned(const struct cp_api *api, const struct cp_registration *g)
 {
-    char url[CP_SAS_URL_MAX];
+    char url[CP_SAS_URL_MAX], origin[200];
 
-    if (api->sas.n_accounts && cp_sas_url(&api->sas, a->ciphertext_url, a->updated_us, UINT64_MAX, url) == 1)
-        tb_warn(
-            "register: %s is not a blob of storage account %s%s: its URLs will be handed out without a SAS",
-            a->asset_id, api->sas.accounts[0].name, api->sas.n_accounts > 1 ? " or another" : "");
+    for (size_t i = 0; api->sas.n_accounts && i < g->places.n; i++)
+        if (cp_sas_url(&api->sas, g->places.v[i].ciphertext_url, g->now_us, UINT64_MAX, url) == 1)
+            tb_warn("register: %s at %s is not a blob of storage account %s%s: its URLs will be handed out "
+                    "without a SAS",
+                    g->asset.asset_id, tb_http_origin(g->places.v[i].ciphertext_url, origin, sizeof(origin)),
+                    api->sas.accounts[0].name, api->sas.n_accounts > 1 ? " or another" : "");
     tb_erase(url, sizeof(url));
 }
 
@@ -75,12 +81,12 @@ static const struct {
     [CP_PROOF_UNAVAILABLE] = {"storage_unavailable", "the storage of the asset does not answer; try again"},
 };
 
-/* Fetches and opens the asset with the key. true when *ret is the answer. */
-static bool register_refuse_unproved(const struct cp_api *api, const struct cp_asset *a,
-                                     const struct tb_key *key, const struct cp_request *rq,
-                                     struct cp_reply *ret)
+/* Fetches and opens the asset with the key at one place. */
+static enum cp_proof register_prove(const struct cp_api *api, const struct cp_asset *a,
+                                    const struct cp_blob_place *l, const struct tb_key *key, uint64_t now_us,
+                                    char why[static CP_PROOF_ERR_MAX])
 {
-    char ciphertext[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX], why[CP_PROOF_ERR_MAX] = "";
+    char ciphertext[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX];
     const struct cp_claim claim = {.ciphertext_url = ciphertext,
                                    .manifest_url = manifest,
                                    .chunk_bytes = a->chunk_bytes,
@@ -90,21 +96,39 @@ static bool register_refuse_unproved(const struct cp_api *api, const struct cp_a
                                    .key = key};
     enum cp_proof proof = CP_PROOF_MISSING;
 
-    if (cp_sas_prepare(&api->sas, a->ciphertext_url, rq->now_us) < 0 ||
-        cp_sas_prepare(&api->sas, a->manifest_url, rq->now_us) < 0) {
+    if (cp_sas_prepare(&api->sas, l->ciphertext_url, now_us) < 0 ||
+        cp_sas_prepare(&api->sas, l->manifest_url, now_us) < 0) {
         proof = CP_PROOF_UNAVAILABLE;
-        snprintf(why, sizeof(why), "there is no key to sign its URLs with");
-    } else if (cp_sas_url(&api->sas, a->ciphertext_url, rq->now_us, UINT64_MAX, ciphertext) < 0 ||
-               cp_sas_url(&api->sas, a->manifest_url, rq->now_us, UINT64_MAX, manifest) < 0)
-        snprintf(why, sizeof(why), "its URLs are not .../CONTAINER/BLOB of the storage account");
+        snprintf(why, CP_PROOF_ERR_MAX, "there is no key to sign its URLs with");
+    } else if (cp_sas_url(&api->sas, l->ciphertext_url, now_us, UINT64_MAX, ciphertext) < 0 ||
+               cp_sas_url(&api->sas, l->manifest_url, now_us, UINT64_MAX, manifest) < 0)
+        snprintf(why, CP_PROOF_ERR_MAX, "its URLs are not .../CONTAINER/BLOB of the storage account");
     else
         proof = api->prove(&claim, &api->storage_tls, why);
     tb_erase(ciphertext, sizeof(ciphertext));
     tb_erase(manifest, sizeof(manifest));
+    return proof;
+}
+
+/* At every place. true when *ret is the answer. */
+static bool register_refuse_unproved(const struct cp_api *api, const struct cp_registration *g,
+                                     const struct tb_key *key, const struct cp_request *rq,
+                                     struct cp_reply *ret)
+{
+    char found[CP_PROOF_ERR_MAX] = "", why[CP_PROOF_ERR_MAX + 256], origin[200];
+    enum cp_proof proof = CP_PROOF_GOOD;
+    size_t i = 0;
+
+    while (i < g->places.n && proof == CP_PROOF_GOOD)
+        proof = register_prove(api, &g->asset, &g->places.v[i++], key, rq->now_us, found);
     if (proof == CP_PROOF_GOOD)
         return false;
+    snprintf(why, sizeof(why), "%s%s%s%s", g->places.n > 1 ? "at " : "",
+             g->places.n > 1 ? tb_http_origin(g->places.v[i - 1].ciphertext_url, origin, sizeof(origin)) : "",
+             g->places.n > 1 ? ": " : "", found);
     cp_metric_add(CP_METRIC_REGISTER_REFUSED);
-    tb_warn("register: %s refused from %s: %s: %s", a->asset_id, rq->peer, register_faults[proof].error, why);
+    tb_warn("register: %s refused from %s: %s: %s", g->asset.asset_id, rq->peer, register_faults[proof].error,
+            why);
     cp_answer(ret, proof == CP_PROOF_UNAVAILABLE ? 503 : 422, "error", register_faults[proof].error,
               "message", register_faults[proof].message, "details", why);
     ret->retry_s = proof == CP_PROOF_UNAVAILABLE;
@@ -166,6 +190,8 @@ void cp_answer_register(const struct cp_api *api, struct cp_store *s, const stru
     if (!cp_authenticate(api, s, rq, CP_CALL_REGISTER, &g.who, ret))
         return;
     r = cp_register_parse(rq->body, rq->body_len, &g.asset, &g.how, &key, err);
+    if (r == 0)
+        r = cp_register_places(rq->body, rq->body_len, &g.asset, &g.places, err);
     if (r < 0) {
         tb_warn("register: refused from %s: %s", rq->peer, err);
         cp_answer(ret, 400, "error", "invalid_request", "message", "the registration is not valid", "details",
@@ -173,7 +199,7 @@ void cp_answer_register(const struct cp_api *api, struct cp_store *s, const stru
         return;
     }
     g.asset.registered_us = g.asset.updated_us = rq->now_us;
-    if (register_refuse_unproved(api, &g.asset, &key, rq, ret))
+    if (register_refuse_unproved(api, &g, &key, rq, ret))
         return;
     r = register_wrap(api, &key, &g.asset);
     if (r < 0) {
@@ -187,7 +213,7 @@ void cp_answer_register(const struct cp_api *api, struct cp_store *s, const stru
         return;
     }
     cp_metric_add(CP_METRIC_REGISTERED);
-    register_warn_unsigned(api, &g.asset);
+    register_warn_unsigned(api, &g);
     if (g.put == CP_PUT_REPLACED)
         tb_warn("register: the key or the contents of %s are others now (version %llu); `asset restore %s` "
                 "brings the earlier registration back",

@@ -240,6 +240,48 @@ int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct
     return 0;
 }
 
+static int request_parse_place(const cJSON *m, struct cp_places *p, char *err)
+{
+    struct cp_blob_place *l = &p->v[p->n];
+    int r;
+
+    if (!cJSON_IsObject(m))
+        return request_fault(err, "blob_urls.further", "has a member that is not an object");
+    if (p->n == CP_PLACES_MAX)
+        return request_fault(err, "blob_urls.further", "has more than 15 places");
+    r = request_get_url(m, "ciphertext", l->ciphertext_url, err);
+    if (r == 0)
+        r = request_get_url(m, "manifest", l->manifest_url, err);
+    for (size_t i = 0; r == 0 && i < p->n; i++)
+        if (strcmp(p->v[i].ciphertext_url, l->ciphertext_url) == 0)
+            r = request_fault(err, "blob_urls", "has one URL twice");
+    p->n += r == 0;
+    return r;
+}
+
+int cp_register_places(const char *body, size_t len, const struct cp_asset *a, struct cp_places *ret,
+                       char err[static TB_JSON_ERR_MAX])
+{
+    _cleanup_secret_json_ cJSON *j = NULL;
+    const cJSON *further, *m;
+    int r = request_parse_object(body, len, &j, err);
+
+    if (r < 0)
+        return r;
+    ret->n = 1;
+    strcpy(ret->v[0].ciphertext_url, a->ciphertext_url);
+    strcpy(ret->v[0].manifest_url, a->manifest_url);
+    further = tb_json_member(tb_json_member(j, "blob_urls"), "further");
+    if (further && !cJSON_IsArray(further))
+        return request_fault(err, "blob_urls.further", "is not an array");
+    cJSON_ArrayForEach (m, further) {
+        r = request_parse_place(m, ret, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
 /* Beside the point of the request: whatever is wrong with it, the request stands without. */
 static void request_take_usage(const cJSON *o, struct cp_authorize *q)
 {

@@ -7,7 +7,7 @@
 #include "common/json.h"
 #include "common/usage_report.h"
 #include "common/secret.h"
-#include "controlplane/store/store.h"
+#include "controlplane/store/places.h"
 
 #define CP_BODY_MAX (64 * 1024)
 #define CP_CODE_MAX 64
@@ -18,6 +18,11 @@
  * member and never quotes the key. */
 int cp_register_parse(const char *body, size_t len, struct cp_asset *ret, struct cp_put_how *ret_how,
                       struct tb_key *ret_key, char err[static TB_JSON_ERR_MAX]);
+
+/* Where the asset of such a body, which cp_register_parse() took, lies: what is in ret_asset, and behind it
+ * the members of blob_urls.further. */
+int cp_register_places(const char *body, size_t len, const struct cp_asset *a, struct cp_places *ret,
+                       char err[static TB_JSON_ERR_MAX]);
 
 struct cp_authorize {
     char contract_id[TB_ID_MAX + 1], asset_id[TB_ID_MAX + 1], hw_id[CP_HW_ID_MAX + 1];

@@ -228,6 +228,10 @@ int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t ver
                       asset_id, version);
     if (r < 0)
         return r;
+    r = store_run(s, "DELETE FROM asset_places WHERE asset_id=$1 AND ($2=0 OR version=$2)", "tu", asset_id,
+                  version);
+    if (r < 0)
+        return r;
     n = cp_sql_run(s->c, "DELETE FROM asset_versions WHERE asset_id=$1 AND ($2=0 OR version=$2)", "tu",
                    asset_id, version);
     if (n <= 0)

@@ -102,6 +102,11 @@
     " NOT NULL)" END "CREATE TABLE submitter(term " INT " NOT NULL, owner TEXT NOT NULL, since_us " INT      \
     " NOT NULL, seen_us " INT " NOT NULL)" END "INSERT INTO submitter VALUES(0, '', 0, 0);"
 
+/* An asset may lie in several places. */
+#define MIGRATION_7(INT, BYTES, ID, END)                                                                     \
+    "CREATE TABLE asset_places(asset_id TEXT NOT NULL, version " INT " NOT NULL, place " INT " NOT NULL,"    \
+    " ciphertext_url TEXT NOT NULL, manifest_url TEXT NOT NULL, PRIMARY KEY(asset_id, version, place))" END
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -111,8 +116,8 @@
 static const struct {
     const char *sqlite, *postgresql;
 } migrations[] = {
-    FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2), FOR_BOTH(MIGRATION_3),
-    FOR_BOTH(MIGRATION_4), FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6),
+    FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2), FOR_BOTH(MIGRATION_3), FOR_BOTH(MIGRATION_4),
+    FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6), FOR_BOTH(MIGRATION_7),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

@@ -11,17 +11,20 @@
 
 struct register_job {
     struct cli cli;
-    const char *blob_url, *account, *container;
+    struct tb_option_list blob_urls;
+    const char *account, *container;
     struct cli_key_arg key_arg;
     struct registration work;
-    char *base; /* what work has of it */
+    char *bases[REGISTRATION_BASES_MAX]; /* what work has of it */
 };
 
 static void register_job_clear(struct register_job *j)
 {
     registration_clear(&j->work);
     cli_key_arg_clear(&j->key_arg);
-    tb_freep(&j->base);
+    tb_option_list_clear(&j->blob_urls);
+    for (size_t i = 0; i < j->work.n_bases; i++)
+        tb_freep(&j->bases[i]);
 }
 
 #define TB_OPTION_TARGET struct register_job
@@ -31,8 +34,9 @@ static const struct tb_option register_options[] = {
               "name of the asset, as in the manifest"),
     TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.manifest_path, "the asset's manifest"),
     CLI_KEY_ROWS(key_arg),
-    TB_OPTION(0, "blob-url", "URL", TB_OPTION_STRING, blob_url,
-              "URL of the container; the asset lies at URL/ID/model.tbenc"),
+    TB_OPTION(0, "blob-url", "URL", TB_OPTION_LIST, blob_urls,
+              "URL of the container; the asset lies at URL/ID/model.tbenc; may be repeated, for copies in "
+              "other accounts"),
     TB_OPTION('s', "storage-account", "ACCOUNT", TB_OPTION_STRING, account,
               "the same as --blob-url=https://ACCOUNT.blob.core.windows.net/NAME",
               .setting = "azure.storage_account"),
@@ -44,20 +48,37 @@ static const struct tb_option register_options[] = {
     CLI_COMMON_ROWS,
 };
 
+static int register_check_urls(struct register_job *j)
+{
+    const struct cli *c = &j->cli;
+
+    if (j->blob_urls.n > REGISTRATION_BASES_MAX)
+        return cli_usage(c, "there are more than %d --blob-url", REGISTRATION_BASES_MAX);
+    for (size_t i = 0; i < j->blob_urls.n; i++) {
+        const char *url = j->blob_urls.v[i];
+        size_t n = strlen(url);
+
+        if (remote_check_url(c, j->work.remote.insecure, "--blob-url", url) != CLI_OK)
+            return CLI_USAGE;
+        while (n > 0 && url[n - 1] == '/')
+            n--;
+        j->bases[i] = tb_strf("%.*s", (int)n, url);
+        if (!j->bases[i])
+            return tbpkg_fail_errno("tbpkg register", -ENOMEM);
+        j->work.n_bases = i + 1;
+    }
+    return CLI_OK;
+}
+
 static int register_check_place(struct register_job *j)
 {
     const struct cli *c = &j->cli;
 
-    if (j->blob_url) {
-        size_t n = strlen(j->blob_url);
-
+    j->work.bases = (const char *const *)j->bases;
+    if (j->blob_urls.n > 0) {
         if (j->account && cli_given(c, "storage-account"))
             return cli_usage(c, "--blob-url and --storage-account exclude each other");
-        if (remote_check_url(c, j->work.remote.insecure, "--blob-url", j->blob_url) != CLI_OK)
-            return CLI_USAGE;
-        while (n > 0 && j->blob_url[n - 1] == '/')
-            n--;
-        j->work.base = j->base = tb_strf("%.*s", (int)n, j->blob_url);
+        return register_check_urls(j);
     } else {
         if (!j->account)
             return cli_usage(c, "--blob-url or --storage-account (or AZURE_STORAGE_ACCOUNT) is missing");
@@ -66,9 +87,10 @@ static int register_check_place(struct register_job *j)
         if (!blob_container_valid(j->container))
             return cli_usage(c, "--container: 3 to 63 of a-z, 0-9 and single '-' inside, not '%s'",
                              j->container);
-        j->work.base = j->base = tb_strf("https://%s.blob.core.windows.net/%s", j->account, j->container);
+        j->bases[j->work.n_bases++] =
+            tb_strf("https://%s.blob.core.windows.net/%s", j->account, j->container);
     }
-    return j->base ? CLI_OK : tbpkg_fail_errno("tbpkg register", -ENOMEM);
+    return j->bases[0] ? CLI_OK : tbpkg_fail_errno("tbpkg register", -ENOMEM);
 }
 
 static int register_check_options(void *job)

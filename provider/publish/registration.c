@@ -55,20 +55,43 @@ static void registration_add_hex(cJSON *o, const char *name, const uint8_t sha25
     cJSON_AddStringToObject(o, name, hex);
 }
 
+static int registration_add_place(const struct registration *g, const char *base, cJSON *o)
+{
+    _cleanup_free_ char *ct = tb_strf("%s/%s/model.tbenc", base, g->asset_id);
+    _cleanup_free_ char *mf = tb_strf("%s/%s/model.manifest.json", base, g->asset_id);
+
+    return ct && mf && cJSON_AddStringToObject(o, "ciphertext", ct) &&
+                   cJSON_AddStringToObject(o, "manifest", mf)
+               ? 0
+               : -ENOMEM;
+}
+
+/* A control plane that knows of one place takes the first. */
+static int registration_add_places(const struct registration *g, cJSON *o)
+{
+    cJSON *further = g->n_bases > 1 ? cJSON_CreateArray() : NULL, *place;
+    int r = registration_add_place(g, g->bases[0], o);
+
+    if (further)
+        cJSON_AddItemToObject(o, "further", further);
+    for (size_t i = 1; r == 0 && i < g->n_bases; i++) {
+        place = cJSON_CreateObject();
+        cJSON_AddItemToArray(further, place);
+        r = place ? registration_add_place(g, g->bases[i], place) : -ENOMEM;
+    }
+    return r;
+}
+
 static char *registration_document_without_key(const struct registration *g)
 {
     const struct tbenc_manifest *m = g->manifest;
-    _cleanup_free_ char *ct = tb_strf("%s/%s/model.tbenc", g->base, g->asset_id);
-    _cleanup_free_ char *mf = tb_strf("%s/%s/model.manifest.json", g->base, g->asset_id);
     _cleanup_json_ cJSON *d = cJSON_CreateObject();
     cJSON *o;
 
-    if (!ct || !mf)
-        return NULL;
     cJSON_AddStringToObject(d, "asset_id", g->asset_id);
     o = cJSON_AddObjectToObject(d, "blob_urls");
-    cJSON_AddStringToObject(o, "ciphertext", ct);
-    cJSON_AddStringToObject(o, "manifest", mf);
+    if (!o || registration_add_places(g, o) < 0)
+        return NULL;
     o = cJSON_AddObjectToObject(d, "metadata");
     cJSON_AddStringToObject(o, "format", "tbenc/v1");
     cJSON_AddStringToObject(o, "algo", "aes-256-gcm-chunked");

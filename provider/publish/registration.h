@@ -12,14 +12,17 @@
 
 #define REGISTRATION_API_PATH "/api/v1/assets/register"
 
+#define REGISTRATION_BASES_MAX 16
+
 struct registration {
     const struct cli *cli; /* for messages */
     /* what to do */
     const char *asset_id, *manifest_path;
-    struct remote remote; /* the control plane; checked */
-    const char *base;     /* of the container */
-    bool replace;         /* another key or other contents of an asset that contracts use */
-    bool no_promote;      /* a new version is kept beside the current one */
+    struct remote remote;     /* the control plane; checked */
+    const char *const *bases; /* of the containers: the same asset lies in each */
+    size_t n_bases;
+    bool replace;    /* another key or other contents of an asset that contracts use */
+    bool no_promote; /* a new version is kept beside the current one */
     const struct cli_key_arg *key_arg;
     /* private */
     struct tbenc_manifest *manifest;

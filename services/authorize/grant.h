@@ -10,6 +10,8 @@
 #include "common/secret.h"
 
 #define TB_GRANT_URL_MAX 8192
+#define TB_GRANT_LINES_MAX (2 * TB_GRANT_URL_MAX)
+#define TB_GRANT_FALLBACKS_MAX 3
 #define TB_GRANT_SHA256_NONE "none"
 
 struct tb_grant {
@@ -18,6 +20,9 @@ struct tb_grant {
     char manifest_sha256[TB_KEY_HEX_CHARS + 1]; /* lower case hex, or TB_GRANT_SHA256_NONE */
     char sas_url[TB_GRANT_URL_MAX + 1];
     char manifest_url[TB_GRANT_URL_MAX + 1];
+    /* the same and what tb-hydrate falls back to, in pairs, one on each line: as they are released */
+    char sas_lines[TB_GRANT_LINES_MAX + 1];
+    char manifest_lines[TB_GRANT_LINES_MAX + 1];
 };
 
 /* NULL on ENOMEM. */

@@ -150,10 +150,10 @@ const void *tb_release_value(const struct tb_grant *g, enum tb_credential cred, 
 
     switch (cred) {
     case TB_CRED_SAS_URL:
-        text = g->sas_url;
+        text = g->sas_lines;
         break;
     case TB_CRED_MANIFEST_URL:
-        text = g->manifest_url;
+        text = g->manifest_lines;
         break;
     case TB_CRED_MANIFEST_SHA256:
         text = g->manifest_sha256;

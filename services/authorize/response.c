@@ -184,6 +184,42 @@ static int lease_expiry(const cJSON *o, uint64_t now_us, uint64_t *ret, char *er
     return 0;
 }
 
+/* A line behind the others, if there is room. */
+static bool grant_add_line(char *lines, const char *url)
+{
+    size_t n = strlen(lines);
+
+    if (n + 1 + strlen(url) > TB_GRANT_LINES_MAX)
+        return false;
+    lines[n] = '\n';
+    strcpy(lines + n + 1, url);
+    return true;
+}
+
+/* Other places of the same ciphertext. One that is no good is left out: there is the first. */
+static void grant_fallbacks(const cJSON *o, bool allow_http, struct tb_grant *g)
+{
+    _cleanup_secret_ char *sas = tb_secret_alloc(TB_GRANT_URL_MAX + 1);
+    _cleanup_secret_ char *manifest = tb_secret_alloc(TB_GRANT_URL_MAX + 1);
+    char err[TB_JSON_ERR_MAX];
+    const cJSON *m;
+    int n = 0;
+
+    strcpy(g->sas_lines, g->sas_url);
+    strcpy(g->manifest_lines, g->manifest_url);
+    if (!sas || !manifest)
+        return;
+    cJSON_ArrayForEach (m, tb_json_member(o, "fallbacks")) {
+        size_t end = strlen(g->sas_lines);
+
+        if (!cJSON_IsObject(m) || grant_url(m, "sas_url", allow_http, sas, err) < 0 ||
+            grant_url(m, "manifest_url", allow_http, manifest, err) < 0 || n++ == TB_GRANT_FALLBACKS_MAX)
+            continue;
+        if (grant_add_line(g->sas_lines, sas) && !grant_add_line(g->manifest_lines, manifest))
+            g->sas_lines[end] = '\0';
+    }
+}
+
 /* What the key of one version comes with. */
 static int grant_read(const cJSON *o, bool allow_http, struct tb_grant *g, char *err)
 {
@@ -197,6 +233,8 @@ static int grant_read(const cJSON *o, bool allow_http, struct tb_grant *g, char 
         r = grant_manifest_sha256(o, g, err);
     if (r == 0 && tb_json_get_uint(o, "asset_version", TB_JSON_INT_MAX, &g->version, err) < 0)
         g->version = 0; /* somebody else's control plane may mean something else by it */
+    if (r == 0)
+        grant_fallbacks(o, allow_http, g);
     return r;
 }
 

@@ -33,6 +33,7 @@ struct hydrate {
     uint64_t size;
     struct report report;
     struct repair repair;
+    bool place_failed; /* what the attempt ended with is of the place, and another may do better */
     bool header_seen;
     enum repair_cause fault; /* of HYDRATE_DAMAGED */
     bool worthless;          /* what was downloaded cannot become the file */
@@ -307,6 +308,9 @@ static int hydrate_fetch(struct hydrate *h)
     if (there > 0)
         tb_info("resuming: %s of %s are there", tb_bytes_format(there, text, sizeof(text)),
                 partial_path(h->partial));
+    /* The tag is of one place, and what is there may be of another: the hash decides of them together. */
+    if (h->source.n_places > 1)
+        partial_set_etag(h->partial, "");
     report_phase(&h->report, "downloading", "Downloading", h->size);
     r = hasher_start(partial_fd(h->partial), h->size, &hasher);
     if (r < 0)
@@ -315,6 +319,8 @@ static int hydrate_fetch(struct hydrate *h)
     r = download_run(&d, h->o);
     if (r == 0)
         r = hydrate_check_header(h);
+    h->place_failed =
+        r == TB_EXIT_TEMPFAIL || r == TB_EXIT_NOINPUT || r == TB_EXIT_DATAERR || r == TB_EXIT_CONFIG;
     if (r != 0)
         return r;
     fetched_us = tb_now_monotonic_us();
@@ -367,6 +373,7 @@ static int hydrate_prepare(struct hydrate *h)
     tb_signals_hold(false);
     r = manifest_fetch(&h->source, h->cfg, &h->tls, &h->manifest, h->o);
     tb_signals_hold(true);
+    h->place_failed = r != 0;
     if (r != 0)
         return r;
     m = h->manifest.m;
@@ -435,16 +442,48 @@ static int hydrate_attempt(struct hydrate *h)
     return r != 0 ? r : hydrate_download(h);
 }
 
+/* From the first place that has it. What is there of the file is kept from one to the next. When none has
+ * it, an error that passes counts: fresh URLs may help. */
+static int hydrate_from_places(struct hydrate *h)
+{
+    struct tb_outcome passes = {0};
+    char from[200], to[200];
+    int r;
+
+    for (unsigned tried = 1;; tried++) {
+        h->place_failed = false;
+        r = hydrate_attempt(h);
+        if (r == 0 || !h->place_failed)
+            return r;
+        if (r == TB_EXIT_TEMPFAIL && passes.code == 0)
+            passes = *h->o;
+        tb_http_origin(h->source.sas_url, from, sizeof(from));
+        if (tried >= h->source.n_places)
+            break;
+        source_next(&h->source);
+        tb_warn("%s does not give the model: %s; trying %s, place %u of %u", from, h->o->reason,
+                tb_http_origin(h->source.sas_url, to, sizeof(to)), h->source.place + 1, h->source.n_places);
+        h->o->code = 0;
+    }
+    if (passes.code != 0 && r != TB_EXIT_TEMPFAIL) {
+        tb_warn("%s does not give the model: %s", from, h->o->reason);
+        *h->o = passes;
+    }
+    return h->o->code;
+}
+
 /* Until a copy is good, or enough were not: the source, the way here or the disk may have been at fault. */
 static int hydrate_attempts(struct hydrate *h)
 {
     char why[REPAIR_REASON_MAX];
     int r;
 
-    while ((r = hydrate_attempt(h)) == HYDRATE_DAMAGED) {
+    while ((r = hydrate_from_places(h)) == HYDRATE_DAMAGED) {
         snprintf(why, sizeof(why), "%.*s", REPAIR_REASON_MAX - 1, h->o->reason);
         repair_count(&h->repair, h->final_path, h->fault, why, 0);
         h->o->code = 0;
+        if (h->fault == REPAIR_SOURCE)
+            source_next(&h->source);
         if (repair_exhausted(&h->repair))
             return repair_refuse(&h->repair, h->final_path, h->o);
     }

@@ -18,6 +18,7 @@
 #include "hydrate/verified.h"
 
 #define MANIFEST_TRIES 6
+#define MANIFEST_TRIES_OF_MORE 2 /* while there is another place */
 #define MANIFEST_TIMEOUT_MS 30000
 
 static int source_load_credential(const char *name, char **ret, size_t *ret_len, struct tb_outcome *o)
@@ -47,21 +48,61 @@ static int source_load_credential(const char *name, char **ret, size_t *ret_len,
     return 0;
 }
 
-static int source_load_url(const char *name, char **ret, struct tb_outcome *o)
+/* A URL on each line. *ret_n: how many there are, HYDRATE_PLACES_MAX at most. */
+static int source_load_urls(const char *name, char **ret, const char *urls[static HYDRATE_PLACES_MAX],
+                            unsigned *ret_n, struct tb_outcome *o)
 {
-    _cleanup_secret_ char *url = NULL;
+    _cleanup_secret_ char *lines = NULL;
+    char *rest = NULL;
     size_t len;
     int r;
 
-    r = source_load_credential(name, &url, &len, o);
+    *ret_n = 0;
+    r = source_load_credential(name, &lines, &len, o);
     if (r != 0)
         return r;
-    if (strlen(url) != len || (strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0))
+    if (strlen(lines) != len)
+        *lines = '\0'; /* no URL */
+    for (char *url = strtok_r(lines, "\r\n", &rest); url && *ret_n < HYDRATE_PLACES_MAX;
+         url = strtok_r(NULL, "\r\n", &rest)) {
+        if (strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0) {
+            *ret_n = 0;
+            break;
+        }
+        urls[(*ret_n)++] = url;
+    }
+    if (*ret_n == 0)
         return tb_outcome_set(o, TB_EXIT_CONFIG,
                               "credential %s is no URL of http or https; see what the control plane "
                               "answers",
                               name);
-    *ret = TAKE_PTR(url);
+    *ret = TAKE_PTR(lines);
+    return 0;
+}
+
+static void source_use(struct hydrate_source *s, unsigned place)
+{
+    s->place = place;
+    s->sas_url = s->sas_urls[place];
+    s->manifest_url = s->manifest_urls[place];
+}
+
+void source_next(struct hydrate_source *s)
+{
+    source_use(s, (s->place + 1) % s->n_places);
+}
+
+static int source_load_places(struct hydrate_source *s, struct tb_outcome *o)
+{
+    unsigned n = 0;
+    int r = source_load_urls("sas-url", &s->sas_lines, s->sas_urls, &s->n_places, o);
+
+    if (r == 0)
+        r = source_load_urls("manifest-url", &s->manifest_lines, s->manifest_urls, &n, o);
+    if (r != 0)
+        return r;
+    s->n_places = MIN(s->n_places, n);
+    source_use(s, 0);
     return 0;
 }
 
@@ -83,9 +124,7 @@ int source_load(struct hydrate_source *s, struct tb_outcome *o)
     size_t len;
     int r;
 
-    r = source_load_url("sas-url", &s->sas_url, o);
-    if (r == 0)
-        r = source_load_url("manifest-url", &s->manifest_url, o);
+    r = source_load_places(s, o);
     if (r == 0)
         r = source_load_credential("manifest-sha256", &hex, &len, o);
     if (r != 0)
@@ -100,8 +139,8 @@ int source_load(struct hydrate_source *s, struct tb_outcome *o)
 
 void source_clear(struct hydrate_source *s)
 {
-    tb_secret_free(s->sas_url);
-    tb_secret_free(s->manifest_url);
+    tb_secret_free(s->sas_lines);
+    tb_secret_free(s->manifest_lines);
     *s = (struct hydrate_source){0};
 }
 
@@ -211,6 +250,7 @@ int manifest_fetch(const struct hydrate_source *s, const struct tb_config *cfg, 
 {
     _cleanup_manifest_ struct manifest m = {0};
     struct tb_backoff backoff = {.base_ms = 500, .cap_ms = 30000};
+    unsigned tries = s->place + 1 < s->n_places ? MANIFEST_TRIES_OF_MORE : MANIFEST_TRIES;
     int r;
 
     for (;;) {
@@ -223,7 +263,7 @@ int manifest_fetch(const struct hydrate_source *s, const struct tb_config *cfg, 
             m.text = TAKE_PTR(rs.body);
             break;
         }
-        if (r != -EAGAIN || backoff.attempt + 1 >= MANIFEST_TRIES)
+        if (r != -EAGAIN || backoff.attempt + 1 >= tries)
             return o->code;
         delay_ms = tb_backoff_next_ms(&backoff, rs.retry_after_ms);
         tb_info("manifest: %s; again in %llu ms", o->reason, (unsigned long long)delay_ms);

@@ -12,10 +12,17 @@
 #include "tbenc/tbenc.h"
 #include "hydrate/outcome.h"
 
+#define HYDRATE_PLACES_MAX 4
+
 struct hydrate_source {
-    char *sas_url, *manifest_url; /* secret memory. libcurl makes copies of its own while it uses them */
-    uint64_t version;             /* of the asset; 0: the control plane names none */
-    bool bound;                   /* the contract names the manifest: */
+    /* secret memory; one URL on each line, of which the pointers below are the beginnings. libcurl makes
+     * copies of its own while it uses them */
+    char *sas_lines, *manifest_lines;
+    const char *sas_urls[HYDRATE_PLACES_MAX], *manifest_urls[HYDRATE_PLACES_MAX];
+    unsigned n_places, place;           /* of the same ciphertext; the one that is used now */
+    const char *sas_url, *manifest_url; /* of it */
+    uint64_t version;                   /* of the asset; 0: the control plane names none */
+    bool bound;                         /* the contract names the manifest: */
     uint8_t manifest_sha256[SHA256_BYTES];
 };
 
@@ -23,6 +30,8 @@ struct hydrate_source {
  * malformed. */
 int source_load(struct hydrate_source *s, struct tb_outcome *o);
 void source_clear(struct hydrate_source *s);
+/* Uses the next place, behind the last one the first. */
+void source_next(struct hydrate_source *s);
 #define _cleanup_source_ _cleanup_(source_clear)
 
 struct manifest {

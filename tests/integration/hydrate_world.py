@@ -57,7 +57,7 @@ class _Blobs(http.server.BaseHTTPRequestHandler):
             return self.reply(403, b"<Error/>", x_ms_error_code="AuthenticationFailed")
         if blob is None:
             return self.reply(404, b"<Error/>", x_ms_error_code="BlobNotFound")
-        etag = '"%s"' % hashlib.md5(blob).hexdigest()
+        etag = '"%s"' % hashlib.md5(blob + self.server.salt).hexdigest()  # each account has its own
         if self.headers.get("If-Match", etag) != etag:
             return self.reply(412, b"<Error/>", x_ms_error_code="ConditionNotMet")
         wanted = self.headers.get("Range")
@@ -89,7 +89,7 @@ class World:
         self.tmp, self.ca = tmp, ca
         self.target, self.run_dir = tmp / "target", tmp / "run"
         self.server = _Server(("127.0.0.1", 0), _Blobs)
-        self.server.blobs, self.server.sig = {}, SIG
+        self.server.blobs, self.server.sig, self.server.salt = {}, SIG, os.urandom(8)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         self.proxy = fp.FaultProxy("http://127.0.0.1:%d" % self.server.server_address[1], tls=ca.pair).start()
         self.env = {"TB_CONTRACT_ID": "c-1", "TB_ASSET_ID": ASSET, "TB_EDC_ENDPOINT": "https://127.0.0.1:1",

@@ -2,6 +2,7 @@
 """The URLs that the control plane signs, against a real Azurite: by the account's key, and by the managed identity."""
 
 import base64
+import contextlib
 import email.utils
 import http.client
 import json
@@ -15,9 +16,10 @@ import urllib.parse
 
 import pytest
 
+import postgresql
 import tbsys
 from azure_manager import Identity
-from controlplane_server import ASSET, BLOBS, KEY, SEALED, Server
+from controlplane_server import ASSET, BLOBS, KEY, SEALED, Sealed, Server
 from key_services import Refusal, Service
 
 
@@ -304,3 +306,64 @@ def test_settings_of_accounts(tmp_path):
                            (["--storage-account", "acct", "--storage-key-file", key, "--storage-endpoint", "https://x"], "--storage-endpoint")):
         s = Server(tmp_path / "data")
         assert words in s.cli("serve", "--listen", "127.0.0.1:0", *map(str, options), rc=64), options
+
+
+# -- several places of one asset ---------------------------------------------------------------------------------------
+
+def places(*names, sealed=SEALED):
+    urls = [BLOBS.put(sealed, n) for n in names]
+    return {"blob_urls": {"ciphertext": urls[0], "manifest": urls[0] + ".json",
+                          "further": [{"ciphertext": u, "manifest": u + ".json"} for u in urls[1:]]}}, urls
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_places_are_dealt_by_machine(tmp_path, database):
+    server = postgresql.PostgreSQL() if database == "postgresql" else contextlib.nullcontext()
+    with server as postgres, Server(tmp_path / "data", database=postgres.create("places") if postgres else None) as s:
+        if postgres:
+            s.cli("contract", "add", "contract-allow", "--asset", "*", "--mode", "open")
+        more, urls = places("p0", "p1", "p2", "p3")
+        assert s.register(**more)[0] == 201
+        first = {}
+        for n in range(80):
+            body = s.authorize(hw=f"machine-{n}")[1]
+            order = [body["sas_url"], *(f["sas_url"] for f in body["fallbacks"])]
+            assert len(set(order)) == 3 and set(order) < set(urls)
+            assert [body["manifest_url"], *(f["manifest_url"] for f in body["fallbacks"])] == [u + ".json" for u in order]
+            assert s.authorize(hw=f"machine-{n}")[1]["sas_url"] == order[0]
+            first.setdefault(order[0], []).append(n)
+        assert set(first) == set(urls) and max(map(len, first.values())) < 40
+        # registered again without one of them: its machines move, the others stay
+        gone = urls[3]
+        more["blob_urls"]["further"] = more["blob_urls"]["further"][:2]
+        assert s.register(**more)[0] == 200
+        for url, machines in first.items():
+            for n in machines:
+                assert (s.authorize(hw=f"machine-{n}")[1]["sas_url"] == url) == (url != gone)
+        assert '"places":"4"' in s.cli("changes") and '"places":"3"' in s.cli("changes")
+        del more["blob_urls"]["further"]
+        assert s.register(**more)[0] == 200
+        assert "fallbacks" not in s.authorize()[1]
+
+
+def test_each_place_is_proved(tmp_path):
+    with Server(tmp_path / "data") as s:
+        more, urls = places("q0", "q1", "q2")
+        other = Sealed(key="11" * 32, plaintext=b"others " * 300)
+        for damage, status, error in ((lambda: BLOBS.put(other, "q2"), 422, "wrong_manifest"),
+                                      (lambda: BLOBS.files.update({"/artifacts/q2.tbenc": SEALED.ciphertext[:-9]}), 422, "wrong_blob"),
+                                      (lambda: BLOBS.files.pop("/artifacts/q2.tbenc"), 422, "blob_missing"),
+                                      (lambda: BLOBS.faults.update({"/artifacts/q2.tbenc": 503}), 503, "storage_unavailable")):
+            BLOBS.put(SEALED, "q2")
+            damage()
+            got, body, _ = s.register(**more)
+            assert (got, body["error"]) == (status, error) and body["details"].startswith(f"at {BLOBS.url}: "), body
+        BLOBS.faults.clear()
+        assert s.authorize()[1]["reason"] == "asset_unknown"
+        for further, words in (({}, "not an array"), ([7], "not an object"), ([{"ciphertext": urls[1]}], "manifest"),
+                               ([{"ciphertext": urls[0], "manifest": urls[0]}], "twice"),
+                               ([{"ciphertext": "https://h/c?sig=SECRET", "manifest": urls[1]}], "query"),
+                               ([{"ciphertext": f"{BLOBS.url}/artifacts/{n}", "manifest": urls[0]} for n in range(16)], "15 places")):
+            more["blob_urls"]["further"] = further
+            got, body, _ = s.register(**more)
+            assert got == 400 and words in body["details"] and "SECRET" not in json.dumps(body), body

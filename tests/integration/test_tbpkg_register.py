@@ -165,6 +165,16 @@ def test_blob_url_and_other_key_sources(plane, files, ca, base):
     assert r.returncode == 0 and json.loads(plane.seen[-1][3])["decryption_key_hex"] == KEY
 
 
+def test_several_places(plane, files, ca):
+    urls = ["https://priv.example/c1/", "https://acct2.blob.core.windows.net/c2", "https://acct3.blob.core.windows.net/c3"]
+    r = run(*argv(plane, files, *(w for u in urls for w in ("--blob-url", u)), place=False, ca=ca))
+    assert r.returncode == 0, r.stderr
+    of = [{"ciphertext": f"{u.rstrip('/')}/{ASSET}/model.tbenc", "manifest": f"{u.rstrip('/')}/{ASSET}/model.manifest.json"} for u in urls]
+    assert json.loads(plane.seen[-1][3])["blob_urls"] == {**of[0], "further": of[1:]}
+    r = run(*argv(plane, files, *(w for n in range(17) for w in ("--blob-url", f"https://h/c{n}")), place=False, ca=ca))
+    assert r.returncode != 0 and "more than 16" in r.stderr
+
+
 def test_key_hex_is_warned_about_and_wiped(plane, files, ca):
     gate = threading.Event()
     seen = []

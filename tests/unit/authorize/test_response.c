@@ -46,6 +46,36 @@ static void test_authorized_is_taken(void **state)
     assert_string_equal(judged.outcome.reason, "");
 }
 
+static void test_fallbacks_that_are_good_are_lines(void **state)
+{
+    static const char *const rest[] = {
+        "null",
+        "7",
+        "{}",
+        "[7,null,{\"sas_url\":\"https://x/\"}]",
+        "[{\"sas_url\":\"https://x/1\",\"manifest_url\":\"http://x/m\"}]",
+        "[{\"sas_url\":\"https://x/1\\nhttps://y\",\"manifest_url\":\"https://x/m\"}]"};
+    char body[1024];
+
+    for (size_t i = 0; i < sizeof(rest) / sizeof(*rest); i++) {
+        snprintf(body, sizeof(body),
+                 "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY "\",\"fallbacks\":%s}",
+                 rest[i]);
+        assert_int_equal(judge(200, body), AUTHORIZE_GRANTED);
+        assert_string_equal(judged.grant->sas_lines, "https://h/c/m?sig=s");
+        assert_string_equal(judged.grant->manifest_lines, "https://h/c/j?sig=s");
+    }
+    assert_int_equal(judge(200,
+                           "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY
+                           "\",\"fallbacks\":[{\"sas_url\":\"https://x/1\",\"manifest_url\":\"https://x/a\"},"
+                           "{\"sas_url\":\"ftp://x\",\"manifest_url\":\"https://x/b\"},"
+                           "{\"sas_url\":\"https://x/3\",\"manifest_url\":\"https://x/c\"}]}"),
+                     AUTHORIZE_GRANTED);
+    assert_string_equal(judged.grant->sas_url, "https://h/c/m?sig=s");
+    assert_string_equal(judged.grant->sas_lines, "https://h/c/m?sig=s\nhttps://x/1\nhttps://x/3");
+    assert_string_equal(judged.grant->manifest_lines, "https://h/c/j?sig=s\nhttps://x/a\nhttps://x/c");
+}
+
 static void test_no_expiry_and_a_bound_manifest(void **state)
 {
     assert_int_equal(judge(200, "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY
@@ -223,6 +253,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_authorized_is_taken),
+        cmocka_unit_test(test_fallbacks_that_are_good_are_lines),
         cmocka_unit_test(test_no_expiry_and_a_bound_manifest),
         cmocka_unit_test(test_unusable_answers_are_retried),
         cmocka_unit_test(test_http_urls_need_permission),
