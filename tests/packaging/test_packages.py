@@ -149,7 +149,7 @@ def test_the_appliance_is_complete(deb):
 GUIDES = {
     "tbpkg": {"CHANGELOG.md", "billing.md", "contracts.md", "provider-guide.md", "security.md"},
     "trustbridge": {"CHANGELOG.md", "architecture.md", "billing.md", "configuration.md", "consumer-guide.md", "contracts.md",
-                    "monitoring.md", "operator-guide.md", "security.md"},
+                    "monitoring.md", "operator-guide.md", "security.md", "versions.md"},
 }
 
 
