@@ -77,7 +77,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: force all help deps check check-fast check-guide check-image check-trixie demo demo-local demo-stop bench bench-proxy soak lint format docs clean install install-units install-controlplane units fuzz
+.PHONY: force all help deps check check-fast check-guide check-image check-trixie demo demo-local demo-stop bench bench-proxy bench-publish soak lint format docs clean install install-units install-controlplane units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -91,6 +91,7 @@ help:
 	@echo 'make demo       the main job end to end, the customer in a machine in QEMU (KEEP=1 leaves it running until make demo-stop)'
 	@echo 'make demo-local the same without a machine: the customer is processes here; seconds instead of minutes'
 	@echo 'make bench      speed, as ratios against peers; make bench-proxy: the proxy against nginx, haproxy and caddy'
+	@echo 'make bench-publish  sealing straight into storage against sealing first, rclone and curl'
 	@echo 'make soak       tb-proxy under 200 streams for SECONDS=600 (SAN=1: with the sanitizers): flat memory, no token lost'
 	@echo 'make lint       the plan of docs/architecture.md (tests/lint.py), clang-format, cppcheck, shellcheck'
 	@echo 'make format     reformat the C sources'
@@ -219,6 +220,12 @@ bench-proxy:
 	$(Q)TB_DEPS_ALSO=caddy sh tests/deps.sh
 	$(Q)$(MAKE) all
 	$(Q)$(PYTHON) tests/bench/proxy.py
+
+# MIB: of the model. Peaks of disk and memory: tests/bench/publish.py --peaks.
+bench-publish:
+	$(Q)TB_DEPS_ALSO=rclone sh tests/deps.sh
+	$(Q)$(MAKE) all
+	$(Q)$(PYTHON) tests/bench/publish.py $(if $(MIB),--mib $(MIB))
 
 # SAN=1: the sanitizers' build. SECONDS: how long, 600 by default.
 soak: all

@@ -80,6 +80,7 @@ sqlite3
 strace
 systemd
 systemd-journal-remote
+tmux
 vagrant
 vagrant-libvirt
 wrk

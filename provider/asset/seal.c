@@ -26,11 +26,21 @@ void asset_seal_clear(struct asset_seal *s)
 
 /* -- outputs ----------------------------------------------------------------------------------- */
 
+/* The name in the manifest. */
+static const char *seal_weights_name(const struct asset_seal *s)
+{
+    const char *slash = strrchr(s->out_path, '/');
+
+    if (s->to_stdout)
+        return ASSET_DEFAULT_NAME;
+    return slash ? slash + 1 : s->out_path;
+}
+
 static int seal_name_outputs(struct asset_seal *s)
 {
     struct stat st;
     size_t n = strlen(s->out);
-    bool dir = s->out[n - 1] == '/' || (stat(s->out, &st) == 0 && S_ISDIR(st.st_mode));
+    bool dir = !s->to_stdout && (s->out[n - 1] == '/' || (stat(s->out, &st) == 0 && S_ISDIR(st.st_mode)));
     const char *base;
     int r;
 
@@ -39,15 +49,14 @@ static int seal_name_outputs(struct asset_seal *s)
         if (r < 0)
             return tbpkg_fail_errno(s->out, r);
     }
-    s->out_path =
-        dir ? tb_strf("%s%s" ASSET_DEFAULT_NAME, s->out, s->out[n - 1] == '/' ? "" : "/") : strdup(s->out);
+    s->out_path = dir ? tb_strf("%s%s" ASSET_DEFAULT_NAME, s->out, s->out[n - 1] == '/' ? "" : "/")
+                      : strdup(s->to_stdout ? "standard output" : s->out);
     if (!s->out_path)
         return tbpkg_fail_errno(s->out, -ENOMEM);
     s->manifest_path = s->manifest ? strdup(s->manifest) : asset_manifest_name(s->out_path);
     if (!s->manifest_path)
         return tbpkg_fail_errno(s->out, -ENOMEM);
-    base = strrchr(s->out_path, '/');
-    base = base ? base + 1 : s->out_path;
+    base = seal_weights_name(s);
     if (strlen(base) > TBENC_NAME_MAX || !tbenc_path_valid(base))
         return tbpkg_fail(s->out_path, "a manifest cannot hold this file name",
                           "use UTF-8 without control characters");
@@ -91,26 +100,28 @@ static int seal_check_outputs(struct asset_seal *s, const struct tb_key *key)
     int rc = seal_name_outputs(s);
 
     if (rc == CLI_OK)
-        rc = key_out_prepare(&s->key, s->key_out, s->out_path, s->asset_id, key);
+        rc = key_out_prepare(&s->key, s->key_out, s->to_stdout ? s->manifest_path : s->out_path, s->asset_id,
+                             key);
     if (rc != CLI_OK)
         return rc;
     key_path = s->key.path;
     if (seal_same_name(s->out_path, s->manifest_path) ||
         (key_path && (seal_same_name(key_path, s->manifest_path) || seal_same_name(key_path, s->out_path))))
         return cli_usage(s->cli, "--out, --manifest and --key-out must be different files");
-    rc = seal_check_output(s, "--out", s->out_path, s->force);
+    if (!s->to_stdout)
+        rc = seal_check_output(s, "--out", s->out_path, s->force);
     if (rc == CLI_OK)
         rc = seal_check_output(s, "--manifest", s->manifest_path, s->force);
     if (rc == CLI_OK && key_path)
         rc = seal_check_output(s, "--key-out", key_path, false);
-    if (rc != CLI_OK)
+    if (rc != CLI_OK || s->to_stdout)
         return rc;
     return asset_check_space(s->out_path, source_ciphertext_bytes(&s->source, s->chunk_bytes));
 }
 
 static int seal_create_outputs(struct asset_seal *s)
 {
-    int r = cli_newfile_open(&s->ct, s->out_path, 0666);
+    int r = s->to_stdout ? 0 : cli_newfile_open(&s->ct, s->out_path, 0666);
 
     if (r < 0)
         return tbpkg_fail_errno(s->out_path, r);
@@ -122,7 +133,6 @@ static int seal_create_outputs(struct asset_seal *s)
 
 static int seal_source(struct asset_seal *s, const struct tb_key *key)
 {
-    const char *base = strrchr(s->out_path, '/');
     uint64_t total = s->source.bytes == UINT64_MAX ? 0 : s->source.bytes;
     struct cli_progress progress = cli_progress_start(s->cli->quiet, "Encrypting", total);
     struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
@@ -131,7 +141,7 @@ static int seal_source(struct asset_seal *s, const struct tb_key *key)
         .chunk_bytes = (uint32_t)s->chunk_bytes,
         .threads = (unsigned)s->threads,
         .asset_id = s->asset_id,
-        .weights_filename = base ? base + 1 : s->out_path,
+        .weights_filename = seal_weights_name(s),
         .allow_finetune = !s->no_finetune,
         .progress = cli_progress,
         .progress_ctx = &progress,
@@ -139,8 +149,8 @@ static int seal_source(struct asset_seal *s, const struct tb_key *key)
     uint64_t start = tb_now_monotonic_us();
     int r;
 
-    r = tbenc_seal(&p, source_inputs(&s->source), source_count(&s->source), s->source.is_dir, s->ct.fd,
-                   &s->result, &e);
+    r = tbenc_seal(&p, source_inputs(&s->source), source_count(&s->source), s->source.is_dir,
+                   s->to_stdout ? STDOUT_FILENO : s->ct.fd, &s->result, &e);
     if (r == -ENOSPC || r == -EDQUOT || r == -EFBIG)
         return tbpkg_fail_errno(s->out_path, r);
     if (r == -EBADMSG)
@@ -183,6 +193,8 @@ static void seal_give_back(struct asset_seal *s)
 {
     bool has_name = !s->ct.tmp_path;
 
+    if (s->to_stdout) /* what went out may be somewhere: the key stays */
+        return;
     if (has_name && unlink(s->out_path) < 0 && errno != ENOENT)
         return;
     if (s->key.path && !s->key.file.tmp_path)
@@ -191,19 +203,32 @@ static void seal_give_back(struct asset_seal *s)
 
 static int seal_take_names(struct asset_seal *s)
 {
-    int rc;
+    int rc = CLI_OK;
 
-    if (fsync(s->ct.fd) < 0) /* long: while an interrupt can still stop us */
+    if (!s->to_stdout && fsync(s->ct.fd) < 0) /* long: while an interrupt can still stop us */
         return tbpkg_fail_errno(s->out_path, -errno);
     cli_signals_block();
-    rc = key_out_commit(&s->key);
-    if (rc == CLI_OK)
+    if (!s->to_stdout)
+        rc = key_out_commit(&s->key);
+    if (rc == CLI_OK && !s->to_stdout)
         rc = seal_commit(&s->ct, s->out_path, s->force);
     if (rc == CLI_OK)
         rc = seal_commit(&s->mf, s->manifest_path, s->force);
     if (rc != CLI_OK)
         seal_give_back(s);
     cli_temp_forget_all();
+    cli_signals_unblock();
+    return rc;
+}
+
+/* The key is on disk under its name before what it seals goes anywhere. */
+static int seal_put_key_first(struct asset_seal *s, const struct tb_key *key)
+{
+    int rc = key_out_write(&s->key, key);
+
+    cli_signals_block();
+    if (rc == CLI_OK)
+        rc = key_out_commit(&s->key);
     cli_signals_unblock();
     return rc;
 }
@@ -215,16 +240,19 @@ int asset_seal(struct asset_seal *s)
 
     if (r < 0)
         return tbpkg_fail_errno("random key", r);
+    s->to_stdout = strcmp(s->out, "-") == 0;
     rc = source_open(s->in, &s->how, &s->source);
     if (rc == CLI_OK)
         rc = seal_check_outputs(s, &key);
     if (rc == CLI_OK)
         rc = seal_create_outputs(s);
+    if (rc == CLI_OK && s->to_stdout)
+        rc = seal_put_key_first(s, &key);
     if (rc == CLI_OK)
         rc = seal_source(s, &key);
     if (rc == CLI_OK)
         rc = seal_write_manifest(s);
-    if (rc == CLI_OK)
+    if (rc == CLI_OK && !s->to_stdout)
         rc = key_out_write(&s->key, &key);
     if (rc == CLI_OK)
         rc = cli_key_hold(&key);

@@ -27,6 +27,7 @@ struct asset_seal {
     /* private */
     struct model_source source;
     struct tb_newfile ct, mf; /* ciphertext, manifest */
+    bool to_stdout;           /* out is "-": the key has its place before the first byte is written */
 };
 #define ASSET_SEAL_INIT                                                                                      \
     {                                                                                                        \

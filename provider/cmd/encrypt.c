@@ -34,7 +34,7 @@ static const struct tb_option encrypt_options[] = {
               "the same as INPUT; '-' reads one file from standard input"),
     TB_OPTION('o', "out", "FILE", TB_OPTION_STRING, work.seal.out,
               "write the ciphertext here [model.tbenc]; a directory (it exists, or the name ends in '/') "
-              "gets model.tbenc in it"),
+              "gets model.tbenc in it; '-' is standard output, and needs --manifest and --key-out"),
     TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.seal.manifest,
               "write the manifest here [beside the ciphertext: NAME.manifest.json]"),
     TB_OPTION('k', "key-out", "TARGET", TB_OPTION_STRING, work.seal.key_out, ASSET_KEY_OUT_HELP),
@@ -97,6 +97,22 @@ static int encrypt_check_upload(const struct encrypt_job *j)
     return CLI_OK;
 }
 
+static int encrypt_check_stdout(const struct encrypt_job *j)
+{
+    const struct asset_seal *w = &j->work.seal;
+    const struct cli *c = &j->cli;
+
+    if (!w->manifest)
+        return cli_usage(c, "--out -: name the manifest with --manifest");
+    if (!w->key_out || strcmp(w->key_out, "-") == 0)
+        return cli_usage(c, "--out -: the key cannot go to standard output too; give --key-out");
+    if (c->json)
+        return cli_usage(c, "--out -: standard output is either JSON or the ciphertext");
+    if (isatty(STDOUT_FILENO))
+        return cli_usage(c, "--out -: standard output is a terminal");
+    return CLI_OK;
+}
+
 static int encrypt_check_options(void *job)
 {
     const struct encrypt_job *j = job;
@@ -111,8 +127,10 @@ static int encrypt_check_options(void *job)
         return CLI_OK;
     if (j->upload)
         return encrypt_check_upload(j);
-    if (strcmp(w->out, "-") == 0 || !*w->out)
-        return cli_usage(c, "--out: name a file; the ciphertext cannot go to standard output");
+    if (!*w->out)
+        return cli_usage(c, "--out: name a file, or '-' for standard output");
+    if (strcmp(w->out, "-") == 0 && encrypt_check_stdout(j) != CLI_OK)
+        return CLI_USAGE;
     if (w->key_out && key_out_check(c, w->key_out) != CLI_OK)
         return CLI_USAGE;
     if (j->cli.json && (!w->key_out || strcmp(w->key_out, "-") == 0))

@@ -105,6 +105,42 @@ def test_streams(tmp_path):
     ok("verify", "-", "-m", "model.manifest.json", "-k", "key", cwd=tmp_path, stdin=ct)
 
 
+def test_ciphertext_on_standard_output(tmp_path):
+    """The same that a file holds; the key is in its place before the first byte, and the manifest comes last."""
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "w").write_bytes(os.urandom(3_000_000))
+    ct = ok("encrypt", "-a", "a", "m", "-o", "-", "-m", "x.json", "-k", "keys/", cwd=make_keys(tmp_path)).stdout
+    (key,) = (tmp_path / "keys").iterdir()
+    m = json.loads((tmp_path / "x.json").read_text())
+    assert m["weights_filename"] == "model.tbenc" and key.stat().st_mode & 0o777 == 0o600
+    assert open_by_hand(ct, m, bytes.fromhex(key.read_text())) == (tmp_path / "m" / "w").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["keys", "m", "x.json"]
+    for words, says in ((["-k", "-"], "give --key-out"), ([], "give --key-out"), (["-k", "k", "--json"], "either JSON or the ciphertext")):
+        refused("encrypt", "-a", "a", "m", "-o", "-", "-m", "y.json", *words, cwd=tmp_path, rc=2, match=says)
+    refused("encrypt", "-a", "a", "m", "-o", "-", "-k", "k", cwd=tmp_path, rc=2, match="name the manifest")
+    with open("/dev/full", "wb") as full:
+        p = subprocess.run([TBPKG, "encrypt", "-a", "a", "m", "-o", "-", "-m", "z.json", "-k", "kept"], cwd=tmp_path, env=ENV, stdout=full,
+                           stderr=subprocess.PIPE, timeout=60)
+    assert p.returncode == 1 and b"No space left" in p.stderr and b"standard output" in p.stderr
+    assert (tmp_path / "kept").exists() and not (tmp_path / "z.json").exists()
+
+
+def test_a_reader_that_goes_away(tmp_path):
+    (tmp_path / "w").write_bytes(bytes(8_000_000))
+    with subprocess.Popen([TBPKG, "encrypt", "-a", "a", "w", "-o", "-", "-m", "x.json", "-k", "key"], cwd=tmp_path, env=ENV, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as p:
+        assert len(p.stdout.read(1000)) == 1000
+        assert (tmp_path / "key").exists() and not (tmp_path / "x.json").exists()
+        p.stdout.close()
+        assert b"Broken pipe" in p.stderr.read() and p.wait(30) == 1
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["key", "w"]
+
+
+def make_keys(d):
+    (d / "keys").mkdir()
+    return d
+
+
 def test_a_pipe_may_be_passed_on_without_reading(tmp_path):
     """tee(1), pv(1) and the like splice: the pages of standard output then outlive tbpkg and its buffers."""
     plain = secrets.token_bytes(6_000_000)
