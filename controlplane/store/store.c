@@ -114,6 +114,12 @@ int cp_store_transact(struct cp_store *s, int (*fn)(struct cp_store *s, void *ct
     }
 }
 
+int cp_store_only_read(struct cp_store *s)
+{
+    assert(s->in_transaction);
+    return cp_sql_script(s->c, cp_sql_pick(s->c, "", "SET TRANSACTION READ ONLY"));
+}
+
 int cp_store_seed(struct cp_store *s, uint64_t now_us)
 {
     struct cp_contract c = {.contract_id = "contract-allow",

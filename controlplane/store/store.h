@@ -104,6 +104,9 @@ int cp_store_check(struct cp_store *s);
  * time. -EBUSY: too many others wrote the same, try again later. */
 int cp_store_transact(struct cp_store *s, int (*fn)(struct cp_store *s, void *ctx), void *ctx);
 
+/* In a transaction: nothing is going to be written in it. PostgreSQL then seldom has others begin anew. */
+int cp_store_only_read(struct cp_store *s);
+
 /* (Re)makes contract-allow (any asset) and contract-deny (refused, contract_invalid). In a transaction. */
 int cp_store_seed(struct cp_store *s, uint64_t now_us);
 
