@@ -2,6 +2,7 @@
 #include "provider/cmd/admin.h"
 
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -180,6 +181,14 @@ uint64_t admin_number(const cJSON *row, const char *member)
 
     (void)tb_json_get_uint(row, member, TB_JSON_INT_MAX, &v, err);
     return v;
+}
+
+const char *admin_machines(uint64_t n, char out[static 40])
+{
+    if (n == 1)
+        return "one machine";
+    snprintf(out, 40, "%" PRIu64 " machines", n);
+    return out;
 }
 
 int admin_print_list(const struct admin_job *j, const cJSON *doc, const char *member,

@@ -96,6 +96,8 @@ int admin_print_list(const struct admin_job *j, const cJSON *doc, const char *me
 /* With --json the document, else the object in lines. */
 int admin_print_object(const struct admin_job *j, const cJSON *doc, const struct table_column *columns,
                        size_t n);
+/* "one machine", "3 machines" */
+const char *admin_machines(uint64_t n, char out[static 40]);
 /* An enrolment code or a token: alone on standard output, what it is for on standard error. */
 int admin_print_secret(const struct admin_job *j, const cJSON *doc, const char *secret, const char *fmt, ...)
     _printf_(4, 5);

@@ -213,6 +213,7 @@ static int contracts_add(struct admin_job *j)
     const struct remote_object object = {"contract", j->operand, NULL};
     _cleanup_json_ cJSON *body = cJSON_CreateObject(), *answer = NULL;
     const cJSON *enrolment;
+    char machines[40];
     int rc;
 
     cJSON_AddStringToObject(body, "contract_id", j->operand);
@@ -235,8 +236,8 @@ static int contracts_add(struct admin_job *j)
         return tbpkg_note(j->cli.quiet, "Contract %s is active.", j->operand), CLI_OK;
     return admin_print_secret(
         j, answer, admin_text(enrolment, "code"),
-        "Contract %s is active. Its enrolment code, for %" PRIu64 " machines until %s, is shown this once:",
-        j->operand, admin_number(enrolment, "uses_left"), admin_text(enrolment, "expires_at"));
+        "Contract %s is active. Its enrolment code, for %s until %s, is shown this once:", j->operand,
+        admin_machines(admin_number(enrolment, "uses_left"), machines), admin_text(enrolment, "expires_at"));
 }
 
 static int contracts_list(struct admin_job *j)

@@ -23,6 +23,7 @@ static int enrol_code(struct admin_job *j)
     const struct remote_object object = {"contract", j->operand, NULL};
     _cleanup_free_ char *path = remote_path("contracts", j->operand, "codes");
     _cleanup_json_ cJSON *body = cJSON_CreateObject(), *answer = NULL;
+    char machines[40];
     int rc;
 
     if (j->uses)
@@ -31,10 +32,10 @@ static int enrol_code(struct admin_job *j)
     rc = remote_change(&j->remote, "POST", path, body, &object, &answer);
     if (rc != CLI_OK)
         return rc;
-    return admin_print_secret(
-        j, answer, admin_text(answer, "code"),
-        "Enrolment code of %s, for %" PRIu64 " machines until %s; it is shown this once:", j->operand,
-        admin_number(answer, "uses_left"), admin_text(answer, "expires_at"));
+    return admin_print_secret(j, answer, admin_text(answer, "code"),
+                              "Enrolment code of %s, for %s until %s; it is shown this once:", j->operand,
+                              admin_machines(admin_number(answer, "uses_left"), machines),
+                              admin_text(answer, "expires_at"));
 }
 
 static int enrol_list(struct admin_job *j)

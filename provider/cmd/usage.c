@@ -38,7 +38,6 @@ static const struct table_column usage_columns[] = {
     {"REQUESTS", "used.requests", TABLE_COUNT, NULL},
     {"PROMPT TOKENS", "used.prompt_tokens", TABLE_COUNT, NULL},
     {"COMPLETION TOKENS", "used.completion_tokens", TABLE_COUNT, NULL},
-    {"FLAGGED", "flagged", TABLE_TEXT, NULL},
 };
 static const struct table_column log_columns[] = {
     {"AT", "at", TABLE_TEXT, NULL},          {"VERDICT", "status", TABLE_TEXT, NULL},

@@ -350,7 +350,7 @@ def test_listings_of_every_kind(plane, client):
         ("GET", "tokens"): (200, {"tokens": [token("ops"), token("old", state="expired", last_used_at="2026-11-20T00:00:00Z")]}),
         ("GET", "log"): (200, {"log": [log, {**log, "status": "authorized", "reason": "", "version": 2}]}),
         ("GET", "usage"): lambda path, body: (200, "contract_id,hw_id,asset_id,counter,used\nacme-1,,,requests,12\n" if "csv" in path else
-                                              {"usage": [{"contract_id": "acme-1", "hw_id": "m-1", "flagged": 0, "used": used}]})})
+                                              {"usage": [{"contract_id": "acme-1", "hw_id": "m-1", "used": used}]})})
     assert re.search(r"^Machines: +1/2$", client.run("contract", "show", "acme-1").stdout, re.M)
     assert client.run("machine", "list", "--contract", "acme-1", "--state", "active").stdout.splitlines()[1].split() == \
         ["acme-1", "m-1", "active", "2026-11-26T00:00:00Z"]
@@ -363,8 +363,8 @@ def test_listings_of_every_kind(plane, client):
     assert "\x1b" not in text and text.index("authorized") < text.index("denied") and "limit=2" in plane.seen[-1][1]
     assert [e["status"] for e in json.loads(client.run("log", "--json").stdout)["log"]] == ["denied", "authorized"]
     out = client.run("usage", "--from", "2026-11-01", "--to", "2026-12-01T00:00:00Z", "--by", "machine").stdout.splitlines()
-    assert out[0].split() == ["CONTRACT", "MACHINE", "REQUESTS", "PROMPT", "TOKENS", "COMPLETION", "TOKENS", "FLAGGED"]
-    assert out[1].split() == ["acme-1", "m-1", "12", "3400", "560", "0"]
+    assert out[0].split() == ["CONTRACT", "MACHINE", "REQUESTS", "PROMPT", "TOKENS", "COMPLETION", "TOKENS"]
+    assert out[1].split() == ["acme-1", "m-1", "12", "3400", "560"]
     assert "from=2026-11-01T00%3A00%3A00Z" in plane.seen[-1][1] and "to=2026-12-01" in plane.seen[-1][1]
     assert client.run("usage", "--csv").stdout == "contract_id,hw_id,asset_id,counter,used\nacme-1,,,requests,12\n"
     for wrong in (["--from", "2026-12-01", "--to", "2026-11-01"], ["--by", "month"], ["--from", "yesterday"], ["--csv", "--json"]):
