@@ -6,15 +6,15 @@ import sys
 
 import model
 from chain import Chain, Provider
-from demo_common import (ASSET, CONTRACT, RUN, Clock, ask, compare_with_plaintext, done, healthy, hints, provider_side, revoke, show,
-                         step, watch_until_ready)
+from demo_common import (ASSET, CONTRACT, RUN, Clock, add_customer, ask, bill, compare_with_plaintext, done, healthy, hints, provider_side,
+                         revoke, show, step, watch_until_ready)
 from tbsys import wait_for
 
 MODEL_SIZE = ("--layers", 4, "--embd", 1024, "--ff", 2816, "--heads", 16)  # 100 MB: long enough to watch
 
 
 def start(chain):
-    step(3, "The consumer's chain: authorize, hydrate, decrypt in memory, llama-server in its own network namespace")
+    step(4, "The consumer's chain enrols by the code, and gets a certificate and the key: authorize, hydrate, decrypt in memory, llama-server in its own network namespace")
 
     def check():
         if chain.error:
@@ -26,7 +26,7 @@ def start(chain):
 
 
 def evidence(chain):
-    step(5, "What the operator and the auditor see")
+    step(6, "What the operator and the auditor see")
     show("/status: " + json.dumps(chain.status()))
     show("audit record: " + json.dumps(chain.audit()[-1]))
     files = [p for p in chain.target.rglob("*") if p.is_file()]
@@ -44,19 +44,21 @@ def demo(keep):
     clock, provider, chain = Clock(), Provider(RUN / "provider"), None
     try:
         source = provider_side(provider, MODEL_SIZE)
-        chain = Chain(RUN / "consumer", provider.ca, provider.controlplane.url, CONTRACT, ASSET,
+        desk, code = add_customer(provider)
+        chain = Chain(RUN / "consumer", provider.ca, provider.controlplane.url, CONTRACT, ASSET, enrolment_code=code,
                       runtime_exec=model.llama_command(), env={"TB_BILLING_INTERVAL": "1s"},
                       public_port=8000 if keep else 0, health_port=8001 if keep else 0).start()
         start(chain)
-        step(4, "Inference through port %d" % chain.public_port)
+        step(5, "Inference through port %d" % chain.public_port)
         compare_with_plaintext(source, ask(chain))
         evidence(chain)
         if keep:
-            hints(chain, provider, f"curl -s {chain.url('/metrics', health=True)}", f"tail -f {chain.audit_file}",
+            hints(chain, desk, f"curl -s {chain.url('/metrics', health=True)}", f"tail -f {chain.audit_file}",
                   f"tail {chain.log_dir}/*.log", f"TB_RUN_DIR={chain.run} build/tb-status")
             return keep()
-        step(6, "The contract is revoked while the model serves")
-        revoke(provider, chain)
+        bill(desk, 7)
+        step(8, "The contract is revoked while the model serves, from the same desk")
+        revoke(desk, chain)
         wait_for(lambda: not chain.units["tb-runtime"].daemon.running(), 20, "the runtime to stop")
         show("llama-server is gone, and the weights with its memory file system")
         return done(clock, "make demo-local")

@@ -10,8 +10,8 @@ import sys
 
 import model
 from appliance import Appliance, GuestProvider, event
-from demo_common import (ASSET, CONTRACT, RUN, Clock, Waiting, ask, compare_with_plaintext, done, healthy, hints, provider_side, revoke,
-                         say, show, show_command, step, watch_until_ready)
+from demo_common import (ASSET, CONTRACT, RUN, Clock, Waiting, add_customer, ask, bill, compare_with_plaintext, done, healthy, hints,
+                         provider_side, revoke, say, show, show_command, step, watch_until_ready)
 from runner import VM, accelerator
 from tbsys import repo, wait_for
 
@@ -67,18 +67,18 @@ def inside(machine, command, want=True, timeout=60):
 
 
 def boot(machine, image):
-    step(3, "The customer's machine: Debian with the trustbridge package, in QEMU")
+    step(4, "The customer's machine: Debian with the trustbridge package, in QEMU")
     show_command("e2e-vagrant/vm/build.py", "--from", "debs")
     machine.image = repo / image.wait()
     show(f"{machine.image.relative_to(repo)}: {int((machine.image / 'disk.raw').stat().st_blocks) * 512 >> 20} MiB, "
          f"{len((machine.image / 'packages').read_text().splitlines())} packages of Debian, and trustbridge")
-    show(f"booting ({accelerator()[1].split(',')[0]}); it is told contract and control plane by cloud-init, as on Azure")
+    show(f"booting ({accelerator()[1].split(',')[0]}); it is told contract, control plane and enrolment code by cloud-init, as on Azure")
     with Waiting("booting", lambda: console(machine)):
         machine.start(timeout=600)
 
 
 def until_ready(machine):
-    step(4, "The chain, as its /status tells it: authorize, hydrate, decrypt in memory, llama-server in its own network namespace")
+    step(5, "The chain, as its /status tells it: authorize, hydrate, decrypt in memory, llama-server in its own network namespace")
     try:
         watch_until_ready(machine, 600, detail=lambda: console(machine))
     except AssertionError:
@@ -87,7 +87,7 @@ def until_ready(machine):
 
 
 def evidence(machine):
-    step(6, "What the operator and the auditor see")
+    step(7, "What the operator and the auditor see")
     inside(machine, "tb-status")
     inside(machine, f"journalctl --namespace=trustbridge --no-pager -x -n 1 MESSAGE_ID={event('AUDIT')}")
     inside(machine, "ls -l /mnt/resource/trustbridge")
@@ -99,7 +99,7 @@ def evidence(machine):
 
 
 def isolation(machine):
-    step(7, "The runtime's port 8081, from everywhere")
+    step(8, "The runtime's port 8081, from everywhere")
     curl = "curl -sS -o /dev/null -m 10 -w '%{http_code}\\n' http://127.0.0.1:8081/health"
     if inside(machine, curl, want=False)[0] == 0:
         sys.exit("demo: the runtime answers in the machine's own namespace")
@@ -111,10 +111,10 @@ def isolation(machine):
     show("(in the private namespace of runtime and proxy)")
 
 
-def revocation(machine, provider):
-    step(8, "The contract is revoked while the model serves")
+def revocation(machine, desk):
+    step(10, "The contract is revoked while the model serves, from the same desk")
     runtime = machine.pid("tb-runtime")
-    revoke(provider, machine)
+    revoke(desk, machine)
     wait_for(lambda: machine.run(f"test -d /proc/{runtime}")[0] != 0, 60, "the runtime to stop")
     refused = int(machine.journal("_SYSTEMD_UNIT=tb-authorize.service", f"MESSAGE_ID={event('SUSPENDED')}")[-1]["__REALTIME_TIMESTAMP"])
     died = int(machine.sh("date -d \"$(systemctl show -P ExecMainExitTimestamp --timestamp=us tb-runtime.service)\" +%s%6N"))
@@ -125,15 +125,16 @@ def revocation(machine, provider):
 
 def demo(keep):
     """keep: None, or what is called when all stands; it returns when all shall go."""
-    clock, image, provider, machine = Clock(), Image(), GuestProvider(RUN / "provider"), None
+    clock, image, provider, machine = Clock(), Image(), GuestProvider(RUN / "provider", client_ca=False), None
     try:
         source = provider_side(provider, MODEL_SIZE)
-        machine = Appliance(None, MACHINE, provider, CONTRACT, ASSET, model.GGUF, forward=(8000, 8001, 8081))
+        desk, code = add_customer(provider)
+        machine = Appliance(None, MACHINE, provider, CONTRACT, ASSET, model.GGUF, forward=(8000, 8001, 8081), code=code)
         if keep:
             machine.port.update({8000: 8000, 8001: 8001})
         boot(machine, image)
         until_ready(machine)
-        step(5, "Inference through port %d of this machine, which is port 8000 of that one" % machine.port[8000])
+        step(6, "Inference through port %d of this machine, which is port 8000 of that one" % machine.port[8000])
         with Waiting("an emulated processor thinks"):
             answer = ask(machine)
         compare_with_plaintext(source, answer)
@@ -142,10 +143,11 @@ def demo(keep):
         if keep:
             machine.agent.close()  # for --run
             run = f"{sys.executable} {repo}/e2e-vagrant/demo.py --run"
-            hints(machine, provider, f"curl -s {machine.url('/metrics', 8001)}", f"{run} tb-status",
+            hints(machine, desk, f"curl -s {machine.url('/metrics', 8001)}", f"{run} tb-status",
                   f"{run} 'journalctl --namespace=trustbridge -n 20'", f"tail -f {machine.serial}")
             return keep()
-        revocation(machine, provider)
+        bill(desk, 9)
+        revocation(machine, desk)
         return done(clock, "make demo")
     finally:
         image.stop()

@@ -85,7 +85,7 @@ class Chain:
 
     def __init__(self, directory, ca, edc, contract="contract-allow", asset="tb-asset-e2e-001", env=None, runtime_exec=None,
                  public_port=0, health_port=0, runtime_port=8081, product_uuid=b"4c4c4544-0000-1111-2222-333344445555\n",
-                 billing=True):
+                 billing=True, enrolment_code=None):
         d = self.dir = pathlib.Path(directory)
         self.run, self.state, self.target, self.log_dir = d / "run", d / "state", d / "target", d / "log"
         for p in (self.run, self.state, self.target, self.log_dir):
@@ -107,13 +107,13 @@ class Chain:
             self.env["TB_RUNTIME_EXEC"] = runtime_exec
         self.env.update(env or {})
         self.audit_file = pathlib.Path(self.env["TB_AUDIT_FILE"])
-        self.product_uuid = product_uuid
+        self.product_uuid, self.enrolment_code = product_uuid, enrolment_code
         self.netns = NetNamespace()
         self.keys = unix_listener(self.run / "tb-keys.sock")
         self.decrypt = unix_listener(self.run / "tb-decrypt.sock", "seqpacket")
         self.units = {
             "tb-proxy": self._unit("tb-proxy", listen={"http": self.http, "health": self.health}, private=True),
-            "tb-authorize": self._unit("tb-authorize", listen={"keys": self.keys}, creds=lambda: {"product-uuid": self.product_uuid}),
+            "tb-authorize": self._unit("tb-authorize", listen={"keys": self.keys}, creds=self._own_credentials),
             "tb-hydrate": self._unit("tb-hydrate", wanted=False, oneshot=True,
                                      creds=self._fetch("tb-hydrate", "sas-url", "manifest-url", "manifest-sha256")),
             "tb-decrypt": self._unit("tb-decrypt", wanted=False, listen={"decrypt": self.decrypt},
@@ -131,6 +131,9 @@ class Chain:
                    state_dir=self.state / name, log=self.log_dir / f"{name}.log",
                    preexec=self.netns.enter if private else None)
         return Unit(d, wanted, oneshot)
+
+    def _own_credentials(self):
+        return {"product-uuid": self.product_uuid, **({"enrolment-code": self.enrolment_code.encode() + b"\n"} if self.enrolment_code else {})}
 
     def _fetch(self, unit, *names):
         def fetch():
@@ -297,6 +300,18 @@ def tbpkg(*args, env=None, check=True, stdin=None):
     if check:
         assert r.returncode == 0, f"tbpkg {' '.join(map(str, args))}: exit {r.returncode}\n{r.stderr}"
     return r
+
+
+class Desk:
+    """Somebody of the provider's, anywhere: a home, and for the control plane its URL, its CA and a token. No file of the server's."""
+
+    def __init__(self, directory, url, ca):
+        self.dir = pathlib.Path(directory)
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.env = {"HOME": str(self.dir), "TB_EDC_ENDPOINT": url, "TB_CA_FILE": shutil.copy(ca, self.dir)}
+
+    def tbpkg(self, *args, **kw):
+        return tbpkg(*args, env=self.env, **kw)
 
 
 class Provider:

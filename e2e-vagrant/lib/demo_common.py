@@ -11,7 +11,7 @@ import urllib.request
 
 import model
 import tbsys
-from chain import http_json, tbpkg
+from chain import Desk, http_json, tbpkg
 from tbsys import repo, wait_for
 
 RUN = repo / "e2e-vagrant" / "run" / "demo"
@@ -89,11 +89,38 @@ def provider_side(provider, size):
     provider.start()
     run_tbpkg(provider, provider.upload_args(ASSET))
     run_tbpkg(provider, provider.register_args(ASSET))
-    cp = provider.controlplane
-    add = ("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open", "--lease-seconds", LEASE_SECONDS)
-    show_command("tb-controlplane", *add, "--data", cp.dir)
-    show(cp.ctl(*add) or "done")
     return source
+
+
+def run_desk(desk, *args, stdin=None, shown=None):
+    """A command of somebody who has a URL and a token, and what it answers. shown: instead of that."""
+    show_command("tbpkg", *args)
+    r = desk.tbpkg(*args, stdin=stdin)
+    show(shown or (r.stderr + r.stdout).strip() or "done")
+    return r.stdout.strip()
+
+
+def add_customer(provider):
+    """The desk, and the one-time code for the customer's machine."""
+    step(3, "A customer is added, by somebody who has the control plane's URL and a token, and none of its files")
+    cp = provider.controlplane
+    add = ("token", "add", "desk", "--scope", "support", "--expires-in", "24h")
+    show_command("tb-controlplane", *add, "--data", cp.dir)
+    token = cp.ctl(*add).strip()
+    show(token[:8] + "... (shown once; the control plane keeps its hash)")
+    desk = Desk(RUN / "desk", cp.url, provider.ca.cert)
+    run_desk(desk, "login", stdin=token)
+    code = run_desk(desk, "contract", "add", CONTRACT, "--asset", ASSET, "--lease-seconds", LEASE_SECONDS, "--max-hw", 1)
+    return desk, code
+
+
+def bill(desk, number):
+    """What the machine reported with a renewal."""
+    step(number, "What was used, as the provider bills it")
+    with Waiting("a renewal brings the report"):
+        wait_for(lambda: any(u["used"].get("requests") for u in json.loads(desk.tbpkg("usage", "--json").stdout)["usage"]), 120, "usage", every=0.5)
+    run_desk(desk, "machine", "list")
+    run_desk(desk, "usage", "--by", "machine")
 
 
 def describe(s):
@@ -168,10 +195,9 @@ def compare_with_plaintext(source, expected):
         sys.exit("demo: the answers differ")
 
 
-def revoke(provider, consumer):
+def revoke(desk, consumer):
     """Until requests are refused."""
-    show_command("tb-controlplane", "contract", "revoke", CONTRACT, "--data", provider.controlplane.dir)
-    provider.controlplane.ctl("contract", "revoke", CONTRACT)
+    run_desk(desk, "contract", "revoke", CONTRACT)
     show(f"the lease of {LEASE_SECONDS} s is renewed at half its time; the next renewal is refused")
     clock = Clock()
     wait_for(lambda: http_json(consumer.url("/v1/models"))[0] == 403, 60, "403")
@@ -179,9 +205,10 @@ def revoke(provider, consumer):
     show(f"after {str(clock).strip()}: POST /v1/chat/completions -> {status} {json.dumps(body)}")
 
 
-def hints(consumer, provider, *more):
+def hints(consumer, desk, *more):
     say(f"\n{BOLD}Left running.{END} Try:")
-    controlplane = f"{tbsys.program('tb-controlplane')} contract %s {CONTRACT} --data {provider.controlplane.dir}"
+    environment = " ".join(f"{k}={shlex.quote(v)}" for k, v in desk.env.items())
+    controlplane = f"{environment} {tbsys.program('tbpkg')} contract %s {CONTRACT}"
     for line in (f"curl -s {consumer.url('/status')} | jq .",
                  f"curl -sN {consumer.url('/v1/chat/completions')} -H 'Content-Type: application/json' -d "
                  "'{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":32,\"stream\":true}'",

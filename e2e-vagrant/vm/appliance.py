@@ -61,11 +61,12 @@ class AsGuest(socketserver.ThreadingTCPServer):
 
 
 class GuestProvider(Provider):
-    """A provider whose endpoints are named as a guest reaches them, and who asks for a client certificate."""
+    """A provider whose endpoints are named as a guest reaches them, and who asks for a client certificate of its CA; or, without
+    client_ca, for what the contract asks for."""
 
-    def __init__(self, directory, **kw):
+    def __init__(self, directory, client_ca=True, **kw):
         super().__init__(directory, **kw)
-        self.controlplane.options = ["--client-ca", self.ca.cert]
+        self.controlplane.options = ["--client-ca", self.ca.cert] if client_ca else []
         self.controlplane.env = {"HTTPS_PROXY": AsGuest().url}
 
     def register_args(self, asset):
@@ -108,21 +109,25 @@ class Looks:
 
 
 class Appliance(VM, Looks):
-    """A machine with its seed, told the contract and the asset of `provider`."""
+    """A machine with its seed, told the contract and the asset of `provider`. code: by which it enrols, instead of a client certificate."""
 
     AUDIT_FILE = "/var/log/trustbridge/audit.jsonl"  # for TB_AUDIT_FILE
 
-    def __init__(self, image, directory, provider, contract, asset, gguf, env=None, **kw):
+    def __init__(self, image, directory, provider, contract, asset, gguf, env=None, code=None, **kw):
         d = pathlib.Path(directory)
-        cert, key = provider.ca.issue(f"appliance-{contract}")
         settings = {
             "TB_CONTRACT_ID": contract, "TB_ASSET_ID": asset, "TB_EDC_ENDPOINT": f"https://{HOST}:{provider.controlplane.port}",
             "TB_CA_FILE": "/etc/trustbridge/ca.pem", "TB_BILLING_INTERVAL": "1s",
             "TB_RUNTIME_EXEC": f"{KIT} -m {{model}}/{gguf} -c 1024 -t 1 --host 127.0.0.1 --port 8081 --parallel 2",
             **(env or {}),
         }
-        files = {"CA": provider.ca.cert, "CLIENT_CERT": cert, "CLIENT_KEY": key}
-        seed = write_seed(d / "seed", settings, {k: pathlib.Path(v).read_bytes() for k, v in files.items()})
+        files = {"CA": pathlib.Path(provider.ca.cert).read_bytes()}
+        if code:
+            files["ENROLMENT_CODE"] = code.encode()
+        else:
+            cert, key = provider.ca.issue(f"appliance-{contract}")
+            files |= {"CLIENT_CERT": pathlib.Path(cert).read_bytes(), "CLIENT_KEY": pathlib.Path(key).read_bytes()}
+        seed = write_seed(d / "seed", settings, files)
         super().__init__(image, d, seed, **kw)
 
     def chat(self, body, timeout=120):

@@ -6,6 +6,7 @@ Everything a failure needs is kept: the serial console in serial.log, and report
 import base64
 import os
 import pathlib
+import re
 import secrets
 import shlex
 import shutil
@@ -33,12 +34,15 @@ def accelerator():
 
 
 def write_seed(directory, settings, files=None, template=SEED):
-    """A NoCloud seed. settings: the lines of trustbridge.env. files: {name in the template: bytes}."""
+    """A NoCloud seed. settings: the lines of trustbridge.env. files: {name in the template: bytes}; a file of the template that is not
+    given is left out, as its comment says."""
     d = pathlib.Path(directory)
     d.mkdir(parents=True, exist_ok=True)
     env = "".join(f"{k}={v}\n" for k, v in settings.items())
     values = {"ENV": env.encode(), **(files or {})}
-    text = string.Template(template.read_text()).substitute({k: base64.b64encode(v).decode() for k, v in values.items()})
+    head, *entries = re.split(r"(?m)^(?=- path:)", template.read_text())
+    text = head + "".join(e for e in entries if set(string.Template(e).get_identifiers()) <= set(values))
+    text = string.Template(text).substitute({k: base64.b64encode(v).decode() for k, v in values.items()})
     (d / "user-data").write_text(text)
     (d / "meta-data").write_text(f"instance-id: {secrets.token_hex(8)}\nlocal-hostname: trustbridge\n")
     return d

@@ -106,7 +106,7 @@ def schema_complaints(root, user_data):
 
 def test_cloud_init_accepts_what_it_is_told(good, seed):
     assert schema_complaints(good, (seed / "http/user-data").read_text()) == ""
-    values = {name: base64.b64encode(b"content").decode() for name in ("ENV", "CA", "CLIENT_CERT", "CLIENT_KEY")}
+    values = {name: base64.b64encode(b"content").decode() for name in ("ENV", "CA", "CLIENT_CERT", "CLIENT_KEY", "ENROLMENT_CODE")}
     appliance = string.Template((REPO / "cloud-init/user-data.yaml").read_text()).substitute(values)
     assert schema_complaints(good, appliance) == ""
     assert schema_complaints(good, appliance.replace("encoding: b64", "encoding: rot13"))
