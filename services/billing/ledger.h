@@ -33,6 +33,10 @@ struct tb_ledger {
  * -EIO for what else SQLite reports. Reason and remedy in err. */
 int tb_ledger_open(const char *path, bool readonly, uint32_t dimensions, struct tb_ledger **ret,
                    char err[static TB_LEDGER_ERR_MAX]);
+/* Sees that path still names the ledger. When it was removed or replaced it is written again from what is
+ * open, and opened there; what was in its place is set aside. 0; 1 when it was written again: *l is another;
+ * -errno: *l is what it was, or NULL. */
+int tb_ledger_keep(struct tb_ledger **l, const char *path, char err[static TB_LEDGER_ERR_MAX]);
 void tb_ledger_close(struct tb_ledger *l);
 static inline void tb_ledger_closep(struct tb_ledger **l)
 {

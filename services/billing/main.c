@@ -193,6 +193,21 @@ static int ledger_resolve(const char *hour, const char *dimension, const char *v
 
 /* -- the daemon ------------------------------------------------------------------------------------------ */
 
+/* Removed while it is open it would take with it all that it holds, when this process ends: so it does not
+ * end for want of a place to write it again. */
+static int billing_keep_ledger(struct tb_billing *b)
+{
+    char err[TB_LEDGER_ERR_MAX];
+    int r = tb_ledger_keep(&b->l, b->ledger_path, err);
+
+    b->sender.l = b->l;
+    if (r < 0)
+        tb_error("%s was removed or replaced: %s; trying again", b->ledger_path, err);
+    if (r > 0)
+        tb_warn("%s was removed or replaced; it is written again as it was", b->ledger_path);
+    return b->l ? 0 : r;
+}
+
 /* One booking. A proxy that never ran has no counters yet, which is no error. */
 static int billing_book(struct tb_billing *b)
 {
@@ -226,8 +241,10 @@ static int billing_book(struct tb_billing *b)
 
 static int billing_step(struct tb_billing *b)
 {
-    int r = billing_book(b);
+    int r = billing_keep_ledger(b);
 
+    if (r == 0)
+        r = billing_book(b);
     tb_notify_watchdog();
     if (r == 0 && b->cfg->billing_enabled)
         r = tb_billing_submit(b);

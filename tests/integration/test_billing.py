@@ -50,6 +50,30 @@ def test_a_new_counter_file_is_a_new_epoch(env, tmp_path):
     assert ledger(env)["requests"] == 14
 
 
+@pytest.mark.parametrize("how", ["removed", "removed alone", "replaced"])
+def test_a_ledger_that_goes_away_while_it_is_open_is_put_back(env, tmp_path, how):
+    """With all that was booked; nothing is billed twice, and a log that was left beside it does no harm."""
+    usage = Usage(tmp_path / "state/tb-proxy/usage")
+    usage.add("requests", 10)
+    db = tmp_path / "state/tb-billing/ledger.db"
+    d = billing(env, tmp_path).start().wait_notify("READY", "1")
+    for n in (1, 2):
+        wait_for(lambda: ledger(env)["requests"] == usage.value["requests"], what="the booking")
+        for name in ("ledger.db",) if how == "removed alone" else ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
+            (db.parent / name).unlink(missing_ok=True)
+        if how == "replaced":
+            db.write_bytes(b"something else")
+        wait_for(lambda: d.log_text().count("ledger.db was removed or replaced; it is written again as it was") == n, what="the ledger")
+        usage.add("requests", 5)
+    wait_for(lambda: ledger(env)["requests"] == 20, what="the booking")
+    d.kill()
+    d.start().wait_notify("READY", "1")
+    usage.add("requests", 1)
+    assert d.stop() == 0
+    assert ledger(env)["requests"] == 21
+    assert len(list(db.parent.glob("ledger.db.corrupt-*"))) == (2 if how == "replaced" else 0)
+
+
 def test_a_damaged_ledger_is_named_and_left_alone(env, tmp_path):
     db = tmp_path / "state/tb-billing/ledger.db"
     db.parent.mkdir(parents=True)
