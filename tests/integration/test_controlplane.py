@@ -2,8 +2,6 @@
 """The development control plane as its clients and its operator see it."""
 
 import concurrent.futures
-import hashlib
-import hmac
 import json
 import os
 import re
@@ -17,25 +15,9 @@ import urllib.request
 
 import pytest
 
-import postgresql
 import tbsys
-from controlplane_server import ASSET, BLOBS, KEY, SEALED, Sealed, Server
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgresql.PostgreSQL() as server:
-        yield server
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def plain(request, tmp_path_factory):
-    """One server for the tests that only ask; the registered URLs are of a blob server without authentication."""
-    database = request.getfixturevalue("postgres").create("plain") if request.param == "postgresql" else None
-    with Server(tmp_path_factory.mktemp("cp") / "data", "--seed", database=database) as s:
-        status, body, _ = s.register()
-        assert (status, body["status"], body["asset_id"]) == (201, "registered", ASSET)
-        yield s
+from controlplane_fixtures import plain, postgres
+from controlplane_server import ASSET, BLOBS, KEY, SEALED, Server
 
 
 # -- the server ------------------------------------------------------------------------------------------------------
@@ -201,123 +183,6 @@ def test_stalled_clients_hold_nobody_up(plain):
         c.close()
 
 
-# -- registration that cannot hurt ------------------------------------------------------------------------------------
-
-def test_a_wrong_key_and_a_wrong_blob_are_told_apart(plain):
-    """And nothing of them is kept: the key that is registered goes on to be handed out."""
-    other, longer = Sealed("77" * 32), Sealed(plaintext=b"weights " * 500)
-    mixed, cut, unnamed, plain_file = (Sealed() for _ in range(4))
-    mixed.ciphertext = bytearray(mixed.ciphertext)
-    mixed.ciphertext[50] ^= 1
-    mixed.ciphertext = bytes(mixed.ciphertext)
-    cut.ciphertext = cut.ciphertext[:-1]
-    plain_file.ciphertext = b"x" * len(plain_file.ciphertext)
-    del unnamed.manifest["key_id"]  # as the first TrustBridge writes it
-    unnamed.text = json.dumps(unnamed.manifest).encode()
-    assert plain.register(asset="proof")[0] == 201
-    for sealed, claims, error, says in (
-            (SEALED, {"key": "66" * 32}, "wrong_key", "not the one that the manifest names"),
-            (unnamed, {"key": "66" * 32}, "wrong_key", "does not open the first record"),
-            (mixed, {}, "wrong_blob", "does not open"),
-            (cut, {}, "wrong_blob", "bytes"),
-            (plain_file, {}, "wrong_blob", "no encrypted asset"),
-            (longer, {"sealed": SEALED}, "wrong_manifest", "other contents"),
-            (other, {"manifest_sha256": SEALED.manifest_sha256}, "wrong_manifest", "another SHA-256"),
-    ):
-        url = BLOBS.put(sealed, "wrong")
-        status, body, _ = plain.register(url, asset="proof", **{"sealed": sealed, **claims})
-        assert (status, body["error"]) == (422, error) and says in body["details"], (error, body)
-        assert "66" * 32 not in json.dumps(body)
-        assert plain.authorize(asset="proof")[1]["decryption_key_hex"] == KEY
-    assert plain.register(BLOBS.put(unnamed, "wrong"), asset="proof", sealed=unnamed)[0] == 200
-
-
-def test_storage_that_fails_is_no_verdict(plain):
-    url = BLOBS.put(SEALED, "away")
-    for path, status, expected in (("", 404, 422), ("", 403, 422), (".json", 404, 422), ("", 503, 503), (".json", 500, 503),
-                                   ("", 429, 503), ("", 302, 422)):
-        BLOBS.faults[f"/artifacts/away.tbenc{path}"] = status
-        answer, body, headers = plain.register(url, asset="away")
-        del BLOBS.faults[f"/artifacts/away.tbenc{path}"]
-        assert (answer, body["error"]) == (expected, "blob_missing" if expected == 422 else "storage_unavailable"), (path, status, body)
-        assert (headers["Retry-After"] == "1") == (expected == 503)
-    dead = plain.register("http://127.0.0.1:9/a", asset="away")
-    assert (dead[0], dead[1]["error"]) == (503, "storage_unavailable")
-    assert plain.denied("contract-allow", asset="away") == "asset_unknown"
-    assert plain.register(url, asset="away")[0] == 201
-
-
-def test_only_the_beginning_of_an_asset_is_read(plain):
-    """A server that knows no ranges, too, is left when there is enough."""
-    large = Sealed(plaintext=bytes(8 << 20), chunk_bytes=1 << 20)
-    for ranges in (True, False):
-        BLOBS.ranges, BLOBS.asked[:] = ranges, []
-        assert plain.register(asset=f"large-{ranges}", sealed=large)[0] == 201
-        assert BLOBS.asked[-1] == (f"/artifacts/large-{ranges}.tbenc", f"bytes=0-{32 + 20 + (1 << 20) - 1}")
-    BLOBS.ranges = True
-
-
-def test_what_live_contracts_use_is_replaced_only_when_asked(plain):
-    new = Sealed("55" * 32)
-    assert plain.register(asset="live")[0] == 201
-    plain.cli("contract", "add", "live-1", "--asset", "live", "--mode", "open")
-    plain.cli("contract", "add", "live-2", "--asset", "live", "--mode", "open", "--version", "1")
-    plain.cli("contract", "add", "live-3", "--asset", "live", "--mode", "open")
-    plain.cli("contract", "revoke", "live-3")
-    status, body, _ = plain.register(asset="live", sealed=new)
-    assert (status, body["error"]) == (409, "asset_in_use") and "1 live contract uses" in body["message"] and "--replace" in body["message"]
-    assert plain.authorize("live-1", asset="live")[1]["decryption_key_hex"] == KEY
-    assert plain.register(asset="live", sealed=new, replace=True)[0] == 200
-    assert plain.authorize("live-1", asset="live")[1]["decryption_key_hex"] == "55" * 32
-    assert plain.authorize("live-2", asset="live")[1]["decryption_key_hex"] == KEY  # it names version 1
-    changes = [json.loads(line) for line in plain.cli("changes").splitlines()]
-    assert [(c["action"], c["version"]) for c in changes if c["object"] == "live"] == [("asset.register", "1"), ("asset.replace", "2")]
-    plain.cli("asset", "restore", "live")
-    assert plain.authorize("live-1", asset="live")[1]["decryption_key_hex"] == KEY
-    log = json.loads(plain.cli("log", "--json", "--limit", "4"))
-    assert [e.get("version") for e in log if e["contract_id"] == "live-1"] == [1, 2, 1]
-
-
-def test_the_version_that_is_served_has_its_key_beside_the_current_one(plain):
-    """One answer, one log row for each key; only what the machine was given before, and an old client is answered as before."""
-    first, second = Sealed(hashlib.sha256(b"one").hexdigest()), Sealed(hashlib.sha256(b"two").hexdigest())
-    first_sha, second_sha = {"manifest_sha256": first.manifest_sha256}, {"manifest_sha256": second.manifest_sha256}
-    assert plain.register(asset="served", sealed=first, **first_sha)[0] == 201
-    plain.cli("contract", "add", "serving", "--asset", "served", "--mode", "open")
-
-    def ask(held=None, hw="served-1"):
-        return plain.authorize("serving", asset="served", hw=hw, more={} if held is None else {"held_version": held})[1]
-
-    assert (ask()["asset_version"], ask(1).get("held")) == (1, None)
-    assert plain.register(asset="served", sealed=second, replace=True, **second_sha)[0] == 200
-    old = ask()  # says nothing of what it holds
-    assert (old["asset_version"], old["decryption_key_hex"], "held" in old) == (2, second.key, False)
-    before = len(json.loads(plain.cli("log", "--json", "--limit", "1000000")))
-    both = ask(1)
-    assert (both["asset_version"], both["decryption_key_hex"], both["manifest_sha256"]) == (2, second.key, second.manifest_sha256)
-    held = both["held"]
-    assert (held["asset_version"], held["decryption_key_hex"], held["manifest_sha256"]) == (1, first.key, first.manifest_sha256)
-    assert set(held) == {"asset_version", "decryption_key_hex", "manifest_sha256", "sas_url", "manifest_url"}
-    rows = json.loads(plain.cli("log", "--json", "--limit", "1000000"))[before:]
-    assert sorted(r["version"] for r in rows if r["hw_id"] == "served-1") == [1, 2]
-    assert "held" not in ask(1, hw="served-2"), "another machine was never given it"
-    for odd in (-1, "1", 1.5, 10**15, [1], None):
-        assert ask(odd)["asset_version"] == 2
-    assert "held" not in ask(2)
-    assert "held" not in ask(1), "it has said that it serves the current one"
-
-
-def test_changes_are_a_chain_that_tb_audit_verifies(plain, tmp_path):
-    plain.cli("contract", "add", "chain", "--asset", ASSET, "--mode", "open")
-    plain.cli("contract", "revoke", "chain")
-    plain.cli("contract", "allow", "chain")  # the last record has no other behind it that would tell
-    (tmp_path / "changes").write_text(plain.cli("changes"))
-    verify = [tbsys.program("tb-audit"), "verify", tmp_path / "changes"]
-    assert subprocess.run(verify, capture_output=True).returncode == 0
-    (tmp_path / "changes").write_text(plain.cli("changes").replace('"state":"contract_revoked"', '"state":"active"', 1))
-    assert subprocess.run(verify, capture_output=True).returncode == 76
-
-
 # -- limits and metrics -----------------------------------------------------------------------------------------------
 
 def metrics(port):
@@ -389,56 +254,6 @@ def test_machines_per_contract(plain):
     assert plain.denied("two", hw="h3") == "hw_limit_reached"
     plain.cli("contract", "unbind", "two")
     assert plain.authorize("two", hw="h3")[1]["status"] == "authorized"
-
-
-def usage_report(at, requests, key=KEY):
-    text = json.dumps({"at": at, "used": {"requests": requests}, "events": {"parked": 2}, "late_seconds": 7})
-    return signed(text, key)
-
-
-def signed(text, key=KEY):
-    derived = hmac.new(bytes.fromhex(key), b"trustbridge usage report v1", hashlib.sha256).digest()
-    return {"usage_report": text, "usage_hmac": hmac.new(derived, text.encode(), hashlib.sha256).hexdigest()}
-
-
-def test_signed_usage_reports_are_counted(plain):
-    def reported(contract="contract-allow"):
-        return [r["used"].get("requests") for r in json.loads(plain.cli("usage", "--json"))
-                if (r["hw_id"], r["contract_id"]) == ("meter", contract)]
-
-    def send(contract="contract-allow", **more):
-        status, body = plain.authorize(contract, hw="meter", more=more)
-        assert (status, body["status"]) == (200, "denied" if contract == "contract-deny" else "authorized")
-        return reported(contract)
-
-    good = usage_report("2026-01-02T00:00:00Z", 5)
-    assert send(**usage_report("2026-01-02T00:00:00Z", 4, key="00" * 32)) == []
-    assert send(**usage_report("no time", 4)) == [] and send(usage_report=good["usage_report"]) == []
-    assert send(usage_report=7, usage_hmac=[]) == []
-    assert send(**good) == [5]
-    assert send(**usage_report("2026-01-01T00:00:00Z", 3)) == [5]  # an older one, sent again
-    assert send(**good | {"usage_report": good["usage_report"].replace("5", "6")}) == [5]
-    assert send(**usage_report("2026-01-03T00:00:00Z", 9)) == [9]
-    assert send("contract-deny", **usage_report("2026-01-03T00:00:00Z", 7)) == [7]  # what was served was served
-    assert "meter" in plain.cli("usage")
-    row = [r for r in json.loads(plain.cli("usage", "--json")) if (r["hw_id"], r["contract_id"]) == ("meter", "contract-allow")][0]
-    assert (row["flagged"], row["flags"], row["report"]["used"]["requests"]) == (1, "late", 9)
-
-
-def test_usage_by_ledger_only_grows(plain):
-    def send(requests, at, ledger, hw="fleet-1", contract="contract-allow"):
-        text = json.dumps({"at": f"2026-02-01T00:00:{at:02}Z", "ledger": ledger, "used": {"requests": requests},
-                           "hours": [{"hour": "2026-02-01T00:00:00Z", "used": {"requests": requests}}]})
-        assert plain.authorize(contract, hw=hw, more=signed(text))[0] == 200
-        rows = [r for r in json.loads(plain.cli("usage", "--json")) if r["hw_id"].startswith("fleet-")]
-        return sum(r["used"]["requests"] for r in rows), sorted(r["flags"] for r in rows if r["flagged"])
-
-    assert send(1000, 1, "one") == (1000, [])
-    assert send(5, 2, "two") == (1005, [])  # reimaged
-    assert send(300, 3, "one") == (1005, ["back"])  # a disk that was set back
-    assert send(1100, 4, "one") == (1105, ["back"])
-    assert send(1150, 5, "one", hw="fleet-2") == (1155, ["back", "clone"])
-    assert send(1200, 6, "one", contract="contract-deny") == (1205, ["back", "clone", "clone"])  # once, whatever the contract
 
 
 def test_log_says_who_asked(plain):

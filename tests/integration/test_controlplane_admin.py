@@ -15,15 +15,10 @@ import pytest
 import postgresql
 import tbsys
 from controlplane_admin import Caller, add_token, key
+from controlplane_fixtures import postgres
 from controlplane_server import KEY, Sealed, Server
 
 OTHER, THIRD = Sealed("55" * 32), Sealed("66" * 32)
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgresql.PostgreSQL() as server:
-        yield server
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -5,16 +5,10 @@ import json
 
 import pytest
 
-import postgresql
+from controlplane_fixtures import postgres
 from controlplane_server import KEY, Sealed, Server
 
 OTHER = Sealed("55" * 32)
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgresql.PostgreSQL() as server:
-        yield server
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -9,20 +9,14 @@ import threading
 import pytest
 import yaml
 
-import postgresql
 import tbsys
 from controlplane_admin import SCOPES, Caller, add_token
+from controlplane_fixtures import postgres
 from controlplane_server import Server
 
 SPEC = yaml.safe_load((tbsys.repo / "docs" / "controlplane.openapi.yaml").read_text())
 CALLS = [(method.upper(), path, op["operationId"], op["x-scopes"]) for path, item in SPEC["paths"].items()
          for method, op in item.items() if method in ("get", "post", "patch", "delete") and "x-scopes" in op]
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgresql.PostgreSQL() as server:
-        yield server
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
