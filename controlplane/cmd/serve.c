@@ -264,6 +264,14 @@ static int serve_check_store(struct serve *v)
     return r < 0 ? cp_fail_store(o, store, r) : 0;
 }
 
+/* Some workers are left for those who need no key. */
+static unsigned serve_key_places(const struct cp_options *o)
+{
+    unsigned workers = (unsigned)(o->workers ? o->workers : CP_WORKERS_DEFAULT);
+
+    return MAX(workers - (workers + 3) / 4, 1U);
+}
+
 static int serve_load_keys(struct serve *v)
 {
     const struct cp_options *o = v->o;
@@ -274,6 +282,7 @@ static int serve_load_keys(struct serve *v)
     if (r != 0)
         return r;
     v->api.keyring = v->keyring;
+    cp_keyring_limit(v->keyring, serve_key_places(o));
     v->token = tb_secret_alloc(sizeof(*v->token));
     if (!v->token)
         return cp_fail(o, TB_EXIT_IOERR, "out of memory");

@@ -9,7 +9,8 @@
 #include "common/units.h"
 
 #define KEYRING_PROVIDERS_MAX 8
-#define KEYRING_FIRST_S 2 /* so long somebody else's first check is waited for */
+#define KEYRING_PLACE_MS 200 /* a place is waited for */
+#define KEYRING_FIRST_S 2    /* so long somebody else's first check is waited for */
 
 struct cp_keyring {
     struct {
@@ -25,6 +26,11 @@ struct cp_keyring {
     uint64_t checked_us; /* 0: never */
     int check;
     char kek_id[CP_KEK_ID_MAX + 1];
+    /* who is inside */
+    pthread_mutex_t door;
+    pthread_cond_t left;
+    unsigned most, inside; /* most 0: no limit */
+    bool stuck;            /* somebody waited for a place in vain, and nobody has left since */
 };
 
 int cp_keyring_new(const struct cp_keyring_ops *ops, void *me, struct cp_keyring **ret)
@@ -38,6 +44,8 @@ int cp_keyring_new(const struct cp_keyring_ops *ops, void *me, struct cp_keyring
     k->n = 1;
     pthread_mutex_init(&k->lock, NULL);
     pthread_cond_init(&k->first, NULL);
+    pthread_mutex_init(&k->door, NULL);
+    pthread_cond_init(&k->left, NULL);
     *ret = k;
     return 0;
 }
@@ -60,6 +68,8 @@ struct cp_keyring *cp_keyring_close(struct cp_keyring *k)
     for (size_t i = 0; i < k->n; i++)
         if (k->p[i].ops->close)
             k->p[i].ops->close(k->p[i].me);
+    pthread_cond_destroy(&k->left);
+    pthread_mutex_destroy(&k->door);
     pthread_cond_destroy(&k->first);
     pthread_mutex_destroy(&k->lock);
     free(k);
@@ -97,19 +107,67 @@ int cp_keyring_open(const char *text, const struct cp_keyring_access *a, struct 
     return -EINVAL;
 }
 
+/* -- the door ---------------------------------------------------------------------------------- */
+void cp_keyring_limit(struct cp_keyring *k, unsigned most)
+{
+    k->most = most;
+}
+
+static int keyring_enter(struct cp_keyring *k)
+{
+    struct timespec end;
+    int r = 0;
+
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_nsec += KEYRING_PLACE_MS * 1000000L;
+    end.tv_sec += end.tv_nsec / 1000000000L;
+    end.tv_nsec %= 1000000000L;
+    pthread_mutex_lock(&k->door);
+    while (k->most && k->inside >= k->most && !k->stuck && r == 0)
+        r = pthread_cond_timedwait(&k->left, &k->door, &end);
+    if (k->most && k->inside >= k->most) {
+        k->stuck = true;
+        r = -EAGAIN;
+    } else {
+        k->inside++;
+        r = 0;
+    }
+    pthread_mutex_unlock(&k->door);
+    return r;
+}
+
+static void keyring_leave(struct cp_keyring *k)
+{
+    pthread_mutex_lock(&k->door);
+    k->inside--;
+    k->stuck = false;
+    pthread_cond_signal(&k->left);
+    pthread_mutex_unlock(&k->door);
+}
+
 int cp_keyring_wrap(struct cp_keyring *k, const char *asset_id, const struct tb_key *key,
                     struct cp_wrapped *ret)
 {
-    return k->p[0].ops->wrap(k->p[0].me, asset_id, key, ret);
+    int r = keyring_enter(k);
+
+    if (r < 0)
+        return r;
+    r = k->p[0].ops->wrap(k->p[0].me, asset_id, key, ret);
+    keyring_leave(k);
+    return r;
 }
 
 int cp_keyring_unwrap(struct cp_keyring *k, const char *asset_id, const struct cp_wrapped *w,
                       struct tb_key *ret)
 {
-    int r = -ENOKEY;
+    int r = keyring_enter(k);
 
+    if (r < 0)
+        return r;
+    r = -ENOKEY;
     for (size_t i = 0; i < k->n && r == -ENOKEY; i++)
         r = k->p[i].ops->unwrap(k->p[i].me, asset_id, w, ret);
+    keyring_leave(k);
     return r;
 }
 

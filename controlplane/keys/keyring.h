@@ -75,6 +75,11 @@ static inline void cp_keyring_closep(struct cp_keyring **k)
 int cp_kek_create_pkcs11(const char *uri, char id[static CP_KEK_ID_MAX + 1],
                          char err[static CP_KEYRING_ERR_MAX]);
 
+/* At most so many threads use it at a time. One more waits a moment for a place, as long as those inside come
+ * out; while none does it is -EAGAIN at once. So a key service that hangs does not hold up all of a server.
+ * 0: no limit. Before there are threads. */
+void cp_keyring_limit(struct cp_keyring *k, unsigned most);
+
 /* Under the KEK that is current. */
 int cp_keyring_wrap(struct cp_keyring *k, const char *asset_id, const struct tb_key *key,
                     struct cp_wrapped *ret);

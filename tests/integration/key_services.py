@@ -28,6 +28,8 @@ class Service:
 
     def __init__(self, tls=None):
         self.down, self.calls, self.lock = False, [], threading.Lock()
+        self.gate = threading.Event()  # cleared: a call is taken and never answered, until it is set
+        self.gate.set()
         service = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -37,6 +39,7 @@ class Service:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 with service.lock:
                     service.calls.append(self.path)
+                service.gate.wait()
                 try:
                     status, out = (503, {"errors": ["sealed"]}) if service.down else (200, service.handle(method, self.path, self.headers, body))
                 except Refusal as e:

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import tbsys
+from tbsys import wait_for
 from controlplane_server import ASSET, KEY, Server
 from key_services import KeyVault, Transit
 
@@ -209,3 +210,31 @@ def test_what_is_said_of_a_wrong_setting(tmp_path):
     (tmp_path / "pin").write_text("000000\n")
     assert "refuses the PIN" in check(token.kek, 78)
     assert "begins with file:" in check("vault", 64)
+
+
+@pytest.mark.parametrize("kind", [KeyVault, Transit])
+def test_a_hung_key_service_does_not_hold_up_those_who_need_no_key(tmp_path, kind):
+    """Of eight workers six may wait for it; denials and health are answered while they do, and others are told to come again."""
+    with kind() as service:
+        place = Place(tmp_path, service)
+        with place.server() as server:
+            register(server)
+            assert server.authorize()[1]["decryption_key_hex"] == KEY
+            service.gate.clear()
+            answers, n = [], len(service.calls)
+            threads = [threading.Thread(target=lambda i=i: answers.append(server.authorize(hw=f"m{i}"))) for i in range(24)]
+            for t in threads:
+                t.start()
+            try:
+                # those beyond the six have their answer while the six wait: nobody has been let go by the service
+                wait_for(lambda: len(answers) >= 18, 8, "those who find no place to be told")
+                assert all(status == 503 and body["reason"] == "key_service_unavailable" for status, body in answers)
+                assert len(service.calls) - n <= 6
+                assert server.denied("contract-deny") == "contract_invalid" and server.denied("nobody") == "contract_invalid"
+                assert server.call("GET", "/api/v1/health")[0] in (200, 503)
+            finally:
+                service.gate.set()
+            for t in threads:
+                t.join()
+            assert len(answers) == 24
+            wait_for(lambda: server.authorize()[0] == 200, 30, "a key to be had again")
