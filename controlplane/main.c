@@ -70,7 +70,8 @@ static const struct cp_command commands[] = {
      cp_run_contract_bill,
      "Machines are told with their next lease, and finish what they have begun. Usage that they had reported "
      "before\n"
-     "is not billed here. Without --resource usage is held until that is known."},
+     "is not billed here. Without --resource usage is held until that is known. Without options: print how "
+     "it is billed."},
     {"submitter", "status", NULL, cp_json_options,
      "print who reports usage to the marketplace, and how it goes", cp_run_submitter_status, NULL},
     {"submitter", "events", NULL, cp_submitter_events_options,

@@ -19,6 +19,8 @@ const struct tb_option cp_offer_add_options[] = {
               "this version of the asset for good (default: the current one)", .min = 1, .max = INT64_MAX),
     TB_OPTION(0, "mode", "MODE", TB_OPTION_STRING, mode,
               "mode of the contracts: enrolled (default), certificate or open"),
+    TB_OPTION(0, "dimensions", "LIST", TB_OPTION_STRING, dimensions,
+              "what is billed to a purchase from here, and what the offer calls it: requests,tokens=ktok"),
     CP_LEASE_ROW,
     TB_OPTION(0, "max-hw", "N", TB_OPTION_UINT, max_hw,
               "at most N different machines of a purchase at a time (default: any number)", .min = 1,
@@ -75,6 +77,8 @@ static int offer_read_source(const struct cp_options *o, char ret[static CP_SOUR
 
 static int offer_from_options(const struct cp_options *o, struct cp_offer *f)
 {
+    struct cp_dimension d[TB_USAGE_DIMENSIONS];
+    size_t n;
     int r = offer_read_source(o, f->source);
 
     if (r != 0)
@@ -84,6 +88,12 @@ static int offer_from_options(const struct cp_options *o, struct cp_offer *f)
     r = cp_find_mode(o, &f->mode);
     if (r != 0)
         return r;
+    if (o->dimensions && (o->definition || cp_dimensions_parse(o->dimensions, d, &n) < 0))
+        return cp_fail(o, TB_EXIT_USAGE,
+                       "--dimensions \"%s\" is for --plan, a list like requests,tokens=ktok of requests, "
+                       "prompt_tokens, completion_tokens, cached_tokens, tokens, bytes, gb_transferred",
+                       o->dimensions);
+    snprintf(f->dimensions, sizeof(f->dimensions), "%s", o->dimensions ? o->dimensions : "");
     strcpy(f->offer_id, o->operand);
     strcpy(f->asset_id, o->asset);
     f->version = o->version;
@@ -155,6 +165,8 @@ static int offer_show(const struct cp_offer *f, void *ctx)
     if (f->max_hw)
         tb_json_add_uint(o, "max_hw", f->max_hw);
     tb_json_add_uint(o, "slot_ttl_seconds", f->slot_ttl_s);
+    if (*f->dimensions)
+        cJSON_AddStringToObject(o, "dimensions", f->dimensions);
     return 0;
 }
 

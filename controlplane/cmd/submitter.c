@@ -17,9 +17,9 @@
 const struct tb_option cp_contract_bill_options[] = {
     TB_OPTION(0, "resource", "ID", TB_OPTION_STRING, resource,
               "resourceUsageId or ARM id of the customer's managed application"),
-    TB_OPTION(0, "plan", "PLAN", TB_OPTION_STRING, plan, "the offer's plan (required)"),
+    TB_OPTION(0, "plan", "PLAN", TB_OPTION_STRING, plan, "the offer's plan"),
     TB_OPTION(0, "dimensions", "LIST", TB_OPTION_STRING, dimensions,
-              "what is billed, and what the offer calls it: requests,tokens=ktok (required)"),
+              "what is billed, and what the offer calls it: requests,tokens=ktok"),
     TB_OPTION(0, "by-machines", NULL, TB_OPTION_FLAG, by_machines,
               "by its machines again; only before any usage was reported"),
     CP_COMMON_ROWS,
@@ -94,11 +94,34 @@ static int bill_check(const struct cp_options *o, struct cp_billing *b)
     return 0;
 }
 
+static int bill_show(const struct cp_options *o)
+{
+    _cleanup_store_ struct cp_store *s = NULL;
+    struct cp_billing b = {0};
+    int r = cp_open(o, &s);
+
+    if (r != 0)
+        return r;
+    r = cp_store_get_billing(s, o->operand, &b);
+    if (r < 0 && r != -ENOENT)
+        return cp_fail_store(o, s, r);
+    if (r == -ENOENT)
+        printf("%s is billed by its machines, if at all\n", o->operand);
+    else
+        printf("%s is billed here: resource %s, plan %s, dimensions %s\n", o->operand,
+               *b.resource ? b.resource : "not known yet", b.plan, b.dimensions);
+    return fflush(stdout) == 0 ? TB_EXIT_OK : TB_EXIT_IOERR;
+}
+
 int cp_run_contract_bill(const struct cp_options *o)
 {
     _cleanup_store_ struct cp_store *s = NULL;
     struct bill x = {.o = o};
-    int r = bill_check(o, &x.b);
+    int r;
+
+    if (!o->by_machines && !o->resource && !o->plan && !o->dimensions)
+        return bill_show(o);
+    r = bill_check(o, &x.b);
 
     if (r == 0)
         r = cp_open(o, &s);

@@ -107,6 +107,9 @@
     "CREATE TABLE asset_places(asset_id TEXT NOT NULL, version " INT " NOT NULL, place " INT " NOT NULL,"    \
     " ciphertext_url TEXT NOT NULL, manifest_url TEXT NOT NULL, PRIMARY KEY(asset_id, version, place))" END
 
+/* What of a purchase's usage is billed. */
+#define MIGRATION_8(INT, BYTES, ID, END) "ALTER TABLE offers ADD COLUMN dimensions TEXT NOT NULL DEFAULT '';"
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -117,7 +120,7 @@ static const struct {
     const char *sqlite, *postgresql;
 } migrations[] = {
     FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2), FOR_BOTH(MIGRATION_3), FOR_BOTH(MIGRATION_4),
-    FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6), FOR_BOTH(MIGRATION_7),
+    FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6), FOR_BOTH(MIGRATION_7), FOR_BOTH(MIGRATION_8),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

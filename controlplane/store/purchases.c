@@ -17,12 +17,13 @@ int cp_store_put_offer(struct cp_store *s, const struct cp_offer *o, uint64_t no
     if (r == 0 && others > 0)
         r = -EEXIST;
     if (r == 0)
-        r = store_run(s,
-                      "INSERT INTO offers VALUES($1,$2,$3,$4,$5,$6,$7,$8,$9) ON CONFLICT(offer_id) DO UPDATE"
-                      " SET source=$2, asset_id=$3, version=$4, mode=$5, lease_seconds=$6, max_hw=$7,"
-                      " slot_ttl_s=$8",
-                      "tttutuuuu", o->offer_id, o->source, o->asset_id, o->version, cp_mode_names[o->mode],
-                      o->lease_seconds, o->max_hw, o->slot_ttl_s, now_us);
+        r = store_run(
+            s,
+            "INSERT INTO offers VALUES($1,$2,$3,$4,$5,$6,$7,$8,$9,$10) ON CONFLICT(offer_id) DO UPDATE"
+            " SET source=$2, asset_id=$3, version=$4, mode=$5, lease_seconds=$6, max_hw=$7,"
+            " slot_ttl_s=$8, dimensions=$10",
+            "tttutuuuut", o->offer_id, o->source, o->asset_id, o->version, cp_mode_names[o->mode],
+            o->lease_seconds, o->max_hw, o->slot_ttl_s, now_us, o->dimensions);
     return r < 0
                ? r
                : store_run(s, "UPDATE applications SET check_us=$1, tries=0 WHERE source=$2 AND state='held'",
@@ -30,7 +31,8 @@ int cp_store_put_offer(struct cp_store *s, const struct cp_offer *o, uint64_t no
 }
 
 #define OFFER_COLUMNS                                                                                        \
-    "offer_id, source, asset_id, version, mode, lease_seconds, max_hw, slot_ttl_s, created_us FROM offers"
+    "offer_id, source, asset_id, version, mode, lease_seconds, max_hw, slot_ttl_s, created_us,"              \
+    " dimensions FROM offers"
 
 static void offer_read(struct cp_rows *rows, struct cp_offer *o)
 {
@@ -45,6 +47,7 @@ static void offer_read(struct cp_rows *rows, struct cp_offer *o)
     CP_ROWS_TEXT(rows, 0, o->offer_id);
     CP_ROWS_TEXT(rows, 1, o->source);
     CP_ROWS_TEXT(rows, 2, o->asset_id);
+    CP_ROWS_TEXT(rows, 9, o->dimensions);
     CP_ROWS_TEXT(rows, 4, mode);
     for (int m = 0; m < _CP_MODE_MAX; m++)
         if (strcmp(mode, cp_mode_names[m]) == 0)
@@ -269,6 +272,23 @@ int cp_store_last_purchase(struct cp_store *s, const char *application_id, struc
     return 0;
 }
 
+/* By the plan of the source, where its offer says what is billed. */
+static int purchase_bill(struct cp_store *s, const struct cp_application *a, uint64_t now_us)
+{
+    const char *plan = strrchr(a->source, '/');
+    struct cp_billing b = {0};
+    struct cp_offer o;
+    int r = cp_store_find_offer(s, a->source, &o);
+
+    if (r < 0 || !*o.dimensions || !plan)
+        return r == -ENOENT ? 0 : r;
+    snprintf(b.contract_id, sizeof(b.contract_id), "%s", a->contract_id);
+    snprintf(b.resource, sizeof(b.resource), "%s", a->resource_usage_id);
+    snprintf(b.plan, sizeof(b.plan), "%.*s", TB_METERING_NAME_MAX - 1, plan + 1);
+    snprintf(b.dimensions, sizeof(b.dimensions), "%s", o.dimensions);
+    return cp_store_put_billing(s, &b, now_us);
+}
+
 int cp_store_begin_purchase(struct cp_store *s, const struct cp_application *a, uint64_t now_us)
 {
     struct cp_purchase p = {0};
@@ -280,6 +300,8 @@ int cp_store_begin_purchase(struct cp_store *s, const struct cp_application *a, 
         strcmp(p.source, a->source) == 0 && strcmp(p.resource_usage_id, a->resource_usage_id) == 0)
         return 0;
     r = cp_store_end_purchase(s, a->application_id, now_us);
+    if (r == 0)
+        r = purchase_bill(s, a, now_us);
     return r < 0 ? r
                  : store_run(s, "INSERT INTO purchases VALUES($1,$2,$3,$4,$5,$6,0)", "tutttu",
                              a->application_id, p.number + 1, a->contract_id, a->source, a->resource_usage_id,

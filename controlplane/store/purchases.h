@@ -6,6 +6,7 @@
 #define CP_PURCHASES_H
 
 #include "common/application.h"
+#include "controlplane/store/billing.h"
 #include "controlplane/store/store.h"
 
 #define CP_SOURCE_MAX 360 /* PUBLISHER/PRODUCT/PLAN, or the id of an application definition */
@@ -21,6 +22,7 @@ struct cp_offer {
     uint64_t version;
     enum cp_mode mode;
     uint64_t lease_seconds, max_hw, slot_ttl_s, created_us;
+    char dimensions[CP_DIMENSIONS_MAX]; /* that the control plane bills; "": it does not */
 };
 
 enum cp_application_state {
@@ -87,8 +89,8 @@ int cp_store_each_application(struct cp_store *s, int (*fn)(const struct cp_appl
 
 /* -ENOENT: it was never bought. */
 int cp_store_last_purchase(struct cp_store *s, const char *application_id, struct cp_purchase *ret);
-/* From now on usage of the application's contract is of this source and usage id: a purchase that goes on
- * with the same stays, another ends. */
+/* From now on usage of the application's contract is of this source and usage id, and is billed to it where
+ * the offer says what is billed: a purchase that goes on with the same stays, another ends. */
 int cp_store_begin_purchase(struct cp_store *s, const struct cp_application *a, uint64_t now_us);
 int cp_store_end_purchase(struct cp_store *s, const char *application_id, uint64_t now_us);
 /* contract_id NULL: of all; oldest first. Not in a transaction. */

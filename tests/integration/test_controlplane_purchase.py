@@ -424,6 +424,18 @@ def test_another_plan(seller):
     assert "no offer" in seller.server.cli("offer", "remove", "gold", rc=66)
 
 
+def test_a_purchase_is_billed_to_its_plan_and_usage_id(seller):
+    seller.sell("--mode", "open", "--dimensions", "requests,tokens=ktok")
+    seller.server.cli("offer", "add", "bad", "--plan", "acme/models/gold", "--asset", ASSET, "--dimensions", "gold", rc=64)
+    app = Application(seller.manager, "llama")
+    seller.told(app.accepted())
+    seller.is_(app, "granted")
+    terms = seller.server.cli("contract", "bill", contract_of(app.id))
+    assert f"resource {app.usage_id}, plan {PLAN.rsplit('/', 1)[1]}, dimensions requests,tokens=ktok" in terms
+    assert seller.server.authorize(contract_of(app.id))[1]["billed_by"] == "control_plane"
+    assert "by its machines" in seller.server.cli("contract", "bill", "contract-allow")
+
+
 def test_without_resource_manager_the_newest_event_counts(alone):
     alone.sell()
     app = Application(alone.manager, "llama")
