@@ -77,7 +77,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: force all help deps check check-fast check-guide check-image check-trixie demo demo-local demo-stop bench bench-proxy bench-publish soak lint format docs clean install install-units install-controlplane units fuzz
+.PHONY: force all help deps check check-fast check-guide check-image check-trixie demo demo-local demo-stop bench bench-proxy bench-controlplane bench-publish soak lint format docs clean install install-units install-controlplane units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -92,6 +92,7 @@ help:
 	@echo 'make demo-local the same without a machine: the customer is processes here; seconds instead of minutes'
 	@echo 'make bench      speed, as ratios against peers; make bench-proxy: the proxy against nginx, haproxy and caddy'
 	@echo 'make bench-publish  sealing straight into storage against sealing first, rclone and curl'
+	@echo 'make bench-controlplane  tb-controlplane layer by layer, and a failover of PostgreSQL'
 	@echo 'make soak       tb-proxy under 200 streams for SECONDS=600 (SAN=1: with the sanitizers): flat memory, no token lost'
 	@echo 'make lint       the plan of docs/architecture.md (tests/lint.py), clang-format, cppcheck, shellcheck'
 	@echo 'make format     reformat the C sources'
@@ -227,6 +228,11 @@ bench-publish:
 	$(Q)$(MAKE) all
 	$(Q)$(PYTHON) tests/bench/publish.py $(if $(MIB),--mib $(MIB))
 
+bench-controlplane:
+	$(Q)sh tests/deps.sh
+	$(Q)$(MAKE) all
+	$(Q)$(PYTHON) tests/bench/controlplane.py
+
 # SAN=1: the sanitizers' build. SECONDS: how long, 600 by default.
 soak: all
 	$(Q)TB_BUILD=$(B) $(PYTHON) tests/bench/soak.py $(if $(SECONDS),--seconds $(SECONDS))
@@ -311,6 +317,7 @@ install-controlplane: all
 	sed 's|@bindir@|$(bindir)|; s|@sysconfdir@|$(sysconfdir)|' controlplane/system/tb-controlplane.service > $(DESTDIR)$(unitdir)/tb-controlplane.service
 	install -m 644 controlplane/system/controlplane.sysusers $(DESTDIR)$(sysusersdir)/trustbridge-controlplane.conf
 	install -m 644 controlplane/system/controlplane.env $(DESTDIR)$(datadir)/trustbridge-controlplane/
+	install -m 644 controlplane/system/trustbridge-controlplane.rules.yml $(DESTDIR)$(datadir)/trustbridge-controlplane/
 	install -m 644 man/tb-controlplane.8 $(DESTDIR)$(mandir)/man8/
 
 clean:

@@ -8,13 +8,15 @@ import hmac
 import json
 import os
 import random
+import re
 import signal
+import subprocess
 import time
 import urllib.request
 
 import pytest
 from metering_standin import Standin
-from tbsys import free_port, wait_for
+from tbsys import free_port, repo, wait_for
 
 import postgresql
 from controlplane_server import ASSET, KEY, Server
@@ -214,6 +216,16 @@ def test_an_event_in_doubt_is_resolved_by_a_person(tmp_path, azure):
         err = s.cli("submitter", "resolve", "--resource", USAGE_ID, "--dimension", "requests", "--hour", hour_text(1), "--verdict",
                     "missing", rc=66)
         assert "no parked event in doubt" in err
+
+
+def test_alert_rules_name_metrics_that_there_are(tmp_path, azure):
+    path = repo / "controlplane/system/trustbridge-controlplane.rules.yml"
+    r = subprocess.run(["promtool", "check", "rules", path], capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout + r.stderr
+    with submitting(tmp_path, azure, "rules"):
+        wait_for(lambda: metrics("rules").get("submitter_active") == 1, what="the submitter")
+        there = {name.split("{")[0] for name in metrics("rules")}
+    assert set(re.findall(r"trustbridge_controlplane_(\w+)", path.read_text())) <= there
 
 
 def test_settings_are_checked(tmp_path, azure):
