@@ -26,7 +26,8 @@ struct cp_server {
     struct MHD_Daemon *daemon, *metrics;
     const struct cp_api *api;
     struct cp_workers *workers;
-    bool require_client_cert; /* of --client-ca; else contracts say what they want */
+    bool require_client_cert;  /* of --client-ca; else contracts say what they want */
+    gnutls_datum_t ticket_key; /* of this process: a session of another one is not resumed */
 };
 
 /* One request, between the callbacks of libmicrohttpd. While a worker has it the connection is suspended, and
@@ -309,6 +310,18 @@ static void server_on_completed(void *cls, struct MHD_Connection *c, void **stat
     *state = NULL;
 }
 
+/* Clients come again each half lease: resumed, the handshake has no signatures. A ticket is good for what
+ * gnutls has as a session's life; the client's certificate is in it, and is judged anew with each request. */
+static void server_on_connection(void *cls, struct MHD_Connection *c, void **context,
+                                 enum MHD_ConnectionNotificationCode code)
+{
+    struct cp_server *s = cls;
+    const union MHD_ConnectionInfo *i = MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+
+    if (code == MHD_CONNECTION_NOTIFY_STARTED && i && i->tls_session && s->ticket_key.data)
+        (void)gnutls_session_ticket_enable_server(i->tls_session, &s->ticket_key);
+}
+
 /* libmicrohttpd's own complaints are about single connections: nothing an operator must act on. */
 static void server_on_log(void *cls, const char *fmt, va_list ap)
 {
@@ -335,10 +348,10 @@ static int server_start_daemon(struct cp_server *s, const struct cp_server_tls *
     s->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, server_on_request, s, MHD_OPTION_EXTERNAL_LOGGER, server_on_log, NULL,
         MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, server_on_completed, NULL,
-        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)CP_IO_THREADS, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)CP_CONNECTIONS_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)CP_CONNECTIONS_OF_ONE,
-        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CP_IDLE_SECONDS, MHD_OPTION_ARRAY,
-        tls->cert ? tls_options : no_options, MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_CONNECTION, server_on_connection, s, MHD_OPTION_THREAD_POOL_SIZE,
+        (unsigned)CP_IO_THREADS, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CP_CONNECTIONS_MAX,
+        MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)CP_CONNECTIONS_OF_ONE, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)CP_IDLE_SECONDS, MHD_OPTION_ARRAY, tls->cert ? tls_options : no_options, MHD_OPTION_END);
     return s->daemon ? 0 : -EINVAL;
 }
 
@@ -357,6 +370,8 @@ int cp_server_start(const struct cp_api *api, const struct cp_place *place, unsi
     }
     s->api = api;
     s->require_client_cert = tls->cert && tls->client_ca && tls->require_client_cert;
+    if (tls->cert && gnutls_session_ticket_key_generate(&s->ticket_key) < 0)
+        s->ticket_key = (gnutls_datum_t){0};
     if (server_start_daemon(s, tls, listen_fd) < 0) {
         snprintf(err, CP_ERR_MAX,
                  "cannot start the HTTP server; with --tls-cert, check that certificate and key are PEM and "
@@ -380,6 +395,9 @@ struct cp_server *cp_server_stop(struct cp_server *s)
         MHD_stop_daemon(s->daemon);
     if (s->metrics)
         MHD_stop_daemon(s->metrics);
+    if (s->ticket_key.data)
+        tb_erase(s->ticket_key.data, s->ticket_key.size);
+    gnutls_free(s->ticket_key.data);
     free(s);
     return NULL;
 }
