@@ -11,6 +11,7 @@
 
 #define OIDC_URL_MAX 1024
 #define OIDC_TIMEOUT_MS 5000
+#define OIDC_WAITING_MAX 2
 #define OIDC_DOCUMENT_MAX (256 * 1024)
 
 struct cp_oidc {
@@ -23,6 +24,7 @@ struct cp_oidc {
     uint64_t full_us;    /* bucket of fetches: when it will be full */
     uint64_t generation; /* of attempts that ended */
     bool fetching;
+    unsigned waiting;
 };
 
 /* -- URLs -------------------------------------------------------------------------------------- */
@@ -190,7 +192,7 @@ static bool oidc_may_fetch(const struct cp_oidc *o, uint64_t now)
 }
 
 /* -- keys -------------------------------------------------------------------------------------- */
-static bool oidc_copy_key(struct cp_oidc *o, const struct cp_jwt *t, struct cp_jwk *ret)
+static const struct cp_jwk *oidc_look_up(const struct cp_oidc *o, const struct cp_jwt *t)
 {
     const struct cp_jwk *found = NULL;
 
@@ -200,38 +202,45 @@ static bool oidc_copy_key(struct cp_oidc *o, const struct cp_jwt *t, struct cp_j
         if (strcmp(k->kid, t->kid) == 0 && (!found || (found->alg != t->alg && k->alg == t->alg)))
             found = k;
     }
-    if (!found || EVP_PKEY_up_ref(found->key) != 1)
-        return false;
-    *ret = *found;
-    return true;
+    return found;
+}
+
+/* With the lock. Whoever asks with names that somebody made up holds few of the threads that answer machines:
+ * one that fetches, and some that wait for it. */
+static void oidc_refresh(struct cp_oidc *o, const struct cp_jwt *t, uint64_t now)
+{
+    bool known = oidc_look_up(o, t);
+    uint64_t generation = o->generation;
+
+    if (known && now - o->fetched_us < CP_OIDC_FRESH_US)
+        return;
+    if (!o->fetching && oidc_may_fetch(o, now)) {
+        oidc_fetch_locked(o, now);
+    } else if (o->fetching && !known && o->waiting < OIDC_WAITING_MAX) {
+        o->waiting++;
+        while (o->generation == generation)
+            pthread_cond_wait(&o->done, &o->lock);
+        o->waiting--;
+    }
 }
 
 /* 0, and the key is the caller's; -EACCES: there is none of that name; -EAGAIN. */
 static int oidc_find_key(struct cp_oidc *o, const struct cp_jwt *t, struct cp_jwk *ret)
 {
-    uint64_t now = tb_now_monotonic_us(), generation;
-    bool found, known;
+    const struct cp_jwk *found;
+    bool recent;
+    uint64_t age;
 
     pthread_mutex_lock(&o->lock);
-    known = oidc_copy_key(o, t, ret);
-    generation = o->generation;
-    if ((!known || now - o->fetched_us > CP_OIDC_FRESH_US) && !o->fetching && oidc_may_fetch(o, now)) {
-        if (known)
-            EVP_PKEY_free(ret->key);
-        oidc_fetch_locked(o, now);
-        known = oidc_copy_key(o, t, ret);
-    }
-    while (!known && o->fetching && generation == o->generation)
-        pthread_cond_wait(&o->done, &o->lock);
-    found = known || oidc_copy_key(o, t, ret);
-    known = o->fetched_us != 0 && tb_now_monotonic_us() - o->fetched_us < CP_OIDC_STALE_US;
-    /* keys that were fetched just now say that there is no such key; older ones say nothing */
-    if (!found && known && tb_now_monotonic_us() - o->fetched_us > CP_OIDC_BURST * CP_OIDC_REFILL_US)
-        known = false;
-    if (found && !known)
-        EVP_PKEY_free(ret->key);
+    oidc_refresh(o, t, tb_now_monotonic_us());
+    age = o->fetched_us ? tb_now_monotonic_us() - o->fetched_us : UINT64_MAX;
+    /* Keys that were fetched just now say that there is no such key; older ones say nothing. */
+    recent = !o->fetching && age < CP_OIDC_BURST * CP_OIDC_REFILL_US;
+    found = age < CP_OIDC_STALE_US ? oidc_look_up(o, t) : NULL;
+    if (found && EVP_PKEY_up_ref(found->key) == 1)
+        *ret = *found;
     pthread_mutex_unlock(&o->lock);
-    return !known ? -EAGAIN : found ? 0 : -EACCES;
+    return found ? 0 : recent ? -EACCES : -EAGAIN;
 }
 
 int cp_oidc_identify(struct cp_oidc *o, const char *token, uint64_t now_us, struct cp_jwt_person *ret,

@@ -46,15 +46,18 @@ class Key:
 
 
 class Issuer:
-    """status: what to answer instead of 200; asked: paths that were fetched."""
+    """status: what to answer instead of 200; asked: paths that were fetched; hanging: no answer while it is set."""
 
     def __init__(self, *keys):
         self.keys, self.status, self.asked, self.extra, self.document = list(keys), None, [], [], {}
+        self.hanging = threading.Event()
         issuer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 issuer.asked.append(self.path)
+                while issuer.hanging.is_set():
+                    time.sleep(0.02)
                 answer = {"/tenant/.well-known/openid-configuration": {"issuer": issuer.url, "jwks_uri": issuer.url + "/keys", **issuer.document},
                           "/tenant/keys": {"keys": [*issuer.extra, *(k.jwk for k in issuer.keys)]}}.get(self.path)
                 body = json.dumps(answer).encode()

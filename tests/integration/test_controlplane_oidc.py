@@ -2,6 +2,7 @@
 """Tokens of an OpenID provider, which a stand-in signs with real keys."""
 
 import json
+import threading
 import time
 
 import pytest
@@ -122,6 +123,31 @@ def test_a_provider_that_is_away(tmp_path):
         # others go on meanwhile
         token = s.cli("token", "add", "t", "--scope", "auditor").strip()
         assert Caller(s, token).get("/whoami")["kind"] == "token"
+
+
+def test_a_provider_that_hangs_holds_no_machine_up(tmp_path):
+    """Strangers who name keys that there may be: most of them are told to come again, and machines are answered meanwhile."""
+    known = Key("k")
+    issuer = Issuer(known)
+    with Server(tmp_path / "data", "--seed", *UNLIMITED, *options(issuer)) as s:
+        assert s.register()[0] == 201
+        assert whoami(s, issuer.token())["kind"] == "oidc"
+        issuer.hanging.set()
+        answers = []
+        tokens = [issuer.token(known, header={"kid": f"made-up-{i}"}) for i in range(24)]
+        strangers = [threading.Thread(target=lambda t=t: answers.append(whoami(s, t)[0])) for t in tokens]
+        for t in strangers:
+            t.start()
+        tbsys.wait_for(lambda: answers or "cannot be fetched" in s.log.read_text(), 20, "a stranger to be sent away")
+        assert answers[:1] == [503] and "cannot be fetched" not in s.log.read_text(), "every thread waits for the provider"
+        for i in range(20):
+            assert s.authorize(hw=f"m{i}")[1]["status"] == "authorized"
+        assert whoami(s, issuer.token())["kind"] == "oidc"  # of a key that is known
+        issuer.hanging.clear()
+        for t in strangers:
+            t.join()
+        assert set(answers) <= {401, 503}
+    issuer.close()
 
 
 @pytest.mark.parametrize("damage", ["issuer", "http", "keys", "nothing", "weak"])
