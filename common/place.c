@@ -71,6 +71,15 @@ static void place_measure(struct tb_place *p, uint64_t low_bytes)
     p->low_bytes = MIN(low_bytes, p->size_bytes / 10);
 }
 
+bool tb_place_read_only(const char *path)
+{
+    struct tb_place p;
+
+    place_set(&p, path);
+    place_measure(&p, 0);
+    return p.known && p.read_only;
+}
+
 void tb_places_measure(struct tb_place places[static _TB_PLACE_MAX], uint64_t low_bytes)
 {
     for (int i = 0; i < _TB_PLACE_MAX; i++)

@@ -36,6 +36,8 @@ void tb_places_init(struct tb_place places[static _TB_PLACE_MAX], const struct t
 /* Looks at each, or at what of its path exists. low_bytes: TB_DISK_LOW_BYTES; of a small file system a tenth
  * is enough. */
 void tb_places_measure(struct tb_place places[static _TB_PLACE_MAX], uint64_t low_bytes);
+/* The file system of path, or of what of it exists, is read-only. */
+bool tb_place_read_only(const char *path);
 /* Nothing more fits, neither bytes nor files. */
 bool tb_place_is_full(const struct tb_place *p);
 bool tb_place_is_low(const struct tb_place *p);

@@ -204,6 +204,7 @@ static int proxy_open_accounting(struct program *p)
     r = tb_audit_open(&audit, &p->server.audit);
     p->server.surroundings = (struct tb_surroundings){.config = &p->config,
                                                       .audit = p->server.audit,
+                                                      .state_dir = p->state_dir,
                                                       .journal = audit.journal,
                                                       .systemd = getenv("INVOCATION_ID") != NULL};
     if (r < 0) {

@@ -62,7 +62,7 @@ const char *tb_status_logs(const char *unit, char out[static 96])
 
 bool tb_status_place_full(const struct tb_snapshot *s, enum tb_place_id id)
 {
-    return tb_place_is_full(&s->places[id]);
+    return tb_place_is_full(&s->places[id]) || (s->places[id].known && s->places[id].read_only);
 }
 
 /* What does not work without room there. */
@@ -98,7 +98,7 @@ static bool place_told(const struct tb_snapshot *s, int id)
 {
     for (int i = 0; i < id; i++)
         if (s->places[i].known && s->places[i].device == s->places[id].device && s->places[i].device != 0 &&
-            tb_place_is_low(&s->places[i]))
+            (tb_place_is_low(&s->places[i]) || s->places[i].read_only))
             return true;
     return false;
 }
@@ -125,11 +125,19 @@ bool tb_status_add_full_disks(const struct tb_snapshot *s, struct tb_conclusion 
                                          : TB_STATUS_CRITICAL;
         char left[96];
 
-        if (!tb_place_is_full(p))
+        if (!tb_place_is_full(p) && !(p->known && p->read_only))
             continue;
         audit = audit || i == TB_PLACE_AUDIT || i == TB_PLACE_JOURNAL;
         if (place_told(s, i))
             continue;
+        if (p->read_only) {
+            tb_status_remedy(
+                tb_status_add(c, level, "the file system of %.120s is read-only: %s", p->path, place_loss(i)),
+                "journalctl --no-pager -b -k shows why; when that is mended, mount -o remount,rw "
+                "$(findmnt -n -o TARGET -T %.120s)",
+                p->path);
+            continue;
+        }
         place_describe(p, left, sizeof(left));
         tb_status_remedy(
             tb_status_add(c, level, "the disk of %.120s is full (%s): %s", p->path, left, place_loss(i)),

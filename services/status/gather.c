@@ -272,6 +272,8 @@ void tb_status_measure_places(const char *run_dir, struct tb_snapshot *s)
 
     if (s->proxy.came) {
         memcpy(s->places, s->proxy.places, sizeof(s->places));
+        for (int i = 0; i < _TB_PLACE_MAX; i++) /* which tb-proxy cannot see from its sandbox */
+            s->places[i].read_only = s->places[i].known && tb_place_read_only(s->places[i].path);
         return;
     }
     if (run_dir && !(state && *state))

@@ -127,8 +127,9 @@ bool tb_status_writer_dead(const struct tb_snapshot *s, const struct tb_step *st
 struct tb_status_problem *tb_status_add(struct tb_conclusion *c, enum tb_status_level level, const char *fmt,
                                         ...) _printf_(3, 4);
 void tb_status_remedy(struct tb_status_problem *p, const char *fmt, ...) _printf_(2, 3);
-/* Full disks. Returns true when one of them explains why the audit cannot be written. */
+/* Full disks, and read-only ones. Returns true when one of them explains why the audit cannot be written. */
 bool tb_status_add_full_disks(const struct tb_snapshot *s, struct tb_conclusion *c);
+/* Nothing can be written there. */
 bool tb_status_place_full(const struct tb_snapshot *s, enum tb_place_id id);
 void tb_status_add_low_disks(const struct tb_snapshot *s, struct tb_conclusion *c);
 /* API keys that could not be read again. */

@@ -326,6 +326,21 @@ def test_a_pair_of_the_public_port_that_does_not_fit(machine):
     assert tb_status(m.proxy, "--check").returncode == 0
 
 
+def test_a_state_on_a_read_only_disk(machine):
+    """Over it, as what is open for writing cannot be made so from outside."""
+    m = machine()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", m.tmp / "state"], check=True)
+    try:
+        m.wait_value('tb_disk_read_only{place="state"}', lambda v: v == 1)
+        assert "TrustBridgeDiskReadOnly" in firing(fetch(m.proxy))
+        r = tb_status(m.proxy, "--check")
+        assert r.returncode == 2 and f"the file system of {m.tmp / 'state'} is read-only" in r.stdout and "remount,rw" in r.stdout, r.stdout
+    finally:
+        subprocess.run(["umount", "-l", m.tmp / "state"], check=True)
+    m.wait_value('tb_disk_read_only{place="state"}', lambda v: v == 0)
+    wait_for(lambda: tb_status(m.proxy, "--check").returncode == 0, 60, "all well")
+
+
 def test_api_keys_that_cannot_be_used(machine, tmp_path):
     """Those of before let their clients in, also over a restart; the file that is right again comes into force by itself."""
     keys, right = tmp_path / "api-keys", f"team:{hashlib.sha256(b'of the team').hexdigest()}\n"

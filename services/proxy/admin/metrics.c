@@ -273,6 +273,18 @@ static void metrics_places(const struct tb_place places[static _TB_PLACE_MAX], s
                   offsetof(struct tb_place, free_files));
 }
 
+static void metrics_read_only(const struct tb_place places[static _TB_PLACE_MAX], struct tb_buf *o)
+{
+    static const enum tb_place_id written[] = {TB_PLACE_AUDIT, TB_PLACE_STATE};
+
+    metrics_head(o, "tb_disk_read_only", "gauge",
+                 "1 when the file system of a place that is written to is read-only.");
+    for (size_t i = 0; i < ARRAY_SIZE(written); i++)
+        if (places[written[i]].known)
+            tb_buf_printf(o, "tb_disk_read_only{place=\"%s\"} %d\n", tb_place_name(written[i]),
+                          places[written[i]].read_only);
+}
+
 /* Restarts are what systemd made of deaths; a person's are not counted. */
 static void metrics_units(const struct tb_surroundings_seen *seen, struct tb_buf *o)
 {
@@ -321,6 +333,7 @@ int tb_metrics_format(struct tb_server *s, struct tb_buf *o)
     tb_surroundings_get(&s->surroundings, &seen);
     metrics_certificates(&seen.server, &s->monitor.facts.contact, o);
     metrics_places(seen.places, o);
+    metrics_read_only(seen.places, o);
     metrics_units(&seen, o);
     if (s->keys)
         metrics_single(o, "tb_api_keys_usable", "gauge",

@@ -72,12 +72,24 @@ static void surroundings_read_certificate(const struct tb_surroundings *s, struc
                  tb_certificate_source(c->tls_key, source));
 }
 
+/* In the unit's sandbox all is read-only but its own directories: of the state the one that it writes to
+ * tells whether the disk is. */
+static void surroundings_judge_read_only(const struct tb_surroundings *s, struct tb_surroundings_seen *seen)
+{
+    for (int i = 0; i < _TB_PLACE_MAX; i++)
+        if (i != TB_PLACE_AUDIT)
+            seen->places[i].read_only = false;
+    if (s->state_dir)
+        seen->places[TB_PLACE_STATE].read_only = tb_place_read_only(s->state_dir);
+}
+
 static bool surroundings_look(struct tb_surroundings *s, struct tb_surroundings_seen *seen, bool units)
 {
     char why[TB_AUDIT_TROUBLE_MAX];
     bool barred;
 
     tb_places_measure(seen->places, s->config->disk_low_bytes);
+    surroundings_judge_read_only(s, seen);
     surroundings_read_certificate(s, &seen->server);
     if (units)
         surroundings_read_units(s, seen);

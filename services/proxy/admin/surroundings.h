@@ -29,8 +29,9 @@ struct tb_surroundings_seen {
 struct tb_surroundings {
     const struct tb_config *config; /* borrowed */
     struct tb_audit *audit;
-    bool journal; /* the audit writes to the journal */
-    bool systemd; /* this process is a unit: the others are asked for */
+    const char *state_dir; /* tb-proxy's own */
+    bool journal;          /* the audit writes to the journal */
+    bool systemd;          /* this process is a unit: the others are asked for */
     /* private */
     pthread_t thread;
     pthread_mutex_t lock;

@@ -187,11 +187,14 @@ void tb_audit_reopen(struct tb_audit *a)
 
 uint64_t tb_audit_keep(struct tb_audit *a, int *ret_error)
 {
-    bool removed = tb_audit_sink_is_removed(&a->sink);
+    bool removed = tb_audit_sink_is_removed(&a->sink), in_place;
     uint64_t n;
 
     pthread_mutex_lock(&a->lock);
-    if (removed || (a->head_path && !tb_chain_head_in_place(a->head_file, a->head_path))) {
+    in_place = !a->head_path || tb_chain_head_in_place(a->head_file, a->head_path);
+    if (in_place)
+        a->head_error = 0;
+    if (removed || !in_place) {
         a->reopen = true; /* the writer sees to it */
         pthread_cond_signal(&a->wake);
     }

@@ -393,6 +393,25 @@ static void keys_wrong(void)
     strcpy(s.proxy.keys_trouble, "line 2 is no key");
 }
 
+/* As a kernel does with a disk that fails. */
+static void read_only_var(void)
+{
+    for (int i = TB_PLACE_AUDIT; i <= TB_PLACE_STATE; i++)
+        s.places[i].read_only = true;
+}
+
+static void read_only_state(void)
+{
+    s.places[TB_PLACE_STATE].read_only = true;
+    s.places[TB_PLACE_STATE].device = 7;
+    unit("tb-billing.service", "activating", "auto-restart")->exit_code = 74;
+}
+
+static void read_only_ciphertext(void)
+{
+    s.places[TB_PLACE_CIPHERTEXT].read_only = true;
+}
+
 /* --- the table ------------------------------------------------------------------------------------------ */
 
 struct row {
@@ -589,6 +608,24 @@ static const struct row rows[] = {
      "tb-authorize/lease.json was removed",
      "systemctl restart tb-authorize.service"},
     {{runtime_just_started}, TB_STATUS_WARNING, TB_STATUS_NOT_READY, 0, NULL, NULL},
+    {{read_only_var, audit_readonly},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     1,
+     "the file system of /var/log/trustbridge is read-only: no request",
+     "mount -o remount,rw $(findmnt"},
+    {{read_only_state},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_READY,
+     1,
+     "the file system of /var/lib is read-only: usage cannot be booked",
+     "-T /var/lib)"},
+    {{read_only_ciphertext},
+     TB_STATUS_WARNING,
+     TB_STATUS_READY,
+     1,
+     "/mnt/resource/trustbridge is read-only",
+     "-k"},
     {{keys_wrong}, TB_STATUS_CRITICAL, TB_STATUS_READY, 1, "cannot be used: line 2", "tb-configure --check"},
     {{counters_lost}, TB_STATUS_CRITICAL, TB_STATUS_READY, 1, "/s/usage was removed", "writable"},
     {{runtime_about_to_start}, TB_STATUS_WARNING, TB_STATUS_NOT_READY, 0, NULL, NULL},
