@@ -85,6 +85,8 @@ static const char *key_recipient(const char *text, enum key_target *ret)
         *ret = KEY_TO_AGE;
     else if (strncmp(text, "gpg:", 4) == 0)
         *ret = KEY_TO_GPG;
+    else if (strncmp(text, "akv:", 4) == 0)
+        *ret = KEY_TO_VAULT;
     else
         return NULL;
     return text + 4;
@@ -92,13 +94,19 @@ static const char *key_recipient(const char *text, enum key_target *ret)
 
 int key_out_check(const struct cli *c, const char *text)
 {
-    enum key_target target;
+    enum key_target target = KEY_TO_FILE;
     const char *recipient = key_recipient(text, &target);
+    char err[TB_AZURE_ERR_MAX];
+    struct key_vault vault = {0};
 
     if (!*text)
         return cli_usage(c, "--key-out: name a file, a directory or a recipient");
     if (recipient && (!*recipient || *recipient == '-'))
-        return cli_usage(c, "--key-out: %.4s needs a recipient", text);
+        return cli_usage(c, "--key-out: %.4s needs a %s", text,
+                         target == KEY_TO_VAULT ? "vault" : "recipient");
+    if (recipient && target == KEY_TO_VAULT && key_vault_parse(recipient, &vault, err) < 0)
+        return cli_usage(c, "--key-out: %s", err);
+    key_vault_clear(&vault);
     return CLI_OK;
 }
 
@@ -109,11 +117,26 @@ static char *key_dir_of(const char *path)
     return slash ? strndup(path, (size_t)(slash + 1 - path)) : strdup("");
 }
 
+static int key_out_name_secret(struct key_out *o, const char *asset_id)
+{
+    char err[TB_AZURE_ERR_MAX];
+
+    if (key_vault_parse(o->recipient, &o->vault, err) < 0)
+        return tbpkg_fail("--key-out", err, NULL);
+    o->recipient = NULL; /* whoever may read the vault has it */
+    if (!o->vault.secret)
+        o->vault.secret = key_vault_secret_name(asset_id, o->id);
+    o->path = o->vault.secret ? tb_strf("%s/secrets/%s", o->vault.url, o->vault.secret) : NULL;
+    return o->path ? CLI_OK : tbpkg_fail_errno("--key-out", -ENOMEM);
+}
+
 static int key_out_name(struct key_out *o, const char *text, const char *beside, const char *asset_id)
 {
     _cleanup_free_ char *dir = NULL, *plain = NULL;
     struct stat st;
 
+    if (o->target == KEY_TO_VAULT)
+        return key_out_name_secret(o, asset_id);
     if (o->recipient) {
         dir = key_dir_of(beside);
         plain = dir ? asset_key_name(dir, asset_id, o->id) : NULL;
@@ -135,9 +158,10 @@ int key_out_prepare(struct key_out *o, const char *text, const char *beside, con
     if (rc != CLI_OK || !text || strcmp(text, "-") == 0)
         return rc;
     o->target = KEY_TO_FILE;
+    o->asset_id = asset_id;
     o->recipient = key_recipient(text, &o->target);
     rc = key_out_name(o, text, beside, asset_id);
-    if (rc == CLI_OK && lstat(o->path, &st) == 0)
+    if (rc == CLI_OK && key_out_is_file(o) && lstat(o->path, &st) == 0)
         return tbpkg_fail(o->path, "exists already",
                           "keep it, it may be the only copy of a key, and choose another name");
     return rc;
@@ -145,7 +169,7 @@ int key_out_prepare(struct key_out *o, const char *text, const char *beside, con
 
 int key_out_create(struct key_out *o)
 {
-    int r = o->path ? cli_newfile_open(&o->file, o->path, 0600) : 0;
+    int r = key_out_is_file(o) ? cli_newfile_open(&o->file, o->path, 0600) : 0;
 
     return r < 0 ? tbpkg_fail_errno(o->path, r) : CLI_OK;
 }
@@ -174,11 +198,33 @@ static int key_out_encrypt(struct key_out *o, const char *line, size_t len)
     return rc;
 }
 
+/* What is stored there under the name stays, as an earlier version. */
+static int key_out_store(struct key_out *o, const struct tb_key *key)
+{
+    char err[TB_AZURE_ERR_MAX], *id = NULL;
+
+    if (key_vault_put(&o->vault, o->asset_id, o->id, key, &id, err) < 0)
+        return tbpkg_fail(o->path, err, NULL);
+    tb_freep(&o->path);
+    o->path = id;
+    return CLI_OK;
+}
+
+int asset_key_read(const char *place, struct tb_key *ret)
+{
+    char err[TB_AZURE_ERR_MAX];
+    int r = key_vault_is_id(place) ? key_vault_get(place, ret, err) : tb_key_read_file(place, ret);
+
+    return r < 0 ? CLI_FAILED : CLI_OK;
+}
+
 int key_out_write(struct key_out *o, const struct tb_key *key)
 {
     char line[TB_KEY_HEX_CHARS + 2];
     int r = 0, rc = CLI_OK;
 
+    if (o->target == KEY_TO_VAULT)
+        return key_out_store(o, key);
     tb_hex_encode(key->b, TB_KEY_BYTES, line);
     line[TB_KEY_HEX_CHARS] = '\n';
     if (o->recipient)
@@ -195,7 +241,7 @@ int key_out_write(struct key_out *o, const struct tb_key *key)
 
 int key_out_commit(struct key_out *o)
 {
-    int r = o->path ? tb_newfile_commit(&o->file, false) : 0;
+    int r = key_out_is_file(o) ? tb_newfile_commit(&o->file, false) : 0;
 
     if (r == -EEXIST)
         return tbpkg_fail(o->path, "was created by another process meanwhile", "choose another name");
@@ -205,5 +251,6 @@ int key_out_commit(struct key_out *o)
 void key_out_clear(struct key_out *o)
 {
     tb_newfile_abort(&o->file);
+    key_vault_clear(&o->vault);
     tb_freep(&o->path);
 }

@@ -8,6 +8,7 @@
 #include "common/io.h"
 #include "common/secret.h"
 #include "provider/cli/command.h"
+#include "provider/azure/key_vault.h"
 #include "tbenc/tbenc.h"
 
 #define ASSET_KEY_ID_HEX (2 * TBENC_KEY_ID_BYTES)
@@ -16,7 +17,8 @@
 #define ASSET_KEY_OUT_HELP                                                                                   \
     "where the key goes: a FILE (0600, never replaced), a DIR/ (ID of asset and key make the name), '-' "    \
     "for "                                                                                                   \
-    "standard output, age:RECIPIENT or gpg:RECIPIENT for a file that only the recipient opens"
+    "standard output, age:RECIPIENT or gpg:RECIPIENT for a file that only the recipient opens, "             \
+    "akv:VAULT or akv:VAULT/SECRET for Azure Key Vault"
 
 /* Lower-case hex and a NUL. */
 int asset_key_id(const struct tb_key *key, char out[static ASSET_KEY_ID_HEX + 1]);
@@ -30,12 +32,14 @@ char *asset_key_name(const char *dir, const char *asset_id, const char *key_id);
 /* A regular file that seems to hold a key, clear or encrypted: nothing may replace it. */
 bool asset_key_is_file(const char *path);
 
-enum key_target { KEY_TO_STDOUT, KEY_TO_FILE, KEY_TO_AGE, KEY_TO_GPG };
+enum key_target { KEY_TO_STDOUT, KEY_TO_FILE, KEY_TO_AGE, KEY_TO_GPG, KEY_TO_VAULT };
 
 struct key_out {
     enum key_target target;
     const char *recipient; /* of age or gpg */
-    char *path;            /* what is written; NULL: standard output */
+    const char *asset_id;
+    char *path; /* what is written, in Key Vault the URL of the secret; NULL: standard output */
+    struct key_vault vault;
     char id[ASSET_KEY_ID_HEX + 1];
     struct tb_newfile file;
 };
@@ -49,6 +53,14 @@ int key_out_check(const struct cli *c, const char *text);
  * directory encrypted keys go, or NULL: here. */
 int key_out_prepare(struct key_out *o, const char *text, const char *beside, const char *asset_id,
                     const struct tb_key *key);
+/* The key goes into a file. */
+static inline bool key_out_is_file(const struct key_out *o)
+{
+    return o->path && o->target != KEY_TO_VAULT;
+}
+/* Where a key was put, read again from a file or from Key Vault. CLI_OK, or CLI_FAILED with nothing said:
+ * it is not there, or not to be read. */
+int asset_key_read(const char *place, struct tb_key *ret);
 /* Makes the temporary file. */
 int key_out_create(struct key_out *o);
 /* Writes the key there, on disk when it returns; or prints it. */

@@ -104,7 +104,7 @@ static int seal_check_outputs(struct asset_seal *s, const struct tb_key *key)
                              key);
     if (rc != CLI_OK)
         return rc;
-    key_path = s->key.path;
+    key_path = key_out_is_file(&s->key) ? s->key.path : NULL;
     if (seal_same_name(s->out_path, s->manifest_path) ||
         (key_path && (seal_same_name(key_path, s->manifest_path) || seal_same_name(key_path, s->out_path))))
         return cli_usage(s->cli, "--out, --manifest and --key-out must be different files");
@@ -197,7 +197,7 @@ static void seal_give_back(struct asset_seal *s)
         return;
     if (has_name && unlink(s->out_path) < 0 && errno != ENOENT)
         return;
-    if (s->key.path && !s->key.file.tmp_path)
+    if (key_out_is_file(&s->key) && !s->key.file.tmp_path)
         (void)unlink(s->key.path);
 }
 

@@ -351,14 +351,14 @@ int azure_auth_renew(struct azure_auth *a, char err[static TB_AZURE_ERR_MAX])
 
     switch (a->renew) {
     case AZURE_RENEW_PRINCIPAL:
-        r = azure_token_principal(getenv("AZURE_TENANT_ID"), getenv("AZURE_CLIENT_ID"), a->client_secret,
-                                  a->tls, &t, err);
+        r = azure_token_principal("storage.azure.com", getenv("AZURE_TENANT_ID"), getenv("AZURE_CLIENT_ID"),
+                                  a->client_secret, a->tls, &t, err);
         break;
     case AZURE_RENEW_IDENTITY:
         r = tb_azure_identity_token("storage.azure.com", auth_env("AZURE_CLIENT_ID"), &t, err);
         break;
     case AZURE_RENEW_CLI:
-        r = azure_token_cli(&t, err);
+        r = azure_token_cli("storage.azure.com", &t, err);
         break;
     default:
         return auth_fail(err, -ENOTSUP, "%s cannot be renewed", a->source);

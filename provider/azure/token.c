@@ -14,8 +14,6 @@
 #include "common/secret.h"
 #include "common/units.h"
 
-#define RESOURCE "https://storage.azure.com/"
-
 #define AZ_TIMEOUT_MS 60000
 
 static int token_fail(char *err, int r, const char *fmt, ...) _printf_(3, 4);
@@ -31,14 +29,15 @@ static int token_fail(char *err, int r, const char *fmt, ...)
 
 /* -- service principal ------------------------------------------------------------------------- */
 
-int azure_token_principal(const char *tenant, const char *client_id, const char *client_secret,
-                          const struct tb_http_tls *tls, struct tb_azure_token *ret,
-                          char err[static TB_AZURE_ERR_MAX])
+int azure_token_principal(const char *service, const char *tenant, const char *client_id,
+                          const char *client_secret, const struct tb_http_tls *tls,
+                          struct tb_azure_token *ret, char err[static TB_AZURE_ERR_MAX])
 {
     const char *host = getenv("AZURE_AUTHORITY_HOST");
     struct tb_http_tls with_http = tls ? *tls : (struct tb_http_tls){0};
-    char why[TB_HTTP_ERR_MAX];
+    char why[TB_HTTP_ERR_MAX], scope[AZURE_SCOPE_MAX];
 
+    snprintf(scope, sizeof(scope), "https://%s/.default", service);
     host = host && *host ? host : "https://login.microsoftonline.com";
     if (!tb_azure_tenant_valid(tenant))
         return token_fail(err, -EINVAL, "AZURE_TENANT_ID is not a tenant id or domain");
@@ -46,7 +45,7 @@ int azure_token_principal(const char *tenant, const char *client_id, const char 
         return token_fail(err, -EINVAL, "%s", why);
     with_http.allow_http = blob_url_is_loopback(host);
     return tb_azure_principal_token(&(struct tb_azure_principal){host, tenant, client_id, client_secret},
-                                    RESOURCE ".default", &with_http, ret, err);
+                                    scope, &with_http, ret, err);
 }
 
 /* -- Azure CLI --------------------------------------------------------------------------------- */
@@ -81,18 +80,20 @@ static ssize_t token_read_until_eof(int fd, char *buf, size_t len, uint64_t time
 }
 
 /* The child: stdout to the pipe, stderr discarded (az repeats what it was told there). */
-static _Noreturn void token_exec_az(int out)
+static _Noreturn void token_exec_az(const char *service, int out)
 {
+    char resource[AZURE_SCOPE_MAX];
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
         dup2(null, STDERR_FILENO) < 0)
         _exit(126);
-    execlp("az", "az", "account", "get-access-token", "--resource", RESOURCE, "-o", "json", (char *)NULL);
+    snprintf(resource, sizeof(resource), "https://%s/", service);
+    execlp("az", "az", "account", "get-access-token", "--resource", resource, "-o", "json", (char *)NULL);
     _exit(errno == ENOENT ? 127 : 126);
 }
 
-int azure_token_cli(struct tb_azure_token *ret, char err[static TB_AZURE_ERR_MAX])
+int azure_token_cli(const char *service, struct tb_azure_token *ret, char err[static TB_AZURE_ERR_MAX])
 {
     _cleanup_secret_ char *buf = tb_secret_alloc(4 * TB_AZURE_TOKEN_MAX);
     _cleanup_close_ int in = -1;
@@ -107,7 +108,7 @@ int azure_token_cli(struct tb_azure_token *ret, char err[static TB_AZURE_ERR_MAX
     in = pipefd[0];
     pid = fork();
     if (pid == 0)
-        token_exec_az(pipefd[1]);
+        token_exec_az(service, pipefd[1]);
     close(pipefd[1]);
     if (pid < 0)
         return token_fail(err, -EAGAIN, "fork: %s", strerror(errno));

@@ -68,7 +68,8 @@ static const struct tb_option publish_options[] = {
     TB_OPTION_HEADING_ROW("Encryption:"),
     ROWS_SOURCE(how),
     TB_OPTION(0, "key-out", "TARGET", TB_OPTION_STRING, key_out,
-              "where the key goes: a FILE, a DIR/ [the output directory], age:RECIPIENT or gpg:RECIPIENT"),
+              "where the key goes: a FILE, a DIR/ [the output directory], age:RECIPIENT, gpg:RECIPIENT or "
+              "akv:VAULT"),
     ROW_CHUNK_BYTES(chunk_bytes),
     ROW_NO_FINETUNE(no_finetune),
     TB_OPTION_HEADING_ROW("Storage; without a file, credentials are looked for as tbpkg upload --help says:"),

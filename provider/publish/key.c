@@ -73,6 +73,12 @@ int publish_key_missing(const struct publish *p)
     char id[ASSET_KEY_ID_HEX + 1];
 
     key_id_of(p, id);
+    if (file && key_vault_is_id(file))
+        return tbpkg_failf(
+            p->asset_id,
+            "key %s is needed; it is in %s; give it with --key-file: az keyvault secret show --id %s "
+            "--query value --output tsv",
+            id, file, file);
     if (publish_state_forgotten(&p->state, &with, &at))
         return tbpkg_failf(
             p->asset_id,

@@ -97,7 +97,7 @@ static int stream_open_source(struct asset_stream *s)
 
 static bool stream_key_read(struct asset_stream *s, const char *path, char id[static ASSET_KEY_ID_HEX + 1])
 {
-    return tb_key_read_file(path, &s->key) == 0 && asset_key_id(&s->key, id) == CLI_OK;
+    return asset_key_read(path, &s->key) == CLI_OK && asset_key_id(&s->key, id) == CLI_OK;
 }
 
 /* Gets the key that the journal names. STREAM_ANEW: it is not there, and nothing that may exist needs it. */
@@ -159,7 +159,7 @@ static int stream_put_key(struct asset_stream *s)
     if (tb_random(&s->key, sizeof(s->key)) < 0)
         return tbpkg_fail_errno("random key", -EIO);
     rc = key_out_prepare(&w->key, w->key_out, w->manifest_path, w->asset_id, &s->key);
-    if (rc == CLI_OK)
+    if (rc == CLI_OK && key_out_is_file(&w->key))
         rc = source_check_output(&w->source, "--key-out", w->key.path);
     if (rc == CLI_OK)
         rc = key_out_create(&w->key);
@@ -202,7 +202,8 @@ static int stream_begin(struct asset_stream *s)
         return rc;
     tb_freep(&j->key_file);
     tb_freep(&j->key_recipient);
-    j->key_file = realpath(s->seal.key.path, NULL); /* the next run may have another directory */
+    j->key_file = key_out_is_file(&s->seal.key) ? realpath(s->seal.key.path, NULL) /* not of this directory */
+                                                : strdup(s->seal.key.path);
     j->key_recipient = s->seal.key.recipient ? strdup(s->seal.key.recipient) : NULL;
     if (!j->key_file || (s->seal.key.recipient && !j->key_recipient))
         return tbpkg_fail_errno(s->seal.key.path, -ENOMEM);

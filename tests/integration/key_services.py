@@ -58,6 +58,9 @@ class Service:
             def do_POST(self):
                 self.answer("POST")
 
+            def do_PUT(self):
+                self.answer("PUT")
+
             def log_message(self, *args):
                 pass
 
@@ -128,6 +131,38 @@ class KeyVault(Service):
             raise Refusal(400, {"error": "invalid_request", "error_description": "Required metadata header or resource missing"})
         self.tokens.add(t := secrets.token_urlsafe(32))
         return {"access_token": t, "expires_in": "86399", "resource": "https://vault.azure.net", "token_type": "Bearer"}
+
+
+class SecretVault(KeyVault):
+    """Secrets of Key Vault: Set Secret and Get Secret. secrets: name -> versions in order, each (version, value, attributes). busy: so
+    many calls are answered 503."""
+
+    def __init__(self):
+        super().__init__()
+        self.secrets, self.busy = {}, 0
+
+    def handle(self, method, path, headers, body):
+        if path.startswith("/metadata/"):
+            return self.token(path, headers)
+        if headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
+            raise Refusal(401, {"error": {"code": "Unauthorized", "message": "[TokenExpired] the token is no longer valid"}})
+        if self.denied:
+            raise Refusal(403, {"error": {"code": "Forbidden", "message": "Caller is not authorized to perform action on resource"}})
+        if self.busy:
+            self.busy -= 1
+            raise Refusal(503, {"error": {"code": "ServiceUnavailable", "message": "try again"}})
+        m = re.fullmatch(r"/secrets/([0-9a-zA-Z-]{1,127})(?:/([0-9a-f]{32}))?\?api-version=7\.4", path)
+        if not m or (method == "PUT" and (m[2] or headers.get("Content-Type") != "application/json")):
+            raise Refusal(400, {"error": {"code": "BadParameter", "message": f"no such operation: {method} {path}"}})
+        if method == "PUT":
+            rq = json.loads(body)
+            if not isinstance(rq.pop("value", None), str) or not set(rq) <= {"contentType", "tags", "attributes"}:
+                raise Refusal(400, {"error": {"code": "BadParameter", "message": "the secret set parameters are malformed"}})
+            self.secrets.setdefault(m[1], []).append((secrets.token_hex(16), json.loads(body)["value"], rq))
+        elif method != "GET" or not any(not m[2] or v[0] == m[2] for v in self.secrets.get(m[1], [])):
+            raise Refusal(404, {"error": {"code": "SecretNotFound", "message": "A secret with this name was not found in this key vault"}})
+        version, value, more = [v for v in self.secrets[m[1]] if not m[2] or v[0] == m[2]][-1]
+        return {"value": value, "id": f"{self.url}/secrets/{m[1]}/{version}", **more}
 
 
 class Transit(Service):
