@@ -53,7 +53,7 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 LIBS := $(shell pkg-config --libs $(PKG) 2>/dev/null)
 
 # name of each program and the folder that holds it
-PROGRAMS := tbpkg tb-authorize tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-backup tb-configure tb-support tb-controlplane
+PROGRAMS := tbpkg tb-authorize tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-update tb-backup tb-configure tb-support tb-controlplane
 dir_tbpkg := provider
 dir_tb-authorize := services/authorize
 dir_tb-hydrate := services/hydrate
@@ -64,6 +64,7 @@ dir_tb-audit := services/audit
 dir_tb-billing := services/billing
 dir_tb-status := services/status
 dir_tb-backup := services/backup
+dir_tb-update := services/update
 dir_tb-support := services/support
 dir_tb-configure := services/configure
 dir_tb-controlplane := controlplane
@@ -268,6 +269,7 @@ install: all install-units
 	install -m 755 $(B)/tb-backup $(B)/tb-support $(DESTDIR)$(sbindir)/
 	ln -sf tb-backup $(DESTDIR)$(sbindir)/tb-restore
 	ln -sfr $(DESTDIR)$(libexecdir)/tb-billing $(DESTDIR)$(sbindir)/tb-billing
+	ln -sfr $(DESTDIR)$(libexecdir)/tb-update $(DESTDIR)$(sbindir)/tb-update
 	install -m 755 $(B)/libtbenc.so $(DESTDIR)$(libdir)/libtbenc.so.$(VERSION)
 	ln -sf libtbenc.so.$(VERSION) $(DESTDIR)$(libdir)/libtbenc.so.$(SOVERSION)
 	ln -sf libtbenc.so.$(SOVERSION) $(DESTDIR)$(libdir)/libtbenc.so
@@ -284,7 +286,7 @@ install: all install-units
 	ln -sf $(if $(filter $(prefix)/%,$(libexecdir)),../$(libexecdir:$(prefix)/%=%),$(libexecdir))/tb-configure $(DESTDIR)$(bindir)/tb-configure
 	install -m 644 services/configure/tb-configure.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-configure
 	install -m 644 services/status/tb-status.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-status
-	for n in audit backup billing support; do install -m 644 services/$$n/tb-$$n.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-$$n || exit; done
+	for n in audit backup billing support update; do install -m 644 services/$$n/tb-$$n.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-$$n || exit; done
 	ln -sf tb-backup $(DESTDIR)$(datadir)/bash-completion/completions/tb-restore
 	ln -sf tb-backup.8 $(DESTDIR)$(mandir)/man8/tb-restore.8
 

@@ -28,6 +28,11 @@ struct tb_config {
     char *target_dir;
     unsigned download_concurrency;
     uint64_t download_chunk_bytes;
+    /* another version of the asset */
+    char *update;               /* when it is switched to: tb_update_policy_parse() */
+    uint64_t switch_drain_us;   /* so long requests that are being served are waited for */
+    uint64_t switch_hold_us;    /* so long requests wait during a switch; 0: none does */
+    uint64_t switch_timeout_us; /* until then it must serve */
     /* delivery */
     enum tb_delivery delivery;
     char *pipe_path, *ready_signal, *model_dir;

@@ -9,6 +9,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/units.h"
+#include "common/update_policy.h"
 #include "common/usage.h"
 
 #define config_bad(f, s, ...) tb_findings_add(f, TB_FINDING_ERROR, 0, (s)->name, __VA_ARGS__)
@@ -135,6 +136,8 @@ static const char *config_check_endpoint(const char *v, bool insecure)
 
 static const char *config_check_text(const struct config_setting *s, const char *v, const struct tb_config *c)
 {
+    struct tb_update_policy policy;
+
     switch (s->kind) {
     case KIND_ID:
         return tb_id_valid(v) ? NULL : "must be 1 to 100 of A-Z a-z 0-9 _ -";
@@ -161,6 +164,8 @@ static const char *config_check_text(const struct config_setting *s, const char 
         return *v == '/' ? NULL : "must be an absolute path";
     case KIND_ADDR:
         return config_check_addr(v);
+    case KIND_UPDATE:
+        return tb_update_policy_parse(v, &policy) == 0 ? NULL : TB_UPDATE_POLICY_WORDS;
     default:
         return NULL;
     }

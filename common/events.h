@@ -43,6 +43,11 @@
 /* it is again; TB_CLOCK_OFF is 0 */
 #define TB_EVENT_CLOCK_RIGHT "c08e796d98c448d086c055ecda76427a"
 
+/* another version of the asset is downloaded, switched to, serves; TB_ASSET_VERSION */
+#define TB_EVENT_UPDATE "4210036938e84d0e8ed6fa3abe36448c"
+/* it did not serve, and the machine went back; TB_ASSET_VERSION, TB_REASON */
+#define TB_EVENT_UPDATE_FAILED "4cd5bbeaaa004401bf0b1c58decb3e3a"
+
 /* how a program ended, by its exit code: tb_outcome_log() */
 #define TB_EVENT_ENDED_NOINPUT "61d269d37ea54ec986924288248d4a56"
 #define TB_EVENT_ENDED_IOERR "0bb6c0068dc34cfc8a164c465a6eee44"
@@ -59,6 +64,7 @@
 #define TB_EVENT_FAULT_HYDRATE "a8036d000cc24f20a4d632849fecd41c"
 #define TB_EVENT_FAULT_LOAD "16f5fb664c434ae5843633ea3ce41117"
 #define TB_EVENT_FAULT_PROXY "2b8ef900274a4fdb93630d22b5eaa659"
+#define TB_EVENT_FAULT_UPDATE "6db8e232d6d44b0b9b368275d5869d7f"
 /* whatever tb-scratch and tb-repair say: their units name it, since a script has no other way that keeps the
  * message its unit's */
 #define TB_EVENT_SCRATCH "f82f29dab7a94f71816b96d64fd128c6"

@@ -113,9 +113,18 @@ static void facts_read_step(const char *run_dir, const char *name, struct tb_fac
     s->bytes_total = facts_uint(doc, "bytes_total");
     facts_copy_string(doc, "reason", s->reason, sizeof(s->reason));
     facts_copy_string(doc, "mode", s->mode, sizeof(s->mode));
+    s->version = facts_uint(doc, "asset_version");
     s->written_realtime_us = facts_written_us(run_dir, name);
     s->started_boottime_us = facts_uint(doc, "started_boottime_us");
     s->written_boottime_us = facts_uint(doc, "written_boottime_us");
+}
+
+static void facts_read_update(const char *run_dir, struct tb_facts *f)
+{
+    int r = tb_update_read(run_dir, &f->update);
+
+    if (r < 0)
+        facts_note_broken(f, TB_UPDATE_FILE, r);
 }
 
 /* The flag's existence is what counts, readable or not. */
@@ -182,6 +191,8 @@ void tb_facts_read(const char *run_dir, struct tb_facts *ret)
     facts_read_step(run_dir, HYDRATE_FILE, &f, &f.hydrate);
     facts_read_step(run_dir, "tb-decrypt/progress.json", &f, &f.decrypt);
     facts_read_step(run_dir, DELIVERY_FILE, &f, &f.delivery);
+    facts_read_step(run_dir, "tb-next/progress.json", &f, &f.next);
+    facts_read_update(run_dir, &f);
     facts_drop_leftovers(&f);
     *ret = f;
 }

@@ -12,6 +12,7 @@
 #include "common/contact.h"
 #include "common/lease_state.h"
 #include "common/units.h"
+#include "common/update_state.h"
 
 enum tb_state {
     TB_STATE_BOOT,
@@ -33,6 +34,7 @@ struct tb_step {
     uint64_t bytes_done, bytes_total;
     char reason[TB_REASON_MAX];
     char mode[8];                 /* of the delivery: "dir", "fifo" */
+    uint64_t version;             /* of the asset; 0: the file does not say */
     uint64_t written_realtime_us; /* when its writer last wrote the file; 0 when absent */
     /* By the boot clock, 0 when the file does not say: when the run began, and when the file was last
      * written. */
@@ -50,6 +52,8 @@ struct tb_facts {
     bool has_deadline;
     uint64_t deadline_boottime_us; /* end of grace */
     struct tb_step hydrate, decrypt, delivery;
+    struct tb_step next;       /* the download of another version beside the one that is served */
+    struct tb_update update;   /* and what becomes of it */
     struct tb_contact contact; /* with the control plane */
     int64_t clock_off_s;       /* of this machine's clock, as tb-billing knows; 0: within its tolerance */
     const char *broken;        /* a domain file below TB_RUN_DIR that is not what it should be; a constant */

@@ -6,6 +6,7 @@ network namespace of their own."""
 import json
 import os
 import pathlib
+import queue
 import select
 import shutil
 import ssl
@@ -78,14 +79,59 @@ class Unit:
         self.daemon.start()
 
 
+SYSTEMCTL = """#!/usr/bin/python3 -S
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect({path!r})
+s.sendall(" ".join(sys.argv[1:]).encode())
+s.shutdown(socket.SHUT_WR)
+sys.exit(int(s.recv(16)))
+"""
+
+
+class Systemctl:
+    """systemctl(1) for the programs of a Chain: what they ask of systemd, as (words, connection), for the supervisor to answer."""
+
+    def __init__(self, directory):
+        self.asked, path = queue.Queue(), str(directory / "systemctl.sock")
+        self.listener = unix_listener(path)
+        self.listener.listen(8)
+        self.bin = directory / "bin"
+        self.bin.mkdir(exist_ok=True)
+        program = self.bin / "systemctl"
+        program.write_text(SYSTEMCTL.format(path=path))
+        program.chmod(0o755)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                connection = self.listener.accept()[0]
+            except OSError:
+                return
+            text = b""
+            while more := connection.recv(4096):
+                text += more
+            self.asked.put(([w for w in text.decode().split() if not w.startswith("--")], connection))
+
+    @staticmethod
+    def answer(connection, status):
+        try:
+            connection.sendall(str(status).encode())
+        except OSError:  # who asked was killed
+            pass
+        connection.close()
+
+
 class Chain:
     """tb-authorize, tb-hydrate, tb-decrypt, tb-load with the runtime, tb-proxy and tb-billing over one directory.
 
-    env: TB_* settings that are added to (and win over) the ones made from directory and ports. runtime_exec: TB_RUNTIME_EXEC."""
+    env: TB_* settings that are added to (and win over) the ones made from directory and ports. runtime_exec: TB_RUNTIME_EXEC.
+    updates: with tb-update and what it starts; bus: a FakeSystemd that tells it how the runtime is."""
 
     def __init__(self, directory, ca, edc, contract="contract-allow", asset="tb-asset-e2e-001", env=None, runtime_exec=None,
                  public_port=0, health_port=0, runtime_port=8081, product_uuid=b"4c4c4544-0000-1111-2222-333344445555\n",
-                 billing=True, enrolment_code=None):
+                 billing=True, enrolment_code=None, updates=False, bus=None):
         d = self.dir = pathlib.Path(directory)
         self.run, self.state, self.target, self.log_dir = d / "run", d / "state", d / "target", d / "log"
         for p in (self.run, self.state, self.target, self.log_dir):
@@ -115,13 +161,16 @@ class Chain:
             "tb-proxy": self._unit("tb-proxy", listen={"http": self.http, "health": self.health}, private=True),
             "tb-authorize": self._unit("tb-authorize", listen={"keys": self.keys}, creds=self._own_credentials),
             "tb-hydrate": self._unit("tb-hydrate", wanted=False, oneshot=True,
-                                     creds=self._fetch("tb-hydrate", "sas-url", "manifest-url", "manifest-sha256")),
+                                     creds=self._fetch("tb-hydrate", "asset-version", "manifest-sha256", "manifest-url", "sas-url")),
             "tb-decrypt": self._unit("tb-decrypt", wanted=False, listen={"decrypt": self.decrypt},
                                      creds=self._fetch("tb-decrypt", "model-key", "manifest-sha256")),
             "tb-runtime": self._unit("tb-runtime", wanted=False, binary="tb-load", private=True),
         }
         if billing:
             self.units["tb-billing"] = self._unit("tb-billing")
+        self.systemctl, self.bus, self.runtime_stopped, self.waits_for_next = None, bus, False, []
+        if updates:
+            self._add_updates()
         self._stopping = threading.Event()
         self._thread = None
         self.error = None
@@ -134,6 +183,18 @@ class Chain:
 
     def _own_credentials(self):
         return {"product-uuid": self.product_uuid, **({"enrolment-code": self.enrolment_code.encode() + b"\n"} if self.enrolment_code else {})}
+
+    def _add_updates(self):
+        self.systemctl = Systemctl(self.dir)
+        update = {**self.env, "PATH": f"{self.systemctl.bin}:{os.environ['PATH']}"}
+        if self.bus:
+            update["DBUS_SYSTEM_BUS_ADDRESS"] = self.bus.address
+        self.units["tb-update"] = Unit(Daemon([program("tb-update"), "run"], env=update, runtime_dir=self.run / "tb-update",
+                                              state_dir=self.state / "tb-update", log=self.log_dir / "tb-update.log"))
+        self.next = Daemon([program("tb-hydrate"), "next"], env=self.env, runtime_dir=self.run / "tb-next",
+                           state_dir=self.state / "tb-next", log=self.log_dir / "tb-next.log",
+                           credentials=self._fetch("tb-next", "asset-version", "manifest-sha256", "manifest-url", "sas-url"))
+        self.switch = Daemon([program("tb-hydrate"), "switch"], env=self.env, log=self.log_dir / "tb-switch.log")
 
     def _fetch(self, unit, *names):
         def fetch():
@@ -153,7 +214,9 @@ class Chain:
         except Exception as e:  # shown by wait_state and stop
             self.error = e
         # Here and not in stop(): the programs die with the thread that started them.
-        for name in ("tb-proxy", "tb-runtime", "tb-decrypt", "tb-hydrate", "tb-billing", "tb-authorize"):
+        if self.systemctl:
+            self.next.stop()
+        for name in ("tb-update", "tb-proxy", "tb-runtime", "tb-decrypt", "tb-hydrate", "tb-billing", "tb-authorize"):
             if name in self.units:
                 self.units[name].daemon.stop()
 
@@ -164,16 +227,58 @@ class Chain:
         u = self.units
         authorized = u["tb-authorize"].daemon.notified("READY") == "1" and u["tb-authorize"].daemon.running()
         if self._suspended():
+            if self.systemctl and self.next.running():
+                self.next.stop()
             for name in ("tb-hydrate", "tb-decrypt", "tb-runtime"):
                 self._halt(name)
         elif authorized:
             u["tb-hydrate"].wanted = True
             done = u["tb-hydrate"].started and u["tb-hydrate"].daemon.rc == 0
-            u["tb-runtime"].wanted = done
+            u["tb-runtime"].wanted = done and not self.runtime_stopped
             self._activate_decrypt()
+        if self.systemctl:
+            self._serve_systemctl()
         for name, unit in u.items():
             self._reap(name, unit)
             self._begin(name, unit)
+
+    # -- what tb-update asks of systemd -------------------------------------------------------------------------------
+    def _serve_systemctl(self):
+        if self.bus:
+            unit = self.units["tb-runtime"]
+            failed = unit.started and unit.handled and not unit.daemon.running()
+            self.bus.units["tb-runtime.service"] = {"active": "failed" if failed else "active", "restarts": unit.restarts}
+        if self.waits_for_next and not self.next.running():
+            for connection in self.waits_for_next:
+                Systemctl.answer(connection, self.next.wait())
+            self.waits_for_next = []
+        while not self.systemctl.asked.empty():
+            words, connection = self.systemctl.asked.get()
+            status = self._systemctl(words, connection)
+            if status is not None:
+                Systemctl.answer(connection, status)
+
+    def _systemctl(self, words, connection):
+        runtime = self.units["tb-runtime"]
+        if words == ["start", "tb-next.service"]:
+            if not self.next.running():
+                self.next.start()
+            self.waits_for_next.append(connection)
+            return None
+        if words == ["stop", "tb-next.service"]:
+            self.next.stop()
+        elif words == ["start", "tb-switch.service"]:
+            return self.switch.start().wait(30)
+        elif words == ["stop", "tb-runtime.service"]:
+            self.runtime_stopped = True
+            self._halt("tb-runtime")
+        elif words == ["start", "tb-runtime.service"]:
+            self.runtime_stopped, runtime.restarts = False, 0
+            if not runtime.daemon.running():
+                runtime.started, runtime.not_before = False, 0.0
+        elif words != ["reset-failed", "tb-runtime.service"]:
+            return 4
+        return 0
 
     def _activate_decrypt(self):
         """Socket activation: a queued connection starts the service; it serves one and exits."""
@@ -213,7 +318,7 @@ class Chain:
         self._stopping.set()
         if self._thread:
             self._thread.join(120)
-        for s in (self.http, self.health, self.keys, self.decrypt):
+        for s in (self.http, self.health, self.keys, self.decrypt, *([self.systemctl.listener] if self.systemctl else [])):
             s.close()
         self.netns.close()
         shutil.rmtree(self.shm, ignore_errors=True)

@@ -28,6 +28,7 @@
 #include "common/hex.h"
 #include "common/secret.h"
 #include "common/units.h"
+#include "proxy/hold.h"
 #include "proxy/request_forward.h"
 #include "proxy/request_limits.h"
 #include "proxy/request_record.h"
@@ -589,6 +590,7 @@ static void exchange_end(void *request, enum tb_end how)
 
 const struct tb_handler tb_exchange_handler = {
     .begin = exchange_begin,
+    .hold = tb_hold_request,
     .body = exchange_body,
     .body_end = exchange_body_end,
     .refuse = exchange_refuse,

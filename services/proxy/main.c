@@ -353,6 +353,14 @@ static void state_changed(void *arg)
     struct program *p = arg;
 
     tb_events_tick(&p->server, tb_now_monotonic_us());
+    tb_listener_release(&p->server.listener);
+}
+
+static bool nothing_in_flight(void *arg)
+{
+    struct program *p = arg;
+
+    return p->server.metrics.in_flight == 0;
 }
 
 static void proxy_start_timers(struct program *p)
@@ -433,6 +441,7 @@ static int program_serve(struct program *p)
                                             .obstacle = audit_obstructed,
                                             .lost = state_file_lost,
                                             .changed = state_changed,
+                                            .idle = nothing_in_flight,
                                             .arg = p,
                                             .limits = {.upstream = p->server.upstream,
                                                        .limits = &p->server.runtime_limits,

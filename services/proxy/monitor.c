@@ -16,7 +16,8 @@
 /* Directories appear when their programs start. */
 static void monitor_watch_files(struct tb_monitor *m)
 {
-    static const char *const programs[] = {"tb-authorize", "tb-hydrate", "tb-decrypt", "tb-runtime"};
+    static const char *const programs[] = {"tb-authorize", "tb-hydrate", "tb-decrypt",
+                                           "tb-runtime",   "tb-next",    "tb-update"};
 
     m->watched = tb_file_watch_add(&m->files, m->run_dir);
     for (size_t i = 0; i < ARRAY_SIZE(programs); i++) {
@@ -157,7 +158,9 @@ static void monitor_write_file(const struct tb_monitor *m)
     if (doc && cJSON_AddStringToObject(doc, "state", tb_state_name(m->verdict.state)) &&
         cJSON_AddStringToObject(doc, "reason", m->verdict.reason) &&
         cJSON_AddStringToObject(doc, "since", since) &&
-        tb_json_add_uint(doc, "requests_processed", m->requests(m->arg)) >= 0)
+        tb_json_add_uint(doc, "requests_processed", m->requests(m->arg)) >= 0 &&
+        tb_json_add_uint(doc, "healthy_version", m->healthy_version) >= 0 &&
+        cJSON_AddBoolToObject(doc, "drained", m->drained))
         r = tb_state_write(m->own_dir, "proxy.json", doc, 0);
     if (r < 0)
         tb_warn("cannot write %s/proxy.json: %s", m->own_dir, strerror(-r));
@@ -197,6 +200,25 @@ static void monitor_derive(struct tb_monitor *m)
     m->changed(m->arg);
 }
 
+/* tb-update waits for it. */
+static void monitor_tell_update(struct tb_monitor *m)
+{
+    const struct tb_facts *f = &m->facts;
+    bool well = f->runtime_healthy && f->delivery.work == TB_WORK_COMPLETE;
+    uint64_t version = well ? f->delivery.version : 0;
+    bool drained = f->update.phase == TB_UPDATE_DRAINING && m->idle(m->arg);
+    bool news = m->phase != f->update.phase || m->healthy_version != version;
+
+    if (!news && m->drained == drained)
+        return;
+    m->phase = f->update.phase;
+    m->healthy_version = version;
+    m->drained = drained;
+    monitor_write_file(m);
+    if (news)
+        m->changed(m->arg);
+}
+
 static uint64_t monitor_files_period(const struct tb_monitor *m)
 {
     return m->watched ? TB_MONITOR_FILES_US : TB_MONITOR_FILES_UNWATCHED_US;
@@ -214,6 +236,8 @@ static uint64_t monitor_next_us(const struct tb_monitor *m, uint64_t now)
         next = (next + TB_USEC_PER_SEC - 1) / TB_USEC_PER_SEC * TB_USEC_PER_SEC;
     if (m->facts.has_deadline && m->facts.deadline_boottime_us > boot)
         next = MIN(next, now + (m->facts.deadline_boottime_us - boot));
+    if (m->facts.update.phase == TB_UPDATE_DRAINING && !m->drained)
+        next = MIN(next, now + TB_MONITOR_DRAIN_US);
     return MAX(next, now + 1000);
 }
 
@@ -227,6 +251,7 @@ static void monitor_run(struct tb_monitor *m)
     }
     monitor_probe(m, now);
     monitor_derive(m);
+    monitor_tell_update(m);
     tb_timer_set(m->loop, &m->timer, monitor_next_us(m, now));
 }
 

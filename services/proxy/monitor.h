@@ -24,6 +24,8 @@
 #define TB_MONITOR_PROBE_US 2000000ULL
 #define TB_MONITOR_PROBE_TIMEOUT_US 3000000ULL
 
+#define TB_MONITOR_DRAIN_US 50000ULL /* until no request is left, when tb-update waits for that */
+
 struct tb_monitor {
     struct tb_loop *loop;
     const char *run_dir; /* parent of the programs' runtime directories; borrowed */
@@ -34,7 +36,8 @@ struct tb_monitor {
     /* why no request could be recorded now; false: it could */
     bool (*obstacle)(void *arg, char out[static TB_REASON_MAX]);
     const char *(*lost)(void *arg); /* tb_facts_lost() */
-    void (*changed)(void *arg);     /* the state has changed */
+    void (*changed)(void *arg);     /* the state has changed, or what becomes of another version */
+    bool (*idle)(void *arg);        /* no request is being served */
     void *arg;
     struct tb_limits_fetch limits; /* asked for when the runtime becomes well */
     struct tb_facts facts;
@@ -45,7 +48,10 @@ struct tb_monitor {
     struct tb_timer timer;
     struct tb_call *probe;
     uint64_t read_us, probed_us; /* when that was done last */
-    bool watched;                /* all directories are */
+    uint64_t healthy_version;    /* what proxy.json says beside the state */
+    bool drained;
+    enum tb_update_phase phase;
+    bool watched; /* all directories are */
     bool started;
 };
 

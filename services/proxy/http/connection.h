@@ -62,6 +62,9 @@ struct tb_handler {
      * on: it is to be answered, and the connection closes after it. NULL: the connection is closed at
      * once, without an answer. */
     void *(*begin)(void *arg, struct tb_connection *c, const struct tb_request *rq);
+    /* Asked before the head at p is looked at, as far as it is here: true when it shall wait. It is asked
+     * again after each look, and at tb_listener_release(). NULL: none waits. */
+    bool (*hold)(void *arg, const char *p, size_t n);
     /* Bytes of the body. Returns how many were taken; when fewer than n, tb_connection_resume() asks for
      * the next call. */
     size_t (*body)(void *request, const char *p, size_t n);
@@ -136,6 +139,7 @@ struct tb_connection {
     struct tb_transport io;
     bool plain_http; /* on a TLS port: each request is refused */
     bool kept;       /* not its first request */
+    bool held;       /* its next request is here, and shall wait */
     void *request;
     /* What was read: [start, data) is body that the handler has not taken yet, [raw, len) is not looked at
      * yet. */

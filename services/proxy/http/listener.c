@@ -253,6 +253,15 @@ int tb_listener_start(struct tb_listener *l, int fd)
     return r;
 }
 
+void tb_listener_release(struct tb_listener *l)
+{
+    struct tb_connection *c;
+
+    LIST_FOREACH(c, &l->connections, entry)
+    if (c->held)
+        tb_connection_later(c);
+}
+
 void tb_listener_drain(struct tb_listener *l)
 {
     listener_set_accepting(l, false);

@@ -34,6 +34,8 @@ struct tb_listener {
 /* fd: a listening, non-blocking socket, which stays the caller's. The settings above are filled in before.
  * 0 or -errno. */
 int tb_listener_start(struct tb_listener *l, int fd);
+/* Asks again whether the requests that wait shall do so. */
+void tb_listener_release(struct tb_listener *l);
 /* Accepts no more, and closes each connection behind its answer. The socket is left as it is: another
  * process may have it too. */
 void tb_listener_drain(struct tb_listener *l);

@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/backoff.h"
+#include "common/domain_file.h"
+#include "common/events.h"
+#include "common/exit.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "common/signals.h"
+#include "common/units.h"
+#include "update/update.h"
+
+#define NEXT_UNIT "tb-next.service"
+#define RUNTIME_UNIT "tb-runtime.service"
+#define LOOK_BUSY_MS 200 /* while a switch goes on */
+#define LOOK_IDLE_MS (60 * 1000)  /* files say when they change; a clock that is set does not */
+#define GATHER_MS 20              /* changes that come together */
+#define DOWNLOAD_AGAIN_MS 5000    /* 5, 10, ... seconds */
+#define DOWNLOAD_CAP_MS (300 * 1000)
+#define SYSTEMD_EVERY_US TB_USEC_PER_SEC
+
+struct update_daemon {
+    const struct tb_config *cfg;
+    char *run_dir, *state_dir; /* its own ones */
+    int signal_fd, inotify_fd;
+    struct update_facts facts;
+    struct update_memory memory;
+    struct update_failure failure;
+    struct tb_backoff backoff;
+    pid_t download; /* systemctl start tb-next.service; 0: none */
+    uint64_t asked_systemd_us;
+    uint64_t hold_until_us;
+    struct tb_update written;
+    bool quit;
+};
+
+/* --- telling -------------------------------------------------------------------------------------------- */
+
+static void updater_log(int level, const char *event, uint64_t version, const char *text, const char *why)
+{
+    char v[48], reason[TB_REASON_MAX + 16];
+    const char *const fields[] = {v, reason, NULL};
+
+    snprintf(v, sizeof(v), "TB_ASSET_VERSION=%llu", (unsigned long long)version);
+    snprintf(reason, sizeof(reason), "TB_REASON=%s", why);
+    tb_log_full(level, event, fields, "version %llu %s%s%s", (unsigned long long)version, text,
+                *why ? ": " : "", why);
+}
+
+static const char *updater_when(const struct update_facts *f)
+{
+    static const char *const names[] = {
+        [TB_UPDATE_MANUAL] = "manual", [TB_UPDATE_RESTART] = "restart", [TB_UPDATE_WINDOW] = "window"};
+
+    return names[f->policy.mode];
+}
+
+static void updater_describe(const struct update_daemon *d, struct tb_update *u)
+{
+    const struct update_facts *f = &d->facts;
+    enum tb_update_phase phase = d->memory.phase;
+    bool pending = phase != TB_UPDATE_NONE;
+
+    memset(u, 0, sizeof(*u)); /* it is compared as bytes */
+    u->phase = phase;
+    u->serving = f->loaded ? f->loaded : f->choice.previous ? f->choice.previous : f->choice.version;
+    snprintf(u->when, sizeof(u->when), "%s", updater_when(f));
+    if (pending)
+        u->next = phase == TB_UPDATE_SWITCHING && f->choice.previous ? f->choice.version : f->wanted;
+    if (phase == TB_UPDATE_READY && f->policy.mode == TB_UPDATE_WINDOW)
+        u->switch_at_real_us = (uint64_t)tb_update_window_next(&f->policy, f->now) * TB_USEC_PER_SEC;
+    if (phase == TB_UPDATE_FAILED)
+        snprintf(u->reason, sizeof(u->reason), "%s", d->failure.reason);
+    if (phase == TB_UPDATE_DOWNLOADING && d->download == 0)
+        update_explain_download(d->cfg->run_dir, u->reason);
+    if (phase == TB_UPDATE_DRAINING || phase == TB_UPDATE_SWITCHING)
+        u->hold_until_boot_us = d->hold_until_us;
+}
+
+static void updater_tell(struct update_daemon *d)
+{
+    struct tb_update u;
+    int r;
+
+    updater_describe(d, &u);
+    if (memcmp(&u, &d->written, sizeof(u)) == 0)
+        return;
+    r = tb_update_write(d->run_dir, &u);
+    if (r < 0) {
+        tb_warn("cannot write %s/" TB_UPDATE_NAME ": %s", d->run_dir, strerror(-r));
+        return;
+    }
+    if (u.phase != d->written.phase || u.next != d->written.next)
+        tb_info("serving version %llu; next %llu: %s%s%s", (unsigned long long)u.serving,
+                (unsigned long long)u.next, tb_update_phase_name(u.phase), *u.reason ? ": " : "", u.reason);
+    tb_notify_status("Serving version %llu%s%s", (unsigned long long)u.serving,
+                     u.phase == TB_UPDATE_NONE ? "" : "; the next one: ",
+                     u.phase == TB_UPDATE_NONE ? "" : tb_update_phase_name(u.phase));
+    d->written = u;
+}
+
+/* Where tb-repair sees that what fails is on trial, and leaves it to us. */
+static void updater_mark_trial(const struct update_daemon *d, bool on)
+{
+    _cleanup_free_ char *path = tb_path_join(d->run_dir, "trial");
+
+    if (path && on)
+        (void)tb_write_file_atomic(path, "", 0, 0644);
+    else if (path)
+        (void)unlink(path);
+}
+
+/* --- doing ---------------------------------------------------------------------------------------------- */
+
+static void updater_fail(struct update_daemon *d, uint64_t version, const char *why)
+{
+    int r;
+
+    d->failure.version = version;
+    snprintf(d->failure.reason, sizeof(d->failure.reason), "%s", why);
+    d->facts.asked = false;
+    r = update_failure_write(d->state_dir, d->cfg->asset_id, &d->failure);
+    if (r < 0)
+        tb_warn("cannot write %s/failed.json: %s; a restart will try version %llu again", d->state_dir,
+                strerror(-r), (unsigned long long)version);
+}
+
+static void updater_forgive(struct update_daemon *d)
+{
+    d->failure = (struct update_failure){0};
+    (void)update_failure_write(d->state_dir, d->cfg->asset_id, &d->failure);
+    d->backoff.attempt = 0;
+    d->memory.download_at_us = 0;
+}
+
+static void updater_start_runtime(void)
+{
+    (void)update_systemctl("reset-failed", RUNTIME_UNIT);
+    (void)update_systemctl("start", RUNTIME_UNIT);
+}
+
+static void updater_take(struct update_daemon *d)
+{
+    uint64_t version = d->facts.wanted;
+
+    if (version == d->facts.choice.version)
+        return;
+    updater_mark_trial(d, true);
+    if (update_wish(d->cfg->run_dir, "take", version) != 0) {
+        updater_mark_trial(d, d->facts.choice.previous != 0);
+        updater_fail(d, version, "tb-switch.service could not choose it; see its log");
+    }
+}
+
+/* Two models do not fit: the old runtime goes before the new one comes. */
+static void updater_switch(struct update_daemon *d)
+{
+    updater_log(TB_LOG_INFO, TB_EVENT_UPDATE, d->facts.wanted, "is switched to", "");
+    updater_tell(d);
+    (void)update_systemctl("stop", RUNTIME_UNIT);
+    updater_take(d);
+    d->facts.asked = false;
+    updater_start_runtime();
+}
+
+static void updater_keep(struct update_daemon *d)
+{
+    if (update_wish(d->cfg->run_dir, "keep", 0) != 0)
+        return;
+    updater_mark_trial(d, false);
+    d->hold_until_us = 0;
+    d->facts.asked = false;
+    updater_forgive(d);
+    updater_log(TB_LOG_INFO, TB_EVENT_UPDATE, d->facts.choice.version, "serves", "");
+}
+
+static void updater_back(struct update_daemon *d, const char *why)
+{
+    uint64_t version = d->facts.choice.version;
+    char cause[TB_REASON_MAX], text[2 * TB_REASON_MAX];
+
+    update_explain_runtime(d->cfg->run_dir, cause);
+    snprintf(text, sizeof(text), "%s%s%s", why, *cause ? ": " : "", cause);
+    (void)update_systemctl("stop", RUNTIME_UNIT);
+    if (update_wish(d->cfg->run_dir, "back", 0) != 0)
+        return;
+    updater_mark_trial(d, false);
+    if (d->facts.wanted == version)
+        updater_fail(d, version, text);
+    updater_log(TB_LOG_ERR, TB_EVENT_UPDATE_FAILED, version, "is not served, back to the one before", text);
+    updater_start_runtime();
+}
+
+static void updater_download(struct update_daemon *d)
+{
+    pid_t pid = update_systemctl_begin("start", NEXT_UNIT);
+
+    if (pid < 0) {
+        tb_warn("cannot run systemctl: %s", strerror(-pid));
+        d->memory.download_at_us = d->facts.now_boot_us + tb_backoff_next_ms(&d->backoff, -1) * 1000;
+        return;
+    }
+    if (d->facts.download_of != d->facts.wanted) {
+        d->backoff.attempt = 0;
+        updater_log(TB_LOG_INFO, TB_EVENT_UPDATE, d->facts.wanted, "is downloaded beside the one that serves",
+                   "");
+    }
+    d->download = pid;
+    d->facts.download_of = d->facts.wanted;
+    d->facts.download_runs = true;
+}
+
+static void updater_reap(struct update_daemon *d)
+{
+    int status;
+
+    if (d->download == 0 || waitpid(d->download, &status, WNOHANG) <= 0)
+        return;
+    d->download = 0;
+    d->facts.download_runs = false;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        d->memory.download_at_us = tb_now_boottime_us() + tb_backoff_next_ms(&d->backoff, -1) * 1000;
+}
+
+static void updater_do(struct update_daemon *d, enum update_action a, const char *why)
+{
+    switch (a) {
+    case UPDATE_WAIT:
+        break;
+    case UPDATE_DOWNLOAD:
+        updater_download(d);
+        break;
+    case UPDATE_ABANDON:
+        (void)update_systemctl("stop", NEXT_UNIT);
+        break;
+    case UPDATE_TAKE:
+        updater_take(d);
+        break;
+    case UPDATE_DRAIN:
+        d->hold_until_us = d->facts.now_boot_us + d->cfg->switch_hold_us;
+        break;
+    case UPDATE_SWITCH:
+        updater_switch(d);
+        break;
+    case UPDATE_KEEP:
+        updater_keep(d);
+        break;
+    case UPDATE_BACK:
+        updater_back(d, why);
+        break;
+    }
+}
+
+/* --- looking -------------------------------------------------------------------------------------------- */
+
+static void updater_hear(struct update_daemon *d)
+{
+    _cleanup_free_ char *path = tb_path_join(d->run_dir, UPDATE_ASKED), *text = NULL;
+
+    if (!path || tb_read_file(path, 64, &text, NULL) < 0)
+        return;
+    (void)unlink(path);
+    updater_forgive(d);
+    d->facts.asked |= strncmp(text, "switch", 6) == 0;
+    tb_info("an operator asks: %.20s", text);
+}
+
+static bool updater_is_busy(const struct update_daemon *d)
+{
+    return d->memory.phase == TB_UPDATE_DRAINING || d->memory.phase == TB_UPDATE_SWITCHING;
+}
+
+static void updater_step(struct update_daemon *d)
+{
+    uint64_t now = tb_now_boottime_us();
+    bool ask = updater_is_busy(d) && now - d->asked_systemd_us >= SYSTEMD_EVERY_US;
+    const char *why = "";
+    enum update_action a;
+
+    updater_hear(d);
+    updater_reap(d);
+    if (ask)
+        d->asked_systemd_us = now;
+    update_look(d->cfg, ask, &d->facts);
+    /* Promoted anew: another version was wanted in between. */
+    if (d->failure.version && d->facts.wanted && d->facts.wanted != d->failure.version)
+        updater_forgive(d);
+    d->facts.failed = d->failure.version;
+    a = update_decide(&d->facts, &d->memory, &why);
+    updater_do(d, a, why);
+    if (d->memory.phase == TB_UPDATE_NONE)
+        d->facts.asked = false;
+    updater_tell(d);
+}
+
+/* Directories appear when their programs start. */
+static void updater_watch(struct update_daemon *d)
+{
+    static const char *const programs[] = {"tb-authorize", "tb-next", "tb-proxy", "tb-runtime", "tb-update"};
+    const uint32_t what = IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_CLOSE_WRITE;
+
+    (void)inotify_add_watch(d->inotify_fd, d->cfg->run_dir, IN_CREATE | IN_DELETE | IN_ONLYDIR);
+    for (size_t i = 0; i < ARRAY_SIZE(programs); i++) {
+        _cleanup_free_ char *dir = tb_path_join(d->cfg->run_dir, programs[i]);
+
+        if (dir)
+            (void)inotify_add_watch(d->inotify_fd, dir, what | IN_ONLYDIR);
+    }
+}
+
+static int updater_patience_ms(const struct update_daemon *d)
+{
+    uint64_t now = tb_now_boottime_us(), at = d->memory.download_at_us;
+
+    if (updater_is_busy(d))
+        return LOOK_BUSY_MS;
+    if (d->memory.phase == TB_UPDATE_DOWNLOADING && d->download == 0 && at > now)
+        return (int)MIN((at - now) / 1000 + 1, (uint64_t)LOOK_IDLE_MS);
+    return LOOK_IDLE_MS;
+}
+
+static void updater_wait(struct update_daemon *d)
+{
+    struct pollfd p[] = {{.fd = d->signal_fd, .events = POLLIN}, {.fd = d->inotify_fd, .events = POLLIN}};
+    char dust[4096];
+
+    if (poll(p, ARRAY_SIZE(p), updater_patience_ms(d)) <= 0)
+        return;
+    for (int signo; (signo = tb_signals_next(d->signal_fd)) > 0;)
+        d->quit |= signo != SIGCHLD;
+    if (p[1].revents) {
+        tb_sleep_ms(GATHER_MS);
+        while (read(d->inotify_fd, dust, sizeof(dust)) > 0)
+            ;
+    }
+}
+
+static int updater_open(struct update_daemon *d)
+{
+    struct tb_update left;
+    int r = tb_runtime_dir(d->cfg->run_dir, "tb-update", &d->run_dir);
+
+    if (r == 0)
+        r = tb_state_dir(d->cfg->state_dir, "tb-update", &d->state_dir);
+    if (r < 0)
+        return tb_error_errno(r, "cannot use the directories of tb-update in %s and %s", d->cfg->run_dir,
+                              d->cfg->state_dir);
+    d->signal_fd = tb_signals_open((const int[]){SIGCHLD, 0});
+    d->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (d->signal_fd < 0 || d->inotify_fd < 0)
+        return tb_error_errno(d->signal_fd < 0 ? d->signal_fd : -errno, "cannot wait for events");
+    update_failure_read(d->state_dir, d->cfg->asset_id, &d->failure);
+    /* Killed in the middle of a switch: nobody else starts the runtime again. */
+    if (tb_update_read(d->cfg->run_dir, &left) == 0 && left.phase == TB_UPDATE_SWITCHING)
+        updater_start_runtime();
+    return 0;
+}
+
+int update_run(const struct tb_config *c)
+{
+    struct update_daemon d = {.cfg = c,
+                              .backoff = {.base_ms = DOWNLOAD_AGAIN_MS, .cap_ms = DOWNLOAD_CAP_MS},
+                              .facts = {.drain_us = c->switch_drain_us, .timeout_us = c->switch_timeout_us},
+                              .written = {.phase = _TB_UPDATE_PHASE_MAX}};
+
+    if (tb_update_policy_parse(c->update, &d.facts.policy) < 0)
+        return TB_EXIT_CONFIG;
+    if (updater_open(&d) < 0)
+        return TB_EXIT_IOERR;
+    updater_watch(&d);
+    update_look(c, false, &d.facts);
+    updater_mark_trial(&d, d.facts.has_serving && d.facts.choice.previous);
+    tb_notify_ready("Looking");
+    while (!d.quit) {
+        updater_watch(&d); /* first: what changes while it is looked at is looked at again */
+        updater_step(&d);
+        updater_wait(&d);
+    }
+    tb_notify_stopping();
+    /* A stop is a suspension or a restart: what is under way goes on from the files, nobody waits for it. */
+    d.memory.phase = TB_UPDATE_NONE;
+    if (d.written.hold_until_boot_us)
+        updater_tell(&d);
+    tb_close(d.signal_fd);
+    tb_close(d.inotify_fd);
+    free(d.run_dir);
+    free(d.state_dir);
+    return TB_EXIT_OK;
+}

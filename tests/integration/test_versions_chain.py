@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promotions end to end: the control plane, the chain with tb-update, and an inference server that says what it serves. systemd is
+played by Chain (e2e-vagrant/lib/chain.py)."""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import signal
+import threading
+import time
+import types
+
+import pytest
+
+from chain import Chain
+from controlplane_server import ASSET, BLOBS, Sealed, Server
+from fake_systemd import FakeSystemd
+from tbsys import read_json, wait_for
+
+RUNTIME = '''
+import hashlib, http.server, os, sys, time
+data = open(sys.argv[1], "rb").read()
+if data.startswith(b"will not start"):
+    sys.exit(3)
+if data.startswith(b"is slow"):
+    time.sleep(1.5)
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.reply(503 if data.startswith(b"is never well") and self.path == "/health" else 200)
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(float(body or b"0"))
+        self.reply(200)
+    def reply(self, status):
+        text = hashlib.sha256(data).hexdigest().encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+    def log_message(self, *args):
+        pass
+class Httpd(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+Httpd(("127.0.0.1", int(sys.argv[2])), Handler).serve_forever()
+'''
+
+
+class Fleet:
+    """A provider with versions of one asset, and one machine of a customer's."""
+
+    def __init__(self, tmp, plane):
+        self.tmp, self.plane, self.sha, self.n, self.chain = tmp, plane, {}, 0, None
+        self.contract = f"c-{tmp.name}"[:60].replace("[", "-").replace("]", "")
+        self.asset = f"a-{hashlib.sha256(str(tmp).encode()).hexdigest()[:12]}"
+        plane.cli("contract", "add", self.contract, "--asset", self.asset, "--mode", "open", "--lease", "3600")
+        self.script = tmp / "runtime.py"
+        self.script.write_text(RUNTIME)
+
+    def publish(self, text, **wrong):
+        """Registers and promotes the next version."""
+        self.n += 1
+        plain = text + b" weights" * 20000 + str(self.n).encode()
+        sealed = Sealed(hashlib.sha256(self.asset.encode() + bytes([self.n])).hexdigest(), plain)
+        sealed = retitled(sealed, self.asset)
+        self.sha[self.n] = hashlib.sha256(plain).hexdigest()
+        path = f"{self.asset}-{self.n}"
+        status, body, _ = self.plane.register(BLOBS.put(sealed, path), asset=self.asset, sealed=sealed, replace=True,
+                                              manifest_sha256=sealed.manifest_sha256)
+        assert status in (200, 201), body
+        return self.n
+
+    def promote(self, n):
+        self.plane.cli("asset", "promote", self.asset, "--version", str(n))
+
+    def start(self, policy="manual", bus=None, **env):
+        ca = types.SimpleNamespace(cert=self.plane.data / "ca.crt")
+        self.chain = Chain(self.tmp / "machine", ca, f"https://localhost:{self.plane.port}", self.contract, self.asset,
+                           runtime_exec=f"/usr/bin/python3 {self.script} {{model}} 8081", billing=False, updates=True, bus=bus,
+                           env={"TB_INSECURE_HTTP": "true", "TB_UPDATE": policy, "TB_ROUTES": "/v1/*", "TB_LOG_LEVEL": "debug",
+                                "TB_SWITCH_DRAIN": "20s", "TB_SWITCH_HOLD": "60s", **env}).start()
+        self.chain.wait_state("Ready")
+        return self.chain
+
+    def ask_now(self):
+        os.kill(self.chain.pid("tb-authorize"), signal.SIGHUP)
+
+    def update(self):
+        return read_json(self.chain.run / "tb-update" / "update.json")
+
+    def serving(self):
+        return read_json(self.chain.target / "serving.json")
+
+    def wait_update(self, state, timeout=40, **more):
+        def reached():
+            u = self.update()
+            return u.get("state") == state and all(u.get(k) == v for k, v in more.items())
+        try:
+            wait_for(reached, timeout, f"update {state} {more}")
+        except AssertionError as e:
+            raise AssertionError(f"{e}: {self.update()} {self.serving()} {self.chain.status()}\n{self.chain.logs(40)}") from None
+
+    def tell(self, word):
+        path = self.chain.run / "tb-update" / "asked"
+        path.with_suffix(".new").write_text(word)
+        path.with_suffix(".new").rename(path)
+
+    def served(self, seconds=0, timeout=90):
+        """(status, version that answered)"""
+        c = http.client.HTTPConnection("127.0.0.1", self.chain.public_port, timeout=timeout)
+        try:
+            c.request("POST", "/v1/echo", str(seconds) if seconds else "0")
+            r = c.getresponse()
+            text = r.read().decode()
+            return r.status, {v: k for k, v in self.sha.items()}.get(text, text)
+        finally:
+            c.close()
+
+
+def retitled(sealed, asset):
+    """The manifest names the asset."""
+    sealed.manifest["asset_id"] = asset
+    import tbenc_ref
+    sealed.text = tbenc_ref.format_manifest(sealed.manifest).encode()
+    sealed.manifest_sha256 = hashlib.sha256(sealed.text).hexdigest()
+    return sealed
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("plane") / "data", "--seed") as s:
+        yield s
+
+
+@pytest.fixture
+def fleet(tmp_path, plane):
+    f = Fleet(tmp_path, plane)
+    f.publish(b"one")
+    with contextlib.ExitStack() as stack:
+        f.bus = FakeSystemd(tmp_path)
+        stack.callback(f.bus.close)
+        stack.callback(lambda: f.chain and f.chain.stop())
+        yield f
+
+
+class Clients:
+    """Who asks all the time, and takes note of each answer."""
+
+    def __init__(self, fleet, n=3):
+        self.fleet, self.answers, self.stopping = fleet, [], threading.Event()
+        self.threads = [threading.Thread(target=self._ask_on) for _ in range(n)]
+        for t in self.threads:
+            t.start()
+
+    def _ask_on(self):
+        while not self.stopping.wait(0.02):
+            self.answers.append(self.fleet.served(0.05))
+
+    def stop(self):
+        self.stopping.set()
+        for t in self.threads:
+            t.join(120)
+        return self.answers
+
+
+def test_a_promotion_is_served_without_a_refused_request(fleet):
+    fleet.start(bus=fleet.bus)
+    assert fleet.served() == (200, 1) and fleet.serving()["version"] == 1
+    clients = Clients(fleet)
+    fleet.publish(b"is slow")
+    fleet.ask_now()
+    fleet.wait_update("ready", serving=1, next=2)
+    assert fleet.served() == (200, 1), "downloaded beside, and not switched to"
+    fleet.tell("switch")
+    fleet.wait_update("none", serving=2)
+    wait_for(lambda: (200, 2) in clients.answers, what="an answer of the new one")
+    answers = clients.stop()
+    assert set(answers) == {(200, 1), (200, 2)}, [a for a in answers if a[0] != 200]
+    versions = [v for _, v in answers]
+    assert versions.index(2) > 3
+    wait_for(lambda: not (fleet.chain.target / "model.manifest.json").exists(), what="the old ciphertext to go")
+    assert set(os.listdir(fleet.chain.target)) == {"serving.json", f"{fleet.asset}@2"}
+    assert {r["status"] for r in fleet.chain.audit() if r["path"] == "/v1/echo"} == {200}
+
+
+def test_rollback_is_promoting_the_older_one(fleet):
+    fleet.publish(b"two")
+    fleet.start()
+    assert fleet.served() == (200, 2)
+    fleet.promote(1)
+    fleet.ask_now()
+    fleet.wait_update("ready", serving=2, next=1)
+    fleet.promote(2)  # and that is taken back before anybody switched
+    fleet.ask_now()
+    fleet.wait_update("none", serving=2)
+    fleet.promote(1)
+    fleet.ask_now()
+    fleet.wait_update("ready", serving=2, next=1)
+    fleet.tell("switch")
+    fleet.wait_update("none", serving=1)
+    assert fleet.served() == (200, 1)
+
+
+@pytest.mark.parametrize("text, why", [(b"will not start", "ended again and again"), (b"is never well", "within TB_SWITCH_TIMEOUT")])
+def test_a_version_that_does_not_serve_gives_way_and_is_not_tried_again(fleet, text, why):
+    fleet.start(bus=fleet.bus, TB_SWITCH_TIMEOUT="6s")
+    bad = fleet.publish(text)
+    fleet.ask_now()
+    fleet.wait_update("ready", next=bad)
+    fleet.tell("switch")
+    fleet.wait_update("failed", serving=1, next=bad)
+    assert why in fleet.update()["reason"], fleet.update()
+    fleet.chain.wait_state("Ready")
+    assert fleet.served() == (200, 1) and fleet.serving() == {"asset_id": fleet.asset, "version": 1, "beside": False}
+    os.kill(fleet.chain.pid("tb-update"), signal.SIGKILL)  # it remembers
+    wait_for(lambda: fleet.chain.units["tb-update"].restarts >= 1, what="tb-update's restart")
+    fleet.ask_now()
+    fleet.wait_update("failed", serving=1, next=bad)
+    good = fleet.publish(b"three")
+    fleet.ask_now()
+    fleet.wait_update("ready", serving=1, next=good)
+    fleet.tell("switch")
+    fleet.wait_update("none", serving=good)
+    assert fleet.served() == (200, good)
+    assert set(os.listdir(fleet.chain.target)) == {"serving.json", f"{fleet.asset}@{good}"}
+
+
+def test_a_failed_version_is_tried_again_when_told(fleet):
+    fleet.start(bus=fleet.bus)
+    bad = fleet.publish(b"will not start")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=bad)
+    fleet.tell("switch")
+    fleet.wait_update("failed", next=bad)
+    fleet.chain.wait_state("Ready")
+    fleet.script.write_text(RUNTIME.replace("will not start", "does start"))
+    fleet.tell("retry")
+    fleet.wait_update("ready", serving=1, next=bad)
+    fleet.tell("switch")
+    fleet.wait_update("none", serving=bad)
+    assert fleet.served() == (200, bad)
+
+
+def test_the_next_start_of_the_runtime_takes_it(fleet):
+    fleet.start("restart", bus=fleet.bus)
+    fleet.publish(b"two")
+    fleet.ask_now()
+    wait_for(lambda: fleet.serving().get("version") == 2, what="the choice")
+    fleet.wait_update("ready", serving=1, next=2)
+    assert fleet.served() == (200, 1), "the one that serves goes on"
+    assert fleet.serving()["previous"] == 1
+    os.kill(fleet.chain.pid("tb-runtime"), signal.SIGKILL)
+    fleet.wait_update("none", serving=2)
+    assert fleet.served() == (200, 2) and "previous" not in fleet.serving()
+
+
+def test_in_the_window(fleet):
+    """A window that is open now; and one that is not, which says when."""
+    now = time.localtime()
+    day = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"][(now.tm_wday + 2) % 7]
+    fleet.start(f"window {day} 02:00-02:01", bus=fleet.bus)
+    fleet.publish(b"two")
+    fleet.ask_now()
+    fleet.wait_update("ready", serving=1, next=2, when="window")
+    assert "T" in fleet.update()["switch_at"]
+    fleet.chain.stop()
+    fleet.start("window 00:00-24:00", bus=fleet.bus)
+    fleet.wait_update("none", serving=2)
+    assert fleet.served() == (200, 2)
+
+
+def test_a_wait_has_an_end(fleet):
+    """A model that takes longer than TB_SWITCH_HOLD: a 503 with Retry-After, and then the new one."""
+    fleet.start(bus=fleet.bus, TB_SWITCH_HOLD="1s", TB_SWITCH_TIMEOUT="4s")
+    fleet.publish(b"is never well")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=2)
+    fleet.tell("switch")
+    fleet.wait_update("switching")
+    c = http.client.HTTPConnection("127.0.0.1", fleet.chain.public_port, timeout=60)
+    c.request("POST", "/v1/echo", "0")
+    r = c.getresponse()
+    assert (r.status, r.headers["Retry-After"]) == (503, "5") and json.loads(r.read())["error"]["code"] == "not_ready"
+    assert fleet.chain.status()["state"] != "Ready"
+    fleet.wait_update("failed")
+    fleet.chain.wait_state("Ready")
+
+
+def test_what_is_in_flight_ends_before_the_switch(fleet):
+    fleet.start(bus=fleet.bus)
+    fleet.publish(b"two")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=2)
+    answers = []
+    t = threading.Thread(target=lambda: answers.append(fleet.served(3)))
+    t.start()
+    wait_for(lambda: "tb_requests_in_flight 1" in metrics(fleet), what="the request in flight")
+    fleet.tell("switch")
+    fleet.wait_update("draining")
+    assert fleet.served() == (200, 2), "who comes now waits, and is served by the new one"
+    t.join()
+    assert answers == [(200, 1)]
+
+
+def metrics(fleet):
+    c = http.client.HTTPConnection("127.0.0.1", fleet.chain.health_port, timeout=10)
+    c.request("GET", "/metrics")
+    return c.getresponse().read().decode()
+
+
+def test_promoted_while_suspended(fleet):
+    fleet.start(bus=fleet.bus)
+    fleet.plane.cli("contract", "revoke", fleet.contract)
+    fleet.ask_now()
+    fleet.chain.wait_state("Suspended")
+    fleet.publish(b"two")
+    assert fleet.update().get("state") == "none"
+    fleet.plane.cli("contract", "add", fleet.contract, "--asset", fleet.asset, "--mode", "open", "--replace")
+    fleet.ask_now()
+    fleet.chain.wait_state("Ready")
+    assert fleet.served() == (200, 1), "it resumes with what it has"
+    fleet.wait_update("ready", serving=1, next=2)
+    fleet.tell("switch")
+    fleet.wait_update("none", serving=2)
+
+
+def test_kills_of_tb_update_at_any_moment(fleet):
+    """The next one finishes the work: in the end the promoted version serves, and nothing of another one is left."""
+    fleet.start(bus=fleet.bus)
+    for i in range(4):
+        n = fleet.publish(f"round {i}".encode())
+        fleet.ask_now()
+        for j in range(5):
+            time.sleep(0.05 + 0.11 * ((i * 5 + j * 3) % 7))
+            with contextlib.suppress(AttributeError, ProcessLookupError):
+                os.kill(fleet.chain.pid("tb-update"), signal.SIGKILL)
+            wait_for(lambda: fleet.chain.units["tb-update"].daemon.notified("READY") == "1", what="tb-update")
+            fleet.tell("switch")
+        wait_for(lambda: fleet.serving().get("version") == n and "previous" not in fleet.serving(), 60, f"version {n}")
+        fleet.wait_update("none", serving=n)
+        assert fleet.served() == (200, n)
+        assert set(os.listdir(fleet.chain.target)) == {"serving.json", f"{fleet.asset}@{n}"}

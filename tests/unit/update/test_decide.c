@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "update/decide.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/units.h"
+
+#define S TB_USEC_PER_SEC
+
+static struct update_facts f;
+static struct update_memory m;
+static const char *why;
+
+/* Version 1 serves and is wanted. */
+static int setup(void **state)
+{
+    f = (struct update_facts){.policy = {.mode = TB_UPDATE_MANUAL},
+                              .drain_us = 30 * S,
+                              .timeout_us = 600 * S,
+                              .now_boot_us = 1000 * S,
+                              .lease_serving = true,
+                              .wanted = 1,
+                              .has_serving = true,
+                              .choice = {.asset_id = "a", .version = 1},
+                              .loaded = 1,
+                              .healthy = 1};
+    m = (struct update_memory){0};
+    return 0;
+}
+
+static void expect_action(enum update_action want, enum tb_update_phase phase, int line)
+{
+    enum update_action got = update_decide(&f, &m, &why);
+
+    if (got != want || m.phase != phase)
+        fail_msg("line %d: action %d, phase %s", line, got, tb_update_phase_name(m.phase));
+}
+#define EXPECT(action, phase) expect_action(UPDATE_##action, TB_UPDATE_##phase, __LINE__)
+
+static void on_trial(void)
+{
+    f.wanted = f.choice.version = 2;
+    f.choice.previous = 1;
+    f.complete = 2;
+    f.loaded = f.healthy = 0;
+}
+
+static void test_nothing_to_do(void **state)
+{
+    EXPECT(WAIT, NONE);
+    f.wanted = 0; /* a control plane without versions */
+    EXPECT(WAIT, NONE);
+    f.wanted = 2;
+    f.lease_serving = false;
+    EXPECT(WAIT, NONE);
+    f.lease_serving = true;
+    f.has_serving = false;
+    EXPECT(WAIT, NONE);
+}
+
+static void test_download_then_wait_for_the_operator(void **state)
+{
+    f.wanted = 2;
+    EXPECT(DOWNLOAD, DOWNLOADING);
+    f.download_runs = true;
+    f.download_of = 2;
+    EXPECT(WAIT, DOWNLOADING);
+    f.download_runs = false;
+    m.download_at_us = f.now_boot_us + 1;
+    EXPECT(WAIT, DOWNLOADING);
+    f.now_boot_us++;
+    EXPECT(DOWNLOAD, DOWNLOADING);
+    f.complete = 2;
+    EXPECT(WAIT, READY);
+    f.asked = true;
+    EXPECT(DRAIN, DRAINING);
+    EXPECT(WAIT, DRAINING);
+    f.drained = true;
+    EXPECT(SWITCH, SWITCHING);
+}
+
+static void test_other_promotions_meanwhile(void **state)
+{
+    f.wanted = 2;
+    f.download_runs = true;
+    f.download_of = 2;
+    EXPECT(WAIT, DOWNLOADING);
+    f.wanted = 3;
+    EXPECT(ABANDON, DOWNLOADING);
+    f.wanted = 1; /* rolled back */
+    EXPECT(ABANDON, NONE);
+    f.download_runs = false;
+    EXPECT(WAIT, NONE);
+    f.wanted = f.complete = 2;
+    f.asked = true;
+    EXPECT(DRAIN, DRAINING);
+    f.wanted = 3; /* while requests are waited for */
+    EXPECT(WAIT, NONE);
+    EXPECT(DOWNLOAD, DOWNLOADING);
+}
+
+static void test_requests_are_waited_for_so_long(void **state)
+{
+    f.wanted = f.complete = 2;
+    f.asked = true;
+    EXPECT(DRAIN, DRAINING);
+    f.now_boot_us += 30 * S - 1;
+    EXPECT(WAIT, DRAINING);
+    f.now_boot_us++;
+    EXPECT(SWITCH, SWITCHING);
+    setup(state);
+    f.wanted = f.complete = 2;
+    f.asked = true;
+    f.loaded = 0; /* nobody is served */
+    EXPECT(SWITCH, SWITCHING);
+}
+
+static void test_restart_chooses_and_lets_it_serve_on(void **state)
+{
+    f.policy.mode = TB_UPDATE_RESTART;
+    f.wanted = f.complete = 2;
+    EXPECT(TAKE, READY);
+    f.choice = (struct tb_serving){.asset_id = "a", .version = 2, .previous = 1};
+    f.now_boot_us += 100000 * S; /* however long */
+    EXPECT(WAIT, READY);
+    f.loaded = f.healthy = 0; /* the runtime starts anew */
+    EXPECT(WAIT, SWITCHING);
+    f.loaded = f.healthy = 2;
+    EXPECT(KEEP, SWITCHING);
+    f.choice.previous = 0;
+    EXPECT(WAIT, NONE);
+}
+
+static void test_a_choice_that_waits_can_be_hurried_and_changed(void **state)
+{
+    f.policy.mode = TB_UPDATE_RESTART;
+    f.wanted = f.complete = 2;
+    f.choice = (struct tb_serving){.asset_id = "a", .version = 2, .previous = 1};
+    f.asked = true;
+    EXPECT(DRAIN, DRAINING);
+    f.drained = true;
+    EXPECT(SWITCH, SWITCHING);
+    m = (struct update_memory){0};
+    f.asked = f.drained = false;
+    f.wanted = 3;
+    EXPECT(DOWNLOAD, DOWNLOADING);
+    f.complete = 3;
+    EXPECT(TAKE, READY);
+    f.wanted = f.complete = 1;
+    EXPECT(TAKE, READY);
+}
+
+static void test_a_trial_ends_one_way_or_the_other(void **state)
+{
+    on_trial();
+    EXPECT(WAIT, SWITCHING);
+    f.loaded = 2;
+    EXPECT(WAIT, SWITCHING);
+    f.healthy = 1; /* what the proxy saw last */
+    EXPECT(WAIT, SWITCHING);
+    f.now_boot_us += 600 * S;
+    EXPECT(BACK, SWITCHING);
+    assert_non_null(strstr(why, "TB_SWITCH_TIMEOUT"));
+    m = (struct update_memory){0};
+    f.runtime_failed = true;
+    EXPECT(BACK, SWITCHING);
+    f.runtime_failed = false;
+    f.restarts = 7;
+    EXPECT(WAIT, SWITCHING);
+    f.restarts = 0; /* started anew: counted anew */
+    EXPECT(WAIT, SWITCHING);
+    f.restarts = 3;
+    EXPECT(BACK, SWITCHING);
+    f.restarts = 0;
+    f.wanted = 1;
+    EXPECT(BACK, SWITCHING);
+    assert_non_null(strstr(why, "promoted"));
+}
+
+static void test_a_suspension_proves_nothing(void **state)
+{
+    on_trial();
+    EXPECT(WAIT, SWITCHING);
+    f.lease_serving = false;
+    f.now_boot_us += 10000 * S;
+    f.runtime_failed = true;
+    EXPECT(WAIT, SWITCHING);
+    f.lease_serving = true;
+    f.runtime_failed = false;
+    EXPECT(WAIT, SWITCHING);
+}
+
+static void test_what_failed_waits_to_be_told(void **state)
+{
+    f.wanted = f.failed = 2;
+    EXPECT(WAIT, FAILED);
+    f.complete = 2;
+    f.policy.mode = TB_UPDATE_RESTART;
+    EXPECT(WAIT, FAILED);
+    f.asked = true;
+    EXPECT(DRAIN, DRAINING);
+    setup(state);
+    f.wanted = 3;
+    f.failed = 2;
+    EXPECT(DOWNLOAD, DOWNLOADING);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_nothing_to_do, setup),
+        cmocka_unit_test_setup(test_download_then_wait_for_the_operator, setup),
+        cmocka_unit_test_setup(test_other_promotions_meanwhile, setup),
+        cmocka_unit_test_setup(test_requests_are_waited_for_so_long, setup),
+        cmocka_unit_test_setup(test_restart_chooses_and_lets_it_serve_on, setup),
+        cmocka_unit_test_setup(test_a_choice_that_waits_can_be_hurried_and_changed, setup),
+        cmocka_unit_test_setup(test_a_trial_ends_one_way_or_the_other, setup),
+        cmocka_unit_test_setup(test_a_suspension_proves_nothing, setup),
+        cmocka_unit_test_setup(test_what_failed_waits_to_be_told, setup),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
