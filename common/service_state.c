@@ -28,6 +28,15 @@ enum tb_work tb_work_from_string(const char *s)
     return TB_WORK_RUNNING;
 }
 
+int tb_next_percent(const struct tb_facts *f)
+{
+    const struct tb_step *s = &f->next;
+
+    if (s->version != f->update.next || s->bytes_total == 0)
+        return -1;
+    return (int)(100.0 * (double)MIN(s->bytes_done, s->bytes_total) / (double)s->bytes_total);
+}
+
 bool tb_lease_over(const struct tb_facts *f, uint64_t now_boottime_us)
 {
     return f->has_deadline && now_boottime_us >= f->deadline_boottime_us;

@@ -77,6 +77,9 @@ void tb_state_derive(const struct tb_facts *f, uint64_t now_boottime_us, struct 
 /* True when the lease's deadline has passed: asked at every request, between two looks at the files. */
 bool tb_lease_over(const struct tb_facts *f, uint64_t now_boottime_us);
 
+/* How far the download of the next version is, in percent; -1: not known. */
+int tb_next_percent(const struct tb_facts *f);
+
 const char *tb_state_name(enum tb_state s); /* "Boot", ... as the first TrustBridge spelled them */
 /* The word of a progress file; an unknown one is work in progress. */
 enum tb_work tb_work_from_string(const char *s);

@@ -8,9 +8,8 @@
 #include "common/units.h"
 
 static const char *const update_phase_names[_TB_UPDATE_PHASE_MAX] = {
-    [TB_UPDATE_NONE] = "none",           [TB_UPDATE_DOWNLOADING] = "downloading",
-    [TB_UPDATE_READY] = "ready",         [TB_UPDATE_DRAINING] = "draining",
-    [TB_UPDATE_SWITCHING] = "switching", [TB_UPDATE_FAILED] = "failed",
+    [TB_UPDATE_NONE] = "none",         [TB_UPDATE_DOWNLOADING] = "downloading", [TB_UPDATE_READY] = "ready",
+    [TB_UPDATE_DRAINING] = "draining", [TB_UPDATE_SWITCHING] = "switching",     [TB_UPDATE_FAILED] = "failed",
 };
 
 const char *tb_update_phase_name(enum tb_update_phase p)
@@ -78,4 +77,48 @@ int tb_update_read(const char *run_dir, struct tb_update *ret)
     if (tb_rfc3339_parse(update_string(o, "switch_at"), &ret->switch_at_real_us) < 0)
         ret->switch_at_real_us = 0;
     return 0;
+}
+
+static void describe_ready(const struct tb_update *u, char *out, size_t size)
+{
+    char at[TB_RFC3339_MAX];
+
+    if (u->switch_at_real_us)
+        snprintf(out, size, "complete, switched to at %s", tb_rfc3339_format(u->switch_at_real_us, 0, at));
+    else if (strcmp(u->when, "restart") == 0)
+        snprintf(out, size, "complete, served from the runtime's next start on");
+    else
+        snprintf(out, size, "complete, switched to by tb-update switch");
+}
+
+void tb_update_describe(const struct tb_update *u, int percent, char out[static TB_REASON_MAX + 96])
+{
+    char what[TB_REASON_MAX + 64];
+
+    *out = '\0';
+    switch (u->phase) {
+    case TB_UPDATE_DOWNLOADING:
+        if (*u->reason)
+            snprintf(what, sizeof(what), "cannot be downloaded: %s", u->reason);
+        else if (percent >= 0)
+            snprintf(what, sizeof(what), "downloading, %d %%", percent);
+        else
+            snprintf(what, sizeof(what), "downloading");
+        break;
+    case TB_UPDATE_READY:
+        describe_ready(u, what, sizeof(what));
+        break;
+    case TB_UPDATE_DRAINING:
+        snprintf(what, sizeof(what), "waiting for the requests that are being served");
+        break;
+    case TB_UPDATE_SWITCHING:
+        snprintf(what, sizeof(what), "being loaded");
+        break;
+    case TB_UPDATE_FAILED:
+        snprintf(what, sizeof(what), "did not serve: %s", u->reason);
+        break;
+    default:
+        return;
+    }
+    snprintf(out, TB_REASON_MAX + 96, "version %llu: %s", (unsigned long long)u->next, what);
 }

@@ -33,6 +33,9 @@ struct tb_update {
 const char *tb_update_phase_name(enum tb_update_phase p);
 /* dir: RUN/tb-update. 0 or -errno. */
 int tb_update_write(const char *dir, const struct tb_update *u);
+/* The sentence for people about the next version; percent: of its download, -1 when that is not known. ""
+ * when there is none. */
+void tb_update_describe(const struct tb_update *u, int percent, char out[static TB_REASON_MAX + 96]);
 /* run_dir: RUN. -ENOENT: there is none. What makes no sense in it reads as absent. */
 int tb_update_read(const char *run_dir, struct tb_update *ret);
 

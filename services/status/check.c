@@ -3,20 +3,22 @@
 #include <string.h>
 
 #include "common/units.h"
-#include "status/status.h"
+#include "status/conclude.h"
 
 #define CERTIFICATE_RANGE "s;1209600:;1:" /* two weeks */
 
 static const char *const check_words[] = {"OK", "WARNING", "CRITICAL", "UNKNOWN"};
 
-static enum tb_status_level check_level(const struct tb_conclusion *c)
+static enum tb_status_level check_level(const struct tb_snapshot *s, const struct tb_conclusion *c)
 {
     enum tb_status_level level = TB_STATUS_OK;
 
     if (c->exit_code == TB_STATUS_UNKNOWN)
         return TB_STATUS_UNSURE;
-    /* On its way, with nothing wrong: not served yet, and no alarm. */
-    if (c->exit_code != TB_STATUS_READY)
+    /* On its way, with nothing wrong: not served yet, and no alarm. Another version is on its way as planned,
+     * and requests wait for it. */
+    if (c->exit_code != TB_STATUS_READY &&
+        !(tb_status_is_switching(s) && c->n_problems == 0 && strcmp(c->state, "Suspended") != 0))
         level = c->n_problems > 0 || strcmp(c->state, "Suspended") == 0 || strcmp(c->state, "Down") == 0
                     ? TB_STATUS_CRITICAL
                     : TB_STATUS_WARNING;
@@ -132,7 +134,7 @@ char *tb_status_check(const struct tb_snapshot *s, const struct tb_conclusion *c
                         *figures = check_text(s, c, check_figures);
     char *line = NULL;
 
-    *ret = check_level(c);
+    *ret = check_level(s, c);
     if (!sentence || !figures ||
         asprintf(&line, "TRUSTBRIDGE %s: %s%s%s", check_words[*ret], sentence, *figures ? " |" : "",
                  figures) < 0)

@@ -417,6 +417,7 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
     conclude_unreached(s, ret);
     if (strcmp(ret->state, "Suspended") == 0)
         conclude_suspension(&w);
+    tb_status_add_update(&w);
     w.audit_explained = tb_status_add_full_disks(s, ret);
     conclude_door(&w);
     conclude_audit(&w);
@@ -428,8 +429,10 @@ void tb_status_conclude(const struct tb_snapshot *s, struct tb_conclusion *ret)
     tb_status_add_settings(&w);
     conclude_lost(&w);
     conclude_lease(&w);
-    conclude_steps(&w);
-    conclude_runtime(&w);
+    if (!tb_status_is_switching(s)) {
+        conclude_steps(&w);
+        conclude_runtime(&w);
+    }
     tb_status_add_units(&w);
     if (s->facts.broken)
         conclude_broken(s, ret);

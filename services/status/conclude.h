@@ -24,6 +24,9 @@ enum tb_status_level tb_status_work_level(const struct tb_status_work *w);
 /* It has failed, or is started again and again. */
 bool tb_status_unit_failing(const struct tb_unit *u);
 
+/* One version is being replaced by another. */
+bool tb_status_is_switching(const struct tb_snapshot *s);
+void tb_status_add_update(struct tb_status_work *w);
 void tb_status_add_settings(struct tb_status_work *w);
 /* What brings the model was stopped by hand: that explains where its work stands. */
 void tb_status_add_stopped_model(struct tb_status_work *w);

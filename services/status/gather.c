@@ -73,6 +73,9 @@ static void gather_make_plain_facts(struct tb_facts *f)
     tb_text_plain(f->contact.client.error);
     tb_text_plain(f->contact.ca.path);
     tb_text_plain(f->contact.ca.error);
+    tb_text_plain(f->update.reason);
+    tb_text_plain(f->update.when);
+    gather_make_plain_step(&f->next);
     gather_make_plain_step(&f->hydrate);
     gather_make_plain_step(&f->decrypt);
     gather_make_plain_step(&f->delivery);

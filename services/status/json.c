@@ -170,6 +170,25 @@ static void json_add_problems(cJSON *doc, const struct tb_conclusion *c)
     }
 }
 
+static void json_add_version(cJSON *doc, const struct tb_facts *f)
+{
+    const struct tb_update *u = &f->update;
+    cJSON *o = u->serving ? cJSON_AddObjectToObject(doc, "asset_version") : NULL;
+
+    if (!o)
+        return;
+    tb_json_add_uint(o, "serving", u->serving);
+    if (u->next)
+        tb_json_add_uint(o, "next", u->next);
+    cJSON_AddStringToObject(o, "state", tb_update_phase_name(u->phase));
+    cJSON_AddStringToObject(o, "when", u->when);
+    json_add_string(o, "reason", u->reason);
+    if (u->switch_at_real_us)
+        json_add_time(o, "switch_at", u->switch_at_real_us);
+    if (u->phase == TB_UPDATE_DOWNLOADING && tb_next_percent(f) >= 0)
+        tb_json_add_uint(o, "percent", (uint64_t)tb_next_percent(f));
+}
+
 char *tb_status_json(const struct tb_snapshot *s, const struct tb_conclusion *c, bool one_line)
 {
     _cleanup_json_ cJSON *doc = cJSON_CreateObject();
@@ -186,6 +205,7 @@ char *tb_status_json(const struct tb_snapshot *s, const struct tb_conclusion *c,
     json_add_string(doc, "asset_id", s->proxy.asset_id[0] ? s->proxy.asset_id : f->asset_id);
     if (s->proxy.has_requests)
         tb_json_add_uint(doc, "requests_processed", s->proxy.requests);
+    json_add_version(doc, f);
     json_add_lease(doc, s);
     json_add_step(doc, "hydrate", s, &f->hydrate, "tb-hydrate.service");
     json_add_step(doc, "decrypt", s, &f->decrypt, "tb-decrypt.service");

@@ -207,6 +207,20 @@ static void render_step(const struct render_page *p, const char *name, const str
     }
 }
 
+static void render_version(const struct render_page *p)
+{
+    const struct tb_update *u = &p->s->facts.update;
+    char text[TB_REASON_MAX + 96];
+
+    if (u->serving == 0)
+        return;
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)u->serving);
+    render_row(p, "version", text);
+    tb_update_describe(u, tb_next_percent(&p->s->facts), text);
+    if (*text)
+        render_row(p, "next", text);
+}
+
 static void render_weights(const struct render_page *p)
 {
     const struct tb_step *s = &p->s->facts.delivery;
@@ -320,6 +334,7 @@ static void render_page(const struct render_page *p)
     render_since(p);
     render_row(p, "contract", s->proxy.contract_id[0] ? s->proxy.contract_id : s->facts.contract_id);
     render_row(p, "asset", s->proxy.asset_id[0] ? s->proxy.asset_id : s->facts.asset_id);
+    render_version(p);
     render_lease(p);
     render_step(p, "download", &s->facts.hydrate, "tb-hydrate.service");
     if (strcmp(p->c->state, "Suspended") != 0) /* then it tells of weights that are gone */

@@ -42,8 +42,7 @@ static int command_status(const char *run_dir, struct tb_update *ret)
 
     if (r == 0)
         return 0;
-    tb_error("cannot read %s/" TB_UPDATE_FILE ": %s; is tb-update.service active?", run_dir,
-             strerror(-r));
+    tb_error("cannot read %s/" TB_UPDATE_FILE ": %s; is tb-update.service active?", run_dir, strerror(-r));
     return r == -ENOENT ? TB_EXIT_NOINPUT : TB_EXIT_IOERR;
 }
 

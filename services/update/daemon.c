@@ -19,10 +19,10 @@
 
 #define NEXT_UNIT "tb-next.service"
 #define RUNTIME_UNIT "tb-runtime.service"
-#define LOOK_BUSY_MS 200 /* while a switch goes on */
-#define LOOK_IDLE_MS (60 * 1000)  /* files say when they change; a clock that is set does not */
-#define GATHER_MS 20              /* changes that come together */
-#define DOWNLOAD_AGAIN_MS 5000    /* 5, 10, ... seconds */
+#define LOOK_BUSY_MS 200         /* while a switch goes on */
+#define LOOK_IDLE_MS (60 * 1000) /* files say when they change; a clock that is set does not */
+#define GATHER_MS 20             /* changes that come together */
+#define DOWNLOAD_AGAIN_MS 5000   /* 5, 10, ... seconds */
 #define DOWNLOAD_CAP_MS (300 * 1000)
 #define SYSTEMD_EVERY_US TB_USEC_PER_SEC
 
@@ -210,7 +210,7 @@ static void updater_download(struct update_daemon *d)
     if (d->facts.download_of != d->facts.wanted) {
         d->backoff.attempt = 0;
         updater_log(TB_LOG_INFO, TB_EVENT_UPDATE, d->facts.wanted, "is downloaded beside the one that serves",
-                   "");
+                    "");
     }
     d->download = pid;
     d->facts.download_of = d->facts.wanted;

@@ -103,7 +103,6 @@ enum update_action update_decide(const struct update_facts *f, struct update_mem
         return decide_phase(m, TB_UPDATE_NONE, UPDATE_ABANDON);
     /* Chosen already, while the old one serves on: an operator, or a window, need not wait for that. */
     if (c->previous && (f->asked || f->policy.mode == TB_UPDATE_WINDOW))
-        return f->complete == f->wanted ? decide_ready(f, m)
-                                        : decide_phase(m, TB_UPDATE_READY, UPDATE_WAIT);
+        return f->complete == f->wanted ? decide_ready(f, m) : decide_phase(m, TB_UPDATE_READY, UPDATE_WAIT);
     return decide_phase(m, c->previous ? TB_UPDATE_READY : TB_UPDATE_NONE, UPDATE_WAIT);
 }

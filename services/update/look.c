@@ -119,8 +119,8 @@ int update_failure_write(const char *state_dir, const char *asset_id, const stru
         return -ENOMEM;
     if (w->version == 0)
         return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
-    if (!cJSON_AddStringToObject(o, "asset_id", asset_id) ||
-        tb_json_add_uint(o, "version", w->version) < 0 || !cJSON_AddStringToObject(o, "reason", w->reason))
+    if (!cJSON_AddStringToObject(o, "asset_id", asset_id) || tb_json_add_uint(o, "version", w->version) < 0 ||
+        !cJSON_AddStringToObject(o, "reason", w->reason))
         return -ENOMEM;
     return tb_state_write(state_dir, "failed.json", o, 1);
 }

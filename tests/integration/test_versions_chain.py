@@ -173,6 +173,9 @@ def test_a_promotion_is_served_without_a_refused_request(fleet):
     fleet.publish(b"is slow")
     fleet.ask_now()
     fleet.wait_update("ready", serving=1, next=2)
+    wait_for(lambda: fleet.chain.status()["asset_version"] == {"serving": 1, "next": 2, "state": "ready", "when": "manual"}, what="/status")
+    assert 'tb_asset_version{which="serving"} 1\ntb_asset_version{which="next"} 2\n' in metrics(fleet)
+    assert 'tb_update_state{state="ready"} 1\n' in metrics(fleet)
     assert fleet.served() == (200, 1), "downloaded beside, and not switched to"
     fleet.tell("switch")
     fleet.wait_update("none", serving=2)

@@ -142,13 +142,37 @@ static int health_add_surroundings(cJSON *doc, struct tb_server *s)
     return health_add_certificate(doc, &seen.server);
 }
 
+/* The version that serves, the next one, and what becomes of it. */
+static int health_add_version(cJSON *doc, const struct tb_facts *f)
+{
+    const struct tb_update *u = &f->update;
+    cJSON *o = u->serving ? cJSON_AddObjectToObject(doc, "asset_version") : NULL;
+    char at[TB_RFC3339_MAX];
+
+    if (!u->serving)
+        return 0;
+    if (!o || tb_json_add_uint(o, "serving", u->serving) < 0 ||
+        (u->next && tb_json_add_uint(o, "next", u->next) < 0) ||
+        !cJSON_AddStringToObject(o, "state", tb_update_phase_name(u->phase)) ||
+        !cJSON_AddStringToObject(o, "when", u->when) ||
+        (u->reason[0] && !cJSON_AddStringToObject(o, "reason", u->reason)))
+        return -ENOMEM;
+    if (u->switch_at_real_us &&
+        !cJSON_AddStringToObject(o, "switch_at", tb_rfc3339_format(u->switch_at_real_us, 0, at)))
+        return -ENOMEM;
+    if (u->phase != TB_UPDATE_DOWNLOADING || tb_next_percent(f) < 0)
+        return 0;
+    return tb_json_add_uint(o, "percent", (uint64_t)tb_next_percent(f));
+}
+
 static int health_add_details(cJSON *doc, struct tb_server *s)
 {
     const char *expires_at = s->monitor.facts.expires_at;
 
     if (!cJSON_AddStringToObject(doc, "asset_id", s->config->asset_id) ||
         !cJSON_AddStringToObject(doc, "contract_id", s->config->contract_id) ||
-        tb_json_add_uint(doc, "requests_processed", tb_server_requests(s)) < 0)
+        tb_json_add_uint(doc, "requests_processed", tb_server_requests(s)) < 0 ||
+        health_add_version(doc, &s->monitor.facts) < 0)
         return -ENOMEM;
     if (expires_at[0] ? !cJSON_AddStringToObject(doc, "lease_expires_at", expires_at)
                       : !cJSON_AddNullToObject(doc, "lease_expires_at"))

@@ -158,7 +158,7 @@ static void metrics_steps(const struct tb_facts *f, struct tb_buf *o)
     const struct {
         const char *name;
         const struct tb_step *step;
-    } all[] = {{"hydrate", &f->hydrate}, {"decrypt", &f->decrypt}};
+    } all[] = {{"hydrate", &f->hydrate}, {"decrypt", &f->decrypt}, {"next", &f->next}};
 
     metrics_head(o, "tb_step_done_bytes", "gauge", "Bytes that a step of the start has done.");
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
@@ -168,6 +168,22 @@ static void metrics_steps(const struct tb_facts *f, struct tb_buf *o)
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
         tb_buf_printf(o, "tb_step_size_bytes{step=\"%s\"} %llu\n", all[i].name,
                       (unsigned long long)all[i].step->bytes_total);
+}
+
+static void metrics_versions(const struct tb_facts *f, struct tb_buf *o)
+{
+    const struct tb_update *u = &f->update;
+
+    if (u->serving == 0)
+        return;
+    metrics_head(o, "tb_asset_version", "gauge",
+                 "The version of the asset that serves, and the next one; 0: there is none.");
+    tb_buf_printf(o, "tb_asset_version{which=\"serving\"} %llu\ntb_asset_version{which=\"next\"} %llu\n",
+                  (unsigned long long)u->serving, (unsigned long long)u->next);
+    metrics_head(o, "tb_update_state", "gauge", "1 for what becomes of the next version, else 0.");
+    for (int i = 0; i < _TB_UPDATE_PHASE_MAX; i++)
+        tb_buf_printf(o, "tb_update_state{state=\"%s\"} %d\n", tb_update_phase_name((enum tb_update_phase)i),
+                      (int)u->phase == i);
 }
 
 static void metrics_timestamp(struct tb_buf *o, const char *name, const char *help, uint64_t realtime_us)
@@ -315,6 +331,7 @@ static void metrics_state(const struct tb_server *s, struct tb_buf *o)
                    s->monitor.verdict.failed);
     metrics_lease(f, o);
     metrics_steps(f, o);
+    metrics_versions(f, o);
     metrics_single(o, "tb_runtime_healthy", "gauge", "1 when the runtime's health endpoint answers 200.",
                    f->runtime_healthy);
 }

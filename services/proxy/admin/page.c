@@ -185,6 +185,20 @@ static void page_put_lease(struct page_fields *p, const struct tb_facts *f)
         page_put(p, "lease_more", "%s", "no end is set");
 }
 
+static void page_put_version(struct page_fields *p, const struct tb_facts *f)
+{
+    const struct tb_update *u = &f->update;
+    char next[TB_REASON_MAX + 96];
+
+    tb_update_describe(u, tb_next_percent(f), next);
+    page_put(p, "asset_version_class", "%s", u->phase == TB_UPDATE_FAILED ? "wait" : "");
+    if (u->serving)
+        page_put(p, "asset_version", "%llu", (unsigned long long)u->serving);
+    else
+        page_put(p, "asset_version", "not known");
+    page_put(p, "asset_version_more", "%s", *next ? next : "no other one is promoted");
+}
+
 static void page_put_accounting(struct page_fields *p, const struct tb_server *s)
 {
     const struct tb_metrics *m = &s->metrics;
@@ -214,6 +228,7 @@ static void page_fill(struct page_fields *p, const struct tb_server *s)
     page_put_traffic(p, s);
     page_put_lease(p, &s->monitor.facts);
     page_put_accounting(p, s);
+    page_put_version(p, &s->monitor.facts);
 }
 
 /* --- as HTML and as JSON -------------------------------------------------------------------------------- */

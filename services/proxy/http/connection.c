@@ -593,13 +593,3 @@ size_t tb_connection_body_here(const struct tb_connection *c)
 {
     return c->data - c->start;
 }
-
-const char *tb_connection_address(const struct tb_connection *c)
-{
-    return c->address;
-}
-
-bool tb_connection_is_tls(const struct tb_connection *c)
-{
-    return c->io.ssl != NULL;
-}

@@ -264,3 +264,13 @@ bool tb_connection_ask(struct tb_connection *c)
     tb_connection_flush(c);
     return true;
 }
+
+const char *tb_connection_address(const struct tb_connection *c)
+{
+    return c->address;
+}
+
+bool tb_connection_is_tls(const struct tb_connection *c)
+{
+    return c->io.ssl != NULL;
+}
