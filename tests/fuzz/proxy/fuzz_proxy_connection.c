@@ -129,8 +129,8 @@ static void fuzz_end(void *request, enum tb_end how)
     free(request);
 }
 
-static const struct tb_handler handler = {fuzz_begin,    fuzz_body, fuzz_body_end, fuzz_refuse,
-                                          fuzz_writable, fuzz_ask,  fuzz_end};
+static const struct tb_handler handler = {fuzz_begin,  NULL,          fuzz_body, fuzz_body_end,
+                                          fuzz_refuse, fuzz_writable, fuzz_ask,  fuzz_end};
 
 static struct tb_connection *connect_pair(int *ret_client)
 {

@@ -59,7 +59,7 @@ static void closed(struct tb_port *p, struct tb_connection *c)
     connection = NULL;
 }
 
-static const struct tb_handler handler = {begin, body, nothing, refuse, nothing, ask_never, end};
+static const struct tb_handler handler = {begin, NULL, body, nothing, refuse, nothing, ask_never, end};
 
 static int setup(void **state)
 {
