@@ -81,6 +81,8 @@ static const struct cp_command commands[] = {
      "For an event that is too old to be sent again and whose last request had no answer: look in Partner "
      "Center what\n"
      "the marketplace has."},
+    {"restored", NULL, NULL, cp_no_options, "make a database that was restored from a backup safe to serve",
+     cp_run_restored, NULL},
     {"offer", "add", "OFFER", cp_offer_add_options, "say which contract a purchase of a plan makes",
      cp_run_offer_add,
      "One of the same name is replaced. Purchases that waited for it get their contracts; those that have "

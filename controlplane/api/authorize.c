@@ -137,6 +137,8 @@ static int authorize_judge_contract(struct cp_store *s, struct decision *d)
         refused = "contract_expired";
     else if (strcmp(c->asset_id, CP_ANY_ASSET) != 0 && strcmp(c->asset_id, d->q.asset_id) != 0)
         refused = "asset_mismatch";
+    else if (c->mode == CP_MODE_OPEN && d->rq->client_auth == CP_CLIENT_UNTRUSTED)
+        refused = "client_certificate_untrusted"; /* --client-ca is for contracts that name no other */
     if (c->mode != CP_MODE_OPEN)
         r = authorize_identify(s, d);
     if (refused)
@@ -411,7 +413,9 @@ static void authorize_answer_fault(const struct decision *d, struct cp_reply *re
         return;
     case FAULT_KEY:
         tb_error("authorize: the key of %s (wrapped by %s) does not open with this control plane's key: with "
-                 "a master.key, restore the file or register the asset again",
+                 "a master.key, restore the file; with --kek, name the key that wrapped it, as --kek-old if "
+                 "it is not "
+                 "the current one; else register the asset again",
                  d->q.asset_id,
                  *d->current.asset.wrapped.kek_id ? d->current.asset.wrapped.kek_id : "an unnamed key");
         break;
@@ -518,7 +522,11 @@ static void authorize_answer(struct cp_store *s, struct decision *d, struct cp_r
             d->rq->peer, d->reason ? "denied, " : "authorized", d->reason ? d->reason : "");
     authorize_tell_usage(d);
     authorize_count(d);
-    if (d->reason)
+    if (d->reason && d->rq->client_auth == CP_CLIENT_UNTRUSTED &&
+        strcmp(d->reason, "client_certificate_untrusted") == 0)
+        cp_answer(ret, 403, "status", "denied", "reason", d->reason, "message",
+                  "the TLS client certificate is not one of its CA, or expired");
+    else if (d->reason)
         cp_answer(ret, 200, "status", "denied", "reason", d->reason);
     else
         authorize_answer_key(d, ret);

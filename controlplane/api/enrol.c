@@ -14,12 +14,14 @@ struct enrol {
     struct cp_enrol q;
     struct cp_identity id; /* of the key */
     char code_sha256[CP_CODE_HASH_HEX + 1];
+    char resource[TB_APPLICATION_MAX + 1]; /* of its managed identity, instead of a code; "" */
     const char *reason;
 };
 
 static void enrol_clear(struct enrol *e)
 {
     tb_erase(e->q.code, sizeof(e->q.code));
+    tb_erase(e->q.identity_token, sizeof(e->q.identity_token));
 }
 
 static void enrol_refuse(const struct enrol *e, const char *what, struct cp_reply *ret)
@@ -33,6 +35,9 @@ static void enrol_refuse(const struct enrol *e, const char *what, struct cp_repl
         {"enrolment_code_expired", "the enrolment code is over; ask the provider for another"},
         {"enrolment_code_used",
          "the enrolment code was used by as many machines as it is for; ask for another"},
+        {"identity_untrusted", "the token of the machine's managed identity is not good"},
+        {"identity_not_of_purchase",
+         "the machine is not in the resource group of the application that bought this contract"},
         {"machine_expelled", "the provider expelled this machine"},
         {"machine_unknown", "the provider does not know this machine any more; it needs an enrolment code"},
         {"client_certificate_untrusted", "the client certificate is not one that this control plane gave"},
@@ -63,6 +68,28 @@ static int enrol_contract(struct cp_store *s, struct enrol *e)
     return r == -ENOENT ? 0 : r;
 }
 
+/* The machine is one that the purchase of this contract deployed. */
+static int enrol_decide_resource(struct cp_store *s, struct enrol *e)
+{
+    struct cp_application a = {0};
+    int r = cp_store_get_application_of(s, e->q.contract_id, &a);
+
+    if (r < 0 && r != -ENOENT)
+        return r;
+    if (a.state != CP_APPLICATION_GRANTED || !cp_arm_is_machine_of(e->resource, a.managed_group)) {
+        e->reason = "identity_not_of_purchase";
+        return 0;
+    }
+    r = cp_store_admit_machine(s, e->q.contract_id, e->id.name, e->id.key_sha256, e->resource, e->rq->now_us);
+    if (r == -EACCES) {
+        e->reason = "machine_expelled";
+        return 0;
+    }
+    return r < 0 ? r
+                 : cp_change(s, e->rq->now_us, "enrolment", "machine.enrol", e->q.contract_id, "machine",
+                             e->id.name, "peer", e->rq->peer, "resource", e->resource);
+}
+
 static int enrol_decide(struct cp_store *s, void *ctx)
 {
     struct enrol *e = ctx;
@@ -72,6 +99,8 @@ static int enrol_decide(struct cp_store *s, void *ctx)
     r = enrol_contract(s, e);
     if (r < 0 || e->reason)
         return r;
+    if (*e->resource)
+        return enrol_decide_resource(s, e);
     r = cp_store_enrol_machine(s, e->code_sha256, e->q.contract_id, e->id.name, e->id.key_sha256,
                                e->rq->now_us);
     if (r == -ENOENT)
@@ -123,6 +152,23 @@ static bool enrol_read(struct enrol *e, bool renew, struct cp_reply *ret)
     return false;
 }
 
+/* By Resource Manager, before the transaction. False: not good, or *ret is the answer. */
+static bool enrol_identify(struct enrol *e, struct cp_reply *ret)
+{
+    struct cp_arm *arm = e->api->purchases ? cp_purchases_arm(e->api->purchases) : NULL;
+    char err[CP_ARM_ERR_MAX] = "this control plane does not ask Azure Resource Manager";
+    int r = arm ? cp_arm_identify(arm, e->q.identity_token, e->resource, err) : -EACCES;
+
+    if (r == 0)
+        return true;
+    tb_warn("enrol: the managed identity of a machine at %s for %s: %s", e->rq->peer, e->q.contract_id, err);
+    if (r == -EAGAIN)
+        cp_answer_later(ret, "identity_service_unavailable", "the identity cannot be proved now; try again");
+    else
+        (void)cp_limits_take(e->api->limits, CP_LIMIT_GUESS, e->rq->peer, tb_now_monotonic_us());
+    return false;
+}
+
 void cp_answer_enrol(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
                      struct cp_reply *ret)
 {
@@ -131,9 +177,11 @@ void cp_answer_enrol(const struct cp_api *api, struct cp_store *s, const struct 
 
     if (!enrol_read(&e, false, ret))
         return;
-    if (cp_code_hash(e.q.code, e.code_sha256) < 0) {
-        e.reason = "enrolment_code_invalid";
-        enrol_refuse(&e, "enrol", ret);
+    if (*e.q.identity_token ? !enrol_identify(&e, ret) : cp_code_hash(e.q.code, e.code_sha256) < 0) {
+        if (!ret->status) {
+            e.reason = *e.q.identity_token ? "identity_untrusted" : "enrolment_code_invalid";
+            enrol_refuse(&e, "enrol", ret);
+        }
         return;
     }
     r = cp_store_transact(s, enrol_decide, &e);

@@ -351,12 +351,15 @@ int cp_enrol_parse(const char *body, size_t len, bool renew, struct cp_enrol *re
 
     if (r == 0 && !renew)
         r = request_get_contract(j, q.contract_id, err);
-    if (r == 0 && !renew)
+    if (r == 0 && !renew && !tb_json_member(j, "code") && tb_json_member(j, "identity_token"))
+        r = enrol_get(j, "identity_token", q.identity_token, CP_IDENTITY_TOKEN_MAX, err);
+    else if (r == 0 && !renew)
         r = enrol_get(j, "code", q.code, CP_CODE_MAX, err);
     if (r == 0)
         r = enrol_get(j, "csr", q.csr, CP_CSR_MAX, err);
     if (r == 0)
         *ret = q;
     tb_erase(q.code, sizeof(q.code));
+    tb_erase(q.identity_token, sizeof(q.identity_token));
     return r;
 }

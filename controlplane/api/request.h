@@ -12,6 +12,7 @@
 #define CP_BODY_MAX (64 * 1024)
 #define CP_CODE_MAX 64
 #define CP_CSR_MAX 8192
+#define CP_IDENTITY_TOKEN_MAX 8192
 
 /* Parses an assets/register body. Of ret, all but the version, the wrapped key, key_id and the times are
  * set; the key comes apart from it. On failure -EBADMSG, -EINVAL, -ENOENT or -ENOMEM, and err names the
@@ -37,10 +38,12 @@ int cp_authorize_parse(const char *body, size_t len, struct cp_authorize *ret,
 
 struct cp_enrol {
     char contract_id[TB_ID_MAX + 1];
-    char code[CP_CODE_MAX + 1];
+    char code[CP_CODE_MAX + 1]; /* "": by identity_token */
+    char identity_token[CP_IDENTITY_TOKEN_MAX + 1];
     char csr[CP_CSR_MAX + 1];
 };
-/* Parses a machines/enrol body; of machines/renew, which has no contract and no code, with renew. */
+/* Parses a machines/enrol body, with a code or else a token of a managed identity; of machines/renew,
+ * which has neither and no contract, with renew. */
 int cp_enrol_parse(const char *body, size_t len, bool renew, struct cp_enrol *ret,
                    char err[static TB_JSON_ERR_MAX]);
 

@@ -189,6 +189,7 @@ int cp_run_token_list(const struct cp_options *o);
 int cp_run_token_revoke(const struct cp_options *o);
 int cp_run_token_scopes(const struct cp_options *o);
 int cp_run_log(const struct cp_options *o);
+int cp_run_restored(const struct cp_options *o);
 int cp_run_offer_add(const struct cp_options *o);
 int cp_run_offer_list(const struct cp_options *o);
 int cp_run_offer_remove(const struct cp_options *o);

@@ -8,11 +8,13 @@
 #include "common/secret.h"
 #include "common/text.h"
 #include "controlplane/keys/bearer.h"
+#include "controlplane/keys/remote.h"
 #include "controlplane/purchase/notice.h"
 
 #define ARM_API "?api-version=2021-07-01"
 #define ARM_URL_MAX 200
 #define ARM_SERVICE "management.azure.com"
+#define ARM_TOKEN_MAX 8192
 #define ARM_BODY_MAX (256 * 1024) /* an application has all its parameters in it */
 
 struct cp_arm {
@@ -203,4 +205,65 @@ int cp_arm_get(struct cp_arm *a, const char *application_id, struct cp_arm_appli
             return arm_judge(&rs, ret, err);
     }
     return -EAGAIN;
+}
+
+/* -- machines ----------------------------------------------------------------------------------- */
+int cp_arm_token_parse(const char *token, char ret[static TB_APPLICATION_MAX + 1])
+{
+    const char *payload = strchr(token, '.'), *end = payload ? strchr(payload + 1, '.') : NULL;
+    _cleanup_free_ char *text = end ? strndup(payload + 1, (size_t)(end - payload - 1)) : NULL;
+    _cleanup_free_ char *json = text ? calloc(1, ARM_TOKEN_MAX + 1) : NULL;
+    _cleanup_json_ cJSON *claims = NULL;
+    char why[TB_JSON_ERR_MAX], id[CP_SOURCE_MAX + 1];
+    size_t n;
+
+    ret[0] = '\0';
+    if (!json || strlen(token) > ARM_TOKEN_MAX ||
+        cp_remote_decode(text, (uint8_t *)json, ARM_TOKEN_MAX, &n) < 0 ||
+        tb_json_parse(json, n, ARM_TOKEN_MAX, &claims, why) < 0 || !cJSON_IsObject(claims) ||
+        cp_source_read(arm_text(claims, "xms_mirid"), id) < 0 || strncmp(id, "/subscriptions/", 15) != 0)
+        return -EBADMSG;
+    strcpy(ret, id);
+    return 0;
+}
+
+/* Whoever has a token that Resource Manager takes may list the subscriptions that it sees, which may be none.
+ * So nobody needs Entra's keys here. */
+int cp_arm_identify(struct cp_arm *a, const char *token, char ret[static TB_APPLICATION_MAX + 1],
+                    char err[static CP_ARM_ERR_MAX])
+{
+    _cleanup_http_response_ struct tb_http_response rs = {0};
+    _cleanup_secret_ char *bearer = tb_secret_alloc(strlen(token) + 32);
+    char url[ARM_URL_MAX + 64], http[TB_HTTP_ERR_MAX];
+
+    snprintf(err, CP_ARM_ERR_MAX, "it is no token of a machine's managed identity");
+    if (!bearer || token[strcspn(token, " \r\n\t")] || cp_arm_token_parse(token, ret) < 0)
+        return -EBADMSG;
+    sprintf(bearer, "Authorization: Bearer %s", token);
+    snprintf(url, sizeof(url), "%s/subscriptions?api-version=2022-12-01", a->url);
+    if (tb_http_do(&(struct tb_http_request){.url = url,
+                                             .headers = (const char *const[]){bearer, NULL},
+                                             .max_response = ARM_BODY_MAX,
+                                             .timeout_ms = 15000,
+                                             .tls = &a->tls},
+                   &rs, http) < 0) {
+        snprintf(err, CP_ARM_ERR_MAX, "Azure Resource Manager: %s", http);
+        return -EAGAIN;
+    }
+    snprintf(err, CP_ARM_ERR_MAX, "Azure Resource Manager answers %ld to the machine's token", rs.status);
+    return rs.status == 200 ? 0 : rs.status == 401 ? -EACCES : -EAGAIN;
+}
+
+bool cp_arm_is_machine_of(const char *resource, const char *group)
+{
+    static const char *const kinds[] = {"/providers/microsoft.compute/virtualmachines/",
+                                        "/providers/microsoft.compute/virtualmachinescalesets/"};
+    size_t n = strlen(group);
+
+    if (n == 0 || strncmp(resource, group, n) != 0)
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+        if (strncmp(resource + n, kinds[i], strlen(kinds[i])) == 0)
+            return true;
+    return false;
 }

@@ -31,6 +31,16 @@ struct cp_arm *cp_arm_free(struct cp_arm *a);
 int cp_arm_get(struct cp_arm *a, const char *application_id, struct cp_arm_application *ret,
                char err[static CP_ARM_ERR_MAX]);
 
+/* A token of a machine's managed identity for Resource Manager. The resource that Entra ID says it is of
+ * (xms_mirid), lower case, once Resource Manager has taken the token for good. 0; -EBADMSG it is none;
+ * -EACCES it is not good; -EAGAIN. The reason in err. */
+int cp_arm_identify(struct cp_arm *a, const char *token, char ret[static TB_APPLICATION_MAX + 1],
+                    char err[static CP_ARM_ERR_MAX]);
+/* The claim alone, which nobody has proved. -EBADMSG. No I/O. */
+int cp_arm_token_parse(const char *token, char ret[static TB_APPLICATION_MAX + 1]);
+/* Whether the resource is a machine in the resource group. */
+bool cp_arm_is_machine_of(const char *resource, const char *group);
+
 /* The answer's body, without I/O. -EBADMSG. */
 int cp_arm_parse(const char *body, size_t len, struct cp_arm_application *ret,
                  char err[static TB_JSON_ERR_MAX]);

@@ -173,6 +173,11 @@ int cp_purchases_start(const struct cp_place *place, const char *sigs, struct cp
     return 0;
 }
 
+struct cp_arm *cp_purchases_arm(const struct cp_purchases *p)
+{
+    return p->arm;
+}
+
 void cp_purchases_nudge(struct cp_purchases *p)
 {
     pthread_mutex_lock(&p->lock);

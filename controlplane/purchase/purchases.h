@@ -21,6 +21,8 @@ struct cp_purchases *cp_purchases_stop(struct cp_purchases *p);
 
 /* In constant time. */
 bool cp_purchases_sig_is(const struct cp_purchases *p, const char *sig);
+/* Resource Manager; NULL: it is not asked. Any thread. */
+struct cp_arm *cp_purchases_arm(const struct cp_purchases *p);
 /* Something is due now. */
 void cp_purchases_nudge(struct cp_purchases *p);
 

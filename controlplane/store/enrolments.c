@@ -59,8 +59,9 @@ int cp_store_end_code(struct cp_store *s, const char *code_id, struct cp_code *r
 
 int cp_store_end_codes(struct cp_store *s, const char *contract_id, uint64_t until_us)
 {
-    return store_run(s, "UPDATE enrolment_codes SET uses_left=0 WHERE contract_id=$1 AND created_us<=$2",
-                     "tu", contract_id, until_us);
+    return store_run(
+        s, "UPDATE enrolment_codes SET uses_left=0 WHERE ($1 IS NULL OR contract_id=$1) AND created_us<=$2",
+        "tu", contract_id, until_us);
 }
 
 static int enrolment_get_code(struct cp_store *s, const char *code_sha256, const char *contract_id,
@@ -108,6 +109,40 @@ int cp_store_enrol_machine(struct cp_store *s, const char *code_sha256, const ch
         return m.expelled_us ? -EACCES : 0;
     if (r == -ENOENT)
         r = enrolment_use_code(s, code_sha256, &c, now_us);
+    return r < 0 ? r
+                 : store_run(s, "INSERT INTO machines VALUES($1,$2,$3,$3,0,$4,0)", "ttut", contract_id, hw_id,
+                             now_us, key_sha256);
+}
+
+static int enrolment_check_resource(struct cp_store *s, const char *contract_id, const char *resource_id)
+{
+    int64_t expelled = 0;
+    int r =
+        cp_sql_int(s->c, &expelled, 0,
+                   "SELECT count(*) FROM machine_resources r JOIN machines m ON m.contract_id=r.contract_id"
+                   " AND m.hw_id=r.hw_id WHERE r.contract_id=$1 AND r.resource_id=$2 AND m.expelled_us<>0",
+                   "tt", contract_id, resource_id);
+
+    return r < 0 ? r : expelled > 0 ? -EACCES : 0;
+}
+
+int cp_store_admit_machine(struct cp_store *s, const char *contract_id, const char *hw_id,
+                           const char *key_sha256, const char *resource_id, uint64_t now_us)
+{
+    struct cp_machine m;
+    int r = enrolment_check_resource(s, contract_id, resource_id);
+
+    if (r == 0)
+        r = cp_store_get_machine(s, contract_id, hw_id, &m);
+    if (r == 0)
+        return m.expelled_us ? -EACCES : 0;
+    if (r != -ENOENT)
+        return r;
+    r = store_run(s, "DELETE FROM machine_resources WHERE contract_id=$1 AND hw_id=$2", "tt", contract_id,
+                  hw_id);
+    if (r == 0)
+        r = store_run(s, "INSERT INTO machine_resources VALUES($1,$2,$3)", "ttt", contract_id, hw_id,
+                      resource_id);
     return r < 0 ? r
                  : store_run(s, "INSERT INTO machines VALUES($1,$2,$3,$3,0,$4,0)", "ttut", contract_id, hw_id,
                              now_us, key_sha256);

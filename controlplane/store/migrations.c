@@ -110,6 +110,11 @@
 /* What of a purchase's usage is billed. */
 #define MIGRATION_8(INT, BYTES, ID, END) "ALTER TABLE offers ADD COLUMN dimensions TEXT NOT NULL DEFAULT '';"
 
+/* Of machines that enrolled by their managed identity: which Azure resource each is. */
+#define MIGRATION_9(INT, BYTES, ID, END)                                                                     \
+    "CREATE TABLE machine_resources(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, resource_id TEXT"        \
+    " NOT NULL, PRIMARY KEY(contract_id, hw_id))" END
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -119,8 +124,9 @@
 static const struct {
     const char *sqlite, *postgresql;
 } migrations[] = {
-    FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2), FOR_BOTH(MIGRATION_3), FOR_BOTH(MIGRATION_4),
-    FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6), FOR_BOTH(MIGRATION_7), FOR_BOTH(MIGRATION_8),
+    FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2), FOR_BOTH(MIGRATION_3),
+    FOR_BOTH(MIGRATION_4), FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6),
+    FOR_BOTH(MIGRATION_7), FOR_BOTH(MIGRATION_8), FOR_BOTH(MIGRATION_9),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

@@ -229,11 +229,15 @@ int cp_store_page_codes(struct cp_store *s, uint64_t now_us, const char *contrac
                         int (*fn)(const struct cp_code *, void *), void *ctx);
 /* As it was before. -ENOENT. */
 int cp_store_end_code(struct cp_store *s, const char *code_id, struct cp_code *ret);
-/* Nobody enrols any more by the codes of the contract that were made until then. */
+/* Nobody enrols any more by the codes of the contract, or of all (NULL), that were made until then. */
 int cp_store_end_codes(struct cp_store *s, const char *contract_id, uint64_t until_us);
 /* Enrols the machine `hw_id`, whose key has this hash, by a code of the contract: one use of it, but none
  * where the same machine had enrolled by a code of the contract before and did not hear of it. -ENOENT no
  * such code of the contract; -EKEYEXPIRED; -EDQUOT all uses are used; -EACCES the machine was expelled. */
+/* The same for a machine whose managed identity says that it is this resource of Azure. -EACCES: a machine of
+ * this resource was expelled from the contract, whatever key it has now. */
+int cp_store_admit_machine(struct cp_store *s, const char *contract_id, const char *hw_id,
+                           const char *key_sha256, const char *resource_id, uint64_t now_us);
 int cp_store_enrol_machine(struct cp_store *s, const char *code_sha256, const char *contract_id,
                            const char *hw_id, const char *key_sha256, uint64_t now_us);
 

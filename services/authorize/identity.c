@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/application.h"
+#include "common/azure_token.h"
 #include "common/domain_file.h"
 #include "common/hex.h"
 #include "common/io.h"
@@ -187,7 +189,8 @@ static int identity_save(const char *path, const char *code_hash, const char *ce
 struct identity_call {
     const struct tb_config *cfg;
     const struct tb_http_tls *tls;
-    const char *call, *code; /* code NULL: renewal */
+    const char *call, *code;    /* code NULL: renewal, or */
+    const char *identity_token; /* of the machine's managed identity */
     const char *code_hash;
     char *path; /* of the identity */
     EVP_PKEY *key;
@@ -198,8 +201,10 @@ static char *identity_body(const struct identity_call *c, const char *csr)
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
 
     if (!o ||
-        (c->code && (!cJSON_AddStringToObject(o, "contract_id", c->cfg->contract_id) ||
-                     !cJSON_AddStringToObject(o, "code", c->code))) ||
+        ((c->code || c->identity_token) &&
+         (!cJSON_AddStringToObject(o, "contract_id", c->cfg->contract_id) ||
+          !cJSON_AddStringToObject(o, c->code ? "code" : "identity_token",
+                                   c->code ? c->code : c->identity_token))) ||
         !cJSON_AddStringToObject(o, "csr", csr))
         return NULL;
     return cJSON_PrintUnformatted(o);
@@ -208,7 +213,7 @@ static char *identity_body(const struct identity_call *c, const char *csr)
 static bool identity_fail(struct authorize_verdict *v, const struct identity_call *c, const char *why)
 {
     tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, "%s: %s",
-                   c->code ? "enrolment" : "renewal of the machine's certificate", why);
+                   c->code || c->identity_token ? "enrolment" : "renewal of the machine's certificate", why);
     return false;
 }
 
@@ -244,7 +249,8 @@ static bool identity_take(const struct identity_call *c, const struct tb_http_re
     if (r < 0)
         return identity_fail(v, c, strerror(-r));
     tb_info("%s%.80s",
-            c->code ? "enrolled at the control plane as machine " : "renewed the certificate of machine ",
+            c->code || c->identity_token ? "enrolled at the control plane as machine "
+                                         : "renewed the certificate of machine ",
             name);
     return true;
 }
@@ -263,7 +269,7 @@ static bool identity_ask(const struct identity_call *c, struct authorize_verdict
                   c->cfg->edc_endpoint, c->call);
     if (!body || !url)
         return identity_fail(v, c, "out of memory");
-    if (!c->code)
+    if (!c->code && !c->identity_token)
         tls.client_cert = tls.client_key = c->path;
     if (tb_http_do(&(struct tb_http_request){.method = "POST",
                                              .url = url,
@@ -330,6 +336,35 @@ static bool identity_whole(const char *path)
     return k && cert.until_us && tb_certificate_match(path, path, err) == 0;
 }
 
+/* A machine of a purchase has no code: its managed identity says which application it is of. Where that does
+ * not work the contract may want none; the answer to the question itself says so. */
+static bool identity_enrol_purchased(struct identity_call *c, struct authorize_verdict *v)
+{
+    struct tb_azure_token token = {0};
+    char err[TB_AZURE_ERR_MAX];
+    bool ok;
+
+    if (tb_azure_identity_token("management.azure.com", NULL, &token, err) < 0) {
+        tb_warn("No enrolment by this machine's managed identity: %s", err);
+        return true;
+    }
+    c->identity_token = token.text;
+    c->code_hash = "";
+    ok = identity_enrol(c, false, v);
+    tb_secret_free(token.text);
+    if (!ok && v->outcome.code == AUTHORIZE_DENIED) {
+        tb_warn("Enrolment by this machine's managed identity: %s", v->outcome.reason);
+        v->outcome = (struct tb_outcome){0};
+        return true;
+    }
+    return ok;
+}
+
+static bool identity_is_purchased(const char *contract_id)
+{
+    return strncmp(contract_id, "app-", 4) == 0 && strlen(contract_id) == TB_APPLICATION_CONTRACT_MAX;
+}
+
 /* The code alone, in small letters as it was printed: a file may have a byte order mark, lines around it,
  * capitals. *ret: heap, to be wiped; NULL: no credential, or nothing in it. */
 static int identity_read_code(const char *path, char **ret)
@@ -379,6 +414,8 @@ bool authorize_identity_prepare(const struct tb_config *cfg, const struct tb_htt
         c.code_hash = hash;
         return identity_enrol(&c, have && identity_whole(path), v);
     }
+    if (!have && identity_is_purchased(cfg->contract_id))
+        return identity_enrol_purchased(&c, v);
     if (!have)
         return true;
     if (!identity_whole(path))

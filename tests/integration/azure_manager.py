@@ -2,7 +2,9 @@
 """A stand-in for Azure Resource Manager (Microsoft.Solutions 2021-07-01, as published) with the machine's identity endpoint. Strict:
 what the real one refuses is refused. And what Azure sends to a publisher when a managed application is bought."""
 
+import base64
 import copy
+import json
 import re
 import secrets
 import urllib.parse
@@ -46,6 +48,8 @@ class Manager(Service):
             return self.token(query, headers)
         if headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
             raise error(401, "InvalidAuthenticationToken")
+        if (method, url.path) == ("GET", "/subscriptions") and query == {"api-version": ["2022-12-01"]}:
+            return {"value": []}
         if query != {"api-version": ["2021-07-01"]}:
             raise error(400, "NoRegisteredProviderFound" if "api-version" in query else "MissingApiVersionParameter")
         if method != "GET":
@@ -58,6 +62,14 @@ class Manager(Service):
         if not app:
             raise error(404, "ResourceNotFound")
         return app
+
+    def machine_token(self, resource, good=True):
+        """What Entra ID gives the managed identity of a machine."""
+        claims = {"aud": "https://management.azure.com/", "oid": secrets.token_hex(16)} | ({"xms_mirid": resource} if resource else {})
+        t = ".".join(base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=").decode() for p in ({"alg": "RS256"}, claims)) + "." + secrets.token_urlsafe(40)
+        if good:
+            self.tokens.add(t)
+        return t
 
     def token(self, query, headers):
         if headers.get("Metadata") != "true" or query.get("resource") != ["https://management.azure.com/"] or query.get("api-version") != ["2018-02-01"]:

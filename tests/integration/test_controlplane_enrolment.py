@@ -228,3 +228,24 @@ def test_short_certificates_and_a_machine_that_was_off(tmp_path):
         assert m.renew(s)[0] == 200 and key_of(m.authorize(s, "c")) == KEY
         issue(ca, m, m.id, since=-400, until=-91)
         assert reason(m.renew(s)) == "client_certificate_untrusted"
+
+
+def test_machines_that_enrolled_pass_a_global_client_ca(tmp_path):
+    """--client-ca is for contracts that name no other: neither the machines of an enrolled one nor those of a customer's CA are refused for it."""
+    customer = make_ca("Customer CA", tmp_path / "customer.pem")
+    foreign = make_ca("Global CA", tmp_path / "global.pem")
+    with Server(tmp_path / "data", "--client-ca", tmp_path / "global.pem") as s:
+        assert s.register()[0] == 201
+        code = s.cli("contract", "add", "fleet", "--asset", ASSET).strip()
+        s.cli("contract", "add", "own-ca", "--asset", ASSET, "--mode", "certificate", "--client-ca", str(tmp_path / "customer.pem"))
+        s.cli("contract", "add", "anybody", "--asset", ASSET, "--mode", "open")
+        m, theirs, ours = (Machine(tmp_path, n) for n in ("m", "theirs", "ours"))
+        assert m.enrol(s, "fleet", code)[0] == 200
+        issue(customer, theirs, "gpu.customer.example")
+        issue(foreign, ours, "gpu.provider.example")
+        assert key_of(m.authorize(s, "fleet")) == key_of(theirs.authorize(s, "own-ca")) == key_of(ours.authorize(s, "anybody")) == KEY
+        for machine, contract in ((m, "own-ca"), (theirs, "fleet"), (m, "anybody"), (theirs, "anybody")):
+            status, body = machine.authorize(s, contract)
+            assert status in (200, 403) and body["reason"] == "client_certificate_untrusted", (contract, body)
+        status, body = s.authorize("anybody")
+        assert (status, body["reason"]) == (401, "client_certificate_required")

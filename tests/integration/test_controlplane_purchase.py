@@ -459,6 +459,58 @@ def test_without_resource_manager_the_newest_event_counts(alone):
     assert alone.serves(app) == "application_failed" and alone.manager.calls == []
 
 
+# -- machines without a code -------------------------------------------------------------------------------------------
+
+def enrol(seller, contract, machine, token):
+    return machine.take(seller.server.call("POST", "/api/v1/machines/enrol",
+                                           {"contract_id": contract, "identity_token": token, "csr": machine.csr()}))
+
+
+def test_a_machine_of_the_purchase_enrols_by_its_managed_identity(seller, tmp_path):
+    seller.sell("--mode", "enrolled", "--max-hw", "2")
+    app, other = Application(seller.manager, "llama"), Application(seller.manager, "other")
+    for a in (app, other):
+        seller.told(a.succeeded())
+        seller.is_(a, "granted")
+    contract, vm = contract_of(app.id), f"{app.managed}/providers/Microsoft.Compute/virtualMachines/tb-vm"
+    assert seller.serves(app) == "enrolment_required"
+    m = Machine(tmp_path)
+    for resource, good, reason in ((vm, False, "identity_untrusted"), (None, True, "identity_untrusted"),
+                                   (vm.replace("mrg-llama", "mrg-llama2"), True, "identity_not_of_purchase"),
+                                   (vm.replace("/mrg-", "/x/mrg-"), True, "identity_not_of_purchase"),
+                                   (f"{other.managed}/providers/Microsoft.Compute/virtualMachines/x", True, "identity_not_of_purchase"),
+                                   (f"{app.managed}/providers/Microsoft.Storage/storageAccounts/x", True, "identity_not_of_purchase")):
+        status, body = enrol(seller, contract, m, seller.manager.machine_token(resource, good))
+        assert (status, body["reason"]) == (403, reason), resource
+    for token in ("x", "a.b.c", "a." + "Z" * 100, "", "x" * 9000):
+        assert enrol(seller, contract, m, token)[0] in (400, 403)
+    token = seller.manager.machine_token(vm)
+    assert enrol(seller, contract, m, token)[0] == 200
+    assert m.authorize(seller.server, contract)[1]["decryption_key_hex"] == KEY
+    assert enrol(seller, contract, m, token)[0] == 200  # no answer came
+    assert token not in seller.log() and vm.lower() in seller.server.cli("changes")
+    # expelled is the machine, whatever key it makes next
+    seller.server.cli("machine", "expel", contract, "--machine", m.id)
+    again = Machine(tmp_path, "again")
+    assert enrol(seller, contract, again, seller.manager.machine_token(vm))[1]["reason"] == "machine_expelled"
+    assert enrol(seller, contract, again, seller.manager.machine_token(vm + "-2"))[0] == 200
+    seller.manager.fault = error(503, "ServiceUnavailable")
+    seller.told(app.deleted())
+    seller.manager.fault = None
+    seller.told(app.event("DELETE", "Deleted"))
+    seller.is_(app, "ended")
+    assert enrol(seller, contract, Machine(tmp_path, "late"), seller.manager.machine_token(vm + "-3"))[1]["reason"] == "contract_inactive"
+
+
+def test_an_identity_is_nothing_where_resource_manager_is_not_asked(alone, tmp_path):
+    alone.sell("--mode", "enrolled")
+    app = Application(alone.manager, "llama")
+    alone.told(app.succeeded())
+    alone.is_(app, "granted")
+    token = alone.manager.machine_token(f"{app.managed}/providers/Microsoft.Compute/virtualMachines/vm")
+    assert enrol(alone, contract_of(app.id), Machine(tmp_path), token)[1]["reason"] == "identity_untrusted"
+
+
 def test_settings_that_are_wrong(tmp_path):
     short = tmp_path / "short"
     short.write_text("too-short\n")
