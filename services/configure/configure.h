@@ -67,7 +67,7 @@ struct tb_dropin {
     const char *unit;
     char *text; /* NULL: none */
 };
-#define TB_DROPINS 7
+#define TB_DROPINS 8
 struct tb_dropins {
     struct tb_dropin v[TB_DROPINS];
 };

@@ -2,6 +2,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/application.h"
 #include "common/io.h"
 #include "configure/configure.h"
 
@@ -17,7 +18,8 @@ enum {
     DROPIN_HYDRATE, /* and those that write there beside it */
     DROPIN_NEXT,
     DROPIN_SWITCH,
-    DROPIN_BOOT
+    DROPIN_BOOT,
+    DROPIN_PURCHASE
 };
 
 bool tb_target_dir_plain(const char *dir)
@@ -97,6 +99,19 @@ static int dropin_boot(const struct tb_settings *s, struct tb_dropin *d)
     return d->text ? 0 : -ENOMEM;
 }
 
+/* The machine of a purchase enrols by its managed identity, which the instance metadata service gives. On no
+ * other machine does tb-authorize reach that. */
+static int dropin_purchase(const struct tb_settings *s, struct tb_dropin *d)
+{
+    const char *contract = tb_settings_get(s, "TB_CONTRACT_ID");
+
+    d->unit = "tb-authorize.service";
+    if (!contract || strcmp(contract, TB_APPLICATION_CONTRACT) != 0)
+        return 0;
+    d->text = dropin_text(s, "[Service]\nIPAddressAllow=169.254.169.254");
+    return d->text ? 0 : -ENOMEM;
+}
+
 int tb_dropins_make(const struct tb_settings *s, struct tb_dropins *ret, struct tb_findings *f)
 {
     _cleanup_dropins_ struct tb_dropins d = {0};
@@ -108,6 +123,8 @@ int tb_dropins_make(const struct tb_settings *s, struct tb_dropins *ret, struct 
         r = dropin_target_dir(s, d.v, f);
     if (r == 0)
         r = dropin_boot(s, &d.v[DROPIN_BOOT]);
+    if (r == 0)
+        r = dropin_purchase(s, &d.v[DROPIN_PURCHASE]);
     if (r < 0)
         return r;
     *ret = d;

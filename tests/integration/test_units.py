@@ -343,6 +343,12 @@ def test_generator_leaves_the_mount_of_tb_scratch_to_it(generator, given):
     assert "RequiresMountsFor" not in (generator.out / "tb-hydrate.service.d/50-trustbridge-env.conf").read_text()
 
 
+def test_generator_lets_the_machine_of_a_purchase_alone_reach_its_identity(generator):
+    for given, addresses in (("TB_CONTRACT_ID=acme-1\n", None), ("", None), ("TB_CONTRACT_ID=application\n", ["169.254.169.254"])):
+        assert generator.run(given) == ""
+        assert generator.get("tb-authorize.service", "Service", "IPAddressAllow") == addresses
+
+
 def test_systemd_takes_what_the_generator_makes(generator, root, tmp_path):
     generator.run("TB_PUBLIC_ADDR=[::1]:9000\nTB_HEALTH_ADDR=:9001\nTB_TARGET_DIR=/data/x\n")
     shutil.copytree(unit_dir(root), tmp_path / "u")
