@@ -118,7 +118,7 @@ static void exchange_identify(const struct authorize_exchange *x, struct exchang
 }
 
 /* The machine's own identity, when the operator gave it none. False: *v says why it cannot ask. */
-static bool exchange_enrol(const struct authorize_exchange *x, struct exchange_identity *id,
+static bool exchange_enrol(const struct authorize_exchange *x, struct exchange_identity *id, bool renew,
                            struct authorize_verdict *v)
 {
     const struct tb_http_tls tls = {.ca_file = x->cfg->ca_file, .allow_http = x->cfg->insecure_http};
@@ -126,7 +126,7 @@ static bool exchange_enrol(const struct authorize_exchange *x, struct exchange_i
 
     if (!id->own)
         return true;
-    if (!authorize_identity_prepare(x->cfg, &tls, code, v))
+    if (!authorize_identity_prepare(x->cfg, &tls, code, renew, v))
         return false;
     exchange_identity_clear(id);
     exchange_identify(x, id);
@@ -157,7 +157,7 @@ static bool exchange_check_files(const struct authorize_exchange *x, const struc
     return true;
 }
 
-static void exchange_once(const struct authorize_exchange *x, struct authorize_verdict *v)
+static void exchange_question(const struct authorize_exchange *x, bool renew, struct authorize_verdict *v)
 {
     static const char *const headers[] = {"Content-Type: application/json", NULL};
     _cleanup_(exchange_identity_clear) struct exchange_identity id;
@@ -179,7 +179,7 @@ static void exchange_once(const struct authorize_exchange *x, struct authorize_v
         authorize_verdict_set(v, AUTHORIZE_RETRY, "out of memory");
         return;
     }
-    if (!exchange_check_files(x, &id, v) || !exchange_enrol(x, &id, v))
+    if (!exchange_check_files(x, &id, v) || !exchange_enrol(x, &id, renew, v))
         return;
     rq.body_len = strlen(body);
     client = v->client;
@@ -192,6 +192,24 @@ static void exchange_once(const struct authorize_exchange *x, struct authorize_v
     v->ca = ca;
     v->date_real_us = resp.date_real_us;
     v->date_boot_us = resp.date_boot_us;
+}
+
+/* By a clock that is behind, a certificate that has ended is still good: the control plane says so, and it is
+ * renewed by that, once for each question. */
+static void exchange_once(const struct authorize_exchange *x, struct authorize_verdict *v)
+{
+    _cleanup_free_ char *own = authorize_identity_path(x->cfg);
+
+    exchange_question(x, false, v);
+    if (!own || v->outcome.code != AUTHORIZE_DENIED ||
+        strcmp(v->outcome.reason, "client_certificate_expired") != 0)
+        return;
+    tb_warn("The machine's certificate has ended by the control plane's clock and not by this machine's, "
+            "which is "
+            "behind; it is renewed. Let the machine keep time (chrony, systemd-timesyncd)");
+    authorize_verdict_clear(v);
+    *v = (struct authorize_verdict){.retry_after_ms = -1};
+    exchange_question(x, true, v);
 }
 
 /* Any answer shows that it is there; that it is well is for the exchange to find out, which is asked for

@@ -390,7 +390,7 @@ static int identity_read_code(const char *path, char **ret)
 }
 
 bool authorize_identity_prepare(const struct tb_config *cfg, const struct tb_http_tls *tls,
-                                const char *code_path, struct authorize_verdict *v)
+                                const char *code_path, bool renew, struct authorize_verdict *v)
 {
     _cleanup_free_ char *have = authorize_identity_path(cfg), *path = identity_file(cfg, "machine.pem");
     struct identity_call c = {.cfg = cfg, .tls = tls, .call = "enrol", .path = path};
@@ -421,7 +421,7 @@ bool authorize_identity_prepare(const struct tb_config *cfg, const struct tb_htt
     if (!identity_whole(path))
         return identity_fail(v, &c, "machine.pem is damaged; give the machine a new enrolment code");
     (void)tb_certificate_read(path, false, now, &cert);
-    if (cert.until_us == 0 || cert.until_us > now + (cert.until_us - cert.from_us) / 3)
+    if (cert.until_us == 0 || (!renew && cert.until_us > now + (cert.until_us - cert.from_us) / 3))
         return true;
     c.call = "renew";
     c.code_hash = used;

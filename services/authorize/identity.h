@@ -17,10 +17,10 @@
 /* The path of the identity when there is one, heap, else NULL. */
 char *authorize_identity_path(const struct tb_config *cfg);
 
-/* Enrols or renews when that is due; code_path: the credential, or NULL. tls: how the control plane is
- * reached, without a client certificate. True: go on and ask, with the identity if there is one. False: *v
- * says why not, a denial of the control plane or an error that passes. */
+/* Enrols or renews when that is due, or `renew` says so; code_path: the credential, or NULL. tls: how the
+ * control plane is reached, without a client certificate. True: go on and ask, with the identity if there is
+ * one. False: *v says why not, a denial of the control plane or an error that passes. */
 bool authorize_identity_prepare(const struct tb_config *cfg, const struct tb_http_tls *tls,
-                                const char *code_path, struct authorize_verdict *v);
+                                const char *code_path, bool renew, struct authorize_verdict *v);
 
 #endif

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from authorize_world import World, ca, world  # noqa: F401
 from controlplane_server import ASSET, KEY, Server
+from key_services import Refusal, Service
 from machine_identity import Machine
 from tbsys import wait_for
 
@@ -236,3 +237,50 @@ def test_an_answer_with_no_certificate(world, wrong):
     w = plane_that_says(world, lambda csr: wrong)
     w.wait_reason("enrolment: ")
     assert not (w.state / "machine.pem").exists()
+
+
+class Ahead(Service):
+    """A control plane whose clock is ahead of the machine's: what the machine has is over until it renews."""
+
+    def __init__(self):
+        super().__init__()
+        self.key, self.renewals, self.broken = ec.generate_private_key(ec.SECP256R1()), 0, False
+
+    def certificate(self, csr):
+        name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "m-1")]), datetime.datetime.utcnow()
+        cert = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(x509.load_pem_x509_csr(csr.encode()).public_key())
+                .serial_number(x509.random_serial_number()).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=9))
+                .sign(self.key, hashes.SHA256()))
+        return cert.public_bytes(serialization.Encoding.PEM).decode()
+
+    def handle(self, method, path, headers, body):
+        rq = json.loads(body) if body else {}
+        if path.endswith("/health"):
+            return {"status": "ok"}
+        if path.endswith("/renew"):
+            self.renewals += 1
+            if self.broken:
+                raise Refusal(503, {"error": "unavailable"})
+        if path.endswith(("/enrol", "/renew")):
+            return {"status": "enrolled", "machine_id": "m-1", "certificate": self.certificate(rq["csr"]), "expires_at": "2099-01-01T00:00:00Z"}
+        if not self.renewals or self.broken:
+            return {"status": "denied", "reason": "client_certificate_expired"}
+        return {"status": "authorized", "sas_url": "https://h/c/m", "manifest_url": "https://h/c/j", "decryption_key_hex": KEY,
+                "expires_at": "2099-01-01T00:00:00Z"}
+
+
+def test_a_machine_whose_clock_is_behind_renews_when_it_is_told(tmp_path):
+    with Ahead() as plane:
+        w = World(tmp_path / "w", types.SimpleNamespace(cert=""), types.SimpleNamespace(url=plane.url, down=lambda: None),
+                  env={"TB_CONTRACT_ID": "c-1", "TB_ASSET_ID": ASSET, "TB_INSECURE_HTTP": "true", "TB_CA_FILE": ""},
+                  credentials={"enrolment-code": b"tbe-" + b"0" * 26})
+        try:
+            w.start().ready()
+            assert w.wait_state("authorized") and w.key() == bytes.fromhex(KEY)
+            assert plane.renewals == 1 and "Let the machine keep time" in w.log()
+            w.daemon.stop()
+            plane.renewals, plane.broken = 0, True
+            w.start().ready()  # once for each question, and then it is a denial
+            assert w.wait_state("denied")["reason"] == "client_certificate_expired" and plane.renewals == 1
+        finally:
+            w.stop()
