@@ -2,6 +2,8 @@
 """Keys of assets under a key-encryption key that is elsewhere: SoftHSM for real, Key Vault and transit as stand-ins."""
 
 import os
+import tempfile
+import pathlib
 import re
 import sqlite3
 import subprocess
@@ -238,3 +240,15 @@ def test_a_hung_key_service_does_not_hold_up_those_who_need_no_key(tmp_path, kin
                 t.join()
             assert len(answers) == 24
             wait_for(lambda: server.authorize()[0] == 200, 30, "a key to be had again")
+
+
+def test_a_token_directory_that_only_reads_serves():
+    """As under ProtectSystem=strict of the unit, and by a user of no rights: the token is opened, and no lock is written."""
+    with tempfile.TemporaryDirectory() as d:  # which that user can enter
+        token = Token(pathlib.Path(d))
+        subprocess.run(["chown", "-R", "nobody:", d], check=True)
+        script = f"""mount --bind {d}/tokens {d}/tokens && mount -o remount,bind,ro {d}/tokens && ! touch {d}/tokens/x 2>/dev/null &&
+            exec setpriv --reuid=nobody --clear-groups --no-new-privs --inh-caps=-all "$@" """
+        r = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", tbsys.program("tb-controlplane"), "kek", "check", "--data", d, "--kek", token.kek],
+                           env=dict(os.environ, **token.env), capture_output=True, text=True, timeout=60)
+        assert r.returncode == 0 and "token=kek" in r.stdout, r.stderr
