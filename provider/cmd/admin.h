@@ -19,7 +19,8 @@ struct admin_job {
     uint64_t expires_us, code_expires_us, from_us, to_us;
     uint64_t lease_seconds, max_hw, slot_ttl_s, uses, limit, from;
     struct tb_option_list scopes;
-    bool csv, yes, no_check;
+    const char *new_token_file; /* of login */
+    bool csv, yes;
 };
 
 /* -- rows -------------------------------------------------------------------------------------- */

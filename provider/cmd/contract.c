@@ -139,6 +139,17 @@ static int contracts_check_asset(struct admin_job *j)
     return j->asset ? admin_split_asset(j, "--asset", j->asset, true, name, &version) : CLI_OK;
 }
 
+static int contracts_check_list(struct admin_job *j)
+{
+    char name[ADMIN_REFERENCE_MAX];
+    uint64_t version = 0;
+    int rc = j->asset ? admin_split_asset(j, "--asset", j->asset, true, name, &version) : CLI_OK;
+
+    if (rc == CLI_OK && version)
+        rc = cli_usage(&j->cli, "--asset: contracts are listed by asset, not by version: %s", name);
+    return rc;
+}
+
 static int contracts_check_add(struct admin_job *j)
 {
     int rc;
@@ -337,7 +348,7 @@ static const struct admin_command contracts_commands[] = {
               .synopsis = "[OPTION]...",
               .about = "List contracts. MACHINES: how many slots are taken, and how many there are.\n",
               .options = contracts_list_rows},
-        .check = contracts_check_asset,
+        .check = contracts_check_list,
         .work = contracts_list,
     },
     {

@@ -15,7 +15,8 @@
 #define TB_OPTION_TARGET struct admin_job
 static const struct tb_option login_rows[] = {
     ROW_EDC_ENDPOINT(remote.endpoint),
-    TB_OPTION(0, "token-file", "FILE", TB_OPTION_STRING, by, "the token is in FILE [standard input]"),
+    TB_OPTION(0, "token-file", "FILE", TB_OPTION_STRING, new_token_file,
+              "the token is in FILE [standard input]"),
     ROWS_CLIENT_CERT(remote.cert, remote.cert_key),
     ROW_CA_FILE(remote.ca_file),
     ROW_INSECURE_HTTP(remote.insecure),
@@ -75,11 +76,11 @@ static int login_work(struct admin_job *j)
     int rc = login_path(j->remote.endpoint, &path);
 
     if (rc == CLI_OK)
-        rc = login_read(j->by ? j->by : "-", false, &token);
+        rc = login_read(j->new_token_file ? j->new_token_file : "-", false, &token);
     if (rc == -ENOENT)
-        return tbpkg_fail_errno(j->by, rc);
+        return tbpkg_fail_errno(j->new_token_file, rc);
     if (rc == CLI_OK)
-        rc = remote_use_token(&j->remote, token, j->by ? j->by : "standard input");
+        rc = remote_use_token(&j->remote, token, j->new_token_file ? j->new_token_file : "standard input");
     if (rc == CLI_OK)
         rc = whoami_ask(j, &who);
     if (rc == CLI_OK)

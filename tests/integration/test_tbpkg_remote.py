@@ -272,6 +272,7 @@ def test_the_other_changes(plane, client):
     client.run("token", "add", "ci", "--scope", "admin", rc=2)
     client.run("token", "revoke", "ci")
     assert "nonsense" in client.run("contract", "list", "--nonsense", rc=2).stderr
+    assert "not by version: my-model" in client.run("contract", "list", "--asset", "my-model@2", rc=2).stderr
 
 
 def machine(name="m-1", **more):
