@@ -319,7 +319,7 @@ install-controlplane: all
 	sed 's|@bindir@|$(bindir)|; s|@sysconfdir@|$(sysconfdir)|' controlplane/system/tb-controlplane.service > $(DESTDIR)$(unitdir)/tb-controlplane.service
 	install -m 644 controlplane/system/controlplane.sysusers $(DESTDIR)$(sysusersdir)/trustbridge-controlplane.conf
 	install -m 644 controlplane/system/controlplane.env $(DESTDIR)$(datadir)/trustbridge-controlplane/
-	install -m 644 controlplane/system/trustbridge-controlplane.rules.yml $(DESTDIR)$(datadir)/trustbridge-controlplane/
+	install -m 644 controlplane/system/Containerfile controlplane/system/trustbridge-controlplane.rules.yml $(DESTDIR)$(datadir)/trustbridge-controlplane/
 	install -m 644 man/tb-controlplane.8 $(DESTDIR)$(mandir)/man8/
 
 clean:

@@ -5,6 +5,9 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
+import signal
+import ssl
 import subprocess
 import tarfile
 import urllib.request
@@ -160,3 +163,52 @@ def test_publish_with_everything(registry, env, built, tmp_path):
         assert again.returncode == 0 and again.stdout == r.stdout and again.stderr.count("done already") == 5
     finally:
         p.stop()
+
+
+def build_controlplane_image(env, base, packages, place):
+    """By the Containerfile that the package ships, with the package beside it."""
+    place.mkdir()
+    [deb] = packages.glob("trustbridge-controlplane_*.deb")
+    shutil.copy(deb, place)
+    shutil.copy(debs.REPO / "controlplane/system/Containerfile", place)
+    run("buildah", "build", "--tls-verify=false", "--build-arg", f"BASE={base}", "-t", "trustbridge-controlplane:test", str(place), env=env)
+    return "trustbridge-controlplane:test"
+
+
+def check_controlplane_image(env, image, place):
+    config = json.loads(run("buildah", "inspect", "--type", "image", image, env=env))["OCIv1"]["config"]
+    assert config["User"] == "tb-controlplane" and config["Entrypoint"] == ["/usr/bin/tb-controlplane"] and config["Cmd"] == ["serve"]
+    assert list(config["Volumes"]) == ["/var/lib/tb-controlplane"]
+    container, port = run("buildah", "from", image, env=env).strip(), free_port()
+    log = open(place / "serve.log", "wb")
+    server = subprocess.Popen(["buildah", "run", "-e", f"TBCP_LISTEN=127.0.0.1:{port}", container, "--", "/usr/bin/tb-controlplane", "serve"],
+                              env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        def healthy():
+            assert server.poll() is None, (place / "serve.log").read_text()
+            try:
+                with urllib.request.urlopen(f"https://127.0.0.1:{port}/api/v1/health", timeout=5, context=ssl._create_unverified_context()) as r:
+                    return json.loads(r.read()) == {"status": "ok"}
+            except OSError:
+                return False
+
+        wait_for(healthy, 60, "the control plane in its container")
+        assert "contract-allow" in run("buildah", "run", container, "--", "tb-controlplane", "contract", "list", env=env)
+        owners = run("buildah", "run", container, "--", "stat", "-c", "%U", "/var/lib/tb-controlplane/master.key", "/var/lib/tb-controlplane",
+                     env=env)
+        assert owners.split() == ["tb-controlplane"] * 2
+        assert run("buildah", "run", container, "--", "sh", "-c", "ls /tmp /var/lib/apt/lists", env=env).split() == ["/tmp:", "/var/lib/apt/lists:"]
+    finally:
+        for pid in pathlib.Path("/proc").glob("[0-9]*"):  # chroot isolation leaves the program behind when buildah is told to end
+            try:
+                if f"TBCP_LISTEN=127.0.0.1:{port}".encode() in (pid / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(pid.name), signal.SIGTERM)
+            except OSError:
+                pass
+        server.wait(30)
+        log.close()
+
+
+def test_the_control_plane_in_a_container(env, base, tmp_path):
+    image = build_controlplane_image(env, base, debs.build(), tmp_path / "context")
+    check_controlplane_image(env, image, tmp_path)
