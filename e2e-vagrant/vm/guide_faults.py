@@ -204,7 +204,20 @@ def no_server(vm):
 
 fault_of_setting("does not answer 200 to TB_RUNTIME_HEALTH", "TB_RUNTIME_HEALTH", "/nowhere")
 fault_of_setting("has been restarted", "TB_RUNTIME_EXEC", "/bin/false {model}")
-fault_of_setting("two readers opened", "TB_DELIVERY", "fifo")
+
+
+def server_on_a_fifo(script, see):
+    """One that takes the model for a file: it opens it again, or has seen enough of it."""
+    @fault("two readers opened", see, correct=settings("TB_DELIVERY", "TB_RUNTIME_EXEC"))
+    def provoke(vm):
+        vm.put("/usr/local/bin/reader", b"#!/bin/sh\n" + script + b"\nexec sleep 600\n", "0755")
+        vm.set("TB_RUNTIME_EXEC", "/usr/local/bin/reader {model}")
+        vm.set("TB_DELIVERY", "fifo")
+        vm.apply()
+
+
+server_on_a_fifo(b'exec 3<"$1" 4<"$1"', "two readers opened …")
+server_on_a_fifo(b'exec 3<"$1"; head -c 1000 <&3 >/dev/null; exec 3<&-', "the reader closed the FIFO after …")
 
 
 # A server that is well, and never answers.

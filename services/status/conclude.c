@@ -193,7 +193,13 @@ static void conclude_step_remedy(const struct tb_snapshot *s, const char *unit, 
     if (conclude_step_cure(p))
         return;
     tb_status_logs(unit, logs);
-    if (u && u->exit_code == TB_EXIT_CONFIG)
+    if (strstr(p->what, "the reader closed the FIFO") || strstr(p->what, "two readers opened"))
+        tb_status_remedy(
+            p,
+            "if the inference server cannot load from a FIFO, as most cannot, set TB_DELIVERY=dir in "
+            "/etc/trustbridge/trustbridge.env, then systemctl restart tb-configure.service; else %s",
+            logs);
+    else if (u && u->exit_code == TB_EXIT_CONFIG)
         tb_status_remedy(p,
                          "correct /etc/trustbridge/trustbridge.env as %s says, then systemctl restart "
                          "tb-configure.service",

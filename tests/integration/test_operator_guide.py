@@ -64,7 +64,7 @@ def test_the_guide_shows_the_screen_of_tb_status():
 
 
 def test_the_other_guides_quote_messages_that_programs_say():
-    rows = {"provider-guide": ("common", "provider", "tbenc"), "billing": ("common", "services", "metering")}
+    rows = {"provider-guide": ("common", "provider", "tbenc", "controlplane"), "billing": ("common", "services", "metering")}
     for name, rooms in rows.items():
         guide = (repo / f"docs/{name}.md").read_text()
         table = guide[guide.index("| message |"):].split("\n\n")[0]

@@ -278,6 +278,13 @@ static void decrypt_failed(void)
     unit("tb-runtime.service", "failed", "failed")->exit_code = 76;
 }
 
+static void fifo_closed(void)
+{
+    decrypt_failed();
+    step(&s.facts.decrypt, TB_WORK_FAILED, "failed",
+         "the reader closed the FIFO after 1048576 of 3017440 bytes");
+}
+
 static void runtime_down(void)
 {
     proxy_says("Decrypt", "runtime_not_answering");
@@ -564,6 +571,12 @@ static const struct row rows[] = {
      1,
      "tb-decrypt.service: model.tbenc, record 7",
      "-u tb-decrypt.service"},
+    {{fifo_closed},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     1,
+     "the reader closed the FIFO after 1048576",
+     "set TB_DELIVERY=dir"},
     {{runtime_down},
      TB_STATUS_CRITICAL,
      TB_STATUS_NOT_READY,
