@@ -13,6 +13,7 @@
 #include "provider/cli/key_arg.h"
 #include "common/config.h"
 #include "common/json.h"
+#include "common/units.h"
 #include "provider/cmd/rows.h"
 #include "provider/tbpkg.h"
 #include "provider/cli/interrupt.h"
@@ -295,10 +296,36 @@ static int publish_make_plan(struct publish *p, enum publish_action plan[N_STEPS
     return rc == CLI_OK ? publish_check_ahead(p, plan) : rc;
 }
 
+/* What a step that is to be done will do, where a word tells. */
+static void publish_tell_step(const struct publish *p, enum publish_step s, char *out, size_t size)
+{
+    char bytes[32];
+
+    tb_bytes_format(p->source.bytes, bytes, sizeof(bytes));
+    out[0] = '\0';
+    if (s == STEP_ENCRYPT && publish_streams(p))
+        snprintf(out, size, ": %s, sealed on the way to %s/%s%s%s; no copy is kept here", bytes, p->container,
+                 p->asset_id, p->account ? " of " : "", p->account ? p->account : "");
+    else if (s == STEP_ENCRYPT)
+        snprintf(out, size, ": %s into %s", bytes, p->ciphertext);
+    else if (s == STEP_UPLOAD && publish_streams(p))
+        snprintf(out, size, ", with the encryption");
+    else if (s == STEP_REGISTER)
+        snprintf(out, size, " at %s", p->edc_endpoint);
+    else if (s == STEP_PACKAGE)
+        snprintf(out, size, ": %s", p->zip);
+}
+
 static void publish_show_plan(const struct publish *p, const enum publish_action *plan)
 {
-    for (int s = 0; s < N_STEPS; s++)
-        tbpkg_note(p->cli.quiet, "  %d. %-10s %s", s + 1, p->commands[s]->name, action_texts[plan[s]]);
+    for (int s = 0; s < N_STEPS; s++) {
+        char more[512] = "";
+
+        if (plan[s] == ACTION_RUN)
+            publish_tell_step(p, s, more, sizeof(more));
+        tbpkg_note(p->cli.quiet, "  %d. %-10s %s%s", s + 1, p->commands[s]->name, action_texts[plan[s]],
+                   more);
+    }
 }
 
 static int publish_print_plan_json(const struct publish *p, const enum publish_action *plan)

@@ -42,6 +42,9 @@ def test_dry_run_changes_nothing(place):
     r = place.publish("--dry-run", "--json", yes=False)
     assert json.loads(r.stdout)["steps"] == {**{s: "to do" for s in STEPS}, "build": "skipped"}
     assert not place.out.exists() and place.blob.requests == [] and place.plane.requests == []
+    plan = place.publish("--dry-run", yes=False).stderr
+    assert f"2.9 MiB, sealed on the way to models/{place.asset} of {place.provider.azurite.account}; no copy" in plan
+    assert f"to do at {place.plane.url}" in plan and "managed-app.zip" in plan
     place.publish("--skip-package")
     r = place.publish("--dry-run", yes=False)
     assert r.stderr.count("done already") == 3 and r.stderr.count("to do") == 1 and not (place.out / "managed-app.zip").exists()
