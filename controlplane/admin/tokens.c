@@ -53,7 +53,8 @@ static int token_apply_scopes(struct cp_call *c, char out[static CP_SCOPES_TEXT_
     unsigned scopes = 0, scope;
 
     cJSON_ArrayForEach (one, a) {
-        if (!cJSON_IsString(one) || strchr(one->valuestring, ' ') ||
+        /* one word each: a text of several would be parsed, too */
+        if (!cJSON_IsString(one) || strpbrk(one->valuestring, " \t") ||
             cp_scopes_parse(one->valuestring, &scope) < 0 || scopes & scope)
             return cp_refuse_body(c, "scopes has one that is no scope, or is there twice");
         scopes |= scope;

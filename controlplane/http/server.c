@@ -9,6 +9,7 @@
 #include <netdb.h>
 #include <stdarg.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #include "common/inet.h"
@@ -279,6 +280,29 @@ static enum MHD_Result server_hand_over(struct cp_server *s, struct cp_exchange 
     return MHD_YES;
 }
 
+/* A path that is another one than it looks like: whoever guards a path before this server, as a proxy that
+ * lets nobody from outside to /api/v1/admin, guards what he sees. In a name behind that anything but a slash
+ * may be encoded. */
+static bool server_path_disguised(const char *uri)
+{
+    const char *end = uri + strcspn(uri, "?"), *p = memchr(uri, '%', (size_t)(end - uri));
+
+    if (p && p < uri + strlen(CP_ADMIN "/"))
+        return true;
+    for (; p && p < end; p++)
+        if (strncasecmp(p, "%2f", 3) == 0 || strncmp(p, "%00", 3) == 0)
+            return true;
+    return false;
+}
+
+/* The state of a request whose path is disguised, until it has one. */
+static struct cp_exchange disguised;
+
+static void *server_on_uri(void *cls, const char *uri, struct MHD_Connection *c)
+{
+    return server_path_disguised(uri) ? &disguised : NULL;
+}
+
 static enum MHD_Result server_on_request(void *cls, struct MHD_Connection *c, const char *url,
                                          const char *method, const char *version, const char *data, size_t *n,
                                          void **state)
@@ -286,6 +310,10 @@ static enum MHD_Result server_on_request(void *cls, struct MHD_Connection *c, co
     struct cp_server *s = cls;
     struct cp_exchange *x = *state;
 
+    if (x == &disguised) {
+        url = ""; /* there is none of that name */
+        x = NULL;
+    }
     if (x && *n > 0)
         return server_take_body(x, data, n);
     if (x && x->answered)
@@ -301,13 +329,15 @@ static void server_on_completed(void *cls, struct MHD_Connection *c, void **stat
 {
     struct cp_exchange *x = *state;
 
+    *state = NULL;
+    if (x == &disguised)
+        return;
     if (x) {
         tb_secret_free(x->body);
         free(x->client);
         cp_reply_clear(&x->reply);
     }
     free(x);
-    *state = NULL;
 }
 
 /* Clients come again each half lease: resumed, the handshake has no signatures. A ticket is good for what
@@ -348,10 +378,11 @@ static int server_start_daemon(struct cp_server *s, const struct cp_server_tls *
     s->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, server_on_request, s, MHD_OPTION_EXTERNAL_LOGGER, server_on_log, NULL,
         MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, server_on_completed, NULL,
-        MHD_OPTION_NOTIFY_CONNECTION, server_on_connection, s, MHD_OPTION_THREAD_POOL_SIZE,
-        (unsigned)CP_IO_THREADS, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CP_CONNECTIONS_MAX,
-        MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)CP_CONNECTIONS_OF_ONE, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)CP_IDLE_SECONDS, MHD_OPTION_ARRAY, tls->cert ? tls_options : no_options, MHD_OPTION_END);
+        MHD_OPTION_URI_LOG_CALLBACK, server_on_uri, NULL, MHD_OPTION_NOTIFY_CONNECTION, server_on_connection,
+        s, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)CP_IO_THREADS, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)CP_CONNECTIONS_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)CP_CONNECTIONS_OF_ONE,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CP_IDLE_SECONDS, MHD_OPTION_ARRAY,
+        tls->cert ? tls_options : no_options, MHD_OPTION_END);
     return s->daemon ? 0 : -EINVAL;
 }
 

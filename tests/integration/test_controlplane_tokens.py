@@ -169,3 +169,27 @@ def test_nobody_writes_lines_into_the_log(server, owner):
         assert status in (401, 404) and "\\u001b" not in text and "\\n" not in text
     log = server.log.read_text()
     assert "\x1b" not in log and "forged" in log and not any(line.startswith("tb-controlplane: forged") for line in log.splitlines())
+
+
+def test_a_path_is_what_it_looks_like(server):
+    """Who guards paths before the server guards what he sees: nothing is found under another spelling."""
+    caller = add_token(server, "owner")
+    status = {}
+    for path in ("/api/v1/admin%2fwhoami", "/api/v1/admin%2Fwhoami", "/api%2fv1/admin/whoami", "/api/v1/%61dmin/whoami", "/%61pi/v1/admin/whoami",
+                 "/api/v1/admin/whoami%00", "/api/v1/admin/whoami%00/x", "//api/v1/admin/whoami", "/api/v1//admin/whoami", "/api/v1/./admin/whoami",
+                 "/API/v1/admin/whoami", "/api/v1/admin/whoami/", "/api/v1/admin/assets/..%2fwhoami", "/api/v1/admin/contracts/x%2Frevoke"):
+        s = server.connection()
+        s.connect()
+        s.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {caller.token}\r\nConnection: close\r\n\r\n".encode())
+        status[path] = s.sock.makefile("rb").readline().split()[1]
+        s.close()
+    assert set(status.values()) == {b"404"}, status
+    # a parameter may hold what it likes, and a name anything else
+    assert caller.get("/machines?after=a%3Ab%2Fc") == {"machines": []}
+    caller.refused(404, "contract_unknown", "GET", "/contracts/a%2Db%20c")
+
+
+def test_a_scope_is_one_word(server):
+    caller = add_token(server, "owner")
+    for scopes in (["auditor\towner"], ["auditor owner"], [" auditor"], ["auditor\t"], ["Owner"], ["owner", "owner"], [], {"0": "owner"}, ["owner", 1], [None]):
+        caller.refused(400, "invalid_request", "POST", "/tokens", {"name": "worded", "scopes": scopes})
