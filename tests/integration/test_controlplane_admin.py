@@ -222,6 +222,14 @@ def test_registration_by_token(server, owner):
     assert [a.split("-")[0] for a in actors] == ["token:publisher", "token:publisher", "token:the", "provider.token"]
 
 
+def test_parameters_that_are_no_text(server, owner):
+    """A fault of the caller's, whatever the database thinks of it."""
+    for query in ("/contracts?after=%ff", "/contracts?asset_id=%c3", "/machines?after=a:%ff", "/codes?after=a:%ed%a0%80", "/assets?after=%ff",
+                  "/tokens?after=a%80"):
+        owner.refused(400, "invalid_request", "GET", query)
+    assert owner.get("/machines?after=zz%3A%C3%A9") == {"machines": []}
+
+
 # -- usage and log ---------------------------------------------------------------------------------------------------
 
 def test_usage_is_added_up(server, owner):
