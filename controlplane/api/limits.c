@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "controlplane/api/limits.h"
 
+#include <arpa/inet.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/macros.h"
 #include "common/secret.h"
@@ -10,6 +12,7 @@
 
 #define LIMIT_SETS 1024
 #define LIMIT_WAYS 4
+#define LIMIT_NETWORK_BYTES 8 /* /64: what one customer of a network has at least */
 /* Tokens are counted in microseconds of their rate, so that none is lost to rounding. */
 #define LIMIT_MINUTE_US (60 * TB_USEC_PER_SEC)
 
@@ -51,13 +54,28 @@ struct cp_limits *cp_limits_free(struct cp_limits *l)
     return NULL;
 }
 
+/* What is counted as one: of an address of IPv6 its network, as whoever has one address there has all of
+ * them. One that stands for an address of IPv4 is that. */
+static const void *limit_whole(const char *who, struct in6_addr *network, size_t *ret_len)
+{
+    if (inet_pton(AF_INET6, who, network) == 1 && !IN6_IS_ADDR_V4MAPPED(network)) {
+        *ret_len = LIMIT_NETWORK_BYTES;
+        return network;
+    }
+    *ret_len = strlen(who);
+    return who;
+}
+
 /* FNV-1a from a secret start: nobody can choose whom to push out. */
 static uint64_t limit_hash(const struct cp_limits *l, const char *who)
 {
     uint64_t h = l->seed ^ 0xcbf29ce484222325ULL;
+    struct in6_addr network;
+    size_t n;
+    const unsigned char *b = limit_whole(who, &network, &n);
 
-    for (; *who; who++)
-        h = (h ^ (unsigned char)*who) * 0x100000001b3ULL;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ b[i]) * 0x100000001b3ULL;
     h ^= h >> 32;
     return h ? h : 1;
 }

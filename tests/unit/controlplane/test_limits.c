@@ -62,12 +62,28 @@ static void test_a_full_table_keeps_the_worst(void **state)
     cp_limits_free(l);
 }
 
+/* Whoever has one address of a network of IPv6 has as many as there are stars. */
+static void test_a_network_is_one(void **state)
+{
+    struct cp_limits *l = cp_limits_new(0, 0);
+
+    take_all(l, CP_LIMIT_GUESS, "2001:db8:1:2::1", S);
+    assert_true(cp_limits_look(l, CP_LIMIT_GUESS, "2001:db8:1:2:ffff:ffff:ffff:ffff", S) > 0);
+    assert_true(cp_limits_take(l, CP_LIMIT_GUESS, "2001:db8:1:2::abcd", S) > 0);
+    assert_int_equal(cp_limits_look(l, CP_LIMIT_GUESS, "2001:db8:1:3::1", S), 0);
+    take_all(l, CP_LIMIT_GUESS, "::ffff:192.0.2.1", S);
+    assert_int_equal(cp_limits_look(l, CP_LIMIT_GUESS, "::ffff:192.0.2.2", S), 0);
+    assert_int_equal(cp_limits_look(l, CP_LIMIT_GUESS, "192.0.2.2", S), 0);
+    cp_limits_free(l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_burst_and_then_a_rate),
         cmocka_unit_test(test_guessing_is_slow),
         cmocka_unit_test(test_a_full_table_keeps_the_worst),
+        cmocka_unit_test(test_a_network_is_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
