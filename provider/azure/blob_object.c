@@ -62,12 +62,13 @@ int blob_object_look(const struct blob_client *c, struct blob_object *o, int fd)
     return CLI_OK;
 }
 
-int blob_object_staged(const struct blob_client *c, const struct blob_object *o, struct blob_staged_set *ret)
+int blob_object_staged(const struct blob_client *c, const struct blob_object *o, struct blob_staged_set *ret,
+                       struct blob_staged_set *ret_committed)
 {
     const struct blob_request rq = {
         .method = "GET",
         .path = o->path,
-        .query = {{"comp", "blocklist"}, {"blocklisttype", "uncommitted"}},
+        .query = {{"comp", "blocklist"}, {"blocklisttype", ret_committed ? "all" : "uncommitted"}},
     };
     _cleanup_blob_reply_ struct blob_reply reply = {0};
     char err[TB_HTTP_ERR_MAX];
@@ -78,7 +79,8 @@ int blob_object_staged(const struct blob_client *c, const struct blob_object *o,
         return CLI_OK;
     if (r < 0 || reply.status != 200)
         return object_fail_call(c, o->path, r, &reply, err);
-    if (!reply.body || blob_xml_block_list(reply.body, reply.len, ret) < 0)
+    if (!reply.body || blob_xml_block_list(reply.body, reply.len, BLOB_LIST_UNCOMMITTED, ret) < 0 ||
+        (ret_committed && blob_xml_block_list(reply.body, reply.len, BLOB_LIST_COMMITTED, ret_committed) < 0))
         return tbpkg_fail(o->path, "cannot parse the block list of the service",
                           "is --endpoint a Blob service?");
     if (ret->n_foreign > 0)

@@ -21,8 +21,9 @@ struct blob_object {
  * without one (another program's upload) and with the MD5 of fd's contents (-1: not asked). */
 int blob_object_look(const struct blob_client *c, struct blob_object *o, int fd);
 
-/* Uncommitted blocks of an earlier run. */
-int blob_object_staged(const struct blob_client *c, const struct blob_object *o, struct blob_staged_set *ret);
+/* Uncommitted blocks of an earlier run; and those that the blob was made of, unless ret_committed is NULL. */
+int blob_object_staged(const struct blob_client *c, const struct blob_object *o, struct blob_staged_set *ret,
+                       struct blob_staged_set *ret_committed);
 
 /* Sends rq (body, query and headers of the operation) as the PUT that creates or replaces exactly what was
  * looked at, and names its contents in x-ms-meta-sha256. An answer that got lost is found out by looking

@@ -210,11 +210,11 @@ static int xml_add_block(struct blob_staged_set *s, size_t *cap, const char *nam
     return 0;
 }
 
-int blob_xml_block_list(const char *buf, size_t len, struct blob_staged_set *ret)
+int blob_xml_block_list(const char *buf, size_t len, const char *which, struct blob_staged_set *ret)
 {
-    static const char *const block[] = {"BlockList", "UncommittedBlocks", "Block"};
-    static const char *const name_path[] = {"BlockList", "UncommittedBlocks", "Block", "Name"};
-    static const char *const size_path[] = {"BlockList", "UncommittedBlocks", "Block", "Size"};
+    const char *const block[] = {"BlockList", which, "Block"};
+    const char *const name_path[] = {"BlockList", which, "Block", "Name"};
+    const char *const size_path[] = {"BlockList", which, "Block", "Size"};
     static const char *const list[] = {"BlockList"};
     _cleanup_staged_set_ struct blob_staged_set s = {0};
     char name[128] = "", size[24] = "";

@@ -21,7 +21,7 @@
 int blob_xml_error(const char *buf, size_t len, char code[static BLOB_CODE_MAX],
                    char message[static BLOB_MESSAGE_MAX]);
 
-/* Blocks of a block list that are uncommitted and have an id of blob_block_id()'s length. */
+/* Blocks of one of a block list's two lists that have an id of blob_block_id()'s length. */
 struct blob_staged {
     char id[BLOB_ID_CHARS + 1];
     uint64_t size;
@@ -29,9 +29,11 @@ struct blob_staged {
 struct blob_staged_set {
     struct blob_staged *blocks; /* sorted by id */
     size_t n;
-    size_t n_foreign; /* uncommitted blocks with ids of another length: another program's */
+    size_t n_foreign; /* blocks with ids of another length: another program's */
 };
-int blob_xml_block_list(const char *buf, size_t len, struct blob_staged_set *ret);
+#define BLOB_LIST_COMMITTED "CommittedBlocks"
+#define BLOB_LIST_UNCOMMITTED "UncommittedBlocks"
+int blob_xml_block_list(const char *buf, size_t len, const char *which, struct blob_staged_set *ret);
 void blob_staged_set_clear(struct blob_staged_set *s);
 #define _cleanup_staged_set_ _cleanup_(blob_staged_set_clear)
 const struct blob_staged *blob_staged_find(const struct blob_staged_set *s, const char *id);

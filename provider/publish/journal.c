@@ -24,6 +24,7 @@ static void journal_forget(struct journal *j)
 {
     tb_freep(&j->key_file);
     tb_freep(&j->key_recipient);
+    tb_freep(&j->destination);
     tb_freep(&j->manifest);
     free(j->blocks);
     j->blocks = NULL;
@@ -104,7 +105,9 @@ static int journal_read_header(struct journal *j, const char *text, size_t len)
         journal_get_u32(o, "block_bytes", BLOB_BLOCK_BYTES_MIN, BLOB_BLOCK_BYTES_MAX, &j->block_bytes) < 0 ||
         tb_json_get_uint(o, "size", TB_JSON_INT_MAX, &j->size, err) < 0 ||
         journal_get_heap(o, "key_file", &j->key_file) < 0 ||
-        journal_get_heap(o, "key_recipient", &j->key_recipient) < 0 || !j->key_file)
+        journal_get_heap(o, "key_recipient", &j->key_recipient) < 0 || !j->key_file ||
+        journal_get_text(o, "file", j->file, sizeof(j->file)) < 0 ||
+        journal_get_heap(o, "destination", &j->destination) < 0 || !j->destination)
         return -EBADMSG;
     return journal_make_blocks(j);
 }
@@ -175,6 +178,30 @@ int journal_parse(const char *buf, size_t len, struct journal *j, size_t *ret_le
     return first ? -EBADMSG : 0;
 }
 
+/* What a copy, or a file that was restored from a backup, does not share with the original. A file system
+ * that does not know when a file was made has the number only. */
+static int journal_identify(int fd, char out[static JOURNAL_FILE_MAX])
+{
+    struct statx st;
+
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &st) < 0)
+        return -errno;
+    if (!(st.stx_mask & STATX_BTIME))
+        st.stx_btime = (struct statx_timestamp){0};
+    snprintf(out, JOURNAL_FILE_MAX, "%" PRIu64 ".%" PRId64 ".%09" PRIu32, (uint64_t)st.stx_ino,
+             (int64_t)st.stx_btime.tv_sec, (uint32_t)st.stx_btime.tv_nsec);
+    return 0;
+}
+
+bool journal_is_last_word(const struct journal *j, const char *destination)
+{
+    size_t n = 0;
+
+    while (n < j->n_blocks && j->blocks[n].there)
+        n++;
+    return n == j->n_blocks || (!j->is_copy && strcmp(j->destination, destination) == 0);
+}
+
 /* The file under that name, locked. -EWOULDBLOCK: another process has it. */
 static int journal_lock(const char *path)
 {
@@ -197,10 +224,21 @@ static int journal_fail_lock(const char *path, int r)
     return tbpkg_fail_errno(path, r);
 }
 
+/* A key, a model or whatever else has the name is never taken for a damaged journal, which a new one
+ * replaces. */
+static bool journal_is_ours(int fd)
+{
+    char head[sizeof(MAGIC) - 1];
+    ssize_t n = tb_pread_full(fd, head, sizeof(head), 0);
+
+    return n == 0 || (n == (ssize_t)sizeof(head) && memcmp(head, MAGIC, sizeof(head)) == 0);
+}
+
 int journal_open(const char *path, struct journal *ret)
 {
     _cleanup_journal_ struct journal j = JOURNAL_INIT;
     _cleanup_free_ char *text = NULL;
+    char file[JOURNAL_FILE_MAX];
     size_t len = 0, good;
     int r;
 
@@ -211,6 +249,9 @@ int journal_open(const char *path, struct journal *ret)
     if (j.fd < 0 && j.fd != -ENOENT)
         return journal_fail_lock(path, j.fd);
     if (j.fd >= 0) {
+        if (!journal_is_ours(j.fd))
+            return tbpkg_fail(path, "is no record of an upload, and is not replaced by one",
+                              "move it away, or choose another --manifest");
         r = tb_read_file(path, JOURNAL_MAX, &text, &len);
         if (r < 0 && r != -EFBIG)
             return tbpkg_fail_errno(path, r);
@@ -218,6 +259,7 @@ int journal_open(const char *path, struct journal *ret)
         if (!j.valid)
             journal_forget(&j);
         j.len = j.valid ? good : 0;
+        j.is_copy = journal_identify(j.fd, file) < 0 || strcmp(file, j.file) != 0;
         if (j.valid && good < len && ftruncate(j.fd, (off_t)good) < 0)
             return tbpkg_fail_errno(path, -errno);
     } else {
@@ -247,14 +289,17 @@ static char *journal_header(const struct journal *j)
     tb_json_add_uint(o, "block_bytes", j->block_bytes);
     tb_json_add_uint(o, "size", j->size);
     cJSON_AddStringToObject(o, "layout", j->layout);
+    cJSON_AddStringToObject(o, "destination", j->destination);
+    cJSON_AddStringToObject(o, "file", j->file);
     text = cJSON_PrintUnformatted(o);
     return text ? tb_strf(MAGIC "%s\n", text) : NULL;
 }
 
 /* The descriptor that stays holds the lock of the new file before it has its name. */
-static int journal_put(struct journal *j, const char *text, size_t len)
+static int journal_put(struct journal *j)
 {
     _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
+    _cleanup_free_ char *text = NULL;
     _cleanup_close_ int fd = -1;
     bool replace = j->fd >= 0;
     int r;
@@ -265,28 +310,30 @@ static int journal_put(struct journal *j, const char *text, size_t len)
     fd = fcntl(f.fd, F_DUPFD_CLOEXEC, 3);
     if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
         return -errno;
-    r = tb_write_full(f.fd, text, len);
+    r = journal_identify(f.fd, j->file);
+    text = r == 0 ? journal_header(j) : NULL;
+    if (r == 0)
+        r = text ? tb_write_full(f.fd, text, strlen(text)) : -ENOMEM;
     if (r == 0)
         r = tb_newfile_commit(&f, replace);
     if (r < 0)
         return r;
     j->fd = tb_close(j->fd);
     j->fd = TAKE_FD(fd);
-    j->len = len;
+    j->len = strlen(text);
     return 0;
 }
 
 int journal_create(struct journal *j)
 {
-    _cleanup_free_ char *text = NULL;
     int r = journal_make_blocks(j);
 
     if (r == -EBADMSG)
         return tbpkg_fail(j->asset_id, "is larger than 50000 blocks of 256 MiB", NULL);
     tb_freep(&j->manifest);
-    j->commit_begun = false;
-    text = r == 0 ? journal_header(j) : NULL;
-    r = text ? journal_put(j, text, strlen(text)) : -ENOMEM;
+    j->commit_begun = j->is_copy = false;
+    if (r == 0)
+        r = journal_put(j);
     cli_temp_forget_all();
     if (r < 0)
         return r == -EEXIST ? journal_fail_lock(j->path, r) : tbpkg_fail_errno(j->path, r);

@@ -13,6 +13,7 @@
 #define JOURNAL_SUFFIX ".upload" /* behind the manifest's name */
 #define JOURNAL_MAX (32U << 20)
 #define JOURNAL_LINE_MAX 120 /* of a block */
+#define JOURNAL_FILE_MAX 48
 
 struct journal_block {
     bool there;
@@ -24,13 +25,16 @@ struct journal {
     int fd;       /* locked; -1: there is none yet */
     uint64_t len; /* bytes of it that count */
     bool valid;   /* what follows is of the file */
+    bool is_copy; /* which was written as another file */
     /* its header */
     char asset_id[TBENC_ID_MAX + 1], key_id[ASSET_KEY_ID_HEX + 1];
     char *key_file, *key_recipient; /* where the key was put, and for whom; the latter may be NULL */
     uint8_t nonce_prefix[4];
     uint32_t chunk_bytes, block_bytes;
-    uint64_t size;   /* of the ciphertext */
-    char layout[65]; /* hash of the sizes of the inputs: which record a byte is in */
+    uint64_t size;               /* of the ciphertext */
+    char layout[65];             /* hash of the sizes of the inputs: which record a byte is in */
+    char *destination;           /* URL of the blob */
+    char file[JOURNAL_FILE_MAX]; /* inode and time of birth */
     /* its entries */
     struct journal_block *blocks;
     size_t n_blocks;
@@ -55,6 +59,10 @@ int journal_open(const char *path, struct journal *ret);
 /* Puts a new file with the header's members in the place of the old one. */
 int journal_create(struct journal *j);
 
+/* Is it sure that no block has left of which it has no entry? Copies may lack entries of the original, and a
+ * copy that is written over the original those of what went elsewhere. A journal that has all entries lacks
+ * none. */
+bool journal_is_last_word(const struct journal *j, const char *destination);
 /* Are these blocks, sealed again or for the first time, what may be sent? 0: each is what was recorded, or
  * is recorded now, on disk. -ESTALE: one is not; *ret_index tells which, and nothing was recorded. Other
  * errnos: of the disk. */

@@ -147,6 +147,11 @@ static bool stream_journal_fits(const struct asset_stream *s)
            j->size == s->store.ct.size && strcmp(j->layout, s->layout) == 0;
 }
 
+static char *stream_destination(const struct asset_stream *s)
+{
+    return tb_strf("%s/%s", s->store.service.url, s->store.ct.path);
+}
+
 /* An interrupt finds either no file of the key or all of it. */
 static int stream_put_key(struct asset_stream *s)
 {
@@ -205,7 +210,9 @@ static int stream_begin(struct asset_stream *s)
     j->key_file = key_out_is_file(&s->seal.key) ? realpath(s->seal.key.path, NULL) /* not of this directory */
                                                 : strdup(s->seal.key.path);
     j->key_recipient = s->seal.key.recipient ? strdup(s->seal.key.recipient) : NULL;
-    if (!j->key_file || (s->seal.key.recipient && !j->key_recipient))
+    tb_freep(&j->destination);
+    j->destination = stream_destination(s);
+    if (!j->destination || !j->key_file || (s->seal.key.recipient && !j->key_recipient))
         return tbpkg_fail_errno(s->seal.key.path, -ENOMEM);
     if (tb_random(j->nonce_prefix, sizeof(j->nonce_prefix)) < 0)
         return tbpkg_fail_errno("random nonce", -EIO);
@@ -227,6 +234,7 @@ struct stream_run {
     struct tbenc_error error;
     int seal_rc;
     size_t differs; /* the block that is not what was recorded */
+    int journal_rc;
 };
 
 static int stream_on_ciphertext(void *ctx, const void *buf, size_t n)
@@ -260,11 +268,12 @@ static int stream_admit(void *ctx, const struct blob_block *const *blocks, size_
 {
     struct stream_run *run = ctx;
 
-    return journal_admit(&run->s->journal, blocks, n, &run->differs);
+    run->journal_rc = journal_admit(&run->s->journal, blocks, n, &run->differs);
+    return run->journal_rc;
 }
 
-/* A block of this key that the service holds and the journal does not know was sent by a run that wrote
- * another journal: this one is an old copy, and what it lacks cannot be compared. */
+/* A block of this key that the service holds, or made a blob of, and the journal does not know was sent by a
+ * run that wrote another journal: this one is an old copy, and what it lacks cannot be compared. */
 static bool stream_journal_is_whole(const struct journal *j, const struct blob_staged_set *staged)
 {
     char id[BLOB_ID_CHARS + 1];
@@ -285,12 +294,12 @@ static bool stream_journal_is_whole(const struct journal *j, const struct blob_s
 static int stream_fail_sending(const struct asset_stream *s, const struct stream_run *run, int r,
                                const struct blob_fault *fault)
 {
+    if (run->journal_rc < 0)
+        return tbpkg_fail_errno(s->journal.path, run->journal_rc);
     if (run->seal_rc == -EBADMSG)
         return tbpkg_fail(s->seal.in, run->error.message, "publish a copy that nothing writes to");
     if (run->seal_rc < 0 && run->seal_rc != -ECANCELED)
         return asset_fail(s->seal.in, run->seal_rc, &run->error);
-    if (r == -ENOSPC || r == -EDQUOT || r == -EIO)
-        return tbpkg_fail_errno(s->journal.path, r);
     return tbpkg_fail(s->store.ct.path, fault->reason, fault->remedy[0] ? fault->remedy : NULL);
 }
 
@@ -420,15 +429,15 @@ static bool stream_all_staged(const struct journal *j, const struct blob_staged_
 
 static int stream_send_ciphertext(struct asset_stream *s, bool sealed)
 {
-    _cleanup_staged_set_ struct blob_staged_set staged = {0};
+    _cleanup_staged_set_ struct blob_staged_set staged = {0}, committed = {0};
     _cleanup_free_ char(*ids)[BLOB_ID_CHARS + 1] = calloc(s->journal.n_blocks, sizeof(*ids));
-    int rc = ids ? blob_object_staged(&s->store.client, &s->store.ct, &staged) : CLI_FAILED;
+    int rc = ids ? blob_object_staged(&s->store.client, &s->store.ct, &staged, &committed) : CLI_FAILED;
 
     if (!ids)
         return tbpkg_fail_errno("Blob storage", -ENOMEM);
     if (rc != CLI_OK)
         return rc;
-    if (!stream_journal_is_whole(&s->journal, &staged)) {
+    if (!stream_journal_is_whole(&s->journal, &staged) || !stream_journal_is_whole(&s->journal, &committed)) {
         if (s->complete)
             return tbpkg_fail(s->journal.path, "is older than what was uploaded: it was copied or restored",
                               "publish the model as a new asset");
@@ -448,6 +457,23 @@ static int stream_send_ciphertext(struct asset_stream *s, bool sealed)
     return rc == CLI_OK ? stream_seal_and_send(s, &staged) : rc;
 }
 
+static bool stream_journal_is_last_word(const struct asset_stream *s)
+{
+    const struct journal *j = &s->journal;
+    _cleanup_free_ char *destination = stream_destination(s);
+
+    if (destination && journal_is_last_word(j, destination))
+        return true;
+    if (j->is_copy)
+        tbpkg_note(s->seal.cli->quiet,
+                   "%s is a copy, and more may have been sent since: starting again under a new key.",
+                   j->path);
+    else
+        tbpkg_note(s->seal.cli->quiet, "The upload was begun to %s: starting again under a new key.",
+                   j->destination);
+    return false;
+}
+
 /* With what the journal has. STREAM_ANEW: nothing of it can be used. */
 static int stream_continue(struct asset_stream *s)
 {
@@ -462,6 +488,8 @@ static int stream_continue(struct asset_stream *s)
                 "again under a new key.");
         return STREAM_ANEW;
     }
+    if (!stream_journal_is_last_word(s))
+        return STREAM_ANEW;
     rc = stream_take_sealed(s, &sealed);
     if (rc != CLI_OK || stream_take_key_report(s) != CLI_OK)
         return CLI_FAILED;

@@ -141,7 +141,7 @@ static int upload_send_ciphertext(struct asset_upload *a)
         return tbpkg_fail(a->file, "is larger than 50000 blocks of 256 MiB", NULL);
     if (!f.sha || EVP_DigestInit_ex(f.sha, EVP_sha256(), NULL) != 1)
         return tbpkg_fail_errno(a->file, -ENOMEM);
-    rc = blob_object_staged(&a->store.client, &a->store.ct, &staged);
+    rc = blob_object_staged(&a->store.client, &a->store.ct, &staged, NULL);
     if (rc != CLI_OK)
         return rc;
     r = store_send_blocks(&a->store, &u, &up, &fault);

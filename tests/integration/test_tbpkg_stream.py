@@ -337,6 +337,47 @@ def test_a_journal_that_is_an_old_copy(place):
     place.check_sent()
 
 
+def rolled_back(place):
+    """All is stored, and the output directory is as it was after three blocks; a byte that has left since is another one."""
+    place.killed(3, PUT_BLOCK)
+    old = place.journal.read_bytes()
+    recorded = {int(line.split()[1]) for line in place.journal.read_text().splitlines() if line.startswith("B ")}
+    (key,) = place.key_files()
+    place.run()
+    assert max(recorded) < N_BLOCKS - 1
+    place.manifest.unlink()
+    place.flip("b.bin", -1)
+    return old, key
+
+
+def test_a_journal_that_is_an_old_copy_of_a_stored_asset(place):
+    """The blocks are no longer staged: they are the blob."""
+    old, key = rolled_back(place)
+    place.journal.write_bytes(old)
+    r = place.run("--overwrite")
+    assert "is older than what was uploaded" in r.stderr and place.check_stored() != key and key in place.key_files()
+    place.check_sent()
+
+
+@pytest.mark.parametrize("how", ["copy", "elsewhere"])
+def test_a_journal_that_is_not_where_it_was_written(place, how):
+    """Nothing in that container tells what has left already."""
+    old, key = rolled_back(place)
+    more = []
+    if how == "copy":
+        place.azurite.request("DELETE", f"models/{place.asset}/model.tbenc")
+        place.azurite.request("DELETE", f"models/{place.asset}/model.manifest.json")
+        place.journal.rename(place.dir / "original")
+    else:
+        more = ["-C", f"{how}-{place.asset}"]
+        place.azurite.create_container(more[1])
+    place.journal.write_bytes(old)
+    r = place.run(*more)
+    assert ("is a copy" if how == "copy" else "was begun to") in r.stderr and "starting again under a new key" in r.stderr
+    m = json.loads(place.manifest.read_text())
+    assert m["key_id"] != key
+    place.check_sent()
+
 def test_a_line_without_an_end(place):
     """What a killed process left of its last line: nothing of it was sent."""
     place.killed(4, PUT_BLOCK)

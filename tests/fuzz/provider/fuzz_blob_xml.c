@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (blob_xml_error((const char *)data, size, code, message) == 0 &&
         (code[0] == '\0' || !memchr(code, '\0', sizeof(code)) || !memchr(message, '\0', sizeof(message))))
         abort();
-    if (blob_xml_block_list((const char *)data, size, &s) == 0)
+    if (blob_xml_block_list((const char *)data, size, BLOB_LIST_UNCOMMITTED, &s) == 0)
         for (size_t i = 0; i < s.n; i++) {
             const struct blob_staged *b = blob_staged_find(&s, s.blocks[i].id);
 

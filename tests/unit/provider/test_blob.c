@@ -269,7 +269,7 @@ static void test_xml_block_list(void **state)
         "</Name><Size>6</Size></Block></UncommittedBlocks></BlockList>";
     _cleanup_staged_set_ struct blob_staged_set s = {0};
 
-    assert_int_equal(blob_xml_block_list(text, sizeof(text) - 1, &s), 0);
+    assert_int_equal(blob_xml_block_list(text, sizeof(text) - 1, BLOB_LIST_UNCOMMITTED, &s), 0);
     assert_int_equal(s.n, 2);
     assert_int_equal(s.n_foreign, 1);
     assert_non_null(blob_staged_find(&s, ID1));
@@ -291,11 +291,11 @@ static void test_xml_block_list_odd(void **state)
     };
     _cleanup_staged_set_ struct blob_staged_set s = {0};
 
-    assert_int_equal(blob_xml_block_list(empty, sizeof(empty) - 1, &s), 0);
+    assert_int_equal(blob_xml_block_list(empty, sizeof(empty) - 1, BLOB_LIST_UNCOMMITTED, &s), 0);
     assert_int_equal(s.n, 0);
     assert_null(blob_staged_find(&s, ID1));
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
-        assert_int_equal(blob_xml_block_list(bad[i], strlen(bad[i]), &s), -EBADMSG);
+        assert_int_equal(blob_xml_block_list(bad[i], strlen(bad[i]), BLOB_LIST_UNCOMMITTED, &s), -EBADMSG);
 }
 
 /* -- what is worth another try, and what people are told

@@ -50,6 +50,8 @@ static void journal_begin(const struct journal_place *p, struct journal *j)
     strcpy(j->layout, "l");
     tb_freep(&j->key_file);
     j->key_file = strdup("/k/\"\n\xc3\xbc");
+    tb_freep(&j->destination);
+    j->destination = strdup("https://x/y");
     memcpy(j->nonce_prefix, "\x01\x02\x03\x04", 4);
     j->chunk_bytes = 4096;
     j->block_bytes = BLOB_BLOCK_BYTES_MIN;
@@ -194,7 +196,7 @@ static void test_one_that_is_none_is_replaced(void **state)
     const struct journal_place *p = *state;
     _cleanup_journal_ struct journal j = JOURNAL_INIT;
 
-    assert_int_equal(tb_write_file_atomic(p->path, "zeros\n", 6, 0600), 0);
+    assert_int_equal(tb_write_file_atomic(p->path, "tbpkg-upload-1 {\n", 17, 0600), 0);
     assert_int_equal(journal_open(p->path, &j), CLI_OK);
     assert_false(j.valid);
     journal_clear(&j);
@@ -205,12 +207,54 @@ static void test_one_that_is_none_is_replaced(void **state)
     assert_true(j.valid);
 }
 
+/* It may be a key. */
+static void test_another_file_is_not_replaced(void **state)
+{
+    const struct journal_place *p = *state;
+    _cleanup_journal_ struct journal j = JOURNAL_INIT;
+    _cleanup_free_ char *text = NULL;
+
+    assert_int_equal(tb_write_file_atomic(p->path, "zeros\n", 6, 0600), 0);
+    assert_int_equal(journal_open(p->path, &j), CLI_FAILED);
+    assert_int_equal(tb_read_file(p->path, JOURNAL_MAX, &text, NULL), 0);
+    assert_string_equal(text, "zeros\n");
+}
+
+/* One with gaps is continued only as the file that it was, and to where it went. */
+static void test_a_copy_is_not_the_last_word(void **state)
+{
+    const struct journal_place *p = *state;
+    _cleanup_journal_ struct journal j = JOURNAL_INIT;
+    _cleanup_free_ char *text = NULL;
+    size_t len;
+
+    for (size_t n = BLOCKS - 1; n <= BLOCKS; n++) {
+        journal_begin(p, &j);
+        for (size_t i = 0; i < n; i++)
+            assert_int_equal(journal_admit_one(&j, i, (uint8_t)i), 0);
+        journal_clear(&j);
+        assert_int_equal(journal_open(p->path, &j), CLI_OK);
+        assert_true(journal_is_last_word(&j, "https://x/y"));
+        assert_int_equal(journal_is_last_word(&j, "https://x/z"), n == BLOCKS);
+        journal_clear(&j);
+        tb_freep(&text);
+        assert_int_equal(tb_read_file(p->path, JOURNAL_MAX, &text, &len), 0);
+        assert_int_equal(tb_write_file_atomic(p->path, text, len, 0600), 0);
+        assert_int_equal(journal_open(p->path, &j), CLI_OK);
+        assert_true(j.valid && j.is_copy);
+        assert_int_equal(journal_is_last_word(&j, "https://x/y"), n == BLOCKS);
+        journal_clear(&j);
+    }
+}
+
 int main(void)
 {
 #define JOURNAL_TEST(f) cmocka_unit_test_setup_teardown(f, journal_setup, journal_teardown)
     const struct CMUnitTest tests[] = {
         JOURNAL_TEST(test_what_was_recorded_is_found),
         JOURNAL_TEST(test_a_batch_is_taken_whole_or_not),
+        JOURNAL_TEST(test_another_file_is_not_replaced),
+        JOURNAL_TEST(test_a_copy_is_not_the_last_word),
         JOURNAL_TEST(test_any_damage),
         JOURNAL_TEST(test_a_last_line_without_an_end),
         JOURNAL_TEST(test_one_that_is_none_is_replaced),
