@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/text.h"
 
@@ -95,6 +96,32 @@ int cli_flush_stdout(void)
         tbpkg_fail("standard output", strerror(errno ? errno : EIO), NULL);
     reported = true;
     return CLI_FAILED;
+}
+
+/* A terminal gets lines of plain text. */
+static int output_print_lines(const char *text, size_t len)
+{
+    for (size_t n; len > 0; text += n, len -= n) {
+        const char *end = memchr(text, '\n', len);
+        size_t shown = end ? (size_t)(end - text) : len;
+        _cleanup_free_ char *line = NULL;
+
+        n = shown + (end ? 1 : 0);
+        shown -= shown > 0 && text[shown - 1] == '\r';
+        line = strndup(text, shown);
+        if (!line)
+            return tbpkg_fail_errno("standard output", -ENOMEM);
+        puts(tb_text_plain(line));
+    }
+    return cli_flush_stdout();
+}
+
+int cli_print_text(const char *text, size_t len)
+{
+    if (isatty(STDOUT_FILENO))
+        return output_print_lines(text, len);
+    fwrite(text, 1, len, stdout);
+    return cli_flush_stdout();
 }
 
 static cJSON **capture;

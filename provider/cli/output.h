@@ -52,4 +52,7 @@ bool cli_json_is_captured(void);
 /* Flushes stdout and says so when that fails. CLI_OK or CLI_FAILED. */
 int cli_flush_stdout(void);
 
+/* What somebody else wrote: to the byte, but for a terminal, which would do what it says. */
+int cli_print_text(const char *text, size_t len);
+
 #endif

@@ -203,6 +203,15 @@ int admin_print_object(const struct admin_job *j, const cJSON *doc, const struct
     return j->cli.json ? cli_print_json(doc) : table_print_object(doc, columns, n);
 }
 
+/* It is printed to the byte: nothing that a terminal would act on. */
+static bool admin_secret_valid(const char *s)
+{
+    for (const char *p = s; *p; p++)
+        if (*p <= ' ' || *p >= 0x7f)
+            return false;
+    return *s;
+}
+
 int admin_print_secret(const struct admin_job *j, const cJSON *doc, const char *secret, const char *fmt, ...)
 {
     char line[512];
@@ -210,6 +219,10 @@ int admin_print_secret(const struct admin_job *j, const cJSON *doc, const char *
 
     if (j->cli.json)
         return cli_print_json(doc);
+    if (!admin_secret_valid(secret))
+        return tbpkg_failf(j->remote.base,
+                           "did as it was told, but answered without a token or code that can be printed; is "
+                           "--edc-endpoint a control plane?");
     va_start(ap, fmt);
     vsnprintf(line, sizeof(line), fmt, ap);
     va_end(ap);

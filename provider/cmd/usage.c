@@ -71,8 +71,7 @@ static int usage_print_text(const struct admin_job *j, const char *path)
 
     if (rc != CLI_OK)
         return rc;
-    fwrite(rs.body, 1, rs.len, stdout);
-    return cli_flush_stdout();
+    return cli_print_text(rs.body, rs.len);
 }
 
 static int usage_work(struct admin_job *j)
@@ -150,7 +149,9 @@ static int changes_work(struct admin_job *j)
         if (last < from)
             return tbpkg_failf(j->remote.base, "answered with what is no change from number %" PRIu64 " on",
                                from);
-        fwrite(rs.body, 1, rs.len, stdout);
+        rc = cli_print_text(rs.body, rs.len);
+        if (rc != CLI_OK)
+            return rc;
         from = last + 1;
     }
 }

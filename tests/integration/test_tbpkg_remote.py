@@ -63,7 +63,7 @@ class Plane:
                 status, doc = answer
                 text = doc if isinstance(doc, str) else json.dumps(doc)
                 kind = "text/csv" if "format=csv" in path else "application/x-ndjson" if "export" in path else "application/json"
-                headers = {"Content-Type": kind if status == 200 else "application/json", "ETag": '"1"', "Content-Length": str(len(text))}
+                headers = {"Content-Type": kind if status == 200 else "application/json", "ETag": '"1"', "Content-Length": str(len(text.encode()))}
                 if status in (429, 503):
                     headers["Retry-After"] = "1"
                 plane.spec.note(self.command, self.path, dict(self.headers.items()), body, status, headers, text.encode())
@@ -381,6 +381,80 @@ def test_changes_are_fetched_to_the_last_and_to_the_byte(plane, client):
     plane.answers["GET", "changes/export"] = lambda path, body: (200, lines[0])  # a server that always says the same
     p = subprocess.run([tbsys.program("tbpkg"), "changes"], env=client.env, capture_output=True, text=True, timeout=60)
     assert p.returncode == 1 and "no change from number 2 on" in p.stderr
+
+
+# -- servers that mean no good ------------------------------------------------------------------------------------------
+
+EVIL = "\x1b]0;owned\x07\u009b31m\u202e"
+
+
+def on_terminal(client, *args):
+    """What tbpkg writes to a terminal."""
+    master, slave = pty.openpty()
+    p = subprocess.Popen([tbsys.program("tbpkg"), *args], env=client.env, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave)
+    os.close(slave)
+    text = b""
+    while True:
+        try:
+            part = os.read(master, 4096)
+        except OSError:  # the other end is closed
+            break
+        text += part
+    os.close(master)
+    p.wait(20)
+    return text.decode()
+
+
+def test_nothing_that_a_server_says_acts_on_a_terminal(plane, client, monkeypatch):
+    monkeypatch.setattr(plane.spec, "note", lambda *args: None)  # what it says is none of the description
+    csv, change = f"contract_id{EVIL}\r\nacme,é\r\n", json.dumps({"seq": 1, "object": EVIL}, ensure_ascii=False) + "\n"
+    plane.answers.update({
+        ("GET", "usage"): (200, csv), ("GET", "changes/export"): lambda path, body: (200, change if path.endswith("=1") else ""),
+        ("GET", "whoami"): (200, {"name": EVIL, "kind": EVIL, "scopes": [EVIL], "expires_at": EVIL}),
+        ("GET", "contracts/acme-1"): (422, error(EVIL, EVIL, details=EVIL)),
+        ("POST", "tokens"): (201, {"token": "tbt_" + EVIL, "name": EVIL, "expires_at": EVIL, "scopes": [EVIL]}),
+        ("POST", "contracts/acme-1/codes"): (201, {**CODE, "code": EVIL})})
+    for args in (["usage", "--csv"], ["changes"], ["whoami"], ["whoami", "--json"], ["contract", "show", "acme-1"],
+                 ["token", "add", "x", "--scope", "owner"], ["token", "add", "x", "--scope", "owner", "--json"], ["enrol", "acme-1"]):
+        text = on_terminal(client, *args)
+        assert text and not any(c in text for c in "\x1b\x07\u009b\u202e"), (args, text)
+    assert "acme,é\r\n" in on_terminal(client, "usage", "--csv")
+    # for a file it is what was sent
+    raw = {a: subprocess.run([tbsys.program("tbpkg"), *a.split()], env=client.env, capture_output=True, timeout=60).stdout.decode()
+           for a in ("usage --csv", "changes")}
+    assert raw == {"usage --csv": csv, "changes": change}
+    assert "without a token or code" in client.run("token", "add", "x", "--scope", "owner", rc=1).stderr
+    plane.answers["POST", "contracts/acme-1/codes"] = (201, {"uses_left": 1})
+    client.run("enrol", "acme-1", rc=1)
+
+
+def test_no_proxy_reads_the_token_on_its_way_to_this_machine(tmp_path):
+    asked = {"plane": [], "proxy": []}
+
+    def serve(who):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked[who].append(self.path)
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(WHO).encode())
+
+            def log_message(self, *args):
+                pass
+
+        s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=s.serve_forever, args=(0.05,), daemon=True).start()
+        return s
+    servers = {who: serve(who) for who in asked}
+    url = {who: f"http://127.0.0.1:{s.server_port}" for who, s in servers.items()}
+    token = tmp_path / "token"
+    token.write_text(TOKEN + "\n")
+    subprocess.run([tbsys.program("tbpkg"), "whoami", "--insecure-http", "--token-file", token, "--edc-endpoint", url["plane"]], timeout=60, check=True,
+                   env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "http_proxy": url["proxy"], "ALL_PROXY": url["proxy"]}, capture_output=True)
+    assert asked == {"plane": ["/api/v1/admin/whoami"], "proxy": []}
+    for s in servers.values():
+        s.shutdown()
+        s.server_close()
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
