@@ -11,7 +11,7 @@ import sys
 import model
 from appliance import Appliance, GuestProvider, event
 from demo_common import (ASSET, CONTRACT, RUN, Clock, Waiting, add_customer, ask, bill, compare_with_plaintext, done, healthy, hints,
-                         provider_side, revoke, say, show, show_command, step, watch_until_ready)
+                         promote, provider_side, revoke, say, show, show_command, step, watch_until_ready)
 from runner import VM, accelerator
 from tbsys import repo, wait_for
 
@@ -112,7 +112,7 @@ def isolation(machine):
 
 
 def revocation(machine, desk):
-    step(10, "The contract is revoked while the model serves, from the same desk")
+    step(11, "The contract is revoked while the model serves, from the same desk")
     runtime = machine.pid("tb-runtime")
     revoke(desk, machine)
     wait_for(lambda: machine.run(f"test -d /proc/{runtime}")[0] != 0, 60, "the runtime to stop")
@@ -129,7 +129,8 @@ def demo(keep):
     try:
         source = provider_side(provider, MODEL_SIZE)
         desk, code = add_customer(provider)
-        machine = Appliance(None, MACHINE, provider, CONTRACT, ASSET, model.GGUF, forward=(8000, 8001, 8081), code=code)
+        machine = Appliance(None, MACHINE, provider, CONTRACT, ASSET, model.GGUF, forward=(8000, 8001, 8081), code=code,
+                            env={"TB_UPDATE": "manual", "TB_SWITCH_HOLD": "5m"})  # an emulated processor loads it slowly
         if keep:
             machine.port.update({8000: 8000, 8001: 8001})
         boot(machine, image)
@@ -146,7 +147,8 @@ def demo(keep):
             hints(machine, desk, f"curl -s {machine.url('/metrics', 8001)}", f"{run} tb-status",
                   f"{run} 'journalctl --namespace=trustbridge -n 20'", f"tail -f {machine.serial}")
             return keep()
-        bill(desk, 9)
+        promote(9, provider, machine, MODEL_SIZE, lambda command: inside(machine, command, timeout=600), answer)
+        bill(desk, 10, machine)
         revocation(machine, desk)
         return done(clock, "make demo")
     finally:

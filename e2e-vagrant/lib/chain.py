@@ -426,7 +426,7 @@ class Provider:
         self.dir = pathlib.Path(directory)
         self.dir.mkdir(parents=True, exist_ok=True)
         self.ca = tbsys.CA(self.dir / "ca")
-        self.container = container
+        self.container, self.name, self.versions = container, "model", 1
         self.azurite = tbsys.Azurite(self.dir / "azurite", tls=self.ca.issue("azurite"), port=blob_port)
         self.controlplane = ControlPlane(self.dir / "controlplane", self.ca, self.azurite, controlplane_port, sas_seconds)
 
@@ -440,20 +440,30 @@ class Provider:
         self.controlplane.stop()
         self.azurite.stop()
 
+    def next_version(self):
+        """What is encrypted, uploaded and registered from now on: beside the version before, here and in the storage."""
+        self.versions += 1
+        self.name = f"model-{self.versions}"
+        self.container = f"{self.container.rstrip('-0123456789')}-{self.versions}"
+        self.azurite.create_container(self.container)
+
+    def _file(self, suffix):
+        return self.dir / f"{self.name}.{suffix}"
+
     # The commands of the provider guide, as argument lists.
     def encrypt_args(self, source, asset, chunk=None):
-        args = ["encrypt", "--asset-id", asset, "--in", source, "--out", self.dir / "model.tbenc", "--manifest",
-                self.dir / "model.manifest.json", "--key-out", self.dir / "model.key"]
+        args = ["encrypt", "--asset-id", asset, "--in", source, "--out", self._file("tbenc"), "--manifest",
+                self._file("manifest.json"), "--key-out", self._file("key")]
         return args + (["--chunk-bytes", chunk] if chunk else [])
 
     def upload_args(self, asset):
         return ["upload", "--storage-account", self.azurite.account, "--container", self.container, "--asset-id", asset,
-                "--encrypted-file", self.dir / "model.tbenc", "--manifest", self.dir / "model.manifest.json", "--endpoint",
+                "--encrypted-file", self._file("tbenc"), "--manifest", self._file("manifest.json"), "--endpoint",
                 self.azurite.endpoint]
 
     def register_args(self, asset):
         return ["register", "--edc-endpoint", self.controlplane.url, "--asset-id", asset, "--manifest",
-                self.dir / "model.manifest.json", "--key-file", self.dir / "model.key", "--blob-url",
+                self._file("manifest.json"), "--key-file", self._file("key"), "--blob-url",
                 f"{self.azurite.endpoint}/{self.container}"]
 
     def env(self):

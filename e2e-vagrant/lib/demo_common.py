@@ -2,6 +2,7 @@
 """What both demos show, and how it is said: the provider's side, the way to Ready, inference, a revocation. `consumer` is what
 serves: .url(path) on its public port, and .status()."""
 
+import http.client
 import json
 import shlex
 import sys
@@ -100,25 +101,96 @@ def run_desk(desk, *args, stdin=None, shown=None):
     return r.stdout.strip()
 
 
-def add_customer(provider):
-    """The desk, and the one-time code for the customer's machine."""
-    step(3, "A customer is added, by somebody who has the control plane's URL and a token, and none of its files")
+def open_desk(provider, name, *scopes):
     cp = provider.controlplane
-    add = ("token", "add", "desk", "--scope", "support", "--expires-in", "24h")
+    add = ("token", "add", name, *(w for s in scopes for w in ("--scope", s)), "--expires-in", "24h")
     show_command("tb-controlplane", *add, "--data", cp.dir)
     token = cp.ctl(*add).strip()
     show(token[:8] + "... (shown once; the control plane keeps its hash)")
-    desk = Desk(RUN / "desk", cp.url, provider.ca.cert)
+    desk = Desk(RUN / name, cp.url, provider.ca.cert)
     run_desk(desk, "login", stdin=token)
+    return desk
+
+
+def add_customer(provider):
+    """The desk, and the one-time code for the customer's machine."""
+    step(3, "A customer is added, by somebody who has the control plane's URL and a token, and none of its files")
+    desk = open_desk(provider, "desk", "support")
     code = run_desk(desk, "contract", "add", CONTRACT, "--asset", ASSET, "--lease-seconds", LEASE_SECONDS, "--max-hw", 1)
     return desk, code
 
 
-def bill(desk, number):
+class Load:
+    """Two clients who ask without a pause until the block ends, and count."""
+
+    def __init__(self, consumer):
+        self.url, self.sent, self.refused, self.slowest = consumer.url("/v1/chat/completions"), 0, [], 0.0
+        self._lock, self._done = threading.Lock(), threading.Event()
+        self._threads = [threading.Thread(target=self._ask_on, daemon=True) for _ in range(2)]
+
+    def _ask_on(self):
+        while not self._done.wait(0.02):
+            begin = time.monotonic()
+            try:
+                outcome = http_json(self.url, {**model.CHAT, "max_tokens": 4}, timeout=600)
+            except (OSError, http.client.HTTPException) as e:
+                outcome = 0, str(e)
+            with self._lock:
+                self.sent += 1
+                self.refused += [outcome] if outcome[0] != 200 else []
+                self.slowest = max(self.slowest, time.monotonic() - begin)
+
+    def __enter__(self):
+        for t in self._threads:
+            t.start()
+        return self
+
+    def __exit__(self, *exc):
+        self._done.set()
+        for t in self._threads:
+            t.join()
+
+
+def publish_next(provider, size):
+    """Version 2, which nobody is given yet. The directory it was made from, and the desk of who may promote it."""
+    source = model.make_model(RUN / "model-2", seed=2, size=size)
+    provider.next_version()
+    run_tbpkg(provider, provider.encrypt_args(source, ASSET, "1MiB"))
+    run_tbpkg(provider, provider.upload_args(ASSET))
+    run_tbpkg(provider, [*provider.register_args(ASSET), "--no-promote"])
+    return source, open_desk(provider, "releases", "publisher", "replace")
+
+
+def promote(number, provider, consumer, size, operate, before):
+    """operate: runs a command of the operator on the customer's machine. before: what version 1 answered."""
+    step(number, "Another version is promoted, and replaces the one that serves while two clients ask without a pause")
+    source, desk = publish_next(provider, size)
+    with Load(consumer) as load:
+        run_desk(desk, "asset", "promote", f"{ASSET}@2")
+        with Waiting("a renewal tells it, and it is downloaded beside the one that serves"):
+            wait_for(lambda: (consumer.status().get("asset_version") or {}).get("state") == "ready", 300, "version 2 on the disk", every=0.2)
+        operate("tb-update")
+        count = load.sent
+        operate("tb-update switch")
+        wait_for(lambda: load.sent > count + 4 or load.refused, 300, "requests after the switch")
+    show(f"requests sent meanwhile: {load.sent}, refused: {len(load.refused)}; the slowest, which waited for version 2, took {load.slowest:.1f} s")
+    if load.refused:
+        sys.exit(f"demo: refused: {load.refused[:3]}")
+    answer = ask(consumer)
+    if answer == before:
+        sys.exit("demo: version 2 answers as version 1 did")
+    compare_with_plaintext(source, answer)
+
+
+def bill(desk, number, consumer):
     """What the machine reported with a renewal."""
     step(number, "What was used, as the provider bills it")
+    served = consumer.status()["requests_processed"]
+
+    def reported():
+        return sum(u["used"].get("requests", 0) for u in json.loads(desk.tbpkg("usage", "--json").stdout)["usage"]) >= served
     with Waiting("a renewal brings the report"):
-        wait_for(lambda: any(u["used"].get("requests") for u in json.loads(desk.tbpkg("usage", "--json").stdout)["usage"]), 120, "usage", every=0.5)
+        wait_for(reported, 120, "usage", every=0.5)
     run_desk(desk, "machine", "list")
     run_desk(desk, "usage", "--by", "machine")
 

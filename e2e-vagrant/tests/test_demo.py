@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -29,8 +30,10 @@ def test_the_whole_demo_says_what_it_should():
     r = subprocess.run(DEMO, capture_output=True, text=True, timeout=300)
     assert r.returncode == 0, r.stdout + r.stderr
     for want in ("-> 200", "equal text: True", "the same answer: True", "markers found in it: 0", "answers on this machine: False",
-                 "-> 403", "llama-server is gone", "Done in"):
+                 "serving  version 2", "refused: 0;", "-> 403", "llama-server is gone", "Done in"):
         assert want in r.stdout, (want, r.stdout)
+    assert r.stdout.count("the same answer: True") == 2, "of version 1, and of version 2"
+    assert int(re.search(r"requests sent meanwhile: (\d+),", r.stdout)[1]) > 4
     assert not leftovers()
 
 

@@ -78,8 +78,8 @@ static int store_refuse_other(const struct asset_store *s, const struct blob_obj
         return CLI_OK;
     return tbpkg_failf(
         o->path,
-        "another file is stored there, and its consumers would fail; upload under a new asset id, "
-        "or replace it with --%s",
+        "another file is stored there, and its consumers would fail; upload a new version of the asset "
+        "into another --container, another model under a new asset id, or replace the file with --%s",
         strcmp(s->cli->command->name, "upload") == 0 ? "force" : "overwrite");
 }
 

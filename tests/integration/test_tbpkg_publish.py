@@ -299,7 +299,7 @@ def test_asset_id_of_other_contents(place):
     other = place.dir / "other"
     place.out = other
     r = place.publish(rc=1)
-    assert "another file is stored there" in r.stderr and "new asset id" in r.stderr
+    assert "another file is stored there" in r.stderr and "new asset id" in r.stderr and "new version of the asset into another --container" in r.stderr
 
 
 def test_errors_of_late_steps_are_found_first(place):
