@@ -106,13 +106,22 @@ static void target_sweep(const char *target_dir, const struct tb_serving *s, uin
 
 /* --- a download ----------------------------------------------------------------------------------------- */
 
-/* The one to go back to may be wanted anew, and is where it was. */
+static bool version_is_beside(const struct versions *v)
+{
+    _cleanup_free_ char *place = tb_serving_place(v->cfg->target_dir, v->cfg->asset_id, v->version, true);
+    struct stat st;
+
+    return v->version && place && lstat(place, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* The one to go back to may be wanted anew, and is where it was. Without serving.json, which was lost or is of
+ * another asset, what is there is not fetched again: there may be no room for two. */
 static bool version_lies_beside(const struct versions *v)
 {
     const struct tb_serving *s = &v->serving;
 
     if (!v->has_serving)
-        return false;
+        return version_is_beside(v);
     if (v->version == 0 || v->version == s->version)
         return s->beside;
     return v->version != s->previous || s->previous_beside;
@@ -246,6 +255,8 @@ int versions_switch(const struct tb_config *cfg, struct tb_outcome *o)
 {
     _cleanup_json_ cJSON *wish = NULL;
     struct tb_serving before, s;
+    char err[TB_JSON_ERR_MAX];
+    uint64_t coming = 0;
     int r = tb_state_read_at(cfg->run_dir, WISH_FILE, &wish);
 
     if (r < 0)
@@ -266,8 +277,10 @@ int versions_switch(const struct tb_config *cfg, struct tb_outcome *o)
         tb_info("the runtime's next start takes %s@%" PRIu64 "%s", s.asset_id, s.version,
                 s.previous ? "; the version before stays until it has served" : "");
     }
-    /* What failed stays, so that it can be tried again without a download. */
-    if (!s.previous && before.previous && s.version == before.version)
-        target_sweep(cfg->target_dir, &s, 0);
+    /* What failed stays, so that it can be tried again without a download; so does what is on its way. */
+    if (!s.previous && before.previous && s.version == before.version) {
+        (void)tb_json_get_uint(wish, "version", TB_JSON_INT_MAX, &coming, err);
+        target_sweep(cfg->target_dir, &s, coming);
+    }
     return 0;
 }

@@ -171,6 +171,26 @@ def test_what_does_not_fit_is_said_before_the_first_byte(house):
     assert house.sent() == before and house.whole(1) and house.progress()["state"] == "complete"
 
 
+@pytest.mark.parametrize("left", [None, "", '{"asset_id": "', '{"asset_id": "x", "version": 0}', "[]"])
+def test_what_lies_beside_is_used_when_nobody_says_so_any_more(house, left):
+    assert house.do(n=1) == house.do("next", 2) == house.wish("take", 2) == house.wish("keep") == 0
+    (house.target / "serving.json").unlink()
+    if left is not None:
+        (house.target / "serving.json").write_text(left)
+    before = house.sent()
+    assert house.do(n=2) == 0 and house.sent() == before, "nothing is fetched twice"
+    assert house.serving() == {"asset_id": ASSET, "version": 2, "beside": True}
+    assert house.files() == ["serving.json", f"{ASSET}@2"] and house.whole(2)
+
+
+def test_what_is_on_its_way_outlives_a_trial_that_ends(house):
+    assert house.do(n=1) == house.do("next", 2) == house.wish("take", 2) == house.do("next", 3) == 0
+    assert house.wish("keep", 3) == 0
+    assert house.files() == ["serving.json", f"{ASSET}@2", f"{ASSET}@3"] and house.whole(3)
+    assert house.wish("take", 3) == house.wish("keep", 3) == 0
+    assert house.files() == ["serving.json", f"{ASSET}@3"] and house.whole(3)
+
+
 def test_a_damaged_blob_never_gets_its_name(house):
     assert house.do(n=1) == 0
     damaged = bytearray(house.versions[2][0])
