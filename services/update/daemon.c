@@ -25,6 +25,7 @@
 #define DOWNLOAD_AGAIN_MS 5000   /* 5, 10, ... seconds */
 #define DOWNLOAD_CAP_MS (300 * 1000)
 #define SYSTEMD_EVERY_US TB_USEC_PER_SEC
+#define WISH_AGAIN_US (60 * TB_USEC_PER_SEC) /* a disk that is full or read-only stays so for a while */
 
 struct update_daemon {
     const struct tb_config *cfg;
@@ -37,8 +38,11 @@ struct update_daemon {
     pid_t download; /* systemctl start tb-next.service; 0: none */
     uint64_t asked_systemd_us;
     uint64_t hold_until_us;
+    uint64_t gone;                    /* said to be complete, and could not be taken: brought again once */
+    bool gone_is_here;                /* since then */
+    char back_why[2 * TB_REASON_MAX]; /* of a way back that could not be written */
     struct tb_update written;
-    bool quit;
+    bool trial_marked, quit;
 };
 
 /* --- telling -------------------------------------------------------------------------------------------- */
@@ -80,7 +84,7 @@ static void updater_describe(const struct update_daemon *d, struct tb_update *u)
         snprintf(u->reason, sizeof(u->reason), "%s", d->failure.reason);
     if (phase == TB_UPDATE_DOWNLOADING && d->download == 0)
         update_explain_download(d->cfg->run_dir, u->reason);
-    if (phase == TB_UPDATE_DRAINING || phase == TB_UPDATE_SWITCHING)
+    if (phase == TB_UPDATE_DRAINING || phase == TB_UPDATE_SWITCHING || phase == TB_UPDATE_FAILED)
         u->hold_until_boot_us = d->hold_until_us;
 }
 
@@ -107,10 +111,11 @@ static void updater_tell(struct update_daemon *d)
 }
 
 /* Where tb-repair sees that what fails is on trial, and leaves it to us. */
-static void updater_mark_trial(const struct update_daemon *d, bool on)
+static void updater_mark_trial(struct update_daemon *d, bool on)
 {
     _cleanup_free_ char *path = tb_path_join(d->run_dir, "trial");
 
+    d->trial_marked = on;
     if (path && on)
         (void)tb_write_file_atomic(path, "", 0, 0644);
     else if (path)
@@ -138,6 +143,7 @@ static void updater_forgive(struct update_daemon *d)
     (void)update_failure_write(d->state_dir, d->cfg->asset_id, &d->failure);
     d->backoff.attempt = 0;
     d->memory.download_at_us = 0;
+    d->gone = 0;
 }
 
 static void updater_start_runtime(void)
@@ -153,10 +159,17 @@ static void updater_take(struct update_daemon *d)
     if (version == d->facts.choice.version)
         return;
     updater_mark_trial(d, true);
-    if (update_wish(d->cfg->run_dir, "take", version) != 0) {
-        updater_mark_trial(d, d->facts.choice.previous != 0);
+    if (update_wish(d->cfg->run_dir, "take", version) == 0)
+        return;
+    updater_mark_trial(d, d->facts.choice.previous != 0);
+    if (d->gone == version) {
         updater_fail(d, version, "tb-switch.service could not choose it; see its log");
+        return;
     }
+    d->gone = version;
+    d->gone_is_here = false;
+    tb_warn("version %llu was complete and could not be chosen: it is looked at, and fetched where it lacks",
+            (unsigned long long)version);
 }
 
 /* Two models do not fit: the old runtime goes before the new one comes. */
@@ -166,14 +179,16 @@ static void updater_switch(struct update_daemon *d)
     updater_tell(d);
     (void)update_systemctl("stop", RUNTIME_UNIT);
     updater_take(d);
-    d->facts.asked = false;
+    d->facts.asked &= d->gone == d->facts.wanted && !d->gone_is_here;
     updater_start_runtime();
 }
 
 static void updater_keep(struct update_daemon *d)
 {
-    if (update_wish(d->cfg->run_dir, "keep", 0) != 0)
+    if (update_wish(d->cfg->run_dir, "keep", d->facts.wanted) != 0) {
+        d->memory.again_at_us = d->facts.now_boot_us + WISH_AGAIN_US;
         return;
+    }
     updater_mark_trial(d, false);
     d->hold_until_us = 0;
     d->facts.asked = false;
@@ -188,9 +203,16 @@ static void updater_back(struct update_daemon *d, const char *why)
 
     update_explain_runtime(d->cfg->run_dir, cause);
     snprintf(text, sizeof(text), "%s%s%s", why, *cause ? ": " : "", cause);
+    if (*d->back_why)
+        snprintf(text, sizeof(text), "%s", d->back_why);
     (void)update_systemctl("stop", RUNTIME_UNIT);
-    if (update_wish(d->cfg->run_dir, "back", 0) != 0)
+    if (update_wish(d->cfg->run_dir, "back", 0) != 0) {
+        snprintf(d->back_why, sizeof(d->back_why), "%s", text);
+        d->memory.trial_until_us = d->memory.again_at_us = d->facts.now_boot_us + WISH_AGAIN_US;
+        updater_start_runtime(); /* better than none */
         return;
+    }
+    *d->back_why = '\0';
     updater_mark_trial(d, false);
     if (d->facts.wanted == version)
         updater_fail(d, version, text);
@@ -225,7 +247,9 @@ static void updater_reap(struct update_daemon *d)
         return;
     d->download = 0;
     d->facts.download_runs = false;
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        d->gone_is_here |= d->gone == d->facts.download_of;
+    else
         d->memory.download_at_us = tb_now_boottime_us() + tb_backoff_next_ms(&d->backoff, -1) * 1000;
 }
 
@@ -289,6 +313,10 @@ static void updater_step(struct update_daemon *d)
     if (ask)
         d->asked_systemd_us = now;
     update_look(d->cfg, ask, &d->facts);
+    if (d->facts.complete == d->gone && !d->gone_is_here)
+        d->facts.complete = 0;
+    if (d->trial_marked != (d->facts.choice.previous != 0)) /* tb-hydrate gave it up */
+        updater_mark_trial(d, d->facts.choice.previous != 0);
     /* Promoted anew: another version was wanted in between. */
     if (d->failure.version && d->facts.wanted && d->facts.wanted != d->failure.version)
         updater_forgive(d);
@@ -344,7 +372,6 @@ static void updater_wait(struct update_daemon *d)
 
 static int updater_open(struct update_daemon *d)
 {
-    struct tb_update left;
     int r = tb_runtime_dir(d->cfg->run_dir, "tb-update", &d->run_dir);
 
     if (r == 0)
@@ -357,10 +384,22 @@ static int updater_open(struct update_daemon *d)
     if (d->signal_fd < 0 || d->inotify_fd < 0)
         return tb_error_errno(d->signal_fd < 0 ? d->signal_fd : -errno, "cannot wait for events");
     update_failure_read(d->state_dir, d->cfg->asset_id, &d->failure);
-    /* Killed in the middle of a switch: nobody else starts the runtime again. */
-    if (tb_update_read(d->cfg->run_dir, &left) == 0 && left.phase == TB_UPDATE_SWITCHING)
-        updater_start_runtime();
     return 0;
+}
+
+/* Killed in the middle of a switch: nobody else starts the runtime again, those who wait go on waiting, and what
+ * an operator asked for, or a window had begun, is still to be done. */
+static void updater_resume(struct update_daemon *d)
+{
+    struct tb_update left;
+
+    if (tb_update_read(d->cfg->run_dir, &left) < 0)
+        return;
+    d->hold_until_us = left.hold_until_boot_us;
+    if (left.phase == TB_UPDATE_SWITCHING)
+        updater_start_runtime();
+    d->facts.asked = left.phase == TB_UPDATE_DRAINING ||
+                     (left.phase == TB_UPDATE_SWITCHING && left.next != d->facts.choice.version);
 }
 
 int update_run(const struct tb_config *c)
@@ -376,6 +415,7 @@ int update_run(const struct tb_config *c)
         return TB_EXIT_IOERR;
     updater_watch(&d);
     update_look(c, false, &d.facts);
+    updater_resume(&d);
     updater_mark_trial(&d, d.facts.has_serving && d.facts.choice.previous);
     tb_notify_ready("Looking");
     while (!d.quit) {

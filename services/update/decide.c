@@ -15,16 +15,29 @@ static bool trial_waits(const struct update_facts *f, const struct update_memory
 }
 
 /* A version that has not served yet: does it, or when has it failed? */
+static bool trial_ends_again_and_again(const struct update_facts *f, struct update_memory *m)
+{
+    if (!f->restarts_known)
+        return false;
+    if (!m->counting || f->restarts < m->restarts_before) /* started anew: systemd counts anew */
+        m->restarts_before = m->counting ? 0 : f->restarts;
+    m->counting = true;
+    return f->restarts >= m->restarts_before + UPDATE_RESTARTS_MAX;
+}
+
 static enum update_action decide_trial(const struct update_facts *f, struct update_memory *m,
                                        const char **ret_why)
 {
+    bool again;
+
     m->phase = TB_UPDATE_SWITCHING;
+    if (f->now_boot_us < m->again_at_us)
+        return UPDATE_WAIT;
     if (m->trial_until_us == 0) {
         m->trial_until_us = f->now_boot_us + f->timeout_us;
-        m->restarts_before = f->restarts;
+        m->counting = false;
     }
-    if (f->restarts < m->restarts_before)
-        m->restarts_before = 0;
+    again = trial_ends_again_and_again(f, m);
     if (f->healthy == f->choice.version && f->loaded == f->choice.version) {
         m->trial_until_us = 0;
         return UPDATE_KEEP;
@@ -38,7 +51,7 @@ static enum update_action decide_trial(const struct update_facts *f, struct upda
         *ret_why = "the provider has promoted the version before again";
     else if (f->runtime_failed)
         *ret_why = "the runtime does not start with it";
-    else if (f->restarts >= m->restarts_before + UPDATE_RESTARTS_MAX)
+    else if (again)
         *ret_why = "the runtime ended again and again with it";
     else if (f->now_boot_us >= m->trial_until_us)
         *ret_why = "it did not serve within TB_SWITCH_TIMEOUT";

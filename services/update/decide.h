@@ -32,7 +32,8 @@ struct update_facts {
     uint64_t healthy;         /* whose runtime answers; 0: none does */
     bool drained;             /* nobody waits for an answer of the runtime */
     bool runtime_failed;      /* for good */
-    uint32_t restarts;        /* of the runtime by itself */
+    uint32_t restarts;        /* of the runtime by itself, */
+    bool restarts_known;      /* when systemd was asked */
     uint64_t complete;        /* the version that is complete beside; 0: none */
     bool download_runs;
     uint64_t download_of; /* that the last one was begun for */
@@ -45,7 +46,9 @@ struct update_memory {
     enum tb_update_phase phase;
     uint64_t drain_until_us;  /* of DRAINING */
     uint64_t trial_until_us;  /* 0: the trial has not begun */
-    uint32_t restarts_before; /* the trial */
+    bool counting;            /* how often the runtime ended in this trial: */
+    uint32_t restarts_before; /* it */
+    uint64_t again_at_us;     /* what could not be written about the trial is not tried before */
     uint64_t download_at_us;  /* not before */
 };
 

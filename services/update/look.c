@@ -79,7 +79,8 @@ static void look_at_units(struct update_facts *f)
     if (list && tb_unit_list_read(list) == 0)
         u = tb_unit_list_find(list, "tb-runtime.service");
     f->runtime_failed = u && strcmp(u->active, "failed") == 0;
-    f->restarts = u ? u->restarts : f->restarts;
+    f->restarts_known = u != NULL;
+    f->restarts = u ? u->restarts : 0;
     free(list);
 }
 
@@ -93,7 +94,7 @@ void update_look(const struct tb_config *c, bool ask_systemd, struct update_fact
     look_at_lease(c, f);
     look_at_runtime(c, f);
     look_at_download(c, f);
-    f->runtime_failed = false;
+    f->runtime_failed = f->restarts_known = false;
     if (ask_systemd)
         look_at_units(f);
 }

@@ -247,6 +247,48 @@ def test_a_failed_version_is_tried_again_when_told(fleet):
     assert fleet.served() == (200, bad)
 
 
+def test_who_comes_while_a_version_fails_is_served_by_the_one_before(fleet):
+    fleet.start(bus=fleet.bus, TB_SWITCH_TIMEOUT="3s")
+    bad = fleet.publish(b"is never well")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=bad)
+    clients = Clients(fleet)
+    fleet.tell("switch")
+    fleet.wait_update("failed", serving=1, next=bad)
+    fleet.chain.wait_state("Ready")
+    answers = clients.stop()
+    assert set(answers) == {(200, 1)}, set(answers)
+
+
+def test_a_complete_version_that_is_lost_is_fetched_again(fleet):
+    fleet.start(bus=fleet.bus)
+    n = fleet.publish(b"two")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=n)
+    for f in (fleet.chain.target / f"{fleet.asset}@{n}").iterdir():
+        f.unlink()
+    fleet.tell("switch")
+    fleet.wait_update("none", serving=n)
+    assert fleet.served() == (200, n)
+
+
+def test_what_was_asked_for_outlives_a_kill_while_requests_are_waited_for(fleet):
+    fleet.start(bus=fleet.bus)
+    n = fleet.publish(b"two")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=n)
+    answers = []
+    t = threading.Thread(target=lambda: answers.append(fleet.served(3)))
+    t.start()
+    wait_for(lambda: "tb_requests_in_flight 1" in metrics(fleet), what="the request in flight")
+    fleet.tell("switch")
+    fleet.wait_update("draining")
+    os.kill(fleet.chain.pid("tb-update"), signal.SIGKILL)
+    fleet.wait_update("none", serving=n)
+    t.join()
+    assert answers == [(200, 1)]
+
+
 def test_the_next_start_of_the_runtime_takes_it(fleet):
     fleet.start("restart", bus=fleet.bus)
     fleet.publish(b"two")

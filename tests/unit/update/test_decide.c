@@ -27,6 +27,7 @@ static int setup(void **state)
                               .has_serving = true,
                               .choice = {.asset_id = "a", .version = 1},
                               .loaded = 1,
+                              .restarts_known = true,
                               .healthy = 1};
     m = (struct update_memory){0};
     return 0;
@@ -181,6 +182,35 @@ static void test_a_trial_ends_one_way_or_the_other(void **state)
     assert_non_null(strstr(why, "promoted"));
 }
 
+/* systemd is not asked at each look, and counts over the whole life of the runtime. */
+static void test_restarts_of_before_the_trial_are_not_its_own(void **state)
+{
+    on_trial();
+    f.restarts_known = false;
+    EXPECT(WAIT, SWITCHING);
+    f.restarts_known = true;
+    f.restarts = 7;
+    EXPECT(WAIT, SWITCHING);
+    f.restarts = 9;
+    EXPECT(WAIT, SWITCHING);
+    f.restarts_known = false;
+    f.restarts = 0;
+    EXPECT(WAIT, SWITCHING);
+    f.restarts_known = true;
+    f.restarts = 10;
+    EXPECT(BACK, SWITCHING);
+}
+
+static void test_what_cannot_be_written_is_tried_again_later(void **state)
+{
+    on_trial();
+    f.loaded = f.healthy = 2;
+    m.again_at_us = f.now_boot_us + 60 * S;
+    EXPECT(WAIT, SWITCHING);
+    f.now_boot_us += 60 * S;
+    EXPECT(KEEP, SWITCHING);
+}
+
 static void test_a_suspension_proves_nothing(void **state)
 {
     on_trial();
@@ -219,6 +249,8 @@ int main(void)
         cmocka_unit_test_setup(test_restart_chooses_and_lets_it_serve_on, setup),
         cmocka_unit_test_setup(test_a_choice_that_waits_can_be_hurried_and_changed, setup),
         cmocka_unit_test_setup(test_a_trial_ends_one_way_or_the_other, setup),
+        cmocka_unit_test_setup(test_restarts_of_before_the_trial_are_not_its_own, setup),
+        cmocka_unit_test_setup(test_what_cannot_be_written_is_tried_again_later, setup),
         cmocka_unit_test_setup(test_a_suspension_proves_nothing, setup),
         cmocka_unit_test_setup(test_what_failed_waits_to_be_told, setup),
     };
