@@ -114,8 +114,8 @@ static bool version_is_beside(const struct versions *v)
     return v->version && place && lstat(place, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* The one to go back to may be wanted anew, and is where it was. Without serving.json, which was lost or is of
- * another asset, what is there is not fetched again: there may be no room for two. */
+/* The one to go back to may be wanted anew, and is where it was. Without serving.json, which was lost or
+ * is of another asset, what is there is not fetched again: there may be no room for two. */
 static bool version_lies_beside(const struct versions *v)
 {
     const struct tb_serving *s = &v->serving;

@@ -34,8 +34,8 @@ int versions_forsake(const struct versions *v, const char *why, struct tb_outcom
 void versions_clear(struct versions *v);
 
 /* Does what RUN/tb-update/wish.json says: {"action": "take", "version": N} serves N from the next start of
- * the runtime on, and keeps the one before; "back" goes back to that; "keep" removes it, and all but N. 0 also when that was
- * done before. */
+ * the runtime on, and keeps the one before; "back" goes back to that; "keep" removes it, and all but N. 0
+ * also when that was done before. */
 int versions_switch(const struct tb_config *cfg, struct tb_outcome *o);
 
 #endif

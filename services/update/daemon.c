@@ -387,8 +387,8 @@ static int updater_open(struct update_daemon *d)
     return 0;
 }
 
-/* Killed in the middle of a switch: nobody else starts the runtime again, those who wait go on waiting, and what
- * an operator asked for, or a window had begun, is still to be done. */
+/* Killed in the middle of a switch: nobody else starts the runtime again, those who wait go on waiting, and
+ * what an operator asked for, or a window had begun, is still to be done. */
 static void updater_resume(struct update_daemon *d)
 {
     struct tb_update left;
