@@ -34,6 +34,20 @@ const char *asset_key_id_wanted(const struct tbenc_manifest *m, char out[static 
     return out;
 }
 
+void asset_key_id_in(const char *path, char out[static ASSET_KEY_ID_HEX + 1])
+{
+    struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
+    _cleanup_free_ char *text = NULL;
+    struct tbenc_manifest *m = NULL;
+    size_t len;
+
+    out[0] = '\0';
+    if (tb_read_file(path, TBENC_MANIFEST_MAX, &text, &len) == 0 &&
+        tbenc_manifest_parse(text, len, 0, &m, &e) == 0)
+        (void)asset_key_id_wanted(m, out);
+    (void)tbenc_manifest_free(m);
+}
+
 int asset_key_check(const struct tbenc_manifest *m, const struct tb_key *key, const char *where)
 {
     char id[ASSET_KEY_ID_HEX + 1], wanted[ASSET_KEY_ID_HEX + 1];

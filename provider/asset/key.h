@@ -26,6 +26,8 @@ int asset_key_id(const struct tb_key *key, char out[static ASSET_KEY_ID_HEX + 1]
 int asset_key_check(const struct tbenc_manifest *m, const struct tb_key *key, const char *where);
 /* The manifest's key id as text; "" when it names none. */
 const char *asset_key_id_wanted(const struct tbenc_manifest *m, char out[static ASSET_KEY_ID_HEX + 1]);
+/* The same of the manifest in that file; "" also when there is none or it is none. */
+void asset_key_id_in(const char *path, char out[static ASSET_KEY_ID_HEX + 1]);
 /* DIR/ASSET-KEYID.key. Heap; NULL on ENOMEM. */
 char *asset_key_name(const char *dir, const char *asset_id, const char *key_id);
 

@@ -310,7 +310,17 @@ static void client_explain_status(const struct blob_client *c, const struct blob
         snprintf(f->remedy, sizeof(f->remedy),
                  "another program left uncommitted blocks there: delete the blob, or wait a week until they "
                  "expire");
-    else if (strcmp(code, "InvalidBlockList") == 0 || strcmp(code, "ConditionNotMet") == 0)
+    else if (strcmp(code, "InvalidBlockList") == 0)
+        snprintf(
+            f->remedy, sizeof(f->remedy),
+            "blocks that were sent are gone, since they are dropped after a week, or another client wrote "
+            "the blob: run the same command again, it sends what is missing");
+    else if (strcmp(code, "BlockCountExceedsLimit") == 0)
+        snprintf(
+            f->remedy, sizeof(f->remedy),
+            "uploads that were begun anew left too many blocks: store any small blob there and delete it, "
+            "which drops them, or wait a week");
+    else if (strcmp(code, "ConditionNotMet") == 0)
         snprintf(f->remedy, sizeof(f->remedy), "another client writes the same blob; run the command again");
     else if (strcmp(code, "LeaseIdMissing") == 0)
         snprintf(f->remedy, sizeof(f->remedy),

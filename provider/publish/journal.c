@@ -202,6 +202,39 @@ bool journal_is_last_word(const struct journal *j, const char *destination)
     return n == j->n_blocks || (!j->is_copy && strcmp(j->destination, destination) == 0);
 }
 
+bool journal_knows(const struct journal *j, const struct blob_staged_set *staged)
+{
+    char id[BLOB_ID_CHARS + 1];
+    size_t index;
+
+    for (size_t i = 0; i < staged->n; i++) {
+        if (!blob_block_id_parse(staged->blocks[i].id, j->key_id, &index))
+            continue;
+        if (index >= j->n_blocks || !j->blocks[index].there)
+            return false;
+        blob_block_id(index, j->key_id, j->blocks[index].md5, id);
+        if (strcmp(id, staged->blocks[i].id) != 0)
+            return false;
+    }
+    return true;
+}
+
+bool journal_all_staged(const struct journal *j, const struct blob_staged_set *staged,
+                        char (*ids)[BLOB_ID_CHARS + 1])
+{
+    for (size_t i = 0; i < j->n_blocks; i++) {
+        const struct blob_staged *b;
+
+        if (!j->blocks[i].there)
+            return false;
+        blob_block_id(i, j->key_id, j->blocks[i].md5, ids[i]);
+        b = blob_staged_find(staged, ids[i]);
+        if (!b || b->size != MIN(j->size - (uint64_t)i * j->block_bytes, (uint64_t)j->block_bytes))
+            return false;
+    }
+    return true;
+}
+
 /* The file under that name, locked. -EWOULDBLOCK: another process has it. */
 static int journal_lock(const char *path)
 {

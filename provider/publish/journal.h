@@ -63,6 +63,12 @@ int journal_create(struct journal *j);
  * copy that is written over the original those of what went elsewhere. A journal that has all entries lacks
  * none. */
 bool journal_is_last_word(const struct journal *j, const char *destination);
+/* A block of this key that the service holds, or made a blob of, and the journal does not know was sent by a
+ * run that wrote another journal: this one is an old copy, and what it lacks cannot be compared. */
+bool journal_knows(const struct journal *j, const struct blob_staged_set *staged);
+/* Are all the blocks still there? Then they need not be sealed again to be sent. */
+bool journal_all_staged(const struct journal *j, const struct blob_staged_set *staged,
+                        char (*ids)[BLOB_ID_CHARS + 1]);
 /* Are these blocks, sealed again or for the first time, what may be sent? 0: each is what was recorded, or
  * is recorded now, on disk. -ESTALE: one is not; *ret_index tells which, and nothing was recorded. Other
  * errnos: of the disk. */

@@ -272,25 +272,6 @@ static int stream_admit(void *ctx, const struct blob_block *const *blocks, size_
     return run->journal_rc;
 }
 
-/* A block of this key that the service holds, or made a blob of, and the journal does not know was sent by a
- * run that wrote another journal: this one is an old copy, and what it lacks cannot be compared. */
-static bool stream_journal_is_whole(const struct journal *j, const struct blob_staged_set *staged)
-{
-    char id[BLOB_ID_CHARS + 1];
-    size_t index;
-
-    for (size_t i = 0; i < staged->n; i++) {
-        if (!blob_block_id_parse(staged->blocks[i].id, j->key_id, &index))
-            continue;
-        if (index >= j->n_blocks || !j->blocks[index].there)
-            return false;
-        blob_block_id(index, j->key_id, j->blocks[index].md5, id);
-        if (strcmp(id, staged->blocks[i].id) != 0)
-            return false;
-    }
-    return true;
-}
-
 static int stream_fail_sending(const struct asset_stream *s, const struct stream_run *run, int r,
                                const struct blob_fault *fault)
 {
@@ -408,23 +389,6 @@ static int stream_take_sealed(struct asset_stream *s, bool *ret_sealed)
     return stream_take_manifest(s, j->manifest, len);
 }
 
-/* Are all the blocks still there? Then they need not be sealed again to be sent. */
-static bool stream_all_staged(const struct journal *j, const struct blob_staged_set *staged,
-                              char (*ids)[BLOB_ID_CHARS + 1])
-{
-    for (size_t i = 0; i < j->n_blocks; i++) {
-        const struct blob_staged *b;
-
-        if (!j->blocks[i].there)
-            return false;
-        blob_block_id(i, j->key_id, j->blocks[i].md5, ids[i]);
-        b = blob_staged_find(staged, ids[i]);
-        if (!b || b->size != MIN(j->size - (uint64_t)i * j->block_bytes, (uint64_t)j->block_bytes))
-            return false;
-    }
-    return true;
-}
-
 /* -- the whole --------------------------------------------------------------------------------- */
 
 static int stream_send_ciphertext(struct asset_stream *s, bool sealed)
@@ -437,7 +401,7 @@ static int stream_send_ciphertext(struct asset_stream *s, bool sealed)
         return tbpkg_fail_errno("Blob storage", -ENOMEM);
     if (rc != CLI_OK)
         return rc;
-    if (!stream_journal_is_whole(&s->journal, &staged) || !stream_journal_is_whole(&s->journal, &committed)) {
+    if (!journal_knows(&s->journal, &staged) || !journal_knows(&s->journal, &committed)) {
         if (s->complete)
             return tbpkg_fail(s->journal.path, "is older than what was uploaded: it was copied or restored",
                               "publish the model as a new asset");
@@ -445,7 +409,7 @@ static int stream_send_ciphertext(struct asset_stream *s, bool sealed)
                    s->journal.path);
         return STREAM_ANEW;
     }
-    if (sealed && stream_all_staged(&s->journal, &staged, ids)) {
+    if (sealed && journal_all_staged(&s->journal, &staged, ids)) {
         s->store.ct.resumed = s->store.ct.size;
         return stream_commit(s, ids, s->journal.n_blocks);
     }
@@ -579,10 +543,38 @@ static int stream_name_files(struct asset_stream *s)
     return rc;
 }
 
+/* What the journal is about: this asset; and the manifest that stands there, or, with --force, the one that
+ * is being made in its place. */
+static int stream_check_journal(struct asset_stream *s)
+{
+    const struct journal *j = &s->journal;
+    char id[ASSET_KEY_ID_HEX + 1] = "";
+
+    if (!j->valid)
+        return CLI_OK;
+    if (strcmp(j->asset_id, s->seal.asset_id) != 0 && !s->seal.force)
+        return tbpkg_failf(j->path,
+                           "is of the upload of asset '%s'; choose another --manifest, or use --force",
+                           j->asset_id);
+    if (s->complete)
+        asset_key_id_in(s->seal.manifest_path, id);
+    if (!*id || strcmp(id, j->key_id) == 0)
+        return CLI_OK;
+    if (!s->seal.force)
+        return tbpkg_failf(s->seal.manifest_path,
+                           "is of key %s, and another asset was begun in its place under key %s; use --force "
+                           "to continue that",
+                           id, j->key_id);
+    s->complete = false;
+    return CLI_OK;
+}
+
 int asset_stream(struct asset_stream *s)
 {
     int rc = stream_name_files(s);
 
+    if (rc == CLI_OK)
+        rc = stream_check_journal(s);
     if (rc == CLI_OK)
         rc = stream_open_source(s);
     if (rc == CLI_OK)

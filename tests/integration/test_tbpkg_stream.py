@@ -66,12 +66,12 @@ class Place:
     def report(self, *more, **kw):
         return json.loads(self.run("--json", *more, **kw).stdout)
 
-    def killed(self, n, criteria, action=None):
+    def killed(self, n, criteria, action=None, more=()):
         """Runs until the n-th such request has arrived, which is not answered; or to the end, when there are fewer."""
         gate = threading.Event()
         self.proxy.rule(action or swallow(), nth=range(n, 10000), **criteria)
         before = self.proxy.count(**criteria)
-        p = subprocess.Popen(self.argv("-q"), env=self.env(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        p = subprocess.Popen(self.argv("-q", *more), env=self.env(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         tbsys.wait_for(lambda: p.poll() is not None or self.proxy.count(**criteria) >= before + n, 30, "the request", every=0.001)
         p.kill()
         gate.set()
@@ -310,6 +310,51 @@ def test_a_model_that_changes_while_it_is_sent(place):
     assert p.returncode == 1 and "changed while it was read" in err and place.blob() is None and not place.manifest.exists()
     place.run()
     place.check_stored()
+    place.check_sent()
+
+
+def test_an_asset_made_in_the_place_of_another_is_continued(place):
+    """--force begins anew where there is a complete asset; not where the one in its place was begun."""
+    place.report()
+    place.flip("a.bin", 5)
+    assert place.killed(6, PUT_BLOCK, more=("--force", "--overwrite")) == -9
+    r = place.run("--overwrite", rc=1)
+    assert "--force" in r.stderr and "was begun in its place" in r.stderr
+    r = place.report("--force", "--overwrite")
+    assert place.check_stored() == r["key_id"] and len(place.key_files()) == 2
+    assert r["upload"]["ciphertext"]["bytes_resumed"] >= 3 * BLOCK
+    place.check_sent()
+
+
+def test_the_journal_of_another_asset(place):
+    """It may be of a night's work, under a key that is still there."""
+    place.killed(6, PUT_BLOCK)
+    text, first = place.journal.read_bytes(), place.asset
+    place.asset += "-b"
+    r = place.run(rc=1)
+    assert f"is of the upload of asset '{first}'" in r.stderr and place.journal.read_bytes() == text and len(place.key_files()) == 1
+    place.asset = first
+    assert place.report()["upload"]["ciphertext"]["bytes_resumed"] > 0
+
+
+def test_a_file_that_has_the_name_of_the_journal(place):
+    """A key of something else, say."""
+    place.journal.write_text("ab" * 32 + "\n")
+    r = place.run(rc=1)
+    assert "is no record of an upload" in r.stderr and place.journal.read_text() == "ab" * 32 + "\n" and not place.key_files()
+
+
+def test_blocks_that_expired_before_the_commit(place):
+    """All is sent, and the service has dropped it: it is sent again, under the same key."""
+    place.proxy.rule(status(400, body="<?xml version='1.0'?><Error><Code>InvalidBlockList</Code><Message>m</Message></Error>",
+                            headers={"Content-Type": "application/xml"}), nth=1, **COMMIT)
+    r = place.run(rc=1)
+    assert "InvalidBlockList" in r.stderr and "run the same command again" in r.stderr
+    place.azurite.put_blob(f"models/{place.asset}/model.tbenc", b"x")  # which drops what waits
+    place.azurite.request("DELETE", f"models/{place.asset}/model.tbenc")
+    (key,) = place.key_files()
+    r = place.report()
+    assert place.check_stored() == key and r["upload"]["ciphertext"]["bytes_resumed"] == 0
     place.check_sent()
 
 
