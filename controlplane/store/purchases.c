@@ -142,8 +142,10 @@ int cp_store_get_application(struct cp_store *s, const char *application_id, str
 int cp_store_get_application_of(struct cp_store *s, const char *contract_id, struct cp_application *ret)
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;
-    int r =
-        cp_sql_query(s->c, &rows, "SELECT " APPLICATION_COLUMNS " WHERE contract_id=$1", "t", contract_id);
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT " APPLICATION_COLUMNS " WHERE contract_id=$1"
+                         " ORDER BY CASE WHEN state='granted' THEN 0 ELSE 1 END, updated_us DESC LIMIT 1",
+                         "t", contract_id);
 
     return r < 0 ? r : application_first(rows, ret);
 }

@@ -81,7 +81,7 @@ int cp_store_claim_application(struct cp_store *s, uint64_t now_us, uint64_t aga
                                struct cp_application *ret);
 int cp_store_get_application(struct cp_store *s, const char *application_id, struct cp_application *ret);
 int cp_store_put_application(struct cp_store *s, const struct cp_application *a);
-/* The one whose contract this is. -ENOENT. */
+/* The one whose contract this is; when it is nobody's now, the last that had it. -ENOENT. */
 int cp_store_get_application_of(struct cp_store *s, const char *contract_id, struct cp_application *ret);
 /* Not in a transaction. */
 int cp_store_each_application(struct cp_store *s, int (*fn)(const struct cp_application *, void *),

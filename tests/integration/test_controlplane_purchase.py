@@ -392,6 +392,27 @@ def test_a_contract_that_the_customer_names(seller):
     assert seller.server.authorize("acme-1")[1]["reason"] == "application_deleted"
 
 
+def test_a_contract_is_bought_by_one_application_however_many_had_it(seller):
+    """Of those that had it before, none stands in for the one that has it now."""
+    seller.server.register()
+    seller.server.cli("contract", "add", "acme-1", "--asset", ASSET, "--mode", "open")
+    seller.server.cli("contract", "await", "acme-1", "--subscription", SUBSCRIPTION)
+    apps = [Application(seller.manager, f"llama-{n}", contract="acme-1") for n in range(4)]
+    for a in apps[:2]:  # one after the other
+        seller.told(a.succeeded())
+        seller.is_(a, "granted")
+        seller.told(a.deleted())
+        seller.is_(a, "ended")
+    now, other = apps[2:]
+    seller.told(now.succeeded())
+    seller.is_(now, "granted")
+    seller.told(other.succeeded())
+    assert "another application" in seller.is_(other, "held")["problem"]
+    seller.told(other.deleted())
+    seller.is_(other, "ended")
+    assert seller.server.authorize("acme-1")[1]["status"] == "authorized"
+
+
 def test_what_a_person_refused_stays_refused(seller):
     seller.sell()
     app = Application(seller.manager, "llama")
