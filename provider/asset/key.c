@@ -227,9 +227,20 @@ static int key_out_store(struct key_out *o, const struct tb_key *key)
 int asset_key_read(const char *place, struct tb_key *ret)
 {
     char err[TB_AZURE_ERR_MAX];
-    int r = key_vault_is_id(place) ? key_vault_get(place, ret, err) : tb_key_read_file(place, ret);
+    int r;
 
-    return r < 0 ? CLI_FAILED : CLI_OK;
+    if (key_vault_is_id(place)) {
+        r = key_vault_get(place, ret, err);
+        if (r < 0 && r != -ENOENT)
+            tbpkg_fail(place, err, NULL);
+        return r;
+    }
+    r = tb_key_read_file(place, ret);
+    if (r == -ENOTDIR || r == -EISDIR || r == -EINVAL)
+        return -ENOENT;
+    if (r < 0 && r != -ENOENT)
+        tbpkg_fail_errno(place, r);
+    return r;
 }
 
 int key_out_write(struct key_out *o, const struct tb_key *key)

@@ -60,8 +60,8 @@ static inline bool key_out_is_file(const struct key_out *o)
 {
     return o->path && o->target != KEY_TO_VAULT;
 }
-/* Where a key was put, read again from a file or from Key Vault. CLI_OK, or CLI_FAILED with nothing said:
- * it is not there, or not to be read. */
+/* A key from where it was put, a file or Key Vault. 0. -ENOENT with nothing said: there is nothing, or no
+ * key. Other errnos, and the error is reported: it may be there, and cannot be read now. */
 int asset_key_read(const char *place, struct tb_key *ret);
 /* Makes the temporary file. */
 int key_out_create(struct key_out *o);

@@ -143,7 +143,7 @@ static int secret_call(const char *method, const char *url, const char *body, st
     if (ret->status == 200)
         return 0;
     tb_azure_refusal(ret, why, sizeof(why));
-    return secret_fail(err, -EACCES, "Key Vault answered %s%s", why,
+    return secret_fail(err, ret->status == 404 ? -ENOENT : -EACCES, "Key Vault answered %s%s", why,
                        ret->status == 401 || ret->status == 403
                            ? "; the identity needs the role 'Key Vault Secrets Officer'"
                            : "");

@@ -61,6 +61,8 @@ void publish_key_find(struct publish *p)
         places[3] = given = p->key_out ? asset_key_name(p->key_out, p->asset_id, id) : NULL;
     }
     tb_freep(&p->key);
+    if (!*id && access(p->manifest, F_OK) < 0) /* any key would do: which one is in the journal */
+        return;
     for (size_t i = 0; i < ARRAY_SIZE(places) && !p->key; i++)
         if (places[i] && key_is_clear(places[i], id))
             p->key = strdup(places[i]);

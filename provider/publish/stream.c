@@ -95,16 +95,12 @@ static int stream_open_source(struct asset_stream *s)
 
 /* -- key and journal --------------------------------------------------------------------------- */
 
-static bool stream_key_read(struct asset_stream *s, const char *path, char id[static ASSET_KEY_ID_HEX + 1])
-{
-    return asset_key_read(path, &s->key) == CLI_OK && asset_key_id(&s->key, id) == CLI_OK;
-}
-
 /* Gets the key that the journal names. STREAM_ANEW: it is not there, and nothing that may exist needs it. */
 static int stream_find_key(struct asset_stream *s)
 {
     const struct journal *j = &s->journal;
     char id[ASSET_KEY_ID_HEX + 1];
+    int r;
 
     if (s->has_key) /* made by this run */
         return CLI_OK;
@@ -121,7 +117,10 @@ static int stream_find_key(struct asset_stream *s)
                            "holds key %s, and the upload was begun with key %s; find that one", id,
                            j->key_id);
     }
-    s->has_key = !j->key_recipient && stream_key_read(s, j->key_file, id) && strcmp(id, j->key_id) == 0;
+    r = j->key_recipient ? -ENOENT : asset_key_read(j->key_file, &s->key);
+    if (r < 0 && r != -ENOENT)
+        return CLI_FAILED;
+    s->has_key = r == 0 && asset_key_id(&s->key, id) == CLI_OK && strcmp(id, j->key_id) == 0;
     if (s->has_key)
         return CLI_OK;
     if (!s->complete && !j->commit_begun)

@@ -87,6 +87,11 @@ def test_an_upload_goes_on_with_the_key_of_the_vault(place, vault, tmp_path_fact
             p.kill()
             p.wait()
             proxy.clear_rules()
+            sent, vault.denied = proxy.count(method="PUT"), True  # for now: no reason to begin anew under another key
+            denied = subprocess.run(argv, cwd=place, env=env, capture_output=True, text=True, timeout=60, check=False)
+            assert denied.returncode == 1 and "Key Vault answered" in denied.stderr and "new key" not in denied.stderr, denied.stderr
+            assert proxy.count(method="PUT") == sent and len(vault.secrets) == 1
+            vault.denied = False
             r = json.loads(subprocess.run(argv, cwd=place, env=env, check=True, capture_output=True, timeout=60).stdout)
         ((_, ((_, value, _),)),) = vault.secrets.items()
         assert r["upload"]["ciphertext"]["bytes_resumed"] >= 4 * 65536

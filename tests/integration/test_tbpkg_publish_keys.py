@@ -109,6 +109,20 @@ def test_a_run_that_was_killed_while_it_sent_asks_for_no_key(place):
         assert (place.key_of_a_consumer() == kept.read_text().strip()) == give
 
 
+def test_a_run_that_was_killed_goes_on_with_its_own_key(place):
+    """And not with one of an earlier version that lies there."""
+    place.blob.rule(swallow(), nth=range(1, 1000), method="PUT")
+    p = place.start()
+    place.blob.wait(1, method="PUT")
+    p.kill()
+    p.wait()
+    place.blob.clear_rules()
+    key = place.model_key.read_text()
+    (place.out / "model.key").write_text("ab" * 32 + "\n")
+    assert "new key" not in place.publish().stderr
+    assert place.key_of_a_consumer() == key.strip()
+
+
 # -- the model directory -----------------------------------------------------------------------------------------------
 
 def test_publish_leaves_out_what_encrypt_does(place):
