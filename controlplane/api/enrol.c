@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "common/units.h"
 #include "controlplane/api/answer.h"
+#include "controlplane/api/metrics.h"
 #include "controlplane/identity/code.h"
 
 struct enrol {
@@ -22,6 +23,26 @@ static void enrol_clear(struct enrol *e)
 {
     tb_erase(e->q.code, sizeof(e->q.code));
     tb_erase(e->q.identity_token, sizeof(e->q.identity_token));
+}
+
+/* What is not there is a guess, as it is where a key is asked for. */
+static void enrol_count_guess(const struct enrol *e)
+{
+    static const struct {
+        const char *reason;
+        enum cp_metric metric;
+    } guesses[] = {
+        {"contract_invalid", CP_METRIC_GUESS_CONTRACT},
+        {"enrolment_code_invalid", CP_METRIC_GUESS_CODE},
+        {"identity_untrusted", CP_METRIC_GUESS_TOKEN},
+        {"identity_not_of_purchase", CP_METRIC_GUESS_TOKEN},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(guesses); i++)
+        if (strcmp(guesses[i].reason, e->reason) == 0) {
+            cp_metric_add(guesses[i].metric);
+            (void)cp_limits_take(e->api->limits, CP_LIMIT_GUESS, e->rq->peer, tb_now_monotonic_us());
+        }
 }
 
 static void enrol_refuse(const struct enrol *e, const char *what, struct cp_reply *ret)
@@ -49,6 +70,7 @@ static void enrol_refuse(const struct enrol *e, const char *what, struct cp_repl
             message = says[i].message;
     tb_warn("%s: refused for %s from %s: %s", what, *e->q.contract_id ? e->q.contract_id : "a machine",
             e->rq->peer, e->reason);
+    enrol_count_guess(e);
     cp_answer(ret, 403, "status", "denied", "reason", e->reason, "message", message);
 }
 
@@ -68,19 +90,30 @@ static int enrol_contract(struct cp_store *s, struct enrol *e)
     return r == -ENOENT ? 0 : r;
 }
 
-/* The machine is one that the purchase of this contract deployed. */
-static int enrol_decide_resource(struct cp_store *s, struct enrol *e)
+/* Whether machines enrol, and the machine is one that the purchase of this contract deployed. */
+static int enrol_judge(struct cp_store *s, void *ctx)
 {
     struct cp_application a = {0};
-    int r = cp_store_get_application_of(s, e->q.contract_id, &a);
+    struct enrol *e = ctx;
+    int r;
 
+    e->reason = NULL;
+    r = enrol_contract(s, e);
+    if (r < 0 || e->reason || !*e->resource)
+        return r;
+    r = cp_store_get_application_of(s, e->q.contract_id, &a);
     if (r < 0 && r != -ENOENT)
         return r;
-    if (a.state != CP_APPLICATION_GRANTED || !cp_arm_is_machine_of(e->resource, a.managed_group)) {
+    if (a.state != CP_APPLICATION_GRANTED || !cp_arm_is_machine_of(e->resource, a.managed_group))
         e->reason = "identity_not_of_purchase";
-        return 0;
-    }
-    r = cp_store_admit_machine(s, e->q.contract_id, e->id.name, e->id.key_sha256, e->resource, e->rq->now_us);
+    return 0;
+}
+
+static int enrol_admit(struct cp_store *s, struct enrol *e)
+{
+    int r =
+        cp_store_admit_machine(s, e->q.contract_id, e->id.name, e->id.key_sha256, e->resource, e->rq->now_us);
+
     if (r == -EACCES) {
         e->reason = "machine_expelled";
         return 0;
@@ -93,14 +126,12 @@ static int enrol_decide_resource(struct cp_store *s, struct enrol *e)
 static int enrol_decide(struct cp_store *s, void *ctx)
 {
     struct enrol *e = ctx;
-    int r;
+    int r = enrol_judge(s, e);
 
-    e->reason = NULL;
-    r = enrol_contract(s, e);
     if (r < 0 || e->reason)
         return r;
     if (*e->resource)
-        return enrol_decide_resource(s, e);
+        return enrol_admit(s, e);
     r = cp_store_enrol_machine(s, e->code_sha256, e->q.contract_id, e->id.name, e->id.key_sha256,
                                e->rq->now_us);
     if (r == -ENOENT)
@@ -152,21 +183,39 @@ static bool enrol_read(struct enrol *e, bool renew, struct cp_reply *ret)
     return false;
 }
 
-/* By Resource Manager, before the transaction. False: not good, or *ret is the answer. */
-static bool enrol_identify(struct enrol *e, struct cp_reply *ret)
+/* By Resource Manager, before the transaction. What the token only says is looked at first, so that no
+ * stranger makes this server ask. False: e->reason, or *ret is the answer. */
+static bool enrol_identify(struct cp_store *s, struct enrol *e, struct cp_reply *ret)
 {
     struct cp_arm *arm = e->api->purchases ? cp_purchases_arm(e->api->purchases) : NULL;
     char err[CP_ARM_ERR_MAX] = "this control plane does not ask Azure Resource Manager";
-    int r = arm ? cp_arm_identify(arm, e->q.identity_token, e->resource, err) : -EACCES;
+    int r;
 
+    e->reason = "identity_untrusted";
+    if (!arm || cp_arm_token_parse(e->q.identity_token, e->resource) < 0)
+        return false;
+    r = cp_store_transact(s, enrol_judge, e);
+    if (r < 0)
+        cp_answer_store_failure(s, "enrol", r, ret);
+    if (r < 0 || e->reason)
+        return false;
+    r = cp_arm_identify(arm, e->q.identity_token, e->resource, err);
     if (r == 0)
         return true;
     tb_warn("enrol: the managed identity of a machine at %s for %s: %s", e->rq->peer, e->q.contract_id, err);
     if (r == -EAGAIN)
         cp_answer_later(ret, "identity_service_unavailable", "the identity cannot be proved now; try again");
-    else
-        (void)cp_limits_take(e->api->limits, CP_LIMIT_GUESS, e->rq->peer, tb_now_monotonic_us());
+    e->reason = "identity_untrusted";
     return false;
+}
+
+/* By a code, or an identity. As above. */
+static bool enrol_prove(struct cp_store *s, struct enrol *e, struct cp_reply *ret)
+{
+    if (*e->q.identity_token)
+        return enrol_identify(s, e, ret);
+    e->reason = "enrolment_code_invalid";
+    return cp_code_hash(e->q.code, e->code_sha256) == 0;
 }
 
 void cp_answer_enrol(const struct cp_api *api, struct cp_store *s, const struct cp_request *rq,
@@ -177,11 +226,9 @@ void cp_answer_enrol(const struct cp_api *api, struct cp_store *s, const struct 
 
     if (!enrol_read(&e, false, ret))
         return;
-    if (*e.q.identity_token ? !enrol_identify(&e, ret) : cp_code_hash(e.q.code, e.code_sha256) < 0) {
-        if (!ret->status) {
-            e.reason = *e.q.identity_token ? "identity_untrusted" : "enrolment_code_invalid";
+    if (!enrol_prove(s, &e, ret)) {
+        if (!ret->status)
             enrol_refuse(&e, "enrol", ret);
-        }
         return;
     }
     r = cp_store_transact(s, enrol_decide, &e);

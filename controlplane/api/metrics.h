@@ -13,7 +13,8 @@
     X(LIMITED_CONTRACT, "limited_total", "limit=\"contract\"", "")                                           \
     X(LIMITED_GUESS, "limited_total", "limit=\"guess\"", "")                                                 \
     X(LIMITED_QUEUE, "limited_total", "limit=\"queue\"", "")                                                 \
-    X(GUESS_CONTRACT, "guesses_total", "of=\"contract\"", "Contracts and tokens that do not exist.")         \
+    X(GUESS_CONTRACT, "guesses_total", "of=\"contract\"", "Contracts, codes, tokens that do not exist.")     \
+    X(GUESS_CODE, "guesses_total", "of=\"code\"", "")                                                        \
     X(GUESS_TOKEN, "guesses_total", "of=\"token\"", "")                                                      \
     X(GUESS_SIG, "guesses_total", "of=\"sig\"", "")                                                          \
     X(USAGE_GOOD, "usage_reports_total", "flag=\"none\"", "Usage reports, by why a person should look.")     \

@@ -249,3 +249,15 @@ def test_machines_that_enrolled_pass_a_global_client_ca(tmp_path):
             assert status in (200, 403) and body["reason"] == "client_certificate_untrusted", (contract, body)
         status, body = s.authorize("anybody")
         assert (status, body["reason"]) == (401, "client_certificate_required")
+
+
+def test_guessing_contracts_and_codes_is_slowed(tmp_path):
+    """As it is where a key is asked for: which contracts there are is not found out here either."""
+    for n, guess in enumerate((lambda i: (f"guess-{i}", "tbe-" + "0" * 26), lambda i: ("acme-1", f"tbe-{i:026d}"))):
+        with Server(tmp_path / f"s{n}" / "data", "--metrics-listen", "127.0.0.1:0") as s:
+            assert s.register()[0] == 201
+            s.cli("contract", "add", "acme-1", "--asset", ASSET)
+            m = Machine(tmp_path, f"guesser-{n}")
+            statuses = [m.enrol(s, *guess(i))[0] for i in range(40)]
+            assert statuses[:30] == [403] * 30 and 429 in statuses[30:], statuses
+            assert "too many requests" in s.log.read_text()

@@ -523,6 +523,25 @@ def test_a_machine_of_the_purchase_enrols_by_its_managed_identity(seller, tmp_pa
     assert enrol(seller, contract, Machine(tmp_path, "late"), seller.manager.machine_token(vm + "-3"))[1]["reason"] == "contract_inactive"
 
 
+def test_a_stranger_makes_the_server_ask_nobody(seller, tmp_path):
+    """What a token says is looked at before Resource Manager is asked who wrote it; and guesses are slowed."""
+    seller.sell("--mode", "enrolled")
+    app = Application(seller.manager, "llama")
+    seller.told(app.succeeded())
+    seller.is_(app, "granted")
+    m, machines = Machine(tmp_path), "providers/Microsoft.Compute/virtualMachines"
+
+    def asked():
+        return [c for c in seller.manager.calls if "/subscriptions?" in str(c)]
+    for contract, group in ((contract_of(app.id), "/subscriptions/x/resourceGroups/mine"), ("no-such", app.managed), ("contract-allow", app.managed)):
+        assert enrol(seller, contract, m, seller.manager.machine_token(f"{group}/{machines}/vm"))[0] == 403
+    assert not asked()
+    assert enrol(seller, contract_of(app.id), m, seller.manager.machine_token(f"{app.managed}/{machines}/vm", good=False))[0] == 403
+    assert len(asked()) == 1
+    statuses = [enrol(seller, f"no-such-{n}", m, seller.manager.machine_token(f"{app.managed}/{machines}/vm"))[0] for n in range(40)]
+    assert 429 in statuses and len(asked()) == 1
+
+
 def test_an_identity_is_nothing_where_resource_manager_is_not_asked(alone, tmp_path):
     alone.sell("--mode", "enrolled")
     app = Application(alone.manager, "llama")
