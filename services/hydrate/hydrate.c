@@ -419,6 +419,17 @@ static int hydrate_check_room(struct hydrate *h)
     return r;
 }
 
+/* Only looks: what serves was put there and is cared for by tb-hydrate.service. */
+static int hydrate_adopt(struct hydrate *h)
+{
+    struct stat st;
+
+    return versions_adopt(&h->versions,
+                          lstat(h->final_path, &st) == 0 && S_ISREG(st.st_mode) &&
+                              verified_matches(h->final_path, &st, h->manifest.m->sha256_ciphertext),
+                          h->o);
+}
+
 static int hydrate_attempt(struct hydrate *h)
 {
     bool found;
@@ -427,6 +438,8 @@ static int hydrate_attempt(struct hydrate *h)
     r = hydrate_prepare(h);
     if (r != 0)
         return r;
+    if (h->versions.adopts)
+        return hydrate_adopt(h);
     hydrate_sweep(h);
     repair_load(&h->repair, h->cfg, hydrate_program(h), h->manifest.m->sha256_ciphertext);
     r = hydrate_find_complete(h, &found);

@@ -135,12 +135,13 @@ int versions_begin(struct versions *v, struct tb_outcome *o)
 
     v->has_serving = tb_serving_read(target, v->cfg->asset_id, &v->serving) == 0;
     version = v->version ? v->version : v->serving.version;
-    if (v->next && (!v->version || !v->has_serving || v->version == v->serving.version)) {
+    v->adopts = v->next && v->version && !v->has_serving;
+    if (v->next && !v->adopts && (!v->version || v->version == v->serving.version)) {
         if (v->has_serving)
             target_sweep(target, &v->serving, 0);
         return tb_outcome_set(o, HYDRATE_NOTHING, "there is no other version to download");
     }
-    if (v->next)
+    if (v->next && !v->adopts)
         target_sweep(target, &v->serving, v->version);
     v->beside = version_lies_beside(v);
     v->place = tb_serving_place(target, v->cfg->asset_id, version, v->beside);
@@ -163,6 +164,23 @@ int versions_complete(struct versions *v, struct tb_outcome *o)
         return hydrate_outcome_io(o, r, "cannot write " TB_SERVING_NAME " in", v->cfg->target_dir);
     target_sweep(v->cfg->target_dir, &s, 0);
     return 0;
+}
+
+int versions_adopt(const struct versions *v, bool same, struct tb_outcome *o)
+{
+    struct tb_serving s = {.version = v->version, .beside = v->beside};
+    int r;
+
+    if (!same)
+        return tb_outcome_set(o, HYDRATE_NOTHING,
+                              "what is in %s is of an older version, whose number is not known: version "
+                              "%" PRIu64 " is downloaded when tb-hydrate.service next starts",
+                              v->place, v->version);
+    snprintf(s.asset_id, sizeof(s.asset_id), "%s", v->cfg->asset_id);
+    r = tb_serving_write(v->cfg->target_dir, &s);
+    return r < 0 ? hydrate_outcome_io(o, r, "cannot write " TB_SERVING_NAME " in", v->cfg->target_dir)
+                 : tb_outcome_set(o, HYDRATE_NOTHING, "what is in %s is version %" PRIu64, v->place,
+                                  v->version);
 }
 
 void versions_clear(struct versions *v)

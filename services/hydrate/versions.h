@@ -18,6 +18,7 @@ struct versions {
     bool next;                   /* of `tb-hydrate next` */
     bool has_serving;
     struct tb_serving serving;
+    bool adopts; /* of `next`: what serves has no number, as before there were versions */
     bool beside;
     char *place; /* where this run works */
 };
@@ -28,6 +29,9 @@ int versions_begin(struct versions *v, struct tb_outcome *o);
 /* The version is complete and verified in its place: one that is to be served now says so, and what cannot
  * be served any more goes. */
 int versions_complete(struct versions *v, struct tb_outcome *o);
+/* Notes that what serves is the version of the credentials, if `same` says so. HYDRATE_NOTHING, or what an
+ * error ends with. */
+int versions_adopt(const struct versions *v, bool same, struct tb_outcome *o);
 /* The version that is to be served proved bad. When there is one to go back to, that is the one from now
  * on, and TB_EXIT_TEMPFAIL says so; else 0. */
 int versions_forsake(const struct versions *v, const char *why, struct tb_outcome *o);

@@ -231,8 +231,9 @@ static void updater_download(struct update_daemon *d)
     }
     if (d->facts.download_of != d->facts.wanted) {
         d->backoff.attempt = 0;
-        updater_log(TB_LOG_INFO, TB_EVENT_UPDATE, d->facts.wanted, "is downloaded beside the one that serves",
-                    "");
+        if (d->facts.has_serving)
+            updater_log(TB_LOG_INFO, TB_EVENT_UPDATE, d->facts.wanted,
+                        "is downloaded beside the one that serves", "");
     }
     d->download = pid;
     d->facts.download_of = d->facts.wanted;
@@ -247,10 +248,13 @@ static void updater_reap(struct update_daemon *d)
         return;
     d->download = 0;
     d->facts.download_runs = false;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         d->gone_is_here |= d->gone == d->facts.download_of;
-    else
-        d->memory.download_at_us = tb_now_boottime_us() + tb_backoff_next_ms(&d->backoff, -1) * 1000;
+        return;
+    }
+    d->memory.download_at_us = tb_now_boottime_us() + tb_backoff_next_ms(&d->backoff, -1) * 1000;
+    if (!d->facts.has_serving)
+        d->facts.download_of = 0; /* nothing was found out */
 }
 
 static void updater_do(struct update_daemon *d, enum update_action a, const char *why)
@@ -258,6 +262,7 @@ static void updater_do(struct update_daemon *d, enum update_action a, const char
     switch (a) {
     case UPDATE_WAIT:
         break;
+    case UPDATE_ADOPT:
     case UPDATE_DOWNLOAD:
         updater_download(d);
         break;

@@ -98,12 +98,22 @@ static enum update_action decide_drained(const struct update_facts *f, struct up
     return decide_phase(m, TB_UPDATE_SWITCHING, UPDATE_SWITCH);
 }
 
+/* From before there were versions. Once for each that is wanted: if what serves is another, tb-hydrate's next
+ * start knows no more. */
+static enum update_action decide_unnumbered(const struct update_facts *f, struct update_memory *m)
+{
+    bool look = f->lease_serving && f->wanted && f->delivered && !f->download_runs &&
+                f->download_of != f->wanted && f->now_boot_us >= m->download_at_us;
+
+    return decide_phase(m, TB_UPDATE_NONE, look ? UPDATE_ADOPT : UPDATE_WAIT);
+}
+
 enum update_action update_decide(const struct update_facts *f, struct update_memory *m, const char **ret_why)
 {
     const struct tb_serving *c = &f->choice;
 
     if (!f->has_serving)
-        return decide_phase(m, TB_UPDATE_NONE, UPDATE_WAIT);
+        return decide_unnumbered(f, m);
     if (c->previous && !trial_waits(f, m))
         return decide_trial(f, m, ret_why);
     if (!f->lease_serving || !f->wanted)
@@ -112,7 +122,7 @@ enum update_action update_decide(const struct update_facts *f, struct update_mem
         return decide_drained(f, m);
     if (f->wanted != c->version)
         return decide_other(f, m);
-    if (f->download_runs)
+    if (f->download_runs && f->download_of != f->wanted)
         return decide_phase(m, TB_UPDATE_NONE, UPDATE_ABANDON);
     /* Chosen already, while the old one serves on: an operator, or a window, need not wait for that. */
     if (c->previous && (f->asked || f->policy.mode == TB_UPDATE_WINDOW))

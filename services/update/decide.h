@@ -28,6 +28,7 @@ struct update_facts {
     uint64_t wanted;          /* the version that it wants served; 0: it names none */
     bool has_serving;         /* something was ever downloaded */
     struct tb_serving choice; /* what the runtime's next start takes */
+    bool delivered;           /* a runtime has a model, of whatever version */
     uint64_t loaded;          /* what is in the runtime's memory; 0: nothing whole */
     uint64_t healthy;         /* whose runtime answers; 0: none does */
     bool drained;             /* nobody waits for an answer of the runtime */
@@ -54,6 +55,7 @@ struct update_memory {
 
 enum update_action {
     UPDATE_WAIT,
+    UPDATE_ADOPT,    /* find out whether what serves is the wanted version, as nobody has noted what it is */
     UPDATE_DOWNLOAD, /* begin the download of the wanted version */
     UPDATE_ABANDON,  /* the one that runs is of a version that nobody wants */
     UPDATE_TAKE,     /* the runtime's next start is to take the wanted version */

@@ -57,6 +57,7 @@ static void look_at_runtime(const struct tb_config *c, struct update_facts *f)
     bool delivered = strcmp(look_string(delivery, "state"), "delivered") == 0;
     uint64_t before = f->choice.previous ? f->choice.previous : f->choice.version;
 
+    f->delivered = delivered;
     f->loaded = delivered ? look_uint(delivery, "asset_version") : 0;
     if (delivered && f->loaded == 0)
         f->loaded = before;

@@ -302,6 +302,23 @@ def test_the_next_start_of_the_runtime_takes_it(fleet):
     assert fleet.served() == (200, 2) and "previous" not in fleet.serving()
 
 
+def test_what_was_served_before_there_were_versions(fleet):
+    """An upgrade of the package while it serves: tb-update is new, and the model is loaded already."""
+    fleet.start()
+    (fleet.chain.target / "serving.json").unlink()
+    fleet.ask_now()
+    wait_for(lambda: (fleet.chain.target / "serving.json").exists(), what="the number of what serves")
+    assert fleet.serving() == {"asset_id": fleet.asset, "version": 1, "beside": False}
+    fleet.wait_update("none", serving=1)
+    fleet.publish(b"two")
+    fleet.ask_now()
+    fleet.wait_update("ready", serving=1, next=2)
+    assert fleet.served() == (200, 1)
+    fleet.tell("switch")
+    fleet.wait_update("none", serving=2)
+    assert fleet.served() == (200, 2)
+
+
 def test_in_the_window(fleet):
     """A window that is open now; and one that is not, which says when."""
     now = time.localtime()

@@ -233,6 +233,19 @@ def test_a_control_plane_without_versions_is_as_before(house):
     assert house.do() == 0 and house.whole(2) and house.files() == ["serving.json", f"{ASSET}@2"]
 
 
+def test_what_was_served_before_there_were_versions_gets_its_number(house):
+    assert house.do("next", 1) == 0 and "serving.json" not in house.files(), "there is nothing to look at"
+    assert house.do(n=1) == 0
+    (house.target / "serving.json").unlink()
+    before, sent = house.files(), house.sent()
+    assert house.do("next", 2) == 0 and house.files() == before, "not that one, and nothing is downloaded over what serves"
+    assert house.next_progress()["state"] == "idle"
+    assert house.do("next", 1) == 0 and house.whole(1)
+    assert house.serving() == {"asset_id": ASSET, "version": 1, "beside": False}
+    assert house.sent() == sent
+    assert house.do("next", 2) == 0 and house.whole(1) and house.whole(2), "and now as ever"
+
+
 def test_another_asset_forgets_the_versions_of_the_one_before(house):
     assert house.do(n=1) == house.do("next", 2) == house.wish("take", 2) == house.wish("keep") == 0
     data, manifest = seal(70_001, asset="other", seed=9)

@@ -63,6 +63,36 @@ static void test_nothing_to_do(void **state)
     EXPECT(WAIT, NONE);
 }
 
+static void test_what_serves_is_given_its_number(void **state)
+{
+    f.has_serving = false;
+    f.choice = (struct tb_serving){0};
+    f.loaded = f.healthy = 0;
+    EXPECT(WAIT, NONE); /* the first download is tb-hydrate's */
+    f.delivered = true;
+    f.lease_serving = false;
+    EXPECT(WAIT, NONE);
+    f.lease_serving = true;
+    f.wanted = 0;
+    EXPECT(WAIT, NONE);
+    f.wanted = 1;
+    EXPECT(ADOPT, NONE);
+    f.download_runs = true;
+    f.download_of = 1;
+    EXPECT(WAIT, NONE);
+    f.has_serving = true; /* written, and the unit not at its end */
+    f.choice.version = 1;
+    EXPECT(WAIT, NONE);
+    f.has_serving = false;
+    f.download_runs = false;
+    EXPECT(WAIT, NONE); /* it is not that version: another may be */
+    f.wanted = 2;
+    m.download_at_us = f.now_boot_us + 1;
+    EXPECT(WAIT, NONE);
+    m.download_at_us = 0;
+    EXPECT(ADOPT, NONE);
+}
+
 static void test_download_then_wait_for_the_operator(void **state)
 {
     f.wanted = 2;
@@ -243,6 +273,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_nothing_to_do, setup),
+        cmocka_unit_test_setup(test_what_serves_is_given_its_number, setup),
         cmocka_unit_test_setup(test_download_then_wait_for_the_operator, setup),
         cmocka_unit_test_setup(test_other_promotions_meanwhile, setup),
         cmocka_unit_test_setup(test_requests_are_waited_for_so_long, setup),
