@@ -130,8 +130,28 @@ static int billing_book_contract(struct cp_store *s, const struct cp_billing *te
     return r == -ENOENT ? 0 : r;
 }
 
+/* The marketplace takes ids that differ in case alone for one resource, and one event of it for each hour: the
+ * second of two would be a duplicate, its usage lost. So a resource is spelt as it was the first time. */
+static int billing_spell(struct cp_store *s, const char *resource, char ret[static TB_METERING_RESOURCE_MAX])
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT resource FROM billing_events WHERE lower(resource)=lower($1)"
+                         " UNION SELECT resource FROM billing_terms WHERE lower(resource)=lower($1)"
+                         " ORDER BY resource LIMIT 1",
+                         "t", resource);
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    snprintf(ret, TB_METERING_RESOURCE_MAX, "%s", resource);
+    if (r > 0)
+        cp_rows_text(rows, 0, ret, TB_METERING_RESOURCE_MAX);
+    return MIN(r, 0);
+}
+
 int cp_store_put_billing(struct cp_store *s, const struct cp_billing *b, uint64_t now_us)
 {
+    char resource[TB_METERING_RESOURCE_MAX];
     struct cp_billing before;
     int r = cp_store_get_billing(s, b->contract_id, &before);
 
@@ -139,11 +159,13 @@ int cp_store_put_billing(struct cp_store *s, const struct cp_billing *b, uint64_
         r = billing_begin(s, b->contract_id);
     else if (r == 0)
         r = billing_book_contract(s, &before, now_us);
+    if (r >= 0)
+        r = billing_spell(s, b->resource, resource);
     return r < 0 ? r
                  : store_run(s,
                              "INSERT INTO billing_terms VALUES($1,$2,$3,$4,$5) ON CONFLICT(contract_id)"
                              " DO UPDATE SET resource=$2, plan=$3, dimensions=$4, updated_us=$5",
-                             "ttttu", b->contract_id, b->resource, b->plan, b->dimensions, now_us);
+                             "ttttu", b->contract_id, resource, b->plan, b->dimensions, now_us);
 }
 
 int cp_store_remove_billing(struct cp_store *s, const char *contract_id)

@@ -3,12 +3,14 @@
  * submitters fight for the lock and die between any two steps or act on after they were declared dead, and the marketplace loses
  * requests and answers; what it accepted and what the ledger holds is what was reported, to the unit, and it has no event twice.
  * Runs on SQLite, or on the database that TBCP_DATABASE names (test_controlplane_store.py); TB_SEEDS says how many seeds. */
+#include <ctype.h>
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <strings.h>
 #include <cmocka.h>
 
 #include "common/io.h"
@@ -44,10 +46,10 @@ enum fate {
 };
 
 static const char *const resources[RESOURCES] = {
-    "11111111-0000-4000-8000-000000000001", "11111111-0000-4000-8000-000000000002",
+    "abcdef11-0000-4000-8000-000000000001", "abcdef11-0000-4000-8000-000000000002",
     "/subscriptions/s/resourceGroups/g/providers/Microsoft.Solutions/applications/a",
     "/subscriptions/s/resourceGroups/g/providers/Microsoft.Solutions/applications/b"};
-/* of each contract: two share a resource; the last has none at first */
+/* of each contract: two share a resource, each in a spelling of its own; the last has none at first */
 static const int resource_of[CONTRACTS] = {0, 1, 2, 3, 0, 1};
 static const char mapping[] = "requests, tokens=ktok, gb_transferred=gb";
 static const char *const dimension_names[] = {"requests", "ktok", "gb"};
@@ -117,7 +119,7 @@ static struct entry *find_entry(struct world *w, int resource, int dimension, in
 static int place_in(const char *const *list, int n, const char *name)
 {
     for (int i = 0; i < n; i++)
-        if (strcmp(list[i], name) == 0)
+        if (strcasecmp(list[i], name) == 0) /* as the API does */
             return i;
     fail_msg("%s is unknown", name);
     return -1;
@@ -533,7 +535,8 @@ static void put_terms(int contract, const char *resource)
     struct cp_billing b = {0};
 
     snprintf(b.contract_id, sizeof(b.contract_id), "contract-%d", contract);
-    strcpy(b.resource, resource);
+    for (size_t i = 0; resource[i]; i++)
+        b.resource[i] = contract < RESOURCES ? resource[i] : (char)toupper((unsigned char)resource[i]);
     strcpy(b.plan, resource_of[contract] & 1 ? "gold" : "silver");
     strcpy(b.dimensions, mapping);
     assert_int_equal(cp_store_transact(store, terms_put, &b), 0);
