@@ -8,10 +8,15 @@ static enum update_action decide_phase(struct update_memory *m, enum tb_update_p
     return action;
 }
 
-/* The old runtime serves on, and has not been asked to stop: the choice waits for its next start. */
-static bool trial_waits(const struct update_facts *f, const struct update_memory *m)
+/* The old runtime serves on, and has not been asked to stop: the choice waits for its next start. So it does
+ * when the old model was being loaded, and came to serve after the choice: that proves nothing of the new one. */
+static bool trial_waits(const struct update_facts *f, struct update_memory *m)
 {
-    return m->trial_until_us == 0 && f->loaded != 0 && f->loaded != f->choice.version;
+    bool old = f->loaded != 0 && f->loaded != f->choice.version;
+
+    if (old && f->healthy == f->loaded)
+        m->trial_until_us = 0;
+    return old && m->trial_until_us == 0;
 }
 
 /* A version that has not served yet: does it, or when has it failed? */

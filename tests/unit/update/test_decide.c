@@ -166,6 +166,26 @@ static void test_restart_chooses_and_lets_it_serve_on(void **state)
     EXPECT(WAIT, NONE);
 }
 
+static void test_chosen_while_the_one_before_is_loaded(void **state)
+{
+    f.policy.mode = TB_UPDATE_RESTART;
+    f.wanted = f.complete = 2;
+    f.loaded = f.healthy = 0;
+    EXPECT(TAKE, READY);
+    f.choice = (struct tb_serving){.asset_id = "a", .version = 2, .previous = 1};
+    EXPECT(WAIT, SWITCHING);
+    f.loaded = 1;
+    EXPECT(WAIT, SWITCHING);
+    f.healthy = 1;
+    EXPECT(WAIT, READY);
+    f.now_boot_us += 600 * S; /* nothing is stopped, nothing has failed */
+    EXPECT(WAIT, READY);
+    f.loaded = f.healthy = 0;
+    EXPECT(WAIT, SWITCHING);
+    f.loaded = f.healthy = 2;
+    EXPECT(KEEP, SWITCHING);
+}
+
 static void test_a_choice_that_waits_can_be_hurried_and_changed(void **state)
 {
     f.policy.mode = TB_UPDATE_RESTART;
@@ -278,6 +298,7 @@ int main(void)
         cmocka_unit_test_setup(test_other_promotions_meanwhile, setup),
         cmocka_unit_test_setup(test_requests_are_waited_for_so_long, setup),
         cmocka_unit_test_setup(test_restart_chooses_and_lets_it_serve_on, setup),
+        cmocka_unit_test_setup(test_chosen_while_the_one_before_is_loaded, setup),
         cmocka_unit_test_setup(test_a_choice_that_waits_can_be_hurried_and_changed, setup),
         cmocka_unit_test_setup(test_a_trial_ends_one_way_or_the_other, setup),
         cmocka_unit_test_setup(test_restarts_of_before_the_trial_are_not_its_own, setup),
