@@ -96,11 +96,12 @@ static int asset_read_manifest(const char *dir, const uint8_t client_sha256[stat
         return tb_outcome_set(o, tb_errno_is_ours(r) ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "cannot read %s: %s",
                               path, strerror(-r));
     SHA256((const uint8_t *)text, len, sha256);
+    /* First: another version may have been chosen since. That passes, and is no fault of the manifest. */
+    if (!tb_mem_equal(sha256, client_sha256, sizeof(sha256)))
+        return tb_outcome_set(o, TB_EXIT_TEMPFAIL, "%s changed since the client read it; start again", path);
     r = asset_check_bound(sha256, o);
     if (r != 0)
         return r;
-    if (!tb_mem_equal(sha256, client_sha256, sizeof(sha256)))
-        return tb_outcome_set(o, TB_EXIT_TEMPFAIL, "%s changed since the client read it; start again", path);
     r = tbenc_manifest_parse(text, len, 0, ret, &e);
     if (r < 0)
         return tb_outcome_set(o, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path, e.message);

@@ -53,6 +53,17 @@ def test_memfd_is_memory(rig):
     assert [os.pread(f, 1 << 20, 0) for f in fds] == list(asset.files.values())
 
 
+def test_a_version_chosen_in_between_is_no_fault_of_its_manifest(rig):
+    """The client and the key are of the version before: the next start is of the new one alone."""
+    before = Asset(b"before" * 900)
+    asset = Asset(b"x" * 9000).write(rig.target)
+    bound = hashlib.sha256(before.manifest_text()).hexdigest()
+    status, _, message = ask(rig, asset, request(before, DIR, 1), memfd(), bound=bound)
+    assert status == 75 and "start again" in message
+    status, _, message = ask(rig, asset, request(asset, DIR, 1), memfd(), bound=bound)
+    assert status == 76 and "not the manifest the contract names" in message
+
+
 def test_file_on_a_disk_is_refused(rig):
     asset = Asset(b"x" * 9000).write(rig.target)
     with open(rig.tmp / "out", "w+b") as f:
