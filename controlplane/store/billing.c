@@ -130,8 +130,8 @@ static int billing_book_contract(struct cp_store *s, const struct cp_billing *te
     return r == -ENOENT ? 0 : r;
 }
 
-/* The marketplace takes ids that differ in case alone for one resource, and one event of it for each hour: the
- * second of two would be a duplicate, its usage lost. So a resource is spelt as it was the first time. */
+/* The marketplace takes ids that differ in case alone for one resource, and one event of it for each hour:
+ * the second of two would be a duplicate, its usage lost. So a resource is spelt as it was the first time. */
 static int billing_spell(struct cp_store *s, const char *resource, char ret[static TB_METERING_RESOURCE_MAX])
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;

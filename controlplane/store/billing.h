@@ -44,8 +44,8 @@ bool cp_billing_resource_valid(const char *resource);
 
 /* -- terms. In a transaction. */
 /* Books what was reported by now by the terms so far, then sets these. What was reported before there were
- * any is somebody else's to bill. A resource that is known in another spelling, of upper and lower case, keeps
- * that. */
+ * any is somebody else's to bill. A resource that is known in another spelling, of upper and lower case,
+ * keeps that. */
 int cp_store_put_billing(struct cp_store *s, const struct cp_billing *b, uint64_t now_us);
 /* -ENOENT: by its machines. May stand alone. */
 int cp_store_get_billing(struct cp_store *s, const char *contract_id, struct cp_billing *ret);

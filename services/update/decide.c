@@ -9,7 +9,7 @@ static enum update_action decide_phase(struct update_memory *m, enum tb_update_p
 }
 
 /* The old runtime serves on, and has not been asked to stop: the choice waits for its next start. So it does
- * when the old model was being loaded, and came to serve after the choice: that proves nothing of the new one. */
+ * when the old model was being loaded, and came to serve after the choice, which proves nothing. */
 static bool trial_waits(const struct update_facts *f, struct update_memory *m)
 {
     bool old = f->loaded != 0 && f->loaded != f->choice.version;
