@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lines of text. The first is MAGIC and the header in JSON; then "B INDEX SHA256 MD5" for each block, "M
- * JSON" once all is sealed, "C" before the commit. They are appended with one write and one fdatasync, so
- * a killed process leaves at most one line without its end, of which nothing has left the machine.
- * Whatever else is wrong with the file may hide a block that did leave: then a new key is made. */
+ * JSON" once all is sealed, "S HEX" for other inputs of the same, "C" before the commit. They are appended
+ * with one write and one fdatasync, so a killed process leaves at most one line without its end, of which
+ * nothing has left the machine. Whatever else is wrong with the file may hide a block that did leave: then a
+ * new key is made. */
 #include "provider/publish/journal.h"
 
 #include <errno.h>
@@ -148,12 +149,24 @@ static int journal_read_sealed(struct journal *j, const char *text, size_t len)
     return 0;
 }
 
+/* "S HEX": the manifest before is of these inputs, too. */
+static int journal_read_source(struct journal *j, const char *text, size_t len)
+{
+    if (!j->manifest || len != sizeof(j->source) - 1)
+        return -EBADMSG;
+    memcpy(j->source, text, len);
+    j->source[len] = '\0';
+    return 0;
+}
+
 static int journal_read_line(struct journal *j, const char *line, size_t len)
 {
     if (len > 2 && memcmp(line, "B ", 2) == 0)
         return journal_read_block(j, line, len);
     if (len > 2 && memcmp(line, "M ", 2) == 0)
         return journal_read_sealed(j, line + 2, len - 2);
+    if (len > 2 && memcmp(line, "S ", 2) == 0)
+        return journal_read_source(j, line + 2, len - 2);
     if (len != 1 || line[0] != 'C' || !j->manifest)
         return -EBADMSG;
     j->commit_begun = true;
@@ -433,6 +446,14 @@ int journal_sealed(struct journal *j, const char *manifest, const char *source)
     text = cJSON_PrintUnformatted(o);
     line = text ? tb_strf("M %s\n", text) : NULL;
     r = line ? journal_append(j, line, strlen(line)) : -ENOMEM;
+    return r < 0 ? tbpkg_fail_errno(j->path, r) : CLI_OK;
+}
+
+int journal_sealed_again(struct journal *j, const char *source)
+{
+    _cleanup_free_ char *line = tb_strf("S %s\n", source);
+    int r = line ? journal_append(j, line, strlen(line)) : -ENOMEM;
+
     return r < 0 ? tbpkg_fail_errno(j->path, r) : CLI_OK;
 }
 

@@ -75,6 +75,9 @@ bool journal_all_staged(const struct journal *j, const struct blob_staged_set *s
 int journal_admit(struct journal *j, const struct blob_block *const *blocks, size_t n, size_t *ret_index);
 /* All is sealed, and the inputs are unchanged. */
 int journal_sealed(struct journal *j, const char *manifest, const char *source);
+/* The same as before came of inputs in that state. The manifest, of 1 MiB at most, is not written again: runs
+ * may be many. */
+int journal_sealed_again(struct journal *j, const char *source);
 /* The blocks are about to become a blob. */
 int journal_commit(struct journal *j);
 

@@ -314,7 +314,9 @@ static int stream_finish_sealing(struct asset_stream *s)
     rc = stream_take_manifest(s, text, len);
     if (rc != CLI_OK || (same && strcmp(s->journal.source, s->source) == 0))
         return rc;
-    if (!same && s->store.mf.there == BLOB_SAME) /* as the one before */
+    if (same)
+        return journal_sealed_again(&s->journal, s->source);
+    if (s->store.mf.there == BLOB_SAME) /* as the one before */
         s->store.mf.there = BLOB_OTHER;
     rc = journal_sealed(&s->journal, text, s->source);
     tb_freep(&s->journal.manifest);

@@ -289,6 +289,15 @@ def test_a_complete_asset_keeps_its_key(place):
     place.check_sent()
 
 
+def test_a_model_that_is_only_touched(place):
+    """Compared once for each time, and the journal does not grow by a manifest."""
+    place.report()
+    before, puts = place.journal.stat().st_size, place.proxy.count(method="PUT")
+    (place.model / "a.bin").touch()
+    assert place.report()["seconds"] > 0 and place.report()["seconds"] == 0
+    assert place.journal.stat().st_size - before < 100 and place.proxy.count(method="PUT") == puts
+
+
 def test_the_same_asset_into_another_container(place):
     """From the model again, and block by block the same."""
     key, stored = place.report()["key_id"], place.blob()

@@ -207,6 +207,28 @@ static void test_one_that_is_none_is_replaced(void **state)
     assert_true(j.valid);
 }
 
+static void test_a_manifest_is_written_once(void **state)
+{
+    const struct journal_place *p = *state;
+    _cleanup_journal_ struct journal j = JOURNAL_INIT;
+    char source[65];
+    uint64_t len;
+
+    memset(source, 'a', 64);
+    source[64] = '\0';
+    journal_begin(p, &j);
+    assert_int_equal(journal_sealed(&j, "{}", "first"), CLI_OK);
+    len = j.len;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(journal_sealed_again(&j, source), CLI_OK);
+    assert_int_equal(j.len, len + 3 * strlen("S \n") + 3 * 64);
+    journal_clear(&j);
+    assert_int_equal(journal_open(p->path, &j), CLI_OK);
+    assert_true(j.valid);
+    assert_string_equal(j.source, source);
+    assert_string_equal(j.manifest, "{}");
+}
+
 /* It may be a key. */
 static void test_another_file_is_not_replaced(void **state)
 {
@@ -251,13 +273,10 @@ int main(void)
 {
 #define JOURNAL_TEST(f) cmocka_unit_test_setup_teardown(f, journal_setup, journal_teardown)
     const struct CMUnitTest tests[] = {
-        JOURNAL_TEST(test_what_was_recorded_is_found),
-        JOURNAL_TEST(test_a_batch_is_taken_whole_or_not),
-        JOURNAL_TEST(test_another_file_is_not_replaced),
-        JOURNAL_TEST(test_a_copy_is_not_the_last_word),
-        JOURNAL_TEST(test_any_damage),
-        JOURNAL_TEST(test_a_last_line_without_an_end),
-        JOURNAL_TEST(test_one_that_is_none_is_replaced),
+        JOURNAL_TEST(test_what_was_recorded_is_found),  JOURNAL_TEST(test_a_batch_is_taken_whole_or_not),
+        JOURNAL_TEST(test_a_manifest_is_written_once),  JOURNAL_TEST(test_another_file_is_not_replaced),
+        JOURNAL_TEST(test_a_copy_is_not_the_last_word), JOURNAL_TEST(test_any_damage),
+        JOURNAL_TEST(test_a_last_line_without_an_end),  JOURNAL_TEST(test_one_that_is_none_is_replaced),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
