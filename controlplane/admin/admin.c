@@ -200,6 +200,20 @@ static int admin_do(struct cp_store *s, void *ctx)
 }
 
 /* -- the answer -------------------------------------------------------------------------------- */
+/* No database must judge that, and no answer say it again. */
+static bool admin_is_text(const cJSON *j)
+{
+    const cJSON *m;
+
+    if (cJSON_IsString(j) && !cp_is_text(j->valuestring))
+        return false;
+    cJSON_ArrayForEach (m, j) {
+        if (!admin_is_text(m))
+            return false;
+    }
+    return true;
+}
+
 static bool admin_read_body(struct cp_call *c, struct cp_reply *ret)
 {
     char err[TB_JSON_ERR_MAX] = "the body is not a JSON object";
@@ -209,8 +223,10 @@ static bool admin_read_body(struct cp_call *c, struct cp_reply *ret)
         r = tb_json_parse(c->rq->body, c->rq->body_len, CP_BODY_MAX, &c->body, err);
     else
         c->body = cJSON_CreateObject();
-    if (r == 0 && cJSON_IsObject(c->body))
+    if (r == 0 && cJSON_IsObject(c->body) && admin_is_text(c->body))
         return true;
+    if (r == 0 && cJSON_IsObject(c->body))
+        snprintf(err, sizeof(err), "the body has text that is not UTF-8");
     for (char *e = err; *e; e++) /* it may quote a member's name */
         if (*e < ' ' || *e >= 0x7f)
             *e = '?';

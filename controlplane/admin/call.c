@@ -36,8 +36,7 @@ int cp_refuse_unknown(struct cp_call *c, const char *noun, const char *id)
 
 /* -- query ------------------------------------------------------------------------------------- */
 
-/* A database may refuse text that is none, which would look like its failure. */
-static bool query_is_text(const char *s)
+bool cp_is_text(const char *s)
 {
     size_t n;
 
@@ -67,7 +66,7 @@ int cp_query_check(struct cp_call *c, const char *const *names)
                 return cp_refuse_body(c, "the parameter %s is there twice", names[k]);
         if (!q->v[i].value || !*q->v[i].value)
             return cp_refuse_body(c, "the parameter %s has no value", names[k]);
-        if (!query_is_text(q->v[i].value))
+        if (!cp_is_text(q->v[i].value))
             return cp_refuse_body(c, "the parameter %s is not UTF-8", names[k]);
     }
     return 0;

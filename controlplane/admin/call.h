@@ -42,6 +42,9 @@ int cp_refuse(struct cp_call *c, unsigned status, const char *error, const char 
 /* 404 of an object. */
 int cp_refuse_unknown(struct cp_call *c, const char *noun, const char *id);
 
+/* Whether it is UTF-8. A database may refuse what is not, which would look like its failure. */
+bool cp_is_text(const char *s);
+
 /* -- query: 0 or what cp_refuse() said -- */
 /* Only these are known. */
 #define cp_query_only(c, ...) cp_query_check(c, (const char *const[]){__VA_ARGS__, NULL})

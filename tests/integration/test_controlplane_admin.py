@@ -222,12 +222,17 @@ def test_registration_by_token(server, owner):
     assert [a.split("-")[0] for a in actors] == ["token:publisher", "token:publisher", "token:the", "provider.token"]
 
 
-def test_parameters_that_are_no_text(server, owner):
+def test_what_is_no_text(server, owner, tmp_path):
     """A fault of the caller's, whatever the database thinks of it."""
     for query in ("/contracts?after=%ff", "/contracts?asset_id=%c3", "/machines?after=a:%ff", "/codes?after=a:%ed%a0%80", "/assets?after=%ff",
                   "/tokens?after=a%80"):
         owner.refused(400, "invalid_request", "GET", query)
     assert owner.get("/machines?after=zz%3A%C3%A9") == {"machines": []}
+    pem = json.dumps(pathlib.Path(tbsys.CA(tmp_path / "ca").cert).read_text())[1:-1]
+    owner.do("POST", "/contracts", {"contract_id": "text", "asset_id": "tb-asset-1", "mode": "open"}, 201)
+    for junk in ("junk \xff ", "\xc3", "\xed\xa0\x80"):
+        body = f'{{"mode":"certificate","client_ca":"{junk}\\n{pem}"}}'.encode("latin-1")
+        owner.refused(400, "invalid_request", "PATCH", "/contracts/text", body)
 
 
 # -- usage and log ---------------------------------------------------------------------------------------------------
