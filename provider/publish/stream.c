@@ -410,11 +410,14 @@ static int stream_send_ciphertext(struct asset_stream *s, bool sealed)
                    s->journal.path);
         return STREAM_ANEW;
     }
-    if (sealed && journal_all_staged(&s->journal, &staged, ids)) {
+    sealed = sealed && journal_all_staged(&s->journal, &staged, ids);
+    /* Nothing becomes a blob that no key opens. One for a recipient needs not be read for that. */
+    rc = sealed && s->journal.key_recipient && access(s->journal.key_file, F_OK) == 0 ? CLI_OK
+                                                                                      : stream_find_key(s);
+    if (rc == CLI_OK && sealed) {
         s->store.ct.resumed = s->store.ct.size;
         return stream_commit(s, ids, s->journal.n_blocks);
     }
-    rc = stream_find_key(s);
     if (rc == STREAM_ANEW)
         tbpkg_note(s->seal.cli->quiet,
                    "Key %s of the upload that was begun is not in %s: starting again under a new key.",

@@ -470,6 +470,21 @@ def test_a_key_that_is_gone_and_may_be_needed(place):
     place.check_stored()
 
 
+def test_a_key_that_is_gone_before_the_commit(place):
+    """All is sealed and sent: it does not become a blob that nothing opens."""
+    place.proxy.rule(status(403), **COMMIT)
+    place.run(rc=1)
+    place.proxy.clear_rules()
+    (path,) = place.keys.iterdir()
+    kept = path.rename(place.dir / "kept")
+    r = place.run(rc=1)
+    assert path.stem.rsplit("-", 1)[1] in r.stderr and "--key-file" in r.stderr and place.blob() is None and not place.manifest.exists()
+    place.run("--key-file", kept)
+    kept.rename(path)
+    place.check_stored()
+    assert place.proxy.count(**PUT_BLOCK) == N_BLOCKS
+
+
 def test_key_for_a_recipient(place):
     subprocess.run(["age-keygen", "-o", place.dir / "identity"], check=True, capture_output=True)
     recipient = subprocess.run(["age-keygen", "-y", place.dir / "identity"], check=True, capture_output=True, text=True).stdout.strip()
