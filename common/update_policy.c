@@ -8,7 +8,7 @@
 
 #define DAY_MINUTES (24 * 60)
 #define ALL_DAYS 0x7fU
-#define LOOK_AHEAD_MINUTES (9 * DAY_MINUTES)
+#define LOOK_AHEAD_MINUTES (15 * DAY_MINUTES) /* a weekly one whose hour the clock leaps over */
 
 static const char *const day_names[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
 

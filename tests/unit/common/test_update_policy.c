@@ -102,10 +102,12 @@ static void test_open_and_next(void **state)
 /* Berlin: 2026-03-29 has no hour from 02:00 on, 2026-10-25 has it twice. */
 static void test_days_of_23_and_25_hours(void **state)
 {
-    struct tb_update_policy p = policy("window 02:00-03:00"), wide = policy("window 01:30-04:00");
+    struct tb_update_policy p = policy("window 02:00-03:00"), wide = policy("window 01:30-04:00"),
+                            weekly = policy("window Sun 02:00-03:00");
     time_t first = at(2026, 10, 25, 1, 59) + 60;
 
     assert_int_equal(tb_update_window_next(&p, at(2026, 3, 28, 12, 0)), at(2026, 3, 30, 2, 0));
+    assert_int_equal(tb_update_window_next(&weekly, at(2026, 3, 22, 3, 0)), at(2026, 4, 5, 2, 0));
     assert_true(tb_update_window_open(&wide, at(2026, 3, 29, 1, 59)));
     assert_true(tb_update_window_open(&wide, at(2026, 3, 29, 1, 59) + 60)); /* it is 03:00 */
     assert_int_equal(tb_update_window_next(&p, at(2026, 10, 24, 12, 0)), first);
