@@ -99,7 +99,7 @@ def units(tally, what, build="build", san=False):
 
 def pytests(tally, what, args, build="build", san=False):
     # one of the integration tests runs a unit test on another database
-    more = [f"{build}/unit/controlplane/{t}" for t in ("test_store", "test_admin")] if "tests/integration" in args else []
+    more = [f"{build}/unit/controlplane/{t}" for t in ("test_store", "test_admin", "test_submitter")] if "tests/integration" in args else []
     if not make(tally, what, "all", *more, *(["SAN=1"] if san else [])):
         return
     xml = OUT / f"{what}.xml"

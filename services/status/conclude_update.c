@@ -16,8 +16,11 @@ void tb_status_add_update(struct tb_status_work *w)
 {
     const struct tb_update *u = &w->s->facts.update;
 
-    tb_status_explain(w, "tb-next.service");
-    tb_status_explain(w, "tb-switch.service");
+    /* tb-update starts them, and says itself what became of it. */
+    if (u->serving || u->phase != TB_UPDATE_NONE) {
+        tb_status_explain(w, "tb-next.service");
+        tb_status_explain(w, "tb-switch.service");
+    }
     if (tb_status_is_switching(w->s))
         tb_status_explain(w, "tb-runtime.service");
     if (u->phase == TB_UPDATE_FAILED)

@@ -57,7 +57,7 @@ class _Blobs(http.server.BaseHTTPRequestHandler):
             return self.reply(403, b"<Error/>", x_ms_error_code="AuthenticationFailed")
         if blob is None:
             return self.reply(404, b"<Error/>", x_ms_error_code="BlobNotFound")
-        etag = '"%s"' % hashlib.md5(blob + self.server.salt).hexdigest()  # each account has its own
+        etag = self.server.etag(blob)
         if self.headers.get("If-Match", etag) != etag:
             return self.reply(412, b"<Error/>", x_ms_error_code="ConditionNotMet")
         wanted = self.headers.get("Range")
@@ -73,6 +73,10 @@ class _Blobs(http.server.BaseHTTPRequestHandler):
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+
+    def etag(self, blob):
+        """Each account has its own."""
+        return '"%s"' % hashlib.md5(blob + self.salt).hexdigest()
 
 
 @pytest.fixture(scope="session")

@@ -81,13 +81,13 @@ def test_the_files_of_a_lease_are_written_again(machine):  # noqa: F811
     m.proxy.wait_state("Boot")
     m.proxy.wait_state("Ready")
     (m.tmp / "run/tb-authorize/allowed").unlink()
-    wait_for((m.tmp / "run/tb-authorize/allowed").exists, what="the flag's opposite")
+    wait_for((m.tmp / "run/tb-authorize/allowed").exists, 60, what="the flag's opposite")
     m.answer = denied("contract_revoked")
     m.ask_control_plane()
     m.proxy.wait_state("Suspended")
     for flag in (m.tmp / "run/tb-authorize/suspended", m.tmp / "state/tb-authorize/suspended"):
         flag.unlink()
-        wait_for(flag.exists, what=str(flag))
+        wait_for(flag.exists, 60, what=str(flag))
     assert not (m.tmp / "run/tb-authorize/allowed").exists()
     assert "tb-authorize/lease.json was removed; it is written again" in m.authorize.log_text()
 
