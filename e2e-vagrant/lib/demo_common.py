@@ -173,9 +173,10 @@ def promote(number, provider, consumer, size, operate, before):
         count = load.sent
         operate("tb-update switch")
         wait_for(lambda: load.sent > count + 4 or load.refused, 300, "requests after the switch")
-    show(f"requests sent meanwhile: {load.sent}, refused: {len(load.refused)}; the slowest, which waited for version 2, took {load.slowest:.1f} s")
+    show(f"requests sent meanwhile: {load.sent}, refused: {len(load.refused)}; the slowest took {load.slowest:.1f} s")
     if load.refused:
         sys.exit(f"demo: refused: {load.refused[:3]}")
+    show("(what came during the switch waited for version 2)")
     answer = ask(consumer)
     if answer == before:
         sys.exit("demo: version 2 answers as version 1 did")
