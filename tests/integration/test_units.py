@@ -155,6 +155,15 @@ def test_each_daemon_is_a_user_of_its_own():
     assert set(re.findall(r"^SocketUser=(.+)$", (UNITS / "tb-decrypt.socket").read_text(), re.M)) == {"tb-runtime"}
 
 
+def test_who_reads_which_version_serves_may_enter_its_directory():
+    """serving.json is open to all, but tb-scratch makes the directory 0750, of group tb-assets. tb-proxy has its number from others."""
+    programs = {p.parts[-2] for p in (repo / "services").glob("*/*.c") if "tb_serving_" in p.read_text()}
+    assert {"authorize", "decrypt", "hydrate", "load", "update"} <= programs
+    for program in programs - {"status", "support"}:  # who is not a daemon has the rights of whoever calls it
+        unit = {"load": "tb-runtime"}.get(program, f"tb-{program}")
+        assert re.search(r"^(Supplementary)?Groups?=.*\btb-assets\b", (UNITS / f"{unit}.service").read_text(), re.M), unit
+
+
 def test_only_billing_may_reach_the_instance_metadata():
     """Of the units with the machine's network: a token of its identity is one request to a link-local address away."""
     for unit in SERVICES:
