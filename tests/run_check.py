@@ -148,7 +148,8 @@ def stage(fn, *args, **kw):
 
 
 VM = "e2e-vagrant/tests/vm"
-VM_APART = ("test_container.py", "test_custom_data.py", "test_operator_guide.py", "test_power.py", "test_scratch.py", "test_unconfigured.py")  # machines of their own
+VM_APART = ("test_container.py", "test_custom_data.py", "test_operator_guide.py", "test_power.py", "test_scratch.py", "test_unconfigured.py",
+            "test_versions.py")  # machines of their own
 # In the order in which they begin: those that take long first, so that none is left over.
 STAGES = {
     "unit": stage(units),
@@ -158,6 +159,7 @@ STAGES = {
     "asan-integration": stage(pytests, ["tests/integration", *PARALLEL], "build/asan", True),
     "vm-scratch": stage(pytests, [f"{VM}/test_scratch.py", f"{VM}/test_custom_data.py"]),
     "asan-unit": stage(units, "build/asan", True),
+    "vm-versions": stage(pytests, [f"{VM}/test_versions.py"]),
     "vm-container": stage(pytests, [f"{VM}/test_container.py"]),
     "e2e": stage(pytests, ["e2e-vagrant/tests", *PARALLEL]),
     "vm-packages": stage(pytests, [f"{VM}/test_unconfigured.py", "tests/packaging/test_smoke.py"]),

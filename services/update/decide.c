@@ -103,8 +103,8 @@ static enum update_action decide_drained(const struct update_facts *f, struct up
     return decide_phase(m, TB_UPDATE_SWITCHING, UPDATE_SWITCH);
 }
 
-/* From before there were versions. Once for each that is wanted: if what serves is another, tb-hydrate's next
- * start knows no more. */
+/* From before there were versions. Once for each that is wanted: when what serves is another, only
+ * tb-hydrate's next start helps. */
 static enum update_action decide_unnumbered(const struct update_facts *f, struct update_memory *m)
 {
     bool look = f->lease_serving && f->wanted && f->delivered && !f->download_runs &&
