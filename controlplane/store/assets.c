@@ -132,10 +132,12 @@ static int asset_update(struct cp_store *s, const struct cp_asset *a)
 int cp_store_count_followers(struct cp_store *s, const char *asset_id, uint64_t now_us, uint64_t *ret)
 {
     int64_t n = 0;
-    int r = cp_sql_int(s->c, &n, 0,
-                       "SELECT count(*) FROM contracts WHERE asset_id=$1 AND active=1 AND version=0"
-                       " AND (expires_us=0 OR expires_us>$2)",
-                       "tu", asset_id, now_us);
+    int r =
+        cp_sql_int(s->c, &n, 0,
+                   "SELECT count(*) FROM contracts c WHERE active=1 AND version=0"
+                   " AND (expires_us=0 OR expires_us>$2) AND (asset_id=$1 OR (asset_id='*' AND EXISTS("
+                   "SELECT 1 FROM machine_versions m WHERE m.contract_id=c.contract_id AND m.asset_id=$1)))",
+                   "tu", asset_id, now_us);
 
     *ret = (uint64_t)n;
     return r;

@@ -125,7 +125,8 @@ struct cp_put_how {
  * how->replace is false: *ret_live says how many. Earlier versions are kept. */
 int cp_store_put_asset(struct cp_store *s, struct cp_asset *a, const struct cp_put_how *how, enum cp_put *ret,
                        uint64_t *ret_live);
-/* Live contracts that name the asset and follow its current version. */
+/* Live contracts that follow the current version of the asset: they name it, or name all and a machine of
+ * theirs was given a version of it. */
 int cp_store_count_followers(struct cp_store *s, const char *asset_id, uint64_t now_us, uint64_t *ret);
 /* version 0: the current one. */
 int cp_store_get_asset(struct cp_store *s, const char *asset_id, uint64_t version, struct cp_asset *ret);

@@ -197,6 +197,7 @@ def test_versions_are_shown_promoted_and_deleted(server, owner):
     assert [v["version"] for v in publisher.do("DELETE", "/assets/model/versions/3")["versions"]] == [2, 1]
     assert server.register(asset="model", sealed=THIRD, promote=False)[1]["version"] == 4  # no number is given twice
     owner.do("PATCH", "/contracts/uses-model", {"asset_id": "*"})
+    publisher.refused(403, "scope_missing", "POST", "/assets/model/promote", {"version": 2})  # its machines follow
     for machine in owner.get("/machines?contract_id=uses-model")["machines"]:  # who serves it keeps it
         publisher.refused(409, "asset_in_use", "DELETE", "/assets/model")
         owner.do("POST", "/machines/remove", {"contract_id": "uses-model", "hw_id": machine["hw_id"]})
@@ -276,6 +277,8 @@ def test_verdicts_are_listed_the_newest_first(server, owner):
 
 
 def test_changes_are_listed_in_pages(owner):
+    for name in "abc":  # the owner's token is a change of its own
+        owner.do("POST", "/contracts", {"contract_id": f"page-{name}", "asset_id": "*", "mode": "open"}, 201)
     first = owner.get("/changes?limit=3")
     assert [c["seq"] for c in first["changes"]] == [1, 2, 3]
     assert owner.get(f"/changes?limit=1&after={first['next']}")["changes"][0]["seq"] == 4
