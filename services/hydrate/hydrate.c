@@ -362,29 +362,39 @@ static int hydrate_download(struct hydrate *h)
 }
 
 /* Fetches the manifest and derives names and size from it. */
-static int hydrate_prepare(struct hydrate *h)
+static int hydrate_find_manifest(struct hydrate *h)
 {
-    const struct tbenc_manifest *m;
     int r;
 
+    if (manifest_keep(&h->source, h->cfg->asset_id, h->manifest_path, &h->manifest))
+        return 0;
     report_phase(&h->report, "manifest", "Fetching the manifest", 0);
-    manifest_clear(&h->manifest);
     /* nothing to save yet: a signal may end the process at once */
     tb_signals_hold(false);
     r = manifest_fetch(&h->source, h->cfg, &h->tls, &h->manifest, h->o);
     tb_signals_hold(true);
     h->place_failed = r != 0;
+    return r;
+}
+
+static int hydrate_prepare(struct hydrate *h)
+{
+    const struct tbenc_manifest *m;
+    int r;
+
+    manifest_clear(&h->manifest);
+    free(h->manifest_path);
+    h->manifest_path = tb_path_join(h->cfg->target_dir, TARGET_MANIFEST_NAME);
+    if (!h->manifest_path)
+        return hydrate_outcome_io(h->o, -ENOMEM, "cannot name", TARGET_MANIFEST_NAME);
+    r = hydrate_find_manifest(h);
     if (r != 0)
         return r;
     m = h->manifest.m;
     free(h->final_path);
-    free(h->manifest_path);
     h->final_path = tb_path_join(h->cfg->target_dir, m->weights_filename);
-    h->manifest_path = tb_path_join(h->cfg->target_dir, TARGET_MANIFEST_NAME);
     h->size = tbenc_manifest_ciphertext_bytes(m);
-    return h->final_path && h->manifest_path
-               ? 0
-               : hydrate_outcome_io(h->o, -ENOMEM, "cannot name", m->weights_filename);
+    return h->final_path ? 0 : hydrate_outcome_io(h->o, -ENOMEM, "cannot name", m->weights_filename);
 }
 
 /* What a killed run left half written. The lock says that nobody writes it now. */

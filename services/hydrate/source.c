@@ -7,6 +7,7 @@
 #include "common/backoff.h"
 #include "common/fdpass.h"
 #include "common/hex.h"
+#include "common/io.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "hydrate/partial.h"
@@ -195,6 +196,20 @@ int manifest_check(const struct hydrate_source *s, const char *asset_id, const c
     else
         *ret = m;
     return o->code;
+}
+
+bool manifest_keep(const struct hydrate_source *s, const char *asset_id, const char *path,
+                   struct manifest *ret)
+{
+    _cleanup_manifest_ struct manifest m = {0};
+    struct tb_outcome ignored = {0};
+
+    if (!s->bound || tb_read_file(path, TBENC_MANIFEST_MAX, &m.text, &m.len) < 0 ||
+        manifest_check(s, asset_id, m.text, m.len, &m.m, &ignored) != 0)
+        return false;
+    *ret = m;
+    m = (struct manifest){0};
+    return true;
 }
 
 /* A response that is no manifest. */

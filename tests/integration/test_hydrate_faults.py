@@ -333,11 +333,30 @@ def test_manifest_attacks(w, name):
 
 
 def test_bound_manifest(w):
+    blob = "/models/%s/model.manifest.json" % ASSET
     w.credentials["manifest-sha256"] = hashlib.sha256(w.manifest).hexdigest().encode()
-    assert w.run()[0] == 0
-    w.server.blobs["/models/%s/model.manifest.json" % ASSET] = w.manifest + b"\n"
+    w.server.blobs[blob] = w.manifest + b"\n"
     rc, _ = w.run()
     assert rc == 76 and "contract names" in w.log()
+    w.server.blobs[blob] = w.manifest
+    assert w.run()[0] == 0
+    w.assert_complete()
+
+
+@pytest.mark.parametrize("became", ["another", "gone", "damaged"])
+def test_a_machine_that_has_what_the_contract_names_asks_for_no_manifest(w, became):
+    """As when another version was uploaded over the name of the one that is served."""
+    blob, kept = "/models/%s/model.manifest.json" % ASSET, w.target / "model.manifest.json"
+    w.credentials["manifest-sha256"] = hashlib.sha256(w.manifest).hexdigest().encode()
+    assert w.run()[0] == 0
+    asked = w.proxy.count(path="manifest")
+    if became == "damaged":  # here, and not there
+        kept.write_bytes(w.manifest[:-1])
+    else:
+        w.server.blobs[blob] = w.manifest + b"\n" if became == "another" else None
+    assert w.run()[0] == 0, w.log()
+    w.assert_complete()
+    assert w.proxy.count(path="manifest") == asked + (became == "damaged") and kept.read_bytes() == w.manifest
 
 
 @pytest.mark.parametrize("name", STUBBORN)
