@@ -67,7 +67,7 @@ def test_requests_are_forwarded(env):
 
 def test_no_plaintext_on_disk(env):
     target = env.consumer / "target"
-    assert sorted(p.name for p in target.iterdir()) == ["model.manifest.json", "model.tbenc", "model.tbenc.verified.json"]
+    assert sorted(p.name for p in target.iterdir()) == ["model.manifest.json", "model.tbenc", "model.tbenc.verified.json", "serving.json"]
     for p in env.consumer.rglob("*"):
         if p.is_file():
             assert b"TRUSTBRIDGE_E2E_TRUSTBRIDGE" not in p.read_bytes(), p

@@ -47,8 +47,8 @@ void manifest_clear(struct manifest *m);
 int manifest_fetch(const struct hydrate_source *s, const struct tb_config *cfg, const struct tb_http_tls *tls,
                    struct manifest *ret, struct tb_outcome *o);
 
-/* The manifest that an earlier run left at path, if it is the very one that the contract names: it need not be
- * fetched again, and nothing that has become of its blob matters to a machine that has the model. */
+/* The manifest that an earlier run left at path, if it is the very one that the contract names: it need not
+ * be fetched again, and nothing that has become of its blob matters to a machine that has the model. */
 bool manifest_keep(const struct hydrate_source *s, const char *asset_id, const char *path,
                    struct manifest *ret);
 
