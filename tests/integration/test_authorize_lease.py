@@ -72,8 +72,8 @@ def test_the_end_of_the_marketplace_subscription_denies_whatever_the_control_pla
     w.plane.up()
     ended.unlink()
     w.ask_now()
-    w.ready().wait_state("authorized")
-    wait_for(lambda: w.flags() == (False, False), 5, "the flags to go")
+    w.ready().wait_state("authorized", 120)  # past the pause behind a try that failed while the machine was busy
+    wait_for(lambda: w.flags() == (False, False), 20, "the flags to go")
     assert w.key() == bytes.fromhex(KEY)
 
 
