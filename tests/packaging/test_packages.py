@@ -100,7 +100,7 @@ PLACES = {
     "tbpkg": r"/usr/bin/tbpkg|/usr/share/bash-completion/completions/tbpkg|/usr/share/man/man[15]/tb(pkg|enc)\.[15]\.gz|"
              r"/usr/share/trustbridge/managed-app/(mainTemplate|createUiDefinition|viewDefinition)\.json|"
              r"/usr/share/trustbridge/packer/([a-z]+\.pkr\.hcl|scripts/[a-z-]+\.sh)|/usr/share/lintian/overrides/tbpkg|"
-             r"/usr/share/doc/tbpkg/[A-Za-z-]+\.md",
+             r"/usr/share/doc/tbpkg/([A-Za-z-]+\.md|controlplane\.openapi\.yaml)",
     "trustbridge": r"(/usr)?/lib/systemd/system/(tb-[a-z-]+\.(service|socket|path|target)|trustbridge(-apply)?\.target)|"
                    r"(/usr)?/lib/systemd/system-generators/trustbridge-generator|"
                    r"/usr/lib/systemd/(catalog/trustbridge\.catalog|journald@trustbridge\.conf\.d/[0-9a-z-]+\.conf)|"
@@ -110,8 +110,9 @@ PLACES = {
                    r"/usr/share/trustbridge/([a-z.-]+|monitoring/trustbridge\.(rules\.yml|dashboard\.json))|/usr/share/man/man[158]/(tb-[a-z-]+|trustbridge[a-z.-]*)\.[158]\.gz|"
                    r"/usr/share/doc/trustbridge/(examples/.*|README\.Debian|chain\.svg|[A-Za-z-]+\.md)",
     "trustbridge-controlplane": r"/usr/bin/tb-controlplane|(/usr)?/lib/systemd/system/tb-controlplane\.service|"
-                                r"/usr/lib/sysusers\.d/trustbridge-controlplane\.conf|/usr/share/trustbridge-controlplane/controlplane\.env|"
-                                r"/usr/share/man/man8/tb-controlplane\.8\.gz|/usr/share/doc/trustbridge-controlplane/CHANGELOG\.md",
+                                r"/usr/lib/sysusers\.d/trustbridge-controlplane\.conf|/usr/share/trustbridge-controlplane/(controlplane\.env|Containerfile|trustbridge-controlplane\.rules\.yml)|"
+                                r"/usr/share/man/man8/tb-controlplane\.8\.gz|"
+                                r"/usr/share/doc/trustbridge-controlplane/([A-Za-z-]+\.md|controlplane\.openapi\.yaml)",
 }
 
 
@@ -148,6 +149,7 @@ def test_the_appliance_is_complete(deb):
 
 GUIDES = {
     "tbpkg": {"CHANGELOG.md", "billing.md", "contracts.md", "provider-guide.md", "security.md"},
+    "trustbridge-controlplane": {"CHANGELOG.md", "controlplane-backup.md"},
     "trustbridge": {"CHANGELOG.md", "architecture.md", "billing.md", "configuration.md", "consumer-guide.md", "contracts.md",
                     "monitoring.md", "operator-guide.md", "security.md", "versions.md"},
 }
@@ -312,7 +314,7 @@ def test_every_program_starts_there(system):
     programs = [p for p in system.path("usr/lib/trustbridge").iterdir() if p.read_bytes()[:4] == b"\x7fELF"]
     assert len(programs) >= 6
     for name in sorted(p.name for p in programs):
-        argv = system.with_proc(f"/usr/lib/trustbridge/{name}", *(["--check"] if name == "tb-configure" else []))
+        argv = system.with_proc(f"/usr/lib/trustbridge/{name}", *{"tb-configure": ["--check"], "tb-update": ["run"]}.get(name, []))
         r = subprocess.run(argv, capture_output=True, text=True, env=ENV, stdin=subprocess.DEVNULL, timeout=20)
         assert r.returncode == 78 and "TB_CONTRACT_ID" in r.stdout + r.stderr, (name, r)
 
