@@ -29,5 +29,6 @@ def test_without_room_for_the_audit_nothing_is_served(vm):
     wait_for(lambda: vm.audit_file(last)[-1:] == want[-1:], 180, "the records of all requests", every=0.3)
     assert vm.audit_file(last) == want
     said = [r["MESSAGE"] for r in vm.journal("_SYSTEMD_UNIT=tb-proxy.service", "PRIORITY=6")]
-    assert "audit: writing works again" in said
+    # A record that failed, or the look at the disk that came before one could.
+    assert any(m == "audit: writing works again" or m.startswith("state: Down -> Ready") for m in said), said
     assert pids(vm, *before) == before
