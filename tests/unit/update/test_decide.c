@@ -235,20 +235,19 @@ static void test_a_trial_ends_one_way_or_the_other(void **state)
 /* systemd is not asked at each look, and counts over the whole life of the runtime. */
 static void test_restarts_of_before_the_trial_are_not_its_own(void **state)
 {
+    static const struct {
+        bool known;
+        uint32_t restarts;
+    } looks[] = {{false, 0}, {true, 7}, {true, 9}, {false, 0}, {true, 10}};
+
     on_trial();
-    f.restarts_known = false;
-    EXPECT(WAIT, SWITCHING);
-    f.restarts_known = true;
-    f.restarts = 7;
-    EXPECT(WAIT, SWITCHING);
-    f.restarts = 9;
-    EXPECT(WAIT, SWITCHING);
-    f.restarts_known = false;
-    f.restarts = 0;
-    EXPECT(WAIT, SWITCHING);
-    f.restarts_known = true;
-    f.restarts = 10;
-    EXPECT(BACK, SWITCHING);
+    for (size_t i = 0; i < ARRAY_SIZE(looks); i++) {
+        bool last = i + 1 == ARRAY_SIZE(looks);
+
+        f.restarts_known = looks[i].known;
+        f.restarts = looks[i].restarts;
+        expect_action(last ? UPDATE_BACK : UPDATE_WAIT, TB_UPDATE_SWITCHING, __LINE__);
+    }
 }
 
 static void test_what_cannot_be_written_is_tried_again_later(void **state)
