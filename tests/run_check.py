@@ -24,6 +24,8 @@ REPO = pathlib.Path(__file__).resolve().parents[1]
 OUT = REPO / "build" / "check"
 FUZZ_SECONDS = 30  # all fuzzers together
 ASAN = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
+# Unit tests of the control plane that test_controlplane_store.py runs once more.
+ON_POSTGRESQL = ("test_store", "test_assets", "test_machines", "test_usage", "test_admin", "test_submitter")
 CPUS = len(os.sched_getaffinity(0))
 STAGES_AT_ONCE = CPUS + 1  # a machine keeps one processor busy, or two while it boots; what waits for it costs nothing
 WORKERS = CPUS + 4  # of one pytest: its tests wait for timers and for each other's programs most of the time
@@ -98,8 +100,8 @@ def units(tally, what, build="build", san=False):
 
 
 def pytests(tally, what, args, build="build", san=False):
-    # one of the integration tests runs a unit test on another database
-    more = [f"{build}/unit/controlplane/{t}" for t in ("test_store", "test_admin", "test_submitter")] if "tests/integration" in args else []
+    # some of the integration tests run a unit test on another database
+    more = [f"{build}/unit/controlplane/{t}" for t in ON_POSTGRESQL] if "tests/integration" in args else []
     if not make(tally, what, "all", *more, *(["SAN=1"] if san else [])):
         return
     xml = OUT / f"{what}.xml"

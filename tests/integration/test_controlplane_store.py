@@ -25,7 +25,7 @@ def postgres():
         yield server
 
 
-@pytest.mark.parametrize("unit", ["test_store", "test_admin"])
+@pytest.mark.parametrize("unit", ["test_store", "test_assets", "test_machines", "test_usage", "test_admin"])
 def test_the_store_on_postgresql(postgres, unit):
     """All that these tests in tests/unit/controlplane/ ask of SQLite."""
     env = dict(os.environ, TBCP_DATABASE=postgres.create(unit))

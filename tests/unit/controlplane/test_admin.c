@@ -1,28 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Remote administration at chosen times: tokens end, answers are kept for a day, edits are told apart. With
- * TBCP_DATABASE=postgresql://... these same tests run on that database: test_controlplane_store.py. */
-/* clang-format off */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <cmocka.h>
-/* clang-format on */
-#include <string.h>
+/* Remote administration at chosen times: tokens end, answers are kept for a day, edits are told apart. */
+#include "store_testing.h"
 
-#include "common/io.h"
 #include "common/log.h"
 #include "controlplane/admin/admin.h"
-#include "controlplane/store/datadir.h"
 
-#define NOW 1767873600000000ULL
 #define SECOND 1000000ULL
 #define HOUR (3600 * SECOND)
 #define KEY_1 "0123456789abcdef-1"
 
 struct fixture {
-    char dir[32], token[CP_TOKEN_CHARS + 1], authorization[CP_TOKEN_CHARS + 8];
+    struct store_fixture db;
+    char token[CP_TOKEN_CHARS + 1], authorization[CP_TOKEN_CHARS + 8];
     struct cp_api api;
-    struct cp_store *store;
 };
 
 static int put_token(struct cp_store *s, void *ctx)
@@ -34,25 +24,12 @@ static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     struct cp_token t = {.name = "o", .scopes = "owner", .created_us = NOW, .expires_us = NOW + 100 * HOUR};
-    const char *url = getenv("TBCP_DATABASE");
-    struct cp_place place;
-    char err[CP_ERR_MAX];
-    struct cp_sql *c;
 
     tb_log_set_level(TB_LOG_ERR);
-    strcpy(f->dir, "/tmp/cp-admin-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
-    if (url) {
-        assert_int_equal(cp_sql_open(url, &c, err), 0);
-        assert_int_equal(cp_sql_script(c, "DROP SCHEMA public CASCADE; CREATE SCHEMA public"), 0);
-        cp_sql_close(c);
-    }
-    assert_int_equal(cp_data_place(f->dir, url, &place, err), 0);
-    if (cp_data_open_store(&place, &f->store, err) < 0)
-        fail_msg("%s", err);
+    store_fixture_open(&f->db);
     assert_int_equal(cp_token_make(f->token), 0);
     assert_int_equal(cp_token_hash(f->token, t.token_sha256), 0);
-    assert_int_equal(cp_store_transact(f->store, put_token, &t), 0);
+    assert_int_equal(cp_store_transact(f->db.store, put_token, &t), 0);
     snprintf(f->authorization, sizeof(f->authorization), "Bearer %s", f->token);
     *state = f;
     return 0;
@@ -61,10 +38,8 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fixture *f = *state;
-    _cleanup_free_ char *cmd = tb_strf("rm -rf %s", f->dir);
 
-    cp_store_close(f->store);
-    assert_int_equal(system(cmd), 0);
+    store_fixture_close(&f->db);
     free(f);
     return 0;
 }
@@ -75,7 +50,7 @@ static void ask(struct fixture *f, struct cp_request rq, struct cp_reply *ret)
     rq.body_len = rq.body ? strlen(rq.body) : 0;
     rq.authorization = rq.authorization ? rq.authorization : f->authorization;
     rq.now_us = rq.now_us ? rq.now_us : NOW;
-    cp_admin_answer(&f->api, f->store, &rq, ret);
+    cp_admin_answer(&f->api, f->db.store, &rq, ret);
     assert_non_null(ret->body);
 }
 
@@ -150,7 +125,7 @@ static int changes(struct fixture *f)
 {
     int n = 0;
 
-    assert_int_equal(cp_store_each_change(f->store, 1, count_change, &n), 0);
+    assert_int_equal(cp_store_each_change(f->db.store, 1, count_change, &n), 0);
     return n;
 }
 

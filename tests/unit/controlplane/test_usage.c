@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What machines report to have used, in the store: it only grows, and counts once. */
+#include "store_testing.h"
+
+struct step {
+    const struct cp_usage_report *report;
+    unsigned flags;
+};
+
+static int do_take_usage(struct cp_store *s, void *ctx)
+{
+    struct step *t = ctx;
+
+    return cp_store_take_usage(s, t->report, &t->flags);
+}
+
+static unsigned report(struct store_fixture *f, const char *contract, const char *hw, const char *ledger,
+                       uint64_t at_us, uint64_t requests)
+{
+    static struct cp_usage_report u;
+    struct step t = {.report = &u};
+
+    u = (struct cp_usage_report){.asset_id = "a", .at_us = at_us, .received_us = NOW, .text = "{}"};
+    strcpy(u.contract_id, contract);
+    strcpy(u.hw_id, hw);
+    strcpy(u.ledger, ledger);
+    u.used.n = 1;
+    strcpy(u.used.v[0].name, "requests");
+    u.used.v[0].total = requests;
+    u.n_hours = 1;
+    u.hours[0].hour = 5;
+    u.hours[0].used = u.used;
+    assert_int_equal(cp_store_transact(f->store, do_take_usage, &t), 0);
+    return t.flags;
+}
+
+static void test_usage_only_grows(void **state)
+{
+    struct store_fixture *f = *state;
+
+    assert_int_equal(report(f, "c", "h", "l1", 10, 1000), 0);
+    assert_int_equal(report(f, "c", "h", "l1", 10, 1000), 0); /* the same once more: an answer was lost */
+    assert_int_equal(report(f, "c", "h", "l2", 20, 5), 0);    /* reimaged: a new ledger */
+    assert_int_equal(billed(f, "c").requests, 1005);
+    assert_int_equal(report(f, "c", "h", "l1", 30, 400), CP_USAGE_BACK); /* a disk that was set back */
+    assert_int_equal(billed(f, "c").requests, 1005);
+    assert_int_equal(report(f, "c", "h", "l1", 40, 1001), 0);
+    assert_int_equal(report(f, "c", "h", "l1", 35, 500), CP_USAGE_LATE);
+    assert_int_equal(billed(f, "c").requests, 1006);
+    assert_int_equal(billed(f, "c").flagged, 2);
+    assert_int_equal(billed(f, "c").ledgers, 2);
+}
+
+static void test_usage_is_counted_once_wherever_a_ledger_goes(void **state)
+{
+    struct store_fixture *f = *state;
+
+    report(f, "c", "h", "l1", 10, 1000);
+    assert_int_equal(report(f, "d", "h", "l1", 20, 1010), 0); /* the machine serves another contract now */
+    assert_int_equal(billed(f, "c").requests, 1000);
+    assert_int_equal(billed(f, "d").requests, 10);
+    assert_int_equal(report(f, "c", "h9", "l1", 30, 1100), CP_USAGE_CLONE);
+    assert_int_equal(report(f, "c", "h9", "l1", 40, 1150), 0); /* said once */
+    assert_int_equal(billed(f, "c").requests, 1000 + 140);
+    assert_int_equal(report(f, "c", "h", "", 10, 7), 0); /* from before ledgers had ids */
+    assert_int_equal(report(f, "c", "h9", "", 10, 7), 0);
+    assert_int_equal(billed(f, "c").requests, 1154);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, store_setup, store_teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_usage_only_grows),
+        T(test_usage_is_counted_once_wherever_a_ledger_goes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
