@@ -4,7 +4,7 @@
  * So: the slots, the counters, the keys, the counters and the slots again, and all of it once more until
  * no slot was given back and no token was added meanwhile. tb-proxy is not stopped for it; what is read
  * takes microseconds. What would prove this wrong: a backup under load from which fewer or more tokens
- * come back than were counted and in flight (tests/integration/test_backup.py). */
+ * come back than were counted and in flight (tests/integration/test_backup_archive.py). */
 #include "backup/counters.h"
 
 #include <fcntl.h>

@@ -15,7 +15,7 @@ import time
 import uuid
 
 import pytest
-from test_backup import KEY, SECRETS, Machine, new_root
+from backup_place import KEY, SECRETS, Machine, new_root
 from tbsys import program, wait_for
 
 REMOTE = "/lib/systemd/systemd-journal-remote"
