@@ -7,7 +7,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "e2e-vagrant" / "lib"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 # Helpers whose assertions say what they compared, as those of the tests do.
-pytest.register_assert_rewrite("backup_place", "configure_place", "hydrate_world", "tbpkg_local")
+pytest.register_assert_rewrite("backup_place", "configure_place", "hydrate_world", "stream_place", "tbpkg_local")
 
 
 def pytest_configure(config):
