@@ -134,6 +134,7 @@ def test_what_is_in_flight_is_counted_once(tmp_path):
     go = threading.Event()
 
     def stream(conn, rq):
+        rq.sha256()  # a connection that closes over bytes it has not read is reset
         conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
         for _ in range(30):
             conn.sendall(b'data: {"choices":[{"index":0,"delta":{"content":"four"}}]}\n\n')
@@ -172,6 +173,7 @@ def test_an_answer_that_ends_meanwhile_is_neither_lost_nor_double(tmp_path):
     n, sent, go = 60, threading.Semaphore(0), threading.Semaphore(0)
 
     def stream(conn, rq):
+        rq.sha256()  # a connection that closes over bytes it has not read is reset
         conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" +
                      30 * b'data: {"choices":[{"index":0,"delta":{"content":"four"}}]}\n\n')
         sent.release()
@@ -179,8 +181,12 @@ def test_an_answer_that_ends_meanwhile_is_neither_lost_nor_double(tmp_path):
         conn.sendall(b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":30}}\n\ndata: [DONE]\n\n')
         return False
     m.proxy.backend.routes["/v1/chat/completions"] = stream
-    clients = [threading.Thread(target=m.proxy.ask, args=("POST", "/v1/chat/completions", b'{"messages": [], "stream": true}',
-                                {"Content-Type": "application/json", "Authorization": "Bearer " + KEY})) for _ in range(n)]
+    answers = []
+
+    def ask():
+        answers.append(m.proxy.ask("POST", "/v1/chat/completions", b'{"messages": [], "stream": true}',
+                                   {"Content-Type": "application/json", "Authorization": "Bearer " + KEY})[1])
+    clients = [threading.Thread(target=ask) for _ in range(n)]
     flight = m.state / "tb-proxy/flight"
     for c in clients:
         c.start()
@@ -202,6 +208,7 @@ def test_an_answer_that_ends_meanwhile_is_neither_lost_nor_double(tmp_path):
         for c in clients:
             c.join()
         m.stop()
+    assert sum(a.endswith(b"data: [DONE]\n\n") for a in answers) == n, "all delivered"
     between = 0
     for k in range(i):
         with tarfile.open(tmp_path / f"b{k}") as t:
