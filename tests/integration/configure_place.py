@@ -8,13 +8,13 @@ import pytest
 from tbsys import free_port, program
 
 GOOD = {"TB_CONTRACT_ID": "c", "TB_ASSET_ID": "a", "TB_EDC_ENDPOINT": "https://cp.example", "TB_RUNTIME_EXEC": "/bin/sleep 1"}
-PORTS = {}
+PORTS = {"TB_PUBLIC_ADDR": None, "TB_HEALTH_ADDR": None}  # chosen when they are first needed
 
 
 def base(**more):
     """Lines that are in order. The listeners are where nobody else's are."""
-    if not PORTS:
-        PORTS.update(TB_PUBLIC_ADDR=f"127.0.0.1:{free_port()}", TB_HEALTH_ADDR=f"127.0.0.1:{free_port()}")
+    if None in PORTS.values():
+        PORTS.update({name: f"127.0.0.1:{free_port()}" for name in PORTS})
     return [f"{k}={v}" for k, v in {**GOOD, **PORTS, **more}.items() if v is not None]
 
 
