@@ -1,20 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The property that matters: 40 machines report, some are imaged anew, clocks step, reports come late, twice or not at all, three
- * submitters fight for the lock and die between any two steps or act on after they were declared dead, and the marketplace loses
- * requests and answers; what it accepted and what the ledger holds is what was reported, to the unit, and it has no event twice.
- * Runs on SQLite, or on the database that TBCP_DATABASE names (test_controlplane_store.py); TB_SEEDS says how many seeds. */
+/* The property that matters: 40 machines report, some are imaged anew, clocks step, reports come late, twice
+ * or not at all, three submitters fight for the lock and die between any two steps or act on after they were
+ * declared dead, and the marketplace loses requests and answers; what it accepted and what the ledger holds
+ * is what was reported, to the unit, and it has no event twice. Runs on SQLite, or on the database that
+ * TBCP_DATABASE names (test_controlplane_store.py); TB_SEEDS says how many seeds. */
+#include "tests/unit/metering/market_testing.h"
 #include <ctype.h>
-#include <inttypes.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
 #include <strings.h>
-#include <cmocka.h>
 
-#include "common/io.h"
-#include "common/json.h"
 #include "controlplane/store/usage.h"
 #include "controlplane/submitter/ledger.h"
 
@@ -24,26 +17,8 @@
 #define CONTRACTS 6
 #define RESOURCES 4
 #define SUBMITTERS 3
-#define MINUTE_US (60 * TB_USEC_PER_SEC)
 #define ENTRIES_MAX 8000
 #define HOURS_KEPT 5 /* fewer than a machine keeps, so that some are missing in reports */
-
-enum fate {
-    FINE,
-    BUSY,         /* 429 */
-    BROKEN,       /* 500 before anything was looked at */
-    BROKEN_AFTER, /* 500 although everything was entered */
-    UNREACHABLE,
-    LOST_REQUEST, /* a time-out on the way there */
-    LOST_ANSWER,  /* a time-out on the way back */
-    GARBLED,      /* 200, entered, and a body that is not JSON */
-    PARTIAL,      /* verdicts on some of the events only */
-    NAMELESS,     /* verdicts that do not say of which resource */
-    NOT_ALLOWED,  /* 403 */
-    ENDED,        /* ResourceNotActive, for one resource */
-    BAD_REQUEST,  /* 400 for the whole request when one dimension is in it */
-    _FATE_MAX,
-};
 
 static const char *const resources[RESOURCES] = {
     "abcdef11-0000-4000-8000-000000000001", "abcdef11-0000-4000-8000-000000000002",
@@ -55,11 +30,6 @@ static const char mapping[] = "requests, tokens=ktok, gb_transferred=gb";
 static const char *const dimension_names[] = {"requests", "ktok", "gb"};
 static const int dimension_rows[] = {0, 4, 6}; /* of tb_usage_dimension */
 #define DIMENSIONS 3
-
-struct entry {
-    int resource, dimension;
-    int64_t hour, quantity;
-};
 
 struct machine {
     int contract;
@@ -80,41 +50,22 @@ struct submitter {
 };
 
 struct world {
-    uint64_t seed, random;
-    uint64_t real_us, true_us, boot_us; /* the servers' clock, the API's, and time since boot */
+    uint64_t seed;
+    struct market m; /* real_us is the servers' clock */
     struct machine machine[MACHINES];
     struct submitter submitter[SUBMITTERS];
     uint64_t reported[CONTRACTS][_TB_USAGE_MAX];
     bool late_terms; /* the last contract has its resource */
-    enum fate fate;
-    bool expiry_first;
-    struct entry entry[ENTRIES_MAX];
-    unsigned n, requests, kills, takeovers, ghosts;
+    unsigned kills, takeovers, ghosts;
 };
 
-static char dir[] = "/dev/shm/tb-submitter-XXXXXX", where[200];
+static char where[200];
 static char err[TB_METERING_ERR_MAX];
 static struct cp_store *store; /* of the control plane itself */
+static struct entry entries[ENTRIES_MAX];
 static unsigned all_kills, all_ghosts, all_requests;
 
-static uint64_t rnd(struct world *w, uint64_t below)
-{
-    w->random ^= w->random << 13;
-    w->random ^= w->random >> 7;
-    w->random ^= w->random << 17;
-    return w->random % below;
-}
-
-/* -- the API -------------------------------------------------------------------------------------------------------- */
-
-static struct entry *find_entry(struct world *w, int resource, int dimension, int64_t hour)
-{
-    for (unsigned i = 0; i < w->n; i++)
-        if (w->entry[i].hour == hour && w->entry[i].dimension == dimension &&
-            w->entry[i].resource == resource)
-            return &w->entry[i];
-    return NULL;
-}
+/* -- what events are of ---------------------------------------------------------------------------------- */
 
 static int place_in(const char *const *list, int n, const char *name)
 {
@@ -130,151 +81,38 @@ static uint64_t unit_of(int dimension)
     return tb_usage_dimension[dimension_rows[dimension]].unit;
 }
 
-static void add_duplicate(cJSON *item, const struct entry *e)
+static int event_resource(const cJSON *event)
 {
-    cJSON *error = cJSON_AddObjectToObject(item, "error");
-    cJSON *info = cJSON_AddObjectToObject(error, "additionalInfo");
-    cJSON *was = cJSON_AddObjectToObject(info, "acceptedMessage");
-
-    cJSON_AddStringToObject(was, "status", "Duplicate");
-    cJSON_AddNumberToObject(was, "quantity", (double)e->quantity / (double)unit_of(e->dimension));
-}
-
-/* One event: the verdict, and the entry when it is a good one. */
-static cJSON *api_event(struct world *w, const cJSON *in)
-{
-    const char *name = tb_json_member(in, "dimension")->valuestring;
-    const char *text = tb_json_member(in, "effectiveStartTime")->valuestring, *status;
-    const cJSON *uri = tb_json_member(in, "resourceUri"), *id = tb_json_member(in, "resourceId");
-    double quantity = tb_json_member(in, "quantity")->valuedouble;
-    int d = place_in(dimension_names, DIMENSIONS, name);
+    const cJSON *uri = tb_json_member(event, "resourceUri"), *id = tb_json_member(event, "resourceId");
     int r = place_in(resources, RESOURCES, (uri ? uri : id)->valuestring);
-    cJSON *out = cJSON_CreateObject();
-    struct entry *had;
-    bool expired;
-    uint64_t at;
 
-    assert_true(!uri != !id && quantity > 0);
-    assert_string_equal(tb_json_member(in, "planId")->valuestring, r & 1 ? "gold" : "silver");
-    assert_int_equal(tb_rfc3339_parse(text, &at), 0);
-    had = find_entry(w, r, d, (int64_t)(at / TB_USEC_PER_HOUR));
-    expired = at + 24 * TB_USEC_PER_HOUR < w->true_us;
-    if (w->fate == ENDED && r == 1)
-        status = "ResourceNotActive";
-    else if (expired && (w->expiry_first || !had))
-        status = "Expired";
-    else if (had)
-        status = "Duplicate";
-    else if (at > w->true_us)
-        status = "BadArgument";
-    else
-        status = "Accepted";
-    cJSON_AddStringToObject(out, "status", status);
-    cJSON_AddStringToObject(out, "dimension", name);
-    cJSON_AddStringToObject(out, "effectiveStartTime", text);
-    if (w->fate != NAMELESS)
-        cJSON_AddStringToObject(out, uri ? "resourceUri" : "resourceId", (uri ? uri : id)->valuestring);
-    if (strcmp(status, "Duplicate") == 0)
-        add_duplicate(out, had);
-    if (strcmp(status, "Accepted") == 0) {
-        assert_true(w->n < ENTRIES_MAX);
-        w->entry[w->n++] = (struct entry){.resource = r,
-                                          .dimension = d,
-                                          .hour = (int64_t)(at / TB_USEC_PER_HOUR),
-                                          .quantity = (int64_t)(quantity * (double)unit_of(d))};
-    }
-    return out;
+    assert_string_equal(tb_json_member(event, "planId")->valuestring, r & 1 ? "gold" : "silver");
+    return r;
 }
 
-static char *api_batch(struct world *w, const cJSON *list)
+static int event_dimension(const char *name)
 {
-    _cleanup_json_ cJSON *out = cJSON_CreateObject();
-    cJSON *result = cJSON_AddArrayToObject(out, "result");
-    const cJSON *e;
-
-    assert_in_range(cJSON_GetArraySize(list), 1, 25);
-    cJSON_ArrayForEach (e, list) {
-        cJSON *verdict = api_event(w, e);
-
-        if (w->fate == PARTIAL && rnd(w, 2))
-            cJSON_Delete(verdict);
-        else
-            cJSON_AddItemToArray(result, verdict);
-    }
-    return cJSON_PrintUnformatted(out);
+    return place_in(dimension_names, DIMENSIONS, name);
 }
 
-static bool names_dimension(const cJSON *list, const char *name)
-{
-    const cJSON *e;
-
-    cJSON_ArrayForEach (e, list)
-        if (strcmp(tb_json_member(e, "dimension")->valuestring, name) == 0)
-            return true;
-    return false;
-}
-
-/* What of the request's fate is decided before it is looked at. */
-static bool api_turned_away(struct world *w, const cJSON *list, struct tb_metering_result *x)
-{
-    static const long statuses[_FATE_MAX] = {[BUSY] = 429, [BROKEN] = 500, [NOT_ALLOWED] = 403};
-
-    if (w->fate == UNREACHABLE || w->fate == LOST_REQUEST) {
-        x->answered = false;
-        x->reached = w->fate == LOST_REQUEST;
-        x->reason = "no answer";
-        return true;
-    }
-    if (statuses[w->fate])
-        x->status = statuses[w->fate];
-    else if (w->fate == BAD_REQUEST && names_dimension(list, "ktok"))
-        x->status = 400;
-    return x->status != 200;
-}
-
-static char *api(struct world *w, const char *body, struct tb_metering_result *x)
-{
-    _cleanup_json_ cJSON *in = cJSON_Parse(body);
-    const cJSON *list = tb_json_member(in, "request");
-    char *text;
-
-    w->requests++;
-    *x = (struct tb_metering_result){
-        .answered = true, .reached = true, .status = 200, .body = "{}", .len = 2, .retry_after_ms = -1};
-    if (api_turned_away(w, list, x))
-        return NULL;
-    text = api_batch(w, list);
-    x->body = text;
-    x->len = strlen(text);
-    if (w->fate == BROKEN_AFTER)
-        x->status = 500;
-    if (w->fate == GARBLED)
-        x->len /= 2;
-    if (w->fate == LOST_ANSWER) {
-        x->answered = false;
-        x->reason = "time-out";
-    }
-    return text;
-}
-
-/* -- machines ------------------------------------------------------------------------------------------------------- */
+/* -- machines -------------------------------------------------------------------------------------------- */
 
 static void machine_use(struct world *w, struct machine *m)
 {
-    int64_t hour = (int64_t)((w->true_us + (uint64_t)m->clock_off_us) / TB_USEC_PER_HOUR);
+    int64_t hour = (int64_t)((w->m.true_us + (uint64_t)m->clock_off_us) / TB_USEC_PER_HOUR);
     int at = -1;
 
     for (int i = 0; i < HOURS_KEPT && at < 0; i++)
         if (m->hours[i].hour == hour)
             at = i;
     if (at < 0) {
-        at = (int)rnd(w, HOURS_KEPT); /* one that will be missing in reports from now on */
+        at = (int)rnd(&w->m, HOURS_KEPT); /* one that will be missing in reports from now on */
         memset(&m->hours[at], 0, sizeof(m->hours[at]));
         m->hours[at].hour = hour;
     }
-    for (uint64_t n = 1 + rnd(w, 3); n > 0; n--) {
-        int c = (int)rnd(w, _TB_USAGE_MAX);
-        uint64_t more = rnd(w, 10) ? rnd(w, 5000) : rnd(w, 1ULL << 40);
+    for (uint64_t n = 1 + rnd(&w->m, 3); n > 0; n--) {
+        int c = (int)rnd(&w->m, _TB_USAGE_MAX);
+        uint64_t more = rnd(&w->m, 10) ? rnd(&w->m, 5000) : rnd(&w->m, 1ULL << 40);
 
         m->total[c] += more;
         m->hours[at].used[c] += more;
@@ -304,19 +142,19 @@ static void machine_report(struct world *w, int i)
     static struct cp_usage_report u;
     struct machine *m = &w->machine[i];
 
-    u = (struct cp_usage_report){.asset_id = "asset", .text = "{}", .received_us = w->real_us};
-    u.at_us = w->true_us + (uint64_t)m->clock_off_us;
+    u = (struct cp_usage_report){.asset_id = "asset", .text = "{}", .received_us = w->m.real_us};
+    u.at_us = w->m.true_us + (uint64_t)m->clock_off_us;
     snprintf(u.contract_id, sizeof(u.contract_id), "contract-%d", m->contract);
     snprintf(u.hw_id, sizeof(u.hw_id), "machine-%d", i);
     snprintf(u.ledger, sizeof(u.ledger), "%d-%" PRIu64, i, m->image);
     report_values(m->total, &u.used);
-    for (int h = 0; rnd(w, 8) && h < HOURS_KEPT; h++) {
+    for (int h = 0; rnd(&w->m, 8) && h < HOURS_KEPT; h++) {
         if (m->hours[h].hour == 0)
             continue;
         u.hours[u.n_hours].hour = m->hours[h].hour;
         report_values(m->hours[h].used, &u.hours[u.n_hours++].used);
     }
-    for (int times = rnd(w, 5) == 0 ? 2 : 1; times > 0; times--)
+    for (int times = rnd(&w->m, 5) == 0 ? 2 : 1; times > 0; times--)
         if (cp_store_transact(store, report_take, &u) < 0)
             fail_msg("seed %" PRIu64 ": %s", w->seed, cp_store_error(store));
     for (int c = 0; c < _TB_USAGE_MAX; c++) {
@@ -330,24 +168,24 @@ static void machines_step(struct world *w)
     for (int i = 0; i < MACHINES; i++) {
         struct machine *m = &w->machine[i];
 
-        if (rnd(w, 3) == 0)
+        if (rnd(&w->m, 3) == 0)
             machine_use(w, m);
-        if (rnd(w, 3) == 0)
+        if (rnd(&w->m, 3) == 0)
             machine_report(w, i);
-        if (rnd(w, 40) == 0) { /* imaged anew: what was not reported is gone */
+        if (rnd(&w->m, 40) == 0) { /* imaged anew: what was not reported is gone */
             memset(m->total, 0, sizeof(m->total));
             memset(m->reported, 0, sizeof(m->reported));
             memset(m->hours, 0, sizeof(m->hours));
             m->image++;
         }
-        if (rnd(w, 60) == 0)
-            m->clock_off_us = ((int64_t)rnd(w, 200) - 100) * (int64_t)TB_USEC_PER_HOUR;
-        if (rnd(w, 60) == 0)
+        if (rnd(&w->m, 60) == 0)
+            m->clock_off_us = ((int64_t)rnd(&w->m, 200) - 100) * (int64_t)TB_USEC_PER_HOUR;
+        if (rnd(&w->m, 60) == 0)
             m->clock_off_us = 0;
     }
 }
 
-/* -- submitters ----------------------------------------------------------------------------------------------------- */
+/* -- submitters ------------------------------------------------------------------------------------------ */
 
 static void submitter_start(struct submitter *b)
 {
@@ -382,18 +220,19 @@ static void submitter_lead(struct world *w, struct submitter *b)
 
 static bool submitter_step(struct world *w, struct submitter *b, bool mortal);
 
-/* Someone else takes over in the middle, and does its work: as when the lock was lost with the connection, and nobody noticed. */
+/* Someone else takes over in the middle, and does its work: as when the lock was lost with the connection,
+ * and nobody noticed. */
 static void usurped(struct world *w, const struct submitter *b)
 {
     struct submitter *other = &w->submitter[(b - w->submitter + 1) % SUBMITTERS];
-    enum fate fate = w->fate;
+    enum fate fate = w->m.fate;
 
-    if (rnd(w, 8) != 0)
+    if (rnd(&w->m, 8) != 0)
         return;
     submitter_lead(w, other);
-    w->fate = (enum fate)rnd(w, _FATE_MAX);
+    w->m.fate = any_fate(&w->m);
     submitter_step(w, other, false);
-    w->fate = fate;
+    w->m.fate = fate;
     w->ghosts++;
 }
 
@@ -414,24 +253,25 @@ static bool submitter_send(struct world *w, struct submitter *b, bool mortal)
         struct tb_metering_answer answer;
         _cleanup_free_ char *body = NULL, *text = NULL;
 
-        if (!still(w, b, tb_metering_schedule_next(&b->schedule, w->real_us, w->boot_us, &body, err)))
+        if (!still(w, b, tb_metering_schedule_next(&b->schedule, w->m.real_us, w->m.boot_us, &body, err)))
             return false;
         if (!body)
             return true;
-        if (mortal && rnd(w, 15) == 0) {
+        if (mortal && rnd(&w->m, 15) == 0) {
             submitter_killed(w, b); /* taken, not sent */
             return false;
         }
         if (mortal)
             usurped(w, b);
-        text = api(w, body, &x);
-        if (mortal && rnd(w, 15) == 0) {
+        text = api(&w->m, body, &x);
+        if (mortal && rnd(&w->m, 15) == 0) {
             submitter_killed(w, b); /* sent, the answer not entered */
             return false;
         }
         if (mortal)
             usurped(w, b);
-        if (!still(w, b, tb_metering_schedule_answer(&b->schedule, &x, w->real_us, w->boot_us, &answer, err)))
+        if (!still(w, b,
+                   tb_metering_schedule_answer(&b->schedule, &x, w->m.real_us, w->m.boot_us, &answer, err)))
             return false;
     }
 }
@@ -448,11 +288,11 @@ static bool submitter_step(struct world *w, struct submitter *b, bool mortal)
         return false;
     if (!b->leads)
         submitter_lead(w, b);
-    if (!still(w, b, cp_submitter_book(&b->ledger, w->real_us, &booked, err)))
+    if (!still(w, b, cp_submitter_book(&b->ledger, w->m.real_us, &booked, err)))
         return false;
     if (mortal)
         usurped(w, b);
-    if (!still(w, b, cp_submitter_advance(&b->ledger, w->real_us, CP_SUBMITTER_GRACE_US, &moved, err)))
+    if (!still(w, b, cp_submitter_advance(&b->ledger, w->m.real_us, CP_SUBMITTER_GRACE_US, &moved, err)))
         return false;
     return submitter_send(w, b, mortal);
 }
@@ -467,7 +307,7 @@ static void submitters_settle(struct world *w)
     fail_msg("seed %" PRIu64 ": no submitter gets to work", w->seed);
 }
 
-/* -- what must always hold ------------------------------------------------------------------------------------------ */
+/* -- what must always hold ------------------------------------------------------------------------------- */
 
 static uint64_t owed(const struct world *w, int resource, int dimension)
 {
@@ -493,7 +333,7 @@ static int check_row(const struct cp_event_row *row, void *ctx)
     int r = place_in(resources, RESOURCES, row->e.resource);
     int d = place_in(dimension_names, DIMENSIONS, row->e.dimension);
     bool accepted = strcmp(row->state, "ACCEPTED") == 0;
-    const struct entry *e = find_entry(k->w, r, d, row->e.hour);
+    const struct entry *e = find_entry(&k->w->m, r, d, row->e.hour);
 
     k->held[r][d] += (uint64_t)row->e.quantity;
     if (e && (accepted || row->e.doubt) && e->quantity == row->e.quantity)
@@ -513,8 +353,8 @@ static void check(struct world *w)
     struct checking k = {.w = w};
 
     assert_int_equal(cp_store_each_event(store, false, check_row, &k), 0);
-    if (k.found != w->n)
-        fail_msg("seed %" PRIu64 ": the API has %u events, the ledger knows %u of them", w->seed, w->n,
+    if (k.found != w->m.n)
+        fail_msg("seed %" PRIu64 ": the API has %u events, the ledger knows %u of them", w->seed, w->m.n,
                  k.found);
     for (int r = 0; r < RESOURCES; r++)
         for (int d = 0; d < DIMENSIONS; d++)
@@ -523,7 +363,7 @@ static void check(struct world *w)
                          dimension_names[d], resources[r], k.held[r][d], owed(w, r, d));
 }
 
-/* -- the world ------------------------------------------------------------------------------------------------------ */
+/* -- the world ------------------------------------------------------------------------------------------- */
 
 static int terms_put(struct cp_store *s, void *ctx)
 {
@@ -542,46 +382,28 @@ static void put_terms(int contract, const char *resource)
     assert_int_equal(cp_store_transact(store, terms_put, &b), 0);
 }
 
-static void pass_time(struct world *w, uint64_t us)
-{
-    w->real_us += us;
-    w->true_us += us;
-    w->boot_us += us;
-}
-
-static void step_clock(struct world *w)
-{
-    static const uint64_t far[] = {2 * MINUTE_US, 20 * MINUTE_US, 3 * TB_USEC_PER_HOUR,
-                                   80 * TB_USEC_PER_HOUR};
-    uint64_t by = rnd(w, far[rnd(w, ARRAY_SIZE(far))]);
-
-    if (rnd(w, 3) == 0)
-        w->real_us = w->true_us; /* set right */
-    else if (rnd(w, 2))
-        w->real_us += by;
-    else
-        w->real_us -= MIN(by, w->real_us / 2);
-}
+static const uint64_t clock_steps[] = {2 * MINUTE_US, 20 * MINUTE_US, 3 * TB_USEC_PER_HOUR,
+                                       80 * TB_USEC_PER_HOUR};
 
 static void one_step(struct world *w)
 {
     machines_step(w);
-    switch (rnd(w, 12)) {
+    switch (rnd(&w->m, 12)) {
     case 0:
-        pass_time(w, rnd(w, 30 * TB_USEC_PER_HOUR)); /* nobody was there */
+        pass_time(&w->m, rnd(&w->m, 30 * TB_USEC_PER_HOUR)); /* nobody was there */
         break;
     case 1:
-        step_clock(w);
+        step_clock(&w->m, clock_steps, ARRAY_SIZE(clock_steps));
         break;
     case 2:
     case 3:
-        w->fate = (enum fate)rnd(w, _FATE_MAX);
+        w->m.fate = any_fate(&w->m);
         break;
     case 4:
-        w->fate = FINE;
+        w->m.fate = FINE;
         break;
     case 5:
-        submitter_killed(w, &w->submitter[rnd(w, SUBMITTERS)]);
+        submitter_killed(w, &w->submitter[rnd(&w->m, SUBMITTERS)]);
         break;
     case 6:
         if (!w->late_terms)
@@ -589,10 +411,10 @@ static void one_step(struct world *w)
         w->late_terms = true;
         break;
     default:
-        pass_time(w, rnd(w, 50 * MINUTE_US));
+        pass_time(&w->m, rnd(&w->m, 50 * MINUTE_US));
     }
     for (int i = 0; i < SUBMITTERS; i++)
-        submitter_step(w, &w->submitter[rnd(w, SUBMITTERS)], true);
+        submitter_step(w, &w->submitter[rnd(&w->m, SUBMITTERS)], true);
     submitters_settle(w);
     check(w);
 }
@@ -625,7 +447,7 @@ static void resolve_doubts(struct world *w)
     struct resolving v = {0};
 
     while (cp_store_each_event(store, true, collect_doubt, &v.row) == 1) {
-        v.accepted = find_entry(w, place_in(resources, RESOURCES, v.row.e.resource),
+        v.accepted = find_entry(&w->m, place_in(resources, RESOURCES, v.row.e.resource),
                                 place_in(dimension_names, DIMENSIONS, v.row.e.dimension), v.row.e.hour);
         assert_int_equal(cp_store_transact(store, resolve, &v), 0);
     }
@@ -634,7 +456,7 @@ static void resolve_doubts(struct world *w)
 static void drain_hours(struct world *w, int hours)
 {
     for (int h = 0; h < hours; h++) {
-        pass_time(w, TB_USEC_PER_HOUR);
+        pass_time(&w->m, TB_USEC_PER_HOUR);
         submitters_settle(w);
         check(w);
     }
@@ -645,18 +467,15 @@ static void drain(struct world *w)
 {
     struct cp_billing_summary left;
 
-    w->fate = FINE;
-    w->real_us = w->true_us;
+    w->m.fate = FINE;
+    w->m.real_us = w->m.true_us;
     drain_hours(w, 30);
     resolve_doubts(w);
     drain_hours(w, 5);
     for (int r = 0; r < RESOURCES; r++)
         for (int d = 0; d < DIMENSIONS; d++) {
-            uint64_t sum = 0;
+            uint64_t sum = sum_entries(&w->m, r, d);
 
-            for (unsigned i = 0; i < w->n; i++)
-                if (w->entry[i].dimension == d && w->entry[i].resource == r)
-                    sum += (uint64_t)w->entry[i].quantity;
             if (sum != owed(w, r, d))
                 fail_msg("seed %" PRIu64 ": %s of %s: accepted %" PRIu64 ", reported %" PRIu64, w->seed,
                          dimension_names[d], resources[r], sum, owed(w, r, d));
@@ -674,7 +493,7 @@ static void make_database(uint64_t seed)
     if (given)
         snprintf(where, sizeof(where), "%s", given);
     else
-        snprintf(where, sizeof(where), "%s/%" PRIu64 ".db", dir, seed);
+        snprintf(where, sizeof(where), "%s/%" PRIu64 ".db", seeds_dir, seed);
     if (cp_store_open(where, false, &store, err) < 0)
         fail_msg("%s: %s", where, err);
     assert_int_equal(cp_sql_open(where, &c, err), 0);
@@ -686,17 +505,24 @@ static void make_database(uint64_t seed)
     cp_sql_close(c);
 }
 
+static const struct market market = {.resource = event_resource,
+                                     .dimension = event_dimension,
+                                     .unit = unit_of,
+                                     .ended = 1,
+                                     .bad = "ktok",
+                                     .never = UNKNOWN_DIMENSION,
+                                     .entry = entries,
+                                     .room = ENTRIES_MAX};
+
 static void run_seed(uint64_t seed)
 {
     static struct world w;
 
-    w = (struct world){.seed = seed, .random = seed * 0x9e3779b97f4a7c15ULL + 1};
+    w = (struct world){.seed = seed, .m = market};
     make_database(seed);
-    w.real_us = w.true_us = 490000 * TB_USEC_PER_HOUR + rnd(&w, TB_USEC_PER_HOUR);
-    w.boot_us = MINUTE_US;
-    w.expiry_first = seed & 1;
+    market_begin(&w.m, seed);
     for (int i = 0; i < MACHINES; i++)
-        w.machine[i].contract = (int)rnd(&w, CONTRACTS);
+        w.machine[i].contract = (int)rnd(&w.m, CONTRACTS);
     for (int i = 0; i < CONTRACTS; i++)
         put_terms(i, i == CONTRACTS - 1 ? "" : resources[resource_of[i]]);
     for (int i = 0; i < SUBMITTERS; i++)
@@ -707,7 +533,7 @@ static void run_seed(uint64_t seed)
         put_terms(CONTRACTS - 1, resources[resource_of[CONTRACTS - 1]]);
     w.late_terms = true;
     drain(&w);
-    all_requests += w.requests;
+    all_requests += w.m.requests;
     all_kills += w.kills;
     all_ghosts += w.ghosts;
     for (int i = 0; i < SUBMITTERS; i++)
@@ -719,24 +545,9 @@ static void run_seed(uint64_t seed)
 
 static void test_accepted_and_held_is_what_was_reported(void **state)
 {
-    const char *only = getenv("TB_SEED"), *seeds = getenv("TB_SEEDS");
+    bool all = run_seeds(SEEDS, run_seed);
 
-    for (uint64_t seed = 1; seed <= (seeds ? strtoull(seeds, NULL, 10) : SEEDS); seed++)
-        if (!only || strtoull(only, NULL, 10) == seed)
-            run_seed(seed);
-    assert_true(only || (all_kills > 5 && all_ghosts > 2 && all_requests > 50)); /* it happened */
-}
-
-static int make_dir(void **state)
-{
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state)
-{
-    _cleanup_free_ char *cmd = tb_strf("rm -rf %s", dir);
-
-    return system(cmd);
+    assert_true(!all || (all_kills > 5 && all_ghosts > 2 && all_requests > 50)); /* it happened */
 }
 
 int main(void)
@@ -745,5 +556,5 @@ int main(void)
         cmocka_unit_test(test_accepted_and_held_is_what_was_reported),
     };
 
-    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+    return cmocka_run_group_tests(tests, make_seeds_dir, remove_seeds_dir);
 }
