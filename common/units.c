@@ -12,6 +12,7 @@
 #include <strings.h>
 
 #define DURATION_MAX_S (100.0 * 366 * 86400)
+#define RFC3339_LAST_S 253402300799 /* 9999-12-31T23:59:59Z */
 
 static uint64_t now_us(clockid_t clock)
 {
@@ -170,10 +171,11 @@ int tb_rfc3339_parse(const char *s, uint64_t *ret_us)
         return -EINVAL;
     if (zone_parse(&s, &zone) < 0 || *s != '\0')
         return -EINVAL;
-    t = timegm(&tm);
-    if (t < zone)
+    /* a leap second or a zone may lead out of the years that have four digits */
+    t = timegm(&tm) - zone;
+    if (t < 0 || t > RFC3339_LAST_S)
         return -EINVAL;
-    *ret_us = (uint64_t)(t - zone) * TB_USEC_PER_SEC + frac;
+    *ret_us = (uint64_t)t * TB_USEC_PER_SEC + frac;
     return 0;
 }
 

@@ -23,8 +23,8 @@ void tb_sleep_ms(uint64_t ms);
  * in us. */
 int tb_duration_parse(const char *s, uint64_t *ret_us);
 
-/* RFC 3339 UTC or with offset, fraction allowed: "2026-01-08T12:00:00Z". Result in us since the epoch.
- * -EINVAL. */
+/* RFC 3339 UTC or with offset, fraction allowed: "2026-01-08T12:00:00Z". Result in us since the epoch, which
+ * is one that tb_rfc3339_format() can say. -EINVAL. */
 int tb_rfc3339_parse(const char *s, uint64_t *ret_us);
 /* "2026-01-08T12:00:00Z"; with ms=1 "2026-01-08T12:00:00.123Z". out has TB_RFC3339_MAX bytes. Returns out. */
 char *tb_rfc3339_format(uint64_t realtime_us, int ms, char out[static TB_RFC3339_MAX]);

@@ -78,7 +78,10 @@ static void test_timestamps(void **state)
                                       "2026-01-08T12:00:00Zx",
                                       "26-01-08T12:00:00Z",
                                       "2026-01-08T12:00:00.Z",
-                                      "2026-01-08T12:00:00+1:00"};
+                                      "2026-01-08T12:00:00+1:00",
+                                      "9999-12-31T23:59:60Z",
+                                      "9999-12-31T23:59:59.5-00:01",
+                                      "1970-01-01T00:00:00+00:01"};
     char out[TB_RFC3339_MAX];
     uint64_t us, other;
 
@@ -88,6 +91,10 @@ static void test_timestamps(void **state)
     assert_int_equal(tb_rfc3339_parse("2026-01-08T14:00:00.25+02:00", &other), 0);
     assert_int_equal(other, us + 250000);
     assert_string_equal(tb_rfc3339_format(other, 1, out), "2026-01-08T12:00:00.250Z");
+    assert_int_equal(tb_rfc3339_parse("9999-12-31T23:59:59.999Z", &us), 0);
+    assert_string_equal(tb_rfc3339_format(us, 1, out), "9999-12-31T23:59:59.999Z");
+    assert_int_equal(tb_rfc3339_parse("9998-12-31T23:59:60Z", &us), 0);
+    assert_string_equal(tb_rfc3339_format(us, 0, out), "9999-01-01T00:00:00Z");
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
         assert_int_equal(tb_rfc3339_parse(bad[i], &us), -EINVAL);
 }
