@@ -143,6 +143,20 @@ int cp_store_add_change_json(struct cp_store *s, uint64_t now_us, const char *ac
     return store_run(s, "INSERT INTO changes VALUES($1,$2,$3)", "uut", seq + 1, now_us, line);
 }
 
+int cp_store_last_change(struct cp_store *s, uint64_t *ret_seq, uint64_t *ret_at_us)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows, "SELECT seq, at_us FROM changes ORDER BY seq DESC LIMIT 1", "");
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    if (r <= 0)
+        return r == 0 ? -ENOENT : r;
+    *ret_seq = (uint64_t)cp_rows_int(rows, 0);
+    *ret_at_us = (uint64_t)cp_rows_int(rows, 1);
+    return 0;
+}
+
 int cp_store_each_change(struct cp_store *s, uint64_t from, int (*fn)(const char *line, void *), void *ctx)
 {
     return cp_store_page_changes(s, from, INT64_MAX, fn, ctx);

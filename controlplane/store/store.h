@@ -235,12 +235,12 @@ int cp_store_end_codes(struct cp_store *s, const char *contract_id, uint64_t unt
 /* Enrols the machine `hw_id`, whose key has this hash, by a code of the contract: one use of it, but none
  * where the same machine had enrolled by a code of the contract before and did not hear of it. -ENOENT no
  * such code of the contract; -EKEYEXPIRED; -EDQUOT all uses are used; -EACCES the machine was expelled. */
+int cp_store_enrol_machine(struct cp_store *s, const char *code_sha256, const char *contract_id,
+                           const char *hw_id, const char *key_sha256, uint64_t now_us);
 /* The same for a machine whose managed identity says that it is this resource of Azure. -EACCES: a machine of
  * this resource was expelled from the contract, whatever key it has now. */
 int cp_store_admit_machine(struct cp_store *s, const char *contract_id, const char *hw_id,
                            const char *key_sha256, const char *resource_id, uint64_t now_us);
-int cp_store_enrol_machine(struct cp_store *s, const char *code_sha256, const char *contract_id,
-                           const char *hw_id, const char *key_sha256, uint64_t now_us);
 
 /* -- log.c: verdicts and changes */
 /* In the transaction of what it tells of. */
@@ -265,5 +265,7 @@ int cp_store_page_log(struct cp_store *s, const char *contract_id, uint64_t befo
 int cp_store_page_changes(struct cp_store *s, uint64_t from, uint64_t limit,
                           int (*fn)(const char *line, void *), void *ctx);
 int cp_store_each_change(struct cp_store *s, uint64_t from, int (*fn)(const char *line, void *), void *ctx);
+/* Number and time of the newest line. -ENOENT: there is none. */
+int cp_store_last_change(struct cp_store *s, uint64_t *ret_seq, uint64_t *ret_at_us);
 
 #endif

@@ -13,6 +13,7 @@ import pytest
 
 import postgresql
 import tbsys
+from controlplane_admin import add_token
 from controlplane_server import ASSET, KEY, Server
 from machine_identity import Machine
 from test_controlplane_enrolment import key_of, reason
@@ -55,6 +56,19 @@ class Operator:
         p = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, env=env, timeout=60)
         assert p.returncode == 0, (command, p.stdout, p.stderr)
         return p.stdout
+
+
+def test_the_last_change_is_told_however_long_its_line_is(tmp_path):
+    with Server(tmp_path / "data") as s:
+        name, asset = "c" * 100, "a" * 100
+        s.cli("contract", "add", name, "--asset", "*", "--mode", "open")
+        s.register(asset=asset)
+        owner = add_token(s, "owner")
+        owner.do("PATCH", f"/contracts/{name}", {"asset_id": asset, "expires_at": "2099-01-01T00:00:00Z"})
+        owner.do("PATCH", f"/contracts/{name}", {"lease_seconds": 60})
+        last = s.cli("changes").splitlines()[-1]
+        assert len(last) > 1024 and json.loads(last)["action"] == "contract.edit"
+        assert f"until change {json.loads(last)['seq']}, of {json.loads(last)['ts']}.\n" in s.cli("restored")
 
 
 def test_every_command_is_one_of_these():
