@@ -6,6 +6,7 @@
 #include "common/buf.h"
 #include "common/json.h"
 #include "controlplane/access/caller.h"
+#include "controlplane/admin/show.h"
 #include "controlplane/api/api.h"
 #include "controlplane/store/tokens.h"
 #include "controlplane/store/usage.h"
@@ -95,16 +96,6 @@ int cp_listing_end(struct cp_listing *l, int r);
 /* The line of the chain for what was done, in its transaction. before, after: are taken; NULL: none. */
 int cp_note(struct cp_store *s, struct cp_call *c, const char *action, const char *object, cJSON *before,
             cJSON *after);
-
-/* -- objects as JSON, added to o -- */
-void cp_show_time(cJSON *o, const char *name, uint64_t us); /* 0: left out */
-void cp_show_contract(cJSON *o, const struct cp_contract *c, uint64_t now_us, bool whole);
-void cp_show_machine(cJSON *o, const struct cp_machine *m, uint64_t now_us);
-void cp_show_asset(cJSON *o, const struct cp_asset *a);
-void cp_show_token(cJSON *o, const struct cp_token *t, uint64_t now_us);
-void cp_show_code(cJSON *o, const struct cp_code *k);
-void cp_show_scopes(cJSON *o, const char *scopes);
-void cp_show_verdict(cJSON *o, const struct cp_log_entry *e);
 
 /* -- idempotency.c: answers that were given -- */
 /* In the transaction. 1: *c has the answer of then; 0: it is new; or what cp_refuse() said. */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Objects as the API shows them. No key, no token, no code. */
+#include "controlplane/admin/show.h"
+
 #include <string.h>
 
-#include "common/units.h"
 #include "common/log.h"
-#include "controlplane/admin/call.h"
+#include "common/units.h"
+#include "controlplane/access/caller.h"
 
 void cp_show_time(cJSON *o, const char *name, uint64_t us)
 {

@@ -6,6 +6,7 @@
 #include "common/json.h"
 #include "common/log.h"
 #include "common/units.h"
+#include "controlplane/admin/show.h"
 #include "controlplane/cmd/cmd.h"
 #include "controlplane/store/usage.h"
 
@@ -47,9 +48,7 @@ static cJSON *list_add_row(struct listing *l)
 
 static int list_show_contract(const struct cp_contract *c, void *ctx)
 {
-    const char *state = c->active                                    ? "active"
-                        : strcmp(c->reason, "contract_revoked") == 0 ? "revoked"
-                                                                     : "denied";
+    const char *state = cp_contract_state(c, tb_now_realtime_us());
     struct listing *l = ctx;
     char end[TB_RFC3339_MAX], max[24] = "any";
     cJSON *o;
@@ -96,18 +95,7 @@ static int list_show_asset(const struct cp_asset *a, void *ctx)
     o = list_add_row(l);
     if (!o)
         return -ENOMEM;
-    cJSON_AddStringToObject(o, "asset_id", a->asset_id);
-    tb_json_add_uint(o, "version", a->version);
-    cJSON_AddBoolToObject(o, "current", a->current);
-    cJSON_AddStringToObject(o, "ciphertext_url", tb_url_redact(a->ciphertext_url, url, sizeof(url)));
-    cJSON_AddStringToObject(o, "manifest_url", tb_url_redact(a->manifest_url, url, sizeof(url)));
-    tb_json_add_uint(o, "chunk_bytes", a->chunk_bytes);
-    tb_json_add_uint(o, "plaintext_bytes", a->plaintext_bytes);
-    cJSON_AddStringToObject(o, "sha256_ciphertext", a->sha256_ciphertext);
-    if (*a->manifest_sha256)
-        cJSON_AddStringToObject(o, "manifest_sha256", a->manifest_sha256);
-    cJSON_AddStringToObject(o, "registered_at", list_when(a->registered_us, at));
-    cJSON_AddStringToObject(o, "updated_at", list_when(a->updated_us, at));
+    cp_show_asset(o, a);
     return 0;
 }
 
@@ -169,8 +157,7 @@ static int list_show_usage(const struct cp_usage *u, void *ctx)
 
 static int list_show_machine(const struct cp_machine *m, void *ctx)
 {
-    uint64_t now = tb_now_realtime_us();
-    const char *state = m->expelled_us ? "expelled" : m->slot_until_us > now ? "active" : "gone";
+    const char *state = cp_machine_state(m, tb_now_realtime_us());
     char first[TB_RFC3339_MAX], last[TB_RFC3339_MAX];
     struct listing *l = ctx;
     cJSON *o;
@@ -214,16 +201,7 @@ static int list_show_log(const struct cp_log_entry *e, void *ctx)
     o = list_add_row(l);
     if (!o)
         return -ENOMEM;
-    cJSON_AddStringToObject(o, "at", tb_rfc3339_format(e->at_us, 1, at));
-    cJSON_AddStringToObject(o, "status", e->authorized ? "authorized" : "denied");
-    cJSON_AddStringToObject(o, "reason", e->reason);
-    cJSON_AddStringToObject(o, "contract_id", e->contract_id);
-    cJSON_AddStringToObject(o, "asset_id", e->asset_id);
-    if (e->version)
-        tb_json_add_uint(o, "version", e->version);
-    cJSON_AddStringToObject(o, "hw_id", e->hw_id);
-    cJSON_AddStringToObject(o, "peer", e->peer);
-    cJSON_AddStringToObject(o, "client_name", e->client_name);
+    cp_show_verdict(o, e);
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "controlplane/access/caller.h"
+#include "controlplane/admin/show.h"
 #include "controlplane/cmd/cmd.h"
 
 #define TB_OPTION_TARGET struct cp_options
@@ -116,31 +117,14 @@ int cp_run_token_revoke(const struct cp_options *o)
 }
 
 /* -- listings ---------------------------------------------------------------------------------- */
-static void token_add_words(cJSON *array, const char *words)
-{
-    char text[CP_SCOPES_TEXT_MAX], *rest = NULL;
-
-    snprintf(text, sizeof(text), "%s", words);
-    for (char *w = strtok_r(text, " ", &rest); w; w = strtok_r(NULL, " ", &rest))
-        cJSON_AddItemToArray(array, cJSON_CreateString(w));
-}
-
-static void token_add_time(cJSON *o, const char *name, uint64_t us)
-{
-    char at[TB_RFC3339_MAX];
-
-    if (us)
-        cJSON_AddStringToObject(o, name, tb_rfc3339_format(us, 0, at));
-}
-
 static int token_list_row(const struct cp_token *t, void *ctx)
 {
     char end[TB_RFC3339_MAX], used[TB_RFC3339_MAX];
-    const char *state = cp_token_state(t, tb_now_realtime_us());
+    uint64_t now = tb_now_realtime_us();
     cJSON *array = ctx, *o;
 
     if (!array) {
-        printf("%-30s %-8s %-26s %-20s %-20s %s\n", t->name, state, t->scopes,
+        printf("%-30s %-8s %-26s %-20s %-20s %s\n", t->name, cp_token_state(t, now), t->scopes,
                tb_rfc3339_format(t->expires_us, 0, end),
                t->last_used_us ? tb_rfc3339_format(t->last_used_us, 0, used) : "never", t->created_by);
         return 0;
@@ -148,14 +132,7 @@ static int token_list_row(const struct cp_token *t, void *ctx)
     o = cJSON_CreateObject();
     if (!o || !cJSON_AddItemToArray(array, o))
         return -ENOMEM;
-    cJSON_AddStringToObject(o, "name", t->name);
-    token_add_words(cJSON_AddArrayToObject(o, "scopes"), t->scopes);
-    cJSON_AddStringToObject(o, "state", state);
-    token_add_time(o, "created_at", t->created_us);
-    cJSON_AddStringToObject(o, "created_by", t->created_by);
-    token_add_time(o, "expires_at", t->expires_us);
-    token_add_time(o, "last_used_at", t->last_used_us);
-    token_add_time(o, "revoked_at", t->revoked_us);
+    cp_show_token(o, t, now);
     return 0;
 }
 
@@ -203,7 +180,7 @@ int cp_run_token_scopes(const struct cp_options *o)
         cJSON_AddStringToObject(j, "operation", row->operation);
         cJSON_AddStringToObject(j, "method", row->method);
         cJSON_AddStringToObject(j, "path", row->path);
-        token_add_words(cJSON_AddArrayToObject(j, "scopes"), scopes);
+        cp_show_scopes(j, scopes);
     }
     return token_print(o, array);
 }

@@ -241,9 +241,14 @@ def test_contract_life(plain):
     plain.cli("contract", "shorten", "life", "--expires-in", "1ms")
     tbsys.wait_for(lambda: plain.authorize("life")[1]["status"] == "denied", what="the contract to end")
     assert plain.denied("life") == "contract_expired"
+
+    def listed():
+        return next(c for c in json.loads(plain.cli("contract", "list", "--json")) if c["contract_id"] == "life")
+
+    assert listed()["state"] == "expired" and re.search(r"^life +expired ", plain.cli("contract", "list"), re.M)
     plain.cli("contract", "add", "life", "--asset", "another", "--mode", "open", "--replace")
     assert plain.denied("life") == "asset_mismatch"
-    row = [c for c in json.loads(plain.cli("contract", "list", "--json")) if c["contract_id"] == "life"][0]
+    row = listed()
     assert row["state"] == "active" and row["asset_id"] == "another" and row["lease_seconds"] == 3600
     assert "contract-deny" in plain.cli("contract", "list")
 
