@@ -201,15 +201,55 @@ static void test_register_wants_proof(void **state)
     }
 }
 
+static struct cp_store *revokes;
+
+static int revoke_token(struct cp_store *s, void *ctx)
+{
+    return cp_store_revoke_token(s, "early", NOW_US);
+}
+
+static enum cp_proof prove_while_it_is_revoked(const struct cp_claim *c, const struct tb_http_tls *tls,
+                                               char err[static CP_PROOF_ERR_MAX])
+{
+    assert_int_equal(cp_store_transact(revokes, revoke_token, NULL), 0);
+    return CP_PROOF_GOOD;
+}
+
+static int put_token(struct cp_store *s, void *ctx)
+{
+    return cp_store_put_token(s, ctx);
+}
+
+/* Fetching and opening the asset takes its time. */
+static void test_a_token_that_ends_during_the_proof_registers_nothing(void **state)
+{
+    struct cp_token t = {.name = "early", .scopes = "publisher", .expires_us = NOW_US + 1000000};
+    struct cp_request rq = post("/api/v1/assets/register", REGISTER("a", ""));
+    char text[CP_TOKEN_CHARS + 1], bearer[CP_TOKEN_CHARS + 10];
+    struct fixture *f = *state;
+    struct cp_asset a;
+
+    assert_int_equal(cp_token_make(text), 0);
+    assert_int_equal(cp_token_hash(text, t.token_sha256), 0);
+    assert_int_equal(cp_store_transact(f->store, put_token, &t), 0);
+    snprintf(bearer, sizeof(bearer), "Bearer %s", text);
+    rq.authorization = bearer;
+    revokes = f->store;
+    f->api.prove = prove_while_it_is_revoked;
+    expect(f, rq, 401, "the token was revoked");
+    assert_int_equal(cp_store_get_asset(f->store, "a", 0, &a), -ENOENT);
+}
+
+static const char other_sha[] = "0000000000000000000000000000000000000000000000000000000000000001";
+
 static void test_live_contracts_are_not_given_another_key(void **state)
 {
-    static const char other[] = "0000000000000000000000000000000000000000000000000000000000000001";
     struct fixture *f = *state;
     char body[] = REGISTER("a", "\"replace\":false,");
 
     register_asset(f);
     put(f, (struct cp_contract){.asset_id = "a", .active = true});
-    memcpy(strstr(body, SHA), other, 64);
+    memcpy(strstr(body, SHA), other_sha, 64);
     proof = CP_PROOF_GOOD;
     f->api.prove = prove_anything;
     expect(f, post("/api/v1/assets/register", body), 409, "\"asset_in_use\"");
@@ -344,6 +384,34 @@ static void test_verdicts_are_logged(void **state)
     assert_int_equal(n, 2);
 }
 
+static int see_version(const struct cp_log_entry *e, void *ctx)
+{
+    char *versions = ctx;
+
+    assert_true(e->authorized);
+    snprintf(versions + strlen(versions), 4, "%llu ", (unsigned long long)e->version);
+    return 0;
+}
+
+/* A machine that still serves the version before gets two keys, and the log has both. */
+static void test_every_key_that_goes_out_is_logged(void **state)
+{
+    struct fixture *f = *state;
+    char body[] = REGISTER("a", "\"replace\":true,"), versions[20] = "";
+
+    register_asset(f);
+    expect(f, authorize(AUTHORIZE("contract-allow", "a", "h")), 200, "\"asset_version\":1");
+    memcpy(strstr(body, SHA), other_sha, 64);
+    f->api.prove = prove_anything;
+    expect(f, post("/api/v1/assets/register", body), 200, "\"version\":2");
+    expect(f,
+           authorize("{\"contract_id\":\"contract-allow\",\"asset_id\":\"a\",\"hw_id\":\"h\","
+                     "\"held_version\":1}"),
+           200, "\"held\":{");
+    assert_int_equal(cp_store_each_log(f->store, 10, see_version, versions), 0);
+    assert_string_equal(versions, "1 2 1 ");
+}
+
 /* No entry in the log, no key: the verdict and its entry are one transaction. */
 static void test_no_key_without_a_log_entry(void **state)
 {
@@ -378,6 +446,7 @@ int main(void)
         T(test_register_wants_the_token),
         T(test_register_replaces),
         T(test_register_wants_proof),
+        T(test_a_token_that_ends_during_the_proof_registers_nothing),
         T(test_live_contracts_are_not_given_another_key),
         T(test_authorized_shape),
         T(test_denials),
@@ -387,6 +456,7 @@ int main(void)
         T(test_client_certificates),
         T(test_another_master_key_is_a_server_error),
         T(test_verdicts_are_logged),
+        T(test_every_key_that_goes_out_is_logged),
         T(test_no_key_without_a_log_entry),
         cmocka_unit_test(test_too_large),
     };
