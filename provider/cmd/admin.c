@@ -36,6 +36,23 @@ int admin_option_from_now(const struct tb_option *o, void *us, char *value,
     return r;
 }
 
+bool admin_word_is_of(const char *words, const char *word)
+{
+    for (size_t n; *words; words += n) {
+        n = strcspn(words, ", ");
+        if (strlen(word) == n && strncmp(word, words, n) == 0 && strcmp(word, "or") != 0)
+            return true;
+        n += strspn(words + n, ", ");
+    }
+    return false;
+}
+
+int admin_option_word(const struct tb_option *o, void *word, char *value, char err[static TB_OPTION_ERR_MAX])
+{
+    *(const char **)word = value;
+    return admin_word_is_of(o->want, value) ? 0 : -EINVAL;
+}
+
 int admin_check_id(const struct admin_job *j, const char *what, const char *id)
 {
     if (tb_id_valid(id))
@@ -43,21 +60,20 @@ int admin_check_id(const struct admin_job *j, const char *what, const char *id)
     return cli_usage(&j->cli, "%s: 1 to 100 letters, digits, '_' and '-', not '%s'", what, id);
 }
 
-int admin_split_asset(const struct admin_job *j, const char *what, const char *reference, bool any,
-                      char name[static ADMIN_REFERENCE_MAX], uint64_t *ret_version)
+/* "my-model@2" or "my-model". any: "*" is right, too. */
+static int admin_take_asset(struct admin_job *j, const char *what, const char *reference, bool any)
 {
     size_t n = strcspn(reference, "@");
 
-    *ret_version = 0;
-    snprintf(name, ADMIN_REFERENCE_MAX, "%.*s", (int)MIN(n, (size_t)ADMIN_REFERENCE_MAX - 1), reference);
+    snprintf(j->asset, sizeof(j->asset), "%.*s", (int)MIN(n, sizeof(j->asset) - 1), reference);
     if (any && strcmp(reference, "*") == 0)
         return CLI_OK;
-    if (!tb_asset_id_valid(name) || n >= ADMIN_REFERENCE_MAX)
+    if (!tb_asset_id_valid(j->asset) || n >= sizeof(j->asset))
         return cli_usage(&j->cli,
                          "%s: an asset id is 1 to 100 letters, digits, '_', '-' and single '.' inside, "
                          "'@N' behind it a version; not '%s'",
                          what, reference);
-    if (reference[n] == '@' && tb_uint_parse(reference + n + 1, 1, TB_JSON_INT_MAX, ret_version) < 0)
+    if (reference[n] == '@' && tb_uint_parse(reference + n + 1, 1, TB_JSON_INT_MAX, &j->version) < 0)
         return cli_usage(&j->cli, "%s: behind '@' stands the number of a version, as in my-model@2, not '%s'",
                          what, reference);
     return CLI_OK;
@@ -65,7 +81,7 @@ int admin_split_asset(const struct admin_job *j, const char *what, const char *r
 
 /* -- running ----------------------------------------------------------------------------------- */
 
-static int admin_check_operand(struct admin_job *j, const char *operand, int argc, char **argv)
+static int admin_take_words(struct admin_job *j, const char *operand, int argc, char **argv)
 {
     if (operand && optind >= argc)
         return cli_usage(&j->cli, "%s is missing", operand);
@@ -75,7 +91,12 @@ static int admin_check_operand(struct admin_job *j, const char *operand, int arg
         return cli_usage(&j->cli, "unexpected argument '%s'", argv[optind]);
     if (j->contract && admin_check_id(j, "--contract", j->contract) != CLI_OK)
         return CLI_USAGE;
-    return operand && strcmp(operand, "ASSET") != 0 ? admin_check_id(j, operand, j->operand) : CLI_OK;
+    if (j->asset_option && admin_take_asset(j, "--asset", j->asset_option, true) != CLI_OK)
+        return CLI_USAGE;
+    if (!operand)
+        return CLI_OK;
+    return strcmp(operand, "ASSET") == 0 ? admin_take_asset(j, operand, j->operand, false)
+                                         : admin_check_id(j, operand, j->operand);
 }
 
 static void admin_job_clear(struct admin_job *j)
@@ -93,7 +114,7 @@ int admin_run(const struct admin_command *command, int argc, char **argv)
     j.remote.cli = &j.cli;
     if (cli_parse(&j.cli, &j, argc, argv, CLI_ANY_WORDS, NULL, NULL) != CLI_OK)
         return j.cli.rc;
-    rc = admin_check_operand(&j, command->operand, argc, argv);
+    rc = admin_take_words(&j, command->operand, argc, argv);
     if (rc == CLI_OK && command->check)
         rc = command->check(&j);
     if (rc == CLI_OK)
@@ -191,6 +212,15 @@ const char *admin_machines(uint64_t n, char out[static 40])
     return out;
 }
 
+int admin_list(const struct admin_job *j, const char *path, const char *member,
+               const struct table_column *columns, size_t n)
+{
+    _cleanup_json_ cJSON *doc = NULL;
+    int rc = remote_list(&j->remote, path, member, &doc);
+
+    return rc == CLI_OK ? admin_print_list(j, doc, member, columns, n) : rc;
+}
+
 int admin_print_list(const struct admin_job *j, const cJSON *doc, const char *member,
                      const struct table_column *columns, size_t n)
 {
@@ -201,6 +231,20 @@ int admin_print_object(const struct admin_job *j, const cJSON *doc, const struct
                        size_t n)
 {
     return j->cli.json ? cli_print_json(doc) : table_print_object(doc, columns, n);
+}
+
+int admin_print_done(const struct admin_job *j, const cJSON *doc, const char *fmt, ...)
+{
+    char line[2048];
+    va_list ap;
+
+    if (j->cli.json)
+        return cli_print_json(doc);
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    tbpkg_note(j->cli.quiet, "%s", line);
+    return CLI_OK;
 }
 
 /* It is printed to the byte: nothing that a terminal would act on. */

@@ -14,8 +14,10 @@
 struct admin_job {
     struct cli cli;
     struct remote remote;
-    const char *operand; /* CONTRACT, ASSET, ... */
-    const char *asset, *mode, *client_ca, *contract, *machine, *state, *reason, *by;
+    const char *operand;             /* CONTRACT, ASSET, ... */
+    char asset[ADMIN_REFERENCE_MAX]; /* of ASSET or --asset: the id, or "*"; "" without */
+    uint64_t version;                /* of it; 0: none was named */
+    const char *asset_option, *mode, *client_ca, *contract, *machine, *state, *reason, *by;
     uint64_t expires_us, code_expires_us, from_us, to_us;
     uint64_t lease_seconds, max_hw, slot_ttl_s, uses, limit, from;
     struct tb_option_list scopes;
@@ -54,6 +56,9 @@ struct admin_job {
 int admin_option_time(const struct tb_option *o, void *us, char *value, char err[static TB_OPTION_ERR_MAX]);
 int admin_option_from_now(const struct tb_option *o, void *us, char *value,
                           char err[static TB_OPTION_ERR_MAX]);
+/* One word of .want: "enrolled, certificate or open". */
+int admin_option_word(const struct tb_option *o, void *word, char *value, char err[static TB_OPTION_ERR_MAX]);
+bool admin_word_is_of(const char *words, const char *word);
 
 /* -- running ----------------------------------------------------------------------------------- */
 
@@ -81,9 +86,6 @@ int admin_run_group(const struct admin_group *g, int argc, char **argv);
 
 /* CLI_OK when it is an id (of a contract, a token); else a usage error. */
 int admin_check_id(const struct admin_job *j, const char *what, const char *id);
-/* "my-model@2" or "my-model": name and version, 0 without one. any: "*" is right, too. A usage error else. */
-int admin_split_asset(const struct admin_job *j, const char *what, const char *reference, bool any,
-                      char name[static ADMIN_REFERENCE_MAX], uint64_t *ret_version);
 
 /* {"expires_at": "..."} unless us is 0. */
 void admin_add_time(cJSON *o, const char *name, uint64_t us);
@@ -91,12 +93,17 @@ void admin_add_time(cJSON *o, const char *name, uint64_t us);
 const char *admin_text(const cJSON *row, const char *member);
 uint64_t admin_number(const cJSON *row, const char *member);
 
+/* Reads a listing, and prints it. */
+int admin_list(const struct admin_job *j, const char *path, const char *member,
+               const struct table_column *columns, size_t n);
 /* With --json the document, else its rows in a table. */
 int admin_print_list(const struct admin_job *j, const cJSON *doc, const char *member,
                      const struct table_column *columns, size_t n);
 /* With --json the document, else the object in lines. */
 int admin_print_object(const struct admin_job *j, const cJSON *doc, const struct table_column *columns,
                        size_t n);
+/* Of a change: with --json the document, else what was done, on standard error. */
+int admin_print_done(const struct admin_job *j, const cJSON *doc, const char *fmt, ...) _printf_(3, 4);
 /* "one machine", "3 machines" */
 const char *admin_machines(uint64_t n, char out[static 40]);
 /* An enrolment code or a token: alone on standard output, what it is for on standard error. */

@@ -32,46 +32,31 @@ static const struct table_column assets_version_columns[] = {
 
 static int assets_check_show(struct admin_job *j)
 {
-    char name[ADMIN_REFERENCE_MAX];
-    uint64_t version;
-    int rc = admin_split_asset(j, "ASSET", j->operand, false, name, &version);
-
-    if (rc == CLI_OK && version)
-        rc = cli_usage(&j->cli, "all versions are shown: name the asset without '@%" PRIu64 "'", version);
-    return rc;
+    if (j->version)
+        return cli_usage(&j->cli, "all versions are shown: name the asset without '@%" PRIu64 "'",
+                         j->version);
+    return CLI_OK;
 }
 
 static int assets_check_promote(struct admin_job *j)
 {
-    char name[ADMIN_REFERENCE_MAX];
-    uint64_t version;
-    int rc = admin_split_asset(j, "ASSET", j->operand, false, name, &version);
-
-    if (rc == CLI_OK && !version)
-        rc = cli_usage(&j->cli, "name the version behind '@': %s@2; tbpkg asset show %s lists them", name,
-                       name);
-    return rc;
+    if (!j->version)
+        return cli_usage(&j->cli, "name the version behind '@': %s@2; tbpkg asset show %s lists them",
+                         j->asset, j->asset);
+    return CLI_OK;
 }
 
 static int assets_check_delete(struct admin_job *j)
 {
-    char name[ADMIN_REFERENCE_MAX];
-    uint64_t version;
-    int rc = admin_split_asset(j, "ASSET", j->operand, false, name, &version);
-
-    if (rc == CLI_OK && !j->yes && !isatty(STDIN_FILENO))
-        rc = cli_usage(&j->cli, "standard input is not a terminal: use --yes to continue without a question");
-    return rc;
+    if (!j->yes && !isatty(STDIN_FILENO))
+        return cli_usage(&j->cli,
+                         "standard input is not a terminal: use --yes to continue without a question");
+    return CLI_OK;
 }
 
 static int assets_list(struct admin_job *j)
 {
-    _cleanup_json_ cJSON *doc = NULL;
-    int rc = remote_list(&j->remote, "assets", "assets", &doc);
-
-    return rc == CLI_OK
-               ? admin_print_list(j, doc, "assets", assets_list_columns, ARRAY_SIZE(assets_list_columns))
-               : rc;
+    return admin_list(j, "assets", "assets", assets_list_columns, ARRAY_SIZE(assets_list_columns));
 }
 
 static int assets_print(const struct admin_job *j, const cJSON *asset)
@@ -88,8 +73,8 @@ static int assets_print(const struct admin_job *j, const cJSON *asset)
 
 static int assets_show(struct admin_job *j)
 {
-    const struct remote_object object = {"asset", j->operand, NULL};
-    _cleanup_free_ char *path = remote_path("assets", j->operand);
+    const struct remote_object object = {"asset", j->asset, NULL};
+    _cleanup_free_ char *path = remote_path("assets", j->asset);
     _cleanup_json_ cJSON *asset = NULL;
     int rc = remote_get(&j->remote, path, &object, &asset);
 
@@ -98,16 +83,13 @@ static int assets_show(struct admin_job *j)
 
 static int assets_promote(struct admin_job *j)
 {
+    const struct remote_object object = {"asset", j->asset, NULL};
+    _cleanup_free_ char *path = remote_path("assets", j->asset, "promote");
     _cleanup_json_ cJSON *body = cJSON_CreateObject(), *asset = NULL;
-    _cleanup_free_ char *path = NULL;
-    char name[ADMIN_REFERENCE_MAX];
-    uint64_t version;
     int rc;
 
-    (void)admin_split_asset(j, "ASSET", j->operand, false, name, &version);
-    tb_json_add_uint(body, "version", version);
-    path = remote_path("assets", name, "promote");
-    rc = remote_change(&j->remote, "POST", path, body, &(struct remote_object){"asset", name, NULL}, &asset);
+    tb_json_add_uint(body, "version", j->version);
+    rc = remote_change(&j->remote, "POST", path, body, &object, &asset);
     return rc == CLI_OK ? assets_print(j, asset) : rc;
 }
 
@@ -126,24 +108,21 @@ static int assets_confirm(const struct admin_job *j)
 
 static int assets_delete(struct admin_job *j)
 {
+    const struct remote_object object = {"asset", j->asset, NULL};
     _cleanup_json_ cJSON *asset = NULL;
     _cleanup_free_ char *path = NULL;
-    char name[ADMIN_REFERENCE_MAX], number[24];
-    uint64_t version;
+    char number[24];
     int rc = assets_confirm(j);
 
     if (rc != CLI_OK)
         return rc;
-    (void)admin_split_asset(j, "ASSET", j->operand, false, name, &version);
-    snprintf(number, sizeof(number), "%" PRIu64, version);
-    path = version ? remote_path("assets", name, "versions", number) : remote_path("assets", name);
-    rc =
-        remote_change(&j->remote, "DELETE", path, NULL, &(struct remote_object){"asset", name, NULL}, &asset);
-    if (rc != CLI_OK || j->cli.json)
-        return rc == CLI_OK ? cli_print_json(asset) : rc;
-    tbpkg_note(j->cli.quiet, "%s is deleted at the control plane; its blobs are still in the storage.",
-               j->operand);
-    return CLI_OK;
+    snprintf(number, sizeof(number), "%" PRIu64, j->version);
+    path = j->version ? remote_path("assets", j->asset, "versions", number) : remote_path("assets", j->asset);
+    rc = remote_change(&j->remote, "DELETE", path, NULL, &object, &asset);
+    if (rc != CLI_OK)
+        return rc;
+    return admin_print_done(
+        j, asset, "%s is deleted at the control plane; its blobs are still in the storage.", j->operand);
 }
 
 static const struct admin_command assets_commands[] = {

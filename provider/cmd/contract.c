@@ -28,9 +28,10 @@ static int contracts_option_end(const struct tb_option *o, void *us, char *value
 
 #define TB_OPTION_TARGET struct admin_job
 #define ROWS_CONTRACT                                                                                        \
-    TB_OPTION(0, "mode", "MODE", TB_OPTION_STRING, mode,                                                     \
+    TB_OPTION(0, "mode", "MODE", TB_OPTION_CALL, mode,                                                       \
               "enrolled: machines enrol by a code; certificate: they have one of a CA of the customer's; "   \
-              "open: whoever knows the contract's id gets the key"),                                         \
+              "open: whoever knows the contract's id gets the key",                                          \
+              .set = admin_option_word, .want = "enrolled, certificate or open"),                            \
         TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, client_ca,                                       \
                   "mode certificate: the customer's CAs (PEM)"),                                             \
         TB_OPTION(0, "lease-seconds", "N", TB_OPTION_UINT, lease_seconds,                                    \
@@ -40,7 +41,7 @@ static int contracts_option_end(const struct tb_option *o, void *us, char *value
                   .min = 1, .max = ADMIN_SECONDS_MAX)
 
 static const struct tb_option contracts_add_rows[] = {
-    TB_OPTION(0, "asset", "ASSET", TB_OPTION_STRING, asset,
+    TB_OPTION(0, "asset", "ASSET", TB_OPTION_STRING, asset_option,
               "the asset that the contract is for; ASSET@N holds it to version N, \"*\" is every asset"),
     ROWS_CONTRACT,
     ROWS_EXPIRES("end of the contract [never]"),
@@ -51,7 +52,7 @@ static const struct tb_option contracts_add_rows[] = {
 };
 static const struct tb_option contracts_edit_rows[] = {
     TB_OPTION(
-        0, "asset", "ASSET", TB_OPTION_STRING, asset,
+        0, "asset", "ASSET", TB_OPTION_STRING, asset_option,
         "another asset, or another version: ASSET@N holds it to version N, ASSET follows the current one"),
     ROWS_CONTRACT,
     TB_OPTION(0, "expires", "TIME", TB_OPTION_CALL, expires_us, "end of the contract, or never",
@@ -63,7 +64,7 @@ static const struct tb_option contracts_edit_rows[] = {
     ROWS_REMOTE_CHANGE,
 };
 static const struct tb_option contracts_list_rows[] = {
-    TB_OPTION(0, "asset", "ASSET", TB_OPTION_STRING, asset, "of this asset alone"),
+    TB_OPTION(0, "asset", "ASSET", TB_OPTION_STRING, asset_option, "of this asset alone"),
     TB_OPTION(0, "state", "STATE", TB_OPTION_STRING, state,
               "in this state alone: active, expired, revoked or denied"),
     ROWS_REMOTE,
@@ -123,52 +124,26 @@ static int contracts_print(const struct admin_job *j, cJSON *c)
 
 /* -- what is said ------------------------------------------------------------------------------ */
 
-static int contracts_check_mode(const struct admin_job *j)
-{
-    if (j->mode && strcmp(j->mode, "enrolled") != 0 && strcmp(j->mode, "certificate") != 0 &&
-        strcmp(j->mode, "open") != 0)
-        return cli_usage(&j->cli, "--mode: enrolled, certificate or open, not '%s'", j->mode);
-    return CLI_OK;
-}
-
-static int contracts_check_asset(struct admin_job *j)
-{
-    char name[ADMIN_REFERENCE_MAX];
-    uint64_t version;
-
-    return j->asset ? admin_split_asset(j, "--asset", j->asset, true, name, &version) : CLI_OK;
-}
-
 static int contracts_check_list(struct admin_job *j)
 {
-    char name[ADMIN_REFERENCE_MAX];
-    uint64_t version = 0;
-    int rc = j->asset ? admin_split_asset(j, "--asset", j->asset, true, name, &version) : CLI_OK;
-
-    if (rc == CLI_OK && version)
-        rc = cli_usage(&j->cli, "--asset: contracts are listed by asset, not by version: %s", name);
-    return rc;
+    if (j->version)
+        return cli_usage(&j->cli, "--asset: contracts are listed by asset, not by version: %s", j->asset);
+    return CLI_OK;
 }
 
 static int contracts_check_add(struct admin_job *j)
 {
-    int rc;
-
-    if (!j->asset)
-        return cli_usage(&j->cli, "--asset is missing; \"*\" is every asset");
-    rc = contracts_check_asset(j);
-    return rc == CLI_OK ? contracts_check_mode(j) : rc;
+    return *j->asset ? CLI_OK : cli_usage(&j->cli, "--asset is missing; \"*\" is every asset");
 }
 
 static int contracts_check_edit(struct admin_job *j)
 {
     static const char *const what[] = {"asset",   "mode",       "client-ca", "lease-seconds",
                                        "expires", "expires-in", "slot-ttl",  "max-hw"};
-    int rc = contracts_check_asset(j);
 
     for (size_t i = 0; i < ARRAY_SIZE(what); i++)
         if (cli_given(&j->cli, what[i]))
-            return rc == CLI_OK ? contracts_check_mode(j) : rc;
+            return CLI_OK;
     return cli_usage(&j->cli, "say what to change: --asset, --mode, --client-ca, --expires, --lease-seconds, "
                               "--max-hw or --slot-ttl");
 }
@@ -190,14 +165,10 @@ static int contracts_add_ca(const struct admin_job *j, cJSON *body)
 /* What add and edit have in common. */
 static int contracts_describe(const struct admin_job *j, bool edit, cJSON *body)
 {
-    char name[ADMIN_REFERENCE_MAX];
-    uint64_t version;
-
-    if (j->asset) {
-        (void)admin_split_asset(j, "--asset", j->asset, true, name, &version);
-        cJSON_AddStringToObject(body, "asset_id", name);
-        if (version)
-            tb_json_add_uint(body, "version", version);
+    if (*j->asset) {
+        cJSON_AddStringToObject(body, "asset_id", j->asset);
+        if (j->version)
+            tb_json_add_uint(body, "version", j->version);
         else if (edit)
             cJSON_AddNullToObject(body, "version");
     }
@@ -253,7 +224,7 @@ static int contracts_add(struct admin_job *j)
 
 static int contracts_list(struct admin_job *j)
 {
-    _cleanup_free_ char *path = remote_query(strdup("contracts"), "asset_id", j->asset);
+    _cleanup_free_ char *path = remote_query(strdup("contracts"), "asset_id", j->asset_option);
     _cleanup_json_ cJSON *doc = NULL;
     cJSON *c;
     int rc;
@@ -302,13 +273,12 @@ static int contracts_revoke(struct admin_job *j)
     if (j->reason)
         cJSON_AddStringToObject(body, "reason", j->reason);
     rc = remote_change(&j->remote, "POST", path, body, &object, &c);
-    if (rc != CLI_OK || j->cli.json)
-        return rc == CLI_OK ? cli_print_json(c) : rc;
-    tbpkg_note(j->cli.quiet,
-               "Contract %s is refused (%s): its machines learn it at their next renewal, within %" PRIu64
-               " s.",
-               j->operand, admin_text(c, "reason"), admin_number(c, "lease_seconds"));
-    return CLI_OK;
+    if (rc != CLI_OK)
+        return rc;
+    return admin_print_done(
+        j, c,
+        "Contract %s is refused (%s): its machines learn it at their next renewal, within %" PRIu64 " s.",
+        j->operand, admin_text(c, "reason"), admin_number(c, "lease_seconds"));
 }
 
 static int contracts_allow(struct admin_job *j)
@@ -318,10 +288,9 @@ static int contracts_allow(struct admin_job *j)
     _cleanup_json_ cJSON *c = NULL;
     int rc = remote_change(&j->remote, "POST", path, NULL, &object, &c);
 
-    if (rc != CLI_OK || j->cli.json)
-        return rc == CLI_OK ? cli_print_json(c) : rc;
-    tbpkg_note(j->cli.quiet, "Contract %s is %s.", j->operand, admin_text(c, "state"));
-    return CLI_OK;
+    if (rc != CLI_OK)
+        return rc;
+    return admin_print_done(j, c, "Contract %s is %s.", j->operand, admin_text(c, "state"));
 }
 
 static int contracts_check_revoke(struct admin_job *j)

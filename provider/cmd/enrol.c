@@ -41,10 +41,8 @@ static int enrol_code(struct admin_job *j)
 static int enrol_list(struct admin_job *j)
 {
     _cleanup_free_ char *path = remote_query(strdup("codes"), "contract_id", j->contract);
-    _cleanup_json_ cJSON *doc = NULL;
-    int rc = remote_list(&j->remote, path, "codes", &doc);
 
-    return rc == CLI_OK ? admin_print_list(j, doc, "codes", enrol_columns, ARRAY_SIZE(enrol_columns)) : rc;
+    return admin_list(j, path, "codes", enrol_columns, ARRAY_SIZE(enrol_columns));
 }
 
 static int enrol_check_revoke(struct admin_job *j)
@@ -61,10 +59,9 @@ static int enrol_revoke(struct admin_job *j)
     _cleanup_json_ cJSON *code = NULL;
     int rc = remote_change(&j->remote, "DELETE", path, NULL, &object, &code);
 
-    if (rc != CLI_OK || j->cli.json)
-        return rc == CLI_OK ? cli_print_json(code) : rc;
-    tbpkg_note(j->cli.quiet, "Code %s of %s is over.", j->operand, admin_text(code, "contract_id"));
-    return CLI_OK;
+    if (rc != CLI_OK)
+        return rc;
+    return admin_print_done(j, code, "Code %s of %s is over.", j->operand, admin_text(code, "contract_id"));
 }
 
 static const struct admin_command enrol_commands[] = {

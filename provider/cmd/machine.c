@@ -34,13 +34,9 @@ static int machines_check(struct admin_job *j)
 static int machines_list(struct admin_job *j)
 {
     _cleanup_free_ char *path = remote_query(strdup("machines"), "contract_id", j->contract);
-    _cleanup_json_ cJSON *doc = NULL;
-    int rc;
 
     path = remote_query(path, "state", j->state);
-    rc = remote_list(&j->remote, path, "machines", &doc);
-    return rc == CLI_OK ? admin_print_list(j, doc, "machines", machines_columns, ARRAY_SIZE(machines_columns))
-                        : rc;
+    return admin_list(j, path, "machines", machines_columns, ARRAY_SIZE(machines_columns));
 }
 
 static int machines_change(struct admin_job *j, const char *path, const char *done)
@@ -52,10 +48,7 @@ static int machines_change(struct admin_job *j, const char *path, const char *do
     cJSON_AddStringToObject(body, "contract_id", j->operand);
     cJSON_AddStringToObject(body, "hw_id", j->machine);
     rc = remote_change(&j->remote, "POST", path, body, &object, &machine);
-    if (rc != CLI_OK || j->cli.json)
-        return rc == CLI_OK ? cli_print_json(machine) : rc;
-    tbpkg_note(j->cli.quiet, done, j->machine, j->operand);
-    return CLI_OK;
+    return rc == CLI_OK ? admin_print_done(j, machine, done, j->machine, j->operand) : rc;
 }
 
 static int machines_remove(struct admin_job *j)

@@ -7,6 +7,8 @@
 #include "provider/tbpkg.h"
 
 #define TB_OPTION_TARGET struct admin_job
+#define TOKEN_SCOPES "owner, publisher, support, auditor or replace"
+
 static const struct tb_option tokens_add_rows[] = {
     TB_OPTION(0, "scope", "SCOPE", TB_OPTION_LIST, scopes,
               "owner (everything), publisher (assets), support (contracts and machines), auditor (reads); "
@@ -27,19 +29,11 @@ static const struct table_column tokens_columns[] = {
 
 static int tokens_check_add(struct admin_job *j)
 {
-    static const char *const scopes[] = {"owner", "publisher", "support", "auditor", "replace"};
-
     if (j->scopes.n == 0)
         return cli_usage(&j->cli, "--scope is missing: what the token may do");
-    for (size_t i = 0; i < j->scopes.n; i++) {
-        size_t k = 0;
-
-        while (k < ARRAY_SIZE(scopes) && strcmp(scopes[k], j->scopes.v[i]) != 0)
-            k++;
-        if (k == ARRAY_SIZE(scopes))
-            return cli_usage(&j->cli, "--scope: owner, publisher, support, auditor or replace, not '%s'",
-                             j->scopes.v[i]);
-    }
+    for (size_t i = 0; i < j->scopes.n; i++)
+        if (!admin_word_is_of(TOKEN_SCOPES, j->scopes.v[i]))
+            return cli_usage(&j->cli, "--scope: " TOKEN_SCOPES ", not '%s'", j->scopes.v[i]);
     return CLI_OK;
 }
 
@@ -64,10 +58,7 @@ static int tokens_add(struct admin_job *j)
 
 static int tokens_list(struct admin_job *j)
 {
-    _cleanup_json_ cJSON *doc = NULL;
-    int rc = remote_list(&j->remote, "tokens", "tokens", &doc);
-
-    return rc == CLI_OK ? admin_print_list(j, doc, "tokens", tokens_columns, ARRAY_SIZE(tokens_columns)) : rc;
+    return admin_list(j, "tokens", "tokens", tokens_columns, ARRAY_SIZE(tokens_columns));
 }
 
 static int tokens_revoke(struct admin_job *j)
@@ -77,10 +68,7 @@ static int tokens_revoke(struct admin_job *j)
     _cleanup_json_ cJSON *token = NULL;
     int rc = remote_change(&j->remote, "DELETE", path, NULL, &object, &token);
 
-    if (rc != CLI_OK || j->cli.json)
-        return rc == CLI_OK ? cli_print_json(token) : rc;
-    tbpkg_note(j->cli.quiet, "Token %s is revoked.", j->operand);
-    return CLI_OK;
+    return rc == CLI_OK ? admin_print_done(j, token, "Token %s is revoked.", j->operand) : rc;
 }
 
 static const struct admin_command tokens_commands[] = {

@@ -14,8 +14,9 @@ static const struct tb_option usage_rows[] = {
               .set = admin_option_time, .want = ADMIN_TIME_WORDS),
     TB_OPTION(0, "to", "TIME", TB_OPTION_CALL, to_us, "up to here; the hour that begins then is not of it",
               .set = admin_option_time, .want = ADMIN_TIME_WORDS),
-    TB_OPTION(0, "by", "WHAT", TB_OPTION_STRING, by,
-              "a row for each contract, each machine, or each asset's key that was used [contract]"),
+    TB_OPTION(0, "by", "WHAT", TB_OPTION_CALL, by,
+              "a row for each contract, each machine, or each asset's key that was used [contract]",
+              .set = admin_option_word, .want = "contract, machine or key"),
     ROW_OF_CONTRACT,
     TB_OPTION(0, "csv", NULL, TB_OPTION_FLAG, csv, "a line for each counter, for a spreadsheet"),
     ROWS_REMOTE,
@@ -48,8 +49,6 @@ static const struct table_column log_columns[] = {
 
 static int usage_check(struct admin_job *j)
 {
-    if (j->by && strcmp(j->by, "contract") != 0 && strcmp(j->by, "machine") != 0 && strcmp(j->by, "key") != 0)
-        return cli_usage(&j->cli, "--by: contract, machine or key, not '%s'", j->by);
     if (j->from_us && j->to_us && j->from_us >= j->to_us)
         return cli_usage(&j->cli, "--from must be before --to");
     if (j->csv && j->cli.json)

@@ -368,7 +368,7 @@ def test_listings_of_every_kind(plane, client):
     assert out[1].split() == ["acme-1", "m-1", "12", "3400", "560"]
     assert "from=2026-11-01T00%3A00%3A00Z" in plane.seen[-1][1] and "to=2026-12-01" in plane.seen[-1][1]
     assert client.run("usage", "--csv").stdout == "contract_id,hw_id,asset_id,counter,used\nacme-1,,,requests,12\n"
-    for wrong in (["--from", "2026-12-01", "--to", "2026-11-01"], ["--by", "month"], ["--from", "yesterday"], ["--csv", "--json"]):
+    for wrong in (["--from", "2026-12-01", "--to", "2026-11-01"], ["--by", "month"], ["--by", "or"], ["--by", ""], ["--from", "yesterday"], ["--csv", "--json"]):
         client.run("usage", *wrong, rc=2)
 
 
