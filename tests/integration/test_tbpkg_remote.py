@@ -428,33 +428,62 @@ def test_nothing_that_a_server_says_acts_on_a_terminal(plane, client, monkeypatc
     client.run("enrol", "acme-1", rc=1)
 
 
-def test_no_proxy_reads_the_token_on_its_way_to_this_machine(tmp_path):
-    asked = {"plane": [], "proxy": []}
+@pytest.fixture
+def plain(tmp_path):
+    """Two control planes without TLS, and tbpkg with a token for the first. answers[who]: what it adds to its answers."""
+    class Plain:
+        def __init__(self):
+            self.asked, self.answers = {"plane": [], "other": []}, {"plane": (200, {}), "other": (200, {})}
+            self.servers = {who: self.serve(who) for who in self.asked}
+            self.url = {who: f"http://127.0.0.1:{s.server_port}" for who, s in self.servers.items()}
+            (tmp_path / "token").write_text(TOKEN + "\n")
 
-    def serve(who):
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                asked[who].append(self.path)
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(json.dumps(WHO).encode())
+        def serve(self, who):
+            plain = self
 
-            def log_message(self, *args):
-                pass
+            class Handler(http.server.BaseHTTPRequestHandler):
+                def handle_any(self):
+                    plain.asked[who].append(self.path)
+                    status, headers = plain.answers[who]
+                    self.send_response(status)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(json.dumps(WHO).encode())
+                do_GET = do_POST = handle_any
 
-        s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=s.serve_forever, args=(0.05,), daemon=True).start()
-        return s
-    servers = {who: serve(who) for who in asked}
-    url = {who: f"http://127.0.0.1:{s.server_port}" for who, s in servers.items()}
-    token = tmp_path / "token"
-    token.write_text(TOKEN + "\n")
-    subprocess.run([tbsys.program("tbpkg"), "whoami", "--insecure-http", "--token-file", token, "--edc-endpoint", url["plane"]], timeout=60, check=True,
-                   env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "http_proxy": url["proxy"], "ALL_PROXY": url["proxy"]}, capture_output=True)
-    assert asked == {"plane": ["/api/v1/admin/whoami"], "proxy": []}
-    for s in servers.values():
+                def log_message(self, *args):
+                    pass
+
+            s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            threading.Thread(target=s.serve_forever, args=(0.05,), daemon=True).start()
+            return s
+
+        def run(self, *args, **env):
+            return subprocess.run([tbsys.program("tbpkg"), *args, "--insecure-http", "--token-file", tmp_path / "token", "--edc-endpoint", self.url["plane"]],
+                                  timeout=60, check=False, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **env}, capture_output=True, text=True)
+
+    p = Plain()
+    yield p
+    for s in p.servers.values():
         s.shutdown()
         s.server_close()
+
+
+def test_no_proxy_reads_the_token_on_its_way_to_this_machine(plain):
+    assert plain.run("whoami", http_proxy=plain.url["other"], ALL_PROXY=plain.url["other"]).returncode == 0
+    assert plain.asked == {"plane": ["/api/v1/admin/whoami"], "other": []}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("args", [["whoami"], ["contract", "allow", "acme-1"]], ids=["read", "change"])
+def test_a_token_goes_where_it_was_sent_and_no_further(plain, args, status):
+    for where in (plain.url["other"] + "/elsewhere", "/elsewhere"):
+        plain.answers["plane"] = (status, {"Location": where})
+        plain.asked["plane"].clear()
+        r = plain.run(*args)
+        assert r.returncode == 1 and f"answered {status}; check --edc-endpoint" in r.stderr, r.stderr
+        assert len(plain.asked["plane"]) == 1 and plain.asked["other"] == []
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------

@@ -316,6 +316,19 @@ def test_two_at_once(place):
     place.check_stored()
 
 
+def test_a_journal_that_does_not_reach_the_disk(place):
+    """A hash that only the page cache has is lost with the power, and what left by then could be sealed otherwise: nothing leaves."""
+    env = place.env()
+    env["ASAN_OPTIONS"] = ":".join(filter(None, [env.get("ASAN_OPTIONS"), "detect_leaks=0"]))  # which needs ptrace itself
+    r = subprocess.run(["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO", *place.argv()],
+                       env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert r.returncode == 1 and f"{place.journal}: Input/output error" in r.stderr, r.stderr
+    assert place.proxy.count(**PUT_BLOCK) == 0
+    place.run()
+    place.check_stored()
+    place.check_sent()
+
+
 def test_a_disk_that_is_full(place):
     """The journal cannot be written: nothing more is sent."""
     limit = ["/usr/bin/prlimit", "--fsize=1500"]

@@ -4,7 +4,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "common/units.h"
@@ -96,12 +98,58 @@ static void test_the_rate_is_a_recent_one(void **state)
     assert_int_equal(progress_rate(&p, now + 100 * TB_USEC_PER_SEC, bytes), 0); /* nothing since */
 }
 
+/* The rates of the events that are told; -1 where an event has none. */
+static size_t told_rates(void (*tell)(void), long long *rates, size_t max)
+{
+    char line[512];
+    int old = dup(STDERR_FILENO);
+    FILE *f = tmpfile();
+    size_t n = 0;
+
+    assert_non_null(f);
+    dup2(fileno(f), STDERR_FILENO);
+    cli_progress_as_json(true);
+    tell();
+    cli_progress_as_json(false);
+    dup2(old, STDERR_FILENO);
+    close(old);
+    rewind(f);
+    while (n < max && fgets(line, sizeof(line), f)) {
+        const char *rate = strstr(line, "\"bytes_per_second\":");
+
+        rates[n++] = rate ? atoll(strchr(rate, ':') + 1) : -1;
+    }
+    fclose(f);
+    return n;
+}
+
+static void tell_a_resume(void)
+{
+    struct cli_progress p = cli_progress_start(false, "Uploading", 30 * GIB);
+
+    p.there = 20 * GIB;
+    p.told_us = 0; /* long ago */
+    cli_progress(&p, 20 * GIB, 30 * GIB);
+    p.there = 30 * GIB;
+    cli_progress_finish(&p, 30 * GIB);
+}
+
+static void test_what_was_there_before_is_no_rate(void **state)
+{
+    long long rates[3];
+
+    assert_int_equal(told_rates(tell_a_resume, rates, ARRAY_SIZE(rates)), 2);
+    assert_int_equal(rates[0], 0);
+    assert_int_equal(rates[1], 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_fits_is_shown),
         cmocka_unit_test(test_it_fits_at_every_width),
         cmocka_unit_test(test_the_rate_is_a_recent_one),
+        cmocka_unit_test(test_what_was_there_before_is_no_rate),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
