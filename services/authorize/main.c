@@ -530,6 +530,10 @@ static int daemon_start(struct daemon *d)
     r = authorize_client_key_check(&d->cfg);
     if (r < 0)
         return r;
+    /* Whoever sees the lease's file may send SIGHUP. */
+    d->signal_fd = tb_signals_open((const int[]){SIGHUP, 0});
+    if (d->signal_fd < 0)
+        return tb_error_errno(d->signal_fd, "cannot wait for signals");
     tb_lease_init(&d->lease, d->cfg.lease_grace_us, &now);
     /* Before anything else: a restart never clears a suspension. */
     r = files_start(d, &now);
@@ -538,10 +542,7 @@ static int daemon_start(struct daemon *d)
     d->releases.listen_fd = keys_listen(d);
     if (d->releases.listen_fd < 0)
         return d->releases.listen_fd;
-    d->signal_fd = tb_signals_open((const int[]){SIGHUP, 0});
     d->timer_fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (d->signal_fd < 0)
-        return tb_error_errno(d->signal_fd, "cannot wait for signals");
     if (d->timer_fd < 0)
         return tb_error_errno(-errno, "cannot make a timer");
     r = authorize_exchange_new(&d->cfg, &d->exchange);

@@ -77,6 +77,22 @@ def test_the_end_of_the_marketplace_subscription_denies_whatever_the_control_pla
     assert w.key() == bytes.fromhex(KEY)
 
 
+def test_whoever_sees_the_lease_may_send_a_signal(world):
+    """The file is there before the answer; SIGHUP at that moment asks again, and ends nothing."""
+    w = world(denied("subscription_inactive"), start=False)
+    lease = w.run / "lease.json"
+    for _ in range(20):
+        lease.unlink(missing_ok=True)
+        w.start()
+        while w.daemon.running() and not lease.exists():
+            pass
+        w.ask_now()
+        wait_for(lambda: w.daemon.rc is not None or "SIGHUP: asking" in w.log(), 20, "the signal to be taken")
+        assert w.daemon.rc is None
+        w.daemon.kill()
+        (w.dir / "log").unlink()
+
+
 def test_renewals_carry_the_usage_report(world):
     w = world(lambda n: grant(lease=3))
     report = w.dir / "r/tb-billing/report.json"
