@@ -30,14 +30,23 @@ def utc(seconds):
 
 
 def grant(lease=3600, n=0, sas_seconds=3600, **more):
-    se = utc(sas_seconds)[:19].replace(":", "%3A") + "Z"
-    body = {"status": "authorized", "decryption_key_hex": KEY,
-            "sas_url": f"https://blob.example/models/a/model.tbenc?n={n}&se={se}&sig=SECRETSIGNATURE",
-            "manifest_url": f"https://blob.example/models/a/model.manifest.json?n={n}&se={se}&sig=SECRETSIGNATURE"}
-    if lease is not None:
-        body["expires_at"] = utc(lease)
-    body.update(more)
-    return 200, {}, json.dumps(body).encode()
+    """An answer whose times count from when it is sent: a slow machine must not be granted a lease that is over."""
+    def body():
+        se = utc(sas_seconds)[:19].replace(":", "%3A") + "Z"
+        body = {"status": "authorized", "decryption_key_hex": KEY,
+                "sas_url": f"https://blob.example/models/a/model.tbenc?n={n}&se={se}&sig=SECRETSIGNATURE",
+                "manifest_url": f"https://blob.example/models/a/model.manifest.json?n={n}&se={se}&sig=SECRETSIGNATURE"}
+        if lease is not None:
+            body["expires_at"] = utc(lease)
+        body.update(more)
+        return json.dumps(body).encode()
+
+    return 200, {}, body
+
+
+def sent(answer):
+    status, headers, body = answer
+    return status, headers, body() if callable(body) else body
 
 
 def denied(reason="contract_invalid"):
@@ -76,7 +85,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         answer = plane.answer(n) if callable(plane.answer) else plane.answer
         if callable(answer):
             return answer(self)
-        status, headers, data = answer
+        status, headers, data = sent(answer)
         self.send_response(status)
         for k, v in {"Content-Length": str(len(data)), **headers}.items():
             self.send_header(k, v)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from authorize_world import KEY, ca, grant, utc, world  # noqa: F401
+from authorize_world import KEY, ca, grant, sent, utc, world  # noqa: F401
 from tbsys import wait_for
 
 
@@ -50,7 +50,7 @@ def test_an_outage_is_seen_between_renewals(world):  # noqa: F811
 
 def test_the_date_of_the_answer_tells_the_clock(world):  # noqa: F811
     def yesterday(handler):
-        status, _, body = grant()
+        status, _, body = sent(grant())
         handler.send_response_only(status)
         handler.send_header("Date", email.utils.formatdate(time.time() - 86400, usegmt=True))
         handler.send_header("Content-Length", str(len(body)))

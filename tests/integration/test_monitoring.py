@@ -18,7 +18,7 @@ import time
 import pytest
 import yaml
 
-from authorize_world import Plane, denied, grant
+from authorize_world import Plane, denied, grant, sent
 from fake_systemd import FakeSystemd
 from proxy_daemon import Proxy, boottime_us, make  # noqa: F401
 from tbsys import CA, Daemon, program, unix_listener, wait_for
@@ -113,7 +113,7 @@ class Machine:
                                      "TB_RUN_DIR": tmp / "run", "TB_STATE_DIR": tmp / "state"})
 
     def _grant(self, handler):
-        status, _, body = self.answer
+        status, _, body = sent(self.answer)
         handler.send_response_only(status)
         handler.send_header("Date", email.utils.formatdate(time.time() - self.date_ahead, usegmt=True))
         handler.send_header("Content-Length", str(len(body)))
