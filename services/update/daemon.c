@@ -66,18 +66,31 @@ static const char *updater_when(const struct update_facts *f)
     return names[f->policy.mode];
 }
 
+/* After a switch that came to nothing the version before is loaded again; those who wait go on doing so. */
+static bool updater_is_on_way_back(const struct update_daemon *d)
+{
+    const struct update_facts *f = &d->facts;
+
+    return f->now_boot_us < d->hold_until_us && f->lease_serving && f->has_serving && !f->choice.previous &&
+           f->healthy != f->choice.version;
+}
+
 static void updater_describe(const struct update_daemon *d, struct tb_update *u)
 {
     const struct update_facts *f = &d->facts;
     enum tb_update_phase phase = d->memory.phase;
-    bool pending = phase != TB_UPDATE_NONE;
+    bool back = phase != TB_UPDATE_FAILED && updater_is_on_way_back(d), pending;
 
+    if (back)
+        phase = TB_UPDATE_SWITCHING;
+    pending = phase != TB_UPDATE_NONE;
     memset(u, 0, sizeof(*u)); /* it is compared as bytes */
     u->phase = phase;
     u->serving = f->loaded ? f->loaded : f->choice.previous ? f->choice.previous : f->choice.version;
     snprintf(u->when, sizeof(u->when), "%s", updater_when(f));
     if (pending)
-        u->next = phase == TB_UPDATE_SWITCHING && f->choice.previous ? f->choice.version : f->wanted;
+        u->next =
+            back || (phase == TB_UPDATE_SWITCHING && f->choice.previous) ? f->choice.version : f->wanted;
     if (phase == TB_UPDATE_READY && f->policy.mode == TB_UPDATE_WINDOW)
         u->switch_at_real_us = (uint64_t)tb_update_window_next(&f->policy, f->now) * TB_USEC_PER_SEC;
     if (phase == TB_UPDATE_FAILED)
@@ -303,13 +316,15 @@ static void updater_hear(struct update_daemon *d)
 
 static bool updater_is_busy(const struct update_daemon *d)
 {
-    return d->memory.phase == TB_UPDATE_DRAINING || d->memory.phase == TB_UPDATE_SWITCHING;
+    return d->memory.phase == TB_UPDATE_DRAINING || d->memory.phase == TB_UPDATE_SWITCHING ||
+           updater_is_on_way_back(d);
 }
 
 static void updater_step(struct update_daemon *d)
 {
     uint64_t now = tb_now_boottime_us();
     bool ask = updater_is_busy(d) && now - d->asked_systemd_us >= SYSTEMD_EVERY_US;
+    enum tb_update_phase before;
     const char *why = "";
     enum update_action a;
 
@@ -326,7 +341,11 @@ static void updater_step(struct update_daemon *d)
     if (d->failure.version && d->facts.wanted && d->facts.wanted != d->failure.version)
         updater_forgive(d);
     d->facts.failed = d->failure.version;
+    before = d->memory.phase;
     a = update_decide(&d->facts, &d->memory, &why);
+    if (before == TB_UPDATE_DRAINING && d->memory.phase != before &&
+        d->memory.phase != TB_UPDATE_SWITCHING) /* and nothing was stopped */
+        d->hold_until_us = 0;
     updater_do(d, a, why);
     if (d->memory.phase == TB_UPDATE_NONE)
         d->facts.asked = false;
@@ -431,6 +450,7 @@ int update_run(const struct tb_config *c)
     tb_notify_stopping();
     /* A stop is a suspension or a restart: what is under way goes on from the files, nobody waits for it. */
     d.memory.phase = TB_UPDATE_NONE;
+    d.hold_until_us = 0;
     if (d.written.hold_until_boot_us)
         updater_tell(&d);
     tb_close(d.signal_fd);

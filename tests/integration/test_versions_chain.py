@@ -260,6 +260,27 @@ def test_who_comes_while_a_version_fails_is_served_by_the_one_before(fleet):
     assert set(answers) == {(200, 1)}, set(answers)
 
 
+@pytest.mark.parametrize("then", ["the one before", "another one"])
+def test_who_comes_while_a_promotion_is_taken_back_is_served_by_the_one_before(fleet, then):
+    """In the middle of the switch: nothing has failed that could be told, and still nobody is refused."""
+    fleet.start(bus=fleet.bus, TB_SWITCH_TIMEOUT="8s")
+    bad = fleet.publish(b"is never well")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=bad)
+    clients = Clients(fleet)
+    fleet.tell("switch")
+    fleet.wait_update("switching", next=bad)
+    if then == "the one before":
+        fleet.promote(1)
+    else:
+        fleet.publish(b"three")
+    fleet.ask_now()
+    fleet.wait_update(*(["none"] if then == "the one before" else ["ready"]), serving=1)
+    fleet.chain.wait_state("Ready")
+    answers = clients.stop()
+    assert set(answers) == {(200, 1)}, set(answers)
+
+
 def test_a_complete_version_that_is_lost_is_fetched_again(fleet):
     fleet.start(bus=fleet.bus)
     n = fleet.publish(b"two")
