@@ -219,6 +219,8 @@ static void updater_back(struct update_daemon *d, const char *why)
     if (*d->back_why)
         snprintf(text, sizeof(text), "%s", d->back_why);
     (void)update_systemctl("stop", RUNTIME_UNIT);
+    if (d->facts.wanted == version) /* first: one that is killed in between does not try it again */
+        updater_fail(d, version, text);
     if (update_wish(d->cfg->run_dir, "back", 0) != 0) {
         snprintf(d->back_why, sizeof(d->back_why), "%s", text);
         d->memory.trial_until_us = d->memory.again_at_us = d->facts.now_boot_us + WISH_AGAIN_US;
@@ -227,8 +229,6 @@ static void updater_back(struct update_daemon *d, const char *why)
     }
     *d->back_why = '\0';
     updater_mark_trial(d, false);
-    if (d->facts.wanted == version)
-        updater_fail(d, version, text);
     updater_log(TB_LOG_ERR, TB_EVENT_UPDATE_FAILED, version, "is not served, back to the one before", text);
     updater_start_runtime();
 }
@@ -423,7 +423,8 @@ static void updater_resume(struct update_daemon *d)
     if (left.phase == TB_UPDATE_SWITCHING)
         updater_start_runtime();
     d->facts.asked = left.phase == TB_UPDATE_DRAINING ||
-                     (left.phase == TB_UPDATE_SWITCHING && left.next != d->facts.choice.version);
+                     (left.phase == TB_UPDATE_SWITCHING && left.next != d->facts.choice.version &&
+                      left.next != d->failure.version);
 }
 
 int update_run(const struct tb_config *c)

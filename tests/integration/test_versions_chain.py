@@ -281,6 +281,24 @@ def test_who_comes_while_a_promotion_is_taken_back_is_served_by_the_one_before(f
     assert set(answers) == {(200, 1)}, set(answers)
 
 
+def test_a_kill_on_the_way_back_does_not_try_the_failed_version_again(fleet):
+    """As the kill leaves it, after serving.json names the version before and before anything is said of it."""
+    fleet.start(bus=fleet.bus, TB_SWITCH_TIMEOUT="8s")
+    bad = fleet.publish(b"is never well")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=bad)
+    fleet.tell("switch")
+    fleet.wait_update("switching", next=bad)
+    told = fleet.chain.run / "tb-update" / "update.json"
+    before = told.read_text()
+    fleet.wait_update("failed", serving=1, next=bad)
+    told.write_text(before)
+    os.kill(fleet.chain.pid("tb-update"), signal.SIGKILL)
+    fleet.wait_update("failed", serving=1, next=bad)
+    fleet.chain.wait_state("Ready")
+    assert (fleet.chain.log_dir / "tb-update.log").read_text().count(f"version {bad} is switched to") == 1
+
+
 def test_a_complete_version_that_is_lost_is_fetched_again(fleet):
     fleet.start(bus=fleet.bus)
     n = fleet.publish(b"two")
