@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* State files that are gone or cannot be read, and usage that is not booked. */
+/* State files that are gone or cannot be read, usage that is not booked, and another version on its way. */
 #include "causes_testing.h"
 
 static void billing_stuck(void)
@@ -39,6 +39,51 @@ static void counters_lost(void)
            "/s/usage was removed, and cannot be written again: No space left on device");
 }
 
+/* --- another version ------------------------------------------------------------------------------------ */
+
+static void update_is(enum tb_update_phase phase, const char *reason)
+{
+    s.facts.update = (struct tb_update){.phase = phase, .serving = 1, .next = 2};
+    snprintf(s.facts.update.reason, sizeof(s.facts.update.reason), "%s", reason);
+}
+
+static void version_waits(void)
+{
+    update_is(TB_UPDATE_READY, "");
+}
+
+static void version_drains(void)
+{
+    update_is(TB_UPDATE_DRAINING, "");
+}
+
+/* The runtime was stopped, and the model is decrypted. */
+static void version_is_loaded(void)
+{
+    update_is(TB_UPDATE_SWITCHING, "");
+    proxy_says("Decrypt", "waiting_for_runtime");
+    unit("tb-runtime.service", "inactive", "dead");
+    s.facts.delivery.work = TB_WORK_ABSENT;
+}
+
+/* It is started again: whether that helps tb-update finds out. */
+static void version_dies(void)
+{
+    version_is_loaded();
+    unit("tb-runtime.service", "activating", "auto-restart")->exit_code = 1;
+}
+
+static void version_failed(void)
+{
+    update_is(TB_UPDATE_FAILED, "the runtime does not start with it");
+}
+
+static void version_not_downloaded(void)
+{
+    update_is(TB_UPDATE_DOWNLOADING, "not enough disk space in /mnt/resource/trustbridge");
+    unit("tb-next.service", "failed", "failed")->exit_code = 74;
+}
+
 static const struct row rows[] = {
     {{delivery_removed},
      TB_STATUS_CRITICAL,
@@ -66,6 +111,34 @@ static const struct row rows[] = {
      1,
      "usage has not been booked for 1 h",
      "tb-billing.service"},
+    {{version_waits}, TB_STATUS_OK, TB_STATUS_READY, 0, NULL, NULL},
+    {{version_drains}, TB_STATUS_OK, TB_STATUS_READY, 0, NULL, NULL},
+    {{version_is_loaded}, TB_STATUS_OK, TB_STATUS_NOT_READY, 0, NULL, NULL},
+    {{version_dies}, TB_STATUS_OK, TB_STATUS_NOT_READY, 0, NULL, NULL},
+    {{version_is_loaded, full_run},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     1,
+     "the disk of /run is full",
+     "du"},
+    {{version_is_loaded, suspended},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     1,
+     "refuses this contract",
+     NULL},
+    {{version_failed},
+     TB_STATUS_WARNING,
+     TB_STATUS_READY,
+     1,
+     "version 2 did not serve, and this machine went back to the one before: the runtime does not start",
+     "tb-update retry"},
+    {{version_not_downloaded},
+     TB_STATUS_WARNING,
+     TB_STATUS_READY,
+     1,
+     "version 2 cannot be downloaded: not enough disk space",
+     "-u tb-next"},
 };
 
 static void test_each_condition(void **unused)
