@@ -26,7 +26,7 @@ int tb_update_policy_parse(const char *s, struct tb_update_policy *ret);
 
 /* Is it open at this time? */
 bool tb_update_window_open(const struct tb_update_policy *p, time_t now);
-/* When it is next open, from now on. 0: not within nine days. */
+/* When it is next open, from now on. 0: not within 15 days. */
 time_t tb_update_window_next(const struct tb_update_policy *p, time_t now);
 
 #endif

@@ -15,10 +15,8 @@ static enum tb_status_level check_level(const struct tb_snapshot *s, const struc
 
     if (c->exit_code == TB_STATUS_UNKNOWN)
         return TB_STATUS_UNSURE;
-    /* On its way, with nothing wrong: not served yet, and no alarm. Another version is on its way as planned,
-     * and requests wait for it. */
-    if (c->exit_code != TB_STATUS_READY &&
-        !(tb_status_is_switching(s) && c->n_problems == 0 && strcmp(c->state, "Suspended") != 0))
+    /* On its way, with nothing wrong: not served yet, and no alarm. */
+    if (c->exit_code != TB_STATUS_READY && !tb_status_requests_wait(s, c))
         level = c->n_problems > 0 || strcmp(c->state, "Suspended") == 0 || strcmp(c->state, "Down") == 0
                     ? TB_STATUS_CRITICAL
                     : TB_STATUS_WARNING;

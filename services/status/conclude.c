@@ -145,7 +145,7 @@ static void conclude_contact_remedy(struct tb_status_problem *p, const char *why
 static void conclude_lease(struct tb_status_work *w)
 {
     const struct tb_facts *f = &w->s->facts;
-    bool ready = strcmp(w->c->state, "Ready") == 0;
+    bool ready = strcmp(w->c->state, "Ready") == 0 || tb_status_requests_wait(w->s, w->c);
     const char *why = f->lease_reason;
     struct tb_status_problem *p;
 

@@ -25,7 +25,8 @@ bool tb_status_explains(const struct tb_status_work *w, const char *unit)
 /* What the state waits for, or ended by, keeps requests from being served; the rest is for later. */
 enum tb_status_level tb_status_work_level(const struct tb_status_work *w)
 {
-    return w->c->exit_code == TB_STATUS_READY ? TB_STATUS_WARNING : TB_STATUS_CRITICAL;
+    return w->c->exit_code == TB_STATUS_READY || tb_status_requests_wait(w->s, w->c) ? TB_STATUS_WARNING
+                                                                                     : TB_STATUS_CRITICAL;
 }
 
 /* What a program meant by its exit code; "" for a code that is nobody's. */

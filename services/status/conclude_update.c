@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "status/conclude.h"
 
+#include <string.h>
+
 #include "common/units.h"
 
 bool tb_status_is_switching(const struct tb_snapshot *s)
@@ -8,6 +10,12 @@ bool tb_status_is_switching(const struct tb_snapshot *s)
     const struct tb_update *u = &s->facts.update;
 
     return u->phase == TB_UPDATE_DRAINING || u->phase == TB_UPDATE_SWITCHING;
+}
+
+bool tb_status_requests_wait(const struct tb_snapshot *s, const struct tb_conclusion *c)
+{
+    return tb_status_is_switching(s) && s->boottime_us < s->facts.update.hold_until_boot_us &&
+           strcmp(c->state, "Suspended") != 0 && strcmp(c->state, "Down") != 0;
 }
 
 /* While one version is replaced by another the runtime is stopped, and nothing is wrong: what goes wrong

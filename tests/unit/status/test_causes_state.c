@@ -44,6 +44,8 @@ static void counters_lost(void)
 static void update_is(enum tb_update_phase phase, const char *reason)
 {
     s.facts.update = (struct tb_update){.phase = phase, .serving = 1, .next = 2};
+    if (phase == TB_UPDATE_DRAINING || phase == TB_UPDATE_SWITCHING)
+        s.facts.update.hold_until_boot_us = s.boottime_us + 1;
     snprintf(s.facts.update.reason, sizeof(s.facts.update.reason), "%s", reason);
 }
 
@@ -71,6 +73,13 @@ static void version_dies(void)
 {
     version_is_loaded();
     unit("tb-runtime.service", "activating", "auto-restart")->exit_code = 1;
+}
+
+/* TB_SWITCH_HOLD is over: requests are refused. */
+static void version_takes_long(void)
+{
+    version_is_loaded();
+    s.facts.update.hold_until_boot_us = s.boottime_us;
 }
 
 static void version_failed(void)
@@ -115,6 +124,15 @@ static const struct row rows[] = {
     {{version_drains}, TB_STATUS_OK, TB_STATUS_READY, 0, NULL, NULL},
     {{version_is_loaded}, TB_STATUS_OK, TB_STATUS_NOT_READY, 0, NULL, NULL},
     {{version_dies}, TB_STATUS_OK, TB_STATUS_NOT_READY, 0, NULL, NULL},
+    {{version_takes_long}, TB_STATUS_WARNING, TB_STATUS_NOT_READY, 0, NULL, NULL},
+    {{version_is_loaded, low_var}, TB_STATUS_WARNING, TB_STATUS_NOT_READY, 1, "is getting full", "df -h"},
+    {{version_takes_long, low_var}, TB_STATUS_CRITICAL, TB_STATUS_NOT_READY, 1, "is getting full", "df -h"},
+    {{version_is_loaded, unreachable},
+     TB_STATUS_WARNING,
+     TB_STATUS_NOT_READY,
+     1,
+     "the control plane does not answer",
+     "serving goes on"},
     {{version_is_loaded, full_run},
      TB_STATUS_CRITICAL,
      TB_STATUS_NOT_READY,
