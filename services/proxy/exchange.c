@@ -74,13 +74,6 @@ static void exchange_fail(struct tb_exchange *ex, bool close)
         tb_connection_abort(ex->connection);
 }
 
-static void exchange_reply_preflight(struct tb_exchange *ex, bool close)
-{
-    struct tb_reply r = {.status = TB_HTTP_NO_CONTENT};
-
-    exchange_reply(ex, &r, close);
-}
-
 static void exchange_read_credentials(const struct tb_request *rq, struct tb_credentials *ret)
 {
     *ret = (struct tb_credentials){0};
@@ -275,7 +268,7 @@ static bool exchange_admit(struct tb_exchange *ex, const struct tb_request *rq,
         memcpy(ex->key_name, result.key->name, sizeof(ex->key_name));
         ex->account = tb_key_account_use(result.key);
     }
-    if (ex->error.status || ex->preflight)
+    if (ex->error.status || ex->preflight || rq->gone)
         return false;
     tb_metering_begin(ex, rq);
     if (ex->edits)
@@ -292,7 +285,7 @@ static int exchange_decide(struct tb_exchange *ex, const struct tb_request *rq, 
 
     if (r < 0)
         return r;
-    if (rq->refusal.status) {
+    if (rq->refusal.status && !rq->gone) {
         tb_http_error_set(&ex->error, rq->refusal.status, rq->refusal.code, "%s", rq->refusal.why);
         exchange_reply_error(ex, true);
         return 0;
@@ -306,8 +299,13 @@ static int exchange_decide(struct tb_exchange *ex, const struct tb_request *rq, 
             tb_connection_continue(ex->connection);
         return 0;
     }
+    if (rq->gone) { /* whatever it would have been told: nobody hears it */
+        ex->error.status = 0;
+        tb_connection_abort(ex->connection);
+        return 0;
+    }
     if (ex->preflight) {
-        exchange_reply_preflight(ex, rq->expect_continue);
+        exchange_reply(ex, &(struct tb_reply){.status = TB_HTTP_NO_CONTENT}, rq->expect_continue);
         return 0;
     }
     /* A client that waits for 100 Continue must not be told to go on, and a large body is not worth

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import threading
 import time
 import types
@@ -404,6 +405,45 @@ def test_what_is_in_flight_ends_before_the_switch(fleet):
     assert fleet.served() == (200, 2), "who comes now waits, and is served by the new one"
     t.join()
     assert answers == [(200, 1)]
+
+
+def held_client(fleet, half=False):
+    """Sends a request that has to wait, and closes its side, or goes."""
+    s = socket.create_connection(("127.0.0.1", fleet.chain.public_port))
+    name = "held-half" if half else "held-gone"
+    s.sendall(f"POST /v1/held HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nX-Request-Id: {name}\r\nConnection: close\r\n\r\n0".encode())
+    if half:
+        s.shutdown(socket.SHUT_WR)
+        return s
+    return s.close()
+
+
+def audited(fleet, request_id):
+    return [r for r in fleet.chain.audit() if r.get("request_id") == request_id]
+
+
+def test_a_client_that_goes_while_it_waits_is_served_nothing(fleet):
+    """And one that has only closed its side gets its answer."""
+    fleet.start(bus=fleet.bus)
+    fleet.publish(b"two")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=2)
+    t = threading.Thread(target=lambda: fleet.served(6))
+    t.start()
+    wait_for(lambda: "tb_requests_in_flight 1" in metrics(fleet), what="the request in flight")
+    fleet.tell("switch")
+    fleet.wait_update("draining")
+    held_client(fleet)
+    waiting = held_client(fleet, half=True)
+    wait_for(lambda: audited(fleet, "held-gone"), what="the record of the one that has gone")
+    assert fleet.update()["state"] == "draining", "it waited for nothing"
+    gone, = audited(fleet, "held-gone")
+    assert (gone["status"], gone["error"], gone["bytes_in"], gone["req_complete"]) == (499, "client_closed", 0, False)
+    fleet.wait_update("none", serving=2)
+    with waiting, waiting.makefile("rb") as f:
+        answer = f.read()
+    assert b"HTTP/1.1 200 " in answer and answer.endswith(fleet.sha[2].encode()), answer
+    t.join()
 
 
 def metrics(fleet):

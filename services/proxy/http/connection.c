@@ -139,6 +139,8 @@ static void connection_start_request(struct tb_connection *c, struct tb_request 
 
     if (c->plain_http)
         rq->refusal = plain;
+    rq->gone = c->waited && (c->io.reset || c->broken);
+    c->waited = false;
     c->state = TB_CONNECTION_REQUEST;
     c->scan = (struct tb_request_scan){0};
     c->line_us = c->slow_us = c->bytes_in = c->bytes_out = c->looked_in = c->looked_out = 0;
@@ -192,15 +194,6 @@ static void connection_head_cut(struct tb_connection *c)
         tb_connection_close(c, TB_END_GONE);
 }
 
-/* A client that is gone waits for nothing. */
-static bool connection_shall_wait(const struct tb_connection *c)
-{
-    bool (*hold)(void *, const char *, size_t) = c->port->handler->hold;
-
-    return hold && !c->io.reset && !c->plain_http && !c->port->draining &&
-           hold(c->port->arg, c->in + c->raw, c->len - c->raw);
-}
-
 /* True when the state has changed. */
 static bool connection_read_head(struct tb_connection *c)
 {
@@ -208,8 +201,7 @@ static bool connection_read_head(struct tb_connection *c)
         struct tb_request *rq = &c->port->request;
         ssize_t n = 0;
 
-        c->held = c->len > c->raw && connection_shall_wait(c);
-        if (c->held)
+        if (tb_connection_shall_wait(c))
             return false;
         if (c->len > c->raw)
             n = tb_request_parse(c->in + c->raw, c->len - c->raw, &c->scan, rq);
@@ -577,7 +569,7 @@ void tb_connection_look(struct tb_connection *c, uint64_t now_us, uint64_t elaps
             tb_connection_close(c, TB_END_SLOW);
         return;
     case TB_CONNECTION_HEAD:
-        return c->held ? tb_connection_later(c) : connection_look_head(c, now_us);
+        return c->held ? tb_connection_look_held(c, now_us) : connection_look_head(c, now_us);
     case TB_CONNECTION_REQUEST:
         return connection_look_request(c, now_us, elapsed_us);
     case TB_CONNECTION_LINGER:

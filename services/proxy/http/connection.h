@@ -63,7 +63,8 @@ struct tb_handler {
      * once, without an answer. */
     void *(*begin)(void *arg, struct tb_connection *c, const struct tb_request *rq);
     /* Asked before the head at p is looked at, as far as it is here: true when it shall wait. It is asked
-     * again after each look, and at tb_listener_release(). NULL: none waits. */
+     * again after each look, and at tb_listener_release(). A client that goes away meanwhile begins its
+     * request with rq->gone. NULL: none waits. */
     bool (*hold)(void *arg, const char *p, size_t n);
     /* Bytes of the body. Returns how many were taken; when fewer than n, tb_connection_resume() asks for
      * the next call. */
@@ -140,6 +141,7 @@ struct tb_connection {
     bool plain_http; /* on a TLS port: each request is refused */
     bool kept;       /* not its first request */
     bool held;       /* its next request is here, and shall wait */
+    bool waited;     /* it did */
     void *request;
     /* What was read: [start, data) is body that the handler has not taken yet, [raw, len) is not looked at
      * yet. */
@@ -179,6 +181,9 @@ void tb_connection_later(struct tb_connection *c);
 bool tb_connection_out_is_empty(const struct tb_connection *c);
 /* Sends of it what the socket takes; c->broken when it takes nothing any more. */
 void tb_connection_send_held(struct tb_connection *c);
+/* connection_hold.c: its next request shall wait; the look at one that does. */
+bool tb_connection_shall_wait(struct tb_connection *c);
+void tb_connection_look_held(struct tb_connection *c, uint64_t now);
 /* Sends something that means nothing. False: there is nothing of that kind here. */
 bool tb_connection_ask(struct tb_connection *c);
 

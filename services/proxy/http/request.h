@@ -44,6 +44,7 @@ struct tb_request {
     bool has_connection;       /* a Connection field names fields */
     bool coded, multipart;     /* the body has a Content-Encoding; is made of parts */
     struct tb_refusal refusal; /* of a head that could not be parsed */
+    bool gone;                 /* the client went away while the request waited */
     /* private */
     bool bad_length, bad_host, other_coding, close;
     unsigned n_lengths, n_codings, n_hosts;

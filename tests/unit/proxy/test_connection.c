@@ -14,16 +14,27 @@
 #include "common/units.h"
 #include "proxy/http/connection.h"
 
+#define NOW (1000 * TB_USEC_PER_SEC)
+
 static struct tb_loop loop;
 static struct tb_port port;
 static struct tb_connection *connection;
 static int client = -1;
 static unsigned ended;
 static enum tb_end last_end;
+static unsigned begun;
+static bool begun_gone, holding;
 
 static void *begin(void *arg, struct tb_connection *c, const struct tb_request *rq)
 {
+    begun++;
+    begun_gone = rq->gone;
     return c;
+}
+
+static bool hold(void *arg, const char *p, size_t n)
+{
+    return holding;
 }
 
 static size_t body(void *request, const char *p, size_t n)
@@ -59,7 +70,7 @@ static void closed(struct tb_port *p, struct tb_connection *c)
     connection = NULL;
 }
 
-static const struct tb_handler handler = {begin, NULL, body, nothing, refuse, nothing, ask_never, end};
+static const struct tb_handler handler = {begin, hold, body, nothing, refuse, nothing, ask_never, end};
 
 static int setup(void **state)
 {
@@ -69,7 +80,8 @@ static int setup(void **state)
         tb_loop_init(&loop) < 0)
         return -1;
     port = (struct tb_port){.loop = &loop, .handler = &handler, .busy = told, .closed = closed};
-    ended = 0;
+    ended = begun = 0;
+    holding = false;
     client = pair[1];
     connection = tb_connection_new(&port, pair[0], "192.0.2.1");
     return connection ? 0 : -1;
@@ -174,13 +186,18 @@ static void test_a_second_client_hello_waits_its_turn(void **state)
 
 /* --- clients that have closed their side ---------------------------------------------------------------- */
 
-static void say_and_close(const char *text)
+static void say(const char *text, bool close)
 {
     assert_int_equal(send(client, text, strlen(text), 0), strlen(text));
-    assert_int_equal(shutdown(client, SHUT_WR), 0);
+    assert_true(!close || shutdown(client, SHUT_WR) == 0);
     for (int i = 0; i < 3; i++)
         assert_int_equal(tb_loop_once(&loop, 0), 0);
     assert_non_null(connection);
+}
+
+static void say_and_close(const char *text)
+{
+    say(text, true);
     assert_true(connection->silent_us > 0);
 }
 
@@ -208,15 +225,15 @@ static unsigned asked(uint64_t begun_us, unsigned from, unsigned to)
 /* Some clients read five interim answers and no more, and each look is a second. */
 static void test_half_closed_is_asked_seldom(void **state)
 {
-    uint64_t begun;
+    uint64_t since;
 
     say_and_close("GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    begun = connection->silent_us;
-    assert_int_equal(asked(begun, 0, 0), 0);
-    assert_int_equal(asked(begun, 1, 1), 1);
-    assert_int_equal(asked(begun, 2, 31), 4); /* 2, 4, 8, 16 */
-    assert_int_equal(asked(begun, 32, 63), 1);
-    assert_int_equal(asked(begun, 64, 663), 10);
+    since = connection->silent_us;
+    assert_int_equal(asked(since, 0, 0), 0);
+    assert_int_equal(asked(since, 1, 1), 1);
+    assert_int_equal(asked(since, 2, 31), 4); /* 2, 4, 8, 16 */
+    assert_int_equal(asked(since, 32, 63), 1);
+    assert_int_equal(asked(since, 64, 663), 10);
     assert_non_null(connection);
     assert_int_equal(ended, 0);
 }
@@ -230,6 +247,68 @@ static void test_half_closed_of_http10_is_given_up(void **state)
     assert_int_equal(last_end, TB_END_GONE);
 }
 
+/* --- clients whose request waits ------------------------------------------------------------------------ */
+
+static void say_and_wait(const char *text, bool close)
+{
+    holding = true;
+    say(text, close);
+    assert_true(connection->held);
+    assert_int_equal(begun, 0);
+}
+
+/* It is there: it waits as long as the request shall, and is served then. */
+static void test_held_and_half_closed_is_asked_and_served(void **state)
+{
+    say_and_wait("GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n", true);
+    assert_int_equal(asked(NOW, 0, 0), 0);
+    assert_int_equal(asked(NOW, 1, 62), 6); /* 1, 2, 4, ... */
+    assert_int_equal(begun, 0);
+    holding = false;
+    assert_int_equal(asked(NOW, 63, 63), 0);
+    assert_int_equal(begun, 1);
+    assert_false(begun_gone);
+    assert_non_null(connection);
+}
+
+/* It takes nothing any more, which shows when it is asked. */
+static void test_held_and_gone_is_told_so(void **state)
+{
+    say_and_wait("POST /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", true);
+    assert_int_equal(shutdown(client, SHUT_RDWR), 0);
+    assert_int_equal(asked(NOW, 0, 3), 0);
+    assert_int_equal(begun, 1);
+    assert_true(begun_gone);
+}
+
+static void test_held_and_gone_in_the_middle_of_its_head(void **state)
+{
+    say_and_wait("GET /v1/a HTTP/1.1\r\nHost:", false);
+    assert_int_equal(shutdown(client, SHUT_RDWR), 0);
+    assert_int_equal(asked(NOW, 0, 3), 0);
+    assert_int_equal(begun, 1);
+    assert_true(begun_gone);
+}
+
+/* Who knows no interim answers cannot be asked. */
+static void test_held_and_half_closed_of_http10_is_given_up(void **state)
+{
+    say_and_wait("GET /v1/a HTTP/1.0\r\n\r\n", true);
+    assert_int_equal(asked(NOW, 0, 5), 0);
+    assert_int_equal(begun, 0);
+    assert_int_equal(asked(NOW, 6, 7), 0);
+    assert_int_equal(begun, 1);
+    assert_true(begun_gone);
+}
+
+static void test_held_and_open_waits_unasked(void **state)
+{
+    say_and_wait("GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n", false);
+    assert_int_equal(asked(NOW, 0, 300), 0);
+    assert_int_equal(begun, 0);
+    assert_non_null(connection);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,6 +316,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_second_client_hello_waits_its_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(test_half_closed_is_asked_seldom, setup, teardown),
         cmocka_unit_test_setup_teardown(test_half_closed_of_http10_is_given_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_held_and_half_closed_is_asked_and_served, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_held_and_gone_is_told_so, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_held_and_gone_in_the_middle_of_its_head, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_held_and_half_closed_of_http10_is_given_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_held_and_open_waits_unasked, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
