@@ -106,7 +106,7 @@ static int hydrate_publish(struct hydrate *h, const char *path)
         return hydrate_outcome_io(h->o, -errno, "cannot give its final name to", path);
     r = tb_fsync_parent(h->final_path);
     if (r == 0)
-        r = partial_remove(h->final_path);
+        r = partial_finish(h->final_path);
     return r < 0 ? hydrate_outcome_io(h->o, r, "cannot finish", h->final_path) : 0;
 }
 

@@ -9,7 +9,7 @@
 
 #include "common/hex.h"
 #include "common/io.h"
-#include "hydrate/live_ranges.h"
+#include "common/range_map.h"
 #include "common/secret.h"
 
 #define SAVE_INTERVAL_SEC 1
@@ -17,7 +17,8 @@
 
 struct partial {
     char *path, *record_path, *live_path;
-    int fd, live_fd; /* live_fd -1: this kernel tells no boot id */
+    int fd;
+    struct tb_range_map *map; /* NULL: this kernel tells no boot id */
     struct partial_identity id;
     char instance[INSTANCE_MAX];
     bool saving; /* the thread runs */
@@ -109,7 +110,7 @@ static int partial_new(const char *final_path, struct partial **ret)
 
     if (!p)
         return -ENOMEM;
-    p->fd = p->live_fd = -1;
+    p->fd = -1;
     pthread_mutex_init(&p->lock, NULL);
     pthread_mutex_init(&p->save_lock, NULL);
     pthread_condattr_init(&attr);
@@ -125,6 +126,23 @@ static int partial_new(const char *final_path, struct partial **ret)
     }
     *ret = p;
     return 0;
+}
+
+/* Adds what came since the durable record was written, if that was in this boot. */
+static void partial_add_live(const struct partial *p, const struct partial_identity *id,
+                             struct ranges *ranges)
+{
+    _cleanup_range_map_ struct tb_range_map *m = NULL;
+    const struct tb_range_map_id *of;
+
+    if (tb_range_map_open(p->live_path, &m) < 0)
+        return;
+    of = tb_range_map_id(m);
+    if (strcmp(of->instance, p->instance) != 0 || of->size != id->size || of->chunk != id->chunk)
+        return;
+    for (uint64_t i = 0; i < ranges->n; i++)
+        if (tb_range_map_has_range(m, i))
+            ranges_add(ranges, i);
 }
 
 /* Takes over what an earlier run left. -ENOENT when there is nothing of use. */
@@ -150,8 +168,7 @@ static int partial_resume(struct partial *p, const struct partial_identity *want
     if (id.size != want->size || (uint64_t)st.st_size != id.size || !S_ISREG(st.st_mode) ||
         memcmp(id.sha256, want->sha256, sizeof(id.sha256)) != 0)
         return -ENOENT;
-    /* nothing there, or stale: the durable record alone counts */
-    (void)live_ranges_load(p->live_path, p->instance, &ranges);
+    partial_add_live(p, &id, &ranges);
     p->id = id;
     p->fd = TAKE_FD(fd);
     p->ranges = ranges;
@@ -191,6 +208,17 @@ static int partial_begin(struct partial *p, const struct partial_identity *want)
     return r < 0 ? r : partial_save(p);
 }
 
+static int partial_make_map(struct partial *p)
+{
+    struct tb_range_map_id id = {.size = p->id.size, .chunk = p->id.chunk};
+    int r;
+
+    memcpy(id.instance, p->instance, sizeof(id.instance));
+    memcpy(id.sha256, p->id.sha256, sizeof(id.sha256));
+    r = tb_range_map_create(p->live_path, &id, p->ranges.bits, &p->map);
+    return r == -ENOTSUP ? 0 : r;
+}
+
 int partial_open(const char *final_path, const struct partial_identity *want, struct partial **ret)
 {
     _cleanup_partial_ struct partial *p = NULL;
@@ -207,10 +235,9 @@ int partial_open(const char *final_path, const struct partial_identity *want, st
     }
     if (r < 0)
         return r;
-    p->live_fd = live_ranges_create(p->live_path, p->instance, &p->ranges);
-    if (p->live_fd < 0 && p->live_fd != -ENOTSUP)
-        return p->live_fd;
-    r = saver_start(p);
+    r = partial_make_map(p);
+    if (r == 0)
+        r = saver_start(p);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(p);
@@ -228,7 +255,7 @@ struct partial *partial_close(struct partial *p)
     }
     ranges_clear(&p->ranges);
     tb_close(p->fd);
-    tb_close(p->live_fd);
+    tb_range_map_free(p->map);
     pthread_mutex_destroy(&p->lock);
     pthread_mutex_destroy(&p->save_lock);
     pthread_cond_destroy(&p->changed);
@@ -278,8 +305,8 @@ int partial_mark(struct partial *p, uint64_t i)
     r = p->error;
     pthread_cond_signal(&p->changed);
     pthread_mutex_unlock(&p->lock);
-    if (r == 0 && p->live_fd >= 0)
-        r = live_ranges_mark(p->live_fd, &p->ranges, i);
+    if (p->map)
+        tb_range_map_mark(p->map, i);
     return r;
 }
 
@@ -289,7 +316,7 @@ int partial_sync(struct partial *p)
     return fsync(p->fd) < 0 ? -errno : partial_save(p);
 }
 
-int partial_remove(const char *final_path)
+static int partial_end(const char *final_path, enum tb_range_map_state end)
 {
     /* the record first: without it the data is nothing */
     static const char *const suffixes[] = {PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX, PARTIAL_SUFFIX};
@@ -299,8 +326,20 @@ int partial_remove(const char *final_path)
 
         if (!path)
             return -ENOMEM;
+        if (strcmp(suffixes[i], PARTIAL_LIVE_SUFFIX) == 0)
+            tb_range_map_end(path, end);
         if (unlink(path) < 0 && errno != ENOENT)
             return -errno;
     }
     return tb_fsync_parent(final_path);
+}
+
+int partial_remove(const char *final_path)
+{
+    return partial_end(final_path, TB_RANGE_MAP_ABANDONED);
+}
+
+int partial_finish(const char *final_path)
+{
+    return partial_end(final_path, TB_RANGE_MAP_COMPLETE);
 }

@@ -4,9 +4,10 @@
  *
  * NAME.part.json is the durable record: identity of the download and the ranges that were on disk (fdatasync)
  * when it was written, at most once a second, by a thread of its own. A power cut loses what finished since.
- * NAME.part.live is a bitmap updated with one small write as each range finishes. It is trusted only while
- * the machine has not rebooted since (boot id), because then the page cache holds every finished range
- * whatever happened to the process: SIGKILL loses the open ranges only, without a sync for each range.
+ * NAME.part.live is the map (common/range_map.h), marked as each range finishes, and followed by who reads
+ * what came so far. It is trusted only while the machine has not rebooted since (boot id), because then the
+ * page cache holds every finished range whatever happened to the process: SIGKILL loses the open ranges only,
+ * without a sync for each range.
  *
  * Nothing here vouches for the bytes: the whole file's SHA-256 does, later. */
 #ifndef TB_HYDRATE_PARTIAL_H
@@ -46,7 +47,10 @@ void partial_set_etag(struct partial *p, const char *etag);
 int partial_mark(struct partial *p, uint64_t i);
 /* Everything marked is on disk and in the record when this returns 0. */
 int partial_sync(struct partial *p);
-/* Removes the files of this or an earlier download of final_path. Missing ones are fine. */
+/* Removes the files of this or an earlier download of final_path, which did not become it. Missing ones are
+ * fine. */
 int partial_remove(const char *final_path);
+/* The same when it did: NAME.part has its final name. */
+int partial_finish(const char *final_path);
 
 #endif
