@@ -56,6 +56,17 @@ int tbenc_layout_check(const struct tbenc_manifest *m, struct tbenc_error *e);
 /* From one record to the next, without a search. r must not be the last. */
 void tbenc_layout_next(const struct tbenc_manifest *m, struct tbenc_record *r);
 
+/* -- overlays (overlay.c) -------------------------------------------------------------------------------- */
+#define TBENC_FORMAT_OVERLAY "tbenc/v1-overlay"
+/* What an overlay takes from its base, as far as that can be judged without it; no overlay: 0. */
+int tbenc_overlay_check(const struct tbenc_manifest *m, struct tbenc_error *e);
+/* The key of the records of m's own ciphertext, from the key of the asset. tb_erase() it. 0 or -EIO. */
+int tbenc_record_key(const struct tbenc_base *base, const uint8_t key[TBENC_KEY_BYTES],
+                     uint8_t ret[TBENC_KEY_BYTES]);
+int tbenc_file_copy(const struct tbenc_file *f, struct tbenc_file *ret);
+int tbenc_base_copy(const struct tbenc_base *b, struct tbenc_base **ret);
+struct tbenc_base *tbenc_base_free(struct tbenc_base *b);
+
 /* -- record cipher (gcm.c; section RECORDS) -------------------------------------------------------------- */
 /* One AES-256-GCM context with its key schedule, for one thread. */
 struct tbenc_gcm {

@@ -73,7 +73,7 @@ int tbenc_layout_check(const struct tbenc_manifest *m, struct tbenc_error *e)
                           (unsigned long long)TBENC_PLAINTEXT_MAX);
     if (!m->files)
         return 0;
-    if (m->n_files < 1 || m->n_files > TBENC_FILES_MAX)
+    if ((m->n_files < 1 && !m->base) || m->n_files > TBENC_FILES_MAX)
         return tbenc_fail(e, -EBADMSG, "manifest: files has %zu entries, not 1..%d", m->n_files,
                           TBENC_FILES_MAX);
     for (size_t i = 0; i < m->n_files; i++) {
@@ -96,6 +96,8 @@ uint64_t tbenc_manifest_records(const struct tbenc_manifest *m)
 
     if (!m->files)
         return tbenc_chunks_of(m->plaintext_bytes, m->chunk_bytes);
+    if (m->n_files == 0) /* an overlay that brings nothing of its own */
+        return 0;
     last = &m->files[m->n_files - 1];
     return last->chunk + tbenc_chunks_of(last->bytes, m->chunk_bytes);
 }

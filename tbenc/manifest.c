@@ -9,6 +9,7 @@
 #include "common/secret.h"
 
 #define FORMAT "tbenc/v1"
+#define FORMAT_OVERLAY TBENC_FORMAT_OVERLAY
 #define ALGO "aes-256-gcm-chunked"
 
 /* What is wrong with the contents of a manifest is one error for callers, whatever getter found it. */
@@ -88,11 +89,29 @@ static int manifest_get_chunk_bytes(const cJSON *o, unsigned flags, uint32_t *re
     return 0;
 }
 
-static int manifest_get_v1(const cJSON *o, unsigned flags, struct tbenc_manifest *m, struct tbenc_error *e)
+/* An overlay has a name of its own for its format, so that a reader that would deliver its files alone,
+ * without those of its base, refuses it. */
+static int manifest_get_format(const cJSON *o, unsigned flags, bool *ret_overlay, struct tbenc_error *e)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+
+    *ret_overlay = tb_json_get_string(o, "format", &s, err) == 0 && strcmp(s, FORMAT_OVERLAY) == 0;
+    if (!*ret_overlay)
+        return manifest_get_exact(o, "format", FORMAT, e);
+    if (flags & TBENC_OVERLAY)
+        return 0;
+    return tbenc_fail(e, -EBADMSG,
+                      "manifest: format is " FORMAT_OVERLAY
+                      ": an overlay, which needs the version that it stands on");
+}
+
+static int manifest_get_v1(const cJSON *o, unsigned flags, struct tbenc_manifest *m, bool *ret_overlay,
+                           struct tbenc_error *e)
 {
     int r;
 
-    r = manifest_get_exact(o, "format", FORMAT, e);
+    r = manifest_get_format(o, flags, ret_overlay, e);
     if (r >= 0)
         r = manifest_get_exact(o, "algo", ALGO, e);
     if (r >= 0)
@@ -151,24 +170,27 @@ static int manifest_get_file(const cJSON *o, struct tbenc_file *f, struct tbenc_
     return r;
 }
 
-static int manifest_get_files(const cJSON *files, struct tbenc_manifest *m, struct tbenc_error *e)
+/* of: what the messages say of whose files they are */
+static int manifest_get_files(const cJSON *files, const char *of, size_t min, struct tbenc_file **ret,
+                              size_t *ret_n, struct tbenc_error *e)
 {
     const cJSON *o;
     size_t n = 0;
 
     cJSON_ArrayForEach (o, files)
         n++;
-    if (!cJSON_IsArray(files) || n < 1 || n > TBENC_FILES_MAX)
-        return tbenc_fail(e, -EBADMSG, "manifest: files is not an array of 1 to %d objects", TBENC_FILES_MAX);
-    m->files = calloc(n, sizeof(*m->files));
-    if (!m->files)
+    if (!cJSON_IsArray(files) || n < min || n > TBENC_FILES_MAX)
+        return tbenc_fail(e, -EBADMSG, "manifest: %s is not an array of %zu to %d objects", of, min,
+                          TBENC_FILES_MAX);
+    *ret = calloc(n + 1, sizeof(**ret)); /* none at all is a table, too */
+    if (!*ret)
         return manifest_bad(e, -ENOMEM, NULL);
     cJSON_ArrayForEach (o, files) {
         struct tbenc_error inner = {.chunk = TBENC_NO_CHUNK};
-        int r = manifest_get_file(o, &m->files[m->n_files++], &inner);
+        int r = manifest_get_file(o, &(*ret)[(*ret_n)++], &inner);
 
         if (r < 0)
-            return tbenc_fail(e, r, "manifest: files[%zu]: %.400s", m->n_files - 1,
+            return tbenc_fail(e, r, "manifest: %s[%zu]: %.400s", of, *ret_n - 1,
                               inner.message + strlen("manifest: "));
     }
     return 0;
@@ -189,7 +211,51 @@ static int manifest_get_key_id(const cJSON *o, struct tbenc_manifest *m, struct 
     return 0;
 }
 
-static int manifest_get_additions(const cJSON *o, struct tbenc_manifest *m, struct tbenc_error *e)
+static int manifest_get_salt(const cJSON *o, uint8_t ret[TBENC_SALT_BYTES], struct tbenc_error *e)
+{
+    _Static_assert(TBENC_SALT_BYTES == TBENC_SHA256_BYTES, "both are 64 digits");
+    return manifest_get_sha256(o, "salt", ret, e);
+}
+
+static int manifest_get_base_members(const cJSON *o, struct tbenc_base *b, struct tbenc_error *e)
+{
+    int r = manifest_uint(o, "version", TBENC_PLAINTEXT_MAX, &b->version, e);
+
+    if (r >= 0 && b->version == 0)
+        r = tbenc_fail(e, -EBADMSG, "manifest: version is 0, the first is 1");
+    if (r >= 0)
+        r = manifest_get_sha256(o, "manifest_sha256", b->manifest_sha256, e);
+    if (r >= 0)
+        r = manifest_get_sha256(o, "sha256_ciphertext", b->sha256_ciphertext, e);
+    if (r >= 0)
+        r = manifest_get_sha256(o, "tags_sha256", b->tags_sha256, e);
+    return r < 0 ? r : manifest_get_salt(o, b->salt, e);
+}
+
+static int manifest_get_base(const cJSON *j, struct tbenc_manifest *m, struct tbenc_error *e)
+{
+    const cJSON *o = tb_json_member(j, "base");
+    struct tbenc_error inner = {.chunk = TBENC_NO_CHUNK};
+    int r;
+
+    if (!cJSON_IsObject(o) || !m->has_tags_sha256 || !m->has_key_id)
+        return tbenc_fail(e, -EBADMSG, "manifest: an overlay without %s",
+                          !cJSON_IsObject(o)    ? "an object base"
+                          : !m->has_tags_sha256 ? "tags_sha256"
+                                                : "key_id");
+    m->base = calloc(1, sizeof(*m->base));
+    if (!m->base)
+        return manifest_bad(e, -ENOMEM, NULL);
+    r = manifest_get_base_members(o, m->base, &inner);
+    if (r < 0)
+        return tbenc_fail(e, r, "manifest: base: %.400s", inner.message + strlen("manifest: "));
+    r = manifest_get_files(tb_json_member(o, "files"), "base.files", 0, &m->base->files, &m->base->n_files,
+                           e);
+    return r < 0 ? r : manifest_get_files(tb_json_member(j, "files"), "files", 0, &m->files, &m->n_files, e);
+}
+
+static int manifest_get_additions(const cJSON *o, struct tbenc_manifest *m, bool overlay,
+                                  struct tbenc_error *e)
 {
     char err[TB_JSON_ERR_MAX];
     int r;
@@ -211,8 +277,10 @@ static int manifest_get_additions(const cJSON *o, struct tbenc_manifest *m, stru
         if (r < 0)
             return r;
     }
+    if (overlay)
+        return manifest_get_base(o, m, e);
     if (tb_json_member(o, "files"))
-        return manifest_get_files(tb_json_member(o, "files"), m, e);
+        return manifest_get_files(tb_json_member(o, "files"), "files", 1, &m->files, &m->n_files, e);
     return 0;
 }
 
@@ -227,6 +295,7 @@ int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbe
     _cleanup_(manifest_freep) struct tbenc_manifest *m = NULL;
     _cleanup_json_ cJSON *j = NULL;
     char err[TB_JSON_ERR_MAX];
+    bool overlay = false;
     int r;
 
     r = tb_json_parse(buf, len, TBENC_MANIFEST_MAX, &j, err);
@@ -237,24 +306,41 @@ int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbe
     m = calloc(1, sizeof(*m));
     if (!m)
         return manifest_bad(e, -ENOMEM, NULL);
-    r = manifest_get_v1(j, flags, m, e);
+    r = manifest_get_v1(j, flags, m, &overlay, e);
     if (r >= 0)
-        r = manifest_get_additions(j, m, e);
+        r = manifest_get_additions(j, m, overlay, e);
     if (r >= 0)
         r = tbenc_layout_check(m, e);
+    if (r >= 0)
+        r = tbenc_overlay_check(m, e);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(m);
     return 0;
 }
 
+static void manifest_free_files(struct tbenc_file *files, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(files[i].path);
+    free(files);
+}
+
+struct tbenc_base *tbenc_base_free(struct tbenc_base *b)
+{
+    if (!b)
+        return NULL;
+    manifest_free_files(b->files, b->n_files);
+    free(b);
+    return NULL;
+}
+
 struct tbenc_manifest *tbenc_manifest_free(struct tbenc_manifest *m)
 {
     if (!m)
         return NULL;
-    for (size_t i = 0; i < m->n_files; i++)
-        free(m->files[i].path);
-    free(m->files);
+    manifest_free_files(m->files, m->n_files);
+    tbenc_base_free(m->base);
     free(m);
     return NULL;
 }

@@ -29,7 +29,8 @@ static void manifest_put_sha256(FILE *f, const uint8_t sha256[TBENC_SHA256_BYTES
 
 static void manifest_put_v1(FILE *f, const struct tbenc_manifest *m)
 {
-    fputs("{\n  \"format\": \"tbenc/v1\",\n  \"algo\": \"aes-256-gcm-chunked\",\n", f);
+    fprintf(f, "{\n  \"format\": \"%s\",\n  \"algo\": \"aes-256-gcm-chunked\",\n",
+            m->base ? TBENC_FORMAT_OVERLAY : "tbenc/v1");
     fprintf(f,
             "  \"chunk_bytes\": %u,\n  \"plaintext_bytes\": %llu,\n  \"sha256_ciphertext\": ", m->chunk_bytes,
             (unsigned long long)m->plaintext_bytes);
@@ -40,14 +41,41 @@ static void manifest_put_v1(FILE *f, const struct tbenc_manifest *m)
     manifest_put_string(f, m->weights_filename);
 }
 
-static void manifest_put_file(FILE *f, const struct tbenc_file *file)
+static void manifest_put_file(FILE *f, const char *indent, const struct tbenc_file *file)
 {
-    fputs("    {\"path\": ", f);
+    fprintf(f, "%s  {\"path\": ", indent);
     manifest_put_string(f, file->path);
     fprintf(f, ", \"bytes\": %llu, \"mode\": \"%04o\", \"chunk\": %llu, \"sha256\": ",
             (unsigned long long)file->bytes, file->mode, (unsigned long long)file->chunk);
     manifest_put_sha256(f, file->sha256);
     fputc('}', f);
+}
+
+static void manifest_put_files(FILE *f, const char *indent, const struct tbenc_file *files, size_t n)
+{
+    fprintf(f, ",\n%s\"files\": [", indent);
+    for (size_t i = 0; i < n; i++) {
+        fputs(i > 0 ? ",\n" : "\n", f);
+        manifest_put_file(f, indent, &files[i]);
+    }
+    if (n > 0)
+        fprintf(f, "\n%s", indent);
+    fputc(']', f);
+}
+
+static void manifest_put_base(FILE *f, const struct tbenc_base *b)
+{
+    fprintf(f, ",\n  \"base\": {\n    \"version\": %llu,\n    \"manifest_sha256\": ",
+            (unsigned long long)b->version);
+    manifest_put_sha256(f, b->manifest_sha256);
+    fputs(",\n    \"sha256_ciphertext\": ", f);
+    manifest_put_sha256(f, b->sha256_ciphertext);
+    fputs(",\n    \"tags_sha256\": ", f);
+    manifest_put_sha256(f, b->tags_sha256);
+    fputs(",\n    \"salt\": ", f);
+    manifest_put_sha256(f, b->salt);
+    manifest_put_files(f, "    ", b->files, b->n_files);
+    fputs("\n  }", f);
 }
 
 static void manifest_put_additions(FILE *f, const struct tbenc_manifest *m)
@@ -63,13 +91,10 @@ static void manifest_put_additions(FILE *f, const struct tbenc_manifest *m)
         tb_hex_encode(m->key_id, TBENC_KEY_ID_BYTES, hex);
         fprintf(f, ",\n  \"key_id\": \"%s\"", hex);
     }
-    if (m->files) {
-        fputs(",\n  \"files\": [\n", f);
-        for (size_t i = 0; i < m->n_files; i++) {
-            manifest_put_file(f, &m->files[i]);
-            fputs(i + 1 < m->n_files ? ",\n" : "\n  ]", f);
-        }
-    }
+    if (m->base)
+        manifest_put_base(f, m->base);
+    if (m->files)
+        manifest_put_files(f, "  ", m->files, m->n_files);
     fputs("\n}", f);
 }
 
@@ -81,7 +106,7 @@ int tbenc_manifest_format(const struct tbenc_manifest *m, char **ret, size_t *re
     int failed;
 
     if (!tb_asset_id_valid(m->asset_id) || !tbenc_filename_valid(m->weights_filename) ||
-        tbenc_layout_check(m, NULL) < 0)
+        tbenc_layout_check(m, NULL) < 0 || tbenc_overlay_check(m, NULL) < 0)
         return -EINVAL;
     f = open_memstream(&text, &len);
     if (!f)

@@ -8,6 +8,7 @@
 
 #include "tbenc/digest.h"
 #include "common/io.h"
+#include "common/secret.h"
 #include "tbenc/stream.h"
 
 /* Fits the second-level cache beside what is decrypted from it. */
@@ -194,6 +195,8 @@ static int open_work_files(void *ctx, unsigned worker, struct tbenc_batch *b)
 
         for (j = i + 1; j < b->n && b->rec[j].file == b->rec[i].file; j++)
             n += b->rec[j].pt_len;
+        if (o->out_fds[b->rec[i].file] < 0)
+            continue;
         r = tb_pwrite_full(o->out_fds[b->rec[i].file], b->pt + tbenc_batch_pt(b, i), n, b->rec[i].file_off);
         if (r < 0)
             return tbenc_fail_chunk(&b->error, r, b->rec[i].index, "cannot write the plaintext: %s",
@@ -281,6 +284,17 @@ static bool may_read_pieces(const struct opening *o)
     return o->source.seekable && !o->check_ciphertext && o->p->key && o->m->chunk_bytes > PIECE_BYTES;
 }
 
+static int open_init_ciphers(struct opening *o)
+{
+    uint8_t key[TBENC_KEY_BYTES];
+    int r = o->p->key ? tbenc_record_key(o->m->base, o->p->key, key) : 0;
+
+    for (unsigned i = 0; r >= 0 && o->p->key && i < o->workers; i++)
+        r = tbenc_gcm_init(&o->gcm[i], &o->header, key, false);
+    tb_erase(key, sizeof(key));
+    return r;
+}
+
 static int open_prepare(struct opening *o, int in_fd, struct tbenc_error *e)
 {
     int r = 0;
@@ -310,8 +324,7 @@ static int open_prepare(struct opening *o, int in_fd, struct tbenc_error *e)
     r = open_read_header(o, e);
     if (r < 0)
         return r;
-    for (unsigned i = 0; r >= 0 && o->p->key && i < o->workers; i++)
-        r = tbenc_gcm_init(&o->gcm[i], &o->header, o->p->key, false);
+    r = open_init_ciphers(o);
     for (unsigned i = 0; r >= 0 && may_read_pieces(o) && i < o->workers; i++) {
         o->pieces[i] = malloc(PIECE_BYTES);
         r = o->pieces[i] ? 0 : -ENOMEM;
@@ -428,7 +441,8 @@ static int open_check_outputs(const struct tbenc_manifest *m, const int *out_fds
         return tbenc_fail(e, -EINVAL, "%zu output files for a manifest of %zu", n_out,
                           m->files ? m->n_files : 1);
     for (size_t i = 0; i < n_out; i++)
-        if (ftruncate(out_fds[i], (off_t)(m->files ? m->files[i].bytes : m->plaintext_bytes)) < 0) {
+        if (out_fds[i] >= 0 &&
+            ftruncate(out_fds[i], (off_t)(m->files ? m->files[i].bytes : m->plaintext_bytes)) < 0) {
             int r = -errno;
 
             return tbenc_fail(e, r, "cannot write %.300s: %s", m->files ? m->files[i].path : "the plaintext",

@@ -44,6 +44,7 @@ int tbenc_reader_new(const struct tbenc_open_params *p, int in_fd, struct tbenc_
                      struct tbenc_error *e)
 {
     _cleanup_(reader_freep) struct tbenc_reader *rd = NULL;
+    uint8_t key[TBENC_KEY_BYTES];
     struct tbenc_header header;
     int r;
 
@@ -66,7 +67,10 @@ int tbenc_reader_new(const struct tbenc_open_params *p, int in_fd, struct tbenc_
     rd->pt = tb_secret_alloc(rd->m->chunk_bytes);
     if (!rd->ct || !rd->pt)
         return tbenc_fail(e, -ENOMEM, "out of memory");
-    r = tbenc_gcm_init(&rd->gcm, &header, p->key, false);
+    r = tbenc_record_key(rd->m->base, p->key, key);
+    if (r >= 0)
+        r = tbenc_gcm_init(&rd->gcm, &header, key, false);
+    tb_erase(key, sizeof(key));
     if (r < 0)
         return tbenc_fail(e, r, "cannot start: %s", strerror(-r));
     *ret = TAKE_PTR(rd);

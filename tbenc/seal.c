@@ -179,20 +179,28 @@ static int seal_hash_files(void *ctx, struct tbenc_batch *b)
 }
 
 /* -- before and after ------------------------------------------------------------------------------------ */
+static size_t seal_entry_size(const char *path)
+{
+    size_t n = 200;
+
+    for (const char *c = path; *c; c++)
+        n += *c == '"' || *c == '\\' ? 2 : 1;
+    return n;
+}
+
 /* An upper bound of the manifest's size, so that too many long names fail before the work and not after it.
  * */
 static int seal_check_manifest_size(struct seal *s, struct tbenc_error *e)
 {
-    size_t n = 2048;
+    size_t n = 4096;
 
-    for (size_t i = 0; i < s->n_in; i++) {
-        n += 200;
-        for (const char *c = s->in[i].path; *c; c++)
-            n += *c == '"' || *c == '\\' ? 2 : 1;
-    }
+    for (size_t i = 0; i < s->n_in; i++)
+        n += seal_entry_size(s->in[i].path);
+    for (size_t i = 0; s->m->base && i < s->m->base->n_files; i++)
+        n += seal_entry_size(s->m->base->files[i].path);
     if (n > TBENC_MANIFEST_MAX)
-        return tbenc_fail(e, -EFBIG, "the names of %zu files do not fit into a manifest of %d bytes", s->n_in,
-                          TBENC_MANIFEST_MAX);
+        return tbenc_fail(e, -EFBIG, "the names of %zu files do not fit into a manifest of %d bytes",
+                          s->n_in + (s->m->base ? s->m->base->n_files : 0), TBENC_MANIFEST_MAX);
     return 0;
 }
 
@@ -200,9 +208,9 @@ static int seal_make_table(struct seal *s, struct tbenc_error *e)
 {
     struct tbenc_manifest *m = s->m;
 
-    if (s->n_in < 1 || s->n_in > TBENC_FILES_MAX)
+    if ((s->n_in < 1 && !m->base) || s->n_in > TBENC_FILES_MAX)
         return tbenc_fail(e, -EFBIG, "%zu files: a file table has 1 to %d", s->n_in, TBENC_FILES_MAX);
-    m->files = calloc(s->n_in, sizeof(*m->files));
+    m->files = calloc(s->n_in + 1, sizeof(*m->files));
     if (!m->files)
         return tbenc_fail(e, -ENOMEM, "out of memory");
     m->n_files = s->n_in;
@@ -213,7 +221,7 @@ static int seal_make_table(struct seal *s, struct tbenc_error *e)
             return tbenc_fail(e, -ENOMEM, "out of memory");
     }
     /* Names, order and modes; the sizes are still 0. */
-    if (tbenc_layout_check(m, e) < 0)
+    if (tbenc_layout_check(m, e) < 0 || tbenc_overlay_check(m, e) < 0)
         return -EINVAL;
     return seal_check_manifest_size(s, e);
 }
@@ -230,6 +238,9 @@ static int seal_check_params(struct seal *s, bool table, struct tbenc_error *e)
         return tbenc_fail(e, -EINVAL, "the asset id is not " TB_ASSET_ID_WORDS);
     if (!tbenc_filename_valid(p->weights_filename))
         return tbenc_fail(e, -EINVAL, "the weights file name is not a plain file name");
+    if (p->base && (!table || tbenc_base_copy(p->base, &s->m->base) < 0))
+        return tbenc_fail(e, table ? -ENOMEM : -EINVAL, "%s",
+                          table ? "out of memory" : "an overlay without a file table");
     if (!table && s->n_in != 1)
         return tbenc_fail(e, -EINVAL, "%zu inputs without a file table", s->n_in);
     s->header.chunk_bytes = s->m->chunk_bytes = chunk_bytes;
@@ -253,6 +264,7 @@ static uint64_t total_bytes(const struct seal *s)
 
 static int seal_prepare(struct seal *s, struct tbenc_error *e)
 {
+    uint8_t key[TBENC_KEY_BYTES];
     int r = 0;
 
     s->per_batch = tbenc_batch_records(s->header.chunk_bytes);
@@ -266,8 +278,11 @@ static int seal_prepare(struct seal *s, struct tbenc_error *e)
     s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (s->wake_fd < 0)
         r = -errno;
+    if (r >= 0)
+        r = tbenc_record_key(s->p->base, s->p->key, key);
     for (unsigned i = 0; r >= 0 && i < s->workers; i++)
-        r = tbenc_gcm_init(&s->gcm[i], &s->header, s->p->key, true);
+        r = tbenc_gcm_init(&s->gcm[i], &s->header, key, true);
+    tb_erase(key, sizeof(key));
     if (r >= 0)
         r = tbenc_sha256_init(&s->ciphertext);
     if (r >= 0)

@@ -25,6 +25,7 @@ extern "C" {
 #define TBENC_KEY_BYTES 32
 #define TBENC_SHA256_BYTES 32
 #define TBENC_KEY_ID_BYTES 8
+#define TBENC_SALT_BYTES 32
 #define TBENC_HEADER_BYTES 32
 #define TBENC_TAG_BYTES 16
 #define TBENC_RECORD_OVERHEAD 20 /* u32 length + tag */
@@ -53,6 +54,8 @@ enum tbenc_flags {
     TBENC_CHECK_SHA256 = 1 << 1,
     /* open_stream: never lend pages to a pipe; for readers that splice() or tee() instead of read() */
     TBENC_COPY_TO_PIPE = 1 << 2,
+    /* manifest_parse: also take an overlay. Who asks must look at `base` */
+    TBENC_OVERLAY = 1 << 3,
 };
 
 /* -- header (section FILE HEADER) -------------------------------------------------------------- */
@@ -73,6 +76,15 @@ struct tbenc_file {
     uint64_t chunk;                     /* index of its first record (of the next record when empty) */
     uint8_t sha256[TBENC_SHA256_BYTES]; /* of its plaintext */
 };
+/* What an overlay takes from the version that it stands on (section OVERLAYS). */
+struct tbenc_base {
+    uint64_t version;                            /* number that the control plane knows it by, from 1 */
+    uint8_t manifest_sha256[TBENC_SHA256_BYTES]; /* of the text of its manifest */
+    uint8_t sha256_ciphertext[TBENC_SHA256_BYTES], tags_sha256[TBENC_SHA256_BYTES]; /* as that has them */
+    uint8_t salt[TBENC_SALT_BYTES]; /* of the overlay's own records' key */
+    struct tbenc_file *files;       /* chunk: of the base's ciphertext; never empty files. NULL: none */
+    size_t n_files;
+};
 struct tbenc_manifest {
     uint32_t chunk_bytes;
     uint64_t plaintext_bytes;
@@ -86,12 +98,13 @@ struct tbenc_manifest {
     size_t n_files;
     bool has_key_id; /* absent in files of other writers */
     uint8_t key_id[TBENC_KEY_ID_BYTES];
+    struct tbenc_base *base; /* NULL: no overlay. All else is then of the overlay's own ciphertext */
 };
 /* The id of a key, which tells keys apart and nothing about them: the first bytes of a SHA-256 over a label
  * and the key. */
 int tbenc_key_id(const uint8_t key[TBENC_KEY_BYTES], uint8_t ret[TBENC_KEY_ID_BYTES]);
 /* Parses JSON text (strict, see section MANIFEST) into a new manifest. Checks everything that needs no other
- * file. */
+ * file. An overlay is refused unless TBENC_OVERLAY says that the caller brings its base. */
 int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbenc_manifest **ret,
                          struct tbenc_error *e);
 /* Writes v1 members first in v1 order, indent 2, no trailing newline. Heap string in *ret. */
@@ -114,6 +127,24 @@ struct tbenc_record {
 int tbenc_manifest_record(const struct tbenc_manifest *m, uint64_t index, struct tbenc_record *ret);
 /* true when p may stand as a path of the file table. */
 bool tbenc_path_valid(const char *p);
+
+/* -- overlays (section OVERLAYS) --------------------------------------------------------------- */
+/* Reads the manifest of the base that m stands on, from its text. -EBADMSG when it is another one, or m takes
+ * from it what it has not. */
+int tbenc_base_parse(const struct tbenc_manifest *m, const char *text, size_t len,
+                     struct tbenc_manifest **ret, struct tbenc_error *e);
+/* Whether a base's manifest, with the hash of its text, is the one that m stands on; the checks of
+ * tbenc_base_parse(). */
+int tbenc_base_check(const struct tbenc_manifest *m, const struct tbenc_manifest *base,
+                     const uint8_t manifest_sha256[TBENC_SHA256_BYTES], struct tbenc_error *e);
+/* The files that m delivers, as the table of an asset that has them all: for who makes and names files. Its
+ * ciphertext exists nowhere: sha256_ciphertext is m's, and there are no tags. Of a manifest that is no
+ * overlay a copy. */
+int tbenc_manifest_tree(const struct tbenc_manifest *m, struct tbenc_manifest **ret);
+/* Deals what belongs to each file of the tree, a descriptor, to the tables of the two ciphertexts:
+ * ret_own has room for m->n_files, ret_base for base->n_files, of which those that are not taken get -1. */
+int tbenc_tree_deal(const struct tbenc_manifest *m, const struct tbenc_manifest *base,
+                    const struct tbenc_manifest *tree, const int *fds, int *ret_own, int *ret_base);
 
 /* -- sealing (encrypting) ---------------------------------------------------------------------- */
 /* Plaintext bytes. Called from the thread that called the function, after each batch of about a MiB or each
@@ -141,6 +172,9 @@ struct tbenc_seal_params {
      * ends the work. */
     int (*write)(void *ctx, const void *buf, size_t n);
     void *write_ctx;
+    /* NULL, or what to stand on: makes an overlay, always with a table, of any number of inputs. key is then
+     * that of the base, chunk_bytes the base's. The salt is random and never given twice with one key. */
+    const struct tbenc_base *base;
 };
 /* Seals the inputs in order into out_fd (written sequentially; may be a pipe) or by write(). With
  * table=true the manifest gets a file table (inputs must be sorted by path). The bytes written do not
@@ -150,8 +184,8 @@ int tbenc_seal(const struct tbenc_seal_params *p, const struct tbenc_input *in, 
 
 /* -- opening (decrypting) ---------------------------------------------------------------------- */
 struct tbenc_open_params {
-    const struct tbenc_manifest *manifest;
-    const uint8_t *key; /* TBENC_KEY_BYTES; tbenc_verify() also takes NULL */
+    const struct tbenc_manifest *manifest; /* of an overlay: what is opened is its own ciphertext */
+    const uint8_t *key; /* TBENC_KEY_BYTES; tbenc_verify() also takes NULL. Of an overlay: the base's */
     unsigned threads;   /* 0: one per CPU; at most TBENC_THREADS_MAX are used */
     unsigned flags;     /* enum tbenc_flags */
     tbenc_progress_fn progress;
@@ -165,14 +199,19 @@ struct tbenc_open_params {
  * already written. */
 int tbenc_open_stream(const struct tbenc_open_params *p, int in_fd, int out_fd, struct tbenc_error *e);
 /* Ciphertext from offset 0 of in_fd, chunks in parallel, each to its place (pwrite) in the descriptor of its
- * file. n_out is n_files, or 1 without a table. Output files are ftruncate'd to their size first; after a
- * failure what they hold is void. The plaintext hashes of the table are not recomputed: the tags have
- * authenticated each byte. */
+ * file. n_out is n_files, or 1 without a table; one that is -1 is verified and not written. Output files are
+ * ftruncate'd to their size first; after a failure what they hold is void. The plaintext hashes of the table
+ * are not recomputed: the tags have authenticated each byte. */
 int tbenc_open_files(const struct tbenc_open_params *p, int in_fd, const int *out_fds, size_t n_out,
                      struct tbenc_error *e);
 /* Ciphertext from offset 0 of in_fd, or from a pipe. Checks structure, tags_sha256 and sha256_ciphertext;
  * with a key also every tag and the table's hashes. No output. */
 int tbenc_verify(const struct tbenc_open_params *p, int in_fd, struct tbenc_error *e);
+
+/* An overlay and its base into one stream: the files of the tree, one after another. Both ciphertexts are
+ * regular files; the tags of both are compared before the first byte is written. progress as ever. */
+int tbenc_open_overlay(const struct tbenc_open_params *p, const struct tbenc_manifest *base, int in_fd,
+                       int base_fd, int out_fd, struct tbenc_error *e);
 
 /* Reading at any offset of the concatenated plaintext. A reader holds the key until freed, keeps one
  * decrypted chunk and is not thread-safe; make one per thread. Returns bytes read, 0 at the end, or a

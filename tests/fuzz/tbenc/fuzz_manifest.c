@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any manifest that is taken has safe names, a layout without gaps, and survives being written and read
  * again. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,26 @@ static void check_record(const struct tbenc_manifest *m, uint64_t index)
         CHECK(r.file < m->n_files && r.file_off + r.pt_len <= m->files[r.file].bytes);
 }
 
+/* An overlay's tree is a table that holds by itself, and takes from a base that has exactly what it names. */
+static void check_overlay(const struct tbenc_manifest *m)
+{
+    struct tbenc_manifest *tree = NULL, base = *m;
+    struct tbenc_error e = {.message = ""};
+    char *text = NULL;
+
+    if (tbenc_manifest_tree(m, &tree) < 0)
+        abort();
+    CHECK(!tree->base && tree->n_files == m->n_files + m->base->n_files && tree->n_files > 0);
+    for (size_t i = 1; i < tree->n_files; i++)
+        CHECK(strcmp(tree->files[i - 1].path, tree->files[i].path) < 0);
+    CHECK(tbenc_manifest_format(tree, &text, NULL) != -EINVAL);
+    base.base = NULL;
+    CHECK(tbenc_base_check(m, &base, m->sha256_ciphertext, &e) <= 0);
+    CHECK(tbenc_base_check(m, &base, m->base->manifest_sha256, &e) <= 0);
+    free(text);
+    tbenc_manifest_free(tree);
+}
+
 static void check(const struct tbenc_manifest *m, unsigned flags)
 {
     uint64_t n = tbenc_manifest_records(m);
@@ -47,6 +68,8 @@ static void check(const struct tbenc_manifest *m, unsigned flags)
     check_record(m, n / 2);
     check_record(m, n - 1);
     check_record(m, n);
+    if (m->base)
+        check_overlay(m);
     if (tbenc_manifest_format(m, &text, &len) == 0) { /* -EFBIG: ours is longer than theirs was */
         CHECK(tbenc_manifest_parse(text, len, flags, &again, NULL) == 0);
         CHECK(again->plaintext_bytes == m->plaintext_bytes && again->n_files == m->n_files);
@@ -58,7 +81,10 @@ static void check(const struct tbenc_manifest *m, unsigned flags)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    for (unsigned flags = 0; flags <= TBENC_LENIENT; flags++) {
+    static const unsigned all[] = {0, TBENC_LENIENT, TBENC_OVERLAY};
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+        unsigned flags = all[i];
         struct tbenc_manifest *m = NULL;
         struct tbenc_error e = {.message = ""};
 
