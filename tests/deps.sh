@@ -51,6 +51,7 @@ llvm
 logrotate
 make
 mandoc
+minisign
 mmdebstrap
 nginx-light
 ntfs-3g

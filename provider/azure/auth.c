@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "provider/azure/blob.h"
+#include "common/base64.h"
 #include "common/io.h"
 #include "common/secret.h"
 #include "common/units.h"
@@ -77,7 +78,7 @@ int azure_account_key(const char *text, struct azure_auth *a, char err[static TB
 
     if (!key)
         return auth_fail(err, -ENOMEM, "out of memory");
-    n = blob_base64_decode(text, len, key);
+    n = tb_base64_decode(text, len, key);
     if (n < 16) {
         tb_secret_free(key);
         return auth_fail(

@@ -9,6 +9,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "common/base64.h"
 #include "common/hex.h"
 #include "common/io.h"
 #include "common/percent.h"
@@ -306,51 +307,12 @@ int blob_authorization(const struct blob_service *s, const struct blob_request *
         return r;
     if (!HMAC(EVP_sha256(), key, (int)key_len, (const unsigned char *)text, strlen(text), mac, &n))
         return -EIO;
-    blob_base64(mac, sizeof(mac), base64);
+    tb_base64_encode(mac, sizeof(mac), base64);
     *ret = tb_strf("SharedKey %s:%s", s->account, base64);
     return *ret ? 0 : -ENOMEM;
 }
 
 /* -- encodings and blocks ---------------------------------------------------------------------- */
-
-void blob_base64(const void *in, size_t n, char *out)
-{
-    out[0] = '\0';
-    EVP_EncodeBlock((unsigned char *)out, in, (int)n);
-}
-
-static int blob_base64_value(char c)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *p = c ? strchr(digits, c) : NULL;
-
-    return p ? (int)(p - digits) : -1;
-}
-
-ssize_t blob_base64_decode(const char *in, size_t len, uint8_t *out)
-{
-    size_t pad = 0, n = 0;
-
-    if (len % 4 != 0)
-        return -EINVAL;
-    while (pad < 2 && pad < len && in[len - 1 - pad] == '=')
-        pad++;
-    for (size_t i = 0; i < len; i += 4) {
-        size_t digits = i + 4 == len ? 4 - pad : 4;
-        uint32_t v = 0;
-
-        for (size_t j = 0; j < 4; j++) {
-            int d = j < digits ? blob_base64_value(in[i + j]) : 0;
-
-            if (d < 0)
-                return -EINVAL;
-            v = v << 6 | (uint32_t)d;
-        }
-        for (size_t j = 0; j + 1 < digits; j++)
-            out[n++] = (uint8_t)(v >> (16 - 8 * j));
-    }
-    return (ssize_t)n;
-}
 
 int blob_md5(const void *buf, size_t len, uint8_t out[static BLOB_MD5_BYTES])
 {
@@ -367,18 +329,18 @@ void blob_block_id(size_t index, const char *session, const uint8_t md5[static B
     char hex[2 * BLOB_MD5_BYTES + 1], base64[BLOB_MD5_BASE64 + 1], text[BLOB_ID_TEXT + 1];
 
     tb_hex_encode(md5, BLOB_MD5_BYTES, hex);
-    blob_base64(md5, BLOB_MD5_BYTES, base64);
+    tb_base64_encode(md5, BLOB_MD5_BYTES, base64);
     if (session)
         snprintf(text, sizeof(text), "tb2-%05u-%.9s-%.22s", (unsigned)(index % 100000), session, base64);
     else
         snprintf(text, sizeof(text), "tb1-%05u-%s", (unsigned)(index % 100000), hex);
-    blob_base64(text, strlen(text), out);
+    tb_base64_encode(text, strlen(text), out);
 }
 
 bool blob_block_id_parse(const char *id, const char *session, size_t *ret_index)
 {
     uint8_t text[BLOB_ID_TEXT + 1];
-    ssize_t n = strlen(id) == BLOB_ID_CHARS ? blob_base64_decode(id, BLOB_ID_CHARS, text) : -1;
+    ssize_t n = strlen(id) == BLOB_ID_CHARS ? tb_base64_decode(id, BLOB_ID_CHARS, text) : -1;
     uint64_t index;
     char digits[6];
 

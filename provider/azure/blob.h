@@ -72,11 +72,6 @@ int blob_string_to_sign(const struct blob_service *s, const struct blob_request 
                         char **ret);
 int blob_authorization(const struct blob_service *s, const struct blob_request *rq, const char *date,
                        const uint8_t *key, size_t key_len, char **ret);
-/* Base64 of bytes; out has room for 4*((n+2)/3)+1. Decoding is strict; returns bytes written to out, which
- * has room for 3*len/4 bytes, or -EINVAL. */
-void blob_base64(const void *in, size_t n, char *out);
-ssize_t blob_base64_decode(const char *in, size_t len, uint8_t *out);
-
 /* MD5 of a buffer, as Content-MD5 has it. 0 or -EIO (a crypto policy without MD5). */
 int blob_md5(const void *buf, size_t len, uint8_t out[static BLOB_MD5_BYTES]);
 

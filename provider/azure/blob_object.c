@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 #include <string.h>
 
+#include "common/base64.h"
 #include "common/io.h"
 #include "provider/cli/output.h"
 
@@ -35,7 +36,7 @@ static bool object_md5_is(int fd, uint64_t size, const char *base64)
     EVP_MD_CTX_free(ctx);
     if (!ok)
         return false;
-    blob_base64(md5, sizeof(md5), text);
+    tb_base64_encode(md5, sizeof(md5), text);
     return strcmp(text, base64) == 0;
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/base64.h"
 #include "common/io.h"
 #include "common/units.h"
 
@@ -184,7 +185,7 @@ static int blocks_name(struct block_engine *e, struct block_slot *s)
     if (blob_md5(s->buf, b->len, b->md5) < 0 ||
         (e->u->admit && EVP_Digest(s->buf, b->len, b->sha256, &n, EVP_sha256(), NULL) != 1))
         return -EIO;
-    blob_base64(b->md5, sizeof(b->md5), s->md5_base64);
+    tb_base64_encode(b->md5, sizeof(b->md5), s->md5_base64);
     blob_block_id(b->index, e->u->session, b->md5, b->id);
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/base64.h"
 #include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
@@ -159,7 +160,7 @@ int store_send_manifest(struct asset_store *s, const char *text)
 
     if (r < 0)
         return tbpkg_fail_errno(s->mf.path, r);
-    blob_base64(md5, sizeof(md5), md5_base64);
+    tb_base64_encode(md5, sizeof(md5), md5_base64);
     s->mf.sent = s->mf.size;
     return blob_object_create(&s->client, &s->mf, -1, &rq);
 }
