@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tb-hydrate: brings the ciphertext of the licensed asset to TB_TARGET_DIR, then exits. tb-hydrate(8). */
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/config.h"
@@ -52,6 +53,13 @@ static enum hydrate_verb hydrate_verb(int argc, char **argv)
     return VERB_NONE;
 }
 
+static const char *hydrate_place(const char *name, const char *otherwise)
+{
+    const char *v = getenv(name);
+
+    return v && *v ? v : otherwise;
+}
+
 int main(int argc, char **argv)
 {
     _cleanup_config_ struct tb_config cfg = {0};
@@ -61,12 +69,13 @@ int main(int argc, char **argv)
     int r;
 
     tb_secret_init();
-    tb_config_main(verb == VERB_NONE ? argc : 1, argv,
-                   &(struct tb_program){"tb-hydrate", help, hydrate_check}, &cfg);
-    if (verb == VERB_SETTLE) {
-        repair_settle(&cfg);
+    if (verb == VERB_SETTLE) { /* as its unit stops, whatever has become of the settings */
+        tb_log_init("tb-hydrate");
+        repair_settle(hydrate_place("TB_STATE_DIR", "/var/lib"), hydrate_place("TB_RUN_DIR", "/run"));
         return TB_EXIT_OK;
     }
+    tb_config_main(verb == VERB_NONE ? argc : 1, argv,
+                   &(struct tb_program){"tb-hydrate", help, hydrate_check}, &cfg);
     if (verb == VERB_SWITCH) {
         r = versions_switch(&cfg, &o);
         if (r != 0)

@@ -116,13 +116,13 @@ void repair_load(struct repair *r, const struct tb_config *cfg, const char *prog
     tb_hex_encode(sha256, SHA256_BYTES, r->sha256);
 }
 
-void repair_settle(const struct tb_config *cfg)
+void repair_settle(const char *state_dir, const char *run_dir)
 {
     struct repair r = {0};
     _cleanup_json_ cJSON *o = NULL;
 
-    if (tb_state_dir(cfg->state_dir, "tb-hydrate", &r.dir) == 0 &&
-        tb_state_read_at(r.dir, RECORD_NAME, &o) == 0 && repair_delivered_since(cfg->run_dir, o))
+    if (tb_state_dir(state_dir, "tb-hydrate", &r.dir) == 0 && tb_state_read_at(r.dir, RECORD_NAME, &o) == 0 &&
+        repair_delivered_since(run_dir, o))
         repair_forget(&r);
     repair_clear(&r);
 }

@@ -44,7 +44,7 @@ void repair_load(struct repair *r, const struct tb_config *cfg, const char *prog
                  const uint8_t sha256[static SHA256_BYTES]);
 void repair_clear(struct repair *r);
 /* Ends the count if the model was delivered since the last try. */
-void repair_settle(const struct tb_config *cfg);
+void repair_settle(const char *state_dir, const char *run_dir);
 
 /* tb-decrypt says that this very file is at fault, in a run that repair_count() has not been told of.
  * *ret_us is its name for that. */
