@@ -49,11 +49,13 @@ _tbpkg() {
     value=$(grep -- "^$prev=" <<<"$help")
     case ${prev}${value#*=} in
     --modeMODE) value="enrolled certificate open" ;;
+    --verdictWORD) value="accepted missing" ;;
     --byWHAT) value="contract machine key" ;;
-    --scopeSCOPE) value="owner publisher support auditor replace" ;;
+    --scopeSCOPE) value="owner publisher support auditor replace billing" ;;
     --stateSTATE)
         value="active expired revoked denied"
         [[ $command == machine ]] && value="active gone expelled"
+        [[ $command == purchase ]] && value="new granted ended held"
         ;;
     *)
         value=${value#*=}

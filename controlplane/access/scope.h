@@ -12,10 +12,12 @@ enum cp_scope {
     CP_SCOPE_SUPPORT = 1 << 2,
     CP_SCOPE_AUDITOR = 1 << 3,
     CP_SCOPE_REPLACE = 1 << 4, /* key or contents that live contracts use; beside publisher */
+    CP_SCOPE_BILLING = 1 << 5, /* who pays for what: offers, purchases, terms, the submitter's events */
 };
-#define CP_SCOPES_N 5
+#define CP_SCOPES_N 6
 #define CP_SCOPES_ALL ((1U << CP_SCOPES_N) - 1)
 extern const char *const cp_scope_names[CP_SCOPES_N];
+#define CP_SCOPES_WORDS "owner, publisher, support, auditor, replace or billing"
 
 /* Words with white space between. -EINVAL: one is no scope, or there is none. */
 int cp_scopes_parse(const char *words, unsigned *ret);
@@ -26,14 +28,16 @@ const char *cp_scopes_text(unsigned scopes, char out[static CP_SCOPES_TEXT_MAX])
 #define CP_CALL_SCOPES_READ (CP_SCOPE_OWNER | CP_SCOPE_SUPPORT | CP_SCOPE_AUDITOR)
 #define CP_CALL_SCOPES_ASSETS (CP_SCOPE_OWNER | CP_SCOPE_PUBLISHER)
 #define CP_CALL_SCOPES_AUDIT (CP_SCOPE_OWNER | CP_SCOPE_AUDITOR)
+#define CP_CALL_SCOPES_BILL (CP_SCOPE_OWNER | CP_SCOPE_BILLING)
+#define CP_CALL_SCOPES_ACCOUNTS (CP_CALL_SCOPES_READ | CP_SCOPE_BILLING)
 
 /* X(NAME, operation, method, path, scopes). In a path {} is one component. */
 #define CP_CALLS(X)                                                                                          \
     X(REGISTER, "registerAsset", "POST", "/api/v1/assets/register", CP_CALL_SCOPES_ASSETS)                   \
     X(WHOAMI, "whoami", "GET", CP_ADMIN "/whoami", CP_SCOPES_ALL)                                            \
-    X(CONTRACT_LIST, "listContracts", "GET", CP_ADMIN "/contracts", CP_CALL_SCOPES_READ)                     \
+    X(CONTRACT_LIST, "listContracts", "GET", CP_ADMIN "/contracts", CP_CALL_SCOPES_ACCOUNTS)                 \
     X(CONTRACT_ADD, "addContract", "POST", CP_ADMIN "/contracts", CP_CALL_SCOPES_WRITE)                      \
-    X(CONTRACT_SHOW, "showContract", "GET", CP_ADMIN "/contracts/{}", CP_CALL_SCOPES_READ)                   \
+    X(CONTRACT_SHOW, "showContract", "GET", CP_ADMIN "/contracts/{}", CP_CALL_SCOPES_ACCOUNTS)               \
     X(CONTRACT_EDIT, "editContract", "PATCH", CP_ADMIN "/contracts/{}", CP_CALL_SCOPES_WRITE)                \
     X(CONTRACT_REVOKE, "revokeContract", "POST", CP_ADMIN "/contracts/{}/revoke", CP_CALL_SCOPES_WRITE)      \
     X(CONTRACT_ALLOW, "allowContract", "POST", CP_ADMIN "/contracts/{}/allow", CP_CALL_SCOPES_WRITE)         \
@@ -49,7 +53,20 @@ const char *cp_scopes_text(unsigned scopes, char out[static CP_SCOPES_TEXT_MAX])
     X(ASSET_PROMOTE, "promoteAsset", "POST", CP_ADMIN "/assets/{}/promote", CP_CALL_SCOPES_ASSETS)           \
     X(VERSION_DELETE, "deleteAssetVersion", "DELETE", CP_ADMIN "/assets/{}/versions/{}",                     \
       CP_CALL_SCOPES_ASSETS)                                                                                 \
-    X(USAGE, "usage", "GET", CP_ADMIN "/usage", CP_CALL_SCOPES_READ)                                         \
+    X(BILLING_SHOW, "showBilling", "GET", CP_ADMIN "/contracts/{}/billing", CP_CALL_SCOPES_ACCOUNTS)         \
+    X(BILLING_SET, "setBilling", "PUT", CP_ADMIN "/contracts/{}/billing", CP_CALL_SCOPES_BILL)               \
+    X(BILLING_END, "endBilling", "DELETE", CP_ADMIN "/contracts/{}/billing", CP_CALL_SCOPES_BILL)            \
+    X(CONTRACT_AWAIT, "awaitPurchase", "POST", CP_ADMIN "/contracts/{}/await", CP_CALL_SCOPES_BILL)          \
+    X(OFFER_LIST, "listOffers", "GET", CP_ADMIN "/offers", CP_CALL_SCOPES_ACCOUNTS)                          \
+    X(OFFER_SHOW, "showOffer", "GET", CP_ADMIN "/offers/{}", CP_CALL_SCOPES_ACCOUNTS)                        \
+    X(OFFER_PUT, "putOffer", "PUT", CP_ADMIN "/offers/{}", CP_CALL_SCOPES_BILL)                              \
+    X(OFFER_REMOVE, "removeOffer", "DELETE", CP_ADMIN "/offers/{}", CP_CALL_SCOPES_BILL)                     \
+    X(PURCHASE_LIST, "listPurchases", "GET", CP_ADMIN "/purchases", CP_CALL_SCOPES_ACCOUNTS)                 \
+    X(PURCHASE_SHOW, "showPurchase", "GET", CP_ADMIN "/purchases/{}", CP_CALL_SCOPES_ACCOUNTS)               \
+    X(SUBMITTER_SHOW, "showSubmitter", "GET", CP_ADMIN "/submitter", CP_CALL_SCOPES_ACCOUNTS)                \
+    X(EVENT_LIST, "listEvents", "GET", CP_ADMIN "/submitter/events", CP_CALL_SCOPES_ACCOUNTS)                \
+    X(EVENT_RESOLVE, "resolveEvent", "POST", CP_ADMIN "/submitter/resolve", CP_CALL_SCOPES_BILL)             \
+    X(USAGE, "usage", "GET", CP_ADMIN "/usage", CP_CALL_SCOPES_ACCOUNTS)                                     \
     X(TOKEN_LIST, "listTokens", "GET", CP_ADMIN "/tokens", CP_CALL_SCOPES_AUDIT)                             \
     X(TOKEN_CREATE, "createToken", "POST", CP_ADMIN "/tokens", CP_SCOPE_OWNER)                               \
     X(TOKEN_REVOKE, "revokeToken", "DELETE", CP_ADMIN "/tokens/{}", CP_SCOPE_OWNER)                          \

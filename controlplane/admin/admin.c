@@ -33,6 +33,19 @@ static cp_call_fn *const admin_calls[_CP_CALL_MAX] = {
     [CP_CALL_ASSET_DELETE] = cp_admin_asset_delete,
     [CP_CALL_ASSET_PROMOTE] = cp_admin_asset_promote,
     [CP_CALL_VERSION_DELETE] = cp_admin_version_delete,
+    [CP_CALL_BILLING_SHOW] = cp_admin_billing_show,
+    [CP_CALL_BILLING_SET] = cp_admin_billing_set,
+    [CP_CALL_BILLING_END] = cp_admin_billing_end,
+    [CP_CALL_CONTRACT_AWAIT] = cp_admin_contract_await,
+    [CP_CALL_OFFER_LIST] = cp_admin_offer_list,
+    [CP_CALL_OFFER_SHOW] = cp_admin_offer_show,
+    [CP_CALL_OFFER_PUT] = cp_admin_offer_put,
+    [CP_CALL_OFFER_REMOVE] = cp_admin_offer_remove,
+    [CP_CALL_PURCHASE_LIST] = cp_admin_purchase_list,
+    [CP_CALL_PURCHASE_SHOW] = cp_admin_purchase_show,
+    [CP_CALL_SUBMITTER_SHOW] = cp_admin_submitter_show,
+    [CP_CALL_EVENT_LIST] = cp_admin_event_list,
+    [CP_CALL_EVENT_RESOLVE] = cp_admin_event_resolve,
     [CP_CALL_USAGE] = cp_admin_usage,
     [CP_CALL_TOKEN_LIST] = cp_admin_token_list,
     [CP_CALL_TOKEN_CREATE] = cp_admin_token_create,
@@ -95,20 +108,21 @@ static bool admin_find(const struct cp_request *rq, enum cp_call_name *ret, bool
     return false;
 }
 
-static const char *admin_allowed(const struct cp_request *rq)
+static void admin_say_allowed(const struct cp_request *rq,
+                              char out[static sizeof(((struct cp_reply *)0)->allow)])
 {
-    static const char *const words[] = {
-        "GET, HEAD", "POST", "PATCH", "DELETE", "GET, HEAD, POST", "GET, HEAD, PATCH", "GET, HEAD, DELETE"};
-    bool get = false, post = false, patch = false, delete = false;
+    static const char *const methods[] = {"GET", "POST", "PUT", "PATCH", "DELETE"};
+    size_t n = 0, room = sizeof(((struct cp_reply *)0)->allow);
 
-    for (int i = 0; i < _CP_CALL_MAX; i++)
-        if (admin_calls[i] && admin_match(cp_calls[i].path, rq->path, NULL)) {
-            get = get || cp_calls[i].method[0] == 'G';
-            post = post || strcmp(cp_calls[i].method, "POST") == 0;
-            patch = patch || strcmp(cp_calls[i].method, "PATCH") == 0;
-            delete = delete || cp_calls[i].method[0] == 'D';
-        }
-    return words[get ? (post ? 4 : patch ? 5 : delete ? 6 : 0) : post ? 1 : patch ? 2 : 3];
+    out[0] = '\0';
+    for (size_t m = 0; m < ARRAY_SIZE(methods); m++)
+        for (int i = 0; i < _CP_CALL_MAX; i++)
+            if (admin_calls[i] && strcmp(cp_calls[i].method, methods[m]) == 0 &&
+                admin_match(cp_calls[i].path, rq->path, NULL)) {
+                n += (size_t)snprintf(out + n, room - n, "%s%s%s", n ? ", " : "", methods[m],
+                                      m == 0 ? ", HEAD" : "");
+                break;
+            }
 }
 
 static bool admin_key_valid(const char *key)
@@ -135,7 +149,7 @@ bool cp_admin_refuse(const struct cp_api *api, const struct cp_request *rq, stru
             return true;
         }
         cp_answer(ret, 405, "error", "method_not_allowed", "message", "this path has another method");
-        ret->allow = admin_allowed(rq);
+        admin_say_allowed(rq, ret->allow);
         return true;
     }
     if (rq->idempotency_key && !admin_key_valid(rq->idempotency_key)) {

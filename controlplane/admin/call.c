@@ -197,9 +197,16 @@ static bool body_hw_id_valid(const char *id)
     return *id && strlen(id) <= CP_HW_ID_MAX;
 }
 
+static bool body_any_text(const char *text)
+{
+    return *text;
+}
+
 const struct cp_id_kind cp_plain_id = {tb_id_valid, "1 to 100 letters, digits, _ and -"},
                         cp_asset_ref_id = {body_asset_ref_valid, "\"*\" or " TB_ASSET_ID_WORDS},
-                        cp_hw_id = {body_hw_id_valid, "1 to 200 printable characters without space"};
+                        cp_hw_id = {body_hw_id_valid, "1 to 200 printable characters without space"},
+                        cp_asset_id = {tb_asset_id_valid, TB_ASSET_ID_WORDS},
+                        cp_any_text = {body_any_text, "a text of that length"};
 
 int cp_body_id(struct cp_call *c, const char *name, const struct cp_id_kind *kind, const char *fallback,
                char *out, size_t room)
@@ -213,6 +220,22 @@ int cp_body_id(struct cp_call *c, const char *name, const struct cp_id_kind *kin
         return cp_refuse_body(c, "%s is not %s", name, kind->words);
     memmove(out, text, strlen(text) + 1); /* the fallback may be what is there */
     return 0;
+}
+
+int cp_body_mode(struct cp_call *c, enum cp_mode *ret)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *mode;
+
+    if (!tb_json_member(c->body, "mode"))
+        return 0;
+    if (tb_json_get_string(c->body, "mode", &mode, err) == 0)
+        for (int m = 0; m < _CP_MODE_MAX; m++)
+            if (strcmp(mode, cp_mode_names[m]) == 0) {
+                *ret = (enum cp_mode)m;
+                return 0;
+            }
+    return cp_refuse_body(c, "mode is not enrolled, certificate or open");
 }
 
 /* -- answers ----------------------------------------------------------------------------------- */

@@ -71,10 +71,12 @@ struct cp_id_kind {
     bool (*valid)(const char *);
     const char *words;
 };
-extern const struct cp_id_kind cp_plain_id, cp_asset_ref_id, cp_hw_id;
+extern const struct cp_id_kind cp_plain_id, cp_asset_ref_id, cp_asset_id, cp_hw_id, cp_any_text;
 /* Required unless there is a fallback. */
 int cp_body_id(struct cp_call *c, const char *name, const struct cp_id_kind *kind, const char *fallback,
                char *out, size_t room);
+/* `mode` of a contract; stays what it is without. */
+int cp_body_mode(struct cp_call *c, enum cp_mode *ret);
 
 /* -- answers -- */
 /* The object of a 200, or another status. NULL on ENOMEM, which is told at the end. */
@@ -85,7 +87,7 @@ struct cp_listing {
     cJSON *array;
     uint64_t limit, n;
     bool more;
-    char last[500]; /* cursor behind the row before */
+    char last[1200]; /* cursor behind the row before */
 };
 int cp_listing_begin(struct cp_call *c, const char *name, struct cp_listing *ret);
 /* The row, or NULL when there is no room for it: the listing stops with *ret. */
@@ -110,7 +112,10 @@ cp_call_fn cp_admin_whoami, cp_admin_contract_list, cp_admin_contract_add, cp_ad
     cp_admin_contract_edit, cp_admin_contract_revoke, cp_admin_contract_allow, cp_admin_code_create,
     cp_admin_code_list, cp_admin_code_revoke, cp_admin_machine_list, cp_admin_machine_remove,
     cp_admin_machine_expel, cp_admin_asset_list, cp_admin_asset_show, cp_admin_asset_delete,
-    cp_admin_asset_promote, cp_admin_version_delete, cp_admin_usage, cp_admin_token_list,
+    cp_admin_asset_promote, cp_admin_version_delete, cp_admin_billing_show, cp_admin_billing_set,
+    cp_admin_billing_end, cp_admin_contract_await, cp_admin_offer_list, cp_admin_offer_show,
+    cp_admin_offer_put, cp_admin_offer_remove, cp_admin_purchase_list, cp_admin_purchase_show,
+    cp_admin_submitter_show, cp_admin_event_list, cp_admin_event_resolve, cp_admin_usage, cp_admin_token_list,
     cp_admin_token_create, cp_admin_token_revoke, cp_admin_log_list, cp_admin_change_list,
     cp_admin_change_export;
 

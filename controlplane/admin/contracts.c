@@ -110,22 +110,6 @@ static int contract_keep(struct cp_store *s, struct cp_call *c, const char *acti
                            contract_facts(c, k));
 }
 
-static int contract_apply_mode(struct cp_call *c, struct cp_contract *k)
-{
-    char err[TB_JSON_ERR_MAX];
-    const char *mode;
-
-    if (!tb_json_member(c->body, "mode"))
-        return 0;
-    if (tb_json_get_string(c->body, "mode", &mode, err) == 0)
-        for (int m = 0; m < _CP_MODE_MAX; m++)
-            if (strcmp(mode, cp_mode_names[m]) == 0) {
-                k->mode = (enum cp_mode)m;
-                return 0;
-            }
-    return cp_refuse_body(c, "mode is not enrolled, certificate or open");
-}
-
 static int contract_apply_ca(struct cp_call *c, struct cp_contract *k)
 {
     const cJSON *m = tb_json_member(c->body, "client_ca");
@@ -170,7 +154,7 @@ static int contract_apply(struct cp_store *s, struct cp_call *c, struct cp_contr
     if (r == 0)
         r = cp_body_uint(c, c->body, "version", 1, TB_JSON_INT_MAX, true, &k->version);
     if (r == 0)
-        r = contract_apply_mode(c, k);
+        r = cp_body_mode(c, &k->mode);
     if (r == 0)
         r = cp_body_time(c, c->body, "expires_at", true, &k->expires_us);
     if (r == 0)

@@ -123,3 +123,107 @@ void cp_show_verdict(cJSON *o, const struct cp_log_entry *e)
     cJSON_AddStringToObject(o, "peer", e->peer);
     cJSON_AddStringToObject(o, "client_name", e->client_name);
 }
+
+/* -- who pays for what -------------------------------------------------------------------------- */
+static void show_text(cJSON *o, const char *name, const char *text)
+{
+    if (*text)
+        cJSON_AddStringToObject(o, name, text);
+}
+
+void cp_show_billing(cJSON *o, const char *contract_id, const struct cp_billing *b)
+{
+    cJSON_AddStringToObject(o, "contract_id", contract_id);
+    cJSON_AddStringToObject(o, "by", b ? "control_plane" : "machines");
+    if (!b)
+        return;
+    show_text(o, "resource", b->resource);
+    cJSON_AddStringToObject(o, "plan", b->plan);
+    cJSON_AddStringToObject(o, "dimensions", b->dimensions);
+    cp_show_time(o, "updated_at", b->updated_us);
+}
+
+void cp_show_offer(cJSON *o, const struct cp_offer *f)
+{
+    cJSON_AddStringToObject(o, "offer_id", f->offer_id);
+    cJSON_AddStringToObject(o, "source", f->source);
+    cJSON_AddStringToObject(o, "asset_id", f->asset_id);
+    show_number(o, "version", f->version);
+    cJSON_AddStringToObject(o, "mode", cp_mode_names[f->mode]);
+    tb_json_add_uint(o, "lease_seconds", f->lease_seconds);
+    show_number(o, "max_hw", f->max_hw);
+    tb_json_add_uint(o, "slot_ttl_seconds", f->slot_ttl_s);
+    show_text(o, "dimensions", f->dimensions);
+    cp_show_time(o, "created_at", f->created_us);
+}
+
+void cp_show_application(cJSON *o, const struct cp_application *a)
+{
+    char own[TB_APPLICATION_CONTRACT_MAX + 1] = "";
+
+    (void)tb_application_contract(a->application_id, own);
+    cJSON_AddStringToObject(o, "purchase_id", own);
+    cJSON_AddStringToObject(o, "application_id", a->application_id);
+    cJSON_AddStringToObject(o, "state", cp_application_state_names[a->state]);
+    cJSON_AddStringToObject(o, "contract_id", a->contract_id);
+    cJSON_AddStringToObject(o, "source", a->source);
+    cJSON_AddStringToObject(o, "resource_usage_id", a->resource_usage_id);
+    cJSON_AddStringToObject(o, "managed_group", a->managed_group);
+    cJSON_AddStringToObject(o, "event", a->event);
+    show_text(o, "problem", a->problem);
+    cp_show_time(o, "created_at", a->created_us);
+    cp_show_time(o, "updated_at", a->updated_us);
+}
+
+void cp_show_purchase(cJSON *o, const struct cp_purchase *p)
+{
+    tb_json_add_uint(o, "number", p->number);
+    cJSON_AddStringToObject(o, "contract_id", p->contract_id);
+    cJSON_AddStringToObject(o, "source", p->source);
+    cJSON_AddStringToObject(o, "resource_usage_id", p->resource_usage_id);
+    cp_show_time(o, "from", p->from_us);
+    cp_show_time(o, "to", p->to_us);
+}
+
+void cp_show_event(cJSON *o, const struct cp_event_row *w)
+{
+    char text[TB_RFC3339_MAX];
+
+    cJSON_AddStringToObject(o, "resource", w->e.resource);
+    cJSON_AddStringToObject(o, "plan", w->e.plan);
+    cJSON_AddStringToObject(o, "dimension", w->e.dimension);
+    cJSON_AddStringToObject(o, "hour", tb_metering_hour_text(w->e.hour, text));
+    tb_json_add_uint(o, "quantity", (uint64_t)w->e.quantity);
+    tb_json_add_uint(o, "unit", w->e.unit);
+    cJSON_AddStringToObject(o, "state", w->state);
+    cJSON_AddBoolToObject(o, "doubt", w->e.doubt);
+    cJSON_AddStringToObject(o, "since", tb_metering_hour_text(w->e.since, text));
+    tb_json_add_uint(o, "tries", w->tries);
+    if (w->accepted >= 0)
+        tb_json_add_uint(o, "accepted", (uint64_t)w->accepted);
+    show_text(o, "reason", w->reason);
+}
+
+void cp_show_submitter(cJSON *o, const struct cp_billing_summary *u, uint64_t now_us)
+{
+    char when[TB_RFC3339_MAX];
+
+    if (u->term) {
+        cJSON_AddStringToObject(o, "server", u->owner);
+        cp_show_time(o, "since", u->since_us);
+        cp_show_time(o, "seen_at", u->seen_us);
+    }
+    tb_json_add_uint(o, "term", u->term);
+    tb_json_add_uint(o, "open", u->open);
+    tb_json_add_uint(o, "frozen", u->frozen);
+    tb_json_add_uint(o, "sent", u->sent);
+    tb_json_add_uint(o, "accepted", u->accepted);
+    tb_json_add_uint(o, "parked", u->parked);
+    tb_json_add_uint(o, "in_doubt", u->doubt);
+    if (u->oldest >= 0)
+        cJSON_AddStringToObject(o, "oldest_unaccepted", tb_metering_hour_text(u->oldest, when));
+    tb_json_add_uint(o, "late_seconds", tb_metering_age_us(u->oldest, now_us) / TB_USEC_PER_SEC);
+    tb_json_add_uint(o, "held_without_resource", u->without_resource);
+    tb_json_add_uint(o, "self_billing", u->self_billing);
+    tb_json_add_uint(o, "ended_resources", u->ended);
+}

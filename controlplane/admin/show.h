@@ -4,6 +4,8 @@
 #define CP_SHOW_H
 
 #include "common/json.h"
+#include "controlplane/store/billing.h"
+#include "controlplane/store/purchases.h"
 #include "controlplane/store/store.h"
 #include "controlplane/store/tokens.h"
 
@@ -16,5 +18,11 @@ void cp_show_token(cJSON *o, const struct cp_token *t, uint64_t now_us);
 void cp_show_code(cJSON *o, const struct cp_code *k);
 void cp_show_scopes(cJSON *o, const char *scopes);
 void cp_show_verdict(cJSON *o, const struct cp_log_entry *e);
+void cp_show_billing(cJSON *o, const char *contract_id, const struct cp_billing *b); /* NULL: by machines */
+void cp_show_offer(cJSON *o, const struct cp_offer *f);
+void cp_show_application(cJSON *o, const struct cp_application *a);
+void cp_show_purchase(cJSON *o, const struct cp_purchase *p);
+void cp_show_event(cJSON *o, const struct cp_event_row *w);
+void cp_show_submitter(cJSON *o, const struct cp_billing_summary *u, uint64_t now_us);
 
 #endif

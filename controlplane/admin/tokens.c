@@ -60,7 +60,7 @@ static int token_apply_scopes(struct cp_call *c, char out[static CP_SCOPES_TEXT_
         scopes |= scope;
     }
     if (!cJSON_IsArray(a) || scopes == 0)
-        return cp_refuse_body(c, "scopes is not an array of owner, publisher, support, auditor, replace");
+        return cp_refuse_body(c, "scopes is not an array of " CP_SCOPES_WORDS);
     cp_scopes_text(scopes, out);
     return 0;
 }

@@ -111,7 +111,7 @@ bool cp_api_refuse(const struct cp_api *api, const struct cp_request *rq, struct
     if (!ok) {
         cp_answer(ret, 405, "error", "method_not_allowed", "message",
                   routes[i].post ? "use POST here" : "use GET here");
-        ret->allow = routes[i].post ? "POST" : "GET, HEAD";
+        strcpy(ret->allow, routes[i].post ? "POST" : "GET, HEAD");
         return true;
     }
     return api_refuse_unauthenticated(api, rq, routes[i].route, ret);

@@ -74,7 +74,7 @@ struct cp_request {
 struct cp_reply {
     unsigned status;
     char *body;               /* heap, NUL-terminated; may hold a key. NULL: out of memory */
-    const char *allow;        /* Allow header of a 405, else NULL */
+    char allow[48];           /* Allow header of a 405, else "" */
     bool challenge;           /* 401 for want of the bearer token: add WWW-Authenticate */
     unsigned retry_s;         /* 429, 503: Retry-After; 0: none */
     const char *content_type; /* NULL: JSON */

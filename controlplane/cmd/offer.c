@@ -5,6 +5,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
+#include "controlplane/admin/show.h"
 #include "controlplane/cmd/cmd.h"
 #include "controlplane/purchase/notice.h"
 
@@ -54,21 +55,13 @@ static int offer_store(struct cp_store *s, void *ctx)
                            j->offer.source, "asset", j->offer.asset_id, "mode", cp_mode_names[j->offer.mode]);
 }
 
-/* Two slashes, and something between them. */
-static bool offer_plan_valid(const char *plan)
-{
-    const char *product = strchr(plan, '/'), *name = product ? strchr(product + 1, '/') : NULL;
-
-    return name && product > plan && name > product + 1 && name[1] && !strchr(name + 1, '/');
-}
-
 static int offer_read_source(const struct cp_options *o, char ret[static CP_SOURCE_MAX + 1])
 {
     if (!o->plan == !o->definition)
         return cp_fail(o, TB_EXIT_USAGE, "give one of --plan and --definition");
-    if (o->plan && (!offer_plan_valid(o->plan) || cp_source_read(o->plan, ret) < 0))
+    if (o->plan && cp_plan_read(o->plan, ret) < 0)
         return cp_fail(o, TB_EXIT_USAGE, "--plan %s is not PUBLISHER/PRODUCT/PLAN", o->plan);
-    if (o->definition && (*o->definition != '/' || cp_source_read(o->definition, ret) < 0))
+    if (o->definition && cp_definition_read(o->definition, ret) < 0)
         return cp_fail(o, TB_EXIT_USAGE,
                        "--definition %s is not /subscriptions/.../applicationDefinitions/NAME",
                        o->definition);
@@ -155,18 +148,7 @@ static int offer_show(const struct cp_offer *f, void *ctx)
     o = cJSON_CreateObject();
     if (!o || !cJSON_AddItemToArray(array, o))
         return -ENOMEM;
-    cJSON_AddStringToObject(o, "offer_id", f->offer_id);
-    cJSON_AddStringToObject(o, "source", f->source);
-    cJSON_AddStringToObject(o, "asset_id", f->asset_id);
-    if (f->version)
-        tb_json_add_uint(o, "version", f->version);
-    cJSON_AddStringToObject(o, "mode", cp_mode_names[f->mode]);
-    tb_json_add_uint(o, "lease_seconds", f->lease_seconds);
-    if (f->max_hw)
-        tb_json_add_uint(o, "max_hw", f->max_hw);
-    tb_json_add_uint(o, "slot_ttl_seconds", f->slot_ttl_s);
-    if (*f->dimensions)
-        cJSON_AddStringToObject(o, "dimensions", f->dimensions);
+    cp_show_offer(o, f);
     return 0;
 }
 
@@ -184,16 +166,7 @@ static int application_show(const struct cp_application *a, void *ctx)
     o = cJSON_CreateObject();
     if (!o || !cJSON_AddItemToArray(array, o))
         return -ENOMEM;
-    cJSON_AddStringToObject(o, "application_id", a->application_id);
-    cJSON_AddStringToObject(o, "state", cp_application_state_names[a->state]);
-    cJSON_AddStringToObject(o, "contract_id", a->contract_id);
-    cJSON_AddStringToObject(o, "source", a->source);
-    cJSON_AddStringToObject(o, "resource_usage_id", a->resource_usage_id);
-    cJSON_AddStringToObject(o, "managed_group", a->managed_group);
-    cJSON_AddStringToObject(o, "event", a->event);
-    if (*a->problem)
-        cJSON_AddStringToObject(o, "problem", a->problem);
-    cJSON_AddStringToObject(o, "updated_at", tb_rfc3339_format(a->updated_us, 0, at));
+    cp_show_application(o, a);
     return 0;
 }
 
@@ -221,12 +194,14 @@ int cp_run_offer_list(const struct cp_options *o)
         return r;
     if (!array)
         printf("%-24s %-60s %-24s %-11s %6s\n", "OFFER", "PLAN", "ASSET", "MODE", "MAX HW");
-    r = cp_store_each_offer(s, offer_show, array);
+    r = cp_store_each_offer(s, "", CP_STORE_LOG_MAX, offer_show, array);
     return r < 0 ? cp_fail_store(o, s, r) : offer_print(o, array);
 }
 
 int cp_run_purchase_list(const struct cp_options *o)
 {
+    const struct cp_application_page page = {
+        .contract_id = "", .state = "", .after = "", .limit = CP_STORE_LOG_MAX};
     _cleanup_json_ cJSON *array = o->json ? cJSON_CreateArray() : NULL;
     _cleanup_store_ struct cp_store *s = NULL;
     int r = cp_open(o, &s);
@@ -235,7 +210,7 @@ int cp_run_purchase_list(const struct cp_options *o)
         return r;
     if (!array)
         printf("%-8s %-40s %-20s %s\n", "STATE", "CONTRACT", "CHANGED", "APPLICATION");
-    r = cp_store_each_application(s, application_show, array);
+    r = cp_store_each_application(s, &page, application_show, array);
     return r < 0 ? cp_fail_store(o, s, r) : offer_print(o, array);
 }
 
@@ -255,21 +230,12 @@ static int await_store(struct cp_store *s, void *ctx)
                              o->subscription);
 }
 
-static bool await_guid_valid(const char *s)
-{
-    for (int i = 0; i < 36; i++)
-        if (i == 8 || i == 13 || i == 18 || i == 23 ? s[i] != '-'
-                                                    : !s[i] || !strchr("0123456789abcdefABCDEF", s[i]))
-            return false;
-    return !s[36];
-}
-
 int cp_run_contract_await(const struct cp_options *o)
 {
     _cleanup_store_ struct cp_store *s = NULL;
     int r;
 
-    if (!o->subscription || !await_guid_valid(o->subscription))
+    if (!o->subscription || !cp_subscription_valid(o->subscription))
         return cp_fail(o, TB_EXIT_USAGE, "--subscription GUID is missing, or is none");
     r = cp_open(o, &s);
     if (r != 0)

@@ -302,9 +302,7 @@ static int serve_add_oidc_scope(const struct cp_options *o, const char *text, st
     if (s->n_maps == CP_OIDC_MAPS_MAX)
         return cp_fail(o, TB_EXIT_USAGE, "--oidc-scope: at most %d", CP_OIDC_MAPS_MAX);
     if (!equals || equals == text || cp_scopes_parse(equals + 1, &m->scopes) < 0)
-        return cp_fail(o, TB_EXIT_USAGE,
-                       "--oidc-scope %s: not VALUE=SCOPE with owner, publisher, support, auditor or replace",
-                       text);
+        return cp_fail(o, TB_EXIT_USAGE, "--oidc-scope %s: not VALUE=SCOPE with " CP_SCOPES_WORDS, text);
     if (equals - text > CP_OIDC_VALUE_MAX)
         return cp_fail(o, TB_EXIT_USAGE, "--oidc-scope: a value is longer than %d characters",
                        CP_OIDC_VALUE_MAX);

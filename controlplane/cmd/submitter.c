@@ -6,6 +6,7 @@
 #include "common/json.h"
 #include "common/secret.h"
 #include "common/units.h"
+#include "controlplane/admin/show.h"
 #include "controlplane/cmd/cmd.h"
 #include "controlplane/store/billing.h"
 #include "controlplane/submitter/ledger.h"
@@ -141,26 +142,8 @@ static int status_print_json(const struct cp_billing_summary *u, uint64_t now)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
     _cleanup_free_ char *text = NULL;
-    char when[TB_RFC3339_MAX];
 
-    if (u->term) {
-        cJSON_AddStringToObject(o, "server", u->owner);
-        cJSON_AddStringToObject(o, "since", tb_rfc3339_format(u->since_us, 0, when));
-        cJSON_AddStringToObject(o, "seen_at", tb_rfc3339_format(u->seen_us, 0, when));
-    }
-    tb_json_add_uint(o, "term", u->term);
-    tb_json_add_uint(o, "open", u->open);
-    tb_json_add_uint(o, "frozen", u->frozen);
-    tb_json_add_uint(o, "sent", u->sent);
-    tb_json_add_uint(o, "accepted", u->accepted);
-    tb_json_add_uint(o, "parked", u->parked);
-    tb_json_add_uint(o, "in_doubt", u->doubt);
-    if (u->oldest >= 0)
-        cJSON_AddStringToObject(o, "oldest_unaccepted", tb_metering_hour_text(u->oldest, when));
-    tb_json_add_uint(o, "late_seconds", tb_metering_age_us(u->oldest, now) / TB_USEC_PER_SEC);
-    tb_json_add_uint(o, "held_without_resource", u->without_resource);
-    tb_json_add_uint(o, "self_billing", u->self_billing);
-    tb_json_add_uint(o, "ended_resources", u->ended);
+    cp_show_submitter(o, u, now);
     text = cJSON_PrintUnformatted(o);
     return text && puts(text) >= 0 && fflush(stdout) == 0 ? TB_EXIT_OK : TB_EXIT_IOERR;
 }
@@ -213,22 +196,8 @@ int cp_run_submitter_status(const struct cp_options *o)
 static int event_add_json(const struct cp_event_row *w, void *ctx)
 {
     cJSON *o = cJSON_CreateObject();
-    char text[TB_RFC3339_MAX];
 
-    cJSON_AddStringToObject(o, "resource", w->e.resource);
-    cJSON_AddStringToObject(o, "plan", w->e.plan);
-    cJSON_AddStringToObject(o, "dimension", w->e.dimension);
-    cJSON_AddStringToObject(o, "hour", tb_metering_hour_text(w->e.hour, text));
-    tb_json_add_uint(o, "quantity", (uint64_t)w->e.quantity);
-    tb_json_add_uint(o, "unit", w->e.unit);
-    cJSON_AddStringToObject(o, "state", w->state);
-    cJSON_AddBoolToObject(o, "doubt", w->e.doubt);
-    cJSON_AddStringToObject(o, "since", tb_metering_hour_text(w->e.since, text));
-    tb_json_add_uint(o, "tries", w->tries);
-    if (w->accepted >= 0)
-        tb_json_add_uint(o, "accepted", (uint64_t)w->accepted);
-    if (*w->reason)
-        cJSON_AddStringToObject(o, "reason", w->reason);
+    cp_show_event(o, w);
     return cJSON_AddItemToArray(ctx, o) ? 0 : -ENOMEM;
 }
 
@@ -245,6 +214,7 @@ static int event_print(const struct cp_event_row *w, void *ctx)
 
 int cp_run_submitter_events(const struct cp_options *o)
 {
+    struct cp_event_page page = {CP_EVENT_PAGE_FIRST, .limit = CP_STORE_LOG_MAX};
     _cleanup_json_ cJSON *list = o->json ? cJSON_CreateArray() : NULL;
     _cleanup_store_ struct cp_store *s = NULL;
     _cleanup_free_ char *text = NULL;
@@ -254,7 +224,8 @@ int cp_run_submitter_events(const struct cp_options *o)
         return r;
     if (!list)
         printf("%-20s  %-18s %20s  %-8s  %s\n", "HOUR (UTC)", "DIMENSION", "QUANTITY", "STATE", "RESOURCE");
-    r = cp_store_each_event(s, !o->replace, list ? event_add_json : event_print, list);
+    page.unaccepted = !o->replace;
+    r = cp_store_each_event(s, &page, list ? event_add_json : event_print, list);
     if (r < 0)
         return cp_fail_store(o, s, r);
     text = list ? cJSON_PrintUnformatted(list) : NULL;

@@ -11,8 +11,7 @@
 
 #define TB_OPTION_TARGET struct cp_options
 const struct tb_option cp_token_add_options[] = {
-    TB_OPTION(0, "scope", "SCOPE", TB_OPTION_LIST, scopes,
-              "owner, publisher, support, auditor or replace; may be repeated (required)"),
+    TB_OPTION(0, "scope", "SCOPE", TB_OPTION_LIST, scopes, CP_SCOPES_WORDS "; may be repeated (required)"),
     TB_OPTION(0, "expires", "TIME", TB_OPTION_CALL, expires_us, "end of the token, RFC 3339",
               .set = cp_option_time, .want = "a time like 2026-12-31T00:00:00Z"),
     TB_OPTION(0, "expires-in", "DURATION", TB_OPTION_CALL, expires_us,
@@ -50,13 +49,11 @@ static int token_from_options(const struct cp_options *o, struct cp_token *t)
 
     for (size_t i = 0; i < o->scopes.n; i++) {
         if (cp_scopes_parse(o->scopes.v[i], &one) < 0)
-            return cp_fail(o, TB_EXIT_USAGE,
-                           "--scope: owner, publisher, support, auditor or replace, not '%s'",
-                           o->scopes.v[i]);
+            return cp_fail(o, TB_EXIT_USAGE, "--scope: " CP_SCOPES_WORDS ", not '%s'", o->scopes.v[i]);
         scopes |= one;
     }
     if (!scopes)
-        return cp_fail(o, TB_EXIT_USAGE, "--scope is missing: owner, publisher, support, auditor or replace");
+        return cp_fail(o, TB_EXIT_USAGE, "--scope is missing: " CP_SCOPES_WORDS);
     t->created_us = now;
     t->expires_us = o->expires_us ? o->expires_us : now + CP_TOKEN_LIFE_S * TB_USEC_PER_SEC;
     if (t->expires_us <= now || t->expires_us > now + CP_TOKEN_LIFE_S_MAX * TB_USEC_PER_SEC + TB_USEC_PER_SEC)

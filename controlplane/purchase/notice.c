@@ -50,6 +50,28 @@ void cp_notice_source(const cJSON *plan, const char *definition, char ret[static
     (void)cp_source_read(text, ret);
 }
 
+int cp_plan_read(const char *plan, char ret[static CP_SOURCE_MAX + 1])
+{
+    const char *product = strchr(plan, '/'), *name = product ? strchr(product + 1, '/') : NULL;
+
+    if (!name || product == plan || name == product + 1 || !name[1] || strchr(name + 1, '/'))
+        return -EINVAL;
+    return cp_source_read(plan, ret);
+}
+
+int cp_definition_read(const char *id, char ret[static CP_SOURCE_MAX + 1])
+{
+    return *id == '/' ? cp_source_read(id, ret) : -EINVAL;
+}
+
+bool cp_subscription_valid(const char *s)
+{
+    for (int i = 0; i < 36; i++)
+        if (i == 8 || i == 13 || i == 18 || i == 23 ? s[i] != '-' : !isxdigit((unsigned char)s[i]))
+            return false;
+    return !s[36];
+}
+
 void cp_notice_usage_id(const cJSON *o, char ret[static CP_USAGE_ID_MAX + 1])
 {
     const char *id = notice_text(tb_json_member(o, "billingDetails"), "resourceUsageId");

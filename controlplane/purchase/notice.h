@@ -17,6 +17,11 @@ int cp_notice_parse(const char *body, size_t len, uint64_t now_us, struct cp_not
 void cp_notice_source(const cJSON *plan, const char *definition, char ret[static CP_SOURCE_MAX + 1]);
 /* "publisher/product/plan" or an id, in the one spelling of sources. -EINVAL. */
 int cp_source_read(const char *text, char ret[static CP_SOURCE_MAX + 1]);
+/* Of an offer: a plan has two slashes with something between them, a definition begins with one. -EINVAL. */
+int cp_plan_read(const char *plan, char ret[static CP_SOURCE_MAX + 1]);
+int cp_definition_read(const char *id, char ret[static CP_SOURCE_MAX + 1]);
+/* A GUID. */
+bool cp_subscription_valid(const char *s);
 /* billingDetails.resourceUsageId of the object; "" without. */
 void cp_notice_usage_id(const cJSON *o, char ret[static CP_USAGE_ID_MAX + 1]);
 

@@ -20,6 +20,9 @@
 #include "metering/event.h"
 
 #define CP_DIMENSIONS_MAX 400 /* text of a mapping */
+#define CP_DIMENSIONS_WORDS                                                                                  \
+    "requests,tokens=ktok of requests, prompt_tokens, completion_tokens, cached_tokens, tokens, bytes, "     \
+    "gb_transferred"
 #define CP_OWNER_MAX 100
 
 /* How the control plane bills a contract. One without a row here is billed by its machines. */
@@ -94,8 +97,15 @@ struct cp_event_row {
     uint64_t tries;
     int64_t accepted; /* -1: not said */
 };
-int cp_store_each_event(struct cp_store *s, bool unaccepted, int (*fn)(const struct cp_event_row *, void *),
-                        void *ctx);
+struct cp_event_page {
+    bool unaccepted; /* those that the marketplace has not accepted alone */
+    int64_t after_hour;
+    const char *after_resource, *after_dimension;
+    uint64_t limit;
+};
+#define CP_EVENT_PAGE_FIRST .after_hour = -1, .after_resource = "", .after_dimension = ""
+int cp_store_each_event(struct cp_store *s, const struct cp_event_page *p,
+                        int (*fn)(const struct cp_event_row *, void *), void *ctx);
 
 struct cp_billing_summary {
     char owner[CP_OWNER_MAX]; /* of the term; "": there was none yet */

@@ -331,14 +331,16 @@ int cp_store_resolve_event(struct cp_store *s, const char *resource, const char 
     return n < 0 ? n : n == 0 ? -ENOENT : 0;
 }
 
-int cp_store_each_event(struct cp_store *s, bool unaccepted, int (*fn)(const struct cp_event_row *, void *),
-                        void *ctx)
+int cp_store_each_event(struct cp_store *s, const struct cp_event_page *p,
+                        int (*fn)(const struct cp_event_row *, void *), void *ctx)
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;
     struct cp_event_row w;
-    int r = cp_sql_query(s->c, &rows,
-                         EVENT_COLUMNS " WHERE $1=0 OR state<>'ACCEPTED' ORDER BY hour, resource, dimension",
-                         "i", (int64_t)unaccepted);
+    int r = cp_sql_query(
+        s->c, &rows,
+        EVENT_COLUMNS " WHERE ($1=0 OR state<>'ACCEPTED') AND (hour>$2 OR (hour=$2 AND (resource>$3"
+                      " OR (resource=$3 AND dimension>$4)))) ORDER BY hour, resource, dimension LIMIT $5",
+        "iittu", (int64_t)p->unaccepted, p->after_hour, p->after_resource, p->after_dimension, p->limit);
 
     if (r < 0)
         return r;

@@ -54,17 +54,30 @@ static void offer_read(struct cp_rows *rows, struct cp_offer *o)
             o->mode = (enum cp_mode)m;
 }
 
+static int offer_first(struct cp_rows *rows, struct cp_offer *ret)
+{
+    int r = cp_rows_next(rows);
+
+    if (r <= 0)
+        return r == 0 ? -ENOENT : r;
+    offer_read(rows, ret);
+    return 0;
+}
+
 int cp_store_find_offer(struct cp_store *s, const char *source, struct cp_offer *ret)
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;
     int r = cp_sql_query(s->c, &rows, "SELECT " OFFER_COLUMNS " WHERE source=$1", "t", source);
 
-    if (r == 0)
-        r = cp_rows_next(rows);
-    if (r <= 0)
-        return r == 0 ? -ENOENT : r;
-    offer_read(rows, ret);
-    return 0;
+    return r < 0 ? r : offer_first(rows, ret);
+}
+
+int cp_store_get_offer(struct cp_store *s, const char *offer_id, struct cp_offer *ret)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows, "SELECT " OFFER_COLUMNS " WHERE offer_id=$1", "t", offer_id);
+
+    return r < 0 ? r : offer_first(rows, ret);
 }
 
 int cp_store_remove_offer(struct cp_store *s, const char *offer_id)
@@ -74,11 +87,13 @@ int cp_store_remove_offer(struct cp_store *s, const char *offer_id)
     return n < 0 ? n : n == 0 ? -ENOENT : 0;
 }
 
-int cp_store_each_offer(struct cp_store *s, int (*fn)(const struct cp_offer *, void *), void *ctx)
+int cp_store_each_offer(struct cp_store *s, const char *after, uint64_t limit,
+                        int (*fn)(const struct cp_offer *, void *), void *ctx)
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;
     struct cp_offer o;
-    int r = cp_sql_query(s->c, &rows, "SELECT " OFFER_COLUMNS " ORDER BY offer_id", "");
+    int r = cp_sql_query(s->c, &rows, "SELECT " OFFER_COLUMNS " WHERE offer_id>$1 ORDER BY offer_id LIMIT $2",
+                         "tu", after, limit);
 
     if (r < 0)
         return r;
@@ -182,12 +197,17 @@ int cp_store_put_application(struct cp_store *s, const struct cp_application *a)
                      a->updated_us);
 }
 
-int cp_store_each_application(struct cp_store *s, int (*fn)(const struct cp_application *, void *), void *ctx)
+int cp_store_each_application(struct cp_store *s, const struct cp_application_page *p,
+                              int (*fn)(const struct cp_application *, void *), void *ctx)
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;
     struct cp_application a;
-    int r =
-        cp_sql_query(s->c, &rows, "SELECT " APPLICATION_COLUMNS " ORDER BY created_us, application_id", "");
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT " APPLICATION_COLUMNS " WHERE ($1='' OR contract_id=$1)"
+                         " AND ($2='' OR state=$2)"
+                         " AND (created_us>$3 OR (created_us=$3 AND application_id>$4))"
+                         " ORDER BY created_us, application_id LIMIT $5",
+                         "ttutu", p->contract_id, p->state, p->after_us, p->after, p->limit);
 
     if (r < 0)
         return r;
@@ -310,15 +330,13 @@ int cp_store_begin_purchase(struct cp_store *s, const struct cp_application *a, 
                              now_us);
 }
 
-int cp_store_each_purchase(struct cp_store *s, const char *contract_id,
+int cp_store_each_purchase(struct cp_store *s, const char *application_id,
                            int (*fn)(const struct cp_purchase *, void *), void *ctx)
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;
     struct cp_purchase p;
-    int r = cp_sql_query(s->c, &rows,
-                         "SELECT " PURCHASE_COLUMNS
-                         " WHERE $1 IS NULL OR contract_id=$1 ORDER BY from_us, application_id, number",
-                         "t", contract_id);
+    int r = cp_sql_query(s->c, &rows, "SELECT " PURCHASE_COLUMNS " WHERE application_id=$1 ORDER BY number",
+                         "t", application_id);
 
     if (r < 0)
         return r;

@@ -68,10 +68,12 @@ struct cp_purchase {
 /* -EEXIST: another offer has this source. One of the same id is replaced. Applications that waited for it are
  * due. */
 int cp_store_put_offer(struct cp_store *s, const struct cp_offer *o, uint64_t now_us);
-int cp_store_find_offer(struct cp_store *s, const char *source, struct cp_offer *ret); /* -ENOENT */
-int cp_store_remove_offer(struct cp_store *s, const char *offer_id);                   /* -ENOENT */
-/* Not in a transaction. */
-int cp_store_each_offer(struct cp_store *s, int (*fn)(const struct cp_offer *, void *), void *ctx);
+int cp_store_find_offer(struct cp_store *s, const char *source, struct cp_offer *ret);  /* -ENOENT */
+int cp_store_get_offer(struct cp_store *s, const char *offer_id, struct cp_offer *ret); /* -ENOENT */
+int cp_store_remove_offer(struct cp_store *s, const char *offer_id);                    /* -ENOENT */
+/* At most `limit`, by id, those behind `after`. May stand alone. */
+int cp_store_each_offer(struct cp_store *s, const char *after, uint64_t limit,
+                        int (*fn)(const struct cp_offer *, void *), void *ctx);
 
 /* Keeps it and makes its application due. One that was here before is counted. *ret_new: it was not. */
 int cp_store_take_notice(struct cp_store *s, const struct cp_notice *n, uint64_t now_us, bool *ret_new);
@@ -83,9 +85,15 @@ int cp_store_get_application(struct cp_store *s, const char *application_id, str
 int cp_store_put_application(struct cp_store *s, const struct cp_application *a);
 /* The one whose contract this is; when it is nobody's now, the last that had it. -ENOENT. */
 int cp_store_get_application_of(struct cp_store *s, const char *contract_id, struct cp_application *ret);
-/* Not in a transaction. */
-int cp_store_each_application(struct cp_store *s, int (*fn)(const struct cp_application *, void *),
-                              void *ctx);
+struct cp_application_page {
+    const char *contract_id, *state; /* of that one, in that one alone; "": any */
+    uint64_t after_us;               /* behind this time of creation and id */
+    const char *after;
+    uint64_t limit;
+};
+/* By time of creation. May stand alone. */
+int cp_store_each_application(struct cp_store *s, const struct cp_application_page *p,
+                              int (*fn)(const struct cp_application *, void *), void *ctx);
 
 /* -ENOENT: it was never bought. */
 int cp_store_last_purchase(struct cp_store *s, const char *application_id, struct cp_purchase *ret);
@@ -93,8 +101,8 @@ int cp_store_last_purchase(struct cp_store *s, const char *application_id, struc
  * the offer says what is billed: a purchase that goes on with the same stays, another ends. */
 int cp_store_begin_purchase(struct cp_store *s, const struct cp_application *a, uint64_t now_us);
 int cp_store_end_purchase(struct cp_store *s, const char *application_id, uint64_t now_us);
-/* contract_id NULL: of all; oldest first. Not in a transaction. */
-int cp_store_each_purchase(struct cp_store *s, const char *contract_id,
+/* Oldest first. May stand alone. */
+int cp_store_each_purchase(struct cp_store *s, const char *application_id,
                            int (*fn)(const struct cp_purchase *, void *), void *ctx);
 
 /* The contract waits for the purchase of somebody with this Azure subscription; NULL: for none. Applications

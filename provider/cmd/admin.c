@@ -36,6 +36,12 @@ int admin_option_from_now(const struct tb_option *o, void *us, char *value,
     return r;
 }
 
+int admin_option_max(const struct tb_option *o, void *n, char *value, char err[static TB_OPTION_ERR_MAX])
+{
+    *(uint64_t *)n = 0;
+    return strcmp(value, "any") == 0 ? 0 : tb_uint_parse(value, 1, 1000000, n);
+}
+
 bool admin_word_is_of(const char *words, const char *word)
 {
     for (size_t n; *words; words += n) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the commands of remote administration share: contract, machine, asset, usage, token, enrol, log,
- * changes, login. Their names and options are those of tb-controlplane, where that has them. */
+/* What the commands of remote administration share: contract, machine, asset, offer, purchase, submitter,
+ * usage, token, enrol, log, changes, login. Their names and options are those of tb-controlplane, where that
+ * has them. */
 #ifndef TBPKG_CMD_ADMIN_H
 #define TBPKG_CMD_ADMIN_H
 
@@ -19,10 +20,11 @@ struct admin_job {
     uint64_t version;                /* of it; 0: none was named */
     const char *asset_option, *mode, *client_ca, *contract, *machine, *state, *reason, *by;
     uint64_t expires_us, code_expires_us, from_us, to_us;
-    uint64_t lease_seconds, max_hw, slot_ttl_s, uses, limit, from;
+    const char *plan, *definition, *dimensions, *resource, *subscription, *dimension, *verdict;
+    uint64_t lease_seconds, max_hw, slot_ttl_s, uses, limit, from, hour_us;
     struct tb_option_list scopes;
     const char *new_token_file; /* of login */
-    bool csv, yes;
+    bool csv, yes, by_machines, all;
 };
 
 /* -- rows -------------------------------------------------------------------------------------- */
@@ -49,6 +51,17 @@ struct admin_job {
         TB_OPTION(0, "code-expires-in", "DURATION", TB_OPTION_CALL, code_expires_us,                         \
                   "end of the code from now [7d]", .set = admin_option_from_now,                             \
                   .want = ADMIN_DURATION_WORDS)
+#define ROW_MODE(what)                                                                                       \
+    TB_OPTION(0, "mode", "MODE", TB_OPTION_CALL, mode, what, .set = admin_option_word,                       \
+              .want = "enrolled, certificate or open")
+/* Of a contract, or of those that a plan is sold with. */
+#define ROWS_TERMS                                                                                           \
+    TB_OPTION(0, "lease-seconds", "N", TB_OPTION_UINT, lease_seconds,                                        \
+              "how long one authorisation lasts [3600]", .min = 1, .max = ADMIN_SECONDS_MAX),                \
+        TB_OPTION(0, "slot-ttl", "SECONDS", TB_OPTION_UINT, slot_ttl_s,                                      \
+                  "a machine that is not seen for its lease and this long makes room for another [86400]",   \
+                  .min = 1, .max = ADMIN_SECONDS_MAX)
+#define ADMIN_MAX_WORDS "a number from 1 to 1000000, or any"
 #define ADMIN_TIME_WORDS "a time like 2026-12-31T00:00:00Z, or a day like 2026-12-31 (UTC)"
 #define ADMIN_DURATION_WORDS "a duration like 90m, 720h or 30d"
 #define ADMIN_SECONDS_MAX 31622400 /* of a lease: 366 days */
@@ -56,6 +69,8 @@ struct admin_job {
 int admin_option_time(const struct tb_option *o, void *us, char *value, char err[static TB_OPTION_ERR_MAX]);
 int admin_option_from_now(const struct tb_option *o, void *us, char *value,
                           char err[static TB_OPTION_ERR_MAX]);
+/* "any" takes a limit away: 0, and the option is given. */
+int admin_option_max(const struct tb_option *o, void *n, char *value, char err[static TB_OPTION_ERR_MAX]);
 /* One word of .want: "enrolled, certificate or open". */
 int admin_option_word(const struct tb_option *o, void *word, char *value, char err[static TB_OPTION_ERR_MAX]);
 bool admin_word_is_of(const char *words, const char *word);

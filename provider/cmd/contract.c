@@ -11,14 +11,7 @@
 
 #define CONTRACT_CA_MAX 16384
 
-/* "any" and "never" take a limit away: 0, and the option is given. */
-static int contracts_option_max(const struct tb_option *o, void *n, char *value,
-                                char err[static TB_OPTION_ERR_MAX])
-{
-    *(uint64_t *)n = 0;
-    return strcmp(value, "any") == 0 ? 0 : tb_uint_parse(value, 1, 1000000, n);
-}
-
+/* "never" takes an end away: 0, and the option is given. */
 static int contracts_option_end(const struct tb_option *o, void *us, char *value,
                                 char err[static TB_OPTION_ERR_MAX])
 {
@@ -28,17 +21,11 @@ static int contracts_option_end(const struct tb_option *o, void *us, char *value
 
 #define TB_OPTION_TARGET struct admin_job
 #define ROWS_CONTRACT                                                                                        \
-    TB_OPTION(0, "mode", "MODE", TB_OPTION_CALL, mode,                                                       \
-              "enrolled: machines enrol by a code; certificate: they have one of a CA of the customer's; "   \
-              "open: whoever knows the contract's id gets the key",                                          \
-              .set = admin_option_word, .want = "enrolled, certificate or open"),                            \
+    ROW_MODE("enrolled: machines enrol by a code; certificate: they have one of a CA of the customer's; "    \
+             "open: whoever knows the contract's id gets the key"),                                          \
         TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, client_ca,                                       \
                   "mode certificate: the customer's CAs (PEM)"),                                             \
-        TB_OPTION(0, "lease-seconds", "N", TB_OPTION_UINT, lease_seconds,                                    \
-                  "how long one authorisation lasts [3600]", .min = 1, .max = ADMIN_SECONDS_MAX),            \
-        TB_OPTION(0, "slot-ttl", "SECONDS", TB_OPTION_UINT, slot_ttl_s,                                      \
-                  "a machine that is not seen for its lease and this long makes room for another [86400]",   \
-                  .min = 1, .max = ADMIN_SECONDS_MAX)
+        ROWS_TERMS
 
 static const struct tb_option contracts_add_rows[] = {
     TB_OPTION(0, "asset", "ASSET", TB_OPTION_STRING, asset_option,
@@ -46,7 +33,7 @@ static const struct tb_option contracts_add_rows[] = {
     ROWS_CONTRACT,
     ROWS_EXPIRES("end of the contract [never]"),
     TB_OPTION(0, "max-hw", "N", TB_OPTION_CALL, max_hw, "at most N machines at a time [any]",
-              .set = contracts_option_max, .want = "a number from 1 to 1000000, or any"),
+              .set = admin_option_max, .want = ADMIN_MAX_WORDS),
     ROWS_CODE,
     ROWS_REMOTE_CHANGE,
 };
@@ -60,7 +47,7 @@ static const struct tb_option contracts_edit_rows[] = {
     TB_OPTION(0, "expires-in", "DURATION", TB_OPTION_CALL, expires_us, "the same from now: 90m, 720h, 30d",
               .set = admin_option_from_now, .want = ADMIN_DURATION_WORDS),
     TB_OPTION(0, "max-hw", "N", TB_OPTION_CALL, max_hw, "at most N machines at a time, or any",
-              .set = contracts_option_max, .want = "a number from 1 to 1000000, or any"),
+              .set = admin_option_max, .want = ADMIN_MAX_WORDS),
     ROWS_REMOTE_CHANGE,
 };
 static const struct tb_option contracts_list_rows[] = {
@@ -73,6 +60,22 @@ static const struct tb_option contracts_show_rows[] = {ROWS_REMOTE};
 static const struct tb_option contracts_allow_rows[] = {ROWS_REMOTE_CHANGE};
 static const struct tb_option contracts_revoke_rows[] = {
     TB_OPTION(0, "reason", "WORD", TB_OPTION_STRING, reason, "what its machines are told [contract_revoked]"),
+    ROWS_REMOTE_CHANGE,
+};
+
+static const struct tb_option contracts_bill_rows[] = {
+    TB_OPTION(0, "resource", "ID", TB_OPTION_STRING, resource,
+              "resourceUsageId or ARM id of the customer's managed application [held until it is known]"),
+    TB_OPTION(0, "plan", "PLAN", TB_OPTION_STRING, plan, "the offer's plan"),
+    TB_OPTION(0, "dimensions", "LIST", TB_OPTION_STRING, dimensions,
+              "what is billed, and what the offer calls it: requests,tokens=ktok"),
+    TB_OPTION(0, "by-machines", NULL, TB_OPTION_FLAG, by_machines,
+              "by its machines again; only before any usage was reported"),
+    ROWS_REMOTE_CHANGE,
+};
+static const struct tb_option contracts_await_rows[] = {
+    TB_OPTION(0, "subscription", "GUID", TB_OPTION_STRING, subscription,
+              "Azure subscription of the customer; none takes it back"),
     ROWS_REMOTE_CHANGE,
 };
 
@@ -93,6 +96,11 @@ static const struct table_column contracts_show_columns[] = {
     {"SLOT TTL", "slot_ttl_seconds", TABLE_TEXT, NULL},
     {"CREATED", "created_at", TABLE_TEXT, NULL},
     {"CHANGED", "updated_at", TABLE_TEXT, NULL},
+};
+static const struct table_column contracts_bill_columns[] = {
+    {"CONTRACT", "contract_id", TABLE_TEXT, NULL},  {"BILLED BY", "by", TABLE_TEXT, NULL},
+    {"RESOURCE", "resource", TABLE_TEXT, NULL},     {"PLAN", "plan", TABLE_TEXT, NULL},
+    {"DIMENSIONS", "dimensions", TABLE_TEXT, NULL}, {"CHANGED", "updated_at", TABLE_TEXT, NULL},
 };
 
 /* -- what is shown ----------------------------------------------------------------------------- */
@@ -293,6 +301,64 @@ static int contracts_allow(struct admin_job *j)
     return admin_print_done(j, c, "Contract %s is %s.", j->operand, admin_text(c, "state"));
 }
 
+static int contracts_check_bill(struct admin_job *j)
+{
+    bool terms = j->resource || j->plan || j->dimensions;
+
+    if (terms && j->by_machines)
+        return cli_usage(&j->cli, "--by-machines stands alone");
+    if (terms && (!j->plan || !j->dimensions))
+        return cli_usage(&j->cli, "--plan and --dimensions go together, with or without --resource");
+    return CLI_OK;
+}
+
+static int contracts_bill(struct admin_job *j)
+{
+    const struct remote_object object = {"contract", j->operand, NULL};
+    _cleanup_free_ char *path = remote_path("contracts", j->operand, "billing");
+    _cleanup_json_ cJSON *body = j->plan ? cJSON_CreateObject() : NULL, *b = NULL;
+    int rc;
+
+    if (j->plan) {
+        if (j->resource)
+            cJSON_AddStringToObject(body, "resource", j->resource);
+        cJSON_AddStringToObject(body, "plan", j->plan);
+        cJSON_AddStringToObject(body, "dimensions", j->dimensions);
+    }
+    if (!j->plan && !j->by_machines)
+        rc = remote_get(&j->remote, path, &object, &b);
+    else
+        rc = remote_change(&j->remote, j->plan ? "PUT" : "DELETE", path, body, &object, &b);
+    return rc == CLI_OK ? admin_print_object(j, b, contracts_bill_columns, ARRAY_SIZE(contracts_bill_columns))
+                        : rc;
+}
+
+static int contracts_check_await(struct admin_job *j)
+{
+    return j->subscription ? CLI_OK : cli_usage(&j->cli, "--subscription is missing");
+}
+
+static int contracts_await(struct admin_job *j)
+{
+    const struct remote_object object = {"contract", j->operand, NULL};
+    _cleanup_free_ char *path = remote_path("contracts", j->operand, "await");
+    _cleanup_json_ cJSON *body = cJSON_CreateObject(), *answer = NULL;
+    bool none = strcmp(j->subscription, "none") == 0;
+    int rc;
+
+    if (none)
+        cJSON_AddNullToObject(body, "subscription");
+    else
+        cJSON_AddStringToObject(body, "subscription", j->subscription);
+    rc = remote_change(&j->remote, "POST", path, body, &object, &answer);
+    if (rc != CLI_OK)
+        return rc;
+    if (none)
+        return admin_print_done(j, answer, "Contract %s waits for no purchase.", j->operand);
+    return admin_print_done(j, answer, "Contract %s waits for a purchase from subscription %s.", j->operand,
+                            j->subscription);
+}
+
 static int contracts_check_revoke(struct admin_job *j)
 {
     return j->reason ? admin_check_id(j, "--reason", j->reason) : CLI_OK;
@@ -359,6 +425,32 @@ static const struct admin_command contracts_commands[] = {
         .operand = "CONTRACT",
         .work = contracts_allow,
     },
+    {
+        .c = {.name = "contract bill",
+              .summary = "who bills the usage of a contract, and by which plan",
+              .synopsis = "CONTRACT [--plan PLAN --dimensions LIST | --by-machines] [OPTION]...",
+              .about =
+                  "Have the control plane bill the usage of a contract to a marketplace plan, from now on. "
+                  "Without\n"
+                  "options show how it is billed.\n",
+              .options = contracts_bill_rows},
+        .operand = "CONTRACT",
+        .check = contracts_check_bill,
+        .work = contracts_bill,
+    },
+    {
+        .c = {.name = "contract await",
+              .summary = "let a purchase from one subscription take a contract",
+              .synopsis = "CONTRACT --subscription GUID [OPTION]...",
+              .about =
+                  "Let the purchase of a managed application from this Azure subscription take a contract "
+                  "that was\n"
+                  "agreed on before. Who knows the contract's id alone can neither pay for it nor end it.\n",
+              .options = contracts_await_rows},
+        .operand = "CONTRACT",
+        .check = contracts_check_await,
+        .work = contracts_await,
+    },
 };
 
 static int contracts_main(int argc, char **argv)
@@ -371,5 +463,5 @@ static int contracts_main(int argc, char **argv)
 
 const struct tbpkg_command tbpkg_contract = {
     .name = "contract",
-    .summary = "contracts of customers: add, list, show, edit, revoke, allow",
+    .summary = "contracts of customers: add, list, show, edit, revoke, allow, bill, await",
     .run = contracts_main};

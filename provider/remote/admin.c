@@ -189,6 +189,8 @@ static const struct {
     {"machine", "machines", "machines", "hw_id"},
     {"asset", "assets", "assets", "asset_id"},
     {"token", "tokens", "tokens", "name"},
+    {"offer", "offers", "offers", "offer_id"},
+    {"purchase", "purchases", "purchases", "purchase_id"},
 };
 
 /* One page is enough for a hint, and nothing is said when it may not be read. */

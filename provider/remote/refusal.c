@@ -120,6 +120,8 @@ static const struct {
     {"contract_exists", "tbpkg contract edit changes it, tbpkg enrol makes a code for more of its machines"},
     {"token_exists", "take another name: that of a token that is over stays with it, for the log"},
     {"asset_in_use", "tbpkg contract list --asset names the contracts; one that is over counts, too"},
+    {"plan_taken", "tbpkg offer list names the offer that has it"},
+    {"usage_reported", "tbpkg contract add makes a new one"},
     {"contract_changed", "somebody else was faster: look at it and run the command again"},
 };
 

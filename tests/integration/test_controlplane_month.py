@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import io
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -17,6 +16,7 @@ import subprocess
 import pytest
 
 import tbsys
+from controlplane_desk import Desk
 from controlplane_server import BLOBS, Sealed, Server, tbenc_ref
 from machine_identity import Machine
 from recorder import Recorder
@@ -26,25 +26,6 @@ FIRST, SECOND = (Sealed(b * 32, plaintext=text * 300) for b, text in (("0a", b"t
 NOW = datetime.datetime.now(datetime.timezone.utc)
 END = NOW.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 BEGIN = (END - datetime.timedelta(days=1)).replace(day=1)
-
-
-class Desk:
-    """Somebody somewhere: a home, a URL, a CA and a token."""
-
-    def __init__(self, home, url, ca, token):
-        home.mkdir()
-        self.home, self.env = home, {"PATH": os.environ["PATH"], "HOME": str(home), "TB_EDC_ENDPOINT": url, "TB_CA_FILE": str(ca),
-                                     **{k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS")}}
-        self.tbpkg("login", stdin=token)
-
-    def tbpkg(self, *args, rc=0, stdin=""):
-        p = subprocess.run([tbsys.program("tbpkg"), *map(str, args)], env=self.env, cwd=self.home, input=stdin, capture_output=True,
-                           text=True, timeout=60)
-        assert p.returncode == rc and "Sanitizer" not in p.stderr, (args, p.returncode, p.stdout, p.stderr)
-        return p.stdout.strip() if rc == 0 else p.stderr
-
-    def json(self, *args):
-        return json.loads(self.tbpkg(*args, "--json"))
 
 
 class Meter:

@@ -352,7 +352,9 @@ static void check(struct world *w)
 {
     struct checking k = {.w = w};
 
-    assert_int_equal(cp_store_each_event(store, false, check_row, &k), 0);
+    assert_int_equal(cp_store_each_event(store, &(struct cp_event_page){CP_EVENT_PAGE_FIRST, .limit = 100000},
+                                         check_row, &k),
+                     0);
     if (k.found != w->m.n)
         fail_msg("seed %" PRIu64 ": the API has %u events, the ledger knows %u of them", w->seed, w->m.n,
                  k.found);
@@ -446,7 +448,9 @@ static void resolve_doubts(struct world *w)
 {
     struct resolving v = {0};
 
-    while (cp_store_each_event(store, true, collect_doubt, &v.row) == 1) {
+    while (cp_store_each_event(
+               store, &(struct cp_event_page){CP_EVENT_PAGE_FIRST, .unaccepted = true, .limit = 100000},
+               collect_doubt, &v.row) == 1) {
         v.accepted = find_entry(&w->m, place_in(resources, RESOURCES, v.row.e.resource),
                                 place_in(dimension_names, DIMENSIONS, v.row.e.dimension), v.row.e.hour);
         assert_int_equal(cp_store_transact(store, resolve, &v), 0);
