@@ -170,6 +170,19 @@ int cp_admin_asset_delete(struct cp_store *s, struct cp_call *c)
     return r;
 }
 
+static int version_refuse_base(struct cp_store *s, struct cp_call *c, uint64_t version)
+{
+    uint64_t overlay;
+    int r = cp_store_find_overlay(s, c->arg[0], version, &overlay);
+
+    return r < 0
+               ? r
+               : cp_refuse(c, 409, "base_in_use",
+                           "version %llu of %s is the base of version %llu, which would not open without it; "
+                           "delete that first, or rotate it, which makes it whole",
+                           (unsigned long long)version, c->arg[0], (unsigned long long)overlay);
+}
+
 int cp_admin_version_delete(struct cp_store *s, struct cp_call *c)
 {
     uint64_t version, current, followers;
@@ -190,6 +203,8 @@ int cp_admin_version_delete(struct cp_store *s, struct cp_call *c)
                          "version %llu of %s is current, or a contract or machine uses it; promote another, "
                          "or edit the contract",
                          (unsigned long long)version, c->arg[0]);
+    if (r == -ENOTEMPTY)
+        return version_refuse_base(s, c, version);
     if (r < 0)
         return r;
     before = cJSON_CreateObject();

@@ -67,6 +67,8 @@ void cp_show_asset(cJSON *o, const struct cp_asset *a)
     if (*a->manifest_sha256)
         cJSON_AddStringToObject(o, "manifest_sha256", a->manifest_sha256);
     cJSON_AddStringToObject(o, "key_id", a->key_id);
+    if (a->base_version)
+        tb_json_add_uint(o, "base_version", a->base_version);
     cp_show_time(o, "registered_at", a->registered_us);
     cp_show_time(o, "updated_at", a->updated_us);
 }

@@ -8,22 +8,12 @@
 #include "common/units.h"
 #include "controlplane/api/answer.h"
 #include "controlplane/api/metrics.h"
+#include "controlplane/api/release.h"
 #include "controlplane/api/usage_report.h"
 #include "controlplane/store/billing.h"
 
 /* Why there is no verdict, beside failures of the store. */
 enum authorize_fault { FAULT_NONE, FAULT_KEY, FAULT_KEY_SERVICE, FAULT_URL, FAULT_STORAGE };
-
-/* A version that goes out with the answer. */
-struct release {
-    struct cp_asset asset;
-    struct tb_key key;
-    struct cp_places places;
-    size_t n_urls; /* as they were dealt to the machine, signed: one, and what it falls back to */
-    struct {
-        char sas[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX];
-    } urls[CP_DEALT_MAX];
-};
 
 /* A key that will be needed, unwrapped before the transaction: a key service may take its time, and others
  * wait for the lock. */
@@ -44,7 +34,7 @@ struct decision {
     struct cp_contract contract;
     struct cp_identity identity; /* by a certificate; "" without */
     const char *hw_id;           /* the machine's name: its certificate's, else what it claims */
-    struct release current, held;
+    struct cp_release current, held;
     bool has_held; /* the machine serves another version than the contract's, and may have its key again */
     bool report_taken;
     unsigned usage_flags;
@@ -208,7 +198,7 @@ static int authorize_fail_key(struct decision *d, int r)
 }
 
 static int authorize_prepare_version(struct cp_store *s, struct decision *d, uint64_t version,
-                                     struct release *l, struct unwrapped *u)
+                                     struct cp_release *l, struct unwrapped *u)
 {
     int r;
 
@@ -219,12 +209,8 @@ static int authorize_prepare_version(struct cp_store *s, struct decision *d, uin
         return r;
     u->wrapped = l->asset.wrapped;
     /* without what signs them the transaction says so */
-    if (cp_store_get_places(s, &l->asset, &l->places) < 0)
-        return 0;
-    for (size_t i = 0; i < l->places.n; i++) {
-        (void)cp_sas_prepare(&d->api->sas, l->places.v[i].ciphertext_url, d->rq->now_us);
-        (void)cp_sas_prepare(&d->api->sas, l->places.v[i].manifest_url, d->rq->now_us);
-    }
+    if (cp_release_find(s, l) == 0)
+        cp_release_prepare(&d->api->sas, l, d->rq->now_us);
     return 0;
 }
 
@@ -244,39 +230,18 @@ static int authorize_prepare(struct cp_store *s, struct decision *d)
     return r < 0 ? authorize_fail_key(d, r) : 0;
 }
 
-/* As the places are dealt to the machine. One that cannot be signed now is left out, if another can. */
-static int authorize_deal(struct decision *d, struct release *l)
-{
-    uint64_t end_us = d->contract.expires_us ? d->contract.expires_us : UINT64_MAX;
-    size_t order[CP_DEALT_MAX], n = cp_deal(&l->places, d->hw_id, order);
-    int failed = 0;
-
-    l->n_urls = 0;
-    for (size_t i = 0; i < n; i++) {
-        const struct cp_blob_place *p = &l->places.v[order[i]];
-        int r = cp_sas_url(&d->api->sas, p->ciphertext_url, d->rq->now_us, end_us, l->urls[l->n_urls].sas);
-
-        if (r >= 0)
-            r = cp_sas_url(&d->api->sas, p->manifest_url, d->rq->now_us, end_us, l->urls[l->n_urls].manifest);
-        if (r >= 0)
-            l->n_urls++;
-        else
-            failed = r;
-    }
-    return l->n_urls ? 0 : failed;
-}
-
 /* The key, and the URLs, for the answer. */
-static int authorize_release(struct cp_store *s, struct decision *d, struct release *l)
+static int authorize_release(struct cp_store *s, struct decision *d, struct cp_release *l)
 {
     int r = authorize_unwrap(d, &l->asset, &l->key);
 
     if (r < 0)
         return authorize_fail_key(d, r);
-    r = cp_store_get_places(s, &l->asset, &l->places);
+    r = cp_release_find(s, l);
     if (r < 0)
         return r;
-    r = authorize_deal(d, l);
+    r = cp_release_deal(&d->api->sas, l, d->hw_id, d->rq->now_us,
+                        d->contract.expires_us ? d->contract.expires_us : UINT64_MAX);
     if (r < 0)
         d->fault = r == -EAGAIN ? FAULT_STORAGE : FAULT_URL;
     return r < 0 ? -ECANCELED : 0;
@@ -357,7 +322,7 @@ static void authorize_tell_usage(const struct decision *d)
 }
 
 /* -- the transaction --------------------------------------------------------------------------- */
-static int authorize_add_log(struct cp_store *s, const struct decision *d, const struct release *l)
+static int authorize_add_log(struct cp_store *s, const struct decision *d, const struct cp_release *l)
 {
     struct cp_log_entry e = {
         .at_us = d->rq->now_us, .authorized = !d->reason, .version = d->reason ? 0 : l->asset.version};
@@ -427,41 +392,6 @@ static void authorize_answer_fault(const struct decision *d, struct cp_reply *re
     cp_answer_misconfigured(ret);
 }
 
-/* Clients that are older do not look at them. */
-static bool authorize_add_fallbacks(const struct release *l, cJSON *j)
-{
-    cJSON *array = l->n_urls > 1 ? cJSON_AddArrayToObject(j, "fallbacks") : NULL;
-    bool ok = array || l->n_urls <= 1;
-
-    for (size_t i = 1; ok && i < l->n_urls; i++) {
-        cJSON *o = cJSON_CreateObject();
-
-        ok = o && cJSON_AddItemToArray(array, o) && cJSON_AddStringToObject(o, "sas_url", l->urls[i].sas) &&
-             cJSON_AddStringToObject(o, "manifest_url", l->urls[i].manifest);
-    }
-    return ok;
-}
-
-static bool authorize_add_release(const struct release *l, cJSON *j)
-{
-    char hex[TB_KEY_HEX_CHARS + 1];
-    bool ok;
-
-    tb_hex_encode(l->key.b, sizeof(l->key.b), hex);
-    ok = cJSON_AddStringToObject(j, "sas_url", l->urls[0].sas) &&
-         cJSON_AddStringToObject(j, "manifest_url", l->urls[0].manifest) &&
-         cJSON_AddStringToObject(j, "decryption_key_hex", hex);
-    tb_erase(hex, sizeof(hex));
-    return ok && authorize_add_fallbacks(l, j);
-}
-
-static bool authorize_add_version(const struct release *l, cJSON *j)
-{
-    return (!*l->asset.manifest_sha256 ||
-            cJSON_AddStringToObject(j, "manifest_sha256", l->asset.manifest_sha256)) &&
-           tb_json_add_uint(j, "asset_version", l->asset.version) == 0;
-}
-
 static void authorize_answer_key(const struct decision *d, struct cp_reply *ret)
 {
     uint64_t end_us = d->contract.expires_us ? d->contract.expires_us : UINT64_MAX;
@@ -472,13 +402,13 @@ static void authorize_answer_key(const struct decision *d, struct cp_reply *ret)
     bool ok;
 
     tb_rfc3339_format(MIN(lease_us, end_us), 0, expires);
-    ok = j && cJSON_AddStringToObject(j, "status", "authorized") && authorize_add_release(&d->current, j) &&
-         cJSON_AddStringToObject(j, "expires_at", expires) && authorize_add_version(&d->current, j);
+    ok = j && cJSON_AddStringToObject(j, "status", "authorized") && cp_release_add(&d->current, j) &&
+         cJSON_AddStringToObject(j, "expires_at", expires) && cp_release_add_version(&d->current, j);
     if (ok && d->billed_here)
         ok = cJSON_AddStringToObject(j, "billed_by", "control_plane");
     if (ok && d->has_held) {
         held = cJSON_AddObjectToObject(j, "held");
-        ok = held && authorize_add_release(&d->held, held) && authorize_add_version(&d->held, held);
+        ok = held && cp_release_add(&d->held, held) && cp_release_add_version(&d->held, held);
     }
     *ret = (struct cp_reply){0}; /* without a body it is a failure of the server's */
     if (ok)

@@ -14,6 +14,7 @@ struct cp_registration {
     struct cp_caller who;
     char why[CP_JWT_ERR_MAX];
     struct cp_places places;
+    struct cp_proof_base base; /* what the manifest stands on */
     uint64_t now_us;
     enum cp_put put;
     uint64_t live; /* contracts that stand in the way */
@@ -24,12 +25,23 @@ static const char *const register_actions[] = {[CP_PUT_NEW] = "asset.register",
                                                [CP_PUT_REPLACED] = "asset.replace",
                                                [CP_PUT_BESIDE] = "asset.add"};
 
+static int register_check_base(struct cp_store *s, const struct cp_registration *g)
+{
+    struct cp_base b = {.version = g->base.version};
+
+    memcpy(b.manifest_sha256, g->base.manifest_sha256, sizeof(b.manifest_sha256));
+    memcpy(b.sha256_ciphertext, g->base.sha256_ciphertext, sizeof(b.sha256_ciphertext));
+    return cp_store_check_base(s, &g->asset, &b);
+}
+
 static int register_store(struct cp_store *s, void *ctx)
 {
     struct cp_registration *g = ctx;
     char version[24], places[24];
     int r = cp_caller_recheck(s, &g->who, g->now_us, g->why);
 
+    if (r == 0)
+        r = register_check_base(s, g);
     if (r == 0)
         r = cp_store_put_asset(s, &g->asset, &g->how, &g->put, &g->live);
     if (r == 0 && g->put == CP_PUT_REPLACED && g->live > 0 &&
@@ -82,10 +94,12 @@ static const struct {
 };
 
 /* Fetches and opens the asset with the key at one place. */
-static enum cp_proof register_prove(const struct cp_api *api, const struct cp_asset *a,
-                                    const struct cp_blob_place *l, const struct tb_key *key, uint64_t now_us,
+static enum cp_proof register_prove(const struct cp_api *api, struct cp_registration *g,
+                                    const struct cp_blob_place *l, const struct tb_key *key,
                                     char why[static CP_PROOF_ERR_MAX])
 {
+    const struct cp_asset *a = &g->asset;
+    uint64_t now_us = g->now_us;
     char ciphertext[CP_SAS_URL_MAX], manifest[CP_SAS_URL_MAX];
     const struct cp_claim claim = {.ciphertext_url = ciphertext,
                                    .manifest_url = manifest,
@@ -93,7 +107,8 @@ static enum cp_proof register_prove(const struct cp_api *api, const struct cp_as
                                    .plaintext_bytes = a->plaintext_bytes,
                                    .sha256_ciphertext = a->sha256_ciphertext,
                                    .manifest_sha256 = a->manifest_sha256,
-                                   .key = key};
+                                   .key = key,
+                                   .ret_base = &g->base};
     enum cp_proof proof = CP_PROOF_MISSING;
 
     if (cp_sas_prepare(&api->sas, l->ciphertext_url, now_us) < 0 ||
@@ -111,7 +126,7 @@ static enum cp_proof register_prove(const struct cp_api *api, const struct cp_as
 }
 
 /* At every place. true when *ret is the answer. */
-static bool register_refuse_unproved(const struct cp_api *api, const struct cp_registration *g,
+static bool register_refuse_unproved(const struct cp_api *api, struct cp_registration *g,
                                      const struct tb_key *key, const struct cp_request *rq,
                                      struct cp_reply *ret)
 {
@@ -120,7 +135,7 @@ static bool register_refuse_unproved(const struct cp_api *api, const struct cp_r
     size_t i = 0;
 
     while (i < g->places.n && proof == CP_PROOF_GOOD)
-        proof = register_prove(api, &g->asset, &g->places.v[i++], key, rq->now_us, found);
+        proof = register_prove(api, g, &g->places.v[i++], key, found);
     if (proof == CP_PROOF_GOOD)
         return false;
     snprintf(why, sizeof(why), "%s%s%s%s", g->places.n > 1 ? "at " : "",
@@ -135,6 +150,36 @@ static bool register_refuse_unproved(const struct cp_api *api, const struct cp_r
     return true;
 }
 
+/* What an overlay stands on is not there, or what others stand on would be another. */
+static void register_answer_base(const struct cp_registration *g, int r, struct cp_reply *ret)
+{
+    unsigned long long base = g->base.version;
+    char details[300];
+
+    if (r == -ENOENT)
+        snprintf(details, sizeof(details),
+                 "it is an overlay on version %llu of %s, which is not registered here: register that first, "
+                 "or publish the whole model",
+                 base, g->asset.asset_id);
+    else if (r == -EBADMSG)
+        snprintf(
+            details, sizeof(details),
+            "it is an overlay on version %llu of %s, and what is registered here by that number has another "
+            "key, manifest or ciphertext, or is an overlay itself: publish it against the version that is",
+            base, g->asset.asset_id);
+    else
+        snprintf(details, sizeof(details),
+                 "another version of %s stands on this one and names its manifest: that cannot be replaced; "
+                 "upload the manifest as it was, or delete the other version first",
+                 g->asset.asset_id);
+    tb_warn("register: %s refused: %s", g->asset.asset_id, details);
+    cp_metric_add(CP_METRIC_REGISTER_REFUSED);
+    cp_answer(ret, r == -ENOTEMPTY ? 409 : 422, "error", r == -ENOTEMPTY ? "base_in_use" : "wrong_base",
+              "message",
+              r == -ENOTEMPTY ? "an overlay stands on this version" : "the overlay's base is not registered",
+              "details", details);
+}
+
 static void register_answer_failure(const struct cp_api *api, const struct cp_request *rq,
                                     const struct cp_store *s, const struct cp_registration *g, int r,
                                     struct cp_reply *ret)
@@ -147,6 +192,10 @@ static void register_answer_failure(const struct cp_api *api, const struct cp_re
     }
     if (r == -EACCES || r == -EKEYEXPIRED) {
         cp_answer_caller(api, s, rq, r, g->why, ret);
+        return;
+    }
+    if (r == -ENOTEMPTY || r == -EBADMSG || r == -ENOENT) {
+        register_answer_base(g, r, ret);
         return;
     }
     if (r != -EADDRINUSE) {
@@ -201,6 +250,7 @@ void cp_answer_register(const struct cp_api *api, struct cp_store *s, const stru
     g.asset.registered_us = g.asset.updated_us = rq->now_us;
     if (register_refuse_unproved(api, &g, &key, rq, ret))
         return;
+    g.asset.base_version = g.base.version;
     r = register_wrap(api, &key, &g.asset);
     if (r < 0) {
         tb_error_errno(r, "register: the key of %s cannot be wrapped", g.asset.asset_id);

@@ -84,7 +84,7 @@ static enum cp_proof proof_read_manifest(struct proof *p)
         return proof_fail(
             p, CP_PROOF_WRONG_MANIFEST,
             "the manifest that lies there has another SHA-256 than the registered one: upload it");
-    if (tbenc_manifest_parse(rs.body, rs.len, 0, &p->manifest, &e) < 0)
+    if (tbenc_manifest_parse(rs.body, rs.len, TBENC_OVERLAY, &p->manifest, &e) < 0)
         return proof_fail(p, CP_PROOF_WRONG_MANIFEST, "what lies there is no manifest: %s", e.message);
     tb_hex_encode(p->manifest->sha256_ciphertext, 32, sha256);
     if (strcmp(sha256, c->sha256_ciphertext) != 0 || p->manifest->chunk_bytes != c->chunk_bytes ||
@@ -92,6 +92,11 @@ static enum cp_proof proof_read_manifest(struct proof *p)
         return proof_fail(
             p, CP_PROOF_WRONG_MANIFEST,
             "the manifest that lies there is of other contents than the registered ones: upload it");
+    if (c->ret_base && p->manifest->base) {
+        c->ret_base->version = p->manifest->base->version;
+        tb_hex_encode(p->manifest->base->manifest_sha256, 32, c->ret_base->manifest_sha256);
+        tb_hex_encode(p->manifest->base->sha256_ciphertext, 32, c->ret_base->sha256_ciphertext);
+    }
     return CP_PROOF_GOOD;
 }
 

@@ -18,6 +18,11 @@ struct cp_claim {
     uint64_t chunk_bytes, plaintext_bytes;
     const char *sha256_ciphertext, *manifest_sha256; /* lower-case hex; the latter may be "" */
     const struct tb_key *key;
+    /* NULL, or where the base goes that the manifest names, when it is an overlay's; else version 0 */
+    struct cp_proof_base {
+        uint64_t version;
+        char manifest_sha256[65], sha256_ciphertext[65];
+    } * ret_base;
 };
 
 enum cp_proof {

@@ -6,7 +6,8 @@
 #define ASSET_COLUMNS                                                                                        \
     "v.asset_id, v.version, a.current_version, v.ciphertext_url, v.manifest_url, v.chunk_bytes,"             \
     " v.plaintext_bytes, v.sha256_ciphertext, v.manifest_sha256, v.kek_id, v.wrapped_key, v.key_id,"         \
-    " v.registered_us, v.updated_us FROM asset_versions v JOIN assets a ON a.asset_id=v.asset_id"
+    " v.registered_us, v.updated_us, v.base_version FROM asset_versions v JOIN assets a ON "                 \
+    "a.asset_id=v.asset_id"
 
 static int asset_read(struct cp_rows *r, struct cp_asset *a)
 {
@@ -23,6 +24,7 @@ static int asset_read(struct cp_rows *r, struct cp_asset *a)
     CP_ROWS_TEXT(r, 11, a->key_id);
     a->registered_us = (uint64_t)cp_rows_int(r, 12);
     a->updated_us = (uint64_t)cp_rows_int(r, 13);
+    a->base_version = (uint64_t)cp_rows_int(r, 14);
     return cp_rows_blob(r, 10, a->wrapped.b, sizeof(a->wrapped.b), &a->wrapped.len);
 }
 
@@ -111,22 +113,64 @@ static int asset_insert(struct cp_store *s, struct cp_asset *a)
                       a->asset_id, a->registered_us);
     if (r < 0)
         return r;
-    return store_run(s, "INSERT INTO asset_versions VALUES($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)",
-                     "tuttuutttbtuu", a->asset_id, a->version, a->ciphertext_url, a->manifest_url,
+    return store_run(s, "INSERT INTO asset_versions VALUES($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)",
+                     "tuttuutttbtuuu", a->asset_id, a->version, a->ciphertext_url, a->manifest_url,
                      a->chunk_bytes, a->plaintext_bytes, a->sha256_ciphertext, a->manifest_sha256,
                      a->wrapped.kek_id, a->wrapped.b, a->wrapped.len, a->key_id, a->registered_us,
-                     a->updated_us);
+                     a->updated_us, a->base_version);
+}
+
+int cp_store_find_overlay(struct cp_store *s, const char *asset_id, uint64_t version, uint64_t *ret)
+{
+    int64_t found = 0;
+    int r = cp_sql_int(s->c, &found, 0,
+                       "SELECT min(version) FROM asset_versions WHERE asset_id=$1 AND base_version=$2", "tu",
+                       asset_id, version);
+
+    *ret = (uint64_t)found;
+    return r;
+}
+
+int cp_store_check_base(struct cp_store *s, const struct cp_asset *a, const struct cp_base *b)
+{
+    struct cp_asset base;
+    int r = b->version ? cp_store_get_asset(s, a->asset_id, b->version, &base) : 0;
+
+    if (r < 0 || b->version == 0)
+        return r;
+    return base.base_version == 0 && strcmp(base.key_id, a->key_id) == 0 &&
+                   strcmp(base.sha256_ciphertext, b->sha256_ciphertext) == 0 &&
+                   strcmp(base.manifest_sha256, b->manifest_sha256) == 0
+               ? 0
+               : -EBADMSG;
+}
+
+/* Overlays name their base's manifest by its hash: it stays what it is while there are any. */
+static int asset_check_overlays(struct cp_store *s, const struct cp_asset *a)
+{
+    struct cp_asset before;
+    uint64_t overlay;
+    int r = cp_store_get_asset(s, a->asset_id, a->version, &before);
+
+    if (r < 0 || strcmp(before.manifest_sha256, a->manifest_sha256) == 0)
+        return r;
+    r = cp_store_find_overlay(s, a->asset_id, a->version, &overlay);
+    return r < 0 || overlay == 0 ? r : -ENOTEMPTY;
 }
 
 /* The same key and contents from another place. Its wrapping stays. */
 static int asset_update(struct cp_store *s, const struct cp_asset *a)
 {
-    return store_run(
-        s,
-        "UPDATE asset_versions SET ciphertext_url=$3, manifest_url=$4, chunk_bytes=$5,"
-        " plaintext_bytes=$6, manifest_sha256=$7, updated_us=$8 WHERE asset_id=$1 AND version=$2",
-        "tuttuutu", a->asset_id, a->version, a->ciphertext_url, a->manifest_url, a->chunk_bytes,
-        a->plaintext_bytes, a->manifest_sha256, a->updated_us);
+    int r = asset_check_overlays(s, a);
+
+    return r < 0 ? r
+                 : store_run(s,
+                             "UPDATE asset_versions SET ciphertext_url=$3, manifest_url=$4, chunk_bytes=$5,"
+                             " plaintext_bytes=$6, manifest_sha256=$7, updated_us=$8, base_version=$9"
+                             " WHERE asset_id=$1 AND version=$2",
+                             "tuttuutuu", a->asset_id, a->version, a->ciphertext_url, a->manifest_url,
+                             a->chunk_bytes, a->plaintext_bytes, a->manifest_sha256, a->updated_us,
+                             a->base_version);
 }
 
 int cp_store_count_followers(struct cp_store *s, const char *asset_id, uint64_t now_us, uint64_t *ret)
@@ -202,6 +246,7 @@ int cp_store_restore_asset(struct cp_store *s, const char *asset_id, uint64_t *r
 static int asset_check_unused(struct cp_store *s, const char *asset_id, uint64_t version, uint64_t now_us)
 {
     int64_t current = 0, named = 0, held = 0;
+    uint64_t overlay = 0;
     int r =
         cp_sql_int(s->c, &current, 0, "SELECT current_version FROM assets WHERE asset_id=$1", "t", asset_id);
 
@@ -216,9 +261,13 @@ static int asset_check_unused(struct cp_store *s, const char *asset_id, uint64_t
             " AND m.hw_id=v.hw_id WHERE v.asset_id=$1 AND ($2=0 OR v.version=$2)"
             " AND m.slot_until_us>$3",
             "tuu", asset_id, version, now_us);
+    if (r == 0 && version)
+        r = cp_store_find_overlay(s, asset_id, version, &overlay);
     if (r < 0)
         return r;
-    return current == 0 ? -ENOENT : named || held || current == (int64_t)version ? -EADDRINUSE : 0;
+    if (current == 0)
+        return -ENOENT;
+    return named || held || current == (int64_t)version ? -EADDRINUSE : overlay ? -ENOTEMPTY : 0;
 }
 
 int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t version, uint64_t now_us)

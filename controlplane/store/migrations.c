@@ -115,6 +115,10 @@
     "CREATE TABLE machine_resources(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, resource_id TEXT"        \
     " NOT NULL, PRIMARY KEY(contract_id, hw_id))" END
 
+/* A version may stand on an older one. */
+#define MIGRATION_10(INT, BYTES, ID, END)                                                                    \
+    "ALTER TABLE asset_versions ADD COLUMN base_version " INT " NOT NULL DEFAULT 0;"
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -124,9 +128,9 @@
 static const struct {
     const char *sqlite, *postgresql;
 } migrations[] = {
-    FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2), FOR_BOTH(MIGRATION_3),
-    FOR_BOTH(MIGRATION_4), FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6),
-    FOR_BOTH(MIGRATION_7), FOR_BOTH(MIGRATION_8), FOR_BOTH(MIGRATION_9),
+    FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2),  FOR_BOTH(MIGRATION_3), FOR_BOTH(MIGRATION_4),
+    FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6),  FOR_BOTH(MIGRATION_7), FOR_BOTH(MIGRATION_8),
+    FOR_BOTH(MIGRATION_9), FOR_BOTH(MIGRATION_10),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

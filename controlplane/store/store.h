@@ -43,6 +43,7 @@ struct cp_asset {
     struct cp_wrapped wrapped;
     char key_id[17]; /* tbenc_key_id() in hex: tells keys apart; "" of registrations before there was one */
     uint64_t registered_us, updated_us;
+    uint64_t base_version; /* of the same asset, which this one, an overlay, stands on; 0: on none */
 };
 
 /* How a machine must show that it may use a contract. */
@@ -121,7 +122,16 @@ struct cp_put_how {
     bool replace; /* what live contracts use, too */
     bool beside;  /* another key or other contents do not become current */
 };
-/* In a transaction; sets a->version. -EADDRINUSE when it would replace one that live contracts name, and
+/* What an overlay says of the version that it stands on: for cp_store_check_base(). */
+struct cp_base {
+    uint64_t version; /* 0: no overlay */
+    char manifest_sha256[CP_SHA256_HEX + 1], sha256_ciphertext[CP_SHA256_HEX + 1];
+};
+/* Is that the base of a, as it was registered? -ENOENT: there is no such version; -EBADMSG: it is another, or
+ * one that a cannot stand on. */
+int cp_store_check_base(struct cp_store *s, const struct cp_asset *a, const struct cp_base *b);
+/* In a transaction; sets a->version. -ENOTEMPTY when it has another manifest than the version that is there,
+ * and that is the base of others. -EADDRINUSE when it would replace one that live contracts name, and
  * how->replace is false: *ret_live says how many. Earlier versions are kept. */
 int cp_store_put_asset(struct cp_store *s, struct cp_asset *a, const struct cp_put_how *how, enum cp_put *ret,
                        uint64_t *ret_live);
@@ -142,8 +152,10 @@ int cp_store_each_asset(struct cp_store *s, const char *asset_id, int (*fn)(cons
 /* Pages: at most `limit`, those behind `after`. */
 int cp_store_page_assets(struct cp_store *s, const char *after, uint64_t limit,
                          int (*fn)(const struct cp_asset *, void *), void *ctx);
+/* The first version that stands on this one. 0: none. */
+int cp_store_find_overlay(struct cp_store *s, const char *asset_id, uint64_t version, uint64_t *ret);
 /* Removes a version, or with version 0 the asset. -ENOENT; -EADDRINUSE: a contract names it, a machine serves
- * it, or the version is current. In a transaction. */
+ * it, or the version is current; -ENOTEMPTY: another stands on it. In a transaction. */
 int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t version, uint64_t now_us);
 
 /* -- keks.c */

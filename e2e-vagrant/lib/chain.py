@@ -161,7 +161,7 @@ class Chain:
             "tb-proxy": self._unit("tb-proxy", listen={"http": self.http, "health": self.health}, private=True),
             "tb-authorize": self._unit("tb-authorize", listen={"keys": self.keys}, creds=self._own_credentials),
             "tb-hydrate": self._unit("tb-hydrate", wanted=False, oneshot=True,
-                                     creds=self._fetch("tb-hydrate", "asset-version", "manifest-sha256", "manifest-url", "sas-url")),
+                                     creds=self._fetch("tb-hydrate", "asset-version", "base-urls", "manifest-sha256", "manifest-url", "sas-url")),
             "tb-decrypt": self._unit("tb-decrypt", wanted=False, listen={"decrypt": self.decrypt},
                                      creds=self._fetch("tb-decrypt", "model-key", "manifest-sha256")),
             "tb-runtime": self._unit("tb-runtime", wanted=False, binary="tb-load", private=True),
@@ -193,7 +193,7 @@ class Chain:
                                               state_dir=self.state / "tb-update", log=self.log_dir / "tb-update.log"))
         self.next = Daemon([program("tb-hydrate"), "next"], env=self.env, runtime_dir=self.run / "tb-next",
                            state_dir=self.state / "tb-next", log=self.log_dir / "tb-next.log",
-                           credentials=self._fetch("tb-next", "asset-version", "manifest-sha256", "manifest-url", "sas-url"))
+                           credentials=self._fetch("tb-next", "asset-version", "base-urls", "manifest-sha256", "manifest-url", "sas-url"))
         self.switch = Daemon([program("tb-hydrate"), "switch"], env=self.env, log=self.log_dir / "tb-switch.log")
 
     def _fetch(self, unit, *names):

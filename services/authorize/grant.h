@@ -13,6 +13,7 @@
 #define TB_GRANT_LINES_MAX (2 * TB_GRANT_URL_MAX)
 #define TB_GRANT_FALLBACKS_MAX 3
 #define TB_GRANT_SHA256_NONE "none"
+#define TB_GRANT_BASE_NONE "none"
 
 struct tb_grant {
     uint64_t version; /* of the asset; 0: the control plane knows of none */
@@ -23,6 +24,8 @@ struct tb_grant {
     /* the same and what tb-hydrate falls back to, in pairs, one on each line: as they are released */
     char sas_lines[TB_GRANT_LINES_MAX + 1];
     char manifest_lines[TB_GRANT_LINES_MAX + 1];
+    /* of the version that this one stands on: ciphertext and manifest by turns; or TB_GRANT_BASE_NONE */
+    char base_lines[TB_GRANT_LINES_MAX + 1];
 };
 
 /* NULL on ENOMEM. */

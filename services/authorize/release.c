@@ -21,6 +21,7 @@ static const char *const credential_names[_TB_CRED_MAX] = {
     [TB_CRED_MANIFEST_SHA256] = "manifest-sha256",
     [TB_CRED_MODEL_KEY] = "model-key",
     [TB_CRED_ASSET_VERSION] = "asset-version",
+    [TB_CRED_BASE_URLS] = "base-urls",
 };
 static const struct {
     const char *unit;
@@ -36,6 +37,8 @@ static const struct {
     {"tb-next.service", TB_CRED_MANIFEST_URL},
     {"tb-next.service", TB_CRED_MANIFEST_SHA256},
     {"tb-next.service", TB_CRED_ASSET_VERSION},
+    {"tb-hydrate.service", TB_CRED_BASE_URLS},
+    {"tb-next.service", TB_CRED_BASE_URLS},
 };
 
 static bool peer_name_char(char c)
@@ -110,7 +113,8 @@ const struct tb_grant *tb_release_grant(const struct tb_grants *g, enum tb_relea
 enum tb_credential tb_release_judged_as(const struct tb_peer *p)
 {
     enum tb_credential cred = tb_peer_credential(p);
-    bool starts = cred == TB_CRED_MANIFEST_SHA256 || cred == TB_CRED_ASSET_VERSION;
+    bool starts =
+        cred == TB_CRED_MANIFEST_SHA256 || cred == TB_CRED_ASSET_VERSION || cred == TB_CRED_BASE_URLS;
 
     return starts && strcmp(p->unit, "tb-decrypt.service") != 0 ? TB_CRED_SAS_URL : cred;
 }
@@ -157,6 +161,9 @@ const void *tb_release_value(const struct tb_grant *g, enum tb_credential cred, 
         break;
     case TB_CRED_MANIFEST_SHA256:
         text = g->manifest_sha256;
+        break;
+    case TB_CRED_BASE_URLS:
+        text = g->base_lines;
         break;
     case TB_CRED_ASSET_VERSION:
         snprintf(number, 24, g->version ? "%llu" : "none", (unsigned long long)g->version);

@@ -26,6 +26,7 @@ enum tb_credential {
     TB_CRED_MANIFEST_SHA256,
     TB_CRED_MODEL_KEY,
     TB_CRED_ASSET_VERSION,
+    TB_CRED_BASE_URLS,
     _TB_CRED_MAX,
     _TB_CRED_INVALID = -1,
 };

@@ -220,6 +220,39 @@ static void grant_fallbacks(const cJSON *o, bool allow_http, struct tb_grant *g)
     }
 }
 
+/* Both URLs of a place, as two lines; none when there is no room for both. */
+static void grant_add_base(const cJSON *m, bool allow_http, struct tb_grant *g, char *sas, char *manifest)
+{
+    char err[TB_JSON_ERR_MAX];
+    size_t end = strlen(g->base_lines);
+
+    if (!cJSON_IsObject(m) || grant_url(m, "sas_url", allow_http, sas, err) < 0 ||
+        grant_url(m, "manifest_url", allow_http, manifest, err) < 0)
+        return;
+    if (!grant_add_line(g->base_lines, sas) || !grant_add_line(g->base_lines, manifest))
+        g->base_lines[end] = '\0';
+}
+
+/* Of the version that this one stands on. Without them tb-hydrate makes do with what lies on the disk. */
+static void grant_base(const cJSON *o, bool allow_http, struct tb_grant *g)
+{
+    _cleanup_secret_ char *sas = tb_secret_alloc(TB_GRANT_URL_MAX + 1);
+    _cleanup_secret_ char *manifest = tb_secret_alloc(TB_GRANT_URL_MAX + 1);
+    const cJSON *base = tb_json_member(o, "base"), *m;
+
+    g->base_lines[0] = '\0';
+    if (sas && manifest && cJSON_IsObject(base)) {
+        grant_add_base(base, allow_http, g, sas, manifest);
+        cJSON_ArrayForEach (m, tb_json_member(base, "fallbacks")) {
+            grant_add_base(m, allow_http, g, sas, manifest);
+        }
+    }
+    if (!*g->base_lines)
+        strcpy(g->base_lines, TB_GRANT_BASE_NONE);
+    else
+        memmove(g->base_lines, g->base_lines + 1, strlen(g->base_lines)); /* the first line's break */
+}
+
 /* What the key of one version comes with. */
 static int grant_read(const cJSON *o, bool allow_http, struct tb_grant *g, char *err)
 {
@@ -235,6 +268,8 @@ static int grant_read(const cJSON *o, bool allow_http, struct tb_grant *g, char 
         g->version = 0; /* somebody else's control plane may mean something else by it */
     if (r == 0)
         grant_fallbacks(o, allow_http, g);
+    if (r == 0)
+        grant_base(o, allow_http, g);
     return r;
 }
 

@@ -99,6 +99,9 @@ static void test_each_unit_gets_its_own_only(void **state)
     assert_int_equal(may("tb-decrypt.service", "model-key"), TB_CRED_MODEL_KEY);
     assert_int_equal(may("tb-next.service", "sas-url"), TB_CRED_SAS_URL);
     assert_int_equal(may("tb-next.service", "asset-version"), TB_CRED_ASSET_VERSION);
+    assert_int_equal(may("tb-next.service", "base-urls"), TB_CRED_BASE_URLS);
+    assert_int_equal(may("tb-hydrate.service", "base-urls"), TB_CRED_BASE_URLS);
+    assert_int_equal(may("tb-decrypt.service", "base-urls"), _TB_CRED_INVALID);
     assert_int_equal(may("tb-hydrate.service", "asset-version"), TB_CRED_ASSET_VERSION);
     assert_int_equal(may("tb-next.service", "model-key"), _TB_CRED_INVALID);
     assert_int_equal(may("tb-hydrate.service", "model-key"), _TB_CRED_INVALID);

@@ -76,6 +76,32 @@ static void test_fallbacks_that_are_good_are_lines(void **state)
     assert_string_equal(judged.grant->manifest_lines, "https://h/c/j?sig=s\nhttps://x/a\nhttps://x/c");
 }
 
+static void test_urls_of_the_base_are_lines(void **state)
+{
+    static const struct {
+        const char *base, *lines;
+    } cases[] = {
+        {"null", "none"},
+        {"[]", "none"},
+        {"{\"sas_url\":\"https://x/1\"}", "none"},
+        {"{\"sas_url\":\"http://x/1\",\"manifest_url\":\"https://x/m\"}", "none"},
+        {"{\"asset_version\":1,\"sas_url\":\"https://x/1\",\"manifest_url\":\"https://x/m\"}",
+         "https://x/1\nhttps://x/m"},
+        {"{\"sas_url\":\"https://x/1\",\"manifest_url\":\"https://x/m\",\"fallbacks\":[7,"
+         "{\"sas_url\":\"https://y/1\",\"manifest_url\":\"https://y/m\"}]}",
+         "https://x/1\nhttps://x/m\nhttps://y/1\nhttps://y/m"},
+    };
+    char body[1024];
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        snprintf(body, sizeof(body),
+                 "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY "\",\"base\":%s}",
+                 cases[i].base);
+        assert_int_equal(judge(200, body), AUTHORIZE_GRANTED);
+        assert_string_equal(judged.grant->base_lines, cases[i].lines);
+    }
+}
+
 static void test_no_expiry_and_a_bound_manifest(void **state)
 {
     assert_int_equal(judge(200, "{\"status\":\"authorized\"," URLS ",\"decryption_key_hex\":\"" KEY
@@ -254,6 +280,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_authorized_is_taken),
         cmocka_unit_test(test_fallbacks_that_are_good_are_lines),
+        cmocka_unit_test(test_urls_of_the_base_are_lines),
         cmocka_unit_test(test_no_expiry_and_a_bound_manifest),
         cmocka_unit_test(test_unusable_answers_are_retried),
         cmocka_unit_test(test_http_urls_need_permission),

@@ -173,6 +173,75 @@ static void test_live_contracts_keep_their_key(void **state)
     assert_string_equal(b.key_id, "k1");
 }
 
+struct based {
+    struct cp_asset *asset;
+    struct cp_base base;
+    uint64_t version;
+    uint64_t found;
+};
+
+static int do_check_base(struct cp_store *s, void *ctx)
+{
+    struct based *b = ctx;
+
+    return cp_store_check_base(s, b->asset, &b->base);
+}
+
+static int do_delete(struct cp_store *s, void *ctx)
+{
+    struct based *b = ctx;
+
+    return cp_store_delete_asset(s, b->asset->asset_id, b->version, 5);
+}
+
+/* Version 1, and version 2 that stands on it. */
+static void test_a_base_stays_while_something_stands_on_it(void **state)
+{
+    struct store_fixture *f = *state;
+    struct cp_asset base = {.asset_id = "a",
+                            .sha256_ciphertext = "s1",
+                            .manifest_sha256 = "m1",
+                            .wrapped = {.b = {1}, .len = 1},
+                            .key_id = "k1",
+                            .updated_us = 10},
+                    over = base, got;
+    struct based b = {.asset = &over, .base = {1, "m1", "s1"}, .version = 1};
+    struct step t = {.asset = &base};
+
+    assert_int_equal(cp_store_transact(f->store, do_check_base, &b), -ENOENT);
+    assert_int_equal(put_asset(f, &base), CP_PUT_NEW);
+    assert_int_equal(cp_store_transact(f->store, do_check_base, &b), 0);
+    strcpy(b.base.manifest_sha256, "m0");
+    assert_int_equal(cp_store_transact(f->store, do_check_base, &b), -EBADMSG);
+    b.base = (struct cp_base){1, "m1", "s0"};
+    assert_int_equal(cp_store_transact(f->store, do_check_base, &b), -EBADMSG);
+    b.base = (struct cp_base){1, "m1", "s1"};
+    strcpy(over.key_id, "k2");
+    assert_int_equal(cp_store_transact(f->store, do_check_base, &b), -EBADMSG);
+    strcpy(over.key_id, "k1");
+    strcpy(over.sha256_ciphertext, "s2");
+    strcpy(over.manifest_sha256, "m2");
+    over.base_version = 1;
+    assert_int_equal(put_asset(f, &over), CP_PUT_REPLACED);
+    assert_int_equal(cp_store_get_asset(f->store, "a", 0, &got), 0);
+    assert_int_equal(got.version, 2);
+    assert_int_equal(got.base_version, 1);
+    b.base = (struct cp_base){2, "m2", "s2"}; /* on which none can stand */
+    assert_int_equal(cp_store_transact(f->store, do_check_base, &b), -EBADMSG);
+    assert_int_equal(cp_store_find_overlay(f->store, "a", 1, &b.found), 0);
+    assert_int_equal(b.found, 2);
+    assert_int_equal(cp_store_transact(f->store, do_delete, &b), -ENOTEMPTY);
+    strcpy(base.manifest_sha256, "m1b");
+    assert_int_equal(cp_store_transact(f->store, do_put_asset, &t), -ENOTEMPTY);
+    strcpy(base.manifest_sha256, "m1");
+    strcpy(base.ciphertext_url, "https://elsewhere");
+    assert_int_equal(put_asset(f, &base), CP_PUT_REPLACED); /* current again, from another place */
+    b.version = 2;
+    assert_int_equal(cp_store_transact(f->store, do_delete, &b), 0);
+    strcpy(base.manifest_sha256, "m1b");
+    assert_int_equal(put_asset(f, &base), CP_PUT_SAME);
+}
+
 static void test_contracts_are_not_replaced_by_accident(void **state)
 {
     struct store_fixture *f = *state;
@@ -197,6 +266,7 @@ int main(void)
         T(test_versions_beside_the_current_one),
         T(test_superseded_registrations_come_back),
         T(test_live_contracts_keep_their_key),
+        T(test_a_base_stays_while_something_stands_on_it),
         T(test_contracts_are_not_replaced_by_accident),
     };
 
