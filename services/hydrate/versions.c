@@ -104,6 +104,72 @@ static void target_sweep(const char *target_dir, const struct tb_serving *s, uin
         target_remove_files(target_dir);
 }
 
+/* --- which version serves ------------------------------------------------------------------------------- */
+
+/* Complete, and as it was when it was verified. */
+static bool place_is_whole(const char *dir)
+{
+    _cleanup_(place_manifest_freep) struct tbenc_manifest *m = place_manifest(dir);
+    _cleanup_free_ char *path = m ? tb_path_join(dir, m->weights_filename) : NULL;
+    struct stat st;
+
+    return path && lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+           verified_matches(path, &st, m->sha256_ciphertext);
+}
+
+/* Where a second copy is kept, in case that the first is lost: one, as whichever unit tb-hydrate runs. */
+static char *serving_copy_dir(const struct tb_config *cfg)
+{
+    return tb_path_join(cfg->state_dir, "tb-hydrate");
+}
+
+static bool serving_equal(const struct tb_serving *a, const struct tb_serving *b)
+{
+    return a->version == b->version && a->beside == b->beside && a->previous == b->previous &&
+           a->previous_beside == b->previous_beside;
+}
+
+static void serving_copy(const struct tb_config *cfg, const struct tb_serving *s)
+{
+    _cleanup_free_ char *dir = serving_copy_dir(cfg);
+    struct tb_serving kept;
+    int r = dir ? tb_mkdir_p(dir, 0755) : -ENOMEM;
+
+    if (r == 0 && tb_serving_read(dir, s->asset_id, &kept) == 0 && serving_equal(&kept, s))
+        return;
+    if (r == 0)
+        r = tb_serving_write(dir, s);
+    if (r < 0)
+        tb_warn("cannot write %s/tb-hydrate/" TB_SERVING_NAME ", the copy of the one beside the model: %s",
+                cfg->state_dir, strerror(-r));
+}
+
+static int serving_decide(const struct tb_config *cfg, const struct tb_serving *s)
+{
+    int r = tb_serving_write(cfg->target_dir, s);
+
+    if (r == 0)
+        serving_copy(cfg, s);
+    return r;
+}
+
+/* serving.json was lost, and the disk was not: what served goes on, and none that waits beside it. */
+static bool serving_restore(const struct tb_config *cfg, struct tb_serving *ret)
+{
+    _cleanup_free_ char *dir = serving_copy_dir(cfg), *place = NULL;
+    struct tb_serving s;
+
+    if (!dir || tb_serving_read(dir, cfg->asset_id, &s) < 0)
+        return false;
+    place = tb_serving_place(cfg->target_dir, s.asset_id, s.version, s.beside);
+    if (!place || !place_is_whole(place) || tb_serving_write(cfg->target_dir, &s) < 0)
+        return false;
+    tb_warn("%s/" TB_SERVING_NAME " was lost, and is written again: %s@%" PRIu64 " is what served",
+            cfg->target_dir, s.asset_id, s.version);
+    *ret = s;
+    return true;
+}
+
 /* --- a download ----------------------------------------------------------------------------------------- */
 
 static bool version_is_beside(const struct versions *v)
@@ -134,6 +200,14 @@ int versions_begin(struct versions *v, struct tb_outcome *o)
     int r;
 
     v->has_serving = tb_serving_read(target, v->cfg->asset_id, &v->serving) == 0;
+    if (v->has_serving)
+        serving_copy(v->cfg, &v->serving);
+    else if (serving_restore(v->cfg, &v->serving)) {
+        if (!v->next && v->version != v->serving.version) /* what we were given is of another version */
+            return tb_outcome_set(o, TB_EXIT_TEMPFAIL, "%s@%" PRIu64 " is what serves: once more, for that",
+                                  v->cfg->asset_id, v->serving.version);
+        v->has_serving = true;
+    }
     version = v->version ? v->version : v->serving.version;
     v->adopts = v->next && v->version && !v->has_serving;
     if (v->next && !v->adopts && (!v->version || v->version == v->serving.version)) {
@@ -159,7 +233,7 @@ int versions_complete(struct versions *v, struct tb_outcome *o)
     if (v->next || !v->version || (v->has_serving && v->serving.version == v->version))
         return 0;
     snprintf(s.asset_id, sizeof(s.asset_id), "%s", v->cfg->asset_id);
-    r = tb_serving_write(v->cfg->target_dir, &s);
+    r = serving_decide(v->cfg, &s);
     if (r < 0)
         return hydrate_outcome_io(o, r, "cannot write " TB_SERVING_NAME " in", v->cfg->target_dir);
     target_sweep(v->cfg->target_dir, &s, 0);
@@ -177,7 +251,7 @@ int versions_adopt(const struct versions *v, bool same, struct tb_outcome *o)
                               "%" PRIu64 " is downloaded when tb-hydrate.service next starts",
                               v->place, v->version);
     snprintf(s.asset_id, sizeof(s.asset_id), "%s", v->cfg->asset_id);
-    r = tb_serving_write(v->cfg->target_dir, &s);
+    r = serving_decide(v->cfg, &s);
     return r < 0 ? hydrate_outcome_io(o, r, "cannot write " TB_SERVING_NAME " in", v->cfg->target_dir)
                  : tb_outcome_set(o, HYDRATE_NOTHING, "what is in %s is version %" PRIu64, v->place,
                                   v->version);
@@ -189,17 +263,6 @@ void versions_clear(struct versions *v)
 }
 
 /* --- deciding ------------------------------------------------------------------------------------------- */
-
-/* Complete, and as it was when it was verified. */
-static bool place_is_whole(const char *dir)
-{
-    _cleanup_(place_manifest_freep) struct tbenc_manifest *m = place_manifest(dir);
-    _cleanup_free_ char *path = m ? tb_path_join(dir, m->weights_filename) : NULL;
-    struct stat st;
-
-    return path && lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
-           verified_matches(path, &st, m->sha256_ciphertext);
-}
 
 static int switch_take(const struct tb_config *cfg, struct tb_serving *s, uint64_t version,
                        struct tb_outcome *o)
@@ -242,7 +305,7 @@ int versions_forsake(const struct versions *v, const char *why, struct tb_outcom
     if (v->next || !v->has_serving || !s.previous)
         return 0;
     switch_back(&s);
-    if (tb_serving_write(v->cfg->target_dir, &s) < 0)
+    if (serving_decide(v->cfg, &s) < 0)
         return 0;
     return tb_outcome_set(o, TB_EXIT_TEMPFAIL, "%s@%" PRIu64 " is damaged (%s): back to version %" PRIu64,
                           s.asset_id, v->serving.version, why, s.version);
@@ -289,7 +352,7 @@ int versions_switch(const struct tb_config *cfg, struct tb_outcome *o)
     if (r != 0)
         return r;
     if (s.version != before.version || s.previous != before.previous) {
-        r = tb_serving_write(cfg->target_dir, &s);
+        r = serving_decide(cfg, &s);
         if (r < 0)
             return hydrate_outcome_io(o, r, "cannot write " TB_SERVING_NAME " in", cfg->target_dir);
         tb_info("the runtime's next start takes %s@%" PRIu64 "%s", s.asset_id, s.version,

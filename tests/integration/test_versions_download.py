@@ -3,6 +3,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import time
@@ -51,6 +52,15 @@ class House(hydrate_world.World):
 
     def serving(self):
         return read_json(self.target / "serving.json")
+
+    def forget_what_serves(self, copy=True):
+        (self.target / "serving.json").unlink()
+        if copy:
+            self.copy.unlink()
+
+    @property
+    def copy(self):
+        return pathlib.Path(self.env["TB_STATE_DIR"]) / "tb-hydrate" / "serving.json"
 
     def beside(self, n):
         return self.target / f"{ASSET}@{n}"
@@ -183,6 +193,42 @@ def test_what_lies_beside_is_used_when_nobody_says_so_any_more(house, left):
     assert house.files() == ["serving.json", f"{ASSET}@2"] and house.whole(2)
 
 
+@pytest.mark.parametrize("left", [None, "", "[]"])
+@pytest.mark.parametrize("who", ["tb-hydrate", "tb-next"])
+def test_what_served_goes_on_when_nobody_says_so_any_more(house, left, who):
+    """The next version waits beside it, and was never tried."""
+    assert house.do(n=1) == house.do("next", 2) == 0
+    serving = house.serving()
+    house.forget_what_serves(copy=False)
+    if left is not None:
+        (house.target / "serving.json").write_text(left)
+    before = house.sent()
+    if who == "tb-next":
+        assert house.do("next", 2) == 0
+    else:
+        assert house.do(n=2) == 75, "the contract's version is not what served: once more, for that"
+        assert "is what serves" in house.log()
+    assert house.serving() == serving
+    assert house.do(n=1) == 0 and house.sent() == before and house.whole(1) and house.whole(2)
+    assert house.wish("take", 2) == 0 and house.serving() == {"asset_id": ASSET, "version": 2, "beside": True, "previous": 1, "previous_beside": False}
+
+
+def test_a_trial_goes_on_when_nobody_says_so_any_more(house):
+    assert house.do(n=1) == house.do("next", 2) == house.wish("take", 2) == 0
+    serving = house.serving()
+    house.forget_what_serves(copy=False)
+    assert house.do(n=2) == 0 and house.serving() == serving
+
+
+def test_a_copy_of_what_is_not_there_any_more_says_nothing(house):
+    """As on a disk that was lost with all that was on it."""
+    assert house.do(n=1) == 0
+    house.forget_what_serves(copy=False)
+    for p in house.target.iterdir():
+        p.unlink()
+    assert house.do(n=2) == 0 and house.serving()["version"] == 2
+
+
 def test_what_is_on_its_way_outlives_a_trial_that_ends(house):
     assert house.do(n=1) == house.do("next", 2) == house.wish("take", 2) == house.do("next", 3) == 0
     assert house.wish("keep", 3) == 0
@@ -236,7 +282,7 @@ def test_a_control_plane_without_versions_is_as_before(house):
 def test_what_was_served_before_there_were_versions_gets_its_number(house):
     assert house.do("next", 1) == 0 and "serving.json" not in house.files(), "there is nothing to look at"
     assert house.do(n=1) == 0
-    (house.target / "serving.json").unlink()
+    house.forget_what_serves()
     before, sent = house.files(), house.sent()
     assert house.do("next", 2) == 0 and house.files() == before, "not that one, and nothing is downloaded over what serves"
     assert house.next_progress()["state"] == "idle"
