@@ -83,7 +83,9 @@ static void describe_ready(const struct tb_update *u, char *out, size_t size)
 {
     char at[TB_RFC3339_MAX];
 
-    if (u->switch_at_real_us)
+    if (*u->reason)
+        snprintf(out, size, "complete; %s", u->reason);
+    else if (u->switch_at_real_us)
         snprintf(out, size, "complete, switched to at %s", tb_rfc3339_format(u->switch_at_real_us, 0, at));
     else if (strcmp(u->when, "restart") == 0)
         snprintf(out, size, "complete, served from the runtime's next start on");

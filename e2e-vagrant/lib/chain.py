@@ -245,9 +245,11 @@ class Chain:
     # -- what tb-update asks of systemd -------------------------------------------------------------------------------
     def _serve_systemctl(self):
         if self.bus:
-            unit = self.units["tb-runtime"]
-            failed = unit.started and unit.handled and not unit.daemon.running()
-            self.bus.units["tb-runtime.service"] = {"active": "failed" if failed else "active", "restarts": unit.restarts}
+            unit, hydrate = self.units["tb-runtime"], self.units["tb-hydrate"]
+            ended = unit.handled and not unit.daemon.running()
+            active = "failed" if unit.started and ended else "inactive" if self.runtime_stopped and ended else "active"
+            self.bus.units["tb-runtime.service"] = {"active": active, "restarts": unit.restarts}
+            self.bus.units["tb-hydrate.service"] = {"active": "active" if hydrate.started and hydrate.daemon.rc == 0 else "activating"}
         if self.waits_for_next and not self.next.running():
             for connection in self.waits_for_next:
                 Systemctl.answer(connection, self.next.wait())
@@ -257,6 +259,10 @@ class Chain:
             status = self._systemctl(words, connection)
             if status is not None:
                 Systemctl.answer(connection, status)
+
+    def by_hand(self, *words):
+        """systemctl, as an operator says it."""
+        subprocess.run([self.systemctl.bin / "systemctl", *words], check=True, timeout=60)
 
     def _systemctl(self, words, connection):
         runtime = self.units["tb-runtime"]

@@ -28,7 +28,9 @@ static void command_print(const struct tb_update *u)
         printf("         not again until: tb-update retry\n");
     if (u->phase != TB_UPDATE_READY)
         return;
-    if (u->switch_at_real_us)
+    if (*u->reason)
+        printf("         when you say so: systemctl start tb-runtime.service\n");
+    else if (u->switch_at_real_us)
         printf("         at %s, or: tb-update switch\n", tb_rfc3339_format(u->switch_at_real_us, 0, at));
     else if (strcmp(u->when, "restart") == 0)
         printf("         when the runtime next starts, or: tb-update switch\n");
@@ -67,7 +69,7 @@ static int command_ask(const char *run_dir, const char *verb)
     return r == -EACCES || r == -EPERM ? TB_EXIT_NOPERM : TB_EXIT_IOERR;
 }
 
-/* Until it serves, or has failed. */
+/* Until it serves, has failed, or waits for somebody to start the runtime. */
 static int command_follow(const char *run_dir, uint64_t next)
 {
     struct tb_update u, last = {.phase = _TB_UPDATE_PHASE_MAX};
@@ -82,7 +84,8 @@ static int command_follow(const char *run_dir, uint64_t next)
         last = u;
         if (u.phase == TB_UPDATE_NONE && u.serving == next)
             return TB_EXIT_OK;
-        if (u.phase == TB_UPDATE_FAILED || (u.phase == TB_UPDATE_NONE && u.serving))
+        if (u.phase == TB_UPDATE_FAILED || (u.phase == TB_UPDATE_READY && *u.reason) ||
+            (u.phase == TB_UPDATE_NONE && u.serving))
             return TB_EXIT_TEMPFAIL;
     }
 }

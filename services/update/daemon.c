@@ -25,6 +25,7 @@
 #define DOWNLOAD_AGAIN_MS 5000   /* 5, 10, ... seconds */
 #define DOWNLOAD_CAP_MS (300 * 1000)
 #define SYSTEMD_EVERY_US TB_USEC_PER_SEC
+#define STOPPED_WHY "tb-runtime.service was stopped by hand, and its next start takes this version"
 #define WISH_AGAIN_US (60 * TB_USEC_PER_SEC) /* a disk that is full or read-only stays so for a while */
 
 struct update_daemon {
@@ -42,6 +43,7 @@ struct update_daemon {
     bool gone_is_here;                /* since then */
     char back_why[2 * TB_REASON_MAX]; /* of a way back that could not be written */
     struct tb_update written;
+    bool order_kept; /* STATE/ordered.json is there */
     bool trial_marked, quit;
 };
 
@@ -91,7 +93,9 @@ static void updater_describe(const struct update_daemon *d, struct tb_update *u)
     if (pending)
         u->next =
             back || (phase == TB_UPDATE_SWITCHING && f->choice.previous) ? f->choice.version : f->wanted;
-    if (phase == TB_UPDATE_READY && f->policy.mode == TB_UPDATE_WINDOW)
+    if (phase == TB_UPDATE_READY && f->choice.previous && f->runtime_stopped)
+        snprintf(u->reason, sizeof(u->reason), "%s", STOPPED_WHY);
+    else if (phase == TB_UPDATE_READY && f->policy.mode == TB_UPDATE_WINDOW)
         u->switch_at_real_us = (uint64_t)tb_update_window_next(&f->policy, f->now) * TB_USEC_PER_SEC;
     if (phase == TB_UPDATE_FAILED)
         snprintf(u->reason, sizeof(u->reason), "%s", d->failure.reason);
@@ -137,6 +141,20 @@ static void updater_mark_trial(struct update_daemon *d, bool on)
 
 /* --- doing ---------------------------------------------------------------------------------------------- */
 
+/* What an operator ordered outlives us, and a reboot. */
+static void updater_keep_order(struct update_daemon *d)
+{
+    int r;
+
+    if (d->facts.asked == d->order_kept)
+        return;
+    r = update_order_write(d->state_dir, d->cfg->asset_id, d->facts.asked);
+    if (r < 0)
+        tb_warn("cannot write %s/ordered.json: %s; a restart will %s", d->state_dir, strerror(-r),
+                d->facts.asked ? "forget that the switch was ordered" : "order the switch again");
+    d->order_kept = d->facts.asked;
+}
+
 static void updater_fail(struct update_daemon *d, uint64_t version, const char *why)
 {
     int r;
@@ -144,6 +162,7 @@ static void updater_fail(struct update_daemon *d, uint64_t version, const char *
     d->failure.version = version;
     snprintf(d->failure.reason, sizeof(d->failure.reason), "%s", why);
     d->facts.asked = false;
+    updater_keep_order(d);
     r = update_failure_write(d->state_dir, d->cfg->asset_id, &d->failure);
     if (r < 0)
         tb_warn("cannot write %s/failed.json: %s; a restart will try version %llu again", d->state_dir,
@@ -159,8 +178,11 @@ static void updater_forgive(struct update_daemon *d)
     d->gone = 0;
 }
 
-static void updater_start_runtime(void)
+/* One that was stopped by hand stays stopped. */
+static void updater_start_runtime(const struct update_daemon *d)
 {
+    if (d->facts.runtime_stopped)
+        return;
     (void)update_systemctl("reset-failed", RUNTIME_UNIT);
     (void)update_systemctl("start", RUNTIME_UNIT);
 }
@@ -188,12 +210,19 @@ static void updater_take(struct update_daemon *d)
 /* Two models do not fit: the old runtime goes before the new one comes. */
 static void updater_switch(struct update_daemon *d)
 {
+    update_look_at_units(&d->facts);
+    if (d->facts.runtime_stopped) {
+        updater_log(TB_LOG_INFO, TB_EVENT_UPDATE, d->facts.wanted, "is chosen", STOPPED_WHY);
+        d->memory.phase = TB_UPDATE_READY;
+        d->hold_until_us = 0;
+        return updater_take(d);
+    }
     updater_log(TB_LOG_INFO, TB_EVENT_UPDATE, d->facts.wanted, "is switched to", "");
     updater_tell(d);
     (void)update_systemctl("stop", RUNTIME_UNIT);
     updater_take(d);
     d->facts.asked &= d->gone == d->facts.wanted && !d->gone_is_here;
-    updater_start_runtime();
+    updater_start_runtime(d);
 }
 
 static void updater_keep(struct update_daemon *d)
@@ -224,13 +253,13 @@ static void updater_back(struct update_daemon *d, const char *why)
     if (update_wish(d->cfg->run_dir, "back", 0) != 0) {
         snprintf(d->back_why, sizeof(d->back_why), "%s", text);
         d->memory.trial_until_us = d->memory.again_at_us = d->facts.now_boot_us + WISH_AGAIN_US;
-        updater_start_runtime(); /* better than none */
+        updater_start_runtime(d); /* better than none */
         return;
     }
     *d->back_why = '\0';
     updater_mark_trial(d, false);
     updater_log(TB_LOG_ERR, TB_EVENT_UPDATE_FAILED, version, "is not served, back to the one before", text);
-    updater_start_runtime();
+    updater_start_runtime(d);
 }
 
 static void updater_download(struct update_daemon *d)
@@ -323,7 +352,8 @@ static bool updater_is_busy(const struct update_daemon *d)
 static void updater_step(struct update_daemon *d)
 {
     uint64_t now = tb_now_boottime_us();
-    bool ask = updater_is_busy(d) && now - d->asked_systemd_us >= SYSTEMD_EVERY_US;
+    bool ask =
+        (updater_is_busy(d) || d->facts.choice.previous) && now - d->asked_systemd_us >= SYSTEMD_EVERY_US;
     enum tb_update_phase before;
     const char *why = "";
     enum update_action a;
@@ -347,8 +377,9 @@ static void updater_step(struct update_daemon *d)
         d->memory.phase != TB_UPDATE_SWITCHING) /* and nothing was stopped */
         d->hold_until_us = 0;
     updater_do(d, a, why);
-    if (d->memory.phase == TB_UPDATE_NONE)
-        d->facts.asked = false;
+    if (d->memory.phase == TB_UPDATE_NONE && d->facts.wanted && d->facts.wanted == d->facts.choice.version)
+        d->facts.asked = false; /* it is done, or needs no doing any more */
+    updater_keep_order(d);
     updater_tell(d);
 }
 
@@ -408,6 +439,7 @@ static int updater_open(struct update_daemon *d)
     if (d->signal_fd < 0 || d->inotify_fd < 0)
         return tb_error_errno(d->signal_fd < 0 ? d->signal_fd : -errno, "cannot wait for events");
     update_failure_read(d->state_dir, d->cfg->asset_id, &d->failure);
+    d->facts.asked = d->order_kept = update_order_read(d->state_dir, d->cfg->asset_id);
     return 0;
 }
 
@@ -421,10 +453,10 @@ static void updater_resume(struct update_daemon *d)
         return;
     d->hold_until_us = left.hold_until_boot_us;
     if (left.phase == TB_UPDATE_SWITCHING)
-        updater_start_runtime();
-    d->facts.asked = left.phase == TB_UPDATE_DRAINING ||
-                     (left.phase == TB_UPDATE_SWITCHING && left.next != d->facts.choice.version &&
-                      left.next != d->failure.version);
+        updater_start_runtime(d);
+    d->facts.asked |= left.phase == TB_UPDATE_DRAINING ||
+                      (left.phase == TB_UPDATE_SWITCHING && left.next != d->facts.choice.version &&
+                       left.next != d->failure.version);
 }
 
 int update_run(const struct tb_config *c)

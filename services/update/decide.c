@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "update/decide.h"
 
+static const char promoted_back[] = "the provider has promoted the version before again";
+
 static enum update_action decide_phase(struct update_memory *m, enum tb_update_phase phase,
                                        enum update_action action)
 {
@@ -30,6 +32,15 @@ static bool trial_ends_again_and_again(const struct update_facts *f, struct upda
     return f->restarts >= m->restarts_before + UPDATE_RESTARTS_MAX;
 }
 
+/* Nothing is proved while somebody keeps it stopped, and its next start takes what was chosen. */
+static enum update_action decide_stopped(const struct update_facts *f, struct update_memory *m,
+                                         const char **ret_why)
+{
+    m->trial_until_us = 0;
+    *ret_why = promoted_back;
+    return decide_phase(m, TB_UPDATE_READY, f->wanted == f->choice.previous ? UPDATE_BACK : UPDATE_WAIT);
+}
+
 static enum update_action decide_trial(const struct update_facts *f, struct update_memory *m,
                                        const char **ret_why)
 {
@@ -38,6 +49,8 @@ static enum update_action decide_trial(const struct update_facts *f, struct upda
     m->phase = TB_UPDATE_SWITCHING;
     if (f->now_boot_us < m->again_at_us)
         return UPDATE_WAIT;
+    if (f->runtime_stopped)
+        return decide_stopped(f, m, ret_why);
     if (m->trial_until_us == 0) {
         m->trial_until_us = f->now_boot_us + f->timeout_us;
         m->counting = false;
@@ -53,7 +66,7 @@ static enum update_action decide_trial(const struct update_facts *f, struct upda
     }
     *ret_why = NULL;
     if (f->wanted == f->choice.previous)
-        *ret_why = "the provider has promoted the version before again";
+        *ret_why = promoted_back;
     else if (f->runtime_failed)
         *ret_why = "the runtime does not start with it";
     else if (again)

@@ -33,6 +33,7 @@ struct update_facts {
     uint64_t healthy;         /* whose runtime answers; 0: none does */
     bool drained;             /* nobody waits for an answer of the runtime */
     bool runtime_failed;      /* for good */
+    bool runtime_stopped;     /* by hand: whoever did that starts it again */
     uint32_t restarts;        /* of the runtime by itself, */
     bool restarts_known;      /* when systemd was asked */
     uint64_t complete;        /* the version that is complete beside; 0: none */

@@ -72,14 +72,25 @@ static void look_at_download(const struct tb_config *c, struct update_facts *f)
     f->complete = strcmp(look_string(o, "state"), "complete") == 0 ? look_uint(o, "asset_version") : 0;
 }
 
-static void look_at_units(struct update_facts *f)
+/* A stop that was slow counts as one. What tb-hydrate is not done for has not been started yet. */
+static bool look_is_stopped(const struct tb_unit *runtime, const struct tb_unit *hydrate)
+{
+    return runtime && hydrate && !*runtime->job && strcmp(hydrate->active, "active") == 0 &&
+           (strcmp(runtime->active, "inactive") == 0 ||
+            (strcmp(runtime->active, "failed") == 0 && strcmp(runtime->result, "timeout") == 0));
+}
+
+void update_look_at_units(struct update_facts *f)
 {
     struct tb_unit_list *list = calloc(1, sizeof(*list));
-    const struct tb_unit *u = NULL;
+    const struct tb_unit *u = NULL, *hydrate = NULL;
 
-    if (list && tb_unit_list_read(list) == 0)
+    if (list && tb_unit_list_read(list) == 0) {
         u = tb_unit_list_find(list, "tb-runtime.service");
-    f->runtime_failed = u && strcmp(u->active, "failed") == 0;
+        hydrate = tb_unit_list_find(list, "tb-hydrate.service");
+    }
+    f->runtime_stopped = look_is_stopped(u, hydrate);
+    f->runtime_failed = u && !f->runtime_stopped && strcmp(u->active, "failed") == 0;
     f->restarts_known = u != NULL;
     f->restarts = u ? u->restarts : 0;
     free(list);
@@ -96,8 +107,9 @@ void update_look(const struct tb_config *c, bool ask_systemd, struct update_fact
     look_at_runtime(c, f);
     look_at_download(c, f);
     f->runtime_failed = f->restarts_known = false;
+    f->runtime_stopped &= f->choice.previous != 0; /* until it is asked again */
     if (ask_systemd)
-        look_at_units(f);
+        update_look_at_units(f);
 }
 
 void update_failure_read(const char *state_dir, const char *asset_id, struct update_failure *ret)
@@ -125,6 +137,26 @@ int update_failure_write(const char *state_dir, const char *asset_id, const stru
         !cJSON_AddStringToObject(o, "reason", w->reason))
         return -ENOMEM;
     return tb_state_write(state_dir, "failed.json", o, 1);
+}
+
+bool update_order_read(const char *state_dir, const char *asset_id)
+{
+    _cleanup_json_ cJSON *o = NULL;
+
+    return tb_state_read_at(state_dir, "ordered.json", &o) == 0 &&
+           strcmp(look_string(o, "asset_id"), asset_id) == 0;
+}
+
+int update_order_write(const char *state_dir, const char *asset_id, bool ordered)
+{
+    _cleanup_free_ char *path = tb_path_join(state_dir, "ordered.json");
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+
+    if (!path || !o || !cJSON_AddStringToObject(o, "asset_id", asset_id))
+        return -ENOMEM;
+    if (!ordered)
+        return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
+    return tb_state_write(state_dir, "ordered.json", o, 1);
 }
 
 static bool explain_step(const char *run_dir, const char *name, char out[static TB_REASON_MAX])

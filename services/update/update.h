@@ -22,6 +22,11 @@ struct update_failure {
 };
 /* Fills f from files and from systemd; the members that are tb-update's own stay. */
 void update_look(const struct tb_config *c, bool ask_systemd, struct update_facts *f);
+/* What systemd alone knows of the runtime. */
+void update_look_at_units(struct update_facts *f);
+/* STATE/tb-update/ordered.json: tb-update switch was said, and is not done. */
+bool update_order_read(const char *state_dir, const char *asset_id);
+int update_order_write(const char *state_dir, const char *asset_id, bool ordered);
 /* STATE/tb-update/failed.json; a version 0 removes it. */
 void update_failure_read(const char *state_dir, const char *asset_id, struct update_failure *ret);
 int update_failure_write(const char *state_dir, const char *asset_id, const struct update_failure *w);

@@ -7,8 +7,10 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 import types
@@ -18,7 +20,7 @@ import pytest
 from chain import Chain
 from controlplane_server import ASSET, BLOBS, Sealed, Server
 from fake_systemd import FakeSystemd
-from tbsys import read_json, wait_for
+from tbsys import program, read_json, wait_for
 
 RUNTIME = '''
 import hashlib, http.server, os, sys, time
@@ -312,7 +314,8 @@ def test_a_complete_version_that_is_lost_is_fetched_again(fleet):
     assert fleet.served() == (200, n)
 
 
-def test_what_was_asked_for_outlives_a_kill_while_requests_are_waited_for(fleet):
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "restart"])
+def test_what_was_asked_for_outlives_an_end_while_requests_are_waited_for(fleet, end):
     fleet.start(bus=fleet.bus)
     n = fleet.publish(b"two")
     fleet.ask_now()
@@ -323,10 +326,70 @@ def test_what_was_asked_for_outlives_a_kill_while_requests_are_waited_for(fleet)
     wait_for(lambda: "tb_requests_in_flight 1" in metrics(fleet), what="the request in flight")
     fleet.tell("switch")
     fleet.wait_update("draining")
-    os.kill(fleet.chain.pid("tb-update"), signal.SIGKILL)
+    os.kill(fleet.chain.pid("tb-update"), end)
     fleet.wait_update("none", serving=n)
     t.join()
-    assert answers == [(200, 1)]
+    assert answers == [(200, 1)] and not ordered(fleet).exists()
+
+
+def ordered(fleet):
+    return fleet.chain.state / "tb-update" / "ordered.json"
+
+
+def test_what_was_asked_for_outlives_a_reboot(fleet):
+    """Ordered while it is downloaded, or at any time before it is done."""
+    fleet.start(bus=fleet.bus)
+    n = fleet.publish(b"two")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=n)
+    t = threading.Thread(target=fleet.served, args=(3,))
+    t.start()
+    wait_for(lambda: "tb_requests_in_flight 1" in metrics(fleet), what="the request in flight")
+    fleet.tell("switch")
+    wait_for(ordered(fleet).exists, what="the order")
+    fleet.chain.stop()
+    t.join()
+    shutil.rmtree(fleet.chain.run)
+    fleet.start(bus=fleet.bus)
+    fleet.wait_update("none", serving=n)
+    wait_for(lambda: not ordered(fleet).exists(), what="the end of the order")
+
+
+def test_a_runtime_that_was_stopped_by_hand_stays_so(fleet):
+    """Whatever a window or an operator's switch wants: the next start takes the new version, and that is said."""
+    fleet.start("window 00:00-24:00", bus=fleet.bus)
+    fleet.chain.by_hand("stop", "tb-runtime.service")
+    n = fleet.publish(b"two")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=n, reason="tb-runtime.service was stopped by hand, and its next start takes this version")
+    r = subprocess.run([program("tb-update"), "switch"], env={"TB_RUN_DIR": str(fleet.chain.run)}, capture_output=True, text=True, timeout=60)
+    assert r.returncode == 75 and "systemctl start tb-runtime.service" in r.stdout, r
+    assert not fleet.chain.units["tb-runtime"].daemon.running() and fleet.serving()["previous"] == 1
+    fleet.chain.by_hand("start", "tb-runtime.service")
+    fleet.wait_update("none", serving=n)
+    assert fleet.served() == (200, n)
+
+
+def test_a_trial_that_is_stopped_by_hand_proves_nothing(fleet):
+    """It is not gone back from, until the provider takes the promotion back; and nobody but who stopped the runtime starts it."""
+    fleet.start(bus=fleet.bus, TB_SWITCH_TIMEOUT="5s")
+    bad = fleet.publish(b"is never well")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=bad)
+    fleet.tell("switch")
+    wait_for(lambda: read_json(fleet.chain.run / "tb-runtime" / "delivery.json").get("asset_version") == bad, what="the new version's runtime")
+    fleet.chain.by_hand("stop", "tb-runtime.service")
+    fleet.wait_update("ready", next=bad)
+    os.kill(fleet.chain.pid("tb-update"), signal.SIGKILL)
+    fleet.wait_update("ready", next=bad)
+    assert fleet.serving()["version"] == bad and not fleet.chain.units["tb-runtime"].daemon.running()
+    fleet.promote(1)
+    fleet.ask_now()
+    fleet.wait_update("none")
+    assert fleet.serving()["version"] == 1 and not fleet.chain.units["tb-runtime"].daemon.running()
+    fleet.chain.by_hand("start", "tb-runtime.service")
+    fleet.wait_update("none", serving=1)
+    fleet.chain.wait_state("Ready")
 
 
 def test_the_next_start_of_the_runtime_takes_it(fleet):
@@ -346,6 +409,7 @@ def test_what_was_served_before_there_were_versions(fleet):
     """An upgrade of the package while it serves: tb-update is new, and the model is loaded already."""
     fleet.start()
     (fleet.chain.target / "serving.json").unlink()
+    (fleet.chain.state / "tb-hydrate" / "serving.json").unlink()
     fleet.ask_now()
     wait_for(lambda: (fleet.chain.target / "serving.json").exists(), what="the number of what serves")
     assert fleet.serving() == {"asset_id": fleet.asset, "version": 1, "beside": False}

@@ -288,6 +288,25 @@ static void test_what_failed_waits_to_be_told(void **state)
     EXPECT(DOWNLOAD, DOWNLOADING);
 }
 
+/* Whatever else: it is started by whoever stopped it. */
+static void test_a_runtime_that_was_stopped_by_hand(void **state)
+{
+    on_trial();
+    f.runtime_stopped = true;
+    EXPECT(WAIT, READY);
+    f.now_boot_us += 10 * f.timeout_us;
+    EXPECT(WAIT, READY);
+    f.runtime_stopped = false; /* started, and only now on trial */
+    EXPECT(WAIT, SWITCHING);
+    f.now_boot_us += f.timeout_us - 1;
+    EXPECT(WAIT, SWITCHING);
+    f.runtime_stopped = true; /* in the middle of it */
+    f.now_boot_us += 2;
+    EXPECT(WAIT, READY);
+    f.wanted = 1;
+    EXPECT(BACK, READY);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,6 +323,7 @@ int main(void)
         cmocka_unit_test_setup(test_what_cannot_be_written_is_tried_again_later, setup),
         cmocka_unit_test_setup(test_a_suspension_proves_nothing, setup),
         cmocka_unit_test_setup(test_what_failed_waits_to_be_told, setup),
+        cmocka_unit_test_setup(test_a_runtime_that_was_stopped_by_hand, setup),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
