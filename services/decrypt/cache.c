@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "decrypt/cache.h"
+
+#include <assert.h>
+#include <openssl/sha.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "common/secret.h"
+#include "decrypt/keymem.h"
+#include "tbenc/digest.h"
+#include "tbenc/opener.h"
+
+#define CACHE_SLOTS_MIN 16
+#define CACHE_PINS_PER_THREAD 2
+#define CACHE_MARK_BYTES 16
+#define CACHE_NOWHERE UINT32_MAX
+
+enum cache_slot_state { SLOT_EMPTY, SLOT_LOADING, SLOT_READY };
+
+struct cache_slot {
+    struct tb_slot out; /* first: what callers hold */
+    uint8_t *pt;
+    enum cache_slot_state state;
+    unsigned pins;
+    uint64_t used; /* the latest has the highest */
+};
+
+struct cache_entry { /* of a block */
+    uint32_t slot;   /* CACHE_NOWHERE: none */
+    bool verified;
+    uint8_t mark[CACHE_MARK_BYTES]; /* of its tags, when it was verified */
+    uint8_t *tags;                  /* until the frontier has passed; owned */
+};
+
+struct tb_cache {
+    const struct tbenc_manifest *m;
+    struct tb_ciphertext ciphertext;
+    struct tb_blocks blocks;
+    struct cache_entry *entries;
+    struct cache_slot *slots;
+    unsigned n_slots, threads;
+    uint8_t *memory;
+    size_t memory_bytes;
+    struct tbenc_opener *openers; /* one for each thread */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    /* under the lock */
+    uint64_t stamp, frontier;
+    unsigned pinned;
+    bool revoked, wiped;
+    struct tbenc_sha256 tags;
+    struct tb_cache_state state;
+};
+
+unsigned tb_cache_slots(const struct tbenc_manifest *m, unsigned threads)
+{
+    uint64_t block = tbenc_chunks_of(TB_BLOCK_BYTES_MIN, m->chunk_bytes) * m->chunk_bytes;
+
+    return MAX(MAX((unsigned)(TB_CACHE_BYTES / block), (unsigned)CACHE_SLOTS_MIN),
+               (CACHE_PINS_PER_THREAD + 1) * threads);
+}
+
+const struct tb_blocks *tb_cache_blocks(const struct tb_cache *c)
+{
+    return &c->blocks;
+}
+
+/* -- made and freed -------------------------------------------------------------------------------------- */
+static int cache_make_slots(struct tb_cache *c)
+{
+    c->entries = calloc(MAX(c->blocks.n, 1U), sizeof(*c->entries));
+    c->slots = calloc(c->n_slots, sizeof(*c->slots));
+    if (!c->entries || !c->slots)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < c->blocks.n; i++)
+        c->entries[i].slot = CACHE_NOWHERE;
+    c->memory_bytes = (size_t)c->n_slots * c->blocks.bytes;
+    c->memory = mmap(NULL, c->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (c->memory == MAP_FAILED) {
+        c->memory = NULL;
+        return -errno;
+    }
+    /* Not memfd_secret: the kernel takes no pages of it for what is written to /dev/fuse (EFAULT). */
+    (void)mlock2(c->memory, c->memory_bytes, MLOCK_ONFAULT);
+    (void)madvise(c->memory, c->memory_bytes, MADV_DONTDUMP);
+    (void)madvise(c->memory, c->memory_bytes, MADV_DONTFORK);
+    for (unsigned i = 0; i < c->n_slots; i++)
+        c->slots[i].out.pt = c->slots[i].pt = c->memory + (size_t)i * c->blocks.bytes;
+    return 0;
+}
+
+static int cache_make_openers(struct tb_cache *c, const struct tb_cache_params *p,
+                              const struct tbenc_header *h)
+{
+    struct tbenc_opener warm = {0};
+    static const uint8_t nothing[TBENC_KEY_BYTES];
+    int r;
+
+    c->openers = calloc(c->threads, sizeof(*c->openers));
+    if (!c->openers)
+        return -ENOMEM;
+    /* What OpenSSL makes once and keeps does not belong among the keys. */
+    r = tbenc_opener_init(&warm, h, nothing, c->ciphertext.fd, c->m);
+    tbenc_opener_done(&warm);
+    tb_keymem_enter();
+    for (unsigned i = 0; r == 0 && i < c->threads; i++)
+        r = tbenc_opener_init(&c->openers[i], h, p->key, c->ciphertext.fd, c->m);
+    tb_keymem_leave();
+    return r;
+}
+
+static void cache_wipe(struct tb_cache *c)
+{
+    for (unsigned i = 0; c->openers && i < c->threads; i++)
+        tbenc_opener_done(&c->openers[i]);
+    if (c->memory)
+        tb_erase(c->memory, c->memory_bytes);
+    c->wiped = true;
+}
+
+static void cache_freep(struct tb_cache **c)
+{
+    *c = tb_cache_free(*c);
+}
+
+int tb_cache_new(const struct tb_cache_params *p, struct tb_cache **ret, struct tbenc_error *e)
+{
+    _cleanup_(cache_freep) struct tb_cache *c = calloc(1, sizeof(*c));
+    struct tbenc_header h;
+    int r;
+
+    if (!c)
+        return tbenc_fail(e, -ENOMEM, "out of memory");
+    assert(p->slots > CACHE_PINS_PER_THREAD * p->threads);
+    c->m = p->manifest;
+    c->ciphertext = *p->ciphertext;
+    c->n_slots = p->slots;
+    c->threads = p->threads;
+    (void)pthread_mutex_init(&c->lock, NULL);
+    (void)pthread_cond_init(&c->changed, NULL);
+    r = tbenc_opener_header(c->ciphertext.fd, c->m, 0, &h, e);
+    if (r < 0)
+        return r;
+    r = tb_blocks_init(&c->blocks, c->m);
+    if (r == 0)
+        r = cache_make_slots(c);
+    if (r == 0)
+        r = tbenc_sha256_init(&c->tags);
+    if (r == 0)
+        r = cache_make_openers(c, p, &h);
+    if (r < 0)
+        return tbenc_fail(e, r, "cannot start: %s", strerror(-r));
+    c->state.complete = c->blocks.n == 0;
+    *ret = TAKE_PTR(c);
+    return 0;
+}
+
+struct tb_cache *tb_cache_free(struct tb_cache *c)
+{
+    if (!c)
+        return NULL;
+    if (!c->wiped)
+        cache_wipe(c);
+    for (uint64_t i = 0; c->entries && i < c->blocks.n; i++)
+        free(c->entries[i].tags);
+    if (c->memory)
+        munmap(c->memory, c->memory_bytes);
+    tbenc_sha256_done(&c->tags);
+    tb_blocks_clear(&c->blocks);
+    (void)pthread_mutex_destroy(&c->lock);
+    (void)pthread_cond_destroy(&c->changed);
+    free(c->entries);
+    free(c->slots);
+    free(c->openers);
+    free(c);
+    return NULL;
+}
+
+/* -- verified, in order ---------------------------------------------------------------------------------- */
+static int cache_finish(struct tb_cache *c)
+{
+    uint8_t got[TBENC_SHA256_BYTES];
+
+    if (!c->m->has_tags_sha256) {
+        c->state.complete = true;
+        return 0;
+    }
+    if (tbenc_sha256_final(&c->tags, got) < 0)
+        return -EIO;
+    c->state.complete = memcmp(got, c->m->tags_sha256, sizeof(got)) == 0;
+    c->state.foreign = !c->state.complete;
+    return 0;
+}
+
+static int cache_advance(struct tb_cache *c)
+{
+    for (; c->frontier < c->blocks.n && c->entries[c->frontier].verified; c->frontier++) {
+        struct cache_entry *x = &c->entries[c->frontier];
+        struct tb_cache_block b;
+
+        tb_blocks_get(&c->blocks, c->frontier, &b);
+        if (tbenc_sha256_update(&c->tags, x->tags, (size_t)b.records * TBENC_TAGREC_BYTES) < 0)
+            return -EIO;
+        free(TAKE_PTR(x->tags));
+    }
+    return c->frontier == c->blocks.n ? cache_finish(c) : 0;
+}
+
+/* Takes the tags of a block that was decrypted, and is void where it is not the one that was verified. */
+static int cache_record(struct tb_cache *c, const struct tb_cache_block *b, uint8_t **tags,
+                        struct tbenc_error *e)
+{
+    struct cache_entry *x = &c->entries[b->index];
+    uint8_t sha256[TBENC_SHA256_BYTES];
+
+    SHA256(*tags, (size_t)b->records * TBENC_TAGREC_BYTES, sha256);
+    if (x->verified) {
+        if (memcmp(x->mark, sha256, sizeof(x->mark)) == 0)
+            return 0;
+        return tbenc_fail_chunk(e, -EBADMSG, b->first.index,
+                                "it is authentic, but not what was there before: the file was replaced");
+    }
+    memcpy(x->mark, sha256, sizeof(x->mark));
+    x->tags = TAKE_PTR(*tags);
+    x->verified = true;
+    c->state.verified_bytes += b->len;
+    return cache_advance(c) < 0 ? tbenc_fail(e, -EIO, "cannot hash: the crypto library refused") : 0;
+}
+
+/* -- pins ------------------------------------------------------------------------------------------------ */
+/* Without the lock: the slot is this thread's while it is loading. */
+static int cache_decrypt(struct tb_cache *c, unsigned thread, struct cache_slot *s, uint8_t *tags,
+                         struct tbenc_error *e)
+{
+    const struct tb_cache_block *b = &s->out.block;
+    struct tbenc_record rec = b->first;
+    uint32_t done = 0;
+
+    for (uint32_t i = 0; i < b->records; i++) {
+        int r = tbenc_opener_open(&c->openers[thread], &rec, s->pt + done,
+                                  tags + (size_t)i * TBENC_TAGREC_BYTES, e);
+
+        if (r < 0) {
+            tb_erase(s->pt, done);
+            return c->ciphertext.damaged && c->ciphertext.damaged(c->ciphertext.ctx, &rec) ? -EAGAIN : r;
+        }
+        done += rec.pt_len;
+        if (i + 1 < b->records)
+            tbenc_layout_next(c->m, &rec);
+    }
+    return 0;
+}
+
+static struct cache_slot *cache_find_victim(struct tb_cache *c)
+{
+    struct cache_slot *best = NULL;
+
+    for (unsigned i = 0; i < c->n_slots; i++) {
+        struct cache_slot *s = &c->slots[i];
+
+        if (s->pins > 0)
+            continue;
+        if (s->state == SLOT_EMPTY)
+            return s;
+        if (!best || s->used < best->used)
+            best = s;
+    }
+    return best;
+}
+
+static void cache_let_go(struct tb_cache *c, struct cache_slot *s)
+{
+    assert(s->pins > 0);
+    s->pins--;
+    c->pinned--;
+    (void)pthread_cond_broadcast(&c->changed);
+}
+
+/* Under the lock, which it gives back while it works. */
+static int cache_load(struct tb_cache *c, unsigned thread, const struct tb_cache_block *b,
+                      struct cache_slot *s, struct tbenc_error *e)
+{
+    _cleanup_free_ uint8_t *tags = NULL;
+    int r;
+
+    if (s->state == SLOT_READY)
+        c->entries[s->out.block.index].slot = CACHE_NOWHERE;
+    s->out.block = *b;
+    s->state = SLOT_LOADING;
+    s->pins = 1;
+    c->pinned++;
+    c->entries[b->index].slot = (uint32_t)(s - c->slots);
+    (void)pthread_mutex_unlock(&c->lock);
+    tags = malloc((size_t)b->records * TBENC_TAGREC_BYTES);
+    r = tags ? cache_decrypt(c, thread, s, tags, e) : tbenc_fail(e, -ENOMEM, "out of memory");
+    (void)pthread_mutex_lock(&c->lock);
+    c->state.blocks_decrypted++;
+    if (r == 0)
+        r = cache_record(c, b, &tags, e);
+    s->state = r == 0 ? SLOT_READY : SLOT_EMPTY;
+    if (r < 0) {
+        c->entries[b->index].slot = CACHE_NOWHERE;
+        cache_let_go(c, s);
+    }
+    (void)pthread_cond_broadcast(&c->changed);
+    return r;
+}
+
+static int cache_pin_locked(struct tb_cache *c, unsigned thread, const struct tb_cache_block *b,
+                            struct cache_slot **ret, struct tbenc_error *e)
+{
+    for (;;) {
+        uint32_t at = c->entries[b->index].slot;
+        struct cache_slot *s = at == CACHE_NOWHERE ? NULL : &c->slots[at];
+
+        if (c->revoked)
+            return tbenc_fail(e, -ESHUTDOWN, "the weights are not to be read any more");
+        *ret = s;
+        if (s && s->state == SLOT_READY) {
+            s->pins++;
+            c->pinned++;
+            c->state.blocks_found++;
+            return 0;
+        }
+        if (!s) {
+            if (!tb_ciphertext_has(&c->ciphertext, b->ct_from, b->ct_to))
+                return -EAGAIN;
+            s = *ret = cache_find_victim(c);
+            if (s)
+                return cache_load(c, thread, b, s, e);
+        }
+        (void)pthread_cond_wait(&c->changed, &c->lock);
+    }
+}
+
+int tb_cache_pin(struct tb_cache *c, unsigned thread, uint64_t block, const struct tb_slot **ret,
+                 struct tbenc_error *e)
+{
+    struct cache_slot *s = NULL;
+    struct tb_cache_block b;
+    int r;
+
+    assert(thread < c->threads && block < c->blocks.n);
+    tb_blocks_get(&c->blocks, block, &b);
+    (void)pthread_mutex_lock(&c->lock);
+    r = cache_pin_locked(c, thread, &b, &s, e);
+    if (r == 0) {
+        s->used = ++c->stamp;
+        *ret = &s->out;
+    }
+    (void)pthread_mutex_unlock(&c->lock);
+    return r;
+}
+
+void tb_cache_unpin(struct tb_cache *c, const struct tb_slot *s)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    cache_let_go(c, &c->slots[container_of(s, struct cache_slot, out) - c->slots]);
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+/* -- asked and told -------------------------------------------------------------------------------------- */
+bool tb_cache_verified(struct tb_cache *c, uint64_t block)
+{
+    bool r;
+
+    (void)pthread_mutex_lock(&c->lock);
+    r = c->entries[block].verified;
+    (void)pthread_mutex_unlock(&c->lock);
+    return r;
+}
+
+uint64_t tb_cache_frontier(struct tb_cache *c)
+{
+    uint64_t r;
+
+    (void)pthread_mutex_lock(&c->lock);
+    r = c->frontier;
+    (void)pthread_mutex_unlock(&c->lock);
+    return r;
+}
+
+void tb_cache_state(struct tb_cache *c, struct tb_cache_state *ret)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    *ret = c->state;
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+bool tb_cache_revoke(struct tb_cache *c, int timeout_ms)
+{
+    struct timespec until;
+    bool idle;
+    int r = 0;
+
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += (timeout_ms % 1000) * 1000000L;
+    until.tv_sec += timeout_ms / 1000 + until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    (void)pthread_mutex_lock(&c->lock);
+    c->revoked = true;
+    (void)pthread_cond_broadcast(&c->changed);
+    while (c->pinned > 0 && r == 0)
+        r = pthread_cond_timedwait(&c->changed, &c->lock, &until);
+    idle = c->pinned == 0;
+    if (idle && !c->wiped)
+        cache_wipe(c);
+    (void)pthread_mutex_unlock(&c->lock);
+    return idle;
+}
