@@ -15,9 +15,12 @@
 /* What systemd passes on to the programs. */
 #define TB_CONFIG_FILE "/etc/trustbridge/trustbridge.env"
 
-enum tb_delivery { TB_DELIVERY_DIR, TB_DELIVERY_FIFO };
+enum tb_delivery { TB_DELIVERY_DIR, TB_DELIVERY_FIFO, TB_DELIVERY_VIEW, TB_DELIVERY_AUTO };
 
 /* A host:port or a unix socket to listen on or connect to. */
+/* "dir", "fifo", "view", "auto". */
+const char *tb_delivery_name(enum tb_delivery d);
+
 struct tb_config {
     /* which asset, under which contract, from whom */
     char *contract_id, *asset_id, *edc_endpoint;

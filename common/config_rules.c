@@ -296,15 +296,34 @@ static void config_set_text(const struct config_setting *s, const char *v, struc
     }
 }
 
+static const char *const delivery_names[] = {[TB_DELIVERY_DIR] = "dir",
+                                             [TB_DELIVERY_FIFO] = "fifo",
+                                             [TB_DELIVERY_VIEW] = "view",
+                                             [TB_DELIVERY_AUTO] = "auto"};
+
+const char *tb_delivery_name(enum tb_delivery d)
+{
+    return delivery_names[d];
+}
+
+static int config_delivery_parse(const char *v, enum tb_delivery *ret)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(delivery_names); i++)
+        if (strcmp(v, delivery_names[i]) == 0) {
+            *ret = (enum tb_delivery)i;
+            return 0;
+        }
+    return -EINVAL;
+}
+
 static void config_set_word(const struct config_setting *s, const char *v, struct tb_config *c,
                             struct tb_findings *f)
 {
     int level;
 
     if (s->kind == KIND_DELIVERY) {
-        if (strcmp(v, "dir") != 0 && strcmp(v, "fifo") != 0)
-            config_bad(f, s, "\"%.40s\" must be dir or fifo", v);
-        c->delivery = strcmp(v, "fifo") == 0 ? TB_DELIVERY_FIFO : TB_DELIVERY_DIR;
+        if (config_delivery_parse(v, &c->delivery) < 0)
+            config_bad(f, s, "\"%.40s\" must be auto, dir, view or fifo", v);
         return;
     }
     level = tb_log_level_from_string(v);

@@ -7,9 +7,10 @@
 
 #define TB_DELIVER_REQUEST_MAGIC "TBOPEN01"
 #define TB_DELIVER_REPLY_MAGIC "TBDONE01"
+#define TB_DELIVER_SERVING_MAGIC "TBSERV01" /* mode view: the files can be read, from now on */
 #define TB_DELIVER_MESSAGE_MAX 480
 
-enum tb_deliver_mode { TB_DELIVER_FIFO = 1, TB_DELIVER_DIR = 2 };
+enum tb_deliver_mode { TB_DELIVER_FIFO = 1, TB_DELIVER_DIR = 2, TB_DELIVER_VIEW = 3 };
 
 struct tb_deliver_request {
     char magic[8];
@@ -25,5 +26,12 @@ struct tb_deliver_reply {
     uint64_t bytes;
     char message[TB_DELIVER_MESSAGE_MAX]; /* NUL-terminated */
 };
+
+/* "fifo", "dir", "view"; "?" for another. */
+const char *tb_deliver_mode_name(uint32_t mode);
+
+/* The name of an asset of one file as the runtime sees it: "model.gguf.tbenc" without its suffix, which is
+ * cut off in place. Returns name. */
+char *tb_deliver_name(char *name);
 
 #endif

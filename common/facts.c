@@ -142,6 +142,15 @@ static void facts_read_flag(const char *run_dir, struct tb_facts *f)
     facts_copy_string(doc, "since", f->suspended_since, sizeof(f->suspended_since));
 }
 
+/* A view can be read before all of it was verified, and is delivered when tb-decrypt says so: tb-load has
+ * become the runtime by then. */
+static void facts_finish_view(struct tb_facts *f)
+{
+    if (strcmp(f->delivery.phase, "streaming") == 0 && f->decrypt.work == TB_WORK_COMPLETE &&
+        f->decrypt.started_boottime_us >= f->delivery.started_boottime_us)
+        f->delivery.work = TB_WORK_COMPLETE;
+}
+
 /* The process that wrote the decryption's file has ended with it. What began before the download or the
  * delivery of now is of an earlier run; and of a delivery that has gone nothing is left in memory that
  * could be complete. */
@@ -193,6 +202,7 @@ void tb_facts_read(const char *run_dir, struct tb_facts *ret)
     facts_read_step(run_dir, DELIVERY_FILE, &f, &f.delivery);
     facts_read_step(run_dir, "tb-next/progress.json", &f, &f.next);
     facts_read_update(run_dir, &f);
+    facts_finish_view(&f);
     facts_drop_leftovers(&f);
     *ret = f;
 }

@@ -362,6 +362,16 @@ void tb_cache_unpin(struct tb_cache *c, const struct tb_slot *s)
 }
 
 /* -- asked and told -------------------------------------------------------------------------------------- */
+bool tb_cache_holds(struct tb_cache *c, uint64_t block)
+{
+    bool r;
+
+    (void)pthread_mutex_lock(&c->lock);
+    r = c->entries[block].slot != CACHE_NOWHERE;
+    (void)pthread_mutex_unlock(&c->lock);
+    return r;
+}
+
 bool tb_cache_verified(struct tb_cache *c, uint64_t block)
 {
     bool r;

@@ -53,6 +53,8 @@ int tb_cache_pin(struct tb_cache *c, unsigned thread, uint64_t block, const stru
                  struct tbenc_error *e);
 void tb_cache_unpin(struct tb_cache *c, const struct tb_slot *s);
 
+/* Is it in a slot, or being decrypted into one? */
+bool tb_cache_holds(struct tb_cache *c, uint64_t block);
 /* Was it verified before? */
 bool tb_cache_verified(struct tb_cache *c, uint64_t block);
 /* The first block that was not; blocks->n when all were. */

@@ -13,6 +13,7 @@
 #include "common/notify.h"
 #include "common/secret.h"
 #include "common/signals.h"
+#include "decrypt/keymem.h"
 #include "decrypt/serve.h"
 #include "tbenc/tbenc.h"
 
@@ -141,7 +142,7 @@ int main(int argc, char **argv)
     _cleanup_config_ struct tb_config config = {0};
 
     tb_secret_init();
-    if (atexit(client_at_exit) != 0)
+    if (tb_keymem_install() < 0 || atexit(client_at_exit) != 0)
         return TB_EXIT_IOERR;
     tb_config_main(argc, argv, &(struct tb_program){"tb-decrypt", help, NULL}, &config);
     return decrypt_run(&config);

@@ -3,16 +3,20 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/major.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include "common/fdpass.h"
 #include "decrypt/request.h"
 #include "common/units.h"
 #include "decrypt/reply.h"
+
+#define OUTPUTS_FUSE_MINOR 229 /* of /dev/fuse */
 
 static int outputs_wait(int sock, uint64_t deadline_us)
 {
@@ -140,6 +144,25 @@ static int outputs_check_file(int fd, const char *name, struct stat *ret_st, str
     return 0;
 }
 
+static int outputs_check_fuse(int fd, struct tb_outcome *o)
+{
+    int flags = fcntl(fd, F_GETFL);
+    struct stat st;
+
+    if (flags < 0 || fstat(fd, &st) < 0)
+        return tb_outcome_set(o, TB_EXIT_IOERR, "cannot look at the descriptor for the view: %s",
+                              strerror(errno));
+    if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(MISC_MAJOR, OUTPUTS_FUSE_MINOR) ||
+        (flags & O_ACCMODE) != O_RDWR)
+        return tb_outcome_set(o, TB_EXIT_USAGE,
+                              "the descriptor for the view is not /dev/fuse, open for reading and writing");
+    /* Workers wait in read(). */
+    if (fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+        return tb_outcome_set(o, TB_EXIT_IOERR, "cannot set up the descriptor for the view: %s",
+                              strerror(errno));
+    return 0;
+}
+
 struct inode {
     dev_t dev;
     ino_t ino;
@@ -184,7 +207,14 @@ static int outputs_check_files(const struct tb_outputs *out, const struct tbenc_
 int tb_outputs_check(const struct tb_outputs *out, uint32_t mode, const struct tbenc_manifest *m,
                      struct tb_outcome *o)
 {
-    return mode == TB_DELIVER_FIFO ? outputs_check_fifo(out->fd[0], o) : outputs_check_files(out, m, o);
+    switch (mode) {
+    case TB_DELIVER_FIFO:
+        return outputs_check_fifo(out->fd[0], o);
+    case TB_DELIVER_VIEW:
+        return outputs_check_fuse(out->fd[0], o);
+    default:
+        return outputs_check_files(out, m, o);
+    }
 }
 
 void tb_outputs_truncate(const struct tb_outputs *out)

@@ -18,3 +18,11 @@ void decrypt_reply_send(int sock, const struct tb_outcome *o, uint64_t bytes)
     while (recv(sock, rest, sizeof(rest), MSG_DONTWAIT) > 0)
         ;
 }
+
+void decrypt_reply_serving(int sock)
+{
+    struct tb_deliver_reply reply = {.status = TB_EXIT_OK};
+
+    memcpy(reply.magic, TB_DELIVER_SERVING_MAGIC, sizeof(reply.magic));
+    (void)send(sock, &reply, sizeof(reply), MSG_NOSIGNAL | MSG_DONTWAIT);
+}

@@ -11,4 +11,7 @@
  * error: the exit code says what happened. */
 void decrypt_reply_send(int sock, const struct tb_outcome *o, uint64_t bytes);
 
+/* Mode view: the files can be read now. */
+void decrypt_reply_serving(int sock);
+
 #endif

@@ -10,15 +10,24 @@
 #include "common/units.h"
 
 /* What the file of an earlier run says of it: that file is replaced. */
-static uint64_t report_last_delivery(const char *dir)
+static void report_read_last(struct tb_report *r)
 {
     _cleanup_json_ cJSON *doc = NULL;
     char err[TB_JSON_ERR_MAX];
     uint64_t us = 0;
 
-    if (tb_state_read_at(dir, "progress.json", &doc) == 0)
-        (void)tb_json_get_uint(doc, "delivered_boottime_us", TB_JSON_INT_MAX, &us, err);
-    return us <= tb_now_boottime_us() ? us : 0; /* of another boot */
+    if (tb_state_read_at(r->dir, "progress.json", &doc) < 0)
+        return;
+    (void)tb_json_get_uint(doc, "delivered_boottime_us", TB_JSON_INT_MAX, &us, err);
+    r->delivered_boottime_us = us <= tb_now_boottime_us() ? us : 0; /* of another boot */
+    r->damaged_before = cJSON_DetachItemFromObject(doc, "damaged");
+}
+
+bool tb_report_suspects(const struct tb_report *r, int fd)
+{
+    struct stat st;
+
+    return r->damaged_before && fstat(fd, &st) == 0 && tb_file_mark_matches(r->damaged_before, &st);
 }
 
 void tb_report_open(struct tb_report *r, const struct tb_config *c)
@@ -31,7 +40,7 @@ void tb_report_open(struct tb_report *r, const struct tb_config *c)
         tb_warn("cannot make a runtime directory under %s: %s; /status will not show progress", c->run_dir,
                 strerror(-e));
     else
-        r->delivered_boottime_us = report_last_delivery(r->dir);
+        report_read_last(r);
 }
 
 void tb_report_state(struct tb_report *r, const char *state, const char *reason)
@@ -69,11 +78,13 @@ void tb_report_update(struct tb_report *r, uint64_t done, uint64_t total)
     if (now - r->last_us < TB_USEC_PER_SEC)
         return;
     r->last_us = now;
-    tb_report_state(r, "decrypting", NULL);
+    tb_report_state(r, r->serving ? "serving" : "decrypting", NULL);
 }
 
 void tb_report_close(struct tb_report *r)
 {
     free(r->dir);
     r->dir = NULL;
+    cJSON_Delete(r->damaged_before);
+    r->damaged_before = NULL;
 }

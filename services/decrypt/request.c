@@ -23,11 +23,11 @@ int decrypt_request_parse(const void *buf, size_t len, size_t n_here, struct tb_
                  TB_DELIVER_REQUEST_MAGIC);
         return -EBADMSG;
     }
-    if (q.mode != TB_DELIVER_FIFO && q.mode != TB_DELIVER_DIR) {
+    if (q.mode < TB_DELIVER_FIFO || q.mode > TB_DELIVER_VIEW) {
         snprintf(err, DECRYPT_REQUEST_ERR_MAX, "delivery mode %u is not known", q.mode);
         return -EBADMSG;
     }
-    most = q.mode == TB_DELIVER_FIFO ? 1 : TBENC_FILES_MAX;
+    most = q.mode == TB_DELIVER_DIR ? TBENC_FILES_MAX : 1;
     if (q.n_fds < 1 || q.n_fds > most) {
         snprintf(err, DECRYPT_REQUEST_ERR_MAX, "the request announces %u descriptors, not 1 to %u", q.n_fds,
                  most);

@@ -13,6 +13,7 @@
 #include "common/secret.h"
 #include "common/units.h"
 #include "decrypt/reply.h"
+#include "decrypt/serve_view.h"
 
 #define REQUEST_TIMEOUT_US (10 * TB_USEC_PER_SEC)
 
@@ -119,6 +120,20 @@ static int delivery_decrypt(struct delivery *d)
     return 0;
 }
 
+static int delivery_serve_view(struct delivery *d)
+{
+    struct decrypt_view v = {.sock = d->sock,
+                             .signal_fd = d->guard.signal_fd,
+                             .fuse_fd = d->out.fd[0],
+                             .asset = &d->asset,
+                             .key = &d->key,
+                             .report = &d->report,
+                             .outcome = &d->outcome};
+
+    d->delivered = d->asset.manifest->plaintext_bytes;
+    return decrypt_view_serve(&v);
+}
+
 /* The key is fetched last: it is in memory only while it is used. */
 static int delivery_run(struct delivery *d)
 {
@@ -142,9 +157,9 @@ static int delivery_run(struct delivery *d)
     if (r != 0)
         return r;
     tb_info("decrypting %s for mode %s, %zu descriptor%s", d->asset.manifest->asset_id,
-            d->request.mode == TB_DELIVER_FIFO ? "fifo" : "dir", d->out.n, d->out.n == 1 ? "" : "s");
+            tb_deliver_mode_name(d->request.mode), d->out.n, d->out.n == 1 ? "" : "s");
     tb_report_state(&d->report, "decrypting", NULL);
-    return delivery_decrypt(d);
+    return d->request.mode == TB_DELIVER_VIEW ? delivery_serve_view(d) : delivery_decrypt(d);
 }
 
 int tb_serve(const struct tb_config *c, int sock, int signal_fd)
@@ -159,6 +174,11 @@ int tb_serve(const struct tb_config *c, int sock, int signal_fd)
     r = delivery_run(&d);
     /* The client seals and remounts when it has the answer: nothing may be open for writing then. */
     tb_outputs_clear(&d.out);
+    if (r == 0 && d.request.mode == TB_DELIVER_VIEW) {
+        tb_notify_status("The runtime has ended");
+        tb_report_state(&d.report, "ended", NULL);
+        return 0;
+    }
     if (r == 0) {
         d.report.done = d.report.total;
         tb_progress_finish(&d.report.progress, d.report.done);

@@ -76,7 +76,7 @@ static int client_judge(struct tb_load *l, const struct tb_deliver_reply *a)
     }
 }
 
-int tb_client_reply(struct tb_load *l, int sock)
+static int client_take(struct tb_load *l, int sock, const char *good, struct tb_deliver_reply *ret)
 {
     struct tb_deliver_reply a;
     ssize_t n;
@@ -95,10 +95,30 @@ int tb_client_reply(struct tb_load *l, int sock)
     if (n < 0)
         return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot receive tb-decrypt's answer: %s",
                               strerror(errno));
-    if (n != (ssize_t)sizeof(a) || memcmp(a.magic, TB_DELIVER_REPLY_MAGIC, sizeof(a.magic)) != 0)
+    if (n != (ssize_t)sizeof(a) || (memcmp(a.magic, TB_DELIVER_REPLY_MAGIC, sizeof(a.magic)) != 0 &&
+                                    memcmp(a.magic, good, sizeof(a.magic)) != 0))
         return tb_outcome_set(
             &l->outcome, TB_EXIT_IOERR,
             "tb-decrypt's answer has not the form it should have; are both of one version?");
     a.message[sizeof(a.message) - 1] = '\0';
-    return client_judge(l, &a);
+    *ret = a;
+    return 0;
+}
+
+int tb_client_reply(struct tb_load *l, int sock)
+{
+    struct tb_deliver_reply a;
+    int r = client_take(l, sock, TB_DELIVER_REPLY_MAGIC, &a);
+
+    return r == 0 ? client_judge(l, &a) : r;
+}
+
+int tb_client_serving(struct tb_load *l, int sock)
+{
+    struct tb_deliver_reply a;
+    int r = client_take(l, sock, TB_DELIVER_SERVING_MAGIC, &a);
+
+    if (r == 0 && memcmp(a.magic, TB_DELIVER_SERVING_MAGIC, sizeof(a.magic)) != 0)
+        r = client_judge(l, &a);
+    return r;
 }

@@ -16,5 +16,7 @@ int tb_client_request(struct tb_load *l, enum tb_deliver_mode mode, const int *f
 /* Takes the answer, once the socket is readable. 0 delivered whole; else the code tb-decrypt answered with
  * its message as the reason; 75 when it ended without an answer. */
 int tb_client_reply(struct tb_load *l, int sock);
+/* Mode view: takes the word that the files can be read. 0, or a code as above. */
+int tb_client_serving(struct tb_load *l, int sock);
 
 #endif

@@ -28,7 +28,7 @@ void tb_load_state(const struct tb_load *l, const char *state)
     if (!l->run_dir || !doc)
         return;
     cJSON_AddStringToObject(doc, "state", state);
-    cJSON_AddStringToObject(doc, "mode", l->config->delivery == TB_DELIVERY_FIFO ? "fifo" : "dir");
+    cJSON_AddStringToObject(doc, "mode", tb_delivery_name(l->mode));
     if (strcmp(state, "failed") == 0)
         cJSON_AddStringToObject(doc, "reason", l->outcome.reason);
     if (l->asset_version)

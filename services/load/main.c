@@ -10,6 +10,7 @@
 #include "load/cmdline.h"
 #include "load/modes.h"
 #include "load/prepare.h"
+#include "load/view_mount.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/signals.h"
@@ -21,7 +22,10 @@ static const char help[] = "Usage: tb-load [--help | --version]\n"
                            "Has the hydrated asset decrypted into memory and runs $TB_RUNTIME_EXEC on it, "
                            "with {model} replaced by the model's\n"
                            "path. TB_DELIVERY=dir: files in a private tmpfs on $TB_MODEL_DIR. "
-                           "TB_DELIVERY=fifo: the FIFO $TB_PIPE_PATH.\n"
+                           "TB_DELIVERY=view: a read-only\n"
+                           "file system there, which tb-decrypt serves. TB_DELIVERY=fifo: the FIFO "
+                           "$TB_PIPE_PATH. TB_DELIVERY=auto: view\n"
+                           "where that can be had, else dir.\n"
                            "Settings come from the environment.\n"
                            "\n"
                            "Exit status: the runtime's own; 66 no ciphertext yet, 74 I/O or not enough "
@@ -34,6 +38,32 @@ static void load_raise_descriptors(struct tb_load *l)
     if (getrlimit(RLIMIT_NOFILE, &l->nofile) < 0)
         l->nofile = (struct rlimit){1024, 1024};
     tb_allow_descriptors(TBENC_FILES_MAX + 512);
+}
+
+/* auto is view where that can be had, else dir. */
+static void load_choose_mode(struct tb_load *l)
+{
+    char why[TB_VIEW_WHY_MAX];
+
+    l->mode = l->config->delivery;
+    if (l->mode != TB_DELIVERY_VIEW && l->mode != TB_DELIVERY_AUTO)
+        return;
+    l->mode = tb_view_possible(l, why) ? TB_DELIVERY_VIEW : TB_DELIVERY_DIR;
+    if (l->mode == TB_DELIVERY_DIR)
+        tb_warn("no view can be had here: %s; the model goes to memory whole, as with TB_DELIVERY=dir", why);
+}
+
+static int load_deliver(struct tb_load *l)
+{
+    load_choose_mode(l);
+    switch (l->mode) {
+    case TB_DELIVERY_FIFO:
+        return tb_load_fifo(l);
+    case TB_DELIVERY_VIEW:
+        return tb_load_view(l);
+    default:
+        return tb_load_dir(l);
+    }
 }
 
 static int load_run(struct tb_load *l)
@@ -59,7 +89,7 @@ static int load_run(struct tb_load *l)
         r = tb_load_prepare(l);
     }
     if (r == 0)
-        r = l->config->delivery == TB_DELIVERY_FIFO ? tb_load_fifo(l) : tb_load_dir(l);
+        r = load_deliver(l);
     if (r != 0 || l->stopped_by) {
         tb_load_state(l, "failed");
         if (l->stopped_by)
@@ -102,6 +132,7 @@ int main(int argc, char **argv)
     int r;
 
     tb_config_main(argc, argv, &(struct tb_program){"tb-load", help, load_check}, &config);
+    l.mode = config.delivery;
     r = load_run(&l);
     if (l.stopped_by)
         tb_signals_die(l.stopped_by);

@@ -10,22 +10,16 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include "common/deliver.h"
 #include "common/io.h"
 #include "common/log.h"
 #include "load/memory.h"
 #include "load/tree.h"
 
-#define SUFFIX ".tbenc"
-
-/* "model.gguf.tbenc" without its suffix. */
 static void plain_name(const struct tbenc_manifest *m, char out[static TBENC_NAME_MAX + 1])
 {
-    size_t n = strlen(m->weights_filename), s = strlen(SUFFIX);
-
-    if (n > s && strcmp(m->weights_filename + n - s, SUFFIX) == 0)
-        n -= s;
-    memcpy(out, m->weights_filename, n);
-    out[n] = '\0';
+    memcpy(out, m->weights_filename, strlen(m->weights_filename) + 1);
+    (void)tb_deliver_name(out);
 }
 
 char *tb_model_dir_model(const struct tb_load *l)
@@ -68,10 +62,7 @@ static int model_dir_check_swap(struct tb_load *l, dev_t device)
         name, l->config->model_dir);
 }
 
-/* Stops mounts of ours from reaching other namespaces. Slave, not private: unmounts of the host still arrive.
- * In a chroot whose root is no mount point the mount that holds the directory must do. -EPERM when there is
- * none either. */
-static int model_dir_stop_propagation(const char *dir)
+int tb_model_dir_stop_propagation(const char *dir)
 {
     _cleanup_free_ char *path = strdup(dir);
     struct statx st;
@@ -109,7 +100,7 @@ static int mount_private(const struct tb_load *l, uint64_t need)
         return -ENOMEM;
     if (unshare(CLONE_NEWNS) < 0)
         return -errno;
-    r = model_dir_stop_propagation(dir);
+    r = tb_model_dir_stop_propagation(dir);
     if (r < 0)
         return r;
     if (mount("tb-model", dir, "tmpfs", flags, noswap) == 0)

@@ -38,6 +38,11 @@ void tb_model_dir_discard(struct tb_model_dir *p);
 /* Closes; leaves the files. */
 void tb_model_dir_clear(struct tb_model_dir *p);
 
+/* Stops mounts of ours from reaching other namespaces. Slave, not private: unmounts of the host still arrive.
+ * In a chroot whose root is no mount point the mount that holds the directory must do. 0 or -errno; -EPERM
+ * when there is none either. */
+int tb_model_dir_stop_propagation(const char *dir);
+
 /* What stands for {model}: the directory when the asset has a table, else the one file in it. Heap string or
  * NULL. */
 char *tb_model_dir_model(const struct tb_load *l);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The two ways to give the runtime its model. Design section 6. */
+/* The ways to give the runtime its model. Design section 6. */
 #ifndef TB_LOAD_MODES_H
 #define TB_LOAD_MODES_H
 
@@ -7,6 +7,9 @@
 
 /* Mode dir (mode_dir.c): fills the directory and becomes the runtime; returns only when that failed. */
 int tb_load_dir(struct tb_load *l);
+/* Mode view (mode_view.c): mounts, has tb-decrypt serve it and becomes the runtime; returns only when that
+ * failed. */
+int tb_load_view(struct tb_load *l);
 /* Mode fifo (mode_fifo.c): feeds the runtime and stays until it ends. Returns its exit code or that of the
  * failure. */
 int tb_load_fifo(struct tb_load *l);

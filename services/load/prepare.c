@@ -23,9 +23,10 @@ int tb_load_command(const struct tb_config *c, char ***ret, struct tb_outcome *o
     if (!line) {
         if (c->delivery == TB_DELIVERY_FIFO)
             return 0;
-        return tb_outcome_set(o, TB_EXIT_CONFIG,
-                              "TB_RUNTIME_EXEC is not set; mode dir needs the command line of the inference "
-                              "server, with {model} where the model's path belongs");
+        return tb_outcome_set(
+            o, TB_EXIT_CONFIG,
+            "TB_RUNTIME_EXEC is not set; modes dir and view need the command line of the inference "
+            "server, with {model} where the model's path belongs");
     }
     r = tb_cmdline_split(line, strlen(line), &words, err);
     if (r == -ENOMEM)

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "load/runtime.h"
 
-#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include "load/cmdline.h"
 #include "common/io.h"
+#include "load/restrict.h"
 
 static bool runtime_executable(const char *path)
 {
@@ -47,31 +46,12 @@ static int clean_environment(void)
     return setenv("TMPDIR", "/dev/shm", 0) < 0 ? -errno : 0;
 }
 
-/* The read-only mount must not be remounted from inside. A container engine needs the capability, and keeps
- * it from what it runs. */
-static int drop_mount_capability(void)
-{
-    struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct d[2] = {0};
-
-    if (syscall(SYS_capget, &h, d) < 0)
-        return -errno;
-    /* Without it there is nothing to drop, and the unit's system call filter knows no capset(). */
-    if (!((d[0].effective | d[0].permitted | d[0].inheritable) & (1u << CAP_SYS_ADMIN)))
-        return 0;
-    (void)prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN, 0, 0, 0); /* needs CAP_SETPCAP; no_new_privs serves without */
-    d[0].effective &= ~(1u << CAP_SYS_ADMIN);
-    d[0].permitted &= ~(1u << CAP_SYS_ADMIN);
-    d[0].inheritable &= ~(1u << CAP_SYS_ADMIN);
-    return syscall(SYS_capset, &h, d) < 0 ? -errno : 0;
-}
-
 static int restrict_process(const struct tb_load *l)
 {
     /* 1, not 0: the kernel ignores a limit of 0 when cores go to a pipe, and honours 1. */
     struct rlimit no_core = {.rlim_cur = 1, .rlim_max = 1};
     sigset_t none;
-    int r = l->config->runtime_engine ? 0 : drop_mount_capability();
+    int r = l->config->runtime_engine ? 0 : tb_restrict_privileges(l->own_users);
 
     if (r < 0)
         return r;
@@ -82,7 +62,9 @@ static int restrict_process(const struct tb_load *l)
     sigemptyset(&none);
     if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
         return -errno;
-    return close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) < 0 ? -errno : 0;
+    if (close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+        return -errno;
+    return l->config->runtime_engine ? 0 : tb_restrict_calls();
 }
 
 int tb_runtime_exec(struct tb_load *l, const char *model)

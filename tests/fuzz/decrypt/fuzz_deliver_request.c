@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     if (decrypt_request_parse(data + 1, size - 1, data[0], &q, err) == 0) {
         if (q.n_fds < 1 || q.n_fds > TBENC_FILES_MAX || data[0] > q.n_fds ||
-            (q.mode == TB_DELIVER_FIFO && q.n_fds != 1))
+            (q.mode != TB_DELIVER_DIR && q.n_fds != 1))
             abort();
     } else if (err[0] == '\0') {
         abort();

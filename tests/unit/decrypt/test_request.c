@@ -25,6 +25,7 @@ static void test_accepts_what_is_allowed(void **state)
         size_t here;
     } good[] = {
         {TB_DELIVER_FIFO, 1, 1},
+        {TB_DELIVER_VIEW, 1, 1},
         {TB_DELIVER_DIR, 1, 1},
         {TB_DELIVER_DIR, 251, 250},
         {TB_DELIVER_DIR, TBENC_FILES_MAX, 250},
@@ -46,10 +47,11 @@ static void test_refuses_with_a_reason(void **state)
         size_t here;
     } bad[] = {
         {0, 1, 1},
-        {3, 1, 1},
+        {4, 1, 1},
         {UINT32_MAX, 1, 1},
         {TB_DELIVER_FIFO, 0, 0},
         {TB_DELIVER_FIFO, 2, 2},
+        {TB_DELIVER_VIEW, 2, 2},
         {TB_DELIVER_FIFO, 1, 0},
         {TB_DELIVER_DIR, 0, 0},
         {TB_DELIVER_DIR, 4, 5},

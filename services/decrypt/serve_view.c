@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "decrypt/serve_view.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "common/io.h"
+#include "common/log.h"
+#include "common/units.h"
+#include "decrypt/keymem.h"
+#include "decrypt/reply.h"
+#include "decrypt/view.h"
+
+#define VIEW_TICK_MS 500
+#define VIEW_MOUNT_TIMEOUT_US (30 * TB_USEC_PER_SEC)
+
+struct view_service {
+    struct decrypt_view *d;
+    struct tb_ciphertext ciphertext;
+    struct tb_view view;
+    int event_fd;
+    bool told; /* that all of it was verified */
+};
+
+static int service_explain(struct view_service *s, int r, const struct tbenc_error *e)
+{
+    struct decrypt_view *d = s->d;
+    const char *why = e->message[0] ? e->message : strerror(-r), *file = d->asset->manifest->weights_filename;
+
+    if (r == -EBADMSG || r == -EFBIG || tb_errno_is_disk(r))
+        d->report->damaged = fstat(d->asset->fd, &d->report->ciphertext) == 0;
+    if (tb_errno_is_disk(r))
+        return tb_outcome_set(d->outcome, TB_EXIT_DATAERR, "%s: the disk does not give it back: %s", file,
+                              why);
+    if (r == -EBADMSG || r == -EFBIG || r == -EINVAL)
+        return tb_outcome_set(d->outcome, TB_EXIT_DATAERR, "%s: %s", file, why);
+    if (r == -EPERM)
+        return tb_outcome_set(d->outcome, TB_EXIT_USAGE, "%s", why);
+    return tb_outcome_set(d->outcome, TB_EXIT_IOERR, "%s", why);
+}
+
+static bool service_readable(int fd, short events)
+{
+    struct pollfd p = {.fd = fd, .events = events};
+
+    return poll(&p, 1, 0) > 0;
+}
+
+static int service_stopped(struct view_service *s, bool by_signal)
+{
+    return tb_outcome_set(s->d->outcome, TB_EXIT_TEMPFAIL, "%s",
+                          by_signal ? "stopped" : "the client went away before the view was served");
+}
+
+/* Before there is a mount to watch, the client is. */
+static bool service_must_stop(void *ctx)
+{
+    struct view_service *s = ctx;
+
+    tb_notify_watchdog();
+    return service_readable(s->d->signal_fd, POLLIN) || service_readable(s->d->sock, POLLRDHUP);
+}
+
+static int service_prepare(struct view_service *s)
+{
+    bool suspect = tb_report_suspects(s->d->report, s->d->asset->fd);
+    const char *how = tb_keymem_open();
+    struct tbenc_error e = {0};
+    int r = how ? tb_view_init(&s->view, (*s->d->key)->b, &e) : -errno;
+
+    tb_secret_freep(s->d->key);
+    if (r == 0)
+        tb_info("key schedules are %s%s", how,
+                suspect ? "; the ciphertext was found damaged before and is verified first" : "");
+    if (r == 0)
+        r = tb_view_verify(&s->view, suspect, service_must_stop, s, &e);
+    if (r == -ECANCELED)
+        return service_stopped(s, service_readable(s->d->signal_fd, POLLIN));
+    if (r == 0)
+        r = tb_view_start(&s->view);
+    return r == 0 ? 0 : service_explain(s, r, &e);
+}
+
+/* What became of the view, apart from being read; 0: nothing. */
+static int service_trouble(struct view_service *s)
+{
+    struct tbenc_error e;
+    struct tb_cache_state c;
+    int r = tb_view_error(&s->view, &e);
+
+    if (r != 0)
+        return service_explain(s, r, &e);
+    tb_cache_state(s->view.cache, &c);
+    if (!c.foreign)
+        return 0;
+    e = (struct tbenc_error){.message = "tags_sha256 is not what the manifest says: damaged, or another "
+                                        "manifest's file"};
+    return service_explain(s, -EBADMSG, &e);
+}
+
+/* Until something happened: 0, or the exit code it leads to. */
+static int service_wait(struct view_service *s, bool client_matters)
+{
+    struct pollfd p[] = {{.fd = s->event_fd, .events = POLLIN},
+                         {.fd = s->d->signal_fd, .events = POLLIN},
+                         {.fd = client_matters ? s->d->sock : -1, .events = POLLRDHUP}};
+    eventfd_t n;
+
+    if (poll(p, ARRAY_SIZE(p), VIEW_TICK_MS) < 0 && errno != EINTR)
+        return tb_outcome_set(s->d->outcome, TB_EXIT_IOERR, "cannot wait: %s", strerror(errno));
+    tb_notify_watchdog();
+    if (p[0].revents)
+        (void)eventfd_read(s->event_fd, &n);
+    if (p[1].revents || p[2].revents)
+        return service_stopped(s, p[1].revents);
+    return service_trouble(s);
+}
+
+static int service_await_mount(struct view_service *s)
+{
+    uint64_t until = tb_now_monotonic_us() + VIEW_MOUNT_TIMEOUT_US;
+    int r = 0;
+
+    while (r == 0 && !tb_view_serves(&s->view)) {
+        if (tb_now_monotonic_us() > until)
+            return tb_outcome_set(s->d->outcome, TB_EXIT_TEMPFAIL, "the kernel sent no request for the view");
+        r = service_wait(s, true);
+    }
+    return r;
+}
+
+static void service_tell_progress(struct view_service *s)
+{
+    struct tb_report *report = s->d->report;
+    struct tb_cache_state c;
+
+    if (s->told)
+        return;
+    tb_cache_state(s->view.cache, &c);
+    if (!c.complete)
+        return tb_report_update(report, c.verified_bytes, report->total);
+    s->told = true;
+    report->done = report->total;
+    tb_progress_finish(&report->progress, report->done);
+    tb_report_state(report, "complete", NULL);
+    tb_notify_status("Serving the model, verified whole");
+    tb_info("the model is verified whole: %" PRIu64 " blocks were decrypted, %" PRIu64 " times one was found",
+            c.blocks_decrypted, c.blocks_found);
+}
+
+static int service_run(struct view_service *s)
+{
+    int r = service_prepare(s);
+
+    if (r == 0)
+        r = service_await_mount(s);
+    if (r != 0)
+        return r;
+    s->d->report->serving = true;
+    tb_report_state(s->d->report, "serving", NULL);
+    decrypt_reply_serving(s->d->sock);
+    while (r == 0 && !tb_view_over(&s->view)) {
+        service_tell_progress(s);
+        r = service_wait(s, false);
+    }
+    return r;
+}
+
+int decrypt_view_serve(struct decrypt_view *d)
+{
+    /* Threads that wait for the kernel outlive this function when the outcome is not 0. */
+    static struct view_service s;
+    int r;
+
+    s = (struct view_service){
+        .d = d, .ciphertext = {.fd = d->asset->fd}, .event_fd = eventfd(0, EFD_CLOEXEC)};
+    /* Never closed: no other file may take its number while threads use it. */
+    s.view.fuse_fd = fcntl(d->fuse_fd, F_DUPFD_CLOEXEC, 0);
+    s.view.manifest = d->asset->manifest;
+    s.view.ciphertext = &s.ciphertext;
+    s.view.event_fd = s.event_fd;
+    if (s.event_fd < 0 || s.view.fuse_fd < 0)
+        return tb_outcome_set(d->outcome, TB_EXIT_IOERR, "cannot start: %s", strerror(errno));
+    r = service_run(&s);
+    if (s.view.cache)
+        tb_view_revoke(&s.view);
+    return r;
+}
