@@ -11,6 +11,8 @@
 #include "common/config.h"
 
 #define TB_SERVING_NAME "serving.json"
+/* In the place of a version that is an overlay: the place of what it stands on. */
+#define TB_SERVING_BASE_NAME ".base"
 
 struct tb_serving {
     char asset_id[TB_ID_MAX + 1];

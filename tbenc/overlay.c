@@ -311,6 +311,19 @@ static void overlay_reader_freep(struct tbenc_reader **r)
     *r = tbenc_reader_free(*r);
 }
 
+/* Which of the two is at fault, for whoever can bring it again. */
+static int overlay_blame_base(struct tbenc_error *e, int r)
+{
+    struct tbenc_error inner;
+
+    if (r >= 0 || !e)
+        return r;
+    inner = *e;
+    (void)tbenc_fail(e, r, "base: %.480s", inner.message);
+    e->chunk = inner.chunk;
+    return r;
+}
+
 struct overlay_stream {
     const struct tbenc_open_params *p;
     const struct tbenc_manifest *tree;
@@ -318,6 +331,12 @@ struct overlay_stream {
     int out_fd;
     uint64_t done;
 };
+
+static int overlay_fail_read(const struct overlay_stream *s, const struct tbenc_manifest *m, int r,
+                             struct tbenc_error *e)
+{
+    return m == s->p->manifest ? r : overlay_blame_base(e, r);
+}
 
 static int overlay_copy_file(struct overlay_stream *s, struct tbenc_reader *rd,
                              const struct tbenc_manifest *m, size_t file, struct tbenc_error *e)
@@ -331,12 +350,14 @@ static int overlay_copy_file(struct overlay_stream *s, struct tbenc_reader *rd,
         off += m->files[i].bytes;
     while (left > 0) {
         ssize_t n = tbenc_reader_pread(rd, s->buf, (size_t)MIN(left, m->chunk_bytes), off, e);
-        int r = n > 0 ? tb_write_full(s->out_fd, s->buf, (size_t)n) : n == 0 ? -EBADMSG : (int)n;
+        int r;
 
+        if (n <= 0)
+            return overlay_fail_read(s, m, n < 0 ? (int)n : -EBADMSG, e);
+        r = tb_write_full(s->out_fd, s->buf, (size_t)n);
         if (r < 0)
-            return n > 0 ? tbenc_fail(e, r, "cannot write the plaintext: %s",
-                                      r == -EPIPE ? "the reader went away" : strerror(-r))
-                         : r;
+            return tbenc_fail(e, r, "cannot write the plaintext: %s",
+                              r == -EPIPE ? "the reader went away" : strerror(-r));
         off += (uint64_t)n;
         left -= (uint64_t)n;
         s->done += (uint64_t)n;
@@ -374,11 +395,11 @@ int tbenc_open_overlay(const struct tbenc_open_params *p, const struct tbenc_man
     int r = overlay_check_tags(p->manifest, in_fd, e);
 
     if (r >= 0)
-        r = overlay_check_tags(base, base_fd, e);
+        r = overlay_blame_base(e, overlay_check_tags(base, base_fd, e));
     if (r >= 0)
         r = tbenc_reader_new(p, in_fd, &own, e);
     if (r >= 0)
-        r = tbenc_reader_new(&q, base_fd, &under, e);
+        r = overlay_blame_base(e, tbenc_reader_new(&q, base_fd, &under, e));
     if (r < 0)
         return r;
     r = tbenc_manifest_tree(p->manifest, &tree);

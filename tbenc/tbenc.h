@@ -209,7 +209,8 @@ int tbenc_open_files(const struct tbenc_open_params *p, int in_fd, const int *ou
 int tbenc_verify(const struct tbenc_open_params *p, int in_fd, struct tbenc_error *e);
 
 /* An overlay and its base into one stream: the files of the tree, one after another. Both ciphertexts are
- * regular files; the tags of both are compared before the first byte is written. progress as ever. */
+ * regular files; the tags of both are compared before the first byte is written. A message begins with
+ * "base: " when that is at fault. progress as ever. */
 int tbenc_open_overlay(const struct tbenc_open_params *p, const struct tbenc_manifest *base, int in_fd,
                        int base_fd, int out_fd, struct tbenc_error *e);
 

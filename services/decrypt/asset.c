@@ -102,7 +102,7 @@ static int asset_read_manifest(const char *dir, const uint8_t client_sha256[stat
     r = asset_check_bound(sha256, o);
     if (r != 0)
         return r;
-    r = tbenc_manifest_parse(text, len, 0, ret, &e);
+    r = tbenc_manifest_parse(text, len, TBENC_OVERLAY, ret, &e);
     if (r < 0)
         return tb_outcome_set(o, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path, e.message);
     return 0;
@@ -132,6 +132,30 @@ static int decrypt_open_ciphertext(const char *dir, const struct tbenc_manifest 
     return 0;
 }
 
+/* What an overlay stands on lies in a place of its own, by a manifest that the overlay's binds. */
+static int asset_open_base(const char *dir, const struct tbenc_manifest *m, struct tb_asset *ret,
+                           struct tb_outcome *o)
+{
+    _cleanup_free_ char *place = tb_path_join(dir, TB_SERVING_BASE_NAME), *path = NULL, *text = NULL;
+    struct tbenc_error e = {0};
+    size_t len;
+    int r;
+
+    path = place ? tb_path_join(place, MANIFEST_NAME) : NULL;
+    if (!path)
+        return tb_outcome_set(o, TB_EXIT_IOERR, "out of memory");
+    r = tb_read_file(path, TBENC_MANIFEST_MAX, &text, &len);
+    if (r == -ENOENT)
+        return tb_outcome_set(o, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path);
+    if (r < 0)
+        return tb_outcome_set(o, tb_errno_is_ours(r) ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "cannot read %s: %s",
+                              path, strerror(-r));
+    r = tbenc_base_parse(m, text, len, &ret->base, &e);
+    if (r < 0)
+        return tb_outcome_set(o, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path, e.message);
+    return decrypt_open_ciphertext(place, ret->base, &ret->base_fd, o);
+}
+
 int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
                   struct tb_asset *ret, struct tb_outcome *o)
 {
@@ -146,6 +170,10 @@ int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static 
         return tb_outcome_set(o, TB_EXIT_DATAERR, MANIFEST_NAME " is of asset '%s', TB_ASSET_ID is '%s'",
                               m->asset_id, c->asset_id);
     r = decrypt_open_ciphertext(dir, m, &ret->fd, o);
+    if (r == 0 && m->base)
+        r = asset_open_base(dir, m, ret, o);
+    if (r == 0 && tbenc_manifest_tree(m, &ret->tree) < 0)
+        r = tb_outcome_set(o, TB_EXIT_IOERR, "out of memory");
     if (r != 0)
         return r;
     ret->manifest = TAKE_PTR(m);
@@ -155,5 +183,8 @@ int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static 
 void tb_asset_clear(struct tb_asset *a)
 {
     a->manifest = tbenc_manifest_free(a->manifest);
+    a->base = tbenc_manifest_free(a->base);
+    a->tree = tbenc_manifest_free(a->tree);
     a->fd = tb_close(a->fd);
+    a->base_fd = tb_close(a->base_fd);
 }

@@ -14,10 +14,14 @@
 struct tb_asset {
     struct tbenc_manifest *manifest; /* owned */
     int fd;                          /* ciphertext, read-only; owned */
+    /* Of an overlay: what it stands on, else NULL and -1; and the files that are delivered. Owned. tree is
+     * the manifest's copy when it is no overlay. */
+    struct tbenc_manifest *base, *tree;
+    int base_fd;
 };
 #define TB_ASSET_INIT                                                                                        \
     {                                                                                                        \
-        .fd = -1                                                                                             \
+        .fd = -1, .base_fd = -1                                                                              \
     }
 
 /* Reads and checks the manifest: its SHA-256 against the credential manifest-sha256 (`none`: not bound) and

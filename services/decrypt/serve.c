@@ -11,6 +11,7 @@
 #include "decrypt/outputs.h"
 #include "decrypt/report.h"
 #include "common/secret.h"
+#include "common/serving.h"
 #include "common/units.h"
 #include "decrypt/reply.h"
 #include "decrypt/serve_view.h"
@@ -27,6 +28,8 @@ struct delivery {
     struct tb_key *key; /* secret memory; wiped when it is freed */
     struct tb_outcome outcome;
     uint64_t delivered; /* bytes */
+    bool at_base;       /* what is opened now is what an overlay stands on */
+    uint64_t before;    /* bytes of what was opened before */
     struct tb_report report;
     struct tb_guard guard;
 };
@@ -64,37 +67,68 @@ static int delivery_progress(void *ctx, uint64_t done, uint64_t total)
 {
     struct delivery *d = ctx;
 
-    tb_report_update(&d->report, done, total);
+    (void)total; /* of one ciphertext alone */
+    tb_report_update(&d->report, MIN(d->before + done, d->report.total), d->report.total);
     return tb_guard_cancelled(&d->guard) != TB_GUARD_NONE;
 }
 
 static int delivery_explain(struct delivery *d, int r, const struct tbenc_error *e)
 {
-    const char *why = e->message[0] ? e->message : strerror(-r);
+    const char *why = e->message[0] ? e->message : strerror(-r), *file;
 
+    d->at_base |= d->asset.base && strncmp(why, "base: ", strlen("base: ")) == 0;
+    file = d->at_base ? d->asset.base->weights_filename : d->asset.manifest->weights_filename;
     if (tb_guard_cancelled(&d->guard) != TB_GUARD_NONE)
         return delivery_stopped(d, tb_guard_cancelled(&d->guard));
     /* What a retry does not change, but another copy may. */
     if (r == -EBADMSG || r == -EFBIG || tb_errno_is_disk(r))
-        d->report.damaged = fstat(d->asset.fd, &d->report.ciphertext) == 0;
+        d->report.damaged = fstat(d->at_base ? d->asset.base_fd : d->asset.fd, &d->report.ciphertext) == 0;
     if (tb_errno_is_disk(r))
-        return tb_outcome_set(&d->outcome, TB_EXIT_DATAERR, "%s: the disk does not give it back: %s",
-                              d->asset.manifest->weights_filename, why);
+        return tb_outcome_set(&d->outcome, TB_EXIT_DATAERR, "%s%s: the disk does not give it back: %s",
+                              d->at_base ? TB_SERVING_BASE_NAME "/" : "", file, why);
     switch (r) {
     case -EBADMSG:
     case -EINVAL:
     case -EFBIG:
-        return tb_outcome_set(&d->outcome, TB_EXIT_DATAERR, "%s: %s", d->asset.manifest->weights_filename,
-                              why);
+        return tb_outcome_set(&d->outcome, TB_EXIT_DATAERR, "%s%s: %s",
+                              d->at_base ? TB_SERVING_BASE_NAME "/" : "", file, why);
     case -EPIPE:
         return tb_outcome_set(&d->outcome, TB_EXIT_TEMPFAIL,
                               "the reader closed the FIFO after %" PRIu64 " of %" PRIu64 " bytes",
-                              d->report.done, d->asset.manifest->plaintext_bytes);
+                              d->report.done, d->asset.tree->plaintext_bytes);
     case -ENOSPC:
         return tb_outcome_set(&d->outcome, TB_EXIT_IOERR, "the memory file system is full: %s", why);
     default:
         return tb_outcome_set(&d->outcome, TB_EXIT_IOERR, "%s", why);
     }
+}
+
+/* The base first: it is nearly all of it. */
+static int delivery_open_layers(struct delivery *d, const struct tbenc_open_params *p, struct tbenc_error *e)
+{
+    const struct tb_asset *a = &d->asset;
+    struct tbenc_open_params q = *p;
+    _cleanup_free_ int *fds = calloc(a->manifest->n_files + a->base->n_files, sizeof(*fds));
+    int *own = fds, *under = fds ? fds + a->manifest->n_files : NULL;
+    int r = fds ? tbenc_tree_deal(a->manifest, a->base, a->tree, d->out.fd, own, under) : -ENOMEM;
+
+    if (r < 0)
+        return r;
+    d->at_base = true;
+    q.manifest = a->base;
+    r = tbenc_open_files(&q, a->base_fd, under, a->base->n_files, e);
+    if (r < 0)
+        return r;
+    d->at_base = false;
+    d->before = a->tree->plaintext_bytes - a->manifest->plaintext_bytes;
+    return tbenc_open_files(p, a->fd, own, a->manifest->n_files, e);
+}
+
+static int delivery_open_overlay(struct delivery *d, const struct tbenc_open_params *p, struct tbenc_error *e)
+{
+    return d->request.mode == TB_DELIVER_FIFO
+               ? tbenc_open_overlay(p, d->asset.base, d->asset.fd, d->asset.base_fd, d->out.fd[0], e)
+               : delivery_open_layers(d, p, e);
 }
 
 static int delivery_decrypt(struct delivery *d)
@@ -108,15 +142,16 @@ static int delivery_decrypt(struct delivery *d)
     r = tb_guard_start(&d->guard);
     if (r < 0)
         return tb_outcome_set(&d->outcome, TB_EXIT_IOERR, "cannot start a thread: %s", strerror(-r));
-    r = d->request.mode == TB_DELIVER_FIFO ? tbenc_open_stream(&p, d->asset.fd, d->out.fd[0], &e)
-                                           : tbenc_open_files(&p, d->asset.fd, d->out.fd, d->out.n, &e);
+    r = d->asset.base                        ? delivery_open_overlay(d, &p, &e)
+        : d->request.mode == TB_DELIVER_FIFO ? tbenc_open_stream(&p, d->asset.fd, d->out.fd[0], &e)
+                                             : tbenc_open_files(&p, d->asset.fd, d->out.fd, d->out.n, &e);
     tb_guard_stop(&d->guard);
     tb_secret_freep(&d->key);
     if (r < 0) {
         tb_outputs_truncate(&d->out);
         return delivery_explain(d, r, &e);
     }
-    d->delivered = d->asset.manifest->plaintext_bytes;
+    d->delivered = d->asset.tree->plaintext_bytes;
     return 0;
 }
 
@@ -146,8 +181,8 @@ static int delivery_run(struct delivery *d)
     d->report.damaged = r == TB_EXIT_NOINPUT || r == TB_EXIT_DATAERR;
     if (r != 0)
         return r;
-    d->report.total = d->asset.manifest->plaintext_bytes;
-    r = tb_outputs_check(&d->out, d->request.mode, d->asset.manifest, &d->outcome);
+    d->report.total = d->asset.tree->plaintext_bytes;
+    r = tb_outputs_check(&d->out, d->request.mode, d->asset.tree, &d->outcome);
     if (r != 0)
         return r;
     d->key = tb_secret_alloc(sizeof(*d->key));

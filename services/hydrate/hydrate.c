@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "hydrate/download.h"
+#include "hydrate/overlay.h"
 #include "common/io.h"
 #include "common/log.h"
 #include "hydrate/repair.h"
@@ -38,6 +39,7 @@ struct hydrate {
     enum repair_cause fault; /* of HYDRATE_DAMAGED */
     bool worthless;          /* what was downloaded cannot become the file */
     struct partial *partial; /* while downloading, borrowed */
+    bool is_base;            /* what an overlay stands on, not what is delivered */
     struct tb_outcome *o;
 };
 
@@ -46,15 +48,21 @@ static const char *hydrate_program(const struct hydrate *h)
     return h->versions.next ? "tb-next" : "tb-hydrate";
 }
 
-static void hydrate_clear(struct hydrate *h)
+/* What is of one ciphertext. */
+static void hydrate_clear_file(struct hydrate *h)
 {
     source_clear(&h->source);
     manifest_clear(&h->manifest);
     free(h->final_path);
     free(h->manifest_path);
+    repair_clear(&h->repair);
+}
+
+static void hydrate_clear(struct hydrate *h)
+{
+    hydrate_clear_file(h);
     free(h->report.dir);
     versions_clear(&h->versions);
-    repair_clear(&h->repair);
 }
 
 /* Waits for the digest while showing progress. 0 with *ret_good: it is the manifest's. HYDRATE_DAMAGED:
@@ -278,18 +286,6 @@ static int hydrate_verify(struct hydrate *h, struct hasher *hasher)
     return r < 0 ? h->o->code : 0;
 }
 
-static void hydrate_log_rates(const struct hydrate *h, uint64_t fetched, uint64_t begin_us,
-                              uint64_t fetched_us, uint64_t end_us)
-{
-    char bytes[32], rate[32];
-    double s = (double)MAX(fetched_us - begin_us, 1U) / TB_USEC_PER_SEC;
-
-    tb_info("downloaded %s in %.2f s (%s/s), verified %.2f s later: %s",
-            tb_bytes_format(fetched, bytes, sizeof(bytes)), s,
-            tb_bytes_format((uint64_t)((double)fetched / s), rate, sizeof(rate)),
-            (double)(end_us - fetched_us) / TB_USEC_PER_SEC, h->final_path);
-}
-
 /* Downloads and verifies into the partial file. */
 static int hydrate_fetch(struct hydrate *h)
 {
@@ -326,7 +322,7 @@ static int hydrate_fetch(struct hydrate *h)
     fetched_us = tb_now_monotonic_us();
     r = hydrate_verify(h, hasher);
     if (r == 0)
-        hydrate_log_rates(h, h->size - there, begin_us, fetched_us, tb_now_monotonic_us());
+        report_rates(h->final_path, h->size - there, begin_us, fetched_us);
     return r;
 }
 
@@ -368,6 +364,8 @@ static int hydrate_find_manifest(struct hydrate *h)
 
     if (manifest_keep(&h->source, h->cfg->asset_id, h->manifest_path, &h->manifest))
         return 0;
+    if (!h->source.n_places)
+        return overlay_no_source(h->cfg->target_dir, h->o);
     report_phase(&h->report, "manifest", "Fetching the manifest", 0);
     /* nothing to save yet: a signal may end the process at once */
     tb_signals_hold(false);
@@ -397,32 +395,13 @@ static int hydrate_prepare(struct hydrate *h)
     return h->final_path ? 0 : hydrate_outcome_io(h->o, -ENOMEM, "cannot name", m->weights_filename);
 }
 
-/* What a killed run left half written. The lock says that nobody writes it now. */
-static void hydrate_sweep(const struct hydrate *h)
-{
-    static const char *const suffixes[] = {PARTIAL_SUFFIX, PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX,
-                                           VERIFIED_SUFFIX};
-
-    (void)target_make_way(h->manifest_path);
-    tb_newfile_sweep(h->manifest_path);
-    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
-        _cleanup_free_ char *path = tb_strf("%s%s", h->final_path, suffixes[i]);
-
-        if (!path)
-            continue;
-        (void)target_make_way(
-            path); /* what cannot be made way for fails where it is written, with its name */
-        tb_newfile_sweep(path);
-    }
-}
-
 static int hydrate_check_room(struct hydrate *h)
 {
     _cleanup_free_ char *part = tb_strf("%s" PARTIAL_SUFFIX, h->final_path);
     int r = 0;
 
-    if (h->cfg->delivery == TB_DELIVERY_DIR)
-        r = target_check_memory(h->manifest.m->plaintext_bytes, h->versions.next, h->o);
+    if (h->cfg->delivery == TB_DELIVERY_DIR && !h->is_base)
+        r = target_check_memory(overlay_plaintext_bytes(h->manifest.m), h->versions.next, h->o);
     if (r == 0)
         r = part ? target_check_disk(h->cfg->target_dir, part, h->size, h->o)
                  : hydrate_outcome_io(h->o, -ENOMEM, "cannot name", h->final_path);
@@ -440,6 +419,37 @@ static int hydrate_adopt(struct hydrate *h)
                           h->o);
 }
 
+static int hydrate_attempts(struct hydrate *h);
+
+/* What this version stands on, if it does, comes first: by the same way, into a place of its own. */
+static int hydrate_base(struct hydrate *h)
+{
+    _cleanup_free_ char *place = NULL;
+    struct hydrate_source source = {0};
+    struct hydrate b;
+    int r = overlay_prepare(h->versions.cfg->target_dir, h->cfg->target_dir, h->manifest.m, &place, &source,
+                            h->o);
+
+    if (r != 0 || !place)
+        return r;
+    b = (struct hydrate){.cfg = &b.here,
+                         .here = h->here,
+                         .versions = h->versions,
+                         .tls = h->tls,
+                         .signal_fd = h->signal_fd,
+                         .source = source,
+                         .report = h->report,
+                         .is_base = true,
+                         .o = h->o};
+    b.here.target_dir = place;
+    r = hydrate_attempts(&b);
+    if (r == 0)
+        r = overlay_check(h->manifest.m, &b.manifest, h->o);
+    h->report = b.report;
+    hydrate_clear_file(&b);
+    return r;
+}
+
 static int hydrate_attempt(struct hydrate *h)
 {
     bool found;
@@ -450,7 +460,10 @@ static int hydrate_attempt(struct hydrate *h)
         return r;
     if (h->versions.adopts)
         return hydrate_adopt(h);
-    hydrate_sweep(h);
+    r = h->is_base ? 0 : hydrate_base(h);
+    if (r != 0)
+        return r;
+    target_sweep_halves(h->manifest_path, h->final_path);
     repair_load(&h->repair, h->cfg, hydrate_program(h), h->manifest.m->sha256_ciphertext);
     r = hydrate_find_complete(h, &found);
     if (r != 0)
@@ -461,6 +474,8 @@ static int hydrate_attempt(struct hydrate *h)
     }
     if (h->repair.refused)
         return repair_refuse(&h->repair, h->final_path, h->o);
+    if (!h->source.n_places)
+        return overlay_no_source(h->cfg->target_dir, h->o);
     r = hydrate_check_room(h);
     return r != 0 ? r : hydrate_download(h);
 }

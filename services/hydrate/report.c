@@ -3,6 +3,7 @@
 
 #include "common/json.h"
 #include "common/domain_file.h"
+#include "common/log.h"
 #include "common/units.h"
 
 #define FILE_EVERY_US (TB_USEC_PER_SEC / 2)
@@ -54,4 +55,15 @@ void report_failed(struct report *r, const char *reason)
 {
     r->state = "failed";
     report_write_file(r, reason);
+}
+
+void report_rates(const char *path, uint64_t fetched, uint64_t begin_us, uint64_t fetched_us)
+{
+    char bytes[32], rate[32];
+    double s = (double)MAX(fetched_us - begin_us, 1U) / TB_USEC_PER_SEC;
+
+    tb_info("downloaded %s in %.2f s (%s/s), verified %.2f s later: %s",
+            tb_bytes_format(fetched, bytes, sizeof(bytes)), s,
+            tb_bytes_format((uint64_t)((double)fetched / s), rate, sizeof(rate)),
+            (double)(tb_now_monotonic_us() - fetched_us) / TB_USEC_PER_SEC, path);
 }

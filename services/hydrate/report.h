@@ -20,6 +20,8 @@ struct report {
 void report_phase(struct report *r, const char *state, const char *verb, uint64_t total);
 /* Bytes done in this phase. Call as often as you like: the file is written at most twice a second. */
 void report_progress(struct report *r, uint64_t done);
+/* Into the log: fetched bytes came between the two times, and were verified since. CLOCK_MONOTONIC. */
+void report_rates(const char *path, uint64_t fetched, uint64_t begin_us, uint64_t fetched_us);
 /* The end, written at once. */
 void report_complete(struct report *r, uint64_t total);
 void report_failed(struct report *r, const char *reason);

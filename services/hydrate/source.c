@@ -138,6 +138,40 @@ int source_load(struct hydrate_source *s, struct tb_outcome *o)
     return 0;
 }
 
+/* Two lines for each place. A unit from before there were overlays has no such credential. */
+int source_load_base(const struct tbenc_base *b, struct hydrate_source *ret, struct tb_outcome *o)
+{
+    _cleanup_secret_ char *lines = NULL;
+    const char *urls[2];
+    char *rest = NULL;
+    unsigned n = 0;
+    size_t len;
+
+    *ret = (struct hydrate_source){.version = b->version, .bound = true};
+    memcpy(ret->manifest_sha256, b->manifest_sha256, sizeof(ret->manifest_sha256));
+    if (tb_credential_read("base-urls", &lines, &len) < 0 || strlen(lines) != len)
+        return 0;
+    for (char *url = strtok_r(lines, "\r\n", &rest); url; url = strtok_r(NULL, "\r\n", &rest)) {
+        if (strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0)
+            break;
+        urls[n++] = url;
+        if (n < ARRAY_SIZE(urls) || ret->n_places == HYDRATE_PLACES_MAX)
+            continue;
+        ret->sas_urls[ret->n_places] = urls[0];
+        ret->manifest_urls[ret->n_places++] = urls[1];
+        n = 0;
+    }
+    if (ret->n_places == 0 && strcmp(lines, "none") != 0)
+        return tb_outcome_set(
+            o, TB_EXIT_CONFIG,
+            "credential base-urls is no pair of URLs of http or https; see what the control "
+            "plane answers");
+    ret->sas_lines = TAKE_PTR(lines);
+    if (ret->n_places)
+        source_use(ret, 0);
+    return 0;
+}
+
 void source_clear(struct hydrate_source *s)
 {
     tb_secret_free(s->sas_lines);
@@ -178,7 +212,7 @@ int manifest_check(const struct hydrate_source *s, const char *asset_id, const c
         return tb_outcome_set(o, TB_EXIT_DATAERR,
                               "the manifest is not the one the contract names (SHA-256 differs); register "
                               "the manifest that was uploaded");
-    if (tbenc_manifest_parse(text, len, 0, &m, &e) < 0)
+    if (tbenc_manifest_parse(text, len, TBENC_OVERLAY, &m, &e) < 0)
         return tb_outcome_set(o, TB_EXIT_DATAERR, "bad manifest: %s", e.message);
     if (strcmp(m->asset_id, asset_id) != 0)
         tb_outcome_set(o, TB_EXIT_DATAERR,

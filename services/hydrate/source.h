@@ -29,6 +29,9 @@ struct hydrate_source {
 /* Reads sas-url, manifest-url and manifest-sha256. 0; TB_EXIT_NOPERM refused; TB_EXIT_CONFIG not there or
  * malformed. */
 int source_load(struct hydrate_source *s, struct tb_outcome *o);
+/* The places of the base of an overlay, from base-urls, and its manifest's hash, from the overlay's. No
+ * places when there is no such credential. 0 or TB_EXIT_CONFIG, TB_EXIT_NOPERM. */
+int source_load_base(const struct tbenc_base *b, struct hydrate_source *ret, struct tb_outcome *o);
 void source_clear(struct hydrate_source *s);
 /* Uses the next place, behind the last one the first. */
 void source_next(struct hydrate_source *s);

@@ -11,6 +11,8 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/units.h"
+#include "hydrate/partial.h"
+#include "hydrate/verified.h"
 
 #define MEMINFO_PATH "/proc/meminfo"
 #define MEMINFO_MAX (64 * 1024)
@@ -64,6 +66,24 @@ int target_make_way(const char *path)
         return -errno;
     tb_warn("%s is a directory where a file of tb-hydrate belongs: renamed to %s", path, aside);
     return 0;
+}
+
+void target_sweep_halves(const char *manifest_path, const char *final_path)
+{
+    static const char *const suffixes[] = {PARTIAL_SUFFIX, PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX,
+                                           VERIFIED_SUFFIX};
+
+    (void)target_make_way(manifest_path);
+    tb_newfile_sweep(manifest_path);
+    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+        _cleanup_free_ char *path = tb_strf("%s%s", final_path, suffixes[i]);
+
+        if (!path)
+            continue;
+        /* what cannot be made way for fails where it is written, with its name */
+        (void)target_make_way(path);
+        tb_newfile_sweep(path);
+    }
 }
 
 int target_restore_access(const char *path, const struct stat *st)

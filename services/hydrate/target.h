@@ -20,6 +20,8 @@ int target_lock(const char *dir, int *ret_fd, struct tb_outcome *o);
 /* A directory at the path of a file of ours cannot be replaced by it: it is renamed to PATH.aside-<time>,
  * with a warning, for somebody to look at. Anything else may be replaced. 0 or -errno. */
 int target_make_way(const char *path);
+/* Removes what a killed run left half written. Whoever calls has the lock: nobody writes it now. */
+void target_sweep_halves(const char *manifest_path, const char *final_path);
 /* The ciphertext must be readable for the group that tb-decrypt and tb-load are in. 0, or -errno when it
  * is not and cannot be made so. */
 int target_restore_access(const char *path, const struct stat *st);

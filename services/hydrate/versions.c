@@ -11,6 +11,7 @@
 #include "common/io.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "hydrate/overlay.h"
 #include "hydrate/partial.h"
 #include "hydrate/target.h"
 #include "hydrate/verified.h"
@@ -31,13 +32,15 @@ static void place_manifest_freep(struct tbenc_manifest **m)
 
 /* --- removing ------------------------------------------------------------------------------------------- */
 
-/* A directory of ours has plain files in it. */
+/* A directory of ours has plain files in it, and one of such for what an overlay stands on. */
 static void place_remove(const char *target_dir, const char *name)
 {
     _cleanup_free_ char *path = tb_path_join(target_dir, name);
     _cleanup_(closedir_freep) DIR *d = path ? opendir(path) : NULL;
     struct dirent *e;
 
+    if (d)
+        overlay_remove(path);
     while (d && (e = readdir(d)))
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
             (void)unlinkat(dirfd(d), e->d_name, 0);
@@ -56,7 +59,7 @@ static struct tbenc_manifest *place_manifest(const char *dir)
     size_t len;
 
     if (!path || tb_read_file(path, TBENC_MANIFEST_MAX, &text, &len) < 0 ||
-        tbenc_manifest_parse(text, len, 0, &m, &e) < 0)
+        tbenc_manifest_parse(text, len, TBENC_OVERLAY, &m, &e) < 0)
         return NULL;
     return m;
 }
@@ -71,6 +74,7 @@ static void target_remove_files(const char *target_dir)
 
     if (!m || !manifest)
         return;
+    overlay_remove(target_dir);
     for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
         _cleanup_free_ char *path = tb_strf("%s/%s%s", target_dir, m->weights_filename, suffixes[i]);
 
@@ -114,7 +118,7 @@ static bool place_is_whole(const char *dir)
     struct stat st;
 
     return path && lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
-           verified_matches(path, &st, m->sha256_ciphertext);
+           verified_matches(path, &st, m->sha256_ciphertext) && overlay_is_whole(dir, m);
 }
 
 /* Where a second copy is kept, in case that the first is lost: one, as whichever unit tb-hydrate runs. */

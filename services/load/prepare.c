@@ -59,7 +59,7 @@ static int load_read_manifest(struct tb_load *l, const char *dir)
         return tb_outcome_set(&l->outcome, tb_errno_is_ours(r) ? TB_EXIT_IOERR : TB_EXIT_DATAERR,
                               "cannot read %s: %s", path, strerror(-r));
     SHA256((const uint8_t *)text, len, l->manifest_sha256);
-    r = tbenc_manifest_parse(text, len, 0, &l->manifest, &e);
+    r = tbenc_manifest_parse(text, len, TBENC_OVERLAY, &l->manifest, &e);
     if (r < 0)
         return tb_outcome_set(&l->outcome, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path,
                               e.message);
@@ -85,6 +85,18 @@ static int load_check_ciphertext(struct tb_load *l, const char *dir)
     if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != want)
         return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64,
                               path, (intmax_t)st.st_size, want);
+    return 0;
+}
+
+/* From here on only the files matter that are delivered, whichever ciphertext they are in. */
+static int load_take_tree(struct tb_load *l)
+{
+    struct tbenc_manifest *tree;
+
+    if (tbenc_manifest_tree(l->manifest, &tree) < 0)
+        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
+    (void)tbenc_manifest_free(l->manifest);
+    l->manifest = tree;
     return 0;
 }
 
@@ -118,5 +130,5 @@ int tb_load_prepare(struct tb_load *l)
         r = load_read_manifest(l, dir);
     if (r == 0)
         r = load_check_ciphertext(l, dir);
-    return r;
+    return r == 0 ? load_take_tree(l) : r;
 }

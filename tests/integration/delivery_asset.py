@@ -15,8 +15,8 @@ ASSET = "delivery-test"
 class Asset:
     """Files (path -> bytes, or one bytes) sealed under a fresh key; .records are mutable (length, ciphertext and tag)."""
 
-    def __init__(self, plain, chunk_bytes=4096, asset_id=ASSET, name="model.tbenc", modes=None):
-        self.key, self.prefix, self.chunk_bytes, self.name = secrets.token_bytes(32), secrets.token_bytes(4), chunk_bytes, name
+    def __init__(self, plain, chunk_bytes=4096, asset_id=ASSET, name="model.tbenc", modes=None, key=None):
+        self.key, self.prefix, self.chunk_bytes, self.name = key or secrets.token_bytes(32), secrets.token_bytes(4), chunk_bytes, name
         self.files = dict(sorted(plain.items(), key=lambda kv: kv[0].encode())) if isinstance(plain, dict) else None
         self.plain = b"".join(self.files.values()) if self.files else plain
         self.records, table, gcm = [], [], AESGCM(self.key)
