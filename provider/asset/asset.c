@@ -114,12 +114,27 @@ int asset_open(const char *path, const char *manifest_path, unsigned flags, stru
     return CLI_OK;
 }
 
+int asset_id_default(const struct cli *c, const char *manifest, const char **id, char **to_free)
+{
+    struct tbenc_manifest *m = NULL;
+    int rc;
+
+    if (*id || !manifest || strcmp(manifest, "-") == 0)
+        return cli_check_asset_id(c, *id);
+    rc = asset_manifest_read(manifest, 0, &m);
+    if (rc != CLI_OK)
+        return rc;
+    *id = *to_free = strdup(m->asset_id);
+    (void)tbenc_manifest_free(m);
+    return *id ? cli_check_asset_id(c, *id) : tbpkg_fail_errno(manifest, -ENOMEM);
+}
+
 int asset_check_space(const char *path, uint64_t bytes)
 {
     const char *slash = strrchr(path, '/');
     _cleanup_free_ char *dir =
         slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
-    char need[32], have[32];
+    char need[32], have[32], why[96];
     struct statvfs v;
     uint64_t avail;
 
@@ -133,6 +148,6 @@ int asset_check_space(const char *path, uint64_t bytes)
         return CLI_OK;
     tb_bytes_format(bytes, need, sizeof(need));
     tb_bytes_format(avail, have, sizeof(have));
-    return tbpkg_failf(dir, "%s are needed and %s are free; free some space or choose another directory",
-                       need, have);
+    snprintf(why, sizeof(why), "%s are needed and %s are free", need, have);
+    return tbpkg_fail_as(CLI_NO_ROOM, dir, why, "free some space or choose another directory");
 }

@@ -6,7 +6,7 @@
 
 #include "common/macros.h"
 #include "tbenc/tbenc.h"
-#include "provider/cli/output.h"
+#include "provider/cli/command.h"
 
 #define ASSET_DEFAULT_NAME "model.tbenc"
 #define ASSET_DEFAULT_MANIFEST "model.manifest.json"
@@ -33,6 +33,10 @@ int asset_open(const char *path, const char *manifest_path, unsigned flags, stru
 
 /* Only the manifest. */
 int asset_manifest_read(const char *path, unsigned flags, struct tbenc_manifest **ret);
+
+/* An --asset-id that was not given is that of the manifest; *to_free gets the copy that *id then is. CLI_OK
+ * or CLI_USAGE, as of cli_check_asset_id(); CLI_FAILED when the manifest cannot be read. */
+int asset_id_default(const struct cli *c, const char *manifest, const char **id, char **to_free);
 
 /* Reports what libtbenc said about object. Returns CLI_FAILED. */
 int asset_fail(const char *object, int r, const struct tbenc_error *e);

@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "provider/azure/auth.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <string.h>
 #include <strings.h>
 
 #include "provider/azure/blob.h"
 #include "common/base64.h"
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/secret.h"
 #include "common/units.h"
 
 #define SECRET_FILE_MAX (16 * 1024)
 #define RENEW_BEFORE_S 300
+#define AUTH_VARIABLES_MAX 8
 
 #define THE_WAYS                                                                                             \
     "give --connection-string-file, --account-key-file or --sas-file; or set "                               \
@@ -113,6 +116,70 @@ int azure_sas(const char *text, struct azure_auth *a, char err[static TB_AZURE_E
     return 0;
 }
 
+/* Decoded; "" when absent or longer than out. */
+static const char *auth_sas_field(const char *sas, const char *name, char *out, size_t size)
+{
+    size_t n = strlen(name);
+
+    out[0] = '\0';
+    for (const char *p = sas; *p; p += strcspn(p, "&"), p += *p == '&') {
+        size_t len = strcspn(p, "&"), at = n + 1, to = 0;
+
+        if (len <= n || strncmp(p, name, n) != 0 || p[n] != '=')
+            continue;
+        while (at < len && to + 1 < size) {
+            uint8_t byte;
+
+            if (p[at] == '%' && at + 2 < len + 1 && tb_hex_decode(p + at + 1, 2, &byte, 1) == 0) {
+                out[to++] = (char)byte;
+                at += 3;
+            } else {
+                out[to++] = p[at++];
+            }
+        }
+        out[at < len ? 0 : to] = '\0';
+        return out;
+    }
+    return out;
+}
+
+/* The forms that the service takes: a day, to the minute, to the second, with a fraction. */
+static bool auth_sas_time(const char *text, uint64_t *ret_us)
+{
+    _cleanup_free_ char *full = NULL;
+
+    if (strlen(text) == 10)
+        full = tb_strf("%sT00:00:00Z", text);
+    else if (strlen(text) == 17 && text[16] == 'Z')
+        full = tb_strf("%.16s:00Z", text);
+    return tb_rfc3339_parse(full ? full : text, ret_us) == 0;
+}
+
+int azure_sas_judge(const char *sas, uint64_t now_us, char err[static TB_AZURE_ERR_MAX])
+{
+    char end[40], start[40], may[40], of[16], kinds[16];
+    uint64_t t;
+
+    auth_sas_field(sas, "se", end, sizeof(end));
+    auth_sas_field(sas, "st", start, sizeof(start));
+    auth_sas_field(sas, "sp", may, sizeof(may));
+    auth_sas_field(sas, "sr", of, sizeof(of));
+    auth_sas_field(sas, "srt", kinds, sizeof(kinds));
+    if (auth_sas_time(end, &t) && t <= now_us)
+        return auth_fail(err, -EACCES, "the shared access signature ended at %s", end);
+    if (auth_sas_time(start, &t) && t > now_us)
+        return auth_fail(err, -EACCES, "the shared access signature begins at %s, by this machine's clock",
+                         start);
+    if (*may && (!strchr(may, 'r') || !strpbrk(may, "cw")))
+        return auth_fail(err, -EACCES, "the shared access signature may not %s (it has sp=%s)",
+                         strchr(may, 'r') ? "write" : "read", may);
+    if (strcmp(of, "b") == 0)
+        return auth_fail(err, -EACCES, "the shared access signature is for one blob (sr=b)");
+    if (*kinds && !strchr(kinds, 'o'))
+        return auth_fail(err, -EACCES, "the shared access signature is not for objects (srt=%s)", kinds);
+    return 0;
+}
+
 /* Value of one member of a connection string in secret memory, NULL when absent. Values may hold '='. */
 static char *auth_member(const char *text, const char *name)
 {
@@ -197,18 +264,26 @@ static int auth_take_file(const char *option, const char *path, take_fn take, st
     return 0;
 }
 
-/* Moves a variable's value into secret memory and wipes it where /proc/PID/environ and children would see it.
- * NULL when unset or empty. */
-static char *auth_take_env(const char *name)
+char *azure_auth_take_env(const char *name)
 {
-    char *value = getenv(name), *copy;
+    static struct {
+        const char *name;
+        char *value; /* secret; for the step of publish that asks after another one did */
+    } taken[AUTH_VARIABLES_MAX];
+    char *value = getenv(name);
+    size_t i = 0;
 
-    if (!value || !*value)
-        return NULL;
-    copy = auth_secret_trimmed(value, strlen(value));
-    tb_erase(value, strlen(value));
-    unsetenv(name);
-    return copy;
+    while (i < ARRAY_SIZE(taken) && taken[i].name && strcmp(taken[i].name, name) != 0)
+        i++;
+    assert(i < ARRAY_SIZE(taken));
+    if (value) { /* anew: what was taken before is over */
+        tb_secret_free(taken[i].value);
+        taken[i].name = name;
+        taken[i].value = *value ? auth_secret_trimmed(value, strlen(value)) : NULL;
+        tb_erase(value, strlen(value));
+        unsetenv(name);
+    }
+    return taken[i].value ? auth_secret_trimmed(taken[i].value, strlen(taken[i].value)) : NULL;
 }
 
 static int auth_bearer_text(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX])
@@ -259,7 +334,7 @@ static int auth_try_environment(struct azure_auth *a, char *err)
     int r;
 
     for (size_t i = 0; i < ARRAY_SIZE(variables); i++) {
-        _cleanup_secret_ char *value = auth_take_env(variables[i].name);
+        _cleanup_secret_ char *value = azure_auth_take_env(variables[i].name);
 
         if (!value)
             continue;
@@ -284,7 +359,7 @@ static int auth_try_principal(struct azure_auth *a, char *err)
     char why[TB_AZURE_ERR_MAX];
     int r;
 
-    a->client_secret = auth_take_env("AZURE_CLIENT_SECRET");
+    a->client_secret = azure_auth_take_env("AZURE_CLIENT_SECRET");
     if (!a->client_secret)
         return 0;
     if (!auth_env("AZURE_TENANT_ID") || !auth_env("AZURE_CLIENT_ID"))

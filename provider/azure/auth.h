@@ -45,11 +45,18 @@ void azure_auth_clear(struct azure_auth *a);
 int azure_auth_renew(struct azure_auth *a, char err[static TB_AZURE_ERR_MAX]);
 bool azure_auth_renew_due(const struct azure_auth *a);
 
+/* A copy in secret memory of a variable that holds a secret, also after it was wiped where /proc/PID/environ
+ * and children would see it, which the first call does. NULL when it was unset or empty. name is static. */
+char *azure_auth_take_env(const char *name);
+
 /* "AccountName=..;AccountKey=..;EndpointSuffix=.." (or SharedAccessSignature=, BlobEndpoint=) into a.
  * -EINVAL. */
 int azure_connection_string(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX]);
 /* A SAS with or without '?', or the URL that ends in one. -EINVAL. */
 int azure_sas(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX]);
+/* Whether a SAS, by what it says itself, can be used now to read and create blobs in a container: it has an
+ * end, permissions, and a kind of resource. 0; or -EACCES and a reason, which has no secret of it. */
+int azure_sas_judge(const char *sas, uint64_t now_us, char err[static TB_AZURE_ERR_MAX]);
 /* Base64 of an account key. -EINVAL. */
 int azure_account_key(const char *text, struct azure_auth *a, char err[static TB_AZURE_ERR_MAX]);
 

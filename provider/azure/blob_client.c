@@ -329,10 +329,27 @@ static void client_explain_status(const struct blob_client *c, const struct blob
         snprintf(f->remedy, sizeof(f->remedy), "the service is busy; run the command again later");
 }
 
+static int client_exit_code(int r, const struct blob_reply *reply)
+{
+    if (r < 0)
+        return r == -EHOSTUNREACH || r == -EKEYREJECTED || r == -ETIMEDOUT || r == -ECONNREFUSED ||
+                       r == -EPROTO
+                   ? CLI_UNAVAILABLE
+                   : CLI_FAILED;
+    if (reply->status == 401 || reply->status == 403)
+        return CLI_DENIED;
+    if (reply->status == 404)
+        return CLI_NOT_FOUND;
+    if (strcmp(reply->code, "ConditionNotMet") == 0 || strcmp(reply->code, "LeaseIdMissing") == 0)
+        return CLI_REFUSED;
+    return tb_http_status_retryable(reply->status) ? CLI_UNAVAILABLE : CLI_FAILED;
+}
+
 void blob_explain(const struct blob_client *c, int r, const struct blob_reply *reply, const char *err,
                   struct blob_fault *ret)
 {
     ret->remedy[0] = '\0';
+    ret->rc = client_exit_code(r, reply);
     if (r == 0) {
         client_explain_status(c, reply, ret);
         return;

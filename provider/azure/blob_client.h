@@ -10,6 +10,7 @@
 #include "provider/azure/auth.h"
 #include "provider/azure/blob.h"
 #include "provider/azure/xml.h"
+#include "provider/cli/output.h"
 #include "common/backoff.h"
 #include "common/http.h"
 
@@ -77,6 +78,7 @@ int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t
 struct blob_fault {
     char reason[TB_HTTP_ERR_MAX + BLOB_MESSAGE_MAX];
     char remedy[TB_HTTP_ERR_MAX];
+    int rc; /* the exit code that says so */
 };
 void blob_explain(const struct blob_client *c, int r, const struct blob_reply *reply, const char *err,
                   struct blob_fault *ret);

@@ -14,7 +14,7 @@ static int object_fail_call(const struct blob_client *c, const char *path, int r
     struct blob_fault f;
 
     blob_explain(c, r, reply, err, &f);
-    return tbpkg_fail(path, f.reason, f.remedy[0] ? f.remedy : NULL);
+    return tbpkg_fail_as(f.rc, path, f.reason, f.remedy[0] ? f.remedy : NULL);
 }
 
 /* MD5 of the local file, for a blob that another program stored and that has no x-ms-meta-sha256. */
@@ -61,6 +61,25 @@ int blob_object_look(const struct blob_client *c, struct blob_object *o, int fd)
                                                  object_md5_is(fd, o->size, reply.content_md5)))
         o->there = BLOB_SAME;
     return CLI_OK;
+}
+
+int blob_object_may_write(const struct blob_client *c, const char *path)
+{
+    const struct blob_request rq = {
+        .method = "PUT",
+        .path = path,
+        .headers = {{"Content-Type", "application/octet-stream"},
+                    {"x-ms-blob-type", "BlockBlob"},
+                    {"If-Match", "\"0x0\""}},
+        .body = "",
+    };
+    _cleanup_blob_reply_ struct blob_reply reply = {0};
+    char err[TB_HTTP_ERR_MAX];
+    int r = blob_call(c, &rq, 0, &reply, err);
+
+    return r == 0 && (reply.status == 412 || strcmp(reply.code, "BlobNotFound") == 0)
+               ? CLI_OK
+               : object_fail_call(c, path, r, &reply, err);
 }
 
 int blob_object_staged(const struct blob_client *c, const struct blob_object *o, struct blob_staged_set *ret,

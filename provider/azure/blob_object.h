@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A blob as a thing with contents: is it there already, which of its blocks are, make it. Functions that fail
- * have said so on stderr and return CLI_FAILED; CLI_OK otherwise. */
+ * have said so on stderr and return an exit code; CLI_OK otherwise. */
 #ifndef TBPKG_AZURE_BLOB_OBJECT_H
 #define TBPKG_AZURE_BLOB_OBJECT_H
 
@@ -20,6 +20,10 @@ struct blob_object {
 /* Looks what the service has under the name. Same is: of the same size, and with our x-ms-meta-sha256; or
  * without one (another program's upload) and with the MD5 of fd's contents (-1: not asked). */
 int blob_object_look(const struct blob_client *c, struct blob_object *o, int fd);
+
+/* Whether the credential may write there: by a request for an empty blob whose condition cannot be met, which
+ * a service that would let us write refuses for that. Nothing is made. */
+int blob_object_may_write(const struct blob_client *c, const char *path);
 
 /* Uncommitted blocks of an earlier run; and those that the blob was made of, unless ret_committed is NULL. */
 int blob_object_staged(const struct blob_client *c, const struct blob_object *o, struct blob_staged_set *ret,

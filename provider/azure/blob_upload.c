@@ -465,6 +465,7 @@ static int blocks_engine_init(struct block_engine *e, const struct blob_upload *
     e->fault = fault;
     e->feed.e = e;
     fault->reason[0] = fault->remedy[0] = '\0';
+    fault->rc = CLI_FAILED;
     e->concurrency = blocks_concurrency(u);
     e->n_blocks = (size_t)((u->size + u->block_bytes - 1) / u->block_bytes);
     e->n_slots = MIN(e->n_blocks, (size_t)e->concurrency + 2);

@@ -12,6 +12,7 @@
 #include "common/io.h"
 #include "common/json.h"
 #include "common/units.h"
+#include "provider/azure/auth.h"
 #include "provider/azure/blob.h"
 #include "provider/azure/token.h"
 
@@ -90,13 +91,13 @@ char *key_vault_secret_name(const char *asset_id, const char *key_id)
 /* A service principal in the environment, the machine's identity, the login of az. */
 static int secret_token(struct tb_azure_token *ret, char err[static TB_AZURE_ERR_MAX])
 {
-    const char *tenant = getenv("AZURE_TENANT_ID"), *client = getenv("AZURE_CLIENT_ID"),
-               *secret = getenv("AZURE_CLIENT_SECRET");
+    const char *tenant = getenv("AZURE_TENANT_ID"), *client = getenv("AZURE_CLIENT_ID");
+    _cleanup_secret_ char *secret = azure_auth_take_env("AZURE_CLIENT_SECRET");
     char first[TB_AZURE_ERR_MAX];
     int r;
 
     client = client && *client ? client : NULL;
-    if (tenant && *tenant && client && secret && *secret)
+    if (tenant && *tenant && client && secret)
         return azure_token_principal(VAULT_SERVICE, tenant, client, secret, NULL, ret, err);
     r = tb_azure_identity_token(VAULT_SERVICE, client, ret, first);
     if (r == 0)

@@ -19,6 +19,13 @@ void cli_check_only(bool on)
     check_only = on;
 }
 
+static const char *usage_of;
+
+const char *cli_usage_of(void)
+{
+    return usage_of;
+}
+
 int cli_usage(const struct cli *c, const char *fmt, ...)
 {
     char line[2048];
@@ -27,16 +34,24 @@ int cli_usage(const struct cli *c, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(line, sizeof(line), fmt, ap);
     va_end(ap);
+    if (cli_faults_are_captured())
+        return tbpkg_fail_as(CLI_USAGE, "", line, NULL);
+    cli_progress_break();
     fprintf(stderr, "tbpkg %s: ", c->command->name);
     cli_print_line("", line);
-    fprintf(stderr, "Try 'tbpkg %s --help'.\n", c->command->name);
+    usage_of = c->command->name;
     return CLI_USAGE;
+}
+
+int cli_need(const struct cli *c, bool there, const char *what)
+{
+    return there ? CLI_OK : cli_usage(c, "%s is missing", what);
 }
 
 int cli_check_asset_id(const struct cli *c, const char *asset_id)
 {
     if (!asset_id)
-        return cli_usage(c, "--asset-id is missing");
+        return cli_need(c, false, "--asset-id");
     if (!tb_asset_id_valid(asset_id))
         return cli_usage(c, "--asset-id: 1 to 100 letters, digits, '_', '-' and single '.' inside, not '%s'",
                          asset_id);

@@ -70,9 +70,18 @@ bool cli_given(const struct cli *c, const char *name);
  * right and does nothing else. */
 void cli_check_only(bool on);
 
-/* Reports a usage error with a pointer to --help. Returns CLI_USAGE. */
+/* Reports a usage error. Returns CLI_USAGE. A check goes on after it, rc = cli_worse(rc, ...), so that all
+ * that is wrong or missing is said at once; main() points to --help in the end. */
 int cli_usage(const struct cli *c, const char *fmt, ...) _printf_(2, 3);
-/* The same for an --asset-id that is missing or not valid; CLI_OK when it is right. */
+static inline int cli_worse(int rc, int other)
+{
+    return MAX(rc, other);
+}
+/* Where usage errors were reported: which help tells more. NULL: there were none. */
+const char *cli_usage_of(void);
+/* "WHAT is missing", unless it is there. CLI_OK or CLI_USAGE. */
+int cli_need(const struct cli *c, bool there, const char *what);
+/* The same for an --asset-id that is missing or not valid. */
 int cli_check_asset_id(const struct cli *c, const char *asset_id);
 
 /* What --help prints. */

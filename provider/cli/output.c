@@ -18,13 +18,73 @@ void cli_print_line(const char *prefix, char *line)
     fprintf(stderr, "%s%s\n", prefix, tb_text_plain(line));
 }
 
+static struct cli_faults *faults;
+
+void cli_capture_faults(struct cli_faults *to)
+{
+    faults = to;
+}
+
+bool cli_faults_are_captured(void)
+{
+    return faults;
+}
+
+void cli_faults_clear(struct cli_faults *f)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        free(f->v[i].object);
+        free(f->v[i].reason);
+        free(f->v[i].remedy);
+    }
+    free(f->v);
+    *f = (struct cli_faults){0};
+}
+
+void cli_faults_add(struct cli_faults *f, int rc, const char *object, const char *reason, const char *remedy)
+{
+    struct cli_fault *v;
+
+    for (size_t i = 0; i < f->n; i++)
+        if (strcmp(f->v[i].object, object) == 0 && strcmp(f->v[i].reason, reason) == 0)
+            return;
+    v = reallocarray(f->v, f->n + 1, sizeof(*v));
+    if (!v)
+        abort(); /* an error must not be lost */
+    f->v = v;
+    f->v[f->n++] = (struct cli_fault){.rc = rc,
+                                      .object = strdup(object),
+                                      .reason = strdup(reason),
+                                      .remedy = remedy ? strdup(remedy) : NULL};
+    if (!f->v[f->n - 1].object || !f->v[f->n - 1].reason || (remedy && !f->v[f->n - 1].remedy))
+        abort();
+}
+
+int cli_faults_rc(const struct cli_faults *f)
+{
+    int rc = f->n > 0 ? f->v[0].rc : CLI_OK;
+
+    for (size_t i = 1; i < f->n; i++)
+        rc = f->v[i].rc == rc ? rc : CLI_FAILED;
+    return rc;
+}
+
+int tbpkg_fail_as(int rc, const char *object, const char *reason, const char *remedy)
+{
+    _cleanup_free_ char *line = NULL;
+
+    if (faults) {
+        cli_faults_add(faults, rc, object, reason, remedy);
+        return rc;
+    }
+    line = tb_strf("%s: %s%s%s", object, reason, remedy ? "; " : "", remedy ? remedy : "");
+    cli_print_line("tbpkg: ", line ? line : (char[]){"out of memory"});
+    return rc;
+}
+
 int tbpkg_fail(const char *object, const char *reason, const char *remedy)
 {
-    _cleanup_free_ char *line =
-        tb_strf("%s: %s%s%s", object, reason, remedy ? "; " : "", remedy ? remedy : "");
-
-    cli_print_line("tbpkg: ", line ? line : (char[]){"out of memory"});
-    return CLI_FAILED;
+    return tbpkg_fail_as(CLI_FAILED, object, reason, remedy);
 }
 
 int tbpkg_failf(const char *object, const char *fmt, ...)
@@ -57,7 +117,8 @@ int tbpkg_fail_errno(const char *object, int r)
     for (size_t i = 0; i < ARRAY_SIZE(remedies); i++)
         if (remedies[i].err == -r)
             remedy = remedies[i].remedy;
-    return tbpkg_fail(object, strerror(-r), remedy);
+    return tbpkg_fail_as(r == -ENOSPC || r == -EDQUOT ? CLI_NO_ROOM : CLI_FAILED, object, strerror(-r),
+                         remedy);
 }
 
 void tbpkg_warn(const char *fmt, ...)

@@ -12,15 +12,16 @@
 #include "common/macros.h"
 #include "provider/cli/progress.h"
 
-/* Exit codes of tbpkg, tbpkg(1). 3 to 6: of the commands that ask a control plane for something. */
+/* Exit codes of tbpkg, tbpkg(1). */
 enum {
     CLI_OK = 0,
-    CLI_FAILED = 1,
+    CLI_FAILED = 1, /* an error that none of the others fits */
     CLI_USAGE = 2,
-    CLI_NOT_FOUND = 3,   /* there is no such contract, machine, asset or token */
-    CLI_DENIED = 4,      /* no token, one that is not valid, or one that may not do this */
+    CLI_NOT_FOUND = 3,   /* a service has no such container, contract, machine, asset or token */
+    CLI_DENIED = 4,      /* no credential, one that is not valid, or one that may not do this */
     CLI_REFUSED = 5,     /* it does not fit what is there: a name that is taken, an asset in use */
     CLI_UNAVAILABLE = 6, /* no answer, or none yet: the same command may work later */
+    CLI_NO_ROOM = 7,     /* a disk of this machine is full, or would be */
     CLI_INTERRUPTED = 130,
 };
 
@@ -29,6 +30,8 @@ enum {
 /* One line "tbpkg: OBJECT: REASON; REMEDY" (remedy may be NULL). Returns CLI_FAILED. Never pass a secret or
  * an unredacted URL. */
 int tbpkg_fail(const char *object, const char *reason, const char *remedy);
+/* The same with another exit code, which it returns. */
+int tbpkg_fail_as(int rc, const char *object, const char *reason, const char *remedy);
 /* The same with strerror(-r) as the reason, and a remedy where one is obvious. */
 int tbpkg_fail_errno(const char *object, int r);
 /* Formatted reason. */
@@ -38,6 +41,27 @@ void tbpkg_warn(const char *fmt, ...) _printf_(1, 2);
 void tbpkg_note(bool quiet, const char *fmt, ...) _printf_(2, 3);
 /* One line "PREFIXLINE". */
 void cli_print_line(const char *prefix, char *line);
+
+/* Errors that were not printed yet. */
+struct cli_fault {
+    int rc;
+    char *object, *reason, *remedy; /* the remedy may be NULL */
+};
+struct cli_faults {
+    struct cli_fault *v;
+    size_t n;
+};
+void cli_faults_clear(struct cli_faults *f);
+#define _cleanup_faults_ _cleanup_(cli_faults_clear)
+/* From now on tbpkg_fail() and its kin add to *to instead of printing, and so does cli_usage(), with no
+ * object: for the command that looks at several things before it says what is wrong with all of them. NULL
+ * ends that. */
+void cli_capture_faults(struct cli_faults *to);
+bool cli_faults_are_captured(void);
+/* Adds one, unless the same is there. */
+void cli_faults_add(struct cli_faults *f, int rc, const char *object, const char *reason, const char *remedy);
+/* The exit code of all of them: the one that they share, else CLI_FAILED; CLI_OK when there are none. */
+int cli_faults_rc(const struct cli_faults *f);
 
 /* -- standard output --------------------------------------------------------------------------- */
 

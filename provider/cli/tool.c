@@ -111,18 +111,39 @@ static int tool_wait_for(pid_t pid, bool *ret_interrupted)
 }
 
 /* Says how it ended. r: of the spawn. */
+static int tool_not_there(const char *program, const char *package)
+{
+    char remedy[96];
+
+    snprintf(remedy, sizeof(remedy), "apt-get install %s", package);
+    return tbpkg_fail(program, "is not installed", remedy);
+}
+
+int tool_find(const char *program, const char *package)
+{
+    const char *path = getenv("PATH");
+
+    for (const char *p = path && *path ? path : "/usr/bin:/bin"; *p;) {
+        size_t n = strcspn(p, ":");
+        _cleanup_free_ char *file = tb_strf("%.*s/%s", (int)n, p, program);
+
+        if (file && access(file, X_OK) == 0)
+            return CLI_OK;
+        p += n;
+        p += *p == ':';
+    }
+    return tool_not_there(program, package);
+}
+
 static int tool_report(const struct tool *t, const char *package, int r, int status, bool interrupted)
 {
-    char reason[128];
 
     if (interrupted) {
         tbpkg_fail("interrupted", t->v[0], "run the same command again");
         return CLI_INTERRUPTED;
     }
-    if (r == -ENOENT) {
-        snprintf(reason, sizeof(reason), "apt-get install %s", package);
-        return tbpkg_fail(t->v[0], "is not installed", reason);
-    }
+    if (r == -ENOENT)
+        return tool_not_there(t->v[0], package);
     if (r < 0)
         return tbpkg_fail_errno(t->v[0], r);
     if (WIFSIGNALED(status))

@@ -21,6 +21,9 @@ void tool_add(struct tool *t, const char *fmt, ...) _printf_(2, 3);
 void tool_clear(struct tool *t);
 #define _cleanup_tool_ _cleanup_(tool_clear)
 
+/* The program is on the PATH; else reported, with the Debian package that has it. CLI_OK or CLI_FAILED. */
+int tool_find(const char *program, const char *package);
+
 /* Runs it to its end. ret_out, when not NULL, gets what it wrote to stdout, at most 64 KiB. package: the
  * Debian package that has the program. CLI_OK; or the error is reported and CLI_FAILED returned, or after an
  * interrupt, which it got too and was waited for, CLI_INTERRUPTED. */

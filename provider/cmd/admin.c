@@ -90,7 +90,7 @@ static int admin_take_asset(struct admin_job *j, const char *what, const char *r
 static int admin_take_words(struct admin_job *j, const char *operand, int argc, char **argv)
 {
     if (operand && optind >= argc)
-        return cli_usage(&j->cli, "%s is missing", operand);
+        return cli_need(&j->cli, false, operand);
     if (operand)
         j->operand = argv[optind++];
     if (optind < argc)
@@ -121,10 +121,9 @@ int admin_run(const struct admin_command *command, int argc, char **argv)
     if (cli_parse(&j.cli, &j, argc, argv, CLI_ANY_WORDS, NULL, NULL) != CLI_OK)
         return j.cli.rc;
     rc = admin_take_words(&j, command->operand, argc, argv);
-    if (rc == CLI_OK && command->check)
-        rc = command->check(&j);
-    if (rc == CLI_OK)
-        rc = remote_check(&j.remote);
+    if (command->check && (!command->operand || j.operand))
+        rc = cli_worse(rc, command->check(&j));
+    rc = cli_worse(rc, remote_check(&j.remote));
     if (rc == CLI_OK)
         rc = remote_open(&j.remote, !command->no_token);
     return rc == CLI_OK ? command->work(&j) : rc;

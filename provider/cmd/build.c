@@ -105,17 +105,18 @@ static int build_check_var(const struct build_job *j, const char *var)
 static int build_check_oci(struct build_job *j)
 {
     const struct cli *c = &j->cli;
+    int rc = cli_need(c, j->registry, "--registry");
 
-    if (!j->registry)
-        return cli_usage(c, "--registry is missing");
-    if (!build_name_valid(j->registry, ":/"))
-        return cli_usage(c, "--registry: a host, perhaps with port and path, not '%s'", j->registry);
+    if (j->registry && !build_name_valid(j->registry, ":/"))
+        rc = cli_usage(c, "--registry: a host, perhaps with port and path, not '%s'", j->registry);
     if (!build_name_valid(j->name, "/"))
-        return cli_usage(c, "--image-name: letters a-z, digits, '.', '_', '-' and '/', not '%s'", j->name);
+        rc = cli_usage(c, "--image-name: letters a-z, digits, '.', '_', '-' and '/', not '%s'", j->name);
     if (!build_name_valid(j->tag, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-        return cli_usage(c, "--tag: letters, digits, '.', '_' and '-', not '%s'", j->tag);
+        rc = cli_usage(c, "--tag: letters, digits, '.', '_' and '-', not '%s'", j->tag);
     if (j->base && strpbrk(j->base, " \t\n\r\"'\\$"))
-        return cli_usage(c, "--base-image: the name of a container image, not '%s'", j->base);
+        rc = cli_usage(c, "--base-image: the name of a container image, not '%s'", j->base);
+    if (rc != CLI_OK)
+        return rc;
     j->reference = tb_strf("%s/%s:%s", j->registry, j->name, j->tag);
     return j->reference ? CLI_OK : tbpkg_fail_errno("build", -ENOMEM);
 }
@@ -131,16 +132,16 @@ static int build_check_options(void *job)
     if (!build_is_oci(j) && strcmp(j->target, "vm-qemu") != 0 && strcmp(j->target, "vm-azure") != 0)
         return cli_usage(c, "--target: oci, vm-qemu or vm-azure, not '%s'", j->target);
     if (!j->debs)
-        return cli_usage(
+        rc = cli_usage(
             c,
             "--deb-dir is missing: the directory with the .debs of trustbridge and libtbenc1 for the release "
             "of the base image");
     if (build_is_oci(j))
-        return build_check_oci(j);
+        return cli_worse(rc, build_check_oci(j));
     if (strcmp(j->target, "vm-qemu") == 0 && !j->base)
-        return cli_usage(c, "--base-image is missing: a qcow2 of a Debian cloud image");
-    for (size_t i = 0; rc == CLI_OK && i < j->vars.n; i++)
-        rc = build_check_var(j, j->vars.v[i]);
+        rc = cli_usage(c, "--base-image is missing: a qcow2 of a Debian cloud image");
+    for (size_t i = 0; i < j->vars.n; i++)
+        rc = cli_worse(rc, build_check_var(j, j->vars.v[i]));
     return rc;
 }
 

@@ -37,12 +37,15 @@ static int decrypt_check_options(void *job)
 {
     const struct decrypt_job *j = job;
     const struct cli *c = &j->cli;
+    int rc = CLI_OK;
 
     if (!j->work.out || !*j->work.out)
-        return cli_usage(c, "--out is missing: name the file or directory to write");
-    if (j->cli.json && strcmp(j->work.out, "-") == 0)
-        return cli_usage(c, "--json and --out=- both want standard output");
-    return cli_check_inputs(c, j->work.in, j->work.manifest, &j->key_arg);
+        rc = cli_usage(c, "--out is missing: name the file or directory to write");
+    else if (j->cli.json && strcmp(j->work.out, "-") == 0)
+        rc = cli_usage(c, "--json and --out=- both want standard output");
+    if (!cli_key_arg_given(&j->key_arg))
+        rc = cli_usage(c, "a key is needed: give --key-file, or name the file in TBPKG_KEY_FILE");
+    return cli_worse(rc, cli_check_inputs(c, j->work.in, j->work.manifest, &j->key_arg));
 }
 
 static int decrypt_report(const struct decrypt_job *j)

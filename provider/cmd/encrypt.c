@@ -71,30 +71,32 @@ static const struct tb_option encrypt_options[] = {
 
 static void encrypt_check_chunk(const struct asset_seal *w)
 {
+    static bool said; /* publish runs us more than once */
     uint64_t mib = w->chunk_bytes >> 20;
 
-    if (w->chunk_bytes != mib << 20 ||
-        (mib != 1 && mib != 4 && mib != 8 && mib != 16 && mib != 32 && mib != 64))
+    if (w->chunk_bytes == mib << 20 &&
+        (mib == 1 || mib == 4 || mib == 8 || mib == 16 || mib == 32 || mib == 64))
+        return;
+    if (!said)
         tbpkg_warn("--chunk-bytes %llu is unusual; 1, 4, 8, 16, 32 and 64 MiB are well tried",
                    (unsigned long long)w->chunk_bytes);
+    said = true;
 }
 
 static int encrypt_check_upload(const struct encrypt_job *j)
 {
     const struct cli *c = &j->cli;
     const char *key_out = j->work.seal.key_out;
+    int rc = store_check_options(c, &j->work.store);
 
     if (cli_given(c, "out"))
-        return cli_usage(
-            c, "--upload writes no ciphertext here: leave --out away, or upload the file afterwards");
+        rc = cli_usage(c,
+                       "--upload writes no ciphertext here: leave --out away, or upload the file afterwards");
     if (!key_out || strcmp(key_out, "-") == 0)
         return cli_usage(
             c, "--upload needs --key-out: a file, a directory or a recipient. The key is stored before the "
                "first byte is sent");
-    if (key_out_check(c, key_out) != CLI_OK || store_check_options(c, &j->work.store) != CLI_OK)
-        return CLI_USAGE;
-    encrypt_check_chunk(&j->work.seal);
-    return CLI_OK;
+    return cli_worse(rc, key_out_check(c, key_out));
 }
 
 static int encrypt_check_stdout(const struct encrypt_job *j)
@@ -102,15 +104,33 @@ static int encrypt_check_stdout(const struct encrypt_job *j)
     const struct asset_seal *w = &j->work.seal;
     const struct cli *c = &j->cli;
 
+    int rc = CLI_OK;
+
     if (!w->manifest)
-        return cli_usage(c, "--out -: name the manifest with --manifest");
+        rc = cli_usage(c, "--out -: name the manifest with --manifest");
     if (!w->key_out || strcmp(w->key_out, "-") == 0)
-        return cli_usage(c, "--out -: the key cannot go to standard output too; give --key-out");
+        rc = cli_usage(c, "--out -: the key cannot go to standard output too; give --key-out");
     if (c->json)
-        return cli_usage(c, "--out -: standard output is either JSON or the ciphertext");
+        rc = cli_usage(c, "--out -: standard output is either JSON or the ciphertext");
     if (isatty(STDOUT_FILENO))
-        return cli_usage(c, "--out -: standard output is a terminal");
-    return CLI_OK;
+        rc = cli_usage(c, "--out -: standard output is a terminal");
+    return rc;
+}
+
+static int encrypt_check_local(const struct encrypt_job *j)
+{
+    const struct asset_seal *w = &j->work.seal;
+    const struct cli *c = &j->cli;
+    bool to_stdout = strcmp(w->out, "-") == 0;
+    int rc = to_stdout ? encrypt_check_stdout(j) : CLI_OK;
+
+    if (!*w->out)
+        rc = cli_usage(c, "--out: name a file, or '-' for standard output");
+    if (w->key_out)
+        rc = cli_worse(rc, key_out_check(c, w->key_out));
+    if (j->cli.json && !to_stdout && (!w->key_out || strcmp(w->key_out, "-") == 0))
+        rc = cli_usage(c, "--json needs --key-out: standard output is either JSON or the key");
+    return rc;
 }
 
 static int encrypt_check_options(void *job)
@@ -119,24 +139,16 @@ static int encrypt_check_options(void *job)
     const struct asset_seal *w = &j->work.seal;
     const struct cli *c = &j->cli;
 
-    if (!j->list && cli_check_asset_id(c, w->asset_id) != CLI_OK)
-        return CLI_USAGE;
+    int rc = j->list ? CLI_OK : cli_check_asset_id(c, w->asset_id);
+
     if (!w->in || !*w->in)
-        return cli_usage(c, "no input: name a file or a directory");
+        rc = cli_usage(c, "no input: name a file or a directory");
     if (j->list)
-        return CLI_OK;
-    if (j->upload)
-        return encrypt_check_upload(j);
-    if (!*w->out)
-        return cli_usage(c, "--out: name a file, or '-' for standard output");
-    if (strcmp(w->out, "-") == 0 && encrypt_check_stdout(j) != CLI_OK)
-        return CLI_USAGE;
-    if (w->key_out && key_out_check(c, w->key_out) != CLI_OK)
-        return CLI_USAGE;
-    if (j->cli.json && (!w->key_out || strcmp(w->key_out, "-") == 0))
-        return cli_usage(c, "--json needs --key-out: standard output is either JSON or the key");
-    encrypt_check_chunk(w);
-    return CLI_OK;
+        return rc;
+    rc = cli_worse(rc, j->upload ? encrypt_check_upload(j) : encrypt_check_local(j));
+    if (rc == CLI_OK)
+        encrypt_check_chunk(w);
+    return rc;
 }
 
 static int encrypt_report_json(const struct encrypt_job *j)

@@ -19,6 +19,7 @@
 #include "common/json.h"
 #include "provider/publish/template.h"
 #include "provider/cmd/rows.h"
+#include "provider/remote/remote.h"
 #include "provider/tbpkg.h"
 #include "provider/cli/interrupt.h"
 
@@ -82,19 +83,18 @@ static int package_check_options(void *job)
     const struct package_job *j = job;
     const struct cli *c = &j->cli;
     char err[BLOB_ERR_MAX];
+    int rc = cli_check_asset_id(c, j->asset_id);
 
-    if (cli_check_asset_id(c, j->asset_id) != CLI_OK)
-        return CLI_USAGE;
     if (!j->endpoint)
-        return cli_usage(c, "--edc-endpoint is missing");
-    if (blob_base_url_check("--edc-endpoint", j->endpoint, false, err) < 0)
-        return cli_usage(c, "%s", err);
-    if (strncasecmp(j->endpoint, "https://", 8) != 0)
-        return cli_usage(c, "--edc-endpoint must be https://");
+        rc = cli_usage(c, REMOTE_ENDPOINT_MISSING);
+    else if (blob_base_url_check("--edc-endpoint", j->endpoint, false, err) < 0)
+        rc = cli_usage(c, "%s", err);
+    else if (strncasecmp(j->endpoint, "https://", 8) != 0)
+        rc = cli_usage(c, "--edc-endpoint must be https://");
     for (size_t i = 0; i < j->sets.n; i++)
         if (!strchr(j->sets.v[i], '=') || j->sets.v[i][0] == '=')
-            return cli_usage(c, "--set: must be NAME=VALUE");
-    return CLI_OK;
+            rc = cli_usage(c, "--set: must be NAME=VALUE");
+    return rc;
 }
 
 /* -- templates --------------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tbpkg publish: all steps from a model to a package, as one run that can be interrupted anywhere and
  * continued by the same command line. */
-#include "provider/publish/publish.h"
+#include "provider/publish/plan.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -40,6 +40,7 @@ static void publish_clear(struct publish *p)
     tb_freep(&p->key_dir);
     (void)cli_key_hold(NULL);
     tb_freep(&p->default_zip);
+    tb_freep(&p->found_asset_id);
 }
 
 /* -- command line ------------------------------------------------------------------------------ */
@@ -116,36 +117,24 @@ static const struct tb_option publish_options[] = {
 /* Each step's own command says what is wrong with its part, before the first one starts. */
 static int publish_check_steps(struct publish *p)
 {
+    const char *asset_id = p->asset_id, *in = p->in;
     int rc = CLI_OK;
 
+    p->asset_id = asset_id ? asset_id : "missing"; /* which was said */
+    p->in = in && *in ? in : ".";
     cli_check_only(true);
-    for (int s = 0; rc == CLI_OK && s < N_STEPS; s++) {
+    for (int s = 0; s < N_STEPS; s++) {
         _cleanup_words_ struct publish_words w = {0};
 
         if (p->skip[s] || (s == STEP_UPLOAD && publish_streams(p)))
             continue;
         publish_argv(p, s, &w);
-        rc = w.failed ? tbpkg_fail_errno("publish", -ENOMEM) : p->commands[s]->run(w.n, w.v);
+        rc = cli_worse(rc, w.failed ? tbpkg_fail_errno("publish", -ENOMEM) : p->commands[s]->run(w.n, w.v));
     }
     cli_check_only(false);
+    p->asset_id = asset_id;
+    p->in = in;
     return rc;
-}
-
-static int publish_check_files(const struct publish *p)
-{
-    const char *const files[] = {p->connection_string_file,
-                                 p->account_key_file,
-                                 p->sas_file,
-                                 p->token_file,
-                                 p->cert,
-                                 p->cert_key,
-                                 p->ca_file,
-                                 p->key_file};
-
-    for (size_t i = 0; i < ARRAY_SIZE(files); i++)
-        if (files[i] && strcmp(files[i], "-") != 0 && access(files[i], R_OK) < 0)
-            return tbpkg_fail_errno(files[i], -errno);
-    return CLI_OK;
 }
 
 static int publish_name_files(struct publish *p)
@@ -163,183 +152,71 @@ static int publish_name_files(struct publish *p)
                                                                 : tbpkg_fail_errno("publish", -ENOMEM);
 }
 
-static int publish_check_options(void *job)
+/* Of what the output directory has, when it is not given. */
+static int publish_default_asset_id(struct publish *p)
 {
-    struct publish *p = job;
+    if (!p->asset_id && *p->dir && access(p->manifest, F_OK) == 0)
+        return asset_id_default(&p->cli, p->manifest, &p->asset_id, &p->found_asset_id);
+    if (!p->asset_id && *p->dir && publish_state_asset(p->dir, &p->found_asset_id) == CLI_OK)
+        p->asset_id = p->found_asset_id;
+    return cli_check_asset_id(&p->cli, p->asset_id);
+}
+
+/* A connection string names it, and what is neither uploaded nor registered needs none. */
+static bool publish_knows_account(const struct publish *p)
+{
+    return p->connection_string_file || getenv("AZURE_STORAGE_CONNECTION_STRING") ||
+           (p->skip[STEP_UPLOAD] && p->skip[STEP_REGISTER]);
+}
+
+static int publish_check_own(struct publish *p)
+{
     const struct cli *c = &p->cli;
-
-    if (cli_check_asset_id(c, p->asset_id) != CLI_OK)
-        return CLI_USAGE;
-    if (!*p->dir)
-        return cli_usage(c, "--output: name a directory");
-    if (!p->skip[STEP_ENCRYPT] && (!p->in || !*p->in))
-        return cli_usage(c, "no input: name a file or a directory, or use --skip-encrypt");
-    if (p->in && strcmp(p->in, "-") == 0)
-        return cli_usage(c, "the input must be a file or a directory, so that the run can be continued");
-    if (p->out && (!*p->out || strcmp(p->out, "-") == 0 || p->out[strlen(p->out) - 1] == '/'))
-        return cli_usage(c, "--out: name a file");
-    if (p->key_out && strcmp(p->key_out, "-") == 0)
-        return cli_usage(c, "--key-out: name a file, a directory or a recipient");
-    if (!p->debs && (cli_given(c, "registry") || p->target) && !p->skip[STEP_BUILD])
-        return cli_usage(
-            c,
-            "--deb-dir is missing: the directory with the .debs that go into the image; or use --skip-build");
-    p->skip[STEP_BUILD] |= !p->debs;
-    if (p->skip[STEP_ENCRYPT] && !p->key_file && getenv("TBPKG_KEY_FILE"))
-        p->key_file = getenv("TBPKG_KEY_FILE");
-    if (publish_name_files(p) != CLI_OK)
-        return CLI_FAILED;
-    return publish_check_steps(p);
-}
-
-/* -- the plan ---------------------------------------------------------------------------------- */
-
-/* An input that changed makes another asset: under the same id its consumers would fail. */
-static int publish_check_same_model(struct publish *p)
-{
-    bool done;
-    const char *before = publish_state_inputs(&p->state, "encrypt", &done);
-
-    if (!before || strcmp(before, p->hash) == 0 || (!done && access(p->manifest, F_OK) < 0))
-        return CLI_OK;
-    return tbpkg_failf(
-        p->in,
-        "is not what %s was begun with (contents, chunk size or fine-tuning); use a new asset id and "
-        "another --output",
-        p->state.path);
-}
-
-static enum publish_action publish_decide(struct publish *p, enum publish_step s, int *ret_rc)
-{
-    const char *before;
-    bool done;
-
-    if (p->skip[s])
-        return ACTION_SKIP;
-    *ret_rc = publish_hash(p, s);
-    before = publish_state_inputs(&p->state, p->commands[s]->name, &done);
-    return done && before && strcmp(before, p->hash) == 0 && publish_outputs_there(p, s) ? ACTION_DONE
-                                                                                         : ACTION_RUN;
-}
-
-/* Before anything runs: the model can be read, its ciphertext fits, the package can be made. */
-/* The ciphertext, or what is kept of one that goes to the storage. */
-static int publish_check_room(const struct publish *p)
-{
-    uint64_t bytes = source_ciphertext_bytes(&p->source, p->chunk_bytes);
-    const char *path = p->out ? p->out : access(p->dir, F_OK) == 0 ? p->encrypted : p->dir;
-
-    if (publish_streams(p))
-        bytes = 2 * TBENC_MANIFEST_MAX + bytes / BLOB_BLOCK_BYTES_DEFAULT * JOURNAL_LINE_MAX;
-    return asset_check_space(path, bytes);
-}
-
-static int publish_check_ahead(struct publish *p, const enum publish_action *plan)
-{
     int rc = CLI_OK;
 
-    if (plan[STEP_ENCRYPT] == ACTION_RUN)
-        rc = publish_check_room(p);
-    if (rc == CLI_OK && plan[STEP_PACKAGE] == ACTION_RUN) {
-        _cleanup_words_ struct publish_words w = {0};
-        struct publish quiet = *p;
-
-        quiet.cli.quiet = true;
-        if (plan[STEP_BUILD] == ACTION_RUN && !p->vm_image && p->target && strcmp(p->target, "vm-azure") == 0)
-            quiet.vm_image = "what:build:makes"; /* not known yet */
-        publish_argv(&quiet, STEP_PACKAGE, &w);
-        rc = w.n + 1 < (int)ARRAY_SIZE(w.v) && (w.v[w.n] = strdup("--dry-run"))
-                 ? (w.n++, tbpkg_package.run(w.n, w.v))
-                 : tbpkg_fail_errno("publish", -ENOMEM);
-    }
+    if (!*p->dir)
+        rc = cli_usage(c, "--output: name a directory");
+    if (!p->skip[STEP_ENCRYPT] && (!p->in || !*p->in))
+        rc = cli_usage(c, "no input: name a file or a directory, or use --skip-encrypt");
+    if (p->in && strcmp(p->in, "-") == 0)
+        rc = cli_usage(c, "the input must be a file or a directory, so that the run can be continued");
+    if (p->out && (!*p->out || strcmp(p->out, "-") == 0 || p->out[strlen(p->out) - 1] == '/'))
+        rc = cli_usage(c, "--out: name a file");
+    if (p->key_out && strcmp(p->key_out, "-") == 0)
+        rc = cli_usage(c, "--key-out: name a file, a directory or a recipient");
+    if (!p->debs && (cli_given(c, "registry") || p->target) && !p->skip[STEP_BUILD])
+        rc = cli_usage(
+            c,
+            "--deb-dir is missing: the directory with the .debs that go into the image; or use --skip-build");
+    if (!p->account && !publish_knows_account(p))
+        rc = cli_usage(c, "--storage-account is missing; AZURE_STORAGE_ACCOUNT or azure.storage_account in "
+                          "tbpkg.ini may hold it");
+    if (!p->yes && !p->dry_run && !isatty(STDIN_FILENO))
+        rc = cli_usage(c, "standard input is not a terminal: use --yes to continue without a question");
     return rc;
 }
 
-/* An asset that is stored or registered is not encrypted again under a new key; and its key is there when it
- * is needed. */
-static int publish_check_key(struct publish *p, const enum publish_action *plan)
+/* What several steps miss is said once. */
+static int publish_check_options(void *job)
 {
-    bool encrypted, uploaded, registered;
-    const char *begun = publish_state_inputs(&p->state, "upload", &uploaded);
+    _cleanup_faults_ struct cli_faults all = {0};
+    struct publish *p = job;
+    int rc;
 
-    (void)publish_state_inputs(&p->state, "encrypt", &encrypted);
-    (void)publish_state_inputs(&p->state, "register", &registered);
-    if (plan[STEP_ENCRYPT] == ACTION_RUN && encrypted && (begun || registered))
-        return tbpkg_fail(access(p->manifest, F_OK) < 0 ? p->manifest : p->ciphertext,
-                          "is missing, and the asset is in use: encrypting again would make another key",
-                          "put the file back, or use a new asset id and another --output");
-    if (plan[STEP_ENCRYPT] == ACTION_RUN && p->key_file && access(p->manifest, F_OK) < 0 &&
-        !(publish_streams(p) && access(p->journal, F_OK) == 0))
-        return tbpkg_fail(p->key_file, "is not used: encrypting makes a key",
-                          "leave --key-file out, or use --skip-encrypt");
-    publish_key_find(p);
-    if ((plan[STEP_REGISTER] == ACTION_RUN || (plan[STEP_UPLOAD] == ACTION_RUN && publish_streams(p))) &&
-        plan[STEP_ENCRYPT] != ACTION_RUN && !p->key && !p->key_file)
-        return publish_key_missing(p);
-    return CLI_OK;
-}
-
-static const char *const action_texts[] = {
-    [ACTION_RUN] = "to do", [ACTION_DONE] = "done already", [ACTION_SKIP] = "skipped"};
-
-static int publish_make_plan(struct publish *p, enum publish_action plan[N_STEPS])
-{
-    int rc = CLI_OK;
-
-    for (int s = 0; rc == CLI_OK && s < N_STEPS; s++) {
-        plan[s] = publish_decide(p, s, &rc);
-        if (s == STEP_ENCRYPT && plan[s] == ACTION_RUN && rc == CLI_OK)
-            rc = publish_check_same_model(p);
-    }
-    if (rc == CLI_OK)
-        rc = publish_check_key(p, plan);
-    return rc == CLI_OK ? publish_check_ahead(p, plan) : rc;
-}
-
-/* What a step that is to be done will do, where a word tells. */
-static void publish_tell_step(const struct publish *p, enum publish_step s, char *out, size_t size)
-{
-    char bytes[32];
-
-    tb_bytes_format(p->source.bytes, bytes, sizeof(bytes));
-    out[0] = '\0';
-    if (s == STEP_ENCRYPT && publish_streams(p))
-        snprintf(out, size, ": %s, sealed on the way to %s/%s%s%s; no copy is kept here", bytes, p->container,
-                 p->asset_id, p->account ? " of " : "", p->account ? p->account : "");
-    else if (s == STEP_ENCRYPT)
-        snprintf(out, size, ": %s into %s", bytes, p->ciphertext);
-    else if (s == STEP_UPLOAD && publish_streams(p))
-        snprintf(out, size, ", with the encryption");
-    else if (s == STEP_REGISTER)
-        snprintf(out, size, " at %s", p->edc_endpoint);
-    else if (s == STEP_PACKAGE)
-        snprintf(out, size, ": %s", p->zip);
-}
-
-static void publish_show_plan(const struct publish *p, const enum publish_action *plan)
-{
-    for (int s = 0; s < N_STEPS; s++) {
-        char more[512] = "";
-
-        if (plan[s] == ACTION_RUN)
-            publish_tell_step(p, s, more, sizeof(more));
-        tbpkg_note(p->cli.quiet, "  %d. %-10s %s%s", s + 1, p->commands[s]->name, action_texts[plan[s]],
-                   more);
-    }
-}
-
-static int publish_print_plan_json(const struct publish *p, const enum publish_action *plan)
-{
-    _cleanup_json_ cJSON *d = cJSON_CreateObject();
-    cJSON *steps;
-
-    cJSON_AddStringToObject(d, "asset_id", p->asset_id);
-    cJSON_AddStringToObject(d, "output", p->dir);
-    cJSON_AddBoolToObject(d, "dry_run", true);
-    steps = cJSON_AddObjectToObject(d, "steps");
-    for (int s = 0; s < N_STEPS; s++)
-        cJSON_AddStringToObject(steps, p->commands[s]->name, action_texts[plan[s]]);
-    return cli_print_json(d);
+    cli_capture_faults(&all);
+    rc = publish_check_own(p);
+    p->skip[STEP_BUILD] |= !p->debs;
+    if (p->skip[STEP_ENCRYPT] && !p->key_file && getenv("TBPKG_KEY_FILE"))
+        p->key_file = getenv("TBPKG_KEY_FILE");
+    if (publish_name_files(p) == CLI_OK)
+        rc = cli_worse(cli_worse(rc, publish_default_asset_id(p)), publish_check_steps(p));
+    cli_capture_faults(NULL);
+    for (size_t i = 0; i < all.n; i++)
+        if (all.v[i].rc == CLI_USAGE)
+            (void)cli_usage(&p->cli, "%s", all.v[i].reason);
+        else
+            tbpkg_fail_as(all.v[i].rc, all.v[i].object, all.v[i].reason, all.v[i].remedy);
+    return all.n > 0 && rc == CLI_OK ? CLI_FAILED : rc;
 }
 
 /* CLI_OK to go on. */
@@ -349,9 +226,6 @@ static int publish_confirm(const struct publish *p)
 
     if (p->yes)
         return CLI_OK;
-    if (!isatty(STDIN_FILENO))
-        return cli_usage(&p->cli,
-                         "standard input is not a terminal: use --yes to continue without a question");
     fprintf(stderr, "Go on? [Y/n] ");
     if (!fgets(answer, sizeof(answer), stdin) || (answer[0] != '\n' && answer[0] != 'y' && answer[0] != 'Y'))
         return tbpkg_fail("publish", "cancelled; nothing was done", NULL);
@@ -464,61 +338,16 @@ static int publish_run_steps(struct publish *p)
     return CLI_OK;
 }
 
-static int publish_make_dirs(const struct publish *p)
-{
-    int r = tb_mkdir_p(p->encrypted, 0777), rc = CLI_OK;
-
-    if (r < 0)
-        return tbpkg_fail_errno(p->encrypted, r);
-    if (!p->skip[STEP_ENCRYPT])
-        rc = source_check_output(&p->source, "--output", p->encrypted);
-    if (rc != CLI_OK && rmdir(p->encrypted) == 0)
-        (void)rmdir(p->dir);
-    return rc;
-}
-
-/* What a killed run left half written; it may be as large as the model. */
-static void publish_sweep(const struct publish *p)
-{
-    const char *const made[] = {p->ciphertext, p->manifest, p->journal, p->zip};
-
-    for (size_t i = 0; i < ARRAY_SIZE(made); i++)
-        tb_newfile_sweep(made[i]);
-    publish_key_sweep(p);
-}
-
-static int publish_open_all(struct publish *p)
-{
-    int rc = CLI_OK;
-
-    p->how.quiet = p->cli.quiet || !p->dry_run; /* the step of encryption says it, too */
-    if (!p->skip[STEP_ENCRYPT])
-        rc = source_open(p->in, &p->how, &p->source);
-    if (rc == CLI_OK && p->dry_run && access(p->dir, F_OK) < 0)
-        return publish_state_none(p->dir, p->asset_id, &p->state);
-    if (rc == CLI_OK)
-        rc = publish_make_dirs(p);
-    if (rc == CLI_OK)
-        rc = publish_state_open(p->dir, p->asset_id, &p->state);
-    if (rc == CLI_OK && !p->dry_run)
-        publish_sweep(p);
-    return rc;
-}
-
 static int publish_all(struct publish *p)
 {
-    enum publish_action plan[N_STEPS] = {0};
-    int rc = publish_check_files(p);
+    _cleanup_plan_ struct publish_plan plan = PUBLISH_PLAN_INIT;
+    int rc = publish_plan_make(p, &plan);
 
-    if (rc == CLI_OK)
-        rc = publish_open_all(p);
-    if (rc == CLI_OK)
-        rc = publish_make_plan(p, plan);
-    if (rc != CLI_OK)
-        return rc;
     if (p->dry_run && p->cli.json)
-        return publish_print_plan_json(p, plan);
-    publish_show_plan(p, plan);
+        return publish_plan_print_json(p, &plan) == CLI_OK ? rc : CLI_FAILED;
+    if (rc != CLI_OK)
+        return publish_plan_fail(p, &plan);
+    publish_plan_show(p, &plan);
     if (p->dry_run)
         return CLI_OK;
     rc = publish_confirm(p);

@@ -5,6 +5,7 @@
 
 #include "common/io.h"
 #include "provider/azure/blob.h"
+#include "provider/asset/asset.h"
 #include "provider/cmd/rows.h"
 #include "provider/publish/registration.h"
 #include "provider/tbpkg.h"
@@ -16,6 +17,7 @@ struct register_job {
     struct cli_key_arg key_arg;
     struct registration work;
     char *bases[REGISTRATION_BASES_MAX]; /* what work has of it */
+    char *asset_id;                      /* of the manifest */
 };
 
 static void register_job_clear(struct register_job *j)
@@ -25,13 +27,14 @@ static void register_job_clear(struct register_job *j)
     tb_option_list_clear(&j->blob_urls);
     for (size_t i = 0; i < j->work.n_bases; i++)
         tb_freep(&j->bases[i]);
+    tb_freep(&j->asset_id);
 }
 
 #define TB_OPTION_TARGET struct register_job
 static const struct tb_option register_options[] = {
     ROW_EDC_ENDPOINT(work.remote.endpoint),
     TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, work.asset_id,
-              "name of the asset, as in the manifest"),
+              "name of the asset [that of the manifest]"),
     TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.manifest_path, "the asset's manifest"),
     CLI_KEY_ROWS(key_arg),
     TB_OPTION(0, "blob-url", "URL", TB_OPTION_LIST, blob_urls,
@@ -79,17 +82,14 @@ static int register_check_place(struct register_job *j)
         if (j->account && cli_given(c, "storage-account"))
             return cli_usage(c, "--blob-url and --storage-account exclude each other");
         return register_check_urls(j);
-    } else {
-        if (!j->account)
-            return cli_usage(c, "--blob-url or --storage-account (or AZURE_STORAGE_ACCOUNT) is missing");
-        if (!blob_account_valid(j->account))
-            return cli_usage(c, "--storage-account: 3 to 24 of a-z and 0-9, not '%s'", j->account);
-        if (!blob_container_valid(j->container))
-            return cli_usage(c, "--container: 3 to 63 of a-z, 0-9 and single '-' inside, not '%s'",
-                             j->container);
-        j->bases[j->work.n_bases++] =
-            tb_strf("https://%s.blob.core.windows.net/%s", j->account, j->container);
     }
+    if (!j->account)
+        return cli_usage(c, "--blob-url or --storage-account (or AZURE_STORAGE_ACCOUNT) is missing");
+    if (!blob_account_valid(j->account))
+        return cli_usage(c, "--storage-account: 3 to 24 of a-z and 0-9, not '%s'", j->account);
+    if (!blob_container_valid(j->container))
+        return cli_usage(c, "--container: 3 to 63 of a-z, 0-9 and single '-' inside, not '%s'", j->container);
+    j->bases[j->work.n_bases++] = tb_strf("https://%s.blob.core.windows.net/%s", j->account, j->container);
     return j->bases[0] ? CLI_OK : tbpkg_fail_errno("tbpkg register", -ENOMEM);
 }
 
@@ -98,15 +98,13 @@ static int register_check_options(void *job)
     struct register_job *j = job;
     const struct cli *c = &j->cli;
 
-    if (remote_check(&j->work.remote) != CLI_OK)
-        return CLI_USAGE;
-    if (cli_check_asset_id(c, j->work.asset_id) != CLI_OK)
-        return CLI_USAGE;
-    if (!j->work.manifest_path)
-        return cli_usage(c, "--manifest is missing");
+    int rc = remote_check(&j->work.remote);
+
+    rc = cli_worse(rc, cli_need(c, j->work.manifest_path, "--manifest"));
+    rc = cli_worse(rc, asset_id_default(c, j->work.manifest_path, &j->work.asset_id, &j->asset_id));
     if (!cli_key_arg_given(&j->key_arg))
-        return cli_usage(c, "no key: give --key-file or set TBPKG_KEY_FILE");
-    return register_check_place(j);
+        rc = cli_usage(c, "no key: give --key-file or set TBPKG_KEY_FILE");
+    return cli_worse(rc, register_check_place(j));
 }
 
 static int register_main(int argc, char **argv)

@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "common/secret.h"
 #include "provider/cli/interrupt.h"
+#include "provider/asset/asset.h"
 #include "provider/cmd/rows.h"
 #include "provider/publish/upload.h"
 #include "provider/tbpkg.h"
@@ -12,11 +13,13 @@
 struct upload_job {
     struct cli cli;
     struct asset_upload work;
+    char *asset_id; /* of the manifest */
 };
 
 static void upload_job_clear(struct upload_job *j)
 {
     asset_upload_clear(&j->work);
+    tb_freep(&j->asset_id);
 }
 
 #define TB_OPTION_TARGET struct upload_job
@@ -24,7 +27,7 @@ static const struct tb_option upload_options[] = {
     ROW_STORAGE_ACCOUNT(work.store.account),
     ROW_CONTAINER(work.store.container),
     TB_OPTION('a', "asset-id", "ID", TB_OPTION_STRING, work.store.asset_id,
-              "name of the asset, as in the manifest"),
+              "name of the asset [that of the manifest]"),
     TB_OPTION('e', "encrypted-file", "FILE", TB_OPTION_STRING, work.file, "the ciphertext"),
     TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.manifest_path, "its manifest"),
     TB_OPTION('f', "force", NULL, TB_OPTION_FLAG, work.store.overwrite,
@@ -45,15 +48,14 @@ static const struct tb_option upload_options[] = {
 
 static int upload_check_options(void *job)
 {
-    const struct upload_job *j = job;
-    const struct asset_upload *w = &j->work;
+    struct upload_job *j = job;
+    struct asset_upload *w = &j->work;
     const struct cli *c = &j->cli;
+    int rc = store_check_options(c, &w->store);
 
-    if (store_check_options(c, &w->store) != CLI_OK || cli_check_asset_id(c, w->store.asset_id) != CLI_OK)
-        return CLI_USAGE;
-    if (!w->file || !w->manifest_path)
-        return cli_usage(c, "%s is missing", w->file ? "--manifest" : "--encrypted-file");
-    return CLI_OK;
+    rc = cli_worse(rc, cli_need(c, w->file, "--encrypted-file"));
+    rc = cli_worse(rc, cli_need(c, w->manifest_path, "--manifest"));
+    return cli_worse(rc, asset_id_default(c, w->manifest_path, &w->store.asset_id, &j->asset_id));
 }
 
 static int upload_print_summary(const struct upload_job *j)

@@ -31,8 +31,9 @@ struct publish {
     bool insecure, replace, skip[N_STEPS], yes, dry_run, forget_key;
     /* what they stand for */
     char *encrypted, *ciphertext, *manifest, *journal, *default_zip;
-    char *key_dir; /* DIR/, as --key-out takes it */
-    char *key;     /* the file of the clear key, where publish_key_find() found it; or NULL */
+    char *key_dir;        /* DIR/, as --key-out takes it */
+    char *found_asset_id; /* what --asset-id would have said */
+    char *key;            /* the file of the clear key, where publish_key_find() found it; or NULL */
     struct publish_state state;
     struct model_source source;
     struct source_options how; /* the model is read */
@@ -66,10 +67,14 @@ int publish_key_forget(struct publish *p);
 /* Temporary files of keys that a killed run left. */
 void publish_key_sweep(const struct publish *p);
 
+/* What becomes of a step. *ret_rc: CLI_FAILED when that cannot be told. */
+enum publish_action publish_decide(struct publish *p, enum publish_step s, int *ret_rc);
 /* Hash of the step's inputs into p->hash. CLI_OK or CLI_FAILED. */
 int publish_hash(struct publish *p, enum publish_step s);
 /* Is what the step made still there? */
 bool publish_outputs_there(const struct publish *p, enum publish_step s);
+/* Ciphertext or manifest are there, of an encryption that was not begun: says so. CLI_OK or CLI_FAILED. */
+int publish_check_recorded(const struct publish *p);
 /* Runs a step and records it. */
 int publish_run_step(struct publish *p, enum publish_step s);
 

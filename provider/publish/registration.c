@@ -142,11 +142,22 @@ static void registration_mask_key(const struct registration *g, char *text)
         memset(p, '*', TB_KEY_HEX_CHARS);
 }
 
-static int registration_fail(const struct registration *g, const char *reason, const char *remedy)
+static int registration_fail(const struct registration *g, int rc, const char *reason, const char *remedy)
 {
     _cleanup_free_ char *url = tb_strf("%s" REGISTRATION_API_PATH, g->remote.base);
 
-    return tbpkg_fail(url ? url : "control plane", reason, remedy);
+    return tbpkg_fail_as(rc, url ? url : "control plane", reason, remedy);
+}
+
+static int registration_exit_code(long status)
+{
+    if (status == 401 || status == 403)
+        return CLI_DENIED;
+    if (status == 404)
+        return CLI_NOT_FOUND;
+    if (status == 409 || status == 412 || status == 422)
+        return CLI_REFUSED;
+    return tb_http_status_retryable(status) ? CLI_UNAVAILABLE : CLI_FAILED;
 }
 
 static int registration_refused(struct registration *g, const struct tb_http_response *rs)
@@ -173,7 +184,7 @@ static int registration_refused(struct registration *g, const struct tb_http_res
                  "asset id";
     else if (rs->status == 429 || rs->status >= 500)
         remedy = "run the command again later";
-    return registration_fail(g, reason, remedy);
+    return registration_fail(g, registration_exit_code(rs->status), reason, remedy);
 }
 
 static int registration_print_answer(struct registration *g, const struct tb_http_response *rs)
@@ -184,7 +195,7 @@ static int registration_print_answer(struct registration *g, const struct tb_htt
     if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &d, why) == 0)
         return cli_print_json(d);
     snprintf(reason, sizeof(reason), "answered %ld, but not with JSON (%s)", rs->status, why);
-    return registration_fail(g, reason, "is --edc-endpoint a control plane?");
+    return registration_fail(g, CLI_FAILED, reason, "is --edc-endpoint a control plane?");
 }
 
 static int registration_exchange(struct registration *g)
@@ -195,7 +206,7 @@ static int registration_exchange(struct registration *g)
     int rc = remote_exchange(&g->remote, &call, &rs);
 
     if (rc != CLI_OK)
-        return rc == CLI_UNAVAILABLE ? CLI_FAILED : rc;
+        return rc;
     registration_mask_key(g, rs.body);
     return rs.status == 200 || rs.status == 201 ? registration_print_answer(g, &rs)
                                                 : registration_refused(g, &rs);

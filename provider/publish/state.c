@@ -150,6 +150,22 @@ int publish_state_none(const char *dir, const char *asset_id, struct publish_sta
     return ret->path ? state_begin_new(ret, asset_id) : tbpkg_fail_errno(dir, -ENOMEM);
 }
 
+int publish_state_asset(const char *dir, char **ret)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, PUBLISH_STATE_NAME), *text = NULL;
+    _cleanup_json_ cJSON *doc = NULL;
+    char err[TB_JSON_ERR_MAX];
+    const char *id = NULL;
+    size_t len;
+
+    if (!path || tb_read_file(path, STATE_MAX, &text, &len) < 0 ||
+        tb_json_parse(text, len, STATE_MAX, &doc, err) < 0 ||
+        tb_json_get_string(doc, "asset_id", &id, err) < 0)
+        return CLI_FAILED;
+    *ret = strdup(id);
+    return *ret ? CLI_OK : CLI_FAILED;
+}
+
 void publish_state_close(struct publish_state *s)
 {
     tb_freep(&s->path);

@@ -45,6 +45,8 @@ struct publish_state {
 int publish_state_open(const char *dir, const char *asset_id, struct publish_state *ret);
 /* An empty one, for looking only. */
 int publish_state_none(const char *dir, const char *asset_id, struct publish_state *ret);
+/* Of which asset a run in dir was; heap. CLI_OK, or CLI_FAILED without a word: there was none. */
+int publish_state_asset(const char *dir, char **ret);
 void publish_state_close(struct publish_state *s);
 #define _cleanup_publish_state_ _cleanup_(publish_state_close)
 

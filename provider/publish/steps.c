@@ -141,8 +141,8 @@ static void step_register_argv(const struct publish *p, struct publish_words *w)
     else if (!cli_key_is_held())
         step_add_option(w, "key-file", p->key_dir); /* only to be checked */
     step_add_option(w, "edc-endpoint", p->edc_endpoint);
-    if (url || (p->blob_endpoint && !p->skip[STEP_UPLOAD])) {
-        step_add_option(w, "blob-url", url ? url : p->blob_endpoint); /* the latter only to be checked */
+    if (url || !p->account || (!p->skip[STEP_UPLOAD] && p->blob_endpoint)) {
+        step_add_option(w, "blob-url", url ? url : "https://what.upload.finds"); /* only to be checked */
     } else {
         step_add_option(w, "storage-account", p->account);
         step_add_option(w, "container", p->container);
@@ -446,13 +446,20 @@ static int step_adopt(struct publish *p, cJSON **ret)
     return CLI_OK;
 }
 
+int publish_check_recorded(const struct publish *p)
+{
+    if (!step_is_file(p->ciphertext, 0) && !step_is_file(p->manifest, 0))
+        return CLI_OK;
+    return tbpkg_fail(p->encrypted, "holds an asset that no run of publish recorded",
+                      "publish it with --skip-encrypt and --key-file, or choose another --output");
+}
+
 static int step_run_encrypt(struct publish *p, struct publish_words *w, bool begun, cJSON **ret)
 {
     if (begun && !publish_streams(p) && step_is_complete(p))
         return step_adopt(p, ret);
-    if (!begun && (step_is_file(p->ciphertext, 0) || step_is_file(p->manifest, 0)))
-        return tbpkg_fail(p->encrypted, "holds an asset that no run of publish recorded",
-                          "publish it with --skip-encrypt and --key-file, or choose another --output");
+    if (!begun && publish_check_recorded(p) != CLI_OK)
+        return CLI_FAILED;
     if (p->key_file && !(publish_streams(p) && step_is_file(p->journal, 0)))
         return tbpkg_fail(p->key_file, "is not used: encrypting makes a key",
                           "leave --key-file out, or use --skip-encrypt");

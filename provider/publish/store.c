@@ -10,6 +10,7 @@
 #include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
+#include "common/units.h"
 
 #define CIPHERTEXT_NAME "model.tbenc"
 #define MANIFEST_NAME "model.manifest.json"
@@ -44,11 +45,20 @@ int store_sha256(const void *buf, size_t len, char out[static BLOB_SHA256_HEX + 
 int store_connect(struct asset_store *s)
 {
     char err[MAX(TB_AZURE_ERR_MAX, BLOB_ERR_MAX)];
+    int r;
 
     s->tls = (struct tb_http_tls){.ca_file = s->ca_file};
     s->credentials.tls = &s->tls;
-    if (azure_auth_find(&s->credentials, &s->auth, err) < 0)
-        return tbpkg_fail("Azure credentials", err, NULL);
+    r = azure_auth_find(&s->credentials, &s->auth, err);
+    if (r < 0)
+        return tbpkg_fail_as(r == -ENOENT || r == -EACCES ? CLI_DENIED
+                             : blob_retryable(r, NULL)    ? CLI_UNAVAILABLE
+                                                          : CLI_FAILED,
+                             "Azure credentials", err, NULL);
+    if (s->auth.kind == AZURE_AUTH_SAS && azure_sas_judge(s->auth.sas, tb_now_realtime_us(), err) < 0)
+        return tbpkg_fail_as(
+            CLI_DENIED, s->auth.source, err,
+            "make another for the container, with sp=rcw: az storage container generate-sas");
     if (s->verbose)
         tbpkg_note(s->cli->quiet, "Using the credential of %s.", s->auth.source);
     if (!s->account)
@@ -73,15 +83,20 @@ int store_connect(struct asset_store *s)
     return s->ct.path && s->mf.path ? CLI_OK : tbpkg_fail_errno("Blob storage", -ENOMEM);
 }
 
-static int store_refuse_other(const struct asset_store *s, const struct blob_object *o)
+#define STORE_OTHER_PLACE                                                                                    \
+    "a new version of the asset goes into another --container, another model takes a new asset id"
+
+int store_refuse_other(const struct asset_store *s, const struct blob_object *o)
 {
+    const char *name;
+
     if (o->there != BLOB_OTHER || s->overwrite)
         return CLI_OK;
-    return tbpkg_failf(
-        o->path,
-        "another file is stored there, and its consumers would fail; upload a new version of the asset "
-        "into another --container, another model under a new asset id, or replace the file with --%s",
-        strcmp(s->cli->command->name, "upload") == 0 ? "force" : "overwrite");
+    name = cli_json_is_captured() ? "publish" : s->cli->command->name; /* publish has no such option */
+    return tbpkg_fail_as(CLI_REFUSED, o->path, "another file is stored there, and its consumers would fail",
+                         strcmp(name, "upload") == 0    ? STORE_OTHER_PLACE ", or replace it with --force"
+                         : strcmp(name, "encrypt") == 0 ? STORE_OTHER_PLACE ", or replace it with --overwrite"
+                                                        : STORE_OTHER_PLACE);
 }
 
 int store_look(struct asset_store *s, int fd)

@@ -40,6 +40,8 @@ int store_connect(struct asset_store *s);
 /* What is there under both names? Another ciphertext or manifest is refused, unless overwrite says
  * otherwise. fd: of the ciphertext, or -1. */
 int store_look(struct asset_store *s, int fd);
+/* Says that another file is there, unless there is none, or it may be replaced. */
+int store_refuse_other(const struct asset_store *s, const struct blob_object *o);
 /* Sends what u->feed produces as uncommitted blocks of the ciphertext; the rest of *u is filled here.
  * Returns what blob_upload_blocks() does, not reported. */
 int store_send_blocks(struct asset_store *s, struct blob_upload *u, struct blob_upload_result *ret,

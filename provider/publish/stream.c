@@ -13,7 +13,7 @@
 #include "provider/cli/key_arg.h"
 #include "provider/publish/state.h"
 
-#define STREAM_ANEW 3 /* beside CLI_OK and CLI_FAILED: what the journal says cannot be used */
+#define STREAM_ANEW (-1) /* beside exit codes: what the journal says cannot be used */
 
 void asset_stream_clear(struct asset_stream *s)
 {
@@ -280,7 +280,7 @@ static int stream_fail_sending(const struct asset_stream *s, const struct stream
         return tbpkg_fail(s->seal.in, run->error.message, "publish a copy that nothing writes to");
     if (run->seal_rc < 0 && run->seal_rc != -ECANCELED)
         return asset_fail(s->seal.in, run->seal_rc, &run->error);
-    return tbpkg_fail(s->store.ct.path, fault->reason, fault->remedy[0] ? fault->remedy : NULL);
+    return tbpkg_fail_as(fault->rc, s->store.ct.path, fault->reason, fault->remedy[0] ? fault->remedy : NULL);
 }
 
 /* All is sealed: what the manifest says, into journal and store. */

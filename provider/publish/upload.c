@@ -146,8 +146,8 @@ static int upload_send_ciphertext(struct asset_upload *a)
         return rc;
     r = store_send_blocks(&a->store, &u, &up, &fault);
     if (r < 0)
-        return tbpkg_fail(r == -EBADMSG ? a->file : a->store.ct.path, fault.reason,
-                          fault.remedy[0] ? fault.remedy : NULL);
+        return tbpkg_fail_as(fault.rc, r == -EBADMSG ? a->file : a->store.ct.path, fault.reason,
+                             fault.remedy[0] ? fault.remedy : NULL);
     if (memcmp(f.sha256, a->manifest->sha256_ciphertext, sizeof(f.sha256)) != 0)
         return tbpkg_fail(a->file, "its SHA-256 is not the one of its manifest; nothing was committed",
                           "encrypt again, or name the manifest that belongs to it");

@@ -61,11 +61,10 @@ char *remote_query(char *path, const char *name, const char *value)
 
 /* -- calls ------------------------------------------------------------------------------------- */
 
-static int admin_no_token(const struct remote *r)
+int remote_no_token(const struct remote *r)
 {
-    tbpkg_fail(r->base, "there is no token for it",
-               "run tbpkg login, or give --token-file; an owner makes tokens by tbpkg token add");
-    return CLI_DENIED;
+    return tbpkg_fail_as(CLI_DENIED, r->base, "there is no token for it",
+                         "run tbpkg login, or give --token-file; an owner makes tokens by tbpkg token add");
 }
 
 static int admin_exchange(const struct remote *r, const char *method, const char *path, const char *body,
@@ -82,7 +81,7 @@ static int admin_exchange(const struct remote *r, const char *method, const char
     if (!full)
         return tbpkg_fail_errno(r->base, -ENOMEM);
     if (!r->authorization && !r->cert)
-        return admin_no_token(r);
+        return remote_no_token(r);
     return remote_exchange(r, &call, ret);
 }
 

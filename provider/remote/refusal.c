@@ -64,11 +64,10 @@ static int refusal_unauthorized(const struct remote *r, const struct refusal *f)
     snprintf(reason, sizeof(reason), "does not take the token in %s%s%s%s%s",
              r->token_from ? r->token_from : "(none)", *why ? ": " : "", why, *f->details ? ": " : "",
              f->details);
-    tbpkg_fail(
-        r->base, reason,
+    return tbpkg_fail_as(
+        CLI_DENIED, r->base, reason,
         "if it has ended or was revoked, an owner makes another by tbpkg token add, and tbpkg login keeps "
         "it");
-    return CLI_DENIED;
 }
 
 /* details: the scopes that would do; the narrowest is what to ask for. */
@@ -77,17 +76,15 @@ static int refusal_scope(const struct remote *r, const char *object, const struc
     const char *scope = strncmp(f->details, "owner ", 6) == 0 ? f->details + 6 : f->details;
     char reason[REFUSAL_MAX], remedy[REFUSAL_MAX];
 
-    if (strcmp(f->code, "scope_missing") != 0) {
-        tbpkg_fail(object, *f->message ? f->message : "the control plane refuses it (403)", NULL);
-        return CLI_DENIED;
-    }
+    if (strcmp(f->code, "scope_missing") != 0)
+        return tbpkg_fail_as(CLI_DENIED, object,
+                             *f->message ? f->message : "the control plane refuses it (403)", NULL);
     snprintf(reason, sizeof(reason), "the token in %s may not do this: it needs one of the scopes %s",
              r->token_from ? r->token_from : "(none)", f->details);
     snprintf(remedy, sizeof(remedy),
              "an owner makes a token with it: tbpkg token add NAME --scope %.*s; tbpkg whoami shows yours",
              (int)strcspn(scope, " "), scope);
-    tbpkg_fail(object, reason, remedy);
-    return CLI_DENIED;
+    return tbpkg_fail_as(CLI_DENIED, object, reason, remedy);
 }
 
 static int refusal_not_found(const struct remote *r, const struct remote_object *o, const char *object,
@@ -96,11 +93,10 @@ static int refusal_not_found(const struct remote *r, const struct remote_object 
     _cleanup_free_ char *near = NULL, *remedy = NULL;
     char why[sizeof(f->message)];
 
-    if (strcmp(f->code, "not_found") == 0 || !*f->code) {
-        tbpkg_fail(r->base, "has no such call: it is no control plane, or an older one",
-                   "check --edc-endpoint: it is the base URL, without /api/v1");
-        return CLI_NOT_FOUND;
-    }
+    if (strcmp(f->code, "not_found") == 0 || !*f->code)
+        return tbpkg_fail_as(CLI_NOT_FOUND, r->base,
+                             "has no such call: it is no control plane, or an older one",
+                             "check --edc-endpoint: it is the base URL, without /api/v1");
     refusal_cut(f, why, sizeof(why));
     near = remote_near(r, o);
     if (near && strcmp(near, o->name) != 0)
@@ -110,8 +106,7 @@ static int refusal_not_found(const struct remote *r, const struct remote_object 
     else if (o->kind)
         remedy =
             tb_strf("tbpkg %s list names what there is", strcmp(o->kind, "code") == 0 ? "enrol" : o->kind);
-    tbpkg_fail(object, *why ? why : "is not there", remedy);
-    return CLI_NOT_FOUND;
+    return tbpkg_fail_as(CLI_NOT_FOUND, object, *why ? why : "is not there", remedy);
 }
 
 static const struct {
@@ -151,16 +146,15 @@ int remote_refused(const struct remote *r, const struct remote_object *o, const 
         snprintf(reason, sizeof(reason), "%s%s%s", f.message, *f.details ? ": " : "", f.details);
     else
         snprintf(reason, sizeof(reason), "the control plane answered %ld", rs->status);
-    if (tb_http_status_retryable(rs->status)) {
-        tbpkg_fail(object ? object : r->base, reason, "run the command again later");
-        return CLI_UNAVAILABLE;
-    }
-    if (rs->status >= 300 && rs->status < 400) {
-        tbpkg_fail(r->base, reason, "check --edc-endpoint: it is the base URL, without /api/v1");
-        return CLI_FAILED;
-    }
+    if (tb_http_status_retryable(rs->status))
+        return tbpkg_fail_as(CLI_UNAVAILABLE, object ? object : r->base, reason,
+                             "run the command again later");
+    if (rs->status >= 300 && rs->status < 400)
+        return tbpkg_fail_as(CLI_FAILED, r->base, reason,
+                             "check --edc-endpoint: it is the base URL, without /api/v1");
     if (*f.message && refusal_remedy(f.code))
         refusal_cut(&f, reason, sizeof(reason));
-    tbpkg_fail(object ? object : r->base, reason, refusal_remedy(f.code));
-    return rs->status == 409 || rs->status == 412 || rs->status == 422 ? CLI_REFUSED : CLI_FAILED;
+    return tbpkg_fail_as(rs->status == 409 || rs->status == 412 || rs->status == 422 ? CLI_REFUSED
+                                                                                     : CLI_FAILED,
+                         object ? object : r->base, reason, refusal_remedy(f.code));
 }

@@ -52,18 +52,18 @@ static bool remote_key_valid(const char *s)
 
 int remote_check(struct remote *r)
 {
+    int rc = CLI_OK;
+
     if (!r->endpoint)
-        return cli_usage(r->cli,
-                         "--edc-endpoint is missing: the URL of the control plane; TB_EDC_ENDPOINT or "
-                         "controlplane.endpoint in tbpkg.ini may hold it");
-    if (remote_check_url(r->cli, r->insecure, "--edc-endpoint", r->endpoint) != CLI_OK)
-        return CLI_USAGE;
+        rc = cli_usage(r->cli, REMOTE_ENDPOINT_MISSING);
+    else
+        rc = remote_check_url(r->cli, r->insecure, "--edc-endpoint", r->endpoint);
     if (!r->cert != !r->cert_key)
-        return cli_usage(r->cli, "--client-cert and --client-key belong together");
+        rc = cli_usage(r->cli, "--client-cert and --client-key belong together");
     if (r->idempotency_key && !remote_key_valid(r->idempotency_key))
-        return cli_usage(r->cli, "--idempotency-key: 16 to 100 characters without white space, which nobody "
-                                 "can guess");
-    return CLI_OK;
+        rc = cli_usage(r->cli, "--idempotency-key: 16 to 100 characters without white space, which nobody "
+                               "can guess");
+    return rc;
 }
 
 int remote_use_token(struct remote *r, const char *token, const char *from)
@@ -82,7 +82,7 @@ int remote_use_token(struct remote *r, const char *token, const char *from)
     return CLI_OK;
 }
 
-static int remote_find_token(struct remote *r)
+int remote_find_token(struct remote *r)
 {
     _cleanup_free_ char *kept = NULL;
     _cleanup_secret_ char *token = NULL;
@@ -155,17 +155,16 @@ static int remote_no_answer(const struct remote *r, int e, const char *err, cons
     _cleanup_free_ char *remedy = NULL;
 
     if (e == -EKEYREJECTED)
-        return tbpkg_fail("control plane", err,
-                          "name a private certificate authority with --ca-file or TB_CA_FILE; a client "
-                          "certificate with --client-cert"),
-               CLI_UNAVAILABLE;
+        return tbpkg_fail_as(CLI_UNAVAILABLE, "control plane", err,
+                             "name a private certificate authority with --ca-file or TB_CA_FILE; a client "
+                             "certificate with --client-cert");
     if (key && (e == -ETIMEDOUT || e == -EPROTO || e == -ECONNREFUSED))
         remedy =
             tb_strf("check --edc-endpoint and the network; it may be done all the same: the same command "
                     "with --idempotency-key=%s does it once at most",
                     key);
-    tbpkg_fail("control plane", err, remedy ? remedy : "check --edc-endpoint and the network");
-    return e == -EINVAL ? CLI_FAILED : CLI_UNAVAILABLE;
+    return tbpkg_fail_as(e == -EINVAL || e == -EFBIG ? CLI_FAILED : CLI_UNAVAILABLE, "control plane", err,
+                         remedy ? remedy : "check --edc-endpoint and the network");
 }
 
 int remote_exchange(const struct remote *r, const struct remote_call *call, struct tb_http_response *ret)

@@ -18,6 +18,10 @@
 #define REMOTE_ANSWER_MAX (16U << 20) /* of the admin API */
 #define REMOTE_ADMIN "/api/v1/admin/"
 
+#define REMOTE_ENDPOINT_MISSING                                                                              \
+    "--edc-endpoint is missing: the URL of the control plane; TB_EDC_ENDPOINT or controlplane.endpoint in "  \
+    "tbpkg.ini may hold it"
+
 struct remote {
     const struct cli *cli; /* for messages */
     const char *endpoint, *token_file, *cert, *cert_key, *ca_file;
@@ -37,8 +41,13 @@ int remote_check_url(const struct cli *c, bool insecure, const char *what, const
 /* Before any call. token: reads it: --token-file and its settings, else what tbpkg login kept for this
  * control plane, else none. CLI_OK, CLI_FAILED or CLI_INTERRUPTED. */
 int remote_open(struct remote *r, bool token);
+/* The second half of remote_open(). */
+int remote_find_token(struct remote *r);
 /* Takes this one instead of another. from: where it comes from, for messages. CLI_OK or CLI_FAILED. */
 int remote_use_token(struct remote *r, const char *token, const char *from);
+
+/* Says that there is no token. CLI_DENIED. */
+int remote_no_token(const struct remote *r);
 
 /* -- the exchange ------------------------------------------------------------------------------ */
 

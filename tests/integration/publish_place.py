@@ -106,6 +106,11 @@ class Place:
     def puts(self):
         return self.blob.count(method="PUT")
 
+    def looked_only(self):
+        """Nothing was stored or changed: of all requests only one could have, and its condition cannot be met."""
+        return all(r.method in ("HEAD", "GET") or (r.method == "PUT" and r.path.endswith("/tbpkg-write-check") and r.status == 412)
+                   for r in (*self.blob.requests, *self.plane.requests))
+
     def check_published(self):
         """What the run promises, however often it was interrupted."""
         assert all(self.done(s) for s in STEPS)

@@ -136,6 +136,7 @@ def test_the_first_trustbridge_s_command_lines_are_understood(tmp_path):
                                     f"[docker]\nregistry = r.example\n[build]\ndeb_dir = {tmp_path}/nonexistent-debs\n[package]\ntemplate_dir = {tmp_path}/nonexistent-t\n")
     for line in FIRST_LINES.strip().splitlines():
         words = shlex.split(line.replace("KEY", "0f" * 32))
+        words += ["--yes"] if words[0] == "publish" else []  # nobody is there to be asked
         r = subprocess.run([program("tbpkg"), *words, "--config", tmp_path / "t.ini"], capture_output=True, text=True, cwd=tmp_path,
                            env={"PATH": "/usr/bin:/bin"}, stdin=subprocess.DEVNULL)
         assert r.returncode == 1, (line, r.returncode, r.stderr)

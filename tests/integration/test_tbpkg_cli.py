@@ -10,7 +10,7 @@ import pytest
 from tbpkg_local import REPO, TBPKG, Asset, ok, refused, tbpkg
 
 COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "build", "package", "publish", "key", "config", "login", "logout",
-            "whoami", "usage", "log", "changes"]
+            "whoami", "usage", "log", "changes", "doctor"]
 GROUPS = {"contract": ["add", "list", "show", "edit", "revoke", "allow", "bill", "await"], "enrol": ["code", "list", "revoke"],
           "machine": ["list", "remove", "expel"], "asset": ["list", "show", "promote", "delete"], "token": ["add", "list", "revoke"],
           "offer": ["add", "list", "show", "remove"], "purchase": ["list", "show"], "submitter": ["status", "events", "resolve"]}

@@ -25,12 +25,12 @@ def small_disk(tmp_path):
 def test_disk_full(tmp_path, small_disk):
     plain = os.urandom(4 << 20)
     (tmp_path / "m").write_bytes(plain)
-    refused("encrypt", "-a", "a", "m", "-o", small_disk / "x.tbenc", cwd=tmp_path, match="4.0 MiB are needed and 2.0 MiB are free")
+    refused("encrypt", "-a", "a", "m", "-o", small_disk / "x.tbenc", cwd=tmp_path, match="4.0 MiB are needed and 2.0 MiB are free", rc=7)
     refused("encrypt", "-a", "a", "-", "-o", small_disk / "x.tbenc", "-k", tmp_path / "key", cwd=tmp_path, stdin=plain,
-            match="x.tbenc: No space left")
+            match="x.tbenc: No space left", rc=7)
     assert listing(small_disk) == [] and listing(tmp_path) == ["disk", "m"]
     ok("encrypt", "-a", "a", "m", "-k", "key", cwd=tmp_path)
-    refused("decrypt", "-k", "key", "-o", small_disk / "m", cwd=tmp_path, match="are needed")
+    refused("decrypt", "-k", "key", "-o", small_disk / "m", cwd=tmp_path, match="are needed", rc=7)
     assert listing(small_disk) == []
 
 
@@ -39,12 +39,12 @@ def test_key_that_cannot_be_written(tmp_path, small_disk):
     with open(small_disk / "filler", "wb") as f, pytest.raises(OSError):
         while True:
             os.write(f.fileno(), bytes(4096))
-    refused("encrypt", "-a", "a", "m", "-k", small_disk / "key", cwd=tmp_path, match="key: No space left")
+    refused("encrypt", "-a", "a", "m", "-k", small_disk / "key", cwd=tmp_path, match="key: No space left", rc=7)
     refused("encrypt", "-a", "a", "m", "-k", "nowhere/key", cwd=tmp_path, match="nowhere")
     assert listing(small_disk) == ["filler"] and listing(tmp_path) == ["disk", "disk/filler", "m"]
     with open("/dev/full", "wb") as full:
         p = subprocess.run([TBPKG, "encrypt", "-a", "a", "m"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, env=ENV)
-    assert p.returncode == 1 and b"key on standard output" in p.stderr
+    assert p.returncode == 7 and b"key on standard output" in p.stderr
     assert listing(tmp_path) == ["disk", "disk/filler", "m"], "no ciphertext without its key"
 
 

@@ -196,7 +196,7 @@ class History:
         except subprocess.TimeoutExpired:
             p.kill()
             _, err = p.communicate()
-        assert p.returncode in (0, 1, 2, -9), (self.log, err)
+        assert p.returncode in (0, 1, 2, 3, 4, 5, 6, -9), (self.log, err)
         self.log.append(f"    {p.returncode} {err.decode(errors='replace').strip().splitlines()[-1:]}")
 
     def publish(self, kill=None):

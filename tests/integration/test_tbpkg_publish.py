@@ -41,10 +41,11 @@ def test_publish_and_nothing_left_to_do(place):
 def test_dry_run_changes_nothing(place):
     r = place.publish("--dry-run", "--json", yes=False)
     assert json.loads(r.stdout)["steps"] == {**{s: "to do" for s in STEPS}, "build": "skipped"}
-    assert not place.out.exists() and place.blob.requests == [] and place.plane.requests == []
+    assert not place.out.exists() and place.looked_only()
     plan = place.publish("--dry-run", yes=False).stderr
-    assert f"2.9 MiB, sealed on the way to models/{place.asset} of {place.provider.azurite.account}; no copy" in plan
-    assert f"to do at {place.plane.url}" in plan and "managed-app.zip" in plan
+    assert f"2.9 MiB in 3 files of {place.model}" in plan and "sealed on the way to the storage; no copy is kept here" in plan
+    assert f"2.9 MiB to {place.blob.url}/{place.provider.azurite.account}/models/{place.asset}/" in plan
+    assert f"at {place.plane.url}" in plan and "managed-app.zip" in plan
     place.publish("--skip-package")
     r = place.publish("--dry-run", yes=False)
     assert r.stderr.count("done already") == 3 and r.stderr.count("to do") == 1 and not (place.out / "managed-app.zip").exists()
@@ -106,7 +107,7 @@ def test_skipping_and_key_elsewhere(place):
 
 def test_forget_key_only_after_the_control_plane_has_it(place):
     place.plane.rule(status(403, body="{}"), method="POST")
-    place.publish("--forget-key", rc=1)
+    place.publish("--forget-key", rc=4)
     assert place.model_key.exists()
     place.plane.clear_rules()
     r = place.publish("--forget-key")
@@ -163,7 +164,7 @@ def test_killed_at_a_step_and_run_again(place, step, done):
 
 @pytest.mark.parametrize("what", ["upload", "register"])
 def test_killed_while_a_service_is_asked(place, what):
-    proxy, criteria = (place.blob, {"method": "PUT"}) if what == "upload" else (place.plane, {"method": "POST"})
+    proxy, criteria = (place.blob, {"method": "PUT", "path": "tbenc$"}) if what == "upload" else (place.plane, {"method": "POST"})
     proxy.rule(swallow(), **criteria)
     p = place.start()
     proxy.wait(1, **criteria)
@@ -242,9 +243,9 @@ def test_an_asset_nobody_recorded_is_left_alone(place):
 
 
 def test_one_at_a_time(place):
-    place.blob.rule(swallow(), method="PUT")
+    place.blob.rule(swallow(), method="PUT", path="tbenc$")
     p = place.start()
-    place.blob.wait(1, method="PUT")
+    place.blob.wait(1, method="PUT", path="tbenc$")
     assert "another tbpkg publish" in place.publish(rc=1).stderr
     p.kill()
     p.wait()
@@ -255,14 +256,16 @@ def test_one_at_a_time(place):
 def test_wrong_storage_key_then_the_right_one(place):
     good = place.key.read_text()
     place.key.write_text("A" * 86 + "==")
-    r = place.publish(rc=1)
-    assert "403" in r.stderr and "The step 'encrypt' failed" in r.stderr and not place.done("encrypt")
-    assert not place.model_key.exists(), "nothing was made for a service that refuses"
-    place.local = place.dir / "kept.tbenc"
-    r = place.publish(rc=1)
+    for place.local in (None, place.dir / "kept.tbenc"):
+        r = place.publish(rc=4)
+        assert "403" in r.stderr and "Nothing was done" in r.stderr and not place.done("encrypt")
+        assert not place.out.exists(), "nothing was made for a service that refuses"
+    place.blob.rule(status(403), method="PUT", path="tbenc$")  # refused later: the work so far is kept
+    place.key.write_text(good)
+    r = place.publish(rc=4)
     assert "403" in r.stderr and "The step 'upload' failed" in r.stderr and place.done("encrypt")
     key = place.model_key.read_bytes()
-    place.key.write_text(good)
+    place.blob.clear_rules()
     place.publish()
     place.check_published()
     assert place.model_key.read_bytes() == key
@@ -271,8 +274,13 @@ def test_wrong_storage_key_then_the_right_one(place):
 def test_wrong_token_then_the_right_one(place):
     good = place.token.read_text()
     place.token.write_text("expired-token-0123456789")
-    r = place.publish(rc=1)
+    r = place.publish(rc=4)
+    assert f"does not take the token in {place.token}" in r.stderr and place.looked_only() and not place.out.exists()
+    place.token.write_text(good)
+    place.plane.rule(status(401), method="POST")  # revoked while the model is sent
+    r = place.publish(rc=4)
     assert "answered 401" in r.stderr and "--token-file" in r.stderr and place.done("upload") and not place.done("register")
+    place.plane.clear_rules()
     puts = place.puts()
     place.token.write_text(good)
     place.publish()
@@ -282,7 +290,7 @@ def test_wrong_token_then_the_right_one(place):
 
 def test_missing_container_names_the_command(place):
     place.container = "nosuchcontainer"
-    r = place.publish(rc=1)
+    r = place.publish(rc=3)
     assert "az storage container create" in r.stderr and "--name nosuchcontainer" in r.stderr
     place.provider.azurite.create_container("nosuchcontainer")
     place.publish()
@@ -292,14 +300,16 @@ def test_missing_container_names_the_command(place):
 def test_asset_id_of_other_contents(place):
     """In storage, and at the control plane."""
     place.plane.rule(status(409, {"Content-Type": "application/json"}, b'{"message": "asset exists with another sha256"}'), method="POST")
-    r = place.publish(rc=1)
+    r = place.publish(rc=5)
     assert "409: asset exists with another sha256" in r.stderr and "new asset id" in r.stderr
     place.plane.clear_rules()
     place.publish()
     other = place.dir / "other"
     place.out = other
-    r = place.publish(rc=1)
-    assert "another file is stored there" in r.stderr and "new asset id" in r.stderr and "new version of the asset into another --container" in r.stderr
+    r = place.publish(rc=5)
+    assert "another file is stored there" in r.stderr and "new asset id" in r.stderr and "--container" in r.stderr
+    assert "--overwrite" not in r.stderr and "--force" not in r.stderr, "publish has neither"
+    assert not place.model_key.exists()
 
 
 def test_errors_of_late_steps_are_found_first(place):
@@ -312,7 +322,7 @@ def test_errors_of_late_steps_are_found_first(place):
         if word:
             assert word in place.publish(*args, rc=2).stderr
     assert "not a terminal" in place.publish(yes=False, rc=2).stderr
-    assert place.blob.requests == [] and place.plane.requests == [] and "encrypt" not in place.state()
+    assert place.looked_only() and "encrypt" not in place.state()
 
 
 def test_too_large_for_the_disk(place):
@@ -322,7 +332,7 @@ def test_too_large_for_the_disk(place):
     place.publish("--dry-run")  # straight into the storage
     place.local = place.dir / "kept.tbenc"
     for more in (["--dry-run"], []):
-        r = place.publish(*more, rc=1)
+        r = place.publish(*more, rc=7)
         assert "are needed" in r.stderr and "are free" in r.stderr
     assert not place.model_key.exists() and "encrypt" not in place.state()
 
@@ -369,11 +379,11 @@ class Terminal:
 
 
 def test_control_c_leaves_terminal_and_state_whole(place):
-    place.blob.rule(swallow(), method="PUT")
+    place.blob.rule(swallow(), method="PUT", path="tbenc$")
     t = Terminal(place)
     t.read_until(r"Go on\? \[Y/n\] ")
     os.write(t.master, b"\n")
-    place.blob.wait(1, method="PUT")
+    place.blob.wait(1, method="PUT", path="tbenc$")
     t.read_until("Uploading")
     os.write(t.master, b"\x03")
     assert t.end() == 130
@@ -406,4 +416,4 @@ def test_no_means_no(place):
     t.read_until(r"Go on\?")
     os.write(t.master, b"n\n")
     assert t.end() == 1 and "nothing was done" in t.text
-    assert not place.model_key.exists() and place.blob.requests == []
+    assert not place.model_key.exists() and place.looked_only()

@@ -32,7 +32,7 @@ def test_a_forgotten_key_is_not_replaced_for_another_control_plane(place):
 def test_a_key_that_was_moved_away_is_asked_for(place):
     place.plane.rule(status(401, body="{}"), method="POST")
     place.local = place.dir / "kept.tbenc"
-    place.publish(rc=1)
+    place.publish(rc=4)
     place.plane.clear_rules()
     (place.dir / "vault").mkdir()
     was, sealed = place.model_key, place.local.read_bytes()
@@ -68,7 +68,7 @@ def test_key_for_a_recipient_only(place):
     subprocess.run(["age-keygen", "-o", place.dir / "identity"], check=True, capture_output=True)
     recipient = subprocess.run(["age-keygen", "-y", place.dir / "identity"], check=True, capture_output=True, text=True).stdout.strip()
     place.plane.rule(status(401, body="{}"), method="POST")
-    place.publish("--key-out", f"age:{recipient}", rc=1)
+    place.publish("--key-out", f"age:{recipient}", rc=4)
     place.plane.clear_rules()
     sealed_key = next((place.out / "encrypted").glob(f"{place.asset}-*.key.age"))
     r = place.publish("--key-out", f"age:{recipient}", rc=1)
@@ -96,10 +96,10 @@ def test_a_run_that_was_killed_while_it_sent_asks_for_no_key(place):
     """Nothing under the key exists: another is made, and with the key it goes on."""
     for give in (False, True):
         place.asset, place.out = f"{place.asset}-{give}", place.dir / f"out-{give}"
-        place.blob.rule(swallow(), nth=range(1, 1000), method="PUT")
-        before = place.puts()
+        place.blob.rule(swallow(), nth=range(1, 1000), method="PUT", path="tbenc$")
+        before = place.blob.count(method="PUT", path="tbenc$")
         p = place.start()
-        place.blob.wait(before + 1, method="PUT")
+        place.blob.wait(before + 1, method="PUT", path="tbenc$")
         p.kill()
         p.wait()
         place.blob.clear_rules()
@@ -111,9 +111,9 @@ def test_a_run_that_was_killed_while_it_sent_asks_for_no_key(place):
 
 def test_a_run_that_was_killed_goes_on_with_its_own_key(place):
     """And not with one of an earlier version that lies there."""
-    place.blob.rule(swallow(), nth=range(1, 1000), method="PUT")
+    place.blob.rule(swallow(), nth=range(1, 1000), method="PUT", path="tbenc$")
     p = place.start()
-    place.blob.wait(1, method="PUT")
+    place.blob.wait(1, method="PUT", path="tbenc$")
     p.kill()
     p.wait()
     place.blob.clear_rules()

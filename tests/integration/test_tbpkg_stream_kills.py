@@ -104,7 +104,7 @@ def test_killed_at_the_end(place, at, how):
 def test_nothing_is_read_again_when_all_is_there(place):
     """The commit failed, hours later it works: no byte is sealed or sent twice."""
     place.proxy.rule(status(403), **COMMIT)
-    place.run(rc=1)
+    place.run(rc=4)
     place.proxy.clear_rules()
     puts = place.proxy.count(**PUT_BLOCK)
     r = place.report()

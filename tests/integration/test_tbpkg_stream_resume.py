@@ -79,7 +79,7 @@ def test_a_complete_asset_keeps_its_key(place):
     place.report()  # the same bytes at another time: compared, and nothing sent
     assert place.proxy.count(**PUT_BLOCK) == sent
     place.flip("a.bin", 5)
-    r = place.run("--force", rc=1)
+    r = place.run("--force", rc=5)
     assert "another file is stored there" in r.stderr and "--overwrite" in r.stderr
     place.run("--force", "--overwrite")
     assert place.check_stored() != key and key in place.key_files()
@@ -270,7 +270,7 @@ def test_a_key_that_is_gone_and_may_be_needed(place):
 def test_a_key_that_is_gone_before_the_commit(place):
     """All is sealed and sent: it does not become a blob that nothing opens."""
     place.proxy.rule(status(403), **COMMIT)
-    place.run(rc=1)
+    place.run(rc=4)
     place.proxy.clear_rules()
     (path,) = place.keys.iterdir()
     kept = path.rename(place.dir / "kept")

@@ -97,8 +97,8 @@ def n_blocks(asset):
     return -(-asset[1].stat().st_size // BLOCK)
 
 
-def fails(r, *words):
-    assert r.returncode == 1, (r.returncode, r.stderr)
+def fails(r, *words, rc=1):
+    assert r.returncode == rc, (r.returncode, r.stderr)
     assert r.stdout == ""
     assert "Sanitizer" not in r.stderr
     for w in words:
@@ -162,7 +162,7 @@ def test_tls(asset, azurite, tmp_path):
     key.write_text(azurite.key)
     with FaultProxy(azurite.endpoint, tls=ca.issue("blob")) as p:
         place = Place(azurite, p, container, key)
-        fails(place.upload(asset, "--retries", 0), "certificate", "--ca-file")
+        fails(place.upload(asset, "--retries", 0), "certificate", "--ca-file", rc=6)
         r = place.upload(asset, env={"TB_CA_FILE": ca.cert})
         assert r.returncode == 0, r.stderr
         place.check(asset)
@@ -289,7 +289,7 @@ def test_somebody_else_commits_meanwhile(place, asset):
 
 def test_service_away(place, asset):
     place.endpoint = f"http://127.0.0.1:{tbsys.free_port()}/{place.azurite.account}"
-    fails(place.upload(asset), "127.0.0.1", "check the network")
+    fails(place.upload(asset), "127.0.0.1", "check the network", rc=6)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -298,26 +298,26 @@ def test_missing_container(place, asset):
     place.container = "nosuchcontainer"
     r = place.upload(asset)
     fails(r, "container 'nosuchcontainer' does not exist", place.azurite.account,
-          f"az storage container create --account-name {place.azurite.account} --name nosuchcontainer")
+          f"az storage container create --account-name {place.azurite.account} --name nosuchcontainer", rc=3)
 
 
 def test_wrong_key(place, asset):
     place.key_file.write_text(base64.b64encode(b"x" * 64).decode())
     r = place.upload(asset)
-    fails(r, "403", "account key", "clock")
+    fails(r, "403", "account key", "clock", rc=4)
     assert base64.b64encode(b"x" * 64).decode() not in r.stderr
 
 
 def test_account_without_keys(place, asset):
     place.proxy.rule(status(403, {"x-ms-error-code": "KeyBasedAuthenticationNotPermitted"}))
-    fails(place.upload(asset), "does not allow account keys", "az login", ROLE, place.azurite.account)
+    fails(place.upload(asset), "does not allow account keys", "az login", ROLE, place.azurite.account, rc=4)
 
 
 def test_another_file_is_not_replaced(place, asset):
     path = f"{place.container}/{ASSET}/model.tbenc"
     place.azurite.put_blob(path, b"somebody's model")
     r = place.upload(asset)
-    fails(r, "another file", "--force")
+    fails(r, "another file", "--force", rc=5)
     assert place.proxy.select(method="PUT") == [] and place.blob("model.tbenc") == b"somebody's model"
     r = place.upload(asset, "--force")
     assert r.returncode == 0, r.stderr
@@ -391,11 +391,13 @@ def test_sas(place, asset, tmp_path):
     place.check(asset)
 
 
-@pytest.mark.parametrize("permissions,seconds", [("r", 600), ("rcw", -600)])
-def test_sas_refused(place, asset, permissions, seconds):
-    sas = service_sas(place.azurite, place.container, permissions, seconds)
+@pytest.mark.parametrize("permissions,seconds,of,why", [("r", 600, None, "may not write"), ("rcw", -600, None, "ended at"),
+                                                        ("rcw", 600, "another", "403")], ids=["reads", "ended", "of another container"])
+def test_sas_refused(place, asset, permissions, seconds, of, why):
+    """By what it says itself; and what it does not say, by the service."""
+    sas = service_sas(place.azurite, of or place.container, permissions, seconds)
     r = place.upload(asset, key=False, env={"AZURE_STORAGE_SAS_TOKEN": sas})
-    fails(r, "403", "sp=rcw", "AZURE_STORAGE_SAS_TOKEN")
+    fails(r, why, "sp=rcw", "AZURE_STORAGE_SAS_TOKEN", rc=4)
     assert urllib.parse.parse_qs(sas)["sig"][0] not in r.stderr and "sig=" not in r.stderr
 
 
@@ -476,7 +478,7 @@ def test_service_principal_without_role(place, asset):
         r = place.upload(asset, key=False, env={
             "AZURE_TENANT_ID": "tenant.example", "AZURE_CLIENT_ID": "client-1", "AZURE_CLIENT_SECRET": "s3cret&+/ x",
             "AZURE_AUTHORITY_HOST": entra.url + "/"})
-    fails(r, ROLE, "AuthorizationPermissionMismatch")
+    fails(r, ROLE, "AuthorizationPermissionMismatch", rc=4)
     method, path, body, _ = entra.seen[0]
     assert (method, path) == ("POST", "/tenant.example/oauth2/v2.0/token")
     form = {k: v[0] for k, v in urllib.parse.parse_qs(body, strict_parsing=True).items()}
@@ -493,7 +495,7 @@ def test_managed_identity_and_renewal_on_401(place, asset):
     with Issuer((429, {}), (200, {"access_token": "OLD", "expires_on": str(int(time.time()) + 3600)}),
                 (200, {"access_token": "NEW", "expires_in": "3600"})) as imds:
         r = place.upload(asset, "-v", key=False, env={"AZURE_POD_IDENTITY_AUTHORITY_HOST": imds.url})
-    fails(r, "managed identity", ROLE)
+    fails(r, "managed identity", ROLE, rc=4)
     assert len(imds.seen) == 3
     assert urllib.parse.urlsplit(imds.seen[0][1]).path == "/metadata/identity/oauth2/token"
     assert "resource=https%3A%2F%2Fstorage.azure.com%2F" in imds.seen[0][1]
@@ -505,7 +507,7 @@ def test_entra_refuses(place, asset):
     with Issuer((401, {"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret.\r\nTrace"})) as e:
         r = place.upload(asset, key=False, env={"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_CLIENT_SECRET": "zzz",
                                                 "AZURE_AUTHORITY_HOST": e.url})
-    fails(r, "AADSTS7000215")
+    fails(r, "AADSTS7000215", rc=4)
     assert "zzz" not in r.stderr and "Trace" not in r.stderr
     assert place.proxy.requests == []
 
@@ -526,17 +528,17 @@ def test_azure_cli(place, asset, fake_az, tmp_path):
     place.proxy.rule(status(403))
     env = {"PATH": path, "AZURE_POD_IDENTITY_AUTHORITY_HOST": ""}
     r = place.upload(asset, "-v", key=False, env=env)
-    fails(r, "the Azure CLI", ROLE)
+    fails(r, "the Azure CLI", ROLE, rc=4)
     assert place.proxy.requests[0].headers["Authorization"] == "Bearer FROMAZ"
     assert (tmp_path / "args").read_text().split() == ["account", "get-access-token", "--resource",
                                                        "https://storage.azure.com/", "-o", "json"]
     r = place.upload(asset, key=False, env=dict(env, PATH=fake_az("exit 1\n")))
-    fails(r, "az login")
+    fails(r, "az login", rc=4)
 
 
 def test_no_credential_lists_the_ways(place, asset, tmp_path):
     r = place.upload(asset, key=False, env={"PATH": str(tmp_path), "AZURE_POD_IDENTITY_AUTHORITY_HOST": ""})
-    fails(r, "no credential", "--sas-file", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_CLIENT_SECRET", "az login")
+    fails(r, "no credential", "--sas-file", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_CLIENT_SECRET", "az login", rc=4)
     assert place.proxy.requests == []
 
 

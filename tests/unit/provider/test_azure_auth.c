@@ -163,12 +163,18 @@ static void test_environment(void **state)
     assert_false(azure_auth_renew_due(&a));
     azure_auth_clear(&a);
 
+    assert_int_equal(azure_auth_find(&o, &a, err), 0); /* the next step of this process has it still */
+    assert_int_equal(a.kind, AZURE_AUTH_KEY);
+    azure_auth_clear(&a);
+    setenv("AZURE_STORAGE_KEY", "", 1);
     assert_int_equal(azure_auth_find(&o, &a, err), 0);
     assert_int_equal(a.kind, AZURE_AUTH_SAS);
     azure_auth_clear(&a);
 
+    setenv("AZURE_STORAGE_SAS_TOKEN", "", 1);
     setenv("AZURE_ACCESS_TOKEN", "a\nb", 1);
     assert_int_equal(azure_auth_find(&o, &a, err), -EINVAL);
+    setenv("AZURE_ACCESS_TOKEN", "", 1);
     setenv("AZURE_CLIENT_SECRET", "x", 1);
     assert_int_equal(azure_auth_find(&o, &a, err), -EINVAL);
     assert_non_null(strstr(err, "AZURE_TENANT_ID"));
