@@ -43,6 +43,10 @@ param assetId string
 @minLength(9)
 param edcEndpoint string
 
+@description('Public keys of the provider, RW..., with commas between: machines serve only what one of them signed. Empty: as the image says.')
+@maxLength(1000)
+param providerKey string = ''
+
 @description('Resource id of an image version in a gallery. Empty: the Marketplace image of the four parameters below.')
 param imageId string = ''
 
@@ -161,7 +165,7 @@ TB_ASSET_ID={1}
 TB_EDC_ENDPOINT={2}
 TB_LOG_LEVEL={3}
 TB_ROUTES={4}
-{5}{6}{7}{8}''',
+{5}{6}{7}{8}{9}''',
   empty(contractId) ? 'application' : uriComponent(contractId),
   uriComponent(assetId),
   endpointUrl,
@@ -170,7 +174,8 @@ TB_ROUTES={4}
   tls ? 'TB_TLS_CERT=/run/credentials/tb-proxy.service/tls-cert\nTB_TLS_KEY=/run/credentials/tb-proxy.service/tls-key\n' : '',
   empty(apiKeys) ? '' : 'TB_API_KEYS=/run/credentials/tb-proxy.service/api-keys\n',
   empty(managedApp) ? '' : 'TB_BILLING_RESOURCE_ID=${managedApp}\n',
-  billingEnabled ? 'TB_BILLING_ENABLED=true\nTB_BILLING_PLAN_ID=${uriComponent(billingPlanId)}\nTB_BILLING_DIMENSION=${replace(uriComponent(billingDimension), '%2C', ',')}\n' : ''
+  billingEnabled ? 'TB_BILLING_ENABLED=true\nTB_BILLING_PLAN_ID=${uriComponent(billingPlanId)}\nTB_BILLING_DIMENSION=${replace(uriComponent(billingDimension), '%2C', ',')}\n' : '',
+  empty(providerKey) ? '' : 'TB_PROVIDER_KEY=${replace(replace(providerKey, '\n', ''), '\r', '')}\n'
 )
 
 // As cloud-init/user-data.yaml, plus what only a cloud machine needs. {0} is the settings, {1} the API keys, {2} a flag, {3} the

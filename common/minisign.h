@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Signatures in the format of minisign: Ed25519 over the BLAKE2b-512 of a message ("ED"), and over that
- * signature with the trusted comment. Checked here, made by provider/sign/.
+ * signature with the trusted comment. Checked here, made by provider/asset/sign_key.c.
  *
- * * The older form, "Ed" over the message itself, is refused: whoever signs today makes the other one, and
+ * The older form, "Ed" over the message itself, is refused: whoever signs today makes the other one, and
  * what is not accepted needs no thought. The algorithm is no part of what is signed, so that accepting both
  * would let a signature of one form be shown as one of the other. */
 #ifndef TB_MINISIGN_H

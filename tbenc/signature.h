@@ -2,7 +2,7 @@
 /* The provider's signature of a manifest: tbenc(5), section SIGNATURE. Not exported: for the programs that
  * have the library in them.
  *
- * * The signature is the last member of the manifest, as the bytes ,\n  "signature": "..."\n}, and what is
+ * The signature is the last member of the manifest, as the bytes ,\n  "signature": "..."\n}, and what is
  * signed is the text without that member, to the byte. So one blob, one URL and one hash carry both, they
  * cannot get out of step, and no second spelling of JSON has to be agreed upon. What is used of a signed
  * manifest is parsed from the very bytes that were signed. */

@@ -50,7 +50,8 @@ int asset_fail(const char *object, int r, const struct tbenc_error *e)
     return tbpkg_fail(object, e->message, remedy);
 }
 
-int asset_manifest_read(const char *path, unsigned flags, struct tbenc_manifest **ret)
+int asset_manifest_read_signed(const char *path, unsigned flags, const struct tb_minisign_keys *keys,
+                               struct tbenc_manifest **ret, struct tbenc_signature *ret_sig)
 {
     _cleanup_free_ char *text = NULL;
     struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
@@ -65,12 +66,23 @@ int asset_manifest_read(const char *path, unsigned flags, struct tbenc_manifest 
         return tbpkg_fail(object, "no such manifest", "name it with --manifest");
     if (r < 0)
         return tbpkg_fail_errno(object, r);
-    r = tbenc_manifest_parse(text, len, flags, ret, &e);
+    r = tbenc_manifest_parse_signed(text, len, flags, keys, ret, &e);
     if (r < 0 && e.message[0])
-        return tbpkg_fail(object, e.message, "get the manifest from its publisher again");
+        return tbpkg_fail(object, e.message,
+                          r == -ENOKEY ? "check --provider-key, or sign it with tbpkg sign"
+                                       : "get the manifest from its publisher again");
     if (r < 0)
         return tbpkg_fail_errno(object, r);
+    /* What is wrong with a signature that nobody asked for is for tbpkg inspect to say. */
+    (void)tbenc_signature_look(text, len, ret_sig, &e);
     return CLI_OK;
+}
+
+int asset_manifest_read(const char *path, unsigned flags, struct tbenc_manifest **ret)
+{
+    struct tbenc_signature sig;
+
+    return asset_manifest_read_signed(path, flags, NULL, ret, &sig);
 }
 
 static int asset_ciphertext_open(const char *path, int *ret)
@@ -100,7 +112,7 @@ int asset_open(const char *path, const char *manifest_path, unsigned flags, stru
     a.manifest_path = manifest_path ? strdup(manifest_path) : asset_manifest_name(path);
     if (!a.manifest_path)
         return tbpkg_fail_errno(path, -ENOMEM);
-    rc = asset_manifest_read(a.manifest_path, flags, &a.manifest);
+    rc = asset_manifest_read_signed(a.manifest_path, flags, ret->trusted, &a.manifest, &a.signature);
     if (rc != CLI_OK)
         return rc;
     a.path = path ? strdup(path) : asset_ciphertext_name(a.manifest_path, a.manifest);

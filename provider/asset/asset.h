@@ -5,6 +5,7 @@
 #define TBPKG_ASSET_ASSET_H
 
 #include "common/macros.h"
+#include "tbenc/signature.h"
 #include "tbenc/tbenc.h"
 #include "provider/cli/command.h"
 
@@ -15,7 +16,9 @@ struct asset {
     char *path;          /* of the ciphertext; "-" is stdin */
     char *manifest_path; /* "-" is stdin */
     struct tbenc_manifest *manifest;
-    int fd; /* of the ciphertext */
+    struct tbenc_signature signature;
+    const struct tb_minisign_keys *trusted; /* one of them must have signed the manifest; NULL: nobody must */
+    int fd;                                 /* of the ciphertext */
 };
 #define ASSET_INIT                                                                                           \
     {                                                                                                        \
@@ -28,12 +31,16 @@ void asset_clear(struct asset *a);
 char *asset_manifest_name(const char *path);
 
 /* Finds, reads and opens both. A NULL path is derived from the manifest's weights_filename, a NULL manifest
- * from the path's name; both NULL: model.tbenc in the current directory. flags: enum tbenc_flags. */
+ * from the path's name; both NULL: model.tbenc in the current directory. flags: enum tbenc_flags.
+ * ret->trusted says who must have signed. */
 int asset_open(const char *path, const char *manifest_path, unsigned flags, struct asset *ret);
 
 /* Only the manifest. */
 int asset_manifest_read(const char *path, unsigned flags, struct tbenc_manifest **ret);
 
+/* The same with the signature, by one of the keys unless that is NULL. */
+int asset_manifest_read_signed(const char *path, unsigned flags, const struct tb_minisign_keys *keys,
+                               struct tbenc_manifest **ret, struct tbenc_signature *ret_sig);
 /* An --asset-id that was not given is that of the manifest; *to_free gets the copy that *id then is. CLI_OK
  * or CLI_USAGE, as of cli_check_asset_id(); CLI_FAILED when the manifest cannot be read. */
 int asset_id_default(const struct cli *c, const char *manifest, const char **id, char **to_free);

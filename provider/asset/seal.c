@@ -21,6 +21,8 @@ void asset_seal_clear(struct asset_seal *s)
     cli_temp_forget_all();
     tb_freep(&s->out_path);
     tb_freep(&s->manifest_path);
+    tb_freep(&s->text);
+    signer_clear(&s->signer);
     s->result = tbenc_manifest_free(s->result);
 }
 
@@ -166,12 +168,13 @@ static int seal_source(struct asset_seal *s, const struct tb_key *key)
 
 static int seal_write_manifest(struct asset_seal *s)
 {
-    _cleanup_free_ char *text = NULL;
-    size_t len;
-    int r = tbenc_manifest_format(s->result, &text, &len);
+    int r = tbenc_manifest_format(s->result, &s->text, &s->text_len);
 
-    if (r == 0)
-        r = tb_write_full(s->mf.fd, text, len);
+    if (r < 0)
+        return tbpkg_fail_errno(s->manifest_path, r);
+    if (signer_sign(&s->signer, s->asset_id, s->manifest_path, &s->text, &s->text_len) != CLI_OK)
+        return CLI_FAILED;
+    r = tb_write_full(s->mf.fd, s->text, s->text_len);
     if (r == 0 && fsync(s->mf.fd) < 0)
         r = -errno;
     return r < 0 ? tbpkg_fail_errno(s->manifest_path, r) : CLI_OK;
@@ -213,6 +216,8 @@ static int seal_take_names(struct asset_seal *s)
     if (rc == CLI_OK && !s->to_stdout)
         rc = seal_commit(&s->ct, s->out_path, s->force);
     if (rc == CLI_OK)
+        rc = signer_put_detached(&s->signer, s->asset_id, s->manifest_path, s->text, s->text_len);
+    if (rc == CLI_OK)
         rc = seal_commit(&s->mf, s->manifest_path, s->force);
     if (rc != CLI_OK)
         seal_give_back(s);
@@ -241,7 +246,9 @@ int asset_seal(struct asset_seal *s)
     if (r < 0)
         return tbpkg_fail_errno("random key", r);
     s->to_stdout = strcmp(s->out, "-") == 0;
-    rc = source_open(s->in, &s->how, &s->source);
+    rc = signer_open(&s->signer, &s->sign);
+    if (rc == CLI_OK)
+        rc = source_open(s->in, &s->how, &s->source);
     if (rc == CLI_OK)
         rc = seal_check_outputs(s, &key);
     if (rc == CLI_OK)

@@ -8,6 +8,7 @@
 #include "common/io.h"
 #include "provider/asset/asset.h"
 #include "provider/asset/key.h"
+#include "provider/asset/signer.h"
 #include "provider/asset/source.h"
 #include "provider/cli/command.h"
 #include "tbenc/tbenc.h"
@@ -19,12 +20,16 @@ struct asset_seal {
     uint64_t chunk_bytes, threads;                        /* 0 threads: one for each CPU */
     bool no_finetune, force;
     struct source_options how; /* a directory is read */
+    struct signer_options sign;
     /* what came of it */
     char *out_path, *manifest_path;
     struct tbenc_manifest *result;
     struct key_out key;
+    struct signer signer;
     double seconds;
     /* private */
+    char *text; /* of the manifest */
+    size_t text_len;
     struct model_source source;
     struct tb_newfile ct, mf; /* ciphertext, manifest */
     bool to_stdout;           /* out is "-": the key has its place before the first byte is written */

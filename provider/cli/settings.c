@@ -29,6 +29,9 @@ const struct tbpkg_setting settings[] = {
     {"package.vm_image", NULL, "image of the machines in a package"},
     {"package.template_dir", NULL, "directory of the templates of a package"},
     {"encryption.chunk_bytes", "TB_CHUNK_BYTES", "plaintext bytes in a record"},
+    {"signing.key", NULL, "secret key that manifests are signed with"},
+    {"signing.passphrase_file", NULL, "file of its passphrase"},
+    {"signing.provider_key", "TB_PROVIDER_KEY", "public keys that manifests must be signed with"},
 };
 const size_t n_settings = ARRAY_SIZE(settings);
 

@@ -40,6 +40,7 @@ static const struct tb_option encrypt_options[] = {
     TB_OPTION('k', "key-out", "TARGET", TB_OPTION_STRING, work.seal.key_out, ASSET_KEY_OUT_HELP),
     ROW_CHUNK_BYTES(work.seal.chunk_bytes),
     ROW_NO_FINETUNE(work.seal.no_finetune),
+    ROWS_SIGN(work.seal.sign),
     ROW_THREADS(work.seal.threads),
     TB_OPTION('f', "force", NULL, TB_OPTION_FLAG, work.seal.force,
               "replace an existing ciphertext and manifest"),
@@ -176,6 +177,8 @@ static int encrypt_report_json(const struct encrypt_job *j)
     tb_hex_encode(m->tags_sha256, TBENC_SHA256_BYTES, hex);
     cJSON_AddStringToObject(o, "tags_sha256", hex);
     cJSON_AddBoolToObject(o, "allow_finetune", m->allow_finetune);
+    if (signer_signs(&w->signer))
+        cJSON_AddStringToObject(o, "provider_key", w->signer.text);
     cJSON_AddNumberToObject(o, "seconds", w->seconds);
     if (j->upload) {
         cJSON *up = cJSON_AddObjectToObject(o, "upload");
@@ -200,6 +203,8 @@ static int encrypt_report(const struct encrypt_job *j)
     else
         tbpkg_note(j->cli.quiet, "ciphertext: %s", w->out_path);
     tbpkg_note(j->cli.quiet, "manifest:   %s", w->manifest_path);
+    if (signer_signs(&w->signer))
+        tbpkg_note(j->cli.quiet, "signed:     %s" SIGNER_SUFFIX ", by %s", w->manifest_path, w->signer.text);
     if (w->key.recipient)
         tbpkg_note(j->cli.quiet,
                    "key:        %s in %s, for %s only (keep it: nothing else opens the ciphertext)",

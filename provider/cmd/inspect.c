@@ -8,6 +8,7 @@
 
 #include "provider/asset/asset.h"
 #include "provider/asset/key.h"
+#include "provider/asset/signer.h"
 #include "common/hex.h"
 #include "common/json.h"
 #include "provider/asset/scan.h"
@@ -18,10 +19,13 @@
 
 struct inspect_job {
     struct cli cli;
-    const char *in, *manifest;
+    const char *in, *manifest, *provider_key;
     unsigned flags;
     char *beside; /* the manifest that was found beside the ciphertext */
     struct tbenc_manifest *m;
+    struct tbenc_signature signature;
+    struct tb_minisign_keys trusted;
+    bool verified; /* the signature is of one of them */
     struct scan scan;
     bool scanned;
     cJSON *problems; /* array of strings */
@@ -61,6 +65,8 @@ static int inspect_take_positional(struct inspect_job *j, const char *arg)
 static const struct tb_option inspect_options[] = {
     TB_OPTION('i', "in", "FILE", TB_OPTION_STRING, in, "the ciphertext [model.tbenc]"),
     ROW_MANIFEST(manifest),
+    ROW_PROVIDER_KEY(provider_key, "check the signature of the manifest: KEY is the public key, several with "
+                                   "commas, or a file of them"),
     ROW_LENIENT(flags),
     CLI_COMMON_ROWS,
 };
@@ -76,6 +82,21 @@ static int inspect_take_words(struct inspect_job *j, int argc, char **argv)
 }
 
 /* -- looking ----------------------------------------------------------------------------------- */
+
+static void inspect_look_at_signature(struct inspect_job *j, const char *text, size_t len)
+{
+    struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
+    struct tbenc_manifest *m = NULL;
+    int r = tbenc_signature_look(text, len, &j->signature, &e);
+
+    if (r == 0 && j->provider_key) {
+        r = tbenc_manifest_parse_signed(text, len, j->flags, &j->trusted, &m, &e);
+        tbenc_manifest_free(m);
+        j->verified = r == 0;
+    }
+    if (r < 0)
+        inspect_problem(j, j->manifest, e.message[0] ? e.message : strerror(-r));
+}
 
 static int inspect_look_at_manifest(struct inspect_job *j)
 {
@@ -100,6 +121,8 @@ static int inspect_look_at_manifest(struct inspect_job *j)
     r = tbenc_manifest_parse(text, len, j->flags, &j->m, &e);
     if (r < 0)
         inspect_problem(j, j->manifest, e.message[0] ? e.message : strerror(-r));
+    else
+        inspect_look_at_signature(j, text, len);
     return CLI_OK;
 }
 
@@ -158,8 +181,28 @@ static void inspect_show_ciphertext(const char *path, const struct scan *s)
     inspect_show_bytes("plaintext", s->plaintext_bytes);
 }
 
-static void inspect_show_manifest(const char *path, const struct tbenc_manifest *m)
+static void inspect_show_signature(const struct inspect_job *j)
 {
+    char comment[TB_MINISIGN_COMMENT_MAX + 1];
+
+    if (!j->signature.present) {
+        printf("  %-16s%s\n", "signature", "none");
+        return;
+    }
+    for (size_t i = 0; i <= strlen(j->signature.comment); i++)
+        comment[i] = j->signature.comment[i] == '\t' ? ' ' : j->signature.comment[i];
+    printf("  %-16sby key %s, %s\n", "signature", j->signature.key_id,
+           j->verified       ? "verified"
+           : j->provider_key ? "NOT of the provider"
+                             : "not checked (--provider-key)");
+    printf("  %-16s%s\n", "", tb_text_plain(comment));
+}
+
+static void inspect_show_manifest(const struct inspect_job *j)
+{
+    const char *path = j->manifest;
+    const struct tbenc_manifest *m = j->m;
+
     printf("%s\n", path);
     printf("  %-16s%s\n", "asset", m->asset_id);
     printf("  %-16s%s\n", "weights file", m->weights_filename);
@@ -178,6 +221,7 @@ static void inspect_show_manifest(const char *path, const struct tbenc_manifest 
         printf("  %-16s%s\n", "key", asset_key_id_wanted(m, id));
     }
     printf("  %-16s%s\n", "fine-tuning", m->allow_finetune ? "allowed" : "not allowed");
+    inspect_show_signature(j);
     if (!m->files)
         return;
     printf("  %-16s%zu\n", "files", m->n_files);
@@ -194,7 +238,7 @@ static void inspect_show_text(const struct inspect_job *j)
     if (j->scanned)
         inspect_show_ciphertext(j->in, &j->scan);
     if (j->m)
-        inspect_show_manifest(j->manifest, j->m);
+        inspect_show_manifest(j);
     else if (!j->manifest)
         printf("no manifest beside it: its claims were not compared\n");
     if (cJSON_GetArraySize(j->problems) > 0)
@@ -221,17 +265,25 @@ static cJSON *inspect_json_ciphertext(const char *path, const struct scan *s)
     return o;
 }
 
-static cJSON *inspect_json_manifest(const char *path, const struct tbenc_manifest *m)
+static cJSON *inspect_json_manifest(struct inspect_job *j)
 {
-    cJSON *o = cJSON_CreateObject();
+    const struct tbenc_manifest *m = j->m;
+    cJSON *o = cJSON_CreateObject(), *sig;
     _cleanup_free_ char *text = NULL;
     size_t len;
 
-    cJSON_AddStringToObject(o, "path", path);
+    cJSON_AddStringToObject(o, "path", j->manifest);
     tb_json_add_uint(o, "records", tbenc_manifest_records(m));
     tb_json_add_uint(o, "ciphertext_bytes", tbenc_manifest_ciphertext_bytes(m));
     if (tbenc_manifest_format(m, &text, &len) == 0)
         cJSON_AddItemToObject(o, "content", cJSON_ParseWithLength(text, len));
+    if (!j->signature.present)
+        return o;
+    sig = cJSON_AddObjectToObject(o, "signature");
+    cJSON_AddStringToObject(sig, "key_id", j->signature.key_id);
+    cJSON_AddStringToObject(sig, "trusted_comment", tb_text_plain(j->signature.comment));
+    if (j->provider_key)
+        cJSON_AddBoolToObject(sig, "verified", j->verified);
     return o;
 }
 
@@ -242,7 +294,7 @@ static int inspect_show_json(struct inspect_job *j)
     if (j->scanned)
         cJSON_AddItemToObject(o, "ciphertext", inspect_json_ciphertext(j->in, &j->scan));
     if (j->m)
-        cJSON_AddItemToObject(o, "manifest", inspect_json_manifest(j->manifest, j->m));
+        cJSON_AddItemToObject(o, "manifest", inspect_json_manifest(j));
     cJSON_AddItemToObject(o, "problems", TAKE_PTR(j->problems));
     return cli_print_json(o);
 }
@@ -275,7 +327,11 @@ static int inspect_main(int argc, char **argv)
 
     if (cli_parse(&j.cli, &j, argc, argv, CLI_ANY_WORDS, NULL, NULL) != CLI_OK)
         return j.cli.rc;
-    return inspect_take_words(&j, argc, argv) == CLI_OK ? inspect(&j) : CLI_USAGE;
+    if (inspect_take_words(&j, argc, argv) != CLI_OK)
+        return CLI_USAGE;
+    if (j.provider_key && provider_keys_read(j.provider_key, &j.trusted) != CLI_OK)
+        return CLI_FAILED;
+    return inspect(&j);
 }
 
 const struct tbpkg_command tbpkg_inspect = {

@@ -12,6 +12,7 @@
 
 #include "provider/asset/asset.h"
 #include "provider/asset/key.h"
+#include "provider/asset/signer.h"
 #include "provider/azure/blob.h"
 #include "common/config.h"
 #include "common/hex.h"
@@ -32,7 +33,7 @@ static const char *const names[N_FILES] = {"mainTemplate.json", "createUiDefinit
 
 struct package_job {
     struct cli cli;
-    const char *asset_id, *endpoint, *image, *vm_image, *zip, *templates, *version;
+    const char *asset_id, *endpoint, *image, *vm_image, *zip, *templates, *version, *provider_key;
     struct tb_option_list sets;
     bool dry_run;
 
@@ -70,6 +71,7 @@ static const struct tb_option package_options[] = {
     ROW_SET(sets),
     TB_OPTION('n', "dry-run", NULL, TB_OPTION_FLAG, dry_run, "check everything, write nothing"),
     ROW_PACKAGE_VERSION(version),
+    ROW_PROVIDER_KEY(provider_key, PACKAGE_PROVIDER_KEY_HELP),
     TB_OPTION(
         0, "template-dir", "DIR", TB_OPTION_STRING, templates,
         "where mainTemplate.json, createUiDefinition.json and viewDefinition.json are [" DEFAULT_TEMPLATES
@@ -181,6 +183,31 @@ static int package_set_image(struct package_job *j)
     return CLI_OK;
 }
 
+/* As the setting of a machine: base64 with commas between. */
+static int package_set_provider_key(struct package_job *j)
+{
+    char text[TB_MINISIGN_KEYS_MAX * (TB_MINISIGN_KEY_CHARS + 1) + 1], *p = text;
+    _cleanup_free_ char *line = NULL;
+    struct tb_minisign_keys keys;
+
+    if (!j->provider_key)
+        return CLI_OK;
+    if (provider_keys_read(j->provider_key, &keys) != CLI_OK)
+        return CLI_FAILED;
+    for (size_t i = 0; i < keys.n; i++) {
+        sign_public_format(&keys.v[i], p);
+        p += TB_MINISIGN_KEY_CHARS;
+        *p++ = ',';
+    }
+    p[-1] = '\0';
+    if (package_set(j, "providerKey", text) != CLI_OK)
+        return CLI_FAILED;
+    line = tb_strf("Provider's key: %s", text);
+    if (!line || template_form_text(j->doc[FORM], "providerKeyText", line) == -ENOMEM)
+        return tbpkg_fail_errno("--provider-key", -ENOMEM);
+    return CLI_OK;
+}
+
 static int package_set_others(struct package_job *j)
 {
     int rc = CLI_OK;
@@ -226,6 +253,8 @@ static int package_fill_in(struct package_job *j)
         rc = package_set(j, "edcEndpoint", j->endpoint);
     if (rc == CLI_OK)
         rc = package_set_image(j);
+    if (rc == CLI_OK)
+        rc = package_set_provider_key(j);
     if (rc == CLI_OK)
         rc = package_set_others(j);
     if (rc == CLI_OK)
@@ -346,6 +375,8 @@ static cJSON *package_describe(const struct package_job *j)
         cJSON_AddStringToObject(d, "vm_image_offer", package_value_of(j, "imageOffer"));
         cJSON_AddStringToObject(d, "vm_image_plan", package_value_of(j, "imagePlan"));
     }
+    if (*package_value_of(j, "providerKey"))
+        cJSON_AddStringToObject(d, "provider_key", package_value_of(j, "providerKey"));
     if (*package_value_of(j, "billingDimension"))
         cJSON_AddStringToObject(d, "metering_dimension", package_value_of(j, "billingDimension"));
     if (*package_value_of(j, "billingPlanId"))

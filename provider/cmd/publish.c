@@ -39,6 +39,8 @@ static void publish_clear(struct publish *p)
     tb_freep(&p->key);
     tb_freep(&p->key_dir);
     (void)cli_key_hold(NULL);
+    signer_clear(&p->signer);
+    signer_forget();
     tb_freep(&p->default_zip);
     tb_freep(&p->found_asset_id);
 }
@@ -74,6 +76,7 @@ static const struct tb_option publish_options[] = {
               "akv:VAULT"),
     ROW_CHUNK_BYTES(chunk_bytes),
     ROW_NO_FINETUNE(no_finetune),
+    ROWS_SIGN(sign),
     TB_OPTION_HEADING_ROW("Storage; without a file, credentials are looked for as tbpkg upload --help says:"),
     ROW_STORAGE_ACCOUNT(account),
     ROW_CONTAINER(container),
@@ -106,6 +109,7 @@ static const struct tb_option publish_options[] = {
     ROW_IMAGE(image),
     ROW_SET(sets),
     ROW_PACKAGE_VERSION(package_version),
+    ROW_PROVIDER_KEY(provider_key, PACKAGE_PROVIDER_KEY_HELP " [that of --sign-key]"),
     TB_OPTION(0, "template-dir", "DIR", TB_OPTION_STRING, templates, "directory of the templates",
               .setting = "package.template_dir"),
     CLI_GONE_ROW("all-steps", NULL, "all steps are what publish does"),

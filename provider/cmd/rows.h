@@ -24,6 +24,19 @@
 #define ROW_NO_FINETUNE(m)                                                                                   \
     TB_OPTION(0, "no-finetune", NULL, TB_OPTION_FLAG, m,                                                     \
               "say in the manifest that fine-tuning is not allowed")
+/* m: a struct signer_options */
+#define ROWS_SIGN(m)                                                                                         \
+    TB_OPTION(0, "sign-key", "FILE", TB_OPTION_STRING, m.key_file,                                           \
+              "sign the manifest with this key of tbpkg keygen or minisign; machines that pin its public "   \
+              "half serve nothing else",                                                                     \
+              .setting = "signing.key"),                                                                     \
+        TB_OPTION(0, "sign-passphrase-file", "FILE", TB_OPTION_STRING, m.passphrase_file,                    \
+                  "its passphrase is in FILE [ask]", .setting = "signing.passphrase_file")
+#define PACKAGE_PROVIDER_KEY_HELP                                                                            \
+    "machines serve only what this key signed: KEY is the public key of tbpkg keygen, several with commas, " \
+    "or a file of them"
+#define ROW_PROVIDER_KEY(m, what)                                                                            \
+    TB_OPTION(0, "provider-key", "KEY", TB_OPTION_STRING, m, what, .setting = "signing.provider_key")
 #define ROW_LENIENT(m)                                                                                       \
     TB_OPTION(0, "lenient", NULL, TB_OPTION_BITS, m,                                                         \
               "accept what the first writers of tbenc/v1 may have left: any chunk size, reserved bytes "     \

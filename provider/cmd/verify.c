@@ -5,6 +5,7 @@
 
 #include "provider/asset/asset.h"
 #include "provider/asset/key.h"
+#include "provider/asset/signer.h"
 #include "common/json.h"
 #include "provider/cmd/rows.h"
 #include "provider/tbpkg.h"
@@ -16,6 +17,8 @@ struct verify_job {
     const char *in, *manifest;
     struct cli_key_arg key_arg;
     uint64_t threads;
+    const char *provider_key;
+    struct tb_minisign_keys trusted;
     unsigned flags;
     bool with_key;
     struct tb_key key;
@@ -31,8 +34,15 @@ static void verify_job_clear(struct verify_job *j)
 
 #define TB_OPTION_TARGET struct verify_job
 static const struct tb_option verify_options[] = {
-    ROW_CIPHERTEXT(in),   ROW_MANIFEST(manifest), CLI_KEY_ROWS(key_arg),
-    ROW_THREADS(threads), ROW_LENIENT(flags),     CLI_COMMON_ROWS,
+    ROW_CIPHERTEXT(in),
+    ROW_MANIFEST(manifest),
+    CLI_KEY_ROWS(key_arg),
+    ROW_PROVIDER_KEY(provider_key,
+                     "the manifest must be signed by this key: KEY is the public key, several with "
+                     "commas, or a file of them"),
+    ROW_THREADS(threads),
+    ROW_LENIENT(flags),
+    CLI_COMMON_ROWS,
 };
 
 static int verify_check_options(void *job)
@@ -46,7 +56,8 @@ static int verify_check_options(void *job)
 
 struct check {
     const char *name, *text;
-    bool needs_key, (*applies)(const struct tbenc_manifest *m);
+    enum { NEEDS_NOTHING, NEEDS_KEY, NEEDS_PROVIDER } needs;
+    bool (*applies)(const struct tbenc_manifest *m);
 };
 
 static bool verify_has_tags(const struct tbenc_manifest *m)
@@ -60,23 +71,29 @@ static bool verify_has_files(const struct tbenc_manifest *m)
 }
 
 static const struct check checks[] = {
-    {"manifest", "manifest is well formed", false, NULL},
-    {"header", "header is as the manifest says", false, NULL},
-    {"records", "number and lengths of the records", false, NULL},
-    {"sha256_ciphertext", "SHA-256 of the whole file", false, NULL},
-    {"tags", "tag of every chunk", true, NULL},
-    {"tags_sha256", "SHA-256 over all tags in order", true, verify_has_tags},
-    {"files", "SHA-256 of every file of the table", true, verify_has_files},
+    {"manifest", "manifest is well formed", NEEDS_NOTHING, NULL},
+    {"signature", "signature of the provider", NEEDS_PROVIDER, NULL},
+    {"header", "header is as the manifest says", NEEDS_NOTHING, NULL},
+    {"records", "number and lengths of the records", NEEDS_NOTHING, NULL},
+    {"sha256_ciphertext", "SHA-256 of the whole file", NEEDS_NOTHING, NULL},
+    {"tags", "tag of every chunk", NEEDS_KEY, NULL},
+    {"tags_sha256", "SHA-256 over all tags in order", NEEDS_KEY, verify_has_tags},
+    {"files", "SHA-256 of every file of the table", NEEDS_KEY, verify_has_files},
 };
 
 static bool verify_is_checked(const struct verify_job *j, const struct check *c)
 {
-    return (!c->needs_key || j->with_key) && (!c->applies || c->applies(j->asset.manifest));
+    return (c->needs != NEEDS_KEY || j->with_key) && (c->needs != NEEDS_PROVIDER || j->provider_key) &&
+           (!c->applies || c->applies(j->asset.manifest));
 }
 
 static const char *verify_why_not(const struct verify_job *j, const struct check *c)
 {
-    return c->applies && !c->applies(j->asset.manifest) ? "the manifest has none" : "needs the key";
+    if (c->applies && !c->applies(j->asset.manifest))
+        return "the manifest has none";
+    if (c->needs != NEEDS_PROVIDER)
+        return "needs the key";
+    return j->asset.signature.present ? "needs --provider-key" : "the manifest is not signed";
 }
 
 static void verify_report_text(const struct verify_job *j)
@@ -156,6 +173,10 @@ static int verify_main(int argc, char **argv)
     j.with_key = cli_key_arg_given(&j.key_arg);
     if (j.with_key)
         rc = cli_key_arg_read(&j.cli, &j.key_arg, &j.key);
+    if (rc == CLI_OK && j.provider_key) {
+        rc = provider_keys_read(j.provider_key, &j.trusted);
+        j.asset.trusted = &j.trusted;
+    }
     if (rc == CLI_OK)
         rc = asset_open(j.in, j.manifest, j.flags, &j.asset);
     if (rc == CLI_OK && j.with_key)
@@ -170,6 +191,7 @@ const struct tbpkg_command tbpkg_verify = {
     .about = "Check an encrypted .tbenc file against its manifest; with the key, every byte of it.\n"
              "\n"
              "Without a key: manifest, header, lengths and number of the records, SHA-256 of the file.\n"
+             "With --provider-key: that the provider signed the manifest.\n"
              "With the key also: the tag of every chunk, the order of them all, the hash of each file.\n",
     .options = verify_options,
     .run = verify_main,

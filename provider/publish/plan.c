@@ -182,6 +182,10 @@ static int plan_look_here(struct publish *p, struct publish_plan *plan)
     int rc = CLI_OK;
 
     (void)checklist_end(k, plan_check_files(p), CHECK_OK, "all that are named can be read");
+    if (p->sign.key_file) {
+        k = checklist_begin(l, "signing key");
+        (void)checklist_end(k, signer_open(&p->signer, &p->sign), CHECK_OK, "%s", p->sign.key_file);
+    }
     p->how.quiet = p->cli.quiet || !p->dry_run; /* the step of encryption says it, too */
     if (!p->skip[STEP_ENCRYPT]) {
         k = checklist_begin(l, "model");
@@ -196,6 +200,8 @@ static int plan_look_here(struct publish *p, struct publish_plan *plan)
         rc = plan_decide(p, plan);
         if (rc == CLI_OK)
             rc = plan_check_key(p, plan);
+        if (rc == CLI_OK && plan->steps[STEP_ENCRYPT] != ACTION_RUN)
+            rc = publish_check_signed(p);
         rc = checklist_end(k, rc, CHECK_OK, "%s", p->state.path);
     }
     if (rc == CLI_OK && plan->steps[STEP_ENCRYPT] == ACTION_RUN)

@@ -5,6 +5,7 @@
 #define TBPKG_PUBLISH_PUBLISH_H
 
 #include "provider/publish/state.h"
+#include "provider/asset/signer.h"
 #include "provider/asset/source.h"
 #include "provider/cli/command.h"
 
@@ -20,6 +21,8 @@ struct publish {
     const char *asset_id, *in, *dir, *zip, *out;
     uint64_t chunk_bytes;
     bool no_finetune;
+    struct signer_options sign;
+    const char *provider_key;
     const char *account, *container, *blob_endpoint, *connection_string_file, *account_key_file, *sas_file;
     uint64_t bandwidth;
     const char *edc_endpoint, *token_file, *cert, *cert_key, *ca_file, *key_file, *key_out;
@@ -34,6 +37,7 @@ struct publish {
     char *key_dir;        /* DIR/, as --key-out takes it */
     char *found_asset_id; /* what --asset-id would have said */
     char *key;            /* the file of the clear key, where publish_key_find() found it; or NULL */
+    struct signer signer;
     struct publish_state state;
     struct model_source source;
     struct source_options how; /* the model is read */
@@ -64,6 +68,8 @@ int publish_key_missing(const struct publish *p);
 /* --forget-key, once everything is done: removes the key's file if the control plane has confirmed the key.
  * CLI_OK or CLI_FAILED. */
 int publish_key_forget(struct publish *p);
+/* With --sign-key: the manifest that is there is signed by it. CLI_OK or CLI_FAILED. */
+int publish_check_signed(const struct publish *p);
 /* Temporary files of keys that a killed run left. */
 void publish_key_sweep(const struct publish *p);
 

@@ -90,6 +90,8 @@ static void step_encrypt_argv(const struct publish *p, struct publish_words *w)
     }
     step_add_option(w, "key-out", p->key_out ? p->key_out : p->key_dir);
     step_add_flag(w, "--no-finetune", p->no_finetune);
+    step_add_option(w, "sign-key", p->sign.key_file);
+    step_add_option(w, "sign-passphrase-file", p->sign.passphrase_file);
     for (size_t i = 0; i < p->how.include.n; i++)
         step_add_option(w, "include", p->how.include.v[i]);
     for (size_t i = 0; i < p->how.exclude.n; i++)
@@ -193,6 +195,14 @@ static char *step_built_image(const struct publish *p, bool *ret_is_vm)
     return *ret_is_vm ? strdup(image) : tb_strf("%.*s@%s", (int)(tag ? tag - image : 0), image, digest);
 }
 
+/* What the machines are told to trust: what was said, else the key that signs here. */
+static const char *step_provider_key(const struct publish *p)
+{
+    if (p->provider_key)
+        return p->provider_key;
+    return signer_signs(&p->signer) ? p->signer.text : NULL;
+}
+
 static void step_package_argv(const struct publish *p, struct publish_words *w)
 {
     bool is_vm;
@@ -204,6 +214,7 @@ static void step_package_argv(const struct publish *p, struct publish_words *w)
     step_add_option(w, "image", p->image ? p->image : is_vm ? NULL : built);
     step_add_option(w, "template-dir", p->templates);
     step_add_option(w, "package-version", p->package_version);
+    step_add_option(w, "provider-key", step_provider_key(p));
     for (size_t i = 0; i < p->sets.n; i++)
         step_add_option(w, "set", p->sets.v[i]);
     step_add_option(w, "output-zip", p->zip);
@@ -327,6 +338,7 @@ static void step_hash_package(const struct publish *p, struct inputs *in)
     inputs_word(in, p->vm_image);
     inputs_word(in, built);
     inputs_word(in, p->package_version);
+    inputs_word(in, step_provider_key(p));
     step_hash_list(in, &p->sets);
     inputs_word(in, p->zip);
     step_hash_templates(p, in);
@@ -454,10 +466,23 @@ int publish_check_recorded(const struct publish *p)
                       "publish it with --skip-encrypt and --key-file, or choose another --output");
 }
 
+int publish_check_signed(const struct publish *p)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t len;
+
+    if (!signer_signs(&p->signer) || tb_read_file(p->manifest, TBENC_MANIFEST_MAX, &text, &len) < 0 ||
+        signer_signed(&p->signer, text, len))
+        return CLI_OK;
+    return tbpkg_failf(p->manifest,
+                       "is not signed with %s; run tbpkg sign --sign-key %s %s, then this command again",
+                       p->sign.key_file, p->sign.key_file, p->manifest);
+}
+
 static int step_run_encrypt(struct publish *p, struct publish_words *w, bool begun, cJSON **ret)
 {
     if (begun && !publish_streams(p) && step_is_complete(p))
-        return step_adopt(p, ret);
+        return publish_check_signed(p) == CLI_OK ? step_adopt(p, ret) : CLI_FAILED;
     if (!begun && publish_check_recorded(p) != CLI_OK)
         return CLI_FAILED;
     if (p->key_file && !(publish_streams(p) && step_is_file(p->journal, 0)))

@@ -107,7 +107,7 @@ int store_look(struct asset_store *s, int fd)
         rc = blob_object_look(&s->client, &s->mf, -1);
     if (rc == CLI_OK)
         rc = store_refuse_other(s, &s->ct);
-    if (rc == CLI_OK && s->mf.size > 0) /* else it is not known yet what it should be */
+    if (rc == CLI_OK && s->mf.size > 0 && !s->signed_anew) /* else it is not known yet what it should be */
         rc = store_refuse_other(s, &s->mf);
     s->client.retries = (unsigned)s->retries;
     return rc;

@@ -16,6 +16,7 @@ struct asset_store {
     /* what to do */
     const char *account, *container, *asset_id, *endpoint, *ca_file;
     bool overwrite, insecure, verbose;
+    bool signed_anew; /* the manifest is that of the asset that is stored, with another signature */
     uint64_t block_bytes, concurrency, retries, timeout, bandwidth;
     struct azure_auth_options credentials;
     /* what came of it; the caller fills size and sha256 before it looks */

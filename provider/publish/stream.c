@@ -12,6 +12,7 @@
 #include "provider/cli/interrupt.h"
 #include "provider/cli/key_arg.h"
 #include "provider/publish/state.h"
+#include "provider/publish/stream_manifest.h"
 
 #define STREAM_ANEW (-1) /* beside exit codes: what the journal says cannot be used */
 
@@ -284,16 +285,6 @@ static int stream_fail_sending(const struct asset_stream *s, const struct stream
 }
 
 /* All is sealed: what the manifest says, into journal and store. */
-static int stream_take_manifest(struct asset_stream *s, char *text, size_t len)
-{
-    struct asset_store *st = &s->store;
-
-    tb_hex_encode(s->seal.result->sha256_ciphertext, TBENC_SHA256_BYTES, st->ct.sha256);
-    st->mf.size = len;
-    return store_sha256(text, len, st->mf.sha256) < 0 ? tbpkg_fail_errno(s->seal.manifest_path, -EIO)
-                                                      : CLI_OK;
-}
-
 static int stream_finish_sealing(struct asset_stream *s)
 {
     _cleanup_free_ char *text = NULL;
@@ -306,22 +297,17 @@ static int stream_finish_sealing(struct asset_stream *s)
     r = tbenc_manifest_format(s->seal.result, &text, &len);
     if (r < 0)
         return tbpkg_fail_errno(s->seal.manifest_path, r);
-    same = s->journal.manifest && strcmp(s->journal.manifest, text) == 0;
+    same = stream_manifest_same(s, text);
     if ((s->complete || s->store.ct.there == BLOB_SAME) && !same)
         return tbpkg_fail(s->seal.in,
                           "makes another manifest than the asset has: names or permissions changed",
                           "restore them, or publish it as a new asset");
-    rc = stream_take_manifest(s, text, len);
-    if (rc != CLI_OK || (same && strcmp(s->journal.source, s->source) == 0))
-        return rc;
-    if (same)
-        return journal_sealed_again(&s->journal, s->source);
-    if (s->store.mf.there == BLOB_SAME) /* as the one before */
-        s->store.mf.there = BLOB_OTHER;
-    rc = journal_sealed(&s->journal, text, s->source);
-    tb_freep(&s->journal.manifest);
-    s->journal.manifest = TAKE_PTR(text);
-    return rc;
+    if (!same)
+        return stream_manifest_keep(s, TAKE_PTR(text), len);
+    rc = stream_manifest_take(s, s->journal.manifest, strlen(s->journal.manifest));
+    return rc == CLI_OK && strcmp(s->journal.source, s->source) != 0
+               ? journal_sealed_again(&s->journal, s->source)
+               : rc;
 }
 
 static int stream_commit(struct asset_stream *s, char (*ids)[BLOB_ID_CHARS + 1], size_t n)
@@ -383,11 +369,13 @@ static int stream_take_sealed(struct asset_stream *s, bool *ret_sealed)
     snprintf(s->store.ct.sha256, sizeof(s->store.ct.sha256), "not known yet");
     if (!j->manifest)
         return CLI_OK;
+    if (stream_manifest_adopt(s) != CLI_OK)
+        return CLI_FAILED;
     len = strlen(j->manifest);
     r = tbenc_manifest_parse(j->manifest, len, 0, &s->seal.result, &e);
     if (r < 0)
         return asset_fail(j->path, r, &e);
-    return stream_take_manifest(s, j->manifest, len);
+    return stream_manifest_take(s, j->manifest, len);
 }
 
 /* -- the whole --------------------------------------------------------------------------------- */
@@ -492,30 +480,14 @@ static int stream_start_anew(struct asset_stream *s)
                : rc;
 }
 
-static int stream_write_manifest(struct asset_stream *s)
-{
-    const char *text = s->journal.manifest;
-    _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
-    int r = cli_newfile_open(&f, s->seal.manifest_path, 0666);
-
-    if (r == 0)
-        r = tb_write_full(f.fd, text, strlen(text));
-    cli_signals_block();
-    if (r == 0)
-        r = tb_newfile_commit(&f, true);
-    cli_temp_forget_all();
-    cli_signals_unblock();
-    return r < 0 ? tbpkg_fail_errno(s->seal.manifest_path, r) : CLI_OK;
-}
-
 static int stream_finish(struct asset_stream *s)
 {
-    int rc = CLI_OK;
+    int rc = stream_manifest_sign(s);
 
-    if (s->store.mf.there != BLOB_SAME)
+    if (rc == CLI_OK && s->store.mf.there != BLOB_SAME)
         rc = store_send_manifest(&s->store, s->journal.manifest);
     if (rc == CLI_OK)
-        rc = stream_write_manifest(s);
+        rc = stream_manifest_write(s);
     if (rc == CLI_OK && s->has_key)
         rc = cli_key_hold(&s->key);
     return rc;
@@ -575,8 +547,10 @@ static int stream_check_journal(struct asset_stream *s)
 
 int asset_stream(struct asset_stream *s)
 {
-    int rc = stream_name_files(s);
+    int rc = signer_open(&s->seal.signer, &s->seal.sign);
 
+    if (rc == CLI_OK)
+        rc = stream_name_files(s);
     if (rc == CLI_OK)
         rc = stream_check_journal(s);
     if (rc == CLI_OK)

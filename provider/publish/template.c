@@ -239,6 +239,34 @@ bool template_form_asks(const cJSON *form, const char *name)
     return cJSON_GetObjectItem(template_form_outputs(form), name); /* names are the same in any case */
 }
 
+/* An element, somewhere within. */
+static cJSON *template_find_named(cJSON *in, const char *name, unsigned depth)
+{
+    const cJSON *n = cJSON_IsObject(in) ? cJSON_GetObjectItemCaseSensitive(in, "name") : NULL;
+    cJSON *i, *found = cJSON_IsString(n) && strcmp(n->valuestring, name) == 0 ? in : NULL;
+
+    if (found || depth == DEPTH_MAX)
+        return found;
+    cJSON_ArrayForEach (i, in)
+        if (!found)
+            found = template_find_named(i, name, depth + 1);
+    return found;
+}
+
+int template_form_text(cJSON *form, const char *name, const char *text)
+{
+    cJSON *e = template_find_named(form, name, 0), *options = cJSON_GetObjectItemCaseSensitive(e, "options");
+    cJSON *value = cJSON_CreateString(text);
+
+    if (!value)
+        return -ENOMEM;
+    if (!cJSON_ReplaceItemInObjectCaseSensitive(options, "text", value)) {
+        cJSON_Delete(value);
+        return -ENOENT;
+    }
+    return 0;
+}
+
 int template_check_form(const cJSON *template, const cJSON *form, char err[static TEMPLATE_ERR_MAX])
 {
     const cJSON *parameters = cJSON_GetObjectItemCaseSensitive(template, "parameters"), *i;

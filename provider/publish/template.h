@@ -28,6 +28,9 @@ int template_check_form(const cJSON *template, const cJSON *form, char err[stati
 /* The form has an output of that name: what it says wins over the default. */
 bool template_form_asks(const cJSON *form, const char *name);
 
+/* What the form's text of that name says. -ENOENT: it has none. */
+int template_form_text(cJSON *form, const char *name, const char *text);
+
 /* What kind of secret this is ("a shared access signature"), or NULL. */
 const char *template_secret_kind(const char *value);
 /* Looks at every string of the document. -EACCES with its place in err. */

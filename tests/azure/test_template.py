@@ -331,6 +331,9 @@ def test_settings_follow_the_parameters():
     # An image may meter by itself; what it meters for only the deployment knows.
     s = settings(Deployed(managed_by=APP))
     assert {k: v for k, v in s.items() if "BILLING" in k} == {"TB_BILLING_RESOURCE_ID": APP}
+    assert "TB_PROVIDER_KEY" not in s
+    assert settings(Deployed(providerKey="RWQ+/=,RWR"))["TB_PROVIDER_KEY"] == "RWQ+/=,RWR"
+    assert "TB_EVIL" not in settings(Deployed(providerKey="RWQ\r\nTB_EVIL=1"))
     d = Deployed(apiKeys=f"a:{'0' * 64},b:{'f' * 64}")
     assert settings(d)["TB_API_KEYS"] == "/run/credentials/tb-proxy.service/api-keys"
     entry, text = files(d)["/etc/credstore/trustbridge.api-keys"]

@@ -9,7 +9,7 @@ import pytest
 
 from tbpkg_local import REPO, TBPKG, Asset, ok, refused, tbpkg
 
-COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "build", "package", "publish", "key", "config", "login", "logout",
+COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "build", "package", "publish", "keygen", "sign", "key", "config", "login", "logout",
             "whoami", "usage", "log", "changes", "doctor"]
 GROUPS = {"contract": ["add", "list", "show", "edit", "revoke", "allow", "bill", "await"], "enrol": ["code", "list", "revoke"],
           "machine": ["list", "remove", "expel"], "asset": ["list", "show", "promote", "delete"], "token": ["add", "list", "revoke"],
@@ -177,7 +177,7 @@ def test_verify_says_what_it_checked(tmp_path):
     assert plain["ok"] and plain["checked"] == ["manifest", "header", "records", "sha256_ciphertext"]
     assert plain["not_checked"]["tags"] == "needs the key"
     assert keyed["checked"] == plain["checked"] + ["tags", "tags_sha256"]
-    assert keyed["not_checked"] == {"files": "the manifest has none"}
+    assert keyed["not_checked"] == {"signature": "the manifest is not signed", "files": "the manifest has none"}
     assert b"not checked  tag of every chunk" in ok("verify", "m.tbenc", cwd=tmp_path).stdout
     assert ok("verify", "-q", "m.tbenc", cwd=tmp_path).stdout == b""
 
