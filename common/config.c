@@ -18,6 +18,7 @@ static const struct config_setting config_settings[] = {
     {"TB_CONTRACT_ID", KIND_ID, AT(contract_id), "", 0, 0},
     {"TB_ASSET_ID", KIND_ASSET_ID, AT(asset_id), "", 0, 0},
     {"TB_EDC_ENDPOINT", KIND_ENDPOINT, AT(edc_endpoint), "", 0, 0},
+    {"TB_PROVIDER_KEY", KIND_PROVIDER_KEY, AT(provider_key), NULL, 0, 0},
     {"TB_CA_FILE", KIND_PATH, AT(ca_file), NULL, 0, 0},
     {"TB_CLIENT_CERT_PATH", KIND_PATH, AT(client_cert_path), NULL, 0, 0},
     {"TB_CLIENT_KEY_PATH", KIND_SECRET, AT(client_key_path), NULL, 0, 0},

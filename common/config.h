@@ -25,6 +25,7 @@ struct tb_config {
     /* which asset, under which contract, from whom */
     char *contract_id, *asset_id, *edc_endpoint;
     bool insecure_http;
+    char *provider_key;                                 /* NULL: none is pinned; common/provider_key.h */
     char *ca_file, *client_cert_path, *client_key_path; /* NULL: unset */
     uint64_t lease_grace_us;
     /* download */

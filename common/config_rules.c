@@ -8,6 +8,7 @@
 #include "common/inet.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "common/provider_key.h"
 #include "common/units.h"
 #include "common/update_policy.h"
 #include "common/usage.h"
@@ -164,6 +165,8 @@ static const char *config_check_text(const struct config_setting *s, const char 
         return *v == '/' ? NULL : "must be an absolute path";
     case KIND_ADDR:
         return config_check_addr(v);
+    case KIND_PROVIDER_KEY:
+        return tb_provider_key_rule(v);
     case KIND_UPDATE:
         return tb_update_policy_parse(v, &policy) == 0 ? NULL : TB_UPDATE_POLICY_WORDS;
     default:

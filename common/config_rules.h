@@ -15,8 +15,9 @@ enum config_kind {
     KIND_SECRET,   /* the same; what is no path may be the secret itself, and is never shown */
     KIND_COMMAND,  /* text that is never shown: keys are passed in options */
     KIND_TEXT,
-    KIND_UPDATE, /* tb_update_policy_parse() */
-    KIND_ADDR,   /* host:port */
+    KIND_UPDATE,       /* tb_update_policy_parse() */
+    KIND_PROVIDER_KEY, /* tb_provider_key_rule() */
+    KIND_ADDR,         /* host:port */
     KIND_BOOL,
     KIND_UINT, /* uint64_t, with k/M/G suffix not allowed: as the first TrustBridge */
     KIND_UINT32,

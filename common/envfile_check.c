@@ -80,7 +80,17 @@ static void envfile_check_again(const struct tb_envfile *e, size_t i, struct tb_
 {
     const struct tb_envfile_entry *last = tb_envfile_find(e, e->v[i].name);
 
-    if (last && last > &e->v[i])
+    if (!last || last <= &e->v[i])
+        return;
+    /* What the image pins, the deployment does not take back. */
+    if (strcmp(e->v[i].name, "TB_PROVIDER_KEY") == 0 &&
+        (!last->value || strcmp(e->v[i].value, last->value) != 0))
+        tb_findings_add(
+            f, TB_FINDING_ERROR, last->line, last->name,
+            "line %u pins the provider's key already, and another line does not replace it; leave the "
+            "line that the provider gave",
+            e->v[i].line);
+    else
         tb_findings_add(f, TB_FINDING_WARNING, e->v[i].line, e->v[i].name,
                         "line %u sets it again, and counts; remove one of them", last->line);
 }

@@ -15,8 +15,8 @@
 #define CREDENTIALS "/run/credentials/"
 
 /* Each judges what it alone reads; what they all read is judged once, before. */
-static const char *const check_programs[] = {"tb-authorize", "tb-hydrate", "tb-load", "tb-proxy",
-                                             "tb-billing"};
+static const char *const check_programs[] = {"tb-authorize", "tb-hydrate", "tb-decrypt",
+                                             "tb-load",      "tb-proxy",   "tb-billing"};
 
 /* --- the programs --------------------------------------------------------------------------------------- */
 
@@ -138,9 +138,9 @@ static const char *check_hidden(const char *path)
 
 static void check_visible(const struct tb_settings *s, const struct tb_check *how, struct tb_findings *f)
 {
-    static const char *const files[] = {"TB_CA_FILE",    "TB_CLIENT_CERT_PATH", "TB_CLIENT_KEY_PATH",
-                                        "TB_TLS_CERT",   "TB_TLS_KEY",          "TB_API_KEYS",
-                                        "TB_AUDIT_FILE", "TB_RUNTIME_EXEC"};
+    static const char *const files[] = {"TB_PROVIDER_KEY",    "TB_CA_FILE",    "TB_CLIENT_CERT_PATH",
+                                        "TB_CLIENT_KEY_PATH", "TB_TLS_CERT",   "TB_TLS_KEY",
+                                        "TB_API_KEYS",        "TB_AUDIT_FILE", "TB_RUNTIME_EXEC"};
 
     for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
         const char *v = tb_settings_get(s, files[i]), *where = v ? check_hidden(v) : NULL;

@@ -10,8 +10,10 @@
 #include "common/fdpass.h"
 #include "common/hex.h"
 #include "common/io.h"
+#include "common/provider_key.h"
 #include "common/serving.h"
 #include "decrypt/reply.h"
+#include "tbenc/signature.h"
 
 #define MANIFEST_NAME "model.manifest.json"
 
@@ -76,12 +78,35 @@ static int asset_check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], st
     return 0;
 }
 
-static int asset_read_manifest(const char *dir, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
+/* What was signed, by whom TB_PROVIDER_KEY names. */
+static int asset_parse_manifest(const char *provider_key, const char *path, const char *text, size_t len,
+                                struct tbenc_manifest **ret, struct tb_outcome *o)
+{
+    struct tb_minisign_keys keys;
+    char err[TB_MINISIGN_ERR_MAX];
+    struct tbenc_error e = {0};
+    int r = tb_provider_key_load(provider_key, &keys, err);
+
+    if (r < 0)
+        return tb_outcome_set(o, TB_EXIT_CONFIG, "TB_PROVIDER_KEY: %s", err);
+    r = tbenc_manifest_parse_signed(text, len, TBENC_OVERLAY, &keys, ret, &e);
+    if (r == -ENOKEY)
+        return tb_outcome_set(
+            o, TB_EXIT_DATAERR,
+            "%s: %s; TB_PROVIDER_KEY pins whose signature counts: have the provider sign it "
+            "(tbpkg sign), or pin the provider's new key",
+            path, e.message);
+    if (r < 0)
+        return tb_outcome_set(o, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path, e.message);
+    return 0;
+}
+
+static int asset_read_manifest(const char *dir, const char *provider_key,
+                               const uint8_t client_sha256[static TBENC_SHA256_BYTES],
                                struct tbenc_manifest **ret, struct tb_outcome *o)
 {
     _cleanup_free_ char *path = tb_path_join(dir, MANIFEST_NAME), *text = NULL;
     uint8_t sha256[TBENC_SHA256_BYTES];
-    struct tbenc_error e = {0};
     size_t len;
     int r;
 
@@ -100,12 +125,7 @@ static int asset_read_manifest(const char *dir, const uint8_t client_sha256[stat
     if (!tb_mem_equal(sha256, client_sha256, sizeof(sha256)))
         return tb_outcome_set(o, TB_EXIT_TEMPFAIL, "%s changed since the client read it; start again", path);
     r = asset_check_bound(sha256, o);
-    if (r != 0)
-        return r;
-    r = tbenc_manifest_parse(text, len, TBENC_OVERLAY, ret, &e);
-    if (r < 0)
-        return tb_outcome_set(o, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path, e.message);
-    return 0;
+    return r == 0 ? asset_parse_manifest(provider_key, path, text, len, ret, o) : r;
 }
 
 static int decrypt_open_ciphertext(const char *dir, const struct tbenc_manifest *m, int *ret,
@@ -161,7 +181,7 @@ int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static 
 {
     _cleanup_(asset_manifest_freep) struct tbenc_manifest *m = NULL;
     _cleanup_free_ char *dir = tb_serving_dir(c->target_dir, c->asset_id);
-    int r = dir ? asset_read_manifest(dir, client_sha256, &m, o)
+    int r = dir ? asset_read_manifest(dir, c->provider_key, client_sha256, &m, o)
                 : tb_outcome_set(o, TB_EXIT_IOERR, "out of memory");
 
     if (r != 0)

@@ -25,8 +25,9 @@ struct tb_asset {
     }
 
 /* Reads and checks the manifest: its SHA-256 against the credential manifest-sha256 (`none`: not bound) and
- * against the client's, its asset_id against TB_ASSET_ID; then opens the ciphertext and checks its size. 0 or
- * an exit code: 66 something is not there; 74; 75 the client read another manifest; 76 integrity; 77; 78. */
+ * against the client's, its signature against TB_PROVIDER_KEY, its asset_id against TB_ASSET_ID; then opens
+ * the ciphertext and checks its size. 0 or an exit code: 66 something is not there; 74; 75 the client read
+ * another manifest; 76 integrity; 77; 78. */
 int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
                   struct tb_asset *ret, struct tb_outcome *o);
 void tb_asset_clear(struct tb_asset *a);

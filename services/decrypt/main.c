@@ -11,6 +11,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/notify.h"
+#include "common/provider_key.h"
 #include "common/secret.h"
 #include "common/signals.h"
 #include "decrypt/keymem.h"
@@ -137,6 +138,11 @@ static int decrypt_run(const struct tb_config *c)
     return tb_serve(c, sock, signal_fd);
 }
 
+static void decrypt_check(const struct tb_config *c, struct tb_findings *f)
+{
+    tb_provider_key_check(c->provider_key, "tb-decrypt", f);
+}
+
 int main(int argc, char **argv)
 {
     _cleanup_config_ struct tb_config config = {0};
@@ -144,6 +150,6 @@ int main(int argc, char **argv)
     tb_secret_init();
     if (tb_keymem_install() < 0 || atexit(client_at_exit) != 0)
         return TB_EXIT_IOERR;
-    tb_config_main(argc, argv, &(struct tb_program){"tb-decrypt", help, NULL}, &config);
+    tb_config_main(argc, argv, &(struct tb_program){"tb-decrypt", help, decrypt_check}, &config);
     return decrypt_run(&config);
 }

@@ -533,7 +533,7 @@ static int hydrate_locked(struct hydrate *h)
     _cleanup_close_ int lock = -1;
     int r;
 
-    r = source_load(&h->source, h->o);
+    r = source_load(&h->source, h->cfg, h->o);
     h->versions.version = h->report.version = h->source.version;
     if (r == 0)
         r = versions_begin(&h->versions, h->o);

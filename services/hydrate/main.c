@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/pem_check.h"
+#include "common/provider_key.h"
 #include "common/secret.h"
 #include "common/signals.h"
 
@@ -35,6 +36,7 @@ static void hydrate_check(const struct tb_config *c, struct tb_findings *f)
     const struct tb_pem_pair client = {"TB_CLIENT_CERT_PATH", c->client_cert_path, "TB_CLIENT_KEY_PATH",
                                        c->client_key_path, "tb-hydrate"};
 
+    tb_provider_key_check(c->provider_key, "tb-hydrate", f);
     if (c->ca_file)
         tb_pem_check_authorities("TB_CA_FILE", c->ca_file, "tb-hydrate", f);
     tb_pem_check_pair(&client, f);

@@ -10,6 +10,7 @@
 #include "common/io.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "common/provider_key.h"
 #include "hydrate/partial.h"
 #include "common/secret.h"
 #include "common/serving.h"
@@ -119,8 +120,9 @@ static void source_load_version(struct hydrate_source *s)
         s->version = version;
 }
 
-int source_load(struct hydrate_source *s, struct tb_outcome *o)
+int source_load(struct hydrate_source *s, const struct tb_config *cfg, struct tb_outcome *o)
 {
+    char err[TB_MINISIGN_ERR_MAX];
     _cleanup_secret_ char *hex = NULL;
     size_t len;
     int r;
@@ -130,6 +132,8 @@ int source_load(struct hydrate_source *s, struct tb_outcome *o)
         r = source_load_credential("manifest-sha256", &hex, &len, o);
     if (r != 0)
         return r;
+    if (tb_provider_key_load(cfg->provider_key, &s->keys, err) < 0)
+        return tb_outcome_set(o, TB_EXIT_CONFIG, "TB_PROVIDER_KEY: %s", err);
     source_load_version(s);
     s->bound = strcmp(hex, "none") != 0;
     if (s->bound && tb_hex_decode(hex, len, s->manifest_sha256, SHA256_BYTES) < 0)
@@ -206,13 +210,21 @@ int manifest_check(const struct hydrate_source *s, const char *asset_id, const c
     struct tbenc_error e = {0};
     struct tbenc_manifest *m;
     uint8_t sha[SHA256_BYTES];
+    int r;
 
     SHA256((const uint8_t *)text, len, sha);
     if (s->bound && !tb_mem_equal(sha, s->manifest_sha256, sizeof(sha)))
         return tb_outcome_set(o, TB_EXIT_DATAERR,
                               "the manifest is not the one the contract names (SHA-256 differs); register "
                               "the manifest that was uploaded");
-    if (tbenc_manifest_parse(text, len, TBENC_OVERLAY, &m, &e) < 0)
+    r = tbenc_manifest_parse_signed(text, len, TBENC_OVERLAY, &s->keys, &m, &e);
+    if (r == -ENOKEY)
+        return tb_outcome_set(
+            o, TB_EXIT_DATAERR,
+            "%s; TB_PROVIDER_KEY pins whose signature counts: have the provider sign the manifest "
+            "of %s (tbpkg sign), or pin the provider's new key",
+            e.message, asset_id);
+    if (r < 0)
         return tb_outcome_set(o, TB_EXIT_DATAERR, "bad manifest: %s", e.message);
     if (strcmp(m->asset_id, asset_id) != 0)
         tb_outcome_set(o, TB_EXIT_DATAERR,

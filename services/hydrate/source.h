@@ -9,7 +9,7 @@
 #include "common/config.h"
 #include "hydrate/hasher.h"
 #include "common/http.h"
-#include "tbenc/tbenc.h"
+#include "tbenc/signature.h"
 #include "hydrate/outcome.h"
 
 #define HYDRATE_PLACES_MAX 4
@@ -22,15 +22,17 @@ struct hydrate_source {
     unsigned n_places, place;           /* of the same ciphertext; the one that is used now */
     const char *sas_url, *manifest_url; /* of it */
     uint64_t version;                   /* of the asset; 0: the control plane names none */
+    struct tb_minisign_keys keys;       /* one of which signed the manifest; none: nobody must have */
     bool bound;                         /* the contract names the manifest: */
     uint8_t manifest_sha256[SHA256_BYTES];
 };
 
-/* Reads sas-url, manifest-url and manifest-sha256. 0; TB_EXIT_NOPERM refused; TB_EXIT_CONFIG not there or
- * malformed. */
-int source_load(struct hydrate_source *s, struct tb_outcome *o);
-/* The places of the base of an overlay, from base-urls, and its manifest's hash, from the overlay's. No
- * places when there is no such credential. 0 or TB_EXIT_CONFIG, TB_EXIT_NOPERM. */
+/* Reads sas-url, manifest-url and manifest-sha256, and the keys of TB_PROVIDER_KEY. 0; TB_EXIT_NOPERM
+ * refused; TB_EXIT_CONFIG not there or malformed. */
+int source_load(struct hydrate_source *s, const struct tb_config *cfg, struct tb_outcome *o);
+/* The places of the base of an overlay, from base-urls, and its manifest's hash, from the overlay's, which
+ * makes it the provider's if that is. No places when there is no such credential. 0 or TB_EXIT_CONFIG,
+ * TB_EXIT_NOPERM. */
 int source_load_base(const struct tbenc_base *b, struct hydrate_source *ret, struct tb_outcome *o);
 void source_clear(struct hydrate_source *s);
 /* Uses the next place, behind the last one the first. */
@@ -45,8 +47,8 @@ struct manifest {
 void manifest_clear(struct manifest *m);
 #define _cleanup_manifest_ _cleanup_(manifest_clear)
 
-/* Fetches, with retries, and checks: bound hash, syntax, asset id, file name. TB_EXIT_TEMPFAIL refused or
- * unreachable; TB_EXIT_NOINPUT 404; TB_EXIT_DATAERR any check. */
+/* Fetches, with retries, and checks: bound hash, signature, syntax, asset id, file name. TB_EXIT_TEMPFAIL
+ * refused or unreachable; TB_EXIT_NOINPUT 404; TB_EXIT_DATAERR any check. */
 int manifest_fetch(const struct hydrate_source *s, const struct tb_config *cfg, const struct tb_http_tls *tls,
                    struct manifest *ret, struct tb_outcome *o);
 

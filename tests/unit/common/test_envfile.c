@@ -87,6 +87,12 @@ static const struct {
     {"TB_B=1\nTB_A=\xff\n", TB_FINDING_ERROR, 2, "", "not UTF-8"},
     {"TB_A=1\n# c\\\nTB_B=2\n", TB_FINDING_WARNING, 2, "", "comment ends with a backslash"},
     {"TB_A=1\nTB_B=1\nTB_A=2\n", TB_FINDING_WARNING, 1, "TB_A", "line 3 sets it again"},
+    {"TB_PROVIDER_KEY=a\nTB_PROVIDER_KEY=b\n", TB_FINDING_ERROR, 2, "TB_PROVIDER_KEY",
+     "line 1 pins the provider's key"},
+    {"TB_PROVIDER_KEY=a\nTB_PROVIDER_KEY=\n", TB_FINDING_ERROR, 2, "TB_PROVIDER_KEY",
+     "line 1 pins the provider's key"},
+    {"TB_PROVIDER_KEY=a\nTB_PROVIDER_KEY=a\n", TB_FINDING_WARNING, 1, "TB_PROVIDER_KEY",
+     "line 2 sets it again"},
     {"TB_A=1\nTB_A=\n", TB_FINDING_WARNING, 1, "TB_A", "line 2 sets it again"},
 };
 
