@@ -149,7 +149,7 @@ bool signer_signed(const struct signer *s, const char *text, size_t len)
 {
     struct tbenc_manifest *m = NULL;
     struct tbenc_error e;
-    int r = tbenc_manifest_parse_signed(text, len, TBENC_LENIENT, &s->public, &m, &e);
+    int r = tbenc_manifest_parse_signed(text, len, TBENC_LENIENT | TBENC_OVERLAY, &s->public, &m, &e);
 
     tbenc_manifest_free(m);
     return r == 0;

@@ -227,7 +227,7 @@ static int sign_read(const struct sign_job *j, char **ret, size_t *ret_len, stru
     _cleanup_free_ char *text = NULL, *sig = NULL;
     struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
     size_t len;
-    int rc = asset_manifest_read(j->manifest, TBENC_LENIENT, ret_m), r;
+    int rc = asset_manifest_read(j->manifest, TBENC_LENIENT | TBENC_OVERLAY, ret_m), r;
 
     if (rc != CLI_OK)
         return rc;
