@@ -14,8 +14,9 @@ UNITS = repo / "units"
 SERVICES = sorted(p.name for p in UNITS.glob("*.service"))
 # systemd-analyze multiplies by ten.
 # tb-settings looks at every file and address that the settings name, and may change none.
+# tb-runtime may make a user and a mount namespace and open /dev/fuse, until tb-load becomes the inference server, which may not.
 # tb-scratch is no daemon: it runs for a moment at boot, formats a disk and gives the directory on it to somebody else.
-EXPOSURE = {"tb-configure.service": 5, "tb-decrypt.service": 3, "tb-proxy.service": 6, "tb-repair.service": 5, "tb-update.service": 5, "tb-scratch.service": 14,
+EXPOSURE = {"tb-configure.service": 5, "tb-decrypt.service": 3, "tb-proxy.service": 6, "tb-repair.service": 5, "tb-runtime.service": 14, "tb-update.service": 5, "tb-scratch.service": 14,
             "tb-settings.service": 14}
 EXPOSURE_OTHERS = 13
 # What every service has, unless it says why not on a commented line.

@@ -151,7 +151,7 @@ GUIDES = {
     "tbpkg": {"CHANGELOG.md", "billing.md", "contracts.md", "provider-guide.md", "security.md"},
     "trustbridge-controlplane": {"CHANGELOG.md", "controlplane-backup.md"},
     "trustbridge": {"CHANGELOG.md", "architecture.md", "billing.md", "configuration.md", "consumer-guide.md", "contracts.md",
-                    "monitoring.md", "operator-guide.md", "security.md", "versions.md"},
+                    "monitoring.md", "operator-guide.md", "runtimes.md", "security.md", "versions.md"},
 }
 
 

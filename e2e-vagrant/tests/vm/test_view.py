@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Delivery by a view, under the units as they are shipped: the runtime reads the model through a file system of its own namespace
+that tb-decrypt answers. One machine for all tests, in the order of this file."""
+
+import time
+
+import model
+import pytest
+from appliance import Appliance
+from chain import http_json
+from scenario import ASSET, SHORT, content
+from tbsys import wait_for
+from test_at_rest import occurrences
+from test_serving import plaintext_answer
+
+CONTRACT = "view"
+
+
+@pytest.fixture(scope="module")
+def vm(provider, image, tmp_path_factory):
+    provider.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open")
+    machine = Appliance(image, tmp_path_factory.mktemp("view"), provider, CONTRACT, ASSET, model.GGUF, env={"TB_DELIVERY": "view"})
+    try:
+        machine.start()
+        yield machine.wait_state("Ready")
+    finally:
+        machine.discard()
+
+
+def delivery(vm):
+    return vm.sh("cat /run/tb-runtime/delivery.json")
+
+
+def test_it_serves_what_the_plaintext_serves(vm, provider):
+    assert '"mode":"view"' in delivery(vm).replace(" ", ""), vm.sh("journalctl --no-pager --namespace=trustbridge -u tb-runtime -n 20")
+    assert content(vm.chat(model.CHAT)) == plaintext_answer(provider.source, model.CHAT)
+    assert http_json(vm.url("/health"))[0] == 200
+    assert "fuse.trustbridge" in vm.sh(f"cat /proc/{vm.pid('tb-runtime')}/mounts")
+    assert "fuse.trustbridge" not in vm.sh("cat /proc/mounts"), "the machine itself sees nothing of it"
+    assert vm.runs("tb-decrypt")
+
+
+def test_the_model_is_not_in_memory_that_cannot_be_given_back(vm, provider):
+    weights = sum(p.stat().st_size for p in provider.source.rglob("*") if p.is_file())
+    assert int(vm.sh("awk '/^Shmem:/ {print $2}' /proc/meminfo")) * 1024 < weights
+
+
+def test_what_tb_load_may_do_the_runtime_may_not(vm):
+    pid = vm.pid("tb-runtime")
+    status = dict(line.split(":\t", 1) for line in vm.sh(f"cat /proc/{pid}/status").splitlines() if ":\t" in line)
+    assert {status[k] for k in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
+    filters = int(status["Seccomp_filters"])
+    assert filters > int(vm.sh(f"awk '/^Seccomp_filters/ {{print $2}}' /proc/{vm.pid('tb-decrypt')}/status"))
+    assert vm.sh(f"ls -l /proc/{pid}/fd").count("/dev/fuse") == 0
+
+
+def test_no_core_and_no_other_process_sees_the_key(vm):
+    pid = vm.pid("tb-decrypt")
+    assert "secretmem" in vm.sh(f"cat /proc/{pid}/maps") or vm.run("test -e /sys/module/secretmem")[0] != 0
+    assert vm.run(f"setpriv --reuid tb-decrypt --clear-groups head -c 16 /proc/{pid}/environ")[0] != 0
+
+
+def test_revoked_it_ends_and_allowed_it_comes_back(vm, provider):
+    want, runtime, decrypt = content(vm.chat(SHORT)), vm.pid("tb-runtime"), vm.pid("tb-decrypt")
+    provider.controlplane.ctl("contract", "revoke", CONTRACT)
+    vm.ask_now()
+    wait_for(lambda: vm.chat(SHORT)[0] == 403, 180, "403")
+    wait_for(lambda: vm.run(f"test -d /proc/{runtime} || test -d /proc/{decrypt}")[0] != 0, 60, "both to die")
+    provider.controlplane.ctl("contract", "allow", CONTRACT)
+    vm.ask_now()
+    vm.wait_state("Ready")
+    assert content(vm.chat(SHORT)) == want
+
+
+@pytest.mark.parametrize("unit", ["tb-runtime", "tb-decrypt"])
+def test_killed_the_other_follows_or_goes_on_and_it_serves(vm, unit):
+    """With tb-decrypt dead, what is in memory may be read on; what is not kills the runtime, which is started again."""
+    want, pid = content(vm.chat(SHORT)), vm.pid(unit)
+    vm.sh(f"kill -9 {pid}")
+    wait_for(lambda: vm.run(f"test -d /proc/{pid}")[0] != 0, 60, "its end")
+    time.sleep(1)  # for the other to notice; both outcomes are right
+    vm.wait_state("Ready")
+    assert content(vm.chat(SHORT)) == want
+    vm.sh("systemctl restart tb-runtime.service")
+    vm.wait_state("Ready")
+    assert content(vm.chat(SHORT)) == want and vm.runs("tb-decrypt")
+
+
+def test_no_plaintext_on_the_disk(vm, provider):
+    weights = (provider.source / model.GGUF).read_bytes()
+    vm.poweroff()
+    assert not occurrences(vm.raw_disk(), {"side file": b"trustbridge-demo-side-file",
+                                           **{f"weights at {i}/4": weights[len(weights) * i // 4:][:32] for i in (1, 2, 3)}})
