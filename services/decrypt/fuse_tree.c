@@ -42,16 +42,17 @@ static size_t path_depth(const char *path)
     return n;
 }
 
-static void tree_add_file(struct fuse_tree *t, size_t *last, const char *path, uint64_t bytes, size_t file)
+static void tree_add_file(struct fuse_tree *t, size_t *last, const struct tbenc_file *f, size_t file)
 {
+    const char *path = f->path, *slash;
     size_t parent = 0, level = 0;
-    const char *slash;
     struct fuse_node *node;
 
     for (; (slash = strchr(path, '/')); path = slash + 1)
         parent = tree_directory(t, &last[level++], parent, path, (size_t)(slash - path));
     node = tree_add(t, parent, path, strlen(path));
-    node->bytes = bytes;
+    node->bytes = f->bytes;
+    node->mode = (f->mode & 0555) | 0400;
     node->file = file;
 }
 
@@ -101,10 +102,14 @@ int fuse_tree_init(struct fuse_tree *t, const struct tbenc_manifest *m, uint64_t
         return -ENOMEM;
     }
     (void)tree_add(t, 0, "", 0);
-    if (!m->files)
-        tree_add_file(t, last, tb_deliver_name(t->one_name), m->plaintext_bytes, 0);
+    if (!m->files) {
+        struct tbenc_file one = {
+            .path = tb_deliver_name(t->one_name), .bytes = m->plaintext_bytes, .mode = 0444};
+
+        tree_add_file(t, last, &one, 0);
+    }
     for (size_t i = 0; i < m->n_files; i++)
-        tree_add_file(t, last, m->files[i].path, m->files[i].bytes, i);
+        tree_add_file(t, last, &m->files[i], i);
     tree_sort(t);
     return 0;
 }
@@ -167,7 +172,7 @@ void fuse_tree_attr(const struct fuse_tree *t, const struct fuse_node *node, con
         .atime = t->time_s,
         .mtime = t->time_s,
         .ctime = t->time_s,
-        .mode = node_type(node) | (dir ? 0555 : 0444),
+        .mode = node_type(node) | (dir ? 0555 : node->mode),
         .nlink = dir ? (uint32_t)node->subdirs + 2 : 1,
         .uid = q->uid,
         .gid = q->gid,

@@ -18,6 +18,7 @@ struct fuse_node {
     const char *name;
     size_t name_len;
     uint64_t bytes;
+    uint32_t mode;          /* of a file: as the table says, but that nobody may write */
     size_t file;            /* of the manifest's table; FUSE_TREE_NO_FILE: a directory */
     size_t first, children; /* of a directory, in fuse_tree.order; set by fuse_tree_init() */
     size_t subdirs;

@@ -165,7 +165,7 @@ static int delivery_serve_view(struct delivery *d)
                              .report = &d->report,
                              .outcome = &d->outcome};
 
-    d->delivered = d->asset.manifest->plaintext_bytes;
+    d->delivered = d->asset.tree->plaintext_bytes;
     return decrypt_view_serve(&v);
 }
 

@@ -9,6 +9,7 @@
 
 #include "common/io.h"
 #include "common/log.h"
+#include "common/serving.h"
 #include "common/units.h"
 #include "decrypt/keymem.h"
 #include "decrypt/reply.h"
@@ -19,24 +20,27 @@
 
 struct view_service {
     struct decrypt_view *d;
-    struct tb_ciphertext ciphertext;
     struct tb_view view;
     int event_fd;
     bool told; /* that all of it was verified */
 };
 
-static int service_explain(struct view_service *s, int r, const struct tbenc_error *e)
+static int service_explain(struct view_service *s, const struct view_layer *at_fault, int r,
+                           const struct tbenc_error *e)
 {
     struct decrypt_view *d = s->d;
-    const char *why = e->message[0] ? e->message : strerror(-r), *file = d->asset->manifest->weights_filename;
+    bool base = at_fault == &s->view.layers[1];
+    const char *why = e->message[0] ? e->message : strerror(-r),
+               *place = base ? TB_SERVING_BASE_NAME "/" : "";
+    const char *file = (base ? d->asset->base : d->asset->manifest)->weights_filename;
 
     if (r == -EBADMSG || r == -EFBIG || tb_errno_is_disk(r))
-        d->report->damaged = fstat(d->asset->fd, &d->report->ciphertext) == 0;
+        d->report->damaged = fstat(base ? d->asset->base_fd : d->asset->fd, &d->report->ciphertext) == 0;
     if (tb_errno_is_disk(r))
-        return tb_outcome_set(d->outcome, TB_EXIT_DATAERR, "%s: the disk does not give it back: %s", file,
-                              why);
+        return tb_outcome_set(d->outcome, TB_EXIT_DATAERR, "%s%s: the disk does not give it back: %s", place,
+                              file, why);
     if (r == -EBADMSG || r == -EFBIG || r == -EINVAL)
-        return tb_outcome_set(d->outcome, TB_EXIT_DATAERR, "%s: %s", file, why);
+        return tb_outcome_set(d->outcome, TB_EXIT_DATAERR, "%s%s: %s", place, file, why);
     if (r == -EPERM)
         return tb_outcome_set(d->outcome, TB_EXIT_USAGE, "%s", why);
     return tb_outcome_set(d->outcome, TB_EXIT_IOERR, "%s", why);
@@ -66,7 +70,8 @@ static bool service_must_stop(void *ctx)
 
 static int service_prepare(struct view_service *s)
 {
-    bool suspect = tb_report_suspects(s->d->report, s->d->asset->fd);
+    bool suspect = tb_report_suspects(s->d->report, s->d->asset->fd) ||
+                   (s->d->asset->base && tb_report_suspects(s->d->report, s->d->asset->base_fd));
     const char *how = tb_keymem_open();
     struct tbenc_error e = {0};
     int r = how ? tb_view_init(&s->view, (*s->d->key)->b, &e) : -errno;
@@ -81,24 +86,20 @@ static int service_prepare(struct view_service *s)
         return service_stopped(s, service_readable(s->d->signal_fd, POLLIN));
     if (r == 0)
         r = tb_view_start(&s->view);
-    return r == 0 ? 0 : service_explain(s, r, &e);
+    return r == 0 ? 0 : service_explain(s, s->view.at_fault, r, &e);
 }
 
 /* What became of the view, apart from being read; 0: nothing. */
 static int service_trouble(struct view_service *s)
 {
-    struct tbenc_error e;
+    const struct view_layer *at_fault;
     struct tb_cache_state c;
-    int r = tb_view_error(&s->view, &e);
+    struct tbenc_error e;
+    int r;
 
-    if (r != 0)
-        return service_explain(s, r, &e);
-    tb_cache_state(s->view.cache, &c);
-    if (!c.foreign)
-        return 0;
-    e = (struct tbenc_error){.message = "tags_sha256 is not what the manifest says: damaged, or another "
-                                        "manifest's file"};
-    return service_explain(s, -EBADMSG, &e);
+    tb_view_state(&s->view, &c);
+    r = tb_view_error(&s->view, &at_fault, &e);
+    return r == 0 ? 0 : service_explain(s, at_fault, r, &e);
 }
 
 /* Until something happened: 0, or the exit code it leads to. */
@@ -139,9 +140,9 @@ static void service_tell_progress(struct view_service *s)
 
     if (s->told)
         return;
-    tb_cache_state(s->view.cache, &c);
+    tb_view_state(&s->view, &c);
     if (!c.complete)
-        return tb_report_update(report, c.verified_bytes, report->total);
+        return tb_report_update(report, MIN(c.verified_bytes, report->total), report->total);
     s->told = true;
     report->done = report->total;
     tb_progress_finish(&report->progress, report->done);
@@ -175,17 +176,20 @@ int decrypt_view_serve(struct decrypt_view *d)
     static struct view_service s;
     int r;
 
-    s = (struct view_service){
-        .d = d, .ciphertext = {.fd = d->asset->fd}, .event_fd = eventfd(0, EFD_CLOEXEC)};
+    s = (struct view_service){.d = d, .event_fd = eventfd(0, EFD_CLOEXEC)};
     /* Never closed: no other file may take its number while threads use it. */
     s.view.fuse_fd = fcntl(d->fuse_fd, F_DUPFD_CLOEXEC, 0);
-    s.view.manifest = d->asset->manifest;
-    s.view.ciphertext = &s.ciphertext;
+    s.view.files = d->asset->tree;
+    s.view.layers[0] =
+        (struct view_layer){.manifest = d->asset->manifest, .ciphertext = {.fd = d->asset->fd}};
+    s.view.layers[1] =
+        (struct view_layer){.manifest = d->asset->base, .ciphertext = {.fd = d->asset->base_fd}};
+    s.view.n_layers = d->asset->base ? 2 : 1;
     s.view.event_fd = s.event_fd;
     if (s.event_fd < 0 || s.view.fuse_fd < 0)
         return tb_outcome_set(d->outcome, TB_EXIT_IOERR, "cannot start: %s", strerror(errno));
     r = service_run(&s);
-    if (s.view.cache)
+    if (s.view.n_each > 0)
         tb_view_revoke(&s.view);
     return r;
 }

@@ -11,28 +11,30 @@
 
 #include "common/macros.h"
 #include "common/units.h"
-#include "tbenc/internal.h"
+#include "tbenc/engine.h"
 
 #define VIEW_WAIT_MS 200
 #define VIEW_REVOKE_MS 200
 
-void view_fail(struct tb_view *v, int error, const struct tbenc_error *e)
+void view_fail(struct tb_view *v, const struct view_layer *at_fault, int error, const struct tbenc_error *e)
 {
     (void)pthread_mutex_lock(&v->lock);
     if (v->error == 0) {
         v->error = error;
+        v->at_fault = at_fault;
         v->why = *e;
     }
     (void)pthread_mutex_unlock(&v->lock);
     (void)eventfd_write(v->event_fd, 1);
 }
 
-int tb_view_error(struct tb_view *v, struct tbenc_error *e)
+int tb_view_error(struct tb_view *v, const struct view_layer **at_fault, struct tbenc_error *e)
 {
     int r;
 
     (void)pthread_mutex_lock(&v->lock);
     r = v->error;
+    *at_fault = v->at_fault;
     *e = v->why;
     (void)pthread_mutex_unlock(&v->lock);
     return r;
@@ -45,25 +47,25 @@ struct read_piece {
     size_t skip, n;
 };
 
-static void read_unpin(struct tb_view *v, struct read_piece *p, int n)
+static void read_unpin(const struct view_place *at, struct read_piece *p, int n)
 {
     while (n > 0)
-        tb_cache_unpin(v->cache, p[--n].slot);
+        tb_cache_unpin(at->layer->cache, p[--n].slot);
 }
 
 /* Number of pieces, or -errno; -EAGAIN: not there yet. */
-static int read_pin(struct tb_view *v, unsigned thread, size_t file, uint64_t off, uint64_t end,
+static int read_pin(const struct view_place *at, unsigned thread, uint64_t off, uint64_t end,
                     struct read_piece p[static 2], struct tbenc_error *e)
 {
-    const struct tb_blocks *b = tb_cache_blocks(v->cache);
+    const struct tb_blocks *b = tb_cache_blocks(at->layer->cache);
     int n = 0;
 
     for (; off < end; n++) {
-        int r = tb_cache_pin(v->cache, thread, tb_blocks_at(b, file, off), &p[n].slot, e);
+        int r = tb_cache_pin(at->layer->cache, thread, tb_blocks_at(b, at->file, off), &p[n].slot, e);
         uint64_t start;
 
         if (r < 0) {
-            read_unpin(v, p, n);
+            read_unpin(at, p, n);
             return r;
         }
         start = p[n].slot->block.first.file_off;
@@ -116,22 +118,24 @@ static bool read_park(struct tb_view *v, const struct fuse_request *q)
     return parked;
 }
 
-static void read_want(struct tb_view *v, size_t file, uint64_t off, uint64_t end)
+static void read_want(const struct view_place *at, uint64_t off, uint64_t end)
 {
-    const struct tb_blocks *b = tb_cache_blocks(v->cache);
+    const struct tb_blocks *b = tb_cache_blocks(at->layer->cache);
+    const struct tb_ciphertext *c = &at->layer->ciphertext;
     struct tb_cache_block x;
 
-    for (uint64_t i = tb_blocks_at(b, file, off); v->ciphertext->want && i <= tb_blocks_at(b, file, end - 1);
+    for (uint64_t i = tb_blocks_at(b, at->file, off); c->want && i <= tb_blocks_at(b, at->file, end - 1);
          i++) {
         tb_blocks_get(b, i, &x);
-        if (!tb_ciphertext_has(v->ciphertext, x.ct_from, x.ct_to))
-            return v->ciphertext->want(v->ciphertext->ctx, x.ct_from, x.ct_to);
+        if (!tb_ciphertext_has(c, x.ct_from, x.ct_to))
+            return c->want(c->ctx, x.ct_from, x.ct_to);
     }
 }
 
 static void view_read(struct tb_view *v, unsigned thread, const struct fuse_request *q)
 {
     const struct fuse_node *node = fuse_tree_node(&v->tree, q->node);
+    const struct view_place *at;
     struct tbenc_error e = {0};
     struct read_piece p[2];
     uint64_t off = q->read.offset, end;
@@ -142,22 +146,23 @@ static void view_read(struct tb_view *v, unsigned thread, const struct fuse_requ
     end = MIN(off + q->read.size, node->bytes);
     if (off >= end)
         return view_reply(v, q->unique, 0, NULL, 0);
+    at = &v->places[node->file];
     atomic_store(&v->read_us, tb_now_monotonic_us());
-    n = atomic_load(&v->revoked) ? -ESHUTDOWN : read_pin(v, thread, node->file, off, end, p, &e);
+    n = atomic_load(&v->revoked) ? -ESHUTDOWN : read_pin(at, thread, off, end, p, &e);
     if (n == -EAGAIN) {
-        read_want(v, node->file, off, end);
+        read_want(at, off, end);
         if (read_park(v, q))
             return;
     }
     if (n < 0) {
         view_reply(v, q->unique, -EIO, NULL, 0);
         if (n != -ESHUTDOWN && n != -EAGAIN)
-            view_fail(v, n, &e);
+            view_fail(v, at->layer, n, &e);
         return;
     }
     read_send(v, q->unique, p, n);
-    view_fill_after(v, node->file, tb_blocks_at(tb_cache_blocks(v->cache), node->file, end - 1));
-    read_unpin(v, p, n);
+    view_fill_after(v, at, tb_blocks_at(tb_cache_blocks(at->layer->cache), at->file, end - 1));
+    read_unpin(at, p, n);
 }
 
 /* -- threads --------------------------------------------------------------------------------------------- */
@@ -201,7 +206,7 @@ static void *view_worker(void *arg)
         else if (errno == ENODEV)
             break;
         else if (errno != EINTR && errno != EAGAIN && errno != ENOENT) {
-            view_fail(v, -errno, &e);
+            view_fail(v, NULL, -errno, &e);
             break;
         }
     }
@@ -212,21 +217,30 @@ static void *view_worker(void *arg)
 /* A parked READ whose bytes have come, or none. Under the lock. */
 static struct view_read *waker_take(struct tb_view *v)
 {
-    const struct tb_blocks *b = tb_cache_blocks(v->cache);
-
     for (struct view_read **p = &v->parked; *p; p = &(*p)->next) {
         struct view_read *r = *p;
         const struct fuse_node *node = fuse_tree_node(&v->tree, r->q.node);
+        const struct view_place *at = &v->places[node->file];
+        const struct tb_blocks *b = tb_cache_blocks(at->layer->cache);
         uint64_t end = MIN(r->q.read.offset + r->q.read.size, node->bytes);
         struct tb_cache_block first, last;
 
-        tb_blocks_get(b, tb_blocks_at(b, node->file, r->q.read.offset), &first);
-        tb_blocks_get(b, tb_blocks_at(b, node->file, end - 1), &last);
-        if (tb_ciphertext_has(v->ciphertext, first.ct_from, last.ct_to)) {
+        tb_blocks_get(b, tb_blocks_at(b, at->file, r->q.read.offset), &first);
+        tb_blocks_get(b, tb_blocks_at(b, at->file, end - 1), &last);
+        if (tb_ciphertext_has(&at->layer->ciphertext, first.ct_from, last.ct_to)) {
             *p = r->next;
             return r;
         }
     }
+    return NULL;
+}
+
+/* A ciphertext that is still coming; NULL: all came. */
+static const struct tb_ciphertext *view_coming(const struct tb_view *v)
+{
+    for (unsigned i = 0; i < v->n_layers; i++)
+        if (v->layers[i].ciphertext.has)
+            return &v->layers[i].ciphertext;
     return NULL;
 }
 
@@ -235,6 +249,7 @@ static void *view_waker(void *arg)
 {
     struct view_thread *t = arg;
     struct tb_view *v = t->v;
+    const struct tb_ciphertext *c = view_coming(v);
     bool watches = t->number == 2 * v->n_each;
 
     while (!atomic_load(&v->ended) && !atomic_load(&v->revoked)) {
@@ -249,7 +264,7 @@ static void *view_waker(void *arg)
             view_read(v, t->number, &r->q);
         free(r);
         if (!r && watches) {
-            v->ciphertext->wait(v->ciphertext->ctx, VIEW_WAIT_MS);
+            c->wait(c->ctx, VIEW_WAIT_MS);
             (void)pthread_mutex_lock(&v->lock);
             (void)pthread_cond_broadcast(&v->changed);
             (void)pthread_mutex_unlock(&v->lock);
@@ -259,38 +274,113 @@ static void *view_waker(void *arg)
 }
 
 /* -- made, started, ended -------------------------------------------------------------------------------- */
-int tb_view_init(struct tb_view *v, const uint8_t *key, struct tbenc_error *e)
+static int view_make_caches(struct tb_view *v, const uint8_t *key, struct tbenc_error *e)
 {
-    struct tb_cache_params p = {.manifest = v->manifest, .key = key, .ciphertext = v->ciphertext};
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < v->n_layers; i++) {
+        struct view_layer *l = &v->layers[i];
+        struct tb_cache_params p = {.manifest = l->manifest,
+                                    .key = key,
+                                    .ciphertext = &l->ciphertext,
+                                    .threads = (view_coming(v) ? 3 : 2) * v->n_each};
+
+        p.slots = tb_cache_slots(l->manifest, p.threads);
+        r = tb_cache_new(&p, &l->cache, e);
+    }
+    return r;
+}
+
+/* The tree's files are dealt to the ciphertexts by number, in place of descriptors. */
+static int view_deal(struct tb_view *v)
+{
+    const struct tbenc_manifest *own = v->layers[0].manifest, *base = v->layers[1].manifest;
+    size_t n = v->files->files ? v->files->n_files : 1, n_own = own->n_files;
+    _cleanup_free_ int *numbers = calloc(n, sizeof(*numbers)), *dealt = NULL;
     int r;
 
-    v->n_each = MIN(MAX((unsigned)sysconf(_SC_NPROCESSORS_ONLN), 2U), (unsigned)VIEW_THREADS_MAX);
-    p.threads = (v->ciphertext->has ? 3 : 2) * v->n_each;
-    p.slots = tb_cache_slots(v->manifest, p.threads);
+    v->places = calloc(n, sizeof(*v->places));
+    if (!v->places || !numbers)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        numbers[i] = (int)i;
+        v->places[i] = (struct view_place){&v->layers[0], i};
+    }
+    if (v->n_layers == 1)
+        return 0;
+    dealt = calloc(n_own + base->n_files + 1, sizeof(*dealt));
+    r = dealt ? tbenc_tree_deal(own, base, v->files, numbers, dealt, dealt + n_own) : -ENOMEM;
+    for (size_t i = 0; r == 0 && i < n_own + base->n_files; i++)
+        if (dealt[i] >= 0)
+            v->places[dealt[i]] = i < n_own ? (struct view_place){&v->layers[0], i}
+                                            : (struct view_place){&v->layers[1], i - n_own};
+    return r;
+}
+
+int tb_view_init(struct tb_view *v, const uint8_t *key, struct tbenc_error *e)
+{
+    int r;
+
+    v->n_each = MIN(MAX(tbenc_threads(0), 2U), (unsigned)VIEW_THREADS_MAX);
     (void)pthread_mutex_init(&v->lock, NULL);
     (void)pthread_cond_init(&v->changed, NULL);
     (void)pthread_cond_init(&v->work, NULL);
-    r = tb_cache_new(&p, &v->cache, e);
+    r = view_make_caches(v, key, e);
     if (r < 0)
         return r;
-    r = fuse_tree_init(&v->tree, v->manifest, tb_now_realtime_us() / TB_USEC_PER_SEC);
-    return r < 0 ? tbenc_fail(e, r, "out of memory") : 0;
+    r = fuse_tree_init(&v->tree, v->files, tb_now_realtime_us() / TB_USEC_PER_SEC);
+    if (r == 0)
+        r = view_deal(v);
+    return r < 0 ? tbenc_fail(e, r, "cannot make the tree of files: %s", strerror(-r)) : 0;
 }
 
-int tb_view_verify(struct tb_view *v, bool all, bool (*stop)(void *ctx), void *ctx, struct tbenc_error *e)
+void tb_view_state(struct tb_view *v, struct tb_cache_state *ret)
 {
-    uint64_t n = tb_cache_blocks(v->cache)->n;
+    *ret = (struct tb_cache_state){.complete = true};
+    for (unsigned i = 0; i < v->n_layers; i++) {
+        struct tb_cache_state s;
+
+        tb_cache_state(v->layers[i].cache, &s);
+        ret->verified_bytes += s.verified_bytes;
+        ret->blocks_decrypted += s.blocks_decrypted;
+        ret->blocks_found += s.blocks_found;
+        ret->complete &= s.complete;
+        ret->foreign |= s.foreign;
+        if (s.foreign)
+            view_fail(v, &v->layers[i], -EBADMSG,
+                      &(struct tbenc_error){.message =
+                                                "tags_sha256 is not what the manifest says: damaged, or "
+                                                "another manifest's file"});
+    }
+}
+
+static int layer_verify(struct view_layer *l, bool all, bool (*stop)(void *ctx), void *ctx,
+                        struct tbenc_error *e)
+{
+    uint64_t n = tb_cache_blocks(l->cache)->n;
 
     for (uint64_t i = 0; i < (all ? n : MIN(n, 1U)); i++) {
         const struct tb_slot *s;
-        int r = stop(ctx) ? -ECANCELED : tb_cache_pin(v->cache, 0, i, &s, e);
+        int r = stop(ctx) ? -ECANCELED : tb_cache_pin(l->cache, 0, i, &s, e);
 
         if (r == 0)
-            tb_cache_unpin(v->cache, s);
+            tb_cache_unpin(l->cache, s);
         else if (r != -EAGAIN)
             return r;
     }
     return 0;
+}
+
+int tb_view_verify(struct tb_view *v, bool all, bool (*stop)(void *ctx), void *ctx, struct tbenc_error *e)
+{
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < v->n_layers; i++) {
+        r = layer_verify(&v->layers[i], all, stop, ctx, e);
+        if (r < 0)
+            v->at_fault = &v->layers[i];
+    }
+    return r;
 }
 
 static int view_start_some(struct tb_view *v, void *(*run)(void *), unsigned n)
@@ -316,7 +406,7 @@ int tb_view_start(struct tb_view *v)
 
     if (r == 0)
         r = view_start_some(v, view_filler, v->n_each);
-    if (r == 0 && v->ciphertext->has)
+    if (r == 0 && view_coming(v))
         r = view_start_some(v, view_waker, v->n_each);
     return r;
 }
@@ -359,7 +449,9 @@ void tb_view_revoke(struct tb_view *v)
     unsigned n = 0;
 
     revoke_parked(v);
-    (void)tb_cache_revoke(v->cache, VIEW_REVOKE_MS);
+    for (unsigned i = 0; i < v->n_layers; i++)
+        if (v->layers[i].cache)
+            (void)tb_cache_revoke(v->layers[i].cache, VIEW_REVOKE_MS);
     while (n + 1 < v->n_each && pthread_create(&t[n], NULL, revoke_files, v) == 0)
         n++;
     (void)revoke_files(v);

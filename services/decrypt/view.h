@@ -16,16 +16,33 @@
 #include <stdbool.h>
 
 #include "decrypt/cache.h"
-#include "decrypt/ciphertext.h"
 #include "decrypt/fuse_tree.h"
 
 #define VIEW_THREADS_MAX 16 /* of each kind */
 #define VIEW_INTERRUPTS 64
+#define VIEW_LAYERS_MAX 2
 #define VIEW_AHEAD_MAX 64 /* blocks that are to be decrypted next */
 
 struct view_read { /* a READ that waits for bytes */
     struct fuse_request q;
     struct view_read *next;
+};
+
+struct view_layer { /* a ciphertext: the overlay's or the only one, and what an overlay stands on */
+    const struct tbenc_manifest *manifest;
+    struct tb_ciphertext ciphertext;
+    struct tb_cache *cache;
+    uint64_t next_fill; /* under the lock of the view: all before it are verified, or being so */
+};
+
+struct view_place { /* where a file of the tree lies */
+    struct view_layer *layer;
+    size_t file;
+};
+
+struct view_block {
+    struct view_layer *layer;
+    uint64_t index;
 };
 
 struct view_thread {
@@ -36,13 +53,14 @@ struct view_thread {
 
 struct tb_view {
     /* What the caller sets. */
-    int fuse_fd; /* borrowed */
-    const struct tbenc_manifest *manifest;
-    const struct tb_ciphertext *ciphertext;
+    int fuse_fd;                        /* borrowed */
+    const struct tbenc_manifest *files; /* the files that are served, whichever ciphertext they are in */
+    struct view_layer layers[VIEW_LAYERS_MAX];
+    unsigned n_layers;
     int event_fd; /* an eventfd that becomes readable when the state changed; borrowed */
     /* The rest is private. */
-    struct tb_cache *cache;
     struct fuse_tree tree;
+    struct view_place *places; /* of each file */
     unsigned n_each; /* workers, and as many fillers; wakers too where the ciphertext is still coming */
     struct view_thread threads[3 * VIEW_THREADS_MAX];
     unsigned n_started;
@@ -56,10 +74,10 @@ struct tb_view {
     struct view_read *parked;
     uint64_t interrupted[VIEW_INTERRUPTS]; /* READs that nobody waits for any more, the last ones */
     unsigned n_interrupted;
-    uint64_t ahead[VIEW_AHEAD_MAX]; /* a ring */
+    struct view_block ahead[VIEW_AHEAD_MAX]; /* a ring */
     unsigned ahead_first, ahead_end;
-    uint64_t next_fill; /* all before it are verified, or being so */
-    int error;          /* the first that is no reader's fault, 0: none */
+    int error; /* the first that is no reader's fault, 0: none */
+    const struct view_layer *at_fault;
     struct tbenc_error why;
 };
 
@@ -84,8 +102,11 @@ static inline bool tb_view_over(struct tb_view *v)
 {
     return atomic_load(&v->ended);
 }
-/* 0, or what makes the whole void: -EBADMSG damaged, or not the manifest's; -EPERM not mounted; -errno. */
-int tb_view_error(struct tb_view *v, struct tbenc_error *e);
+/* 0, or what makes the whole void: -EBADMSG damaged, or not the manifest's; -EPERM not mounted; -errno.
+ * at_fault: the ciphertext that is, NULL: none. */
+int tb_view_error(struct tb_view *v, const struct view_layer **at_fault, struct tbenc_error *e);
+/* Of all ciphertexts together. */
+void tb_view_state(struct tb_view *v, struct tb_cache_state *ret);
 
 /* From now on every read fails: parked ones do at once, and pages that were read are taken back, from
  * mappings too, also where they are locked in memory. Then plaintext and key schedules are wiped. For a
@@ -93,12 +114,12 @@ int tb_view_error(struct tb_view *v, struct tbenc_error *e);
 void tb_view_revoke(struct tb_view *v);
 
 /* -- between the files of the view ----------------------------------------------------------------------- */
-void view_fail(struct tb_view *v, int error, const struct tbenc_error *e);
+void view_fail(struct tb_view *v, const struct view_layer *at_fault, int error, const struct tbenc_error *e);
 void view_reply(struct tb_view *v, uint64_t unique, int error, const void *buf, size_t n);
 /* Answers what is no READ. */
 void view_answer(struct tb_view *v, const struct fuse_request *q);
 /* Has the blocks of that file decrypted that follow this one. */
-void view_fill_after(struct tb_view *v, size_t file, uint64_t block);
+void view_fill_after(struct tb_view *v, const struct view_place *place, uint64_t block);
 void *view_filler(void *arg);
 
 #endif

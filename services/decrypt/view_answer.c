@@ -44,7 +44,7 @@ static void answer_init(struct tb_view *v, const struct fuse_request *q)
                  "the kernel speaks FUSE %u.%u, and %d.%d is needed: Linux 4.20", q->init.major,
                  q->init.minor, FUSE_KERNEL_VERSION, ANSWER_MINOR_MIN);
         view_reply(v, q->unique, -EPROTO, NULL, 0);
-        return view_fail(v, -EPROTO, &e);
+        return view_fail(v, NULL, -EPROTO, &e);
     }
     o.flags &= q->init.flags;
     view_reply(v, q->unique, 0, &o, sizeof(o));
@@ -95,7 +95,7 @@ static void answer_attr(struct tb_view *v, const struct fuse_request *q, const s
 
 static void answer_statfs(struct tb_view *v, const struct fuse_request *q)
 {
-    struct fuse_statfs_out o = {.st = {.blocks = v->manifest->plaintext_bytes / 4096 + 1,
+    struct fuse_statfs_out o = {.st = {.blocks = v->files->plaintext_bytes / 4096 + 1,
                                        .files = v->tree.n,
                                        .bsize = 4096,
                                        .frsize = 4096,

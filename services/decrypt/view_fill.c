@@ -15,19 +15,26 @@
 #define FILL_IDLE_US (500 * 1000ULL)
 #define FILL_START_US (10 * TB_USEC_PER_SEC)
 
-void view_fill_after(struct tb_view *v, size_t file, uint64_t block)
+static bool fill_is_known(const struct tb_view *v, const struct view_layer *l, uint64_t i)
 {
-    const struct tb_blocks *b = tb_cache_blocks(v->cache);
-    uint64_t end = file + 1 < tb_blocks_files(b) ? b->first[file + 1] : b->n;
+    for (unsigned k = v->ahead_first; k != v->ahead_end; k++)
+        if (v->ahead[k % VIEW_AHEAD_MAX].layer == l && v->ahead[k % VIEW_AHEAD_MAX].index == i)
+            return true;
+    return false;
+}
+
+void view_fill_after(struct tb_view *v, const struct view_place *place, uint64_t block)
+{
+    struct view_layer *l = place->layer;
+    const struct tb_blocks *b = tb_cache_blocks(l->cache);
+    uint64_t end = place->file + 1 < tb_blocks_files(b) ? b->first[place->file + 1] : b->n;
 
     for (uint64_t i = block + 1; i <= block + FILL_AHEAD && i < end; i++) {
-        bool known = tb_cache_holds(v->cache, i);
-
+        if (tb_cache_holds(l->cache, i))
+            continue;
         (void)pthread_mutex_lock(&v->lock);
-        for (unsigned k = v->ahead_first; !known && k != v->ahead_end; k++)
-            known = v->ahead[k % VIEW_AHEAD_MAX] == i;
-        if (!known && v->ahead_end - v->ahead_first < VIEW_AHEAD_MAX) {
-            v->ahead[v->ahead_end++ % VIEW_AHEAD_MAX] = i;
+        if (v->ahead_end - v->ahead_first < VIEW_AHEAD_MAX && !fill_is_known(v, l, i)) {
+            v->ahead[v->ahead_end++ % VIEW_AHEAD_MAX] = (struct view_block){l, i};
             (void)pthread_cond_signal(&v->work);
         }
         (void)pthread_mutex_unlock(&v->lock);
@@ -41,18 +48,31 @@ static bool fill_idle(struct tb_view *v)
     return now >= (read_us > 0 ? read_us + FILL_IDLE_US : v->start_us + FILL_START_US);
 }
 
-static bool fill_has_come(struct tb_view *v, uint64_t i)
+static bool fill_has_come(const struct view_block *b)
 {
     struct tb_cache_block x;
 
-    tb_blocks_get(tb_cache_blocks(v->cache), i, &x);
-    return tb_ciphertext_has(v->ciphertext, x.ct_from, x.ct_to);
+    tb_blocks_get(tb_cache_blocks(b->layer->cache), b->index, &x);
+    return tb_ciphertext_has(&b->layer->ciphertext, x.ct_from, x.ct_to);
+}
+
+/* The first block of a ciphertext that nobody has verified yet. */
+static bool fill_take_unverified(struct view_layer *l, struct view_block *ret)
+{
+    uint64_t n = tb_cache_blocks(l->cache)->n;
+
+    while (l->next_fill < n && tb_cache_verified(l->cache, l->next_fill))
+        l->next_fill++;
+    *ret = (struct view_block){l, l->next_fill};
+    if (l->next_fill == n || !fill_has_come(ret))
+        return false;
+    l->next_fill++;
+    return true;
 }
 
 /* The next block for this thread, or none: then it waits a while. */
-static bool fill_take(struct tb_view *v, uint64_t *ret)
+static bool fill_take(struct tb_view *v, struct view_block *ret)
 {
-    const struct tb_blocks *b = tb_cache_blocks(v->cache);
     struct timespec until;
     bool taken = false;
 
@@ -63,14 +83,10 @@ static bool fill_take(struct tb_view *v, uint64_t *ret)
     (void)pthread_mutex_lock(&v->lock);
     while (!taken && v->ahead_first != v->ahead_end) {
         *ret = v->ahead[v->ahead_first++ % VIEW_AHEAD_MAX];
-        taken = fill_has_come(v, *ret); /* else who reads it waits for it */
+        taken = fill_has_come(ret); /* else who reads it waits for it */
     }
-    while (v->next_fill < b->n && tb_cache_verified(v->cache, v->next_fill))
-        v->next_fill++;
-    if (!taken && v->next_fill < b->n && fill_idle(v) && fill_has_come(v, v->next_fill)) {
-        *ret = v->next_fill++;
-        taken = true;
-    }
+    for (unsigned i = 0; !taken && i < v->n_layers && fill_idle(v); i++)
+        taken = fill_take_unverified(&v->layers[i], ret);
     if (!taken && !atomic_load(&v->revoked) && !atomic_load(&v->ended))
         (void)pthread_cond_timedwait(&v->work, &v->lock, &until);
     (void)pthread_mutex_unlock(&v->lock);
@@ -81,7 +97,7 @@ void *view_filler(void *arg)
 {
     struct view_thread *t = arg;
     struct tb_view *v = t->v;
-    uint64_t block;
+    struct view_block block;
 
     while (!atomic_load(&v->revoked) && !atomic_load(&v->ended)) {
         const struct tb_slot *s;
@@ -90,15 +106,15 @@ void *view_filler(void *arg)
 
         if (!fill_take(v, &block))
             continue;
-        r = tb_cache_pin(v->cache, t->number, block, &s, &e);
+        r = tb_cache_pin(block.layer->cache, t->number, block.index, &s, &e);
         if (r == 0) {
-            tb_cache_unpin(v->cache, s);
+            tb_cache_unpin(block.layer->cache, s);
         } else if (r == -EAGAIN) { /* it is fetched again */
             (void)pthread_mutex_lock(&v->lock);
-            v->next_fill = MIN(v->next_fill, block);
+            block.layer->next_fill = MIN(block.layer->next_fill, block.index);
             (void)pthread_mutex_unlock(&v->lock);
         } else if (r != -ESHUTDOWN) {
-            view_fail(v, r, &e);
+            view_fail(v, block.layer, r, &e);
         }
     }
     return NULL;

@@ -41,6 +41,32 @@ def test_one_tree_of_two_ciphertexts(rig):
     assert (rig.progress()["state"], rig.progress()["bytes_done"], rig.progress()["bytes_total"]) == ("complete", size, size)
 
 
+def test_one_view_of_two_ciphertexts(rig):
+    over = lay(rig)
+    rig.stay.touch()
+    decrypt = both(rig, over, rig.probe(mode="view"))
+    assert rig.facts()["files"] == expected(TREE, SEALED)
+    tbsys.wait_for(lambda: rig.progress()["state"] == "complete", what="both verified")
+    rig.stay.unlink()
+    assert decrypt.wait() == 0
+
+
+@pytest.mark.parametrize("damage", ["base", "own"])
+def test_a_view_of_a_damaged_layer_ends_and_names_it(rig, damage):
+    over = lay(rig)
+    rig.stay.touch()
+    path = rig.target / (".base" if damage == "base" else ".") / over.name
+    raw = bytearray(path.read_bytes())
+    raw[-40] ^= 1
+    path.write_bytes(raw)
+    load = rig.probe(mode="view")
+    decrypt = both(rig, over, load)
+    assert decrypt.wait() == 76
+    assert load.wait() != 0
+    assert (".base/" in rig.progress()["reason"]) == (damage == "base")
+    assert rig.progress()["damaged"]["inode"] == path.stat().st_ino
+
+
 def test_a_stream_of_two_ciphertexts(rig):
     over = lay(rig)
     load = rig.reader()

@@ -120,10 +120,10 @@ static uint64_t walk(const struct fuse_tree *t, const char *path)
 
 /* Sorted bytewise, as manifests are: '-' and '.' come before '/', digits and letters after it. */
 static struct tbenc_file paths[] = {
-    {.path = (char[]){"a"}, .bytes = 1},         {.path = (char[]){"a-b"}, .bytes = 2},
-    {.path = (char[]){"a.d/x"}, .bytes = 3},     {.path = (char[]){"ab/a/one"}, .bytes = 4},
-    {.path = (char[]){"ab/a/two"}, .bytes = 5},  {.path = (char[]){"ab/b"}, .bytes = 6},
-    {.path = (char[]){"ab/c/a/x"}, .bytes = 7},  {.path = (char[]){"ab/c/b/x"}, .bytes = 8},
+    {.path = (char[]){"a"}, .bytes = 1, .mode = 0755}, {.path = (char[]){"a-b"}, .bytes = 2},
+    {.path = (char[]){"a.d/x"}, .bytes = 3},           {.path = (char[]){"ab/a/one"}, .bytes = 4},
+    {.path = (char[]){"ab/a/two"}, .bytes = 5},        {.path = (char[]){"ab/b"}, .bytes = 6},
+    {.path = (char[]){"ab/c/a/x"}, .bytes = 7},        {.path = (char[]){"ab/c/b/x"}, .bytes = 8},
     {.path = (char[]){"abc/c/b/x"}, .bytes = 9},
 };
 
