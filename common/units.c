@@ -50,7 +50,7 @@ static double unit_seconds(const char **s)
     static const struct {
         const char *name;
         double seconds;
-    } units[] = {{"ms", 1e-3}, {"us", 1e-6}, {"h", 3600}, {"m", 60}, {"s", 1}};
+    } units[] = {{"ms", 1e-3}, {"us", 1e-6}, {"h", 3600}, {"m", 60}, {"s", 1}, {"d", 86400}};
 
     for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
         size_t n = strlen(units[i].name);
@@ -136,12 +136,44 @@ static int zone_parse(const char **s, long *ret)
     return 0;
 }
 
+/* The date of a day counted from 1970-01-01. Years begin in March here, so that a leap day is the last of
+ * its year. gmtime_r() would take a lock for the time zone. */
+static void units_date(uint64_t day, unsigned *year, unsigned *month, unsigned *ret_day)
+{
+    uint64_t d = day + 719468, era = d / 146097; /* 400 years each, from 0000-03-01 */
+    unsigned in_era = (unsigned)(d % 146097);
+    unsigned y = (in_era - in_era / 1460 + in_era / 36524 - in_era / 146096) / 365;
+    unsigned in_year = in_era - (365 * y + y / 4 - y / 100), m = (5 * in_year + 2) / 153;
+
+    *ret_day = in_year - (153 * m + 2) / 5 + 1;
+    *month = m < 10 ? m + 3 : m - 9;
+    *year = (unsigned)era * 400 + y + (*month <= 2);
+}
+
+/* month: 0 to 11. */
+static int units_month_days(int year, int month)
+{
+    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+
+    return days[month] + (month == 1 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
+}
+
+/* Whether t is the midnight behind the last second of June or December, UTC: where leap seconds are. */
+static bool units_ends_half_year(time_t t)
+{
+    unsigned year, month, day;
+
+    units_date((uint64_t)t / 86400, &year, &month, &day);
+    return t % 86400 == 0 && day == 1 && (month == 1 || month == 7);
+}
+
 int tb_rfc3339_parse(const char *s, uint64_t *ret_us)
 {
     struct tm tm = {0};
     uint64_t frac = 0, weight = 100000;
     long zone;
     time_t t;
+    bool leap;
 
     tm.tm_year = units_digits(&s, 4) - 1900;
     if (units_expect(&s, "-") < 0)
@@ -150,7 +182,7 @@ int tb_rfc3339_parse(const char *s, uint64_t *ret_us)
     if (units_expect(&s, "-") < 0)
         return -EINVAL;
     tm.tm_mday = units_digits(&s, 2);
-    if (units_expect(&s, "Tt ") < 0)
+    if (units_expect(&s, "Tt") < 0)
         return -EINVAL;
     tm.tm_hour = units_digits(&s, 2);
     if (units_expect(&s, ":") < 0)
@@ -165,15 +197,16 @@ int tb_rfc3339_parse(const char *s, uint64_t *ret_us)
         for (; isdigit((unsigned char)*s); s++, weight /= 10)
             frac += (uint64_t)(*s - '0') * weight;
     }
-    if (tm.tm_year < 70 || tm.tm_mon < 0 || tm.tm_mon > 11 || tm.tm_mday < 1 || tm.tm_mday > 31 ||
-        tm.tm_hour < 0 || tm.tm_hour > 23 || tm.tm_min < 0 || tm.tm_min > 59 || tm.tm_sec < 0 ||
-        tm.tm_sec > 60)
+    if (tm.tm_year < 70 || tm.tm_mon < 0 || tm.tm_mon > 11 || tm.tm_mday < 1 ||
+        tm.tm_mday > units_month_days(tm.tm_year + 1900, tm.tm_mon) || tm.tm_hour < 0 || tm.tm_hour > 23 ||
+        tm.tm_min < 0 || tm.tm_min > 59 || tm.tm_sec < 0 || tm.tm_sec > 60)
         return -EINVAL;
     if (zone_parse(&s, &zone) < 0 || *s != '\0')
         return -EINVAL;
+    leap = tm.tm_sec == 60;
     /* a leap second or a zone may lead out of the years that have four digits */
     t = timegm(&tm) - zone;
-    if (t < 0 || t > RFC3339_LAST_S)
+    if (t < 0 || t > RFC3339_LAST_S || (leap && !units_ends_half_year(t)))
         return -EINVAL;
     *ret_us = (uint64_t)t * TB_USEC_PER_SEC + frac;
     return 0;
@@ -184,20 +217,6 @@ static char *units_put_digits(char *out, unsigned v, int n)
     for (int i = n - 1; i >= 0; i--, v /= 10)
         out[i] = (char)('0' + v % 10);
     return out + n;
-}
-
-/* The date of a day counted from 1970-01-01. Years begin in March here, so that a leap day is the last of
- * its year. gmtime_r() would take a lock for the time zone. */
-static void units_date(uint64_t day, unsigned *year, unsigned *month, unsigned *ret_day)
-{
-    uint64_t d = day + 719468, era = d / 146097; /* 400 years each, from 0000-03-01 */
-    unsigned in_era = (unsigned)(d % 146097);
-    unsigned y = (in_era - in_era / 1460 + in_era / 36524 - in_era / 146096) / 365;
-    unsigned in_year = in_era - (365 * y + y / 4 - y / 100), m = (5 * in_year + 2) / 153;
-
-    *ret_day = in_year - (153 * m + 2) / 5 + 1;
-    *month = m < 10 ? m + 3 : m - 9;
-    *year = (unsigned)era * 400 + y + (*month <= 2);
 }
 
 char *tb_rfc3339_format(uint64_t realtime_us, int ms, char out[static TB_RFC3339_MAX])
