@@ -59,6 +59,8 @@ static void enrol_refuse(const struct enrol *e, const char *what, struct cp_repl
         {"identity_untrusted", "the token of the machine's managed identity is not good"},
         {"identity_not_of_purchase",
          "the machine is not in the resource group of the application that bought this contract"},
+        {"enrolment_limit_reached",
+         "this machine enrolled with as many keys as one may in a day; it may again tomorrow"},
         {"machine_expelled", "the provider expelled this machine"},
         {"machine_unknown", "the provider does not know this machine any more; it needs an enrolment code"},
         {"client_certificate_untrusted", "the client certificate is not one that this control plane gave"},
@@ -114,8 +116,8 @@ static int enrol_admit(struct cp_store *s, struct enrol *e)
     int r =
         cp_store_admit_machine(s, e->q.contract_id, e->id.name, e->id.key_sha256, e->resource, e->rq->now_us);
 
-    if (r == -EACCES) {
-        e->reason = "machine_expelled";
+    if (r == -EACCES || r == -EDQUOT) {
+        e->reason = r == -EACCES ? "machine_expelled" : "enrolment_limit_reached";
         return 0;
     }
     return r < 0 ? r

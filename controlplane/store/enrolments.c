@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "common/units.h"
 #include "controlplane/store/store_room.h"
+
+#define RESOURCE_DAY_US (86400 * TB_USEC_PER_SEC)
 
 int cp_store_put_code(struct cp_store *s, const struct cp_code *c)
 {
@@ -126,6 +131,40 @@ static int enrolment_check_resource(struct cp_store *s, const char *contract_id,
     return r < 0 ? r : expelled > 0 ? -EACCES : 0;
 }
 
+/* A virtual machine is one machine: those that it was before, with other keys, are forgotten. The instances of a
+ * scale set share its id, so they stay. */
+static int enrolment_supersede(struct cp_store *s, const char *contract_id, const char *resource_id)
+{
+    if (strstr(resource_id, "/virtualmachinescalesets/"))
+        return 0;
+    return store_run(s,
+                     "DELETE FROM machines WHERE contract_id=$1 AND expelled_us=0 AND hw_id IN"
+                     " (SELECT hw_id FROM machine_resources WHERE contract_id=$1 AND resource_id=$2)",
+                     "tt", contract_id, resource_id);
+}
+
+/* Who has the token of a machine's identity could enrol keys without end. */
+static int enrolment_count_keys(struct cp_store *s, const char *contract_id, const char *resource_id,
+                                uint64_t now_us)
+{
+    bool set = strstr(resource_id, "/virtualmachinescalesets/");
+    uint64_t since_us = now_us > RESOURCE_DAY_US ? now_us - RESOURCE_DAY_US : 0;
+    int64_t keys = 0;
+    int r = cp_sql_int(s->c, &keys, 0,
+                       "SELECT count(*) FROM machine_resources WHERE contract_id=$1 AND resource_id=$2"
+                       " AND enrolled_us>$3",
+                       "ttu", contract_id, resource_id, since_us);
+
+    if (r == 0 && keys >= (set ? CP_SET_KEYS_A_DAY : CP_VM_KEYS_A_DAY))
+        r = -EDQUOT;
+    return r < 0 ? r
+                 : store_run(s,
+                             "DELETE FROM machine_resources WHERE contract_id=$1 AND resource_id=$2 AND"
+                             " enrolled_us<=$3 AND hw_id NOT IN"
+                             " (SELECT hw_id FROM machines WHERE contract_id=$1)",
+                             "ttu", contract_id, resource_id, since_us);
+}
+
 int cp_store_admit_machine(struct cp_store *s, const char *contract_id, const char *hw_id,
                            const char *key_sha256, const char *resource_id, uint64_t now_us)
 {
@@ -136,13 +175,15 @@ int cp_store_admit_machine(struct cp_store *s, const char *contract_id, const ch
         r = cp_store_get_machine(s, contract_id, hw_id, &m);
     if (r == 0)
         return m.expelled_us ? -EACCES : 0;
-    if (r != -ENOENT)
-        return r;
-    r = store_run(s, "DELETE FROM machine_resources WHERE contract_id=$1 AND hw_id=$2", "tt", contract_id,
-                  hw_id);
+    if (r == -ENOENT)
+        r = enrolment_count_keys(s, contract_id, resource_id, now_us);
     if (r == 0)
-        r = store_run(s, "INSERT INTO machine_resources VALUES($1,$2,$3)", "ttt", contract_id, hw_id,
-                      resource_id);
+        r = enrolment_supersede(s, contract_id, resource_id);
+    if (r == 0)
+        r = store_run(s,
+                      "INSERT INTO machine_resources VALUES($1,$2,$3,$4) ON CONFLICT(contract_id, hw_id)"
+                      " DO UPDATE SET resource_id=$3, enrolled_us=$4",
+                      "tttu", contract_id, hw_id, resource_id, now_us);
     return r < 0 ? r
                  : store_run(s, "INSERT INTO machines VALUES($1,$2,$3,$3,0,$4,0)", "ttut", contract_id, hw_id,
                              now_us, key_sha256);

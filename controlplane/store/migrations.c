@@ -119,6 +119,10 @@
 #define MIGRATION_10(INT, BYTES, ID, END)                                                                    \
     "ALTER TABLE asset_versions ADD COLUMN base_version " INT " NOT NULL DEFAULT 0;"
 
+/* So many keys of one resource in a day. */
+#define MIGRATION_11(INT, BYTES, ID, END)                                                                    \
+    "ALTER TABLE machine_resources ADD COLUMN enrolled_us " INT " NOT NULL DEFAULT 0;"
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -128,9 +132,9 @@
 static const struct {
     const char *sqlite, *postgresql;
 } migrations[] = {
-    FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2),  FOR_BOTH(MIGRATION_3), FOR_BOTH(MIGRATION_4),
-    FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6),  FOR_BOTH(MIGRATION_7), FOR_BOTH(MIGRATION_8),
-    FOR_BOTH(MIGRATION_9), FOR_BOTH(MIGRATION_10),
+    FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2),  FOR_BOTH(MIGRATION_3),  FOR_BOTH(MIGRATION_4),
+    FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6),  FOR_BOTH(MIGRATION_7),  FOR_BOTH(MIGRATION_8),
+    FOR_BOTH(MIGRATION_9), FOR_BOTH(MIGRATION_10), FOR_BOTH(MIGRATION_11),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

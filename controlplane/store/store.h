@@ -135,8 +135,7 @@ int cp_store_check_base(struct cp_store *s, const struct cp_asset *a, const stru
  * how->replace is false: *ret_live says how many. Earlier versions are kept. */
 int cp_store_put_asset(struct cp_store *s, struct cp_asset *a, const struct cp_put_how *how, enum cp_put *ret,
                        uint64_t *ret_live);
-/* Live contracts that follow the current version of the asset: they name it, or name all and a machine of
- * theirs was given a version of it. */
+/* Live contracts that follow the current version of the asset: they name it, or every asset. */
 int cp_store_count_followers(struct cp_store *s, const char *asset_id, uint64_t now_us, uint64_t *ret);
 /* version 0: the current one. */
 int cp_store_get_asset(struct cp_store *s, const char *asset_id, uint64_t version, struct cp_asset *ret);
@@ -249,8 +248,11 @@ int cp_store_end_codes(struct cp_store *s, const char *contract_id, uint64_t unt
  * such code of the contract; -EKEYEXPIRED; -EDQUOT all uses are used; -EACCES the machine was expelled. */
 int cp_store_enrol_machine(struct cp_store *s, const char *code_sha256, const char *contract_id,
                            const char *hw_id, const char *key_sha256, uint64_t now_us);
-/* The same for a machine whose managed identity says that it is this resource of Azure. -EACCES: a machine of
- * this resource was expelled from the contract, whatever key it has now. */
+/* The same for a machine whose managed identity says that it is this resource of Azure, in lower case. A
+ * virtual machine that comes with another key is no more what it was. -EACCES: a machine of this resource was
+ * expelled from the contract, whatever key it has now. -EDQUOT: it enrolled so many keys today. */
+#define CP_VM_KEYS_A_DAY 12
+#define CP_SET_KEYS_A_DAY 1000 /* of all instances of a scale set */
 int cp_store_admit_machine(struct cp_store *s, const char *contract_id, const char *hw_id,
                            const char *key_sha256, const char *resource_id, uint64_t now_us);
 

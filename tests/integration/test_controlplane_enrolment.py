@@ -121,6 +121,32 @@ def test_requests_that_are_none(server, contract, tmp_path):
     assert reason(m.renew(server, cert=False)) == "client_certificate_untrusted"
 
 
+def certificate_of(server, key, name, path):
+    """A client certificate of the server's CA, as issue-client makes them, for this key and name."""
+    ca = x509.load_pem_x509_certificate((server.data / "ca.crt").read_bytes())
+    signer = serialization.load_pem_private_key((server.data / "ca.key").read_bytes(), None)
+    now = datetime.datetime.utcnow()
+    cert = (x509.CertificateBuilder().subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])).issuer_name(ca.subject)
+            .public_key(key.public_key()).serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .sign(signer, hashes.SHA256()))
+    path.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+
+
+def test_a_certificate_renews_its_own_key_under_its_own_name(server, contract, tmp_path):
+    """Of the same CA, with the machine's name but another key; or with its key but another name."""
+    name, code = contract
+    m, other = Machine(tmp_path), Machine(tmp_path, "other")
+    assert m.enrol(server, name, code)[0] == 200 and m.renew(server)[0] == 200
+    certificate_of(server, other.key, m.id, other.cert_file)
+    assert reason(other.renew(server, csr=m.csr())) == "client_certificate_untrusted"
+    certificate_of(server, m.key, "m-" + "0" * 32, m.cert_file)
+    assert reason(m.renew(server)) == "client_certificate_untrusted"
+    certificate_of(server, m.key, m.id, m.cert_file)
+    assert m.renew(server)[0] == 200  # nothing else was wrong with them
+
+
 def test_expulsion(server, tmp_path):
     code = server.cli("contract", "add", "fleet", "--asset", ASSET, "--code-uses", "9").strip()
     good, lost = Machine(tmp_path, "good"), Machine(tmp_path, "lost")

@@ -523,6 +523,34 @@ def test_a_machine_of_the_purchase_enrols_by_its_managed_identity(seller, tmp_pa
     assert enrol(seller, contract, Machine(tmp_path, "late"), seller.manager.machine_token(vm + "-3"))[1]["reason"] == "contract_inactive"
 
 
+def test_an_identity_is_one_machine_and_enrols_few_keys(seller, tmp_path):
+    """Who has the token of a machine can take its place, which shows, and not make machines without end."""
+    seller.sell("--mode", "enrolled", "--max-hw", "2")
+    app = Application(seller.manager, "llama")
+    seller.told(app.succeeded())
+    seller.is_(app, "granted")
+    contract, vm = contract_of(app.id), f"{app.managed}/providers/Microsoft.Compute/virtualMachines/tb-vm"
+    token = seller.manager.machine_token(vm)
+    machines = [Machine(tmp_path, f"m{n}") for n in range(13)]
+    for n, m in enumerate(machines[:12]):
+        assert enrol(seller, contract, m, token)[0] == 200
+        assert m.authorize(seller.server, contract)[1]["status"] == "authorized"  # the one before has left its slot
+        if n:
+            assert machines[n - 1].authorize(seller.server, contract)[1]["reason"] == "machine_unknown"
+            assert machines[n - 1].renew(seller.server)[1]["reason"] == "machine_unknown"
+    assert [m["hw_id"] for m in json.loads(seller.server.cli("machine", "list", "--json"))] == [machines[11].id]
+    status, body = enrol(seller, contract, machines[12], token)
+    assert (status, body["reason"]) == (403, "enrolment_limit_reached") and "tomorrow" in body["message"]
+    assert enrol(seller, contract, machines[11], token)[0] == 200  # no answer came
+    assert machines[11].authorize(seller.server, contract)[1]["decryption_key_hex"] == KEY
+    assert enrol(seller, contract, machines[12], seller.manager.machine_token(vm + "-2"))[0] == 200  # another machine
+    # the instances of a scale set share an id, and are so many machines
+    one, two = Machine(tmp_path, "one"), Machine(tmp_path, "two")
+    fleet = seller.manager.machine_token(vm.replace("virtualMachines/tb-vm", "virtualMachineScaleSets/fleet"))
+    assert enrol(seller, contract, one, fleet)[0] == enrol(seller, contract, two, fleet)[0] == 200
+    assert one.renew(seller.server)[0] == two.renew(seller.server)[0] == 200
+
+
 def test_a_stranger_makes_the_server_ask_nobody(seller, tmp_path):
     """What a token says is looked at before Resource Manager is asked who wrote it; and guesses are slowed."""
     seller.sell("--mode", "enrolled")
