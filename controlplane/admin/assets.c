@@ -135,37 +135,66 @@ int cp_admin_asset_promote(struct cp_store *s, struct cp_call *c)
     return r < 0 ? r : asset_answer(s, c, &current, &followers);
 }
 
-/* For the log of changes: what tells the versions apart. */
-static int asset_add_fact(const struct cp_asset *a, void *ctx)
-{
-    cJSON *o = cJSON_CreateObject();
+/* For the log of changes: what tells the versions apart, in lines of so many. */
+#define DELETE_LINE_VERSIONS 200
 
-    if (!o || !cJSON_AddItemToArray(ctx, o))
+struct asset_obituary {
+    struct cp_store *s;
+    struct cp_call *c;
+    cJSON *versions; /* of the line that is written */
+};
+
+static int asset_close_line(struct asset_obituary *o)
+{
+    cJSON *before = cJSON_CreateObject();
+
+    if (!before || !cJSON_AddItemToObject(before, "versions", o->versions)) {
+        cJSON_Delete(before);
         return -ENOMEM;
-    tb_json_add_uint(o, "version", a->version);
-    cJSON_AddStringToObject(o, "key_id", a->key_id);
-    cJSON_AddStringToObject(o, "sha256_ciphertext", a->sha256_ciphertext);
-    return 0;
+    }
+    o->versions = NULL;
+    return cp_note(o->s, o->c, "asset.delete", o->c->arg[0], before, NULL);
+}
+
+static int asset_note_deletion(struct asset_obituary *o, const cJSON *versions)
+{
+    static const char *const facts[] = {"version", "key_id", "sha256_ciphertext"};
+    const cJSON *v;
+    int r = 0;
+
+    cJSON_ArrayForEach (v, versions) {
+        cJSON *row = cJSON_CreateObject();
+
+        if (!o->versions)
+            o->versions = cJSON_CreateArray();
+        if (!row || !cJSON_AddItemToArray(o->versions, row))
+            return -ENOMEM;
+        for (size_t i = 0; i < ARRAY_SIZE(facts); i++)
+            cJSON_AddItemToObject(row, facts[i], cJSON_Duplicate(tb_json_member(v, facts[i]), true));
+        if (cJSON_GetArraySize(o->versions) == DELETE_LINE_VERSIONS)
+            r = asset_close_line(o);
+        if (r < 0)
+            return r;
+    }
+    return o->versions ? asset_close_line(o) : 0;
 }
 
 int cp_admin_asset_delete(struct cp_store *s, struct cp_call *c)
 {
-    cJSON *before = cJSON_CreateObject(), *versions = cJSON_AddArrayToObject(before, "versions");
+    struct asset_obituary o = {.s = s, .c = c};
     uint64_t current = 0, followers = 0;
     int r = asset_answer(s, c, &current, &followers);
 
     if (r == 0)
-        r = cp_store_each_asset(s, c->arg[0], asset_add_fact, versions);
-    if (r == 0)
         r = cp_store_delete_asset(s, c->arg[0], 0, c->now_us);
     if (r == 0)
-        r = cp_note(s, c, "asset.delete", c->arg[0], TAKE_PTR(before), NULL);
-    cJSON_Delete(before);
+        r = asset_note_deletion(&o, tb_json_member(c->answer, "versions"));
+    cJSON_Delete(o.versions);
     if (r == -EADDRINUSE)
         return cp_refuse(
             c, 409, "asset_in_use",
-            "a contract names asset %s, or a machine serves it; edit the contract to another asset "
-            "first, one that is over too",
+            "a contract names asset %s or every asset, or a machine serves it; edit the contract to another "
+            "asset first, one that is over too",
             c->arg[0]);
     return r;
 }

@@ -176,12 +176,10 @@ static int asset_update(struct cp_store *s, const struct cp_asset *a)
 int cp_store_count_followers(struct cp_store *s, const char *asset_id, uint64_t now_us, uint64_t *ret)
 {
     int64_t n = 0;
-    int r =
-        cp_sql_int(s->c, &n, 0,
-                   "SELECT count(*) FROM contracts c WHERE active=1 AND version=0"
-                   " AND (expires_us=0 OR expires_us>$2) AND (asset_id=$1 OR (asset_id='*' AND EXISTS("
-                   "SELECT 1 FROM machine_versions m WHERE m.contract_id=c.contract_id AND m.asset_id=$1)))",
-                   "tu", asset_id, now_us);
+    int r = cp_sql_int(s->c, &n, 0,
+                       "SELECT count(*) FROM contracts WHERE (asset_id=$1 OR asset_id='*') AND active=1"
+                       " AND version=0 AND (expires_us=0 OR expires_us>$2)",
+                       "tu", asset_id, now_us);
 
     *ret = (uint64_t)n;
     return r;
@@ -241,8 +239,9 @@ int cp_store_restore_asset(struct cp_store *s, const char *asset_id, uint64_t *r
     return other == 0 ? -ENOENT : cp_store_promote_asset(s, asset_id, (uint64_t)other);
 }
 
-/* What a contract names is kept, also for one that is over: it may be allowed again. So is what a machine
- * serves: it asks for the key again when it starts. */
+/* What a contract names is kept, also for one that is over: it may be allowed again. One for every asset names
+ * the current version of each while it is live: else one that is over would keep all for good. What a machine
+ * serves is kept, too: it asks for the key again when it starts. */
 static int asset_check_unused(struct cp_store *s, const char *asset_id, uint64_t version, uint64_t now_us)
 {
     int64_t current = 0, named = 0, held = 0;
@@ -252,8 +251,9 @@ static int asset_check_unused(struct cp_store *s, const char *asset_id, uint64_t
 
     if (r == 0)
         r = cp_sql_int(s->c, &named, 0,
-                       "SELECT count(*) FROM contracts WHERE asset_id=$1 AND ($2=0 OR version=$2)", "tu",
-                       asset_id, version);
+                       "SELECT count(*) FROM contracts WHERE (asset_id=$1 AND ($2=0 OR version=$2))"
+                       " OR (asset_id='*' AND $2=0 AND active=1 AND (expires_us=0 OR expires_us>$3))",
+                       "tuu", asset_id, version, now_us);
     if (r == 0)
         r = cp_sql_int(
             s->c, &held, 0,
@@ -274,6 +274,14 @@ int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t ver
 {
     int r = asset_check_unused(s, asset_id, version, now_us), n;
 
+    /* No number is given twice, also when the asset comes back: machines tell versions apart by it. */
+    if (r == 0)
+        r = store_run(s,
+                      "UPDATE assets SET last_version=(SELECT max(v) FROM (SELECT last_version AS v UNION"
+                      " SELECT $2 UNION SELECT max(version) FROM asset_versions WHERE asset_id=$1 AND $2=0)"
+                      " AS numbers), current_version=CASE WHEN $2=0 THEN 0 ELSE current_version END"
+                      " WHERE asset_id=$1",
+                      "tu", asset_id, version);
     if (r == 0)
         r = store_run(s, "DELETE FROM machine_versions WHERE asset_id=$1 AND ($2=0 OR version=$2)", "tu",
                       asset_id, version);
@@ -285,12 +293,5 @@ int cp_store_delete_asset(struct cp_store *s, const char *asset_id, uint64_t ver
         return r;
     n = cp_sql_run(s->c, "DELETE FROM asset_versions WHERE asset_id=$1 AND ($2=0 OR version=$2)", "tu",
                    asset_id, version);
-    if (n <= 0)
-        return n < 0 ? n : -ENOENT;
-    if (version)
-        return store_run(s,
-                         "UPDATE assets SET last_version=CASE WHEN last_version<$2 THEN $2 ELSE last_version"
-                         " END WHERE asset_id=$1",
-                         "tu", asset_id, version);
-    return store_run(s, "DELETE FROM assets WHERE asset_id=$1", "t", asset_id);
+    return n < 0 ? n : n == 0 ? -ENOENT : 0;
 }

@@ -30,7 +30,7 @@ int cp_store_touch_token(struct cp_store *s, const char *name, uint64_t now_us);
 int cp_store_each_token(struct cp_store *s, const char *after, uint64_t limit,
                         int (*fn)(const struct cp_token *, void *), void *ctx);
 
-#define CP_KEPT_REPLY_MAX (1024 * 1024)
+#define CP_KEPT_REPLY_MAX (16 * 1024 * 1024) /* an asset of ten thousand versions */
 
 /* Sealed under the idempotency key, of which only the hash is here: an answer may hold a token. */
 struct cp_kept_reply {

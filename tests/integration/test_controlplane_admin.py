@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import pathlib
+import sqlite3
 import subprocess
 import threading
 import time
@@ -16,15 +17,21 @@ import postgresql
 import tbsys
 from controlplane_admin import Caller, add_token, key
 from controlplane_fixtures import postgres
-from controlplane_server import KEY, Sealed, Server
+from controlplane_server import ASSET, KEY, Sealed, Server
 
-OTHER, THIRD = Sealed("55" * 32), Sealed("66" * 32)
+OTHER, THIRD, FOURTH = Sealed("55" * 32), Sealed("66" * 32), Sealed("99" * 32)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def server(request, tmp_path_factory):
-    database = request.getfixturevalue("postgres").create("admin") if request.param == "postgresql" else None
-    with Server(tmp_path_factory.mktemp("cp") / "data", "--client-rate", "4294967295", database=database) as s:
+    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    with Server(tmp_path_factory.mktemp("cp") / "data", "--client-rate", "4294967295", database=postgres and postgres.create("admin")) as s:
+        def sql(text):
+            if postgres:
+                return postgres.sql(text, "admin")
+            with sqlite3.connect(s.data / "controlplane.db") as db:
+                return db.executescript(text)
+        s.sql = sql
         assert s.register()[0] == 201
         yield s
 
@@ -97,7 +104,7 @@ def test_contracts_are_listed_in_pages_and_by_state(owner):
 
 
 def test_an_edit_of_what_somebody_else_changed_is_refused(owner):
-    owner.do("POST", "/contracts", {"contract_id": "match", "asset_id": "*", "mode": "open"}, 201)
+    owner.do("POST", "/contracts", {"contract_id": "match", "asset_id": ASSET, "mode": "open"}, 201)
     etag = owner.call("GET", "/contracts/match")[2]["ETag"]
     _, _, head = owner.call("PATCH", "/contracts/match", {"max_hw": 3}, If_Match=etag)
     assert head["ETag"] != etag
@@ -127,13 +134,13 @@ def test_what_is_wrong_is_named_and_nothing_is_done(owner):
     owner.refused(404, "not_found", "GET", "/nothing")
     _, head = owner.refused(405, "method_not_allowed", "DELETE", "/contracts/page-1")
     assert head["Allow"] == "GET, HEAD, PATCH"
-    owner.do("POST", "/contracts", {"contract_id": "twice", "asset_id": "*", "mode": "open"}, 201)
-    owner.refused(409, "contract_exists", "POST", "/contracts", {"contract_id": "twice", "asset_id": "*", "mode": "open"})
+    owner.do("POST", "/contracts", {"contract_id": "twice", "asset_id": ASSET, "mode": "open"}, 201)
+    owner.refused(409, "contract_exists", "POST", "/contracts", {"contract_id": "twice", "asset_id": ASSET, "mode": "open"})
 
 
 def test_a_ca_of_the_customers(owner, tmp_path):
     pem = pathlib.Path(tbsys.CA(tmp_path).cert).read_text()
-    owner.do("POST", "/contracts", {"contract_id": "own-ca", "asset_id": "*", "mode": "certificate", "client_ca": pem}, 201)
+    owner.do("POST", "/contracts", {"contract_id": "own-ca", "asset_id": ASSET, "mode": "certificate", "client_ca": pem}, 201)
     assert owner.get("/contracts/own-ca")["client_ca"] == pem
     assert "client_ca" not in owner.get("/contracts?after=own-c&limit=1")["contracts"][0]
     owner.refused(400, "invalid_request", "PATCH", "/contracts/own-ca", {"mode": "open"})
@@ -143,7 +150,7 @@ def test_a_ca_of_the_customers(owner, tmp_path):
 # -- machines and codes ----------------------------------------------------------------------------------------------
 
 def test_codes_are_made_listed_and_ended(owner):
-    owner.do("POST", "/contracts", {"contract_id": "codes", "asset_id": "*", "code": {"uses": 5}}, 201)
+    owner.do("POST", "/contracts", {"contract_id": "codes", "asset_id": ASSET, "code": {"uses": 5}}, 201)
     more = owner.do("POST", "/contracts/codes/codes", {"uses": 2, "expires_at": "2099-01-01T00:00:00Z"}, 201)
     listed = owner.get("/codes?contract_id=codes")["codes"]
     assert sorted(k["uses_left"] for k in listed) == [2, 5] and all("code" not in k for k in listed)
@@ -157,7 +164,7 @@ def test_codes_are_made_listed_and_ended(owner):
 
 
 def test_machines_are_removed_and_expelled(server, owner):
-    owner.do("POST", "/contracts", {"contract_id": "fleet", "asset_id": "*", "mode": "open", "max_hw": 3}, 201)
+    owner.do("POST", "/contracts", {"contract_id": "fleet", "asset_id": ASSET, "mode": "open", "max_hw": 3}, 201)
     for hw in ("m/1", "m:2", "m3"):
         assert server.authorize("fleet", hw=hw)[1]["status"] == "authorized"
     page = owner.get("/machines?contract_id=fleet&limit=2")
@@ -174,10 +181,33 @@ def test_machines_are_removed_and_expelled(server, owner):
     assert [m["hw_id"] for m in owner.get("/machines?state=expelled&contract_id=fleet")["machines"]] == ["m3"]
 
 
+def test_an_asset_of_many_versions_is_deleted(server, owner):
+    """Its answer and its lines in the chain have no size that it could be too large for."""
+    n = 1500
+    assert server.register(asset="many", promote=False)[0] == 201
+    server.sql("INSERT INTO asset_versions SELECT asset_id, k.n, ciphertext_url, manifest_url, chunk_bytes, plaintext_bytes, sha256_ciphertext,"
+               " manifest_sha256, kek_id, wrapped_key, key_id, registered_us, updated_us FROM asset_versions,"
+               f" (WITH RECURSIVE c(n) AS (SELECT 2 UNION ALL SELECT n+1 FROM c WHERE n<{n}) SELECT n FROM c) AS k"
+               " WHERE asset_id='many' AND version=1;")
+    owner.do("POST", "/assets/many/promote", {"version": n}, Idempotency_Key=key())
+    for c in owner.get("/contracts?asset_id=*&state=active")["contracts"]:
+        owner.do("POST", f"/contracts/{c['contract_id']}/revoke")
+    again = key()
+    gone = owner.do("DELETE", "/assets/many", Idempotency_Key=again)
+    assert len(gone["versions"]) == n and owner.do("DELETE", "/assets/many", Idempotency_Key=again) == gone
+    lines = [json.loads(line) for line in server.cli("changes").splitlines() if '"asset.delete"' in line and '"many"' in line]
+    assert sorted(v["version"] for line in lines for v in line["before"]["versions"]) == list(range(1, n + 1))
+    assert max(len(line) for line in server.cli("changes").splitlines()) < 65536
+    owner.refused(404, "asset_unknown", "GET", "/assets/many")
+    assert server.register(asset="many")[1]["version"] == n + 1
+
+
 # -- assets ----------------------------------------------------------------------------------------------------------
 
 def test_versions_are_shown_promoted_and_deleted(server, owner):
     publisher, replacer = add_token(server, "publisher"), add_token(server, "publisher", "replace")
+    if server.authorize()[1]["status"] == "authorized":
+        owner.do("POST", "/contracts/contract-allow/revoke")  # which a database of its own begins with, for every asset
     for sealed in (None, OTHER, THIRD):
         server.register(asset="model", **({"sealed": sealed, "promote": False} if sealed else {}))
     asset = publisher.get("/assets/model")
@@ -196,14 +226,26 @@ def test_versions_are_shown_promoted_and_deleted(server, owner):
     publisher.refused(409, "version_in_use", "DELETE", "/assets/model/versions/1")
     assert [v["version"] for v in publisher.do("DELETE", "/assets/model/versions/3")["versions"]] == [2, 1]
     assert server.register(asset="model", sealed=THIRD, promote=False)[1]["version"] == 4  # no number is given twice
-    owner.do("PATCH", "/contracts/uses-model", {"asset_id": "*"})
-    publisher.refused(403, "scope_missing", "POST", "/assets/model/promote", {"version": 2})  # its machines follow
+    # a contract for every asset names the current version of this one, whether or not a machine has it
+    owner.do("POST", "/contracts", {"contract_id": "uses-all", "asset_id": "*", "mode": "open"}, 201)
+    owner.do("PATCH", "/contracts/uses-model", {"asset_id": ASSET})
+    assert owner.get("/assets/model")["live_contracts"] == 1 and not owner.get("/machines?contract_id=uses-all")["machines"]
+    publisher.refused(403, "scope_missing", "POST", "/assets/model/promote", {"version": 2})
+    assert server.register(asset="model", sealed=FOURTH)[1]["error"] == "asset_in_use"
+    publisher.refused(409, "asset_in_use", "DELETE", "/assets/model")
+    owner.do("PATCH", "/contracts/uses-all", {"expires_at": "2026-01-01T00:00:00Z"})
+    assert owner.get("/assets/model")["live_contracts"] == 0
+    publisher.do("POST", "/assets/model/promote", {"version": 2})
     for machine in owner.get("/machines?contract_id=uses-model")["machines"]:  # who serves it keeps it
         publisher.refused(409, "asset_in_use", "DELETE", "/assets/model")
         owner.do("POST", "/machines/remove", {"contract_id": "uses-model", "hw_id": machine["hw_id"]})
     assert len(publisher.do("DELETE", "/assets/model")["versions"]) == 3
     publisher.refused(404, "asset_unknown", "GET", "/assets/model")
-    assert server.denied("uses-model", asset="model") == "asset_unknown"
+    owner.do("PATCH", "/contracts/uses-all", {"expires_at": None})
+    assert server.denied("uses-all", asset="model") == "asset_unknown"
+    # it comes back with a number that no machine has seen
+    status, body, _ = server.register(asset="model", sealed=THIRD)
+    assert (status, body["version"]) == (201, 5)
 
 
 def test_registration_by_token(server, owner):
@@ -266,7 +308,7 @@ def test_usage_is_added_up(server, owner):
 
 
 def test_verdicts_are_listed_the_newest_first(server, owner):
-    owner.do("POST", "/contracts", {"contract_id": "logged", "asset_id": "*", "mode": "open"}, 201)
+    owner.do("POST", "/contracts", {"contract_id": "logged", "asset_id": ASSET, "mode": "open"}, 201)
     for hw in ("one", "two", "three"):
         server.authorize("logged", hw=hw)
     page = owner.get("/log?contract_id=logged&limit=2")
@@ -278,7 +320,7 @@ def test_verdicts_are_listed_the_newest_first(server, owner):
 
 def test_changes_are_listed_in_pages(owner):
     for name in "abc":  # the owner's token is a change of its own
-        owner.do("POST", "/contracts", {"contract_id": f"page-{name}", "asset_id": "*", "mode": "open"}, 201)
+        owner.do("POST", "/contracts", {"contract_id": f"page-{name}", "asset_id": ASSET, "mode": "open"}, 201)
     first = owner.get("/changes?limit=3")
     assert [c["seq"] for c in first["changes"]] == [1, 2, 3]
     assert owner.get(f"/changes?limit=1&after={first['next']}")["changes"][0]["seq"] == 4
@@ -299,7 +341,7 @@ def test_a_request_said_again_is_answered_again_and_done_once(server, owner, tmp
     # who was refused may ask again
     refused = key()
     owner.refused(404, "contract_unknown", "POST", "/contracts/later/revoke", None, Idempotency_Key=refused)
-    owner.do("POST", "/contracts", {"contract_id": "later", "asset_id": "*", "mode": "open"}, 201)
+    owner.do("POST", "/contracts", {"contract_id": "later", "asset_id": ASSET, "mode": "open"}, 201)
     owner.do("POST", "/contracts/later/revoke", Idempotency_Key=refused)
     for bad in ("short", "x" * 101, "0123456789 abcdef"):
         owner.refused(400, "invalid_request", "POST", "/contracts/later/revoke", None, Idempotency_Key=bad)
@@ -326,7 +368,7 @@ def test_what_is_kept_for_a_replay_tells_nobody_the_token(server, owner):
 def test_racing_requests_of_one_key_are_one(server, owner, tmp_path):
     """And racing changes are a chain without a gap."""
     def one(i):
-        return owner.call("POST", "/contracts", {"contract_id": f"race-{i // 4}", "asset_id": "*"}, Idempotency_Key=f"race-of-keys-{i // 4:04}")
+        return owner.call("POST", "/contracts", {"contract_id": f"race-{i // 4}", "asset_id": ASSET}, Idempotency_Key=f"race-of-keys-{i // 4:04}")
 
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(one, range(48)))

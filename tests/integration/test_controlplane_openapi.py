@@ -101,12 +101,14 @@ def test_each_call_of_administration(server, owner, tmp_path):
         owner.do("POST", f"/machines/{what}", {"contract_id": "openapi-2", "hw_id": m.id})
     owner.do("POST", "/contracts/openapi-2/revoke")
     owner.do("POST", "/contracts/openapi-2/allow")
+    owner.do("POST", "/contracts/contract-allow/revoke")  # which is for every asset
     for sealed in (SEALED, OTHER):
         assert server.register(asset="openapi-asset", sealed=sealed, token=publisher.token)[0] in (200, 201)
     assert [v["version"] for v in owner.get("/assets/openapi-asset")["versions"]] == [2, 1]
     publisher.do("POST", "/assets/openapi-asset/promote", {"version": 1})
     publisher.do("DELETE", "/assets/openapi-asset/versions/2")
     publisher.do("DELETE", "/assets/openapi-asset")
+    owner.do("POST", "/contracts/contract-allow/allow")
     owner.do("POST", "/tokens", {"name": "openapi", "scopes": ["auditor"]}, 201)
     owner.do("DELETE", "/tokens/openapi")
 

@@ -71,8 +71,8 @@ def test_what_live_contracts_use_is_replaced_only_when_asked(plain):
     plain.cli("contract", "add", "live-2", "--asset", "live", "--mode", "open", "--version", "1")
     plain.cli("contract", "add", "live-3", "--asset", "live", "--mode", "open")
     plain.cli("contract", "revoke", "live-3")
-    status, body, _ = plain.register(asset="live", sealed=new)
-    assert (status, body["error"]) == (409, "asset_in_use") and "1 live contract uses" in body["message"] and "--replace" in body["message"]
+    status, body, _ = plain.register(asset="live", sealed=new)  # live-1, and contract-allow, which is for every asset
+    assert (status, body["error"]) == (409, "asset_in_use") and "2 live contracts use" in body["message"] and "--replace" in body["message"]
     assert plain.authorize("live-1", asset="live")[1]["decryption_key_hex"] == KEY
     assert plain.register(asset="live", sealed=new, replace=True)[0] == 200
     assert plain.authorize("live-1", asset="live")[1]["decryption_key_hex"] == "55" * 32
