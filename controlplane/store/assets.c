@@ -239,9 +239,9 @@ int cp_store_restore_asset(struct cp_store *s, const char *asset_id, uint64_t *r
     return other == 0 ? -ENOENT : cp_store_promote_asset(s, asset_id, (uint64_t)other);
 }
 
-/* What a contract names is kept, also for one that is over: it may be allowed again. One for every asset names
- * the current version of each while it is live: else one that is over would keep all for good. What a machine
- * serves is kept, too: it asks for the key again when it starts. */
+/* What a contract names is kept, also for one that is over: it may be allowed again. One for every asset
+ * names the current version of each while it is live: else one that is over would keep all for good. What a
+ * machine serves is kept, too: it asks for the key again when it starts. */
 static int asset_check_unused(struct cp_store *s, const char *asset_id, uint64_t version, uint64_t now_us)
 {
     int64_t current = 0, named = 0, held = 0;

@@ -131,8 +131,8 @@ static int enrolment_check_resource(struct cp_store *s, const char *contract_id,
     return r < 0 ? r : expelled > 0 ? -EACCES : 0;
 }
 
-/* A virtual machine is one machine: those that it was before, with other keys, are forgotten. The instances of a
- * scale set share its id, so they stay. */
+/* A virtual machine is one machine: those that it was before, with other keys, are forgotten. The instances
+ * of a scale set share its id, so they stay. */
 static int enrolment_supersede(struct cp_store *s, const char *contract_id, const char *resource_id)
 {
     if (strstr(resource_id, "/virtualmachinescalesets/"))

@@ -185,8 +185,9 @@ def test_an_asset_of_many_versions_is_deleted(server, owner):
     """Its answer and its lines in the chain have no size that it could be too large for."""
     n = 1500
     assert server.register(asset="many", promote=False)[0] == 201
-    server.sql("INSERT INTO asset_versions SELECT asset_id, k.n, ciphertext_url, manifest_url, chunk_bytes, plaintext_bytes, sha256_ciphertext,"
-               " manifest_sha256, kek_id, wrapped_key, key_id, registered_us, updated_us FROM asset_versions,"
+    columns = ("ciphertext_url, manifest_url, chunk_bytes, plaintext_bytes, sha256_ciphertext, manifest_sha256, kek_id, wrapped_key, key_id,"
+               " registered_us, updated_us")
+    server.sql(f"INSERT INTO asset_versions(asset_id, version, {columns}) SELECT asset_id, k.n, {columns} FROM asset_versions,"
                f" (WITH RECURSIVE c(n) AS (SELECT 2 UNION ALL SELECT n+1 FROM c WHERE n<{n}) SELECT n FROM c) AS k"
                " WHERE asset_id='many' AND version=1;")
     owner.do("POST", "/assets/many/promote", {"version": n}, Idempotency_Key=key())

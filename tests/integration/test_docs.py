@@ -154,12 +154,12 @@ MARKDOWN = [p for p in repo.rglob("*.md") if not {"build", "run", "node_modules"
 def paths_in(text):
     """What stands in backquotes and begins with a name of the top directory. Words in capitals stand for any name."""
     for quoted in re.findall(r"`([^`\n]+)`", text):
-        if quoted != "tbenc/v1" and "/" in quoted and quoted.split("/")[0] in TOP and re.fullmatch(r"[\w.@/-]+", quoted):
+        if not quoted.startswith("tbenc/v1") and "/" in quoted and quoted.split("/")[0] in TOP and re.fullmatch(r"[\w.@/-]+", quoted):
             yield quoted
 
 
 def path_exists(path):
-    pattern = re.sub(r"\b(ROOM|NAME)\b|(?<=_)X\b", "*", path)
+    pattern = re.sub(r"\b(ROOM|NAME)\b|(?<=_)X\b|\bX(?=_)", "*", path)
     return bool(list(repo.glob(pattern.rstrip("/"))))
 
 

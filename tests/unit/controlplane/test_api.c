@@ -253,7 +253,8 @@ static void test_live_contracts_are_not_given_another_key(void **state)
     proof = CP_PROOF_GOOD;
     f->api.prove = prove_anything;
     expect(f, post("/api/v1/assets/register", body), 409, "\"asset_in_use\"");
-    expect(f, post("/api/v1/assets/register", body), 409, "1 live contract uses this asset");
+    expect(f, post("/api/v1/assets/register", body), 409,
+           "2 live contracts use this asset"); /* and contract-allow */
     memcpy(strstr(body, "false"), "true ", 5);
     expect(f, post("/api/v1/assets/register", body), 200, "registered");
     expect(f, post("/api/v1/assets/register", REGISTER("a", "\"replace\":7,")), 400, "replace");

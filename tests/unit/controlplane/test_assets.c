@@ -115,6 +115,14 @@ static void test_superseded_registrations_come_back(void **state)
     assert_false(b.current);
 }
 
+/* A new store has a live contract for every asset. */
+static void end_contract_allow(struct store_fixture *f)
+{
+    struct cp_contract c = {.contract_id = "contract-allow", .asset_id = CP_ANY_ASSET, .lease_seconds = 5};
+
+    assert_int_equal(put_contract(f, c, true), 0);
+}
+
 /* A version that is kept beside the current one hurts nobody, and is promoted when its time has come. */
 static void test_versions_beside_the_current_one(void **state)
 {
@@ -124,6 +132,7 @@ static void test_versions_beside_the_current_one(void **state)
     struct step t = {.asset = &a, .how.beside = true};
     uint64_t followers;
 
+    end_contract_allow(f);
     assert_int_equal(cp_store_transact(f->store, do_put_asset, &t), 0);
     assert_int_equal(t.put, CP_PUT_NEW); /* the first one is current, whatever was asked */
     assert_int_equal(put_contract(f, c, false), 0);
@@ -153,11 +162,16 @@ static void test_live_contracts_keep_their_key(void **state)
     struct cp_contract c = {.contract_id = "c", .asset_id = "a", .active = true, .lease_seconds = 5};
     struct step t = {.asset = &a};
 
+    end_contract_allow(f);
     assert_int_equal(put_asset(f, &a), CP_PUT_NEW);
     assert_int_equal(put_contract(f, c, false), 0);
     strcpy(a.key_id, "k2");
     assert_int_equal(cp_store_transact(f->store, do_put_asset, &t), -EADDRINUSE);
     assert_int_equal(t.n, 1);
+    strcpy(c.asset_id, CP_ANY_ASSET); /* a contract for every asset names this one */
+    assert_int_equal(put_contract(f, c, true), 0);
+    assert_int_equal(cp_store_transact(f->store, do_put_asset, &t), -EADDRINUSE);
+    assert_int_equal(cp_store_delete_asset(f->store, "a", 0, NOW), -EADDRINUSE);
     assert_int_equal(cp_store_get_asset(f->store, "a", 0, &b), 0);
     assert_string_equal(b.key_id, "k1");
     c.expires_us = NOW; /* it ended */
@@ -208,6 +222,7 @@ static void test_a_base_stays_while_something_stands_on_it(void **state)
     struct based b = {.asset = &over, .base = {1, "m1", "s1"}, .version = 1};
     struct step t = {.asset = &base};
 
+    end_contract_allow(f);
     assert_int_equal(cp_store_transact(f->store, do_check_base, &b), -ENOENT);
     assert_int_equal(put_asset(f, &base), CP_PUT_NEW);
     assert_int_equal(cp_store_transact(f->store, do_check_base, &b), 0);
