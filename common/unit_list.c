@@ -160,6 +160,12 @@ const struct tb_unit *tb_unit_list_find(const struct tb_unit_list *l, const char
     return NULL;
 }
 
+bool tb_unit_stopped_slowly(const struct tb_unit *u)
+{
+    return u && strcmp(u->name, "tb-runtime.service") == 0 && strcmp(u->active, "failed") == 0 &&
+           strcmp(u->result, "timeout") == 0;
+}
+
 bool tb_unit_runs(const struct tb_unit *u)
 {
     return u && (strcmp(u->active, "active") == 0 || strcmp(u->active, "reloading") == 0 ||

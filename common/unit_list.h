@@ -34,6 +34,9 @@ struct tb_unit_list {
 int tb_unit_list_read(struct tb_unit_list *ret);
 /* The unit of that name, or NULL. */
 const struct tb_unit *tb_unit_list_find(const struct tb_unit_list *l, const char *name);
+/* The runtime was stopped, and killed as that took longer than TimeoutStopSec=: for systemd it has failed. It
+ * has no other time-out. */
+bool tb_unit_stopped_slowly(const struct tb_unit *u);
 /* It is up, or on its way there without having failed. */
 bool tb_unit_runs(const struct tb_unit *u);
 

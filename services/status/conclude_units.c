@@ -146,7 +146,7 @@ static bool unit_is_stopped(const struct tb_unit *u)
 {
     if (!u)
         return true;
-    return u->job[0] == '\0' && (strcmp(u->active, "inactive") == 0 ||
+    return u->job[0] == '\0' && (strcmp(u->active, "inactive") == 0 || tb_unit_stopped_slowly(u) ||
                                  (strcmp(u->active, "failed") == 0 && u->killed_by == SIGTERM));
 }
 

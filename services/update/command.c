@@ -79,7 +79,7 @@ static int command_follow(const char *run_dir, uint64_t next)
 
         if (r != 0)
             return r;
-        if (u.phase != last.phase)
+        if (u.phase != last.phase || strcmp(u.reason, last.reason) != 0)
             command_print(&u);
         last = u;
         if (u.phase == TB_UPDATE_NONE && u.serving == next)

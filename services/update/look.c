@@ -72,12 +72,11 @@ static void look_at_download(const struct tb_config *c, struct update_facts *f)
     f->complete = strcmp(look_string(o, "state"), "complete") == 0 ? look_uint(o, "asset_version") : 0;
 }
 
-/* A stop that was slow counts as one. What tb-hydrate is not done for has not been started yet. */
+/* What tb-hydrate is not done for has not been started yet. */
 static bool look_is_stopped(const struct tb_unit *runtime, const struct tb_unit *hydrate)
 {
     return runtime && hydrate && !*runtime->job && strcmp(hydrate->active, "active") == 0 &&
-           (strcmp(runtime->active, "inactive") == 0 ||
-            (strcmp(runtime->active, "failed") == 0 && strcmp(runtime->result, "timeout") == 0));
+           (strcmp(runtime->active, "inactive") == 0 || tb_unit_stopped_slowly(runtime));
 }
 
 void update_look_at_units(struct update_facts *f)

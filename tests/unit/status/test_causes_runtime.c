@@ -53,6 +53,16 @@ static void runtime_stopped(void)
     unit("tb-hydrate.service", "active", "exited");
 }
 
+static void runtime_stopped_slowly(void)
+{
+    struct tb_unit *u;
+
+    runtime_stopped();
+    u = unit("tb-runtime.service", "failed", "failed");
+    snprintf(u->result, sizeof(u->result), "timeout");
+    u->killed_by = 9;
+}
+
 static void runtime_about_to_start(void)
 {
     runtime_stopped();
@@ -99,6 +109,12 @@ static const struct row rows[] = {
      "systemctl start tb-hydrate.service"},
     {{hydrate_about_to_start}, TB_STATUS_WARNING, TB_STATUS_NOT_READY, 0, NULL, NULL},
     {{runtime_stopped},
+     TB_STATUS_CRITICAL,
+     TB_STATUS_NOT_READY,
+     1,
+     "tb-runtime.service is stopped",
+     "systemctl start tb-runtime.service"},
+    {{runtime_stopped_slowly},
      TB_STATUS_CRITICAL,
      TB_STATUS_NOT_READY,
      1,
