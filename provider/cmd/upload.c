@@ -31,7 +31,7 @@ static const struct tb_option upload_options[] = {
     TB_OPTION('e', "encrypted-file", "FILE", TB_OPTION_STRING, work.file, "the ciphertext"),
     TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.manifest_path, "its manifest"),
     TB_OPTION('f', "force", NULL, TB_OPTION_FLAG, work.store.overwrite,
-              "replace another file under this asset id"),
+              "replace another file under this asset id, instead of storing this one beside it"),
     TB_OPTION(0, "verify", NULL, TB_OPTION_FLAG, work.verify,
               "hash the whole file before the first byte is sent; without it the hash is taken on the way "
               "and checked before the commit"),
@@ -63,6 +63,10 @@ static int upload_print_summary(const struct upload_job *j)
     const struct asset_store *s = &j->work.store;
     _cleanup_json_ cJSON *d = NULL;
 
+    if (s->aside)
+        tbpkg_note(j->cli.quiet,
+                   "Another version of %s has the first place; this one lies aside, under its key's id.",
+                   s->asset_id);
     if (s->ct.sent + s->ct.resumed + s->mf.sent == 0)
         tbpkg_note(j->cli.quiet, "Everything is there already; nothing was sent.");
     else if (s->ct.resumed > 0)
@@ -70,7 +74,7 @@ static int upload_print_summary(const struct upload_job *j)
     if (!j->cli.json) {
         printf("%s/%s\n%s/%s\n", s->service.url, s->ct.path, s->service.url, s->mf.path);
         tbpkg_note(j->cli.quiet, "Next: tbpkg register --asset-id %s --manifest %s --blob-url %s/%s ...",
-                   s->asset_id, j->work.manifest_path, s->service.url, s->container);
+                   s->asset_id, j->work.manifest_path, s->service.url, s->aside ? s->ct.path : s->container);
         return cli_flush_stdout();
     }
     d = cJSON_CreateObject();
@@ -100,9 +104,9 @@ const struct tbpkg_command tbpkg_upload = {
     .summary = "put an encrypted asset into Azure Blob storage",
     .synopsis = "--storage-account ACCOUNT --asset-id ID --encrypted-file FILE --manifest FILE\n"
                 "                    [OPTION]...",
-    .about =
-        "Upload an encrypted asset to Azure Blob Storage as NAME/ID/model.tbenc and\n"
-        "NAME/ID/model.manifest.json. Run it again to resume; what is there already is not sent again.\n",
+    .about = "Upload an encrypted asset to Azure Blob Storage as NAME/ID/model.tbenc and\n"
+             "NAME/ID/model.manifest.json; where another version has these names, in the folder\n"
+             "NAME/ID/KEYID. Run it again to resume; what is there already is not sent again.\n",
     .options = upload_options,
     .tail = "Credentials, the first that is there: the files above;\n"
             "AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN,\n"

@@ -41,8 +41,8 @@ static void preflight_asset(struct preflight *p)
 
     if (s->ct.there == BLOB_ABSENT)
         checklist_end(k, CLI_OK, CHECK_OK, "%s is free", s->ct.path);
-    else if (p->fresh)
-        checklist_end(k, store_refuse_other(s, &s->ct), CHECK_OK, "%s is there", s->ct.path);
+    else if (p->fresh && s->ct.there == BLOB_OTHER && !s->overwrite)
+        checklist_end(k, CLI_OK, CHECK_OK, "%s is another version: this one will lie beside it", s->ct.path);
     else
         checklist_end(k, CLI_OK, CHECK_OK, "%s is there", s->ct.path);
 }

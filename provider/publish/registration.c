@@ -10,9 +10,11 @@
 #include "common/http.h"
 #include "common/io.h"
 #include "common/json.h"
+#include "common/text.h"
 #include "common/units.h"
 #include "provider/asset/asset.h"
 #include "provider/asset/key.h"
+#include "provider/publish/store.h"
 
 void registration_clear(struct registration *g)
 {
@@ -55,10 +57,19 @@ static void registration_add_hex(cJSON *o, const char *name, const uint8_t sha25
     cJSON_AddStringToObject(o, name, hex);
 }
 
+/* Of the ciphertext itself, where it lies elsewhere than under the first name. */
+static bool registration_names_blob(const char *url)
+{
+    return tb_text_ends_with(url, "/model.tbenc");
+}
+
 static int registration_add_place(const struct registration *g, const char *base, cJSON *o)
 {
-    _cleanup_free_ char *ct = tb_strf("%s/%s/model.tbenc", base, g->asset_id);
-    _cleanup_free_ char *mf = tb_strf("%s/%s/model.manifest.json", base, g->asset_id);
+    bool whole = registration_names_blob(base);
+    _cleanup_free_ char *ct = whole ? strdup(base) : store_ciphertext_name(base, g->asset_id, g->place);
+    _cleanup_free_ char *mf =
+        whole ? tb_strf("%.*s/model.manifest.json", (int)(strrchr(base, '/') - base), base)
+              : store_manifest_name(base, g->asset_id, g->place);
 
     return ct && mf && cJSON_AddStringToObject(o, "ciphertext", ct) &&
                    cJSON_AddStringToObject(o, "manifest", mf)
@@ -108,25 +119,30 @@ static char *registration_document_without_key(const struct registration *g)
     return cJSON_PrintUnformatted(d);
 }
 
+static int registration_take_key(struct registration *g)
+{
+    _cleanup_key_ struct tb_key key;
+    int rc = cli_key_arg_read(g->cli, g->key_arg, &key);
+
+    if (rc == CLI_OK)
+        rc = asset_key_check(g->manifest, &key, cli_key_arg_name(g->key_arg));
+    if (rc == CLI_OK)
+        tb_hex_encode(key.b, TB_KEY_BYTES, g->key_hex);
+    return rc;
+}
+
 static int registration_build_body(struct registration *g)
 {
     _cleanup_free_ char *text = registration_document_without_key(g);
-    _cleanup_key_ struct tb_key key;
     size_t room;
-    int rc;
 
     if (!text)
         return tbpkg_fail_errno("tbpkg register", -ENOMEM);
-    rc = cli_key_arg_read(g->cli, g->key_arg, &key);
-    if (rc == CLI_OK)
-        rc = asset_key_check(g->manifest, &key, cli_key_arg_name(g->key_arg));
-    if (rc != CLI_OK)
-        return rc;
     room = strlen(text) + TB_KEY_HEX_CHARS + 64;
+    tb_secret_free(g->body);
     g->body = tb_secret_alloc(room);
     if (!g->body)
         return tbpkg_fail_errno("tbpkg register", -ENOMEM);
-    tb_hex_encode(key.b, TB_KEY_BYTES, g->key_hex);
     /* The document ends in '}': the key takes its place. */
     g->body_len = (size_t)snprintf(g->body, room, "%.*s,\"decryption_key_hex\":\"%s\"}",
                                    (int)strlen(text) - 1, text, g->key_hex);
@@ -198,18 +214,60 @@ static int registration_print_answer(struct registration *g, const struct tb_htt
     return registration_fail(g, CLI_FAILED, reason, "is --edc-endpoint a control plane?");
 }
 
-static int registration_exchange(struct registration *g)
+static int registration_ask(struct registration *g, struct tb_http_response *ret)
 {
     const struct remote_call call = {
         .method = "POST", .path = REGISTRATION_API_PATH, .body = g->body, .body_len = g->body_len};
-    _cleanup_http_response_ struct tb_http_response rs = {0};
-    int rc = remote_exchange(&g->remote, &call, &rs);
+    int rc = remote_exchange(&g->remote, &call, ret);
+
+    if (rc == CLI_OK)
+        registration_mask_key(g, ret->body);
+    return rc;
+}
+
+static bool registration_is_done(const struct tb_http_response *rs)
+{
+    return rs->status == 200 || rs->status == 201;
+}
+
+/* The control plane has looked, and what lies under the first name is another version or nothing: this one
+ * may lie aside. */
+static bool registration_may_lie_aside(const struct registration *g, const struct tb_http_response *rs)
+{
+    static const char *const errors[] = {"wrong_blob", "wrong_manifest", "blob_missing"};
+    _cleanup_json_ cJSON *d = NULL;
+    char why[TB_JSON_ERR_MAX];
+    const char *error = "";
+
+    if (rs->status != 422 || registration_names_blob(g->bases[0]) ||
+        tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &d, why) < 0 ||
+        tb_json_get_string(d, "error", &error, why) < 0)
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
+        if (strcmp(error, errors[i]) == 0)
+            return true;
+    return false;
+}
+
+static int registration_exchange(struct registration *g)
+{
+    _cleanup_http_response_ struct tb_http_response first = {0}, aside = {0};
+    int rc = registration_ask(g, &first);
 
     if (rc != CLI_OK)
         return rc;
-    registration_mask_key(g, rs.body);
-    return rs.status == 200 || rs.status == 201 ? registration_print_answer(g, &rs)
-                                                : registration_refused(g, &rs);
+    if (registration_may_lie_aside(g, &first)) {
+        store_place_of(g->manifest, g->place);
+        rc = registration_build_body(g);
+        if (rc == CLI_OK)
+            rc = registration_ask(g, &aside);
+        if (rc != CLI_OK)
+            return rc;
+        if (registration_is_done(&aside))
+            return registration_print_answer(g, &aside);
+    }
+    return registration_is_done(&first) ? registration_print_answer(g, &first)
+                                        : registration_refused(g, &first);
 }
 
 int registration_send(struct registration *g)
@@ -218,6 +276,8 @@ int registration_send(struct registration *g)
 
     if (rc == CLI_OK)
         rc = remote_open(&g->remote, true);
+    if (rc == CLI_OK)
+        rc = registration_take_key(g);
     if (rc == CLI_OK)
         rc = registration_build_body(g);
     return rc == CLI_OK ? registration_exchange(g) : rc;

@@ -6,6 +6,7 @@
 #define TBPKG_PUBLISH_REGISTRATION_H
 
 #include "common/secret.h"
+#include "provider/asset/key.h"
 #include "provider/cli/key_arg.h"
 #include "provider/remote/remote.h"
 #include "tbenc/tbenc.h"
@@ -18,8 +19,9 @@ struct registration {
     const struct cli *cli; /* for messages */
     /* what to do */
     const char *asset_id, *manifest_path;
-    struct remote remote;     /* the control plane; checked */
-    const char *const *bases; /* of the containers: the same asset lies in each */
+    struct remote remote; /* the control plane; checked */
+    /* of the containers, or of the ciphertext itself: the same asset lies in each */
+    const char *const *bases;
     size_t n_bases;
     bool replace;    /* another key or other contents of an asset that contracts use */
     bool no_promote; /* a new version is kept beside the current one */
@@ -29,6 +31,7 @@ struct registration {
     uint8_t manifest_sha256[32];
     char *body; /* secret */
     size_t body_len;
+    char place[ASSET_KEY_ID_HEX + 1]; /* store.h */
     char key_hex[TB_KEY_HEX_CHARS + 1];
 };
 

@@ -14,6 +14,7 @@
 #include "provider/cli/key_arg.h"
 #include "common/hex.h"
 #include "common/json.h"
+#include "common/text.h"
 #include "provider/cli/command.h"
 
 /* -- command lines ----------------------------------------------------------------------------- */
@@ -114,21 +115,18 @@ static void step_upload_argv(const struct publish *p, struct publish_words *w)
     step_add_storage(p, w);
 }
 
-/* URL of the container as upload found it: "URL/ASSET/model.tbenc" without the last two parts. Heap, or
- * NULL. */
+/* Where upload found that it lies: the URL of the container, "URL/ASSET/model.tbenc" without the last two
+ * parts; or, when another version has that name, all of it. Heap, or NULL. */
 static char *step_uploaded_to(const struct publish *p)
 {
     const cJSON *o =
         cJSON_GetObjectItemCaseSensitive(publish_state_result(&p->state, "upload"), "ciphertext");
     const cJSON *u = cJSON_GetObjectItemCaseSensitive(o, "url");
+    _cleanup_free_ char *tail = tb_strf("/%s/model.tbenc", p->asset_id);
     char *url = cJSON_IsString(u) ? strdup(u->valuestring) : NULL;
 
-    for (int i = 0; url && i < 2; i++) {
-        char *slash = strrchr(url, '/');
-
-        if (slash)
-            *slash = '\0';
-    }
+    if (url && tail && tb_text_ends_with(url, tail))
+        url[strlen(url) - strlen(tail)] = '\0';
     return url;
 }
 

@@ -16,6 +16,38 @@
 #define MANIFEST_NAME "model.manifest.json"
 #define FIRST_TRIES 2 /* a wrong name or address shows on the first request: do not retry it for minutes */
 
+static char *store_name(const char *base, const char *asset_id, const char *place, const char *name)
+{
+    return tb_strf("%s/%s%s%s/%s", base, asset_id, *place ? "/" : "", place, name);
+}
+
+char *store_ciphertext_name(const char *base, const char *asset_id, const char *place)
+{
+    return store_name(base, asset_id, place, CIPHERTEXT_NAME);
+}
+
+char *store_manifest_name(const char *base, const char *asset_id, const char *place)
+{
+    return store_name(base, asset_id, place, MANIFEST_NAME);
+}
+
+void store_place_of(const struct tbenc_manifest *m, char out[static ASSET_KEY_ID_HEX + 1])
+{
+    if (!*asset_key_id_wanted(m, out))
+        tb_hex_encode(m->sha256_ciphertext, ASSET_KEY_ID_HEX / 2, out);
+}
+
+/* place "": the first one. */
+static int store_put(struct asset_store *s, const char *place)
+{
+    tb_freep(&s->ct.path);
+    tb_freep(&s->mf.path);
+    s->aside = *place;
+    s->ct.path = store_ciphertext_name(s->container, s->asset_id, place);
+    s->mf.path = store_manifest_name(s->container, s->asset_id, place);
+    return s->ct.path && s->mf.path ? CLI_OK : tbpkg_fail_errno("Blob storage", -ENOMEM);
+}
+
 void store_clear(struct asset_store *s)
 {
     tb_freep(&s->ct.path);
@@ -78,15 +110,12 @@ int store_connect(struct asset_store *s)
                                      .container = s->container,
                                      .retries = (unsigned)MIN(s->retries, (uint64_t)FIRST_TRIES),
                                      .stall_s = (unsigned)s->timeout};
-    s->ct.path = tb_strf("%s/%s/" CIPHERTEXT_NAME, s->container, s->asset_id);
-    s->mf.path = tb_strf("%s/%s/" MANIFEST_NAME, s->container, s->asset_id);
-    return s->ct.path && s->mf.path ? CLI_OK : tbpkg_fail_errno("Blob storage", -ENOMEM);
+    return store_put(s, "");
 }
 
-#define STORE_OTHER_PLACE                                                                                    \
-    "a new version of the asset goes into another --container, another model takes a new asset id"
+#define STORE_OTHER_PLACE "encrypt the new version under a key of its own, or use another --container"
 
-int store_refuse_other(const struct asset_store *s, const struct blob_object *o)
+static int store_refuse_other(const struct asset_store *s, const struct blob_object *o)
 {
     const char *name;
 
@@ -99,18 +128,78 @@ int store_refuse_other(const struct asset_store *s, const struct blob_object *o)
                                                         : STORE_OTHER_PLACE);
 }
 
-int store_look(struct asset_store *s, int fd)
+static int store_look_here(struct asset_store *s, int fd)
 {
     int rc = blob_object_look(&s->client, &s->ct, fd);
 
+    return rc == CLI_OK ? blob_object_look(&s->client, &s->mf, -1) : rc;
+}
+
+/* Another version has this place. Of a manifest whose text is not known yet nobody can say whose it is. */
+static bool store_is_taken(const struct asset_store *s)
+{
+    return s->ct.there == BLOB_OTHER ||
+           (s->ct.there == BLOB_ABSENT && s->mf.size > 0 && s->mf.there == BLOB_OTHER);
+}
+
+static void store_found(struct blob_object *o, const struct blob_object *found)
+{
+    o->there = found->there;
+    memcpy(o->etag, found->etag, sizeof(o->etag));
+}
+
+/* Where this version lies, or shall: aside, when it lies there already or the first place is taken. */
+static int store_find_place(struct asset_store *s, int fd)
+{
+    struct blob_object ct, mf; /* what is under the first names; the paths are not theirs */
+    bool taken;
+    int rc = store_look_here(s, fd);
+
+    ct = s->ct;
+    mf = s->mf;
+    if (rc != CLI_OK || s->overwrite || s->aside || !*s->place || s->ct.there == BLOB_SAME)
+        return rc;
+    taken = store_is_taken(s);
+    rc = store_put(s, s->place);
     if (rc == CLI_OK)
-        rc = blob_object_look(&s->client, &s->mf, -1);
-    if (rc == CLI_OK)
+        rc = store_look_here(s, fd);
+    if (rc != CLI_OK || taken || s->ct.there == BLOB_SAME)
+        return rc;
+    store_found(&s->ct, &ct);
+    store_found(&s->mf, &mf);
+    return store_put(s, "");
+}
+
+int store_look(struct asset_store *s, int fd)
+{
+    int rc = store_find_place(s, fd);
+
+    if (rc == CLI_OK && s->may_move && !s->aside && !s->overwrite && store_is_taken(s))
+        s->mf.there = BLOB_ABSENT; /* it moves */
+    else if (rc == CLI_OK)
         rc = store_refuse_other(s, &s->ct);
     if (rc == CLI_OK && s->mf.size > 0 && !s->signed_anew) /* else it is not known yet what it should be */
         rc = store_refuse_other(s, &s->mf);
     s->client.retries = (unsigned)s->retries;
     return rc;
+}
+
+int store_move_aside(struct asset_store *s, const char *place)
+{
+    s->ct.there = s->mf.there = BLOB_ABSENT;
+    s->ct.etag[0] = s->mf.etag[0] = '\0';
+    snprintf(s->place, sizeof(s->place), "%s", place);
+    return store_put(s, place);
+}
+
+int store_follow_aside(struct asset_store *s, const char *url, const char *place)
+{
+    _cleanup_free_ char *base = tb_strf("%s/%s", s->service.url, s->container);
+    _cleanup_free_ char *aside = base ? store_ciphertext_name(base, s->asset_id, place) : NULL;
+
+    if (!aside)
+        return tbpkg_fail_errno("Blob storage", -ENOMEM);
+    return strcmp(url, aside) == 0 ? store_move_aside(s, place) : CLI_OK;
 }
 
 static void store_on_progress(void *ctx, uint64_t done, uint64_t there, unsigned attempt)

@@ -203,6 +203,8 @@ static int stream_begin(struct asset_stream *s)
     if (block == 0)
         return tbpkg_fail(s->seal.in, "is larger than 50000 blocks of 256 MiB", NULL);
     rc = stream_put_key(s);
+    if (rc == CLI_OK && s->store.ct.there == BLOB_OTHER && !s->store.overwrite)
+        rc = store_move_aside(&s->store, s->seal.key.id); /* of a key of just now: nothing is there */
     if (rc != CLI_OK)
         return rc;
     tb_freep(&j->key_file);
@@ -444,6 +446,8 @@ static int stream_continue(struct asset_stream *s)
                 "again under a new key.");
         return STREAM_ANEW;
     }
+    if (store_follow_aside(&s->store, s->journal.destination, s->journal.key_id) != CLI_OK)
+        return CLI_FAILED;
     if (!stream_journal_is_last_word(s))
         return STREAM_ANEW;
     rc = stream_take_sealed(s, &sealed);
@@ -466,6 +470,7 @@ static int stream_start_anew(struct asset_stream *s)
     s->seal.how.quiet = true; /* what is left out was said */
     source_close(&s->seal.source);
     rc = stream_open_source(s); /* what was read is read again from its start */
+    s->store.may_move = true;
     if (rc == CLI_OK)
         rc = store_look(&s->store, -1);
     if (rc == CLI_OK)

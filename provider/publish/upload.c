@@ -44,6 +44,7 @@ static int upload_read_manifest(struct asset_upload *a)
     a->store.mf.size = len;
     tb_hex_encode(a->manifest->sha256_ciphertext, 32, a->store.ct.sha256);
     a->store.ct.size = tbenc_manifest_ciphertext_bytes(a->manifest);
+    store_place_of(a->manifest, a->store.place);
     return CLI_OK;
 }
 

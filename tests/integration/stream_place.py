@@ -76,8 +76,8 @@ class Place:
         self.proxy.clear_rules()
         return p.wait()
 
-    def blob(self, name="model.tbenc"):
-        return self.azurite.get_blob(f"models/{self.asset}/{name}")
+    def blob(self, name="model.tbenc", aside=None):
+        return self.azurite.get_blob(f"models/{self.asset}/{aside}/{name}" if aside else f"models/{self.asset}/{name}")
 
     def key_files(self):
         return {f.name.rsplit("-", 1)[1].removesuffix(".key"): bytes.fromhex(f.read_text()) for f in self.keys.glob("*.key")}
@@ -95,10 +95,11 @@ class Place:
             os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
 
     def check_stored(self, model=True):
-        """What is stored opens with a key that is still there, and is the model."""
-        data = self.blob()
-        manifest = json.loads(self.blob("model.manifest.json"))
-        assert self.manifest.read_bytes() == self.blob("model.manifest.json")
+        """What is stored opens with a key that is still there, and is the model. Where another one has the first place it is aside."""
+        manifest = json.loads(self.manifest.read_text())
+        aside = manifest["key_id"] if self.blob(aside=manifest["key_id"]) else None
+        data = self.blob(aside=aside)
+        assert self.manifest.read_bytes() == self.blob("model.manifest.json", aside=aside)
         plain = open_by_hand(data, manifest, self.key_files()[manifest["key_id"]])
         assert not model or plain == self.plain()
         return manifest["key_id"]

@@ -298,7 +298,7 @@ def test_missing_container_names_the_command(place):
 
 
 def test_asset_id_of_other_contents(place):
-    """In storage, and at the control plane."""
+    """At the control plane. In storage the new version lies beside the one before, in the same container."""
     place.plane.rule(status(409, {"Content-Type": "application/json"}, b'{"message": "asset exists with another sha256"}'), method="POST")
     r = place.publish(rc=5)
     assert "409: asset exists with another sha256" in r.stderr and "new asset id" in r.stderr
@@ -306,10 +306,16 @@ def test_asset_id_of_other_contents(place):
     place.publish()
     other = place.dir / "other"
     place.out = other
-    r = place.publish(rc=5)
-    assert "another file is stored there" in r.stderr and "new asset id" in r.stderr and "--container" in r.stderr
-    assert "--overwrite" not in r.stderr and "--force" not in r.stderr, "publish has neither"
-    assert not place.model_key.exists()
+    azurite = place.provider.azurite
+    first = azurite.get_blob(f"{place.container}/{place.asset}/model.tbenc")
+    place.plane.clear()
+    place.publish()
+    assert azurite.get_blob(f"{place.container}/{place.asset}/model.tbenc") == first
+    manifest = (other / "encrypted/model.manifest.json").read_bytes()
+    second = f"{place.container}/{place.asset}/{json.loads(manifest)['key_id']}"
+    assert azurite.get_blob(f"{second}/model.manifest.json") == manifest
+    shown, = [line.split() for line in place.provider.controlplane.ctl("asset", "list").splitlines() if line.startswith(place.asset)]
+    assert shown[1] == "2" and shown[-1].endswith(f"/{second}/model.tbenc"), shown
 
 
 def test_errors_of_late_steps_are_found_first(place):

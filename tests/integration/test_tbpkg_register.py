@@ -129,6 +129,34 @@ def fails(r, *words, rc=1):
         assert w in r.stderr, r.stderr
 
 
+def test_a_version_that_lies_aside_is_found(plane, files, ca):
+    """Another one has the first name, which only the control plane can see. The key may come from where it is read once."""
+    key_id = json.loads((files / "m.json").read_text())["key_id"]
+    base = f"https://acct1.blob.core.windows.net/models/{ASSET}"
+    for error in ("wrong_blob", "wrong_manifest", "blob_missing"):
+        del plane.seen[:]
+        plane.answers = [(422, {"error": error, "message": "not that"}, {}), (201, {"status": "registered"}, {})]
+        r = run(*argv(plane, files, "--key-file", "-", ca=ca, key=False), stdin=KEY)
+        assert r.returncode == 0 and json.loads(r.stdout) == {"status": "registered"}, r.stderr
+        first, second = (json.loads(s[3])["blob_urls"] for s in plane.seen)
+        assert first == {"ciphertext": f"{base}/model.tbenc", "manifest": f"{base}/model.manifest.json"}
+        assert second == {"ciphertext": f"{base}/{key_id}/model.tbenc", "manifest": f"{base}/{key_id}/model.manifest.json"}
+    plane.answers = [(422, {"error": "wrong_blob", "message": "not that"}, {}), (422, {"error": "blob_missing", "message": "nor there"}, {})]
+    fails(run(*argv(plane, files, ca=ca)), "answered 422", "not that", rc=5)
+    del plane.seen[:]
+    plane.answers = [(422, {"error": "wrong_key", "message": "no"}, {})]
+    fails(run(*argv(plane, files, ca=ca)), "answered 422", rc=5)
+    assert len(plane.seen) == 1, "a key is no question of the place"
+
+
+def test_the_ciphertext_itself_is_named(plane, files, ca):
+    url = f"https://acct1.blob.core.windows.net/models/{ASSET}/0011223344556677/model.tbenc"
+    plane.answers = [(422, {"error": "wrong_blob", "message": "not that"}, {})]
+    fails(run(*argv(plane, files, "--blob-url", url, place=False, ca=ca)), "not that", rc=5)
+    (_, _, _, body), = plane.seen
+    assert json.loads(body)["blob_urls"] == {"ciphertext": url, "manifest": url.replace("model.tbenc", "model.manifest.json")}
+
+
 def test_exact_request(plane, files, ca):
     plane.answers = [(201, {"asset_id": ASSET, "status": "registered"}, {})]
     r = run(*argv(plane, files, "--token-file", files / "token", ca=ca))

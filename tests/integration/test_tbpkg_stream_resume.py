@@ -79,11 +79,31 @@ def test_a_complete_asset_keeps_its_key(place):
     place.report()  # the same bytes at another time: compared, and nothing sent
     assert place.proxy.count(**PUT_BLOCK) == sent
     place.flip("a.bin", 5)
-    r = place.run("--force", rc=5)
-    assert "another file is stored there" in r.stderr and "--overwrite" in r.stderr
+    place.run("--force")
+    second = place.check_stored()
+    assert second != key and key in place.key_files() and place.blob() == stored and place.blob(aside=second), "it lies beside the first"
+    sent = place.proxy.count(**PUT_BLOCK)
+    place.report()
+    assert place.proxy.count(**PUT_BLOCK) == sent
     place.run("--force", "--overwrite")
-    assert place.check_stored() != key and key in place.key_files()
+    assert place.check_stored() not in (key, second) and place.blob() != stored
     place.check_sent()
+
+
+def test_a_second_version_goes_on_where_it_was_begun(place):
+    """Beside the first, after a kill at any block and after the end."""
+    place.report()
+    first = place.blob()
+    place.flip("a.bin", 5)
+    place.killed(3, PUT_BLOCK, more=("--force",))
+    begun, = set(place.key_files()) - {json.loads(place.blob("model.manifest.json"))["key_id"]}
+    before = place.proxy.count(**PUT_BLOCK)
+    report = place.report("--force")
+    assert report["key_id"] == begun == place.check_stored() and place.blob() == first
+    assert f"/{begun}/model.tbenc" in json.dumps(report), report
+    place.check_sent()
+    sent = place.proxy.count(**PUT_BLOCK)
+    assert sent > before and place.report() and place.proxy.count(**PUT_BLOCK) == sent
 
 
 def test_a_model_that_is_only_touched(place):

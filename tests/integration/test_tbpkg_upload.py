@@ -314,8 +314,27 @@ def test_account_without_keys(place, asset):
 
 
 def test_another_file_is_not_replaced(place, asset):
+    """As the version before is none: this one goes aside, under its key's id, and stays there."""
     path = f"{place.container}/{ASSET}/model.tbenc"
     place.azurite.put_blob(path, b"somebody's model")
+    key_id = json.loads(asset[2].read_text())["key_id"]
+    aside = f"{key_id}/model.tbenc"
+    r = place.upload(asset)
+    assert r.returncode == 0 and f"/{ASSET}/{aside}" in r.stdout and f"--blob-url {r.stdout.split()[0]} " in r.stderr, r
+    assert place.blob("model.tbenc") == b"somebody's model" and place.blob("model.manifest.json") is None
+    assert place.blob(aside) == asset[1].read_bytes() and place.blob(f"{key_id}/model.manifest.json") == asset[2].read_bytes()
+    sent = len(place.puts())
+    r = place.upload(asset)
+    assert r.returncode == 0 and "Everything is there already" in r.stderr and len(place.puts()) == sent
+    assert place.azurite.request("DELETE", path)[0] == 202
+    r = place.upload(asset)
+    assert r.returncode == 0 and "Everything is there already" in r.stderr and place.blob("model.tbenc") is None
+
+
+def test_another_file_in_both_places_is_not_replaced(place, asset):
+    key_id = json.loads(asset[2].read_text())["key_id"]
+    for name in ("model.tbenc", f"{key_id}/model.tbenc"):
+        place.azurite.put_blob(f"{place.container}/{ASSET}/{name}", b"somebody's model")
     r = place.upload(asset)
     fails(r, "another file", "--force", rc=5)
     assert place.proxy.select(method="PUT") == [] and place.blob("model.tbenc") == b"somebody's model"
