@@ -104,6 +104,8 @@ static uint64_t facts_written_us(const char *run_dir, const char *name)
 static void facts_read_step(const char *run_dir, const char *name, struct tb_facts *f, struct tb_step *s)
 {
     _cleanup_json_ cJSON *doc = facts_read_domain(run_dir, name, f);
+    char err[TB_JSON_ERR_MAX];
+    bool finetune;
 
     if (!doc)
         return;
@@ -114,6 +116,8 @@ static void facts_read_step(const char *run_dir, const char *name, struct tb_fac
     facts_copy_string(doc, "reason", s->reason, sizeof(s->reason));
     facts_copy_string(doc, "mode", s->mode, sizeof(s->mode));
     s->version = facts_uint(doc, "asset_version");
+    if (tb_json_get_bool(doc, "allow_finetune", &finetune, err) == 0)
+        s->finetune = finetune ? TB_FINETUNE_ALLOWED : TB_FINETUNE_FORBIDDEN;
     s->written_realtime_us = facts_written_us(run_dir, name);
     s->started_boottime_us = facts_uint(doc, "started_boottime_us");
     s->written_boottime_us = facts_uint(doc, "written_boottime_us");

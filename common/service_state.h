@@ -27,6 +27,9 @@ enum tb_state {
 
 enum tb_work { TB_WORK_ABSENT, TB_WORK_RUNNING, TB_WORK_COMPLETE, TB_WORK_FAILED };
 
+/* What the signed manifest says of the model that was decrypted. */
+enum tb_finetune { TB_FINETUNE_UNSIGNED, TB_FINETUNE_FORBIDDEN, TB_FINETUNE_ALLOWED };
+
 /* Progress of hydrate, decrypt or delivery. */
 struct tb_step {
     enum tb_work work;
@@ -35,6 +38,7 @@ struct tb_step {
     char reason[TB_REASON_MAX];
     char mode[8];                 /* of the delivery: "dir", "fifo" */
     uint64_t version;             /* of the asset; 0: the file does not say */
+    enum tb_finetune finetune;    /* of decrypt */
     uint64_t written_realtime_us; /* when its writer last wrote the file; 0 when absent */
     /* By the boot clock, 0 when the file does not say: when the run began, and when the file was last
      * written. */

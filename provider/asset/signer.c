@@ -59,8 +59,6 @@ static int signer_read(const struct signer_options *o, struct sign_key *ret)
     size_t len;
     int r = f ? tb_read_file(o->key_file, SIGN_FILE_MAX, &text, &len) : -ENOMEM, rc;
 
-    if (r == 0)
-        signer_warn_mode(o->key_file);
     if (r == -ENOENT)
         rc = tbpkg_fail(o->key_file, "no such signing key", "make one with tbpkg keygen");
     else if (r == -EFBIG)
@@ -69,8 +67,10 @@ static int signer_read(const struct signer_options *o, struct sign_key *ret)
         rc = tbpkg_fail_errno(o->key_file, r);
     else if (sign_file_parse(text, len, f, err) < 0)
         rc = tbpkg_fail(o->key_file, err, "give the secret key that tbpkg keygen made");
-    else
+    else {
+        signer_warn_mode(o->key_file);
         rc = signer_unlock(f, o, ret);
+    }
     tb_secret_free(f);
     return rc;
 }

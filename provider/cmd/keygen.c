@@ -188,7 +188,7 @@ const struct tbpkg_command tbpkg_keygen = {
     .about =
         "Make a pair of keys, in minisign's files: --sign-key of tbpkg publish, encrypt and sign takes the\n"
         "secret one; the public one, which is printed, is what machines are told to trust (TB_PROVIDER_KEY)\n"
-        "and what --provider-key takes.\n",
+        "and what verify and inspect check with.\n",
     .options = keygen_options,
     .run = keygen_main,
 };

@@ -57,6 +57,8 @@ void tb_report_state(struct tb_report *r, const char *state, const char *reason)
     tb_json_add_uint(doc, "bytes_total", r->total);
     if (reason)
         cJSON_AddStringToObject(doc, "reason", reason);
+    if (r->has_finetune)
+        cJSON_AddBoolToObject(doc, "allow_finetune", r->allow_finetune);
     if (r->damaged)
         (void)tb_file_mark_add(cJSON_AddObjectToObject(doc, "damaged"), &r->ciphertext);
     if (r->delivered_boottime_us > 0)

@@ -16,9 +16,11 @@ struct tb_report {
     uint64_t done, total, last_us, started_boottime_us;
     uint64_t delivered_boottime_us; /* of the last whole delivery in this boot, 0: none */
     bool serving;                   /* a view, while it is not complete */
-    bool damaged;                   /* the ciphertext is at fault, */
-    struct stat ciphertext;         /* this file */
-    cJSON *damaged_before;          /* the file that an earlier run found so; owned; NULL: none */
+    bool has_finetune;              /* a signed manifest says whether: */
+    bool allow_finetune;
+    bool damaged;           /* the ciphertext is at fault, */
+    struct stat ciphertext; /* this file */
+    cJSON *damaged_before;  /* the file that an earlier run found so; owned; NULL: none */
     struct tb_progress progress;
 };
 

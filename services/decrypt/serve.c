@@ -182,6 +182,8 @@ static int delivery_run(struct delivery *d)
     if (r != 0)
         return r;
     d->report.total = d->asset.tree->plaintext_bytes;
+    d->report.has_finetune = d->config->provider_key; /* then it was verified */
+    d->report.allow_finetune = d->asset.manifest->allow_finetune;
     r = tb_outputs_check(&d->out, d->request.mode, d->asset.tree, &d->outcome);
     if (r != 0)
         return r;

@@ -255,6 +255,7 @@ static bool exchange_admit(struct tb_exchange *ex, const struct tb_request *rq,
         .keys = s->keys ? tb_key_store_keys(s->keys) : NULL,
         .routes = s->config->routes,
         .route_cache = &s->routes,
+        .finetune = s->monitor.facts.decrypt.finetune,
         .max_body = s->config->max_body_bytes,
     };
     struct tb_admit_result result;

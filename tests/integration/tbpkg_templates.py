@@ -21,6 +21,7 @@ TEMPLATE = {
         "secureBoot": {"type": "bool", "defaultValue": True},
         "tags": {"type": "object", "defaultValue": {}},
         "billingDimension": {"type": "string", "defaultValue": "requests"},
+        "providerKey": {"type": "string", "defaultValue": "", "maxLength": 1000},
         "adminPassword": {"type": "securestring", "defaultValue": "[newGuid()]"},
     },
     "resources": [],
@@ -29,7 +30,7 @@ TEMPLATE = {
 FORM = {
     "$schema": "https://schema.management.azure.com/schemas/0.1.2-preview/CreateUIDefinition.MultiVm.json#",
     "handler": "Microsoft.Azure.CreateUIDef", "version": "0.1.2-preview",
-    "parameters": {"basics": [], "steps": [], "outputs": {"location": "[location()]", "contractId": "[steps('c').id]",
+    "parameters": {"basics": [], "steps": [{"name": "s", "elements": [{"name": "providerKeyText", "options": {"text": "none"}}]}], "outputs": {"location": "[location()]", "contractId": "[steps('c').id]",
                                                           "vmSize": "[steps('c').size]"}},
 }
 VIEW = {"$schema": "https://schema.management.azure.com/schemas/viewdefinition/0.0.1-preview/ViewDefinition.json#",

@@ -128,6 +128,22 @@ def test_decrypt_takes_what_the_provider_signed(rig):
     assert ask(rig, asset, request(asset, DIR, 1), memfd(), TB_PROVIDER_KEY=PROVIDER.public) == (0, 9000, "")
 
 
+@pytest.mark.parametrize("allow", [True, False])
+def test_decrypt_passes_on_what_was_signed_about_fine_tuning(rig, allow):
+    asset = Signed(b"x" * 9000)
+    asset.manifest["allow_finetune"] = allow
+    asset.text = PROVIDER.sign(asset.manifest_text())
+    asset.write(rig.target)
+    assert ask(rig, asset, request(asset, DIR, 1), memfd(), TB_PROVIDER_KEY=PROVIDER.public)[0] == 0
+    assert rig.progress()["allow_finetune"] is allow
+    assert ask(rig, asset, request(asset, DIR, 1), memfd())[0] == 0
+    assert "allow_finetune" not in rig.progress(), "nothing was verified"
+    asset.text = ATTACKER.sign(asset.text)
+    asset.write(rig.target)
+    assert ask(rig, asset, request(asset, DIR, 1), memfd(), TB_PROVIDER_KEY=PROVIDER.public)[0] == 76
+    assert "allow_finetune" not in rig.progress()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_decrypt_refuses_what_the_provider_did_not_sign(rig, name):
     """Whatever wrote it there. The key is not asked for."""

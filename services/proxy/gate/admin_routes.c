@@ -97,6 +97,19 @@ static const char *const llama_server[] = {
     "/cors-proxy",
     "/chat/completions/control",
 };
+/* Training, in the words of OpenAI and of those who imitate it. */
+static const char *const tuning[] = {
+    "*/fine_tuning", "*/fine_tuning/*", "/fine-tunes", "/fine-tunes/*", "/fine_tunes",
+    "/fine_tunes/*", "/finetune",       "/finetune/*", "/finetunes",    "/finetunes/*",
+    "/fine-tuning",  "/fine-tuning/*",  "/adapters",   "/adapters/*",
+};
+/* What was trained, put into the runtime: administration, too. */
+static const char *const adapters[] = {
+    "*/load_lora_adapter",
+    "*/unload_lora_adapter",
+    "*/load_lora_adapter_from_*",
+    "/lora-adapters",
+};
 static const struct {
     const char *runtime;
     const char *const *glob;
@@ -140,18 +153,34 @@ static size_t admin_version(const char *path, size_t len)
     return n > 2 && n < len && path[n] == '/' ? n : 0;
 }
 
+static bool admin_matches(const char *const *globs, size_t n_globs, const char *path, size_t n)
+{
+    size_t version = admin_version(path, n);
+
+    for (size_t k = 0; k < n_globs; k++)
+        if (tb_glob_match(globs[k], strlen(globs[k]), path, n) ||
+            (version && tb_glob_match(globs[k], strlen(globs[k]), path + version, n - version)))
+            return true;
+    return false;
+}
+
 bool tb_admin_route(const char *path, size_t len)
 {
     char canonical[PATH_MAX_COMPARED];
-    size_t n = admin_canonical(path, len, canonical), version = admin_version(canonical, n);
+    size_t n = admin_canonical(path, len, canonical);
 
     for (size_t i = 0; i < ARRAY_SIZE(table); i++)
-        for (size_t k = 0; k < table[i].n; k++) {
-            const char *glob = table[i].glob[k];
-
-            if (tb_glob_match(glob, strlen(glob), canonical, n) ||
-                (version && tb_glob_match(glob, strlen(glob), canonical + version, n - version)))
-                return true;
-        }
+        if (admin_matches(table[i].glob, table[i].n, canonical, n))
+            return true;
     return false;
+}
+
+enum tb_tuning tb_tuning_route(const char *path, size_t len)
+{
+    char canonical[PATH_MAX_COMPARED];
+    size_t n = admin_canonical(path, len, canonical);
+
+    if (admin_matches(tuning, ARRAY_SIZE(tuning), canonical, n))
+        return TB_TUNING_TRAINS;
+    return admin_matches(adapters, ARRAY_SIZE(adapters), canonical, n) ? TB_TUNING_ADAPTS : TB_TUNING_NONE;
 }

@@ -11,4 +11,12 @@
  * and what may stand before them, ignore those. */
 bool tb_admin_route(const char *path, size_t len);
 
+/* Is it about another model made from this one? Compared in the same way. */
+enum tb_tuning {
+    TB_TUNING_NONE,
+    TB_TUNING_TRAINS,
+    TB_TUNING_ADAPTS, /* puts into the runtime what was trained somewhere */
+};
+enum tb_tuning tb_tuning_route(const char *path, size_t len);
+
 #endif

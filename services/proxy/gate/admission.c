@@ -134,11 +134,32 @@ static bool admit_refuse_route(const struct tb_admit_request *rq, struct tb_admi
     }
 }
 
+/* Training needs the word of the provider, verified. Who lists the path of an adapter by itself in TB_ROUTES
+ * has decided, unless the provider forbids it. */
+static bool admit_refuse_tuning(const struct tb_admit_request *rq, struct tb_admit_result *ret)
+{
+    enum tb_tuning tuning;
+
+    if (rq->finetune == TB_FINETUNE_ALLOWED)
+        return false;
+    tuning = tb_route_tuning(rq->route_cache, rq->path, rq->path_len);
+    if (tuning == TB_TUNING_NONE || (tuning == TB_TUNING_ADAPTS && rq->finetune != TB_FINETUNE_FORBIDDEN))
+        return false;
+    tb_http_error_set(
+        &ret->error, TB_HTTP_FORBIDDEN, "finetuning_not_allowed", "%s",
+        rq->finetune == TB_FINETUNE_FORBIDDEN
+            ? "the provider does not allow this model to be fine-tuned (its signed manifest)"
+            : "fine-tuning needs the provider's permission in a signed manifest, and this machine "
+              "verifies none (TB_PROVIDER_KEY)");
+    return true;
+}
+
 void tb_admit(const struct tb_admit_request *rq, struct tb_admit_result *ret)
 {
     *ret = (struct tb_admit_result){0};
     if (admit_refuse_malformed(rq, ret) || admit_refuse_unrecorded(rq, ret) || admit_preflight(rq, ret) ||
-        admit_refuse_lockdown(rq, ret) || admit_refuse_key(rq, ret) || admit_refuse_route(rq, ret))
+        admit_refuse_lockdown(rq, ret) || admit_refuse_key(rq, ret) || admit_refuse_route(rq, ret) ||
+        admit_refuse_tuning(rq, ret))
         return;
     if (rq->head->has_length && rq->head->length > rq->max_body)
         tb_http_error_set(&ret->error, TB_HTTP_CONTENT_TOO_LARGE, "body_too_large",

@@ -28,6 +28,7 @@ struct tb_admit_request {
     const struct tb_api_keys *keys; /* NULL: none are needed */
     const char *routes;
     struct tb_route_cache *route_cache;
+    enum tb_finetune finetune;
     uint64_t max_body;
 };
 /* What came of it. error.status 0: go on. */

@@ -24,22 +24,38 @@ enum tb_route tb_route_match(const char *globs, const char *path, size_t len)
     return found == TB_ROUTE_ALLOWED && tb_admin_route(path, len) ? TB_ROUTE_ADMIN : found;
 }
 
-enum tb_route tb_route_look_up(struct tb_route_cache *c, const char *globs, const char *path, size_t len)
+static size_t route_slot(const char *path, size_t len)
 {
     unsigned hash = 0;
+
+    for (size_t i = 0; i < len; i++)
+        hash = hash * 31 + (unsigned char)path[i];
+    return hash % TB_ROUTE_CACHE_SLOTS;
+}
+
+enum tb_route tb_route_look_up(struct tb_route_cache *c, const char *globs, const char *path, size_t len)
+{
     size_t i;
 
     if (len == 0 || len > TB_ROUTE_CACHE_PATH)
         return tb_route_match(globs, path, len);
-    for (i = 0; i < len; i++)
-        hash = hash * 31 + (unsigned char)path[i];
-    i = hash % TB_ROUTE_CACHE_SLOTS;
+    i = route_slot(path, len);
     if (c->slot[i].len != len || memcmp(c->slot[i].path, path, len) != 0) {
         c->slot[i].route = (unsigned char)tb_route_match(globs, path, len);
+        c->slot[i].tuning = (unsigned char)tb_tuning_route(path, len);
         memcpy(c->slot[i].path, path, len);
         c->slot[i].len = (unsigned char)len;
     }
     return c->slot[i].route;
+}
+
+enum tb_tuning tb_route_tuning(const struct tb_route_cache *c, const char *path, size_t len)
+{
+    size_t i = len > 0 && len <= TB_ROUTE_CACHE_PATH ? route_slot(path, len) : 0;
+
+    if (len > 0 && c->slot[i].len == len && memcmp(c->slot[i].path, path, len) == 0)
+        return (enum tb_tuning)c->slot[i].tuning;
+    return tb_tuning_route(path, len);
 }
 
 /* What a path never has, and so a route that nothing goes by. */

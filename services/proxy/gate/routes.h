@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "proxy/gate/admin_routes.h"
+
 /* A path, decoded and normalised, against the comma-separated globs. */
 enum tb_route {
     TB_ROUTE_NONE,
@@ -23,10 +25,12 @@ struct tb_route_cache {
     struct {
         char path[TB_ROUTE_CACHE_PATH];
         unsigned char len; /* 0: empty */
-        unsigned char route;
+        unsigned char route, tuning;
     } slot[TB_ROUTE_CACHE_SLOTS];
 };
 enum tb_route tb_route_look_up(struct tb_route_cache *c, const char *globs, const char *path, size_t len);
+/* What tb_tuning_route() says of the path, remembered with it. */
+enum tb_tuning tb_route_tuning(const struct tb_route_cache *c, const char *path, size_t len);
 /* Checks TB_ROUTES itself: each glob starts with `/`. NULL when fine, else why not. */
 const char *tb_routes_check(const char *globs);
 

@@ -46,7 +46,11 @@ static void test_route_memory(void **unused)
             assert_int_equal(tb_route_look_up(&cache, "/v1/*", path, len),
                              tb_route_match("/v1/*", path, len));
         }
+    assert_int_equal(tb_route_tuning(&cache, "/v1/load_lora_adapter", 21),
+                     TB_TUNING_ADAPTS); /* not asked yet */
     assert_int_equal(tb_route_look_up(&cache, "/v1/*", "/v1/load_lora_adapter", 21), TB_ROUTE_ADMIN);
+    assert_int_equal(tb_route_tuning(&cache, "/v1/load_lora_adapter", 21), TB_TUNING_ADAPTS);
+    assert_int_equal(tb_route_tuning(&cache, "", 0), TB_TUNING_NONE);
     assert_int_equal(tb_route_look_up(&cache, "/v1/*", "/v1/load_lora_adapter", 21), TB_ROUTE_ADMIN);
 }
 
@@ -104,6 +108,28 @@ static void test_admission_order(void **unused)
                                   .route_cache = &cache,
                                   .max_body = 10};
 
+    assert_int_equal(admitted(rq, ""), 0);
+    rq.path = "/v1/fine_tuning/jobs";
+    rq.path_len = 20;
+    assert_int_equal(admitted(rq, "finetuning_not_allowed"), 403);
+    rq.finetune = TB_FINETUNE_FORBIDDEN;
+    assert_int_equal(admitted(rq, "finetuning_not_allowed"), 403);
+    rq.finetune = TB_FINETUNE_ALLOWED;
+    assert_int_equal(admitted(rq, ""), 0);
+    rq.path = "/v1/load_lora_adapter";
+    rq.path_len = 21;
+    assert_int_equal(admitted(rq, "not_found"), 404); /* no wildcard opens it */
+    rq.routes = "/v1/load_lora_adapter";
+    cache = (struct tb_route_cache){0};
+    assert_int_equal(admitted(rq, ""), 0);
+    rq.finetune = TB_FINETUNE_UNSIGNED;
+    assert_int_equal(admitted(rq, ""), 0);
+    rq.finetune = TB_FINETUNE_FORBIDDEN;
+    assert_int_equal(admitted(rq, "finetuning_not_allowed"), 403);
+    rq.routes = "/v1/*";
+    cache = (struct tb_route_cache){0};
+    rq.path = "/v1/x";
+    rq.path_len = 5;
     assert_int_equal(admitted(rq, ""), 0);
     head.has_length = true;
     head.length = 11;

@@ -81,6 +81,38 @@ static enum tb_route match(const char *globs, const char *path)
     return tb_route_match(globs, path, strlen(path));
 }
 
+static void test_routes_of_tuning(void **unused)
+{
+    static const struct {
+        const char *path;
+        enum tb_tuning want;
+    } paths[] = {
+        {"/v1/fine_tuning/jobs", TB_TUNING_TRAINS},
+        {"/v1/fine_tuning/jobs/ftjob-1/cancel", TB_TUNING_TRAINS},
+        {"/openai/v1/fine_tuning/jobs", TB_TUNING_TRAINS},
+        {"/v1//Fine_Tuning/jobs/", TB_TUNING_TRAINS},
+        {"/v1/fine_tuning", TB_TUNING_TRAINS},
+        {"/v1/fine-tunes", TB_TUNING_TRAINS},
+        {"/v1/fine-tunes/ft-1/events", TB_TUNING_TRAINS},
+        {"/v1/finetune/jobs", TB_TUNING_TRAINS},
+        {"/v1/adapters", TB_TUNING_TRAINS},
+        {"/adapters/a", TB_TUNING_TRAINS},
+        {"/v1/load_lora_adapter", TB_TUNING_ADAPTS},
+        {"/v1/unload_lora_adapter", TB_TUNING_ADAPTS},
+        {"/load_lora_adapter_from_tensors", TB_TUNING_ADAPTS},
+        {"/lora-adapters", TB_TUNING_ADAPTS},
+        {"/v1/models/fine_tuning_base", TB_TUNING_NONE},
+        {"/v1/chat/completions", TB_TUNING_NONE},
+        {"/v1/models/adapters", TB_TUNING_NONE},
+        {"/v1/files", TB_TUNING_NONE},
+        {"/", TB_TUNING_NONE},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+        if (tb_tuning_route(paths[i].path, strlen(paths[i].path)) != paths[i].want)
+            fail_msg("%s", paths[i].path);
+}
+
 static void test_no_wildcard_opens_administration(void **unused)
 {
     static const char *const closed[] = {
@@ -432,6 +464,7 @@ int main(void)
         cmocka_unit_test(test_three_fields_are_one_thing),
         cmocka_unit_test(test_none_of_them_is_for_the_runtime),
         cmocka_unit_test(test_no_wildcard_opens_administration),
+        cmocka_unit_test(test_routes_of_tuning),
         cmocka_unit_test(test_the_end_of_a_long_path_is_seen),
         cmocka_unit_test(test_cors_settings),
         cmocka_unit_test(test_preflight),
