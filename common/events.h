@@ -28,6 +28,10 @@
 /* the model is damaged and is fetched again; TB_REASON */
 #define TB_EVENT_REPAIR "c0ee35ea1a1a4cf5ba141de25043147e"
 
+/* tb-decrypt */
+/* a record of the model is damaged and is fetched once more; TB_RECORD, TB_REASON */
+#define TB_EVENT_REPAIR_RECORD "9027a4a106b24d8b933edf191189815f"
+
 /* tb-billing */
 /* refused by the marketplace; TB_HOUR, TB_DIMENSION, TB_QUANTITY, TB_REASON */
 #define TB_EVENT_BILLING_PARKED "a7c6a74afec44256ae825962a84eab01"

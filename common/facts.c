@@ -155,17 +155,20 @@ static void facts_finish_view(struct tb_facts *f)
         f->delivery.work = TB_WORK_COMPLETE;
 }
 
-/* The process that wrote the decryption's file has ended with it. What began before the download or the
- * delivery of now is of an earlier run; and of a delivery that has gone nothing is left in memory that
- * could be complete. */
+/* The process that wrote the decryption's file has ended with it. What began before the delivery of now is of
+ * an earlier run; so is what began before the download of now, unless a delivery follows that download, which
+ * may be started again meanwhile. And of a delivery that has gone nothing is left in memory that could be
+ * complete. */
 static void facts_drop_leftovers(struct tb_facts *f)
 {
     const struct tb_step *d = &f->decrypt;
+    uint64_t began = f->delivery.started_boottime_us;
 
     if (f->delivery.work == TB_WORK_COMPLETE)
         return;
-    if (d->started_boottime_us < MAX(f->hydrate.started_boottime_us, f->delivery.started_boottime_us) ||
-        (f->delivery.work == TB_WORK_ABSENT && d->work == TB_WORK_COMPLETE))
+    if (f->delivery.work != TB_WORK_RUNNING)
+        began = MAX(began, f->hydrate.started_boottime_us);
+    if (d->started_boottime_us < began || (f->delivery.work == TB_WORK_ABSENT && d->work == TB_WORK_COMPLETE))
         f->decrypt = (struct tb_step){0};
 }
 

@@ -186,6 +186,13 @@ uint32_t tb_range_map_seen(const struct tb_range_map *m, uint64_t off, uint64_t 
     return sum;
 }
 
+bool tb_range_map_came_again(const struct tb_range_map *m, uint64_t off, uint64_t len, uint32_t seen)
+{
+    uint64_t first, end = range_map_span(m, off, len, &first);
+
+    return tb_range_map_seen(m, off, len) != (seen ? seen : (uint32_t)(end - first));
+}
+
 uint32_t tb_range_map_changes(const struct tb_range_map *m)
 {
     return atomic_load(&m->shared->changes);

@@ -65,8 +65,10 @@ int tb_range_map_parse(const void *buf, size_t len, struct tb_range_map_id *ret)
 /* All of [off, off + len) came. Else *ret_missing (may be NULL) is where the first missing range begins. Past
  * the end of the file nothing is missing. */
 bool tb_range_map_has(const struct tb_range_map *m, uint64_t off, uint64_t len, uint64_t *ret_missing);
-/* A number that is another one after any range of [off, off + len) came once more. */
+/* A number that is another one after any range of [off, off + len) came once more. Never 0 when all came. */
 uint32_t tb_range_map_seen(const struct tb_range_map *m, uint64_t off, uint64_t len);
+/* One of them came once more since that number was `seen`; 0: since each came for the first time. */
+bool tb_range_map_came_again(const struct tb_range_map *m, uint64_t off, uint64_t len, uint32_t seen);
 /* Number of changes so far. Take it before looking, and wait for another one. */
 uint32_t tb_range_map_changes(const struct tb_range_map *m);
 /* Until there was another change, or timeout_ms passed, or for no reason: look again. */

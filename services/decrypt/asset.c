@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "decrypt/asset.h"
 
-#include <fcntl.h>
-#include <inttypes.h>
 #include <openssl/sha.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/fdpass.h"
 #include "common/hex.h"
@@ -128,30 +125,6 @@ static int asset_read_manifest(const char *dir, const char *provider_key,
     return r == 0 ? asset_parse_manifest(provider_key, path, text, len, ret, o) : r;
 }
 
-static int decrypt_open_ciphertext(const char *dir, const struct tbenc_manifest *m, int *ret,
-                                   struct tb_outcome *o)
-{
-    _cleanup_free_ char *path = tb_path_join(dir, m->weights_filename);
-    _cleanup_close_ int fd = -1;
-    uint64_t want = tbenc_manifest_ciphertext_bytes(m);
-    struct stat st;
-
-    if (!path)
-        return tb_outcome_set(o, TB_EXIT_IOERR, "out of memory");
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd < 0 && errno == ENOENT)
-        return tb_outcome_set(o, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return tb_outcome_set(o,
-                              errno == EACCES || tb_errno_is_disk(-errno) ? TB_EXIT_DATAERR : TB_EXIT_IOERR,
-                              "cannot open %s: %s", path, strerror(errno));
-    if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != want)
-        return tb_outcome_set(o, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64, path,
-                              (intmax_t)st.st_size, want);
-    *ret = TAKE_FD(fd);
-    return 0;
-}
-
 /* What an overlay stands on lies in a place of its own, by a manifest that the overlay's binds. */
 static int asset_open_base(const char *dir, const struct tbenc_manifest *m, struct tb_asset *ret,
                            struct tb_outcome *o)
@@ -173,7 +146,7 @@ static int asset_open_base(const char *dir, const struct tbenc_manifest *m, stru
     r = tbenc_base_parse(m, text, len, &ret->base, &e);
     if (r < 0)
         return tb_outcome_set(o, r == -ENOMEM ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "%s: %s", path, e.message);
-    return decrypt_open_ciphertext(place, ret->base, &ret->base_fd, o);
+    return tb_supply_open(&ret->base_supply, place, ret->base, o);
 }
 
 int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
@@ -189,22 +162,20 @@ int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static 
     if (strcmp(m->asset_id, c->asset_id) != 0)
         return tb_outcome_set(o, TB_EXIT_DATAERR, MANIFEST_NAME " is of asset '%s', TB_ASSET_ID is '%s'",
                               m->asset_id, c->asset_id);
-    r = decrypt_open_ciphertext(dir, m, &ret->fd, o);
-    if (r == 0 && m->base)
-        r = asset_open_base(dir, m, ret, o);
-    if (r == 0 && tbenc_manifest_tree(m, &ret->tree) < 0)
+    r = tb_supply_open(&ret->supply, dir, m, o);
+    ret->manifest = TAKE_PTR(m); /* which it goes by */
+    if (r == 0 && ret->manifest->base)
+        r = asset_open_base(dir, ret->manifest, ret, o);
+    if (r == 0 && tbenc_manifest_tree(ret->manifest, &ret->tree) < 0)
         r = tb_outcome_set(o, TB_EXIT_IOERR, "out of memory");
-    if (r != 0)
-        return r;
-    ret->manifest = TAKE_PTR(m);
-    return 0;
+    return r;
 }
 
 void tb_asset_clear(struct tb_asset *a)
 {
+    tb_supply_close(&a->supply);
+    tb_supply_close(&a->base_supply);
     a->manifest = tbenc_manifest_free(a->manifest);
     a->base = tbenc_manifest_free(a->base);
     a->tree = tbenc_manifest_free(a->tree);
-    a->fd = tb_close(a->fd);
-    a->base_fd = tb_close(a->base_fd);
 }

@@ -9,25 +9,22 @@
 #include "common/config.h"
 #include "common/outcome.h"
 #include "common/secret.h"
+#include "decrypt/supply.h"
 #include "tbenc/tbenc.h"
 
 struct tb_asset {
     struct tbenc_manifest *manifest; /* owned */
-    int fd;                          /* ciphertext, read-only; owned */
-    /* Of an overlay: what it stands on, else NULL and -1; and the files that are delivered. Owned. tree is
-     * the manifest's copy when it is no overlay. */
+    struct tb_supply supply;         /* the ciphertext */
+    /* Of an overlay: what it stands on, else NULL; and the files that are delivered. Owned. tree is the
+     * manifest's copy when it is no overlay. */
     struct tbenc_manifest *base, *tree;
-    int base_fd;
+    struct tb_supply base_supply;
 };
-#define TB_ASSET_INIT                                                                                        \
-    {                                                                                                        \
-        .fd = -1, .base_fd = -1                                                                              \
-    }
 
 /* Reads and checks the manifest: its SHA-256 against the credential manifest-sha256 (`none`: not bound) and
  * against the client's, its signature against TB_PROVIDER_KEY, its asset_id against TB_ASSET_ID; then opens
- * the ciphertext and checks its size. 0 or an exit code: 66 something is not there; 74; 75 the client read
- * another manifest; 76 integrity; 77; 78. */
+ * the ciphertext (supply.h). 0 or an exit code: 66 something is not there; 74; 75 the client read another
+ * manifest; 76 integrity; 77; 78. */
 int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
                   struct tb_asset *ret, struct tb_outcome *o);
 void tb_asset_clear(struct tb_asset *a);

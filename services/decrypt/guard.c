@@ -36,7 +36,7 @@ static void *guard_thread(void *arg)
         if (r < 0 && errno != EINTR)
             return NULL;
         /* Else it is progress that feeds the watchdog. */
-        if (r == 0 && guard_is_full(g->fifo))
+        if (r == 0 && (guard_is_full(g->fifo) || (g->waits && g->waits(g->ctx))))
             tb_notify_watchdog();
     }
     /* Told to stop, perhaps because of it: a client that dies takes the reader of the FIFO along. */

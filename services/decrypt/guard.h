@@ -2,7 +2,7 @@
 /* A thread that watches for the two reasons to give up while the decryption runs: SIGTERM, and a client that
  * has gone. It first asks (the progress callback sees tb_guard_cancelled()); a decryption that cannot hear,
  * because it is blocked in a write to a FIFO nobody reads, it ends by force. It also feeds systemd's watchdog
- * while that FIFO is full: to wait for a slow reader is no hang. */
+ * while that FIFO is full, or while the ciphertext does not come: to wait for others is no hang. */
 #ifndef TB_DECRYPT_GUARD_H
 #define TB_DECRYPT_GUARD_H
 
@@ -17,6 +17,7 @@ struct tb_guard {
     int fifo;            /* borrowed: where the plaintext goes, -1 in mode dir */
     /* Called once, from the guard's thread, when asking did not help; does not return. */
     void (*last_resort)(void *ctx);
+    bool (*waits)(void *ctx); /* the work waits for others now; NULL: it never does */
     void *ctx;
     /* private */
     pthread_t thread;

@@ -72,6 +72,12 @@ static int delivery_progress(void *ctx, uint64_t done, uint64_t total)
     return tb_guard_cancelled(&d->guard) != TB_GUARD_NONE;
 }
 
+/* What is read now. */
+static struct tb_supply *delivery_supply(struct delivery *d)
+{
+    return d->at_base ? &d->asset.base_supply : &d->asset.supply;
+}
+
 static int delivery_explain(struct delivery *d, int r, const struct tbenc_error *e)
 {
     const char *why = e->message[0] ? e->message : strerror(-r), *file;
@@ -82,11 +88,15 @@ static int delivery_explain(struct delivery *d, int r, const struct tbenc_error 
         return delivery_stopped(d, tb_guard_cancelled(&d->guard));
     /* What a retry does not change, but another copy may. */
     if (r == -EBADMSG || r == -EFBIG || tb_errno_is_disk(r))
-        d->report.damaged = fstat(d->at_base ? d->asset.base_fd : d->asset.fd, &d->report.ciphertext) == 0;
+        d->report.damaged = fstat(delivery_supply(d)->fd, &d->report.ciphertext) == 0;
     if (tb_errno_is_disk(r))
         return tb_outcome_set(&d->outcome, TB_EXIT_DATAERR, "%s%s: the disk does not give it back: %s",
                               d->at_base ? TB_SERVING_BASE_NAME "/" : "", file, why);
     switch (r) {
+    case -ESTALE:
+        return tb_outcome_set(&d->outcome, TB_EXIT_TEMPFAIL,
+                              "the download of %s was begun anew while it was decrypted; start again",
+                              d->asset.manifest->weights_filename);
     case -EBADMSG:
     case -EINVAL:
     case -EFBIG:
@@ -116,25 +126,45 @@ static int delivery_open_layers(struct delivery *d, const struct tbenc_open_para
         return r;
     d->at_base = true;
     q.manifest = a->base;
-    r = tbenc_open_files(&q, a->base_fd, under, a->base->n_files, e);
+    r = tbenc_open_files(&q, a->base_supply.fd, under, a->base->n_files, e);
     if (r < 0)
         return r;
     d->at_base = false;
     d->before = a->tree->plaintext_bytes - a->manifest->plaintext_bytes;
-    return tbenc_open_files(p, a->fd, own, a->manifest->n_files, e);
+    return tbenc_open_files(p, a->supply.fd, own, a->manifest->n_files, e);
 }
 
 static int delivery_open_overlay(struct delivery *d, const struct tbenc_open_params *p, struct tbenc_error *e)
 {
-    return d->request.mode == TB_DELIVER_FIFO
-               ? tbenc_open_overlay(p, d->asset.base, d->asset.fd, d->asset.base_fd, d->out.fd[0], e)
-               : delivery_open_layers(d, p, e);
+    return d->request.mode == TB_DELIVER_FIFO ? tbenc_open_overlay(p, d->asset.base, d->asset.supply.fd,
+                                                                   d->asset.base_supply.fd, d->out.fd[0], e)
+                                              : delivery_open_layers(d, p, e);
+}
+
+static int delivery_await(void *ctx, uint64_t off, uint64_t len)
+{
+    struct delivery *d = ctx;
+
+    if (tb_guard_cancelled(&d->guard) != TB_GUARD_NONE)
+        return -ECANCELED;
+    return tb_supply_await(delivery_supply(d), off, len);
+}
+
+static bool delivery_waits(void *ctx)
+{
+    struct delivery *d = ctx;
+
+    return atomic_load(&delivery_supply(d)->waiting) > 0;
 }
 
 static int delivery_decrypt(struct delivery *d)
 {
-    struct tbenc_open_params p = {
-        .manifest = d->asset.manifest, .key = d->key->b, .progress = delivery_progress, .progress_ctx = d};
+    struct tbenc_follow follow = {.ctx = d, .await = delivery_await};
+    struct tbenc_open_params p = {.manifest = d->asset.manifest,
+                                  .key = d->key->b,
+                                  .progress = delivery_progress,
+                                  .progress_ctx = d,
+                                  .follow = &follow};
     struct tbenc_error e = {0};
     int r;
 
@@ -142,9 +172,10 @@ static int delivery_decrypt(struct delivery *d)
     r = tb_guard_start(&d->guard);
     if (r < 0)
         return tb_outcome_set(&d->outcome, TB_EXIT_IOERR, "cannot start a thread: %s", strerror(-r));
-    r = d->asset.base                        ? delivery_open_overlay(d, &p, &e)
-        : d->request.mode == TB_DELIVER_FIFO ? tbenc_open_stream(&p, d->asset.fd, d->out.fd[0], &e)
-                                             : tbenc_open_files(&p, d->asset.fd, d->out.fd, d->out.n, &e);
+    r = d->asset.base ? delivery_open_overlay(d, &p, &e)
+        : d->request.mode == TB_DELIVER_FIFO
+            ? tbenc_open_stream(&p, d->asset.supply.fd, d->out.fd[0], &e)
+            : tbenc_open_files(&p, d->asset.supply.fd, d->out.fd, d->out.n, &e);
     tb_guard_stop(&d->guard);
     tb_secret_freep(&d->key);
     if (r < 0) {
@@ -181,6 +212,7 @@ static int delivery_run(struct delivery *d)
     d->report.damaged = r == TB_EXIT_NOINPUT || r == TB_EXIT_DATAERR;
     if (r != 0)
         return r;
+    d->asset.supply.run_dir = d->asset.base_supply.run_dir = d->report.dir;
     d->report.total = d->asset.tree->plaintext_bytes;
     d->report.has_finetune = d->config->provider_key; /* then it was verified */
     d->report.allow_finetune = d->asset.manifest->allow_finetune;
@@ -202,10 +234,11 @@ static int delivery_run(struct delivery *d)
 int tb_serve(const struct tb_config *c, int sock, int signal_fd)
 {
     _cleanup_(delivery_clear) struct delivery d = {
-        .config = c, .sock = sock, .asset = TB_ASSET_INIT, .guard = {.sock = sock, .signal_fd = signal_fd}};
+        .config = c, .sock = sock, .guard = {.sock = sock, .signal_fd = signal_fd}};
     int r;
 
     d.guard.last_resort = delivery_abort;
+    d.guard.waits = delivery_waits;
     d.guard.ctx = &d;
     tb_report_open(&d.report, c);
     r = delivery_run(&d);

@@ -35,7 +35,8 @@ static int service_explain(struct view_service *s, const struct view_layer *at_f
     const char *file = (base ? d->asset->base : d->asset->manifest)->weights_filename;
 
     if (r == -EBADMSG || r == -EFBIG || tb_errno_is_disk(r))
-        d->report->damaged = fstat(base ? d->asset->base_fd : d->asset->fd, &d->report->ciphertext) == 0;
+        d->report->damaged =
+            fstat(base ? d->asset->base_supply.fd : d->asset->supply.fd, &d->report->ciphertext) == 0;
     if (tb_errno_is_disk(r))
         return tb_outcome_set(d->outcome, TB_EXIT_DATAERR, "%s%s: the disk does not give it back: %s", place,
                               file, why);
@@ -68,14 +69,34 @@ static bool service_must_stop(void *ctx)
     return service_readable(s->d->signal_fd, POLLIN) || service_readable(s->d->sock, POLLRDHUP);
 }
 
+/* The file header is needed before anything can be decrypted. */
+static int service_await_header(struct view_service *s)
+{
+    int r;
+
+    do
+        r = service_must_stop(s) ? -ECANCELED : tb_supply_await(&s->d->asset->supply, 0, TBENC_HEADER_BYTES);
+    while (r == -EAGAIN);
+    return r;
+}
+
+static int service_lost(struct view_service *s)
+{
+    return tb_outcome_set(s->d->outcome, TB_EXIT_TEMPFAIL,
+                          "the download of %s was begun anew while it was read; start again",
+                          s->d->asset->manifest->weights_filename);
+}
+
 static int service_prepare(struct view_service *s)
 {
-    bool suspect = tb_report_suspects(s->d->report, s->d->asset->fd) ||
-                   (s->d->asset->base && tb_report_suspects(s->d->report, s->d->asset->base_fd));
+    bool suspect = tb_report_suspects(s->d->report, s->d->asset->supply.fd) ||
+                   (s->d->asset->base && tb_report_suspects(s->d->report, s->d->asset->base_supply.fd));
     const char *how = tb_keymem_open();
     struct tbenc_error e = {0};
-    int r = how ? tb_view_init(&s->view, (*s->d->key)->b, &e) : -errno;
+    int r = how ? service_await_header(s) : -errno;
 
+    if (r == 0)
+        r = tb_view_init(&s->view, (*s->d->key)->b, &e);
     tb_secret_freep(s->d->key);
     if (r == 0)
         tb_info("key schedules are %s%s", how,
@@ -84,6 +105,8 @@ static int service_prepare(struct view_service *s)
         r = tb_view_verify(&s->view, suspect, service_must_stop, s, &e);
     if (r == -ECANCELED)
         return service_stopped(s, service_readable(s->d->signal_fd, POLLIN));
+    if (r == -ESTALE)
+        return service_lost(s);
     if (r == 0)
         r = tb_view_start(&s->view);
     return r == 0 ? 0 : service_explain(s, s->view.at_fault, r, &e);
@@ -99,6 +122,8 @@ static int service_trouble(struct view_service *s)
 
     tb_view_state(&s->view, &c);
     r = tb_view_error(&s->view, &at_fault, &e);
+    if (r == 0 && tb_supply_lost(&s->d->asset->supply))
+        return service_lost(s);
     return r == 0 ? 0 : service_explain(s, at_fault, r, &e);
 }
 
@@ -180,10 +205,10 @@ int decrypt_view_serve(struct decrypt_view *d)
     /* Never closed: no other file may take its number while threads use it. */
     s.view.fuse_fd = fcntl(d->fuse_fd, F_DUPFD_CLOEXEC, 0);
     s.view.files = d->asset->tree;
-    s.view.layers[0] =
-        (struct view_layer){.manifest = d->asset->manifest, .ciphertext = {.fd = d->asset->fd}};
-    s.view.layers[1] =
-        (struct view_layer){.manifest = d->asset->base, .ciphertext = {.fd = d->asset->base_fd}};
+    s.view.layers[0] = (struct view_layer){.manifest = d->asset->manifest,
+                                           .ciphertext = tb_supply_ciphertext(&d->asset->supply)};
+    s.view.layers[1] = (struct view_layer){.manifest = d->asset->base,
+                                           .ciphertext = tb_supply_ciphertext(&d->asset->base_supply)};
     s.view.n_layers = d->asset->base ? 2 : 1;
     s.view.event_fd = s.event_fd;
     if (s.event_fd < 0 || s.view.fuse_fd < 0)

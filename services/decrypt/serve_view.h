@@ -13,7 +13,7 @@
 
 struct decrypt_view {
     int sock, signal_fd, fuse_fd; /* borrowed: the client, SIGTERM and SIGINT, the mount */
-    const struct tb_asset *asset;
+    struct tb_asset *asset;
     struct tb_key **key; /* freed as soon as the ciphers are made */
     struct tb_report *report;
     struct tb_outcome *outcome;

@@ -202,7 +202,8 @@ static void slot_range_done(struct download_state *x, struct download_slot *s)
         return;
     }
     s->t.got = 0;
-    hasher_advance(x->d->hasher, ranges_prefix_bytes(partial_ranges(p)));
+    if (x->d->hasher)
+        hasher_advance(x->d->hasher, ranges_prefix_bytes(partial_ranges(p)));
 }
 
 /* Faults found by the slot itself that no retry helps. true when handled. */
@@ -389,7 +390,8 @@ int download_run(const struct download *d, struct tb_outcome *o)
     x.identified = *x.id->etag != '\0';
     tb_url_redact(d->url, x.where, sizeof(x.where));
     o->code = 0;
-    hasher_advance(d->hasher, ranges_prefix_bytes(partial_ranges(d->partial)));
+    if (d->hasher)
+        hasher_advance(d->hasher, ranges_prefix_bytes(partial_ranges(d->partial)));
     if (download_init(&x) < 0) {
         download_clear(&x);
         return tb_outcome_set(o, TB_EXIT_IOERR, "out of memory for %u transfers", d->concurrency);

@@ -24,7 +24,7 @@ struct download {
     const struct tb_http_tls *tls;
     unsigned concurrency;
     struct partial *partial;
-    struct hasher *hasher; /* told of the gapless prefix */
+    struct hasher *hasher; /* told of the gapless prefix; NULL: nobody hashes */
     int stop_fd;           /* readable: stop */
     /* Called at least each half second with the bytes that are there; nonzero stops, with its outcome set by
      * then. */

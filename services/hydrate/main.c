@@ -16,7 +16,7 @@
 
 static const char help[] =
     "Usage: tb-hydrate [next | switch | settle] [--help] [--version]\n"
-    "Download the encrypted weights of TB_ASSET_ID to TB_TARGET_DIR, resumable, and verify them.\n"
+    "Download the encrypted weights of TB_ASSET_ID to TB_TARGET_DIR, resumable.\n"
     "\n"
     "next: the version that the provider promoted, beside the one that is served.\n"
     "switch: decides which of them the runtime's next start takes, as tb-update wishes; nothing else.\n"
@@ -26,7 +26,7 @@ static const char help[] =
     "sas-url,\n"
     "manifest-url, manifest-sha256 and asset-version in $CREDENTIALS_DIRECTORY.\n"
     "\n"
-    "Exit codes: 0 complete and verified, 66 not found, 74 I/O, disk or memory, 75 try again (a restart "
+    "Exit codes: 0 complete, 66 not found, 74 I/O, disk or memory, 75 try again (a restart "
     "fetches fresh\n"
     "URLs and resumes), 76 integrity, 77 denied, 78 configuration. See tb-hydrate(8).\n";
 

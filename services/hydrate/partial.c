@@ -286,6 +286,11 @@ const struct ranges *partial_ranges(const struct partial *p)
     return &p->ranges;
 }
 
+bool partial_has_map(const struct partial *p)
+{
+    return p->map != NULL;
+}
+
 void partial_set_etag(struct partial *p, const char *etag)
 {
     pthread_mutex_lock(&p->lock);
@@ -316,7 +321,7 @@ int partial_sync(struct partial *p)
     return fsync(p->fd) < 0 ? -errno : partial_save(p);
 }
 
-static int partial_end(const char *final_path, enum tb_range_map_state end)
+static int partial_end(const char *final_path, enum tb_range_map_state end, bool keep_map)
 {
     /* the record first: without it the data is nothing */
     static const char *const suffixes[] = {PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX, PARTIAL_SUFFIX};
@@ -328,6 +333,8 @@ static int partial_end(const char *final_path, enum tb_range_map_state end)
             return -ENOMEM;
         if (strcmp(suffixes[i], PARTIAL_LIVE_SUFFIX) == 0)
             tb_range_map_end(path, end);
+        if (keep_map && strcmp(suffixes[i], PARTIAL_LIVE_SUFFIX) == 0)
+            continue;
         if (unlink(path) < 0 && errno != ENOENT)
             return -errno;
     }
@@ -336,10 +343,15 @@ static int partial_end(const char *final_path, enum tb_range_map_state end)
 
 int partial_remove(const char *final_path)
 {
-    return partial_end(final_path, TB_RANGE_MAP_ABANDONED);
+    return partial_end(final_path, TB_RANGE_MAP_ABANDONED, false);
+}
+
+int partial_abandon(const char *final_path)
+{
+    return partial_end(final_path, TB_RANGE_MAP_ABANDONED, true);
 }
 
 int partial_finish(const char *final_path)
 {
-    return partial_end(final_path, TB_RANGE_MAP_COMPLETE);
+    return partial_end(final_path, TB_RANGE_MAP_COMPLETE, false);
 }

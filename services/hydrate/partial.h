@@ -41,6 +41,9 @@ const struct partial_identity *partial_identity(const struct partial *p);
 /* Only the thread that calls partial_mark() may look: that one alone changes the set. */
 const struct ranges *partial_ranges(const struct partial *p);
 
+/* Others can see what came. */
+bool partial_has_map(const struct partial *p);
+
 /* The blob's entity tag, once known. Written with the next record. */
 void partial_set_etag(struct partial *p, const char *etag);
 /* Range i is written. Also reports a failure of the saving thread. 0 or -errno. */
@@ -50,6 +53,8 @@ int partial_sync(struct partial *p);
 /* Removes the files of this or an earlier download of final_path, which did not become it. Missing ones are
  * fine. */
 int partial_remove(const char *final_path);
+/* The same, but for the map: the next download begins at once, and who looks meanwhile is to come again. */
+int partial_abandon(const char *final_path);
 /* The same when it did: NAME.part has its final name. */
 int partial_finish(const char *final_path);
 

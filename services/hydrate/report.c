@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hydrate/report.h"
 
+#include <fcntl.h>
+#include <string.h>
+
 #include "common/json.h"
 #include "common/domain_file.h"
+#include "common/io.h"
 #include "common/log.h"
 #include "common/units.h"
 
@@ -57,13 +61,26 @@ void report_failed(struct report *r, const char *reason)
     report_write_file(r, reason);
 }
 
-void report_rates(const char *path, uint64_t fetched, uint64_t begin_us, uint64_t fetched_us)
+void report_rates(const char *path, uint64_t fetched, uint64_t begin_us, uint64_t fetched_us, bool hashed)
 {
     char bytes[32], rate[32];
     double s = (double)MAX(fetched_us - begin_us, 1U) / TB_USEC_PER_SEC;
 
-    tb_info("downloaded %s in %.2f s (%s/s), verified %.2f s later: %s",
+    tb_info("downloaded %s in %.2f s (%s/s), %s %.2f s later: %s",
             tb_bytes_format(fetched, bytes, sizeof(bytes)), s,
             tb_bytes_format((uint64_t)((double)fetched / s), rate, sizeof(rate)),
+            hashed ? "verified" : "on the disk",
             (double)(tb_now_monotonic_us() - fetched_us) / TB_USEC_PER_SEC, path);
+}
+
+void report_readable(const struct report *r)
+{
+    _cleanup_free_ char *path = r->dir ? tb_path_join(r->dir, "readable") : NULL;
+    _cleanup_close_ int fd = -1;
+
+    if (!path)
+        return;
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd < 0)
+        tb_warn("cannot write %s: %s; tb-runtime.service does not start without it", path, strerror(errno));
 }

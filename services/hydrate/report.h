@@ -4,6 +4,7 @@
 #ifndef TB_HYDRATE_REPORT_H
 #define TB_HYDRATE_REPORT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/notify.h"
@@ -20,10 +21,13 @@ struct report {
 void report_phase(struct report *r, const char *state, const char *verb, uint64_t total);
 /* Bytes done in this phase. Call as often as you like: the file is written at most twice a second. */
 void report_progress(struct report *r, uint64_t done);
-/* Into the log: fetched bytes came between the two times, and were verified since. CLOCK_MONOTONIC. */
-void report_rates(const char *path, uint64_t fetched, uint64_t begin_us, uint64_t fetched_us);
+/* Into the log: fetched bytes came between the two times, and were hashed, or went to the disk, since.
+ * CLOCK_MONOTONIC. */
+void report_rates(const char *path, uint64_t fetched, uint64_t begin_us, uint64_t fetched_us, bool hashed);
 /* The end, written at once. */
 void report_complete(struct report *r, uint64_t total);
 void report_failed(struct report *r, const char *reason);
+/* Before READY=1: tb-runtime.service is not started while the file "readable" is not there. */
+void report_readable(const struct report *r);
 
 #endif

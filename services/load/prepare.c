@@ -69,25 +69,6 @@ static int load_read_manifest(struct tb_load *l, const char *dir)
     return 0;
 }
 
-static int load_check_ciphertext(struct tb_load *l, const char *dir)
-{
-    _cleanup_free_ char *path = tb_path_join(dir, l->manifest->weights_filename);
-    uint64_t want = tbenc_manifest_ciphertext_bytes(l->manifest);
-    struct stat st;
-
-    if (!path)
-        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
-    if (lstat(path, &st) < 0)
-        return errno == ENOENT ? tb_outcome_set(&l->outcome, TB_EXIT_NOINPUT,
-                                                "%s is not there; tb-hydrate has not finished", path)
-                               : tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "cannot look at %s: %s", path,
-                                                strerror(errno));
-    if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != want)
-        return tb_outcome_set(&l->outcome, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64,
-                              path, (intmax_t)st.st_size, want);
-    return 0;
-}
-
 /* From here on only the files matter that are delivered, whichever ciphertext they are in. */
 static int load_take_tree(struct tb_load *l)
 {
@@ -128,7 +109,5 @@ int tb_load_prepare(struct tb_load *l)
         r = tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
     if (r == 0)
         r = load_read_manifest(l, dir);
-    if (r == 0)
-        r = load_check_ciphertext(l, dir);
     return r == 0 ? load_take_tree(l) : r;
 }

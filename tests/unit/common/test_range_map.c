@@ -104,6 +104,11 @@ static void test_what_came_once_more_is_told(void **state)
     _cleanup_range_map_ struct tb_range_map *w = must_create('a', some), *r = must_read();
     uint32_t seen = tb_range_map_seen(r, 0, 3 * CHUNK), other = tb_range_map_seen(r, 3 * CHUNK, CHUNK);
 
+    assert_false(tb_range_map_came_again(r, 2 * CHUNK, 2 * CHUNK, 0));
+    tb_range_map_renew(w, 3 * CHUNK, 1);
+    assert_true(tb_range_map_came_again(r, 2 * CHUNK, 2 * CHUNK, 0));
+    other = tb_range_map_seen(r, 3 * CHUNK, CHUNK);
+    assert_false(tb_range_map_came_again(r, 3 * CHUNK, CHUNK, other));
     for (int i = 0; i < 600; i++) { /* the byte wraps, and never says that it is missing */
         tb_range_map_renew(w, 2 * CHUNK + 5, 10);
         assert_int_not_equal(tb_range_map_seen(r, 0, 3 * CHUNK), seen);

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "decrypt/supply.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/events.h"
+#include "common/hex.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "common/units.h"
+
+#define OPEN_TRIES 5             /* a file may take its final name between two looks */
+#define MEND_POLL_US 50000U      /* while no tb-hydrate is at work yet */
+#define WISH_AGAIN_US 1000000ULL /* so that a tb-hydrate that was just ending sees it too */
+
+/* -- opening --------------------------------------------------------------------------------------------- */
+static int supply_open_fd(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+    return fd < 0 ? -errno : fd;
+}
+
+static int supply_open_failed(const char *path, int r, struct tb_outcome *o)
+{
+    if (r == -ENOENT)
+        return tb_outcome_set(o, TB_EXIT_NOINPUT, "%s is not there; tb-hydrate has not finished", path);
+    return tb_outcome_set(o, tb_errno_is_ours(r) ? TB_EXIT_IOERR : TB_EXIT_DATAERR, "cannot open %s: %s",
+                          path, strerror(-r));
+}
+
+/* The map of a download of this very ciphertext. NULL: there is none. */
+static struct tb_range_map *supply_open_map(const struct tb_supply *s)
+{
+    const struct tbenc_manifest *m = s->manifest;
+    struct tb_range_map *map = NULL;
+
+    if (tb_range_map_open(s->live_path, &map) < 0)
+        return NULL;
+    if (tb_range_map_id(map)->size != tbenc_manifest_ciphertext_bytes(m) ||
+        memcmp(tb_range_map_id(map)->sha256, m->sha256_ciphertext, TBENC_SHA256_BYTES) != 0)
+        return tb_range_map_free(map);
+    return map;
+}
+
+/* One look. -EAGAIN: names changed meanwhile. */
+static int supply_find(struct tb_supply *s)
+{
+    _cleanup_free_ char *part = tb_strf("%s.part", s->path);
+    _cleanup_range_map_ struct tb_range_map *map = supply_open_map(s);
+    uint64_t size = tbenc_manifest_ciphertext_bytes(s->manifest);
+    _cleanup_close_ int fd = -ENOENT;
+
+    if (!part)
+        return -ENOMEM;
+    if (map && tb_range_map_state(map) == TB_RANGE_MAP_COMING)
+        fd = supply_open_fd(part);
+    if (fd == -ENOENT)
+        fd = supply_open_fd(s->path);
+    if (map && fd == -ENOENT)
+        return -EAGAIN;
+    if (fd < 0)
+        return fd;
+    /* Of another download than the file that was just opened, or of one whose file is gone. */
+    if (map && tb_range_map_state(map) == TB_RANGE_MAP_ABANDONED && !tb_range_map_has(map, 0, size, NULL))
+        return -EAGAIN;
+    s->fd = TAKE_FD(fd);
+    s->map = TAKE_PTR(map);
+    return 0;
+}
+
+static int supply_check(struct tb_supply *s, struct tb_outcome *o)
+{
+    uint64_t want = tbenc_manifest_ciphertext_bytes(s->manifest);
+    _cleanup_free_ char *verified = tb_strf("%s.verified.json", s->path);
+    struct stat st;
+
+    if (fstat(s->fd, &st) < 0)
+        return supply_open_failed(s->path, -errno, o);
+    if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != want)
+        return tb_outcome_set(o, TB_EXIT_DATAERR, "%s has %jd bytes, the manifest says %" PRIu64, s->path,
+                              (intmax_t)st.st_size, want);
+    s->brought = s->map || (verified && access(verified, F_OK) == 0);
+    tb_hex_encode(s->manifest->sha256_ciphertext, TBENC_SHA256_BYTES, s->want.sha256);
+    return 0;
+}
+
+int tb_supply_open(struct tb_supply *s, const char *dir, const struct tbenc_manifest *m, struct tb_outcome *o)
+{
+    int r = -EAGAIN;
+
+    *s = (struct tb_supply){.manifest = m, .fd = -1};
+    pthread_mutex_init(&s->lock, NULL);
+    s->name = strdup(m->weights_filename);
+    s->path = tb_path_join(dir, m->weights_filename);
+    s->live_path = s->path ? tb_strf("%s.part.live", s->path) : NULL;
+    if (!s->name || !s->live_path)
+        return tb_outcome_set(o, TB_EXIT_IOERR, "out of memory");
+    for (int i = 0; r == -EAGAIN && i < OPEN_TRIES; i++)
+        r = supply_find(s);
+    if (r == -EAGAIN)
+        return tb_outcome_set(o, TB_EXIT_TEMPFAIL, "%s is being downloaded anew; start again", s->path);
+    return r < 0 ? supply_open_failed(s->path, r, o) : supply_check(s, o);
+}
+
+void tb_supply_close(struct tb_supply *s)
+{
+    if (!s->manifest)
+        return;
+    s->fd = tb_close(s->fd);
+    s->map = tb_range_map_free(s->map);
+    tb_freep(&s->path);
+    tb_freep(&s->live_path);
+    tb_freep(&s->name);
+    pthread_mutex_destroy(&s->lock);
+    s->manifest = NULL;
+}
+
+/* -- wishes, all under the lock -------------------------------------------------------------------------- */
+static bool wish_is_open(const struct tb_supply *s, const struct tb_supply_wish *w)
+{
+    if (w->r.repair)
+        return !w->done;
+    return s->map && !tb_range_map_has(s->map, w->r.offset, w->r.bytes, NULL);
+}
+
+static void wishes_write(struct tb_supply *s)
+{
+    int r;
+
+    s->want.n = 0;
+    for (size_t i = 0; i < s->n_wishes; i++)
+        if (wish_is_open(s, &s->wishes[i]))
+            s->want.r[s->want.n++] = s->wishes[i].r;
+    s->written_us = tb_now_monotonic_us();
+    r = s->run_dir ? tb_want_write(s->run_dir, &s->want) : -ENOENT;
+    if (r < 0 && !s->wish_failed)
+        tb_warn("cannot write " TB_WANT_NAME ": %s; tb-hydrate is not told what is waited for", strerror(-r));
+    s->wish_failed = r < 0;
+}
+
+static struct tb_supply_wish *wish_find(struct tb_supply *s, uint64_t offset, bool repair)
+{
+    for (size_t i = 0; i < s->n_wishes; i++)
+        if (s->wishes[i].r.offset == offset && s->wishes[i].r.repair == repair)
+            return &s->wishes[i];
+    return NULL;
+}
+
+/* In the place of the oldest that is none any more. NULL: there are too many at once. */
+static struct tb_supply_wish *wish_add(struct tb_supply *s, const struct tb_want_range *r)
+{
+    struct tb_supply_wish new = {.r = *r, .since_us = tb_now_monotonic_us()};
+    size_t i = 0;
+
+    if (s->n_wishes >= TB_WANT_MAX) {
+        while (i < s->n_wishes && wish_is_open(s, &s->wishes[i]))
+            i++;
+        if (i == s->n_wishes)
+            return NULL;
+        memmove(&s->wishes[i], &s->wishes[i + 1], (s->n_wishes - i - 1) * sizeof(s->wishes[0]));
+        s->n_wishes--;
+    }
+    s->wishes[s->n_wishes] = new;
+    return &s->wishes[s->n_wishes++];
+}
+
+/* -- a record once more, under the lock ------------------------------------------------------------------ */
+/* The map in which a record that came once more shows: of the download, or, when that has ended, the one that
+ * a tb-hydrate makes which looks at the wishes. NULL: none does now. */
+static const struct tb_range_map *mend_map(const struct tb_supply *s, struct tb_range_map **later)
+{
+    if (s->map && tb_range_map_state(s->map) == TB_RANGE_MAP_COMING)
+        return s->map;
+    return *later = supply_open_map(s);
+}
+
+/* It is asked for as it is there now. */
+static void mend_note(const struct tb_range_map *map, struct tb_supply_wish *w)
+{
+    snprintf(w->instance, sizeof(w->instance), "%s", map ? tb_range_map_id(map)->instance : "");
+    w->r.seen = map ? tb_range_map_seen(map, w->r.offset, w->r.bytes) : 0;
+}
+
+/* The record came once more since it was found bad. *ret_other: another tb-hydrate is to do it now, for which
+ * the wish has to be written again. */
+static bool mend_came(const struct tb_supply *s, struct tb_supply_wish *w, bool *ret_other)
+{
+    _cleanup_range_map_ struct tb_range_map *later = NULL;
+    const struct tb_range_map *map = mend_map(s, &later);
+    bool same = strcmp(map ? tb_range_map_id(map)->instance : "", w->instance) == 0;
+
+    *ret_other = !same;
+    if (map && tb_range_map_came_again(map, w->r.offset, w->r.bytes, same ? w->r.seen : 0))
+        return true;
+    if (!same)
+        mend_note(map, w);
+    return false;
+}
+
+static void mend_settle(struct tb_supply *s, struct tb_supply_wish *w)
+{
+    w->done = true;
+    atomic_fetch_sub(&s->mending, 1);
+}
+
+static void mend_look(struct tb_supply *s, struct tb_supply_wish *w)
+{
+    uint64_t now = tb_now_monotonic_us();
+    bool other = false, came = mend_came(s, w, &other);
+
+    if (came)
+        atomic_fetch_add(&s->refetched, 1);
+    if (came || now - w->since_us >= TB_SUPPLY_MEND_US)
+        mend_settle(s, w);
+    if (w->done || other || now - s->written_us >= WISH_AGAIN_US)
+        wishes_write(s);
+}
+
+static void mend_say(const struct tb_supply *s, const struct tbenc_record *rec, int error, unsigned tries)
+{
+    char reason[160], record[32];
+    const char *const fields[] = {reason, record, NULL};
+
+    snprintf(reason, sizeof(reason), "TB_REASON=%s", error == -EBADMSG ? "not authentic" : strerror(-error));
+    snprintf(record, sizeof(record), "TB_RECORD=%" PRIu64, rec->index);
+    tb_log_full(TB_LOG_WARN, TB_EVENT_REPAIR_RECORD, fields,
+                "chunk %" PRIu64 " of %s, %" PRIu32 " bytes at %" PRIu64
+                ", is damaged: %s; tb-hydrate is asked to fetch it once more, try %u of %d",
+                rec->index, s->name, rec->pt_len + TBENC_RECORD_OVERHEAD, rec->ct_off, reason + 10, tries,
+                TB_SUPPLY_TRIES);
+}
+
+static bool mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int error)
+{
+    struct tb_want_range r = {.offset = rec->ct_off,
+                              .bytes = (uint64_t)rec->pt_len + TBENC_RECORD_OVERHEAD,
+                              .repair = true,
+                              .record = rec->index};
+    struct tb_supply_wish *w = wish_find(s, rec->ct_off, true);
+    _cleanup_range_map_ struct tb_range_map *later = NULL;
+
+    if (w && !w->done)
+        return true;
+    if (!w)
+        w = wish_add(s, &r);
+    if (!w || w->tries >= TB_SUPPLY_TRIES || tb_now_monotonic_us() - w->since_us >= TB_SUPPLY_MEND_US)
+        return false;
+    w->tries++;
+    w->done = false;
+    atomic_fetch_add(&s->mending, 1);
+    mend_note(mend_map(s, &later), w);
+    mend_say(s, rec, error, w->tries);
+    wishes_write(s);
+    return true;
+}
+
+/* -- what readers ask ------------------------------------------------------------------------------------ */
+static bool wish_touches(const struct tb_supply_wish *w, uint64_t off, uint64_t len)
+{
+    return w->r.repair && !w->done && w->r.offset < off + len && off < w->r.offset + w->r.bytes;
+}
+
+/* Is a record of these being fetched once more? */
+static bool supply_mends(struct tb_supply *s, uint64_t off, uint64_t len)
+{
+    bool waits = false;
+
+    if (atomic_load(&s->mending) == 0)
+        return false;
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < s->n_wishes; i++)
+        if (wish_touches(&s->wishes[i], off, len)) {
+            mend_look(s, &s->wishes[i]);
+            waits |= !s->wishes[i].done;
+        }
+    pthread_mutex_unlock(&s->lock);
+    return waits;
+}
+
+bool tb_supply_has(struct tb_supply *s, uint64_t off, uint64_t len)
+{
+    return (!s->map || tb_range_map_has(s->map, off, len, NULL)) && !supply_mends(s, off, len);
+}
+
+void tb_supply_want(struct tb_supply *s, uint64_t off, uint64_t len)
+{
+    struct tb_want_range r = {0};
+    uint64_t missing;
+
+    if (!s->map || tb_range_map_has(s->map, off, len, &missing))
+        return;
+    r.offset = missing;
+    r.bytes = tb_range_map_id(s->map)->chunk;
+    pthread_mutex_lock(&s->lock);
+    if (!wish_find(s, missing, false) && wish_add(s, &r))
+        wishes_write(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void supply_wait(struct tb_supply *s, uint32_t changes, unsigned timeout_ms)
+{
+    atomic_fetch_add(&s->waiting, 1);
+    if (s->map && atomic_load(&s->mending) == 0)
+        tb_range_map_wait(s->map, changes, timeout_ms);
+    else
+        usleep(MIN(timeout_ms * 1000U, MEND_POLL_US));
+    atomic_fetch_sub(&s->waiting, 1);
+}
+
+void tb_supply_wait(struct tb_supply *s, unsigned timeout_ms)
+{
+    supply_wait(s, s->map ? tb_range_map_changes(s->map) : 0, timeout_ms);
+}
+
+bool tb_supply_lost(const struct tb_supply *s)
+{
+    return s->map && tb_range_map_state(s->map) == TB_RANGE_MAP_ABANDONED &&
+           !tb_range_map_has(s->map, 0, tb_range_map_id(s->map)->size, NULL);
+}
+
+int tb_supply_await(struct tb_supply *s, uint64_t off, uint64_t len)
+{
+    uint32_t changes = s->map ? tb_range_map_changes(s->map) : 0;
+
+    if (tb_supply_has(s, off, len))
+        return 0;
+    if (tb_supply_lost(s))
+        return -ESTALE;
+    supply_wait(s, changes, TB_SUPPLY_SLICE_MS);
+    return tb_supply_has(s, off, len) ? 0 : -EAGAIN;
+}
+
+bool tb_supply_damaged(struct tb_supply *s, const struct tbenc_record *rec, int error)
+{
+    bool again;
+
+    if (!s->brought || !s->run_dir)
+        return false;
+    pthread_mutex_lock(&s->lock);
+    again = mend_begin(s, rec, error);
+    pthread_mutex_unlock(&s->lock);
+    return again;
+}
+
+bool tb_supply_mending(struct tb_supply *s, uint64_t *ret_record)
+{
+    bool found = false;
+
+    if (atomic_load(&s->mending) == 0)
+        return false;
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; !found && i < s->n_wishes; i++) {
+        found = s->wishes[i].r.repair && !s->wishes[i].done;
+        *ret_record = s->wishes[i].r.record;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return found;
+}
+
+/* -- for the cache --------------------------------------------------------------------------------------- */
+static bool ciphertext_has(void *ctx, uint64_t from, uint64_t to)
+{
+    return tb_supply_has(ctx, from, to - from);
+}
+
+static void ciphertext_want(void *ctx, uint64_t from, uint64_t to)
+{
+    tb_supply_want(ctx, from, to - from);
+}
+
+static void ciphertext_wait(void *ctx, int timeout_ms)
+{
+    tb_supply_wait(ctx, (unsigned)MAX(timeout_ms, 0));
+}
+
+struct tb_ciphertext tb_supply_ciphertext(struct tb_supply *s)
+{
+    struct tb_ciphertext c = {.fd = s->fd, .ctx = s};
+
+    if (!s->map)
+        return c;
+    c.has = ciphertext_has;
+    c.want = ciphertext_want;
+    c.wait = ciphertext_wait;
+    return c;
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/io.h"
+#include "common/log.h"
+#include "hydrate/job.h"
+#include "hydrate/target.h"
+#include "hydrate/verified.h"
+
+/* Hashes a file of the right size that nobody vouches for, or that somebody doubts: then as the disk has
+ * it, not the page cache. 0 with *ret_good. */
+static int hydrate_rehash(struct hydrate *h, const char *path, bool doubted, bool *ret_good)
+{
+    _cleanup_close_ int fd = -1;
+    _cleanup_hasher_ struct hasher *hasher = NULL;
+    int r;
+
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && tb_errno_is_disk(-errno))
+        return 0;
+    if (fd < 0)
+        return hydrate_outcome_io(h->o, -errno, "cannot open", path);
+    tb_info("%s is there but %s: hashing it", path, doubted ? "was found damaged" : "not known as verified");
+    if (doubted)
+        (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    report_phase(&h->report, "verifying", "Verifying", h->size);
+    r = hasher_start(fd, h->size, &hasher);
+    if (r < 0)
+        return hydrate_outcome_io(h->o, r, "cannot hash", path);
+    hasher_advance(hasher, h->size);
+    r = hydrate_wait_digest(h, hasher, path, ret_good);
+    if (r != HYDRATE_DAMAGED)
+        return r;
+    h->o->code = 0;
+    return 0;
+}
+
+/* The file that is there proved bad, and only a person or another copy helps. Nothing is fetched when the
+ * tries are used up. Its space is given back first: there may not be enough for two. */
+static int hydrate_discard(struct hydrate *h, enum repair_cause cause, const char *why, uint64_t noted_us)
+{
+    int r;
+
+    r = versions_forsake(&h->versions, why, h->o);
+    if (r != 0)
+        return r;
+    if (repair_exhausted(&h->repair))
+        return repair_refuse(&h->repair, h->final_path, h->o);
+    repair_count(&h->repair, h->final_path, cause, why, noted_us);
+    r = target_make_way(h->final_path);
+    if (r == 0 && unlink(h->final_path) < 0 && errno != ENOENT)
+        r = -errno;
+    return r < 0 ? hydrate_outcome_io(h->o, r, "cannot remove the damaged", h->final_path) : 0;
+}
+
+/* tb-decrypt found the file at fault. Its hash decides whether it is: if it is right, another copy would
+ * be the same. */
+static int hydrate_doubt(struct hydrate *h, const char *why, uint64_t noted_us, bool *ret_good)
+{
+    int r = hydrate_rehash(h, h->final_path, true, ret_good);
+
+    if (r != 0 || !*ret_good)
+        return r != 0 ? r : hydrate_discard(h, REPAIR_DISK, why, noted_us);
+    if (repair_exhausted(&h->repair))
+        return repair_refuse(&h->repair, h->final_path, h->o);
+    repair_count(&h->repair, h->final_path, REPAIR_KEY, why, noted_us);
+    return 0;
+}
+
+/* The file under its final name, if it may be used as it is. 0 with *ret_good. */
+static int hydrate_look(struct hydrate *h, bool *ret_good)
+{
+    const uint8_t *sha = h->manifest.m->sha256_ciphertext;
+    _cleanup_free_ char *part = tb_strf("%s" PARTIAL_SUFFIX, h->final_path);
+    char why[REPAIR_REASON_MAX] = "it has not the size, mtime and content any more that were verified";
+    struct stat st;
+    uint64_t noted_us;
+    int r = 0;
+
+    if (!part)
+        return hydrate_outcome_io(h->o, -ENOMEM, "cannot look for", h->final_path);
+    if (lstat(h->final_path, &st) < 0)
+        return 0;
+    if (S_ISREG(st.st_mode) && (uint64_t)st.st_size == h->size) {
+        if (target_restore_access(h->final_path, &st) < 0)
+            snprintf(why, sizeof(why), "tb-decrypt may not read it: its owner, group or mode was changed");
+        else if (repair_noted(&h->repair, h->cfg->run_dir, &st, &noted_us, why))
+            return hydrate_doubt(h, why, noted_us, ret_good);
+        else if (verified_matches(h->final_path, &st, sha))
+            *ret_good = true;
+        else if (lstat(part, &(struct stat){0}) < 0) /* beside a .part it was found to be another version */
+            r = hydrate_rehash(h, h->final_path, false, ret_good);
+    }
+    if (r != 0 || *ret_good || !verified_before(h->final_path, sha))
+        return r;
+    return hydrate_discard(h, REPAIR_DISK, why, 0);
+}
+
+int hydrate_find_complete(struct hydrate *h, bool *ret_found)
+{
+    _cleanup_free_ char *part = tb_strf("%s" PARTIAL_SUFFIX, h->final_path);
+    const uint8_t *sha = h->manifest.m->sha256_ciphertext;
+    struct stat st;
+    int r;
+
+    *ret_found = false;
+    if (!part)
+        return hydrate_outcome_io(h->o, -ENOMEM, "cannot look for", h->final_path);
+    r = hydrate_look(h, ret_found);
+    if (r != 0 || *ret_found)
+        return r != 0 ? r : hydrate_publish(h, h->final_path);
+    if (lstat(part, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == h->size &&
+        verified_matches(h->final_path, &st, sha)) {
+        *ret_found = true;
+        return hydrate_publish(h, part);
+    }
+    return 0;
+}
