@@ -39,6 +39,7 @@ struct tb_config {
     uint64_t switch_timeout_us; /* until then it must serve */
     /* delivery */
     enum tb_delivery delivery;
+    bool view_close; /* the view ends when the runtime is ready, which has a copy of its own then */
     char *pipe_path, *ready_signal, *model_dir;
     char *runtime_exec, *runtime_url, *runtime_health; /* runtime_exec NULL: unset */
     bool runtime_engine;                               /* runtime_exec is a container engine */

@@ -329,6 +329,12 @@ static void config_set_word(const struct config_setting *s, const char *v, struc
             config_bad(f, s, "\"%.40s\" must be auto, dir, view or fifo", v);
         return;
     }
+    if (s->kind == KIND_AFTER_READY) {
+        c->view_close = strcmp(v, "close") == 0;
+        if (!c->view_close && strcmp(v, "keep") != 0)
+            config_bad(f, s, "\"%.40s\" must be keep or close", v);
+        return;
+    }
     level = tb_log_level_from_string(v);
     if (level < 0)
         config_bad(f, s, "\"%.40s\" must be debug, info, warn or error", v);
@@ -369,6 +375,7 @@ void config_rule_apply(const struct config_setting *s, const char *v, struct tb_
         config_set_dimensions(s, v, field, f);
         break;
     case KIND_DELIVERY:
+    case KIND_AFTER_READY:
     case KIND_LEVEL:
         config_set_word(s, v, c, f);
         break;

@@ -23,9 +23,10 @@ enum config_kind {
     KIND_UINT32,
     KIND_DURATION,
     KIND_DELIVERY,
-    KIND_DIMENSIONS, /* tb_usage_dimensions_parse() */
-    KIND_RESOURCE,   /* an ARM id or a GUID */
-    KIND_IMDS,       /* http://loopback or link-local address[:port] */
+    KIND_AFTER_READY, /* keep or close */
+    KIND_DIMENSIONS,  /* tb_usage_dimensions_parse() */
+    KIND_RESOURCE,    /* an ARM id or a GUID */
+    KIND_IMDS,        /* http://loopback or link-local address[:port] */
     KIND_LEVEL,
 };
 

@@ -31,7 +31,7 @@ extern "C" {
 #define TBENC_RECORD_OVERHEAD 20 /* u32 length + tag */
 #define TBENC_CHUNK_BYTES_MIN 1024
 #define TBENC_CHUNK_BYTES_MAX (64 * 1024 * 1024)
-#define TBENC_CHUNK_BYTES_DEFAULT (4 * 1024 * 1024)
+#define TBENC_CHUNK_BYTES_DEFAULT (1024 * 1024)
 #define TBENC_MANIFEST_MAX (1024 * 1024)
 #define TBENC_FILES_MAX 4096
 #define TBENC_PATH_MAX 1024 /* bytes of one path of the file table, without NUL */

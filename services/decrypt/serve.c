@@ -188,7 +188,8 @@ static int delivery_decrypt(struct delivery *d)
 
 static int delivery_serve_view(struct delivery *d)
 {
-    struct decrypt_view v = {.sock = d->sock,
+    struct decrypt_view v = {.config = d->config,
+                             .sock = d->sock,
                              .signal_fd = d->guard.signal_fd,
                              .fuse_fd = d->out.fd[0],
                              .asset = &d->asset,
@@ -245,8 +246,7 @@ int tb_serve(const struct tb_config *c, int sock, int signal_fd)
     /* The client seals and remounts when it has the answer: nothing may be open for writing then. */
     tb_outputs_clear(&d.out);
     if (r == 0 && d.request.mode == TB_DELIVER_VIEW) {
-        tb_notify_status("The runtime has ended");
-        tb_report_state(&d.report, "ended", NULL);
+        tb_notify_status("The view has ended");
         return 0;
     }
     if (r == 0) {

@@ -7,7 +7,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
+#include "common/domain_file.h"
 #include "common/io.h"
+#include "common/json.h"
 #include "common/log.h"
 #include "common/serving.h"
 #include "common/units.h"
@@ -22,7 +24,9 @@ struct view_service {
     struct decrypt_view *d;
     struct tb_view view;
     int event_fd;
-    bool told; /* that all of it was verified */
+    uint64_t served_us; /* by the clock of day */
+    bool told;          /* that all of it was verified */
+    bool closed;        /* the runtime is ready, and wanted it for no longer */
 };
 
 static int service_explain(struct view_service *s, const struct view_layer *at_fault, int r,
@@ -177,6 +181,20 @@ static void service_tell_progress(struct view_service *s)
             c.blocks_decrypted, c.blocks_found);
 }
 
+/* tb-proxy says so, of this start of the runtime. */
+static bool service_runtime_is_ready(const struct view_service *s)
+{
+    _cleanup_json_ cJSON *doc = NULL;
+    const char *state, *since;
+    char err[TB_JSON_ERR_MAX];
+    uint64_t since_us;
+
+    return tb_state_read_at(s->d->config->run_dir, "tb-proxy/proxy.json", &doc) == 0 &&
+           tb_json_get_string(doc, "state", &state, err) == 0 && strcmp(state, "Ready") == 0 &&
+           tb_json_get_string(doc, "since", &since, err) == 0 && tb_rfc3339_parse(since, &since_us) == 0 &&
+           since_us >= s->served_us;
+}
+
 static int service_run(struct view_service *s)
 {
     int r = service_prepare(s);
@@ -185,12 +203,14 @@ static int service_run(struct view_service *s)
         r = service_await_mount(s);
     if (r != 0)
         return r;
+    s->served_us = tb_now_realtime_us();
     s->d->report->serving = true;
     tb_report_state(s->d->report, "serving", NULL);
     decrypt_reply_serving(s->d->sock);
-    while (r == 0 && !tb_view_over(&s->view)) {
+    while (r == 0 && !tb_view_over(&s->view) && !s->closed) {
         service_tell_progress(s);
         r = service_wait(s, false);
+        s->closed = r == 0 && s->told && s->d->config->view_close && service_runtime_is_ready(s);
     }
     return r;
 }
@@ -216,5 +236,10 @@ int decrypt_view_serve(struct decrypt_view *d)
     r = service_run(&s);
     if (s.view.n_each > 0)
         tb_view_revoke(&s.view);
+    tb_view_leave(&s.view);
+    if (r == 0 && s.closed)
+        tb_info("the runtime is ready: the view is closed, and the key gone");
+    else if (r == 0)
+        tb_report_state(d->report, "ended", NULL);
     return r;
 }

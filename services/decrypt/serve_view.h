@@ -12,6 +12,7 @@
 #include "decrypt/report.h"
 
 struct decrypt_view {
+    const struct tb_config *config;
     int sock, signal_fd, fuse_fd; /* borrowed: the client, SIGTERM and SIGINT, the mount */
     struct tb_asset *asset;
     struct tb_key **key; /* freed as soon as the ciphers are made */
@@ -19,8 +20,8 @@ struct decrypt_view {
     struct tb_outcome *outcome;
 };
 
-/* 0: the readers have gone; or an exit code, with the outcome set: then nothing can be read any more. Threads
- * may be left that wait for the kernel, so the process has to end. */
+/* 0: the readers have gone, or need it no more; or an exit code, with the outcome set: then nothing can be
+ * read any more. Threads may be left that wait for the kernel, so the process has to end. */
 int decrypt_view_serve(struct decrypt_view *d);
 
 #endif

@@ -411,6 +411,15 @@ int tb_view_start(struct tb_view *v)
     return r;
 }
 
+void tb_view_leave(struct tb_view *v)
+{
+    for (; v->n_started > 0; v->n_started--) {
+        pthread_t id = v->threads[v->n_started - 1].id;
+
+        (void)(tb_view_over(v) ? pthread_join(id, NULL) : pthread_detach(id));
+    }
+}
+
 static void revoke_parked(struct tb_view *v)
 {
     struct view_read *r, *next;

@@ -92,6 +92,9 @@ int tb_view_verify(struct tb_view *v, bool all, bool (*stop)(void *ctx), void *c
 /* Starts the threads. 0 or -errno. */
 int tb_view_start(struct tb_view *v);
 
+/* Waits for the end of all threads when the mount is gone; else they end with the process. */
+void tb_view_leave(struct tb_view *v);
+
 /* The mount has been made: its first request was answered. */
 static inline bool tb_view_serves(struct tb_view *v)
 {

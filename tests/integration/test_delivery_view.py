@@ -3,6 +3,7 @@
 does not any more."""
 
 import hashlib
+import json
 import os
 import pathlib
 import random
@@ -223,6 +224,30 @@ def test_the_runtime_makes_no_namespace_and_no_mount(rig, mode, wrapper):
     assert facts.pop("fork") == 9 and facts.pop("thread") == "ran"
     assert facts.pop("clone3") == "Function not implemented"
     assert set(facts.values()) == {"Operation not permitted"}, facts
+
+
+def test_closed_when_the_runtime_is_ready(rig):
+    """The key and the pages are gone; what was verified whole stays delivered."""
+    asset = model_of(24 * MIB).write(rig.target)
+    proxy = rig.run / "tb-proxy/proxy.json"
+    proxy.parent.mkdir()
+    load = rig.load("view", f"{sys.executable} {rig.script('mapper.py', MAPPER)} {{model}} {rig.tmp} again")
+    decrypt = rig.decrypt(asset, TB_VIEW_AFTER_READY="close").start()
+
+    def said(state, since):
+        proxy.write_text(json.dumps({"state": state, "since": since}))
+
+    said("Ready", "2020-01-01T00:00:00Z")  # of the runtime before
+    load.start()
+    touched(rig.tmp, load)
+    tbsys.wait_for(lambda: rig.progress()["state"] == "complete", what="all of it verified")
+    said("Decrypt", "2099-01-01T00:00:00Z")
+    assert decrypt.running()
+    said("Ready", "2099-01-01T00:00:00Z")
+    assert decrypt.wait() == 0
+    assert load.wait() == -7
+    assert rig.progress()["state"] == "complete"
+    assert "the view is closed" in decrypt.log_text()
 
 
 def test_where_it_cannot_be_had_the_model_goes_to_memory(rig):

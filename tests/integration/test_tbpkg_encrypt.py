@@ -46,6 +46,12 @@ def test_options_of_the_guide(tmp_path):
     assert re.fullmatch(r"[0-9a-f]{64}\n", (tmp_path / "k").read_text())
 
 
+def test_a_record_has_one_mib_by_default(tmp_path):
+    (tmp_path / "m").write_bytes(b"x" * 100)
+    ok("encrypt", "--asset-id", "a", "--key-out", "k", "m", cwd=tmp_path)
+    assert json.loads((tmp_path / "model.manifest.json").read_text())["chunk_bytes"] == 1 << 20
+
+
 @pytest.mark.parametrize("given, want", [("2K", 2048), ("4MiB", 4 << 20), ("64M", 64 << 20), ("1024", 1024)])
 def test_chunk_sizes(tmp_path, given, want):
     (tmp_path / "m").write_bytes(b"x" * 3000)
