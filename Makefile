@@ -278,6 +278,13 @@ install: all install-units
 	install -m 644 tbenc/tbenc.h $(DESTDIR)$(includedir)/
 	for n in 1 5 8; do for m in $(filter-out man/tb-controlplane.8,$(wildcard man/*.[158])); do [ "$${m##*.}" != $$n ] || install -m 644 "$$m" $(DESTDIR)$(mandir)/man$$n/; done; done
 	install -m 644 provider/tbpkg.bash $(DESTDIR)$(datadir)/bash-completion/completions/tbpkg
+	install -d $(DESTDIR)$(datadir)/zsh/vendor-completions $(DESTDIR)$(datadir)/fish/vendor_completions.d
+	sed 's|@datadir@|$(datadir)|' provider/tbpkg.zsh > $(DESTDIR)$(datadir)/zsh/vendor-completions/_tbpkg
+	sed 's|@datadir@|$(datadir)|' provider/tbpkg.fish > $(DESTDIR)$(datadir)/fish/vendor_completions.d/tbpkg.fish
+	ln -sf tbpkg $(DESTDIR)$(bindir)/trustbridge
+	ln -sf tbpkg $(DESTDIR)$(datadir)/bash-completion/completions/trustbridge
+	ln -sf tbpkg.fish $(DESTDIR)$(datadir)/fish/vendor_completions.d/trustbridge.fish
+	ln -sf tbpkg.1 $(DESTDIR)$(mandir)/man1/trustbridge.1
 	install -d $(DESTDIR)$(datadir)/trustbridge/managed-app
 	install -m 644 $(MANAGED_APP) $(DESTDIR)$(datadir)/trustbridge/managed-app/
 	install -d $(DESTDIR)$(datadir)/trustbridge/packer/scripts

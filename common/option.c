@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "common/near.h"
 #include "common/units.h"
 
 #define HELP_COLUMN_MAX 34 /* where the texts start at most */
@@ -213,6 +214,30 @@ static void option_make_spec(const struct tb_option *rows, struct option_spec *r
     }
 }
 
+/* Unknown, or the beginning of several: which ones, or what was meant. */
+static int option_refuse_long(struct tb_options *o, const char *word)
+{
+    char name[64], several[TB_OPTION_ERR_MAX - 128] = "";
+    const char *near = NULL;
+    size_t n = 0, found = 0;
+
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(word, "="), word);
+    for (const struct tb_option *row = o->rows; !tb_option_is_end(row); row++) {
+        if (!row->name || !row->help)
+            continue;
+        if (strncmp(row->name, name, strlen(name)) == 0 && n < sizeof(several)) {
+            n += (size_t)snprintf(several + n, sizeof(several) - n, "%s--%s", found ? ", " : "", row->name);
+            found++;
+        }
+        if (!near && tb_near(name, row->name))
+            near = row->name;
+    }
+    if (found > 1)
+        return option_fail(o, -EINVAL, "option '--%s' is ambiguous: %s", name, several);
+    return near ? option_fail(o, -EINVAL, "unknown option '--%s'; did you mean '--%s'?", name, near)
+                : option_fail(o, -EINVAL, "unknown option '--%s'", name);
+}
+
 /* What getopt_long() did not like. Only the option's name is repeated: its value may be a secret. */
 static int option_refuse(struct tb_options *o, int what, char **argv)
 {
@@ -227,7 +252,7 @@ static int option_refuse(struct tb_options *o, int what, char **argv)
         return option_fail(o, -EINVAL, "unknown option '-%c'", optopt);
     if (optopt >= 256)
         return option_fail(o, -EINVAL, "option '--%s' takes no value", o->rows[optopt - 256].name);
-    return option_fail(o, -EINVAL, "unknown or ambiguous option '%.*s'", (int)strcspn(word, "="), word);
+    return option_refuse_long(o, word + 2);
 }
 
 static size_t option_row(const struct tb_option *rows, int code)

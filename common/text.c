@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/buf.h"
 #include "common/macros.h"
 
 #define REPLACEMENT 0xfffd /* what JSON gets for a byte that is not UTF-8 */
@@ -106,4 +107,24 @@ char *tb_text_plain_json(const char *json)
     }
     *out = '\0';
     return copy;
+}
+
+char *tb_text_shell_word(const char *s)
+{
+    _cleanup_buf_ struct tb_buf b = {0};
+    char *out;
+
+    if (*s &&
+        strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-") == strlen(s))
+        return strdup(s);
+    tb_buf_puts(&b, "'");
+    for (; *s; s++)
+        tb_buf_puts(&b, *s == '\'' ? "'\\''" : (char[]){*s, '\0'});
+    tb_buf_puts(&b, "'");
+    tb_buf_append(&b, "", 1);
+    if (tb_buf_error(&b) < 0)
+        return NULL;
+    out = b.data;
+    b = (struct tb_buf){0};
+    return out;
 }

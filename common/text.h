@@ -20,6 +20,9 @@ size_t tb_utf8_char(const char *s, uint32_t *ret);
  * s. */
 char *tb_text_plain(char *s);
 
+/* A copy as a word of sh(1), in single quotes where it needs them. Heap, or NULL on ENOMEM. */
+char *tb_text_shell_word(const char *s);
+
 /* A copy of the JSON text in which control characters in strings are written \uXXXX: the same document. White
  * space between the members stays. Heap, or NULL on ENOMEM. */
 char *tb_text_plain_json(const char *json);

@@ -6,7 +6,7 @@
 #include "common/secret.h"
 #include "common/version.h"
 #include "provider/cli/interrupt.h"
-#include "provider/cli/near.h"
+#include "common/near.h"
 #include "provider/tbpkg.h"
 
 static const struct tbpkg_command *const commands[] = {
@@ -48,7 +48,7 @@ static int tbpkg_unknown_command(const char *name)
     const char *near = NULL;
 
     for (size_t i = 0; i < ARRAY_SIZE(commands) && !near; i++)
-        if (cli_near(name, commands[i]->name))
+        if (tb_near(name, commands[i]->name))
             near = commands[i]->name;
     fprintf(stderr, "tbpkg: no such command '%s'", name);
     if (near)
@@ -119,5 +119,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "Try 'tbpkg %s --help'.\n", cli_usage_of());
     if (cli_flush_stdout() != CLI_OK && rc == CLI_OK)
         rc = CLI_FAILED;
+    cli_log_end(rc);
     return rc;
 }

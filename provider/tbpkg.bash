@@ -48,6 +48,7 @@ _tbpkg() {
     # the option before the cursor, as "--in=FILE": its value
     value=$(grep -- "^$prev=" <<<"$help")
     case ${prev}${value#*=} in
+    --targetTARGET) value="oci vm-qemu vm-azure" ;;
     --modeMODE) value="enrolled certificate open" ;;
     --verdictWORD) value="accepted missing" ;;
     --byWHAT) value="contract machine key" ;;
@@ -78,4 +79,4 @@ _tbpkg() {
         ;;
     esac
 }
-complete -F _tbpkg tbpkg
+complete -F _tbpkg tbpkg trustbridge

@@ -28,6 +28,7 @@ dpkg-dev
 e2fsprogs
 fakeroot
 fdisk
+fish
 gcc
 gnupg
 haproxy
@@ -86,6 +87,7 @@ vagrant
 vagrant-libvirt
 wrk
 zlib1g-dev
+zsh
 "
 AZURITE=azurite@3.35.0
 OPENAI=openai@4.104.0

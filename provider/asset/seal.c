@@ -153,7 +153,7 @@ static int seal_source(struct asset_seal *s, const struct tb_key *key)
 
     r = tbenc_seal(&p, source_inputs(&s->source), source_count(&s->source), s->source.is_dir,
                    s->to_stdout ? STDOUT_FILENO : s->ct.fd, &s->result, &e);
-    if (r == -ENOSPC || r == -EDQUOT || r == -EFBIG)
+    if (r == -ENOSPC || r == -EDQUOT || r == -EFBIG || r == -EPIPE)
         return tbpkg_fail_errno(s->out_path, r);
     if (r == -EBADMSG)
         return tbpkg_fail(s->in, e.message, "encrypt a copy that nothing writes to");

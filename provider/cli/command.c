@@ -28,7 +28,7 @@ const char *cli_usage_of(void)
 
 int cli_usage(const struct cli *c, const char *fmt, ...)
 {
-    char line[2048];
+    char line[2048], prefix[64];
     va_list ap;
 
     va_start(ap, fmt);
@@ -36,9 +36,8 @@ int cli_usage(const struct cli *c, const char *fmt, ...)
     va_end(ap);
     if (cli_faults_are_captured())
         return tbpkg_fail_as(CLI_USAGE, "", line, NULL);
-    cli_progress_break();
-    fprintf(stderr, "tbpkg %s: ", c->command->name);
-    cli_print_line("", line);
+    snprintf(prefix, sizeof(prefix), "tbpkg %s: ", c->command->name);
+    cli_print_line(prefix, line);
     usage_of = c->command->name;
     return CLI_USAGE;
 }
@@ -127,7 +126,9 @@ int cli_parse(struct cli *c, void *job, int argc, char **argv, enum cli_words wo
         return CLI_STOP;
     if (!cli_json_is_captured() && !check_only)
         cli_progress_as_json(c->json);
-    c->rc = command_take_settings(c, job);
+    c->rc = c->log ? cli_log_open(c->log, argc, argv) : CLI_OK;
+    if (c->rc == CLI_OK)
+        c->rc = command_take_settings(c, job);
     if (c->rc == CLI_OK)
         c->rc = command_take_words(c, argc, argv, words, ret_in);
     if (c->rc == CLI_OK && check)

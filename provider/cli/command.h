@@ -25,6 +25,7 @@ struct tbpkg_command {
 struct cli {
     const struct tbpkg_command *command;
     const char *config; /* --config */
+    const char *log;    /* --log-file */
     bool json, quiet, want_help, want_version;
     struct tb_options options;
     int rc; /* what to return after CLI_STOP */
@@ -43,6 +44,8 @@ int cli_option_gone(const struct tb_option *o, void *var, char *value, char err[
 #define CLI_COMMON_ROWS                                                                                      \
     TB_OPTION(0, "config", "FILE", TB_OPTION_STRING, cli.config,                                             \
               "settings [~/.config/trustbridge/tbpkg.ini]"),                                                 \
+        TB_OPTION(0, "log-file", "FILE", TB_OPTION_STRING, cli.log,                                          \
+                  "add what is said on standard error to FILE, each line with the time"),                    \
         TB_OPTION(0, "json", NULL, TB_OPTION_FLAG, cli.json, "print the result as JSON"),                    \
         TB_OPTION('q', "quiet", NULL, TB_OPTION_FLAG, cli.quiet, "no progress, no summary"),                 \
         TB_OPTION('h', "help", NULL, TB_OPTION_STOP, cli.want_help, "show this help"),                       \

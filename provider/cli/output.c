@@ -1,21 +1,70 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "provider/cli/output.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/text.h"
+#include "common/units.h"
 
 #define LINE_MAX_BYTES 2048 /* longest message, names included */
 
 /* -- messages ---------------------------------------------------------------------------------- */
+
+static int log_fd = -1;
+
+/* One write for a line, so that runs side by side do not mix them. */
+static void output_log(const char *fmt, ...) _printf_(1, 2);
+static void output_log(const char *fmt, ...)
+{
+    char line[LINE_MAX_BYTES + 64], now[TB_RFC3339_MAX];
+    va_list ap;
+    int n, m;
+
+    if (log_fd < 0)
+        return;
+    n = snprintf(line, sizeof(line), "%s ", tb_rfc3339_format(tb_now_realtime_us(), 1, now));
+    va_start(ap, fmt);
+    m = vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);
+    va_end(ap);
+    n = MIN(n + MAX(m, 0), (int)sizeof(line) - 1);
+    line[n] = '\n';
+    (void)tb_write_full(log_fd, line, (size_t)n + 1);
+}
 
 /* A file name may hold a newline or a terminal escape; a message stays one plain line. */
 void cli_print_line(const char *prefix, char *line)
 {
     cli_progress_break();
     fprintf(stderr, "%s%s\n", prefix, tb_text_plain(line));
+    output_log("%s%s", prefix, line);
+}
+
+int cli_log_open(const char *path, int argc, char **argv)
+{
+    char words[LINE_MAX_BYTES] = "";
+    size_t n = 0;
+
+    if (log_fd >= 0) /* the command that runs this one has it */
+        return CLI_OK;
+    log_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
+    if (log_fd < 0)
+        return tbpkg_fail_errno(path, -errno);
+    for (int i = 0; i < argc && n < sizeof(words); i++)
+        if (i == 0 || strncmp(argv[i], "--", 2) == 0)
+            n += (size_t)snprintf(words + n, sizeof(words) - n, " %.*s", (int)strcspn(argv[i], "="), argv[i]);
+    output_log("tbpkg"
+               "%s",
+               tb_text_plain(words));
+    return CLI_OK;
+}
+
+void cli_log_end(int rc)
+{
+    output_log("exit code %d", rc);
 }
 
 static struct cli_faults *faults;

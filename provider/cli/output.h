@@ -39,8 +39,13 @@ int tbpkg_failf(const char *object, const char *fmt, ...) _printf_(2, 3);
 void tbpkg_warn(const char *fmt, ...) _printf_(1, 2);
 /* Information for people; nothing when quiet. */
 void tbpkg_note(bool quiet, const char *fmt, ...) _printf_(2, 3);
-/* One line "PREFIXLINE". */
+/* One line "PREFIXLINE", and the same in the log file. */
 void cli_print_line(const char *prefix, char *line);
+/* From now on lines are added to the file, too: 0600 when it is made. Of argv only the names are written, as
+ * a value may be a secret. CLI_OK or CLI_FAILED. */
+int cli_log_open(const char *path, int argc, char **argv);
+/* The last line: with which exit code it ended. */
+void cli_log_end(int rc);
 
 /* Errors that were not printed yet. */
 struct cli_fault {

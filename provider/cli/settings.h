@@ -17,7 +17,8 @@ struct tbpkg_setting {
     const char *name; /* "azure.storage_account": section and key of the file */
     /* environment variables that may hold it, the first that is set wins; separated by spaces; or NULL */
     const char *env;
-    const char *what; /* one line for people */
+    const char *what;     /* one line for people */
+    const char *fallback; /* the value that commands take when it is set nowhere; or NULL */
 };
 extern const struct tbpkg_setting settings[];
 extern const size_t n_settings;

@@ -12,7 +12,7 @@
 #include "common/secret.h"
 #include "common/units.h"
 #include "common/version.h"
-#include "provider/cli/near.h"
+#include "common/near.h"
 
 /* -- options ----------------------------------------------------------------------------------- */
 
@@ -151,7 +151,7 @@ static int admin_group_unknown(const struct admin_group *g, const char *word)
     const char *near = NULL;
 
     for (size_t i = 0; i < g->n && !near; i++)
-        if (cli_near(word, admin_verb(&g->commands[i])))
+        if (tb_near(word, admin_verb(&g->commands[i])))
             near = admin_verb(&g->commands[i]);
     line = near ? tb_strf("no such command: '%s'; did you mean '%s'?", word, near)
                 : tb_strf("no such command: '%s'", word);

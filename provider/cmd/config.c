@@ -41,8 +41,9 @@ static void config_show_text(void)
         if (setting_get(settings[i].name, &v))
             printf("%-24s %s  (%s)\n", settings[i].name, config_shown(v.value, url, sizeof(url)), v.source);
         else
-            printf("%-24s -  (%s%s%s)\n", settings[i].name, settings[i].what, settings[i].env ? "; " : "",
-                   settings[i].env ? settings[i].env : "");
+            printf("%-24s %s  (%s%s%s%s)\n", settings[i].name,
+                   settings[i].fallback ? settings[i].fallback : "-", settings[i].fallback ? "default; " : "",
+                   settings[i].what, settings[i].env ? "; " : "", settings[i].env ? settings[i].env : "");
     }
     for (size_t i = 0; i < ARRAY_SIZE(credentials); i++)
         if (getenv(credentials[i]))
@@ -71,6 +72,8 @@ static int config_show_json(void)
         } else {
             cJSON_AddNullToObject(o, "value");
         }
+        if (settings[i].fallback)
+            cJSON_AddStringToObject(o, "default", settings[i].fallback);
         if (settings[i].env)
             cJSON_AddStringToObject(o, "environment", settings[i].env);
     }

@@ -13,7 +13,7 @@
 struct register_job {
     struct cli cli;
     struct tb_option_list blob_urls;
-    const char *account, *container;
+    const char *account, *container, *endpoint;
     struct cli_key_arg key_arg;
     struct registration work;
     char *bases[REGISTRATION_BASES_MAX]; /* what work has of it */
@@ -44,6 +44,7 @@ static const struct tb_option register_options[] = {
               "the same as --blob-url=https://ACCOUNT.blob.core.windows.net/NAME",
               .setting = "azure.storage_account"),
     ROW_CONTAINER(container),
+    ROW_BLOB_ENDPOINT(endpoint),
     ROW_REPLACE(work.replace),
     TB_OPTION(0, "no-promote", NULL, TB_OPTION_FLAG, work.no_promote,
               "keep a new version beside the current one until tbpkg asset promote"),
@@ -75,7 +76,9 @@ static int register_check_urls(struct register_job *j)
 
 static int register_check_place(struct register_job *j)
 {
+    _cleanup_blob_service_ struct blob_service service = {0};
     const struct cli *c = &j->cli;
+    char err[BLOB_ERR_MAX];
 
     j->work.bases = (const char *const *)j->bases;
     if (j->blob_urls.n > 0) {
@@ -89,7 +92,9 @@ static int register_check_place(struct register_job *j)
         return cli_usage(c, "--storage-account: 3 to 24 of a-z and 0-9, not '%s'", j->account);
     if (!blob_container_valid(j->container))
         return cli_usage(c, "--container: 3 to 63 of a-z, 0-9 and single '-' inside, not '%s'", j->container);
-    j->bases[j->work.n_bases++] = tb_strf("https://%s.blob.core.windows.net/%s", j->account, j->container);
+    if (blob_service_init(j->account, j->endpoint, j->work.remote.insecure, &service, err) < 0)
+        return cli_usage(c, "%s", err);
+    j->bases[j->work.n_bases++] = tb_strf("%s/%s", service.url, j->container);
     return j->bases[0] ? CLI_OK : tbpkg_fail_errno("tbpkg register", -ENOMEM);
 }
 

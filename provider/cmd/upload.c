@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tbpkg upload: the command line and the report; publish/upload.h does the work. */
 #include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "common/json.h"
 #include "common/secret.h"
+#include "common/text.h"
 #include "provider/cli/interrupt.h"
+#include "provider/cli/settings.h"
 #include "provider/asset/asset.h"
+#include "provider/asset/key.h"
 #include "provider/cmd/rows.h"
 #include "provider/publish/upload.h"
 #include "provider/tbpkg.h"
@@ -58,6 +64,53 @@ static int upload_check_options(void *job)
     return cli_worse(rc, asset_id_default(c, w->manifest_path, &w->store.asset_id, &j->asset_id));
 }
 
+/* Where tbpkg put the key of that manifest, when it named the file itself: beside the manifest, or here.
+ * Heap, or NULL. */
+static char *upload_find_key(const struct upload_job *j)
+{
+    const char *manifest = j->work.manifest_path, *slash = strrchr(manifest, '/');
+    _cleanup_free_ char *beside = slash ? strndup(manifest, (size_t)(slash - manifest)) : NULL;
+    const char *const dirs[] = {beside, "."};
+    char id[ASSET_KEY_ID_HEX + 1];
+
+    asset_key_id_in(manifest, id);
+    for (size_t i = 0; *id && i < ARRAY_SIZE(dirs); i++) {
+        _cleanup_free_ char *path = dirs[i] ? asset_key_name(dirs[i], j->work.store.asset_id, id) : NULL;
+
+        if (path && access(path, R_OK) == 0)
+            return TAKE_PTR(path);
+    }
+    return NULL;
+}
+
+/* "Next: COMMAND", to be pasted; what is not known is said before it. */
+static void upload_tell_next(const struct upload_job *j)
+{
+    const struct asset_store *s = &j->work.store;
+    _cleanup_free_ char *key = upload_find_key(j),
+                        *url = tb_strf("%s/%s", s->service.url, s->aside ? s->ct.path : s->container);
+    struct setting_value v;
+    bool knows_plane = setting_get("controlplane.endpoint", &v), knows_key = key || getenv("TBPKG_KEY_FILE");
+    const char *const words[][2] = {{"--asset-id", s->asset_id}, {"--manifest", j->work.manifest_path},
+                                    {"--key-file", key},         {"--blob-url", url},
+                                    {"--ca-file", s->ca_file},   {"--config", j->cli.config}};
+    char line[1024];
+    size_t n = 0;
+
+    n += (size_t)snprintf(line, sizeof(line), "Next%s%s%s: tbpkg register",
+                          knows_plane && knows_key ? "" : ", with ", knows_plane ? "" : "--edc-endpoint",
+                          knows_key     ? ""
+                          : knows_plane ? "--key-file"
+                                        : " and --key-file");
+    for (size_t i = 0; i < ARRAY_SIZE(words) && n < sizeof(line); i++) {
+        _cleanup_free_ char *word = words[i][1] ? tb_text_shell_word(words[i][1]) : NULL;
+
+        if (word)
+            n += (size_t)snprintf(line + n, sizeof(line) - n, " %s %s", words[i][0], word);
+    }
+    tbpkg_note(j->cli.quiet, "%s", line);
+}
+
 static int upload_print_summary(const struct upload_job *j)
 {
     const struct asset_store *s = &j->work.store;
@@ -73,8 +126,7 @@ static int upload_print_summary(const struct upload_job *j)
         tbpkg_note(j->cli.quiet, "Resumed: %" PRIu64 " bytes were there already.", s->ct.resumed);
     if (!j->cli.json) {
         printf("%s/%s\n%s/%s\n", s->service.url, s->ct.path, s->service.url, s->mf.path);
-        tbpkg_note(j->cli.quiet, "Next: tbpkg register --asset-id %s --manifest %s --blob-url %s/%s ...",
-                   s->asset_id, j->work.manifest_path, s->service.url, s->aside ? s->ct.path : s->container);
+        upload_tell_next(j);
         return cli_flush_stdout();
     }
     d = cJSON_CreateObject();

@@ -7,7 +7,7 @@
 #include "common/io.h"
 #include "common/json.h"
 #include "common/percent.h"
-#include "provider/cli/near.h"
+#include "common/near.h"
 #include "provider/remote/remote.h"
 
 #define PAGES_MAX 10000 /* a server whose pages do not end */
@@ -214,7 +214,7 @@ char *remote_near(const struct remote *r, const struct remote_object *object)
     cJSON_ArrayForEach (row, tb_json_member(page, admin_kinds[k].member)) {
         const char *name = NULL;
 
-        if (tb_json_get_string(row, admin_kinds[k].id, &name, why) == 0 && cli_near(object->name, name))
+        if (tb_json_get_string(row, admin_kinds[k].id, &name, why) == 0 && tb_near(object->name, name))
             return strdup(name);
     }
     return NULL;

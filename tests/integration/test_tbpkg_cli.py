@@ -122,6 +122,78 @@ def test_completion_of_commands_and_files(tmp_path):
     assert complete("encrypt", "--asset-id", "mo") == [] and "4M" in complete("encrypt", "--chunk-bytes", "")
 
 
+SHELL_CASES = [("tbpkg ins", ["inspect"]), ("trustbridge contract add --mode ", ["certificate", "enrolled", "open"]),
+               ("tbpkg contract add --mode=cert", ["--mode=certificate"]), ("tbpkg build --target vm-", ["vm-azure", "vm-qemu"]),
+               ("tbpkg verify mo", ["model.tbenc"]), ("tbpkg machine list --state e", ["expelled"]), ("tbpkg contract rev", ["revoke"]),
+               ("tbpkg doctor --sas", ["--sas-file"]), ("tbpkg encrypt --asset-id x", [])]
+
+
+@pytest.fixture
+def shells(tmp_path):
+    """As make install puts them, and the two names of the command."""
+    (tmp_path / "bash-completion/completions").mkdir(parents=True)
+    (tmp_path / "bash-completion/completions/tbpkg").write_text((REPO / "provider/tbpkg.bash").read_text())
+    for name in ("tbpkg.zsh", "tbpkg.fish"):
+        (tmp_path / name).write_text((REPO / "provider" / name).read_text().replace("@datadir@", str(tmp_path)))
+    (tmp_path / "bin").mkdir()
+    for name in ("tbpkg", "trustbridge"):
+        (tmp_path / "bin" / name).symlink_to(TBPKG)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/model.tbenc").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("line,want", SHELL_CASES, ids=[c[0] for c in SHELL_CASES])
+def test_completion_of_fish_and_zsh(shells, line, want):
+    env = {"PATH": f"{shells}/bin:/usr/bin:/bin", "HOME": str(shells), "XDG_CONFIG_HOME": str(shells)}
+    r = subprocess.run(["fish", "--no-config", "-c", f"source {shells}/tbpkg.fish; complete --do-complete '{line}'"], env=env, cwd=shells / "here",
+                       capture_output=True, text=True, timeout=60)
+    assert sorted(r.stdout.split()) == want and r.stderr == "", r.stderr
+    words = line.split(" ")
+    script = (f"words=({' '.join(map(repr, words))}); CURRENT={len(words)}; compset() {{ :; }}; "
+              f"compadd() {{ shift; print -rl -- $@; }}; source {shells}/tbpkg.zsh")
+    r = subprocess.run(["zsh", "-f", "-c", script], env=env, cwd=shells / "here", capture_output=True, text=True, timeout=60)
+    found = sorted(w for w in r.stdout.split() if w.startswith(words[-1].split("=")[-1]))
+    assert found == [w.split("=")[-1] for w in want] and r.stderr == "", (r.stdout, r.stderr)
+
+
+def test_the_first_name_of_the_command(shells):
+    assert subprocess.run([shells / "bin/trustbridge", "--version"], capture_output=True).stdout == ok("--version").stdout
+    makefile = (REPO / "Makefile").read_text()
+    for link in ("$(bindir)/trustbridge", "completions/trustbridge", "man1/trustbridge.1", "vendor_completions.d/trustbridge.fish"):
+        assert f"{link}\n" in makefile
+
+
+def test_did_you_mean():
+    for args, near in ((["encyrpt"], "'encrypt'"), (["publich"], "'publish'"), (["encrypt", "--aset-id", "x"], "'--asset-id'"),
+                       (["upload", "--storage-acount=S3CRET"], "'--storage-account'"), (["contract", "ad"], "'add'")):
+        p = tbpkg(*args)
+        assert p.returncode == 2 and f"did you mean {near}?" in p.stderr.decode() and b"S3CRET" not in p.stderr
+    p = tbpkg("upload", "--con", "x")
+    assert p.returncode == 2 and b"is ambiguous: --container, --concurrency, --connection-string-file, --config" in p.stderr
+    assert b"did you mean" not in tbpkg("encrypt", "--zzzzzzzz").stderr
+
+
+def test_log_file(tmp_path):
+    log = tmp_path / "log"
+    (tmp_path / "m").write_bytes(b"x" * 5000)
+    ok("encrypt", "-a", "a", "m", "-k", "k", "--log-file", log, cwd=tmp_path)
+    refused("verify", "--key-hex", "ab" * 32, "--log-file=" + str(log), "nothere.tbenc", cwd=tmp_path)
+    assert log.stat().st_mode & 0o777 == 0o600
+    lines = [re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (.*)", x)[1] for x in log.read_text().splitlines()]
+    assert lines[0] == "tbpkg encrypt --log-file" and "exit code 0" in lines and lines[-1] == "exit code 1"
+    assert any("ciphertext: model.tbenc" in x for x in lines) and any("nothere" in x for x in lines)
+    assert "abab" not in log.read_text() and (tmp_path / "k").read_text().strip() not in log.read_text()
+    refused("verify", "--log-file", tmp_path / "no/log", cwd=tmp_path, match="no/log: No such file")
+
+
+def test_no_color_and_dumb_terminals():
+    """No program of ours colours anything: NO_COLOR holds, whatever the terminal."""
+    for words in (["--help"], ["encrypt", "--help"], ["config", "show"], ["encyrpt"]):
+        p = tbpkg(*words, env={"NO_COLOR": "1", "TERM": "xterm-256color", "HOME": "/nonexistent"})
+        assert b"\x1b" not in p.stdout + p.stderr
+
+
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 def test_settings_and_where_they_come_from(tmp_path):
@@ -137,7 +209,11 @@ def test_settings_and_where_they_come_from(tmp_path):
     assert (got["azure.storage_account"]["value"], got["azure.storage_account"]["source"]) == ("fromenv", "AZURE_STORAGE_ACCOUNT")
     assert (got["azure.container"]["value"], got["azure.container"]["source"]) == ("files", f"{d}/tbpkg.ini: azure.container")
     assert got["tls.ca_file"]["value"] is None and got["controlplane.endpoint"]["value"].startswith("https://cp.example")
+    for name, option, command in (("azure.container", "container", "upload"), ("docker.image_name", "image-name", "build"),
+                                  ("encryption.chunk_bytes", "chunk-bytes", "encrypt"), ("build.template_dir", "template-dir", "build")):
+        assert f"[{got[name]['default']}]" in " ".join(ok(command, "--help").stdout.decode().split(f"--{option}=")[1][:400].split()), name
     text = ok("config", "show", env=env).stdout.decode()
+    assert re.search(r"^encryption.chunk_bytes +2K  \(.*tbpkg.ini", text, re.M) and re.search(r"^docker.image_name +trustbridge-runtime  \(default;", text, re.M)
     assert "fromenv  (AZURE_STORAGE_ACCOUNT)" in text and "S3CRET" not in text + p.stdout.decode()
     # and they are used: HOME where there is no XDG_CONFIG_HOME, --config before both
     (tmp_path / "home" / ".config").mkdir(parents=True)

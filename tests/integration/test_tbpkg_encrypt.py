@@ -128,6 +128,12 @@ def test_ciphertext_on_standard_output(tmp_path):
         p = subprocess.run([TBPKG, "encrypt", "-a", "a", "m", "-o", "-", "-m", "z.json", "-k", "kept"], cwd=tmp_path, env=ENV, stdout=full,
                            stderr=subprocess.PIPE, timeout=60)
     assert p.returncode == 7 and b"No space left" in p.stderr and b"standard output" in p.stderr
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # a pipe that nobody reads
+    p = subprocess.run([TBPKG, "encrypt", "-a", "a", "m", "-o", "-", "-m", "y.json", "-k", "kept3"], cwd=tmp_path, stdout=write_end,
+                       stderr=subprocess.PIPE, env=ENV)
+    os.close(write_end)
+    assert p.returncode == 1 and b"tbpkg: standard output: Broken pipe" in p.stderr and not (tmp_path / "y.json").exists()
     assert (tmp_path / "kept").exists() and not (tmp_path / "z.json").exists()
 
 

@@ -359,3 +359,14 @@ def test_a_disk_that_is_full(place):
     place.run()
     place.check_stored()
     place.check_sent()
+
+
+def test_a_blob_that_can_take_no_more_blocks(place):
+    """Uploads that were begun anew leave blocks, of which the service keeps a hundred thousand."""
+    place.proxy.rule(status(409, {"x-ms-error-code": "BlockCountExceedsLimit"}), nth=range(2, 1000), method="PUT", args={"comp": "block"})
+    r = place.run(rc=1)
+    assert "409 BlockCountExceedsLimit" in r.stderr and "store any small blob there and delete it" in r.stderr and "wait a week" in r.stderr
+    assert place.blob() is None and not place.manifest.exists() and place.key_files()
+    place.proxy.clear_rules()
+    place.run()
+    place.check_stored()

@@ -97,7 +97,9 @@ def test_two_builds_are_equal(built, tmp_path):
 PLACES = {
     "libtbenc1": r"/usr/lib/[^/]+-linux-gnu/libtbenc\.so\.[0-9.]+",
     "libtbenc-dev": r"/usr/include/tbenc\.h|/usr/lib/[^/]+-linux-gnu/(libtbenc\.so|pkgconfig/tbenc\.pc)",
-    "tbpkg": r"/usr/bin/tbpkg|/usr/share/bash-completion/completions/tbpkg|/usr/share/man/man[15]/tb(pkg|enc)\.[15]\.gz|"
+    "tbpkg": r"/usr/bin/(tbpkg|trustbridge)|/usr/share/bash-completion/completions/(tbpkg|trustbridge)|"
+             r"/usr/share/zsh/vendor-completions/_tbpkg|/usr/share/fish/vendor_completions\.d/(tbpkg|trustbridge)\.fish|"
+             r"/usr/share/man/man[15]/(tbpkg|tbenc|trustbridge)\.[15]\.gz|"
              r"/usr/share/trustbridge/managed-app/(mainTemplate|createUiDefinition|viewDefinition)\.json|"
              r"/usr/share/trustbridge/packer/([a-z]+\.pkr\.hcl|scripts/[a-z-]+\.sh)|/usr/share/lintian/overrides/tbpkg|"
              r"/usr/share/doc/tbpkg/([A-Za-z-]+\.md|controlplane\.openapi\.yaml)",

@@ -11,6 +11,22 @@
 #include "common/macros.h"
 #include "common/text.h"
 
+static void test_words_of_the_shell(void **state)
+{
+    static const char *const cases[][2] = {{"plain-1.0/x:y@z=%", "plain-1.0/x:y@z=%"},
+                                           {"", "''"},
+                                           {"two words", "'two words'"},
+                                           {"it's", "'it'\\''s'"},
+                                           {"$(x) `y` \"z\" \\ *", "'$(x) `y` \"z\" \\ *'"},
+                                           {"~me", "'~me'"}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        _cleanup_free_ char *word = tb_text_shell_word(cases[i][0]);
+
+        assert_string_equal(word, cases[i][1]);
+    }
+}
+
 static void test_control_characters_are_replaced(void **state)
 {
     static const struct {
@@ -80,6 +96,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_control_characters_are_replaced),
+        cmocka_unit_test(test_words_of_the_shell),
         cmocka_unit_test(test_json_stays_the_same_document),
         cmocka_unit_test(test_json_of_bytes_that_are_not_utf8),
     };

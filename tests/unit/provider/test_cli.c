@@ -101,7 +101,7 @@ static void test_common_options_are_handled(void **state)
     assert_int_equal(parse(&j, (const char *[]){"x", "-h", NULL}), CLI_STOP);
     text = capture_end(&cap);
     assert_non_null(strstr(text, "Usage: tbpkg x [OPTION]...\nABOUT\n\n  -o, --out=F "));
-    assert_non_null(strstr(text, "      --account=A    whose [$AZURE_STORAGE_ACCOUNT]\n"));
+    assert_non_null(strstr(text, "      --account=A      whose [$AZURE_STORAGE_ACCOUNT]\n"));
     assert_null(strstr(text, "--old"));
     assert_int_equal(j.cli.rc, CLI_OK);
 }

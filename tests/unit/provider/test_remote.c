@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "common/io.h"
-#include "provider/cli/near.h"
+#include "common/near.h"
 #include "provider/remote/login.h"
 #include "provider/remote/remote.h"
 
@@ -21,11 +21,11 @@ static void test_near_names(void **state)
                                          {"list", "edit"},       {"a", "b-long"}, {"remove", "revoke-it"}};
 
     for (size_t i = 0; i < ARRAY_SIZE(near); i++) {
-        assert_true(cli_near(near[i][0], near[i][1]));
-        assert_true(cli_near(near[i][1], near[i][0]));
+        assert_true(tb_near(near[i][0], near[i][1]));
+        assert_true(tb_near(near[i][1], near[i][0]));
     }
     for (size_t i = 0; i < ARRAY_SIZE(far); i++)
-        assert_false(cli_near(far[i][0], far[i][1]));
+        assert_false(tb_near(far[i][0], far[i][1]));
 }
 
 static void test_near_names_have_a_limit(void **state)
@@ -35,10 +35,10 @@ static void test_near_names_have_a_limit(void **state)
     memset(a, 'a', sizeof(a));
     memset(b, 'a', sizeof(b));
     a[150] = b[151] = '\0';
-    assert_false(cli_near(a, b));
+    assert_false(tb_near(a, b));
     a[100] = b[100] = '\0';
     b[50] = 'b';
-    assert_true(cli_near(a, b));
+    assert_true(tb_near(a, b));
 }
 
 static void test_endpoints_that_are_the_same(void **state)

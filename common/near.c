@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "provider/cli/near.h"
+#include "common/near.h"
 
 #include <ctype.h>
 #include <string.h>
@@ -37,7 +37,7 @@ static unsigned near_distance(const char *a, const char *b)
     return last[m];
 }
 
-bool cli_near(const char *a, const char *b)
+bool tb_near(const char *a, const char *b)
 {
     size_t n = strlen(a), m = strlen(b), shorter = MIN(n, m);
 
