@@ -22,6 +22,7 @@ static const struct config_setting config_settings[] = {
     {"TB_CA_FILE", KIND_PATH, AT(ca_file), NULL, 0, 0},
     {"TB_CLIENT_CERT_PATH", KIND_PATH, AT(client_cert_path), NULL, 0, 0},
     {"TB_CLIENT_KEY_PATH", KIND_SECRET, AT(client_key_path), NULL, 0, 0},
+    {"TB_TPM", KIND_PATH, AT(tpm), "/dev/tpmrm0", 0, 0},
     {"TB_LEASE_GRACE", KIND_DURATION, AT(lease_grace_us), "24h", 0, 0},
     {"TB_TARGET_DIR", KIND_PATH, AT(target_dir), "/mnt/resource/trustbridge", 0, 0},
     {"TB_DOWNLOAD_CONCURRENCY", KIND_UINT32, AT(download_concurrency), "4", 1, 32},

@@ -28,6 +28,7 @@ struct tb_config {
     char *provider_key;                                 /* NULL: none is pinned; common/provider_key.h */
     char *ca_file, *client_cert_path, *client_key_path; /* NULL: unset */
     uint64_t lease_grace_us;
+    char *tpm; /* device, or the socket of a software TPM */
     /* download */
     char *target_dir;
     unsigned download_concurrency;

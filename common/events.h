@@ -62,6 +62,7 @@
 #define TB_EVENT_ENDED_CONFIG "a1f10e9a14e24cc89b44aaa04276fcc3"
 
 /* any other warning or error, by its program: log.c adds them */
+#define TB_EVENT_FAULT_ATTEST "c1e5c3a2f0c14e5b9d1b7f6e2a9d4480"
 #define TB_EVENT_FAULT_AUTHORIZE "a460a29cd1d4474e89cd9de05473619e"
 #define TB_EVENT_FAULT_BILLING "ba61dc23542542ee89182b1ab38ce8df"
 #define TB_EVENT_FAULT_DECRYPT "5807bf1c7eb942ea9dd777dd17162a2a"

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base64.h"
+
 /* Nesting is checked on the text, before cJSON recurses into it; so are NUL bytes, plain or escaped, at which
  * a C string would end: two readers could take one text for two values. */
 static int json_check_text(const char *buf, size_t len, char *err)
@@ -196,4 +198,14 @@ int tb_json_add_uint(cJSON *o, const char *name, uint64_t v)
 
     snprintf(digits, sizeof(digits), "%llu", (unsigned long long)v);
     return cJSON_AddRawToObject(o, name, digits) ? 0 : -ENOMEM;
+}
+
+int tb_json_add_base64(cJSON *o, const char *name, const void *p, size_t n)
+{
+    _cleanup_free_ char *text = malloc(TB_BASE64_CHARS(n) + 1);
+
+    if (!text)
+        return -ENOMEM;
+    tb_base64_encode(p, n, text);
+    return cJSON_AddStringToObject(o, name, text) ? 0 : -ENOMEM;
 }

@@ -39,5 +39,7 @@ const cJSON *tb_json_member(const cJSON *o, const char *name);
 /* Adds an exact unsigned integer (up to TB_JSON_INT_MAX), which cJSON's double printing would write as
  * 1e+15. */
 int tb_json_add_uint(cJSON *o, const char *name, uint64_t v);
+/* Adds n bytes as a string in base64. */
+int tb_json_add_base64(cJSON *o, const char *name, const void *p, size_t n);
 
 #endif

@@ -40,10 +40,10 @@ static bool stderr_is_journal(void)
 static const struct {
     const char *program, *event;
 } log_faults[] = {
-    {"tb-authorize", TB_EVENT_FAULT_AUTHORIZE}, {"tb-billing", TB_EVENT_FAULT_BILLING},
-    {"tb-decrypt", TB_EVENT_FAULT_DECRYPT},     {"tb-hydrate", TB_EVENT_FAULT_HYDRATE},
-    {"tb-load", TB_EVENT_FAULT_LOAD},           {"tb-proxy", TB_EVENT_FAULT_PROXY},
-    {"tb-update", TB_EVENT_FAULT_UPDATE},
+    {"tb-attest", TB_EVENT_FAULT_ATTEST},   {"tb-authorize", TB_EVENT_FAULT_AUTHORIZE},
+    {"tb-billing", TB_EVENT_FAULT_BILLING}, {"tb-decrypt", TB_EVENT_FAULT_DECRYPT},
+    {"tb-hydrate", TB_EVENT_FAULT_HYDRATE}, {"tb-load", TB_EVENT_FAULT_LOAD},
+    {"tb-proxy", TB_EVENT_FAULT_PROXY},     {"tb-update", TB_EVENT_FAULT_UPDATE},
 };
 
 void tb_log_init(const char *program)

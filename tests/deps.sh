@@ -80,6 +80,7 @@ shellcheck
 softhsm2
 sqlite3
 strace
+swtpm
 systemd
 systemd-journal-remote
 tmux

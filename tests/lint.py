@@ -22,7 +22,7 @@ COLUMNS, FUNCTION_LINES, FILE_LINES = 110, 60, 600
 ORDER = {
     "proxy": ("http", "usage", "audit", "gate", "admin"),
     "provider": ("cli", "azure", "remote", "asset", "publish", "cmd"),
-    "controlplane": ("keys", "blob", "store", "identity", "purchase", "access", "api", "admin", "submitter", "http", "cmd"),
+    "controlplane": ("keys", "blob", "store", "identity", "purchase", "access", "attest", "api", "admin", "submitter", "http", "cmd"),
 }
 # Who submits usage; metering/ itself sees common/ only.
 METERING = ("billing", "controlplane")

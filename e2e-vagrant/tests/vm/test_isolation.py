@@ -172,7 +172,7 @@ def machine_sockets(vm, unit):
 def test_no_socket_of_the_machine_is_a_way_out(vm):
     """A taken-over inference server has no network; D-Bus, systemd-resolved or nscd must not do its errands."""
     everywhere = set(vm.sh("find /run/ -type s -printf '%P\\n'").split())
-    assert {"dbus/system_bus_socket", "systemd/private", "tb-decrypt.sock", "tb-keys.sock"} <= everywhere, everywhere
+    assert {"dbus/system_bus_socket", "systemd/private", "tb-attest.sock", "tb-decrypt.sock", "tb-keys.sock"} <= everywhere, everywhere
     assert machine_sockets(vm, "tb-runtime") == {"tb-decrypt.sock"}
     assert vm.sh("cat /run/tb-runtime/delivery.json")  # its own directory is the machine's
 

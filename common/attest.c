@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/attest.h"
+
+#include <cjson/cJSON.h>
+#include <openssl/evp.h>
+#include <string.h>
+
+#include "common/macros.h"
+#include "common/tpm_key.h"
+
+#define EXTRA_LABEL "trustbridge attestation v1" /* each with its NUL */
+#define INFO_LABEL "trustbridge model key v1"
+#define WRAPPED_MAGIC "TBWK0001"
+
+static void put_name(struct tb_tpm_writer *w, const char *name)
+{
+    size_t n = strlen(name);
+
+    if (n > UINT16_MAX)
+        w->bad = true;
+    else
+        tb_tpm_put_2b(w, name, n);
+}
+
+int tb_attest_extra(const uint8_t challenge[static TB_CHALLENGE_BYTES], const struct tb_attest_subject *s,
+                    uint8_t ret[static TB_TPM_DIGEST_BYTES])
+{
+    struct tb_tpm_writer w;
+
+    w.n = 0;
+    w.bad = false;
+    tb_tpm_put(&w, EXTRA_LABEL, sizeof(EXTRA_LABEL));
+    tb_tpm_put(&w, challenge, TB_CHALLENGE_BYTES);
+    put_name(&w, s->contract_id);
+    put_name(&w, s->asset_id);
+    put_name(&w, s->hw_id);
+    if (w.bad)
+        return -EINVAL;
+    return EVP_Digest(w.b, w.n, ret, NULL, EVP_sha256(), NULL) == 1 ? 0 : -EIO;
+}
+
+int tb_attest_info(const char *contract_id, const char *asset_id, const char *manifest_sha256,
+                   uint8_t ret[static TB_HPKE_INFO_MAX], size_t *ret_len)
+{
+    struct tb_tpm_writer w;
+
+    w.n = 0;
+    w.bad = false;
+    tb_tpm_put(&w, INFO_LABEL, sizeof(INFO_LABEL));
+    put_name(&w, contract_id);
+    put_name(&w, asset_id);
+    put_name(&w, manifest_sha256);
+    if (w.bad || w.n > TB_HPKE_INFO_MAX)
+        return -EINVAL;
+    memcpy(ret, w.b, w.n);
+    *ret_len = w.n;
+    return 0;
+}
+
+int tb_attest_pcrs_read(const struct cJSON *array, uint32_t *ret)
+{
+    const cJSON *m;
+
+    *ret = 0;
+    if (!cJSON_IsArray(array))
+        return -EINVAL;
+    cJSON_ArrayForEach (m, array) {
+        int n = cJSON_IsNumber(m) && m->valuedouble >= 0 && m->valuedouble < 32 ? (int)m->valuedouble : -1;
+
+        if (n < 0 || (double)n != m->valuedouble || !(TB_TPM_PCRS_ALLOWED & 1U << n) || (*ret & 1U << n))
+            return -EINVAL;
+        *ret |= 1U << n;
+    }
+    return *ret ? 0 : -EINVAL;
+}
+
+void tb_wrapped_key_write(const struct tb_wrapped_key *k, uint8_t ret[static TB_WRAPPED_KEY_BYTES])
+{
+    memcpy(ret, WRAPPED_MAGIC, 8);
+    for (int i = 0; i < 4; i++)
+        ret[8 + i] = (uint8_t)(k->pcrs >> (24 - 8 * i));
+    memcpy(ret + 12, k->enc, sizeof(k->enc));
+    memcpy(ret + 12 + sizeof(k->enc), k->ct, sizeof(k->ct));
+}
+
+int tb_wrapped_key_read(const void *buf, size_t len, struct tb_wrapped_key *ret)
+{
+    struct tb_tpm_reader r = {.p = buf, .n = len};
+    struct tb_tpm_span magic = tb_tpm_take(&r, 8), enc, ct;
+
+    ret->pcrs = tb_tpm_take_u32(&r);
+    enc = tb_tpm_take(&r, sizeof(ret->enc));
+    ct = tb_tpm_take(&r, sizeof(ret->ct));
+    if (!tb_tpm_is_read(&r) || memcmp(magic.p, WRAPPED_MAGIC, 8) != 0 || ret->pcrs == 0 ||
+        (ret->pcrs & ~TB_TPM_PCRS_ALLOWED))
+        return -EBADMSG;
+    memcpy(ret->enc, enc.p, enc.n);
+    memcpy(ret->ct, ct.p, ct.n);
+    return 0;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "attest/evidence.h"
+
+#include <string.h>
+
+#include "common/hex.h"
+#include "common/json.h"
+#include "common/tpm_key.h"
+
+#define AK_TRIES 3 /* the PCRs may change between the key and the quote */
+
+static int request_text(const cJSON *o, const char *name, char *out, size_t room, char *err)
+{
+    const char *s;
+    int r = tb_json_get_string(o, name, &s, err);
+
+    if (r < 0)
+        return r;
+    if (strlen(s) >= room) {
+        snprintf(err, TB_JSON_ERR_MAX, "\"%s\" is too long", name);
+        return -EINVAL;
+    }
+    strcpy(out, s);
+    return 0;
+}
+
+static int request_read(const cJSON *o, struct attest_request *q, char *err)
+{
+    int r = request_text(o, "challenge", q->challenge_hex, sizeof(q->challenge_hex), err);
+
+    if (r == 0)
+        r = request_text(o, "contract_id", q->contract_id, sizeof(q->contract_id), err);
+    if (r == 0)
+        r = request_text(o, "asset_id", q->asset_id, sizeof(q->asset_id), err);
+    if (r == 0)
+        r = request_text(o, "hw_id", q->hw_id, sizeof(q->hw_id), err);
+    if (r == 0 &&
+        tb_hex_decode(q->challenge_hex, strlen(q->challenge_hex), q->challenge, sizeof(q->challenge)) < 0) {
+        snprintf(err, TB_JSON_ERR_MAX, "\"challenge\" is not %d hex digits", TB_CHALLENGE_HEX_CHARS);
+        return -EINVAL;
+    }
+    if (r == 0 && tb_attest_pcrs_read(tb_json_member(o, "challenge_pcrs"), &q->pcrs) < 0) {
+        snprintf(err, TB_JSON_ERR_MAX, "\"challenge_pcrs\" is not a list of PCRs from 0 to 15");
+        return -EINVAL;
+    }
+    return r;
+}
+
+int attest_request_parse(const char *buf, size_t len, struct attest_request *ret,
+                         char err[static TB_ATTEST_ERR_MAX])
+{
+    _cleanup_json_ cJSON *o = NULL;
+    char why[TB_JSON_ERR_MAX];
+    int r = tb_json_parse(buf, len, TB_ATTEST_REQUEST_MAX, &o, why);
+
+    if (r == 0)
+        r = request_read(o, ret, why);
+    if (r < 0)
+        snprintf(err, TB_ATTEST_ERR_MAX, "the request is malformed: %s", why);
+    return r < 0 ? -EBADMSG : 0;
+}
+
+/* -- what the TPM gives -------------------------------------------------------------------------- */
+struct evidence {
+    struct tb_tpm_part ak, quote, quote_sig, key, key_certify, key_sig;
+    uint8_t cert[TB_TPM_CERT_MAX];
+    size_t cert_len; /* 0: the machine has none */
+    struct tb_tpm_pcrs pcrs;
+};
+
+static int evidence_identity(struct tb_tpm *t, struct evidence *e)
+{
+    int r = tb_tpm_read_public(t, TB_TPM_AK_HANDLE, &e->ak);
+
+    if (r < 0)
+        return r;
+    e->cert_len = 0;
+    r = tb_tpm_read_nv(t, TB_TPM_AK_CERT_NV, e->cert, sizeof(e->cert), &e->cert_len);
+    return r == -ENOKEY ? 0 : r;
+}
+
+static int evidence_collect(struct tb_tpm *t, const struct attest_request *q, struct evidence *e)
+{
+    const struct tb_attest_subject subject = {q->contract_id, q->asset_id, q->hw_id};
+    uint8_t extra[TB_TPM_DIGEST_BYTES];
+    uint32_t key;
+    int r = tb_attest_extra(q->challenge, &subject, extra);
+
+    if (r == 0)
+        r = evidence_identity(t, e);
+    if (r == 0)
+        r = tb_tpm_boot_key(t, q->pcrs, &key, &e->key);
+    if (r < 0)
+        return r;
+    r = tb_tpm_certify(t, key, TB_TPM_AK_HANDLE, extra, &e->key_certify, &e->key_sig);
+    if (r == 0)
+        r = tb_tpm_quote(t, TB_TPM_AK_HANDLE, TB_ATTEST_QUOTED, extra, &e->quote, &e->quote_sig);
+    tb_tpm_flush(t, key);
+    return r == 0 ? tb_tpm_read_pcrs(t, TB_ATTEST_QUOTED, &e->pcrs) : r;
+}
+
+/* Whether the key is one of the values that were read: a PCR that changed in between is no fault. */
+static bool evidence_agrees(const struct evidence *e, uint32_t pcrs)
+{
+    uint8_t policy[TB_TPM_DIGEST_BYTES], point[TB_P256_POINT_BYTES];
+
+    tb_tpm_pcrs_policy(pcrs, &e->pcrs, policy);
+    return tb_tpm_key_read((struct tb_tpm_span){e->key.b, e->key.n}, policy, point) == 0;
+}
+
+/* -- as JSON ------------------------------------------------------------------------------------- */
+static bool add_part(cJSON *o, const char *name, const struct tb_tpm_part *p)
+{
+    return tb_json_add_base64(o, name, p->b, p->n) == 0;
+}
+
+static bool add_pcrs(cJSON *o, const struct evidence *e, uint32_t key_pcrs)
+{
+    cJSON *values = cJSON_AddObjectToObject(o, "pcrs"), *used = cJSON_AddArrayToObject(o, "key_pcrs"), *n;
+    char hex[2 * TB_TPM_DIGEST_BYTES + 1], name[4];
+
+    for (unsigned i = 0; values && used && i < 16; i++) {
+        snprintf(name, sizeof(name), "%u", i);
+        tb_hex_encode(e->pcrs.v[i], TB_TPM_DIGEST_BYTES, hex);
+        if (!cJSON_AddStringToObject(values, name, hex))
+            return false;
+        if (!(key_pcrs & 1U << i))
+            continue;
+        n = cJSON_CreateNumber(i);
+        if (!n || !cJSON_AddItemToArray(used, n))
+            return false;
+    }
+    return values && used;
+}
+
+static char *evidence_print(const struct evidence *e, const struct attest_request *q)
+{
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+
+    if (!o || tb_json_add_uint(o, "v", 1) < 0 || !cJSON_AddStringToObject(o, "type", "tpm2") ||
+        !cJSON_AddStringToObject(o, "challenge", q->challenge_hex) || !add_pcrs(o, e, q->pcrs) ||
+        !add_part(o, "ak", &e->ak) ||
+        (e->cert_len && tb_json_add_base64(o, "ak_cert", e->cert, e->cert_len) < 0) ||
+        !add_part(o, "quote", &e->quote) || !add_part(o, "quote_sig", &e->quote_sig) ||
+        !add_part(o, "key", &e->key) || !add_part(o, "key_certify", &e->key_certify) ||
+        !add_part(o, "key_sig", &e->key_sig))
+        return NULL;
+    return cJSON_PrintUnformatted(o);
+}
+
+int attest_evidence(const char *device, const struct attest_request *q, char **ret,
+                    char err[static TB_ATTEST_ERR_MAX])
+{
+    _cleanup_free_ struct evidence *e = calloc(1, sizeof(*e));
+    _cleanup_tpm_ struct tb_tpm t = {.fd = -1};
+    int r = e ? tb_tpm_open(device, &t) : -ENOMEM;
+
+    for (int tries = 1; r == 0; tries++) {
+        r = evidence_collect(&t, q, e);
+        if (r < 0 || evidence_agrees(e, q->pcrs))
+            break;
+        if (tries == AK_TRIES) {
+            snprintf(t.err, sizeof(t.err), "the PCRs change while evidence is made; try again");
+            r = -EAGAIN;
+        }
+    }
+    *ret = r == 0 ? evidence_print(e, q) : NULL;
+    if (r == 0 && !*ret)
+        r = -ENOMEM;
+    if (r < 0)
+        snprintf(err, TB_ATTEST_ERR_MAX, "%s", *t.err ? t.err : strerror(-r));
+    return r;
+}
