@@ -6,6 +6,7 @@
 #include "common/hex.h"
 #include "common/units.h"
 #include "controlplane/admin/call.h"
+#include "controlplane/attest/policy.h"
 #include "controlplane/identity/authority.h"
 #include "controlplane/identity/code.h"
 
@@ -127,6 +128,26 @@ static int contract_apply_ca(struct cp_call *c, struct cp_contract *k)
                : 0;
 }
 
+static int contract_apply_attest(struct cp_call *c, struct cp_contract *k)
+{
+    const cJSON *m = tb_json_member(c->body, "attest");
+    struct cp_attest_policy policy;
+    char err[TB_JSON_ERR_MAX];
+
+    if (!m)
+        return 0;
+    k->attest[0] = '\0';
+    if (cJSON_IsNull(m))
+        return 0;
+    if (!cJSON_PrintPreallocated((cJSON *)m, k->attest, (int)sizeof(k->attest) - 8, false))
+        return cp_refuse_body(c, "attest is longer than a policy may be");
+    if (cp_policy_parse(k->attest, &policy, err) < 0)
+        return cp_refuse_body(c, "%s", err);
+    if (policy.level == CP_LEVEL_NONE)
+        k->attest[0] = '\0';
+    return 0;
+}
+
 /* A contract for an asset that is not there would refuse every machine: a name was misspelt. */
 static int contract_check_ref(struct cp_store *s, struct cp_call *c, const struct cp_contract *k)
 {
@@ -165,6 +186,8 @@ static int contract_apply(struct cp_store *s, struct cp_call *c, struct cp_contr
         r = cp_body_uint(c, c->body, "slot_ttl_seconds", 1, CP_LEASE_SECONDS_MAX, false, &k->slot_ttl_s);
     if (r == 0)
         r = contract_apply_ca(c, k);
+    if (r == 0)
+        r = contract_apply_attest(c, k);
     return r == 0 ? contract_check_ref(s, c, k) : r;
 }
 
@@ -212,7 +235,7 @@ int cp_admin_contract_add(struct cp_store *s, struct cp_call *c)
                             .created_us = c->now_us};
     const cJSON *terms = tb_json_member(c->body, "code");
     int r = cp_body_only(c, "contract_id", "asset_id", "version", "mode", "expires_at", "lease_seconds",
-                         "max_hw", "slot_ttl_seconds", "client_ca", "code");
+                         "max_hw", "slot_ttl_seconds", "client_ca", "attest", "code");
 
     if (r == 0)
         r = cp_body_id(c, "contract_id", &cp_plain_id, NULL, k.contract_id, sizeof(k.contract_id));
@@ -249,7 +272,7 @@ int cp_admin_contract_edit(struct cp_store *s, struct cp_call *c)
 {
     struct cp_contract was, k;
     int r = cp_body_only(c, "asset_id", "version", "mode", "expires_at", "lease_seconds", "max_hw",
-                         "slot_ttl_seconds", "client_ca");
+                         "slot_ttl_seconds", "client_ca", "attest");
 
     if (r == 0 && !c->body->child)
         r = cp_refuse_body(c, "the body changes nothing");

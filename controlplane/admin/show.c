@@ -36,6 +36,8 @@ void cp_show_contract(cJSON *o, const struct cp_contract *c, uint64_t now_us, bo
     tb_json_add_uint(o, "machines", c->hw_used);
     if (whole && *c->client_ca)
         cJSON_AddStringToObject(o, "client_ca", c->client_ca);
+    if (*c->attest)
+        cJSON_AddRawToObject(o, "attest", c->attest);
     cp_show_time(o, "created_at", c->created_us);
     cp_show_time(o, "updated_at", c->updated_us);
 }

@@ -11,6 +11,7 @@
 
 #include "common/secret.h"
 #include "controlplane/access/caller.h"
+#include "controlplane/attest/roots.h"
 #include "controlplane/api/limits.h"
 #include "controlplane/api/request.h"
 #include "controlplane/blob/proof.h"
@@ -37,8 +38,10 @@ struct cp_api {
     uint64_t certificate_s;              /* for so long; 0: CP_CERTIFICATE_S */
     const char *client_ca;               /* of --client-ca and --client-auth, PEM; NULL: none */
     struct tb_http_tls storage_tls;      /* to read blobs */
-    struct cp_limits *limits;            /* NULL: none */
-    struct cp_purchases *purchases;      /* NULL: no notifications of managed applications */
+    const struct cp_attest_roots *attest_roots;
+    uint8_t challenge_secret[TB_KEY_BYTES]; /* of challenges for evidence: cp_store_secret() */
+    struct cp_limits *limits;               /* NULL: none */
+    struct cp_purchases *purchases;         /* NULL: no notifications of managed applications */
     /* cp_proof_check(), or what a test puts in its place */
     enum cp_proof (*prove)(const struct cp_claim *c, const struct tb_http_tls *tls,
                            char err[static CP_PROOF_ERR_MAX]);

@@ -7,9 +7,11 @@
 #include "common/log.h"
 #include "common/units.h"
 #include "controlplane/api/answer.h"
+#include "controlplane/api/attest.h"
 #include "controlplane/api/metrics.h"
 #include "controlplane/api/release.h"
 #include "controlplane/api/usage_report.h"
+#include "controlplane/attest/challenge.h"
 #include "controlplane/store/billing.h"
 
 /* Why there is no verdict, beside failures of the store. */
@@ -26,6 +28,7 @@ struct decision {
     const struct cp_api *api;
     const struct cp_request *rq;
     struct cp_authorize q;
+    struct cp_attest_turn attest;
     struct cp_usage_report *report; /* NULL: none that could be read */
     struct unwrapped unwrapped[2];  /* of the version of the contract, and of the one that is held */
     /* found anew at each try */
@@ -33,7 +36,8 @@ struct decision {
     enum authorize_fault fault;
     struct cp_contract contract;
     struct cp_identity identity; /* by a certificate; "" without */
-    const char *hw_id;           /* the machine's name: its certificate's, else what it claims */
+    const char *hw_id;           /* the machine's name: its certificate's, its TPM's, else what it claims */
+    char tpm_name[CP_ATTEST_NAME_MAX];
     struct cp_release current, held;
     bool has_held; /* the machine serves another version than the contract's, and may have its key again */
     bool report_taken;
@@ -47,6 +51,7 @@ static void decision_clear(struct decision *d)
     tb_erase(&d->held, sizeof(d->held));
     tb_erase(d->unwrapped, sizeof(d->unwrapped));
     tb_freep(&d->report);
+    cp_attest_clear(&d->attest);
 }
 
 /* Who asks is what its certificate says, whatever it claims. */
@@ -136,6 +141,45 @@ static int authorize_judge_contract(struct cp_store *s, struct decision *d)
     return r;
 }
 
+static struct tb_attest_subject authorize_subject(const struct decision *d)
+{
+    return (struct tb_attest_subject){d->q.contract_id, d->q.asset_id, d->q.hw_id};
+}
+
+/* A machine that nothing else names is the one of its TPM, whatever it calls itself. */
+static int authorize_judge_tpm(struct cp_store *s, struct decision *d)
+{
+    const struct tb_attest_subject who = authorize_subject(d);
+    int r = cp_attest_judge(d->api, s, &d->contract, &who, d->rq->now_us, &d->attest);
+
+    if (r < 0 || !cp_attest_is_asked(&d->attest))
+        return r;
+    if (*d->attest.reason) {
+        d->reason = d->attest.reason;
+        return 0;
+    }
+    if (d->contract.mode == CP_MODE_OPEN) {
+        cp_attest_name(&d->attest, d->tpm_name);
+        d->hw_id = d->tpm_name;
+    }
+    return 0;
+}
+
+static int authorize_take_slot(struct cp_store *s, struct decision *d)
+{
+    int r = cp_store_take_slot(s, &d->contract, d->hw_id, d->identity.key_sha256, d->rq->now_us);
+
+    if (r == -EDQUOT || r == -EACCES) {
+        d->reason = r == -EDQUOT ? "hw_limit_reached" : "machine_expelled";
+        return 0;
+    }
+    if (r == 0)
+        r = cp_attest_bind(s, &d->contract, d->hw_id, d->rq->now_us, &d->attest);
+    if (r == 0 && *d->attest.reason)
+        d->reason = d->attest.reason;
+    return r;
+}
+
 /* One that a machine names and that is gone is none: it goes on with what it has in memory. */
 static int authorize_judge_held(struct cp_store *s, struct decision *d)
 {
@@ -167,12 +211,10 @@ static int authorize_judge(struct cp_store *s, struct decision *d)
         return 0;
     }
     if (r == 0)
-        r = cp_store_take_slot(s, &d->contract, d->hw_id, d->identity.key_sha256, d->rq->now_us);
-    if (r == -EDQUOT || r == -EACCES) {
-        d->reason = r == -EDQUOT ? "hw_limit_reached" : "machine_expelled";
-        return 0;
-    }
-    return r < 0 ? r : authorize_judge_held(s, d);
+        r = authorize_judge_tpm(s, d);
+    if (r == 0 && !d->reason)
+        r = authorize_take_slot(s, d);
+    return r < 0 || d->reason ? r : authorize_judge_held(s, d);
 }
 
 static int authorize_unwrap(const struct decision *d, const struct cp_asset *a, struct tb_key *ret)
@@ -392,6 +434,36 @@ static void authorize_answer_fault(const struct decision *d, struct cp_reply *re
     cp_answer_misconfigured(ret);
 }
 
+static bool authorize_add_release(const struct decision *d, const struct cp_release *l, cJSON *j)
+{
+    bool sealed = cp_attest_is_asked(&d->attest);
+
+    return cp_release_add_urls(l, j) &&
+           (sealed ? cp_attest_add_key(&d->attest, d->q.contract_id, &l->asset, &l->key, j) == 0
+                   : cp_release_add_key(l, j));
+}
+
+/* For the next request, which comes within this time or is refused with a fresh one. */
+static bool authorize_add_challenge(const struct decision *d, uint64_t within_s, cJSON *j)
+{
+    const struct tb_attest_subject who = authorize_subject(d);
+
+    return cp_attest_add_challenge(d->api, &d->attest, &who, d->rq->now_us, within_s + CP_CHALLENGE_S, j) ==
+           0;
+}
+
+/* A refusal for want of evidence, with what to make it for. */
+static void authorize_answer_challenge(const struct decision *d, struct cp_reply *ret)
+{
+    _cleanup_json_ cJSON *j = cJSON_CreateObject();
+
+    if (j && cJSON_AddStringToObject(j, "status", "denied") &&
+        cJSON_AddStringToObject(j, "reason", d->reason) && authorize_add_challenge(d, 0, j))
+        cp_answer_json(ret, 200, j);
+    else
+        *ret = (struct cp_reply){0};
+}
+
 static void authorize_answer_key(const struct decision *d, struct cp_reply *ret)
 {
     uint64_t end_us = d->contract.expires_us ? d->contract.expires_us : UINT64_MAX;
@@ -402,13 +474,17 @@ static void authorize_answer_key(const struct decision *d, struct cp_reply *ret)
     bool ok;
 
     tb_rfc3339_format(MIN(lease_us, end_us), 0, expires);
-    ok = j && cJSON_AddStringToObject(j, "status", "authorized") && cp_release_add(&d->current, j) &&
-         cJSON_AddStringToObject(j, "expires_at", expires) && cp_release_add_version(&d->current, j);
+    ok = j && cJSON_AddStringToObject(j, "status", "authorized") &&
+         authorize_add_release(d, &d->current, j) && cJSON_AddStringToObject(j, "expires_at", expires) &&
+         cp_release_add_version(&d->current, j);
+    if (ok && cp_attest_is_asked(&d->attest))
+        ok = authorize_add_challenge(d, d->contract.lease_seconds, j) &&
+             cp_attest_add_level(&d->attest, j) == 0;
     if (ok && d->billed_here)
         ok = cJSON_AddStringToObject(j, "billed_by", "control_plane");
     if (ok && d->has_held) {
         held = cJSON_AddObjectToObject(j, "held");
-        ok = held && cp_release_add(&d->held, held) && cp_release_add_version(&d->held, held);
+        ok = held && authorize_add_release(d, &d->held, held) && cp_release_add_version(&d->held, held);
     }
     *ret = (struct cp_reply){0}; /* without a body it is a failure of the server's */
     if (ok)
@@ -456,6 +532,8 @@ static void authorize_answer(struct cp_store *s, struct decision *d, struct cp_r
         strcmp(d->reason, "client_certificate_untrusted") == 0)
         cp_answer(ret, 403, "status", "denied", "reason", d->reason, "message",
                   "the TLS client certificate is not one of its CA, or expired");
+    else if (d->reason == d->attest.reason && d->attest.wants)
+        authorize_answer_challenge(d, ret);
     else if (d->reason)
         cp_answer(ret, 200, "status", "denied", "reason", d->reason);
     else
@@ -487,5 +565,8 @@ void cp_answer_authorize(const struct cp_api *api, struct cp_store *s, const str
         if (d.report && cp_usage_report_parse(&d.q, d.report, err) < 0)
             tb_freep(&d.report);
     }
-    authorize_answer(s, &d, ret);
+    if (cp_attest_read(rq, &d.attest) < 0)
+        *ret = (struct cp_reply){0};
+    else
+        authorize_answer(s, &d, ret);
 }

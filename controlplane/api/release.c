@@ -87,13 +87,18 @@ static bool release_add_urls(const struct cp_release_urls *u, cJSON *j)
     return array || u->n <= 1;
 }
 
-bool cp_release_add(const struct cp_release *l, cJSON *j)
+bool cp_release_add_urls(const struct cp_release *l, cJSON *j)
+{
+    return release_add_urls(&l->urls, j);
+}
+
+bool cp_release_add_key(const struct cp_release *l, cJSON *j)
 {
     char hex[TB_KEY_HEX_CHARS + 1];
     bool ok;
 
     tb_hex_encode(l->key.b, sizeof(l->key.b), hex);
-    ok = release_add_urls(&l->urls, j) && cJSON_AddStringToObject(j, "decryption_key_hex", hex);
+    ok = cJSON_AddStringToObject(j, "decryption_key_hex", hex);
     tb_erase(hex, sizeof(hex));
     return ok;
 }

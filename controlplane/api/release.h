@@ -33,7 +33,8 @@ void cp_release_prepare(const struct cp_sas *sas, const struct cp_release *l, ui
 int cp_release_deal(const struct cp_sas *sas, struct cp_release *l, const char *machine, uint64_t now_us,
                     uint64_t end_us);
 /* Into the answer. false on ENOMEM. */
-bool cp_release_add(const struct cp_release *l, cJSON *j);
+bool cp_release_add_urls(const struct cp_release *l, cJSON *j);
+bool cp_release_add_key(const struct cp_release *l, cJSON *j);
 bool cp_release_add_version(const struct cp_release *l, cJSON *j);
 
 #endif

@@ -28,7 +28,8 @@ struct cp_options {
     /* contracts */
     const char *asset, *reason;
     uint64_t expires_us, lease_seconds, max_hw, slot_ttl_s, version, from;
-    const char *mode, *machine, *contract_ca;
+    const char *mode, *machine, *contract_ca, *attest;
+    struct tb_option_list aks;
     const char *plan, *definition, *subscription;
     uint64_t codes, code_expires_us;
     bool replace;
@@ -46,6 +47,7 @@ struct cp_options {
     uint64_t certificate_s;
     struct tb_option_list names, oidc_scopes;
     const char *oidc_issuer, *oidc_audience, *oidc_claim, *oidc_ca;
+    const char *attest_ca;
     uint64_t sas_seconds, workers, client_rate, contract_rate;
     bool tls_auto, http, client_auth, seed;
     /* the keyring */

@@ -6,6 +6,7 @@
 
 #include "common/io.h"
 #include "common/units.h"
+#include "controlplane/attest/policy.h"
 #include "controlplane/cmd/cmd.h"
 #include "controlplane/cmd/enrolment.h"
 #include "controlplane/identity/authority.h"
@@ -22,6 +23,11 @@ const struct tb_option cp_contract_add_options[] = {
               "the customer's; open: whoever knows the contract's id gets the key"),
     TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, contract_ca,
               "mode certificate: the customer's CAs (PEM; default: those of serve --client-ca)"),
+    TB_OPTION(0, "attest", "LEVEL", TB_OPTION_STRING, attest,
+              "none (default); tpm: the key is sealed to the TPM and the boot of the machine"),
+    TB_OPTION(
+        0, "ak", "WHOSE", TB_OPTION_LIST, aks,
+        "--attest: which TPMs: azure (default), own (of serve --attest-ca), pin:SHA256; may be repeated"),
     CP_CODE_ROWS,
     CP_END_ROWS,
     CP_LEASE_ROW,
@@ -67,7 +73,7 @@ static int contract_log(struct cp_store *s, const struct edit *e)
                      e->c.asset_id, "version", e->c.version ? version : NULL, "mode",
                      cp_mode_names[e->c.mode], "state", e->c.active ? "active" : e->c.reason, "expires_at",
                      e->c.expires_us ? tb_rfc3339_format(e->c.expires_us, 0, end) : NULL, "lease_seconds",
-                     lease, "max_hw", e->c.max_hw ? max : NULL);
+                     lease, "max_hw", e->c.max_hw ? max : NULL, "attest", *e->c.attest ? e->c.attest : NULL);
 }
 
 static int contract_put(struct cp_store *s, void *ctx)
@@ -111,6 +117,22 @@ static int contract_read_ca(const struct cp_options *o, struct cp_contract *c)
     return 0;
 }
 
+static int contract_read_attest(const struct cp_options *o, struct cp_contract *c)
+{
+    const char *aks[CP_PINS_MAX + 3] = {NULL};
+    char err[TB_JSON_ERR_MAX];
+
+    if (o->aks.n && !o->attest)
+        return cp_fail(o, TB_EXIT_USAGE, "--ak goes with --attest tpm");
+    if (o->aks.n >= ARRAY_SIZE(aks))
+        return cp_fail(o, TB_EXIT_USAGE, "--ak: at most %zu", ARRAY_SIZE(aks) - 1);
+    for (size_t i = 0; i < o->aks.n; i++)
+        aks[i] = o->aks.v[i];
+    if (o->attest && cp_policy_make(o->attest, aks, c->attest, err) < 0)
+        return cp_fail(o, TB_EXIT_USAGE, "--attest, --ak: %s", err);
+    return 0;
+}
+
 static int contract_check_asset(const struct cp_options *o)
 {
     if (!o->asset)
@@ -134,6 +156,8 @@ static int contract_from_options(const struct cp_options *o, struct edit *e)
         r = cp_find_mode(o, &e->c.mode);
     if (r == 0)
         r = contract_read_ca(o, &e->c);
+    if (r == 0)
+        r = contract_read_attest(o, &e->c);
     if (r != 0)
         return r;
     strcpy(e->c.contract_id, o->operand);

@@ -100,6 +100,9 @@ const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "identity-client-id", "ID", TB_OPTION_STRING, identity_client_id,
               "user-assigned managed identity of this machine, for storage and Resource Manager",
               .setting = "TBCP_IDENTITY_CLIENT_ID"),
+    TB_OPTION(0, "attest-ca", "FILE", TB_OPTION_STRING, attest_ca,
+              "CAs (PEM) of TPMs' attestation keys, for contracts with --ak own",
+              .setting = "TBCP_ATTEST_CA"),
     TB_OPTION(0, "oidc-issuer", "URL", TB_OPTION_STRING, oidc_issuer,
               "tokens of this OpenID provider are good, too (iss)", .setting = "TBCP_OIDC_ISSUER"),
     TB_OPTION(0, "oidc-audience", "NAME", TB_OPTION_STRING, oidc_audience, "that are for this audience (aud)",
@@ -130,6 +133,7 @@ struct serve {
     struct cp_server_tls tls;
     struct cp_api api;
     struct cp_oidc *oidc;
+    struct cp_attest_roots *attest_roots;
     int fd, metrics_fd;
     struct cp_submitter *submitter;
     char *submitter_secret;
@@ -143,6 +147,8 @@ static void serve_clear(struct serve *v)
     v->machines = cp_authority_close(v->machines);
     v->api.purchases = cp_purchases_stop(v->api.purchases);
     v->oidc = cp_oidc_free(v->oidc);
+    cp_attest_roots_free(v->attest_roots);
+    tb_erase(v->api.challenge_secret, sizeof(v->api.challenge_secret));
     v->api.limits = cp_limits_free(v->api.limits);
     tb_secret_freep(&v->token);
     cp_storage_close(&v->storage);
@@ -249,6 +255,13 @@ static int serve_seed(struct cp_store *store, void *ctx)
     return cp_store_seed(store, tb_now_realtime_us());
 }
 
+static int serve_take_secret(struct cp_store *store, void *ctx)
+{
+    struct serve *v = ctx;
+
+    return cp_store_secret(store, "challenge", v->api.challenge_secret);
+}
+
 /* Opened once here, so that a database that cannot be used is said at the start. */
 static int serve_check_store(struct serve *v)
 {
@@ -261,7 +274,22 @@ static int serve_check_store(struct serve *v)
     if (r != 0)
         return r;
     r = o->seed ? cp_store_transact(store, serve_seed, NULL) : 0;
+    if (r == 0)
+        r = cp_store_transact(store, serve_take_secret, v);
     return r < 0 ? cp_fail_store(o, store, r) : 0;
+}
+
+/* Who may certify the TPMs of machines. */
+static int serve_load_attest(struct serve *v)
+{
+    _cleanup_free_ char *pem = NULL;
+    char err[CP_ERR_MAX];
+    int r = v->o->attest_ca ? serve_read_pem(v->o, v->o->attest_ca, &pem) : 0;
+
+    if (r == 0 && cp_attest_roots_new(pem, &v->attest_roots, err) < 0)
+        r = cp_fail(v->o, TB_EXIT_CONFIG, "--attest-ca %s: %s", v->o->attest_ca ? v->o->attest_ca : "", err);
+    v->api.attest_roots = v->attest_roots;
+    return r;
 }
 
 /* Some workers are left for those who need no key. */
@@ -422,6 +450,8 @@ int cp_run_serve(const struct cp_options *o)
         r = serve_load_tls(&v);
     if (r == 0)
         r = serve_load_storage(&v);
+    if (r == 0)
+        r = serve_load_attest(&v);
     if (r == 0)
         r = serve_load_oidc(&v);
     if (r == 0)

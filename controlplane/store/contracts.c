@@ -7,13 +7,13 @@ int cp_store_put_contract(struct cp_store *s, const struct cp_contract *c, bool 
 {
     int n =
         cp_sql_run(s->c,
-                   "INSERT INTO contracts VALUES($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$14)"
+                   "INSERT INTO contracts VALUES($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$14,$15)"
                    " ON CONFLICT(contract_id) DO UPDATE SET asset_id=$2, version=$3, mode=$4, active=$5,"
                    " reason=$6, expires_us=$7, lease_seconds=$8, max_hw=$9, slot_ttl_s=$10, created_us=$11,"
-                   " updated_us=$12, client_ca=$14 WHERE $13=1",
-                   "ttututuuuuuuut", c->contract_id, c->asset_id, c->version, cp_mode_names[c->mode],
+                   " updated_us=$12, client_ca=$14, attest=$15 WHERE $13=1",
+                   "ttututuuuuuuutt", c->contract_id, c->asset_id, c->version, cp_mode_names[c->mode],
                    (uint64_t)c->active, c->reason, c->expires_us, c->lease_seconds, c->max_hw, c->slot_ttl_s,
-                   c->created_us, c->updated_us, (uint64_t)replace, c->client_ca);
+                   c->created_us, c->updated_us, (uint64_t)replace, c->client_ca, c->attest);
 
     return n < 0 ? n : n == 0 ? -EEXIST : 0;
 }
@@ -22,7 +22,7 @@ int cp_store_put_contract(struct cp_store *s, const struct cp_contract *c, bool 
 #define CONTRACT_COLUMNS                                                                                     \
     "contract_id, asset_id, version, mode, active, reason, expires_us, lease_seconds, max_hw, slot_ttl_s,"   \
     " created_us, updated_us, (SELECT count(*) FROM machines m WHERE m.contract_id=contracts.contract_id"    \
-    " AND m.slot_until_us>$1), client_ca FROM contracts"
+    " AND m.slot_until_us>$1), client_ca, attest FROM contracts"
 
 static enum cp_mode contract_mode(const char *name)
 {
@@ -52,6 +52,7 @@ static void contract_read(struct cp_rows *r, struct cp_contract *c)
     c->updated_us = (uint64_t)cp_rows_int(r, 11);
     c->hw_used = (uint64_t)cp_rows_int(r, 12);
     CP_ROWS_TEXT(r, 13, c->client_ca);
+    CP_ROWS_TEXT(r, 14, c->attest);
 }
 
 int cp_store_get_contract(struct cp_store *s, const char *contract_id, uint64_t now_us,

@@ -81,6 +81,16 @@ int cp_store_hold_versions(struct cp_store *s, const char *contract_id, const ch
     return r;
 }
 
+/* A machine that is gone may come back with another TPM. */
+static int machine_drop_attested(struct cp_store *s, const char *contract_id)
+{
+    return store_run(
+        s,
+        "DELETE FROM machine_attested WHERE contract_id=$1 AND NOT EXISTS(SELECT 1 FROM machines m"
+        " WHERE m.contract_id=$1 AND m.hw_id=machine_attested.hw_id)",
+        "t", contract_id);
+}
+
 int cp_store_forget_machines(struct cp_store *s, const char *contract_id, const char *hw_id)
 {
     int kept = 0, n = store_run(s,
@@ -102,6 +112,11 @@ int cp_store_forget_machines(struct cp_store *s, const char *contract_id, const 
                    "DELETE FROM machines WHERE contract_id=$1 AND expelled_us=0"
                    " AND (hw_id=$2 OR ($2 IS NULL AND identity=''))",
                    "tt", contract_id, hw_id);
+    if (n > 0) {
+        int r = machine_drop_attested(s, contract_id);
+
+        n = r < 0 ? r : n;
+    }
     return n < 0 ? n : n + kept;
 }
 
@@ -121,9 +136,9 @@ int cp_store_forget_identities(struct cp_store *s, const char *contract_id)
 {
     int r = store_run(s, "DELETE FROM machine_versions WHERE contract_id=$1", "t", contract_id);
 
-    return r < 0 ? r
-                 : store_run(s, "DELETE FROM machines WHERE contract_id=$1 AND expelled_us=0", "t",
-                             contract_id);
+    if (r == 0)
+        r = store_run(s, "DELETE FROM machines WHERE contract_id=$1 AND expelled_us=0", "t", contract_id);
+    return r < 0 ? r : machine_drop_attested(s, contract_id);
 }
 
 #define MACHINE_COLUMNS                                                                                      \

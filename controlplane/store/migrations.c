@@ -123,6 +123,16 @@
 #define MIGRATION_11(INT, BYTES, ID, END)                                                                    \
     "ALTER TABLE machine_resources ADD COLUMN enrolled_us " INT " NOT NULL DEFAULT 0;"
 
+/* What a contract asks of a machine's TPM, which TPM a machine has shown, and what keeps a challenge from
+ * being answered twice. */
+#define MIGRATION_12(INT, BYTES, ID, END)                                                                    \
+    "ALTER TABLE contracts ADD COLUMN attest TEXT NOT NULL DEFAULT '';"                                      \
+    "CREATE TABLE machine_attested(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, ak TEXT NOT NULL,"        \
+    " level TEXT NOT NULL, at_us " INT " NOT NULL, PRIMARY KEY(contract_id, hw_id))" END                     \
+    "CREATE TABLE used_challenges(challenge TEXT PRIMARY KEY, expires_us " INT " NOT NULL)" END              \
+    "CREATE INDEX used_challenges_by_end ON used_challenges(expires_us);"                                    \
+    "CREATE TABLE server_secrets(name TEXT PRIMARY KEY, secret TEXT NOT NULL)" END
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -134,7 +144,7 @@ static const struct {
 } migrations[] = {
     FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2),  FOR_BOTH(MIGRATION_3),  FOR_BOTH(MIGRATION_4),
     FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6),  FOR_BOTH(MIGRATION_7),  FOR_BOTH(MIGRATION_8),
-    FOR_BOTH(MIGRATION_9), FOR_BOTH(MIGRATION_10), FOR_BOTH(MIGRATION_11),
+    FOR_BOTH(MIGRATION_9), FOR_BOTH(MIGRATION_10), FOR_BOTH(MIGRATION_11), FOR_BOTH(MIGRATION_12),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

@@ -25,6 +25,7 @@
 #define CP_HW_ID_MAX 200
 #define CP_REASON_MAX 100
 #define CP_CLIENT_CA_MAX 16384
+#define CP_POLICY_MAX 2048
 #define CP_ANY_ASSET "*"
 #define CP_LEASE_SECONDS_DEFAULT 3600
 #define CP_LEASE_SECONDS_MAX (366 * 86400)
@@ -64,6 +65,7 @@ struct cp_contract {
     uint64_t hw_used;    /* slots that are taken now */
     /* mode certificate: the CAs of the customer's machines, PEM; "": those of the server's --client-ca */
     char client_ca[CP_CLIENT_CA_MAX + 1];
+    char attest[CP_POLICY_MAX]; /* what it asks of a machine's TPM: cp_policy_parse(); "": nothing */
     uint64_t created_us, updated_us;
 };
 
@@ -225,6 +227,23 @@ int cp_store_page_machines(struct cp_store *s, uint64_t now_us, const struct cp_
 /* The machines of that name, of whatever contract. */
 int cp_store_each_machine_named(struct cp_store *s, const char *hw_id,
                                 int (*fn)(const struct cp_machine *, void *), void *ctx);
+
+/* -- attested.c. In a transaction. */
+/* The secret of this name, made when there is none: the same for all servers of a database. */
+int cp_store_secret(struct cp_store *s, const char *name, uint8_t ret[static TB_KEY_BYTES]);
+/* Takes a challenge, once. -EEXIST: it was taken before. Those that have ended are forgotten. */
+int cp_store_take_challenge(struct cp_store *s, const char *challenge, uint64_t expires_us, uint64_t now_us);
+struct cp_machine_attested {
+    char ak[CP_SHA256_HEX + 1]; /* SHA-256 of its attestation key */
+    char level[16];
+    uint64_t at_us;
+};
+/* The machine showed this TPM. -EACCES: it showed another before, and was not removed since. */
+int cp_store_attest_machine(struct cp_store *s, const char *contract_id, const char *hw_id,
+                            const struct cp_machine_attested *m);
+/* -ENOENT. */
+int cp_store_get_attested(struct cp_store *s, const char *contract_id, const char *hw_id,
+                          struct cp_machine_attested *ret);
 
 /* -- enrolments.c. In a transaction. */
 struct cp_code {

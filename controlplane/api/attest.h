@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The part of license/authorize in which a machine shows its TPM: what the contract asks, what it answers,
+ * and the key sealed to its boot. docs/attestation.md. */
+#ifndef CP_API_ATTEST_H
+#define CP_API_ATTEST_H
+
+#include "controlplane/api/api.h"
+#include "controlplane/attest/policy.h"
+
+#define CP_ATTEST_REASON_MAX 320
+
+struct cp_attest_turn {
+    struct cp_attestation *said; /* heap; NULL: nothing that can be read */
+    char malformed[TB_JSON_ERR_MAX];
+    char verified_policy[CP_POLICY_MAX]; /* what `verdict` was found by; said stays the same */
+    bool has_verdict;
+    const char *verdict;
+    char detail[CP_ATTEST_DETAIL_MAX];
+    uint8_t extra[TB_TPM_DIGEST_BYTES];
+    /* found anew at each try */
+    struct cp_attest_policy policy;
+    struct cp_attested by;             /* who showed itself: where policy.level is not none */
+    bool wants;                        /* the refusal comes with a challenge */
+    char reason[CP_ATTEST_REASON_MAX]; /* of the refusal, for the client and the log */
+};
+
+/* Reads the body's member; a body that cp_authorize_parse() took. -ENOMEM. */
+int cp_attest_read(const struct cp_request *rq, struct cp_attest_turn *t);
+void cp_attest_clear(struct cp_attest_turn *t);
+
+/* In a transaction. 0: t->reason "" when the machine may have the key of this contract as far as its TPM
+ * goes. */
+int cp_attest_judge(const struct cp_api *api, struct cp_store *s, const struct cp_contract *c,
+                    const struct tb_attest_subject *who, uint64_t now_us, struct cp_attest_turn *t);
+/* The machine hw_id, which has its slot, is the one of that TPM. Sets t->reason. In a transaction. */
+int cp_attest_bind(struct cp_store *s, const struct cp_contract *c, const char *hw_id, uint64_t now_us,
+                   struct cp_attest_turn *t);
+/* The name of a machine that nothing else names. */
+#define CP_ATTEST_NAME_MAX 44
+void cp_attest_name(const struct cp_attest_turn *t, char ret[static CP_ATTEST_NAME_MAX]);
+
+static inline bool cp_attest_is_asked(const struct cp_attest_turn *t)
+{
+    return t->policy.level != CP_LEVEL_NONE;
+}
+
+/* The next challenge; good_for_s: see cp_challenge_make(). */
+int cp_attest_add_challenge(const struct cp_api *api, const struct cp_attest_turn *t,
+                            const struct tb_attest_subject *who, uint64_t now_us, uint64_t good_for_s,
+                            cJSON *j);
+/* The key of the asset, sealed to the boot, and the one that signs usage. */
+int cp_attest_add_key(const struct cp_attest_turn *t, const char *contract_id, const struct cp_asset *a,
+                      const struct tb_key *key, cJSON *j);
+int cp_attest_add_level(const struct cp_attest_turn *t, cJSON *j);
+
+#endif

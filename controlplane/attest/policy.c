@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "controlplane/attest/policy.h"
+
+#include <string.h>
+
+#include "common/hex.h"
+
+/* What the firmware started, Secure Boot, the kernel image, what was added to it, and the owner's: whatever a
+ * boot from other media or with another kernel changes. */
+#define PCRS_DEFAULT (1U << 4 | 1U << 7 | 1U << 11 | 1U << 12 | 1U << 13 | 1U << 14)
+#define PIN "pin:"
+
+const char *const cp_attest_level_names[] = {[CP_LEVEL_NONE] = "none", [CP_LEVEL_TPM] = "tpm"};
+
+static int policy_fault(char *err, const char *name, const char *why)
+{
+    snprintf(err, TB_JSON_ERR_MAX, "attest: \"%.80s\" %s", name, why);
+    return -EINVAL;
+}
+
+static int policy_pin(struct cp_attest_trust *t, const char *word, char *err)
+{
+    uint8_t digest[TB_TPM_DIGEST_BYTES];
+
+    if (tb_hex_decode(word + strlen(PIN), strlen(word) - strlen(PIN), digest, sizeof(digest)) < 0)
+        return policy_fault(err, word, "is not pin: and the SHA-256 of a key in 64 hex digits");
+    if (t->n_pins == CP_PINS_MAX)
+        return policy_fault(err, word, "is one key too many");
+    tb_hex_encode(digest, sizeof(digest), t->pins[t->n_pins++]);
+    return 0;
+}
+
+static int policy_ak(struct cp_attest_trust *t, const char *word, char *err)
+{
+    if (strncmp(word, PIN, strlen(PIN)) == 0)
+        return policy_pin(t, word, err);
+    if (strcmp(word, "azure") == 0)
+        t->roots |= CP_ATTEST_AZURE;
+    else if (strcmp(word, "own") == 0)
+        t->roots |= CP_ATTEST_OWN;
+    else
+        return policy_fault(err, word, "names no attestation keys: azure, own, or pin:SHA256");
+    return 0;
+}
+
+static int policy_aks(const cJSON *array, struct cp_attest_trust *t, char *err)
+{
+    const cJSON *m;
+
+    if (!cJSON_IsArray(array) || cJSON_GetArraySize(array) == 0)
+        return policy_fault(err, "ak", "is not a list of at least one name");
+    cJSON_ArrayForEach (m, array) {
+        int r = cJSON_IsString(m) ? policy_ak(t, m->valuestring, err)
+                                  : policy_fault(err, "ak", "has something that is no name");
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int policy_level(const cJSON *o, enum cp_attest_level *ret, char *err)
+{
+    const char *s;
+    int r = tb_json_get_string(o, "level", &s, err);
+
+    if (r < 0)
+        return -EINVAL;
+    for (int i = CP_LEVEL_NONE; i <= CP_LEVEL_TPM; i++)
+        if (strcmp(s, cp_attest_level_names[i]) == 0) {
+            *ret = (enum cp_attest_level)i;
+            return 0;
+        }
+    return policy_fault(err, s, "is no level: none or tpm");
+}
+
+static int policy_read(const cJSON *o, struct cp_attest_policy *p, char *err)
+{
+    const cJSON *m;
+    int r = cJSON_IsObject(o) ? policy_level(o, &p->level, err) : policy_fault(err, "attest", "is no object");
+
+    if (r < 0)
+        return r;
+    p->trust.roots = tb_json_member(o, "ak") ? 0 : CP_ATTEST_AZURE;
+    cJSON_ArrayForEach (m, o) {
+        if (strcmp(m->string, "ak") == 0)
+            r = policy_aks(m, &p->trust, err);
+        else if (strcmp(m->string, "pcrs") == 0)
+            r = tb_attest_pcrs_read(m, &p->pcrs) < 0
+                    ? policy_fault(err, "pcrs", "is not a list of PCRs from 0 to 15")
+                    : 0;
+        else if (strcmp(m->string, "level") != 0)
+            r = policy_fault(err, m->string, "is unknown");
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int cp_policy_parse(const char *text, struct cp_attest_policy *ret, char err[static TB_JSON_ERR_MAX])
+{
+    _cleanup_json_ cJSON *o = NULL;
+    int r;
+
+    *ret = (struct cp_attest_policy){.level = CP_LEVEL_NONE, .pcrs = PCRS_DEFAULT};
+    if (!*text)
+        return 0;
+    r = tb_json_parse(text, strlen(text), CP_POLICY_MAX, &o, err);
+    return r < 0 ? -EINVAL : policy_read(o, ret, err);
+}
+
+int cp_policy_make(const char *level, const char *const *aks, char ret[static CP_POLICY_MAX],
+                   char err[static TB_JSON_ERR_MAX])
+{
+    _cleanup_json_ cJSON *o = cJSON_CreateObject();
+    cJSON *array = aks && *aks ? cJSON_AddArrayToObject(o, "ak") : NULL;
+    struct cp_attest_policy p;
+    bool ok = o && cJSON_AddStringToObject(o, "level", level) && (array || !aks || !*aks);
+
+    for (; ok && array && *aks; aks++) {
+        cJSON *s = cJSON_CreateString(*aks);
+
+        ok = s && cJSON_AddItemToArray(array, s);
+    }
+    if (!ok || !cJSON_PrintPreallocated(o, ret, CP_POLICY_MAX - 8, false)) {
+        snprintf(err, TB_JSON_ERR_MAX, "attest: too much for a policy");
+        return -EINVAL;
+    }
+    if (cp_policy_parse(ret, &p, err) < 0)
+        return -EINVAL;
+    if (p.level == CP_LEVEL_NONE)
+        ret[0] = '\0';
+    return 0;
+}

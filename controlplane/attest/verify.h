@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whether evidence shows that a key belongs to a TPM that is trusted, and to the boot that it quotes. The
+ * order of the checks is that of docs/attestation.md; each has its reason. No I/O. */
+#ifndef CP_ATTEST_VERIFY_H
+#define CP_ATTEST_VERIFY_H
+
+#include "controlplane/attest/evidence.h"
+#include "controlplane/attest/roots.h"
+
+#define CP_AK_HEX 64
+#define CP_PINS_MAX 16
+#define CP_ATTEST_DETAIL_MAX 160
+
+/* What a contract asks of attestation keys. */
+struct cp_attest_trust {
+    unsigned roots;                        /* of enum cp_attest_root */
+    char pins[CP_PINS_MAX][CP_AK_HEX + 1]; /* SHA-256 of the key's SubjectPublicKeyInfo */
+    size_t n_pins;
+};
+
+struct cp_attest_rules {
+    const struct cp_attest_roots *roots;
+    const struct cp_attest_trust *trust;
+    uint32_t pcrs;                      /* those that the boot key must need */
+    uint8_t extra[TB_TPM_DIGEST_BYTES]; /* tb_attest_extra() of the challenge and the request */
+    uint64_t now_s;
+};
+
+struct cp_attested {
+    char ak[CP_AK_HEX + 1];             /* which TPM: SHA-256 of the key's SubjectPublicKeyInfo, hex */
+    uint8_t point[TB_P256_POINT_BYTES]; /* the key of this boot: what a model key is sealed to */
+};
+
+/* NULL: it shows so. Else the reason code, and what about it in detail. */
+const char *cp_evidence_verify(const struct cp_evidence *e, const struct cp_attest_rules *rules,
+                               struct cp_attested *ret, char detail[static CP_ATTEST_DETAIL_MAX]);
+
+#endif

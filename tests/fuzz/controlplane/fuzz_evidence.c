@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The attestation that a stranger sends: its JSON, and the structures of a TPM in it, which are judged as far as a
+ * signature that is not there lets them; and a sealed key. Nothing that was not signed is believed. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "controlplane/attest/policy.h"
+#include "controlplane/attest/verify.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define NOW_S 1767873600U
+
+static void fuzz_policy(const char *text)
+{
+    struct cp_attest_policy p;
+    char err[TB_JSON_ERR_MAX] = "";
+
+    if (cp_policy_parse(text, &p, err) < 0) {
+        if (!*err)
+            abort();
+    } else if (p.pcrs == 0 || (p.pcrs & ~0xffffU) ||
+               (p.level == CP_LEVEL_TPM && !p.trust.roots && !p.trust.n_pins))
+        abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct cp_attest_roots *roots;
+    static const struct cp_attest_trust trust = {.roots = CP_ATTEST_AZURE | CP_ATTEST_OWN};
+    struct cp_attest_rules rules = {.trust = &trust, .pcrs = 1U << 4 | 1U << 7, .now_s = NOW_S};
+    struct cp_attestation *a = calloc(1, sizeof(*a));
+    char *text = calloc(1, size + 1), err[CP_ERR_MAX] = "", why[TB_JSON_ERR_MAX] = "";
+    char detail[CP_ATTEST_DETAIL_MAX];
+    struct cp_attested by;
+    struct tb_wrapped_key w;
+
+    if (!a || !text || (!roots && cp_attest_roots_new(NULL, &roots, err) < 0))
+        abort();
+    memcpy(text, data, size);
+    rules.roots = roots;
+    if (cp_attestation_parse(text, size, a, why) < 0 && !*why)
+        abort();
+    if (a->offer == CP_SAID_EVIDENCE && !cp_evidence_verify(&a->evidence, &rules, &by, detail))
+        abort();
+    fuzz_policy(text);
+    if (tb_wrapped_key_read(data, size, &w) == 0 && (w.pcrs == 0 || w.pcrs > 0xffffU))
+        abort();
+    free(a);
+    free(text);
+    return 0;
+}

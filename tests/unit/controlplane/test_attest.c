@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Challenges, policies and roots. What evidence is believed: tests/integration/test_controlplane_attest.py. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+#include <cmocka.h>
+
+#include "controlplane/attest/challenge.h"
+#include "controlplane/attest/policy.h"
+
+static const uint8_t secret[CP_CHALLENGE_SECRET_BYTES] = {1}, other[CP_CHALLENGE_SECRET_BYTES] = {2};
+static const struct tb_attest_subject who = {"contract", "asset", "machine"};
+
+static void test_a_challenge_is_for_one_and_for_a_while(void **state)
+{
+    const struct tb_attest_subject others[] = {
+        {"contracT", "asset", "machine"}, {"contract", "asseT", "machine"}, {"contract", "asset", "machinE"}};
+    uint8_t c[TB_CHALLENGE_BYTES], again[TB_CHALLENGE_BYTES];
+    uint64_t end;
+
+    assert_int_equal(cp_challenge_make(secret, &who, 1000, 60, c), 0);
+    assert_int_equal(cp_challenge_make(secret, &who, 1000, 60, again), 0);
+    assert_memory_not_equal(c, again, sizeof(c));
+    assert_int_equal(cp_challenge_check(secret, &who, 1059, c, &end), 0);
+    assert_int_equal(end, 1060);
+    assert_int_equal(cp_challenge_check(secret, &who, 1060, c, &end), -ETIME);
+    assert_int_equal(cp_challenge_check(other, &who, 1000, c, &end), -EBADMSG);
+    for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+        assert_int_equal(cp_challenge_check(secret, &others[i], 1000, c, &end), -EBADMSG);
+    for (size_t i = 0; i < sizeof(c); i++) {
+        c[i] ^= 1;
+        assert_int_equal(cp_challenge_check(secret, &who, 1000, c, &end), -EBADMSG);
+        c[i] ^= 1;
+    }
+    /* of a clock that was far ahead: it may not be good for ever */
+    assert_int_equal(cp_challenge_make(secret, &who, 1000 + 10 * CP_CHALLENGE_LONGEST_S, 60, c), 0);
+    assert_int_equal(cp_challenge_check(secret, &who, 1000, c, &end), -ETIME);
+    assert_int_equal(cp_challenge_make(secret, &who, 1000, UINT64_MAX, c), 0);
+    assert_int_equal(cp_challenge_check(secret, &who, 1000, c, &end), 0);
+    assert_int_equal(end, 1000 + CP_CHALLENGE_LONGEST_S);
+}
+
+static void test_a_policy_that_is_not_understood_is_none(void **state)
+{
+    static const char *const bad[] = {"{}",
+                                      "[]",
+                                      "tpm",
+                                      "{\"level\":\"tpm\",\"image\":\"x\"}",
+                                      "{\"level\":\"cvm\"}",
+                                      "{\"level\":\"tpm\",\"ak\":[]}",
+                                      "{\"level\":\"tpm\",\"ak\":\"azure\"}",
+                                      "{\"level\":\"tpm\",\"ak\":[\"Azure\"]}",
+                                      "{\"level\":\"tpm\",\"ak\":[1]}",
+                                      "{\"level\":\"tpm\",\"pcrs\":[]}",
+                                      "{\"level\":\"tpm\",\"pcrs\":[23]}",
+                                      "{\"level\":\"tpm\",\"pcrs\":[4,4]}",
+                                      "{\"level\":\"tpm\",\"pcrs\":[-1]}",
+                                      "{\"level\":\"tpm\",\"ak\":[\"pin:00\"]}",
+                                      "{\"level\":\"tpm\"} x"};
+    struct cp_attest_policy p;
+    char err[TB_JSON_ERR_MAX];
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        err[0] = '\0';
+        assert_int_equal(cp_policy_parse(bad[i], &p, err), -EINVAL);
+        assert_true(*err);
+    }
+    assert_int_equal(cp_policy_parse("", &p, err), 0);
+    assert_int_equal(p.level, CP_LEVEL_NONE);
+}
+
+static void test_a_policy_is_made_of_words(void **state)
+{
+    static const char pin[] = "pin:00000000000000000000000000000000000000000000000000000000000000AB";
+    const char *const aks[] = {"own", pin, NULL};
+    char text[CP_POLICY_MAX], err[TB_JSON_ERR_MAX];
+    struct cp_attest_policy p;
+
+    assert_int_equal(cp_policy_make("tpm", NULL, text, err), 0);
+    assert_int_equal(cp_policy_parse(text, &p, err), 0);
+    assert_int_equal(p.trust.roots, CP_ATTEST_AZURE);
+    assert_int_equal(p.pcrs, 1U << 4 | 1U << 7 | 1U << 11 | 1U << 12 | 1U << 13 | 1U << 14);
+    assert_int_equal(cp_policy_make("tpm", aks, text, err), 0);
+    assert_int_equal(cp_policy_parse(text, &p, err), 0);
+    assert_int_equal(p.trust.roots, CP_ATTEST_OWN);
+    assert_int_equal(p.trust.n_pins, 1);
+    assert_string_equal(p.trust.pins[0], "00000000000000000000000000000000000000000000000000000000000000ab");
+    assert_int_equal(cp_policy_make("none", NULL, text, err), 0);
+    assert_string_equal(text, "");
+    assert_int_equal(cp_policy_make("image", NULL, text, err), -EINVAL);
+}
+
+/* Whoever maintains this has 90 days to read "A new intermediate" in docs/attestation.md. */
+static void test_microsofts_certificates_last(void **state)
+{
+    int64_t left = cp_attest_roots_end() - (int64_t)time(NULL);
+
+    assert_true(left > 90LL * 86400);
+}
+
+static void test_roots_of_ones_own_must_be_some(void **state)
+{
+    struct cp_attest_roots *r = NULL;
+    char err[CP_ERR_MAX];
+
+    assert_int_equal(cp_attest_roots_new(NULL, &r, err), 0);
+    cp_attest_roots_free(r);
+    assert_int_equal(cp_attest_roots_new("", &r, err), -EINVAL);
+    assert_int_equal(
+        cp_attest_roots_new("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &r, err),
+        -EINVAL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_challenge_is_for_one_and_for_a_while),
+        cmocka_unit_test(test_a_policy_that_is_not_understood_is_none),
+        cmocka_unit_test(test_a_policy_is_made_of_words),
+        cmocka_unit_test(test_microsofts_certificates_last),
+        cmocka_unit_test(test_roots_of_ones_own_must_be_some),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
