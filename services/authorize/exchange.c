@@ -34,7 +34,8 @@ struct authorize_exchange {
     uint64_t held_version; /* the thread's own while busy, as the report */
     char *report;
     char hmac[TB_REPORT_MAC_HEX + 1];
-    char hw_id[TB_HWID_MAX]; /* the thread's own */
+    char hw_id[TB_HWID_MAX];              /* the thread's own, as what follows */
+    struct authorize_challenge challenge; /* that came with the last grant */
 };
 
 static bool hwid_known(struct authorize_exchange *x)
@@ -157,30 +158,61 @@ static bool exchange_check_files(const struct authorize_exchange *x, const struc
     return true;
 }
 
-static void exchange_question(const struct authorize_exchange *x, bool renew, struct authorize_verdict *v)
+/* What the request says of this machine's TPM: evidence for a challenge, else an offer. NULL: *v says why
+ * there is no evidence; a request without it would be a refusal. */
+static char *exchange_attestation(const struct authorize_exchange *x, const struct authorize_challenge *c,
+                                  struct authorize_verdict *v)
+{
+    char err[AUTHORIZE_ATTEST_ERR_MAX], *text = NULL;
+
+    if (!*c->hex)
+        text = authorize_attest_offer(x->cfg);
+    else if (authorize_attest_evidence(x->cfg, x->hw_id, c, &text, err) < 0)
+        authorize_verdict_set(v, AUTHORIZE_RETRY, err);
+    if (!text && !*c->hex)
+        authorize_verdict_set(v, AUTHORIZE_RETRY, "out of memory");
+    return text;
+}
+
+static int exchange_request_body(const struct authorize_exchange *x, const struct authorize_challenge *c,
+                                 char **ret, struct authorize_verdict *v)
+{
+    _cleanup_free_ char *attestation = exchange_attestation(x, c, v);
+    const struct authorize_question q = {.contract_id = x->cfg->contract_id,
+                                         .asset_id = x->cfg->asset_id,
+                                         .hw_id = x->hw_id,
+                                         .attestation = attestation,
+                                         .held_version = x->held_version,
+                                         .report = x->report,
+                                         .hmac = x->hmac};
+
+    if (!attestation)
+        return -EAGAIN;
+    *ret = authorize_request_body(&q);
+    return *ret ? 0 : authorize_verdict_set(v, AUTHORIZE_RETRY, "out of memory");
+}
+
+static void exchange_question(const struct authorize_exchange *x, bool renew,
+                              const struct authorize_challenge *c, struct authorize_verdict *v)
 {
     static const char *const headers[] = {"Content-Type: application/json", NULL};
     _cleanup_(exchange_identity_clear) struct exchange_identity id;
-    _cleanup_free_ char *url = authorize_request_url(x->cfg->edc_endpoint);
-    _cleanup_free_ char *body = authorize_request_body(x->cfg->contract_id, x->cfg->asset_id, x->hw_id,
-                                                       x->held_version, x->report, x->hmac);
+    _cleanup_free_ char *url = authorize_request_url(x->cfg->edc_endpoint), *body = NULL;
     _cleanup_http_response_ struct tb_http_response resp = {0};
-    struct tb_http_request rq = {.method = "POST",
-                                 .url = url,
-                                 .headers = headers,
-                                 .body = body,
-                                 .timeout_ms = EXCHANGE_TIMEOUT_MS,
-                                 .tls = &id.tls};
+    struct tb_http_request rq = {
+        .method = "POST", .url = url, .headers = headers, .timeout_ms = EXCHANGE_TIMEOUT_MS, .tls = &id.tls};
     struct tb_certificate client, ca;
     char err[TB_HTTP_ERR_MAX];
 
     exchange_identify(x, &id);
-    if (!url || !body) {
+    if (!url) {
         authorize_verdict_set(v, AUTHORIZE_RETRY, "out of memory");
         return;
     }
-    if (!exchange_check_files(x, &id, v) || !exchange_enrol(x, &id, renew, v))
+    if (!exchange_check_files(x, &id, v) || !exchange_enrol(x, &id, renew, v) ||
+        exchange_request_body(x, c, &body, v) != 0)
         return;
+    rq.body = body;
     rq.body_len = strlen(body);
     client = v->client;
     ca = v->ca;
@@ -194,22 +226,42 @@ static void exchange_question(const struct authorize_exchange *x, bool renew, st
     v->date_boot_us = resp.date_boot_us;
 }
 
+static void exchange_again(struct authorize_verdict *v)
+{
+    authorize_verdict_clear(v);
+    *v = (struct authorize_verdict){.retry_after_ms = -1};
+}
+
+/* A refusal with a challenge is a question: it is answered at once, once. */
+static void exchange_attested(struct authorize_exchange *x, bool renew, struct authorize_verdict *v)
+{
+    struct authorize_challenge asked = x->challenge;
+
+    exchange_question(x, renew, &asked, v);
+    if (v->outcome.code == AUTHORIZE_DENIED && *v->challenge.hex) {
+        asked = v->challenge;
+        exchange_again(v);
+        exchange_question(x, renew, &asked, v);
+    }
+    if (v->outcome.code != AUTHORIZE_RETRY)
+        x->challenge = v->outcome.code == AUTHORIZE_GRANTED ? v->challenge : (struct authorize_challenge){0};
+}
+
 /* By a clock that is behind, a certificate that has ended is still good: the control plane says so, and it is
  * renewed by that, once for each question. */
-static void exchange_once(const struct authorize_exchange *x, struct authorize_verdict *v)
+static void exchange_once(struct authorize_exchange *x, struct authorize_verdict *v)
 {
     _cleanup_free_ char *own = authorize_identity_path(x->cfg);
 
-    exchange_question(x, false, v);
+    exchange_attested(x, false, v);
     if (!own || v->outcome.code != AUTHORIZE_DENIED ||
         strcmp(v->outcome.reason, "client_certificate_expired") != 0)
         return;
     tb_warn("The machine's certificate has ended by the control plane's clock and not by this machine's, "
             "which is "
             "behind; it is renewed. Let the machine keep time (chrony, systemd-timesyncd)");
-    authorize_verdict_clear(v);
-    *v = (struct authorize_verdict){.retry_after_ms = -1};
-    exchange_question(x, true, v);
+    exchange_again(v);
+    exchange_attested(x, true, v);
 }
 
 /* Any answer shows that it is there; that it is well is for the exchange to find out, which is asked for

@@ -5,6 +5,7 @@
 
 #include "common/hex.h"
 #include "common/units.h"
+#include "common/usage_report.h"
 
 struct tb_grant *tb_grant_new(void)
 {
@@ -14,6 +15,14 @@ struct tb_grant *tb_grant_new(void)
 void tb_grant_free(struct tb_grant *g)
 {
     tb_secret_free(g);
+}
+
+int tb_grant_report_key(const struct tb_grant *g, struct tb_key *ret)
+{
+    if (!g->is_wrapped)
+        return tb_report_key(&g->key, ret);
+    *ret = g->usage_key;
+    return 0;
 }
 
 /* Percent-decodes up to '&', '#' or the end. -1 when it does not fit or is malformed. */

@@ -4,8 +4,10 @@
 #ifndef TB_AUTHORIZE_GRANT_H
 #define TB_AUTHORIZE_GRANT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "common/attest.h"
 #include "common/macros.h"
 #include "common/secret.h"
 
@@ -18,6 +20,10 @@
 struct tb_grant {
     uint64_t version; /* of the asset; 0: the control plane knows of none */
     struct tb_key key;
+    /* or, of a contract that binds it to the boot: sealed, as it is released, and what signs usage reports */
+    bool is_wrapped;
+    uint8_t wrapped[TB_WRAPPED_KEY_BYTES];
+    struct tb_key usage_key;
     char manifest_sha256[TB_KEY_HEX_CHARS + 1]; /* lower case hex, or TB_GRANT_SHA256_NONE */
     char sas_url[TB_GRANT_URL_MAX + 1];
     char manifest_url[TB_GRANT_URL_MAX + 1];
@@ -28,6 +34,8 @@ struct tb_grant {
     char base_lines[TB_GRANT_LINES_MAX + 1];
 };
 
+/* What signs usage reports while it holds. 0 or -EIO. */
+int tb_grant_report_key(const struct tb_grant *g, struct tb_key *ret);
 /* NULL on ENOMEM. */
 struct tb_grant *tb_grant_new(void);
 void tb_grant_free(struct tb_grant *g);

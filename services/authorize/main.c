@@ -223,7 +223,7 @@ static void report_key_renew(struct daemon *d)
 {
     if (!d->report_key)
         d->report_key = tb_secret_alloc(sizeof(*d->report_key));
-    if (d->report_key && tb_report_key(&d->grants.current->key, d->report_key) < 0)
+    if (d->report_key && tb_grant_report_key(d->grants.current, d->report_key) < 0)
         tb_secret_freep(&d->report_key);
 }
 

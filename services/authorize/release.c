@@ -142,6 +142,9 @@ enum tb_release_answer tb_release_decide(const struct tb_lease *l, const struct 
         return TB_RELEASE_WAIT;
     if (cred == TB_CRED_SAS_URL && url_stale(grant->sas_url, h, cred, now))
         return TB_RELEASE_RENEW;
+    /* The boot's key is another as soon as a register of the TPM changes. */
+    if (cred == TB_CRED_MODEL_KEY && grant->is_wrapped && now->boot_us - h->granted_us >= TB_RELEASE_REUSE_US)
+        return TB_RELEASE_RENEW;
     if (cred == TB_CRED_MANIFEST_URL && url_stale(grant->manifest_url, h, cred, now))
         return TB_RELEASE_RENEW;
     return TB_RELEASE_GIVE;
@@ -170,8 +173,8 @@ const void *tb_release_value(const struct tb_grant *g, enum tb_credential cred, 
         text = number;
         break;
     default:
-        *ret_len = TB_KEY_BYTES;
-        return g->key.b;
+        *ret_len = g->is_wrapped ? sizeof(g->wrapped) : sizeof(g->key.b);
+        return g->is_wrapped ? g->wrapped : g->key.b;
     }
     *ret_len = strlen(text);
     return text;

@@ -26,19 +26,20 @@ char *authorize_health_url(const char *endpoint)
     return request_url(endpoint, "/api/v1/health");
 }
 
-char *authorize_request_body(const char *contract_id, const char *asset_id, const char *hw_id,
-                             uint64_t held_version, const char *report, const char *hmac)
+char *authorize_request_body(const struct authorize_question *q)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
 
-    if (!o || !cJSON_AddStringToObject(o, "contract_id", contract_id) ||
-        !cJSON_AddStringToObject(o, "asset_id", asset_id) || !cJSON_AddStringToObject(o, "hw_id", hw_id) ||
-        !cJSON_AddStringToObject(o, "client_version", TB_USER_AGENT))
+    if (!o || !cJSON_AddStringToObject(o, "contract_id", q->contract_id) ||
+        !cJSON_AddStringToObject(o, "asset_id", q->asset_id) ||
+        !cJSON_AddStringToObject(o, "hw_id", q->hw_id) ||
+        !cJSON_AddStringToObject(o, "client_version", TB_USER_AGENT) ||
+        !cJSON_AddStringToObject(o, "attestation", q->attestation))
         return NULL;
-    if (held_version && tb_json_add_uint(o, "held_version", held_version) < 0)
+    if (q->held_version && tb_json_add_uint(o, "held_version", q->held_version) < 0)
         return NULL;
-    if (report && (!cJSON_AddStringToObject(o, "usage_report", report) ||
-                   !cJSON_AddStringToObject(o, "usage_hmac", hmac)))
+    if (q->report && (!cJSON_AddStringToObject(o, "usage_report", q->report) ||
+                      !cJSON_AddStringToObject(o, "usage_hmac", q->hmac)))
         return NULL;
     return cJSON_PrintUnformatted(o);
 }

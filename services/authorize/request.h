@@ -12,9 +12,13 @@
 char *authorize_request_url(const char *endpoint);
 /* The URL that tells whether the control plane is there, without anything of ours. Heap, NULL on ENOMEM. */
 char *authorize_health_url(const char *endpoint);
-/* The JSON body: contract_id, asset_id, hw_id, client_version, held_version unless it is 0, and usage_report
- * with usage_hmac unless report is NULL. Heap, NULL on ENOMEM. */
-char *authorize_request_body(const char *contract_id, const char *asset_id, const char *hw_id,
-                             uint64_t held_version, const char *report, const char *hmac);
+struct authorize_question {
+    const char *contract_id, *asset_id, *hw_id;
+    const char *attestation;   /* JSON, as a string in the body */
+    uint64_t held_version;     /* 0: none */
+    const char *report, *hmac; /* a usage report and its signature; NULL: none */
+};
+/* The JSON body, with client_version. Heap, NULL on ENOMEM. */
+char *authorize_request_body(const struct authorize_question *q);
 
 #endif

@@ -5,8 +5,10 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/base64.h"
 #include "common/hex.h"
 #include "common/http.h"
+#include "common/id.h"
 #include "common/json.h"
 #include "common/units.h"
 
@@ -139,6 +141,70 @@ static int grant_key(const cJSON *o, struct tb_grant *g, char *err)
     return 0;
 }
 
+static int grant_bytes(const cJSON *o, const char *name, uint8_t *out, size_t n, char *err)
+{
+    uint8_t raw[TB_BASE64_CHARS(TB_P256_POINT_BYTES)];
+    const char *s;
+    int r = tb_json_get_string(o, name, &s, err);
+
+    if (r < 0)
+        return r;
+    if (strlen(s) != TB_BASE64_CHARS(n) || tb_base64_decode(s, strlen(s), raw) != (ssize_t)n) {
+        snprintf(err, TB_JSON_ERR_MAX, "\"wrapped_key\": \"%s\" is not %zu bytes in base64", name, n);
+        return -EINVAL;
+    }
+    memcpy(out, raw, n);
+    return 0;
+}
+
+/* The key as nobody but this boot's TPM reads it. */
+static int grant_wrapped_key(const cJSON *w, struct tb_grant *g, char *err)
+{
+    struct tb_wrapped_key k;
+    const char *alg;
+    int r = tb_json_get_string(w, "alg", &alg, err);
+
+    if (r == 0 && strcmp(alg, TB_ATTEST_ALG) != 0) {
+        snprintf(err, TB_JSON_ERR_MAX, "\"wrapped_key\" is of an algorithm that this program does not know");
+        return -EINVAL;
+    }
+    if (r == 0 && tb_attest_pcrs_read(tb_json_member(w, "pcrs"), &k.pcrs) < 0) {
+        snprintf(err, TB_JSON_ERR_MAX, "\"wrapped_key\": \"pcrs\" is not a list of PCRs from 0 to 15");
+        return -EINVAL;
+    }
+    if (r == 0)
+        r = grant_bytes(w, "enc", k.enc, sizeof(k.enc), err);
+    if (r == 0)
+        r = grant_bytes(w, "ct", k.ct, sizeof(k.ct), err);
+    if (r < 0)
+        return r;
+    g->is_wrapped = true;
+    tb_wrapped_key_write(&k, g->wrapped);
+    return 0;
+}
+
+static int grant_usage_key(const cJSON *o, struct tb_grant *g, char *err)
+{
+    const char *s;
+    int r = tb_json_get_string(o, "usage_key_hex", &s, err);
+
+    if (r < 0)
+        return r;
+    if (tb_hex_decode(s, strlen(s), g->usage_key.b, TB_KEY_BYTES) < 0) {
+        snprintf(err, TB_JSON_ERR_MAX, "\"usage_key_hex\" is not %d hex digits", TB_KEY_HEX_CHARS);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int grant_some_key(const cJSON *o, struct tb_grant *g, char *err)
+{
+    const cJSON *w = tb_json_member(o, "wrapped_key");
+    int r = w ? grant_wrapped_key(w, g, err) : grant_key(o, g, err);
+
+    return r == 0 && w ? grant_usage_key(o, g, err) : r;
+}
+
 static int grant_manifest_sha256(const cJSON *o, struct tb_grant *g, char *err)
 {
     uint8_t digest[TB_KEY_BYTES];
@@ -256,7 +322,7 @@ static void grant_base(const cJSON *o, bool allow_http, struct tb_grant *g)
 /* What the key of one version comes with. */
 static int grant_read(const cJSON *o, bool allow_http, struct tb_grant *g, char *err)
 {
-    int r = grant_key(o, g, err);
+    int r = grant_some_key(o, g, err);
 
     if (r == 0)
         r = grant_url(o, "sas_url", allow_http, g->sas_url, err);
@@ -294,6 +360,30 @@ static bool response_says(const cJSON *o, const char *name, const char *word)
     return tb_json_get_string(o, name, &s, err) == 0 && strcmp(s, word) == 0;
 }
 
+/* One that cannot be read is none: the machine then asks without evidence, and is given another. */
+static void response_challenge(const cJSON *o, struct authorize_challenge *ret)
+{
+    uint8_t bytes[TB_CHALLENGE_BYTES];
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+
+    ret->hex[0] = '\0';
+    if (tb_json_get_string(o, "challenge", &s, err) < 0 ||
+        tb_hex_decode(s, strlen(s), bytes, sizeof(bytes)) < 0 ||
+        tb_attest_pcrs_read(tb_json_member(o, "challenge_pcrs"), &ret->pcrs) < 0)
+        return;
+    tb_hex_encode(bytes, sizeof(bytes), ret->hex);
+}
+
+static void response_attested(const cJSON *o, char ret[static 16])
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+
+    if (tb_json_get_string(tb_json_member(o, "attested"), "level", &s, err) == 0 && tb_id_valid(s))
+        snprintf(ret, 16, "%.15s", s);
+}
+
 #define UNUSABLE "the control plane's answer is unusable: "
 
 static int response_judge_grant(const cJSON *o, bool allow_http, uint64_t now_us, struct authorize_verdict *v)
@@ -309,6 +399,8 @@ static int response_judge_grant(const cJSON *o, bool allow_http, uint64_t now_us
     v->expires_at_us = expires_at;
     v->billed_by_control_plane = response_says(o, "billed_by", "control_plane");
     v->held = grant_held(o, allow_http);
+    response_challenge(o, &v->challenge);
+    response_attested(o, v->attested);
     v->grant = TAKE_PTR(g);
     return tb_outcome_set(&v->outcome, AUTHORIZE_GRANTED, "%s", "");
 }
@@ -330,6 +422,7 @@ static int response_deny(const cJSON *o, struct authorize_verdict *v)
     static const char *const names[] = {"reason", "message", "error", NULL};
     const char *reason = response_text(o, names);
 
+    response_challenge(o, &v->challenge);
     return tb_outcome_set(&v->outcome, AUTHORIZE_DENIED, "%s", reason ? reason : "access denied");
 }
 

@@ -10,6 +10,7 @@
 #include "common/provider_key.h"
 #include "common/serving.h"
 #include "decrypt/reply.h"
+#include "decrypt/unwrap.h"
 #include "tbenc/signature.h"
 
 #define MANIFEST_NAME "model.manifest.json"
@@ -34,27 +35,10 @@ static int asset_no_credential(struct tb_outcome *o, const char *name, int r)
     return tb_outcome_set(o, TB_EXIT_IOERR, "cannot read the credential %s: %s", name, strerror(-r));
 }
 
-int tb_asset_key(struct tb_key *ret, struct tb_outcome *o)
+/* As it came: 64 hex digits, or "none". */
+static int asset_manifest_named(char ret[static TB_KEY_HEX_CHARS + 1], struct tb_outcome *o)
 {
     _cleanup_secret_ char *value = NULL;
-    size_t len;
-    int r = tb_credential_read("model-key", &value, &len);
-
-    if (r < 0)
-        return asset_no_credential(o, "model-key", r);
-    if (len != TB_KEY_BYTES)
-        return tb_outcome_set(o, TB_EXIT_NOPERM,
-                              "the credential model-key has %zu bytes, not %d: the key was refused", len,
-                              TB_KEY_BYTES);
-    memcpy(ret->b, value, TB_KEY_BYTES);
-    return 0;
-}
-
-/* Is this the manifest the contract names? */
-static int asset_check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], struct tb_outcome *o)
-{
-    _cleanup_secret_ char *value = NULL;
-    uint8_t want[TBENC_SHA256_BYTES];
     size_t len;
     int r = tb_credential_read("manifest-sha256", &value, &len);
 
@@ -62,9 +46,56 @@ static int asset_check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], st
         return asset_no_credential(o, "manifest-sha256", r);
     if (len > 0 && value[len - 1] == '\n')
         len--;
-    if (len == 4 && memcmp(value, "none", 4) == 0)
+    if (len > TB_KEY_HEX_CHARS)
+        return tb_outcome_set(o, TB_EXIT_CONFIG,
+                              "the credential manifest-sha256 is neither 64 hex digits nor 'none'");
+    snprintf(ret, TB_KEY_HEX_CHARS + 1, "%.*s", (int)len, value);
+    return 0;
+}
+
+static int asset_unwrap(const struct tb_config *c, const struct tb_wrapped_key *w, struct tb_key *ret,
+                        struct tb_outcome *o)
+{
+    char manifest[TB_KEY_HEX_CHARS + 1];
+    int r = asset_manifest_named(manifest, o);
+
+    return r == 0 ? tb_unwrap_key(c, manifest, w, ret, o) : r;
+}
+
+int tb_asset_key(const struct tb_config *c, struct tb_key *ret, struct tb_outcome *o)
+{
+    _cleanup_secret_ char *value = NULL;
+    struct tb_wrapped_key w;
+    size_t len;
+    int r = tb_credential_read("model-key", &value, &len);
+
+    if (r < 0)
+        return asset_no_credential(o, "model-key", r);
+    if (len == TB_KEY_BYTES) {
+        memcpy(ret->b, value, TB_KEY_BYTES);
         return 0;
-    if (tb_hex_decode(value, len, want, sizeof(want)) < 0)
+    }
+    if (tb_wrapped_key_read(value, len, &w) < 0)
+        return tb_outcome_set(
+            o, TB_EXIT_NOPERM,
+            "the credential model-key has %zu bytes, neither a key's %d nor a sealed one's %d: "
+            "the key was refused",
+            len, TB_KEY_BYTES, TB_WRAPPED_KEY_BYTES);
+    return asset_unwrap(c, &w, ret, o);
+}
+
+/* Is this the manifest the contract names? */
+static int asset_check_bound(const uint8_t sha256[static TBENC_SHA256_BYTES], struct tb_outcome *o)
+{
+    char value[TB_KEY_HEX_CHARS + 1];
+    uint8_t want[TBENC_SHA256_BYTES];
+    int r = asset_manifest_named(value, o);
+
+    if (r != 0)
+        return r;
+    if (strcmp(value, "none") == 0)
+        return 0;
+    if (tb_hex_decode(value, strlen(value), want, sizeof(want)) < 0)
         return tb_outcome_set(o, TB_EXIT_CONFIG,
                               "the credential manifest-sha256 is neither 64 hex digits nor 'none'");
     if (!tb_mem_equal(want, sha256, sizeof(want)))

@@ -29,7 +29,8 @@ int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static 
                   struct tb_asset *ret, struct tb_outcome *o);
 void tb_asset_clear(struct tb_asset *a);
 
-/* The credential model-key. 0; 77 when it is refused (empty, or not 32 bytes); 78 when the unit has none. */
-int tb_asset_key(struct tb_key *ret, struct tb_outcome *o);
+/* The credential model-key, opened by the TPM when it is sealed. 0; 77 when it is refused (empty, or of
+ * another size); 75 when it was sealed for an earlier state of this machine; 78 when the unit has none. */
+int tb_asset_key(const struct tb_config *c, struct tb_key *ret, struct tb_outcome *o);
 
 #endif

@@ -223,7 +223,7 @@ static int delivery_run(struct delivery *d)
     d->key = tb_secret_alloc(sizeof(*d->key));
     if (!d->key)
         return tb_outcome_set(&d->outcome, TB_EXIT_IOERR, "out of memory");
-    r = tb_asset_key(d->key, &d->outcome);
+    r = tb_asset_key(d->config, d->key, &d->outcome);
     if (r != 0)
         return r;
     tb_info("decrypting %s for mode %s, %zu descriptor%s", d->asset.manifest->asset_id,

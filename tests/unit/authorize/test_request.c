@@ -19,19 +19,21 @@ static void test_url_has_one_slash(void **state)
     }
 }
 
-static void test_body_has_the_four_members(void **state)
+static void test_body_has_its_members(void **state)
 {
-    _cleanup_free_ char *body = authorize_request_body("c", "a", "h\"w", 0, NULL, NULL);
+    _cleanup_free_ char *body = authorize_request_body(&(struct authorize_question){
+        .contract_id = "c", .asset_id = "a", .hw_id = "h\"w", .attestation = "{}"});
 
     assert_string_equal(
         body,
         "{\"contract_id\":\"c\",\"asset_id\":\"a\",\"hw_id\":\"h\\\"w\",\"client_version\":\"" TB_USER_AGENT
-        "\"}");
+        "\",\"attestation\":\"{}\"}");
 }
 
 static void test_body_names_the_version_that_is_held(void **state)
 {
-    _cleanup_free_ char *body = authorize_request_body("c", "a", "h", 7, NULL, NULL);
+    _cleanup_free_ char *body = authorize_request_body(&(struct authorize_question){
+        .contract_id = "c", .asset_id = "a", .hw_id = "h", .attestation = "", .held_version = 7});
 
     assert_non_null(strstr(body, "\"held_version\":7"));
 }
@@ -40,7 +42,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_url_has_one_slash),
-        cmocka_unit_test(test_body_has_the_four_members),
+        cmocka_unit_test(test_body_has_its_members),
         cmocka_unit_test(test_body_names_the_version_that_is_held),
     };
 
