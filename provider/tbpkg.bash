@@ -51,8 +51,8 @@ _tbpkg() {
     --targetTARGET) value="oci vm-qemu vm-azure" ;;
     --modeMODE) value="enrolled certificate open" ;;
     --verdictWORD) value="accepted missing" ;;
-    --byWHAT) value="contract machine key" ;;
-    --scopeSCOPE) value="owner publisher support auditor replace billing" ;;
+    --byWHAT) value="contract machine asset key" ;;
+    --scopeSCOPE) value="owner publisher support auditor replace billing keys" ;;
     --stateSTATE)
         value="active expired revoked denied"
         [[ $command == machine ]] && value="active gone expelled"

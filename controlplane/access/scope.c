@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *const cp_scope_names[CP_SCOPES_N] = {"owner",   "publisher", "support",
-                                                 "auditor", "replace",   "billing"};
+const char *const cp_scope_names[CP_SCOPES_N] = {"owner",   "publisher", "support", "auditor",
+                                                 "replace", "billing",   "keys"};
 
 #define SCOPE_CALL_ROW(name, operation, method, path, scopes) {operation, method, path, scopes},
 const struct cp_call_row cp_calls[_CP_CALL_MAX] = {CP_CALLS(SCOPE_CALL_ROW)};

@@ -13,11 +13,12 @@ enum cp_scope {
     CP_SCOPE_AUDITOR = 1 << 3,
     CP_SCOPE_REPLACE = 1 << 4, /* key or contents that live contracts use; beside publisher */
     CP_SCOPE_BILLING = 1 << 5, /* who pays for what: offers, purchases, terms, the submitter's events */
+    CP_SCOPE_KEYS = 1 << 6,    /* key-encryption keys */
 };
-#define CP_SCOPES_N 6
+#define CP_SCOPES_N 7
 #define CP_SCOPES_ALL ((1U << CP_SCOPES_N) - 1)
 extern const char *const cp_scope_names[CP_SCOPES_N];
-#define CP_SCOPES_WORDS "owner, publisher, support, auditor, replace or billing"
+#define CP_SCOPES_WORDS "owner, publisher, support, auditor, replace, billing or keys"
 
 /* Words with white space between. -EINVAL: one is no scope, or there is none. */
 int cp_scopes_parse(const char *words, unsigned *ret);
@@ -66,6 +67,8 @@ const char *cp_scopes_text(unsigned scopes, char out[static CP_SCOPES_TEXT_MAX])
     X(SUBMITTER_SHOW, "showSubmitter", "GET", CP_ADMIN "/submitter", CP_CALL_SCOPES_ACCOUNTS)                \
     X(EVENT_LIST, "listEvents", "GET", CP_ADMIN "/submitter/events", CP_CALL_SCOPES_ACCOUNTS)                \
     X(EVENT_RESOLVE, "resolveEvent", "POST", CP_ADMIN "/submitter/resolve", CP_CALL_SCOPES_BILL)             \
+    X(KEK_LIST, "listKeks", "GET", CP_ADMIN "/keks", CP_CALL_SCOPES_AUDIT | CP_SCOPE_KEYS)                   \
+    X(KEK_REWRAP, "rewrapKeys", "POST", CP_ADMIN "/keks/rewrap", CP_SCOPE_OWNER | CP_SCOPE_KEYS)             \
     X(USAGE, "usage", "GET", CP_ADMIN "/usage", CP_CALL_SCOPES_ACCOUNTS)                                     \
     X(TOKEN_LIST, "listTokens", "GET", CP_ADMIN "/tokens", CP_CALL_SCOPES_AUDIT)                             \
     X(TOKEN_CREATE, "createToken", "POST", CP_ADMIN "/tokens", CP_SCOPE_OWNER)                               \

@@ -46,6 +46,8 @@ static cp_call_fn *const admin_calls[_CP_CALL_MAX] = {
     [CP_CALL_SUBMITTER_SHOW] = cp_admin_submitter_show,
     [CP_CALL_EVENT_LIST] = cp_admin_event_list,
     [CP_CALL_EVENT_RESOLVE] = cp_admin_event_resolve,
+    [CP_CALL_KEK_LIST] = cp_admin_kek_list,
+    [CP_CALL_KEK_REWRAP] = cp_admin_kek_rewrap,
     [CP_CALL_USAGE] = cp_admin_usage,
     [CP_CALL_TOKEN_LIST] = cp_admin_token_list,
     [CP_CALL_TOKEN_CREATE] = cp_admin_token_create,
@@ -250,7 +252,10 @@ static bool admin_read_body(struct cp_call *c, struct cp_reply *ret)
 
 static void admin_hand_over(struct cp_call *c, struct cp_reply *ret)
 {
-    *ret = (struct cp_reply){.status = c->status, .content_type = c->content_type, .replayed = c->replayed};
+    *ret = (struct cp_reply){.status = c->status,
+                             .content_type = c->content_type,
+                             .replayed = c->replayed,
+                             .retry_s = c->status == 503 ? 1 : 0};
     snprintf(ret->etag, sizeof(ret->etag), "%s", c->etag);
     if (!c->content_type) {
         ret->body = admin_print(c);
@@ -280,8 +285,10 @@ static void admin_log(const struct cp_call *c)
 
 static void admin_answer(struct cp_store *s, struct cp_call *c, struct cp_reply *ret)
 {
-    int r = cp_store_transact(s, admin_do, c);
+    int r = c->name == CP_CALL_KEK_LIST || c->name == CP_CALL_KEK_REWRAP ? cp_kek_prepare(s, c) : 0;
 
+    if (r == 0)
+        r = cp_store_transact(s, admin_do, c);
     if (r >= 0 || (r == -ECANCELED && c->refused)) {
         admin_log(c);
         admin_hand_over(c, ret);
@@ -306,6 +313,7 @@ void cp_admin_answer(const struct cp_api *api, struct cp_store *s, const struct 
     if (cp_authenticate(api, s, rq, c.name, &c.who, ret) && admin_read_body(&c, ret))
         admin_answer(s, &c, ret);
     admin_forget_answer(&c);
+    cp_kek_release(&c);
     admin_wipe(c.body);
     cJSON_Delete(c.body);
 }

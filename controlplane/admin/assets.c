@@ -2,8 +2,10 @@
 /* assets and their versions */
 #include <string.h>
 
+#include "common/log.h"
 #include "common/units.h"
 #include "controlplane/admin/call.h"
+#include "controlplane/store/places.h"
 
 static int asset_row(const struct cp_asset *a, void *ctx)
 {
@@ -49,6 +51,25 @@ static int asset_add_version(const struct cp_asset *a, void *ctx)
     return 0;
 }
 
+/* Where else it lies, for the version of that number. */
+static int asset_add_copy(uint64_t version, const char *url, void *ctx)
+{
+    const struct asset_picture *p = ctx;
+    char shown[CP_URL_MAX + 1], number[24];
+    cJSON *v, *copies;
+
+    snprintf(number, sizeof(number), "%llu", (unsigned long long)version);
+    cJSON_ArrayForEach (v, p->versions) {
+        if (strcmp(tb_json_member(v, "version")->valuestring, number) != 0) /* as tb_json_add_uint() has it */
+            continue;
+        copies = cJSON_GetObjectItemCaseSensitive(v, "copies");
+        if (!copies)
+            copies = cJSON_AddArrayToObject(v, "copies");
+        cJSON_AddItemToArray(copies, cJSON_CreateString(tb_url_redact(url, shown, sizeof(shown))));
+    }
+    return 0;
+}
+
 /* The asset as it is now, into o. */
 static int asset_show(struct cp_store *s, struct cp_call *c, cJSON *o, uint64_t *ret_current,
                       uint64_t *ret_followers)
@@ -58,6 +79,8 @@ static int asset_show(struct cp_store *s, struct cp_call *c, cJSON *o, uint64_t 
 
     if (r == 0 && !p.current)
         r = -ENOENT;
+    if (r == 0)
+        r = cp_store_each_place(s, c->arg[0], asset_add_copy, &p);
     if (r == 0)
         r = cp_store_count_followers(s, c->arg[0], c->now_us, ret_followers);
     if (r < 0) {

@@ -21,8 +21,11 @@ struct cp_call {
     enum cp_call_name name;
     char arg[CP_CALL_ARGS_MAX][CP_HW_ID_MAX + 1]; /* the {} of its path */
     struct cp_caller who;
-    cJSON *body;     /* an object; an empty one when there was none */
-    uint64_t now_us; /* of the first try */
+    cJSON *body;               /* an object; an empty one when there was none */
+    uint64_t now_us;           /* of the first try */
+    struct cp_rewrap *rewraps; /* of kek rewrap, made before the transaction */
+    size_t n_rewraps;
+    char kek_id[CP_KEK_ID_MAX + 1]; /* the current one; "": the key service does not say */
     /* what is made anew at each try */
     unsigned status;
     cJSON *answer; /* or text, of content_type */
@@ -106,6 +109,11 @@ int cp_keep(struct cp_store *s, const struct cp_call *c, const char *body);
 /* SHA-256 of the key. */
 void cp_idempotency_hash(const struct cp_call *c, char out[static CP_SHA256_HEX + 1]);
 
+/* -- keks.c: what takes its time in the key service, before the transaction -- */
+/* 0, what cp_refuse() said, or a failure of the store. */
+int cp_kek_prepare(struct cp_store *s, struct cp_call *c);
+void cp_kek_release(struct cp_call *c);
+
 /* The calls, by cp_calls. 0, what cp_refuse() said, or a failure of the store. */
 typedef int cp_call_fn(struct cp_store *s, struct cp_call *c);
 cp_call_fn cp_admin_whoami, cp_admin_contract_list, cp_admin_contract_add, cp_admin_contract_show,
@@ -115,8 +123,8 @@ cp_call_fn cp_admin_whoami, cp_admin_contract_list, cp_admin_contract_add, cp_ad
     cp_admin_asset_promote, cp_admin_version_delete, cp_admin_billing_show, cp_admin_billing_set,
     cp_admin_billing_end, cp_admin_contract_await, cp_admin_offer_list, cp_admin_offer_show,
     cp_admin_offer_put, cp_admin_offer_remove, cp_admin_purchase_list, cp_admin_purchase_show,
-    cp_admin_submitter_show, cp_admin_event_list, cp_admin_event_resolve, cp_admin_usage, cp_admin_token_list,
-    cp_admin_token_create, cp_admin_token_revoke, cp_admin_log_list, cp_admin_change_list,
-    cp_admin_change_export;
+    cp_admin_submitter_show, cp_admin_event_list, cp_admin_event_resolve, cp_admin_usage, cp_admin_kek_list,
+    cp_admin_kek_rewrap, cp_admin_token_list, cp_admin_token_create, cp_admin_token_revoke, cp_admin_log_list,
+    cp_admin_change_list, cp_admin_change_export;
 
 #endif

@@ -94,8 +94,8 @@ static int usage_read_hour(struct cp_call *c, const char *name, int64_t fallback
 
 static int usage_read_query(struct cp_call *c, struct cp_usage_query *q, const char **ret_format)
 {
-    static const char *const bys[] = {"contract", "machine", "key", NULL}, *const formats[] = {"json", "csv",
-                                                                                               NULL};
+    static const char *const bys[] = {"contract", "machine", "key", "asset", NULL}, *const formats[] = {
+                                                                                        "json", "csv", NULL};
     const char *by = "";
     int r = cp_query_only(c, "from", "to", "by", "contract_id", "format");
 
@@ -116,7 +116,7 @@ static int usage_read_query(struct cp_call *c, struct cp_usage_query *q, const c
     q->all_time = !*cp_query_text(c, "from") && !*cp_query_text(c, "to");
     for (unsigned i = 0; bys[i]; i++)
         if (strcmp(bys[i], by) == 0)
-            q->by = (enum cp_usage_by)i;
+            q->by = (enum cp_usage_by)MIN(i, CP_USAGE_BY_KEY); /* an asset's key is the asset's */
     return 0;
 }
 

@@ -37,3 +37,22 @@ int cp_store_get_places(struct cp_store *s, const struct cp_asset *a, struct cp_
     }
     return MIN(r, 0);
 }
+
+int cp_store_each_place(struct cp_store *s, const char *asset_id,
+                        int (*fn)(uint64_t version, const char *ciphertext_url, void *ctx), void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    char url[CP_URL_MAX + 1];
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT version, ciphertext_url FROM asset_places WHERE asset_id=$1"
+                         " ORDER BY version, place",
+                         "t", asset_id);
+
+    while (r >= 0 && (r = cp_rows_next(rows)) > 0) {
+        CP_ROWS_TEXT(rows, 1, url);
+        r = fn((uint64_t)cp_rows_int(rows, 0), url, ctx);
+        if (r != 0)
+            return r;
+    }
+    return r;
+}

@@ -11,4 +11,8 @@ int cp_store_put_places(struct cp_store *s, const struct cp_asset *a, const stru
 /* The first is that of a. */
 int cp_store_get_places(struct cp_store *s, const struct cp_asset *a, struct cp_places *ret);
 
+/* The further places of all versions of the asset, by version. */
+int cp_store_each_place(struct cp_store *s, const char *asset_id,
+                        int (*fn)(uint64_t version, const char *ciphertext_url, void *ctx), void *ctx);
+
 #endif

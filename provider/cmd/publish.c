@@ -31,6 +31,7 @@ static void publish_clear(struct publish *p)
     source_options_clear(&p->how);
     publish_state_close(&p->state);
     tb_option_list_clear(&p->sets);
+    tb_option_list_clear(&p->blob_urls);
     tb_option_list_clear(&p->vars);
     tb_freep(&p->encrypted);
     tb_freep(&p->ciphertext);
@@ -81,6 +82,10 @@ static const struct tb_option publish_options[] = {
     ROW_STORAGE_ACCOUNT(account),
     ROW_CONTAINER(container),
     ROW_BLOB_ENDPOINT(blob_endpoint),
+    TB_OPTION(
+        0, "blob-url", "URL", TB_OPTION_LIST, blob_urls,
+        "URL of a container that has a copy, at URL/ID/model.tbenc, when the asset is registered; may be "
+        "repeated"),
     ROW_BANDWIDTH(bandwidth),
     ROWS_CREDENTIAL_FILES(connection_string_file, account_key_file, sas_file),
     TB_OPTION_HEADING_ROW("Control plane:"),

@@ -7,12 +7,12 @@
 #include "provider/tbpkg.h"
 
 #define TB_OPTION_TARGET struct admin_job
-#define TOKEN_SCOPES "owner, publisher, support, auditor, replace or billing"
+#define TOKEN_SCOPES "owner, publisher, support, auditor, replace, billing or keys"
 
 static const struct tb_option tokens_add_rows[] = {
     TB_OPTION(0, "scope", "SCOPE", TB_OPTION_LIST, scopes,
               "owner (everything), publisher (assets), support (contracts and machines), billing (offers and "
-              "billing), auditor (reads); "
+              "billing), keys (key-encryption keys), auditor (reads); "
               "replace, for a publisher who may change what live contracts use; may be repeated"),
     ROWS_EXPIRES("end of the token [in 90 days]"),
     ROWS_REMOTE_CHANGE,

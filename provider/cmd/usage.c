@@ -15,8 +15,9 @@ static const struct tb_option usage_rows[] = {
     TB_OPTION(0, "to", "TIME", TB_OPTION_CALL, to_us, "up to here; the hour that begins then is not of it",
               .set = admin_option_time, .want = ADMIN_TIME_WORDS),
     TB_OPTION(0, "by", "WHAT", TB_OPTION_CALL, by,
-              "a row for each contract, each machine, or each asset's key that was used [contract]",
-              .set = admin_option_word, .want = "contract, machine or key"),
+              "a row for each contract, each machine, or each asset (key: the same, as its key opens it) "
+              "[contract]",
+              .set = admin_option_word, .want = "contract, machine, asset or key"),
     ROW_OF_CONTRACT,
     TB_OPTION(0, "csv", NULL, TB_OPTION_FLAG, csv, "a line for each counter, for a spreadsheet"),
     ROWS_REMOTE,

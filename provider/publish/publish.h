@@ -31,6 +31,7 @@ struct publish {
     bool no_push, insecure_registry;
     const char *image, *vm_image, *templates, *package_version;
     struct tb_option_list sets;
+    struct tb_option_list blob_urls; /* copies, beside where it is uploaded to */
     bool insecure, replace, skip[N_STEPS], yes, dry_run, forget_key;
     /* what they stand for */
     char *encrypted, *ciphertext, *manifest, *journal, *default_zip;

@@ -130,6 +130,14 @@ static char *step_uploaded_to(const struct publish *p)
     return url;
 }
 
+static void step_add_container_url(const struct publish *p, struct publish_words *w)
+{
+    _cleanup_free_ char *url =
+        tb_strf("https://%s.blob.core.windows.net/%s", p->account, p->container ? p->container : "models");
+
+    step_add_option(w, "blob-url", url);
+}
+
 static void step_register_argv(const struct publish *p, struct publish_words *w)
 {
     _cleanup_free_ char *url = p->skip[STEP_UPLOAD] ? NULL : step_uploaded_to(p);
@@ -143,10 +151,14 @@ static void step_register_argv(const struct publish *p, struct publish_words *w)
     step_add_option(w, "edc-endpoint", p->edc_endpoint);
     if (url || !p->account || (!p->skip[STEP_UPLOAD] && p->blob_endpoint)) {
         step_add_option(w, "blob-url", url ? url : "https://what.upload.finds"); /* only to be checked */
+    } else if (p->blob_urls.n > 0) { /* register takes an account or URLs */
+        step_add_container_url(p, w);
     } else {
         step_add_option(w, "storage-account", p->account);
         step_add_option(w, "container", p->container);
     }
+    for (size_t i = 0; i < p->blob_urls.n; i++)
+        step_add_option(w, "blob-url", p->blob_urls.v[i]);
     step_add_option(w, "token-file", p->token_file);
     step_add_option(w, "client-cert", p->cert);
     step_add_option(w, "client-key", p->cert_key);
@@ -276,6 +288,13 @@ static void step_hash_upload(const struct publish *p, struct inputs *in)
     inputs_word(in, p->blob_endpoint);
 }
 
+static void step_hash_list(struct inputs *in, const struct tb_option_list *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        inputs_word(in, l->v[i]);
+    inputs_word(in, NULL);
+}
+
 static void step_hash_register(const struct publish *p, struct inputs *in)
 {
     _cleanup_free_ char *url = p->skip[STEP_UPLOAD] ? NULL : step_uploaded_to(p);
@@ -285,13 +304,8 @@ static void step_hash_register(const struct publish *p, struct inputs *in)
     inputs_word(in, url);
     inputs_word(in, url ? NULL : p->account);
     inputs_word(in, url ? NULL : p->container);
-}
-
-static void step_hash_list(struct inputs *in, const struct tb_option_list *l)
-{
-    for (size_t i = 0; i < l->n; i++)
-        inputs_word(in, l->v[i]);
-    inputs_word(in, NULL);
+    if (p->blob_urls.n > 0)
+        step_hash_list(in, &p->blob_urls);
 }
 
 /* Names in order, and contents. */

@@ -5,7 +5,7 @@ import json
 import uuid
 
 ADMIN = "/api/v1/admin"
-SCOPES = ("owner", "publisher", "support", "auditor", "replace", "billing")
+SCOPES = ("owner", "publisher", "support", "auditor", "replace", "billing", "keys")
 
 
 class Caller:

@@ -89,12 +89,15 @@ class Place:
 
     def key_of_a_consumer(self):
         """The one the control plane would give to a machine with a contract."""
+        return self.answer_to_a_consumer()["decryption_key_hex"]
+
+    def answer_to_a_consumer(self):
         body = json.dumps({"contract_id": "contract-allow", "asset_id": self.asset, "hw_id": "h", "client_version": "t"}).encode()
         rq = urllib.request.Request(f"{self.provider.controlplane.url}/api/v1/license/authorize", body,
                                     {"Content-Type": "application/json"})
         context = ssl.create_default_context(cafile=self.provider.ca.cert)
         with urllib.request.urlopen(rq, context=context, timeout=20) as answer:
-            return json.load(answer)["decryption_key_hex"]
+            return json.load(answer)
 
     @property
     def model_key(self):

@@ -173,7 +173,12 @@ def test_a_month(place, tmp_path):
         place.kek.chmod(0o600)
         place.stop()
         place.start()
-        assert "every key is under" in place.server.cli("kek", "rewrap")
+        # its custodian wraps everything anew from anywhere, with a token for that alone
+        custodian = Desk(tmp_path / "custodian", front.url, ca, owner.tbpkg("token", "add", "keys", "--scope", "keys"))
+        assert {k["current"] for k in custodian.json("kek", "list")["keks"]} == {False}
+        assert "every key is under file:" in custodian.said("kek", "rewrap")
+        assert [k["current"] for k in custodian.json("kek", "list")["keks"]] == [True]
+        assert "one of the scopes" in custodian.tbpkg("contract", "list", rc=4)
         (place.server.data / "master.key").unlink()
         place.stop()
         place.start()
@@ -210,6 +215,13 @@ def test_a_month(place, tmp_path):
         assert done.count(("token:ci", "asset.promote")) == 3 and ("token:desk", "machine.expel") in done and done.count(("token:desk", "contract.add")) == 2
         assert "one of the scopes" in support.tbpkg("token", "list", rc=4)
         assert {e["reason"] for e in support.json("log", "--limit", "500")["log"]} >= {"", "machine_expelled", "unpaid", "contract_expired"}
+
+        # the accounts: a contract is billed to its customer's resource, a plan is sold
+        clerk = Desk(tmp_path / "clerk", front.url, ca, owner.tbpkg("token", "add", "clerk", "--scope", "billing"))
+        clerk.tbpkg("contract", "bill", "acme-1", "--plan", "gold", "--dimensions", "requests", "--resource", "7d3e6c9c-0000-4000-8000-000000000001")
+        assert clerk.json("contract", "bill", "acme-1")["by"] == "control_plane"
+        clerk.tbpkg("offer", "add", "gold", "--plan", "acme/models/gold", "--asset", MODEL)
+        assert clerk.json("purchase", "list")["purchases"] == [] and clerk.json("submitter", "status")["term"] == 0
 
         # the last day
         support.tbpkg("contract", "revoke", "globex-1")

@@ -115,7 +115,8 @@ def test_each_call_of_administration(server, owner, tmp_path):
 
 def test_each_call_of_the_accounts(server, owner):
     plan = {"plan": "acme/models/openapi", "asset_id": ASSET}
-    for path in ("/offers", "/purchases?state=held", "/submitter", "/submitter/events?state=all"):
+    owner.do("POST", "/keks/rewrap")
+    for path in ("/keks", "/offers", "/purchases?state=held", "/submitter", "/submitter/events?state=all"):
         owner.get(path)
     owner.do("PUT", "/offers/openapi", plan, 201)
     owner.do("PUT", "/offers/openapi", plan)

@@ -19,6 +19,7 @@ import pytest
 import postgresql
 import tbsys
 from azure_manager import Identity
+from controlplane_admin import add_token
 from controlplane_server import ASSET, BLOBS, KEY, SEALED, Sealed, Server
 from key_services import Refusal, Service
 
@@ -332,6 +333,8 @@ def test_places_are_dealt_by_machine(tmp_path, database):
             assert [body["manifest_url"], *(f["manifest_url"] for f in body["fallbacks"])] == [u + ".json" for u in order]
             assert s.authorize(hw=f"machine-{n}")[1]["sas_url"] == order[0]
             first.setdefault(order[0], []).append(n)
+        shown = add_token(s, "auditor").get(f"/assets/{ASSET}")["versions"][0]
+        assert [shown["ciphertext_url"], *shown["copies"]] == urls
         assert set(first) == set(urls) and max(map(len, first.values())) < 40
         # registered again without one of them: its machines move, the others stay
         gone = urls[3]

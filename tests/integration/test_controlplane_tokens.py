@@ -62,7 +62,7 @@ def test_every_call_with_every_scope(server, owner):
             assert set(answer["details"].split()) == set(scopes) and scope in answer["message"]
             assert owner.get("/changes?limit=1000")["changes"][-1]["seq"] == before
         count += 1
-    assert count == len(CALLS) * len(SCOPES) == 39 * 6
+    assert count == len(CALLS) * len(SCOPES) == 41 * 7
 
 
 def test_tokens_are_made_shown_once_and_revoked(server, owner):

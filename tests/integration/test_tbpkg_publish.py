@@ -38,6 +38,22 @@ def test_publish_and_nothing_left_to_do(place):
         assert word in r.stdout
 
 
+def test_copies_elsewhere_are_registered_too(place):
+    """The same container by other names, as a replicated account has it."""
+    endpoint = place.provider.azurite.endpoint
+    copies = [f"{endpoint}/{place.container}", f"{endpoint.replace('127.0.0.1', 'localhost')}/{place.container}/"]
+    place.publish("--blob-url", copies[0], "--blob-url", copies[1])
+    body = place.answer_to_a_consumer()
+    places = {u.partition("?")[0] for u in (body["sas_url"], *(f["sas_url"] for f in body["fallbacks"]))}
+    assert places == {f"{c.rstrip('/')}/{place.asset}/model.tbenc" for c in (*copies, f"{place.blob.url}/{place.provider.azurite.account}/{place.container}")}
+    n = place.plane.count(method="POST")
+    place.publish("--blob-url", copies[0], "--blob-url", copies[1])
+    assert place.plane.count(method="POST") == n  # nothing is left to do
+    place.publish("--blob-url", copies[0])
+    assert len(place.answer_to_a_consumer()["fallbacks"]) == 1
+    assert "--blob-url" in place.publish("--blob-url", "ftp://x/y", rc=2).stderr
+
+
 def test_dry_run_changes_nothing(place):
     r = place.publish("--dry-run", "--json", yes=False)
     assert json.loads(r.stdout)["steps"] == {**{s: "to do" for s in STEPS}, "build": "skipped"}

@@ -230,7 +230,7 @@ static void test_scopes(void **state)
     assert_int_equal(scopes, CP_SCOPE_OWNER | CP_SCOPE_REPLACE);
     assert_string_equal(cp_scopes_text(scopes, text), "owner replace");
     assert_string_equal(cp_scopes_text(CP_SCOPES_ALL, text),
-                        "owner publisher support auditor replace billing");
+                        "owner publisher support auditor replace billing keys");
     assert_string_equal(cp_scopes_text(0, text), "");
     assert_int_equal(cp_scopes_parse("", &scopes), -EINVAL);
     assert_int_equal(cp_scopes_parse("owners", &scopes), -EINVAL);
