@@ -28,6 +28,12 @@ variable "runtime_script" {
   description = "Script that installs the inference server, run as root; it appends TB_RUNTIME_EXEC to /etc/trustbridge/trustbridge.env."
 }
 
+variable "provider_key" {
+  type        = string
+  default     = ""
+  description = "Public keys of the provider (RW..., with commas between), as TB_PROVIDER_KEY of every machine of this image. Pinned nowhere when empty."
+}
+
 variable "ssh_username" {
   type    = string
   default = "tb-build"
@@ -226,13 +232,13 @@ build {
     source      = var.extra_debs == "" ? "${path.root}/scripts/" : "${var.extra_debs}/"
   }
   provisioner "shell" {
-    environment_vars = ["TB_EXTRA_PACKAGES=${var.extra_packages}"]
+    environment_vars = ["TB_EXTRA_PACKAGES=${var.extra_packages}", "TB_IMAGE_PROVIDER_KEY=${var.provider_key}"]
     execute_command  = local.run
     only             = ["qemu.trustbridge"]
     script           = "${path.root}/scripts/install.sh"
   }
   provisioner "shell" {
-    environment_vars = ["TB_EXTRA_PACKAGES=openssl podman ${var.extra_packages}", "TB_NVIDIA_DRIVER=${var.nvidia_driver}"]
+    environment_vars = ["TB_EXTRA_PACKAGES=openssl podman ${var.extra_packages}", "TB_NVIDIA_DRIVER=${var.nvidia_driver}", "TB_IMAGE_PROVIDER_KEY=${var.provider_key}"]
     execute_command  = local.run
     only             = ["azure-arm.trustbridge"]
     script           = "${path.root}/scripts/install.sh"

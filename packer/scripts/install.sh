@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Run as root in the machine that becomes the image. Installs the .debs of /tmp/trustbridge-debs and, with TB_NVIDIA_DRIVER=BRANCH, the
-# NVIDIA driver of Ubuntu. TB_EXTRA_PACKAGES: further packages by name.
+# NVIDIA driver of Ubuntu. TB_EXTRA_PACKAGES: further packages by name. TB_IMAGE_PROVIDER_KEY: whose signature the models of this image need.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 
 debs=/tmp/trustbridge-debs
 driver=${TB_NVIDIA_DRIVER:-}
+settings=/etc/trustbridge/trustbridge.env
 
 set -- "$debs"/trustbridge_*.deb
 if [ ! -e "$1" ] || [ $# != 1 ]; then
@@ -42,5 +43,8 @@ done
 # shellcheck disable=SC2086 # a list of names
 if [ -n "$missing" ] && ! { apt-get -q update && apt-get -qy --no-install-recommends install $missing; }; then
     echo "install.sh: the image is without$missing, which could not be fetched" >&2
+fi
+if [ -n "${TB_IMAGE_PROVIDER_KEY:-}" ]; then
+    printf 'TB_PROVIDER_KEY=%s\n' "$TB_IMAGE_PROVIDER_KEY" >>"$settings"
 fi
 rm -rf "$debs"

@@ -37,8 +37,9 @@ static bool advice_setting(const struct backup_set *s, const char *name, char ou
 /* Files outside of what is saved. */
 static void advice_files(const struct backup_places *p, const struct backup_set *s)
 {
-    static const char *const names[] = {"TB_RUNTIME_EXEC", "TB_CA_FILE",  "TB_CLIENT_CERT_PATH",
-                                        "TB_TLS_CERT",     "TB_API_KEYS", "TB_TARGET_DIR"};
+    static const char *const names[] = {"TB_RUNTIME_EXEC",     "TB_PROVIDER_KEY", "TB_CA_FILE",
+                                        "TB_CLIENT_CERT_PATH", "TB_TLS_CERT",     "TB_API_KEYS",
+                                        "TB_TARGET_DIR"};
     char value[VALUE_MAX];
 
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {

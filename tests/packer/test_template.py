@@ -48,7 +48,7 @@ AZURE = {"subscription_id": "00000000-0000-0000-0000-000000000000", "resource_gr
 @pytest.mark.parametrize("source", ["qemu", "azure-arm"])
 def test_packer_accepts_the_template(template, seed, source):
     variables = {"base_image": "/base.qcow2", "seed": seed} if source == "qemu" else AZURE
-    r = validate(template, source, debs=template, **variables)
+    r = validate(template, source, debs=template, provider_key="RWQ+/=,RWR", **variables)
     assert r.returncode == 0, r.stdout + r.stderr
 
 
