@@ -39,7 +39,8 @@ def test_the_runtime_sees_the_files(rig):
 
 
 def model_of(n, seed=7, **kw):
-    return Asset(random.Random(seed).randbytes(n), chunk_bytes=kw.pop("chunk_bytes", MIB), **kw)
+    rng = random.Random(seed)
+    return Asset(b"".join(rng.randbytes(min(MIB, n - at)) for at in range(0, n, MIB)), chunk_bytes=kw.pop("chunk_bytes", MIB), **kw)
 
 
 # Maps the model, says where it is by files in OUT (a directory), and does what ARGV[3] says until it ends.
@@ -307,3 +308,46 @@ def test_sixteen_threads_at_random_read_the_plaintext(rig, chunk_bytes):
     assert load.wait(timeout=120) == 0, load.log_text()
     assert rig.out.read_text() == "[]" + hashlib.sha256(asset.plain).hexdigest()
     assert decrypt.wait() == 0
+
+
+@pytest.fixture
+def small():
+    """A control group of 200 MiB: what is started by its preexec is in it."""
+    v1 = pathlib.Path("/sys/fs/cgroup/memory")
+    top = v1 if v1.is_dir() else pathlib.Path("/sys/fs/cgroup")
+    group = top / f"tb-view-{os.getpid()}"
+    if top != v1:
+        (top / "cgroup.subtree_control").write_text("+memory")
+    group.mkdir()
+    (group / ("memory.limit_in_bytes" if top == v1 else "memory.max")).write_text(str(200 * MIB))
+    yield lambda: (group / "cgroup.procs").write_text(str(os.getpid()))
+    tbsys.wait_for(lambda: not (group / "cgroup.procs").read_text(), what="the end of the group")
+    group.rmdir()
+
+
+WHOLE = r'''
+import hashlib, mmap, os, sys
+model, out = sys.argv[1:3]
+seen = []
+for _ in range(2):
+    h = hashlib.sha256()
+    with open(model, "rb", buffering=0) as f:
+        while d := f.read(1 << 20):
+            h.update(d)
+    seen.append(h.hexdigest())
+    with open(model, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as m:
+        seen.append(sum(m[i] for i in range(0, len(m), 4096)))
+open(out, "w").write(repr(seen))
+'''
+
+
+def test_a_model_larger_than_the_memory_is_served(rig, small):
+    asset = model_of(320 * MIB).write(rig.target)
+    load = rig.load("view", f"{sys.executable} {rig.script('whole.py', WHOLE)} {{model}} {rig.out}", preexec=small)
+    decrypt = rig.decrypt(asset)
+    decrypt.preexec = small
+    decrypt.start(), load.start()
+    assert load.wait(timeout=120) == 0, load.log_text()
+    assert decrypt.wait() == 0, decrypt.log_text()
+    want = [hashlib.sha256(asset.plain).hexdigest(), sum(asset.plain[::4096])]
+    assert rig.out.read_text() == repr(want + want)
