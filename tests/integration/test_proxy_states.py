@@ -62,6 +62,25 @@ def test_states_on_both_ports(make):
     assert error_of(check_codes(p, "Suspended", 503, 503, 403)) == (403, "subscription_inactive")
 
 
+def test_a_view_is_ready_when_all_of_it_was_verified(make):
+    """The runtime reads, and may be healthy, before that."""
+    p = make().start(wait=None)
+    p.lease()
+    p.write("tb-hydrate", "progress.json", state="complete", bytes_done=10, bytes_total=10)
+    p.write("tb-runtime", "delivery.json", state="streaming", mode="view", started_boottime_us=1000)
+    p.write("tb-decrypt", "progress.json", state="complete", bytes_done=9, bytes_total=9, started_boottime_us=900)  # of the start before
+    check_codes(p, "Decrypt", 503, 200, 503)
+    p.write("tb-decrypt", "progress.json", state="serving", bytes_done=5, bytes_total=9, started_boottime_us=1100)
+    wait_for(lambda: p.status()["reason"] == "streaming", what="the view's word")
+    check_codes(p, "Decrypt", 503, 200, 503)
+    p.write("tb-decrypt", "progress.json", state="complete", bytes_done=9, bytes_total=9, started_boottime_us=1100)
+    check_codes(p, "Ready", 200, 200, 200)
+    p.write("tb-decrypt", "progress.json", state="failed", reason="chunk 7: not authentic", bytes_done=9, bytes_total=9, started_boottime_us=1100)
+    wait_for(lambda: p.status()["reason"] == "chunk 7: not authentic", what="the reason")
+    check_codes(p, "Decrypt", 503, 503, 503)
+    assert p.status()["reason"] == "chunk 7: not authentic"
+
+
 def test_lease_deadline_is_checked_by_the_proxy_itself(make):
     p = make().ready()
     p.lease(deadline_boottime_us=boottime_us() + 2 * 10**6)

@@ -48,7 +48,8 @@ static const char *page_time(uint64_t realtime_us, char out[static TB_RFC3339_MA
 /* The reason, a word for programs, in words; but not where it only says again what the state says. */
 static void page_put_sentence(struct page_fields *p, const char *sentence, const char *reason)
 {
-    static const char *const plain[] = {"", "starting", "downloading", "decrypting", "delivering"};
+    static const char *const plain[] = {"",           "starting",   "downloading",
+                                        "decrypting", "delivering", "streaming"};
     char words[TB_REASON_MAX];
 
     for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
