@@ -231,7 +231,7 @@ static int version_refuse_base(struct cp_store *s, struct cp_call *c, uint64_t v
                ? r
                : cp_refuse(c, 409, "base_in_use",
                            "version %llu of %s is the base of version %llu, which would not open without it; "
-                           "delete that first, or rotate it, which makes it whole",
+                           "delete that first",
                            (unsigned long long)version, c->arg[0], (unsigned long long)overlay);
 }
 

@@ -66,7 +66,7 @@ int asset_manifest_read_signed(const char *path, unsigned flags, const struct tb
         return tbpkg_fail(object, "no such manifest", "name it with --manifest");
     if (r < 0)
         return tbpkg_fail_errno(object, r);
-    r = tbenc_manifest_parse_signed(text, len, flags, keys, ret, &e);
+    r = tbenc_manifest_parse_signed(text, len, flags | TBENC_OVERLAY, keys, ret, &e);
     if (r < 0 && e.message[0])
         return tbpkg_fail(object, e.message,
                           r == -ENOKEY ? "check --provider-key, or sign it with tbpkg sign"
@@ -139,6 +139,36 @@ int asset_id_default(const struct cli *c, const char *manifest, const char **id,
     *id = *to_free = strdup(m->asset_id);
     (void)tbenc_manifest_free(m);
     return *id ? cli_check_asset_id(c, *id) : tbpkg_fail_errno(manifest, -ENOMEM);
+}
+
+int asset_open_base(const struct asset *overlay, const char *path, struct asset *ret)
+{
+    _cleanup_asset_ struct asset a = ASSET_INIT;
+    _cleanup_free_ char *text = NULL;
+    struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
+    size_t len;
+    int r, rc;
+
+    if (!path)
+        return tbpkg_failf(overlay->manifest_path,
+                           "is of an overlay on version %llu: name that version's .tbenc by --base",
+                           (unsigned long long)overlay->manifest->base->version);
+    a.path = strdup(path);
+    a.manifest_path = asset_manifest_name(path);
+    if (!a.path || !a.manifest_path)
+        return tbpkg_fail_errno(path, -ENOMEM);
+    r = tb_read_file(a.manifest_path, TBENC_MANIFEST_MAX, &text, &len);
+    if (r < 0)
+        return tbpkg_fail_errno(a.manifest_path, r);
+    r = tbenc_base_parse(overlay->manifest, text, len, &a.manifest, &e);
+    if (r < 0)
+        return tbpkg_fail(a.manifest_path, e.message, "name the version that the overlay was made on");
+    rc = asset_ciphertext_open(path, &a.fd);
+    if (rc != CLI_OK)
+        return rc;
+    *ret = a;
+    a = (struct asset)ASSET_INIT;
+    return CLI_OK;
 }
 
 int asset_check_space(const char *path, uint64_t bytes)

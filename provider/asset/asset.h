@@ -35,6 +35,10 @@ char *asset_manifest_name(const char *path);
  * ret->trusted says who must have signed. */
 int asset_open(const char *path, const char *manifest_path, unsigned flags, struct asset *ret);
 
+/* The base of an overlay: path is its ciphertext, and the manifest lies beside it. NULL path: what the
+ * overlay needs is said, and CLI_FAILED. */
+int asset_open_base(const struct asset *overlay, const char *path, struct asset *ret);
+
 /* Only the manifest. */
 int asset_manifest_read(const char *path, unsigned flags, struct tbenc_manifest **ret);
 

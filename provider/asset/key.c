@@ -43,7 +43,7 @@ void asset_key_id_in(const char *path, char out[static ASSET_KEY_ID_HEX + 1])
 
     out[0] = '\0';
     if (tb_read_file(path, TBENC_MANIFEST_MAX, &text, &len) == 0 &&
-        tbenc_manifest_parse(text, len, 0, &m, &e) == 0)
+        tbenc_manifest_parse(text, len, TBENC_OVERLAY, &m, &e) == 0)
         (void)asset_key_id_wanted(m, out);
     (void)tbenc_manifest_free(m);
 }

@@ -14,6 +14,7 @@
 void asset_seal_clear(struct asset_seal *s)
 {
     source_options_clear(&s->how);
+    asset_base_clear(&s->under);
     source_close(&s->source);
     tb_newfile_abort(&s->ct);
     tb_newfile_abort(&s->mf);
@@ -101,12 +102,12 @@ static int seal_check_outputs(struct asset_seal *s, const struct tb_key *key)
     const char *key_path;
     int rc = seal_name_outputs(s);
 
-    if (rc == CLI_OK)
+    if (rc == CLI_OK && !s->base)
         rc = key_out_prepare(&s->key, s->key_out, s->to_stdout ? s->manifest_path : s->out_path, s->asset_id,
                              key);
     if (rc != CLI_OK)
         return rc;
-    key_path = key_out_is_file(&s->key) ? s->key.path : NULL;
+    key_path = !s->base && key_out_is_file(&s->key) ? s->key.path : NULL;
     if (seal_same_name(s->out_path, s->manifest_path) ||
         (key_path && (seal_same_name(key_path, s->manifest_path) || seal_same_name(key_path, s->out_path))))
         return cli_usage(s->cli, "--out, --manifest and --key-out must be different files");
@@ -128,7 +129,9 @@ static int seal_create_outputs(struct asset_seal *s)
     if (r < 0)
         return tbpkg_fail_errno(s->out_path, r);
     r = cli_newfile_open(&s->mf, s->manifest_path, 0666);
-    return r < 0 ? tbpkg_fail_errno(s->manifest_path, r) : key_out_create(&s->key);
+    if (r < 0)
+        return tbpkg_fail_errno(s->manifest_path, r);
+    return s->base ? CLI_OK : key_out_create(&s->key);
 }
 
 /* -- sealing ----------------------------------------------------------------------------------- */
@@ -147,11 +150,13 @@ static int seal_source(struct asset_seal *s, const struct tb_key *key)
         .allow_finetune = !s->no_finetune,
         .progress = cli_progress,
         .progress_ctx = &progress,
+        .base = s->base ? &s->under.stands : NULL,
     };
+    const struct tbenc_input *in = s->base ? s->under.own : source_inputs(&s->source);
     uint64_t start = tb_now_monotonic_us();
     int r;
 
-    r = tbenc_seal(&p, source_inputs(&s->source), source_count(&s->source), s->source.is_dir,
+    r = tbenc_seal(&p, in, s->base ? s->under.n_own : source_count(&s->source), s->source.is_dir,
                    s->to_stdout ? STDOUT_FILENO : s->ct.fd, &s->result, &e);
     if (r == -ENOSPC || r == -EDQUOT || r == -EFBIG || r == -EPIPE)
         return tbpkg_fail_errno(s->out_path, r);
@@ -159,7 +164,7 @@ static int seal_source(struct asset_seal *s, const struct tb_key *key)
         return tbpkg_fail(s->in, e.message, "encrypt a copy that nothing writes to");
     if (r < 0)
         return asset_fail(s->in, r, &e);
-    if (s->result->plaintext_bytes == 0)
+    if (s->result->plaintext_bytes == 0 && !s->base)
         return tbpkg_fail(s->in, "is empty", "give a file with data");
     cli_progress_finish(&progress, s->result->plaintext_bytes);
     s->seconds = (double)(tb_now_monotonic_us() - start) / 1e6;
@@ -200,7 +205,7 @@ static void seal_give_back(struct asset_seal *s)
         return;
     if (has_name && unlink(s->out_path) < 0 && errno != ENOENT)
         return;
-    if (key_out_is_file(&s->key) && !s->key.file.tmp_path)
+    if (!s->base && key_out_is_file(&s->key) && !s->key.file.tmp_path)
         (void)unlink(s->key.path);
 }
 
@@ -211,7 +216,7 @@ static int seal_take_names(struct asset_seal *s)
     if (!s->to_stdout && fsync(s->ct.fd) < 0) /* long: while an interrupt can still stop us */
         return tbpkg_fail_errno(s->out_path, -errno);
     cli_signals_block();
-    if (!s->to_stdout)
+    if (!s->to_stdout && !s->base)
         rc = key_out_commit(&s->key);
     if (rc == CLI_OK && !s->to_stdout)
         rc = seal_commit(&s->ct, s->out_path, s->force);
@@ -238,6 +243,27 @@ static int seal_put_key_first(struct asset_seal *s, const struct tb_key *key)
     return rc;
 }
 
+/* The overlay has its base's key: it was kept where it was put. */
+static int seal_take_base(struct asset_seal *s, struct tb_key *key)
+{
+    uint64_t version;
+    int rc = asset_base_parse(s->base, s->asset_id, &version);
+
+    if (rc == CLI_OK)
+        rc = asset_base_read(s->base_manifest, s->asset_id, version, &s->under);
+    if (rc == CLI_OK)
+        rc = cli_key_arg_read(s->cli, s->base_key, key);
+    if (rc == CLI_OK)
+        rc = asset_key_check(s->under.manifest, key, cli_key_arg_name(s->base_key));
+    if (rc == CLI_OK)
+        rc = asset_base_compare(&s->under, &s->source, s->cli->quiet);
+    if (rc != CLI_OK)
+        return rc;
+    s->chunk_bytes = s->under.manifest->chunk_bytes;
+    s->key.path = strdup(cli_key_arg_name(s->base_key));
+    return s->key.path ? asset_key_id(key, s->key.id) : tbpkg_fail_errno("key", -ENOMEM);
+}
+
 int asset_seal(struct asset_seal *s)
 {
     _cleanup_key_ struct tb_key key;
@@ -249,17 +275,19 @@ int asset_seal(struct asset_seal *s)
     rc = signer_open(&s->signer, &s->sign);
     if (rc == CLI_OK)
         rc = source_open(s->in, &s->how, &s->source);
+    if (rc == CLI_OK && s->base)
+        rc = seal_take_base(s, &key);
     if (rc == CLI_OK)
         rc = seal_check_outputs(s, &key);
     if (rc == CLI_OK)
         rc = seal_create_outputs(s);
-    if (rc == CLI_OK && s->to_stdout)
+    if (rc == CLI_OK && s->to_stdout && !s->base)
         rc = seal_put_key_first(s, &key);
     if (rc == CLI_OK)
         rc = seal_source(s, &key);
     if (rc == CLI_OK)
         rc = seal_write_manifest(s);
-    if (rc == CLI_OK && !s->to_stdout)
+    if (rc == CLI_OK && !s->to_stdout && !s->base)
         rc = key_out_write(&s->key, &key);
     if (rc == CLI_OK)
         rc = cli_key_hold(&key);

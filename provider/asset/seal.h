@@ -7,10 +7,12 @@
 
 #include "common/io.h"
 #include "provider/asset/asset.h"
+#include "provider/asset/base.h"
 #include "provider/asset/key.h"
 #include "provider/asset/signer.h"
 #include "provider/asset/source.h"
 #include "provider/cli/command.h"
+#include "provider/cli/key_arg.h"
 #include "tbenc/tbenc.h"
 
 struct asset_seal {
@@ -21,6 +23,10 @@ struct asset_seal {
     bool no_finetune, force;
     struct source_options how; /* a directory is read */
     struct signer_options sign;
+    /* NULL, or the version that an overlay is made on, with its manifest and its key, which is the
+     * overlay's too: no key is made, and key_out is not looked at */
+    const char *base, *base_manifest;
+    const struct cli_key_arg *base_key;
     /* what came of it */
     char *out_path, *manifest_path;
     struct tbenc_manifest *result;
@@ -31,6 +37,7 @@ struct asset_seal {
     char *text; /* of the manifest */
     size_t text_len;
     struct model_source source;
+    struct asset_base under;  /* of base */
     struct tb_newfile ct, mf; /* ciphertext, manifest */
     bool to_stdout;           /* out is "-": the key has its place before the first byte is written */
 };

@@ -15,6 +15,8 @@ void asset_unseal_clear(struct asset_unseal *u)
 {
     tb_key_erase(&u->key);
     asset_clear(&u->asset);
+    asset_clear(&u->under);
+    u->tree = tbenc_manifest_free(u->tree);
     cli_temp_forget_all();
 }
 
@@ -61,20 +63,40 @@ static int unseal_open_into(struct asset_unseal *u, const int *fds, size_t n)
     return r < 0 ? unseal_open_failed(u, r, &e) : CLI_OK;
 }
 
+/* Of two ciphertexts. */
+static int unseal_open_overlay(struct asset_unseal *u, const int *fds)
+{
+    const struct tbenc_manifest *m = u->asset.manifest, *base = u->under.manifest;
+    struct tbenc_open_params p = unseal_open_params(u);
+    struct tbenc_error e = {.chunk = TBENC_NO_CHUNK};
+    _cleanup_free_ int *dealt = calloc(m->n_files + base->n_files, sizeof(*dealt));
+    int *under = dealt ? dealt + m->n_files : NULL;
+    int r = dealt ? tbenc_tree_deal(m, base, u->tree, fds, dealt, under) : -ENOMEM;
+
+    if (r < 0)
+        return tbpkg_fail_errno(u->asset.path, r);
+    r = tbenc_open_files(&p, u->asset.fd, dealt, m->n_files, &e);
+    if (r < 0)
+        return unseal_open_failed(u, r, &e);
+    p.manifest = base;
+    r = tbenc_open_files(&p, u->under.fd, under, base->n_files, &e);
+    return r < 0 ? asset_fail(u->under.path, r, &e) : CLI_OK;
+}
+
 static int unseal_to_directory(struct asset_unseal *u)
 {
     _cleanup_out_tree_ struct out_tree t = {0};
     int rc;
 
-    if (!unseal_seekable(u->asset.fd))
+    if (!unseal_seekable(u->asset.fd) || (u->under.manifest && !unseal_seekable(u->under.fd)))
         return tbpkg_fail(u->asset.path, "is a stream, and a directory is made from a file",
                           "store the ciphertext in a file first");
-    rc = out_tree_check(u->out, u->asset.manifest, u->force);
+    rc = out_tree_check(u->out, u->tree, u->force);
     if (rc == CLI_OK)
-        rc = out_tree_create(u->out, u->asset.manifest, &t);
+        rc = out_tree_create(u->out, u->tree, &t);
     if (rc == CLI_OK)
-        rc = unseal_open_into(u, t.fds, t.n);
-    return rc == CLI_OK ? out_tree_commit(&t, u->asset.manifest, u->force) : rc;
+        rc = u->under.manifest ? unseal_open_overlay(u, t.fds) : unseal_open_into(u, t.fds, t.n);
+    return rc == CLI_OK ? out_tree_commit(&t, u->tree, u->force) : rc;
 }
 
 static int unseal_to_file(struct asset_unseal *u)
@@ -146,19 +168,25 @@ int asset_unseal(struct asset_unseal *u)
 
     rc = cli_key_arg_read(u->cli, u->key_arg, &u->key);
     if (rc == CLI_OK)
-        rc = asset_open(u->in, u->manifest, u->flags, &u->asset);
+        rc = asset_open(u->in, u->manifest, u->flags | TBENC_OVERLAY, &u->asset);
     if (rc == CLI_OK)
         rc = asset_key_check(u->asset.manifest, &u->key, cli_key_arg_name(u->key_arg));
+    if (rc == CLI_OK && u->base && !u->asset.manifest->base)
+        rc = tbpkg_fail(u->asset.manifest_path, "is no overlay's", "leave --base out");
+    if (rc == CLI_OK && u->asset.manifest->base)
+        rc = asset_open_base(&u->asset, u->base, &u->under);
+    if (rc == CLI_OK && tbenc_manifest_tree(u->asset.manifest, &u->tree) < 0)
+        rc = tbpkg_fail_errno(u->asset.path, -ENOMEM);
     if (rc == CLI_OK && !is_stdout)
-        rc = asset_check_space(u->out, u->asset.manifest->plaintext_bytes);
+        rc = asset_check_space(u->out, u->tree->plaintext_bytes);
     if (rc != CLI_OK)
         return rc;
     if (is_stdout)
         return unseal_to_stdout(u);
-    u->progress = cli_progress_start(u->cli->quiet, "Decrypting", u->asset.manifest->plaintext_bytes);
+    u->progress = cli_progress_start(u->cli->quiet, "Decrypting", u->tree->plaintext_bytes);
     rc = u->asset.manifest->files ? unseal_to_directory(u) : unseal_to_file(u);
     if (rc != CLI_OK)
         return rc;
-    cli_progress_finish(&u->progress, u->asset.manifest->plaintext_bytes);
+    cli_progress_finish(&u->progress, u->tree->plaintext_bytes);
     return CLI_OK;
 }

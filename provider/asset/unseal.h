@@ -9,6 +9,7 @@
 struct asset_unseal {
     const struct cli *cli; /* for messages */
     /* what to do */
+    const char *base;                /* of an overlay: the ciphertext that it stands on */
     const char *in, *manifest, *out; /* as asset_open() takes them; out "-": standard output */
     const struct cli_key_arg *key_arg;
     uint64_t threads; /* 0: one for each CPU */
@@ -16,7 +17,9 @@ struct asset_unseal {
     bool force;
     /* what came of it */
     struct asset asset;
+    struct tbenc_manifest *tree; /* the files that it has, with those of its base */
     /* private */
+    struct asset under;
     struct tb_key key;
     struct cli_progress progress;
 };

@@ -104,8 +104,9 @@ static int client_set_options(const struct blob_client *c, const struct blob_req
     if (rq->body) {
         SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)rq->body_len);
         SET(CURLOPT_POSTFIELDS, rq->body);
-        SET(CURLOPT_CUSTOMREQUEST, rq->method);
     }
+    if (rq->body || strcmp(rq->method, "DELETE") == 0)
+        SET(CURLOPT_CUSTOMREQUEST, rq->method);
 #undef SET
     return e == CURLE_OK ? 0 : -ENOMEM;
 }

@@ -264,3 +264,90 @@ const struct blob_staged *blob_staged_find(const struct blob_staged_set *s, cons
     snprintf(key.id, sizeof(key.id), "%s", id);
     return bsearch(&key, s->blocks, s->n, sizeof(s->blocks[0]), xml_compare_staged);
 }
+
+/* -- lists of blobs ---------------------------------------------------------------------------- */
+
+void blob_entries_clear(struct blob_entries *e)
+{
+    for (size_t i = 0; i < e->n; i++)
+        free(e->v[i].name);
+    free(e->v);
+    *e = (struct blob_entries){0};
+}
+
+static int xml_add_entry(struct blob_entries *e, struct blob_entry *b, const char *name)
+{
+    if (!*name || strchr(name, '?'))
+        return 0;
+    if (e->n >= BLOB_ENTRIES_MAX)
+        return -EBADMSG;
+    if (e->n == e->capacity) {
+        size_t more = e->capacity ? 2 * e->capacity : 64;
+        struct blob_entry *grown = realloc(e->v, more * sizeof(*grown));
+
+        if (!grown)
+            return -ENOMEM;
+        e->v = grown;
+        e->capacity = more;
+    }
+    b->name = strdup(name);
+    if (!b->name)
+        return -ENOMEM;
+    e->v[e->n++] = *b;
+    return 0;
+}
+
+/* What closed, of one blob. */
+static void xml_take_property(const struct xml *x, struct blob_entry *b)
+{
+    static const char *const at[] = {"EnumerationResults", "Blobs", "Blob", "Properties"};
+    const char *name = x->open[x->depth];
+    char size[24];
+
+    if (x->depth != ARRAY_SIZE(at) || strcmp(x->open[3], at[3]) != 0 || strcmp(x->open[2], at[2]) != 0)
+        return;
+    if (strcmp(name, "Content-Length") == 0) {
+        xml_copy_text(x, size, sizeof(size));
+        (void)tb_uint_parse(size, 0, UINT64_MAX, &b->size);
+    } else if (strcmp(name, "Etag") == 0) {
+        xml_copy_text(x, b->etag, sizeof(b->etag));
+    } else if (strcmp(name, "Last-Modified") == 0) {
+        xml_copy_text(x, b->modified, sizeof(b->modified));
+    }
+}
+
+int blob_xml_list(const char *buf, size_t len, struct blob_entries *ret, char next[static BLOB_MARKER_MAX])
+{
+    static const char *const all[] = {"EnumerationResults"},
+                             *const marker[] = {"EnumerationResults", "NextMarker"},
+                             *const blob[] = {"EnumerationResults", "Blobs", "Blob"},
+                             *const name_path[] = {"EnumerationResults", "Blobs", "Blob", "Name"};
+    char name[BLOB_NAME_MAX + 1] = "";
+    struct xml x = {.p = buf, .end = buf + len};
+    struct blob_entry b = {0};
+    bool seen = false;
+    int r;
+
+    *next = '\0';
+    while ((r = xml_next(&x)) > XML_END) {
+        if (r != XML_CLOSED)
+            continue;
+        if (xml_is_at(&x, name_path, 4)) {
+            xml_copy_text(&x, name, sizeof(name));
+        } else if (xml_is_at(&x, blob, 3)) {
+            r = xml_add_entry(ret, &b, name);
+            if (r < 0)
+                return r;
+            b = (struct blob_entry){0};
+            *name = '\0';
+        } else if (xml_is_at(&x, marker, 2)) {
+            xml_copy_text(&x, next, BLOB_MARKER_MAX);
+        } else if (xml_is_at(&x, all, 1)) {
+            seen = true;
+        } else {
+            xml_take_property(&x, &b);
+        }
+        x.text = NULL;
+    }
+    return r < 0 || !seen ? -EBADMSG : 0;
+}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The two XML documents the Blob service answers with: errors and block lists. A scanner for just these, over
- * (buf, len): no I/O, no DTD, no entities but the five of XML; what is not one of these documents is
- * -EBADMSG. */
+/* The XML documents the Blob service answers with: errors, block lists and lists of blobs. A scanner for just
+ * these, over (buf, len): no I/O, no DTD, no entities but the five of XML; what is not one of these documents
+ * is -EBADMSG. */
 #ifndef TBPKG_AZURE_XML_H
 #define TBPKG_AZURE_XML_H
 
@@ -36,6 +36,26 @@ struct blob_staged_set {
 int blob_xml_block_list(const char *buf, size_t len, const char *which, struct blob_staged_set *ret);
 void blob_staged_set_clear(struct blob_staged_set *s);
 #define _cleanup_staged_set_ _cleanup_(blob_staged_set_clear)
+
+/* A blob of a container. */
+#define BLOB_NAME_MAX 1024 /* characters, a limit of the service */
+#define BLOB_MARKER_MAX 2048
+#define BLOB_ENTRIES_MAX 1000000
+struct blob_entry {
+    char *name; /* without the container's */
+    uint64_t size;
+    char etag[80], modified[40]; /* "" when there is none, as of one that is not committed */
+};
+struct blob_entries {
+    struct blob_entry *v;
+    size_t n, capacity;
+};
+void blob_entries_clear(struct blob_entries *e);
+#define _cleanup_blob_entries_ _cleanup_(blob_entries_clear)
+/* Adds a page of the list to ret; next is the marker of the one behind it, or "". A name that is no printable
+ * ASCII is none of ours, and left out. */
+int blob_xml_list(const char *buf, size_t len, struct blob_entries *ret, char next[static BLOB_MARKER_MAX]);
+
 const struct blob_staged *blob_staged_find(const struct blob_staged_set *s, const char *id);
 
 #endif

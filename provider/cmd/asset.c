@@ -25,9 +25,13 @@ static const struct table_column assets_list_columns[] = {
     {"UPDATED", "updated_at", TABLE_TEXT, NULL},
 };
 static const struct table_column assets_version_columns[] = {
-    {"VERSION", "version", TABLE_COUNT, NULL},           {"CURRENT", "current", TABLE_TEXT, NULL},
-    {"PLAINTEXT", "plaintext_bytes", TABLE_BYTES, NULL}, {"KEY", "key_id", TABLE_TEXT, NULL},
-    {"REGISTERED", "registered_at", TABLE_TEXT, NULL},   {"COPIES", "copies", TABLE_WORDS, NULL},
+    {"VERSION", "version", TABLE_COUNT, NULL},
+    {"CURRENT", "current", TABLE_TEXT, NULL},
+    {"PLAINTEXT", "plaintext_bytes", TABLE_BYTES, NULL},
+    {"KEY", "key_id", TABLE_TEXT, NULL},
+    {"STANDS ON", "base_version", TABLE_TEXT, NULL},
+    {"REGISTERED", "registered_at", TABLE_TEXT, NULL},
+    {"COPIES", "copies", TABLE_WORDS, NULL},
 };
 
 static int assets_check_show(struct admin_job *j)

@@ -24,6 +24,7 @@ static void decrypt_job_clear(struct decrypt_job *j)
 static const struct tb_option decrypt_options[] = {
     ROW_CIPHERTEXT(work.in),
     ROW_MANIFEST(work.manifest),
+    ROW_BASE_FILE(work.base),
     CLI_KEY_ROWS(key_arg),
     TB_OPTION('o', "out", "OUTPUT", TB_OPTION_DIR_NAME, work.out,
               "file to write, directory for an asset with a file table, or '-' for standard output"),
@@ -50,7 +51,7 @@ static int decrypt_check_options(void *job)
 
 static int decrypt_report(const struct decrypt_job *j)
 {
-    const struct tbenc_manifest *m = j->work.asset.manifest;
+    const struct tbenc_manifest *m = j->work.tree;
     _cleanup_json_ cJSON *o = NULL;
     char size[32];
 
@@ -71,7 +72,7 @@ static int decrypt_report(const struct decrypt_job *j)
 static int decrypt_main(int argc, char **argv)
 {
     _cleanup_(decrypt_job_clear) struct decrypt_job j = {.cli = {.command = &tbpkg_decrypt},
-                                                         .work = {.asset = ASSET_INIT}};
+                                                         .work = {.asset = ASSET_INIT, .under = ASSET_INIT}};
     int rc;
 
     j.work.cli = &j.cli;

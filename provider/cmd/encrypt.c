@@ -19,6 +19,7 @@ struct encrypt_job {
     struct cli cli;
     struct asset_stream work;
     bool list, upload;
+    struct cli_key_arg base_key;
 };
 
 static void encrypt_job_clear(struct encrypt_job *j)
@@ -48,6 +49,11 @@ static const struct tb_option encrypt_options[] = {
               "seal straight into Blob storage: no ciphertext is written here, and an interrupted run is "
               "continued by "
               "the same command"),
+    TB_OPTION_HEADING_ROW("An overlay, which carries only the files that an older version has not:"),
+    TB_OPTION(0, "base", "ASSET@VERSION", TB_OPTION_STRING, work.seal.base,
+              "make an overlay on that version, under its key; needs --base-manifest and --key-file"),
+    TB_OPTION(0, "base-manifest", "FILE", TB_OPTION_STRING, work.seal.base_manifest,
+              "the manifest of that version, as it was uploaded"),
     TB_OPTION_HEADING_ROW("A directory:"),
     ROWS_SOURCE(work.seal.how),
     TB_OPTION('l', "list", NULL, TB_OPTION_FLAG, list,
@@ -60,7 +66,7 @@ static const struct tb_option encrypt_options[] = {
     TB_OPTION(0, "insecure-http", NULL, TB_OPTION_FLAG, work.store.insecure,
               "allow a plain http:// endpoint that is not loopback"),
     TB_OPTION(0, "key-file", "FILE", TB_OPTION_STRING, work.key_file,
-              "the key of an upload that was interrupted, when it is not where it was put"),
+              "the key of an upload that was interrupted, when it is not where it was put; or of --base"),
     TB_OPTION(0, "overwrite", NULL, TB_OPTION_FLAG, work.store.overwrite,
               "replace another asset that is stored under this id"),
     ROWS_TRANSFER(work.store),
@@ -129,14 +135,40 @@ static int encrypt_check_local(const struct encrypt_job *j)
         rc = cli_usage(c, "--out: name a file, or '-' for standard output");
     if (w->key_out)
         rc = cli_worse(rc, key_out_check(c, w->key_out));
-    if (j->cli.json && !to_stdout && (!w->key_out || strcmp(w->key_out, "-") == 0))
+    if (j->cli.json && !to_stdout && !w->base && (!w->key_out || strcmp(w->key_out, "-") == 0))
         rc = cli_usage(c, "--json needs --key-out: standard output is either JSON or the key");
     return rc;
 }
 
+static int encrypt_check_base(struct encrypt_job *j)
+{
+    struct asset_seal *w = &j->work.seal;
+    const struct cli *c = &j->cli;
+
+    if (!w->base && w->base_manifest)
+        return cli_usage(c, "--base-manifest is of an overlay: say which version by --base");
+    if (!w->base)
+        return CLI_OK;
+    if (j->upload || w->key_out || cli_given(c, "chunk-bytes"))
+        return cli_usage(c, "--base and --%s exclude each other: %s",
+                         j->upload    ? "upload"
+                         : w->key_out ? "key-out"
+                                      : "chunk-bytes",
+                         j->upload    ? "an overlay is small; upload it afterwards"
+                         : w->key_out ? "an overlay has the key of its base"
+                                      : "it is the base's");
+    if (!w->base_manifest)
+        return cli_usage(c, "--base: the manifest of that version is missing; name it by --base-manifest");
+    j->base_key.file = j->work.key_file;
+    if (!cli_key_arg_given(&j->base_key))
+        return cli_usage(c, "--base: the key of that version is missing; name its file by --key-file");
+    w->base_key = &j->base_key;
+    return CLI_OK;
+}
+
 static int encrypt_check_options(void *job)
 {
-    const struct encrypt_job *j = job;
+    struct encrypt_job *j = job;
     const struct asset_seal *w = &j->work.seal;
     const struct cli *c = &j->cli;
 
@@ -146,8 +178,9 @@ static int encrypt_check_options(void *job)
         rc = cli_usage(c, "no input: name a file or a directory");
     if (j->list)
         return rc;
+    rc = cli_worse(rc, encrypt_check_base(j));
     rc = cli_worse(rc, j->upload ? encrypt_check_upload(j) : encrypt_check_local(j));
-    if (rc == CLI_OK)
+    if (rc == CLI_OK && !w->base) /* whose chunk size is not ours to choose */
         encrypt_check_chunk(w);
     return rc;
 }
@@ -163,6 +196,10 @@ static int encrypt_report_json(const struct encrypt_job *j)
     if (w->out_path)
         cJSON_AddStringToObject(o, "encrypted_file", w->out_path);
     cJSON_AddStringToObject(o, "manifest", w->manifest_path);
+    if (m->base) {
+        tb_json_add_uint(o, "base_version", m->base->version);
+        tb_json_add_uint(o, "files_of_base", m->base->n_files);
+    }
     cJSON_AddStringToObject(o, "key_id", w->key.id);
     cJSON_AddStringToObject(o, "key_file", w->key.path);
     if (w->key.recipient)
@@ -205,7 +242,13 @@ static int encrypt_report(const struct encrypt_job *j)
     tbpkg_note(j->cli.quiet, "manifest:   %s", w->manifest_path);
     if (signer_signs(&w->signer))
         tbpkg_note(j->cli.quiet, "signed:     %s" SIGNER_SUFFIX ", by %s", w->manifest_path, w->signer.text);
-    if (w->key.recipient)
+    if (m->base)
+        tbpkg_note(j->cli.quiet, "overlay:    %zu other file%s taken from version %llu", m->base->n_files,
+                   m->base->n_files == 1 ? " is" : "s are", (unsigned long long)m->base->version);
+    if (m->base)
+        tbpkg_note(j->cli.quiet, "key:        %s, that of version %llu: it opens both", w->key.id,
+                   (unsigned long long)m->base->version);
+    else if (w->key.recipient)
         tbpkg_note(j->cli.quiet,
                    "key:        %s in %s, for %s only (keep it: nothing else opens the ciphertext)",
                    w->key.id, w->key.path, w->key.recipient);

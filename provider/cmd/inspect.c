@@ -90,7 +90,7 @@ static void inspect_look_at_signature(struct inspect_job *j, const char *text, s
     int r = tbenc_signature_look(text, len, &j->signature, &e);
 
     if (r == 0 && j->provider_key) {
-        r = tbenc_manifest_parse_signed(text, len, j->flags, &j->trusted, &m, &e);
+        r = tbenc_manifest_parse_signed(text, len, j->flags | TBENC_OVERLAY, &j->trusted, &m, &e);
         tbenc_manifest_free(m);
         j->verified = r == 0;
     }
@@ -118,7 +118,7 @@ static int inspect_look_at_manifest(struct inspect_job *j)
     }
     if (r < 0)
         return tbpkg_fail_errno(j->manifest, r);
-    r = tbenc_manifest_parse(text, len, j->flags, &j->m, &e);
+    r = tbenc_manifest_parse(text, len, j->flags | TBENC_OVERLAY, &j->m, &e);
     if (r < 0)
         inspect_problem(j, j->manifest, e.message[0] ? e.message : strerror(-r));
     else
@@ -181,6 +181,16 @@ static void inspect_show_ciphertext(const char *path, const struct scan *s)
     inspect_show_bytes("plaintext", s->plaintext_bytes);
 }
 
+static void inspect_show_files(const char *what, const struct tbenc_file *f, size_t n)
+{
+    printf("  %-16s%zu\n", what, n);
+    if (n > 0)
+        printf("    mode           bytes       chunk  path\n");
+    for (size_t i = 0; i < n; i++)
+        printf("    %04o %15llu  %10llu  %s\n", f[i].mode, (unsigned long long)f[i].bytes,
+               (unsigned long long)f[i].chunk, f[i].path);
+}
+
 static void inspect_show_signature(const struct inspect_job *j)
 {
     char comment[TB_MINISIGN_COMMENT_MAX + 1];
@@ -222,13 +232,14 @@ static void inspect_show_manifest(const struct inspect_job *j)
     }
     printf("  %-16s%s\n", "fine-tuning", m->allow_finetune ? "allowed" : "not allowed");
     inspect_show_signature(j);
-    if (!m->files)
+    if (m->files)
+        inspect_show_files("files", m->files, m->n_files);
+    if (!m->base)
         return;
-    printf("  %-16s%zu\n", "files", m->n_files);
-    printf("    mode           bytes       chunk  path\n");
-    for (size_t i = 0; i < m->n_files; i++)
-        printf("    %04o %15llu  %10llu  %s\n", m->files[i].mode, (unsigned long long)m->files[i].bytes,
-               (unsigned long long)m->files[i].chunk, m->files[i].path);
+    printf("  %-16sversion %llu of %s\n", "stands on", (unsigned long long)m->base->version, m->asset_id);
+    inspect_show_hash("its manifest", m->base->manifest_sha256);
+    inspect_show_hash("its sha256", m->base->sha256_ciphertext);
+    inspect_show_files("taken from it", m->base->files, m->base->n_files);
 }
 
 static void inspect_show_text(const struct inspect_job *j)

@@ -39,6 +39,7 @@ static void publish_clear(struct publish *p)
     tb_freep(&p->journal);
     tb_freep(&p->key);
     tb_freep(&p->key_dir);
+    publish_base_clear(p);
     (void)cli_key_hold(NULL);
     signer_clear(&p->signer);
     signer_forget();
@@ -71,6 +72,11 @@ static const struct tb_option publish_options[] = {
     TB_OPTION(0, "forget-key", NULL, TB_OPTION_FLAG, forget_key,
               "remove the key file once the control plane has confirmed the key"),
     TB_OPTION_HEADING_ROW("Encryption:"),
+    TB_OPTION(0, "base", "ASSET[@VERSION]", TB_OPTION_STRING, under,
+              "carry only the files that this version [the current one] has not: an overlay on it, under its "
+              "key, which --key-file names"),
+    TB_OPTION(0, "base-manifest", "FILE", TB_OPTION_STRING, base_manifest,
+              "the manifest of that version [fetched from where the control plane says]"),
     ROWS_SOURCE(how),
     TB_OPTION(0, "key-out", "TARGET", TB_OPTION_STRING, key_out,
               "where the key goes: a FILE, a DIR/ [the output directory], age:RECIPIENT, gpg:RECIPIENT or "
@@ -96,6 +102,8 @@ static const struct tb_option publish_options[] = {
               "the key of the asset that is encrypted already, when it is not where it was put"),
     ROW_CA_FILE(ca_file),
     ROW_REPLACE(replace),
+    TB_OPTION(0, "no-promote", NULL, TB_OPTION_FLAG, no_promote,
+              "keep a new version beside the current one until tbpkg asset promote"),
     ROW_INSECURE_HTTP(insecure),
     TB_OPTION_HEADING_ROW("Image, as for tbpkg build:"),
     TB_OPTION(0, "target", "TARGET", TB_OPTION_STRING, target, "oci, vm-qemu or vm-azure [oci]"),
@@ -161,6 +169,27 @@ static int publish_name_files(struct publish *p)
                                                                 : tbpkg_fail_errno("publish", -ENOMEM);
 }
 
+static int publish_check_base(struct publish *p)
+{
+    const struct cli *c = &p->cli;
+    size_t n = p->asset_id ? strlen(p->asset_id) : 0;
+
+    if (!p->under || n == 0)
+        return !p->under && p->base_manifest ? cli_usage(c, "--base-manifest: say of which version by --base")
+                                             : CLI_OK;
+    if (strncmp(p->under, p->asset_id, n) != 0 || (p->under[n] != '\0' && p->under[n] != '@'))
+        return cli_usage(c, "--base: a version of asset '%s', as in %s@1, not '%s'", p->asset_id, p->asset_id,
+                         p->under);
+    if (!p->key_file && getenv("TBPKG_KEY_FILE"))
+        p->key_file = getenv("TBPKG_KEY_FILE");
+    if (!p->key_file)
+        return cli_usage(c, "--base: the key of that version is missing; name its file by --key-file");
+    if (p->key_out || p->forget_key)
+        return cli_usage(c, "--base: an overlay has the key of its base, and makes none: leave --%s out",
+                         p->key_out ? "key-out" : "forget-key");
+    return CLI_OK;
+}
+
 /* Of what the output directory has, when it is not given. */
 static int publish_default_asset_id(struct publish *p)
 {
@@ -218,7 +247,9 @@ static int publish_check_options(void *job)
     if (p->skip[STEP_ENCRYPT] && !p->key_file && getenv("TBPKG_KEY_FILE"))
         p->key_file = getenv("TBPKG_KEY_FILE");
     if (publish_name_files(p) == CLI_OK)
-        rc = cli_worse(cli_worse(rc, publish_default_asset_id(p)), publish_check_steps(p));
+        rc = cli_worse(rc, publish_default_asset_id(p));
+    if (p->manifest)
+        rc = cli_worse(cli_worse(rc, publish_check_base(p)), publish_check_steps(p));
     cli_capture_faults(NULL);
     for (size_t i = 0; i < all.n; i++)
         if (all.v[i].rc == CLI_USAGE)

@@ -8,6 +8,7 @@
 #include "provider/asset/asset.h"
 #include "provider/cmd/rows.h"
 #include "provider/publish/registration.h"
+#include "provider/publish/store.h"
 #include "provider/tbpkg.h"
 
 struct register_job {
@@ -37,9 +38,10 @@ static const struct tb_option register_options[] = {
               "name of the asset [that of the manifest]"),
     TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.manifest_path, "the asset's manifest"),
     CLI_KEY_ROWS(key_arg),
-    TB_OPTION(0, "blob-url", "URL", TB_OPTION_LIST, blob_urls,
-              "URL of the container; the asset lies at URL/ID/model.tbenc; may be repeated, for copies in "
-              "other accounts"),
+    TB_OPTION(
+        0, "blob-url", "URL", TB_OPTION_LIST, blob_urls,
+        "URL of the container; the asset lies at URL/FOLDER/model.tbenc; may be repeated, for copies in "
+        "other accounts"),
     TB_OPTION('s', "storage-account", "ACCOUNT", TB_OPTION_STRING, account,
               "the same as --blob-url=https://ACCOUNT.blob.core.windows.net/NAME",
               .setting = "azure.storage_account"),

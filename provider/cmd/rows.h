@@ -14,6 +14,9 @@
               "the same as FILE [model.tbenc, or what the manifest names]; '-' is standard input")
 #define ROW_MANIFEST(m)                                                                                      \
     TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, m, "the manifest [beside FILE: NAME.manifest.json]")
+#define ROW_BASE_FILE(m)                                                                                     \
+    TB_OPTION(0, "base", "FILE", TB_OPTION_STRING, m,                                                        \
+              "of an overlay: the .tbenc of the version that it stands on, its manifest beside it")
 #define ROW_THREADS(m)                                                                                       \
     TB_OPTION('t', "threads", "N", TB_OPTION_UINT, m, "workers [one for each CPU]", .min = 1,                \
               .max = TBENC_THREADS_MAX)

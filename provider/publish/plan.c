@@ -132,7 +132,7 @@ static int plan_check_key(struct publish *p, const struct publish_plan *plan)
         return tbpkg_fail(access(p->manifest, F_OK) < 0 ? p->manifest : p->ciphertext,
                           "is missing, and the asset is in use: encrypting again would make another key",
                           "put the file back, or use a new asset id and another --output");
-    if (steps[STEP_ENCRYPT] == ACTION_RUN && p->key_file && access(p->manifest, F_OK) < 0 &&
+    if (steps[STEP_ENCRYPT] == ACTION_RUN && p->key_file && !p->under && access(p->manifest, F_OK) < 0 &&
         !(publish_streams(p) && access(p->journal, F_OK) == 0))
         return tbpkg_fail(p->key_file, "is not used: encrypting makes a key",
                           "leave --key-file out, or use --skip-encrypt");
@@ -256,7 +256,7 @@ static void plan_look_at_control_plane(struct publish *p, struct publish_plan *p
     look->remote.cert_key = p->cert_key;
     look->remote.ca_file = p->ca_file;
     look->remote.insecure = p->insecure;
-    look->replace = p->replace;
+    look->replace = p->replace || p->no_promote;
     look->seconds = plan->bytes / (p->bandwidth ? p->bandwidth : SLOW_LINE);
     preflight_control_plane(look);
 }
@@ -357,7 +357,9 @@ static void plan_tell_encrypt(const struct publish *p, const struct publish_plan
         plan_tell(p, "sealed on the way to the storage; no copy is kept here");
     else
         plan_tell(p, "into %s, %s", p->ciphertext, tb_bytes_format(plan->bytes, bytes, sizeof(bytes)));
-    if (p->key)
+    if (p->under)
+        plan_tell(p, "what %s has not; key: that of it", p->under);
+    else if (p->key)
         plan_tell(p, "key: %s", p->key);
     else if (p->key_out)
         plan_tell(p, "key: to %s", p->key_out);

@@ -19,6 +19,7 @@ struct publish {
     const struct tbpkg_command *verify;
     /* options */
     const char *asset_id, *in, *dir, *zip, *out;
+    const char *under, *base_manifest; /* of an overlay: ASSET[@VERSION], and its manifest's file */
     uint64_t chunk_bytes;
     bool no_finetune;
     struct signer_options sign;
@@ -32,12 +33,13 @@ struct publish {
     const char *image, *vm_image, *templates, *package_version;
     struct tb_option_list sets;
     struct tb_option_list blob_urls; /* copies, beside where it is uploaded to */
-    bool insecure, replace, skip[N_STEPS], yes, dry_run, forget_key;
+    bool insecure, replace, no_promote, skip[N_STEPS], yes, dry_run, forget_key;
     /* what they stand for */
     char *encrypted, *ciphertext, *manifest, *journal, *default_zip;
-    char *key_dir;        /* DIR/, as --key-out takes it */
-    char *found_asset_id; /* what --asset-id would have said */
-    char *key;            /* the file of the clear key, where publish_key_find() found it; or NULL */
+    char *base_found, *base_file; /* what they stand for */
+    char *key_dir;                /* DIR/, as --key-out takes it */
+    char *found_asset_id;         /* what --asset-id would have said */
+    char *key;                    /* the file of the clear key, where publish_key_find() found it; or NULL */
     struct signer signer;
     struct publish_state state;
     struct model_source source;
@@ -61,6 +63,10 @@ const struct tbpkg_command *publish_command(const struct publish *p, enum publis
 void publish_argv(const struct publish *p, enum publish_step s, struct publish_words *w);
 void publish_words_clear(struct publish_words *w);
 #define _cleanup_words_ _cleanup_(publish_words_clear)
+
+/* --base: finds the version at the control plane, unless it was named with its manifest, and fetches that. */
+int publish_base_find(struct publish *p);
+void publish_base_clear(struct publish *p);
 
 /* Finds the clear key's file: where it was put, or by its id in the output directory. */
 void publish_key_find(struct publish *p);

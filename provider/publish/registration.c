@@ -37,7 +37,7 @@ static int registration_read_manifest(struct registration *g)
     r = tb_read_file(g->manifest_path, TBENC_MANIFEST_MAX, &text, &len);
     if (r < 0)
         return tbpkg_fail_errno(g->manifest_path, r);
-    r = tbenc_manifest_parse(text, len, 0, &g->manifest, &e);
+    r = tbenc_manifest_parse(text, len, TBENC_OVERLAY, &g->manifest, &e);
     if (r < 0)
         return asset_fail(g->manifest_path, r, &e);
     if (strcmp(g->manifest->asset_id, g->asset_id) != 0)
@@ -104,7 +104,7 @@ static char *registration_document_without_key(const struct registration *g)
     if (!o || registration_add_places(g, o) < 0)
         return NULL;
     o = cJSON_AddObjectToObject(d, "metadata");
-    cJSON_AddStringToObject(o, "format", "tbenc/v1");
+    cJSON_AddStringToObject(o, "format", "tbenc/v1"); /* of the ciphertext, an overlay's, too */
     cJSON_AddStringToObject(o, "algo", "aes-256-gcm-chunked");
     tb_json_add_uint(o, "chunk_bytes", m->chunk_bytes);
     tb_json_add_uint(o, "plaintext_bytes", m->plaintext_bytes);

@@ -79,7 +79,8 @@ static void step_add_storage(const struct publish *p, struct publish_words *w)
 static void step_encrypt_argv(const struct publish *p, struct publish_words *w)
 {
     step_add_option(w, "asset-id", p->asset_id);
-    step_add_number(w, "chunk-bytes", p->chunk_bytes);
+    if (!p->under)
+        step_add_number(w, "chunk-bytes", p->chunk_bytes);
     step_add_option(w, "manifest", p->manifest);
     if (publish_streams(p)) {
         step_add(w, "--upload");
@@ -89,7 +90,13 @@ static void step_encrypt_argv(const struct publish *p, struct publish_words *w)
         step_add_option(w, "out", p->ciphertext);
         step_add(w, "--force"); /* what stands there without a record is of a run that was killed */
     }
-    step_add_option(w, "key-out", p->key_out ? p->key_out : p->key_dir);
+    if (p->under) {
+        step_add_option(w, "base", p->base_found ? p->base_found : p->under);
+        step_add_option(w, "base-manifest", p->base_file ? p->base_file : p->manifest);
+        step_add_option(w, "key-file", p->key_file);
+    } else {
+        step_add_option(w, "key-out", p->key_out ? p->key_out : p->key_dir);
+    }
     step_add_flag(w, "--no-finetune", p->no_finetune);
     step_add_option(w, "sign-key", p->sign.key_file);
     step_add_option(w, "sign-passphrase-file", p->sign.passphrase_file);
@@ -164,6 +171,7 @@ static void step_register_argv(const struct publish *p, struct publish_words *w)
     step_add_option(w, "client-key", p->cert_key);
     step_add_option(w, "ca-file", p->ca_file);
     step_add_flag(w, "--replace", p->replace);
+    step_add_flag(w, "--no-promote", p->no_promote);
     step_add_flag(w, "--insecure-http", p->insecure);
 }
 
@@ -277,6 +285,8 @@ static void step_hash_encrypt(const struct publish *p, struct inputs *in)
 {
     inputs_number(in, p->chunk_bytes);
     inputs_number(in, p->no_finetune);
+    if (p->under)
+        inputs_word(in, p->under);
     step_hash_source(&p->source, in);
 }
 
@@ -389,7 +399,8 @@ static uint64_t step_number_of(const cJSON *o, const char *name)
 
 bool publish_streams(const struct publish *p)
 {
-    return !p->skip[STEP_ENCRYPT] && !p->skip[STEP_UPLOAD] && !p->out && !step_is_file(p->ciphertext, 0);
+    return !p->under && !p->skip[STEP_ENCRYPT] && !p->skip[STEP_UPLOAD] && !p->out &&
+           !step_is_file(p->ciphertext, 0);
 }
 
 const struct tbpkg_command *publish_command(const struct publish *p, enum publish_step s)
@@ -497,7 +508,7 @@ static int step_run_encrypt(struct publish *p, struct publish_words *w, bool beg
         return publish_check_signed(p) == CLI_OK ? step_adopt(p, ret) : CLI_FAILED;
     if (!begun && publish_check_recorded(p) != CLI_OK)
         return CLI_FAILED;
-    if (p->key_file && !(publish_streams(p) && step_is_file(p->journal, 0)))
+    if (p->key_file && !p->under && !(publish_streams(p) && step_is_file(p->journal, 0)))
         return tbpkg_fail(p->key_file, "is not used: encrypting makes a key",
                           "leave --key-file out, or use --skip-encrypt");
     return step_call(p->commands[STEP_ENCRYPT], w, ret);
@@ -531,6 +542,10 @@ int publish_run_step(struct publish *p, enum publish_step s)
     begun = before && strcmp(before, p->hash) == 0; /* with the same inputs */
     if (s == STEP_REGISTER)
         publish_key_find(p);
+    if (s == STEP_ENCRYPT && p->under)
+        rc = publish_base_find(p);
+    if (rc != CLI_OK)
+        return rc;
     if (s == STEP_REGISTER && !p->key && !p->key_file && !cli_key_is_held())
         return publish_key_missing(p);
     publish_argv(p, s, &w);

@@ -11,9 +11,11 @@
 #include "common/io.h"
 #include "common/json.h"
 #include "common/units.h"
+#include "tbenc/tbenc.h"
 
 #define CIPHERTEXT_NAME "model.tbenc"
 #define MANIFEST_NAME "model.manifest.json"
+#define FOLDER_MAX 500
 #define FIRST_TRIES 2 /* a wrong name or address shows on the first request: do not retry it for minutes */
 
 static char *store_name(const char *base, const char *asset_id, const char *place, const char *name)
@@ -33,7 +35,7 @@ char *store_manifest_name(const char *base, const char *asset_id, const char *pl
 
 void store_place_of(const struct tbenc_manifest *m, char out[static ASSET_KEY_ID_HEX + 1])
 {
-    if (!*asset_key_id_wanted(m, out))
+    if (m->base || !*asset_key_id_wanted(m, out)) /* the key of an overlay is that of others, too */
         tb_hex_encode(m->sha256_ciphertext, ASSET_KEY_ID_HEX / 2, out);
 }
 
@@ -54,6 +56,16 @@ void store_clear(struct asset_store *s)
     tb_freep(&s->mf.path);
     azure_auth_clear(&s->auth);
     blob_service_clear(&s->service);
+}
+
+int store_check_folder(const struct cli *c, const char *folder)
+{
+    if ((tbenc_path_valid(folder) && strlen(folder) <= FOLDER_MAX &&
+         strspn(folder, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-@/") ==
+             strlen(folder)))
+        return CLI_OK;
+    return cli_usage(c, "FOLDER: names of letters, digits, '.', '_', '-' and '@' with '/' between, not '%s'",
+                     folder);
 }
 
 int store_check_options(const struct cli *c, const struct asset_store *s)
@@ -267,6 +279,23 @@ int store_send_manifest(struct asset_store *s, const char *text)
     tb_base64_encode(md5, sizeof(md5), md5_base64);
     s->mf.sent = s->mf.size;
     return blob_object_create(&s->client, &s->mf, -1, &rq);
+}
+
+int store_fetch(const struct asset_store *s, const char *path, size_t max, char **ret, size_t *ret_len)
+{
+    const struct blob_request rq = {.method = "GET", .path = path};
+    _cleanup_blob_reply_ struct blob_reply reply = {0};
+    char err[TB_HTTP_ERR_MAX];
+    struct blob_fault fault;
+    int r = blob_call(&s->client, &rq, max, &reply, err);
+
+    if (r < 0 || reply.status != 200) {
+        blob_explain(&s->client, r, &reply, err, &fault);
+        return tbpkg_fail(path, fault.reason, fault.remedy[0] ? fault.remedy : NULL);
+    }
+    *ret = TAKE_PTR(reply.body);
+    *ret_len = reply.len;
+    return CLI_OK;
 }
 
 cJSON *store_report(const struct asset_store *s, const struct blob_object *o)

@@ -38,12 +38,15 @@ struct asset_store {
         .timeout = 60                                                                                        \
     }
 
+/* A path of plain names. CLI_OK or CLI_USAGE. */
+int store_check_folder(const struct cli *c, const char *folder);
 /* Whether the options make sense, without looking at anything. */
 int store_check_options(const struct cli *c, const struct asset_store *s);
 /* The names under base, which is a container or its URL; place "": the first ones. Heap, NULL on ENOMEM. */
 char *store_ciphertext_name(const char *base, const char *asset_id, const char *place);
 char *store_manifest_name(const char *base, const char *asset_id, const char *place);
-/* The KEYID of a version: its key's, or, where the manifest does not say that, from its ciphertext's hash. */
+/* The KEYID of a version: its key's; or, where the manifest does not say that, or is an overlay's, which has
+ * the key of its base, from its ciphertext's hash. */
 void store_place_of(const struct tbenc_manifest *m, char out[static ASSET_KEY_ID_HEX + 1]);
 /* Finds a credential and the endpoint. Nothing is sent yet. */
 int store_connect(struct asset_store *s);
@@ -64,6 +67,8 @@ int store_commit(struct asset_store *s, char (*ids)[BLOB_ID_CHARS + 1], size_t n
 int store_send_manifest(struct asset_store *s, const char *text);
 /* SHA-256 as hex, for ct.sha256 and mf.sha256. 0 or -EIO. */
 int store_sha256(const void *buf, size_t len, char out[static BLOB_SHA256_HEX + 1]);
+/* What lies at a path of the service, if it is no larger than max. */
+int store_fetch(const struct asset_store *s, const char *path, size_t max, char **ret, size_t *ret_len);
 cJSON *store_report(const struct asset_store *s, const struct blob_object *o);
 void store_clear(struct asset_store *s);
 

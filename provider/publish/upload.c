@@ -31,7 +31,7 @@ static int upload_read_manifest(struct asset_upload *a)
     r = tb_read_file(a->manifest_path, TBENC_MANIFEST_MAX, &a->manifest_text, &len);
     if (r < 0)
         return tbpkg_fail_errno(a->manifest_path, r);
-    r = tbenc_manifest_parse(a->manifest_text, len, 0, &a->manifest, &e);
+    r = tbenc_manifest_parse(a->manifest_text, len, TBENC_OVERLAY, &a->manifest, &e);
     if (r < 0)
         return asset_fail(a->manifest_path, r, &e);
     if (strcmp(a->manifest->asset_id, a->store.asset_id) != 0)
