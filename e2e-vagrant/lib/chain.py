@@ -123,6 +123,15 @@ class Systemctl:
         connection.close()
 
 
+def started(unit):
+    """False: tb-authorize was killed before it had given all credentials, and systemd starts no unit without them."""
+    try:
+        unit.start()
+    except ConnectionError:
+        return False
+    return True
+
+
 class Chain:
     """tb-authorize, tb-hydrate, tb-decrypt, tb-load with the runtime, tb-proxy and tb-billing over one directory.
 
@@ -267,8 +276,8 @@ class Chain:
     def _systemctl(self, words, connection):
         runtime = self.units["tb-runtime"]
         if words == ["start", "tb-next.service"]:
-            if not self.next.running():
-                self.next.start()
+            if not self.next.running() and not started(self.next):
+                return 1
             self.waits_for_next.append(connection)
             return None
         if words == ["stop", "tb-next.service"]:
@@ -290,7 +299,7 @@ class Chain:
         """Socket activation: a queued connection starts the service; it serves one and exits."""
         d = self.units["tb-decrypt"]
         if not d.daemon.running() and select.select([self.decrypt], [], [], 0)[0]:
-            d.start()
+            started(d)
 
     def _reap(self, name, unit):
         if not unit.started or unit.handled or unit.daemon.running():
@@ -308,8 +317,8 @@ class Chain:
         unit.started, unit.not_before = False, time.monotonic() + 0.5
 
     def _begin(self, name, unit):
-        if unit.wanted and not unit.started and time.monotonic() >= unit.not_before and name != "tb-decrypt":
-            unit.start()
+        if unit.wanted and not unit.started and time.monotonic() >= unit.not_before and name != "tb-decrypt" and not started(unit):
+            unit.started, unit.handled, unit.not_before = False, True, time.monotonic() + 0.5
 
     def _halt(self, name):
         unit = self.units[name]

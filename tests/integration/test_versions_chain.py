@@ -548,3 +548,75 @@ def test_kills_of_tb_update_at_any_moment(fleet):
         fleet.wait_update("none", serving=n)
         assert fleet.served() == (200, n)
         assert set(os.listdir(fleet.chain.target)) == {"serving.json", f"{fleet.asset}@{n}"}
+
+
+@pytest.mark.parametrize("phase", ["draining", "switching"])
+def test_revoked_in_a_switch(fleet, phase):
+    """Who waits is told at once; what was ordered is done when the contract is back, and nothing has failed meanwhile."""
+    fleet.start(bus=fleet.bus, TB_SWITCH_TIMEOUT="4s")
+    n = fleet.publish(b"is slow")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=n)
+    busy = threading.Thread(target=fleet.served, args=(3,))
+    busy.start()
+    wait_for(lambda: "tb_requests_in_flight 1" in metrics(fleet), what="the request in flight")
+    fleet.tell("switch")
+    fleet.wait_update(phase, next=n)
+    answers = []
+    held = threading.Thread(target=lambda: answers.append(fleet.served()[0]))
+    held.start()
+    fleet.plane.cli("contract", "revoke", fleet.contract)
+    fleet.ask_now()
+    fleet.chain.wait_state("Suspended")
+    held.join(30)
+    assert answers == [403], answers
+    busy.join()
+    assert fleet.update()["state"] != "failed" and fleet.served()[0] == 403
+    fleet.plane.cli("contract", "add", fleet.contract, "--asset", fleet.asset, "--mode", "open", "--replace")
+    fleet.ask_now()
+    fleet.wait_update("none", serving=n)
+    assert fleet.served() == (200, n)
+
+
+def served_or_cut(fleet):
+    with contextlib.suppress(OSError, http.client.HTTPException):  # by the end of the proxy
+        fleet.served(1)
+
+
+def test_kills_of_the_others_in_a_switch(fleet):
+    """Each in each phase: in the end the promoted version serves."""
+    fleet.start(bus=fleet.bus)
+    for phase in ("downloading", "draining", "switching"):
+        for name in ("tb-authorize", "tb-proxy", "tb-runtime"):
+            n = fleet.publish(b"is slow")
+            fleet.ask_now()
+            wait_for(lambda: fleet.update().get("next") == n, what="the next version")
+            if phase != "downloading":
+                fleet.wait_update("ready", next=n)
+            busy = threading.Thread(target=served_or_cut, args=(fleet,))
+            busy.start()
+            wait_for(lambda: "tb_requests_in_flight 1" in metrics(fleet), what="the request in flight")
+            fleet.tell("switch")
+            if phase != "downloading":
+                fleet.wait_update(phase, next=n)
+            with contextlib.suppress(AttributeError, ProcessLookupError):
+                os.kill(fleet.chain.pid(name), signal.SIGKILL)
+            busy.join()
+            fleet.wait_update("none", serving=n, timeout=60)
+            fleet.chain.wait_state("Ready")
+            assert fleet.served() == (200, n), (phase, name)
+
+
+def test_promotions_back_and_forth(fleet):
+    """Faster than anything comes of them: in the end the last one serves, and no version has failed."""
+    fleet.start("window 00:00-24:00", bus=fleet.bus)
+    fleet.publish(b"two")
+    fleet.publish(b"three")
+    for i, n in enumerate((1, 3, 2, 1, 2, 3, 1, 3, 1, 2)):
+        fleet.promote(n)
+        fleet.ask_now()
+        time.sleep(0.13 * (i % 4))
+    fleet.wait_update("none", serving=2, timeout=90)
+    fleet.chain.wait_state("Ready")
+    assert fleet.served() == (200, 2) and "previous" not in fleet.serving()
+    assert not (fleet.chain.state / "tb-update" / "failed.json").exists()
