@@ -79,7 +79,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: force all help deps check check-fast check-guide check-image check-trixie demo demo-local demo-stop bench bench-proxy bench-controlplane bench-publish soak lint format docs clean install install-units install-controlplane units fuzz
+.PHONY: force all help deps check check-fast check-guide check-image check-trixie check-versions demo demo-local demo-stop bench bench-proxy bench-controlplane bench-publish soak lint format docs clean install install-units install-controlplane units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -88,6 +88,7 @@ help:
 	@echo 'make check      all tests; ends with one line "N passed, N failed, N skipped"'
 	@echo 'make check-fast unit and integration tests of the plain build only'
 	@echo 'make check-trixie  the scenarios in machines, which make check has on Debian 12, on Debian 13'
+	@echo 'make check-versions  promotions over a power cut, a reboot, a stop by hand: services/update'
 	@echo 'make check-guide  types the operator guide in a machine and provokes each row of its troubleshooting table'
 	@echo 'make check-image  builds a VM image by Packer and boots it (about ten minutes without KVM)'
 	@echo 'make demo       the main job end to end, the customer in a machine in QEMU (KEEP=1 leaves it running until make demo-stop)'
@@ -205,6 +206,11 @@ check-fast: all units
 check-guide:
 	$(Q)sh tests/deps.sh
 	$(Q)$(PYTHON) tests/run_check.py --only vm-guide
+
+# Three boots, and a wait for an hour to come.
+check-versions:
+	$(Q)sh tests/deps.sh
+	$(Q)$(PYTHON) tests/run_check.py --only vm-versions-power
 
 check-trixie:
 	$(Q)sh tests/deps.sh

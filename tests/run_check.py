@@ -151,7 +151,7 @@ def stage(fn, *args, **kw):
 
 VM = "e2e-vagrant/tests/vm"
 VM_APART = ("test_container.py", "test_custom_data.py", "test_operator_guide.py", "test_power.py", "test_scratch.py", "test_unconfigured.py",
-            "test_versions.py")  # machines of their own
+            "test_versions.py", "test_versions_power.py")  # machines of their own
 # In the order in which they begin: those that take long first, so that none is left over.
 STAGES = {
     "unit": stage(units),
@@ -175,6 +175,7 @@ STAGES = {
 # By their own name only, see the Makefile.
 NAMED = {
     "vm-guide": stage(pytests, [f"{VM}/test_operator_guide.py"]),
+    "vm-versions-power": stage(pytests, [f"{VM}/test_versions_power.py"]),
 }
 # One after the other, when all others are done.
 ALONE = {
