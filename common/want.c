@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/want.h"
 
+#include <fcntl.h>
 #include <string.h>
 
 #include "common/domain_file.h"
@@ -96,4 +97,15 @@ int tb_want_write(const char *dir, const struct tb_want *w)
         if (want_add_range(list, &w->r[i]) < 0)
             return -ENOMEM;
     return tb_state_write(dir, TB_WANT_NAME, o, 0);
+}
+
+int tb_want_call(const char *dir)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, TB_WANT_CALL);
+    _cleanup_close_ int fd = -1;
+
+    if (!path)
+        return -ENOMEM;
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    return fd < 0 ? -errno : tb_write_full(fd, "\n", 1);
 }

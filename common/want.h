@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #define TB_WANT_NAME "want.json" /* below the runtime directory of tb-decrypt */
+#define TB_WANT_CALL "repair"    /* beside it */
 #define TB_WANT_MAX 64           /* ranges at once */
 #define TB_WANT_SHA256_HEX 64
 
@@ -33,5 +34,7 @@ int tb_want_parse(const char *buf, size_t len, struct tb_want *ret);
 int tb_want_read(const char *run_dir, struct tb_want *ret);
 /* Replaces the file in tb-decrypt's own directory. 0 or -errno. */
 int tb_want_write(const char *dir, const struct tb_want *w);
+/* Calls a tb-hydrate that has ended already: its unit's path watches TB_WANT_CALL there. */
+int tb_want_call(const char *dir);
 
 #endif

@@ -150,6 +150,14 @@ static int delivery_await(void *ctx, uint64_t off, uint64_t len)
     return tb_supply_await(delivery_supply(d), off, len);
 }
 
+static bool delivery_damaged(void *ctx, const struct tbenc_record *rec, int error)
+{
+    struct delivery *d = ctx;
+
+    return tb_guard_cancelled(&d->guard) == TB_GUARD_NONE &&
+           tb_supply_damaged(delivery_supply(d), rec, error);
+}
+
 static bool delivery_waits(void *ctx)
 {
     struct delivery *d = ctx;
@@ -159,7 +167,8 @@ static bool delivery_waits(void *ctx)
 
 static int delivery_decrypt(struct delivery *d)
 {
-    struct tbenc_follow follow = {.ctx = d, .await = delivery_await};
+    struct tbenc_follow follow = {
+        .ctx = d, .await = delivery_await, .damaged = d->asset.base ? NULL : delivery_damaged};
     struct tbenc_open_params p = {.manifest = d->asset.manifest,
                                   .key = d->key->b,
                                   .progress = delivery_progress,

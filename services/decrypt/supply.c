@@ -106,10 +106,16 @@ int tb_supply_open(struct tb_supply *s, const char *dir, const struct tbenc_mani
     return r < 0 ? supply_open_failed(s->path, r, o) : supply_check(s, o);
 }
 
+static void wishes_write(struct tb_supply *s);
+
 void tb_supply_close(struct tb_supply *s)
 {
     if (!s->manifest)
         return;
+    if (s->want.n > 0) { /* nobody waits any more */
+        s->n_wishes = 0;
+        wishes_write(s);
+    }
     s->fd = tb_close(s->fd);
     s->map = tb_range_map_free(s->map);
     tb_freep(&s->path);
@@ -137,6 +143,8 @@ static void wishes_write(struct tb_supply *s)
             s->want.r[s->want.n++] = s->wishes[i].r;
     s->written_us = tb_now_monotonic_us();
     r = s->run_dir ? tb_want_write(s->run_dir, &s->want) : -ENOENT;
+    if (r == 0 && atomic_load(&s->mending) > 0)
+        r = tb_want_call(s->run_dir);
     if (r < 0 && !s->wish_failed)
         tb_warn("cannot write " TB_WANT_NAME ": %s; tb-hydrate is not told what is waited for", strerror(-r));
     s->wish_failed = r < 0;
@@ -212,9 +220,13 @@ static void mend_look(struct tb_supply *s, struct tb_supply_wish *w)
     uint64_t now = tb_now_monotonic_us();
     bool other = false, came = mend_came(s, w, &other);
 
+    bool nobody = !came && !*w->instance && now - w->asked_us >= TB_SUPPLY_CALL_US;
+
     if (came)
         atomic_fetch_add(&s->refetched, 1);
-    if (came || now - w->since_us >= TB_SUPPLY_MEND_US)
+    if (nobody)
+        w->tries = TB_SUPPLY_TRIES; /* read as it is, it ends the work */
+    if (came || nobody || now - w->since_us >= TB_SUPPLY_MEND_US)
         mend_settle(s, w);
     if (w->done || other || now - s->written_us >= WISH_AGAIN_US)
         wishes_write(s);
@@ -250,6 +262,7 @@ static bool mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int 
     if (!w || w->tries >= TB_SUPPLY_TRIES || tb_now_monotonic_us() - w->since_us >= TB_SUPPLY_MEND_US)
         return false;
     w->tries++;
+    w->asked_us = tb_now_monotonic_us();
     w->done = false;
     atomic_fetch_add(&s->mending, 1);
     mend_note(mend_map(s, &later), w);
@@ -377,12 +390,18 @@ static void ciphertext_wait(void *ctx, int timeout_ms)
     tb_supply_wait(ctx, (unsigned)MAX(timeout_ms, 0));
 }
 
+static bool ciphertext_damaged(void *ctx, const struct tbenc_record *rec)
+{
+    return tb_supply_damaged(ctx, rec, -EBADMSG);
+}
+
 struct tb_ciphertext tb_supply_ciphertext(struct tb_supply *s)
 {
     struct tb_ciphertext c = {.fd = s->fd, .ctx = s};
 
-    if (!s->map)
+    if (!s->map && !s->brought)
         return c;
+    c.damaged = ciphertext_damaged;
     c.has = ciphertext_has;
     c.want = ciphertext_want;
     c.wait = ciphertext_wait;

@@ -20,14 +20,15 @@
 
 #define TB_SUPPLY_TRIES 3             /* to have a record once more, */
 #define TB_SUPPLY_MEND_US 30000000ULL /* and so long since it was first found bad */
+#define TB_SUPPLY_CALL_US 10000000ULL /* until a tb-hydrate that had ended is at work on it */
 #define TB_SUPPLY_SLICE_MS 200        /* one wait: who waits longer looks whether it still should */
 
 struct tb_supply_wish {
     struct tb_want_range r;
     char instance[TB_RANGE_MAP_INSTANCE + 1]; /* of the map that r.seen is of; "": there was none */
     unsigned tries;                           /* to have it once more */
-    uint64_t since_us;
-    bool done; /* it came, or is not waited for any more; kept for its tries */
+    uint64_t since_us, asked_us;              /* first found bad; asked for this time */
+    bool done;                                /* it came, or is not waited for any more; kept for its tries */
 };
 
 struct tb_supply {

@@ -8,8 +8,9 @@
 #include "common/backoff.h"
 #include "common/io.h"
 #include "common/log.h"
-#include "hydrate/transfer.h"
 #include "common/units.h"
+#include "hydrate/transfer.h"
+#include "hydrate/wishes.h"
 
 #define POLL_MS 500
 
@@ -19,6 +20,8 @@ struct download_slot {
     enum download_slot_state state;
     struct transfer t;
     struct tb_backoff backoff;
+    bool repair;     /* a record once more, not a range */
+    uint64_t record; /* its number */
     unsigned wrong_answers;
     uint64_t due_us; /* SLOT_WAITING: next attempt */
 };
@@ -30,8 +33,10 @@ struct download_state {
     CURLM *multi;
     struct download_slot *slots;
     unsigned n_slots;
-    uint64_t cursor;   /* ranges below it are there or in a slot */
-    bool identified;   /* the blob's entity tag is known, or that it has none: others may start */
+    uint64_t cursor; /* ranges below it are there or in a slot */
+    bool identified; /* the blob's entity tag is known, or that it has none: others may start */
+    struct wishes wishes;
+    uint64_t idle_us;  /* since when there is nothing to do; 0: there is */
     uint64_t drain_us; /* nonzero: start nothing, and end then at the latest */
     char where[256];   /* URL without its query */
 };
@@ -41,7 +46,7 @@ static uint64_t download_bytes(const struct download_state *x)
     uint64_t n = partial_ranges(x->d->partial)->bytes;
 
     for (unsigned i = 0; i < x->n_slots; i++)
-        if (x->slots[i].state != SLOT_IDLE)
+        if (x->slots[i].state != SLOT_IDLE && !x->slots[i].repair)
             n += x->slots[i].t.got;
     return n;
 }
@@ -102,8 +107,18 @@ static void download_give_up_io(struct download_state *x, int r, const char *wha
         x->o->code = HYDRATE_DAMAGED;
 }
 
+/* It asks another place, which has entity tags of its own. */
+static bool slot_is_elsewhere(const struct download_state *x, const struct download_slot *s)
+{
+    return s->repair && x->d->repair_url && strcmp(x->d->repair_url, x->d->url) != 0;
+}
+
 static void slot_start(struct download_state *x, struct download_slot *s)
 {
+    bool elsewhere = slot_is_elsewhere(x, s);
+
+    s->t.url = elsewhere ? x->d->repair_url : x->d->url;
+    s->t.etag = elsewhere ? "" : x->id->etag;
     if (transfer_begin(&s->t) < 0 || curl_multi_add_handle(x->multi, s->t.easy) != CURLM_OK) {
         s->state = SLOT_IDLE;
         download_give_up(x, true, TB_EXIT_IOERR, "out of memory for a transfer");
@@ -112,21 +127,72 @@ static void slot_start(struct download_state *x, struct download_slot *s)
     s->state = SLOT_RUNNING;
 }
 
-/* Gives an idle slot the next missing range. false when there is none. */
-static bool slot_assign(struct download_state *x, struct download_slot *s)
+static bool download_holds(const struct download_state *x, bool repair, uint64_t start)
 {
-    const struct ranges *ranges = partial_ranges(x->d->partial);
-    uint64_t i = ranges_next_missing(ranges, x->cursor);
+    for (unsigned i = 0; i < x->n_slots; i++)
+        if (x->slots[i].state != SLOT_IDLE && x->slots[i].repair == repair && x->slots[i].t.start == start)
+            return true;
+    return false;
+}
 
-    if (i >= ranges->n)
-        return false;
-    x->cursor = i + 1;
-    s->t.index = i;
-    s->t.start = ranges_start(ranges, i);
-    s->t.end = s->t.start + ranges_len(ranges, i);
+static void slot_take(struct download_slot *s, uint64_t start, uint64_t len)
+{
+    s->t.start = start;
+    s->t.end = start + len;
     s->t.got = 0;
     s->wrong_answers = 0;
     s->backoff = (struct tb_backoff){.base_ms = DOWNLOAD_BACKOFF_BASE_MS, .cap_ms = DOWNLOAD_BACKOFF_CAP_MS};
+}
+
+static void slot_take_range(const struct download_state *x, struct download_slot *s, uint64_t i)
+{
+    const struct ranges *ranges = partial_ranges(x->d->partial);
+
+    s->repair = false;
+    s->t.index = i;
+    slot_take(s, ranges_start(ranges, i), ranges_len(ranges, i));
+}
+
+/* What somebody waits for, if it is not there or on its way. */
+static bool slot_take_wish(const struct download_state *x, struct download_slot *s,
+                           const struct tb_want_range *r)
+{
+    const struct ranges *ranges = partial_ranges(x->d->partial);
+    uint64_t i = r->offset / ranges->chunk;
+
+    if (!r->repair) {
+        if (ranges_has(ranges, i) || download_holds(x, false, ranges_start(ranges, i)))
+            return false;
+        slot_take_range(x, s, i);
+        return true;
+    }
+    if (!partial_wants_again(x->d->partial, r->offset, r->bytes, r->seen) ||
+        download_holds(x, true, r->offset))
+        return false;
+    s->repair = true;
+    s->record = r->record;
+    slot_take(s, r->offset, r->bytes);
+    tb_info("fetching chunk %" PRIu64 " once more, %" PRIu64 " bytes at %" PRIu64 ", from %s", r->record,
+            r->bytes, r->offset, x->where);
+    return true;
+}
+
+/* Gives an idle slot a wish, or the next missing range. false when there is none. */
+static bool slot_assign(struct download_state *x, struct download_slot *s)
+{
+    const struct ranges *ranges = partial_ranges(x->d->partial);
+    uint64_t i = x->cursor;
+
+    for (size_t k = 0; k < x->wishes.want.n; k++)
+        if (slot_take_wish(x, s, &x->wishes.want.r[k]))
+            return true;
+    do
+        i = ranges_next_missing(ranges, i);
+    while (i < ranges->n && download_holds(x, false, ranges_start(ranges, i)) && ++i < ranges->n);
+    if (i >= ranges->n)
+        return false;
+    x->cursor = i + 1;
+    slot_take_range(x, s, i);
     return true;
 }
 
@@ -196,6 +262,11 @@ static void slot_range_done(struct download_state *x, struct download_slot *s)
     int r;
 
     s->state = SLOT_IDLE;
+    if (s->repair) {
+        partial_renew(p, s->t.start, s->t.end - s->t.start);
+        s->t.got = 0;
+        return;
+    }
     r = partial_mark(p, s->t.index);
     if (r < 0) {
         download_give_up_io(x, r, "cannot record progress of");
@@ -283,7 +354,8 @@ static void slot_finish(struct download_state *x, struct download_slot *s, CURLc
     curl_multi_remove_handle(x->multi, t->easy);
     s->state = SLOT_WAITING;
     s->due_us = 0;
-    download_identify(x, t);
+    if (!slot_is_elsewhere(x, s))
+        download_identify(x, t);
     if (code == CURLE_OK && transfer_complete(t)) {
         slot_range_done(x, s);
         return;
@@ -303,7 +375,7 @@ static void slot_finish(struct download_state *x, struct download_slot *s, CURLc
 /* A response may be known good long before its range is there: others need not wait for its end. */
 static void download_identify_early(struct download_state *x)
 {
-    if (!x->identified && x->slots[0].state == SLOT_RUNNING)
+    if (!x->identified && x->slots[0].state == SLOT_RUNNING && !slot_is_elsewhere(x, &x->slots[0]))
         download_identify(x, &x->slots[0].t);
 }
 
@@ -319,9 +391,24 @@ static int download_timeout_ms(const struct download_state *x)
     return until <= now ? 0 : (int)((until - now + 999) / 1000);
 }
 
+/* There is nothing to do, and nothing was for long enough. */
+static bool download_is_over(struct download_state *x, unsigned busy)
+{
+    uint64_t now = tb_now_monotonic_us();
+
+    if (busy > 0) {
+        x->idle_us = 0;
+        return false;
+    }
+    if (x->idle_us == 0)
+        x->idle_us = now;
+    return x->drain_us != 0 || now - x->idle_us >= x->d->linger_ms * 1000ULL;
+}
+
 static int download_step(struct download_state *x)
 {
-    struct curl_waitfd stop = {.fd = x->d->stop_fd, .events = CURL_WAIT_POLLIN};
+    struct curl_waitfd fds[] = {{.fd = x->d->stop_fd, .events = CURL_WAIT_POLLIN},
+                                {.fd = x->wishes.fd, .events = CURL_WAIT_POLLIN}};
     int running, left;
     CURLMsg *msg;
 
@@ -339,10 +426,11 @@ static int download_step(struct download_state *x)
         (void)x->d->progress(x->d->ctx, download_bytes(x));
     if (x->o->code != 0 && x->drain_us == 0)
         return x->o->code;
-    if (download_start_slots(x) == 0)
+    wishes_refresh(&x->wishes, x->id);
+    if (download_is_over(x, download_start_slots(x)))
         return 1;
-    curl_multi_poll(x->multi, &stop, 1, download_timeout_ms(x), NULL);
-    if (stop.revents)
+    curl_multi_poll(x->multi, fds, x->wishes.fd >= 0 ? 2 : 1, download_timeout_ms(x), NULL);
+    if (fds[0].revents)
         return tb_outcome_set(x->o, HYDRATE_STOPPED,
                               "stopped by a signal; progress is kept, the next start goes on");
     if (x->drain_us && tb_now_monotonic_us() >= x->drain_us)
@@ -358,6 +446,7 @@ static void download_clear(struct download_state *x)
         transfer_clear(&x->slots[i].t);
     }
     free(x->slots);
+    wishes_clear(&x->wishes);
     if (x->multi)
         curl_multi_cleanup(x->multi);
 }
@@ -374,17 +463,15 @@ static int download_init(struct download_state *x)
 
         if (transfer_init(t, x->d->tls) < 0)
             return -ENOMEM;
-        t->url = x->d->url;
         t->fd = partial_fd(x->d->partial);
         t->size = x->id->size;
-        t->etag = x->id->etag;
     }
     return 0;
 }
 
 int download_run(const struct download *d, struct tb_outcome *o)
 {
-    struct download_state x = {.d = d, .o = o, .n_slots = d->concurrency};
+    struct download_state x = {.d = d, .o = o, .n_slots = d->concurrency, .wishes = {.fd = -1}};
 
     x.id = partial_identity(d->partial);
     x.identified = *x.id->etag != '\0';
@@ -396,6 +483,7 @@ int download_run(const struct download *d, struct tb_outcome *o)
         download_clear(&x);
         return tb_outcome_set(o, TB_EXIT_IOERR, "out of memory for %u transfers", d->concurrency);
     }
+    wishes_init(&x.wishes, d->run_dir);
     while (download_step(&x) == 0)
         ;
     download_clear(&x);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Fetches the missing ranges of a partial file, several at once, on the calling thread. Retries each
- * range; stops at what a retry cannot help. */
+ * range; stops at what a retry cannot help. What readers wish for comes first: a range that is missing, or a
+ * record once more that came and is not right. */
 #ifndef TB_HYDRATE_DOWNLOAD_H
 #define TB_HYDRATE_DOWNLOAD_H
 
-#include "hydrate/hasher.h"
 #include "common/http.h"
+#include "hydrate/hasher.h"
 #include "hydrate/partial.h"
 #include "hydrate/outcome.h"
 
@@ -21,11 +22,15 @@
 
 struct download {
     const char *url; /* secret, borrowed */
+    /* Where records come from once more: another place, since what that one sends may be what is wrong. */
+    const char *repair_url;
     const struct tb_http_tls *tls;
     unsigned concurrency;
     struct partial *partial;
     struct hasher *hasher; /* told of the gapless prefix; NULL: nobody hashes */
     int stop_fd;           /* readable: stop */
+    const char *run_dir;   /* TB_RUN_DIR, where readers leave their wishes (common/want.h); NULL: none do */
+    unsigned linger_ms;    /* when all is there: so long further wishes are waited for */
     /* Called at least each half second with the bytes that are there; nonzero stops, with its outcome set by
      * then. */
     int (*progress)(void *ctx, uint64_t bytes);

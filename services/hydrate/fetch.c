@@ -175,6 +175,8 @@ static int fetch_run(struct hydrate *h)
                          .tls = &h->tls,
                          .concurrency = h->cfg->download_concurrency,
                          .partial = h->partial,
+                         .repair_url = source_other(&h->source),
+                         .run_dir = fetch_hashes(h) ? NULL : h->cfg->run_dir,
                          .stop_fd = h->signal_fd,
                          .progress = fetch_progress,
                          .ctx = h};

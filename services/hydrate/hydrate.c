@@ -149,7 +149,7 @@ static int hydrate_attempt(struct hydrate *h)
         return r;
     if (found) {
         tb_info("%s is complete and verified: nothing to download", h->final_path);
-        return 0;
+        return h->versions.next ? 0 : hydrate_mend(h);
     }
     if (h->repair.refused)
         return repair_refuse(&h->repair, h->final_path, h->o);

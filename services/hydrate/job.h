@@ -43,6 +43,11 @@ int hydrate_publish(struct hydrate *h, const char *path);
 /* One download from open to publish. Data that proved wrong or outdated does not stay. */
 int hydrate_download(struct hydrate *h);
 
+/* mend.c */
+/* Fetches what readers of the complete file found bad in it, if anybody asks. What cannot be fetched is no
+ * failure: the file is as it was. 0; HYDRATE_STOPPED; TB_EXIT_IOERR. */
+int hydrate_mend(struct hydrate *h);
+
 /* present.c */
 /* Looks for a file that needs no download: the final one, or a .part whose hash was right when a crash came
  * before its rename. 0 with *ret_found. */

@@ -187,17 +187,24 @@ static int partial_reserve(int fd, uint64_t size)
     return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
 }
 
-static int partial_begin(struct partial *p, const struct partial_identity *want)
+static int partial_make_instance(struct partial *p)
 {
     uint8_t random[(INSTANCE_MAX - 1) / 2];
-    int r;
+    int r = tb_random(random, sizeof(random));
 
-    p->id = *want;
-    p->id.chunk = ranges_chunk_for(want->size, want->chunk);
-    r = tb_random(random, sizeof(random));
+    if (r == 0)
+        tb_hex_encode(random, sizeof(random), p->instance);
+    return r;
+}
+
+static int partial_begin(struct partial *p, const struct partial_identity *want)
+{
+    int r = partial_make_instance(p);
+
     if (r < 0)
         return r;
-    tb_hex_encode(random, sizeof(random), p->instance);
+    p->id = *want;
+    p->id.chunk = ranges_chunk_for(want->size, want->chunk);
     r = ranges_init(&p->ranges, p->id.size, p->id.chunk);
     if (r < 0)
         return r;
@@ -242,6 +249,31 @@ int partial_open(const char *final_path, const struct partial_identity *want, st
         return r;
     *ret = TAKE_PTR(p);
     return 0;
+}
+
+int partial_open_complete(const char *final_path, const struct partial_identity *id, struct partial **ret)
+{
+    _cleanup_partial_ struct partial *p = NULL;
+    int r = partial_new(final_path, &p);
+
+    if (r == 0)
+        r = partial_make_instance(p);
+    if (r < 0)
+        return r;
+    p->id = *id;
+    p->id.chunk = ranges_chunk_for(id->size, id->chunk);
+    r = ranges_init(&p->ranges, p->id.size, p->id.chunk);
+    if (r < 0)
+        return r;
+    for (uint64_t i = 0; i < p->ranges.n; i++)
+        ranges_add(&p->ranges, i);
+    p->fd = open(final_path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (p->fd < 0)
+        return -errno;
+    r = partial_make_map(p);
+    if (r == 0)
+        *ret = TAKE_PTR(p);
+    return r;
 }
 
 struct partial *partial_close(struct partial *p)
@@ -313,6 +345,17 @@ int partial_mark(struct partial *p, uint64_t i)
     if (p->map)
         tb_range_map_mark(p->map, i);
     return r;
+}
+
+bool partial_wants_again(const struct partial *p, uint64_t off, uint64_t len, uint32_t seen)
+{
+    return p->map && tb_range_map_has(p->map, off, len, NULL) &&
+           !tb_range_map_came_again(p->map, off, len, seen);
+}
+
+void partial_renew(struct partial *p, uint64_t off, uint64_t len)
+{
+    tb_range_map_renew(p->map, off, len);
 }
 
 int partial_sync(struct partial *p)

@@ -27,6 +27,9 @@ struct partial;
 /* Opens what an earlier run left for the same sha256 and size, which keeps its own chunk and etag; else
  * removes it and begins anew with `want`. 0 or -errno. */
 int partial_open(const char *final_path, const struct partial_identity *want, struct partial **ret);
+/* The complete file at final_path, records of which are to come once more: with a map, so that who waits sees
+ * them come. It is not removed or renamed by any of the functions here. */
+int partial_open_complete(const char *final_path, const struct partial_identity *id, struct partial **ret);
 /* Saves and closes; the files stay. Accepts NULL, returns NULL. */
 struct partial *partial_close(struct partial *p);
 static inline void partial_closep(struct partial **p)
@@ -48,6 +51,10 @@ bool partial_has_map(const struct partial *p);
 void partial_set_etag(struct partial *p, const char *etag);
 /* Range i is written. Also reports a failure of the saving thread. 0 or -errno. */
 int partial_mark(struct partial *p, uint64_t i);
+/* Who follows found these bytes bad when the map had `seen` of them, and they did not come again since. */
+bool partial_wants_again(const struct partial *p, uint64_t off, uint64_t len, uint32_t seen);
+/* These bytes came once more. */
+void partial_renew(struct partial *p, uint64_t off, uint64_t len);
 /* Everything marked is on disk and in the record when this returns 0. */
 int partial_sync(struct partial *p);
 /* Removes the files of this or an earlier download of final_path, which did not become it. Missing ones are

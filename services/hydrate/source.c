@@ -89,6 +89,11 @@ static void source_use(struct hydrate_source *s, unsigned place)
     s->manifest_url = s->manifest_urls[place];
 }
 
+const char *source_other(const struct hydrate_source *s)
+{
+    return s->n_places ? s->sas_urls[(s->place + 1) % s->n_places] : NULL;
+}
+
 void source_next(struct hydrate_source *s)
 {
     source_use(s, (s->place + 1) % s->n_places);

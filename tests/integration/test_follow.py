@@ -56,7 +56,7 @@ class Follow:
 
     def wait_decrypted(self, n):
         file = self.rig.model / "model"  # a hole where nothing was written
-        wait_for(lambda: file.exists() and file.stat().st_blocks * 512 >= n, timeout=6, what="plaintext", every=0.02)
+        wait_for(lambda: file.exists() and file.stat().st_blocks * 512 >= n, what="plaintext", every=0.02)
 
     def is_whole(self):
         facts = self.rig.facts()

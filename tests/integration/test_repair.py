@@ -367,6 +367,15 @@ class Repair:
         return r.returncode, self.asked.read_text().splitlines()[-1:] if self.asked.exists() else []
 
 
+    def called(self, sub):
+        """By tb-repair.path."""
+        fake = self.tmp / "bin/systemctl"
+        fake.write_text(f'#!/bin/sh\ncase $1 in show) echo {sub} ;; *) echo "$*" >>{self.asked} ;; esac\n')
+        subprocess.run([repo / "units/tb-repair", self.decryption], check=True,
+                       env={"PATH": f"{self.tmp}/bin:/usr/bin:/bin", "TRIGGER_PATH": "/run/tb-decrypt/repair", "RUNTIME_DIRECTORY": self.tmp / "run"})
+        return self.asked.read_text().splitlines() if self.asked.exists() else []
+
+
 LOOK = ["--no-block restart tb-hydrate.service"]
 START = ["--no-block start tb-runtime.service"]
 
@@ -386,6 +395,11 @@ def test_a_download_under_way_is_left_alone(tmp_path, hydrate, asked):
     r = Repair(tmp_path)
     r.says(state="failed", damaged={"inode": 1})
     assert r.after(76, hydrate=hydrate) == (0, asked)
+
+
+@pytest.mark.parametrize("sub,asked", [("exited", LOOK), ("running", []), ("auto-restart", []), ("failed", [])])
+def test_a_wish_wakes_a_download_that_has_ended(tmp_path, sub, asked):
+    assert Repair(tmp_path).called(sub) == asked
 
 
 def test_what_cannot_be_mended_is_not_looked_at_for_ever(tmp_path):

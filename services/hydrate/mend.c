@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Records of a complete file that tb-decrypt found bad: fetched once more, alone. */
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/events.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "hydrate/download.h"
+#include "hydrate/job.h"
+#include "hydrate/verified.h"
+#include "hydrate/wishes.h"
+
+#define MEND_LINGER_MS 2000 /* a record may be bad once more, and others too */
+
+static int mend_progress(void *ctx, uint64_t bytes)
+{
+    (void)ctx;
+    (void)bytes;
+    return 0;
+}
+
+static bool mend_is_wanted(const struct hydrate *h, const struct partial_identity *id)
+{
+    struct wishes w;
+    bool wanted;
+
+    wishes_init(&w, h->cfg->run_dir);
+    wishes_refresh(&w, id);
+    wanted = wishes_repairs(&w) > 0;
+    wishes_clear(&w);
+    return wanted;
+}
+
+/* It is the file that was verified, with other bytes in some places: its record is of its new mtime. */
+static int mend_vouch(struct hydrate *h, const struct partial *p)
+{
+    struct stat st;
+
+    if (fsync(partial_fd(p)) < 0 || fstat(partial_fd(p), &st) < 0)
+        return -errno;
+    return verified_write(h->final_path, &st, h->manifest.m->sha256_ciphertext);
+}
+
+int hydrate_mend(struct hydrate *h)
+{
+    _cleanup_partial_ struct partial *p = NULL;
+    struct partial_identity id = {.size = h->size, .chunk = h->cfg->download_chunk_bytes};
+    struct download d = {.url = h->source.sas_url,
+                         .repair_url = source_other(&h->source),
+                         .tls = &h->tls,
+                         .concurrency = h->cfg->download_concurrency,
+                         .stop_fd = h->signal_fd,
+                         .run_dir = h->cfg->run_dir,
+                         .linger_ms = MEND_LINGER_MS,
+                         .progress = mend_progress,
+                         .ctx = h};
+    int r, e;
+
+    memcpy(id.sha256, h->manifest.m->sha256_ciphertext, sizeof(id.sha256));
+    if (h->source.n_places == 0 || !mend_is_wanted(h, &id))
+        return 0;
+    r = partial_open_complete(h->final_path, &id, &p);
+    if (r < 0)
+        return hydrate_outcome_io(h->o, r, "cannot mend", h->final_path);
+    d.partial = p;
+    r = download_run(&d, h->o);
+    e = mend_vouch(h, p);
+    p = partial_close(p);
+    if (e == 0)
+        e = partial_finish(h->final_path);
+    if (e < 0)
+        return hydrate_outcome_io(h->o, e, "cannot mend", h->final_path);
+    if (r == HYDRATE_STOPPED)
+        return r;
+    if (r != 0) /* the reader goes on asking for a while, and says then what it lacks */
+        tb_warn("cannot mend %s: %s", h->final_path, h->o->reason);
+    return h->o->code = 0;
+}

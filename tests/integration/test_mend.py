@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record that proves bad is fetched once more, alone, while its reader waits: during the download and afterwards, from the disk or from
+the source; and what ends it when that does not help."""
+
+import random
+
+import pytest
+
+import faultproxy as fp
+from delivery_asset import Asset
+from delivery_house import house, rot  # noqa: F401
+from delivery_rig import NO_MOUNT, rig  # noqa: F401
+from hydrate_world import ca  # noqa: F401
+from tbsys import wait_for
+from test_follow import RANGE, RECORD, SIZE, Follow
+
+ON_DISK = RECORD + 20  # a record with its length and tag
+
+
+@pytest.fixture
+def follow(house):  # noqa: F811
+    house.asset = Asset(random.Random(12).randbytes(SIZE), chunk_bytes=RECORD)
+    house.upload(house.asset)
+    house.w.env["TB_DOWNLOAD_CHUNK_BYTES"] = str(RANGE)
+    f = Follow(house)
+    yield f
+    f.gate.set()
+
+
+def place(record):
+    return 32 + record * ON_DISK
+
+
+def fetched_alone(follow, record):
+    last = min(place(record) + ON_DISK, len(follow.w.data)) - 1
+    return follow.w.proxy.count(path="model.tbenc$", range=f"^bytes={place(record)}-{last}$")
+
+
+def test_a_range_that_came_wrong_is_mended_behind_the_download(follow):
+    """Each record is fetched once more and nothing else, and the reader sees nothing of it."""
+    for at in (1, 9, 30):
+        follow.w.proxy.rule(fp.corrupt(5000), path="model.tbenc$", range=f"^bytes={at * RANGE}-", nth=1)
+    follow.close_gate(40)
+    hydrate = follow.hydrate()
+    follow.deliver()
+    follow.wait_decrypted(36 * RANGE)
+    follow.gate.set()
+    assert hydrate.wait() == 0 and follow.is_whole()
+    assert [fetched_alone(follow, r) for r in range(10)] == [1, 0, 1, 0, 0, 0, 0, 1, 0, 0]
+    assert follow.w.sent() == len(follow.w.data) + 3 * ON_DISK
+    assert "chunk 2 of model.tbenc" in follow.decrypt.log_text() and "fetching chunk 2 once more" in follow.w.log()
+
+
+@pytest.mark.parametrize("records", [[3], [0, 5, 12]])
+def test_what_rotted_on_the_disk_is_mended_alone(follow, records):
+    assert follow.w.run()[0] == 0
+    for r in records:
+        rot(follow.house.file, place(r) + 10)
+    before = follow.w.sent()
+    follow.deliver()
+    wait_for(lambda: (follow.rig.run / "tb-decrypt/repair").exists(), what="the call")
+    while follow.load.running() and not follow.rig.out.exists():
+        assert follow.w.run()[0] == 0  # as its unit is started by tb-repair.path
+    assert follow.is_whole()
+    assert follow.w.sent() - before == len([r for r in records if r < 12]) * ON_DISK + (12 in records) * (77 + 20)
+    assert follow.house.hydrate() == (0, 0), "what was mended is the file that was verified"
+
+
+def test_a_record_that_stays_bad_ends_it_by_name(follow):
+    """The source has it wrong: three tries, and the chunk is named."""
+    data = bytearray(follow.w.data)
+    data[place(2) + 50] ^= 8
+    follow.w.server.blobs["/models/tiny-model/model.tbenc"] = bytes(data)
+    follow.close_gate(40)
+    follow.hydrate()
+    follow.deliver()
+    assert follow.decrypt.wait(40) == 76 and follow.load.wait() == 76
+    assert "chunk 2" in follow.load.log_text() and fetched_alone(follow, 2) == 3
+    assert not follow.rig.out.exists() and not follow.rig.leftovers()
+
+
+def test_another_place_mends_what_one_has_wrong(follow):
+    good = follow.w.data
+    bad = bytearray(good)
+    bad[place(2) + 50] ^= 8
+    follow.w.server.blobs["/models/tiny-model/model.tbenc"] = bytes(bad)
+    follow.w.server.blobs["/models/tiny-model/again.tbenc"] = good
+    follow.w.credentials = {**follow.w.credentials, "sas-url": follow.w.url("model.tbenc") + b"\n" + follow.w.url("again.tbenc"),
+                            "manifest-url": follow.w.url("model.manifest.json") + b"\n" + follow.w.url("model.manifest.json")}
+    follow.close_gate(40)
+    hydrate = follow.hydrate()
+    follow.deliver()
+    follow.wait_decrypted(36 * RANGE)
+    follow.gate.set()
+    assert hydrate.wait() == 0 and follow.is_whole()
+    assert follow.w.proxy.count(path="again.tbenc$") == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"sha256":"' + "0" * 64 + '","ranges":[{"offset":0,"bytes":9}]}',
+                                  '{"sha256":"%s","ranges":[{"offset":9007199254740991,"bytes":9007199254740991,"record":1,"seen":1}]}',
+                                  '{"sha256":"%s","ranges":[{"offset":1,"bytes":99999999,"record":1,"seen":0}]}'])
+def test_foreign_wishes_do_no_harm(follow, text):
+    wishes = follow.rig.run / "tb-decrypt"
+    wishes.mkdir()
+    (wishes / "want.json").write_text(text.replace("%s", follow.house.asset.manifest_text().decode().split('sha256_ciphertext": "')[1][:64]))
+    assert follow.w.run()[0] == 0
+    assert follow.w.sent() == len(follow.w.data)
+    assert follow.house.hydrate() == (0, 0)
