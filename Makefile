@@ -237,7 +237,7 @@ bench-publish:
 	$(Q)$(PYTHON) tests/bench/publish.py $(if $(MIB),--mib $(MIB))
 
 bench-controlplane:
-	$(Q)sh tests/deps.sh
+	$(Q)TB_DEPS_ALSO=apache2-utils sh tests/deps.sh
 	$(Q)$(MAKE) all
 	$(Q)$(PYTHON) tests/bench/controlplane.py
 

@@ -79,7 +79,7 @@ static void enrol_refuse(const struct enrol *e, const char *what, struct cp_repl
 static int enrol_contract(struct cp_store *s, struct enrol *e)
 {
     struct cp_contract c;
-    int r = cp_store_get_contract(s, e->q.contract_id, e->rq->now_us, &c);
+    int r = cp_store_get_contract(s, e->q.contract_id, 0, &c);
 
     if (r == -ENOENT)
         e->reason = "contract_invalid";

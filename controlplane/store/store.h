@@ -172,7 +172,7 @@ int cp_store_rewrap_asset(struct cp_store *s, const struct cp_asset *a, const st
 /* -- contracts.c */
 /* -EEXIST when the id is taken and replace is false. hw_used is ignored. In a transaction. */
 int cp_store_put_contract(struct cp_store *s, const struct cp_contract *c, bool replace);
-/* now_us: for hw_used. */
+/* now_us: for hw_used; 0: which is not asked for, and a machine's renewal then meets no other's. */
 int cp_store_get_contract(struct cp_store *s, const char *contract_id, uint64_t now_us,
                           struct cp_contract *ret);
 int cp_store_each_contract(struct cp_store *s, uint64_t now_us, int (*fn)(const struct cp_contract *, void *),

@@ -2,18 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """tb-controlplane: authorize requests a second and their latency, layer by layer, and a failover of PostgreSQL under 500 machines.
 
-Load comes from wrk, or, with client certificates, which wrk has none of, from Python processes; both share the cores with server and
-database. Layers: a path that does not exist (TLS and HTTP alone), a denial (and one transaction with its log row: the database), a grant (and
-slot, key unsealed, URLs). Goals set before measuring, for two cores of their own: 1000 grants a second by mTLS, p99 below 50 ms.
+Load comes from wrk, or, with client certificates, which wrk has none of, from ab, one process for each of four machines; both share the
+cores with server and database. Layers: a path that does not exist (TLS and HTTP alone), a denial (and one transaction with its log row: the
+database), a grant (and slot, key unsealed, URLs). Alone: handshakes by client certificate, whole and resumed (openssl s_time), transactions of the
+database (pgbench), the seal (openssl speed: AES-256-GCM of 64 bytes, which unwraps a key of file:). Goals set before measuring, for two cores of
+their own: 1000 grants a second by mTLS, p99 below 50 ms.
 
     controlplane.py [--seconds 5] [--connections 16]"""
 import argparse
 import json
-import multiprocessing
 import os
 import pathlib
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -53,24 +53,55 @@ def by_wrk(server, path, contract, o, close=False):
     return float(re.search(r"Requests/sec:\s+([\d.]+)", r.stdout)[1]), per["50"], per["99"]
 
 
-def _client(server, cert, contract, seconds, n, out):
-    f = Fleet([server], contract, 25, threads=2, ca=server.data / "ca.crt", cert=cert)
-    time.sleep(seconds)
-    f.stop()
-    out.put((len(f.took), f.took, dict(f.other), dict(f.denied)))
+MACHINES = 4
 
 
-def by_mtls(server, cert, contract, o):
-    out = multiprocessing.Queue()
-    clients = [multiprocessing.Process(target=_client, args=(server, cert, contract, o.seconds, n, out)) for n in range(4)]
-    for c in clients:
-        c.start()
-    results = [out.get() for _ in clients]
-    for c in clients:
-        c.join()
-    assert not any(r[2] or r[3] for r in results), results[0][2:]
-    took = sorted(t for r in results for t in r[1])
-    return len(took) / o.seconds, 1000 * statistics.median(took), 1000 * took[int(len(took) * 0.99)]
+def certificates(server, directory):
+    """Certificate and key in one file, as ab wants them, for each machine."""
+    for n in range(MACHINES):
+        pair = server.cli("issue-client", f"bench-{n}").split()
+        path = pathlib.Path(directory) / f"bench-{n}.pem"
+        path.write_text("".join(pathlib.Path(p).read_text() for p in pair))
+        yield path
+
+
+def by_ab(server, pems, contract, o, keep=True):
+    """Of all machines together; p50 and p99 of the slowest one."""
+    body = pems[0].with_suffix(".json")
+    body.write_text(json.dumps({"contract_id": contract, "asset_id": ASSET, "hw_id": "none", "client_version": "bench"}))
+    clients = [subprocess.Popen(["ab", "-q", "-t", str(o.seconds), "-n", "10000000", "-c", str(o.connections // MACHINES), *(["-k"] if keep else []),
+                                 "-E", pem, "-p", body, "-T", "application/json", f"https://localhost:{server.port}/api/v1/license/authorize"],
+                                stdout=subprocess.PIPE, text=True) for pem in pems]
+    texts = [c.communicate()[0] for c in clients]
+    assert not any(c.returncode for c in clients), texts
+    assert not any(int(n) for t in texts for n in re.findall(r"Non-2xx responses:\s+(\d+)", t)), texts
+    rate = sum(float(re.search(r"Requests per second:\s+([\d.]+)", t)[1]) for t in texts)
+    return rate, *(max(float(re.search(rf"^\s+{p}%\s+(\d+)", t, re.M)[1]) for t in texts) for p in (50, 99))
+
+
+def handshakes(server, pem, o):
+    """A second, whole and resumed; each with the client's certificate."""
+    for what in ("new", "reuse"):
+        r = subprocess.run(["openssl", "s_time", "-connect", f"localhost:{server.port}", f"-{what}", "-time", str(o.seconds), "-cert", pem],
+                           capture_output=True, text=True, check=False)
+        n, seconds = re.findall(r"(\d+) connections in (\d+) real seconds", r.stdout)[-1]
+        print(f"  {'handshakes alone, ' + {'new': 'whole', 'reuse': 'resumed'}[what]:<52} {int(n) / int(seconds):>8.0f} /s", flush=True)
+
+
+def alone(o):
+    """What a grant is made of, by the tools that come with each part."""
+    r = subprocess.run(["openssl", "speed", "-seconds", "2", "-bytes", "64", "-evp", "aes-256-gcm"], capture_output=True, text=True, check=True)
+    kib = float(re.search(r"^AES-256-GCM\s+([\d.]+)k", r.stdout, re.M | re.I)[1])
+    print(f"seal alone (openssl speed): {kib * 1000 / 64:,.0f} keys/s of one core")
+    with postgresql.PostgreSQL() as db:
+        url = db.create("alone")
+        db.sql("CREATE TABLE log(id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at BIGINT, what TEXT)", "alone")
+        with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+            script.write("BEGIN ISOLATION LEVEL SERIALIZABLE;\nINSERT INTO log(at, what) VALUES(1, 'authorized');\nCOMMIT;\n")
+            script.flush()
+            r = subprocess.run([postgresql.programs() / "pgbench", "-n", "-M", "prepared", "-c", str(o.connections), "-j", "2", "-T", str(o.seconds),
+                                "-f", script.name, url], capture_output=True, text=True, check=True)
+    print(f"database alone (pgbench: a serializable transaction with one row): {float(re.search(r'tps = ([0-9.]+)', r.stdout)[1]):,.0f} /s")
 
 
 def row(name, figures):
@@ -93,8 +124,11 @@ def measure(o, place, database, tls):
         if tls:
             row("granted, a handshake each", by_wrk(s, "/api/v1/license/authorize", "bench", o, close=True))
             s.cli("contract", "add", "mtls", "--asset", ASSET, "--mode", "certificate", "--client-ca", str(s.data / "ca.crt"), "--replace")
-            cert, key = s.cli("issue-client", "bench").split()
-            row("granted, client certificates, Python clients", by_mtls(s, (cert, key), "mtls", o))
+            with tempfile.TemporaryDirectory() as d:
+                pems = list(certificates(s, d))
+                row("granted, client certificates", by_ab(s, pems, "mtls", o))
+                row("granted, client certificates, a whole handshake each", by_ab(s, pems, "mtls", o, keep=False))
+                handshakes(s, pems[0], o)
 
 
 def failover():
@@ -133,6 +167,7 @@ def main():
     p.add_argument("--connections", type=int, default=16)
     o = p.parse_args()
     print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    alone(o)
     for name, tls, pg in (("SQLite, HTTP", False, False), ("PostgreSQL, HTTP", False, True), ("PostgreSQL, TLS", True, True)):
         print(f"{name}:")
         with tempfile.TemporaryDirectory() as d:
