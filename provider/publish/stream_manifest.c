@@ -84,14 +84,22 @@ int stream_manifest_sign(struct asset_stream *s)
     return stream_manifest_keep(s, TAKE_PTR(text), len);
 }
 
+static bool manifest_is_signed(const char *text)
+{
+    struct tbenc_signature sig;
+    struct tbenc_error e;
+
+    return tbenc_signature_look(text, strlen(text), &sig, &e) == 0 && sig.present;
+}
+
 int stream_manifest_write(struct asset_stream *s)
 {
     const char *text = s->journal.manifest;
     _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
     int r;
 
-    /* Without the key here it stays what it was: the text did, too. */
-    if (signer_signs(&s->seal.signer) &&
+    /* Of a text that an earlier run signed it stays what it was; of one that nobody did none may stay. */
+    if ((signer_signs(&s->seal.signer) || !manifest_is_signed(text)) &&
         signer_put_detached(&s->seal.signer, s->seal.asset_id, s->seal.manifest_path, text, strlen(text)) !=
             CLI_OK)
         return CLI_FAILED;

@@ -197,6 +197,15 @@ def test_an_upload_that_goes_on_is_signed(place, pair, criteria):
     minisign("-V", "-m", place.manifest, "-p", public)
 
 
+def test_no_signature_of_an_asset_before_stays_beside_another(place, pair):
+    place.run("--sign-key", pair[0])
+    beside = place.manifest.with_name(place.manifest.name + ".minisig")
+    assert beside.exists()
+    place.flip("a.bin", 17)
+    place.run("--force", "--overwrite")
+    assert "signature" not in json.loads(place.manifest.read_text()) and not beside.exists()
+
+
 def test_an_upload_that_was_begun_without_a_key_is_signed(place, pair):
     secret, public, _ = pair
     place.killed(1, MANIFEST, swallow())
