@@ -69,8 +69,8 @@ dir_tb-update := services/update
 dir_tb-support := services/support
 dir_tb-configure := services/configure
 dir_tb-controlplane := controlplane
-# shell programs of the units
-SCRIPTS := tb-repair tb-scratch
+# shell programs of the units, of a container and of images
+SCRIPTS := tb-init tb-inventory tb-repair tb-scratch
 ROOMS := $(foreach p,$(PROGRAMS),$(dir_$(p)))
 
 # a room and the rooms within it

@@ -34,6 +34,12 @@ variable "provider_key" {
   description = "Public keys of the provider (RW..., with commas between), as TB_PROVIDER_KEY of every machine of this image. Pinned nowhere when empty."
 }
 
+variable "inventory" {
+  type        = string
+  default     = ""
+  description = "File that gets the list of the software in the image, from which `tbpkg build` makes its bill of materials."
+}
+
 variable "ssh_username" {
   type    = string
   default = "tb-build"
@@ -250,6 +256,16 @@ build {
   provisioner "file" {
     destination = local.scripts
     source      = "${path.root}/scripts/"
+  }
+  provisioner "shell" {
+    execute_command = local.run
+    inline          = ["/usr/lib/trustbridge/tb-inventory >${local.scripts}/inventory"]
+    inline_shebang  = "/bin/sh -eu"
+  }
+  provisioner "file" {
+    destination = var.inventory == "" ? "/dev/null" : var.inventory
+    direction   = "download"
+    source      = "${local.scripts}/inventory"
   }
   # It ends by removing the user that Packer works as, so it and the check are one command, and the machine is switched off from inside.
   provisioner "shell" {

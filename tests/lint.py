@@ -21,7 +21,7 @@ COLUMNS, FUNCTION_LINES, FILE_LINES = 110, 60, 600
 # Rooms of one program, lowest first: each may use those before it and itself. "" is the program's own folder, always last.
 ORDER = {
     "proxy": ("http", "usage", "audit", "gate", "admin"),
-    "provider": ("cli", "azure", "remote", "asset", "publish", "cmd"),
+    "provider": ("cli", "azure", "remote", "asset", "publish", "image", "cmd"),
     "controlplane": ("keys", "blob", "store", "identity", "purchase", "access", "attest", "api", "admin", "submitter", "http", "cmd"),
 }
 # Who submits usage; metering/ itself sees common/ only.

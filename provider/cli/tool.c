@@ -11,13 +11,16 @@
 #include <stdbool.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "common/io.h"
 #include "provider/cli/interrupt.h"
 #include "provider/cli/output.h"
 
-#define OUTPUT_MAX (64 * 1024)
+#define OUTPUT_MAX (4 * 1024 * 1024)
+#define SHOWN_MAX (256 * 1024) /* of a quiet program that failed: its end */
 
 extern char **environ;
 
@@ -45,8 +48,9 @@ void tool_clear(struct tool *t)
     *t = (struct tool){0};
 }
 
-/* Signals as a program expects them at its start. in and out are its stdin and stdout; in -1: ours. */
-static int tool_spawn(const struct tool *t, int in, int out, pid_t *ret)
+/* Signals as a program expects them at its start. in, out and err are its stdin, stdout and stderr; -1, not
+ * for out: ours. */
+static int tool_spawn(const struct tool *t, int in, int out, int err, pid_t *ret)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -67,6 +71,8 @@ static int tool_spawn(const struct tool *t, int in, int out, pid_t *ret)
     r = posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
     if (r == 0 && in >= 0)
         r = posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
+    if (r == 0 && err >= 0)
+        r = posix_spawn_file_actions_adddup2(&actions, err, STDERR_FILENO);
     if (r == 0)
         r = posix_spawnp(ret, t->v[0], &actions, &attr, t->v, environ);
     posix_spawn_file_actions_destroy(&actions);
@@ -84,6 +90,21 @@ static char *tool_read_output(int fd)
     if (buf)
         buf[n < 0 ? 0 : n] = '\0';
     return buf;
+}
+
+/* The end of what a quiet program said, as if it had not been quiet. */
+static void tool_show(int fd)
+{
+    struct stat st;
+    char buf[4096];
+    off_t at;
+    ssize_t n;
+
+    if (fstat(fd, &st) < 0)
+        return;
+    at = st.st_size > SHOWN_MAX ? st.st_size - SHOWN_MAX : 0;
+    while ((n = pread(fd, buf, sizeof(buf), at)) > 0 && tb_write_full(STDERR_FILENO, buf, (size_t)n) == 0)
+        at += n;
 }
 
 /* The terminal sends Ctrl-C to both of us; what kill(1) sends to us alone is passed on. */
@@ -110,7 +131,19 @@ static int tool_wait_for(pid_t pid, bool *ret_interrupted)
     return status;
 }
 
-/* Says how it ended. r: of the spawn. */
+/* An interrupt that came while signals were blocked and no program ran. */
+static bool tool_was_interrupted(void)
+{
+    const struct timespec now = {0};
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    return sigtimedwait(&set, NULL, &now) > 0;
+}
+
 static int tool_not_there(const char *program, const char *package)
 {
     char remedy[96];
@@ -135,9 +168,9 @@ int tool_find(const char *program, const char *package)
     return tool_not_there(program, package);
 }
 
+/* Says how it ended. r: of the spawn. */
 static int tool_report(const struct tool *t, const char *package, int r, int status, bool interrupted)
 {
-
     if (interrupted) {
         tbpkg_fail("interrupted", t->v[0], "run the same command again");
         return CLI_INTERRUPTED;
@@ -157,7 +190,7 @@ static int tool_report(const struct tool *t, const char *package, int r, int sta
 
 int tool_run(const struct tool *t, const char *package, char **ret_out)
 {
-    _cleanup_close_ int in = -1, out = -1;
+    _cleanup_close_ int in = -1, out = -1, kept = -1;
     int fds[2], status = 0, r;
     bool interrupted = false;
     pid_t pid;
@@ -171,14 +204,22 @@ int tool_run(const struct tool *t, const char *package, char **ret_out)
         in = fds[0];
         out = fds[1];
     }
+    if (t->quiet && (kept = memfd_create("output", MFD_CLOEXEC)) < 0)
+        return tbpkg_fail_errno(t->v[0], -errno);
     cli_signals_block();
-    r = tool_spawn(t, -1, ret_out ? out : STDERR_FILENO, &pid);
+    if (tool_was_interrupted()) {
+        cli_signals_unblock();
+        return tool_report(t, package, 0, 0, true);
+    }
+    r = tool_spawn(t, -1, ret_out ? out : kept >= 0 ? kept : STDERR_FILENO, kept, &pid);
     out = tb_close(out);
     if (r == 0 && ret_out)
         *ret_out = tool_read_output(in);
     if (r == 0)
         status = tool_wait_for(pid, &interrupted);
     cli_signals_unblock();
+    if (kept >= 0 && (r < 0 || status != 0))
+        tool_show(kept);
     return tool_report(t, package, r, status, interrupted);
 }
 
@@ -201,7 +242,7 @@ int tool_run_filter(const struct tool *t, const char *package, const void *in, s
         return tbpkg_fail_errno(t->v[0], r);
     write_end = tb_close(write_end);
     cli_signals_block();
-    r = tool_spawn(t, read_end, out_fd, &pid);
+    r = tool_spawn(t, read_end, out_fd, -1, &pid);
     if (r == 0)
         status = tool_wait_for(pid, &interrupted);
     cli_signals_unblock();

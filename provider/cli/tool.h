@@ -4,6 +4,7 @@
 #ifndef TBPKG_CLI_TOOL_H
 #define TBPKG_CLI_TOOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/macros.h"
@@ -15,7 +16,8 @@
 struct tool {
     char *v[TOOL_WORDS_MAX];
     size_t n;
-    int r; /* -ENOMEM, -E2BIG: a word did not fit */
+    int r;      /* -ENOMEM, -E2BIG: a word did not fit */
+    bool quiet; /* what it says is shown only when it fails */
 };
 void tool_add(struct tool *t, const char *fmt, ...) _printf_(2, 3);
 void tool_clear(struct tool *t);
@@ -24,7 +26,7 @@ void tool_clear(struct tool *t);
 /* The program is on the PATH; else reported, with the Debian package that has it. CLI_OK or CLI_FAILED. */
 int tool_find(const char *program, const char *package);
 
-/* Runs it to its end. ret_out, when not NULL, gets what it wrote to stdout, at most 64 KiB. package: the
+/* Runs it to its end. ret_out, when not NULL, gets what it wrote to stdout, at most 4 MiB. package: the
  * Debian package that has the program. CLI_OK; or the error is reported and CLI_FAILED returned, or after an
  * interrupt, which it got too and was waited for, CLI_INTERRUPTED. */
 int tool_run(const struct tool *t, const char *package, char **ret_out);

@@ -18,6 +18,7 @@
 #include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
+#include "provider/image/spdx.h"
 #include "provider/publish/template.h"
 #include "provider/cmd/rows.h"
 #include "provider/remote/remote.h"
@@ -33,14 +34,15 @@ static const char *const names[N_FILES] = {"mainTemplate.json", "createUiDefinit
 
 struct package_job {
     struct cli cli;
-    const char *asset_id, *endpoint, *image, *vm_image, *zip, *templates, *version, *provider_key;
+    const char *asset_id, *endpoint, *image, *vm_image, *zip, *templates, *version, *provider_key, *sbom;
     struct tb_option_list sets;
-    bool dry_run;
+    bool no_image, no_sbom, dry_run;
 
     cJSON *doc[N_FILES];
     char *text[N_FILES]; /* what goes into the zip */
     char package_version[32];
-    struct tb_newfile out;
+    struct tb_newfile out, sbom_out;
+    char *sbom_path; /* NULL: none is written */
     uint64_t bytes;
     char sha256[65];
 };
@@ -53,6 +55,8 @@ static void package_job_clear(struct package_job *j)
         tb_freep(&j->text[i]);
     }
     tb_newfile_abort(&j->out);
+    tb_newfile_abort(&j->sbom_out);
+    tb_freep(&j->sbom_path);
     cli_temp_forget_all();
 }
 
@@ -65,9 +69,14 @@ static const struct tb_option package_options[] = {
     ROW_EDC_ENDPOINT(endpoint),
     ROW_VM_IMAGE(vm_image),
     ROW_IMAGE(image),
+    ROW_NO_IMAGE(no_image),
     TB_OPTION('o', "output-zip", "FILE", TB_OPTION_STRING, zip,
               "the package [" DEFAULT_ZIP "]; replaced when it exists"),
     TB_OPTION(0, "output", "FILE", TB_OPTION_STRING, zip, "the same as --output-zip"),
+    TB_OPTION(
+        0, "sbom", "FILE", TB_OPTION_STRING, sbom,
+        "where its bill of materials (SPDX 2.3) goes [beside it, NAME.spdx.json]; replaced when it exists"),
+    TB_OPTION(0, "no-sbom", NULL, TB_OPTION_FLAG, no_sbom, "write no bill of materials"),
     ROW_SET(sets),
     TB_OPTION('n', "dry-run", NULL, TB_OPTION_FLAG, dry_run, "check everything, write nothing"),
     ROW_PACKAGE_VERSION(version),
@@ -79,6 +88,52 @@ static const struct tb_option package_options[] = {
         .setting = "package.template_dir"),
     CLI_COMMON_ROWS,
 };
+
+/* PUBLISHER:OFFER:PLAN[:VERSION] has no '/', a reference to a container image has one. */
+static bool package_is_marketplace(const char *image)
+{
+    size_t colons = 0;
+
+    for (const char *p = image; *p; p++)
+        colons += *p == ':';
+    return !strchr(image, '/') && colons >= 2;
+}
+
+static bool package_is_resource(const char *image)
+{
+    return strncasecmp(image, "/subscriptions/", 15) == 0;
+}
+
+/* Of a machine, whether by --vm-image or by --image. */
+static bool package_names_image(const struct package_job *j)
+{
+    if (j->vm_image || (j->image && (package_is_marketplace(j->image) || package_is_resource(j->image))))
+        return true;
+    for (size_t i = 0; i < j->sets.n; i++)
+        if (strncmp(j->sets.v[i], "imageId=", 8) == 0 || strncmp(j->sets.v[i], "imagePlan=", 10) == 0)
+            return true;
+    return false;
+}
+
+static int package_check_image(const struct package_job *j)
+{
+    const struct cli *c = &j->cli;
+
+    if (package_names_image(j))
+        return j->no_image ? cli_usage(c, "--no-image: but an image is named") : CLI_OK;
+    if (j->no_image)
+        return CLI_OK;
+    if (j->image)
+        return cli_usage(
+            c,
+            "--image %s: the machines start from an image of their own and pull no container; build "
+            "it with tbpkg build --target vm-azure and name it with --vm-image; --no-image leaves "
+            "that to whoever deploys the package",
+            j->image);
+    return cli_usage(c,
+                     "--vm-image is missing: nobody can deploy the package without an image of the machines; "
+                     "tbpkg build --target vm-azure makes one, and --no-image leaves it to whoever deploys");
+}
 
 static int package_check_options(void *job)
 {
@@ -96,7 +151,9 @@ static int package_check_options(void *job)
     for (size_t i = 0; i < j->sets.n; i++)
         if (!strchr(j->sets.v[i], '=') || j->sets.v[i][0] == '=')
             rc = cli_usage(c, "--set: must be NAME=VALUE");
-    return rc;
+    if (j->sbom && j->no_sbom)
+        rc = cli_usage(c, "--sbom and --no-sbom exclude each other");
+    return cli_worse(rc, package_check_image(j));
 }
 
 /* -- templates --------------------------------------------------------------------------------- */
@@ -146,14 +203,21 @@ static int package_set_marketplace(struct package_job *j, const char *image)
     return rc;
 }
 
-/* PUBLISHER:OFFER:PLAN[:VERSION] has no '/', a reference to a container image has one. */
-static bool package_is_marketplace(const char *image)
+static int package_ask_image(struct package_job *j)
 {
-    size_t colons = 0;
+    static const struct template_question q = {
+        .name = "imageId",
+        .label = "Image of the machines",
+        .tip = "Resource id of an image version in a Compute Gallery that your account can read.",
+        .regex = "^/subscriptions/[^/]{1,64}/resourceGroups/[^/]{1,90}/providers/Microsoft\\.Compute/"
+                 "(galleries/[^/]{1,80}/images/[^/]{1,80}(/versions/[^/]{1,40})?|images/[^/]{1,80})$",
+        .message = "A resource id such as /subscriptions/.../galleries/NAME/images/NAME/versions/1.0.0.",
+    };
+    char err[TEMPLATE_ERR_MAX];
 
-    for (const char *p = image; *p; p++)
-        colons += *p == ':';
-    return !strchr(image, '/') && colons >= 2;
+    if (!template_parameter(j->doc[MAIN_TEMPLATE], q.name))
+        return CLI_OK; /* a template that settles it by itself */
+    return template_ask(j->doc[FORM], &q, err) < 0 ? tbpkg_fail(names[FORM], err, NULL) : CLI_OK;
 }
 
 static int package_set_image(struct package_job *j)
@@ -165,22 +229,15 @@ static int package_set_image(struct package_job *j)
             return CLI_FAILED;
         image = j->vm_image;
     }
-    if (!image) {
-        tbpkg_warn("no --vm-image: whoever deploys the package must name the image of the machines");
-        return CLI_OK;
-    }
-    if (strncasecmp(image, "/subscriptions/", 15) == 0)
+    if (j->no_image)
+        return package_ask_image(j);
+    if (!image)
+        return CLI_OK; /* by --set */
+    if (package_is_resource(image))
         return package_set(j, "imageId", image);
     if (package_is_marketplace(image))
         return package_set_marketplace(j, image);
-    if (image == j->vm_image)
-        return cli_usage(&j->cli, "--vm-image: PUBLISHER:OFFER:PLAN[:VERSION] or a resource id, not '%s'",
-                         image);
-    tbpkg_warn("--image %s: the machines start from an image of their own and pull no container; build it "
-               "with tbpkg build "
-               "--target vm-azure and name it with --vm-image",
-               image);
-    return CLI_OK;
+    return cli_usage(&j->cli, "--vm-image: PUBLISHER:OFFER:PLAN[:VERSION] or a resource id, not '%s'", image);
 }
 
 /* As the setting of a machine: base64 with commas between. */
@@ -273,6 +330,15 @@ static int package_fill_in(struct package_job *j)
     return CLI_OK;
 }
 
+/* The default of a string parameter, "" when there is none. */
+static const char *package_value_of(const struct package_job *j, const char *name)
+{
+    const cJSON *v =
+        cJSON_GetObjectItemCaseSensitive(template_parameter(j->doc[MAIN_TEMPLATE], name), "defaultValue");
+
+    return cJSON_IsString(v) ? v->valuestring : "";
+}
+
 /* -- the zip ----------------------------------------------------------------------------------- */
 
 static int package_add_file(struct archive *a, const char *name, const char *text)
@@ -327,6 +393,58 @@ static int package_hash_zip(struct package_job *j)
     return 0;
 }
 
+/* -- bill of materials ------------------------------------------------------------------------- */
+
+static int package_open_sbom(struct package_job *j)
+{
+    size_t n = strlen(j->zip);
+    int r;
+
+    if (j->no_sbom)
+        return CLI_OK;
+    if (n > 4 && strcmp(j->zip + n - 4, ".zip") == 0)
+        n -= 4;
+    j->sbom_path = j->sbom ? strdup(j->sbom) : tb_strf("%.*s.spdx.json", (int)n, j->zip);
+    if (!j->sbom_path)
+        return tbpkg_fail_errno("--sbom", -ENOMEM);
+    if (asset_key_is_file(j->sbom_path))
+        return tbpkg_fail(j->sbom_path, "holds a key and is never replaced", "choose another name");
+    r = cli_newfile_open(&j->sbom_out, j->sbom_path, 0666);
+    return r < 0 ? tbpkg_fail_errno(j->sbom_path, r) : CLI_OK;
+}
+
+/* Its files, and the image that its machines start from. */
+static int package_write_sbom(struct package_job *j)
+{
+    const char *name = strrchr(j->zip, '/'), *id = package_value_of(j, "imageId"),
+               *plan = package_value_of(j, "imagePlan");
+    const struct spdx_subject s = {.name = name ? name + 1 : j->zip,
+                                   .version = j->package_version,
+                                   .purpose = "ARCHIVE",
+                                   .sha256 = j->sha256};
+    _cleanup_json_ cJSON *doc = NULL;
+    int r = 0;
+
+    if (!j->sbom_path)
+        return 0;
+    doc = spdx_new(&s, j->asset_id);
+    if (!doc)
+        return -ENOMEM;
+    for (size_t i = 0; r == 0 && i < N_FILES; i++)
+        r = spdx_add_file(doc, names[i], j->text[i], strlen(j->text[i]));
+    if (r == 0 && *id) {
+        r = spdx_add_needed(doc, id, NULL);
+    } else if (r == 0 && *plan) {
+        _cleanup_free_ char *image = tb_strf("%s:%s:%s", package_value_of(j, "imagePublisher"),
+                                             package_value_of(j, "imageOffer"), plan);
+
+        r = image ? spdx_add_needed(doc, image, package_value_of(j, "imageVersion")) : -ENOMEM;
+    }
+    if (r == 0)
+        r = spdx_write(doc, &j->sbom_out);
+    return r == 0 ? tb_newfile_commit(&j->sbom_out, true) : r;
+}
+
 static int package_make_zip(struct package_job *j)
 {
     struct stat st;
@@ -337,25 +455,22 @@ static int package_make_zip(struct package_job *j)
     if (asset_key_is_file(j->zip))
         return tbpkg_fail(j->zip, "holds a key and is never replaced", "choose another name");
     r = cli_newfile_open(&j->out, j->zip, 0666);
+    if (r == 0 && package_open_sbom(j) != CLI_OK)
+        return CLI_FAILED;
     if (r == 0)
         r = package_write_zip(j);
     if (r == 0)
         r = package_hash_zip(j);
-    if (r == 0)
-        r = tb_newfile_commit(&j->out, true);
+    if (r < 0)
+        return tbpkg_fail_errno(j->zip, r);
+    r = package_write_sbom(j);
+    if (r < 0)
+        return tbpkg_fail_errno(j->sbom_path, r);
+    r = tb_newfile_commit(&j->out, true);
     return r < 0 ? tbpkg_fail_errno(j->zip, r) : CLI_OK;
 }
 
 /* -- report ------------------------------------------------------------------------------------ */
-
-/* The default of a string parameter, "" when there is none. */
-static const char *package_value_of(const struct package_job *j, const char *name)
-{
-    const cJSON *v =
-        cJSON_GetObjectItemCaseSensitive(template_parameter(j->doc[MAIN_TEMPLATE], name), "defaultValue");
-
-    return cJSON_IsString(v) ? v->valuestring : "";
-}
 
 /* The order in which Partner Center asks. */
 static cJSON *package_describe(const struct package_job *j)
@@ -366,6 +481,8 @@ static cJSON *package_describe(const struct package_job *j)
     cJSON_AddStringToObject(d, "version", j->package_version);
     cJSON_AddStringToObject(d, "sha256", j->sha256);
     tb_json_add_uint(d, "bytes", j->bytes);
+    if (j->sbom_path)
+        cJSON_AddStringToObject(d, "sbom", j->sbom_path);
     cJSON_AddStringToObject(d, "asset_id", j->asset_id);
     cJSON_AddStringToObject(d, "edc_endpoint", j->endpoint);
     if (*package_value_of(j, "imageId"))
@@ -401,12 +518,24 @@ static int package_report(const struct package_job *j)
     return cli_flush_stdout();
 }
 
+/* Of a dry run: nothing was written. */
+static int package_report_check(const struct package_job *j)
+{
+    _cleanup_json_ cJSON *d = cJSON_CreateObject();
+
+    tbpkg_note(j->cli.quiet, "%s: the templates and values are valid.", j->asset_id);
+    cJSON_AddBoolToObject(d, "valid", true);
+    cJSON_AddStringToObject(d, "version", j->package_version);
+    return j->cli.json ? cli_print_json(d) : CLI_OK;
+}
+
 static int package_main(int argc, char **argv)
 {
     _cleanup_(package_job_clear) struct package_job j = {.cli = {.command = &tbpkg_package},
                                                          .zip = DEFAULT_ZIP,
                                                          .templates = DEFAULT_TEMPLATES,
-                                                         .out = TB_NEWFILE_INIT};
+                                                         .out = TB_NEWFILE_INIT,
+                                                         .sbom_out = TB_NEWFILE_INIT};
     int rc;
 
     if (cli_parse(&j.cli, &j, argc, argv, CLI_NO_WORDS, NULL, package_check_options) != CLI_OK)
@@ -415,7 +544,7 @@ static int package_main(int argc, char **argv)
     if (rc == CLI_OK)
         rc = package_fill_in(&j);
     if (rc == CLI_OK && j.dry_run)
-        return CLI_OK;
+        return package_report_check(&j);
     if (rc == CLI_OK)
         rc = package_make_zip(&j);
     return rc == CLI_OK ? package_report(&j) : rc;
@@ -424,7 +553,7 @@ static int package_main(int argc, char **argv)
 const struct tbpkg_command tbpkg_package = {
     .name = "package",
     .summary = "make the managed application's package for Partner Center",
-    .synopsis = "--asset-id ID --edc-endpoint URL --vm-image IMAGE [OPTION]...",
+    .synopsis = "--asset-id ID --edc-endpoint URL --vm-image IMAGE|--no-image [OPTION]...",
     .about =
         "Make the zip that Partner Center takes for a managed application: the templates with the values\n"
         "of this asset as their parameters' defaults. The same inputs make the same bytes. Everybody who\n"

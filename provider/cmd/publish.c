@@ -44,6 +44,7 @@ static void publish_clear(struct publish *p)
     signer_clear(&p->signer);
     signer_forget();
     tb_freep(&p->default_zip);
+    tb_freep(&p->sbom);
     tb_freep(&p->found_asset_id);
 }
 
@@ -120,6 +121,7 @@ static const struct tb_option publish_options[] = {
     TB_OPTION_HEADING_ROW("Package:"),
     ROW_VM_IMAGE(vm_image),
     ROW_IMAGE(image),
+    ROW_NO_IMAGE(no_image),
     ROW_SET(sets),
     ROW_PACKAGE_VERSION(package_version),
     ROW_PROVIDER_KEY(provider_key, PACKAGE_PROVIDER_KEY_HELP " [that of --sign-key]"),
@@ -163,10 +165,12 @@ static int publish_name_files(struct publish *p)
     p->ciphertext = p->out ? strdup(p->out) : tb_path_join(p->encrypted, ASSET_DEFAULT_NAME);
     p->manifest = tb_path_join(p->encrypted, ASSET_DEFAULT_MANIFEST);
     p->journal = p->manifest ? tb_strf("%s" JOURNAL_SUFFIX, p->manifest) : NULL;
+    p->sbom = tb_path_join(p->dir, "image.spdx.json");
     if (!p->zip)
         p->zip = p->default_zip = tb_path_join(p->dir, "managed-app.zip");
-    return p->ciphertext && p->manifest && p->journal && p->zip ? CLI_OK
-                                                                : tbpkg_fail_errno("publish", -ENOMEM);
+    return p->ciphertext && p->manifest && p->journal && p->sbom && p->zip
+               ? CLI_OK
+               : tbpkg_fail_errno("publish", -ENOMEM);
 }
 
 static int publish_check_base(struct publish *p)

@@ -155,6 +155,9 @@
 #define ROW_IMAGE(m)                                                                                         \
     TB_OPTION(0, "image", "IMAGE", TB_OPTION_STRING, m,                                                      \
               "the same; a container image is taken where the template has a parameter containerImage")
+#define ROW_NO_IMAGE(m)                                                                                      \
+    TB_OPTION(0, "no-image", NULL, TB_OPTION_FLAG, m,                                                        \
+              "the package is for somebody who has an image: the portal's form asks for it")
 #define ROW_SET(m)                                                                                           \
     TB_OPTION(0, "set", "NAME=VALUE", TB_OPTION_LIST, m,                                                     \
               "default of another parameter of the template; may be repeated")

@@ -159,19 +159,22 @@ static void plan_check_room(struct publish *p, struct publish_plan *plan)
 }
 
 /* The package is made, but for its last step. */
-static int plan_check_package(const struct publish *p, const struct publish_plan *plan)
+static int plan_check_package(const struct publish *p)
 {
     _cleanup_words_ struct publish_words w = {0};
+    _cleanup_json_ cJSON *valid = NULL;
     struct publish quiet = *p;
+    int rc;
 
     quiet.cli.quiet = true;
-    if (plan->steps[STEP_BUILD] == ACTION_RUN && !p->vm_image && p->target &&
-        strcmp(p->target, "vm-azure") == 0)
-        quiet.vm_image = "what:build:makes"; /* not known yet */
     publish_argv(&quiet, STEP_PACKAGE, &w);
-    return w.n + 1 < (int)ARRAY_SIZE(w.v) && (w.v[w.n] = strdup("--dry-run"))
-               ? (w.n++, p->commands[STEP_PACKAGE]->run(w.n, w.v))
-               : tbpkg_fail_errno("publish", -ENOMEM);
+    if (w.n + 1 >= (int)ARRAY_SIZE(w.v) || !(w.v[w.n] = strdup("--dry-run")))
+        return tbpkg_fail_errno("publish", -ENOMEM);
+    w.n++;
+    cli_capture_json(&valid);
+    rc = p->commands[STEP_PACKAGE]->run(w.n, w.v);
+    cli_capture_json(NULL);
+    return rc;
 }
 
 /* Model, output directory and what was done there. */
@@ -208,7 +211,7 @@ static int plan_look_here(struct publish *p, struct publish_plan *plan)
         plan_check_room(p, plan);
     if (rc == CLI_OK && plan->steps[STEP_PACKAGE] == ACTION_RUN) {
         k = checklist_begin(l, "package");
-        (void)checklist_end(k, plan_check_package(p, plan), CHECK_OK, "%s", p->zip);
+        (void)checklist_end(k, plan_check_package(p), CHECK_OK, "%s", p->zip);
     }
     return rc;
 }

@@ -29,7 +29,7 @@ struct publish {
     const char *edc_endpoint, *token_file, *cert, *cert_key, *ca_file, *key_file, *key_out;
     const char *target, *registry, *image_name, *tag, *base, *debs, *packer;
     struct tb_option_list vars;
-    bool no_push, insecure_registry;
+    bool no_push, insecure_registry, no_image;
     const char *image, *vm_image, *templates, *package_version;
     struct tb_option_list sets;
     struct tb_option_list blob_urls; /* copies, beside where it is uploaded to */
@@ -44,6 +44,7 @@ struct publish {
     struct publish_state state;
     struct model_source source;
     struct source_options how; /* the model is read */
+    char *sbom;                /* where build writes the image's bill of materials */
     /* of the step at hand */
     char hash[65];
 };

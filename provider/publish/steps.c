@@ -186,6 +186,7 @@ static void step_build_argv(const struct publish *p, struct publish_words *w)
     for (size_t i = 0; i < p->vars.n; i++)
         step_add_option(w, "var", p->vars.v[i]);
     step_add_option(w, "template-dir", p->packer);
+    step_add_option(w, "sbom", p->sbom);
     step_add_flag(w, "--no-push", p->no_push);
     step_add_flag(w, "--insecure-registry", p->insecure_registry);
 }
@@ -221,6 +222,13 @@ static const char *step_provider_key(const struct publish *p)
     return signer_signs(&p->signer) ? p->signer.text : NULL;
 }
 
+/* What stands for the image that build has yet to make, where a command line is only checked. */
+static const char *step_image_to_come(const struct publish *p)
+{
+    return !p->skip[STEP_BUILD] && p->target && strcmp(p->target, "vm-azure") == 0 ? "what:build:makes"
+                                                                                   : NULL;
+}
+
 static void step_package_argv(const struct publish *p, struct publish_words *w)
 {
     bool is_vm;
@@ -228,7 +236,8 @@ static void step_package_argv(const struct publish *p, struct publish_words *w)
 
     step_add_option(w, "asset-id", p->asset_id);
     step_add_option(w, "edc-endpoint", p->edc_endpoint);
-    step_add_option(w, "vm-image", p->vm_image ? p->vm_image : is_vm ? built : NULL);
+    step_add_option(w, "vm-image", p->vm_image ? p->vm_image : is_vm ? built : step_image_to_come(p));
+    step_add_flag(w, "--no-image", p->no_image);
     step_add_option(w, "image", p->image ? p->image : is_vm ? NULL : built);
     step_add_option(w, "template-dir", p->templates);
     step_add_option(w, "package-version", p->package_version);
@@ -358,6 +367,7 @@ static void step_hash_package(const struct publish *p, struct inputs *in)
     inputs_word(in, p->edc_endpoint);
     inputs_word(in, p->image);
     inputs_word(in, p->vm_image);
+    inputs_number(in, p->no_image);
     inputs_word(in, built);
     inputs_word(in, p->package_version);
     inputs_word(in, step_provider_key(p));

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/io.h"
 #include "common/json.h"
 #include "common/macros.h"
 #include "common/units.h"
@@ -283,5 +284,47 @@ int template_check_form(const cJSON *template, const cJSON *form, char err[stati
                 -EINVAL, err,
                 "does not ask for parameter '%.60s', which has no default; give it one with --set",
                 i->string);
+    return 0;
+}
+
+static bool template_fill_question(cJSON *e, const struct template_question *q)
+{
+    cJSON *c;
+
+    if (!cJSON_AddStringToObject(e, "name", q->name) ||
+        !cJSON_AddStringToObject(e, "type", "Microsoft.Common.TextBox") ||
+        !cJSON_AddStringToObject(e, "label", q->label) || !cJSON_AddStringToObject(e, "toolTip", q->tip) ||
+        !cJSON_AddStringToObject(e, "defaultValue", ""))
+        return false;
+    c = cJSON_AddObjectToObject(e, "constraints");
+    return cJSON_AddTrueToObject(c, "required") && cJSON_AddStringToObject(c, "regex", q->regex) &&
+           cJSON_AddStringToObject(c, "validationMessage", q->message) && cJSON_AddTrueToObject(e, "visible");
+}
+
+int template_ask(cJSON *form, const struct template_question *q, char err[static TEMPLATE_ERR_MAX])
+{
+    cJSON *p = cJSON_GetObjectItemCaseSensitive(form, "parameters"),
+          *step = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(p, "steps"), 0),
+          *outputs = cJSON_GetObjectItemCaseSensitive(p, "outputs"), *elements, *e;
+    const cJSON *name = cJSON_GetObjectItemCaseSensitive(step, "name");
+    _cleanup_free_ char *from = NULL;
+
+    if (template_form_asks(form, q->name))
+        return 0;
+    if (step)
+        elements = cJSON_GetObjectItemCaseSensitive(step, "elements");
+    else
+        elements = cJSON_GetObjectItemCaseSensitive(p, "basics");
+    if ((step && !cJSON_IsString(name)) || !cJSON_IsArray(elements) || !cJSON_IsObject(outputs))
+        return template_fail(-EINVAL, err, "has no step that could ask for '%.60s'", q->name);
+    e = cJSON_CreateObject();
+    from =
+        step ? tb_strf("[steps('%s').%s]", name->valuestring, q->name) : tb_strf("[basics('%s')]", q->name);
+    if (!cJSON_AddItemToArray(elements, e)) {
+        cJSON_Delete(e);
+        return template_fail(-ENOMEM, err, "%s", strerror(ENOMEM));
+    }
+    if (!from || !template_fill_question(e, q) || !cJSON_AddStringToObject(outputs, q->name, from))
+        return template_fail(-ENOMEM, err, "%s", strerror(ENOMEM));
     return 0;
 }

@@ -25,6 +25,12 @@ int template_set(cJSON *template, const char *name, const char *value, char err[
 
 /* Every output of the form is a parameter, and what has no default is asked by the form. -EINVAL. */
 int template_check_form(const cJSON *template, const cJSON *form, char err[static TEMPLATE_ERR_MAX]);
+/* Has the form ask for the parameter in a line of text, in its first step or, without steps, its basics. 0,
+ * also where it does already; -EINVAL when there is no place for it, -ENOMEM. */
+struct template_question {
+    const char *name, *label, *tip, *regex, *message; /* message: when the answer does not match */
+};
+int template_ask(cJSON *form, const struct template_question *q, char err[static TEMPLATE_ERR_MAX]);
 /* The form has an output of that name: what it says wins over the default. */
 bool template_form_asks(const cJSON *form, const char *name);
 

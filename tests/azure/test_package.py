@@ -90,6 +90,23 @@ def test_package_of_tbpkg(tmp_path, image):
     assert ("plan" in machine) == (image != GALLERY) and machine["tags"]["trustbridge-asset"] == GUIDE["assetId"]
 
 
+def test_package_of_tbpkg_that_asks_for_its_image(tmp_path):
+    """--no-image: the form has one question more, the rules of certification still hold, and the answer is what the machines start from."""
+    subprocess.run([BUILD / "tbpkg", "package", "--template-dir", BICEP, "--asset-id", GUIDE["assetId"], "--edc-endpoint", GUIDE["edcEndpoint"],
+                    "--no-image", "--output-zip", tmp_path / "app.zip"], check=True, capture_output=True, timeout=60)
+    with zipfile.ZipFile(tmp_path / "app.zip") as z:
+        z.extractall(tmp_path)
+    template, ui = (json.loads((tmp_path / n).read_text()) for n in ("mainTemplate.json", "createUiDefinition.json"))
+    assert not armttk.check(template, ui) and not list(portal.ui_faults(ui))
+    asked = element(ui, "imageId")
+    assert re.search(asked["constraints"]["regex"], GALLERY)
+    parameters = {**portal_parameters(ui), "imageId": GALLERY}
+    assert set(parameters) == set(ui["parameters"]["outputs"])
+    assert validate(tmp_path / "mainTemplate.json", parameters) == (0, "", "")
+    deployed = json.loads(validate(tmp_path / "mainTemplate.json", parameters, "--print", "--managed-by", APP)[1])
+    assert machine({"resources": deployed["resources"]})["storageProfile"]["imageReference"] == {"id": GALLERY}
+
+
 def nested(**properties):
     return {"type": "Microsoft.Resources/deployments", "apiVersion": "2025-04-01", "name": "n", "location": "[parameters('location')]",
             "properties": properties}

@@ -133,7 +133,7 @@ publish --all-steps --asset-id a --in /nonexistent/m --storage-account acct --sk
 def test_the_first_trustbridge_s_command_lines_are_understood(tmp_path):
     """Each gets past its options to the file that is missing. What they leave out is in the settings, as it was in the environment."""
     (tmp_path / "t.ini").write_text("[azure]\nstorage_account = acct\n[controlplane]\nendpoint = https://cp.example\n"
-                                    f"[docker]\nregistry = r.example\n[build]\ndeb_dir = {tmp_path}/nonexistent-debs\n[package]\ntemplate_dir = {tmp_path}/nonexistent-t\n")
+                                    f"[docker]\nregistry = r.example\n[build]\ndeb_dir = {tmp_path}/nonexistent-debs\n[package]\nvm_image = acme:offer:plan\ntemplate_dir = {tmp_path}/nonexistent-t\n")
     for line in FIRST_LINES.strip().splitlines():
         words = shlex.split(line.replace("KEY", "0f" * 32))
         words += ["--yes"] if words[0] == "publish" else []  # nobody is there to be asked

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import zipfile
 
@@ -91,14 +92,81 @@ def test_gallery_image_version_and_old_options(place):
     main, defaults = unpack(place)
     assert defaults["imageVersion"] == "1.0.1" and main["contentVersion"] == "2.0.1.0"
     # the first TrustBridge's command line, with its container image
-    r = run("--asset-id", "my-model-v1", "--image", "acme.example/trustbridge-runtime:v1", "--output", place / "app.zip",
-            "--template-dir", place / "t", env={"TB_EDC_ENDPOINT": EDC})
-    assert r.returncode == 0 and "--vm-image" in r.stderr and unpack(place)[1]["imageId"] == ""
+    old = ("--asset-id", "my-model-v1", "--image", "acme.example/trustbridge-runtime:v1", "--output", place / "app.zip", "--template-dir", place / "t")
+    r = run(*old, env={"TB_EDC_ENDPOINT": EDC})
+    assert r.returncode == 2 and "--image acme.example/trustbridge-runtime:v1: the machines start from an image of their own" in r.stderr
+    assert run(*old, "--no-image", env={"TB_EDC_ENDPOINT": EDC}).returncode == 0
     template = copy.deepcopy(TEMPLATE)
     template["parameters"]["containerImage"] = {"type": "string", "defaultValue": ""}
     write_templates(place / "t", template=template)
     assert package(place, "--image", "acme.example/trustbridge-runtime:v1").returncode == 0
     assert unpack(place)[1]["containerImage"] == "acme.example/trustbridge-runtime:v1" and unpack(place)[1]["imagePlan"] == "hidden-plan"
+
+
+ASKED = "/subscriptions/5/resourceGroups/r/providers/Microsoft.Compute/galleries/g/images/i/versions/1.0.0"
+
+
+def test_without_an_image_nobody_could_deploy_it(place):
+    """An error, unless the package is for somebody who has an image: then the form asks for it, in its own words."""
+    fails(place, "--vm-image is missing: nobody can deploy the package", "--no-image", rc=2)(package(place, image=None))
+    fails(place, "--no-image: but an image is named", rc=2)(package(place, "--no-image"))
+    assert package(place, "--set", "imageId=" + ASKED, image=None).returncode == 0
+    assert package(place, "--no-image", image=None).returncode == 0
+    with zipfile.ZipFile(place / "app.zip") as z:
+        main, form = (json.loads(z.read(n)) for n in NAMES[:2])
+    assert main["parameters"]["imageId"]["defaultValue"] == ""
+    step = form["parameters"]["steps"][0]
+    [asked] = [e for e in step["elements"] if e["name"] == "imageId"]
+    assert asked["type"] == "Microsoft.Common.TextBox" and asked["constraints"]["required"] is True
+    assert form["parameters"]["outputs"]["imageId"] == f"[steps('{step['name']}').imageId]"
+    regex = re.compile(asked["constraints"]["regex"])
+    assert regex.search(ASKED) and regex.search(ASKED.rpartition("/versions")[0]) and not regex.search("") and not regex.search("acme:offer:plan")
+    # a form that asks already is left alone; one without a step cannot ask
+    write_templates(place / "t", form=form)
+    assert package(place, "--no-image", image=None).returncode == 0
+    with zipfile.ZipFile(place / "app.zip") as z:
+        assert json.loads(z.read(NAMES[1])) == form
+    flat = copy.deepcopy(FORM)
+    flat["parameters"]["steps"] = []
+    write_templates(place / "t", form=flat)
+    assert package(place, "--no-image", image=None).returncode == 0
+    with zipfile.ZipFile(place / "app.zip") as z:
+        assert json.loads(z.read(NAMES[1]))["parameters"]["outputs"]["imageId"] == "[basics('imageId')]"
+    bad = copy.deepcopy(FORM)
+    bad["parameters"]["steps"] = [{"name": "empty"}]
+    write_templates(place / "t", form=bad)
+    (place / "app.zip").unlink()
+    (place / "app.spdx.json").unlink()
+    fails(place, "has no step that could ask for 'imageId'")(package(place, "--no-image", image=None))
+
+
+def test_the_bill_of_materials(place):
+    """Beside the zip; it names the files, as they are in it, and the image of the machines."""
+    r = package(place, "--json", env={"SOURCE_DATE_EPOCH": "1700000000"})
+    assert r.returncode == 0 and json.loads(r.stdout)["sbom"] == str(place / "app.spdx.json")
+    first = (place / "app.spdx.json").read_bytes()
+    doc = json.loads(first)
+    subject, image = doc["packages"]
+    assert subject["name"] == "app.zip" and subject["versionInfo"] == "1.2.3" and subject["filesAnalyzed"] is True
+    assert subject["checksums"] == [{"algorithm": "SHA256", "checksumValue": hashlib.sha256((place / "app.zip").read_bytes()).hexdigest()}]
+    assert (image["name"], image["versionInfo"]) == (PLAN, "latest")
+    with zipfile.ZipFile(place / "app.zip") as z:
+        sums = {f["fileName"]: {c["algorithm"]: c["checksumValue"] for c in f["checksums"]} for f in doc["files"]}
+        assert sums == {f"./{n}": {"SHA1": hashlib.sha1(z.read(n)).hexdigest(), "SHA256": hashlib.sha256(z.read(n)).hexdigest()} for n in NAMES}
+    code = hashlib.sha1("".join(sorted(s["SHA1"] for s in sums.values())).encode()).hexdigest()
+    assert subject["packageVerificationCode"] == {"packageVerificationCodeValue": code}
+    assert package(place, "--json", env={"SOURCE_DATE_EPOCH": "1700000000"}).returncode == 0 and (place / "app.spdx.json").read_bytes() == first
+    (place / "app.spdx.json").unlink()
+    r = package(place, "--no-sbom", "--json")
+    assert "sbom" not in json.loads(r.stdout) and not (place / "app.spdx.json").exists()
+    before = (place / "app.zip").read_bytes()
+    r = package(place, "--package-version", "9.9.9", "--sbom", place / "no" / "x.json")
+    assert r.returncode == 1 and "no/x.json" in r.stderr and (place / "app.zip").read_bytes() == before
+
+
+def test_a_dry_run_in_json(place):
+    r = package(place, "--dry-run", "--json", "--quiet")
+    assert json.loads(r.stdout) == {"valid": True, "version": "1.2.3"} and r.stderr == "" and not (place / "app.zip").exists()
 
 
 def test_the_form_wins_and_that_is_said(place):
@@ -146,7 +214,7 @@ def test_templates_that_do_not_fit(place):
     del form["parameters"]["outputs"]["contractId"]
     write_templates(place / "t", form=form)
     fails(place, "does not ask for parameter 'contractId'")(package(place))
-    assert package(place, "--set", "contractId=c-1").returncode == 0
+    assert package(place, "--set", "contractId=c-1", "--no-sbom").returncode == 0
     (place / "app.zip").unlink()
     view = copy.deepcopy(VIEW)
     view["views"] = [{"kind": "Overview", "properties": {"header": "https://h/c?se=1&sig=S3CRET"}}]
@@ -179,4 +247,5 @@ def test_the_product_s_own_templates(place):
     assert defaults["assetId"] == "my-model-v1" and defaults["edcEndpoint"] == EDC and defaults["imagePlan"] == "hidden-plan"
     assert defaults["billingEnabled"] is True
     (place / "app.zip").unlink()
+    (place / "app.spdx.json").unlink()
     fails(place, "vmSize: not one of the allowed values")(package(place, "--template-dir", pathlib.Path(tbsys.repo) / "bicep", "--set", "vmSize=x"))

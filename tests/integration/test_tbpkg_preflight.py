@@ -61,12 +61,12 @@ def test_missing_options_are_said_at_once(place):
     def run(*words):
         return subprocess.run([tbsys.program("tbpkg"), *words], env={"PATH": place.path}, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
-    for words, missing in ((["publish"], ["--asset-id", "no input", "--edc-endpoint", "storage-account", "--yes"]),
+    for words, missing in ((["publish"], ["--asset-id", "no input", "--edc-endpoint", "storage-account", "--yes", "--vm-image"]),
                            (["register"], ["--edc-endpoint", "--asset-id", "--manifest", "no key", "--storage-account"]),
                            (["upload"], ["--encrypted-file", "--manifest", "--asset-id"]),
                            (["decrypt"], ["--out", "a key"]), (["encrypt"], ["--asset-id", "no input"]),
                            (["encrypt", "--out", "-"], ["--asset-id", "no input", "--manifest", "--key-out"]),
-                           (["build"], ["--registry", "--deb-dir"]), (["package"], ["--asset-id", "--edc-endpoint"]),
+                           (["build"], ["--registry", "--deb-dir"]), (["package"], ["--asset-id", "--edc-endpoint", "--vm-image"]),
                            (["machine", "expel", "c"], ["--machine", "--edc-endpoint"]), (["token", "add", "t"], ["--scope", "--edc-endpoint"])):
         r = run(*words)
         assert r.returncode == 2 and r.stdout == ""

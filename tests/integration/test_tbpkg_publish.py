@@ -202,7 +202,8 @@ def test_killed_while_the_image_is_built(place):
     (place.dir / "debs").mkdir()
     (place.dir / "debs" / "trustbridge_1_amd64.deb").write_bytes(b"1")
     place.path = f"{place.dir}/bin:{os.environ['PATH']}"
-    build = ["--target", "vm-azure", "--deb-dir", place.dir / "debs", "--packer-dir", tbsys.repo / "packer"]
+    build = ["--target", "vm-azure", "--deb-dir", place.dir / "debs", "--packer-dir", tbsys.repo / "packer", "--var=subscription_id=s",
+             "--var=resource_group=rg", "--var=gallery_name=g"]
     p = place.start(*map(str, build))
     wait_for(lambda: (place.dir / "began").exists(), 30, "packer")
     p.kill()

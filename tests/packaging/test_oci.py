@@ -13,83 +13,38 @@ import tarfile
 import urllib.request
 
 import debs
+import oci
 import pytest
 from chain import Provider
-from tbsys import free_port, program, wait_for
-from test_packages import fresh_system, run
-
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-
-
-class Registry:
-    def __init__(self, directory):
-        self.host = f"127.0.0.1:{free_port()}"
-        directory.mkdir()
-        (directory / "config.yml").write_text("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: "
-                                              f"{directory}/data}}}}\nhttp: {{addr: '{self.host}'}}\n")
-        self.log = open(directory / "log", "wb")
-        self.p = subprocess.Popen(["docker-registry", "serve", directory / "config.yml"], stdin=subprocess.DEVNULL, stdout=self.log,
-                                  stderr=self.log)
-        wait_for(self.answers, 30, "the registry")
-
-    def answers(self):
-        assert self.p.poll() is None, "docker-registry ended"
-        try:
-            return urllib.request.urlopen(f"http://{self.host}/v2/", timeout=5).status == 200
-        except OSError:
-            return False
-
-    def get(self, path):
-        rq = urllib.request.Request(f"http://{self.host}/v2/{path}", headers={"Accept": MANIFEST})
-        with urllib.request.urlopen(rq, timeout=60) as r:
-            return r.read()
-
-    def stop(self):
-        self.p.terminate()
-        self.p.wait(10)
-        self.log.close()
+from oci import tbpkg
+from tbsys import free_port, wait_for
+from test_packages import run
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
-    r = Registry(tmp_path_factory.mktemp("registry") / "r")
+    r = oci.Registry(tmp_path_factory.mktemp("registry") / "r")
     yield r
     r.stop()
 
 
 @pytest.fixture(scope="module")
 def env(tmp_path_factory):
-    """Buildah's storage in a directory of its own, and no more rights than this machine may give."""
-    d = tmp_path_factory.mktemp("containers")
-    (d / "storage.conf").write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{d}/root"\nrunroot = "{d}/run"\n')
-    (d / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    yield {"PATH": os.environ["PATH"], "HOME": str(d), "CONTAINERS_STORAGE_CONF": str(d / "storage.conf"),
-           "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(d)}
-    subprocess.run(["buildah", "rm", "--all"], env={"PATH": os.environ["PATH"], "CONTAINERS_STORAGE_CONF": str(d / "storage.conf")},
-                   capture_output=True)
-
-
-def tbpkg(*args, env):
-    return subprocess.run([program("tbpkg"), *map(str, args)], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=900)
+    env = oci.storage(tmp_path_factory.mktemp("containers"))
+    yield env
+    oci.forget(env)
 
 
 @pytest.fixture(scope="module")
 def base(registry, env):
-    """A Debian without TrustBridge, with a stand-in for the inference server."""
-    tar = fresh_system(lambda name: next(debs.build().glob(f"{name}_*.deb")))
-    container = run("buildah", "from", "scratch", env=env).strip()
-    run("buildah", "add", container, tar, "/", env=env)
-    name = f"{registry.host}/base:1"
-    run("buildah", "commit", "--rm", container, name, env=env)
-    run("buildah", "push", "--tls-verify=false", name, env=env)
-    return name
+    return oci.make_base(registry, env)
 
 
 @pytest.fixture(scope="module")
 def built(registry, env, base):
     r = tbpkg("build", "--registry", registry.host, "--image-name", "acme/trustbridge-runtime", "--tag", "v1", "--base-image", base,
-              "--deb-dir", debs.build(), "--insecure-registry", "--json", "--sentinel-binary", "./sentinel", env=env)
+              "--deb-dir", debs.build(), "--insecure-registry", "--label", "org.opencontainers.image.vendor=ACME", "--json", "--sentinel-binary",
+              "./sentinel", env=env)
     assert r.returncode == 0, r.stderr[-4000:]
     assert "--sentinel-binary is obsolete" in r.stderr
     return json.loads(r.stdout)
@@ -105,8 +60,12 @@ def test_the_digest_is_what_the_registry_serves(registry, built):
 def test_what_is_in_the_image(registry, built, tmp_path):
     manifest = json.loads(registry.get("acme/trustbridge-runtime/manifests/v1"))
     config = json.loads(registry.get(f"acme/trustbridge-runtime/blobs/{manifest['config']['digest']}"))["config"]
-    assert config["Entrypoint"] == ["/sbin/init"] and not config.get("Cmd") and config["StopSignal"] == "SIGRTMIN+3"
+    assert config["Entrypoint"] == ["/usr/lib/trustbridge/tb-init"] and not config.get("Cmd") and config["StopSignal"] == "SIGRTMIN+3"
     assert set(config["ExposedPorts"]) == {"8000", "8001"} or set(config["ExposedPorts"]) == {"8000/tcp", "8001/tcp"}
+    labels = {k.removeprefix("org.opencontainers.image."): v for k, v in config["Labels"].items()}
+    assert labels["title"] == "trustbridge-runtime" and labels["version"] == "v1" and labels["vendor"] == "ACME" and labels["created"].endswith("Z")
+    assert labels["base.name"] == f"{registry.host}/base:1"
+    assert labels["base.digest"] == "sha256:" + hashlib.sha256(registry.get("base/manifests/1")).hexdigest()
     names, links = {}, {}
     for layer in manifest["layers"]:
         blob = tmp_path / "layer"
@@ -115,14 +74,43 @@ def test_what_is_in_the_image(registry, built, tmp_path):
             for m in t:
                 names[m.name] = t.extractfile(m).read() if m.isfile() and m.size < 4096 else b""
                 links[m.name] = m.linkname
-    for d in ("tb-authorize", "tb-hydrate", "tb-decrypt", "tb-load", "tb-proxy", "tb-billing"):
+    for d in ("tb-init", "tb-inventory", "tb-authorize", "tb-hydrate", "tb-decrypt", "tb-load", "tb-proxy", "tb-billing"):
         assert f"usr/lib/trustbridge/{d}" in names
-    for u in ("tb-authorize", "tb-decrypt", "tb-runtime", "tb-proxy"):
-        assert b"AssertCapability=CAP_SYS_ADMIN" in names[f"etc/systemd/system/{u}.service.d/container.conf"]
+    for u in (p.name for p in (debs.REPO / "units").glob("tb-*.service")):
+        assert names[f"etc/systemd/system/{u}.d/container.conf"] == (b"[Unit]\nAssertCapability=CAP_SYS_ADMIN\nAssertCapability=CAP_NET_ADMIN\n"
+                                                                   b"AssertCapability=CAP_SYS_PTRACE\n")
     assert "etc/systemd/system/multi-user.target.wants/trustbridge.target" in names
     assert "sbin/init" in names or "usr/sbin/init" in names
     assert names.get("etc/machine-id") == b""
     assert [n for n in names if "tb-debs" in n or n.endswith((".deb", ".tbenc", ".key", ".safetensors"))] == []
+
+
+def test_the_bill_of_materials_is_what_dpkg_says(env, built):
+    doc = json.loads((pathlib.Path(env["HOME"]) / built["sbom"]).read_text())
+    assert built["sbom"] == "trustbridge-runtime-v1.spdx.json"
+    listed = {(p["name"], p["versionInfo"]) for p in doc["packages"][1:]}
+    container = run("buildah", "from", "--pull=false", built["image_id"], env=env).strip()
+    said = run("buildah", "run", container, "--", "dpkg-query", "-W", "-f", "${Package} ${Version}\n", env=env)
+    run("buildah", "rm", container, env=env)
+    assert listed == {tuple(line.split()) for line in said.splitlines()} and "trustbridge" in {n for n, _ in listed}
+    registry, name = built["image"].split("/", 1)
+    assert doc["packages"][0]["externalRefs"][0]["referenceLocator"] == (
+        f"pkg:oci/trustbridge-runtime@{built['digest'].replace(':', '%3A')}?repository_url={registry}/{name.removesuffix(':v1')}&tag=v1")
+
+
+def test_the_layers_are_kept(registry, env, base, built):
+    """With the same base and packages nothing is installed again, and other packages are not taken for the same."""
+    args = ("build", "--registry", registry.host, "--tag", "again", "--base-image", base, "--insecure-registry", "--no-push", "--no-sbom", "--json")
+    r = tbpkg(*args, "--deb-dir", debs.build(), env=env)
+    assert r.returncode == 0, r.stderr[-3000:]
+    assert r.stderr.count("Using cache") >= 3 and "Setting up" not in r.stderr
+    assert json.loads(r.stdout)["image_id"] != built["image_id"], "another tag is another label"
+    other = pathlib.Path(env["HOME"]) / "other"
+    other.mkdir()
+    shutil.copy(next(debs.build().glob("trustbridge_*.deb")), other / "trustbridge_9.9_amd64.deb")
+    r = tbpkg(*args, "--deb-dir", other, env=env)
+    assert r.returncode == 0 and "Setting up trustbridge" in r.stderr, r.stderr[-3000:]
+    shutil.rmtree(other)
 
 
 def test_no_push_and_a_registry_that_is_away(registry, env, base, built):
@@ -139,7 +127,7 @@ def test_no_push_and_a_registry_that_is_away(registry, env, base, built):
     assert r.returncode == 1 and r.stdout == "" and f"buildah login {nobody}" in r.stderr
     r = tbpkg("build", "--registry", registry.host, "--base-image", f"{registry.host}/nothere:1", "--deb-dir", debs.build(),
               "--insecure-registry", env=env)
-    assert r.returncode == 1 and r.stdout == "" and "buildah: build ended with exit code" in r.stderr
+    assert r.returncode == 1 and r.stdout == "" and f"--base-image: {registry.host}/nothere:1 cannot be had; log in with buildah login" in r.stderr
     assert list(pathlib.Path(env["TMPDIR"]).glob("tbpkg-*")) == []
 
 
