@@ -44,7 +44,7 @@ TB_CFLAGS := -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(SANFLAGS) -I. -Iservic
 TB_LDFLAGS := -pthread -Wl,-z,relro,-z,now $(SANFLAGS)
 
 PKG := openssl libcurl libsystemd libcjson libmicrohttpd gnutls sqlite3 inih libarchive zlib libpq p11-kit-1
-ifeq ($(filter deps help clean,$(MAKECMDGOALS)),)
+ifeq ($(filter deps help clean debs dist tbpkg-image,$(MAKECMDGOALS)),)
 ifneq ($(shell pkg-config --exists $(PKG) && echo yes),yes)
 NEED_DEPS := 1
 endif
@@ -91,6 +91,9 @@ help:
 	@echo 'make check-versions  promotions over a power cut, a reboot, a stop by hand: services/update'
 	@echo 'make check-guide  types the operator guide in a machine and provokes each row of its troubleshooting table'
 	@echo 'make check-image  builds a VM image by Packer and boots it (about ten minutes without KVM)'
+	@echo 'make debs       Debian packages in build/packages/SUITE, a directory that apt installs from (SUITE=: of this machine)'
+	@echo 'make dist       the source tarball of the commit, build/trustbridge-VERSION.tar.gz; the same commit gives the same bytes'
+	@echo 'make tbpkg-image  a container image of tbpkg, by buildah: IMAGE=localhost/tbpkg, BASE=debian:bookworm-slim'
 	@echo 'make demo       the main job end to end, the customer in a machine in QEMU (KEEP=1 leaves it running until make demo-stop)'
 	@echo 'make demo-local the same without a machine: the customer is processes here; seconds instead of minutes'
 	@echo 'make bench      speed, as ratios against peers; make bench-proxy: the proxy against nginx, haproxy and caddy'
@@ -250,6 +253,26 @@ bench:
 	$(Q)$(MAKE) all $(B)/bench/tbenc_speed
 	$(Q)$(PYTHON) tests/bench/run.py
 
+# The packages for a suite of Debian, that of this machine or another (by mmdebstrap, as root).
+SUITE ?= $(shell . /etc/os-release && echo $$VERSION_CODENAME)
+PACKAGES := build/packages/$(SUITE)
+.PHONY: debs dist tbpkg-image
+debs:
+	$(Q)debs=$$($(PYTHON) tests/packaging/debs.py $(SUITE)) && tests/packaging/repository.sh "$$debs" $(PACKAGES)
+	@echo 'In $(CURDIR)/$(PACKAGES). For apt:'
+	@echo '    echo "deb [trusted=yes] file:$(CURDIR)/$(PACKAGES) ./" > /etc/apt/sources.list.d/trustbridge.list'
+
+dist:
+	$(Q)tests/packaging/dist.sh build
+
+# For people without Debian. More options of buildah: BUILDAH_FLAGS.
+IMAGE ?= localhost/tbpkg:$(VERSION)
+BASE ?= docker.io/library/debian:$(SUITE)-slim
+tbpkg-image: debs
+	$(Q)buildah build --format=oci --build-arg BASE=$(BASE) --label org.opencontainers.image.title=tbpkg \
+		--label org.opencontainers.image.version=$(VERSION) --label org.opencontainers.image.licenses=Apache-2.0 $(BUILDAH_FLAGS) \
+		--file provider/Containerfile --tag $(IMAGE) $(PACKAGES)
+
 C_FILES = $(shell git ls-files '*.c' '*.h')
 lint:
 	$(Q)$(PYTHON) tests/lint.py
@@ -337,6 +360,7 @@ install-controlplane: all
 	install -m 644 man/tb-controlplane.8 $(DESTDIR)$(mandir)/man8/
 
 clean:
-	rm -rf build
+	rm -rf build .hypothesis
+	$(Q)find . -name node_modules -prune -o \( -name __pycache__ -o -name .pytest_cache \) -prune -exec rm -rf {} +
 
 -include $(shell find build/obj build/asan/obj build/fuzz/obj -name '*.d' 2>/dev/null)

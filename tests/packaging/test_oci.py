@@ -153,6 +153,19 @@ def test_publish_with_everything(registry, env, built, tmp_path):
         p.stop()
 
 
+def test_tbpkg_in_a_container(registry, env, base, tmp_path):
+    """`make tbpkg-image`, for people without Debian."""
+    run("make", "-C", debs.REPO, "tbpkg-image", f"BASE={base}", "IMAGE=localhost/tbpkg:test", "BUILDAH_FLAGS=--tls-verify=false", env=env)
+    config = json.loads(run("buildah", "inspect", "--type", "image", "localhost/tbpkg:test", env=env))["OCIv1"]["config"]
+    assert config["Entrypoint"] == ["/usr/bin/tbpkg"] and config["Labels"]["org.opencontainers.image.title"] == "tbpkg"
+    container = run("buildah", "from", "localhost/tbpkg:test", env=env).strip()
+    (tmp_path / "m").write_bytes(os.urandom(100_000))
+    inside = ("buildah", "run", "--volume", f"{tmp_path}:/work", container, "--", "/usr/bin/tbpkg")
+    run(*inside, "encrypt", "--quiet", "--asset-id=a", "--out=/work/m.tbenc", "--key-out=/work/key", "/work/m", env=env)
+    run(*inside, "verify", "--quiet", "--key-file=/work/key", "/work/m.tbenc", env=env)
+    assert run("buildah", "run", container, "--", "sh", "-c", "ls /tmp /var/lib/apt/lists", env=env).split() == ["/tmp:", "/var/lib/apt/lists:"]
+
+
 def build_controlplane_image(env, base, packages, place):
     """By the Containerfile that the package ships, with the package beside it."""
     place.mkdir()
