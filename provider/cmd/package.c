@@ -153,6 +153,8 @@ static int package_check_options(void *job)
             rc = cli_usage(c, "--set: must be NAME=VALUE");
     if (j->sbom && j->no_sbom)
         rc = cli_usage(c, "--sbom and --no-sbom exclude each other");
+    if (j->sbom && strcmp(j->sbom, j->zip) == 0)
+        rc = cli_usage(c, "--sbom: names the package itself");
     return cli_worse(rc, package_check_image(j));
 }
 

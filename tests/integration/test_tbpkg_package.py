@@ -196,6 +196,7 @@ def test_refused_values_are_named(place, args, words):
 
 @pytest.mark.parametrize("args,words", [
     (["--set", "x"], "NAME=VALUE"), (["--set", "=x"], "NAME=VALUE"), (["--package-version", "1.0"], "three numbers"),
+    (["--sbom", "x", "--no-sbom"], "exclude each other"), (["--output-zip", "x", "--sbom", "x"], "names the package itself"),
     (["--vm-image", "acme:offer"], "PUBLISHER:OFFER:PLAN"), (["--vm-image", "acme:offer:plan:1:2"], "PUBLISHER:OFFER:PLAN"),
     (["--vm-image", "acme::plan"], "PUBLISHER:OFFER:PLAN"),
     (["--asset-id", "a b"], "--asset-id"), (["--edc-endpoint", "http://127.0.0.1"], "https://"),
