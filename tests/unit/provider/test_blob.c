@@ -343,17 +343,54 @@ static void test_explain(void **state)
     assert_non_null(strstr(f.remedy, "uncommitted"));
 }
 
+static void test_list_of_blobs(void **state)
+{
+    static const char text[] =
+        "<?xml version=\"1.0\"?><EnumerationResults "
+        "ContainerName=\"m\"><Blobs><Blob><Name>a/model.tbenc</Name>"
+        "<Properties><Last-Modified>Sun, 22 Nov 2026 03:23:17 GMT</Last-Modified><Etag>0x8D</Etag>"
+        "<Content-Length>1000</Content-Length></Properties></Blob><Blob><Name>b&amp;c</Name><Properties/></"
+        "Blob>"
+        "<Blob><Name>n\xc3\xa4</Name></Blob></Blobs><NextMarker>2!92</NextMarker></EnumerationResults>";
+    struct blob_entries e = {0};
+    char next[BLOB_MARKER_MAX] = "x";
+
+    assert_int_equal(blob_xml_list(text, strlen(text), &e, next), 0);
+    assert_string_equal(next, "2!92");
+    assert_int_equal(e.n, 2); /* a name that is not ASCII is none of ours */
+    assert_string_equal(e.v[0].name, "a/model.tbenc");
+    assert_int_equal(e.v[0].size, 1000);
+    assert_string_equal(e.v[0].etag, "0x8D");
+    assert_string_equal(e.v[0].modified, "Sun, 22 Nov 2026 03:23:17 GMT");
+    assert_string_equal(e.v[1].name, "b&c");
+    assert_int_equal(e.v[1].size, 0);
+    assert_string_equal(e.v[1].etag, "");
+    for (size_t n = 0; n < strlen(text); n++) /* cut anywhere: refused, and what was added is freed */
+        assert_int_equal(blob_xml_list(text, n, &e, next), -EBADMSG);
+    blob_entries_clear(&e);
+    assert_int_equal(blob_xml_list("<a/>", 4, &e, next), -EBADMSG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shared_key),     cmocka_unit_test(test_shared_key_of_an_empty_body),
-        cmocka_unit_test(test_request_url),    cmocka_unit_test(test_names),
-        cmocka_unit_test(test_service),        cmocka_unit_test(test_base64),
-        cmocka_unit_test(test_block_ids),      cmocka_unit_test(test_block_ids_of_a_session),
-        cmocka_unit_test(test_block_bytes),    cmocka_unit_test(test_block_list_body),
-        cmocka_unit_test(test_xml_error),      cmocka_unit_test(test_xml_error_refused),
-        cmocka_unit_test(test_xml_block_list), cmocka_unit_test(test_xml_block_list_odd),
-        cmocka_unit_test(test_retryable),      cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_list_of_blobs),
+        cmocka_unit_test(test_shared_key),
+        cmocka_unit_test(test_shared_key_of_an_empty_body),
+        cmocka_unit_test(test_request_url),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_service),
+        cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_block_ids),
+        cmocka_unit_test(test_block_ids_of_a_session),
+        cmocka_unit_test(test_block_bytes),
+        cmocka_unit_test(test_block_list_body),
+        cmocka_unit_test(test_xml_error),
+        cmocka_unit_test(test_xml_error_refused),
+        cmocka_unit_test(test_xml_block_list),
+        cmocka_unit_test(test_xml_block_list_odd),
+        cmocka_unit_test(test_retryable),
+        cmocka_unit_test(test_explain),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
