@@ -7,6 +7,7 @@
 #include <openssl/pem.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -131,6 +132,19 @@ int tb_http_error(CURLcode code, const char *url, const char *curl_errbuf, char 
                  ? " (https:// is required; http:// needs TB_INSECURE_HTTP=true)"
                  : "");
     return http_errno(code);
+}
+
+const char *tb_http_proxy_variable(void)
+{
+    static const char *const names[] = {"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        const char *value = getenv(names[i]);
+
+        if (value && *value)
+            return names[i];
+    }
+    return NULL;
 }
 
 int64_t tb_http_retry_after_ms(const char *value)

@@ -78,6 +78,9 @@ const char *tb_http_field(const char *line, const char *name);
 const char *tb_http_origin(const char *url, char *out, size_t size);
 /* Maps a CURLcode to the errnos of tb_http_do() and a reason without the query. */
 int tb_http_error(CURLcode code, const char *url, const char *curl_errbuf, char err[static TB_HTTP_ERR_MAX]);
+/* The variable of the environment that names a proxy for https, or NULL: what a failure to connect may be
+ * about. */
+const char *tb_http_proxy_variable(void);
 /* Retry-After header value -> ms; -1 when it is neither seconds nor a date. Capped at one hour. */
 int64_t tb_http_retry_after_ms(const char *value);
 /* 408, 429, 500, 502, 503, 504. */

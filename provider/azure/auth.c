@@ -17,13 +17,6 @@
 #define RENEW_BEFORE_S 300
 #define AUTH_VARIABLES_MAX 8
 
-#define THE_WAYS                                                                                             \
-    "give --connection-string-file, --account-key-file or --sas-file; or set "                               \
-    "AZURE_STORAGE_CONNECTION_STRING, "                                                                      \
-    "AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN, AZURE_ACCESS_TOKEN, or AZURE_TENANT_ID with "               \
-    "AZURE_CLIENT_ID and "                                                                                   \
-    "AZURE_CLIENT_SECRET; or run on a machine with a managed identity; or log in with 'az login'"
-
 static int auth_fail(char *err, int r, const char *fmt, ...) _printf_(3, 4);
 static int auth_fail(char *err, int r, const char *fmt, ...)
 {
@@ -412,7 +405,7 @@ int azure_auth_find(const struct azure_auth_options *o, struct azure_auth *ret,
     if (r < 0)
         return r;
     if (r == 0)
-        return auth_fail(err, -ENOENT, "no credential found; " THE_WAYS);
+        return auth_fail(err, -ENOENT, AZURE_AUTH_NONE_FOUND);
     *ret = a;
     a = (struct azure_auth){0};
     return 0;

@@ -11,6 +11,14 @@
 
 #include "provider/azure/token.h"
 
+#define AZURE_AUTH_NONE_FOUND "no credential found"
+#define AZURE_AUTH_WAYS                                                                                      \
+    "give --connection-string-file, --account-key-file or --sas-file; or set "                               \
+    "AZURE_STORAGE_CONNECTION_STRING, "                                                                      \
+    "AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN, AZURE_ACCESS_TOKEN, or AZURE_TENANT_ID with "               \
+    "AZURE_CLIENT_ID and "                                                                                   \
+    "AZURE_CLIENT_SECRET; or run on a machine with a managed identity; or log in with 'az login'"
+
 enum azure_auth_kind { AZURE_AUTH_NONE, AZURE_AUTH_KEY, AZURE_AUTH_SAS, AZURE_AUTH_BEARER };
 
 struct azure_auth_options {
@@ -33,8 +41,8 @@ struct azure_auth {
     char *client_secret;
 };
 
-/* 0; -ENOENT when there is no credential at all (err lists the ways, one line); -EINVAL, -EACCES ... when the
- * most explicit one is unusable: a less explicit one is not tried instead. */
+/* 0; -ENOENT when there is no credential at all (AZURE_AUTH_WAYS lists what there is); -EINVAL, -EACCES ...
+ * when the most explicit one is unusable: a less explicit one is not tried instead. */
 int azure_auth_find(const struct azure_auth_options *o, struct azure_auth *ret,
                     char err[static TB_AZURE_ERR_MAX]);
 void azure_auth_clear(struct azure_auth *a);

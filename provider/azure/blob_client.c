@@ -349,6 +349,8 @@ static int client_exit_code(int r, const struct blob_reply *reply)
 void blob_explain(const struct blob_client *c, int r, const struct blob_reply *reply, const char *err,
                   struct blob_fault *ret)
 {
+    const char *proxy = tb_http_proxy_variable();
+
     ret->remedy[0] = '\0';
     ret->rc = client_exit_code(r, reply);
     if (r == 0) {
@@ -364,5 +366,6 @@ void blob_explain(const struct blob_client *c, int r, const struct blob_reply *r
                  "name a private certificate authority with --ca-file or TB_CA_FILE");
     else if (r == -ETIMEDOUT || r == -ECONNREFUSED || r == -EPROTO)
         snprintf(ret->remedy, sizeof(ret->remedy),
-                 "check the network; the same command continues where this one stopped");
+                 "check the network%s%s; the same command continues where this one stopped",
+                 proxy ? " and the proxy of " : "", proxy ? proxy : "");
 }

@@ -2,13 +2,16 @@
 #include "provider/cli/checklist.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <string.h>
 
 #include "common/io.h"
 #include "common/text.h"
+#include "provider/cli/table.h"
 
 #define DETAIL_MAX 1024
+#define ROW_INDENT 24 /* name and state */
 
 static const char *const state_words[] = {
     [CHECK_OK] = "ok", [CHECK_WARNING] = "warning", [CHECK_UNKNOWN] = "unknown", [CHECK_FAILED] = "failed"};
@@ -112,13 +115,26 @@ int checklist_report(const struct checklist *l)
     return checklist_rc(l);
 }
 
-/* A long detail continues below its beginning. */
+/* On a terminal a long text goes on below its beginning, broken at spaces. */
 static void checklist_print_row(const struct finding *k, const char *text)
 {
-    _cleanup_free_ char *line = tb_strf("%-14s %-8s %s", k->name, state_words[k->state], text ? text : "");
+    _cleanup_free_ char *plain = strdup(text ? text : "");
+    int width = table_terminal_width(), room = width > ROW_INDENT + 20 ? width - ROW_INDENT - 1 : INT_MAX;
 
-    if (line)
-        puts(tb_text_plain(line));
+    printf("%-14s %-8s ", k->name, state_words[k->state]);
+    for (const char *p = plain ? tb_text_plain(plain) : "";;) {
+        size_t all = strlen(p), n = all;
+
+        if (all > (size_t)room)
+            for (n = (size_t)room; n > 0 && p[n] != ' '; n--)
+                ;
+        n = n > 0 ? n : strcspn(p, " ");
+        printf("%.*s\n", (int)n, p);
+        if (n >= all)
+            return;
+        p += n + 1;
+        printf("%*s", ROW_INDENT, "");
+    }
 }
 
 int checklist_print(const struct checklist *l)

@@ -30,7 +30,7 @@ const struct tbpkg_setting settings[] = {
     {"package.vm_image", NULL, "image of the machines in a package", NULL},
     {"package.template_dir", NULL, "directory of the templates of a package",
      "/usr/share/trustbridge/managed-app"},
-    {"encryption.chunk_bytes", "TB_CHUNK_BYTES", "plaintext bytes in a record", "4M"},
+    {"encryption.chunk_bytes", "TB_CHUNK_BYTES", "plaintext bytes in a record", "1M"},
     {"signing.key", NULL, "secret key that manifests are signed with", NULL},
     {"signing.passphrase_file", NULL, "file of its passphrase", NULL},
     {"signing.provider_key", "TB_PROVIDER_KEY", "public keys that manifests must be signed with", NULL},

@@ -208,8 +208,7 @@ static void grid_print_block(const struct grid *g, size_t row)
         }
 }
 
-/* INT_MAX where no terminal is. */
-static int table_terminal_width(void)
+int table_terminal_width(void)
 {
     const char *columns = getenv("COLUMNS");
     struct winsize w;

@@ -22,6 +22,8 @@ struct table_column {
     const char *none; /* when the member is absent, null or empty; NULL: "-" */
 };
 
+/* Of standard output; INT_MAX where that is no terminal. */
+int table_terminal_width(void);
 /* Columns in which no row has anything are left out of a table. CLI_OK or CLI_FAILED. */
 int table_print(const cJSON *rows, const struct table_column *columns, size_t n);
 /* "Contract: acme-1" and so on; what is absent is left out. */

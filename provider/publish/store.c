@@ -98,7 +98,7 @@ int store_connect(struct asset_store *s)
         return tbpkg_fail_as(r == -ENOENT || r == -EACCES ? CLI_DENIED
                              : blob_retryable(r, NULL)    ? CLI_UNAVAILABLE
                                                           : CLI_FAILED,
-                             "Azure credentials", err, NULL);
+                             "Azure credentials", err, r == -ENOENT ? AZURE_AUTH_WAYS : NULL);
     if (s->auth.kind == AZURE_AUTH_SAS && azure_sas_judge(s->auth.sas, tb_now_realtime_us(), err) < 0)
         return tbpkg_fail_as(
             CLI_DENIED, s->auth.source, err,

@@ -152,6 +152,7 @@ static int remote_try(const struct remote *r, const struct remote_call *call,
 
 static int remote_no_answer(const struct remote *r, int e, const char *err, const char *key)
 {
+    const char *proxy = strncasecmp(r->base, "http://", 7) == 0 ? NULL : tb_http_proxy_variable();
     _cleanup_free_ char *remedy = NULL;
 
     if (e == -EKEYREJECTED)
@@ -163,8 +164,11 @@ static int remote_no_answer(const struct remote *r, int e, const char *err, cons
             tb_strf("check --edc-endpoint and the network; it may be done all the same: the same command "
                     "with --idempotency-key=%s does it once at most",
                     key);
+    else
+        remedy = tb_strf("check --edc-endpoint and the network%s%s", proxy ? ", and the proxy of " : "",
+                         proxy ? proxy : "");
     return tbpkg_fail_as(e == -EINVAL || e == -EFBIG ? CLI_FAILED : CLI_UNAVAILABLE, "control plane", err,
-                         remedy ? remedy : "check --edc-endpoint and the network");
+                         remedy);
 }
 
 int remote_exchange(const struct remote *r, const struct remote_call *call, struct tb_http_response *ret)

@@ -190,6 +190,12 @@ def test_log_file(tmp_path):
     refused("verify", "--log-file", tmp_path / "no/log", cwd=tmp_path, match="no/log: No such file")
 
 
+def test_the_man_page_has_each_exit_code():
+    codes = {int(n) for n in re.findall(r"^    CLI_[A-Z_]+ = (\d+),", (REPO / "provider/cli/output.h").read_text(), re.M)}
+    page = (REPO / "man/tbpkg.1").read_text().split(".Sh EXIT STATUS")[1].split(".Sh EXAMPLES")[0]
+    assert codes == {int(n) for n in re.findall(r"^\.It (\d+)$", page, re.M)} and len(codes) == 9
+
+
 def test_no_color_and_dumb_terminals():
     """No program of ours colours anything: NO_COLOR holds, whatever the terminal."""
     for words in (["--help"], ["encrypt", "--help"], ["config", "show"], ["encyrpt"]):

@@ -3,11 +3,14 @@
 of them together, each with what, why and what to do; and nothing is changed meanwhile."""
 
 import datetime
+import fcntl
 import http.server
 import json
 import os
 import re
+import struct
 import subprocess
+import termios
 import threading
 
 import pytest
@@ -180,6 +183,25 @@ def test_what_the_storage_refuses(place):
     assert "wrongaccount.blob.invalid" in r.stderr and "--storage-account" in r.stderr
     r = doctor(place, "--token-file", place.token, env={"PATH": "/nonexistent", "AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:9"}, rc=6)
     assert "managed identity" in r.stderr and "127.0.0.1 port 9" in r.stderr
+
+
+def test_a_proxy_that_is_not_there_is_named(place):
+    r = doctor(place, *credentials(place), env={"https_proxy": "http://127.0.0.1:9"}, rc=6)
+    lines = [x for x in r.stderr.splitlines() if x.startswith("tbpkg: ")]
+    assert len(lines) == 2 and all("the proxy of https_proxy" in x for x in lines), r.stderr
+
+
+def test_the_table_fits_the_terminal(place):
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    (place.dir / "sas").write_text(sas(se="2024-01-01"))
+    r = subprocess.run([tbsys.program("tbpkg"), "doctor", "--sas-file", place.dir / "sas"], env=place.env(), stdin=subprocess.DEVNULL,
+                       stdout=slave, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(slave)
+    lines = os.read(master, 65536).decode().splitlines()
+    os.close(master)
+    assert r.returncode == 4 and max(map(len, lines)) < 60 and lines[0].startswith("credential     failed   --sas-file: the shared"), lines
+    assert lines[1].startswith(" " * 24) and [x[:14].strip() for x in lines if x[0] != " "] == ["credential", "container", "control plane"]
 
 
 def test_what_the_control_plane_refuses(place):

@@ -320,7 +320,7 @@ def test_another_file_is_not_replaced(place, asset):
     key_id = json.loads(asset[2].read_text())["key_id"]
     aside = f"{key_id}/model.tbenc"
     r = place.upload(asset)
-    assert r.returncode == 0 and f"/{ASSET}/{aside}" in r.stdout and f"--blob-url {r.stdout.split()[0]} " in r.stderr, r
+    assert r.returncode == 0 and f"/{ASSET}/{aside}" in r.stdout and f" --blob-url {r.stdout.split()[0]}\n" in r.stderr, r
     assert place.blob("model.tbenc") == b"somebody's model" and place.blob("model.manifest.json") is None
     assert place.blob(aside) == asset[1].read_bytes() and place.blob(f"{key_id}/model.manifest.json") == asset[2].read_bytes()
     sent = len(place.puts())
