@@ -127,7 +127,7 @@ def started(unit):
     """False: tb-authorize was killed before it had given all credentials, and systemd starts no unit without them."""
     try:
         unit.start()
-    except ConnectionError:
+    except (ConnectionError, TimeoutError):  # who waits for tb-authorize is who starts it again
         return False
     return True
 

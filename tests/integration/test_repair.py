@@ -5,6 +5,7 @@ The programs take turns as their units have them."""
 import hashlib
 import json
 import os
+import random
 import socket
 import subprocess
 

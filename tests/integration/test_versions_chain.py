@@ -602,7 +602,7 @@ def test_kills_of_the_others_in_a_switch(fleet):
             with contextlib.suppress(AttributeError, ProcessLookupError):
                 os.kill(fleet.chain.pid(name), signal.SIGKILL)
             busy.join()
-            fleet.wait_update("none", serving=n, timeout=60)
+            fleet.wait_update("none", serving=n, timeout=150)
             fleet.chain.wait_state("Ready")
             assert fleet.served() == (200, n), (phase, name)
 
