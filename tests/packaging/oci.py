@@ -63,6 +63,7 @@ def make_base(registry, env, kit=None):
     name = f"{registry.host}/base:1"
     run("buildah", "commit", "--rm", container, name, env=env)
     run("buildah", "push", "--tls-verify=false", name, env=env)
+    run("buildah", "rmi", name, env=env)  # so that it is pulled, as everybody's base
     return name
 
 
