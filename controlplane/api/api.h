@@ -17,6 +17,7 @@
 #include "controlplane/blob/proof.h"
 #include "controlplane/blob/sas.h"
 #include "controlplane/identity/authority.h"
+#include "controlplane/identity/peers.h"
 #include "controlplane/keys/keyring.h"
 #include "controlplane/purchase/purchases.h"
 #include "controlplane/store/store.h"
@@ -41,6 +42,7 @@ struct cp_api {
     const struct cp_attest_roots *attest_roots;
     uint8_t challenge_secret[TB_KEY_BYTES]; /* of challenges for evidence: cp_store_secret() */
     struct cp_limits *limits;               /* NULL: none */
+    struct cp_peers *peers;                 /* that are known; NULL: none is */
     struct cp_purchases *purchases;         /* NULL: no notifications of managed applications */
     /* cp_proof_check(), or what a test puts in its place */
     enum cp_proof (*prove)(const struct cp_claim *c, const struct tb_http_tls *tls,

@@ -58,8 +58,8 @@ static void decision_clear(struct decision *d)
 static int authorize_identify_by(struct decision *d, const char *ca_pem)
 {
     static const struct cp_peer nobody = {0};
-    int r =
-        cp_peer_verify(d->rq->client ? d->rq->client : &nobody, ca_pem, false, d->rq->now_us, &d->identity);
+    int r = cp_peers_identify(d->api->peers, d->rq->client ? d->rq->client : &nobody, ca_pem, d->rq->now_us,
+                              &d->identity);
 
     if (r == -ENOENT)
         d->reason =

@@ -150,6 +150,7 @@ static void serve_clear(struct serve *v)
     cp_attest_roots_free(v->attest_roots);
     tb_erase(v->api.challenge_secret, sizeof(v->api.challenge_secret));
     v->api.limits = cp_limits_free(v->api.limits);
+    v->api.peers = cp_peers_free(v->api.peers);
     tb_secret_freep(&v->token);
     cp_storage_close(&v->storage);
     tb_erase_stringp(&v->tls.key);
@@ -364,13 +365,14 @@ static int serve_load_oidc(struct serve *v)
 }
 
 /* The largest rate is none. */
-static int serve_make_limits(struct serve *v)
+static int serve_make_tables(struct serve *v)
 {
     uint64_t client = v->o->client_rate ? v->o->client_rate : CP_CLIENT_RATE_DEFAULT;
     uint64_t contract = v->o->contract_rate ? v->o->contract_rate : CP_CONTRACT_RATE_DEFAULT;
 
     v->api.limits = cp_limits_new(client == UINT32_MAX ? 0 : client, contract == UINT32_MAX ? 0 : contract);
-    return v->api.limits ? 0 : cp_fail(v->o, TB_EXIT_IOERR, "out of memory");
+    v->api.peers = cp_peers_new();
+    return v->api.limits && v->api.peers ? 0 : cp_fail(v->o, TB_EXIT_IOERR, "out of memory");
 }
 
 /* Last of all: it is at work from here on. */
@@ -455,7 +457,7 @@ int cp_run_serve(const struct cp_options *o)
     if (r == 0)
         r = serve_load_oidc(&v);
     if (r == 0)
-        r = serve_make_limits(&v);
+        r = serve_make_tables(&v);
     if (r == 0)
         r = serve_open_listener(&v);
     if (r == 0)

@@ -341,7 +341,7 @@ static void server_on_completed(void *cls, struct MHD_Connection *c, void **stat
 }
 
 /* Clients come again each half lease: resumed, the handshake has no signatures. A ticket is good for what
- * gnutls has as a session's life; the client's certificate is in it, and is judged anew with each request. */
+ * gnutls has as a session's life; the client's certificate is in it, and is judged with each request. */
 static void server_on_connection(void *cls, struct MHD_Connection *c, void **context,
                                  enum MHD_ConnectionNotificationCode code)
 {

@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/hex.h"
 #include "common/io.h"
@@ -141,8 +142,22 @@ static int authority_common_name(X509 *x, char out[static CP_IDENTITY_NAME_MAX +
     return 0;
 }
 
+/* When the first of these ends; 0: long ago, or one has a time that nobody can read. */
+static uint64_t authority_end_us(STACK_OF(X509) * chain)
+{
+    uint64_t end_us = UINT64_MAX;
+
+    for (int i = 0; i < sk_X509_num(chain); i++) {
+        struct tm tm = {0};
+        time_t t = ASN1_TIME_to_tm(X509_get0_notAfter(sk_X509_value(chain, i)), &tm) == 1 ? timegm(&tm) : -1;
+
+        end_us = MIN(end_us, t > 0 ? (uint64_t)t * TB_USEC_PER_SEC : 0);
+    }
+    return sk_X509_num(chain) > 0 ? end_us : 0;
+}
+
 static int authority_verify(X509 *leaf, STACK_OF(X509) * chain, X509_STORE *cas, bool expired_ok,
-                            uint64_t now_us)
+                            uint64_t now_us, uint64_t *ret_end_us)
 {
     _cleanup_(authority_ctx_freep) X509_STORE_CTX *c = X509_STORE_CTX_new();
     X509_VERIFY_PARAM *param;
@@ -159,8 +174,10 @@ static int authority_verify(X509 *leaf, STACK_OF(X509) * chain, X509_STORE *cas,
     X509_VERIFY_PARAM_set_purpose(param, X509_PURPOSE_SSL_CLIENT);
     ok = X509_verify_cert(c);
     ERR_clear_error();
-    if (ok == 1)
+    if (ok == 1) {
+        *ret_end_us = authority_end_us(X509_STORE_CTX_get0_chain(c));
         return 0;
+    }
     switch (X509_STORE_CTX_get_error(c)) {
     case X509_V_ERR_CERT_HAS_EXPIRED:
     case X509_V_ERR_CERT_NOT_YET_VALID:
@@ -192,7 +209,7 @@ int cp_peer_verify(const struct cp_peer *p, const char *ca_pem, bool expired_ok,
         if (x && sk_X509_push(chain, x) == 0)
             X509_free(x);
     }
-    r = authority_verify(leaf, chain, cas, expired_ok, now_us);
+    r = authority_verify(leaf, chain, cas, expired_ok, now_us, &id.end_us);
     if (r == 0)
         r = authority_common_name(leaf, id.name);
     if (r == 0)

@@ -30,6 +30,7 @@ struct cp_peer {
 struct cp_identity {
     char name[CP_IDENTITY_NAME_MAX + 1]; /* the common name; what is not printable ASCII is '?' */
     char key_sha256[CP_IDENTITY_KEY_HEX + 1];
+    uint64_t end_us; /* when the first certificate of what led to the CA ends, the CA's own among them */
 };
 
 /* Whether the peer's certificate is for clients and leads to one of the CAs in ca_pem. The caller has seen
