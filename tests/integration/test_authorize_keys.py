@@ -2,6 +2,7 @@
 """Whom tb-authorize gives its credentials: which unit gets which, when they are ready, renewed and refused, and many at once."""
 
 import concurrent.futures
+import json
 import os
 import secrets
 import socket
@@ -35,7 +36,8 @@ def test_authorized_machine_gets_each_credential_once_per_unit(world):
     _, path, headers, body = w.plane.requests[0]
     assert path == "/api/v1/license/authorize" and headers["Content-Type"] == "application/json"
     assert body == {"contract_id": "contract-1", "asset_id": "asset-1", "hw_id": UUID,
-                    "client_version": body["client_version"]} and body["client_version"].startswith("trustbridge/")
+                    "client_version": body["client_version"], "attestation": body["attestation"]}
+    assert body["client_version"].startswith("trustbridge/") and json.loads(body["attestation"])["offer"] == []
     assert f"released model-key to {DECRYPT}" in w.log() and f"released sas-url to {HYDRATE}" in w.log()
     assert w.daemon.notified("STATUS").startswith("Authorized until 2")
     assert len(w.plane.requests) == 1

@@ -225,7 +225,7 @@ def test_unreachable_serves_through_the_grace_then_suspends(world):
     w.wait_state("unreachable", 6)
     assert time.clock_gettime(time.CLOCK_BOOTTIME) < deadline
     assert w.key() == bytes.fromhex(KEY) and w.flags() == (False, False)
-    assert "cannot be reached" in w.daemon.notified("STATUS")
+    wait_for(lambda: "cannot be reached" in w.daemon.notified("STATUS"), 3, "the word to systemd, behind the file")
     w.wait_state("expired", 10)
     assert time.clock_gettime(time.CLOCK_BOOTTIME) >= deadline
     assert w.flags() == (True, True) and w.key() == b""

@@ -211,5 +211,5 @@ def test_a_map_that_claims_too_much_delivers_nothing_wrong(follow):
         f.seek(256)
         f.write(b"\x01" * (os.path.getsize(live) - 256))
     follow.deliver()
-    assert follow.decrypt.wait() == 76 and follow.load.wait() == 76
+    assert follow.decrypt.wait(120) == 76 and follow.load.wait(120) == 76  # each record was tried for up to 30 s
     assert not follow.rig.out.exists() and not follow.rig.leftovers()

@@ -16,7 +16,7 @@ from delivery_asset import ASSET, Asset
 from delivery_house import SIZE, house, rot  # noqa: F401
 from delivery_rig import rig  # noqa: F401
 from hydrate_world import ca  # noqa: F401
-from tbsys import program, repo
+from tbsys import program, repo, wait_for
 
 @pytest.mark.parametrize("at", [0, 15, 40, SIZE // 2, SIZE + 500])
 def test_rot_with_its_mtime_kept_is_fetched_again(house, at):
@@ -251,7 +251,9 @@ def failing(house, tmp_path):
         subprocess.run(["mount", "-o", "loop", image, house.rig.target], check=True)
 
     def umount():
+        """And all copies of it, in mount namespaces that others made meanwhile: else the file system goes on, with what it has in memory."""
         subprocess.run(["umount", house.rig.target], check=True)
+        wait_for(lambda: not subprocess.run(["losetup", "-j", image], capture_output=True, text=True, check=True).stdout, 120, "the disk to be let go")
 
     def spoil(path):
         st = path.stat()

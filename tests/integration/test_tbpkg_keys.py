@@ -153,7 +153,7 @@ def test_no_command_replaces_a_key(place, age):
                       ["encrypt", "-a", "demo", "m", "-k", "new", "-m", path, "--force"],
                       ["decrypt", "-k", "k", "-i", "model.tbenc", "-o", path, "--force"],
                       ["key", "export", "-k", "k", "--key-out", path],
-                      ["package", "-a", "demo", "-E", "https://h", "--template-dir", "t", "-o", path]):
+                      ["package", "--no-image", "-a", "demo", "-E", "https://h", "--template-dir", "t", "-o", path]):
             p = tbpkg(*words, cwd=place)
             assert p.returncode == 1 and path in p.stderr.decode(), (words, p.stderr)
             assert (place / path).read_bytes() == before, words
