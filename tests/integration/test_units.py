@@ -135,6 +135,14 @@ def test_a_stop_on_a_busy_machine_is_no_failure(unit):
     assert not m or (m[2] == "s" and int(m[1]) >= 30) or unit in ("tb-decrypt.service", "tb-runtime.service"), m[0]
 
 
+@pytest.mark.parametrize("unit", sorted(p.name for p in UNITS.iterdir() if p.suffix in (".path", ".socket")))
+def test_nothing_listens_or_watches_without_a_contract(unit):
+    """What is wanted by a unit is started whether or not that unit's condition holds. Those that wait for a suspension may always."""
+    text = (UNITS / unit).read_text()
+    waits = "ConditionPathExists=/run/tb-configure/contract\n" in text and re.search(r"^After=.*\btb-configure.service", text, re.M)
+    assert bool(waits) != (unit in ("tb-resume.path", "tb-suspended.path")), unit
+
+
 @pytest.mark.parametrize("unit", SERVICES)
 def test_what_is_left_out_is_explained(unit):
     lines = [line for section, body in sections(UNITS / unit) if section == "[Service]" for _, line in body]
