@@ -152,7 +152,7 @@ def test_the_appliance_is_complete(deb):
 GUIDES = {
     "tbpkg": {"CHANGELOG.md", "billing.md", "contracts.md", "provider-guide.md", "security.md"},
     "trustbridge-controlplane": {"CHANGELOG.md", "controlplane-backup.md"},
-    "trustbridge": {"CHANGELOG.md", "architecture.md", "billing.md", "configuration.md", "consumer-guide.md", "contracts.md",
+    "trustbridge": {"CHANGELOG.md", "architecture.md", "attestation.md", "billing.md", "configuration.md", "consumer-guide.md", "contracts.md",
                     "monitoring.md", "operator-guide.md", "runtimes.md", "security.md", "versions.md"},
 }
 
