@@ -392,7 +392,7 @@ def test_what_the_failure_of_the_runtime_leads_to(tmp_path, status, active, dama
     assert r.after(status, active) == (0, asked)
 
 
-@pytest.mark.parametrize("hydrate,asked", [("activating auto-restart", []), ("activating start", []), ("failed failed", []),
+@pytest.mark.parametrize("hydrate,asked", [("activating auto-restart", []), ("activating start", START), ("failed failed", []),
                                            ("inactive dead", LOOK), ("active running", START)])
 def test_a_download_under_way_is_left_alone(tmp_path, hydrate, asked):
     r = Repair(tmp_path)
