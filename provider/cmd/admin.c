@@ -109,6 +109,7 @@ static void admin_job_clear(struct admin_job *j)
 {
     remote_clear(&j->remote);
     tb_option_list_clear(&j->scopes);
+    tb_option_list_clear(&j->aks);
 }
 
 int admin_run(const struct admin_command *command, int argc, char **argv)

@@ -25,6 +25,11 @@ static int contracts_option_end(const struct tb_option *o, void *us, char *value
              "open: whoever knows the contract's id gets the key"),                                          \
         TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, client_ca,                                       \
                   "mode certificate: the customer's CAs (PEM)"),                                             \
+        TB_OPTION(0, "attest", "LEVEL", TB_OPTION_CALL, attest,                                              \
+                  "tpm: the key is sealed to the TPM and the boot of the machine; none",                     \
+                  .set = admin_option_word, .want = "none or tpm"),                                          \
+        TB_OPTION(0, "ak", "WHOSE", TB_OPTION_LIST, aks,                                                     \
+                  "with --attest: which TPMs: azure, own or pin:SHA256; may be repeated [azure]"),           \
         ROWS_TERMS
 
 static const struct tb_option contracts_add_rows[] = {
@@ -146,14 +151,14 @@ static int contracts_check_add(struct admin_job *j)
 
 static int contracts_check_edit(struct admin_job *j)
 {
-    static const char *const what[] = {"asset",   "mode",       "client-ca", "lease-seconds",
-                                       "expires", "expires-in", "slot-ttl",  "max-hw"};
+    static const char *const what[] = {"asset",      "mode",     "client-ca", "lease-seconds", "expires",
+                                       "expires-in", "slot-ttl", "max-hw",    "attest"};
 
     for (size_t i = 0; i < ARRAY_SIZE(what); i++)
         if (cli_given(&j->cli, what[i]))
             return CLI_OK;
     return cli_usage(&j->cli, "say what to change: --asset, --mode, --client-ca, --expires, --lease-seconds, "
-                              "--max-hw or --slot-ttl");
+                              "--max-hw, --slot-ttl or --attest");
 }
 
 static int contracts_add_ca(const struct admin_job *j, cJSON *body)
@@ -170,9 +175,33 @@ static int contracts_add_ca(const struct admin_job *j, cJSON *body)
     return CLI_OK;
 }
 
-/* What add and edit have in common. */
-static int contracts_describe(const struct admin_job *j, bool edit, cJSON *body)
+/* none takes it away. */
+static int contracts_add_attest(struct admin_job *j, bool edit, cJSON *body)
 {
+    cJSON *o, *aks;
+
+    if (!j->attest)
+        return j->aks.n ? cli_usage(&j->cli, "--ak goes with --attest tpm") : CLI_OK;
+    if (strcmp(j->attest, "none") == 0) {
+        if (edit)
+            cJSON_AddNullToObject(body, "attest");
+        return CLI_OK;
+    }
+    o = cJSON_AddObjectToObject(body, "attest");
+    cJSON_AddStringToObject(o, "level", j->attest);
+    aks = j->aks.n ? cJSON_AddArrayToObject(o, "ak") : NULL;
+    for (size_t i = 0; i < j->aks.n; i++)
+        cJSON_AddItemToArray(aks, cJSON_CreateString(j->aks.v[i]));
+    return CLI_OK;
+}
+
+/* What add and edit have in common. */
+static int contracts_describe(struct admin_job *j, bool edit, cJSON *body)
+{
+    int rc = contracts_add_attest(j, edit, body);
+
+    if (rc != CLI_OK)
+        return rc;
     if (*j->asset) {
         cJSON_AddStringToObject(body, "asset_id", j->asset);
         if (j->version)

@@ -226,6 +226,14 @@ def test_a_contract_is_added_with_what_was_said(plane, client, tmp_path):
     plane.answers["POST", "contracts"] = 201, {"contract": contract(mode="certificate")}
     p = client.run("contract", "add", "c-2", "--asset", "Llama-3.1-8B", "--mode", "certificate", "--client-ca", tmp_path / "ca.pem")
     assert p.stdout == "" and plane.seen[-1][3] == {"contract_id": "c-2", "asset_id": "Llama-3.1-8B", "mode": "certificate", "client_ca": "PEM"}
+    client.run("contract", "add", "c-4", "--asset", "a", "--attest", "tpm", "--ak", "own", "--ak", "azure")
+    assert plane.seen[-1][3] == {"contract_id": "c-4", "asset_id": "a", "attest": {"level": "tpm", "ak": ["own", "azure"]}}
+    client.run("contract", "add", "c-4", "--asset", "a", "--attest", "tpm")
+    assert plane.seen[-1][3]["attest"] == {"level": "tpm"}
+    assert "--attest tpm" in client.run("contract", "add", "c-4", "--asset", "a", "--ak", "own", rc=2).stderr
+    plane.answers["PATCH", "contracts/c-4"] = 200, contract()
+    client.run("contract", "edit", "c-4", "--attest", "none")
+    assert plane.seen[-1][3] == {"attest": None}
     p = client.run("contract", "add", "c-3", "--asset", "a", "--mode", "open")
     assert "whoever knows the id c-3 gets the key" in p.stderr
     plane.answers["PATCH", "contracts/acme-1"] = 200, contract(version=3)
@@ -235,7 +243,7 @@ def test_a_contract_is_added_with_what_was_said(plane, client, tmp_path):
     client.run("contract", "edit", "acme-1", "--expires-in", "720h")
     end = time.strptime(plane.seen[-1][3]["expires_at"], "%Y-%m-%dT%H:%M:%SZ")
     assert before + 719 * 3600 < time.mktime(end) - time.timezone < before + 721 * 3600
-    assert len({h["Idempotency-Key"] for m, _, h, _ in plane.seen if m != "GET"}) == 6  # a random one each
+    assert len({h["Idempotency-Key"] for m, _, h, _ in plane.seen if m != "GET"}) == 9  # a random one each
 
 
 def test_the_other_changes(plane, client):
