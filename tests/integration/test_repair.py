@@ -392,12 +392,15 @@ def test_what_the_failure_of_the_runtime_leads_to(tmp_path, status, active, dama
     assert r.after(status, active) == (0, asked)
 
 
-@pytest.mark.parametrize("hydrate,asked", [("activating auto-restart", []), ("activating start", START), ("failed failed", []),
-                                           ("inactive dead", LOOK), ("active running", START)])
-def test_a_download_under_way_is_left_alone(tmp_path, hydrate, asked):
+@pytest.mark.parametrize("hydrate,damaged,asked", [("activating auto-restart", True, []), ("activating start", False, START), ("activating start", True, LOOK),
+                                                   ("failed failed", True, []), ("inactive dead", True, LOOK), ("active running", True, START)])
+def test_a_download_under_way_is_left_alone(tmp_path, hydrate, damaged, asked):
+    """But one that fetched a piece in vain looks at the whole: as often as any, then no more."""
     r = Repair(tmp_path)
-    r.says(state="failed", damaged={"inode": 1})
-    assert r.after(76, hydrate=hydrate) == (0, asked)
+    r.says(state="failed", **({"damaged": {"inode": 1}} if damaged else {}))
+    assert r.after(76 if damaged else 66, hydrate=hydrate) == (0, asked)
+    if (hydrate, damaged) == ("activating start", True):
+        assert [r.after(76, hydrate=hydrate)[0] for _ in range(10)] == [0] * 9 + [1]
 
 
 @pytest.mark.parametrize("sub,asked", [("exited", LOOK), ("running", []), ("auto-restart", []), ("failed", [])])
