@@ -68,7 +68,8 @@ static const char *updater_when(const struct update_facts *f)
     return names[f->policy.mode];
 }
 
-/* After a switch that came to nothing the version before is loaded again; those who wait go on doing so. */
+/* After a switch that came to nothing the version before is loaded again; those who wait go on doing so. While
+ * requests are waited for it serves, though what was loaded before there were versions is well without a number. */
 static bool updater_is_on_way_back(const struct update_daemon *d)
 {
     const struct update_facts *f = &d->facts;
@@ -81,7 +82,8 @@ static void updater_describe(const struct update_daemon *d, struct tb_update *u)
 {
     const struct update_facts *f = &d->facts;
     enum tb_update_phase phase = d->memory.phase;
-    bool back = phase != TB_UPDATE_FAILED && updater_is_on_way_back(d), pending;
+    bool back = phase != TB_UPDATE_FAILED && phase != TB_UPDATE_DRAINING && updater_is_on_way_back(d),
+         pending;
 
     if (back)
         phase = TB_UPDATE_SWITCHING;

@@ -417,9 +417,19 @@ def test_what_was_served_before_there_were_versions(fleet):
     fleet.publish(b"two")
     fleet.ask_now()
     fleet.wait_update("ready", serving=1, next=2)
-    assert fleet.served() == (200, 1)
+    delivery = fleet.chain.run / "tb-runtime" / "delivery.json"
+    said = read_json(delivery)
+    del said["asset_version"]
+    (delivery.parent / "new").write_text(json.dumps(said))
+    (delivery.parent / "new").rename(delivery)
+    wait_for(lambda: read_json(fleet.chain.run / "tb-proxy" / "proxy.json")["healthy_version"] == 0, what="a delivery without a number")
+    t = threading.Thread(target=fleet.served, args=(3,))
+    t.start()
+    wait_for(lambda: "tb_requests_in_flight 1" in metrics(fleet), what="the request in flight")
     fleet.tell("switch")
+    fleet.wait_update("draining")
     fleet.wait_update("none", serving=2)
+    t.join()
     assert fleet.served() == (200, 2)
 
 
