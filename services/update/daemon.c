@@ -68,8 +68,9 @@ static const char *updater_when(const struct update_facts *f)
     return names[f->policy.mode];
 }
 
-/* After a switch that came to nothing the version before is loaded again; those who wait go on doing so. While
- * requests are waited for it serves, though what was loaded before there were versions is well without a number. */
+/* After a switch that came to nothing the version before is loaded again; those who wait go on doing so.
+ * While requests are waited for it serves, though what was loaded before there were versions is well
+ * without a number. */
 static bool updater_is_on_way_back(const struct update_daemon *d)
 {
     const struct update_facts *f = &d->facts;
