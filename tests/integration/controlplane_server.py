@@ -28,9 +28,10 @@ ASSET = "tb-asset-1"
 class Sealed:
     """A small asset, encrypted under a key."""
 
-    def __init__(self, key=KEY, plaintext=b"weights " * 400, prefix=b"abcd", chunk_bytes=1024):
+    def __init__(self, key=KEY, plaintext=b"weights " * 400, prefix=b"abcd", chunk_bytes=1024, **manifest):
         self.key = key
         self.ciphertext, self.manifest = tbenc_ref.seal(bytes.fromhex(key), prefix, chunk_bytes, plaintext)
+        self.manifest.update(manifest)
         self.text = tbenc_ref.format_manifest(self.manifest).encode()
         self.sha256 = self.manifest["sha256_ciphertext"]
         self.manifest_sha256 = hashlib.sha256(self.text).hexdigest()
