@@ -7,9 +7,31 @@ import secrets
 import socket
 import struct
 
+import pytest
+
+from software_tpm import GOOD, Tpm, authority
 from tbsys import Daemon, program, unix_listener
 
 PCRS = [4, 7, 11, 12, 13, 14]
+
+
+@pytest.fixture(scope="module")
+def issuer():
+    return authority("Test TPM CA")
+
+
+@pytest.fixture(scope="module")
+def shared_tpm(tmp_path_factory, issuer):
+    tpm = Tpm(tmp_path_factory.mktemp("t"), issuer)
+    yield tpm
+    tpm.off()
+
+
+@pytest.fixture
+def tpm(shared_tpm):
+    """On, after a good boot."""
+    yield shared_tpm.reboot(GOOD)
+    shared_tpm.off()
 
 
 def question(**more):

@@ -11,27 +11,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from attest_rig import PCRS, Attest, extra, question
-from software_tpm import GOOD, Tpm, authority
+from attest_rig import PCRS, Attest, extra, issuer, question, shared_tpm, tpm  # noqa: F401
+from software_tpm import GOOD, Tpm
 from tbsys import unix_listener
-
-
-@pytest.fixture(scope="module")
-def issuer():
-    return authority("Test TPM CA")
-
-
-@pytest.fixture(scope="module")
-def shared_tpm(tmp_path_factory, issuer):
-    tpm = Tpm(tmp_path_factory.mktemp("t"), issuer)
-    yield tpm
-    tpm.off()
-
-
-@pytest.fixture
-def tpm(shared_tpm):
-    yield shared_tpm.reboot(GOOD)
-    shared_tpm.off()
 
 
 @pytest.fixture

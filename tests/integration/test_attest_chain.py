@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from attest_rig import PCRS
+from attest_rig import PCRS, issuer, shared_tpm  # noqa: F401
 from authorize_world import DECRYPT, HYDRATE, UUID
 from controlplane_server import ASSET, KEY, Server
-from software_tpm import GOOD, Tpm, authority, digest, hpke_open, key_info, pem
+from software_tpm import GOOD, digest, hpke_open, key_info, pem
 from tbsys import Daemon, fetch_credential, program, read_json, unix_listener, wait_for
 from test_authorize_secrets import memory_holds
 
@@ -87,18 +87,6 @@ class House:
         self.attest.stop()
         self.keys.close()
         self.server.__exit__()
-
-
-@pytest.fixture(scope="module")
-def issuer():
-    return authority("Test TPM CA")
-
-
-@pytest.fixture(scope="module")
-def shared_tpm(tmp_path_factory, issuer):
-    tpm = Tpm(tmp_path_factory.mktemp("t"), issuer)
-    yield tpm
-    tpm.off()
 
 
 @pytest.fixture

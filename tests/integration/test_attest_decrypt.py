@@ -5,23 +5,10 @@ import secrets
 
 import pytest
 
-from attest_rig import PCRS
+from attest_rig import PCRS, issuer, shared_tpm, tpm  # noqa: F401
 from delivery_asset import ASSET, Asset
 from delivery_rig import FILES, Rig
-from software_tpm import EVIL, GOOD, Tpm, authority, digest, key_info, wrapped_credential
-
-
-@pytest.fixture(scope="module")
-def shared_tpm(tmp_path_factory):
-    tpm = Tpm(tmp_path_factory.mktemp("t"), authority("Test TPM CA"))
-    yield tpm
-    tpm.off()
-
-
-@pytest.fixture
-def tpm(shared_tpm):
-    yield shared_tpm.reboot(GOOD)
-    shared_tpm.off()
+from software_tpm import EVIL, digest, key_info, wrapped_credential
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 import attest_rig
-from attest_rig import PCRS, Attest
+from attest_rig import PCRS, Attest, issuer  # noqa: F401
 from controlplane_fixtures import postgres  # noqa: F401
 from controlplane_server import ASSET, KEY, SEALED, Server, signed_report
 from machine_identity import Machine as Identity
@@ -58,11 +58,6 @@ class Machine:
     def key(self, body):
         assert body["status"] == "authorized" and "decryption_key_hex" not in body, body
         return self.tpm.unwrap(body["wrapped_key"], key_info(self.contract, ASSET, body.get("manifest_sha256"))).hex()
-
-
-@pytest.fixture(scope="module")
-def issuer():
-    return authority("Test TPM CA")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
