@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "common/io.h"
+#include "common/log.h"
 #include "common/secret.h"
 
 #define CREDENTIAL_MAX (64 * 1024)
@@ -176,6 +178,35 @@ int tb_unix_listen(const char *path, int type, mode_t mode)
     if (listen(fd, 128) < 0)
         return -errno;
     return TAKE_FD(fd);
+}
+
+int tb_listen_or_bind(const char *name, const char *run_dir, int type, char **ret_path)
+{
+    _cleanup_free_ char *path = NULL;
+    char file[64];
+    int fd = tb_listen_fd(name);
+
+    if (fd >= 0)
+        return fd;
+    /* To bind the path beside a socket that systemd holds there would cut off whoever connects to that
+     * one. */
+    if (tb_listen_fd_count() > 0) {
+        tb_error("no inherited listener is named %s; set FileDescriptorName=%s in its socket unit", name,
+                 name);
+        return -EINVAL;
+    }
+    snprintf(file, sizeof(file), "tb-%s.sock", name);
+    path = tb_path_join(run_dir, file);
+    if (!path)
+        return -ENOMEM;
+    fd = tb_mkdir_p(run_dir, 0755);
+    if (fd >= 0)
+        fd = tb_unix_listen(path, type, 0600);
+    if (fd < 0)
+        return tb_error_errno(fd, "cannot listen on %s", path);
+    if (ret_path)
+        *ret_path = TAKE_PTR(path);
+    return fd;
 }
 
 int tb_credential_read(const char *name, char **ret, size_t *ret_len)

@@ -28,6 +28,11 @@ int tb_unix_connect(const char *path, int type);
 /* Binds and listens, mode as given; an old socket file is replaced. fd or -errno. */
 int tb_unix_listen(const char *path, int type, mode_t mode);
 
+/* The inherited listener of that name; where none is inherited, run_dir/tb-NAME.sock is bound, and *ret_path
+ * (which may be NULL) is its path, for the caller to remove and to free. fd or -errno, which the log
+ * explains. */
+int tb_listen_or_bind(const char *name, const char *run_dir, int type, char **ret_path);
+
 /* Contents of $CREDENTIALS_DIRECTORY/name in secret memory (tb_secret_alloc, NUL-terminated beyond *ret_len).
  * -ENXIO: no credentials directory; -ENOENT: no such credential; -EACCES: empty, which is how a refusal
  * arrives (design section 3); -EFBIG: over 64 KiB. Owner and mode are never looked at. */

@@ -36,31 +36,6 @@ static void attest_unlinkp(char **path)
     tb_freep(path);
 }
 
-static int attest_listen(const struct tb_config *c, char **ret_path)
-{
-    _cleanup_free_ char *path = NULL;
-    int fd = tb_listen_fd("attest");
-
-    if (fd >= 0)
-        return fd;
-    if (tb_listen_fd_count() > 0) {
-        tb_error("no inherited listener is named attest; set FileDescriptorName=attest in its socket unit");
-        return -ENOENT;
-    }
-    path = tb_path_join(c->run_dir, "tb-attest.sock");
-    if (!path)
-        return -ENOMEM;
-    fd = tb_mkdir_p(c->run_dir, 0755);
-    if (fd >= 0)
-        fd = tb_unix_listen(path, SOCK_SEQPACKET, 0600);
-    if (fd < 0) {
-        tb_error("cannot listen on %s: %s", path, strerror(-fd));
-        return fd;
-    }
-    *ret_path = TAKE_PTR(path);
-    return fd;
-}
-
 /* Waits for the descriptor, or a signal: -ECANCELED. */
 static int attest_wait(int fd, int signal_fd, int timeout_ms)
 {
@@ -132,7 +107,7 @@ static int attest_run(const struct tb_config *c)
         tb_error_errno(signal_fd, "cannot wait for signals");
         return TB_EXIT_IOERR;
     }
-    listener = attest_listen(c, &path);
+    listener = tb_listen_or_bind("attest", c->run_dir, SOCK_SEQPACKET, &path);
     if (listener < 0)
         return TB_EXIT_CONFIG;
     tb_notify_ready("Waiting for a question");

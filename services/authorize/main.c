@@ -479,31 +479,11 @@ static int daemon_run(struct daemon *d)
     return 0;
 }
 
-static int keys_bind(const char *dir, const char *path)
-{
-    int r = tb_mkdir_p(dir, 0755);
-
-    return r < 0 ? r : tb_unix_listen(path, SOCK_STREAM, 0600);
-}
-
 static int keys_listen(const struct daemon *d)
 {
-    _cleanup_free_ char *path = tb_path_join(d->cfg.run_dir, "tb-keys.sock");
-    int fd = tb_listen_fd("keys");
+    int fd = tb_listen_or_bind("keys", d->cfg.run_dir, SOCK_STREAM, NULL);
 
-    if (!path)
-        return -ENOMEM;
-    /* To bind the path beside a socket that systemd holds there would cut off whoever connects to that
-     * one. */
-    if (fd == -ENOENT && tb_listen_fd_count() > 0) {
-        tb_error("no inherited listener is named keys; set FileDescriptorName=keys in its socket unit");
-        return -EINVAL;
-    }
-    if (fd == -ENOENT)
-        fd = keys_bind(d->cfg.run_dir, path);
-    if (fd < 0)
-        return tb_error_errno(fd, "cannot listen on %s", path);
-    if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+    if (fd >= 0 && fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
         return -errno;
     return fd;
 }

@@ -57,32 +57,6 @@ static void client_at_exit(void)
         client_answer_unserved();
 }
 
-/* The listener; *ret_path is set when it was bound here and must be removed. */
-static int client_listen(const struct tb_config *c, char **ret_path)
-{
-    _cleanup_free_ char *path = NULL;
-    int fd = tb_listen_fd("decrypt");
-
-    if (fd >= 0)
-        return fd;
-    if (tb_listen_fd_count() > 0) {
-        tb_error("no inherited listener is named decrypt; set FileDescriptorName=decrypt in its socket unit");
-        return -ENOENT;
-    }
-    path = tb_path_join(c->run_dir, "tb-decrypt.sock");
-    if (!path)
-        return -ENOMEM;
-    fd = tb_mkdir_p(c->run_dir, 0755);
-    if (fd >= 0)
-        fd = tb_unix_listen(path, SOCK_SEQPACKET, 0600);
-    if (fd < 0) {
-        tb_error("cannot listen on %s: %s", path, strerror(-fd));
-        return fd;
-    }
-    *ret_path = TAKE_PTR(path);
-    return fd;
-}
-
 /* The one client. -ECANCELED when SIGTERM came first. */
 static int client_accept(int listener, int signal_fd)
 {
@@ -119,7 +93,7 @@ static int decrypt_run(const struct tb_config *c)
         return TB_EXIT_IOERR;
     }
     tb_allow_descriptors(TBENC_FILES_MAX + 512); /* each file of an asset is a descriptor here */
-    listener = client_listen(c, &path);
+    listener = tb_listen_or_bind("decrypt", c->run_dir, SOCK_SEQPACKET, &path);
     if (listener < 0)
         return TB_EXIT_CONFIG;
     if (path)
