@@ -15,7 +15,6 @@
 #include "common/units.h"
 #include "provider/cli/output.h"
 
-#define TABLE_COLUMNS_MAX 16
 #define TABLE_GAP 2
 
 /* -- cells ------------------------------------------------------------------------------------- */
@@ -90,8 +89,8 @@ struct grid {
     const struct table_column *columns;
     size_t n, rows;
     char **cells; /* row by row */
-    int width[TABLE_COLUMNS_MAX];
-    bool used[TABLE_COLUMNS_MAX];
+    int *width;   /* of each column */
+    bool *used;   /* whether any row has anything in it */
 };
 
 static void grid_clear(struct grid *g)
@@ -99,6 +98,8 @@ static void grid_clear(struct grid *g)
     for (size_t i = 0; g->cells && i < g->n * g->rows; i++)
         free(g->cells[i]);
     tb_freep(&g->cells);
+    tb_freep(&g->width);
+    tb_freep(&g->used);
 }
 
 static int table_text_width(const char *s)
@@ -117,7 +118,9 @@ static int grid_fill(struct grid *g, const cJSON *rows)
 
     g->rows = (size_t)cJSON_GetArraySize(rows);
     g->cells = calloc(MAX(g->n * g->rows, (size_t)1), sizeof(*g->cells));
-    if (!g->cells)
+    g->width = calloc(MAX(g->n, (size_t)1), sizeof(*g->width));
+    g->used = calloc(MAX(g->n, (size_t)1), sizeof(*g->used));
+    if (!g->cells || !g->width || !g->used)
         return -ENOMEM;
     cJSON_ArrayForEach (row, rows) {
         for (size_t c = 0; c < g->n; c++, i++) {

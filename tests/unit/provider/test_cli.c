@@ -11,10 +11,12 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
+#include "common/json.h"
 #include "provider/asset/asset.h"
 #include "provider/cli/command.h"
 #include "provider/cli/interrupt.h"
 #include "provider/cli/key_arg.h"
+#include "provider/cli/table.h"
 
 static char dir[] = "/tmp/tb-cli-XXXXXX";
 
@@ -304,6 +306,37 @@ static void test_an_interrupt_removes_temporary_files(void **state)
     assert_int_equal(access("tmpdir", F_OK), -1);
 }
 
+/* More columns than any command has today. */
+static void test_a_table_has_as_many_columns_as_its_caller(void **state)
+{
+    struct table_column columns[100];
+    char titles[ARRAY_SIZE(columns)][8];
+    _cleanup_json_ cJSON *rows = cJSON_CreateArray();
+    cJSON *row = cJSON_CreateObject();
+    struct capture c;
+    _cleanup_free_ char *table = NULL, *block = NULL, *csv = NULL;
+
+    for (size_t i = 0; i < ARRAY_SIZE(columns); i++) {
+        snprintf(titles[i], sizeof(titles[i]), "C%zu", i);
+        columns[i] = (struct table_column){titles[i], titles[i], TABLE_TEXT, NULL};
+        cJSON_AddNumberToObject(row, titles[i], (double)i);
+    }
+    cJSON_AddItemToArray(rows, row);
+    c = capture_start(1);
+    assert_int_equal(table_print(rows, columns, ARRAY_SIZE(columns)), CLI_OK);
+    table = capture_end(&c);
+    c = capture_start(1);
+    assert_int_equal(table_print_object(row, columns, ARRAY_SIZE(columns)), CLI_OK);
+    block = capture_end(&c);
+    c = capture_start(1);
+    assert_int_equal(table_print_csv(rows, columns, ARRAY_SIZE(columns)), CLI_OK);
+    csv = capture_end(&c);
+    assert_non_null(strstr(table, "  C98  C99\n"));
+    assert_non_null(strstr(table, "  98   99\n"));
+    assert_non_null(strstr(block, "C99: 99\n"));
+    assert_non_null(strstr(csv, ",98,99\n"));
+}
+
 static void test_manifest_names(void **state)
 {
     static const char *const t[][2] = {{"model.tbenc", "model.manifest.json"},
@@ -332,6 +365,7 @@ int main(void)
         cmocka_unit_test(test_the_key_file_wins_over_the_environment),
         cmocka_unit_test(test_standard_input_is_given_out_once),
         cmocka_unit_test(test_an_interrupt_removes_temporary_files),
+        cmocka_unit_test(test_a_table_has_as_many_columns_as_its_caller),
         cmocka_unit_test(test_manifest_names),
     };
 
