@@ -15,7 +15,7 @@ static const struct tbpkg_command *const commands[] = {
     &tbpkg_config,  &tbpkg_login,   &tbpkg_logout,  &tbpkg_whoami,   &tbpkg_contract,  &tbpkg_enrol,
     &tbpkg_machine, &tbpkg_asset,   &tbpkg_offer,   &tbpkg_purchase, &tbpkg_submitter, &tbpkg_kek,
     &tbpkg_usage,   &tbpkg_token,   &tbpkg_log,     &tbpkg_changes,  &tbpkg_doctor,    &tbpkg_ls,
-    &tbpkg_status,  &tbpkg_rm,      &tbpkg_abort,   &tbpkg_rotate};
+    &tbpkg_status,  &tbpkg_rm,      &tbpkg_abort,   &tbpkg_rotate,   &tbpkg_image};
 
 static const struct tbpkg_command *tbpkg_find_command(const char *name)
 {

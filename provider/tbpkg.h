@@ -13,6 +13,7 @@ extern const struct tbpkg_command tbpkg_encrypt, tbpkg_decrypt, tbpkg_verify, tb
     tbpkg_register, tbpkg_build, tbpkg_package, tbpkg_publish, tbpkg_key, tbpkg_keygen, tbpkg_sign,
     tbpkg_config, tbpkg_login, tbpkg_logout, tbpkg_whoami, tbpkg_contract, tbpkg_enrol, tbpkg_machine,
     tbpkg_asset, tbpkg_usage, tbpkg_token, tbpkg_log, tbpkg_changes, tbpkg_offer, tbpkg_purchase,
-    tbpkg_submitter, tbpkg_kek, tbpkg_doctor, tbpkg_ls, tbpkg_status, tbpkg_rm, tbpkg_abort, tbpkg_rotate;
+    tbpkg_submitter, tbpkg_kek, tbpkg_doctor, tbpkg_ls, tbpkg_status, tbpkg_rm, tbpkg_abort, tbpkg_rotate,
+    tbpkg_image;
 
 #endif

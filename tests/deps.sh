@@ -58,6 +58,7 @@ nginx-light
 ntfs-3g
 openssh-client
 openssl
+osslsigncode
 packer
 pkg-config
 postgresql

@@ -87,8 +87,10 @@ static int admin_take_asset(struct admin_job *j, const char *what, const char *r
 
 /* -- running ----------------------------------------------------------------------------------- */
 
-static int admin_take_words(struct admin_job *j, const char *operand, int argc, char **argv)
+static int admin_take_words(struct admin_job *j, const struct admin_command *command, int argc, char **argv)
 {
+    const char *operand = command->operand;
+
     if (operand && optind >= argc)
         return cli_need(&j->cli, false, operand);
     if (operand)
@@ -99,7 +101,7 @@ static int admin_take_words(struct admin_job *j, const char *operand, int argc, 
         return CLI_USAGE;
     if (j->asset_option && admin_take_asset(j, "--asset", j->asset_option, true) != CLI_OK)
         return CLI_USAGE;
-    if (!operand)
+    if (!operand || command->local)
         return CLI_OK;
     return strcmp(operand, "ASSET") == 0 ? admin_take_asset(j, operand, j->operand, false)
                                          : admin_check_id(j, operand, j->operand);
@@ -121,11 +123,12 @@ int admin_run(const struct admin_command *command, int argc, char **argv)
     j.remote.cli = &j.cli;
     if (cli_parse(&j.cli, &j, argc, argv, CLI_ANY_WORDS, NULL, NULL) != CLI_OK)
         return j.cli.rc;
-    rc = admin_take_words(&j, command->operand, argc, argv);
+    rc = admin_take_words(&j, command, argc, argv);
     if (command->check && (!command->operand || j.operand))
         rc = cli_worse(rc, command->check(&j));
-    rc = cli_worse(rc, remote_check(&j.remote));
-    if (rc == CLI_OK)
+    if (!command->local)
+        rc = cli_worse(rc, remote_check(&j.remote));
+    if (rc == CLI_OK && !command->local)
         rc = remote_open(&j.remote, !command->no_token);
     return rc == CLI_OK ? command->work(&j) : rc;
 }

@@ -24,6 +24,7 @@ struct admin_job {
     uint64_t lease_seconds, max_hw, slot_ttl_s, uses, limit, from, hour_us;
     struct tb_option_list scopes, aks;
     const char *new_token_file; /* of login */
+    const char *image, *image_version, *output;
     bool csv, yes, by_machines, all;
 };
 
@@ -84,6 +85,7 @@ struct admin_command {
     int (*check)(struct admin_job *j); /* judges the command line: CLI_OK or CLI_USAGE; or NULL */
     int (*work)(struct admin_job *j);
     bool no_token; /* work() does not use the token that is kept or named */
+    bool local;    /* asks no control plane; its operand is a file */
 };
 /* Parses argv, judges it, finds the token, and works. Returns the exit code of the process. */
 int admin_run(const struct admin_command *command, int argc, char **argv);

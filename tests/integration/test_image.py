@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tbpkg image measure: what it predicts is what systemd-measure and osslsigncode say, and what it cannot predict it says."""
+
+import hashlib
+import json
+import re
+import struct
+import subprocess
+
+import pytest
+
+import uki_maker as um
+from tbpkg_local import ok, refused, tbpkg
+
+MEASURE = "/usr/lib/systemd/systemd-measure"
+
+
+def measure(path, *more, env=None):
+    return json.loads(ok("image", "measure", path, "--image", "acme", "--image-version", "1.0", *more, **({"env": env} if env else {})).stdout)
+
+
+@pytest.fixture
+def key(tmp_path):
+    subprocess.run(["openssl", "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test db", "-keyout", tmp_path / "db.key",
+                    "-out", tmp_path / "db.crt"], check=True, capture_output=True)
+    return tmp_path
+
+
+def authenticode(path):
+    """What osslsigncode, another implementation, finds."""
+    out = subprocess.run(["osslsigncode", "verify", "-in", path], capture_output=True, text=True).stdout
+    return bytes.fromhex(re.search(r"(?:Calculated|Current) message digest *: ([0-9A-Fa-f]{64})", out)[1])
+
+
+def test_what_two_other_programs_predict(tmp_path, key):
+    image, plain, kernel = tmp_path / "a.efi", tmp_path / "plain.efi", tmp_path / "linux"
+    plain.write_bytes(um.uki())
+    kernel.write_bytes(um.kernel())
+    for source, to in ((plain, image), (kernel, tmp_path / "linux.signed")):
+        subprocess.run(["osslsigncode", "sign", "-certs", key / "db.crt", "-key", key / "db.key", "-h", "sha256", "-in", source, "-out", to], check=True,
+                       capture_output=True)
+    got = measure(image)
+    p = um.parts()
+    assert got["pcrs"]["4"] == [um.pcr4(authenticode(image)), um.pcr4(authenticode(image), authenticode(tmp_path / "linux.signed"))]
+    assert got["pcrs"]["11"] == [um.pcr11(p)] and got["pcrs"]["12"] == got["pcrs"]["13"] == got["pcrs"]["14"] == ["0" * 64]
+    assert got["uki_sha256"] == hashlib.sha256(image.read_bytes()).hexdigest() and got["cmdline"] == um.CLOSED and got["roothash"] == um.ROOTHASH
+    assert got["format"] == "trustbridge-image/v1" and (got["image"], got["version"], got["debug"]) == ("acme", "1.0", False) and "created" not in got
+    # Signing changes the file, not what is measured of it.
+    assert measure(plain)["pcrs"] == got["pcrs"] and measure(plain)["uki_sha256"] != got["uki_sha256"]
+    assert measure(plain, env={"SOURCE_DATE_EPOCH": "1700000000"})["created"] == "2023-11-14T22:13:20Z"
+
+
+def test_what_systemd_predicts(tmp_path):
+    """systemd-measure 252 knows neither .uname nor .sbat, and no phase of ours but by name."""
+    plain, args = tmp_path / "a.efi", []
+    plain.write_bytes(um.uki(**{".uname": None, ".sbat": None}))
+    for name, option in ((".linux", "linux"), (".osrel", "osrel"), (".cmdline", "cmdline"), (".initrd", "initrd")):
+        (tmp_path / option).write_bytes(um.parts()[name])
+        args.append(f"--{option}={tmp_path / option}")
+    out = subprocess.run([MEASURE, "calculate", "--bank=sha256", f"--phase={':'.join(um.PHASES)}", *args], check=True, capture_output=True, text=True).stdout
+    assert measure(plain)["pcrs"]["11"] == re.findall(r"11:sha256=([0-9a-f]{64})", out)
+
+
+def test_the_order_of_the_file_decides_nothing(tmp_path):
+    a, b = tmp_path / "a.efi", tmp_path / "b.efi"
+    a.write_bytes(um.uki())
+    b.write_bytes(um.uki(order=[".initrd", ".cmdline", ".sbat", ".osrel", ".uname", ".linux"]))
+    assert measure(a)["pcrs"]["11"] == measure(b)["pcrs"]["11"] and measure(a)["pcrs"]["4"] != measure(b)["pcrs"]["4"]
+
+
+@pytest.mark.parametrize("change", [".linux", ".osrel", ".cmdline", ".initrd", ".uname", ".sbat", ".text", ".sdmagic", "tail"])
+def test_every_byte_counts(tmp_path, change):
+    good, bad = tmp_path / "good.efi", tmp_path / "bad.efi"
+    good.write_bytes(um.uki() + b"tail----")
+    sections = [(".text", b"stub" * 333), (".sdmagic", um.STUB), *um.parts().items()]
+    data = bytearray(good.read_bytes())
+    at = len(data) - 1 if change == "tail" else data.index(dict(sections)[change]) + len(dict(sections)[change]) - 1
+    data[at] ^= 1
+    bad.write_bytes(data)
+    a, b = measure(good)["pcrs"], measure(bad)["pcrs"]
+    assert a["4"][0] != b["4"][0] and a["4"][1] != b["4"][1]
+    assert (a["11"] == b["11"]) == (change in (".text", ".sdmagic", "tail"))
+
+
+@pytest.mark.parametrize("cmdline, why", [
+    ("quiet", r"lacks or contradicts systemd\.import_credentials=no.*lacks roothash="), (um.CLOSED.replace("systemd.swap=no ", ""), "systemd.swap=no"),
+    (um.CLOSED + " systemd.swap=yes", "contradicts systemd.swap=no"), (um.CLOSED + " systemd.gpt-auto=1", "contradicts systemd.gpt_auto=no"),
+    (um.CLOSED + " systemd.debug-shell", "has systemd.debug"), (um.CLOSED + " init=/bin/sh", "has init="), (um.CLOSED + " rw", "has rw"),
+    (um.CLOSED + " rd.break=pre-pivot", "has rd.break"), (um.CLOSED + " single", "has single"), (um.CLOSED + ' "x y"', "quotation"),
+    (um.CLOSED + f" roothash={'cd' * 32}", "lacks roothash"), (um.CLOSED.replace("lockdown=confidentiality", "lockdown=integrity"), "lockdown")])
+def test_a_command_line_that_is_open(tmp_path, cmdline, why):
+    (tmp_path / "a.efi").write_bytes(um.uki(cmdline))
+    p = tbpkg("image", "measure", tmp_path / "a.efi", "--image", "a", "--image-version", "1")
+    assert p.returncode == 0 and json.loads(p.stdout)["debug"] is True and re.search(why, p.stderr.decode()), p.stderr
+
+
+def kernel_that_is_none():
+    return um.uki(**{".linux": b"no PE file"})
+
+
+@pytest.mark.parametrize("data, why", [
+    (b"", "no PE file"), (b"MZ" + bytes(62), "no PE file"), (um.uki()[:600], "no PE file"), (kernel_that_is_none(), "kernel .* is no PE"),
+    (um.uki(stub=b"something"), "not systemd-stub"), (um.uki(stub=b"#### LoaderInfo: systemd-stub 252.39-1 ####"), "252, which measures otherwise"),
+    (um.uki(**{".linux": None}), "no kernel"), (um.uki(**{".profile": b"ID=x"}), ".profile depends"), (um.uki(**{".hwids": b"x"}), ".hwids depends"),
+    (um.pe([(".linux", b"a"), (".linux", b"b")]), "twice"), (um.uki("\x01"), "not plain text"), (um.uki("x" * 5000), "longer"),
+    (um.pe([(".linux", um.kernel()), (".cmdline", b"x")], memory={".cmdline": 1 << 31}), "no PE file")])
+def test_what_cannot_be_predicted(tmp_path, data, why):
+    (tmp_path / "a.efi").write_bytes(data)
+    refused("image", "measure", tmp_path / "a.efi", "--image", "a", "--image-version", "1", match=why)
+    assert tbpkg("image", "measure", tmp_path / "a.efi", "--image", "a", "--image-version", "1", "--output", tmp_path / "m").returncode == 1
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_section_that_is_longer_in_memory(tmp_path):
+    (tmp_path / "a.efi").write_bytes(um.pe([(".sdmagic", um.STUB), *um.parts().items()], memory={".osrel": 700}))
+    assert measure(tmp_path / "a.efi")["pcrs"]["11"] == [um.pcr11({**um.parts(), ".osrel": b"ID=debian\n".ljust(700, b"\0")})]
+
+
+def test_names_and_output(tmp_path):
+    (tmp_path / "a.efi").write_bytes(um.uki())
+    for args in (["--image", "a@b", "--image-version", "1"], ["--image", "a"], ["--image-version", "1"], ["--image", "*", "--image-version", "1"],
+                 ["--image", "a", "--image-version", "x" * 65], ["--image", "-a", "--image-version", ".1"]):
+        assert tbpkg("image", "measure", tmp_path / "a.efi", *args).returncode == 2
+    ok("image", "measure", tmp_path / "a.efi", "--image", "a", "--image-version", "1", "--output", tmp_path / "m.json")
+    assert json.loads((tmp_path / "m.json").read_text())["version"] == "1"
+    refused("image", "measure", tmp_path / "no.efi", "--image", "a", "--image-version", "1", match="no.efi")
+    assert struct.unpack_from("<H", um.uki(), 0)[0] == 0x5a4d
