@@ -63,6 +63,8 @@ int tbenc_overlay_check(const struct tbenc_manifest *m, struct tbenc_error *e);
 /* The key of the records of m's own ciphertext, from the key of the asset. tb_erase() it. 0 or -EIO. */
 int tbenc_record_key(const struct tbenc_base *base, const uint8_t key[TBENC_KEY_BYTES],
                      uint8_t ret[TBENC_KEY_BYTES]);
+
+/* -- copies (manifest_copy.c) ---------------------------------------------------------------------------- */
 int tbenc_file_copy(const struct tbenc_file *f, struct tbenc_file *ret);
 int tbenc_base_copy(const struct tbenc_base *b, struct tbenc_base **ret);
 struct tbenc_base *tbenc_base_free(struct tbenc_base *b);

@@ -318,29 +318,3 @@ int tbenc_manifest_parse(const char *buf, size_t len, unsigned flags, struct tbe
     *ret = TAKE_PTR(m);
     return 0;
 }
-
-static void manifest_free_files(struct tbenc_file *files, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        free(files[i].path);
-    free(files);
-}
-
-struct tbenc_base *tbenc_base_free(struct tbenc_base *b)
-{
-    if (!b)
-        return NULL;
-    manifest_free_files(b->files, b->n_files);
-    free(b);
-    return NULL;
-}
-
-struct tbenc_manifest *tbenc_manifest_free(struct tbenc_manifest *m)
-{
-    if (!m)
-        return NULL;
-    manifest_free_files(m->files, m->n_files);
-    tbenc_base_free(m->base);
-    free(m);
-    return NULL;
-}

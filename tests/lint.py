@@ -5,7 +5,8 @@
 Rules (docs/architecture.md):
 * An include in quotes names its room from the root or from services/ ("common/io.h", "proxy/http/loop.h") and exists.
 * Arrows point down: a program's rooms -> tbenc -> common, and those that submit usage -> metering -> common; no program includes another; within a program as ORDER says.
-  No header includes itself by way of others.
+  No header includes itself by way of others, and no module of one program (a .c file) calls one that calls it, directly or by
+  way of others: what two have in common is below both.
 * No struct, union, enum or macro of a header is defined twice in the tree, and no static function: a backtrace reads by itself.
 * No line of a C file is longer than 110 columns, no function than 60 lines, no file than 600.
 * No declaration is torn in two for the comment behind it: such a comment stands above."""
@@ -91,6 +92,58 @@ def check_circles(files):
     return ["headers in a circle: " + " -> ".join(c) for c in (circle(n, []) for n in includes) if c]
 
 
+def search_circles(arrows):
+    """Strongly connected parts of more than one module (Tarjan)."""
+    order, low, stack, found = {}, {}, [], []
+
+    def visit(v):
+        order[v] = low[v] = len(order)
+        stack.append(v)
+        for w in sorted(arrows[v]):
+            if w not in order:
+                visit(w)
+            if w in stack:
+                low[v] = min(low[v], low[w])
+        if low[v] == order[v]:
+            part = stack[stack.index(v):]
+            del stack[stack.index(v):]
+            if len(part) > 1:
+                found.append(sorted(part))
+
+    for v in sorted(arrows):
+        if v not in order:
+            visit(v)
+    return found
+
+
+def words_used(text):
+    """Names in code that may be a function's or a variable's: not a member's, not a struct's."""
+    code = re.sub(r'/\*.*?\*/|"(?:\\.|[^"\\\n])*"', " ", text, flags=re.S)
+    return set(re.findall(r"(?<![\w.])(?<!->)(?<!struct )(?<!union )(?<!enum )[A-Za-z_]\w*", code))
+
+
+def check_modules(files):
+    """By the names that a module defines for others and those that it uses, also by way of a header's macros and inline functions."""
+    owners, behind, used = collections.defaultdict(set), collections.defaultdict(set), {}
+    for name, text in files.items():
+        if name.endswith(".c"):
+            used[name] = words_used(text)
+            for m in re.finditer(r"^(?!static|typedef|extern)\w[^;={}()\n]*?\b(\w+)(?:\([^;{}]*\)\s*\n\{|(?:\[[^\]]*\])*\s*=)", text, re.M):
+                owners[m[1]].add(name)
+            continue
+        for m in re.finditer(r"^#define (\w+)((?:.*\\\n)*.*)|^static inline[^;={}()]*?\b(\w+)(\([^;{}]*\)\s*\n\{[^\0]*?^\})", text, re.M):
+            behind[m[1] or m[3]] |= words_used(m[2] or m[4] or "")
+    owners.pop("main", None)
+    arrows = {}
+    for name, words in used.items():
+        more = words
+        while more:
+            more = set().union(*(behind[w] for w in more & behind.keys())) - words
+            words = words | more
+        arrows[name] = {o for w in (words & owners.keys()) - static_functions(files[name]) for o in owners[w] if o != name and place(o)[0] == place(name)[0]}
+    return ["modules in a circle: " + ", ".join(c) for c in search_circles(arrows)]
+
+
 def definitions(name, text):
     """Names that must be unique in the tree."""
     for m in re.finditer(r"^(?:typedef\s+)?(struct|union|enum) (\w+)\s*\{", text, re.M):
@@ -154,7 +207,7 @@ def check_torn(name, text):
 def main():
     files = {n: (REPO / n).read_text() for n in sources()}
     faults = [f for n, t in files.items() for check in (check_includes, check_columns, check_lengths, check_torn) for f in check(n, t)]
-    faults += check_circles(files)
+    faults += check_circles(files) + check_modules(files)
     faults += check_names(files)
     print("\n".join(faults))
     return 1 if faults else 0

@@ -193,6 +193,15 @@ static char *admin_print(const struct cp_call *c)
     return c->answer ? cJSON_PrintBuffered(c->answer, ADMIN_ANSWER_ROOM, 0) : NULL;
 }
 
+static int admin_replay(struct cp_store *s, struct cp_call *c)
+{
+    int r = cp_replay(s, c);
+
+    return r != -EEXIST ? r
+                        : cp_refuse(c, 422, "idempotency_key_reused",
+                                    "this Idempotency-Key was for another request; take a new one for each");
+}
+
 static int admin_do(struct cp_store *s, void *ctx)
 {
     struct cp_call *c = ctx;
@@ -205,7 +214,7 @@ static int admin_do(struct cp_store *s, void *ctx)
     if (r == 0)
         r = cp_caller_recheck(s, &c->who, c->now_us, c->why);
     if (r == 0 && keyed)
-        r = cp_replay(s, c);
+        r = admin_replay(s, c);
     if (r != 0)
         return r;
     r = admin_calls[c->name](s, c);

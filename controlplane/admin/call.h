@@ -103,7 +103,7 @@ int cp_note(struct cp_store *s, struct cp_call *c, const char *action, const cha
             cJSON *after);
 
 /* -- idempotency.c: answers that were given -- */
-/* In the transaction. 1: *c has the answer of then; 0: it is new; or what cp_refuse() said. */
+/* In the transaction. 1: *c has the answer of then; 0: it is new; -EEXIST: the key was another request's. */
 int cp_replay(struct cp_store *s, struct cp_call *c);
 int cp_keep(struct cp_store *s, const struct cp_call *c, const char *body);
 /* SHA-256 of the key. */

@@ -128,8 +128,7 @@ int cp_replay(struct cp_store *s, struct cp_call *c)
     if (r < 0)
         return r == -ENOENT ? 0 : r;
     if (strcmp(k->request_sha256, request) != 0)
-        return cp_refuse(c, 422, "idempotency_key_reused",
-                         "this Idempotency-Key was for another request; take a new one for each");
+        return -EEXIST;
     r = replay_open(c, k, &text);
     if (r < 0)
         return r;

@@ -10,7 +10,7 @@
 #include "common/log.h"
 #include "common/secret.h"
 #include "common/units.h"
-#include "controlplane/blob/sas.h"
+#include "controlplane/blob/sas_key.h"
 #include "controlplane/keys/bearer.h"
 
 #define DELEGATION_PATH "/?restype=service&comp=userdelegationkey"

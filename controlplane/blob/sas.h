@@ -15,7 +15,6 @@
 #define CP_URL_MAX 2048     /* registered blob URL, characters */
 #define CP_SAS_URL_MAX 3072 /* the same with its query */
 #define CP_SAS_VERSION "2020-12-06"
-#define CP_SAS_KEY_MAX 128             /* decoded storage account key; Azure's have 64 bytes */
 #define CP_SAS_START_SKEW_US 300000000 /* st lies this far back, for blob servers whose clock is behind */
 
 struct cp_delegation;
@@ -53,10 +52,6 @@ const char *cp_blob_url_fault(const char *url);
  * emulators' path style "http://HOST:PORT/ACCOUNT/CONTAINER/BLOB". -ENXIO when it is not; -EINVAL when it is
  * no blob URL at all. */
 int cp_blob_parse(const char *url, const char *account, struct cp_blob *ret);
-
-/* Decodes the base64 of a storage account key, white space at the end allowed. -EINVAL. Wipe and free with
- * tb_secret_free(). */
-int cp_sas_key_decode(const char *text, size_t len, uint8_t **ret, size_t *ret_len);
 
 /* What cp_sas_url() will need for url, fetched. It takes its time: not in a transaction. 0; -EAGAIN: the
  * storage, or the identity, does not answer. */

@@ -7,6 +7,7 @@
 #include "common/secret.h"
 #include "common/units.h"
 #include "controlplane/blob/delegation.h"
+#include "controlplane/blob/sas_key.h"
 
 #define SAS_SECONDS_DEFAULT 3600
 #define STORAGE_KEY_FILE_MAX 4096

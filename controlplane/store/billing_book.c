@@ -134,6 +134,91 @@ int cp_billing_book(struct cp_store *s, const struct cp_billing *terms, const st
     return r;
 }
 
+/* -- terms change ------------------------------------------------------------------------------ */
+/* What was reported before the control plane billed the contract is somebody else's: marked as booked. */
+static int billing_begin(struct cp_store *s, const char *contract_id)
+{
+    int r = store_run(s,
+                      "INSERT INTO billing_marks SELECT contract_id, hw_id, ledger, -1, counter, total-base"
+                      " FROM usage_totals WHERE contract_id=$1",
+                      "t", contract_id);
+    return r < 0 ? r
+                 : store_run(s,
+                             "INSERT INTO billing_marks SELECT contract_id, hw_id, ledger, hour, counter,"
+                             " total-base FROM usage_hours WHERE contract_id=$1",
+                             "t", contract_id);
+}
+
+/* Sources of one contract, one after the other. */
+static int billing_next_ledger(struct cp_store *s, struct cp_source *from)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT hw_id, ledger FROM usage_ledgers WHERE contract_id=$1"
+                         " AND (hw_id>$2 OR (hw_id=$2 AND ledger>$3)) ORDER BY hw_id, ledger LIMIT 1",
+                         "ttt", from->contract_id, from->hw_id, from->ledger);
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    if (r <= 0)
+        return r == 0 ? -ENOENT : r;
+    CP_ROWS_TEXT(rows, 0, from->hw_id);
+    CP_ROWS_TEXT(rows, 1, from->ledger);
+    return 0;
+}
+
+static int billing_book_contract(struct cp_store *s, const struct cp_billing *terms, uint64_t now_us)
+{
+    struct cp_source from = {0};
+    uint64_t booked;
+    int r = 0;
+
+    if (!*terms->resource)
+        return 0;
+    snprintf(from.contract_id, sizeof(from.contract_id), "%s", terms->contract_id);
+    while (r == 0 && (r = billing_next_ledger(s, &from)) == 0)
+        r = cp_billing_book(s, terms, &from, now_us, &booked);
+    return r == -ENOENT ? 0 : r;
+}
+
+/* The marketplace takes ids that differ in case alone for one resource, and one event of it for each hour:
+ * the second of two would be a duplicate, its usage lost. So a resource is spelt as it was the first time. */
+static int billing_spell(struct cp_store *s, const char *resource, char ret[static TB_METERING_RESOURCE_MAX])
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT resource FROM billing_events WHERE lower(resource)=lower($1)"
+                         " UNION SELECT resource FROM billing_terms WHERE lower(resource)=lower($1)"
+                         " ORDER BY resource LIMIT 1",
+                         "t", resource);
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    snprintf(ret, TB_METERING_RESOURCE_MAX, "%s", resource);
+    if (r > 0)
+        cp_rows_text(rows, 0, ret, TB_METERING_RESOURCE_MAX);
+    return MIN(r, 0);
+}
+
+int cp_store_put_billing(struct cp_store *s, const struct cp_billing *b, uint64_t now_us)
+{
+    char resource[TB_METERING_RESOURCE_MAX];
+    struct cp_billing before;
+    int r = cp_store_get_billing(s, b->contract_id, &before);
+
+    if (r == -ENOENT)
+        r = billing_begin(s, b->contract_id);
+    else if (r == 0)
+        r = billing_book_contract(s, &before, now_us);
+    if (r >= 0)
+        r = billing_spell(s, b->resource, resource);
+    return r < 0 ? r
+                 : store_run(s,
+                             "INSERT INTO billing_terms VALUES($1,$2,$3,$4,$5) ON CONFLICT(contract_id)"
+                             " DO UPDATE SET resource=$2, plan=$3, dimensions=$4, updated_us=$5",
+                             "ttttu", b->contract_id, resource, b->plan, b->dimensions, now_us);
+}
+
 /* -- the submitter's side ---------------------------------------------------------------------- */
 struct booking_of {
     uint64_t term, now_us;

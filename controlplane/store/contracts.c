@@ -3,6 +3,8 @@
 
 #include "controlplane/store/store_room.h"
 
+const char *const cp_mode_names[_CP_MODE_MAX] = {"open", "enrolled", "certificate"};
+
 int cp_store_put_contract(struct cp_store *s, const struct cp_contract *c, bool replace)
 {
     int n =

@@ -188,3 +188,15 @@ int cp_store_admit_machine(struct cp_store *s, const char *contract_id, const ch
                  : store_run(s, "INSERT INTO machines VALUES($1,$2,$3,$3,0,$4,0)", "ttut", contract_id, hw_id,
                              now_us, key_sha256);
 }
+
+int cp_store_expel_machine(struct cp_store *s, const char *contract_id, const char *hw_id, uint64_t now_us)
+{
+    int n = cp_sql_run(s->c,
+                       "UPDATE machines SET expelled_us=CASE WHEN expelled_us=0 THEN $3 ELSE expelled_us END,"
+                       " slot_until_us=0 WHERE contract_id=$1 AND hw_id=$2",
+                       "ttu", contract_id, hw_id, now_us);
+
+    if (n <= 0)
+        return n < 0 ? n : -ENOENT;
+    return cp_store_end_codes(s, contract_id, INT64_MAX);
+}

@@ -12,8 +12,6 @@
 
 #define STORE_WAIT_US_MAX 200000
 
-const char *const cp_mode_names[_CP_MODE_MAX] = {"open", "enrolled", "certificate"};
-
 static int store_seed_new(struct cp_store *s, void *ctx)
 {
     return cp_store_seed(s, tb_now_realtime_us());

@@ -12,53 +12,6 @@
 
 #define PAGES_MAX 10000 /* a server whose pages do not end */
 
-static void admin_put_encoded(struct tb_buf *b, const char *s)
-{
-    for (; *s; s++) {
-        char out[TB_PERCENT_CHAR_MAX];
-
-        tb_buf_append(b, out, tb_percent_encode_char(*s, "", out));
-    }
-}
-
-static char *admin_take_text(struct tb_buf *b)
-{
-    char *s;
-
-    tb_buf_append(b, "", 1);
-    if (tb_buf_error(b) < 0)
-        return NULL;
-    s = b->data;
-    *b = (struct tb_buf){0};
-    return s;
-}
-
-char *remote_path_of(const char *const *segments)
-{
-    _cleanup_buf_ struct tb_buf b = {0};
-
-    for (size_t i = 0; segments[i]; i++) {
-        tb_buf_puts(&b, i > 0 ? "/" : "");
-        admin_put_encoded(&b, segments[i]);
-    }
-    return admin_take_text(&b);
-}
-
-char *remote_query(char *path, const char *name, const char *value)
-{
-    _cleanup_free_ char *old = path;
-    _cleanup_buf_ struct tb_buf b = {0};
-
-    if (!path || !value)
-        return TAKE_PTR(old);
-    tb_buf_puts(&b, path);
-    tb_buf_puts(&b, strchr(path, '?') ? "&" : "?");
-    tb_buf_puts(&b, name);
-    tb_buf_puts(&b, "=");
-    admin_put_encoded(&b, value);
-    return admin_take_text(&b);
-}
-
 /* -- calls ------------------------------------------------------------------------------------- */
 
 int remote_no_token(const struct remote *r)
@@ -177,45 +130,4 @@ int remote_list(const struct remote *r, const char *path, const char *member, cJ
     }
     *ret = TAKE_PTR(all);
     return CLI_OK;
-}
-
-/* -- near names -------------------------------------------------------------------------------- */
-
-static const struct {
-    const char *kind, *path, *member, *id;
-} admin_kinds[] = {
-    {"contract", "contracts", "contracts", "contract_id"},
-    {"machine", "machines", "machines", "hw_id"},
-    {"asset", "assets", "assets", "asset_id"},
-    {"token", "tokens", "tokens", "name"},
-    {"offer", "offers", "offers", "offer_id"},
-    {"purchase", "purchases", "purchases", "purchase_id"},
-};
-
-/* One page is enough for a hint, and nothing is said when it may not be read. */
-char *remote_near(const struct remote *r, const struct remote_object *object)
-{
-    _cleanup_http_response_ struct tb_http_response rs = {0};
-    _cleanup_json_ cJSON *page = NULL;
-    _cleanup_free_ char *path = NULL;
-    char why[TB_JSON_ERR_MAX];
-    const cJSON *row;
-    size_t k = 0;
-
-    while (k < ARRAY_SIZE(admin_kinds) && (!object->kind || strcmp(admin_kinds[k].kind, object->kind) != 0))
-        k++;
-    if (k == ARRAY_SIZE(admin_kinds) || !object->name)
-        return NULL;
-    path = remote_query(strdup(admin_kinds[k].path), "limit", "1000");
-    path = remote_query(path, "contract_id", object->contract);
-    if (admin_exchange(r, NULL, path, NULL, &rs) != CLI_OK || !admin_succeeded(&rs) ||
-        tb_json_parse(rs.body, rs.len, REMOTE_ANSWER_MAX, &page, why) < 0)
-        return NULL;
-    cJSON_ArrayForEach (row, tb_json_member(page, admin_kinds[k].member)) {
-        const char *name = NULL;
-
-        if (tb_json_get_string(row, admin_kinds[k].id, &name, why) == 0 && tb_near(object->name, name))
-            return strdup(name);
-    }
-    return NULL;
 }

@@ -16,18 +16,6 @@
 #define VIEW_WAIT_MS 200
 #define VIEW_REVOKE_MS 200
 
-void view_fail(struct tb_view *v, const struct view_layer *at_fault, int error, const struct tbenc_error *e)
-{
-    (void)pthread_mutex_lock(&v->lock);
-    if (v->error == 0) {
-        v->error = error;
-        v->at_fault = at_fault;
-        v->why = *e;
-    }
-    (void)pthread_mutex_unlock(&v->lock);
-    (void)eventfd_write(v->event_fd, 1);
-}
-
 int tb_view_error(struct tb_view *v, const struct view_layer **at_fault, struct tbenc_error *e)
 {
     int r;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Everything but READ: names, sizes, modes, and that nothing can be changed. */
+/* Everything but READ: names, sizes, modes, that nothing can be changed, and that all is void. */
 #include <errno.h>
 #include <linux/fuse.h>
 #include <stdlib.h>
@@ -14,6 +14,18 @@
 #define ANSWER_MINOR_MIN 28 /* max_pages: Linux 4.20 */
 #define ANSWER_BACKGROUND 256
 #define ANSWER_NAME_MAX 255
+
+void view_fail(struct tb_view *v, const struct view_layer *at_fault, int error, const struct tbenc_error *e)
+{
+    (void)pthread_mutex_lock(&v->lock);
+    if (v->error == 0) {
+        v->error = error;
+        v->at_fault = at_fault;
+        v->why = *e;
+    }
+    (void)pthread_mutex_unlock(&v->lock);
+    (void)eventfd_write(v->event_fd, 1);
+}
 
 void view_reply(struct tb_view *v, uint64_t unique, int error, const void *buf, size_t n)
 {

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "common/units.h"
-#include "proxy/request_usage.h"
 
 static const struct tb_limits *quota_limits(const struct tb_exchange *ex)
 {
@@ -128,6 +127,14 @@ bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request *h)
     return ex->edits || !quota_limits_tokens(ex) || quota_reserve_unseen(ex, h);
 }
 
+void tb_quota_size(const struct tb_exchange *ex, struct tb_request_size *ret)
+{
+    const struct tb_response_sizes *known = ex->server->response_sizes;
+    uint64_t previous = known ? tb_response_sizes_find(known, ex->rewrite.previous) : UINT64_MAX;
+
+    tb_rewrite_size(&ex->rewrite, previous, ret);
+}
+
 bool tb_quota_reserve(struct tb_exchange *ex)
 {
     struct tb_request_size size;
@@ -140,7 +147,7 @@ bool tb_quota_reserve(struct tb_exchange *ex)
                           ex->rewrite.unclear);
         return false;
     }
-    tb_metering_size(ex, &size);
+    tb_quota_size(ex, &size);
     return quota_reserve(ex, &size);
 }
 

@@ -10,6 +10,8 @@
 bool tb_quota_has_budgets(void *server);
 /* At the head, after tb_metering_begin(). False: ex->error says why not. */
 bool tb_quota_enter(struct tb_exchange *ex, const struct tb_request *h);
+/* What the request asks for. Once the rewrite has seen all of it. */
+void tb_quota_size(const struct tb_exchange *ex, struct tb_request_size *ret);
 /* At the end of the body, when ex->rewrite knows what it asks for and the runtime cannot begin yet. False:
  * ex->error. */
 bool tb_quota_reserve(struct tb_exchange *ex);

@@ -24,14 +24,6 @@ void tb_metering_begin(struct tb_exchange *ex, const struct tb_request *h)
     ex->grows = ex->edits && !h->chunked && tb_rewrite_may_change(&ex->rewrite);
 }
 
-void tb_metering_size(const struct tb_exchange *ex, struct tb_request_size *ret)
-{
-    const struct tb_response_sizes *known = ex->server->response_sizes;
-    uint64_t previous = known ? tb_response_sizes_find(known, ex->rewrite.previous) : UINT64_MAX;
-
-    tb_rewrite_size(&ex->rewrite, previous, ret);
-}
-
 /* Sends what is ready. False when some is left. */
 static bool metering_flush(struct tb_exchange *ex)
 {
@@ -117,7 +109,7 @@ static void metering_set_request(struct tb_exchange *ex)
     const struct tb_rewrite *rw = &ex->rewrite;
     struct tb_request_size size;
 
-    tb_metering_size(ex, &size);
+    tb_quota_size(ex, &size);
     ex->parser.request = (struct tb_usage_request){
         .api = rw->api,
         .prompts = size.prompts,
@@ -296,7 +288,7 @@ static void metering_learn(struct tb_exchange *ex, const struct tb_tokens *t)
     struct tb_request_size size;
 
     if (t->known && !t->estimated && ex->edits && ex->rewrite.complete && ex->rewrite.prompt.media == 0) {
-        tb_metering_size(ex, &size);
+        tb_quota_size(ex, &size);
         tb_cost_learn(&size, t->prompt, &s->runtime_limits);
     }
     if (ex->rewrite.api != TB_API_RESPONSE || !ex->parser.id[0] || ex->parser.id_cut)

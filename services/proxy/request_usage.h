@@ -8,8 +8,6 @@
 
 /* Before the call starts: decides whether the body is looked at. */
 void tb_metering_begin(struct tb_exchange *ex, const struct tb_request *h);
-/* What the request asks for. Once the rewrite has seen all of it. */
-void tb_metering_size(const struct tb_exchange *ex, struct tb_request_size *ret);
 /* Body bytes on their way: how many were taken; 0: wait. -ENOMEM. */
 ssize_t tb_metering_upload(struct tb_exchange *ex, const char *p, size_t n);
 /* The body is over. False: wait, then call again. */

@@ -8,39 +8,13 @@
 #include "status/conclude.h"
 
 #define SILENT_US (60 * TB_USEC_PER_SEC) /* progress files are written each second or so */
-#define RESTLESS_US (120 * TB_USEC_PER_SEC)
 #define LOGS "journalctl --namespace=trustbridge -u "
-
-const struct tb_unit *tb_status_unit(const struct tb_snapshot *s, const char *name)
-{
-    for (size_t i = 0; i < s->n_units; i++)
-        if (strcmp(s->units[i].name, name) == 0)
-            return &s->units[i];
-    return NULL;
-}
-
-bool tb_status_writer_dead(const struct tb_snapshot *s, const struct tb_step *step, const char *unit)
-{
-    return s->units_known && step->work == TB_WORK_RUNNING && !tb_unit_runs(tb_status_unit(s, unit));
-}
 
 uint64_t tb_status_step_age(const struct tb_snapshot *s, const struct tb_step *step)
 {
     if (step->written_boottime_us > 0 && step->written_boottime_us <= s->boottime_us)
         return s->boottime_us - step->written_boottime_us;
     return s->realtime_us > step->written_realtime_us ? s->realtime_us - step->written_realtime_us : 0;
-}
-
-bool tb_status_restless(const struct tb_snapshot *s, const struct tb_conclusion *c, const struct tb_unit *u)
-{
-    static const char *const model[] = {"tb-decrypt.service", "tb-hydrate.service", "tb-runtime.service"};
-
-    if (u->restarts < 2 || s->realtime_us > u->since_realtime_us + RESTLESS_US)
-        return false;
-    for (size_t i = 0; i < ARRAY_SIZE(model); i++)
-        if (strcmp(c->state, "Ready") == 0 && strcmp(u->name, model[i]) == 0)
-            return false; /* whatever it was, it serves now */
-    return true;
 }
 
 /* --- the state ------------------------------------------------------------------------------------------ */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of the conclusion share: conclude.c and conclude_units.c. */
+/* What the parts of the conclusion share: conclude.c, conclude_units.c, conclude_update.c; the questions that
+ * all of them ask are in conclude_facts.c. */
 #ifndef TB_STATUS_CONCLUDE_H
 #define TB_STATUS_CONCLUDE_H
 

@@ -8,20 +8,6 @@
 #include "common/macros.h"
 #include "status/conclude.h"
 
-void tb_status_explain(struct tb_status_work *w, const char *unit)
-{
-    if (w->n_explained < TB_STATUS_EXPLAINED_MAX)
-        w->explained[w->n_explained++] = unit;
-}
-
-bool tb_status_explains(const struct tb_status_work *w, const char *unit)
-{
-    for (size_t i = 0; i < w->n_explained; i++)
-        if (strcmp(w->explained[i], unit) == 0)
-            return true;
-    return false;
-}
-
 /* What the state waits for, or ended by, keeps requests from being served; the rest is for later. */
 enum tb_status_level tb_status_work_level(const struct tb_status_work *w)
 {

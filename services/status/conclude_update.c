@@ -5,19 +5,6 @@
 
 #include "common/units.h"
 
-bool tb_status_is_switching(const struct tb_snapshot *s)
-{
-    const struct tb_update *u = &s->facts.update;
-
-    return u->phase == TB_UPDATE_DRAINING || u->phase == TB_UPDATE_SWITCHING;
-}
-
-bool tb_status_requests_wait(const struct tb_snapshot *s, const struct tb_conclusion *c)
-{
-    return tb_status_is_switching(s) && s->boottime_us < s->facts.update.hold_until_boot_us &&
-           strcmp(c->state, "Suspended") != 0 && strcmp(c->state, "Down") != 0;
-}
-
 /* While one version is replaced by another the runtime is stopped, and nothing is wrong: what goes wrong
  * ends in going back, and that is told. */
 void tb_status_add_update(struct tb_status_work *w)

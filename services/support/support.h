@@ -55,12 +55,13 @@ void support_write_system_journal(const struct support_places *p);
 
 /* known.c: what is secret, an id or an address here. 0 or -ENOMEM. */
 int support_know(const struct support_places *p, struct redactor *r);
-/* The values of a file of settings: as they stand on their lines, and as a program gets them. */
+/* known_settings.c: the values of a file of settings, as they stand on their lines, and as a program gets
+ * them. */
 void support_know_settings(struct redactor *r, const char *text);
-/* known_units.c: what drop-ins of our units put into an environment. */
-void support_know_units(const struct support_places *p, struct redactor *r);
 /* Values of the settings file: calls fn for each NAME=VALUE, unquoted. */
 void support_each_setting(const char *text, void (*fn)(void *arg, const char *name, const char *value),
                           void *arg);
+/* known_units.c: what drop-ins of our units put into an environment. */
+void support_know_units(const struct support_places *p, struct redactor *r);
 
 #endif

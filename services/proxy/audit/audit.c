@@ -31,16 +31,6 @@ static int audit_open_files(struct tb_audit *a, const struct tb_audit_config *c)
     return r < 0 ? r : tb_audit_recover(a);
 }
 
-void tb_audit_free_records(struct tb_audit_record *r)
-{
-    while (r) {
-        struct tb_audit_record *next = r->next;
-
-        free(r);
-        r = next;
-    }
-}
-
 static void audit_free(struct tb_audit *a)
 {
     tb_audit_free_records(a->spare);

@@ -111,3 +111,13 @@ int tb_audit_format(const struct tb_audit_record *r, const char *contract_id, co
     record_put_extras(r, out);
     return tb_buf_puts(out, "}");
 }
+
+void tb_audit_free_records(struct tb_audit_record *r)
+{
+    while (r) {
+        struct tb_audit_record *next = r->next;
+
+        free(r);
+        r = next;
+    }
+}

@@ -49,4 +49,7 @@ void tb_audit_record_set_path(struct tb_audit_record *r, const char *path, size_
 int tb_audit_format(const struct tb_audit_record *r, const char *contract_id, const char *asset_id,
                     struct tb_buf *out);
 
+/* Frees a list of records. */
+void tb_audit_free_records(struct tb_audit_record *r);
+
 #endif

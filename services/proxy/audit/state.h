@@ -48,9 +48,6 @@ struct tb_audit {
  * doubtful. -errno. */
 int tb_audit_recover(struct tb_audit *a);
 
-/* Frees a list of records. */
-void tb_audit_free_records(struct tb_audit_record *r);
-
 /* The threads: the one that formats and writes, and the one that syncs. */
 void *tb_audit_write_thread(void *arg);
 void *tb_audit_sync_thread(void *arg);

@@ -9,6 +9,7 @@
 
 #include "common/secret.h"
 #include "controlplane/blob/sas.h"
+#include "controlplane/blob/sas_key.h"
 
 #define NOW_US 1767873600000000ULL /* 2026-01-08T12:00:00Z */
 #define HOUR_US 3600000000ULL
