@@ -15,7 +15,7 @@
 pid_t update_systemctl_begin(const char *verb, const char *unit)
 {
     /* Nobody waits here for a model to be loaded. */
-    bool wait = strcmp(unit, "tb-runtime.service") != 0 || strcmp(verb, "start") != 0;
+    bool wait = strcmp(unit, "tb-runtime.service") != 0;
     const char *const argv[] = {"systemctl",        "--quiet",          wait ? verb : "--no-block",
                                 wait ? unit : verb, wait ? NULL : unit, NULL};
     sigset_t none;

@@ -24,6 +24,8 @@
 #define GATHER_MS 20             /* changes that come together */
 #define DOWNLOAD_AGAIN_MS 5000   /* 5, 10, ... seconds */
 #define DOWNLOAD_CAP_MS (300 * 1000)
+#define ENDING_LOOK_MS 50
+#define ENDING_MS_MAX (60 * 1000)
 #define SYSTEMD_EVERY_US TB_USEC_PER_SEC
 #define STOPPED_WHY "tb-runtime.service was stopped by hand, and its next start takes this version"
 #define WISH_AGAIN_US (60 * TB_USEC_PER_SEC) /* a disk that is full or read-only stays so for a while */
@@ -181,51 +183,80 @@ static void updater_forgive(struct update_daemon *d)
     d->gone = 0;
 }
 
-/* One that was stopped by hand stays stopped. */
-static void updater_start_runtime(const struct update_daemon *d)
+/* Until the old one has gone, which TimeoutStopSec= bounds: what it says of itself proves nothing any more.
+ * The new one is not waited for, as a model takes its time. */
+static void updater_await_end(struct update_daemon *d)
 {
-    if (d->facts.runtime_stopped)
-        return;
-    (void)update_systemctl("reset-failed", RUNTIME_UNIT);
-    (void)update_systemctl("start", RUNTIME_UNIT);
+    bool ending = true;
+
+    for (int i = 0; i < ENDING_MS_MAX / ENDING_LOOK_MS; i++) {
+        update_look_at_units(&d->facts, &ending);
+        if (!ending)
+            return;
+        tb_sleep_ms(ENDING_LOOK_MS);
+    }
 }
 
-static void updater_take(struct update_daemon *d)
+/* With the version that was chosen, in one job of systemd's: an operator's stop, whenever it comes, is later
+ * than that and takes its place, and one that was stopped by hand stays stopped. */
+static void updater_restart_runtime(struct update_daemon *d)
+{
+    bool ending;
+
+    update_look_at_units(&d->facts, &ending);
+    if (d->facts.runtime_stopped)
+        return;
+    if (d->facts.runtime_failed) { /* for good: there is nothing to stop */
+        (void)update_systemctl("reset-failed", RUNTIME_UNIT);
+        (void)update_systemctl("start", RUNTIME_UNIT);
+        return;
+    }
+    if (update_systemctl("try-restart", RUNTIME_UNIT) == 0)
+        updater_await_end(d);
+}
+
+/* False: it could not be chosen. */
+static bool updater_take(struct update_daemon *d)
 {
     uint64_t version = d->facts.wanted;
 
     if (version == d->facts.choice.version)
-        return;
+        return true;
     updater_mark_trial(d, true);
     if (update_wish(d->cfg->run_dir, "take", version) == 0)
-        return;
+        return true;
     updater_mark_trial(d, d->facts.choice.previous != 0);
     if (d->gone == version) {
         updater_fail(d, version, "tb-switch.service could not choose it; see its log");
-        return;
+        return false;
     }
     d->gone = version;
     d->gone_is_here = false;
     tb_warn("version %llu was complete and could not be chosen: it is looked at, and fetched where it lacks",
             (unsigned long long)version);
+    return false;
 }
 
 /* Two models do not fit: the old runtime goes before the new one comes. */
 static void updater_switch(struct update_daemon *d)
 {
-    update_look_at_units(&d->facts);
+    bool ending;
+
+    update_look_at_units(&d->facts, &ending);
     if (d->facts.runtime_stopped) {
         updater_log(TB_LOG_INFO, TB_EVENT_UPDATE, d->facts.wanted, "is chosen", STOPPED_WHY);
         d->memory.phase = TB_UPDATE_READY;
         d->hold_until_us = 0;
-        return updater_take(d);
+        (void)updater_take(d);
+        return;
     }
     updater_log(TB_LOG_INFO, TB_EVENT_UPDATE, d->facts.wanted, "is switched to", "");
     updater_tell(d);
-    (void)update_systemctl("stop", RUNTIME_UNIT);
-    updater_take(d);
+    if (updater_take(d))
+        updater_restart_runtime(d);
+    else /* and the old one serves on */
+        d->hold_until_us = 0;
     d->facts.asked &= d->gone == d->facts.wanted && !d->gone_is_here;
-    updater_start_runtime(d);
 }
 
 static void updater_keep(struct update_daemon *d)
@@ -250,19 +281,19 @@ static void updater_back(struct update_daemon *d, const char *why)
     snprintf(text, sizeof(text), "%s%s%s", why, *cause ? ": " : "", cause);
     if (*d->back_why)
         snprintf(text, sizeof(text), "%s", d->back_why);
-    (void)update_systemctl("stop", RUNTIME_UNIT);
     if (d->facts.wanted == version) /* first: one that is killed in between does not try it again */
         updater_fail(d, version, text);
     if (update_wish(d->cfg->run_dir, "back", 0) != 0) {
         snprintf(d->back_why, sizeof(d->back_why), "%s", text);
         d->memory.trial_until_us = d->memory.again_at_us = d->facts.now_boot_us + WISH_AGAIN_US;
-        updater_start_runtime(d); /* better than none */
+        if (d->facts.runtime_failed)
+            updater_restart_runtime(d); /* better than none */
         return;
     }
     *d->back_why = '\0';
     updater_mark_trial(d, false);
     updater_log(TB_LOG_ERR, TB_EVENT_UPDATE_FAILED, version, "is not served, back to the one before", text);
-    updater_start_runtime(d);
+    updater_restart_runtime(d);
 }
 
 static void updater_download(struct update_daemon *d)
@@ -446,17 +477,21 @@ static int updater_open(struct update_daemon *d)
     return 0;
 }
 
-/* Killed in the middle of a switch: nobody else starts the runtime again, those who wait go on waiting, and
- * what an operator asked for, or a window had begun, is still to be done. */
+/* Killed in the middle of a switch: what was chosen may not have been started yet, those who wait go on
+ * waiting, and what an operator asked for, or a window had begun, is still to be done. */
 static void updater_resume(struct update_daemon *d)
 {
+    uint64_t begun = update_version_begun(d->cfg->run_dir);
     struct tb_update left;
+    bool ending;
 
     if (tb_update_read(d->cfg->run_dir, &left) < 0)
         return;
     d->hold_until_us = left.hold_until_boot_us;
-    if (left.phase == TB_UPDATE_SWITCHING)
-        updater_start_runtime(d);
+    update_look_at_units(&d->facts, &ending);
+    if (left.phase == TB_UPDATE_SWITCHING && !ending &&
+        (d->facts.runtime_failed || begun != d->facts.choice.version))
+        updater_restart_runtime(d);
     d->facts.asked |= left.phase == TB_UPDATE_DRAINING ||
                       (left.phase == TB_UPDATE_SWITCHING && left.next != d->facts.choice.version &&
                        left.next != d->failure.version);

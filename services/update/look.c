@@ -65,6 +65,13 @@ static void look_at_runtime(const struct tb_config *c, struct update_facts *f)
     f->drained = cJSON_IsTrue(tb_json_member(proxy, "drained"));
 }
 
+uint64_t update_version_begun(const char *run_dir)
+{
+    _cleanup_json_ cJSON *delivery = look_read(run_dir, "tb-runtime/delivery.json");
+
+    return look_uint(delivery, "asset_version");
+}
+
 static void look_at_download(const struct tb_config *c, struct update_facts *f)
 {
     _cleanup_json_ cJSON *o = look_read(c->run_dir, "tb-next/progress.json");
@@ -79,7 +86,7 @@ static bool look_is_stopped(const struct tb_unit *runtime, const struct tb_unit 
            (strcmp(runtime->active, "inactive") == 0 || tb_unit_stopped_slowly(runtime));
 }
 
-void update_look_at_units(struct update_facts *f)
+void update_look_at_units(struct update_facts *f, bool *ret_ending)
 {
     struct tb_unit_list *list = calloc(1, sizeof(*list));
     const struct tb_unit *u = NULL, *hydrate = NULL;
@@ -92,11 +99,14 @@ void update_look_at_units(struct update_facts *f)
     f->runtime_failed = u && !f->runtime_stopped && strcmp(u->active, "failed") == 0;
     f->restarts_known = u != NULL;
     f->restarts = u ? u->restarts : 0;
+    *ret_ending = u && strcmp(u->job, "restart") == 0;
     free(list);
 }
 
 void update_look(const struct tb_config *c, bool ask_systemd, struct update_facts *f)
 {
+    bool ending;
+
     f->now = (time_t)(tb_now_realtime_us() / TB_USEC_PER_SEC);
     f->now_boot_us = tb_now_boottime_us();
     f->has_serving = tb_serving_read(c->target_dir, c->asset_id, &f->choice) == 0;
@@ -108,7 +118,7 @@ void update_look(const struct tb_config *c, bool ask_systemd, struct update_fact
     f->runtime_failed = f->restarts_known = false;
     f->runtime_stopped &= f->choice.previous != 0; /* until it is asked again */
     if (ask_systemd)
-        update_look_at_units(f);
+        update_look_at_units(f, &ending);
 }
 
 void update_failure_read(const char *state_dir, const char *asset_id, struct update_failure *ret)

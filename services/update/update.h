@@ -22,8 +22,10 @@ struct update_failure {
 };
 /* Fills f from files and from systemd; the members that are tb-update's own stay. */
 void update_look(const struct tb_config *c, bool ask_systemd, struct update_facts *f);
-/* What systemd alone knows of the runtime. */
-void update_look_at_units(struct update_facts *f);
+/* What systemd alone knows of the runtime. *ret_ending: it ends, and is to start again. */
+void update_look_at_units(struct update_facts *f, bool *ret_ending);
+/* The version that the runtime has, or is about to have; 0: there is none, or it does not say. */
+uint64_t update_version_begun(const char *run_dir);
 /* STATE/tb-update/ordered.json: tb-update switch was said, and is not done. */
 bool update_order_read(const char *state_dir, const char *asset_id);
 int update_order_write(const char *state_dir, const char *asset_id, bool ordered);
@@ -36,7 +38,7 @@ void update_explain_runtime(const char *run_dir, char out[static TB_REASON_MAX])
 void update_explain_download(const char *run_dir, char out[static TB_REASON_MAX]);
 
 /* -- act.c: what is asked of systemd */
-/* systemctl VERB UNIT, to its end, but for the start of the runtime; its exit status, or -errno. */
+/* systemctl VERB UNIT, to its end, but for what starts the runtime; its exit status, or -errno. */
 int update_systemctl(const char *verb, const char *unit);
 /* Begins it. Its process, or -errno. */
 pid_t update_systemctl_begin(const char *verb, const char *unit);

@@ -241,6 +241,33 @@ def test_a_trial_that_is_stopped_by_hand_proves_nothing(fleet):
     fleet.chain.wait_state("Ready")
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["", "and tb-update was killed"])
+def test_a_stop_by_hand_in_the_middle_of_a_switch_is_not_undone(fleet, killed):
+    """The operator's stop is the last word, however far tb-update has come: while it chooses the version it has asked for nothing yet."""
+    fleet.start(bus=fleet.bus)
+    n = fleet.publish(b"two")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=n)
+    choose = fleet.chain.switch.start
+
+    def stopped_meanwhile():
+        fleet.chain.switch.start = choose
+        fleet.chain.by_hand_meanwhile("stop", "tb-runtime.service")
+        if killed:
+            os.kill(fleet.chain.pid("tb-update"), signal.SIGKILL)
+        return choose()
+
+    fleet.chain.switch.start = stopped_meanwhile
+    fleet.tell("switch")
+    wait_for(lambda: fleet.serving().get("version") == n, what="the choice")
+    fleet.wait_update("ready", serving=1, next=n, reason="tb-runtime.service was stopped by hand, and its next start takes this version")
+    assert not fleet.chain.units["tb-runtime"].daemon.running() and fleet.serving()["previous"] == 1
+    assert fleet.served()[0] == 503, "nobody waits for what nobody starts"
+    fleet.chain.by_hand("start", "tb-runtime.service")
+    fleet.wait_update("none", serving=n)
+    assert fleet.served() == (200, n)
+
+
 def test_the_next_start_of_the_runtime_takes_it(fleet):
     fleet.start("restart", bus=fleet.bus)
     fleet.publish(b"two")
