@@ -31,7 +31,7 @@ struct tb_config {
     char *tpm; /* device, or the socket of a software TPM */
     /* download */
     char *target_dir;
-    unsigned download_concurrency;
+    unsigned download_concurrency, download_threads; /* 0: unset, as the machine is */
     uint64_t download_chunk_bytes;
     /* another version of the asset */
     char *update;               /* when it is switched to: tb_update_policy_parse() */

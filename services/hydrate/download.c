@@ -1,46 +1,123 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hydrate/download.h"
 
-#include <inttypes.h>
-#include <stdarg.h>
 #include <string.h>
 
-#include "common/backoff.h"
-#include "common/io.h"
 #include "common/log.h"
 #include "common/units.h"
-#include "hydrate/transfer.h"
-#include "hydrate/wishes.h"
+#include "hydrate/download_state.h"
 
 #define POLL_MS 500
 
-enum download_slot_state { SLOT_IDLE, SLOT_RUNNING, SLOT_WAITING };
+static void download_lock(struct download_state *x)
+{
+    pthread_mutex_lock(&x->lock);
+}
 
-struct download_slot {
-    enum download_slot_state state;
-    struct transfer t;
-    struct tb_backoff backoff;
-    bool repair;     /* a record once more, not a range */
-    uint64_t record; /* its number */
-    unsigned wrong_answers;
-    uint64_t due_us; /* SLOT_WAITING: next attempt */
-};
+static void download_unlock(struct download_state *x)
+{
+    pthread_mutex_unlock(&x->lock);
+}
 
-struct download_state {
-    const struct download *d;
-    struct tb_outcome *o;
-    const struct partial_identity *id;
-    CURLM *multi;
-    struct download_slot *slots;
-    unsigned n_slots;
-    uint64_t cursor; /* ranges below it are there or in a slot */
-    bool identified; /* the blob's entity tag is known, or that it has none: others may start */
-    struct wishes wishes;
-    uint64_t idle_us;  /* since when there is nothing to do; 0: there is */
-    uint64_t drain_us; /* nonzero: start nothing, and end then at the latest */
-    char where[256];   /* URL without its query */
-};
+/* -- a thread -------------------------------------------------------------------------------------------- */
+static int worker_timeout_ms(const struct download_worker *w, uint64_t now_us)
+{
+    const struct download_state *x = w->x;
+    uint64_t until = now_us + POLL_MS * 1000;
 
+    if (x->drain_us)
+        until = MIN(until, x->drain_us);
+    for (unsigned i = 0; i < w->n_slots; i++)
+        if (w->slots[i].state == SLOT_WAITING && x->drain_us == 0)
+            until = MIN(until, w->slots[i].due_us);
+    return until <= now_us ? 0 : (int)((until - now_us + 999) / 1000);
+}
+
+static void worker_collect(struct download_worker *w)
+{
+    CURLMsg *msg;
+    int left;
+
+    while ((msg = curl_multi_info_read(w->multi, &left))) {
+        CURLcode code = msg->data.result;
+        struct transfer *t;
+
+        curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&t);
+        slot_finish(w->x, container_of(t, struct download_slot, t), code);
+    }
+}
+
+static bool download_is_busy(const struct download_state *x)
+{
+    for (unsigned i = 0; i < x->n_slots; i++)
+        if (x->slots[i].state == SLOT_RUNNING || (x->slots[i].state == SLOT_WAITING && x->drain_us == 0))
+            return true;
+    return false;
+}
+
+/* There is nothing to do, and nothing was for long enough. The first thread alone says so, when it has looked
+ * for something itself. */
+static bool download_is_done(struct download_state *x, uint64_t now_us)
+{
+    if (download_is_busy(x)) {
+        x->idle_us = 0;
+        return false;
+    }
+    if (x->idle_us == 0)
+        x->idle_us = now_us;
+    return x->drain_us != 0 || now_us - x->idle_us >= x->d->linger_ms * 1000ULL;
+}
+
+/* What follows from what was transferred. false: the download is over. */
+static bool worker_turn(struct download_worker *w, int *ret_timeout_ms)
+{
+    struct download_state *x = w->x;
+    bool first = w == x->workers, was_busy;
+    uint64_t now;
+
+    was_busy = download_is_busy(x);
+    worker_collect(w);
+    if (first) {
+        slot_identify_early(x, x->slots);
+        if (wishes_refresh(&x->wishes, x->id))
+            download_wake(x);
+    }
+    now = tb_now_monotonic_us();
+    for (unsigned i = 0; i < w->n_slots; i++)
+        slot_advance(x, &w->slots[i], now);
+    if ((x->drain_us && now >= x->drain_us) || (first && download_is_done(x, now)))
+        x->over = true;
+    if (x->over || (was_busy && !download_is_busy(x)))
+        download_wake(x);
+    *ret_timeout_ms = worker_timeout_ms(w, now);
+    return !x->over;
+}
+
+static bool worker_step(struct download_worker *w, struct curl_waitfd *fds, unsigned n_fds)
+{
+    CURLMcode code;
+    int running, timeout_ms = 0;
+    bool goes_on;
+
+    code = curl_multi_perform(w->multi, &running);
+    download_lock(w->x);
+    if (code != CURLM_OK)
+        download_give_up(w->x, true, TB_EXIT_IOERR, "libcurl failed");
+    goes_on = worker_turn(w, &timeout_ms);
+    download_unlock(w->x);
+    if (goes_on)
+        curl_multi_poll(w->multi, fds, n_fds, timeout_ms, NULL);
+    return goes_on;
+}
+
+static void *download_thread(void *arg)
+{
+    while (worker_step(arg, NULL, 0))
+        ;
+    return NULL;
+}
+
+/* -- the first thread ------------------------------------------------------------------------------------ */
 static uint64_t download_bytes(const struct download_state *x)
 {
     uint64_t n = partial_ranges(x->d->partial)->bytes;
@@ -51,428 +128,110 @@ static uint64_t download_bytes(const struct download_state *x)
     return n;
 }
 
-/* Why an attempt failed, without secrets. */
-static void slot_describe(const struct download_state *x, struct download_slot *s, CURLcode code, char *out,
-                          size_t len)
+/* Without the lock, as files are written. */
+static void download_report(struct download_state *x, struct tb_outcome *o)
 {
-    struct transfer *t = &s->t;
-    char err[TB_HTTP_ERR_MAX];
+    struct download_progress p;
 
-    if (t->fault != TRANSFER_OK) {
-        snprintf(out, len, "%s: %s", x->where, t->why);
-    } else if (t->status >= 300) {
-        snprintf(out, len, "%s: status %ld%s%s", x->where, t->status, *t->error_code ? " " : "",
-                 t->error_code);
-    } else if (code != CURLE_OK) {
-        tb_http_error(code, x->d->url, t->errbuf, err);
-        snprintf(out, len, "%s", err);
-    } else {
-        snprintf(out, len, "%s: the body ended early", x->where);
-    }
-}
-
-/* Starts nothing from here on. Ranges on their way may still finish, unless it ends now. */
-static void download_wind_down(struct download_state *x, bool now)
-{
-    uint64_t until = tb_now_monotonic_us() + (now ? 0 : DOWNLOAD_DRAIN_MS * 1000ULL);
-
-    if (x->drain_us == 0 || now)
-        x->drain_us = until;
-}
-
-/* Ends the download. Of several reasons the first one counts. */
-static void download_give_up(struct download_state *x, bool now, int code, const char *fmt, ...)
-    _printf_(4, 5);
-static void download_give_up(struct download_state *x, bool now, int code, const char *fmt, ...)
-{
-    char text[TB_OUTCOME_REASON_MAX];
-    va_list ap;
-
-    download_wind_down(x, now);
-    if (x->o->code != 0)
+    download_lock(x);
+    p = (struct download_progress){.bytes = download_bytes(x),
+                                   .begun = ranges_has(partial_ranges(x->d->partial), 0)};
+    download_unlock(x);
+    if (x->d->progress(x->d->ctx, &p) == 0)
         return;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    tb_outcome_set(x->o, code, "%s", text);
+    download_lock(x);
+    download_give_up(x, true, o->code, "%s", o->reason);
+    download_unlock(x);
 }
 
-static void download_give_up_io(struct download_state *x, int r, const char *what)
-{
-    download_wind_down(x, true);
-    if (x->o->code != 0)
-        return;
-    hydrate_outcome_io(x->o, r, what, partial_path(x->d->partial));
-    if (tb_errno_is_disk(r)) /* other blocks may do */
-        x->o->code = HYDRATE_DAMAGED;
-}
-
-/* It asks another place, which has entity tags of its own. */
-static bool slot_is_elsewhere(const struct download_state *x, const struct download_slot *s)
-{
-    return s->repair && x->d->repair_url && strcmp(x->d->repair_url, x->d->url) != 0;
-}
-
-static void slot_start(struct download_state *x, struct download_slot *s)
-{
-    bool elsewhere = slot_is_elsewhere(x, s);
-
-    s->t.url = elsewhere ? x->d->repair_url : x->d->url;
-    s->t.etag = elsewhere ? "" : x->id->etag;
-    if (transfer_begin(&s->t) < 0 || curl_multi_add_handle(x->multi, s->t.easy) != CURLM_OK) {
-        s->state = SLOT_IDLE;
-        download_give_up(x, true, TB_EXIT_IOERR, "out of memory for a transfer");
-        return;
-    }
-    s->state = SLOT_RUNNING;
-}
-
-static bool download_holds(const struct download_state *x, bool repair, uint64_t start)
-{
-    for (unsigned i = 0; i < x->n_slots; i++)
-        if (x->slots[i].state != SLOT_IDLE && x->slots[i].repair == repair && x->slots[i].t.start == start)
-            return true;
-    return false;
-}
-
-static void slot_take(struct download_slot *s, uint64_t start, uint64_t len)
-{
-    s->t.start = start;
-    s->t.end = start + len;
-    s->t.got = 0;
-    s->wrong_answers = 0;
-    s->backoff = (struct tb_backoff){.base_ms = DOWNLOAD_BACKOFF_BASE_MS, .cap_ms = DOWNLOAD_BACKOFF_CAP_MS};
-}
-
-static void slot_take_range(const struct download_state *x, struct download_slot *s, uint64_t i)
-{
-    const struct ranges *ranges = partial_ranges(x->d->partial);
-
-    s->repair = false;
-    s->t.index = i;
-    slot_take(s, ranges_start(ranges, i), ranges_len(ranges, i));
-}
-
-/* What somebody waits for, if it is not there or on its way. */
-static bool slot_take_wish(const struct download_state *x, struct download_slot *s,
-                           const struct tb_want_range *r)
-{
-    const struct ranges *ranges = partial_ranges(x->d->partial);
-    uint64_t i = r->offset / ranges->chunk;
-
-    if (!r->repair) {
-        if (ranges_has(ranges, i) || download_holds(x, false, ranges_start(ranges, i)))
-            return false;
-        slot_take_range(x, s, i);
-        return true;
-    }
-    if (!partial_wants_again(x->d->partial, r->offset, r->bytes, r->seen) ||
-        download_holds(x, true, r->offset))
-        return false;
-    s->repair = true;
-    s->record = r->record;
-    slot_take(s, r->offset, r->bytes);
-    tb_info("fetching chunk %" PRIu64 " once more, %" PRIu64 " bytes at %" PRIu64 ", from %s", r->record,
-            r->bytes, r->offset, x->where);
-    return true;
-}
-
-/* Gives an idle slot a wish, or the next missing range. false when there is none. */
-static bool slot_assign(struct download_state *x, struct download_slot *s)
-{
-    const struct ranges *ranges = partial_ranges(x->d->partial);
-    uint64_t i = x->cursor;
-
-    for (size_t k = 0; k < x->wishes.want.n; k++)
-        if (slot_take_wish(x, s, &x->wishes.want.r[k]))
-            return true;
-    do
-        i = ranges_next_missing(ranges, i);
-    while (i < ranges->n && download_holds(x, false, ranges_start(ranges, i)) && ++i < ranges->n);
-    if (i >= ranges->n)
-        return false;
-    x->cursor = i + 1;
-    slot_take_range(x, s, i);
-    return true;
-}
-
-/* Starts what may start. Returns the number of slots that hold a range. */
-static unsigned download_start_slots(struct download_state *x)
-{
-    uint64_t now = tb_now_monotonic_us();
-    unsigned busy = 0;
-
-    for (unsigned i = 0; i < x->n_slots; i++) {
-        struct download_slot *s = &x->slots[i];
-        bool may = x->drain_us == 0 && (x->identified || i == 0);
-
-        if (may && s->state == SLOT_WAITING && s->due_us <= now)
-            slot_start(x, s);
-        else if (may && s->state == SLOT_IDLE && slot_assign(x, s))
-            slot_start(x, s);
-        if (s->state == SLOT_RUNNING || (s->state == SLOT_WAITING && x->drain_us == 0))
-            busy++;
-    }
-    return busy;
-}
-
-/* The first response that is right says which blob this is; If-Match holds all others to it. */
-static void download_identify(struct download_state *x, const struct transfer *t)
-{
-    if (x->identified || !t->accepted)
-        return;
-    x->identified = true;
-    if (*t->response_etag)
-        partial_set_etag(x->d->partial, t->response_etag);
-    else
-        tb_warn("%s has no strong ETag: a blob replaced during the download shows only in its hash",
-                x->where);
-}
-
-static void slot_retry(struct download_state *x, struct download_slot *s, CURLcode code)
-{
-    char why[TB_OUTCOME_REASON_MAX - 160];
-    uint64_t delay_ms;
-
-    slot_describe(x, s, code, why, sizeof(why));
-    if (s->t.fault == TRANSFER_PROTOCOL) {
-        s->t.got = 0; /* nothing this server sent for the range is worth keeping */
-        if (++s->wrong_answers >= DOWNLOAD_PROTOCOL_TRIES) {
-            download_give_up(x, false, TB_EXIT_DATAERR,
-                             "%s, %u times; the server or a proxy on the way does not serve ranges correctly",
-                             why, s->wrong_answers);
-            return;
-        }
-    }
-    if (s->backoff.attempt + 1 >= DOWNLOAD_TRIES) {
-        download_give_up(x, false, TB_EXIT_TEMPFAIL,
-                         "%s, after %d attempts; progress is kept, the next start goes on", why,
-                         DOWNLOAD_TRIES);
-        return;
-    }
-    delay_ms = tb_backoff_next_ms(&s->backoff, s->t.retry_after_ms);
-    tb_info("range at %" PRIu64 ": %s; again in %" PRIu64 " ms", s->t.start, why, delay_ms);
-    s->due_us = tb_now_monotonic_us() + delay_ms * 1000;
-    s->state = SLOT_WAITING;
-}
-
-static void slot_range_done(struct download_state *x, struct download_slot *s)
-{
-    struct partial *p = x->d->partial;
-    int r;
-
-    s->state = SLOT_IDLE;
-    if (s->repair) {
-        partial_renew(p, s->t.start, s->t.end - s->t.start);
-        s->t.got = 0;
-        return;
-    }
-    r = partial_mark(p, s->t.index);
-    if (r < 0) {
-        download_give_up_io(x, r, "cannot record progress of");
-        return;
-    }
-    s->t.got = 0;
-    if (x->d->hasher)
-        hasher_advance(x->d->hasher, ranges_prefix_bytes(partial_ranges(p)));
-}
-
-/* Faults found by the slot itself that no retry helps. true when handled. */
-static bool slot_finish_fault(struct download_state *x, struct transfer *t)
-{
-    switch (t->fault) {
-    case TRANSFER_SIZE:
-        download_give_up(x, true, TB_EXIT_DATAERR,
-                         "%s has %s bytes, its manifest says %" PRIu64
-                         "; upload blob and manifest of the same encryption",
-                         x->where, t->why, t->size);
-        return true;
-    case TRANSFER_CHANGED:
-        download_give_up(x, true, HYDRATE_CHANGED, "%s was replaced during the download", x->where);
-        return true;
-    case TRANSFER_IO:
-        download_give_up_io(x, t->io_error, "cannot write");
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* 416: the range asked for is not there, or so it says. */
-static void slot_finish_no_range(struct download_state *x, const struct transfer *t)
-{
-    uint64_t total;
-
-    if (content_range_total(t->range_text, strlen(t->range_text), &total) == 0 && total >= t->size)
-        download_give_up(x, true, TB_EXIT_DATAERR,
-                         "%s: status 416 to a range that its %" PRIu64
-                         " bytes have; the server or a proxy on the way does not serve ranges correctly",
-                         x->where, total);
-    else
-        download_give_up(x, true, TB_EXIT_DATAERR,
-                         "%s is shorter than the %" PRIu64 " bytes its manifest says (status 416%s%s); "
-                         "upload blob and manifest of the same encryption",
-                         x->where, t->size, *t->range_text ? ", Content-Range " : "", t->range_text);
-}
-
-/* Statuses that no retry helps. true when handled. */
-static bool slot_finish_status(struct download_state *x, struct transfer *t)
-{
-    const char *space = *t->error_code ? " " : "";
-    char text[TB_OUTCOME_REASON_MAX];
-
-    if (t->status < 300 || tb_http_status_retryable(t->status))
-        return false;
-    if (t->status < 400)
-        download_give_up(x, false, TB_EXIT_CONFIG, "%s",
-                         hydrate_redirect_text(x->where, t->status, t->redirect, text));
-    else if (t->status == 401 || t->status == 403)
-        download_give_up(
-            x, false, TB_EXIT_TEMPFAIL,
-            "%s refused access: status %ld%s%s; progress is kept, a restart asks for a fresh SAS URL",
-            x->where, t->status, space, t->error_code);
-    else if (t->status == 404 || t->status == 410)
-        download_give_up(x, false, TB_EXIT_NOINPUT, "%s: status %ld%s%s; upload the asset with tbpkg upload",
-                         x->where, t->status, space, t->error_code);
-    else if (t->status == 412)
-        download_give_up(x, true, HYDRATE_CHANGED, "%s was replaced during the download", x->where);
-    else if (t->status == 416)
-        slot_finish_no_range(x, t);
-    else
-        download_give_up(x, false, TB_EXIT_TEMPFAIL,
-                         "%s: unexpected status %ld%s%s; progress is kept, the next start goes on", x->where,
-                         t->status, space, t->error_code);
-    return true;
-}
-
-static void slot_finish(struct download_state *x, struct download_slot *s, CURLcode code)
-{
-    struct transfer *t = &s->t;
-    char err[TB_HTTP_ERR_MAX];
-    int r;
-
-    curl_multi_remove_handle(x->multi, t->easy);
-    s->state = SLOT_WAITING;
-    s->due_us = 0;
-    if (!slot_is_elsewhere(x, s))
-        download_identify(x, t);
-    if (code == CURLE_OK && transfer_complete(t)) {
-        slot_range_done(x, s);
-        return;
-    }
-    if (slot_finish_fault(x, t) || (t->fault == TRANSFER_OK && slot_finish_status(x, t)))
-        return;
-    if (t->fault == TRANSFER_OK && code != CURLE_OK) {
-        r = tb_http_error(code, x->d->url, t->errbuf, err);
-        if (r == -EKEYREJECTED || r == -EINVAL) { /* trying again gets the same answer */
-            download_give_up(x, false, TB_EXIT_TEMPFAIL, "%s", err);
-            return;
-        }
-    }
-    slot_retry(x, s, code);
-}
-
-/* A response may be known good long before its range is there: others need not wait for its end. */
-static void download_identify_early(struct download_state *x)
-{
-    if (!x->identified && x->slots[0].state == SLOT_RUNNING && !slot_is_elsewhere(x, &x->slots[0]))
-        download_identify(x, &x->slots[0].t);
-}
-
-static int download_timeout_ms(const struct download_state *x)
-{
-    uint64_t now = tb_now_monotonic_us(), until = now + POLL_MS * 1000;
-
-    if (x->drain_us)
-        until = MIN(until, x->drain_us);
-    for (unsigned i = 0; i < x->n_slots; i++)
-        if (x->slots[i].state == SLOT_WAITING && x->drain_us == 0)
-            until = MIN(until, x->slots[i].due_us);
-    return until <= now ? 0 : (int)((until - now + 999) / 1000);
-}
-
-/* There is nothing to do, and nothing was for long enough. */
-static bool download_is_over(struct download_state *x, unsigned busy)
-{
-    uint64_t now = tb_now_monotonic_us();
-
-    if (busy > 0) {
-        x->idle_us = 0;
-        return false;
-    }
-    if (x->idle_us == 0)
-        x->idle_us = now;
-    return x->drain_us != 0 || now - x->idle_us >= x->d->linger_ms * 1000ULL;
-}
-
-static int download_step(struct download_state *x)
+static void download_loop(struct download_state *x, struct tb_outcome *o)
 {
     struct curl_waitfd fds[] = {{.fd = x->d->stop_fd, .events = CURL_WAIT_POLLIN},
                                 {.fd = x->wishes.fd, .events = CURL_WAIT_POLLIN}};
-    int running, left;
-    CURLMsg *msg;
 
-    if (curl_multi_perform(x->multi, &running) != CURLM_OK)
-        return tb_outcome_set(x->o, TB_EXIT_IOERR, "libcurl failed");
-    while ((msg = curl_multi_info_read(x->multi, &left))) {
-        struct transfer *t;
-        CURLcode code = msg->data.result;
-
-        curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&t);
-        slot_finish(x, container_of(t, struct download_slot, t), code);
+    while (worker_step(&x->workers[0], fds, x->wishes.fd >= 0 ? 2 : 1)) {
+        if (fds[0].revents) {
+            download_lock(x);
+            download_give_up(x, true, HYDRATE_STOPPED,
+                             "stopped by a signal; progress is kept, the next start goes on");
+            download_unlock(x);
+        } else {
+            download_report(x, o);
+        }
     }
-    download_identify_early(x);
-    if (x->o->code == 0)
-        (void)x->d->progress(x->d->ctx, download_bytes(x));
-    if (x->o->code != 0 && x->drain_us == 0)
-        return x->o->code;
-    wishes_refresh(&x->wishes, x->id);
-    if (download_is_over(x, download_start_slots(x)))
-        return 1;
-    curl_multi_poll(x->multi, fds, x->wishes.fd >= 0 ? 2 : 1, download_timeout_ms(x), NULL);
-    if (fds[0].revents)
-        return tb_outcome_set(x->o, HYDRATE_STOPPED,
-                              "stopped by a signal; progress is kept, the next start goes on");
-    if (x->drain_us && tb_now_monotonic_us() >= x->drain_us)
-        return x->o->code;
-    return 0;
 }
 
 static void download_clear(struct download_state *x)
 {
     for (unsigned i = 0; x->slots && i < x->n_slots; i++) {
         if (x->slots[i].state == SLOT_RUNNING)
-            curl_multi_remove_handle(x->multi, x->slots[i].t.easy);
+            curl_multi_remove_handle(x->slots[i].multi, x->slots[i].t.easy);
         transfer_clear(&x->slots[i].t);
     }
     free(x->slots);
     wishes_clear(&x->wishes);
-    if (x->multi)
-        curl_multi_cleanup(x->multi);
+    for (unsigned i = 0; i < x->n_workers; i++)
+        if (x->workers[i].multi)
+            curl_multi_cleanup(x->workers[i].multi);
+    pthread_mutex_destroy(&x->lock);
 }
 
-static int download_init(struct download_state *x)
+static int worker_init(struct download_worker *w)
 {
-    x->multi = curl_multi_init();
-    x->slots = calloc(x->n_slots, sizeof(*x->slots));
-    if (!x->multi || !x->slots)
+    w->multi = curl_multi_init();
+    if (!w->multi)
         return -ENOMEM;
-    curl_multi_setopt(x->multi, CURLMOPT_MAXCONNECTS, (long)x->n_slots);
-    for (unsigned i = 0; i < x->n_slots; i++) {
-        struct transfer *t = &x->slots[i].t;
+    curl_multi_setopt(w->multi, CURLMOPT_MAXCONNECTS, (long)w->n_slots);
+    for (unsigned i = 0; i < w->n_slots; i++) {
+        struct download_slot *s = &w->slots[i];
 
-        if (transfer_init(t, x->d->tls) < 0)
+        if (transfer_init(&s->t, w->x->d->tls) < 0)
             return -ENOMEM;
-        t->fd = partial_fd(x->d->partial);
-        t->size = x->id->size;
+        s->multi = w->multi;
+        s->t.fd = partial_fd(w->x->d->partial);
+        s->t.size = w->x->id->size;
     }
     return 0;
 }
 
+static int download_init(struct download_state *x)
+{
+    x->slots = calloc(x->n_slots, sizeof(*x->slots));
+    if (!x->slots)
+        return -ENOMEM;
+    for (unsigned i = 0; i < x->n_workers; i++) {
+        struct download_worker *w = &x->workers[i];
+        unsigned begin = i * x->n_slots / x->n_workers, end = (i + 1) * x->n_slots / x->n_workers;
+
+        *w = (struct download_worker){.x = x, .slots = &x->slots[begin], .n_slots = end - begin};
+        if (worker_init(w) < 0)
+            return -ENOMEM;
+    }
+    wishes_init(&x->wishes, x->d->run_dir);
+    return 0;
+}
+
+/* A thread that cannot be had leaves its connections unused. */
+static void download_start_threads(struct download_state *x)
+{
+    for (unsigned i = 1; i < x->n_workers; i++) {
+        struct download_worker *w = &x->workers[i];
+        int r = pthread_create(&w->thread, NULL, download_thread, w);
+
+        w->joinable = r == 0;
+        if (r != 0)
+            tb_warn("downloading with %u of %u threads: %s", i, x->n_workers, strerror(r));
+        if (r != 0)
+            return;
+    }
+}
+
 int download_run(const struct download *d, struct tb_outcome *o)
 {
-    struct download_state x = {.d = d, .o = o, .n_slots = d->concurrency, .wishes = {.fd = -1}};
+    struct download_state x = {
+        .d = d, .n_slots = MAX(d->connections, 1U), .lock = PTHREAD_MUTEX_INITIALIZER, .wishes = {.fd = -1}};
 
+    x.n_workers = MIN(MIN(MAX(d->threads, 1U), x.n_slots), (unsigned)DOWNLOAD_THREADS_MAX);
     x.id = partial_identity(d->partial);
     x.identified = *x.id->etag != '\0';
     tb_url_redact(d->url, x.where, sizeof(x.where));
@@ -481,11 +240,14 @@ int download_run(const struct download *d, struct tb_outcome *o)
         hasher_advance(d->hasher, ranges_prefix_bytes(partial_ranges(d->partial)));
     if (download_init(&x) < 0) {
         download_clear(&x);
-        return tb_outcome_set(o, TB_EXIT_IOERR, "out of memory for %u transfers", d->concurrency);
+        return tb_outcome_set(o, TB_EXIT_IOERR, "out of memory for %u transfers", x.n_slots);
     }
-    wishes_init(&x.wishes, d->run_dir);
-    while (download_step(&x) == 0)
-        ;
+    download_start_threads(&x);
+    download_loop(&x, o);
+    for (unsigned i = 1; i < x.n_workers; i++)
+        if (x.workers[i].joinable)
+            pthread_join(x.workers[i].thread, NULL);
     download_clear(&x);
+    *o = x.outcome;
     return o->code;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fetches the missing ranges of a partial file, several at once, on the calling thread. Retries each
- * range; stops at what a retry cannot help. What readers wish for comes first: a range that is missing, or a
- * record once more that came and is not right. */
+/* Fetches the missing ranges of a partial file, several at once, on the calling thread and others that end
+ * with it. Retries each range; stops at what a retry cannot help. What readers wish for comes first: a range
+ * that is missing, or a record once more that came and is not right. */
 #ifndef TB_HYDRATE_DOWNLOAD_H
 #define TB_HYDRATE_DOWNLOAD_H
 
@@ -20,20 +20,26 @@
 /* After a refusal, ranges already on their way may still arrive. */
 #define DOWNLOAD_DRAIN_MS 5000
 
+struct download_progress {
+    uint64_t bytes; /* that are there */
+    bool begun;     /* the first range is */
+};
+
 struct download {
     const char *url; /* secret, borrowed */
     /* Where records come from once more: another place, since what that one sends may be what is wrong. */
     const char *repair_url;
     const struct tb_http_tls *tls;
-    unsigned concurrency;
+    unsigned connections; /* of all threads together, at least 1; each has one range at a time */
+    unsigned threads;     /* DOWNLOAD_THREADS_MAX at most */
     struct partial *partial;
     struct hasher *hasher; /* told of the gapless prefix; NULL: nobody hashes */
     int stop_fd;           /* readable: stop */
     const char *run_dir;   /* TB_RUN_DIR, where readers leave their wishes (common/want.h); NULL: none do */
     unsigned linger_ms;    /* when all is there: so long further wishes are waited for */
-    /* Called at least each half second with the bytes that are there; nonzero stops, with its outcome set by
-     * then. */
-    int (*progress)(void *ctx, uint64_t bytes);
+    /* Called at least each half second, on the calling thread; nonzero stops, with the outcome that
+     * download_run() was given set by then. */
+    int (*progress)(void *ctx, const struct download_progress *p);
     void *ctx;
 };
 

@@ -13,6 +13,7 @@
 #include "hydrate/download.h"
 #include "hydrate/job.h"
 #include "hydrate/target.h"
+#include "hydrate/threads.h"
 #include "hydrate/verified.h"
 
 int hydrate_wait_digest(struct hydrate *h, struct hasher *hasher, const char *path, bool *ret_good)
@@ -106,13 +107,13 @@ int hydrate_publish(struct hydrate *h, const char *path)
 
 /* The header comes with the first range: a blob that is no .tbenc of this manifest is refused before the
  * rest is fetched. */
-static int fetch_check_header(struct hydrate *h)
+static int fetch_check_header(struct hydrate *h, bool begun)
 {
     uint8_t buf[TBENC_HEADER_BYTES];
     struct tbenc_error e = {0};
     struct tbenc_header header;
 
-    if (h->header_seen || !ranges_has(partial_ranges(h->partial), 0))
+    if (h->header_seen || !begun)
         return 0;
     h->header_seen = true;
     if (partial_identity(h->partial)->chunk < sizeof(buf) ||
@@ -130,12 +131,12 @@ static int fetch_check_header(struct hydrate *h)
     return 0;
 }
 
-static int fetch_progress(void *ctx, uint64_t bytes)
+static int fetch_progress(void *ctx, const struct download_progress *p)
 {
     struct hydrate *h = ctx;
 
-    report_progress(&h->report, bytes);
-    return fetch_check_header(h);
+    report_progress(&h->report, p->bytes);
+    return fetch_check_header(h, p->begun);
 }
 
 static int fetch_sync(struct hydrate *h)
@@ -167,13 +168,25 @@ static int fetch_verify(struct hydrate *h, struct hasher *hasher)
     return fetch_sync(h);
 }
 
+void hydrate_set_width(const struct hydrate *h, struct download *d)
+{
+    unsigned cpus = threads_cpus();
+
+    d->connections = h->cfg->download_concurrency;
+    if (d->connections == 0)
+        d->connections = threads_connections_for(cpus);
+    d->threads = h->cfg->download_threads;
+    if (d->threads == 0)
+        d->threads = threads_for(cpus, threads_link_mbit("/sys/class/net"), d->connections);
+    d->threads = MIN(d->threads, d->connections);
+}
+
 /* Downloads into the partial file, and verifies it. */
 static int fetch_run(struct hydrate *h)
 {
     _cleanup_hasher_ struct hasher *hasher = NULL;
     struct download d = {.url = h->source.sas_url,
                          .tls = &h->tls,
-                         .concurrency = h->cfg->download_concurrency,
                          .partial = h->partial,
                          .repair_url = source_other(&h->source),
                          .run_dir = fetch_hashes(h) ? NULL : h->cfg->run_dir,
@@ -197,9 +210,10 @@ static int fetch_run(struct hydrate *h)
     if (r < 0)
         return hydrate_outcome_io(h->o, r, "cannot hash", partial_path(h->partial));
     d.hasher = hasher;
+    hydrate_set_width(h, &d);
     r = download_run(&d, h->o);
     if (r == 0)
-        r = fetch_check_header(h);
+        r = fetch_check_header(h, true);
     h->place_failed =
         r == TB_EXIT_TEMPFAIL || r == TB_EXIT_NOINPUT || r == TB_EXIT_DATAERR || r == TB_EXIT_CONFIG;
     if (r != 0)

@@ -6,6 +6,7 @@
 
 #include "common/config.h"
 #include "common/http.h"
+#include "hydrate/download.h"
 #include "hydrate/outcome.h"
 #include "hydrate/partial.h"
 #include "hydrate/repair.h"
@@ -40,6 +41,8 @@ struct hydrate {
 int hydrate_wait_digest(struct hydrate *h, struct hasher *hasher, const char *path, bool *ret_good);
 /* Takes a file as complete: writes record, manifest and final name, in the order hydrate.h gives. */
 int hydrate_publish(struct hydrate *h, const char *path);
+/* Connections and threads, by the settings or as this machine is. */
+void hydrate_set_width(const struct hydrate *h, struct download *d);
 /* One download from open to publish. Data that proved wrong or outdated does not stay. */
 int hydrate_download(struct hydrate *h);
 

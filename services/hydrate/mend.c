@@ -13,10 +13,10 @@
 
 #define MEND_LINGER_MS 2000 /* a record may be bad once more, and others too */
 
-static int mend_progress(void *ctx, uint64_t bytes)
+static int mend_progress(void *ctx, const struct download_progress *p)
 {
     (void)ctx;
-    (void)bytes;
+    (void)p;
     return 0;
 }
 
@@ -26,7 +26,7 @@ static bool mend_is_wanted(const struct hydrate *h, const struct partial_identit
     bool wanted;
 
     wishes_init(&w, h->cfg->run_dir);
-    wishes_refresh(&w, id);
+    (void)wishes_refresh(&w, id);
     wanted = wishes_repairs(&w) > 0;
     wishes_clear(&w);
     return wanted;
@@ -49,7 +49,6 @@ int hydrate_mend(struct hydrate *h)
     struct download d = {.url = h->source.sas_url,
                          .repair_url = source_other(&h->source),
                          .tls = &h->tls,
-                         .concurrency = h->cfg->download_concurrency,
                          .stop_fd = h->signal_fd,
                          .run_dir = h->cfg->run_dir,
                          .linger_ms = MEND_LINGER_MS,
@@ -58,6 +57,7 @@ int hydrate_mend(struct hydrate *h)
     int r, e;
 
     memcpy(id.sha256, h->manifest.m->sha256_ciphertext, sizeof(id.sha256));
+    hydrate_set_width(h, &d);
     if (h->source.n_places == 0 || !mend_is_wanted(h, &id))
         return 0;
     r = partial_open_complete(h->final_path, &id, &p);

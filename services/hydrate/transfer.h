@@ -31,7 +31,7 @@ struct transfer {
     uint64_t size;              /* of the whole file */
     const char *etag;           /* borrowed; "" for none: no If-Match */
     /* of the range */
-    uint64_t got; /* bytes [start, start + got) are written */
+    _Atomic uint64_t got; /* bytes [start, start + got) are written; others look while it runs */
     /* of the last response */
     long status;
     bool accepted; /* its headers are right */

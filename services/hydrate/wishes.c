@@ -38,13 +38,13 @@ static bool wish_fits(const struct tb_want_range *r, const struct partial_identi
     return r->offset < id->size && r->bytes <= id->size - r->offset;
 }
 
-void wishes_refresh(struct wishes *w, const struct partial_identity *id)
+bool wishes_refresh(struct wishes *w, const struct partial_identity *id)
 {
     char sha256[2 * SHA256_BYTES + 1];
     size_t n = 0;
 
     if (!wishes_changed(w))
-        return;
+        return false;
     tb_hex_encode(id->sha256, SHA256_BYTES, sha256);
     if (tb_want_read(w->run_dir, &w->want) < 0 || strcmp(w->want.sha256, sha256) != 0)
         w->want.n = 0;
@@ -57,6 +57,7 @@ void wishes_refresh(struct wishes *w, const struct partial_identity *id)
             w->want.r[n++] = *r;
     }
     w->want.n = n;
+    return n > 0;
 }
 
 unsigned wishes_repairs(const struct wishes *w)

@@ -16,8 +16,8 @@ struct wishes {
 
 void wishes_init(struct wishes *w, const char *run_dir);
 void wishes_clear(struct wishes *w);
-/* Looks again if there may be others. */
-void wishes_refresh(struct wishes *w, const struct partial_identity *id);
+/* Looks again if there may be others. true: it did, and there are some. */
+bool wishes_refresh(struct wishes *w, const struct partial_identity *id);
 /* How many are of records once more. */
 unsigned wishes_repairs(const struct wishes *w);
 

@@ -100,6 +100,7 @@ class World:
                     "TB_TARGET_DIR": str(self.target), "TB_RUN_DIR": str(self.run_dir), "TB_STATE_DIR": str(tmp / "state"),
                     "TB_CA_FILE": ca.cert,
                     "TB_DOWNLOAD_CHUNK_BYTES": str(CHUNK), "TB_DOWNLOAD_CONCURRENCY": str(SLOTS),
+                    "TB_DOWNLOAD_THREADS": "3",
                     "TB_LOG_LEVEL": "debug"}
         self.credentials = {"sas-url": self.url("model.tbenc"), "manifest-url": self.url("model.manifest.json"),
                             "manifest-sha256": b"none"}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """tb-hydrate's downloads when nothing goes wrong, what it leaves alone, and machines without the room for one."""
 
+import os
 import subprocess
 import threading
 
@@ -151,3 +152,19 @@ def test_target_that_cannot_be_made(w):
     w.target.write_text("a file")
     rc, _ = w.run()
     w.assert_failed(rc, 74, str(w.target))
+
+
+@pytest.mark.parametrize("threads,busy", [(1, 1), (2, 2), (3, 3), (9, SLOTS)])
+def test_connections_are_dealt_to_the_threads(w, threads, busy):
+    """TB_DOWNLOAD_CONCURRENCY is the total, however many threads have them; no thread without a connection."""
+    gate = threading.Event()
+    w.proxy.rule(fp.hold(gate), path="model.tbenc$", nth=range(2, 1000))
+    d = w.start(TB_DOWNLOAD_THREADS=threads)
+    w.proxy.wait(1 + SLOTS - 1, path="model.tbenc$")
+    # The saver of the record, the hasher, and those that download.
+    wait_for(lambda: len(os.listdir(f"/proc/{d.pid}/task")) == busy + 2, what="threads")
+    assert len(w.ranges()) <= 1 + SLOTS
+    gate.set()
+    assert d.wait(60) == 0, w.log()
+    w.assert_complete()
+    assert w.sent() == len(w.data) and len(w.ranges()) == -(-len(w.data) // CHUNK)

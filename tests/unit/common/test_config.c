@@ -31,7 +31,8 @@ static void test_defaults_are_those_of_the_design(void **state)
     assert_int_equal(c.billing_dimensions, 1);
     assert_string_equal(c.imds_endpoint, "http://169.254.169.254");
     assert_string_equal(c.metering_endpoint, "https://marketplaceapi.microsoft.com");
-    assert_int_equal(c.download_concurrency, 4);
+    assert_int_equal(c.download_concurrency, 0);
+    assert_int_equal(c.download_threads, 0);
     assert_int_equal(c.download_chunk_bytes, 8388608);
     assert_int_equal(c.billing_interval_us, 60000000);
     assert_true(c.lease_grace_us == 86400ULL * 1000000);
@@ -65,6 +66,7 @@ static void test_each_setting_has_its_rule(void **state)
                                        "TB_RUNTIME_URL=unix:/run/x.sock",
                                        "TB_RUNTIME_HEALTH=/v2/health/ready?x=1",
                                        "TB_DOWNLOAD_CONCURRENCY=32",
+                                       "TB_DOWNLOAD_THREADS=16",
                                        "TB_LOG_LEVEL=DEBUG",
                                        "TB_BILLING_ENABLED=off",
                                        "TB_LEASE_GRACE=0",
@@ -86,6 +88,8 @@ static void test_each_setting_has_its_rule(void **state)
                                       "TB_DOWNLOAD_CONCURRENCY=0",
                                       "TB_DOWNLOAD_CONCURRENCY=33",
                                       "TB_DOWNLOAD_CONCURRENCY=4x",
+                                      "TB_DOWNLOAD_THREADS=0",
+                                      "TB_DOWNLOAD_THREADS=17",
                                       "TB_DOWNLOAD_CHUNK_BYTES=1023",
                                       "TB_DOWNLOAD_CHUNK_BYTES=67108865",
                                       "TB_LOG_LEVEL=loud",

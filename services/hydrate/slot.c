@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/units.h"
+#include "hydrate/download_state.h"
+
+/* Why an attempt failed, without secrets. */
+static void slot_describe(const struct download_state *x, struct download_slot *s, CURLcode code, char *out,
+                          size_t len)
+{
+    struct transfer *t = &s->t;
+    char err[TB_HTTP_ERR_MAX];
+
+    if (t->fault != TRANSFER_OK) {
+        snprintf(out, len, "%s: %s", x->where, t->why);
+    } else if (t->status >= 300) {
+        snprintf(out, len, "%s: status %ld%s%s", x->where, t->status, *t->error_code ? " " : "",
+                 t->error_code);
+    } else if (code != CURLE_OK) {
+        tb_http_error(code, x->d->url, t->errbuf, err);
+        snprintf(out, len, "%s", err);
+    } else {
+        snprintf(out, len, "%s: the body ended early", x->where);
+    }
+}
+
+/* It asks another place, which has entity tags of its own. */
+static bool slot_is_elsewhere(const struct download_state *x, const struct download_slot *s)
+{
+    return s->repair && x->d->repair_url && strcmp(x->d->repair_url, x->d->url) != 0;
+}
+
+static void slot_start(struct download_state *x, struct download_slot *s)
+{
+    bool elsewhere = slot_is_elsewhere(x, s);
+
+    s->t.url = elsewhere ? x->d->repair_url : x->d->url;
+    s->t.etag = elsewhere ? "" : x->id->etag;
+    if (transfer_begin(&s->t) < 0 || curl_multi_add_handle(s->multi, s->t.easy) != CURLM_OK) {
+        s->state = SLOT_IDLE;
+        download_give_up(x, true, TB_EXIT_IOERR, "out of memory for a transfer");
+        return;
+    }
+    s->state = SLOT_RUNNING;
+}
+
+static bool download_holds(const struct download_state *x, bool repair, uint64_t start)
+{
+    for (unsigned i = 0; i < x->n_slots; i++)
+        if (x->slots[i].state != SLOT_IDLE && x->slots[i].repair == repair && x->slots[i].t.start == start)
+            return true;
+    return false;
+}
+
+static void slot_take(struct download_slot *s, uint64_t start, uint64_t len)
+{
+    s->t.start = start;
+    s->t.end = start + len;
+    s->t.got = 0;
+    s->wrong_answers = 0;
+    s->backoff = (struct tb_backoff){.base_ms = DOWNLOAD_BACKOFF_BASE_MS, .cap_ms = DOWNLOAD_BACKOFF_CAP_MS};
+}
+
+static void slot_take_range(const struct download_state *x, struct download_slot *s, uint64_t i)
+{
+    const struct ranges *ranges = partial_ranges(x->d->partial);
+
+    s->repair = false;
+    s->t.index = i;
+    slot_take(s, ranges_start(ranges, i), ranges_len(ranges, i));
+}
+
+/* What somebody waits for, if it is not there or on its way. */
+static bool slot_take_wish(const struct download_state *x, struct download_slot *s,
+                           const struct tb_want_range *r)
+{
+    const struct ranges *ranges = partial_ranges(x->d->partial);
+    uint64_t i = r->offset / ranges->chunk;
+
+    if (!r->repair) {
+        if (ranges_has(ranges, i) || download_holds(x, false, ranges_start(ranges, i)))
+            return false;
+        slot_take_range(x, s, i);
+        return true;
+    }
+    if (!partial_wants_again(x->d->partial, r->offset, r->bytes, r->seen) ||
+        download_holds(x, true, r->offset))
+        return false;
+    s->repair = true;
+    s->record = r->record;
+    slot_take(s, r->offset, r->bytes);
+    tb_info("fetching chunk %" PRIu64 " once more, %" PRIu64 " bytes at %" PRIu64 ", from %s", r->record,
+            r->bytes, r->offset, x->where);
+    return true;
+}
+
+/* Gives an idle slot a wish, or the next missing range. false when there is none. */
+static bool slot_assign(struct download_state *x, struct download_slot *s)
+{
+    const struct ranges *ranges = partial_ranges(x->d->partial);
+    uint64_t i = x->cursor;
+
+    for (size_t k = 0; k < x->wishes.want.n; k++)
+        if (slot_take_wish(x, s, &x->wishes.want.r[k]))
+            return true;
+    do
+        i = ranges_next_missing(ranges, i);
+    while (i < ranges->n && download_holds(x, false, ranges_start(ranges, i)) && ++i < ranges->n);
+    if (i >= ranges->n)
+        return false;
+    x->cursor = i + 1;
+    slot_take_range(x, s, i);
+    return true;
+}
+
+/* The first response that is right says which blob this is; If-Match holds all others to it. */
+static void download_identify(struct download_state *x, const struct transfer *t)
+{
+    if (x->identified || !t->accepted)
+        return;
+    x->identified = true;
+    download_wake(x);
+    if (*t->response_etag)
+        partial_set_etag(x->d->partial, t->response_etag);
+    else
+        tb_warn("%s has no strong ETag: a blob replaced during the download shows only in its hash",
+                x->where);
+}
+
+static void slot_retry(struct download_state *x, struct download_slot *s, CURLcode code)
+{
+    char why[TB_OUTCOME_REASON_MAX - 160];
+    uint64_t delay_ms;
+
+    slot_describe(x, s, code, why, sizeof(why));
+    if (s->t.fault == TRANSFER_PROTOCOL) {
+        s->t.got = 0; /* nothing this server sent for the range is worth keeping */
+        if (++s->wrong_answers >= DOWNLOAD_PROTOCOL_TRIES) {
+            download_give_up(x, false, TB_EXIT_DATAERR,
+                             "%s, %u times; the server or a proxy on the way does not serve ranges correctly",
+                             why, s->wrong_answers);
+            return;
+        }
+    }
+    if (s->backoff.attempt + 1 >= DOWNLOAD_TRIES) {
+        download_give_up(x, false, TB_EXIT_TEMPFAIL,
+                         "%s, after %d attempts; progress is kept, the next start goes on", why,
+                         DOWNLOAD_TRIES);
+        return;
+    }
+    delay_ms = tb_backoff_next_ms(&s->backoff, s->t.retry_after_ms);
+    tb_info("range at %" PRIu64 ": %s; again in %" PRIu64 " ms", s->t.start, why, delay_ms);
+    s->due_us = tb_now_monotonic_us() + delay_ms * 1000;
+    s->state = SLOT_WAITING;
+}
+
+static void slot_range_done(struct download_state *x, struct download_slot *s)
+{
+    struct partial *p = x->d->partial;
+    int r;
+
+    s->state = SLOT_IDLE;
+    if (s->repair) {
+        partial_renew(p, s->t.start, s->t.end - s->t.start);
+        s->t.got = 0;
+        return;
+    }
+    r = partial_mark(p, s->t.index);
+    if (r < 0) {
+        download_give_up_io(x, r, "cannot record progress of");
+        return;
+    }
+    s->t.got = 0;
+    if (x->d->hasher)
+        hasher_advance(x->d->hasher, ranges_prefix_bytes(partial_ranges(p)));
+}
+
+/* Faults found by the slot itself that no retry helps. true when handled. */
+static bool slot_finish_fault(struct download_state *x, struct transfer *t)
+{
+    switch (t->fault) {
+    case TRANSFER_SIZE:
+        download_give_up(x, true, TB_EXIT_DATAERR,
+                         "%s has %s bytes, its manifest says %" PRIu64
+                         "; upload blob and manifest of the same encryption",
+                         x->where, t->why, t->size);
+        return true;
+    case TRANSFER_CHANGED:
+        download_give_up(x, true, HYDRATE_CHANGED, "%s was replaced during the download", x->where);
+        return true;
+    case TRANSFER_IO:
+        download_give_up_io(x, t->io_error, "cannot write");
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* 416: the range asked for is not there, or so it says. */
+static void slot_finish_no_range(struct download_state *x, const struct transfer *t)
+{
+    uint64_t total;
+
+    if (content_range_total(t->range_text, strlen(t->range_text), &total) == 0 && total >= t->size)
+        download_give_up(x, true, TB_EXIT_DATAERR,
+                         "%s: status 416 to a range that its %" PRIu64
+                         " bytes have; the server or a proxy on the way does not serve ranges correctly",
+                         x->where, total);
+    else
+        download_give_up(x, true, TB_EXIT_DATAERR,
+                         "%s is shorter than the %" PRIu64 " bytes its manifest says (status 416%s%s); "
+                         "upload blob and manifest of the same encryption",
+                         x->where, t->size, *t->range_text ? ", Content-Range " : "", t->range_text);
+}
+
+/* Statuses that no retry helps. true when handled. */
+static bool slot_finish_status(struct download_state *x, struct transfer *t)
+{
+    const char *space = *t->error_code ? " " : "";
+    char text[TB_OUTCOME_REASON_MAX];
+
+    if (t->status < 300 || tb_http_status_retryable(t->status))
+        return false;
+    if (t->status < 400)
+        download_give_up(x, false, TB_EXIT_CONFIG, "%s",
+                         hydrate_redirect_text(x->where, t->status, t->redirect, text));
+    else if (t->status == 401 || t->status == 403)
+        download_give_up(
+            x, false, TB_EXIT_TEMPFAIL,
+            "%s refused access: status %ld%s%s; progress is kept, a restart asks for a fresh SAS URL",
+            x->where, t->status, space, t->error_code);
+    else if (t->status == 404 || t->status == 410)
+        download_give_up(x, false, TB_EXIT_NOINPUT, "%s: status %ld%s%s; upload the asset with tbpkg upload",
+                         x->where, t->status, space, t->error_code);
+    else if (t->status == 412)
+        download_give_up(x, true, HYDRATE_CHANGED, "%s was replaced during the download", x->where);
+    else if (t->status == 416)
+        slot_finish_no_range(x, t);
+    else
+        download_give_up(x, false, TB_EXIT_TEMPFAIL,
+                         "%s: unexpected status %ld%s%s; progress is kept, the next start goes on", x->where,
+                         t->status, space, t->error_code);
+    return true;
+}
+
+void slot_finish(struct download_state *x, struct download_slot *s, CURLcode code)
+{
+    struct transfer *t = &s->t;
+    char err[TB_HTTP_ERR_MAX];
+    int r;
+
+    curl_multi_remove_handle(s->multi, t->easy);
+    s->state = SLOT_WAITING;
+    s->due_us = 0;
+    if (!slot_is_elsewhere(x, s))
+        download_identify(x, t);
+    if (code == CURLE_OK && transfer_complete(t)) {
+        slot_range_done(x, s);
+        return;
+    }
+    if (slot_finish_fault(x, t) || (t->fault == TRANSFER_OK && slot_finish_status(x, t)))
+        return;
+    if (t->fault == TRANSFER_OK && code != CURLE_OK) {
+        r = tb_http_error(code, x->d->url, t->errbuf, err);
+        if (r == -EKEYREJECTED || r == -EINVAL) { /* trying again gets the same answer */
+            download_give_up(x, false, TB_EXIT_TEMPFAIL, "%s", err);
+            return;
+        }
+    }
+    slot_retry(x, s, code);
+}
+
+void slot_identify_early(struct download_state *x, const struct download_slot *s)
+{
+    if (!x->identified && s->state == SLOT_RUNNING && !slot_is_elsewhere(x, s))
+        download_identify(x, &s->t);
+}
+
+void slot_advance(struct download_state *x, struct download_slot *s, uint64_t now_us)
+{
+    if (x->drain_us != 0 || (!x->identified && s != x->slots))
+        return;
+    if (s->state == SLOT_WAITING ? s->due_us <= now_us : s->state == SLOT_IDLE && slot_assign(x, s))
+        slot_start(x, s);
+}
