@@ -53,7 +53,7 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 LIBS := $(shell pkg-config --libs $(PKG) 2>/dev/null)
 
 # name of each program and the folder that holds it
-PROGRAMS := tbpkg tb-authorize tb-attest tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-update tb-backup tb-configure tb-support tb-controlplane
+PROGRAMS := tbpkg tb-authorize tb-attest tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-update tb-backup tb-configure tb-support tb-vcek tb-controlplane
 dir_tbpkg := provider
 dir_tb-authorize := services/authorize
 dir_tb-attest := services/attest
@@ -67,6 +67,7 @@ dir_tb-status := services/status
 dir_tb-backup := services/backup
 dir_tb-update := services/update
 dir_tb-support := services/support
+dir_tb-vcek := services/vcek
 dir_tb-configure := services/configure
 dir_tb-controlplane := controlplane
 # shell programs of the units, of a container and of images

@@ -17,6 +17,10 @@
 #define TB_EVIDENCE_MAX (16 * 1024) /* bytes of the JSON */
 /* All that a boot leaves: for diagnosis, and so that a quote of others cannot stand in for them. */
 #define TB_ATTEST_QUOTED 0xffffU
+/* Where tb-vcek leaves the processor's certificate (DER), in the run directory. */
+#define TB_VCEK_DIR "tb-vcek"
+#define TB_VCEK_FILE "vcek.der"
+#define TB_SNP_REPORT_MAX 4096 /* bytes; Azure's NV index has 2600 */
 #define TB_ATTEST_ALG "hpke-p256-sha256-aes256gcm"
 
 struct tb_attest_subject {

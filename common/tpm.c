@@ -238,12 +238,18 @@ int tb_tpm_read_public(struct tb_tpm *t, uint32_t handle, struct tb_tpm_part *re
     return command_end(t, &c);
 }
 
+static const char *nv_what(uint32_t index)
+{
+    return index == TB_TPM_AK_CERT_NV ? "reading the attestation key's certificate"
+                                      : "reading the report of the confidential VM";
+}
+
 static int nv_size(struct tb_tpm *t, uint32_t index, size_t *ret)
 {
     struct command c;
     int r;
 
-    command_begin(&c, "the size of the attestation key's certificate", ST_NO_SESSIONS, CC_NV_READ_PUBLIC);
+    command_begin(&c, nv_what(index), ST_NO_SESSIONS, CC_NV_READ_PUBLIC);
     tb_tpm_put_u32(&c.w, index);
     r = command_run(t, &c);
     if (r < 0)
@@ -263,13 +269,13 @@ int tb_tpm_read_nv(struct tb_tpm *t, uint32_t index, uint8_t *out, size_t max, s
     if (r < 0)
         return r;
     if (size > max)
-        return tpm_fail(t, -EMSGSIZE, "the attestation key's certificate", "too long");
+        return tpm_fail(t, -EMSGSIZE, nv_what(index), "too long");
     for (size_t at = 0; at < size; at += n) {
         struct tb_tpm_span part;
         struct command c;
 
         n = MIN(size - at, NV_READ_BYTES);
-        command_begin(&c, "reading the attestation key's certificate", ST_SESSIONS, CC_NV_READ);
+        command_begin(&c, nv_what(index), ST_SESSIONS, CC_NV_READ);
         tb_tpm_put_u32(&c.w, RH_OWNER);
         tb_tpm_put_u32(&c.w, index);
         command_put_sessions(&c, password, 1);

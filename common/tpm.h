@@ -13,6 +13,7 @@
 #define TB_TPM_DEVICE "/dev/tpmrm0"
 #define TB_TPM_AK_HANDLE 0x81000003U  /* where Azure's machines have their attestation key */
 #define TB_TPM_AK_CERT_NV 0x01C101D0U /* and its certificate, DER */
+#define TB_TPM_SNP_NV 0x01400001U /* the SEV-SNP report of a confidential VM, as Azure's firmware keeps it */
 #define TB_TPM_PCRS 24
 #define TB_TPM_DIGEST_BYTES 32 /* SHA-256, the one bank that is used */
 #define TB_TPM_PART_MAX 2048

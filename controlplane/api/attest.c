@@ -48,6 +48,7 @@ static const char *attest_verify(const struct cp_api *api, const struct cp_contr
     struct cp_attest_rules rules = {.roots = api->attest_roots,
                                     .trust = &t->policy.trust,
                                     .pcrs = t->policy.pcrs,
+                                    .snp = t->policy.level == CP_LEVEL_CVM ? &t->policy.snp : NULL,
                                     .now_s = now_us / TB_USEC_PER_SEC};
 
     if (t->has_verdict && strcmp(t->verified_policy, c->attest) == 0)

@@ -33,6 +33,13 @@ static int evidence_bytes(const cJSON *o, const char *name, uint8_t *out, size_t
     return 0;
 }
 
+static int evidence_optional(const cJSON *o, const char *name, uint8_t *out, size_t max, size_t *ret_len,
+                             char *err)
+{
+    *ret_len = 0;
+    return tb_json_member(o, name) ? evidence_bytes(o, name, out, max, ret_len, err) : 0;
+}
+
 static int evidence_part(const cJSON *o, const char *name, struct tb_tpm_part *ret, char *err)
 {
     return evidence_bytes(o, name, ret->b, sizeof(ret->b), &ret->n, err);
@@ -86,9 +93,12 @@ static int evidence_read(const cJSON *o, struct cp_evidence *e, char *err)
         r = evidence_pcrs(o, &e->pcrs, err);
     if (r == 0 && tb_attest_pcrs_read(tb_json_member(o, "key_pcrs"), &e->key_pcrs) < 0)
         r = evidence_fault(err, "key_pcrs", "is not a list of PCRs from 0 to 15");
-    e->ak_cert_len = 0;
-    if (r == 0 && tb_json_member(o, "ak_cert"))
-        r = evidence_bytes(o, "ak_cert", e->ak_cert, sizeof(e->ak_cert), &e->ak_cert_len, err);
+    if (r == 0)
+        r = evidence_optional(o, "ak_cert", e->ak_cert, sizeof(e->ak_cert), &e->ak_cert_len, err);
+    if (r == 0)
+        r = evidence_optional(o, "snp", e->snp, sizeof(e->snp), &e->snp_len, err);
+    if (r == 0)
+        r = evidence_optional(o, "vcek", e->vcek, sizeof(e->vcek), &e->vcek_len, err);
     return r;
 }
 

@@ -18,6 +18,8 @@ struct cp_evidence {
     struct tb_tpm_part ak, quote, quote_sig, key, key_certify, key_sig;
     uint8_t ak_cert[TB_TPM_CERT_MAX];
     size_t ak_cert_len; /* 0: none */
+    uint8_t snp[TB_SNP_REPORT_MAX], vcek[TB_TPM_CERT_MAX];
+    size_t snp_len, vcek_len; /* 0: it is no confidential VM */
 };
 
 enum cp_attest_said {

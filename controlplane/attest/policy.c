@@ -10,7 +10,8 @@
 #define PCRS_DEFAULT (1U << 4 | 1U << 7 | 1U << 11 | 1U << 12 | 1U << 13 | 1U << 14)
 #define PIN "pin:"
 
-const char *const cp_attest_level_names[] = {[CP_LEVEL_NONE] = "none", [CP_LEVEL_TPM] = "tpm"};
+const char *const cp_attest_level_names[] = {
+    [CP_LEVEL_NONE] = "none", [CP_LEVEL_TPM] = "tpm", [CP_LEVEL_CVM] = "cvm"};
 
 static int policy_fault(char *err, const char *name, const char *why)
 {
@@ -59,6 +60,39 @@ static int policy_aks(const cJSON *array, struct cp_attest_trust *t, char *err)
     return 0;
 }
 
+static int policy_id_keys(const cJSON *array, struct cp_snp_terms *t, char *err)
+{
+    uint8_t digest[CP_SNP_DIGEST_BYTES];
+    const cJSON *m;
+
+    if (!cJSON_IsArray(array) || cJSON_GetArraySize(array) == 0 ||
+        cJSON_GetArraySize(array) > CP_SNP_ID_KEYS_MAX)
+        return policy_fault(err, "id_keys", "is not a list of one to eight SHA-384");
+    cJSON_ArrayForEach (m, array) {
+        if (!cJSON_IsString(m) ||
+            tb_hex_decode(m->valuestring, strlen(m->valuestring), digest, sizeof(digest)) < 0)
+            return policy_fault(err, "id_keys", "has something that is not a SHA-384 in 96 hex digits");
+        tb_hex_encode(digest, sizeof(digest), t->id_keys[t->n_id_keys++]);
+    }
+    return 0;
+}
+
+/* What is of level cvm alone. -ENOENT: it is nothing of that. */
+static int policy_snp(const cJSON *m, struct cp_attest_policy *p, char *err)
+{
+    bool tcb = strcmp(m->string, "min_tcb") == 0;
+
+    if (!tcb && strcmp(m->string, "id_keys") != 0)
+        return -ENOENT;
+    if (p->level != CP_LEVEL_CVM)
+        return policy_fault(err, m->string, "goes with level cvm alone");
+    if (!tcb)
+        return policy_id_keys(m, &p->snp, err);
+    return cJSON_IsString(m) && cp_snp_tcb_read(m->valuestring, &p->snp.min_tcb) == 0
+               ? 0
+               : policy_fault(err, "min_tcb", "is not BOOTLOADER.TEE.SNP.MICROCODE, four numbers up to 255");
+}
+
 static int policy_level(const cJSON *o, enum cp_attest_level *ret, char *err)
 {
     const char *s;
@@ -66,12 +100,12 @@ static int policy_level(const cJSON *o, enum cp_attest_level *ret, char *err)
 
     if (r < 0)
         return -EINVAL;
-    for (int i = CP_LEVEL_NONE; i <= CP_LEVEL_TPM; i++)
+    for (int i = CP_LEVEL_NONE; i <= CP_LEVEL_CVM; i++)
         if (strcmp(s, cp_attest_level_names[i]) == 0) {
             *ret = (enum cp_attest_level)i;
             return 0;
         }
-    return policy_fault(err, s, "is no level: none or tpm");
+    return policy_fault(err, s, "is no level: none, tpm or cvm");
 }
 
 static int policy_read(const cJSON *o, struct cp_attest_policy *p, char *err)
@@ -90,6 +124,8 @@ static int policy_read(const cJSON *o, struct cp_attest_policy *p, char *err)
                     ? policy_fault(err, "pcrs", "is not a list of PCRs from 0 to 15")
                     : 0;
         else if (strcmp(m->string, "level") != 0)
+            r = policy_snp(m, p, err);
+        if (r == -ENOENT)
             r = policy_fault(err, m->string, "is unknown");
         if (r < 0)
             return r;
@@ -109,19 +145,29 @@ int cp_policy_parse(const char *text, struct cp_attest_policy *ret, char err[sta
     return r < 0 ? -EINVAL : policy_read(o, ret, err);
 }
 
-int cp_policy_make(const char *level, const char *const *aks, char ret[static CP_POLICY_MAX],
+/* An empty list: no such member. */
+static bool policy_add_list(cJSON *o, const char *name, const struct tb_option_list *words)
+{
+    cJSON *array = words->n ? cJSON_AddArrayToObject(o, name) : NULL;
+
+    for (size_t i = 0; array && i < words->n; i++) {
+        cJSON *s = cJSON_CreateString(words->v[i]);
+
+        if (!s || !cJSON_AddItemToArray(array, s))
+            return false;
+    }
+    return array || !words->n;
+}
+
+int cp_policy_make(const struct cp_policy_words *w, char ret[static CP_POLICY_MAX],
                    char err[static TB_JSON_ERR_MAX])
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
-    cJSON *array = aks && *aks ? cJSON_AddArrayToObject(o, "ak") : NULL;
     struct cp_attest_policy p;
-    bool ok = o && cJSON_AddStringToObject(o, "level", level) && (array || !aks || !*aks);
+    bool ok = o && cJSON_AddStringToObject(o, "level", w->level) && policy_add_list(o, "ak", &w->aks) &&
+              policy_add_list(o, "id_keys", &w->id_keys) &&
+              (!w->min_tcb || cJSON_AddStringToObject(o, "min_tcb", w->min_tcb));
 
-    for (; ok && array && *aks; aks++) {
-        cJSON *s = cJSON_CreateString(*aks);
-
-        ok = s && cJSON_AddItemToArray(array, s);
-    }
     if (!ok || !cJSON_PrintPreallocated(o, ret, CP_POLICY_MAX - 8, false)) {
         snprintf(err, TB_JSON_ERR_MAX, "attest: too much for a policy");
         return -EINVAL;

@@ -1,27 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a contract asks of the machines that are to have its key, as JSON in the database and in the API:
- * {"level":"tpm","ak":["azure","own","pin:SHA256"],"pcrs":[4,7,11,12,13,14]}. An unknown member is an error:
- * a typing error must not loosen it. */
+ * {"level":"tpm","ak":["azure","own","pin:SHA256"],"pcrs":[4,7,11,12,13,14]}; of level cvm also
+ * "min_tcb":"BOOTLOADER.TEE.SNP.MICROCODE" and "id_keys":[SHA384]. An unknown member is an error: a typing
+ * error must not loosen it. */
 #ifndef CP_ATTEST_POLICY_H
 #define CP_ATTEST_POLICY_H
 
+#include "common/option.h"
 #include "controlplane/attest/verify.h"
 #include "controlplane/store/store.h"
 
-enum cp_attest_level { CP_LEVEL_NONE, CP_LEVEL_TPM };
+enum cp_attest_level { CP_LEVEL_NONE, CP_LEVEL_TPM, CP_LEVEL_CVM };
 extern const char *const cp_attest_level_names[];
 
 struct cp_attest_policy {
     enum cp_attest_level level;
     struct cp_attest_trust trust;
-    uint32_t pcrs; /* that the boot key must need */
+    uint32_t pcrs;           /* that the boot key must need */
+    struct cp_snp_terms snp; /* of level cvm */
 };
 
 /* text "": level none. -EINVAL and what is wrong with which member. */
 int cp_policy_parse(const char *text, struct cp_attest_policy *ret, char err[static TB_JSON_ERR_MAX]);
-/* From a word of a command line or an API and the names of trusted keys, NULL-terminated, NULL: azure alone.
- * The text for the database. */
-int cp_policy_make(const char *level, const char *const *aks, char ret[static CP_POLICY_MAX],
+/* As a command line has it; empty lists and min_tcb NULL say nothing. */
+struct cp_policy_words {
+    const char *level, *min_tcb;
+    struct tb_option_list aks, id_keys; /* borrowed */
+};
+/* The text for the database. */
+int cp_policy_make(const struct cp_policy_words *w, char ret[static CP_POLICY_MAX],
                    char err[static TB_JSON_ERR_MAX]);
 
 #endif

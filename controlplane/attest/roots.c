@@ -20,7 +20,15 @@ __asm__(".section .rodata\n"
         ".incbin \"controlplane/attest/azure-vtpm.pem\"\n"
         ".byte 0\n"
         ".previous\n");
+__asm__(".section .rodata\n"
+        ".globl attest_amd_pem\n"
+        ".hidden attest_amd_pem\n"
+        "attest_amd_pem:\n"
+        ".incbin \"controlplane/attest/amd-snp.pem\"\n"
+        ".byte 0\n"
+        ".previous\n");
 extern const char attest_azure_pem[] __attribute__((visibility("hidden")));
+extern const char attest_amd_pem[] __attribute__((visibility("hidden")));
 
 struct anchor {
     X509_STORE *store;     /* roots */
@@ -30,6 +38,7 @@ struct anchor {
 
 struct cp_attest_roots {
     struct anchor azure, own;
+    struct anchor amd; /* processors */
 };
 
 static void anchor_clear(struct anchor *a)
@@ -67,12 +76,15 @@ static int anchor_add(struct anchor *a, X509 *x)
     return -ENOMEM;
 }
 
+/* What one text has comes to what was there before. */
 static int anchor_read(struct anchor *a, const char *pem)
 {
     _cleanup_(roots_bio_freep) BIO *b = BIO_new_mem_buf(pem, -1);
 
-    a->store = X509_STORE_new();
-    a->more = sk_X509_new_null();
+    if (!a->store) {
+        a->store = X509_STORE_new();
+        a->more = sk_X509_new_null();
+    }
     if (!b || !a->store || !a->more)
         return -ENOMEM;
     for (;;) {
@@ -91,23 +103,46 @@ static int anchor_read(struct anchor *a, const char *pem)
     }
 }
 
-int cp_attest_roots_new(const char *own_pem, struct cp_attest_roots **ret, char err[static CP_ERR_MAX])
+static int roots_fail(int r, char err[static CP_ERR_MAX])
+{
+    snprintf(err, CP_ERR_MAX, "%s",
+             r == -ENOMEM ? "out of memory" : "these are no certificates in PEM with at least one root");
+    return r == -ENOMEM ? r : -EINVAL;
+}
+
+static int roots_add(struct anchor *a, const char *pem, char err[static CP_ERR_MAX])
+{
+    size_t had = a->n_roots;
+    int r = anchor_read(a, pem);
+
+    if (r == 0 && a->n_roots == had)
+        r = -EBADMSG;
+    return r < 0 ? roots_fail(r, err) : 0;
+}
+
+int cp_attest_roots_new(struct cp_attest_roots **ret, char err[static CP_ERR_MAX])
 {
     struct cp_attest_roots *r = calloc(1, sizeof(*r));
-    int n = r ? anchor_read(&r->azure, attest_azure_pem) : -ENOMEM;
+    int n = r ? roots_add(&r->azure, attest_azure_pem, err) : roots_fail(-ENOMEM, err);
 
-    if (n == 0 && own_pem)
-        n = anchor_read(&r->own, own_pem);
-    if (n == 0 && own_pem && r->own.n_roots == 0)
-        n = -EBADMSG;
-    if (n == 0) {
-        *ret = r;
-        return 0;
+    if (n == 0)
+        n = roots_add(&r->amd, attest_amd_pem, err);
+    if (n < 0) {
+        cp_attest_roots_free(r);
+        return n;
     }
-    snprintf(err, CP_ERR_MAX, "%s",
-             n == -ENOMEM ? "out of memory" : "these are no certificates in PEM with at least one root");
-    cp_attest_roots_free(r);
-    return n == -ENOMEM ? n : -EINVAL;
+    *ret = r;
+    return 0;
+}
+
+int cp_attest_roots_add_own(struct cp_attest_roots *r, const char *pem, char err[static CP_ERR_MAX])
+{
+    return roots_add(&r->own, pem, err);
+}
+
+int cp_attest_roots_add_amd(struct cp_attest_roots *r, const char *pem, char err[static CP_ERR_MAX])
+{
+    return roots_add(&r->amd, pem, err);
 }
 
 void cp_attest_roots_free(struct cp_attest_roots *r)
@@ -116,6 +151,7 @@ void cp_attest_roots_free(struct cp_attest_roots *r)
         return;
     anchor_clear(&r->azure);
     anchor_clear(&r->own);
+    anchor_clear(&r->amd);
     free(r);
 }
 
@@ -181,6 +217,20 @@ EVP_PKEY *cp_attest_roots_verify(const struct cp_attest_roots *r, unsigned roots
     key = X509_get_pubkey(x);
     *ret_why = key ? NULL : "its certificate has no key that can be read";
     return key;
+}
+
+X509 *cp_attest_roots_vcek(const struct cp_attest_roots *r, const uint8_t *der, size_t len, uint64_t now_s,
+                           const char **ret_why)
+{
+    const uint8_t *p = der;
+    X509 *x = d2i_X509(NULL, &p, (long)len);
+
+    *ret_why = x ? anchor_verify(&r->amd, x, now_s) : "it is malformed";
+    ERR_clear_error();
+    if (!*ret_why)
+        return x;
+    X509_free(x);
+    return NULL;
 }
 
 int64_t cp_attest_roots_end(void)

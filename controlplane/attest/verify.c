@@ -28,6 +28,8 @@
 #define PCR_DIGEST "attestation_pcr_digest"
 #define KEY_UNBOUND "attestation_key_unbound"
 #define KEY_POLICY "attestation_key_policy"
+#define SNP_REQUIRED "attestation_snp_required"
+#define SNP_UNTRUSTED "attestation_snp_untrusted"
 
 static const char *refuse(char *detail, const char *reason, const char *text)
 {
@@ -227,6 +229,35 @@ static const char *check_key(const struct cp_evidence *e, const struct cp_attest
     return r < 0 ? refuse(detail, KEY_UNBOUND, "the boot key is not of the template") : NULL;
 }
 
+static void vcek_freep(X509 **x)
+{
+    X509_free(*x);
+}
+
+/* The memory of the machine is encrypted, and this TPM is within it. */
+static const char *check_snp(const struct cp_evidence *e, const struct cp_attest_rules *rules, EVP_PKEY *ak,
+                             char *detail)
+{
+    _cleanup_(vcek_freep) X509 *vcek = NULL;
+    struct cp_hcl h;
+    const char *why;
+
+    if (!e->snp_len)
+        return refuse(detail, SNP_REQUIRED,
+                      "this machine is no confidential VM with SEV-SNP; choose such a size");
+    if (!e->vcek_len)
+        return refuse(detail, SNP_REQUIRED, "the processor's certificate (VCEK) is not there");
+    if (cp_hcl_parse(e->snp, e->snp_len, &h) < 0)
+        return refuse(detail, MALFORMED,
+                      "\"snp\" is no report of Azure's firmware with one of SEV-SNP in it");
+    vcek = cp_attest_roots_vcek(rules->roots, e->vcek, e->vcek_len, rules->now_s, &why);
+    if (!vcek) {
+        snprintf(detail, CP_ATTEST_DETAIL_MAX, "the processor's certificate (VCEK): %s", why);
+        return SNP_UNTRUSTED;
+    }
+    return cp_snp_judge(&h, vcek, ak, rules->snp, detail);
+}
+
 const char *cp_evidence_verify(const struct cp_evidence *e, const struct cp_attest_rules *rules,
                                struct cp_attested *ret, char detail[static CP_ATTEST_DETAIL_MAX])
 {
@@ -248,5 +279,7 @@ const char *cp_evidence_verify(const struct cp_evidence *e, const struct cp_atte
         reason = check_certify(e, rules, detail);
     if (!reason && e->key_pcrs != rules->pcrs)
         reason = refuse(detail, KEY_POLICY, "the boot key is for other PCRs than were asked for");
-    return reason ? reason : check_key(e, rules, ret, detail);
+    if (!reason)
+        reason = check_key(e, rules, ret, detail);
+    return reason || !rules->snp ? reason : check_snp(e, rules, key, detail);
 }

@@ -6,10 +6,10 @@
 
 #include "controlplane/attest/evidence.h"
 #include "controlplane/attest/roots.h"
+#include "controlplane/attest/snp.h"
 
 #define CP_AK_HEX 64
 #define CP_PINS_MAX 16
-#define CP_ATTEST_DETAIL_MAX 160
 
 /* What a contract asks of attestation keys. */
 struct cp_attest_trust {
@@ -23,6 +23,7 @@ struct cp_attest_rules {
     const struct cp_attest_trust *trust;
     uint32_t pcrs;                      /* those that the boot key must need */
     uint8_t extra[TB_TPM_DIGEST_BYTES]; /* tb_attest_extra() of the challenge and the request */
+    const struct cp_snp_terms *snp;     /* NULL: the machine need not be a confidential VM */
     uint64_t now_s;
 };
 

@@ -28,8 +28,8 @@ struct cp_options {
     /* contracts */
     const char *asset, *reason;
     uint64_t expires_us, lease_seconds, max_hw, slot_ttl_s, version, from;
-    const char *mode, *machine, *contract_ca, *attest;
-    struct tb_option_list aks;
+    const char *mode, *machine, *contract_ca, *attest, *min_tcb;
+    struct tb_option_list aks, id_keys;
     const char *plan, *definition, *subscription;
     uint64_t codes, code_expires_us;
     bool replace;
@@ -47,7 +47,7 @@ struct cp_options {
     uint64_t certificate_s;
     struct tb_option_list names, oidc_scopes;
     const char *oidc_issuer, *oidc_audience, *oidc_claim, *oidc_ca;
-    const char *attest_ca;
+    const char *attest_ca, *snp_roots;
     uint64_t sas_seconds, workers, client_rate, contract_rate;
     bool tls_auto, http, client_auth, seed;
     /* the keyring */

@@ -23,11 +23,17 @@ const struct tb_option cp_contract_add_options[] = {
               "the customer's; open: whoever knows the contract's id gets the key"),
     TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, contract_ca,
               "mode certificate: the customer's CAs (PEM; default: those of serve --client-ca)"),
-    TB_OPTION(0, "attest", "LEVEL", TB_OPTION_STRING, attest,
-              "none (default); tpm: the key is sealed to the TPM and the boot of the machine"),
+    TB_OPTION(
+        0, "attest", "LEVEL", TB_OPTION_STRING, attest,
+        "none (default); tpm: the key is sealed to the TPM and the boot of the machine; cvm: and its memory "
+        "is encrypted (SEV-SNP)"),
     TB_OPTION(
         0, "ak", "WHOSE", TB_OPTION_LIST, aks,
         "--attest: which TPMs: azure (default), own (of serve --attest-ca), pin:SHA256; may be repeated"),
+    TB_OPTION(0, "min-tcb", "VERSIONS", TB_OPTION_STRING, min_tcb,
+              "--attest cvm: the processor's firmware at least, BOOTLOADER.TEE.SNP.MICROCODE (default: any)"),
+    TB_OPTION(0, "id-key", "SHA384", TB_OPTION_LIST, id_keys,
+              "--attest cvm: who may have signed the machine's firmware; may be repeated (default: anybody)"),
     CP_CODE_ROWS,
     CP_END_ROWS,
     CP_LEASE_ROW,
@@ -119,17 +125,15 @@ static int contract_read_ca(const struct cp_options *o, struct cp_contract *c)
 
 static int contract_read_attest(const struct cp_options *o, struct cp_contract *c)
 {
-    const char *aks[CP_PINS_MAX + 3] = {NULL};
+    const struct cp_policy_words words = {
+        .level = o->attest, .aks = o->aks, .id_keys = o->id_keys, .min_tcb = o->min_tcb};
     char err[TB_JSON_ERR_MAX];
 
-    if (o->aks.n && !o->attest)
-        return cp_fail(o, TB_EXIT_USAGE, "--ak goes with --attest tpm");
-    if (o->aks.n >= ARRAY_SIZE(aks))
-        return cp_fail(o, TB_EXIT_USAGE, "--ak: at most %zu", ARRAY_SIZE(aks) - 1);
-    for (size_t i = 0; i < o->aks.n; i++)
-        aks[i] = o->aks.v[i];
-    if (o->attest && cp_policy_make(o->attest, aks, c->attest, err) < 0)
-        return cp_fail(o, TB_EXIT_USAGE, "--attest, --ak: %s", err);
+    if ((o->aks.n || o->id_keys.n || o->min_tcb) && !o->attest)
+        return cp_fail(o, TB_EXIT_USAGE,
+                       "--ak goes with --attest tpm or cvm, --min-tcb and --id-key with cvm");
+    if (o->attest && cp_policy_make(&words, c->attest, err) < 0)
+        return cp_fail(o, TB_EXIT_USAGE, "--attest: %s", err);
     return 0;
 }
 

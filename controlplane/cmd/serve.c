@@ -103,6 +103,9 @@ const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "attest-ca", "FILE", TB_OPTION_STRING, attest_ca,
               "CAs (PEM) of TPMs' attestation keys, for contracts with --ak own",
               .setting = "TBCP_ATTEST_CA"),
+    TB_OPTION(0, "snp-roots", "FILE", TB_OPTION_STRING, snp_roots,
+              "further roots (PEM) of processors' certificates, for contracts with --attest cvm",
+              .setting = "TBCP_SNP_ROOTS"),
     TB_OPTION(0, "oidc-issuer", "URL", TB_OPTION_STRING, oidc_issuer,
               "tokens of this OpenID provider are good, too (iss)", .setting = "TBCP_OIDC_ISSUER"),
     TB_OPTION(0, "oidc-audience", "NAME", TB_OPTION_STRING, oidc_audience, "that are for this audience (aud)",
@@ -280,15 +283,29 @@ static int serve_check_store(struct serve *v)
     return r < 0 ? cp_fail_store(o, store, r) : 0;
 }
 
-/* Who may certify the TPMs of machines. */
-static int serve_load_attest(struct serve *v)
+static int serve_add_roots(struct serve *v, const char *option, const char *path,
+                           int (*add)(struct cp_attest_roots *, const char *, char *))
 {
     _cleanup_free_ char *pem = NULL;
     char err[CP_ERR_MAX];
-    int r = v->o->attest_ca ? serve_read_pem(v->o, v->o->attest_ca, &pem) : 0;
+    int r = path ? serve_read_pem(v->o, path, &pem) : 0;
 
-    if (r == 0 && cp_attest_roots_new(pem, &v->attest_roots, err) < 0)
-        r = cp_fail(v->o, TB_EXIT_CONFIG, "--attest-ca %s: %s", v->o->attest_ca ? v->o->attest_ca : "", err);
+    if (r == 0 && path && add(v->attest_roots, pem, err) < 0)
+        r = cp_fail(v->o, TB_EXIT_CONFIG, "%s %s: %s", option, path, err);
+    return r;
+}
+
+/* Who may certify the TPMs and the processors of machines. */
+static int serve_load_attest(struct serve *v)
+{
+    char err[CP_ERR_MAX];
+    int r;
+
+    if (cp_attest_roots_new(&v->attest_roots, err) < 0)
+        return cp_fail(v->o, TB_EXIT_IOERR, "%s", err);
+    r = serve_add_roots(v, "--attest-ca", v->o->attest_ca, cp_attest_roots_add_own);
+    if (r == 0)
+        r = serve_add_roots(v, "--snp-roots", v->o->snp_roots, cp_attest_roots_add_amd);
     v->api.attest_roots = v->attest_roots;
     return r;
 }

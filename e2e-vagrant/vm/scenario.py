@@ -10,7 +10,7 @@ from chain import http_json
 from tbsys import wait_for
 
 ASSET, CONTRACT = "vm-model", "vm"
-USERS = ("tb-attest", "tb-authorize", "tb-billing", "tb-decrypt", "tb-hydrate", "tb-proxy", "tb-runtime", "nobody")
+USERS = ("tb-attest", "tb-authorize", "tb-billing", "tb-decrypt", "tb-hydrate", "tb-proxy", "tb-runtime", "tb-vcek", "nobody")
 SHORT = {**model.CHAT, "max_tokens": 4}
 TARGET = "/mnt/resource/trustbridge"
 

@@ -112,6 +112,7 @@ static void admin_job_clear(struct admin_job *j)
     remote_clear(&j->remote);
     tb_option_list_clear(&j->scopes);
     tb_option_list_clear(&j->aks);
+    tb_option_list_clear(&j->id_keys);
 }
 
 int admin_run(const struct admin_command *command, int argc, char **argv)

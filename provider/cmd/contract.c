@@ -26,10 +26,17 @@ static int contracts_option_end(const struct tb_option *o, void *us, char *value
         TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, client_ca,                                       \
                   "mode certificate: the customer's CAs (PEM)"),                                             \
         TB_OPTION(0, "attest", "LEVEL", TB_OPTION_CALL, attest,                                              \
-                  "tpm: the key is sealed to the TPM and the boot of the machine; none",                     \
-                  .set = admin_option_word, .want = "none or tpm"),                                          \
+                  "tpm: the key is sealed to the TPM and the boot of the machine; cvm: and its memory is "   \
+                  "encrypted (SEV-SNP); none",                                                               \
+                  .set = admin_option_word, .want = "none, tpm or cvm"),                                     \
         TB_OPTION(0, "ak", "WHOSE", TB_OPTION_LIST, aks,                                                     \
                   "with --attest: which TPMs: azure, own or pin:SHA256; may be repeated [azure]"),           \
+        TB_OPTION(0, "min-tcb", "VERSIONS", TB_OPTION_STRING, min_tcb,                                       \
+                  "with --attest cvm: the processor's firmware at least, BOOTLOADER.TEE.SNP.MICROCODE "      \
+                  "[any]"),                                                                                  \
+        TB_OPTION(0, "id-key", "SHA384", TB_OPTION_LIST, id_keys,                                            \
+                  "with --attest cvm: who may have signed the machine's firmware; may be repeated "          \
+                  "[anybody]"),                                                                              \
         ROWS_TERMS
 
 static const struct tb_option contracts_add_rows[] = {
@@ -175,13 +182,23 @@ static int contracts_add_ca(const struct admin_job *j, cJSON *body)
     return CLI_OK;
 }
 
+static void contracts_add_list(cJSON *o, const char *name, const struct tb_option_list *words)
+{
+    cJSON *array = words->n ? cJSON_AddArrayToObject(o, name) : NULL;
+
+    for (size_t i = 0; i < words->n; i++)
+        cJSON_AddItemToArray(array, cJSON_CreateString(words->v[i]));
+}
+
 /* none takes it away. */
 static int contracts_add_attest(struct admin_job *j, bool edit, cJSON *body)
 {
-    cJSON *o, *aks;
+    cJSON *o;
 
     if (!j->attest)
-        return j->aks.n ? cli_usage(&j->cli, "--ak goes with --attest tpm") : CLI_OK;
+        return j->aks.n || j->id_keys.n || j->min_tcb
+                   ? cli_usage(&j->cli, "--ak goes with --attest tpm or cvm, --min-tcb and --id-key with cvm")
+                   : CLI_OK;
     if (strcmp(j->attest, "none") == 0) {
         if (edit)
             cJSON_AddNullToObject(body, "attest");
@@ -189,9 +206,10 @@ static int contracts_add_attest(struct admin_job *j, bool edit, cJSON *body)
     }
     o = cJSON_AddObjectToObject(body, "attest");
     cJSON_AddStringToObject(o, "level", j->attest);
-    aks = j->aks.n ? cJSON_AddArrayToObject(o, "ak") : NULL;
-    for (size_t i = 0; i < j->aks.n; i++)
-        cJSON_AddItemToArray(aks, cJSON_CreateString(j->aks.v[i]));
+    contracts_add_list(o, "ak", &j->aks);
+    contracts_add_list(o, "id_keys", &j->id_keys);
+    if (j->min_tcb)
+        cJSON_AddStringToObject(o, "min_tcb", j->min_tcb);
     return CLI_OK;
 }
 

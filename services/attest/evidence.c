@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/hex.h"
+#include "common/io.h"
 #include "common/json.h"
 #include "common/tpm_key.h"
 
@@ -66,6 +67,10 @@ struct evidence {
     uint8_t cert[TB_TPM_CERT_MAX];
     size_t cert_len; /* 0: the machine has none */
     struct tb_tpm_pcrs pcrs;
+    uint8_t snp[TB_SNP_REPORT_MAX];
+    size_t snp_len; /* 0: no confidential VM */
+    char *vcek;     /* DER */
+    size_t vcek_len;
 };
 
 static int evidence_identity(struct tb_tpm *t, struct evidence *e)
@@ -79,7 +84,32 @@ static int evidence_identity(struct tb_tpm *t, struct evidence *e)
     return r == -ENOKEY ? 0 : r;
 }
 
-static int evidence_collect(struct tb_tpm *t, const struct attest_request *q, struct evidence *e)
+/* A confidential VM has its report in the TPM, and the processor's certificate from tb-vcek. Without the
+ * certificate nobody can check the report: no evidence yet. */
+static int evidence_confidential(struct tb_tpm *t, const char *run_dir, struct evidence *e)
+{
+    _cleanup_free_ char *dir = NULL, *path = NULL;
+    int r;
+
+    e->snp_len = 0;
+    r = tb_tpm_read_nv(t, TB_TPM_SNP_NV, e->snp, sizeof(e->snp), &e->snp_len);
+    if (r == -ENOKEY)
+        return 0;
+    if (r < 0)
+        return r;
+    dir = tb_path_join(run_dir, TB_VCEK_DIR);
+    path = dir ? tb_path_join(dir, TB_VCEK_FILE) : NULL;
+    tb_freep(&e->vcek);
+    r = path ? tb_read_file(path, TB_TPM_CERT_MAX, &e->vcek, &e->vcek_len) : -ENOMEM;
+    if (r < 0)
+        snprintf(t->err, sizeof(t->err),
+                 "the certificate of this machine's processor: %s (tb-vcek.service fetches it)",
+                 r == -ENOENT ? "not there yet" : strerror(-r));
+    return r < 0 ? -EAGAIN : 0;
+}
+
+static int evidence_collect(struct tb_tpm *t, const char *run_dir, const struct attest_request *q,
+                            struct evidence *e)
 {
     const struct tb_attest_subject subject = {q->contract_id, q->asset_id, q->hw_id};
     uint8_t extra[TB_TPM_DIGEST_BYTES];
@@ -88,6 +118,8 @@ static int evidence_collect(struct tb_tpm *t, const struct attest_request *q, st
 
     if (r == 0)
         r = evidence_identity(t, e);
+    if (r == 0)
+        r = evidence_confidential(t, run_dir, e);
     if (r == 0)
         r = tb_tpm_boot_key(t, q->pcrs, &key, &e->key);
     if (r < 0)
@@ -133,6 +165,12 @@ static bool add_pcrs(cJSON *o, const struct evidence *e, uint32_t key_pcrs)
     return values && used;
 }
 
+static bool add_confidential(cJSON *o, const struct evidence *e)
+{
+    return tb_json_add_base64(o, "snp", e->snp, e->snp_len) == 0 &&
+           tb_json_add_base64(o, "vcek", e->vcek, e->vcek_len) == 0;
+}
+
 static char *evidence_print(const struct evidence *e, const struct attest_request *q)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
@@ -143,20 +181,27 @@ static char *evidence_print(const struct evidence *e, const struct attest_reques
         (e->cert_len && tb_json_add_base64(o, "ak_cert", e->cert, e->cert_len) < 0) ||
         !add_part(o, "quote", &e->quote) || !add_part(o, "quote_sig", &e->quote_sig) ||
         !add_part(o, "key", &e->key) || !add_part(o, "key_certify", &e->key_certify) ||
-        !add_part(o, "key_sig", &e->key_sig))
+        !add_part(o, "key_sig", &e->key_sig) || (e->snp_len && !add_confidential(o, e)))
         return NULL;
     return cJSON_PrintUnformatted(o);
 }
 
-int attest_evidence(const char *device, const struct attest_request *q, char **ret,
+static void evidence_freep(struct evidence **e)
+{
+    if (*e)
+        free((*e)->vcek);
+    free(*e);
+}
+
+int attest_evidence(const struct tb_config *c, const struct attest_request *q, char **ret,
                     char err[static TB_ATTEST_ERR_MAX])
 {
-    _cleanup_free_ struct evidence *e = calloc(1, sizeof(*e));
+    _cleanup_(evidence_freep) struct evidence *e = calloc(1, sizeof(*e));
     _cleanup_tpm_ struct tb_tpm t = {.fd = -1};
-    int r = e ? tb_tpm_open(device, &t) : -ENOMEM;
+    int r = e ? tb_tpm_open(c->tpm, &t) : -ENOMEM;
 
     for (int tries = 1; r == 0; tries++) {
-        r = evidence_collect(&t, q, e);
+        r = evidence_collect(&t, c->run_dir, q, e);
         if (r < 0 || evidence_agrees(e, q->pcrs))
             break;
         if (tries == AK_TRIES) {

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "common/attest.h"
+#include "common/config.h"
 
 #define TB_ATTEST_REQUEST_MAX 2048
 #define TB_ATTEST_ERR_MAX 320
@@ -23,7 +24,7 @@ int attest_request_parse(const char *buf, size_t len, struct attest_request *ret
                          char err[static TB_ATTEST_ERR_MAX]);
 
 /* The evidence as JSON, heap. A negative errno of tpm.h and a sentence with the remedy. */
-int attest_evidence(const char *device, const struct attest_request *q, char **ret,
+int attest_evidence(const struct tb_config *c, const struct attest_request *q, char **ret,
                     char err[static TB_ATTEST_ERR_MAX]);
 
 #endif

@@ -87,7 +87,7 @@ static int attest_serve(const struct tb_config *c, int sock, int signal_fd)
         (void)attest_answer(sock, NULL, err);
         return TB_EXIT_USAGE;
     }
-    r = attest_evidence(c->tpm, &q, &evidence, err);
+    r = attest_evidence(c, &q, &evidence, err);
     if (r < 0) {
         tb_error("%s", err);
         (void)attest_answer(sock, NULL, err);

@@ -53,9 +53,10 @@ class Attest:
         """(answer, exit status)"""
         listener = unix_listener(self.path, "seqpacket")
         daemon = Daemon([program("tb-attest")], listen={"attest": listener}, log=self.log,
-                        env={"TB_CONTRACT_ID": "acme-1", "TB_ASSET_ID": "my-model", "TB_EDC_ENDPOINT": "https://127.0.0.1:1", "TB_TPM": self.device})
+                        env={"TB_CONTRACT_ID": "acme-1", "TB_ASSET_ID": "my-model", "TB_EDC_ENDPOINT": "https://127.0.0.1:1", "TB_TPM": self.device,
+                             "TB_RUN_DIR": self.dir / "run"})
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
-            s.settimeout(30)
+            s.settimeout(120)
             s.connect(str(self.path))
             s.sendall(q if isinstance(q, bytes) else json.dumps(q).encode())
             daemon.start()

@@ -76,7 +76,7 @@ class Tpm:
     def command(self, code, body, sessions=True):
         message = struct.pack(">HII", 0x8002 if sessions else 0x8001, 10 + len(body), code) + body
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(30)
+            s.settimeout(120)
             s.connect(str(self.path))
             s.sendall(message)
             answer = b""
@@ -197,15 +197,21 @@ class Tpm:
             b = b.add_extension(x509.ExtendedKeyUsage(usage), False)
         return b.sign(issuer[1], hashes.SHA256())
 
-    def write_certificate(self, der):
+    def write_nv(self, index, data):
         attributes = 1 << 1 | 1 << 2 | 1 << 17 | 1 << 18  # owner and auth, read and write
-        public = struct.pack(">IHI", CERT, SHA256, attributes) + two_b(b"") + struct.pack(">H", len(der))
+        public = struct.pack(">IHI", index, SHA256, attributes) + two_b(b"") + struct.pack(">H", len(data))
         self.command(0x12A, struct.pack(">I", OWNER) + self.password() + two_b(b"") + two_b(public))  # NV_DefineSpace
-        for at in range(0, len(der), 512):
-            self.command(0x137, struct.pack(">II", OWNER, CERT) + self.password() + two_b(der[at:at + 512]) + struct.pack(">H", at))
+        for at in range(0, len(data), 512):
+            self.command(0x137, struct.pack(">II", OWNER, index) + self.password() + two_b(data[at:at + 512]) + struct.pack(">H", at))
+
+    def forget_nv(self, index):
+        self.command(0x122, struct.pack(">II", OWNER, index) + self.password())
+
+    def write_certificate(self, der):
+        self.write_nv(CERT, der)
 
     def forget_certificate(self):
-        self.command(0x122, struct.pack(">II", OWNER, CERT) + self.password())
+        self.forget_nv(CERT)
 
     def forget_key(self):
         self.command(0x120, struct.pack(">II", OWNER, AK) + self.password() + struct.pack(">I", AK))

@@ -280,7 +280,7 @@ def test_a_pinned_key_needs_no_certificate(tmp_path, server, issuer):
 
 
 @pytest.mark.parametrize("options, what", [
-    (["--attest", "cvm"], "no level"), (["--attest", "TPM"], "no level"), (["--ak", "azure"], "--attest tpm"), (["--attest", "tpm", "--ak", "amazon"], "azure, own"),
+    (["--attest", "sgx"], "no level"), (["--attest", "TPM"], "no level"), (["--ak", "azure"], "--attest tpm"), (["--attest", "tpm", "--ak", "amazon"], "azure, own"),
     (["--attest", "tpm", "--ak", "pin:12"], "64 hex digits")])
 def test_a_policy_that_is_none_is_said(server, options, what):
     assert what in server.cli("contract", "add", "x", "--asset", ASSET, *options, rc=64)

@@ -180,11 +180,12 @@ def test_who_reads_which_version_serves_may_enter_its_directory():
         assert re.search(r"^(Supplementary)?Groups?=.*\btb-assets\b", (UNITS / f"{unit}.service").read_text(), re.M), unit
 
 
-def test_only_billing_may_reach_the_instance_metadata():
-    """Of the units with the machine's network: a token of its identity is one request to a link-local address away."""
+def test_only_billing_and_vcek_may_reach_the_instance_metadata():
+    """Of the units with the machine's network: a token of its identity is one request to a link-local address away.
+    tb-vcek asks it for the processor's certificate, has nothing else to do there, and runs once in a boot."""
     for unit in SERVICES:
         given = dict(re.findall(r"^(\w+)=(.*)$", (UNITS / unit).read_text(), re.M))
-        assert ("169.254.169.254" in given.get("IPAddressAllow", "")) == (unit == "tb-billing.service"), unit
+        assert ("169.254.169.254" in given.get("IPAddressAllow", "")) == (unit in ("tb-billing.service", "tb-vcek.service")), unit
         if "AF_INET" in given["RestrictAddressFamilies"].split() and "PrivateNetwork" not in given and "JoinsNamespaceOf" not in given:
             assert {"any", "link-local"} & set(given.get("IPAddressDeny", "").split()), unit
 
@@ -217,7 +218,7 @@ def test_catalog_explains_every_event():
 
 ABOVE_NOTICE = r"\btb_(?:warn|error)(?:_errno)?\(|\btb_log_(?:full|errno)\(\s*TB_LOG_(?:WARN|ERR)\b(?:,\s*(\w+))?"
 DAEMONS = {"attest": "tb-attest", "authorize": "tb-authorize", "billing": "tb-billing", "decrypt": "tb-decrypt", "hydrate": "tb-hydrate", "load": "tb-load",
-           "proxy": "tb-proxy", "update": "tb-update"}
+           "proxy": "tb-proxy", "update": "tb-update", "vcek": "tb-vcek"}
 
 
 def faults():

@@ -19,7 +19,7 @@ import pytest
 REPO = debs.REPO
 SUITE = debs.running_suite()
 PACKAGES = ("libtbenc1", "libtbenc-dev", "tbpkg", "trustbridge", "trustbridge-controlplane")
-DAEMONS = ("tb-attest", "tb-authorize", "tb-billing", "tb-decrypt", "tb-hydrate", "tb-proxy", "tb-runtime")
+DAEMONS = ("tb-attest", "tb-authorize", "tb-billing", "tb-decrypt", "tb-hydrate", "tb-proxy", "tb-runtime", "tb-vcek")
 ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 
 

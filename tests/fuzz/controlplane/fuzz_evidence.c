@@ -20,7 +20,7 @@ static void fuzz_policy(const char *text)
         if (!*err)
             abort();
     } else if (p.pcrs == 0 || (p.pcrs & ~0xffffU) ||
-               (p.level == CP_LEVEL_TPM && !p.trust.roots && !p.trust.n_pins))
+               (p.level != CP_LEVEL_NONE && !p.trust.roots && !p.trust.n_pins))
         abort();
 }
 
@@ -35,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct cp_attested by;
     struct tb_wrapped_key w;
 
-    if (!a || !text || (!roots && cp_attest_roots_new(NULL, &roots, err) < 0))
+    if (!a || !text || (!roots && cp_attest_roots_new(&roots, err) < 0))
         abort();
     memcpy(text, data, size);
     rules.roots = roots;

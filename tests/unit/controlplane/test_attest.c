@@ -47,7 +47,14 @@ static void test_a_policy_that_is_not_understood_is_none(void **state)
                                       "[]",
                                       "tpm",
                                       "{\"level\":\"tpm\",\"image\":\"x\"}",
-                                      "{\"level\":\"cvm\"}",
+                                      "{\"level\":\"cvm\",\"min_tcb\":3}",
+                                      "{\"level\":\"cvm\",\"min_tcb\":\"3.0.20\"}",
+                                      "{\"level\":\"cvm\",\"min_tcb\":\"3.0.20.256\"}",
+                                      "{\"level\":\"cvm\",\"min_tcb\":\"3.0.20.200.\"}",
+                                      "{\"level\":\"cvm\",\"id_keys\":[]}",
+                                      "{\"level\":\"cvm\",\"id_keys\":[\"00\"]}",
+                                      "{\"level\":\"tpm\",\"min_tcb\":\"3.0.20.200\"}",
+                                      "{\"level\":\"tpm\",\"id_keys\":[\"00\"]}",
                                       "{\"level\":\"tpm\",\"ak\":[]}",
                                       "{\"level\":\"tpm\",\"ak\":\"azure\"}",
                                       "{\"level\":\"tpm\",\"ak\":[\"Azure\"]}",
@@ -73,22 +80,26 @@ static void test_a_policy_that_is_not_understood_is_none(void **state)
 static void test_a_policy_is_made_of_words(void **state)
 {
     static const char pin[] = "pin:00000000000000000000000000000000000000000000000000000000000000AB";
-    const char *const aks[] = {"own", pin, NULL};
+    const char *aks[] = {"own", pin};
+    struct cp_policy_words w = {.level = "tpm"};
     char text[CP_POLICY_MAX], err[TB_JSON_ERR_MAX];
     struct cp_attest_policy p;
 
-    assert_int_equal(cp_policy_make("tpm", NULL, text, err), 0);
+    assert_int_equal(cp_policy_make(&w, text, err), 0);
     assert_int_equal(cp_policy_parse(text, &p, err), 0);
     assert_int_equal(p.trust.roots, CP_ATTEST_AZURE);
     assert_int_equal(p.pcrs, 1U << 4 | 1U << 7 | 1U << 11 | 1U << 12 | 1U << 13 | 1U << 14);
-    assert_int_equal(cp_policy_make("tpm", aks, text, err), 0);
+    w.aks = (struct tb_option_list){.v = aks, .n = ARRAY_SIZE(aks)};
+    assert_int_equal(cp_policy_make(&w, text, err), 0);
     assert_int_equal(cp_policy_parse(text, &p, err), 0);
     assert_int_equal(p.trust.roots, CP_ATTEST_OWN);
     assert_int_equal(p.trust.n_pins, 1);
     assert_string_equal(p.trust.pins[0], "00000000000000000000000000000000000000000000000000000000000000ab");
-    assert_int_equal(cp_policy_make("none", NULL, text, err), 0);
+    w = (struct cp_policy_words){.level = "none"};
+    assert_int_equal(cp_policy_make(&w, text, err), 0);
     assert_string_equal(text, "");
-    assert_int_equal(cp_policy_make("image", NULL, text, err), -EINVAL);
+    w.level = "memory";
+    assert_int_equal(cp_policy_make(&w, text, err), -EINVAL);
 }
 
 /* Whoever maintains this has 90 days to read "A new intermediate" in docs/attestation.md. */
@@ -104,12 +115,13 @@ static void test_roots_of_ones_own_must_be_some(void **state)
     struct cp_attest_roots *r = NULL;
     char err[CP_ERR_MAX];
 
-    assert_int_equal(cp_attest_roots_new(NULL, &r, err), 0);
-    cp_attest_roots_free(r);
-    assert_int_equal(cp_attest_roots_new("", &r, err), -EINVAL);
+    assert_int_equal(cp_attest_roots_new(&r, err), 0);
+    assert_int_equal(cp_attest_roots_add_own(r, "", err), -EINVAL);
+    assert_int_equal(cp_attest_roots_add_amd(r, "", err), -EINVAL);
     assert_int_equal(
-        cp_attest_roots_new("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &r, err),
+        cp_attest_roots_add_own(r, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", err),
         -EINVAL);
+    cp_attest_roots_free(r);
 }
 
 int main(void)
