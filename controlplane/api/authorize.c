@@ -68,6 +68,8 @@ static int authorize_identify_by(struct decision *d, const char *ca_pem)
         d->reason = "client_certificate_expired";
     else if (r < 0)
         d->reason = "client_certificate_untrusted";
+    if (r == -EKEYEXPIRED) /* it is known, all the same */
+        (void)cp_peer_verify(d->rq->client, ca_pem, true, d->rq->now_us, &d->identity);
     return r == -ENOMEM ? r : 0;
 }
 
@@ -96,7 +98,7 @@ static int authorize_identify(struct cp_store *s, struct decision *d)
         return 0;
     }
     r = authorize_identify_by(d, ca);
-    if (r < 0 || d->reason)
+    if (r < 0 || !*d->identity.name)
         return r;
     if (!enrolled) {
         /* A CA that is both the server's --client-ca and the one of enrolled machines knows the machines of
@@ -109,7 +111,7 @@ static int authorize_identify(struct cp_store *s, struct decision *d)
         }
     }
     d->hw_id = d->identity.name;
-    return enrolled ? authorize_find_machine(s, d) : 0;
+    return enrolled && !d->reason ? authorize_find_machine(s, d) : 0;
 }
 
 /* What the contract alone says, and who asks: of a contract that is refused, too, as log and usage go by the
@@ -335,7 +337,7 @@ static int authorize_check_signature(struct cp_store *s, struct decision *d, boo
 /* Whatever the verdict: what was served was served. */
 static int authorize_take_usage(struct cp_store *s, struct decision *d)
 {
-    bool is_signed;
+    bool is_signed, own;
     int r;
 
     if (!d->report || !*d->contract.contract_id)
@@ -343,15 +345,22 @@ static int authorize_take_usage(struct cp_store *s, struct decision *d)
     r = authorize_check_signature(s, d, &is_signed);
     if (r < 0 || !is_signed)
         return r;
+    r = cp_usage_report_is_own(s, &d->contract, &d->identity, &own);
+    if (r < 0)
+        return r;
     d->report->received_us = d->rq->now_us;
     snprintf(d->report->hw_id, sizeof(d->report->hw_id), "%s", d->hw_id);
     d->report_taken = true;
-    return cp_store_take_usage(s, d->report, &d->usage_flags);
+    if (own)
+        return cp_store_take_usage(s, d->report, &d->usage_flags);
+    d->usage_flags = CP_USAGE_STRANGER;
+    return cp_store_keep_stranger(s, d->report);
 }
 
 static void authorize_tell_usage(const struct decision *d)
 {
-    static const char *const words[] = {" goes back", " comes late", " is of another machine's ledger"};
+    static const char *const words[] = {" goes back", " comes late", " is of another machine's ledger",
+                                        " is from none of its machines and is not counted"};
 
     if (*d->q.usage_report && !d->report_taken)
         tb_warn("authorize: the usage report of machine %.8s for %s is not signed with the key of %s, or has "
@@ -493,7 +502,8 @@ static void authorize_answer_key(const struct decision *d, struct cp_reply *ret)
 
 static void authorize_count(const struct decision *d)
 {
-    static const enum cp_metric flags[] = {CP_METRIC_USAGE_BACK, CP_METRIC_USAGE_LATE, CP_METRIC_USAGE_CLONE};
+    static const enum cp_metric flags[] = {CP_METRIC_USAGE_BACK, CP_METRIC_USAGE_LATE, CP_METRIC_USAGE_CLONE,
+                                           CP_METRIC_USAGE_STRANGER};
 
     cp_metric_add(d->reason ? CP_METRIC_VERDICT_DENIED : CP_METRIC_VERDICT_AUTHORIZED);
     if (!*d->contract.contract_id) {

@@ -21,6 +21,7 @@
     X(USAGE_BACK, "usage_reports_total", "flag=\"back\"", "")                                                \
     X(USAGE_LATE, "usage_reports_total", "flag=\"late\"", "")                                                \
     X(USAGE_CLONE, "usage_reports_total", "flag=\"clone\"", "")                                              \
+    X(USAGE_STRANGER, "usage_reports_total", "flag=\"stranger\"", "")                                        \
     X(USAGE_UNSIGNED, "usage_reports_total", "flag=\"unsigned\"", "")                                        \
     X(REGISTERED, "registrations_total", "result=\"kept\"", "Registrations.")                                \
     X(REGISTER_REFUSED, "registrations_total", "result=\"refused\"", "")                                     \

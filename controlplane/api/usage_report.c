@@ -99,3 +99,19 @@ bool cp_usage_report_signed(const struct cp_authorize *q, const struct tb_key *a
     return tb_report_mac(asset_key, q->usage_report, strlen(q->usage_report), mac) == 0 &&
            tb_mem_equal(mac, q->usage_hmac, TB_REPORT_MAC_HEX);
 }
+
+int cp_usage_report_is_own(struct cp_store *s, const struct cp_contract *c, const struct cp_identity *who,
+                           bool *ret)
+{
+    struct cp_machine m;
+    int r;
+
+    *ret = c->mode == CP_MODE_OPEN || (c->mode == CP_MODE_CERTIFICATE && *who->name);
+    if (*ret || !*who->name)
+        return 0;
+    r = cp_store_get_machine(s, c->contract_id, who->name, &m);
+    if (r == -ENOENT)
+        return cp_store_has_usage(s, c->contract_id, who->name, ret);
+    *ret = r == 0 && strcmp(m.identity, who->key_sha256) == 0;
+    return r;
+}

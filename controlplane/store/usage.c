@@ -138,8 +138,9 @@ static int usage_keep_flagged(struct cp_store *s, const struct cp_usage_report *
     char words[64];
     int r;
 
-    snprintf(words, sizeof(words), "%s%s%s", flags & CP_USAGE_BACK ? " back" : "",
-             flags & CP_USAGE_LATE ? " late" : "", flags & CP_USAGE_CLONE ? " clone" : "");
+    snprintf(words, sizeof(words), "%s%s%s%s", flags & CP_USAGE_BACK ? " back" : "",
+             flags & CP_USAGE_LATE ? " late" : "", flags & CP_USAGE_CLONE ? " clone" : "",
+             flags & CP_USAGE_STRANGER ? " stranger" : "");
     r = store_run(s,
                   "INSERT INTO usage_flags(received_us, contract_id, hw_id, ledger, flags, at_us, report)"
                   " VALUES($1,$2,$3,$4,$5,$6,$7)",
@@ -169,6 +170,27 @@ int cp_store_take_usage(struct cp_store *s, const struct cp_usage_report *u, uns
     if (r == 0)
         r = usage_mark_self_billed(s, u);
     return r == 0 && *ret_flags ? usage_keep_flagged(s, u, *ret_flags) : r;
+}
+
+int cp_store_keep_stranger(struct cp_store *s, const struct cp_usage_report *u)
+{
+    _cleanup_free_ struct cp_usage_report *kept = malloc(sizeof(*kept));
+
+    if (!kept)
+        return -ENOMEM;
+    *kept = *u;
+    kept->hw_id[0] = kept->ledger[0] = '\0'; /* whatever it says */
+    return usage_keep_flagged(s, kept, CP_USAGE_STRANGER);
+}
+
+int cp_store_has_usage(struct cp_store *s, const char *contract_id, const char *hw_id, bool *ret)
+{
+    int64_t has = 0;
+    int r = cp_sql_int(s->c, &has, 0, "SELECT 1 FROM usage_ledgers WHERE contract_id=$1 AND hw_id=$2 LIMIT 1",
+                       "tt", contract_id, hw_id);
+
+    *ret = has;
+    return r;
 }
 
 /* -- reading ----------------------------------------------------------------------------------- */
@@ -202,6 +224,29 @@ static void usage_read(struct cp_rows *r, struct cp_usage *u)
     CP_ROWS_TEXT(r, 9, u->last_flags);
 }
 
+static int usage_each_stranger(struct cp_store *s, int (*fn)(const struct cp_usage *, void *), void *ctx)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    struct cp_usage u;
+    int r = cp_sql_query(
+        s->c, &rows,
+        "SELECT f.contract_id, '', '', '', n.first, f.received_us, f.at_us, f.report, n.kept, f.flags"
+        " FROM usage_flags f JOIN (SELECT contract_id, max(id) AS last, min(received_us) AS first,"
+        " count(*) AS kept FROM usage_flags WHERE hw_id='' AND ledger='' GROUP BY contract_id) n"
+        " ON f.id=n.last ORDER BY 1",
+        "");
+
+    if (r < 0)
+        return r;
+    while ((r = cp_rows_next(rows)) > 0) {
+        usage_read(rows, &u);
+        r = fn(&u, ctx);
+        if (r != 0)
+            return r;
+    }
+    return r;
+}
+
 int cp_store_each_usage(struct cp_store *s, int (*fn)(const struct cp_usage *, void *), void *ctx)
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;
@@ -226,5 +271,5 @@ int cp_store_each_usage(struct cp_store *s, int (*fn)(const struct cp_usage *, v
         if (r != 0)
             return r;
     }
-    return r;
+    return r < 0 ? r : usage_each_stranger(s, fn, ctx);
 }

@@ -43,11 +43,17 @@ struct cp_usage_report {
 enum cp_usage_flags {
     CP_USAGE_BACK = 1 << 0, /* a total is lower than one that was reported before: a disk that was set back */
     CP_USAGE_LATE = 1 << 1, /* older than one that is here */
-    CP_USAGE_CLONE = 1 << 2, /* another machine has this ledger, too */
+    CP_USAGE_CLONE = 1 << 2,    /* another machine has this ledger, too */
+    CP_USAGE_STRANGER = 1 << 3, /* from none of the contract's machines: not counted */
 };
 
 /* Counts it, and keeps it when it has a flag. In a transaction. */
 int cp_store_take_usage(struct cp_store *s, const struct cp_usage_report *u, unsigned *ret_flags);
+/* Keeps one of a stranger, without counting it: whoever has the asset's key can sign for any contract. Few
+ * are kept of each contract, as anybody may send them. In a transaction. */
+int cp_store_keep_stranger(struct cp_store *s, const struct cp_usage_report *u);
+/* Whether that machine was counted before: it may be one that was removed since. */
+int cp_store_has_usage(struct cp_store *s, const char *contract_id, const char *hw_id, bool *ret);
 
 /* A ledger, with what is to be billed for it. */
 struct cp_usage {
@@ -56,7 +62,7 @@ struct cp_usage {
     uint64_t first_us, last_us, at_us;
     struct cp_usage_values used;
     uint64_t flagged;               /* reports that were kept for a person */
-    char last_flags[64];            /* of the newest of them: "back", "late clone" */
+    char last_flags[64];            /* of the newest of them: "back", "late clone"; "stranger" has no hw_id */
     char report[TB_REPORT_MAX + 1]; /* the newest */
 };
 /* What was used, added up; a row for each counter of each group. */

@@ -5,8 +5,13 @@ import hashlib
 import hmac
 import json
 
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
 from controlplane_fixtures import plain, postgres
-from controlplane_server import KEY
+from controlplane_server import ASSET, KEY
+from machine_identity import Machine
+from test_controlplane_enrolment import issue
 
 
 def usage_report(at, requests, key=KEY):
@@ -57,3 +62,37 @@ def test_usage_by_ledger_only_grows(plain):
     assert send(1100, 4, "one") == (1105, ["back"])
     assert send(1150, 5, "one", hw="fleet-2") == (1155, ["back", "clone"])
     assert send(1200, 6, "one", contract="contract-deny") == (1205, ["back", "clone", "clone"])  # once, whatever the contract
+
+
+def test_only_the_machines_of_a_contract_raise_its_bill(plain, tmp_path):
+    """Every customer of an asset has the key that signs reports, and a contract id is no secret."""
+    codes = {n: plain.cli("contract", "add", n, "--asset", ASSET, "--code-uses", "3").strip() for n in ("victim", "envious")}
+    own, gone, lost, other = (Machine(tmp_path, n) for n in ("own", "gone", "lost", "other"))
+    assert {m.enrol(plain, "victim", codes["victim"])[0] for m in (own, gone, lost)} == {200} == {other.enrol(plain, "envious", codes["envious"])[0]}
+
+    def tell(requests, ledger, machine=None):
+        more = signed(json.dumps({"at": "2026-03-01T00:00:00Z", "ledger": ledger, "used": {"requests": requests}}))
+        body = (machine.authorize(plain, "victim", more=more) if machine else plain.authorize("victim", hw=own.id, more=more))[1]
+        return body.get("reason")
+
+    def rows():
+        return [r for r in json.loads(plain.cli("usage", "--json")) if r["contract_id"] == "victim"]
+
+    def bill():
+        return sum(r["used"].get("requests", 0) for r in rows())
+
+    assert [tell(10, "own", own), tell(20, "gone", gone), tell(30, "lost", lost)] == [None] * 3 and bill() == 60
+    assert tell(10 ** 6, "envious", other) == "machine_unknown" and tell(10 ** 6, "nobody") == "enrolment_required" and tell(10 ** 6, "own") == "enrolment_required"
+    assert bill() == 60
+    assert [(r["hw_id"], r["flagged"], r["flags"], r["report"]["ledger"]) for r in rows() if r["flagged"]] == [("", 3, "stranger", "own")]
+    assert "stranger" in plain.cli("usage")
+    # what these served was served
+    plain.cli("machine", "remove", "victim", "--machine", gone.id)
+    plain.cli("machine", "expel", "victim", "--machine", lost.id)
+    assert (tell(21, "gone", gone), tell(32, "lost", lost)) == ("machine_unknown", "machine_expelled") and bill() == 63
+    issue((x509.load_pem_x509_certificate((plain.data / "ca.crt").read_bytes()),
+           serialization.load_pem_private_key((plain.data / "ca.key").read_bytes(), None)), own, own.id, since=-40, until=-30)
+    assert tell(13, "own", own) == "client_certificate_expired" and bill() == 66
+    plain.cli("contract", "revoke", "victim")
+    assert tell(14, "own", own) == "contract_revoked" and bill() == 67
+    assert tell(10 ** 6, "more", other) == "contract_revoked" and bill() == 67
