@@ -80,7 +80,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: force all help deps check check-fast check-guide check-image check-trixie check-versions demo demo-local demo-stop bench bench-proxy bench-controlplane bench-publish soak lint format docs clean install install-units install-controlplane units fuzz
+.PHONY: force all help deps check check-fast check-guide check-image check-trixie check-versions demo demo-local demo-stop bench bench-attest bench-proxy bench-controlplane bench-publish soak lint format docs clean install install-units install-controlplane units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -100,6 +100,7 @@ help:
 	@echo 'make bench      speed, as ratios against peers; make bench-proxy: the proxy against nginx, haproxy and caddy'
 	@echo 'make bench-publish  sealing straight into storage against sealing first, rclone and curl'
 	@echo 'make bench-controlplane  tb-controlplane layer by layer, and a failover of PostgreSQL'
+	@echo 'make bench-attest  what a renewal with attestation costs the control plane and the machine'
 	@echo 'make soak       tb-proxy under 200 streams for SECONDS=600 (SAN=1: with the sanitizers): flat memory, no token lost'
 	@echo 'make lint       the plan of docs/architecture.md (tests/lint.py), clang-format, cppcheck, shellcheck'
 	@echo 'make format     reformat the C sources'
@@ -167,7 +168,7 @@ units: $(UNITS)
 $(B)/bench/%: $(B)/obj/tests/bench/%.o $(B)/libtbenc.a $(B)/libcommon.a
 	@mkdir -p $(@D)
 	$(SAY) LD $@
-	$(Q)$(CC) $(TB_LDFLAGS) $(LDFLAGS) -o $@ $< $(B)/libtbenc.a $(B)/libcommon.a $(LIBS) -lm
+	$(Q)$(CC) $(TB_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %/libmetering.a,$^) $(B)/libtbenc.a $(B)/libcommon.a $(LIBS) -lm
 
 # tests/fuzz/ROOM/fuzz_X.c: libFuzzer with clang, everything it links built with the sanitizers in build/fuzz/.
 FUZZ_SRC := $(wildcard tests/fuzz/*/fuzz_*.c)
@@ -244,6 +245,12 @@ bench-controlplane:
 	$(Q)TB_DEPS_ALSO=apache2-utils sh tests/deps.sh
 	$(Q)$(MAKE) all
 	$(Q)$(PYTHON) tests/bench/controlplane.py
+
+$(B)/bench/attest_speed: $(call parts,controlplane) $(B)/libmetering.a
+bench-attest:
+	$(Q)sh tests/deps.sh
+	$(Q)$(MAKE) all $(B)/bench/attest_speed
+	$(Q)$(PYTHON) tests/bench/attest.py
 
 # SAN=1: the sanitizers' build. SECONDS: how long, 600 by default.
 soak: all
