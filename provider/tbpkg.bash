@@ -48,6 +48,7 @@ _tbpkg() {
     # the option before the cursor, as "--in=FILE": its value
     value=$(grep -- "^$prev=" <<<"$help")
     case ${prev}${value#*=} in
+    --provider-keyKEY | --key-outTARGET) value=FILE ;;
     --targetTARGET) value="oci vm-qemu vm-azure" ;;
     --modeMODE) value="enrolled certificate open" ;;
     --verdictWORD) value="accepted missing" ;;

@@ -9,6 +9,7 @@
 #include "common/io.h"
 #include "provider/asset/key.h"
 #include "provider/asset/out_tree.h"
+#include "provider/asset/signer.h"
 #include "provider/cli/interrupt.h"
 
 void asset_unseal_clear(struct asset_unseal *u)
@@ -167,6 +168,10 @@ int asset_unseal(struct asset_unseal *u)
     int rc;
 
     rc = cli_key_arg_read(u->cli, u->key_arg, &u->key);
+    if (rc == CLI_OK && u->provider_key) {
+        rc = provider_keys_read(u->provider_key, &u->trusted);
+        u->asset.trusted = &u->trusted;
+    }
     if (rc == CLI_OK)
         rc = asset_open(u->in, u->manifest, u->flags | TBENC_OVERLAY, &u->asset);
     if (rc == CLI_OK)

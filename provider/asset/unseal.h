@@ -12,14 +12,16 @@ struct asset_unseal {
     const char *base;                /* of an overlay: the ciphertext that it stands on */
     const char *in, *manifest, *out; /* as asset_open() takes them; out "-": standard output */
     const struct cli_key_arg *key_arg;
-    uint64_t threads; /* 0: one for each CPU */
-    unsigned flags;   /* enum tbenc_flags */
+    const char *provider_key; /* NULL, or who must have signed the manifest: provider_keys_read() */
+    uint64_t threads;         /* 0: one for each CPU */
+    unsigned flags;           /* enum tbenc_flags */
     bool force;
     /* what came of it */
     struct asset asset;
     struct tbenc_manifest *tree; /* the files that it has, with those of its base */
     /* private */
     struct asset under;
+    struct tb_minisign_keys trusted;
     struct tb_key key;
     struct cli_progress progress;
 };

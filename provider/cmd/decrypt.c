@@ -28,6 +28,7 @@ static const struct tb_option decrypt_options[] = {
     CLI_KEY_ROWS(key_arg),
     TB_OPTION('o', "out", "OUTPUT", TB_OPTION_DIR_NAME, work.out,
               "file to write, directory for an asset with a file table, or '-' for standard output"),
+    ROW_PROVIDER_KEY_OF_MANIFEST(work.provider_key),
     ROW_THREADS(work.threads),
     TB_OPTION('f', "force", NULL, TB_OPTION_FLAG, work.force, "replace an existing output"),
     ROW_LENIENT(work.flags),
@@ -91,7 +92,8 @@ const struct tbpkg_command tbpkg_decrypt = {
         "Open an encrypted .tbenc file with its manifest and its key.\n"
         "\n"
         "Every chunk is authenticated, their order and number and the ciphertext's SHA-256 are checked;\n"
-        "the output appears under its name only when all of that has passed.\n",
+        "the output appears under its name only when all of that has passed. With --provider-key nothing is\n"
+        "opened that the provider did not sign.\n",
     .options = decrypt_options,
     .run = decrypt_main,
 };

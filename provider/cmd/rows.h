@@ -40,6 +40,9 @@
     "or a file of them"
 #define ROW_PROVIDER_KEY(m, what)                                                                            \
     TB_OPTION(0, "provider-key", "KEY", TB_OPTION_STRING, m, what, .setting = "signing.provider_key")
+#define ROW_PROVIDER_KEY_OF_MANIFEST(m)                                                                      \
+    ROW_PROVIDER_KEY(m, "the manifest must be signed by this key: KEY is the public key, several with "      \
+                        "commas, or a file of them")
 #define ROW_LENIENT(m)                                                                                       \
     TB_OPTION(0, "lenient", NULL, TB_OPTION_BITS, m,                                                         \
               "accept what the first writers of tbenc/v1 may have left: any chunk size, reserved bytes "     \

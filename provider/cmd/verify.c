@@ -39,9 +39,7 @@ static const struct tb_option verify_options[] = {
     ROW_MANIFEST(manifest),
     CLI_KEY_ROWS(key_arg),
     ROW_BASE_FILE(base),
-    ROW_PROVIDER_KEY(provider_key,
-                     "the manifest must be signed by this key: KEY is the public key, several with "
-                     "commas, or a file of them"),
+    ROW_PROVIDER_KEY_OF_MANIFEST(provider_key),
     ROW_THREADS(threads),
     ROW_LENIENT(flags),
     CLI_COMMON_ROWS,

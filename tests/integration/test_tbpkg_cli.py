@@ -124,6 +124,8 @@ def test_completion_of_commands_and_files(tmp_path):
     assert complete("machine", "list", "--state", "e") == ["expelled"] and complete("contract", "list", "--state", "e") == ["expired"]
     assert complete("login", "--token-file", "mo") == ["model.tbenc"] and complete("usage", "--by", "m") == ["machine"]
     assert complete("help", "de") == ["decrypt"] and complete("verify", "mo") == ["model.tbenc"]
+    for words in (["decrypt", "--provider-key"], ["inspect", "--provider-key"], ["rotate", "--key-out"]):
+        assert complete(*words, "mo") == ["model.tbenc"]
     assert complete("verify", "--in", "mo") == ["model.tbenc"] and complete("config", "") == ["show"]
     assert complete("encrypt", "--asset-id", "mo") == [] and "4M" in complete("encrypt", "--chunk-bytes", "")
 
@@ -131,7 +133,7 @@ def test_completion_of_commands_and_files(tmp_path):
 SHELL_CASES = [("tbpkg ins", ["inspect"]), ("trustbridge contract add --mode ", ["certificate", "enrolled", "open"]),
                ("tbpkg contract add --mode=cert", ["--mode=certificate"]), ("tbpkg build --target vm-", ["vm-azure", "vm-qemu"]),
                ("tbpkg verify mo", ["model.tbenc"]), ("tbpkg machine list --state e", ["expelled"]), ("tbpkg contract rev", ["revoke"]),
-               ("tbpkg doctor --sas", ["--sas-file"]), ("tbpkg encrypt --asset-id x", [])]
+               ("tbpkg doctor --sas", ["--sas-file"]), ("tbpkg encrypt --asset-id x", []), ("tbpkg decrypt --provider-key mo", ["model.tbenc"])]
 
 
 @pytest.fixture

@@ -135,6 +135,29 @@ def test_what_verify_and_inspect_say(model, pair):
     refused("verify", "--provider-key", public, d / "m.tbenc", match="somebody wrote the manifest anew")
 
 
+def test_decrypt_opens_nothing_that_the_provider_did_not_sign(model, pair):
+    secret, public, line = pair
+    d = model.parent
+    encrypt(model, "--sign-key", secret)
+    for i, key in enumerate((public, line, f"{FOREIGN},{line}")):
+        ok("decrypt", "--provider-key", key, "-k", d / "k", "-o", d / f"out{i}", d / "m.tbenc")
+        assert (d / f"out{i}").read_bytes() == model.read_bytes()
+    before = listing(d)
+    decrypt = ("decrypt", "-k", d / "k", "-o", d / "no", d / "m.tbenc")
+    refused(*decrypt, "--provider-key", FOREIGN, match="signed with key [0-9A-F]{16}, which is not trusted here; check --provider-key")
+    refused(*decrypt, match="not trusted here", env={"TB_PROVIDER_KEY": FOREIGN})
+    refused(*decrypt, "--provider-key", d / "none", match="none: is neither a public key of minisign nor a file")
+    assert ok(*decrypt[:3], "-o", "-", "--provider-key", public, d / "m.tbenc").stdout == model.read_bytes()
+    refused(*decrypt[:3], "-o", "-", "--provider-key", FOREIGN, d / "m.tbenc", match="not trusted")
+    text = (d / "m.manifest.json").read_text()
+    (d / "m.manifest.json").write_text(text.replace('"allow_finetune": true', '"allow_finetune": false'))
+    refused(*decrypt, "--provider-key", public, match="the signature does not belong to it")
+    (d / "m.manifest.json").write_text(split(text)[0])
+    refused(*decrypt, "--provider-key", public, match="is not signed")
+    assert listing(d) == before
+    ok(*decrypt)  # who asks for nobody's signature gets what the key opens
+
+
 def test_keys_that_are_none_are_named(model, pair):
     secret, public, _ = pair
     d = model.parent
