@@ -209,10 +209,9 @@ bool blob_retryable(int r, const struct blob_reply *reply)
 
 /* -- a blocking call --------------------------------------------------------------------------- */
 
-int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t max_body,
-              struct blob_reply *ret, char err[static TB_HTTP_ERR_MAX])
+int blob_call_on(struct blob_exchange *x, const struct blob_client *c, const struct blob_request *rq,
+                 size_t max_body, struct blob_reply *ret, char err[static TB_HTTP_ERR_MAX])
 {
-    _cleanup_(blob_exchange_clear) struct blob_exchange x = {0};
     struct tb_backoff backoff = BLOB_BACKOFF_INIT;
     struct blob_reply reply = {0};
     char renew_err[TB_AZURE_ERR_MAX];
@@ -222,12 +221,12 @@ int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t
     for (;;) {
         if (c->auth && azure_auth_renew_due(c->auth))
             (void)azure_auth_renew(c->auth, renew_err);
-        r = blob_exchange_prepare(c, rq, max_body, &x);
+        r = blob_exchange_prepare(c, rq, max_body, x);
         if (r < 0) {
             snprintf(err, TB_HTTP_ERR_MAX, "out of memory");
             return r;
         }
-        r = blob_exchange_finish(&x, curl_easy_perform(x.curl), &reply, err);
+        r = blob_exchange_finish(x, curl_easy_perform(x->curl), &reply, err);
         if (r == 0 && reply.status == 401 && !renewed && c->auth &&
             azure_auth_renew(c->auth, renew_err) == 0) {
             renewed = true;
@@ -239,11 +238,19 @@ int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t
     }
     if (r < 0)
         return r;
-    reply.body = TAKE_PTR(x.body.data);
-    reply.len = x.body.len;
-    x.body = (struct tb_buf){0};
+    reply.body = TAKE_PTR(x->body.data);
+    reply.len = x->body.len;
+    x->body = (struct tb_buf){0};
     *ret = reply;
     return 0;
+}
+
+int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t max_body,
+              struct blob_reply *ret, char err[static TB_HTTP_ERR_MAX])
+{
+    _cleanup_(blob_exchange_clear) struct blob_exchange x = {0};
+
+    return blob_call_on(&x, c, rq, max_body, ret, err);
 }
 
 /* -- explanations ------------------------------------------------------------------------------ */

@@ -72,6 +72,9 @@ bool blob_retryable(int r, const struct blob_reply *reply);
  * (401). 0 with an answer of any status, or -errno and a reason. */
 int blob_call(const struct blob_client *c, const struct blob_request *rq, size_t max_body,
               struct blob_reply *ret, char err[static TB_HTTP_ERR_MAX]);
+/* The same on a connection that is kept in x. */
+int blob_call_on(struct blob_exchange *x, const struct blob_client *c, const struct blob_request *rq,
+                 size_t max_body, struct blob_reply *ret, char err[static TB_HTTP_ERR_MAX]);
 
 /* Explains a failed exchange (r < 0: err is the reason, else the reply's status): one line each, remedy
  * possibly empty. */

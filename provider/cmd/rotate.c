@@ -1,43 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tbpkg rotate: the command line; publish/rotation.h does the work, publish/registration.h the rest. */
+/* tbpkg rotate: the command line; publish/pull.h reads the version, publish/stream.h makes the new
+ * one, publish/registration.h makes it known. */
 #include <errno.h>
 #include <string.h>
 
 #include "common/json.h"
 #include "common/units.h"
+#include "provider/asset/signer.h"
 #include "provider/cli/interrupt.h"
 #include "provider/cmd/rows.h"
+#include "provider/publish/pull.h"
 #include "provider/publish/registration.h"
-#include "provider/publish/rotation.h"
 #include "provider/tbpkg.h"
 
 struct rotate_job {
     struct cli cli;
-    struct asset_store from, to;
+    struct asset_store from; /* beside that of work, as both are used at once */
     struct remote remote;
     struct registration registration;
     struct cli_key_arg key_arg, none;
-    struct rotation work;
-    const char *asset; /* ID[@VERSION] */
-    char *asset_id, *ciphertext_url, *manifest_url, *base;
+    struct pull pull;
+    struct asset_stream work;
+    const char *asset, *provider_key; /* ID[@VERSION] */
+    struct tb_minisign_keys trusted;
+    char *asset_id, *made;
     uint64_t version;
     bool promote;
 };
 
 static void rotate_job_clear(struct rotate_job *j)
 {
-    rotation_clear(&j->work);
+    asset_stream_clear(&j->work);
+    pull_clear(&j->pull);
     registration_clear(&j->registration);
     remote_clear(&j->remote);
     store_clear(&j->from);
-    store_clear(&j->to);
     cli_key_arg_clear(&j->key_arg);
     (void)cli_key_hold(NULL);
     signer_forget();
     tb_freep(&j->asset_id);
-    tb_freep(&j->ciphertext_url);
-    tb_freep(&j->manifest_url);
-    tb_freep(&j->base);
+    tb_freep(&j->made);
 }
 
 #define TB_OPTION_TARGET struct rotate_job
@@ -45,19 +47,22 @@ static const struct tb_option rotate_options[] = {
     TB_OPTION('a', "asset-id", "ID[@VERSION]", TB_OPTION_STRING, asset,
               "the asset, and which version of it [the current one]"),
     CLI_KEY_ROWS(key_arg),
-    TB_OPTION(0, "key-out", "TARGET", TB_OPTION_STRING, work.key_out, ASSET_KEY_OUT_HELP),
-    TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.manifest_path,
+    TB_OPTION(0, "key-out", "TARGET", TB_OPTION_STRING, work.seal.key_out, ASSET_KEY_OUT_HELP),
+    TB_OPTION('m', "manifest", "FILE", TB_OPTION_STRING, work.seal.manifest,
               "write the new manifest here [ID-KEYID.manifest.json]"),
-    ROWS_SIGN(work.sign),
+    TB_OPTION(0, "new-key-file", "FILE", TB_OPTION_STRING, work.key_file,
+              "the key of a run that was interrupted, where --key-out is a recipient or its file was moved"),
+    ROWS_SIGN(work.seal.sign),
+    ROW_PROVIDER_KEY_OF_MANIFEST(provider_key),
     TB_OPTION(0, "promote", NULL, TB_OPTION_FLAG, promote,
               "make the new version current at once, for live contracts too"),
     TB_OPTION_HEADING_ROW("Storage; credentials are looked for as tbpkg upload --help says:"),
-    ROW_STORAGE_ACCOUNT(to.account),
-    ROW_CONTAINER(to.container),
-    ROW_BLOB_ENDPOINT(to.endpoint),
-    ROWS_TRANSFER(to),
-    ROWS_CREDENTIAL_FILES(to.credentials.connection_string_file, to.credentials.account_key_file,
-                          to.credentials.sas_file),
+    ROW_STORAGE_ACCOUNT(work.store.account),
+    ROW_CONTAINER(work.store.container),
+    ROW_BLOB_ENDPOINT(work.store.endpoint),
+    ROWS_TRANSFER(work.store),
+    ROWS_CREDENTIAL_FILES(work.store.credentials.connection_string_file,
+                          work.store.credentials.account_key_file, work.store.credentials.sas_file),
     TB_OPTION_HEADING_ROW("Control plane:"),
     ROW_EDC_ENDPOINT(remote.endpoint),
     ROWS_ACCESS(remote),
@@ -78,50 +83,91 @@ static int rotate_check_options(void *job)
         return cli_usage(c, "--asset-id: a version is a number, as in %s@2, not '%s'", j->asset_id, at + 1);
     if (!cli_key_arg_given(&j->key_arg))
         return cli_usage(c, "no key: name that of the version by --key-file, or set TBPKG_KEY_FILE");
-    if (!j->work.key_out || strcmp(j->work.key_out, "-") == 0)
+    if (!j->work.seal.key_out || strcmp(j->work.seal.key_out, "-") == 0)
         return cli_usage(c,
                          "--key-out is missing: a file, a directory or a recipient for the new key, which is "
                          "stored before the first byte is sent");
-    if (key_out_check(c, j->work.key_out) != CLI_OK || store_check_options(c, &j->to) != CLI_OK)
+    if (key_out_check(c, j->work.seal.key_out) != CLI_OK || store_check_options(c, &j->work.store) != CLI_OK)
         return CLI_USAGE;
-    j->to.ca_file = j->remote.ca_file;
-    j->to.insecure = j->remote.insecure;
-    j->to.cli = j->from.cli = &j->cli;
-    j->to.asset_id = j->asset_id;
-    j->from = j->to; /* and a connection of its own */
+    j->work.store.ca_file = j->remote.ca_file;
+    j->work.store.insecure = j->remote.insecure;
+    j->work.store.cli = j->work.seal.cli = j->pull.cli = &j->cli;
+    j->work.store.asset_id = j->work.seal.asset_id = j->pull.asset_id = j->asset_id;
+    j->from = j->work.store;
     return remote_check(&j->remote);
 }
 
-/* Where the version lies. */
-static int rotate_take_version(struct rotate_job *j, const cJSON *asset)
+/* -- the version ------------------------------------------------------------------------------- */
+
+static const cJSON *rotate_version(const cJSON *asset, uint64_t version)
 {
     char err[TB_JSON_ERR_MAX];
-    const char *ct = NULL, *mf = NULL;
-    const cJSON *v, *found = NULL;
+    const cJSON *v;
     uint64_t n;
 
-    if (!j->version)
-        (void)tb_json_get_uint(asset, "current_version", TB_JSON_INT_MAX, &j->version, err);
     cJSON_ArrayForEach (v, tb_json_member(asset, "versions")) {
-        if (tb_json_get_uint(v, "version", TB_JSON_INT_MAX, &n, err) == 0 && n == j->version)
-            found = v;
+        if (tb_json_get_uint(v, "version", TB_JSON_INT_MAX, &n, err) == 0 && n == version)
+            return v;
     }
-    if (!found || tb_json_get_string(found, "ciphertext_url", &ct, err) < 0 ||
-        tb_json_get_string(found, "manifest_url", &mf, err) < 0) {
+    return NULL;
+}
+
+/* The one that a run before was about: the current one may be another by now. */
+static void rotate_take_begun(struct rotate_job *j, const cJSON *asset)
+{
+    _cleanup_free_ char *path = asset_stream_journal(j->work.seal.manifest, j->asset_id), *url = NULL;
+    char err[TB_JSON_ERR_MAX];
+    const char *ct;
+    const cJSON *v;
+
+    if (path)
+        journal_peek_origin(path, j->asset_id, &url);
+    cJSON_ArrayForEach (v, tb_json_member(asset, "versions")) {
+        if (url && tb_json_get_string(v, "ciphertext_url", &ct, err) == 0 && strcmp(ct, url) == 0 &&
+            tb_json_get_uint(v, "version", TB_JSON_INT_MAX, &j->version, err) == 0)
+            tbpkg_note(j->cli.quiet, "Going on with version %llu, as %s says.",
+                       (unsigned long long)j->version, path);
+    }
+}
+
+static int rotate_take_part(const struct rotate_job *j, const cJSON *v, struct pull_part *t)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *ct = NULL, *mf = NULL, *sha256 = "";
+
+    if (!v || tb_json_get_string(v, "ciphertext_url", &ct, err) < 0 ||
+        tb_json_get_string(v, "manifest_url", &mf, err) < 0) {
         tbpkg_failf(j->asset, "there is no such version; tbpkg asset show %s lists them", j->asset_id);
         return CLI_NOT_FOUND;
     }
-    if (tb_json_get_uint(found, "base_version", TB_JSON_INT_MAX, &n, err) == 0)
-        return tbpkg_failf(
-            j->asset,
-            "version %llu is an overlay; rotate version %llu, which it stands on, and publish the "
-            "change on the new one: tbpkg publish --base",
-            (unsigned long long)j->version, (unsigned long long)n);
-    j->ciphertext_url = strdup(ct);
-    j->manifest_url = strdup(mf);
-    j->work.ciphertext_url = j->ciphertext_url;
-    j->work.manifest_url = j->manifest_url;
-    return j->ciphertext_url && j->manifest_url ? CLI_OK : tbpkg_fail_errno(j->asset, -ENOMEM);
+    (void)tb_json_get_string(v, "manifest_sha256", &sha256, err);
+    snprintf(t->manifest_sha256, sizeof(t->manifest_sha256), "%s", sha256);
+    t->ciphertext_url = strdup(ct);
+    t->manifest_url = strdup(mf);
+    return t->ciphertext_url && t->manifest_url ? CLI_OK : tbpkg_fail_errno(j->asset, -ENOMEM);
+}
+
+/* Where the version lies, and what it stands on. */
+static int rotate_take_version(struct rotate_job *j, const cJSON *asset)
+{
+    char err[TB_JSON_ERR_MAX];
+    const cJSON *v;
+    uint64_t under;
+    int rc;
+
+    if (!j->version)
+        rotate_take_begun(j, asset);
+    if (!j->version)
+        (void)tb_json_get_uint(asset, "current_version", TB_JSON_INT_MAX, &j->version, err);
+    v = rotate_version(asset, j->version);
+    rc = rotate_take_part(j, v, &j->pull.own);
+    if (rc != CLI_OK || tb_json_get_uint(v, "base_version", TB_JSON_INT_MAX, &under, err) < 0)
+        return rc;
+    tbpkg_note(j->cli.quiet,
+               "Version %llu is an overlay on version %llu and has its key: the new version will have all "
+               "files of both.",
+               (unsigned long long)j->version, (unsigned long long)under);
+    return rotate_take_part(j, rotate_version(asset, under), &j->pull.base);
 }
 
 static int rotate_find(struct rotate_job *j)
@@ -136,16 +182,47 @@ static int rotate_find(struct rotate_job *j)
     return rc == CLI_OK ? rotate_take_version(j, asset) : rc;
 }
 
+static int rotate_open(struct rotate_job *j)
+{
+    struct asset_seal *w = &j->work.seal;
+    int rc = store_connect(&j->from);
+
+    j->from.client.retries = (unsigned)j->from.retries;
+    if (rc == CLI_OK && j->provider_key) {
+        rc = provider_keys_read(j->provider_key, &j->trusted);
+        j->pull.trusted = &j->trusted;
+    }
+    j->pull.from = &j->from;
+    j->pull.key_arg = &j->key_arg;
+    if (rc == CLI_OK)
+        rc = pull_open(&j->pull);
+    if (rc != CLI_OK)
+        return rc;
+    if (j->pull.own.is_signed && !w->sign.key_file)
+        tbpkg_warn(
+            "version %llu is signed, and the new one will not be: machines that pin the provider's key "
+            "refuse it; name the key by --sign-key",
+            (unsigned long long)j->version);
+    w->in = j->pull.own.path;
+    w->chunk_bytes = j->pull.own.manifest->chunk_bytes;
+    w->no_finetune = !j->pull.own.manifest->allow_finetune;
+    j->work.origin = &j->pull.origin;
+    return CLI_OK;
+}
+
+/* -- the new one ------------------------------------------------------------------------------- */
+
 static int rotate_register(struct rotate_job *j)
 {
-    const char *bases[1] = {j->base = tb_strf("%s/%s", j->to.service.url, j->to.ct.path)};
+    const struct asset_store *s = &j->work.store;
+    const char *bases[1] = {j->made = tb_strf("%s/%s", s->service.url, s->ct.path)};
     struct registration *g = &j->registration;
 
-    if (!j->base)
+    if (!j->made)
         return tbpkg_fail_errno(j->asset, -ENOMEM);
     g->cli = &j->cli;
     g->asset_id = j->asset_id;
-    g->manifest_path = j->work.made_manifest;
+    g->manifest_path = j->work.seal.manifest_path;
     g->key_arg = &j->none; /* the one that is held */
     g->bases = bases;
     g->n_bases = 1;
@@ -163,39 +240,35 @@ static int rotate_register(struct rotate_job *j)
 
 static int rotate_all(struct rotate_job *j)
 {
+    const struct key_out *key = &j->work.seal.key;
     int rc = rotate_find(j);
 
     if (rc == CLI_OK)
-        rc = store_connect(&j->from);
-    if (rc == CLI_OK)
-        rc = store_connect(&j->to);
-    j->from.client.retries = (unsigned)j->from.retries;
+        rc = rotate_open(j);
     if (rc != CLI_OK)
         return rc;
-    cli_interrupt_note("Interrupted; nothing of the old version was touched. Run the same command again: it "
-                       "begins anew under another key.");
-    j->work.cli = &j->cli;
-    j->work.asset_id = j->asset_id;
-    j->work.key_arg = &j->key_arg;
-    j->work.from = &j->from;
-    j->work.to = &j->to;
-    rc = rotation_run(&j->work);
+    cli_interrupt_note("Interrupted; nothing of the old version was touched. Run the same command again to "
+                       "continue.");
+    rc = asset_stream(&j->work);
     if (rc != CLI_OK)
         return rc;
     tbpkg_note(j->cli.quiet, "old:       %s@%llu; its key is needed as long as something serves it",
                j->asset_id, (unsigned long long)j->version);
-    tbpkg_note(j->cli.quiet, "new key:   %s in %s (keep it: nothing else opens the new version)",
-               j->work.key.id, j->work.key.path ? j->work.key.path : "-");
-    tbpkg_note(j->cli.quiet, "stored as: %s/%s", j->to.service.url, j->to.ct.path);
-    return rotate_register(j);
+    tbpkg_note(j->cli.quiet, "new key:   %s in %s (keep it: nothing else opens the new version)", key->id,
+               key->path);
+    tbpkg_note(j->cli.quiet, "stored as: %s/%s", j->work.store.service.url, j->work.store.ct.path);
+    rc = rotate_register(j);
+    if (rc == CLI_OK)
+        asset_stream_done(&j->work);
+    return rc;
 }
 
 static int rotate_main(int argc, char **argv)
 {
     _cleanup_(rotate_job_clear) struct rotate_job j = {.cli = {.command = &tbpkg_rotate},
                                                        .from = ASSET_STORE_INIT,
-                                                       .to = ASSET_STORE_INIT,
-                                                       .work = {.key = KEY_OUT_INIT}};
+                                                       .pull = PULL_INIT,
+                                                       .work = ASSET_STREAM_INIT};
 
     tb_secret_init();
     j.remote.cli = &j.cli;
@@ -210,6 +283,8 @@ const struct tbpkg_command tbpkg_rotate = {
     .synopsis = "--asset-id ID[@VERSION] --key-file FILE --key-out TARGET [OPTION]...",
     .about = "Fetch a version of an asset, open it, seal it under a new key, store and register it as a new\n"
              "version: all at once, without a copy here. The old version and its key stay as they are.\n"
+             "Of an overlay the new version has all files, those of the version that it stands on too.\n"
+             "Run the same command again after an interruption: what was sent is not sent again.\n"
              "Prints the control plane's answer, which is JSON with and without --json.\n",
     .options = rotate_options,
     .run = rotate_main,

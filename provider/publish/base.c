@@ -30,12 +30,36 @@ static const cJSON *base_version_of(const cJSON *asset, uint64_t version)
     return NULL;
 }
 
+struct base_place {
+    char *url;                /* of the manifest */
+    char manifest_sha256[65]; /* as it was registered; "": the control plane knows none */
+};
+
+static void base_place_clear(struct base_place *b)
+{
+    tb_freep(&b->url);
+}
+
+static int base_take_place(const cJSON *v, struct base_place *ret)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *url, *sha256 = "";
+
+    if (!v || tb_json_get_string(v, "manifest_url", &url, err) < 0)
+        return -ENOENT;
+    (void)tb_json_get_string(v, "manifest_sha256", &sha256, err);
+    snprintf(ret->manifest_sha256, sizeof(ret->manifest_sha256), "%s", sha256);
+    ret->url = strdup(url);
+    return ret->url ? 0 : -ENOMEM;
+}
+
 /* The version that was named, or the current one; or what that stands on. */
-static int base_choose(const struct publish *p, const cJSON *asset, uint64_t *version, const char **ret_url)
+static int base_choose(const struct publish *p, const cJSON *asset, uint64_t *version, struct base_place *ret)
 {
     char err[TB_JSON_ERR_MAX];
     const cJSON *v;
     uint64_t under;
+    int r;
 
     if (*version == 0 && tb_json_get_uint(asset, "current_version", TB_JSON_INT_MAX, version, err) < 0)
         return tbpkg_fail(p->edc_endpoint, err, "is it a control plane?");
@@ -46,13 +70,14 @@ static int base_choose(const struct publish *p, const cJSON *asset, uint64_t *ve
         *version = under;
         v = base_version_of(asset, under);
     }
-    if (!v || tb_json_get_string(v, "manifest_url", ret_url, err) < 0)
+    r = base_take_place(v, ret);
+    if (r == -ENOENT)
         return tbpkg_failf(p->asset_id, "has no version %llu at %s; tbpkg asset show says which there are",
                            (unsigned long long)*version, p->edc_endpoint);
-    return CLI_OK;
+    return r < 0 ? tbpkg_fail_errno("publish", r) : CLI_OK;
 }
 
-static int base_ask(const struct publish *p, uint64_t *version, char **ret_url)
+static int base_ask(const struct publish *p, uint64_t *version, struct base_place *ret)
 {
     struct remote r = {.cli = &p->cli,
                        .endpoint = p->edc_endpoint,
@@ -63,7 +88,6 @@ static int base_ask(const struct publish *p, uint64_t *version, char **ret_url)
                        .insecure = p->insecure};
     _cleanup_free_ char *path = remote_path("assets", p->asset_id);
     _cleanup_json_ cJSON *asset = NULL;
-    const char *url = NULL;
     int rc = remote_check(&r);
 
     if (rc == CLI_OK)
@@ -71,15 +95,15 @@ static int base_ask(const struct publish *p, uint64_t *version, char **ret_url)
     if (rc == CLI_OK)
         rc = remote_get(&r, path, &(struct remote_object){.kind = "asset", .name = p->asset_id}, &asset);
     if (rc == CLI_OK)
-        rc = base_choose(p, asset, version, &url);
-    if (rc == CLI_OK && !(*ret_url = strdup(url)))
-        rc = tbpkg_fail_errno("publish", -ENOMEM);
+        rc = base_choose(p, asset, version, ret);
     remote_clear(&r);
     return rc;
 }
 
-static int base_fetch(struct publish *p, const char *url)
+static int base_fetch(struct publish *p, const struct base_place *at)
 {
+    const char *url = at->url;
+    char sha256[BLOB_SHA256_HEX + 1];
     struct asset_store s = ASSET_STORE_INIT;
     _cleanup_free_ char *text = NULL;
     size_t len = 0, n = 0;
@@ -103,6 +127,11 @@ static int base_fetch(struct publish *p, const char *url)
     store_clear(&s);
     if (rc != CLI_OK)
         return rc;
+    if (store_sha256(text, len, sha256) < 0)
+        return tbpkg_fail_errno(url, -EIO);
+    if (*at->manifest_sha256 && strcmp(sha256, at->manifest_sha256) != 0)
+        return tbpkg_fail(url, "is not the manifest that was registered: its SHA-256 is another",
+                          "put the registered one back, and find out who replaced it");
     r = tb_write_file_atomic(p->base_file, text, len, 0644);
     return r < 0 ? tbpkg_fail_errno(p->base_file, r) : CLI_OK;
 }
@@ -111,7 +140,7 @@ int publish_base_find(struct publish *p)
 {
     const char *at = strrchr(p->under, '@');
     uint64_t version = 0;
-    _cleanup_free_ char *url = NULL;
+    _cleanup_(base_place_clear) struct base_place at_place = {0};
     int rc = CLI_OK;
 
     if (at && tb_uint_parse(at + 1, 1, TB_JSON_INT_MAX, &version) < 0)
@@ -122,9 +151,9 @@ int publish_base_find(struct publish *p)
             return tbpkg_failf(p->under, "names no version, as in %s@1", p->asset_id);
     } else {
         p->base_file = tb_path_join(p->encrypted, "base.manifest.json");
-        rc = p->base_file ? base_ask(p, &version, &url) : CLI_OK;
+        rc = p->base_file ? base_ask(p, &version, &at_place) : CLI_OK;
         if (rc == CLI_OK && p->base_file)
-            rc = base_fetch(p, url);
+            rc = base_fetch(p, &at_place);
     }
     if (rc != CLI_OK)
         return rc;

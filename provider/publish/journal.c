@@ -26,6 +26,7 @@ static void journal_forget(struct journal *j)
     tb_freep(&j->key_file);
     tb_freep(&j->key_recipient);
     tb_freep(&j->destination);
+    tb_freep(&j->origin);
     tb_freep(&j->manifest);
     free(j->blocks);
     j->blocks = NULL;
@@ -108,7 +109,8 @@ static int journal_read_header(struct journal *j, const char *text, size_t len)
         journal_get_heap(o, "key_file", &j->key_file) < 0 ||
         journal_get_heap(o, "key_recipient", &j->key_recipient) < 0 || !j->key_file ||
         journal_get_text(o, "file", j->file, sizeof(j->file)) < 0 ||
-        journal_get_heap(o, "destination", &j->destination) < 0 || !j->destination)
+        journal_get_heap(o, "destination", &j->destination) < 0 || !j->destination ||
+        journal_get_heap(o, "origin", &j->origin) < 0)
         return -EBADMSG;
     return journal_make_blocks(j);
 }
@@ -316,6 +318,18 @@ int journal_open(const char *path, struct journal *ret)
     return CLI_OK;
 }
 
+void journal_peek_origin(const char *path, const char *asset_id, char **ret)
+{
+    _cleanup_journal_ struct journal j = JOURNAL_INIT;
+    _cleanup_free_ char *text = NULL;
+    size_t len, good;
+
+    *ret = NULL;
+    if (tb_read_file(path, JOURNAL_MAX, &text, &len) == 0 && journal_parse(text, len, &j, &good) == 0 &&
+        strcmp(j.asset_id, asset_id) == 0)
+        *ret = TAKE_PTR(j.origin);
+}
+
 /* -- writing ----------------------------------------------------------------------------------- */
 
 static char *journal_header(const struct journal *j)
@@ -336,6 +350,8 @@ static char *journal_header(const struct journal *j)
     tb_json_add_uint(o, "size", j->size);
     cJSON_AddStringToObject(o, "layout", j->layout);
     cJSON_AddStringToObject(o, "destination", j->destination);
+    if (j->origin)
+        cJSON_AddStringToObject(o, "origin", j->origin);
     cJSON_AddStringToObject(o, "file", j->file);
     text = cJSON_PrintUnformatted(o);
     return text ? tb_strf(MAGIC "%s\n", text) : NULL;

@@ -34,6 +34,7 @@ struct journal {
     uint64_t size;               /* of the ciphertext */
     char layout[65];             /* hash of the sizes of the inputs: which record a byte is in */
     char *destination;           /* URL of the blob */
+    char *origin;                /* what is sealed, where that is not on this machine; or NULL */
     char file[JOURNAL_FILE_MAX]; /* inode and time of birth */
     /* its entries */
     struct journal_block *blocks;
@@ -56,6 +57,8 @@ int journal_parse(const char *buf, size_t len, struct journal *j, size_t *ret_le
 
 /* Opens and locks the file, if there is one. A file that cannot be relied on is like none. */
 int journal_open(const char *path, struct journal *ret);
+/* Of what the upload was begun; NULL: there is none. For looking only. */
+void journal_peek_origin(const char *path, const char *asset_id, char **ret);
 /* Puts a new file with the header's members in the place of the old one. */
 int journal_create(struct journal *j);
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/hex.h"
 #include "common/units.h"
@@ -13,6 +14,7 @@
 #include "provider/cli/key_arg.h"
 #include "provider/publish/state.h"
 #include "provider/publish/stream_manifest.h"
+#include "provider/publish/stream_model.h"
 
 #define STREAM_ANEW (-1) /* beside exit codes: what the journal says cannot be used */
 
@@ -24,82 +26,13 @@ void asset_stream_clear(struct asset_stream *s)
     journal_clear(&s->journal);
 }
 
-/* -- the model --------------------------------------------------------------------------------- */
-
-/* Where each byte of the ciphertext is: of which record, and how far in it. */
-static int stream_hash_layout(struct asset_stream *s)
-{
-    const struct model_source *src = &s->seal.source;
-    _cleanup_inputs_ struct inputs in;
-
-    inputs_start(&in);
-    inputs_number(&in, s->seal.chunk_bytes);
-    for (size_t i = 0; i < source_count(src); i++)
-        inputs_number(&in, source_inputs(src)[i].bytes);
-    return inputs_end(&in, s->layout);
-}
-
-static void stream_hash_time(struct inputs *in, const struct timespec *t)
-{
-    inputs_number(in, (uint64_t)t->tv_sec);
-    inputs_number(in, (uint64_t)t->tv_nsec);
-}
-
-/* While this is the same, the model is taken for the one that was sealed. */
-static int stream_hash_source(struct asset_stream *s)
-{
-    const struct model_source *src = &s->seal.source;
-    _cleanup_inputs_ struct inputs in;
-
-    inputs_start(&in);
-    inputs_word(&in, s->layout);
-    inputs_number(&in, s->seal.no_finetune);
-    for (size_t i = 0; i < source_count(src); i++) {
-        inputs_word(&in, source_inputs(src)[i].path);
-        inputs_number(&in, source_inputs(src)[i].mode);
-        stream_hash_time(&in, src->is_dir ? &src->dir.times[i].m : &src->st.st_mtim);
-        stream_hash_time(&in, src->is_dir ? &src->dir.times[i].c : &src->st.st_ctim);
-    }
-    return inputs_end(&in, s->source);
-}
-
-static uint64_t stream_ciphertext_bytes(const struct asset_stream *s)
-{
-    const struct model_source *src = &s->seal.source;
-    uint64_t n = TBENC_HEADER_BYTES;
-
-    for (size_t i = 0; i < source_count(src); i++) {
-        uint64_t bytes = source_inputs(src)[i].bytes;
-
-        n += bytes + (bytes + s->seal.chunk_bytes - 1) / s->seal.chunk_bytes * TBENC_RECORD_OVERHEAD;
-    }
-    return n;
-}
-
-static int stream_open_source(struct asset_stream *s)
-{
-    struct asset_seal *w = &s->seal;
-    int rc = source_open(w->in, &w->how, &w->source);
-
-    if (rc == CLI_OK && w->source.bytes == UINT64_MAX)
-        return tbpkg_fail(w->in, "is a stream, and an upload that is interrupted would have to read it again",
-                          "name a file or a directory, or encrypt into a file and upload that");
-    if (rc == CLI_OK)
-        rc = source_check_output(&w->source, "--manifest", w->manifest_path);
-    if (rc == CLI_OK)
-        rc = stream_hash_layout(s);
-    if (rc == CLI_OK)
-        rc = stream_hash_source(s);
-    s->store.ct.size = stream_ciphertext_bytes(s);
-    return rc;
-}
-
 /* -- key and journal --------------------------------------------------------------------------- */
 
 /* Gets the key that the journal names. STREAM_ANEW: it is not there, and nothing that may exist needs it. */
 static int stream_find_key(struct asset_stream *s)
 {
     const struct journal *j = &s->journal;
+    const char *option = s->origin ? "--new-key-file" : "--key-file";
     char id[ASSET_KEY_ID_HEX + 1];
     int r;
 
@@ -129,14 +62,12 @@ static int stream_find_key(struct asset_stream *s)
     if (j->key_recipient)
         return tbpkg_failf(
             s->seal.asset_id,
-            "key %s is needed; it is in %s, which only %s can decrypt; do that and give it with "
-            "--key-file",
-            j->key_id, j->key_file, j->key_recipient);
+            "key %s is needed; it is in %s, which only %s can decrypt; do that and give it with %s",
+            j->key_id, j->key_file, j->key_recipient, option);
     return tbpkg_failf(
         s->seal.asset_id,
-        "key %s is needed, and it is not in %s, where it was put; give it with --key-file, or move it "
-        "back",
-        j->key_id, j->key_file);
+        "key %s is needed, and it is not in %s, where it was put; give it with %s, or move it back",
+        j->key_id, j->key_file, option);
 }
 
 static bool stream_journal_fits(const struct asset_stream *s)
@@ -163,9 +94,9 @@ static int stream_put_key(struct asset_stream *s)
     w->key = fresh;
     if (tb_random(&s->key, sizeof(s->key)) < 0)
         return tbpkg_fail_errno("random key", -EIO);
-    rc = key_out_prepare(&w->key, w->key_out, w->manifest_path, w->asset_id, &s->key);
+    rc = key_out_prepare(&w->key, w->key_out, s->origin ? NULL : w->manifest_path, w->asset_id, &s->key);
     if (rc == CLI_OK && key_out_is_file(&w->key))
-        rc = source_check_output(&w->source, "--key-out", w->key.path);
+        rc = stream_model_check_output(s, "--key-out", w->key.path);
     if (rc == CLI_OK)
         rc = key_out_create(&w->key);
     if (rc == CLI_OK)
@@ -189,7 +120,11 @@ static int stream_take_key_report(struct asset_stream *s)
     tb_freep(&k->path);
     k->path = strdup(s->journal.key_file);
     k->recipient = s->journal.key_recipient;
-    return k->path ? CLI_OK : tbpkg_fail_errno("key", -ENOMEM);
+    if (!s->seal.manifest && s->origin) {
+        tb_freep(&s->seal.manifest_path);
+        s->seal.manifest_path = tb_strf("%s-%s.manifest.json", s->seal.asset_id, k->id);
+    }
+    return k->path && s->seal.manifest_path ? CLI_OK : tbpkg_fail_errno("key", -ENOMEM);
 }
 
 static int stream_begin(struct asset_stream *s)
@@ -203,7 +138,7 @@ static int stream_begin(struct asset_stream *s)
     if (block == 0)
         return tbpkg_fail(s->seal.in, "is larger than 50000 blocks of 256 MiB", NULL);
     rc = stream_put_key(s);
-    if (rc == CLI_OK && s->store.ct.there == BLOB_OTHER && !s->store.overwrite)
+    if (rc == CLI_OK && (s->origin || (s->store.ct.there == BLOB_OTHER && !s->store.overwrite)))
         rc = store_move_aside(&s->store, s->seal.key.id); /* of a key of just now: nothing is there */
     if (rc != CLI_OK)
         return rc;
@@ -214,7 +149,10 @@ static int stream_begin(struct asset_stream *s)
     j->key_recipient = s->seal.key.recipient ? strdup(s->seal.key.recipient) : NULL;
     tb_freep(&j->destination);
     j->destination = stream_destination(s);
-    if (!j->destination || !j->key_file || (s->seal.key.recipient && !j->key_recipient))
+    tb_freep(&j->origin);
+    j->origin = s->origin ? strdup(s->origin->name) : NULL;
+    if (!j->destination || !j->key_file || (s->seal.key.recipient && !j->key_recipient) ||
+        (s->origin && !j->origin))
         return tbpkg_fail_errno(s->seal.key.path, -ENOMEM);
     if (tb_random(j->nonce_prefix, sizeof(j->nonce_prefix)) < 0)
         return tbpkg_fail_errno("random nonce", -EIO);
@@ -261,8 +199,10 @@ static int stream_feed(void *ctx, struct blob_feed *feed)
     };
 
     run->feed = feed;
-    run->seal_rc = tbenc_seal(&p, source_inputs(&w->source), source_count(&w->source), w->source.is_dir, -1,
-                              &w->result, &run->error);
+    run->seal_rc = stream_model_start(run->s);
+    if (run->seal_rc == 0)
+        run->seal_rc = tbenc_seal(&p, stream_model_inputs(run->s), stream_model_count(run->s),
+                                  stream_model_is_dir(run->s), -1, &w->result, &run->error);
     return run->seal_rc;
 }
 
@@ -292,7 +232,7 @@ static int stream_finish_sealing(struct asset_stream *s)
     _cleanup_free_ char *text = NULL;
     bool same;
     size_t len;
-    int r, rc = source_check_unchanged(&s->seal.source);
+    int r, rc = stream_model_check(s);
 
     if (rc != CLI_OK)
         return rc;
@@ -338,6 +278,9 @@ static int stream_seal_and_send(struct asset_stream *s, const struct blob_staged
 
     s->seal.result = tbenc_manifest_free(s->seal.result);
     r = store_send_blocks(&s->store, &u, &up, &fault);
+    rc = stream_model_end(s);
+    if (rc != CLI_OK && r != -ESTALE)
+        return rc;
     if (r == -ESTALE && !s->complete) {
         tbpkg_note(s->seal.cli->quiet,
                    "The model is not what it was when this upload was begun (block %zu differs): starting "
@@ -432,6 +375,18 @@ static bool stream_journal_is_last_word(const struct asset_stream *s)
     return false;
 }
 
+/* Of another origin each block would differ: that is said at once. */
+static bool stream_origin_is_same(const struct asset_stream *s)
+{
+    const char *had = s->journal.origin ? s->journal.origin : "files";
+    const char *is = s->origin ? s->origin->name : "files";
+
+    if (strcmp(had, is) == 0)
+        return true;
+    tbpkg_note(s->seal.cli->quiet, "What was begun is of %s: starting again under a new key.", had);
+    return false;
+}
+
 /* With what the journal has. STREAM_ANEW: nothing of it can be used. */
 static int stream_continue(struct asset_stream *s)
 {
@@ -446,6 +401,8 @@ static int stream_continue(struct asset_stream *s)
                 "again under a new key.");
         return STREAM_ANEW;
     }
+    if (!stream_origin_is_same(s))
+        return STREAM_ANEW;
     if (store_follow_aside(&s->store, s->journal.destination, s->journal.key_id) != CLI_OK)
         return CLI_FAILED;
     if (!stream_journal_is_last_word(s))
@@ -468,8 +425,8 @@ static int stream_start_anew(struct asset_stream *s)
     snprintf(s->store.ct.sha256, sizeof(s->store.ct.sha256), "not known yet");
     s->store.mf.size = 0;
     s->seal.how.quiet = true; /* what is left out was said */
-    source_close(&s->seal.source);
-    rc = stream_open_source(s); /* what was read is read again from its start */
+    stream_model_close(s);
+    rc = stream_model_open(s); /* what was read is read again from its start */
     s->store.may_move = true;
     if (rc == CLI_OK)
         rc = store_look(&s->store, -1);
@@ -493,9 +450,25 @@ static int stream_finish(struct asset_stream *s)
         rc = store_send_manifest(&s->store, s->journal.manifest);
     if (rc == CLI_OK)
         rc = stream_manifest_write(s);
+    if (rc == CLI_OK && s->origin)
+        rc = stream_find_key(s);
+    if (rc == STREAM_ANEW) /* a commit was begun: it would be reported */
+        rc = tbpkg_fail_errno(s->journal.path, -EINVAL);
     if (rc == CLI_OK && s->has_key)
         rc = cli_key_hold(&s->key);
     return rc;
+}
+
+char *asset_stream_journal(const char *manifest, const char *asset_id)
+{
+    return manifest ? tb_strf("%s" JOURNAL_SUFFIX, manifest)
+                    : tb_strf("%s.rotation" JOURNAL_SUFFIX, asset_id);
+}
+
+void asset_stream_done(struct asset_stream *s)
+{
+    if (s->journal.path)
+        (void)unlink(s->journal.path);
 }
 
 static int stream_name_files(struct asset_stream *s)
@@ -505,20 +478,22 @@ static int stream_name_files(struct asset_stream *s)
     struct stat st;
     int rc;
 
-    w->manifest_path = strdup(w->manifest ? w->manifest : ASSET_DEFAULT_MANIFEST);
-    journal = w->manifest_path ? tb_strf("%s" JOURNAL_SUFFIX, w->manifest_path) : NULL;
-    if (!journal)
+    if (w->manifest || !s->origin)
+        w->manifest_path = strdup(w->manifest ? w->manifest : ASSET_DEFAULT_MANIFEST);
+    journal = asset_stream_journal(w->manifest_path, w->asset_id);
+    if (!journal || (!w->manifest_path && !s->origin))
         return tbpkg_fail_errno("--manifest", -ENOMEM);
-    if (asset_key_is_file(w->manifest_path))
+    if (w->manifest_path && asset_key_is_file(w->manifest_path))
         return tbpkg_fail(w->manifest_path, "holds a key and is never replaced", "choose another name");
-    s->complete = lstat(w->manifest_path, &st) == 0;
+    s->complete = w->manifest_path && lstat(w->manifest_path, &st) == 0;
     if (s->complete && !S_ISREG(st.st_mode))
         return tbpkg_fail(w->manifest_path, "exists and is not a regular file", "choose another name");
-    if (asset_check_space(w->manifest_path, 0) != CLI_OK)
+    if (asset_check_space(journal, 0) != CLI_OK)
         return CLI_FAILED;
     rc = journal_open(journal, &s->journal);
     if (rc == CLI_OK && s->journal.fd >= 0) { /* ours alone: what a killed run left of them */
-        tb_newfile_sweep(w->manifest_path);
+        if (w->manifest_path)
+            tb_newfile_sweep(w->manifest_path);
         tb_newfile_sweep(journal);
     }
     return rc;
@@ -559,7 +534,7 @@ int asset_stream(struct asset_stream *s)
     if (rc == CLI_OK)
         rc = stream_check_journal(s);
     if (rc == CLI_OK)
-        rc = stream_open_source(s);
+        rc = stream_model_open(s);
     if (rc == CLI_OK)
         rc = store_connect(&s->store);
     if (rc != CLI_OK)

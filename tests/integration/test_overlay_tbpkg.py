@@ -199,6 +199,19 @@ def test_an_overlay_is_published_and_its_base_stays(place):
     assert first.exists()
 
 
+def test_a_manifest_that_was_not_registered_is_no_base(place):
+    """Whoever can write to the storage could have the provider sign what it did not make."""
+    write(place.model, MODEL)
+    place.publish()
+    key, at = next(place.out.glob("*.key")), f"models/{place.asset}/model.manifest.json"
+    text = place.provider.azurite.get_blob(at)
+    place.provider.azurite.request("PUT", at, text.replace(b'"allow_finetune": true', b'"allow_finetune": false'), {"x-ms-blob-type": "BlockBlob"})
+    (place.model / "config.json").write_bytes(b"{2}")
+    place.out = place.dir / "out2"
+    r = place.publish("--base", place.asset, "--key-file", key, "--no-promote", rc=1)
+    assert "model.manifest.json: is not the manifest that was registered" in r.stderr and len(asset_show(place)["versions"]) == 1
+
+
 def test_an_overlay_whose_base_is_not_there_is_refused(place):
     write(place.model, MODEL)
     place.publish("--skip-register")
