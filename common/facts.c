@@ -101,18 +101,21 @@ static uint64_t facts_written_us(const char *run_dir, const char *name)
     return (uint64_t)st.st_mtim.tv_sec * TB_USEC_PER_SEC + (uint64_t)st.st_mtim.tv_nsec / 1000;
 }
 
-static void facts_read_step(const char *run_dir, const char *name, struct tb_facts *f, struct tb_step *s)
+/* The document is the caller's to free; NULL: there is none. */
+static cJSON *facts_read_step(const char *run_dir, const char *name, struct tb_facts *f, struct tb_step *s)
 {
-    _cleanup_json_ cJSON *doc = facts_read_domain(run_dir, name, f);
+    cJSON *doc = facts_read_domain(run_dir, name, f);
     char err[TB_JSON_ERR_MAX];
     bool finetune;
 
     if (!doc)
-        return;
+        return NULL;
     facts_copy_string(doc, "state", s->phase, sizeof(s->phase));
     s->work = tb_work_from_string(s->phase);
     s->bytes_done = facts_uint(doc, "bytes_done");
     s->bytes_total = facts_uint(doc, "bytes_total");
+    s->has_rate = tb_json_member(doc, "bytes_per_second");
+    s->bytes_per_second = facts_uint(doc, "bytes_per_second");
     facts_copy_string(doc, "reason", s->reason, sizeof(s->reason));
     facts_copy_string(doc, "mode", s->mode, sizeof(s->mode));
     s->version = facts_uint(doc, "asset_version");
@@ -121,6 +124,21 @@ static void facts_read_step(const char *run_dir, const char *name, struct tb_fac
     s->written_realtime_us = facts_written_us(run_dir, name);
     s->started_boottime_us = facts_uint(doc, "started_boottime_us");
     s->written_boottime_us = facts_uint(doc, "written_boottime_us");
+    return doc;
+}
+
+static void facts_read_decryption(const char *run_dir, struct tb_facts *f)
+{
+    _cleanup_json_ cJSON *doc = facts_read_step(run_dir, "tb-decrypt/progress.json", f, &f->decrypt);
+
+    if (!doc)
+        return;
+    f->reading = (struct tb_reading){.known = tb_json_member(doc, "served_bytes"),
+                                     .read_bytes = facts_uint(doc, "read_bytes"),
+                                     .served_bytes = facts_uint(doc, "served_bytes"),
+                                     .cached_bytes = facts_uint(doc, "cached_bytes"),
+                                     .cache_bytes = facts_uint(doc, "cache_bytes")};
+    tb_repairs_read(doc, &f->repairs);
 }
 
 static void facts_read_update(const char *run_dir, struct tb_facts *f)
@@ -155,6 +173,13 @@ static void facts_finish_view(struct tb_facts *f)
         f->delivery.work = TB_WORK_COMPLETE;
 }
 
+static void facts_forget_decryption(struct tb_facts *f)
+{
+    f->decrypt = (struct tb_step){0};
+    f->reading = (struct tb_reading){0};
+    f->repairs = (struct tb_repairs){0};
+}
+
 /* The process that wrote the decryption's file has ended with it. What began before the delivery of now is of
  * an earlier run; so is what began before the download of now, unless a delivery follows that download, which
  * may be started again meanwhile. And of a delivery that has gone nothing is left in memory that could be
@@ -169,7 +194,7 @@ static void facts_drop_leftovers(struct tb_facts *f)
     if (f->delivery.work != TB_WORK_RUNNING)
         began = MAX(began, f->hydrate.started_boottime_us);
     if (d->started_boottime_us < began || (f->delivery.work == TB_WORK_ABSENT && d->work == TB_WORK_COMPLETE))
-        f->decrypt = (struct tb_step){0};
+        facts_forget_decryption(f);
 }
 
 const char *tb_facts_lost(const struct tb_facts *f, const struct tb_unit *units, size_t n,
@@ -204,10 +229,10 @@ void tb_facts_read(const char *run_dir, struct tb_facts *ret)
     facts_read_lease(run_dir, &f);
     facts_read_contact(run_dir, &f);
     facts_read_clock(run_dir, &f);
-    facts_read_step(run_dir, HYDRATE_FILE, &f, &f.hydrate);
-    facts_read_step(run_dir, "tb-decrypt/progress.json", &f, &f.decrypt);
-    facts_read_step(run_dir, DELIVERY_FILE, &f, &f.delivery);
-    facts_read_step(run_dir, "tb-next/progress.json", &f, &f.next);
+    cJSON_Delete(facts_read_step(run_dir, HYDRATE_FILE, &f, &f.hydrate));
+    cJSON_Delete(facts_read_step(run_dir, DELIVERY_FILE, &f, &f.delivery));
+    cJSON_Delete(facts_read_step(run_dir, "tb-next/progress.json", &f, &f.next));
+    facts_read_decryption(run_dir, &f);
     facts_read_update(run_dir, &f);
     facts_finish_view(&f);
     facts_drop_leftovers(&f);

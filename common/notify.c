@@ -118,11 +118,10 @@ void tb_notify_extend(uint64_t usec)
 }
 
 /* "Downloading 1.2 GiB of 4.0 GiB (30 %), 310.0 MiB/s" */
-static void progress_describe(const struct tb_progress *p, uint64_t done, uint64_t now, char *out, size_t len)
+static void progress_describe(const struct tb_progress *p, uint64_t done, uint64_t rate, char *out,
+                              size_t len)
 {
     char a[32], b[32], c[32];
-    uint64_t us = MAX(now - p->start_us, 1);
-    uint64_t rate = (uint64_t)((double)(done - p->first_done) * 1e6 / (double)us);
 
     tb_bytes_format(done, a, sizeof(a));
     tb_bytes_format(p->total, b, sizeof(b));
@@ -163,15 +162,17 @@ static bool progress_line_due(const struct tb_progress *p, uint64_t now, int per
 
 void tb_progress_update(struct tb_progress *p, uint64_t done)
 {
-    uint64_t now = tb_now_monotonic_us();
+    uint64_t now = tb_now_monotonic_us(), rate;
     char text[200];
     int percent;
 
     if (p->tty == 0)
         progress_start(p, done, now);
+    tb_rate_note(&p->rate, done, now);
+    rate = tb_rate_get(&p->rate, now);
     percent = p->total ? (int)((double)done * 100 / (double)p->total) : 0;
     if (now - p->last_status_us >= STATUS_EVERY_US) {
-        progress_describe(p, done, now, text, sizeof(text));
+        progress_describe(p, done, rate, text, sizeof(text));
         tb_notify_status("%s", text);
         if (done > p->last_done) {
             tb_notify_extend(EXTEND_US);
@@ -183,11 +184,11 @@ void tb_progress_update(struct tb_progress *p, uint64_t done)
     if (p->quiet)
         return;
     if (p->tty == 1 && now - p->last_bar_us >= BAR_EVERY_US) {
-        progress_describe(p, done, now, text, sizeof(text));
+        progress_describe(p, done, rate, text, sizeof(text));
         progress_draw_bar(p, done, text);
         p->last_bar_us = now;
     } else if (p->tty == 2 && progress_line_due(p, now, percent)) {
-        progress_describe(p, done, now, text, sizeof(text));
+        progress_describe(p, done, rate, text, sizeof(text));
         tb_info("%s", text);
         p->last_line_us = now;
         p->last_percent = percent - percent % 10;
@@ -196,12 +197,14 @@ void tb_progress_update(struct tb_progress *p, uint64_t done)
 
 void tb_progress_finish(struct tb_progress *p, uint64_t done)
 {
-    uint64_t now = tb_now_monotonic_us();
+    uint64_t now = tb_now_monotonic_us(), us;
     char text[200];
 
     if (p->tty == 0)
         progress_start(p, done, now);
-    progress_describe(p, done, now, text, sizeof(text));
+    us = MAX(now - p->start_us, 1U);
+    progress_describe(p, done, (uint64_t)((double)(done - MIN(p->first_done, done)) * 1e6 / (double)us), text,
+                      sizeof(text));
     tb_notify_status("%s", text);
     if (p->quiet)
         return;
@@ -211,4 +214,9 @@ void tb_progress_finish(struct tb_progress *p, uint64_t done)
     } else {
         tb_info("%s", text);
     }
+}
+
+uint64_t tb_progress_rate(const struct tb_progress *p)
+{
+    return tb_rate_get(&p->rate, tb_now_monotonic_us());
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "common/macros.h"
+#include "common/rate.h"
 
 void tb_notify_ready(const char *fmt, ...) _printf_(1, 2); /* READY=1 and STATUS= */
 void tb_notify_status(const char *fmt, ...) _printf_(1, 2);
@@ -32,8 +33,11 @@ struct tb_progress {
     /* private */
     uint64_t start_us, last_bar_us, last_status_us, last_line_us, last_done, first_done;
     int last_percent, tty; /* tty: 0 unknown, 1 yes, 2 no */
+    struct tb_rate rate;
 };
 void tb_progress_update(struct tb_progress *p, uint64_t done);
 void tb_progress_finish(struct tb_progress *p, uint64_t done); /* last redraw and newline; logs the rate */
+/* Bytes per second over the last seconds, as bar and STATUS= say it. */
+uint64_t tb_progress_rate(const struct tb_progress *p);
 
 #endif

@@ -11,6 +11,7 @@
 #include "common/config.h"
 #include "common/contact.h"
 #include "common/lease_state.h"
+#include "common/repairs.h"
 #include "common/units.h"
 #include "common/update_state.h"
 
@@ -35,6 +36,8 @@ struct tb_step {
     enum tb_work work;
     char phase[32]; /* the writer's own word: "downloading", "verifying" */
     uint64_t bytes_done, bytes_total;
+    bool has_rate;             /* bytes are counted now: */
+    uint64_t bytes_per_second; /* over the last seconds before it was written */
     char reason[TB_REASON_MAX];
     char mode[8];                 /* of the delivery: "dir", "fifo" */
     uint64_t version;             /* of the asset; 0: the file does not say */
@@ -43,6 +46,14 @@ struct tb_step {
     /* By the boot clock, 0 when the file does not say: when the run began, and when the file was last
      * written. */
     uint64_t started_boottime_us, written_boottime_us;
+};
+
+/* What tb-decrypt says of a model that is read while it is delivered. */
+struct tb_reading {
+    bool known;
+    uint64_t read_bytes;   /* of the model: readers have got them, in whole blocks */
+    uint64_t served_bytes; /* that readers have got, however often */
+    uint64_t cached_bytes, cache_bytes;
 };
 
 struct tb_facts {
@@ -56,6 +67,8 @@ struct tb_facts {
     bool has_deadline;
     uint64_t deadline_boottime_us; /* end of grace */
     struct tb_step hydrate, decrypt, delivery;
+    struct tb_reading reading; /* of the decryption, as are the repairs */
+    struct tb_repairs repairs;
     struct tb_step next;       /* the download of another version beside the one that is served */
     struct tb_update update;   /* and what becomes of it */
     struct tb_contact contact; /* with the control plane */

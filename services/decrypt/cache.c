@@ -29,7 +29,7 @@ struct cache_slot {
 
 struct cache_entry { /* of a block */
     uint32_t slot;   /* CACHE_NOWHERE: none */
-    bool verified;
+    bool verified, read;
     uint8_t mark[CACHE_MARK_BYTES]; /* of its tags, when it was verified */
     uint8_t *tags;                  /* until the frontier has passed; owned */
 };
@@ -117,6 +117,7 @@ static void cache_wipe(struct tb_cache *c)
         tbenc_opener_done(&c->openers[i]);
     if (c->memory)
         tb_erase(c->memory, c->memory_bytes);
+    c->state.cached_bytes = 0;
     c->wiped = true;
 }
 
@@ -153,6 +154,7 @@ int tb_cache_new(const struct tb_cache_params *p, struct tb_cache **ret, struct 
     if (r < 0)
         return tbenc_fail(e, r, "cannot start: %s", strerror(-r));
     c->state.complete = c->blocks.n == 0;
+    c->state.room_bytes = c->memory_bytes;
     *ret = TAKE_PTR(c);
     return 0;
 }
@@ -285,8 +287,10 @@ static int cache_load(struct tb_cache *c, unsigned thread, const struct tb_cache
     _cleanup_free_ uint8_t *tags = NULL;
     int r;
 
-    if (s->state == SLOT_READY)
+    if (s->state == SLOT_READY) {
         c->entries[s->out.block.index].slot = CACHE_NOWHERE;
+        c->state.cached_bytes -= s->out.block.len;
+    }
     s->out.block = *b;
     s->state = SLOT_LOADING;
     s->pins = 1;
@@ -300,6 +304,7 @@ static int cache_load(struct tb_cache *c, unsigned thread, const struct tb_cache
     if (r == 0)
         r = cache_record(c, b, &tags, e);
     s->state = r == 0 ? SLOT_READY : SLOT_EMPTY;
+    c->state.cached_bytes += r == 0 ? s->out.block.len : 0;
     if (r < 0) {
         c->entries[b->index].slot = CACHE_NOWHERE;
         cache_let_go(c, s);
@@ -358,6 +363,17 @@ void tb_cache_unpin(struct tb_cache *c, const struct tb_slot *s)
 {
     (void)pthread_mutex_lock(&c->lock);
     cache_let_go(c, &c->slots[container_of(s, struct cache_slot, out) - c->slots]);
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+void tb_cache_served(struct tb_cache *c, const struct tb_slot *s, size_t bytes)
+{
+    struct cache_entry *x = &c->entries[s->block.index];
+
+    (void)pthread_mutex_lock(&c->lock);
+    c->state.served_bytes += bytes;
+    c->state.read_bytes += x->read ? 0 : s->block.len;
+    x->read = true;
     (void)pthread_mutex_unlock(&c->lock);
 }
 

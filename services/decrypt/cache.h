@@ -32,8 +32,11 @@ struct tb_cache_params {
 
 struct tb_cache_state {
     uint64_t verified_bytes, blocks_decrypted, blocks_found;
-    bool complete; /* all verified, and the whole is the manifest's */
-    bool foreign;  /* all verified, and it is not */
+    uint64_t read_bytes;               /* of blocks of which readers have got anything */
+    uint64_t served_bytes;             /* that readers have got, however often */
+    uint64_t cached_bytes, room_bytes; /* in slots now, and as much as they hold */
+    bool complete;                     /* all verified, and the whole is the manifest's */
+    bool foreign;                      /* all verified, and it is not */
 };
 
 /* How many slots serve so many threads well, for blocks of that size: about TB_CACHE_BYTES, never fewer than
@@ -52,6 +55,8 @@ const struct tb_blocks *tb_cache_blocks(const struct tb_cache *c);
 int tb_cache_pin(struct tb_cache *c, unsigned thread, uint64_t block, const struct tb_slot **ret,
                  struct tbenc_error *e);
 void tb_cache_unpin(struct tb_cache *c, const struct tb_slot *s);
+/* So many bytes of a pinned one have gone to a reader. */
+void tb_cache_served(struct tb_cache *c, const struct tb_slot *s, size_t bytes);
 
 /* Is it in a slot, or being decrypted into one? */
 bool tb_cache_holds(struct tb_cache *c, uint64_t block);

@@ -2,7 +2,6 @@
 #include "decrypt/guard.h"
 
 #include <assert.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
@@ -12,6 +11,7 @@
 
 /* Less than TimeoutStopSec= of the unit. */
 #define PATIENCE_MS 500
+#define LOOK_MS 1000
 
 static bool guard_is_full(int fifo)
 {
@@ -30,7 +30,7 @@ static void *guard_thread(void *arg)
     };
 
     uint64_t us = tb_notify_watchdog_us();
-    int timeout_ms = us > 0 ? (int)MIN(us / 1000 + 1, (uint64_t)INT_MAX) : -1, r;
+    int timeout_ms = us > 0 ? (int)MIN(us / 1000 + 1, (uint64_t)LOOK_MS) : LOOK_MS, r;
 
     while ((r = poll(p, ARRAY_SIZE(p), timeout_ms)) <= 0) {
         if (r < 0 && errno != EINTR)
@@ -38,6 +38,8 @@ static void *guard_thread(void *arg)
         /* Else it is progress that feeds the watchdog. */
         if (r == 0 && (guard_is_full(g->fifo) || (g->waits && g->waits(g->ctx))))
             tb_notify_watchdog();
+        if (r == 0 && g->look)
+            g->look(g->ctx);
     }
     /* Told to stop, perhaps because of it: a client that dies takes the reader of the FIFO along. */
     if (p[1].revents || p[2].revents)

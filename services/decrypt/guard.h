@@ -18,6 +18,7 @@ struct tb_guard {
     /* Called once, from the guard's thread, when asking did not help; does not return. */
     void (*last_resort)(void *ctx);
     bool (*waits)(void *ctx); /* the work waits for others now; NULL: it never does */
+    void (*look)(void *ctx);  /* about once a second, from the guard's thread; NULL: nothing is to be done */
     void *ctx;
     /* private */
     pthread_t thread;

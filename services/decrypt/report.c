@@ -8,6 +8,10 @@
 #include "common/log.h"
 #include "common/domain_file.h"
 #include "common/units.h"
+#include "decrypt/supply.h"
+
+#define REPORT_EVERY_US TB_USEC_PER_SEC
+#define REPORT_SERVED_US (2 * TB_USEC_PER_SEC) /* when all is verified, and only readers change anything */
 
 /* What the file of an earlier run says of it: that file is replaced. */
 static void report_read_last(struct tb_report *r)
@@ -34,7 +38,9 @@ void tb_report_open(struct tb_report *r, const struct tb_config *c)
 {
     int e;
 
-    *r = (struct tb_report){.progress = {.verb = "Decrypting"}, .started_boottime_us = tb_now_boottime_us()};
+    *r = (struct tb_report){
+        .progress = {.verb = "Decrypting"}, .state = "", .started_boottime_us = tb_now_boottime_us()};
+    pthread_mutex_init(&r->lock, NULL);
     e = tb_runtime_dir(c->run_dir, "tb-decrypt", &r->dir);
     if (e < 0)
         tb_warn("cannot make a runtime directory under %s: %s; /status will not show progress", c->run_dir,
@@ -43,18 +49,39 @@ void tb_report_open(struct tb_report *r, const struct tb_config *c)
         report_read_last(r);
 }
 
-void tb_report_state(struct tb_report *r, const char *state, const char *reason)
+static void report_add_reading(cJSON *doc, const struct tb_report_reading *g)
 {
-    _cleanup_json_ cJSON *doc = cJSON_CreateObject();
+    tb_json_add_uint(doc, "read_bytes", g->read_bytes);
+    tb_json_add_uint(doc, "served_bytes", g->served_bytes);
+    tb_json_add_uint(doc, "cached_bytes", g->cached_bytes);
+    tb_json_add_uint(doc, "cache_bytes", g->room_bytes);
+}
+
+static bool report_is_under_way(const struct tb_report *r)
+{
+    return strcmp(r->state, "decrypting") == 0 || strcmp(r->state, "serving") == 0;
+}
+
+/* -- under the lock ----------------------------------------------------------------------------------- */
+static void report_write_now(struct tb_report *r, const char *reason)
+{
+    _cleanup_json_ cJSON *doc = r->dir ? cJSON_CreateObject() : NULL;
     int e;
 
-    if (strcmp(state, "complete") == 0)
-        r->delivered_boottime_us = tb_now_boottime_us();
-    if (!r->dir || !doc)
+    r->last_us = tb_now_monotonic_us();
+    r->news = false;
+    if (!doc)
         return;
-    cJSON_AddStringToObject(doc, "state", state);
+    if (r->supply)
+        tb_supply_repairs(r->supply, &r->repairs);
+    cJSON_AddStringToObject(doc, "state", r->state);
     tb_json_add_uint(doc, "bytes_done", r->done);
     tb_json_add_uint(doc, "bytes_total", r->total);
+    if (report_is_under_way(r))
+        tb_json_add_uint(doc, "bytes_per_second", tb_progress_rate(&r->progress));
+    if (r->has_reading)
+        report_add_reading(doc, &r->reading);
+    (void)tb_repairs_add(doc, &r->repairs, true);
     if (reason)
         cJSON_AddStringToObject(doc, "reason", reason);
     if (r->has_finetune)
@@ -69,18 +96,62 @@ void tb_report_state(struct tb_report *r, const char *state, const char *reason)
         tb_warn("cannot write %s/progress.json: %s", r->dir, strerror(-e));
 }
 
+static bool report_is_due(const struct tb_report *r, uint64_t every_us)
+{
+    return tb_now_monotonic_us() - r->last_us >= every_us;
+}
+
+void tb_report_state(struct tb_report *r, const char *state, const char *reason)
+{
+    pthread_mutex_lock(&r->lock);
+    r->state = state;
+    if (strcmp(state, "complete") == 0)
+        r->delivered_boottime_us = tb_now_boottime_us();
+    report_write_now(r, reason);
+    pthread_mutex_unlock(&r->lock);
+}
+
 void tb_report_update(struct tb_report *r, uint64_t done, uint64_t total)
 {
-    uint64_t now = tb_now_monotonic_us();
-
+    pthread_mutex_lock(&r->lock);
     r->done = done;
     r->total = total;
     r->progress.total = total;
     tb_progress_update(&r->progress, done);
-    if (now - r->last_us < TB_USEC_PER_SEC)
-        return;
-    r->last_us = now;
-    tb_report_state(r, r->serving ? "serving" : "decrypting", NULL);
+    if (report_is_due(r, REPORT_EVERY_US))
+        report_write_now(r, NULL);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* Other records are fetched once more than the file says. */
+static bool report_has_repairs(const struct tb_report *r)
+{
+    struct tb_repairs now = {0};
+
+    if (r->supply)
+        tb_supply_repairs(r->supply, &now);
+    return now.waiting != r->repairs.waiting || now.fetched != r->repairs.fetched;
+}
+
+void tb_report_look(struct tb_report *r)
+{
+    bool due;
+
+    pthread_mutex_lock(&r->lock);
+    due = report_is_under_way(r) ? report_is_due(r, REPORT_EVERY_US)
+                                 : report_is_due(r, REPORT_SERVED_US) && (r->news || report_has_repairs(r));
+    if (due)
+        report_write_now(r, NULL);
+    pthread_mutex_unlock(&r->lock);
+}
+
+void tb_report_set_reading(struct tb_report *r, const struct tb_report_reading *now)
+{
+    pthread_mutex_lock(&r->lock);
+    r->news |= !r->has_reading || memcmp(now, &r->reading, sizeof(*now)) != 0;
+    r->has_reading = true;
+    r->reading = *now;
+    pthread_mutex_unlock(&r->lock);
 }
 
 void tb_report_close(struct tb_report *r)
@@ -89,4 +160,5 @@ void tb_report_close(struct tb_report *r)
     r->dir = NULL;
     cJSON_Delete(r->damaged_before);
     r->damaged_before = NULL;
+    pthread_mutex_destroy(&r->lock);
 }

@@ -165,6 +165,13 @@ static bool delivery_waits(void *ctx)
     return atomic_load(&delivery_supply(d)->waiting) > 0;
 }
 
+static void delivery_look(void *ctx)
+{
+    struct delivery *d = ctx;
+
+    tb_report_look(&d->report);
+}
+
 static int delivery_decrypt(struct delivery *d)
 {
     struct tbenc_follow follow = {
@@ -223,6 +230,7 @@ static int delivery_run(struct delivery *d)
     if (r != 0)
         return r;
     d->asset.supply.run_dir = d->asset.base_supply.run_dir = d->report.dir;
+    d->report.supply = &d->asset.supply;
     d->report.total = d->asset.tree->plaintext_bytes;
     d->report.has_finetune = d->config->provider_key; /* then it was verified */
     d->report.allow_finetune = d->asset.manifest->allow_finetune;
@@ -249,6 +257,7 @@ int tb_serve(const struct tb_config *c, int sock, int signal_fd)
 
     d.guard.last_resort = delivery_abort;
     d.guard.waits = delivery_waits;
+    d.guard.look = delivery_look;
     d.guard.ctx = &d;
     tb_report_open(&d.report, c);
     r = delivery_run(&d);

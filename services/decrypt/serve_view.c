@@ -162,14 +162,26 @@ static int service_await_mount(struct view_service *s)
     return r;
 }
 
+static void service_look(struct view_service *s, struct tb_cache_state *ret)
+{
+    struct tb_report *report = s->d->report;
+
+    tb_view_state(&s->view, ret);
+    tb_report_set_reading(report,
+                          &(struct tb_report_reading){.read_bytes = MIN(ret->read_bytes, report->total),
+                                                      .served_bytes = ret->served_bytes,
+                                                      .cached_bytes = ret->cached_bytes,
+                                                      .room_bytes = ret->room_bytes});
+}
+
 static void service_tell_progress(struct view_service *s)
 {
     struct tb_report *report = s->d->report;
     struct tb_cache_state c;
 
+    service_look(s, &c);
     if (s->told)
-        return;
-    tb_view_state(&s->view, &c);
+        return tb_report_look(report);
     if (!c.complete)
         return tb_report_update(report, MIN(c.verified_bytes, report->total), report->total);
     s->told = true;
@@ -237,9 +249,11 @@ int decrypt_view_serve(struct decrypt_view *d)
     if (s.view.n_each > 0)
         tb_view_revoke(&s.view);
     tb_view_leave(&s.view);
+    if (s.view.n_each > 0) /* nothing is in memory any more */
+        service_look(&s, &(struct tb_cache_state){0});
     if (r == 0 && s.closed)
         tb_info("the runtime is ready: the view is closed, and the key gone");
-    else if (r == 0)
-        tb_report_state(d->report, "ended", NULL);
+    if (r == 0)
+        tb_report_state(d->report, s.closed ? "complete" : "ended", NULL);
     return r;
 }

@@ -222,6 +222,7 @@ static void mend_look(struct tb_supply *s, struct tb_supply_wish *w)
 
     bool nobody = !came && !*w->instance && now - w->asked_us >= TB_SUPPLY_CALL_US;
 
+    w->came = came;
     if (came)
         atomic_fetch_add(&s->refetched, 1);
     if (nobody)
@@ -263,7 +264,8 @@ static bool mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int 
         return false;
     w->tries++;
     w->asked_us = tb_now_monotonic_us();
-    w->done = false;
+    w->done = w->came = false;
+    w->file = rec->file;
     atomic_fetch_add(&s->mending, 1);
     mend_note(mend_map(s, &later), w);
     mend_say(s, rec, error, w->tries);
@@ -372,6 +374,38 @@ bool tb_supply_mending(struct tb_supply *s, uint64_t *ret_record)
     }
     pthread_mutex_unlock(&s->lock);
     return found;
+}
+
+static void repairs_name(const struct tb_supply *s, const struct tb_supply_wish *w, struct tb_repairs *ret)
+{
+    const struct tbenc_manifest *m = s->manifest;
+    struct tb_repair_record *r = &ret->r[ret->n];
+
+    if (ret->n == TB_REPAIRS_MAX)
+        return;
+    *r = (struct tb_repair_record){.chunk = w->r.record,
+                                   .tries = w->tries,
+                                   .state = !w->done  ? TB_REPAIR_WAITING
+                                            : w->came ? TB_REPAIR_FETCHED
+                                                      : TB_REPAIR_GIVEN_UP};
+    snprintf(r->file, sizeof(r->file), "%s", w->file < m->n_files ? m->files[w->file].path : s->name);
+    ret->n++;
+}
+
+void tb_supply_repairs(struct tb_supply *s, struct tb_repairs *ret)
+{
+    *ret = (struct tb_repairs){.fetched = atomic_load(&s->refetched)};
+    pthread_mutex_lock(&s->lock);
+    for (int done = 0; done <= 1; done++)
+        for (size_t i = s->n_wishes; i-- > 0;) { /* the latest first */
+            const struct tb_supply_wish *w = &s->wishes[i];
+
+            if (!w->r.repair || w->done != (bool)done)
+                continue;
+            ret->waiting += !w->done;
+            repairs_name(s, w, ret);
+        }
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* -- for the cache --------------------------------------------------------------------------------------- */

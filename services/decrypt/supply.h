@@ -14,6 +14,7 @@
 
 #include "common/outcome.h"
 #include "common/range_map.h"
+#include "common/repairs.h"
 #include "common/want.h"
 #include "decrypt/ciphertext.h"
 #include "tbenc/tbenc.h"
@@ -29,6 +30,8 @@ struct tb_supply_wish {
     unsigned tries;                           /* to have it once more */
     uint64_t since_us, asked_us;              /* first found bad; asked for this time */
     bool done;                                /* it came, or is not waited for any more; kept for its tries */
+    bool came;                                /* once more */
+    size_t file;                              /* of the manifest's table, where the record is of it */
 };
 
 struct tb_supply {
@@ -74,5 +77,7 @@ bool tb_supply_lost(const struct tb_supply *s);
 struct tb_ciphertext tb_supply_ciphertext(struct tb_supply *s);
 /* The record that is being fetched once more, the first of them; false: none is. For people. */
 bool tb_supply_mending(struct tb_supply *s, uint64_t *ret_record);
+/* All of them, for people. */
+void tb_supply_repairs(struct tb_supply *s, struct tb_repairs *ret);
 
 #endif

@@ -64,7 +64,8 @@ static int read_pin(const struct view_place *at, unsigned thread, uint64_t off, 
     return n;
 }
 
-static void read_send(struct tb_view *v, uint64_t unique, const struct read_piece *p, int n)
+static void read_send(struct tb_view *v, uint64_t unique, const struct view_place *at,
+                      const struct read_piece *p, int n)
 {
     struct fuse_out_header h = {.len = sizeof(h), .unique = unique};
     struct iovec iov[3] = {{&h, sizeof(h)}};
@@ -73,7 +74,10 @@ static void read_send(struct tb_view *v, uint64_t unique, const struct read_piec
         iov[i + 1] = (struct iovec){(void *)(p[i].slot->pt + p[i].skip), p[i].n};
         h.len += (uint32_t)p[i].n;
     }
-    if (writev(v->fuse_fd, iov, n + 1) < 0 && errno != ENOENT && errno != ENODEV && errno != EPERM)
+    if (writev(v->fuse_fd, iov, n + 1) >= 0)
+        for (int i = 0; i < n; i++)
+            tb_cache_served(at->layer->cache, p[i].slot, p[i].n);
+    else if (errno != ENOENT && errno != ENODEV && errno != EPERM)
         view_reply(v, unique, -EIO, NULL, 0);
 }
 
@@ -148,7 +152,7 @@ static void view_read(struct tb_view *v, unsigned thread, const struct fuse_requ
             view_fail(v, at->layer, n, &e);
         return;
     }
-    read_send(v, q->unique, p, n);
+    read_send(v, q->unique, at, p, n);
     view_fill_after(v, at, tb_blocks_at(tb_cache_blocks(at->layer->cache), at->file, end - 1));
     read_unpin(at, p, n);
 }
@@ -326,12 +330,17 @@ void tb_view_state(struct tb_view *v, struct tb_cache_state *ret)
 {
     *ret = (struct tb_cache_state){.complete = true};
     for (unsigned i = 0; i < v->n_layers; i++) {
-        struct tb_cache_state s;
+        struct tb_cache_state s = {0};
 
-        tb_cache_state(v->layers[i].cache, &s);
+        if (v->layers[i].cache)
+            tb_cache_state(v->layers[i].cache, &s);
         ret->verified_bytes += s.verified_bytes;
         ret->blocks_decrypted += s.blocks_decrypted;
         ret->blocks_found += s.blocks_found;
+        ret->read_bytes += s.read_bytes;
+        ret->served_bytes += s.served_bytes;
+        ret->cached_bytes += s.cached_bytes;
+        ret->room_bytes += s.room_bytes;
         ret->complete &= s.complete;
         ret->foreign |= s.foreign;
         if (s.foreign)

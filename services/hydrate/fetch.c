@@ -158,7 +158,7 @@ static int fetch_verify(struct hydrate *h, struct hasher *hasher)
 
     if (!hasher)
         return fetch_sync(h);
-    report_phase(&h->report, "verifying", "Verifying", h->size);
+    report_phase(&h->report, "verifying", "Verifying", 0, h->size);
     r = hydrate_wait_digest(h, hasher, partial_path(h->partial), &good);
     if (r != 0)
         return r;
@@ -203,7 +203,7 @@ static int fetch_run(struct hydrate *h)
     /* The tag is of one place, and what is there may be of another: the hash decides of them together. */
     if (h->source.n_places > 1)
         partial_set_etag(h->partial, "");
-    report_phase(&h->report, "downloading", "Downloading", h->size);
+    report_phase(&h->report, "downloading", "Downloading", there, h->size);
     if (fetch_is_followed(h) && fetch_announce(h) != 0)
         return h->o->code;
     r = fetch_hashes(h) ? hasher_start(partial_fd(h->partial), h->size, &hasher) : 0;

@@ -45,7 +45,7 @@ static int hydrate_find_manifest(struct hydrate *h)
         return 0;
     if (!h->source.n_places)
         return overlay_no_source(h->cfg->target_dir, h->o);
-    report_phase(&h->report, "manifest", "Fetching the manifest", 0);
+    report_phase(&h->report, "manifest", "Fetching the manifest", 0, 0);
     /* nothing to save yet: a signal may end the process at once */
     tb_signals_hold(false);
     r = manifest_fetch(&h->source, h->cfg, &h->tls, &h->manifest, h->o);
@@ -262,7 +262,7 @@ int hydrate_run(const struct tb_config *cfg, bool next, int signal_fd, struct tb
     else
         r = hydrate_locked(&h);
     if (r == HYDRATE_NOTHING) {
-        report_phase(&h.report, "idle", "Idle", 0);
+        report_phase(&h.report, "idle", "Idle", 0, 0);
         tb_info("%s", o->reason);
         tb_notify_ready("%s", o->reason);
         return o->code = 0;

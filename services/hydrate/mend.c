@@ -64,6 +64,7 @@ int hydrate_mend(struct hydrate *h)
     if (r < 0)
         return hydrate_outcome_io(h->o, r, "cannot mend", h->final_path);
     d.partial = p;
+    report_phase(&h->report, "mending", "Mending", h->size, h->size);
     r = download_run(&d, h->o);
     e = mend_vouch(h, p);
     p = partial_close(p);

@@ -25,7 +25,7 @@ static int hydrate_rehash(struct hydrate *h, const char *path, bool doubted, boo
     tb_info("%s is there but %s: hashing it", path, doubted ? "was found damaged" : "not known as verified");
     if (doubted)
         (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    report_phase(&h->report, "verifying", "Verifying", h->size);
+    report_phase(&h->report, "verifying", "Verifying", 0, h->size);
     r = hasher_start(fd, h->size, &hasher);
     if (r < 0)
         return hydrate_outcome_io(h->o, r, "cannot hash", path);

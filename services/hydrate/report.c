@@ -24,6 +24,8 @@ static void report_write_file(struct report *r, const char *reason)
         tb_json_add_uint(o, "asset_version", r->version);
     tb_json_add_uint(o, "bytes_done", r->done);
     tb_json_add_uint(o, "bytes_total", r->total);
+    if (r->moving)
+        tb_json_add_uint(o, "bytes_per_second", tb_progress_rate(&r->bar));
     if (reason)
         cJSON_AddStringToObject(o, "reason", reason);
     (void)tb_state_add_times(o, r->started_boottime_us);
@@ -31,11 +33,12 @@ static void report_write_file(struct report *r, const char *reason)
     r->written_us = tb_now_monotonic_us();
 }
 
-void report_phase(struct report *r, const char *state, const char *verb, uint64_t total)
+void report_phase(struct report *r, const char *state, const char *verb, uint64_t done, uint64_t total)
 {
     r->state = state;
     r->total = total;
-    r->done = 0;
+    r->done = done;
+    r->moving = total > done;
     r->bar = (struct tb_progress){.verb = verb, .total = total};
     report_write_file(r, NULL);
 }
@@ -51,6 +54,7 @@ void report_progress(struct report *r, uint64_t done)
 void report_complete(struct report *r, uint64_t total)
 {
     r->state = "complete";
+    r->moving = false;
     r->done = r->total = total;
     report_write_file(r, NULL);
 }
@@ -58,6 +62,7 @@ void report_complete(struct report *r, uint64_t total)
 void report_failed(struct report *r, const char *reason)
 {
     r->state = "failed";
+    r->moving = false;
     report_write_file(r, reason);
 }
 

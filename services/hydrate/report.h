@@ -14,11 +14,13 @@ struct report {
     const char *state;
     uint64_t version; /* of the asset; 0: not known */
     uint64_t done, total, written_us, started_boottime_us;
+    bool moving; /* bytes are counted, at the rate of the bar */
     struct tb_progress bar;
 };
 
-/* Begins a phase: "manifest", "downloading", "verifying". verb is what people read. */
-void report_phase(struct report *r, const char *state, const char *verb, uint64_t total);
+/* Begins a phase: "manifest", "downloading", "verifying", "mending". verb is what people read; done: what is
+ * there already. */
+void report_phase(struct report *r, const char *state, const char *verb, uint64_t done, uint64_t total);
 /* Bytes done in this phase. Call as often as you like: the file is written at most twice a second. */
 void report_progress(struct report *r, uint64_t done);
 /* Into the log: fetched bytes came between the two times, and were hashed, or went to the disk, since.

@@ -79,6 +79,8 @@ static void gather_make_plain_facts(struct tb_facts *f)
     gather_make_plain_step(&f->hydrate);
     gather_make_plain_step(&f->decrypt);
     gather_make_plain_step(&f->delivery);
+    for (size_t i = 0; i < f->repairs.n; i++)
+        tb_text_plain(f->repairs.r[i].file);
 }
 
 static void gather_make_plain_answer(struct tb_status_answer *a)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "common/picture.h"
 #include "status/status.h"
 #include "common/units.h"
 
@@ -37,23 +38,47 @@ static void json_add_lease(cJSON *doc, const struct tb_snapshot *s)
                              : 0);
 }
 
-static void json_add_step(cJSON *doc, const char *name, const struct tb_snapshot *s,
-                          const struct tb_step *step, const char *unit)
+static cJSON *json_add_step(cJSON *doc, const char *name, const struct tb_snapshot *s,
+                            const struct tb_step *step, const char *unit)
 {
     cJSON *o;
 
     if (step->work == TB_WORK_ABSENT)
-        return;
+        return NULL;
     o = cJSON_AddObjectToObject(doc, name);
     cJSON_AddStringToObject(o, "state", step->phase);
     json_add_string(o, "mode", step->mode);
     json_add_string(o, "reason", step->reason);
-    if (!step->mode[0]) {
-        tb_json_add_uint(o, "bytes_done", step->bytes_done);
-        tb_json_add_uint(o, "bytes_total", step->bytes_total);
-    }
     cJSON_AddBoolToObject(o, "writer_dead", tb_status_writer_dead(s, step, unit));
     json_add_time(o, "written_at", step->written_realtime_us);
+    return o;
+}
+
+static void json_add_bytes(cJSON *o, const struct tb_picture_part *part)
+{
+    if (!o)
+        return;
+    tb_json_add_uint(o, "bytes_done", part->done);
+    tb_json_add_uint(o, "bytes_total", part->total);
+    (void)tb_picture_add_part(o, part);
+}
+
+/* The model on its way: tb-proxy's /status has the same. */
+static void json_add_model(cJSON *doc, const struct tb_snapshot *s)
+{
+    const struct tb_facts *f = &s->facts;
+    struct tb_picture picture;
+    cJSON *o;
+
+    tb_picture_make(f, s->boottime_us, &picture);
+    o = json_add_step(doc, "hydrate", s, &f->hydrate, "tb-hydrate.service");
+    json_add_bytes(o, &picture.download);
+    o = json_add_step(doc, "decrypt", s, &f->decrypt, "tb-decrypt.service");
+    json_add_bytes(o, &picture.decrypt);
+    o = json_add_step(doc, "delivery", s, &f->delivery, "tb-runtime.service");
+    if (o)
+        (void)tb_picture_add_delivery(o, &picture);
+    (void)tb_repairs_add(doc, picture.repairs, true);
 }
 
 static void json_add_units(cJSON *doc, const struct tb_snapshot *s)
@@ -207,9 +232,7 @@ char *tb_status_json(const struct tb_snapshot *s, const struct tb_conclusion *c,
         tb_json_add_uint(doc, "requests_processed", s->proxy.requests);
     json_add_version(doc, f);
     json_add_lease(doc, s);
-    json_add_step(doc, "hydrate", s, &f->hydrate, "tb-hydrate.service");
-    json_add_step(doc, "decrypt", s, &f->decrypt, "tb-decrypt.service");
-    json_add_step(doc, "delivery", s, &f->delivery, "tb-runtime.service");
+    json_add_model(doc, s);
     json_add_contact(doc, s);
     json_add_client(doc, &s->client);
     json_add_places(doc, s);

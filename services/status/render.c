@@ -4,10 +4,13 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/picture.h"
 #include "status/status.h"
 #include "common/units.h"
 
 #define BAR_WIDTH 20
+#define BAR_NARROW 10 /* in a window of fewer columns than */
+#define NARROW 60
 #define OLD_US (5 * TB_USEC_PER_SEC) /* of a progress file: worth a word */
 #define LABEL_WIDTH 12
 #define HEADING_WIDTH 200
@@ -83,6 +86,14 @@ static void render_label(const struct render_page *p, const char *name)
     fprintf(p->out, "  %-*s", LABEL_WIDTH - 2, name);
 }
 
+static void render_row(const struct render_page *p, const char *name, const char *value)
+{
+    if (!*value)
+        return;
+    render_label(p, name);
+    render_wrap(p, value, LABEL_WIDTH);
+}
+
 /* --- the parts ------------------------------------------------------------------------------------------ */
 
 static void render_heading(const struct render_page *p)
@@ -92,24 +103,14 @@ static void render_heading(const struct render_page *p)
                          : strcmp(state, "Suspended") == 0 || strcmp(state, "Down") == 0 ? RED
                                                                                          : YELLOW;
     char now[TB_RFC3339_MAX];
-    int used = 14 + (int)strlen(state);
+    int room = MIN(p->width, HEADING_WIDTH) - 14 - (int)strlen(state);
+    bool fits = room > (int)strlen(tb_rfc3339_format(p->s->realtime_us, 0, now));
 
-    tb_rfc3339_format(p->s->realtime_us, 0, now);
     fprintf(p->out, "%sTrustBridge%s   %s%s%s%*s\n", render_paint(p, BOLD), render_paint(p, PLAIN),
-            render_paint(p, escape), state, render_paint(p, PLAIN),
-            MAX(MIN(p->width, HEADING_WIDTH) - used, (int)strlen(now) + 1), now);
-    if (*reason) {
-        render_label(p, "reason");
-        render_wrap(p, reason, LABEL_WIDTH);
-    }
-}
-
-static void render_row(const struct render_page *p, const char *name, const char *value)
-{
-    if (!*value)
-        return;
-    render_label(p, name);
-    render_wrap(p, value, LABEL_WIDTH);
+            render_paint(p, escape), state, render_paint(p, PLAIN), fits ? room : 0, fits ? now : "");
+    if (!fits)
+        render_row(p, "time", now);
+    render_row(p, "reason", reason);
 }
 
 static void render_since(const struct render_page *p)
@@ -163,40 +164,26 @@ static void render_lease(const struct render_page *p)
     render_row(p, "lease", text);
 }
 
-static void render_bar(const struct render_page *p, const struct tb_step *s)
+/* "[#####...............]  25 %  " */
+static void render_bar(const struct render_page *p, const struct tb_picture_part *part, char *out,
+                       size_t size)
 {
-    char text[BAR_WIDTH + 1], done[32], total[32];
-    double part = s->bytes_total ? (double)MIN(s->bytes_done, s->bytes_total) / (double)s->bytes_total : 0;
-    int full = (int)(part * BAR_WIDTH);
+    int width = p->width < NARROW ? BAR_NARROW : BAR_WIDTH;
+    double share = part->total ? (double)part->done / (double)part->total : 0;
+    char bar[BAR_WIDTH + 1];
 
-    for (int i = 0; i < BAR_WIDTH; i++)
-        text[i] = i < full ? '#' : '.';
-    text[BAR_WIDTH] = '\0';
-    tb_bytes_format(s->bytes_done, done, sizeof(done));
-    tb_bytes_format(s->bytes_total, total, sizeof(total));
-    fprintf(p->out, "[%s] %3d %%  ", text, (int)(part * 100));
-    if (s->bytes_done == s->bytes_total)
-        fprintf(p->out, "%s", total);
-    else
-        fprintf(p->out, "%s of %s", done, total);
+    for (int i = 0; i < width; i++)
+        bar[i] = i < (int)(share * width) ? '#' : '.';
+    bar[width] = '\0';
+    snprintf(out, size, "[%s] %3d %%  ", bar, part->percent);
 }
 
-/* A bar with its writer's word for what it does; below it, when the file is not fresh. */
-static void render_step(const struct render_page *p, const char *name, const struct tb_step *s,
-                        const char *unit)
+/* How old the file is, where that is worth a word. */
+static void render_step_age(const struct render_page *p, const struct tb_step *s, const char *unit)
 {
-    const char *escape = s->work == TB_WORK_FAILED ? RED : "";
     uint64_t age = tb_status_step_age(p->s, s);
-    char d[32];
+    char d[TB_SPAN_MAX];
 
-    if (s->work == TB_WORK_ABSENT)
-        return;
-    render_label(p, name);
-    if (s->bytes_total > 0) {
-        render_bar(p, s);
-        fputs(", ", p->out);
-    }
-    fprintf(p->out, "%s%s%s\n", render_paint(p, escape), s->phase, render_paint(p, *escape ? PLAIN : ""));
     if (tb_status_writer_dead(p->s, s, unit)) {
         render_label(p, "");
         fprintf(p->out, "%sleft by a dead writer%s %s ago\n", render_paint(p, RED), render_paint(p, PLAIN),
@@ -205,6 +192,31 @@ static void render_step(const struct render_page *p, const char *name, const str
         render_label(p, "");
         fprintf(p->out, "last written %s ago\n", tb_span_format(age, d));
     }
+}
+
+/* A bar with its writer's word for what it does; how fast stands below it, so that nothing moves for who
+ * watches. */
+static void render_step(const struct render_page *p, const char *name, const struct tb_step *s,
+                        const struct tb_picture_part *part, const char *unit)
+{
+    char text[2 * TB_PICTURE_TEXT_MAX] = "", more[TB_PICTURE_TEXT_MAX];
+    size_t n;
+
+    if (s->work == TB_WORK_ABSENT)
+        return;
+    if (part->total > 0) {
+        render_bar(p, part, text, sizeof(text));
+        n = strlen(text);
+        snprintf(text + n, sizeof(text) - n, "%s, ", tb_picture_amount(part, more));
+    }
+    n = strlen(text);
+    snprintf(text + n, sizeof(text) - n, "%s", part->word);
+    render_label(p, name);
+    fputs(render_paint(p, s->work == TB_WORK_FAILED ? RED : ""), p->out);
+    render_wrap(p, text, LABEL_WIDTH);
+    fputs(render_paint(p, s->work == TB_WORK_FAILED ? PLAIN : ""), p->out);
+    render_row(p, "", tb_picture_speed(part, more));
+    render_step_age(p, s, unit);
 }
 
 static void render_version(const struct render_page *p)
@@ -232,6 +244,36 @@ static void render_weights(const struct render_page *p)
     if (tb_status_writer_dead(p->s, s, "tb-runtime.service"))
         strcat(text, " - left by a dead writer");
     render_row(p, "weights", text);
+}
+
+/* What the runtime has of the model, and what was mended. */
+static void render_reading(const struct render_page *p, const struct tb_picture *picture)
+{
+    char text[2 * TB_PICTURE_TEXT_MAX + 2], more[TB_PICTURE_TEXT_MAX];
+
+    if (!tb_status_writer_dead(p->s, &p->s->facts.decrypt, "tb-decrypt.service")) {
+        render_row(p, "read", tb_picture_read(picture, text));
+        render_row(p, "memory", tb_picture_memory(picture, text));
+    }
+    tb_picture_repairs(picture, text);
+    tb_picture_records(picture, more);
+    if (*more)
+        snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s", *text ? ": " : "", more);
+    render_row(p, "records", text);
+}
+
+static void render_model(const struct render_page *p)
+{
+    const struct tb_facts *f = &p->s->facts;
+    struct tb_picture picture;
+
+    tb_picture_make(f, p->s->boottime_us, &picture);
+    render_step(p, "download", &f->hydrate, &picture.download, "tb-hydrate.service");
+    if (strcmp(p->c->state, "Suspended") == 0) /* it tells of weights that are gone */
+        return render_weights(p);
+    render_step(p, "decrypt", &f->decrypt, &picture.decrypt, "tb-decrypt.service");
+    render_weights(p);
+    render_reading(p, &picture);
 }
 
 static void render_requests(const struct render_page *p)
@@ -336,10 +378,7 @@ static void render_page(const struct render_page *p)
     render_row(p, "asset", s->proxy.asset_id[0] ? s->proxy.asset_id : s->facts.asset_id);
     render_version(p);
     render_lease(p);
-    render_step(p, "download", &s->facts.hydrate, "tb-hydrate.service");
-    if (strcmp(p->c->state, "Suspended") != 0) /* then it tells of weights that are gone */
-        render_step(p, "decrypt", &s->facts.decrypt, "tb-decrypt.service");
-    render_weights(p);
+    render_model(p);
     render_requests(p);
     render_problems(p);
     render_units(p);
@@ -366,18 +405,19 @@ char *tb_status_render(const struct tb_snapshot *s, const struct tb_conclusion *
 
 char *tb_status_line(const struct tb_snapshot *s, const struct tb_conclusion *c)
 {
-    const struct tb_step *step = &s->facts.hydrate;
-    char progress[96] = "", done[32], total[32];
+    char progress[TB_PICTURE_TEXT_MAX] = "", speed[TB_PICTURE_TEXT_MAX] = "";
+    const struct tb_picture_part *part;
+    struct tb_picture picture;
     char *text = NULL;
 
-    if (strcmp(c->state, "Decrypt") == 0)
-        step = &s->facts.decrypt;
-    if ((strcmp(c->state, "Hydrate") == 0 || strcmp(c->state, "Decrypt") == 0) && step->bytes_total > 0)
-        snprintf(progress, sizeof(progress), " %s of %s",
-                 tb_bytes_format(step->bytes_done, done, sizeof(done)),
-                 tb_bytes_format(step->bytes_total, total, sizeof(total)));
-    if (asprintf(&text, "%s%s%s%s%s", c->state, progress, *c->reason ? " (" : "", c->reason,
-                 *c->reason ? ")" : "") < 0)
+    tb_picture_make(&s->facts, s->boottime_us, &picture);
+    part = strcmp(c->state, "Decrypt") == 0 ? &picture.decrypt : &picture.download;
+    if ((strcmp(c->state, "Hydrate") == 0 || strcmp(c->state, "Decrypt") == 0) && part->total > 0) {
+        tb_picture_amount(part, progress);
+        tb_picture_speed(part, speed);
+    }
+    if (asprintf(&text, "%s%s%s%s%s%s%s%s", c->state, *progress ? " " : "", progress, *speed ? ", " : "",
+                 speed, *c->reason ? " (" : "", c->reason, *c->reason ? ")" : "") < 0)
         return NULL;
     return text;
 }

@@ -130,7 +130,8 @@ def test_ready(machine):
     assert "What is wrong" not in text and "\033" not in text and max(map(len, text.splitlines())) <= 80
     doc = machine.json(want=0)
     assert doc["ready"] is True and doc["requests_processed"] == 7 and doc["problems"] == []
-    assert doc["delivery"] == {"state": "delivered", "mode": "dir", "writer_dead": False, "written_at": doc["delivery"]["written_at"]}
+    assert doc["delivery"] == {"state": "delivered", "mode": "dir", "writer_dead": False, "written_at": doc["delivery"]["written_at"],
+                               "memory_bytes": 4096}
 
 
 def test_a_dead_proxy_is_never_ready(machine):

@@ -6,6 +6,7 @@
 
 #include "proxy/admin/mhd_response.h"
 #include "common/json.h"
+#include "common/picture.h"
 #include "proxy/admin/page.h"
 #include "proxy/admin/page_assets.h"
 #include "common/text.h"
@@ -58,16 +59,37 @@ static void health_reply_probe(const struct tb_verdict *v, int status, const cha
     tb_reply_field(ret, "Retry-After", RETRY_AFTER_S);
 }
 
-static int health_add_step(cJSON *doc, const char *name, const struct tb_step *step)
+static int health_add_step(cJSON *doc, const char *name, const struct tb_step *step,
+                           const struct tb_picture_part *part)
 {
     cJSON *o = cJSON_AddObjectToObject(doc, name);
 
     if (!o || (step->work != TB_WORK_ABSENT && !cJSON_AddStringToObject(o, "state", step->phase)) ||
-        (step->reason[0] && !cJSON_AddStringToObject(o, "reason", step->reason)))
+        (step->reason[0] && !cJSON_AddStringToObject(o, "reason", step->reason)) ||
+        tb_json_add_uint(o, "bytes_done", part->done) < 0 ||
+        tb_json_add_uint(o, "bytes_total", part->total) < 0)
         return -ENOMEM;
-    if (tb_json_add_uint(o, "bytes_done", step->bytes_done) < 0)
+    return tb_picture_add_part(o, part);
+}
+
+/* The model on its way; names of its files are the operator's. */
+static int health_add_model(cJSON *doc, const struct tb_facts *f, enum tb_health_view view)
+{
+    const struct tb_step *d = &f->delivery;
+    struct tb_picture picture;
+    cJSON *o = NULL;
+
+    tb_picture_make(f, tb_now_boottime_us(), &picture);
+    if (health_add_step(doc, "hydrate", &f->hydrate, &picture.download) < 0 ||
+        health_add_step(doc, "decrypt", &f->decrypt, &picture.decrypt) < 0)
         return -ENOMEM;
-    return tb_json_add_uint(o, "bytes_total", step->bytes_total);
+    if (d->work != TB_WORK_ABSENT) {
+        o = cJSON_AddObjectToObject(doc, "delivery");
+        if (!o || !cJSON_AddStringToObject(o, "state", d->phase) ||
+            !cJSON_AddStringToObject(o, "mode", d->mode) || tb_picture_add_delivery(o, &picture) < 0)
+            return -ENOMEM;
+    }
+    return tb_repairs_add(doc, picture.repairs, view >= TB_HEALTH_OPERATOR);
 }
 
 /* Where the audit chain stands, for whoever keeps it on another machine. */
@@ -196,8 +218,7 @@ static char *health_status(struct tb_server *s, enum tb_health_view view)
         !cJSON_AddBoolToObject(doc, "ready", ready) || !cJSON_AddBoolToObject(doc, "suspended", suspended) ||
         !cJSON_AddStringToObject(doc, "reason", v->reason) || !cJSON_AddStringToObject(doc, "since", since))
         return NULL;
-    if (health_add_step(doc, "hydrate", &w->facts.hydrate) < 0 ||
-        health_add_step(doc, "decrypt", &w->facts.decrypt) < 0 ||
+    if (health_add_model(doc, &w->facts, view) < 0 ||
         (view >= TB_HEALTH_CLIENT && health_add_details(doc, s) < 0) ||
         (view >= TB_HEALTH_OPERATOR && health_add_surroundings(doc, s) < 0))
         return NULL;

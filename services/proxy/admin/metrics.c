@@ -6,6 +6,7 @@
 
 #include "common/domain_file.h"
 #include "common/json.h"
+#include "common/picture.h"
 #include "proxy/server.h"
 #include "common/units.h"
 #include "common/version.h"
@@ -153,21 +154,61 @@ static void metrics_process(const struct tb_server *s, struct tb_buf *o)
                    "Most memory this process has had resident.", (uint64_t)u.ru_maxrss * 1024);
 }
 
-static void metrics_steps(const struct tb_facts *f, struct tb_buf *o)
-{
-    const struct {
-        const char *name;
-        const struct tb_step *step;
-    } all[] = {{"hydrate", &f->hydrate}, {"decrypt", &f->decrypt}, {"next", &f->next}};
+struct metrics_step {
+    const char *name;
+    const struct tb_picture_part *part;
+};
 
-    metrics_head(o, "tb_step_done_bytes", "gauge", "Bytes that a step of the start has done.");
-    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-        tb_buf_printf(o, "tb_step_done_bytes{step=\"%s\"} %llu\n", all[i].name,
-                      (unsigned long long)all[i].step->bytes_done);
-    metrics_head(o, "tb_step_size_bytes", "gauge", "Bytes that a step of the start has to do.");
-    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-        tb_buf_printf(o, "tb_step_size_bytes{step=\"%s\"} %llu\n", all[i].name,
-                      (unsigned long long)all[i].step->bytes_total);
+static void metrics_step_uint(struct tb_buf *o, const struct metrics_step *all, size_t n, const char *name,
+                              const char *help, size_t member)
+{
+    metrics_head(o, name, "gauge", help);
+    for (size_t i = 0; i < n; i++)
+        tb_buf_printf(o, "%s{step=\"%s\"} %llu\n", name, all[i].name,
+                      (unsigned long long)*(const uint64_t *)((const char *)all[i].part + member));
+}
+
+static void metrics_steps(const struct tb_picture *p, struct tb_buf *o)
+{
+    const struct metrics_step all[] = {
+        {"hydrate", &p->download}, {"decrypt", &p->decrypt}, {"next", &p->next}};
+    size_t n = ARRAY_SIZE(all);
+
+    metrics_step_uint(o, all, n, "tb_step_done_bytes", "Bytes that a step of the start has done.",
+                      offsetof(struct tb_picture_part, done));
+    metrics_step_uint(o, all, n, "tb_step_size_bytes", "Bytes that a step of the start has to do.",
+                      offsetof(struct tb_picture_part, total));
+    metrics_step_uint(o, all, n, "tb_step_bytes_per_second",
+                      "Over the last seconds, while the step is under way; else 0.",
+                      offsetof(struct tb_picture_part, rate));
+    metrics_head(o, "tb_step_left_seconds", "gauge",
+                 "Until the step is done, at that rate; absent where it cannot be told.");
+    for (size_t i = 0; i < n; i++)
+        if (all[i].part->has_left)
+            tb_buf_printf(o, "tb_step_left_seconds{step=\"%s\"} %llu\n", all[i].name,
+                          (unsigned long long)all[i].part->left_s);
+}
+
+/* What the runtime has of the model. Where it does not read through tb-decrypt there is less to tell. */
+static void metrics_delivery(const struct tb_picture *p, struct tb_buf *o)
+{
+    if (p->has_read) {
+        metrics_single(o, "tb_model_read_bytes", "gauge",
+                       "Bytes of the model that the runtime has read, in whole blocks.", p->read_bytes);
+        metrics_single(o, "tb_model_served_bytes_total", "counter",
+                       "Bytes that the runtime has read of this delivery, however often.", p->served_bytes);
+    }
+    if (p->has_memory)
+        metrics_single(o, "tb_model_memory_bytes", "gauge",
+                       "Bytes of the model that are decrypted in memory.", p->memory_bytes);
+    if (p->cache_bytes > 0)
+        metrics_single(o, "tb_model_cache_bytes", "gauge", "At most so many are; the rest is decrypted anew.",
+                       p->cache_bytes);
+    metrics_single(o, "tb_records_waiting", "gauge",
+                   "Records that proved bad and are waited for until they are fetched once more.",
+                   p->repairs->waiting);
+    metrics_single(o, "tb_records_fetched_again_total", "counter",
+                   "Records of this delivery that were fetched once more.", p->repairs->fetched);
 }
 
 static void metrics_versions(const struct tb_facts *f, struct tb_buf *o)
@@ -319,6 +360,7 @@ static void metrics_units(const struct tb_surroundings_seen *seen, struct tb_buf
 static void metrics_state(const struct tb_server *s, struct tb_buf *o)
 {
     const struct tb_facts *f = &s->monitor.facts;
+    struct tb_picture picture;
 
     metrics_head(o, "tb_state", "gauge", "1 for the state the service is in.");
     for (int i = 0; i < _TB_STATE_MAX; i++)
@@ -330,7 +372,9 @@ static void metrics_state(const struct tb_server *s, struct tb_buf *o)
                    "1 while the step that the state waits for has failed: waiting does not help.",
                    s->monitor.verdict.failed);
     metrics_lease(f, o);
-    metrics_steps(f, o);
+    tb_picture_make(f, tb_now_boottime_us(), &picture);
+    metrics_steps(&picture, o);
+    metrics_delivery(&picture, o);
     metrics_versions(f, o);
     metrics_single(o, "tb_runtime_healthy", "gauge", "1 when the runtime's health endpoint answers 200.",
                    f->runtime_healthy);

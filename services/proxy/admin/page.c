@@ -6,11 +6,12 @@
 #include <string.h>
 
 #include "proxy/admin/page_assets.h"
+#include "common/picture.h"
 #include "common/text.h"
 #include "common/units.h"
 #include "common/version.h"
 
-#define FIELDS_MAX 48
+#define FIELDS_MAX 64
 #define SPARK_WIDTH 600
 #define SPARK_HEIGHT 60
 
@@ -48,8 +49,8 @@ static const char *page_time(uint64_t realtime_us, char out[static TB_RFC3339_MA
 /* The reason, a word for programs, in words; but not where it only says again what the state says. */
 static void page_put_sentence(struct page_fields *p, const char *sentence, const char *reason)
 {
-    static const char *const plain[] = {"",           "starting",   "downloading",
-                                        "decrypting", "delivering", "streaming"};
+    static const char *const plain[] = {"",           "starting",  "downloading", "decrypting",
+                                        "delivering", "streaming", "mending"};
     char words[TB_REASON_MAX];
 
     for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
@@ -67,6 +68,8 @@ static const char *page_sentence(const struct tb_verdict *v, const char *usual)
     if (v->failed)
         return v->state == TB_STATE_HYDRATE ? "The download of the encrypted model has failed."
                                             : "The model could not be decrypted or handed to the runtime.";
+    if (v->state == TB_STATE_HYDRATE && strcmp(v->reason, "mending") == 0)
+        return "Fetching damaged records of the encrypted model once more.";
     if (v->state == TB_STATE_DECRYPT && strcmp(v->reason, "runtime_not_answering") == 0)
         return "The runtime has the model, but does not answer.";
     return usual;
@@ -106,25 +109,38 @@ static void page_put_state(struct page_fields *p, const struct tb_server *s)
     }
 }
 
-static void page_put_progress(struct page_fields *p, const char *name, const char *percent,
-                              const struct tb_step *step)
+/* The names of a part's three fields go together. */
+static void page_put_part(struct page_fields *p, const char *name, const char *percent, const char *more,
+                          const struct tb_picture_part *part)
 {
-    char done[TB_SPAN_MAX], total[32];
-    unsigned pct = 0;
+    char text[TB_PICTURE_TEXT_MAX];
 
-    if (step->work == TB_WORK_COMPLETE)
-        pct = 100;
-    else if (step->bytes_total > 0)
-        pct =
-            (unsigned)(100.0 * (double)MIN(step->bytes_done, step->bytes_total) / (double)step->bytes_total);
-    page_put(p, percent, "%u", pct);
-    if (step->work == TB_WORK_ABSENT)
-        page_put(p, name, "not begun");
-    else if (step->bytes_total == 0)
-        page_put(p, name, "%s", step->phase);
-    else
-        page_put(p, name, "%s of %s", tb_bytes_format(step->bytes_done, done, sizeof(done)),
-                 tb_bytes_format(step->bytes_total, total, sizeof(total)));
+    page_put(p, name, "%s", part->work == TB_WORK_ABSENT ? "not begun" : tb_picture_amount(part, text));
+    page_put(p, percent, "%d", MAX(part->percent, 0));
+    tb_picture_speed(part, text);
+    page_put(p, more, "%s%s%s", part->total > 0 ? part->word : "", *text ? ", " : "", text);
+}
+
+/* "absent": what there is nothing to say of is not shown. */
+static void page_put_model(struct page_fields *p, const struct tb_facts *f)
+{
+    char text[TB_PICTURE_TEXT_MAX], served[32];
+    struct tb_picture m;
+
+    tb_picture_make(f, tb_now_boottime_us(), &m);
+    page_put_part(p, "hydrate", "hydrate_pct", "hydrate_more", &m.download);
+    page_put_part(p, "decrypt", "decrypt_pct", "decrypt_more", &m.decrypt);
+    page_put(p, "read_class", "%s", m.has_read ? "" : "absent");
+    page_put(p, "read", "%s", tb_picture_read(&m, text));
+    page_put(p, "read_more", "%s in all",
+             tb_bytes_format(m.has_read ? m.served_bytes : 0, served, sizeof(served)));
+    page_put(p, "memory_class", "%s", m.has_memory ? "" : "absent");
+    page_put(p, "memory", "%s", tb_picture_memory(&m, text));
+    page_put(p, "memory_more", "decrypted, for mode %s", m.mode);
+    tb_picture_repairs(&m, text);
+    page_put(p, "records_class", "%s", m.repairs->waiting > 0 ? "wait" : m.repairs->n > 0 ? "" : "absent");
+    page_put(p, "records", "%s", *text ? text : "none came");
+    page_put(p, "records_more", "%s", tb_picture_records(&m, text));
 }
 
 static void page_put_spark(struct page_fields *p, const struct tb_recent *r)
@@ -224,8 +240,7 @@ static void page_fill(struct page_fields *p, const struct tb_server *s)
 {
     p->n = 0;
     page_put_state(p, s);
-    page_put_progress(p, "hydrate", "hydrate_pct", &s->monitor.facts.hydrate);
-    page_put_progress(p, "decrypt", "decrypt_pct", &s->monitor.facts.decrypt);
+    page_put_model(p, &s->monitor.facts);
     page_put_traffic(p, s);
     page_put_lease(p, &s->monitor.facts);
     page_put_accounting(p, s);
