@@ -20,6 +20,7 @@ chromium
 chromium-driver
 clang
 clang-format
+containernetworking-plugins
 cppcheck
 curl
 debhelper
@@ -33,6 +34,7 @@ gcc
 gnupg
 haproxy
 iproute2
+iptables
 jq
 libarchive-dev
 libc6-dev
@@ -61,6 +63,7 @@ openssl
 osslsigncode
 packer
 pkg-config
+podman
 postgresql
 procps
 prometheus
@@ -77,6 +80,7 @@ python3-uvicorn
 python3-yaml
 qemu-system-x86
 qemu-utils
+runc
 shellcheck
 softhsm2
 sqlite3

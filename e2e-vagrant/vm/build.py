@@ -3,7 +3,7 @@
 """Builds the appliance's disk image: Debian by mmdebstrap with TrustBridge installed, as a customer's VM has it, and three
 things a test needs beside it: a small inference server, a root shell on a virtio port, and a network by DHCP.
 
-usage: build.py [--suite bookworm|trixie] [--from tree|debs|bare|engine|podman|vagrant]
+usage: build.py [--suite bookworm|trixie] [--from tree|debs|bare|podman|vagrant]
 Prints the directory of the image: disk.raw (ext4, no partition table), vmlinuz, initrd, packages. Needs root, no loop device.
 Everything is kept in build/vm/ under the hash of what went into it; what is there already is not built again."""
 
@@ -163,10 +163,6 @@ def install_vagrant(root, staged):
     run("chroot", root, "chown", "-R", "vagrant:", "/home/vagrant")
 
 
-def install_engine(root, staged):
-    """Without TrustBridge, and with podman: the machine of somebody who runs containers."""
-
-
 def install_podman(root, staged):
     """With podman, and the drop-in for runtimes in a container."""
     install_debs(root, staged)
@@ -176,10 +172,9 @@ def install_podman(root, staged):
 
 
 SOURCES = {"tree": (stage_tree, install_tree), "debs": (stage_debs, install_debs), "bare": (lambda *_: None, install_bare),
-           "engine": (lambda *_: None, install_engine),
            "podman": (stage_debs, install_podman), "vagrant": (stage_debs, install_vagrant)}
 # Which base: its name and what is in it beyond BASE.
-BASES = {"engine": ("base-engine", ("apparmor", "crun", "iptables", "netavark", "podman")), "podman": ("base-podman", ("crun", "podman")),
+BASES = {"podman": ("base-podman", ("crun", "podman")),
          "vagrant": ("base-vagrant", ("openssh-server", "sudo"))}
 
 

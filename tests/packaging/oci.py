@@ -41,9 +41,19 @@ class Registry:
         self.log.close()
 
 
+def driver(directory):
+    """Of Buildah's storage: vfs, which copies all of an image for each layer, only where layers cannot be mounted over each other."""
+    for name in ("lower", "upper", "work", "merged"):
+        (directory / name).mkdir()
+    options = f"lowerdir={directory}/lower,upperdir={directory}/upper,workdir={directory}/work"
+    script = f"mount -t overlay overlay -o {options} {directory}/merged && touch {directory}/merged/file"
+    return "overlay" if subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True).returncode == 0 else "vfs"
+
+
 def storage(directory):
     """The environment that has Buildah's storage in a directory of its own, and no more rights than this machine may give."""
-    (directory / "storage.conf").write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{directory}/root"\nrunroot = "{directory}/run"\n')
+    (directory / "try").mkdir()
+    (directory / "storage.conf").write_text(f'[storage]\ndriver = "{driver(directory / "try")}"\ngraphroot = "{directory}/root"\nrunroot = "{directory}/run"\n')
     (directory / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     return {"PATH": os.environ["PATH"], "HOME": str(directory), "CONTAINERS_STORAGE_CONF": str(directory / "storage.conf"),
             "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(directory)}

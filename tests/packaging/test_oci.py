@@ -21,35 +21,6 @@ from tbsys import free_port, wait_for
 from test_packages import run
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    r = oci.Registry(tmp_path_factory.mktemp("registry") / "r")
-    yield r
-    r.stop()
-
-
-@pytest.fixture(scope="module")
-def env(tmp_path_factory):
-    env = oci.storage(tmp_path_factory.mktemp("containers"))
-    yield env
-    oci.forget(env)
-
-
-@pytest.fixture(scope="module")
-def base(registry, env):
-    return oci.make_base(registry, env)
-
-
-@pytest.fixture(scope="module")
-def built(registry, env, base):
-    r = tbpkg("build", "--registry", registry.host, "--image-name", "acme/trustbridge-runtime", "--tag", "v1", "--base-image", base,
-              "--deb-dir", debs.build(), "--insecure-registry", "--label", "org.opencontainers.image.vendor=ACME", "--json", "--sentinel-binary",
-              "./sentinel", env=env)
-    assert r.returncode == 0, r.stderr[-4000:]
-    assert "--sentinel-binary is obsolete" in r.stderr
-    return json.loads(r.stdout)
-
-
 def test_the_digest_is_what_the_registry_serves(registry, built):
     assert built["image"] == f"{registry.host}/acme/trustbridge-runtime:v1" and built["pushed"]
     by_tag = registry.get("acme/trustbridge-runtime/manifests/v1")
