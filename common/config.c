@@ -9,6 +9,7 @@
 #include "common/buf.h"
 #include "common/config_rules.h"
 #include "common/io.h"
+#include "common/provider_key.h"
 
 #define CONFIG_NAME_MAX 64
 
@@ -188,6 +189,20 @@ static void config_resolve_contract(struct tb_config *c, struct tb_findings *f)
         config_wrong(f, "TB_CONTRACT_ID", "out of memory");
 }
 
+/* What an image pins stays in force, whatever the settings of a deployment say. */
+static void config_resolve_provider_key(struct tb_config *c, struct tb_findings *f)
+{
+    if (!tb_provider_key_pinned(TB_PROVIDER_KEY_IMAGE))
+        return;
+    if (tb_provider_key_contradicts(TB_PROVIDER_KEY_IMAGE, c->provider_key))
+        config_wrong(f, "TB_PROVIDER_KEY",
+                     "this image pins other keys, those in " TB_PROVIDER_KEY_IMAGE "; remove the line");
+    free(c->provider_key);
+    c->provider_key = strdup(TB_PROVIDER_KEY_IMAGE);
+    if (!c->provider_key)
+        config_wrong(f, "TB_PROVIDER_KEY", "out of memory");
+}
+
 static void config_check_together(struct tb_config *c, struct tb_findings *f)
 {
     static const char client[] =
@@ -201,6 +216,7 @@ static void config_check_together(struct tb_config *c, struct tb_findings *f)
     if (c->billing_enabled && !c->billing_plan_id)
         config_wrong(f, "TB_BILLING_PLAN_ID", "required when TB_BILLING_ENABLED is true");
     config_resolve_contract(c, f);
+    config_resolve_provider_key(c, f);
 }
 
 /* A setting whose value is wrong has its default, or is unset: what else is wrong can still be found. */

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/provider_key.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/file_check.h"
 #include "common/io.h"
@@ -37,6 +39,34 @@ int tb_provider_key_load(const char *value, struct tb_minisign_keys *ret,
     else if ((r = tb_minisign_keys_parse(text, len, ret, why)) < 0)
         snprintf(err, TB_MINISIGN_ERR_MAX, "%.80s: %.160s", value, why);
     return r;
+}
+
+bool tb_provider_key_pinned(const char *image)
+{
+    return access(image, F_OK) == 0 || errno != ENOENT;
+}
+
+static bool provider_key_all_in(const struct tb_minisign_keys *some, const struct tb_minisign_keys *all)
+{
+    for (size_t i = 0; i < some->n; i++) {
+        size_t j = 0;
+
+        while (j < all->n && memcmp(&some->v[i], &all->v[j], sizeof(some->v[i])) != 0)
+            j++;
+        if (j == all->n)
+            return false;
+    }
+    return true;
+}
+
+bool tb_provider_key_contradicts(const char *image, const char *value)
+{
+    struct tb_minisign_keys pinned, set;
+    char err[TB_MINISIGN_ERR_MAX];
+
+    if (!value || tb_provider_key_load(image, &pinned, err) < 0 || tb_provider_key_load(value, &set, err) < 0)
+        return false;
+    return !provider_key_all_in(&set, &pinned) || !provider_key_all_in(&pinned, &set);
 }
 
 void tb_provider_key_check(const char *value, const char *user, struct tb_findings *f)

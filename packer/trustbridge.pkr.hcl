@@ -31,7 +31,7 @@ variable "runtime_script" {
 variable "provider_key" {
   type        = string
   default     = ""
-  description = "Public keys of the provider (RW..., with commas between), as TB_PROVIDER_KEY of every machine of this image. Pinned nowhere when empty."
+  description = "Public keys of the provider (RW..., with commas between): every machine of this image serves only what they signed. Pinned nowhere when empty."
 }
 
 variable "inventory" {

@@ -7,7 +7,6 @@ export DEBIAN_FRONTEND=noninteractive
 
 debs=/tmp/trustbridge-debs
 driver=${TB_NVIDIA_DRIVER:-}
-settings=/etc/trustbridge/trustbridge.env
 
 set -- "$debs"/trustbridge_*.deb
 if [ ! -e "$1" ] || [ $# != 1 ]; then
@@ -44,7 +43,9 @@ done
 if [ -n "$missing" ] && ! { apt-get -q update && apt-get -qy --no-install-recommends install $missing; }; then
     echo "install.sh: the image is without$missing, which could not be fetched" >&2
 fi
+# Beside the programs: settings are written by the deployment.
 if [ -n "${TB_IMAGE_PROVIDER_KEY:-}" ]; then
-    printf 'TB_PROVIDER_KEY=%s\n' "$TB_IMAGE_PROVIDER_KEY" >>"$settings"
+    printf '%s\n' "$TB_IMAGE_PROVIDER_KEY" >/usr/lib/trustbridge/provider.pub
+    chmod 644 /usr/lib/trustbridge/provider.pub
 fi
 rm -rf "$debs"

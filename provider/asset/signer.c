@@ -195,3 +195,23 @@ int provider_keys_read(const char *value, struct tb_minisign_keys *ret)
         return tbpkg_fail(value, err, "give the .pub that tbpkg keygen made");
     return CLI_OK;
 }
+
+char *provider_keys_setting(const char *value)
+{
+    char text[TB_MINISIGN_KEYS_MAX * (TB_MINISIGN_KEY_CHARS + 1) + 1], *p = text;
+    struct tb_minisign_keys keys;
+    char *r;
+
+    if (provider_keys_read(value, &keys) != CLI_OK)
+        return NULL;
+    for (size_t i = 0; i < keys.n; i++) {
+        sign_public_format(&keys.v[i], p);
+        p += TB_MINISIGN_KEY_CHARS;
+        *p++ = ',';
+    }
+    p[-1] = '\0';
+    r = strdup(text);
+    if (!r)
+        (void)tbpkg_fail_errno("--provider-key", -ENOMEM);
+    return r;
+}

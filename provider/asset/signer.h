@@ -44,5 +44,7 @@ int signer_put_detached(const struct signer *s, const char *asset_id, const char
 
 /* --provider-key: a key, several with commas, or a file. */
 int provider_keys_read(const char *value, struct tb_minisign_keys *ret);
+/* The same as the setting of a machine: base64 with commas between. Heap, or NULL: the error is reported. */
+char *provider_keys_setting(const char *value);
 
 #endif

@@ -9,6 +9,7 @@
 #include "common/io.h"
 #include "common/json.h"
 #include "provider/asset/key.h"
+#include "provider/asset/signer.h"
 #include "provider/cli/interrupt.h"
 #include "provider/cli/tool.h"
 #include "provider/cmd/rows.h"
@@ -22,6 +23,7 @@ static void build_clear(struct image_build *b)
     tb_option_list_clear(&b->vars);
     tb_option_list_clear(&b->labels);
     tool_rmdir(&b->work);
+    tb_freep(&b->provider_keys);
     tb_freep(&b->reference);
     tb_freep(&b->digest);
     tb_freep(&b->image_id);
@@ -42,6 +44,7 @@ static const struct tb_option build_options[] = {
               "what to build on: a container image with the inference server in it [" IMAGE_DEFAULT_BASE
               "]; for vm-qemu a qcow2 of a Debian cloud image",
               .setting = "docker.base_image"),
+    ROW_PROVIDER_KEY(provider_key, "pin it in the image: " PACKAGE_PROVIDER_KEY_HELP),
     TB_OPTION(0, "sbom", "FILE", TB_OPTION_STRING, sbom,
               "where the bill of materials (SPDX 2.3) goes [IMAGE-NAME-TAG.spdx.json, beside the output "
               "directory, or IMAGE_NAME-IMAGE_VERSION.spdx.json]; replaced when it exists"),
@@ -192,6 +195,8 @@ static cJSON *build_result(const struct image_build *b)
     } else {
         cJSON_AddStringToObject(d, "image", b->resource);
     }
+    if (b->provider_keys)
+        cJSON_AddStringToObject(d, "provider_key", b->provider_keys);
     if (b->sbom_path)
         cJSON_AddStringToObject(d, "sbom", b->sbom_path);
     return d;
@@ -222,6 +227,8 @@ static int build_all(struct image_build *b)
 {
     int rc = debs_check(b->debs);
 
+    if (rc == CLI_OK && b->provider_key && !(b->provider_keys = provider_keys_setting(b->provider_key)))
+        rc = CLI_FAILED;
     if (rc == CLI_OK)
         rc = build_name_sbom(b);
     if (rc == CLI_OK && !(b->work = tool_mkdtemp()))

@@ -242,23 +242,15 @@ static int package_set_image(struct package_job *j)
     return cli_usage(&j->cli, "--vm-image: PUBLISHER:OFFER:PLAN[:VERSION] or a resource id, not '%s'", image);
 }
 
-/* As the setting of a machine: base64 with commas between. */
 static int package_set_provider_key(struct package_job *j)
 {
-    char text[TB_MINISIGN_KEYS_MAX * (TB_MINISIGN_KEY_CHARS + 1) + 1], *p = text;
-    _cleanup_free_ char *line = NULL;
-    struct tb_minisign_keys keys;
+    _cleanup_free_ char *text = NULL, *line = NULL;
 
     if (!j->provider_key)
         return CLI_OK;
-    if (provider_keys_read(j->provider_key, &keys) != CLI_OK)
+    text = provider_keys_setting(j->provider_key);
+    if (!text)
         return CLI_FAILED;
-    for (size_t i = 0; i < keys.n; i++) {
-        sign_public_format(&keys.v[i], p);
-        p += TB_MINISIGN_KEY_CHARS;
-        *p++ = ',';
-    }
-    p[-1] = '\0';
     if (package_set(j, "providerKey", text) != CLI_OK)
         return CLI_FAILED;
     line = tb_strf("Provider's key: %s", text);

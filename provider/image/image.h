@@ -14,11 +14,12 @@
 
 struct image_build {
     struct cli cli;
-    const char *target, *debs, *templates, *base, *registry, *name, *tag, *sbom;
+    const char *target, *debs, *templates, *base, *registry, *name, *tag, *sbom, *provider_key;
     struct tb_option_list vars, labels;
     bool no_push, no_cache, no_sbom, insecure_registry, dry_run;
 
     char *work;              /* temporary directory */
+    char *provider_keys;     /* those that the image pins, with commas between; NULL: none */
     char *reference;         /* "REGISTRY/NAME:TAG" */
     char *digest, *image_id; /* of a container */
     char *containerfile;     /* of a container, in a dry run */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/provider_key.h"
 #include "common/units.h"
 #include "provider/cli/tool.h"
 #include "provider/image/debs.h"
@@ -91,6 +92,16 @@ static const char oci_config[] = "ENV container=oci\n"
                                  "STOPSIGNAL SIGRTMIN+3\n"
                                  "ENTRYPOINT [\"/usr/lib/trustbridge/tb-init\"]\n"
                                  "CMD []\n";
+
+/* Beside the programs, where nothing that is mounted into the container covers it. */
+static char *oci_finish(const struct image_build *b)
+{
+    _cleanup_free_ char *pin = b->provider_keys
+                                   ? tb_strf("RUN echo '%s' >" TB_PROVIDER_KEY_IMAGE "\n", b->provider_keys)
+                                   : strdup("");
+
+    return pin ? tb_strf("%s%s", pin, oci_config) : NULL;
+}
 
 /* -- labels ------------------------------------------------------------------------------------ */
 
@@ -205,7 +216,7 @@ static int oci_run_build(const struct image_build *b, const char *text, bool lab
     return rc == CLI_OK ? oci_read_line(id, ret_id) : rc;
 }
 
-static int oci_build(struct image_build *b, const char *software)
+static int oci_build(struct image_build *b, const char *software, const char *finish)
 {
     _cleanup_free_ char *base_digest = NULL, *id = NULL, *text = NULL;
     int rc = tool_find("buildah", "buildah");
@@ -217,7 +228,7 @@ static int oci_build(struct image_build *b, const char *software)
         rc = oci_run_build(b, software, false, NULL, &id);
     if (rc != CLI_OK)
         return rc;
-    text = tb_strf("FROM %s\n%s", id + (strncmp(id, "sha256:", 7) == 0 ? 7 : 0), oci_config);
+    text = tb_strf("FROM %s\n%s", id + (strncmp(id, "sha256:", 7) == 0 ? 7 : 0), finish);
     return text ? oci_run_build(b, text, true, base_digest, &b->image_id)
                 : tbpkg_fail_errno("build", -ENOMEM);
 }
@@ -293,20 +304,20 @@ static int oci_take_inventory(struct image_build *b)
 int image_oci_build(struct image_build *b)
 {
     char hash[65];
-    _cleanup_free_ char *debs = tb_path_join(b->work, "debs"), *software = NULL;
-    int rc = debs ? debs_copy(b->debs, debs) : tbpkg_fail_errno("build", -ENOMEM);
+    _cleanup_free_ char *debs = tb_path_join(b->work, "debs"), *software = NULL, *finish = oci_finish(b);
+    int rc = debs && finish ? debs_copy(b->debs, debs) : tbpkg_fail_errno("build", -ENOMEM);
 
     if (rc == CLI_OK)
         rc = debs_hash(debs, hash);
     if (rc != CLI_OK)
         return rc;
     software = oci_software(b, hash);
-    b->containerfile = software ? tb_strf("%s%s", software, oci_config) : NULL;
+    b->containerfile = software ? tb_strf("%s%s", software, finish) : NULL;
     if (!b->containerfile)
         return tbpkg_fail_errno("build", -ENOMEM);
     if (b->dry_run)
         return CLI_OK;
-    rc = oci_build(b, software);
+    rc = oci_build(b, software, finish);
     if (rc == CLI_OK && b->sbom_path)
         rc = oci_take_inventory(b);
     if (rc == CLI_OK)

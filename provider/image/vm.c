@@ -14,7 +14,8 @@
 #include "provider/image/image.h"
 
 #define MAIN "trustbridge.pkr.hcl"
-#define PLUGINS "plugins.pkr.hcl" /* Packer 1.6 does not understand it */
+#define PLUGINS "plugins.pkr.hcl"      /* Packer 1.6 does not understand it */
+#define VM_PROVIDER_KEY "provider_key" /* the variable */
 #define TEMPLATE_MAX ((size_t)1 << 20)
 
 const char *image_var(const struct image_build *b, const char *name, const char *fallback)
@@ -211,6 +212,26 @@ static int vm_check_names(const struct vm_build *v)
     return CLI_OK;
 }
 
+/* --var says the same: beside the option it would silently win, and wins over a setting. */
+static int vm_check_pin(const struct vm_build *v)
+{
+    struct image_build *b = v->b;
+
+    for (size_t i = 0; i < b->vars.n; i++) {
+        if (strncmp(b->vars.v[i], VM_PROVIDER_KEY "=", strlen(VM_PROVIDER_KEY "=")) != 0)
+            continue;
+        if (cli_given(&b->cli, "provider-key"))
+            return cli_usage(&b->cli, "--provider-key and --var " VM_PROVIDER_KEY " exclude each other");
+        b->provider_key = NULL;
+    }
+    if (b->provider_key && !v->json && !vm_declares(v, VM_PROVIDER_KEY, strlen(VM_PROVIDER_KEY)))
+        return cli_usage(&b->cli,
+                         "--provider-key: the templates in %s have no variable " VM_PROVIDER_KEY
+                         ", so their image would pin none",
+                         b->templates);
+    return CLI_OK;
+}
+
 /* What the template has no default for, all at once. */
 static int vm_check_azure(const struct vm_build *v)
 {
@@ -253,7 +274,7 @@ int image_vm_check(struct image_build *b)
         rc = cli_worse(rc, vm_check_var(b, b->vars.v[i]));
     if (rc != CLI_OK || vm_scan(&v) < 0 || v.names.len == 0) /* that there are no templates is said later */
         return rc;
-    rc = vm_check_names(&v);
+    rc = cli_worse(vm_check_names(&v), vm_check_pin(&v));
     return image_is_qemu(b) ? rc : cli_worse(rc, vm_check_azure(&v));
 }
 
@@ -346,6 +367,8 @@ static void vm_add_variables(const struct vm_build *v, struct tool *t)
         tool_add(t, "-var=seed=%s/seed", b->work);
     if (v->making)
         tool_add(t, "-var=output_directory=%s/image", v->making);
+    if (b->provider_keys)
+        tool_add(t, "-var=" VM_PROVIDER_KEY "=%s", b->provider_keys);
     if (b->sbom_path && vm_declares(v, "inventory", strlen("inventory")))
         tool_add(t, "-var=inventory=%s/inventory", b->work);
 }

@@ -175,6 +175,14 @@ static void step_register_argv(const struct publish *p, struct publish_words *w)
     step_add_flag(w, "--insecure-http", p->insecure);
 }
 
+/* What the machines are told to trust: what was said, else the key that signs here. */
+static const char *step_provider_key(const struct publish *p)
+{
+    if (p->provider_key)
+        return p->provider_key;
+    return signer_signs(&p->signer) ? p->signer.text : NULL;
+}
+
 static void step_build_argv(const struct publish *p, struct publish_words *w)
 {
     step_add_option(w, "target", p->target);
@@ -186,6 +194,7 @@ static void step_build_argv(const struct publish *p, struct publish_words *w)
     for (size_t i = 0; i < p->vars.n; i++)
         step_add_option(w, "var", p->vars.v[i]);
     step_add_option(w, "template-dir", p->packer);
+    step_add_option(w, "provider-key", step_provider_key(p));
     step_add_option(w, "sbom", p->sbom);
     step_add_flag(w, "--no-push", p->no_push);
     step_add_flag(w, "--insecure-registry", p->insecure_registry);
@@ -212,14 +221,6 @@ static char *step_built_image(const struct publish *p, bool *ret_is_vm)
         return NULL;
     tag = strrchr(image, ':');
     return *ret_is_vm ? strdup(image) : tb_strf("%.*s@%s", (int)(tag ? tag - image : 0), image, digest);
-}
-
-/* What the machines are told to trust: what was said, else the key that signs here. */
-static const char *step_provider_key(const struct publish *p)
-{
-    if (p->provider_key)
-        return p->provider_key;
-    return signer_signs(&p->signer) ? p->signer.text : NULL;
 }
 
 /* What stands for the image that build has yet to make, where a command line is only checked. */
@@ -354,6 +355,7 @@ static void step_hash_build(const struct publish *p, struct inputs *in)
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
         inputs_word(in, words[i]);
     inputs_number(in, p->no_push);
+    inputs_word(in, step_provider_key(p));
     step_hash_list(in, &p->vars);
     step_hash_directory(in, p->debs);
     step_hash_directory(in, p->packer);

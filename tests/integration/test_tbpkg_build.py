@@ -16,6 +16,8 @@ from tbsys import wait_for
 
 AZURE = ["--var", "subscription_id=00000000-0000-0000-0000-000000000000", "--var", "resource_group=rg", "--var", "gallery_name=gallery"]
 PACKER = pathlib.Path(tbsys.repo) / "packer"
+VECTORS = pathlib.Path(tbsys.repo) / "tests/vectors/minisign"
+KEYS = [(VECTORS / f"{name}.pub").read_text().splitlines()[1] for name in ("one", "two")]
 
 
 @pytest.fixture
@@ -216,6 +218,40 @@ def test_the_containerfile_has_no_weights_and_starts_systemd(place):
     assert "--sentinel-binary is obsolete: the programs come from" in r.stderr and "--entrypoint is obsolete" in r.stderr
     r = build(place, "--dry-run", env={"DOCKER_REGISTRY": "r", "DOCKER_BASE_IMAGE": "b:1"})
     assert r.stdout.startswith("FROM b:1\n")
+
+
+def test_the_providers_key_is_pinned_in_each_kind_of_image(place):
+    oci = ("--registry", "r.example", "--base-image", "b:1", "--dry-run")
+    line = f"RUN echo '{KEYS[0]}' >/usr/lib/trustbridge/provider.pub\n"
+    for given, env in ((("--provider-key", KEYS[0]), {}), (("--provider-key", VECTORS / "one.pub"), {}), ((), {"TB_PROVIDER_KEY": KEYS[0]})):
+        assert line in build(place, *oci, *given, env=env).stdout
+    assert json.loads(build(place, *oci, "--json", "--provider-key", ",".join(KEYS)).stdout)["provider_key"] == ",".join(KEYS)
+    assert "provider.pub" not in build(place, *oci).stdout and "provider_key" not in json.loads(build(place, *oci, "--json").stdout)
+    env = packer_standin(place, "1.6.6")
+    azure = ("--target", "vm-azure", "--template-dir", PACKER, *AZURE, "--no-sbom")
+    r = build(place, *azure, "--provider-key", VECTORS / "one.pub", "--json", env=env)
+    assert json.loads(r.stdout)["provider_key"] == KEYS[0] and f"-var=provider_key={KEYS[0]}\n" in (place / "words").read_text()
+    # what is said for this one image wins over what is set for all
+    (place / "words").unlink()
+    build(place, *azure, "--var", f"provider_key={KEYS[1]}", env={**env, "TB_PROVIDER_KEY": KEYS[0]})
+    assert f"-var=provider_key={KEYS[1]}\n" in (place / "words").read_text() and KEYS[0] not in (place / "words").read_text()
+
+
+def test_a_key_that_cannot_be_pinned(place):
+    """Said before a tool is started: an image that pins nothing would look like one that does."""
+    env = fake(place, "packer", 'case $1 in version) echo "Packer v1.6.6" ;; esac') | fake(place, "buildah", "exit 3")
+    oci = ("--registry", "r.example", "--base-image", "b:1")
+    for given, words in ((place / "nothere", "is neither a public key of minisign nor a file"), (VECTORS / "one.key", "give the .pub that tbpkg keygen made")):
+        assert words in build(place, *oci, "--provider-key", given, env=env, rc=1).stderr
+    azure = ("--target", "vm-azure", *AZURE)
+    r = build(place, *azure, "--template-dir", PACKER, "--provider-key", KEYS[0], "--var", f"provider_key={KEYS[0]}", env=env, rc=2)
+    assert "--provider-key and --var provider_key exclude each other" in r.stderr
+    shutil.copytree(PACKER, place / "templates")
+    text = (PACKER / "trustbridge.pkr.hcl").read_text()
+    (place / "templates/trustbridge.pkr.hcl").write_text(text.replace('variable "provider_key"', 'variable "other"'))
+    r = build(place, *azure, "--template-dir", place / "templates", env={**env, "TB_PROVIDER_KEY": KEYS[0]}, rc=2)
+    assert "--provider-key: the templates in" in r.stderr and "have no variable provider_key, so their image would pin none" in r.stderr
+    assert not (place / "words").exists()
 
 
 def test_a_missing_tool_is_named_with_its_package(place):

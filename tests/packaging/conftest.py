@@ -46,8 +46,8 @@ def base(registry, env):
 @pytest.fixture(scope="session")
 def built(registry, env, base):
     r = oci.tbpkg("build", "--registry", registry.host, "--image-name", "acme/trustbridge-runtime", "--tag", "v1", "--base-image", base,
-              "--deb-dir", debs.build(), "--insecure-registry", "--label", "org.opencontainers.image.vendor=ACME", "--json", "--sentinel-binary",
-              "./sentinel", env=env)
+              "--deb-dir", debs.build(), "--insecure-registry", "--label", "org.opencontainers.image.vendor=ACME", "--json", "--provider-key",
+              REPO / "tests/vectors/minisign/one.pub", "--sentinel-binary", "./sentinel", env=env)
     assert r.returncode == 0, r.stderr[-4000:]
     assert "--sentinel-binary is obsolete" in r.stderr
     return json.loads(r.stdout)

@@ -50,10 +50,10 @@ def driver(directory):
     return "overlay" if subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True).returncode == 0 else "vfs"
 
 
-def storage(directory):
+def storage(directory, kind=None):
     """The environment that has Buildah's storage in a directory of its own, and no more rights than this machine may give."""
     (directory / "try").mkdir()
-    (directory / "storage.conf").write_text(f'[storage]\ndriver = "{driver(directory / "try")}"\ngraphroot = "{directory}/root"\nrunroot = "{directory}/run"\n')
+    (directory / "storage.conf").write_text(f'[storage]\ndriver = "{kind or driver(directory / "try")}"\ngraphroot = "{directory}/root"\nrunroot = "{directory}/run"\n')
     (directory / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     return {"PATH": os.environ["PATH"], "HOME": str(directory), "CONTAINERS_STORAGE_CONF": str(directory / "storage.conf"),
             "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(directory)}

@@ -20,6 +20,7 @@ sys.path.append(str(debs.REPO / "e2e-vagrant/tests/vm"))
 from test_serving import plaintext_answer
 
 CONTRACT, NAME = "oci-image", "trustbridge"
+UNSIGNED = "unsigned"  # a contract and its asset
 AUDIT = "/var/log/trustbridge/audit.jsonl"
 RUNTIME = f"/opt/runtime-kit/llama-server -m {{model}}/{model.GGUF} -c 1024 -t 1 --host 127.0.0.1 --port 8081 --parallel 2"
 
@@ -34,14 +35,25 @@ def command(image):
     return [*words[:-1], "--publish=8001:8001", image]
 
 
+class Signing(GuestProvider):
+    """The provider whose key the image pins."""
+
+    def encrypt_args(self, source, asset, chunk):
+        more = ["--sign-key", debs.REPO / "tests/vectors/minisign/one.key"] if asset == ASSET else []
+        return [*super().encrypt_args(source, asset, chunk), *more]
+
+
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory):
     d = tmp_path_factory.mktemp("provider")
-    p = GuestProvider(d).start()
+    p = Signing(d).start()
     try:
         p.source = model.make_model(d / "model")
         p.publish(p.source, ASSET, "64KiB")
+        p.name = "unsigned"  # its files beside the others
+        p.publish(p.source, UNSIGNED, "64KiB")
         p.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open")
+        p.controlplane.ctl("contract", "add", UNSIGNED, "--asset", UNSIGNED, "--mode", "open")
         yield p
     finally:
         p.stop()
@@ -128,6 +140,22 @@ def test_a_new_container_keeps_what_must_be_kept(engine, built):
     assert content(engine.chat(SHORT))
     said = json.loads(engine.inside(f"tb-audit verify --json {AUDIT}"))
     assert said["intact"] and said["records"] > records, said
+
+
+def test_what_the_provider_did_not_sign_is_not_served(engine):
+    """The image pins the provider's key, and the settings, which are the consumer's, cover that with nothing."""
+    env = engine.dir / "trustbridge/trustbridge.env"
+    good = env.read_text()
+    assert "TB_PROVIDER_KEY" not in good
+    env.write_text(good.replace(CONTRACT, UNSIGNED).replace(ASSET, UNSIGNED))
+    engine.inside("systemctl restart tb-configure.service")
+    refused = "journalctl --namespace=trustbridge --no-pager -o cat _SYSTEMD_UNIT=tb-hydrate.service"
+    wait_for(lambda: "TB_PROVIDER_KEY pins whose signature counts" in engine.inside(refused), 120, "the refusal")
+    assert engine.state() != "Ready" and engine.chat(SHORT)[0] != 200
+    env.write_text(good)
+    engine.inside("systemctl restart tb-configure.service")
+    engine.wait_state("Ready")
+    assert content(engine.chat(SHORT))
 
 
 def test_stopped_it_ends_in_order(engine):
