@@ -69,6 +69,9 @@ const char *cp_scopes_text(unsigned scopes, char out[static CP_SCOPES_TEXT_MAX])
     X(EVENT_RESOLVE, "resolveEvent", "POST", CP_ADMIN "/submitter/resolve", CP_CALL_SCOPES_BILL)             \
     X(KEK_LIST, "listKeks", "GET", CP_ADMIN "/keks", CP_CALL_SCOPES_AUDIT | CP_SCOPE_KEYS)                   \
     X(KEK_REWRAP, "rewrapKeys", "POST", CP_ADMIN "/keks/rewrap", CP_SCOPE_OWNER | CP_SCOPE_KEYS)             \
+    X(IMAGE_LIST, "listImages", "GET", CP_ADMIN "/images", CP_CALL_SCOPES_READ | CP_SCOPE_PUBLISHER)         \
+    X(IMAGE_REGISTER, "registerImage", "POST", CP_ADMIN "/images", CP_CALL_SCOPES_ASSETS)                    \
+    X(IMAGE_REVOKE, "revokeImage", "POST", CP_ADMIN "/images/{}/versions/{}/revoke", CP_CALL_SCOPES_ASSETS)  \
     X(USAGE, "usage", "GET", CP_ADMIN "/usage", CP_CALL_SCOPES_ACCOUNTS)                                     \
     X(TOKEN_LIST, "listTokens", "GET", CP_ADMIN "/tokens", CP_CALL_SCOPES_AUDIT)                             \
     X(TOKEN_CREATE, "createToken", "POST", CP_ADMIN "/tokens", CP_SCOPE_OWNER)                               \

@@ -125,6 +125,7 @@ cp_call_fn cp_admin_whoami, cp_admin_contract_list, cp_admin_contract_add, cp_ad
     cp_admin_offer_put, cp_admin_offer_remove, cp_admin_purchase_list, cp_admin_purchase_show,
     cp_admin_submitter_show, cp_admin_event_list, cp_admin_event_resolve, cp_admin_usage, cp_admin_kek_list,
     cp_admin_kek_rewrap, cp_admin_token_list, cp_admin_token_create, cp_admin_token_revoke, cp_admin_log_list,
-    cp_admin_change_list, cp_admin_change_export;
+    cp_admin_change_list, cp_admin_change_export, cp_admin_image_list, cp_admin_image_register,
+    cp_admin_image_revoke;
 
 #endif

@@ -128,7 +128,18 @@ static int contract_apply_ca(struct cp_call *c, struct cp_contract *k)
                : 0;
 }
 
-static int contract_apply_attest(struct cp_call *c, struct cp_contract *k)
+/* An image that nobody registered would refuse every machine: a name was misspelt. */
+static int contract_check_images(struct cp_store *s, struct cp_call *c, const struct cp_attest_policy *p)
+{
+    const char *unknown;
+    int r = cp_policy_check_images(s, p, &unknown);
+
+    return r == -ENOENT ? cp_refuse(c, 422, "image_unknown",
+                                    "no image %s is registered and valid; register it first", unknown)
+                        : r;
+}
+
+static int contract_apply_attest(struct cp_store *s, struct cp_call *c, struct cp_contract *k)
 {
     const cJSON *m = tb_json_member(c->body, "attest");
     struct cp_attest_policy policy;
@@ -145,7 +156,7 @@ static int contract_apply_attest(struct cp_call *c, struct cp_contract *k)
         return cp_refuse_body(c, "%s", err);
     if (policy.level == CP_LEVEL_NONE)
         k->attest[0] = '\0';
-    return 0;
+    return contract_check_images(s, c, &policy);
 }
 
 /* A contract for an asset that is not there would refuse every machine: a name was misspelt. */
@@ -187,7 +198,7 @@ static int contract_apply(struct cp_store *s, struct cp_call *c, struct cp_contr
     if (r == 0)
         r = contract_apply_ca(c, k);
     if (r == 0)
-        r = contract_apply_attest(c, k);
+        r = contract_apply_attest(s, c, k);
     return r == 0 ? contract_check_ref(s, c, k) : r;
 }
 

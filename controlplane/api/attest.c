@@ -92,7 +92,12 @@ static int attest_judge_evidence(const struct cp_api *api, struct cp_store *s, c
     if (r < 0)
         return r;
     reason = attest_verify(api, c, now_us, t);
-    return reason ? attest_refuse(t, reason, t->detail, strcmp(reason, STALE) == 0) : 0;
+    if (reason)
+        return attest_refuse(t, reason, t->detail, strcmp(reason, STALE) == 0);
+    if (!t->policy.n_images)
+        return 0;
+    r = cp_booted_judge(s, &t->policy, &t->said->evidence.pcrs, &t->booted);
+    return r == 0 && t->booted.reason ? attest_refuse(t, t->booted.reason, t->booted.detail, false) : r;
 }
 
 int cp_attest_judge(const struct cp_api *api, struct cp_store *s, const struct cp_contract *c,
@@ -101,6 +106,7 @@ int cp_attest_judge(const struct cp_api *api, struct cp_store *s, const struct c
     char err[TB_JSON_ERR_MAX];
 
     t->reason[0] = '\0';
+    t->booted = (struct cp_booted){0};
     t->wants = false;
     /* One that this server does not understand: nobody is let in by it. */
     if (cp_policy_parse(c->attest, &t->policy, err) < 0)
@@ -126,6 +132,8 @@ int cp_attest_bind(struct cp_store *s, const struct cp_contract *c, const char *
         return 0;
     snprintf(m.ak, sizeof(m.ak), "%s", t->by.ak);
     snprintf(m.level, sizeof(m.level), "%s", cp_attest_level_names[t->policy.level]);
+    memcpy(m.image, t->booted.image, sizeof(m.image));
+    memcpy(m.image_version, t->booted.version, sizeof(m.image_version));
     r = cp_store_attest_machine(s, c->contract_id, hw_id, &m);
     return r == -EACCES ? attest_refuse(t, "attestation_key_changed",
                                         "this machine had another TPM; remove it to let it in", false)
@@ -209,5 +217,10 @@ int cp_attest_add_level(const struct cp_attest_turn *t, cJSON *j)
 {
     cJSON *o = cJSON_AddObjectToObject(j, "attested");
 
-    return o && cJSON_AddStringToObject(o, "level", cp_attest_level_names[t->policy.level]) ? 0 : -ENOMEM;
+    if (!o || !cJSON_AddStringToObject(o, "level", cp_attest_level_names[t->policy.level]))
+        return -ENOMEM;
+    if (*t->booted.image && (!cJSON_AddStringToObject(o, "image", t->booted.image) ||
+                             !cJSON_AddStringToObject(o, "version", t->booted.version)))
+        return -ENOMEM;
+    return 0;
 }

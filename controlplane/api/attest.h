@@ -5,6 +5,7 @@
 #define CP_API_ATTEST_H
 
 #include "controlplane/api/api.h"
+#include "controlplane/api/booted.h"
 #include "controlplane/attest/policy.h"
 
 #define CP_ATTEST_REASON_MAX 320
@@ -20,6 +21,7 @@ struct cp_attest_turn {
     /* found anew at each try */
     struct cp_attest_policy policy;
     struct cp_attested by;             /* who showed itself: where policy.level is not none */
+    struct cp_booted booted;           /* where the policy names images; else image is "" */
     bool wants;                        /* the refusal comes with a challenge */
     char reason[CP_ATTEST_REASON_MAX]; /* of the refusal, for the client and the log */
 };

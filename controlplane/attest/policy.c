@@ -11,7 +11,7 @@
 #define PIN "pin:"
 
 const char *const cp_attest_level_names[] = {
-    [CP_LEVEL_NONE] = "none", [CP_LEVEL_TPM] = "tpm", [CP_LEVEL_CVM] = "cvm"};
+    [CP_LEVEL_NONE] = "none", [CP_LEVEL_TPM] = "tpm", [CP_LEVEL_IMAGE] = "image", [CP_LEVEL_CVM] = "cvm"};
 
 static int policy_fault(char *err, const char *name, const char *why)
 {
@@ -100,12 +100,71 @@ static int policy_level(const cJSON *o, enum cp_attest_level *ret, char *err)
 
     if (r < 0)
         return -EINVAL;
-    for (int i = CP_LEVEL_NONE; i <= CP_LEVEL_CVM; i++)
+    for (int i = CP_LEVEL_NONE; i < _CP_LEVEL_MAX; i++)
         if (strcmp(s, cp_attest_level_names[i]) == 0) {
             *ret = (enum cp_attest_level)i;
             return 0;
         }
-    return policy_fault(err, s, "is no level: none, tpm or cvm");
+    return policy_fault(err, s, "is no level: none, tpm, image or cvm");
+}
+
+static int policy_images(const cJSON *array, struct cp_attest_policy *p, char *err)
+{
+    const cJSON *m;
+
+    if (!cJSON_IsArray(array) || cJSON_GetArraySize(array) == 0)
+        return policy_fault(err, "images", "is not a list of at least one image");
+    cJSON_ArrayForEach (m, array) {
+        const char *word = cJSON_GetStringValue(m);
+
+        if (p->n_images == CP_POLICY_IMAGES_MAX)
+            return policy_fault(err, word ? word : "images", "is one image too many");
+        if (!word || cp_image_reference(word, p->images[p->n_images]) < 0)
+            return policy_fault(err, word ? word : "images",
+                                "is no image: NAME@VERSION, or NAME for every version");
+        p->n_images++;
+    }
+    return 0;
+}
+
+static int policy_flag(const cJSON *m, bool *ret, char *err)
+{
+    if (!cJSON_IsBool(m))
+        return policy_fault(err, m->string, "is neither true nor false");
+    *ret = cJSON_IsTrue(m);
+    return 0;
+}
+
+/* What is of level image, and may be of cvm. -ENOENT: it is nothing of that. */
+static int policy_image(const cJSON *m, struct cp_attest_policy *p, char *err)
+{
+    bool images = strcmp(m->string, "images") == 0, secure = strcmp(m->string, "secure_boot") == 0;
+
+    if (!images && !secure && strcmp(m->string, "allow_debug") != 0)
+        return -ENOENT;
+    if (p->level < CP_LEVEL_IMAGE)
+        return policy_fault(err, m->string, "goes with level image or cvm alone");
+    if (images)
+        return policy_images(m, p, err);
+    return policy_flag(m, secure ? &p->secure_boot : &p->allow_debug, err);
+}
+
+static int policy_member(const cJSON *m, struct cp_attest_policy *p, char *err)
+{
+    int r;
+
+    if (strcmp(m->string, "level") == 0)
+        return 0;
+    if (strcmp(m->string, "ak") == 0)
+        return policy_aks(m, &p->trust, err);
+    if (strcmp(m->string, "pcrs") == 0)
+        return tb_attest_pcrs_read(m, &p->pcrs) < 0
+                   ? policy_fault(err, "pcrs", "is not a list of PCRs from 0 to 15")
+                   : 0;
+    r = policy_image(m, p, err);
+    if (r == -ENOENT)
+        r = policy_snp(m, p, err);
+    return r == -ENOENT ? policy_fault(err, m->string, "is unknown") : r;
 }
 
 static int policy_read(const cJSON *o, struct cp_attest_policy *p, char *err)
@@ -117,19 +176,17 @@ static int policy_read(const cJSON *o, struct cp_attest_policy *p, char *err)
         return r;
     p->trust.roots = tb_json_member(o, "ak") ? 0 : CP_ATTEST_AZURE;
     cJSON_ArrayForEach (m, o) {
-        if (strcmp(m->string, "ak") == 0)
-            r = policy_aks(m, &p->trust, err);
-        else if (strcmp(m->string, "pcrs") == 0)
-            r = tb_attest_pcrs_read(m, &p->pcrs) < 0
-                    ? policy_fault(err, "pcrs", "is not a list of PCRs from 0 to 15")
-                    : 0;
-        else if (strcmp(m->string, "level") != 0)
-            r = policy_snp(m, p, err);
-        if (r == -ENOENT)
-            r = policy_fault(err, m->string, "is unknown");
+        r = policy_member(m, p, err);
         if (r < 0)
             return r;
     }
+    if (!p->n_images && (p->level == CP_LEVEL_IMAGE || p->secure_boot || p->allow_debug))
+        return policy_fault(err, "images", "is missing: which images may have the key");
+    if (!p->n_images)
+        return 0;
+    /* Else the key would still open after one of them changed. */
+    if ((p->pcrs & CP_IMAGE_PCRS) != CP_IMAGE_PCRS)
+        return policy_fault(err, "pcrs", "lacks one of 4, 11, 12, 13 and 14, which images need");
     return 0;
 }
 
@@ -166,7 +223,10 @@ int cp_policy_make(const struct cp_policy_words *w, char ret[static CP_POLICY_MA
     struct cp_attest_policy p;
     bool ok = o && cJSON_AddStringToObject(o, "level", w->level) && policy_add_list(o, "ak", &w->aks) &&
               policy_add_list(o, "id_keys", &w->id_keys) &&
-              (!w->min_tcb || cJSON_AddStringToObject(o, "min_tcb", w->min_tcb));
+              (!w->min_tcb || cJSON_AddStringToObject(o, "min_tcb", w->min_tcb)) &&
+              policy_add_list(o, "images", &w->images) &&
+              (!w->secure_boot || cJSON_AddBoolToObject(o, "secure_boot", true)) &&
+              (!w->allow_debug || cJSON_AddBoolToObject(o, "allow_debug", true));
 
     if (!ok || !cJSON_PrintPreallocated(o, ret, CP_POLICY_MAX - 8, false)) {
         snprintf(err, TB_JSON_ERR_MAX, "attest: too much for a policy");
@@ -176,5 +236,34 @@ int cp_policy_make(const struct cp_policy_words *w, char ret[static CP_POLICY_MA
         return -EINVAL;
     if (p.level == CP_LEVEL_NONE)
         ret[0] = '\0';
+    return 0;
+}
+
+struct policy_lookup {
+    const char *reference;
+    bool found;
+};
+
+static int policy_look(const struct cp_image *i, void *ctx)
+{
+    struct policy_lookup *l = ctx;
+
+    l->found = !i->revoked_us && cp_image_is_named(i, l->reference);
+    return l->found;
+}
+
+int cp_policy_check_images(struct cp_store *s, const struct cp_attest_policy *p, const char **ret_unknown)
+{
+    for (size_t n = 0; n < p->n_images; n++) {
+        struct policy_lookup l = {.reference = p->images[n]};
+        int r = cp_store_each_image(s, policy_look, &l);
+
+        if (r < 0)
+            return r;
+        if (!l.found) {
+            *ret_unknown = l.reference;
+            return -ENOENT;
+        }
+    }
     return 0;
 }

@@ -50,7 +50,7 @@ struct cp_snp_terms {
 /* "BOOTLOADER.TEE.SNP.MICROCODE" -EINVAL */
 int cp_snp_tcb_read(const char *text, struct cp_snp_tcb *ret);
 
-#define CP_ATTEST_DETAIL_MAX 160
+#define CP_ATTEST_DETAIL_MAX 240
 /* NULL: this report is signed by that certificate's key (VCEK, whose chain was looked at), is of a machine as
  * the terms want it, and its firmware says that `ak` is its TPM's. Else the reason, and what about it. */
 const char *cp_snp_judge(const struct cp_hcl *h, X509 *vcek, EVP_PKEY *ak, const struct cp_snp_terms *terms,

@@ -31,6 +31,7 @@ void cp_options_clear(struct cp_options *o)
     tb_option_list_clear(&o->scopes);
     tb_option_list_clear(&o->aks);
     tb_option_list_clear(&o->id_keys);
+    tb_option_list_clear(&o->images);
     tb_option_list_clear(&o->oidc_scopes);
 }
 

@@ -29,7 +29,8 @@ struct cp_options {
     const char *asset, *reason;
     uint64_t expires_us, lease_seconds, max_hw, slot_ttl_s, version, from;
     const char *mode, *machine, *contract_ca, *attest, *min_tcb;
-    struct tb_option_list aks, id_keys;
+    struct tb_option_list aks, id_keys, images;
+    bool secure_boot, allow_debug;
     const char *plan, *definition, *subscription;
     uint64_t codes, code_expires_us;
     bool replace;

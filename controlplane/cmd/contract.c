@@ -25,8 +25,8 @@ const struct tb_option cp_contract_add_options[] = {
               "mode certificate: the customer's CAs (PEM; default: those of serve --client-ca)"),
     TB_OPTION(
         0, "attest", "LEVEL", TB_OPTION_STRING, attest,
-        "none (default); tpm: the key is sealed to the TPM and the boot of the machine; cvm: and its memory "
-        "is encrypted (SEV-SNP)"),
+        "none (default); tpm: the key is sealed to the TPM and the boot of the machine; image: and only to a "
+        "boot of an image that --image names; cvm: and its memory is encrypted (SEV-SNP)"),
     TB_OPTION(
         0, "ak", "WHOSE", TB_OPTION_LIST, aks,
         "--attest: which TPMs: azure (default), own (of serve --attest-ca), pin:SHA256; may be repeated"),
@@ -34,6 +34,12 @@ const struct tb_option cp_contract_add_options[] = {
               "--attest cvm: the processor's firmware at least, BOOTLOADER.TEE.SNP.MICROCODE (default: any)"),
     TB_OPTION(0, "id-key", "SHA384", TB_OPTION_LIST, id_keys,
               "--attest cvm: who may have signed the machine's firmware; may be repeated (default: anybody)"),
+    TB_OPTION(0, "image", "IMAGE", TB_OPTION_LIST, images,
+              "--attest image or cvm: NAME@VERSION, or NAME for every version; registered; may be repeated"),
+    TB_OPTION(0, "require-secure-boot", NULL, TB_OPTION_FLAG, secure_boot,
+              "--image: not without Secure Boot"),
+    TB_OPTION(0, "allow-debug", NULL, TB_OPTION_FLAG, allow_debug,
+              "--image: images too whose command line lets others in"),
     CP_CODE_ROWS,
     CP_END_ROWS,
     CP_LEASE_ROW,
@@ -66,6 +72,8 @@ struct edit {
     /* changes c; -1 to go on, else an exit code after saying why */
     int (*change)(const struct cp_options *o, struct cp_contract *c);
     int code; /* what change said */
+    struct cp_attest_policy policy;
+    char unknown[CP_IMAGE_REFERENCE_MAX]; /* of an image that is not registered */
 };
 
 static int contract_log(struct cp_store *s, const struct edit *e)
@@ -80,16 +88,6 @@ static int contract_log(struct cp_store *s, const struct edit *e)
                      cp_mode_names[e->c.mode], "state", e->c.active ? "active" : e->c.reason, "expires_at",
                      e->c.expires_us ? tb_rfc3339_format(e->c.expires_us, 0, end) : NULL, "lease_seconds",
                      lease, "max_hw", e->c.max_hw ? max : NULL, "attest", *e->c.attest ? e->c.attest : NULL);
-}
-
-static int contract_put(struct cp_store *s, void *ctx)
-{
-    const struct edit *e = ctx;
-    int r = cp_store_put_contract(s, &e->c, e->replace);
-
-    if (r == 0)
-        r = contract_log(s, e);
-    return r == 0 && *e->enrol.text ? cp_new_code_put(s, &e->enrol) : r;
 }
 
 int cp_find_mode(const struct cp_options *o, enum cp_mode *ret)
@@ -125,16 +123,57 @@ static int contract_read_ca(const struct cp_options *o, struct cp_contract *c)
 
 static int contract_read_attest(const struct cp_options *o, struct cp_contract *c)
 {
-    const struct cp_policy_words words = {
-        .level = o->attest, .aks = o->aks, .id_keys = o->id_keys, .min_tcb = o->min_tcb};
+    const struct cp_policy_words words = {.level = o->attest,
+                                          .aks = o->aks,
+                                          .id_keys = o->id_keys,
+                                          .min_tcb = o->min_tcb,
+                                          .images = o->images,
+                                          .secure_boot = o->secure_boot,
+                                          .allow_debug = o->allow_debug};
     char err[TB_JSON_ERR_MAX];
 
-    if ((o->aks.n || o->id_keys.n || o->min_tcb) && !o->attest)
+    if (!o->attest &&
+        (o->aks.n || o->id_keys.n || o->min_tcb || o->images.n || o->secure_boot || o->allow_debug))
         return cp_fail(o, TB_EXIT_USAGE,
-                       "--ak goes with --attest tpm or cvm, --min-tcb and --id-key with cvm");
+                       "--ak goes with --attest tpm, image or cvm, --image with image or cvm, --min-tcb and "
+                       "--id-key with cvm");
     if (o->attest && cp_policy_make(&words, c->attest, err) < 0)
         return cp_fail(o, TB_EXIT_USAGE, "--attest: %s", err);
     return 0;
+}
+
+/* In the transaction of the contract. -ESRCH: e->unknown names one that is not registered. */
+static int edit_check_images(struct cp_store *s, struct edit *e)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *unknown;
+    int r = cp_policy_parse(e->c.attest, &e->policy, err);
+
+    if (r == 0)
+        r = cp_policy_check_images(s, &e->policy, &unknown);
+    if (r == -ENOENT) {
+        snprintf(e->unknown, sizeof(e->unknown), "%s", unknown);
+        return -ESRCH;
+    }
+    return r;
+}
+
+static int contract_put(struct cp_store *s, void *ctx)
+{
+    const struct edit *e = ctx;
+    int r = cp_store_put_contract(s, &e->c, e->replace);
+
+    if (r == 0)
+        r = contract_log(s, e);
+    return r == 0 && *e->enrol.text ? cp_new_code_put(s, &e->enrol) : r;
+}
+
+static int contract_add_stored(struct cp_store *s, void *ctx)
+{
+    struct edit *e = ctx;
+    int r = edit_check_images(s, e);
+
+    return r < 0 ? r : contract_put(s, e);
 }
 
 static int contract_check_asset(const struct cp_options *o)
@@ -191,7 +230,11 @@ int cp_run_contract_add(const struct cp_options *o)
         r = cp_open(o, &s);
     if (r != 0)
         return r;
-    r = cp_store_transact(s, contract_put, &e);
+    r = cp_store_transact(s, contract_add_stored, &e);
+    if (r == -ESRCH)
+        return cp_fail(o, TB_EXIT_USAGE,
+                       "--image: no image %s is registered and valid; `tbpkg image register` first",
+                       e.unknown);
     if (r == -EEXIST)
         return cp_fail(o, TB_EXIT_USAGE, "contract %s exists; --replace changes it", o->operand);
     if (r < 0)

@@ -53,7 +53,8 @@ int cp_store_get_attested(struct cp_store *s, const char *contract_id, const cha
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;
     int r = cp_sql_query(s->c, &rows,
-                         "SELECT ak, level, at_us FROM machine_attested WHERE contract_id=$1 AND hw_id=$2",
+                         "SELECT ak, level, at_us, image, image_version FROM machine_attested"
+                         " WHERE contract_id=$1 AND hw_id=$2",
                          "tt", contract_id, hw_id);
 
     if (r == 0)
@@ -63,16 +64,20 @@ int cp_store_get_attested(struct cp_store *s, const char *contract_id, const cha
     CP_ROWS_TEXT(rows, 0, ret->ak);
     CP_ROWS_TEXT(rows, 1, ret->level);
     ret->at_us = (uint64_t)cp_rows_int(rows, 2);
+    CP_ROWS_TEXT(rows, 3, ret->image);
+    CP_ROWS_TEXT(rows, 4, ret->image_version);
     return 0;
 }
 
 int cp_store_attest_machine(struct cp_store *s, const char *contract_id, const char *hw_id,
                             const struct cp_machine_attested *m)
 {
-    int n = cp_sql_run(s->c,
-                       "INSERT INTO machine_attested VALUES($1,$2,$3,$4,$5) ON CONFLICT(contract_id, hw_id)"
-                       " DO UPDATE SET level=$4, at_us=$5 WHERE machine_attested.ak=$3",
-                       "ttttu", contract_id, hw_id, m->ak, m->level, m->at_us);
+    int n =
+        cp_sql_run(s->c,
+                   "INSERT INTO machine_attested VALUES($1,$2,$3,$4,$5,$6,$7) ON CONFLICT(contract_id, hw_id)"
+                   " DO UPDATE SET level=$4, at_us=$5, image=$6, image_version=$7"
+                   " WHERE machine_attested.ak=$3",
+                   "ttttutt", contract_id, hw_id, m->ak, m->level, m->at_us, m->image, m->image_version);
 
     return n < 0 ? n : n == 0 ? -EACCES : 0;
 }

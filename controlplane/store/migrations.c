@@ -133,6 +133,14 @@
     "CREATE INDEX used_challenges_by_end ON used_challenges(expires_us);"                                    \
     "CREATE TABLE server_secrets(name TEXT PRIMARY KEY, secret TEXT NOT NULL)" END
 
+/* Images of machines, and which of them a machine showed last. */
+#define MIGRATION_13(INT, BYTES, ID, END)                                                                    \
+    "CREATE TABLE images(name TEXT NOT NULL, version TEXT NOT NULL, document TEXT NOT NULL,"                 \
+    " registered_us " INT " NOT NULL, registered_by TEXT NOT NULL, revoked_us " INT " NOT NULL,"             \
+    " PRIMARY KEY(name, version))" END                                                                       \
+    "ALTER TABLE machine_attested ADD COLUMN image TEXT NOT NULL DEFAULT '';"                                \
+    "ALTER TABLE machine_attested ADD COLUMN image_version TEXT NOT NULL DEFAULT '';"
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -142,9 +150,10 @@
 static const struct {
     const char *sqlite, *postgresql;
 } migrations[] = {
-    FOR_BOTH(MIGRATION_1), FOR_BOTH(MIGRATION_2),  FOR_BOTH(MIGRATION_3),  FOR_BOTH(MIGRATION_4),
-    FOR_BOTH(MIGRATION_5), FOR_BOTH(MIGRATION_6),  FOR_BOTH(MIGRATION_7),  FOR_BOTH(MIGRATION_8),
-    FOR_BOTH(MIGRATION_9), FOR_BOTH(MIGRATION_10), FOR_BOTH(MIGRATION_11), FOR_BOTH(MIGRATION_12),
+    FOR_BOTH(MIGRATION_1),  FOR_BOTH(MIGRATION_2),  FOR_BOTH(MIGRATION_3),  FOR_BOTH(MIGRATION_4),
+    FOR_BOTH(MIGRATION_5),  FOR_BOTH(MIGRATION_6),  FOR_BOTH(MIGRATION_7),  FOR_BOTH(MIGRATION_8),
+    FOR_BOTH(MIGRATION_9),  FOR_BOTH(MIGRATION_10), FOR_BOTH(MIGRATION_11), FOR_BOTH(MIGRATION_12),
+    FOR_BOTH(MIGRATION_13),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

@@ -26,6 +26,7 @@
 #define CP_REASON_MAX 100
 #define CP_CLIENT_CA_MAX 16384
 #define CP_POLICY_MAX 2048
+#define CP_IMAGE_NAME_MAX 64 /* and of its version */
 #define CP_ANY_ASSET "*"
 #define CP_LEASE_SECONDS_DEFAULT 3600
 #define CP_LEASE_SECONDS_MAX (366 * 86400)
@@ -237,6 +238,7 @@ struct cp_machine_attested {
     char ak[CP_SHA256_HEX + 1]; /* SHA-256 of its attestation key */
     char level[16];
     uint64_t at_us;
+    char image[CP_IMAGE_NAME_MAX + 1], image_version[CP_IMAGE_NAME_MAX + 1]; /* "": no image was asked for */
 };
 /* The machine showed this TPM. -EACCES: it showed another before, and was not removed since. */
 int cp_store_attest_machine(struct cp_store *s, const char *contract_id, const char *hw_id,

@@ -101,7 +101,7 @@ static int admin_take_words(struct admin_job *j, const struct admin_command *com
         return CLI_USAGE;
     if (j->asset_option && admin_take_asset(j, "--asset", j->asset_option, true) != CLI_OK)
         return CLI_USAGE;
-    if (!operand || command->local)
+    if (!operand || command->any_operand)
         return CLI_OK;
     return strcmp(operand, "ASSET") == 0 ? admin_take_asset(j, operand, j->operand, false)
                                          : admin_check_id(j, operand, j->operand);
@@ -113,6 +113,7 @@ static void admin_job_clear(struct admin_job *j)
     tb_option_list_clear(&j->scopes);
     tb_option_list_clear(&j->aks);
     tb_option_list_clear(&j->id_keys);
+    tb_option_list_clear(&j->images);
 }
 
 int admin_run(const struct admin_command *command, int argc, char **argv)

@@ -22,10 +22,10 @@ struct admin_job {
     uint64_t expires_us, code_expires_us, from_us, to_us;
     const char *plan, *definition, *dimensions, *resource, *subscription, *dimension, *verdict;
     uint64_t lease_seconds, max_hw, slot_ttl_s, uses, limit, from, hour_us;
-    struct tb_option_list scopes, aks, id_keys;
+    struct tb_option_list scopes, aks, id_keys, images;
     const char *new_token_file; /* of login */
     const char *image, *image_version, *output;
-    bool csv, yes, by_machines, all;
+    bool csv, yes, by_machines, all, secure_boot, allow_debug;
 };
 
 /* -- rows -------------------------------------------------------------------------------------- */
@@ -84,8 +84,9 @@ struct admin_command {
     const char *operand;               /* the word that must follow: "CONTRACT"; NULL: none */
     int (*check)(struct admin_job *j); /* judges the command line: CLI_OK or CLI_USAGE; or NULL */
     int (*work)(struct admin_job *j);
-    bool no_token; /* work() does not use the token that is kept or named */
-    bool local;    /* asks no control plane; its operand is a file */
+    bool no_token;    /* work() does not use the token that is kept or named */
+    bool any_operand; /* the command judges it itself: no id */
+    bool local;       /* asks no control plane */
 };
 /* Parses argv, judges it, finds the token, and works. Returns the exit code of the process. */
 int admin_run(const struct admin_command *command, int argc, char **argv);

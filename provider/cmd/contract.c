@@ -26,9 +26,9 @@ static int contracts_option_end(const struct tb_option *o, void *us, char *value
         TB_OPTION(0, "client-ca", "FILE", TB_OPTION_STRING, client_ca,                                       \
                   "mode certificate: the customer's CAs (PEM)"),                                             \
         TB_OPTION(0, "attest", "LEVEL", TB_OPTION_CALL, attest,                                              \
-                  "tpm: the key is sealed to the TPM and the boot of the machine; cvm: and its memory is "   \
-                  "encrypted (SEV-SNP); none",                                                               \
-                  .set = admin_option_word, .want = "none, tpm or cvm"),                                     \
+                  "tpm: the key is sealed to the TPM and the boot of the machine; image: and only to a "     \
+                  "boot of an image that --image names; cvm: and its memory is encrypted (SEV-SNP); none",   \
+                  .set = admin_option_word, .want = "none, tpm, image or cvm"),                              \
         TB_OPTION(0, "ak", "WHOSE", TB_OPTION_LIST, aks,                                                     \
                   "with --attest: which TPMs: azure, own or pin:SHA256; may be repeated [azure]"),           \
         TB_OPTION(0, "min-tcb", "VERSIONS", TB_OPTION_STRING, min_tcb,                                       \
@@ -37,6 +37,12 @@ static int contracts_option_end(const struct tb_option *o, void *us, char *value
         TB_OPTION(0, "id-key", "SHA384", TB_OPTION_LIST, id_keys,                                            \
                   "with --attest cvm: who may have signed the machine's firmware; may be repeated "          \
                   "[anybody]"),                                                                              \
+        TB_OPTION(0, "image", "IMAGE", TB_OPTION_LIST, images,                                               \
+                  "--attest image or cvm: NAME@VERSION, or NAME for every version; may be repeated"),        \
+        TB_OPTION(0, "require-secure-boot", NULL, TB_OPTION_FLAG, secure_boot,                               \
+                  "--image: not without Secure Boot"),                                                       \
+        TB_OPTION(0, "allow-debug", NULL, TB_OPTION_FLAG, allow_debug,                                       \
+                  "--image: images too whose command line lets others in"),                                  \
         ROWS_TERMS
 
 static const struct tb_option contracts_add_rows[] = {
@@ -193,12 +199,20 @@ static void contracts_add_list(cJSON *o, const char *name, const struct tb_optio
 /* none takes it away. */
 static int contracts_add_attest(struct admin_job *j, bool edit, cJSON *body)
 {
+    bool image = j->attest && strcmp(j->attest, "image") == 0,
+         cvm = j->attest && strcmp(j->attest, "cvm") == 0;
     cJSON *o;
 
+    if (!j->attest && (j->aks.n || j->id_keys.n || j->min_tcb))
+        return cli_usage(&j->cli,
+                         "--ak goes with --attest tpm, image or cvm, --min-tcb and --id-key with cvm");
+    if (!image && !cvm && (j->images.n || j->secure_boot || j->allow_debug))
+        return cli_usage(&j->cli,
+                         "--image, --require-secure-boot and --allow-debug go with --attest image or cvm");
+    if (image && !j->images.n)
+        return cli_usage(&j->cli, "--attest image needs --image: what may be booted");
     if (!j->attest)
-        return j->aks.n || j->id_keys.n || j->min_tcb
-                   ? cli_usage(&j->cli, "--ak goes with --attest tpm or cvm, --min-tcb and --id-key with cvm")
-                   : CLI_OK;
+        return CLI_OK;
     if (strcmp(j->attest, "none") == 0) {
         if (edit)
             cJSON_AddNullToObject(body, "attest");
@@ -210,6 +224,11 @@ static int contracts_add_attest(struct admin_job *j, bool edit, cJSON *body)
     contracts_add_list(o, "id_keys", &j->id_keys);
     if (j->min_tcb)
         cJSON_AddStringToObject(o, "min_tcb", j->min_tcb);
+    contracts_add_list(o, "images", &j->images);
+    if (j->secure_boot)
+        cJSON_AddBoolToObject(o, "secure_boot", true);
+    if (j->allow_debug)
+        cJSON_AddBoolToObject(o, "allow_debug", true);
     return CLI_OK;
 }
 

@@ -11,6 +11,7 @@
 #include "provider/tbpkg.h"
 
 #define IMAGES_UKI_MAX ((size_t)1 << 30)
+#define IMAGES_DOCUMENT_MAX 16384
 
 #define TB_OPTION_TARGET struct admin_job
 static const struct tb_option images_measure_rows[] = {
@@ -21,6 +22,8 @@ static const struct tb_option images_measure_rows[] = {
     TB_OPTION_HEADING_ROW("Every command:"),
     CLI_COMMON_ROWS,
 };
+static const struct tb_option images_list_rows[] = {ROWS_REMOTE};
+static const struct tb_option images_change_rows[] = {ROWS_REMOTE_CHANGE};
 
 static int images_check_name(struct admin_job *j, const char *option, const char *name)
 {
@@ -81,6 +84,68 @@ static int images_measure(struct admin_job *j)
     return j->output ? images_write(j, doc) : cli_print_json(doc);
 }
 
+/* -- at the control plane ---------------------------------------------------------------------- */
+static const struct table_column images_columns[] = {
+    {"IMAGE", "image", TABLE_TEXT, NULL},      {"VERSION", "version", TABLE_TEXT, NULL},
+    {"STATE", "state", TABLE_TEXT, NULL},      {"REGISTERED", "registered_at", TABLE_TEXT, NULL},
+    {"BY", "registered_by", TABLE_TEXT, NULL},
+};
+
+static int images_register(struct admin_job *j)
+{
+    _cleanup_free_ char *text = NULL;
+    _cleanup_json_ cJSON *doc = NULL, *image = NULL;
+    char err[TB_JSON_ERR_MAX];
+    size_t len;
+    int rc, r = tb_read_file(j->operand, IMAGES_DOCUMENT_MAX, &text, &len);
+
+    if (r < 0)
+        return tbpkg_fail_errno(j->operand, r);
+    if (tb_json_parse(text, len, IMAGES_DOCUMENT_MAX, &doc, err) < 0)
+        return tbpkg_fail(j->operand, err, "name the measurements.json that tbpkg image measure wrote");
+    rc = remote_change(&j->remote, "POST", "images", doc, &(struct remote_object){"image", j->operand, NULL},
+                       &image);
+    if (rc != CLI_OK)
+        return rc;
+    if (cJSON_IsTrue(tb_json_member(image, "debug")))
+        tbpkg_warn("%s@%s lets others in by its command line: contracts take it only with --allow-debug",
+                   admin_text(image, "image"), admin_text(image, "version"));
+    return admin_print_done(
+        j, image, "Image %s@%s is registered: tbpkg contract add --attest image --image %s.",
+        admin_text(image, "image"), admin_text(image, "version"), admin_text(image, "image"));
+}
+
+static int images_list(struct admin_job *j)
+{
+    return admin_list(j, "images", "images", images_columns, ARRAY_SIZE(images_columns));
+}
+
+static int images_check_revoke(struct admin_job *j)
+{
+    const char *at = strchr(j->operand, '@');
+    _cleanup_free_ char *name = at ? strndup(j->operand, (size_t)(at - j->operand)) : NULL;
+
+    return name && measure_name_valid(name) && measure_name_valid(at + 1)
+               ? CLI_OK
+               : cli_usage(&j->cli, "\"%s\" is not IMAGE@VERSION", j->operand);
+}
+
+static int images_revoke(struct admin_job *j)
+{
+    const char *at = strchr(j->operand, '@');
+    _cleanup_free_ char *name = strndup(j->operand, (size_t)(at - j->operand));
+    _cleanup_free_ char *path = name ? remote_path("images", name, "versions", at + 1, "revoke") : NULL;
+    _cleanup_json_ cJSON *image = NULL;
+    int rc = remote_change(&j->remote, "POST", path, NULL, &(struct remote_object){"image", j->operand, NULL},
+                           &image);
+
+    return rc == CLI_OK
+               ? admin_print_done(
+                     j, image, "Image %s is revoked: machines that booted it learn it at their next renewal.",
+                     j->operand)
+               : rc;
+}
+
 static const struct admin_command images_commands[] = {
     {
         .c = {.name = "image measure",
@@ -92,8 +157,40 @@ static const struct admin_command images_commands[] = {
               .options = images_measure_rows},
         .operand = "UKI",
         .check = images_check_measure,
+        .any_operand = true,
         .work = images_measure,
         .local = true,
+    },
+    {
+        .c = {.name = "image register",
+              .summary = "let contracts name an image",
+              .synopsis = "MEASUREMENTS [OPTION]...",
+              .about = "Give the control plane the measurements of an image (measurements.json), so that "
+                       "contracts of the\n"
+                       "level image can name it. The same once more is no error.\n",
+              .options = images_change_rows},
+        .operand = "MEASUREMENTS",
+        .any_operand = true,
+        .work = images_register,
+    },
+    {
+        .c = {.name = "image list",
+              .summary = "list images that are registered",
+              .synopsis = "[OPTION]...",
+              .about = "List the images that are registered, revoked ones too.\n",
+              .options = images_list_rows},
+        .work = images_list,
+    },
+    {
+        .c = {.name = "image revoke",
+              .summary = "give machines of an image no more keys",
+              .synopsis = "IMAGE@VERSION [OPTION]...",
+              .about = "Refuse the machines that booted this image, for good, from their next renewal on.\n",
+              .options = images_change_rows},
+        .operand = "IMAGE@VERSION",
+        .any_operand = true,
+        .check = images_check_revoke,
+        .work = images_revoke,
     },
 };
 
@@ -106,4 +203,4 @@ static int images_main(int argc, char **argv)
 }
 
 const struct tbpkg_command tbpkg_image = {
-    .name = "image", .summary = "images of machines: measure", .run = images_main};
+    .name = "image", .summary = "images of machines: measure, register, list, revoke", .run = images_main};

@@ -280,7 +280,8 @@ def test_a_pinned_key_needs_no_certificate(tmp_path, server, issuer):
 
 
 @pytest.mark.parametrize("options, what", [
-    (["--attest", "sgx"], "no level"), (["--attest", "TPM"], "no level"), (["--ak", "azure"], "--attest tpm"), (["--attest", "tpm", "--ak", "amazon"], "azure, own"),
+    (["--attest", "sgx"], "no level"), (["--attest", "TPM"], "no level"), (["--attest", "image"], "images"), (["--attest", "tpm", "--image", "a"], "images"), (["--image", "a"], "--image with image"),
+    (["--attest", "image", "--image", "a"], "no image a@*"), (["--ak", "azure"], "--attest tpm"), (["--attest", "tpm", "--ak", "amazon"], "azure, own"),
     (["--attest", "tpm", "--ak", "pin:12"], "64 hex digits")])
 def test_a_policy_that_is_none_is_said(server, options, what):
     assert what in server.cli("contract", "add", "x", "--asset", ASSET, *options, rc=64)
@@ -293,7 +294,7 @@ def test_policies_over_the_api(server):
     policy = {"level": "tpm", "ak": ["own"], "pcrs": [4, 11]}
     status, body, _ = call("POST", "/contracts", {"contract_id": "by-api", "asset_id": ASSET, "mode": "open", "attest": policy})
     assert status == 201 and body["contract"]["attest"] == policy
-    for bad in ({"level": "tpm", "images": ["x"]}, {"level": "image"}, {"level": "tpm", "ak": []}, {"level": "tpm", "pcrs": [23]}, {"ak": ["own"]}, [], "tpm", 3):
+    for bad in ({"level": "tpm", "images": ["x"]}, {"level": "image"}, {"level": "image", "images": ["no such"]}, {"level": "tpm", "ak": []}, {"level": "tpm", "pcrs": [23]}, {"ak": ["own"]}, [], "tpm", 3):
         status, body, _ = call("PATCH", "/contracts/by-api", {"attest": bad})
         assert status == 400, bad
     status, body, _ = call("PATCH", "/contracts/by-api", {"max_hw": 3})

@@ -113,6 +113,20 @@ def test_each_call_of_administration(server, owner, tmp_path):
     owner.do("DELETE", "/tokens/openapi")
 
 
+def test_each_call_of_images(owner):
+    doc = {"format": "trustbridge-image/v1", "image": "openapi", "version": "1.0", "pcrs": {n: ["0" * 64] for n in ("4", "11", "12", "13", "14")}, "debug": False}
+    owner.do("POST", "/images", doc, 201)
+    owner.do("POST", "/images", doc)
+    owner.refused(409, "image_exists", "POST", "/images", {**doc, "debug": True})
+    owner.get("/images?limit=1")
+    contract = {"contract_id": "openapi-image", "asset_id": "*", "mode": "open", "attest": {"level": "image", "images": ["openapi@1.0"], "secure_boot": True}}
+    owner.do("POST", "/contracts", contract, 201)
+    owner.refused(422, "image_unknown", "PATCH", "/contracts/openapi-image", {"attest": {"level": "image", "images": ["other"]}})
+    owner.do("POST", "/images/openapi/versions/1.0/revoke")
+    owner.refused(409, "image_revoked", "POST", "/images", doc)
+    owner.refused(404, "image_unknown", "POST", "/images/openapi/versions/2.0/revoke")
+
+
 def test_each_call_of_the_accounts(server, owner):
     plan = {"plan": "acme/models/openapi", "asset_id": ASSET}
     owner.do("POST", "/keks/rewrap")

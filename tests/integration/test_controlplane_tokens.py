@@ -48,7 +48,7 @@ def test_every_call_with_every_scope(server, owner):
     """The matrix: a scope that is not in the table is refused, one that is gets past the door."""
     callers = {scope: add_token(server, scope) for scope in SCOPES}
     path_of = {"contract_id": "matrix", "asset_id": "no-such-asset", "version": "7", "name": "no-such-token", "code_id": "0123456789abcdef",
-               "offer_id": "no-such-offer", "purchase_id": "no-such-purchase"}
+               "offer_id": "no-such-offer", "purchase_id": "no-such-purchase", "image": "no-such-image"}
     count = 0
     for (method, path, operation, scopes), scope in itertools.product(CALLS, SCOPES):
         before = owner.get("/changes?limit=1000")["changes"][-1]["seq"]
@@ -62,7 +62,7 @@ def test_every_call_with_every_scope(server, owner):
             assert set(answer["details"].split()) == set(scopes) and scope in answer["message"]
             assert owner.get("/changes?limit=1000")["changes"][-1]["seq"] == before
         count += 1
-    assert count == len(CALLS) * len(SCOPES) == 41 * 7
+    assert count == len(CALLS) * len(SCOPES) == 44 * 7
 
 
 def test_tokens_are_made_shown_once_and_revoked(server, owner):

@@ -71,3 +71,11 @@ def pcr11(p, phases=PHASES):
 
 def pcr4(*programs):
     return replay(sha(ACTION), sha(bytes(4)), *programs)
+
+
+def authenticode(data):
+    """The hash of a file of pe() that has no signatures."""
+    at, = struct.unpack_from("<I", data, 60)
+    opt = at + 24
+    certificates = opt + (112 if struct.unpack_from("<H", data, opt)[0] == 0x20b else 96) + 32
+    return sha(data[:opt + 64] + data[opt + 68:certificates] + data[certificates + 8:])

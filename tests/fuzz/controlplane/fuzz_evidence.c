@@ -19,9 +19,37 @@ static void fuzz_policy(const char *text)
     if (cp_policy_parse(text, &p, err) < 0) {
         if (!*err)
             abort();
-    } else if (p.pcrs == 0 || (p.pcrs & ~0xffffU) ||
-               (p.level != CP_LEVEL_NONE && !p.trust.roots && !p.trust.n_pins))
+    } else if ((p.level == CP_LEVEL_IMAGE && !p.n_images) ||
+               (p.n_images && (p.pcrs & CP_IMAGE_PCRS) != CP_IMAGE_PCRS) ||
+               (p.level < CP_LEVEL_IMAGE && (p.n_images || p.secure_boot || p.allow_debug)) || p.pcrs == 0 ||
+               (p.pcrs & ~0xffffU) || (p.level != CP_LEVEL_NONE && !p.trust.roots && !p.trust.n_pins))
         abort();
+}
+
+/* measurements.json: what is taken is read again from what is kept, and says the same. */
+static void fuzz_image(const char *text, size_t size)
+{
+    static const struct tb_tpm_pcrs zero;
+    struct cp_image *i = calloc(1, sizeof(*i));
+    struct cp_image_values v, again;
+    char err[TB_JSON_ERR_MAX] = "";
+    _cleanup_json_ cJSON *o = NULL;
+    struct cp_image_match m;
+
+    if (!i)
+        abort();
+    if (tb_json_parse(text, size, CP_IMAGE_DOCUMENT_MAX, &o, err) == 0) {
+        if (cp_image_read(o, i, &v, err) < 0) {
+            if (!*err)
+                abort();
+        } else {
+            if (cp_image_values_read(i, &again) < 0 || memcmp(&v, &again, sizeof(v)) != 0 ||
+                !cp_image_name_valid(i->name) || (v.pcrs & CP_IMAGE_PCRS) != CP_IMAGE_PCRS)
+                abort();
+            cp_image_compare(&v, &zero, &m);
+        }
+    }
+    free(i);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -44,6 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (a->offer == CP_SAID_EVIDENCE && !cp_evidence_verify(&a->evidence, &rules, &by, detail))
         abort();
     fuzz_policy(text);
+    fuzz_image(text, size);
     if (tb_wrapped_key_read(data, size, &w) == 0 && (w.pcrs == 0 || w.pcrs > 0xffffU))
         abort();
     free(a);

@@ -64,7 +64,18 @@ static void test_a_policy_that_is_not_understood_is_none(void **state)
                                       "{\"level\":\"tpm\",\"pcrs\":[4,4]}",
                                       "{\"level\":\"tpm\",\"pcrs\":[-1]}",
                                       "{\"level\":\"tpm\",\"ak\":[\"pin:00\"]}",
-                                      "{\"level\":\"tpm\"} x"};
+                                      "{\"level\":\"tpm\"} x",
+                                      "{\"level\":\"image\"}",
+                                      "{\"level\":\"image\",\"images\":[]}",
+                                      "{\"level\":\"image\",\"images\":\"a\"}",
+                                      "{\"level\":\"image\",\"images\":[\"*\"]}",
+                                      "{\"level\":\"image\",\"images\":[\"a@\"]}",
+                                      "{\"level\":\"image\",\"images\":[\"a@1@2\"]}",
+                                      "{\"level\":\"image\",\"images\":[\"a\"],\"pcrs\":[4,11]}",
+                                      "{\"level\":\"image\",\"images\":[\"a\"],\"secure_boot\":1}",
+                                      "{\"level\":\"image\",\"images\":[\"a\"],\"secure-boot\":true}",
+                                      "{\"level\":\"tpm\",\"secure_boot\":true}",
+                                      "{\"level\":\"tpm\",\"images\":[\"a\"]}"};
     struct cp_attest_policy p;
     char err[TB_JSON_ERR_MAX];
 
@@ -80,7 +91,7 @@ static void test_a_policy_that_is_not_understood_is_none(void **state)
 static void test_a_policy_is_made_of_words(void **state)
 {
     static const char pin[] = "pin:00000000000000000000000000000000000000000000000000000000000000AB";
-    const char *aks[] = {"own", pin};
+    const char *aks[] = {"own", pin}, *images[] = {"acme", "acme-llm@1.2.0"};
     struct cp_policy_words w = {.level = "tpm"};
     char text[CP_POLICY_MAX], err[TB_JSON_ERR_MAX];
     struct cp_attest_policy p;
@@ -99,6 +110,20 @@ static void test_a_policy_is_made_of_words(void **state)
     assert_int_equal(cp_policy_make(&w, text, err), 0);
     assert_string_equal(text, "");
     w.level = "memory";
+    assert_int_equal(cp_policy_make(&w, text, err), -EINVAL);
+    w.level = "image";
+    assert_int_equal(cp_policy_make(&w, text, err), -EINVAL);
+    w.images = (struct tb_option_list){.v = images, .n = ARRAY_SIZE(images)};
+    w.secure_boot = true;
+    assert_int_equal(cp_policy_make(&w, text, err), 0);
+    assert_int_equal(cp_policy_parse(text, &p, err), 0);
+    assert_int_equal(p.n_images, 2);
+    assert_string_equal(p.images[0], "acme@*");
+    assert_string_equal(p.images[1], "acme-llm@1.2.0");
+    assert_true(p.secure_boot && !p.allow_debug && p.trust.roots == CP_ATTEST_AZURE);
+    w.level = "cvm";
+    assert_int_equal(cp_policy_make(&w, text, err), 0);
+    w.level = "tpm";
     assert_int_equal(cp_policy_make(&w, text, err), -EINVAL);
 }
 
