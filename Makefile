@@ -53,7 +53,7 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 LIBS := $(shell pkg-config --libs $(PKG) 2>/dev/null)
 
 # name of each program and the folder that holds it
-PROGRAMS := tbpkg tb-authorize tb-attest tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-update tb-backup tb-configure tb-support tb-vcek tb-controlplane
+PROGRAMS := tbpkg tb-authorize tb-attest tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-update tb-backup tb-configure tb-support tb-vcek tb-verify tb-controlplane
 dir_tbpkg := provider
 dir_tb-authorize := services/authorize
 dir_tb-attest := services/attest
@@ -68,6 +68,7 @@ dir_tb-backup := services/backup
 dir_tb-update := services/update
 dir_tb-support := services/support
 dir_tb-vcek := services/vcek
+dir_tb-verify := services/verify
 dir_tb-configure := services/configure
 dir_tb-controlplane := controlplane
 # shell programs of the units, of a container and of images
@@ -308,6 +309,7 @@ install: all install-units
 	ln -sf tb-backup $(DESTDIR)$(sbindir)/tb-restore
 	ln -sfr $(DESTDIR)$(libexecdir)/tb-billing $(DESTDIR)$(sbindir)/tb-billing
 	ln -sfr $(DESTDIR)$(libexecdir)/tb-update $(DESTDIR)$(sbindir)/tb-update
+	ln -sfr $(DESTDIR)$(libexecdir)/tb-verify $(DESTDIR)$(sbindir)/tb-verify
 	install -m 755 $(B)/libtbenc.so $(DESTDIR)$(libdir)/libtbenc.so.$(VERSION)
 	ln -sf libtbenc.so.$(VERSION) $(DESTDIR)$(libdir)/libtbenc.so.$(SOVERSION)
 	ln -sf libtbenc.so.$(SOVERSION) $(DESTDIR)$(libdir)/libtbenc.so

@@ -24,6 +24,9 @@
 /* it may again */
 #define TB_EVENT_RESUMED "9329247da0004ba699e590a66ddcd8e3"
 
+/* tb-verify: what this machine claims of itself, looked at and signed: the JSON of tb-verify(8) */
+#define TB_EVENT_VERIFIED "d3b6a1f04e7c4d0f9a52c86e1b7f3d95"
+
 /* tb-hydrate */
 /* the model is damaged and is fetched again; TB_REASON */
 #define TB_EVENT_REPAIR "c0ee35ea1a1a4cf5ba141de25043147e"
@@ -70,6 +73,7 @@
 #define TB_EVENT_FAULT_LOAD "16f5fb664c434ae5843633ea3ce41117"
 #define TB_EVENT_FAULT_PROXY "2b8ef900274a4fdb93630d22b5eaa659"
 #define TB_EVENT_FAULT_UPDATE "6db8e232d6d44b0b9b368275d5869d7f"
+#define TB_EVENT_FAULT_VERIFY "a3f4c8d1b27e4f60b5d9e1c07a86342f"
 /* whatever tb-scratch and tb-repair say: their units name it, since a script has no other way that keeps the
  * message its unit's */
 #define TB_EVENT_SCRATCH "f82f29dab7a94f71816b96d64fd128c6"

@@ -44,7 +44,7 @@ static const struct {
     {"tb-billing", TB_EVENT_FAULT_BILLING}, {"tb-decrypt", TB_EVENT_FAULT_DECRYPT},
     {"tb-hydrate", TB_EVENT_FAULT_HYDRATE}, {"tb-load", TB_EVENT_FAULT_LOAD},
     {"tb-proxy", TB_EVENT_FAULT_PROXY},     {"tb-update", TB_EVENT_FAULT_UPDATE},
-    {"tb-vcek", TB_EVENT_FAULT_ATTEST},
+    {"tb-vcek", TB_EVENT_FAULT_ATTEST},     {"tb-verify", TB_EVENT_FAULT_VERIFY},
 };
 
 void tb_log_init(const char *program)

@@ -15,8 +15,9 @@ SERVICES = sorted(p.name for p in UNITS.glob("*.service"))
 # systemd-analyze multiplies by ten.
 # tb-settings looks at every file and address that the settings name, and may change none.
 # tb-runtime may make a user and a mount namespace and open /dev/fuse, until tb-load becomes the inference server, which may not.
+# tb-verify looks into every process, and at all ports: it may not hide them from itself.
 # tb-scratch is no daemon: it runs for a moment at boot, formats a disk and gives the directory on it to somebody else.
-EXPOSURE = {"tb-attest.service": 3, "tb-configure.service": 5, "tb-decrypt.service": 3, "tb-proxy.service": 6, "tb-repair.service": 5, "tb-runtime.service": 14, "tb-update.service": 5, "tb-scratch.service": 14,
+EXPOSURE = {"tb-attest.service": 3, "tb-configure.service": 5, "tb-decrypt.service": 3, "tb-proxy.service": 6, "tb-repair.service": 5, "tb-runtime.service": 14, "tb-update.service": 5, "tb-verify.service": 18, "tb-scratch.service": 14,
             "tb-settings.service": 14}
 EXPOSURE_OTHERS = 13
 # What every service has, unless it says why not on a commented line.
@@ -218,7 +219,7 @@ def test_catalog_explains_every_event():
 
 ABOVE_NOTICE = r"\btb_(?:warn|error)(?:_errno)?\(|\btb_log_(?:full|errno)\(\s*TB_LOG_(?:WARN|ERR)\b(?:,\s*(\w+))?"
 DAEMONS = {"attest": "tb-attest", "authorize": "tb-authorize", "billing": "tb-billing", "decrypt": "tb-decrypt", "hydrate": "tb-hydrate", "load": "tb-load",
-           "proxy": "tb-proxy", "update": "tb-update", "vcek": "tb-vcek"}
+           "proxy": "tb-proxy", "update": "tb-update", "vcek": "tb-vcek", "verify": "tb-verify"}
 
 
 def faults():
