@@ -15,7 +15,7 @@
 /* What systemd passes on to the programs. */
 #define TB_CONFIG_FILE "/etc/trustbridge/trustbridge.env"
 
-enum tb_delivery { TB_DELIVERY_DIR, TB_DELIVERY_FIFO, TB_DELIVERY_VIEW, TB_DELIVERY_AUTO };
+enum tb_delivery { TB_DELIVERY_DIR, TB_DELIVERY_FIFO, TB_DELIVERY_VIEW, TB_DELIVERY_S3, TB_DELIVERY_AUTO };
 
 /* A host:port or a unix socket to listen on or connect to. */
 /* "dir", "fifo", "view", "auto". */

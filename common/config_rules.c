@@ -302,6 +302,7 @@ static void config_set_text(const struct config_setting *s, const char *v, struc
 static const char *const delivery_names[] = {[TB_DELIVERY_DIR] = "dir",
                                              [TB_DELIVERY_FIFO] = "fifo",
                                              [TB_DELIVERY_VIEW] = "view",
+                                             [TB_DELIVERY_S3] = "s3",
                                              [TB_DELIVERY_AUTO] = "auto"};
 
 const char *tb_delivery_name(enum tb_delivery d)
@@ -326,7 +327,7 @@ static void config_set_word(const struct config_setting *s, const char *v, struc
 
     if (s->kind == KIND_DELIVERY) {
         if (config_delivery_parse(v, &c->delivery) < 0)
-            config_bad(f, s, "\"%.40s\" must be auto, dir, view or fifo", v);
+            config_bad(f, s, "\"%.40s\" must be auto, dir, view, s3 or fifo", v);
         return;
     }
     if (s->kind == KIND_AFTER_READY) {

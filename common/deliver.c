@@ -14,6 +14,8 @@ const char *tb_deliver_mode_name(uint32_t mode)
         return "dir";
     case TB_DELIVER_VIEW:
         return "view";
+    case TB_DELIVER_S3:
+        return "s3";
     default:
         return "?";
     }

@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/major.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
@@ -163,6 +165,35 @@ static int outputs_check_fuse(int fd, struct tb_outcome *o)
     return 0;
 }
 
+static bool outputs_is_loopback(const struct sockaddr_storage *a)
+{
+    if (a->ss_family == AF_INET)
+        return ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    return a->ss_family == AF_INET6 &&
+           IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+}
+
+static int outputs_check_listener(int fd, struct tb_outcome *o)
+{
+    struct sockaddr_storage a = {0};
+    int type = 0, listens = 0, flags = fcntl(fd, F_GETFL);
+    socklen_t n_type = sizeof(type), n_listens = sizeof(listens), n = sizeof(a);
+
+    if (flags < 0)
+        return tb_outcome_set(o, TB_EXIT_IOERR, "cannot look at the descriptor for the endpoint: %s",
+                              strerror(errno));
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n_type) < 0 || type != SOCK_STREAM ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n_listens) < 0 || !listens ||
+        getsockname(fd, (struct sockaddr *)&a, &n) < 0 || !outputs_is_loopback(&a))
+        return tb_outcome_set(
+            o, TB_EXIT_USAGE,
+            "the descriptor for the endpoint is not a TCP socket that listens on a loopback address");
+    if (fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+        return tb_outcome_set(o, TB_EXIT_IOERR, "cannot set up the descriptor for the endpoint: %s",
+                              strerror(errno));
+    return 0;
+}
+
 struct inode {
     dev_t dev;
     ino_t ino;
@@ -212,6 +243,8 @@ int tb_outputs_check(const struct tb_outputs *out, uint32_t mode, const struct t
         return outputs_check_fifo(out->fd[0], o);
     case TB_DELIVER_VIEW:
         return outputs_check_fuse(out->fd[0], o);
+    case TB_DELIVER_S3:
+        return outputs_check_listener(out->fd[0], o);
     default:
         return outputs_check_files(out, m, o);
     }

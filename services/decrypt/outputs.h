@@ -25,7 +25,8 @@ int tb_outputs_receive(int sock, uint64_t timeout_us, struct tb_deliver_request 
 
 /* Checks number, kind and access mode. Mode fifo: a FIFO opened write-only; its pipe is widened and made
  * blocking. Mode dir: regular files on tmpfs or ramfs (a memfd is one), writable, not O_APPEND, no file
- * twice. Mode view: /dev/fuse. 0 or an exit code: 64 number or kind; 78 a file that is not memory-backed. */
+ * twice. Mode view: /dev/fuse. Mode s3: a TCP socket that listens on a loopback address. 0 or an exit code:
+ * 64 number or kind; 78 a file that is not memory-backed. */
 int tb_outputs_check(const struct tb_outputs *out, uint32_t mode, const struct tbenc_manifest *m,
                      struct tb_outcome *o);
 

@@ -19,10 +19,11 @@ void decrypt_reply_send(int sock, const struct tb_outcome *o, uint64_t bytes)
         ;
 }
 
-void decrypt_reply_serving(int sock)
+void decrypt_reply_serving(int sock, const char *bucket)
 {
     struct tb_deliver_reply reply = {.status = TB_EXIT_OK};
 
+    snprintf(reply.message, sizeof(reply.message), "%s", bucket);
     memcpy(reply.magic, TB_DELIVER_SERVING_MAGIC, sizeof(reply.magic));
     (void)send(sock, &reply, sizeof(reply), MSG_NOSIGNAL | MSG_DONTWAIT);
 }

@@ -11,7 +11,7 @@
  * error: the exit code says what happened. */
 void decrypt_reply_send(int sock, const struct tb_outcome *o, uint64_t bytes);
 
-/* Mode view: the files can be read now. */
-void decrypt_reply_serving(int sock);
+/* Modes view and s3: the files can be read now. bucket: mode s3, in the bucket of that name; else "". */
+void decrypt_reply_serving(int sock, const char *bucket);
 
 #endif

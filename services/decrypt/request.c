@@ -23,7 +23,7 @@ int decrypt_request_parse(const void *buf, size_t len, size_t n_here, struct tb_
                  TB_DELIVER_REQUEST_MAGIC);
         return -EBADMSG;
     }
-    if (q.mode < TB_DELIVER_FIFO || q.mode > TB_DELIVER_VIEW) {
+    if (q.mode < TB_DELIVER_FIFO || q.mode > TB_DELIVER_S3) {
         snprintf(err, DECRYPT_REQUEST_ERR_MAX, "delivery mode %u is not known", q.mode);
         return -EBADMSG;
     }

@@ -11,8 +11,8 @@
 #define DECRYPT_REQUEST_ERR_MAX 200
 
 /* Checks the first message: its exact size, magic and mode, the number of descriptors it announces (1 in
- * modes fifo and view, 1..TBENC_FILES_MAX in mode dir), and that the n_here that came with it are not more
- * than that, nor none. 0, or -EBADMSG with a reason in err. */
+ * modes fifo, view and s3, 1..TBENC_FILES_MAX in mode dir), and that the n_here that came with it are not
+ * more than that, nor none. 0, or -EBADMSG with a reason in err. */
 int decrypt_request_parse(const void *buf, size_t len, size_t n_here, struct tb_deliver_request *ret,
                           char err[static DECRYPT_REQUEST_ERR_MAX]);
 

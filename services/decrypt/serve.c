@@ -14,7 +14,7 @@
 #include "common/serving.h"
 #include "common/units.h"
 #include "decrypt/reply.h"
-#include "decrypt/serve_view.h"
+#include "decrypt/serve_reads.h"
 
 #define REQUEST_TIMEOUT_US (10 * TB_USEC_PER_SEC)
 
@@ -202,19 +202,26 @@ static int delivery_decrypt(struct delivery *d)
     return 0;
 }
 
-static int delivery_serve_view(struct delivery *d)
+static bool delivery_is_read(const struct delivery *d)
 {
-    struct decrypt_view v = {.config = d->config,
-                             .sock = d->sock,
-                             .signal_fd = d->guard.signal_fd,
-                             .fuse_fd = d->out.fd[0],
-                             .asset = &d->asset,
-                             .key = &d->key,
-                             .report = &d->report,
-                             .outcome = &d->outcome};
+    return d->request.mode == TB_DELIVER_VIEW || d->request.mode == TB_DELIVER_S3;
+}
+
+static int delivery_serve_reads(struct delivery *d)
+{
+    struct decrypt_reads v = {.config = d->config,
+                              .mode = d->request.mode,
+                              .sock = d->sock,
+                              .signal_fd = d->guard.signal_fd,
+                              .fd = d->out.fd[0],
+                              .manifest_sha256 = d->request.manifest_sha256,
+                              .asset = &d->asset,
+                              .key = &d->key,
+                              .report = &d->report,
+                              .outcome = &d->outcome};
 
     d->delivered = d->asset.tree->plaintext_bytes;
-    return decrypt_view_serve(&v);
+    return decrypt_reads_serve(&v);
 }
 
 /* The key is fetched last: it is in memory only while it is used. */
@@ -246,7 +253,7 @@ static int delivery_run(struct delivery *d)
     tb_info("decrypting %s for mode %s, %zu descriptor%s", d->asset.manifest->asset_id,
             tb_deliver_mode_name(d->request.mode), d->out.n, d->out.n == 1 ? "" : "s");
     tb_report_state(&d->report, "decrypting", NULL);
-    return d->request.mode == TB_DELIVER_VIEW ? delivery_serve_view(d) : delivery_decrypt(d);
+    return delivery_is_read(d) ? delivery_serve_reads(d) : delivery_decrypt(d);
 }
 
 int tb_serve(const struct tb_config *c, int sock, int signal_fd)
@@ -263,8 +270,8 @@ int tb_serve(const struct tb_config *c, int sock, int signal_fd)
     r = delivery_run(&d);
     /* The client seals and remounts when it has the answer: nothing may be open for writing then. */
     tb_outputs_clear(&d.out);
-    if (r == 0 && d.request.mode == TB_DELIVER_VIEW) {
-        tb_notify_status("The view has ended");
+    if (r == 0 && delivery_is_read(&d)) {
+        tb_notify_status(d.request.mode == TB_DELIVER_S3 ? "The endpoint has ended" : "The view has ended");
         return 0;
     }
     if (r == 0) {

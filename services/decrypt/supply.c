@@ -328,7 +328,8 @@ static void supply_wait(struct tb_supply *s, uint32_t changes, unsigned timeout_
 
 void tb_supply_wait(struct tb_supply *s, unsigned timeout_ms)
 {
-    supply_wait(s, s->map ? tb_range_map_changes(s->map) : 0, timeout_ms);
+    supply_wait(s, s->waited, timeout_ms);
+    s->waited = s->map ? tb_range_map_changes(s->map) : 0;
 }
 
 bool tb_supply_lost(const struct tb_supply *s)

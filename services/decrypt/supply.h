@@ -41,6 +41,7 @@ struct tb_supply {
     struct tb_range_map *map;      /* NULL: it was all there when it was opened */
     bool brought;                  /* by a tb-hydrate, which can be asked to mend it */
     const char *run_dir;           /* of tb-decrypt, borrowed; NULL: nothing can be wished for */
+    uint32_t waited;               /* changes of the map that tb_supply_wait() has told of */
     atomic_uint waiting;           /* threads that wait here: that is no hang */
     atomic_uint mending;           /* records that are waited for until they come once more */
     atomic_uint refetched;         /* records that did */
@@ -62,7 +63,7 @@ void tb_supply_close(struct tb_supply *s);
 bool tb_supply_has(struct tb_supply *s, uint64_t off, uint64_t len);
 /* Somebody waits for these and no others: what is missing of them is fetched next. */
 void tb_supply_want(struct tb_supply *s, uint64_t off, uint64_t len);
-/* Until something came, or timeout_ms passed, or for no reason. */
+/* Until something came since the last call, or timeout_ms passed, or for no reason. For one thread. */
 void tb_supply_wait(struct tb_supply *s, unsigned timeout_ms);
 /* Waits for bytes for TB_SUPPLY_SLICE_MS at most. 0; -EAGAIN not yet; -ESTALE: this download will not become
  * the file. */

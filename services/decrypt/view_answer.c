@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Everything but READ: names, sizes, modes, that nothing can be changed, and that all is void. */
+/* Everything but READ: names, sizes, modes, and that nothing can be changed. */
 #include <errno.h>
 #include <linux/fuse.h>
 #include <stdlib.h>
@@ -14,18 +14,6 @@
 #define ANSWER_MINOR_MIN 28 /* max_pages: Linux 4.20 */
 #define ANSWER_BACKGROUND 256
 #define ANSWER_NAME_MAX 255
-
-void view_fail(struct tb_view *v, const struct view_layer *at_fault, int error, const struct tbenc_error *e)
-{
-    (void)pthread_mutex_lock(&v->lock);
-    if (v->error == 0) {
-        v->error = error;
-        v->at_fault = at_fault;
-        v->why = *e;
-    }
-    (void)pthread_mutex_unlock(&v->lock);
-    (void)eventfd_write(v->event_fd, 1);
-}
 
 void view_reply(struct tb_view *v, uint64_t unique, int error, const void *buf, size_t n)
 {
@@ -56,12 +44,12 @@ static void answer_init(struct tb_view *v, const struct fuse_request *q)
                  "the kernel speaks FUSE %u.%u, and %d.%d is needed: Linux 4.20", q->init.major,
                  q->init.minor, FUSE_KERNEL_VERSION, ANSWER_MINOR_MIN);
         view_reply(v, q->unique, -EPROTO, NULL, 0);
-        return view_fail(v, NULL, -EPROTO, &e);
+        return tb_weights_fail(v->weights, NULL, -EPROTO, &e);
     }
     o.flags &= q->init.flags;
     view_reply(v, q->unique, 0, &o, sizeof(o));
     atomic_store(&v->initialised, true);
-    (void)eventfd_write(v->event_fd, 1);
+    (void)eventfd_write(v->weights->event_fd, 1);
 }
 
 static void answer_lookup(struct tb_view *v, const struct fuse_request *q)
@@ -107,7 +95,7 @@ static void answer_attr(struct tb_view *v, const struct fuse_request *q, const s
 
 static void answer_statfs(struct tb_view *v, const struct fuse_request *q)
 {
-    struct fuse_statfs_out o = {.st = {.blocks = v->files->plaintext_bytes / 4096 + 1,
+    struct fuse_statfs_out o = {.st = {.blocks = v->weights->files->plaintext_bytes / 4096 + 1,
                                        .files = v->tree.n,
                                        .bsize = 4096,
                                        .frsize = 4096,

@@ -113,12 +113,25 @@ int tb_client_reply(struct tb_load *l, int sock)
     return r == 0 ? client_judge(l, &a) : r;
 }
 
-int tb_client_serving(struct tb_load *l, int sock)
+int tb_client_serving(struct tb_load *l, int sock, char ret_bucket[static TB_DELIVER_MESSAGE_MAX])
 {
     struct tb_deliver_reply a;
     int r = client_take(l, sock, TB_DELIVER_SERVING_MAGIC, &a);
 
     if (r == 0 && memcmp(a.magic, TB_DELIVER_SERVING_MAGIC, sizeof(a.magic)) != 0)
         r = client_judge(l, &a);
+    if (r == 0)
+        memcpy(ret_bucket, a.message, sizeof(a.message));
     return r;
+}
+
+bool tb_client_is_left(int sock)
+{
+    char byte;
+    ssize_t n;
+
+    do
+        n = recv(sock, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    return n == 0 || (n < 0 && errno == ECONNRESET);
 }

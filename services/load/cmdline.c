@@ -104,23 +104,41 @@ int tb_cmdline_split(const char *buf, size_t len, char ***ret, char err[static T
     return 0;
 }
 
+/* The first of either mark, and its length. NULL: there is none. */
+static const char *cmdline_mark(const char *word, size_t *ret_len)
+{
+    const char *model = strstr(word, TB_CMDLINE_MODEL), *s3 = strstr(word, TB_CMDLINE_S3);
+    bool is_model = model && (!s3 || model < s3);
+
+    *ret_len = is_model ? strlen(TB_CMDLINE_MODEL) : strlen(TB_CMDLINE_S3);
+    return is_model ? model : s3;
+}
+
 static char *cmdline_replace(const char *word, const char *model)
 {
-    size_t mark = strlen(TB_CMDLINE_MODEL), model_len = strlen(model), n = 0;
+    size_t mark, model_len = strlen(model), n = 0;
     const char *hit;
     char *out, *o;
 
-    for (hit = word; (hit = strstr(hit, TB_CMDLINE_MODEL)); hit += mark)
+    for (hit = word; (hit = cmdline_mark(hit, &mark)); hit += mark)
         n++;
     o = out = malloc(strlen(word) + n * model_len + 1);
     if (!out)
         return NULL;
-    for (; (hit = strstr(word, TB_CMDLINE_MODEL)); word = hit + mark) {
+    for (; (hit = cmdline_mark(word, &mark)); word = hit + mark) {
         o = mempcpy(o, word, (size_t)(hit - word));
         o = mempcpy(o, model, model_len);
     }
     strcpy(o, word);
     return out;
+}
+
+bool tb_cmdline_has(char *const *argv, const char *mark)
+{
+    for (; argv && *argv; argv++)
+        if (strstr(*argv, mark))
+            return true;
+    return false;
 }
 
 int tb_cmdline_substitute(char **argv, const char *model)

@@ -17,7 +17,7 @@ struct tb_load {
     const struct tb_config *config;
     struct tbenc_manifest *manifest; /* owned */
     uint8_t manifest_sha256[TBENC_SHA256_BYTES];
-    enum tb_delivery mode;  /* what TB_DELIVERY comes to on this machine: dir, view or fifo */
+    enum tb_delivery mode;  /* what TB_DELIVERY comes to on this machine: dir, view, s3 or fifo */
     bool own_users;         /* this process is in a user namespace of its own */
     uint64_t asset_version; /* 0: not known */
     char **command;         /* TB_RUNTIME_EXEC as words; NULL: none; owned */
@@ -31,8 +31,8 @@ struct tb_load {
 
 void tb_load_clear(struct tb_load *l);
 
-/* RUN/tb-runtime/delivery.json; state "waiting", "delivering", "streaming" (a view, read while it is
- * verified), "delivered" or "failed". */
+/* RUN/tb-runtime/delivery.json; state "waiting", "delivering", "streaming" (a view or an endpoint,
+ * read while it is verified), "delivered" or "failed". */
 void tb_load_state(const struct tb_load *l, const char *state);
 
 /* The ready signal of the first TrustBridge. 0 or 74. Removing one that is not there is fine. */

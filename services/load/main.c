@@ -8,6 +8,7 @@
 #include "common/file_check.h"
 #include "common/io.h"
 #include "load/cmdline.h"
+#include "load/model_dir.h"
 #include "load/modes.h"
 #include "load/prepare.h"
 #include "load/view_mount.h"
@@ -17,20 +18,24 @@
 #include "common/units.h"
 #include "common/domain_file.h"
 
-static const char help[] = "Usage: tb-load [--help | --version]\n"
-                           "\n"
-                           "Has the hydrated asset decrypted into memory and runs $TB_RUNTIME_EXEC on it, "
-                           "with {model} replaced by the model's\n"
-                           "path. TB_DELIVERY=dir: files in a private tmpfs on $TB_MODEL_DIR. "
-                           "TB_DELIVERY=view: a read-only\n"
-                           "file system there, which tb-decrypt serves. TB_DELIVERY=fifo: the FIFO "
-                           "$TB_PIPE_PATH. TB_DELIVERY=auto: view\n"
-                           "where that can be had, else dir.\n"
-                           "Settings come from the environment.\n"
-                           "\n"
-                           "Exit status: the runtime's own; 66 no ciphertext yet, 74 I/O or not enough "
-                           "memory, 75 try again, 76 the data is\n"
-                           "not authentic, 77 the key is refused, 78 configuration. See tb-load(8).\n";
+static const char help[] =
+    "Usage: tb-load [--help | --version]\n"
+    "\n"
+    "Has the hydrated asset decrypted into memory and runs $TB_RUNTIME_EXEC on it, "
+    "with {model} replaced by the model's\n"
+    "path. TB_DELIVERY=dir: files in a private tmpfs on $TB_MODEL_DIR. "
+    "TB_DELIVERY=view: a read-only\n"
+    "file system there, which tb-decrypt serves. TB_DELIVERY=s3: an endpoint on a "
+    "loopback address that speaks the\n"
+    "API of S3, with {s3} replaced by the model's address there. TB_DELIVERY=fifo: the "
+    "FIFO $TB_PIPE_PATH.\n"
+    "TB_DELIVERY=auto: view where that can be had, else dir where it fits, else s3 if "
+    "the command has {s3}.\n"
+    "Settings come from the environment.\n"
+    "\n"
+    "Exit status: the runtime's own; 66 no ciphertext yet, 74 I/O or not enough "
+    "memory, 75 try again, 76 the data is\n"
+    "not authentic, 77 the key is refused, 78 configuration. See tb-load(8).\n";
 
 /* An asset may have thousands of files; each is a descriptor here until it is sealed. */
 static void load_raise_descriptors(struct tb_load *l)
@@ -40,27 +45,55 @@ static void load_raise_descriptors(struct tb_load *l)
     tb_allow_descriptors(TBENC_FILES_MAX + 512);
 }
 
-/* auto is view where that can be had, else dir. */
-static void load_choose_mode(struct tb_load *l)
+/* What can be had where no view can: dir where it fits, else s3 where the command can take it. */
+static int load_choose_without_view(struct tb_load *l, const char *no_view)
+{
+    char no_dir[TB_MODEL_DIR_WHY_MAX];
+
+    l->mode = TB_DELIVERY_DIR;
+    if (l->config->delivery == TB_DELIVERY_VIEW || tb_model_dir_fits(l, no_dir)) {
+        tb_warn("no view can be had here: %s; the model goes to memory whole, as with TB_DELIVERY=dir",
+                no_view);
+        return 0;
+    }
+    if (!tb_cmdline_has(l->command, TB_CMDLINE_S3) || tb_cmdline_has(l->command, TB_CMDLINE_MODEL))
+        return tb_outcome_set(
+            &l->outcome, TB_EXIT_IOERR,
+            "TB_DELIVERY=auto finds no way to deliver the model: no view can be had here: %s; no files in "
+            "memory: %s; and TB_RUNTIME_EXEC does not have {s3} in place of {model}, for an endpoint. One of "
+            "the three is needed; see tb-load(8)",
+            no_view, no_dir);
+    l->mode = TB_DELIVERY_S3;
+    tb_warn("no view can be had here: %s; no files in memory: %s; the model is served as with TB_DELIVERY=s3",
+            no_view, no_dir);
+    return 0;
+}
+
+/* auto is view where that can be had. */
+static int load_choose_mode(struct tb_load *l)
 {
     char why[TB_VIEW_WHY_MAX];
 
     l->mode = l->config->delivery;
     if (l->mode != TB_DELIVERY_VIEW && l->mode != TB_DELIVERY_AUTO)
-        return;
-    l->mode = tb_view_possible(l, why) ? TB_DELIVERY_VIEW : TB_DELIVERY_DIR;
-    if (l->mode == TB_DELIVERY_DIR)
-        tb_warn("no view can be had here: %s; the model goes to memory whole, as with TB_DELIVERY=dir", why);
+        return 0;
+    l->mode = TB_DELIVERY_VIEW;
+    return tb_view_possible(l, why) ? 0 : load_choose_without_view(l, why);
 }
 
 static int load_deliver(struct tb_load *l)
 {
-    load_choose_mode(l);
+    int r = load_choose_mode(l);
+
+    if (r != 0)
+        return r;
     switch (l->mode) {
     case TB_DELIVERY_FIFO:
         return tb_load_fifo(l);
     case TB_DELIVERY_VIEW:
         return tb_load_view(l);
+    case TB_DELIVERY_S3:
+        return tb_load_s3(l);
     default:
         return tb_load_dir(l);
     }

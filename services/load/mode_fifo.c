@@ -5,15 +5,13 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
+#include "load/child.h"
 #include "load/client.h"
 #include "load/fifo.h"
 #include "load/modes.h"
 #include "common/log.h"
 #include "common/notify.h"
-#include "load/runtime.h"
 
 struct supervision {
     struct tb_load *load;
@@ -28,44 +26,6 @@ static void supervision_clear(struct supervision *s)
 {
     s->sock = tb_close(s->sock);
     tb_fifo_clear(&s->fifo);
-}
-
-/* In a process group of its own, so that what it forks can be killed with it. */
-static int child_start(struct supervision *s)
-{
-    struct tb_load *l = s->load;
-    pid_t parent = getpid(), pid;
-
-    if (!l->command)
-        return 0;
-    pid = fork();
-    if (pid < 0)
-        return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot fork: %s", strerror(errno));
-    if (pid == 0) {
-        int status;
-
-        (void)setpgid(0, 0);
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-        if (getppid() != parent)
-            _exit(TB_EXIT_TEMPFAIL);
-        status = tb_runtime_exec(l, l->config->pipe_path);
-        tb_outcome_log(&l->outcome);
-        _exit(status);
-    }
-    (void)setpgid(pid, pid);
-    s->child = pid;
-    tb_info("started %s, process %d, to read %s", l->command[0], (int)pid, l->config->pipe_path);
-    return 0;
-}
-
-static void child_kill(struct supervision *s)
-{
-    if (s->child == 0)
-        return;
-    (void)kill(-s->child, SIGKILL);
-    while (waitpid(s->child, NULL, 0) < 0 && errno == EINTR)
-        ;
-    s->child = 0;
 }
 
 /* Ends the stream once that is safe. A reader that opens the FIFO only now still needs a writer there to open
@@ -83,34 +43,13 @@ static void supervise_finish_when_safe(struct supervision *s)
     s->fifo.watch_fd = tb_close(s->fifo.watch_fd);
 }
 
-/* The runtime has ended. Its own exit code counts only when it had the whole model. */
-static int child_ended(struct supervision *s, int status)
-{
-    struct tb_load *l = s->load;
-    int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-
-    (void)kill(-s->child, SIGKILL); /* what it may have left behind */
-    s->child = 0;
-    if (l->stopped_by)
-        return tb_outcome_set(&l->outcome, TB_EXIT_OK, "stopped by %s", strsignal(l->stopped_by));
-    if (!s->done)
-        return tb_outcome_set(&l->outcome, TB_EXIT_TEMPFAIL,
-                              "%s ended with status %d before it had the whole model", l->command[0], code);
-    if (code != 0)
-        return tb_outcome_set(&l->outcome, (enum tb_exit)code, "%s ended with status %d", l->command[0],
-                              code);
-    return 0;
-}
-
 /* Returns true when the supervision is over, with its exit code. */
 static bool supervise_signal(struct supervision *s, int *ret)
 {
-    int signo = tb_load_signal(s->load), status;
+    int signo = tb_load_signal(s->load);
 
-    if (signo == SIGCHLD && s->child > 0 && waitpid(s->child, &status, WNOHANG) == s->child) {
-        *ret = child_ended(s, status);
+    if (signo == SIGCHLD && tb_child_ended(s->load, &s->child, s->done, ret))
         return true;
-    }
     if (signo != SIGTERM && signo != SIGINT)
         return false;
     s->sock = tb_close(s->sock); /* tb-decrypt sees it and stops */
@@ -180,7 +119,7 @@ static int supervise_deliver(struct supervision *s)
     if (r != 0)
         return r;
     tb_load_state(l, "delivering");
-    r = child_start(s);
+    r = l->command ? tb_child_start(l, l->config->pipe_path, &s->child) : 0;
     if (r != 0)
         return r;
     tb_notify_ready("Delivering the model through %s", s->fifo.path);
@@ -195,6 +134,6 @@ int tb_load_fifo(struct tb_load *l)
     /* In this order: nobody may start, and nobody may see the end, of what is not whole. */
     if (!s.done || l->command)
         tb_ready_remove(l);
-    child_kill(&s);
+    tb_child_kill(&s.child);
     return r;
 }

@@ -17,6 +17,8 @@
 
 static int view_await_serving(struct tb_load *l, int sock)
 {
+    char none[TB_DELIVER_MESSAGE_MAX];
+
     for (;;) {
         struct pollfd fds[] = {{.fd = sock, .events = POLLIN}, {.fd = l->signal_fd, .events = POLLIN}};
         int n = poll(fds, ARRAY_SIZE(fds), VIEW_TICK_MS);
@@ -27,7 +29,7 @@ static int view_await_serving(struct tb_load *l, int sock)
         if (n > 0 && fds[1].revents && tb_load_signal(l) && l->stopped_by)
             return tb_outcome_set(&l->outcome, TB_EXIT_TEMPFAIL, "stopped by %s", strsignal(l->stopped_by));
         if (n > 0 && fds[0].revents)
-            return tb_client_serving(l, sock);
+            return tb_client_serving(l, sock, none);
     }
 }
 

@@ -3,16 +3,19 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/capability.h>
 #include <linux/magic.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 
 #include "common/deliver.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "common/units.h"
 #include "load/memory.h"
 #include "load/tree.h"
 
@@ -60,6 +63,35 @@ static int model_dir_check_swap(struct tb_load *l, dev_t device)
         "swap is on (%s) and the plaintext in %s could reach it; run 'swapoff -a', or use Linux 6.4 or newer "
         "with CAP_SYS_ADMIN, where tb-load mounts it noswap",
         name, l->config->model_dir);
+}
+
+bool tb_model_dir_may_mount(void)
+{
+    struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct d[2] = {0};
+
+    return syscall(SYS_capget, &h, d) == 0 && (d[0].effective & (1u << CAP_SYS_ADMIN));
+}
+
+bool tb_model_dir_fits(const struct tb_load *l, char why[static TB_MODEL_DIR_WHY_MAX])
+{
+    uint64_t need = tb_memory_need(l->manifest), have;
+    char swap[TB_SWAP_NAME_MAX], needed[32], available[32];
+    struct stat st;
+
+    if (tb_memory_available(&have) == 0 && have < need) {
+        snprintf(why, TB_MODEL_DIR_WHY_MAX, "the model needs %s, %s are available",
+                 tb_bytes_format(need, needed, sizeof(needed)),
+                 tb_bytes_format(have, available, sizeof(available)));
+        return false;
+    }
+    /* Where a file system can be mounted it is noswap; else the one that is there has to be. */
+    if (tb_memory_swaps(swap) > 0 && !tb_model_dir_may_mount() &&
+        (stat(l->config->model_dir, &st) < 0 || !tb_memory_noswap(st.st_dev))) {
+        snprintf(why, TB_MODEL_DIR_WHY_MAX, "swap is on (%.80s)", swap);
+        return false;
+    }
+    return true;
 }
 
 int tb_model_dir_stop_propagation(const char *dir)

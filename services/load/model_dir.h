@@ -11,6 +11,8 @@
 
 #include "load/load.h"
 
+#define TB_MODEL_DIR_WHY_MAX 200
+
 struct tb_model_dir {
     int dir_fd;
     bool mounted; /* on a tmpfs of our own */
@@ -37,6 +39,11 @@ int tb_model_dir_seal(struct tb_load *l, struct tb_model_dir *p);
 void tb_model_dir_discard(struct tb_model_dir *p);
 /* Closes; leaves the files. */
 void tb_model_dir_clear(struct tb_model_dir *p);
+
+/* This process has CAP_SYS_ADMIN. */
+bool tb_model_dir_may_mount(void);
+/* Is there memory for the files, that is not swapped out? Why not, if not. The directory exists. */
+bool tb_model_dir_fits(const struct tb_load *l, char why[static TB_MODEL_DIR_WHY_MAX]);
 
 /* Stops mounts of ours from reaching other namespaces. Slave, not private: unmounts of the host still arrive.
  * In a chroot whose root is no mount point the mount that holds the directory must do. 0 or -errno; -EPERM

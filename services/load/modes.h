@@ -10,6 +10,9 @@ int tb_load_dir(struct tb_load *l);
 /* Mode view (mode_view.c): mounts, has tb-decrypt serve it and becomes the runtime; returns only when that
  * failed. */
 int tb_load_view(struct tb_load *l);
+/* Mode s3 (mode_s3.c): listens, has tb-decrypt serve there, and stays until the runtime ends. Returns its
+ * exit code or that of the failure. */
+int tb_load_s3(struct tb_load *l);
 /* Mode fifo (mode_fifo.c): feeds the runtime and stays until it ends. Returns its exit code or that of the
  * failure. */
 int tb_load_fifo(struct tb_load *l);

@@ -23,10 +23,13 @@ int tb_load_command(const struct tb_config *c, char ***ret, struct tb_outcome *o
     if (!line) {
         if (c->delivery == TB_DELIVERY_FIFO)
             return 0;
-        return tb_outcome_set(
-            o, TB_EXIT_CONFIG,
-            "TB_RUNTIME_EXEC is not set; modes dir and view need the command line of the inference "
-            "server, with {model} where the model's path belongs");
+        return tb_outcome_set(o, TB_EXIT_CONFIG,
+                              "TB_RUNTIME_EXEC is not set; TB_DELIVERY=%s needs the command line of the "
+                              "inference server, with %s "
+                              "where the model's %s belongs",
+                              tb_delivery_name(c->delivery),
+                              c->delivery == TB_DELIVERY_S3 ? TB_CMDLINE_S3 : TB_CMDLINE_MODEL,
+                              c->delivery == TB_DELIVERY_S3 ? "address" : "path");
     }
     r = tb_cmdline_split(line, strlen(line), &words, err);
     if (r == -ENOMEM)
@@ -37,6 +40,16 @@ int tb_load_command(const struct tb_config *c, char ***ret, struct tb_outcome *o
     if (!tb_runtime_found(words[0]))
         return tb_outcome_set(o, TB_EXIT_CONFIG, "TB_RUNTIME_EXEC: %s is not an executable file%s", words[0],
                               strchr(words[0], '/') ? "" : " in PATH");
+    if (c->delivery == TB_DELIVERY_S3 && !tb_cmdline_has(words, TB_CMDLINE_S3))
+        return tb_outcome_set(
+            o, TB_EXIT_CONFIG,
+            "TB_RUNTIME_EXEC has no {s3}; write it where the model's address belongs, or set "
+            "TB_DELIVERY=auto");
+    if (c->delivery == TB_DELIVERY_S3 && tb_cmdline_has(words, TB_CMDLINE_MODEL))
+        return tb_outcome_set(
+            o, TB_EXIT_CONFIG,
+            "TB_RUNTIME_EXEC has {model}, and with TB_DELIVERY=s3 there is no path; write {s3} "
+            "instead, or set TB_DELIVERY=auto");
     return 0;
 }
 
@@ -91,6 +104,8 @@ int tb_load_check_paths(struct tb_load *l)
         return r;
     if (!model)
         return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
+    if (c->delivery == TB_DELIVERY_S3)
+        return 0;
     return c->delivery == TB_DELIVERY_FIFO ? tb_trust_check(l, "TB_PIPE_PATH", c->pipe_path)
                                            : tb_trust_check(l, "TB_MODEL_DIR", model);
 }

@@ -2,12 +2,10 @@
 #include "load/view_mount.h"
 
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "common/io.h"
@@ -17,14 +15,6 @@
 
 /* How far it came, for the sentence that says why it went no further. */
 enum view_step { VIEW_USERS, VIEW_MAP, VIEW_DEVICE, VIEW_MOUNTED, VIEW_DONE };
-
-static bool view_may_mount(void)
-{
-    struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct d[2] = {0};
-
-    return syscall(SYS_capget, &h, d) == 0 && (d[0].effective & (1u << CAP_SYS_ADMIN));
-}
 
 static int view_write(const char *path, const char *text)
 {
@@ -119,7 +109,7 @@ bool tb_view_possible(const struct tb_load *l, char why[static TB_VIEW_WHY_MAX])
     out = p[1];
     pid = fork();
     if (pid == 0) {
-        found.r = view_try(l->config->model_dir, !view_may_mount(), &found.step);
+        found.r = view_try(l->config->model_dir, !tb_model_dir_may_mount(), &found.step);
         _exit(tb_write_full(out, &found, sizeof(found)) < 0);
     }
     out = tb_close(out);
@@ -137,6 +127,6 @@ int tb_view_mount(struct tb_load *l)
 {
     enum view_step step;
 
-    l->own_users = !view_may_mount();
+    l->own_users = !tb_model_dir_may_mount();
     return view_try(l->config->model_dir, l->own_users, &step);
 }

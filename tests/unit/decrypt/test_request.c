@@ -24,11 +24,8 @@ static void test_accepts_what_is_allowed(void **state)
         uint32_t mode, n_fds;
         size_t here;
     } good[] = {
-        {TB_DELIVER_FIFO, 1, 1},
-        {TB_DELIVER_VIEW, 1, 1},
-        {TB_DELIVER_DIR, 1, 1},
-        {TB_DELIVER_DIR, 251, 250},
-        {TB_DELIVER_DIR, TBENC_FILES_MAX, 250},
+        {TB_DELIVER_FIFO, 1, 1}, {TB_DELIVER_VIEW, 1, 1},    {TB_DELIVER_S3, 1, 1},
+        {TB_DELIVER_DIR, 1, 1},  {TB_DELIVER_DIR, 251, 250}, {TB_DELIVER_DIR, TBENC_FILES_MAX, 250},
     };
 
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
@@ -47,7 +44,8 @@ static void test_refuses_with_a_reason(void **state)
         size_t here;
     } bad[] = {
         {0, 1, 1},
-        {4, 1, 1},
+        {5, 1, 1},
+        {TB_DELIVER_S3, 2, 1},
         {UINT32_MAX, 1, 1},
         {TB_DELIVER_FIFO, 0, 0},
         {TB_DELIVER_FIFO, 2, 2},

@@ -92,7 +92,8 @@ static void test_has_limits(void **state)
 
 static void test_substitutes(void **state)
 {
-    static const char line[] = "server --model={model} {model}{model} {Model} {mode} '{model'}";
+    static const char line[] =
+        "server --model={model} {model}{model} {Model} {mode} '{model'} {s3}{model}{s3";
     char err[TB_CMDLINE_ERR_MAX], **argv;
 
     assert_int_equal(tb_cmdline_split(line, strlen(line), &argv, err), 0);
@@ -104,7 +105,11 @@ static void test_substitutes(void **state)
     assert_string_equal(argv[3], "{Model}");
     assert_string_equal(argv[4], "{mode}");
     assert_string_equal(argv[5], "/m/{model} x");
-    assert_null(argv[6]);
+    assert_string_equal(argv[6], "/m/{model} x/m/{model} x{s3");
+    assert_null(argv[7]);
+    assert_false(tb_cmdline_has(argv, TB_CMDLINE_S3));
+    assert_true(tb_cmdline_has(argv, TB_CMDLINE_MODEL));
+    assert_false(tb_cmdline_has(NULL, TB_CMDLINE_MODEL));
     tb_argv_free(argv);
 }
 

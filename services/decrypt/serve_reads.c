@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "decrypt/serve_view.h"
+#include "decrypt/serve_reads.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
+#include "common/deliver.h"
 #include "common/domain_file.h"
 #include "common/io.h"
 #include "common/json.h"
@@ -14,26 +15,30 @@
 #include "common/serving.h"
 #include "common/units.h"
 #include "decrypt/keymem.h"
+#include "decrypt/endpoint.h"
 #include "decrypt/reply.h"
 #include "decrypt/view.h"
 
-#define VIEW_TICK_MS 500
-#define VIEW_MOUNT_TIMEOUT_US (30 * TB_USEC_PER_SEC)
+#define READS_TICK_MS 500
+#define READS_MOUNT_TIMEOUT_US (30 * TB_USEC_PER_SEC)
 
-struct view_service {
-    struct decrypt_view *d;
+struct reads_service {
+    struct decrypt_reads *d;
+    struct tb_weights weights;
     struct tb_view view;
+    struct tb_endpoint endpoint;
     int event_fd;
     uint64_t served_us; /* by the clock of day */
     bool told;          /* that all of it was verified */
     bool closed;        /* the runtime is ready, and wanted it for no longer */
+    bool left;          /* of mode s3: the client has gone, and the runtime with it */
 };
 
-static int service_explain(struct view_service *s, const struct view_layer *at_fault, int r,
+static int service_explain(struct reads_service *s, const struct weights_layer *at_fault, int r,
                            const struct tbenc_error *e)
 {
-    struct decrypt_view *d = s->d;
-    bool base = at_fault == &s->view.layers[1];
+    struct decrypt_reads *d = s->d;
+    bool base = at_fault == &s->weights.layers[1];
     const char *why = e->message[0] ? e->message : strerror(-r),
                *place = base ? TB_SERVING_BASE_NAME "/" : "";
     const char *file = (base ? d->asset->base : d->asset->manifest)->weights_filename;
@@ -58,23 +63,23 @@ static bool service_readable(int fd, short events)
     return poll(&p, 1, 0) > 0;
 }
 
-static int service_stopped(struct view_service *s, bool by_signal)
+static int service_stopped(struct reads_service *s, bool by_signal)
 {
     return tb_outcome_set(s->d->outcome, TB_EXIT_TEMPFAIL, "%s",
-                          by_signal ? "stopped" : "the client went away before the view was served");
+                          by_signal ? "stopped" : "the client went away before anything was served");
 }
 
 /* Before there is a mount to watch, the client is. */
 static bool service_must_stop(void *ctx)
 {
-    struct view_service *s = ctx;
+    struct reads_service *s = ctx;
 
     tb_notify_watchdog();
     return service_readable(s->d->signal_fd, POLLIN) || service_readable(s->d->sock, POLLRDHUP);
 }
 
 /* The file header is needed before anything can be decrypted. */
-static int service_await_header(struct view_service *s)
+static int service_await_header(struct reads_service *s)
 {
     int r;
 
@@ -84,14 +89,39 @@ static int service_await_header(struct view_service *s)
     return r;
 }
 
-static int service_lost(struct view_service *s)
+static int service_lost(struct reads_service *s)
 {
     return tb_outcome_set(s->d->outcome, TB_EXIT_TEMPFAIL,
                           "the download of %s was begun anew while it was read; start again",
                           s->d->asset->manifest->weights_filename);
 }
 
-static int service_prepare(struct view_service *s)
+static bool service_is_s3(const struct reads_service *s)
+{
+    return s->d->mode == TB_DELIVER_S3;
+}
+
+static int service_init(struct reads_service *s, struct tbenc_error *e)
+{
+    unsigned n = service_is_s3(s) ? tb_endpoint_readers() : tb_view_readers(&s->weights);
+    int r = tb_weights_init(&s->weights, (*s->d->key)->b, n, e);
+
+    if (r < 0)
+        return r;
+    return service_is_s3(s) ? tb_endpoint_init(&s->endpoint, s->d->manifest_sha256, e)
+                            : tb_view_init(&s->view, e);
+}
+
+static int service_start(struct reads_service *s)
+{
+    int r = tb_weights_start(&s->weights);
+
+    if (r < 0)
+        return r;
+    return service_is_s3(s) ? tb_endpoint_start(&s->endpoint) : tb_view_start(&s->view);
+}
+
+static int service_prepare(struct reads_service *s)
 {
     bool suspect = tb_report_suspects(s->d->report, s->d->asset->supply.fd) ||
                    (s->d->asset->base && tb_report_suspects(s->d->report, s->d->asset->base_supply.fd));
@@ -100,73 +130,75 @@ static int service_prepare(struct view_service *s)
     int r = how ? service_await_header(s) : -errno;
 
     if (r == 0)
-        r = tb_view_init(&s->view, (*s->d->key)->b, &e);
+        r = service_init(s, &e);
     tb_secret_freep(s->d->key);
     if (r == 0)
         tb_info("key schedules are %s%s", how,
                 suspect ? "; the ciphertext was found damaged before and is verified first" : "");
     if (r == 0)
-        r = tb_view_verify(&s->view, suspect, service_must_stop, s, &e);
+        r = tb_weights_verify(&s->weights, suspect, service_must_stop, s, &e);
     if (r == -ECANCELED)
         return service_stopped(s, service_readable(s->d->signal_fd, POLLIN));
     if (r == -ESTALE)
         return service_lost(s);
     if (r == 0)
-        r = tb_view_start(&s->view);
-    return r == 0 ? 0 : service_explain(s, s->view.at_fault, r, &e);
+        r = service_start(s);
+    return r == 0 ? 0 : service_explain(s, s->weights.at_fault, r, &e);
 }
 
-/* What became of the view, apart from being read; 0: nothing. */
-static int service_trouble(struct view_service *s)
+/* What became of it, apart from being read; 0: nothing. */
+static int service_trouble(struct reads_service *s)
 {
-    const struct view_layer *at_fault;
+    const struct weights_layer *at_fault;
     struct tb_cache_state c;
     struct tbenc_error e;
     int r;
 
-    tb_view_state(&s->view, &c);
-    r = tb_view_error(&s->view, &at_fault, &e);
+    tb_weights_state(&s->weights, &c);
+    r = tb_weights_error(&s->weights, &at_fault, &e);
     if (r == 0 && tb_supply_lost(&s->d->asset->supply))
         return service_lost(s);
     return r == 0 ? 0 : service_explain(s, at_fault, r, &e);
 }
 
 /* Until something happened: 0, or the exit code it leads to. */
-static int service_wait(struct view_service *s, bool client_matters)
+static int service_wait(struct reads_service *s)
 {
+    bool client_matters = service_is_s3(s) || s->served_us == 0;
     struct pollfd p[] = {{.fd = s->event_fd, .events = POLLIN},
                          {.fd = s->d->signal_fd, .events = POLLIN},
                          {.fd = client_matters ? s->d->sock : -1, .events = POLLRDHUP}};
     eventfd_t n;
 
-    if (poll(p, ARRAY_SIZE(p), VIEW_TICK_MS) < 0 && errno != EINTR)
+    if (poll(p, ARRAY_SIZE(p), READS_TICK_MS) < 0 && errno != EINTR)
         return tb_outcome_set(s->d->outcome, TB_EXIT_IOERR, "cannot wait: %s", strerror(errno));
     tb_notify_watchdog();
     if (p[0].revents)
         (void)eventfd_read(s->event_fd, &n);
-    if (p[1].revents || p[2].revents)
+    s->left = p[2].revents && s->served_us > 0;
+    if (p[1].revents || (p[2].revents && !s->left))
         return service_stopped(s, p[1].revents);
     return service_trouble(s);
 }
 
-static int service_await_mount(struct view_service *s)
+static int service_await_mount(struct reads_service *s)
 {
-    uint64_t until = tb_now_monotonic_us() + VIEW_MOUNT_TIMEOUT_US;
+    uint64_t until = tb_now_monotonic_us() + READS_MOUNT_TIMEOUT_US;
     int r = 0;
 
-    while (r == 0 && !tb_view_serves(&s->view)) {
+    while (r == 0 && !service_is_s3(s) && !tb_view_serves(&s->view)) {
         if (tb_now_monotonic_us() > until)
             return tb_outcome_set(s->d->outcome, TB_EXIT_TEMPFAIL, "the kernel sent no request for the view");
-        r = service_wait(s, true);
+        r = service_wait(s);
     }
     return r;
 }
 
-static void service_look(struct view_service *s, struct tb_cache_state *ret)
+static void service_look(struct reads_service *s, struct tb_cache_state *ret)
 {
     struct tb_report *report = s->d->report;
 
-    tb_view_state(&s->view, ret);
+    tb_weights_state(&s->weights, ret);
     tb_report_set_reading(report,
                           &(struct tb_report_reading){.read_bytes = MIN(ret->read_bytes, report->total),
                                                       .served_bytes = ret->served_bytes,
@@ -174,7 +206,7 @@ static void service_look(struct view_service *s, struct tb_cache_state *ret)
                                                       .room_bytes = ret->room_bytes});
 }
 
-static void service_tell_progress(struct view_service *s)
+static void service_tell_progress(struct reads_service *s)
 {
     struct tb_report *report = s->d->report;
     struct tb_cache_state c;
@@ -188,13 +220,15 @@ static void service_tell_progress(struct view_service *s)
     report->done = report->total;
     tb_progress_finish(&report->progress, report->done);
     tb_report_state(report, "complete", NULL);
+    if (service_is_s3(s)) /* the client stays, and is told when it may trust what was read */
+        decrypt_reply_send(s->d->sock, s->d->outcome, report->total);
     tb_notify_status("Serving the model, verified whole");
     tb_info("the model is verified whole: %" PRIu64 " blocks were decrypted, %" PRIu64 " times one was found",
             c.blocks_decrypted, c.blocks_found);
 }
 
 /* tb-proxy says so, of this start of the runtime. */
-static bool service_runtime_is_ready(const struct view_service *s)
+static bool service_runtime_is_ready(const struct reads_service *s)
 {
     _cleanup_json_ cJSON *doc = NULL;
     const char *state, *since;
@@ -207,7 +241,7 @@ static bool service_runtime_is_ready(const struct view_service *s)
            since_us >= s->served_us;
 }
 
-static int service_run(struct view_service *s)
+static int service_run(struct reads_service *s)
 {
     int r = service_prepare(s);
 
@@ -218,41 +252,54 @@ static int service_run(struct view_service *s)
     s->served_us = tb_now_realtime_us();
     s->d->report->serving = true;
     tb_report_state(s->d->report, "serving", NULL);
-    decrypt_reply_serving(s->d->sock);
-    while (r == 0 && !tb_view_over(&s->view) && !s->closed) {
+    decrypt_reply_serving(s->d->sock, service_is_s3(s) ? s->endpoint.bucket.name : "");
+    while (r == 0 && !tb_view_over(&s->view) && !s->left && !s->closed) {
         service_tell_progress(s);
-        r = service_wait(s, false);
+        r = service_wait(s);
         s->closed = r == 0 && s->told && s->d->config->view_close && service_runtime_is_ready(s);
     }
     return r;
 }
 
-int decrypt_view_serve(struct decrypt_view *d)
+static void service_revoke(struct reads_service *s)
+{
+    if (service_is_s3(s)) {
+        tb_endpoint_revoke(&s->endpoint);
+    } else if (s->view.n_each > 0) {
+        tb_view_revoke(&s->view);
+        tb_view_leave(&s->view);
+    } else {
+        tb_weights_revoke(&s->weights);
+    }
+    tb_weights_join(&s->weights);
+}
+
+int decrypt_reads_serve(struct decrypt_reads *d)
 {
     /* Threads that wait for the kernel outlive this function when the outcome is not 0. */
-    static struct view_service s;
+    static struct reads_service s;
     int r;
 
-    s = (struct view_service){.d = d, .event_fd = eventfd(0, EFD_CLOEXEC)};
+    s = (struct reads_service){.d = d, .event_fd = eventfd(0, EFD_CLOEXEC)};
+    s.weights.files = d->asset->tree;
+    s.weights.layers[0] = (struct weights_layer){.manifest = d->asset->manifest,
+                                                 .ciphertext = tb_supply_ciphertext(&d->asset->supply)};
+    s.weights.layers[1] = (struct weights_layer){.manifest = d->asset->base,
+                                                 .ciphertext = tb_supply_ciphertext(&d->asset->base_supply)};
+    s.weights.n_layers = d->asset->base ? 2 : 1;
+    s.weights.event_fd = s.event_fd;
+    s.view.weights = s.endpoint.weights = &s.weights;
     /* Never closed: no other file may take its number while threads use it. */
-    s.view.fuse_fd = fcntl(d->fuse_fd, F_DUPFD_CLOEXEC, 0);
-    s.view.files = d->asset->tree;
-    s.view.layers[0] = (struct view_layer){.manifest = d->asset->manifest,
-                                           .ciphertext = tb_supply_ciphertext(&d->asset->supply)};
-    s.view.layers[1] = (struct view_layer){.manifest = d->asset->base,
-                                           .ciphertext = tb_supply_ciphertext(&d->asset->base_supply)};
-    s.view.n_layers = d->asset->base ? 2 : 1;
-    s.view.event_fd = s.event_fd;
+    s.view.fuse_fd = s.endpoint.listener = fcntl(d->fd, F_DUPFD_CLOEXEC, 0);
     if (s.event_fd < 0 || s.view.fuse_fd < 0)
         return tb_outcome_set(d->outcome, TB_EXIT_IOERR, "cannot start: %s", strerror(errno));
     r = service_run(&s);
-    if (s.view.n_each > 0)
-        tb_view_revoke(&s.view);
-    tb_view_leave(&s.view);
-    if (s.view.n_each > 0) /* nothing is in memory any more */
+    service_revoke(&s);
+    if (s.weights.layers[0].cache) /* nothing is in memory any more */
         service_look(&s, &(struct tb_cache_state){0});
     if (r == 0 && s.closed)
-        tb_info("the runtime is ready: the view is closed, and the key gone");
+        tb_info("the runtime is ready: %s is closed, and the key gone",
+                service_is_s3(&s) ? "the endpoint" : "the view");
     if (r == 0)
         tb_report_state(d->report, s.closed ? "complete" : "ended", NULL);
     return r;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mode view: one mount served from its first request until it, or the permission to read, is gone. */
-#ifndef TB_DECRYPT_SERVE_VIEW_H
-#define TB_DECRYPT_SERVE_VIEW_H
+/* Modes view and s3: reads are answered until who reads, or the permission to read, is gone. */
+#ifndef TB_DECRYPT_SERVE_READS_H
+#define TB_DECRYPT_SERVE_READS_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -11,9 +11,11 @@
 #include "decrypt/asset.h"
 #include "decrypt/report.h"
 
-struct decrypt_view {
+struct decrypt_reads {
     const struct tb_config *config;
-    int sock, signal_fd, fuse_fd; /* borrowed: the client, SIGTERM and SIGINT, the mount */
+    uint32_t mode;           /* TB_DELIVER_VIEW or TB_DELIVER_S3 */
+    int sock, signal_fd, fd; /* borrowed: the client, SIGTERM and SIGINT, the mount or the listener */
+    const uint8_t *manifest_sha256;
     struct tb_asset *asset;
     struct tb_key **key; /* freed as soon as the ciphers are made */
     struct tb_report *report;
@@ -22,6 +24,6 @@ struct decrypt_view {
 
 /* 0: the readers have gone, or need it no more; or an exit code, with the outcome set: then nothing can be
  * read any more. Threads may be left that wait for the kernel, so the process has to end. */
-int decrypt_view_serve(struct decrypt_view *d);
+int decrypt_reads_serve(struct decrypt_reads *d);
 
 #endif

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The fillers: blocks are decrypted into the cache before somebody asks for them, those that follow what is
+ * being read first; what nobody reads is verified when nothing else is to be done. And what is void is
+ * noted. */
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "common/macros.h"
+#include "common/units.h"
+#include "decrypt/weights.h"
+
+#define FILL_TICK_MS 100
+/* Nobody reads now, and the first has had time to come. */
+#define FILL_IDLE_US (500 * 1000ULL)
+#define FILL_START_US (10 * TB_USEC_PER_SEC)
+
+void tb_weights_fail(struct tb_weights *w, const struct weights_layer *at_fault, int error,
+                     const struct tbenc_error *e)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    if (w->error == 0) {
+        w->error = error;
+        w->at_fault = at_fault;
+        w->why = *e;
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+    (void)eventfd_write(w->event_fd, 1);
+}
+
+static bool fill_is_known(const struct tb_weights *w, const struct weights_layer *l, uint64_t i)
+{
+    for (unsigned k = w->ahead_first; k != w->ahead_end; k++)
+        if (w->ahead[k % WEIGHTS_AHEAD_MAX].layer == l && w->ahead[k % WEIGHTS_AHEAD_MAX].index == i)
+            return true;
+    return false;
+}
+
+void weights_fill_after(struct tb_weights *w, const struct weights_place *place, uint64_t block,
+                        unsigned ahead)
+{
+    struct weights_layer *l = place->layer;
+    const struct tb_blocks *b = tb_cache_blocks(l->cache);
+    uint64_t end = place->file + 1 < tb_blocks_files(b) ? b->first[place->file + 1] : b->n;
+
+    for (uint64_t i = block + 1; i <= block + ahead && i < end; i++) {
+        if (tb_cache_holds(l->cache, i))
+            continue;
+        (void)pthread_mutex_lock(&w->lock);
+        if (w->ahead_end - w->ahead_first < WEIGHTS_AHEAD_MAX && !fill_is_known(w, l, i)) {
+            w->ahead[w->ahead_end++ % WEIGHTS_AHEAD_MAX] = (struct weights_block){l, i};
+            (void)pthread_cond_signal(&w->work);
+        }
+        (void)pthread_mutex_unlock(&w->lock);
+    }
+}
+
+static bool fill_idle(struct tb_weights *w)
+{
+    uint64_t now = tb_now_monotonic_us(), read_us = atomic_load(&w->read_us);
+
+    return now >= (read_us > 0 ? read_us + FILL_IDLE_US : w->start_us + FILL_START_US);
+}
+
+static bool fill_has_come(const struct weights_block *b)
+{
+    struct tb_cache_block x;
+
+    tb_blocks_get(tb_cache_blocks(b->layer->cache), b->index, &x);
+    return tb_ciphertext_has(&b->layer->ciphertext, x.ct_from, x.ct_to);
+}
+
+/* The first block of a ciphertext that nobody has verified yet. */
+static bool fill_take_unverified(struct weights_layer *l, struct weights_block *ret)
+{
+    uint64_t n = tb_cache_blocks(l->cache)->n;
+
+    while (l->next_fill < n && tb_cache_verified(l->cache, l->next_fill))
+        l->next_fill++;
+    *ret = (struct weights_block){l, l->next_fill};
+    if (l->next_fill == n || !fill_has_come(ret))
+        return false;
+    l->next_fill++;
+    return true;
+}
+
+/* The next block for this thread, or none: then it waits a while. */
+static bool fill_take(struct tb_weights *w, struct weights_block *ret)
+{
+    struct timespec until;
+    bool taken = false;
+
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += FILL_TICK_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    (void)pthread_mutex_lock(&w->lock);
+    while (!taken && w->ahead_first != w->ahead_end) {
+        *ret = w->ahead[w->ahead_first++ % WEIGHTS_AHEAD_MAX];
+        taken = fill_has_come(ret); /* else who reads it waits for it */
+    }
+    for (unsigned i = 0; !taken && i < w->n_layers && fill_idle(w); i++)
+        taken = fill_take_unverified(&w->layers[i], ret);
+    if (!taken && !atomic_load(&w->stopped))
+        (void)pthread_cond_timedwait(&w->work, &w->lock, &until);
+    (void)pthread_mutex_unlock(&w->lock);
+    return taken;
+}
+
+void *weights_filler(void *arg)
+{
+    struct weights_thread *t = arg;
+    struct tb_weights *w = t->w;
+    struct weights_block block;
+
+    while (!atomic_load(&w->stopped)) {
+        const struct tb_slot *s;
+        struct tbenc_error e = {0};
+        int r;
+
+        if (!fill_take(w, &block))
+            continue;
+        r = tb_cache_pin(block.layer->cache, t->number, block.index, &s, &e);
+        if (r == 0) {
+            tb_cache_unpin(block.layer->cache, s);
+        } else if (r == -EAGAIN) { /* it is fetched again */
+            (void)pthread_mutex_lock(&w->lock);
+            block.layer->next_fill = MIN(block.layer->next_fill, block.index);
+            (void)pthread_mutex_unlock(&w->lock);
+        } else if (r != -ESHUTDOWN) {
+            tb_weights_fail(w, block.layer, r, &e);
+        }
+    }
+    return NULL;
+}
