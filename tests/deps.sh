@@ -68,6 +68,7 @@ postgresql
 procps
 prometheus
 python3
+python3-boto3
 python3-cryptography
 python3-fastapi
 python3-h11
