@@ -9,8 +9,10 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static char path_a[] = "a&b", path_c[] = "b/c", path_e[] = "b/d/e", path_z[] = "z<é";
-static struct tbenc_file files[] = {
-    {.path = path_a, .bytes = 5}, {.path = path_c}, {.path = path_e, .bytes = 1ULL << 40}, {.path = path_z, .bytes = 7}};
+static struct tbenc_file files[] = {{.path = path_a, .bytes = 5},
+                                    {.path = path_c},
+                                    {.path = path_e, .bytes = 1ULL << 40},
+                                    {.path = path_z, .bytes = 7}};
 static struct tbenc_manifest manifest = {.files = files, .n_files = 4, .weights_filename = "w"};
 static const uint8_t sha256[TBENC_SHA256_BYTES];
 static struct s3_bucket bucket;
@@ -28,14 +30,17 @@ static void check(const char *buf, size_t len)
             abort();
         return;
     }
-    if (n == 0 || n > len || q.used > sizeof(q.text) || e >= S3_ERRORS || q.max_keys > S3_KEYS_MAX || (e != S3_OK && !q.close))
+    if (n == 0 || n > len || q.used > sizeof(q.text) || e >= S3_ERRORS || q.max_keys > S3_KEYS_MAX ||
+        (e != S3_OK && !q.close))
         abort();
     got = s3_answer(&bucket, &q, e, &out, &body);
     if (tb_buf_error(&out) < 0 || (e != S3_OK && got != e) || !memmem(out.data, out.len, "\r\n\r\n", 4))
         abort();
-    if (body.from > body.end || (body.end > 0 && (got != S3_OK || q.head || body.end > s3_bucket_bytes(&bucket, body.file))))
+    if (body.from > body.end ||
+        (body.end > 0 && (got != S3_OK || q.head || body.end > s3_bucket_bytes(&bucket, body.file))))
         abort();
-    if (got == S3_OK && (strlen(q.bucket) != S3_BUCKET_CHARS || memcmp(q.bucket, bucket.name, S3_BUCKET_CHARS) != 0))
+    if (got == S3_OK &&
+        (strlen(q.bucket) != S3_BUCKET_CHARS || memcmp(q.bucket, bucket.name, S3_BUCKET_CHARS) != 0))
         abort();
     check(buf + n, len - n);
 }

@@ -30,7 +30,9 @@ static void test_takes_an_address_apart(void **state)
     assert_string_equal(q.bucket, "b");
     assert_string_equal(q.key, "a b/c+d&");
     assert_false(q.head || q.close);
-    assert_int_equal(parse(LINE("/b?list-type=2&prefix=a+b%2Fc&delimiter=%2F&max-keys=7&encoding-type=url") "\r\n"), S3_OK);
+    assert_int_equal(
+        parse(LINE("/b?list-type=2&prefix=a+b%2Fc&delimiter=%2F&max-keys=7&encoding-type=url") "\r\n"),
+        S3_OK);
     assert_null(q.key);
     assert_true(q.list_v2 && q.encode);
     assert_string_equal(q.prefix, "a b/c");
