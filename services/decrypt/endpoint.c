@@ -22,7 +22,7 @@ unsigned tb_endpoint_readers(void)
     return tb_weights_threads();
 }
 
-static int worker_init(struct endpoint_worker *w, struct tb_endpoint *e, unsigned number)
+static int endpoint_worker_init(struct endpoint_worker *w, struct tb_endpoint *e, unsigned number)
 {
     struct epoll_event inbox = {.events = EPOLLIN}; /* data.ptr NULL */
     int p[2];
@@ -41,7 +41,7 @@ int tb_endpoint_init(struct tb_endpoint *e, const uint8_t *manifest_sha256, stru
     (void)pthread_mutex_init(&e->lock, NULL);
     (void)pthread_cond_init(&e->waits, NULL);
     for (; r == 0 && e->n_workers < tb_endpoint_readers(); e->n_workers++)
-        r = worker_init(&e->workers[e->n_workers], e, e->n_workers);
+        r = endpoint_worker_init(&e->workers[e->n_workers], e, e->n_workers);
     return r < 0 ? tbenc_fail(err, r, "cannot set up the endpoint: %s", strerror(-r)) : 0;
 }
 
