@@ -30,12 +30,3 @@ int tb_report_sign(const struct tb_key *report_key, const char *text, size_t len
         tb_hex_encode(sum, sizeof(sum), out);
     return r;
 }
-
-int tb_report_mac(const struct tb_key *asset_key, const char *text, size_t len,
-                  char out[static TB_REPORT_MAC_HEX + 1])
-{
-    _cleanup_key_ struct tb_key k = {0};
-    int r = tb_report_key(asset_key, &k);
-
-    return r == 0 ? tb_report_sign(&k, text, len, out) : r;
-}

@@ -15,8 +15,5 @@ int tb_report_key(const struct tb_key *asset_key, struct tb_key *ret);
 /* HMAC-SHA256 of text under it, lower case hex and NUL. 0 or -EIO. */
 int tb_report_sign(const struct tb_key *report_key, const char *text, size_t len,
                    char out[static TB_REPORT_MAC_HEX + 1]);
-/* Both. */
-int tb_report_mac(const struct tb_key *asset_key, const char *text, size_t len,
-                  char out[static TB_REPORT_MAC_HEX + 1]);
 
 #endif

@@ -18,6 +18,7 @@
 #include "controlplane/blob/sas.h"
 #include "controlplane/identity/authority.h"
 #include "controlplane/identity/peers.h"
+#include "controlplane/keys/report_keys.h"
 #include "controlplane/keys/keyring.h"
 #include "controlplane/purchase/purchases.h"
 #include "controlplane/store/store.h"
@@ -43,6 +44,7 @@ struct cp_api {
     uint8_t challenge_secret[TB_KEY_BYTES]; /* of challenges for evidence: cp_store_secret() */
     struct cp_limits *limits;               /* NULL: none */
     struct cp_peers *peers;                 /* that are known; NULL: none is */
+    struct cp_report_keys *report_keys;     /* the same */
     struct cp_purchases *purchases;         /* NULL: no notifications of managed applications */
     /* cp_proof_check(), or what a test puts in its place */
     enum cp_proof (*prove)(const struct cp_claim *c, const struct tb_http_tls *tls,

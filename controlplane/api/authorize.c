@@ -317,17 +317,18 @@ static int authorize_try_version(const struct cp_asset *a, void *ctx)
     struct signature *g = ctx;
     _cleanup_key_ struct tb_key key = {0};
 
-    if (authorize_unwrap(g->d, a, &key) == 0)
+    if (cp_report_keys_get(g->d->api->report_keys, g->d->api->keyring, a->asset_id, &a->wrapped, &key) == 0)
         g->found = cp_usage_report_signed(&g->d->q, &key);
     return g->found;
 }
 
 static int authorize_check_signature(struct cp_store *s, struct decision *d, bool *ret)
 {
+    _cleanup_key_ struct tb_key key = {0};
     struct signature g = {.d = d};
     int r = 0;
 
-    g.found = !d->reason && cp_usage_report_signed(&d->q, &d->current.key);
+    g.found = !d->reason && tb_report_key(&d->current.key, &key) == 0 && cp_usage_report_signed(&d->q, &key);
     if (!g.found)
         r = cp_store_each_asset(s, d->q.asset_id, authorize_try_version, &g);
     *ret = g.found;

@@ -92,11 +92,11 @@ int cp_usage_report_parse(const struct cp_authorize *q, struct cp_usage_report *
     return 0;
 }
 
-bool cp_usage_report_signed(const struct cp_authorize *q, const struct tb_key *asset_key)
+bool cp_usage_report_signed(const struct cp_authorize *q, const struct tb_key *report_key)
 {
     char mac[TB_REPORT_MAC_HEX + 1];
 
-    return tb_report_mac(asset_key, q->usage_report, strlen(q->usage_report), mac) == 0 &&
+    return tb_report_sign(report_key, q->usage_report, strlen(q->usage_report), mac) == 0 &&
            tb_mem_equal(mac, q->usage_hmac, TB_REPORT_MAC_HEX);
 }
 

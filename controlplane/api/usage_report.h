@@ -11,8 +11,8 @@
  * numbers too. -EBADMSG: not a report, or without a time; err says why. */
 int cp_usage_report_parse(const struct cp_authorize *q, struct cp_usage_report *ret,
                           char err[static TB_JSON_ERR_MAX]);
-/* Whether who made the report has the asset's key. */
-bool cp_usage_report_signed(const struct cp_authorize *q, const struct tb_key *asset_key);
+/* Whether who made the report has the asset's key; report_key: tb_report_key() of that. */
+bool cp_usage_report_signed(const struct cp_authorize *q, const struct tb_key *report_key);
 /* Whether who sends it is a machine of the contract, or was: every customer of an asset has its key. who: by
  * its certificate, perhaps one that has ended; without a name: by none that is good for the contract. */
 int cp_usage_report_is_own(struct cp_store *s, const struct cp_contract *c, const struct cp_identity *who,

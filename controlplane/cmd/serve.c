@@ -154,6 +154,7 @@ static void serve_clear(struct serve *v)
     tb_erase(v->api.challenge_secret, sizeof(v->api.challenge_secret));
     v->api.limits = cp_limits_free(v->api.limits);
     v->api.peers = cp_peers_free(v->api.peers);
+    v->api.report_keys = cp_report_keys_free(v->api.report_keys);
     tb_secret_freep(&v->token);
     cp_storage_close(&v->storage);
     tb_erase_stringp(&v->tls.key);
@@ -389,7 +390,10 @@ static int serve_make_tables(struct serve *v)
 
     v->api.limits = cp_limits_new(client == UINT32_MAX ? 0 : client, contract == UINT32_MAX ? 0 : contract);
     v->api.peers = cp_peers_new();
-    return v->api.limits && v->api.peers ? 0 : cp_fail(v->o, TB_EXIT_IOERR, "out of memory");
+    v->api.report_keys = cp_report_keys_new();
+    return v->api.limits && v->api.peers && v->api.report_keys
+               ? 0
+               : cp_fail(v->o, TB_EXIT_IOERR, "out of memory");
 }
 
 /* Last of all: it is at work from here on. */

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a hostile customer sends to the control plane, and services of keys that hang."""
 
+import json
 import subprocess
 import threading
 
 import pytest
 
 import tbsys
-from controlplane_server import ASSET, KEY, Server
+from controlplane_server import ASSET, BLOBS, KEY, Sealed, Server, signed_report
 from key_services import Transit
 from machine_identity import JSON, Machine
 from test_controlplane_enrolment import issue, key_of, make_ca, reason
@@ -136,3 +137,30 @@ def test_health_while_the_key_service_hangs(tmp_path):
             bao.go.set()
             [t.join() for t in asking]
             assert s.call("GET", "/health")[0] == 200
+
+
+def test_reports_of_who_gets_nothing_are_not_the_key_service_s_work(tmp_path):
+    """A report may be signed with the key of any version: whoever sends it with requests that are refused must not have each unwrapped again."""
+    with Transit() as bao:
+        (tmp_path / "token").write_text(bao.token)
+        s = Server(tmp_path / "data", "--seed")
+        s.env = s.daemon.env = {"TBCP_KEK": bao.kek, "TBCP_KEK_TOKEN_FILE": str(tmp_path / "token")}
+        with s:
+            sealed = [Sealed(key=f"{n}{n}" * 32) for n in range(1, 5)]
+            for n, one in enumerate(sealed):
+                assert s.register(BLOBS.put(one, f"reported-{n}"), sealed=one, replace=True)[0] in (200, 201)
+            s.cli("contract", "add", "refused", "--asset", ASSET, "--mode", "open")
+            s.cli("contract", "revoke", "refused")
+            forged, good = (signed_report(key, at="2026-01-01T00:00:00Z", used={"requests": 1}) for key in ("ee" * 32, "11" * 32))
+            before = sum(c.endswith("/decrypt/kek") for c in bao.calls)
+            for _ in range(20):
+                assert s.authorize("refused", more=forged)[1]["reason"] == "contract_revoked"
+            assert sum(c.endswith("/decrypt/kek") for c in bao.calls) - before <= 4
+            # that of the first version is still known for what it is
+            assert s.authorize("refused", more=good)[1]["reason"] == "contract_revoked"
+            assert [(r["contract_id"], r["used"]["requests"]) for r in json.loads(s.cli("usage", "--json"))] == [("refused", 1)]
+            # keys that are wrapped anew are the same
+            bao.rotate()
+            s.cli("kek", "rewrap")
+            assert s.authorize("refused", more=signed_report("33" * 32, at="2026-01-02T00:00:00Z", used={"requests": 2}))[1]["reason"] == "contract_revoked"
+            assert [r["used"]["requests"] for r in json.loads(s.cli("usage", "--json"))] == [2]
