@@ -53,10 +53,11 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 LIBS := $(shell pkg-config --libs $(PKG) 2>/dev/null)
 
 # name of each program and the folder that holds it
-PROGRAMS := tbpkg tb-authorize tb-attest tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-update tb-backup tb-configure tb-support tb-vcek tb-verify tb-controlplane
+PROGRAMS := tbpkg tb-authorize tb-attest tb-provision tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-update tb-backup tb-configure tb-support tb-vcek tb-verify tb-controlplane
 dir_tbpkg := provider
 dir_tb-authorize := services/authorize
 dir_tb-attest := services/attest
+dir_tb-provision := services/provision
 dir_tb-hydrate := services/hydrate
 dir_tb-decrypt := services/decrypt
 dir_tb-load := services/load

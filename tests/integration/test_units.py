@@ -17,7 +17,8 @@ SERVICES = sorted(p.name for p in UNITS.glob("*.service"))
 # tb-runtime may make a user and a mount namespace and open /dev/fuse, until tb-load becomes the inference server, which may not.
 # tb-verify looks into every process, and at all ports: it may not hide them from itself.
 # tb-scratch is no daemon: it runs for a moment at boot, formats a disk and gives the directory on it to somebody else.
-EXPOSURE = {"tb-attest.service": 3, "tb-configure.service": 5, "tb-decrypt.service": 3, "tb-proxy.service": 6, "tb-repair.service": 5, "tb-runtime.service": 14, "tb-update.service": 5, "tb-verify.service": 18, "tb-scratch.service": 14,
+# tb-provision is root without capabilities, asks the metadata service and may read a disk; it runs for a moment at boot, in closed images alone.
+EXPOSURE = {"tb-attest.service": 3, "tb-configure.service": 5, "tb-decrypt.service": 3, "tb-provision.service": 16, "tb-proxy.service": 6, "tb-repair.service": 5, "tb-runtime.service": 14, "tb-update.service": 5, "tb-verify.service": 18, "tb-scratch.service": 14,
             "tb-settings.service": 14}
 EXPOSURE_OTHERS = 13
 # What every service has, unless it says why not on a commented line.
@@ -181,12 +182,12 @@ def test_who_reads_which_version_serves_may_enter_its_directory():
         assert re.search(r"^(Supplementary)?Groups?=.*\btb-assets\b", (UNITS / f"{unit}.service").read_text(), re.M), unit
 
 
-def test_only_billing_and_vcek_may_reach_the_instance_metadata():
+def test_only_billing_provision_and_vcek_may_reach_the_instance_metadata():
     """Of the units with the machine's network: a token of its identity is one request to a link-local address away.
-    tb-vcek asks it for the processor's certificate, has nothing else to do there, and runs once in a boot."""
+    tb-vcek asks it for the processor's certificate, has nothing else to do there, and runs once in a boot, as does tb-provision, which asks it for the user data."""
     for unit in SERVICES:
         given = dict(re.findall(r"^(\w+)=(.*)$", (UNITS / unit).read_text(), re.M))
-        assert ("169.254.169.254" in given.get("IPAddressAllow", "")) == (unit in ("tb-billing.service", "tb-vcek.service")), unit
+        assert ("169.254.169.254" in given.get("IPAddressAllow", "")) == (unit in ("tb-billing.service", "tb-provision.service", "tb-vcek.service")), unit
         if "AF_INET" in given["RestrictAddressFamilies"].split() and "PrivateNetwork" not in given and "JoinsNamespaceOf" not in given:
             assert {"any", "link-local"} & set(given.get("IPAddressDeny", "").split()), unit
 

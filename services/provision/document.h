@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What whoever deploys a machine may say to an image that is closed: settings by an allow-list, and
+ * credentials. Everything that decides where weights go is the image's. (buf, len), no I/O. */
+#ifndef PROVISION_DOCUMENT_H
+#define PROVISION_DOCUMENT_H
+
+#include "common/buf.h"
+#include "common/json.h"
+
+#define PROVISION_DOCUMENT_MAX 65536
+#define PROVISION_ERR_MAX 400
+
+struct provision_document {
+    cJSON *json;
+    const cJSON *settings, *credentials; /* of it; NULL: none */
+};
+void provision_document_clear(struct provision_document *d);
+
+/* {"trustbridge":1,"settings":{"TB_CONTRACT_ID":"acme-1"},"credentials":{"enrolment-code":"tbe-..."}}.
+ * -EBADMSG, -EPERM (what may not be said is said) or -ENOMEM, and what about it, without its value. */
+int provision_parse(const char *buf, size_t len, struct provision_document *ret,
+                    char err[static PROVISION_ERR_MAX]);
+
+/* trustbridge.env: the image's settings, and behind them those of the document. -EINVAL: the image's have no
+ * end. */
+int provision_settings(const char *image, size_t len, const struct provision_document *d, struct tb_buf *ret);
+
+#endif
