@@ -29,6 +29,8 @@ static const struct config_setting config_settings[] = {
     {"TB_DOWNLOAD_CONCURRENCY", KIND_UINT32, AT(download_concurrency), NULL, 1, 32},
     {"TB_DOWNLOAD_THREADS", KIND_UINT32, AT(download_threads), NULL, 1, 16},
     {"TB_DOWNLOAD_CHUNK_BYTES", KIND_UINT, AT(download_chunk_bytes), "8388608", 1024, 67108864},
+    {"TB_BLOB_MIRROR", KIND_ENDPOINT, AT(blob_mirror), NULL, 0, 0},
+    {"TB_BLOB_MIRROR_SAS", KIND_BOOL, AT(blob_mirror_sas), "true", 0, 0},
     {"TB_UPDATE", KIND_UPDATE, AT(update), "restart", 0, 0},
     {"TB_SWITCH_DRAIN", KIND_DURATION, AT(switch_drain_us), "30s", 0, UINT64_MAX},
     {"TB_SWITCH_HOLD", KIND_DURATION, AT(switch_hold_us), "60s", 0, UINT64_MAX},

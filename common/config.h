@@ -33,6 +33,8 @@ struct tb_config {
     char *target_dir;
     unsigned download_concurrency, download_threads; /* 0: unset, as the machine is */
     uint64_t download_chunk_bytes;
+    char *blob_mirror; /* NULL: none */
+    bool blob_mirror_sas;
     /* another version of the asset */
     char *update;               /* when it is switched to: tb_update_policy_parse() */
     uint64_t switch_drain_us;   /* so long requests that are being served are waited for */

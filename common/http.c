@@ -47,13 +47,20 @@ int tb_http_easy_init(CURL *c, const struct tb_http_tls *tls)
         SET(CURLOPT_SSL_VERIFYPEER, 0L);
         SET(CURLOPT_SSL_VERIFYHOST, 0L);
     }
-    if (tls && tls->client_cert) {
-        SET(CURLOPT_SSLCERT, tls->client_cert);
-        SET(CURLOPT_SSLKEY, tls->client_key);
-        SET(CURLOPT_KEYPASSWD, ""); /* an encrypted key is an error, not a question on the terminal */
-    }
 #undef SET
-    return e == CURLE_OK ? 0 : -ENOMEM;
+    return e == CURLE_OK ? tb_http_easy_identity(c, tls, true) : -ENOMEM;
+}
+
+int tb_http_easy_identity(CURL *c, const struct tb_http_tls *tls, bool shown)
+{
+    bool has = shown && tls && tls->client_cert;
+
+    /* an encrypted key is an error, not a question on the terminal */
+    if (curl_easy_setopt(c, CURLOPT_SSLCERT, has ? tls->client_cert : NULL) != CURLE_OK ||
+        curl_easy_setopt(c, CURLOPT_SSLKEY, has ? tls->client_key : NULL) != CURLE_OK ||
+        curl_easy_setopt(c, CURLOPT_KEYPASSWD, has ? "" : NULL) != CURLE_OK)
+        return -ENOMEM;
+    return 0;
 }
 
 static int http_on_passphrase(char *buf, int size, int writing, void *ctx)

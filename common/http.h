@@ -68,6 +68,8 @@ int tb_http_key_check(const char *path, char err[static TB_HTTP_ERR_MAX]);
  * certificate, no redirects, no signals, no proxy credentials, connect timeout, TCP keep-alive, 512 KiB
  * buffer, user agent. */
 int tb_http_easy_init(CURL *c, const struct tb_http_tls *tls);
+/* Whether the next transfer of c shows the client certificate of tls, if that has one. */
+int tb_http_easy_identity(CURL *c, const struct tb_http_tls *tls, bool shown);
 /* One header line as a string, for a callback of libcurl: without its line end; false when it has more than
  * TB_HTTP_LINE_MAX - 1 bytes or a NUL, and is passed over. */
 bool tb_http_line(const char *data, size_t n, char out[static TB_HTTP_LINE_MAX]);

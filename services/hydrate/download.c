@@ -135,6 +135,7 @@ static void download_report(struct download_state *x, struct tb_outcome *o)
 
     download_lock(x);
     p = (struct download_progress){.bytes = download_bytes(x),
+                                   .mirror_bytes = x->d->mirror ? x->d->mirror->bytes : 0,
                                    .begun = ranges_has(partial_ranges(x->d->partial), 0)};
     download_unlock(x);
     if (x->d->progress(x->d->ctx, &p) == 0)

@@ -7,6 +7,7 @@
 
 #include "common/http.h"
 #include "hydrate/hasher.h"
+#include "hydrate/mirror.h"
 #include "hydrate/partial.h"
 #include "hydrate/outcome.h"
 
@@ -21,14 +22,16 @@
 #define DOWNLOAD_DRAIN_MS 5000
 
 struct download_progress {
-    uint64_t bytes; /* that are there */
-    bool begun;     /* the first range is */
+    uint64_t bytes;        /* that are there */
+    uint64_t mirror_bytes; /* that the mirror gave, in this run */
+    bool begun;            /* the first range is there */
 };
 
 struct download {
     const char *url; /* secret, borrowed */
     /* Where records come from once more: another place, since what that one sends may be what is wrong. */
     const char *repair_url;
+    struct mirror *mirror; /* asked for ranges first; NULL: none. Its own until the download ends */
     const struct tb_http_tls *tls;
     unsigned connections; /* of all threads together, at least 1; each has one range at a time */
     unsigned threads;     /* DOWNLOAD_THREADS_MAX at most */

@@ -24,6 +24,7 @@ struct download_slot {
     struct transfer t;
     struct tb_backoff backoff;
     bool repair;     /* a record once more, not a range */
+    bool no_mirror;  /* it did not give this range */
     uint64_t record; /* its number */
     unsigned wrong_answers;
     uint64_t due_us; /* SLOT_WAITING: next attempt */

@@ -135,6 +135,7 @@ static int fetch_progress(void *ctx, const struct download_progress *p)
 {
     struct hydrate *h = ctx;
 
+    h->report.mirror_bytes = p->mirror_bytes;
     report_progress(&h->report, p->bytes);
     return fetch_check_header(h, p->begun);
 }
@@ -168,6 +169,16 @@ static int fetch_verify(struct hydrate *h, struct hasher *hasher)
     return fetch_sync(h);
 }
 
+/* A copy that was bad is fetched again without the mirror: so a poisoned one costs a download, and is no
+ * permanent stop. */
+static const char *fetch_mirror(const struct hydrate *h)
+{
+    if (h->cfg->blob_mirror && h->repair.tries > 0)
+        tb_info("the storage alone gives %s: what came before was bad, and a mirror may be why",
+                h->final_path);
+    return h->repair.tries > 0 ? NULL : h->cfg->blob_mirror;
+}
+
 void hydrate_set_width(const struct hydrate *h, struct download *d)
 {
     unsigned cpus = threads_cpus();
@@ -185,6 +196,7 @@ void hydrate_set_width(const struct hydrate *h, struct download *d)
 static int fetch_run(struct hydrate *h)
 {
     _cleanup_hasher_ struct hasher *hasher = NULL;
+    _cleanup_mirror_ struct mirror mirror = {0};
     struct download d = {.url = h->source.sas_url,
                          .tls = &h->tls,
                          .partial = h->partial,
@@ -209,9 +221,14 @@ static int fetch_run(struct hydrate *h)
     r = fetch_hashes(h) ? hasher_start(partial_fd(h->partial), h->size, &hasher) : 0;
     if (r < 0)
         return hydrate_outcome_io(h->o, r, "cannot hash", partial_path(h->partial));
+    if (mirror_init(&mirror, fetch_mirror(h), h->cfg->blob_mirror_sas, h->source.sas_url,
+                    partial_ranges(h->partial)->n) < 0)
+        return hydrate_outcome_io(h->o, -ENOMEM, "cannot mirror", h->final_path);
+    d.mirror = &mirror;
     d.hasher = hasher;
     hydrate_set_width(h, &d);
     r = download_run(&d, h->o);
+    h->report.mirror_bytes = mirror.bytes;
     if (r == 0)
         r = fetch_check_header(h, true);
     h->place_failed =
@@ -222,6 +239,9 @@ static int fetch_run(struct hydrate *h)
     r = fetch_verify(h, hasher);
     if (r == 0)
         report_rates(h->final_path, h->size - there, begin_us, fetched_us, fetch_hashes(h));
+    if (r == 0 && mirror.url)
+        tb_info("%s of these came from the mirror %s", tb_bytes_format(mirror.bytes, text, sizeof(text)),
+                mirror.where);
     return r;
 }
 

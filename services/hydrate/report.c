@@ -26,6 +26,8 @@ static void report_write_file(struct report *r, const char *reason)
     tb_json_add_uint(o, "bytes_total", r->total);
     if (r->moving)
         tb_json_add_uint(o, "bytes_per_second", tb_progress_rate(&r->bar));
+    if (r->has_mirror)
+        tb_json_add_uint(o, "mirror_bytes", r->mirror_bytes);
     if (reason)
         cJSON_AddStringToObject(o, "reason", reason);
     (void)tb_state_add_times(o, r->started_boottime_us);

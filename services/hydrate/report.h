@@ -13,6 +13,8 @@ struct report {
     char *dir; /* of progress.json; NULL: it could not be made, and none is written */
     const char *state;
     uint64_t version; /* of the asset; 0: not known */
+    bool has_mirror;  /* TB_BLOB_MIRROR is set */
+    uint64_t mirror_bytes;
     uint64_t done, total, written_us, started_boottime_us;
     bool moving; /* bytes are counted, at the rate of the bar */
     struct tb_progress bar;

@@ -11,18 +11,18 @@ static void slot_describe(const struct download_state *x, struct download_slot *
                           size_t len)
 {
     struct transfer *t = &s->t;
+    const char *where = t->mirror ? x->d->mirror->where : x->where;
     char err[TB_HTTP_ERR_MAX];
 
     if (t->fault != TRANSFER_OK) {
-        snprintf(out, len, "%s: %s", x->where, t->why);
+        snprintf(out, len, "%s: %s", where, t->why);
     } else if (t->status >= 300) {
-        snprintf(out, len, "%s: status %ld%s%s", x->where, t->status, *t->error_code ? " " : "",
-                 t->error_code);
+        snprintf(out, len, "%s: status %ld%s%s", where, t->status, *t->error_code ? " " : "", t->error_code);
     } else if (code != CURLE_OK) {
-        tb_http_error(code, x->d->url, t->errbuf, err);
+        tb_http_error(code, t->url, t->errbuf, err);
         snprintf(out, len, "%s", err);
     } else {
-        snprintf(out, len, "%s: the body ended early", x->where);
+        snprintf(out, len, "%s: the body ended early", where);
     }
 }
 
@@ -32,12 +32,23 @@ static bool slot_is_elsewhere(const struct download_state *x, const struct downl
     return s->repair && x->d->repair_url && strcmp(x->d->repair_url, x->d->url) != 0;
 }
 
+/* The storage itself says what the blob is, by its first range too: a mirror that lies about these would
+ * have the whole download refused. */
+static bool slot_may_mirror(const struct download_state *x, const struct download_slot *s)
+{
+    return x->d->mirror && x->identified && !s->repair && !s->no_mirror && s->t.index > 0 &&
+           mirror_may_ask(x->d->mirror, tb_now_monotonic_us());
+}
+
 static void slot_start(struct download_state *x, struct download_slot *s)
 {
     bool elsewhere = slot_is_elsewhere(x, s);
 
-    s->t.url = elsewhere ? x->d->repair_url : x->d->url;
+    s->t.mirror = slot_may_mirror(x, s);
+    s->t.url = s->t.mirror ? x->d->mirror->url : elsewhere ? x->d->repair_url : x->d->url;
     s->t.etag = elsewhere ? "" : x->id->etag;
+    if (s->t.mirror)
+        mirror_ask(x->d->mirror);
     if (transfer_begin(&s->t) < 0 || curl_multi_add_handle(s->multi, s->t.easy) != CURLM_OK) {
         s->state = SLOT_IDLE;
         download_give_up(x, true, TB_EXIT_IOERR, "out of memory for a transfer");
@@ -60,6 +71,7 @@ static void slot_take(struct download_slot *s, uint64_t start, uint64_t len)
     s->t.end = start + len;
     s->t.got = 0;
     s->wrong_answers = 0;
+    s->no_mirror = false;
     s->backoff = (struct tb_backoff){.base_ms = DOWNLOAD_BACKOFF_BASE_MS, .cap_ms = DOWNLOAD_BACKOFF_CAP_MS};
 }
 
@@ -88,6 +100,8 @@ static bool slot_take_wish(const struct download_state *x, struct download_slot 
     if (!partial_wants_again(x->d->partial, r->offset, r->bytes, r->seen) ||
         download_holds(x, true, r->offset))
         return false;
+    if (x->d->mirror)
+        mirror_doubt(x->d->mirror, i, (r->offset + r->bytes - 1) / ranges->chunk);
     s->repair = true;
     s->record = r->record;
     slot_take(s, r->offset, r->bytes);
@@ -245,6 +259,29 @@ static bool slot_finish_status(struct download_state *x, struct transfer *t)
     return true;
 }
 
+/* The mirror answered, or did not. true: what it gave is not the range, and the storage is asked next. What
+ * it sent in good order until it broke off is kept. */
+static bool slot_finish_mirror(struct download_state *x, struct download_slot *s, CURLcode code)
+{
+    char why[TB_OUTCOME_REASON_MAX - 160];
+    struct transfer *t = &s->t;
+
+    if (code == CURLE_OK && transfer_complete(t)) {
+        mirror_answer(x->d->mirror, t->index, t->end - t->start);
+        return false;
+    }
+    if (t->fault == TRANSFER_IO) { /* not its fault */
+        x->d->mirror->asked--;
+        return false;
+    }
+    slot_describe(x, s, code, why, sizeof(why));
+    mirror_fail(x->d->mirror, why, tb_now_monotonic_us());
+    if (t->fault != TRANSFER_OK)
+        t->got = 0;
+    s->no_mirror = true;
+    return true;
+}
+
 void slot_finish(struct download_state *x, struct download_slot *s, CURLcode code)
 {
     struct transfer *t = &s->t;
@@ -254,7 +291,9 @@ void slot_finish(struct download_state *x, struct download_slot *s, CURLcode cod
     curl_multi_remove_handle(s->multi, t->easy);
     s->state = SLOT_WAITING;
     s->due_us = 0;
-    if (!slot_is_elsewhere(x, s))
+    if (t->mirror && slot_finish_mirror(x, s, code))
+        return;
+    if (!t->mirror && !slot_is_elsewhere(x, s))
         download_identify(x, t);
     if (code == CURLE_OK && transfer_complete(t)) {
         slot_range_done(x, s);

@@ -10,6 +10,7 @@
 
 #include "common/io.h"
 #include "common/text.h"
+#include "hydrate/mirror.h"
 
 /* Error bodies are not read beyond this; aborting costs the connection, so small ones are let through. */
 #define ERROR_BODY_MAX (64 * 1024)
@@ -160,14 +161,13 @@ int transfer_init(struct transfer *t, const struct tb_http_tls *tls)
 {
     CURLcode e = CURLE_OK;
 
+    t->tls = tls;
     t->easy = curl_easy_init();
     if (!t->easy || tb_http_easy_init(t->easy, tls) < 0)
         return -ENOMEM;
 #define SET(option, value) (e = e != CURLE_OK ? e : curl_easy_setopt(t->easy, option, value))
     /* one connection per slot: with HTTP/2 all ranges would share one and its flow control */
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
-    SET(CURLOPT_LOW_SPEED_TIME, (long)TRANSFER_STALL_SEC);
     SET(CURLOPT_ERRORBUFFER, t->errbuf);
     SET(CURLOPT_HEADERFUNCTION, transfer_on_header);
     SET(CURLOPT_HEADERDATA, t);
@@ -196,6 +196,21 @@ static int transfer_append_header(struct transfer *t, const char *line)
     return 0;
 }
 
+/* A mirror is given up sooner than the storage, which is there in its place, and is shown no certificate. */
+static int transfer_set_peer(struct transfer *t)
+{
+    long slow_bytes = t->mirror ? (long)MIRROR_SLOW_BYTES : 1L;
+    long slow_sec = t->mirror ? (long)MIRROR_SLOW_SEC : (long)TRANSFER_STALL_SEC;
+    long connect_ms = t->mirror ? (long)MIRROR_CONNECT_MS : (long)TRANSFER_CONNECT_MS;
+
+    if (curl_easy_setopt(t->easy, CURLOPT_URL, t->url) != CURLE_OK ||
+        curl_easy_setopt(t->easy, CURLOPT_LOW_SPEED_LIMIT, slow_bytes) != CURLE_OK ||
+        curl_easy_setopt(t->easy, CURLOPT_LOW_SPEED_TIME, slow_sec) != CURLE_OK ||
+        curl_easy_setopt(t->easy, CURLOPT_CONNECTTIMEOUT_MS, connect_ms) != CURLE_OK)
+        return -ENOMEM;
+    return tb_http_easy_identity(t->easy, t->tls, !t->mirror);
+}
+
 int transfer_begin(struct transfer *t)
 {
     char range[64], if_match[ETAG_MAX + 16];
@@ -212,11 +227,10 @@ int transfer_begin(struct transfer *t)
     if (transfer_append_header(t, "x-ms-version: 2024-11-04") < 0)
         return -ENOMEM;
     snprintf(if_match, sizeof(if_match), "If-Match: %s", t->etag);
-    if (*t->etag && transfer_append_header(t, if_match) < 0)
+    if (*t->etag && !t->mirror && transfer_append_header(t, if_match) < 0)
         return -ENOMEM;
     snprintf(range, sizeof(range), "%" PRIu64 "-%" PRIu64, t->start + t->got, t->end - 1);
-    if (curl_easy_setopt(t->easy, CURLOPT_URL, t->url) != CURLE_OK ||
-        curl_easy_setopt(t->easy, CURLOPT_RANGE, range) != CURLE_OK ||
+    if (transfer_set_peer(t) < 0 || curl_easy_setopt(t->easy, CURLOPT_RANGE, range) != CURLE_OK ||
         curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) != CURLE_OK)
         return -ENOMEM;
     return 0;

@@ -13,6 +13,7 @@
 #include "common/http.h"
 
 #define TRANSFER_STALL_SEC 30 /* without a byte: retried */
+#define TRANSFER_CONNECT_MS 10000
 #define TRANSFER_CODE_MAX 65
 
 enum transfer_fault {
@@ -30,6 +31,7 @@ struct transfer {
     uint64_t index, start, end; /* range, end exclusive */
     uint64_t size;              /* of the whole file */
     const char *etag;           /* borrowed; "" for none: no If-Match */
+    bool mirror;                /* url is of one: no If-Match either, but the tag is looked at */
     /* of the range */
     _Atomic uint64_t got; /* bytes [start, start + got) are written; others look while it runs */
     /* of the last response */
@@ -48,6 +50,7 @@ struct transfer {
     int io_error;
     char why[200]; /* for TRANSFER_PROTOCOL and TRANSFER_SIZE */
     /* kept */
+    const struct tb_http_tls *tls;
     CURL *easy;
     struct curl_slist *headers;
     char errbuf[CURL_ERROR_SIZE];

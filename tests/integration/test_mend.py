@@ -31,6 +31,11 @@ def place(record):
     return 32 + record * ON_DISK
 
 
+def place_of_range(at):
+    """The record with the byte 5000 of that range."""
+    return (at * RANGE + 5000 - 32) // ON_DISK
+
+
 def fetched_alone(follow, record):
     last = min(place(record) + ON_DISK, len(follow.w.data)) - 1
     return follow.w.proxy.count(path="model.tbenc$", range=f"^bytes={place(record)}-{last}$")
@@ -49,6 +54,23 @@ def test_a_range_that_came_wrong_is_mended_behind_the_download(follow):
     assert [fetched_alone(follow, r) for r in range(10)] == [1, 0, 1, 0, 0, 0, 0, 1, 0, 0]
     assert follow.w.sent() == len(follow.w.data) + 3 * ON_DISK
     assert "chunk 2 of model.tbenc" in follow.decrypt.log_text() and "fetching chunk 2 once more" in follow.w.log()
+
+
+def test_a_mirror_that_lies_is_found_out_by_the_tags_and_left(follow, ca):  # noqa: F811
+    """What a reader finds bad comes once more from the storage, alone, and the mirror is asked for nothing more."""
+    with fp.FaultProxy(follow.w.proxy.upstream, tls=ca.pair) as mirror:
+        follow.w.env["TB_BLOB_MIRROR"] = mirror.url
+        mirror.rule(fp.corrupt(5000), path="model.tbenc$", range=f"^bytes={9 * RANGE}-")
+        mirror.rule(fp.hold(follow.gate), path="model.tbenc$", nth=range(20, 10000))
+        hydrate = follow.hydrate()
+        follow.deliver()
+        wait_for(lambda: "gave bytes that are not the model's" in follow.w.log(), what="the lie")
+        asked = mirror.count()
+        follow.gate.set()
+        assert hydrate.wait() == 0 and follow.is_whole()
+        assert fetched_alone(follow, place_of_range(9)) == 1
+        assert mirror.count() == asked and follow.w.proxy.count(path="model.tbenc$") > 10
+        assert "is damaged" not in follow.w.log()
 
 
 @pytest.mark.parametrize("records", [[3], [0, 5, 12]])

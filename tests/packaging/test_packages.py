@@ -153,7 +153,7 @@ GUIDES = {
     "tbpkg": {"CHANGELOG.md", "billing.md", "contracts.md", "provider-guide.md", "security.md"},
     "trustbridge-controlplane": {"CHANGELOG.md", "controlplane-backup.md"},
     "trustbridge": {"CHANGELOG.md", "architecture.md", "attestation.md", "billing.md", "configuration.md", "consumer-guide.md", "contracts.md",
-                    "monitoring.md", "operator-guide.md", "runtimes.md", "security.md", "versions.md"},
+                    "mirror.md", "monitoring.md", "operator-guide.md", "runtimes.md", "security.md", "versions.md"},
 }
 
 
