@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Delivery by a view, under the units as they are shipped: the runtime reads the model through a file system of its own namespace
-that tb-decrypt answers. One machine for all tests, in the order of this file."""
+"""Delivery by a view, and by an endpoint, under the units as they are shipped: the runtime reads the model through a file system of its own
+namespace that tb-decrypt answers, or by S3's API. One machine for all tests, in the order of this file."""
 
+import re
 import time
 
 import model
 import pytest
-from appliance import Appliance
+from appliance import KIT, Appliance
 from chain import http_json
 from scenario import ASSET, SHORT, content
 from tbsys import wait_for
@@ -28,7 +29,8 @@ def vm(provider, image, tmp_path_factory):
 
 
 def delivery(vm):
-    return vm.sh("cat /run/tb-runtime/delivery.json")
+    """"": none is there now, as between two starts."""
+    return vm.run("cat /run/tb-runtime/delivery.json")[1]
 
 
 def test_it_serves_what_the_plaintext_serves(vm, provider):
@@ -87,6 +89,46 @@ def test_killed_the_other_follows_or_goes_on_and_it_serves(vm, unit):
     vm.sh("systemctl restart tb-runtime.service")
     vm.wait_state("Ready")
     assert content(vm.chat(SHORT)) == want and vm.runs("tb-decrypt")
+
+
+# Streams nothing, as llama.cpp cannot: it fetches its model by S3's API, in memory, and serves that.
+FETCHES = r"""#!/bin/sh
+set -eu
+curl -sSf --aws-sigv4 "aws:amz:$AWS_REGION:s3" --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" -o /dev/shm/fetched.gguf "$AWS_ENDPOINT_URL/${1#s3://}@GGUF@"
+exec @KIT@ -m /dev/shm/fetched.gguf -c 1024 -t 1 --host 127.0.0.1 --port 8081 --parallel 2
+"""
+
+
+@pytest.fixture
+def endpoint(vm):
+    """The machine with TB_DELIVERY=s3."""
+    env = "/etc/trustbridge/trustbridge.env"
+    vm.put("/opt/fetches", FETCHES.replace("@GGUF@", model.GGUF).replace("@KIT@", KIT).encode(), "0755")
+    vm.sh(f"cp -p {env} /root/env; echo TB_DELIVERY=s3 >>{env}; echo 'TB_RUNTIME_EXEC=/opt/fetches {{s3}}' >>{env}; "
+          "systemctl --no-block restart tb-runtime.service")
+    wait_for(lambda: '"mode":"s3"' in delivery(vm).replace(" ", ""), 180, "an endpoint")
+    yield vm.wait_state("Ready")
+    vm.sh(f"mv /root/env {env}; systemctl --no-block restart tb-runtime.service")
+    wait_for(lambda: '"mode":"view"' in delivery(vm).replace(" ", ""), 180, "a view")
+    vm.wait_state("Ready")
+
+
+def test_an_endpoint_serves_who_reads_s3_and_its_end_takes_the_runtime_along(endpoint, provider):
+    vm = endpoint
+    assert content(vm.chat(model.CHAT)) == plaintext_answer(provider.source, model.CHAT)
+    said = vm.sh("journalctl --no-pager --namespace=trustbridge -b -o cat -u tb-runtime")
+    port = re.findall(r"the model can be read at http://127.0.0.1:(\d+);", said)[-1]
+    ask = f"curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{port}/{'0' * 32}/{model.GGUF}"
+    assert vm.run(ask)[0] == 7, "there is no way to it from the machine"
+    assert vm.sh(f"nsenter -n -t {vm.pid('tb-proxy')} {ask}").strip() == "403"
+    want, runtime, decrypt = content(vm.chat(SHORT)), vm.pid("tb-runtime"), vm.pid("tb-decrypt")
+    provider.controlplane.ctl("contract", "revoke", CONTRACT)
+    vm.ask_now()
+    wait_for(lambda: vm.run(f"test -d /proc/{runtime} || test -d /proc/{decrypt}")[0] != 0, 180, "both to die")
+    provider.controlplane.ctl("contract", "allow", CONTRACT)
+    vm.ask_now()
+    vm.wait_state("Ready")
+    assert content(vm.chat(SHORT)) == want
 
 
 def test_no_plaintext_on_the_disk(vm, provider):
