@@ -50,10 +50,10 @@ def model_of(n, seed=7, **kw):
 class Place:
     """A runtime that stays, and the endpoint it was given, for the test to read from in its place."""
 
-    def __init__(self, rig, asset, decrypt_env=None, **kw):  # noqa: F811
+    def __init__(self, rig, asset, decrypt_env=None, mode="s3", **kw):  # noqa: F811
         self.rig, self.asset = rig, asset
         rig.stay.write_text("")
-        self.load = rig.load("s3", f"{sys.executable} {rig.script('says.py', SAYS)} {{s3}} {rig.out} {rig.stay}", **kw)
+        self.load = rig.load(mode, f"{sys.executable} {rig.script('says.py', SAYS)} {{s3}} {rig.out} {rig.stay}", **kw)
         self.decrypt = both(rig, asset, self.load, **(decrypt_env or {}))
         self.facts = rig.facts()
         self.env, self.address = self.facts["environ"], self.facts["address"]
@@ -517,3 +517,61 @@ def test_a_server_of_another_kind_is_not_believed(rig):  # noqa: F811
     s.close()
     s.conn.close()
     assert load.wait() == 75
+
+
+# -- chosen by itself ------------------------------------------------------------------------------------------
+def without(tmp, *, memory=False, swap=False):
+    """A wrapper: no view can be had, and there is no memory for files, or swap is on."""
+    (tmp / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 100 kB\n")
+    (tmp / "swaps").write_text("Filename\tType\tSize\tUsed\tPriority\n/dev/vdb partition 1 0 -2\n")
+    script = "mount --bind /dev/null /dev/fuse; "
+    script += f"mount --bind {tmp}/meminfo /proc/meminfo; " if memory else ""
+    script += f"mount --bind {tmp}/swaps /proc/swaps; exec setpriv --bounding-set -sys_admin " if swap else "exec "
+    return ("unshare", "-m", "sh", "-ec", script + '"$@"', "sh")
+
+
+@pytest.mark.parametrize("how", ["memory", "swap"])
+def test_auto_takes_the_endpoint_where_nothing_else_can_be_had(rig, how):  # noqa: F811
+    asset = model_of(2 * MIB).write(rig.target)
+    place = Place(rig, asset, mode="auto", wrapper=without(rig.tmp, **{how: True}))
+    assert place.address.startswith("s3://") and place.object()[2] == asset.plain
+    assert rig.delivery()["mode"] == "s3"
+    said = place.load.log_text()
+    assert "no view can be had here" in said and "the model is served as with TB_DELIVERY=s3" in said
+    assert ("no files in memory: the model needs 3.0 MiB, 100.0 KiB are available" if how == "memory" else "swap is on (/dev/vdb)") in said
+    place.end()
+
+
+def test_auto_says_what_is_missing_where_nothing_can_be_had(rig):  # noqa: F811
+    model_of(2 * MIB).write(rig.target)
+    for command in ("/bin/true {model}", "/bin/true {model} {s3}", "/bin/true"):
+        load = rig.load("auto", command, wrapper=without(rig.tmp, memory=True)).start()
+        assert load.wait() == 74
+        said = load.log_text()
+        for words in ("no view can be had here: a FUSE file system cannot be mounted", "the model needs 3.0 MiB, 100.0 KiB are available",
+                      "does not have {s3} in place of {model}"):
+            assert words in said, said
+    assert not rig.signal.exists() and rig.delivery()["state"] == "failed"
+
+
+@pytest.mark.parametrize("mode", ["auto", "view"])
+def test_auto_takes_files_in_memory_where_they_fit(rig, mode):  # noqa: F811
+    asset = model_of(2 * MIB).write(rig.target)
+    rig.stay.write_text("")
+    load = rig.load(mode, f"{sys.executable} {rig.script('says.py', SAYS)} {{s3}} {rig.out} {rig.stay}", wrapper=without(rig.tmp))
+    decrypt = both(rig, asset, load)
+    assert rig.facts()["address"] == f"{rig.model}/model", "{s3} is the path where there is one"
+    assert "AWS_ENDPOINT_URL" not in rig.facts()["environ"] and rig.delivery()["mode"] == "dir"
+    assert decrypt.wait() == 0
+    rig.stay.unlink()
+    assert load.wait() == 7
+
+
+def test_auto_takes_a_view_where_one_can_be_had(rig):  # noqa: F811
+    asset = model_of(2 * MIB).write(rig.target)
+    rig.stay.write_text("")
+    load = rig.load("auto", f"{sys.executable} {rig.script('says.py', SAYS)} {{s3}} {rig.out} {rig.stay}")
+    decrypt = both(rig, asset, load)
+    assert rig.facts()["address"] == f"{rig.model}/model" and rig.delivery()["mode"] == "view"
+    rig.stay.unlink()
+    assert load.wait() == 7 and decrypt.wait() == 0
