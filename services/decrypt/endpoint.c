@@ -157,15 +157,14 @@ static void *endpoint_watch(void *arg)
 int tb_endpoint_start(struct tb_endpoint *e)
 {
     struct epoll_event on_listener = {.events = EPOLLIN, .data.ptr = e};
-    pthread_t watch;
     int r = 0;
 
     for (; r == 0 && e->n_started < e->n_workers; e->n_started += r == 0)
         r = pthread_create(&e->workers[e->n_started].id, NULL, endpoint_work, &e->workers[e->n_started]);
-    if (r == 0 && tb_weights_coming(e->weights))
-        r = pthread_create(&watch, NULL, endpoint_watch, e);
-    if (r == 0 && tb_weights_coming(e->weights))
-        r = pthread_detach(watch); /* it ends with the process: it may wait for tb-hydrate */
+    if (r == 0 && tb_weights_coming(e->weights)) {
+        r = pthread_create(&e->watch, NULL, endpoint_watch, e);
+        e->watched = r == 0;
+    }
     if (r != 0)
         return -r;
     return epoll_ctl(e->workers[0].epoll_fd, EPOLL_CTL_ADD, e->listener, &on_listener) < 0 ? -errno : 0;
@@ -182,4 +181,7 @@ void tb_endpoint_revoke(struct tb_endpoint *e)
     tb_weights_revoke(e->weights);
     for (; e->n_started > 0; e->n_started--)
         (void)pthread_join(e->workers[e->n_started - 1].id, NULL);
+    if (e->watched) /* it looks at the ciphertext, which is not there for much longer */
+        (void)pthread_join(e->watch, NULL);
+    e->watched = false;
 }

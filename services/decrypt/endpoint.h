@@ -43,6 +43,8 @@ struct tb_endpoint {
     struct s3_bucket bucket;
     struct endpoint_worker workers[WEIGHTS_THREADS_MAX];
     unsigned n_workers, n_started;
+    pthread_t watch;
+    bool watched;        /* that thread was started */
     atomic_uint n_reads; /* answers that are being sent */
     atomic_uint n_waits; /* and of these, those whose bytes have not come */
     atomic_bool revoked;
