@@ -123,12 +123,12 @@ def test_who_goes_away_while_it_waits_is_forgotten(follow):
 def test_a_record_that_came_wrong_is_mended_while_it_is_waited_for(follow):
     follow.w.proxy.rule(fp.corrupt(5000), path="model.tbenc$", range=f"^bytes={9 * RANGE}-", nth=1)
     follow.begin()
-    reader = follow.read_to_the_gate()
-    follow.gate.set()
+    reader = Reader(follow.place)
+    tbsys.wait_for(lambda: "chunk 2 of model.tbenc" in follow.place.decrypt.log_text(), what="the damage")
+    follow.gate.set()  # while it is closed, tb-hydrate's connections may all be held there
     follow.is_whole(reader)
     assert follow.hydrate.wait() == 0
     assert follow.w.sent() == len(follow.w.data) + RECORD + 20
-    assert "chunk 2 of model.tbenc" in follow.place.decrypt.log_text()
     follow.place.end()
 
 
