@@ -58,7 +58,8 @@ class World:
     def daemon(self, core=1, how="sandbox", wait=True):
         """A daemon of ours that waits for a question."""
         env = f"TB_CONTRACT_ID=acme-1 TB_ASSET_ID=my-model TB_EDC_ENDPOINT=https://127.0.0.1:1 TB_RUN_DIR={self.dir}"
-        line = f"env {env} /usr/bin/python3 {self.dir}/sandboxed.py {core} {how} {program('tb-attest')} 2>/dev/null &\n"
+        # The address sanitizer would set a limit of its own.
+        line = f"env {env} ASAN_OPTIONS=${{ASAN_OPTIONS:+$ASAN_OPTIONS:}}disable_coredump=0 /usr/bin/python3 {self.dir}/sandboxed.py {core} {how} {program('tb-attest')} 2>/dev/null &\n"
         return line + f"until [ -S {self.dir}/tb-attest.sock ]; do sleep 0.05; done\n"
 
     def run(self, *options, before="", env=None, canary=CANARY):
