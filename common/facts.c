@@ -87,6 +87,7 @@ static void facts_read_lease(const char *run_dir, struct tb_facts *f)
     snprintf(f->asset_id, sizeof(f->asset_id), "%s", l.asset_id);
     facts_format_time(l.expires_real_us, f->expires_at);
     facts_format_time(l.renewed_real_us, f->renewed_at);
+    f->attested = l.attested;
     f->has_deadline = l.has_deadline;
     f->deadline_boottime_us = l.deadline_boot_us;
 }

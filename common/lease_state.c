@@ -35,6 +35,19 @@ static int record_add_time(cJSON *o, const char *name, uint64_t real_us)
     return cJSON_AddStringToObject(o, name, tb_rfc3339_format(real_us, 0, text)) ? 0 : -ENOMEM;
 }
 
+static int record_add_attested(cJSON *doc, const struct tb_attested *a)
+{
+    cJSON *o = *a->level ? cJSON_AddObjectToObject(doc, "attested") : NULL;
+
+    if (!*a->level)
+        return 0;
+    if (!o || !cJSON_AddStringToObject(o, "level", a->level) ||
+        (*a->image && !cJSON_AddStringToObject(o, "image", a->image)) ||
+        (*a->version && !cJSON_AddStringToObject(o, "version", a->version)))
+        return -ENOMEM;
+    return record_add_time(o, "at", a->at_real_us);
+}
+
 int tb_lease_record_write(const char *dir, const struct tb_lease_record *l)
 {
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
@@ -55,6 +68,8 @@ int tb_lease_record_write(const char *dir, const struct tb_lease_record *l)
         r = tb_json_add_uint(o, "deadline_boottime_us", l->deadline_boot_us);
     if (r == 0 && l->renewed_real_us > 0)
         r = record_add_time(o, "renewed_at", l->renewed_real_us);
+    if (r == 0)
+        r = record_add_attested(o, &l->attested);
     if (r == 0)
         r = record_add_time(o, "written_at", l->written_real_us);
     if (r == 0)
@@ -88,6 +103,18 @@ static uint64_t record_uint(const cJSON *o, const char *name)
     return tb_json_get_uint(o, name, TB_JSON_INT_MAX, &v, err) == 0 ? v : 0;
 }
 
+static void record_get_attested(const cJSON *doc, struct tb_attested *ret)
+{
+    const cJSON *o = tb_json_member(doc, "attested");
+
+    if (!cJSON_IsObject(o))
+        return;
+    snprintf(ret->level, sizeof(ret->level), "%s", record_string(o, "level"));
+    snprintf(ret->image, sizeof(ret->image), "%s", record_string(o, "image"));
+    snprintf(ret->version, sizeof(ret->version), "%s", record_string(o, "version"));
+    ret->at_real_us = record_time(o, "at");
+}
+
 /* One beyond the integers of JSON is far away, not over. */
 static uint64_t record_deadline(const cJSON *o)
 {
@@ -117,6 +144,7 @@ int tb_lease_record_read(const char *dir, const char *name, struct tb_lease_reco
         .written_real_us = record_time(o, "written_at"),
         .written_boot_us = record_uint(o, "written_boottime_us"),
     };
+    record_get_attested(o, &ret->attested);
     snprintf(ret->boot_id, sizeof(ret->boot_id), "%s", record_string(o, "boot_id"));
     snprintf(ret->reason, sizeof(ret->reason), "%s", record_string(o, "reason"));
     snprintf(ret->contract_id, sizeof(ret->contract_id), "%s", record_string(o, "contract_id"));

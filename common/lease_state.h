@@ -23,6 +23,14 @@ enum tb_lease_state {
     _TB_LEASE_STATE_MAX,
 };
 
+/* What the control plane saw shown of this machine, the last time that it asked (docs/attestation.md). */
+#define TB_ATTESTED_NAME_MAX 64
+struct tb_attested {
+    char level[16]; /* "": it never asked, or does no more */
+    char image[TB_ATTESTED_NAME_MAX + 1], version[TB_ATTESTED_NAME_MAX + 1]; /* where the level has one */
+    uint64_t at_real_us;
+};
+
 struct tb_lease_record {
     enum tb_lease_state state;
     char reason[TB_REASON_MAX];
@@ -31,8 +39,9 @@ struct tb_lease_record {
     uint64_t asset_version;        /* the one that the control plane wants served; 0: it does not say */
     bool has_expiry, has_deadline; /* neither: the lease does not end by itself */
     uint64_t expires_real_us;
-    uint64_t deadline_boot_us; /* expiry and grace */
-    uint64_t renewed_real_us;  /* 0: never */
+    uint64_t deadline_boot_us;   /* expiry and grace */
+    uint64_t renewed_real_us;    /* 0: never */
+    struct tb_attested attested; /* also after a refusal */
     /* Both clocks when the file was written, and the kernel's id of the boot ("": unknown): CLOCK_BOOTTIME
      * means nothing in another one. */
     uint64_t written_real_us, written_boot_us;

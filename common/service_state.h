@@ -66,6 +66,7 @@ struct tb_facts {
     char renewed_at[TB_RFC3339_MAX];
     bool has_deadline;
     uint64_t deadline_boottime_us; /* end of grace */
+    struct tb_attested attested;
     struct tb_step hydrate, decrypt, delivery;
     struct tb_reading reading; /* of the decryption, as are the repairs */
     struct tb_repairs repairs;

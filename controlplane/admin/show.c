@@ -42,6 +42,16 @@ void cp_show_contract(cJSON *o, const struct cp_contract *c, uint64_t now_us, bo
     cp_show_time(o, "updated_at", c->updated_us);
 }
 
+static void show_attested(cJSON *o, const struct cp_machine *m)
+{
+    cJSON *a = *m->attested_level ? cJSON_AddObjectToObject(o, "attested") : NULL;
+
+    if (!a)
+        return;
+    cJSON_AddStringToObject(a, "level", m->attested_level);
+    cp_show_time(a, "at", m->attested_us);
+}
+
 void cp_show_machine(cJSON *o, const struct cp_machine *m, uint64_t now_us)
 {
     cJSON_AddStringToObject(o, "contract_id", m->contract_id);
@@ -52,6 +62,7 @@ void cp_show_machine(cJSON *o, const struct cp_machine *m, uint64_t now_us)
     cp_show_time(o, "last_seen", m->last_us);
     cp_show_time(o, "slot_until", m->slot_until_us);
     cp_show_time(o, "expelled_at", m->expelled_us);
+    show_attested(o, m);
 }
 
 void cp_show_asset(cJSON *o, const struct cp_asset *a)

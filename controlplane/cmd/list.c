@@ -158,14 +158,16 @@ static int list_show_usage(const struct cp_usage *u, void *ctx)
 static int list_show_machine(const struct cp_machine *m, void *ctx)
 {
     const char *state = cp_machine_state(m, tb_now_realtime_us());
-    char first[TB_RFC3339_MAX], last[TB_RFC3339_MAX];
+    char first[TB_RFC3339_MAX], last[TB_RFC3339_MAX], attested[TB_RFC3339_MAX];
     struct listing *l = ctx;
     cJSON *o;
 
     list_when(m->first_us, first);
     list_when(m->last_us, last);
+    list_when(m->attested_us, attested);
     if (!l->array) {
-        printf("%-30s %-36s %-8s %-20s %s\n", m->contract_id, m->hw_id, state, first, last);
+        printf("%-30s %-36s %-8s %-20s %-20s %-8s %s\n", m->contract_id, m->hw_id, state, first, last,
+               *m->attested_level ? m->attested_level : "-", *m->attested_level ? attested : "-");
         return 0;
     }
     o = list_add_row(l);
@@ -177,6 +179,11 @@ static int list_show_machine(const struct cp_machine *m, void *ctx)
     cJSON_AddStringToObject(o, "first_seen", first);
     cJSON_AddStringToObject(o, "last_seen", last);
     cJSON_AddStringToObject(o, "slot_until", list_when(m->slot_until_us, last));
+    if (!*m->attested_level)
+        return 0;
+    o = cJSON_AddObjectToObject(o, "attested");
+    cJSON_AddStringToObject(o, "level", m->attested_level);
+    cJSON_AddStringToObject(o, "at", attested);
     return 0;
 }
 
@@ -267,7 +274,8 @@ static int list_each_log(const struct cp_options *o, struct cp_store *s, struct 
 static int list_each_machine(const struct cp_options *o, struct cp_store *s, struct listing *l)
 {
     if (!l->array)
-        printf("%-30s %-36s %-8s %-20s %s\n", "CONTRACT", "MACHINE", "STATE", "FIRST", "LAST");
+        printf("%-30s %-36s %-8s %-20s %-20s %-8s %s\n", "CONTRACT", "MACHINE", "STATE", "FIRST", "LAST",
+               "LEVEL", "ATTESTED");
     return cp_store_each_machine(s, NULL, list_show_machine, l);
 }
 

@@ -130,17 +130,20 @@ int cp_store_forget_identities(struct cp_store *s, const char *contract_id)
 }
 
 #define MACHINE_COLUMNS                                                                                      \
-    "contract_id, hw_id, first_us, last_us, slot_until_us, identity, expelled_us FROM machines"
+    "contract_id, hw_id, first_us, last_us, slot_until_us, identity, expelled_us, COALESCE(level, ''),"      \
+    " COALESCE(at_us, 0) FROM machines LEFT JOIN machine_attested USING(contract_id, hw_id)"
 
 static void machine_read(struct cp_rows *rows, struct cp_machine *m)
 {
     *m = (struct cp_machine){.first_us = (uint64_t)cp_rows_int(rows, 2),
                              .last_us = (uint64_t)cp_rows_int(rows, 3),
                              .slot_until_us = (uint64_t)cp_rows_int(rows, 4),
-                             .expelled_us = (uint64_t)cp_rows_int(rows, 6)};
+                             .expelled_us = (uint64_t)cp_rows_int(rows, 6),
+                             .attested_us = (uint64_t)cp_rows_int(rows, 8)};
     CP_ROWS_TEXT(rows, 0, m->contract_id);
     CP_ROWS_TEXT(rows, 1, m->hw_id);
     CP_ROWS_TEXT(rows, 5, m->identity);
+    CP_ROWS_TEXT(rows, 7, m->attested_level);
 }
 
 int cp_store_get_machine(struct cp_store *s, const char *contract_id, const char *hw_id,

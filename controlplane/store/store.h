@@ -74,6 +74,8 @@ struct cp_machine {
     char contract_id[TB_ID_MAX + 1], hw_id[CP_HW_ID_MAX + 1];
     uint64_t first_us, last_us, slot_until_us, expelled_us; /* expelled_us 0: it is not */
     char identity[CP_SHA256_HEX + 1];                       /* SHA-256 of its public key; "" in mode open */
+    char attested_level[16]; /* what it showed the last time that it was asked; "": it never was */
+    uint64_t attested_us;
 };
 
 struct cp_log_entry {

@@ -83,6 +83,8 @@ static void lease_apply_authorized(struct tb_lease *l, const struct authorize_ve
     l->billed_by_control_plane = v->billed_by_control_plane;
     l->asset_version = v->grant ? v->grant->version : 0;
     l->renewed_real_us = now->real_us;
+    l->attested = v->attested;
+    l->attested.at_real_us = now->real_us;
     l->expires_real_us = v->expires_at_us ? now->real_us + left : 0;
     l->expires_boot_us = v->expires_at_us ? now->boot_us + left : 0;
     l->deadline_boot_us = v->expires_at_us ? now->boot_us + left + l->grace_us : 0;

@@ -36,7 +36,8 @@ struct tb_lease {
     char reason[TB_REASON_MAX];  /* why suspended, unreachable or pending; "" when authorized */
     char trouble[TB_REASON_MAX]; /* why the last try failed; "" after an answer */
     bool billed_by_control_plane;
-    uint64_t asset_version; /* that the control plane wants served; 0: it knows of none */
+    uint64_t asset_version;      /* that the control plane wants served; 0: it knows of none */
+    struct tb_attested attested; /* the last time, whatever came since */
     uint64_t grace_us;
     uint64_t expires_real_us; /* 0: the lease does not end by itself */
     uint64_t expires_boot_us;

@@ -128,6 +128,7 @@ static int lease_files_write_lease(const struct tb_lease_files *f, const struct 
                                 .expires_real_us = l->expires_real_us,
                                 .deadline_boot_us = l->deadline_boot_us,
                                 .renewed_real_us = l->renewed_real_us,
+                                .attested = l->attested,
                                 .written_real_us = now->real_us,
                                 .written_boot_us = now->boot_us};
 
@@ -207,23 +208,31 @@ static bool lease_files_same_boot(const struct tb_lease_record *r, const struct 
     return MAX(went_real, went_boot) - MIN(went_real, went_boot) < SAME_BOOT_US;
 }
 
-static void lease_files_restore_serving(const struct tb_lease_files *f, struct tb_lease *l,
-                                        const struct tb_clock *now)
+static void lease_files_restore_serving(const struct tb_lease_record *r, struct tb_lease *l)
+{
+    if (r->state != TB_LEASE_AUTHORIZED && r->state != TB_LEASE_UNREACHABLE)
+        return;
+    if (r->has_expiry && (r->expires_real_us == 0 || r->deadline_boot_us == 0))
+        return;
+    if (r->renewed_real_us == 0)
+        return;
+    tb_lease_restore_serving(l, r->expires_real_us, r->deadline_boot_us, r->renewed_real_us,
+                             r->state == TB_LEASE_UNREACHABLE ? r->reason : NULL);
+    l->asset_version = r->asset_version;
+    l->billed_by_control_plane = r->billed_by_control_plane;
+}
+
+static void lease_files_restore_lease(const struct tb_lease_files *f, bool suspended, struct tb_lease *l,
+                                      const struct tb_clock *now)
 {
     struct tb_lease_record r;
 
     if (tb_lease_record_read(f->run_dir, TB_LEASE_NAME, &r) < 0 || !lease_files_same_boot(&r, now) ||
-        strcmp(r.contract_id, f->contract_id) != 0 || strcmp(r.asset_id, f->asset_id) != 0 ||
-        (r.state != TB_LEASE_AUTHORIZED && r.state != TB_LEASE_UNREACHABLE))
+        strcmp(r.contract_id, f->contract_id) != 0 || strcmp(r.asset_id, f->asset_id) != 0)
         return;
-    if (r.has_expiry && (r.expires_real_us == 0 || r.deadline_boot_us == 0))
-        return;
-    if (r.renewed_real_us == 0)
-        return;
-    tb_lease_restore_serving(l, r.expires_real_us, r.deadline_boot_us, r.renewed_real_us,
-                             r.state == TB_LEASE_UNREACHABLE ? r.reason : NULL);
-    l->asset_version = r.asset_version;
-    l->billed_by_control_plane = r.billed_by_control_plane;
+    l->attested = r.attested; /* it tells, and allows nothing */
+    if (!suspended)
+        lease_files_restore_serving(&r, l);
 }
 
 int tb_lease_files_restore(struct tb_lease_files *f, struct tb_lease *l, const struct tb_clock *now)
@@ -232,10 +241,9 @@ int tb_lease_files_restore(struct tb_lease_files *f, struct tb_lease *l, const s
     bool durable = lease_files_read_flag(f->state_dir, reason),
          flag = lease_files_read_flag(f->run_dir, reason);
 
-    if (!durable && !flag) {
-        lease_files_restore_serving(f, l, now);
+    lease_files_restore_lease(f, durable || flag, l, now);
+    if (!durable && !flag)
         return tb_lease_files_write(f, l, now);
-    }
     tb_lease_restore_suspended(l, reason);
     f->flagged = durable && flag;
     snprintf(f->flag_reason, sizeof(f->flag_reason), "%s", reason);

@@ -10,6 +10,7 @@
 #include "common/http.h"
 #include "common/id.h"
 #include "common/json.h"
+#include "common/text.h"
 #include "common/units.h"
 
 #define REDACTED "[redacted]"
@@ -375,13 +376,25 @@ static void response_challenge(const cJSON *o, struct authorize_challenge *ret)
     tb_hex_encode(bytes, sizeof(bytes), ret->hex);
 }
 
-static void response_attested(const cJSON *o, char ret[static 16])
+static void attested_copy(const cJSON *o, const char *name, char *out, size_t size)
 {
     char err[TB_JSON_ERR_MAX];
     const char *s;
 
-    if (tb_json_get_string(tb_json_member(o, "attested"), "level", &s, err) == 0 && tb_id_valid(s))
-        snprintf(ret, 16, "%.15s", s);
+    if (tb_json_get_string(o, name, &s, err) == 0 && strlen(s) < size)
+        snprintf(out, size, "%s", s);
+    tb_text_plain(out);
+}
+
+static void response_attested(const cJSON *doc, struct tb_attested *ret)
+{
+    const cJSON *o = tb_json_member(doc, "attested");
+
+    if (!cJSON_IsObject(o))
+        return;
+    attested_copy(o, "level", ret->level, sizeof(ret->level));
+    attested_copy(o, "image", ret->image, sizeof(ret->image));
+    attested_copy(o, "version", ret->version, sizeof(ret->version));
 }
 
 #define UNUSABLE "the control plane's answer is unusable: "
@@ -400,7 +413,7 @@ static int response_judge_grant(const cJSON *o, bool allow_http, uint64_t now_us
     v->billed_by_control_plane = response_says(o, "billed_by", "control_plane");
     v->held = grant_held(o, allow_http);
     response_challenge(o, &v->challenge);
-    response_attested(o, v->attested);
+    response_attested(o, &v->attested);
     v->grant = TAKE_PTR(g);
     return tb_outcome_set(&v->outcome, AUTHORIZE_GRANTED, "%s", "");
 }

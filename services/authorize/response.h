@@ -37,7 +37,7 @@ struct authorize_verdict {
     struct tb_grant *held;        /* owned; of the version that the request named, when that is another one */
     bool billed_by_control_plane; /* usage is reported to the marketplace there, not here */
     struct authorize_challenge challenge; /* for the next request; of a refusal: evidence for it is wanted */
-    char attested[16];                    /* level that the control plane saw shown; "": none */
+    struct tb_attested attested;          /* what the control plane saw shown; without a time */
     bool look; /* it was a look whether the control plane is there: GRANTED or RETRY, no grant */
     uint64_t date_real_us, date_boot_us; /* Date of the answer and when it came; 0: none */
     struct tb_certificate client, ca;    /* what it was asked with */

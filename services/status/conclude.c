@@ -5,6 +5,7 @@
 
 #include "common/exit.h"
 #include "common/facts.h"
+#include "common/attestation.h"
 #include "status/conclude.h"
 
 #define SILENT_US (60 * TB_USEC_PER_SEC) /* progress files are written each second or so */
@@ -74,6 +75,11 @@ static void conclude_suspension(struct tb_status_work *w)
     tb_status_explain(w, "tb-hydrate.service");
     tb_status_explain(w, "tb-decrypt.service");
     tb_status_explain(w, "tb-runtime.service");
+    if (tb_attestation_remedy(why)) {
+        p = tb_status_add(w->c, TB_STATUS_CRITICAL, "the control plane refuses what this machine shows: %s",
+                          why);
+        return tb_status_remedy(p, "%s; serving resumes by itself once allowed", tb_attestation_remedy(why));
+    }
     if (f->lease == TB_LEASE_DENIED) {
         p = tb_status_add(w->c, TB_STATUS_CRITICAL, "the control plane refuses this contract: %s",
                           *why ? why : "no reason given");
@@ -95,7 +101,9 @@ static void conclude_suspension(struct tb_status_work *w)
 /* The remedy that fits what stands in the way of the control plane. */
 static void conclude_contact_remedy(struct tb_status_problem *p, const char *why, const char *then)
 {
-    if (strstr(why, "not yet valid") || strstr(why, "compare the clocks"))
+    if (tb_attestation_remedy(why))
+        tb_status_remedy(p, "%s; %s", tb_attestation_remedy(why), then);
+    else if (strstr(why, "not yet valid") || strstr(why, "compare the clocks"))
         tb_status_remedy(p,
                          "compare this machine's clock with a right one: date -u; timedatectl set-ntp true "
                          "sets it by the network, date -u -s by hand; %s",
@@ -134,7 +142,10 @@ static void conclude_lease(struct tb_status_work *w)
         return;
     if (f->lease != TB_LEASE_UNREACHABLE)
         why = f->contact.reason;
-    p = tb_status_add(w->c, tb_status_work_level(w), "the control plane does not answer: %s", why);
+    p = tb_status_add(w->c, tb_status_work_level(w), "%s: %s",
+                      tb_attestation_remedy(why) ? "the lease cannot be renewed"
+                                                 : "the control plane does not answer",
+                      why);
     conclude_contact_remedy(p, why,
                             ready ? "serving goes on until the grace ends, see lease above"
                                   : "no model is loaded before it answers");

@@ -2,6 +2,7 @@
 /* The same as the screen, for programs: tb-status(8), "JSON". */
 #include <string.h>
 
+#include "common/attestation.h"
 #include "common/json.h"
 #include "common/picture.h"
 #include "status/status.h"
@@ -232,6 +233,7 @@ char *tb_status_json(const struct tb_snapshot *s, const struct tb_conclusion *c,
         tb_json_add_uint(doc, "requests_processed", s->proxy.requests);
     json_add_version(doc, f);
     json_add_lease(doc, s);
+    (void)tb_attestation_add(doc, f);
     json_add_model(doc, s);
     json_add_contact(doc, s);
     json_add_client(doc, &s->client);

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/attestation.h"
 #include "common/picture.h"
 #include "status/status.h"
 #include "common/units.h"
@@ -162,6 +163,23 @@ static void render_lease(const struct render_page *p)
     if (tb_rfc3339_parse(f->renewed_at, &us) == 0)
         snprintf(text + n, sizeof(text) - n, "; renewed %s ago", render_ago(p, us, d));
     render_row(p, "lease", text);
+}
+
+/* "level tpm, shown 2 min ago" */
+static void render_attestation(const struct render_page *p)
+{
+    const struct tb_facts *f = &p->s->facts;
+    const char *level = tb_attestation_level(f);
+    char text[2 * TB_ATTESTATION_TEXT_MAX], image[TB_ATTESTATION_TEXT_MAX], d[TB_SPAN_MAX];
+
+    if (!*level)
+        return;
+    tb_attestation_image(f, image);
+    snprintf(text, sizeof(text), "level %s%s%s%s%s%s", level, *image ? ", image " : "", image,
+             *f->attested.level ? ", shown " : "",
+             *f->attested.level ? render_ago(p, f->attested.at_real_us, d) : "",
+             *f->attested.level ? " ago" : "");
+    render_row(p, "attested", text);
 }
 
 /* "[#####...............]  25 %  " */
@@ -378,6 +396,7 @@ static void render_page(const struct render_page *p)
     render_row(p, "asset", s->proxy.asset_id[0] ? s->proxy.asset_id : s->facts.asset_id);
     render_version(p);
     render_lease(p);
+    render_attestation(p);
     render_model(p);
     render_requests(p);
     render_problems(p);

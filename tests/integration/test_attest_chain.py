@@ -3,6 +3,7 @@
 
 import json
 import signal
+import subprocess
 import threading
 
 import pytest
@@ -11,7 +12,7 @@ from attest_rig import PCRS, issuer, shared_tpm  # noqa: F401
 from authorize_world import DECRYPT, HYDRATE, UUID
 from controlplane_server import ASSET, KEY, Server
 from software_tpm import GOOD, digest, hpke_open, key_info, pem
-from tbsys import Daemon, fetch_credential, program, read_json, unix_listener, wait_for
+from tbsys import Daemon, fetch_credential, free_port, program, read_json, unix_listener, wait_for
 from test_authorize_secrets import memory_holds
 
 
@@ -69,6 +70,15 @@ class House:
     def wait(self, state, timeout=30):
         wait_for(lambda: self.lease().get("state") == state, timeout, f"{state}; {self.lease()} {self.authorize.log_text()[-1500:]}")
 
+    def shown(self, *options):
+        """What tb-status says."""
+        r = subprocess.run([program("tb-status"), *options], capture_output=True, text=True, timeout=60,
+                           env={"TB_RUN_DIR": str(self.run), "TB_HEALTH_ADDR": f"127.0.0.1:{free_port()}", "PATH": "/usr/bin:/bin"})
+        return json.loads(r.stdout) if "--json" in options else " ".join(r.stdout.split())
+
+    def machines(self):
+        return json.loads(self.server.cli("machine", "list", "--json"))
+
     def key(self):
         return fetch_credential(self.dir / "k.sock", DECRYPT, "model-key")
 
@@ -112,6 +122,11 @@ def test_the_key_travels_sealed(house):
     assert KEY not in h.authorize.log_text() and h.attest.runs == 1
     entries = h.server.cli("log")
     assert "attestation_required" in entries and "authorized" in entries
+    seen = h.shown("--json")["attestation"]
+    assert seen == {"level": "tpm", "at": h.lease()["attested"]["at"]} and "attested level tpm, shown " in h.shown()
+    machine, = h.machines()
+    assert machine["attested"] == {"level": "tpm", "at": machine["last_seen"]}
+    assert machine["hw_id"] in (table := h.server.cli("machine", "list")) and f" tpm      {machine['attested']['at']}\n" in table
 
 
 def test_a_renewal_takes_one_request(house):
@@ -144,6 +159,9 @@ def test_no_evidence_is_no_refusal(house):
     h.tpm.off()
     h.authorize.kill(signal.SIGHUP)
     wait_for(lambda: "this machine can make no evidence" in h.authorize.log_text(), 30, "the log to say so")
+    seen = wait_for(lambda: (a := h.shown("--json")["attestation"]).get("refused") and a, what="tb-status to say so")
+    assert seen["level"] == "tpm" and seen["refused"].startswith("this machine can make no evidence") and "Trusted Launch" in seen["remedy"]
+    assert "the lease cannot be renewed: this machine can make no evidence" in h.shown() and "does not answer: this" not in h.shown()
     denied = h.server.cli("log").count("denied")
     assert h.lease()["state"] in ("authorized", "unreachable") and not (h.run / "tb-authorize/suspended").exists()
     h.tpm.boot(GOOD)
@@ -156,9 +174,23 @@ def test_a_machine_that_shows_nothing_good_is_denied(house):
     h = house(attest=("--attest", "tpm", "--ak", "pin:" + "0" * 64)).start()
     h.wait("denied")
     assert h.lease()["reason"].startswith("attestation_untrusted_key: the key") and h.key() == b""
+    seen = h.shown("--json")["attestation"]
+    assert "level" not in seen and seen["refused"] == h.lease()["reason"] and "does not trust this TPM" in seen["remedy"]
+    assert "the control plane refuses what this machine shows: attestation_untrusted_key: the key" in h.shown() and "does not trust this TPM" in h.shown()
+    assert h.machines() == []
     h.server.cli("contract", "add", "acme", "--asset", ASSET, "--mode", "open", "--attest", "tpm", "--ak", "own", "--replace")
     h.authorize.kill(signal.SIGHUP)
     h.wait("authorized", 40)
+    shown = h.lease()["attested"]
+    assert shown["level"] == "tpm"
+    h.server.cli("contract", "add", "acme", "--asset", ASSET, "--mode", "open", "--attest", "tpm", "--ak", "pin:" + "0" * 64, "--replace")
+    h.authorize.kill(signal.SIGHUP)
+    h.wait("denied", 40)
+    assert h.lease()["attested"]["level"] == "tpm", "what it showed last is forgotten with a refusal"
+    h.server.daemon.stop()
+    h.authorize.stop()
+    h.authorize.start()
+    wait_for(lambda: h.authorize.running() and "attested" in h.lease(), what="what was shown before the restart")
 
 
 def test_without_the_socket_the_reason_says_so(house):
@@ -191,4 +223,5 @@ def test_a_contract_without_a_policy_is_as_before(house):
     h = house(attest=()).start()
     h.wait("authorized")
     assert h.key() == bytes.fromhex(KEY) and h.attest.runs == 0
-    assert json.loads(json.dumps(h.lease()))["state"] == "authorized"
+    assert h.lease()["state"] == "authorized" and "attested" not in h.lease() and "attested" not in h.machines()[0]
+    assert h.shown("--json")["attestation"] == {"level": "none"} and "attested level none" in h.shown()

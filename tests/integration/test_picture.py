@@ -3,6 +3,7 @@
 each, and sane at every instant, whatever is restarted."""
 
 import json
+import pathlib
 import random
 import re
 import subprocess
@@ -22,6 +23,7 @@ from test_follow import RANGE, RECORD, SIZE
 from test_follow_view import READER
 from test_mend import ON_DISK, place
 
+REPO = pathlib.Path(__file__).resolve().parents[2]
 ALWAYS = 3600 * 10**6  # a file of the test's is from the future, so that it looks fresh however slow the machine is
 
 
@@ -109,6 +111,50 @@ def test_a_writer_that_says_nothing_more_has_no_speed(streaming):
     wait_for(lambda: "bytes_per_second" not in p.status()["hydrate"], what="the new file")
     assert "seconds_left" not in tb_status(p, "--json")["hydrate"] and page(p)["hydrate_more"] == "downloading"
     assert metrics(p)['tb_step_bytes_per_second{step="hydrate"}'] == 0
+
+
+def shown(p):
+    """The attestation in all of them; they agree."""
+    status, told = p.status()["attestation"], tb_status(p, "--json")["attestation"]
+    assert status == told
+    fields, text = page(p), p.ask_health("/metrics")[1].decode()
+    assert int(re.search(r"^tb_attestation_refused (\d)$", text, re.M)[1]) == ("refused" in status)
+    assert (re.search(r'^tb_attested_timestamp_seconds\{level="(\w+)"\}', text, re.M) or [0, None])[1] == status.get("level")
+    if "refused" in status:
+        assert fields["attested"] == "refused" and status["refused"] in fields["attested_more"] and status["remedy"] in fields["attested_more"]
+        assert status["remedy"] in " ".join(tb_status(p).split())
+    return status, fields
+
+
+ATTESTED = {"level": "image", "image": "acme-llm", "version": "1.3.0", "at": "2026-01-08T10:00:00Z"}
+
+
+def test_attestation_is_shown(make):  # noqa: F811
+    p = make().start(wait="Boot")
+    p.lease(attested=ATTESTED)
+    p.wait_state("Hydrate")
+    status, fields = shown(p)
+    assert status == ATTESTED and (fields["attested"], fields["attested_more"]) == ("image", "acme-llm 1.3.0, 2026-01-08 10:00:00 UTC")
+    assert "attested level image, image acme-llm 1.3.0, shown " in " ".join(tb_status(p).split())
+    p.lease(state="denied", reason="image_revoked: acme-llm 1.3.0", attested=ATTESTED)
+    p.wait_state("Suspended")
+    status, fields = shown(p)
+    assert {**ATTESTED, "refused": "image_revoked: acme-llm 1.3.0", "remedy": status["remedy"]} == status and "newer version" in status["remedy"]
+    p.lease(state="denied", reason="contract_revoked", attested=ATTESTED)
+    wait_for(lambda: p.status()["reason"] == "contract_revoked", what="another reason")
+    assert "refused" not in shown(p)[0]
+
+
+def test_each_reason_has_a_remedy(make):  # noqa: F811
+    """Each that docs/attestation.md names."""
+    codes = re.findall(r"^\| `((?:attestation|image|secure_boot)_\w+)` \|", (REPO / "docs/attestation.md").read_text(), re.M)
+    assert len(codes) >= 11
+    p = make().start(wait="Boot")
+    for code in codes:
+        p.lease(state="denied", reason=code + ": <why>")
+        wait_for(lambda: p.status()["reason"].startswith(code), what=code)
+        attestation = p.status()["attestation"]
+        assert attestation["refused"] == code + ": <why>" and len(attestation["remedy"]) > 30
 
 
 class Watch:

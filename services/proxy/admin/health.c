@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proxy/admin/mhd_response.h"
+#include "common/attestation.h"
 #include "common/json.h"
 #include "common/picture.h"
 #include "proxy/admin/page.h"
@@ -194,7 +195,7 @@ static int health_add_details(cJSON *doc, struct tb_server *s)
     if (!cJSON_AddStringToObject(doc, "asset_id", s->config->asset_id) ||
         !cJSON_AddStringToObject(doc, "contract_id", s->config->contract_id) ||
         tb_json_add_uint(doc, "requests_processed", tb_server_requests(s)) < 0 ||
-        health_add_version(doc, &s->monitor.facts) < 0)
+        health_add_version(doc, &s->monitor.facts) < 0 || tb_attestation_add(doc, &s->monitor.facts) < 0)
         return -ENOMEM;
     if (expires_at[0] ? !cJSON_AddStringToObject(doc, "lease_expires_at", expires_at)
                       : !cJSON_AddNullToObject(doc, "lease_expires_at"))

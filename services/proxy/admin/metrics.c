@@ -2,8 +2,10 @@
 #include "proxy/admin/metrics.h"
 
 #include <stddef.h>
+#include <string.h>
 #include <sys/resource.h>
 
+#include "common/attestation.h"
 #include "common/domain_file.h"
 #include "common/json.h"
 #include "common/picture.h"
@@ -152,6 +154,20 @@ static void metrics_process(const struct tb_server *s, struct tb_buf *o)
                         (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
     metrics_single(o, "process_peak_resident_memory_bytes", "gauge",
                    "Most memory this process has had resident.", (uint64_t)u.ru_maxrss * 1024);
+}
+
+static void metrics_attestation(const struct tb_facts *f, struct tb_buf *o)
+{
+    if (*f->attested.level) {
+        metrics_head(o, "tb_attested_timestamp_seconds", "gauge",
+                     "When the control plane last saw this machine attested, since the epoch.");
+        tb_buf_printf(o, "tb_attested_timestamp_seconds{level=");
+        tb_buf_json_string(o, f->attested.level, strlen(f->attested.level));
+        tb_buf_printf(o, "} %llu\n", (unsigned long long)(f->attested.at_real_us / TB_USEC_PER_SEC));
+    }
+    metrics_single(o, "tb_attestation_refused", "gauge",
+                   "1 while this machine's attestation is refused, or it can make none.",
+                   tb_attestation_refusal(f) != NULL);
 }
 
 struct metrics_step {
@@ -372,6 +388,7 @@ static void metrics_state(const struct tb_server *s, struct tb_buf *o)
                    "1 while the step that the state waits for has failed: waiting does not help.",
                    s->monitor.verdict.failed);
     metrics_lease(f, o);
+    metrics_attestation(f, o);
     tb_picture_make(f, tb_now_boottime_us(), &picture);
     metrics_steps(&picture, o);
     metrics_delivery(&picture, o);

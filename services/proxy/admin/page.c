@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "proxy/admin/page_assets.h"
+#include "common/attestation.h"
 #include "common/picture.h"
 #include "common/text.h"
 #include "common/units.h"
@@ -18,7 +19,7 @@
 struct page_fields {
     struct {
         const char *name;
-        char text[360];
+        char text[640];
     } f[FIELDS_MAX];
     size_t n;
     char spark[TB_RECENT_SECONDS * 16];
@@ -202,6 +203,23 @@ static void page_put_lease(struct page_fields *p, const struct tb_facts *f)
         page_put(p, "lease_more", "%s", "no end is set");
 }
 
+static void page_put_attestation(struct page_fields *p, const struct tb_facts *f)
+{
+    const char *refusal = tb_attestation_refusal(f), *level = tb_attestation_level(f);
+    char image[TB_ATTESTATION_TEXT_MAX], at[TB_RFC3339_MAX];
+
+    tb_attestation_image(f, image);
+    page_put(p, "attested_class", "%s", refusal ? "bad" : *f->attested.level ? "good" : "");
+    page_put(p, "attested", "%s", refusal ? "refused" : *level ? level : "not yet");
+    if (refusal)
+        page_put(p, "attested_more", "%s. Remedy: %s.", refusal, tb_attestation_remedy(refusal));
+    else if (*f->attested.level)
+        page_put(p, "attested_more", "%s%s%s", image, *image ? ", " : "",
+                 page_time(f->attested.at_real_us, at));
+    else
+        page_put(p, "attested_more", "%s", *level ? "the contract asks for nothing" : "");
+}
+
 static void page_put_version(struct page_fields *p, const struct tb_facts *f)
 {
     const struct tb_update *u = &f->update;
@@ -243,6 +261,7 @@ static void page_fill(struct page_fields *p, const struct tb_server *s)
     page_put_model(p, &s->monitor.facts);
     page_put_traffic(p, s);
     page_put_lease(p, &s->monitor.facts);
+    page_put_attestation(p, &s->monitor.facts);
     page_put_accounting(p, s);
     page_put_version(p, &s->monitor.facts);
 }

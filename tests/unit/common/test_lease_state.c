@@ -40,6 +40,7 @@ static void test_what_is_written_reads_back(void **state)
                                 .expires_real_us = UINT64_C(1767873600000000),
                                 .deadline_boot_us = 5000001,
                                 .renewed_real_us = UINT64_C(1767870000000000),
+                                .attested = {"image", "acme-llm", "1.3.0", UINT64_C(1767869000000000)},
                                 .written_real_us = UINT64_C(1767870001000000),
                                 .written_boot_us = 4000001},
                            r;
@@ -57,6 +58,10 @@ static void test_what_is_written_reads_back(void **state)
     assert_int_equal(r.renewed_real_us, w.renewed_real_us);
     assert_int_equal(r.written_real_us, w.written_real_us);
     assert_int_equal(r.written_boot_us, w.written_boot_us);
+    assert_string_equal(r.attested.level, "image");
+    assert_string_equal(r.attested.image, "acme-llm");
+    assert_string_equal(r.attested.version, "1.3.0");
+    assert_int_equal(r.attested.at_real_us, w.attested.at_real_us);
     w.has_expiry = w.has_deadline = false;
     assert_int_equal(tb_lease_record_write(dir, &w), 0);
     assert_int_equal(tb_lease_record_read(dir, TB_LEASE_NAME, &r), 0);
