@@ -113,6 +113,8 @@ def test_it_fits_and_can_be_read(page, width):
         p.wait_state("Suspended" if suspended else "Ready")
         b.get(f"http://127.0.0.1:{p.health.getsockname()[1]}/")
         assert b.execute_script("return document.documentElement.scrollWidth") <= width
+        assert box(b, ".steps li:last-child")[2] <= box(b, ".hero")[2]
+        assert b.execute_script("return [...document.querySelectorAll('.steps li')].every(e => e.scrollWidth <= e.clientWidth)"), "a step is cut"
         texts = b.execute_script(CONTRASTS)
         assert len(texts) > 30
         for what, fore, back in texts:
@@ -120,8 +122,46 @@ def test_it_fits_and_can_be_read(page, width):
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (theme, what, fore, back)
     assert b.execute_script("return [...document.querySelectorAll('img:not([alt]), html:not([lang])')].length") == 0
     names = b.execute_script("return [...document.querySelectorAll('section')].map(s => document.getElementById(s.getAttribute('aria-labelledby'))?.textContent)")
-    assert len(names) == 4 and all(names)
+    assert len(names) == 5 and all(names)
     assert errors(b) == []
+
+
+def box(b, selector):
+    return b.execute_script("const r = document.querySelector(arguments[0]).getBoundingClientRect(); return [r.width, r.height, r.right]", selector)
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_the_model_on_its_way(page, width):
+    """Bars, speeds, what is read and what is mended, in a window of any width; what there is nothing to say of is not there."""
+    b, p = page
+    b.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500})
+    now, always = boottime_us(), 3600 * 10**6
+    p.lease()
+    p.write("tb-runtime", "delivery.json", state="streaming", mode="view", started_boottime_us=now)
+    p.write("tb-hydrate", "progress.json", state="downloading", bytes_done=1 << 30, bytes_total=4 << 30, bytes_per_second=100 << 20,
+            started_boottime_us=now, written_boottime_us=now + always)
+    wait_for(lambda: text(b, "hydrate_more") == "downloading, 100.0 MiB/s, 31 s left", what="the speed")
+    assert box(b, "[data-f=read]")[1] == 0 and box(b, "[data-f=records]")[1] == 0
+    p.write("tb-decrypt", "progress.json", state="serving", bytes_done=1 << 29, bytes_total=4 << 30, read_bytes=1 << 28, served_bytes=1 << 28,
+            cached_bytes=96 << 20, cache_bytes=96 << 20, started_boottime_us=now + 1, written_boottime_us=now + always,
+            repairs={"waiting": 1, "fetched": 0, "records": [{"file": "<b>" + "m" * 90, "chunk": 17, "tries": 1, "state": "waiting"}]})
+    wait_for(lambda: text(b, "records") == "1 being fetched once more", what="the record")
+    assert box(b, ".wide")[0] > box(b, ".model h2")[0] - 2, "names are squeezed into a column"
+    assert "chunk 17 of <b>mmm" in text(b, "records_more") and text(b, "read") == "256.0 MiB of 4.0 GiB"
+    for selector in ("#p-hydrate", "#p-decrypt", "[data-f=read]", "[data-f=memory]", "[data-f=records_more]"):
+        w, h, right = box(b, selector)
+        assert w > 0 and h > 0 and right <= width, selector
+    assert b.execute_script("return document.documentElement.scrollWidth") <= width
+    b.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    b.get(f"http://127.0.0.1:{p.health.getsockname()[1]}/")
+    body = b.find_element("tag name", "body").text
+    b.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    for words in ("100.0 MiB/s", "256.0 MiB of 4.0 GiB", "96.0 MiB of at most 96.0 MiB", "1 being fetched once more", "chunk 17 of <b>mmm"):
+        assert words in body, body
+    p.write("tb-authorize", "suspended", reason="contract_revoked")
+    p.wait_state("Suspended")
+    b.get(f"http://127.0.0.1:{p.health.getsockname()[1]}/")
+    assert box(b, "[data-f=hydrate]")[1] == 0
 
 
 def test_it_can_be_read_without_a_script(page):

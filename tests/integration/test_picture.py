@@ -134,7 +134,7 @@ def test_attestation_is_shown(make):  # noqa: F811
     p.lease(attested=ATTESTED)
     p.wait_state("Hydrate")
     status, fields = shown(p)
-    assert status == ATTESTED and (fields["attested"], fields["attested_more"]) == ("image", "acme-llm 1.3.0, 2026-01-08 10:00:00 UTC")
+    assert status == ATTESTED and (fields["attested"], fields["attested_more"]) == ("level image", "acme-llm 1.3.0, 2026-01-08 10:00:00 UTC")
     assert "attested level image, image acme-llm 1.3.0, shown " in " ".join(tb_status(p).split())
     p.lease(state="denied", reason="image_revoked: acme-llm 1.3.0", attested=ATTESTED)
     p.wait_state("Suspended")

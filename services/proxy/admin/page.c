@@ -139,7 +139,8 @@ static void page_put_model(struct page_fields *p, const struct tb_facts *f)
     page_put(p, "memory", "%s", tb_picture_memory(&m, text));
     page_put(p, "memory_more", "decrypted, for mode %s", m.mode);
     tb_picture_repairs(&m, text);
-    page_put(p, "records_class", "%s", m.repairs->waiting > 0 ? "wait" : m.repairs->n > 0 ? "" : "absent");
+    page_put(p, "records_class", "%s%s", m.repairs->n > 0 ? "wide" : "absent",
+             m.repairs->waiting > 0 ? " wait" : "");
     page_put(p, "records", "%s", *text ? text : "none came");
     page_put(p, "records_more", "%s", tb_picture_records(&m, text));
 }
@@ -210,7 +211,10 @@ static void page_put_attestation(struct page_fields *p, const struct tb_facts *f
 
     tb_attestation_image(f, image);
     page_put(p, "attested_class", "%s", refusal ? "bad" : *f->attested.level ? "good" : "");
-    page_put(p, "attested", "%s", refusal ? "refused" : *level ? level : "not yet");
+    page_put(p, "attested", "%s%s", !refusal && *f->attested.level ? "level " : "",
+             refusal  ? "refused"
+             : *level ? level
+                      : "not yet");
     if (refusal)
         page_put(p, "attested_more", "%s. Remedy: %s.", refusal, tb_attestation_remedy(refusal));
     else if (*f->attested.level)
