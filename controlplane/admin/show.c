@@ -49,6 +49,10 @@ static void show_attested(cJSON *o, const struct cp_machine *m)
     if (!a)
         return;
     cJSON_AddStringToObject(a, "level", m->attested_level);
+    if (*m->attested_image) {
+        cJSON_AddStringToObject(a, "image", m->attested_image);
+        cJSON_AddStringToObject(a, "version", m->attested_version);
+    }
     cp_show_time(a, "at", m->attested_us);
 }
 

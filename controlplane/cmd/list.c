@@ -166,8 +166,10 @@ static int list_show_machine(const struct cp_machine *m, void *ctx)
     list_when(m->last_us, last);
     list_when(m->attested_us, attested);
     if (!l->array) {
-        printf("%-30s %-36s %-8s %-20s %-20s %-8s %s\n", m->contract_id, m->hw_id, state, first, last,
-               *m->attested_level ? m->attested_level : "-", *m->attested_level ? attested : "-");
+        printf("%-30s %-36s %-8s %-20s %-20s %-8s %-20s %s%s%s\n", m->contract_id, m->hw_id, state, first,
+               last, *m->attested_level ? m->attested_level : "-", *m->attested_level ? attested : "-",
+               *m->attested_image ? m->attested_image : "-", *m->attested_image ? "@" : "",
+               m->attested_version);
         return 0;
     }
     o = list_add_row(l);
@@ -183,6 +185,10 @@ static int list_show_machine(const struct cp_machine *m, void *ctx)
         return 0;
     o = cJSON_AddObjectToObject(o, "attested");
     cJSON_AddStringToObject(o, "level", m->attested_level);
+    if (*m->attested_image) {
+        cJSON_AddStringToObject(o, "image", m->attested_image);
+        cJSON_AddStringToObject(o, "version", m->attested_version);
+    }
     cJSON_AddStringToObject(o, "at", attested);
     return 0;
 }
@@ -274,8 +280,8 @@ static int list_each_log(const struct cp_options *o, struct cp_store *s, struct 
 static int list_each_machine(const struct cp_options *o, struct cp_store *s, struct listing *l)
 {
     if (!l->array)
-        printf("%-30s %-36s %-8s %-20s %-20s %-8s %s\n", "CONTRACT", "MACHINE", "STATE", "FIRST", "LAST",
-               "LEVEL", "ATTESTED");
+        printf("%-30s %-36s %-8s %-20s %-20s %-8s %-20s %s\n", "CONTRACT", "MACHINE", "STATE", "FIRST",
+               "LAST", "LEVEL", "ATTESTED", "IMAGE");
     return cp_store_each_machine(s, NULL, list_show_machine, l);
 }
 

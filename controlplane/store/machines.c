@@ -131,7 +131,8 @@ int cp_store_forget_identities(struct cp_store *s, const char *contract_id)
 
 #define MACHINE_COLUMNS                                                                                      \
     "contract_id, hw_id, first_us, last_us, slot_until_us, identity, expelled_us, COALESCE(level, ''),"      \
-    " COALESCE(at_us, 0) FROM machines LEFT JOIN machine_attested USING(contract_id, hw_id)"
+    " COALESCE(at_us, 0), COALESCE(image, ''), COALESCE(image_version, '')"                                  \
+    " FROM machines LEFT JOIN machine_attested USING(contract_id, hw_id)"
 
 static void machine_read(struct cp_rows *rows, struct cp_machine *m)
 {
@@ -144,6 +145,8 @@ static void machine_read(struct cp_rows *rows, struct cp_machine *m)
     CP_ROWS_TEXT(rows, 1, m->hw_id);
     CP_ROWS_TEXT(rows, 5, m->identity);
     CP_ROWS_TEXT(rows, 7, m->attested_level);
+    CP_ROWS_TEXT(rows, 9, m->attested_image);
+    CP_ROWS_TEXT(rows, 10, m->attested_version);
 }
 
 int cp_store_get_machine(struct cp_store *s, const char *contract_id, const char *hw_id,

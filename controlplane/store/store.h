@@ -75,6 +75,7 @@ struct cp_machine {
     uint64_t first_us, last_us, slot_until_us, expelled_us; /* expelled_us 0: it is not */
     char identity[CP_SHA256_HEX + 1];                       /* SHA-256 of its public key; "" in mode open */
     char attested_level[16]; /* what it showed the last time that it was asked; "": it never was */
+    char attested_image[CP_IMAGE_NAME_MAX + 1], attested_version[CP_IMAGE_NAME_MAX + 1]; /* may be "" */
     uint64_t attested_us;
 };
 

@@ -23,6 +23,7 @@ static const struct table_column machines_columns[] = {
     {"CONTRACT", "contract_id", TABLE_TEXT, NULL}, {"MACHINE", "hw_id", TABLE_TEXT, NULL},
     {"STATE", "state", TABLE_TEXT, NULL},          {"LAST SEEN", "last_seen", TABLE_TEXT, NULL},
     {"LEVEL", "attested.level", TABLE_TEXT, NULL}, {"ATTESTED", "attested.at", TABLE_TEXT, NULL},
+    {"IMAGE", "attested.image", TABLE_TEXT, NULL}, {"VERSION", "attested.version", TABLE_TEXT, NULL},
 };
 
 static int machines_check(struct admin_job *j)

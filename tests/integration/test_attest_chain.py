@@ -126,7 +126,7 @@ def test_the_key_travels_sealed(house):
     assert seen == {"level": "tpm", "at": h.lease()["attested"]["at"]} and "attested level tpm, shown " in h.shown()
     machine, = h.machines()
     assert machine["attested"] == {"level": "tpm", "at": machine["last_seen"]}
-    assert machine["hw_id"] in (table := h.server.cli("machine", "list")) and f" tpm      {machine['attested']['at']}\n" in table
+    assert machine["hw_id"] in (table := h.server.cli("machine", "list")) and f" tpm      {machine['attested']['at']} -\n" in table
 
 
 def test_a_renewal_takes_one_request(house):

@@ -2,6 +2,7 @@
 """Contracts that ask for an image: measured by tbpkg, registered, booted in a TPM (swtpm), told from what is nearly it, and revoked."""
 
 import json
+import re
 
 import pytest
 
@@ -91,9 +92,13 @@ def said(m):
 
 
 @pytest.mark.parametrize("version, secure", [("1.0", True), ("1.0", False), ("1.1", True)])
-def test_every_version_of_an_image_that_is_registered(boot, contract, shelf, version, secure):
+def test_every_version_of_an_image_that_is_registered(boot, desk, contract, shelf, version, secure):
     m = boot(shelf[version].events(secure), contract("--image", "acme"))
     body = said(m)
+    machines = {row["attested"]["version"]: row for row in desk.json("machine", "list", "--contract", m.contract)["machines"]}
+    row = machines[version]["attested"]
+    assert row == {"level": "image", "image": "acme", "version": version, "at": machines[version]["last_seen"]}
+    assert re.search(rf"LEVEL +ATTESTED +IMAGE +VERSION\n(?:.*\n)*.* image +{row['at']} +acme +{version}$", desk.tbpkg("machine", "list", "--contract", m.contract), re.M)
     assert m.key(body) == KEY and body["attested"] == {"level": "image", "image": "acme", "version": version}
     again = m.say(m.evidence(body["challenge"]))
     assert m.key(again) == KEY
