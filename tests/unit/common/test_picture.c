@@ -71,6 +71,9 @@ static void test_the_figures_of_a_step(void **unused)
     tb_picture_make(&f, NOW, &p);
     assert_int_equal(p.download.percent, 99);
     assert_true(p.download.moving && !p.download.has_left);
+    step(&f.hydrate, "downloading", TB_JSON_INT_MAX - 1, TB_JSON_INT_MAX, 0);
+    tb_picture_make(&f, NOW, &p);
+    assert_int_equal(p.download.percent, 99);
     step(&f.hydrate, "downloading", 900 * MIB, 400 * MIB, 5); /* nobody is over the end */
     tb_picture_make(&f, NOW, &p);
     assert_int_equal(p.download.percent, 100);

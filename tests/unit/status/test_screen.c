@@ -125,6 +125,7 @@ static void test_a_whole_screen(void **unused)
         "  asset     asset-1\n"
         "  lease     authorized, expires in 42 min (10:42:30), grace ends in 1 d 0 h;\n"
         "            renewed 1 min ago\n"
+        "  attested  level none\n"
         "  download  [#####...............]  25 %  3.0 GiB of 12.0 GiB, downloading\n"
         "  weights   not in memory\n"
         "  requests  7 since tb-proxy started 2 min ago\n"
