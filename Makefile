@@ -82,7 +82,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: force all help deps check check-fast check-guide check-image check-trixie check-versions demo demo-local demo-stop bench bench-attest bench-proxy bench-controlplane bench-endpoint bench-publish soak lint format docs clean install install-units install-controlplane units fuzz
+.PHONY: force all help deps check check-fast check-guide check-histories check-image check-trixie check-versions demo demo-local demo-stop bench bench-attest bench-proxy bench-controlplane bench-endpoint bench-publish soak lint format docs clean install install-units install-controlplane units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -92,6 +92,7 @@ help:
 	@echo 'make check-fast unit and integration tests of the plain build only'
 	@echo 'make check-trixie  the scenarios in machines, which make check has on Debian 12, on Debian 13'
 	@echo 'make check-versions  promotions over a power cut, a reboot, a stop by hand: services/update'
+	@echo 'make check-histories  200 random histories of a provider'\''s commands, kills among them: no key lost, no nonce used twice'
 	@echo 'make check-guide  types the operator guide in a machine and provokes each row of its troubleshooting table'
 	@echo 'make check-image  builds a VM image by Packer and boots it (about ten minutes without KVM)'
 	@echo 'make debs       Debian packages in build/packages/SUITE, a directory that apt installs from (SUITE=: of this machine)'
@@ -214,6 +215,13 @@ check-fast: all units
 check-guide:
 	$(Q)sh tests/deps.sh
 	$(Q)$(PYTHON) tests/run_check.py --only vm-guide
+
+# HISTORIES: of each of the two; make check runs a few of them.
+check-histories:
+	$(Q)sh tests/deps.sh
+	$(Q)$(MAKE) all
+	$(Q)TB_KEY_HISTORIES=$(or $(HISTORIES),200) TB_UPLOAD_HISTORIES=$(or $(HISTORIES),200) $(PYTHON) -m pytest -q -p no:cacheprovider \
+		tests/integration/test_tbpkg_keys.py tests/integration/test_tbpkg_stream_histories.py -k history
 
 # Three boots, and a wait for an hour to come.
 check-versions:

@@ -9,6 +9,7 @@
 #include "provider/asset/signer.h"
 #include "provider/cli/interrupt.h"
 #include "provider/cmd/rows.h"
+#include "provider/publish/preflight.h"
 #include "provider/publish/pull.h"
 #include "provider/publish/registration.h"
 #include "provider/tbpkg.h"
@@ -182,6 +183,36 @@ static int rotate_find(struct rotate_job *j)
     return rc == CLI_OK ? rotate_take_version(j, asset) : rc;
 }
 
+/* Of one's own, and connected to nothing. */
+static struct remote rotate_remote(const struct rotate_job *j)
+{
+    return (struct remote){.cli = &j->cli,
+                           .endpoint = j->remote.endpoint,
+                           .token_file = j->remote.token_file,
+                           .cert = j->remote.cert,
+                           .cert_key = j->remote.cert_key,
+                           .ca_file = j->remote.ca_file,
+                           .insecure = j->remote.insecure};
+}
+
+/* May it be stored and registered, once all of it was sent? */
+static int rotate_look_ahead(struct rotate_job *j)
+{
+    _cleanup_preflight_ struct preflight p = PREFLIGHT_INIT;
+    int rc;
+
+    p.cli = &j->cli;
+    p.replace = j->promote;
+    p.store = j->work.store;
+    p.remote = rotate_remote(j);
+    rc = remote_check(&p.remote);
+    if (rc != CLI_OK)
+        return rc;
+    preflight_storage(&p);
+    preflight_control_plane(&p);
+    return checklist_report(&p.list);
+}
+
 static int rotate_open(struct rotate_job *j)
 {
     struct asset_seal *w = &j->work.seal;
@@ -228,21 +259,17 @@ static int rotate_register(struct rotate_job *j)
     g->n_bases = 1;
     g->replace = j->promote;
     g->no_promote = !j->promote;
-    g->remote = (struct remote){.cli = &j->cli,
-                                .endpoint = j->remote.endpoint,
-                                .token_file = j->remote.token_file,
-                                .cert = j->remote.cert,
-                                .cert_key = j->remote.cert_key,
-                                .ca_file = j->remote.ca_file,
-                                .insecure = j->remote.insecure};
+    g->remote = rotate_remote(j);
     return remote_check(&g->remote) == CLI_OK ? registration_send(g) : CLI_FAILED;
 }
 
 static int rotate_all(struct rotate_job *j)
 {
     const struct key_out *key = &j->work.seal.key;
-    int rc = rotate_find(j);
+    int rc = rotate_look_ahead(j);
 
+    if (rc == CLI_OK)
+        rc = rotate_find(j);
     if (rc == CLI_OK)
         rc = rotate_open(j);
     if (rc != CLI_OK)

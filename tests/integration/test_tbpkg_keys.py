@@ -171,14 +171,15 @@ def provider(tmp_path_factory):
 
 class History:
     """Random commands of a provider over some assets, output directories and a vault. Afterwards each ciphertext that lies anywhere
-    can be opened by a key that is still somewhere."""
+    can be opened by a key that is still somewhere, but for those that only the control plane had when `asset delete` told it to forget
+    them, which it says before it does."""
 
     def __init__(self, provider, age, directory, seed):
         self.random, self.provider, self.age, self.dir, self.seed = random.Random(seed), provider, age, directory, seed
         self.assets = [f"h{seed}-a", f"h{seed}-b"]
         self.outs = [directory / "out1", directory / "out2", directory / "out3"]
         self.runs = list(zip((self.assets[0], self.assets[0], self.assets[1]), self.outs))  # two directories for one asset
-        self.vault, self.log = directory / "vault", []
+        self.vault, self.log, self.forgotten = directory / "vault", [], set()
         self.vault.mkdir()
         (directory / "model").mkdir()
         (directory / "model" / "w").write_bytes(os.urandom(2000))
@@ -198,13 +199,32 @@ class History:
             _, err = p.communicate()
         assert p.returncode in (0, 1, 2, 3, 4, 5, 6, -9), (self.log, err)
         self.log.append(f"    {p.returncode} {err.decode(errors='replace').strip().splitlines()[-1:]}")
+        return p.returncode
+
+    def storage(self):
+        return ["--storage-account", self.provider.azurite.account, "--container", self.provider.container, "--endpoint",
+                self.provider.azurite.endpoint, "--account-key-file", self.dir / "account.key"]
+
+    def plane(self):
+        return ["--edc-endpoint", self.provider.controlplane.url, "--token-file", self.provider.controlplane.token_file]
+
+    def asked(self, *words):
+        env = {"PATH": os.environ["PATH"], "TB_CA_FILE": str(self.provider.ca.cert)}
+        r = subprocess.run([tbsys.program("tbpkg"), *map(str, words), "--json"], env=env, cwd=self.dir, capture_output=True, text=True, check=False)
+        return json.loads(r.stdout) if r.returncode == 0 else {}
+
+    def versions(self, asset):
+        return self.asked("asset", "show", asset, *self.plane()).get("versions", [])
+
+    def folders(self):
+        """What lies in the storage of these assets, uploads in progress too."""
+        return [a["folder"] for a in self.asked("ls", *self.storage(), *self.plane()).get("assets", [])
+                if a["folder"].split("/")[0] in self.assets]
 
     def publish(self, kill=None):
         pick = self.random.choice
         asset, out = pick(self.runs)
-        words = ["publish", "-a", asset, "--storage-account", self.provider.azurite.account, "--container", self.provider.container,
-                 "--endpoint", self.provider.azurite.endpoint, "--account-key-file", self.dir / "account.key", "--token-file",
-                 pick([self.provider.controlplane.token_file] * 4 + [self.dir / "account.key"]), "--edc-endpoint",
+        words = ["publish", "-a", asset, *self.storage(), "--token-file", pick([self.provider.controlplane.token_file] * 4 + [self.dir / "account.key"]), "--edc-endpoint",
                  self.provider.controlplane.url + pick(["", "", "/"]), "--vm-image", "a:b:c", "--template-dir", self.dir / "t", "--output",
                  out, "--chunk-bytes", "1M", "--yes", "-q"]
         words += pick([[], [], ["--forget-key"], ["--forget-key", "--skip-upload"], ["--skip-upload"], ["--skip-register"], ["--skip-encrypt"]])
@@ -216,6 +236,34 @@ class History:
 
     def kill(self):
         self.publish(kill=self.random.uniform(0.002, 0.3))
+
+    def rotate(self, kill=None):
+        """A version whose key is a clear file somewhere, or any with any key."""
+        pick, asset = self.random.choice, self.random.choice(self.assets)
+        keys = sorted(f for f in self.dir.rglob("*") if f.is_file() and (".key" in f.name or f.parent == self.vault) and f.name != "account.key")
+        fits = [(v["version"], k) for v in self.versions(asset) for k in keys if v["key_id"] in k.name and ".age" not in k.name]
+        if not keys:
+            return
+        version, key = pick(fits) if fits and self.random.random() < 0.9 else (1, pick(keys))
+        words = ["rotate", "-a", pick([asset, f"{asset}@{version}"]), "--key-file", key, "--key-out",
+                 pick([f"{self.vault}/", f"{self.vault}/", self.vault / "r", f"age:{self.age[1]}"]), *self.storage(), *self.plane(), "-q"]
+        self.run(*words, *pick([[], [], ["--promote"], ["--new-key-file", pick(keys)], ["--manifest", pick(["r.json", key])]]), kill=kill)
+
+    def kill_rotate(self):
+        self.rotate(kill=self.random.uniform(0.01, 0.3))
+
+    def clean_up(self):
+        """rm and abort of anything, and the control plane told to forget a version or all."""
+        pick, folders = self.random.choice, self.folders()
+        what = self.random.random()
+        if what < 0.6 and folders:
+            self.run(pick(["rm", "abort"]), pick(folders), "--yes", *self.storage(), *self.plane())
+            return
+        asset = pick(self.assets)
+        known = self.keys_of_the_control_plane(asset) - self.keys_of_files()
+        numbers = [v["version"] for v in self.versions(asset)]
+        if self.run("asset", "delete", pick([asset, *(f"{asset}@{n}" for n in numbers)]), "--yes", *self.plane()) == 0:
+            self.forgotten |= known - self.keys_of_the_control_plane(asset)
 
     def move(self):
         """A file of a key goes to the vault, or from there back; or something that no key is in goes away."""
@@ -255,13 +303,16 @@ class History:
                          "--blob-url", "https://h/c", "--token-file", self.provider.controlplane.token_file]]))
 
     def walk(self, steps):
-        actions = [self.publish] * 12 + [self.kill] * 6 + [self.move] * 4 + [self.mistake] * 4 + [self.encrypt, self.lose_a_ciphertext,
-                                                                                                  self.change_the_model]
+        actions = [self.publish] * 12 + [self.kill] * 6 + [self.move] * 4 + [self.mistake] * 4 + \
+            [self.rotate] * 4 + [self.kill_rotate] * 3 + [self.clean_up] * 3 + [self.encrypt, self.lose_a_ciphertext, self.change_the_model]
         for _ in range(steps):
             self.random.choice(actions)()
 
     # What is left.
     def keys(self):
+        return self.keys_of_files().union(*map(self.keys_of_the_control_plane, self.assets))
+
+    def keys_of_files(self):
         found = set()
         for f in self.dir.rglob("*"):
             data = f.read_bytes() if f.is_file() and f.stat().st_size < 5000 else b""
@@ -269,8 +320,6 @@ class History:
                 found.add(data.decode().strip())
             elif data.startswith(b"age-encryption.org"):
                 found.add(subprocess.run(["age", "-d", "-i", self.age[0], f], check=True, capture_output=True, text=True).stdout.strip())
-        for asset in self.assets:
-            found |= self.keys_of_the_control_plane(asset)
         return found
 
     def keys_of_the_control_plane(self, asset):
@@ -294,13 +343,13 @@ class History:
 
     def ciphertexts(self):
         yield from ((str(f), f.read_bytes()) for f in self.dir.rglob("*.tbenc") if not f.name.startswith("."))
-        for asset in self.assets:
-            data = self.provider.azurite.get_blob(f"{self.provider.container}/{asset}/model.tbenc")
+        for folder in {*self.assets, *self.folders()}:
+            data = self.provider.azurite.get_blob(f"{self.provider.container}/{folder}/model.tbenc")
             if data:
-                yield f"stored {asset}", data
+                yield f"stored {folder}", data
 
     def check(self):
-        keys = self.keys()
+        keys = self.keys() | self.forgotten
         for name, data in self.ciphertexts():
             assert any(opens(k, data) for k in keys), (name, len(keys), self.seed, "\n".join(self.log))
 

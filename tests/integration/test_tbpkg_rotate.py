@@ -300,6 +300,15 @@ def test_what_is_wrong_with_the_old_version_makes_no_new_one(place, old, damage)
                if a["folder"].startswith(place.asset))
 
 
+def test_what_would_be_refused_at_the_end_is_said_before_the_first_byte(place, old):
+    ctl = place.provider.controlplane.ctl
+    for scope, more, word in (("support", [], "publisher"), ("publisher", ["--promote"], "replace")):
+        place.token.write_text(ctl("token", "add", f"r-{scope}-{place.asset}", "--scope", scope).split()[-1])
+        assert f"has not the scope {word}" in rotate(place, old, *more, rc=4).stderr
+    assert "container 'none' does not exist" in rotate(place, old, "--container", "none", rc=3).stderr
+    assert new_keys(place) == [] and len(versions(place)) == 1
+
+
 def test_what_it_refuses(place, old):
     other = place.dir / "other.key"
     other.write_text("ab" * 32)
