@@ -512,6 +512,9 @@ static int stream_check_journal(struct asset_stream *s)
         return tbpkg_failf(j->path,
                            "is of the upload of asset '%s'; choose another --manifest, or use --force",
                            j->asset_id);
+    if (!j->origin != !s->origin && !s->seal.force)
+        return tbpkg_failf(j->path, "is of %s that was begun; finish that, or choose another --manifest",
+                           j->origin ? "a rotation" : "an upload");
     if (s->complete)
         asset_key_id_in(s->seal.manifest_path, id);
     if (!*id || strcmp(id, j->key_id) == 0)

@@ -208,6 +208,30 @@ def test_one_at_a_time_and_no_file_of_ours_is_replaced(place, old):
     assert "exists already" in rotate(place, old, "--manifest", place.dir / "mine.json", rc=1).stderr
 
 
+def test_an_upload_that_was_begun_is_not_forgotten_for_a_rotation(place, old):
+    journal = place.out / "encrypted/model.manifest.json.upload"
+    manifest, text = place.out / "encrypted/model.manifest.json", journal.read_bytes()
+    manifest.rename(place.dir / "moved")
+    assert "is of an upload that was begun; finish that, or choose another --manifest" in rotate(place, old, "--manifest", manifest, rc=1).stderr
+    assert journal.read_bytes() == text and new_keys(place) == []
+
+
+def test_a_model_of_one_file(place):
+    (place.dir / "new").mkdir()
+    shutil.rmtree(place.model)
+    place.model.write_bytes(FILES["model-2.safetensors"])
+    place.publish()
+    old = place.model_key
+    killed(place, old, place.blob, 3, PUT_BLOCK)
+    rotate(place, old)
+    v2 = versions(place)[0]
+    at = f"models/{place.asset}/{v2['key_id']}/model"
+    (place.dir / "m.tbenc").write_bytes(place.provider.azurite.get_blob(f"{at}.tbenc"))
+    (place.dir / "m.manifest.json").write_bytes(place.provider.azurite.get_blob(f"{at}.manifest.json"))
+    ok("decrypt", place.dir / "m.tbenc", "-k", key_of(place, v2), "-o", place.dir / "m")
+    assert len(new_keys(place)) == 1 and (place.dir / "m").read_bytes() == FILES["model-2.safetensors"]
+
+
 # -- overlays ----------------------------------------------------------------------------------------------------------
 
 
