@@ -12,6 +12,7 @@
 #define LFS_POINTER_MAX 1024
 #define INDEX_MAX (64 << 20)
 #define PART_DIGITS 5
+#define PRIVATE_KEY_MAX (64 << 10)
 
 bool complete_is_lfs_pointer(int fd, uint64_t bytes)
 {
@@ -39,6 +40,37 @@ static bool complete_digits(const char *s, unsigned *ret)
         *ret = 10 * *ret + (unsigned)(s[i] - '0');
     }
     return true;
+}
+
+/* What begins a private key in files of OpenSSL and OpenSSH, of age, of PGP, and of minisign, where a comment
+ * is before it. */
+static bool complete_is_private_key(int fd, uint64_t bytes)
+{
+    static const char *const marks[] = {"PRIVATE KEY-----", "AGE-SECRET-KEY-1", "PRIVATE KEY BLOCK-----",
+                                        "secret key\nRW"};
+    char head[512];
+    ssize_t n = bytes <= PRIVATE_KEY_MAX ? tb_pread_full(fd, head, sizeof(head) - 1, 0) : 0;
+
+    for (size_t i = 0; n > 0 && i < ARRAY_SIZE(marks); i++)
+        if (memmem(head, (size_t)n, marks[i], strlen(marks[i])))
+            return true;
+    return false;
+}
+
+int complete_check_secrets(const struct model_dir *m, const struct select *wanted, const char *root,
+                           struct model_dir_error *e)
+{
+    for (size_t i = 0; i < m->n; i++) {
+        const struct tbenc_input *in = &m->inputs[i];
+
+        if (select_leaves_out(wanted, in->path, false) || !complete_is_private_key(in->fd, in->bytes))
+            continue;
+        e->object = tb_path_join(root, in->path);
+        e->reason = "holds a private key, which whoever gets the model would have";
+        e->remedy = "move it away, or leave it out by --exclude, or take it by --include";
+        return e->object ? -ENODATA : -ENOMEM;
+    }
+    return 0;
 }
 
 bool complete_part_parse(const char *name, struct complete_part *ret)

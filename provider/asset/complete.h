@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "provider/asset/model_dir.h"
+#include "provider/asset/select.h"
 
 /* The file is the pointer that Git LFS puts in its place. */
 bool complete_is_lfs_pointer(int fd, uint64_t bytes);
@@ -18,6 +19,10 @@ struct complete_part {
 };
 bool complete_part_parse(const char *name, struct complete_part *ret);
 
+/* No file is a private key, but for those of the rules of `wanted`. 0, -ENODATA or -ENOMEM,
+ * as below. */
+int complete_check_secrets(const struct model_dir *m, const struct select *wanted, const char *root,
+                           struct model_dir_error *e);
 /* Every file that an index names is there, every part of a numbered series, and no pointer stands for one. m
  * is sorted. 0, or -ENODATA or -ENOMEM with *e filled, whose object is below root. */
 int complete_check(const struct model_dir *m, const char *root, struct model_dir_error *e);

@@ -68,13 +68,17 @@ static void source_tell_left_out(const struct model_source *s)
 static int source_open_dir(struct model_source *s, const struct source_options *o)
 {
     _cleanup_model_dir_error_ struct model_dir_error e = {0};
-    _cleanup_select_ struct select select = {0};
+    _cleanup_select_ struct select select = {0}, wanted = {0};
     const struct model_dir_options how = {.select = &select, .follow_links = o->follow_links};
     int r, rc = source_make_rules(o, &select);
 
     if (rc != CLI_OK)
         return rc;
     r = model_dir_open(s->path, &how, &s->dir, &e);
+    for (size_t i = 0; r == 0 && i < o->include.n; i++)
+        r = select_add(&wanted, o->include.v[i], false);
+    if (r == 0)
+        r = complete_check_secrets(&s->dir, &wanted, s->path, &e);
     if (r == 0 && !o->allow_incomplete)
         r = complete_check(&s->dir, s->path, &e);
     if (r < 0)

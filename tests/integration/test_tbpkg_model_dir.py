@@ -119,6 +119,37 @@ def test_litter_and_secrets_are_left_out_and_named(tmp_path):
     assert set(opened(tmp_path, m, "--force")) == set(kept)
 
 
+PRIVATE = ["-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl", "-----BEGIN RSA PRIVATE KEY-----\nMII", "# created: 2026\n# public key: age1\nAGE-SECRET-KEY-1QQ",
+           "-----BEGIN PGP PRIVATE KEY BLOCK-----\n", "untrusted comment: minisign encrypted secret key\nRWRTY0Iy"]
+
+
+@pytest.mark.parametrize("text", PRIVATE, ids=["openssh", "openssl", "age", "pgp", "minisign"])
+def test_a_private_key_is_not_shipped_under_any_name(tmp_path, text):
+    m = tmp_path / "m"
+    (m / "sub").mkdir(parents=True)
+    (m / "config.json").write_text("x")
+    (m / "sub/deploy").write_text(text)
+    refused("encrypt", "-a", "m", m, "-k", "k", cwd=tmp_path, match="m/sub/deploy: holds a private key, .* --exclude, or take it by --include")
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert listed(m, "--exclude", "deploy", cwd=tmp_path) == (["config.json"], ["sub/deploy"])
+    assert listed(m, "--include", "deploy", cwd=tmp_path)[0] == ["config.json", "sub/deploy"]
+    (m / "sub/deploy").rename(m / "sub/deploy.key")
+    assert listed(m, cwd=tmp_path) == (["config.json"], ["sub/deploy.key"])
+
+
+def test_keys_of_tbpkg_in_the_model_are_left_out(tmp_path):
+    m = tmp_path / "m"
+    m.mkdir()
+    (m / "config.json").write_text("x")
+    ok("keygen", "-W", "-s", m / "provider.key")
+    ok("encrypt", "-a", "old", m, "-o", "old.tbenc", "-k", f"{tmp_path}/", cwd=tmp_path)
+    key, = tmp_path.glob("old-*.key")
+    key.rename(m / key.name)
+    assert set(listed(m, cwd=tmp_path)[0]) <= {"config.json", "provider.pub"}
+    (m / "provider.key").rename(m / "signing")
+    refused("encrypt", "--list", m, cwd=tmp_path, match="signing: holds a private key")
+
+
 def test_patterns(tmp_path):
     m = tmp_path / "m"
     for name in ("a.bin", "keep.bin", "sub/b.bin", "sub/c.txt", ".env", "docs/x.md"):
