@@ -68,7 +68,6 @@ static int pull_path_of(const struct pull *p, const char *url, const char **ret)
 
 static int part_fetch_manifest(struct pull *p, struct pull_part *t, const char **ret_path)
 {
-    char sha256[BLOB_SHA256_HEX + 1];
     struct tbenc_signature sig;
     struct tbenc_error e;
     int rc = pull_path_of(p, t->manifest_url, ret_path);
@@ -77,9 +76,9 @@ static int part_fetch_manifest(struct pull *p, struct pull_part *t, const char *
         rc = pull_path_of(p, t->ciphertext_url, &t->path);
     if (rc == CLI_OK)
         rc = store_fetch(p->from, *ret_path, TBENC_MANIFEST_MAX, &t->text, &t->text_len);
-    if (rc == CLI_OK && store_sha256(t->text, t->text_len, sha256) < 0)
+    if (rc == CLI_OK && store_sha256(t->text, t->text_len, t->text_sha256) < 0)
         rc = tbpkg_fail_errno(*ret_path, -EIO);
-    if (rc == CLI_OK && *t->manifest_sha256 && strcmp(sha256, t->manifest_sha256) != 0)
+    if (rc == CLI_OK && *t->manifest_sha256 && strcmp(t->text_sha256, t->manifest_sha256) != 0)
         rc = tbpkg_fail(*ret_path, "is not the manifest that was registered: its SHA-256 is another",
                         "put the registered one back, and find out who replaced it");
     t->is_signed = rc == CLI_OK && tbenc_signature_look(t->text, t->text_len, &sig, &e) == 0 && sig.present;
@@ -142,7 +141,7 @@ static int pull_name_state(struct pull *p)
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
         inputs_word(&in, parts[i]->ciphertext_url);
         inputs_word(&in, parts[i]->etag);
-        inputs_word(&in, parts[i]->text);
+        inputs_word(&in, parts[i]->text_sha256);
     }
     return inputs_end(&in, p->state);
 }

@@ -18,8 +18,9 @@ struct pull_part {
     char manifest_sha256[65]; /* as the control plane has it; "": that knows none */
     const char *path;         /* of the ciphertext, at the service */
     char etag[128];           /* of what is read, from its first byte to its last */
-    char *text;               /* of the manifest */
+    char *text;               /* of the manifest, without a NUL */
     size_t text_len;
+    char text_sha256[BLOB_SHA256_HEX + 1];
     struct tbenc_manifest *manifest;
     bool is_signed;
 };
