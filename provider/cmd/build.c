@@ -71,6 +71,20 @@ static const struct tb_option build_options[] = {
     CLI_COMMON_ROWS,
 };
 
+/* What stands on the command line and would do nothing. What settings may say as well is for all targets. */
+static int build_check_target(const struct image_build *b)
+{
+    static const char *const oci[] = {"tag", "label", "no-push", "no-cache", "insecure-registry"};
+    int rc = CLI_OK;
+
+    if (image_is_oci(b) && b->vars.n > 0)
+        rc = cli_usage(&b->cli, "--var is for vm-qemu and vm-azure; a container image has none");
+    for (size_t i = 0; !image_is_oci(b) && i < ARRAY_SIZE(oci); i++)
+        if (cli_given(&b->cli, oci[i]))
+            rc = cli_usage(&b->cli, "--%s is for oci, and means nothing for %s", oci[i], b->target);
+    return rc;
+}
+
 static int build_check_options(void *job)
 {
     struct image_build *b = job;
@@ -84,6 +98,7 @@ static int build_check_options(void *job)
             c,
             "--deb-dir is missing: the directory with the .debs of trustbridge and libtbenc1 for the release "
             "of the base image");
+    rc = cli_worse(rc, build_check_target(b));
     if (b->sbom && b->no_sbom)
         rc = cli_usage(c, "--sbom and --no-sbom exclude each other");
     return cli_worse(rc, image_is_oci(b) ? image_oci_check(b) : image_vm_check(b));

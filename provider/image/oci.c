@@ -22,12 +22,18 @@ static bool oci_name_valid(const char *s, const char *more)
     return n > 0 && n <= 128 && !strchr(".-/:", s[0]);
 }
 
+/* Buildah would find a URL's mistake when everything is built, and is to be pushed. */
+static bool oci_registry_valid(const char *s)
+{
+    return oci_name_valid(s, ":/") && !strstr(s, "//") && s[strlen(s) - 1] != '/';
+}
+
 int image_oci_check(struct image_build *b)
 {
     const struct cli *c = &b->cli;
     int rc = cli_need(c, b->registry, "--registry");
 
-    if (b->registry && !oci_name_valid(b->registry, ":/"))
+    if (b->registry && !oci_registry_valid(b->registry))
         rc = cli_usage(c, "--registry: a host, perhaps with port and path, not '%s'", b->registry);
     if (!oci_name_valid(b->name, "/"))
         rc = cli_usage(c, "--image-name: letters a-z, digits, '.', '_', '-' and '/', not '%s'", b->name);

@@ -268,6 +268,10 @@ def test_a_missing_tool_is_named_with_its_package(place):
     (["--registry", "r", "--base-image", "x\nRUN evil"], "--base-image"), (["--target", "vm-qemu"], "--base-image"),
     (["--target", "vm-azure", "--var", "x"], "NAME=VALUE"), (["--target", "vm-azure", "--var", "client_secret=S3CRET"], "az login"),
     (["--registry", "r", "surplus"], "surplus"), (["--registry", "r", "--label", "x"], "--label"),
+    (["--registry", "https://acme.azurecr.io"], "--registry: a host"), (["--registry", "acme.azurecr.io/"], "--registry: a host"),
+    (["--registry", "r", "--var", "x=1"], "--var is for vm-qemu and vm-azure"),
+    (["--target", "vm-azure", *AZURE, "--tag", "v1"], "--tag is for oci, and means nothing for vm-azure"),
+    (["--target", "vm-azure", *AZURE, "--no-push"], "--no-push is for oci"),
     (["--registry", "r", "--base-image", "--privileged"], "--base-image"), (["--registry", "r", "--sbom", "x", "--no-sbom"], "exclude each other"),
 ])
 def test_usage(place, args, word):
