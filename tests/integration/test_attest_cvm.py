@@ -187,6 +187,26 @@ def test_without_the_processors_certificate_no_evidence(machine, tmp_path):
     assert rc == 75 and "processor: not there yet (tb-vcek.service fetches it)" in answer["error"]
 
 
+@pytest.mark.parametrize("kind", [b"\4\0\0\0", b"\5\0\0\0", None], ids=["TDX", "Trusted Launch", "not written"])
+def test_the_report_of_another_kind_of_machine_needs_no_certificate(tmp_path, issuer, server, cpu, kind):  # noqa: F811
+    """It is no confidential VM with SEV-SNP, and has its key of level tpm as before."""
+    server.cli("contract", "add", "tpm-only", "--asset", ASSET, "--mode", "open", "--attest", "tpm", "--ak", "own", "--replace")
+    tpm = Tpm(tmp_path / "t", issuer)
+    try:
+        tpm.boot(GOOD)
+        report = bytearray(cpu.hcl(tpm.ak))
+        at = 32 + 1184 + 8
+        report[at:at + 4] = kind or report[at:at + 4]
+        tpm.write_nv(NV, bytes(report) if kind else bytes(1500))
+        m = Machine(tmp_path, tpm, server)
+        assert m.denied(m.evidence(m.ask_challenge())) == (
+            "attestation_snp_required: this machine is no confidential VM with SEV-SNP; choose such a size")
+        m.contract = "tpm-only"
+        assert m.authorize()["attested"] == {"level": "tpm"}
+    finally:
+        tpm.off()
+
+
 def vcek(tmp_path, url):
     env = {"TB_CONTRACT_ID": "acme-1", "TB_ASSET_ID": "my-model", "TB_EDC_ENDPOINT": "https://127.0.0.1:1", "TB_RUN_DIR": tmp_path, "TB_IMDS_ENDPOINT": url}
     return subprocess.run([program("tb-vcek")], env=env, capture_output=True, text=True, timeout=60)
