@@ -28,34 +28,39 @@ static void search_skip(struct search *s, const char *path, int r)
         snprintf(s->why, sizeof(s->why), "%.80s: %s", path, strerror(-r));
 }
 
-/* Over the edge of two pieces as well. */
-static void search_file(struct search *s, const char *path)
+/* Over the edge of two pieces as well. -errno: not all of it was read. */
+static int search_read(struct search *s, const char *path)
 {
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     size_t kept = 0;
 
-    if (fd < 0) {
-        search_skip(s, path, -errno);
-        return;
-    }
-    s->n++;
+    if (fd < 0)
+        return -errno;
     for (;;) {
         ssize_t n = tb_read_full(fd, s->buf + kept, PIECE_BYTES - kept);
 
-        if (n < 0) {
-            search_skip(s, path, (int)n);
-            return;
-        }
+        if (n < 0)
+            return (int)n;
         if (memmem(s->buf, kept + (size_t)n, s->canary, s->len)) {
             if (!*s->where)
                 snprintf(s->where, sizeof(s->where), "%s", path);
-            return;
+            return 0;
         }
         if (kept + (size_t)n < PIECE_BYTES)
-            return;
+            return 0;
         kept = s->len - 1;
         memmove(s->buf, s->buf + PIECE_BYTES - kept, kept);
     }
+}
+
+static void search_file(struct search *s, const char *path)
+{
+    int r = search_read(s, path);
+
+    if (r < 0)
+        search_skip(s, path, r);
+    else
+        s->n++;
 }
 
 static void search_claim(struct verify_claims *c, const struct search *s, const char *name, const char *what)
@@ -76,7 +81,7 @@ static struct search search_begin(const struct search *of)
     return (struct search){.canary = of->canary, .len = of->len, .buf = of->buf};
 }
 
-/* Of each process of the machine; one that ended meanwhile is none. */
+/* Of each process of the machine; one that ended meanwhile, or has no memory of its own, is none. */
 static void search_processes(struct verify_claims *c, const struct search *of, const char *name,
                              const char *file)
 {
@@ -85,12 +90,16 @@ static void search_processes(struct verify_claims *c, const struct search *of, c
 
     for (struct dirent *e; d && (e = readdir(d));) {
         _cleanup_free_ char *path = NULL;
+        int r;
 
         if (strspn(e->d_name, "0123456789") != strlen(e->d_name))
             continue;
         path = tb_strf("/proc/%s/%s", e->d_name, file);
-        if (path && access(path, F_OK) == 0)
-            search_file(&s, path);
+        r = path ? search_read(&s, path) : -ENOMEM;
+        if (r == 0)
+            s.n++;
+        else if (r != -ENOENT && r != -ESRCH)
+            search_skip(&s, path ? path : "/proc", r);
     }
     search_claim(c, &s, name, "processes");
 }
@@ -99,6 +108,8 @@ static void search_directory(struct search *s, const char *dir, unsigned depth)
 {
     _cleanup_closedir_ DIR *d = opendir(dir);
 
+    if (!d && errno != ENOENT)
+        search_skip(s, dir, -errno);
     for (struct dirent *e; d && (e = readdir(d));) {
         _cleanup_free_ char *path = *e->d_name == '.' ? NULL : tb_path_join(dir, e->d_name);
         struct stat st;

@@ -87,8 +87,11 @@ static void survey_add(struct survey *s, const char *pid, const char *name)
 {
     __attribute__((cleanup(process_clear))) struct process p = {.status = process_read(pid, "status"),
                                                                 .limits = process_read(pid, "limits")};
+    _cleanup_free_ char *dir = tb_strf("/proc/%s", pid);
     uint64_t limit;
 
+    if (dir && access(dir, F_OK) < 0)
+        return; /* it ended meanwhile */
     s->n++;
     if (!p.status || !p.limits || verify_core_limit_parse(p.limits, &limit) < 0) {
         s->unread++;

@@ -29,9 +29,26 @@ void verify_claim_set(struct verify_claims *c, const char *name, enum verify_res
     va_end(ap);
 }
 
+/* Compressed memory that is written to a disk when there is too much of it: the device, or NULL. */
+static char *swap_written_back(void)
+{
+    _cleanup_closedir_ DIR *d = opendir("/sys/block");
+
+    for (struct dirent *e; d && (e = readdir(d));) {
+        _cleanup_free_ char *path = tb_strf("/sys/block/%s/backing_dev", e->d_name), *device = NULL;
+
+        if (strncmp(e->d_name, "zram", 4) != 0 || !path || tb_read_file(path, PROC_MAX, &device, NULL) < 0)
+            continue;
+        device[strcspn(device, "\n")] = '\0';
+        if (*device && strcmp(device, "none") != 0)
+            return TAKE_PTR(device);
+    }
+    return NULL;
+}
+
 static void check_swap(struct verify_claims *c)
 {
-    _cleanup_free_ char *text = NULL;
+    _cleanup_free_ char *text = NULL, *device = swap_written_back();
     char name[64];
     int r = tb_read_file("/proc/swaps", PROC_MAX, &text, NULL);
 
@@ -40,6 +57,9 @@ static void check_swap(struct verify_claims *c)
     else if (verify_swaps_parse(text, name))
         verify_claim_set(c, "no-swap", VERIFY_BROKEN, "swap is on (%s): plaintext may reach it; swapoff -a",
                          name);
+    else if (device)
+        verify_claim_set(c, "no-swap", VERIFY_BROKEN,
+                         "compressed memory is written back to %.60s: plaintext may reach it", device);
     else
         verify_claim_set(c, "no-swap", VERIFY_HOLDS, "no swap on a disk");
 }
@@ -64,6 +84,14 @@ static bool port_is_of(uint16_t port, const char *addr)
     return tb_inet_split(addr, host, number) == 0 && atoi(number) == port;
 }
 
+/* Among the first n: of IPv4 and of IPv6 each is listed. */
+static bool ports_have(const uint16_t *ports, size_t n, uint16_t port)
+{
+    while (n > 0 && ports[n - 1] != port)
+        n--;
+    return n > 0;
+}
+
 static void check_ports(struct verify_claims *c, const char *public_addr, const char *health_addr)
 {
     char text[200] = "";
@@ -82,7 +110,7 @@ static void check_ports(struct verify_claims *c, const char *public_addr, const 
 
         snprintf(word, sizeof(word), "%s%u", *text ? " " : "", ports[i]);
         if (port_is_of(ports[i], public_addr) || port_is_of(ports[i], health_addr) ||
-            (ports[i] && strstr(text, word)))
+            ports_have(ports, i, ports[i]))
             continue;
         at += (size_t)snprintf(text + at, sizeof(text) - at, "%s", word);
     }
@@ -111,7 +139,8 @@ static void check_lockdown(struct verify_claims *c)
                          text);
 }
 
-/* A device that the kernel verifies block by block. */
+/* The device that systemd-veritysetup makes of a root hash, which the kernel verifies block by block. Another
+ * one, of data, says nothing of the programs. */
 static bool image_has_verity(void)
 {
     _cleanup_closedir_ DIR *d = opendir("/sys/block");
@@ -119,17 +148,30 @@ static bool image_has_verity(void)
     for (struct dirent *e; d && (e = readdir(d));) {
         _cleanup_free_ char *path = tb_strf("/sys/block/%s/dm/uuid", e->d_name), *uuid = NULL;
 
-        if (path && tb_read_file(path, 256, &uuid, NULL) == 0 && strncmp(uuid, "CRYPT-VERITY-", 13) == 0)
+        if (!path || tb_read_file(path, 256, &uuid, NULL) < 0 || strncmp(uuid, "CRYPT-VERITY-", 13) != 0)
+            continue;
+        uuid[strcspn(uuid, "\n")] = '\0';
+        if (strlen(uuid) > 5 && strcmp(uuid + strlen(uuid) - 5, "-root") == 0)
             return true;
     }
     return false;
+}
+
+/* A word of its own: NULL when there is none. */
+static const char *cmdline_root_hash(const char *line)
+{
+    const char *s = line;
+
+    while ((s = strstr(s, "roothash=")) && s != line && s[-1] != ' ')
+        s++;
+    return s;
 }
 
 static void check_image(struct verify_claims *c)
 {
     _cleanup_free_ char *line = NULL;
     int r = tb_read_file("/proc/cmdline", PROC_MAX, &line, NULL);
-    const char *hash = r < 0 ? NULL : strstr(line, "roothash=");
+    const char *hash = r < 0 ? NULL : cmdline_root_hash(line);
 
     if (r < 0)
         verify_claim_set(c, "image-verified", VERIFY_NOT_CHECKED, "/proc/cmdline: %s", strerror(-r));
@@ -138,8 +180,9 @@ static void check_image(struct verify_claims *c)
             c, "image-verified", VERIFY_NOT_CHECKED,
             "this machine did not boot an image with a root hash: nothing verifies its programs");
     else if (!image_has_verity())
-        verify_claim_set(c, "image-verified", VERIFY_BROKEN,
-                         "the command line has a root hash, and no device is verified by one (dm-verity)");
+        verify_claim_set(
+            c, "image-verified", VERIFY_BROKEN,
+            "the command line has a root hash, and no root device is verified by one (dm-verity)");
     else
         verify_claim_set(c, "image-verified", VERIFY_HOLDS, "dm-verity, %.*s", (int)strcspn(hash, " \n"),
                          hash);

@@ -105,6 +105,23 @@ def test_swap(world, area, result):
     assert world.claims(before=world.fake("/proc/swaps", f"Filename\tType\tSize\tUsed\tPriority\n{area} partition 100 0 -2\n"))["no-swap"][0] == result
 
 
+@pytest.mark.parametrize("device, result", [("/dev/sda3\n", "broken"), ("none\n", "holds")])
+def test_compressed_memory_that_goes_to_a_disk(world, device, result):
+    (world.dir / "block/zram0").mkdir(parents=True)
+    (world.dir / "block/zram0/backing_dev").write_text(device)
+    swaps = world.fake("/proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n/dev/zram0 partition 100 0 100\n")
+    said = world.claims(before=swaps + f"mount --bind {world.dir}/block /sys/block\n")["no-swap"]
+    assert said[0] == result and ("/dev/sda3" in said[1]) == (result == "broken")
+
+
+def test_processes_that_come_and_go_are_no_gap(world):
+    """Short ones end while they are looked at; what ended had nothing left to look at."""
+    churn = "for i in 1 2 3 4; do (while :; do /bin/true; done) & done\n"
+    for _ in range(5):
+        said = world.claims(before=churn)
+        assert [said[f"no-plaintext-in-{name}"][0] for name in ("environment", "arguments")] == ["holds", "holds"], said
+
+
 @pytest.mark.parametrize("limit, pattern, result", [
     (1, "core\n", "holds"), (1, "|/usr/lib/systemd/systemd-coredump %P\n", "holds"), (0, "core\n", "holds"), (0, "|/bin/x\n", "broken"),
     (-1, "/var/crash/core\n", "broken"), (4096, "core\n", "broken")])
@@ -150,11 +167,18 @@ def test_an_image_that_claims_to_be_verified(world):
     assert world.claims(before=fake)["image-verified"][0] == "broken"
     (world.dir / "block/dm-0/dm").mkdir(parents=True)
     (world.dir / "block/dm-0/dm/uuid").write_text("CRYPT-VERITY-0123456789abcdef-root\n")
-    assert world.claims(before=fake + f"mount --bind {world.dir}/block /sys/block\n")["image-verified"] == ("holds", "dm-verity, roothash=" + "ab" * 32)
+    block = f"mount --bind {world.dir}/block /sys/block\n"
+    assert world.claims(before=fake + block)["image-verified"] == ("holds", "dm-verity, roothash=" + "ab" * 32)
+    # One that verifies data is none of the image's, and a word that ends so is none of systemd's.
+    (world.dir / "block/dm-0/dm/uuid").write_text("CRYPT-VERITY-0123456789abcdef-weights\n")
+    assert world.claims(before=fake + block)["image-verified"][0] == "broken"
+    (world.dir / "block/dm-0/dm/uuid").write_text("CRYPT-VERITY-0123456789abcdef-root\n")
+    other = world.fake("/proc/cmdline", "root=/dev/sda1 noroothash=" + "ab" * 32 + "\n")
+    assert world.claims(before=other + block)["image-verified"][0] == "not checked"
 
 
 @pytest.mark.parametrize("name, before", [
-    ("environment", "X=$CANARY sleep 60 &\n"), ("arguments", "sh -c 'sleep 60; true' $CANARY &\n"),
+    ("environment", "X=$CANARY sleep 60 &\nuntil grep -qs $CANARY /proc/$!/environ; do sleep 0.05; done\n"), ("arguments", "sh -c 'sleep 60; true' $CANARY &\n"),
     ("journal", 'printf "MESSAGE=%s" $CANARY > /var/log/journal/x/system.journal\n')])
 def test_plaintext_where_it_may_not_be(world, name, before):
     rc, out, _ = world.run(before=before.replace("$CANARY", CANARY.decode()))
