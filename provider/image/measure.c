@@ -31,17 +31,26 @@ static const char *const closed_words[] = {"systemd.import_credentials=no",
 static const char *const opening_prefixes[] = {"init=",
                                                "rdinit=",
                                                "rd.break",
-                                               "rd.systemd.unit=",
+                                               "rd.cmdline",
+                                               "rd.systemd.",
+                                               "systemd.confirm_spawn",
+                                               "systemd.crash_shell",
                                                "systemd.debug",
                                                "systemd.extra",
                                                "systemd.mask=",
+                                               "systemd.mount_extra=",
                                                "systemd.run",
                                                "systemd.set_credential",
+                                               "systemd.swap_extra=",
                                                "systemd.unit=",
+                                               "systemd.verity=",
                                                "systemd.wants=",
                                                "systemd.volatile=no",
                                                "module_blacklist="};
-static const char *const opening_words[] = {"rw", "rescue", "emergency", "single", "1", "s", "S", "rd.debug"};
+static const char *const opening_words[] = {"rw", "rescue", "emergency", "single",       "1",        "s", "S",
+                                            "-b", "-s",     "rd.debug",  "rd.emergency", "rd.rescue"};
+/* What a root hash is of; without the word systemd takes it. */
+#define VERIFIED_ROOT "root=/dev/mapper/root"
 
 void measured_clear(struct measured *m)
 {
@@ -236,6 +245,9 @@ static int cmdline_judge(struct measured *m)
         cmdline_say(m, "has", "a quotation mark");
     if (!*m->roothash)
         cmdline_say(m, "lacks", "roothash= of dm-verity");
+    if (cmdline_count(m->cmdline, "root=", strlen("root="), false, &at) !=
+        cmdline_count(m->cmdline, VERIFIED_ROOT, strlen(VERIFIED_ROOT), true, &at))
+        cmdline_say(m, "has", "a root= that is not " VERIFIED_ROOT);
     return tb_buf_append(&m->open, "", 1);
 }
 

@@ -87,11 +87,20 @@ def test_every_byte_counts(tmp_path, change):
     (um.CLOSED + " systemd.swap=yes", "contradicts systemd.swap=no"), (um.CLOSED + " systemd.gpt-auto=1", "contradicts systemd.gpt_auto=no"),
     (um.CLOSED + " systemd.debug-shell", "has systemd.debug"), (um.CLOSED + " init=/bin/sh", "has init="), (um.CLOSED + " rw", "has rw"),
     (um.CLOSED + " rd.break=pre-pivot", "has rd.break"), (um.CLOSED + " single", "has single"), (um.CLOSED + ' "x y"', "quotation"),
+    (um.CLOSED + " rd.systemd.debug_shell", r"has rd\.systemd\."), (um.CLOSED + " rd.systemd.wants=debug-shell.service", r"has rd\.systemd\."),
+    (um.CLOSED + " systemd.verity=0", "has systemd.verity="), (um.CLOSED + " rd.systemd.verity=no", r"has rd\.systemd\."), (um.CLOSED + " -b", "has -b"),
+    (um.CLOSED + " rd.rescue", "has rd.rescue"), (um.CLOSED + " systemd.crash_shell=yes", "has systemd.crash_shell"), (um.CLOSED + " rd.cmdline=ask", "has rd.cmdline"),
+    (um.CLOSED + " systemd.mount-extra=/dev/sdb:/srv", "has systemd.mount_extra="), (um.CLOSED + " root=/dev/sda2", "root= that is not"),
     (um.CLOSED + f" roothash={'cd' * 32}", "lacks roothash"), (um.CLOSED.replace("lockdown=confidentiality", "lockdown=integrity"), "lockdown")])
 def test_a_command_line_that_is_open(tmp_path, cmdline, why):
     (tmp_path / "a.efi").write_bytes(um.uki(cmdline))
     p = tbpkg("image", "measure", tmp_path / "a.efi", "--image", "a", "--image-version", "1")
     assert p.returncode == 0 and json.loads(p.stdout)["debug"] is True and re.search(why, p.stderr.decode()), p.stderr
+
+
+def test_the_root_that_is_verified_may_be_named(tmp_path):
+    (tmp_path / "a.efi").write_bytes(um.uki("root=/dev/mapper/root " + um.CLOSED))
+    assert measure(tmp_path / "a.efi")["debug"] is False
 
 
 def kernel_that_is_none():
