@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/envfile.h"
+#include "common/text.h"
 
 #define VALUE_MAX 1024
 #define CREDENTIAL_MAX 32768
@@ -30,6 +31,7 @@ static _printf_(3, 4) int document_fault(char *err, int r, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(err, PROVISION_ERR_MAX, fmt, ap);
     va_end(ap);
+    tb_text_plain(err); /* names are quoted: no line of its own in a log */
     return r;
 }
 

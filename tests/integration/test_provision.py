@@ -152,6 +152,7 @@ def test_what_the_image_decides(start, name):
     place = start({**GOOD, "settings": {**GOOD["settings"], name: "sh -c 'cat {model}'"}})
     said = place.run(rc=77)
     assert "comes from the image" in said and "cat {model}" not in said and place.nothing_is_written()
+    assert said.count("\n") == 1, "a name of theirs makes no line of its own in the journal"
     (_, body), = place.azure.reports
     assert "<State>NotReady</State>" in body and "ProvisioningFailed" in body and "comes from the image" in body
 
