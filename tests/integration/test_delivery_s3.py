@@ -386,7 +386,7 @@ def test_a_suspension_cuts_who_reads_and_kills_the_runtime(rig):  # noqa: F811
         place.object()
     assert not os.path.exists(f"/proc/{place.facts['pid']}")
     assert rig.progress()["reason"] == "stopped"
-    assert took < 20  # of a machine that may be busy: nothing waits for a client
+    assert took < 55  # of a machine that may be busy: nothing waits for a client, who would be given up after 60 s
 
 
 @pytest.mark.parametrize("verified", [False, True])

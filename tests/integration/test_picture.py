@@ -239,16 +239,17 @@ def watch(house):  # noqa: F811
 def test_the_middle_of_a_slow_download(watch, mode):
     watch.begin(mode)
 
-    def middle():
-        s = watch.proxy.status()
-        return s["hydrate"].get("bytes_per_second", 0) > 0 and 0 < s["hydrate"]["percent"] < 100 and 0 < s["decrypt"]["bytes_done"] and s
-    s = wait_for(middle, what="the middle of the download")
-    assert s["hydrate"]["seconds_left"] > 0 and s["decrypt"]["bytes_done"] <= s["hydrate"]["bytes_done"] <= 16 * RANGE + 8 * RANGE
-    assert s["delivery"]["mode"] == mode and s["state"] == "Hydrate"
+    # Of what was seen, not of now: on a busy machine the delivery may begin when no bytes are coming any more.
+    s = wait_for(lambda: next((s for s in watch.seen if s["hydrate"].get("bytes_per_second", 0) > 0 and 0 < s["hydrate"].get("percent", 0) < 100), None),
+                 what="the middle of the download")
+    assert s["hydrate"]["seconds_left"] > 0 and s["state"] == "Hydrate"
     # The gate holds what follows: nothing comes any more, and that is said, not an old speed.
     s = wait_for(lambda: (s := watch.proxy.status())["hydrate"].get("bytes_per_second") == 0 and s, what="a link that stands")
     assert "seconds_left" not in s["hydrate"]
     assert "no bytes are coming" in " ".join(tb_status(watch.proxy).split())
+    s = wait_for(lambda: (s := watch.proxy.status())["decrypt"]["bytes_done"] and s, what="the delivery behind it")
+    assert s["decrypt"]["bytes_done"] <= s["hydrate"]["bytes_done"] <= 16 * RANGE + 8 * RANGE
+    assert s["delivery"]["mode"] == mode and s["state"] == "Hydrate"
     if mode == "view":
         s = wait_for(lambda: (s := watch.proxy.status())["delivery"].get("read_bytes", 0) >= 3 * RECORD and s, what="what the runtime has read")
         assert s["delivery"]["read_bytes"] <= s["decrypt"]["bytes_done"] and 0 < s["delivery"]["memory_bytes"] <= s["delivery"]["cache_bytes"]

@@ -60,7 +60,7 @@ def killed(place, key, proxy, n, criteria, *more, action=None, out=None, done=la
     before = proxy.count(**criteria)
     p = subprocess.Popen(list(map(str, command(place, key, "--concurrency", "2", *more, out=out))), env=place.env(), cwd=place.dir, stdin=subprocess.DEVNULL,
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: p.poll() is not None or (proxy.count(**criteria) >= before + n and done()), 30, "the request", every=0.001)
+    wait_for(lambda: p.poll() is not None or (proxy.count(**criteria) >= before + n and done()), 120, "the request", every=0.001)
     p.kill()
     assert p.wait() == -9, "it was killed, not done"
     proxy.clear_rules()
@@ -194,7 +194,7 @@ def test_one_at_a_time_and_no_file_of_ours_is_replaced(place, old):
     held = subprocess.Popen(command(place, old, "--bandwidth", "200K"), env=place.env(), cwd=place.dir, stdin=subprocess.DEVNULL,
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: list(place.dir.glob("*.upload")) and place.blob.count(**PUT_BLOCK), 30, "the upload")
+        wait_for(lambda: list(place.dir.glob("*.upload")) and place.blob.count(**PUT_BLOCK), 120, "the upload")
         assert "another tbpkg is working on this upload" in rotate(place, old, rc=1).stderr
     finally:
         held.kill()

@@ -86,7 +86,7 @@ class Engine(Looks):
             _die_with_parent()
         self.holder = subprocess.Popen(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-ec", INSIDE, "bash", up],
                                        stdin=subprocess.DEVNULL, preexec_fn=enter)
-        wait_for(lambda: self.holder.poll() is not None or up.exists(), 20, "the name spaces")
+        wait_for(lambda: self.holder.poll() is not None or up.exists(), 60, "the name spaces")
         assert self.holder.poll() is None, "the name spaces cannot be made"
         [self.pid] = subprocess.run(["pgrep", "-P", str(self.holder.pid)], capture_output=True, text=True, check=True).stdout.split()
         self.forwards = [Forward(self.net.run(lambda port=port: self._listen(port)), lambda port=port: socket.create_connection(("127.0.0.1", port)))
