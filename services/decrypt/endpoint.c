@@ -65,14 +65,18 @@ static void endpoint_turn_away(struct tb_endpoint *e, int fd)
     (void)close(fd);
 }
 
+/* Not all that wait: who connects on and on would keep the worker from those it has, and from its end. */
 static void endpoint_accept(struct tb_endpoint *e)
 {
     int fd;
 
-    while ((fd = accept4(e->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
+    for (unsigned n = 0; n < ENDPOINT_EVENTS; n++) {
         struct endpoint_worker *least = &e->workers[0];
         unsigned all = 0;
 
+        fd = accept4(e->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0)
+            return;
         for (unsigned i = 0; i < e->n_workers; i++) {
             all += atomic_load(&e->workers[i].n_conns);
             if (atomic_load(&e->workers[i].n_conns) < atomic_load(&least->n_conns))

@@ -211,12 +211,10 @@ static int conn_take_request(struct endpoint_worker *w, struct endpoint_conn *c)
         return 0;
     tb_buf_consume(&c->in, n);
     e = s3_answer(&w->e->bucket, &w->request, e, &c->out, &c->body);
-    if (tb_buf_error(&c->out) < 0)
-        return tb_buf_error(&c->out);
     c->close = w->request.close || e == S3_DENIED;
     if (c->body.from < c->body.end)
         atomic_fetch_add(&w->e->n_reads, 1);
-    return 1;
+    return tb_buf_error(&c->out) < 0 ? tb_buf_error(&c->out) : 1;
 }
 
 static int conn_receive(struct endpoint_conn *c)
@@ -239,12 +237,10 @@ static int conn_receive(struct endpoint_conn *c)
 
 static void conn_drain(struct endpoint_worker *w, struct endpoint_conn *c)
 {
-    char rest[4096];
-    ssize_t n;
+    char rest[16384];
+    ssize_t n = recv(c->fd, rest, sizeof(rest), MSG_DONTWAIT); /* a piece: who sends on and on has no end */
 
-    while ((n = recv(c->fd, rest, sizeof(rest), MSG_DONTWAIT)) > 0)
-        ;
-    if (n == 0 || (errno != EAGAIN && errno != EINTR))
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
         conn_close(w, c);
 }
 
