@@ -9,6 +9,7 @@
 
 #include "common/json.h"
 #include "common/macros.h"
+#include "common/text.h"
 #include "common/units.h"
 
 /* A writer that lives says something each second; what it said of its speed is not true for longer. */
@@ -153,19 +154,21 @@ const char *tb_picture_records(const struct tb_picture *p, char out[static TB_PI
     static const char *const words[] = {
         [TB_REPAIR_WAITING] = "waiting", [TB_REPAIR_FETCHED] = "done", [TB_REPAIR_GIVEN_UP] = "given up"};
     const struct tb_repairs *s = p->repairs;
+    char file[61];
     size_t n = 0;
 
     out[0] = '\0';
     for (size_t i = 0; i < s->n; i++) {
         const struct tb_repair_record *r = &s->r[i];
 
-        n = picture_append(out, n, "%schunk %" PRIu64 " of %.60s (%s", i ? ", " : "", r->chunk, r->file,
-                           words[r->state]);
+        snprintf(file, sizeof(file), "%s", r->file);
+        n = picture_append(out, n, "%schunk %" PRIu64 " of %s (%s", i ? ", " : "", r->chunk,
+                           tb_text_trim(file), words[r->state]);
         if (r->tries > 1)
             n = picture_append(out, n, ", try %u", r->tries);
         n = picture_append(out, n, ")");
     }
-    return out;
+    return tb_text_trim(out);
 }
 
 /* -- for programs ---------------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "common/text.h"
 
 static const char *const repairs_states[] = {
     [TB_REPAIR_WAITING] = "waiting", [TB_REPAIR_FETCHED] = "fetched", [TB_REPAIR_GIVEN_UP] = "given_up"};
@@ -60,6 +61,7 @@ static bool repairs_read_record(const cJSON *o, struct tb_repair_record *ret)
     *ret = (struct tb_repair_record){.chunk = repairs_uint(o, "chunk"),
                                      .tries = (unsigned)(repairs_uint(o, "tries") % 1000)};
     snprintf(ret->file, sizeof(ret->file), "%s", file);
+    tb_text_trim(ret->file);
     for (size_t i = 0; i < sizeof(repairs_states) / sizeof(repairs_states[0]); i++)
         if (strcmp(state, repairs_states[i]) == 0) {
             ret->state = (enum tb_repair_state)i;

@@ -85,6 +85,17 @@ char *tb_text_plain(char *s)
     return s;
 }
 
+char *tb_text_trim(char *s)
+{
+    size_t n = strlen(s), lead = n;
+
+    while (lead > 0 && ((unsigned char)s[--lead] & 0xc0) == 0x80)
+        ;
+    if (n > 0 && tb_utf8_char(s + lead, NULL) == 0)
+        s[lead] = '\0';
+    return s;
+}
+
 char *tb_text_plain_json(const char *json)
 {
     char *copy = malloc(6 * strlen(json) + 1), *out = copy;

@@ -20,6 +20,9 @@ size_t tb_utf8_char(const char *s, uint32_t *ret);
  * s. */
 char *tb_text_plain(char *s);
 
+/* Takes away the character at the end that was cut through, as by snprintf(). Returns s. */
+char *tb_text_trim(char *s);
+
 /* A copy as a word of sh(1), in single quotes where it needs them. Heap, or NULL on ENOMEM. */
 char *tb_text_shell_word(const char *s);
 

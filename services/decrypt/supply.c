@@ -10,6 +10,7 @@
 #include "common/hex.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "common/units.h"
 
 #define OPEN_TRIES 5             /* a file may take its final name between two looks */
@@ -390,6 +391,7 @@ static void repairs_name(const struct tb_supply *s, const struct tb_supply_wish 
                                             : w->came ? TB_REPAIR_FETCHED
                                                       : TB_REPAIR_GIVEN_UP};
     snprintf(r->file, sizeof(r->file), "%s", w->file < m->n_files ? m->files[w->file].path : s->name);
+    tb_text_trim(r->file); /* where it is too long: JSON is UTF-8 */
     ret->n++;
 }
 

@@ -9,6 +9,7 @@
 #include "common/json.h"
 #include "common/picture.h"
 #include "common/rate.h"
+#include "common/text.h"
 #include "common/units.h"
 
 #define S TB_USEC_PER_SEC
@@ -218,6 +219,41 @@ static void test_names_of_any_length_fit(void **unused)
     assert_in_range(strlen(tb_picture_repairs(&p, text)), 40, TB_PICTURE_TEXT_MAX - 1);
 }
 
+static bool is_utf8(const char *s)
+{
+    while (*s && tb_utf8_char(s, NULL) > 0)
+        s += tb_utf8_char(s, NULL);
+    return *s == '\0';
+}
+
+/* Wherever a name is cut. */
+static void test_no_character_is_cut_through(void **unused)
+{
+    for (size_t before = 0; before < 4; before++) {
+        _cleanup_json_ cJSON *doc = cJSON_CreateObject();
+        struct tb_facts f = {0};
+        char name[200] = "", text[TB_PICTURE_TEXT_MAX];
+        cJSON *records = cJSON_AddArrayToObject(cJSON_AddObjectToObject(doc, "repairs"), "records"), *one;
+        struct tb_picture p;
+
+        memset(name, 'x', before);
+        while (strlen(name) + 3 < sizeof(name))
+            strcat(name, "\xe2\x82\xac");
+        for (size_t i = 0; i < TB_REPAIRS_MAX; i++) {
+            one = cJSON_CreateObject();
+            cJSON_AddItemToArray(records, one);
+            cJSON_AddStringToObject(one, "file", name);
+            cJSON_AddStringToObject(one, "state", "waiting");
+        }
+        tb_repairs_read(doc, &f.repairs);
+        assert_int_equal(f.repairs.n, TB_REPAIRS_MAX);
+        assert_true(strlen(f.repairs.r[0].file) > TB_REPAIRS_FILE_MAX - 5 && is_utf8(f.repairs.r[0].file));
+        tb_picture_make(&f, NOW, &p);
+        assert_true(is_utf8(tb_picture_records(&p, text)));
+        assert_in_range(strlen(text), TB_PICTURE_TEXT_MAX - 5, TB_PICTURE_TEXT_MAX - 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -230,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_repairs_go_through_a_file),
         cmocka_unit_test(test_what_makes_no_sense_reads_as_nothing),
         cmocka_unit_test(test_names_of_any_length_fit),
+        cmocka_unit_test(test_no_character_is_cut_through),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

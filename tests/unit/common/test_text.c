@@ -92,6 +92,25 @@ static void test_json_of_bytes_that_are_not_utf8(void **state)
     assert_string_equal(plain, "{\"a\":\"\\ufffd31m\"}");
 }
 
+static void test_what_was_cut_ends_with_a_whole_character(void **state)
+{
+    static const char *const cases[][2] = {{"", ""},
+                                           {"plain", "plain"},
+                                           {"Gr\xc3\xbc", "Gr\xc3\xbc"},
+                                           {"Gr\xc3", "Gr"},
+                                           {"\xe2\x82\xac", "\xe2\x82\xac"},
+                                           {"a\xe2\x82", "a"},
+                                           {"a\xe2", "a"},
+                                           {"\xf0\x9f\x98", ""},
+                                           {"\x82", ""}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        _cleanup_free_ char *text = strdup(cases[i][0]);
+
+        assert_string_equal(tb_text_trim(text), cases[i][1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -99,6 +118,7 @@ int main(void)
         cmocka_unit_test(test_words_of_the_shell),
         cmocka_unit_test(test_json_stays_the_same_document),
         cmocka_unit_test(test_json_of_bytes_that_are_not_utf8),
+        cmocka_unit_test(test_what_was_cut_ends_with_a_whole_character),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
