@@ -22,6 +22,7 @@ struct download_slot {
     CURLM *multi; /* of its thread */
     enum slot_state state;
     struct transfer t;
+    uint64_t had; /* bytes of the range that were there before the transfer that runs */
     struct tb_backoff backoff;
     bool repair;     /* a record once more, not a range */
     bool no_mirror;  /* it did not give this range */

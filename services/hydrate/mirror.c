@@ -54,19 +54,26 @@ void mirror_ask(struct mirror *m)
     m->asked++;
 }
 
+static void mirror_mark(struct mirror *m, uint64_t range)
+{
+    m->gave[range / 8] |= (uint8_t)(1U << (range % 8));
+}
+
 void mirror_answer(struct mirror *m, uint64_t range, uint64_t bytes)
 {
     m->asked--;
-    m->gave[range / 8] |= (uint8_t)(1U << (range % 8));
+    mirror_mark(m, range);
     m->bytes += bytes;
     m->rest.attempt = 0;
 }
 
-void mirror_fail(struct mirror *m, const char *why, uint64_t now_us)
+void mirror_fail(struct mirror *m, uint64_t range, bool kept, const char *why, uint64_t now_us)
 {
     uint64_t delay_ms;
 
     m->asked--;
+    if (kept)
+        mirror_mark(m, range);
     if (m->distrusted || (m->rest.attempt > 0 && now_us < m->rest_until_us))
         return; /* one of several that were on their way */
     delay_ms = tb_backoff_next_ms(&m->rest, -1);

@@ -26,9 +26,9 @@
 struct mirror {
     char *url;       /* secret memory: of the blob there; NULL: there is no mirror */
     char where[160]; /* the same without its query */
-    uint8_t *gave;   /* bitmap of the ranges that came from it */
+    uint8_t *gave;   /* bitmap of the ranges that came from it, or a part of them */
     uint64_t n_ranges;
-    uint64_t bytes; /* that came from it */
+    uint64_t bytes; /* that came from it with the ranges it gave to their end */
     unsigned asked; /* requests on their way */
     bool distrusted;
     struct tb_backoff rest; /* since it failed; attempt 0: it works */
@@ -44,9 +44,10 @@ void mirror_clear(struct mirror *m);
 /* It may be asked for a range now. While it has failed, one request at a time tries it. */
 bool mirror_may_ask(const struct mirror *m, uint64_t now_us);
 void mirror_ask(struct mirror *m);
-/* How a request ended: the range came, or did not, which is logged. */
+/* How a request ended: the range came, so many bytes of it from here; or it did not, which is logged. kept:
+ * what came until it broke off is a part of the range all the same. */
 void mirror_answer(struct mirror *m, uint64_t range, uint64_t bytes);
-void mirror_fail(struct mirror *m, const char *why, uint64_t now_us);
+void mirror_fail(struct mirror *m, uint64_t range, bool kept, const char *why, uint64_t now_us);
 /* A reader found a record in ranges [first, last] bad. */
 void mirror_doubt(struct mirror *m, uint64_t first, uint64_t last);
 

@@ -47,6 +47,7 @@ static void slot_start(struct download_state *x, struct download_slot *s)
     s->t.mirror = slot_may_mirror(x, s);
     s->t.url = s->t.mirror ? x->d->mirror->url : elsewhere ? x->d->repair_url : x->d->url;
     s->t.etag = elsewhere ? "" : x->id->etag;
+    s->had = s->t.got;
     if (s->t.mirror)
         mirror_ask(x->d->mirror);
     if (transfer_begin(&s->t) < 0 || curl_multi_add_handle(s->multi, s->t.easy) != CURLM_OK) {
@@ -267,7 +268,7 @@ static bool slot_finish_mirror(struct download_state *x, struct download_slot *s
     struct transfer *t = &s->t;
 
     if (code == CURLE_OK && transfer_complete(t)) {
-        mirror_answer(x->d->mirror, t->index, t->end - t->start);
+        mirror_answer(x->d->mirror, t->index, t->got - s->had);
         return false;
     }
     if (t->fault == TRANSFER_IO) { /* not its fault */
@@ -275,9 +276,9 @@ static bool slot_finish_mirror(struct download_state *x, struct download_slot *s
         return false;
     }
     slot_describe(x, s, code, why, sizeof(why));
-    mirror_fail(x->d->mirror, why, tb_now_monotonic_us());
     if (t->fault != TRANSFER_OK)
         t->got = 0;
+    mirror_fail(x->d->mirror, t->index, t->got > s->had, why, tb_now_monotonic_us());
     s->no_mirror = true;
     return true;
 }
