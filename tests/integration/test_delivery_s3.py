@@ -389,26 +389,21 @@ def test_a_suspension_cuts_who_reads_and_kills_the_runtime(rig):  # noqa: F811
     assert took < 55  # of a machine that may be busy: nothing waits for a client, who would be given up after 60 s
 
 
-@pytest.mark.parametrize("verified", [False, True])
-def test_tb_decrypt_killed_while_a_client_reads(rig, verified):  # noqa: F811
-    """What is not verified whole may not be kept; what is may go on, though nothing more can be read."""
+def test_tb_decrypt_killed_while_a_client_reads(rig):  # noqa: F811
+    """What is verified whole goes on, though nothing more can be read. What is not may not be kept: test_follow_s3.py, where it stays
+    unverified however slow the machine is."""
     place = Place(rig, model_of(48 * MIB).write(rig.target))
-    if verified:
-        place.object()
-        tbsys.wait_for(lambda: rig.delivery()["state"] == "delivered", what="all of it verified")
+    place.object()
+    tbsys.wait_for(lambda: rig.delivery()["state"] == "delivered", what="all of it verified")
     s = half_read(place)
     place.decrypt.kill()
     n, how = rest(s)
     assert n < 48 * MIB
     with pytest.raises(ConnectionRefusedError):
         place.object()
-    if verified:
-        assert "goes on with what it has read" in tbsys.wait_for(lambda: "goes on" in place.load.log_text() and place.load.log_text(), what="the word")
-        rig.stay.unlink()
-        assert place.load.wait() == 7
-    else:
-        assert place.load.wait() == 75
-        assert "ended without an answer" in place.load.log_text()
+    assert "goes on with what it has read" in tbsys.wait_for(lambda: "goes on" in place.load.log_text() and place.load.log_text(), what="the word")
+    rig.stay.unlink()
+    assert place.load.wait() == 7
 
 
 def test_a_runtime_that_ends_ends_the_endpoint(place):
@@ -432,7 +427,10 @@ def test_damage_in_the_middle_kills_the_runtime_and_is_named(rig):  # noqa: F811
     asset.manifest["sha256_ciphertext"] = "0" * 64
     asset.write(rig.target)
     place = Place(rig, asset)
-    got = place.raw(f"GET /{place.bucket}/model HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    try:
+        got = place.raw(f"GET /{place.bucket}/model HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    except ConnectionError:
+        got = b""  # a slow machine: it was found before anybody read
     body = got.partition(b"\r\n\r\n")[2].removesuffix(b"<reset>")
     assert len(body) <= 12 * MIB and asset.plain.startswith(body)
     assert place.decrypt.wait() == 76 and place.load.wait() == 76

@@ -151,3 +151,6 @@ def test_tb_decrypt_killed_while_a_client_waits(follow):
     follow.place.decrypt.kill()
     n, how = rest(s)
     assert n < SIZE and follow.place.load.wait() == 75
+    assert "ended without an answer" in follow.place.load.log_text()
+    with pytest.raises(ConnectionRefusedError):
+        follow.place.object()

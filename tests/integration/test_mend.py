@@ -3,6 +3,7 @@
 the source; and what ends it when that does not help."""
 
 import random
+import threading
 
 import pytest
 
@@ -62,8 +63,14 @@ def test_a_mirror_that_lies_is_found_out_by_the_tags_and_left(follow, ca):  # no
         follow.w.env["TB_BLOB_MIRROR"] = mirror.url
         mirror.rule(fp.corrupt(5000), path="model.tbenc$", range=f"^bytes={9 * RANGE}-")
         mirror.rule(fp.hold(follow.gate), path="model.tbenc$", nth=range(20, 10000))
+        found = threading.Event()  # until then nobody gives more: the download is to be under way when it is found
+        follow.w.proxy.rule(fp.hold(found), path="model.tbenc$", nth=range(2, 10000))
         hydrate = follow.hydrate()
         follow.deliver()
+        try:
+            wait_for(lambda: f"chunk {place_of_range(9)} of model.tbenc" in follow.decrypt.log_text(), what="the damage")
+        finally:
+            found.set()
         wait_for(lambda: "gave bytes that are not the model's" in follow.w.log(), what="the lie")
         asked = mirror.count()
         follow.gate.set()

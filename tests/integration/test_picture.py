@@ -244,7 +244,7 @@ def test_the_middle_of_a_slow_download(watch, mode):
                  what="the middle of the download")
     assert s["hydrate"]["seconds_left"] > 0 and s["state"] == "Hydrate"
     # The gate holds what follows: nothing comes any more, and that is said, not an old speed.
-    s = wait_for(lambda: (s := watch.proxy.status())["hydrate"].get("bytes_per_second") == 0 and s, what="a link that stands")
+    s = wait_for(lambda: (s := watch.proxy.status())["hydrate"].get("bytes_per_second") == 0 and s, 60, "a link that stands")
     assert "seconds_left" not in s["hydrate"]
     assert "no bytes are coming" in " ".join(tb_status(watch.proxy).split())
     s = wait_for(lambda: (s := watch.proxy.status())["decrypt"]["bytes_done"] and s, what="the delivery behind it")
@@ -275,6 +275,7 @@ def test_a_record_that_is_mended_is_seen(watch):
         assert metrics(watch.proxy)["tb_records_waiting"] == 1 and page(watch.proxy)["records"] == "1 being fetched once more"
     finally:
         mend.set()
+        watch.gate.set()  # while it is closed, tb-hydrate's connections may all be held there
     wait_for(lambda: watch.proxy.status()["repairs"] == {"waiting": 0, "fetched": 1, "records": [{**want, "state": "fetched"}]}, what="the record")
     last = watch.is_over()
     assert last["repairs"]["fetched"] == 1 and last["repairs"]["records"] == [{**want, "state": "fetched"}]
