@@ -119,6 +119,23 @@ static int image_check_members(const cJSON *o, char *err)
     return 0;
 }
 
+/* What people read of it: nothing here goes by it, and whoever lists images is promised these forms. */
+static int image_check_texts(const cJSON *o, char *err)
+{
+    static const char *const texts[] = {"created", "cmdline", "uki_sha256", "roothash"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        const cJSON *m = tb_json_member(o, texts[i]);
+        const char *s = cJSON_GetStringValue(m);
+        bool digest = i >= 2;
+
+        if (m && (!s || (digest &&
+                         (strlen(s) != 2 * (size_t)TB_TPM_DIGEST_BYTES || s[strspn(s, "0123456789abcdef")]))))
+            return image_fault(err, texts[i], digest ? "is not 64 hex digits" : "is no text");
+    }
+    return 0;
+}
+
 int cp_image_read(const cJSON *o, struct cp_image *ret, struct cp_image_values *values,
                   char err[static TB_JSON_ERR_MAX])
 {
@@ -128,6 +145,8 @@ int cp_image_read(const cJSON *o, struct cp_image *ret, struct cp_image_values *
     *values = (struct cp_image_values){0};
     if (r == 0 && (tb_json_get_string(o, "format", &format, err) < 0 || strcmp(format, FORMAT) != 0))
         r = image_fault(err, "format", "is not " FORMAT ", which tbpkg image measure writes");
+    if (r == 0)
+        r = image_check_texts(o, err);
     if (r == 0)
         r = image_read_name(o, "image", ret->name, err);
     if (r == 0)

@@ -25,8 +25,8 @@ static const char help[] =
     "($TB_IMDS_ENDPOINT), writes it to $TB_RUN_DIR/tb-vcek/vcek.der for tb-attest, and exits.\n"
     "Settings come from the environment.\n"
     "\n"
-    "Exit status: 0 done, or the service has none for this machine; 74 I/O, 75 try again, 78 configuration.\n"
-    "See tb-vcek(8).\n";
+    "Exit status: 0 done, or the service has none for this machine; 64 usage, 74 I/O, 75 try again, 78\n"
+    "configuration. See tb-vcek(8).\n";
 
 static void vcek_x509_freep(X509 **x)
 {

@@ -175,7 +175,9 @@ def test_registering(desk, shelf, tmp_path):
     doc = json.loads(shelf["1.1"].doc.read_text())
     for change, rc, what in (({"version": "1.0"}, 5, "another image acme@1.0"), ({"format": "v2"}, 1, "format"), ({"x": 1}, 1, "unknown"), ({"image": "a@b"}, 1, "letters"),
                              ({"pcrs": {"4": ["0" * 64]}}, 1, "lacks one of the PCRs"), ({"pcrs": {**doc["pcrs"], "16": ["0" * 64]}}, 1, "0 to 15"),
-                             ({"pcrs": {**doc["pcrs"], "4": ["0" * 63]}}, 1, "64 hex"), ({"pcrs": {**doc["pcrs"], "4": []}}, 1, "1 to 8 values"), ({"debug": "no"}, 1, "debug")):
+                             ({"pcrs": {**doc["pcrs"], "4": ["0" * 63]}}, 1, "64 hex"), ({"pcrs": {**doc["pcrs"], "4": []}}, 1, "1 to 8 values"), ({"debug": "no"}, 1, "debug"),
+                             ({"roothash": 5}, 1, '"roothash" is not 64 hex'), ({"uki_sha256": "AB" * 32}, 1, '"uki_sha256" is not 64 hex'), ({"cmdline": {}}, 1, '"cmdline" is no text'),
+                             ({"created": None}, 1, '"created" is no text')):
         (tmp_path / "m.json").write_text(json.dumps({**doc, **change}))
         assert what in desk.tbpkg("image", "register", tmp_path / "m.json", rc=rc), change
     (tmp_path / "m.json").write_text("{")
