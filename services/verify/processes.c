@@ -35,7 +35,7 @@ static char *process_read(const char *pid, const char *file)
 static bool process_is_daemon(const char *name)
 {
     static const char *const daemons[] = {"tb-attest",  "tb-authorize", "tb-billing", "tb-decrypt",
-                                          "tb-hydrate", "tb-load",      "tb-proxy"};
+                                          "tb-hydrate", "tb-load",      "tb-proxy",   "tb-update"};
 
     for (size_t i = 0; i < ARRAY_SIZE(daemons); i++)
         if (strcmp(name, daemons[i]) == 0)

@@ -135,6 +135,12 @@ def test_a_program_out_of_its_sandbox(world):
     assert said[0] == "broken" and said[1].startswith("tb-attest (process ")
 
 
+def test_every_daemon_is_looked_at(world):
+    """tb-update has no user of its own to be known by."""
+    said = world.claims(before=f"cp /bin/sleep {world.dir}/tb-update; {world.dir}/tb-update 60 & until [ \"$(readlink /proc/$!/exe)\" = {world.dir}/tb-update ]; do sleep 0.05; done\n")
+    assert said["sandboxes"][0] == "broken" and said["sandboxes"][1].startswith("tb-update (process "), said
+
+
 LISTEN = """/usr/bin/python3 -c 'import socket, sys, time
 s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET); s.bind((sys.argv[1], int(sys.argv[2]))); s.listen(); open(sys.argv[3], "w").close(); time.sleep(60)' %s %d %s &
 until [ -e %s ]; do sleep 0.05; done
