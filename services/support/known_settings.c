@@ -63,9 +63,9 @@ static void known_add_host(struct redactor *r, const char *value)
 
 static void known_setting(void *arg, const char *name, const char *value)
 {
-    static const char *const hosts[] = {"TB_EDC_ENDPOINT", "TB_PUBLIC_ADDR",  "TB_HEALTH_ADDR",
-                                        "TB_RUNTIME_URL",  "TB_ARM_ENDPOINT", "TB_METERING_ENDPOINT",
-                                        "TB_IMDS_ENDPOINT"};
+    static const char *const hosts[] = {"TB_EDC_ENDPOINT",      "TB_BLOB_MIRROR",  "TB_PUBLIC_ADDR",
+                                        "TB_HEALTH_ADDR",       "TB_RUNTIME_URL",  "TB_ARM_ENDPOINT",
+                                        "TB_METERING_ENDPOINT", "TB_IMDS_ENDPOINT"};
     struct redactor *r = arg;
     enum redact_class class = known_class(name);
 

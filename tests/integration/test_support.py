@@ -27,6 +27,7 @@ MODEL_KEY = os.urandom(32).hex()
 ENV = """TB_CONTRACT_ID=contract-1
 TB_ASSET_ID=asset-1
 TB_EDC_ENDPOINT=https://controlplane.provider-corp.example
+TB_BLOB_MIRROR=https://modelcache7:8443/blobs
 TB_RUNTIME_EXEC=/usr/local/bin/llama-server -m {model} --host 127.0.0.1 --port 8081 --api-key runtime-secret-77 --alias customer-x
 TB_PUBLIC_ADDR=203.0.113.7:8000
 TB_BILLING_PLAN_ID=gold-plan-2026
@@ -42,6 +43,7 @@ SAID = [f"tb-hydrate: GET https://acct77.blob.core.windows.net/models/asset-1/mo
         f"header Authorization: Bearer {JWT}", f"got Authorization: Basic dXNlcjpwYXNz and x-api-key: {KEY}",
         f"key {MODEL_KEY} of contract contract-1", f"could not connect to 198.51.100.23 port 443 from 2001:db8:77::5",
         f"Could not resolve host: controlplane.provider-corp.example; mail ops@customer-corp.example",
+        "tb-hydrate: the mirror of TB_BLOB_MIRROR fails: Failed to connect to modelcache7 port 8443",
         PEM, f"environment: HF_TOKEN=hf_abcdefghijklmnop TB_ASSET_ID=asset-1", f"client alice with sha256 {hashlib.sha256(KEY.encode()).hexdigest()}",
         f"peer 52:54:00:ab:cd:ef asked on {socket.gethostname()}", f'{{"password": "json-secret-1", "connection_string": "AccountKey=QWNjb3VudEtleQ=="}}',
         f"instance 123e4567-e89b-12d3-a456-426614174000 of ssh-ed25519"]
@@ -51,7 +53,7 @@ GONE = {"secret": [SAS.split("sig=")[1], "Zm9vYmFyYmF6cXV4", JWT, "dXNlcjpwYXNz"
         "id": ["contract-1", "asset-1", "gold-plan-2026", "11111111-2222-3333-4444-555555555555", "customer-rg", "alice",
                "123e4567-e89b-12d3-a456-426614174000", BOOT],
         "address": ["controlplane.provider-corp.example", "acct77", "evil.example.org", "198.51.100.23", "2001:db8:77::5", "203.0.113.7",
-                    "customer-corp.example", "52:54:00:ab:cd:ef", "proxy.corp.example", socket.gethostname()]}
+                    "customer-corp.example", "52:54:00:ab:cd:ef", "proxy.corp.example", "modelcache7", socket.gethostname()]}
 
 
 def entry(i, message, unit="tb-hydrate.service", **more):
