@@ -67,6 +67,36 @@ static void test_each_is_unwrapped_once(void **state)
     cp_report_keys_free(k);
 }
 
+/* As many as there is room for, each once, whichever they are; then the one that was not used goes. */
+static void test_none_takes_another_s_place(void **state)
+{
+    _cleanup_keyring_ struct cp_keyring *ring = NULL;
+    struct cp_report_keys *k = cp_report_keys_new();
+    struct cp_wrapped w = {.len = 3};
+
+    (void)state;
+    assert_int_equal(cp_keyring_new(&fake_ops, NULL, &ring), 0);
+    unwraps = 0;
+    for (int turn = 0; turn < 3; turn++)
+        for (int i = 0; i < CP_REPORT_KEYS_MAX; i++) {
+            w.b[0] = (uint8_t)i;
+            expect(k, ring, "a", &w);
+        }
+    assert_int_equal(unwraps, CP_REPORT_KEYS_MAX);
+    w.b[0] = 0;
+    expect(k, ring, "a", &w); /* so the next oldest is 1 */
+    expect(k, ring, "b", &w);
+    assert_int_equal(unwraps, CP_REPORT_KEYS_MAX + 1);
+    expect(k, ring, "a", &w);
+    w.b[0] = 2;
+    expect(k, ring, "a", &w);
+    assert_int_equal(unwraps, CP_REPORT_KEYS_MAX + 1);
+    w.b[0] = 1;
+    expect(k, ring, "a", &w);
+    assert_int_equal(unwraps, CP_REPORT_KEYS_MAX + 2);
+    cp_report_keys_free(k);
+}
+
 static void test_a_failure_is_not_kept(void **state)
 {
     _cleanup_keyring_ struct cp_keyring *ring = NULL;
@@ -91,6 +121,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_is_unwrapped_once),
+        cmocka_unit_test(test_none_takes_another_s_place),
         cmocka_unit_test(test_a_failure_is_not_kept),
     };
 
