@@ -242,6 +242,11 @@ int cp_run_contract_add(const struct cp_options *o)
     if (e.c.mode == CP_MODE_OPEN)
         fprintf(stderr, CP_PROGRAM ": warning: whoever knows the id %s gets the key (--mode open)\n",
                 o->operand);
+    if (o->attest && strcmp(o->attest, "cvm") == 0 && !o->id_keys.n)
+        fprintf(stderr,
+                CP_PROGRAM ": warning: without --id-key, whoever has a processor of this kind can run "
+                           "firmware of his own that says what contract %s asks for\n",
+                o->operand);
     return *e.enrol.text ? cp_new_code_show(o, &e.enrol) : TB_EXIT_OK;
 }
 

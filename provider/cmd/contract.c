@@ -287,6 +287,10 @@ static int contracts_add(struct admin_job *j)
         return rc;
     if (j->mode && strcmp(j->mode, "open") == 0)
         tbpkg_warn("whoever knows the id %s gets the key (--mode open)", j->operand);
+    if (j->attest && strcmp(j->attest, "cvm") == 0 && !j->id_keys.n)
+        tbpkg_warn("without --id-key, whoever has a processor of this kind can run firmware of his own that "
+                   "says what contract %s asks for",
+                   j->operand);
     enrolment = tb_json_member(answer, "enrolment");
     if (!enrolment && !j->cli.json)
         return tbpkg_note(j->cli.quiet, "Contract %s is active.", j->operand), CLI_OK;

@@ -6,6 +6,7 @@ import base64
 import datetime
 import hashlib
 import json
+import os
 import subprocess
 
 import pytest
@@ -178,6 +179,13 @@ def test_terms_of_a_contract(machine, server):
                                            (["--attest", "cvm", "--id-key", "12"], "96 hex digits"), (["--min-tcb", "1.1.1.1"], "goes with")])
 def test_terms_that_are_none(server, options, what):
     assert what in server.cli("contract", "add", "x", "--asset", ASSET, *options, rc=64)
+
+
+def test_terms_that_leave_the_firmware_open_are_said(server):
+    for options, said in (((), True), (("--id-key", ID_KEY.hex()), False)):
+        p = subprocess.run([program("tb-controlplane"), "contract", "add", "wide", "--asset", ASSET, "--attest", "cvm", "--replace", *options,
+                            "--data", server.data], env={**os.environ, **server.env}, capture_output=True, text=True, timeout=60, check=True)
+        assert ("warning: without --id-key" in p.stderr) is said, p.stderr
 
 
 def test_without_the_processors_certificate_no_evidence(machine, tmp_path):
