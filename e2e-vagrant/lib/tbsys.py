@@ -101,6 +101,23 @@ def tcp_listener(port=0):
     return s
 
 
+def _pour(source, sink):
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+def relay(a, b):
+    """What comes on one connection goes out on the other, both ways, until both have ended."""
+    back = threading.Thread(target=_pour, args=(b, a), daemon=True)
+    back.start()
+    _pour(a, b)
+    back.join()
+
+
 def fetch_credential(sock_path, unit, name, timeout=30):
     """Connects as systemd does for LoadCredential=: from an abstract address that names the unit and the credential."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:

@@ -11,7 +11,7 @@ import time
 
 from chain import Provider, http_json
 from runner import HOST, VM, write_seed
-from tbsys import repo, wait_for
+from tbsys import relay, repo, wait_for
 
 KIT = "/opt/runtime-kit/llama-server"  # in the image, see build.py
 
@@ -40,19 +40,7 @@ class AsGuest(socketserver.ThreadingTCPServer):
                 return
             with upstream:
                 self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
-                back = threading.Thread(target=self.pour, args=(upstream, self.connection), daemon=True)
-                back.start()
-                self.pour(self.connection, upstream)
-                back.join()
-
-        @staticmethod
-        def pour(source, sink):
-            try:
-                while data := source.recv(65536):
-                    sink.sendall(data)
-                sink.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
+                relay(self.connection, upstream)
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), self.Handler)

@@ -13,7 +13,7 @@ import threading
 from appliance import Looks
 from chain import http_json
 from runner import HOST
-from tbsys import NetNamespace, _die_with_parent, tcp_listener, wait_for
+from tbsys import NetNamespace, _die_with_parent, relay, tcp_listener, wait_for
 
 INSIDE = f"""
 mount --make-rprivate /
@@ -47,19 +47,7 @@ class Forward:
             except OSError:
                 return
             with upstream:
-                back = threading.Thread(target=self._pour, args=(upstream, client), daemon=True)
-                back.start()
-                self._pour(client, upstream)
-                back.join()
-
-    @staticmethod
-    def _pour(source, sink):
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
+                relay(client, upstream)
 
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
