@@ -20,9 +20,14 @@ static const char *const allowed_settings[] = {
 /* setting: what then names the file, or NULL. */
 static const struct {
     const char *name, *setting;
-} allowed_credentials[] = {{"client-cert", NULL},     {"client-key", NULL},
-                           {"enrolment-code", NULL},  {"tls-cert", "TB_TLS_CERT"},
-                           {"tls-key", "TB_TLS_KEY"}, {"api-keys", "TB_API_KEYS"}};
+} allowed_credentials[PROVISION_CREDENTIALS] = {{"client-cert", NULL},     {"client-key", NULL},
+                                                {"enrolment-code", NULL},  {"tls-cert", "TB_TLS_CERT"},
+                                                {"tls-key", "TB_TLS_KEY"}, {"api-keys", "TB_API_KEYS"}};
+
+const char *provision_credential(size_t i)
+{
+    return allowed_credentials[i].name;
+}
 
 static _printf_(3, 4) int document_fault(char *err, int r, const char *fmt, ...)
 {

@@ -21,6 +21,10 @@ void provision_document_clear(struct provision_document *d);
 int provision_parse(const char *buf, size_t len, struct provision_document *ret,
                     char err[static PROVISION_ERR_MAX]);
 
+/* The names of credentials that a document may have; i < PROVISION_CREDENTIALS. */
+#define PROVISION_CREDENTIALS 6
+const char *provision_credential(size_t i);
+
 /* trustbridge.env: the image's settings, and behind them those of the document. -EINVAL: the image's have no
  * end. */
 int provision_settings(const char *image, size_t len, const struct provision_document *d, struct tb_buf *ret);

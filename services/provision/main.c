@@ -21,6 +21,7 @@
 #define IMDS_PATH "/metadata/instance/compute/userData?api-version=2021-01-01&format=text"
 #define WIRE_DEFAULT "http://168.63.129.16"
 #define TIMEOUT_MS 5000
+#define PROVISIONED "provisioned-credentials"
 
 static const char help_before[] =
     "Usage: tb-provision [OPTION]...\n"
@@ -178,6 +179,48 @@ static int provision_report(const struct provision *p, const char *why)
 }
 
 /* -- what becomes of it ------------------------------------------------------------------------ */
+
+/* Which credentials are the deployment's stands in a file beside the settings, before the first of them is
+ * written: what a later document no longer has is removed then, whenever this program ended in between, and
+ * what the image itself has there stays. */
+static char *provision_list_path(const struct provision *p)
+{
+    const char *slash = strrchr(p->out, '/');
+
+    return tb_strf("%.*s" PROVISIONED, slash ? (int)(slash - p->out + 1) : 0, p->out);
+}
+
+static int provision_read_list(const char *path, bool own[static PROVISION_CREDENTIALS])
+{
+    _cleanup_free_ char *text = NULL;
+    char *line, *rest;
+    int r = tb_read_file(path, PROVISION_DOCUMENT_MAX, &text, NULL);
+
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    rest = text;
+    while ((line = strsep(&rest, "\n")))
+        for (size_t i = 0; i < PROVISION_CREDENTIALS; i++)
+            own[i] |= strcmp(line, provision_credential(i)) == 0;
+    return 0;
+}
+
+static int provision_write_list(const char *path, const bool own[static PROVISION_CREDENTIALS])
+{
+    _cleanup_buf_ struct tb_buf text = {0};
+    int r = tb_buf_puts(&text, "# Credentials of the instance metadata, by tb-provision.\n");
+
+    for (size_t i = 0; r == 0 && i < PROVISION_CREDENTIALS; i++)
+        if (own[i])
+            r = tb_buf_printf(&text, "%s\n", provision_credential(i));
+    return r < 0 ? r : tb_write_file_atomic(path, text.data, text.len, 0640);
+}
+
+static int provision_fail_path(const char *path, int r)
+{
+    return provision_fail(TB_EXIT_IOERR, "%s: %s", path ? path : "a path", strerror(-r));
+}
+
 static int provision_write_credentials(const struct provision *p, const struct provision_document *d)
 {
     const cJSON *m;
@@ -187,29 +230,68 @@ static int provision_write_credentials(const struct provision *p, const struct p
         int r = path ? tb_write_file_atomic(path, m->valuestring, strlen(m->valuestring), 0600) : -ENOMEM;
 
         if (r < 0)
-            return provision_fail(TB_EXIT_IOERR, "%s: %s", path ? path : m->string, strerror(-r));
+            return provision_fail_path(path, r);
     }
     return TB_EXIT_OK;
+}
+
+/* Those of an earlier document: nobody names them any more. */
+static int provision_remove_credentials(const struct provision *p, const struct provision_document *d,
+                                        bool own[static PROVISION_CREDENTIALS])
+{
+    for (size_t i = 0; i < PROVISION_CREDENTIALS; i++) {
+        _cleanup_free_ char *path = NULL;
+
+        if (!own[i] || tb_json_member(d->credentials, provision_credential(i)))
+            continue;
+        path = tb_strf("%s/trustbridge.%s", p->credstore, provision_credential(i));
+        if (!path || (unlink(path) < 0 && errno != ENOENT))
+            return provision_fail_path(path, path ? -errno : -ENOMEM);
+        own[i] = false;
+    }
+    return TB_EXIT_OK;
+}
+
+/* New credentials, the settings that name them, and then the old ones go. */
+static int provision_exchange_files(const struct provision *p, const struct provision_document *d,
+                                    const struct tb_buf *settings, const char *list)
+{
+    bool own[PROVISION_CREDENTIALS] = {false};
+    int rc, r = provision_read_list(list, own);
+
+    for (size_t i = 0; i < PROVISION_CREDENTIALS; i++)
+        own[i] |= tb_json_member(d->credentials, provision_credential(i)) != NULL;
+    if (r == 0)
+        r = provision_write_list(list, own);
+    if (r < 0)
+        return provision_fail_path(list, r);
+    rc = provision_write_credentials(p, d);
+    if (rc != TB_EXIT_OK)
+        return rc;
+    r = tb_write_file_atomic(p->out, settings->data, settings->len, 0640);
+    if (r < 0)
+        return provision_fail_path(p->out, r);
+    rc = provision_remove_credentials(p, d, own);
+    if (rc != TB_EXIT_OK)
+        return rc;
+    r = provision_write_list(list, own);
+    return r < 0 ? provision_fail_path(list, r) : TB_EXIT_OK;
 }
 
 static int provision_write(const struct provision *p, const char *image, size_t len,
                            const struct provision_document *d)
 {
     _cleanup_buf_ struct tb_buf text = {0};
-    int rc, r = provision_settings(image, len, d, &text);
+    _cleanup_free_ char *list = provision_list_path(p);
+    int r = list ? provision_settings(image, len, d, &text) : -ENOMEM;
 
     if (r == -EINVAL)
         return provision_fail(TB_EXIT_CONFIG,
                               "%s: a line that is no setting, or a quote that stays open; make the image "
                               "with another",
                               p->image);
-    if (r < 0)
-        return provision_fail(TB_EXIT_IOERR, "%s", strerror(-r));
-    rc = provision_write_credentials(p, d);
-    if (rc != TB_EXIT_OK)
-        return rc;
-    r = tb_write_file_atomic(p->out, text.data, text.len, 0640);
-    return r < 0 ? provision_fail(TB_EXIT_IOERR, "%s: %s", p->out, strerror(-r)) : TB_EXIT_OK;
+    return r < 0 ? provision_fail(TB_EXIT_IOERR, "%s", strerror(-r))
+                 : provision_exchange_files(p, d, &text, list);
 }
 
 static int provision_take(const struct provision *p, const char *image, size_t image_len)

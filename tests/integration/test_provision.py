@@ -75,7 +75,7 @@ class Place:
         return p.stderr
 
     def nothing_is_written(self):
-        return not self.env.exists() and not list(self.store.iterdir())
+        return not self.env.exists() and not list(self.store.iterdir()) and not (self.dir / "provisioned-credentials").exists()
 
 
 @pytest.fixture
@@ -123,6 +123,57 @@ def test_a_disk(tmp_path):
     place.run()
     check(place)
     place.run("--ready")  # nobody is to be told
+
+
+def stored(place):
+    return {p.name.removeprefix("trustbridge.") for p in place.store.iterdir()}
+
+
+def test_what_a_later_document_no_longer_has_goes(start):
+    place = start(GOOD)
+    (place.store / "trustbridge.client-cert").write_text("the image's own\n")
+    (place.store / "other").write_text("somebody else's\n")
+    place.run()
+    images = {"client-cert", "other"}
+    assert stored(place) == set(GOOD["credentials"]) | images
+    later = {**GOOD, "credentials": {"api-keys": "c:d\n", "client-key": "KEY-S3CRET\n"}}
+    place.azure.user_data = base64.b64encode(json.dumps(later).encode())
+    place.run()
+    assert stored(place) == {"api-keys", "client-key"} | images and (place.store / "trustbridge.api-keys").read_text() == "c:d\n"
+    assert "TB_TLS_CERT" not in settings(place.env) and "TB_API_KEYS" in settings(place.env)
+    # One that is refused changes nothing; one without any takes all that came this way.
+    place.azure.user_data = base64.b64encode(json.dumps({"trustbridge": 1, "settings": {"TB_ROUTES": "/*"}}).encode())
+    place.run(rc=77)
+    assert stored(place) == {"api-keys", "client-key"} | images
+    place.azure.user_data = base64.b64encode(json.dumps({"trustbridge": 1}).encode())
+    place.run()
+    assert stored(place) == images and "TB_API_KEYS" not in settings(place.env)
+
+
+def test_what_was_cut_short_is_finished(start):
+    """Stopped where the settings cannot be written: the credentials are there, and are known to be the deployment's."""
+    place = start(GOOD)
+    place.env.mkdir()
+    assert str(place.env) in place.run(rc=74)
+    assert stored(place) == set(GOOD["credentials"])
+    place.env.rmdir()
+    place.azure.user_data = base64.b64encode(json.dumps({"trustbridge": 1}).encode())
+    place.run()
+    assert stored(place) == set()
+    # Removed, and the list not yet written: what is not there is gone already.
+    (place.dir / "provisioned-credentials").write_text("# by tb-provision\ntls-key\n../../evil\nof a later version\n")
+    place.run()
+    assert (place.dir / "provisioned-credentials").read_text().splitlines()[1:] == []
+
+
+def test_a_credential_that_cannot_be_removed(start):
+    place = start({"trustbridge": 1})
+    place.run()
+    (place.dir / "provisioned-credentials").write_text("tls-key\n")
+    (place.store / "trustbridge.tls-key").mkdir()
+    assert "trustbridge.tls-key" in place.run(rc=74)
+    (place.store / "trustbridge.tls-key").rmdir()
+    place.run()
 
 
 def test_ready(start):
