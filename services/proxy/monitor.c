@@ -11,43 +11,6 @@
 #include "common/notify.h"
 #include "common/units.h"
 
-/* --- the files ------------------------------------------------------------------------------------------ */
-
-/* Directories appear when their programs start. */
-static void monitor_watch_files(struct tb_monitor *m)
-{
-    static const char *const programs[] = {"tb-authorize", "tb-hydrate", "tb-decrypt",
-                                           "tb-runtime",   "tb-next",    "tb-update"};
-
-    m->watched = tb_file_watch_add(&m->files, m->run_dir);
-    for (size_t i = 0; i < ARRAY_SIZE(programs); i++) {
-        _cleanup_free_ char *dir = tb_path_join(m->run_dir, programs[i]);
-
-        if (dir)
-            (void)tb_file_watch_add(&m->files, dir);
-    }
-}
-
-/* A file that is there but cannot be understood is said once per look and counts as absent: never as a
- * permission. */
-static void monitor_read_files(struct tb_monitor *m)
-{
-    monitor_watch_files(m); /* first: what changes while it is read is read again */
-    tb_facts_read(m->run_dir, &m->facts);
-    if (m->facts.broken)
-        tb_debug("%s/%s: %s", m->run_dir, m->facts.broken, strerror(-m->facts.broken_error));
-}
-
-static void monitor_files_changed(struct tb_file_watch *w)
-{
-    struct tb_monitor *m = container_of(w, struct tb_monitor, files);
-    uint64_t soon = MAX(tb_now_monotonic_us(), m->read_us + TB_MONITOR_GATHER_US);
-
-    m->read_us = 0;
-    if (soon < m->timer.due_us || !tb_timer_is_set(&m->timer))
-        tb_timer_set(m->loop, &m->timer, soon);
-}
-
 /* --- the runtime's health ------------------------------------------------------------------------------- */
 
 static void monitor_probe_end(struct tb_monitor *m, bool healthy)
@@ -62,6 +25,15 @@ static void monitor_probe_end(struct tb_monitor *m, bool healthy)
     m->facts.runtime_healthy = healthy;
     if (m->started)
         tb_timer_set(m->loop, &m->timer, 0); /* the state may be another now */
+}
+
+static void monitor_forget_runtime(struct tb_monitor *m)
+{
+    tb_call_free(m->probe);
+    m->probe = NULL;
+    tb_limits_fetch_reset(&m->limits);
+    m->facts.runtime_healthy = false;
+    m->probed_us = 0;
 }
 
 static void monitor_limits_finished(void *arg)
@@ -119,13 +91,8 @@ static uint64_t monitor_probe_period(const struct tb_monitor *m)
 
 static void monitor_probe(struct tb_monitor *m, uint64_t now)
 {
-    if (m->facts.delivery.work != TB_WORK_COMPLETE) {
-        if (m->probe)
-            monitor_probe_end(m, false);
-        m->facts.runtime_healthy = false;
-        m->probed_us = 0;
-        return;
-    }
+    if (m->facts.delivery.work != TB_WORK_COMPLETE)
+        return monitor_forget_runtime(m);
     if (m->probe && now - m->probed_us > TB_MONITOR_PROBE_TIMEOUT_US)
         monitor_probe_end(m, false);
     if (!m->probe && monitor_due(now, m->probed_us, monitor_probe_period(m))) {
@@ -144,6 +111,48 @@ static void monitor_runtime_closed(void *arg)
         return;
     m->probed_us = 0;
     tb_timer_set(m->loop, &m->timer, now);
+}
+
+/* --- the files ------------------------------------------------------------------------------------------ */
+
+/* Directories appear when their programs start. */
+static void monitor_watch_files(struct tb_monitor *m)
+{
+    static const char *const programs[] = {"tb-authorize", "tb-hydrate", "tb-decrypt",
+                                           "tb-runtime",   "tb-next",    "tb-update"};
+
+    m->watched = tb_file_watch_add(&m->files, m->run_dir);
+    for (size_t i = 0; i < ARRAY_SIZE(programs); i++) {
+        _cleanup_free_ char *dir = tb_path_join(m->run_dir, programs[i]);
+
+        if (dir)
+            (void)tb_file_watch_add(&m->files, dir);
+    }
+}
+
+/* A file that is there but cannot be understood is said once per look and counts as absent: never as a
+ * permission. */
+static void monitor_read_files(struct tb_monitor *m)
+{
+    uint64_t began = m->facts.delivery.started_boottime_us;
+
+    monitor_watch_files(m); /* first: what changes while it is read is read again */
+    tb_facts_read(m->run_dir, &m->facts);
+    /* What was well is the runtime of the delivery before, also where nobody looked in between. */
+    if (began && m->facts.delivery.started_boottime_us != began)
+        monitor_forget_runtime(m);
+    if (m->facts.broken)
+        tb_debug("%s/%s: %s", m->run_dir, m->facts.broken, strerror(-m->facts.broken_error));
+}
+
+static void monitor_files_changed(struct tb_file_watch *w)
+{
+    struct tb_monitor *m = container_of(w, struct tb_monitor, files);
+    uint64_t soon = MAX(tb_now_monotonic_us(), m->read_us + TB_MONITOR_GATHER_US);
+
+    m->read_us = 0;
+    if (soon < m->timer.due_us || !tb_timer_is_set(&m->timer))
+        tb_timer_set(m->loop, &m->timer, soon);
 }
 
 /* --- reporting ------------------------------------------------------------------------------------------ */

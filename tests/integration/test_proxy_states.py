@@ -81,6 +81,26 @@ def test_a_view_is_ready_when_all_of_it_was_verified(make):
     assert p.status()["reason"] == "chunk 7: not authentic"
 
 
+def test_the_health_of_a_runtime_ends_with_its_delivery(make):
+    """Also where nobody looked between the end of one and the next: a busy machine, and a switch of versions."""
+    p = make()
+    p.lease()
+    p.write("tb-hydrate", "progress.json", state="complete", bytes_done=10, bytes_total=10)
+    p.write("tb-runtime", "delivery.json", state="delivered", mode="dir", asset_version=1, started_boottime_us=1000)
+    p.start()
+    wait_for(lambda: read_json(p.run / "tb-proxy/proxy.json")["healthy_version"] == 1, what="the first version's health")
+    p.daemon.proc.send_signal(signal.SIGSTOP)
+    p.backend.healthy = False
+    p.write("tb-runtime", "delivery.json", state="delivered", mode="dir", asset_version=2, started_boottime_us=2000)
+    p.write("tb-hydrate", "progress.json", state="complete", bytes_done=12, bytes_total=12)
+    p.daemon.proc.send_signal(signal.SIGCONT)
+    wait_for(lambda: p.status()["hydrate"]["bytes_done"] == 12, what="the files of the second version")
+    assert p.status()["state"] == "Decrypt"
+    assert read_json(p.run / "tb-proxy/proxy.json")["healthy_version"] == 0
+    p.backend.healthy = True
+    check_codes(p, "Ready", 200, 200, 200)
+
+
 def test_lease_deadline_is_checked_by_the_proxy_itself(make):
     p = make().ready()
     p.lease(deadline_boottime_us=boottime_us() + 2 * 10**6)
