@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include "common/units.h"
-
-#define USEC_PER_HOUR (3600 * TB_USEC_PER_SEC)
+#include "metering/event.h"
 
 static void usage_read_values(const cJSON *o, struct cp_usage_values *ret)
 {
@@ -40,7 +39,7 @@ static void usage_read_hours(const cJSON *hours, struct cp_usage_report *ret)
         if (!cJSON_IsObject(m) || tb_json_get_string(m, "hour", &text, err) < 0 ||
             tb_rfc3339_parse(text, &us) < 0)
             continue;
-        ret->hours[ret->n_hours].hour = (int64_t)(us / USEC_PER_HOUR);
+        ret->hours[ret->n_hours].hour = (int64_t)(us / TB_USEC_PER_HOUR);
         usage_read_values(tb_json_member(m, "used"), &ret->hours[ret->n_hours++].used);
     }
 }

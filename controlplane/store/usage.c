@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "controlplane/store/store_room.h"
+#include "metering/event.h"
 
 #define OF_LEDGER " WHERE contract_id=$1 AND hw_id=$2 AND ledger=$3"
 
@@ -69,14 +70,19 @@ static int usage_raise_total(struct cp_store *s, const struct cp_usage_report *u
                      "ttttuu", u->contract_id, u->hw_id, u->ledger, counter, total, base);
 }
 
+/* Of an hour that began after the ledger was first heard of here nothing was counted elsewhere that this
+ * machine counts again; what a clone counts in it, or says, is the clone's. */
 static int usage_raise_hour(struct cp_store *s, const struct cp_usage_report *u, int64_t hour,
                             const char *counter, uint64_t total)
 {
     int64_t elsewhere = 0;
     int r = *u->ledger ? cp_sql_int(s->c, &elsewhere, 0,
                                     "SELECT max(total) FROM usage_hours WHERE ledger=$1 AND hour=$2"
-                                    " AND counter=$3 AND NOT (contract_id=$4 AND hw_id=$5)",
-                                    "tittt", u->ledger, hour, counter, u->contract_id, u->hw_id)
+                                    " AND counter=$3 AND NOT (contract_id=$4 AND hw_id=$5) AND NOT EXISTS"
+                                    " (SELECT 1 FROM usage_ledgers l WHERE l.contract_id=$4 AND l.hw_id=$5"
+                                    " AND l.ledger=$1 AND l.first_us<$6)",
+                                    "titttu", u->ledger, hour, counter, u->contract_id, u->hw_id,
+                                    (uint64_t)hour * TB_USEC_PER_HOUR)
                        : 0;
 
     if (r < 0)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What machines report to have used, in the store: it only grows, and counts once. */
+#include "metering/event.h"
 #include "store_testing.h"
 
 struct step {
@@ -14,8 +15,8 @@ static int do_take_usage(struct cp_store *s, void *ctx)
     return cp_store_take_usage(s, t->report, &t->flags);
 }
 
-static unsigned report(struct store_fixture *f, const char *contract, const char *hw, const char *ledger,
-                       uint64_t at_us, uint64_t requests)
+static unsigned report_hour(struct store_fixture *f, const char *contract, const char *hw, const char *ledger,
+                            uint64_t at_us, uint64_t requests, int64_t hour)
 {
     static struct cp_usage_report u;
     struct step t = {.report = &u};
@@ -28,10 +29,31 @@ static unsigned report(struct store_fixture *f, const char *contract, const char
     strcpy(u.used.v[0].name, "requests");
     u.used.v[0].total = requests;
     u.n_hours = 1;
-    u.hours[0].hour = 5;
+    u.hours[0].hour = hour;
     u.hours[0].used = u.used;
     assert_int_equal(cp_store_transact(f->store, do_take_usage, &t), 0);
     return t.flags;
+}
+
+static unsigned report(struct store_fixture *f, const char *contract, const char *hw, const char *ledger,
+                       uint64_t at_us, uint64_t requests)
+{
+    return report_hour(f, contract, hw, ledger, at_us, requests, 5);
+}
+
+static int add_sum(const struct cp_usage_sum *s, void *ctx)
+{
+    *(uint64_t *)ctx += s->used;
+    return 0;
+}
+
+static uint64_t used_in(struct store_fixture *f, const char *contract, int64_t hour)
+{
+    struct cp_usage_query q = {.contract_id = contract, .from_hour = hour, .to_hour = hour + 1};
+    uint64_t used = 0;
+
+    assert_int_equal(cp_store_each_usage_sum(f->store, &q, add_sum, &used), 0);
+    return used;
 }
 
 static void test_usage_only_grows(void **state)
@@ -67,12 +89,29 @@ static void test_usage_is_counted_once_wherever_a_ledger_goes(void **state)
     assert_int_equal(billed(f, "c").requests, 1154);
 }
 
+/* Two disks of one kind count by themselves from then on; neither can take an hour from the other. */
+static void test_a_clone_takes_no_hour_away(void **state)
+{
+    struct store_fixture *f = *state;
+    int64_t next = (int64_t)(NOW / TB_USEC_PER_HOUR) + 1;
+
+    report_hour(f, "c", "h", "l1", 10, 1000, next - 1);
+    assert_int_equal(report_hour(f, "d", "h9", "l1", 20, 1400, next - 1), CP_USAGE_CLONE);
+    assert_int_equal(used_in(f, "c", next - 1), 1000);
+    assert_int_equal(used_in(f, "d", next - 1), 400); /* its disk had the thousand of that hour */
+    report_hour(f, "d", "h9", "l1", 30, 90000, next);
+    report_hour(f, "c", "h", "l1", 40, 1300, next);
+    assert_int_equal(used_in(f, "c", next), 1300);
+    assert_int_equal(used_in(f, "d", next), 90000);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, store_setup, store_teardown)
     const struct CMUnitTest tests[] = {
         T(test_usage_only_grows),
         T(test_usage_is_counted_once_wherever_a_ledger_goes),
+        T(test_a_clone_takes_no_hour_away),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
