@@ -302,6 +302,18 @@ bool tb_supply_has(struct tb_supply *s, uint64_t off, uint64_t len)
     return (!s->map || tb_range_map_has(s->map, off, len, NULL)) && !supply_mends(s, off, len);
 }
 
+static bool supply_wishes_for(const struct tb_supply *s, uint64_t off)
+{
+    for (size_t i = 0; i < s->n_wishes; i++) {
+        const struct tb_want_range *r = &s->wishes[i].r;
+
+        if (!r->repair && r->offset <= off && off - r->offset < r->bytes)
+            return true;
+    }
+    return false;
+}
+
+/* With what a reader will want next: it need not say so for each range. */
 void tb_supply_want(struct tb_supply *s, uint64_t off, uint64_t len)
 {
     struct tb_want_range r = {0};
@@ -310,9 +322,9 @@ void tb_supply_want(struct tb_supply *s, uint64_t off, uint64_t len)
     if (!s->map || tb_range_map_has(s->map, off, len, &missing))
         return;
     r.offset = missing;
-    r.bytes = tb_range_map_id(s->map)->chunk;
+    r.bytes = MIN((uint64_t)TB_SUPPLY_WANT_BYTES, tb_range_map_id(s->map)->size - missing);
     pthread_mutex_lock(&s->lock);
-    if (!wish_find(s, missing, false) && wish_add(s, &r))
+    if (!supply_wishes_for(s, missing) && wish_add(s, &r))
         wishes_write(s);
     pthread_mutex_unlock(&s->lock);
 }

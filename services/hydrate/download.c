@@ -77,6 +77,8 @@ static bool worker_turn(struct download_worker *w, int *ret_timeout_ms)
 
     was_busy = download_is_busy(x);
     worker_collect(w);
+    for (unsigned i = 0; i < w->n_slots; i++)
+        slot_mark(x, &w->slots[i]);
     if (first) {
         slot_identify_early(x, x->slots);
         if (wishes_refresh(&x->wishes, x->id))
@@ -191,6 +193,7 @@ static int worker_init(struct download_worker *w)
         s->multi = w->multi;
         s->t.fd = partial_fd(w->x->d->partial);
         s->t.size = w->x->id->size;
+        s->t.unit = w->x->id->chunk;
     }
     return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fetches the missing ranges of a partial file, several at once, on the calling thread and others that end
- * with it. Retries each range; stops at what a retry cannot help. What readers wish for comes first: a range
- * that is missing, or a record once more that came and is not right. */
+/* Fetches the missing ranges of a partial file, several requests at once, on the calling thread and others
+ * that end with it. Retries each request; stops at what a retry cannot help. What readers wish for comes
+ * first: ranges that are missing, or a record once more that came and is not right. */
 #ifndef TB_HYDRATE_DOWNLOAD_H
 #define TB_HYDRATE_DOWNLOAD_H
 
@@ -33,8 +33,9 @@ struct download {
     const char *repair_url;
     struct mirror *mirror; /* asked for ranges first; NULL: none. Its own until the download ends */
     const struct tb_http_tls *tls;
-    unsigned connections; /* of all threads together, at least 1; each has one range at a time */
-    unsigned threads;     /* DOWNLOAD_THREADS_MAX at most */
+    unsigned connections;   /* of all threads together, at least 1; each has one request at a time */
+    uint64_t request_bytes; /* ranges in a row that are asked for at once; fewer near the end */
+    unsigned threads;       /* DOWNLOAD_THREADS_MAX at most */
     struct partial *partial;
     struct hasher *hasher; /* told of the gapless prefix; NULL: nobody hashes */
     int stop_fd;           /* readable: stop */

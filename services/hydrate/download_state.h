@@ -22,10 +22,10 @@ struct download_slot {
     CURLM *multi; /* of its thread */
     enum slot_state state;
     struct transfer t;
-    uint64_t had; /* bytes of the range that were there before the transfer that runs */
+    uint64_t had; /* what was there of it before the transfer that runs ends here in the file */
     struct tb_backoff backoff;
-    bool repair;     /* a record once more, not a range */
-    bool no_mirror;  /* it did not give this range */
+    bool repair;     /* a record once more, not ranges */
+    bool no_mirror;  /* it did not give these */
     uint64_t record; /* its number */
     unsigned wrong_answers;
     uint64_t due_us; /* SLOT_WAITING: next attempt */
@@ -68,8 +68,11 @@ void download_give_up(struct download_state *x, bool now, int code, const char *
 void download_give_up_io(struct download_state *x, int r, const char *what);
 
 /* -- slot.c, under the lock ------------------------------------------------------------------------------ */
-/* Starts what the slot may start: a wish, its range once more, or the next one that is missing. */
+/* Starts what the slot may start: a wish, its ranges once more, or the next ones that are missing. */
 void slot_advance(struct download_state *x, struct download_slot *s, uint64_t now_us);
+/* Those of a running slot's ranges that came whole, but for its last: who waits for them need not wait for
+ * the others. */
+void slot_mark(struct download_state *x, struct download_slot *s);
 /* The transfer of a running slot ended. */
 void slot_finish(struct download_state *x, struct download_slot *s, CURLcode code);
 /* A response may be known good long before its range is there: others need not wait for its end. */

@@ -186,6 +186,7 @@ void hydrate_set_width(const struct hydrate *h, struct download *d)
     d->connections = h->cfg->download_concurrency;
     if (d->connections == 0)
         d->connections = threads_connections_for(cpus);
+    d->request_bytes = h->cfg->download_chunk_bytes;
     d->threads = h->cfg->download_threads;
     if (d->threads == 0)
         d->threads = threads_for(cpus, threads_link_mbit("/sys/class/net"), d->connections);
@@ -248,7 +249,8 @@ static int fetch_run(struct hydrate *h)
 int hydrate_download(struct hydrate *h)
 {
     _cleanup_partial_ struct partial *partial = NULL;
-    struct partial_identity want = {.size = h->size, .chunk = h->cfg->download_chunk_bytes};
+    struct partial_identity want = {
+        .size = h->size, .chunk = MIN(h->cfg->download_chunk_bytes, (uint64_t)PARTIAL_RANGE_BYTES)};
     int r;
 
     memcpy(want.sha256, h->manifest.m->sha256_ciphertext, sizeof(want.sha256));

@@ -45,7 +45,8 @@ static int mend_vouch(struct hydrate *h, const struct partial *p)
 int hydrate_mend(struct hydrate *h)
 {
     _cleanup_partial_ struct partial *p = NULL;
-    struct partial_identity id = {.size = h->size, .chunk = h->cfg->download_chunk_bytes};
+    struct partial_identity id = {.size = h->size,
+                                  .chunk = MIN(h->cfg->download_chunk_bytes, (uint64_t)PARTIAL_RANGE_BYTES)};
     struct download d = {.url = h->source.sas_url,
                          .repair_url = source_other(&h->source),
                          .tls = &h->tls,

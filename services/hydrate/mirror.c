@@ -59,11 +59,15 @@ static void mirror_mark(struct mirror *m, uint64_t range)
     m->gave[range / 8] |= (uint8_t)(1U << (range % 8));
 }
 
-void mirror_answer(struct mirror *m, uint64_t range, uint64_t bytes)
+void mirror_gave(struct mirror *m, uint64_t range, uint64_t bytes)
 {
-    m->asked--;
     mirror_mark(m, range);
     m->bytes += bytes;
+}
+
+void mirror_answer(struct mirror *m)
+{
+    m->asked--;
     m->rest.attempt = 0;
 }
 

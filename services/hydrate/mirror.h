@@ -44,9 +44,11 @@ void mirror_clear(struct mirror *m);
 /* It may be asked for a range now. While it has failed, one request at a time tries it. */
 bool mirror_may_ask(const struct mirror *m, uint64_t now_us);
 void mirror_ask(struct mirror *m);
-/* How a request ended: the range came, so many bytes of it from here; or it did not, which is logged. kept:
- * what came until it broke off is a part of the range all the same. */
-void mirror_answer(struct mirror *m, uint64_t range, uint64_t bytes);
+/* A range came, so many bytes of it from here. */
+void mirror_gave(struct mirror *m, uint64_t range, uint64_t bytes);
+/* How a request ended: all came; or it did not, which is logged. kept: what came of this range until it broke
+ * off is a part of it all the same. */
+void mirror_answer(struct mirror *m);
 void mirror_fail(struct mirror *m, uint64_t range, bool kept, const char *why, uint64_t now_us);
 /* A reader found a record in ranges [first, last] bad. */
 void mirror_doubt(struct mirror *m, uint64_t first, uint64_t last);

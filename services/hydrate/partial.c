@@ -338,9 +338,10 @@ int partial_mark(struct partial *p, uint64_t i)
 
     pthread_mutex_lock(&p->lock);
     ranges_add(&p->ranges, i);
+    if (!p->dirty)
+        pthread_cond_signal(&p->changed);
     p->dirty = true;
     r = p->error;
-    pthread_cond_signal(&p->changed);
     pthread_mutex_unlock(&p->lock);
     if (p->map)
         tb_range_map_mark(p->map, i);

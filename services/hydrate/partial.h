@@ -24,6 +24,9 @@
 
 struct partial;
 
+/* Of a range, where the settings do not ask for less at once: so soon what came can be read. */
+#define PARTIAL_RANGE_BYTES (1024 * 1024)
+
 /* Opens what an earlier run left for the same sha256 and size, which keeps its own chunk and etag; else
  * removes it and begins anew with `want`. 0 or -errno. */
 int partial_open(const char *final_path, const struct partial_identity *want, struct partial **ret);

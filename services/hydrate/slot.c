@@ -36,7 +36,7 @@ static bool slot_is_elsewhere(const struct download_state *x, const struct downl
  * have the whole download refused. */
 static bool slot_may_mirror(const struct download_state *x, const struct download_slot *s)
 {
-    return x->d->mirror && x->identified && !s->repair && !s->no_mirror && s->t.index > 0 &&
+    return x->d->mirror && x->identified && !s->repair && !s->no_mirror && s->t.start > 0 &&
            mirror_may_ask(x->d->mirror, tb_now_monotonic_us());
 }
 
@@ -47,7 +47,7 @@ static void slot_start(struct download_state *x, struct download_slot *s)
     s->t.mirror = slot_may_mirror(x, s);
     s->t.url = s->t.mirror ? x->d->mirror->url : elsewhere ? x->d->repair_url : x->d->url;
     s->t.etag = elsewhere ? "" : x->id->etag;
-    s->had = s->t.got;
+    s->had = s->t.start + s->t.got;
     if (s->t.mirror)
         mirror_ask(x->d->mirror);
     if (transfer_begin(&s->t) < 0 || curl_multi_add_handle(s->multi, s->t.easy) != CURLM_OK) {
@@ -58,12 +58,26 @@ static void slot_start(struct download_state *x, struct download_slot *s)
     s->state = SLOT_RUNNING;
 }
 
-static bool download_holds(const struct download_state *x, bool repair, uint64_t start)
+static bool download_holds(const struct download_state *x, bool repair, uint64_t off)
 {
-    for (unsigned i = 0; i < x->n_slots; i++)
-        if (x->slots[i].state != SLOT_IDLE && x->slots[i].repair == repair && x->slots[i].t.start == start)
+    for (unsigned i = 0; i < x->n_slots; i++) {
+        const struct download_slot *s = &x->slots[i];
+
+        if (s->state != SLOT_IDLE && s->repair == repair && s->t.start <= off && off < s->t.end)
             return true;
+    }
     return false;
+}
+
+/* The first range from i on that is neither there nor on its way; ranges->n: none. */
+static uint64_t download_next_open(const struct download_state *x, uint64_t i)
+{
+    const struct ranges *ranges = partial_ranges(x->d->partial);
+
+    do
+        i = ranges_next_missing(ranges, i);
+    while (i < ranges->n && download_holds(x, false, ranges_start(ranges, i)) && ++i < ranges->n);
+    return i;
 }
 
 static void slot_take(struct download_slot *s, uint64_t start, uint64_t len)
@@ -76,13 +90,28 @@ static void slot_take(struct download_slot *s, uint64_t start, uint64_t len)
     s->backoff = (struct tb_backoff){.base_ms = DOWNLOAD_BACKOFF_BASE_MS, .cap_ms = DOWNLOAD_BACKOFF_CAP_MS};
 }
 
-static void slot_take_range(const struct download_state *x, struct download_slot *s, uint64_t i)
+/* How many ranges from i on are asked for at once. While much is missing a request ends at a multiple of its
+ * size, as mirrors cut the file; the less there is left, the less each has, so that all end together. */
+static uint64_t slot_stride(const struct download_state *x, uint64_t i)
 {
     const struct ranges *ranges = partial_ranges(x->d->partial);
+    uint64_t whole = MAX(x->d->request_bytes / ranges->chunk, 1U);
+    uint64_t share = MAX((ranges->n - i) / (2ULL * x->n_slots), 1U);
 
+    return ranges->n <= whole ? whole : MIN(share, whole - i % whole);
+}
+
+/* Range i, and what is missing too of those behind it. Returns the first that it does not take. */
+static uint64_t slot_take_ranges(const struct download_state *x, struct download_slot *s, uint64_t i)
+{
+    const struct ranges *ranges = partial_ranges(x->d->partial);
+    uint64_t stride = slot_stride(x, i), end = i + 1;
+
+    while (end < MIN(i + stride, ranges->n) && download_next_open(x, end) == end)
+        end++;
     s->repair = false;
-    s->t.index = i;
-    slot_take(s, ranges_start(ranges, i), ranges_len(ranges, i));
+    slot_take(s, ranges_start(ranges, i), MIN(end * ranges->chunk, ranges->size) - ranges_start(ranges, i));
+    return end;
 }
 
 /* What somebody waits for, if it is not there or on its way. */
@@ -93,9 +122,10 @@ static bool slot_take_wish(const struct download_state *x, struct download_slot 
     uint64_t i = r->offset / ranges->chunk;
 
     if (!r->repair) {
-        if (ranges_has(ranges, i) || download_holds(x, false, ranges_start(ranges, i)))
+        i = download_next_open(x, i);
+        if (i >= ranges->n || ranges_start(ranges, i) >= r->offset + r->bytes)
             return false;
-        slot_take_range(x, s, i);
+        (void)slot_take_ranges(x, s, i);
         return true;
     }
     if (!partial_wants_again(x->d->partial, r->offset, r->bytes, r->seen) ||
@@ -111,7 +141,7 @@ static bool slot_take_wish(const struct download_state *x, struct download_slot 
     return true;
 }
 
-/* Gives an idle slot a wish, or the next missing range. false when there is none. */
+/* Gives an idle slot a wish, or the next missing ranges. false when there are none. */
 static bool slot_assign(struct download_state *x, struct download_slot *s)
 {
     const struct ranges *ranges = partial_ranges(x->d->partial);
@@ -120,13 +150,10 @@ static bool slot_assign(struct download_state *x, struct download_slot *s)
     for (size_t k = 0; k < x->wishes.want.n; k++)
         if (slot_take_wish(x, s, &x->wishes.want.r[k]))
             return true;
-    do
-        i = ranges_next_missing(ranges, i);
-    while (i < ranges->n && download_holds(x, false, ranges_start(ranges, i)) && ++i < ranges->n);
+    i = download_next_open(x, i);
     if (i >= ranges->n)
         return false;
-    x->cursor = i + 1;
-    slot_take_range(x, s, i);
+    x->cursor = slot_take_ranges(x, s, i);
     return true;
 }
 
@@ -171,25 +198,44 @@ static void slot_retry(struct download_state *x, struct download_slot *s, CURLco
     s->state = SLOT_WAITING;
 }
 
-static void slot_range_done(struct download_state *x, struct download_slot *s)
+/* The first of the slot's ranges came, and is not its any more. false: the download ends. */
+static bool slot_mark_first(struct download_state *x, struct download_slot *s)
 {
-    struct partial *p = x->d->partial;
-    int r;
+    const struct ranges *ranges = partial_ranges(x->d->partial);
+    uint64_t i = s->t.start / ranges->chunk, len = ranges_len(ranges, i), end = s->t.start + len;
+    int r = partial_mark(x->d->partial, i);
 
-    s->state = SLOT_IDLE;
-    if (s->repair) {
-        partial_renew(p, s->t.start, s->t.end - s->t.start);
-        s->t.got = 0;
-        return;
-    }
-    r = partial_mark(p, s->t.index);
     if (r < 0) {
         download_give_up_io(x, r, "cannot record progress of");
-        return;
+        return false;
     }
-    s->t.got = 0;
+    if (s->t.mirror)
+        mirror_gave(x->d->mirror, i, MIN(len, end - MIN(s->had, end)));
+    s->t.start = end;
+    s->t.got -= len;
     if (x->d->hasher)
-        hasher_advance(x->d->hasher, ranges_prefix_bytes(partial_ranges(p)));
+        hasher_advance(x->d->hasher, ranges_prefix_bytes(ranges));
+    return true;
+}
+
+void slot_mark(struct download_state *x, struct download_slot *s)
+{
+    const struct ranges *ranges = partial_ranges(x->d->partial);
+
+    if (s->state != SLOT_RUNNING || s->repair)
+        return;
+    while (s->t.got >= ranges->chunk && s->t.start + ranges->chunk < s->t.end && slot_mark_first(x, s))
+        ;
+}
+
+static void slot_done(struct download_state *x, struct download_slot *s)
+{
+    s->state = SLOT_IDLE;
+    if (s->repair)
+        partial_renew(x->d->partial, s->t.start, s->t.end - s->t.start);
+    while (!s->repair && s->t.start < s->t.end && slot_mark_first(x, s))
+        ;
+    s->t.got = 0;
 }
 
 /* Faults found by the slot itself that no retry helps. true when handled. */
@@ -268,7 +314,7 @@ static bool slot_finish_mirror(struct download_state *x, struct download_slot *s
     struct transfer *t = &s->t;
 
     if (code == CURLE_OK && transfer_complete(t)) {
-        mirror_answer(x->d->mirror, t->index, t->got - s->had);
+        mirror_answer(x->d->mirror);
         return false;
     }
     if (t->fault == TRANSFER_IO) { /* not its fault */
@@ -278,7 +324,8 @@ static bool slot_finish_mirror(struct download_state *x, struct download_slot *s
     slot_describe(x, s, code, why, sizeof(why));
     if (t->fault != TRANSFER_OK)
         t->got = 0;
-    mirror_fail(x->d->mirror, t->index, t->got > s->had, why, tb_now_monotonic_us());
+    mirror_fail(x->d->mirror, t->start / t->unit, t->got > 0 && t->start + t->got > s->had, why,
+                tb_now_monotonic_us());
     s->no_mirror = true;
     return true;
 }
@@ -290,6 +337,7 @@ void slot_finish(struct download_state *x, struct download_slot *s, CURLcode cod
     int r;
 
     curl_multi_remove_handle(s->multi, t->easy);
+    transfer_settle(t);
     s->state = SLOT_WAITING;
     s->due_us = 0;
     if (t->mirror && slot_finish_mirror(x, s, code))
@@ -297,7 +345,7 @@ void slot_finish(struct download_state *x, struct download_slot *s, CURLcode cod
     if (!t->mirror && !slot_is_elsewhere(x, s))
         download_identify(x, t);
     if (code == CURLE_OK && transfer_complete(t)) {
-        slot_range_done(x, s);
+        slot_done(x, s);
         return;
     }
     if (slot_finish_fault(x, t) || (t->fault == TRANSFER_OK && slot_finish_status(x, t)))

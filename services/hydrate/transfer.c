@@ -133,28 +133,71 @@ static size_t transfer_on_header(char *data, size_t size, size_t n, void *arg)
     return t->fault == TRANSFER_OK ? len : 0;
 }
 
+static bool transfer_write(struct transfer *t, const void *data, size_t len)
+{
+    int r = tb_pwrite_full(t->fd, data, len, t->start + t->got);
+
+    if (r == 0) {
+        t->got += len;
+        return true;
+    }
+    transfer_fail(t, TRANSFER_IO, "%s", strerror(-r));
+    t->io_error = r;
+    return false;
+}
+
+static bool transfer_flush(struct transfer *t)
+{
+    size_t n = t->gathered;
+
+    t->gathered = 0;
+    return n == 0 || transfer_write(t, t->gather, n);
+}
+
+/* Whoever waits for bytes can have them now, or there will be no more. */
+static bool transfer_is_due(const struct transfer *t)
+{
+    uint64_t written = t->start + t->got, came = written + t->gathered;
+
+    return t->gathered == TRANSFER_GATHER_BYTES || came == t->end || came / t->unit != written / t->unit;
+}
+
+static bool transfer_take(struct transfer *t, const char *data, size_t len)
+{
+    bool good = true;
+
+    for (size_t n; good && len > 0; data += n, len -= n) {
+        if (t->gathered == 0 && len >= TRANSFER_GATHER_BYTES)
+            return transfer_write(t, data, len);
+        n = MIN(len, TRANSFER_GATHER_BYTES - t->gathered);
+        memcpy(t->gather + t->gathered, data, n);
+        t->gathered += n;
+        good = !transfer_is_due(t) || transfer_flush(t);
+    }
+    return good;
+}
+
+void transfer_settle(struct transfer *t)
+{
+    if (t->fault == TRANSFER_OK)
+        (void)transfer_flush(t);
+    t->gathered = 0;
+}
+
 static size_t transfer_on_body(char *data, size_t size, size_t n, void *arg)
 {
     struct transfer *t = arg;
     size_t len = size * n;
-    int r;
 
     if (!t->accepted) {
         t->discarded += len;
         return t->discarded > ERROR_BODY_MAX ? 0 : len;
     }
-    if (len > t->end - t->start - t->got) {
+    if (len > t->end - t->start - t->got - t->gathered) {
         transfer_fail(t, TRANSFER_PROTOCOL, "the body is longer than the range asked for");
         return 0;
     }
-    r = tb_pwrite_full(t->fd, data, len, t->start + t->got);
-    if (r < 0) {
-        transfer_fail(t, TRANSFER_IO, "%s", strerror(-r));
-        t->io_error = r;
-        return 0;
-    }
-    t->got += len;
-    return len;
+    return transfer_take(t, data, len) ? len : 0;
 }
 
 int transfer_init(struct transfer *t, const struct tb_http_tls *tls)
@@ -163,7 +206,8 @@ int transfer_init(struct transfer *t, const struct tb_http_tls *tls)
 
     t->tls = tls;
     t->easy = curl_easy_init();
-    if (!t->easy || tb_http_easy_init(t->easy, tls) < 0)
+    t->gather = malloc(TRANSFER_GATHER_BYTES);
+    if (!t->easy || !t->gather || tb_http_easy_init(t->easy, tls) < 0)
         return -ENOMEM;
 #define SET(option, value) (e = e != CURLE_OK ? e : curl_easy_setopt(t->easy, option, value))
     /* one connection per slot: with HTTP/2 all ranges would share one and its flow control */
@@ -182,8 +226,10 @@ void transfer_clear(struct transfer *t)
 {
     curl_easy_cleanup(t->easy);
     curl_slist_free_all(t->headers);
+    free(t->gather);
     t->easy = NULL;
     t->headers = NULL;
+    t->gather = NULL;
 }
 
 static int transfer_append_header(struct transfer *t, const char *line)
@@ -215,7 +261,7 @@ int transfer_begin(struct transfer *t)
 {
     char range[64], if_match[ETAG_MAX + 16];
 
-    assert(t->start + t->got < t->end && t->end <= t->size);
+    assert(t->start + t->got < t->end && t->end <= t->size && t->unit > 0 && t->gathered == 0);
     transfer_reset_response(t);
     t->fault = TRANSFER_OK;
     t->io_error = 0;

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One slot of the download: one range after another on one curl handle. A response is judged when its
- * headers are complete, before a byte of it may be written; bytes then go only inside the slot's own
- * range. A range that breaks off is continued where it stopped. */
+/* One slot of the download: one request after another on one curl handle. A response is judged when its
+ * headers are complete, before a byte of it may be written; bytes then go only inside what the slot was
+ * given. What breaks off is continued where it stopped.
+ *
+ * TLS gives 16 KiB at a time, and a write of so little takes twice the time of one of 64 KiB for each byte:
+ * what comes is gathered. */
 #ifndef TB_HYDRATE_TRANSFER_H
 #define TB_HYDRATE_TRANSFER_H
 
@@ -15,6 +18,7 @@
 #define TRANSFER_STALL_SEC 30 /* without a byte: retried */
 #define TRANSFER_CONNECT_MS 10000
 #define TRANSFER_CODE_MAX 65
+#define TRANSFER_GATHER_BYTES (256 * 1024) /* for each slot */
 
 enum transfer_fault {
     TRANSFER_OK,
@@ -28,12 +32,14 @@ struct transfer {
     /* set by the owner before transfer_begin() */
     const char *url; /* borrowed; a secret */
     int fd;
-    uint64_t index, start, end; /* range, end exclusive */
-    uint64_t size;              /* of the whole file */
-    const char *etag;           /* borrowed; "" for none: no If-Match */
-    bool mirror;                /* url is of one: no If-Match either, but the tag is looked at */
-    /* of the range */
+    uint64_t start, end; /* of the file, end exclusive */
+    uint64_t size;       /* of the whole file */
+    uint64_t unit;       /* what came is written at the latest where a multiple of it is reached */
+    const char *etag;    /* borrowed; "" for none: no If-Match */
+    bool mirror;         /* url is of one: no If-Match either, but the tag is looked at */
+    /* of these bytes */
     _Atomic uint64_t got; /* bytes [start, start + got) are written; others look while it runs */
+    size_t gathered;      /* bytes that follow, not written yet */
     /* of the last response */
     long status;
     bool accepted; /* its headers are right */
@@ -54,14 +60,17 @@ struct transfer {
     CURL *easy;
     struct curl_slist *headers;
     char errbuf[CURL_ERROR_SIZE];
+    uint8_t *gather;
 };
 
 /* -ENOMEM. */
 int transfer_init(struct transfer *t, const struct tb_http_tls *tls);
 void transfer_clear(struct transfer *t);
-/* Prepares t->easy to fetch what is missing of the range; the caller adds it to its multi handle. -ENOMEM. */
+/* Prepares t->easy to fetch what is missing; the caller adds it to its multi handle. -ENOMEM. */
 int transfer_begin(struct transfer *t);
-/* All bytes of the range are written. */
+/* It ended, well or not: what came in good order is written. */
+void transfer_settle(struct transfer *t);
+/* All bytes are written. */
 bool transfer_complete(const struct transfer *t);
 
 #endif

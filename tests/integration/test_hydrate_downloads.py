@@ -46,6 +46,36 @@ def test_one_range_for_the_whole_file(w):
     w.assert_complete()
 
 
+def asked(w):
+    return [tuple(map(int, r.range.removeprefix("bytes=").split("-"))) for r in w.ranges()]
+
+
+def test_requests_get_smaller_near_the_end(w):
+    """So that all connections end together, and who reads behind them has little left to do."""
+    w.put(*seal(32 << 20, chunk_bytes=1 << 20))
+    assert w.run(TB_DOWNLOAD_CHUNK_BYTES=8 << 20)[0] == 0
+    w.assert_complete()
+    parts = sorted(asked(w))
+    assert all(a[1] + 1 == b[0] for a, b in zip(parts, parts[1:])) and (parts[0][0], parts[-1][1]) == (0, len(w.data) - 1)
+    assert max(b - a + 1 for a, b in parts[:2]) >= 4 << 20 and all(b - a < 1 << 20 for a, b in parts[-SLOTS:]), parts
+
+
+def test_what_came_of_a_request_is_kept_over_a_kill(w):
+    w.put(*seal(6 << 20))
+    w.proxy.rule(fp.cut(5 << 19), path="model.tbenc$", nth=1)
+    w.proxy.rule(fp.swallow(), path="model.tbenc$")
+    env = {"TB_DOWNLOAD_CHUNK_BYTES": 8 << 20, "TB_DOWNLOAD_CONCURRENCY": 1}
+    d = w.start(**env)
+    live = w.target / "model.tbenc.part.live"
+    wait_for(lambda: live.exists() and live.read_bytes()[256:259] == b"\x01\x01\x00", what="two ranges of the request")
+    d.kill()
+    assert asked(w)[0] == (0, len(w.data) - 1), "it was one request"
+    w.proxy.clear()
+    assert w.run(**env)[0] == 0
+    assert asked(w) == [(2 << 20, len(w.data) - 1)]
+    w.assert_complete()
+
+
 def test_unknown_complete_file_is_hashed_and_kept(w):
     assert w.run()[0] == 0
     (w.target / "model.tbenc.verified.json").unlink()

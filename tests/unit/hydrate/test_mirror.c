@@ -23,7 +23,8 @@ static void test_what_it_gave_and_is_bad_ends_the_trust(void **state)
     _cleanup_mirror_ struct mirror m = {0};
 
     begin(&m);
-    mirror_answer(&m, 7, 100);
+    mirror_gave(&m, 7, 100);
+    mirror_answer(&m);
     assert_int_equal(m.bytes, 100);
     mirror_doubt(&m, 0, 6);
     mirror_doubt(&m, 8, UINT64_MAX);
