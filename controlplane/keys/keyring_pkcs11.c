@@ -60,12 +60,14 @@ struct p11_op {
 
 static CK_RV p11_op_in_session(struct keyring_p11 *p, CK_SESSION_HANDLE s, struct p11_op *op)
 {
-    CK_GCM_PARAMS gcm = {.iv_ptr = op->nonce,
-                         .iv_len = CP_WRAP_NONCE_BYTES,
-                         .iv_bits = 8 * CP_WRAP_NONCE_BYTES,
-                         .aad_ptr = (CK_BYTE *)op->asset_id,
-                         .aad_len = strlen(op->asset_id),
-                         .tag_bits = 8 * CP_WRAP_TAG_BYTES};
+    /* By position: nonce, its length in bytes and bits, additional data and its length, tag's bits. Names of
+     * the members changed between p11-kit 0.24 and 0.25. */
+    CK_GCM_PARAMS gcm = {op->nonce,
+                         CP_WRAP_NONCE_BYTES,
+                         8 * CP_WRAP_NONCE_BYTES,
+                         (CK_BYTE *)op->asset_id,
+                         strlen(op->asset_id),
+                         8 * CP_WRAP_TAG_BYTES};
     CK_MECHANISM m = {CKM_AES_GCM, &gcm, sizeof(gcm)};
     CK_OBJECT_HANDLE key;
     CK_RV rv = p11_find_by_id(p, s, op->id, op->id_len, &key);
