@@ -352,6 +352,9 @@ install: all install-units
 	install -d $(DESTDIR)$(datadir)/trustbridge/packer/scripts
 	install -m 644 packer/*.pkr.hcl $(DESTDIR)$(datadir)/trustbridge/packer/
 	install -m 755 packer/scripts/* $(DESTDIR)$(datadir)/trustbridge/packer/scripts/
+	install -d $(DESTDIR)$(datadir)/trustbridge/image
+	cp -R --no-preserve=ownership image/. $(DESTDIR)$(datadir)/trustbridge/image/
+	chmod -R u=rwX,go=rX $(DESTDIR)$(datadir)/trustbridge/image
 	ln -sf $(if $(filter $(prefix)/%,$(libexecdir)),../$(libexecdir:$(prefix)/%=%),$(libexecdir))/tb-configure $(DESTDIR)$(bindir)/tb-configure
 	install -m 644 services/configure/tb-configure.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-configure
 	install -m 644 services/status/tb-status.bash $(DESTDIR)$(datadir)/bash-completion/completions/tb-status

@@ -49,7 +49,10 @@ _tbpkg() {
     value=$(grep -- "^$prev=" <<<"$help")
     case ${prev}${value#*=} in
     --provider-keyKEY | --key-outTARGET) value=FILE ;;
-    --targetTARGET) value="oci vm-qemu vm-azure" ;;
+    --targetTARGET)
+        value="oci vm-qemu vm-azure"
+        [[ $command == build ]] && value+=" vm-attested"
+        ;;
     --modeMODE) value="enrolled certificate open" ;;
     --verdictWORD) value="accepted missing" ;;
     --byWHAT) value="contract machine asset key" ;;

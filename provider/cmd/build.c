@@ -22,6 +22,7 @@ static void build_clear(struct image_build *b)
 {
     tb_option_list_clear(&b->vars);
     tb_option_list_clear(&b->labels);
+    attested_clear(&b->attested);
     tool_rmdir(&b->work);
     tb_freep(&b->provider_keys);
     tb_freep(&b->reference);
@@ -36,9 +37,40 @@ static void build_clear(struct image_build *b)
 
 /* -- command line ------------------------------------------------------------------------------ */
 
+/* m: a struct attested_build */
+#define ROWS_ATTESTED(m)                                                                                     \
+    TB_OPTION(0, "settings", "FILE", TB_OPTION_STRING, m.settings,                                           \
+              "settings of the image, as of trustbridge.env: runtime, control plane, routes"),               \
+        TB_OPTION(0, "image", "NAME", TB_OPTION_STRING, m.image, "what the image is called"),                \
+        TB_OPTION(0, "image-version", "VERSION", TB_OPTION_STRING, m.version, "its version"),                \
+        TB_OPTION(0, "output-dir", "DIR", TB_OPTION_DIR_NAME, m.output,                                      \
+                  "directory that is made [IMAGE-VERSION]"),                                                 \
+        TB_OPTION(0, "extra-package", "NAME", TB_OPTION_LIST, m.packages,                                    \
+                  "another package of Debian; may be repeated"),                                             \
+        TB_OPTION(0, "run-script", "FILE", TB_OPTION_LIST, m.scripts,                                        \
+                  "run as root in the image's tree, with network; may be repeated"),                         \
+        TB_OPTION(0, "overlay", "DIR", TB_OPTION_LIST, m.overlays,                                           \
+                  "files that are put over the root, as the inference server; may be repeated"),             \
+        TB_OPTION(0, "allow-unit", "UNIT", TB_OPTION_LIST, m.units,                                          \
+                  "a unit of theirs that may be there; may be repeated"),                                    \
+        TB_OPTION(0, "secure-boot-key", "FILE", TB_OPTION_STRING, m.secure_boot_key,                         \
+                  "sign the kernel image with this key (PEM), with --secure-boot-cert"),                     \
+        TB_OPTION(0, "secure-boot-cert", "FILE", TB_OPTION_STRING, m.secure_boot_cert,                       \
+                  "the key's certificate (PEM), which goes into the machine's db"),                          \
+        TB_OPTION(0, "pcr-key", "FILE", TB_OPTION_STRING, m.pcr_key,                                         \
+                  "sign PCR 11 with this RSA key (PEM), so that state of one image opens in the next"),      \
+        TB_OPTION(0, "append-cmdline", "WORDS", TB_OPTION_STRING, m.append_cmdline,                          \
+                  "for debugging: behind the kernel command line; what lets others in is measured as such"), \
+        TB_OPTION(0, "mirror", "URL", TB_OPTION_STRING, m.mirror,                                            \
+                  "mirror of Debian [that of apt's sources]"),                                               \
+        TB_OPTION(0, "cache-dir", "DIR", TB_OPTION_DIR_NAME, m.cache,                                        \
+                  "keep Debian's trees there and take them again, not newer ones"),                          \
+        TB_OPTION(0, "recipe-dir", "DIR", TB_OPTION_DIR_NAME, m.recipe,                                      \
+                  "directory of the recipe [" ATTESTED_DEFAULT_RECIPE "]")
+
 #define TB_OPTION_TARGET struct image_build
 static const struct tb_option build_options[] = {
-    TB_OPTION(0, "target", "TARGET", TB_OPTION_STRING, target, "oci, vm-qemu or vm-azure [oci]"),
+    TB_OPTION(0, "target", "TARGET", TB_OPTION_STRING, target, "oci, vm-qemu, vm-azure or vm-attested [oci]"),
     ROW_DEB_DIR(debs),
     TB_OPTION(0, "base-image", "IMAGE", TB_OPTION_STRING, base,
               "what to build on: a container image with the inference server in it [" IMAGE_DEFAULT_BASE
@@ -50,7 +82,7 @@ static const struct tb_option build_options[] = {
               "directory, or IMAGE_NAME-IMAGE_VERSION.spdx.json]; replaced when it exists"),
     TB_OPTION(0, "no-sbom", NULL, TB_OPTION_FLAG, no_sbom, "write no bill of materials"),
     TB_OPTION('n', "dry-run", NULL, TB_OPTION_FLAG, dry_run,
-              "oci: show the Containerfile; vm: have packer check the templates and variables"),
+              "oci: show the Containerfile; vm: look whether inputs, templates and variables are right"),
     TB_OPTION_HEADING_ROW("Container image (oci):"),
     ROW_REGISTRY(registry),
     ROW_IMAGE_NAME(name),
@@ -66,6 +98,8 @@ static const struct tb_option build_options[] = {
     TB_OPTION(0, "template-dir", "DIR", TB_OPTION_DIR_NAME, templates,
               "directory of the Packer templates [" IMAGE_DEFAULT_TEMPLATES "]",
               .setting = "build.template_dir"),
+    TB_OPTION_HEADING_ROW("Closed image of a virtual machine (vm-attested):"),
+    ROWS_ATTESTED(attested),
     ROWS_GONE_PROGRAMS,
     TB_OPTION_HEADING_ROW("Every command:"),
     CLI_COMMON_ROWS,
@@ -74,14 +108,46 @@ static const struct tb_option build_options[] = {
 /* What stands on the command line and would do nothing. What settings may say as well is for all targets. */
 static int build_check_target(const struct image_build *b)
 {
-    static const char *const oci[] = {"tag", "label", "no-push", "no-cache", "insecure-registry"};
+    static const struct {
+        const char *name;
+        bool oci, vm, attested;
+    } only[] = {
+        {"tag", .oci = true},
+        {"label", .oci = true},
+        {"no-push", .oci = true},
+        {"no-cache", .oci = true},
+        {"insecure-registry", .oci = true},
+        {"base-image", .oci = true, .vm = true},
+        {"var", .vm = true},
+        {"settings", .attested = true},
+        {"image", .attested = true},
+        {"image-version", .attested = true},
+        {"output-dir", .attested = true},
+        {"extra-package", .attested = true},
+        {"run-script", .attested = true},
+        {"overlay", .attested = true},
+        {"allow-unit", .attested = true},
+        {"secure-boot-key", .attested = true},
+        {"secure-boot-cert", .attested = true},
+        {"pcr-key", .attested = true},
+        {"append-cmdline", .attested = true},
+        {"mirror", .attested = true},
+        {"cache-dir", .attested = true},
+        {"recipe-dir", .attested = true},
+    };
     int rc = CLI_OK;
 
-    if (image_is_oci(b) && b->vars.n > 0)
-        rc = cli_usage(&b->cli, "--var is for vm-qemu and vm-azure; a container image has none");
-    for (size_t i = 0; !image_is_oci(b) && i < ARRAY_SIZE(oci); i++)
-        if (cli_given(&b->cli, oci[i]))
-            rc = cli_usage(&b->cli, "--%s is for oci, and means nothing for %s", oci[i], b->target);
+    for (size_t i = 0; i < ARRAY_SIZE(only); i++) {
+        bool used = image_is_oci(b) ? only[i].oci : image_is_attested(b) ? only[i].attested : only[i].vm;
+
+        if (!used && cli_given(&b->cli, only[i].name))
+            rc = cli_usage(&b->cli, "--%s is for %s, and means nothing for %s", only[i].name,
+                           only[i].attested ? "vm-attested"
+                           : !only[i].vm    ? "oci"
+                           : only[i].oci    ? "oci, vm-qemu and vm-azure"
+                                            : "vm-qemu and vm-azure",
+                           b->target);
+    }
     return rc;
 }
 
@@ -91,8 +157,8 @@ static int build_check_options(void *job)
     const struct cli *c = &b->cli;
     int rc = CLI_OK;
 
-    if (!image_is_oci(b) && !image_is_qemu(b) && strcmp(b->target, "vm-azure") != 0)
-        return cli_usage(c, "--target: oci, vm-qemu or vm-azure, not '%s'", b->target);
+    if (!image_is_oci(b) && !image_is_qemu(b) && !image_is_attested(b) && strcmp(b->target, "vm-azure") != 0)
+        return cli_usage(c, "--target: oci, vm-qemu, vm-azure or vm-attested, not '%s'", b->target);
     if (!b->debs)
         rc = cli_usage(
             c,
@@ -101,6 +167,8 @@ static int build_check_options(void *job)
     rc = cli_worse(rc, build_check_target(b));
     if (b->sbom && b->no_sbom)
         rc = cli_usage(c, "--sbom and --no-sbom exclude each other");
+    if (image_is_attested(b))
+        return cli_worse(rc, image_attested_check(b));
     return cli_worse(rc, image_is_oci(b) ? image_oci_check(b) : image_vm_check(b));
 }
 
@@ -119,6 +187,8 @@ static int build_name_sbom(struct image_build *b)
         b->sbom_path = strdup(b->sbom);
     else if (image_is_oci(b))
         b->sbom_path = tb_strf("%s-%s.spdx.json", name ? name + 1 : b->name, b->tag);
+    else if (image_is_attested(b))
+        b->sbom_path = tb_strf("%s.spdx.json", b->attested.output);
     else if (image_is_qemu(b))
         b->sbom_path = tb_strf("%s.spdx.json", output ? output : IMAGE_DEFAULT_OUTPUT);
     else
@@ -147,6 +217,11 @@ static cJSON *build_describe(const struct image_build *b)
     struct spdx_subject s = {.purpose = "OPERATING-SYSTEM"};
     _cleanup_free_ char *purl = NULL;
 
+    if (image_is_attested(b)) {
+        s.name = b->attested.image;
+        s.version = b->attested.version;
+        return spdx_new(&s, b->inventory);
+    }
     if (!image_is_oci(b)) {
         s.name = image_var(b, "image_name", "trustbridge");
         s.version = image_is_qemu(b) ? NULL : image_var(b, "image_version", "1.0.0");
@@ -191,6 +266,22 @@ static int build_write_sbom(struct image_build *b)
 
 /* -- main -------------------------------------------------------------------------------------- */
 
+/* Of a closed image: what lies in its directory. */
+static void build_add_files(cJSON *d, const char *dir)
+{
+    static const char *const files[][2] = {{"image", "disk.raw"},
+                                           {"vhd", "disk.vhd"},
+                                           {"uki", "uki.efi"},
+                                           {"measurements", "measurements.json"},
+                                           {"units", "units"}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        _cleanup_free_ char *path = tb_path_join(dir, files[i][1]);
+
+        cJSON_AddStringToObject(d, files[i][0], path ? path : files[i][1]);
+    }
+}
+
 static cJSON *build_result(const struct image_build *b)
 {
     cJSON *d = cJSON_CreateObject();
@@ -207,6 +298,8 @@ static cJSON *build_result(const struct image_build *b)
         cJSON_AddBoolToObject(d, "pushed", !b->no_push);
         if (b->digest)
             cJSON_AddStringToObject(d, "digest", b->digest);
+    } else if (image_is_attested(b)) {
+        build_add_files(d, b->resource);
     } else {
         cJSON_AddStringToObject(d, "image", b->resource);
     }
@@ -226,7 +319,8 @@ static int build_report(const struct image_build *b)
     if (b->dry_run && image_is_oci(b))
         fputs(b->containerfile, stdout);
     else if (b->dry_run)
-        tbpkg_note(b->cli.quiet, "%s: templates and variables are valid.", b->target);
+        tbpkg_note(b->cli.quiet, "%s: %s are valid.", b->target,
+                   image_is_attested(b) ? "settings and inputs" : "templates and variables");
     else if (image_is_oci(b) && b->digest)
         printf("%.*s@%s\n", (int)(strlen(b->reference) - strlen(b->tag) - 1), b->reference, b->digest);
     else
@@ -235,6 +329,8 @@ static int build_report(const struct image_build *b)
         tbpkg_note(b->cli.quiet, "Bill of materials: %s", b->sbom_path);
     if (!b->dry_run && strcmp(b->target, "vm-azure") == 0)
         tbpkg_note(b->cli.quiet, "Next: tbpkg package --vm-image with that resource id.");
+    if (!b->dry_run && image_is_attested(b))
+        tbpkg_note(b->cli.quiet, "Next: tbpkg image register %s/measurements.json", b->resource);
     return cli_flush_stdout();
 }
 
@@ -249,7 +345,9 @@ static int build_all(struct image_build *b)
     if (rc == CLI_OK && !(b->work = tool_mkdtemp()))
         rc = CLI_FAILED;
     if (rc == CLI_OK)
-        rc = image_is_oci(b) ? image_oci_build(b) : image_vm_build(b);
+        rc = image_is_oci(b)        ? image_oci_build(b)
+             : image_is_attested(b) ? image_attested_build(b)
+                                    : image_vm_build(b);
     if (rc == CLI_OK)
         rc = build_write_sbom(b);
     return rc == CLI_OK ? build_report(b) : rc;
@@ -260,6 +358,7 @@ static int build_main(int argc, char **argv)
     struct image_build b = {.cli = {.command = &tbpkg_build},
                             .target = "oci",
                             .templates = IMAGE_DEFAULT_TEMPLATES,
+                            .attested = {.recipe = ATTESTED_DEFAULT_RECIPE},
                             .name = "trustbridge-runtime",
                             .tag = "latest"};
     int rc;
@@ -279,15 +378,16 @@ static int build_main(int argc, char **argv)
 const struct tbpkg_command tbpkg_build = {
     .name = "build",
     .summary = "build the image that the weights are served from",
-    .synopsis = "[--target oci] --registry REGISTRY --deb-dir DIR [OPTION]...\n"
-                "       tbpkg build --target vm-qemu|vm-azure --deb-dir DIR [OPTION]...",
+    .synopsis =
+        "[--target oci] --registry REGISTRY --deb-dir DIR [OPTION]...\n"
+        "       tbpkg build --target vm-qemu|vm-azure --deb-dir DIR [OPTION]...\n"
+        "       tbpkg build --target vm-attested --deb-dir DIR --settings FILE --image NAME [OPTION]...",
     .about =
         "Build the image of the machine or container that will serve the model: a base and the packages of\n"
         "TrustBridge, without weights or keys. Prints what it is called: the container image with its\n"
         "digest, the file of a machine, or the resource id in the gallery, which tbpkg package takes; and\n"
-        "writes a bill of materials of all software in it. Drives buildah for oci and packer for the "
-        "others;\n"
-        "both read their own environment too.\n",
+        "writes a bill of materials of all software in it. Drives buildah for oci, packer for vm-qemu\n"
+        "and vm-azure, and mmdebstrap, as root, for vm-attested: an image that is measured and closed.\n",
     .options = build_options,
     .run = build_main,
 };

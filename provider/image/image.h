@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "provider/cli/command.h"
+#include "provider/image/attested.h"
 
 #define IMAGE_DEFAULT_BASE "nvcr.io/nvidia/vllm:latest" /* as the first TrustBridge */
 #define IMAGE_DEFAULT_OUTPUT "output-qemu"
@@ -17,6 +18,7 @@ struct image_build {
     const char *target, *debs, *templates, *base, *registry, *name, *tag, *sbom, *provider_key;
     struct tb_option_list vars, labels;
     bool no_push, no_cache, no_sbom, insecure_registry, dry_run;
+    struct attested_build attested; /* vm-attested */
 
     char *work;              /* temporary directory */
     char *provider_keys;     /* those that the image pins, with commas between; NULL: none */
@@ -38,14 +40,21 @@ static inline bool image_is_qemu(const struct image_build *b)
     return strcmp(b->target, "vm-qemu") == 0;
 }
 
+static inline bool image_is_attested(const struct image_build *b)
+{
+    return strcmp(b->target, "vm-attested") == 0;
+}
+
 /* Judge options only: CLI_OK, or the error is reported. */
 int image_oci_check(struct image_build *b);
 int image_vm_check(struct image_build *b);
+int image_attested_check(struct image_build *b);
 
 /* Build it, or with dry_run look whether it could be built. What is said above to be built is set after that.
  * CLI_OK, or the error is reported. */
 int image_oci_build(struct image_build *b);
 int image_vm_build(struct image_build *b);
+int image_attested_build(struct image_build *b);
 
 /* The value of --var NAME, else of PKR_VAR_NAME in the environment as Packer takes it, else fallback. */
 const char *image_var(const struct image_build *b, const char *name, const char *fallback);

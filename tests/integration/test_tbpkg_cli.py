@@ -131,7 +131,7 @@ def test_completion_of_commands_and_files(tmp_path):
 
 
 SHELL_CASES = [("tbpkg ins", ["inspect"]), ("trustbridge contract add --mode ", ["certificate", "enrolled", "open"]),
-               ("tbpkg contract add --mode=cert", ["--mode=certificate"]), ("tbpkg build --target vm-", ["vm-azure", "vm-qemu"]),
+               ("tbpkg contract add --mode=cert", ["--mode=certificate"]), ("tbpkg build --target vm-", ["vm-attested", "vm-azure", "vm-qemu"]),
                ("tbpkg verify mo", ["model.tbenc"]), ("tbpkg machine list --state e", ["expelled"]), ("tbpkg contract rev", ["revoke"]),
                ("tbpkg doctor --sas", ["--sas-file"]), ("tbpkg encrypt --asset-id x", []), ("tbpkg decrypt --provider-key mo", ["model.tbenc"])]
 

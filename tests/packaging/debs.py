@@ -15,7 +15,7 @@ import sys
 REPO = pathlib.Path(__file__).resolve().parents[2]
 OUT = REPO / "build" / "debs"
 # What a package is made of. Tests and the VM may change without a new build.
-SOURCES = ("CHANGELOG.md", "LICENSE", "Makefile", "bicep", "common", "controlplane", "debian", "docs", "man", "metering", "packer", "provider",
+SOURCES = ("CHANGELOG.md", "LICENSE", "Makefile", "bicep", "common", "controlplane", "debian", "docs", "image", "man", "metering", "packer", "provider",
            "services", "tbenc", "tests/packaging/build.sh", "units")
 TOOLS = ("debhelper", "dpkg-dev", "gcc", "systemd")
 

@@ -101,7 +101,7 @@ PLACES = {
              r"/usr/share/zsh/vendor-completions/_tbpkg|/usr/share/fish/vendor_completions\.d/(tbpkg|trustbridge)\.fish|"
              r"/usr/share/man/man[15]/(tbpkg|tbenc|trustbridge)\.[15]\.gz|"
              r"/usr/share/trustbridge/managed-app/(mainTemplate|createUiDefinition|viewDefinition)\.json|"
-             r"/usr/share/trustbridge/packer/([a-z]+\.pkr\.hcl|scripts/[a-z-]+\.sh)|/usr/share/lintian/overrides/tbpkg|"
+             r"/usr/share/trustbridge/packer/([a-z]+\.pkr\.hcl|scripts/[a-z-]+\.sh)|/usr/share/trustbridge/image/.+|/usr/share/lintian/overrides/tbpkg|"
              r"/usr/share/doc/tbpkg/([A-Za-z-]+\.md|controlplane\.openapi\.yaml)",
     "trustbridge": r"(/usr)?/lib/systemd/system/(tb-[a-z-]+\.(service|socket|path|target)|trustbridge(-apply)?\.target)|"
                    r"(/usr)?/lib/systemd/system-generators/trustbridge-generator|"
@@ -130,7 +130,8 @@ def test_every_file_is_where_it_belongs(deb, name):
         if m.issym():
             continue
         assert m.isreg(), path
-        program = path.startswith(("/usr/bin/", "/usr/sbin/", "/usr/lib/trustbridge/", "/usr/share/trustbridge/packer/scripts/")) or path.endswith("-generator")
+        program = path.startswith(("/usr/bin/", "/usr/sbin/", "/usr/lib/trustbridge/", "/usr/share/trustbridge/packer/scripts/")) or \
+            path.endswith(("-generator", "/trustbridge/image/build.sh"))
         assert m.mode == (0o755 if program else 0o644), (path, oct(m.mode))
 
 
