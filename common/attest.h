@@ -20,6 +20,9 @@
 /* Where tb-vcek leaves the processor's certificate (DER), in the run directory. */
 #define TB_VCEK_DIR "tb-vcek"
 #define TB_VCEK_FILE "vcek.der"
+/* And with its chain, PEM, which Azure Attestation wants to see. */
+#define TB_VCEK_CHAIN "chain.pem"
+#define TB_VCEK_CHAIN_MAX 32768
 #define TB_SNP_REPORT_MAX 4096 /* bytes; Azure's NV index has 2600 */
 #define TB_ATTEST_ALG "hpke-p256-sha256-aes256gcm"
 

@@ -18,6 +18,10 @@ static const struct {
     const char *begin, *inside; /* one of them */
     const char *remedy;
 } attestation_remedies[] = {
+    {NULL, "token of Azure Attestation",
+     "let this machine reach the Azure Attestation that the contract names (TCP 443), and look at what it "
+     "says of "
+     "the machine; tb-authorize asks again"},
     {"attestation_required", NULL, NEEDS_TPM},
     {"this machine can make no evidence", NULL, NEEDS_TPM},
     {"tb-attest", NULL, NEEDS_TPM},
@@ -31,6 +35,13 @@ static const struct {
      "ask the provider to remove this machine from the contract, which lets its new TPM in"},
     {"attestation_policy_unknown", NULL,
      "ask the provider: the control plane is older than what the contract asks for"},
+    {"attestation_maa_required", NULL,
+     "the contract asks for a token of Azure Attestation: install a newer trustbridge on this machine"},
+    {"attestation_maa_expired", NULL,
+     "compare this machine's clock and the control plane's with a right one: date -u; tb-authorize asks "
+     "again"},
+    {"attestation_maa", NULL,
+     "deploy a confidential machine (AMD SEV-SNP) as the provider says, or ask the provider what is wrong"},
     {"attestation_snp", NULL,
      "deploy a confidential machine (AMD SEV-SNP) as the provider says, or ask the provider what is wrong"},
     {"attestation_", NULL,

@@ -6,13 +6,16 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
+#include <openssl/x509.h>
 #include <string.h>
 
+#include "common/base64.h"
 #include "controlplane/access/jwt.h"
 
 #define JWKS_BYTES_MAX (256 * 1024)
 #define RSA_BITS_MIN 2048
 #define P256_BYTES 32
+#define X5C_MAX 16384 /* characters of a certificate */
 
 static void jwks_free_param(OSSL_PARAM **p)
 {
@@ -64,6 +67,35 @@ static EVP_PKEY *jwk_make(const char *type, OSSL_PARAM_BLD *build)
 
     if (params && c && EVP_PKEY_fromdata_init(c) == 1)
         (void)EVP_PKEY_fromdata(c, &key, EVP_PKEY_PUBLIC_KEY, params);
+    return key;
+}
+
+/* The key of the first certificate (x5c), for who gives no numbers: Azure Attestation. The certificate itself
+ * says nothing more: whoever may give keys gives them by it. */
+static EVP_PKEY *jwk_take_certified(const cJSON *jwk)
+{
+    const cJSON *first = cJSON_GetArrayItem(tb_json_member(jwk, "x5c"), 0);
+    const char *text = cJSON_GetStringValue(first);
+    _cleanup_free_ uint8_t *der = NULL;
+    const uint8_t *p;
+    EVP_PKEY *key = NULL;
+    ssize_t n = -EINVAL;
+    X509 *x;
+
+    if (text && strlen(text) <= X5C_MAX)
+        der = malloc(strlen(text) / 4 * 3 + 1);
+    if (der)
+        n = tb_base64_decode(text, strlen(text), der);
+    p = der;
+    x = n > 0 ? d2i_X509(NULL, &p, n) : NULL;
+    if (x && p == der + n)
+        key = X509_get_pubkey(x);
+    X509_free(x);
+    if (key && (!EVP_PKEY_is_a(key, "RSA") || EVP_PKEY_get_bits(key) < RSA_BITS_MIN ||
+                EVP_PKEY_get_bits(key) > 8 * CP_SIGNATURE_MAX)) {
+        EVP_PKEY_free(key);
+        key = NULL;
+    }
     return key;
 }
 
@@ -132,7 +164,7 @@ static void jwks_add(struct cp_jwks *k, const cJSON *jwk)
     *new = (struct cp_jwk){0};
     if (strcmp(kty, "RSA") == 0 && jwk_is_for(jwk, "RS256")) {
         new->alg = CP_JWT_RS256;
-        new->key = jwk_make_rsa(jwk);
+        new->key = tb_json_member(jwk, "n") ? jwk_make_rsa(jwk) : jwk_take_certified(jwk);
     } else if (strcmp(kty, "EC") == 0 && crv && strcmp(crv, "P-256") == 0 && jwk_is_for(jwk, "ES256")) {
         new->alg = CP_JWT_ES256;
         new->key = jwk_make_p256(jwk);

@@ -146,19 +146,19 @@ static bool jwt_is_for(const cJSON *aud, const char *audience)
     return false;
 }
 
-static int jwt_check_times(const cJSON *claims, uint64_t now_us, uint64_t *ret_expires_us,
-                           char err[static CP_JWT_ERR_MAX])
+int cp_jwt_check_times(const struct cp_jwt *t, uint64_t now_us, uint64_t *ret_expires_us,
+                       char err[static CP_JWT_ERR_MAX])
 {
     const uint64_t leeway_us = CP_JWT_LEEWAY_S * TB_USEC_PER_SEC;
     static const char *const begins[] = {"nbf", "iat"};
 
-    if (jwt_get_time(claims, "exp", ret_expires_us) < 0)
+    if (jwt_get_time(t->claims, "exp", ret_expires_us) < 0)
         return jwt_fault(err, -EACCES, "the JWT has no end (exp)");
     if (*ret_expires_us + leeway_us <= now_us)
         return jwt_fault(err, -EKEYEXPIRED, "the JWT is over: log in again");
     for (size_t i = 0; i < ARRAY_SIZE(begins); i++) {
         uint64_t us;
-        int r = jwt_get_time(claims, begins[i], &us);
+        int r = jwt_get_time(t->claims, begins[i], &us);
 
         if (r == -EINVAL)
             return jwt_fault(err, -EACCES, "a time of the JWT is none (nbf, iat)");
@@ -185,7 +185,7 @@ int cp_jwt_check(const struct cp_jwt *t, const struct cp_jwt_terms *terms, uint6
         if (*s <= ' ' || *s >= 0x7f)
             return jwt_fault(err, -EACCES, "the subject of the JWT is not printable ASCII");
     strcpy(ret->subject, sub);
-    return jwt_check_times(t->claims, now_us, &ret->expires_us, err);
+    return cp_jwt_check_times(t, now_us, &ret->expires_us, err);
 }
 
 static bool jwt_word_in(const char *text, const char *word)

@@ -64,6 +64,9 @@ struct cp_jwt_person {
 /* 0; -EACCES, or -EKEYEXPIRED, with a reason. */
 int cp_jwt_check(const struct cp_jwt *t, const struct cp_jwt_terms *terms, uint64_t now_us,
                  struct cp_jwt_person *ret, char err[static CP_JWT_ERR_MAX]);
+/* exp, nbf and iat alone. The same. */
+int cp_jwt_check_times(const struct cp_jwt *t, uint64_t now_us, uint64_t *ret_expires_us,
+                       char err[static CP_JWT_ERR_MAX]);
 /* Whether the claim (a.b: b in a) is this word, has it among its words, or as an element. */
 bool cp_jwt_has(const struct cp_jwt *t, const char *claim, const char *word);
 

@@ -1,17 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An OpenID provider whose tokens are good here. Its keys are found by discovery, kept, and fetched again
- * when they are old or a token names one that is not among them: a few times at once, then one in 20 seconds,
- * as anybody may name one. Any thread. */
+/* An OpenID provider whose tokens are good here. Any thread. */
 #ifndef CP_OIDC_H
 #define CP_OIDC_H
 
-#include "common/http.h"
 #include "controlplane/access/jwt.h"
 
-#define CP_OIDC_FRESH_US (3600ULL * 1000000)
-#define CP_OIDC_STALE_US (24 * 3600ULL * 1000000) /* so long keys are good while the provider is away */
-#define CP_OIDC_REFILL_US 20000000ULL
-#define CP_OIDC_BURST 5
 #define CP_OIDC_MAPS_MAX 32
 #define CP_OIDC_VALUE_MAX 200
 

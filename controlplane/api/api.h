@@ -11,6 +11,7 @@
 
 #include "common/secret.h"
 #include "controlplane/access/caller.h"
+#include "controlplane/attest/maa_keys.h"
 #include "controlplane/attest/roots.h"
 #include "controlplane/api/limits.h"
 #include "controlplane/api/request.h"
@@ -41,6 +42,7 @@ struct cp_api {
     const char *client_ca;               /* of --client-ca and --client-auth, PEM; NULL: none */
     struct tb_http_tls storage_tls;      /* to read blobs */
     const struct cp_attest_roots *attest_roots;
+    struct cp_maa_keys *maa_keys;           /* NULL: none is known */
     uint8_t challenge_secret[TB_KEY_BYTES]; /* of challenges for evidence: cp_store_secret() */
     struct cp_limits *limits;               /* NULL: none */
     struct cp_peers *peers;                 /* that are known; NULL: none is */

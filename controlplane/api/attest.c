@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "controlplane/api/attest.h"
 
+#include <openssl/evp.h>
 #include <string.h>
 
 #include "common/hex.h"
@@ -32,6 +33,30 @@ int cp_attest_read(const struct cp_request *rq, struct cp_attest_turn *t)
 void cp_attest_clear(struct cp_attest_turn *t)
 {
     tb_freep(&t->said);
+    EVP_PKEY_free(t->maa_key.key);
+    t->maa_key.key = NULL;
+}
+
+int cp_attest_prepare(const struct cp_api *api, const struct cp_contract *c, uint64_t now_us,
+                      struct cp_attest_turn *t)
+{
+    _cleanup_jwt_ struct cp_jwt token = {0};
+    char err[TB_JSON_ERR_MAX], detail[CP_ATTEST_DETAIL_MAX];
+    struct cp_attest_policy policy;
+    int r;
+
+    if (cp_policy_parse(c->attest, &policy, err) < 0 || !*policy.maa)
+        return 0;
+    if (!t->said || t->said->offer != CP_SAID_EVIDENCE || !*t->said->evidence.maa ||
+        cp_maa_open(t->said->evidence.maa, policy.maa, now_us / TB_USEC_PER_SEC, &token, detail)) {
+        memcpy(t->maa, policy.maa, sizeof(t->maa));
+        return 0;
+    }
+    r = api->maa_keys ? cp_maa_keys_find(api->maa_keys, policy.maa, &token, &t->maa_key) : -EACCES;
+    if (r == -EAGAIN)
+        return -EHOSTUNREACH;
+    memcpy(t->maa, policy.maa, sizeof(t->maa));
+    return 0;
 }
 
 static int attest_refuse(struct cp_attest_turn *t, const char *reason, const char *detail, bool wants)
@@ -45,10 +70,12 @@ static int attest_refuse(struct cp_attest_turn *t, const char *reason, const cha
 static const char *attest_verify(const struct cp_api *api, const struct cp_contract *c, uint64_t now_us,
                                  struct cp_attest_turn *t)
 {
+    const struct cp_maa_rules maa = {.issuer = t->maa, .key = t->maa_key.key ? &t->maa_key : NULL};
     struct cp_attest_rules rules = {.roots = api->attest_roots,
                                     .trust = &t->policy.trust,
                                     .pcrs = t->policy.pcrs,
                                     .snp = t->policy.level == CP_LEVEL_CVM ? &t->policy.snp : NULL,
+                                    .maa = *t->policy.maa ? &maa : NULL,
                                     .now_s = now_us / TB_USEC_PER_SEC};
 
     if (t->has_verdict && strcmp(t->verified_policy, c->attest) == 0)
@@ -86,6 +113,9 @@ static int attest_judge_evidence(const struct cp_api *api, struct cp_store *s, c
     const char *reason;
     int r = attest_take_challenge(api, s, who, now_us, t);
 
+    /* the contract was changed meanwhile: the next request is judged by what it says now */
+    if (r == 0 && !*t->reason && *t->policy.maa && strcmp(t->policy.maa, t->maa) != 0)
+        r = -EHOSTUNREACH;
     if (r < 0 || *t->reason)
         return r;
     r = tb_attest_extra(t->said->evidence.challenge, who, t->extra);
@@ -93,7 +123,8 @@ static int attest_judge_evidence(const struct cp_api *api, struct cp_store *s, c
         return r;
     reason = attest_verify(api, c, now_us, t);
     if (reason)
-        return attest_refuse(t, reason, t->detail, strcmp(reason, STALE) == 0);
+        return attest_refuse(t, reason, t->detail,
+                             strcmp(reason, STALE) == 0 || strcmp(reason, CP_MAA_REQUIRED) == 0);
     if (!t->policy.n_images)
         return 0;
     r = cp_booted_judge(s, &t->policy, &t->said->evidence.pcrs, &t->booted);
@@ -170,7 +201,8 @@ int cp_attest_add_challenge(const struct cp_api *api, const struct cp_attest_tur
     if (r < 0)
         return r;
     tb_hex_encode(challenge, sizeof(challenge), hex);
-    if (!cJSON_AddStringToObject(j, "challenge", hex))
+    if (!cJSON_AddStringToObject(j, "challenge", hex) ||
+        (*t->policy.maa && !cJSON_AddStringToObject(j, "maa", t->policy.maa)))
         return -ENOMEM;
     return attest_add_pcrs(j, "challenge_pcrs", t->policy.pcrs);
 }

@@ -18,6 +18,9 @@ struct cp_attest_turn {
     const char *verdict;
     char detail[CP_ATTEST_DETAIL_MAX];
     uint8_t extra[TB_TPM_DIGEST_BYTES];
+    /* what the token of Azure Attestation is judged by, looked up before the transaction */
+    char maa[CP_POLICY_URL_MAX]; /* of this instance; "": it was not looked for */
+    struct cp_jwk maa_key;       /* key NULL: there is none of that name */
     /* found anew at each try */
     struct cp_attest_policy policy;
     struct cp_attested by;             /* who showed itself: where policy.level is not none */
@@ -30,8 +33,12 @@ struct cp_attest_turn {
 int cp_attest_read(const struct cp_request *rq, struct cp_attest_turn *t);
 void cp_attest_clear(struct cp_attest_turn *t);
 
-/* In a transaction. 0: t->reason "" when the machine may have the key of this contract as far as its TPM
- * goes. */
+/* Before the transaction, as it may ask the network: the key by which a token is signed. 0, also when the
+ * token is no good, which is for cp_attest_judge() to say; -EHOSTUNREACH: its keys are not known now. */
+int cp_attest_prepare(const struct cp_api *api, const struct cp_contract *c, uint64_t now_us,
+                      struct cp_attest_turn *t);
+/* In a transaction. -EHOSTUNREACH: see cp_attest_prepare(). 0: t->reason "" when the machine may have the
+ * key of this contract as far as its TPM goes. */
 int cp_attest_judge(const struct cp_api *api, struct cp_store *s, const struct cp_contract *c,
                     const struct tb_attest_subject *who, uint64_t now_us, struct cp_attest_turn *t);
 /* The machine hw_id, which has its slot, is the one of that TPM. Sets t->reason. In a transaction. */

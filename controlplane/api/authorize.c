@@ -8,14 +8,12 @@
 #include "common/units.h"
 #include "controlplane/api/answer.h"
 #include "controlplane/api/attest.h"
+#include "controlplane/api/fault.h"
 #include "controlplane/api/metrics.h"
 #include "controlplane/api/release.h"
 #include "controlplane/api/usage_report.h"
 #include "controlplane/attest/challenge.h"
 #include "controlplane/store/billing.h"
-
-/* Why there is no verdict, beside failures of the store. */
-enum authorize_fault { FAULT_NONE, FAULT_KEY, FAULT_KEY_SERVICE, FAULT_URL, FAULT_STORAGE };
 
 /* A key that will be needed, unwrapped before the transaction: a key service may take its time, and others
  * wait for the lock. */
@@ -33,7 +31,7 @@ struct decision {
     struct unwrapped unwrapped[2];  /* of the version of the contract, and of the one that is held */
     /* found anew at each try */
     const char *reason; /* NULL: authorized */
-    enum authorize_fault fault;
+    enum cp_fault fault;
     struct cp_contract contract;
     struct cp_identity identity; /* by a certificate; "" without */
     const char *hw_id;           /* the machine's name: its certificate's, its TPM's, else what it claims */
@@ -148,12 +146,20 @@ static struct tb_attest_subject authorize_subject(const struct decision *d)
     return (struct tb_attest_subject){d->q.contract_id, d->q.asset_id, d->q.hw_id};
 }
 
+static int authorize_fail_maa(struct decision *d)
+{
+    d->fault = CP_FAULT_MAA;
+    return -ECANCELED;
+}
+
 /* A machine that nothing else names is the one of its TPM, whatever it calls itself. */
 static int authorize_judge_tpm(struct cp_store *s, struct decision *d)
 {
     const struct tb_attest_subject who = authorize_subject(d);
     int r = cp_attest_judge(d->api, s, &d->contract, &who, d->rq->now_us, &d->attest);
 
+    if (r == -EHOSTUNREACH)
+        return authorize_fail_maa(d);
     if (r < 0 || !cp_attest_is_asked(&d->attest))
         return r;
     if (*d->attest.reason) {
@@ -237,7 +243,7 @@ static int authorize_unwrap(const struct decision *d, const struct cp_asset *a, 
 
 static int authorize_fail_key(struct decision *d, int r)
 {
-    d->fault = r == -EAGAIN ? FAULT_KEY_SERVICE : FAULT_KEY;
+    d->fault = r == -EAGAIN ? CP_FAULT_KEY_SERVICE : CP_FAULT_KEY;
     return -ECANCELED;
 }
 
@@ -266,6 +272,8 @@ static int authorize_prepare(struct cp_store *s, struct decision *d)
 
     if (authorize_judge_contract(s, d) < 0 || d->reason)
         return 0;
+    if (cp_attest_prepare(d->api, &d->contract, d->rq->now_us, &d->attest) < 0)
+        return authorize_fail_maa(d);
     r = authorize_prepare_version(s, d, d->contract.version, &d->current, &d->unwrapped[0]);
     if (r == 0 && d->q.held_version && d->q.held_version != d->current.asset.version) {
         r = authorize_prepare_version(s, d, d->q.held_version, &d->held, &d->unwrapped[1]);
@@ -287,7 +295,7 @@ static int authorize_release(struct cp_store *s, struct decision *d, struct cp_r
     r = cp_release_deal(&d->api->sas, l, d->hw_id, d->rq->now_us,
                         d->contract.expires_us ? d->contract.expires_us : UINT64_MAX);
     if (r < 0)
-        d->fault = r == -EAGAIN ? FAULT_STORAGE : FAULT_URL;
+        d->fault = r == -EAGAIN ? CP_FAULT_STORAGE : CP_FAULT_URL;
     return r < 0 ? -ECANCELED : 0;
 }
 
@@ -296,12 +304,13 @@ static int authorize_release_held(struct cp_store *s, struct decision *d)
 {
     int r = d->has_held ? authorize_release(s, d, &d->held) : 0;
 
-    if (r == 0 || d->fault == FAULT_NONE || d->fault == FAULT_KEY_SERVICE || d->fault == FAULT_STORAGE)
+    if (r == 0 || d->fault == CP_FAULT_NONE || d->fault == CP_FAULT_KEY_SERVICE ||
+        d->fault == CP_FAULT_STORAGE)
         return r;
     tb_warn("authorize: the key or the URLs of %s@%llu, which machine %.8s serves, cannot be given",
             d->q.asset_id, (unsigned long long)d->q.held_version, d->hw_id);
     d->has_held = false;
-    d->fault = FAULT_NONE;
+    d->fault = CP_FAULT_NONE;
     return 0;
 }
 
@@ -396,7 +405,7 @@ static int authorize_decide(struct cp_store *s, void *ctx)
     d->reason = NULL;
     d->hw_id = d->q.hw_id;
     d->identity = (struct cp_identity){0};
-    d->fault = FAULT_NONE;
+    d->fault = CP_FAULT_NONE;
     d->has_held = false;
     d->contract = (struct cp_contract){0};
     d->report_taken = false;
@@ -414,36 +423,6 @@ static int authorize_decide(struct cp_store *s, void *ctx)
 }
 
 /* -- the answer -------------------------------------------------------------------------------- */
-static void authorize_answer_fault(const struct decision *d, struct cp_reply *ret)
-{
-    switch (d->fault) {
-    case FAULT_KEY_SERVICE:
-        tb_error("authorize: the key service does not answer; %s gets no key now", d->q.contract_id);
-        cp_answer_key_service(ret);
-        return;
-    case FAULT_STORAGE:
-        tb_error("authorize: nothing to sign the URLs of %s with; %s gets no key now", d->q.asset_id,
-                 d->q.contract_id);
-        cp_metric_add(CP_METRIC_FAILED_STORAGE);
-        cp_answer_later(ret, "storage_unavailable",
-                        "the storage's identity service does not answer; try again");
-        return;
-    case FAULT_KEY:
-        tb_error("authorize: the key of %s (wrapped by %s) does not open with this control plane's key: with "
-                 "a master.key, restore the file; with --kek, name the key that wrapped it, as --kek-old if "
-                 "it is not "
-                 "the current one; else register the asset again",
-                 d->q.asset_id,
-                 *d->current.asset.wrapped.kek_id ? d->current.asset.wrapped.kek_id : "an unnamed key");
-        break;
-    default:
-        tb_error(
-            "authorize: cannot sign the URLs of %s (expected .../CONTAINER/BLOB); register the asset again",
-            d->q.asset_id);
-    }
-    cp_answer_misconfigured(ret);
-}
-
 static bool authorize_add_release(const struct decision *d, const struct cp_release *l, cJSON *j)
 {
     bool sealed = cp_attest_is_asked(&d->attest);
@@ -527,8 +506,8 @@ static void authorize_answer(struct cp_store *s, struct decision *d, struct cp_r
     if (r == 0)
         r = cp_store_transact(s, authorize_decide, d);
 
-    if (r < 0 && d->fault != FAULT_NONE) {
-        authorize_answer_fault(d, ret);
+    if (r < 0 && d->fault != CP_FAULT_NONE) {
+        cp_answer_fault(d->fault, d->q.contract_id, d->q.asset_id, d->current.asset.wrapped.kek_id, ret);
         return;
     }
     if (r < 0) {

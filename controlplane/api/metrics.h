@@ -30,6 +30,7 @@
     X(FAILED_STORE, "failures_total", "of=\"database\"", "Requests that failed for a reason of ours.")       \
     X(FAILED_KEY_SERVICE, "failures_total", "of=\"key_service\"", "")                                        \
     X(FAILED_STORAGE, "failures_total", "of=\"storage\"", "")                                                \
+    X(FAILED_MAA, "failures_total", "of=\"attestation_service\"", "")                                        \
     X(FAILED_SETTINGS, "failures_total", "of=\"settings\"", "")                                              \
     X(FAILED_MARKETPLACE, "failures_total", "of=\"marketplace\"", "")                                        \
     X(EVENT_ACCEPTED, "metering_events_total", "verdict=\"accepted\"",                                       \

@@ -74,6 +74,17 @@ static int evidence_pcrs(const cJSON *o, struct tb_tpm_pcrs *ret, char *err)
     return 0;
 }
 
+static int evidence_token(const cJSON *o, struct cp_evidence *e, char *err)
+{
+    const char *s = "";
+    int r = tb_json_member(o, "maa") ? tb_json_get_string(o, "maa", &s, err) : 0;
+
+    if (r == 0 && strlen(s) > CP_JWT_MAX)
+        return evidence_fault(err, "maa", "is too long");
+    snprintf(e->maa, sizeof(e->maa), "%s", r == 0 ? s : "");
+    return r;
+}
+
 static int evidence_read(const cJSON *o, struct cp_evidence *e, char *err)
 {
     const struct {
@@ -99,6 +110,8 @@ static int evidence_read(const cJSON *o, struct cp_evidence *e, char *err)
         r = evidence_optional(o, "snp", e->snp, sizeof(e->snp), &e->snp_len, err);
     if (r == 0)
         r = evidence_optional(o, "vcek", e->vcek, sizeof(e->vcek), &e->vcek_len, err);
+    if (r == 0)
+        r = evidence_token(o, e, err);
     return r;
 }
 

@@ -8,6 +8,7 @@
 
 #include "common/attest.h"
 #include "common/json.h"
+#include "controlplane/access/jwt.h"
 
 #define CP_ATTEST_WHY_MAX 120
 
@@ -20,6 +21,7 @@ struct cp_evidence {
     size_t ak_cert_len; /* 0: none */
     uint8_t snp[TB_SNP_REPORT_MAX], vcek[TB_TPM_CERT_MAX];
     size_t snp_len, vcek_len; /* 0: it is no confidential VM */
+    char maa[CP_JWT_MAX + 1]; /* token of Azure Attestation; "": none */
 };
 
 enum cp_attest_said {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/hex.h"
+#include "controlplane/access/issuer.h"
 
 /* What the firmware started, Secure Boot, the kernel image, what was added to it, and the owner's: whatever a
  * boot from other media or with another kernel changes. */
@@ -77,15 +78,31 @@ static int policy_id_keys(const cJSON *array, struct cp_snp_terms *t, char *err)
     return 0;
 }
 
+/* As it stands in the tokens of the instance (iss). */
+static int policy_maa(const cJSON *m, char ret[static CP_POLICY_URL_MAX], char *err)
+{
+    const char *url = cJSON_GetStringValue(m);
+
+    if (!url || !cp_issuer_url_good(url) || strlen(url) >= CP_POLICY_URL_MAX || url[strlen(url) - 1] == '/')
+        return policy_fault(
+            err, "maa",
+            "is not the URL of an instance of Azure Attestation, https:// and without a slash "
+            "at its end");
+    strcpy(ret, url);
+    return 0;
+}
+
 /* What is of level cvm alone. -ENOENT: it is nothing of that. */
 static int policy_snp(const cJSON *m, struct cp_attest_policy *p, char *err)
 {
-    bool tcb = strcmp(m->string, "min_tcb") == 0;
+    bool tcb = strcmp(m->string, "min_tcb") == 0, maa = strcmp(m->string, "maa") == 0;
 
-    if (!tcb && strcmp(m->string, "id_keys") != 0)
+    if (!tcb && !maa && strcmp(m->string, "id_keys") != 0)
         return -ENOENT;
     if (p->level != CP_LEVEL_CVM)
         return policy_fault(err, m->string, "goes with level cvm alone");
+    if (maa)
+        return policy_maa(m, p->maa, err);
     if (!tcb)
         return policy_id_keys(m, &p->snp, err);
     return cJSON_IsString(m) && cp_snp_tcb_read(m->valuestring, &p->snp.min_tcb) == 0
@@ -224,6 +241,7 @@ int cp_policy_make(const struct cp_policy_words *w, char ret[static CP_POLICY_MA
     bool ok = o && cJSON_AddStringToObject(o, "level", w->level) && policy_add_list(o, "ak", &w->aks) &&
               policy_add_list(o, "id_keys", &w->id_keys) &&
               (!w->min_tcb || cJSON_AddStringToObject(o, "min_tcb", w->min_tcb)) &&
+              (!w->maa || cJSON_AddStringToObject(o, "maa", w->maa)) &&
               policy_add_list(o, "images", &w->images) &&
               (!w->secure_boot || cJSON_AddBoolToObject(o, "secure_boot", true)) &&
               (!w->allow_debug || cJSON_AddBoolToObject(o, "allow_debug", true));

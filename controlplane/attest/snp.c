@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/hcl.h"
 #include "common/hex.h"
 #include "common/json.h"
 #include "common/macros.h"
@@ -18,13 +19,6 @@
 #include "common/tpm.h"
 #include "controlplane/access/jwt.h"
 
-/* The firmware's header and what it says behind the report; little-endian. */
-#define HCL_MAGIC "HCLA"
-#define HCL_HEADER_BYTES 32
-#define HCL_REQUEST_SNP 2
-#define HCL_DATA_HEADER_BYTES 20
-#define HCL_HASH_SHA256 1
-#define HCL_CLAIMS_MAX 4096
 #define HCL_AK_NAME "HCLAkPub"
 
 /* ATTESTATION_REPORT */
@@ -43,8 +37,6 @@
 #define VERSION_MIN 2
 #define VERSION_MAX 5
 #define ALGORITHM_P384_SHA384 1
-#define POLICY_MIGRATE_MA (1ULL << 18)
-#define POLICY_DEBUG (1ULL << 19)
 #define FLAG_MASK_CHIP (1U << 1)
 #define FLAGS_SIGNING_KEY (7U << 2) /* 0: VCEK */
 
@@ -85,22 +77,13 @@ static void report_read(const uint8_t *p, struct cp_snp_report *r)
 
 int cp_hcl_parse(const uint8_t *buf, size_t len, struct cp_hcl *ret)
 {
-    struct tb_tpm_reader r = {.p = buf, .n = len};
-    struct tb_tpm_span header = tb_tpm_take(&r, HCL_HEADER_BYTES), report, data;
-    uint64_t size;
+    struct tb_hcl h;
+    int r = tb_hcl_parse(buf, len, &h);
 
-    report = tb_tpm_take(&r, CP_SNP_REPORT_BYTES);
-    data = tb_tpm_take(&r, HCL_DATA_HEADER_BYTES);
-    if (r.bad || memcmp(header.p, HCL_MAGIC, 4) != 0 || get_le(header.p + 12, 4) != HCL_REQUEST_SNP ||
-        get_le(data.p + 8, 4) != HCL_REQUEST_SNP || get_le(data.p + 12, 4) != HCL_HASH_SHA256)
-        return -EBADMSG;
-    size = get_le(data.p + 16, 4);
-    if (size == 0 || size > HCL_CLAIMS_MAX)
-        return -EBADMSG;
-    ret->claims = tb_tpm_take(&r, size);
-    if (r.bad)
-        return -EBADMSG;
-    report_read(report.p, &ret->report);
+    if (r < 0)
+        return r;
+    ret->claims = h.claims;
+    report_read(h.snp.p, &ret->report);
     if (ret->report.version < VERSION_MIN || ret->report.version > VERSION_MAX ||
         ret->report.algorithm != ALGORITHM_P384_SHA384)
         return -EBADMSG;
@@ -232,11 +215,12 @@ static bool id_key_is_good(const struct cp_snp_report *r, const struct cp_snp_te
     return t->n_id_keys == 0;
 }
 
-static const char *check_policy(const struct cp_snp_report *r, const struct cp_snp_terms *t, char *detail)
+const char *cp_snp_check_terms(const struct cp_snp_report *r, const struct cp_snp_terms *t,
+                               char detail[static CP_ATTEST_DETAIL_MAX])
 {
-    if (r->policy & POLICY_DEBUG)
+    if (r->policy & CP_SNP_POLICY_DEBUG)
         return snp_refuse(detail, POLICY, "the host may debug this machine: it reads its memory");
-    if (r->policy & POLICY_MIGRATE_MA)
+    if (r->policy & CP_SNP_POLICY_MIGRATE)
         return snp_refuse(detail, POLICY, "a migration agent may move this machine out of encrypted memory");
     if (r->vmpl != 0) {
         snprintf(detail, CP_ATTEST_DETAIL_MAX,
@@ -296,24 +280,33 @@ static bool number_is(const cJSON *jwk, const char *name, EVP_PKEY *ak, const ch
     return same;
 }
 
+const char *cp_snp_names_ak(const cJSON *claims, EVP_PKEY *ak)
+{
+    const cJSON *jwk = claims_key(claims);
+
+    if (!jwk)
+        return "the firmware names no attestation key of its TPM";
+    return number_is(jwk, "n", ak, OSSL_PKEY_PARAM_RSA_N) && number_is(jwk, "e", ak, OSSL_PKEY_PARAM_RSA_E)
+               ? NULL
+               : "the report is of another machine: its TPM has another key";
+}
+
 static const char *check_claims(const struct cp_hcl *h, EVP_PKEY *ak, char *detail)
 {
     static const uint8_t zeros[CP_SNP_DATA_BYTES - TB_TPM_DIGEST_BYTES];
     _cleanup_json_ cJSON *claims = NULL;
     char why[TB_JSON_ERR_MAX];
     uint8_t digest[TB_TPM_DIGEST_BYTES];
-    const cJSON *jwk;
+    const char *why_not;
 
     if (EVP_Digest(h->claims.p, h->claims.n, digest, NULL, EVP_sha256(), NULL) != 1 ||
         !tb_mem_equal(h->report.data, digest, sizeof(digest)) ||
         memcmp(h->report.data + sizeof(digest), zeros, sizeof(zeros)) != 0)
         return snp_refuse(detail, UNBOUND, "the firmware's claims are not those that the report is for");
-    if (tb_json_parse((const char *)h->claims.p, h->claims.n, HCL_CLAIMS_MAX, &claims, why) < 0 ||
-        !(jwk = claims_key(claims)))
+    if (tb_json_parse((const char *)h->claims.p, h->claims.n, TB_HCL_CLAIMS_MAX, &claims, why) < 0)
         return snp_refuse(detail, UNBOUND, "the firmware names no attestation key of its TPM");
-    return number_is(jwk, "n", ak, OSSL_PKEY_PARAM_RSA_N) && number_is(jwk, "e", ak, OSSL_PKEY_PARAM_RSA_E)
-               ? NULL
-               : snp_refuse(detail, UNBOUND, "the report is of another machine: its TPM has another key");
+    why_not = cp_snp_names_ak(claims, ak);
+    return why_not ? snp_refuse(detail, UNBOUND, why_not) : NULL;
 }
 
 const char *cp_snp_judge(const struct cp_hcl *h, X509 *vcek, EVP_PKEY *ak, const struct cp_snp_terms *terms,
@@ -328,5 +321,5 @@ const char *cp_snp_judge(const struct cp_hcl *h, X509 *vcek, EVP_PKEY *ak, const
     if (!reason)
         reason = check_claims(h, ak, detail);
     ERR_clear_error();
-    return reason ? reason : check_policy(&h->report, terms, detail);
+    return reason ? reason : cp_snp_check_terms(&h->report, terms, detail);
 }

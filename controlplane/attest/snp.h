@@ -11,9 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/json.h"
 #include "common/tpm_wire.h"
 
-#define CP_SNP_REPORT_BYTES 1184
 #define CP_SNP_DATA_BYTES 64
 #define CP_SNP_CHIP_BYTES 64
 #define CP_SNP_DIGEST_BYTES 48 /* SHA-384 */
@@ -25,8 +25,11 @@ struct cp_snp_tcb {
     uint8_t bootloader, tee, snp, microcode;
 };
 
+#define CP_SNP_POLICY_MIGRATE (1ULL << 18) /* bits of the guest policy: a migration agent may move it */
+#define CP_SNP_POLICY_DEBUG (1ULL << 19)
+
 struct cp_snp_report {
-    const uint8_t *raw; /* CP_SNP_REPORT_BYTES */
+    const uint8_t *raw; /* TB_HCL_SNP_BYTES */
     uint32_t version, vmpl, algorithm, flags;
     uint64_t policy;
     struct cp_snp_tcb tcb; /* reported: what the signing key is for */
@@ -55,5 +58,12 @@ int cp_snp_tcb_read(const char *text, struct cp_snp_tcb *ret);
  * the terms want it, and its firmware says that `ak` is its TPM's. Else the reason, and what about it. */
 const char *cp_snp_judge(const struct cp_hcl *h, X509 *vcek, EVP_PKEY *ak, const struct cp_snp_terms *terms,
                          char detail[static CP_ATTEST_DETAIL_MAX]);
+
+/* The last of it, also for who had the report judged by somebody else: policy, vmpl, id_key_digest and tcb
+ * alone are looked at. */
+const char *cp_snp_check_terms(const struct cp_snp_report *r, const struct cp_snp_terms *terms,
+                               char detail[static CP_ATTEST_DETAIL_MAX]);
+/* NULL: what the firmware claims (its JSON) names this attestation key, once. Else why not, a constant. */
+const char *cp_snp_names_ak(const cJSON *claims, EVP_PKEY *ak);
 
 #endif

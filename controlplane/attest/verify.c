@@ -258,6 +258,20 @@ static const char *check_snp(const struct cp_evidence *e, const struct cp_attest
     return cp_snp_judge(&h, vcek, ak, rules->snp, detail);
 }
 
+static const char *check_maa(const struct cp_evidence *e, const struct cp_attest_rules *rules, EVP_PKEY *ak,
+                             char *detail)
+{
+    if (!*e->maa && !e->snp_len)
+        return refuse(detail, SNP_REQUIRED,
+                      "this machine is no confidential VM with SEV-SNP; choose such a size");
+    if (!*e->maa)
+        snprintf(detail, CP_ATTEST_DETAIL_MAX, "the contract asks for a token of %s (Azure Attestation)",
+                 rules->maa->issuer);
+    if (!*e->maa)
+        return CP_MAA_REQUIRED;
+    return cp_maa_judge(e->maa, rules->maa, ak, rules->extra, rules->snp, rules->now_s, detail);
+}
+
 const char *cp_evidence_verify(const struct cp_evidence *e, const struct cp_attest_rules *rules,
                                struct cp_attested *ret, char detail[static CP_ATTEST_DETAIL_MAX])
 {
@@ -281,5 +295,7 @@ const char *cp_evidence_verify(const struct cp_evidence *e, const struct cp_atte
         reason = refuse(detail, KEY_POLICY, "the boot key is for other PCRs than were asked for");
     if (!reason)
         reason = check_key(e, rules, ret, detail);
-    return reason || !rules->snp ? reason : check_snp(e, rules, key, detail);
+    if (reason || !rules->snp)
+        return reason;
+    return rules->maa ? check_maa(e, rules, key, detail) : check_snp(e, rules, key, detail);
 }

@@ -5,6 +5,7 @@
 #define CP_ATTEST_VERIFY_H
 
 #include "controlplane/attest/evidence.h"
+#include "controlplane/attest/maa.h"
 #include "controlplane/attest/roots.h"
 #include "controlplane/attest/snp.h"
 
@@ -24,6 +25,7 @@ struct cp_attest_rules {
     uint32_t pcrs;                      /* those that the boot key must need */
     uint8_t extra[TB_TPM_DIGEST_BYTES]; /* tb_attest_extra() of the challenge and the request */
     const struct cp_snp_terms *snp;     /* NULL: the machine need not be a confidential VM */
+    const struct cp_maa_rules *maa;     /* with snp: a token says that it is one; NULL: its report does */
     uint64_t now_s;
 };
 

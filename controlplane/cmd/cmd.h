@@ -28,7 +28,7 @@ struct cp_options {
     /* contracts */
     const char *asset, *reason;
     uint64_t expires_us, lease_seconds, max_hw, slot_ttl_s, version, from;
-    const char *mode, *machine, *contract_ca, *attest, *min_tcb;
+    const char *mode, *machine, *contract_ca, *attest, *min_tcb, *maa;
     struct tb_option_list aks, id_keys, images;
     bool secure_boot, allow_debug;
     const char *plan, *definition, *subscription;
@@ -48,7 +48,7 @@ struct cp_options {
     uint64_t certificate_s;
     struct tb_option_list names, oidc_scopes;
     const char *oidc_issuer, *oidc_audience, *oidc_claim, *oidc_ca;
-    const char *attest_ca, *snp_roots;
+    const char *attest_ca, *snp_roots, *maa_jwks, *maa_ca;
     uint64_t sas_seconds, workers, client_rate, contract_rate;
     bool tls_auto, http, client_auth, seed;
     /* the keyring */

@@ -34,6 +34,9 @@ const struct tb_option cp_contract_add_options[] = {
               "--attest cvm: the processor's firmware at least, BOOTLOADER.TEE.SNP.MICROCODE (default: any)"),
     TB_OPTION(0, "id-key", "SHA384", TB_OPTION_LIST, id_keys,
               "--attest cvm: who may have signed the machine's firmware; may be repeated (default: anybody)"),
+    TB_OPTION(
+        0, "maa", "URL", TB_OPTION_STRING, maa,
+        "--attest cvm: by a token of this instance of Microsoft Azure Attestation (default: by AMD's keys)"),
     TB_OPTION(0, "image", "IMAGE", TB_OPTION_LIST, images,
               "--attest image or cvm: NAME@VERSION, or NAME for every version; registered; may be repeated"),
     TB_OPTION(0, "require-secure-boot", NULL, TB_OPTION_FLAG, secure_boot,
@@ -127,16 +130,17 @@ static int contract_read_attest(const struct cp_options *o, struct cp_contract *
                                           .aks = o->aks,
                                           .id_keys = o->id_keys,
                                           .min_tcb = o->min_tcb,
+                                          .maa = o->maa,
                                           .images = o->images,
                                           .secure_boot = o->secure_boot,
                                           .allow_debug = o->allow_debug};
     char err[TB_JSON_ERR_MAX];
 
     if (!o->attest &&
-        (o->aks.n || o->id_keys.n || o->min_tcb || o->images.n || o->secure_boot || o->allow_debug))
+        (o->aks.n || o->id_keys.n || o->min_tcb || o->maa || o->images.n || o->secure_boot || o->allow_debug))
         return cp_fail(o, TB_EXIT_USAGE,
-                       "--ak goes with --attest tpm, image or cvm, --image with image or cvm, --min-tcb and "
-                       "--id-key with cvm");
+                       "--ak goes with --attest tpm, image or cvm, --image with image or cvm, --min-tcb, "
+                       "--id-key and --maa with cvm");
     if (o->attest && cp_policy_make(&words, c->attest, err) < 0)
         return cp_fail(o, TB_EXIT_USAGE, "--attest: %s", err);
     return 0;
@@ -242,7 +246,7 @@ int cp_run_contract_add(const struct cp_options *o)
     if (e.c.mode == CP_MODE_OPEN)
         fprintf(stderr, CP_PROGRAM ": warning: whoever knows the id %s gets the key (--mode open)\n",
                 o->operand);
-    if (o->attest && strcmp(o->attest, "cvm") == 0 && !o->id_keys.n)
+    if (o->attest && strcmp(o->attest, "cvm") == 0 && !o->id_keys.n && !o->maa)
         fprintf(stderr,
                 CP_PROGRAM ": warning: without --id-key, whoever has a processor of this kind can run "
                            "firmware of his own that says what contract %s asks for\n",

@@ -106,6 +106,13 @@ const struct tb_option cp_serve_options[] = {
     TB_OPTION(0, "snp-roots", "FILE", TB_OPTION_STRING, snp_roots,
               "further roots (PEM) of processors' certificates, for contracts with --attest cvm",
               .setting = "TBCP_SNP_ROOTS"),
+    TB_OPTION(
+        0, "maa-jwks", "FILE", TB_OPTION_STRING, maa_jwks,
+        "keys (JWKS) of Azure Attestation, for contracts with --maa (default: each instance's own, from "
+        "URL/certs)",
+        .setting = "TBCP_MAA_JWKS"),
+    TB_OPTION(0, "maa-ca", "FILE", TB_OPTION_STRING, maa_ca,
+              "CAs by which they are fetched (default: the system's)", .setting = "TBCP_MAA_CA"),
     TB_OPTION(0, "oidc-issuer", "URL", TB_OPTION_STRING, oidc_issuer,
               "tokens of this OpenID provider are good, too (iss)", .setting = "TBCP_OIDC_ISSUER"),
     TB_OPTION(0, "oidc-audience", "NAME", TB_OPTION_STRING, oidc_audience, "that are for this audience (aud)",
@@ -151,6 +158,7 @@ static void serve_clear(struct serve *v)
     v->api.purchases = cp_purchases_stop(v->api.purchases);
     v->oidc = cp_oidc_free(v->oidc);
     cp_attest_roots_free(v->attest_roots);
+    v->api.maa_keys = cp_maa_keys_free(v->api.maa_keys);
     tb_erase(v->api.challenge_secret, sizeof(v->api.challenge_secret));
     v->api.limits = cp_limits_free(v->api.limits);
     v->api.peers = cp_peers_free(v->api.peers);
@@ -296,6 +304,21 @@ static int serve_add_roots(struct serve *v, const char *option, const char *path
     return r;
 }
 
+static int serve_load_maa(struct serve *v)
+{
+    _cleanup_free_ char *text = NULL;
+    char err[CP_JWT_ERR_MAX];
+    int r = v->o->maa_jwks ? serve_read_pem(v->o, v->o->maa_jwks, &text) : 0;
+
+    if (r != 0)
+        return r;
+    if (v->o->maa_ca && access(v->o->maa_ca, R_OK) < 0)
+        return cp_fail(v->o, TB_EXIT_CONFIG, "cannot read %s: %s", v->o->maa_ca, strerror(errno));
+    if (cp_maa_keys_new(text, v->o->maa_ca, &v->api.maa_keys, err) < 0)
+        return cp_fail(v->o, TB_EXIT_CONFIG, "--maa-jwks %s: %s", text ? v->o->maa_jwks : "", err);
+    return 0;
+}
+
 /* Who may certify the TPMs and the processors of machines. */
 static int serve_load_attest(struct serve *v)
 {
@@ -308,7 +331,7 @@ static int serve_load_attest(struct serve *v)
     if (r == 0)
         r = serve_add_roots(v, "--snp-roots", v->o->snp_roots, cp_attest_roots_add_amd);
     v->api.attest_roots = v->attest_roots;
-    return r;
+    return r == 0 ? serve_load_maa(v) : r;
 }
 
 /* Some workers are left for those who need no key. */

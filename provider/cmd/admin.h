@@ -18,7 +18,8 @@ struct admin_job {
     const char *operand;             /* CONTRACT, ASSET, ... */
     char asset[ADMIN_REFERENCE_MAX]; /* of ASSET or --asset: the id, or "*"; "" without */
     uint64_t version;                /* of it; 0: none was named */
-    const char *asset_option, *mode, *client_ca, *attest, *min_tcb, *contract, *machine, *state, *reason, *by;
+    const char *asset_option, *mode, *client_ca, *attest, *min_tcb, *maa, *contract, *machine, *state,
+        *reason, *by;
     uint64_t expires_us, code_expires_us, from_us, to_us;
     const char *plan, *definition, *dimensions, *resource, *subscription, *dimension, *verdict;
     uint64_t lease_seconds, max_hw, slot_ttl_s, uses, limit, from, hour_us;

@@ -37,6 +37,9 @@ static int contracts_option_end(const struct tb_option *o, void *us, char *value
         TB_OPTION(0, "id-key", "SHA384", TB_OPTION_LIST, id_keys,                                            \
                   "with --attest cvm: who may have signed the machine's firmware; may be repeated "          \
                   "[anybody]"),                                                                              \
+        TB_OPTION(0, "maa", "URL", TB_OPTION_STRING, maa,                                                    \
+                  "with --attest cvm: by a token of this instance of Microsoft Azure Attestation "           \
+                  "[by AMD's keys]"),                                                                        \
         TB_OPTION(0, "image", "IMAGE", TB_OPTION_LIST, images,                                               \
                   "--attest image or cvm: NAME@VERSION, or NAME for every version; may be repeated"),        \
         TB_OPTION(0, "require-secure-boot", NULL, TB_OPTION_FLAG, secure_boot,                               \
@@ -203,9 +206,9 @@ static int contracts_add_attest(struct admin_job *j, bool edit, cJSON *body)
          cvm = j->attest && strcmp(j->attest, "cvm") == 0;
     cJSON *o;
 
-    if (!j->attest && (j->aks.n || j->id_keys.n || j->min_tcb))
+    if (!j->attest && (j->aks.n || j->id_keys.n || j->min_tcb || j->maa))
         return cli_usage(&j->cli,
-                         "--ak goes with --attest tpm, image or cvm, --min-tcb and --id-key with cvm");
+                         "--ak goes with --attest tpm, image or cvm, --min-tcb, --id-key and --maa with cvm");
     if (!image && !cvm && (j->images.n || j->secure_boot || j->allow_debug))
         return cli_usage(&j->cli,
                          "--image, --require-secure-boot and --allow-debug go with --attest image or cvm");
@@ -224,6 +227,8 @@ static int contracts_add_attest(struct admin_job *j, bool edit, cJSON *body)
     contracts_add_list(o, "id_keys", &j->id_keys);
     if (j->min_tcb)
         cJSON_AddStringToObject(o, "min_tcb", j->min_tcb);
+    if (j->maa)
+        cJSON_AddStringToObject(o, "maa", j->maa);
     contracts_add_list(o, "images", &j->images);
     if (j->secure_boot)
         cJSON_AddBoolToObject(o, "secure_boot", true);
@@ -287,7 +292,7 @@ static int contracts_add(struct admin_job *j)
         return rc;
     if (j->mode && strcmp(j->mode, "open") == 0)
         tbpkg_warn("whoever knows the id %s gets the key (--mode open)", j->operand);
-    if (j->attest && strcmp(j->attest, "cvm") == 0 && !j->id_keys.n)
+    if (j->attest && strcmp(j->attest, "cvm") == 0 && !j->id_keys.n && !j->maa)
         tbpkg_warn("without --id-key, whoever has a processor of this kind can run firmware of his own that "
                    "says what contract %s asks for",
                    j->operand);

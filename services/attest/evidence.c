@@ -3,13 +3,13 @@
 
 #include <string.h>
 
+#include "common/hcl.h"
 #include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/tpm_key.h"
 
 #define AK_TRIES 3 /* the PCRs may change between the key and the quote */
-#define REPORT_KIND_AT (32 + 1184 + 8)
 
 static int request_text(const cJSON *o, const char *name, char *out, size_t room, char *err)
 {
@@ -85,20 +85,13 @@ static int evidence_identity(struct tb_tpm *t, struct evidence *e)
     return r == -ENOKEY ? 0 : r;
 }
 
-/* What Azure's firmware says behind header and report that the report is of, little-endian: 2 is SEV-SNP.
- * Machines of other kinds (TDX, Trusted Launch under that firmware) have theirs in the same place, and no
- * certificate that could be waited for. */
-static bool evidence_is_snp(const uint8_t *p, size_t n)
-{
-    return n >= REPORT_KIND_AT + 4 && memcmp(p, "HCLA", 4) == 0 &&
-           memcmp(p + REPORT_KIND_AT, "\2\0\0\0", 4) == 0;
-}
-
-/* A confidential VM has its report in the TPM, and the processor's certificate from tb-vcek. Without the
- * certificate nobody can check the report: no evidence yet. */
+/* Machines of other kinds (TDX, Trusted Launch under that firmware) have theirs in the same place, and no
+ * certificate that could be waited for. A confidential VM has its report in the TPM, and the processor's
+ * certificate from tb-vcek. Without the certificate nobody can check the report: no evidence yet. */
 static int evidence_confidential(struct tb_tpm *t, const char *run_dir, struct evidence *e)
 {
     _cleanup_free_ char *dir = NULL, *path = NULL;
+    struct tb_hcl h;
     int r;
 
     e->snp_len = 0;
@@ -107,7 +100,7 @@ static int evidence_confidential(struct tb_tpm *t, const char *run_dir, struct e
         return 0;
     if (r < 0)
         return r;
-    if (!evidence_is_snp(e->snp, e->snp_len)) {
+    if (tb_hcl_parse(e->snp, e->snp_len, &h) < 0) {
         e->snp_len = 0;
         return 0;
     }

@@ -5,7 +5,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "authorize/maa.h"
 #include "common/fdpass.h"
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
 
@@ -91,6 +93,21 @@ static int attest_judge(const char *answer, size_t len, char *err)
     return 0;
 }
 
+/* For what the TPM signed, and no other request. */
+static int attest_add_token(const struct tb_config *cfg, const char *hw_id,
+                            const struct authorize_challenge *c, char **evidence, char *err)
+{
+    const struct tb_attest_subject who = {cfg->contract_id, cfg->asset_id, hw_id};
+    uint8_t challenge[TB_CHALLENGE_BYTES], extra[TB_TPM_DIGEST_BYTES];
+
+    if (!*c->maa)
+        return 0;
+    if (tb_hex_decode(c->hex, strlen(c->hex), challenge, sizeof(challenge)) < 0 ||
+        tb_attest_extra(challenge, &who, extra) < 0)
+        return attest_fail(err, -EINVAL, "evidence", "the challenge is none");
+    return authorize_maa_add(cfg, c->maa, extra, evidence, err);
+}
+
 int authorize_attest_evidence(const struct tb_config *cfg, const char *hw_id,
                               const struct authorize_challenge *c, char **ret,
                               char err[static AUTHORIZE_ATTEST_ERR_MAX])
@@ -115,6 +132,9 @@ int authorize_attest_evidence(const struct tb_config *cfg, const char *hw_id,
     answer[n] = '\0';
     if (attest_judge(answer, (size_t)n, err) < 0)
         return -EPROTO;
+    n = attest_add_token(cfg, hw_id, c, &answer, err);
+    if (n < 0)
+        return (int)n;
     *ret = TAKE_PTR(answer);
     return 0;
 }

@@ -361,19 +361,31 @@ static bool response_says(const cJSON *o, const char *name, const char *word)
     return tb_json_get_string(o, name, &s, err) == 0 && strcmp(s, word) == 0;
 }
 
+/* One that cannot be asked is none: the control plane then says what it lacks. */
+static void response_maa(const cJSON *o, bool allow_http, char ret[static AUTHORIZE_MAA_URL_MAX])
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *s;
+
+    if (tb_json_get_string(o, "maa", &s, err) == 0 && strlen(s) < AUTHORIZE_MAA_URL_MAX &&
+        url_valid(s, allow_http))
+        strcpy(ret, s);
+}
+
 /* One that cannot be read is none: the machine then asks without evidence, and is given another. */
-static void response_challenge(const cJSON *o, struct authorize_challenge *ret)
+static void response_challenge(const cJSON *o, bool allow_http, struct authorize_challenge *ret)
 {
     uint8_t bytes[TB_CHALLENGE_BYTES];
     char err[TB_JSON_ERR_MAX];
     const char *s;
 
-    ret->hex[0] = '\0';
+    ret->hex[0] = ret->maa[0] = '\0';
     if (tb_json_get_string(o, "challenge", &s, err) < 0 ||
         tb_hex_decode(s, strlen(s), bytes, sizeof(bytes)) < 0 ||
         tb_attest_pcrs_read(tb_json_member(o, "challenge_pcrs"), &ret->pcrs) < 0)
         return;
     tb_hex_encode(bytes, sizeof(bytes), ret->hex);
+    response_maa(o, allow_http, ret->maa);
 }
 
 static void attested_copy(const cJSON *o, const char *name, char *out, size_t size)
@@ -412,7 +424,7 @@ static int response_judge_grant(const cJSON *o, bool allow_http, uint64_t now_us
     v->expires_at_us = expires_at;
     v->billed_by_control_plane = response_says(o, "billed_by", "control_plane");
     v->held = grant_held(o, allow_http);
-    response_challenge(o, &v->challenge);
+    response_challenge(o, allow_http, &v->challenge);
     response_attested(o, &v->attested);
     v->grant = TAKE_PTR(g);
     return tb_outcome_set(&v->outcome, AUTHORIZE_GRANTED, "%s", "");
@@ -430,12 +442,12 @@ static const char *response_text(const cJSON *o, const char *const *names)
     return NULL;
 }
 
-static int response_deny(const cJSON *o, struct authorize_verdict *v)
+static int response_deny(const cJSON *o, bool allow_http, struct authorize_verdict *v)
 {
     static const char *const names[] = {"reason", "message", "error", NULL};
     const char *reason = response_text(o, names);
 
-    response_challenge(o, &v->challenge);
+    response_challenge(o, allow_http, &v->challenge);
     return tb_outcome_set(&v->outcome, AUTHORIZE_DENIED, "%s", reason ? reason : "access denied");
 }
 
@@ -453,7 +465,7 @@ static int response_judge_ok(const struct tb_http_response *rs, bool allow_http,
     if (tb_json_get_string(o, "status", &status, err) < 0)
         return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, UNUSABLE "%s", err);
     if (strcmp(status, "denied") == 0)
-        return response_deny(o, v);
+        return response_deny(o, allow_http, v);
     if (strcmp(status, "authorized") == 0)
         return response_judge_grant(o, allow_http, now_us, v);
     return tb_outcome_set(&v->outcome, AUTHORIZE_RETRY, UNUSABLE "unknown status \"%.40s\"", status);
@@ -489,14 +501,15 @@ static int response_redirected(const struct tb_http_response *rs, struct authori
 
 /* A 3xx or 4xx. What is not in the words of the protocol comes from somebody in front of the control
  * plane. */
-static int response_judge_refusal(const struct tb_http_response *rs, struct authorize_verdict *v)
+static int response_judge_refusal(const struct tb_http_response *rs, bool allow_http,
+                                  struct authorize_verdict *v)
 {
     _cleanup_json_ cJSON *o = NULL;
     char err[TB_JSON_ERR_MAX], text[TB_REASON_MAX];
 
     if (tb_json_parse(rs->body, rs->len, TB_HTTP_RESPONSE_MAX, &o, err) == 0 &&
         response_is_denial(rs->status, o))
-        return response_deny(o, v);
+        return response_deny(o, allow_http, v);
     if (rs->status < 400)
         return response_redirected(rs, v);
     if (rs->status == 407)
@@ -516,7 +529,7 @@ void authorize_response_judge(const struct tb_http_response *rs, bool allow_http
     if (rs->status == 200)
         code = response_judge_ok(rs, allow_http, now_realtime_us, &v);
     else if (rs->status >= 300 && rs->status < 500 && !tb_http_status_retryable(rs->status))
-        code = response_judge_refusal(rs, &v);
+        code = response_judge_refusal(rs, allow_http, &v);
     else
         code = tb_outcome_set(&v.outcome, AUTHORIZE_RETRY, "the control plane answered HTTP %ld", rs->status);
     /* What it quotes is another's: made safe at this one place. */

@@ -22,7 +22,8 @@ static const char help[] =
     "Usage: tb-vcek [--help | --version | --check]\n"
     "\n"
     "Fetches the certificate of this machine's processor (SEV-SNP) from the cloud's metadata service\n"
-    "($TB_IMDS_ENDPOINT), writes it to $TB_RUN_DIR/tb-vcek/vcek.der for tb-attest, and exits.\n"
+    "($TB_IMDS_ENDPOINT), writes it to $TB_RUN_DIR/tb-vcek (vcek.der for tb-attest, chain.pem with its "
+    "chain), and exits.\n"
     "Settings come from the environment.\n"
     "\n"
     "Exit status: 0 done, or the service has none for this machine; 64 usage, 74 I/O, 75 try again, 78\n"
@@ -51,27 +52,50 @@ static size_t vcek_der(const char *pem, uint8_t ret[static TB_TPM_CERT_MAX])
     return (size_t)n;
 }
 
-static int vcek_write(const struct tb_config *c, const uint8_t *der, size_t n)
+static int vcek_write(const char *dir, const char *name, const void *buf, size_t n)
 {
-    _cleanup_free_ char *dir = tb_path_join(c->run_dir, TB_VCEK_DIR), *path = NULL;
-    int r = dir ? 0 : -ENOMEM;
+    _cleanup_free_ char *path = tb_path_join(dir, name);
+    int r = path ? tb_write_file_atomic(path, buf, n, 0644) : -ENOMEM;
 
-    if (r == 0 && mkdir(dir, 0755) < 0 && errno != EEXIST)
-        r = -errno;
-    path = r == 0 ? tb_path_join(dir, TB_VCEK_FILE) : NULL;
-    if (r == 0)
-        r = path ? tb_write_file_atomic(path, der, n, 0644) : -ENOMEM;
     if (r < 0) {
-        tb_error("cannot write %s: %s", path ? path : TB_VCEK_DIR, strerror(-r));
+        tb_error("cannot write %s: %s", path ? path : name, strerror(-r));
         return TB_EXIT_IOERR;
     }
     tb_info("the processor's certificate is in %s", path);
     return TB_EXIT_OK;
 }
 
+/* The chain first: who finds the certificate finds the chain. */
+static int vcek_write_both(const struct tb_config *c, const uint8_t *der, size_t n, const char *chain)
+{
+    _cleanup_free_ char *dir = tb_path_join(c->run_dir, TB_VCEK_DIR);
+    int rc = TB_EXIT_OK;
+
+    if (!dir || (mkdir(dir, 0755) < 0 && errno != EEXIST)) {
+        tb_error("cannot make %s: %s", dir ? dir : TB_VCEK_DIR, strerror(dir ? errno : ENOMEM));
+        return TB_EXIT_IOERR;
+    }
+    if (chain)
+        rc = vcek_write(dir, TB_VCEK_CHAIN, chain, strlen(chain));
+    return rc == TB_EXIT_OK ? vcek_write(dir, TB_VCEK_FILE, der, n) : rc;
+}
+
+/* Certificate and intermediates, as the service has them. NULL: it has no chain, or out of memory. */
+static char *vcek_chain(const cJSON *o, const char *pem)
+{
+    char why[TB_JSON_ERR_MAX];
+    const char *above;
+
+    if (tb_json_get_string(o, "certificateChain", &above, why) < 0 ||
+        strlen(pem) + strlen(above) >= TB_VCEK_CHAIN_MAX)
+        return NULL;
+    return tb_strf("%s%s%s", pem, *pem && pem[strlen(pem) - 1] == '\n' ? "" : "\n", above);
+}
+
 static int vcek_take(const struct tb_config *c, const struct tb_http_response *rs)
 {
     _cleanup_json_ cJSON *o = NULL;
+    _cleanup_free_ char *chain = NULL;
     uint8_t der[TB_TPM_CERT_MAX];
     char why[TB_JSON_ERR_MAX];
     const char *pem;
@@ -84,7 +108,8 @@ static int vcek_take(const struct tb_config *c, const struct tb_http_response *r
         tb_error("%s" VCEK_PATH ": the answer has no certificate (vcekCert); trying again", c->imds_endpoint);
         return TB_EXIT_TEMPFAIL;
     }
-    return vcek_write(c, der, n);
+    chain = vcek_chain(o, pem);
+    return vcek_write_both(c, der, n, chain);
 }
 
 static int vcek_run(const struct tb_config *c)

@@ -34,6 +34,12 @@ def jwk(kid, key):
     return {"kid": kid, "key_ops": ["sign"], "kty": "RSA", "e": b64url(n.e.to_bytes(3, "big")), "n": b64url(n.n.to_bytes((n.n.bit_length() + 7) // 8, "big"))}
 
 
+def certificates(text):
+    """Those of a PEM file."""
+    end = b"-----END CERTIFICATE-----\n"
+    return [x509.load_pem_x509_certificate(c + end) for c in text.split(end)[:-1]]
+
+
 class Amd:
     def __init__(self, name="Test"):
         self.ark = authority(f"ARK-{name}")
@@ -60,7 +66,7 @@ class Processor:
 
     def metadata(self):
         """What the metadata service answers."""
-        return json.dumps({"vcekCert": pem(self.certificate).decode(), "tcbm": "", "certificateChain": self.amd.pem().decode(), "cacheControl": "86400"})
+        return json.dumps({"vcekCert": pem(self.certificate).decode(), "tcbm": "", "certificateChain": pem(self.amd.ask[0], self.amd.ark[0]).decode(), "cacheControl": "86400"})
 
     def report(self, data, **change):
         f = {"version": 3, "policy": POLICY, "vmpl": 0, "algorithm": 1, "flags": 0, "tcb": self.tcb, "chip": self.chip, "id_key": ID_KEY, **change}

@@ -22,7 +22,8 @@ class Activated:
     def __init__(self, path, tpm):
         self.path, self.listener, self.runs, self.stopping = path, unix_listener(path, "seqpacket"), 0, False
         self.daemon = Daemon([program("tb-attest")], listen={"attest": self.listener}, log=path.parent / "attest.log",
-                             env={"TB_CONTRACT_ID": "acme", "TB_ASSET_ID": ASSET, "TB_EDC_ENDPOINT": "https://127.0.0.1:1", "TB_TPM": tpm})
+                             env={"TB_CONTRACT_ID": "acme", "TB_ASSET_ID": ASSET, "TB_EDC_ENDPOINT": "https://127.0.0.1:1", "TB_TPM": tpm,
+                                  "TB_RUN_DIR": path.parent})
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from attest_rig import issuer, question  # noqa: F401
 from controlplane_server import ASSET, KEY, Server
-from snp_rig import DEBUG, ID_KEY, MIGRATION, NV, POLICY, Amd, Metadata, Processor, jwk
+from snp_rig import DEBUG, ID_KEY, MIGRATION, NV, POLICY, Amd, Metadata, Processor, certificates, jwk
 from software_tpm import GOOD, Tpm, pem
 from tbsys import program
 from test_controlplane_attest import Machine
@@ -225,6 +225,8 @@ def test_tb_vcek_fetches_it(tmp_path, cpu):
         r = vcek(tmp_path, imds.url)
     assert (r.returncode, (tmp_path / "tb-vcek/vcek.der").read_bytes()) == (0, cpu.der), r.stderr
     assert imds.seen == [("/metadata/THIM/amd/certification", "true")]
+    chain = certificates((tmp_path / "tb-vcek/chain.pem").read_bytes())
+    assert chain == [cpu.certificate, cpu.amd.ask[0], cpu.amd.ark[0]]
 
 
 @pytest.mark.parametrize("status, body, rc, said", [

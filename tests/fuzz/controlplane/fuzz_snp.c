@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/hcl.h"
 #include "controlplane/attest/snp.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -20,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(text, data, size);
     if (cp_hcl_parse(data, size, &h) == 0 &&
         (h.report.raw < data || h.claims.n == 0 || h.claims.p + h.claims.n > data + size ||
-         h.report.raw + CP_SNP_REPORT_BYTES > h.claims.p || h.report.chip > h.claims.p))
+         h.report.raw + TB_HCL_SNP_BYTES > h.claims.p || h.report.chip > h.claims.p))
         abort();
     (void)cp_snp_tcb_read(text, &tcb);
     free(text);
