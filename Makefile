@@ -82,7 +82,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: force all help deps check check-fast check-guide check-histories check-image check-trixie check-versions demo demo-local demo-stop bench bench-attest bench-cold-start bench-proxy bench-controlplane bench-endpoint bench-publish soak lint format docs clean install install-units install-controlplane units fuzz
+.PHONY: force all help deps check check-fast check-guide check-histories check-image check-trixie check-versions demo demo-local demo-stop bench bench-attest bench-cold-start bench-proxy bench-controlplane bench-endpoint bench-publish bench-view soak lint format docs clean install install-units install-controlplane units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -102,7 +102,8 @@ help:
 	@echo 'make demo-local the same without a machine: the customer is processes here; seconds instead of minutes'
 	@echo 'make bench      speed, as ratios against peers; make bench-proxy: the proxy against nginx, haproxy and caddy'
 	@echo 'make bench-publish  sealing straight into storage against sealing first, rclone and curl'
-	@echo 'make bench-cold-start  from nothing to the last plaintext byte over a link of 320 MB/s, against curl'
+	@echo 'make bench-cold-start  from nothing to the last plaintext byte and to a healthy llama-server over a link of 320 MB/s, against curl'
+	@echo 'make bench-view  a view against dir and gocryptfs; in 300 MB of memory; SIGBUS after a suspension'
 	@echo 'make bench-endpoint  the endpoint of TB_DELIVERY=s3 against nginx with sendfile, per second of processor time'
 	@echo 'make bench-controlplane  tb-controlplane layer by layer, and a failover of PostgreSQL'
 	@echo 'make bench-attest  what a renewal with attestation costs the control plane and the machine'
@@ -261,8 +262,13 @@ bench-controlplane:
 # MIB: of the model.
 bench-cold-start:
 	$(Q)sh tests/deps.sh
-	$(Q)$(MAKE) all
+	$(Q)$(MAKE) all $(B)/bench/reader
 	$(Q)$(PYTHON) tests/bench/cold_start.py $(if $(MIB),--mib $(MIB))
+
+bench-view:
+	$(Q)TB_DEPS_ALSO=gocryptfs sh tests/deps.sh
+	$(Q)$(MAKE) all $(B)/bench/reader
+	$(Q)$(PYTHON) tests/bench/view.py $(if $(MIB),--mib $(MIB))
 
 bench-endpoint:
 	$(Q)sh tests/deps.sh
