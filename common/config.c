@@ -35,7 +35,7 @@ static const struct config_setting config_settings[] = {
     {"TB_SWITCH_DRAIN", KIND_DURATION, AT(switch_drain_us), "30s", 0, UINT64_MAX},
     {"TB_SWITCH_HOLD", KIND_DURATION, AT(switch_hold_us), "60s", 0, UINT64_MAX},
     {"TB_SWITCH_TIMEOUT", KIND_DURATION, AT(switch_timeout_us), "30m", 1000000, UINT64_MAX},
-    {"TB_DELIVERY", KIND_DELIVERY, AT(delivery), "dir", 0, 0},
+    {"TB_DELIVERY", KIND_DELIVERY, AT(delivery), "auto", 0, 0},
     {"TB_VIEW_AFTER_READY", KIND_AFTER_READY, AT(view_close), "keep", 0, 0},
     {"TB_PIPE_PATH", KIND_PATH, AT(pipe_path), "/dev/shm/model-pipe", 0, 0},
     {"TB_READY_SIGNAL", KIND_PATH, AT(ready_signal), "/dev/shm/weights/ready.signal", 0, 0},

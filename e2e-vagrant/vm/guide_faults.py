@@ -10,6 +10,7 @@ from guide_machine import CONTRACT, ENV, TARGET
 from tbsys import wait_for
 
 BIG_BYTES = 256 << 20
+NO_VIEW = "/run/systemd/system/tb-runtime.service.d"
 FAULTS = {}
 
 
@@ -146,7 +147,7 @@ def memory_back(vm):
 
 @fault("not enough memory for the weights", correct=memory_back)
 def little_memory(vm):
-    """A model of 256 MiB, and three quarters of that left for it."""
+    """A model of 256 MiB, and three quarters of that left for it: too little for files in memory."""
     p = vm.provider
     big = p.dir / "big"
     with open(big, "wb") as f:
@@ -160,6 +161,7 @@ def little_memory(vm):
     vm.sh(f"fallocate -l $(($(awk '/^MemAvailable/ {{ print $2 }}' /proc/meminfo) * 1024 - {BIG_BYTES} * 3 / 4)) /dev/shm/filler")
     vm.set("TB_ASSET_ID", "big")
     vm.set("TB_CONTRACT_ID", "big")
+    vm.set("TB_DELIVERY", "dir")
     vm.apply()
 
 
@@ -195,6 +197,18 @@ def rotten(vm):
 def damaged_source(vm):
     vm.provider.blobs.rule(corrupt(at=100000), path=r"\.tbenc$", method="GET", range="^bytes=0-")
     download_again(vm)
+
+
+def views_back(vm):
+    vm.sh(f"rm -r {NO_VIEW}; swapoff /root/swap; rm /root/swap; systemctl daemon-reload")
+
+
+@fault("finds no way to deliver the model", correct=views_back)
+def no_way_to_deliver(vm):
+    """No view, as user namespaces are forbidden; no files in memory, as swap is on; and llama-server reads no S3."""
+    vm.sh("fallocate -l 16M /root/swap && chmod 600 /root/swap && mkswap /root/swap && swapon /root/swap")
+    vm.sh(f"mkdir {NO_VIEW} && printf '[Service]\\nRestrictNamespaces=yes\\n' >{NO_VIEW}/no-view.conf")
+    vm.sh("systemctl daemon-reload && systemctl restart --no-block tb-runtime.service")
 
 
 @fault("is not an executable file", correct=lambda vm: vm.sh("mv /root/llama-server /usr/local/bin/"))

@@ -29,6 +29,8 @@ void tb_load_state(const struct tb_load *l, const char *state)
         return;
     cJSON_AddStringToObject(doc, "state", state);
     cJSON_AddStringToObject(doc, "mode", tb_delivery_name(l->mode));
+    if (*l->no_view)
+        cJSON_AddStringToObject(doc, "no_view", l->no_view);
     if (strcmp(state, "failed") == 0)
         cJSON_AddStringToObject(doc, "reason", l->outcome.reason);
     if (l->asset_version)

@@ -13,15 +13,18 @@
 #include "common/outcome.h"
 #include "tbenc/tbenc.h"
 
+#define TB_VIEW_WHY_MAX 160
+
 struct tb_load {
     const struct tb_config *config;
     struct tbenc_manifest *manifest; /* owned */
     uint8_t manifest_sha256[TBENC_SHA256_BYTES];
-    enum tb_delivery mode;  /* what TB_DELIVERY comes to on this machine: dir, view, s3 or fifo */
-    bool own_users;         /* this process is in a user namespace of its own */
-    uint64_t asset_version; /* 0: not known */
-    char **command;         /* TB_RUNTIME_EXEC as words; NULL: none; owned */
-    char *run_dir;          /* RUN/tb-runtime; NULL: cannot be had; owned */
+    enum tb_delivery mode;         /* what TB_DELIVERY comes to on this machine: dir, view, s3 or fifo */
+    char no_view[TB_VIEW_WHY_MAX]; /* why it is not view, where it was to be; else "" */
+    bool own_users;                /* this process is in a user namespace of its own */
+    uint64_t asset_version;        /* 0: not known */
+    char **command;                /* TB_RUNTIME_EXEC as words; NULL: none; owned */
+    char *run_dir;                 /* RUN/tb-runtime; NULL: cannot be had; owned */
     uint64_t started_boottime_us;
     int signal_fd;        /* SIGTERM, SIGINT, SIGCHLD; owned */
     int stopped_by;       /* the SIGTERM or SIGINT that ended the work, 0: none */

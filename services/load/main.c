@@ -46,39 +46,37 @@ static void load_raise_descriptors(struct tb_load *l)
 }
 
 /* What can be had where no view can: dir where it fits, else s3 where the command can take it. */
-static int load_choose_without_view(struct tb_load *l, const char *no_view)
+static int load_choose_without_view(struct tb_load *l)
 {
     char no_dir[TB_MODEL_DIR_WHY_MAX];
 
     l->mode = TB_DELIVERY_DIR;
     if (l->config->delivery == TB_DELIVERY_VIEW || tb_model_dir_fits(l, no_dir)) {
         tb_warn("no view can be had here: %s; the model goes to memory whole, as with TB_DELIVERY=dir",
-                no_view);
+                l->no_view);
         return 0;
     }
+    l->mode = TB_DELIVERY_AUTO;
     if (!tb_cmdline_has(l->command, TB_CMDLINE_S3) || tb_cmdline_has(l->command, TB_CMDLINE_MODEL))
         return tb_outcome_set(
             &l->outcome, TB_EXIT_IOERR,
             "TB_DELIVERY=auto finds no way to deliver the model: no view can be had here: %s; no files in "
-            "memory: %s; and TB_RUNTIME_EXEC does not have {s3} in place of {model}, for an endpoint. One of "
-            "the three is needed; see tb-load(8)",
-            no_view, no_dir);
+            "memory: %s; TB_RUNTIME_EXEC does not have {s3} in place of {model}",
+            l->no_view, no_dir);
     l->mode = TB_DELIVERY_S3;
     tb_warn("no view can be had here: %s; no files in memory: %s; the model is served as with TB_DELIVERY=s3",
-            no_view, no_dir);
+            l->no_view, no_dir);
     return 0;
 }
 
 /* auto is view where that can be had. */
 static int load_choose_mode(struct tb_load *l)
 {
-    char why[TB_VIEW_WHY_MAX];
-
     l->mode = l->config->delivery;
     if (l->mode != TB_DELIVERY_VIEW && l->mode != TB_DELIVERY_AUTO)
         return 0;
     l->mode = TB_DELIVERY_VIEW;
-    return tb_view_possible(l, why) ? 0 : load_choose_without_view(l, why);
+    return tb_view_possible(l, l->no_view) ? 0 : load_choose_without_view(l);
 }
 
 static int load_deliver(struct tb_load *l)

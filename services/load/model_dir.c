@@ -80,7 +80,7 @@ bool tb_model_dir_fits(const struct tb_load *l, char why[static TB_MODEL_DIR_WHY
     struct stat st;
 
     if (tb_memory_available(&have) == 0 && have < need) {
-        snprintf(why, TB_MODEL_DIR_WHY_MAX, "the model needs %s, %s are available",
+        snprintf(why, TB_MODEL_DIR_WHY_MAX, "%s are needed, %s available",
                  tb_bytes_format(need, needed, sizeof(needed)),
                  tb_bytes_format(have, available, sizeof(available)));
         return false;

@@ -7,8 +7,6 @@
 
 #include "load/load.h"
 
-#define TB_VIEW_WHY_MAX 160
-
 /* Tries it in a process of its own; why not, when it cannot be done here. */
 bool tb_view_possible(const struct tb_load *l, char why[static TB_VIEW_WHY_MAX]);
 /* Mounts over the directory, which exists. The descriptor to serve it by, which is to be closed as soon as

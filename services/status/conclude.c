@@ -181,7 +181,7 @@ static void conclude_step_remedy(const struct tb_snapshot *s, const char *unit, 
     if (strstr(p->what, "the reader closed the FIFO") || strstr(p->what, "two readers opened"))
         tb_status_remedy(
             p,
-            "if the inference server cannot load from a FIFO, as most cannot, set TB_DELIVERY=dir in "
+            "if the inference server cannot load from a FIFO, as most cannot, set TB_DELIVERY=auto in "
             "/etc/trustbridge/trustbridge.env, then systemctl restart tb-configure.service; else %s",
             logs);
     else if (u && u->exit_code == TB_EXIT_CONFIG)

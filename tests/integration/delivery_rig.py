@@ -109,7 +109,8 @@ class Rig:
                            credentials={k: v for k, v in creds.items() if v is not False})
 
     def load(self, mode="dir", command=None, wrapper=(), env=None, preexec=None):
-        more = {"TB_DELIVERY": mode, **(env or {})}
+        """mode None: what is the default."""
+        more = {**({"TB_DELIVERY": mode} if mode else {}), **(env or {})}
         if command:
             more["TB_RUNTIME_EXEC"] = command
         return self.daemon([*wrapper, tbsys.program("tb-load")], env=self.env(**more), preexec=preexec,

@@ -50,26 +50,29 @@ model, out, locked = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3] == "loc
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+def say(name, text):  # whole or not at all, as it may be killed
+    (out / f"{name}.new").write_text(text)
+    (out / f"{name}.new").rename(out / name)
 fd = os.open(model, os.O_RDONLY)
 n = os.fstat(fd).st_size
 base = libc.mmap(None, n, 1, 1, fd, 0)
-(out / "pid").write_text(str(os.getpid()))
+say("pid", str(os.getpid()))
 if locked and libc.mlock(ctypes.c_void_p(base), ctypes.c_size_t(n)) != 0:
     sys.exit("mlock: " + os.strerror(ctypes.get_errno()))
 def touch():
     return sum(ctypes.c_ubyte.from_address(base + i).value for i in range(0, n, 4096))
 first = touch()
-(out / "sum").write_text(str(first))
+say("sum", str(first))
 while sys.argv[3] == "again":
     if (out / "go").exists():
         libc.madvise(ctypes.c_void_p(base), ctypes.c_size_t(n), 4)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     if touch() != first:
-        (out / "wrong").write_text("the mapped bytes changed")
+        say("wrong", "the mapped bytes changed")
     time.sleep(0.01)
 while True:
     if touch() != first:
-        (out / "wrong").write_text("the mapped bytes changed")
+        say("wrong", "the mapped bytes changed")
     time.sleep(0.01)
 '''
 

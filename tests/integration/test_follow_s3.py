@@ -14,8 +14,8 @@ import tbsys
 from delivery_asset import Asset
 from delivery_house import house, rot  # noqa: F401
 from delivery_rig import rig  # noqa: F401
+from endpoint_place import Place, half_read, rest
 from hydrate_world import ca  # noqa: F401
-from test_delivery_s3 import Place, half_read, rest
 
 RANGE = 256 * 1024
 RECORD = 4 * RANGE

@@ -67,13 +67,16 @@ def test_a_key_goes_to_its_unit_only(vm):
 
 
 def test_nobody_else_reads_weights_keys_or_settings(vm):
-    weights = f"/proc/{vm.pid('tb-runtime')}/root/dev/shm/trustbridge-model/{model.GGUF}"
-    assert int(vm.sh(f"stat -L -c %s {weights}")) > 1_000_000
-    assert vm.run(f"test -e /dev/shm/trustbridge-model")[0] != 0
+    runtime, place = vm.pid("tb-runtime"), "/dev/shm/trustbridge-model"
+    weights = f"/proc/{runtime}/root{place}/{model.GGUF}"
+    within = f"nsenter -t {runtime} -U -m --preserve-credentials -S $(id -u tb-runtime)"  # as the runtime, where it is
+    assert int(vm.sh(f"{within} stat -c %s {place}/{model.GGUF}")) > 1_000_000
+    assert vm.run(f"test -e {place}")[0] != 0
+    assert vm.run(f"head -c 1 {weights}")[0] != 0, "of a view not even root gets anything without entering the namespace"
     authorize = vm.pid("tb-authorize")
     private = [weights, f"/proc/{authorize}/environ", f"/proc/{authorize}/mem", "/etc/credstore/trustbridge.client-key",
                "/etc/trustbridge/trustbridge.env", "/mnt/resource/trustbridge/model.tbenc", "/var/lib/tb-billing/ledger.db"]
-    for path in private:
+    for path in private[1:]:
         assert vm.run(f"test -e {path}")[0] == 0, path
     for user in USERS:
         script = "; ".join(f"head -c 1 {p} >/dev/null 2>&1 && echo {p}" for p in private) + "; true"

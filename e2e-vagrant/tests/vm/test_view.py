@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Delivery by a view, and by an endpoint, under the units as they are shipped: the runtime reads the model through a file system of its own
-namespace that tb-decrypt answers, or by S3's API. One machine for all tests, in the order of this file."""
+"""Every delivery under the units as they are shipped: by a view, which is what comes by itself, the runtime reads the model through a file system of
+its own namespace that tb-decrypt answers; by an endpoint by S3's API; or from files in memory, where it is told so or can have no view. One
+machine for all tests, in the order of this file."""
 
+import json
 import re
 import time
 
@@ -20,7 +22,7 @@ CONTRACT = "view"
 @pytest.fixture(scope="module")
 def vm(provider, image, tmp_path_factory):
     provider.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open")
-    machine = Appliance(image, tmp_path_factory.mktemp("view"), provider, CONTRACT, ASSET, model.GGUF, env={"TB_DELIVERY": "view"})
+    machine = Appliance(image, tmp_path_factory.mktemp("view"), provider, CONTRACT, ASSET, model.GGUF)
     try:
         machine.start()
         yield machine.wait_state("Ready")
@@ -28,13 +30,19 @@ def vm(provider, image, tmp_path_factory):
         machine.discard()
 
 
-def delivery(vm):
+def mode(vm):
     """"": none is there now, as between two starts."""
-    return vm.run("cat /run/tb-runtime/delivery.json")[1]
+    rc, said = vm.run("cat /run/tb-runtime/delivery.json")
+    return json.loads(said)["mode"] if rc == 0 else ""
+
+
+def weights_in_memory(vm):
+    """Bytes of tmpfs, which nobody can have back while the files are there."""
+    return int(vm.sh("awk '/^Shmem:/ {print $2}' /proc/meminfo")) * 1024
 
 
 def test_it_serves_what_the_plaintext_serves(vm, provider):
-    assert '"mode":"view"' in delivery(vm).replace(" ", ""), vm.sh("journalctl --no-pager --namespace=trustbridge -u tb-runtime -n 20")
+    assert mode(vm) == "view", vm.sh("journalctl --no-pager --namespace=trustbridge -u tb-runtime -n 20")
     assert content(vm.chat(model.CHAT)) == plaintext_answer(provider.source, model.CHAT)
     assert http_json(vm.url("/health"))[0] == 200
     assert "fuse.trustbridge" in vm.sh(f"cat /proc/{vm.pid('tb-runtime')}/mounts")
@@ -42,9 +50,12 @@ def test_it_serves_what_the_plaintext_serves(vm, provider):
     assert vm.runs("tb-decrypt")
 
 
+def size(provider):
+    return sum(p.stat().st_size for p in provider.source.rglob("*") if p.is_file())
+
+
 def test_the_model_is_not_in_memory_that_cannot_be_given_back(vm, provider):
-    weights = sum(p.stat().st_size for p in provider.source.rglob("*") if p.is_file())
-    assert int(vm.sh("awk '/^Shmem:/ {print $2}' /proc/meminfo")) * 1024 < weights
+    assert weights_in_memory(vm) < size(provider)
 
 
 def test_what_tb_load_may_do_the_runtime_may_not(vm):
@@ -106,10 +117,10 @@ def endpoint(vm):
     vm.put("/opt/fetches", FETCHES.replace("@GGUF@", model.GGUF).replace("@KIT@", KIT).encode(), "0755")
     vm.sh(f"cp -p {env} /root/env; echo TB_DELIVERY=s3 >>{env}; echo 'TB_RUNTIME_EXEC=/opt/fetches {{s3}}' >>{env}; "
           "systemctl --no-block restart tb-runtime.service")
-    wait_for(lambda: '"mode":"s3"' in delivery(vm).replace(" ", ""), 180, "an endpoint")
+    wait_for(lambda: mode(vm) == "s3", 180, "an endpoint")
     yield vm.wait_state("Ready")
     vm.sh(f"mv /root/env {env}; systemctl --no-block restart tb-runtime.service")
-    wait_for(lambda: '"mode":"view"' in delivery(vm).replace(" ", ""), 180, "a view")
+    wait_for(lambda: mode(vm) == "view", 180, "a view")
     vm.wait_state("Ready")
 
 
@@ -129,6 +140,52 @@ def test_an_endpoint_serves_who_reads_s3_and_its_end_takes_the_runtime_along(end
     vm.ask_now()
     vm.wait_state("Ready")
     assert content(vm.chat(SHORT)) == want
+
+
+NO_VIEW = "/run/systemd/system/tb-runtime.service.d"
+
+
+def without(line):
+    return f"mkdir {NO_VIEW} && printf '[Service]\\n{line}\\n' >{NO_VIEW}/test.conf", f"rm -r {NO_VIEW}"
+
+
+FILES = {"told so": ("echo TB_DELIVERY=dir >>{env}", "sed -i /^TB_DELIVERY=dir/d {env}"),
+         "without user namespaces": without("RestrictNamespaces=yes"), "without /dev/fuse": without("BindPaths=")}
+WHY = {"without user namespaces": "user namespaces are forbidden", "without /dev/fuse": "/dev/fuse cannot be opened"}
+
+
+@pytest.fixture(params=FILES)
+def files(request, vm):
+    """The machine with the model in files in memory, and why."""
+    do, undo = (c.format(env="/etc/trustbridge/trustbridge.env") for c in FILES[request.param])
+    vm.sh(f"{do}; systemctl daemon-reload; systemctl --no-block restart tb-runtime.service")
+    wait_for(lambda: mode(vm) == "dir", 180, "files in memory")
+    vm.wait_state("Ready")
+    yield request.param
+    vm.sh(f"{undo}; systemctl daemon-reload; systemctl --no-block restart tb-runtime.service")
+    wait_for(lambda: mode(vm) == "view", 180, "a view")
+    vm.wait_state("Ready")
+
+
+def test_files_in_memory_serve_the_same(vm, provider, files):
+    want = content(vm.chat(model.CHAT))
+    assert want == plaintext_answer(provider.source, model.CHAT)
+    assert weights_in_memory(vm) >= size(provider)
+    assert "fuse.trustbridge" not in vm.sh(f"cat /proc/{vm.pid('tb-runtime')}/mounts")
+    said = vm.sh("journalctl --no-pager --namespace=trustbridge -o cat _PID=$(systemctl show -P MainPID tb-runtime)")
+    line = f"no view can be had here: {WHY.get(files)} ("
+    assert said.count("no view can be had here") == (files in WHY) and (files not in WHY or line in said), said
+    if files in WHY:
+        return
+    runtime = vm.pid("tb-runtime")
+    provider.controlplane.ctl("contract", "revoke", CONTRACT)
+    vm.ask_now()
+    wait_for(lambda: vm.run(f"test -d /proc/{runtime}")[0] != 0, 180, "the runtime's end")
+    wait_for(lambda: weights_in_memory(vm) < size(provider), 60, "the memory")
+    provider.controlplane.ctl("contract", "allow", CONTRACT)
+    vm.ask_now()
+    vm.wait_state("Ready")
+    assert content(vm.chat(model.CHAT)) == want and mode(vm) == "dir"
 
 
 def test_no_plaintext_on_the_disk(vm, provider):

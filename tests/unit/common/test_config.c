@@ -36,7 +36,7 @@ static void test_defaults_are_those_of_the_design(void **state)
     assert_int_equal(c.download_chunk_bytes, 8388608);
     assert_int_equal(c.billing_interval_us, 60000000);
     assert_true(c.lease_grace_us == 86400ULL * 1000000);
-    assert_int_equal(c.delivery, TB_DELIVERY_DIR);
+    assert_int_equal(c.delivery, TB_DELIVERY_AUTO);
     assert_int_equal(c.log_level, TB_LOG_INFO);
     assert_false(c.billing_enabled);
 }

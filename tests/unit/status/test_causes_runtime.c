@@ -82,7 +82,7 @@ static const struct row rows[] = {
      TB_STATUS_NOT_READY,
      1,
      "the reader closed the FIFO after 1048576",
-     "set TB_DELIVERY=dir"},
+     "set TB_DELIVERY=auto"},
     {{runtime_down},
      TB_STATUS_CRITICAL,
      TB_STATUS_NOT_READY,
