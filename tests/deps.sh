@@ -81,7 +81,9 @@ python3-uvicorn
 python3-yaml
 qemu-system-x86
 qemu-utils
+rclone
 runc
+s3cmd
 shellcheck
 softhsm2
 sqlite3

@@ -17,6 +17,9 @@ static const struct answer_error answer_errors[S3_ERRORS] = {
     [S3_HEAD_TOO_LARGE] = {"400 Bad Request", "RequestHeaderSectionTooLarge", "The request is too long."},
     [S3_BAD_VERSION] = {"505 HTTP Version Not Supported", "BadRequest", "This server speaks HTTP/1.1."},
     [S3_BAD_ARGUMENT] = {"400 Bad Request", "InvalidArgument", "A parameter of the request is invalid."},
+    [S3_NEEDS_ENCODING] = {"400 Bad Request", "InvalidArgument",
+                           "A name in this list has characters that XML cannot carry: ask with "
+                           "encoding-type=url."},
     [S3_BAD_METHOD] = {"405 Method Not Allowed", "MethodNotAllowed", "The model can only be read."},
     [S3_NOT_IMPLEMENTED] = {"501 Not Implemented", "NotImplemented",
                             "This server lists and reads, and knows nothing else."},
@@ -130,14 +133,15 @@ static enum s3_error answer_file(const struct s3_bucket *b, const struct s3_requ
 static enum s3_error answer_bucket(const struct s3_bucket *b, const struct s3_request *q, struct tb_buf *out)
 {
     _cleanup_buf_ struct tb_buf xml = {0};
+    enum s3_error e = S3_OK;
 
     if (q->location)
         tb_buf_puts(&xml, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
                           "<LocationConstraint xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"/>");
     else if (!q->head)
-        s3_list(b, q, &xml);
-    if (tb_buf_error(&xml) < 0)
-        return answer_refusal(out, q, S3_BUSY, "");
+        e = s3_list(b, q, &xml);
+    if (e != S3_OK || tb_buf_error(&xml) < 0)
+        return answer_refusal(out, q, e != S3_OK ? e : S3_BUSY, "");
     answer_begin(out, answer_errors[S3_OK].status, q->close);
     answer_xml(out, &xml, q->head);
     return S3_OK;

@@ -16,7 +16,14 @@ struct list_state {
     const char *last;                /* the last entry; NULL: none */
     unsigned n;
     bool more;
+    bool needs_encoding; /* a name has characters that XML 1.0 has no way to write */
 };
+
+/* Names and parameters are UTF-8 without control characters; of the rest XML 1.0 leaves out these two. */
+static bool list_fits_xml(const char *s)
+{
+    return !strstr(s, "\xef\xbf\xbe") && !strstr(s, "\xef\xbf\xbf"); /* U+FFFE, U+FFFF */
+}
 
 static void list_xml_text(struct tb_buf *out, const char *s)
 {
@@ -40,10 +47,11 @@ static void list_xml_text(struct tb_buf *out, const char *s)
     }
 }
 
-static void list_name(struct tb_buf *out, const char *element, const char *s, bool encode)
+static void list_name(struct list_state *l, struct tb_buf *out, const char *element, const char *s)
 {
     tb_buf_printf(out, "<%s>", element);
-    if (encode) {
+    l->needs_encoding |= !l->q->encode && !list_fits_xml(s);
+    if (l->q->encode) {
         for (; *s; s++) {
             char c[TB_PERCENT_CHAR_MAX];
 
@@ -75,7 +83,7 @@ static void list_add_key(struct list_state *s, size_t file)
 
     s3_bucket_etag(s->b, file, etag);
     tb_buf_puts(&s->entries, "<Contents>");
-    list_name(&s->entries, "Key", s3_bucket_key(s->b, file), s->q->encode);
+    list_name(s, &s->entries, "Key", s3_bucket_key(s->b, file));
     tb_buf_printf(&s->entries,
                   "<LastModified>%s</LastModified><ETag>&quot;%s&quot;</ETag><Size>%" PRIu64
                   "</Size><StorageClass>STANDARD</StorageClass></Contents>",
@@ -88,7 +96,7 @@ static void list_add_common(struct list_state *s, const char *key, size_t n)
 {
     snprintf(s->common, sizeof(s->common), "%.*s", (int)n, key);
     tb_buf_puts(&s->entries, "<CommonPrefixes>");
-    list_name(&s->entries, "Prefix", s->common, s->q->encode);
+    list_name(s, &s->entries, "Prefix", s->common);
     tb_buf_puts(&s->entries, "</CommonPrefixes>");
     s->last = s->common;
 }
@@ -127,7 +135,7 @@ static void list_token(struct tb_buf *out, const char *last)
     tb_buf_puts(out, "</NextContinuationToken>");
 }
 
-static void list_head(const struct list_state *s, struct tb_buf *out)
+static void list_head(struct list_state *s, struct tb_buf *out)
 {
     const struct s3_request *q = s->q;
 
@@ -136,27 +144,27 @@ static void list_head(const struct list_state *s, struct tb_buf *out)
                   "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">"
                   "<Name>%s</Name><MaxKeys>%u</MaxKeys><IsTruncated>%s</IsTruncated>",
                   s->b->name, q->max_keys, s->more ? "true" : "false");
-    list_name(out, "Prefix", q->prefix, q->encode);
+    list_name(s, out, "Prefix", q->prefix);
     if (*q->delimiter)
-        list_name(out, "Delimiter", q->delimiter, q->encode);
+        list_name(s, out, "Delimiter", q->delimiter);
     if (q->encode)
         tb_buf_puts(out, "<EncodingType>url</EncodingType>");
     if (!q->list_v2) {
-        list_name(out, "Marker", q->after, q->encode);
+        list_name(s, out, "Marker", q->after);
         if (s->more)
-            list_name(out, "NextMarker", s->last, q->encode);
+            list_name(s, out, "NextMarker", s->last);
         return;
     }
     tb_buf_printf(out, "<KeyCount>%u</KeyCount>", s->n);
     if (q->start_after)
-        list_name(out, "StartAfter", q->start_after, q->encode);
-    if (q->token)
-        list_name(out, "ContinuationToken", q->token, false);
+        list_name(s, out, "StartAfter", q->start_after);
+    if (q->token) /* hex digits */
+        tb_buf_printf(out, "<ContinuationToken>%s</ContinuationToken>", q->token);
     if (s->more)
         list_token(out, s->last);
 }
 
-void s3_list(const struct s3_bucket *b, const struct s3_request *q, struct tb_buf *out)
+enum s3_error s3_list(const struct s3_bucket *b, const struct s3_request *q, struct tb_buf *out)
 {
     struct list_state s = {.b = b, .q = q};
 
@@ -169,4 +177,7 @@ void s3_list(const struct s3_bucket *b, const struct s3_request *q, struct tb_bu
         out->error = out->error ? out->error : tb_buf_error(&s.entries);
     tb_buf_puts(out, "</ListBucketResult>");
     tb_buf_free(&s.entries);
+    if (tb_buf_error(out) < 0)
+        return S3_BUSY;
+    return s.needs_encoding ? S3_NEEDS_ENCODING : S3_OK;
 }

@@ -9,7 +9,8 @@
 #include "decrypt/s3_bucket.h"
 #include "decrypt/s3_request.h"
 
-/* Appends the XML. */
-void s3_list(const struct s3_bucket *b, const struct s3_request *q, struct tb_buf *out);
+/* Appends the XML. Or S3_BUSY: there is no memory; S3_NEEDS_ENCODING: a name in it cannot be written in XML,
+ * and the client did not ask for encoding-type=url. Then what was appended is void. */
+enum s3_error s3_list(const struct s3_bucket *b, const struct s3_request *q, struct tb_buf *out);
 
 #endif
