@@ -128,6 +128,25 @@ static cJSON *facts_read_step(const char *run_dir, const char *name, struct tb_f
     return doc;
 }
 
+static void facts_read_download(const char *run_dir, struct tb_facts *f)
+{
+    _cleanup_json_ cJSON *doc = facts_read_step(run_dir, HYDRATE_FILE, f, &f->hydrate);
+
+    if (!doc)
+        return;
+    facts_copy_string(doc, "mirror", f->source.mirror, sizeof(f->source.mirror));
+    f->source.mirror_bytes = facts_uint(doc, "mirror_bytes");
+    f->source.storage_bytes = facts_uint(doc, "storage_bytes");
+}
+
+static void facts_read_delivery(const char *run_dir, struct tb_facts *f)
+{
+    _cleanup_json_ cJSON *doc = facts_read_step(run_dir, DELIVERY_FILE, f, &f->delivery);
+
+    if (doc)
+        facts_copy_string(doc, "no_view", f->no_view, sizeof(f->no_view));
+}
+
 static void facts_read_decryption(const char *run_dir, struct tb_facts *f)
 {
     _cleanup_json_ cJSON *doc = facts_read_step(run_dir, "tb-decrypt/progress.json", f, &f->decrypt);
@@ -230,8 +249,8 @@ void tb_facts_read(const char *run_dir, struct tb_facts *ret)
     facts_read_lease(run_dir, &f);
     facts_read_contact(run_dir, &f);
     facts_read_clock(run_dir, &f);
-    cJSON_Delete(facts_read_step(run_dir, HYDRATE_FILE, &f, &f.hydrate));
-    cJSON_Delete(facts_read_step(run_dir, DELIVERY_FILE, &f, &f.delivery));
+    facts_read_download(run_dir, &f);
+    facts_read_delivery(run_dir, &f);
     cJSON_Delete(facts_read_step(run_dir, "tb-next/progress.json", &f, &f.next));
     facts_read_decryption(run_dir, &f);
     facts_read_update(run_dir, &f);

@@ -57,7 +57,8 @@ static void picture_make_memory(const struct tb_facts *f, struct tb_picture *p)
 
 void tb_picture_make(const struct tb_facts *f, uint64_t now_boottime_us, struct tb_picture *ret)
 {
-    *ret = (struct tb_picture){.mode = f->delivery.mode, .repairs = &f->repairs};
+    *ret = (struct tb_picture){
+        .source = &f->source, .mode = f->delivery.mode, .no_view = f->no_view, .repairs = &f->repairs};
     part_make(&f->hydrate, now_boottime_us, &ret->download);
     part_make(&f->decrypt, now_boottime_us, &ret->decrypt);
     part_make(&f->next, now_boottime_us, &ret->next);
@@ -72,6 +73,19 @@ static const char *picture_of(uint64_t n, uint64_t total, char *out)
     snprintf(out, TB_PICTURE_TEXT_MAX, "%s of %s", tb_bytes_format(n, a, sizeof(a)),
              tb_bytes_format(total, b, sizeof(b)));
     return out;
+}
+
+static size_t picture_append(char *out, size_t n, const char *fmt, ...) _printf_(3, 4);
+static size_t picture_append(char *out, size_t n, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (n >= TB_PICTURE_TEXT_MAX)
+        return n;
+    va_start(ap, fmt);
+    n += (size_t)vsnprintf(out + n, TB_PICTURE_TEXT_MAX - n, fmt, ap);
+    va_end(ap);
+    return n;
 }
 
 const char *tb_picture_amount(const struct tb_picture_part *p, char out[static TB_PICTURE_TEXT_MAX])
@@ -96,6 +110,38 @@ const char *tb_picture_speed(const struct tb_picture_part *p, char out[static TB
                  tb_span_format(p->left_s * TB_USEC_PER_SEC, left));
     else if (p->moving)
         snprintf(out, TB_PICTURE_TEXT_MAX, "%s/s", tb_bytes_format(p->rate, rate, sizeof(rate)));
+    return out;
+}
+
+const char *tb_picture_source(const struct tb_picture *p, char out[static TB_PICTURE_TEXT_MAX])
+{
+    static const char *const trouble[][2] = {
+        {"fails", "the mirror fails, and the storage gives what it does not"},
+        {"distrusted", "the mirror gave bytes that are not the model's, and the storage gives the rest"},
+        {"left_out", "the mirror is not asked, as what came before was bad"}};
+    const struct tb_download_source *s = p->source;
+    char a[32], b[32];
+    size_t n = 0;
+
+    out[0] = '\0';
+    if (!*s->mirror)
+        return out;
+    if (s->mirror_bytes > 0 || s->storage_bytes > 0)
+        n = picture_append(out, n, "%s from the mirror, %s from the storage",
+                           tb_bytes_format(s->mirror_bytes, a, sizeof(a)),
+                           tb_bytes_format(s->storage_bytes, b, sizeof(b)));
+    for (size_t i = 0; i < ARRAY_SIZE(trouble); i++)
+        if (strcmp(s->mirror, trouble[i][0]) == 0 && p->download.work != TB_WORK_ABSENT)
+            n = picture_append(out, n, "%s%s", n > 0 ? "; " : "", trouble[i][1]);
+    return out;
+}
+
+const char *tb_picture_mode(const struct tb_picture *p, char out[static TB_PICTURE_TEXT_MAX])
+{
+    out[0] = '\0';
+    if (*p->mode)
+        snprintf(out, TB_PICTURE_TEXT_MAX, "mode %s%s%.200s", p->mode,
+                 *p->no_view ? ", as no view can be had: " : "", p->no_view);
     return out;
 }
 
@@ -136,19 +182,6 @@ const char *tb_picture_repairs(const struct tb_picture *p, char out[static TB_PI
     return out;
 }
 
-static size_t picture_append(char *out, size_t n, const char *fmt, ...) _printf_(3, 4);
-static size_t picture_append(char *out, size_t n, const char *fmt, ...)
-{
-    va_list ap;
-
-    if (n >= TB_PICTURE_TEXT_MAX)
-        return n;
-    va_start(ap, fmt);
-    n += (size_t)vsnprintf(out + n, TB_PICTURE_TEXT_MAX - n, fmt, ap);
-    va_end(ap);
-    return n;
-}
-
 const char *tb_picture_records(const struct tb_picture *p, char out[static TB_PICTURE_TEXT_MAX])
 {
     static const char *const words[] = {
@@ -181,9 +214,23 @@ int tb_picture_add_part(cJSON *o, const struct tb_picture_part *p)
     return 0;
 }
 
+int tb_picture_add_source(cJSON *o, const struct tb_picture *p)
+{
+    const struct tb_download_source *s = p->source;
+
+    if (!*s->mirror)
+        return 0;
+    return cJSON_AddStringToObject(o, "mirror", s->mirror) &&
+                   tb_json_add_uint(o, "mirror_bytes", s->mirror_bytes) == 0 &&
+                   tb_json_add_uint(o, "storage_bytes", s->storage_bytes) == 0
+               ? 0
+               : -ENOMEM;
+}
+
 int tb_picture_add_delivery(cJSON *o, const struct tb_picture *p)
 {
-    if ((p->has_read && (tb_json_add_uint(o, "read_bytes", p->read_bytes) < 0 ||
+    if ((*p->no_view && !cJSON_AddStringToObject(o, "no_view", p->no_view)) ||
+        (p->has_read && (tb_json_add_uint(o, "read_bytes", p->read_bytes) < 0 ||
                          tb_json_add_uint(o, "served_bytes", p->served_bytes) < 0)) ||
         (p->has_memory && tb_json_add_uint(o, "memory_bytes", p->memory_bytes) < 0) ||
         (p->cache_bytes > 0 && tb_json_add_uint(o, "cache_bytes", p->cache_bytes) < 0))

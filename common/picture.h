@@ -23,8 +23,10 @@ struct tb_picture_part {
 
 struct tb_picture {
     struct tb_picture_part download, decrypt, next;
-    const char *mode; /* of the delivery; "" when there is none */
-    bool has_read;    /* only what reads through tb-decrypt is counted: */
+    const struct tb_download_source *source; /* of the download */
+    const char *mode;                        /* of the delivery; "" when there is none */
+    const char *no_view;                     /* why it is no view, where it was to be one; else "" */
+    bool has_read;                           /* only what reads through tb-decrypt is counted: */
     uint64_t read_bytes, served_bytes;
     bool has_memory; /* how much of the model is there as plaintext */
     uint64_t memory_bytes;
@@ -40,6 +42,10 @@ void tb_picture_make(const struct tb_facts *f, uint64_t now_boottime_us, struct 
 const char *tb_picture_amount(const struct tb_picture_part *p, char out[static TB_PICTURE_TEXT_MAX]);
 /* "320.0 MiB/s, 2 min left"; "no bytes are coming" */
 const char *tb_picture_speed(const struct tb_picture_part *p, char out[static TB_PICTURE_TEXT_MAX]);
+/* "3.5 GiB from the mirror, 512.0 MiB from the storage", and what is wrong with the mirror */
+const char *tb_picture_source(const struct tb_picture *p, char out[static TB_PICTURE_TEXT_MAX]);
+/* "mode dir, as no view can be had: user namespaces are forbidden" */
+const char *tb_picture_mode(const struct tb_picture *p, char out[static TB_PICTURE_TEXT_MAX]);
 /* "1.0 GiB of 4.0 GiB" */
 const char *tb_picture_read(const struct tb_picture *p, char out[static TB_PICTURE_TEXT_MAX]);
 /* "96.0 MiB of at most 96.0 MiB" */
@@ -53,6 +59,8 @@ const char *tb_picture_records(const struct tb_picture *p, char out[static TB_PI
  * -ENOMEM. */
 struct cJSON;
 int tb_picture_add_part(struct cJSON *o, const struct tb_picture_part *p);
+/* Members of the download: mirror, mirror_bytes, storage_bytes, where there is a mirror. */
+int tb_picture_add_source(struct cJSON *o, const struct tb_picture *p);
 /* Members of the delivery. */
 int tb_picture_add_delivery(struct cJSON *o, const struct tb_picture *p);
 

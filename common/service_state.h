@@ -39,7 +39,7 @@ struct tb_step {
     bool has_rate;             /* bytes are counted now: */
     uint64_t bytes_per_second; /* over the last seconds before it was written */
     char reason[TB_REASON_MAX];
-    char mode[8];                 /* of the delivery: "dir", "fifo" */
+    char mode[8];                 /* of the delivery: "view", "dir", "s3", "fifo", "auto" */
     uint64_t version;             /* of the asset; 0: the file does not say */
     enum tb_finetune finetune;    /* of decrypt */
     uint64_t written_realtime_us; /* when its writer last wrote the file; 0 when absent */
@@ -56,6 +56,12 @@ struct tb_reading {
     uint64_t cached_bytes, cache_bytes;
 };
 
+/* Where the bytes of a download come from, with TB_BLOB_MIRROR. */
+struct tb_download_source {
+    char mirror[16]; /* "used", "fails", "distrusted", "left_out"; "": there is no mirror */
+    uint64_t mirror_bytes, storage_bytes; /* of this run */
+};
+
 struct tb_facts {
     bool suspended_flag;
     char suspended_reason[TB_REASON_MAX], suspended_since[TB_RFC3339_MAX];
@@ -68,7 +74,9 @@ struct tb_facts {
     uint64_t deadline_boottime_us; /* end of grace */
     struct tb_attested attested;
     struct tb_step hydrate, decrypt, delivery;
-    struct tb_reading reading; /* of the decryption, as are the repairs */
+    struct tb_download_source source; /* of hydrate */
+    char no_view[TB_REASON_MAX];      /* why the delivery is no view, where it was to be one; else "" */
+    struct tb_reading reading;        /* of the decryption, as are the repairs */
     struct tb_repairs repairs;
     struct tb_step next;       /* the download of another version beside the one that is served */
     struct tb_update update;   /* and what becomes of it */

@@ -130,6 +130,17 @@ static uint64_t download_bytes(const struct download_state *x)
     return n;
 }
 
+/* With what is on its way: else it would seem to come from the storage. */
+static uint64_t download_mirror_bytes(const struct download_state *x)
+{
+    uint64_t n = x->d->mirror ? x->d->mirror->bytes : 0;
+
+    for (unsigned i = 0; i < x->n_slots; i++)
+        if (x->slots[i].state != SLOT_IDLE && x->slots[i].t.mirror)
+            n += x->slots[i].t.got - x->slots[i].had;
+    return n;
+}
+
 /* Without the lock, as files are written. */
 static void download_report(struct download_state *x, struct tb_outcome *o)
 {
@@ -137,7 +148,8 @@ static void download_report(struct download_state *x, struct tb_outcome *o)
 
     download_lock(x);
     p = (struct download_progress){.bytes = download_bytes(x),
-                                   .mirror_bytes = x->d->mirror ? x->d->mirror->bytes : 0,
+                                   .mirror_bytes = download_mirror_bytes(x),
+                                   .mirror = x->d->mirror ? mirror_state(x->d->mirror) : NULL,
                                    .begun = ranges_has(partial_ranges(x->d->partial), 0)};
     download_unlock(x);
     if (x->d->progress(x->d->ctx, &p) == 0)

@@ -23,7 +23,8 @@
 
 struct download_progress {
     uint64_t bytes;        /* that are there */
-    uint64_t mirror_bytes; /* that the mirror gave, in this run */
+    uint64_t mirror_bytes; /* that the mirror gave, in this run, what is on its way included */
+    const char *mirror;    /* its state; NULL: none */
     bool begun;            /* the first range is there */
 };
 

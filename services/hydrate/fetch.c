@@ -135,7 +135,7 @@ static int fetch_progress(void *ctx, const struct download_progress *p)
 {
     struct hydrate *h = ctx;
 
-    h->report.mirror_bytes = p->mirror_bytes;
+    report_source(&h->report, p->mirror, p->mirror_bytes, p->bytes);
     report_progress(&h->report, p->bytes);
     return fetch_check_header(h, p->begun);
 }
@@ -217,6 +217,7 @@ static int fetch_run(struct hydrate *h)
     if (h->source.n_places > 1)
         partial_set_etag(h->partial, "");
     report_phase(&h->report, "downloading", "Downloading", there, h->size);
+    h->report.there = there;
     if (fetch_is_followed(h) && fetch_announce(h) != 0)
         return h->o->code;
     r = fetch_hashes(h) ? hasher_start(partial_fd(h->partial), h->size, &hasher) : 0;
@@ -229,7 +230,7 @@ static int fetch_run(struct hydrate *h)
     d.hasher = hasher;
     hydrate_set_width(h, &d);
     r = download_run(&d, h->o);
-    h->report.mirror_bytes = mirror.bytes;
+    report_source(&h->report, mirror_state(&mirror), mirror.bytes, partial_ranges(h->partial)->bytes);
     if (r == 0)
         r = fetch_check_header(h, true);
     h->place_failed =

@@ -253,7 +253,7 @@ int hydrate_run(const struct tb_config *cfg, bool next, int signal_fd, struct tb
     int r;
 
     o->code = 0;
-    h.report.has_mirror = cfg->blob_mirror != NULL;
+    h.report.mirror = cfg->blob_mirror ? "used" : NULL;
     r = tb_runtime_dir(cfg->run_dir, hydrate_program(&h), &h.report.dir);
     if (r < 0)
         tb_warn("no progress.json: cannot make %s's directory in %s: %s", hydrate_program(&h), cfg->run_dir,

@@ -99,3 +99,12 @@ void mirror_doubt(struct mirror *m, uint64_t first, uint64_t last)
                 "rest. Empty the mirror's cache",
                 m->where);
 }
+
+const char *mirror_state(const struct mirror *m)
+{
+    if (!m->url)
+        return "left_out";
+    if (m->distrusted)
+        return "distrusted";
+    return m->rest.attempt > 0 ? "fails" : "used";
+}

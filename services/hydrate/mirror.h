@@ -52,5 +52,7 @@ void mirror_answer(struct mirror *m);
 void mirror_fail(struct mirror *m, uint64_t range, bool kept, const char *why, uint64_t now_us);
 /* A reader found a record in ranges [first, last] bad. */
 void mirror_doubt(struct mirror *m, uint64_t first, uint64_t last);
+/* "used", "fails" (it rests after a failure), "distrusted", "left_out" (this download does not ask it). */
+const char *mirror_state(const struct mirror *m);
 
 #endif

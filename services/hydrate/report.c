@@ -26,8 +26,11 @@ static void report_write_file(struct report *r, const char *reason)
     tb_json_add_uint(o, "bytes_total", r->total);
     if (r->moving)
         tb_json_add_uint(o, "bytes_per_second", tb_progress_rate(&r->bar));
-    if (r->has_mirror)
+    if (r->mirror) {
+        cJSON_AddStringToObject(o, "mirror", r->mirror);
         tb_json_add_uint(o, "mirror_bytes", r->mirror_bytes);
+        tb_json_add_uint(o, "storage_bytes", r->storage_bytes);
+    }
     if (reason)
         cJSON_AddStringToObject(o, "reason", reason);
     (void)tb_state_add_times(o, r->started_boottime_us);
@@ -51,6 +54,15 @@ void report_progress(struct report *r, uint64_t done)
     tb_progress_update(&r->bar, done);
     if (tb_now_monotonic_us() - r->written_us >= FILE_EVERY_US)
         report_write_file(r, NULL);
+}
+
+void report_source(struct report *r, const char *mirror, uint64_t mirror_bytes, uint64_t bytes)
+{
+    if (!r->mirror)
+        return;
+    r->mirror = mirror;
+    r->mirror_bytes = mirror_bytes;
+    r->storage_bytes = bytes - MIN(bytes, r->there + mirror_bytes);
 }
 
 void report_complete(struct report *r, uint64_t total)

@@ -82,6 +82,8 @@ static void gather_make_plain_facts(struct tb_facts *f)
     gather_make_plain_step(&f->hydrate);
     gather_make_plain_step(&f->decrypt);
     gather_make_plain_step(&f->delivery);
+    tb_text_plain(f->no_view);
+    tb_text_plain(f->source.mirror);
     for (size_t i = 0; i < f->repairs.n; i++)
         tb_text_plain(f->repairs.r[i].file);
 }

@@ -74,6 +74,8 @@ static void json_add_model(cJSON *doc, const struct tb_snapshot *s)
     tb_picture_make(f, s->boottime_us, &picture);
     o = json_add_step(doc, "hydrate", s, &f->hydrate, "tb-hydrate.service");
     json_add_bytes(o, &picture.download);
+    if (o)
+        (void)tb_picture_add_source(o, &picture);
     o = json_add_step(doc, "decrypt", s, &f->decrypt, "tb-decrypt.service");
     json_add_bytes(o, &picture.decrypt);
     o = json_add_step(doc, "delivery", s, &f->delivery, "tb-runtime.service");

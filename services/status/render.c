@@ -251,14 +251,15 @@ static void render_version(const struct render_page *p)
         render_row(p, "next", text);
 }
 
-static void render_weights(const struct render_page *p)
+static void render_weights(const struct render_page *p, const struct tb_picture *picture)
 {
     const struct tb_step *s = &p->s->facts.delivery;
-    char text[96];
+    char text[TB_PICTURE_TEXT_MAX + 96], mode[TB_PICTURE_TEXT_MAX];
 
     if (s->work == TB_WORK_ABSENT)
         return render_row(p, "weights", "not in memory");
-    snprintf(text, sizeof(text), "%s%s%s", s->phase, s->mode[0] ? ", mode " : "", s->mode);
+    tb_picture_mode(picture, mode);
+    snprintf(text, sizeof(text), "%s%s%s", s->phase, *mode ? ", " : "", mode);
     if (tb_status_writer_dead(p->s, s, "tb-runtime.service"))
         strcat(text, " - left by a dead writer");
     render_row(p, "weights", text);
@@ -284,13 +285,15 @@ static void render_model(const struct render_page *p)
 {
     const struct tb_facts *f = &p->s->facts;
     struct tb_picture picture;
+    char text[TB_PICTURE_TEXT_MAX];
 
     tb_picture_make(f, p->s->boottime_us, &picture);
     render_step(p, "download", &f->hydrate, &picture.download, "tb-hydrate.service");
+    render_row(p, "source", tb_picture_source(&picture, text));
     if (strcmp(p->c->state, "Suspended") == 0) /* it tells of weights that are gone */
-        return render_weights(p);
+        return render_weights(p, &picture);
     render_step(p, "decrypt", &f->decrypt, &picture.decrypt, "tb-decrypt.service");
-    render_weights(p);
+    render_weights(p, &picture);
     render_reading(p, &picture);
 }
 

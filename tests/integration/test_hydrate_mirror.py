@@ -47,7 +47,8 @@ def test_the_mirror_gives_all_but_the_first_range(w, mirror):  # noqa: F811
     assert [r.range for r in w.ranges()] == [f"bytes=0-{CHUNK - 1}"]
     assert mirror.count() == RANGES - 1 == mirror.count(path=f"^/models/{ASSET}/model.tbenc$", args={"sp": "r"})
     assert all("If-Match" not in r.headers for r in mirror.requests)
-    assert w.progress()["mirror_bytes"] == len(w.data) - CHUNK
+    told = w.progress()
+    assert (told["mirror"], told["mirror_bytes"], told["storage_bytes"]) == ("used", len(w.data) - CHUNK, CHUNK)
     assert f"of these came from the mirror {mirror.url}" in w.log()
     # A second start fetches nothing; one without the setting says nothing of a mirror.
     mirror.clear()
@@ -102,7 +103,8 @@ def test_what_the_mirror_does_not_give_the_storage_does(w, mirror, fault):  # no
     assert "the mirror of TB_BLOB_MIRROR fails: " + mirror.url in log and "the storage gives the range" in log
     if fault != "cut" and fault != "reset":
         assert w.sent() == len(w.data)
-    assert w.progress()["mirror_bytes"] == 0
+    told = w.progress()
+    assert (told["mirror"], told["mirror_bytes"]) == ("fails", 0) and 0 < told["storage_bytes"] <= len(w.data)
 
 
 @pytest.mark.parametrize("gone", ["nobody", "no name", "another certificate"])
@@ -168,6 +170,8 @@ def test_a_mirror_that_lies_costs_a_download_and_is_no_permanent_stop(w, mirror,
     assert mirror.count() == RANGES - 1 and len(w.ranges()) == 1 + RANGES
     log = w.log()
     assert log.count("is damaged") == 1 and "try 1 of 3" in log and "the storage alone gives" in log
+    told = w.progress()
+    assert (told["mirror"], told["mirror_bytes"], told["storage_bytes"]) == ("left_out", 0, len(w.data))
 
 
 def test_the_storage_is_asked_when_its_blob_is_replaced(w, mirror):  # noqa: F811

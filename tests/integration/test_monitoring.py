@@ -127,13 +127,20 @@ class Machine:
         (self.tmp / "run/tb-authorize").mkdir(parents=True)
         self.authorize.start().wait_notify("READY", "1")
         self.billed()
-        for who, name, doc in (("tb-hydrate", "progress.json", {"state": "complete", "bytes_done": 10, "bytes_total": 10}),
-                               ("tb-decrypt", "progress.json", {"state": "complete", "bytes_done": 9, "bytes_total": 9}),
-                               ("tb-runtime", "delivery.json", {"state": "delivered", "mode": "dir"})):
-            self.proxy.write(who, name, **doc)
+        self.model()
         self.proxy.start()
         wait_for(lambda: "tb_unit_active" in fetch(self.proxy), what="the units")
         return self
+
+    def model(self, hydrate=None, decrypt=None, delivery=None):
+        """A view of a model that came from a mirror, and what is another way."""
+        for who, name, doc in (("tb-hydrate", "progress.json", {"state": "complete", "bytes_done": 10, "bytes_total": 10, "mirror": "used",
+                                                                "mirror_bytes": 8, "storage_bytes": 2, **(hydrate or {})}),
+                               ("tb-decrypt", "progress.json", {"state": "complete", "bytes_done": 9, "bytes_total": 9, "read_bytes": 9,
+                                                                "served_bytes": 12, "cached_bytes": 4, "cache_bytes": 6,
+                                                                "started_boottime_us": boottime_us(), **(decrypt or {})}),
+                               ("tb-runtime", "delivery.json", {"state": "streaming", "mode": "view", **(delivery or {})})):
+            self.proxy.write(who, name, **doc)
 
     def billed(self, age_s=1, late_s=0):
         self.proxy.write("tb-billing", "report.json", at="2026-01-08T12:00:00Z", at_boottime_us=boottime_us() - age_s * 10**6,
@@ -165,6 +172,9 @@ def machine(tmp_path):
         m.stop()
 
 
+MOVING = ("tb_step_left_seconds", "tb_mirror_used")  # exported while a download moves
+
+
 def test_a_machine_that_is_well_raises_no_alert_and_exports_all(machine):
     m = machine()
     text = fetch(m.proxy)
@@ -176,8 +186,8 @@ def test_a_machine_that_is_well_raises_no_alert_and_exports_all(machine):
     drawn = set().union(*(names_in(t["expr"]) for p in DASHBOARD["panels"] for t in p["targets"]))
     assert len(wanted) > 15 and len(drawn) > 15
     for name in wanted | drawn:
-        assert name in exported or name in ("tb_requests_total", "tb_api_keys_usable"), f"{name} is not exported"
-        assert name == "tb_api_keys_usable" or re.sub(r"_(bucket|sum|count)$", "", name) in described, f"{name} has no HELP and TYPE"
+        assert name in exported or name in ("tb_requests_total", "tb_api_keys_usable", *MOVING), f"{name} is not exported"
+        assert name in ("tb_api_keys_usable", *MOVING) or re.sub(r"_(bucket|sum|count)$", "", name) in described, f"{name} has no HELP and TYPE"
     for variable in DASHBOARD["templating"]["list"]:
         assert names_in(json.dumps(variable.get("definition", ""))) <= exported
     assert firing(text) == set()
@@ -288,6 +298,39 @@ def test_the_runtime_is_down_and_decryption_fails(machine):
     assert firing(fetch(m.proxy)) == {"TrustBridgeNotServing", "TrustBridgeStepFailed"}
     [problem] = json.loads(tb_status(m.proxy, "--json").stdout)["problems"]
     assert problem["what"] == "tb-decrypt.service: record 7: not authentic"
+
+
+def downloading(mirror, rate=3):
+    return {"state": "downloading", "bytes_done": 4, "bytes_total": 1000, "bytes_per_second": rate, "mirror": mirror, "mirror_bytes": 3,
+            "storage_bytes": 1, "started_boottime_us": boottime_us(), "written_boottime_us": boottime_us() + 10**12}
+
+
+def test_a_download_by_a_mirror(machine):
+    m = machine()
+    for mirror, rate, alerts in (("used", 3, set()), ("fails", 3, {"TrustBridgeMirrorUnused"}), ("distrusted", 3, {"TrustBridgeMirrorUnused"}),
+                                 ("used", 0, {"TrustBridgeDownloadStands"})):
+        m.model(hydrate=downloading(mirror, rate), decrypt={"state": "serving", "bytes_done": 2, "bytes_total": 900})
+        m.proxy.wait_state("Hydrate")
+        seen = m.wait_value('tb_step_bytes_per_second{step="hydrate"}', lambda v: v == rate)
+        seen = m.wait_value("tb_mirror_used", lambda v: v == (mirror == "used"))
+        text = fetch(m.proxy)
+        assert ('tb_step_left_seconds{step="hydrate"}' in seen) == (rate > 0)
+        assert (seen['tb_download_source_bytes{source="mirror"}'], seen['tb_download_source_bytes{source="storage"}']) == (3, 1)
+        r = promtool("check", "metrics", input=text)
+        assert r.returncode == 0 and not r.stdout + r.stderr, r.stdout + r.stderr
+        assert firing(text) == alerts | {"TrustBridgeNotServing"}
+
+
+def test_damaged_records_and_a_runtime_that_reads_over_and_over(machine):
+    m = machine()
+    before = fetch(m.proxy)
+    repairs = {"waiting": 1, "fetched": 20, "records": [{"file": "model", "chunk": 3, "tries": 1, "state": "waiting"}]}
+    m.model(decrypt={"repairs": repairs})
+    m.wait_value("tb_records_waiting", lambda v: v == 1)
+    assert firing(before, fetch(m.proxy)) == {"TrustBridgeRecordsWaiting", "TrustBridgeRecordsDamaged"}
+    m.model(decrypt={"served_bytes": 9 * 200})
+    m.wait_value("tb_model_served_bytes_total", lambda v: v == 9 * 200)
+    assert firing(before, fetch(m.proxy), minutes=40) == {"TrustBridgeModelReadAgain"}
 
 
 def test_a_runtime_that_hangs_with_a_healthy_face(machine):

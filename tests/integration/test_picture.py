@@ -36,7 +36,7 @@ def tb_status(p, *options, columns=80):
 
 def metrics(p):
     text = p.ask_health("/metrics")[1].decode()
-    return {m[1]: int(m[2]) for m in re.finditer(r"^(tb_(?:step|model|records)\S*) (\d+)$", text, re.M)}
+    return {m[1]: int(m[2]) for m in re.finditer(r"^(tb_(?:step|model|records|download|mirror)\S*) (\d+)$", text, re.M)}
 
 
 def page(p):
@@ -47,6 +47,7 @@ def page(p):
 def figures(doc):
     """What both JSON documents have of it."""
     parts = {k: {m: doc.get(k, {}).get(m) for m in ("bytes_done", "bytes_total", "percent", "bytes_per_second", "seconds_left")} for k in ("hydrate", "decrypt")}
+    parts["source"] = {m: doc.get("hydrate", {}).get(m) for m in ("mirror", "mirror_bytes", "storage_bytes")}
     return {**parts, "repairs": doc.get("repairs"),
             "delivery": {m: doc.get("delivery", {}).get(m) for m in ("mode", "read_bytes", "served_bytes", "memory_bytes", "cache_bytes")}}
 
@@ -57,7 +58,7 @@ def streaming(make):  # noqa: F811
     now = boottime_us()
     p.lease()
     p.write("tb-hydrate", "progress.json", state="downloading", bytes_done=3 << 30, bytes_total=4 << 30, bytes_per_second=100 << 20,
-            started_boottime_us=now, written_boottime_us=now + ALWAYS)
+            mirror="fails", mirror_bytes=2 << 30, storage_bytes=1 << 30, started_boottime_us=now, written_boottime_us=now + ALWAYS)
     p.write("tb-runtime", "delivery.json", state="streaming", mode="view", started_boottime_us=now, written_boottime_us=now)
     p.write("tb-decrypt", "progress.json", state="serving", bytes_done=1 << 30, bytes_total=4 << 30, bytes_per_second=50 << 20,
             read_bytes=512 << 20, served_bytes=700 << 20, cached_bytes=96 << 20, cache_bytes=128 << 20,
@@ -75,6 +76,7 @@ def test_all_show_the_same(streaming):
     assert figures(status) == {
         "hydrate": {"bytes_done": 3 << 30, "bytes_total": 4 << 30, "percent": 75, "bytes_per_second": 100 << 20, "seconds_left": 11},
         "decrypt": {"bytes_done": 1 << 30, "bytes_total": 4 << 30, "percent": 25, "bytes_per_second": 50 << 20, "seconds_left": 62},
+        "source": {"mirror": "fails", "mirror_bytes": 2 << 30, "storage_bytes": 1 << 30},
         "delivery": {"mode": "view", "read_bytes": 512 << 20, "served_bytes": 700 << 20, "memory_bytes": 96 << 20, "cache_bytes": 128 << 20},
         "repairs": {"waiting": 1, "fetched": 2, "records": [{"file": "sub/<model>.gguf", "chunk": 17, "tries": 2, "state": "waiting"},
                                                             {"file": "sub/<model>.gguf", "chunk": 3, "tries": 1, "state": "fetched"}]}}
@@ -84,9 +86,11 @@ def test_all_show_the_same(streaming):
         assert {m: numbers[f'{n}{{step="{step}"}}'] for n, m in names.items()} == {m: status[step][m] for m in names.values()}
     for name, member in (("read_bytes", "read_bytes"), ("served_bytes_total", "served_bytes"), ("memory_bytes", "memory_bytes"), ("cache_bytes", "cache_bytes")):
         assert numbers[f"tb_model_{name}"] == status["delivery"][member]
+    assert [numbers[f'tb_download_source_bytes{{source="{s}"}}'] for s in ("mirror", "storage")] == [2 << 30, 1 << 30] and numbers["tb_mirror_used"] == 0
     assert (numbers["tb_records_waiting"], numbers["tb_records_fetched_again_total"]) == (1, 2)
     said = {"hydrate": "3.0 GiB of 4.0 GiB", "hydrate_more": "downloading, 100.0 MiB/s, 11 s left", "decrypt": "1.0 GiB of 4.0 GiB",
-            "decrypt_more": "serving, 50.0 MiB/s, 1 min left", "read": "512.0 MiB of 4.0 GiB", "memory": "96.0 MiB of at most 128.0 MiB",
+            "decrypt_more": "serving, 50.0 MiB/s, 1 min left", "read": "512.0 MiB of 4.0 GiB", "source": "2.0 GiB",
+            "source_more": "2.0 GiB from the mirror, 1.0 GiB from the storage; the mirror fails, and the storage gives what it does not", "memory": "96.0 MiB of at most 128.0 MiB",
             "records": "1 being fetched once more, 2 were",
             "records_more": "chunk 17 of sub/&lt;model&gt;.gguf (waiting, try 2), chunk 3 of sub/&lt;model&gt;.gguf (done)"}
     assert {k: shown[k] for k in said} == said
@@ -96,6 +100,20 @@ def test_all_show_the_same(streaming):
             v = v.split(", ", 1)[1]  # a line of its own
         assert v.replace("&lt;", "<").replace("&gt;", ">") in text, (k, text)
     assert "records" not in json.loads(p.ask("GET", "/status")[1])["repairs"], "strangers see names of files"
+
+
+def test_all_say_why_it_is_no_view(make):  # noqa: F811
+    p, now = make().start(wait="Boot"), boottime_us()
+    p.lease()
+    why = "user namespaces are forbidden (Operation not permitted)"
+    p.write("tb-hydrate", "progress.json", state="complete", bytes_done=9, bytes_total=9)
+    p.write("tb-decrypt", "progress.json", state="decrypting", bytes_done=3, bytes_total=9, started_boottime_us=now + 1)
+    p.write("tb-runtime", "delivery.json", state="delivering", mode="dir", no_view=why, started_boottime_us=now, written_boottime_us=now)
+    wait_for(lambda: p.status().get("delivery"), what="the delivery")
+    assert p.status()["delivery"]["no_view"] == why == tb_status(p, "--json")["delivery"]["no_view"]
+    said = f"mode dir, as no view can be had: {why}"
+    assert f"delivering, {said}" in " ".join(tb_status(p).split()) and page(p)["memory_more"] == f"decrypted, for {said}"
+    assert page(p)["source"] == "0 B" and 'data-c="source_class" class="absent"' in p.ask_health("/")[1].decode()
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120])

@@ -61,7 +61,7 @@ static void health_reply_probe(const struct tb_verdict *v, int status, const cha
 }
 
 static int health_add_step(cJSON *doc, const char *name, const struct tb_step *step,
-                           const struct tb_picture_part *part)
+                           const struct tb_picture_part *part, const struct tb_picture *source)
 {
     cJSON *o = cJSON_AddObjectToObject(doc, name);
 
@@ -70,7 +70,9 @@ static int health_add_step(cJSON *doc, const char *name, const struct tb_step *s
         tb_json_add_uint(o, "bytes_done", part->done) < 0 ||
         tb_json_add_uint(o, "bytes_total", part->total) < 0)
         return -ENOMEM;
-    return tb_picture_add_part(o, part);
+    if (tb_picture_add_part(o, part) < 0)
+        return -ENOMEM;
+    return source ? tb_picture_add_source(o, source) : 0;
 }
 
 /* The model on its way; names of its files are the operator's. */
@@ -81,8 +83,8 @@ static int health_add_model(cJSON *doc, const struct tb_facts *f, enum tb_health
     cJSON *o = NULL;
 
     tb_picture_make(f, tb_now_boottime_us(), &picture);
-    if (health_add_step(doc, "hydrate", &f->hydrate, &picture.download) < 0 ||
-        health_add_step(doc, "decrypt", &f->decrypt, &picture.decrypt) < 0)
+    if (health_add_step(doc, "hydrate", &f->hydrate, &picture.download, &picture) < 0 ||
+        health_add_step(doc, "decrypt", &f->decrypt, &picture.decrypt, NULL) < 0)
         return -ENOMEM;
     if (d->work != TB_WORK_ABSENT) {
         o = cJSON_AddObjectToObject(doc, "delivery");

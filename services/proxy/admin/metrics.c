@@ -205,6 +205,25 @@ static void metrics_steps(const struct tb_picture *p, struct tb_buf *o)
                           (unsigned long long)all[i].part->left_s);
 }
 
+/* While nothing comes, a mirror that failed says nothing of the mirror of now. */
+static void metrics_source(const struct tb_picture *p, struct tb_buf *o)
+{
+    const struct tb_download_source *s = p->source;
+
+    if (!*s->mirror)
+        return;
+    metrics_head(o, "tb_download_source_bytes", "gauge",
+                 "Bytes of the last download by where they came from; only with a mirror.");
+    tb_buf_printf(o, "tb_download_source_bytes{source=\"mirror\"} %llu\n",
+                  (unsigned long long)s->mirror_bytes);
+    tb_buf_printf(o, "tb_download_source_bytes{source=\"storage\"} %llu\n",
+                  (unsigned long long)s->storage_bytes);
+    if (p->download.moving)
+        metrics_single(o, "tb_mirror_used", "gauge",
+                       "1 while a download asks the mirror; 0: it fails, or gave what is not the model.",
+                       strcmp(s->mirror, "used") == 0);
+}
+
 /* What the runtime has of the model. Where it does not read through tb-decrypt there is less to tell. */
 static void metrics_delivery(const struct tb_picture *p, struct tb_buf *o)
 {
@@ -391,6 +410,7 @@ static void metrics_state(const struct tb_server *s, struct tb_buf *o)
     metrics_attestation(f, o);
     tb_picture_make(f, tb_now_boottime_us(), &picture);
     metrics_steps(&picture, o);
+    metrics_source(&picture, o);
     metrics_delivery(&picture, o);
     metrics_versions(f, o);
     metrics_single(o, "tb_runtime_healthy", "gauge", "1 when the runtime's health endpoint answers 200.",

@@ -137,7 +137,14 @@ static void page_put_model(struct page_fields *p, const struct tb_facts *f)
              tb_bytes_format(m.has_read ? m.served_bytes : 0, served, sizeof(served)));
     page_put(p, "memory_class", "%s", m.has_memory ? "" : "absent");
     page_put(p, "memory", "%s", tb_picture_memory(&m, text));
-    page_put(p, "memory_more", "decrypted, for mode %s", m.mode);
+    page_put(p, "memory_more", "decrypted, for %s", tb_picture_mode(&m, text));
+    tb_picture_source(&m, text);
+    page_put(p, "source_class", "%s",
+             !*text                                  ? "absent"
+             : strcmp(m.source->mirror, "used") == 0 ? ""
+                                                     : "wait");
+    page_put(p, "source", "%s", tb_bytes_format(m.source->mirror_bytes, served, sizeof(served)));
+    page_put(p, "source_more", "%s", text);
     tb_picture_repairs(&m, text);
     page_put(p, "records_class", "%s%s", m.repairs->n > 0 ? "wide" : "absent",
              m.repairs->waiting > 0 ? " wait" : "");

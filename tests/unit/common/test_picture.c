@@ -132,6 +132,51 @@ static void test_what_is_in_memory_depends_on_the_delivery(void **unused)
     assert_string_equal(tb_picture_memory(&p, text), "96.0 MiB of at most 128.0 MiB");
 }
 
+static void test_where_the_bytes_come_from(void **unused)
+{
+    struct tb_facts f = {0};
+    struct tb_picture p;
+    char text[TB_PICTURE_TEXT_MAX];
+
+    step(&f.hydrate, "downloading", 100 * MIB, 400 * MIB, 1);
+    tb_picture_make(&f, NOW, &p);
+    assert_string_equal(tb_picture_source(&p, text),
+                        ""); /* without a mirror there is nothing to tell apart */
+    strcpy(f.source.mirror, "used");
+    assert_string_equal(tb_picture_source(&p, text), "");
+    f.source.mirror_bytes = 90 * MIB, f.source.storage_bytes = 10 * MIB;
+    assert_string_equal(tb_picture_source(&p, text), "90.0 MiB from the mirror, 10.0 MiB from the storage");
+    strcpy(f.source.mirror, "fails");
+    assert_string_equal(tb_picture_source(&p, text),
+                        "90.0 MiB from the mirror, 10.0 MiB from the storage; the mirror fails, and the "
+                        "storage gives what it does not");
+    strcpy(f.source.mirror, "distrusted");
+    assert_non_null(strstr(tb_picture_source(&p, text), "; the mirror gave bytes that are not the model's"));
+    f.source.mirror_bytes = f.source.storage_bytes = 0;
+    strcpy(f.source.mirror, "left_out");
+    assert_string_equal(tb_picture_source(&p, text), "the mirror is not asked, as what came before was bad");
+    strcpy(f.source.mirror, "?");
+    assert_string_equal(tb_picture_source(&p, text), "");
+}
+
+static void test_why_it_is_no_view(void **unused)
+{
+    struct tb_facts f = {0};
+    struct tb_picture p;
+    char text[TB_PICTURE_TEXT_MAX];
+
+    tb_picture_make(&f, NOW, &p);
+    assert_string_equal(tb_picture_mode(&p, text), "");
+    strcpy(f.delivery.mode, "dir");
+    tb_picture_make(&f, NOW, &p);
+    assert_string_equal(tb_picture_mode(&p, text), "mode dir");
+    strcpy(f.no_view, "user namespaces are forbidden (Operation not permitted)");
+    tb_picture_make(&f, NOW, &p);
+    assert_string_equal(tb_picture_mode(&p, text),
+                        "mode dir, as no view can be had: user namespaces are forbidden (Operation not "
+                        "permitted)");
+}
+
 static void test_the_words(void **unused)
 {
     struct tb_facts f = {0};
@@ -262,6 +307,8 @@ int main(void)
         cmocka_unit_test(test_the_figures_of_a_step),
         cmocka_unit_test(test_a_speed_holds_as_long_as_its_writer_lives),
         cmocka_unit_test(test_what_is_in_memory_depends_on_the_delivery),
+        cmocka_unit_test(test_where_the_bytes_come_from),
+        cmocka_unit_test(test_why_it_is_no_view),
         cmocka_unit_test(test_the_words),
         cmocka_unit_test(test_repairs_go_through_a_file),
         cmocka_unit_test(test_what_makes_no_sense_reads_as_nothing),
