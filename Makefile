@@ -53,7 +53,7 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 LIBS := $(shell pkg-config --libs $(PKG) 2>/dev/null)
 
 # name of each program and the folder that holds it
-PROGRAMS := tbpkg tb-authorize tb-attest tb-provision tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-update tb-backup tb-configure tb-support tb-vcek tb-verify tb-controlplane
+PROGRAMS := tbpkg tb-authorize tb-attest tb-provision tb-hydrate tb-decrypt tb-load tb-proxy tb-audit tb-billing tb-status tb-update tb-backup tb-configure tb-support tb-vcek tb-verify tb-statekey tb-controlplane
 dir_tbpkg := provider
 dir_tb-authorize := services/authorize
 dir_tb-attest := services/attest
@@ -70,10 +70,11 @@ dir_tb-update := services/update
 dir_tb-support := services/support
 dir_tb-vcek := services/vcek
 dir_tb-verify := services/verify
+dir_tb-statekey := services/state
 dir_tb-configure := services/configure
 dir_tb-controlplane := controlplane
 # shell programs of the units, of a container and of images
-SCRIPTS := tb-init tb-inventory tb-repair tb-scratch
+SCRIPTS := tb-init tb-inventory tb-repair tb-scratch tb-state
 ROOMS := $(foreach p,$(PROGRAMS),$(dir_$(p)))
 
 # a room and the rooms within it

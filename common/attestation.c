@@ -95,12 +95,26 @@ static int attestation_add_text(cJSON *o, const char *name, const char *text)
     return !*text || cJSON_AddStringToObject(o, name, text) ? 0 : -ENOMEM;
 }
 
+static int attestation_add_volume(cJSON *doc, const struct tb_facts *f)
+{
+    cJSON *o = *f->volume ? cJSON_AddObjectToObject(doc, "state_volume") : NULL;
+
+    if (!*f->volume)
+        return 0;
+    return o && attestation_add_text(o, "state", f->volume) == 0 &&
+                   attestation_add_text(o, "text", f->volume_text) == 0
+               ? 0
+               : -ENOMEM;
+}
+
 int tb_attestation_add(cJSON *doc, const struct tb_facts *f)
 {
     const char *refusal = tb_attestation_refusal(f), *level = tb_attestation_level(f);
     char at[TB_RFC3339_MAX] = "";
     cJSON *o;
 
+    if (attestation_add_volume(doc, f) < 0)
+        return -ENOMEM;
     if (!refusal && !*level)
         return 0;
     o = cJSON_AddObjectToObject(doc, "attestation");

@@ -74,9 +74,10 @@
 #define TB_EVENT_FAULT_PROXY "2b8ef900274a4fdb93630d22b5eaa659"
 #define TB_EVENT_FAULT_UPDATE "6db8e232d6d44b0b9b368275d5869d7f"
 #define TB_EVENT_FAULT_VERIFY "a3f4c8d1b27e4f60b5d9e1c07a86342f"
-/* whatever tb-scratch and tb-repair say: their units name it, since a script has no other way that keeps the
- * message its unit's */
+/* whatever tb-scratch, tb-repair and tb-state say: their units name it, since a script has no other way that
+ * keeps the message its unit's */
 #define TB_EVENT_SCRATCH "f82f29dab7a94f71816b96d64fd128c6"
+#define TB_EVENT_VOLUME "adfaec0472d2408787be913a034ed04f"
 #define TB_EVENT_TRY_REPAIR "3267ab2ad0ee4382bdc37731fb38876f"
 
 #endif

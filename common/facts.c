@@ -9,6 +9,7 @@
 #include "common/domain_file.h"
 
 #define HYDRATE_FILE "tb-hydrate/progress.json"
+#define VOLUME_FILE "tb-state/state.json"
 #define DELIVERY_FILE "tb-runtime/delivery.json"
 #define LOST_US (5 * TB_USEC_PER_SEC) /* so long is a unit up before its file counts as lost */
 
@@ -55,6 +56,14 @@ static void facts_read_contact(const char *run_dir, struct tb_facts *f)
 
     if (r < 0)
         facts_note_broken(f, TB_CONTACT_FILE, r);
+}
+
+static void facts_read_volume(const char *run_dir, struct tb_facts *f)
+{
+    _cleanup_json_ cJSON *doc = facts_read_domain(run_dir, VOLUME_FILE, f);
+
+    facts_copy_string(doc, "state", f->volume, sizeof(f->volume));
+    facts_copy_string(doc, "text", f->volume_text, sizeof(f->volume_text));
 }
 
 static void facts_read_clock(const char *run_dir, struct tb_facts *f)
@@ -248,6 +257,7 @@ void tb_facts_read(const char *run_dir, struct tb_facts *ret)
     facts_read_flag(run_dir, &f);
     facts_read_lease(run_dir, &f);
     facts_read_contact(run_dir, &f);
+    facts_read_volume(run_dir, &f);
     facts_read_clock(run_dir, &f);
     facts_read_download(run_dir, &f);
     facts_read_delivery(run_dir, &f);

@@ -73,6 +73,8 @@ struct tb_facts {
     bool has_deadline;
     uint64_t deadline_boottime_us; /* end of grace */
     struct tb_attested attested;
+    char volume[16],
+        volume_text[TB_REASON_MAX]; /* the state of a measured machine: tb-state(8); "" without */
     struct tb_step hydrate, decrypt, delivery;
     struct tb_download_source source; /* of hydrate */
     char no_view[TB_REASON_MAX];      /* why the delivery is no view, where it was to be one; else "" */

@@ -9,6 +9,7 @@
 
 #include "common/hpke.h"
 #include "common/macros.h"
+#include "common/tpm_wire.h"
 
 #define TB_TPM_DEVICE "/dev/tpmrm0"
 #define TB_TPM_AK_HANDLE 0x81000003U  /* where Azure's machines have their attestation key */
@@ -66,6 +67,12 @@ int tb_tpm_certify(struct tb_tpm *t, uint32_t object, uint32_t ak,
 int tb_tpm_ecdh(struct tb_tpm *t, uint32_t key, uint32_t mask,
                 const uint8_t point[static TB_P256_POINT_BYTES],
                 uint8_t ret_z[static TB_P256_COORDINATE_BYTES]);
+/* A primary of that hierarchy: the same key again for the same template and seed. what: for people. */
+int tb_tpm_primary(struct tb_tpm *t, const char *what, uint32_t hierarchy,
+                   const struct tb_tpm_writer *template, uint32_t *ret_handle,
+                   struct tb_tpm_part *ret_public);
+/* A session of a policy that has the registers of mask as they are. */
+int tb_tpm_policy_session(struct tb_tpm *t, uint32_t mask, uint32_t *ret);
 void tb_tpm_flush(struct tb_tpm *t, uint32_t handle);
 
 #endif

@@ -25,7 +25,7 @@ struct admin_job {
     uint64_t lease_seconds, max_hw, slot_ttl_s, uses, limit, from, hour_us;
     struct tb_option_list scopes, aks, id_keys, images;
     const char *new_token_file; /* of login */
-    const char *image, *image_version, *output;
+    const char *image, *image_version, *output, *approve_key;
     bool csv, yes, by_machines, all, secure_boot, allow_debug;
 };
 

@@ -5,8 +5,10 @@
 
 #include "common/io.h"
 #include "common/json.h"
+#include "common/secret.h"
 #include "common/units.h"
 #include "provider/cmd/admin.h"
+#include "provider/image/approve.h"
 #include "provider/image/measure.h"
 #include "provider/tbpkg.h"
 
@@ -17,6 +19,14 @@
 static const struct tb_option images_measure_rows[] = {
     TB_OPTION(0, "image", "NAME", TB_OPTION_STRING, image, "what the image is called"),
     TB_OPTION(0, "image-version", "VERSION", TB_OPTION_STRING, image_version, "its version"),
+    TB_OPTION(0, "output", "FILE", TB_OPTION_STRING, output,
+              "write it there instead of standard output; replaced when it exists"),
+    TB_OPTION_HEADING_ROW("Every command:"),
+    CLI_COMMON_ROWS,
+};
+static const struct tb_option images_approve_rows[] = {
+    TB_OPTION(0, "key", "FILE", TB_OPTION_STRING, approve_key,
+              "the private key that approves: RSA with 2048 bits, PEM"),
     TB_OPTION(0, "output", "FILE", TB_OPTION_STRING, output,
               "write it there instead of standard output; replaced when it exists"),
     TB_OPTION_HEADING_ROW("Every command:"),
@@ -61,26 +71,66 @@ static int images_write(const struct admin_job *j, const cJSON *doc)
     return r < 0 ? tbpkg_fail_errno(j->output, r) : CLI_OK;
 }
 
-static int images_measure(struct admin_job *j)
+static int images_read(const struct admin_job *j, struct measured *ret)
 {
-    _cleanup_(measured_clear) struct measured m = {0};
-    char err[MEASURE_ERR_MAX] = "", created[TB_RFC3339_MAX];
+    char err[MEASURE_ERR_MAX] = "";
     _cleanup_free_ char *uki = NULL;
-    _cleanup_json_ cJSON *doc = NULL;
     size_t len;
     int r = tb_read_file(j->operand, IMAGES_UKI_MAX, &uki, &len);
 
     if (r < 0)
         return tbpkg_fail_errno(j->operand, r);
-    r = measure_uki((const uint8_t *)uki, len, &m, err);
+    r = measure_uki((const uint8_t *)uki, len, ret, err);
     if (r < 0)
         return *err ? tbpkg_fail(j->operand, err, NULL) : tbpkg_fail_errno(j->operand, r);
+    return CLI_OK;
+}
+
+static int images_measure(struct admin_job *j)
+{
+    _cleanup_(measured_clear) struct measured m = {0};
+    char created[TB_RFC3339_MAX];
+    _cleanup_json_ cJSON *doc = NULL;
+    int rc = images_read(j, &m);
+
+    if (rc != CLI_OK)
+        return rc;
     if (*m.open.data)
         tbpkg_warn("%s: its command line lets others in: it %s. Contracts take it only with --allow-debug",
                    j->operand, m.open.data);
     doc = measured_describe(&m, j->image, j->image_version, images_created(created));
     if (!doc)
         return tbpkg_fail_errno(j->operand, -ENOMEM);
+    return j->output ? images_write(j, doc) : cli_print_json(doc);
+}
+
+static int images_check_approve(struct admin_job *j)
+{
+    return cli_need(&j->cli, j->approve_key, "--key");
+}
+
+static int images_approve(struct admin_job *j)
+{
+    _cleanup_(measured_clear) struct measured m = {0};
+    char err[APPROVE_ERR_MAX];
+    _cleanup_free_ char *pem = NULL;
+    _cleanup_json_ cJSON *doc = NULL;
+    size_t len;
+    int rc = images_read(j, &m), r;
+
+    if (rc != CLI_OK)
+        return rc;
+    if (*m.open.data)
+        return tbpkg_fail(
+            j->operand, m.open.data,
+            "its command line lets others in, and they would have the state: approve none such");
+    r = tb_read_file(j->approve_key, APPROVE_KEY_MAX, &pem, &len);
+    if (r < 0)
+        return tbpkg_fail_errno(j->approve_key, r);
+    r = approve_image(&m, pem, len, &doc, err);
+    tb_erase(pem, len);
+    if (r < 0)
+        return tbpkg_fail(j->approve_key, err, NULL);
     return j->output ? images_write(j, doc) : cli_print_json(doc);
 }
 
@@ -162,6 +212,22 @@ static const struct admin_command images_commands[] = {
         .local = true,
     },
     {
+        .c = {.name = "image approve",
+              .summary = "let an image open what its predecessors kept",
+              .synopsis = "UKI --key FILE [OPTION]...",
+              .about =
+                  "Sign that machines which boot this unified kernel image may open the state that earlier "
+                  "images with\n"
+                  "the same key left on their disks (tb-state(8)), and print what an image carries for "
+                  "it.\n",
+              .options = images_approve_rows},
+        .operand = "UKI",
+        .check = images_check_approve,
+        .any_operand = true,
+        .work = images_approve,
+        .local = true,
+    },
+    {
         .c = {.name = "image register",
               .summary = "let contracts name an image",
               .synopsis = "MEASUREMENTS [OPTION]...",
@@ -202,5 +268,7 @@ static int images_main(int argc, char **argv)
     return admin_run_group(&group, argc, argv);
 }
 
-const struct tbpkg_command tbpkg_image = {
-    .name = "image", .summary = "images of machines: measure, register, list, revoke", .run = images_main};
+const struct tbpkg_command tbpkg_image = {.name = "image",
+                                          .summary =
+                                              "images of machines: measure, approve, register, list, revoke",
+                                          .run = images_main};

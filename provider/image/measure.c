@@ -17,6 +17,7 @@ static const char *const measured_sections[] = {".linux",  ".osrel", ".cmdline",
 static const char *const unknown_sections[] = {".profile", ".dtbauto", ".hwids", ".efifw"};
 /* systemd-pcrphase, until a machine is up. */
 static const char *const measured_phases[] = {"enter-initrd", "leave-initrd", "sysinit", "ready"};
+#define EARLY_PHASES 2 /* over when the root's first program starts */
 
 /* Each closes a way in that was shown: docs/attestation.md. */
 static const char *const closed_words[] = {"systemd.import_credentials=no",
@@ -145,8 +146,11 @@ static int pcr11_predict(struct measured *m, const struct pe *p)
 
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(measured_sections); i++)
         r = pcr11_section(m, p, measured_sections[i]);
-    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(measured_phases); i++)
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(measured_phases); i++) {
+        if (i == EARLY_PHASES)
+            memcpy(m->pcr11_early, m->pcr11, sizeof(m->pcr11));
         r = pcr_extend_by(m->pcr11, measured_phases[i], strlen(measured_phases[i]));
+    }
     return r;
 }
 

@@ -21,7 +21,8 @@ struct measured {
     uint8_t program[PE_DIGEST_BYTES];                                 /* Authenticode of the image */
     uint8_t pcr4_secure[PE_DIGEST_BYTES], pcr4_open[PE_DIGEST_BYTES]; /* Secure Boot on, off */
     uint8_t pcr11[PE_DIGEST_BYTES];                                   /* in the phase `ready` */
-    uint8_t file[PE_DIGEST_BYTES];                                    /* SHA-256 of the whole file */
+    uint8_t pcr11_early[PE_DIGEST_BYTES]; /* after the initrd, before any program of the image's root */
+    uint8_t file[PE_DIGEST_BYTES];        /* SHA-256 of the whole file */
     char cmdline[MEASURE_CMDLINE_MAX];
     char roothash[2 * PE_DIGEST_BYTES + 1]; /* of dm-verity, from the command line */
     struct tb_buf open; /* words that a closed command line has and this one lacks, or the reverse; "" */

@@ -71,6 +71,8 @@ static void gather_make_plain_facts(struct tb_facts *f)
     tb_text_plain(f->attested.level);
     tb_text_plain(f->attested.image);
     tb_text_plain(f->attested.version);
+    tb_text_plain(f->volume);
+    tb_text_plain(f->volume_text);
     tb_text_plain(f->contact.reason);
     tb_text_plain(f->contact.client.path);
     tb_text_plain(f->contact.client.error);

@@ -182,6 +182,18 @@ static void render_attestation(const struct render_page *p)
     render_row(p, "attested", text);
 }
 
+/* "failed: the TPM does not give the key ..." */
+static void render_volume(const struct render_page *p)
+{
+    const struct tb_facts *f = &p->s->facts;
+    char text[sizeof(f->volume) + sizeof(f->volume_text) + 2];
+
+    if (!*f->volume)
+        return;
+    snprintf(text, sizeof(text), "%s: %s", f->volume, f->volume_text);
+    render_row(p, "state volume", text);
+}
+
 /* "[#####...............]  25 %  " */
 static void render_bar(const struct render_page *p, const struct tb_picture_part *part, char *out,
                        size_t size)
@@ -400,6 +412,7 @@ static void render_page(const struct render_page *p)
     render_version(p);
     render_lease(p);
     render_attestation(p);
+    render_volume(p);
     render_model(p);
     render_requests(p);
     render_problems(p);

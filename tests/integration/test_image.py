@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """tbpkg image measure: what it predicts is what systemd-measure and osslsigncode say, and what it cannot predict it says."""
 
+import base64
 import hashlib
 import json
 import re
@@ -134,3 +135,62 @@ def test_names_and_output(tmp_path):
     assert json.loads((tmp_path / "m.json").read_text())["version"] == "1"
     refused("image", "measure", tmp_path / "no.efi", "--image", "a", "--image-version", "1", match="no.efi")
     assert struct.unpack_from("<H", um.uki(), 0)[0] == 0x5a4d
+
+
+# -- approving ------------------------------------------------------------------------------------------------------------
+
+PCRS = (4, 11, 12, 13, 14)
+
+
+def policy(pcr4, pcr11):
+    """TPM2_PolicyPCR, by the specification."""
+    values = hashlib.sha256(pcr4 + pcr11 + b"\0" * 96).digest()
+    mask = sum(1 << n for n in PCRS).to_bytes(3, "little")
+    return hashlib.sha256(b"\0" * 32 + struct.pack(">IIHB", 0x17F, 1, 0x000B, 3) + mask + values).digest()
+
+
+@pytest.fixture(scope="module")
+def maker(tmp_path_factory):
+    d = tmp_path_factory.mktemp("maker")
+    subprocess.run(["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", d / "key"], check=True, capture_output=True)
+    subprocess.run(["openssl", "pkey", "-in", d / "key", "-pubout", "-out", d / "pub"], check=True, capture_output=True)
+    return d
+
+
+def test_approve(tmp_path, maker):
+    """Both ways of Secure Boot, in the phase before the root's first program; the signatures are OpenSSL's to check."""
+    image = tmp_path / "a.efi"
+    image.write_bytes(um.uki())
+    got = json.loads(ok("image", "approve", image, "--key", maker / "key").stdout)
+    assert (got["format"], tuple(got["pcrs"])) == ("trustbridge-approval/v1", PCRS)
+    pcr11 = bytes.fromhex(um.pcr11(um.parts(), um.PHASES[:2]))
+    wanted = [policy(bytes.fromhex(v), pcr11) for v in measure(image)["pcrs"]["4"]]
+    assert [bytes.fromhex(a["policy"]) for a in got["approved"]] == wanted
+    for a in got["approved"]:
+        (tmp_path / "sig").write_bytes(base64.b64decode(a["signature"]))
+        (tmp_path / "text").write_bytes(bytes.fromhex(a["policy"]))
+        subprocess.run(["openssl", "dgst", "-sha256", "-verify", maker / "pub", "-signature", tmp_path / "sig", tmp_path / "text"], check=True,
+                       capture_output=True)
+    ok("image", "approve", image, "--key", maker / "key", "--output", tmp_path / "out")
+    assert json.loads((tmp_path / "out").read_text()) == got, "the same again"
+
+
+def test_an_open_command_line_is_not_approved(tmp_path, maker):
+    image = tmp_path / "a.efi"
+    image.write_bytes(um.uki(um.CLOSED + " systemd.debug_shell=1"))
+    assert "approve none such" in refused("image", "approve", image, "--key", maker / "key", "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind,text", [("ec", "must be RSA with 2048 bits"), ("rsa3072", "must be RSA with 2048 bits"), ("public", "not a private key"),
+                                       ("empty", "not a private key"), ("password", "without a password")])
+def test_keys_that_do_not_approve(tmp_path, maker, kind, text):
+    image, key = tmp_path / "a.efi", tmp_path / "key"
+    image.write_bytes(um.uki())
+    made = {"ec": ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa3072": ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072"],
+            "password": ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-aes256", "-pass", "pass:x"]}
+    if kind in made:
+        subprocess.run(["openssl", "genpkey", *made[kind], "-out", key], check=True, capture_output=True)
+    else:
+        key.write_bytes((maker / "pub").read_bytes() if kind == "public" else b"")
+    assert text in refused("image", "approve", image, "--key", key)

@@ -13,9 +13,9 @@ COMMANDS = ["encrypt", "decrypt", "verify", "inspect", "upload", "register", "bu
             "whoami", "usage", "log", "changes", "doctor", "ls", "status", "rm", "abort", "rotate"]
 GROUPS = {"contract": ["add", "list", "show", "edit", "revoke", "allow", "bill", "await"], "enrol": ["code", "list", "revoke"],
           "machine": ["list", "remove", "expel"], "asset": ["list", "show", "promote", "delete"], "token": ["add", "list", "revoke"],
-          "offer": ["add", "list", "show", "remove"], "purchase": ["list", "show"], "submitter": ["status", "events", "resolve"], "kek": ["list", "rewrap"], "image": ["measure", "register", "list", "revoke"]}
+          "offer": ["add", "list", "show", "remove"], "purchase": ["list", "show"], "submitter": ["status", "events", "resolve"], "kek": ["list", "rewrap"], "image": ["measure", "approve", "register", "list", "revoke"]}
 VERBS = [f"{group} {verb}" for group, verbs in GROUPS.items() for verb in verbs]
-LOCAL = {"image measure"}
+LOCAL = {"image measure", "image approve"}
 REMOTE = {"login", "logout", "whoami", "usage", "log", "changes", *VERBS} - LOCAL
 STORED = {"ls", "status", "rm", "abort"}  # one section of the man page
 

@@ -313,12 +313,12 @@ def test_tbpkg_works_there(system):
 
 
 def test_every_program_starts_there(system):
-    """With all its libraries; without settings each says which ones it misses. A closed image has its own, tb-verify needs none."""
+    """With all its libraries; without settings each says which ones it misses. A closed image has its own, tb-verify and tb-statekey need none."""
     programs = [p for p in system.path("usr/lib/trustbridge").iterdir() if p.read_bytes()[:4] == b"\x7fELF"]
     assert len(programs) >= 6
     for name in sorted(p.name for p in programs):
-        argv = system.with_proc(f"/usr/lib/trustbridge/{name}", *{"tb-configure": ["--check"], "tb-update": ["run"], "tb-verify": ["--help"]}.get(name, []))
-        code, said = {"tb-provision": (66, "image.env"), "tb-verify": (0, "--challenge")}.get(name, (78, "TB_CONTRACT_ID"))
+        argv = system.with_proc(f"/usr/lib/trustbridge/{name}", *{"tb-configure": ["--check"], "tb-update": ["run"], "tb-verify": ["--help"], "tb-statekey": ["--help"]}.get(name, []))
+        code, said = {"tb-provision": (66, "image.env"), "tb-verify": (0, "--challenge"), "tb-statekey": (0, "--approvals")}.get(name, (78, "TB_CONTRACT_ID"))
         r = subprocess.run(argv, capture_output=True, text=True, env=ENV, stdin=subprocess.DEVNULL, timeout=20)
         assert r.returncode == code and said in r.stdout + r.stderr, (name, r)
 
