@@ -12,7 +12,7 @@
 #   --script FILE          run as root in the tree, with network, before the files
 #   --unit NAME            a unit of these that may be in the image
 #   --secure-boot-key FILE, --secure-boot-cert FILE   sign the UKI
-#   --pcr-key FILE         sign the UKI's PCR 11 for policies: sections .pcrsig and .pcrpkey
+#   --state-key FILE       RSA key of who approves images for the state (tb-state(8)): its public part, and room for what it signs
 #   --append-cmdline WORDS for debugging: what is measured then is not closed
 set -eu
 umask 022
@@ -27,7 +27,7 @@ if [ "${1:-}" != --inside ]; then
 fi
 shift
 
-work='' debs='' settings='' image='' version='' mirror='' cache='' provider_key='' packages='' units='' sb_key='' sb_cert='' pcr_key='' append=''
+work='' debs='' settings='' image='' version='' mirror='' cache='' provider_key='' packages='' units='' sb_key='' sb_cert='' state_key='' append=''
 overlays='' scripts=''
 nl='
 '
@@ -48,7 +48,7 @@ while [ $# -gt 0 ]; do
         --unit) units="$units $2" ;;
         --secure-boot-key) sb_key=$2 ;;
         --secure-boot-cert) sb_cert=$2 ;;
-        --pcr-key) pcr_key=$2 ;;
+        --state-key) state_key=$2 ;;
         --append-cmdline) append=$2 ;;
         *) echo "build.sh: unknown option $1" >&2; exit 2 ;;
     esac
@@ -263,6 +263,12 @@ id_of() {
     printf '%s %s %s' "$1" "$image" "$version" | sha256sum | sed 's/\(........\)\(....\)\(....\)\(....\)\(............\).*/\1-\2-\3-\4-\5/'
 }
 say "root file system"
+if [ -n "$state_key" ]; then
+    install -m 600 "$state_key" "$builder/tmp/state.key"
+    quietly in_builder openssl pkey -in /tmp/state.key -pubout -out /mnt/root/etc/trustbridge/state-signer.pem
+    rm "$builder/tmp/state.key"
+    chmod 644 "$root/etc/trustbridge/state-signer.pem"
+fi
 quietly in_builder mkfs.erofs --quiet -T "$SOURCE_DATE_EPOCH" -U "$(id_of root)" -zlz4hc -C65536 --workers=1 /mnt/root.erofs /mnt/root
 rm -rf "$root"
 in_builder veritysetup format --hash=sha256 --salt="$(id_of salt | tr -d -)" --uuid="$(id_of verity)" /mnt/root.erofs /mnt/root.verity >"$work/verity" ||
@@ -274,11 +280,6 @@ roothash=$(awk '/^Root hash/ { print $3 }' "$work/verity")
 say "kernel image"
 set -- --linux="/mnt/in/vmlinuz-$kernel" --initrd=/mnt/in/initrd --os-release=@/mnt/in/os-release --uname="$kernel" \
     --cmdline="roothash=$roothash $(words "$here/cmdline" | paste -sd' ' -)${append:+ $append}" --output=/mnt/uki.efi
-if [ -n "$pcr_key" ]; then
-    install -m 600 "$pcr_key" "$builder/tmp/pcr.key"
-    quietly in_builder openssl pkey -in /tmp/pcr.key -pubout -out /mnt/in/pcr.pub
-    set -- "$@" --pcr-private-key=/tmp/pcr.key --pcr-public-key=/mnt/in/pcr.pub --pcr-banks=sha256
-fi
 quietly in_builder ukify build "$@"
 if [ -n "$sb_key" ]; then
     install -m 600 "$sb_key" "$builder/tmp/sb.key"
@@ -305,7 +306,9 @@ serial=$(id_of esp | cut -c1-8)
 quietly in_builder mkfs.vfat --invariant -F 32 -s 1 -i "$serial" -n ESP /mnt/esp
 quietly in_builder mmd -i /mnt/esp ::/EFI ::/EFI/BOOT
 quietly in_builder mcopy -m -i /mnt/esp /mnt/out/uki.efi ::/EFI/BOOT/BOOTX64.EFI
-truncate -s "$((1 + esp_mib + root_mib + verity_mib + 1))M" "$work/disk.raw"
+approval_mib=0
+[ -z "$state_key" ] || approval_mib=1
+truncate -s "$((1 + esp_mib + root_mib + verity_mib + approval_mib + 1))M" "$work/disk.raw"
 # Root and hashes are found by their ids, which are halves of the root hash.
 cat >"$work/partitions" <<EOF
 label: gpt
@@ -314,6 +317,8 @@ start=2048, size=$((esp_mib * 2048)), type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B,
 size=$((root_mib * 2048)), type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709, uuid=$(dashes "$(echo "$roothash" | cut -c1-32)"), name=root
 size=$((verity_mib * 2048)), type=2C7357ED-EBD2-46D9-AEC1-23D437EC2BF5, uuid=$(dashes "$(echo "$roothash" | cut -c33-64)"), name=root-verity
 EOF
+# The last MiB but one: tbpkg writes there what the maker approved of the UKI, which is known now.
+[ -z "$state_key" ] || echo "size=2048, type=9B3A6B0E-6F0B-4F0E-8A39-4F6E2D1C5B17, uuid=$(id_of approval), name=approval" >>"$work/partitions"
 in_builder sfdisk -q /mnt/disk.raw <"$work/partitions" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "sfdisk failed"; }
 at=1
 for part in esp root.erofs root.verity; do

@@ -57,8 +57,8 @@ static void build_clear(struct image_build *b)
                   "sign the kernel image with this key (PEM), with --secure-boot-cert"),                     \
         TB_OPTION(0, "secure-boot-cert", "FILE", TB_OPTION_STRING, m.secure_boot_cert,                       \
                   "the key's certificate (PEM), which goes into the machine's db"),                          \
-        TB_OPTION(0, "pcr-key", "FILE", TB_OPTION_STRING, m.pcr_key,                                         \
-                  "sign PCR 11 with this RSA key (PEM), so that state of one image opens in the next"),      \
+        TB_OPTION(0, "state-key", "FILE", TB_OPTION_STRING, m.state_key,                                     \
+                  "approve the image by this RSA key (PEM), so that it keeps state and the next opens it"),  \
         TB_OPTION(0, "append-cmdline", "WORDS", TB_OPTION_STRING, m.append_cmdline,                          \
                   "for debugging: behind the kernel command line; what lets others in is measured as such"), \
         TB_OPTION(0, "mirror", "URL", TB_OPTION_STRING, m.mirror,                                            \
@@ -129,7 +129,7 @@ static int build_check_target(const struct image_build *b)
         {"allow-unit", .attested = true},
         {"secure-boot-key", .attested = true},
         {"secure-boot-cert", .attested = true},
-        {"pcr-key", .attested = true},
+        {"state-key", .attested = true},
         {"append-cmdline", .attested = true},
         {"mirror", .attested = true},
         {"cache-dir", .attested = true},

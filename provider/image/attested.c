@@ -13,6 +13,8 @@
 #include "common/units.h"
 #include "provider/cli/interrupt.h"
 #include "provider/cli/tool.h"
+#include "common/secret.h"
+#include "provider/image/approve.h"
 #include "provider/image/debs.h"
 #include "provider/image/image.h"
 #include "provider/image/measure.h"
@@ -21,6 +23,7 @@
 #define RECIPE "build.sh"
 #define UKI_MAX ((size_t)1 << 30)
 #define CMDLINE_ADDED_MAX 512
+#define APPROVAL_BYTES ((size_t)1 << 20)
 
 void attested_clear(struct attested_build *a)
 {
@@ -82,6 +85,9 @@ int image_attested_check(struct image_build *b)
     rc = cli_worse(rc, cli_need(&b->cli, a->settings, "--settings"));
     if (!a->secure_boot_key != !a->secure_boot_cert)
         rc = cli_usage(&b->cli, "--secure-boot-key and --secure-boot-cert are given together");
+    if (a->state_key && a->append_cmdline)
+        rc = cli_usage(&b->cli, "--state-key and --append-cmdline exclude each other: who is let in by the "
+                                "command line would have the state");
     if (a->output && !*a->output)
         rc = cli_usage(&b->cli, "--output-dir: must name a directory");
     if (rc == CLI_OK && !a->output)
@@ -184,7 +190,7 @@ static int attested_check_inputs(const struct image_build *b)
     rc = cli_worse(rc, attested_check_file(a->secure_boot_key, false, "--secure-boot-key is a key (PEM)"));
     rc = cli_worse(
         rc, attested_check_file(a->secure_boot_cert, false, "--secure-boot-cert is a certificate (PEM)"));
-    return cli_worse(rc, attested_check_file(a->pcr_key, false, "--pcr-key is an RSA key (PEM)"));
+    return cli_worse(rc, attested_check_file(a->state_key, false, "--state-key is an RSA key (PEM)"));
 }
 
 static int attested_check_machine(const struct image_build *b)
@@ -269,7 +275,7 @@ static int attested_run_recipe(const struct attested_run *a)
     recipe_add(&t, "--provider-key", b->provider_keys);
     recipe_add(&t, "--secure-boot-key", o->secure_boot_key);
     recipe_add(&t, "--secure-boot-cert", o->secure_boot_cert);
-    recipe_add(&t, "--pcr-key", o->pcr_key);
+    recipe_add(&t, "--state-key", o->state_key);
     recipe_add(&t, "--append-cmdline", o->append_cmdline);
     recipe_add_list(&t, "--package", &o->packages);
     recipe_add_list(&t, "--overlay", &o->overlays);
@@ -331,6 +337,46 @@ static int attested_write_footer(const struct attested_run *a, const struct meas
     return r < 0 ? tbpkg_fail_errno("disk.vhd", r) : CLI_OK;
 }
 
+/* -- the state of its machines ----------------------------------------------------------------- */
+
+/* In its partition, the last MiB but one: the rest of that are zeros. */
+static int attested_write_approval(const struct attested_run *a, const char *disk, const char *text)
+{
+    _cleanup_free_ char *path = tb_path_join(a->made, disk);
+    _cleanup_close_ int fd = path ? open(path, O_WRONLY | O_CLOEXEC) : -1;
+    struct stat st;
+    int r = fd < 0 || fstat(fd, &st) < 0 ? (path ? -errno : -ENOMEM) : 0;
+
+    if (r == 0 && (size_t)st.st_size < 2 * APPROVAL_BYTES)
+        r = -EBADMSG;
+    if (r == 0)
+        r = tb_pwrite_full(fd, text, strlen(text), (uint64_t)st.st_size - 2 * APPROVAL_BYTES);
+    return r < 0 ? tbpkg_fail_errno(disk, r) : CLI_OK;
+}
+
+static int attested_approve(const struct attested_run *a, const struct measured *m)
+{
+    const char *key = a->b->attested.state_key;
+    _cleanup_free_ char *pem = NULL, *text = NULL, *path = tb_path_join(a->made, "approval.json");
+    _cleanup_json_ cJSON *doc = NULL;
+    char err[APPROVE_ERR_MAX];
+    size_t len;
+    int rc, r = tb_read_file(key, APPROVE_KEY_MAX, &pem, &len);
+
+    if (r < 0)
+        return tbpkg_fail_errno(key, r);
+    r = approve_image(m, pem, len, &doc, err);
+    tb_erase(pem, len);
+    if (r < 0)
+        return tbpkg_fail(key, err, NULL);
+    text = cJSON_Print(doc);
+    r = text && path ? tb_write_file_atomic(path, text, strlen(text), 0644) : -ENOMEM;
+    if (r < 0)
+        return tbpkg_fail_errno("approval.json", r);
+    rc = attested_write_approval(a, "disk.raw", text);
+    return rc == CLI_OK ? attested_write_approval(a, "disk.vhd", text) : rc;
+}
+
 static int attested_measure(const struct attested_run *a)
 {
     _cleanup_(measured_clear) struct measured m = {0};
@@ -350,6 +396,8 @@ static int attested_measure(const struct attested_run *a)
         tbpkg_warn("the command line lets others in: it %s. Contracts take the image only with --allow-debug",
                    m.open.data);
     rc = attested_write_measurements(a, &m);
+    if (rc == CLI_OK && a->b->attested.state_key)
+        rc = attested_approve(a, &m);
     return rc == CLI_OK ? attested_write_footer(a, &m) : rc;
 }
 

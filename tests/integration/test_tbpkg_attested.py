@@ -128,18 +128,41 @@ def test_the_same_inputs_make_the_same_bytes(place):
 
 
 def test_the_recipe_gets_what_was_said(place):
-    for name in ("db.key", "db.crt", "pcr.key", "setup"):
+    for name in ("db.key", "db.crt", "setup"):
         (place / name).write_text("x")
+    state_key(place)
     build(place, "--overlay", "runtime", "--overlay", "bin", "--run-script", "setup", "--extra-package", "libgomp1", "--allow-unit", "acme@.service",
-          "--secure-boot-key", "db.key", "--secure-boot-cert", "db.crt", "--pcr-key", "pcr.key", "--mirror", "http://mirror.invalid/debian",
+          "--secure-boot-key", "db.key", "--secure-boot-cert", "db.crt", "--state-key", "state.key", "--mirror", "http://mirror.invalid/debian",
           "--cache-dir", "cache/")
     said = words(place)
     pairs = list(zip(said[::2], said[1::2]))
     for pair in (("--overlay", "runtime"), ("--overlay", "bin"), ("--script", "setup"), ("--package", "libgomp1"), ("--unit", "acme@.service"),
-                 ("--secure-boot-key", "db.key"), ("--secure-boot-cert", "db.crt"), ("--pcr-key", "pcr.key"), ("--image", "acme-llm"),
+                 ("--secure-boot-key", "db.key"), ("--secure-boot-cert", "db.crt"), ("--state-key", "state.key"), ("--image", "acme-llm"),
                  ("--image-version", "1.3.0"), ("--mirror", "http://mirror.invalid/debian"), ("--cache", "cache"), ("--settings", str(place / "image.env"))):
         assert pair in pairs, pair
     assert "--append-cmdline" not in said and "--provider-key" not in said
+
+
+def state_key(place):
+    subprocess.run(["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", place / "state.key"], check=True, capture_output=True)
+
+
+def test_the_image_is_approved_for_the_state(place):
+    """In the partition that the recipe left for it, on both disks, as `tbpkg image approve` says it."""
+    state_key(place)
+    out = build(place, "--state-key", "state.key") and place / "acme-llm-1.3.0"
+    text = (out / "approval.json").read_bytes()
+    said = subprocess.run([tbsys.program("tbpkg"), "image", "approve", out / "uki.efi", "--key", place / "state.key"], check=True, capture_output=True).stdout
+    assert json.loads(text) == json.loads(said) and len(json.loads(text)["approved"]) == 2
+    raw, vhd = (out / "disk.raw").read_bytes(), (out / "disk.vhd").read_bytes()
+    at = len(raw) - (2 << 20)
+    assert raw[at:at + (1 << 20)] == text.ljust(1 << 20, b"\0") and vhd[:len(raw)] == raw
+
+
+def test_an_image_that_lets_others_in_has_no_state(place):
+    state_key(place)
+    r = subprocess.run(command(place, "--state-key", "state.key", "--append-cmdline", "systemd.debug_shell=1"), cwd=place, capture_output=True, text=True)
+    assert r.returncode == 2 and "exclude each other" in r.stderr
 
 
 def test_the_providers_key_is_pinned(place):
@@ -170,9 +193,9 @@ def test_usage(place, args, word):
 
 
 def test_options_of_a_closed_image_mean_nothing_elsewhere(place):
-    r = subprocess.run([tbsys.program("tbpkg"), "build", "--registry", "r.example.com", "--deb-dir", place / "debs", "--pcr-key", "k", "--overlay", "d"],
+    r = subprocess.run([tbsys.program("tbpkg"), "build", "--registry", "r.example.com", "--deb-dir", place / "debs", "--state-key", "k", "--overlay", "d"],
                        env=environment(place), capture_output=True, text=True, timeout=60, check=False)
-    assert r.returncode == 2 and "--pcr-key is for vm-attested, and means nothing for oci" in r.stderr and "--overlay is for vm-attested" in r.stderr
+    assert r.returncode == 2 and "--state-key is for vm-attested, and means nothing for oci" in r.stderr and "--overlay is for vm-attested" in r.stderr
 
 
 @pytest.mark.parametrize("settings, word", [
@@ -193,7 +216,7 @@ def test_settings_that_no_machine_would_take(place, settings, word):
     (["--overlay", "away"], "away: No such file or directory; --overlay is a directory"),
     (["--overlay", "image.env"], "image.env: is no directory"),
     (["--run-script", "runtime"], "runtime: is a directory; --run-script is a program"),
-    (["--pcr-key", "away.pem"], "away.pem: No such file or directory; --pcr-key is an RSA key"),
+    (["--state-key", "away.pem"], "away.pem: No such file or directory; --state-key is an RSA key"),
     (["--recipe-dir", "runtime"], "runtime/build.sh: No such file or directory; name the recipe's directory with --recipe-dir"),
     (["--output-dir", "runtime"], "runtime: exists; remove it, or name another with --output-dir"),
 ])
