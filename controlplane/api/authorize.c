@@ -369,7 +369,8 @@ static int authorize_take_usage(struct cp_store *s, struct decision *d)
 
 static void authorize_tell_usage(const struct decision *d)
 {
-    static const char *const words[] = {" goes back", " comes late", " is of another machine's ledger",
+    static const char *const words[] = {" goes back (its disk was set back, or its audit chain is another)",
+                                        " comes late", " is of another machine's ledger",
                                         " is from none of its machines and is not counted"};
 
     if (*d->q.usage_report && !d->report_taken)

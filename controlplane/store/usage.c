@@ -3,9 +3,11 @@
 
 #include <string.h>
 
+#include "common/json.h"
 #include "controlplane/store/store_room.h"
 #include "metering/event.h"
 
+#define CP_AUDIT_HEAD_MAX 65 /* 64 hex digits */
 #define OF_LEDGER " WHERE contract_id=$1 AND hw_id=$2 AND ledger=$3"
 
 /* -- taking a report --------------------------------------------------------------------------- */
@@ -19,6 +21,48 @@ static int usage_find_ledger(struct cp_store *s, const struct cp_usage_report *u
     *ret_known = at >= 0;
     *ret_at_us = at >= 0 ? (uint64_t)at : 0;
     return r;
+}
+
+/* Where the machine's audit chain stood, by the text of a report; 0 and "" when it does not say. */
+static void usage_read_audit(const char *text, uint64_t *ret_seq, char head[static CP_AUDIT_HEAD_MAX])
+{
+    _cleanup_json_ cJSON *o = NULL;
+    char err[TB_JSON_ERR_MAX];
+    const char *said = "";
+    const cJSON *audit;
+
+    *ret_seq = 0;
+    head[0] = '\0';
+    if (tb_json_parse(text, strlen(text), TB_REPORT_MAX, &o, err) < 0)
+        return;
+    audit = tb_json_member(o, "audit");
+    if (!audit || tb_json_get_uint(audit, "seq", TB_JSON_INT_MAX, ret_seq, err) < 0)
+        return;
+    (void)tb_json_get_string(audit, "head", &said, err);
+    snprintf(head, CP_AUDIT_HEAD_MAX, "%s", said);
+}
+
+/* A chain that was longer, or has another record in a place that is taken: an older copy of the disk, also
+ * where its totals are the same. */
+static int usage_find_older_chain(struct cp_store *s, const struct cp_usage_report *u, unsigned *flags)
+{
+    char before[CP_AUDIT_HEAD_MAX], now[CP_AUDIT_HEAD_MAX];
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    uint64_t seq_before, seq_now;
+    struct cp_usage last;
+    int r = cp_sql_query(s->c, &rows, "SELECT report FROM usage_ledgers" OF_LEDGER, "ttt", u->contract_id,
+                         u->hw_id, u->ledger);
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    if (r <= 0)
+        return r;
+    CP_ROWS_TEXT(rows, 0, last.report);
+    usage_read_audit(last.report, &seq_before, before);
+    usage_read_audit(u->text, &seq_now, now);
+    if (seq_now > 0 && (seq_now < seq_before || (seq_now == seq_before && strcmp(now, before) != 0)))
+        *flags |= CP_USAGE_BACK;
+    return 0;
 }
 
 static int usage_find_clone(struct cp_store *s, const struct cp_usage_report *u, unsigned *flags)
@@ -169,6 +213,8 @@ int cp_store_take_usage(struct cp_store *s, const struct cp_usage_report *u, uns
     *ret_flags = known && u->at_us < at_us ? CP_USAGE_LATE : 0;
     if (r == 0 && !known)
         r = usage_find_clone(s, u, ret_flags);
+    if (r == 0 && known && !*ret_flags)
+        r = usage_find_older_chain(s, u, ret_flags);
     if (r == 0)
         r = usage_raise(s, u, ret_flags);
     if (r == 0)

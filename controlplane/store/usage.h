@@ -41,8 +41,10 @@ struct cp_usage_report {
 
 /* Why a person should look at a report. */
 enum cp_usage_flags {
-    CP_USAGE_BACK = 1 << 0, /* a total is lower than one that was reported before: a disk that was set back */
-    CP_USAGE_LATE = 1 << 1, /* older than one that is here */
+    CP_USAGE_BACK =
+        1 << 0, /* a total is lower than one that was reported before, or the audit chain is shorter
+                             * or another: a disk that was set back */
+    CP_USAGE_LATE = 1 << 1,     /* older than one that is here */
     CP_USAGE_CLONE = 1 << 2,    /* another machine has this ledger, too */
     CP_USAGE_STRANGER = 1 << 3, /* from none of the contract's machines: not counted */
 };

@@ -73,6 +73,40 @@ static void test_usage_only_grows(void **state)
     assert_int_equal(billed(f, "c").ledgers, 2);
 }
 
+static unsigned report_audit(struct store_fixture *f, uint64_t at_us, uint64_t requests, const char *audit)
+{
+    static struct cp_usage_report u;
+    struct step t = {.report = &u};
+
+    u = (struct cp_usage_report){.contract_id = "c",
+                                 .asset_id = "a",
+                                 .hw_id = "h",
+                                 .ledger = "l1",
+                                 .at_us = at_us,
+                                 .received_us = NOW,
+                                 .used = {.n = 1, .v = {{.name = "requests", .total = requests}}}};
+    snprintf(u.text, sizeof(u.text), "{\"at\":\"x\"%s}", audit);
+    assert_int_equal(cp_store_transact(f->store, do_take_usage, &t), 0);
+    return t.flags;
+}
+
+/* A disk that was set back between two requests: the totals may be the same, the audit chain is not. */
+static void test_an_audit_chain_that_goes_back(void **state)
+{
+    struct store_fixture *f = *state;
+
+    assert_int_equal(report_audit(f, 10, 5, ""), 0);
+    assert_int_equal(report_audit(f, 20, 5, ",\"audit\":{\"seq\":9,\"head\":\"aa\"}"), 0);
+    assert_int_equal(report_audit(f, 30, 5, ",\"audit\":{\"seq\":9,\"head\":\"aa\"}"), 0);
+    assert_int_equal(report_audit(f, 40, 5, ",\"audit\":{\"seq\":8,\"head\":\"bb\"}"), CP_USAGE_BACK);
+    assert_int_equal(report_audit(f, 50, 5, ",\"audit\":{\"seq\":8,\"head\":\"cc\"}"), CP_USAGE_BACK);
+    assert_int_equal(report_audit(f, 60, 6, ",\"audit\":{\"seq\":10,\"head\":\"dd\"}"), 0);
+    assert_int_equal(report_audit(f, 55, 6, ",\"audit\":{\"seq\":9,\"head\":\"ee\"}"), CP_USAGE_LATE);
+    assert_int_equal(report_audit(f, 70, 6, ",\"audit\":{\"seq\":\"x\"}"), 0);
+    assert_int_equal(report_audit(f, 80, 6, ",\"audit\":[]"), 0);
+    assert_int_equal(billed(f, "c").flagged, 3);
+}
+
 static void test_usage_is_counted_once_wherever_a_ledger_goes(void **state)
 {
     struct store_fixture *f = *state;
@@ -110,6 +144,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, store_setup, store_teardown)
     const struct CMUnitTest tests[] = {
         T(test_usage_only_grows),
+        T(test_an_audit_chain_that_goes_back),
         T(test_usage_is_counted_once_wherever_a_ledger_goes),
         T(test_a_clone_takes_no_hour_away),
     };
