@@ -114,6 +114,7 @@ const FUNCTIONS = {
     replace: (s, a, b) => s.split(a).join(b),
     resourceId,
     startsWith: (s, p) => s.toLowerCase().startsWith(p.toLowerCase()),
+    string: (v) => (typeof v === 'string' ? v : JSON.stringify(v)),
     subscriptionResourceId: (type, name) => `${SUBSCRIPTION}/providers/${type}/${name}`,
     toLower: (s) => s.toLowerCase(),
     true: () => true,

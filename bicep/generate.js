@@ -20,7 +20,7 @@ const DECORATORS = ['allowed', 'description', 'maxLength', 'maxValue', 'minLengt
 const BINARY = { '==': 'equals', '&&': 'and', '||': 'or', '>': 'greater', '<': 'less', '>=': 'greaterOrEquals', '<=': 'lessOrEquals' };
 // Same name and meaning in Bicep and in ARM. newGuid is for defaults of parameters only, as there.
 const FUNCTIONS = ['base64', 'concat', 'contains', 'empty', 'format', 'guid', 'join', 'newGuid', 'replace', 'resourceGroup', 'resourceId',
-    'startsWith', 'subscriptionResourceId', 'toLower', 'union', 'uniqueString', 'uriComponent'];
+    'startsWith', 'string', 'subscriptionResourceId', 'toLower', 'union', 'uniqueString', 'uriComponent'];
 const ESCAPES = { n: '\n', r: '\r', t: '\t', "'": "'", '\\': '\\', $: '$' };
 const RESOURCE_KEYS = ['name', 'location', 'tags', 'plan', 'sku', 'kind', 'zones', 'identity', 'properties'];
 

@@ -65,6 +65,18 @@ param imageVersion string = 'latest'
 @description('Secure Boot: off only for an image whose GPU driver is not signed.')
 param secureBoot bool = true
 
+@description('The image is closed (tbpkg build --target vm-attested): no cloud-init, no agent, no login. Control plane, routes and provider keys are then the image\'s, and TLS comes from the two parameters below.')
+param closedImage bool = false
+
+@description('Closed image: certificate of the API with its chain, PEM. Empty: plain HTTP.')
+@maxLength(32000)
+param tlsCertificate string = ''
+
+@description('Closed image: the certificate\'s private key, PEM.')
+@maxLength(32000)
+@secure()
+param tlsPrivateKey string = ''
+
 @description('Size of the system disk in GiB. Model files do not go there.')
 @minValue(32)
 @maxValue(1023)
@@ -143,9 +155,9 @@ param tags object = {}
 
 var scaled = (instanceCount > 1) && !billingEnabled
 var confidential = startsWith(vmSize, 'Standard_NCC')
-var login = !empty(sshPublicKey)
+var login = !empty(sshPublicKey) && !closedImage
 var newNetwork = empty(subnetId)
-var tls = tlsMode == 'selfSigned'
+var tls = closedImage ? !empty(tlsCertificate) : (tlsMode == 'selfSigned')
 var allTags = union(tags, {
   'trustbridge-component': 'appliance'
   'trustbridge-contract': empty(contractId) ? 'application' : contractId
@@ -204,6 +216,32 @@ var enrolmentCodeFile = base64(format('{0}\n', enrolmentCode))
 var apiKeyFile = base64(format('{0}\n', replace(apiKeys, ',', '\n')))
 var tlsFlag = tls ? 'true' : 'false'
 
+// What a closed image lets its deployment say (tb-provision(8)); it refuses the whole for one thing more.
+var closedSettings = union({
+  TB_CONTRACT_ID: empty(contractId) ? 'application' : uriComponent(contractId)
+  TB_ASSET_ID: uriComponent(assetId)
+  TB_LOG_LEVEL: logLevel
+}, empty(managedApp) ? {} : {
+  TB_BILLING_RESOURCE_ID: managedApp
+}, billingEnabled ? {
+  TB_BILLING_ENABLED: 'true'
+  TB_BILLING_PLAN_ID: uriComponent(billingPlanId)
+  TB_BILLING_DIMENSION: replace(uriComponent(billingDimension), '%2C', ',')
+} : {})
+var closedCredentials = union(empty(enrolmentCode) ? {} : {
+  'enrolment-code': format('{0}\n', enrolmentCode)
+}, empty(apiKeys) ? {} : {
+  'api-keys': format('{0}\n', replace(apiKeys, ',', '\n'))
+}, empty(tlsCertificate) ? {} : {
+  'tls-cert': tlsCertificate
+  'tls-key': tlsPrivateKey
+})
+var userData = closedImage ? base64(string({
+  trustbridge: 1
+  settings: closedSettings
+  credentials: closedCredentials
+})) : null
+
 var plan = empty(imageId) ? {
   publisher: imagePublisher
   product: imageOffer
@@ -238,7 +276,7 @@ var securityProfile = {
 }
 var linuxConfiguration = {
   disablePasswordAuthentication: login
-  provisionVMAgent: true
+  provisionVMAgent: !closedImage
   ssh: login ? {
     publicKeys: [
       {
@@ -522,8 +560,9 @@ resource machine 'Microsoft.Compute/virtualMachines@2025-04-01' = if (!scaled) {
       adminPassword: login ? null : adminPassword
       allowExtensionOperations: false
       linuxConfiguration: linuxConfiguration
-      customData: base64(format(cloudConfig, base64(environment), apiKeyFile, tlsFlag, publicEndpoint ? endpointIp.properties.dnsSettings.fqdn : '${namePrefix}-vm', enrolmentCodeFile))
+      customData: closedImage ? null : base64(format(cloudConfig, base64(environment), apiKeyFile, tlsFlag, publicEndpoint ? endpointIp.properties.dnsSettings.fqdn : '${namePrefix}-vm', enrolmentCodeFile))
     }
+    userData: userData
     networkProfile: {
       networkInterfaces: [
         {
@@ -568,8 +607,9 @@ resource machines 'Microsoft.Compute/virtualMachineScaleSets@2025-04-01' = if (s
         adminPassword: login ? null : adminPassword
         allowExtensionOperations: false
         linuxConfiguration: linuxConfiguration
-        customData: base64(format(cloudConfig, base64(environment), apiKeyFile, tlsFlag, publicEndpoint ? endpointIp.properties.dnsSettings.fqdn : '${namePrefix}-lb', enrolmentCodeFile))
+        customData: closedImage ? null : base64(format(cloudConfig, base64(environment), apiKeyFile, tlsFlag, publicEndpoint ? endpointIp.properties.dnsSettings.fqdn : '${namePrefix}-lb', enrolmentCodeFile))
       }
+      userData: userData
       networkProfile: {
         networkApiVersion: '2020-11-01'
         networkInterfaceConfigurations: [

@@ -18,7 +18,7 @@ VIEW = json.loads((BICEP / "viewDefinition.json").read_text())
 # What the provider settles, by tbpkg package or in the image, and the consumer's portal does not ask.
 PROVIDERS = {"assetId", "edcEndpoint", "imageId", "imagePublisher", "imageOffer", "imagePlan", "imageVersion", "secureBoot", "osDiskSizeGB",
              "billingEnabled", "billingPlanId", "billingDimension", "crossTenant", "adminUsername", "adminPassword", "sshPublicKey",
-             "sshSourcePrefix", "bootDiagnostics", "tags", "providerKey"}
+             "sshSourcePrefix", "bootDiagnostics", "tags", "providerKey", "closedImage", "tlsCertificate", "tlsPrivateKey"}
 
 
 def packaged():

@@ -260,6 +260,56 @@ def test_metering_has_one_submitter():
     assert d.types.count("virtualMachines") == 1 and "virtualMachineScaleSets" not in d.types
 
 
+# ---- a closed image ----
+
+CLOSED = {"closedImage": True, "imageId": GALLERY, "enrolmentCode": "tbe-abc", "apiKeys": f"a:{'0' * 64},b:{'f' * 64}"}
+
+
+def user_data(machine):
+    return json.loads(base64.b64decode(machine["userData"]))
+
+
+@pytest.mark.parametrize("parameters", [{}, {"instanceCount": 3}, {"vmSize": "Standard_NCC40ads_H100_v5"}, {"billingEnabled": True, "billingPlanId": "gold"},
+                                        {"tlsCertificate": "-----BEGIN CERTIFICATE-----\n", "tlsPrivateKey": "-----BEGIN PRIVATE KEY-----\n"}],
+                         ids=["one", "scale set", "confidential", "metering", "TLS"])
+def test_a_closed_image_gets_what_its_program_takes(parameters, tmp_path):
+    """No agent, no login, no cloud-config; user data that tb-provision itself takes."""
+    assert validate(TEMPLATE, {**GUIDE, **IMAGE, **CLOSED, **parameters}) == (0, "", "")
+    d = Deployed(**CLOSED, **parameters)
+    machine = d["virtualMachineScaleSets"]["properties"]["virtualMachineProfile"] if parameters.get("instanceCount") else d.vm
+    os_profile = machine["osProfile"]
+    assert os_profile.get("customData") is None and os_profile["linuxConfiguration"]["provisionVMAgent"] is False
+    assert os_profile["allowExtensionOperations"] is False and os_profile["linuxConfiguration"].get("ssh") is None
+    confidential = "vmSize" in parameters
+    assert machine["securityProfile"]["securityType"] == ("ConfidentialVM" if confidential else "TrustedLaunch")
+    assert machine["securityProfile"]["uefiSettings"]["vTpmEnabled"] is True
+    said = user_data(machine)
+    assert said["settings"]["TB_CONTRACT_ID"] == "contract-123" and said["credentials"]["enrolment-code"] == "tbe-abc\n"
+    assert said["credentials"]["api-keys"] == f"a:{'0' * 64}\nb:{'f' * 64}\n" and ("tls-cert" in said["credentials"]) == ("tlsCertificate" in parameters)
+    assert d.outputs["endpoint"].startswith("https://" if "tlsCertificate" in parameters else "http://")
+    for name in ("TB_EDC_ENDPOINT", "TB_ROUTES", "TB_PROVIDER_KEY", "TB_RUNTIME_EXEC"):
+        assert name not in said["settings"]
+    (tmp_path / "disk").write_bytes(base64.b64decode(machine["userData"]).ljust(65536, b"\0"))
+    (tmp_path / "image.env").write_text("TB_EDC_ENDPOINT=https://c.example.com\nTB_RUNTIME_EXEC=/bin/x\n")
+    (tmp_path / "store").mkdir()
+    p = subprocess.run([BUILD / "tb-provision", f"--image={tmp_path}/image.env", f"--media={tmp_path}/disk", f"--settings={tmp_path}/out.env",
+                        f"--credentials={tmp_path}/store"], capture_output=True, text=True, timeout=30)
+    assert p.returncode == 0, p.stderr
+    assert "TB_CONTRACT_ID='contract-123'" in (tmp_path / "out.env").read_text()
+    assert (tmp_path / "store/trustbridge.enrolment-code").read_text() == "tbe-abc\n"
+
+
+def test_nothing_of_an_open_image_is_in_user_data():
+    d = Deployed()
+    assert d.vm.get("userData") is None and d.vm["osProfile"]["linuxConfiguration"]["provisionVMAgent"] is True
+
+
+def test_who_deploys_a_closed_image_gets_no_login():
+    d = Deployed(**CLOSED, sshPublicKey="ssh-ed25519 AAAA", sshSourcePrefix="203.0.113.0/24")
+    assert d.vm["osProfile"]["linuxConfiguration"].get("ssh") is None
+    assert not [r for r in d["networkSecurityGroups"]["properties"]["securityRules"] if r["properties"]["destinationPortRange"] == "22"]
+
+
 # ---- customData ----
 
 def cloud_config(os_profile):
