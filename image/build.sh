@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# usage: build.sh --work DIR --debs DIR --settings FILE --image NAME --image-version VERSION [OPTION]...
+# usage: build.sh make --work DIR --debs DIR --settings FILE --image NAME --image-version VERSION [OPTION]...
 # Makes a closed image of Debian 13 in DIR/out: disk.raw, uki.efi, units, inventory. `tbpkg build --target vm-attested` calls this, which checks
 # the arguments, measures the UKI and gives the result its name; DIR is on the disk of the result, and removed by the caller.
 # Root; needs mmdebstrap and util-linux. The same inputs (packages, settings, files, keys, SOURCE_DATE_EPOCH) make the same bytes.
@@ -22,10 +22,11 @@ suite=trixie
 here=$(cd "$(dirname "$0")" && pwd)
 
 # Mounts are of a namespace of our own: whatever ends us leaves none.
-if [ "${1:-}" != --inside ]; then
-    exec unshare --mount --propagation private -- "$0" --inside "$@"
-fi
-shift
+case ${1:-} in
+    make) shift; exec unshare --mount --propagation private -- "$0" inside "$@" ;;
+    inside) shift ;;
+    *) echo "usage: build.sh make --work DIR --debs DIR --settings FILE --image NAME --image-version VERSION [OPTION]..." >&2; exit 2 ;;
+esac
 
 work='' debs='' settings='' image='' version='' mirror='' cache='' provider_key='' packages='' units='' sb_key='' sb_cert='' state_key='' append=''
 overlays='' scripts=''
@@ -223,6 +224,21 @@ check_units() {
         fail "units that the list of a closed image does not have; one that the provider puts in is named with --unit"
     }
 }
+# As the programs would: files that settings name are in the image. A contract comes with each deployment; here one stands in.
+check_settings() {
+    {
+        cat "$settings"
+        echo
+        for name in TB_CONTRACT_ID TB_ASSET_ID; do
+            grep -q "^[[:space:]]*$name=" "$settings" || echo "$name=from-the-deployment"
+        done
+    } >"$root/tb-check"
+    in_root /usr/lib/trustbridge/tb-configure --check /tb-check >"$work/log" 2>&1 || {
+        sed "s|^/tb-check|$settings|" "$work/log" >&2
+        fail "the settings do not fit what is in the image; put it in by --overlay, --run-script or --extra-package"
+    }
+    rm "$root/tb-check"
+}
 check_logins() {
     open=$(awk -F: '$2 !~ /^[!*]/ { print $1 }' "$etc/shadow")
     [ -z "$open" ] || fail "accounts with a password in the tree: $open; lock them (passwd -l)"
@@ -231,7 +247,9 @@ check_logins() {
     done
 }
 : >"$work/log"
-[ ! -e "$here/units" ] || { close_units; check_units; }
+check_settings
+close_units
+check_units
 check_logins
 in_root /usr/lib/trustbridge/tb-inventory >"$out/inventory" || fail "tb-inventory failed in the tree"
 
@@ -249,7 +267,7 @@ umount -l "$root/proc" "$root/dev"
 (
     cd "$root"
     rm -rf tb-initrd boot/* var/log/* var/cache/* var/lib/apt/lists/* tmp/* var/tmp/* run/* vmlinuz* initrd.img* etc/passwd- etc/group- etc/shadow- \
-        etc/gshadow- etc/.pwd.lock var/lib/systemd/random-seed var/lib/dbus/machine-id
+        etc/gshadow- etc/.pwd.lock etc/.resolv.conf.systemd-resolved.bak var/lib/systemd/random-seed var/lib/dbus/machine-id
 )
 
 in_builder() {

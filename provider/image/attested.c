@@ -264,6 +264,7 @@ static int attested_run_recipe(const struct attested_run *a)
     _cleanup_tool_ struct tool t = {.quiet = b->cli.quiet};
 
     tool_add(&t, "%s/" RECIPE, o->recipe);
+    tool_add(&t, "make"); /* what a failure is of */
     recipe_add(&t, "--work", a->work);
     tool_add(&t, "--debs");
     tool_add(&t, "%s/debs", b->work);
@@ -302,6 +303,9 @@ static int attested_read(struct attested_run *a)
     if (r < 0)
         return tbpkg_fail_errno(path ? path : "build", r);
     a->epoch = epoch;
+    /* The bill of materials is of that moment, too. */
+    text[strcspn(text, "\n")] = '\0';
+    (void)setenv("SOURCE_DATE_EPOCH", text, false);
     return CLI_OK;
 }
 

@@ -5,6 +5,7 @@ gets its name last. A recipe of the test's own stands in for Debian; the real on
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import struct
@@ -125,6 +126,8 @@ def test_the_same_inputs_make_the_same_bytes(place):
     names = sorted(p.name for p in (place / "one").iterdir())
     assert names == sorted(p.name for p in (place / "two").iterdir())
     assert [n for n in names if (place / "one" / n).read_bytes() != (place / "two" / n).read_bytes()] == []
+    bills = [json.loads((place / f"{n}.spdx.json").read_text()) for n in ("one", "two")]
+    assert bills[0] == bills[1] and bills[0]["creationInfo"]["created"] == "2025-06-15T15:06:40Z"
 
 
 def test_the_recipe_gets_what_was_said(place):
@@ -135,7 +138,8 @@ def test_the_recipe_gets_what_was_said(place):
           "--secure-boot-key", "db.key", "--secure-boot-cert", "db.crt", "--state-key", "state.key", "--mirror", "http://mirror.invalid/debian",
           "--cache-dir", "cache/")
     said = words(place)
-    pairs = list(zip(said[::2], said[1::2]))
+    assert said[0] == "make"
+    pairs = list(zip(said[1::2], said[2::2]))
     for pair in (("--overlay", "runtime"), ("--overlay", "bin"), ("--script", "setup"), ("--package", "libgomp1"), ("--unit", "acme@.service"),
                  ("--secure-boot-key", "db.key"), ("--secure-boot-cert", "db.crt"), ("--state-key", "state.key"), ("--image", "acme-llm"),
                  ("--image-version", "1.3.0"), ("--mirror", "http://mirror.invalid/debian"), ("--cache", "cache"), ("--settings", str(place / "image.env"))):
@@ -301,3 +305,16 @@ def test_nothing_that_lets_anybody_in_is_in_the_lists():
                 and p != "linux-image-cloud-amd64"]
     assert {g for line in listed("generators") for g in line} == {"systemd-cryptsetup-generator", "systemd-fstab-generator",
                                                                  "systemd-veritysetup-generator", "trustbridge-generator"}
+
+
+def test_the_auditors_page_has_the_recipes_lists():
+    text = (REPO / "docs/closed-image.md").read_text()
+    section = text[text.index("## What may start"):text.index("A provider adds units")]
+    blocks = dict(zip(("enabled", "static", "disabled", "masked", "generators"),
+                      [set(re.findall(r"`([^`]+)`", b)) for b in re.split(r"Started by themselves|May be started|There and not|Masked: |Of systemd's", section)[1:]]))
+    units = dict(listed("units"))
+    for block, states in (("enabled", {"enabled"}), ("static", {"static", "indirect", "alias"}), ("disabled", {"disabled"}), ("masked", {"masked"})):
+        assert blocks[block] == {u for u, s in units.items() if s in states}, block
+    assert blocks["generators"] == {g for line in listed("generators") for g in line}
+    words_said = re.findall(r"^\| `([^`]+)` \|", text[text.index("The command line is"):text.index("## What may start")], re.M)
+    assert words_said == [w for line in listed("cmdline") for w in line]

@@ -151,9 +151,9 @@ def test_the_appliance_is_complete(deb):
 
 
 GUIDES = {
-    "tbpkg": {"CHANGELOG.md", "billing.md", "contracts.md", "provider-guide.md", "security.md"},
+    "tbpkg": {"CHANGELOG.md", "attestation.md", "billing.md", "closed-image.md", "contracts.md", "provider-guide.md", "security.md"},
     "trustbridge-controlplane": {"CHANGELOG.md", "controlplane-backup.md"},
-    "trustbridge": {"CHANGELOG.md", "architecture.md", "attestation.md", "billing.md", "configuration.md", "consumer-guide.md", "contracts.md",
+    "trustbridge": {"CHANGELOG.md", "architecture.md", "attestation.md", "billing.md", "closed-image.md", "configuration.md", "consumer-guide.md", "contracts.md",
                     "mirror.md", "monitoring.md", "operator-guide.md", "runtimes.md", "security.md", "versions.md"},
 }
 
