@@ -10,6 +10,7 @@
 
 #define EXTRA_LABEL "trustbridge attestation v1" /* each with its NUL */
 #define INFO_LABEL "trustbridge model key v1"
+#define REPORT_LABEL "trustbridge machine report v1"
 #define WRAPPED_MAGIC "TBWK0001"
 
 static void put_name(struct tb_tpm_writer *w, const char *name)
@@ -55,6 +56,17 @@ int tb_attest_info(const char *contract_id, const char *asset_id, const char *ma
     memcpy(ret, w.b, w.n);
     *ret_len = w.n;
     return 0;
+}
+
+int tb_machine_report_digest(const char *report, uint8_t ret[static TB_TPM_DIGEST_BYTES])
+{
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    bool ok = c && EVP_DigestInit_ex(c, EVP_sha256(), NULL) == 1 &&
+              EVP_DigestUpdate(c, REPORT_LABEL, sizeof(REPORT_LABEL)) == 1 &&
+              EVP_DigestUpdate(c, report, strlen(report)) == 1 && EVP_DigestFinal_ex(c, ret, NULL) == 1;
+
+    EVP_MD_CTX_free(c);
+    return ok ? 0 : -EIO;
 }
 
 int tb_attest_pcrs_read(const struct cJSON *array, uint32_t *ret)

@@ -35,6 +35,13 @@ struct tb_attest_subject {
 int tb_attest_extra(const uint8_t challenge[static TB_CHALLENGE_BYTES], const struct tb_attest_subject *s,
                     uint8_t ret[static TB_TPM_DIGEST_BYTES]);
 
+/* Of tb-verify: where it leaves what it saw, in the run directory, and what the TPM signs of it: SHA-256
+ * of a label and the report. -EIO. */
+#define TB_VERIFY_DIR "tb-verify"
+#define TB_VERIFY_FILE "report.json"
+#define TB_MACHINE_REPORT_MAX (12 * 1024) /* bytes, with its signature */
+int tb_machine_report_digest(const char *report, uint8_t ret[static TB_TPM_DIGEST_BYTES]);
+
 /* What the key is sealed for (info of HPKE): a contract, an asset, and its manifest, whose SHA-256 is in hex,
  * or "none". -EINVAL. */
 int tb_attest_info(const char *contract_id, const char *asset_id, const char *manifest_sha256,

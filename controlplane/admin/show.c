@@ -56,6 +56,20 @@ static void show_attested(cJSON *o, const struct cp_machine *m)
     cp_show_time(a, "at", m->attested_us);
 }
 
+static void show_proved(cJSON *o, const struct cp_machine *m)
+{
+    cJSON *p = m->proved_us ? cJSON_AddObjectToObject(o, "proved") : NULL;
+
+    if (!p)
+        return;
+    cp_show_time(p, "at", m->proved_us);
+    tb_json_add_uint(p, "holds", m->proved_holds);
+    tb_json_add_uint(p, "broken", m->proved_broken);
+    tb_json_add_uint(p, "not_checked", m->proved_not_checked);
+    if (*m->proved_first_broken)
+        cJSON_AddStringToObject(p, "first_broken", m->proved_first_broken);
+}
+
 void cp_show_machine(cJSON *o, const struct cp_machine *m, uint64_t now_us)
 {
     cJSON_AddStringToObject(o, "contract_id", m->contract_id);
@@ -67,6 +81,7 @@ void cp_show_machine(cJSON *o, const struct cp_machine *m, uint64_t now_us)
     cp_show_time(o, "slot_until", m->slot_until_us);
     cp_show_time(o, "expelled_at", m->expelled_us);
     show_attested(o, m);
+    show_proved(o, m);
 }
 
 void cp_show_asset(cJSON *o, const struct cp_asset *a)

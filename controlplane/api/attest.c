@@ -12,6 +12,27 @@
 #define REQUIRED "attestation_required"
 #define STALE "attestation_stale"
 
+/* A report that makes no sense is answered so, and stops nothing. */
+static int attest_read_report(const cJSON *body, struct cp_attest_turn *t)
+{
+    char err[TB_JSON_ERR_MAX];
+    const char *text;
+
+    if (!tb_json_member(body, "machine_report"))
+        return 0;
+    t->report = malloc(sizeof(*t->report));
+    if (!t->report)
+        return -ENOMEM;
+    if (tb_json_get_string(body, "machine_report", &text, err) < 0 ||
+        cp_machine_report_parse(text, strlen(text), t->report, err) < 0) {
+        tb_freep(&t->report);
+        snprintf(t->report_said, sizeof(t->report_said), "machine_report_malformed: %s", err);
+        return 0;
+    }
+    t->report_text = strdup(text);
+    return t->report_text ? 0 : -ENOMEM;
+}
+
 int cp_attest_read(const struct cp_request *rq, struct cp_attest_turn *t)
 {
     _cleanup_secret_json_ cJSON *o = NULL;
@@ -23,7 +44,7 @@ int cp_attest_read(const struct cp_request *rq, struct cp_attest_turn *t)
         return 0;
     }
     t->said = calloc(1, sizeof(*t->said));
-    if (!t->said)
+    if (!t->said || attest_read_report(o, t) < 0)
         return -ENOMEM;
     if (cp_attestation_parse(text, strlen(text), t->said, t->malformed) < 0)
         tb_freep(&t->said);
@@ -33,6 +54,8 @@ int cp_attest_read(const struct cp_request *rq, struct cp_attest_turn *t)
 void cp_attest_clear(struct cp_attest_turn *t)
 {
     tb_freep(&t->said);
+    tb_freep(&t->report);
+    tb_freep(&t->report_text);
     EVP_PKEY_free(t->maa_key.key);
     t->maa_key.key = NULL;
 }
@@ -171,6 +194,53 @@ int cp_attest_bind(struct cp_store *s, const struct cp_contract *c, const char *
                         : r;
 }
 
+static int attest_keep_report(struct cp_store *s, const struct cp_contract *c, const char *hw_id,
+                              uint64_t now_us, const struct cp_tpm_clock *clock, struct cp_attest_turn *t)
+{
+    const struct cp_machine_report *m = t->report;
+    struct cp_kept_report k = {.made_us = now_us - MIN(now_us, (t->by.clock.ms - clock->ms) * 1000),
+                               .resets = clock->resets,
+                               .restarts = clock->restarts,
+                               .clock_ms = clock->ms,
+                               .holds = m->holds,
+                               .broken = m->broken,
+                               .not_checked = m->not_checked,
+                               .text = t->report_text};
+    int r;
+
+    memcpy(k.first_broken, m->first_broken, sizeof(k.first_broken));
+    r = cp_store_keep_report(s, c->contract_id, hw_id, &k);
+    if (r < 0 && r != -ESTALE && r != -EEXIST)
+        return r;
+    snprintf(t->report_said, sizeof(t->report_said), "%s",
+             r == -ESTALE   ? "machine_report_old: a later report of this boot is known"
+             : r == -EEXIST ? "known"
+                            : "kept");
+    return 0;
+}
+
+int cp_attest_take_report(struct cp_store *s, const struct cp_contract *c, const char *hw_id, uint64_t now_us,
+                          struct cp_attest_turn *t)
+{
+    char detail[CP_ATTEST_DETAIL_MAX];
+    struct cp_tpm_clock clock;
+    const char *reason;
+
+    if (!t->report)
+        return 0;
+    if (t->policy.level == CP_LEVEL_NONE) {
+        snprintf(
+            t->report_said, sizeof(t->report_said),
+            "machine_report_other_machine: the contract asks for no evidence, which would say whose it is");
+        return 0;
+    }
+    reason = cp_machine_report_judge(t->report, c->contract_id, &t->by, &clock, detail);
+    if (!reason)
+        return attest_keep_report(s, c, hw_id, now_us, &clock, t);
+    snprintf(t->report_said, sizeof(t->report_said), "%s: %s", reason, detail);
+    return 0;
+}
+
 void cp_attest_name(const struct cp_attest_turn *t, char ret[static CP_ATTEST_NAME_MAX])
 {
     snprintf(ret, CP_ATTEST_NAME_MAX, "tpm-%.32s", t->by.ak);
@@ -249,7 +319,8 @@ int cp_attest_add_level(const struct cp_attest_turn *t, cJSON *j)
 {
     cJSON *o = cJSON_AddObjectToObject(j, "attested");
 
-    if (!o || !cJSON_AddStringToObject(o, "level", cp_attest_level_names[t->policy.level]))
+    if (!o || !cJSON_AddStringToObject(o, "level", cp_attest_level_names[t->policy.level]) ||
+        (*t->report_said && !cJSON_AddStringToObject(j, "machine_report", t->report_said)))
         return -ENOMEM;
     if (*t->booted.image && (!cJSON_AddStringToObject(o, "image", t->booted.image) ||
                              !cJSON_AddStringToObject(o, "version", t->booted.version)))

@@ -6,6 +6,7 @@
 
 #include "controlplane/api/api.h"
 #include "controlplane/api/booted.h"
+#include "controlplane/attest/machine_report.h"
 #include "controlplane/attest/policy.h"
 
 #define CP_ATTEST_REASON_MAX 320
@@ -13,7 +14,10 @@
 struct cp_attest_turn {
     struct cp_attestation *said; /* heap; NULL: nothing that can be read */
     char malformed[TB_JSON_ERR_MAX];
-    char verified_policy[CP_POLICY_MAX]; /* what `verdict` was found by; said stays the same */
+    struct cp_machine_report *report;       /* heap; of tb-verify, NULL: none that can be read */
+    char *report_text;                      /* as it came */
+    char report_said[CP_ATTEST_REASON_MAX]; /* "kept", "known", or why it is not; "": there is none */
+    char verified_policy[CP_POLICY_MAX];    /* what `verdict` was found by; said stays the same */
     bool has_verdict;
     const char *verdict;
     char detail[CP_ATTEST_DETAIL_MAX];
@@ -44,6 +48,11 @@ int cp_attest_judge(const struct cp_api *api, struct cp_store *s, const struct c
 /* The machine hw_id, which has its slot, is the one of that TPM. Sets t->reason. In a transaction. */
 int cp_attest_bind(struct cp_store *s, const struct cp_contract *c, const char *hw_id, uint64_t now_us,
                    struct cp_attest_turn *t);
+/* Keeps the machine's report on itself, where it is its own, of this boot, and no older than what is
+ * known; in t->report_said what became of it. It decides on nothing. Behind cp_attest_bind(), in a
+ * transaction. */
+int cp_attest_take_report(struct cp_store *s, const struct cp_contract *c, const char *hw_id, uint64_t now_us,
+                          struct cp_attest_turn *t);
 /* The name of a machine that nothing else names. */
 #define CP_ATTEST_NAME_MAX 44
 void cp_attest_name(const struct cp_attest_turn *t, char ret[static CP_ATTEST_NAME_MAX]);
@@ -60,6 +69,7 @@ int cp_attest_add_challenge(const struct cp_api *api, const struct cp_attest_tur
 /* The key of the asset, sealed to the boot, and the one that signs usage. */
 int cp_attest_add_key(const struct cp_attest_turn *t, const char *contract_id, const struct cp_asset *a,
                       const struct tb_key *key, cJSON *j);
+/* And what became of its report on itself. */
 int cp_attest_add_level(const struct cp_attest_turn *t, cJSON *j);
 
 #endif

@@ -185,7 +185,8 @@ static int authorize_take_slot(struct cp_store *s, struct decision *d)
         r = cp_attest_bind(s, &d->contract, d->hw_id, d->rq->now_us, &d->attest);
     if (r == 0 && *d->attest.reason)
         d->reason = d->attest.reason;
-    return r;
+    return r < 0 || d->reason ? r
+                              : cp_attest_take_report(s, &d->contract, d->hw_id, d->rq->now_us, &d->attest);
 }
 
 /* One that a machine names and that is gone is none: it goes on with what it has in memory. */
@@ -518,6 +519,9 @@ static void authorize_answer(struct cp_store *s, struct decision *d, struct cp_r
     tb_info("authorize: %s for %s by machine %.10s at %s: %s%s", d->q.contract_id, d->q.asset_id, d->hw_id,
             d->rq->peer, d->reason ? "denied, " : "authorized", d->reason ? d->reason : "");
     authorize_tell_usage(d);
+    if (!d->reason && strncmp(d->attest.report_said, "machine_report_", 15) == 0)
+        tb_warn("authorize: the report of machine %.10s on itself is not kept: %s", d->hw_id,
+                d->attest.report_said);
     authorize_count(d);
     if (d->reason && d->rq->client_auth == CP_CLIENT_UNTRUSTED &&
         strcmp(d->reason, "client_certificate_untrusted") == 0)

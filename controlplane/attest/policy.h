@@ -22,10 +22,9 @@ extern const char *const cp_attest_level_names[];
 struct cp_attest_policy {
     enum cp_attest_level level;
     struct cp_attest_trust trust;
-    uint32_t pcrs;           /* that the boot key must need */
-    struct cp_snp_terms snp; /* of level cvm */
-    char maa
-        [CP_POLICY_URL_MAX]; /* the same: the instance of Azure Attestation that is believed; "": AMD alone */
+    uint32_t pcrs;               /* that the boot key must need */
+    struct cp_snp_terms snp;     /* of level cvm */
+    char maa[CP_POLICY_URL_MAX]; /* of level cvm: whose token is believed; "": AMD alone */
     char images[CP_POLICY_IMAGES_MAX][CP_IMAGE_REFERENCE_MAX]; /* one of them must be what was booted */
     size_t n_images;                                           /* 0: it is not looked at */
     bool secure_boot, allow_debug;

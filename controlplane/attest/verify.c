@@ -16,7 +16,7 @@
 #define GENERATED_VALUE 0xff544347U
 #define ATTEST_CERTIFY 0x8017
 #define ATTEST_QUOTE 0x8018
-#define CLOCK_AND_VERSION_BYTES (8 + 4 + 4 + 1 + 8)
+#define SAFE_AND_VERSION_BYTES (1 + 8)
 #define RSA_MODULUS_MIN 256 /* bytes */
 #define RSA_EXPONENT 65537  /* what 0 stands for */
 
@@ -159,8 +159,20 @@ static bool is_signed(EVP_PKEY *key, const struct tb_tpm_part *message, const st
     return ok;
 }
 
+static struct cp_tpm_clock take_clock(struct tb_tpm_reader *r)
+{
+    uint64_t high = tb_tpm_take_u32(r), low = tb_tpm_take_u32(r);
+    struct cp_tpm_clock c = {.ms = high << 32 | low};
+
+    c.resets = tb_tpm_take_u32(r);
+    c.restarts = tb_tpm_take_u32(r);
+    (void)tb_tpm_take(r, SAFE_AND_VERSION_BYTES);
+    return c;
+}
+
 /* The head of a TPMS_ATTEST; what is of its type is left in *r. */
-static const char *check_head(struct tb_tpm_reader *r, uint16_t type, const uint8_t *extra, char *detail)
+static const char *check_head(struct tb_tpm_reader *r, uint16_t type, const uint8_t *extra,
+                              struct cp_tpm_clock *ret, char *detail)
 {
     uint32_t magic = tb_tpm_take_u32(r);
     uint16_t is = tb_tpm_take_u16(r);
@@ -168,7 +180,7 @@ static const char *check_head(struct tb_tpm_reader *r, uint16_t type, const uint
 
     (void)tb_tpm_take_2b(r); /* qualifiedSigner */
     data = tb_tpm_take_2b(r);
-    (void)tb_tpm_take(r, CLOCK_AND_VERSION_BYTES);
+    *ret = take_clock(r);
     if (r->bad || magic != GENERATED_VALUE || is != type)
         return refuse(detail, MALFORMED,
                       type == ATTEST_QUOTE ? "\"quote\" is no quote" : "\"key_certify\" is no certificate");
@@ -177,10 +189,11 @@ static const char *check_head(struct tb_tpm_reader *r, uint16_t type, const uint
     return NULL;
 }
 
-static const char *check_quote(const struct cp_evidence *e, const struct cp_attest_rules *rules, char *detail)
+static const char *check_quote(const struct cp_evidence *e, const struct cp_attest_rules *rules,
+                               struct cp_tpm_clock *ret, char *detail)
 {
     struct tb_tpm_reader r = tb_tpm_reader(part_span(&e->quote));
-    const char *reason = check_head(&r, ATTEST_QUOTE, rules->extra, detail);
+    const char *reason = check_head(&r, ATTEST_QUOTE, rules->extra, ret, detail);
     uint8_t digest[TB_TPM_DIGEST_BYTES];
     struct tb_tpm_span has;
 
@@ -200,7 +213,8 @@ static const char *check_certify(const struct cp_evidence *e, const struct cp_at
                                  char *detail)
 {
     struct tb_tpm_reader r = tb_tpm_reader(part_span(&e->key_certify));
-    const char *reason = check_head(&r, ATTEST_CERTIFY, rules->extra, detail);
+    struct cp_tpm_clock clock;
+    const char *reason = check_head(&r, ATTEST_CERTIFY, rules->extra, &clock, detail);
     uint8_t name[2 + TB_TPM_DIGEST_BYTES] = {0x00, TB_TPM_ALG_SHA256};
     struct tb_tpm_span has;
 
@@ -288,7 +302,7 @@ const char *cp_evidence_verify(const struct cp_evidence *e, const struct cp_atte
         reason = refuse(detail, BAD_SIGNATURE, "quote and certificate are not signed by the attestation key");
     ERR_clear_error();
     if (!reason)
-        reason = check_quote(e, rules, detail);
+        reason = check_quote(e, rules, &ret->clock, detail);
     if (!reason)
         reason = check_certify(e, rules, detail);
     if (!reason && e->key_pcrs != rules->pcrs)
@@ -298,4 +312,25 @@ const char *cp_evidence_verify(const struct cp_evidence *e, const struct cp_atte
     if (reason || !rules->snp)
         return reason;
     return rules->maa ? check_maa(e, rules, key, detail) : check_snp(e, rules, key, detail);
+}
+
+int cp_quote_verify(const struct tb_tpm_part *ak, const struct tb_tpm_part *quote,
+                    const struct tb_tpm_part *signature, const uint8_t extra[static TB_TPM_DIGEST_BYTES],
+                    char ret_ak[static CP_AK_HEX + 1], struct cp_tpm_clock *ret)
+{
+    _cleanup_(ak_freep) EVP_PKEY *key = ak_read(ak);
+    struct tb_tpm_reader r = tb_tpm_reader(part_span(quote));
+    char detail[CP_ATTEST_DETAIL_MAX];
+    const char *reason;
+
+    if (!key || ak_fingerprint(key, ret_ak) < 0)
+        return -EBADMSG;
+    reason = check_head(&r, ATTEST_QUOTE, extra, ret, detail);
+    if (reason && strcmp(reason, MALFORMED) == 0)
+        return -EBADMSG;
+    if (reason || !is_signed(key, quote, signature)) {
+        ERR_clear_error();
+        return -EACCES;
+    }
+    return 0;
 }

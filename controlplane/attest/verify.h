@@ -29,10 +29,23 @@ struct cp_attest_rules {
     uint64_t now_s;
 };
 
+/* Of a TPM's structures: the same resets and restarts are the same boot, in which ms grows. */
+struct cp_tpm_clock {
+    uint64_t ms;
+    uint32_t resets, restarts;
+};
+
 struct cp_attested {
+    struct cp_tpm_clock clock;          /* when the quote was made */
     char ak[CP_AK_HEX + 1];             /* which TPM: SHA-256 of the key's SubjectPublicKeyInfo, hex */
     uint8_t point[TB_P256_POINT_BYTES]; /* the key of this boot: what a model key is sealed to */
 };
+
+/* A quote over extra, by itself: 0; -EBADMSG: it is none, or not by a TPM's attestation key; -EACCES: that
+ * key did not sign it, or it is over something else. ret_ak, but with -EBADMSG: whose it says to be. */
+int cp_quote_verify(const struct tb_tpm_part *ak, const struct tb_tpm_part *quote,
+                    const struct tb_tpm_part *signature, const uint8_t extra[static TB_TPM_DIGEST_BYTES],
+                    char ret_ak[static CP_AK_HEX + 1], struct cp_tpm_clock *ret);
 
 /* NULL: it shows so. Else the reason code, and what about it in detail. */
 const char *cp_evidence_verify(const struct cp_evidence *e, const struct cp_attest_rules *rules,

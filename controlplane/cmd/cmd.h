@@ -174,6 +174,7 @@ int cp_run_contract_revoke(const struct cp_options *o);
 int cp_run_contract_shorten(const struct cp_options *o);
 int cp_run_contract_unbind(const struct cp_options *o);
 int cp_run_machine_list(const struct cp_options *o);
+int cp_run_machine_report(const struct cp_options *o);
 int cp_run_contract_code(const struct cp_options *o);
 int cp_run_machine_expel(const struct cp_options *o);
 int cp_run_machine_remove(const struct cp_options *o);

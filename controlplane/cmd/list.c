@@ -10,6 +10,7 @@
 #include "controlplane/cmd/cmd.h"
 #include "controlplane/store/usage.h"
 
+#define PROVED_TEXT_MAX 200
 #define LOG_LIMIT_DEFAULT 50
 
 #define TB_OPTION_TARGET struct cp_options
@@ -155,10 +156,39 @@ static int list_show_usage(const struct cp_usage *u, void *ctx)
     return 0;
 }
 
+/* " proved 2026-11-26T10:00:00Z: 11 hold, 1 broken (no-swap), 0 not checked"; "": it reported nothing. */
+static const char *list_proved(const struct cp_machine *m, char out[static PROVED_TEXT_MAX])
+{
+    char at[TB_RFC3339_MAX];
+
+    out[0] = '\0';
+    if (m->proved_us)
+        snprintf(out, PROVED_TEXT_MAX, " proved %s: %u hold, %u broken%s%s%s, %u not checked",
+                 list_when(m->proved_us, at), m->proved_holds, m->proved_broken,
+                 *m->proved_first_broken ? " (" : "", m->proved_first_broken,
+                 *m->proved_first_broken ? ")" : "", m->proved_not_checked);
+    return out;
+}
+
+static void list_add_proved(cJSON *o, const struct cp_machine *m)
+{
+    cJSON *p = m->proved_us ? cJSON_AddObjectToObject(o, "proved") : NULL;
+    char at[TB_RFC3339_MAX];
+
+    if (!p)
+        return;
+    cJSON_AddStringToObject(p, "at", list_when(m->proved_us, at));
+    tb_json_add_uint(p, "holds", m->proved_holds);
+    tb_json_add_uint(p, "broken", m->proved_broken);
+    tb_json_add_uint(p, "not_checked", m->proved_not_checked);
+    if (*m->proved_first_broken)
+        cJSON_AddStringToObject(p, "first_broken", m->proved_first_broken);
+}
+
 static int list_show_machine(const struct cp_machine *m, void *ctx)
 {
     const char *state = cp_machine_state(m, tb_now_realtime_us());
-    char first[TB_RFC3339_MAX], last[TB_RFC3339_MAX], attested[TB_RFC3339_MAX];
+    char first[TB_RFC3339_MAX], last[TB_RFC3339_MAX], attested[TB_RFC3339_MAX], proved[PROVED_TEXT_MAX];
     struct listing *l = ctx;
     cJSON *o;
 
@@ -166,10 +196,10 @@ static int list_show_machine(const struct cp_machine *m, void *ctx)
     list_when(m->last_us, last);
     list_when(m->attested_us, attested);
     if (!l->array) {
-        printf("%-30s %-36s %-8s %-20s %-20s %-8s %-20s %s%s%s\n", m->contract_id, m->hw_id, state, first,
+        printf("%-30s %-36s %-8s %-20s %-20s %-8s %-20s %s%s%s%s\n", m->contract_id, m->hw_id, state, first,
                last, *m->attested_level ? m->attested_level : "-", *m->attested_level ? attested : "-",
                *m->attested_image ? m->attested_image : "-", *m->attested_image ? "@" : "",
-               m->attested_version);
+               m->attested_version, list_proved(m, proved));
         return 0;
     }
     o = list_add_row(l);
@@ -181,6 +211,7 @@ static int list_show_machine(const struct cp_machine *m, void *ctx)
     cJSON_AddStringToObject(o, "first_seen", first);
     cJSON_AddStringToObject(o, "last_seen", last);
     cJSON_AddStringToObject(o, "slot_until", list_when(m->slot_until_us, last));
+    list_add_proved(o, m);
     if (!*m->attested_level)
         return 0;
     o = cJSON_AddObjectToObject(o, "attested");
@@ -293,6 +324,26 @@ static int list_each_change(const struct cp_options *o, struct cp_store *s, stru
 int cp_run_machine_list(const struct cp_options *o)
 {
     return list_run(o, list_each_machine);
+}
+
+/* As it came, so that anybody can look at the signature: tb-verify(8). */
+int cp_run_machine_report(const struct cp_options *o)
+{
+    _cleanup_store_ struct cp_store *s = NULL;
+    _cleanup_free_ char *text = NULL;
+    int r = o->machine ? cp_open(o, &s) : cp_fail(o, TB_EXIT_USAGE, "--machine is missing");
+
+    if (r != 0)
+        return r;
+    r = cp_store_get_report(s, o->operand, o->machine, &text);
+    if (r == -ENOENT)
+        return cp_fail(o, TB_EXIT_NOINPUT, "machine %s of contract %s has reported nothing of itself",
+                       o->machine, o->operand);
+    if (r < 0)
+        return cp_fail_store(o, s, r);
+    return puts(text) >= 0 && fflush(stdout) == 0
+               ? TB_EXIT_OK
+               : cp_fail(o, TB_EXIT_IOERR, "cannot write to stdout: %s", strerror(errno));
 }
 
 int cp_run_changes(const struct cp_options *o)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "common/attest.h"
 #include "common/hex.h"
 #include "common/secret.h"
 #include "controlplane/store/store_room.h"
@@ -80,4 +81,48 @@ int cp_store_attest_machine(struct cp_store *s, const char *contract_id, const c
                    "ttttutt", contract_id, hw_id, m->ak, m->level, m->at_us, m->image, m->image_version);
 
     return n < 0 ? n : n == 0 ? -EACCES : 0;
+}
+
+int cp_store_keep_report(struct cp_store *s, const char *contract_id, const char *hw_id,
+                         const struct cp_kept_report *k)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    uint64_t clock;
+    int r =
+        cp_sql_query(s->c, &rows,
+                     "SELECT clock_ms FROM machine_reports WHERE contract_id=$1 AND hw_id=$2 AND resets=$3"
+                     " AND restarts=$4",
+                     "ttuu", contract_id, hw_id, k->resets, k->restarts);
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    if (r < 0)
+        return r;
+    clock = r > 0 ? (uint64_t)cp_rows_int(rows, 0) : 0;
+    if (r > 0 && clock >= k->clock_ms)
+        return clock == k->clock_ms ? -EEXIST : -ESTALE;
+    return store_run(s,
+                     "INSERT INTO machine_reports VALUES($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11)"
+                     " ON CONFLICT(contract_id, hw_id) DO UPDATE SET made_us=$3, resets=$4, restarts=$5,"
+                     " clock_ms=$6, holds=$7, broken=$8, not_checked=$9, first_broken=$10, report=$11",
+                     "ttuuuuuuutt", contract_id, hw_id, k->made_us, k->resets, k->restarts, k->clock_ms,
+                     (uint64_t)k->holds, (uint64_t)k->broken, (uint64_t)k->not_checked, k->first_broken,
+                     k->text);
+}
+
+int cp_store_get_report(struct cp_store *s, const char *contract_id, const char *hw_id, char **ret)
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows, "SELECT report FROM machine_reports WHERE contract_id=$1 AND hw_id=$2",
+                         "tt", contract_id, hw_id);
+
+    if (r == 0)
+        r = cp_rows_next(rows);
+    if (r <= 0)
+        return r < 0 ? r : -ENOENT;
+    *ret = malloc(TB_MACHINE_REPORT_MAX + 1);
+    if (!*ret)
+        return -ENOMEM;
+    cp_rows_text(rows, 0, *ret, TB_MACHINE_REPORT_MAX + 1);
+    return 0;
 }

@@ -84,11 +84,17 @@ int cp_store_hold_versions(struct cp_store *s, const char *contract_id, const ch
 /* A machine that is gone may come back with another TPM. */
 static int machine_drop_attested(struct cp_store *s, const char *contract_id)
 {
-    return store_run(
-        s,
-        "DELETE FROM machine_attested WHERE contract_id=$1 AND NOT EXISTS(SELECT 1 FROM machines m"
-        " WHERE m.contract_id=$1 AND m.hw_id=machine_attested.hw_id)",
-        "t", contract_id);
+    int r =
+        store_run(s,
+                  "DELETE FROM machine_attested WHERE contract_id=$1 AND NOT EXISTS(SELECT 1 FROM machines m"
+                  " WHERE m.contract_id=$1 AND m.hw_id=machine_attested.hw_id)",
+                  "t", contract_id);
+
+    return r < 0 ? r
+                 : store_run(s,
+                             "DELETE FROM machine_reports WHERE contract_id=$1 AND NOT EXISTS(SELECT 1 FROM"
+                             " machines m WHERE m.contract_id=$1 AND m.hw_id=machine_reports.hw_id)",
+                             "t", contract_id);
 }
 
 int cp_store_forget_machines(struct cp_store *s, const char *contract_id, const char *hw_id)
@@ -131,8 +137,10 @@ int cp_store_forget_identities(struct cp_store *s, const char *contract_id)
 
 #define MACHINE_COLUMNS                                                                                      \
     "contract_id, hw_id, first_us, last_us, slot_until_us, identity, expelled_us, COALESCE(level, ''),"      \
-    " COALESCE(at_us, 0), COALESCE(image, ''), COALESCE(image_version, '')"                                  \
-    " FROM machines LEFT JOIN machine_attested USING(contract_id, hw_id)"
+    " COALESCE(at_us, 0), COALESCE(image, ''), COALESCE(image_version, ''), COALESCE(made_us, 0),"           \
+    " COALESCE(holds, 0), COALESCE(broken, 0), COALESCE(not_checked, 0), COALESCE(first_broken, '')"         \
+    " FROM machines LEFT JOIN machine_attested USING(contract_id, hw_id)"                                    \
+    " LEFT JOIN machine_reports USING(contract_id, hw_id)"
 
 static void machine_read(struct cp_rows *rows, struct cp_machine *m)
 {
@@ -140,13 +148,18 @@ static void machine_read(struct cp_rows *rows, struct cp_machine *m)
                              .last_us = (uint64_t)cp_rows_int(rows, 3),
                              .slot_until_us = (uint64_t)cp_rows_int(rows, 4),
                              .expelled_us = (uint64_t)cp_rows_int(rows, 6),
-                             .attested_us = (uint64_t)cp_rows_int(rows, 8)};
+                             .attested_us = (uint64_t)cp_rows_int(rows, 8),
+                             .proved_us = (uint64_t)cp_rows_int(rows, 11),
+                             .proved_holds = (unsigned)cp_rows_int(rows, 12),
+                             .proved_broken = (unsigned)cp_rows_int(rows, 13),
+                             .proved_not_checked = (unsigned)cp_rows_int(rows, 14)};
     CP_ROWS_TEXT(rows, 0, m->contract_id);
     CP_ROWS_TEXT(rows, 1, m->hw_id);
     CP_ROWS_TEXT(rows, 5, m->identity);
     CP_ROWS_TEXT(rows, 7, m->attested_level);
     CP_ROWS_TEXT(rows, 9, m->attested_image);
     CP_ROWS_TEXT(rows, 10, m->attested_version);
+    CP_ROWS_TEXT(rows, 15, m->proved_first_broken);
 }
 
 int cp_store_get_machine(struct cp_store *s, const char *contract_id, const char *hw_id,

@@ -141,6 +141,13 @@
     "ALTER TABLE machine_attested ADD COLUMN image TEXT NOT NULL DEFAULT '';"                                \
     "ALTER TABLE machine_attested ADD COLUMN image_version TEXT NOT NULL DEFAULT '';"
 
+/* What machines reported of themselves, each the last time. */
+#define MIGRATION_14(INT, BYTES, ID, END)                                                                    \
+    "CREATE TABLE machine_reports(contract_id TEXT NOT NULL, hw_id TEXT NOT NULL, made_us " INT              \
+    " NOT NULL, resets " INT " NOT NULL, restarts " INT " NOT NULL, clock_ms " INT " NOT NULL, holds " INT   \
+    " NOT NULL, broken " INT " NOT NULL, not_checked " INT " NOT NULL, first_broken TEXT NOT NULL,"          \
+    " report TEXT NOT NULL, PRIMARY KEY(contract_id, hw_id))" END
+
 #define FOR_BOTH(M)                                                                                          \
     {                                                                                                        \
         M("INTEGER", "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", " STRICT;"),                               \
@@ -153,7 +160,7 @@ static const struct {
     FOR_BOTH(MIGRATION_1),  FOR_BOTH(MIGRATION_2),  FOR_BOTH(MIGRATION_3),  FOR_BOTH(MIGRATION_4),
     FOR_BOTH(MIGRATION_5),  FOR_BOTH(MIGRATION_6),  FOR_BOTH(MIGRATION_7),  FOR_BOTH(MIGRATION_8),
     FOR_BOTH(MIGRATION_9),  FOR_BOTH(MIGRATION_10), FOR_BOTH(MIGRATION_11), FOR_BOTH(MIGRATION_12),
-    FOR_BOTH(MIGRATION_13),
+    FOR_BOTH(MIGRATION_13), FOR_BOTH(MIGRATION_14),
 };
 
 /* Before there were numbers: SQLite with user_version 1. Tables that came later may be missing there. */

@@ -26,6 +26,7 @@
 #define CP_REASON_MAX 100
 #define CP_CLIENT_CA_MAX 16384
 #define CP_POLICY_MAX 2048
+#define CP_CLAIM_TEXT_MAX 49
 #define CP_IMAGE_NAME_MAX 64 /* and of its version */
 #define CP_ANY_ASSET "*"
 #define CP_LEASE_SECONDS_DEFAULT 3600
@@ -77,6 +78,9 @@ struct cp_machine {
     char attested_level[16]; /* what it showed the last time that it was asked; "": it never was */
     char attested_image[CP_IMAGE_NAME_MAX + 1], attested_version[CP_IMAGE_NAME_MAX + 1]; /* may be "" */
     uint64_t attested_us;
+    uint64_t proved_us; /* of its last report on itself, by its TPM's clock; 0: there is none */
+    unsigned proved_holds, proved_broken, proved_not_checked; /* claims */
+    char proved_first_broken[CP_CLAIM_TEXT_MAX];              /* "": none is */
 };
 
 struct cp_log_entry {
@@ -249,6 +253,19 @@ int cp_store_attest_machine(struct cp_store *s, const char *contract_id, const c
 /* -ENOENT. */
 int cp_store_get_attested(struct cp_store *s, const char *contract_id, const char *hw_id,
                           struct cp_machine_attested *ret);
+
+/* A report of a machine on itself, whose signature was looked at. */
+struct cp_kept_report {
+    uint64_t made_us, resets, restarts, clock_ms; /* the boot and the time in it, by its TPM */
+    unsigned holds, broken, not_checked;
+    char first_broken[CP_CLAIM_TEXT_MAX];
+    const char *text; /* as it came */
+};
+/* The last one stays. -EEXIST: it is known; -ESTALE: a later one of this boot is. */
+int cp_store_keep_report(struct cp_store *s, const char *contract_id, const char *hw_id,
+                         const struct cp_kept_report *k);
+/* As it came: heap. -ENOENT. */
+int cp_store_get_report(struct cp_store *s, const char *contract_id, const char *hw_id, char **ret);
 
 /* -- enrolments.c. In a transaction. */
 struct cp_code {

@@ -24,6 +24,8 @@ static const struct table_column machines_columns[] = {
     {"STATE", "state", TABLE_TEXT, NULL},          {"LAST SEEN", "last_seen", TABLE_TEXT, NULL},
     {"LEVEL", "attested.level", TABLE_TEXT, NULL}, {"ATTESTED", "attested.at", TABLE_TEXT, NULL},
     {"IMAGE", "attested.image", TABLE_TEXT, NULL}, {"VERSION", "attested.version", TABLE_TEXT, NULL},
+    {"PROVED", "proved.at", TABLE_TEXT, NULL},     {"HOLD", "proved.holds", TABLE_TEXT, NULL},
+    {"BROKEN", "proved.broken", TABLE_TEXT, NULL},
 };
 
 static int machines_check(struct admin_job *j)

@@ -11,6 +11,7 @@
 #include "common/http.h"
 #include "authorize/hwid.h"
 #include "authorize/identity.h"
+#include "authorize/proof.h"
 #include "common/io.h"
 #include "common/log.h"
 #include "common/usage_report.h"
@@ -36,6 +37,7 @@ struct authorize_exchange {
     char hmac[TB_REPORT_MAC_HEX + 1];
     char hw_id[TB_HWID_MAX];              /* the thread's own, as what follows */
     struct authorize_challenge challenge; /* that came with the last grant */
+    struct authorize_proof proof;
 };
 
 static bool hwid_known(struct authorize_exchange *x)
@@ -174,14 +176,16 @@ static char *exchange_attestation(const struct authorize_exchange *x, const stru
     return text;
 }
 
-static int exchange_request_body(const struct authorize_exchange *x, const struct authorize_challenge *c,
+static int exchange_request_body(struct authorize_exchange *x, const struct authorize_challenge *c,
                                  char **ret, struct authorize_verdict *v)
 {
-    _cleanup_free_ char *attestation = exchange_attestation(x, c, v);
+    _cleanup_free_ char *proof = *c->hex ? authorize_proof_next(x->cfg, &x->proof) : NULL,
+                        *attestation = exchange_attestation(x, c, v);
     const struct authorize_question q = {.contract_id = x->cfg->contract_id,
                                          .asset_id = x->cfg->asset_id,
                                          .hw_id = x->hw_id,
                                          .attestation = attestation,
+                                         .machine_report = proof,
                                          .held_version = x->held_version,
                                          .report = x->report,
                                          .hmac = x->hmac};
@@ -192,8 +196,8 @@ static int exchange_request_body(const struct authorize_exchange *x, const struc
     return *ret ? 0 : authorize_verdict_set(v, AUTHORIZE_RETRY, "out of memory");
 }
 
-static void exchange_question(const struct authorize_exchange *x, bool renew,
-                              const struct authorize_challenge *c, struct authorize_verdict *v)
+static void exchange_question(struct authorize_exchange *x, bool renew, const struct authorize_challenge *c,
+                              struct authorize_verdict *v)
 {
     static const char *const headers[] = {"Content-Type: application/json", NULL};
     _cleanup_(exchange_identity_clear) struct exchange_identity id;
@@ -243,6 +247,8 @@ static void exchange_attested(struct authorize_exchange *x, bool renew, struct a
         exchange_again(v);
         exchange_question(x, renew, &asked, v);
     }
+    if (v->outcome.code == AUTHORIZE_GRANTED)
+        authorize_proof_answered(&x->proof, v->machine_report);
     if (v->outcome.code != AUTHORIZE_RETRY)
         x->challenge = v->outcome.code == AUTHORIZE_GRANTED ? v->challenge : (struct authorize_challenge){0};
 }

@@ -41,5 +41,7 @@ char *authorize_request_body(const struct authorize_question *q)
     if (q->report && (!cJSON_AddStringToObject(o, "usage_report", q->report) ||
                       !cJSON_AddStringToObject(o, "usage_hmac", q->hmac)))
         return NULL;
+    if (q->machine_report && !cJSON_AddStringToObject(o, "machine_report", q->machine_report))
+        return NULL;
     return cJSON_PrintUnformatted(o);
 }

@@ -14,9 +14,10 @@ char *authorize_request_url(const char *endpoint);
 char *authorize_health_url(const char *endpoint);
 struct authorize_question {
     const char *contract_id, *asset_id, *hw_id;
-    const char *attestation;   /* JSON, as a string in the body */
-    uint64_t held_version;     /* 0: none */
-    const char *report, *hmac; /* a usage report and its signature; NULL: none */
+    const char *attestation;    /* JSON, as a string in the body */
+    const char *machine_report; /* of tb-verify, as it is; NULL: none */
+    uint64_t held_version;      /* 0: none */
+    const char *report, *hmac;  /* a usage report and its signature; NULL: none */
 };
 /* The JSON body, with client_version. Heap, NULL on ENOMEM. */
 char *authorize_request_body(const struct authorize_question *q);

@@ -415,6 +415,7 @@ static int response_judge_grant(const cJSON *o, bool allow_http, uint64_t now_us
 {
     _cleanup_grant_ struct tb_grant *g = tb_grant_new();
     char err[TB_JSON_ERR_MAX];
+    const char *said;
     uint64_t expires_at;
 
     if (!g)
@@ -426,6 +427,8 @@ static int response_judge_grant(const cJSON *o, bool allow_http, uint64_t now_us
     v->held = grant_held(o, allow_http);
     response_challenge(o, allow_http, &v->challenge);
     response_attested(o, &v->attested);
+    if (tb_json_get_string(o, "machine_report", &said, err) == 0)
+        tb_reason_sanitise(said, strlen(said), v->machine_report);
     v->grant = TAKE_PTR(g);
     return tb_outcome_set(&v->outcome, AUTHORIZE_GRANTED, "%s", "");
 }

@@ -38,6 +38,7 @@ struct authorize_verdict {
     bool billed_by_control_plane; /* usage is reported to the marketplace there, not here */
     struct authorize_challenge challenge; /* for the next request; of a refusal: evidence for it is wanted */
     struct tb_attested attested;          /* what the control plane saw shown; without a time */
+    char machine_report[TB_REASON_MAX];   /* what became of the report that was sent; "": nothing was said */
     bool look; /* it was a look whether the control plane is there: GRANTED or RETRY, no grant */
     uint64_t date_real_us, date_boot_us; /* Date of the answer and when it came; 0: none */
     struct tb_certificate client, ca;    /* what it was asked with */

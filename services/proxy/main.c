@@ -316,6 +316,7 @@ static void second_passed(struct tb_timer *t)
 
     (void)tb_monitor_verdict(&p->server.monitor);
     tb_state_files_tick(&p->server, p->state_dir, now);
+    tb_machine_report_tick(&p->server);
     tb_runtime_fetch_tick(&p->server, now);
     tb_page_tick(&p->server, now);
     tb_events_tick(&p->server, now);

@@ -27,6 +27,7 @@
 #include "proxy/admin/runtime_metrics.h"
 #include "proxy/admin/surroundings.h"
 #include "proxy/reload.h"
+#include "proxy/machine_report.h"
 #include "proxy/state_files.h"
 #include "proxy/http/upstream.h"
 #include "common/usage.h"
@@ -63,6 +64,7 @@ struct tb_server {
     struct tb_response_sizes *response_sizes; /* NULL while there was none */
     struct tb_reload reload;
     struct tb_state_files state_files;
+    struct tb_machine_report machine_report;
     struct tb_metrics metrics;
     uint8_t ids[64][16]; /* request ids not given yet */
     size_t ids_left;

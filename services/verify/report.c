@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "verify/report.h"
 
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,8 +11,6 @@
 #include "common/text.h"
 #include "common/units.h"
 #include "common/version.h"
-
-#define LABEL "trustbridge machine report v1" /* with its NUL */
 
 const char *verify_result_name(enum verify_result r)
 {
@@ -71,23 +68,12 @@ struct machine_signature {
     size_t cert_len; /* 0: the machine has none */
 };
 
-static int report_digest(const char *report, uint8_t ret[static TB_TPM_DIGEST_BYTES])
-{
-    EVP_MD_CTX *c = EVP_MD_CTX_new();
-    bool ok = c && EVP_DigestInit_ex(c, EVP_sha256(), NULL) == 1 &&
-              EVP_DigestUpdate(c, LABEL, sizeof(LABEL)) == 1 &&
-              EVP_DigestUpdate(c, report, strlen(report)) == 1 && EVP_DigestFinal_ex(c, ret, NULL) == 1;
-
-    EVP_MD_CTX_free(c);
-    return ok ? 0 : -EIO;
-}
-
 static int report_quote(const char *report, const char *device, struct machine_signature *s,
                         char why[static VERIFY_ERR_MAX])
 {
     _cleanup_tpm_ struct tb_tpm t = {.fd = -1};
     uint8_t digest[TB_TPM_DIGEST_BYTES];
-    int r = report_digest(report, digest);
+    int r = tb_machine_report_digest(report, digest);
 
     if (r == 0)
         r = tb_tpm_open(device, &t);

@@ -142,6 +142,7 @@ struct tb_audit_record *tb_audit_record_new(struct tb_audit *a)
     if (!r)
         return calloc(1, sizeof(*r));
     a->spare = r->next;
+    free(r->report);
     memset(r, 0, sizeof(*r));
     return r;
 }

@@ -81,6 +81,8 @@ static void record_put_extras(const struct tb_audit_record *r, struct tb_buf *ou
         record_put_uint(out, "count", r->count);
         record_put_string(out, "last_ts", tb_rfc3339_format(r->last_realtime_us, 1, ts));
     }
+    if (r->report)
+        record_put_string(out, "machine_report", r->report);
     if (r->after_stop) {
         record_put_uint(out, "lost_max", r->lost_max);
         record_put_uint(out, "unsure", r->unsure);
@@ -112,12 +114,18 @@ int tb_audit_format(const struct tb_audit_record *r, const char *contract_id, co
     return tb_buf_puts(out, "}");
 }
 
+void tb_audit_free_record(struct tb_audit_record *r)
+{
+    free(r->report);
+    free(r);
+}
+
 void tb_audit_free_records(struct tb_audit_record *r)
 {
     while (r) {
         struct tb_audit_record *next = r->next;
 
-        free(r);
+        tb_audit_free_record(r);
         r = next;
     }
 }

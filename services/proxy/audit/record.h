@@ -38,6 +38,7 @@ struct tb_audit_record {
     uint64_t count;            /* 0: a request of its own; else how many this stands for */
     uint64_t last_realtime_us; /* when the last of them came */
 
+    char *report; /* what tb-verify saw of this machine, with its signature, heap; NULL: it is of a request */
     struct tb_audit_record *next; /* the queue's */
 };
 
@@ -49,6 +50,7 @@ void tb_audit_record_set_path(struct tb_audit_record *r, const char *path, size_
 int tb_audit_format(const struct tb_audit_record *r, const char *contract_id, const char *asset_id,
                     struct tb_buf *out);
 
+void tb_audit_free_record(struct tb_audit_record *r);
 /* Frees a list of records. */
 void tb_audit_free_records(struct tb_audit_record *r);
 

@@ -322,7 +322,7 @@ void *tb_audit_write_thread(void *arg)
     }
     if (!ok)
         for (size_t i = 0; i < b.n; i++)
-            free(b.record[i]);
+            tb_audit_free_record(b.record[i]);
     tb_buf_free(&b.lines);
     return NULL;
 }
