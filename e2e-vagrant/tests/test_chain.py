@@ -44,6 +44,9 @@ def contract(provider, name, asset=ASSET, **options):
     return name
 
 
+PATIENCE = 120  # with a refusal: a record that nobody fetches once more is waited for, on a view once before the runtime dies of it and once after
+
+
 def chain_of(provider, directory, name, asset=ASSET, env=None, edc=None):
     return Chain(directory, provider.ca, edc or provider.controlplane.url, name, asset, runtime_exec=model.llama_command(),
                  env={"TB_BILLING_INTERVAL": "1s", "TB_LOG_LEVEL": "debug", **(env or {})})
@@ -386,7 +389,7 @@ def never_ready(chain, unit, codes=(76,)):
         log.append(s.get("state"))
         assert not s.get("ready")
         return chain.units[unit].started and daemon.rc in codes
-    wait_for(gave_up, 40, f"{unit} to give up; saw {set(log)}\n{chain.logs()}")
+    wait_for(gave_up, PATIENCE, f"{unit} to give up; saw {set(log)}\n{chain.logs()}")
     assert http_json(chain.url("/health"))[0] == 503
     assert chat(chain)[0] == 503
     return chain.logs()
@@ -403,7 +406,7 @@ def test_damage_never_reaches_ready(provider, hostile, tmp_path, kind):
     whole = len(blob) == files["model.tbenc"].stat().st_size
     with chain_of(provider, tmp_path, "hostile", asset) as c:
         end = wait_for(lambda: next((u for u in ("tb-hydrate", "tb-runtime") if c.units[u].started and c.units[u].daemon.rc == 76), None),
-                       40, f"a refusal of {kind}\n{c.logs()}")
+                       PATIENCE, f"a refusal of {kind}\n{c.logs()}")
         logs = never_ready(c, end)
         assert not (c.shm / "model").exists() or not list((c.shm / "model").iterdir())
         if whole and kind not in ("header", "nonce", "reserved"):

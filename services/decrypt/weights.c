@@ -12,6 +12,7 @@
 #include "tbenc/engine.h"
 
 #define WEIGHTS_REVOKE_MS 200
+#define WEIGHTS_VERIFY_MS 200
 
 /* -- what became of it ----------------------------------------------------------------------------------- */
 int tb_weights_error(struct tb_weights *w, const struct weights_layer **at_fault, struct tbenc_error *e)
@@ -235,21 +236,40 @@ int tb_weights_init(struct tb_weights *w, const uint8_t *key, unsigned n_readers
     return r < 0 ? tbenc_fail(e, r, "cannot deal the files: %s", strerror(-r)) : 0;
 }
 
+/* What proves bad is waited for until it was fetched once more, or nobody did: else it would be served before
+ * that is known, and the runtime die of it instead of not being started. */
+static int layer_verify_block(struct weights_layer *l, uint64_t block, bool (*stop)(void *ctx), void *ctx,
+                              struct tbenc_error *e)
+{
+    const struct tb_ciphertext *c = &l->ciphertext;
+    const struct tb_slot *s;
+    struct tb_cache_block x;
+
+    tb_blocks_get(tb_cache_blocks(l->cache), block, &x);
+    if (!tb_ciphertext_has(c, x.ct_from, x.ct_to))
+        return 0;
+    while (!stop(ctx)) {
+        int r = tb_cache_pin(l->cache, 0, block, &s, e);
+
+        if (r == 0)
+            tb_cache_unpin(l->cache, s);
+        if (r != -EAGAIN)
+            return r;
+        while (!tb_ciphertext_has(c, x.ct_from, x.ct_to) && !stop(ctx))
+            c->wait(c->ctx, WEIGHTS_VERIFY_MS);
+    }
+    return -ECANCELED;
+}
+
 static int layer_verify(struct weights_layer *l, bool all, bool (*stop)(void *ctx), void *ctx,
                         struct tbenc_error *e)
 {
     uint64_t n = tb_cache_blocks(l->cache)->n;
+    int r = 0;
 
-    for (uint64_t i = 0; i < (all ? n : MIN(n, 1U)); i++) {
-        const struct tb_slot *s;
-        int r = stop(ctx) ? -ECANCELED : tb_cache_pin(l->cache, 0, i, &s, e);
-
-        if (r == 0)
-            tb_cache_unpin(l->cache, s);
-        else if (r != -EAGAIN)
-            return r;
-    }
-    return 0;
+    for (uint64_t i = 0; r == 0 && i < (all ? n : MIN(n, 1U)); i++)
+        r = layer_verify_block(l, i, stop, ctx, e);
+    return r;
 }
 
 int tb_weights_verify(struct tb_weights *w, bool all, bool (*stop)(void *ctx), void *ctx,

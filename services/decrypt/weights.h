@@ -75,8 +75,8 @@ unsigned tb_weights_threads(void);
  * -errno. */
 int tb_weights_init(struct tb_weights *w, const uint8_t *key, unsigned n_readers, struct tbenc_error *e);
 /* Decrypts the first block, or all of it, in this thread, and gives nothing away: is it the right key, and is
- * a ciphertext sound that was found damaged before? What has not come yet is left out. stop() ends it with
- * -ECANCELED. Before tb_weights_start(). */
+ * a ciphertext sound that was found damaged before? What has not come yet is left out, and what is fetched
+ * once more is waited for. stop() ends it with -ECANCELED. Before tb_weights_start(). */
 int tb_weights_verify(struct tb_weights *w, bool all, bool (*stop)(void *ctx), void *ctx,
                       struct tbenc_error *e);
 /* Starts the fillers. 0 or -errno. */

@@ -3,6 +3,7 @@
 the source; and what ends it when that does not help."""
 
 import random
+import sys
 import threading
 
 import pytest
@@ -106,6 +107,41 @@ def test_a_record_that_stays_bad_ends_it_by_name(follow):
     assert follow.decrypt.wait(40) == 76 and follow.load.wait() == 76
     assert "chunk 2" in follow.load.log_text() and fetched_alone(follow, 2) == 3
     assert not follow.rig.out.exists() and not follow.rig.leftovers()
+
+
+BEGINS = r"""
+import pathlib, sys
+pathlib.Path(sys.argv[2]).write_text("begun")
+with open(sys.argv[1], "rb") as f:
+    while f.read(65536):
+        pass
+"""
+
+
+@pytest.mark.parametrize("record", [0, 5])
+def test_a_view_is_not_given_on_what_is_known_to_be_damaged(follow, record):
+    """A runtime that dies of it is started again: not on the same, but told by name. The first record is looked at before any of it."""
+    assert follow.w.run()[0] == 0
+    rot(follow.house.file, place(record) + 10)
+    bad = bytearray(follow.w.data)
+    bad[place(record) + 50] ^= 8
+    follow.w.server.blobs["/models/tiny-model/model.tbenc"] = bytes(bad)
+
+    def start():
+        """The runtime's exit status, and whether it was started at all."""
+        follow.rig.out.unlink(missing_ok=True)
+        load = follow.rig.load("view", f"{sys.executable} {follow.rig.script('begins.py', BEGINS)} {{model}} {follow.rig.out}")
+        decrypt = follow.rig.decrypt(follow.house.asset).start()
+        load.start()
+        while load.running():
+            follow.w.run()  # as its unit is started by tb-repair.path
+        assert decrypt.wait() == 76, decrypt.log_text()
+        return load.wait(), follow.rig.out.exists(), load.log_text()
+    if record > 0:
+        status, begun, _ = start()
+        assert begun and status not in (0, 76)
+    status, begun, said = start()
+    assert (status, begun) == (76, False) and f"chunk {record}: not authentic" in said, said
 
 
 def test_another_place_mends_what_one_has_wrong(follow):
