@@ -47,6 +47,10 @@ param edcEndpoint string
 @maxLength(1000)
 param providerKey string = ''
 
+@description('A cache of the encrypted model near the machines, an https:// URL, that they ask before the provider\'s storage. Empty: none.')
+@maxLength(500)
+param blobMirror string = ''
+
 @description('Resource id of an image version in a gallery. Empty: the Marketplace image of the four parameters below.')
 param imageId string = ''
 
@@ -177,7 +181,7 @@ TB_ASSET_ID={1}
 TB_EDC_ENDPOINT={2}
 TB_LOG_LEVEL={3}
 TB_ROUTES={4}
-{5}{6}{7}{8}{9}''',
+{5}{6}{7}{8}{9}{10}''',
   empty(contractId) ? 'application' : uriComponent(contractId),
   uriComponent(assetId),
   endpointUrl,
@@ -187,7 +191,8 @@ TB_ROUTES={4}
   empty(apiKeys) ? '' : 'TB_API_KEYS=/run/credentials/tb-proxy.service/api-keys\n',
   empty(managedApp) ? '' : 'TB_BILLING_RESOURCE_ID=${managedApp}\n',
   billingEnabled ? 'TB_BILLING_ENABLED=true\nTB_BILLING_PLAN_ID=${uriComponent(billingPlanId)}\nTB_BILLING_DIMENSION=${replace(uriComponent(billingDimension), '%2C', ',')}\n' : '',
-  empty(providerKey) ? '' : 'TB_PROVIDER_KEY=${replace(replace(providerKey, '\n', ''), '\r', '')}\n'
+  empty(providerKey) ? '' : 'TB_PROVIDER_KEY=${replace(replace(providerKey, '\n', ''), '\r', '')}\n',
+  empty(blobMirror) ? '' : 'TB_BLOB_MIRROR=${replace(replace(blobMirror, '\n', ''), '\r', '')}\n'
 )
 
 // As cloud-init/user-data.yaml, plus what only a cloud machine needs. {0} is the settings, {1} the API keys, {2} a flag, {3} the

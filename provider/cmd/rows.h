@@ -21,7 +21,9 @@
     TB_OPTION('t', "threads", "N", TB_OPTION_UINT, m, "workers [one for each CPU]", .min = 1,                \
               .max = TBENC_THREADS_MAX)
 #define ROW_CHUNK_BYTES(m)                                                                                   \
-    TB_OPTION('c', "chunk-bytes", "SIZE", TB_OPTION_SIZE, m, "plaintext bytes in a record, 1K to 64M [1M]",  \
+    TB_OPTION('c', "chunk-bytes", "SIZE", TB_OPTION_SIZE, m,                                                 \
+              "plaintext bytes in a record, 1K to 64M [1M]: what is fetched again when "                     \
+              "damaged, and waited for at any place",                                                        \
               .setting = "encryption.chunk_bytes", .min = TBENC_CHUNK_BYTES_MIN,                             \
               .max = TBENC_CHUNK_BYTES_MAX)
 #define ROW_NO_FINETUNE(m)                                                                                   \

@@ -329,6 +329,7 @@ NETWORK = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/r/
     ("apiSourcePrefix", ["VirtualNetwork", "203.0.113.7", "10.0.0.0/8", "0.0.0.0/0", "255.255.255.255/32"],
      ["", "*", "Internet", "10.0.0.0/33", "10.0.0", "300.1.1.1"]),
     ("namePrefix", ["trustbridge", "a-b", "abc"], ["ab", "Abc", "1ab", "ab-", "a" * 21, "a_b"]),
+    ("blobMirror", ["", "https://cache.internal:8443", "https://10.0.0.4/a"], ["http://cache", "https://", "https://u@h", "https://h?q", "https://h/#f", "https://h\nx"]),
     ("subnetId", ["", f"{NETWORK}/subnets/s"], ["x", NETWORK, f"{NETWORK}/subnets/s/x"]),
 ])
 def test_other_inputs(name, good, bad):

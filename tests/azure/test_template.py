@@ -372,7 +372,7 @@ def test_a_purchase_without_a_contract_gets_its_own(tmp_path):
     assert any("managed application" in c for c in complaints(settings(Deployed(contractId="")), tmp_path))
 
 
-def test_settings_follow_the_parameters():
+def test_settings_follow_the_parameters(tmp_path):
     s = settings(Deployed(tlsMode="off", logLevel="debug", allowFineTuning=True))
     assert "TB_TLS_CERT" not in s and s["TB_LOG_LEVEL"] == "debug" and s["TB_ROUTES"] == "/v1/*"
     s = settings(Deployed(managed_by=APP, **SCENARIOS["metering"]))
@@ -384,6 +384,10 @@ def test_settings_follow_the_parameters():
     assert "TB_PROVIDER_KEY" not in s
     assert settings(Deployed(providerKey="RWQ+/=,RWR"))["TB_PROVIDER_KEY"] == "RWQ+/=,RWR"
     assert "TB_EVIL" not in settings(Deployed(providerKey="RWQ\r\nTB_EVIL=1"))
+    assert "TB_BLOB_MIRROR" not in s
+    mirrored = settings(Deployed(blobMirror="https://cache.internal:8443"))
+    assert mirrored["TB_BLOB_MIRROR"] == "https://cache.internal:8443" and not complaints(mirrored, tmp_path)
+    assert "TB_EVIL" not in settings(Deployed(blobMirror="https://cache\nTB_EVIL=1"))
     d = Deployed(apiKeys=f"a:{'0' * 64},b:{'f' * 64}")
     assert settings(d)["TB_API_KEYS"] == "/run/credentials/tb-proxy.service/api-keys"
     entry, text = files(d)["/etc/credstore/trustbridge.api-keys"]

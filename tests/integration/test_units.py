@@ -66,6 +66,20 @@ def test_exposure(root, unit):
     assert re.search(rf"level for {unit}: [\d.]+", text), text
 
 
+def test_a_view_is_all_that_exposes_the_runtime_more(root, tmp_path):
+    """tb-runtime may be where it is for what tb-load needs to mount one, and the unit says so: without that it is below all others."""
+    text = (unit_dir(root) / "tb-runtime.service").read_text()
+    needs = {r"^BindPaths=-/dev/fuse\n": "", r"^DeviceAllow=/dev/fuse rw\n": "", r"^RestrictNamespaces=mnt user$": "RestrictNamespaces=yes",
+             r"^SystemCallFilter=mount\n": ""}
+    assert re.search(r"^# For a view tb-load mounts .*\nBindPaths=", text, re.M) and re.search(r"^# takes both away again.*\nRestrictNamespaces=", text, re.M)
+    for line, instead in needs.items():
+        text, n = re.subn(line, instead, text, flags=re.M)
+        assert n == 1, line
+    (tmp_path / "tb-runtime.service").write_text(text)
+    r = analyze(root, "security", "--offline=yes", "--threshold=9", tmp_path / "tb-runtime.service")
+    assert r.returncode == 0, r.stdout + r.stderr
+
+
 def test_exposure_is_measured(root, tmp_path):
     """The threshold bites: without its seccomp filter tb-decrypt is over it."""
     text = (unit_dir(root) / "tb-decrypt.service").read_text()
