@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "common/cond.h"
+#include "common/io.h"
 #include "common/secret.h"
 #include "decrypt/keymem.h"
 #include "tbenc/digest.h"
@@ -140,7 +142,7 @@ int tb_cache_new(const struct tb_cache_params *p, struct tb_cache **ret, struct 
     c->n_slots = p->slots;
     c->threads = p->threads;
     (void)pthread_mutex_init(&c->lock, NULL);
-    (void)pthread_cond_init(&c->changed, NULL);
+    tb_cond_init(&c->changed);
     r = tbenc_opener_header(c->ciphertext.fd, c->m, 0, &h, e);
     if (r < 0)
         return r;
@@ -232,6 +234,12 @@ static int cache_record(struct tb_cache *c, const struct tb_cache_block *b, uint
 }
 
 /* -- pins ------------------------------------------------------------------------------------------------ */
+static bool cache_is_mended(const struct tb_cache *c, const struct tbenc_record *rec, int r)
+{
+    return c->ciphertext.damaged && (r == -EBADMSG || tb_errno_is_disk(r)) &&
+           c->ciphertext.damaged(c->ciphertext.ctx, rec, r);
+}
+
 /* Without the lock: the slot is this thread's while it is loading. */
 static int cache_decrypt(struct tb_cache *c, unsigned thread, struct cache_slot *s, uint8_t *tags,
                          struct tbenc_error *e)
@@ -246,7 +254,7 @@ static int cache_decrypt(struct tb_cache *c, unsigned thread, struct cache_slot 
 
         if (r < 0) {
             tb_erase(s->pt, done);
-            return c->ciphertext.damaged && c->ciphertext.damaged(c->ciphertext.ctx, &rec) ? -EAGAIN : r;
+            return cache_is_mended(c, &rec, r) ? -EAGAIN : r;
         }
         done += rec.pt_len;
         if (i + 1 < b->records)
@@ -417,14 +425,10 @@ void tb_cache_state(struct tb_cache *c, struct tb_cache_state *ret)
 
 bool tb_cache_revoke(struct tb_cache *c, int timeout_ms)
 {
-    struct timespec until;
+    struct timespec until = tb_cond_until((unsigned)timeout_ms);
     bool idle;
     int r = 0;
 
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += (timeout_ms % 1000) * 1000000L;
-    until.tv_sec += timeout_ms / 1000 + until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
     (void)pthread_mutex_lock(&c->lock);
     c->revoked = true;
     (void)pthread_cond_broadcast(&c->changed);

@@ -18,9 +18,9 @@ struct tb_ciphertext {
     void (*want)(void *ctx, uint64_t from, uint64_t to);
     /* Until something came, at most timeout_ms. NULL where has is. */
     void (*wait)(void *ctx, int timeout_ms);
-    /* That record cannot be had from the disk as it is there: true when it is fetched again, and has() says
-     * false until it came. NULL: never. */
-    bool (*damaged)(void *ctx, const struct tbenc_record *rec);
+    /* That record cannot be had from the disk as it is there (-errno, as opening it said): true when it is
+     * fetched again, and has() says false until it came. NULL: never. */
+    bool (*damaged)(void *ctx, const struct tbenc_record *rec, int error);
 };
 
 static inline bool tb_ciphertext_has(const struct tb_ciphertext *s, uint64_t from, uint64_t to)

@@ -159,15 +159,29 @@ static struct tb_supply_wish *wish_find(struct tb_supply *s, uint64_t offset, bo
     return NULL;
 }
 
-/* In the place of the oldest that is none any more. NULL: there are too many at once. */
+/* The oldest that is none any more; for a record that is to be mended also one that only hastens what comes
+ * anyway. n_wishes: none. */
+static size_t wish_find_dispensable(const struct tb_supply *s, bool for_repair)
+{
+    size_t i = 0;
+
+    while (i < s->n_wishes && wish_is_open(s, &s->wishes[i]))
+        i++;
+    if (i < s->n_wishes || !for_repair)
+        return i;
+    for (i = 0; i < s->n_wishes && s->wishes[i].r.repair; i++)
+        ;
+    return i;
+}
+
+/* NULL: there are too many at once. */
 static struct tb_supply_wish *wish_add(struct tb_supply *s, const struct tb_want_range *r)
 {
     struct tb_supply_wish new = {.r = *r, .since_us = tb_now_monotonic_us()};
-    size_t i = 0;
 
     if (s->n_wishes >= TB_WANT_MAX) {
-        while (i < s->n_wishes && wish_is_open(s, &s->wishes[i]))
-            i++;
+        size_t i = wish_find_dispensable(s, r->repair);
+
         if (i == s->n_wishes)
             return NULL;
         memmove(&s->wishes[i], &s->wishes[i + 1], (s->n_wishes - i - 1) * sizeof(s->wishes[0]));
@@ -248,7 +262,14 @@ static void mend_say(const struct tb_supply *s, const struct tbenc_record *rec, 
                 TB_SUPPLY_TRIES);
 }
 
-static bool mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int error)
+/* It came once more and was good for a while: what is wrong with it now is another matter. */
+static bool mend_is_over(const struct tb_supply_wish *w)
+{
+    return w->done && w->came && tb_now_monotonic_us() - w->since_us >= TB_SUPPLY_MEND_US;
+}
+
+/* -EAGAIN: it is fetched once more; -EBUSY: too many are at once; -EBADMSG: it was tried often enough. */
+static int mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int error)
 {
     struct tb_want_range r = {.offset = rec->ct_off,
                               .bytes = (uint64_t)rec->pt_len + TBENC_RECORD_OVERHEAD,
@@ -258,11 +279,15 @@ static bool mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int 
     _cleanup_range_map_ struct tb_range_map *later = NULL;
 
     if (w && !w->done)
-        return true;
+        return -EAGAIN;
     if (!w)
         w = wish_add(s, &r);
-    if (!w || w->tries >= TB_SUPPLY_TRIES || tb_now_monotonic_us() - w->since_us >= TB_SUPPLY_MEND_US)
-        return false;
+    if (!w)
+        return -EBUSY;
+    if (mend_is_over(w))
+        *w = (struct tb_supply_wish){.r = r, .since_us = tb_now_monotonic_us()};
+    if (w->tries >= TB_SUPPLY_TRIES || tb_now_monotonic_us() - w->since_us >= TB_SUPPLY_MEND_US)
+        return -EBADMSG;
     w->tries++;
     w->asked_us = tb_now_monotonic_us();
     w->done = w->came = false;
@@ -271,7 +296,7 @@ static bool mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int 
     mend_note(mend_map(s, &later), w);
     mend_say(s, rec, error, w->tries);
     wishes_write(s);
-    return true;
+    return -EAGAIN;
 }
 
 /* -- what readers ask ------------------------------------------------------------------------------------ */
@@ -365,14 +390,16 @@ int tb_supply_await(struct tb_supply *s, uint64_t off, uint64_t len)
 
 bool tb_supply_damaged(struct tb_supply *s, const struct tbenc_record *rec, int error)
 {
-    bool again;
+    int r;
 
     if (!s->brought || !s->run_dir)
         return false;
     pthread_mutex_lock(&s->lock);
-    again = mend_begin(s, rec, error);
+    r = mend_begin(s, rec, error);
     pthread_mutex_unlock(&s->lock);
-    return again;
+    if (r == -EBUSY) /* its turn comes: others are done with in a while, mended or not */
+        usleep(MEND_POLL_US);
+    return r != -EBADMSG;
 }
 
 bool tb_supply_mending(struct tb_supply *s, uint64_t *ret_record)
@@ -439,9 +466,9 @@ static void ciphertext_wait(void *ctx, int timeout_ms)
     tb_supply_wait(ctx, (unsigned)MAX(timeout_ms, 0));
 }
 
-static bool ciphertext_damaged(void *ctx, const struct tbenc_record *rec)
+static bool ciphertext_damaged(void *ctx, const struct tbenc_record *rec, int error)
 {
-    return tb_supply_damaged(ctx, rec, -EBADMSG);
+    return tb_supply_damaged(ctx, rec, error);
 }
 
 struct tb_ciphertext tb_supply_ciphertext(struct tb_supply *s)

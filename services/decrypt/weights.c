@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
+#include "common/cond.h"
 #include "common/macros.h"
 #include "common/units.h"
 #include "tbenc/engine.h"
@@ -228,7 +229,7 @@ int tb_weights_init(struct tb_weights *w, const uint8_t *key, unsigned n_readers
     w->n_fillers = tb_weights_threads();
     w->n_readers = n_readers;
     (void)pthread_mutex_init(&w->lock, NULL);
-    (void)pthread_cond_init(&w->work, NULL);
+    tb_cond_init(&w->work);
     r = weights_make_caches(w, key, e);
     if (r < 0)
         return r;

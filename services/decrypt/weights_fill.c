@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
+#include "common/cond.h"
 #include "common/macros.h"
 #include "common/units.h"
 #include "decrypt/weights.h"
@@ -87,13 +88,9 @@ static bool fill_take_unverified(struct weights_layer *l, struct weights_block *
 /* The next block for this thread, or none: then it waits a while. */
 static bool fill_take(struct tb_weights *w, struct weights_block *ret)
 {
-    struct timespec until;
+    struct timespec until = tb_cond_until(FILL_TICK_MS);
     bool taken = false;
 
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += FILL_TICK_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
     (void)pthread_mutex_lock(&w->lock);
     while (!taken && w->ahead_first != w->ahead_end) {
         *ret = w->ahead[w->ahead_first++ % WEIGHTS_AHEAD_MAX];

@@ -3,7 +3,10 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include "common/units.h"
 #include "decrypt/cache.h"
 #include "decrypt/keymem.h"
 
@@ -193,6 +196,7 @@ static void test_what_is_cut_short_or_has_another_length_is_told(void **state)
 struct coming {
     uint64_t here; /* bytes */
     unsigned damaged;
+    int error; /* of it */
     bool mends;
 };
 
@@ -201,11 +205,12 @@ static bool coming_has(void *ctx, uint64_t from, uint64_t to)
     return to <= ((struct coming *)ctx)->here;
 }
 
-static bool coming_damaged(void *ctx, const struct tbenc_record *rec)
+static bool coming_damaged(void *ctx, const struct tbenc_record *rec, int error)
 {
     struct coming *c = ctx;
 
     c->damaged = (unsigned)rec->index;
+    c->error = error;
     return c->mends;
 }
 
@@ -237,6 +242,7 @@ static void test_a_record_that_is_fetched_again_is_no_error(void **state)
     flip(&a, 3);
     assert_int_equal(tb_cache_pin(c, 0, 1, &x, NULL), -EAGAIN);
     assert_int_equal(from.damaged, 3);
+    assert_int_equal(from.error, -EBADMSG);
     from.mends = false;
     assert_int_equal(tb_cache_pin(c, 0, 1, &x, NULL), -EBADMSG);
     flip(&a, 3);
@@ -317,6 +323,36 @@ static void test_nothing_is_wiped_under_a_reader(void **state)
     for (size_t i = 0; i < x->block.len; i++)
         assert_int_equal(x->pt[i], 0);
     assert_int_equal(tb_cache_pin(c, 0, 0, &y, NULL), -ESHUTDOWN);
+}
+
+/* Where the clock of day stands seconds before it is set back by hours: a moment is none of it. */
+static atomic_long day_ahead_s;
+
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+    long r = syscall(SYS_clock_gettime, id, t);
+
+    if (r == 0 && id == CLOCK_REALTIME)
+        t->tv_sec += atomic_load(&day_ahead_s);
+    return (int)r;
+}
+
+static void test_a_clock_that_is_set_back_does_not_hold_up_the_end(void **state)
+{
+    _cleanup_asset_ struct asset a = asset_seal(3 * MIB, MIB, false, 3, 1);
+    struct tb_ciphertext s = {.fd = a.fd};
+    _cleanup_cache_ struct tb_cache *c = cache_of(&a, &s, 1, 3);
+    const struct tb_slot *x;
+    uint64_t begin_us = tb_now_monotonic_us();
+
+    assert_int_equal(tb_cache_pin(c, 0, 1, &x, NULL), 0);
+    atomic_store(&day_ahead_s, 7200);
+    alarm(60);
+    assert_false(tb_cache_revoke(c, 20));
+    alarm(0);
+    atomic_store(&day_ahead_s, 0);
+    assert_true(tb_now_monotonic_us() - begin_us >= 20000);
+    tb_cache_unpin(c, x);
 }
 
 /* -- many threads ----------------------------------------------------------------------------------------- */
@@ -413,6 +449,7 @@ int main(void)
         cmocka_unit_test(test_a_record_that_was_verified_cannot_become_one_of_another_version),
         cmocka_unit_test(test_the_wrong_file_is_refused_at_once),
         cmocka_unit_test(test_nothing_is_wiped_under_a_reader),
+        cmocka_unit_test(test_a_clock_that_is_set_back_does_not_hold_up_the_end),
         cmocka_unit_test(test_a_block_that_many_want_is_decrypted_once),
         cmocka_unit_test(test_sixteen_threads_at_random_see_the_plaintext),
     };
