@@ -69,6 +69,30 @@ static int hydrate_doubt(struct hydrate *h, const char *why, uint64_t noted_us, 
     return 0;
 }
 
+/* It is the file that was verified, with something written into it since: by a disk that rots, a person, or a
+ * tb-hydrate that was killed while it mended. What of it is right the tags of the records say, to those who
+ * read it, and what is not is fetched alone. So nothing is hashed, and nothing that is right is thrown away.
+ * Where that did not help before, the hash decides. */
+static bool hydrate_is_mendable(const struct hydrate *h)
+{
+    const struct tbenc_manifest *m = h->manifest.m;
+    _cleanup_close_ int fd = -1;
+    uint8_t buf[TBENC_HEADER_BYTES];
+    struct tbenc_header header;
+
+    if (!m->has_tags_sha256 || m->base || h->is_base || h->versions.next || h->repair.tries > 0 ||
+        !verified_before(h->final_path, m->sha256_ciphertext))
+        return false;
+    fd = open(h->final_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || tb_pread_full(fd, buf, sizeof(buf), 0) != (ssize_t)sizeof(buf) ||
+        tbenc_header_parse(buf, sizeof(buf), 0, &header, &(struct tbenc_error){0}) < 0 ||
+        header.chunk_bytes != m->chunk_bytes)
+        return false;
+    tb_info("%s was written to since it was verified: its records are verified as they are read",
+            h->final_path);
+    return true;
+}
+
 /* The file under its final name, if it may be used as it is. 0 with *ret_good. */
 static int hydrate_look(struct hydrate *h, bool *ret_good)
 {
@@ -88,7 +112,7 @@ static int hydrate_look(struct hydrate *h, bool *ret_good)
             snprintf(why, sizeof(why), "tb-decrypt may not read it: its owner, group or mode was changed");
         else if (repair_noted(&h->repair, h->cfg->run_dir, &st, &noted_us, why))
             return hydrate_doubt(h, why, noted_us, ret_good);
-        else if (verified_matches(h->final_path, &st, sha))
+        else if (verified_matches(h->final_path, &st, sha) || hydrate_is_mendable(h))
             *ret_good = true;
         else if (lstat(part, &(struct stat){0}) < 0) /* beside a .part it was found to be another version */
             r = hydrate_rehash(h, h->final_path, false, ret_good);
