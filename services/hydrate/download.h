@@ -34,7 +34,9 @@ struct download {
     const char *repair_url;
     struct mirror *mirror; /* asked for ranges first; NULL: none. Its own until the download ends */
     const struct tb_http_tls *tls;
-    unsigned connections;   /* of all threads together, at least 1; each has one request at a time */
+    /* Of all threads together, at least 1; each has one request at a time. Where there are readers, there is
+     * one more for what they wait for. */
+    unsigned connections;
     uint64_t request_bytes; /* ranges in a row that are asked for at once; fewer near the end */
     unsigned threads;       /* DOWNLOAD_THREADS_MAX at most */
     struct partial *partial;

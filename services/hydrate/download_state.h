@@ -24,7 +24,9 @@ struct download_slot {
     struct transfer t;
     uint64_t had; /* what was there of it before the transfer that runs ends here in the file */
     struct tb_backoff backoff;
+    bool urgent;     /* only for what somebody waits for, so that this never waits for ranges nobody does */
     bool repair;     /* a record once more, not ranges */
+    bool at_home;    /* another place did not give this record */
     bool no_mirror;  /* it did not give these */
     uint64_t record; /* its number */
     unsigned wrong_answers;

@@ -260,6 +260,10 @@ int partial_open_complete(const char *final_path, const struct partial_identity 
         r = partial_make_instance(p);
     if (r < 0)
         return r;
+    free(p->path);
+    p->path = strdup(final_path);
+    if (!p->path)
+        return -ENOMEM;
     p->id = *id;
     p->id.chunk = ranges_chunk_for(id->size, id->chunk);
     r = ranges_init(&p->ranges, p->id.size, p->id.chunk);

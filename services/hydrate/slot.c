@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "common/io.h"
 #include "common/log.h"
 #include "common/units.h"
 #include "hydrate/download_state.h"
+
+/* Of a file system. Some say much more, to have much read at once. */
+#define SLOT_BLOCK_MIN 4096
+#define SLOT_BLOCK_MAX 65536
 
 /* Why an attempt failed, without secrets. */
 static void slot_describe(const struct download_state *x, struct download_slot *s, CURLcode code, char *out,
@@ -29,7 +36,7 @@ static void slot_describe(const struct download_state *x, struct download_slot *
 /* It asks another place, which has entity tags of its own. */
 static bool slot_is_elsewhere(const struct download_state *x, const struct download_slot *s)
 {
-    return s->repair && x->d->repair_url && strcmp(x->d->repair_url, x->d->url) != 0;
+    return s->repair && !s->at_home && x->d->repair_url && strcmp(x->d->repair_url, x->d->url) != 0;
 }
 
 /* The storage itself says what the blob is, by its first range too: a mirror that lies about these would
@@ -86,7 +93,7 @@ static void slot_take(struct download_slot *s, uint64_t start, uint64_t len)
     s->t.end = start + len;
     s->t.got = 0;
     s->wrong_answers = 0;
-    s->no_mirror = false;
+    s->no_mirror = s->at_home = false;
     s->backoff = (struct tb_backoff){.base_ms = DOWNLOAD_BACKOFF_BASE_MS, .cap_ms = DOWNLOAD_BACKOFF_CAP_MS};
 }
 
@@ -114,6 +121,36 @@ static uint64_t slot_take_ranges(const struct download_state *x, struct download
     return end;
 }
 
+/* The disk does not give back what is to be fetched once more. Then it cannot be written in parts of blocks
+ * either, for whose rest they would have to be read. */
+static bool slot_is_unreadable(const struct download_state *x, const struct download_slot *s)
+{
+    char piece[65536];
+    ssize_t n = 1;
+
+    for (uint64_t at = s->t.start; n > 0 && at < s->t.end; at += (uint64_t)n)
+        n = tb_pread_full(partial_fd(x->d->partial), piece, MIN(sizeof(piece), s->t.end - at), at);
+    return n < 0 && tb_errno_is_disk((int)n);
+}
+
+/* Whole blocks are emptied, which reads nothing, and fetched, with what else is in them. Where a file system
+ * cannot do that, writing fails. */
+static void slot_widen(const struct download_state *x, struct download_slot *s)
+{
+    uint64_t start, end, block = SLOT_BLOCK_MIN;
+    int fd = partial_fd(x->d->partial);
+    struct stat st;
+
+    if (fstat(fd, &st) == 0 && st.st_blksize > SLOT_BLOCK_MIN)
+        block = MIN((uint64_t)st.st_blksize, (uint64_t)SLOT_BLOCK_MAX);
+    start = s->t.start / block * block;
+    end = MIN((s->t.end + block - 1) / block * block, s->t.size);
+    if (fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)start, (off_t)(end - start)) < 0)
+        return;
+    tb_info("the disk does not give chunk %" PRIu64 " back: its blocks are written anew", s->record);
+    slot_take(s, start, end - start);
+}
+
 /* What somebody waits for, if it is not there or on its way. */
 static bool slot_take_wish(const struct download_state *x, struct download_slot *s,
                            const struct tb_want_range *r)
@@ -136,6 +173,8 @@ static bool slot_take_wish(const struct download_state *x, struct download_slot 
     s->repair = true;
     s->record = r->record;
     slot_take(s, r->offset, r->bytes);
+    if (slot_is_unreadable(x, s))
+        slot_widen(x, s);
     tb_info("fetching chunk %" PRIu64 " once more, %" PRIu64 " bytes at %" PRIu64 ", from %s", r->record,
             r->bytes, r->offset, x->where);
     return true;
@@ -150,6 +189,8 @@ static bool slot_assign(struct download_state *x, struct download_slot *s)
     for (size_t k = 0; k < x->wishes.want.n; k++)
         if (slot_take_wish(x, s, &x->wishes.want.r[k]))
             return true;
+    if (s->urgent)
+        return false;
     i = download_next_open(x, i);
     if (i >= ranges->n)
         return false;
@@ -238,9 +279,30 @@ static void slot_done(struct download_state *x, struct download_slot *s)
     s->t.got = 0;
 }
 
+/* Another size than the manifest's, of a blob that had the right one a moment ago. If-Match says that it is
+ * the same, so the answer is wrong, as the next may not be; without a tag another blob has taken its
+ * place. */
+static bool slot_finish_size(struct download_state *x, struct transfer *t)
+{
+    char total[32];
+
+    if (partial_ranges(x->d->partial)->bytes == 0)
+        return false;
+    if (!*t->etag) {
+        download_give_up(x, true, HYDRATE_CHANGED, "%s was replaced during the download", x->where);
+        return true;
+    }
+    snprintf(total, sizeof(total), "%.31s", t->why);
+    t->fault = TRANSFER_PROTOCOL;
+    snprintf(t->why, sizeof(t->why), "an answer says that it has %s bytes", total);
+    return false;
+}
+
 /* Faults found by the slot itself that no retry helps. true when handled. */
 static bool slot_finish_fault(struct download_state *x, struct transfer *t)
 {
+    if (t->fault == TRANSFER_SIZE && slot_finish_size(x, t))
+        return true;
     switch (t->fault) {
     case TRANSFER_SIZE:
         download_give_up(x, true, TB_EXIT_DATAERR,
@@ -330,6 +392,22 @@ static bool slot_finish_mirror(struct download_state *x, struct download_slot *s
     return true;
 }
 
+/* What another place lacks of a record, the one of the download may have: it ends nothing. */
+static bool slot_finish_elsewhere(const struct download_state *x, struct download_slot *s, CURLcode code)
+{
+    char why[TB_OUTCOME_REASON_MAX - 160];
+
+    if (!slot_is_elsewhere(x, s) || s->t.fault == TRANSFER_IO ||
+        (code == CURLE_OK && transfer_complete(&s->t)))
+        return false;
+    slot_describe(x, s, code, why, sizeof(why));
+    tb_warn("another place does not give chunk %" PRIu64 ": %s; the one of the download is asked", s->record,
+            why);
+    s->t.got = 0;
+    s->at_home = true;
+    return true;
+}
+
 void slot_finish(struct download_state *x, struct download_slot *s, CURLcode code)
 {
     struct transfer *t = &s->t;
@@ -341,6 +419,8 @@ void slot_finish(struct download_state *x, struct download_slot *s, CURLcode cod
     s->state = SLOT_WAITING;
     s->due_us = 0;
     if (t->mirror && slot_finish_mirror(x, s, code))
+        return;
+    if (slot_finish_elsewhere(x, s, code))
         return;
     if (!t->mirror && !slot_is_elsewhere(x, s))
         download_identify(x, t);
