@@ -28,7 +28,7 @@ struct reads_service {
     struct tb_view view;
     struct tb_endpoint endpoint;
     int event_fd;
-    uint64_t served_us; /* by the clock of day */
+    uint64_t served_us; /* since the boot; 0: nothing is served yet */
     bool told;          /* that all of it was verified */
     bool closed;        /* the runtime is ready, and wanted it for no longer */
     bool left;          /* of mode s3: the client has gone, and the runtime with it */
@@ -231,13 +231,13 @@ static void service_tell_progress(struct reads_service *s)
 static bool service_runtime_is_ready(const struct reads_service *s)
 {
     _cleanup_json_ cJSON *doc = NULL;
-    const char *state, *since;
+    const char *state;
     char err[TB_JSON_ERR_MAX];
     uint64_t since_us;
 
     return tb_state_read_at(s->d->config->run_dir, "tb-proxy/proxy.json", &doc) == 0 &&
            tb_json_get_string(doc, "state", &state, err) == 0 && strcmp(state, "Ready") == 0 &&
-           tb_json_get_string(doc, "since", &since, err) == 0 && tb_rfc3339_parse(since, &since_us) == 0 &&
+           tb_json_get_uint(doc, "since_boottime_us", TB_JSON_INT_MAX, &since_us, err) == 0 &&
            since_us >= s->served_us;
 }
 
@@ -249,7 +249,7 @@ static int service_run(struct reads_service *s)
         r = service_await_mount(s);
     if (r != 0)
         return r;
-    s->served_us = tb_now_realtime_us();
+    s->served_us = tb_now_boottime_us();
     s->d->report->serving = true;
     tb_report_state(s->d->report, "serving", NULL);
     decrypt_reply_serving(s->d->sock, service_is_s3(s) ? s->endpoint.bucket.name : "");

@@ -167,6 +167,7 @@ static void monitor_write_file(const struct tb_monitor *m)
     if (doc && cJSON_AddStringToObject(doc, "state", tb_state_name(m->verdict.state)) &&
         cJSON_AddStringToObject(doc, "reason", m->verdict.reason) &&
         cJSON_AddStringToObject(doc, "since", since) &&
+        tb_json_add_uint(doc, "since_boottime_us", m->since_boottime_us) >= 0 &&
         tb_json_add_uint(doc, "requests_processed", m->requests(m->arg)) >= 0 &&
         tb_json_add_uint(doc, "healthy_version", m->healthy_version) >= 0 &&
         cJSON_AddBoolToObject(doc, "drained", m->drained))
@@ -202,8 +203,10 @@ static void monitor_derive(struct tb_monitor *m)
     tb_state_derive(&m->facts, tb_now_boottime_us(), &m->verdict);
     if (m->started && old.state == m->verdict.state && strcmp(old.reason, m->verdict.reason) == 0)
         return;
-    if (!m->started || old.state != m->verdict.state)
+    if (!m->started || old.state != m->verdict.state) {
         m->since_realtime_us = tb_now_realtime_us();
+        m->since_boottime_us = tb_now_boottime_us();
+    }
     monitor_report(m, m->started ? tb_state_name(old.state) : "start");
     m->started = true;
     m->changed(m->arg);

@@ -42,7 +42,7 @@ struct tb_monitor {
     struct tb_limits_fetch limits; /* asked for when the runtime becomes well */
     struct tb_facts facts;
     struct tb_verdict verdict;
-    uint64_t since_realtime_us; /* of the state */
+    uint64_t since_realtime_us, since_boottime_us; /* of the state */
     /* private */
     struct tb_file_watch files;
     struct tb_timer timer;

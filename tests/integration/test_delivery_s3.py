@@ -383,7 +383,7 @@ def test_with_close_the_endpoint_ends_when_the_runtime_is_ready(rig):  # noqa: F
     place.object()
     tbsys.wait_for(lambda: rig.delivery()["state"] == "delivered", what="all of it verified")
     (rig.run / "tb-proxy").mkdir()
-    (rig.run / "tb-proxy/proxy.json").write_text(json.dumps({"state": "Ready", "since": "2099-01-01T00:00:00Z"}))
+    (rig.run / "tb-proxy/proxy.json").write_text(json.dumps({"state": "Ready", "since_boottime_us": 1 << 52}))
     assert place.decrypt.wait() == 0
     assert "the endpoint is closed" in place.decrypt.log_text()
     with pytest.raises(ConnectionRefusedError):
