@@ -144,9 +144,9 @@ def failing(house, tmp_path):
         subprocess.run(["umount", house.rig.target], check=True)
         wait_for(lambda: not subprocess.run(["losetup", "-j", image], capture_output=True, text=True, check=True).stdout, 120, "the disk to be let go")
 
-    def spoil(path):
+    def spoil(path, at=SIZE // 2):
         st = path.stat()
-        piece = path.read_bytes()[SIZE // 2:SIZE // 2 + 64]
+        piece = path.read_bytes()[at:at + 64]
         umount()
         data = image.read_bytes()
         assert data.count(piece) == 1
