@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# The one entry: `make help` lists every target. Programs land in build/; SAN=1 builds with ASan and UBSan in build/asan/.
+# The one entry: `make help` lists every target. Programs land in build/; SAN=1 builds with ASan and UBSan in build/asan/, SAN=thread
+# with TSan in build/tsan/.
 
 VERSION := $(shell sed -n 's/.*TB_VERSION "\(.*\)".*/\1/p' common/version.h)
 SOVERSION := 1
@@ -33,12 +34,13 @@ SAY := @printf '  %-6s %s\n'
 MAKEFLAGS += --no-print-directory
 endif
 
-B := $(if $(SAN),build/asan,build)
+B := $(if $(SAN),build/$(if $(filter thread,$(SAN)),tsan,asan),build)
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wno-unused-parameter $(if $(CI),-Werror)
 # Calls within a file and to the libraries take no way round by the procedure linkage table.
 HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fstack-protector-strong -fPIC -fno-semantic-interposition -fno-plt
 comma := ,
-SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+SANFLAGS := $(if $(SAN),$(if $(filter thread,$(SAN)),-fsanitize=thread,-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined) \
+	-fno-omit-frame-pointer)
 CFLAGS ?= -O2 -g
 TB_CFLAGS := -std=gnu11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(SANFLAGS) -I. -Iservices -pthread
 TB_LDFLAGS := -pthread -Wl,-z,relro,-z,now $(SANFLAGS)
@@ -83,7 +85,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: force all help deps check check-fast check-guide check-histories check-image check-trixie check-versions demo demo-local demo-stop bench bench-attest bench-cold-start bench-proxy bench-controlplane bench-endpoint bench-publish bench-view soak lint format docs clean install install-units install-controlplane units fuzz
+.PHONY: force all help deps check check-fast check-guide check-histories check-image check-stream check-trixie check-tsan check-versions demo demo-local demo-stop bench bench-attest bench-cold-start bench-proxy bench-controlplane bench-endpoint bench-publish bench-view soak lint format docs clean install install-units install-controlplane units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -94,6 +96,8 @@ help:
 	@echo 'make check-trixie  the scenarios in machines, which make check has on Debian 12, on Debian 13'
 	@echo 'make check-versions  promotions over a power cut, a reboot, a stop by hand: services/update'
 	@echo 'make check-histories  200 random histories of a provider'\''s commands, kills among them: no key lost, no nonce used twice'
+	@echo 'make check-stream  kills of each program at 50 instants (KILLS=) while a runtime reads a view, then make check-tsan'
+	@echo 'make check-tsan  what has threads between download and reader, under ThreadSanitizer'
 	@echo 'make check-guide  types the operator guide in a machine and provokes each row of its troubleshooting table'
 	@echo 'make check-image  builds a VM image by Packer and boots it (about ten minutes without KVM)'
 	@echo 'make debs       Debian packages in build/packages/SUITE, a directory that apt installs from (SUITE=: of this machine)'
@@ -225,6 +229,21 @@ check-histories:
 	$(Q)$(MAKE) all
 	$(Q)TB_KEY_HISTORIES=$(or $(HISTORIES),200) TB_UPLOAD_HISTORIES=$(or $(HISTORIES),200) $(PYTHON) -m pytest -q -p no:cacheprovider \
 		tests/integration/test_tbpkg_keys.py tests/integration/test_tbpkg_stream_histories.py -k history
+
+# Kills at 50 instants, of each program, under a view that is read; make check has some of them. And the threads of the stream under TSan.
+check-stream:
+	$(Q)sh tests/deps.sh
+	$(Q)$(MAKE) all
+	$(Q)TB_VIEW_KILLS=$(or $(KILLS),50) $(PYTHON) -m pytest -q -p no:cacheprovider tests/integration/test_view_faults.py -k sigkill
+	$(Q)$(MAKE) check-tsan
+
+TSAN_UNITS := decrypt/test_cache decrypt/test_supply decrypt/test_endpoint common/test_range_map hydrate/test_partial tbenc/test_pipeline
+check-tsan:
+	$(Q)$(MAKE) SAN=thread $(addprefix build/tsan/,tb-hydrate tb-decrypt tb-load) $(TSAN_UNITS:%=build/tsan/unit/%)
+	$(Q)for t in $(TSAN_UNITS); do TSAN_OPTIONS=halt_on_error=1 build/tsan/unit/$$t || exit 1; done
+	$(Q)TB_BUILD=$(CURDIR)/build/tsan TSAN_OPTIONS=exitcode=99 $(PYTHON) -m pytest -q -p no:cacheprovider tests/integration/test_view_faults.py \
+		tests/integration/test_follow.py tests/integration/test_follow_view.py tests/integration/test_follow_s3.py tests/integration/test_mend.py \
+		tests/integration/test_delivery_view.py
 
 # Three boots, and a wait for an hour to come.
 check-versions:
@@ -405,4 +424,4 @@ clean:
 	rm -rf build .hypothesis
 	$(Q)find . -name node_modules -prune -o \( -name __pycache__ -o -name .pytest_cache \) -prune -exec rm -rf {} +
 
--include $(shell find build/obj build/asan/obj build/fuzz/obj -name '*.d' 2>/dev/null)
+-include $(shell find build/obj build/asan/obj build/tsan/obj build/fuzz/obj -name '*.d' 2>/dev/null)

@@ -207,6 +207,7 @@ def test_a_map_that_claims_too_much_delivers_nothing_wrong(follow):
     is, record by record, though all connections of the download wait."""
     follow.close_gate()
     hydrate = follow.hydrate()
+    wait_for(lambda: follow.w.progress().get("bytes_done", 0) >= 16 * RANGE, what="the first ranges")
     live = follow.rig.target / "model.tbenc.part.live"
     with open(live, "r+b") as f:
         f.seek(256)
