@@ -212,11 +212,13 @@ static int worker_init(struct download_worker *w)
 
 static int download_init(struct download_state *x)
 {
-    x->n_slots += x->d->run_dir ? 1 : 0;
+    x->n_slots += x->d->run_dir ? DOWNLOAD_URGENT : 0;
     x->slots = calloc(x->n_slots, sizeof(*x->slots));
     if (!x->slots)
         return -ENOMEM;
-    x->slots[x->n_slots - 1].urgent = x->d->run_dir != NULL;
+    for (unsigned i = 1; x->d->run_dir && i <= DOWNLOAD_URGENT; i++)
+        x->slots[x->n_slots - i].urgent = true;
+    x->slots[x->n_slots - 1].mends = x->d->run_dir != NULL;
     for (unsigned i = 0; i < x->n_workers; i++) {
         struct download_worker *w = &x->workers[i];
         unsigned begin = i * x->n_slots / x->n_workers, end = (i + 1) * x->n_slots / x->n_workers;

@@ -20,6 +20,8 @@
 #define DOWNLOAD_PROTOCOL_TRIES 3
 /* After a refusal, ranges already on their way may still arrive. */
 #define DOWNLOAD_DRAIN_MS 5000
+/* Connections for what somebody waits for: one for ranges, one for records. */
+#define DOWNLOAD_URGENT 2
 
 struct download_progress {
     uint64_t bytes;        /* that are there */
@@ -34,8 +36,8 @@ struct download {
     const char *repair_url;
     struct mirror *mirror; /* asked for ranges first; NULL: none. Its own until the download ends */
     const struct tb_http_tls *tls;
-    /* Of all threads together, at least 1; each has one request at a time. Where there are readers, there is
-     * one more for what they wait for. */
+    /* Of all threads together, at least 1; each has one request at a time. Where there are readers, there
+     * are DOWNLOAD_URGENT more for what they wait for. */
     unsigned connections;
     uint64_t request_bytes; /* ranges in a row that are asked for at once; fewer near the end */
     unsigned threads;       /* DOWNLOAD_THREADS_MAX at most */

@@ -25,6 +25,7 @@ struct download_slot {
     uint64_t had; /* what was there of it before the transfer that runs ends here in the file */
     struct tb_backoff backoff;
     bool urgent;     /* only for what somebody waits for, so that this never waits for ranges nobody does */
+    bool mends;      /* of that only for records, which do not wait for ranges either */
     bool repair;     /* a record once more, not ranges */
     bool at_home;    /* another place did not give this record */
     bool no_mirror;  /* it did not give these */

@@ -187,7 +187,7 @@ static bool slot_assign(struct download_state *x, struct download_slot *s)
     uint64_t i = x->cursor;
 
     for (size_t k = 0; k < x->wishes.want.n; k++)
-        if (slot_take_wish(x, s, &x->wishes.want.r[k]))
+        if ((!s->mends || x->wishes.want.r[k].repair) && slot_take_wish(x, s, &x->wishes.want.r[k]))
             return true;
     if (s->urgent)
         return false;

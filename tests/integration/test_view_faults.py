@@ -205,6 +205,7 @@ def test_a_storage_that_fails_once_is_waited_for(view, name):
     view.w.proxy.rule(FAULTS[name](len(view.w.data)), path="model.tbenc$", range=f"^bytes={20 * RANGE}-", nth=3)
     view.begin("mapped")
     view.gate.set()
+    view.mends_until_the_end()
     view.is_whole()
     assert view.download.wait() == 0, view.w.log()
 
@@ -234,6 +235,7 @@ def test_a_mirror_that_is_poisoned_under_the_reader(view, ca):  # noqa: F811
         mirror.clear_rules()
         mirror.rule(fp.corrupt(5000), path="model.tbenc$")
         view.gate.set()
+        view.mends_until_the_end()
         view.is_whole()
         assert view.download.wait() == 0
         assert "gave bytes that are not the model's" in view.w.log()
