@@ -213,7 +213,8 @@ close_units() {
 }
 # Nothing may start but what is listed, by us or by the provider's --unit.
 check_units() {
-    in_root systemctl --root=/ list-unit-files --no-legend --no-pager --full | awk '{ print $1, $2 }' | sort >"$out/units"
+    in_root systemctl --root=/ list-unit-files --no-legend --no-pager --full >"$work/unit-files" || fail "systemctl does not list the units in the tree"
+    awk '{ print $1, $2 }' "$work/unit-files" | sort >"$out/units"
     bad=$(while read -r u state; do
         want=$(state_of "$u")
         case " $units " in *" $u "*) want=$state ;; esac
@@ -260,7 +261,14 @@ kernel=$(cd "$root/usr/lib/modules" && echo *)
 [ -e "$root/boot/vmlinuz-$kernel" ] || fail "not one kernel in the tree but: $kernel"
 mkdir "$root/tb-initrd" "$root/tb-initrd/conf.d"
 cp "$here/dracut.conf" "$root/tb-initrd/"
-quietly in_root dracut --force --conf /tb-initrd/dracut.conf --confdir /tb-initrd/conf.d --kver "$kernel" --tmpdir /tb-initrd /tb-initrd/initrd
+# Units of the initrd's own; each is started.
+cp -R "$here/initrd" "$root/tb-initrd/own"
+install -d "$root/tb-initrd/own/etc/systemd/system/sysinit.target.requires"
+for unit in "$here"/initrd/etc/systemd/system/*.service; do
+    ln -s "../${unit##*/}" "$root/tb-initrd/own/etc/systemd/system/sysinit.target.requires/"
+done
+quietly in_root dracut --force --conf /tb-initrd/dracut.conf --confdir /tb-initrd/conf.d --include /tb-initrd/own / --kver "$kernel" \
+    --tmpdir /tb-initrd /tb-initrd/initrd
 cp "$root/tb-initrd/initrd" "$root/boot/vmlinuz-$kernel" "$root/usr/lib/os-release" "$work/in/"
 umount -l "$root/proc" "$root/dev"
 # What differs from run to run, and what only a build needs.
@@ -268,6 +276,8 @@ umount -l "$root/proc" "$root/dev"
     cd "$root"
     rm -rf tb-initrd boot/* var/log/* var/cache/* var/lib/apt/lists/* tmp/* var/tmp/* run/* vmlinuz* initrd.img* etc/passwd- etc/group- etc/shadow- \
         etc/gshadow- etc/.pwd.lock etc/.resolv.conf.systemd-resolved.bak var/lib/systemd/random-seed var/lib/dbus/machine-id
+    # Where packages came from, which may have a name and a password in it, is no customer's business; nothing is installed there.
+    rm -rf etc/apt/sources.list etc/apt/sources.list.d/* etc/apt/auth.conf etc/apt/auth.conf.d/* etc/apt/apt.conf.d/99mmdebstrap
 )
 
 in_builder() {

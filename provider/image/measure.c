@@ -21,6 +21,7 @@ static const char *const measured_phases[] = {"enter-initrd", "leave-initrd", "s
 
 /* Each closes a way in that was shown: docs/attestation.md. */
 static const char *const closed_words[] = {"systemd.import_credentials=no",
+                                           "SYSTEMD_EFI_OPTIONS=",
                                            "systemd.gpt_auto=no",
                                            "systemd.swap=no",
                                            "systemd.verity_root_options=panic-on-corruption",

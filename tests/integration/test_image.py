@@ -85,6 +85,7 @@ def test_every_byte_counts(tmp_path, change):
 
 @pytest.mark.parametrize("cmdline, why", [
     ("quiet", r"lacks or contradicts systemd\.import_credentials=no.*lacks roothash="), (um.CLOSED.replace("systemd.swap=no ", ""), "systemd.swap=no"),
+    (um.CLOSED.replace(" SYSTEMD_EFI_OPTIONS=", ""), "SYSTEMD_EFI_OPTIONS="), (um.CLOSED.replace("EFI_OPTIONS=", "EFI_OPTIONS=quiet"), "SYSTEMD_EFI_OPTIONS="),
     (um.CLOSED + " systemd.swap=yes", "contradicts systemd.swap=no"), (um.CLOSED + " systemd.gpt-auto=1", "contradicts systemd.gpt_auto=no"),
     (um.CLOSED + " systemd.debug-shell", "has systemd.debug"), (um.CLOSED + " init=/bin/sh", "has init="), (um.CLOSED + " rw", "has rw"),
     (um.CLOSED + " rd.break=pre-pivot", "has rd.break"), (um.CLOSED + " single", "has single"), (um.CLOSED + ' "x y"', "quotation"),

@@ -287,7 +287,7 @@ def test_the_recipes_command_line_is_closed(place):
     m = json.loads((place / "acme-llm-1.3.0/measurements.json").read_text())
     assert m["debug"] is False and m["cmdline"] == f"roothash={uki_maker.ROOTHASH} {text}"
     assert text.split() == ["root=/dev/mapper/root", "ro", "systemd.volatile=overlay", "systemd.verity_root_options=panic-on-corruption", "panic=5",
-                            "systemd.import_credentials=no", "systemd.gpt_auto=no", "systemd.swap=no", "rd.shell=0", "rd.emergency=reboot",
+                            "systemd.import_credentials=no", "SYSTEMD_EFI_OPTIONS=", "systemd.gpt_auto=no", "systemd.swap=no", "rd.shell=0", "rd.emergency=reboot",
                             "lockdown=confidentiality", "net.ifnames=0", "console=ttyS0", "quiet", "systemd.show_status=yes"]
 
 
@@ -305,6 +305,25 @@ def test_nothing_that_lets_anybody_in_is_in_the_lists():
                 and p != "linux-image-cloud-amd64"]
     assert {g for line in listed("generators") for g in line} == {"systemd-cryptsetup-generator", "systemd-fstab-generator",
                                                                  "systemd-veritysetup-generator", "trustbridge-generator"}
+
+
+def test_options_in_the_firmware_end_the_boot_in_the_initrd():
+    """systemd reads an EFI variable that nobody measures: the initrd has what ends a boot with it, and the recipe puts it there to be started."""
+    unit = RECIPE / "initrd/etc/systemd/system/tb-no-efi-options.service"
+    lines = [line for line in unit.read_text().splitlines() if not line.startswith("#")]
+    assert "ConditionPathExists=/sys/firmware/efi/efivars/SystemdOptions-8cf2644b-4b0b-428f-9387-6d876050dc67" in lines
+    assert {"SuccessAction=poweroff-immediate", "FailureAction=poweroff-immediate", "DefaultDependencies=no"} <= set(lines)
+    before = next(line for line in lines if line.startswith("Before=")).split("=")[1].split()
+    assert {"sysinit.target", "veritysetup-pre.target"} <= set(before)
+    recipe = (RECIPE / "build.sh").read_text()
+    assert "--include /tb-initrd/own /" in recipe and "own/etc/systemd/system/sysinit.target.requires" in recipe
+
+
+def test_where_packages_came_from_is_not_in_the_image():
+    recipe = (RECIPE / "build.sh").read_text()
+    removed = " ".join(line for line in recipe.splitlines() if line.strip().startswith("rm -rf etc/apt"))
+    assert {"etc/apt/sources.list", "etc/apt/sources.list.d/*", "etc/apt/auth.conf.d/*", "etc/apt/apt.conf.d/99mmdebstrap"} <= set(removed.split())
+    assert recipe.index("rm -rf etc/apt") < recipe.index("mkfs.erofs")
 
 
 def test_the_auditors_page_has_the_recipes_lists():

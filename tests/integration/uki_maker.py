@@ -5,8 +5,8 @@ import hashlib
 import struct
 
 ROOTHASH = "ab" * 32
-CLOSED = (f"roothash={ROOTHASH} ro systemd.volatile=overlay systemd.import_credentials=no systemd.gpt_auto=no systemd.swap=no "
-          "systemd.verity_root_options=panic-on-corruption rd.shell=0 rd.emergency=reboot lockdown=confidentiality panic=5")
+CLOSED = (f"roothash={ROOTHASH} ro systemd.volatile=overlay systemd.import_credentials=no SYSTEMD_EFI_OPTIONS= systemd.gpt_auto=no "
+          "systemd.swap=no systemd.verity_root_options=panic-on-corruption rd.shell=0 rd.emergency=reboot lockdown=confidentiality panic=5")
 STUB = b"#### LoaderInfo: systemd-stub 257.13-1~deb13u1 ####\0"
 PHASES = ("enter-initrd", "leave-initrd", "sysinit", "ready")
 ACTION = b"Calling EFI Application from Boot Option"
