@@ -70,6 +70,21 @@ static EVP_PKEY *jwk_make(const char *type, OSSL_PARAM_BLD *build)
     return key;
 }
 
+/* With an exponent of 1 everything is its own signature. */
+static bool jwk_is_sound_rsa(EVP_PKEY *key)
+{
+    BIGNUM *n = NULL, *e = NULL;
+    bool sound = EVP_PKEY_is_a(key, "RSA") && EVP_PKEY_get_bits(key) >= RSA_BITS_MIN &&
+                 EVP_PKEY_get_bits(key) <= 8 * CP_SIGNATURE_MAX &&
+                 EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_N, &n) == 1 &&
+                 EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &e) == 1 && BN_is_odd(n) && BN_is_odd(e) &&
+                 !BN_is_one(e);
+
+    BN_free(n);
+    BN_free(e);
+    return sound;
+}
+
 /* The key of the first certificate (x5c), for who gives no numbers: Azure Attestation. The certificate itself
  * says nothing more: whoever may give keys gives them by it. */
 static EVP_PKEY *jwk_take_certified(const cJSON *jwk)
@@ -91,8 +106,7 @@ static EVP_PKEY *jwk_take_certified(const cJSON *jwk)
     if (x && p == der + n)
         key = X509_get_pubkey(x);
     X509_free(x);
-    if (key && (!EVP_PKEY_is_a(key, "RSA") || EVP_PKEY_get_bits(key) < RSA_BITS_MIN ||
-                EVP_PKEY_get_bits(key) > 8 * CP_SIGNATURE_MAX)) {
+    if (key && !jwk_is_sound_rsa(key)) {
         EVP_PKEY_free(key);
         key = NULL;
     }
@@ -105,17 +119,22 @@ static EVP_PKEY *jwk_make_rsa(const cJSON *jwk)
     _cleanup_(jwks_free_number) BIGNUM *n = NULL, *e = NULL;
     uint8_t n_bytes[CP_SIGNATURE_MAX], e_bytes[8];
     size_t n_len, e_len;
+    EVP_PKEY *key;
 
     if (!build || !jwk_get_bytes(jwk, "n", n_bytes, sizeof(n_bytes), &n_len) ||
         !jwk_get_bytes(jwk, "e", e_bytes, sizeof(e_bytes), &e_len))
         return NULL;
     n = BN_bin2bn(n_bytes, (int)n_len, NULL);
     e = BN_bin2bn(e_bytes, (int)e_len, NULL);
-    if (!n || !e || BN_num_bits(n) < RSA_BITS_MIN || !BN_is_odd(n) || !BN_is_odd(e) || BN_is_one(e) ||
-        OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, n) != 1 ||
+    if (!n || !e || OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, n) != 1 ||
         OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_E, e) != 1)
         return NULL;
-    return jwk_make("RSA", build);
+    key = jwk_make("RSA", build);
+    if (key && !jwk_is_sound_rsa(key)) {
+        EVP_PKEY_free(key);
+        key = NULL;
+    }
+    return key;
 }
 
 static bool jwk_is_sound(EVP_PKEY *key)
