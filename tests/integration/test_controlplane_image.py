@@ -127,6 +127,21 @@ def test_what_is_nearly_it(boot, contract, shelf, pcr, events):
     assert "1.0" in reason or pcr == 11
 
 
+def test_drivers_of_the_firmware_where_the_document_names_their_register(boot, desk, contract, shelf, tmp_path):
+    """PCR 2, as docs/attestation.md has it: a driver from a disk runs before the image, with all other registers as they are to be."""
+    i = Image(tmp_path, "bare", "1", um.CLOSED + " net.ifnames=0")
+    desk.run("image", "measure", i.file, "--image", "bare", "--image-version", "1", "--output", i.doc)
+    doc = json.loads(i.doc.read_text())
+    doc["pcrs"]["2"] = ["3d458cfe55cc03ea1f443f1562beec8df51c75e14a9fcf9a7234a13f198e7969"]
+    i.doc.write_text(json.dumps(doc))
+    desk.run("image", "register", i.doc)
+    separator = um.sha(bytes(4))
+    m = boot(i.events() | {2: [separator]}, contract("--image", "bare"))
+    assert said(m)["attested"]["image"] == "bare"
+    m = boot(i.events() | {2: [um.sha(b"a driver"), separator]}, contract("--image", "bare"))
+    assert m.denied(m.evidence(m.ask_challenge())).startswith("image_unknown: PCR 2 is ")
+
+
 def test_another_image_altogether(boot, contract, shelf):
     m = boot(shelf["unregistered"].events(), contract("--image", "acme@1.0"))
     assert m.denied(m.evidence(m.ask_challenge())).startswith("image_unknown: PCR 4 is")
