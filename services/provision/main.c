@@ -22,6 +22,7 @@
 #define WIRE_DEFAULT "http://168.63.129.16"
 #define TIMEOUT_MS 5000
 #define PROVISIONED "provisioned-credentials"
+#define KEPT ".image" /* behind the name of a credential of the image that a document took the place of */
 
 static const char help_before[] =
     "Usage: tb-provision [OPTION]...\n"
@@ -221,12 +222,67 @@ static int provision_fail_path(const char *path, int r)
     return provision_fail(TB_EXIT_IOERR, "%s: %s", path ? path : "a path", strerror(-r));
 }
 
+static char *provision_credential_path(const struct provision *p, const char *name, const char *suffix)
+{
+    return tb_strf("%s/trustbridge.%s%s", p->credstore, name, suffix);
+}
+
+/* What the image itself has under a name that a document takes gets a second name, before the list says that
+ * it is the deployment's: with the document's it comes back. */
+static int provision_keep_images(const struct provision *p, const struct provision_document *d,
+                                 const bool own[static PROVISION_CREDENTIALS])
+{
+    for (size_t i = 0; i < PROVISION_CREDENTIALS; i++) {
+        const char *name = provision_credential(i);
+        _cleanup_free_ char *path = provision_credential_path(p, name, ""),
+                            *kept = provision_credential_path(p, name, KEPT);
+
+        if (own[i] || !tb_json_member(d->credentials, name))
+            continue;
+        if (!path || !kept || (link(path, kept) < 0 && errno != ENOENT && errno != EEXIST))
+            return provision_fail_path(path, path && kept ? -errno : -ENOMEM);
+    }
+    return TB_EXIT_OK;
+}
+
+/* The image's own comes back, or nothing is there. It keeps its second name until the list is written: else
+ * who is stopped in between would take it for the deployment's. */
+static int provision_remove_credential(const struct provision *p, const char *name)
+{
+    _cleanup_free_ char *path = provision_credential_path(p, name, ""),
+                        *kept = provision_credential_path(p, name, KEPT),
+                        *new = provision_credential_path(p, name, ".new");
+
+    if (!path || !kept || !new)
+        return provision_fail_path(path, -ENOMEM);
+    (void)unlink(new);
+    if (link(kept, new) == 0) {
+        if (rename(new, path) < 0)
+            return provision_fail_path(path, -errno);
+        (void)unlink(new); /* the same file already: nothing was renamed */
+        return TB_EXIT_OK;
+    }
+    if (errno != ENOENT || (unlink(path) < 0 && errno != ENOENT))
+        return provision_fail_path(path, -errno);
+    return TB_EXIT_OK;
+}
+
+static void provision_forget_images(const struct provision *p, const bool own[static PROVISION_CREDENTIALS])
+{
+    for (size_t i = 0; i < PROVISION_CREDENTIALS; i++) {
+        _cleanup_free_ char *kept = provision_credential_path(p, provision_credential(i), KEPT);
+
+        if (!own[i] && kept)
+            (void)unlink(kept);
+    }
+}
+
 static int provision_write_credentials(const struct provision *p, const struct provision_document *d)
 {
     const cJSON *m;
 
     cJSON_ArrayForEach (m, d->credentials) {
-        _cleanup_free_ char *path = tb_strf("%s/trustbridge.%s", p->credstore, m->string);
+        _cleanup_free_ char *path = provision_credential_path(p, m->string, "");
         int r = path ? tb_write_file_atomic(path, m->valuestring, strlen(m->valuestring), 0600) : -ENOMEM;
 
         if (r < 0)
@@ -240,13 +296,13 @@ static int provision_remove_credentials(const struct provision *p, const struct 
                                         bool own[static PROVISION_CREDENTIALS])
 {
     for (size_t i = 0; i < PROVISION_CREDENTIALS; i++) {
-        _cleanup_free_ char *path = NULL;
+        int rc;
 
         if (!own[i] || tb_json_member(d->credentials, provision_credential(i)))
             continue;
-        path = tb_strf("%s/trustbridge.%s", p->credstore, provision_credential(i));
-        if (!path || (unlink(path) < 0 && errno != ENOENT))
-            return provision_fail_path(path, path ? -errno : -ENOMEM);
+        rc = provision_remove_credential(p, provision_credential(i));
+        if (rc != TB_EXIT_OK)
+            return rc;
         own[i] = false;
     }
     return TB_EXIT_OK;
@@ -259,10 +315,14 @@ static int provision_exchange_files(const struct provision *p, const struct prov
     bool own[PROVISION_CREDENTIALS] = {false};
     int rc, r = provision_read_list(list, own);
 
+    if (r < 0)
+        return provision_fail_path(list, r);
+    rc = provision_keep_images(p, d, own);
+    if (rc != TB_EXIT_OK)
+        return rc;
     for (size_t i = 0; i < PROVISION_CREDENTIALS; i++)
         own[i] |= tb_json_member(d->credentials, provision_credential(i)) != NULL;
-    if (r == 0)
-        r = provision_write_list(list, own);
+    r = provision_write_list(list, own);
     if (r < 0)
         return provision_fail_path(list, r);
     rc = provision_write_credentials(p, d);
@@ -275,7 +335,10 @@ static int provision_exchange_files(const struct provision *p, const struct prov
     if (rc != TB_EXIT_OK)
         return rc;
     r = provision_write_list(list, own);
-    return r < 0 ? provision_fail_path(list, r) : TB_EXIT_OK;
+    if (r < 0)
+        return provision_fail_path(list, r);
+    provision_forget_images(p, own);
+    return TB_EXIT_OK;
 }
 
 static int provision_write(const struct provision *p, const char *image, size_t len,

@@ -4,6 +4,7 @@
 import base64
 import http.server
 import json
+import os
 import re
 import stat
 import subprocess
@@ -148,6 +149,29 @@ def test_what_a_later_document_no_longer_has_goes(start):
     place.azure.user_data = base64.b64encode(json.dumps({"trustbridge": 1}).encode())
     place.run()
     assert stored(place) == images and "TB_API_KEYS" not in settings(place.env)
+
+
+def test_the_images_own_credential_comes_back(start):
+    """A document may take its place, and the next one gives it back: what the deployment did not write it cannot remove."""
+    place = start(GOOD)
+    own = place.store / "trustbridge.api-keys"
+    own.write_text("image:key\n")
+    place.run()
+    place.run()
+    assert own.read_text() == GOOD["credentials"]["api-keys"]
+    place.azure.user_data = base64.b64encode(json.dumps({"trustbridge": 1}).encode())
+    place.run()
+    assert own.read_text() == "image:key\n" and stored(place) == {"api-keys"}
+    # Stopped when it was back and the list still had it.
+    place.azure.user_data = base64.b64encode(json.dumps(GOOD).encode())
+    place.run()
+    (place.store / "trustbridge.api-keys").unlink()
+    os.link(place.store / "trustbridge.api-keys.image", own)
+    place.azure.user_data = base64.b64encode(json.dumps({"trustbridge": 1}).encode())
+    place.run()
+    assert own.read_text() == "image:key\n" and stored(place) == {"api-keys"}
+    place.run()
+    assert own.read_text() == "image:key\n" and stored(place) == {"api-keys"}
 
 
 def test_what_was_cut_short_is_finished(start):
