@@ -7,7 +7,9 @@ import hashlib
 import hmac
 import json
 import secrets
+import sqlite3
 import struct
+import time
 
 import pytest
 from cryptography.exceptions import InvalidTag
@@ -146,6 +148,39 @@ def test_what_is_of_somebody_else_is_stale(machine):
     good = machine.evidence(machine.ask_challenge())
     machine.hw = "another"
     assert machine.denied(good).startswith("attestation_stale")
+
+
+def challenge_of(secret, machine, end):
+    """As the server makes them."""
+    head = struct.pack(">Q", int(end)) + secrets.token_bytes(8)
+    text = b"trustbridge challenge v1\0" + head
+    for name in (machine.contract, ASSET, machine.hw):
+        text += struct.pack(">H", len(name)) + name.encode()
+    return (head + hmac.new(secret, text, hashlib.sha256).digest()[:16]).hex()
+
+
+def test_a_challenge_ends_and_outlives_a_restart(tmp_path, tpm, issuer):
+    (tmp_path / "ca.pem").write_bytes(pem(issuer[0]))
+    with Server(tmp_path / "data", "--seed", "--attest-ca", tmp_path / "ca.pem") as s:
+        assert s.register()[0] == 201
+        s.cli("contract", "add", "acme", "--asset", ASSET, "--mode", "open", "--attest", "tpm", "--ak", "own")
+        m = Machine(tmp_path, tpm, s)
+        with sqlite3.connect(s.data / "controlplane.db") as db:
+            secret = bytes.fromhex(db.execute("SELECT secret FROM server_secrets WHERE name='challenge'").fetchone()[0])
+        db.close()
+        assert m.key(m.say(m.evidence(challenge_of(secret, m, time.time() + 60)))) == KEY
+        for end in (time.time() - 1, time.time() + 90000, 0):
+            body = m.say(m.evidence(challenge_of(secret, m, end)))
+            assert body["reason"] == "attestation_stale: the challenge has ended" and m.key(m.say(m.evidence(body["challenge"]))) == KEY
+        # Restarted between challenge and evidence: it is good once, as before, and what was used stays used.
+        used = m.evidence(m.ask_challenge())
+        assert m.key(m.say(used)) == KEY
+        waiting = m.evidence(m.ask_challenge())
+        s.daemon.stop()
+        s.start()
+        assert m.key(m.say(waiting)) == KEY
+        for again in (waiting, used):
+            assert m.denied(again) == "attestation_stale: the challenge was answered before"
 
 
 @pytest.mark.parametrize("name", ["quote", "quote_sig", "key", "key_certify", "key_sig", "ak", "ak_cert"])
