@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "common/domain_file.h"
+#include "common/facts.h"
 #include "common/json.h"
 #include "common/lease_state.h"
 #include "common/log.h"
@@ -49,17 +50,18 @@ static void look_at_lease(const struct tb_config *c, struct update_facts *f)
     f->wanted = l.asset_version;
 }
 
-/* A runtime from before versions were known has the one that was there then. */
+/* What it has is whole as tb-proxy sees it: of a view tb-decrypt says so, and tb-load is the runtime by then. A
+ * runtime from before versions were known has the one that was there then. */
 static void look_at_runtime(const struct tb_config *c, struct update_facts *f)
 {
-    _cleanup_json_ cJSON *delivery = look_read(c->run_dir, "tb-runtime/delivery.json"),
-                         *proxy = look_read(c->run_dir, "tb-proxy/proxy.json");
-    bool delivered = strcmp(look_string(delivery, "state"), "delivered") == 0;
+    _cleanup_json_ cJSON *proxy = look_read(c->run_dir, "tb-proxy/proxy.json");
     uint64_t before = f->choice.previous ? f->choice.previous : f->choice.version;
+    struct tb_facts machine = {0};
 
-    f->delivered = delivered;
-    f->loaded = delivered ? look_uint(delivery, "asset_version") : 0;
-    if (delivered && f->loaded == 0)
+    tb_facts_read(c->run_dir, &machine);
+    f->delivered = machine.delivery.work == TB_WORK_COMPLETE;
+    f->loaded = f->delivered ? machine.delivery.version : 0;
+    if (f->delivered && f->loaded == 0)
         f->loaded = before;
     f->healthy = look_uint(proxy, "healthy_version");
     f->drained = cJSON_IsTrue(tb_json_member(proxy, "drained"));

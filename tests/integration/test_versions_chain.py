@@ -18,8 +18,9 @@ from tbsys import program, read_json, wait_for
 from versions_fleet import RUNTIME, Clients, fleet, metrics, plane  # noqa: F401
 
 
-def test_a_promotion_is_served_without_a_refused_request(fleet):
-    fleet.start(bus=fleet.bus)
+@pytest.mark.parametrize("delivery", ["view", "dir"])
+def test_a_promotion_is_served_without_a_refused_request(fleet, delivery):
+    fleet.start(bus=fleet.bus, TB_DELIVERY=delivery)
     assert fleet.served() == (200, 1) and fleet.serving()["version"] == 1
     clients = Clients(fleet)
     fleet.publish(b"is slow")
