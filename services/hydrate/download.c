@@ -135,9 +135,12 @@ static uint64_t download_mirror_bytes(const struct download_state *x)
 {
     uint64_t n = x->d->mirror ? x->d->mirror->bytes : 0;
 
-    for (unsigned i = 0; i < x->n_slots; i++)
-        if (x->slots[i].state != SLOT_IDLE && x->slots[i].t.mirror)
-            n += x->slots[i].t.got - x->slots[i].had;
+    for (unsigned i = 0; i < x->n_slots; i++) {
+        const struct download_slot *s = &x->slots[i];
+
+        if (s->state == SLOT_RUNNING && s->t.mirror)
+            n += s->t.start + s->t.got - MAX(s->t.start, s->had);
+    }
     return n;
 }
 

@@ -416,6 +416,8 @@ void slot_finish(struct download_state *x, struct download_slot *s, CURLcode cod
 
     curl_multi_remove_handle(s->multi, t->easy);
     transfer_settle(t);
+    if (t->fault == TRANSFER_OK) /* also where it broke off: they are there, and who gave them is known */
+        slot_mark(x, s);
     s->state = SLOT_WAITING;
     s->due_us = 0;
     if (t->mirror && slot_finish_mirror(x, s, code))

@@ -50,8 +50,8 @@ static void look_at_lease(const struct tb_config *c, struct update_facts *f)
     f->wanted = l.asset_version;
 }
 
-/* What it has is whole as tb-proxy sees it: of a view tb-decrypt says so, and tb-load is the runtime by then. A
- * runtime from before versions were known has the one that was there then. */
+/* What it has is whole as tb-proxy sees it: of a view tb-decrypt says so, and tb-load is the runtime by then.
+ * A runtime from before versions were known has the one that was there then. */
 static void look_at_runtime(const struct tb_config *c, struct update_facts *f)
 {
     _cleanup_json_ cJSON *proxy = look_read(c->run_dir, "tb-proxy/proxy.json");

@@ -55,6 +55,16 @@ def test_the_mirror_gives_all_but_the_first_range(w, mirror):  # noqa: F811
     assert w.run()[0] == 0 and not mirror.requests
 
 
+def test_what_is_said_of_the_mirror_meanwhile_is_what_came(w, mirror):  # noqa: F811
+    mirror.rule(fp.drip(8192, 0.1), path="model.tbenc$")
+    d = w.start()
+    told = lambda: w.progress() if (w.run_dir / "tb-hydrate/progress.json").exists() else {}  # noqa: E731
+    wait_for(lambda: told().get("mirror_bytes"), what="bytes of the mirror")
+    p = told()
+    assert p["state"] == "downloading" and p["mirror_bytes"] + p["storage_bytes"] == p["bytes_done"] < len(w.data), p
+    d.kill()
+
+
 def test_a_mirror_that_is_not_to_see_the_permission_does_not(w, mirror):  # noqa: F811
     """One that needs it gives nothing then, and all comes from the storage."""
     rc, _ = w.run(TB_BLOB_MIRROR_SAS="false")
