@@ -85,7 +85,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: force all help deps check check-fast check-guide check-histories check-image check-stream check-trixie check-tsan check-versions demo demo-local demo-stop bench bench-attest bench-cold-start bench-proxy bench-controlplane bench-endpoint bench-publish bench-view soak lint format docs clean install install-units install-controlplane units fuzz
+.PHONY: force all help deps check check-attested check-fast check-guide check-histories check-image check-stream check-trixie check-tsan check-versions demo demo-local demo-stop bench bench-attest bench-cold-start bench-proxy bench-controlplane bench-endpoint bench-publish bench-view soak lint format docs clean install install-units install-controlplane units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -98,6 +98,7 @@ help:
 	@echo 'make check-histories  200 random histories of a provider'\''s commands, kills among them: no key lost, no nonce used twice'
 	@echo 'make check-stream  kills of each program at 50 instants (KILLS=) while a runtime reads a view, then make check-tsan'
 	@echo 'make check-tsan  what has threads between download and reader, under ThreadSanitizer'
+	@echo 'make check-attested  measured machines with Secure Boot and TPM: what was tampered with gets no key, state survives (an hour)'
 	@echo 'make check-guide  types the operator guide in a machine and provokes each row of its troubleshooting table'
 	@echo 'make check-image  builds a VM image by Packer and boots it (about ten minutes without KVM)'
 	@echo 'make debs       Debian packages in build/packages/SUITE, a directory that apt installs from (SUITE=: of this machine)'
@@ -249,6 +250,12 @@ check-tsan:
 check-versions:
 	$(Q)sh tests/deps.sh
 	$(Q)$(PYTHON) tests/run_check.py --only vm-versions-power
+
+# Measured machines in QEMU: images of Debian 13 made anew, about 25 boots. ONLY: as pytest's -k.
+check-attested:
+	$(Q)sh tests/deps.sh
+	$(Q)$(MAKE) all
+	$(Q)$(PYTHON) -m pytest -q -p no:cacheprovider e2e-vagrant/tests/attested $(if $(ONLY),-k '$(ONLY)')
 
 check-trixie:
 	$(Q)sh tests/deps.sh

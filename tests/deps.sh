@@ -56,11 +56,13 @@ make
 mandoc
 minisign
 mmdebstrap
+mtools
 nginx-light
 ntfs-3g
 openssh-client
 openssl
 osslsigncode
+ovmf
 packer
 pkg-config
 podman
