@@ -168,7 +168,8 @@ run_scripts() {
 }
 # Within the tree, so that a link in it leads nowhere else; owned by root; a directory that is there keeps its mode.
 put() {
-    tar -C "$1" --owner=0 --group=0 --numeric-owner -c . | in_root tar -C / -x --no-overwrite-dir --keep-directory-symlink
+    { tar -C "$1" --owner=0 --group=0 --numeric-owner -c . || : >"$work/unread"; } | in_root tar -C / -x --no-overwrite-dir --keep-directory-symlink
+    [ ! -e "$work/unread" ] || fail "$1 could not be read whole; see above"
 }
 run_scripts
 printf '%s' "$overlays" | while IFS= read -r d; do

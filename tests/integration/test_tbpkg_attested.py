@@ -319,6 +319,20 @@ def test_options_in_the_firmware_end_the_boot_in_the_initrd():
     assert "--include /tb-initrd/own /" in recipe and "own/etc/systemd/system/sysinit.target.requires" in recipe
 
 
+def test_a_directory_that_is_read_in_part_is_not_put_in(tmp_path):
+    """The recipe's own function: what packs fails while what unpacks is content."""
+    text = (RECIPE / "build.sh").read_text()
+    function = text[text.index("put() {"):text.index("}\nrun_scripts\n") + 2]
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/file").write_text("x")
+    for packs, rc in ((0, 0), (2, 1)):
+        (tmp_path / "try").write_text("set -eu\nwork=$1\nfail() { echo \"build.sh: $1\" >&2; exit 1; }\nin_root() { cat >/dev/null; }\n"
+                                      f"tar() {{ command tar \"$@\"; return {packs}; }}\n{function}\nput \"$1/d\"\necho whole\n")
+        p = subprocess.run(["sh", tmp_path / "try", tmp_path], capture_output=True, text=True, timeout=60, check=False)
+        assert p.returncode == rc and ("whole" in p.stdout) == (rc == 0), (p.stdout, p.stderr)
+        assert rc == 0 or "could not be read whole" in p.stderr
+
+
 def test_where_packages_came_from_is_not_in_the_image():
     recipe = (RECIPE / "build.sh").read_text()
     removed = " ".join(line for line in recipe.splitlines() if line.strip().startswith("rm -rf etc/apt"))
