@@ -66,6 +66,14 @@ def test_exposure(root, unit):
     assert re.search(rf"level for {unit}: [\d.]+", text), text
 
 
+def test_examples_say_what_was_tried_and_the_document_has_all():
+    listed = (repo / "docs/runtimes.md").read_text()
+    for p in sorted((UNITS / "examples").glob("*.conf")):
+        head = " ".join(p.read_text().split("\n[", 1)[0].replace("\n#", "").split())
+        assert re.search(r"\b(Tried|Not tried) with this version", head), p.name
+        assert f"`{p.name}`" in listed or f"units/examples/{p.name}" in listed, p.name
+
+
 def test_a_view_is_all_that_exposes_the_runtime_more(root, tmp_path):
     """tb-runtime may be where it is for what tb-load needs to mount one, and the unit says so: without that it is below all others."""
     text = (unit_dir(root) / "tb-runtime.service").read_text()
