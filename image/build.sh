@@ -315,6 +315,12 @@ if [ -n "$sb_key" ]; then
     cp "$sb_cert" "$builder/tmp/sb.crt"
     quietly in_builder osslsigncode sign -h sha256 -time "$SOURCE_DATE_EPOCH" -certs /tmp/sb.crt -key /tmp/sb.key -in /mnt/uki.efi -out /mnt/uki.signed
     mv "$work/uki.signed" "$work/uki.efi"
+    # uefiSettings of an image version in a Compute Gallery: this certificate as PK, KEK and db, and none of Microsoft's.
+    der=$(in_builder openssl x509 -in /tmp/sb.crt -outform DER | base64 -w0)
+    [ -n "$der" ] || fail "$sb_cert: is no certificate (PEM)"
+    key="{\"type\": \"x509\", \"value\": [\"$der\"]}"
+    printf '{"signatureTemplateNames": ["NoSignatureTemplate"],\n "additionalSignatures": {"pk": %s,\n  "kek": [%s],\n  "db": [%s]}}\n' \
+        "$key" "$key" "$key" >"$out/uefi-settings.json"
 fi
 cp "$work/uki.efi" "$out/uki.efi"
 
