@@ -303,7 +303,7 @@ def test_nothing_that_lets_anybody_in_is_in_the_lists():
     packages = {p for line in listed("packages.root") for p in line}
     assert not [p for p in packages if any(w in p for w in ("ssh", "cloud-init", "waagent", "cron", "lvm", "mdadm", "udisks", "sudo", "kexec", "kdump"))
                 and p != "linux-image-cloud-amd64"]
-    assert {g for line in listed("generators") for g in line} == {"systemd-cryptsetup-generator", "systemd-fstab-generator",
+    assert {g for line in listed("generators") for g in line} == {"systemd-cryptsetup-generator", "systemd-fstab-generator", "systemd-tpm2-generator",
                                                                  "systemd-veritysetup-generator", "trustbridge-generator"}
 
 
