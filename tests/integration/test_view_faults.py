@@ -293,6 +293,54 @@ def test_a_disk_that_does_not_give_a_record_back(failing, at):  # noqa: F811
     assert view.house.file.read_bytes() == view.w.data
 
 
+@pytest.fixture
+def disk(view, tmp_path):
+    """TB_TARGET_DIR on a disk of its own, ext4; .cut() takes the power away: what follows has what the disk had at that instant."""
+    image, copy, target = tmp_path / "disk", tmp_path / "disk-after", view.rig.target
+    with open(image, "wb") as f:
+        f.truncate(128 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-E", "nodiscard", image], check=True)
+    target.mkdir()
+    subprocess.run(["mount", "-o", "loop", image, target], check=True)
+    (target / "lost+found").rmdir()
+
+    def cut():
+        subprocess.run(["cp", "--sparse=always", image, copy], check=True)
+        for d in (view.load, view.decrypt, view.download):
+            d.kill()
+            d.wait()
+        subprocess.run(["umount", "-l", target], check=True)
+        subprocess.run(["mount", "-o", "loop", copy, target], check=True)
+        if view.live().exists():  # of another boot then
+            data = bytearray(view.live().read_bytes())
+            data[8] ^= 1
+            view.live().write_bytes(data)
+    view.cut = cut
+    yield view
+    for d in view.rig.daemons + view.w.daemons:
+        d.kill()
+    subprocess.run(["umount", "-l", target], check=True)
+
+
+def test_the_power_goes_while_the_model_is_read(disk):
+    """What the record on the disk vouches for is there, and is not fetched again; the rest is, and a reader gets the right bytes."""
+    disk.begin("mapped")
+    tbsys.wait_for(lambda: tbsys.read_json(disk.rig.target / "model.tbenc.part.json").get("done"), what="ranges on the disk")
+    disk.cut()
+    disk.is_right_so_far()
+    record = disk.rig.target / "model.tbenc.part.json"
+    kept = tbsys.read_json(record)["done"] if record.exists() else ""
+    before = disk.w.sent()
+    disk.gate.set()
+    disk.hydrate()
+    disk.read("mapped")
+    disk.mends_until_the_end()
+    disk.is_whole()
+    assert disk.download.wait() == 0 and "is damaged" not in disk.decrypt.log_text(), "the record vouched for what was not there"
+    assert not kept or disk.w.sent() - before < len(disk.w.data)
+    disk.w.assert_complete()
+
+
 # -- readers -----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("how", ["signals", "random", "direct"])
