@@ -100,6 +100,7 @@ class View:
         self.close_gate(first)
         self.hydrate()
         self.read(how, *more)
+        tbsys.wait_for(lambda: self.w.progress().get("bytes_done", 0) >= first * RANGE, 60, what="all that comes before the gate")
         if how not in ("random", "last"):
             self.wait_at((first * RANGE - 32) // (2 * ON_DISK) * BLOCK - 65536)
         return self
