@@ -241,11 +241,31 @@ static void mend_look(struct tb_supply *s, struct tb_supply_wish *w)
     if (came)
         atomic_fetch_add(&s->refetched, 1);
     if (nobody)
-        w->tries = TB_SUPPLY_TRIES; /* read as it is, it ends the work */
+        w->since_us = now - MIN(now, TB_SUPPLY_MEND_US); /* read as it is, it ends the work */
     if (came || nobody || now - w->since_us >= TB_SUPPLY_MEND_US)
         mend_settle(s, w);
     if (w->done || other || now - s->written_us >= WISH_AGAIN_US)
         wishes_write(s);
+}
+
+static bool mend_is_near(const struct tb_supply_wish *a, const struct tb_supply_wish *b)
+{
+    return a->r.offset < b->r.offset + b->r.bytes + TB_SUPPLY_WANT_BYTES &&
+           b->r.offset < a->r.offset + a->r.bytes + TB_SUPPLY_WANT_BYTES;
+}
+
+/* The map counts by ranges: when one record of a range comes, all that are waited for in it seem to have
+ * come, and are read and found bad again. So others beside this one may each cost it a try. */
+static unsigned mend_tries_max(const struct tb_supply *s, const struct tb_supply_wish *w)
+{
+    unsigned n = TB_SUPPLY_TRIES;
+
+    for (size_t i = 0; i < s->n_wishes; i++) {
+        const struct tb_supply_wish *o = &s->wishes[i];
+
+        n += o != w && o->r.repair && o->asked_us + TB_SUPPLY_MEND_US >= w->since_us && mend_is_near(o, w);
+    }
+    return n;
 }
 
 static void mend_say(const struct tb_supply *s, const struct tbenc_record *rec, int error, unsigned tries)
@@ -257,9 +277,9 @@ static void mend_say(const struct tb_supply *s, const struct tbenc_record *rec, 
     snprintf(record, sizeof(record), "TB_RECORD=%" PRIu64, rec->index);
     tb_log_full(TB_LOG_WARN, TB_EVENT_REPAIR_RECORD, fields,
                 "chunk %" PRIu64 " of %s, %" PRIu32 " bytes at %" PRIu64
-                ", is damaged: %s; tb-hydrate is asked to fetch it once more, try %u of %d",
+                ", is damaged: %s; tb-hydrate is asked to fetch it once more, try %u of %u",
                 rec->index, s->name, rec->pt_len + TBENC_RECORD_OVERHEAD, rec->ct_off, reason + 10, tries,
-                TB_SUPPLY_TRIES);
+                MAX(tries, (unsigned)TB_SUPPLY_TRIES));
 }
 
 /* It came once more and was good for a while: what is wrong with it now is another matter. */
@@ -286,7 +306,7 @@ static int mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int e
         return -EBUSY;
     if (mend_is_over(w))
         *w = (struct tb_supply_wish){.r = r, .since_us = tb_now_monotonic_us()};
-    if (w->tries >= TB_SUPPLY_TRIES || tb_now_monotonic_us() - w->since_us >= TB_SUPPLY_MEND_US)
+    if (w->tries >= mend_tries_max(s, w) || tb_now_monotonic_us() - w->since_us >= TB_SUPPLY_MEND_US)
         return -EBADMSG;
     w->tries++;
     w->asked_us = tb_now_monotonic_us();

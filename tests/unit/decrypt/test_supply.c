@@ -115,6 +115,25 @@ static void test_a_record_is_asked_for_three_times(void **state)
     assert_false(damaged(&p, 5));
 }
 
+/* One connection fetches them one after the other, and each that comes makes all of its range seem to come. */
+static void test_records_of_one_range_do_not_use_up_each_others_tries(void **state)
+{
+    const uint64_t n = 2 * TB_SUPPLY_TRIES;
+    _cleanup_place_ struct place p;
+    unsigned more = 0;
+
+    place_make(&p, false);
+    for (uint64_t good = 0; good < n; good++) {
+        for (uint64_t i = good; i < n; i++)
+            assert_true(damaged(&p, i));
+        for (uint64_t i = good; i < n; i++)
+            settle(&p, i, true);
+    }
+    for (; more < 100 && damaged(&p, n - 1); more++)
+        settle(&p, n - 1, true);
+    assert_in_range(more, 1, n); /* but there is an end */
+}
+
 /* Days later the same sector may fail once more. */
 static void test_a_record_that_was_mended_can_be_mended_again_later(void **state)
 {
@@ -179,6 +198,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_record_is_asked_for_three_times),
+        cmocka_unit_test(test_records_of_one_range_do_not_use_up_each_others_tries),
         cmocka_unit_test(test_a_record_that_was_mended_can_be_mended_again_later),
         cmocka_unit_test(test_a_record_that_did_not_come_in_time_is_given_up),
         cmocka_unit_test(test_a_repair_takes_the_place_of_what_comes_anyway),
