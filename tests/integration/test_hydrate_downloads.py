@@ -76,6 +76,19 @@ def test_what_came_of_a_request_is_kept_over_a_kill(w):
     w.assert_complete()
 
 
+def test_what_came_of_a_request_that_broke_off_can_be_read_before_the_next(w):
+    w.put(*seal(6 << 20))
+    n = len(w.data)
+    head = {"ETag": w.server.etag(w.data), "Content-Range": f"bytes 0-{n - 1}/{n}", "Retry-After": "25"}
+    w.proxy.rule(fp.status(206, head, w.data[:(2 << 20) + 1]), path="model.tbenc$", nth=1)
+    d = w.start(TB_DOWNLOAD_CHUNK_BYTES=8 << 20, TB_DOWNLOAD_CONCURRENCY=1)
+    live = w.target / "model.tbenc.part.live"
+    wait_for(lambda: "again in" in w.log(), what="a request that broke off")
+    wait_for(lambda: live.read_bytes()[256:259] == b"\x01\x01\x00", what="two ranges of it")
+    assert len(w.ranges()) == 1
+    d.kill()
+
+
 def test_unknown_complete_file_is_hashed_and_kept(w):
     assert w.run()[0] == 0
     (w.target / "model.tbenc.verified.json").unlink()
