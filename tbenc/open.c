@@ -42,39 +42,6 @@ static int open_read_failed(struct tbenc_error *e, ssize_t r)
     return tbenc_fail(e, (int)r, "cannot read the ciphertext: %s", strerror((int)-r));
 }
 
-/* The work ended early: what somebody waits for does not matter any more. */
-static bool open_stopped(const struct opening *o)
-{
-    struct pollfd p = {.fd = o->wake_fd, .events = POLLIN};
-
-    return poll(&p, 1, 0) > 0;
-}
-
-static int open_await(const struct opening *o, uint64_t off, uint64_t len, struct tbenc_error *e)
-{
-    const struct tbenc_follow *f = o->p->follow;
-    int r = -EAGAIN;
-
-    if (!f || !o->source.seekable)
-        return 0;
-    while (r == -EAGAIN)
-        r = open_stopped(o) ? -ECANCELED : f->await(f->ctx, off, len);
-    return r < 0 ? tbenc_fail(e, r, "the ciphertext does not come: %s", strerror(-r)) : 0;
-}
-
-/* A record that failed with *r came once more, and is to be read again. */
-static bool open_again(const struct opening *o, struct tbenc_batch *b, unsigned i, int *r)
-{
-    const struct tbenc_follow *f = o->p->follow;
-    const struct tbenc_record *rec = &b->rec[i];
-
-    if (*r >= 0 || !f || !f->damaged || !o->source.seekable || (*r != -EBADMSG && !tb_errno_is_disk(*r)) ||
-        !f->damaged(f->ctx, rec, *r))
-        return false;
-    *r = open_await(o, rec->ct_off, (uint64_t)rec->pt_len + TBENC_RECORD_OVERHEAD, &b->error);
-    return *r == 0;
-}
-
 /* Plans the next batch; what cannot be read at offsets is read here, in order. */
 static int open_fill(void *ctx, struct tbenc_batch *b)
 {
@@ -176,7 +143,7 @@ static ssize_t open_pieces(struct opening *o, unsigned worker, struct tbenc_batc
 }
 
 /* A batch of one large record whose ciphertext nobody else needs. */
-static int open_large_once(struct opening *o, unsigned worker, struct tbenc_batch *b)
+static int open_large(struct opening *o, unsigned worker, struct tbenc_batch *b)
 {
     const struct tbenc_record *rec = &b->rec[0];
     ssize_t got, k;
@@ -199,58 +166,22 @@ static int open_large_once(struct opening *o, unsigned worker, struct tbenc_batc
     return r < 0 ? not_opened(b, 0, r) : 0;
 }
 
-static int open_large(struct opening *o, unsigned worker, struct tbenc_batch *b)
-{
-    int r = open_large_once(o, worker, b);
-
-    while (open_again(o, b, 0, &r))
-        r = open_large_once(o, worker, b);
-    return r;
-}
-
-/* Reads record i alone: what was read with the others was not right, or none of them could be read. */
-static int open_record_again(struct opening *o, unsigned worker, struct tbenc_batch *b, unsigned i)
-{
-    size_t at = tbenc_batch_ct(b, i);
-    ssize_t k = tbenc_source_pread(&o->source, b->ct + at, b->rec[i].pt_len + TBENC_RECORD_OVERHEAD,
-                                   b->rec[i].ct_off);
-
-    if (k < 0)
-        return open_read_failed(&b->error, k);
-    b->ct_got = MAX(b->ct_got, at + (size_t)k);
-    return open_record(o, worker, b, i);
-}
-
-static int open_small(struct opening *o, unsigned worker, struct tbenc_batch *b, unsigned i, bool read)
-{
-    int r = read ? open_record(o, worker, b, i) : open_record_again(o, worker, b, i);
-
-    while (open_again(o, b, i, &r))
-        r = open_record_again(o, worker, b, i);
-    return r;
-}
-
 static int open_work(void *ctx, unsigned worker, struct tbenc_batch *b)
 {
     struct opening *o = ctx;
-    bool read = true;
-    int r;
+    int r = 0;
 
-    r = open_await(o, b->rec[0].ct_off, b->ct_len, &b->error);
-    if (r < 0)
-        return r;
     if (o->pieces[worker] && b->n == 1)
         return open_large(o, worker, b);
     if (o->source.seekable) {
         ssize_t k = tbenc_source_pread(&o->source, b->ct, b->ct_len, b->rec[0].ct_off);
 
-        if (k < 0 && !(o->p->follow && tb_errno_is_disk((int)k)))
+        if (k < 0)
             return open_read_failed(&b->error, k);
-        read = k >= 0;
-        b->ct_got = read ? (size_t)k : 0;
+        b->ct_got = (size_t)k;
     }
     for (unsigned i = 0; r >= 0 && i < b->n; i++)
-        r = open_small(o, worker, b, i, read);
+        r = open_record(o, worker, b, i);
     return r;
 }
 
@@ -333,10 +264,8 @@ static int open_read_header(struct opening *o, struct tbenc_error *e)
 {
     uint8_t buf[TBENC_HEADER_BYTES];
     ssize_t k;
-    int r = open_await(o, 0, sizeof(buf), e);
+    int r;
 
-    if (r < 0)
-        return r;
     k = o->source.seekable ? tbenc_source_pread(&o->source, buf, sizeof(buf), 0)
                            : tbenc_source_read(&o->source, buf, sizeof(buf));
     if (k < 0)

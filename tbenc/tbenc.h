@@ -183,17 +183,6 @@ int tbenc_seal(const struct tbenc_seal_params *p, const struct tbenc_input *in, 
                int out_fd, struct tbenc_manifest **ret, struct tbenc_error *e);
 
 /* -- opening (decrypting) ---------------------------------------------------------------------- */
-/* For a ciphertext that still grows behind the reading, or whose records can be had once more: a regular
- * file. Both functions are called from any thread of the work, several at once. */
-struct tbenc_follow {
-    void *ctx;
-    /* Before bytes [off, off + len) are read: 0 when they are there. -EAGAIN: called again, unless the work
-     * has ended meanwhile, so it should not wait for long. Another errno ends the work. */
-    int (*await)(void *ctx, uint64_t off, uint64_t len);
-    /* A record is not authentic (-EBADMSG), or cannot be read. true: it comes once more, is awaited and read
-     * again. false, or NULL: the work ends with that error. */
-    bool (*damaged)(void *ctx, const struct tbenc_record *rec, int error);
-};
 struct tbenc_open_params {
     const struct tbenc_manifest *manifest; /* of an overlay: what is opened is its own ciphertext */
     const uint8_t *key; /* TBENC_KEY_BYTES; tbenc_verify() also takes NULL. Of an overlay: the base's */
@@ -201,8 +190,6 @@ struct tbenc_open_params {
     unsigned flags;     /* enum tbenc_flags */
     tbenc_progress_fn progress;
     void *progress_ctx;
-    /* NULL: the file is complete, and is what it is. Not of tbenc_verify() */
-    const struct tbenc_follow *follow;
 };
 /* Ciphertext read in sequence from in_fd (any kind; a regular file from where it stands), plaintext written
  * in order to out_fd (any kind). All checks of section OPENING. What belongs to the whole (end of file,

@@ -210,3 +210,24 @@ void tb_asset_clear(struct tb_asset *a)
     a->base = tbenc_manifest_free(a->base);
     a->tree = tbenc_manifest_free(a->tree);
 }
+
+void tb_asset_weights(struct tb_asset *a, struct tb_weights *w)
+{
+    w->files = a->tree;
+    w->layers[0] =
+        (struct weights_layer){.manifest = a->manifest, .ciphertext = tb_supply_ciphertext(&a->supply)};
+    if (a->base)
+        w->layers[1] =
+            (struct weights_layer){.manifest = a->base, .ciphertext = tb_supply_ciphertext(&a->base_supply)};
+    w->n_layers = a->base ? 2 : 1;
+}
+
+int tb_asset_await_header(struct tb_asset *a, bool (*stop)(void *ctx), void *ctx)
+{
+    int r;
+
+    do
+        r = stop(ctx) ? -ECANCELED : tb_supply_await(&a->supply, 0, TBENC_HEADER_BYTES);
+    while (r == -EAGAIN);
+    return r;
+}

@@ -10,6 +10,7 @@
 #include "common/outcome.h"
 #include "common/secret.h"
 #include "decrypt/supply.h"
+#include "decrypt/weights.h"
 #include "tbenc/tbenc.h"
 
 struct tb_asset {
@@ -28,6 +29,12 @@ struct tb_asset {
 int tb_asset_open(const struct tb_config *c, const uint8_t client_sha256[static TBENC_SHA256_BYTES],
                   struct tb_asset *ret, struct tb_outcome *o);
 void tb_asset_clear(struct tb_asset *a);
+
+/* Its files and ciphertexts, which w borrows. The rest of w is as it was. */
+void tb_asset_weights(struct tb_asset *a, struct tb_weights *w);
+/* Waits for the header of the file, without which nothing can be decrypted. stop() ends it with -ECANCELED.
+ * -ESTALE: it will not come. */
+int tb_asset_await_header(struct tb_asset *a, bool (*stop)(void *ctx), void *ctx);
 
 /* The credential model-key, opened by the TPM when it is sealed. 0; 77 when it is refused (empty, or of
  * another size); 75 when it was sealed for an earlier state of this machine; 78 when the unit has none. */

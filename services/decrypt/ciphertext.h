@@ -16,8 +16,10 @@ struct tb_ciphertext {
     bool (*has)(void *ctx, uint64_t from, uint64_t to);
     /* A reader waits for them. NULL: they cannot come sooner. */
     void (*want)(void *ctx, uint64_t from, uint64_t to);
-    /* Until something came, at most timeout_ms. NULL where has is. */
+    /* Until something came, at most timeout_ms. NULL where has is. For one thread. */
     void (*wait)(void *ctx, int timeout_ms);
+    /* Waits for these, not for long: -ESTALE: they will not come; else it is worth another look. */
+    int (*await)(void *ctx, uint64_t from, uint64_t to);
     /* That record cannot be had from the disk as it is there (-errno, as opening it said): true when it is
      * fetched again, and has() says false until it came. NULL: never. */
     bool (*damaged)(void *ctx, const struct tbenc_record *rec, int error);

@@ -8,7 +8,9 @@
 #include "common/io.h"
 #include "decrypt/guard.h"
 #include "common/log.h"
+#include "decrypt/keymem.h"
 #include "decrypt/outputs.h"
+#include "decrypt/pour.h"
 #include "decrypt/report.h"
 #include "common/secret.h"
 #include "common/serving.h"
@@ -26,10 +28,9 @@ struct delivery {
     struct tb_outputs out;
     struct tb_asset asset;
     struct tb_key *key; /* secret memory; wiped when it is freed */
+    struct tb_weights weights;
     struct tb_outcome outcome;
     uint64_t delivered; /* bytes */
-    bool at_base;       /* what is opened now is what an overlay stands on */
-    uint64_t before;    /* bytes of what was opened before */
     struct tb_report report;
     struct tb_guard guard;
 };
@@ -63,35 +64,38 @@ static void delivery_abort(void *ctx)
     _exit(d->outcome.code);
 }
 
-static int delivery_progress(void *ctx, uint64_t done, uint64_t total)
+static bool delivery_is_stopped(void *ctx)
 {
     struct delivery *d = ctx;
 
-    (void)total; /* of one ciphertext alone */
-    tb_report_update(&d->report, MIN(d->before + done, d->report.total), d->report.total);
     return tb_guard_cancelled(&d->guard) != TB_GUARD_NONE;
 }
 
-/* What is read now. */
-static struct tb_supply *delivery_supply(struct delivery *d)
+static bool delivery_progress(void *ctx, uint64_t done)
 {
-    return d->at_base ? &d->asset.base_supply : &d->asset.supply;
+    struct delivery *d = ctx;
+
+    tb_report_update(&d->report, done, d->report.total);
+    return delivery_is_stopped(d);
 }
 
-static int delivery_explain(struct delivery *d, int r, const struct tbenc_error *e)
+static int delivery_explain(struct delivery *d, const struct weights_layer *at_fault, int r,
+                            const struct tbenc_error *e)
 {
-    const char *why = e->message[0] ? e->message : strerror(-r), *file;
+    bool base = at_fault == &d->weights.layers[1];
+    const char *why = e->message[0] ? e->message : strerror(-r),
+               *place = base ? TB_SERVING_BASE_NAME "/" : "";
+    const char *file = (base ? d->asset.base : d->asset.manifest)->weights_filename;
 
-    d->at_base |= d->asset.base && strncmp(why, "base: ", strlen("base: ")) == 0;
-    file = d->at_base ? d->asset.base->weights_filename : d->asset.manifest->weights_filename;
     if (tb_guard_cancelled(&d->guard) != TB_GUARD_NONE)
         return delivery_stopped(d, tb_guard_cancelled(&d->guard));
     /* What a retry does not change, but another copy may. */
     if (r == -EBADMSG || r == -EFBIG || tb_errno_is_disk(r))
-        d->report.damaged = fstat(delivery_supply(d)->fd, &d->report.ciphertext) == 0;
+        d->report.damaged =
+            fstat(base ? d->asset.base_supply.fd : d->asset.supply.fd, &d->report.ciphertext) == 0;
     if (tb_errno_is_disk(r))
-        return tb_outcome_set(&d->outcome, TB_EXIT_DATAERR, "%s%s: the disk does not give it back: %s",
-                              d->at_base ? TB_SERVING_BASE_NAME "/" : "", file, why);
+        return tb_outcome_set(&d->outcome, TB_EXIT_DATAERR, "%s%s: the disk does not give it back: %s", place,
+                              file, why);
     switch (r) {
     case -ESTALE:
         return tb_outcome_set(&d->outcome, TB_EXIT_TEMPFAIL,
@@ -100,8 +104,7 @@ static int delivery_explain(struct delivery *d, int r, const struct tbenc_error 
     case -EBADMSG:
     case -EINVAL:
     case -EFBIG:
-        return tb_outcome_set(&d->outcome, TB_EXIT_DATAERR, "%s%s: %s",
-                              d->at_base ? TB_SERVING_BASE_NAME "/" : "", file, why);
+        return tb_outcome_set(&d->outcome, TB_EXIT_DATAERR, "%s%s: %s", place, file, why);
     case -EPIPE:
         return tb_outcome_set(&d->outcome, TB_EXIT_TEMPFAIL,
                               "the reader closed the FIFO after %" PRIu64 " of %" PRIu64 " bytes",
@@ -113,56 +116,11 @@ static int delivery_explain(struct delivery *d, int r, const struct tbenc_error 
     }
 }
 
-/* The base first: it is nearly all of it. */
-static int delivery_open_layers(struct delivery *d, const struct tbenc_open_params *p, struct tbenc_error *e)
-{
-    const struct tb_asset *a = &d->asset;
-    struct tbenc_open_params q = *p;
-    _cleanup_free_ int *fds = calloc(a->manifest->n_files + a->base->n_files, sizeof(*fds));
-    int *own = fds, *under = fds ? fds + a->manifest->n_files : NULL;
-    int r = fds ? tbenc_tree_deal(a->manifest, a->base, a->tree, d->out.fd, own, under) : -ENOMEM;
-
-    if (r < 0)
-        return r;
-    d->at_base = true;
-    q.manifest = a->base;
-    r = tbenc_open_files(&q, a->base_supply.fd, under, a->base->n_files, e);
-    if (r < 0)
-        return r;
-    d->at_base = false;
-    d->before = a->tree->plaintext_bytes - a->manifest->plaintext_bytes;
-    return tbenc_open_files(p, a->supply.fd, own, a->manifest->n_files, e);
-}
-
-static int delivery_open_overlay(struct delivery *d, const struct tbenc_open_params *p, struct tbenc_error *e)
-{
-    return d->request.mode == TB_DELIVER_FIFO ? tbenc_open_overlay(p, d->asset.base, d->asset.supply.fd,
-                                                                   d->asset.base_supply.fd, d->out.fd[0], e)
-                                              : delivery_open_layers(d, p, e);
-}
-
-static int delivery_await(void *ctx, uint64_t off, uint64_t len)
-{
-    struct delivery *d = ctx;
-
-    if (tb_guard_cancelled(&d->guard) != TB_GUARD_NONE)
-        return -ECANCELED;
-    return tb_supply_await(delivery_supply(d), off, len);
-}
-
-static bool delivery_damaged(void *ctx, const struct tbenc_record *rec, int error)
-{
-    struct delivery *d = ctx;
-
-    return tb_guard_cancelled(&d->guard) == TB_GUARD_NONE &&
-           tb_supply_damaged(delivery_supply(d), rec, error);
-}
-
 static bool delivery_waits(void *ctx)
 {
     struct delivery *d = ctx;
 
-    return atomic_load(&delivery_supply(d)->waiting) > 0;
+    return atomic_load(&d->asset.supply.waiting) + atomic_load(&d->asset.base_supply.waiting) > 0;
 }
 
 static void delivery_look(void *ctx)
@@ -172,15 +130,30 @@ static void delivery_look(void *ctx)
     tb_report_look(&d->report);
 }
 
+/* By the same cache as reads are served from. */
+static int delivery_pour(struct delivery *d, const struct weights_layer **at_fault, struct tbenc_error *e)
+{
+    struct tb_pour p = {.weights = &d->weights,
+                        .fds = d->out.fd,
+                        .fifo = d->request.mode == TB_DELIVER_FIFO,
+                        .progress = delivery_progress,
+                        .ctx = d};
+    int r = tb_keymem_open() ? tb_asset_await_header(&d->asset, delivery_is_stopped, d) : -errno;
+
+    d->weights.event_fd = -1;
+    tb_asset_weights(&d->asset, &d->weights);
+    if (r == 0)
+        r = tb_pour_init(&p, d->key->b, e);
+    tb_key_erase(d->key); /* the ciphers have it */
+    if (r == 0)
+        r = tb_pour_run(&p, at_fault, e);
+    tb_weights_revoke(&d->weights);
+    return r;
+}
+
 static int delivery_decrypt(struct delivery *d)
 {
-    struct tbenc_follow follow = {
-        .ctx = d, .await = delivery_await, .damaged = d->asset.base ? NULL : delivery_damaged};
-    struct tbenc_open_params p = {.manifest = d->asset.manifest,
-                                  .key = d->key->b,
-                                  .progress = delivery_progress,
-                                  .progress_ctx = d,
-                                  .follow = &follow};
+    const struct weights_layer *at_fault = &d->weights.layers[0];
     struct tbenc_error e = {0};
     int r;
 
@@ -188,15 +161,11 @@ static int delivery_decrypt(struct delivery *d)
     r = tb_guard_start(&d->guard);
     if (r < 0)
         return tb_outcome_set(&d->outcome, TB_EXIT_IOERR, "cannot start a thread: %s", strerror(-r));
-    r = d->asset.base ? delivery_open_overlay(d, &p, &e)
-        : d->request.mode == TB_DELIVER_FIFO
-            ? tbenc_open_stream(&p, d->asset.supply.fd, d->out.fd[0], &e)
-            : tbenc_open_files(&p, d->asset.supply.fd, d->out.fd, d->out.n, &e);
+    r = delivery_pour(d, &at_fault, &e);
     tb_guard_stop(&d->guard);
-    tb_secret_freep(&d->key);
     if (r < 0) {
         tb_outputs_truncate(&d->out);
-        return delivery_explain(d, r, &e);
+        return delivery_explain(d, at_fault, r, &e);
     }
     d->delivered = d->asset.tree->plaintext_bytes;
     return 0;
@@ -236,7 +205,7 @@ static int delivery_run(struct delivery *d)
     d->report.damaged = r == TB_EXIT_NOINPUT || r == TB_EXIT_DATAERR;
     if (r != 0)
         return r;
-    d->asset.supply.run_dir = d->asset.base_supply.run_dir = d->report.dir;
+    d->asset.supply.run_dir = d->report.dir; /* nobody mends the base */
     d->report.supply = &d->asset.supply;
     d->report.total = d->asset.tree->plaintext_bytes;
     d->report.has_finetune = d->config->provider_key; /* then it was verified */

@@ -78,17 +78,6 @@ static bool service_must_stop(void *ctx)
     return service_readable(s->d->signal_fd, POLLIN) || service_readable(s->d->sock, POLLRDHUP);
 }
 
-/* The file header is needed before anything can be decrypted. */
-static int service_await_header(struct reads_service *s)
-{
-    int r;
-
-    do
-        r = service_must_stop(s) ? -ECANCELED : tb_supply_await(&s->d->asset->supply, 0, TBENC_HEADER_BYTES);
-    while (r == -EAGAIN);
-    return r;
-}
-
 static int service_lost(struct reads_service *s)
 {
     return tb_outcome_set(s->d->outcome, TB_EXIT_TEMPFAIL,
@@ -104,7 +93,7 @@ static bool service_is_s3(const struct reads_service *s)
 static int service_init(struct reads_service *s, struct tbenc_error *e)
 {
     unsigned n = service_is_s3(s) ? tb_endpoint_readers() : tb_view_readers(&s->weights);
-    int r = tb_weights_init(&s->weights, (*s->d->key)->b, n, e);
+    int r = tb_weights_init(&s->weights, (*s->d->key)->b, n, tb_weights_threads(), e);
 
     if (r < 0)
         return r;
@@ -127,7 +116,7 @@ static int service_prepare(struct reads_service *s)
                    (s->d->asset->base && tb_report_suspects(s->d->report, s->d->asset->base_supply.fd));
     const char *how = tb_keymem_open();
     struct tbenc_error e = {0};
-    int r = how ? service_await_header(s) : -errno;
+    int r = how ? tb_asset_await_header(s->d->asset, service_must_stop, s) : -errno;
 
     if (r == 0)
         r = service_init(s, &e);
@@ -281,12 +270,7 @@ int decrypt_reads_serve(struct decrypt_reads *d)
     int r;
 
     s = (struct reads_service){.d = d, .event_fd = eventfd(0, EFD_CLOEXEC)};
-    s.weights.files = d->asset->tree;
-    s.weights.layers[0] = (struct weights_layer){.manifest = d->asset->manifest,
-                                                 .ciphertext = tb_supply_ciphertext(&d->asset->supply)};
-    s.weights.layers[1] = (struct weights_layer){.manifest = d->asset->base,
-                                                 .ciphertext = tb_supply_ciphertext(&d->asset->base_supply)};
-    s.weights.n_layers = d->asset->base ? 2 : 1;
+    tb_asset_weights(d->asset, &s.weights);
     s.weights.event_fd = s.event_fd;
     s.view.weights = s.endpoint.weights = &s.weights;
     /* Never closed: no other file may take its number while threads use it. */

@@ -486,6 +486,11 @@ static void ciphertext_wait(void *ctx, int timeout_ms)
     tb_supply_wait(ctx, (unsigned)MAX(timeout_ms, 0));
 }
 
+static int ciphertext_await(void *ctx, uint64_t from, uint64_t to)
+{
+    return tb_supply_await(ctx, from, to - from);
+}
+
 static bool ciphertext_damaged(void *ctx, const struct tbenc_record *rec, int error)
 {
     return tb_supply_damaged(ctx, rec, error);
@@ -493,7 +498,7 @@ static bool ciphertext_damaged(void *ctx, const struct tbenc_record *rec, int er
 
 struct tb_ciphertext tb_supply_ciphertext(struct tb_supply *s)
 {
-    struct tb_ciphertext c = {.fd = s->fd, .ctx = s};
+    struct tb_ciphertext c = {.fd = s->fd, .ctx = s, .await = ciphertext_await};
 
     if (!s->map && !s->brought)
         return c;

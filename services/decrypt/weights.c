@@ -190,7 +190,7 @@ static int weights_make_caches(struct tb_weights *w, const uint8_t *key, struct 
                                     .ciphertext = &l->ciphertext,
                                     .threads = w->n_readers + w->n_fillers};
 
-        p.slots = tb_cache_slots(l->manifest, p.threads);
+        p.slots = w->n_slots ? w->n_slots : tb_cache_slots(l->manifest, p.threads);
         r = tb_cache_new(&p, &l->cache, e);
     }
     return r;
@@ -222,11 +222,12 @@ static int weights_deal(struct tb_weights *w)
     return r;
 }
 
-int tb_weights_init(struct tb_weights *w, const uint8_t *key, unsigned n_readers, struct tbenc_error *e)
+int tb_weights_init(struct tb_weights *w, const uint8_t *key, unsigned n_readers, unsigned n_fillers,
+                    struct tbenc_error *e)
 {
     int r;
 
-    w->n_fillers = tb_weights_threads();
+    w->n_fillers = n_fillers;
     w->n_readers = n_readers;
     (void)pthread_mutex_init(&w->lock, NULL);
     tb_cond_init(&w->work);

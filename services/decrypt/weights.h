@@ -51,7 +51,8 @@ struct tb_weights {
     const struct tbenc_manifest *files; /* those that are read, whichever ciphertext they are in */
     struct weights_layer layers[WEIGHTS_LAYERS_MAX];
     unsigned n_layers;
-    int event_fd; /* an eventfd that becomes readable when the state changed; borrowed */
+    int event_fd;     /* an eventfd that becomes readable when the state changed; borrowed; -1: none */
+    unsigned n_slots; /* of each cache; 0: as many as serve readers well who read anywhere */
     /* The rest is private. */
     struct weights_place *places; /* of each file */
     unsigned n_fillers, n_readers, n_started;
@@ -73,7 +74,8 @@ struct tb_weights {
 unsigned tb_weights_threads(void);
 /* Makes caches, places and ciphers, for as long as the process lives; the key is not needed afterwards. 0 or
  * -errno. */
-int tb_weights_init(struct tb_weights *w, const uint8_t *key, unsigned n_readers, struct tbenc_error *e);
+int tb_weights_init(struct tb_weights *w, const uint8_t *key, unsigned n_readers, unsigned n_fillers,
+                    struct tbenc_error *e);
 /* Decrypts the first block, or all of it, in this thread, and gives nothing away: is it the right key, and is
  * a ciphertext sound that was found damaged before? What has not come yet is left out, and what is fetched
  * once more is waited for. stop() ends it with -ECANCELED. Before tb_weights_start(). */
