@@ -168,6 +168,7 @@ static void download_loop(struct download_state *x, struct tb_outcome *o)
                                 {.fd = x->wishes.fd, .events = CURL_WAIT_POLLIN}};
 
     while (worker_step(&x->workers[0], fds, x->wishes.fd >= 0 ? 2 : 1)) {
+        x->wishes.ready |= fds[1].revents != 0; /* this thread alone looks at them */
         if (fds[0].revents) {
             download_lock(x);
             download_give_up(x, true, HYDRATE_STOPPED,

@@ -6,6 +6,10 @@
 
 #include "common/hex.h"
 #include "common/io.h"
+#include "common/units.h"
+
+/* Whether there is a directory to watch yet, and, of one that is watched, whether poll() was not asked. */
+#define WISHES_LOOK_US 100000ULL
 
 void wishes_init(struct wishes *w, const char *run_dir)
 {
@@ -41,8 +45,13 @@ static bool wish_fits(const struct tb_want_range *r, const struct partial_identi
 bool wishes_refresh(struct wishes *w, const struct partial_identity *id)
 {
     char sha256[2 * SHA256_BYTES + 1];
+    uint64_t now = tb_now_monotonic_us();
     size_t n = 0;
 
+    if (!w->ready && now - w->looked_us < WISHES_LOOK_US)
+        return false;
+    w->ready = false;
+    w->looked_us = now;
     if (!wishes_changed(w))
         return false;
     tb_hex_encode(id->sha256, SHA256_BYTES, sha256);
@@ -51,7 +60,7 @@ bool wishes_refresh(struct wishes *w, const struct partial_identity *id)
     for (size_t i = 0; i < w->want.n; i++) {
         struct tb_want_range *r = &w->want.r[i];
 
-        if (!r->repair && r->offset < id->size) /* one range, which may be the short last one */
+        if (!r->repair && r->offset < id->size) /* as many as the file has */
             r->bytes = MIN(r->bytes, id->size - r->offset);
         if (wish_fits(r, id))
             w->want.r[n++] = *r;
