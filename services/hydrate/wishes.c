@@ -6,10 +6,6 @@
 
 #include "common/hex.h"
 #include "common/io.h"
-#include "common/units.h"
-
-/* Whether there is a directory to watch yet, and, of one that is watched, whether poll() was not asked. */
-#define WISHES_LOOK_US 100000ULL
 
 void wishes_init(struct wishes *w, const char *run_dir)
 {
@@ -45,13 +41,11 @@ static bool wish_fits(const struct tb_want_range *r, const struct partial_identi
 bool wishes_refresh(struct wishes *w, const struct partial_identity *id)
 {
     char sha256[2 * SHA256_BYTES + 1];
-    uint64_t now = tb_now_monotonic_us();
     size_t n = 0;
 
-    if (!w->ready && now - w->looked_us < WISHES_LOOK_US)
+    if (w->watched && !w->ready)
         return false;
     w->ready = false;
-    w->looked_us = now;
     if (!wishes_changed(w))
         return false;
     tb_hex_encode(id->sha256, SHA256_BYTES, sha256);

@@ -11,8 +11,7 @@ struct wishes {
     const char *run_dir; /* TB_RUN_DIR, borrowed; NULL: there are never any */
     int fd;              /* inotify; -1: none */
     bool watched;        /* tb-decrypt's directory, which may come later */
-    bool ready;          /* poll() says so of fd; else it is looked at now and then */
-    uint64_t looked_us;
+    bool ready;          /* something was written there: poll() says so of fd */
     struct tb_want want;
 };
 
