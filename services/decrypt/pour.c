@@ -10,7 +10,7 @@
 #include "common/macros.h"
 #include "tbenc/stream.h"
 
-#define POUR_LENT_MAX 8    /* blocks whose pages a pipe may hold */
+#define POUR_LENT_MAX 8   /* blocks whose pages a pipe may hold */
 #define POUR_FILL_AHEAD 4 /* blocks that others decrypt for a FIFO */
 
 struct pour_thread {
@@ -156,10 +156,10 @@ static int pour_size_files(struct tb_pour *p)
 
 static void pour_files(struct tb_pour *p)
 {
-    struct pour_thread t[WEIGHTS_THREADS_MAX];
+    struct pour_thread t[WEIGHTS_THREADS_MAX] = {{.p = p}};
     unsigned n = 1;
 
-    for (unsigned i = 0; i < p->weights->n_readers; i++)
+    for (unsigned i = 1; i < p->weights->n_readers; i++)
         t[i] = (struct pour_thread){.p = p, .number = i};
     while (n < p->weights->n_readers && pthread_create(&t[n].id, NULL, pour_thread, &t[n]) == 0)
         n++;
