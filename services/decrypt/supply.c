@@ -314,8 +314,8 @@ static int mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int e
     w->file = rec->file;
     atomic_fetch_add(&s->mending, 1);
     mend_note(mend_map(s, &later), w);
+    wishes_write(s); /* first: who reads the log may go by it */
     mend_say(s, rec, error, w->tries);
-    wishes_write(s);
     return -EAGAIN;
 }
 
