@@ -6,11 +6,9 @@ Everything is emulated by programs of this machine; none of it is Azure."""
 import json
 import pathlib
 import shutil
-import struct
 import subprocess
 
 from runner import VM, accelerator
-from software_tpm import Tpm
 from tbsys import _die_with_parent, wait_for
 
 FIRMWARE = pathlib.Path("/usr/share/OVMF")

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from conftest import Machine
-from measured import APPROVAL, MIB, ROOT, VERITY, Disk, run
+from measured import MIB, ROOT, VERITY, run
 from tbsys import wait_for
 
 PWN_UNIT = "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'id > /run/pwned'\n"
