@@ -263,7 +263,8 @@ void slot_mark(struct download_state *x, struct download_slot *s)
 {
     const struct ranges *ranges = partial_ranges(x->d->partial);
 
-    if (s->state != SLOT_RUNNING || s->repair)
+    /* Who answers 200 gives nothing but the whole, and what breaks off has to begin anew. */
+    if (s->state != SLOT_RUNNING || s->repair || s->t.status != 206)
         return;
     while (s->t.got >= ranges->chunk && s->t.start + ranges->chunk < s->t.end && slot_mark_first(x, s))
         ;

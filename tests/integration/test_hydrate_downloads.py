@@ -89,6 +89,20 @@ def test_what_came_of_a_request_that_broke_off_can_be_read_before_the_next(w):
     d.kill()
 
 
+def test_a_server_that_gives_only_the_whole_is_asked_for_it_again(w):
+    class Whole(w.server.RequestHandlerClass):
+        def do_GET(self):
+            del self.headers["Range"]
+            super().do_GET()
+
+    w.server.RequestHandlerClass = Whole
+    w.put(*seal(6 << 20))
+    w.proxy.rule(fp.cut(5 << 19), path="model.tbenc$", nth=1)
+    assert w.run(TB_DOWNLOAD_CHUNK_BYTES=8 << 20, TB_DOWNLOAD_CONCURRENCY=1)[0] == 0, w.log()
+    w.assert_complete()
+    assert [r.status for r in w.ranges()] == [200] * 3
+
+
 def test_unknown_complete_file_is_hashed_and_kept(w):
     assert w.run()[0] == 0
     (w.target / "model.tbenc.verified.json").unlink()
