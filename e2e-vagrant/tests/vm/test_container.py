@@ -75,7 +75,7 @@ def test_what_remains_of_the_confinement(vm):
     assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
     assert vm.sh(f"nsenter -t {pid} -n ip -br link").split()[0] == "lo" and vm.sh(f"nsenter -t {pid} -n ip -br link").count("\n") == 1
     mounts = {f[4]: (f[5], line.split(" - ")[1].split()[0]) for line in vm.sh(f"cat /proc/{pid}/mountinfo").splitlines() for f in [line.split()]}
-    assert mounts["/model"][1] == "tmpfs" and mounts["/model"][0].startswith("ro,") and mounts["/"][0].startswith("ro,")
+    assert mounts["/model"][1] == "fuse.trustbridge" and mounts["/model"][0].startswith("ro,") and mounts["/"][0].startswith("ro,")
     assert all(kind == "tmpfs" for where, (_, kind) in mounts.items() if where in ("/tmp", "/run", "/dev/shm", "/var/tmp"))
     assert vm.sh(f"awk '/core file/ {{print $5}}' /proc/{pid}/limits").strip() == "1"
     # Nobody else has the weights among its mounts; the machine's own /dev/shm has nothing of them.
