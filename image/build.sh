@@ -272,7 +272,7 @@ quietly in_root dracut --force --conf /tb-initrd/dracut.conf --confdir /tb-initr
     --tmpdir /tb-initrd /tb-initrd/initrd
 # Without one of these the phases of the initrd are not measured, and no machine has the registers that are predicted.
 in_root lsinitrd /tb-initrd/initrd >"$work/initrd.list"
-for f in systemd-pcrextend systemd-pcrphase-initrd.service libtss2-esys.so.0 libtss2-mu.so.0 libtss2-rc.so.0 libtss2-tcti-device.so.0 \
+for f in systemd-pcrextend systemd-pcrphase-initrd.service libtss2-esys.so.0 libtss2-mu.so.0 libtss2-rc.so.0 libtss2-sys.so.1 libtss2-tcti-device.so.0 \
     systemd-tpm2-generator systemd-veritysetup-generator systemd-volatile-root dm-verity.ko erofs.ko; do
     grep -q "/$f" "$work/initrd.list" || fail "the initrd has no $f: see dracut.conf"
 done
