@@ -12,7 +12,7 @@ import faultproxy as fp
 from delivery_asset import Asset
 from delivery_house import house, rot  # noqa: F401
 from delivery_rig import NO_MOUNT, rig  # noqa: F401
-from hydrate_world import ca  # noqa: F401
+from hydrate_world import SLOTS, ca  # noqa: F401
 from tbsys import wait_for
 from test_follow import RANGE, RECORD, SIZE, Follow
 
@@ -70,6 +70,8 @@ def test_a_mirror_that_lies_is_found_out_by_the_tags_and_left(follow, ca):  # no
         follow.deliver()
         try:
             wait_for(lambda: f"chunk {place_of_range(9)} of model.tbenc" in follow.decrypt.log_text(), what="the damage")
+            waiting = lambda: [r for r in mirror.requests + follow.w.proxy.requests if not r.done]  # noqa: E731
+            wait_for(lambda: len(waiting()) == SLOTS + 1, what="a request of each connection, and the record's")
         finally:
             found.set()
         wait_for(lambda: "gave bytes that are not the model's" in follow.w.log(), what="the lie")
