@@ -26,7 +26,7 @@ struct admin_job {
     struct tb_option_list scopes, aks, id_keys, images;
     const char *new_token_file; /* of login */
     const char *image, *image_version, *output, *approve_key;
-    bool csv, yes, by_machines, all, secure_boot, allow_debug;
+    bool csv, yes, by_machines, all, secure_boot, allow_debug, no_drivers;
 };
 
 /* -- rows -------------------------------------------------------------------------------------- */

@@ -59,6 +59,8 @@ static void build_clear(struct image_build *b)
                   "the key's certificate (PEM), which goes into the machine's db"),                          \
         TB_OPTION(0, "state-key", "FILE", TB_OPTION_STRING, m.state_key,                                     \
                   "approve the image by this RSA key (PEM), so that it keeps state and the next opens it"),  \
+        TB_OPTION(0, "no-drivers", NULL, TB_OPTION_FLAG, m.no_drivers,                                       \
+                  "of machines whose firmware loads no driver: measurements name PCR 2 too"),                \
         TB_OPTION(0, "append-cmdline", "WORDS", TB_OPTION_STRING, m.append_cmdline,                          \
                   "for debugging: behind the kernel command line; what lets others in is measured as such"), \
         TB_OPTION(0, "mirror", "URL", TB_OPTION_STRING, m.mirror,                                            \
@@ -130,6 +132,7 @@ static int build_check_target(const struct image_build *b)
         {"secure-boot-key", .attested = true},
         {"secure-boot-cert", .attested = true},
         {"state-key", .attested = true},
+        {"no-drivers", .attested = true},
         {"append-cmdline", .attested = true},
         {"mirror", .attested = true},
         {"cache-dir", .attested = true},

@@ -19,6 +19,8 @@
 static const struct tb_option images_measure_rows[] = {
     TB_OPTION(0, "image", "NAME", TB_OPTION_STRING, image, "what the image is called"),
     TB_OPTION(0, "image-version", "VERSION", TB_OPTION_STRING, image_version, "its version"),
+    TB_OPTION(0, "no-drivers", NULL, TB_OPTION_FLAG, no_drivers,
+              "of machines whose firmware loads no driver: PCR 2 is named too"),
     TB_OPTION(0, "output", "FILE", TB_OPTION_STRING, output,
               "write it there instead of standard output; replaced when it exists"),
     TB_OPTION_HEADING_ROW("Every command:"),
@@ -98,6 +100,7 @@ static int images_measure(struct admin_job *j)
     if (*m.open.data)
         tbpkg_warn("%s: its command line lets others in: it %s. Contracts take it only with --allow-debug",
                    j->operand, m.open.data);
+    m.no_drivers = j->no_drivers;
     doc = measured_describe(&m, j->image, j->image_version, images_created(created));
     if (!doc)
         return tbpkg_fail_errno(j->operand, -ENOMEM);

@@ -399,6 +399,7 @@ static int attested_measure(const struct attested_run *a)
     if (*m.open.data)
         tbpkg_warn("the command line lets others in: it %s. Contracts take the image only with --allow-debug",
                    m.open.data);
+    m.no_drivers = a->b->attested.no_drivers;
     rc = attested_write_measurements(a, &m);
     if (rc == CLI_OK && a->b->attested.state_key)
         rc = attested_approve(a, &m);

@@ -11,6 +11,7 @@
 struct attested_build {
     const char *settings, *image, *version, *output, *recipe, *mirror, *cache;
     const char *secure_boot_key, *secure_boot_cert, *state_key, *append_cmdline;
+    bool no_drivers;
     struct tb_option_list packages, overlays, scripts, units;
     char *default_output; /* heap; output is this when none is named */
 };

@@ -322,6 +322,18 @@ static void describe_hex(cJSON *array, const uint8_t digest[static PE_DIGEST_BYT
     cJSON_AddItemToArray(array, cJSON_CreateString(hex));
 }
 
+/* PCR 2 where neither a card nor an EFI variable brings a driver. */
+static int describe_no_drivers(cJSON *pcrs)
+{
+    static const uint8_t separator[4];
+    uint8_t pcr2[PE_DIGEST_BYTES] = {0};
+    int r = pcr_extend_by(pcr2, separator, sizeof(separator));
+
+    if (r == 0)
+        describe_hex(cJSON_AddArrayToObject(pcrs, "2"), pcr2);
+    return r;
+}
+
 cJSON *measured_describe(const struct measured *m, const char *image, const char *version,
                          const char *created)
 {
@@ -340,6 +352,10 @@ cJSON *measured_describe(const struct measured *m, const char *image, const char
         cJSON_AddStringToObject(o, "roothash", m->roothash);
     cJSON_AddStringToObject(o, "cmdline", m->cmdline);
     pcrs = cJSON_AddObjectToObject(o, "pcrs");
+    if (m->no_drivers && describe_no_drivers(pcrs) < 0)
+        tb_json_freep(&o);
+    if (!o)
+        return NULL;
     array = cJSON_AddArrayToObject(pcrs, "4");
     describe_hex(array, m->pcr4_secure);
     describe_hex(array, m->pcr4_open);

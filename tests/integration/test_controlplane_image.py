@@ -130,10 +130,8 @@ def test_what_is_nearly_it(boot, contract, shelf, pcr, events):
 def test_drivers_of_the_firmware_where_the_document_names_their_register(boot, desk, contract, shelf, tmp_path):
     """PCR 2, as docs/attestation.md has it: a driver from a disk runs before the image, with all other registers as they are to be."""
     i = Image(tmp_path, "bare", "1", um.CLOSED + " net.ifnames=0")
-    desk.run("image", "measure", i.file, "--image", "bare", "--image-version", "1", "--output", i.doc)
-    doc = json.loads(i.doc.read_text())
-    doc["pcrs"]["2"] = ["3d458cfe55cc03ea1f443f1562beec8df51c75e14a9fcf9a7234a13f198e7969"]
-    i.doc.write_text(json.dumps(doc))
+    desk.run("image", "measure", i.file, "--image", "bare", "--image-version", "1", "--no-drivers", "--output", i.doc)
+    assert json.loads(i.doc.read_text())["pcrs"]["2"] == ["3d458cfe55cc03ea1f443f1562beec8df51c75e14a9fcf9a7234a13f198e7969"]
     desk.run("image", "register", i.doc)
     separator = um.sha(bytes(4))
     m = boot(i.events() | {2: [separator]}, contract("--image", "bare"))
