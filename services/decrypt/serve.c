@@ -28,7 +28,7 @@ struct delivery {
     struct tb_outputs out;
     struct tb_asset asset;
     struct tb_key *key; /* secret memory; wiped when it is freed */
-    struct tb_weights weights;
+    struct tb_weights *weights;
     struct tb_outcome outcome;
     uint64_t delivered; /* bytes */
     struct tb_report report;
@@ -82,7 +82,7 @@ static bool delivery_progress(void *ctx, uint64_t done)
 static int delivery_explain(struct delivery *d, const struct weights_layer *at_fault, int r,
                             const struct tbenc_error *e)
 {
-    bool base = at_fault == &d->weights.layers[1];
+    bool base = at_fault == &d->weights->layers[1];
     const char *why = e->message[0] ? e->message : strerror(-r),
                *place = base ? TB_SERVING_BASE_NAME "/" : "";
     const char *file = (base ? d->asset.base : d->asset.manifest)->weights_filename;
@@ -133,27 +133,27 @@ static void delivery_look(void *ctx)
 /* By the same cache as reads are served from. */
 static int delivery_pour(struct delivery *d, const struct weights_layer **at_fault, struct tbenc_error *e)
 {
-    struct tb_pour p = {.weights = &d->weights,
+    struct tb_pour p = {.weights = d->weights,
                         .fds = d->out.fd,
                         .fifo = d->request.mode == TB_DELIVER_FIFO,
                         .progress = delivery_progress,
                         .ctx = d};
     int r = tb_keymem_open() ? tb_asset_await_header(&d->asset, delivery_is_stopped, d) : -errno;
 
-    d->weights.event_fd = -1;
-    tb_asset_weights(&d->asset, &d->weights);
+    d->weights->event_fd = -1;
+    tb_asset_weights(&d->asset, d->weights);
     if (r == 0)
         r = tb_pour_init(&p, d->key->b, e);
     tb_key_erase(d->key); /* the ciphers have it */
     if (r == 0)
         r = tb_pour_run(&p, at_fault, e);
-    tb_weights_revoke(&d->weights);
+    tb_weights_revoke(d->weights);
     return r;
 }
 
 static int delivery_decrypt(struct delivery *d)
 {
-    const struct weights_layer *at_fault = &d->weights.layers[0];
+    const struct weights_layer *at_fault = &d->weights->layers[0];
     struct tbenc_error e = {0};
     int r;
 
@@ -227,8 +227,9 @@ static int delivery_run(struct delivery *d)
 
 int tb_serve(const struct tb_config *c, int sock, int signal_fd)
 {
+    static struct tb_weights weights; /* its caches are there as long as the process */
     _cleanup_(delivery_clear) struct delivery d = {
-        .config = c, .sock = sock, .guard = {.sock = sock, .signal_fd = signal_fd}};
+        .config = c, .sock = sock, .guard = {.sock = sock, .signal_fd = signal_fd}, .weights = &weights};
     int r;
 
     d.guard.last_resort = delivery_abort;
