@@ -208,7 +208,7 @@ static void mend_note(const struct tb_range_map *map, struct tb_supply_wish *w)
     w->r.seen = map ? tb_range_map_seen(map, w->r.offset, w->r.bytes) : 0;
 }
 
-/* The record came once more since it was found bad. *ret_other: another tb-hydrate is to do it now, for which
+/* The record came once more since it was found bad, and is as it is noted now. *ret_other: another tb-hydrate is to do it now, for which
  * the wish has to be written again. */
 static bool mend_came(const struct tb_supply *s, struct tb_supply_wish *w, bool *ret_other)
 {
@@ -217,11 +217,11 @@ static bool mend_came(const struct tb_supply *s, struct tb_supply_wish *w, bool 
     bool same = strcmp(map ? tb_range_map_id(map)->instance : "", w->instance) == 0;
 
     *ret_other = !same;
-    if (map && tb_range_map_came_again(map, w->r.offset, w->r.bytes, same ? w->r.seen : 0))
-        return true;
-    if (!same)
+    bool came = map && tb_range_map_came_again(map, w->r.offset, w->r.bytes, same ? w->r.seen : 0);
+
+    if (came || !same)
         mend_note(map, w);
-    return false;
+    return came;
 }
 
 static void mend_settle(struct tb_supply *s, struct tb_supply_wish *w)
@@ -288,7 +288,19 @@ static bool mend_is_over(const struct tb_supply_wish *w)
     return w->done && w->came && tb_now_monotonic_us() - w->since_us >= TB_SUPPLY_MEND_US;
 }
 
-/* -EAGAIN: it is fetched once more; -EBUSY: too many are at once; -EBADMSG: it was tried often enough. */
+/* Something of its ranges came after it was taken for mended, as another record of a range may have been the
+ * one that came: what was read may be of before. It is read again before it is asked for again. */
+static bool mend_came_late(const struct tb_range_map *map, struct tb_supply_wish *w)
+{
+    struct tb_supply_wish then = *w;
+
+    if (!w->done || !w->came || !map || !*w->instance)
+        return false;
+    mend_note(map, w);
+    return strcmp(w->instance, then.instance) == 0 && w->r.seen != then.r.seen;
+}
+
+/* -EAGAIN: it is fetched once more, or may have come; -EBUSY: too many are at once; -EBADMSG: it was tried often enough. */
 static int mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int error)
 {
     struct tb_want_range r = {.offset = rec->ct_off,
@@ -297,6 +309,7 @@ static int mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int e
                               .record = rec->index};
     struct tb_supply_wish *w = wish_find(s, rec->ct_off, true);
     _cleanup_range_map_ struct tb_range_map *later = NULL;
+    const struct tb_range_map *map;
 
     if (w && !w->done)
         return -EAGAIN;
@@ -308,12 +321,15 @@ static int mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int e
         *w = (struct tb_supply_wish){.r = r, .since_us = tb_now_monotonic_us()};
     if (w->tries >= mend_tries_max(s, w) || tb_now_monotonic_us() - w->since_us >= TB_SUPPLY_MEND_US)
         return -EBADMSG;
+    map = mend_map(s, &later);
+    if (mend_came_late(map, w))
+        return -EAGAIN;
     w->tries++;
     w->asked_us = tb_now_monotonic_us();
     w->done = w->came = false;
     w->file = rec->file;
     atomic_fetch_add(&s->mending, 1);
-    mend_note(mend_map(s, &later), w);
+    mend_note(map, w);
     wishes_write(s); /* first: who reads the log may go by it */
     mend_say(s, rec, error, w->tries);
     return -EAGAIN;

@@ -12,8 +12,18 @@
 struct place {
     char dir[32], run[48];
     struct tbenc_manifest *m;
+    uint64_t bytes; /* of the ciphertext */
     struct tb_supply s;
 };
+
+/* The bytes of a record came once more, as a tb-hydrate says it. */
+static void come_again(struct tb_range_map *map, struct tbenc_manifest *m, uint64_t record)
+{
+    struct tbenc_record r;
+
+    assert_int_equal(tbenc_manifest_record(m, record, &r), 0);
+    tb_range_map_renew(map, r.ct_off, r.pt_len + TBENC_RECORD_OVERHEAD);
+}
 
 static void place_write(const char *dir, const char *name, const void *buf, size_t n)
 {
@@ -22,6 +32,18 @@ static void place_write(const char *dir, const char *name, const void *buf, size
 
     assert_true(fd >= 0);
     assert_int_equal(tb_write_full(fd, buf, n), 0);
+}
+
+/* The map of its download, as who writes it has it: nothing came. */
+static int place_map(const struct place *p, struct tb_range_map **ret)
+{
+    struct tb_range_map_id id = {.size = p->bytes, .chunk = RECORD_BYTES};
+    _cleanup_free_ char *live = tb_path_join(p->dir, "w.part.live");
+    uint8_t none[RECORDS] = {0};
+
+    memset(id.instance, 'a', TB_RANGE_MAP_INSTANCE);
+    memcpy(id.sha256, p->m->sha256_ciphertext, sizeof(id.sha256));
+    return tb_range_map_create(live, &id, none, ret);
 }
 
 /* A complete file that a tb-hydrate has brought; coming: nothing of it is there yet. */
@@ -45,18 +67,13 @@ static void place_make(struct place *p, bool coming)
     assert_int_equal(mkdir(p->run, 0700), 0);
     assert_int_equal(tbenc_seal(&q, &input, 1, false, out, &p->m, NULL), 0);
     ct = memfd_bytes(out);
+    p->bytes = ct.n;
     place_write(p->dir, coming ? "w.part" : "w", ct.p, ct.n);
     place_write(p->dir, "w.verified.json", "{}", 2);
     if (coming) {
-        struct tb_range_map_id id = {.size = ct.n, .chunk = RECORD_BYTES};
-        uint8_t none[RECORDS] = {0};
-        struct tb_range_map *map = NULL;
-        _cleanup_free_ char *live = tb_path_join(p->dir, "w.part.live");
+        _cleanup_range_map_ struct tb_range_map *map = NULL;
 
-        memset(id.instance, 'a', TB_RANGE_MAP_INSTANCE);
-        memcpy(id.sha256, p->m->sha256_ciphertext, sizeof(id.sha256));
-        assert_int_equal(tb_range_map_create(live, &id, none, &map), 0);
-        tb_range_map_free(map);
+        assert_int_equal(place_map(p, &map), 0);
     }
     assert_int_equal(tb_supply_open(&p->s, p->dir, p->m, &o), 0);
     p->s.run_dir = p->run;
@@ -134,6 +151,28 @@ static void test_records_of_one_range_do_not_use_up_each_others_tries(void **sta
     assert_in_range(more, 1, n); /* but there is an end */
 }
 
+/* Records 5 and 6 have a range in common. What was read of 5 is older than what came of it, and is read again
+ * before it is fetched again: each is fetched once. */
+static void test_what_came_while_it_was_read_is_read_again(void **state)
+{
+    _cleanup_place_ struct place p;
+    _cleanup_range_map_ struct tb_range_map *map = NULL;
+
+    place_make(&p, true);
+    assert_int_equal(place_map(&p, &map), 0);
+    for (uint64_t i = 0; i < tb_range_map_count(map); i++)
+        tb_range_map_mark(map, i);
+    assert_true(damaged(&p, 5) && damaged(&p, 6));
+    assert_false(has(&p, 5));
+    come_again(map, p.m, 6);
+    assert_true(has(&p, 5)); /* it seems so, and is read */
+    come_again(map, p.m, 5);
+    assert_true(damaged(&p, 5)); /* as it was before */
+    assert_true(has(&p, 5));
+    assert_true(damaged(&p, 5)); /* and as it is */
+    assert_false(has(&p, 5));
+}
+
 /* Days later the same sector may fail once more. */
 static void test_a_record_that_was_mended_can_be_mended_again_later(void **state)
 {
@@ -198,6 +237,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_record_is_asked_for_three_times),
+        cmocka_unit_test(test_what_came_while_it_was_read_is_read_again),
         cmocka_unit_test(test_records_of_one_range_do_not_use_up_each_others_tries),
         cmocka_unit_test(test_a_record_that_was_mended_can_be_mended_again_later),
         cmocka_unit_test(test_a_record_that_did_not_come_in_time_is_given_up),
