@@ -252,13 +252,16 @@ class Chain:
             self._begin(name, unit)
 
     # -- what tb-update asks of systemd -------------------------------------------------------------------------------
-    def _serve_systemctl(self):
+    def _tell_bus(self):
         if self.bus:
             unit, hydrate = self.units["tb-runtime"], self.units["tb-hydrate"]
             ended = unit.handled and not unit.daemon.running()
             active = "failed" if unit.started and ended else "inactive" if self.runtime_stopped and ended else "active"
             self.bus.units["tb-runtime.service"] = {"active": active, "restarts": unit.restarts}
             self.bus.units["tb-hydrate.service"] = {"active": "active" if hydrate.started and hydrate.daemon.rc == 0 else "activating"}
+
+    def _serve_systemctl(self):
+        self._tell_bus()
         if self.waits_for_next and not self.next.running():
             for connection in self.waits_for_next:
                 Systemctl.answer(connection, self.next.wait())
@@ -267,6 +270,8 @@ class Chain:
             words, connection = self.systemctl.asked.get()
             status = self._systemctl(words, connection)
             if status is not None:
+                self._reap("tb-runtime", self.units["tb-runtime"])
+                self._tell_bus()  # who was answered and asks how things are is told what is
                 Systemctl.answer(connection, status)
 
     def by_hand(self, *words):

@@ -206,13 +206,13 @@ static void updater_restart_runtime(struct update_daemon *d)
     update_look_at_units(&d->facts, &ending);
     if (d->facts.runtime_stopped)
         return;
-    if (d->facts.runtime_failed) { /* for good: there is nothing to stop */
-        (void)update_systemctl("reset-failed", RUNTIME_UNIT);
-        (void)update_systemctl("start", RUNTIME_UNIT);
-        return;
-    }
-    if (update_systemctl("try-restart", RUNTIME_UNIT) == 0)
+    if (!d->facts.runtime_failed && update_systemctl("try-restart", RUNTIME_UNIT) == 0)
         updater_await_end(d);
+    /* For good: there is nothing to stop. Also where it failed a moment before that job, which then was none. */
+    if (!d->facts.runtime_failed)
+        return;
+    (void)update_systemctl("reset-failed", RUNTIME_UNIT);
+    (void)update_systemctl("start", RUNTIME_UNIT);
 }
 
 /* False: it could not be chosen. */
