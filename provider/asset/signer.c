@@ -170,6 +170,7 @@ int signer_put_detached(const struct signer *s, const char *asset_id, const char
     rc = signer_make(s, asset_id, path, text, len, &sig);
     if (rc != CLI_OK)
         return rc;
+    tb_newfile_sweep(name); /* of a run that was killed */
     r = tb_write_file_atomic(name, sig, strlen(sig), 0644);
     return r < 0 ? tbpkg_fail_errno(name, r) : CLI_OK;
 }

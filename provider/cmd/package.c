@@ -403,6 +403,7 @@ static int package_open_sbom(struct package_job *j)
         return tbpkg_fail_errno("--sbom", -ENOMEM);
     if (asset_key_is_file(j->sbom_path))
         return tbpkg_fail(j->sbom_path, "holds a key and is never replaced", "choose another name");
+    tb_newfile_sweep(j->sbom_path); /* of a run that was killed; so below */
     r = cli_newfile_open(&j->sbom_out, j->sbom_path, 0666);
     return r < 0 ? tbpkg_fail_errno(j->sbom_path, r) : CLI_OK;
 }
@@ -448,6 +449,7 @@ static int package_make_zip(struct package_job *j)
         return tbpkg_fail(j->zip, "exists and is not a regular file", "choose another name");
     if (asset_key_is_file(j->zip))
         return tbpkg_fail(j->zip, "holds a key and is never replaced", "choose another name");
+    tb_newfile_sweep(j->zip);
     r = cli_newfile_open(&j->out, j->zip, 0666);
     if (r == 0 && package_open_sbom(j) != CLI_OK)
         return CLI_FAILED;

@@ -132,6 +132,7 @@ static int base_fetch(struct publish *p, const struct base_place *at)
     if (*at->manifest_sha256 && strcmp(sha256, at->manifest_sha256) != 0)
         return tbpkg_fail(url, "is not the manifest that was registered: its SHA-256 is another",
                           "put the registered one back, and find out who replaced it");
+    tb_newfile_sweep(p->base_file); /* of a run that was killed */
     r = tb_write_file_atomic(p->base_file, text, len, 0644);
     return r < 0 ? tbpkg_fail_errno(p->base_file, r) : CLI_OK;
 }

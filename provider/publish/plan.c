@@ -97,7 +97,7 @@ static int plan_make_dirs(const struct publish *p, struct publish_plan *plan)
 /* What a killed run left half written; it may be as large as the model. */
 static void plan_sweep(const struct publish *p)
 {
-    const char *const made[] = {p->ciphertext, p->manifest, p->journal, p->zip};
+    const char *const made[] = {p->ciphertext, p->manifest, p->journal, p->zip, p->sbom};
 
     for (size_t i = 0; i < ARRAY_SIZE(made); i++)
         tb_newfile_sweep(made[i]);

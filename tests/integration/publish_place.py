@@ -138,7 +138,8 @@ class Place:
         assert r.returncode == 0, r.stderr
         assert {p.name: p.read_bytes() for p in opened.iterdir()} == FILES
         assert self.key_of_a_consumer() == self.model_key.read_text().strip()
-        assert [p.name for p in (*self.out.iterdir(), *(self.out / "encrypted").iterdir()) if p.name.startswith(".")] == []
+        left = [p.name for p in (*self.out.iterdir(), *(self.out / "encrypted").iterdir()) if p.name.startswith(".")]
+        assert left == []
         self.no_secrets((self.out / "publish-summary.json").read_text())
         return summary
 
