@@ -43,7 +43,8 @@ void tb_status_remedy(struct tb_status_problem *p, const char *fmt, ...)
  * says why. What PID 1 says of sockets and targets is there, too. */
 bool tb_status_in_namespace(const char *unit)
 {
-    static const char *const early[] = {"tb-configure.service", "tb-restore.service", "tb-settings.service"};
+    static const char *const early[] = {"tb-configure.service", "tb-restore.service", "tb-settings.service",
+                                        "tb-state.service"};
 
     for (size_t i = 0; i < ARRAY_SIZE(early); i++)
         if (strcmp(unit, early[i]) == 0)
