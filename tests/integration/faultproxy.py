@@ -250,9 +250,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if name == "corrupt" and rq.sent <= action.at < rq.sent + len(piece):
                 piece = bytearray(piece)
                 piece[action.at - rq.sent] ^= 1
-            self.wfile.write(piece)
-            self.wfile.flush()
-            rq.sent += len(piece)
+            rq.sent += len(piece)  # before who gets it can know
+            try:
+                self.wfile.write(piece)
+                self.wfile.flush()
+            except OSError:
+                rq.sent -= len(piece)
+                raise
             if name == "drip" and proxy.stopped.wait(action.seconds):
                 raise _Gone
         if name == "reset":

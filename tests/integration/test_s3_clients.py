@@ -84,7 +84,7 @@ def rclone(place, *argv, rc=0, **options):
            "RCLONE_CONFIG_TB_PROVIDER": "Other", "RCLONE_CONFIG_TB_ENDPOINT": place.url, "RCLONE_CONFIG_TB_ENV_AUTH": "true",
            **{k: v for k, v in place.env.items() if k.startswith("AWS_")}, **{f"RCLONE_CONFIG_TB_{k}": v for k, v in options.items()}}
     r = subprocess.run(["rclone", "--retries=1", "--low-level-retries=1", *argv], capture_output=True, timeout=120, env=env)
-    assert r.returncode == rc, r.stderr.decode()
+    assert r.returncode in (rc if isinstance(rc, tuple) else (rc,)), r.stderr.decode()
     return r.stdout if rc == 0 else r.stderr.decode()
 
 
@@ -104,7 +104,7 @@ def test_rclone_copies_a_large_file_by_many_streams_and_reads_a_piece(place_of, 
     rclone(place, "copyto", "--multi-thread-cutoff=1M", "--multi-thread-streams=4", f"tb:{place.bucket}/model", tmp_path / "model")
     assert hashlib.sha256((tmp_path / "model").read_bytes()).digest() == hashlib.sha256(place.asset.plain).digest()
     assert rclone(place, "cat", "--offset=1048570", "--count=20", f"tb:{place.bucket}/model") == place.asset.plain[1048570:1048590]
-    assert "AccessDenied" in rclone(place, "lsf", f"tb:{'0' * 32}", rc=3)
+    assert "AccessDenied" in rclone(place, "lsf", f"tb:{'0' * 32}", rc=(1, 3))  # it counts one error or two
     assert "MethodNotAllowed" in rclone(place, "copyto", tmp_path / "model", f"tb:{place.bucket}/new", rc=1)
 
 
