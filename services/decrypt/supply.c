@@ -208,8 +208,8 @@ static void mend_note(const struct tb_range_map *map, struct tb_supply_wish *w)
     w->r.seen = map ? tb_range_map_seen(map, w->r.offset, w->r.bytes) : 0;
 }
 
-/* The record came once more since it was found bad, and is as it is noted now. *ret_other: another tb-hydrate is to do it now, for which
- * the wish has to be written again. */
+/* The record came once more since it was found bad, and is as it is noted now. *ret_other: another tb-hydrate
+ * is to do it now, for which the wish has to be written again. */
 static bool mend_came(const struct tb_supply *s, struct tb_supply_wish *w, bool *ret_other)
 {
     _cleanup_range_map_ struct tb_range_map *later = NULL;
@@ -300,7 +300,8 @@ static bool mend_came_late(const struct tb_range_map *map, struct tb_supply_wish
     return strcmp(w->instance, then.instance) == 0 && w->r.seen != then.r.seen;
 }
 
-/* -EAGAIN: it is fetched once more, or may have come; -EBUSY: too many are at once; -EBADMSG: it was tried often enough. */
+/* -EAGAIN: it is fetched once more, or may have come; -EBUSY: too many are at once; -EBADMSG: it was tried
+ * often enough. */
 static int mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int error)
 {
     struct tb_want_range r = {.offset = rec->ct_off,

@@ -208,7 +208,7 @@ static void updater_restart_runtime(struct update_daemon *d)
         return;
     if (!d->facts.runtime_failed && update_systemctl("try-restart", RUNTIME_UNIT) == 0)
         updater_await_end(d);
-    /* For good: there is nothing to stop. Also where it failed a moment before that job, which then was none. */
+    /* For good: there is nothing to stop. Also where it failed just before that job, which then was none. */
     if (!d->facts.runtime_failed)
         return;
     (void)update_systemctl("reset-failed", RUNTIME_UNIT);
