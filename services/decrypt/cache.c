@@ -113,10 +113,19 @@ static int cache_make_openers(struct tb_cache *c, const struct tb_cache_params *
     return r;
 }
 
-static void cache_wipe(struct tb_cache *c)
+/* Key schedules need not wait for readers of plaintext, only for who decrypts. */
+static void cache_wipe_keys(struct tb_cache *c)
 {
+    for (unsigned i = 0; c->slots && i < c->n_slots; i++)
+        if (c->slots[i].state == SLOT_LOADING)
+            return;
     for (unsigned i = 0; c->openers && i < c->threads; i++)
         tbenc_opener_done(&c->openers[i]);
+}
+
+static void cache_wipe(struct tb_cache *c)
+{
+    cache_wipe_keys(c);
     if (c->memory)
         tb_erase(c->memory, c->memory_bytes);
     c->state.cached_bytes = 0;
@@ -435,8 +444,10 @@ bool tb_cache_revoke(struct tb_cache *c, int timeout_ms)
     while (c->pinned > 0 && r == 0)
         r = pthread_cond_timedwait(&c->changed, &c->lock, &until);
     idle = c->pinned == 0;
-    if (idle && !c->wiped)
+    if (!c->wiped && idle)
         cache_wipe(c);
+    else if (!c->wiped)
+        cache_wipe_keys(c);
     (void)pthread_mutex_unlock(&c->lock);
     return idle;
 }
