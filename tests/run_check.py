@@ -23,6 +23,7 @@ import xml.etree.ElementTree as ET
 REPO = pathlib.Path(__file__).resolve().parents[1]
 OUT = REPO / "build" / "check"
 FUZZ_SECONDS = 30  # all fuzzers together
+UNIT_SECONDS = 900  # of one unit test: a property of money takes a minute with the sanitizers, and five beside much else
 STAGE_SECONDS = 4800  # the limit of one program: twice what the longest takes on two idle processors, and then some
 ASAN = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
 # Unit tests of the control plane that test_controlplane_store.py runs once more.
@@ -88,7 +89,7 @@ def units(tally, what, build="build", san=False):
     for src in sorted((REPO / "tests/unit").glob("*/test_*.c")):
         name = f"{src.parent.name}/{src.stem}"
         start = time.monotonic()
-        rc, text = run([str(REPO / build / "unit" / name)], f"{what}-{name.replace('/', '-')}.log", ASAN if san else None, 300)
+        rc, text = run([str(REPO / build / "unit" / name)], f"{what}-{name.replace('/', '-')}.log", ASAN if san else None, UNIT_SECONDS)
         tally.took.append((time.monotonic() - start, f"{what} {name}"))
         good = int(m[1]) if (m := re.search(r"\[  PASSED  \] (\d+) test", text)) else 0
         bad = [f": {test}" for test in sorted(set(re.findall(r"^\[  FAILED  \] (\w+)$", text, re.M)))]
