@@ -268,7 +268,8 @@ def test_the_disk_is_full_under_the_reader(view):
                 f.flush()
         view.gate.set()
         assert view.download.wait() == 74
-        assert "No space" in view.w.log() and view.load.running()
+        assert "No space" in view.w.log()
+        assert view.load.running() or view.load.wait() == 0  # the room was reserved: all may have come but the last sync
         filler.unlink()
         assert view.w.run()[0] == 0, view.w.log()
         view.is_whole()
