@@ -273,7 +273,9 @@ def test_it_installs(system, deb):
     assert not re.search(r"^[^#\n]", settings.read_text(), re.M)
     wants = {p.name for p in system.path("etc/systemd/system").glob("*.wants/*")}
     assert {"trustbridge.target", "tb-proxy.socket"} <= wants
-    assert {n for n in wants if n.startswith("tb-") and n.endswith(".service")} == {"tb-controlplane.service"}
+    # tb-state.service has a condition that only a closed image meets.
+    assert {n for n in wants if n.startswith("tb-") and n.endswith(".service")} == {"tb-controlplane.service", "tb-state.service"}
+    assert "\nConditionPathExists=" in (REPO / "units/tb-state.service").read_text()
     settings = system.path("etc/trustbridge/controlplane.env")
     assert stat.S_IMODE(settings.stat().st_mode) == 0o640
     group = re.search(r"^tb-controlplane:x:(\d+):", system.path("etc/group").read_text(), re.M)[1]
