@@ -11,12 +11,13 @@ import secrets
 import struct
 import threading
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.x509.oid import NameOID
 
-from software_tpm import authority, pem
+from software_tpm import GOOD, Tpm, authority, pem
 
 NV = 0x01400001
 TCB = (3, 0, 20, 200)  # boot loader, TEE, SNP, microcode
@@ -122,3 +123,13 @@ class Metadata:
     def __exit__(self, *exc):
         self.server.shutdown()
         self.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def shared_tpm(tmp_path_factory, issuer, cpu):
+    """Of a confidential machine: the firmware's report names its attestation key. issuer and cpu: fixtures of who imports this."""
+    tpm = Tpm(tmp_path_factory.mktemp("t"), issuer)
+    tpm.boot(GOOD)
+    tpm.write_nv(NV, cpu.hcl(tpm.ak))
+    yield tpm
+    tpm.off()

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from attest_rig import issuer, question  # noqa: F401
 from controlplane_server import ASSET, KEY, Server
-from snp_rig import DEBUG, ID_KEY, MIGRATION, NV, POLICY, Amd, Metadata, Processor, certificates, jwk
+from snp_rig import DEBUG, ID_KEY, MIGRATION, NV, POLICY, Amd, Metadata, Processor, certificates, jwk, shared_tpm  # noqa: F401
 from software_tpm import GOOD, Tpm, pem
 from tbsys import program
 from test_controlplane_attest import Machine
@@ -40,15 +40,6 @@ def server(tmp_path_factory, issuer, amd):
         assert s.register()[0] == 201
         s.cli("contract", "add", "acme", "--asset", ASSET, "--mode", "open", "--attest", "cvm", "--ak", "own")
         yield s
-
-
-@pytest.fixture(scope="module")
-def shared_tpm(tmp_path_factory, issuer, cpu):
-    tpm = Tpm(tmp_path_factory.mktemp("t"), issuer)
-    tpm.boot(GOOD)
-    tpm.write_nv(NV, cpu.hcl(tpm.ak))
-    yield tpm
-    tpm.off()
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from attest_rig import extra, issuer  # noqa: F401
 from controlplane_server import ASSET, KEY, Server
 from maa_standin import Maa, certified
 from oidc_issuer import Key
-from snp_rig import DEBUG, ID_KEY, MIGRATION, NV, POLICY, Amd, Processor, jwk
-from software_tpm import GOOD, Tpm, authority, pem
+from snp_rig import DEBUG, ID_KEY, MIGRATION, POLICY, Amd, Processor, jwk, shared_tpm  # noqa: F401
+from software_tpm import authority, pem
 from tbsys import wait_for
 from test_attest_chain import House
 from test_authorize_secrets import memory_holds
@@ -31,15 +31,6 @@ from test_controlplane_attest import Machine
 @pytest.fixture(scope="module")
 def cpu():
     return Processor(Amd())
-
-
-@pytest.fixture(scope="module")
-def shared_tpm(tmp_path_factory, issuer, cpu):
-    tpm = Tpm(tmp_path_factory.mktemp("t"), issuer)
-    tpm.boot(GOOD)
-    tpm.write_nv(NV, cpu.hcl(tpm.ak))
-    yield tpm
-    tpm.off()
 
 
 @pytest.fixture(scope="module")

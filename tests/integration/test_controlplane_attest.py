@@ -64,7 +64,7 @@ class Machine:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def server(request, tmp_path_factory, issuer):
-    database = request.getfixturevalue("postgres").create("attest") if request.param == "postgresql" else None
+    database = request.getfixturevalue("postgres").create(request.module.__name__) if request.param == "postgresql" else None
     directory = tmp_path_factory.mktemp("cp")
     (directory / "tpm-ca.pem").write_bytes(pem(issuer[0]))
     with Server(directory / "data", "--seed", "--attest-ca", directory / "tpm-ca.pem", database=database) as s:

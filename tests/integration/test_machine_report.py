@@ -12,12 +12,12 @@ import pytest
 
 from attest_rig import issuer, shared_tpm  # noqa: F401
 from controlplane_fixtures import postgres  # noqa: F401
-from controlplane_server import ASSET, KEY, Server
+from controlplane_server import ASSET, KEY
 from proxy_daemon import make, proxy  # noqa: F401
-from software_tpm import GOOD, Tpm, pem
+from software_tpm import GOOD, Tpm
 from tbsys import program, wait_for
 from test_attest_chain import House, house  # noqa: F401
-from test_controlplane_attest import Machine
+from test_controlplane_attest import Machine, server  # noqa: F401
 
 
 def verify(tpm, directory, contract="acme"):
@@ -33,17 +33,6 @@ def claims(report):
     results = [c["result"] for c in json.loads(json.loads(report)["report"])["claims"]]
     broken = [c["claim"] for c in json.loads(json.loads(report)["report"])["claims"] if c["result"] == "broken"]
     return {"holds": results.count("holds"), "broken": len(broken), "not_checked": results.count("not checked"), **({"first_broken": broken[0]} if broken else {})}
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def server(request, tmp_path_factory, issuer):
-    database = request.getfixturevalue("postgres").create("reports") if request.param == "postgresql" else None
-    directory = tmp_path_factory.mktemp("cp")
-    (directory / "tpm-ca.pem").write_bytes(pem(issuer[0]))
-    with Server(directory / "data", "--seed", "--attest-ca", directory / "tpm-ca.pem", database=database) as s:
-        assert s.register()[0] == 201
-        s.cli("contract", "add", "acme", "--asset", ASSET, "--mode", "open", "--attest", "tpm", "--ak", "own")
-        yield s
 
 
 @pytest.fixture
