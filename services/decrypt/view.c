@@ -113,7 +113,7 @@ static void *view_worker(void *arg)
 {
     struct view_thread *t = arg;
     struct tb_view *v = t->v;
-    struct tbenc_error e = {.message = "the descriptor of /dev/fuse is not that of a mount"};
+    struct tbenc_error e = {0};
     _cleanup_free_ void *buf = malloc(FUSE_REQUEST_MAX);
     ssize_t n;
 
@@ -121,10 +121,13 @@ static void *view_worker(void *arg)
         n = read(v->fuse_fd, buf, FUSE_REQUEST_MAX);
         if (n >= 0)
             view_handle(v, t->number, buf, (size_t)n);
-        else if (errno == ENODEV)
+        else if (errno == ENODEV || errno == ECONNABORTED) /* unmounted; between two requests or in one */
             break;
         else if (errno != EINTR && errno != EAGAIN && errno != ENOENT) {
-            tb_weights_fail(v->weights, NULL, -errno, &e);
+            int r = -errno;
+
+            tb_weights_fail(v->weights, NULL,
+                            tbenc_fail(&e, r, "cannot read from /dev/fuse: %s", strerror(-r)), &e);
             break;
         }
     }
