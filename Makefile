@@ -85,7 +85,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: force all help deps check check-attested check-fast check-guide check-histories check-image check-stream check-trixie check-tsan check-versions demo demo-local demo-stop bench bench-attest bench-cold-start bench-proxy bench-controlplane bench-endpoint bench-publish bench-view soak lint format docs clean install install-units install-controlplane units fuzz
+.PHONY: force all help deps check check-asan check-attested check-fast check-guide check-histories check-image check-stream check-trixie check-tsan check-versions demo demo-local demo-stop bench bench-attest bench-cold-start bench-proxy bench-controlplane bench-endpoint bench-publish bench-view soak lint format docs clean install install-units install-controlplane units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -93,6 +93,7 @@ help:
 	@echo 'make deps       install what build, tests and demo need (Debian and npm packages; root)'
 	@echo 'make check      all tests; ends with one line "N passed, N failed, N skipped"'
 	@echo 'make check-fast unit and integration tests of the plain build only'
+	@echo 'make check-asan  everything with ASan and UBSan; make check leaves out the longest'
 	@echo 'make check-trixie  the scenarios in machines, which make check has on Debian 12, on Debian 13'
 	@echo 'make check-versions  promotions over a power cut, a reboot, a stop by hand: services/update'
 	@echo 'make check-histories  200 random histories of a provider'\''s commands, kills among them: no key lost, no nonce used twice'
@@ -219,6 +220,10 @@ check-image:
 
 check-fast: all units
 	$(Q)$(PYTHON) tests/run_check.py --fast
+
+check-asan:
+	$(Q)sh tests/deps.sh
+	$(Q)$(PYTHON) tests/run_check.py --only asan-unit,asan-integration,asan-integration-long
 
 check-guide:
 	$(Q)sh tests/deps.sh

@@ -34,6 +34,13 @@ WORKERS = CPUS + 4  # of one pytest: its tests wait for timers and for each othe
 # A file's tests stay together, in their order: some files share a server, some are a story. pytest-xdist 3.1 has no work stealing.
 PARALLEL = ["-n", str(WORKERS), "--dist", "loadfile", "-m", "not alone"]
 
+# With the sanitizers these take half of all the time: they start the same programs hundreds of times, or few programs for minutes, and what
+# those do is in other files too. `make check-asan` has them.
+ASAN_LONG = [f"tests/integration/test_{name}.py" for name in (
+    "backup_archive", "backup_damage", "controlplane_purchase", "controlplane_store", "controlplane_tokens", "monitoring", "repair", "repair_counts",
+    "state_files", "tbpkg_keys", "tbpkg_preflight", "tbpkg_publish", "tbpkg_publish_keys", "tbpkg_remote", "tbpkg_rotate", "tbpkg_sign",
+    "units", "versions_chain", "versions_download")]
+
 MAKE, PRINT = threading.Lock(), threading.Lock()
 
 
@@ -103,7 +110,7 @@ def units(tally, what, build="build", san=False):
 
 def pytests(tally, what, args, build="build", san=False):
     # some of the integration tests run a unit test on another database
-    more = [f"{build}/unit/controlplane/{t}" for t in ON_POSTGRESQL] if "tests/integration" in args else []
+    more = [f"{build}/unit/controlplane/{t}" for t in ON_POSTGRESQL] if any(str(a).startswith("tests/integration") for a in args) else []
     if not make(tally, what, "all", *more, *(["SAN=1"] if san else [])):
         return
     xml = OUT / f"{what}.xml"
@@ -160,7 +167,7 @@ STAGES = {
     "vm": stage(pytests, [VM, *(f"--ignore={VM}/{name}" for name in VM_APART)]),
     "integration": stage(pytests, ["tests/integration", *PARALLEL]),
     "vm-power": stage(pytests, [f"{VM}/test_power.py"]),
-    "asan-integration": stage(pytests, ["tests/integration", *PARALLEL], "build/asan", True),
+    "asan-integration": stage(pytests, ["tests/integration", *(f"--ignore={name}" for name in ASAN_LONG), *PARALLEL], "build/asan", True),
     "vm-scratch": stage(pytests, [f"{VM}/test_scratch.py", f"{VM}/test_custom_data.py"]),
     "asan-unit": stage(units, "build/asan", True),
     "vm-versions": stage(pytests, [f"{VM}/test_versions.py"]),
@@ -176,6 +183,7 @@ STAGES = {
 }
 # By their own name only, see the Makefile.
 NAMED = {
+    "asan-integration-long": stage(pytests, [*ASAN_LONG, *PARALLEL], "build/asan", True),
     "vm-guide": stage(pytests, [f"{VM}/test_operator_guide.py"]),
     "vm-versions-power": stage(pytests, [f"{VM}/test_versions_power.py"]),
 }

@@ -20,7 +20,8 @@ from scenario import ASSET, CONTRACT
 from tbsys import wait_for
 
 # By file. Each machine is on its own; the disk is searched when everything else has been done to it.
-ORDER = ("test_power", "test_serving", "test_isolation", "test_deaths", "test_damage", "test_contract", "test_settings", "test_full_disk", "test_at_rest")
+ORDER = ("test_power", "test_serving", "test_isolation", "test_view", "test_deaths", "test_damage", "test_contract", "test_settings",
+         "test_full_disk", "test_at_rest")
 
 
 def pytest_collection_modifyitems(items):
