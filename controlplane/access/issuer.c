@@ -14,6 +14,14 @@
 #define ISSUER_WAITING_MAX 2
 #define ISSUER_DOCUMENT_MAX (256 * 1024)
 #define ISSUER_CERTS "/certs"
+/* Names that were asked for in vain. Whoever makes up more pushes out others, which are then not known to be
+ * nobody's for a while longer: he gets no key by that. */
+#define ISSUER_MISSING_MAX 16
+
+struct issuer_missing {
+    char kid[CP_KID_MAX + 1];
+    uint64_t since_us; /* when the first keys were fetched that lacked it; 0: no name */
+};
 
 struct cp_issuer {
     struct cp_issuer_settings settings; /* its url is the copy below */
@@ -27,6 +35,7 @@ struct cp_issuer {
     uint64_t generation; /* of attempts that ended */
     bool fetching;
     unsigned waiting;
+    struct issuer_missing missing[ISSUER_MISSING_MAX];
 };
 
 /* -- URLs -------------------------------------------------------------------------------------- */
@@ -73,6 +82,11 @@ int cp_issuer_new(const struct cp_issuer_settings *settings, struct cp_issuer **
     pthread_cond_init(&i->done, NULL);
     *ret = i;
     return 0;
+}
+
+const char *cp_issuer_url(const struct cp_issuer *i)
+{
+    return i->url;
 }
 
 struct cp_issuer *cp_issuer_free(struct cp_issuer *i)
@@ -232,20 +246,57 @@ static void issuer_refresh(struct cp_issuer *i, const struct cp_jwt *t, uint64_t
     }
 }
 
+/* With the lock: since when it is known that the keys lack this name; from now on, where nobody asked before.
+ * The name that was missed first gives way. */
+static uint64_t issuer_missing_since(struct cp_issuer *i, const char *kid)
+{
+    struct issuer_missing *m = &i->missing[0];
+
+    for (size_t n = 0; n < ISSUER_MISSING_MAX; n++) {
+        if (i->missing[n].since_us && strcmp(i->missing[n].kid, kid) == 0)
+            return i->missing[n].since_us;
+        if (i->missing[n].since_us < m->since_us)
+            m = &i->missing[n];
+    }
+    snprintf(m->kid, sizeof(m->kid), "%s", kid);
+    m->since_us = i->fetched_us;
+    tb_warn("a token names a key that %s does not have (yet)", i->url);
+    return m->since_us;
+}
+
+/* With the lock: a name that came is none that is missing, should it go again. */
+static void issuer_forget_missing(struct cp_issuer *i, const char *kid)
+{
+    for (size_t n = 0; n < ISSUER_MISSING_MAX; n++)
+        if (strcmp(i->missing[n].kid, kid) == 0)
+            i->missing[n] = (struct issuer_missing){0};
+}
+
+/* With the lock: keys that were fetched just now say that there is no such key; older ones say nothing. */
+static bool issuer_lacks(struct cp_issuer *i, const struct cp_jwt *t, uint64_t asked_us)
+{
+    return !i->fetching && i->fetched_us && i->fetched_us + i->settings.certain_us >= asked_us &&
+           (i->settings.confirm_us == 0 ||
+            issuer_missing_since(i, t->kid) + i->settings.confirm_us <= i->fetched_us);
+}
+
 int cp_issuer_find(struct cp_issuer *i, const struct cp_jwt *t, struct cp_jwk *ret)
 {
     const struct cp_jwk *found;
     uint64_t asked = tb_now_monotonic_us(), now;
-    bool certain;
+    bool lacks = false;
 
     pthread_mutex_lock(&i->lock);
     issuer_refresh(i, t, tb_now_monotonic_us());
     now = tb_now_monotonic_us();
-    /* Keys that were fetched just now say that there is no such key; older ones say nothing. */
-    certain = !i->fetching && i->fetched_us && i->fetched_us + i->settings.certain_us >= asked;
     found = i->fetched_us && now - i->fetched_us < CP_ISSUER_STALE_US ? issuer_look_up(i, t) : NULL;
-    if (found && EVP_PKEY_up_ref(found->key) == 1)
+    if (found && EVP_PKEY_up_ref(found->key) == 1) {
         *ret = *found;
+        issuer_forget_missing(i, t->kid);
+    } else {
+        found = NULL;
+        lacks = issuer_lacks(i, t, asked);
+    }
     pthread_mutex_unlock(&i->lock);
-    return found ? 0 : certain ? -EACCES : -EAGAIN;
+    return found ? 0 : lacks ? -EACCES : -EAGAIN;
 }

@@ -21,8 +21,9 @@ void cp_answer_fault(enum cp_fault fault, const char *contract_id, const char *a
         return;
     case CP_FAULT_MAA:
         tb_error(
-            "authorize: the keys of the Azure Attestation that %s names are not known; it gets no key now. "
-            "Let this server reach the instance (TCP 443), or pin them: serve --maa-jwks",
+            "authorize: the keys of the Azure Attestation that %s names are not known, or lack the one that "
+            "its machine's token names; it gets no key now. Let this server reach the instance (TCP 443), or "
+            "pin them: serve --maa-jwks",
             contract_id);
         cp_metric_add(CP_METRIC_FAILED_MAA);
         cp_answer_later(

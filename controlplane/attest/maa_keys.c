@@ -4,26 +4,34 @@
 #include <errno.h>
 #include <openssl/evp.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/log.h"
 #include "controlplane/access/issuer.h"
 
-/* Contracts of a provider name few: Microsoft's of a region or two, or one of his own. */
-#define INSTANCES_MAX 32
+/* Whose keys are kept at once. Contracts may name more: then who was not asked for the longest time is
+ * forgotten, and costs a question more the next time. More than there are workers: one of them is idle. */
+#define INSTANCES_MAX 256
 /* Once a minute: a token that names a key that nobody has costs Microsoft's instance no more. Keys say
- * that there are no others only where they were fetched after the token came: an instance takes new ones
- * without notice, and a refusal stops a machine. */
+ * that there are no others only where they were fetched after the token came, and where those of an hour
+ * before lacked it, too: an instance takes new ones without notice, its front ends list them one after the
+ * other, and a refusal stops a machine. */
 #define REFILL_US 60000000ULL
+
+struct maa_instance {
+    struct cp_issuer *issuer; /* NULL: the place is free */
+    unsigned users;
+    uint64_t turn; /* of the last who asked for it */
+};
 
 struct cp_maa_keys {
     struct cp_jwks pinned;
     bool is_pinned;
     const char *ca_file;
-    pthread_mutex_t lock; /* of the table; issuers stay */
-    struct cp_issuer *issuers[INSTANCES_MAX];
-    char urls[INSTANCES_MAX][CP_ISSUER_URL_MAX];
-    size_t n;
+    pthread_mutex_t lock; /* of the table; what has users stays */
+    struct maa_instance instances[INSTANCES_MAX];
+    uint64_t turns;
 };
 
 int cp_maa_keys_new(const char *pinned, const char *ca_file, struct cp_maa_keys **ret,
@@ -56,8 +64,8 @@ struct cp_maa_keys *cp_maa_keys_free(struct cp_maa_keys *k)
 {
     if (!k)
         return NULL;
-    for (size_t i = 0; i < k->n; i++)
-        cp_issuer_free(k->issuers[i]);
+    for (size_t i = 0; i < INSTANCES_MAX; i++)
+        cp_issuer_free(k->instances[i].issuer);
     cp_jwks_clear(&k->pinned);
     pthread_mutex_destroy(&k->lock);
     free(k);
@@ -77,34 +85,73 @@ static int maa_find_pinned(const struct cp_maa_keys *k, const struct cp_jwt *t, 
     return -EACCES;
 }
 
-/* NULL: too many, or out of memory. */
-static struct cp_issuer *maa_find_issuer(struct cp_maa_keys *k, const char *url)
+/* With the lock: the place of this instance, or of who gives way to it; NULL: all are in use. */
+static struct maa_instance *maa_find_place(struct cp_maa_keys *k, const char *url)
 {
-    const struct cp_issuer_settings s = {
-        .url = url, .ca_file = k->ca_file, .burst = 1, .refill_us = REFILL_US};
-    struct cp_issuer *found = NULL;
+    struct maa_instance *place = NULL;
+
+    for (size_t i = 0; i < INSTANCES_MAX; i++) {
+        struct maa_instance *m = &k->instances[i];
+
+        if (m->issuer && strcmp(cp_issuer_url(m->issuer), url) == 0)
+            return m;
+        if (m->users == 0 && (!place || m->turn < place->turn))
+            place = m;
+    }
+    return place;
+}
+
+static int maa_take_instance(struct cp_maa_keys *k, const char *url, struct maa_instance **ret)
+{
+    const struct cp_issuer_settings s = {.url = url,
+                                         .ca_file = k->ca_file,
+                                         .burst = 1,
+                                         .refill_us = REFILL_US,
+                                         .confirm_us = CP_ISSUER_FRESH_US};
+    struct cp_issuer *new = NULL;
+    struct maa_instance *m;
+    int r = 0;
 
     pthread_mutex_lock(&k->lock);
-    for (size_t i = 0; !found && i < k->n; i++)
-        if (strcmp(k->urls[i], url) == 0)
-            found = k->issuers[i];
-    if (!found && k->n < INSTANCES_MAX && cp_issuer_new(&s, &found) == 0) {
-        snprintf(k->urls[k->n], sizeof(k->urls[0]), "%s", url);
-        k->issuers[k->n++] = found;
+    m = maa_find_place(k, url);
+    if (!m)
+        r = -EBUSY;
+    else if (!m->issuer || strcmp(cp_issuer_url(m->issuer), url) != 0)
+        r = cp_issuer_new(&s, &new);
+    if (new) {
+        cp_issuer_free(m->issuer);
+        m->issuer = new;
+    }
+    if (r == 0) {
+        m->users++;
+        m->turn = ++k->turns;
+        *ret = m;
     }
     pthread_mutex_unlock(&k->lock);
-    return found;
+    return r;
+}
+
+static void maa_leave_instance(struct cp_maa_keys *k, struct maa_instance *m)
+{
+    pthread_mutex_lock(&k->lock);
+    m->users--;
+    pthread_mutex_unlock(&k->lock);
 }
 
 int cp_maa_keys_find(struct cp_maa_keys *k, const char *issuer, const struct cp_jwt *t, struct cp_jwk *ret)
 {
-    struct cp_issuer *i;
+    struct maa_instance *m = NULL;
+    int r;
 
     if (k->is_pinned)
         return maa_find_pinned(k, t, ret);
-    i = maa_find_issuer(k, issuer);
-    if (!i)
-        tb_error("contracts name more than %d instances of Azure Attestation; the keys of %s are not fetched",
-                 INSTANCES_MAX, issuer);
-    return i ? cp_issuer_find(i, t, ret) : -EAGAIN;
+    r = maa_take_instance(k, issuer, &m);
+    if (r < 0) {
+        tb_error("the keys of %s cannot be fetched now: %s", issuer,
+                 r == -EBUSY ? "too many other instances are being asked; try again" : strerror(-r));
+        return -EAGAIN;
+    }
+    r = cp_issuer_find(m->issuer, t, ret);
+    maa_leave_instance(k, m);
+    return r;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The keys by which instances of Azure Attestation sign: pinned in a file, or those that each instance that a
- * contract names has at URL/certs. Any thread. */
+ * contract names has at URL/certs, however many they are. Any thread. */
 #ifndef CP_MAA_KEYS_H
 #define CP_MAA_KEYS_H
 
@@ -14,7 +14,8 @@ int cp_maa_keys_new(const char *pinned, const char *ca_file, struct cp_maa_keys 
 struct cp_maa_keys *cp_maa_keys_free(struct cp_maa_keys *k);
 
 /* The key of this instance that the token names. May ask the network: not within a transaction. 0, and it
- * is the caller's; -EACCES: there is none of that name; -EAGAIN: not known now. */
+ * is the caller's; -EACCES: there is none of that name; -EAGAIN: not known now, or
+ * not certain yet that there is none. */
 int cp_maa_keys_find(struct cp_maa_keys *k, const char *issuer, const struct cp_jwt *t, struct cp_jwk *ret);
 
 #endif
