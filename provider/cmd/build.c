@@ -60,7 +60,7 @@ static void build_clear(struct image_build *b)
         TB_OPTION(0, "state-key", "FILE", TB_OPTION_STRING, m.state_key,                                     \
                   "approve the image by this RSA key (PEM), so that it keeps state and the next opens it"),  \
         TB_OPTION(0, "no-drivers", NULL, TB_OPTION_FLAG, m.no_drivers,                                       \
-                  "of machines whose firmware loads no driver: measurements name PCR 2 too"),                \
+                  "of machines whose firmware loads no driver: keys and state ask for PCR 2, too"),          \
         TB_OPTION(0, "append-cmdline", "WORDS", TB_OPTION_STRING, m.append_cmdline,                          \
                   "for debugging: behind the kernel command line; what lets others in is measured as such"), \
         TB_OPTION(0, "mirror", "URL", TB_OPTION_STRING, m.mirror,                                            \

@@ -29,6 +29,8 @@ static const struct tb_option images_measure_rows[] = {
 static const struct tb_option images_approve_rows[] = {
     TB_OPTION(0, "key", "FILE", TB_OPTION_STRING, approve_key,
               "the private key that approves: RSA with 2048 bits, PEM"),
+    TB_OPTION(0, "no-drivers", NULL, TB_OPTION_FLAG, no_drivers,
+              "only where the firmware loaded no driver: as the image was measured"),
     TB_OPTION(0, "output", "FILE", TB_OPTION_STRING, output,
               "write it there instead of standard output; replaced when it exists"),
     TB_OPTION_HEADING_ROW("Every command:"),
@@ -130,6 +132,7 @@ static int images_approve(struct admin_job *j)
     r = tb_read_file(j->approve_key, APPROVE_KEY_MAX, &pem, &len);
     if (r < 0)
         return tbpkg_fail_errno(j->approve_key, r);
+    m.no_drivers = j->no_drivers;
     r = approve_image(&m, pem, len, &doc, err);
     tb_erase(pem, len);
     if (r < 0)

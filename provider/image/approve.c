@@ -12,6 +12,9 @@
 /* What the firmware started, what that was made of, and that nothing was added. PCR 11 alone would be no
  * word: any loader may extend it as the image's own does. */
 #define APPROVE_PCRS (1U << 4 | 1U << 11 | 1U << 12 | 1U << 13 | 1U << 14)
+/* And, where the image's document names it, that the firmware ran no driver before it: who has one there is
+ * in the kernel while all the others are good. */
+#define APPROVE_DRIVERS (1U << 2)
 
 static int approve_fail(char *err, int r, const char *why)
 {
@@ -48,9 +51,10 @@ static int approve_boot(const struct measured *m, const uint8_t pcr4[static PE_D
     struct tb_tpm_pcrs pcrs = {0};
     size_t n = sizeof(ret->signature);
 
+    memcpy(pcrs.v[2], m->pcr2_bare, PE_DIGEST_BYTES);
     memcpy(pcrs.v[4], pcr4, PE_DIGEST_BYTES);
     memcpy(pcrs.v[11], m->pcr11_early, PE_DIGEST_BYTES);
-    ret->mask = APPROVE_PCRS;
+    ret->mask = APPROVE_PCRS | (m->no_drivers ? APPROVE_DRIVERS : 0);
     tb_tpm_pcrs_policy(ret->mask, &pcrs, ret->policy);
     return c && EVP_DigestSignInit(c, NULL, EVP_sha256(), NULL, key) == 1 &&
                    EVP_DigestSign(c, ret->signature, &n, ret->policy, sizeof(ret->policy)) == 1 &&

@@ -282,6 +282,13 @@ static int cmdline_read(struct measured *m, const struct pe *p, char *err)
     return cmdline_judge(m);
 }
 
+static int pcr2_predict(struct measured *m)
+{
+    static const uint8_t separator[4];
+
+    return pcr_extend_by(m->pcr2_bare, separator, sizeof(separator));
+}
+
 int measure_uki(const uint8_t *b, size_t len, struct measured *ret, char err[static MEASURE_ERR_MAX])
 {
     struct pe p;
@@ -295,6 +302,8 @@ int measure_uki(const uint8_t *b, size_t len, struct measured *ret, char err[sta
         return r;
     measure_fail(err, 0, "cannot be hashed");
     r = digest_of(b, len, ret->file);
+    if (r == 0)
+        r = pcr2_predict(ret);
     if (r == 0)
         r = pcr11_predict(ret, &p);
     if (r == 0)
@@ -322,18 +331,6 @@ static void describe_hex(cJSON *array, const uint8_t digest[static PE_DIGEST_BYT
     cJSON_AddItemToArray(array, cJSON_CreateString(hex));
 }
 
-/* PCR 2 where neither a card nor an EFI variable brings a driver. */
-static int describe_no_drivers(cJSON *pcrs)
-{
-    static const uint8_t separator[4];
-    uint8_t pcr2[PE_DIGEST_BYTES] = {0};
-    int r = pcr_extend_by(pcr2, separator, sizeof(separator));
-
-    if (r == 0)
-        describe_hex(cJSON_AddArrayToObject(pcrs, "2"), pcr2);
-    return r;
-}
-
 cJSON *measured_describe(const struct measured *m, const char *image, const char *version,
                          const char *created)
 {
@@ -352,10 +349,8 @@ cJSON *measured_describe(const struct measured *m, const char *image, const char
         cJSON_AddStringToObject(o, "roothash", m->roothash);
     cJSON_AddStringToObject(o, "cmdline", m->cmdline);
     pcrs = cJSON_AddObjectToObject(o, "pcrs");
-    if (m->no_drivers && describe_no_drivers(pcrs) < 0)
-        tb_json_freep(&o);
-    if (!o)
-        return NULL;
+    if (m->no_drivers)
+        describe_hex(cJSON_AddArrayToObject(pcrs, "2"), m->pcr2_bare);
     array = cJSON_AddArrayToObject(pcrs, "4");
     describe_hex(array, m->pcr4_secure);
     describe_hex(array, m->pcr4_open);

@@ -25,6 +25,7 @@ struct measured {
     uint8_t file[PE_DIGEST_BYTES];        /* SHA-256 of the whole file */
     char cmdline[MEASURE_CMDLINE_MAX];
     char roothash[2 * PE_DIGEST_BYTES + 1]; /* of dm-verity, from the command line */
+    uint8_t pcr2_bare[PE_DIGEST_BYTES];     /* where neither a card nor an EFI variable brings a driver */
     bool no_drivers;                        /* set by the caller: name PCR 2, too */
     struct tb_buf open; /* words that a closed command line has and this one lacks, or the reverse; "" */
 };

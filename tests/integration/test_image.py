@@ -143,10 +143,10 @@ def test_names_and_output(tmp_path):
 PCRS = (4, 11, 12, 13, 14)
 
 
-def policy(pcr4, pcr11):
+def policy(pcr4, pcr11, pcr2=None):
     """TPM2_PolicyPCR, by the specification."""
-    values = hashlib.sha256(pcr4 + pcr11 + b"\0" * 96).digest()
-    mask = sum(1 << n for n in PCRS).to_bytes(3, "little")
+    values = hashlib.sha256((pcr2 or b"") + pcr4 + pcr11 + b"\0" * 96).digest()
+    mask = sum(1 << n for n in PCRS + ((2,) if pcr2 else ())).to_bytes(3, "little")
     return hashlib.sha256(b"\0" * 32 + struct.pack(">IIHB", 0x17F, 1, 0x000B, 3) + mask + values).digest()
 
 
@@ -158,21 +158,24 @@ def maker(tmp_path_factory):
     return d
 
 
-def test_approve(tmp_path, maker):
+@pytest.mark.parametrize("drivers", [True, False])
+def test_approve(tmp_path, maker, drivers):
     """Both ways of Secure Boot, in the phase before the root's first program; the signatures are OpenSSL's to check."""
     image = tmp_path / "a.efi"
     image.write_bytes(um.uki())
-    got = json.loads(ok("image", "approve", image, "--key", maker / "key").stdout)
-    assert (got["format"], tuple(got["pcrs"])) == ("trustbridge-approval/v1", PCRS)
+    options = [] if drivers else ["--no-drivers"]
+    got = json.loads(ok("image", "approve", image, "--key", maker / "key", *options).stdout)
+    assert (got["format"], tuple(got["pcrs"])) == ("trustbridge-approval/v1", PCRS if drivers else (2, *PCRS))
     pcr11 = bytes.fromhex(um.pcr11(um.parts(), um.PHASES[:2]))
-    wanted = [policy(bytes.fromhex(v), pcr11) for v in measure(image)["pcrs"]["4"]]
+    pcr2 = None if drivers else hashlib.sha256(b"\0" * 32 + hashlib.sha256(bytes(4)).digest()).digest()
+    wanted = [policy(bytes.fromhex(v), pcr11, pcr2) for v in measure(image)["pcrs"]["4"]]
     assert [bytes.fromhex(a["policy"]) for a in got["approved"]] == wanted
     for a in got["approved"]:
         (tmp_path / "sig").write_bytes(base64.b64decode(a["signature"]))
         (tmp_path / "text").write_bytes(bytes.fromhex(a["policy"]))
         subprocess.run(["openssl", "dgst", "-sha256", "-verify", maker / "pub", "-signature", tmp_path / "sig", tmp_path / "text"], check=True,
                        capture_output=True)
-    ok("image", "approve", image, "--key", maker / "key", "--output", tmp_path / "out")
+    ok("image", "approve", image, "--key", maker / "key", *options, "--output", tmp_path / "out")
     assert json.loads((tmp_path / "out").read_text()) == got, "the same again"
 
 

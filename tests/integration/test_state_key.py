@@ -142,6 +142,21 @@ def test_not_by_the_tpm_either(tmp_path, tpm, maker, boot):
     assert "checking the signature of the policy" in r.stderr.decode()
 
 
+BARE = {**IMAGE, 2: [digest("separator")]}
+
+
+@pytest.mark.parametrize("pcr2", [[digest("a driver"), digest("separator")], [], [digest("separator"), digest("a driver")]], ids=["driver", "nothing", "late"])
+def test_not_where_the_firmware_loaded_a_driver(tmp_path, tpm, maker, pcr2):
+    """Where the image was made for machines without: the driver runs before it, and all that is measured of the image is as it should be."""
+    document, boot = approval(maker, BARE, pcrs=[2, *PCRS]), {**IMAGE, 2: pcr2}
+    assert Machine(tmp_path, tpm, BARE, maker, document).key() == Machine(tmp_path, tpm, IMAGE, maker, approval(maker, IMAGE)).key(), "the key is the maker's"
+    Machine(tmp_path, tpm, boot, maker, document).refused(77, "approved no boot with these measurements")
+    lie = {**document, "pcrs": PCRS}
+    Machine(tmp_path, tpm, boot, maker, lie).refused(77, "approved no boot with these measurements")
+    lie["approved"] = [{**document["approved"][0], "policy": policy(boot, PCRS).hex()}]
+    Machine(tmp_path, tpm, boot, maker, lie).refused(74, "checking the signature")
+
+
 def test_a_signature_of_another_policy(tmp_path, tpm, maker):
     document = approval(maker, NEXT)
     document["approved"][0]["policy"] = policy(IMAGE, PCRS).hex()

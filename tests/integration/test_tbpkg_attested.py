@@ -151,12 +151,14 @@ def state_key(place):
     subprocess.run(["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", place / "state.key"], check=True, capture_output=True)
 
 
-def test_the_image_is_approved_for_the_state(place):
-    """In the partition that the recipe left for it, on both disks, as `tbpkg image approve` says it."""
+@pytest.mark.parametrize("options", [[], ["--no-drivers"]], ids=["", "no-drivers"])
+def test_the_image_is_approved_for_the_state(place, options):
+    """In the partition that the recipe left for it, on both disks, as `tbpkg image approve` says it; of the registers that its measurements name."""
     state_key(place)
-    out = build(place, "--state-key", "state.key") and place / "acme-llm-1.3.0"
+    out = build(place, "--state-key", "state.key", *options) and place / "acme-llm-1.3.0"
     text = (out / "approval.json").read_bytes()
-    said = subprocess.run([tbsys.program("tbpkg"), "image", "approve", out / "uki.efi", "--key", place / "state.key"], check=True, capture_output=True).stdout
+    said = subprocess.run([tbsys.program("tbpkg"), "image", "approve", out / "uki.efi", "--key", place / "state.key", *options], check=True, capture_output=True).stdout
+    assert [str(n) for n in json.loads(text)["pcrs"]] == list(json.loads((out / "measurements.json").read_text())["pcrs"])
     assert json.loads(text) == json.loads(said) and len(json.loads(text)["approved"]) == 2
     raw, vhd = (out / "disk.raw").read_bytes(), (out / "disk.vhd").read_bytes()
     at = len(raw) - (2 << 20)
