@@ -221,17 +221,14 @@ var enrolmentCodeFile = base64(format('{0}\n', enrolmentCode))
 var apiKeyFile = base64(format('{0}\n', replace(apiKeys, ',', '\n')))
 var tlsFlag = tls ? 'true' : 'false'
 
-// What a closed image lets its deployment say (tb-provision(8)); it refuses the whole for one thing more.
+// What a closed image lets its deployment say (tb-provision(8)); it refuses the whole for one thing more. How usage is billed it says
+// itself: billingEnabled only gives the machine the role that metering needs.
 var closedSettings = union({
   TB_CONTRACT_ID: empty(contractId) ? 'application' : uriComponent(contractId)
   TB_ASSET_ID: uriComponent(assetId)
   TB_LOG_LEVEL: logLevel
-}, empty(managedApp) ? {} : {
+}, empty(contractId) && !empty(managedApp) ? {
   TB_BILLING_RESOURCE_ID: managedApp
-}, billingEnabled ? {
-  TB_BILLING_ENABLED: 'true'
-  TB_BILLING_PLAN_ID: uriComponent(billingPlanId)
-  TB_BILLING_DIMENSION: replace(uriComponent(billingDimension), '%2C', ',')
 } : {})
 var closedCredentials = union(empty(enrolmentCode) ? {} : {
   'enrolment-code': format('{0}\n', enrolmentCode)

@@ -174,23 +174,6 @@ static const char *config_check_text(const struct config_setting *s, const char 
     }
 }
 
-static int config_parse_bool(const char *v, bool *ret)
-{
-    static const char *const yes[] = {"true", "1", "yes", "on"}, *const no[] = {"false", "0", "no", "off"};
-
-    for (size_t i = 0; i < ARRAY_SIZE(yes); i++) {
-        if (strcasecmp(v, yes[i]) == 0) {
-            *ret = true;
-            return 0;
-        }
-        if (strcasecmp(v, no[i]) == 0) {
-            *ret = false;
-            return 0;
-        }
-    }
-    return -EINVAL;
-}
-
 static void config_set_number(const struct config_setting *s, const char *v, void *field,
                               struct tb_findings *f)
 {
@@ -362,7 +345,7 @@ void config_rule_apply(const struct config_setting *s, const char *v, struct tb_
     }
     switch (s->kind) {
     case KIND_BOOL:
-        if (config_parse_bool(v, field) < 0)
+        if (tb_bool_parse(v, field) < 0)
             config_bad(f, s, "\"%.40s\" must be true or false (1, yes, on; 0, no, off)", v);
         break;
     case KIND_UINT:

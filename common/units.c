@@ -11,6 +11,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/macros.h"
+
 #define DURATION_MAX_S (100.0 * 366 * 86400)
 #define RFC3339_LAST_S 253402300799 /* 9999-12-31T23:59:59Z */
 
@@ -343,4 +345,21 @@ char *tb_http_date_format(uint64_t realtime_us, char out[static TB_HTTP_DATE_MAX
     snprintf(out, TB_HTTP_DATE_MAX, "%s, %02u %s %u %02u:%02u:%02u GMT", day_name[t / 86400 % 7], day % 100,
              month_name[(month - 1) % 12], year % 10000, second / 3600, second / 60 % 60, second % 60);
     return out;
+}
+
+int tb_bool_parse(const char *s, bool *ret)
+{
+    static const char *const yes[] = {"true", "1", "yes", "on"}, *const no[] = {"false", "0", "no", "off"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(yes); i++) {
+        if (strcasecmp(s, yes[i]) == 0) {
+            *ret = true;
+            return 0;
+        }
+        if (strcasecmp(s, no[i]) == 0) {
+            *ret = false;
+            return 0;
+        }
+    }
+    return -EINVAL;
 }

@@ -3,6 +3,7 @@
 #ifndef TB_UNITS_H
 #define TB_UNITS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>
@@ -42,5 +43,7 @@ char *tb_bytes_format(uint64_t n, char *out, size_t out_len);
 int tb_size_parse(const char *s, uint64_t *ret);
 /* Unsigned decimal with nothing around it. -EINVAL, -ERANGE outside [min, max]. */
 int tb_uint_parse(const char *s, uint64_t min, uint64_t max, uint64_t *ret);
+/* true, 1, yes, on; false, 0, no, off; in any case of letters. -EINVAL. */
+int tb_bool_parse(const char *s, bool *ret);
 
 #endif

@@ -6,16 +6,16 @@
 
 #include "common/envfile.h"
 #include "common/text.h"
+#include "common/units.h"
 
 #define VALUE_MAX 1024
 #define CREDENTIAL_MAX 32768
 #define CREDENTIALS "/run/credentials/tb-proxy.service/"
 
-/* docs/attestation.md says why these and no others. */
-static const char *const allowed_settings[] = {
-    "TB_CONTRACT_ID",         "TB_ASSET_ID",        "TB_PUBLIC_ADDR",      "TB_HEALTH_ADDR",
-    "TB_LOG_LEVEL",           "TB_BILLING_ENABLED", "TB_BILLING_INTERVAL", "TB_BILLING_DIMENSION",
-    "TB_BILLING_RESOURCE_ID", "TB_BILLING_PLAN_ID"};
+/* docs/closed-image.md says of each setting why it is one of these, or none. */
+#define APPLICATION "TB_BILLING_RESOURCE_ID"
+static const char *const allowed_settings[] = {"TB_CONTRACT_ID", "TB_ASSET_ID",  "TB_PUBLIC_ADDR",
+                                               "TB_HEALTH_ADDR", "TB_LOG_LEVEL", APPLICATION};
 
 /* setting: what then names the file, or NULL. */
 static const struct {
@@ -75,7 +75,8 @@ static int document_check_settings(const cJSON *o, char *err)
         if (!setting_is_allowed(m->string))
             return document_fault(
                 err, -EPERM,
-                "\"%.60s\" is not for instance metadata to say: it comes from the image, or is no setting",
+                "\"%.60s\" is not for instance metadata to say: it comes from the image, or is no "
+                "setting; leave it out of the document",
                 m->string);
         if (!cJSON_IsString(m) || !value_is_plain(m->valuestring))
             return document_fault(err, -EBADMSG,
@@ -146,6 +147,26 @@ int provision_parse(const char *buf, size_t len, struct provision_document *ret,
     if (r < 0)
         provision_document_clear(ret);
     return r;
+}
+
+int provision_check_image(const char *image, size_t len, const struct provision_document *d,
+                          char err[static PROVISION_ERR_MAX])
+{
+    _cleanup_envfile_ struct tb_envfile e = {0};
+    const struct tb_envfile_entry *v;
+    bool bills;
+
+    if (!tb_json_member(d->settings, APPLICATION))
+        return 0;
+    if (tb_envfile_parse(image, len, &e) < 0)
+        return document_fault(err, -ENOMEM, "cannot be compared with the image's settings: out of memory");
+    v = tb_envfile_find(&e, "TB_BILLING_ENABLED");
+    if (!v || !v->value || !*v->value || (tb_bool_parse(v->value, &bills) == 0 && !bills))
+        return 0;
+    return document_fault(err, -EPERM,
+                          "\"" APPLICATION "\" is not for instance metadata to say where the image bills by "
+                          "itself (TB_BILLING_ENABLED): it is the application of the machine's resource "
+                          "group; leave it out of the document, and name the contract by its own id");
 }
 
 /* A quote that stays open would take what is added for its value. */

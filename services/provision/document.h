@@ -21,6 +21,11 @@ void provision_document_clear(struct provision_document *d);
 int provision_parse(const char *buf, size_t len, struct provision_document *ret,
                     char err[static PROVISION_ERR_MAX]);
 
+/* What this image's settings (TB_ENVFILE_MAX) forbid that others allow: naming the managed application where
+ * the image bills by itself, whose usage would go there. -EPERM and what about it, or -ENOMEM. */
+int provision_check_image(const char *image, size_t len, const struct provision_document *d,
+                          char err[static PROVISION_ERR_MAX]);
+
 /* The names of credentials that a document may have; i < PROVISION_CREDENTIALS. */
 #define PROVISION_CREDENTIALS 6
 const char *provision_credential(size_t i);

@@ -375,6 +375,8 @@ static int provision_take(const struct provision *p, const char *image, size_t i
     r = provision_parse(text, len, &d, err);
     tb_erase(text, len);
     if (r == 0)
+        r = provision_check_image(image, image_len, &d, err);
+    if (r == 0)
         return provision_write(p, image, image_len, &d);
     snprintf(why, sizeof(why), "%s: %s", disk ? p->media : "the user data of this instance", err);
     (void)provision_report(p, why);

@@ -287,16 +287,23 @@ def test_a_closed_image_gets_what_its_program_takes(parameters, tmp_path):
     assert said["settings"]["TB_CONTRACT_ID"] == "contract-123" and said["credentials"]["enrolment-code"] == "tbe-abc\n"
     assert said["credentials"]["api-keys"] == f"a:{'0' * 64}\nb:{'f' * 64}\n" and ("tls-cert" in said["credentials"]) == ("tlsCertificate" in parameters)
     assert d.outputs["endpoint"].startswith("https://" if "tlsCertificate" in parameters else "http://")
-    for name in ("TB_EDC_ENDPOINT", "TB_ROUTES", "TB_PROVIDER_KEY", "TB_RUNTIME_EXEC"):
-        assert name not in said["settings"]
+    assert set(said["settings"]) == {"TB_CONTRACT_ID", "TB_ASSET_ID", "TB_LOG_LEVEL"}
     (tmp_path / "disk").write_bytes(base64.b64decode(machine["userData"]).ljust(65536, b"\0"))
-    (tmp_path / "image.env").write_text("TB_EDC_ENDPOINT=https://c.example.com\nTB_RUNTIME_EXEC=/bin/x\n")
+    (tmp_path / "image.env").write_text("TB_EDC_ENDPOINT=https://c.example.com\nTB_RUNTIME_EXEC=/bin/x\nTB_BILLING_ENABLED=true\n")
     (tmp_path / "store").mkdir()
     p = subprocess.run([BUILD / "tb-provision", f"--image={tmp_path}/image.env", f"--media={tmp_path}/disk", f"--settings={tmp_path}/out.env",
                         f"--credentials={tmp_path}/store"], capture_output=True, text=True, timeout=30)
     assert p.returncode == 0, p.stderr
     assert "TB_CONTRACT_ID='contract-123'" in (tmp_path / "out.env").read_text()
     assert (tmp_path / "store/trustbridge.enrolment-code").read_text() == "tbe-abc\n"
+
+
+def test_a_closed_image_is_told_an_application_for_its_contract_alone():
+    """Where there is none by name: what is billed, and for whom, is the image's to say."""
+    for parameters in ({}, {"billingEnabled": True, "billingPlanId": "gold"}):
+        assert set(user_data(Deployed(managed_by=APP, **CLOSED, **parameters).vm)["settings"]) == {"TB_CONTRACT_ID", "TB_ASSET_ID", "TB_LOG_LEVEL"}
+        said = user_data(Deployed(managed_by=APP, contractId="", **CLOSED, **parameters).vm)["settings"]
+        assert said["TB_CONTRACT_ID"] == "application" and said["TB_BILLING_RESOURCE_ID"] == APP and len(said) == 4
 
 
 def test_nothing_of_an_open_image_is_in_user_data():

@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from tbsys import program
+from tbsys import program, repo
 
 IMAGE = """# the image's own
 TB_RUNTIME_EXEC='llama-server -m {model}'
@@ -230,6 +230,52 @@ def test_what_the_image_decides(start, name):
     assert said.count("\n") == 1, "a name of theirs makes no line of its own in the journal"
     (_, body), = place.azure.reports
     assert "<State>NotReady</State>" in body and "ProvisioningFailed" in body and "comes from the image" in body
+
+
+def table():
+    """Settings of docs/closed-image.md and who says each."""
+    text = (repo / "docs/closed-image.md").read_text()
+    rows = re.findall(r"^\| (`TB_[^|]*) \| ([^|]*) \| ([^|]+) \|$", text[text.index("## What the deployment may say"):text.index("## What else there is")], re.M)
+    return {name: who.split(",")[0] for names, who, why in rows for name in re.findall(r"TB_\w+", names)}
+
+
+def test_each_setting_is_said_by_whom_the_page_says(start):
+    """All of docs/configuration.md, one by one."""
+    rows, place = table(), start(GOOD)
+    names = {n for cell in re.findall(r"^\| (`TB_[^|]*) \|", (repo / "docs/configuration.md").read_text(), re.M) for n in re.findall(r"TB_\w+", cell)}
+    assert set(rows) == names and set(rows.values()) == {"the deployment", "the image"}
+    assert {n for n, who in rows.items() if who == "the deployment"} == {"TB_CONTRACT_ID", "TB_ASSET_ID", "TB_PUBLIC_ADDR", "TB_HEALTH_ADDR", "TB_LOG_LEVEL",
+                                                                         "TB_BILLING_RESOURCE_ID"}
+    for name, who in rows.items():
+        place.azure.user_data = base64.b64encode(json.dumps({"trustbridge": 1, "settings": {name: "x"}}).encode())
+        if who == "the deployment":
+            place.run()
+            assert settings(place.env)[name] == "x"
+            place.env.unlink()
+        else:
+            assert f'"{name}" is not for instance metadata to say: it comes from the image' in place.run(rc=77) and not place.env.exists()
+
+
+APPLICATION = f"/subscriptions/{'0' * 8}-0000-0000-0000-{'0' * 12}/resourceGroups/theirs/providers/Microsoft.Solutions/applications/another"
+
+
+@pytest.mark.parametrize("billing", ["true", "TRUE", "1", "'yes'", "on", "maybe", "false\nTB_BILLING_ENABLED=true"])
+def test_usage_goes_where_the_image_says(start, billing):
+    """Where it bills by itself, nobody names another application, by whatever word the image says so."""
+    place = start({**GOOD, "settings": {**GOOD["settings"], "TB_BILLING_RESOURCE_ID": APPLICATION}}, image=IMAGE + f"TB_BILLING_ENABLED={billing}\nTB_BILLING_PLAN_ID=gold\n")
+    said = place.run(rc=77)
+    assert '"TB_BILLING_RESOURCE_ID" is not for instance metadata to say where the image bills by itself' in said and "leave it out" in said and place.nothing_is_written()
+    assert "theirs" not in said and "NotReady" in place.azure.reports[0][1]
+    place.azure.user_data = base64.b64encode(json.dumps(GOOD).encode())
+    place.run()
+    assert settings(place.env)["TB_BILLING_PLAN_ID"] == "gold"
+
+
+@pytest.mark.parametrize("image", ["", "TB_BILLING_ENABLED=\n", "TB_BILLING_ENABLED=false\n", "TB_BILLING_ENABLED='No'\n", "TB_BILLING_ENABLED=true\nTB_BILLING_ENABLED=0\n"])
+def test_the_contract_of_a_purchase(start, image):
+    place = start({"trustbridge": 1, "settings": {"TB_CONTRACT_ID": "application", "TB_BILLING_RESOURCE_ID": APPLICATION}}, image=IMAGE + image)
+    place.run()
+    assert settings(place.env)["TB_BILLING_RESOURCE_ID"] == APPLICATION
 
 
 @pytest.mark.parametrize("name", ["model-key", "../x", "tls-key/../../etc/x", "", "trustbridge.tls-key", "product-uuid"])

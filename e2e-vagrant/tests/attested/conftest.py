@@ -35,6 +35,7 @@ TB_CA_FILE=/etc/trustbridge/ca.pem
 TB_RUNTIME_EXEC=/opt/runtime-kit/llama-server -m {{model}}/{gguf} -c 1024 -t 1 --host 127.0.0.1 --port 8081 --parallel 2
 TB_ROUTES=/v1/chat/*,/v1/models*
 TB_AUDIT_FILE=/var/log/trustbridge/audit.jsonl
+TB_BILLING_INTERVAL=1s
 """
 
 
@@ -147,7 +148,7 @@ class House:
 
     def media(self, path, contract, **settings):
         """What the machine's deployment says, on a disk."""
-        doc = {"trustbridge": 1, "settings": {"TB_CONTRACT_ID": contract, "TB_ASSET_ID": ASSET, "TB_BILLING_INTERVAL": "1s", **settings}}
+        doc = {"trustbridge": 1, "settings": {"TB_CONTRACT_ID": contract, "TB_ASSET_ID": ASSET, **settings}}
         path.write_bytes(json.dumps(doc).encode().ljust(65536, b"\0"))
         return path
 

@@ -19,7 +19,10 @@ static void check_file(const struct provision_document *d)
     size_t n = 2;
     const struct tb_envfile_entry *v;
     const cJSON *m;
+    char err[PROVISION_ERR_MAX];
 
+    if (provision_check_image(image, strlen(image), d, err) != 0)
+        abort();
     if (provision_settings(image, strlen(image), d, &b) < 0 || tb_envfile_parse(b.data, b.len, &e) < 0)
         abort();
     cJSON_ArrayForEach (m, d->settings) {
