@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/check.h"
 
+#include <errno.h>
+#include <pwd.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/file_check.h"
 #include "common/io.h"
@@ -65,11 +68,20 @@ static void check_api_keys(const struct tb_config *c, struct tb_findings *f)
                         "%s holds no key, so every request will get 401; add lines name:sha256", c->api_keys);
 }
 
-/* LogsDirectory= of tb-proxy.service, which makes it when it starts. */
+/* LogsDirectory= of tb-proxy.service: when that starts, systemd makes the directory, or gives the one that is
+ * there to the user, with all that is in it. A file system mounted there is root's until then. */
 static bool check_made_by_unit(const char *path)
 {
-    return strncmp(path, CHECK_LOGS_DIR, strlen(CHECK_LOGS_DIR)) == 0 && access(CHECK_LOGS_DIR, F_OK) < 0 &&
-           !strchr(path + strlen(CHECK_LOGS_DIR), '/');
+    const struct passwd *pw = getpwnam(CHECK_USER);
+    struct stat st;
+
+    if (strncmp(path, CHECK_LOGS_DIR, strlen(CHECK_LOGS_DIR)) != 0 ||
+        strchr(path + strlen(CHECK_LOGS_DIR), '/'))
+        return false;
+    if (stat(CHECK_LOGS_DIR, &st) < 0)
+        return errno == ENOENT;
+    return S_ISDIR(st.st_mode) && pw && st.st_uid != pw->pw_uid &&
+           (stat(path, &st) < 0 || S_ISREG(st.st_mode));
 }
 
 void tb_proxy_check(const struct tb_config *c, struct tb_findings *f)
