@@ -42,6 +42,7 @@ ASAN_LONG = [f"tests/integration/test_{name}.py" for name in (
     "units", "versions_chain", "versions_download")]
 
 MAKE, PRINT = threading.Lock(), threading.Lock()
+CPU_TIME = {}  # seconds of what a thread ran; {thread}
 
 
 def say(*lines):
@@ -63,15 +64,20 @@ class Tally:
 
 def run(argv, log, env=None, timeout=STAGE_SECONDS):
     """Runs argv with its output in OUT/log; returns (exit code, output)."""
-    path = OUT / log
+    path, end, signals = OUT / log, time.monotonic() + timeout, [signal.SIGKILL, signal.SIGINT]
     with open(path, "wb") as f:
-        try:
-            rc = subprocess.run(argv, cwd=REPO, stdout=f, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})},
-                                stdin=subprocess.DEVNULL, timeout=timeout).returncode
-        except subprocess.TimeoutExpired:
+        p = subprocess.Popen(argv, cwd=REPO, stdout=f, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL)
+        # Not Popen.wait(), which does not tell what it and all that it waited for took of the processors.
+        while not (ended := os.wait4(p.pid, os.WNOHANG))[0]:
+            if time.monotonic() > end and signals:
+                p.send_signal(signals.pop())  # pytest then says what failed until now
+                end += 120
+            time.sleep(0.05)
+        p.returncode = os.waitstatus_to_exitcode(ended[1])
+        if late := len(signals) < 2:
             f.write(f"\ntimed out after {timeout} s\n".encode())
-            rc = 124
-    return rc, path.read_text(errors="replace")
+        CPU_TIME[threading.get_ident()] = CPU_TIME.get(threading.get_ident(), 0) + ended[2].ru_utime + ended[2].ru_stime
+    return 124 if late else p.returncode, path.read_text(errors="replace")
 
 
 def make(tally, what, *args):
@@ -195,10 +201,12 @@ ALONE = {
 
 
 def timed(name):
-    tally, start = Tally(), time.monotonic()
+    tally, start, me = Tally(), time.monotonic(), threading.get_ident()
+    CPU_TIME[me] = 0
     {**STAGES, **NAMED, **ALONE}[name](tally, name)
     skipped = f", {len(tally.skips)} skipped" if tally.skips else ""
-    say(f"== {name}: {tally.passed} passed, {len(tally.failures)} failed{skipped} in {time.monotonic() - start:.0f} s")
+    say(f"== {name}: {tally.passed} passed, {len(tally.failures)} failed{skipped} in {time.monotonic() - start:.0f} s, "
+        f"{CPU_TIME[me]:.0f} s of processors")
     return tally
 
 

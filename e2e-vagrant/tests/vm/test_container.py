@@ -86,7 +86,7 @@ def test_revoked_the_container_ends_and_allowed_it_comes_back(vm, provider):
     want, pid = content(vm.chat(SHORT)), server(vm)
     provider.controlplane.ctl("contract", "revoke", CONTRACT)
     vm.ask_now()
-    wait_for(lambda: vm.chat(SHORT)[0] == 403, 180, "403")
+    wait_for(lambda: vm.chat(SHORT)[0] == 403, 400, "403")
     wait_for(lambda: vm.run(f"test -d /proc/{pid}")[0] != 0, 60, "the server to die")
     wait_for(lambda: vm.show("tb-runtime.service", "ActiveState") in ("inactive", "failed"), 60, "the unit's end")
     assert vm.run("pgrep 'podman|conmon|crun'")[0] == 1, "the engine is gone as well"
@@ -100,7 +100,7 @@ def test_a_killed_server_is_started_again(vm):
     want, pid = content(vm.chat(SHORT)), server(vm)
     vm.sh(f"kill -9 {pid}")
     wait_for(lambda: vm.run(f"test -d /proc/{pid}")[0] != 0, 60, "its end")
-    wait_for(lambda: vm.show("tb-runtime.service", "NRestarts") != "0" and vm.state() == "Ready", 180, "Ready again")
+    wait_for(lambda: vm.show("tb-runtime.service", "NRestarts") != "0" and vm.state() == "Ready", 400, "Ready again")
     assert content(vm.chat(SHORT)) == want
 
 

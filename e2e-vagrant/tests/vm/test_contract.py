@@ -17,8 +17,8 @@ def revoke(vm, provider):
     runtime = vm.pid("tb-runtime")
     provider.controlplane.ctl("contract", "revoke", CONTRACT)
     vm.ask_now()
-    wait_for(lambda: vm.chat(SHORT)[0] == 403, 180, "403")
-    wait_for(lambda: vm.run(f"test -d /proc/{runtime}")[0] != 0, 180, "the runtime to die")
+    wait_for(lambda: vm.chat(SHORT)[0] == 403, 400, "403")
+    wait_for(lambda: vm.run(f"test -d /proc/{runtime}")[0] != 0, 400, "the runtime to die")
     refused = int(vm.journal("_SYSTEMD_UNIT=tb-authorize.service", f"MESSAGE_ID={event('SUSPENDED')}")[-1]["__REALTIME_TIMESTAMP"])
     died = int(vm.sh("date -d \"$(systemctl show -P ExecMainExitTimestamp --timestamp=us tb-runtime.service)\" +%s%6N"))
     return (died - refused) / 1e6
@@ -62,12 +62,12 @@ def short_lease(vm, provider):
 
 def test_control_plane_away_past_lease_and_grace(vm, provider, short_lease):
     want, runtime = content(vm.chat(model.CHAT)), vm.pid("tb-runtime")
-    wait_for(lambda: 0 < lease(vm)["deadline_boottime_us"] - boottime_us(vm) <= 70_000_000, 180, "a short lease", every=0.3)
+    wait_for(lambda: 0 < lease(vm)["deadline_boottime_us"] - boottime_us(vm) <= 70_000_000, 400, "a short lease", every=0.3)
     provider.controlplane.stop()
     try:
-        wait_for(lambda: vm.status().get("reason") == "control_plane_unreachable", 180, "/status to say so")
+        wait_for(lambda: vm.status().get("reason") == "control_plane_unreachable", 400, "/status to say so")
         ends = lease(vm)
-        wait_for(lambda: vm.sh("date -u +%FT%TZ").strip() > ends["expires_at"], 180, "the end of the lease", every=0.3)
+        wait_for(lambda: vm.sh("date -u +%FT%TZ").strip() > ends["expires_at"], 400, "the end of the lease", every=0.3)
         answer, state = vm.chat(SHORT), vm.status()
         assert boottime_us(vm) < ends["deadline_boottime_us"], "this machine is too slow for a grace of a minute"
         assert answer[0] == 200 and state["state"] == "Ready" and state["lease_expires_at"] == ends["expires_at"]
@@ -76,7 +76,7 @@ def test_control_plane_away_past_lease_and_grace(vm, provider, short_lease):
         assert boottime_us(vm) >= ends["deadline_boottime_us"]
         assert vm.chat(SHORT)[0] == 403
         assert http_json(vm.url("/health"))[0] == 503
-        wait_for(lambda: vm.run(f"test -d /proc/{runtime}")[0] != 0, 180, "the runtime to die")
+        wait_for(lambda: vm.run(f"test -d /proc/{runtime}")[0] != 0, 400, "the runtime to die")
         assert lease(vm)["state"] == "expired"
     finally:
         provider.controlplane.start()
@@ -90,14 +90,14 @@ def clock(vm):
     yield lambda step: vm.sh(f"date -s @$(($(date +%s) + {step}))")
     vm.sh(f"date -s @{time.time()}")
     vm.ask_now()
-    wait_for(lambda: lease(vm)["state"] == "authorized", 180, "a lease by the right clock", every=0.5)
+    wait_for(lambda: lease(vm)["state"] == "authorized", 400, "a lease by the right clock", every=0.5)
 
 
 def renewed(vm):
     """Asks for another lease and waits until it is there."""
     old = lease(vm)["renewed_at"]
     vm.ask_now()
-    wait_for(lambda: lease(vm)["renewed_at"] != old, 180, "another lease", every=0.3)
+    wait_for(lambda: lease(vm)["renewed_at"] != old, 400, "another lease", every=0.3)
     return lease(vm)
 
 
@@ -112,7 +112,7 @@ def test_clock_steps_by_a_day(vm, clock, step, said):
     before, ends = pids(vm, *MOVED), renewed(vm)["deadline_boottime_us"]
     clock(step)
     vm.ask_now()
-    wait_for(lambda: vm.status().get("reason") == "control_plane_unreachable", 180, "/status to say so")
+    wait_for(lambda: vm.status().get("reason") == "control_plane_unreachable", 400, "/status to say so")
     now = lease(vm)
     assert now["state"] == "unreachable" and said in now["reason"]
     # expires_at has whole seconds: a renewal that was under way at the step may move the end by one
@@ -135,7 +135,7 @@ def test_usage_keeps_its_hours_when_the_clock_steps(vm, clock):
     def hour():
         return time.strftime("%Y-%m-%dT%H:00:00Z", time.gmtime())
 
-    wait_for(lambda: vm.status().get("state") == "Ready", 180, "Ready")
+    wait_for(lambda: vm.status().get("state") == "Ready", 400, "Ready")
     began, before = hour(), requests_by_hour(vm)
     total, served = sum(before.values()), 0
 

@@ -116,7 +116,7 @@ def test_an_inference_server_that_ends_with_such_a_status(vm, status):
         vm.run("systemctl restart tb-runtime.service", timeout=300)
         if status == 66:
             again = "journalctl --namespace=trustbridge -b -o cat -u tb-repair.service | grep -c 'starting it again' || true"
-            wait_for(lambda: int(vm.sh(again)) >= 2, 180, "two more starts", every=0.5)
+            wait_for(lambda: int(vm.sh(again)) >= 2, 400, "two more starts", every=0.5)
         else:
             wait_for(lambda: vm.show("tb-runtime.service", "ActiveState") == "failed", 120, "the end", every=0.5)
             wait_for(lambda: vm.show("tb-repair.service", "ActiveState") == "inactive", 60, "the look at it", every=0.5)

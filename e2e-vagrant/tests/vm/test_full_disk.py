@@ -16,19 +16,19 @@ def test_without_room_for_the_audit_nothing_is_served(vm):
 
     vm.fill("/var")
     try:
-        wait_for(lambda: ask() == 503, 180, "a refusal")  # what fits into the last block is still written
+        wait_for(lambda: ask() == 503, 400, "a refusal")  # what fits into the last block is still written
         status, body = http_json(vm.url("/v1/models"))
         answers.append(status)
         assert (status, body["error"]["code"]) == (503, "audit_unavailable")
         # The look at the disk may refuse before a record has failed: the last block still takes those of the refusals.
-        wait_for(lambda: ask() == 503 and "cannot be written" in vm.status()["reason"], 180, "a record that cannot be written")
+        wait_for(lambda: ask() == 503 and "cannot be written" in vm.status()["reason"], 400, "a record that cannot be written")
     finally:
         vm.unfill("/var")
-    wait_for(lambda: ask() == 200, 180, "answers when there is room again")
+    wait_for(lambda: ask() == 200, 400, "answers when there is room again")
     assert content(vm.chat(SHORT))
     # Refusals are requests, too: each has its record, once, in order.
     want = list(range(last + 1, last + len(answers) + 2))
-    wait_for(lambda: vm.audit_file(last)[-1:] == want[-1:], 180, "the records of all requests", every=0.3)
+    wait_for(lambda: vm.audit_file(last)[-1:] == want[-1:], 400, "the records of all requests", every=0.3)
     assert vm.audit_file(last) == want
     said = [r["MESSAGE"] for r in vm.journal("_SYSTEMD_UNIT=tb-proxy.service", "PRIORITY=6")]
     assert "audit: writing works again" in said

@@ -122,12 +122,12 @@ def test_a_download_that_is_killed_and_out_of_room_goes_on(unplugged, gated):
     have, killed = wait_kept(vm, first), vm.pid("tb-hydrate")
     asked = gated.requests()
     vm.sh(f"kill -9 {killed}")
-    wait_for(lambda: vm.pid("tb-hydrate") not in (0, killed) and gated.requests() > asked, 180, "another try to go on", every=0.3)
+    wait_for(lambda: vm.pid("tb-hydrate") not in (0, killed) and gated.requests() > asked, 400, "another try to go on", every=0.3)
     assert gated.asked(asked) & have == set(), "what was on the disk is fetched again"
     vm.fill("/mnt/resource")
     gated.open()
     remedy = "free space there or set TB_TARGET_DIR to a larger disk"
-    wait_for(lambda: remedy in vm.status().get("hydrate", {}).get("reason", ""), 180, "the reason in /status")
+    wait_for(lambda: remedy in vm.status().get("hydrate", {}).get("reason", ""), 400, "the reason in /status")
     wait_for(lambda: any(remedy in r["MESSAGE"] for r in vm.journal("_SYSTEMD_UNIT=tb-hydrate.service", "PRIORITY=3")), 60, "the reason in the journal")
     wait_for(lambda: vm.show("tb-hydrate.service", "ExecMainStatus") == "74", 60, "exit status 74", every=0.3)
     assert vm.state() == "Hydrate"

@@ -149,7 +149,7 @@ def unmount(vm):
 # -- the first boot -------------------------------------------------------------------------------------------------------
 
 def test_the_first_boot_listens_where_the_seed_says(vm):
-    wait_for(lambda: vm.show("tb-proxy.service", "ActiveState") == "active", 200, "tb-proxy")
+    wait_for(lambda: vm.show("tb-proxy.service", "ActiveState") == "active", 400, "tb-proxy")
     listening = {line.split()[3].rsplit(":", 1)[1] for line in vm.sh("ss -Hltn").splitlines()}
     assert {"8100", "8101"} <= listening and not {"8000", "8001"} & listening
     assert http_json(vm.url("/status", 8101))[1]["state"]

@@ -59,7 +59,7 @@ def test_wrong_settings_are_refused_and_reach_nobody(vm):
         assert drop_ins(vm) == made
         load.served(5)
         vm.sh(f"kill -9 {before['tb-proxy']}")
-        wait_for(lambda: vm.pid("tb-proxy") not in (0, before["tb-proxy"]), 180, "tb-proxy to come back", every=0.3)
+        wait_for(lambda: vm.pid("tb-proxy") not in (0, before["tb-proxy"]), 400, "tb-proxy to come back", every=0.3)
         vm.sh("systemctl restart tb-authorize.service tb-billing.service", timeout=180)
         vm.wait_state("Ready")
         load.served(5)

@@ -88,7 +88,7 @@ def test_a_download_beside_goes_on_after_a_reboot(updated, provider):
     vm.reboot()
     vm.wait_state("Ready")
     assert answer(vm) == before, "what is not whole is not served"
-    wait_for(lambda: provider.requests() > asked, 180, "the download to go on")
+    wait_for(lambda: provider.requests() > asked, 400, "the download to go on")
     assert min(provider.asked(asked)) > 0, "what was on the disk is not fetched again"
     provider.open()
     wait_update(vm, "none", serving=n)

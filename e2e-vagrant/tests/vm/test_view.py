@@ -88,10 +88,10 @@ def endpoint(vm):
     vm.put("/opt/fetches", FETCHES.replace("@GGUF@", model.GGUF).replace("@KIT@", KIT).encode(), "0755")
     vm.sh(f"cp -p {env} /root/env; echo TB_DELIVERY=s3 >>{env}; echo 'TB_RUNTIME_EXEC=/opt/fetches {{s3}}' >>{env}; "
           "systemctl --no-block restart tb-runtime.service")
-    wait_for(lambda: mode(vm) == "s3", 180, "an endpoint")
+    wait_for(lambda: mode(vm) == "s3", 400, "an endpoint")
     yield vm.wait_state("Ready")
     vm.sh(f"mv /root/env {env}; systemctl --no-block restart tb-runtime.service")
-    wait_for(lambda: mode(vm) == "view", 180, "a view")
+    wait_for(lambda: mode(vm) == "view", 400, "a view")
     vm.wait_state("Ready")
 
 
@@ -106,7 +106,7 @@ def test_an_endpoint_serves_who_reads_s3_and_its_end_takes_the_runtime_along(end
     want, runtime, decrypt = content(vm.chat(SHORT)), vm.pid("tb-runtime"), vm.pid("tb-decrypt")
     provider.controlplane.ctl("contract", "revoke", CONTRACT)
     vm.ask_now()
-    wait_for(lambda: vm.run(f"test -d /proc/{runtime} || test -d /proc/{decrypt}")[0] != 0, 180, "both to die")
+    wait_for(lambda: vm.run(f"test -d /proc/{runtime} || test -d /proc/{decrypt}")[0] != 0, 400, "both to die")
     provider.controlplane.ctl("contract", "allow", CONTRACT)
     vm.ask_now()
     vm.wait_state("Ready")
@@ -130,11 +130,11 @@ def files(request, vm):
     """The machine with the model in files in memory, and why."""
     do, undo = (c.format(env="/etc/trustbridge/trustbridge.env") for c in FILES[request.param])
     vm.sh(f"{do}; systemctl daemon-reload; systemctl --no-block restart tb-runtime.service")
-    wait_for(lambda: mode(vm) == "dir", 180, "files in memory")
+    wait_for(lambda: mode(vm) == "dir", 400, "files in memory")
     vm.wait_state("Ready")
     yield request.param
     vm.sh(f"{undo}; systemctl daemon-reload; systemctl --no-block restart tb-runtime.service")
-    wait_for(lambda: mode(vm) == "view", 180, "a view")
+    wait_for(lambda: mode(vm) == "view", 400, "a view")
     vm.wait_state("Ready")
 
 
@@ -151,7 +151,7 @@ def test_files_in_memory_serve_the_same(vm, provider, files):
     runtime = vm.pid("tb-runtime")
     provider.controlplane.ctl("contract", "revoke", CONTRACT)
     vm.ask_now()
-    wait_for(lambda: vm.run(f"test -d /proc/{runtime}")[0] != 0, 180, "the runtime's end")
+    wait_for(lambda: vm.run(f"test -d /proc/{runtime}")[0] != 0, 400, "the runtime's end")
     wait_for(lambda: weights_in_memory(vm) < size(provider), 60, "the memory")
     provider.controlplane.ctl("contract", "allow", CONTRACT)
     vm.ask_now()
