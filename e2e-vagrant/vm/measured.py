@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import subprocess
 
-from runner import VM, accelerator
+from runner import VM, accelerator, with_precedence
 from tbsys import _die_with_parent, wait_for
 
 FIRMWARE = pathlib.Path("/usr/share/OVMF")
@@ -131,7 +131,7 @@ class Measured(VM):
                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_die_with_parent)
         wait_for(self.tpm_socket.exists, 20, "swtpm")
         with open(self.qemu_log, "ab") as log:
-            self.proc = subprocess.Popen(self._argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent,
+            self.proc = subprocess.Popen(self._argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=with_precedence,
                                          start_new_session=True)
         VM.on.append(self)
         self._connect()
