@@ -269,6 +269,20 @@ var osDisk = {
     } : null
   }
 }
+// For the state of a closed image (tb-state(8)), which takes the first disk that is empty, whatever its LUN, and makes a partition of at
+// most 1 GiB there. It goes with the machine: the key is of the machine's TPM, and opens it nowhere else.
+var dataDisks = closedImage ? [
+  {
+    lun: 0
+    createOption: 'Empty'
+    caching: 'None'
+    diskSizeGB: 4
+    deleteOption: 'Delete'
+    managedDisk: {
+      storageAccountType: 'Premium_LRS'
+    }
+  }
+] : null
 var securityProfile = {
   securityType: confidential ? 'ConfidentialVM' : 'TrustedLaunch'
   uefiSettings: {
@@ -555,6 +569,7 @@ resource machine 'Microsoft.Compute/virtualMachines@2025-04-01' = if (!scaled) {
     storageProfile: {
       imageReference: image
       osDisk: osDisk
+      dataDisks: dataDisks
     }
     osProfile: {
       computerName: '${namePrefix}-vm'
@@ -602,6 +617,7 @@ resource machines 'Microsoft.Compute/virtualMachineScaleSets@2025-04-01' = if (s
       storageProfile: {
         imageReference: image
         osDisk: osDisk
+        dataDisks: dataDisks
       }
       osProfile: {
         computerNamePrefix: '${namePrefix}-'

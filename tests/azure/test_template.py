@@ -306,6 +306,19 @@ def test_a_closed_image_is_told_an_application_for_its_contract_alone():
         assert said["TB_CONTRACT_ID"] == "application" and said["TB_BILLING_RESOURCE_ID"] == APP and len(said) == 4
 
 
+@pytest.mark.parametrize("parameters", [{}, {"instanceCount": 2}, {"vmSize": "Standard_NCC40ads_H100_v5"}], ids=["one", "scale set", "confidential"])
+def test_a_closed_image_has_a_disk_for_its_state(parameters):
+    """What units/tb-state takes: empty, and no smaller than it wants. Who owns it is told by the TPM, so it goes with the machine."""
+    assert validate(TEMPLATE, {**GUIDE, **IMAGE, **CLOSED, **parameters}) == (0, "", "")
+    d = Deployed(**CLOSED, **parameters)
+    storage = (d["virtualMachineScaleSets"]["properties"]["virtualMachineProfile"] if parameters.get("instanceCount") else d.vm)["storageProfile"]
+    disk, = storage["dataDisks"]
+    least = int(re.search(r"^LEAST_BYTES=(\d+)$", (REPO / "units/tb-state").read_text(), re.M)[1])
+    assert disk["createOption"] == "Empty" and least <= disk["diskSizeGB"] << 30 and disk["caching"] == "None" and disk["deleteOption"] == "Delete"
+    assert (disk["lun"], disk["managedDisk"]) == (0, {"storageAccountType": "Premium_LRS"}), "no name: a deployment may be repeated"
+    assert "name" not in disk
+
+
 def test_nothing_of_an_open_image_is_in_user_data():
     d = Deployed()
     assert d.vm.get("userData") is None and d.vm["osProfile"]["linuxConfiguration"]["provisionVMAgent"] is True
