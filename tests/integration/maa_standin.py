@@ -6,11 +6,8 @@ says the same of a machine of Azure's is not shown by it."""
 import base64
 import datetime
 import hashlib
-import http.server
 import json
-import ssl
 import struct
-import threading
 import time
 
 from cryptography import x509
@@ -18,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
 from cryptography.x509.oid import NameOID
 
-from oidc_issuer import Key, b64
 from snp_rig import DEBUG, MIGRATION, certificates
+from token_issuer import Key, TokenIssuer
 
 
 def unb64(text):
@@ -37,53 +34,23 @@ def certified(key):
     return {"kty": "RSA", "kid": key.kid, "x5c": [base64.b64encode(der).decode()]}
 
 
-class Maa:
-    """status: what to answer instead of 200; asked: (method, path); change: claims that are others, None: missing."""
+class Maa(TokenIssuer):
+    """certs_status, attest_status: what to answer instead of 200; reply: instead of a token; change: claims that are others, None: missing."""
 
     def __init__(self, amd, *keys, tls=None):
-        self.amd, self.keys, self.asked, self.change, self.header = amd, list(keys) or [Key("J0pAPdfX+/=")], [], {}, {}
-        self.certs_status = self.attest_status = self.answer = self.shape = None
-        maa = self
+        self.amd, self.change, self.header = amd, {}, {}
+        self.certs_status = self.attest_status = self.reply = self.shape = None
+        super().__init__(*(keys or [Key("J0pAPdfX+/=")]), tls=tls)
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                maa.asked.append(("GET", self.path))
-                self.reply(maa.certs_status or (200 if self.path == "/certs" else 404), {"keys": [certified(k) for k in maa.keys]})
-
-            def do_POST(self):
-                maa.asked.append(("POST", self.path))
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                try:
-                    assert self.path == "/attest/SevSnpVm?api-version=2022-08-01" and self.headers["Content-Type"] == "application/json", self.path
-                    answer = {"token": maa.attest(json.loads(body))}
-                except Exception as e:
-                    self.reply(400, {"error": {"code": "InvalidParameter", "message": f"{type(e).__name__}: {e}"}})
-                    return
-                self.reply(maa.attest_status or 200, answer if maa.answer is None else maa.answer)
-
-            def reply(self, status, answer):
-                body = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("Connection", "close")
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        if tls:  # certificate and key, files
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*tls)
-            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.url = f"{'https://localhost' if tls else 'http://127.0.0.1'}:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+    def answer(self, method, path, headers, body):
+        if method == "GET":
+            return self.certs_status or (200 if path == "/certs" else 404), {"keys": [certified(k) for k in self.keys]}
+        try:
+            assert path == "/attest/SevSnpVm?api-version=2022-08-01" and headers["Content-Type"] == "application/json", path
+            answer = {"token": self.attest(json.loads(body))}
+        except Exception as e:
+            return 400, {"error": {"code": "InvalidParameter", "message": f"{type(e).__name__}: {e}"}}
+        return self.attest_status or 200, answer if self.reply is None else self.reply
 
     def attest(self, question):
         assert set(question) == {"report", "runtimeData", "nonce"} and question["runtimeData"]["dataType"] == "JSON"
@@ -117,6 +84,4 @@ class Maa:
 
     def token(self, claims, key=None):
         key = key or self.keys[0]
-        head = {k: v for k, v in {"alg": "RS256", "jku": self.url + "/certs", "kid": key.kid, "typ": "JWT", **self.header}.items() if v is not None}
-        signed = f"{b64(json.dumps(head).encode())}.{b64(json.dumps(claims).encode())}"
-        return f"{signed}.{b64(key.sign(signed.encode()))}"
+        return self.signed({"alg": "RS256", "jku": self.url + "/certs", "kid": key.kid, "typ": "JWT", **self.header}, claims, key)

@@ -19,13 +19,13 @@ from cryptography.x509.oid import NameOID
 from attest_rig import extra, issuer  # noqa: F401
 from controlplane_server import ASSET, KEY, Server
 from maa_standin import Maa, certified
-from oidc_issuer import Key
 from snp_rig import DEBUG, ID_KEY, MIGRATION, POLICY, Amd, Processor, jwk, shared_tpm  # noqa: F401
 from software_tpm import authority, pem
 from tbsys import wait_for
 from test_attest_chain import House
 from test_authorize_secrets import memory_holds
 from test_controlplane_attest import Machine
+from token_issuer import Key
 
 
 @pytest.fixture(scope="module")
@@ -362,13 +362,13 @@ def test_tb_authorize_gets_the_token(house):
 def test_an_instance_that_is_away_is_no_refusal(house):
     h = house(lease="4").start()
     h.wait("authorized")
-    h.maa.attest_status, h.maa.answer = 503, {"error": {"code": "Busy", "message": "come again"}}
+    h.maa.attest_status, h.maa.reply = 503, {"error": {"code": "Busy", "message": "come again"}}
     said = f"no token of Azure Attestation ({h.maa.url}): HTTP 503: come again"
     wait_for(lambda: said in h.authorize.log_text(), 30, "the log to say so")
     seen = wait_for(lambda: (a := h.shown("--json")["attestation"]).get("refused") and a, what="tb-status to say so")
     assert seen["refused"] == said and "let this machine reach the Azure Attestation" in seen["remedy"]
     assert h.lease()["state"] in ("authorized", "unreachable") and not (h.run / "tb-authorize/suspended").exists()
-    h.maa.attest_status = h.maa.answer = None
+    h.maa.attest_status = h.maa.reply = None
     h.authorize.kill(signal.SIGHUP)
     wait_for(lambda: h.lease()["state"] == "authorized" and h.open(h.key()) == KEY, 60, "the return")
 
@@ -376,7 +376,7 @@ def test_an_instance_that_is_away_is_no_refusal(house):
 @pytest.mark.parametrize("answer", [{}, {"x": "y" * 70000}], ids=["none", "long"])
 def test_answers_that_are_no_token(house, answer):
     h = house()
-    h.maa.answer = answer
+    h.maa.reply = answer
     h.start()
     wait_for(lambda: "no token of Azure Attestation" in h.authorize.log_text(), 30, h.authorize.log_text)
     assert "authorized" not in h.server.cli("log") and h.machines() == []

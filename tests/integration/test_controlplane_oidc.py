@@ -10,7 +10,8 @@ import pytest
 import tbsys
 from controlplane_admin import Caller
 from controlplane_server import Server
-from oidc_issuer import Issuer, Key, b64
+from oidc_issuer import Issuer
+from token_issuer import Key, b64
 
 RSA, EC, OTHER = Key("rsa-1"), Key("ec-1", "ES256"), Key("rsa-1")  # OTHER says that it is the first
 UNLIMITED = ("--client-rate", "4294967295")
