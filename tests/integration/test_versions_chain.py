@@ -242,6 +242,28 @@ def test_a_trial_that_is_stopped_by_hand_proves_nothing(fleet):
     fleet.chain.wait_state("Ready")
 
 
+def test_a_runtime_that_fails_just_before_its_restart_is_started(fleet):
+    """It ran when tb-update looked, and had failed when systemd came to the job: try-restart does nothing then, and says that it did well."""
+    fleet.start(bus=fleet.bus)
+    n = fleet.publish(b"two")
+    fleet.ask_now()
+    fleet.wait_update("ready", next=n)
+    answer, said = fleet.chain._systemctl, []
+
+    def failed_meanwhile(words, connection):
+        if words == ["try-restart", "tb-runtime.service"] and words not in said:
+            fleet.chain.fail_meanwhile("tb-runtime")
+        said.append(words)
+        return answer(words, connection)
+
+    fleet.chain._systemctl = failed_meanwhile
+    fleet.tell("switch")
+    fleet.wait_update("none", serving=n)
+    assert fleet.served() == (200, n)
+    jobs = [verb for verb, unit in said if unit == "tb-runtime.service"]
+    assert jobs == ["try-restart", "reset-failed", "start"], jobs
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["", "and tb-update was killed"])
 def test_a_stop_by_hand_in_the_middle_of_a_switch_is_not_undone(fleet, killed):
     """The operator's stop is the last word, however far tb-update has come: while it chooses the version it has asked for nothing yet."""
