@@ -49,8 +49,49 @@ static const char *const opening_prefixes[] = {"init=",
                                                "systemd.wants=",
                                                "systemd.volatile=no",
                                                "module_blacklist="};
+/* So do the kernel's: another root or initrd, and words from elsewhere; programs that it starts, and code
+ * that it loads; a look into it, and less of lockdown. */
+static const char *const kernel_prefixes[] = {"initrd=",
+                                              "rootflags=",
+                                              "resume=",
+                                              "dm_mod.create=",
+                                              "bootconfig",
+                                              "sysctl.",
+                                              "firmware_class.path=",
+                                              "efivar_ssdt=",
+                                              "crashkernel=",
+                                              "kgdb",
+                                              "sysrq_always_enabled",
+                                              "initcall_blacklist=",
+                                              "lsm=",
+                                              "security="};
 static const char *const opening_words[] = {"rw", "rescue", "emergency", "single",       "1",        "s", "S",
                                             "-b", "-s",     "rd.debug",  "rd.emergency", "rd.rescue"};
+/* What programs of the initrd and the root read of it is a list that grows with each of their versions: these
+ * are known to let nobody in, and any other that begins like one of theirs counts as opening. */
+static const char *const their_prefixes[] = {"systemd.", "rd.", "mount.", "usrhash=", "luks.", "fstab="};
+static const char *const harmless_prefixes[] = {"systemd.volatile=overlay",
+                                                "systemd.verity_root_data=",
+                                                "systemd.verity_root_hash=",
+                                                "systemd.verity_root_options=",
+                                                "systemd.import_credentials=",
+                                                "systemd.gpt_auto=",
+                                                "systemd.swap=",
+                                                "systemd.show_status",
+                                                "systemd.log_level=",
+                                                "systemd.machine_id=",
+                                                "systemd.default_timeout_start_sec=",
+                                                "systemd.firstboot=",
+                                                "rd.shell=",
+                                                "rd.emergency=",
+                                                "rd.luks=0",
+                                                "rd.lvm=0",
+                                                "rd.md=0",
+                                                "rd.plymouth=0",
+                                                "rd.retry=",
+                                                "rd.timeout=",
+                                                "rd.info",
+                                                "rd.udev.log_level="};
 /* What a root hash is of; without the word systemd takes it. */
 #define VERIFIED_ROOT "root=/dev/mapper/root"
 
@@ -233,6 +274,48 @@ static void cmdline_say(struct measured *m, const char *what, const char *word)
     (void)tb_buf_printf(&m->open, "%s%s %s", m->open.len ? ", " : "", what, word);
 }
 
+static bool cmdline_is_one_of(const char *word, size_t len, const char *const *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t k = strlen(list[i]);
+
+        if (len >= k && cmdline_begins(word, list[i], k))
+            return true;
+    }
+    return false;
+}
+
+/* What the kernel does not know it gives to init: as a variable of its environment, or, behind "--" and with
+ * dashes, as an option. */
+static bool cmdline_is_for_init(const char *word, size_t len)
+{
+    size_t name = strspn(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
+
+    return (*word == '-' && len > 1) ||
+           (name > 0 && name < len && word[name] == '=' && strncmp(word, "SYSTEMD_EFI_OPTIONS=", len) != 0 &&
+            strncmp(word, "BOOT_IMAGE=", strlen("BOOT_IMAGE=")) != 0);
+}
+
+/* Words that are none of those that are known. */
+static void cmdline_judge_unknown(struct measured *m)
+{
+    const char *text = m->cmdline;
+
+    for (const char *s = text + strspn(text, " \t\n"); *s; s += strspn(s, " \t\n")) {
+        size_t len = strcspn(s, " \t\n"), name = MIN(len, strcspn(s, "="));
+        char quoted[80];
+
+        if ((cmdline_is_one_of(s, len, their_prefixes, ARRAY_SIZE(their_prefixes)) &&
+             !cmdline_is_one_of(s, len, harmless_prefixes, ARRAY_SIZE(harmless_prefixes)) &&
+             !cmdline_is_one_of(s, len, opening_prefixes, ARRAY_SIZE(opening_prefixes))) ||
+            cmdline_is_for_init(s, len)) {
+            snprintf(quoted, sizeof(quoted), "%.*s", (int)MIN(name, sizeof(quoted) - 1), s);
+            cmdline_say(m, "has", quoted);
+        }
+        s += len;
+    }
+}
+
 static int cmdline_judge(struct measured *m)
 {
     const char *at;
@@ -243,10 +326,14 @@ static int cmdline_judge(struct measured *m)
     for (size_t i = 0; i < ARRAY_SIZE(opening_prefixes); i++)
         if (cmdline_count(m->cmdline, opening_prefixes[i], strlen(opening_prefixes[i]), false, &at))
             cmdline_say(m, "has", opening_prefixes[i]);
+    for (size_t i = 0; i < ARRAY_SIZE(kernel_prefixes); i++)
+        if (cmdline_count(m->cmdline, kernel_prefixes[i], strlen(kernel_prefixes[i]), false, &at))
+            cmdline_say(m, "has", kernel_prefixes[i]);
     for (size_t i = 0; i < ARRAY_SIZE(opening_words); i++)
         if (cmdline_count(m->cmdline, opening_words[i], strlen(opening_words[i]), true, &at))
             cmdline_say(m, "has", opening_words[i]);
-    if (strchr(m->cmdline, '"'))
+    cmdline_judge_unknown(m);
+    if (strpbrk(m->cmdline, "\"'"))
         cmdline_say(m, "has", "a quotation mark");
     if (!*m->roothash)
         cmdline_say(m, "lacks", "roothash= of dm-verity");

@@ -93,15 +93,25 @@ def test_every_byte_counts(tmp_path, change):
     (um.CLOSED + " systemd.verity=0", "has systemd.verity="), (um.CLOSED + " rd.systemd.verity=no", r"has rd\.systemd\."), (um.CLOSED + " -b", "has -b"),
     (um.CLOSED + " rd.rescue", "has rd.rescue"), (um.CLOSED + " systemd.crash_shell=yes", "has systemd.crash_shell"), (um.CLOSED + " rd.cmdline=ask", "has rd.cmdline"),
     (um.CLOSED + " systemd.mount-extra=/dev/sdb:/srv", "has systemd.mount_extra="), (um.CLOSED + " root=/dev/sda2", "root= that is not"),
-    (um.CLOSED + f" roothash={'cd' * 32}", "lacks roothash"), (um.CLOSED.replace("lockdown=confidentiality", "lockdown=integrity"), "lockdown")])
+    (um.CLOSED + f" roothash={'cd' * 32}", "lacks roothash"), (um.CLOSED.replace("lockdown=confidentiality", "lockdown=integrity"), "lockdown"),
+    *((f"{um.CLOSED} {word}", f"lets others in: it has {re.escape(said or word.split('=')[0])}") for word, said in [
+        ("'systemd.debug_shell'", "a quotation mark"), ("mount.usr=/dev/sdb1", None), ("usrhash=" + "ab" * 32, None), ("systemd.setenv=LD_PRELOAD=/x.so", None),
+        ("systemd.early_core_pattern=|/x", None), ("systemd.pull=raw,sysext:x:https://x", None), ("systemd.ssh_listen=0.0.0.0:22", None), ("systemd.getty_auto=yes", None),
+        ("systemd.volatile=yes", None), ("rd.luks.key=/k", None), ("rd.live.image", None), ("luks.name=x=y", None), ("fstab=yes", None), ("LD_PRELOAD=/x.so", None),
+        ("SYSTEMD_UNIT_PATH=/run/x", None), ("-- --unit=x.target", "--"), ("--crash-shell", None), ("bootconfig", None), ("sysctl.kernel.core_pattern=|/x", "sysctl."),
+        ("initrd=\\x", "initrd="), ("rootflags=lowerdir=/x", "rootflags="), ("resume=/dev/sda3", "resume="), ("dm-mod.create=x", "dm_mod.create="),
+        ("crashkernel=256M", "crashkernel="), ("kgdboc=ttyS0", "kgdb"), ("lsm=yama", "lsm="), ("initcall_blacklist=lockdown_lsm_init", "initcall_blacklist="),
+        ("efivar_ssdt=x", "efivar_ssdt="), ("firmware_class.path=/mnt", "firmware_class.path=")])])
 def test_a_command_line_that_is_open(tmp_path, cmdline, why):
     (tmp_path / "a.efi").write_bytes(um.uki(cmdline))
     p = tbpkg("image", "measure", tmp_path / "a.efi", "--image", "a", "--image-version", "1")
     assert p.returncode == 0 and json.loads(p.stdout)["debug"] is True and re.search(why, p.stderr.decode()), p.stderr
 
 
-def test_the_root_that_is_verified_may_be_named(tmp_path):
-    (tmp_path / "a.efi").write_bytes(um.uki("root=/dev/mapper/root " + um.CLOSED))
+@pytest.mark.parametrize("more", ["root=/dev/mapper/root", "quiet console=ttyS0 net.ifnames=0 panic=5 systemd.show_status=yes", "BOOT_IMAGE=/x hugepages=64 modprobe.blacklist=nouveau",
+                                  "rd.luks=0 rd.udev.log-level=err systemd.log_level=debug systemd.verity_root_data=/dev/sda2"])
+def test_words_that_let_nobody_in(tmp_path, more):
+    (tmp_path / "a.efi").write_bytes(um.uki(f"{more} {um.CLOSED}"))
     assert measure(tmp_path / "a.efi")["debug"] is False
 
 
