@@ -66,6 +66,16 @@ def test_exposure(root, unit):
     assert re.search(rf"level for {unit}: [\d.]+", text), text
 
 
+def test_nobody_starts_beside_what_mounts_his_state():
+    """tb-state.service is started again by those that need it. Required alone is no order: one that failed would have them run without their state."""
+    text = (UNITS / "tb-state.service").read_text()
+    before, mounts = (set(re.search(rf"(?m)^{key}=(.*)", text)[1].split()) for key in ("Before", "ExecStart"))
+    users = {p.name for p in UNITS.glob("tb-*.service") for m in re.finditer(r"(?m)^(State|Logs)Directory=(\S+)", p.read_text())
+             if {"State": "/var/lib/", "Logs": "/var/log/"}[m[1]] + m[2] in mounts}
+    needy = set(re.search(r"(?m)^RequiredBy=(.*)", text)[1].split())
+    assert len(users) > 3 and users | needy <= before
+
+
 def test_examples_say_what_was_tried_and_the_document_has_all():
     listed = (repo / "docs/runtimes.md").read_text()
     for p in sorted((UNITS / "examples").glob("*.conf")):
