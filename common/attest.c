@@ -3,8 +3,10 @@
 
 #include <cjson/cJSON.h>
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "common/hex.h"
 #include "common/macros.h"
 #include "common/tpm_key.h"
 
@@ -108,5 +110,42 @@ int tb_wrapped_key_read(const void *buf, size_t len, struct tb_wrapped_key *ret)
         return -EBADMSG;
     memcpy(ret->enc, enc.p, enc.n);
     memcpy(ret->ct, ct.p, ct.n);
+    return 0;
+}
+
+int tb_attest_values_add(cJSON *o, const struct tb_tpm_pcrs *values)
+{
+    cJSON *m = cJSON_AddObjectToObject(o, "pcrs");
+    char hex[2 * TB_TPM_DIGEST_BYTES + 1], name[4];
+
+    for (unsigned i = 0; m && i < 16; i++) {
+        snprintf(name, sizeof(name), "%u", i);
+        tb_hex_encode(values->v[i], TB_TPM_DIGEST_BYTES, hex);
+        if (!cJSON_AddStringToObject(m, name, hex))
+            return -ENOMEM;
+    }
+    return m ? 0 : -ENOMEM;
+}
+
+int tb_attest_values_read(const cJSON *o, struct tb_tpm_pcrs *ret, char err[static TB_JSON_ERR_MAX])
+{
+    const cJSON *values = tb_json_member(o, "pcrs");
+    char name[4];
+
+    if (!cJSON_IsObject(values) || cJSON_GetArraySize(values) != 16) {
+        snprintf(err, TB_JSON_ERR_MAX, "\"pcrs\" has not the members 0 to 15");
+        return -EINVAL;
+    }
+    for (unsigned i = 0; i < 16; i++) {
+        const char *s;
+
+        snprintf(name, sizeof(name), "%u", i);
+        if (tb_json_get_string(values, name, &s, err) < 0)
+            return -EINVAL;
+        if (tb_hex_decode(s, strlen(s), ret->v[i], TB_TPM_DIGEST_BYTES) < 0) {
+            snprintf(err, TB_JSON_ERR_MAX, "\"%s\" is not that many hex digits", name);
+            return -EINVAL;
+        }
+    }
     return 0;
 }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/hpke.h"
+#include "common/json.h"
 #include "common/secret.h"
 #include "common/tpm.h"
 
@@ -47,10 +48,13 @@ int tb_machine_report_digest(const char *report, uint8_t ret[static TB_TPM_DIGES
 int tb_attest_info(const char *contract_id, const char *asset_id, const char *manifest_sha256,
                    uint8_t ret[static TB_HPKE_INFO_MAX], size_t *ret_len);
 
+/* The member "pcrs": the values of PCR 0 to 15 in hex, by their numbers. -ENOMEM. -EINVAL and why. */
+int tb_attest_values_add(cJSON *o, const struct tb_tpm_pcrs *values);
+int tb_attest_values_read(const cJSON *o, struct tb_tpm_pcrs *ret, char err[static TB_JSON_ERR_MAX]);
+
 /* The PCRs whose values the boot key needs, as a mask, from their numbers. -EINVAL: none, one that is not
  * below 16, or one twice. */
-struct cJSON;
-int tb_attest_pcrs_read(const struct cJSON *array, uint32_t *ret);
+int tb_attest_pcrs_read(const cJSON *array, uint32_t *ret);
 
 /* A model key as tb-authorize carries it: nobody but the TPM opens it. */
 #define TB_SEALED_KEY_BYTES (TB_KEY_BYTES + TB_HPKE_TAG_BYTES)

@@ -56,24 +56,6 @@ static int evidence_hex(const cJSON *o, const char *name, uint8_t *out, size_t n
                                                    : 0;
 }
 
-static int evidence_pcrs(const cJSON *o, struct tb_tpm_pcrs *ret, char *err)
-{
-    const cJSON *values = tb_json_member(o, "pcrs");
-    char name[4];
-
-    if (!cJSON_IsObject(values) || cJSON_GetArraySize(values) != 16)
-        return evidence_fault(err, "pcrs", "has not the members 0 to 15");
-    for (unsigned i = 0; i < 16; i++) {
-        int r;
-
-        snprintf(name, sizeof(name), "%u", i);
-        r = evidence_hex(values, name, ret->v[i], TB_TPM_DIGEST_BYTES, err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
 static int evidence_token(const cJSON *o, struct cp_evidence *e, char *err)
 {
     const char *s = "";
@@ -101,7 +83,7 @@ static int evidence_read(const cJSON *o, struct cp_evidence *e, char *err)
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++)
         r = evidence_part(o, parts[i].name, parts[i].part, err);
     if (r == 0)
-        r = evidence_pcrs(o, &e->pcrs, err);
+        r = tb_attest_values_read(o, &e->pcrs, err);
     if (r == 0 && tb_attest_pcrs_read(tb_json_member(o, "key_pcrs"), &e->key_pcrs) < 0)
         r = evidence_fault(err, "key_pcrs", "is not a list of PCRs from 0 to 15");
     if (r == 0)

@@ -112,8 +112,10 @@ int cp_machine_report_parse(const char *text, size_t len, struct cp_machine_repo
     signature = tb_json_member(o, "signature");
     if (!signature)
         return 0;
+    ret->has_pcrs = tb_json_member(o, "pcrs");
     if (machine_report_part(signature, "ak", &ret->ak, err) < 0 ||
-        machine_report_part(signature, "quote", &ret->quote, err) < 0)
+        machine_report_part(signature, "quote", &ret->quote, err) < 0 ||
+        (ret->has_pcrs && tb_attest_values_read(o, &ret->pcrs, err) < 0))
         return -EBADMSG;
     return machine_report_part(signature, "quote_sig", &ret->quote_sig, err);
 }
@@ -133,7 +135,7 @@ const char *cp_machine_report_judge(const struct cp_machine_report *m, const cha
 
     if (!m->quote.n)
         return machine_report_refuse(detail, UNSIGNED, "the report is not signed");
-    r = cp_quote_verify(&m->ak, &m->quote, &m->quote_sig, m->digest, ak, ret);
+    r = cp_quote_verify(&m->ak, &m->quote, &m->quote_sig, m->digest, m->has_pcrs ? &m->pcrs : NULL, ak, ret);
     if (r == -EBADMSG)
         return machine_report_refuse(detail, MALFORMED, "the signature of the report is none of a TPM's");
     if (strcmp(ak, by->ak) != 0)

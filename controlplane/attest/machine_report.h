@@ -17,6 +17,8 @@ struct cp_machine_report {
     char first_broken[CP_CLAIM_NAME_MAX + 1]; /* "": none is */
     uint8_t digest[TB_TPM_DIGEST_BYTES];      /* what the TPM signs */
     struct tb_tpm_part ak, quote, quote_sig;  /* n 0: it is unsigned */
+    struct tb_tpm_pcrs pcrs;                  /* that were quoted, it says */
+    bool has_pcrs;                            /* one of an older machine says none */
 };
 
 /* 0, or -EBADMSG and what is malformed. Nothing of it may be believed yet. */

@@ -189,24 +189,29 @@ static const char *check_head(struct tb_tpm_reader *r, uint16_t type, const uint
     return NULL;
 }
 
+/* Behind the head of a quote: NULL, its registers are these. */
+static const char *check_registers(struct tb_tpm_reader *r, const struct tb_tpm_pcrs *pcrs, char *detail)
+{
+    uint8_t digest[TB_TPM_DIGEST_BYTES];
+    struct tb_tpm_span has;
+
+    /* Exactly these: else a register that is free could stand in for one that is measured. */
+    if (tb_tpm_take_selection(r) != TB_ATTEST_QUOTED)
+        return refuse(detail, PCR_SELECTION, "the quote is not of PCR 0 to 15 of the SHA-256 bank alone");
+    has = tb_tpm_take_2b(r);
+    tb_tpm_pcrs_digest(TB_ATTEST_QUOTED, pcrs, digest);
+    if (!tb_tpm_is_read(r) || has.n != sizeof(digest) || !tb_mem_equal(has.p, digest, sizeof(digest)))
+        return refuse(detail, PCR_DIGEST, "the values of the PCRs are not those that were quoted");
+    return NULL;
+}
+
 static const char *check_quote(const struct cp_evidence *e, const struct cp_attest_rules *rules,
                                struct cp_tpm_clock *ret, char *detail)
 {
     struct tb_tpm_reader r = tb_tpm_reader(part_span(&e->quote));
     const char *reason = check_head(&r, ATTEST_QUOTE, rules->extra, ret, detail);
-    uint8_t digest[TB_TPM_DIGEST_BYTES];
-    struct tb_tpm_span has;
 
-    if (reason)
-        return reason;
-    /* Exactly these: else a register that is free could stand in for one that is measured. */
-    if (tb_tpm_take_selection(&r) != TB_ATTEST_QUOTED)
-        return refuse(detail, PCR_SELECTION, "the quote is not of PCR 0 to 15 of the SHA-256 bank alone");
-    has = tb_tpm_take_2b(&r);
-    tb_tpm_pcrs_digest(TB_ATTEST_QUOTED, &e->pcrs, digest);
-    if (!tb_tpm_is_read(&r) || has.n != sizeof(digest) || !tb_mem_equal(has.p, digest, sizeof(digest)))
-        return refuse(detail, PCR_DIGEST, "the values of the PCRs are not those that were quoted");
-    return NULL;
+    return reason ? reason : check_registers(&r, &e->pcrs, detail);
 }
 
 static const char *check_certify(const struct cp_evidence *e, const struct cp_attest_rules *rules,
@@ -316,7 +321,8 @@ const char *cp_evidence_verify(const struct cp_evidence *e, const struct cp_atte
 
 int cp_quote_verify(const struct tb_tpm_part *ak, const struct tb_tpm_part *quote,
                     const struct tb_tpm_part *signature, const uint8_t extra[static TB_TPM_DIGEST_BYTES],
-                    char ret_ak[static CP_AK_HEX + 1], struct cp_tpm_clock *ret)
+                    const struct tb_tpm_pcrs *pcrs, char ret_ak[static CP_AK_HEX + 1],
+                    struct cp_tpm_clock *ret)
 {
     _cleanup_(ak_freep) EVP_PKEY *key = ak_read(ak);
     struct tb_tpm_reader r = tb_tpm_reader(part_span(quote));
@@ -328,6 +334,8 @@ int cp_quote_verify(const struct tb_tpm_part *ak, const struct tb_tpm_part *quot
     reason = check_head(&r, ATTEST_QUOTE, extra, ret, detail);
     if (reason && strcmp(reason, MALFORMED) == 0)
         return -EBADMSG;
+    if (!reason && pcrs)
+        reason = check_registers(&r, pcrs, detail);
     if (reason || !is_signed(key, quote, signature)) {
         ERR_clear_error();
         return -EACCES;

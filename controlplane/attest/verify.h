@@ -42,10 +42,12 @@ struct cp_attested {
 };
 
 /* A quote over extra, by itself: 0; -EBADMSG: it is none, or not by a TPM's attestation key; -EACCES: that
- * key did not sign it, or it is over something else. ret_ak, but with -EBADMSG: whose it says to be. */
+ * key did not sign it, or it is over something else, or of other registers than pcrs, 0 to 15 (NULL: nobody
+ * says which). ret_ak, but with -EBADMSG: whose it says to be. */
 int cp_quote_verify(const struct tb_tpm_part *ak, const struct tb_tpm_part *quote,
                     const struct tb_tpm_part *signature, const uint8_t extra[static TB_TPM_DIGEST_BYTES],
-                    char ret_ak[static CP_AK_HEX + 1], struct cp_tpm_clock *ret);
+                    const struct tb_tpm_pcrs *pcrs, char ret_ak[static CP_AK_HEX + 1],
+                    struct cp_tpm_clock *ret);
 
 /* NULL: it shows so. Else the reason code, and what about it in detail. */
 const char *cp_evidence_verify(const struct cp_evidence *e, const struct cp_attest_rules *rules,

@@ -155,21 +155,14 @@ static bool add_part(cJSON *o, const char *name, const struct tb_tpm_part *p)
 
 static bool add_pcrs(cJSON *o, const struct evidence *e, uint32_t key_pcrs)
 {
-    cJSON *values = cJSON_AddObjectToObject(o, "pcrs"), *used = cJSON_AddArrayToObject(o, "key_pcrs"), *n;
-    char hex[2 * TB_TPM_DIGEST_BYTES + 1], name[4];
+    cJSON *used = cJSON_AddArrayToObject(o, "key_pcrs"), *n;
 
-    for (unsigned i = 0; values && used && i < 16; i++) {
-        snprintf(name, sizeof(name), "%u", i);
-        tb_hex_encode(e->pcrs.v[i], TB_TPM_DIGEST_BYTES, hex);
-        if (!cJSON_AddStringToObject(values, name, hex))
-            return false;
-        if (!(key_pcrs & 1U << i))
-            continue;
-        n = cJSON_CreateNumber(i);
-        if (!n || !cJSON_AddItemToArray(used, n))
+    for (unsigned i = 0; used && i < 16; i++) {
+        n = key_pcrs & 1U << i ? cJSON_CreateNumber(i) : NULL;
+        if ((key_pcrs & 1U << i) && (!n || !cJSON_AddItemToArray(used, n)))
             return false;
     }
-    return values && used;
+    return used && tb_attest_values_add(o, &e->pcrs) == 0;
 }
 
 static bool add_confidential(cJSON *o, const struct evidence *e)

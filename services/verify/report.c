@@ -12,6 +12,8 @@
 #include "common/units.h"
 #include "common/version.h"
 
+#define QUOTES_MAX 5
+
 const char *verify_result_name(enum verify_result r)
 {
     static const char *const names[] = {
@@ -66,7 +68,27 @@ struct machine_signature {
     struct tb_tpm_part ak, quote, quote_sig;
     uint8_t cert[TB_TPM_CERT_MAX];
     size_t cert_len; /* 0: the machine has none */
+    struct tb_tpm_pcrs pcrs;
 };
+
+/* With the values that the quote has but the hash of. A register that changes meanwhile, as each phase of the
+ * boot has it, is quoted again. */
+static int report_quote_pcrs(struct tb_tpm *t, const uint8_t digest[static TB_TPM_DIGEST_BYTES],
+                             struct machine_signature *s)
+{
+    struct tb_tpm_pcrs before = {0};
+    int r = tb_tpm_read_pcrs(t, TB_ATTEST_QUOTED, &before);
+
+    for (int i = 0; r == 0 && i < QUOTES_MAX; i++) {
+        r = tb_tpm_quote(t, TB_TPM_AK_HANDLE, TB_ATTEST_QUOTED, digest, &s->quote, &s->quote_sig);
+        if (r == 0)
+            r = tb_tpm_read_pcrs(t, TB_ATTEST_QUOTED, &s->pcrs);
+        if (r == 0 && memcmp(&before, &s->pcrs, sizeof(before)) == 0)
+            return 0;
+        before = s->pcrs;
+    }
+    return r < 0 ? r : -EAGAIN;
+}
 
 static int report_quote(const char *report, const char *device, struct machine_signature *s,
                         char why[static VERIFY_ERR_MAX])
@@ -85,7 +107,7 @@ static int report_quote(const char *report, const char *device, struct machine_s
         r = r == -ENOKEY ? 0 : r;
     }
     if (r == 0)
-        r = tb_tpm_quote(&t, TB_TPM_AK_HANDLE, TB_ATTEST_QUOTED, digest, &s->quote, &s->quote_sig);
+        r = report_quote_pcrs(&t, digest, s);
     if (r < 0)
         snprintf(why, VERIFY_ERR_MAX, "%s", *t.err ? t.err : strerror(-r));
     return r;
@@ -112,6 +134,6 @@ char *verify_sign(const char *report, const char *device, char why[static VERIFY
     if (ok && report_quote(report, device, s, why) < 0)
         ok = cJSON_AddStringToObject(o, "unsigned", why);
     else
-        ok = ok && report_add_signature(o, s);
+        ok = ok && report_add_signature(o, s) && tb_attest_values_add(o, &s->pcrs) == 0;
     return ok ? cJSON_PrintUnformatted(o) : NULL;
 }

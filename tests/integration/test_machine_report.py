@@ -114,6 +114,13 @@ def test_a_report_that_was_altered(machine, tmp_path):
             data[at] ^= 1
             bad = {**good, "signature": {**good["signature"], name: base64.b64encode(data).decode()}}
             assert machine.said(json.dumps(bad)).startswith(("machine_report_bad_signature", "machine_report_malformed")), (name, at)
+    # Registers that were not quoted: who reads the report would take it for one of another image.
+    for pcr in ("4", "11", "15"):
+        lie = {**good, "pcrs": {**good["pcrs"], pcr: "11" * 32}}
+        assert machine.said(json.dumps(lie)).startswith("machine_report_bad_signature"), pcr
+    for pcrs in ({}, [], None, "x", {"0": "00"}, {**good["pcrs"], "16": "00" * 32}):
+        lie = {**good, "pcrs": pcrs}
+        assert machine.said(json.dumps(lie)).startswith("machine_report_malformed"), pcrs
     # A quote that the TPM did make, for something else: the evidence's.
     evidence = machine.evidence(machine.ask_challenge())
     other = {**good, "signature": {**good["signature"], "quote": evidence["quote"], "quote_sig": evidence["quote_sig"]}}
@@ -129,6 +136,21 @@ def test_a_report_of_another_time_or_contract(machine, tmp_path, server):
     server.cli("contract", "add", "free", "--asset", ASSET, "--mode", "open", "--replace")
     body = server.authorize("free", more={"attestation": '{"v":1,"offer":["tpm2"]}', "machine_report": verify(machine.tpm, tmp_path, "free")})[1]
     assert body["status"] == "authorized" and "decryption_key_hex" in body and machine.proved() is None
+
+
+def test_the_registers_are_said_and_are_those_that_were_quoted(machine, tmp_path):
+    """By other code than the product's, as an auditor would: each value is the TPM's, and the quote signs the hash of them."""
+    report = json.loads(verify(machine.tpm, tmp_path))
+    pcrs = [bytes.fromhex(report["pcrs"][str(n)]) for n in range(16)]
+    assert pcrs == [machine.tpm.pcr(n) for n in range(16)]
+    selection, digest = b"\0\0\0\1\0\x0b\3\xff\xff\0", hashlib.sha256(b"".join(pcrs)).digest()
+    assert base64.b64decode(report["signature"]["quote"]).endswith(selection + b"\0\x20" + digest)
+
+
+def test_a_report_of_an_older_machine_says_no_registers(machine, tmp_path):
+    old = json.loads(verify(machine.tpm, tmp_path))
+    del old["pcrs"]
+    assert machine.said(json.dumps(old)) == "kept"
 
 
 GOOD_REPORT = {"v": 1, "contract_id": "acme", "boot_id": "b", "claims": [{"claim": "no-swap", "result": "holds", "detail": ""}]}
