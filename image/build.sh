@@ -270,12 +270,21 @@ for unit in "$here"/initrd/etc/systemd/system/*.service; do
 done
 quietly in_root dracut --force --conf /tb-initrd/dracut.conf --confdir /tb-initrd/conf.d --include /tb-initrd/own / --kver "$kernel" \
     --tmpdir /tb-initrd /tb-initrd/initrd
-# Without one of these the phases of the initrd are not measured, and no machine has the registers that are predicted.
+check_initrd() { # LIST-OF-ITS-FILES THE-KERNEL'S-modules.builtin
+    # Without one of these the phases of the initrd are not measured, and no machine has the registers that are predicted.
+    for f in systemd-pcrextend systemd-pcrphase-initrd.service libtss2-esys.so.0 libtss2-mu.so.0 libtss2-rc.so.0 libtss2-sys.so.1 libtss2-tcti-device.so.0 \
+        systemd-tpm2-generator systemd-veritysetup-generator systemd-volatile-root dm-verity.ko erofs.ko; do
+        grep -q "/$f" "$1" || fail "the initrd has no $f: see dracut.conf"
+    done
+    # And without these it boots, whatever the EFI variable SystemdOptions says: nobody would miss them.
+    for unit in "$here"/initrd/etc/systemd/system/*.service; do
+        grep -q "/sysinit.target.requires/${unit##*/}" "$1" || fail "the initrd does not start ${unit##*/}: see the recipe's initrd/"
+    done
+    grep -q '/efivarfs\.ko' "$1" || grep -q '/efivarfs\.ko' "$2" ||
+        fail "the initrd has no efivarfs.ko, nor has the kernel: it could not see the EFI variable that it must not boot with"
+}
 in_root lsinitrd /tb-initrd/initrd >"$work/initrd.list"
-for f in systemd-pcrextend systemd-pcrphase-initrd.service libtss2-esys.so.0 libtss2-mu.so.0 libtss2-rc.so.0 libtss2-sys.so.1 libtss2-tcti-device.so.0 \
-    systemd-tpm2-generator systemd-veritysetup-generator systemd-volatile-root dm-verity.ko erofs.ko; do
-    grep -q "/$f" "$work/initrd.list" || fail "the initrd has no $f: see dracut.conf"
-done
+check_initrd "$work/initrd.list" "$root/usr/lib/modules/$kernel/modules.builtin"
 cp "$root/tb-initrd/initrd" "$root/boot/vmlinuz-$kernel" "$root/usr/lib/os-release" "$work/in/"
 umount -l "$root/proc" "$root/dev"
 # What differs from run to run, and what only a build needs.

@@ -335,6 +335,26 @@ def test_a_directory_that_is_read_in_part_is_not_put_in(tmp_path):
         assert rc == 0 or "could not be read whole" in p.stderr
 
 
+GUARD = "tb-no-efi-options.service"
+
+
+@pytest.mark.parametrize("without, builtin, said", [
+    (None, "", None), ("efivarfs.ko.xz", "kernel/fs/efivarfs/efivarfs.ko\n", None), ("efivarfs.ko.xz", "kernel/fs/fuse/fuse.ko\n", "no efivarfs.ko"),
+    (f"sysinit.target.requires/{GUARD}", "", f"does not start {GUARD}"), ("dm-verity.ko.xz", "", "no dm-verity.ko"), ("systemd-pcrextend", "", "no systemd-pcrextend")])
+def test_an_initrd_that_lacks_something_is_no_image(tmp_path, without, builtin, said):
+    """The recipe's own function. What guards against an EFI variable would be missed by nobody: a machine without it boots as ever."""
+    text = (RECIPE / "build.sh").read_text()
+    function = text[text.index("check_initrd() {"):text.index("}\nin_root lsinitrd") + 2]
+    names = ["systemd-pcrextend", "systemd-pcrphase-initrd.service", "libtss2-esys.so.0", "libtss2-mu.so.0", "libtss2-rc.so.0", "libtss2-sys.so.1",
+             "libtss2-tcti-device.so.0", "systemd-tpm2-generator", "systemd-veritysetup-generator", "systemd-volatile-root", "dm-verity.ko.xz", "erofs.ko.xz",
+             "efivarfs.ko.xz", GUARD, f"sysinit.target.requires/{GUARD}"]
+    (tmp_path / "list").write_text("".join(f"-rw-r--r-- 1 root root 1 Jan  1 1970 usr/lib/{n}\n" for n in names if n != without))
+    (tmp_path / "builtin").write_text(builtin)
+    (tmp_path / "try").write_text(f"set -eu\nhere={RECIPE}\nfail() {{ echo \"build.sh: $1\" >&2; exit 1; }}\n{function}\ncheck_initrd \"$1/list\" \"$1/builtin\"\n")
+    p = subprocess.run(["sh", tmp_path / "try", tmp_path], capture_output=True, text=True, timeout=60, check=False)
+    assert (p.returncode, said or "") == (1 if said else 0, said if said and said in p.stderr else ""), p
+
+
 def test_where_packages_came_from_is_not_in_the_image():
     recipe = (RECIPE / "build.sh").read_text()
     removed = " ".join(line for line in recipe.splitlines() if line.strip().startswith("rm -rf etc/apt"))
