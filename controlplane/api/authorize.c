@@ -345,6 +345,19 @@ static int authorize_check_signature(struct cp_store *s, struct decision *d, boo
     return MIN(r, 0);
 }
 
+/* Whose it is. A machine that is named by its TPM, and has shown nothing in this request or was refused,
+ * calls itself something else here: the ledger tells, of which nobody else knows the name. */
+static int authorize_name_usage(struct cp_store *s, const struct decision *d)
+{
+    char known[CP_HW_ID_MAX + 1] = "";
+    int r = *d->contract.attest && d->hw_id == d->q.hw_id
+                ? cp_store_ledger_machine(s, d->contract.contract_id, d->report->ledger, known)
+                : 0;
+
+    snprintf(d->report->hw_id, sizeof(d->report->hw_id), "%s", *known ? known : d->hw_id);
+    return r;
+}
+
 /* Whatever the verdict: what was served was served. */
 static int authorize_take_usage(struct cp_store *s, struct decision *d)
 {
@@ -360,7 +373,9 @@ static int authorize_take_usage(struct cp_store *s, struct decision *d)
     if (r < 0)
         return r;
     d->report->received_us = d->rq->now_us;
-    snprintf(d->report->hw_id, sizeof(d->report->hw_id), "%s", d->hw_id);
+    r = authorize_name_usage(s, d);
+    if (r < 0)
+        return r;
     d->report_taken = true;
     if (own)
         return cp_store_take_usage(s, d->report, &d->usage_flags);

@@ -235,6 +235,24 @@ int cp_store_keep_stranger(struct cp_store *s, const struct cp_usage_report *u)
     return usage_keep_flagged(s, kept, CP_USAGE_STRANGER);
 }
 
+int cp_store_ledger_machine(struct cp_store *s, const char *contract_id, const char *ledger,
+                            char ret[static CP_HW_ID_MAX + 1])
+{
+    _cleanup_rows_ struct cp_rows *rows = NULL;
+    int r = cp_sql_query(s->c, &rows,
+                         "SELECT hw_id FROM usage_ledgers WHERE contract_id=$1 AND ledger=$2 AND ledger<>''"
+                         " ORDER BY first_us LIMIT 1",
+                         "tt", contract_id, ledger);
+
+    ret[0] = '\0';
+    if (r == 0)
+        r = cp_rows_next(rows);
+    if (r <= 0)
+        return r;
+    cp_rows_text(rows, 0, ret, CP_HW_ID_MAX + 1);
+    return 0;
+}
+
 int cp_store_has_usage(struct cp_store *s, const char *contract_id, const char *hw_id, bool *ret)
 {
     int64_t has = 0;

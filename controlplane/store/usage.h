@@ -51,6 +51,9 @@ enum cp_usage_flags {
 
 /* Counts it, and keeps it when it has a flag. In a transaction. */
 int cp_store_take_usage(struct cp_store *s, const struct cp_usage_report *u, unsigned *ret_flags);
+/* The machine of the contract that reported this ledger first; "": none. */
+int cp_store_ledger_machine(struct cp_store *s, const char *contract_id, const char *ledger,
+                            char ret[static CP_HW_ID_MAX + 1]);
 /* Keeps one of a stranger, without counting it: whoever has the asset's key can sign for any contract. Few
  * are kept of each contract, as anybody may send them. In a transaction. */
 int cp_store_keep_stranger(struct cp_store *s, const struct cp_usage_report *u);

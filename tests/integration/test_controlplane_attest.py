@@ -116,6 +116,29 @@ def test_usage_is_signed_without_the_key(machine, server):
     assert "acme" in str(reported) and "tpm-" in str(reported)
 
 
+def test_usage_that_comes_with_a_refusal_is_of_the_machine_whose_ledger_it_is(tmp_path, server, tpms):
+    """Without evidence, or refused, it is not named by its TPM: no other machine with the same ledger, which would be a clone."""
+    server.cli("contract", "add", "counted", "--asset", ASSET, "--mode", "open", "--attest", "tpm", "--ak", "own", "--max-hw", "1")
+    machine, other = (Machine(tmp_path, t.reboot(GOOD), server, "counted", name) for t, name in zip(tpms, ("first", "second")))
+
+    def report(requests, ledger="of-the-first"):
+        return signed_report(at=f"2026-01-02T00:00:{requests:02}Z", ledger=ledger, used={"requests": requests})
+
+    def rows():
+        return [(r["hw_id"][:4], r["ledger"], r["used"]["requests"], r["flagged"]) for r in json.loads(server.cli("usage", "--json")) if r["contract_id"] == "counted"]
+    assert machine.authorize(**report(5))["status"] == "authorized"
+    first = [("tpm-", "of-the-first", 5, 0)]
+    assert rows() == first
+    assert machine.say({"v": 1, "offer": ["tpm2"]}, **report(6))["reason"] == "attestation_required"
+    assert machine.say("", **report(7))["status"] == "denied"
+    assert machine.say(machine.evidence(secrets.token_hex(32)), **report(8))["status"] == "denied"
+    assert rows() == [("tpm-", "of-the-first", 8, 0)]
+    assert other.say(other.evidence(other.ask_challenge()), **report(3, "of-the-second"))["reason"] == "hw_limit_reached"
+    assert sorted(r[1:] for r in rows()) == [("of-the-first", 8, 0), ("of-the-second", 3, 0)]
+    assert machine.authorize(**report(9))["status"] == "authorized"
+    assert ("tpm-", "of-the-first", 9, 0) in rows()
+
+
 def test_a_machine_is_its_tpm_whatever_it_says(machine, tmp_path, server, tpms):
     server.cli("contract", "add", "one-slot", "--asset", ASSET, "--mode", "open", "--attest", "tpm", "--ak", "own", "--max-hw", "1")
     machine.contract = "one-slot"
