@@ -76,6 +76,17 @@ class Machine(Measured, Looks):
         return http_json(self.url("/v1/chat/completions"), {**model.CHAT, "max_tokens": 4}, timeout=300)
 
 
+def no_ledger_runs(m):
+    """Neither at boot nor when the settings of the deployment have come is anything started that asks for a key or counts."""
+    def refused():
+        came = int(m.show("tb-provision.service", "InactiveExitTimestampMonotonic"))
+        said = m.run("journalctl -b -o json --no-pager UNIT=tb-authorize.service JOB_RESULT=dependency", 120)[1].splitlines()
+        return came and any(int(json.loads(line)["__MONOTONIC_TIMESTAMP"]) > came for line in said if line.startswith("{"))
+    wait_for(refused, 900, "a start of tb-authorize that fails for its dependency", every=2)
+    assert m.sh("systemctl show -P ExecMainStartTimestampMonotonic tb-authorize.service tb-billing.service").split() == ["0", "0"]
+    assert m.status().get("state") != "Ready"
+
+
 class House:
     """A provider, his control plane, and what his images are made of."""
 
@@ -111,14 +122,14 @@ class House:
         (o / "etc/trustbridge/ca.pem").chmod(0o644)
 
     def image(self, version, state_key="one", register=True, append=None):
-        """The directory of one, made once."""
+        """The directory of one, made once. state_key: whose state its machines keep, or None; those for debugging keep none."""
         out = self.dir / f"image-{version}"
         if out.exists():
             return out
         settings = self.dir / "image.env"
         settings.write_text(SETTINGS.format(port=self.cp.port, gguf=model.GGUF))
         cache = self.cache()
-        more = ["--append-cmdline", append] if append else ["--state-key", self.dir / f"{state_key}.key"]
+        more = ["--append-cmdline", append] if append else ["--state-key", self.dir / f"{state_key}.key"] if state_key else []
         with open(cache / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             measured.run(program("tbpkg"), "build", "--target", "vm-attested", "--deb-dir", os.environ.get("TB_ATTESTED_DEBS") or debs.build("trixie"), "--recipe-dir",
@@ -174,3 +185,9 @@ def house(tmp_path_factory):
 @pytest.fixture(scope="session")
 def first(house):
     return house.image("1.0.0")
+
+
+@pytest.fixture(scope="session")
+def stateless(house):
+    """Without the state of tb-state(8), which nothing outlives that was changed: its programs start, ask for the key, and are refused."""
+    return house.image("1.0.0-stateless", state_key=None)
