@@ -122,14 +122,15 @@ class House:
         (o / "etc/trustbridge/ca.pem").chmod(0o644)
 
     def image(self, version, state_key="one", register=True, append=None):
-        """The directory of one, made once. state_key: whose state its machines keep, or None; those for debugging keep none."""
+        """The directory of one, made once. state_key: whose state its machines keep, or None, as for one with `append`."""
         out = self.dir / f"image-{version}"
         if out.exists():
             return out
         settings = self.dir / "image.env"
         settings.write_text(SETTINGS.format(port=self.cp.port, gguf=model.GGUF))
         cache = self.cache()
-        more = ["--append-cmdline", append] if append else ["--state-key", self.dir / f"{state_key}.key"] if state_key else []
+        more = ["--append-cmdline", append] if append else []
+        more += ["--state-key", self.dir / f"{state_key}.key"] if state_key else []
         with open(cache / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             measured.run(program("tbpkg"), "build", "--target", "vm-attested", "--deb-dir", os.environ.get("TB_ATTESTED_DEBS") or debs.build("trixie"), "--recipe-dir",
