@@ -263,16 +263,23 @@ static bool range_map_is_of(const struct tb_range_map *m, const struct tb_range_
            tb_range_map_state(m) != TB_RANGE_MAP_ABANDONED;
 }
 
-/* Under its name only when it is whole. */
-static int range_map_write(const char *path, const struct tb_range_map_id *id, uint64_t n)
+/* Under its name only when it is whole, with what is there: who finds a range without its count takes it for
+ * one that came since. */
+static int range_map_write(const char *path, const struct tb_range_map_id *id, const uint8_t *present,
+                           uint64_t n)
 {
     _cleanup_newfile_ struct tb_newfile f = TB_NEWFILE_INIT;
+    _cleanup_free_ uint8_t *came = malloc(n);
     struct range_map_header h = {.size = id->size, .chunk = id->chunk};
     char boot_id[TB_BOOT_ID_MAX];
     int r = tb_boot_id(boot_id);
 
+    if (r == 0 && !came)
+        r = -ENOMEM;
     if (r < 0)
         return r;
+    for (uint64_t i = 0; i < n; i++)
+        came[i] = present[i / 8] >> (i % 8) & 1;
     memcpy(h.magic, RANGE_MAP_MAGIC, sizeof(h.magic));
     memcpy(h.boot_id, boot_id, sizeof(h.boot_id));
     memcpy(h.instance, id->instance, sizeof(h.instance));
@@ -284,6 +291,8 @@ static int range_map_write(const char *path, const struct tb_range_map_id *id, u
         r = -posix_fallocate(f.fd, 0, (off_t)(sizeof(h) + n));
     if (r == 0)
         r = tb_pwrite_full(f.fd, &h, sizeof(h), 0);
+    if (r == 0)
+        r = tb_pwrite_full(f.fd, came, n, sizeof(h));
     return r < 0 ? r : tb_newfile_commit(&f, true);
 }
 
@@ -302,7 +311,7 @@ int tb_range_map_create(const char *path, const struct tb_range_map_id *id, cons
         if (r == 0)
             tb_range_map_set_state(m, TB_RANGE_MAP_ABANDONED);
         m = tb_range_map_free(m);
-        r = range_map_write(path, id, range_map_n(id->size, id->chunk));
+        r = range_map_write(path, id, present, range_map_n(id->size, id->chunk));
         if (r == 0)
             r = range_map_open(path, true, &m);
     }

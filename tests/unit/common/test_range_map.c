@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,6 +20,8 @@
 
 #define CHUNK 1000
 #define RANGES 11
+#define MANY 4096
+#define SIZE_OF_MANY ((uint64_t)MANY * CHUNK)
 
 static char dir[64], path[96];
 
@@ -240,6 +243,41 @@ static void test_limits(void **state)
     assert_int_equal(tb_range_map_create(path, &id, nothing, &r), -EINVAL);
 }
 
+/* Under its name a map has all that is there: who looks while it is made takes no range for one that came. */
+static void *look_for_less(void *arg)
+{
+    atomic_bool *ends = arg;
+    uintptr_t less = 0;
+
+    while (!atomic_load(ends)) {
+        _cleanup_range_map_ struct tb_range_map *r = NULL;
+
+        less += tb_range_map_open(path, &r) == 0 && tb_range_map_came_again(r, 0, SIZE_OF_MANY, 0);
+    }
+    return (void *)less;
+}
+
+static void test_a_map_is_whole_when_it_has_its_name(void **state)
+{
+    static uint8_t all[MANY / 8];
+    struct tb_range_map_id id = {.size = SIZE_OF_MANY, .chunk = CHUNK};
+    atomic_bool ends = false;
+    pthread_t looks;
+    void *less;
+
+    memset(all, 0xff, sizeof(all));
+    assert_int_equal(pthread_create(&looks, NULL, look_for_less, &ends), 0);
+    for (int i = 0; i < 300; i++) {
+        _cleanup_range_map_ struct tb_range_map *w = NULL;
+
+        snprintf(id.instance, sizeof(id.instance), "%032d", i);
+        assert_int_equal(tb_range_map_create(path, &id, all, &w), 0);
+    }
+    atomic_store(&ends, true);
+    assert_int_equal(pthread_join(looks, &less), 0);
+    assert_int_equal((uintptr_t)less, 0);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -254,6 +292,7 @@ int main(void)
         T(test_another_boot_is_refused),
         T(test_foreign_bytes_are_refused),
         T(test_limits),
+        T(test_a_map_is_whole_when_it_has_its_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
