@@ -9,8 +9,6 @@ enum { AAD_HEADER = 19, AAD_INDEX = 19, AAD_LEN = 27, IV_INDEX = 4 };
 
 int tbenc_gcm_init(struct tbenc_gcm *g, const struct tbenc_header *h, const uint8_t *key, bool encrypt)
 {
-    uint8_t header[TBENC_HEADER_BYTES];
-
     g->ctx = EVP_CIPHER_CTX_new();
     if (!g->ctx)
         return -ENOMEM;
@@ -18,10 +16,17 @@ int tbenc_gcm_init(struct tbenc_gcm *g, const struct tbenc_header *h, const uint
         tbenc_gcm_done(g);
         return -EIO;
     }
+    tbenc_gcm_set_header(g, h);
+    return 0;
+}
+
+void tbenc_gcm_set_header(struct tbenc_gcm *g, const struct tbenc_header *h)
+{
+    uint8_t header[TBENC_HEADER_BYTES];
+
     tbenc_header_format(h, header);
     memcpy(g->aad, header, AAD_HEADER);
     memcpy(g->iv, h->nonce_prefix, sizeof(h->nonce_prefix));
-    return 0;
 }
 
 void tbenc_gcm_done(struct tbenc_gcm *g)

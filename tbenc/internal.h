@@ -79,6 +79,8 @@ struct tbenc_gcm {
 /* 0, -ENOMEM or -EIO (the crypto library refused). tbenc_gcm_done() wipes the key schedule; it accepts a
  * zeroed struct. */
 int tbenc_gcm_init(struct tbenc_gcm *g, const struct tbenc_header *h, const uint8_t *key, bool encrypt);
+/* Of the header only; the key schedule stays. */
+void tbenc_gcm_set_header(struct tbenc_gcm *g, const struct tbenc_header *h);
 void tbenc_gcm_done(struct tbenc_gcm *g);
 /* rec: TBENC_RECORD_OVERHEAD + n bytes: length, ciphertext, tag. 0 or -EIO. */
 int tbenc_gcm_seal(struct tbenc_gcm *g, uint64_t index, const uint8_t *pt, uint32_t n, uint8_t *rec);

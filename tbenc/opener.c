@@ -34,7 +34,7 @@ int tbenc_opener_init(struct tbenc_opener *o, const struct tbenc_header *h, cons
     uint8_t record_key[TBENC_KEY_BYTES];
     int r;
 
-    *o = (struct tbenc_opener){.m = m, .fd = fd};
+    *o = (struct tbenc_opener){.m = m, .fd = fd, .header = *h};
     o->piece = malloc(OPENER_PIECE_BYTES);
     if (!o->piece)
         return -ENOMEM;
@@ -43,6 +43,12 @@ int tbenc_opener_init(struct tbenc_opener *o, const struct tbenc_header *h, cons
         r = tbenc_gcm_init(&o->gcm, h, record_key, false);
     tb_erase(record_key, sizeof(record_key));
     return r;
+}
+
+void tbenc_opener_set_header(struct tbenc_opener *o, const struct tbenc_header *h)
+{
+    o->header = *h;
+    tbenc_gcm_set_header(&o->gcm, h);
 }
 
 void tbenc_opener_done(struct tbenc_opener *o)

@@ -10,6 +10,7 @@
 struct tbenc_opener {
     const struct tbenc_manifest *m; /* borrowed, as is the descriptor */
     int fd;
+    struct tbenc_header header;
     struct tbenc_gcm gcm;
     uint8_t *piece; /* ciphertext on its way through the cipher */
 };
@@ -20,6 +21,8 @@ int tbenc_opener_header(int fd, const struct tbenc_manifest *m, unsigned flags, 
 /* 0, -ENOMEM or -EIO. */
 int tbenc_opener_init(struct tbenc_opener *o, const struct tbenc_header *h, const uint8_t *key, int fd,
                       const struct tbenc_manifest *m);
+/* The file has another header than was read of it. */
+void tbenc_opener_set_header(struct tbenc_opener *o, const struct tbenc_header *h);
 /* Wipes the key schedule; accepts a zeroed struct. */
 void tbenc_opener_done(struct tbenc_opener *o);
 

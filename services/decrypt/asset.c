@@ -9,6 +9,7 @@
 #include "common/io.h"
 #include "common/provider_key.h"
 #include "common/serving.h"
+#include "decrypt/header.h"
 #include "decrypt/reply.h"
 #include "decrypt/unwrap.h"
 #include "tbenc/signature.h"
@@ -222,12 +223,27 @@ void tb_asset_weights(struct tb_asset *a, struct tb_weights *w)
     w->n_layers = a->base ? 2 : 1;
 }
 
+/* 0: it is one, or nobody can mend it: then that is found once more when it is used. -EAGAIN: it is fetched. */
+static int asset_look_at_header(struct tb_supply *s)
+{
+    const struct tbenc_record rec = tb_header_record(s->manifest);
+    struct tbenc_header header;
+    struct tbenc_error e;
+    int r = tbenc_opener_header(s->fd, s->manifest, 0, &header, &e);
+
+    return (r == -EBADMSG || tb_errno_is_disk(r)) && tb_supply_damaged(s, &rec, r) ? -EAGAIN : 0;
+}
+
 int tb_asset_await_header(struct tb_asset *a, bool (*stop)(void *ctx), void *ctx)
 {
-    int r;
+    struct tb_supply *const of[] = {&a->supply, a->base ? &a->base_supply : NULL};
+    int r = 0;
 
-    do
-        r = stop(ctx) ? -ECANCELED : tb_supply_await(&a->supply, 0, TBENC_HEADER_BYTES);
-    while (r == -EAGAIN);
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(of) && of[i]; i++)
+        do {
+            r = stop(ctx) ? -ECANCELED : tb_supply_await(of[i], 0, TBENC_HEADER_BYTES);
+            if (r == 0)
+                r = asset_look_at_header(of[i]);
+        } while (r == -EAGAIN);
     return r;
 }

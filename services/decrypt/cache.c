@@ -10,6 +10,7 @@
 #include "common/cond.h"
 #include "common/io.h"
 #include "common/secret.h"
+#include "decrypt/header.h"
 #include "decrypt/keymem.h"
 #include "tbenc/digest.h"
 #include "tbenc/opener.h"
@@ -46,6 +47,7 @@ struct tb_cache {
     uint8_t *memory;
     size_t memory_bytes;
     struct tbenc_opener *openers; /* one for each thread */
+    struct tb_header header;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     /* under the lock */
@@ -148,6 +150,7 @@ int tb_cache_new(const struct tb_cache_params *p, struct tb_cache **ret, struct 
     assert(p->slots > CACHE_PINS_PER_THREAD * p->threads);
     c->m = p->manifest;
     c->ciphertext = *p->ciphertext;
+    tb_header_init(&c->header, c->m, &c->ciphertext);
     c->n_slots = p->slots;
     c->threads = p->threads;
     (void)pthread_mutex_init(&c->lock, NULL);
@@ -181,6 +184,7 @@ struct tb_cache *tb_cache_free(struct tb_cache *c)
     if (c->memory)
         munmap(c->memory, c->memory_bytes);
     tbenc_sha256_done(&c->tags);
+    tb_header_done(&c->header);
     tb_blocks_clear(&c->blocks);
     (void)pthread_mutex_destroy(&c->lock);
     (void)pthread_cond_destroy(&c->changed);
@@ -243,10 +247,26 @@ static int cache_record(struct tb_cache *c, const struct tb_cache_block *b, uint
 }
 
 /* -- pins ------------------------------------------------------------------------------------------------ */
-static bool cache_is_mended(const struct tb_cache *c, const struct tbenc_record *rec, int r)
+static bool cache_is_revoked(void *ctx)
 {
-    return c->ciphertext.damaged && (r == -EBADMSG || tb_errno_is_disk(r)) &&
-           c->ciphertext.damaged(c->ciphertext.ctx, rec, r);
+    struct tb_cache *c = ctx;
+    bool r;
+
+    (void)pthread_mutex_lock(&c->lock);
+    r = c->revoked;
+    (void)pthread_mutex_unlock(&c->lock);
+    return r;
+}
+
+/* s: of the thread, for whatever is opened to find out. */
+static bool cache_is_mended(struct tb_cache *c, unsigned thread, struct cache_slot *s,
+                            const struct tbenc_record *rec, int r)
+{
+    if (!c->ciphertext.damaged || (r != -EBADMSG && !tb_errno_is_disk(r)))
+        return false;
+    if (r == -EBADMSG && tb_header_suspect(&c->header, &c->openers[thread], rec, s->pt, cache_is_revoked, c))
+        return true;
+    return c->ciphertext.damaged(c->ciphertext.ctx, rec, r);
 }
 
 /* Without the lock: the slot is this thread's while it is loading. */
@@ -263,8 +283,9 @@ static int cache_decrypt(struct tb_cache *c, unsigned thread, struct cache_slot 
 
         if (r < 0) {
             tb_erase(s->pt, done);
-            return cache_is_mended(c, &rec, r) ? -EAGAIN : r;
+            return cache_is_mended(c, thread, s, &rec, r) ? -EAGAIN : r;
         }
+        tb_header_prove(&c->header, &c->openers[thread].header);
         done += rec.pt_len;
         if (i + 1 < b->records)
             tbenc_layout_next(c->m, &rec);

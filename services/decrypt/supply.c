@@ -270,15 +270,19 @@ static unsigned mend_tries_max(const struct tb_supply *s, const struct tb_supply
 
 static void mend_say(const struct tb_supply *s, const struct tbenc_record *rec, int error, unsigned tries)
 {
-    char reason[160], record[32];
+    char reason[160], record[32], what[32];
     const char *const fields[] = {reason, record, NULL};
 
     snprintf(reason, sizeof(reason), "TB_REASON=%s", error == -EBADMSG ? "not authentic" : strerror(-error));
     snprintf(record, sizeof(record), "TB_RECORD=%" PRIu64, rec->index);
+    if (rec->ct_off == 0) /* no record is there */
+        snprintf(what, sizeof(what), "the header");
+    else
+        snprintf(what, sizeof(what), "chunk %" PRIu64, rec->index);
     tb_log_full(TB_LOG_WARN, TB_EVENT_REPAIR_RECORD, fields,
-                "chunk %" PRIu64 " of %s, %" PRIu32 " bytes at %" PRIu64
+                "%s of %s, %" PRIu32 " bytes at %" PRIu64
                 ", is damaged: %s; tb-hydrate is asked to fetch it once more, try %u of %u",
-                rec->index, s->name, rec->pt_len + TBENC_RECORD_OVERHEAD, rec->ct_off, reason + 10, tries,
+                what, s->name, rec->pt_len + TBENC_RECORD_OVERHEAD, rec->ct_off, reason + 10, tries,
                 MAX(tries, (unsigned)TB_SUPPLY_TRIES));
 }
 

@@ -8,6 +8,7 @@
 #include "hydrate/job.h"
 #include "hydrate/target.h"
 #include "hydrate/verified.h"
+#include "tbenc/internal.h"
 
 /* Hashes a file of the right size that nobody vouches for, or that somebody doubts: then as the disk has
  * it, not the page cache. 0 with *ret_good. */
@@ -73,20 +74,40 @@ static int hydrate_doubt(struct hydrate *h, const char *why, uint64_t noted_us, 
  * tb-hydrate that was killed while it mended. What of it is right the tags of the records say, to those who
  * read it, and what is not is fetched alone. So nothing is hashed, and nothing that is right is thrown away.
  * Where that did not help before, the hash decides. */
+/* It has this record where it is to be, by its length field. */
+static bool hydrate_has_record(const struct tbenc_manifest *m, int fd, uint64_t index)
+{
+    uint8_t field[TBENC_LEN_BYTES];
+    struct tbenc_record rec;
+
+    return tbenc_manifest_record(m, index, &rec) == 0 &&
+           tb_pread_full(fd, field, sizeof(field), rec.ct_off) == (ssize_t)sizeof(field) &&
+           tbenc_get32(field) == rec.pt_len;
+}
+
+/* The header is the manifest's, or it alone was written over. */
+static bool hydrate_has_structure(const struct tbenc_manifest *m, int fd)
+{
+    uint8_t buf[TBENC_HEADER_BYTES];
+    struct tbenc_header header;
+
+    if (tb_pread_full(fd, buf, sizeof(buf), 0) == (ssize_t)sizeof(buf) &&
+        tbenc_header_parse(buf, sizeof(buf), 0, &header, &(struct tbenc_error){0}) == 0 &&
+        header.chunk_bytes == m->chunk_bytes)
+        return true;
+    return hydrate_has_record(m, fd, 0) && hydrate_has_record(m, fd, tbenc_manifest_records(m) - 1);
+}
+
 static bool hydrate_is_mendable(const struct hydrate *h)
 {
     const struct tbenc_manifest *m = h->manifest.m;
     _cleanup_close_ int fd = -1;
-    uint8_t buf[TBENC_HEADER_BYTES];
-    struct tbenc_header header;
 
     if (!m->has_tags_sha256 || m->base || h->is_base || h->versions.next || h->repair.tries > 0 ||
         !verified_before(h->final_path, m->sha256_ciphertext))
         return false;
     fd = open(h->final_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 || tb_pread_full(fd, buf, sizeof(buf), 0) != (ssize_t)sizeof(buf) ||
-        tbenc_header_parse(buf, sizeof(buf), 0, &header, &(struct tbenc_error){0}) < 0 ||
-        header.chunk_bytes != m->chunk_bytes)
+    if (fd < 0 || !hydrate_has_structure(m, fd))
         return false;
     tb_info("%s was written to since it was verified: its records are verified as they are read",
             h->final_path);

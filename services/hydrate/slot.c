@@ -175,8 +175,11 @@ static bool slot_take_wish(const struct download_state *x, struct download_slot 
     slot_take(s, r->offset, r->bytes);
     if (slot_is_unreadable(x, s))
         slot_widen(x, s);
-    tb_info("fetching chunk %" PRIu64 " once more, %" PRIu64 " bytes at %" PRIu64 ", from %s", r->record,
-            r->bytes, r->offset, x->where);
+    if (r->offset == 0) /* where no record is */
+        tb_info("fetching the header once more, %" PRIu64 " bytes, from %s", r->bytes, x->where);
+    else
+        tb_info("fetching chunk %" PRIu64 " once more, %" PRIu64 " bytes at %" PRIu64 ", from %s", r->record,
+                r->bytes, r->offset, x->where);
     return true;
 }
 

@@ -2,6 +2,8 @@
 """A record that proves bad is fetched once more, alone, while its reader waits: during the download and afterwards, from the disk or from
 the source; and what ends it when that does not help."""
 
+import hashlib
+import os
 import random
 import sys
 import threading
@@ -96,6 +98,84 @@ def test_what_rotted_on_the_disk_is_mended_alone(follow, records):
     assert follow.is_whole()
     assert follow.w.sent() - before == len([r for r in records if r < 12]) * ON_DISK + (12 in records) * (77 + 20)
     assert follow.house.hydrate() == (0, 0), "what was mended is the file that was verified"
+
+
+HEADER = {"magic": 0, "version": 9, "chunk_bytes": 12, "nonce": 17, "reserved": 31}
+
+
+def headers_fetched(follow):
+    return follow.w.proxy.count(path="model.tbenc$", range="^bytes=0-31$")
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["rotted", "written over"])
+@pytest.mark.parametrize("field", HEADER)
+def test_a_bad_header_is_fetched_alone(follow, field, written):
+    """Where it still reads as one, with another nonce, all records look bad."""
+    assert follow.w.run()[0] == 0
+    rot(follow.house.file, HEADER[field])
+    if written:
+        os.utime(follow.house.file)
+        assert follow.house.hydrate() == (0, 0) and "was written to" in follow.w.log()
+    before = follow.w.sent()
+    follow.deliver()
+    wait_for(lambda: (follow.rig.run / "tb-decrypt/repair").exists(), what="the call")
+    while follow.load.running() and not follow.rig.out.exists():
+        assert follow.w.run()[0] == 0
+    assert follow.is_whole()
+    assert follow.w.sent() - before == 32 and headers_fetched(follow) == 1
+    assert "fetching the header once more" in follow.w.log() and "the header of model.tbenc, 32 bytes at 0, is damaged" in follow.decrypt.log_text()
+    assert follow.house.hydrate() == (0, 0)
+
+
+@pytest.mark.parametrize("record", [0, 3])
+def test_the_header_and_a_record_are_fetched_alone(follow, record):
+    assert follow.w.run()[0] == 0
+    rot(follow.house.file, HEADER["nonce"])
+    rot(follow.house.file, place(record) + 10)
+    before = follow.w.sent()
+    follow.deliver()
+    while follow.load.running() and not follow.rig.out.exists():
+        assert follow.w.run()[0] == 0
+    assert follow.is_whole()
+    assert follow.w.sent() - before == 32 + ON_DISK
+
+
+def test_a_header_that_came_wrong_is_mended_behind_the_download(follow):
+    follow.w.proxy.rule(fp.corrupt(HEADER["nonce"]), path="model.tbenc$", range="^bytes=0-", nth=1)
+    follow.close_gate(40)
+    hydrate = follow.hydrate()
+    follow.deliver()
+    follow.wait_decrypted(36 * RANGE)
+    follow.gate.set()
+    assert hydrate.wait() == 0 and follow.is_whole()
+    # The first record came alone, and was doubted first.
+    assert headers_fetched(follow) == 1 and follow.w.sent() <= len(follow.w.data) + 32 + 3 * ON_DISK
+
+
+def test_a_view_reads_on_when_the_header_was_bad(follow):
+    assert follow.w.run()[0] == 0
+    rot(follow.house.file, HEADER["nonce"])
+    follow.load = follow.rig.probe(mode="view")
+    follow.decrypt = follow.rig.decrypt(follow.house.asset)
+    follow.decrypt.start(), follow.load.start()
+    while follow.load.running() and not follow.rig.out.exists():
+        assert follow.w.run()[0] == 0
+    facts = follow.rig.facts()
+    assert facts["files"]["model"][0] == hashlib.sha256(follow.house.asset.plain).hexdigest()
+    assert headers_fetched(follow) == 1
+
+
+def test_a_header_that_the_source_has_wrong_ends_it(follow):
+    assert follow.w.run()[0] == 0
+    data = bytearray(follow.w.data)
+    data[HEADER["nonce"]] ^= 4
+    follow.w.server.blobs["/models/tiny-model/model.tbenc"] = bytes(data)
+    rot(follow.house.file, HEADER["nonce"])
+    follow.deliver()
+    while follow.load.running():
+        follow.w.run()
+    assert follow.decrypt.wait() == 76 and follow.load.wait() == 76
+    assert ": not authentic" in follow.load.log_text() and not follow.rig.leftovers()
 
 
 def test_a_record_that_stays_bad_ends_it_by_name(follow):
