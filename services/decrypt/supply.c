@@ -238,6 +238,7 @@ static void mend_look(struct tb_supply *s, struct tb_supply_wish *w)
     bool nobody = !came && !*w->instance && now - w->asked_us >= TB_SUPPLY_CALL_US;
 
     w->came = came;
+    s->forsaken = nobody;
     if (came)
         atomic_fetch_add(&s->refetched, 1);
     if (nobody)
@@ -327,6 +328,8 @@ static int mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int e
     if (w->tries >= mend_tries_max(s, w) || tb_now_monotonic_us() - w->since_us >= TB_SUPPLY_MEND_US)
         return -EBADMSG;
     map = mend_map(s, &later);
+    if (!map && s->forsaken)
+        return -EBADMSG;
     if (mend_came_late(map, w))
         return -EAGAIN;
     w->tries++;

@@ -52,6 +52,7 @@ struct tb_supply {
     struct tb_want want; /* as it was last written */
     uint64_t written_us;
     bool wish_failed;
+    bool forsaken; /* a wish was not taken up by anybody: no other is waited for until somebody is there */
 };
 
 /* Finds and opens the ciphertext of the manifest in dir. 0 or an exit code: 66 it is not there; 74; 75
