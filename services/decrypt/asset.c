@@ -223,7 +223,7 @@ void tb_asset_weights(struct tb_asset *a, struct tb_weights *w)
     w->n_layers = a->base ? 2 : 1;
 }
 
-/* 0: it is one, or nobody can mend it: then that is found once more when it is used. -EAGAIN: it is fetched. */
+/* 0: it is one, or nobody can mend it, which is found once more when it is used. -EAGAIN: it is fetched. */
 static int asset_look_at_header(struct tb_supply *s)
 {
     const struct tbenc_record rec = tb_header_record(s->manifest);

@@ -47,7 +47,7 @@ struct tb_cache {
     uint8_t *memory;
     size_t memory_bytes;
     struct tbenc_opener *openers; /* one for each thread */
-    struct tb_header header;
+    struct tb_file_header header;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     /* under the lock */

@@ -9,7 +9,7 @@
 
 #define HEADER_PROBES 3 /* records that are tried before the header is doubted */
 
-void tb_header_init(struct tb_header *h, const struct tbenc_manifest *m, const struct tb_ciphertext *c)
+void tb_header_init(struct tb_file_header *h, const struct tbenc_manifest *m, const struct tb_ciphertext *c)
 {
     h->m = m;
     h->c = c;
@@ -17,14 +17,14 @@ void tb_header_init(struct tb_header *h, const struct tbenc_manifest *m, const s
     (void)pthread_mutex_init(&h->lock, NULL);
 }
 
-void tb_header_done(struct tb_header *h)
+void tb_header_done(struct tb_file_header *h)
 {
     if (h->m)
         (void)pthread_mutex_destroy(&h->lock);
     h->m = NULL;
 }
 
-void tb_header_prove(struct tb_header *h, const struct tbenc_header *with)
+void tb_header_prove(struct tb_file_header *h, const struct tbenc_header *with)
 {
     if (atomic_load(&h->proved))
         return;
@@ -41,7 +41,7 @@ struct tbenc_record tb_header_record(const struct tbenc_manifest *m)
 }
 
 /* Another header than it has. */
-static bool header_take(struct tbenc_opener *o, const struct tbenc_header *h)
+static bool header_adopt(struct tbenc_opener *o, const struct tbenc_header *h)
 {
     if (o->header.chunk_bytes == h->chunk_bytes &&
         memcmp(o->header.nonce_prefix, h->nonce_prefix, sizeof(h->nonce_prefix)) == 0)
@@ -51,7 +51,7 @@ static bool header_take(struct tbenc_opener *o, const struct tbenc_header *h)
 }
 
 /* 1: another record is authentic; 0: none of a few is; -EAGAIN: there is none to try yet. */
-static int header_try_others(const struct tb_header *h, struct tbenc_opener *o, uint64_t bad,
+static int header_try_others(const struct tb_file_header *h, struct tbenc_opener *o, uint64_t bad,
                              uint8_t *scratch)
 {
     const uint64_t n = tbenc_manifest_records(h->m), at[] = {0, n / 2, n - 1, 1};
@@ -74,7 +74,7 @@ static int header_try_others(const struct tb_header *h, struct tbenc_opener *o, 
 }
 
 /* As the file has it by now. */
-static int header_read(const struct tb_header *h, struct tbenc_header *ret)
+static int header_read(const struct tb_file_header *h, struct tbenc_header *ret)
 {
     struct tbenc_error e;
 
@@ -82,7 +82,7 @@ static int header_read(const struct tb_header *h, struct tbenc_header *ret)
 }
 
 /* Fetched once more, until it is one or was tried often enough. */
-static int header_fetch(const struct tb_header *h, struct tbenc_header *ret, bool (*stopped)(void *ctx),
+static int header_fetch(const struct tb_file_header *h, struct tbenc_header *ret, bool (*stopped)(void *ctx),
                         void *ctx)
 {
     const struct tbenc_record rec = tb_header_record(h->m);
@@ -98,7 +98,7 @@ static int header_fetch(const struct tb_header *h, struct tbenc_header *ret, boo
     return r;
 }
 
-bool tb_header_suspect(struct tb_header *h, struct tbenc_opener *o, const struct tbenc_record *bad,
+bool tb_header_suspect(struct tb_file_header *h, struct tbenc_opener *o, const struct tbenc_record *bad,
                        uint8_t *scratch, bool (*stopped)(void *ctx), void *ctx)
 {
     struct tbenc_header now;
@@ -110,8 +110,8 @@ bool tb_header_suspect(struct tb_header *h, struct tbenc_opener *o, const struct
     now = h->good;
     (void)pthread_mutex_unlock(&h->lock);
     if (proved)
-        return header_take(o, &now);
-    if (header_read(h, &now) == 0 && header_take(o, &now))
+        return header_adopt(o, &now);
+    if (header_read(h, &now) == 0 && header_adopt(o, &now))
         return true;
     r = header_try_others(h, o, bad->index, scratch);
     if (r == 0)
@@ -120,7 +120,7 @@ bool tb_header_suspect(struct tb_header *h, struct tbenc_opener *o, const struct
         now = o->header;
     if (r < 0)
         return false;
-    if (header_take(o, &now))
+    if (header_adopt(o, &now))
         return true;
     tb_header_prove(h, &o->header);
     return false;

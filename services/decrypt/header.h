@@ -12,7 +12,7 @@
 #include "decrypt/ciphertext.h"
 #include "tbenc/opener.h"
 
-struct tb_header { /* of one ciphertext, for all its threads */
+struct tb_file_header { /* of one ciphertext, for all its threads */
     const struct tbenc_manifest *m;
     const struct tb_ciphertext *c; /* both borrowed */
     atomic_bool proved;            /* with it a record was authentic, or it came from the source like this */
@@ -20,16 +20,16 @@ struct tb_header { /* of one ciphertext, for all its threads */
     struct tbenc_header good;      /* that one */
 };
 
-void tb_header_init(struct tb_header *h, const struct tbenc_manifest *m, const struct tb_ciphertext *c);
-void tb_header_done(struct tb_header *h);
+void tb_header_init(struct tb_file_header *h, const struct tbenc_manifest *m, const struct tb_ciphertext *c);
+void tb_header_done(struct tb_file_header *h);
 
 /* A record was authentic with this header. */
-void tb_header_prove(struct tb_header *h, const struct tbenc_header *with);
+void tb_header_prove(struct tb_file_header *h, const struct tbenc_header *with);
 
 /* Record bad is not authentic by o, which belongs to the calling thread. true: o has another header now, and
  * the record is worth another look. Waits for the header while it is fetched, until stopped() says so.
  * scratch: room for a record; it is left erased. */
-bool tb_header_suspect(struct tb_header *h, struct tbenc_opener *o, const struct tbenc_record *bad,
+bool tb_header_suspect(struct tb_file_header *h, struct tbenc_opener *o, const struct tbenc_record *bad,
                        uint8_t *scratch, bool (*stopped)(void *ctx), void *ctx);
 
 /* As a record, for who fetches it once more: bytes 0 to TBENC_HEADER_BYTES - 1. */
