@@ -19,7 +19,7 @@ SERVICES = sorted(p.name for p in UNITS.glob("*.service"))
 # tb-scratch is no daemon: it runs for a moment at boot, formats a disk and gives the directory on it to somebody else.
 # tb-state makes mounts for others, so nothing may give it a mount namespace of its own; closed images alone have it, for a moment at boot.
 # tb-provision is root without capabilities, asks the metadata service and may read a disk; it runs for a moment at boot, in closed images alone.
-EXPOSURE = {"tb-attest.service": 3, "tb-configure.service": 5, "tb-decrypt.service": 3, "tb-provision.service": 16, "tb-proxy.service": 6, "tb-repair.service": 5, "tb-runtime.service": 14, "tb-update.service": 5, "tb-verify.service": 18, "tb-scratch.service": 14, "tb-state.service": 57,
+EXPOSURE = {"tb-attest.service": 3, "tb-configure.service": 5, "tb-decrypt.service": 3, "tb-lost-view.service": 5, "tb-provision.service": 16, "tb-proxy.service": 6, "tb-repair.service": 5, "tb-runtime.service": 14, "tb-update.service": 5, "tb-verify.service": 18, "tb-scratch.service": 14, "tb-state.service": 57,
             "tb-settings.service": 14}
 EXPOSURE_OTHERS = 13
 # What every service has, unless it says why not on a commented line.
@@ -74,6 +74,16 @@ def test_nobody_starts_beside_what_mounts_his_state():
              if {"State": "/var/lib/", "Logs": "/var/log/"}[m[1]] + m[2] in mounts}
     needy = set(re.search(r"(?m)^RequiredBy=(.*)", text)[1].split())
     assert len(users) > 3 and users | needy <= before
+
+
+def test_one_unit_alone_starts_a_handler():
+    """systemd gives no MONITOR_EXIT_STATUS to a unit that several name in OnFailure= or OnSuccess=."""
+    of = {}
+    for p in UNITS.glob("tb-*.*"):
+        for m in re.finditer(r"(?m)^On(?:Failure|Success)=(.*)", p.read_text() if p.is_file() else ""):
+            for handler in m[1].split():
+                of.setdefault(handler, set()).add(p.name)
+    assert of["tb-repair.service"] == {"tb-runtime.service"} and all(len(by) == 1 for by in of.values()), of
 
 
 def test_examples_say_what_was_tried_and_the_document_has_all():
