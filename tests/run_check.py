@@ -70,7 +70,7 @@ def run(argv, log, env=None, timeout=STAGE_SECONDS):
         # Not Popen.wait(), which does not tell what it and all that it waited for took of the processors.
         while not (ended := os.wait4(p.pid, os.WNOHANG))[0]:
             if time.monotonic() > end and signals:
-                p.send_signal(signals.pop())  # pytest then says what failed until now
+                os.kill(p.pid, signals.pop())  # pytest then says what failed until now
                 end += 120
             time.sleep(0.05)
         p.returncode = os.waitstatus_to_exitcode(ended[1])

@@ -239,10 +239,11 @@ int cp_store_ledger_machine(struct cp_store *s, const char *contract_id, const c
                             char ret[static CP_HW_ID_MAX + 1])
 {
     _cleanup_rows_ struct cp_rows *rows = NULL;
-    int r = cp_sql_query(s->c, &rows,
-                         "SELECT hw_id FROM usage_ledgers WHERE contract_id=$1 AND ledger=$2 AND ledger<>''"
-                         " ORDER BY first_us LIMIT 1",
-                         "tt", contract_id, ledger);
+    int r =
+        cp_sql_query(s->c, &rows,
+                     "SELECT MIN(hw_id) FROM usage_ledgers WHERE contract_id=$1 AND ledger=$2 AND ledger<>''"
+                     " HAVING COUNT(DISTINCT hw_id)=1",
+                     "tt", contract_id, ledger);
 
     ret[0] = '\0';
     if (r == 0)

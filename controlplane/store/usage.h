@@ -51,7 +51,7 @@ enum cp_usage_flags {
 
 /* Counts it, and keeps it when it has a flag. In a transaction. */
 int cp_store_take_usage(struct cp_store *s, const struct cp_usage_report *u, unsigned *ret_flags);
-/* The machine of the contract that reported this ledger first; "": none. */
+/* The one machine of the contract that reported this ledger; "": none, or several did. */
 int cp_store_ledger_machine(struct cp_store *s, const char *contract_id, const char *ledger,
                             char ret[static CP_HW_ID_MAX + 1]);
 /* Keeps one of a stranger, without counting it: whoever has the asset's key can sign for any contract. Few

@@ -247,24 +247,13 @@ static int cache_record(struct tb_cache *c, const struct tb_cache_block *b, uint
 }
 
 /* -- pins ------------------------------------------------------------------------------------------------ */
-static bool cache_is_revoked(void *ctx)
-{
-    struct tb_cache *c = ctx;
-    bool r;
-
-    (void)pthread_mutex_lock(&c->lock);
-    r = c->revoked;
-    (void)pthread_mutex_unlock(&c->lock);
-    return r;
-}
-
 /* s: of the thread, for whatever is opened to find out. */
 static bool cache_is_mended(struct tb_cache *c, unsigned thread, struct cache_slot *s,
                             const struct tbenc_record *rec, int r)
 {
     if (!c->ciphertext.damaged || (r != -EBADMSG && !tb_errno_is_disk(r)))
         return false;
-    if (r == -EBADMSG && tb_header_suspect(&c->header, &c->openers[thread], rec, s->pt, cache_is_revoked, c))
+    if (r == -EBADMSG && tb_header_suspect(&c->header, &c->openers[thread], rec, s->pt))
         return true;
     return c->ciphertext.damaged(c->ciphertext.ctx, rec, r);
 }

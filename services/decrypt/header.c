@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/io.h"
 #include "common/secret.h"
 
+#define HEADER_POLL_US 50000U
 #define HEADER_PROBES 3 /* records that are tried before the header is doubted */
 
 void tb_header_init(struct tb_file_header *h, const struct tbenc_manifest *m, const struct tb_ciphertext *c)
@@ -14,6 +16,7 @@ void tb_header_init(struct tb_file_header *h, const struct tbenc_manifest *m, co
     h->m = m;
     h->c = c;
     atomic_init(&h->proved, false);
+    atomic_init(&h->doubted, false);
     (void)pthread_mutex_init(&h->lock, NULL);
 }
 
@@ -81,26 +84,10 @@ static int header_read(const struct tb_file_header *h, struct tbenc_header *ret)
     return tbenc_opener_header(h->c->fd, h->m, 0, ret, &e);
 }
 
-/* Fetched once more, until it is one or was tried often enough. */
-static int header_fetch(const struct tb_file_header *h, struct tbenc_header *ret, bool (*stopped)(void *ctx),
-                        void *ctx)
+bool tb_header_suspect(struct tb_file_header *h, struct tbenc_opener *o, const struct tbenc_record *bad,
+                       uint8_t *scratch)
 {
     const struct tbenc_record rec = tb_header_record(h->m);
-    int r = -EBADMSG;
-
-    while ((r == -EBADMSG || tb_errno_is_disk(r)) && h->c->damaged && h->c->await &&
-           h->c->damaged(h->c->ctx, &rec, r)) {
-        while ((r = stopped(ctx) ? -ECANCELED : h->c->await(h->c->ctx, 0, TBENC_HEADER_BYTES)) == -EAGAIN)
-            ;
-        if (r == 0)
-            r = header_read(h, ret);
-    }
-    return r;
-}
-
-bool tb_header_suspect(struct tb_file_header *h, struct tbenc_opener *o, const struct tbenc_record *bad,
-                       uint8_t *scratch, bool (*stopped)(void *ctx), void *ctx)
-{
     struct tbenc_header now;
     bool proved;
     int r;
@@ -111,17 +98,16 @@ bool tb_header_suspect(struct tb_file_header *h, struct tbenc_opener *o, const s
     (void)pthread_mutex_unlock(&h->lock);
     if (proved)
         return header_adopt(o, &now);
+    if (!tb_ciphertext_has(h->c, 0, TBENC_HEADER_BYTES)) { /* on its way, and the record can wait as long */
+        usleep(HEADER_POLL_US);
+        return true;
+    }
     if (header_read(h, &now) == 0 && header_adopt(o, &now))
         return true;
     r = header_try_others(h, o, bad->index, scratch);
-    if (r == 0)
-        r = header_fetch(h, &now, stopped, ctx);
-    else if (r > 0)
-        now = o->header;
-    if (r < 0)
-        return false;
-    if (header_adopt(o, &now))
-        return true;
-    tb_header_prove(h, &o->header);
+    if (r == 0 || (r == -EAGAIN && atomic_exchange(&h->doubted, true)))
+        return h->c->damaged && h->c->damaged(h->c->ctx, &rec, -EBADMSG);
+    if (r > 0)
+        tb_header_prove(h, &o->header);
     return false;
 }
