@@ -120,7 +120,7 @@ class Bench:
             _, status, used = os.wait4(hydrate.pid, 0)
             hydrate.proc.returncode = os.waitstatus_to_exitcode(status)
             call = rig.run / "tb-decrypt/repair"
-            while load.running():  # what tb-repair.path does
+            while load.running():  # what tb-wish.path does
                 if call.exists() and not hydrate.running():
                     call.unlink()
                     hydrate.start()

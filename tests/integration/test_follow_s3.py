@@ -139,7 +139,7 @@ def test_what_rotted_on_the_disk_is_mended_alone(follow):
     follow.place = Place(follow.rig, follow.house.asset)
     reader = Reader(follow.place)
     tbsys.wait_for(lambda: (follow.rig.run / "tb-decrypt/repair").exists(), what="the call")
-    assert follow.w.run()[0] == 0  # as its unit is started by tb-repair.path
+    assert follow.w.run()[0] == 0  # as its unit is started by tb-wish.path
     follow.is_whole(reader)
     assert follow.w.sent() - before == RECORD + 20
     follow.place.end()

@@ -94,7 +94,7 @@ def test_what_rotted_on_the_disk_is_mended_alone(follow, records):
     follow.deliver()
     wait_for(lambda: (follow.rig.run / "tb-decrypt/repair").exists(), what="the call")
     while follow.load.running() and not follow.rig.out.exists():
-        assert follow.w.run()[0] == 0  # as its unit is started by tb-repair.path
+        assert follow.w.run()[0] == 0  # as its unit is started by tb-wish.path
     assert follow.is_whole()
     assert follow.w.sent() - before == len([r for r in records if r < 12]) * ON_DISK + (12 in records) * (77 + 20)
     assert follow.house.hydrate() == (0, 0), "what was mended is the file that was verified"
@@ -216,7 +216,7 @@ def test_a_view_is_not_given_on_what_is_known_to_be_damaged(follow, record):
         decrypt = follow.rig.decrypt(follow.house.asset).start()
         load.start()
         while load.running():
-            follow.w.run()  # as its unit is started by tb-repair.path
+            follow.w.run()  # as its unit is started by tb-wish.path
         assert decrypt.wait() == 76, decrypt.log_text()
         return load.wait(), follow.rig.out.exists(), load.log_text()
     if record > 0:

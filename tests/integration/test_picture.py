@@ -308,7 +308,7 @@ def test_what_is_mended_after_the_download_is_seen(watch):
     watch.mode = "view"
     watch.start_delivery()
     wait_for(lambda: (watch.rig.run / "tb-decrypt/repair").exists(), what="the call")
-    watch.start_hydrate()  # as its unit is started by tb-repair.path
+    watch.start_hydrate()  # as its unit is started by tb-wish.path
     s = wait_for(lambda: (s := watch.proxy.status())["hydrate"].get("state") == "mending" and s.get("repairs") and s, what="the mending")
     assert s["hydrate"]["percent"] == 100 and s["repairs"]["waiting"] == 1
     assert "Fetching damaged records" in page(watch.proxy)["sentence"]

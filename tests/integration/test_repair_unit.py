@@ -36,12 +36,10 @@ class Repair:
         return r.returncode, self.asked.read_text().splitlines()[-1:] if self.asked.exists() else []
 
     def called(self, sub):
-        """By tb-repair.path."""
-        (self.decryption / "repair").write_text("")
+        """By tb-wish.path."""
         fake = self.tmp / "bin/systemctl"
         fake.write_text(f'#!/bin/sh\ncase $1 in show) echo {sub} ;; *) echo "$*" >>{self.asked} ;; esac\n')
-        subprocess.run([repo / "units/tb-repair", self.decryption], check=True,
-                       env={"PATH": f"{self.tmp}/bin:/usr/bin:/bin", "TRIGGER_PATH": "/run/tb-decrypt/repair", "RUNTIME_DIRECTORY": self.tmp / "run"})
+        subprocess.run([repo / "units/tb-repair", self.decryption, "--wish"], check=True, env={"PATH": f"{self.tmp}/bin:/usr/bin:/bin"})
         return self.asked.read_text().splitlines() if self.asked.exists() else []
 
 
@@ -72,23 +70,6 @@ def test_a_download_under_way_is_left_alone(tmp_path, hydrate, damaged, asked):
 @pytest.mark.parametrize("sub,asked", [("exited", LOOK), ("running", []), ("auto-restart", []), ("failed", [])])
 def test_a_wish_wakes_a_download_that_has_ended(tmp_path, sub, asked):
     assert Repair(tmp_path).called(sub) == asked
-
-
-def test_a_failure_after_a_wish_is_not_taken_for_one(tmp_path):
-    """systemd 252 gives each later start the TRIGGER_PATH of the first."""
-    r = Repair(tmp_path)
-    systemctl = (tmp_path / "bin/systemctl").read_text()
-    for _ in range(2):
-        assert r.called("exited") == LOOK
-        r.asked.unlink()
-    (tmp_path / "bin/systemctl").write_text(systemctl)
-    r.says(state="complete")
-    again = {"TRIGGER_PATH": str(r.decryption / "repair"), "TRIGGER_UNIT": "tb-repair.path"}
-    assert r.after(66, 200, **again) == (0, START)
-    assert r.after(76, 200, **again) == (0, [])
-    assert r.after("KILL", 200, **again) == (0, [])
-    (r.decryption / "repair").unlink()  # with the directory of a tb-decrypt that is stopped
-    assert r.after("KILL", 200, **again) == (0, [])
 
 
 def test_what_cannot_be_mended_is_not_looked_at_for_ever(tmp_path):
