@@ -72,7 +72,7 @@ static bool image_login_in(const char *file, const char *host)
     if (tb_json_member(doc, "credsStore") || tb_json_member(tb_json_member(doc, "credHelpers"), host))
         return true;
     cJSON_ArrayForEach (i, tb_json_member(doc, "auths")) {
-        const char *name = i->string;
+        const char *name = i->string ? i->string : "";
 
         name += strncmp(name, "https://", 8) == 0 ? 8 : 0;
         if (strncmp(name, host, n) == 0 && (name[n] == '\0' || name[n] == '/'))

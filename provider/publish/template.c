@@ -29,6 +29,7 @@ int template_parse(const char *buf, size_t len, cJSON **ret, char err[static TEM
 {
     _cleanup_free_ char *text = NULL;
     _cleanup_json_ cJSON *d = NULL;
+    const cJSON *parameters;
     const char *end = NULL;
 
     if (len > TEMPLATE_FILE_MAX)
@@ -43,6 +44,9 @@ int template_parse(const char *buf, size_t len, cJSON **ret, char err[static TEM
         return template_fail(-EBADMSG, err, "is not JSON, at byte %td", end ? end - text : 0);
     if (!cJSON_IsObject(d))
         return template_fail(-EBADMSG, err, "is not a JSON object");
+    parameters = cJSON_GetObjectItemCaseSensitive(d, "parameters");
+    if (parameters && !cJSON_IsObject(parameters)) /* those of a list have no names */
+        return template_fail(-EBADMSG, err, "has \"parameters\" that are not an object");
     *ret = TAKE_PTR(d);
     return 0;
 }

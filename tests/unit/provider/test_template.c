@@ -81,7 +81,8 @@ static void test_secrets_are_known(void **state)
 
 static void test_only_an_object_is_a_template(void **state)
 {
-    static const char *const bad[] = {"", "[]", "{} x", "{", "{\"a\": }", "1"};
+    static const char *const bad[] = {
+        "", "[]", "{} x", "{", "{\"a\": }", "1", "{\"parameters\":[1]}", "{\"parameters\":\"x\"}"};
     char err[TEMPLATE_ERR_MAX];
     cJSON *d = NULL;
 
