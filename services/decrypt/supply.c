@@ -319,6 +319,9 @@ static int mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int e
 
     if (w && !w->done)
         return -EAGAIN;
+    map = mend_map(s, &later);
+    if (!map && s->forsaken)
+        return -EBADMSG;
     if (!w)
         w = wish_add(s, &r);
     if (!w)
@@ -326,9 +329,6 @@ static int mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int e
     if (mend_is_over(w))
         *w = (struct tb_supply_wish){.r = r, .since_us = tb_now_monotonic_us()};
     if (w->tries >= mend_tries_max(s, w) || tb_now_monotonic_us() - w->since_us >= TB_SUPPLY_MEND_US)
-        return -EBADMSG;
-    map = mend_map(s, &later);
-    if (!map && s->forsaken)
         return -EBADMSG;
     if (mend_came_late(map, w))
         return -EAGAIN;
