@@ -70,10 +70,6 @@ static int hydrate_doubt(struct hydrate *h, const char *why, uint64_t noted_us, 
     return 0;
 }
 
-/* It is the file that was verified, with something written into it since: by a disk that rots, a person, or a
- * tb-hydrate that was killed while it mended. What of it is right the tags of the records say, to those who
- * read it, and what is not is fetched alone. So nothing is hashed, and nothing that is right is thrown away.
- * Where that did not help before, the hash decides. */
 /* It has this record where it is to be, by its length field. */
 static bool hydrate_has_record(const struct tbenc_manifest *m, int fd, uint64_t index)
 {
@@ -98,6 +94,10 @@ static bool hydrate_has_structure(const struct tbenc_manifest *m, int fd)
     return hydrate_has_record(m, fd, 0) && hydrate_has_record(m, fd, tbenc_manifest_records(m) - 1);
 }
 
+/* It is the file that was verified, with something written into it since: by a disk that rots, a person, or a
+ * tb-hydrate that was killed while it mended. What of it is right the tags of the records say, to those who
+ * read it, and what is not is fetched alone. So nothing is hashed, and nothing that is right is thrown away.
+ * Where that did not help before, the hash decides. */
 static bool hydrate_is_mendable(const struct hydrate *h)
 {
     const struct tbenc_manifest *m = h->manifest.m;
