@@ -45,16 +45,21 @@ def fetched_alone(follow, record):
     return follow.w.proxy.count(path="model.tbenc$", range=f"^bytes={place(record)}-{last}$")
 
 
-def test_a_range_that_came_wrong_is_mended_behind_the_download(follow):
-    """Each record is fetched once more and nothing else, and the reader sees nothing of it."""
-    for at in (1, 9, 30):
-        follow.w.proxy.rule(fp.corrupt(5000), path="model.tbenc$", range=f"^bytes={at * RANGE}-", nth=1)
-    follow.close_gate(40)
+def comes_whole(follow):
+    """Behind a download whose gate opens when most of it is decrypted."""
     hydrate = follow.hydrate()
     follow.deliver()
     follow.wait_decrypted(36 * RANGE)
     follow.gate.set()
     assert hydrate.wait() == 0 and follow.is_whole()
+
+
+def test_a_range_that_came_wrong_is_mended_behind_the_download(follow):
+    """Each record is fetched once more and nothing else, and the reader sees nothing of it."""
+    for at in (1, 9, 30):
+        follow.w.proxy.rule(fp.corrupt(5000), path="model.tbenc$", range=f"^bytes={at * RANGE}-", nth=1)
+    follow.close_gate(40)
+    comes_whole(follow)
     assert [fetched_alone(follow, r) for r in range(10)] == [1, 0, 1, 0, 0, 0, 0, 1, 0, 0]
     assert follow.w.sent() == len(follow.w.data) + 3 * ON_DISK
     assert "chunk 2 of model.tbenc" in follow.decrypt.log_text() and "fetching chunk 2 once more" in follow.w.log()
@@ -143,11 +148,7 @@ def test_the_header_and_a_record_are_fetched_alone(follow, record):
 def test_a_header_that_came_wrong_is_mended_behind_the_download(follow):
     follow.w.proxy.rule(fp.corrupt(HEADER["nonce"]), path="model.tbenc$", range="^bytes=0-", nth=1)
     follow.close_gate(40)
-    hydrate = follow.hydrate()
-    follow.deliver()
-    follow.wait_decrypted(36 * RANGE)
-    follow.gate.set()
-    assert hydrate.wait() == 0 and follow.is_whole()
+    comes_whole(follow)
     # The first record came alone, and was doubted first.
     assert headers_fetched(follow) == 1 and follow.w.sent() <= len(follow.w.data) + 32 + 3 * ON_DISK
 
@@ -235,11 +236,7 @@ def test_another_place_mends_what_one_has_wrong(follow):
     follow.w.credentials = {**follow.w.credentials, "sas-url": follow.w.url("model.tbenc") + b"\n" + follow.w.url("again.tbenc"),
                             "manifest-url": follow.w.url("model.manifest.json") + b"\n" + follow.w.url("model.manifest.json")}
     follow.close_gate(40)
-    hydrate = follow.hydrate()
-    follow.deliver()
-    follow.wait_decrypted(36 * RANGE)
-    follow.gate.set()
-    assert hydrate.wait() == 0 and follow.is_whole()
+    comes_whole(follow)
     assert follow.w.proxy.count(path="again.tbenc$") == 1
 
 
