@@ -17,7 +17,9 @@
 
 #define CACHE_SLOTS_MIN 16
 #define CACHE_PINS_PER_THREAD 2
+#define CACHE_SPENT_MIN 8
 #define CACHE_MARK_BYTES 16
+#define CACHE_HUGE_PAGE (2UL * 1024 * 1024)
 #define CACHE_NOWHERE UINT32_MAX
 
 enum cache_slot_state { SLOT_EMPTY, SLOT_LOADING, SLOT_READY };
@@ -28,6 +30,7 @@ struct cache_slot {
     enum cache_slot_state state;
     unsigned pins;
     uint64_t used; /* the latest has the highest */
+    uint32_t kept; /* bytes that were served to who keeps them */
 };
 
 struct cache_entry { /* of a block */
@@ -44,8 +47,10 @@ struct tb_cache {
     struct cache_entry *entries;
     struct cache_slot *slots;
     unsigned n_slots, threads;
-    uint8_t *memory;
+    uint8_t *memory; /* of the slots; in the mapping, which is longer */
     size_t memory_bytes;
+    void *mapping;
+    size_t mapping_bytes;
     struct tbenc_opener *openers; /* one for each thread */
     struct tb_file_header header;
     pthread_mutex_t lock;
@@ -81,11 +86,15 @@ static int cache_make_slots(struct tb_cache *c)
     for (uint64_t i = 0; i < c->blocks.n; i++)
         c->entries[i].slot = CACHE_NOWHERE;
     c->memory_bytes = (size_t)c->n_slots * c->blocks.bytes;
-    c->memory = mmap(NULL, c->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (c->memory == MAP_FAILED) {
-        c->memory = NULL;
+    c->mapping_bytes = c->memory_bytes + CACHE_HUGE_PAGE;
+    c->mapping = mmap(NULL, c->mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (c->mapping == MAP_FAILED) {
+        c->mapping = NULL;
         return -errno;
     }
+    c->memory = (uint8_t *)c->mapping + CACHE_HUGE_PAGE - (uintptr_t)c->mapping % CACHE_HUGE_PAGE;
+    /* The kernel looks up each page of what is written to /dev/fuse: 512 times as many small ones. */
+    (void)madvise(c->memory, c->memory_bytes, MADV_HUGEPAGE);
     /* Not memfd_secret: the kernel takes no pages of it for what is written to /dev/fuse (EFAULT). */
     (void)mlock2(c->memory, c->memory_bytes, MLOCK_ONFAULT);
     (void)madvise(c->memory, c->memory_bytes, MADV_DONTDUMP);
@@ -181,8 +190,8 @@ struct tb_cache *tb_cache_free(struct tb_cache *c)
         cache_wipe(c);
     for (uint64_t i = 0; c->entries && i < c->blocks.n; i++)
         free(c->entries[i].tags);
-    if (c->memory)
-        munmap(c->memory, c->memory_bytes);
+    if (c->mapping)
+        munmap(c->mapping, c->mapping_bytes);
     tbenc_sha256_done(&c->tags);
     tb_header_done(&c->header);
     tb_blocks_clear(&c->blocks);
@@ -282,21 +291,29 @@ static int cache_decrypt(struct tb_cache *c, unsigned thread, struct cache_slot 
     return 0;
 }
 
+/* One that nobody is to ask for again, where there are some: the processor's cache may still have it, and
+ * slots that are never needed take no memory. Not the last few: who decrypts ahead may be behind. Else an
+ * empty one, else the one that was not used for the longest time. */
 static struct cache_slot *cache_find_victim(struct tb_cache *c)
 {
-    struct cache_slot *best = NULL;
+    struct cache_slot *spent = NULL, *empty = NULL, *oldest = NULL;
+    unsigned n_spent = 0;
 
     for (unsigned i = 0; i < c->n_slots; i++) {
         struct cache_slot *s = &c->slots[i];
 
         if (s->pins > 0)
             continue;
-        if (s->state == SLOT_EMPTY)
-            return s;
-        if (!best || s->used < best->used)
-            best = s;
+        if (s->state == SLOT_EMPTY) {
+            empty = empty ? empty : s;
+        } else if (s->kept >= s->out.block.len) {
+            spent = !spent || s->used < spent->used ? s : spent;
+            n_spent++;
+        }
+        if (!oldest || s->used < oldest->used)
+            oldest = s;
     }
-    return best;
+    return n_spent > CACHE_SPENT_MIN ? spent : empty ? empty : oldest;
 }
 
 static void cache_let_go(struct tb_cache *c, struct cache_slot *s)
@@ -319,6 +336,7 @@ static int cache_load(struct tb_cache *c, unsigned thread, const struct tb_cache
         c->state.cached_bytes -= s->out.block.len;
     }
     s->out.block = *b;
+    s->kept = 0;
     s->state = SLOT_LOADING;
     s->pins = 1;
     c->pinned++;
@@ -393,11 +411,13 @@ void tb_cache_unpin(struct tb_cache *c, const struct tb_slot *s)
     (void)pthread_mutex_unlock(&c->lock);
 }
 
-void tb_cache_served(struct tb_cache *c, const struct tb_slot *s, size_t bytes)
+void tb_cache_served(struct tb_cache *c, const struct tb_slot *s, size_t bytes, bool kept)
 {
+    struct cache_slot *slot = &c->slots[container_of(s, struct cache_slot, out) - c->slots];
     struct cache_entry *x = &c->entries[s->block.index];
 
     (void)pthread_mutex_lock(&c->lock);
+    slot->kept += kept ? (uint32_t)MIN(bytes, (size_t)(s->block.len - MIN(slot->kept, s->block.len))) : 0;
     c->state.served_bytes += bytes;
     c->state.read_bytes += x->read ? 0 : s->block.len;
     x->read = true;

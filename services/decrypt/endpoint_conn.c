@@ -159,8 +159,9 @@ static int conn_send(struct endpoint_worker *w, struct endpoint_conn *c)
     if (k < 0)
         k = -errno;
     if (n > 0)
-        tb_weights_unpin(weights, c->body.file, end, conn_ahead(w), p, n,
-                         k > (ssize_t)iov[0].iov_len ? (size_t)k - iov[0].iov_len : 0);
+        tb_weights_unpin(
+            weights, c->body.file, end, conn_ahead(w), p, n,
+            (struct weights_served){.bytes = k > (ssize_t)iov[0].iov_len ? (size_t)k - iov[0].iov_len : 0});
     if (k < 0)
         return k == -EAGAIN || k == -EINTR ? 0 : (int)k;
     conn_sent(w, c, (size_t)k);

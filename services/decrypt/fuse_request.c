@@ -25,7 +25,6 @@ static int fuse_parse_init(const uint8_t *body, size_t len, struct fuse_request 
         return -EBADMSG;
     q->init.major = in.major;
     q->init.minor = in.minor;
-    q->init.max_readahead = in.max_readahead;
     q->init.flags = in.flags;
     return 0;
 }

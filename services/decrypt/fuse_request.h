@@ -17,7 +17,7 @@ struct fuse_request {
     uint32_t uid, gid; /* of who asks, as the mount's user namespace numbers them */
     union {
         struct {
-            uint32_t major, minor, max_readahead, flags;
+            uint32_t major, minor, flags;
         } init;
         const char *name; /* LOOKUP; in the buffer that was parsed */
         struct {

@@ -2,6 +2,7 @@
 #include "decrypt/view.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,8 @@
 #include "tbenc/engine.h"
 
 #define VIEW_WAIT_MS 200
+#define REVOKE_FIRST_PAGES 1024
+#define REVOKE_FIRST_STEP_MIN (1024 * 1024)
 
 /* -- READ ----------------------------------------------------------------------------------------------- */
 /* Bytes of them that went to the kernel. */
@@ -66,7 +69,7 @@ static void view_read(struct tb_view *v, unsigned thread, const struct fuse_requ
     const struct fuse_node *node = fuse_tree_node(&v->tree, q->node);
     struct weights_piece p[2];
     uint64_t off = q->read.offset, end;
-    size_t served;
+    struct weights_served served = {.kept = !(q->read.flags & O_DIRECT)};
     int n;
 
     if (!node || node->file == FUSE_TREE_NO_FILE)
@@ -79,7 +82,7 @@ static void view_read(struct tb_view *v, unsigned thread, const struct fuse_requ
         return;
     if (n < 0)
         return view_reply(v, q->unique, -EIO, NULL, 0);
-    served = read_send(v, q->unique, p, n);
+    served.bytes = read_send(v, q->unique, p, n);
     tb_weights_unpin(v->weights, node->file, end, VIEW_FILL_AHEAD, p, n, served);
 }
 
@@ -245,17 +248,31 @@ static void revoke_parked(struct tb_view *v)
     }
 }
 
+/* The page of the byte at, or all of them. */
+static void revoke_pages(const struct tb_view *v, size_t node, uint64_t at, bool all)
+{
+    struct fuse_notify_inval_inode_out o = {.ino = node + 1, .off = (int64_t)at, .len = all ? 0 : 1};
+    struct fuse_out_header h = {.len = sizeof(h) + sizeof(o), .error = FUSE_NOTIFY_INVAL_INODE};
+    struct iovec iov[] = {{&h, sizeof(h)}, {&o, sizeof(o)}};
+
+    (void)!writev(v->fuse_fd, iov, ARRAY_SIZE(iov)); /* a file that nobody knows has no pages */
+}
+
+/* The kernel takes the pages one after another, and a runtime that has all mapped goes on by those that are
+ * left, as fast as the kernel takes them or faster. So a page here and there of every file goes first. */
 static void *revoke_files(void *arg)
 {
     struct tb_view *v = arg;
     size_t i;
 
-    while ((i = atomic_fetch_add(&v->next_revoked, 1)) < v->tree.n) {
-        struct fuse_notify_inval_inode_out o = {.ino = i + 1};
-        struct fuse_out_header h = {.len = sizeof(h) + sizeof(o), .error = FUSE_NOTIFY_INVAL_INODE};
-        struct iovec iov[] = {{&h, sizeof(h)}, {&o, sizeof(o)}};
+    while ((i = atomic_fetch_add(&v->next_revoked, 1)) < 2 * v->tree.n) {
+        const struct fuse_node *node = &v->tree.nodes[i % v->tree.n];
+        uint64_t step = MAX(node->bytes / REVOKE_FIRST_PAGES, (uint64_t)REVOKE_FIRST_STEP_MIN);
 
-        (void)!writev(v->fuse_fd, iov, ARRAY_SIZE(iov)); /* a file that nobody knows has no pages */
+        for (uint64_t at = 0; i < v->tree.n && at < node->bytes; at += step)
+            revoke_pages(v, i, at, false);
+        if (i >= v->tree.n)
+            revoke_pages(v, i - v->tree.n, 0, true);
     }
     return NULL;
 }

@@ -14,6 +14,8 @@
 #define ANSWER_MINOR_MIN 28 /* max_pages: Linux 4.20 */
 #define ANSWER_BACKGROUND 256
 #define ANSWER_NAME_MAX 255
+/* More than anybody sets: what it is may have changed since the kernel asked (tb_view_await_readahead). */
+#define ANSWER_READAHEAD_MAX (64 * 1024 * 1024)
 
 void view_reply(struct tb_view *v, uint64_t unique, int error, const void *buf, size_t n)
 {
@@ -29,7 +31,7 @@ static void answer_init(struct tb_view *v, const struct fuse_request *q)
 {
     struct fuse_init_out o = {.major = FUSE_KERNEL_VERSION,
                               .minor = ANSWER_MINOR,
-                              .max_readahead = q->init.max_readahead,
+                              .max_readahead = ANSWER_READAHEAD_MAX,
                               .flags = FUSE_ASYNC_READ | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES |
                                        FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO,
                               .max_background = ANSWER_BACKGROUND,

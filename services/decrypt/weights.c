@@ -148,15 +148,15 @@ int tb_weights_pin(struct tb_weights *w, unsigned reader, size_t file, uint64_t 
 }
 
 void tb_weights_unpin(struct tb_weights *w, size_t file, uint64_t end, unsigned ahead,
-                      const struct weights_piece *p, int n, size_t served)
+                      const struct weights_piece *p, int n, struct weights_served served)
 {
     const struct weights_place *at = &w->places[file];
 
-    for (int i = 0; i < n && served > 0; i++) {
-        size_t part = MIN(served, p[i].n);
+    for (int i = 0; i < n && served.bytes > 0; i++) {
+        size_t part = MIN(served.bytes, p[i].n);
 
-        tb_cache_served(at->layer->cache, p[i].slot, part);
-        served -= part;
+        tb_cache_served(at->layer->cache, p[i].slot, part, served.kept);
+        served.bytes -= part;
     }
     weights_fill_after(w, at, tb_blocks_at(tb_cache_blocks(at->layer->cache), at->file, end - 1), ahead);
     weights_let_go(at, p, n);

@@ -108,15 +108,19 @@ unsigned tb_weights_slots(const struct tb_weights *w);
 /* A ciphertext that is still coming, or may be mended; NULL: none. */
 const struct tb_ciphertext *tb_weights_coming(const struct tb_weights *w);
 
+struct weights_served {
+    size_t bytes; /* which the reader has got, from the first on */
+    bool kept;    /* as tb_cache_served() says */
+};
+
 /* Bytes off..end-1 of a file, which has them: at least one, at most WEIGHTS_READ_MAX. Number of pieces;
  * -EAGAIN: they are not there yet, and now wanted; -ESHUTDOWN: revoked; -errno: it was told to
  * tb_weights_fail(). */
 int tb_weights_pin(struct tb_weights *w, unsigned reader, size_t file, uint64_t off, uint64_t end,
                    struct weights_piece p[static 2]);
-/* What follows them is decrypted next, as many blocks as ahead says; then they are let go. served: so many of
- * their bytes, from the first on, the reader has got. */
+/* What follows them is decrypted next, as many blocks as ahead says; then they are let go. */
 void tb_weights_unpin(struct tb_weights *w, size_t file, uint64_t end, unsigned ahead,
-                      const struct weights_piece *p, int n, size_t served);
+                      const struct weights_piece *p, int n, struct weights_served served);
 /* Would a pin find its bytes? */
 bool tb_weights_came(struct tb_weights *w, size_t file, uint64_t off, uint64_t end);
 

@@ -307,6 +307,66 @@ static void test_the_wrong_file_is_refused_at_once(void **state)
 }
 
 /* -- revoked --------------------------------------------------------------------------------------------- */
+/* Which slots serve a reader of all blocks in turn, twice; a bit for each. */
+static uint64_t slots_of(struct tb_cache *c, bool kept)
+{
+    const struct tb_slot *first = NULL;
+    uint64_t used = 0;
+
+    for (unsigned pass = 0; pass < 2; pass++)
+        for (uint64_t i = 0; i < tb_cache_blocks(c)->n; i++) {
+            const struct tb_slot *s;
+
+            assert_int_equal(tb_cache_pin(c, 0, i, &s, NULL), 0);
+            first = first ? first : s;
+            used |= 1ULL << (s->pt - first->pt) / MIB;
+            tb_cache_served(c, s, s->block.len / 2, kept);
+            tb_cache_served(c, s, s->block.len - s->block.len / 2, kept);
+            tb_cache_unpin(c, s);
+        }
+    return used;
+}
+
+/* What the page cache answers for makes room before memory is taken that was not needed so far. */
+static void test_what_a_reader_keeps_makes_room_first(void **state)
+{
+    _cleanup_asset_ struct asset a = asset_seal(40 * MIB, MIB, false, 3, 1);
+    struct tb_ciphertext s = {.fd = a.fd};
+    _cleanup_cache_ struct tb_cache *kept = cache_of(&a, &s, 1, 50), *asked_again = cache_of(&a, &s, 1, 50);
+
+    assert_in_range(__builtin_popcountll(slots_of(kept, true)), 1, 10);
+    assert_int_equal(state_of(kept).blocks_decrypted, 80);
+    assert_int_equal(__builtin_popcountll(slots_of(asked_again, false)), 40);
+    assert_int_equal(state_of(asked_again).blocks_decrypted, 40);
+}
+
+/* Else the kernel looks up 256 pages for each MiB that is written to /dev/fuse, which took longer than decrypting it. */
+static void test_slots_are_in_huge_pages_where_there_are_some(void **state)
+{
+    _cleanup_asset_ struct asset a = asset_seal(2 * MIB, MIB, false, 3, 1);
+    struct tb_ciphertext s = {.fd = a.fd};
+    _cleanup_cache_ struct tb_cache *c = cache_of(&a, &s, 1, 16);
+    _cleanup_fclose_ FILE *f = fopen("/proc/self/smaps", "re");
+    unsigned long from, to;
+    const struct tb_slot *slot;
+    char line[512];
+    bool inside = false, found = false;
+
+    if (access("/sys/kernel/mm/transparent_hugepage", F_OK) < 0)
+        skip();
+    assert_non_null(f);
+    assert_int_equal(tb_cache_pin(c, 0, 0, &slot, NULL), 0);
+    assert_int_equal((uintptr_t)slot->pt % (2 * MIB), 0);
+    while (fgets(line, sizeof(line), f)) {
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            inside = from <= (uintptr_t)slot->pt && (uintptr_t)slot->pt < to;
+        if (inside && strncmp(line, "VmFlags:", 8) == 0)
+            found = strstr(line, " hg") != NULL;
+    }
+    assert_true(found);
+    tb_cache_unpin(c, slot);
+}
+
 static void test_nothing_is_wiped_under_a_reader(void **state)
 {
     _cleanup_asset_ struct asset a = asset_seal(3 * MIB, MIB, false, 3, 1);
@@ -448,6 +508,8 @@ int main(void)
         cmocka_unit_test(test_a_record_of_another_version_is_told_at_the_end),
         cmocka_unit_test(test_a_record_that_was_verified_cannot_become_one_of_another_version),
         cmocka_unit_test(test_the_wrong_file_is_refused_at_once),
+        cmocka_unit_test(test_what_a_reader_keeps_makes_room_first),
+        cmocka_unit_test(test_slots_are_in_huge_pages_where_there_are_some),
         cmocka_unit_test(test_nothing_is_wiped_under_a_reader),
         cmocka_unit_test(test_a_clock_that_is_set_back_does_not_hold_up_the_end),
         cmocka_unit_test(test_a_block_that_many_want_is_decrypted_once),
