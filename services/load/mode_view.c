@@ -56,8 +56,10 @@ int tb_load_view(struct tb_load *l)
     _cleanup_free_ char *model = tb_model_dir_model(l);
     int r = model ? view_serve(l, &sock) : tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
 
-    if (r == 0)
+    if (r == 0) {
+        tb_view_await_readahead(l);
         r = tb_ready_write(l);
+    }
     if (r != 0)
         return r;
     tb_load_state(l, "streaming");

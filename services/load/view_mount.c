@@ -2,16 +2,26 @@
 #include "load/view_mount.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "common/io.h"
+#include "common/log.h"
+#include "common/macros.h"
+#include "common/text.h"
+#include "common/units.h"
 #include "load/model_dir.h"
 
 #define VIEW_READ_MAX (1024 * 1024) /* bytes of one request: as much as the kernel has pages for */
+
+#define VIEW_AHEAD_WAIT_US (300 * 1000ULL)
+#define VIEW_AHEAD_POLL_MS 5
+#define READAHEAD_TEXT_MAX 4096 /* as long as sysfs says that its files are */
 
 /* How far it came, for the sentence that says why it went no further. */
 enum view_step { VIEW_USERS, VIEW_MAP, VIEW_DEVICE, VIEW_MOUNTED, VIEW_DONE };
@@ -123,10 +133,61 @@ bool tb_view_possible(const struct tb_load *l, char why[static TB_VIEW_WHY_MAX])
     return false;
 }
 
+/* Of a mount that is being made, for udev; NULL: nowhere. The caller's. */
+static char *view_mark(const struct tb_load *l)
+{
+    return l->run_dir ? tb_strf("%s/mounting", l->run_dir) : NULL;
+}
+
 int tb_view_mount(struct tb_load *l)
 {
+    _cleanup_free_ char *mark = view_mark(l);
     enum view_step step;
 
     l->own_users = !tb_model_dir_may_mount();
+    if (mark)
+        (void)tb_close(open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
     return view_try(l->config->model_dir, l->own_users, &step);
+}
+
+/* -- readahead ------------------------------------------------------------------------------------------- */
+/* Only root may set it, and udev has the event when the mount is made. 90-trustbridge.rules looks for the
+ * mark: the event does not say whose mount it is. Bytes; 0: not known. */
+static uint64_t view_readahead(const char *dir)
+{
+    _cleanup_free_ char *text = NULL;
+    uint64_t kib = 0;
+    char path[80];
+    size_t n;
+    struct statx st;
+
+    if (statx(AT_FDCWD, dir, AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &st) < 0)
+        return 0;
+    snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", st.stx_dev_major, st.stx_dev_minor);
+    if (tb_read_file(path, READAHEAD_TEXT_MAX, &text, &n) < 0 || n == 0 || text[n - 1] != '\n')
+        return 0;
+    text[n - 1] = '\0';
+    if (tb_uint_parse(text, 0, UINT32_MAX, &kib) < 0)
+        return 0;
+    return kib * 1024;
+}
+
+void tb_view_await_readahead(const struct tb_load *l)
+{
+    _cleanup_free_ char *mark = view_mark(l);
+    const char *dir = l->config->model_dir;
+    uint64_t bytes = view_readahead(dir), until = tb_now_monotonic_us() + VIEW_AHEAD_WAIT_US;
+    bool short_of = getenv("INVOCATION_ID") && bytes > 0 && bytes < VIEW_READ_MAX; /* and udev is there */
+
+    while (short_of && tb_now_monotonic_us() < until) {
+        tb_sleep_ms(VIEW_AHEAD_POLL_MS);
+        bytes = view_readahead(dir);
+        short_of = bytes < VIEW_READ_MAX;
+    }
+    if (short_of)
+        tb_info("the kernel reads %s ahead by %" PRIu64
+                " KiB: udev has not applied 90-trustbridge.rules, and loading takes longer",
+                dir, bytes / 1024);
+    if (mark)
+        (void)unlink(mark);
 }

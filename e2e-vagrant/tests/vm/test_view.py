@@ -35,6 +35,15 @@ def test_it_serves_what_the_plaintext_serves(vm, provider):
     assert vm.runs("tb-decrypt")
 
 
+def test_udev_has_the_kernel_read_it_ahead(vm):
+    """By more than by itself, and no other mount of the machine."""
+    view = vm.sh(f"awk '/fuse.trustbridge/ {{print $3}}' /proc/{vm.pid('tb-runtime')}/mountinfo").split()
+    kib = dict(line.split() for line in vm.sh("cd /sys/class/bdi && for x in *; do echo $x $(cat $x/read_ahead_kb); done").splitlines())
+    assert [x for x in kib if kib[x] == "2048"] == view, (view, kib)
+    assert vm.run("ls /run/tb-runtime/mounting")[0] != 0
+    assert "udev has not applied" not in vm.sh("journalctl --no-pager --namespace=trustbridge -b -u tb-runtime")
+
+
 def size(provider):
     return sum(p.stat().st_size for p in provider.source.rglob("*") if p.is_file())
 
