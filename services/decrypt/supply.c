@@ -238,7 +238,8 @@ static void mend_look(struct tb_supply *s, struct tb_supply_wish *w)
     bool nobody = !came && !*w->instance && now - w->asked_us >= TB_SUPPLY_CALL_US;
 
     w->came = came;
-    s->forsaken = nobody;
+    if (nobody || came || *w->instance) /* else it is too soon to tell */
+        s->forsaken = nobody;
     if (came)
         atomic_fetch_add(&s->refetched, 1);
     if (nobody)

@@ -199,6 +199,20 @@ static void test_a_record_that_did_not_come_in_time_is_given_up(void **state)
     assert_false(damaged(&p, 5));
 }
 
+/* Nobody took up the first in time: neither does anybody the one that was asked for since, and none is asked for any more. */
+static void test_where_nobody_mends_it_is_told_at_once(void **state)
+{
+    _cleanup_place_ struct place p;
+
+    place_make(&p, false);
+    assert_true(damaged(&p, 5) && damaged(&p, 6));
+    assert_false(has(&p, 5));
+    p.s.wishes[0].asked_us -= TB_SUPPLY_CALL_US;
+    assert_true(has(&p, 5)); /* as it is */
+    assert_false(has(&p, 6));
+    assert_false(damaged(&p, 7));
+}
+
 /* Hundreds of readers wait for what is on its way when a record proves bad. */
 static void test_a_repair_takes_the_place_of_what_comes_anyway(void **state)
 {
@@ -241,6 +255,7 @@ int main(void)
         cmocka_unit_test(test_records_of_one_range_do_not_use_up_each_others_tries),
         cmocka_unit_test(test_a_record_that_was_mended_can_be_mended_again_later),
         cmocka_unit_test(test_a_record_that_did_not_come_in_time_is_given_up),
+        cmocka_unit_test(test_where_nobody_mends_it_is_told_at_once),
         cmocka_unit_test(test_a_repair_takes_the_place_of_what_comes_anyway),
         cmocka_unit_test(test_too_many_bad_records_at_once_wait_for_their_turn),
     };
