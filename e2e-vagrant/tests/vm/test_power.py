@@ -92,7 +92,7 @@ def wait_kept(vm, first):
 
 
 def test_power_cuts_during_the_download(unplugged, gated):
-    """At a fifth, at half, at four fifths."""
+    """At a fifth, at half, at four fifths, each time under a runtime that reads by a view what has come."""
     vm, have, all_ranges = unplugged, set(), set(range(gated.ranges))
     for fifths in (1, 2.5, 4):
         first = int(gated.ranges * fifths / 5)
@@ -102,6 +102,7 @@ def test_power_cuts_during_the_download(unplugged, gated):
         assert now < all_ranges and have < now
         assert gated.asked() & have == set(), "what was on the disk is fetched again"
         assert vm.state() == "Hydrate"
+        wait_for(lambda: '"streaming"' in vm.run("cat /run/tb-runtime/delivery.json")[1], 400, "a runtime that reads", every=0.3)
         have = now
         vm.hard_kill()
         vm.append = "cloud-init=disabled"  # it has been told what to be, and this saves half of a boot
