@@ -28,7 +28,8 @@ static int db_set_up(sqlite3 *db, int flags)
 int tb_db_open(const char *path, int flags, sqlite3 **ret, char err[static TB_DB_ERR_MAX])
 {
     _cleanup_db_ sqlite3 *db = NULL;
-    int r = flags & SQLITE_OPEN_CREATE ? db_file_make(path) : 0;
+    bool file = strcmp(path, ":memory:") != 0;
+    int r = file && (flags & SQLITE_OPEN_CREATE) ? db_file_make(path) : 0;
 
     err[0] = '\0';
     if (r < 0) {

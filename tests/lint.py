@@ -204,11 +204,17 @@ def check_torn(name, text):
         yield f"{name}:{text.count(chr(10), 0, m.start()) + 1}: a declaration is torn in two: put its comment above it"
 
 
+def check_file_names():
+    """What a program left behind by accident, as a database called :memory:."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [f"{n!r}: a name of other characters than letters, digits and ./_@+-" for n in names if not re.fullmatch(r"[\w./@+-]*", n, re.A)]
+
+
 def main():
     files = {n: (REPO / n).read_text() for n in sources()}
     faults = [f for n, t in files.items() for check in (check_includes, check_columns, check_lengths, check_torn) for f in check(n, t)]
     faults += check_circles(files) + check_modules(files)
-    faults += check_names(files)
+    faults += list(check_names(files)) + check_file_names()
     print("\n".join(faults))
     return 1 if faults else 0
 

@@ -379,6 +379,7 @@ static void test_no_hour_lies_outside_the_true_ones(void **state)
         seed = n * 0x9e3779b97f4a7c15ULL;
         world_ask(&t.w, 0);
         assert_int_equal(tb_ledger_open(":memory:", false, 1, &t.l, err), 0);
+        assert_int_equal(access(":memory:", F_OK), -1); /* no file of that name */
         assert_int_equal(tb_db_exec(t.l->db, "PRAGMA synchronous = OFF"), 0);
         story_live(&t);
         story_check(&t);
