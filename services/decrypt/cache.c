@@ -30,7 +30,7 @@ struct cache_slot {
     enum cache_slot_state state;
     unsigned pins;
     uint64_t used; /* the latest has the highest */
-    uint32_t kept; /* bytes that were served to who keeps them */
+    uint32_t kept; /* bytes that were served to who keeps them; all, where nobody asked for any */
 };
 
 struct cache_entry { /* of a block */
@@ -46,7 +46,7 @@ struct tb_cache {
     struct tb_blocks blocks;
     struct cache_entry *entries;
     struct cache_slot *slots;
-    unsigned n_slots, threads;
+    unsigned n_slots, threads, spent_min;
     uint8_t *memory; /* of the slots; in the mapping, which is longer */
     size_t memory_bytes;
     void *mapping;
@@ -137,8 +137,9 @@ static void cache_wipe_keys(struct tb_cache *c)
 static void cache_wipe(struct tb_cache *c)
 {
     cache_wipe_keys(c);
-    if (c->memory)
-        tb_erase(c->memory, c->memory_bytes);
+    for (unsigned i = 0; c->memory && i < c->n_slots; i++)
+        if (c->slots[i].out.block.len > 0) /* else it was never used, and to write to it would take memory */
+            tb_erase(c->slots[i].pt, c->blocks.bytes);
     c->state.cached_bytes = 0;
     c->wiped = true;
 }
@@ -162,6 +163,7 @@ int tb_cache_new(const struct tb_cache_params *p, struct tb_cache **ret, struct 
     tb_header_init(&c->header, c->m, &c->ciphertext);
     c->n_slots = p->slots;
     c->threads = p->threads;
+    c->spent_min = MIN(MAX((unsigned)CACHE_SPENT_MIN, 2 * c->threads), c->n_slots / 2);
     (void)pthread_mutex_init(&c->lock, NULL);
     tb_cond_init(&c->changed);
     r = tbenc_opener_header(c->ciphertext.fd, c->m, 0, &h, e);
@@ -291,6 +293,11 @@ static int cache_decrypt(struct tb_cache *c, unsigned thread, struct cache_slot 
     return 0;
 }
 
+static struct cache_slot *cache_slot(struct tb_cache *c, const struct tb_slot *s)
+{
+    return &c->slots[container_of(s, struct cache_slot, out) - c->slots];
+}
+
 /* One that nobody is to ask for again, where there are some: the processor's cache may still have it, and
  * slots that are never needed take no memory. Not the last few: who decrypts ahead may be behind. Else an
  * empty one, else the one that was not used for the longest time. */
@@ -313,7 +320,7 @@ static struct cache_slot *cache_find_victim(struct tb_cache *c)
         if (!oldest || s->used < oldest->used)
             oldest = s;
     }
-    return n_spent > CACHE_SPENT_MIN ? spent : empty ? empty : oldest;
+    return n_spent > c->spent_min ? spent : empty ? empty : oldest;
 }
 
 static void cache_let_go(struct tb_cache *c, struct cache_slot *s)
@@ -407,13 +414,24 @@ int tb_cache_pin(struct tb_cache *c, unsigned thread, uint64_t block, const stru
 void tb_cache_unpin(struct tb_cache *c, const struct tb_slot *s)
 {
     (void)pthread_mutex_lock(&c->lock);
-    cache_let_go(c, &c->slots[container_of(s, struct cache_slot, out) - c->slots]);
+    cache_let_go(c, cache_slot(c, s));
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+void tb_cache_unpin_verified(struct tb_cache *c, const struct tb_slot *s)
+{
+    struct cache_slot *slot = cache_slot(c, s);
+
+    (void)pthread_mutex_lock(&c->lock);
+    if (!c->entries[s->block.index].read)
+        slot->kept = s->block.len;
+    cache_let_go(c, slot);
     (void)pthread_mutex_unlock(&c->lock);
 }
 
 void tb_cache_served(struct tb_cache *c, const struct tb_slot *s, size_t bytes, bool kept)
 {
-    struct cache_slot *slot = &c->slots[container_of(s, struct cache_slot, out) - c->slots];
+    struct cache_slot *slot = cache_slot(c, s);
     struct cache_entry *x = &c->entries[s->block.index];
 
     (void)pthread_mutex_lock(&c->lock);

@@ -55,6 +55,9 @@ const struct tb_blocks *tb_cache_blocks(const struct tb_cache *c);
 int tb_cache_pin(struct tb_cache *c, unsigned thread, uint64_t block, const struct tb_slot **ret,
                  struct tbenc_error *e);
 void tb_cache_unpin(struct tb_cache *c, const struct tb_slot *s);
+/* The same, of one that was to be verified and nothing else: it makes room as early as one that was served.
+ */
+void tb_cache_unpin_verified(struct tb_cache *c, const struct tb_slot *s);
 /* So many bytes of a pinned one have gone to a reader. kept: by way of the kernel's page cache, which answers
  * for them from now on: a block of which that holds throughout is the first to make room. */
 void tb_cache_served(struct tb_cache *c, const struct tb_slot *s, size_t bytes, bool kept);

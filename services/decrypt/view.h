@@ -40,7 +40,7 @@ struct tb_view {
     unsigned n_each; /* workers, and as many wakers where the ciphertext is still coming */
     struct view_thread threads[2 * WEIGHTS_THREADS_MAX];
     unsigned n_started;
-    atomic_size_t next_revoked; /* file; each comes twice */
+    atomic_size_t next_revoked; /* node */
     atomic_bool revoked, initialised, ended;
     pthread_mutex_t lock;
     pthread_cond_t changed; /* for wakers */

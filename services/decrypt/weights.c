@@ -254,7 +254,7 @@ static int layer_verify_block(struct weights_layer *l, uint64_t block, bool (*st
         int r = tb_cache_pin(l->cache, 0, block, &s, e);
 
         if (r == 0)
-            tb_cache_unpin(l->cache, s);
+            tb_cache_unpin_verified(l->cache, s);
         if (r != -EAGAIN)
             return r;
         while (!tb_ciphertext_has(c, x.ct_from, x.ct_to) && !stop(ctx))

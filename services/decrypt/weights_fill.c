@@ -85,8 +85,8 @@ static bool fill_take_unverified(struct weights_layer *l, struct weights_block *
     return true;
 }
 
-/* The next block for this thread, or none: then it waits a while. */
-static bool fill_take(struct tb_weights *w, struct weights_block *ret)
+/* The next block for this thread, or none: then it waits a while. ahead: somebody will read it soon. */
+static bool fill_take(struct tb_weights *w, struct weights_block *ret, bool *ret_ahead)
 {
     struct timespec until = tb_cond_until(FILL_TICK_MS);
     bool taken = false;
@@ -96,6 +96,7 @@ static bool fill_take(struct tb_weights *w, struct weights_block *ret)
         *ret = w->ahead[w->ahead_first++ % WEIGHTS_AHEAD_MAX];
         taken = fill_has_come(ret); /* else who reads it waits for it */
     }
+    *ret_ahead = taken;
     for (unsigned i = 0; !taken && i < w->n_layers && fill_idle(w); i++)
         taken = fill_take_unverified(&w->layers[i], ret);
     if (!taken && !atomic_load(&w->stopped))
@@ -113,13 +114,16 @@ void *weights_filler(void *arg)
     while (!atomic_load(&w->stopped)) {
         const struct tb_slot *s;
         struct tbenc_error e = {0};
+        bool ahead;
         int r;
 
-        if (!fill_take(w, &block))
+        if (!fill_take(w, &block, &ahead))
             continue;
         r = tb_cache_pin(block.layer->cache, t->number, block.index, &s, &e);
-        if (r == 0) {
+        if (r == 0 && ahead) {
             tb_cache_unpin(block.layer->cache, s);
+        } else if (r == 0) {
+            tb_cache_unpin_verified(block.layer->cache, s);
         } else if (r == -EAGAIN) { /* it is fetched again */
             (void)pthread_mutex_lock(&w->lock);
             block.layer->next_fill = MIN(block.layer->next_fill, block.index);

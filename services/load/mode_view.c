@@ -47,6 +47,7 @@ static int view_serve(struct tb_load *l, int *sock)
     if (r != 0)
         return r;
     tb_load_state(l, "delivering");
+    tb_view_await_readahead(l); /* while tb-decrypt gets ready */
     return view_await_serving(l, *sock);
 }
 
@@ -56,10 +57,8 @@ int tb_load_view(struct tb_load *l)
     _cleanup_free_ char *model = tb_model_dir_model(l);
     int r = model ? view_serve(l, &sock) : tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "out of memory");
 
-    if (r == 0) {
-        tb_view_await_readahead(l);
+    if (r == 0)
         r = tb_ready_write(l);
-    }
     if (r != 0)
         return r;
     tb_load_state(l, "streaming");

@@ -85,9 +85,11 @@ class Local:
 
         thread = threading.Thread(target=watch)
         thread.start()
-        yield
-        done.set()
-        thread.join()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def start(self, mode, how, threads=1, times=1, preexec=None):
         self.n += 1
@@ -95,7 +97,9 @@ class Local:
         place.mkdir()
         rig = Rig(place)
         rig.target = self.tmp / "target"
-        decrypt, load = rig.decrypt(self.asset), rig.load(mode, f"{READER} {how} {threads} {times} {{model}} {rig.out}", preexec=preexec)
+        decrypt, load = rig.decrypt(self.asset), rig.load(
+            mode, f"{READER} {how} {threads} {times} {{model}} {rig.out}", preexec=preexec,
+            env={"INVOCATION_ID": "1"})  # as under systemd it waits for udev
         decrypt.preexec = preexec
         decrypt.start()
         with self.ahead() if mode == "view" else contextlib.nullcontext():

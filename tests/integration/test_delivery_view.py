@@ -359,3 +359,37 @@ def test_a_model_larger_than_the_memory_is_served(rig, small):
     assert decrypt.wait() == 0, decrypt.log_text()
     want = [hashlib.sha256(asset.plain).hexdigest(), sum(asset.plain[::4096])]
     assert rig.out.read_text() == repr(want + want)
+
+
+# Reads all of the model, by the page cache or past it, and waits.
+READS = r'''
+import mmap, os, pathlib, sys, time
+model, out, stay, past = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4] == "past"
+fd = os.open(model, os.O_RDONLY | (os.O_DIRECT if past else 0))
+room = mmap.mmap(-1, 1 << 20)
+while os.readv(fd, [room]) > 0:
+    pass
+pathlib.Path(out).write_text("read")
+while os.path.exists(stay):
+    time.sleep(0.01)
+'''
+
+
+def kib_after(rig, asset, how):
+    """KiB that tb-decrypt has when all of the model was read once."""
+    rig.out.unlink(missing_ok=True)
+    rig.stay.write_text("")
+    load = rig.load("view", f"{sys.executable} {rig.script('reads.py', READS)} {{model}} {rig.out} {rig.stay} {how}")
+    decrypt = both(rig, asset, load)
+    tbsys.wait_for(rig.out.exists, 60, "a model that was read")
+    status = pathlib.Path(f"/proc/{decrypt.proc.pid}/status").read_text()
+    rig.stay.unlink()
+    assert load.wait() == 0 and decrypt.wait() == 0
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+def test_what_the_page_cache_has_is_not_kept_twice(rig):
+    """What is read past it is kept: the next who reads past it will ask for it again."""
+    asset = model_of(80 * MIB).write(rig.target)
+    kept, twice = kib_after(rig, asset, "through"), kib_after(rig, asset, "past")
+    assert twice - kept > 40 * 1024, (kept, twice)

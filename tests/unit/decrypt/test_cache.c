@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -340,6 +341,33 @@ static void test_what_a_reader_keeps_makes_room_first(void **state)
     assert_int_equal(state_of(asked_again).blocks_decrypted, 40);
 }
 
+/* Nobody is asking for what is only verified; and at the end nothing is written to memory that was never used. */
+static void test_what_is_only_verified_takes_few_slots(void **state)
+{
+    _cleanup_asset_ struct asset a = asset_seal(40 * MIB, MIB, false, 3, 1);
+    struct tb_ciphertext s = {.fd = a.fd};
+    _cleanup_cache_ struct tb_cache *c = cache_of(&a, &s, 1, 50);
+    const struct tb_slot *first = NULL;
+    unsigned char there[50 * MIB / 4096];
+    uint64_t used = 0;
+    size_t pages = 0;
+
+    for (uint64_t i = 0; i < tb_cache_blocks(c)->n; i++) {
+        const struct tb_slot *slot;
+
+        assert_int_equal(tb_cache_pin(c, 0, i, &slot, NULL), 0);
+        first = first ? first : slot;
+        used |= 1ULL << (slot->pt - first->pt) / MIB;
+        tb_cache_unpin_verified(c, slot);
+    }
+    assert_in_range(__builtin_popcountll(used), 1, 10);
+    assert_true(tb_cache_revoke(c, 1000));
+    assert_int_equal(mincore((void *)first->pt, 50 * MIB, there), 0);
+    for (size_t i = 0; i < sizeof(there); i++)
+        pages += there[i] & 1;
+    assert_in_range(pages, 1, 12 * MIB / 4096);
+}
+
 /* Else the kernel looks up 256 pages for each MiB that is written to /dev/fuse, which took longer than decrypting it. */
 static void test_slots_are_in_huge_pages_where_there_are_some(void **state)
 {
@@ -509,6 +537,7 @@ int main(void)
         cmocka_unit_test(test_a_record_that_was_verified_cannot_become_one_of_another_version),
         cmocka_unit_test(test_the_wrong_file_is_refused_at_once),
         cmocka_unit_test(test_what_a_reader_keeps_makes_room_first),
+        cmocka_unit_test(test_what_is_only_verified_takes_few_slots),
         cmocka_unit_test(test_slots_are_in_huge_pages_where_there_are_some),
         cmocka_unit_test(test_nothing_is_wiped_under_a_reader),
         cmocka_unit_test(test_a_clock_that_is_set_back_does_not_hold_up_the_end),
