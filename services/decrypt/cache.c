@@ -17,7 +17,7 @@
 
 #define CACHE_SLOTS_MIN 16
 #define CACHE_PINS_PER_THREAD 2
-#define CACHE_SPENT_MIN 8
+#define CACHE_JUST_NOW 128 /* stamps, two for each answer */
 #define CACHE_MARK_BYTES 16
 #define CACHE_HUGE_PAGE (2UL * 1024 * 1024)
 #define CACHE_NOWHERE UINT32_MAX
@@ -36,6 +36,7 @@ struct cache_slot {
 struct cache_entry { /* of a block */
     uint32_t slot;   /* CACHE_NOWHERE: none */
     bool verified, read;
+    uint64_t served;                /* the stamp of when it last was */
     uint8_t mark[CACHE_MARK_BYTES]; /* of its tags, when it was verified */
     uint8_t *tags;                  /* until the frontier has passed; owned */
 };
@@ -46,7 +47,7 @@ struct tb_cache {
     struct tb_blocks blocks;
     struct cache_entry *entries;
     struct cache_slot *slots;
-    unsigned n_slots, threads, spent_min;
+    unsigned n_slots, threads;
     uint8_t *memory; /* of the slots; in the mapping, which is longer */
     size_t memory_bytes;
     void *mapping;
@@ -163,7 +164,6 @@ int tb_cache_new(const struct tb_cache_params *p, struct tb_cache **ret, struct 
     tb_header_init(&c->header, c->m, &c->ciphertext);
     c->n_slots = p->slots;
     c->threads = p->threads;
-    c->spent_min = MIN(MAX((unsigned)CACHE_SPENT_MIN, 2 * c->threads), c->n_slots / 2);
     (void)pthread_mutex_init(&c->lock, NULL);
     tb_cond_init(&c->changed);
     r = tbenc_opener_header(c->ciphertext.fd, c->m, 0, &h, e);
@@ -298,29 +298,26 @@ static struct cache_slot *cache_slot(struct tb_cache *c, const struct tb_slot *s
     return &c->slots[container_of(s, struct cache_slot, out) - c->slots];
 }
 
-/* One that nobody is to ask for again, where there are some: the processor's cache may still have it, and
- * slots that are never needed take no memory. Not the last few: who decrypts ahead may be behind. Else an
- * empty one, else the one that was not used for the longest time. */
+/* Of those that nobody is to ask for again the one that was used last: the processor's cache still has it,
+ * and slots that are never needed take no memory. Else an empty one, else the one that was not used for the
+ * longest time. */
 static struct cache_slot *cache_find_victim(struct tb_cache *c)
 {
     struct cache_slot *spent = NULL, *empty = NULL, *oldest = NULL;
-    unsigned n_spent = 0;
 
     for (unsigned i = 0; i < c->n_slots; i++) {
         struct cache_slot *s = &c->slots[i];
 
         if (s->pins > 0)
             continue;
-        if (s->state == SLOT_EMPTY) {
+        if (s->state == SLOT_EMPTY)
             empty = empty ? empty : s;
-        } else if (s->kept >= s->out.block.len) {
-            spent = !spent || s->used < spent->used ? s : spent;
-            n_spent++;
-        }
+        else if (s->kept >= s->out.block.len && (!spent || s->used > spent->used))
+            spent = s;
         if (!oldest || s->used < oldest->used)
             oldest = s;
     }
-    return n_spent > c->spent_min ? spent : empty ? empty : oldest;
+    return spent ? spent : empty ? empty : oldest;
 }
 
 static void cache_let_go(struct tb_cache *c, struct cache_slot *s)
@@ -411,6 +408,25 @@ int tb_cache_pin(struct tb_cache *c, unsigned thread, uint64_t block, const stru
     return r;
 }
 
+int tb_cache_fill(struct tb_cache *c, unsigned thread, uint64_t block, uint64_t then, struct tbenc_error *e)
+{
+    struct cache_slot *s = NULL;
+    struct tb_cache_block b;
+    int r = 0;
+
+    assert(thread < c->threads && block < c->blocks.n);
+    tb_blocks_get(&c->blocks, block, &b);
+    (void)pthread_mutex_lock(&c->lock);
+    if (c->entries[block].served <= then)
+        r = cache_pin_locked(c, thread, &b, &s, e);
+    if (r == 0 && s) {
+        s->used = ++c->stamp;
+        cache_let_go(c, s);
+    }
+    (void)pthread_mutex_unlock(&c->lock);
+    return r;
+}
+
 void tb_cache_unpin(struct tb_cache *c, const struct tb_slot *s)
 {
     (void)pthread_mutex_lock(&c->lock);
@@ -439,16 +455,19 @@ void tb_cache_served(struct tb_cache *c, const struct tb_slot *s, size_t bytes, 
     c->state.served_bytes += bytes;
     c->state.read_bytes += x->read ? 0 : s->block.len;
     x->read = true;
+    x->served = ++c->stamp;
     (void)pthread_mutex_unlock(&c->lock);
 }
 
 /* -- asked and told -------------------------------------------------------------------------------------- */
-bool tb_cache_holds(struct tb_cache *c, uint64_t block)
+bool tb_cache_holds(struct tb_cache *c, uint64_t block, uint64_t *ret_now)
 {
+    const struct cache_entry *x = &c->entries[block];
     bool r;
 
     (void)pthread_mutex_lock(&c->lock);
-    r = c->entries[block].slot != CACHE_NOWHERE;
+    r = x->slot != CACHE_NOWHERE || (x->served > 0 && c->stamp - x->served < CACHE_JUST_NOW);
+    *ret_now = c->stamp;
     (void)pthread_mutex_unlock(&c->lock);
     return r;
 }

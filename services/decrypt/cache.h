@@ -62,8 +62,12 @@ void tb_cache_unpin_verified(struct tb_cache *c, const struct tb_slot *s);
  * for them from now on: a block of which that holds throughout is the first to make room. */
 void tb_cache_served(struct tb_cache *c, const struct tb_slot *s, size_t bytes, bool kept);
 
-/* Is it in a slot, or being decrypted into one? */
-bool tb_cache_holds(struct tb_cache *c, uint64_t block);
+/* Is it in a slot, or being decrypted into one, or was it served just now, so that it may be gone already for
+ * want of a use? Answers of a view are not in the order of the requests. ret_now: for tb_cache_fill(). */
+bool tb_cache_holds(struct tb_cache *c, uint64_t block, uint64_t *ret_now);
+/* Has a block in a slot, for who reads it soon, unless somebody has read of it since then. As tb_cache_pin(),
+ * but nothing stays pinned. */
+int tb_cache_fill(struct tb_cache *c, unsigned thread, uint64_t block, uint64_t then, struct tbenc_error *e);
 /* Was it verified before? */
 bool tb_cache_verified(struct tb_cache *c, uint64_t block);
 /* The first block that was not; blocks->n when all were. */

@@ -103,7 +103,7 @@ static bool pour_take(struct tb_pour *p, struct weights_block *ret)
         p->layer--;
         p->next = 0;
     }
-    *ret = (struct weights_block){&p->weights->layers[p->layer], p->next};
+    *ret = (struct weights_block){.layer = &p->weights->layers[p->layer], .index = p->next};
     taken = p->error == 0 && p->next < tb_cache_blocks(ret->layer->cache)->n;
     p->next += taken;
     (void)pthread_mutex_unlock(&p->lock);
@@ -124,7 +124,7 @@ static int pour_block(struct tb_pour *p, unsigned thread, const struct weights_b
         (void)pour_write_failed(p, s, r);
     else if (!pour_goes_on(p, fd >= 0 ? s->block.len : 0))
         r = -ECANCELED;
-    tb_cache_unpin(at->layer->cache, s);
+    tb_cache_unpin_verified(at->layer->cache, s);
     return r;
 }
 

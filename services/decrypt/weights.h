@@ -33,6 +33,7 @@ struct weights_place { /* where a file lies */
 struct weights_block {
     struct weights_layer *layer;
     uint64_t index;
+    uint64_t then; /* when it was noted, as tb_cache_holds() says it */
 };
 
 struct weights_piece { /* of a file, in a block that is pinned */

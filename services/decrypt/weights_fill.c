@@ -42,14 +42,14 @@ void weights_fill_after(struct tb_weights *w, const struct weights_place *place,
 {
     struct weights_layer *l = place->layer;
     const struct tb_blocks *b = tb_cache_blocks(l->cache);
-    uint64_t end = place->file + 1 < tb_blocks_files(b) ? b->first[place->file + 1] : b->n;
+    uint64_t end = place->file + 1 < tb_blocks_files(b) ? b->first[place->file + 1] : b->n, now;
 
     for (uint64_t i = block + 1; i <= block + ahead && i < end; i++) {
-        if (tb_cache_holds(l->cache, i))
+        if (tb_cache_holds(l->cache, i, &now))
             continue;
         (void)pthread_mutex_lock(&w->lock);
         if (w->ahead_end - w->ahead_first < WEIGHTS_AHEAD_MAX && !fill_is_known(w, l, i)) {
-            w->ahead[w->ahead_end++ % WEIGHTS_AHEAD_MAX] = (struct weights_block){l, i};
+            w->ahead[w->ahead_end++ % WEIGHTS_AHEAD_MAX] = (struct weights_block){l, i, now};
             (void)pthread_cond_signal(&w->work);
         }
         (void)pthread_mutex_unlock(&w->lock);
@@ -78,7 +78,7 @@ static bool fill_take_unverified(struct weights_layer *l, struct weights_block *
 
     while (l->next_fill < n && tb_cache_verified(l->cache, l->next_fill))
         l->next_fill++;
-    *ret = (struct weights_block){l, l->next_fill};
+    *ret = (struct weights_block){.layer = l, .index = l->next_fill};
     if (l->next_fill == n || !fill_has_come(ret))
         return false;
     l->next_fill++;
@@ -105,6 +105,19 @@ static bool fill_take(struct tb_weights *w, struct weights_block *ret, bool *ret
     return taken;
 }
 
+static int fill_block(unsigned thread, const struct weights_block *b, bool ahead, struct tbenc_error *e)
+{
+    const struct tb_slot *s;
+    int r;
+
+    if (ahead)
+        return tb_cache_fill(b->layer->cache, thread, b->index, b->then, e);
+    r = tb_cache_pin(b->layer->cache, thread, b->index, &s, e);
+    if (r == 0)
+        tb_cache_unpin_verified(b->layer->cache, s);
+    return r;
+}
+
 void *weights_filler(void *arg)
 {
     struct weights_thread *t = arg;
@@ -112,23 +125,18 @@ void *weights_filler(void *arg)
     struct weights_block block;
 
     while (!atomic_load(&w->stopped)) {
-        const struct tb_slot *s;
         struct tbenc_error e = {0};
         bool ahead;
         int r;
 
         if (!fill_take(w, &block, &ahead))
             continue;
-        r = tb_cache_pin(block.layer->cache, t->number, block.index, &s, &e);
-        if (r == 0 && ahead) {
-            tb_cache_unpin(block.layer->cache, s);
-        } else if (r == 0) {
-            tb_cache_unpin_verified(block.layer->cache, s);
-        } else if (r == -EAGAIN) { /* it is fetched again */
+        r = fill_block(t->number, &block, ahead, &e);
+        if (r == -EAGAIN) { /* it is fetched again */
             (void)pthread_mutex_lock(&w->lock);
             block.layer->next_fill = MIN(block.layer->next_fill, block.index);
             (void)pthread_mutex_unlock(&w->lock);
-        } else if (r != -ESHUTDOWN) {
+        } else if (r < 0 && r != -ESHUTDOWN) {
             tb_weights_fail(w, block.layer, r, &e);
         }
     }

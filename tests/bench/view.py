@@ -7,7 +7,9 @@ read    one reader: view >= 1.25 x dir, >= 1.8 x gocryptfs; 16 threads, 2 MiB at
 memory  tb-decrypt and a runtime that reads a model twice in a memory control group of 300 MB: serves, and what was read is the model
 bus     from a suspension (SIGTERM to tb-decrypt) until a process that has everything mapped and locked has SIGBUS: <= 1 s
 
-    view.py [--mib 1024] [--rounds 5] [--only read,memory,bus]     as root"""
+    view.py [--mib 1024] [--rounds 5] [--only read,memory,bus] [--dir-of BUILD]     as root
+
+--dir-of: dir is that of another build, as of the last commit before there were views: 658b75c9^."""
 import argparse
 import contextlib
 import os
@@ -35,8 +37,8 @@ GROUP_BYTES = 300_000_000
 
 
 class Local:
-    def __init__(self, tmp, mib):
-        self.tmp, self.bytes, self.n = tmp, mib << 20, 0
+    def __init__(self, tmp, mib, dir_of=None):
+        self.tmp, self.bytes, self.n, self.dir_of = tmp, mib << 20, 0, dir_of
         with open(tmp / "plain", "wb") as f:
             block = os.urandom(1 << 20)
             for _ in range(mib):
@@ -109,6 +111,10 @@ class Local:
         return rig, decrypt, load, began
 
     def deliver(self, mode, how, threads):
+        if mode == "dir" and self.dir_of:
+            os.environ["TB_BUILD"] = self.dir_of  # where program() looks
+        else:
+            os.environ.pop("TB_BUILD", None)
         rig, decrypt, load, began = self.start(mode, how, threads)
         try:
             assert load.wait(300) == 0 and decrypt.wait(60) == 0, load.log_text() + decrypt.log_text()
@@ -176,10 +182,11 @@ def main():
     p.add_argument("--mib", type=int, default=1024)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--only", default="read,memory,bus")
+    p.add_argument("--dir-of", metavar="BUILD")
     a = p.parse_args()
     print("load %.2f" % os.getloadavg()[0])
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="tb-bench-view-") as d:
-        x = Local(pathlib.Path(d), a.mib)
+        x = Local(pathlib.Path(d), a.mib, a.dir_of)
         if "read" in a.only:
             bench_read(x, a.rounds)
         if "bus" in a.only:

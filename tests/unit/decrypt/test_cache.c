@@ -335,10 +335,40 @@ static void test_what_a_reader_keeps_makes_room_first(void **state)
     struct tb_ciphertext s = {.fd = a.fd};
     _cleanup_cache_ struct tb_cache *kept = cache_of(&a, &s, 1, 50), *asked_again = cache_of(&a, &s, 1, 50);
 
-    assert_in_range(__builtin_popcountll(slots_of(kept, true)), 1, 10);
+    assert_int_equal(__builtin_popcountll(slots_of(kept, true)), 1);
     assert_int_equal(state_of(kept).blocks_decrypted, 80);
     assert_int_equal(__builtin_popcountll(slots_of(asked_again, false)), 40);
     assert_int_equal(state_of(asked_again).blocks_decrypted, 40);
+}
+
+/* Who decrypts ahead may be behind: what was read meanwhile, or just before it was noted, is not decrypted again. */
+static void test_nothing_is_decrypted_ahead_of_who_has_read_it(void **state)
+{
+    _cleanup_asset_ struct asset a = asset_seal(4 * MIB, MIB, false, 3, 1);
+    struct tb_ciphertext s = {.fd = a.fd};
+    _cleanup_cache_ struct tb_cache *c = cache_of(&a, &s, 1, 3);
+    const struct tb_slot *slot;
+    uint64_t then, now;
+
+    assert_false(tb_cache_holds(c, 0, &then));
+    assert_false(tb_cache_holds(c, 1, &now));
+    for (uint64_t i = 0; i < 3; i += 2) {
+        assert_int_equal(tb_cache_pin(c, 0, i, &slot, NULL), 0);
+        tb_cache_served(c, slot, slot->block.len, true);
+        tb_cache_unpin(c, slot);
+    }
+    assert_true(tb_cache_holds(c, 0, &now)); /* whose slot block 2 has */
+    assert_int_equal(tb_cache_fill(c, 0, 0, then, NULL), 0);
+    assert_int_equal(state_of(c).blocks_decrypted, 2);
+    assert_int_equal(tb_cache_fill(c, 0, 1, then, NULL), 0);
+    assert_int_equal(state_of(c).blocks_decrypted, 3);
+    for (unsigned i = 0; i < 200; i++) {
+        assert_int_equal(tb_cache_pin(c, 0, 2, &slot, NULL), 0);
+        tb_cache_unpin(c, slot);
+    }
+    assert_false(tb_cache_holds(c, 0, &now)); /* it is wanted once more */
+    assert_int_equal(tb_cache_fill(c, 0, 0, now, NULL), 0);
+    assert_int_equal(state_of(c).blocks_decrypted, 5);
 }
 
 /* Nobody is asking for what is only verified; and at the end nothing is written to memory that was never used. */
@@ -360,12 +390,12 @@ static void test_what_is_only_verified_takes_few_slots(void **state)
         used |= 1ULL << (slot->pt - first->pt) / MIB;
         tb_cache_unpin_verified(c, slot);
     }
-    assert_in_range(__builtin_popcountll(used), 1, 10);
+    assert_int_equal(__builtin_popcountll(used), 1);
     assert_true(tb_cache_revoke(c, 1000));
     assert_int_equal(mincore((void *)first->pt, 50 * MIB, there), 0);
     for (size_t i = 0; i < sizeof(there); i++)
         pages += there[i] & 1;
-    assert_in_range(pages, 1, 12 * MIB / 4096);
+    assert_in_range(pages, 1, 2 * MIB / 4096);
 }
 
 /* Else the kernel looks up 256 pages for each MiB that is written to /dev/fuse, which took longer than decrypting it. */
@@ -537,6 +567,7 @@ int main(void)
         cmocka_unit_test(test_a_record_that_was_verified_cannot_become_one_of_another_version),
         cmocka_unit_test(test_the_wrong_file_is_refused_at_once),
         cmocka_unit_test(test_what_a_reader_keeps_makes_room_first),
+        cmocka_unit_test(test_nothing_is_decrypted_ahead_of_who_has_read_it),
         cmocka_unit_test(test_what_is_only_verified_takes_few_slots),
         cmocka_unit_test(test_slots_are_in_huge_pages_where_there_are_some),
         cmocka_unit_test(test_nothing_is_wiped_under_a_reader),
