@@ -417,7 +417,7 @@ int tb_cache_fill(struct tb_cache *c, unsigned thread, uint64_t block, uint64_t 
     assert(thread < c->threads && block < c->blocks.n);
     tb_blocks_get(&c->blocks, block, &b);
     (void)pthread_mutex_lock(&c->lock);
-    if (c->entries[block].served <= then)
+    if (c->entries[block].slot == CACHE_NOWHERE && c->entries[block].served <= then)
         r = cache_pin_locked(c, thread, &b, &s, e);
     if (r == 0 && s) {
         s->used = ++c->stamp;
@@ -451,6 +451,8 @@ void tb_cache_served(struct tb_cache *c, const struct tb_slot *s, size_t bytes, 
     struct cache_entry *x = &c->entries[s->block.index];
 
     (void)pthread_mutex_lock(&c->lock);
+    if (!kept || !x->read) /* that it was verified does not count any more */
+        slot->kept = 0;
     slot->kept += kept ? (uint32_t)MIN(bytes, (size_t)(s->block.len - MIN(slot->kept, s->block.len))) : 0;
     c->state.served_bytes += bytes;
     c->state.read_bytes += x->read ? 0 : s->block.len;

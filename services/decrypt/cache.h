@@ -75,7 +75,7 @@ uint64_t tb_cache_frontier(struct tb_cache *c);
 void tb_cache_state(struct tb_cache *c, struct tb_cache_state *ret);
 
 /* From now on every pin fails. Waits until nothing is pinned, at most timeout_ms, then wipes slots and key
- * schedules. false: something still was, and nothing was wiped. */
+ * schedules. false: something still was, and no slot was wiped. */
 bool tb_cache_revoke(struct tb_cache *c, int timeout_ms);
 
 #endif

@@ -30,6 +30,7 @@ int tb_pour_init(struct tb_pour *p, const uint8_t *key, struct tbenc_error *e)
 {
     unsigned readers = p->fifo ? 1 : tb_weights_threads(), fillers = p->fifo ? tb_weights_threads() : 0;
 
+    p->weights->reads_all = true;
     p->weights->n_slots = 2 * (readers + fillers) + 1 + (p->fifo ? POUR_LENT_MAX : 0);
     return tb_weights_init(p->weights, key, readers, fillers, e);
 }

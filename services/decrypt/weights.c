@@ -168,6 +168,7 @@ bool tb_weights_came(struct tb_weights *w, size_t file, uint64_t off, uint64_t e
     const struct tb_blocks *b = tb_cache_blocks(at->layer->cache);
     struct tb_cache_block first, last;
 
+    atomic_store(&w->read_us, tb_now_monotonic_us()); /* who waits reads */
     tb_blocks_get(b, tb_blocks_at(b, at->file, off), &first);
     tb_blocks_get(b, tb_blocks_at(b, at->file, end - 1), &last);
     return tb_ciphertext_has(&at->layer->ciphertext, first.ct_from, last.ct_to);

@@ -54,6 +54,7 @@ struct tb_weights {
     unsigned n_layers;
     int event_fd;     /* an eventfd that becomes readable when the state changed; borrowed; -1: none */
     unsigned n_slots; /* of each cache; 0: as many as serve readers well who read anywhere */
+    bool reads_all;   /* the caller comes to every block: nothing is verified before that */
     /* The rest is private. */
     struct weights_place *places; /* of each file */
     unsigned n_fillers, n_readers, n_started;

@@ -29,11 +29,16 @@ void tb_weights_fail(struct tb_weights *w, const struct weights_layer *at_fault,
     (void)eventfd_write(w->event_fd, 1);
 }
 
-static bool fill_is_known(const struct tb_weights *w, const struct weights_layer *l, uint64_t i)
+static bool fill_is_known(struct tb_weights *w, const struct weights_block *b)
 {
-    for (unsigned k = w->ahead_first; k != w->ahead_end; k++)
-        if (w->ahead[k % WEIGHTS_AHEAD_MAX].layer == l && w->ahead[k % WEIGHTS_AHEAD_MAX].index == i)
+    for (unsigned k = w->ahead_first; k != w->ahead_end; k++) {
+        struct weights_block *known = &w->ahead[k % WEIGHTS_AHEAD_MAX];
+
+        if (known->layer == b->layer && known->index == b->index) {
+            known->then = b->then;
             return true;
+        }
+    }
     return false;
 }
 
@@ -42,14 +47,16 @@ void weights_fill_after(struct tb_weights *w, const struct weights_place *place,
 {
     struct weights_layer *l = place->layer;
     const struct tb_blocks *b = tb_cache_blocks(l->cache);
-    uint64_t end = place->file + 1 < tb_blocks_files(b) ? b->first[place->file + 1] : b->n, now;
+    uint64_t end = place->file + 1 < tb_blocks_files(b) ? b->first[place->file + 1] : b->n;
 
     for (uint64_t i = block + 1; i <= block + ahead && i < end; i++) {
-        if (tb_cache_holds(l->cache, i, &now))
+        struct weights_block next = {.layer = l, .index = i};
+
+        if (tb_cache_holds(l->cache, i, &next.then))
             continue;
         (void)pthread_mutex_lock(&w->lock);
-        if (w->ahead_end - w->ahead_first < WEIGHTS_AHEAD_MAX && !fill_is_known(w, l, i)) {
-            w->ahead[w->ahead_end++ % WEIGHTS_AHEAD_MAX] = (struct weights_block){l, i, now};
+        if (w->ahead_end - w->ahead_first < WEIGHTS_AHEAD_MAX && !fill_is_known(w, &next)) {
+            w->ahead[w->ahead_end++ % WEIGHTS_AHEAD_MAX] = next;
             (void)pthread_cond_signal(&w->work);
         }
         (void)pthread_mutex_unlock(&w->lock);
@@ -60,7 +67,7 @@ static bool fill_idle(struct tb_weights *w)
 {
     uint64_t now = tb_now_monotonic_us(), read_us = atomic_load(&w->read_us);
 
-    return now >= (read_us > 0 ? read_us + FILL_IDLE_US : w->start_us + FILL_START_US);
+    return !w->reads_all && now >= (read_us > 0 ? read_us + FILL_IDLE_US : w->start_us + FILL_START_US);
 }
 
 static bool fill_has_come(const struct weights_block *b)

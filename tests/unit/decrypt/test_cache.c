@@ -398,6 +398,29 @@ static void test_what_is_only_verified_takes_few_slots(void **state)
     assert_in_range(pages, 1, 2 * MIB / 4096);
 }
 
+/* Somebody reads what was verified before: then it is not in the way any more. */
+static void test_what_was_verified_stays_for_who_reads_some_of_it(void **state)
+{
+    _cleanup_asset_ struct asset a = asset_seal(4 * MIB, MIB, false, 3, 1);
+    struct tb_ciphertext s = {.fd = a.fd};
+
+    for (unsigned kept = 0; kept < 2; kept++) {
+        _cleanup_cache_ struct tb_cache *c = cache_of(&a, &s, 1, 3);
+        const struct tb_slot *slot;
+
+        assert_int_equal(tb_cache_pin(c, 0, 0, &slot, NULL), 0);
+        tb_cache_unpin_verified(c, slot);
+        assert_int_equal(tb_cache_pin(c, 0, 0, &slot, NULL), 0);
+        tb_cache_served(c, slot, MIB / 2, kept);
+        tb_cache_unpin(c, slot);
+        for (uint64_t i = 0; i < 4; i++) {
+            assert_int_equal(tb_cache_pin(c, 0, i % 3, &slot, NULL), 0);
+            tb_cache_unpin(c, slot);
+        }
+        assert_int_equal(state_of(c).blocks_decrypted, 3);
+    }
+}
+
 /* Else the kernel looks up 256 pages for each MiB that is written to /dev/fuse, which took longer than decrypting it. */
 static void test_slots_are_in_huge_pages_where_there_are_some(void **state)
 {
@@ -569,6 +592,7 @@ int main(void)
         cmocka_unit_test(test_what_a_reader_keeps_makes_room_first),
         cmocka_unit_test(test_nothing_is_decrypted_ahead_of_who_has_read_it),
         cmocka_unit_test(test_what_is_only_verified_takes_few_slots),
+        cmocka_unit_test(test_what_was_verified_stays_for_who_reads_some_of_it),
         cmocka_unit_test(test_slots_are_in_huge_pages_where_there_are_some),
         cmocka_unit_test(test_nothing_is_wiped_under_a_reader),
         cmocka_unit_test(test_a_clock_that_is_set_back_does_not_hold_up_the_end),
