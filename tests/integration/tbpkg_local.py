@@ -22,8 +22,9 @@ ENV = {"PATH": "/usr/bin:/bin", **{k: v for k, v in os.environ.items() if k.star
 
 
 def tbpkg(*args, cwd=None, stdin=None, env=None, preexec_fn=None):
-    return subprocess.run([TBPKG, *map(str, args)], cwd=cwd, input=stdin, capture_output=True,
-                          stdin=None if stdin is not None else subprocess.DEVNULL, env={**ENV, **(env or {})}, timeout=60,
+    # The passphrase of a key takes a GiB of memory and seconds, where nothing else runs.
+    return subprocess.run([TBPKG, *map(str, args)], cwd=cwd, input=stdin, capture_output=True, timeout=300,
+                          stdin=None if stdin is not None else subprocess.DEVNULL, env={**ENV, **(env or {})},
                           preexec_fn=preexec_fn)
 
 

@@ -60,9 +60,9 @@ def test_rollback_is_promoting_the_older_one(fleet):
     assert fleet.served() == (200, 1)
 
 
-@pytest.mark.parametrize("text, why", [(b"will not start", "ended again and again"), (b"is never well", "within TB_SWITCH_TIMEOUT")])
-def test_a_version_that_does_not_serve_gives_way_and_is_not_tried_again(fleet, text, why):
-    fleet.start(bus=fleet.bus, TB_SWITCH_TIMEOUT="6s")
+@pytest.mark.parametrize("text, why, within", [(b"will not start", "ended again and again", "60s"), (b"is never well", "within TB_SWITCH_TIMEOUT", "6s")])
+def test_a_version_that_does_not_serve_gives_way_and_is_not_tried_again(fleet, text, why, within):
+    fleet.start(bus=fleet.bus, TB_SWITCH_TIMEOUT=within)
     bad = fleet.publish(text)
     fleet.ask_now()
     fleet.wait_update("ready", next=bad)
@@ -349,7 +349,7 @@ def test_in_the_window(fleet):
 
 def test_a_wait_has_an_end(fleet):
     """A model that takes longer than TB_SWITCH_HOLD: a 503 with Retry-After, and then the new one."""
-    fleet.start(bus=fleet.bus, TB_SWITCH_HOLD="1s", TB_SWITCH_TIMEOUT="4s")
+    fleet.start(bus=fleet.bus, TB_SWITCH_HOLD="1s", TB_SWITCH_TIMEOUT="12s")
     fleet.publish(b"is never well")
     fleet.ask_now()
     fleet.wait_update("ready", next=2)
