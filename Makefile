@@ -85,7 +85,7 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(call sources,$(1)))
 # the objects of a room that a test may link: everything but its main()
 parts = $(filter-out %/main.o,$(call objs,$(1)))
 
-.PHONY: force all help deps check check-asan check-attested check-fast check-guide check-histories check-image check-stream check-trixie check-tsan check-versions demo demo-local demo-stop bench bench-attest bench-cold-start bench-proxy bench-controlplane bench-endpoint bench-publish bench-view soak lint format docs clean install install-units install-controlplane units fuzz
+.PHONY: force all help deps check check-asan check-attested check-fast check-guide check-histories check-image check-stream check-trixie check-tsan check-versions demo demo-local demo-stop bench bench-attest bench-cold-start bench-proxy bench-controlplane bench-endpoint bench-publish bench-view soak lint format picture docs clean install install-units install-controlplane units fuzz
 all: $(PROGRAMS:%=$(B)/%) $(B)/tb-restore $(SCRIPTS:%=$(B)/%) $(if $(SAN),,$(B)/libtbenc.so)
 
 help:
@@ -114,6 +114,7 @@ help:
 	@echo 'make bench-endpoint  the endpoint of TB_DELIVERY=s3 against nginx with sendfile, per second of processor time'
 	@echo 'make bench-controlplane  tb-controlplane layer by layer, and a failover of PostgreSQL'
 	@echo 'make bench-attest  what a renewal with attestation costs the control plane and the machine'
+	@echo 'make picture    the page of the README, docs/status-page.png, anew'
 	@echo 'make soak       tb-proxy under 200 streams for SECONDS=600 (SAN=1: with the sanitizers): flat memory, no token lost'
 	@echo 'make lint       the plan of docs/architecture.md (tests/lint.py), clang-format, cppcheck, shellcheck'
 	@echo 'make format     reformat the C sources'
@@ -224,6 +225,12 @@ check-fast: all units
 check-asan:
 	$(Q)sh tests/deps.sh
 	$(Q)$(PYTHON) tests/run_check.py --only asan-unit,asan-integration,asan-integration-long
+
+# docs/status-page.png, which the README shows.
+picture:
+	$(Q)sh tests/deps.sh
+	$(Q)$(MAKE) all
+	$(Q)$(PYTHON) -m pytest -q -p no:cacheprovider tests/browser/picture.py
 
 check-guide:
 	$(Q)sh tests/deps.sh
