@@ -50,8 +50,7 @@ struct tb_cache {
     unsigned n_slots, threads;
     uint8_t *memory; /* of the slots; in the mapping, which is longer */
     size_t memory_bytes;
-    void *mapping;
-    size_t mapping_bytes;
+    void *mapping;                /* by a huge page */
     struct tbenc_opener *openers; /* one for each thread */
     struct tb_file_header header;
     pthread_mutex_t lock;
@@ -87,8 +86,8 @@ static int cache_make_slots(struct tb_cache *c)
     for (uint64_t i = 0; i < c->blocks.n; i++)
         c->entries[i].slot = CACHE_NOWHERE;
     c->memory_bytes = (size_t)c->n_slots * c->blocks.bytes;
-    c->mapping_bytes = c->memory_bytes + CACHE_HUGE_PAGE;
-    c->mapping = mmap(NULL, c->mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    c->mapping = mmap(NULL, c->memory_bytes + CACHE_HUGE_PAGE, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (c->mapping == MAP_FAILED) {
         c->mapping = NULL;
         return -errno;
@@ -193,7 +192,7 @@ struct tb_cache *tb_cache_free(struct tb_cache *c)
     for (uint64_t i = 0; c->entries && i < c->blocks.n; i++)
         free(c->entries[i].tags);
     if (c->mapping)
-        munmap(c->mapping, c->mapping_bytes);
+        munmap(c->mapping, c->memory_bytes + CACHE_HUGE_PAGE);
     tbenc_sha256_done(&c->tags);
     tb_header_done(&c->header);
     tb_blocks_clear(&c->blocks);

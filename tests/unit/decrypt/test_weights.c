@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is verified when nobody reads. */
+#include "tests/unit/decrypt/cache_testing.h"
+
+#include <sys/eventfd.h>
+
+#include "common/units.h"
+#include "decrypt/keymem.h"
+#include "decrypt/weights.h"
+
+#define MS_ENOUGH 5000
+#define MS_OF_SOME 400 /* longer than a filler waits for work */
+
+/* Who reads all of it comes to every block: one that is verified before that is decrypted twice. */
+static void test_nothing_is_verified_before_who_reads_all_comes_to_it(void **state)
+{
+    for (unsigned reads_all = 0; reads_all < 2; reads_all++) {
+        _cleanup_asset_ struct asset a = asset_seal(4 * MIB, MIB, false, 3, 1);
+        struct tb_weights w = {
+            .files = a.m, .n_layers = 1, .event_fd = eventfd(0, EFD_CLOEXEC), .reads_all = reads_all};
+        struct tb_cache_state s = {0};
+
+        w.layers[0].manifest = a.m;
+        w.layers[0].ciphertext.fd = a.fd;
+        assert_int_equal(tb_weights_init(&w, test_key, 1, 1, NULL), 0);
+        assert_int_equal(tb_weights_start(&w), 0);
+        (void)pthread_mutex_lock(&w.lock);
+        w.start_us = 0; /* nobody has come for long */
+        (void)pthread_mutex_unlock(&w.lock);
+        for (unsigned ms = 0; ms < (reads_all ? MS_OF_SOME : MS_ENOUGH) && !s.complete; ms += 20) {
+            tb_sleep_ms(20);
+            tb_weights_state(&w, &s);
+        }
+        assert_int_equal(s.complete, !reads_all);
+        tb_weights_stop(&w);
+        tb_weights_join(&w);
+        assert_int_equal(s.blocks_decrypted, reads_all ? 0 : 4);
+        w.layers[0].cache = tb_cache_free(w.layers[0].cache);
+        free(w.places);
+        (void)close(w.event_fd);
+    }
+}
+
+static int setup(void **state)
+{
+    return tb_keymem_open() ? 0 : -1;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nothing_is_verified_before_who_reads_all_comes_to_it),
+    };
+
+    tb_keymem_install();
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
