@@ -93,7 +93,7 @@ help:
 	@echo 'make deps       install what build, tests and demo need (Debian and npm packages; root)'
 	@echo 'make check      all tests; ends with one line "N passed, N failed, N skipped"'
 	@echo 'make check-fast unit and integration tests of the plain build only'
-	@echo 'make check-asan  everything with ASan and UBSan; make check leaves out the longest'
+	@echo 'make check-asan  everything with ASan and UBSan; make check has what reads from strangers'
 	@echo 'make check-trixie  the scenarios in machines, which make check has on Debian 12, on Debian 13'
 	@echo 'make check-versions  promotions over a power cut, a reboot, a stop by hand: services/update'
 	@echo 'make check-histories  200 random histories of a provider'\''s commands, kills among them: no key lost, no nonce used twice'
@@ -224,7 +224,7 @@ check-fast: all units
 
 check-asan:
 	$(Q)sh tests/deps.sh
-	$(Q)$(PYTHON) tests/run_check.py --only asan-unit,asan-integration,asan-integration-long
+	$(Q)$(PYTHON) tests/run_check.py --only asan-unit,asan-integration,asan-integration-rest
 
 # docs/status-page.png, which the README shows.
 picture:
