@@ -250,7 +250,7 @@ check-stream:
 	$(Q)TB_VIEW_KILLS=$(or $(KILLS),50) $(PYTHON) -m pytest -q -p no:cacheprovider tests/integration/test_view_faults.py -k sigkill
 	$(Q)$(MAKE) check-tsan
 
-TSAN_UNITS := decrypt/test_cache decrypt/test_cache_room decrypt/test_view decrypt/test_supply decrypt/test_endpoint common/test_range_map hydrate/test_partial tbenc/test_pipeline
+TSAN_UNITS := decrypt/test_cache decrypt/test_cache_room decrypt/test_view decrypt/test_weights decrypt/test_supply decrypt/test_endpoint common/test_range_map hydrate/test_partial tbenc/test_pipeline
 check-tsan:
 	$(Q)$(MAKE) SAN=thread $(addprefix build/tsan/,tb-hydrate tb-decrypt tb-load) $(TSAN_UNITS:%=build/tsan/unit/%)
 	$(Q)for t in $(TSAN_UNITS); do TSAN_OPTIONS=halt_on_error=1 build/tsan/unit/$$t || exit 1; done

@@ -14,8 +14,6 @@
 #include "tbenc/engine.h"
 
 #define VIEW_WAIT_MS 200
-#define REVOKE_FIRST_PAGES 1024
-#define REVOKE_FIRST_STEP_MIN (1024 * 1024)
 
 /* -- READ ----------------------------------------------------------------------------------------------- */
 /* Bytes of them that went to the kernel. */
@@ -248,61 +246,9 @@ static void revoke_parked(struct tb_view *v)
     }
 }
 
-/* The page of the byte at, or all of them. */
-static void revoke_pages(const struct tb_view *v, size_t node, uint64_t at, bool all)
-{
-    struct fuse_notify_inval_inode_out o = {.ino = node + 1, .off = (int64_t)at, .len = all ? 0 : 1};
-    struct fuse_out_header h = {.len = sizeof(h) + sizeof(o), .error = FUSE_NOTIFY_INVAL_INODE};
-    struct iovec iov[] = {{&h, sizeof(h)}, {&o, sizeof(o)}};
-
-    (void)!writev(v->fuse_fd, iov, ARRAY_SIZE(iov)); /* a file that nobody knows has no pages */
-}
-
-/* -- revoked --------------------------------------------------------------------------------------------- */
-/* The kernel takes the pages one after another, and a runtime that has all mapped goes on by those that are
- * left, as fast as the kernel takes them or faster. So a page here and there of every file goes first. */
-static void *revoke_first(void *arg)
-{
-    struct tb_view *v = arg;
-    size_t i;
-
-    while ((i = atomic_fetch_add(&v->next_revoked, 1)) < v->tree.n) {
-        uint64_t bytes = v->tree.nodes[i].bytes;
-        uint64_t step = MAX(bytes / REVOKE_FIRST_PAGES, (uint64_t)REVOKE_FIRST_STEP_MIN);
-
-        for (uint64_t at = 0; at < bytes; at += step)
-            revoke_pages(v, i, at, false);
-    }
-    return NULL;
-}
-
-static void *revoke_rest(void *arg)
-{
-    struct tb_view *v = arg;
-    size_t i;
-
-    while ((i = atomic_fetch_add(&v->next_revoked, 1)) < v->tree.n)
-        revoke_pages(v, i, 0, true);
-    return NULL;
-}
-
-static void revoke_by_all(struct tb_view *v, void *(*run)(void *))
-{
-    pthread_t t[WEIGHTS_THREADS_MAX];
-    unsigned n = 0;
-
-    atomic_store(&v->next_revoked, 0);
-    while (n + 1 < v->n_each && pthread_create(&t[n], NULL, run, v) == 0)
-        n++;
-    (void)run(v);
-    while (n > 0)
-        (void)pthread_join(t[--n], NULL);
-}
-
 void tb_view_revoke(struct tb_view *v)
 {
     revoke_parked(v);
     tb_weights_revoke(v->weights);
-    revoke_by_all(v, revoke_first);
-    revoke_by_all(v, revoke_rest);
+    view_take_back(v);
 }

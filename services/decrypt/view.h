@@ -40,7 +40,6 @@ struct tb_view {
     unsigned n_each; /* workers, and as many wakers where the ciphertext is still coming */
     struct view_thread threads[2 * WEIGHTS_THREADS_MAX];
     unsigned n_started;
-    atomic_size_t next_revoked; /* node */
     atomic_bool revoked, initialised, ended;
     pthread_mutex_t lock;
     pthread_cond_t changed; /* for wakers */
@@ -79,5 +78,7 @@ void tb_view_revoke(struct tb_view *v);
 void view_reply(struct tb_view *v, uint64_t unique, int error, const void *buf, size_t n);
 /* Answers what is no READ. */
 void view_answer(struct tb_view *v, const struct fuse_request *q);
+/* Takes back what the kernel has of every file, from mappings too. */
+void view_take_back(struct tb_view *v);
 
 #endif

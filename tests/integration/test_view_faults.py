@@ -2,7 +2,9 @@
 """Whatever goes wrong below a view that is being read: who reads gets the right bytes, waits, or dies, and never reads anything else."""
 
 import os
+import pathlib
 import random
+import re
 import signal
 import subprocess
 import time
@@ -432,6 +434,24 @@ def test_out_of_memory(view, who):
     assert view.load.wait() != 0 and view.decrypt.wait() in (0, -signal.SIGKILL)
     view.is_right_so_far()
     assert view.download.running(), "the download goes on"
+    view.gate.set()
+    assert view.download.wait() == 0
+    view.is_served_anew()
+
+
+def test_the_kernel_aborts_the_connection(view, tmp_path):
+    """As at an unmount by force: the end of a view, and no failure of tb-decrypt."""
+    view.begin("mapped")
+    mounts = pathlib.Path(f"/proc/{(view.out / 'pid').read_text()}/mountinfo").read_text()
+    number = re.search(r"^\S+ \S+ 0:(\d+) .* - fuse", mounts, re.M)[1]
+    subprocess.run(["mount", "-t", "fusectl", "none", tmp_path], check=True)
+    try:
+        (tmp_path / number / "abort").write_text("1")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert view.load.wait() != 0 and view.decrypt.wait() == 0
+    assert "cannot read from /dev/fuse" not in view.decrypt.log_text()
+    view.is_right_so_far()
     view.gate.set()
     assert view.download.wait() == 0
     view.is_served_anew()

@@ -2,12 +2,17 @@
 /* A view without a kernel: what it would have read is in a file. */
 #include "tests/unit/tbenc/tbenc_testing.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include "common/macros.h"
+#include "common/units.h"
 #include "decrypt/view.h"
 
 #define MIB (1024 * 1024ULL)
@@ -21,46 +26,195 @@ static struct tbenc_file files[] = {{.path = (char *)"large", .bytes = 3000 * MI
                                     {.path = (char *)"none", .bytes = 0},
                                     {.path = (char *)"small", .bytes = 2 * MIB + 1}};
 
+static struct stuck { /* a notification that does not return */
+    bool set, hung, released;
+    uint64_t node;
+    int64_t off;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+} stuck = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+/* In place of libc's: as the kernel, which waits for a page that it is reading. */
+ssize_t writev(int fd, const struct iovec *iov, int n)
+{
+    const struct fuse_notify_inval_inode_out *o = iov[n - 1].iov_base;
+
+    (void)pthread_mutex_lock(&stuck.lock);
+    if (stuck.set && iov[n - 1].iov_len == sizeof(*o) && o->ino == stuck.node && o->off == stuck.off) {
+        stuck.hung = true;
+        while (!stuck.released)
+            (void)pthread_cond_wait(&stuck.changed, &stuck.lock);
+    }
+    (void)pthread_mutex_unlock(&stuck.lock);
+    return syscall(SYS_writev, fd, iov, n);
+}
+
+static _Atomic int read_errno; /* with which the kernel ends a read; 0: it does not */
+
+/* In place of libc's, by the name for the linker alone: the headers have a body for read() of their own. */
+ssize_t read_of_the_kernel(int fd, void *buf, size_t n) __asm__("read");
+ssize_t read_of_the_kernel(int fd, void *buf, size_t n)
+{
+    if (read_errno != 0) {
+        errno = read_errno;
+        return -1;
+    }
+    return syscall(SYS_read, fd, buf, n);
+}
+
+struct rig {
+    struct tbenc_manifest m;
+    struct tb_weights w;
+    struct tb_view v;
+};
+
+static void rig_make(struct rig *g)
+{
+    *g = (struct rig){.m = {.files = files, .n_files = ARRAY_SIZE(files)},
+                      .w = {.files = &g->m, .event_fd = -1},
+                      .v = {.fuse_fd = memfd_empty(), .weights = &g->w}};
+    (void)pthread_mutex_init(&g->w.lock, NULL);
+    (void)pthread_cond_init(&g->w.work, NULL);
+    assert_int_equal(tb_view_init(&g->v, NULL), 0);
+    g->v.n_each = 3;
+    /* else one thread writes over what another wrote */
+    assert_int_equal(fcntl(g->v.fuse_fd, F_SETFL, O_APPEND), 0);
+}
+
+static void rig_clear(struct rig *g)
+{
+    fuse_tree_clear(&g->v.tree);
+    (void)close(g->v.fuse_fd);
+}
+
+/* What the kernel was asked for until now. */
+struct asked {
+    unsigned pages[8], parts[8]; /* [inode] */
+    bool end[8], page_after_a_part;
+};
+
+static void rig_asked(const struct rig *g, struct asked *ret)
+{
+    struct note n;
+
+    *ret = (struct asked){0};
+    for (off_t at = 0; pread(g->v.fuse_fd, &n, sizeof(n), at) == sizeof(n); at += (off_t)sizeof(n)) {
+        assert_int_equal(n.h.error, FUSE_NOTIFY_INVAL_INODE);
+        assert_in_range(n.o.ino, 1, g->v.tree.n);
+        if (n.o.len == 1) {
+            ret->pages[n.o.ino]++;
+            for (size_t i = 0; i < ARRAY_SIZE(ret->parts); i++)
+                ret->page_after_a_part |= ret->parts[i] > 0;
+            continue;
+        }
+        assert_int_equal(n.o.off % (int64_t)(64 * MIB), 0);
+        ret->parts[n.o.ino]++;
+        ret->end[n.o.ino] |= n.o.len == 0;
+    }
+}
+
+/* Each file in parts of 64 MiB, the last one to its end; but for so many. */
+static void assert_taken_back(const struct rig *g, const struct asked *a, size_t stuck_inode,
+                              unsigned missing)
+{
+    for (size_t i = 0; i < g->v.tree.n; i++) {
+        unsigned parts = (unsigned)MAX((g->v.tree.nodes[i].bytes + 64 * MIB - 1) / (64 * MIB), 1ULL);
+
+        assert_int_equal(a->parts[i + 1], parts - (i + 1 == stuck_inode ? missing : 0));
+        assert_true(a->end[i + 1]);
+    }
+}
+
 /* A runtime goes on by mapped pages that the kernel has not come to yet: so none of a large file is without a gap near
  * it, of no file, before the kernel is asked for the whole of any. */
 static void test_a_page_here_and_there_of_every_file_goes_first(void **state)
 {
-    struct tbenc_manifest m = {.files = files, .n_files = ARRAY_SIZE(files)};
-    struct tb_weights w = {.files = &m, .event_fd = -1};
-    _cleanup_close_ int kernel = memfd_empty();
-    struct tb_view v = {.fuse_fd = kernel, .weights = &w};
-    uint64_t next[8] = {0};
-    bool whole[8] = {false}, began = false;
-    struct note n;
+    uint64_t begin = tb_now_monotonic_us();
+    struct asked a;
+    struct rig g;
 
-    (void)pthread_mutex_init(&w.lock, NULL);
-    (void)pthread_cond_init(&w.work, NULL);
-    assert_int_equal(tb_view_init(&v, NULL), 0);
-    v.n_each = 3;
-    assert_int_equal(fcntl(kernel, F_SETFL, O_APPEND),
-                     0); /* else one thread writes over what another wrote */
-    tb_view_revoke(&v);
-    assert_int_equal(lseek(kernel, 0, SEEK_SET), 0);
-    while (read(kernel, &n, sizeof(n)) == sizeof(n)) {
-        assert_int_equal(n.h.error, FUSE_NOTIFY_INVAL_INODE);
-        assert_in_range(n.o.ino, 1, v.tree.n);
-        if (n.o.len == 0) {
-            assert_false(whole[n.o.ino]);
-            assert_int_equal(n.o.off, 0);
-            whole[n.o.ino] = began = true;
-            continue;
+    rig_make(&g);
+    tb_view_revoke(&g.v);
+    rig_asked(&g, &a);
+    assert_taken_back(&g, &a, 0, 0);
+    if (tb_now_monotonic_us() - begin < 300000) /* else it went on without the rest of the pages */
+        assert_false(a.page_after_a_part);
+    for (size_t i = 0; i < g.v.tree.n; i++) {
+        uint64_t bytes = g.v.tree.nodes[i].bytes;
+
+        assert_int_equal(a.pages[i + 1], bytes > 1024 * MIB ? 1024 : (bytes + MIB - 1) / MIB);
+    }
+    rig_clear(&g);
+}
+
+static void *run_revoke(void *arg)
+{
+    tb_view_revoke(arg);
+    return NULL;
+}
+
+/* The kernel waits for a page that it is reading, from a disk that does not answer: all the others go. */
+static void test_a_page_that_hangs_holds_up_no_other(void **state)
+{
+    for (int pass = 0; pass < 2; pass++) {
+        bool all = false;
+        struct asked a;
+        struct rig g;
+        pthread_t t;
+
+        rig_make(&g);
+        stuck = (struct stuck){
+            .set = true, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+        for (size_t i = 0; i < g.v.tree.n; i++)
+            if (g.v.tree.nodes[i].bytes == files[0].bytes)
+                stuck.node = i + 1;
+        stuck.off = pass == 0 ? (int64_t)(files[0].bytes / 1024 * 7) : (int64_t)(64 * MIB * 3);
+        assert_int_equal(pthread_create(&t, NULL, run_revoke, &g.v), 0);
+        for (unsigned ms = 0; ms < 10000 && !all; ms += 20) {
+            unsigned n = 0;
+
+            tb_sleep_ms(20);
+            rig_asked(&g, &a);
+            for (size_t i = 0; i < g.v.tree.n; i++)
+                n += a.parts[i + 1];
+            all = n == (unsigned)(g.v.tree.n - 1 + 47 - (pass == 1));
         }
-        assert_false(began);
-        assert_int_equal(n.o.off, next[n.o.ino]);
-        next[n.o.ino] = (uint64_t)n.o.off + 3000 * MIB / 1024;
-        if (v.tree.nodes[n.o.ino - 1].bytes < 1024 * MIB)
-            next[n.o.ino] = (uint64_t)n.o.off + MIB;
+        assert_taken_back(&g, &a, stuck.node, pass);
+        assert_int_equal(a.pages[stuck.node], 1024 - (pass == 0));
+        (void)pthread_mutex_lock(&stuck.lock);
+        assert_true(stuck.hung);
+        stuck.released = true;
+        (void)pthread_cond_broadcast(&stuck.changed);
+        (void)pthread_mutex_unlock(&stuck.lock);
+        assert_int_equal(pthread_join(t, NULL), 0);
+        rig_asked(&g, &a);
+        assert_taken_back(&g, &a, 0, 0);
+        stuck.set = false;
+        rig_clear(&g);
     }
-    for (size_t i = 0; i < v.tree.n; i++) {
-        assert_true(whole[i + 1]);
-        assert_true(next[i + 1] >= v.tree.nodes[i].bytes);
+}
+
+/* With the mount gone between two requests the kernel says ENODEV, and in one ECONNABORTED. */
+static void test_the_end_of_the_mount_is_no_failure(void **state)
+{
+    const int ends[] = {ENODEV, ECONNABORTED, EBADF};
+
+    for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+        const struct weights_layer *at_fault;
+        struct tbenc_error e = {0};
+        struct rig g;
+
+        rig_make(&g);
+        read_errno = ends[i];
+        assert_int_equal(tb_view_start(&g.v), 0);
+        for (unsigned ms = 0; ms < 5000 && !tb_view_over(&g.v); ms += 10)
+            tb_sleep_ms(10);
+        assert_true(tb_view_over(&g.v));
+        tb_view_leave(&g.v);
+        read_errno = 0;
+        assert_int_equal(tb_weights_error(&g.w, &at_fault, &e), ends[i] == EBADF ? -EBADF : 0);
+        rig_clear(&g);
     }
-    fuse_tree_clear(&v.tree);
 }
 
 /* udev may have set the readahead before the kernel asks: the answer only bounds it. */
@@ -87,6 +241,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_page_here_and_there_of_every_file_goes_first),
+        cmocka_unit_test(test_a_page_that_hangs_holds_up_no_other),
+        cmocka_unit_test(test_the_end_of_the_mount_is_no_failure),
         cmocka_unit_test(test_the_kernel_may_read_ahead_by_more_than_it_asked_for),
     };
 

@@ -41,6 +41,34 @@ static void test_nothing_is_verified_before_who_reads_all_comes_to_it(void **sta
     }
 }
 
+static bool has_half(void *ctx, uint64_t from, uint64_t to)
+{
+    return to <= *(const uint64_t *)ctx;
+}
+
+/* Who waits for bytes reads: nothing is verified meanwhile that nobody asked for. */
+static void test_who_waits_reads(void **state)
+{
+    _cleanup_asset_ struct asset a = asset_seal(4 * MIB, MIB, false, 3, 1);
+    struct tb_weights w = {.files = a.m, .n_layers = 1, .event_fd = -1};
+    uint64_t there = 2 * MIB;
+
+    w.layers[0].manifest = a.m;
+    w.layers[0].ciphertext = (struct tb_ciphertext){.fd = a.fd};
+    assert_int_equal(tb_weights_init(&w, test_key, 1, 1, NULL), 0);
+    w.layers[0].ciphertext.has = has_half;
+    w.layers[0].ciphertext.ctx = &there;
+    for (int came = 0; came < 2; came++) {
+        uint64_t begin = tb_now_monotonic_us();
+
+        atomic_store(&w.read_us, 0);
+        assert_int_equal(tb_weights_came(&w, 0, came ? 0 : 3 * MIB, came ? MIB : 4 * MIB), came);
+        assert_true(atomic_load(&w.read_us) >= begin);
+    }
+    w.layers[0].cache = tb_cache_free(w.layers[0].cache);
+    free(w.places);
+}
+
 static int setup(void **state)
 {
     return tb_keymem_open() ? 0 : -1;
@@ -50,6 +78,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_is_verified_before_who_reads_all_comes_to_it),
+        cmocka_unit_test(test_who_waits_reads),
     };
 
     tb_keymem_install();
