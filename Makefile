@@ -224,7 +224,7 @@ check-fast: all units
 
 check-asan:
 	$(Q)sh tests/deps.sh
-	$(Q)$(PYTHON) tests/run_check.py --only asan-unit,asan-integration,asan-integration-rest
+	$(Q)$(PYTHON) tests/run_check.py --only asan-unit,asan-integration,asan-integration-rest,asan-integration-alone
 
 # docs/status-page.png, which the README shows.
 picture:

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pages that were read are taken back. The kernel does so one page after another, and a runtime that has all
  * mapped goes on by those that are left, as fast as the kernel takes them or faster: so a page here and there
- * of every file goes first. It waits for a page that it is reading at the time, and that may be for a disk
- * that does not answer: so many threads take them, each a little at a time, and the rest does not wait for
- * the first for ever. */
+ * of every file goes first. And it waits for a page that it is reading, which a disk that does not answer may
+ * keep for ever, with what comes after it in the same call: so the calls are of little each, there are many
+ * threads for them, and what is left does not wait long for what goes first. */
 #include <linux/fuse.h>
 #include <sys/uio.h>
 
@@ -13,13 +13,14 @@
 
 #define FIRST_PAGES 1024 /* of a file, at most */
 #define FIRST_STEP_MIN (1024 * 1024ULL)
-#define FIRST_MS 300
-#define REST_STEP (64 * 1024 * 1024ULL)
+#define FIRST_MS 100
+#define REST_STEP (16 * 1024 * 1024ULL)
+#define THREADS 16 /* of which all but one may hang */
 
 struct pass {
     struct tb_view *v;
     bool rest;
-    pthread_t threads[WEIGHTS_THREADS_MAX];
+    pthread_t threads[THREADS];
     unsigned n_threads;
     pthread_mutex_t lock;
     pthread_cond_t over;
@@ -78,15 +79,13 @@ static void *pass_run(void *arg)
 
 static void pass_start(struct pass *p)
 {
-    unsigned n = p->v->n_each;
-
     (void)pthread_mutex_init(&p->lock, NULL);
     tb_cond_init(&p->over);
-    p->n_working = n;
-    while (p->n_threads < n && pthread_create(&p->threads[p->n_threads], NULL, pass_run, p) == 0)
+    p->n_working = THREADS;
+    while (p->n_threads < THREADS && pthread_create(&p->threads[p->n_threads], NULL, pass_run, p) == 0)
         p->n_threads++;
     (void)pthread_mutex_lock(&p->lock);
-    p->n_working -= n - MAX(p->n_threads, 1U);
+    p->n_working -= THREADS - MAX(p->n_threads, 1U);
     (void)pthread_mutex_unlock(&p->lock);
     if (p->n_threads == 0)
         (void)pass_run(p);

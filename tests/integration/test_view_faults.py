@@ -439,16 +439,17 @@ def test_out_of_memory(view, who):
     view.is_served_anew()
 
 
-def test_the_kernel_aborts_the_connection(view, tmp_path):
+def test_the_kernel_aborts_the_connection(view, tmp_path_factory):
     """As at an unmount by force: the end of a view, and no failure of tb-decrypt."""
     view.begin("mapped")
     mounts = pathlib.Path(f"/proc/{(view.out / 'pid').read_text()}/mountinfo").read_text()
-    number = re.search(r"^\S+ \S+ 0:(\d+) .* - fuse", mounts, re.M)[1]
-    subprocess.run(["mount", "-t", "fusectl", "none", tmp_path], check=True)
+    number = re.search(r"^\S+ \S+ 0:(\d+) .* - fuse\.trustbridge ", mounts, re.M)[1]
+    control = tmp_path_factory.mktemp("control")
+    subprocess.run(["mount", "-t", "fusectl", "none", control], check=True)
     try:
-        (tmp_path / number / "abort").write_text("1")
+        (control / number / "abort").write_text("1")
     finally:
-        subprocess.run(["umount", tmp_path], check=True)
+        subprocess.run(["umount", control], check=True)
     assert view.load.wait() != 0 and view.decrypt.wait() == 0
     assert "cannot read from /dev/fuse" not in view.decrypt.log_text()
     view.is_right_so_far()
