@@ -101,9 +101,11 @@ def base(suite, name="base", extra=()):
         return tar
     print(f"build.py: making the {name} of {suite} by mmdebstrap", file=sys.stderr)
     new = tar.with_name(f"new-{tar.name}")
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # it starts a python3 for each package: not one of several by a shim
     run("mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", "--aptopt=Acquire::Languages \"none\"",
         "--aptopt=APT::Install-Recommends \"false\"", "--dpkgopt=path-exclude=/usr/share/doc/*",
-        "--dpkgopt=path-exclude=/usr/share/locale/*", f"--essential-hook={hook} \"$1\"", suite, new, run(REPO / "tests/packaging/mirror.sh").strip())
+        "--dpkgopt=path-exclude=/usr/share/locale/*", f"--essential-hook={hook} \"$1\"", suite, new, run(REPO / "tests/packaging/mirror.sh").strip(),
+        env={**os.environ, "PATH": path})
     new.rename(tar)
     replace_others(f"{name}-{suite}-*.tar", tar)
     return tar

@@ -13,9 +13,11 @@ import shutil
 import socket
 import string
 import subprocess
+import sys
 import threading
 import time
 
+import build
 from tbsys import _die_with_parent, free_port, repo, wait_for
 
 HOST = "10.0.2.2"  # this machine's loopback, as the guest sees it by user-mode networking
@@ -61,6 +63,14 @@ def with_precedence():
             group.write(b"-10")
     except OSError:
         pass
+
+
+def built_image(source):
+    """What builds it has precedence too: all tests in machines wait for it, half an hour beside others on a slow machine."""
+    suite = os.environ.get("TB_VM_SUITE", "bookworm")
+    subprocess.run([sys.executable, build.__file__, "--suite", suite, "--from", source], stdout=subprocess.DEVNULL, check=True,
+                   preexec_fn=with_precedence, start_new_session=True)
+    return build.build(suite, source)
 
 
 class VM:

@@ -12,10 +12,9 @@ for p in (HERE.parents[1], HERE.parents[1] / "lib", HERE.parents[1] / "vm", HERE
           HERE.parents[2] / "tests/packaging"):
     sys.path.insert(0, str(p))
 
-import build
 import model
 from appliance import Appliance, GuestProvider
-from runner import VM
+from runner import VM, built_image
 from scenario import ASSET, CONTRACT
 from tbsys import wait_for
 
@@ -38,7 +37,7 @@ def pytest_runtest_makereport():
 
 @pytest.fixture(scope="session")
 def image():
-    return build.build(os.environ.get("TB_VM_SUITE", "bookworm"), os.environ.get("TB_VM_FROM", "debs"))
+    return built_image(os.environ.get("TB_VM_FROM", "debs"))
 
 
 @pytest.fixture(scope="session")

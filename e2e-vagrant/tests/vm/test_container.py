@@ -3,13 +3,11 @@
 what is tried is the drop-in, that is the engine, the mounts, the network and the end of it all under tb-runtime.service. One machine for all tests, in
 the order of this file."""
 
-import os
-
-import build
 import model
 import pytest
 from appliance import Appliance
 from chain import http_json
+from runner import built_image
 from scenario import ASSET, SHORT, content
 from tbsys import repo, wait_for
 from test_at_rest import occurrences
@@ -39,8 +37,7 @@ def command():
 
 @pytest.fixture(scope="module")
 def vm(provider, tmp_path_factory):
-
-    image = build.build(os.environ.get("TB_VM_SUITE", "bookworm"), "podman")
+    image = built_image("podman")
     provider.controlplane.ctl("contract", "add", CONTRACT, "--asset", ASSET, "--mode", "open")
     machine = Appliance(image, tmp_path_factory.mktemp("container"), provider, CONTRACT, ASSET, model.GGUF, env={"TB_RUNTIME_EXEC": command()})
     try:
