@@ -211,8 +211,7 @@ deps:
 	$(Q)sh tests/deps.sh
 
 check:
-	$(Q)sh tests/deps.sh
-	$(Q)$(PYTHON) tests/run_check.py
+	$(Q)began=$$(date +%s) && sh tests/deps.sh && TB_CHECK_BEGAN=$$began $(PYTHON) tests/run_check.py
 
 check-image:
 	$(Q)sh tests/deps.sh
