@@ -130,7 +130,7 @@ def pytests(tally, what, args, build="build", san=False):
         return
     xml = OUT / f"{what}.xml"
     xml.unlink(missing_ok=True)
-    env = {"TB_BUILD": str(REPO / build), **(SANITIZERS if san else {})}
+    env = {"TB_BUILD": str(REPO / build), "TB_PATIENCE": "3", **(SANITIZERS if san else {})}
     rc, text = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={xml}", *args], f"{what}.log", env)
     cases = list(ET.parse(xml).getroot().iter("testcase")) if xml.exists() else []
     bad = []

@@ -67,8 +67,13 @@ def free_port():
     raise AssertionError("no port is free below the kernel's own range")
 
 
+# How many times longer than they say tests wait for what must come: many run side by side in `make check`. A test that is about a time measures it.
+PATIENCE = float(os.environ.get("TB_PATIENCE", "1"))
+
+
 def wait_for(fn, timeout=20, what="condition", every=0.05):
     """Polls fn until it returns something truthy and returns that; AssertionError naming `what` after timeout seconds."""
+    timeout *= PATIENCE
     end = time.monotonic() + timeout
     while True:
         value = fn()
@@ -255,6 +260,7 @@ class Daemon:
         return self.proc is not None and self.proc.poll() is None
 
     def wait(self, timeout=30):
+        timeout *= PATIENCE
         try:
             rc = self.proc.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -192,8 +192,12 @@ def test_an_answer_that_ends_meanwhile_is_neither_lost_nor_double(tmp_path):
         c.start()
     wait_for(lambda: sum(c for _, c in flying(flight.read_bytes())) == 30 * n, what="all streams in flight")
 
+    half = threading.Event()  # so many ended, and a backup was taken of that
+
     def end_them():
-        for _ in range(n):
+        for k in range(n):
+            if k == n // 2:
+                half.wait(60)
             go.release()
             time.sleep(0.004)
     ending = threading.Thread(target=end_them)
@@ -203,7 +207,12 @@ def test_an_answer_that_ends_meanwhile_is_neither_lost_nor_double(tmp_path):
         while ending.is_alive() or i < 3:
             run("tb-backup", "--root", m.root, tmp_path / f"b{i}")
             i += 1
+            if i == 1:
+                wait_for(lambda: sum(c for _, c in flying(flight.read_bytes())) < 30 * n, what="the end of a stream")
+            elif i == 2:
+                half.set()
     finally:
+        half.set()
         ending.join()
         for c in clients:
             c.join()

@@ -4,6 +4,7 @@ comes."""
 
 import hashlib
 import os
+import pathlib
 import random
 import signal
 import sys
@@ -126,6 +127,8 @@ def test_who_waits_for_bytes_can_be_killed(follow, how):
 def test_a_suspension_ends_who_waits(follow, how):
     follow.begin(how)
     follow.wait_at(3 * RECORD - 65536)
+    at = pathlib.Path(f"/proc/{(follow.out / 'pid').read_text()}/syscall")
+    tbsys.wait_for(lambda: at.read_text().split()[0] in ("17", "295", "327"), what="pread64, preadv or preadv2")
     assert follow.decrypt.stop() == 75
     assert follow.load.wait() == 1
     assert "Input/output error" in follow.load.log_text()
