@@ -23,7 +23,7 @@ def start(chain):
         if chain.error:
             raise chain.error
     try:
-        watch_until_ready(chain, 90, check)
+        watch_until_ready(chain, 300, check)
     except AssertionError:
         sys.exit(f"demo: the chain did not become Ready; its logs:\n{chain.logs()}")
 
