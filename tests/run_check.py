@@ -211,7 +211,7 @@ def timed(name):
     tally, start, me = Tally(), time.monotonic(), threading.get_ident()
     if start > BEGIN_UNTIL - SOONER.get(name, 0):
         tally.skips.append(f"{name}: not begun, as {(BEGIN_SECONDS - SOONER.get(name, 0)) // 60} minutes were over, on a slow or busy machine; for it alone: "
-                           f"tests/run_check.py --only {name}")
+                           f"/usr/bin/python3 tests/run_check.py --only {name}")
         return tally
     CPU_TIME[me] = 0
     {**STAGES, **NAMED, **ALONE}[name](tally, name)
