@@ -139,7 +139,10 @@ int tb_weights_pin(struct tb_weights *w, unsigned reader, size_t file, uint64_t 
 
     assert(reader < w->n_readers && off < end && end - off <= WEIGHTS_READ_MAX);
     atomic_store(&w->read_us, tb_now_monotonic_us());
+    (void)atomic_fetch_add(&w->n_reading, 1);
     n = weights_take(at, reader, off, end, p, &e);
+    if (n < 0)
+        (void)atomic_fetch_sub(&w->n_reading, 1);
     if (n == -EAGAIN)
         weights_want(at, off, end);
     else if (n < 0 && n != -ESHUTDOWN)
@@ -158,7 +161,8 @@ void tb_weights_unpin(struct tb_weights *w, size_t file, uint64_t end, unsigned 
         tb_cache_served(at->layer->cache, p[i].slot, part, served.kept);
         served.bytes -= part;
     }
-    weights_fill_after(w, at, tb_blocks_at(tb_cache_blocks(at->layer->cache), at->file, end - 1), ahead);
+    if (atomic_fetch_sub(&w->n_reading, 1) < tb_weights_threads())
+        weights_fill_after(w, at, tb_blocks_at(tb_cache_blocks(at->layer->cache), at->file, end - 1), ahead);
     weights_let_go(at, p, n);
 }
 

@@ -61,6 +61,7 @@ struct tb_weights {
     struct weights_thread fillers[WEIGHTS_THREADS_MAX];
     uint64_t start_us;
     atomic_ullong read_us; /* when somebody read last; 0: nobody did */
+    atomic_uint n_reading; /* reads that are being answered, from their pin on */
     atomic_bool stopped;
     pthread_mutex_t lock;
     pthread_cond_t work; /* for fillers */
@@ -120,7 +121,9 @@ struct weights_served {
  * tb_weights_fail(). */
 int tb_weights_pin(struct tb_weights *w, unsigned reader, size_t file, uint64_t off, uint64_t end,
                    struct weights_piece p[static 2]);
-/* What follows them is decrypted next, as many blocks as ahead says; then they are let go. */
+/* What follows them is decrypted next, as many blocks as ahead says, unless every processor has a read to
+ * answer: these follow one another closely enough, and who answers one decrypts for it where it is used. Then
+ * they are let go. */
 void tb_weights_unpin(struct tb_weights *w, size_t file, uint64_t end, unsigned ahead,
                       const struct weights_piece *p, int n, struct weights_served served);
 /* Would a pin find its bytes? */
