@@ -28,10 +28,9 @@ import types
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "e2e-vagrant/lib"), str(ROOT / "tests/integration")]
 from delivery_asset import ASSET  # noqa: E402  pylint: disable=wrong-import-position
-from delivery_rig import Rig  # noqa: E402  pylint: disable=wrong-import-position
+from delivery_rig import Rig, udev  # noqa: E402  pylint: disable=wrong-import-position
 from tbsys import program, wait_for  # noqa: E402  pylint: disable=wrong-import-position
 
-BDI = pathlib.Path("/sys/class/bdi")
 READER = ROOT / "build/bench/reader"
 GROUP_BYTES = 300_000_000
 
@@ -73,26 +72,6 @@ class Local:
             self.unmount()
         return self.gbps(began, out)
 
-    @contextlib.contextmanager
-    def ahead(self):
-        """udev's part, which it has on a machine under systemd: the readahead that the rule gives the mount that is made meanwhile."""
-        kib = re.search(r'ATTR\{read_ahead_kb\}="(\d+)"', (ROOT / "units/90-trustbridge.rules").read_text())[1]
-        before, done = set(os.listdir(BDI)), threading.Event()
-
-        def watch():
-            while not done.wait(0.001):
-                for name in set(os.listdir(BDI)) - before:
-                    with contextlib.suppress(OSError):  # a trial, that went meanwhile
-                        (BDI / name / "read_ahead_kb").write_text(kib)
-
-        thread = threading.Thread(target=watch)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
     def start(self, mode, how, threads=1, times=1, preexec=None):
         self.n += 1
         place = self.tmp / f"rig-{self.n}"
@@ -104,7 +83,7 @@ class Local:
             env={"INVOCATION_ID": "1"})  # as under systemd it waits for udev
         decrypt.preexec = preexec
         decrypt.start()
-        with self.ahead() if mode == "view" else contextlib.nullcontext():
+        with udev(rig) if mode == "view" else contextlib.nullcontext():
             began = time.monotonic()
             load.start()
             wait_for(lambda: "starting" in load.log_text(), 60, "a model that can be read", every=0.001)

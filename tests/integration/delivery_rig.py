@@ -2,16 +2,19 @@
 """tb-decrypt and tb-load with their directories and the socket between them, and runtimes that write down what they see:
 what the tests of the delivery share."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import random
+import re
 import secrets
 import shutil
 import socket
 import struct
 import sys
+import threading
 
 import pytest
 
@@ -20,6 +23,7 @@ from delivery_asset import ASSET, Asset
 
 REQUEST, REPLY = struct.Struct("=8sII32s"), struct.Struct("=8sIIQ480s")
 FIFO, DIR = 1, 2
+BDI = pathlib.Path("/sys/class/bdi")  # how far the kernel reads each mount ahead
 
 # Runs as the runtime: writes down what it sees, then ends, or stays while ARGV[3] exists.
 PROBE = r'''
@@ -148,6 +152,29 @@ class Rig:
     def leftovers(self):
         """Everything below the memory directory but the directories themselves."""
         return [str(p) for p in self.shm.rglob("*") if not p.is_dir()]
+
+
+@contextlib.contextmanager
+def udev(rig):
+    """udev's part, on a machine where it does not run: what the rule gives a mount that is made while the mark is there."""
+    rule = re.search(r'SUBSYSTEM=="bdi", ACTION=="add", KERNEL=="0:\*", TEST=="/run/(.+?)", ATTR\{read_ahead_kb\}="(\d+)"',
+                     (pathlib.Path(__file__).resolve().parents[2] / "units/90-trustbridge.rules").read_text())
+    before, done = set(os.listdir(BDI)), threading.Event()
+
+    def watch():
+        while not done.wait(0.001):
+            for name in set(os.listdir(BDI)) - before:
+                if name.startswith("0:") and (rig.run / rule[1]).exists():
+                    with contextlib.suppress(OSError):  # a trial, that went meanwhile
+                        (BDI / name / "read_ahead_kb").write_text(rule[2])
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 """Mode view: a file system that tb-decrypt answers for as long as the runtime lives, and what becomes of its readers when it
 does not any more."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import pytest
 
 import tbsys
 from delivery_asset import Asset
-from delivery_rig import FILES, Rig, both, expected, rig  # noqa: F401 (a fixture)
+from delivery_rig import FILES, Rig, both, expected, rig, udev  # noqa: F401 (a fixture)
 
 MIB = 1 << 20
 MODES = {p: "0o444" for p in FILES}
@@ -36,6 +37,30 @@ def test_the_runtime_sees_the_files(rig):
     assert decrypt.wait() == 0
     assert rig.progress()["state"] == "ended"
     assert rig.leftovers() == [str(rig.signal)]
+
+
+# Says how far the kernel reads ahead what its model lies in.
+AHEAD = r"""
+import os, pathlib, sys
+dev = os.stat(sys.argv[1]).st_dev
+kib = pathlib.Path(f"/sys/class/bdi/{os.major(dev)}:{os.minor(dev)}/read_ahead_kb").read_text()
+pathlib.Path(sys.argv[2]).write_text(kib.strip())
+"""
+
+
+@pytest.mark.parametrize("systemd, there", [(True, True), (True, False), (False, False)])
+def test_the_runtime_starts_when_the_kernel_reads_ahead(rig, systemd, there):
+    """tb-load waits for udev, for a while, where there is one; without it the runtime starts all the same, and the journal says what is lost."""
+    asset = Asset(FILES, chunk_bytes=4096).write(rig.target)
+    load = rig.load("view", f"{sys.executable} {rig.script('ahead.py', AHEAD)} {{model}} {rig.out}",
+                    env={"INVOCATION_ID": "1"} if systemd else None)
+    with udev(rig) if there else contextlib.nullcontext():
+        decrypt = both(rig, asset, load)
+        assert load.wait() == 0, load.log_text()
+    assert decrypt.wait() == 0
+    assert rig.out.read_text() == ("2048" if there else "128")
+    assert load.log_text().count("udev has not applied 90-trustbridge.rules") == (systemd and not there)
+    assert not (rig.run / "tb-runtime/mounting").exists()
 
 
 def model_of(n, seed=7, **kw):
