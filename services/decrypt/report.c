@@ -111,12 +111,11 @@ void tb_report_state(struct tb_report *r, const char *state, const char *reason)
     pthread_mutex_unlock(&r->lock);
 }
 
-void tb_report_update(struct tb_report *r, uint64_t done, uint64_t total)
+void tb_report_update(struct tb_report *r, uint64_t done)
 {
     pthread_mutex_lock(&r->lock);
     r->done = done;
-    r->total = total;
-    r->progress.total = total;
+    r->progress.total = r->total;
     tb_progress_update(&r->progress, done);
     if (report_is_due(r, REPORT_EVERY_US))
         report_write_now(r, NULL);

@@ -22,8 +22,9 @@ struct tb_report_reading {
 };
 
 struct tb_report {
-    char *dir; /* owned; NULL: the directory cannot be had, and only the log tells */
-    uint64_t done, total, last_us, started_boottime_us;
+    char *dir;      /* owned; NULL: the directory cannot be had, and only the log tells */
+    uint64_t total; /* bytes; set before there are threads, and not after that */
+    uint64_t done, last_us, started_boottime_us;
     const char *state;        /* as it was last told; a constant */
     struct tb_supply *supply; /* of the records that are fetched once more; borrowed; NULL: not open */
     bool has_reading, news;   /* news: it is not what was written */
@@ -45,7 +46,7 @@ void tb_report_open(struct tb_report *r, const struct tb_config *c);
 /* Did an earlier run find this very file damaged? */
 bool tb_report_suspects(const struct tb_report *r, int fd);
 /* From the progress callback; writes the file once a second. */
-void tb_report_update(struct tb_report *r, uint64_t done, uint64_t total);
+void tb_report_update(struct tb_report *r, uint64_t done);
 /* Now and then, also while nothing comes: what is told has changed, or is not to look old. */
 void tb_report_look(struct tb_report *r);
 /* Told by the next look. */

@@ -75,7 +75,7 @@ static bool delivery_progress(void *ctx, uint64_t done)
 {
     struct delivery *d = ctx;
 
-    tb_report_update(&d->report, done, d->report.total);
+    tb_report_update(&d->report, done);
     return delivery_is_stopped(d);
 }
 

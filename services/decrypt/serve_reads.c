@@ -204,7 +204,7 @@ static void service_tell_progress(struct reads_service *s)
     if (s->told)
         return tb_report_look(report);
     if (!c.complete)
-        return tb_report_update(report, MIN(c.verified_bytes, report->total), report->total);
+        return tb_report_update(report, MIN(c.verified_bytes, report->total));
     s->told = true;
     report->done = report->total;
     tb_progress_finish(&report->progress, report->done);
