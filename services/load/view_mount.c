@@ -19,7 +19,7 @@
 
 #define VIEW_READ_MAX (1024 * 1024) /* bytes of one request: as much as the kernel has pages for */
 
-#define VIEW_AHEAD_WAIT_US (300 * 1000ULL)
+#define VIEW_AHEAD_WAIT_US TB_USEC_PER_SEC
 #define VIEW_AHEAD_POLL_MS 5
 #define READAHEAD_TEXT_MAX 4096 /* as long as sysfs says that its files are */
 
