@@ -161,7 +161,7 @@ void tb_weights_unpin(struct tb_weights *w, size_t file, uint64_t end, unsigned 
         tb_cache_served(at->layer->cache, p[i].slot, part, served.kept);
         served.bytes -= part;
     }
-    if (atomic_fetch_sub(&w->n_reading, 1) < w->n_threads)
+    if (atomic_fetch_sub(&w->n_reading, 1) < w->n_processors)
         weights_fill_after(w, at, tb_blocks_at(tb_cache_blocks(at->layer->cache), at->file, end - 1), ahead);
     weights_let_go(at, p, n);
 }
@@ -234,7 +234,7 @@ int tb_weights_init(struct tb_weights *w, const uint8_t *key, unsigned n_readers
 
     w->n_fillers = n_fillers;
     w->n_readers = n_readers;
-    w->n_threads = tb_weights_threads();
+    w->n_processors = tbenc_threads(0);
     (void)pthread_mutex_init(&w->lock, NULL);
     tb_cond_init(&w->work);
     r = weights_make_caches(w, key, e);

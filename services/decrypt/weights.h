@@ -57,7 +57,7 @@ struct tb_weights {
     bool reads_all;   /* the caller comes to every block: nothing is verified before that */
     /* The rest is private. */
     struct weights_place *places; /* of each file */
-    unsigned n_fillers, n_readers, n_started, n_threads;
+    unsigned n_fillers, n_readers, n_started, n_processors;
     struct weights_thread fillers[WEIGHTS_THREADS_MAX];
     uint64_t start_us;
     atomic_ullong read_us; /* when somebody read last; 0: nobody did */

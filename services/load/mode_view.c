@@ -19,18 +19,19 @@ static int view_await_serving(struct tb_load *l, int sock)
 {
     char none[TB_DELIVER_MESSAGE_MAX];
 
-    for (;;) {
+    while (!l->stopped_by) {
         struct pollfd fds[] = {{.fd = sock, .events = POLLIN}, {.fd = l->signal_fd, .events = POLLIN}};
         int n = poll(fds, ARRAY_SIZE(fds), VIEW_TICK_MS);
 
         if (n < 0 && errno != EINTR)
             return tb_outcome_set(&l->outcome, TB_EXIT_IOERR, "cannot wait for tb-decrypt: %s",
                                   strerror(errno));
-        if (n > 0 && fds[1].revents && tb_load_signal(l) && l->stopped_by)
-            return tb_outcome_set(&l->outcome, TB_EXIT_TEMPFAIL, "stopped by %s", strsignal(l->stopped_by));
-        if (n > 0 && fds[0].revents)
+        if (n > 0 && fds[1].revents)
+            (void)tb_load_signal(l);
+        else if (n > 0 && fds[0].revents)
             return tb_client_serving(l, sock, none);
     }
+    return tb_outcome_set(&l->outcome, TB_EXIT_TEMPFAIL, "stopped by %s", strsignal(l->stopped_by));
 }
 
 static int view_serve(struct tb_load *l, int *sock)

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,19 +173,25 @@ static uint64_t view_readahead(const char *dir)
     return kib * 1024;
 }
 
-void tb_view_await_readahead(const struct tb_load *l)
+static bool view_is_short(uint64_t readahead)
+{
+    return readahead > 0 && readahead < VIEW_READ_MAX;
+}
+
+void tb_view_await_readahead(struct tb_load *l)
 {
     _cleanup_free_ char *mark = view_mark(l);
     const char *dir = l->config->model_dir;
     uint64_t bytes = view_readahead(dir), until = tb_now_monotonic_us() + VIEW_AHEAD_WAIT_US;
-    bool short_of = getenv("INVOCATION_ID") && bytes > 0 && bytes < VIEW_READ_MAX; /* and udev is there */
+    struct pollfd p = {.fd = l->signal_fd, .events = POLLIN};
+    bool udev = getenv("INVOCATION_ID"); /* is there */
 
-    while (short_of && tb_now_monotonic_us() < until) {
-        tb_sleep_ms(VIEW_AHEAD_POLL_MS);
+    while (udev && view_is_short(bytes) && !l->stopped_by && tb_now_monotonic_us() < until) {
+        if (poll(&p, 1, VIEW_AHEAD_POLL_MS) > 0)
+            (void)tb_load_signal(l);
         bytes = view_readahead(dir);
-        short_of = bytes < VIEW_READ_MAX;
     }
-    if (short_of)
+    if (udev && view_is_short(bytes) && !l->stopped_by)
         tb_info("the kernel reads %s ahead by %" PRIu64
                 " KiB: udev has not applied 90-trustbridge.rules, and loading takes longer",
                 dir, bytes / 1024);

@@ -13,7 +13,8 @@ bool tb_view_possible(const struct tb_load *l, char why[static TB_VIEW_WHY_MAX])
  * tb-decrypt has it: the end of tb-decrypt must be the end of the mount. Or -errno. */
 int tb_view_mount(struct tb_load *l);
 /* Waits, not for long, until udev's rule has had the kernel read the mount ahead by more than the 128 KiB
- * that it does by itself. What is opened before keeps to those. */
-void tb_view_await_readahead(const struct tb_load *l);
+ * that it does by itself. What is opened before keeps to those. A signal ends it (stopped_by), as does
+ * the end of the mount. */
+void tb_view_await_readahead(struct tb_load *l);
 
 #endif

@@ -163,7 +163,9 @@ def udev(rig):
 
     def watch():
         while not done.wait(0.001):
-            for name in set(os.listdir(BDI)) - before:
+            now = set(os.listdir(BDI))
+            before.intersection_update(now)  # a number is given again
+            for name in now - before:
                 if name.startswith("0:") and (rig.run / rule[1]).exists():
                     with contextlib.suppress(OSError):  # a trial, that went meanwhile
                         (BDI / name / "read_ahead_kb").write_text(rule[2])

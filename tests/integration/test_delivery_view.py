@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import signal
 import sys
 import time
 
@@ -60,6 +61,18 @@ def test_the_runtime_starts_when_the_kernel_reads_ahead(rig, systemd, there):
     assert decrypt.wait() == 0
     assert rig.out.read_text() == ("2048" if there else "128")
     assert load.log_text().count("udev has not applied 90-trustbridge.rules") == (systemd and not there)
+    assert not (rig.run / "tb-runtime/mounting").exists()
+
+
+def test_a_stop_does_not_wait_for_udev(rig):
+    """systemd gives it half a second."""
+    asset = Asset(FILES, chunk_bytes=4096).write(rig.target)
+    load = rig.load("view", "/bin/false {model}", env={"INVOCATION_ID": "1"})
+    both(rig, asset, load)
+    tbsys.wait_for(lambda: rig.delivery().get("state") == "delivering", what="the mount", every=0.002)
+    load.proc.send_signal(signal.SIGTERM)
+    assert load.wait() == -signal.SIGTERM
+    assert "udev has not applied" not in load.log_text() and rig.delivery()["state"] == "failed"
     assert not (rig.run / "tb-runtime/mounting").exists()
 
 

@@ -72,29 +72,48 @@ static void test_who_waits_reads(void **state)
 /* What follows is decrypted ahead while a processor is free for it, and not beside a read for each of them. */
 static void test_nothing_is_decrypted_ahead_while_all_answer(void **state)
 {
-    unsigned n = tb_weights_threads();
+    enum { PROCESSORS = 3 };
 
-    for (unsigned readers = n - 1; readers <= n; readers++) {
-        _cleanup_asset_ struct asset a = asset_seal(32 * MIB, MIB, false, 3, 1);
+    for (unsigned readers = PROCESSORS - 1; readers <= PROCESSORS; readers++) {
+        _cleanup_asset_ struct asset a = asset_seal(8 * MIB, MIB, false, 3, 1);
         struct tb_weights w = {.files = a.m, .n_layers = 1, .event_fd = -1};
-        struct weights_piece p[WEIGHTS_THREADS_MAX][2];
+        struct weights_piece p[PROCESSORS][2];
 
         w.layers[0].manifest = a.m;
         w.layers[0].ciphertext.fd = a.fd;
-        assert_int_equal(tb_weights_init(&w, test_key, n + 1, 0, NULL), 0);
+        assert_int_equal(tb_weights_init(&w, test_key, PROCESSORS, 0, NULL), 0);
+        w.n_processors = PROCESSORS;
         for (unsigned i = 0; i < readers; i++)
             assert_int_equal(tb_weights_pin(&w, i, 0, i * MIB, (i + 1) * MIB, p[i]), 1);
         tb_weights_unpin(&w, 0, readers * MIB, 2, p[readers - 1], 1, (struct weights_served){MIB, true});
-        assert_int_equal(w.ahead_end, readers == n ? 0 : 2);
+        assert_int_equal(w.ahead_end, readers == PROCESSORS ? 0 : 2);
         for (unsigned i = readers - 1; i-- > 0;)
             tb_weights_unpin(&w, 0, (i + 1) * MIB, 0, p[i], 1, (struct weights_served){MIB, true});
-        assert_int_equal(atomic_load(&w.n_reading), 0);
-        tb_weights_revoke(&w); /* a pin that fails is no read that is being answered */
-        assert_int_equal(tb_weights_pin(&w, 0, 0, 0, MIB, p[0]), -ESHUTDOWN);
         assert_int_equal(atomic_load(&w.n_reading), 0);
         w.layers[0].cache = tb_cache_free(w.layers[0].cache);
         free(w.places);
     }
+}
+
+/* A read that waits for its bytes, and one that is refused, take no processor. */
+static void test_a_pin_that_fails_is_no_read_that_is_answered(void **state)
+{
+    _cleanup_asset_ struct asset a = asset_seal(4 * MIB, MIB, false, 3, 1);
+    struct tb_weights w = {.files = a.m, .n_layers = 1, .event_fd = -1};
+    struct weights_piece p[2];
+    uint64_t there = 2 * MIB;
+
+    w.layers[0].manifest = a.m;
+    w.layers[0].ciphertext = (struct tb_ciphertext){.fd = a.fd, .has = has_half, .ctx = &there};
+    assert_int_equal(tb_weights_init(&w, test_key, 1, 0, NULL), 0);
+    assert_int_equal(tb_weights_pin(&w, 0, 0, 3 * MIB, 4 * MIB, p), -EAGAIN);
+    assert_int_equal(tb_weights_pin(&w, 0, 0, MIB / 2, MIB + MIB / 2, p), -EAGAIN); /* half of it is there */
+    assert_int_equal(atomic_load(&w.n_reading), 0);
+    tb_weights_revoke(&w);
+    assert_int_equal(tb_weights_pin(&w, 0, 0, 0, MIB, p), -ESHUTDOWN);
+    assert_int_equal(atomic_load(&w.n_reading), 0);
+    w.layers[0].cache = tb_cache_free(w.layers[0].cache);
+    free(w.places);
 }
 
 static int setup(void **state)
@@ -108,6 +127,7 @@ int main(void)
         cmocka_unit_test(test_nothing_is_verified_before_who_reads_all_comes_to_it),
         cmocka_unit_test(test_who_waits_reads),
         cmocka_unit_test(test_nothing_is_decrypted_ahead_while_all_answer),
+        cmocka_unit_test(test_a_pin_that_fails_is_no_read_that_is_answered),
     };
 
     tb_keymem_install();
