@@ -31,6 +31,7 @@ struct delivery {
     struct tb_weights *weights;
     struct tb_outcome outcome;
     uint64_t delivered; /* bytes */
+    bool is_looked_at;  /* the asset, by threads that end with the process */
     struct tb_report report;
     struct tb_guard guard;
 };
@@ -38,9 +39,15 @@ struct delivery {
 static void delivery_clear(struct delivery *d)
 {
     tb_secret_freep(&d->key);
-    tb_asset_clear(&d->asset);
+    if (!d->is_looked_at)
+        tb_asset_clear(&d->asset);
     tb_outputs_clear(&d->out);
     tb_report_close(&d->report);
+}
+
+static void delivery_clearp(struct delivery **d)
+{
+    delivery_clear(*d);
 }
 
 static int delivery_stopped(struct delivery *d, enum tb_guard_cause cause)
@@ -189,8 +196,12 @@ static int delivery_serve_reads(struct delivery *d)
                               .report = &d->report,
                               .outcome = &d->outcome};
 
+    int r;
+
     d->delivered = d->asset.tree->plaintext_bytes;
-    return decrypt_reads_serve(&v);
+    r = decrypt_reads_serve(&v);
+    d->is_looked_at = v.threads_left;
+    return r;
 }
 
 /* The key is fetched last: it is in memory only while it is used. */
@@ -227,11 +238,14 @@ static int delivery_run(struct delivery *d)
 
 int tb_serve(const struct tb_config *c, int sock, int signal_fd)
 {
-    static struct tb_weights weights; /* its caches are there as long as the process */
-    _cleanup_(delivery_clear) struct delivery d = {
-        .config = c, .sock = sock, .guard = {.sock = sock, .signal_fd = signal_fd}, .weights = &weights};
+    /* There as long as the process, as threads may be that look at it. */
+    static struct tb_weights weights;
+    static struct delivery d;
+    _cleanup_(delivery_clearp) struct delivery *p = &d;
     int r;
 
+    d = (struct delivery){
+        .config = c, .sock = sock, .guard = {.sock = sock, .signal_fd = signal_fd}, .weights = &weights};
     d.guard.last_resort = delivery_abort;
     d.guard.waits = delivery_waits;
     d.guard.look = delivery_look;

@@ -256,6 +256,7 @@ static void service_revoke(struct reads_service *s)
         tb_endpoint_revoke(&s->endpoint);
     } else if (s->view.n_each > 0) {
         tb_view_revoke(&s->view);
+        s->d->threads_left = !tb_view_over(&s->view);
         tb_view_leave(&s->view);
     } else {
         tb_weights_revoke(&s->weights);

@@ -20,10 +20,11 @@ struct decrypt_reads {
     struct tb_key **key; /* freed as soon as the ciphers are made */
     struct tb_report *report;
     struct tb_outcome *outcome;
+    bool threads_left; /* set when it returns: threads wait for the kernel, and may yet look at the asset */
 };
 
 /* 0: the readers have gone, or need it no more; or an exit code, with the outcome set: then nothing can be
- * read any more. Threads may be left that wait for the kernel, so the process has to end. */
+ * read any more, and the process has to end. */
 int decrypt_reads_serve(struct decrypt_reads *d);
 
 #endif
