@@ -36,18 +36,15 @@ struct delivery {
     struct tb_guard guard;
 };
 
-static void delivery_clear(struct delivery *d)
+static void delivery_clearp(struct delivery **p)
 {
+    struct delivery *d = *p;
+
     tb_secret_freep(&d->key);
     if (!d->is_looked_at)
         tb_asset_clear(&d->asset);
     tb_outputs_clear(&d->out);
     tb_report_close(&d->report);
-}
-
-static void delivery_clearp(struct delivery **d)
-{
-    delivery_clear(*d);
 }
 
 static int delivery_stopped(struct delivery *d, enum tb_guard_cause cause)
@@ -195,7 +192,6 @@ static int delivery_serve_reads(struct delivery *d)
                               .key = &d->key,
                               .report = &d->report,
                               .outcome = &d->outcome};
-
     int r;
 
     d->delivered = d->asset.tree->plaintext_bytes;

@@ -14,14 +14,12 @@ import argparse
 import contextlib
 import os
 import pathlib
-import re
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import types
 
