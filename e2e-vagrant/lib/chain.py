@@ -3,6 +3,7 @@
 restarts, suspends and resumes the programs by the same rules (design section 3), with the runtime and the proxy in a
 network namespace of their own."""
 
+import http.client
 import json
 import os
 import pathlib
@@ -413,16 +414,20 @@ class Chain:
 
 
 def http_json(url, body=None, timeout=30, headers=None, ca=None, method=None):
-    """Returns (status, parsed JSON or text). Error statuses are returned, not raised."""
+    """Returns (status, parsed JSON or text). Error statuses are returned, not raised; an answer that ends too soon is a ConnectionError."""
     data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
     h = {"Content-Type": "application/json"} if data is not None else {}
     h.update(headers or {})
     ctx = ssl.create_default_context(cafile=ca) if url.startswith("https") else None
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, h, method=method), timeout=timeout, context=ctx) as r:
+        try:
+            answer = urllib.request.urlopen(urllib.request.Request(url, data, h, method=method), timeout=timeout, context=ctx)
+        except urllib.error.HTTPError as e:
+            answer = e
+        with answer as r:
             status, text = r.status, r.read().decode(errors="replace")
-    except urllib.error.HTTPError as e:
-        status, text = e.code, e.read().decode(errors="replace")
+    except http.client.HTTPException as e:
+        raise ConnectionError(f"{url}: {e!r}") from e
     try:
         return status, json.loads(text)
     except ValueError:

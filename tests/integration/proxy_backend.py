@@ -82,10 +82,14 @@ class Backend:
         self.lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def stop_listening(self):
+        if self.sock.fileno() >= 0:
+            self.sock.shutdown(socket.SHUT_RDWR)
+            self.sock.close()
+
     def die(self):
         """As SIGKILL would: no listener, and every connection broken."""
-        self.sock.shutdown(socket.SHUT_RDWR)
-        self.sock.close()
+        self.stop_listening()
         for conn in list(self.conns):
             try:
                 conn.shutdown(socket.SHUT_RDWR)

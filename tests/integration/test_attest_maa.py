@@ -147,8 +147,8 @@ CLAIMS = {
     "over": ({"exp": int(time.time()) - 3600}, "attestation_maa_expired: the token has ended"),
     "no end": ({"exp": None}, "attestation_maa_expired"),
     "an end that is none": ({"exp": "never"}, "attestation_maa_expired"),
-    "of the future": ({"nbf": int(time.time()) + 7200}, "attestation_maa_expired: the token has no end, or begins in the future"),
-    "made in the future": ({"iat": int(time.time()) + 7200}, "attestation_maa_expired"),
+    "of the future": ({"nbf": int(time.time()) + 86400}, "attestation_maa_expired: the token has no end, or begins in the future"),
+    "made in the future": ({"iat": int(time.time()) + 86400}, "attestation_maa_expired"),
 }
 
 

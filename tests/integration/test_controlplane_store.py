@@ -2,6 +2,7 @@
 """The control plane's database: PostgreSQL and SQLite give the same, replicas share it, and no kill makes it lie."""
 
 import collections
+import http.client
 import json
 import os
 import random
@@ -56,7 +57,7 @@ class Clients:
             try:
                 status, body = chance.choice(self.servers).authorize("kills", hw=hw)
                 answer = body.get("status") or body.get("reason")
-            except (OSError, ValueError, AssertionError) as e:  # killed in the middle
+            except (OSError, ValueError, AssertionError, http.client.HTTPException) as e:  # killed in the middle
                 status, body, answer = 0, {}, type(e).__name__
             with self.lock:
                 self.keys[hw] += body.get("decryption_key_hex") == KEY

@@ -2,6 +2,7 @@
 """The model on its way from the storage to the runtime, as /status, the page, the metrics and tb-status show it: one picture, the same in
 each, and sane at every instant, whatever is restarted."""
 
+import http.client
 import json
 import pathlib
 import random
@@ -190,7 +191,7 @@ class Watch:
         while not self.over.wait(0.05):
             try:
                 self.seen.append(self.proxy.status())
-            except (OSError, ValueError):
+            except (OSError, ValueError, http.client.HTTPException):
                 continue  # it is being restarted
 
     def begin(self, mode, first=16):
