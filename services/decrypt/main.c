@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tb-decrypt: activated by a connection, decrypts the hydrated asset once into the descriptors its client
- * passes, answers and exits. No network, no capability, no place to write: design section 3. */
+/* tb-decrypt: activated by a connection, decrypts the hydrated asset into the descriptors its client passes,
+ * once or as it is read, answers and exits. No network, no capability, no place to write: design section
+ * 3. */
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,9 +22,11 @@
 static const char help[] =
     "Usage: tb-decrypt [--help | --version]\n"
     "\n"
-    "Decrypts the asset in $TB_TARGET_DIR once, into the descriptors that the first client of the decrypt "
-    "socket\n"
-    "passes, answers and exits. Settings come from the environment; the key from the credential model-key.\n"
+    "Decrypts the asset in $TB_TARGET_DIR into the descriptors that the first client of the decrypt socket "
+    "passes:\n"
+    "once into files or a FIFO, or what is read of a view or an endpoint, as long as that is served. Then it "
+    "exits.\n"
+    "Settings come from the environment; the key from the credential model-key.\n"
     "\n"
     "The socket is inherited (LISTEN_FDNAMES=decrypt), or bound at $TB_RUN_DIR/tb-decrypt.sock.\n"
     "\n"

@@ -24,7 +24,7 @@ static const char help[] =
     "\n"
     "Configuration comes from the TB_* environment (see trustbridge.env). URLs come as the credentials "
     "sas-url,\n"
-    "manifest-url, manifest-sha256 and asset-version in $CREDENTIALS_DIRECTORY.\n"
+    "manifest-url, manifest-sha256, base-urls and asset-version in $CREDENTIALS_DIRECTORY.\n"
     "\n"
     "Exit codes: 0 complete, 66 not found, 74 I/O, disk or memory, 75 try again (a restart "
     "fetches fresh\n"

@@ -23,7 +23,7 @@ static const char help[] =
     "\n"
     "Has the hydrated asset decrypted into memory and runs $TB_RUNTIME_EXEC on it, "
     "with {model} replaced by the model's\n"
-    "path. TB_DELIVERY=dir: files in a private tmpfs on $TB_MODEL_DIR. "
+    "path. TB_DELIVERY=dir: files in memory below $TB_MODEL_DIR. "
     "TB_DELIVERY=view: a read-only\n"
     "file system there, which tb-decrypt serves. TB_DELIVERY=s3: an endpoint on a "
     "loopback address that speaks the\n"
@@ -61,7 +61,8 @@ static int load_choose_without_view(struct tb_load *l)
         return tb_outcome_set(
             &l->outcome, TB_EXIT_IOERR,
             "TB_DELIVERY=auto finds no way to deliver the model: no view can be had here: %s; no files in "
-            "memory: %s; TB_RUNTIME_EXEC does not have {s3} in place of {model}",
+            "memory: %s; TB_RUNTIME_EXEC does not have {s3} in place of {model}; one of the three is enough: "
+            "allow views, 'swapoff -a' or more memory, or {s3}: docs/runtimes.md",
             l->no_view, no_dir);
     l->mode = TB_DELIVERY_S3;
     tb_warn("no view can be had here: %s; no files in memory: %s; the model is served as with TB_DELIVERY=s3",
