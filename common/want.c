@@ -18,17 +18,20 @@ static int want_uint(const cJSON *o, const char *name, uint64_t max, uint64_t *r
 static int want_parse_range(const cJSON *o, struct tb_want_range *ret)
 {
     struct tb_want_range r = {0};
-    uint64_t seen;
+    uint64_t seen, try = 1; /* a tb-decrypt of before there was one runs on when the package is newer */
 
     if (!cJSON_IsObject(o) || want_uint(o, "offset", TB_JSON_INT_MAX, &r.offset) < 0 ||
         want_uint(o, "bytes", TB_JSON_INT_MAX, &r.bytes) < 0 || r.bytes == 0)
         return -EBADMSG;
     r.repair = tb_json_member(o, "record") != NULL;
     if (r.repair && (want_uint(o, "record", TB_JSON_INT_MAX, &r.record) < 0 ||
-                     want_uint(o, "seen", UINT32_MAX, &seen) < 0))
+                     want_uint(o, "seen", UINT32_MAX, &seen) < 0 ||
+                     (tb_json_member(o, "try") && want_uint(o, "try", UINT8_MAX, &try) < 0)))
         return -EBADMSG;
-    if (r.repair)
+    if (r.repair) {
         r.seen = (uint32_t)seen;
+        r.try = (uint8_t)try;
+    }
     *ret = r;
     return 0;
 }
@@ -79,8 +82,8 @@ static int want_add_range(cJSON *list, const struct tb_want_range *r)
     }
     if (tb_json_add_uint(o, "offset", r->offset) < 0 || tb_json_add_uint(o, "bytes", r->bytes) < 0)
         return -ENOMEM;
-    if (r->repair &&
-        (tb_json_add_uint(o, "record", r->record) < 0 || tb_json_add_uint(o, "seen", r->seen) < 0))
+    if (r->repair && (tb_json_add_uint(o, "record", r->record) < 0 ||
+                      tb_json_add_uint(o, "seen", r->seen) < 0 || tb_json_add_uint(o, "try", r->try) < 0))
         return -ENOMEM;
     return 0;
 }

@@ -43,7 +43,7 @@ PARALLEL = ["-n", str(WORKERS), "--dist", "loadfile", "-m", "not alone"]
 # With the sanitizers `make check` has the files in which a program reads what a stranger sends, or threads share memory with a reader; the unit
 # tests have it all. `make check-asan` has the others: most start a program hundreds of times, and its start is what takes the time then.
 ASAN_PATTERNS = ("proxy_*", "hydrate_*", "delivery_*", "follow*", "controlplane_hostile", "controlplane_tls", "listeners", "provision", "tbpkg_damage",
-                 "view_*", "mend", "decrypt_clients")
+                 "view_*", "mend", "mend_*", "decrypt_clients")
 INTEGRATION = {p.stem.removeprefix("test_"): f"tests/integration/{p.name}" for p in sorted((REPO / "tests/integration").glob("test_*.py"))}
 ASAN = [path for name, path in INTEGRATION.items() if any(fnmatch.fnmatch(name, pattern) for pattern in ASAN_PATTERNS)]
 ASAN_REST = [path for path in INTEGRATION.values() if path not in ASAN]
@@ -130,7 +130,7 @@ def pytests(tally, what, args, build="build", san=False):
         return
     xml = OUT / f"{what}.xml"
     xml.unlink(missing_ok=True)
-    env = {"TB_BUILD": str(REPO / build), "TB_PATIENCE": "3", **(SANITIZERS if san else {})}
+    env = {"TB_BUILD": str(REPO / build), "TB_PATIENCE": "8", **(SANITIZERS if san else {})}
     rc, text = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={xml}", *args], f"{what}.log", env)
     cases = list(ET.parse(xml).getroot().iter("testcase")) if xml.exists() else []
     bad = []

@@ -208,6 +208,13 @@ static void mend_note(const struct tb_range_map *map, struct tb_supply_wish *w)
     w->r.seen = map ? tb_range_map_seen(map, w->r.offset, w->r.bytes) : 0;
 }
 
+/* It was what the download fetched last: that has ended, and its map has no name any more. */
+static bool mend_came_last(const struct tb_supply *s, const struct tb_supply_wish *w)
+{
+    return s->map && strcmp(tb_range_map_id(s->map)->instance, w->instance) == 0 &&
+           tb_range_map_came_again(s->map, w->r.offset, w->r.bytes, w->r.seen);
+}
+
 /* The record came once more since it was found bad, and is as it is noted now. *ret_other: another tb-hydrate
  * is to do it now, for which the wish has to be written again. */
 static bool mend_came(const struct tb_supply *s, struct tb_supply_wish *w, bool *ret_other)
@@ -215,9 +222,14 @@ static bool mend_came(const struct tb_supply *s, struct tb_supply_wish *w, bool 
     _cleanup_range_map_ struct tb_range_map *later = NULL;
     const struct tb_range_map *map = mend_map(s, &later);
     bool same = strcmp(map ? tb_range_map_id(map)->instance : "", w->instance) == 0;
+    bool came;
 
+    if (mend_came_last(s, w)) {
+        mend_note(s->map, w);
+        return true;
+    }
     *ret_other = !same;
-    bool came = map && tb_range_map_came_again(map, w->r.offset, w->r.bytes, same ? w->r.seen : 0);
+    came = map && tb_range_map_came_again(map, w->r.offset, w->r.bytes, same ? w->r.seen : 0);
 
     if (came || !same)
         mend_note(map, w);
@@ -230,12 +242,25 @@ static void mend_settle(struct tb_supply *s, struct tb_supply_wish *w)
     atomic_fetch_sub(&s->mending, 1);
 }
 
+/* Time in which no reader waited does not count: a tb-hydrate may have come and gone. */
+static void mend_watch(struct tb_supply_wish *w, uint64_t now)
+{
+    uint64_t unwatched = now - w->looked_us;
+
+    if (unwatched >= TB_SUPPLY_UNWATCHED_US) {
+        w->since_us += unwatched;
+        w->asked_us += unwatched;
+    }
+    w->looked_us = now;
+}
+
 static void mend_look(struct tb_supply *s, struct tb_supply_wish *w)
 {
     uint64_t now = tb_now_monotonic_us();
-    bool other = false, came = mend_came(s, w, &other);
+    bool other = false, came = mend_came(s, w, &other), nobody;
 
-    bool nobody = !came && !*w->instance && now - w->asked_us >= TB_SUPPLY_CALL_US;
+    mend_watch(w, now);
+    nobody = !came && !*w->instance && now - w->asked_us >= TB_SUPPLY_CALL_US;
 
     w->came = came;
     if (nobody || came || *w->instance) /* else it is too soon to tell */
@@ -334,7 +359,8 @@ static int mend_begin(struct tb_supply *s, const struct tbenc_record *rec, int e
     if (mend_came_late(map, w))
         return -EAGAIN;
     w->tries++;
-    w->asked_us = tb_now_monotonic_us();
+    w->r.try = (uint8_t)MIN(w->tries, (unsigned)UINT8_MAX);
+    w->asked_us = w->looked_us = tb_now_monotonic_us();
     w->done = w->came = false;
     w->file = rec->file;
     atomic_fetch_add(&s->mending, 1);

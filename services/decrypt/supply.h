@@ -24,12 +24,14 @@
 #define TB_SUPPLY_MEND_US 30000000ULL          /* and so long since it was first found bad */
 #define TB_SUPPLY_CALL_US 20000000ULL          /* until a tb-hydrate that had ended is at work on it */
 #define TB_SUPPLY_SLICE_MS 200                 /* one wait: who waits longer looks whether it still should */
+#define TB_SUPPLY_UNWATCHED_US 5000000ULL      /* longer between two looks: nobody waited meanwhile */
 
 struct tb_supply_wish {
     struct tb_want_range r;
     char instance[TB_RANGE_MAP_INSTANCE + 1]; /* of the map that r.seen is of; "": there was none */
     unsigned tries;                           /* to have it once more */
     uint64_t since_us, asked_us;              /* first found bad; asked for this time */
+    uint64_t looked_us;                       /* whether it came */
     bool done;                                /* it came, or is not waited for any more; kept for its tries */
     bool came;                                /* once more */
     size_t file;                              /* of the manifest's table, where the record is of it */

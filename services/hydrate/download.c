@@ -257,7 +257,8 @@ int download_run(const struct download *d, struct tb_outcome *o)
 
     x.n_workers = MIN(MIN(MAX(d->threads, 1U), x.n_slots), (unsigned)DOWNLOAD_THREADS_MAX);
     x.id = partial_identity(d->partial);
-    x.identified = *x.id->etag != '\0';
+    /* of several places each has a tag of its own, and no record is to wait for another */
+    x.identified = *x.id->etag != '\0' || (d->linger_ms > 0 && d->n_others > 0);
     tb_url_redact(d->url, x.where, sizeof(x.where));
     o->code = 0;
     if (d->hasher)

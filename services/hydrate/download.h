@@ -10,11 +10,13 @@
 #include "hydrate/mirror.h"
 #include "hydrate/partial.h"
 #include "hydrate/outcome.h"
+#include "hydrate/source.h"
 
 /* Attempts at one range; together with DOWNLOAD_BACKOFF_* about 15 s of trying. */
 #define DOWNLOAD_TRIES 6
 #define DOWNLOAD_BACKOFF_BASE_MS 500
 #define DOWNLOAD_BACKOFF_CAP_MS 30000
+#define DOWNLOAD_REPAIR_CAP_MS 4000 /* for a record that is fetched once more, whatever Retry-After asks */
 /* Wrong answers (a range ignored or mistaken) to one range: a proxy that does not do ranges will not learn
  * it. */
 #define DOWNLOAD_PROTOCOL_TRIES 3
@@ -32,8 +34,10 @@ struct download_progress {
 
 struct download {
     const char *url; /* secret, borrowed */
-    /* Where records come from once more: another place, since what that one sends may be what is wrong. */
-    const char *repair_url;
+    /* Of other places of the same, also secret and borrowed. A record that is fetched once more comes from
+     * the first of them, then from url, then from the others: what one sends may be what is wrong. */
+    const char *others[HYDRATE_PLACES_MAX - 1];
+    unsigned n_others;
     struct mirror *mirror; /* asked for ranges first; NULL: none. Its own until the download ends */
     const struct tb_http_tls *tls;
     /* Of all threads together, at least 1; each has one request at a time. Where there are readers, there
@@ -45,7 +49,7 @@ struct download {
     struct hasher *hasher; /* told of the gapless prefix; NULL: nobody hashes */
     int stop_fd;           /* readable: stop */
     const char *run_dir;   /* TB_RUN_DIR, where readers leave their wishes (common/want.h); NULL: none do */
-    unsigned linger_ms;    /* when all is there: so long further wishes are waited for */
+    unsigned linger_ms;    /* when all is there: so long further wishes are waited for. 0: something lacks */
     /* Called at least each half second, on the calling thread; nonzero stops, with the outcome that
      * download_run() was given set by then. */
     int (*progress)(void *ctx, const struct download_progress *p);

@@ -24,12 +24,12 @@ struct download_slot {
     struct transfer t;
     uint64_t had; /* what was there of it before the transfer that runs ends here in the file */
     struct tb_backoff backoff;
-    bool urgent;     /* only for what somebody waits for, so that this never waits for ranges nobody does */
-    bool mends;      /* of that only for records, which do not wait for ranges either */
-    bool repair;     /* a record once more, not ranges */
-    bool at_home;    /* another place did not give this record */
-    bool no_mirror;  /* it did not give these */
-    uint64_t record; /* its number */
+    bool urgent; /* only for what somebody waits for, so that this never waits for ranges nobody does */
+    bool mends;  /* of that only for records, which do not wait for ranges either */
+    bool repair; /* a record once more, not ranges */
+    const char *elsewhere; /* of that, in which other place; NULL: the download's own */
+    bool no_mirror;        /* it did not give these */
+    uint64_t record;       /* its number */
     unsigned wrong_answers;
     uint64_t due_us; /* SLOT_WAITING: next attempt */
 };
@@ -55,6 +55,7 @@ struct download_state {
     struct tb_outcome outcome;
     uint64_t cursor; /* ranges below it are there or in a slot */
     bool identified; /* the blob's entity tag is known, or that it has none: others may start */
+    bool replaced;   /* of a complete file, it is another blob by now */
     struct wishes wishes;
     uint64_t idle_us;  /* since when there is nothing to do; 0: there is */
     uint64_t drain_us; /* nonzero: start nothing, and end then at the latest */

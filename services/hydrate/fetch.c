@@ -61,9 +61,21 @@ static bool fetch_is_followed(const struct hydrate *h)
            served && strcmp(served, h->cfg->target_dir) == 0;
 }
 
+static bool fetch_has_manifest(const struct hydrate *h)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t len;
+
+    return tb_read_file(h->manifest_path, h->manifest.len, &text, &len) == 0 && len == h->manifest.len &&
+           memcmp(text, h->manifest.text, len) == 0;
+}
+
+/* A disk that is full, or may only be read, does not keep a complete model from being used. */
 static int fetch_write_manifest(struct hydrate *h)
 {
-    int r = tb_write_file_atomic(h->manifest_path, h->manifest.text, h->manifest.len, 0640);
+    int r = fetch_has_manifest(h)
+                ? 0
+                : tb_write_file_atomic(h->manifest_path, h->manifest.text, h->manifest.len, 0640);
 
     return r < 0 ? hydrate_outcome_io(h->o, r, "cannot write", h->manifest_path) : 0;
 }
@@ -80,14 +92,14 @@ static int fetch_announce(struct hydrate *h)
     return 0;
 }
 
-int hydrate_publish(struct hydrate *h, const char *path)
+int hydrate_publish(struct hydrate *h, const char *path, const char *etag)
 {
     struct stat st;
     int r;
 
     if (stat(path, &st) < 0)
         return hydrate_outcome_io(h->o, -errno, "cannot look at", path);
-    r = verified_write(h->final_path, &st, h->manifest.m->sha256_ciphertext);
+    r = verified_write(h->final_path, &st, h->manifest.m->sha256_ciphertext, etag);
     if (r < 0)
         return hydrate_outcome_io(h->o, r, "cannot record the verification of", path);
     r = fetch_write_manifest(h);
@@ -201,7 +213,6 @@ static int fetch_run(struct hydrate *h)
     struct download d = {.url = h->source.sas_url,
                          .tls = &h->tls,
                          .partial = h->partial,
-                         .repair_url = source_other(&h->source),
                          .run_dir = fetch_hashes(h) ? NULL : h->cfg->run_dir,
                          .stop_fd = h->signal_fd,
                          .progress = fetch_progress,
@@ -218,6 +229,8 @@ static int fetch_run(struct hydrate *h)
         partial_set_etag(h->partial, "");
     report_phase(&h->report, "downloading", "Downloading", there, h->size);
     h->report.there = there;
+    h->header_seen =
+        ranges_has(partial_ranges(h->partial), 0); /* rotten, it would tell nothing of the blob */
     if (fetch_is_followed(h) && fetch_announce(h) != 0)
         return h->o->code;
     r = fetch_hashes(h) ? hasher_start(partial_fd(h->partial), h->size, &hasher) : 0;
@@ -226,6 +239,7 @@ static int fetch_run(struct hydrate *h)
     if (mirror_init(&mirror, fetch_mirror(h), h->cfg->blob_mirror_sas, h->source.sas_url,
                     partial_ranges(h->partial)->n) < 0)
         return hydrate_outcome_io(h->o, -ENOMEM, "cannot mirror", h->final_path);
+    d.n_others = source_others(&h->source, d.others);
     d.mirror = &mirror;
     d.hasher = hasher;
     hydrate_set_width(h, &d);
@@ -265,9 +279,12 @@ int hydrate_download(struct hydrate *h)
     h->partial = NULL;
     if (r == 0) {
         _cleanup_free_ char *path = strdup(partial_path(partial));
+        char etag[ETAG_MAX] = "";
 
+        if (h->source.n_places == 1)
+            memcpy(etag, partial_identity(partial)->etag, sizeof(etag));
         partial = partial_close(partial);
-        return path ? hydrate_publish(h, path)
+        return path ? hydrate_publish(h, path, etag)
                     : hydrate_outcome_io(h->o, -ENOMEM, "cannot publish", h->final_path);
     }
     if (h->worthless || r == HYDRATE_CHANGED || r == HYDRATE_DAMAGED) {

@@ -39,8 +39,9 @@ struct hydrate {
 /* Waits for the digest while showing progress. 0 with *ret_good: it is the manifest's. HYDRATE_DAMAGED: the
  * disk does not give the file back. */
 int hydrate_wait_digest(struct hydrate *h, struct hasher *hasher, const char *path, bool *ret_good);
-/* Takes a file as complete: writes record, manifest and final name, in the order hydrate.h gives. */
-int hydrate_publish(struct hydrate *h, const char *path);
+/* Takes a file as complete: writes record, manifest and final name, in the order hydrate.h gives. What is
+ * there as it should be is not written again. etag: of its blob; NULL: as the record has it. */
+int hydrate_publish(struct hydrate *h, const char *path, const char *etag);
 /* Connections and threads, by the settings or as this machine is. */
 void hydrate_set_width(const struct hydrate *h, struct download *d);
 /* One download from open to publish. Data that proved wrong or outdated does not stay. */

@@ -15,8 +15,9 @@
 
 static int mend_progress(void *ctx, const struct download_progress *p)
 {
-    (void)ctx;
-    (void)p;
+    struct hydrate *h = ctx;
+
+    report_progress(&h->report, p->bytes); /* which also asks systemd for time */
     return 0;
 }
 
@@ -39,7 +40,8 @@ static int mend_vouch(struct hydrate *h, const struct partial *p)
 
     if (fsync(partial_fd(p)) < 0 || fstat(partial_fd(p), &st) < 0)
         return -errno;
-    return verified_write(h->final_path, &st, h->manifest.m->sha256_ciphertext);
+    return verified_write(h->final_path, &st, h->manifest.m->sha256_ciphertext,
+                          h->source.n_places == 1 ? partial_identity(p)->etag : NULL);
 }
 
 int hydrate_mend(struct hydrate *h)
@@ -48,19 +50,21 @@ int hydrate_mend(struct hydrate *h)
     struct partial_identity id = {.size = h->size,
                                   .chunk = MIN(h->cfg->download_chunk_bytes, (uint64_t)PARTIAL_RANGE_BYTES)};
     struct download d = {.url = h->source.sas_url,
-                         .repair_url = source_other(&h->source),
                          .tls = &h->tls,
                          .stop_fd = h->signal_fd,
                          .run_dir = h->cfg->run_dir,
                          .linger_ms = MEND_LINGER_MS,
                          .progress = mend_progress,
                          .ctx = h};
-    int r, e;
+    int r, e, f;
 
     memcpy(id.sha256, h->manifest.m->sha256_ciphertext, sizeof(id.sha256));
+    d.n_others = source_others(&h->source, d.others);
     hydrate_set_width(h, &d);
     if (h->source.n_places == 0 || !mend_is_wanted(h, &id))
         return 0;
+    if (h->source.n_places == 1)
+        verified_etag(h->final_path, id.sha256, id.etag);
     r = partial_open_complete(h->final_path, &id, &p);
     if (r < 0)
         return hydrate_outcome_io(h->o, r, "cannot mend", h->final_path);
@@ -69,10 +73,9 @@ int hydrate_mend(struct hydrate *h)
     r = download_run(&d, h->o);
     e = mend_vouch(h, p);
     p = partial_close(p);
-    if (e == 0)
-        e = partial_finish(h->final_path);
-    if (e < 0)
-        return hydrate_outcome_io(h->o, e, "cannot mend", h->final_path);
+    f = partial_finish(h->final_path); /* whatever became of it, nobody is to wait for more */
+    if (e < 0 || f < 0)
+        return hydrate_outcome_io(h->o, e < 0 ? e : f, "cannot mend", h->final_path);
     if (r == HYDRATE_STOPPED)
         return r;
     if (r != 0) /* the reader goes on asking for a while, and says then what it lacks */

@@ -98,7 +98,7 @@ static bool overlay_link(const char *dir, const char *place, const struct tbenc_
         tb_warn("%s cannot have a second name, %s: %s; it is fetched again", from, to, strerror(errno));
         return false;
     }
-    if (verified_write(to, &st, m->base->sha256_ciphertext) < 0 ||
+    if (verified_write(to, &st, m->base->sha256_ciphertext, NULL) < 0 ||
         tb_write_file_atomic(manifest, text, len, 0640) < 0)
         return false;
     tb_info("%s is what this version stands on: not downloaded again", from);

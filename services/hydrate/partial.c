@@ -145,6 +145,14 @@ static void partial_add_live(const struct partial *p, const struct partial_ident
             ranges_add(ranges, i);
 }
 
+/* The disk does not give it back, or its owner or mode was changed: beginning anew helps. */
+static int partial_unusable(int r)
+{
+    return r == -EFBIG || r == -EISDIR || r == -EACCES || r == -EPERM || r == -ELOOP || tb_errno_is_disk(r)
+               ? -ENOENT
+               : r;
+}
+
 /* Takes over what an earlier run left. -ENOENT when there is nothing of use. */
 static int partial_resume(struct partial *p, const struct partial_identity *want)
 {
@@ -158,13 +166,13 @@ static int partial_resume(struct partial *p, const struct partial_identity *want
 
     r = tb_read_file(p->record_path, RECORD_MAX, &text, &len);
     if (r < 0)
-        return r == -EFBIG || r == -EISDIR ? -ENOENT : r;
+        return partial_unusable(r);
     r = record_parse(text, len, &id, p->instance, &ranges);
     if (r < 0)
         return r == -EBADMSG ? -ENOENT : r;
     fd = open(p->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || fstat(fd, &st) < 0)
-        return -errno;
+        return partial_unusable(-errno);
     if (id.size != want->size || (uint64_t)st.st_size != id.size || !S_ISREG(st.st_mode) ||
         memcmp(id.sha256, want->sha256, sizeof(id.sha256)) != 0)
         return -ENOENT;
@@ -383,7 +391,8 @@ static int partial_end(const char *final_path, enum tb_range_map_state end, bool
             tb_range_map_end(path, end);
         if (keep_map && strcmp(suffixes[i], PARTIAL_LIVE_SUFFIX) == 0)
             continue;
-        if (unlink(path) < 0 && errno != ENOENT)
+        /* looked for first: a disk that may only be read has another error for what is not there */
+        if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 && unlink(path) < 0 && errno != ENOENT)
             return -errno;
     }
     return tb_fsync_parent(final_path);

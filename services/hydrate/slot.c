@@ -19,8 +19,10 @@ static void slot_describe(const struct download_state *x, struct download_slot *
 {
     struct transfer *t = &s->t;
     const char *where = t->mirror ? x->d->mirror->where : x->where;
-    char err[TB_HTTP_ERR_MAX];
+    char err[TB_HTTP_ERR_MAX], other[sizeof(x->where)];
 
+    if (s->elsewhere)
+        where = tb_url_redact(s->elsewhere, other, sizeof(other));
     if (t->fault != TRANSFER_OK) {
         snprintf(out, len, "%s: %s", where, t->why);
     } else if (t->status >= 300) {
@@ -33,12 +35,6 @@ static void slot_describe(const struct download_state *x, struct download_slot *
     }
 }
 
-/* It asks another place, which has entity tags of its own. */
-static bool slot_is_elsewhere(const struct download_state *x, const struct download_slot *s)
-{
-    return s->repair && !s->at_home && x->d->repair_url && strcmp(x->d->repair_url, x->d->url) != 0;
-}
-
 /* The storage itself says what the blob is, by its first range too: a mirror that lies about these would
  * have the whole download refused. */
 static bool slot_may_mirror(const struct download_state *x, const struct download_slot *s)
@@ -49,11 +45,10 @@ static bool slot_may_mirror(const struct download_state *x, const struct downloa
 
 static void slot_start(struct download_state *x, struct download_slot *s)
 {
-    bool elsewhere = slot_is_elsewhere(x, s);
-
     s->t.mirror = slot_may_mirror(x, s);
-    s->t.url = s->t.mirror ? x->d->mirror->url : elsewhere ? x->d->repair_url : x->d->url;
-    s->t.etag = elsewhere ? "" : x->id->etag;
+    s->t.awaited = s->repair;
+    s->t.url = s->t.mirror ? x->d->mirror->url : s->elsewhere ? s->elsewhere : x->d->url;
+    s->t.etag = s->elsewhere || x->replaced ? "" : x->id->etag; /* another place has tags of its own */
     s->had = s->t.start + s->t.got;
     if (s->t.mirror)
         mirror_ask(x->d->mirror);
@@ -93,7 +88,8 @@ static void slot_take(struct download_slot *s, uint64_t start, uint64_t len)
     s->t.end = start + len;
     s->t.got = 0;
     s->wrong_answers = 0;
-    s->no_mirror = s->at_home = false;
+    s->no_mirror = false;
+    s->elsewhere = NULL;
     s->backoff = (struct tb_backoff){.base_ms = DOWNLOAD_BACKOFF_BASE_MS, .cap_ms = DOWNLOAD_BACKOFF_CAP_MS};
 }
 
@@ -151,6 +147,28 @@ static void slot_widen(const struct download_state *x, struct download_slot *s)
     slot_take(s, start, end - start);
 }
 
+/* Another place first, then the download's own, then the rest: whichever has it right, one of the tries asks
+ * it. */
+static const char *slot_place(const struct download_state *x, unsigned try)
+{
+    unsigned n = (MAX(try, 1U) - 1) % (x->d->n_others + 1);
+
+    return x->d->n_others == 0 || n == 1 ? NULL : x->d->others[n == 0 ? 0 : n - 1];
+}
+
+static void slot_say_repair(const struct download_state *x, const struct download_slot *s,
+                            const struct tb_want_range *r)
+{
+    char other[sizeof(x->where)];
+    const char *where = s->elsewhere ? tb_url_redact(s->elsewhere, other, sizeof(other)) : x->where;
+
+    if (r->offset == 0) /* where no record is */
+        tb_info("fetching the header once more, %" PRIu64 " bytes, from %s", r->bytes, where);
+    else
+        tb_info("fetching chunk %" PRIu64 " once more, %" PRIu64 " bytes at %" PRIu64 ", from %s", r->record,
+                r->bytes, r->offset, where);
+}
+
 /* What somebody waits for, if it is not there or on its way. */
 static bool slot_take_wish(const struct download_state *x, struct download_slot *s,
                            const struct tb_want_range *r)
@@ -168,18 +186,15 @@ static bool slot_take_wish(const struct download_state *x, struct download_slot 
     if (!partial_wants_again(x->d->partial, r->offset, r->bytes, r->seen) ||
         download_holds(x, true, r->offset))
         return false;
-    if (x->d->mirror)
-        mirror_doubt(x->d->mirror, i, (r->offset + r->bytes - 1) / ranges->chunk);
     s->repair = true;
     s->record = r->record;
     slot_take(s, r->offset, r->bytes);
-    if (slot_is_unreadable(x, s))
+    if (slot_is_unreadable(x, s)) /* whoever gave it */
         slot_widen(x, s);
-    if (r->offset == 0) /* where no record is */
-        tb_info("fetching the header once more, %" PRIu64 " bytes, from %s", r->bytes, x->where);
-    else
-        tb_info("fetching chunk %" PRIu64 " once more, %" PRIu64 " bytes at %" PRIu64 ", from %s", r->record,
-                r->bytes, r->offset, x->where);
+    else if (x->d->mirror)
+        mirror_doubt(x->d->mirror, i, (r->offset + r->bytes - 1) / ranges->chunk);
+    s->elsewhere = slot_place(x, r->try);
+    slot_say_repair(x, s, r);
     return true;
 }
 
@@ -237,6 +252,8 @@ static void slot_retry(struct download_state *x, struct download_slot *s, CURLco
         return;
     }
     delay_ms = tb_backoff_next_ms(&s->backoff, s->t.retry_after_ms);
+    if (s->repair) /* of the time that its reader waits much is better spent on trying */
+        delay_ms = MIN(delay_ms, (uint64_t)DOWNLOAD_REPAIR_CAP_MS);
     tb_info("range at %" PRIu64 ": %s; again in %" PRIu64 " ms", s->t.start, why, delay_ms);
     s->due_us = tb_now_monotonic_us() + delay_ms * 1000;
     s->state = SLOT_WAITING;
@@ -401,15 +418,25 @@ static bool slot_finish_elsewhere(const struct download_state *x, struct downloa
 {
     char why[TB_OUTCOME_REASON_MAX - 160];
 
-    if (!slot_is_elsewhere(x, s) || s->t.fault == TRANSFER_IO ||
-        (code == CURLE_OK && transfer_complete(&s->t)))
+    if (!s->elsewhere || s->t.fault == TRANSFER_IO || (code == CURLE_OK && transfer_complete(&s->t)))
         return false;
     slot_describe(x, s, code, why, sizeof(why));
     tb_warn("another place does not give chunk %" PRIu64 ": %s; the one of the download is asked", s->record,
             why);
     s->t.got = 0;
-    s->at_home = true;
+    s->elsewhere = NULL;
     return true;
+}
+
+/* The blob of a complete file was replaced, perhaps by the same. What it gives now of a record that is bad
+ * anyway can do no harm: whether it is right its tag says. */
+static bool slot_finish_replaced(struct download_state *x, const struct download_slot *s)
+{
+    if (x->d->linger_ms == 0 || !*s->t.etag || (s->t.status != 412 && s->t.fault != TRANSFER_CHANGED))
+        return false;
+    if (!x->replaced)
+        tb_warn("%s was replaced since the download: what it has now is asked for", x->where);
+    return x->replaced = true;
 }
 
 void slot_finish(struct download_state *x, struct download_slot *s, CURLcode code)
@@ -428,12 +455,14 @@ void slot_finish(struct download_state *x, struct download_slot *s, CURLcode cod
         return;
     if (slot_finish_elsewhere(x, s, code))
         return;
-    if (!t->mirror && !slot_is_elsewhere(x, s))
+    if (!t->mirror && !s->elsewhere)
         download_identify(x, t);
     if (code == CURLE_OK && transfer_complete(t)) {
         slot_done(x, s);
         return;
     }
+    if (slot_finish_replaced(x, s))
+        return;
     if (slot_finish_fault(x, t) || (t->fault == TRANSFER_OK && slot_finish_status(x, t)))
         return;
     if (t->fault == TRANSFER_OK && code != CURLE_OK) {
@@ -448,7 +477,7 @@ void slot_finish(struct download_state *x, struct download_slot *s, CURLcode cod
 
 void slot_identify_early(struct download_state *x, const struct download_slot *s)
 {
-    if (!x->identified && s->state == SLOT_RUNNING && !slot_is_elsewhere(x, s))
+    if (!x->identified && s->state == SLOT_RUNNING && !s->elsewhere)
         download_identify(x, &s->t);
 }
 

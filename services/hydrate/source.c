@@ -89,9 +89,17 @@ static void source_use(struct hydrate_source *s, unsigned place)
     s->manifest_url = s->manifest_urls[place];
 }
 
-const char *source_other(const struct hydrate_source *s)
+unsigned source_others(const struct hydrate_source *s, const char *ret[static HYDRATE_PLACES_MAX - 1])
 {
-    return s->n_places ? s->sas_urls[(s->place + 1) % s->n_places] : NULL;
+    unsigned n = 0;
+
+    for (unsigned i = 1; i < s->n_places; i++) {
+        const char *url = s->sas_urls[(s->place + i) % s->n_places];
+
+        if (strcmp(url, s->sas_url) != 0)
+            ret[n++] = url;
+    }
+    return n;
 }
 
 void source_next(struct hydrate_source *s)

@@ -37,8 +37,8 @@ int source_load_base(const struct tbenc_base *b, struct hydrate_source *ret, str
 void source_clear(struct hydrate_source *s);
 /* Uses the next place, behind the last one the first. */
 void source_next(struct hydrate_source *s);
-/* URL of the ciphertext in the place after the one that is used now, which may be the same. */
-const char *source_other(const struct hydrate_source *s);
+/* URLs of the ciphertext in the other places, from the one after the one that is used now. How many. */
+unsigned source_others(const struct hydrate_source *s, const char *ret[static HYDRATE_PLACES_MAX - 1]);
 #define _cleanup_source_ _cleanup_(source_clear)
 
 struct manifest {

@@ -246,8 +246,10 @@ static int transfer_append_header(struct transfer *t, const char *line)
 static int transfer_set_peer(struct transfer *t)
 {
     long slow_bytes = t->mirror ? (long)MIRROR_SLOW_BYTES : 1L;
-    long slow_sec = t->mirror ? (long)MIRROR_SLOW_SEC : (long)TRANSFER_STALL_SEC;
-    long connect_ms = t->mirror ? (long)MIRROR_CONNECT_MS : (long)TRANSFER_CONNECT_MS;
+    long stall_sec = t->awaited ? (long)TRANSFER_AWAITED_STALL_SEC : (long)TRANSFER_STALL_SEC;
+    long slow_sec = t->mirror ? (long)MIRROR_SLOW_SEC : stall_sec;
+    long storage_ms = t->awaited ? (long)TRANSFER_AWAITED_CONNECT_MS : (long)TRANSFER_CONNECT_MS;
+    long connect_ms = t->mirror ? (long)MIRROR_CONNECT_MS : storage_ms;
 
     if (curl_easy_setopt(t->easy, CURLOPT_URL, t->url) != CURLE_OK ||
         curl_easy_setopt(t->easy, CURLOPT_LOW_SPEED_LIMIT, slow_bytes) != CURLE_OK ||

@@ -17,6 +17,9 @@
 
 #define TRANSFER_STALL_SEC 30 /* without a byte: retried */
 #define TRANSFER_CONNECT_MS 10000
+/* The same where a reader waits, which it does for TB_SUPPLY_MEND_US of tb-decrypt's: time for several. */
+#define TRANSFER_AWAITED_STALL_SEC 5
+#define TRANSFER_AWAITED_CONNECT_MS 4000
 #define TRANSFER_CODE_MAX 65
 #define TRANSFER_GATHER_BYTES (256 * 1024) /* for each slot */
 
@@ -37,6 +40,7 @@ struct transfer {
     uint64_t unit;       /* what came is written at the latest where a multiple of it is reached */
     const char *etag;    /* borrowed; "" for none: no If-Match */
     bool mirror;         /* url is of one: no If-Match either, but the tag is looked at */
+    bool awaited;        /* a silent answer is given up sooner */
     /* of these bytes */
     _Atomic uint64_t got; /* bytes [start, start + got) are written; others look while it runs */
     size_t gathered;      /* bytes that follow, not written yet */

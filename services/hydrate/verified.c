@@ -42,16 +42,35 @@ bool verified_before(const char *final_path, const uint8_t sha256[static SHA256_
     return o != NULL;
 }
 
-int verified_write(const char *final_path, const struct stat *st, const uint8_t sha256[static SHA256_BYTES])
+void verified_etag(const char *final_path, const uint8_t sha256[static SHA256_BYTES],
+                   char ret[static ETAG_MAX])
+{
+    _cleanup_json_ cJSON *o = verified_read(final_path, sha256);
+    char err[TB_JSON_ERR_MAX];
+    const char *etag;
+
+    *ret = '\0';
+    if (o && tb_json_member(o, "etag") && tb_json_get_string(o, "etag", &etag, err) == 0 &&
+        etag_parse(etag, strlen(etag), ret) < 0)
+        *ret = '\0';
+}
+
+int verified_write(const char *final_path, const struct stat *st, const uint8_t sha256[static SHA256_BYTES],
+                   const char *etag)
 {
     _cleanup_free_ char *path = tb_strf("%s" VERIFIED_SUFFIX, final_path), *text = NULL;
     _cleanup_json_ cJSON *o = cJSON_CreateObject();
-    char hex[2 * SHA256_BYTES + 1];
+    char hex[2 * SHA256_BYTES + 1], had[ETAG_MAX];
 
     if (!path || !o)
         return -ENOMEM;
+    verified_etag(final_path, sha256, had);
+    etag = etag ? etag : had;
+    if (strcmp(etag, had) == 0 && verified_matches(final_path, st, sha256))
+        return 0;
     tb_hex_encode(sha256, SHA256_BYTES, hex);
-    if (!cJSON_AddStringToObject(o, "sha256", hex) || tb_file_mark_add(o, st) < 0)
+    if (!cJSON_AddStringToObject(o, "sha256", hex) || tb_file_mark_add(o, st) < 0 ||
+        (*etag && !cJSON_AddStringToObject(o, "etag", etag)))
         return -ENOMEM;
     text = cJSON_Print(o);
     return text ? tb_write_file_atomic(path, text, strlen(text), 0640) : -ENOMEM;

@@ -119,6 +119,49 @@ def test_rot_in_an_unfinished_download(house):
     assert "try 1 of 3" in house.w.log()
 
 
+def test_rot_in_the_header_of_an_unfinished_download(house):
+    """It says nothing of the blob: the download goes on, and the header is found bad by who reads it."""
+    house.w.env["TB_DOWNLOAD_CHUNK_BYTES"] = "65536"
+    house.w.proxy.rule(fp.status(403), path="model.tbenc$", nth=range(2, 100))
+    assert house.w.run()[0] == 75
+    house.w.proxy.clear_rules()
+    rot(house.rig.target / (house.asset.name + ".part"), 3)
+    assert house.hydrate()[0] == 0, house.w.log()
+    house.heals(first=(76,))
+
+
+@pytest.mark.parametrize("suffix", [".part", ".part.json"])
+def test_an_unfinished_download_that_may_not_be_read_begins_anew(house, suffix):
+    house.w.env["TB_DOWNLOAD_CHUNK_BYTES"] = "65536"
+    house.w.proxy.rule(fp.status(403), path="model.tbenc$", nth=range(2, 100))
+    assert house.w.run()[0] == 75
+    house.w.proxy.clear_rules()
+    p = house.rig.target / (house.asset.name + suffix)
+    p.unlink()
+    p.symlink_to(house.rig.tmp / "p")
+    (house.rig.tmp / "p").symlink_to(p)  # ELOOP, as nothing is refused to root
+    assert house.hydrate() == (0, 1), house.w.log()
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "read-only"])
+def test_a_complete_model_needs_no_room(house, full):
+    """What is written there already is not written again."""
+    house.rig.target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", house.rig.target], check=True)
+    try:
+        house.ready()
+        if full:
+            with open(house.rig.target / "filler", "wb", buffering=0) as f, pytest.raises(OSError, match="No space"):
+                while f.write(bytes(4096)):
+                    pass
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", house.rig.target], check=True)
+        assert house.hydrate() == (0, 0), house.w.log()
+        assert house.serve() == 0
+    finally:
+        subprocess.run(["umount", house.rig.target], check=True)
+
+
 @pytest.mark.parametrize("mode", [0o000, 0o600, 0o200])
 def test_a_changed_mode_is_corrected_without_a_copy(house, mode):
     house.ready()

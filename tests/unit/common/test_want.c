@@ -31,13 +31,14 @@ static void test_comes_back_as_it_was_written(void **state)
     w.r[3].repair = true;
     w.r[3].record = 77;
     w.r[3].seen = UINT32_MAX;
+    w.r[3].try = 2;
     assert_int_equal(tb_want_write(dir, &w), 0);
     assert_int_equal(tb_want_read(base, &back), 0);
     assert_string_equal(back.sha256, SHA);
     assert_int_equal(back.n, TB_WANT_MAX);
     for (size_t i = 0; i < w.n; i++)
         assert_true(back.r[i].offset == i << 40 && back.r[i].bytes == i + 1 && back.r[i].repair == (i == 3));
-    assert_true(back.r[3].record == 77 && back.r[3].seen == UINT32_MAX);
+    assert_true(back.r[3].record == 77 && back.r[3].seen == UINT32_MAX && back.r[3].try == 2);
     assert_int_equal(unlink(file), 0);
     assert_int_equal(rmdir(dir), 0);
     assert_int_equal(rmdir(base), 0);

@@ -213,6 +213,55 @@ static void test_where_nobody_mends_it_is_told_at_once(void **state)
     assert_false(damaged(&p, 7));
 }
 
+/* A reader asks and leaves, a tb-hydrate comes, mends and ends, and much later another reads: it is asked again, and nobody is said to be away. */
+static void test_time_in_which_nobody_waited_does_not_count(void **state)
+{
+    _cleanup_place_ struct place p;
+
+    place_make(&p, false);
+    assert_true(damaged(&p, 5));
+    p.s.wishes[0].asked_us -= TB_SUPPLY_MEND_US;
+    p.s.wishes[0].since_us -= TB_SUPPLY_MEND_US;
+    p.s.wishes[0].looked_us -= TB_SUPPLY_MEND_US;
+    assert_false(has(&p, 5));
+    assert_true(damaged(&p, 6));
+}
+
+/* The download ended with it: its map is complete, and has no name any more. */
+static void test_what_came_as_the_last_of_a_download_came(void **state)
+{
+    _cleanup_range_map_ struct tb_range_map *map = NULL;
+    _cleanup_free_ char *live = NULL;
+    _cleanup_place_ struct place p;
+
+    place_make(&p, true);
+    assert_int_equal(place_map(&p, &map), 0);
+    for (uint64_t i = 0; i < tb_range_map_count(map); i++)
+        tb_range_map_mark(map, i);
+    assert_true(damaged(&p, 5) && damaged(&p, 60));
+    come_again(map, p.m, 5);
+    live = tb_path_join(p.dir, "w.part.live");
+    tb_range_map_end(live, TB_RANGE_MAP_COMPLETE);
+    assert_int_equal(unlink(live), 0);
+    assert_true(has(&p, 5));
+    assert_false(has(&p, 60));
+}
+
+static void test_a_wish_says_which_try_it_is(void **state)
+{
+    _cleanup_place_ struct place p;
+    struct tb_want want;
+
+    place_make(&p, false);
+    for (unsigned i = 1; i <= TB_SUPPLY_TRIES; i++) {
+        assert_true(damaged(&p, 5));
+        assert_int_equal(tb_want_read(p.dir, &want), 0);
+        assert_int_equal(want.n, 1);
+        assert_int_equal(want.r[0].try, i);
+        settle(&p, 5, true);
+    }
+}
+
 /* Hundreds of readers wait for what is on its way when a record proves bad. */
 static void test_a_repair_takes_the_place_of_what_comes_anyway(void **state)
 {
@@ -256,6 +305,9 @@ int main(void)
         cmocka_unit_test(test_a_record_that_was_mended_can_be_mended_again_later),
         cmocka_unit_test(test_a_record_that_did_not_come_in_time_is_given_up),
         cmocka_unit_test(test_where_nobody_mends_it_is_told_at_once),
+        cmocka_unit_test(test_time_in_which_nobody_waited_does_not_count),
+        cmocka_unit_test(test_what_came_as_the_last_of_a_download_came),
+        cmocka_unit_test(test_a_wish_says_which_try_it_is),
         cmocka_unit_test(test_a_repair_takes_the_place_of_what_comes_anyway),
         cmocka_unit_test(test_too_many_bad_records_at_once_wait_for_their_turn),
     };

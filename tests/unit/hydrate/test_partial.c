@@ -194,7 +194,7 @@ static void test_verified(void **state)
     struct stat st = {.st_size = 5, .st_ino = 77, .st_mtim = {.tv_sec = 1700000000, .tv_nsec = 5}}, changed;
 
     assert_false(verified_matches(path, &st, sha));
-    assert_int_equal(verified_write(path, &st, sha), 0);
+    assert_int_equal(verified_write(path, &st, sha, NULL), 0);
     assert_true(verified_matches(path, &st, sha));
     assert_false(verified_matches(path, &st, other));
     changed = st;
