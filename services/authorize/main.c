@@ -72,6 +72,7 @@ struct daemon {
     struct tb_handouts handouts[_TB_RELEASE_FOR_MAX];
     struct tb_releases releases;
     uint64_t started, finished; /* exchanges, counted */
+    uint64_t in_vain_us;        /* when somebody last had waited for one as long as may be */
     uint64_t exchange_since_us;
     bool looking; /* what is under way is a look, not an exchange */
     uint64_t next_look_us;
@@ -258,6 +259,8 @@ static void exchange_ended(struct daemon *d)
 /* True when the wait for a fresher URL is over, one way or the other: the old one is better than none. */
 static bool renewal_over(struct daemon *d, struct tb_waiting *w, uint64_t serving, const struct tb_clock *now)
 {
+    if (w->exchange == 0 && d->in_vain_us > 0 && now->boot_us - d->in_vain_us < TB_RELEASE_REUSE_US)
+        return true; /* a unit asks for one credential after another */
     if (w->exchange == 0) {
         bool asking = daemon_is_asking(d), fits = asking && d->asked_held == serving;
 
@@ -268,7 +271,11 @@ static bool renewal_over(struct daemon *d, struct tb_waiting *w, uint64_t servin
         d->request_again |= asking && !fits;
         return false;
     }
-    return d->finished >= w->exchange || now->boot_us >= w->deadline_us;
+    if (d->finished >= w->exchange)
+        return true;
+    if (now->boot_us >= w->deadline_us)
+        d->in_vain_us = now->boot_us;
+    return now->boot_us >= w->deadline_us;
 }
 
 /* The end of a SAS is judged by the control plane's clock: a wrong one here must not keep an old URL, nor

@@ -164,6 +164,17 @@ def test_a_sas_that_ends_soon_is_renewed(world):
     assert gone.fetch(HYDRATE, "sas-url") == b"" and gone.flags() == (True, True)  # the renewal found the contract gone
 
 
+def test_a_silent_control_plane_is_waited_for_once(world):
+    """systemd asks for one credential of a unit after another: a start is late by one wait, not by one for each."""
+    w = world(lambda n: grant() if n == 1 else slow_loris).ready()
+    names = ("sas-url", "manifest-url", "manifest-sha256")
+    first = [w.fetch(HYDRATE, name) for name in names]
+    time.sleep(5.2)
+    began = time.monotonic()
+    assert [w.fetch(HYDRATE, name) for name in names] == first
+    assert 15 < time.monotonic() - began < 35
+
+
 def test_a_slow_control_plane_delays_no_release_and_no_stop(world):
     w = world(lambda n: grant(lease=1) if n == 1 else slow_loris).ready()
     wait_for(lambda: len(w.plane.requests) >= 2, 10, "the renewal")
