@@ -256,11 +256,20 @@ static void exchange_ended(struct daemon *d)
     lease_changed(d, &now);
 }
 
+/* A unit asks for one credential after another, and somebody has just waited for a fresher URL. The one there
+ * is has not ended. */
+static bool renewal_is_vain(const struct daemon *d, const struct tb_grant *g, enum tb_credential cred,
+                            const struct tb_clock *judged, const struct tb_clock *now)
+{
+    uint64_t end_us = g ? tb_sas_expiry_us(g->sas_url) : 0;
+
+    return g && cred != TB_CRED_MODEL_KEY && d->in_vain_us > 0 &&
+           now->boot_us - d->in_vain_us < TB_RELEASE_REUSE_US && (end_us == 0 || end_us > judged->real_us);
+}
+
 /* True when the wait for a fresher URL is over, one way or the other: the old one is better than none. */
 static bool renewal_over(struct daemon *d, struct tb_waiting *w, uint64_t serving, const struct tb_clock *now)
 {
-    if (w->exchange == 0 && d->in_vain_us > 0 && now->boot_us - d->in_vain_us < TB_RELEASE_REUSE_US)
-        return true; /* a unit asks for one credential after another */
     if (w->exchange == 0) {
         bool asking = daemon_is_asking(d), fits = asking && d->asked_held == serving;
 
@@ -271,11 +280,10 @@ static bool renewal_over(struct daemon *d, struct tb_waiting *w, uint64_t servin
         d->request_again |= asking && !fits;
         return false;
     }
-    if (d->finished >= w->exchange)
-        return true;
-    if (now->boot_us >= w->deadline_us)
-        d->in_vain_us = now->boot_us;
-    return now->boot_us >= w->deadline_us;
+    if (d->finished < w->exchange && now->boot_us < w->deadline_us)
+        return false;
+    d->in_vain_us = now->boot_us; /* or not: then what is released next is fresh */
+    return true;
 }
 
 /* The end of a SAS is judged by the control plane's clock: a wrong one here must not keep an old URL, nor
@@ -302,6 +310,8 @@ static void release_settle(struct daemon *d, size_t i, uint64_t serving, const s
 
     if (a == TB_RELEASE_GIVE && missing)
         a = TB_RELEASE_RENEW;
+    if (a == TB_RELEASE_RENEW && !missing && renewal_is_vain(d, g, cred, judged, now))
+        a = TB_RELEASE_GIVE;
     if (a == TB_RELEASE_RENEW && renewal_over(d, w, serving, now))
         a = TB_RELEASE_GIVE;
     if (a == TB_RELEASE_GIVE) {

@@ -34,8 +34,8 @@ struct download_progress {
 
 struct download {
     const char *url; /* secret, borrowed */
-    /* Of other places of the same, also secret and borrowed. A record that is fetched once more comes from
-     * the first of them, then from url, then from the others: what one sends may be what is wrong. */
+    /* Of other places of the same, also secret and borrowed, for records that are fetched once more
+     * (hydrate/turns.h). */
     const char *others[HYDRATE_PLACES_MAX - 1];
     unsigned n_others;
     struct mirror *mirror; /* asked for ranges first; NULL: none. Its own until the download ends */

@@ -14,6 +14,7 @@
 #include "hydrate/download.h"
 #include "hydrate/threads.h"
 #include "hydrate/transfer.h"
+#include "hydrate/turns.h"
 #include "hydrate/wishes.h"
 
 enum slot_state { SLOT_IDLE, SLOT_RUNNING, SLOT_WAITING };
@@ -29,7 +30,9 @@ struct download_slot {
     bool repair; /* a record once more, not ranges */
     const char *elsewhere; /* of that, in which other place; NULL: the download's own */
     bool no_mirror;        /* it did not give these */
-    uint64_t record;       /* its number */
+    uint64_t record;       /* its number, */
+    uint64_t wish;         /* its offset, and which try it is, as they were wished for */
+    unsigned try;
     unsigned wrong_answers;
     uint64_t due_us; /* SLOT_WAITING: next attempt */
 };
@@ -55,7 +58,8 @@ struct download_state {
     struct tb_outcome outcome;
     uint64_t cursor; /* ranges below it are there or in a slot */
     bool identified; /* the blob's entity tag is known, or that it has none: others may start */
-    bool replaced;   /* of a complete file, it is another blob by now */
+    struct turns turns;
+    bool replaced; /* of a complete file, it is another blob by now */
     struct wishes wishes;
     uint64_t idle_us;  /* since when there is nothing to do; 0: there is */
     uint64_t drain_us; /* nonzero: start nothing, and end then at the latest */

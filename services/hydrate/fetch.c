@@ -64,9 +64,12 @@ static bool fetch_is_followed(const struct hydrate *h)
 static bool fetch_has_manifest(const struct hydrate *h)
 {
     _cleanup_free_ char *text = NULL;
+    struct stat st;
     size_t len;
 
-    return tb_read_file(h->manifest_path, h->manifest.len, &text, &len) == 0 && len == h->manifest.len &&
+    return lstat(h->manifest_path, &st) == 0 && S_ISREG(st.st_mode) &&
+           target_restore_access(h->manifest_path, &st) == 0 &&
+           tb_read_file(h->manifest_path, h->manifest.len, &text, &len) == 0 && len == h->manifest.len &&
            memcmp(text, h->manifest.text, len) == 0;
 }
 
@@ -111,7 +114,8 @@ int hydrate_publish(struct hydrate *h, const char *path, const char *etag)
         return hydrate_outcome_io(h->o, r, "cannot make way for", h->final_path);
     if (strcmp(path, h->final_path) != 0 && rename(path, h->final_path) < 0)
         return hydrate_outcome_io(h->o, -errno, "cannot give its final name to", path);
-    r = tb_fsync_parent(h->final_path);
+    if (strcmp(path, h->final_path) != 0)
+        r = tb_fsync_parent(h->final_path);
     if (r == 0)
         r = partial_finish(h->final_path);
     return r < 0 ? hydrate_outcome_io(h->o, r, "cannot finish", h->final_path) : 0;

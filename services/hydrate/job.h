@@ -28,6 +28,7 @@ struct hydrate {
     struct repair repair;
     bool place_failed; /* what the attempt ended with is of the place, and another may do better */
     bool header_seen;
+    uint64_t extended_us;    /* when systemd was last asked for time, while records are mended */
     enum repair_cause fault; /* of HYDRATE_DAMAGED */
     bool worthless;          /* what was downloaded cannot become the file */
     struct partial *partial; /* while downloading, borrowed */

@@ -6,18 +6,25 @@
 #include "common/events.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "common/notify.h"
+#include "common/units.h"
 #include "hydrate/download.h"
 #include "hydrate/job.h"
 #include "hydrate/verified.h"
 #include "hydrate/wishes.h"
 
+#define MEND_EXTEND_US (120 * TB_USEC_PER_SEC)
 #define MEND_LINGER_MS 2000 /* a record may be bad once more, and others too */
 
 static int mend_progress(void *ctx, const struct download_progress *p)
 {
     struct hydrate *h = ctx;
 
-    report_progress(&h->report, p->bytes); /* which also asks systemd for time */
+    (void)p;
+    if (tb_now_monotonic_us() - h->extended_us >= TB_USEC_PER_SEC) {
+        h->extended_us = tb_now_monotonic_us();
+        tb_notify_extend(MEND_EXTEND_US);
+    }
     return 0;
 }
 
@@ -66,8 +73,10 @@ int hydrate_mend(struct hydrate *h)
     if (h->source.n_places == 1)
         verified_etag(h->final_path, id.sha256, id.etag);
     r = partial_open_complete(h->final_path, &id, &p);
-    if (r < 0)
-        return hydrate_outcome_io(h->o, r, "cannot mend", h->final_path);
+    if (r < 0) { /* for want of room, or as it may only be read: what is good of it is of use all the same */
+        tb_warn("cannot mend %s: %s", h->final_path, strerror(-r));
+        return 0;
+    }
     d.partial = p;
     report_phase(&h->report, "mending", "Mending", h->size, h->size);
     r = download_run(&d, h->o);

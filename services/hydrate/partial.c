@@ -381,6 +381,7 @@ static int partial_end(const char *final_path, enum tb_range_map_state end, bool
 {
     /* the record first: without it the data is nothing */
     static const char *const suffixes[] = {PARTIAL_RECORD_SUFFIX, PARTIAL_LIVE_SUFFIX, PARTIAL_SUFFIX};
+    bool removed = false;
 
     for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
         _cleanup_free_ char *path = tb_strf("%s%s", final_path, suffixes[i]);
@@ -392,10 +393,13 @@ static int partial_end(const char *final_path, enum tb_range_map_state end, bool
         if (keep_map && strcmp(suffixes[i], PARTIAL_LIVE_SUFFIX) == 0)
             continue;
         /* looked for first: a disk that may only be read has another error for what is not there */
-        if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 && unlink(path) < 0 && errno != ENOENT)
+        if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        if (unlink(path) < 0 && errno != ENOENT)
             return -errno;
+        removed = true;
     }
-    return tb_fsync_parent(final_path);
+    return removed ? tb_fsync_parent(final_path) : 0;
 }
 
 int partial_remove(const char *final_path)

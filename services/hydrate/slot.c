@@ -147,13 +147,14 @@ static void slot_widen(const struct download_state *x, struct download_slot *s)
     slot_take(s, start, end - start);
 }
 
-/* Another place first, then the download's own, then the rest: whichever has it right, one of the tries asks
- * it. */
-static const char *slot_place(const struct download_state *x, unsigned try)
+/* The place that is asked next for the slot's record, from its beginning. */
+static void slot_turn(struct download_state *x, struct download_slot *s)
 {
-    unsigned n = (MAX(try, 1U) - 1) % (x->d->n_others + 1);
+    int place = turns_place(turns_next(&x->turns, s->wish, s->try), x->d->n_others);
 
-    return x->d->n_others == 0 || n == 1 ? NULL : x->d->others[n == 0 ? 0 : n - 1];
+    s->elsewhere = place >= 0 ? x->d->others[place] : NULL;
+    if (x->d->n_others > 0)
+        s->t.got = 0;
 }
 
 static void slot_say_repair(const struct download_state *x, const struct download_slot *s,
@@ -170,8 +171,7 @@ static void slot_say_repair(const struct download_state *x, const struct downloa
 }
 
 /* What somebody waits for, if it is not there or on its way. */
-static bool slot_take_wish(const struct download_state *x, struct download_slot *s,
-                           const struct tb_want_range *r)
+static bool slot_take_wish(struct download_state *x, struct download_slot *s, const struct tb_want_range *r)
 {
     const struct ranges *ranges = partial_ranges(x->d->partial);
     uint64_t i = r->offset / ranges->chunk;
@@ -188,12 +188,14 @@ static bool slot_take_wish(const struct download_state *x, struct download_slot 
         return false;
     s->repair = true;
     s->record = r->record;
+    s->wish = r->offset;
+    s->try = r->try;
     slot_take(s, r->offset, r->bytes);
     if (slot_is_unreadable(x, s)) /* whoever gave it */
         slot_widen(x, s);
     else if (x->d->mirror)
         mirror_doubt(x->d->mirror, i, (r->offset + r->bytes - 1) / ranges->chunk);
-    s->elsewhere = slot_place(x, r->try);
+    slot_turn(x, s);
     slot_say_repair(x, s, r);
     return true;
 }
@@ -245,6 +247,10 @@ static void slot_retry(struct download_state *x, struct download_slot *s, CURLco
             return;
         }
     }
+    if (s->repair && x->d->linger_ms == 0 && s->backoff.attempt + 1 >= DOWNLOAD_TRIES) {
+        s->state = SLOT_IDLE; /* the download has more time, and goes on; the wish is still there or not */
+        return;
+    }
     if (s->backoff.attempt + 1 >= DOWNLOAD_TRIES) {
         download_give_up(x, false, TB_EXIT_TEMPFAIL,
                          "%s, after %d attempts; progress is kept, the next start goes on", why,
@@ -257,6 +263,8 @@ static void slot_retry(struct download_state *x, struct download_slot *s, CURLco
     tb_info("range at %" PRIu64 ": %s; again in %" PRIu64 " ms", s->t.start, why, delay_ms);
     s->due_us = tb_now_monotonic_us() + delay_ms * 1000;
     s->state = SLOT_WAITING;
+    if (s->repair)
+        slot_turn(x, s);
 }
 
 /* The first of the slot's ranges came, and is not its any more. false: the download ends. */
@@ -414,17 +422,15 @@ static bool slot_finish_mirror(struct download_state *x, struct download_slot *s
 }
 
 /* What another place lacks of a record, the one of the download may have: it ends nothing. */
-static bool slot_finish_elsewhere(const struct download_state *x, struct download_slot *s, CURLcode code)
+static bool slot_finish_elsewhere(struct download_state *x, struct download_slot *s, CURLcode code)
 {
     char why[TB_OUTCOME_REASON_MAX - 160];
 
     if (!s->elsewhere || s->t.fault == TRANSFER_IO || (code == CURLE_OK && transfer_complete(&s->t)))
         return false;
     slot_describe(x, s, code, why, sizeof(why));
-    tb_warn("another place does not give chunk %" PRIu64 ": %s; the one of the download is asked", s->record,
-            why);
-    s->t.got = 0;
-    s->elsewhere = NULL;
+    tb_warn("another place does not give chunk %" PRIu64 ": %s; the next one is asked", s->record, why);
+    slot_turn(x, s);
     return true;
 }
 

@@ -175,6 +175,15 @@ def test_a_silent_control_plane_is_waited_for_once(world):
     assert 15 < time.monotonic() - began < 35
 
 
+def test_a_url_that_has_ended_is_waited_for_all_the_same(world):
+    """By whoever asks: the one there is is of no use."""
+    w = world(lambda n: grant(sas_seconds=3) if n == 1 else (503, {}, b"") if n < 4 else grant(n=n)).ready()
+    w.fetch(HYDRATE, "sas-url")
+    time.sleep(5.2)
+    got = [w.fetch(HYDRATE, "sas-url") for _ in range(3)]
+    assert b"?n=" in got[-1] and len(w.plane.requests) >= 4, got
+
+
 def test_a_slow_control_plane_delays_no_release_and_no_stop(world):
     w = world(lambda n: grant(lease=1) if n == 1 else slow_loris).ready()
     wait_for(lambda: len(w.plane.requests) >= 2, 10, "the renewal")

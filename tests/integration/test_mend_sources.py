@@ -68,6 +68,28 @@ def test_and_behind_a_download(follow, good):  # noqa: F811
     assert [follow.w.proxy.count(path=f"place{i}.tbenc$") for i in (1, 2)] == [[0, 0], [1, 0], [1, 1]][good]
 
 
+def test_places_that_give_nothing_are_passed_by(rotten):
+    """The account of the download and another are down: the third has its turn."""
+    in_places(rotten, *[rotten.w.data] * 3)
+    rotten.w.proxy.rule(fp.status(503), path="model.tbenc$")
+    rotten.w.proxy.rule(fp.status(404), path="place1.tbenc$")
+    assert mends(rotten) and rotten.w.proxy.count(path="place2.tbenc$") == 1
+
+
+@pytest.mark.alone
+def test_a_record_that_does_not_come_ends_no_download(follow):  # noqa: F811
+    """Its requests have less time than others, and the reader gives it up; ranges go on."""
+    follow.w.proxy.rule(fp.corrupt(5000), path="model.tbenc$", range="^bytes=262144-", nth=1)
+    follow.w.proxy.rule(fp.status(503), path="model.tbenc$", range=f"^bytes={place(0)}-{place(1) - 1}$")
+    follow.close_gate(40)
+    hydrate = follow.hydrate()
+    follow.deliver()
+    assert follow.decrypt.wait(60) == 76 and hydrate.running(), follow.w.log()
+    assert fetched_alone(follow, 0) > 6
+    follow.gate.set()
+    assert hydrate.wait() == 0
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("places", [1, 2])
 def test_an_answer_that_does_not_come_is_not_waited_for_until_the_end(rotten, places):

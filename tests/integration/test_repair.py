@@ -143,6 +143,13 @@ def test_an_unfinished_download_that_may_not_be_read_begins_anew(house, suffix):
     assert house.hydrate() == (0, 1), house.w.log()
 
 
+def test_a_changed_mode_of_the_manifest_is_corrected(house):
+    house.ready()
+    manifest = house.rig.target / "model.manifest.json"
+    os.chmod(manifest, 0o600)
+    assert house.hydrate() == (0, 0) and manifest.stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("full", [True, False], ids=["full", "read-only"])
 def test_a_complete_model_needs_no_room(house, full):
     """What is written there already is not written again."""
@@ -156,7 +163,13 @@ def test_a_complete_model_needs_no_room(house, full):
                     pass
         else:
             subprocess.run(["mount", "-o", "remount,ro", house.rig.target], check=True)
-        assert house.hydrate() == (0, 0), house.w.log()
+        # left by a tb-decrypt that was killed: what cannot be mended there is no failure
+        sha256 = json.loads(house.w.manifest)["sha256_ciphertext"]
+        wish = {"sha256": sha256, "ranges": [{"offset": 32, "bytes": 4116, "record": 0, "seen": 0, "try": 1}]}
+        tb_decrypt = house.rig.run / "tb-decrypt"
+        tb_decrypt.mkdir(exist_ok=True)
+        (tb_decrypt / "want.json").write_text(json.dumps(wish))
+        assert house.hydrate() == (0, 0) and "cannot mend" in house.w.log(), house.w.log()
         assert house.serve() == 0
     finally:
         subprocess.run(["umount", house.rig.target], check=True)
