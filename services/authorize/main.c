@@ -72,7 +72,7 @@ struct daemon {
     struct tb_handouts handouts[_TB_RELEASE_FOR_MAX];
     struct tb_releases releases;
     uint64_t started, finished; /* exchanges, counted */
-    uint64_t in_vain_us;        /* when somebody last had waited for one as long as may be */
+    uint64_t in_vain_us;        /* when somebody last had waited for one for long */
     uint64_t exchange_since_us;
     bool looking; /* what is under way is a look, not an exchange */
     uint64_t next_look_us;
@@ -282,7 +282,9 @@ static bool renewal_over(struct daemon *d, struct tb_waiting *w, uint64_t servin
     }
     if (d->finished < w->exchange && now->boot_us < w->deadline_us)
         return false;
-    d->in_vain_us = now->boot_us; /* or not: then what is released next is fresh */
+    /* or not in vain: then what is released next is fresh */
+    if (now->boot_us + TB_RELEASE_RENEW_WAIT_US - w->deadline_us >= TB_RELEASE_LONG_WAIT_US)
+        d->in_vain_us = now->boot_us;
     return true;
 }
 

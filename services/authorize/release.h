@@ -17,6 +17,7 @@
 #define TB_RELEASE_WAITING_MAX 64 /* more wait in the listen queue */
 #define TB_RELEASE_NAME_MAX 108   /* sizeof(sun_path) */
 #define TB_RELEASE_RENEW_WAIT_US (20 * 1000000ULL)
+#define TB_RELEASE_LONG_WAIT_US (2 * 1000000ULL)   /* after which others do not wait again */
 #define TB_RELEASE_REUSE_US (5 * 1000000ULL)       /* a URL handed out longer ago is renewed first */
 #define TB_RELEASE_SAS_MARGIN_US (60 * 1000000ULL) /* so is one that ends within this time */
 
