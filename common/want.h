@@ -20,7 +20,7 @@ struct tb_want_range {
     bool repair;
     uint64_t record; /* its number, for people */
     uint32_t seen;   /* tb_range_map_seen() of what was found bad; another value: done since */
-    uint8_t try;     /* from 1: each is of another place, where there are several */
+    uint8_t try;     /* from 1: where there are several places, with which to begin */
 };
 
 struct tb_want {

@@ -22,9 +22,9 @@
 #define TB_SUPPLY_WANT_BYTES (8 * 1024 * 1024) /* of a wish */
 #define TB_SUPPLY_TRIES 3                      /* to have a record once more, and one for each beside it, */
 #define TB_SUPPLY_MEND_US 30000000ULL          /* and so long since it was first found bad */
-#define TB_SUPPLY_CALL_US 27000000ULL          /* until a tb-hydrate that had ended is at work on it */
-#define TB_SUPPLY_SLICE_MS 200                 /* one wait: who waits longer looks whether it still should */
-#define TB_SUPPLY_UNWATCHED_US 5000000ULL      /* longer between two looks: nobody waited meanwhile */
+#define TB_SUPPLY_CALL_US 27000000ULL     /* until a tb-hydrate is at work on it; its URLs may take 20 s */
+#define TB_SUPPLY_SLICE_MS 200            /* one wait: who waits longer looks whether it still should */
+#define TB_SUPPLY_UNWATCHED_US 5000000ULL /* longer between two looks: nobody waited meanwhile */
 
 struct tb_supply_wish {
     struct tb_want_range r;

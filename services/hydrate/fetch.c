@@ -233,8 +233,8 @@ static int fetch_run(struct hydrate *h)
         partial_set_etag(h->partial, "");
     report_phase(&h->report, "downloading", "Downloading", there, h->size);
     h->report.there = there;
-    h->header_seen =
-        ranges_has(partial_ranges(h->partial), 0); /* rotten, it would tell nothing of the blob */
+    /* What was there before may have rotted, and tells nothing of the blob. */
+    h->header_seen = ranges_has(partial_ranges(h->partial), 0);
     if (fetch_is_followed(h) && fetch_announce(h) != 0)
         return h->o->code;
     r = fetch_hashes(h) ? hasher_start(partial_fd(h->partial), h->size, &hasher) : 0;

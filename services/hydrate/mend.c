@@ -16,6 +16,7 @@
 #define MEND_EXTEND_US (120 * TB_USEC_PER_SEC)
 #define MEND_LINGER_MS 2000 /* a record may be bad once more, and others too */
 
+/* Many records may take longer than a start is given. */
 static int mend_progress(void *ctx, const struct download_progress *p)
 {
     struct hydrate *h = ctx;

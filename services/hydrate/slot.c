@@ -13,16 +13,21 @@
 #define SLOT_BLOCK_MIN 4096
 #define SLOT_BLOCK_MAX 65536
 
+/* The place that is to give it, but for a mirror, without secrets. */
+static const char *slot_storage(const struct download_state *x, const struct download_slot *s,
+                                char other[static sizeof(x->where)])
+{
+    return s->elsewhere ? tb_url_redact(s->elsewhere, other, sizeof(x->where)) : x->where;
+}
+
 /* Why an attempt failed, without secrets. */
 static void slot_describe(const struct download_state *x, struct download_slot *s, CURLcode code, char *out,
                           size_t len)
 {
     struct transfer *t = &s->t;
-    const char *where = t->mirror ? x->d->mirror->where : x->where;
     char err[TB_HTTP_ERR_MAX], other[sizeof(x->where)];
+    const char *where = t->mirror ? x->d->mirror->where : slot_storage(x, s, other);
 
-    if (s->elsewhere)
-        where = tb_url_redact(s->elsewhere, other, sizeof(other));
     if (t->fault != TRANSFER_OK) {
         snprintf(out, len, "%s: %s", where, t->why);
     } else if (t->status >= 300) {
@@ -161,7 +166,7 @@ static void slot_say_repair(const struct download_state *x, const struct downloa
                             const struct tb_want_range *r)
 {
     char other[sizeof(x->where)];
-    const char *where = s->elsewhere ? tb_url_redact(s->elsewhere, other, sizeof(other)) : x->where;
+    const char *where = slot_storage(x, s, other);
 
     if (r->offset == 0) /* where no record is */
         tb_info("fetching the header once more, %" PRIu64 " bytes, from %s", r->bytes, where);
@@ -247,11 +252,11 @@ static void slot_retry(struct download_state *x, struct download_slot *s, CURLco
             return;
         }
     }
-    if (s->repair && x->d->linger_ms == 0 && s->backoff.attempt + 1 >= DOWNLOAD_TRIES) {
-        s->state = SLOT_IDLE; /* the download has more time, and goes on; the wish is still there or not */
-        return;
-    }
     if (s->backoff.attempt + 1 >= DOWNLOAD_TRIES) {
+        if (s->repair && x->d->linger_ms == 0) { /* ranges have more time; the wish is still there, or not */
+            s->state = SLOT_IDLE;
+            return;
+        }
         download_give_up(x, false, TB_EXIT_TEMPFAIL,
                          "%s, after %d attempts; progress is kept, the next start goes on", why,
                          DOWNLOAD_TRIES);
