@@ -20,6 +20,8 @@ import subprocess
 import threading
 import time
 
+from patience import PATIENCE
+
 repo = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -65,10 +67,6 @@ def free_port():
                     continue
             return port
     raise AssertionError("no port is free below the kernel's own range")
-
-
-# How many times longer than they say tests wait for what must come: many run side by side in `make check`. A test that is about a time measures it.
-PATIENCE = float(os.environ.get("TB_PATIENCE", "1"))
 
 
 def wait_for(fn, timeout=20, what="condition", every=0.05):
@@ -260,7 +258,6 @@ class Daemon:
         return self.proc is not None and self.proc.poll() is None
 
     def wait(self, timeout=30):
-        timeout *= PATIENCE
         try:
             rc = self.proc.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import secrets
+import select
 import shlex
 import shutil
 import socket
@@ -18,6 +19,7 @@ import threading
 import time
 
 import build
+from patience import patient
 from tbsys import _die_with_parent, free_port, repo, wait_for
 
 HOST = "10.0.2.2"  # this machine's loopback, as the guest sees it by user-mode networking
@@ -139,7 +141,7 @@ class VM:
         return self
 
     def wait_shell(self, timeout=400):
-        end = time.monotonic() + timeout
+        end = time.monotonic() + patient(timeout)
         while True:
             try:
                 return self.boot_id(5)
@@ -192,10 +194,9 @@ class VM:
     # -- inside -------------------------------------------------------------------------------------------------------
     def run(self, command, timeout=60):
         """Runs a shell command as root; returns (exit code, output of both streams). TimeoutError when no answer comes."""
-        token = secrets.token_hex(6)
+        token, timeout = secrets.token_hex(6), patient(timeout)
         line = f"{token} {timeout} {base64.b64encode(command.encode()).decode()}\n".encode()
         with self._lock:
-            self.agent.settimeout(timeout + 15)
             self.agent.sendall(line)
             end = time.monotonic() + timeout + 15
             while True:
@@ -208,7 +209,8 @@ class VM:
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeoutError("no answer from the machine")
-            self.agent.settimeout(left)
+            if not select.select([self.agent], [], [], left)[0]:
+                continue
             data = self.agent.recv(65536)
             if not data:
                 raise TimeoutError("the machine is off")

@@ -9,6 +9,8 @@ from selenium.webdriver.chrome.service import Service
 repo = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(repo / "e2e-vagrant/lib"), str(repo / "tests/integration")]
 
+import patience  # noqa: F401
+
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):

@@ -6,6 +6,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "e2e-vagrant" / "lib"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import patience  # noqa: F401
+
 # Helpers whose assertions say what they compared, as those of the tests do.
 pytest.register_assert_rewrite("backup_place", "configure_place", "hydrate_world", "stream_place", "tbpkg_local")
 

@@ -47,6 +47,8 @@ import threading
 import time
 import urllib.parse
 
+from patience import PATIENCE
+
 _HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 _PIECE = 64 * 1024
 
@@ -362,7 +364,7 @@ class FaultProxy:
         return len(self.select(**criteria))
 
     def wait(self, n, timeout=20, **criteria):
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         with self._changed:
             while len([r for r in self.requests if _holds(r, **criteria)]) < n:
                 left = deadline - time.monotonic()

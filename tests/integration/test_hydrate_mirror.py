@@ -274,6 +274,7 @@ def nginx(w, ca, tmp_path):  # noqa: F811
     p.wait()
 
 
+@pytest.mark.alone("a mirror that is silent for seconds, as one of many programs may be, is left alone")
 def test_nginx_asks_the_storage_once_for_many_machines(w, nginx):  # noqa: F811
     """Six machines at once: the storage sends the model once, and each machine's first range. No permission is in a log."""
     envs = [{"TB_TARGET_DIR": str(w.tmp / f"t{i}"), "TB_RUN_DIR": str(w.tmp / f"r{i}"), "TB_STATE_DIR": str(w.tmp / f"s{i}")} for i in range(6)]

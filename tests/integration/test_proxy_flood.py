@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from patience import patient
 from proxy_daemon import make, read_all  # noqa: F401
 from tbsys import program, wait_for
 
@@ -95,7 +96,7 @@ def test_viewers_are_not_closed_to_make_room(make):  # noqa: F811
         idle = [socket.create_connection(address, timeout=20) for _ in range(200)]
         time.sleep(1.5)
         assert p.ask_health("/health")[0] == 200
-        seen, end = b"", time.monotonic() + 10
+        seen, end = b"", time.monotonic() + patient(10)
         while seen.count(b"data: ") < 3 and time.monotonic() < end:
             data = viewer.recv(65536)
             assert data

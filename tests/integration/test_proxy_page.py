@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from patience import patient
 from proxy_backend import body_pieces, headers_of, read_head, simple
 from proxy_daemon import boottime_us, make, proxy, read_all  # noqa: F401
 from tbsys import wait_for
@@ -35,7 +36,7 @@ class Events:
         return json.loads(event[6:])
 
     def until(self, what):
-        end = time.monotonic() + 20
+        end = time.monotonic() + patient(20)
         while time.monotonic() < end:
             doc = self.next()
             if what(doc):

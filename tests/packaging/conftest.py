@@ -13,6 +13,7 @@ for folder in ("e2e-vagrant/lib", "e2e-vagrant/vm", "tests/packaging"):
 
 import debs
 import oci
+import patience  # noqa: F401
 from engine import Engine
 
 
