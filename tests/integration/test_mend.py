@@ -106,6 +106,20 @@ def test_what_rotted_on_the_disk_is_mended_alone(follow, records):
     assert follow.house.hydrate() == (0, 0), "what was mended is the file that was verified"
 
 
+def test_a_mend_that_takes_its_time_asks_systemd_for_more(follow):
+    assert follow.w.run()[0] == 0
+    rot(follow.house.file, place(2) + 10)
+    follow.w.proxy.rule(fp.drip(ON_DISK // 3, 1.2), path="model.tbenc$", range=f"^bytes={place(2)}-")
+    follow.deliver()
+    wait_for(lambda: (follow.rig.run / "tb-decrypt/repair").exists(), what="the call")
+    extended = []
+    while follow.load.running() and not follow.rig.out.exists():
+        rc, hydrate = follow.w.run()
+        extended += hydrate.notify_values("EXTEND_TIMEOUT_USEC")
+        assert rc == 0
+    assert follow.is_whole() and len(extended) >= 2 and set(extended) == {"120000000"}
+
+
 HEADER = {"magic": 0, "version": 9, "chunk_bytes": 12, "nonce": 17, "reserved": 31}
 
 
