@@ -9,6 +9,7 @@
 
 #include "common/cond.h"
 #include "common/io.h"
+#include "common/log.h"
 #include "common/secret.h"
 #include "decrypt/header.h"
 #include "decrypt/keymem.h"
@@ -96,7 +97,8 @@ static int cache_make_slots(struct tb_cache *c)
     /* The kernel looks up each page of what is written to /dev/fuse: 512 times as many small ones. */
     (void)madvise(c->memory, c->memory_bytes, MADV_HUGEPAGE);
     /* Not memfd_secret: the kernel takes no pages of it for what is written to /dev/fuse (EFAULT). */
-    (void)mlock2(c->memory, c->memory_bytes, MLOCK_ONFAULT);
+    if (mlock2(c->memory, c->memory_bytes, MLOCK_ONFAULT) < 0)
+        tb_warn("memory for what is decrypted cannot be locked, and may be swapped out: %s", strerror(errno));
     (void)madvise(c->memory, c->memory_bytes, MADV_DONTDUMP);
     (void)madvise(c->memory, c->memory_bytes, MADV_DONTFORK);
     for (unsigned i = 0; i < c->n_slots; i++)

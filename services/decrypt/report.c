@@ -25,6 +25,8 @@ static void report_read_last(struct tb_report *r)
     (void)tb_json_get_uint(doc, "delivered_boottime_us", TB_JSON_INT_MAX, &us, err);
     r->delivered_boottime_us = us <= tb_now_boottime_us() ? us : 0; /* of another boot */
     r->damaged_before = cJSON_DetachItemFromObject(doc, "damaged");
+    if (!r->damaged_before)
+        r->damaged_before = cJSON_DetachItemFromObject(doc, "suspect");
 }
 
 bool tb_report_suspects(const struct tb_report *r, int fd)
@@ -88,6 +90,9 @@ static void report_write_now(struct tb_report *r, const char *reason)
         cJSON_AddBoolToObject(doc, "allow_finetune", r->allow_finetune);
     if (r->damaged)
         (void)tb_file_mark_add(cJSON_AddObjectToObject(doc, "damaged"), &r->ciphertext);
+    else if (r->damaged_before &&
+             strcmp(r->state, "complete") != 0) /* for the next start, if this one ends now */
+        (void)cJSON_AddItemToObject(doc, "suspect", cJSON_Duplicate(r->damaged_before, true));
     if (r->delivered_boottime_us > 0)
         tb_json_add_uint(doc, "delivered_boottime_us", r->delivered_boottime_us);
     (void)tb_state_add_times(doc, r->started_boottime_us);

@@ -26,6 +26,8 @@ static const struct answer_error answer_errors[S3_ERRORS] = {
     [S3_DENIED] = {"403 Forbidden", "AccessDenied", "Access Denied"},
     [S3_NO_KEY] = {"404 Not Found", "NoSuchKey", "The specified key does not exist."},
     [S3_BAD_RANGE] = {"416 Range Not Satisfiable", "InvalidRange", "The requested range is not satisfiable"},
+    [S3_BAD_PART] = {"416 Range Not Satisfiable", "InvalidPartNumber",
+                     "The requested partnumber is not satisfiable"},
     [S3_PRECONDITION] = {"412 Precondition Failed", "PreconditionFailed",
                          "At least one of the preconditions you specified did not hold."},
     [S3_NOT_MODIFIED] = {"304 Not Modified", NULL, NULL},
@@ -106,7 +108,7 @@ static enum s3_error answer_file(const struct s3_bucket *b, const struct s3_requ
     bool part;
 
     s3_bucket_etag(b, file, etag);
-    part = file_is_ranged(q, etag);
+    part = file_is_ranged(q, etag) && !(q->first_part && bytes == 0);
     e = file_conditions(q, etag);
     if (e == S3_OK && part)
         e = file_range(q, bytes, &body);

@@ -158,8 +158,11 @@ static void list_head(struct list_state *s, struct tb_buf *out)
     tb_buf_printf(out, "<KeyCount>%u</KeyCount>", s->n);
     if (q->start_after)
         list_name(s, out, "StartAfter", q->start_after);
-    if (q->token) /* hex digits */
-        tb_buf_printf(out, "<ContinuationToken>%s</ContinuationToken>", q->token);
+    if (q->token) { /* hex digits, longer than what is printed may be */
+        tb_buf_puts(out, "<ContinuationToken>");
+        tb_buf_puts(out, q->token);
+        tb_buf_puts(out, "</ContinuationToken>");
+    }
     if (s->more)
         list_token(out, s->last);
 }

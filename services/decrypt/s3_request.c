@@ -119,7 +119,8 @@ static const char *text_decode(struct s3_request *q, struct s3_span s, bool quer
 /* -- the address ----------------------------------------------------------------------------------------- */
 static bool query_is_ignored(struct s3_span name)
 {
-    return span_is(name, "x-id") || span_is(name, "fetch-owner") || span_begins(name, "x-amz-");
+    return span_is(name, "x-id") || span_is(name, "fetch-owner") || span_is(name, "metadata") ||
+           span_begins(name, "x-amz-");
 }
 
 /* The token is the name behind which the list goes on, in hex. */
@@ -138,6 +139,20 @@ static enum s3_error query_token(struct s3_request *q)
     return strlen(out) == n / 2 && text_is_plain(out) ? S3_OK : S3_BAD_ARGUMENT;
 }
 
+/* No file was uploaded in parts, so it is its own first one. */
+static enum s3_error query_part(struct s3_request *q, const char *value)
+{
+    uint64_t n;
+
+    if (!span_uint((struct s3_span){value, strlen(value)}, &n) || n == 0 || n > S3_PARTS_MAX ||
+        q->range != S3_RANGE_NONE)
+        return S3_BAD_ARGUMENT;
+    q->first_part = true;
+    q->range = S3_RANGE_FROM;
+    q->to = UINT64_MAX;
+    return n == 1 ? S3_OK : S3_BAD_PART;
+}
+
 static enum s3_error query_take(struct s3_request *q, struct s3_span name, const char *value,
                                 const char **ret_marker)
 {
@@ -153,6 +168,8 @@ static enum s3_error query_take(struct s3_request *q, struct s3_span name, const
         q->token = value;
     else if (span_is(name, "marker"))
         *ret_marker = value;
+    else if (span_is(name, "partNumber"))
+        return query_part(q, value);
     else if (span_is(name, "location"))
         q->location = true;
     else if (span_is(name, "list-type") && strcmp(value, "2") == 0)

@@ -11,6 +11,7 @@
 
 #define S3_HEAD_MAX (16 * 1024) /* bytes of a request up to its empty line */
 #define S3_KEYS_MAX 1000        /* in one answer */
+#define S3_PARTS_MAX 10000      /* of a file, to S3 */
 
 enum s3_error {
     S3_OK,
@@ -24,6 +25,7 @@ enum s3_error {
     S3_DENIED,
     S3_NO_KEY,
     S3_BAD_RANGE,
+    S3_BAD_PART,
     S3_PRECONDITION,
     S3_NOT_MODIFIED,
     S3_BUSY,
@@ -43,6 +45,7 @@ struct s3_request {
     const char *after;               /* marker, start-after or what the continuation token says; "": none */
     const char *start_after, *token; /* as they came; NULL: they did not */
     unsigned max_keys;
+    bool first_part; /* partNumber=1, which is all of a file: a range as well */
     enum s3_range range;
     uint64_t from, to; /* S3_RANGE_FROM: to is UINT64_MAX where it was left open; S3_RANGE_LAST: to bytes */
     const char *if_match, *if_none_match, *if_range; /* NULL: there is none */

@@ -32,6 +32,7 @@ struct delivery {
     struct tb_outcome outcome;
     uint64_t delivered; /* bytes */
     bool is_looked_at;  /* the asset, by threads that end with the process */
+    bool is_told;       /* that it failed */
     struct tb_report report;
     struct tb_guard guard;
 };
@@ -54,6 +55,20 @@ static int delivery_stopped(struct delivery *d, enum tb_guard_cause cause)
                                                    : "the client went away before the end");
 }
 
+/* Once, and to all who ask: the journal, systemd, progress.json and the client. */
+static void delivery_failed(void *ctx)
+{
+    struct delivery *d = ctx;
+
+    if (d->is_told)
+        return;
+    d->is_told = true;
+    tb_outcome_log(&d->outcome);
+    tb_notify_status("%s", d->outcome.reason);
+    tb_report_state(&d->report, "failed", d->outcome.reason);
+    decrypt_reply_send(d->sock, &d->outcome, d->delivered);
+}
+
 /* The decryption is blocked in a write and cannot be asked to stop: the process ends, and the key with it. */
 static void delivery_abort(void *ctx)
 {
@@ -62,9 +77,7 @@ static void delivery_abort(void *ctx)
     tb_key_erase(d->key);
     tb_outputs_truncate(&d->out);
     (void)delivery_stopped(d, tb_guard_cancelled(&d->guard));
-    tb_report_state(&d->report, "failed", d->outcome.reason);
-    tb_outcome_log(&d->outcome);
-    decrypt_reply_send(d->sock, &d->outcome, 0);
+    delivery_failed(d);
     _exit(d->outcome.code);
 }
 
@@ -191,7 +204,9 @@ static int delivery_serve_reads(struct delivery *d)
                               .asset = &d->asset,
                               .key = &d->key,
                               .report = &d->report,
-                              .outcome = &d->outcome};
+                              .outcome = &d->outcome,
+                              .failed = delivery_failed,
+                              .ctx = d};
     int r;
 
     d->delivered = d->asset.tree->plaintext_bytes;
@@ -254,17 +269,18 @@ int tb_serve(const struct tb_config *c, int sock, int signal_fd)
         tb_notify_status(d.request.mode == TB_DELIVER_S3 ? "The endpoint has ended" : "The view has ended");
         return 0;
     }
-    if (r == 0) {
-        d.report.done = d.report.total;
-        tb_progress_finish(&d.report.progress, d.report.done);
-        tb_notify_status("Delivered");
-    } else {
-        tb_outcome_log(&d.outcome);
-        tb_notify_status("%s", d.outcome.reason);
+    if (r != 0) {
+        delivery_failed(&d);
+        if (delivery_is_read(&d)) /* nothing is in memory any more */
+            tb_report_state(&d.report, "failed", d.outcome.reason);
+        return r;
     }
-    tb_report_state(&d.report, r == 0 ? "complete" : "failed", r == 0 ? NULL : d.outcome.reason);
+    d.report.done = d.report.total;
+    tb_progress_finish(&d.report.progress, d.report.done);
+    tb_notify_status("Delivered");
+    tb_report_state(&d.report, "complete", NULL);
     decrypt_reply_send(sock, &d.outcome, d.delivered);
-    return r;
+    return 0;
 }
 
 void tb_serve_refusal(int sock, int status, const char *message)

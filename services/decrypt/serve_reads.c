@@ -110,6 +110,21 @@ static int service_start(struct reads_service *s)
     return service_is_s3(s) ? tb_endpoint_start(&s->endpoint) : tb_view_start(&s->view);
 }
 
+/* What became of it, apart from being read; 0: nothing. */
+static int service_trouble(struct reads_service *s)
+{
+    const struct weights_layer *at_fault;
+    struct tb_cache_state c;
+    struct tbenc_error e;
+    int r;
+
+    tb_weights_state(&s->weights, &c);
+    r = tb_weights_error(&s->weights, &at_fault, &e);
+    if (r == 0 && tb_supply_lost(&s->d->asset->supply))
+        return service_lost(s);
+    return r == 0 ? 0 : service_explain(s, at_fault, r, &e);
+}
+
 static int service_prepare(struct reads_service *s)
 {
     bool suspect = tb_report_suspects(s->d->report, s->d->asset->supply.fd) ||
@@ -130,24 +145,13 @@ static int service_prepare(struct reads_service *s)
         return service_stopped(s, service_readable(s->d->signal_fd, POLLIN));
     if (r == -ESTALE)
         return service_lost(s);
-    if (r == 0)
-        r = service_start(s);
+    if (r < 0)
+        return service_explain(s, s->weights.at_fault, r, &e);
+    r = service_trouble(s); /* all of it was verified, and the tags together are not the manifest's */
+    if (r != 0)
+        return r;
+    r = service_start(s);
     return r == 0 ? 0 : service_explain(s, s->weights.at_fault, r, &e);
-}
-
-/* What became of it, apart from being read; 0: nothing. */
-static int service_trouble(struct reads_service *s)
-{
-    const struct weights_layer *at_fault;
-    struct tb_cache_state c;
-    struct tbenc_error e;
-    int r;
-
-    tb_weights_state(&s->weights, &c);
-    r = tb_weights_error(&s->weights, &at_fault, &e);
-    if (r == 0 && tb_supply_lost(&s->d->asset->supply))
-        return service_lost(s);
-    return r == 0 ? 0 : service_explain(s, at_fault, r, &e);
 }
 
 /* Until something happened: 0, or the exit code it leads to. */
@@ -279,6 +283,8 @@ int decrypt_reads_serve(struct decrypt_reads *d)
     if (s.event_fd < 0 || s.view.fuse_fd < 0)
         return tb_outcome_set(d->outcome, TB_EXIT_IOERR, "cannot start: %s", strerror(errno));
     r = service_run(&s);
+    if (r != 0)
+        d->failed(d->ctx);
     service_revoke(&s);
     if (s.weights.layers[0].cache) /* nothing is in memory any more */
         service_look(&s, &(struct tb_cache_state){0});

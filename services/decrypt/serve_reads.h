@@ -20,6 +20,10 @@ struct decrypt_reads {
     struct tb_key **key; /* freed as soon as the ciphers are made */
     struct tb_report *report;
     struct tb_outcome *outcome;
+    /* Called with the outcome that is not 0, while what was read is yet to be taken back: that may take long,
+     * and the client is to end the runtime, and the next start to know, whatever becomes of this process. */
+    void (*failed)(void *ctx);
+    void *ctx;
     bool threads_left; /* set when it returns: threads wait for the kernel, and may yet look at the asset */
 };
 

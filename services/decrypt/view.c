@@ -41,25 +41,29 @@ static bool read_is_interrupted(const struct tb_view *v, uint64_t unique)
     return false;
 }
 
-static bool read_park(struct tb_view *v, const struct fuse_request *q)
+/* 0: it is answered when its bytes came. -EINTR: nobody waits for it any more. */
+static int read_park(struct tb_view *v, const struct fuse_request *q)
 {
     struct view_read *r = malloc(sizeof(*r));
-    bool parked;
+    int e = 0;
 
     if (!r)
-        return false;
+        return -ENOMEM;
     r->q = *q;
     (void)pthread_mutex_lock(&v->lock);
-    parked = !atomic_load(&v->revoked) && !read_is_interrupted(v, q->unique);
-    if (parked) {
+    if (atomic_load(&v->revoked))
+        e = -ESHUTDOWN;
+    else if (read_is_interrupted(v, q->unique))
+        e = -EINTR;
+    if (e == 0) {
         r->next = v->parked;
         v->parked = r;
         (void)pthread_cond_broadcast(&v->changed);
     }
     (void)pthread_mutex_unlock(&v->lock);
-    if (!parked)
+    if (e < 0)
         free(r);
-    return parked;
+    return e;
 }
 
 static void view_read(struct tb_view *v, unsigned thread, const struct fuse_request *q)
@@ -76,10 +80,12 @@ static void view_read(struct tb_view *v, unsigned thread, const struct fuse_requ
     if (off >= end)
         return view_reply(v, q->unique, 0, NULL, 0);
     n = atomic_load(&v->revoked) ? -ESHUTDOWN : tb_weights_pin(v->weights, thread, node->file, off, end, p);
-    if (n == -EAGAIN && read_park(v, q))
-        return;
+    if (n == -EAGAIN)
+        n = read_park(v, q);
     if (n < 0)
-        return view_reply(v, q->unique, -EIO, NULL, 0);
+        return view_reply(v, q->unique, n == -EINTR ? n : -EIO, NULL, 0);
+    if (n == 0) /* parked */
+        return;
     served.bytes = read_send(v, q->unique, p, n);
     tb_weights_unpin(v->weights, node->file, end, VIEW_FILL_AHEAD, p, n, served);
 }
@@ -116,23 +122,21 @@ static void *view_worker(void *arg)
     struct tb_view *v = t->v;
     struct tbenc_error e = {0};
     _cleanup_free_ void *buf = malloc(FUSE_REQUEST_MAX);
-    ssize_t n;
+    int r = buf ? 0 : -ENOMEM;
 
-    while (buf) {
-        n = read(v->fuse_fd, buf, FUSE_REQUEST_MAX);
+    while (r == 0) {
+        ssize_t n = read(v->fuse_fd, buf, FUSE_REQUEST_MAX);
+
         if (n >= 0)
             view_handle(v, t->number, buf, (size_t)n);
-        else if (errno == ENODEV || errno == ECONNABORTED) /* unmounted; between two requests or in one */
-            break;
-        else if (errno != EINTR && errno != EAGAIN && errno != ENOENT) {
-            int r = -errno;
-
-            tb_weights_fail(v->weights, NULL,
-                            tbenc_fail(&e, r, "cannot read from /dev/fuse: %s", strerror(-r)), &e);
-            break;
-        }
+        else if (errno != EINTR && errno != EAGAIN && errno != ENOENT)
+            r = -errno;
     }
-    view_end(v);
+    if (r == -ENODEV || r == -ECONNABORTED) /* unmounted; between two requests or in one */
+        view_end(v);
+    else /* of this thread alone: others may wait for requests, so the mount is not over */
+        tb_weights_fail(v->weights, NULL, tbenc_fail(&e, r, "cannot read from /dev/fuse: %s", strerror(-r)),
+                        &e);
     return NULL;
 }
 

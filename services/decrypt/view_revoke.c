@@ -9,11 +9,13 @@
 
 #include "common/cond.h"
 #include "common/macros.h"
+#include "common/notify.h"
 #include "decrypt/view.h"
 
 #define FIRST_PAGES 1024 /* of a file, at most */
 #define FIRST_STEP_MIN (1024 * 1024ULL)
 #define FIRST_MS 100
+#define WATCH_MS 1000
 #define REST_STEP (16 * 1024 * 1024ULL)
 #define THREADS 16 /* of which all but one may hang */
 
@@ -91,15 +93,35 @@ static void pass_start(struct pass *p)
         (void)pass_run(p);
 }
 
-static void pass_wait(struct pass *p, unsigned timeout_ms)
+/* false: it goes on. */
+static bool pass_wait(struct pass *p, unsigned timeout_ms)
 {
     struct timespec until = tb_cond_until(timeout_ms);
+    bool over;
     int r = 0;
 
     (void)pthread_mutex_lock(&p->lock);
     while (r == 0 && p->n_working > 0)
         r = pthread_cond_timedwait(&p->over, &p->lock, &until);
+    over = p->n_working == 0;
     (void)pthread_mutex_unlock(&p->lock);
+    return over;
+}
+
+/* A large model that all is mapped of takes long; a disk that hangs is no reason to wait for ever. */
+static void pass_await(struct pass *p)
+{
+    size_t node = SIZE_MAX;
+    uint64_t at = 0;
+
+    while (!pass_wait(p, WATCH_MS)) {
+        (void)pthread_mutex_lock(&p->lock);
+        if (node != p->node || at != p->at)
+            tb_notify_watchdog();
+        node = p->node;
+        at = p->at;
+        (void)pthread_mutex_unlock(&p->lock);
+    }
 }
 
 static void pass_join(struct pass *p)
@@ -115,8 +137,9 @@ void view_take_back(struct tb_view *v)
     struct pass first = {.v = v}, rest = {.v = v, .rest = true};
 
     pass_start(&first);
-    pass_wait(&first, FIRST_MS);
+    (void)pass_wait(&first, FIRST_MS);
     pass_start(&rest);
+    pass_await(&rest);
     pass_join(&rest);
     pass_join(&first);
 }

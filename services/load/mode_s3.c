@@ -18,6 +18,7 @@
 #include "load/modes.h"
 
 #define S3_BACKLOG 256
+#define S3_LAST_WORD_MS 1000
 #define S3_REGION "us-east-1"
 #define S3_NOBODY "trustbridge" /* for clients that insist on signing; nobody looks at it */
 
@@ -150,13 +151,30 @@ static int s3_hear(struct s3_load *s)
     return r;
 }
 
+/* A runtime that ends before all was verified may do so as tb-decrypt cut it off, which will say why. */
+static void s3_hear_why(struct s3_load *s, int *ret)
+{
+    struct pollfd p = {.fd = s->sock, .events = POLLIN};
+    int r = 0;
+
+    if (!s->verified && !s->load->stopped_by && poll(&p, 1, S3_LAST_WORD_MS) > 0)
+        r = tb_client_reply(s->load, s->sock);
+    if (r != 0)
+        *ret = r;
+}
+
 /* true: it is over, with this exit code. */
 static bool s3_take_signal(struct s3_load *s, int *ret)
 {
     int signo = tb_load_signal(s->load);
 
-    if (signo == SIGCHLD)
-        return tb_child_ended(s->load, &s->child, true, ret);
+    if (signo == SIGCHLD) {
+        bool over = tb_child_ended(s->load, &s->child, true, ret);
+
+        if (over)
+            s3_hear_why(s, ret);
+        return over;
+    }
     if (signo == 0)
         return false;
     if (s->child > 0) {
@@ -175,11 +193,9 @@ static int s3_supervise(struct s3_load *s)
 
         if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
             return tb_outcome_set(&s->load->outcome, TB_EXIT_IOERR, "cannot wait: %s", strerror(errno));
-        if (p[0].revents && s3_take_signal(s, &r))
-            return r;
         if (p[1].revents)
             r = s3_hear(s);
-        if (r != 0)
+        if (r != 0 || (p[0].revents && s3_take_signal(s, &r)))
             return r;
     }
 }

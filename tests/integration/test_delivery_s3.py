@@ -178,6 +178,30 @@ def test_lists_go_on_where_they_stopped_and_names_are_escaped(rig):  # noqa: F81
     place.end()
 
 
+def test_a_list_goes_on_after_the_longest_names(rig):  # noqa: F811
+    names = sorted("/".join(c * 200 for c in (a, "b", "c", "d", "e")) + "x" for a in "pqr")
+    place = Place(rig, Asset({name: b"x" for name in names}, chunk_bytes=4096).write(rig.target))
+    pages = list(place.client().get_paginator("list_objects_v2").paginate(Bucket=place.bucket, PaginationConfig={"PageSize": 1}))
+    assert [o["Key"] for p in pages for o in p["Contents"]] == names
+    place.end()
+
+
+def test_the_first_part_of_a_file_is_all_of_it(tree):
+    """As some clients ask for it, who do not know yet how many there are."""
+    s3 = tree.client()
+    for key, data in FILES.items():
+        got = s3.get_object(Bucket=tree.bucket, Key=key, PartNumber=1)
+        assert got["Body"].read() == data and got["ContentLength"] == len(data)
+        assert got.get("ContentRange") == (f"bytes 0-{len(data) - 1}/{len(data)}" if data else None)
+        assert s3.head_object(Bucket=tree.bucket, Key=key, PartNumber=1)["ContentLength"] == len(data)
+    for more, code in (({"PartNumber": 2}, "InvalidPartNumber"), ({"PartNumber": 0}, "InvalidArgument"),
+                       ({"PartNumber": 1, "Range": "bytes=1-2"}, "InvalidArgument")):
+        with pytest.raises(botocore.exceptions.ClientError) as e:
+            s3.get_object(Bucket=tree.bucket, Key="config.json", **more)
+        assert e.value.response["Error"]["Code"] == code
+    assert tree.ask(f"/{tree.bucket}?list-type=2&metadata=true")[0] == 200
+
+
 # -- conditions and parts --------------------------------------------------------------------------------------
 def test_conditions_and_ranges_are_kept(place):
     plain, etag = place.asset.plain, place.object(method="HEAD")[1]["ETag"]
@@ -354,6 +378,23 @@ def test_a_file_of_another_version_kills_the_runtime(rig):  # noqa: F811
         pass
     assert place.decrypt.wait() == 76 and place.load.wait() == 76
     assert "tags_sha256 is not what the manifest says" in place.load.log_text()
+    # The next start finds it before the runtime starts.
+    load = rig.load("s3", f"/bin/touch {rig.tmp}/started {{s3}}")
+    decrypt = both(rig, asset, load)
+    assert load.wait() == 76 and decrypt.wait() == 76 and not (rig.tmp / "started").exists()
+
+
+def test_a_runtime_that_ends_of_the_damage_is_not_what_failed(rig):  # noqa: F811
+    """tb-decrypt cuts it off, and it ends at once: with a status of its own, which says nothing of why."""
+    asset = model_of(24 * MIB)
+    n, body = asset.records[20]
+    asset.records[20] = (n, bytes([body[0] ^ 1]) + body[1:])
+    asset.write(rig.target)
+    script = rig.script("reads.sh", "set -e\ntest $(curl -sf -o /dev/null -w %{size_download} $AWS_ENDPOINT_URL/${1#s3://}) -gt 99999999\n")
+    load = rig.load("s3", f"sh {script} {{s3}}")
+    decrypt = both(rig, asset, load)
+    assert decrypt.wait() == 76 and load.wait() == 76
+    assert "chunk 20: not authentic" in load.log_text()
 
 
 def test_a_wrong_key_is_told_before_the_runtime_starts(rig):  # noqa: F811

@@ -195,6 +195,30 @@ def test_damage_ends_the_runtime_and_is_named(rig, where):
     assert f"chunk {bad}: not authentic" in load.log_text()
 
 
+def test_a_suspicion_outlives_a_start_that_comes_to_nothing(rig):
+    """Nobody has looked at all of it yet."""
+    asset = model_of(24 * MIB)
+    n, body = asset.records[20]
+    asset.records[20] = (n, bytes([body[0] ^ 1]) + body[1:])
+    asset.manifest["sha256_ciphertext"] = "0" * 64
+    asset.write(rig.target)
+    decrypt, load, _ = mapper(rig, asset)
+    assert decrypt.wait() == 76 and load.wait() != 0
+    mark = rig.progress()["damaged"]
+    for _ in range(2):
+        load = rig.load("view", "/bin/true")
+        decrypt = both(rig, asset, load, key=b"no key")
+        assert decrypt.wait() == load.wait() != 0
+        assert rig.progress()["suspect"] == mark and "damaged" not in rig.progress()
+    before, asset.records[20] = (rig.target / "model.tbenc").stat().st_mtime_ns, (n, body)
+    with open(rig.target / "model.tbenc", "r+b") as f:
+        f.write(asset.ciphertext())
+    os.utime(rig.target / "model.tbenc", ns=(before, before))
+    decrypt, load, _ = mapper(rig, asset, name="well")
+    tbsys.wait_for(lambda: rig.progress()["state"] == "complete", what="all of it verified")
+    assert "is verified first" in decrypt.log_text() and "suspect" not in rig.progress()
+
+
 def test_a_wrong_key_is_told_before_the_runtime_starts(rig):
     asset = model_of(5 * MIB).write(rig.target)
     load = rig.load("view", "/bin/true")
@@ -213,6 +237,10 @@ def test_a_file_of_another_version_ends_the_runtime(rig):
     assert decrypt.wait() == 76
     assert load.wait() != 0
     assert "tags_sha256 is not what the manifest says" in decrypt.log_text()
+    # The next start finds it before the runtime starts.
+    load = rig.load("view", f"/bin/touch {rig.out}")
+    decrypt = both(rig, asset, load)
+    assert load.wait() == 76 and decrypt.wait() == 76 and not rig.out.exists()
 
 
 def test_without_capabilities_it_is_mounted_in_a_namespace_of_its_own(rig):

@@ -85,7 +85,7 @@ def test_what_cannot_be_mended_is_not_looked_at_for_ever(tmp_path):
 
 @pytest.mark.parametrize("mode,decrypt,said,runtime,asked", [
     ("view", "failed", "failed", "active", True), ("s3", "failed", "failed", "active", True), ("view", "failed", "streaming", "active", True),
-    ("view", "inactive", "failed", "active", True), ("view", "failed", "failed", "activating", False), ("view", "inactive", "ended", "active", False),
+    ("view", "inactive", "failed", "active", True), ("view", "failed", "failed", "activating", False), ("view", "inactive", "ended", "active", True), ("view", "inactive", "complete", "active", False),
     ("view", "active", "failed", "active", False), ("dir", "failed", "failed", "active", False), ("fifo", "failed", "failed", "active", False),
     ("", "failed", "failed", "active", False)])
 def test_a_runtime_that_outlives_its_view_is_started_again(tmp_path, mode, decrypt, said, runtime, asked):

@@ -389,6 +389,50 @@ def test_hundreds_of_readers_wait_and_all_are_served(view):
     assert (out / "sum").read_text() == "[]" and decrypt.wait() == 0
 
 
+# Readers whose read(2) a signal ends, more of them than tb-decrypt has threads.
+IMPATIENT = r'''
+import mmap, os, pathlib, signal, sys
+model, plain, out = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+want = open(plain, "rb").read()
+def run(i):
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.003)
+    fd, buf = os.open(model, os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 65536)
+    for at in range(i * 65536, len(want), 8 * 65536):
+        n = os.preadv(fd, [buf], at)
+        if buf[:n] != want[at:at + 65536]:
+            os._exit(2)
+    os._exit(0)
+children = []
+for i in range(8):
+    if (pid := os.fork()) == 0:
+        try:
+            run(i)
+        except OSError as e:
+            print(e, file=sys.stderr)
+            os._exit(1)
+    children.append(pid)
+(out / "pid").write_text("")
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
+'''
+
+
+def test_a_read_that_a_signal_ends_fails_of_nothing_else(view):
+    """EINTR, which these readers' library takes for what it is; not EIO."""
+    view.close_gate()
+    view.hydrate()
+    out = view.rig.tmp / "impatient"
+    out.mkdir()
+    load = view.rig.load("view", " ".join(map(str, ("/usr/bin/python3", view.rig.script("impatient.py", IMPATIENT), "{model}", view.plain, out))))
+    decrypt = view.rig.decrypt(view.house.asset)
+    decrypt.start(), load.start()
+    tbsys.wait_for(lambda: (out / "pid").exists(), what="the readers")
+    time.sleep(2)  # right without as well
+    view.gate.set()
+    assert load.wait(60) == 0, load.log_text() + decrypt.log_text()
+    assert decrypt.wait() == 0
+
+
 def test_two_starts_at_once_are_served_apart(view):
     """As when systemd starts the runtime while the one before still ends."""
     view.begin("mapped")
