@@ -11,6 +11,7 @@ The whole log of each stage is in build/check/. V=1 prints the twenty slowest te
 
 import argparse
 import concurrent.futures
+import ctypes
 import fnmatch
 import os
 import pathlib
@@ -23,6 +24,10 @@ import time
 import xml.etree.ElementTree as ET
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO / "e2e-vagrant" / "lib"))
+
+from precedence import STAGE, set_share
+
 OUT = REPO / "build" / "check"
 FUZZ_SECONDS = 30  # all fuzzers together
 UNIT_SECONDS = 900  # of one unit test: a property of money takes a minute with the sanitizers, and five beside much else
@@ -49,6 +54,8 @@ ASAN = [path for name, path in INTEGRATION.items() if any(fnmatch.fnmatch(name, 
 ASAN_REST = [path for path in INTEGRATION.values() if path not in ASAN]
 
 MAKE, PRINT = threading.Lock(), threading.Lock()
+RUNNING = set()  # what run() has started
+LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 BEGIN_UNTIL = END_AT = float("inf")
 CPU_TIME = {}  # seconds of what a thread ran; {thread}
 
@@ -70,12 +77,20 @@ class Tally:
         say(f"  FAILED {what}", *("    " + line for line in text.splitlines()[-lines:]))
 
 
+def apart():
+    """A session of its own, with its share of the processors."""
+    os.setsid()
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+    set_share(STAGE)
+
+
 def run(argv, log, env=None, timeout=STAGE_SECONDS):
     """Runs argv with its output in OUT/log; returns (exit code, output)."""
     begin = time.monotonic()
     path, end, signals = OUT / log, min(begin + timeout, END_AT), [signal.SIGKILL, signal.SIGINT]
     with open(path, "wb") as f:
-        p = subprocess.Popen(argv, cwd=REPO, stdout=f, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL)
+        p = subprocess.Popen(argv, cwd=REPO, stdout=f, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, preexec_fn=apart)
+        RUNNING.add(p)
         # Not Popen.wait(), which does not tell what it and all that it waited for took of the processors.
         while not (ended := os.wait4(p.pid, os.WNOHANG))[0]:
             if time.monotonic() > end and signals:
@@ -83,6 +98,7 @@ def run(argv, log, env=None, timeout=STAGE_SECONDS):
                 end += 120
             time.sleep(0.05)
         p.returncode = os.waitstatus_to_exitcode(ended[1])
+        RUNNING.discard(p)
         if late := len(signals) < 2:
             f.write(f"\nended after {time.monotonic() - begin:.0f} s: it may take {timeout}, and all stages {END_SECONDS}\n".encode())
         CPU_TIME[threading.get_ident()] = CPU_TIME.get(threading.get_ident(), 0) + ended[2].ru_utime + ended[2].ru_stime
@@ -246,7 +262,12 @@ def main():
     if stages != ["lint"]:
         run(["make", f"-j{CPUS}", "all"], "build.log")  # of which a test makes an installation; what fails to build is said by the stages
     with concurrent.futures.ThreadPoolExecutor(STAGES_AT_ONCE) as pool:
-        tallies = list(pool.map(timed, [name for name in stages if name not in ALONE]))
+        try:
+            tallies = list(pool.map(timed, [name for name in stages if name not in ALONE]))
+        except KeyboardInterrupt:
+            for p in list(RUNNING):
+                os.killpg(p.pid, signal.SIGINT)
+            raise
     tallies += [timed(name) for name in stages if name in ALONE]
     if os.environ.get("V") == "1":
         print("the slowest tests:")

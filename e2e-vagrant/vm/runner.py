@@ -4,6 +4,7 @@ Azure's customData would; commands run inside by a virtio port (guest/usr/local/
 Everything a failure needs is kept: the serial console in serial.log, and report()."""
 
 import base64
+import contextlib
 import os
 import pathlib
 import re
@@ -20,6 +21,7 @@ import time
 
 import build
 from patience import patient
+from precedence import MACHINE, set_share
 from tbsys import _die_with_parent, free_port, repo, wait_for
 
 HOST = "10.0.2.2"  # this machine's loopback, as the guest sees it by user-mode networking
@@ -58,13 +60,9 @@ def with_precedence():
     """For QEMU, as leader of a session, before other tests: of an emulated machine that has to wait with a lock in its hand the other processor
     burns the time, and it takes ten times as long beside what keeps two real processors busy, as the same work alone."""
     _die_with_parent()
-    try:
-        os.nice(-5)
-        # Where the kernel groups by session (sched(7), autogroup), nice counts within one only, and each program of a test is a session.
-        with open("/proc/self/autogroup", "wb", buffering=0) as group:
-            group.write(b"-10")
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        os.nice(-5)  # where the kernel does not share by session
+    set_share(MACHINE)
 
 
 def built_image(source):

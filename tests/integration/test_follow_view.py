@@ -6,6 +6,7 @@ import hashlib
 import os
 import pathlib
 import random
+import re
 import signal
 import sys
 import threading
@@ -131,7 +132,8 @@ def test_a_suspension_ends_who_waits(follow, how):
     tbsys.wait_for(lambda: at.read_text().split()[0] in ("17", "295", "327"), what="pread64, preadv or preadv2")
     assert follow.decrypt.stop() == 75
     assert follow.load.wait() == 1
-    assert "Input/output error" in follow.load.log_text()
+    # The answer to it; or tb-decrypt had gone when the kernel asked for another of its pages.
+    assert re.search(r"Errno (5|103|107)\]", follow.load.log_text()), follow.load.log_text()
 
 
 @pytest.mark.parametrize("how", ["killed", "SIGTERM"])

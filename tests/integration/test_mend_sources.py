@@ -44,7 +44,8 @@ def mends(follow):  # noqa: F811
     return follow.is_whole()
 
 
-@pytest.mark.parametrize("good", range(3))
+# The third try must have come within 30 s, and each is a start of tb-hydrate.
+@pytest.mark.parametrize("good", [0, 1, pytest.param(2, marks=pytest.mark.alone)])
 def test_whichever_place_has_the_record_right_is_asked(rotten, good):
     data = rotten.w.data
     in_places(rotten, *(data if i == good else spoiled(data) for i in range(3)))
