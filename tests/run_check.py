@@ -11,6 +11,7 @@ The whole log of each stage is in build/check/. V=1 prints the twenty slowest te
 
 import argparse
 import concurrent.futures
+import contextlib
 import ctypes
 import fnmatch
 import os
@@ -24,10 +25,6 @@ import time
 import xml.etree.ElementTree as ET
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "e2e-vagrant" / "lib"))
-
-from precedence import STAGE, set_share
-
 OUT = REPO / "build" / "check"
 FUZZ_SECONDS = 30  # all fuzzers together
 UNIT_SECONDS = 900  # of one unit test: a property of money takes a minute with the sanitizers, and five beside much else
@@ -54,7 +51,7 @@ ASAN = [path for name, path in INTEGRATION.items() if any(fnmatch.fnmatch(name, 
 ASAN_REST = [path for path in INTEGRATION.values() if path not in ASAN]
 
 MAKE, PRINT = threading.Lock(), threading.Lock()
-RUNNING = set()  # what run() has started
+RUNNING, STOPPED = set(), threading.Event()  # what run() has started; by Ctrl-C, nothing begins after it
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 BEGIN_UNTIL = END_AT = float("inf")
 CPU_TIME = {}  # seconds of what a thread ran; {thread}
@@ -78,14 +75,16 @@ class Tally:
 
 
 def apart():
-    """A session of its own, with its share of the processors."""
+    """A session of its own: where the kernel shares the processors by session (sched(7), autogroup), all stages together would have the share of one
+    program that a test starts as a unit. No larger one than such a program: machines in QEMU that wait burn more time than the others gain."""
     os.setsid()
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
-    set_share(STAGE)
 
 
 def run(argv, log, env=None, timeout=STAGE_SECONDS):
     """Runs argv with its output in OUT/log; returns (exit code, output)."""
+    if STOPPED.is_set():
+        return 130, ""
     begin = time.monotonic()
     path, end, signals = OUT / log, min(begin + timeout, END_AT), [signal.SIGKILL, signal.SIGINT]
     with open(path, "wb") as f:
@@ -95,7 +94,7 @@ def run(argv, log, env=None, timeout=STAGE_SECONDS):
         while not (ended := os.wait4(p.pid, os.WNOHANG))[0]:
             if time.monotonic() > end and signals:
                 os.kill(p.pid, signals.pop())  # pytest then says what failed until now
-                end += 120
+                end += 240  # xdist waits for its workers first
             time.sleep(0.05)
         p.returncode = os.waitstatus_to_exitcode(ended[1])
         RUNNING.discard(p)
@@ -111,6 +110,14 @@ def make(tally, what, *args):
     if rc != 0:
         tally.fail(f"{what}: make {' '.join(args)}", text)
     return rc == 0
+
+
+def stop():
+    """What runs hears of Ctrl-C by this: it is in sessions of its own."""
+    STOPPED.set()
+    for p in list(RUNNING):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(p.pid, signal.SIGINT)
 
 
 def lint(tally, what):
@@ -264,11 +271,10 @@ def main():
     with concurrent.futures.ThreadPoolExecutor(STAGES_AT_ONCE) as pool:
         try:
             tallies = list(pool.map(timed, [name for name in stages if name not in ALONE]))
+            tallies += pool.map(timed, [name for name in stages if name in ALONE])
         except KeyboardInterrupt:
-            for p in list(RUNNING):
-                os.killpg(p.pid, signal.SIGINT)
+            stop()
             raise
-    tallies += [timed(name) for name in stages if name in ALONE]
     if os.environ.get("V") == "1":
         print("the slowest tests:")
         for seconds, name in sorted((t for tally in tallies for t in tally.took), reverse=True)[:20]:

@@ -21,7 +21,6 @@ import threading
 import time
 
 from patience import PATIENCE
-from precedence import DAEMON, set_share
 
 repo = pathlib.Path(__file__).resolve().parents[2]
 
@@ -231,8 +230,6 @@ class Daemon:
 
         def child():
             _die_with_parent()
-            if PATIENCE > 1:  # in make check
-                set_share(DAEMON)
             if self.preexec:
                 self.preexec()
             if fds:

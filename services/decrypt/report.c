@@ -6,6 +6,7 @@
 #include "common/file_mark.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "common/macros.h"
 #include "common/domain_file.h"
 #include "common/units.h"
 #include "decrypt/supply.h"
@@ -24,16 +25,43 @@ static void report_read_last(struct tb_report *r)
         return;
     (void)tb_json_get_uint(doc, "delivered_boottime_us", TB_JSON_INT_MAX, &us, err);
     r->delivered_boottime_us = us <= tb_now_boottime_us() ? us : 0; /* of another boot */
-    r->damaged_before = cJSON_DetachItemFromObject(doc, "damaged");
-    if (!r->damaged_before)
-        r->damaged_before = cJSON_DetachItemFromObject(doc, "suspect");
+    r->suspects[0] = cJSON_DetachItemFromObject(doc, "damaged");
+    r->suspects[1] = cJSON_DetachItemFromObject(doc, "suspect");
 }
 
 bool tb_report_suspects(const struct tb_report *r, int fd)
 {
     struct stat st;
 
-    return r->damaged_before && fstat(fd, &st) == 0 && tb_file_mark_matches(r->damaged_before, &st);
+    if (fstat(fd, &st) < 0)
+        return false;
+    for (unsigned i = 0; i < ARRAY_SIZE(r->suspects); i++)
+        if (r->suspects[i] && tb_file_mark_matches(r->suspects[i], &st))
+            return true;
+    return false;
+}
+
+static void report_forget_suspects(struct tb_report *r)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(r->suspects); i++) {
+        cJSON_Delete(r->suspects[i]);
+        r->suspects[i] = NULL;
+    }
+}
+
+/* For the next start, if nobody verifies all of it before. A run that could name no file left a mark of
+ * none. */
+static void report_add_suspect(const struct tb_report *r, cJSON *doc)
+{
+    char err[TB_JSON_ERR_MAX];
+    uint64_t inode;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(r->suspects); i++)
+        if (r->suspects[i] && tb_json_get_uint(r->suspects[i], "inode", TB_JSON_INT_MAX, &inode, err) == 0 &&
+            inode > 0) {
+            (void)cJSON_AddItemToObject(doc, "suspect", cJSON_Duplicate(r->suspects[i], true));
+            return;
+        }
 }
 
 void tb_report_open(struct tb_report *r, const struct tb_config *c)
@@ -90,9 +118,7 @@ static void report_write_now(struct tb_report *r, const char *reason)
         cJSON_AddBoolToObject(doc, "allow_finetune", r->allow_finetune);
     if (r->damaged)
         (void)tb_file_mark_add(cJSON_AddObjectToObject(doc, "damaged"), &r->ciphertext);
-    else if (r->damaged_before &&
-             strcmp(r->state, "complete") != 0) /* for the next start, if this one ends now */
-        (void)cJSON_AddItemToObject(doc, "suspect", cJSON_Duplicate(r->damaged_before, true));
+    report_add_suspect(r, doc);
     if (r->delivered_boottime_us > 0)
         tb_json_add_uint(doc, "delivered_boottime_us", r->delivered_boottime_us);
     (void)tb_state_add_times(doc, r->started_boottime_us);
@@ -110,8 +136,10 @@ void tb_report_state(struct tb_report *r, const char *state, const char *reason)
 {
     pthread_mutex_lock(&r->lock);
     r->state = state;
-    if (strcmp(state, "complete") == 0)
+    if (strcmp(state, "complete") == 0) {
         r->delivered_boottime_us = tb_now_boottime_us();
+        report_forget_suspects(r);
+    }
     report_write_now(r, reason);
     pthread_mutex_unlock(&r->lock);
 }
@@ -162,7 +190,6 @@ void tb_report_close(struct tb_report *r)
 {
     free(r->dir);
     r->dir = NULL;
-    cJSON_Delete(r->damaged_before);
-    r->damaged_before = NULL;
+    report_forget_suspects(r);
     pthread_mutex_destroy(&r->lock);
 }

@@ -37,7 +37,7 @@ struct tb_report {
     bool allow_finetune;
     bool damaged;           /* the ciphertext is at fault, */
     struct stat ciphertext; /* this file */
-    cJSON *damaged_before;  /* the file that an earlier run found so; owned; NULL: none */
+    cJSON *suspects[2];     /* what earlier runs found so, and nobody has verified since; owned; NULL: none */
     struct tb_progress progress;
 };
 

@@ -55,7 +55,8 @@ static int delivery_stopped(struct delivery *d, enum tb_guard_cause cause)
                                                    : "the client went away before the end");
 }
 
-/* Once, and to all who ask: the journal, systemd, progress.json and the client. */
+/* Who acts on it is told first, once: neither that file nor that socket lets anybody wait, as a journal may.
+ */
 static void delivery_failed(void *ctx)
 {
     struct delivery *d = ctx;
@@ -63,8 +64,6 @@ static void delivery_failed(void *ctx)
     if (d->is_told)
         return;
     d->is_told = true;
-    tb_outcome_log(&d->outcome);
-    tb_notify_status("%s", d->outcome.reason);
     tb_report_state(&d->report, "failed", d->outcome.reason);
     decrypt_reply_send(d->sock, &d->outcome, d->delivered);
 }
@@ -78,6 +77,7 @@ static void delivery_abort(void *ctx)
     tb_outputs_truncate(&d->out);
     (void)delivery_stopped(d, tb_guard_cancelled(&d->guard));
     delivery_failed(d);
+    tb_outcome_log(&d->outcome);
     _exit(d->outcome.code);
 }
 
@@ -271,6 +271,8 @@ int tb_serve(const struct tb_config *c, int sock, int signal_fd)
     }
     if (r != 0) {
         delivery_failed(&d);
+        tb_outcome_log(&d.outcome);
+        tb_notify_status("%s", d.outcome.reason);
         if (delivery_is_read(&d)) /* nothing is in memory any more */
             tb_report_state(&d.report, "failed", d.outcome.reason);
         return r;

@@ -151,13 +151,15 @@ static int s3_hear(struct s3_load *s)
     return r;
 }
 
-/* A runtime that ends before all was verified may do so as tb-decrypt cut it off, which will say why. */
+/* A runtime that ends may do so as tb-decrypt cut it off, which is about to say why. */
 static void s3_hear_why(struct s3_load *s, int *ret)
 {
-    struct pollfd p = {.fd = s->sock, .events = POLLIN};
+    struct pollfd p[] = {{.fd = s->sock, .events = POLLIN}, {.fd = s->load->signal_fd, .events = POLLIN}};
     int r = 0;
 
-    if (!s->verified && !s->load->stopped_by && poll(&p, 1, S3_LAST_WORD_MS) > 0)
+    if (s->sock < 0 || s->load->stopped_by || poll(p, ARRAY_SIZE(p), S3_LAST_WORD_MS) <= 0)
+        return;
+    if (p[0].revents && !(s->verified && tb_client_is_left(s->sock)))
         r = tb_client_reply(s->load, s->sock);
     if (r != 0)
         *ret = r;

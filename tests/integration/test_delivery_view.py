@@ -217,6 +217,8 @@ def test_a_suspicion_outlives_a_start_that_comes_to_nothing(rig):
     decrypt, load, _ = mapper(rig, asset, name="well")
     tbsys.wait_for(lambda: rig.progress()["state"] == "complete", what="all of it verified")
     assert "is verified first" in decrypt.log_text() and "suspect" not in rig.progress()
+    load.kill()
+    assert decrypt.wait() == 0 and rig.progress()["state"] == "ended" and "suspect" not in rig.progress()
 
 
 def test_a_wrong_key_is_told_before_the_runtime_starts(rig):
