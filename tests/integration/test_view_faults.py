@@ -374,16 +374,22 @@ threads = [threading.Thread(target=run, args=(i,)) for i in range(300)]
 '''
 
 
+def read_by(view, name, script):
+    """A runtime of another kind, which says by `pid` that it reads. What it leaves, tb-load and tb-decrypt."""
+    out = view.rig.tmp / name
+    out.mkdir()
+    load = view.rig.load("view", " ".join(map(str, ("/usr/bin/python3", view.rig.script(f"{name}.py", script), "{model}", view.plain, out))))
+    decrypt = view.rig.decrypt(view.house.asset)
+    decrypt.start(), load.start()
+    tbsys.wait_for(lambda: (out / "pid").exists(), what="the readers")
+    return out, load, decrypt
+
+
 def test_hundreds_of_readers_wait_and_all_are_served(view):
     view.close_gate()
     view.w.proxy.rule(fp.corrupt(5000), path="model.tbenc$", range=f"^bytes={20 * RANGE}-", nth=1)
     view.hydrate()
-    out = view.rig.tmp / "crowd"
-    out.mkdir()
-    load = view.rig.load("view", " ".join(map(str, ("/usr/bin/python3", view.rig.script("crowd.py", CROWD), "{model}", view.plain, out))))
-    decrypt = view.rig.decrypt(view.house.asset)
-    decrypt.start(), load.start()
-    tbsys.wait_for(lambda: (out / "pid").exists(), what="the crowd")
+    out, load, decrypt = read_by(view, "crowd", CROWD)
     view.gate.set()
     assert load.wait(60) == 0, load.log_text() + decrypt.log_text()
     assert (out / "sum").read_text() == "[]" and decrypt.wait() == 0
@@ -421,12 +427,7 @@ def test_a_read_that_a_signal_ends_fails_of_nothing_else(view):
     """EINTR, which these readers' library takes for what it is; not EIO."""
     view.close_gate()
     view.hydrate()
-    out = view.rig.tmp / "impatient"
-    out.mkdir()
-    load = view.rig.load("view", " ".join(map(str, ("/usr/bin/python3", view.rig.script("impatient.py", IMPATIENT), "{model}", view.plain, out))))
-    decrypt = view.rig.decrypt(view.house.asset)
-    decrypt.start(), load.start()
-    tbsys.wait_for(lambda: (out / "pid").exists(), what="the readers")
+    _, load, decrypt = read_by(view, "impatient", IMPATIENT)
     time.sleep(2)  # right without as well
     view.gate.set()
     assert load.wait(60) == 0, load.log_text() + decrypt.log_text()
