@@ -5,8 +5,8 @@
 usage: run_check.py [--fast] [--only STAGE[,STAGE...]]
 Stages: see STAGES below. --fast is lint, unit and integration. `--only vm` is vm and every vm-NAME of STAGES, and so with others.
 vm boots machines of Debian 12 from the packages; of another Debian with TB_VM_SUITE=trixie.
-Stages run side by side, as some compute and some wait; tests that measure time (marked alone) come after them, and of the whole none begins
-after 65 minutes: it is skipped, and said; after 82 all end. A stage that cannot even build counts as one failure.
+Stages run side by side, as some compute and some wait; tests that measure time (marked alone) come after them. Of the whole, no stage begins
+after 65 minutes and no test after 72: it is skipped, and said; after 82 all end. A stage that cannot even build counts as one failure.
 The whole log of each stage is in build/check/. V=1 prints the twenty slowest tests."""
 
 import argparse
@@ -24,14 +24,16 @@ import threading
 import time
 import xml.etree.ElementTree as ET
 
+from plugin.deadline import LATE
+
 REPO = pathlib.Path(__file__).resolve().parents[1]
 OUT = REPO / "build" / "check"
 FUZZ_SECONDS = 30  # all fuzzers together
 UNIT_SECONDS = 900  # of one unit test: a property of money takes a minute with the sanitizers, and five beside much else
 STAGE_SECONDS = 4500  # the limit of one program: twice what the longest takes on two idle processors, and then some
-# Of the whole, for machines that are slow or busy: no stage begins later than that, and none goes on for longer: whoever waits for the end, as CI
-# does, hears what failed rather than nothing.
-BEGIN_SECONDS, END_SECONDS = 3900, 4900
+# Of the whole, for machines that are slow or busy: no stage begins later than that, and no test of pytest, and nothing goes on for longer: whoever
+# waits for the end, as CI does, hears what failed rather than nothing.
+BEGIN_SECONDS, LAST_TEST_SECONDS, END_SECONDS = 3900, 4320, 4900
 SOONER = {"asan-integration": 900, "packages": 600, "asan-unit": 300, "integration-alone": -600}  # by how much these take longer than others, or less
 SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
 # Unit tests of the control plane that test_controlplane_store.py runs once more.
@@ -53,7 +55,7 @@ ASAN_REST = [path for path in INTEGRATION.values() if path not in ASAN]
 MAKE, PRINT = threading.Lock(), threading.Lock()
 RUNNING, STOPPED = set(), threading.Event()  # what run() has started; by Ctrl-C, nothing begins after it
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
-BEGIN_UNTIL = END_AT = float("inf")
+BEGIN_UNTIL = LAST_TEST_AT = END_AT = float("inf")
 CPU_TIME = {}  # seconds of what a thread ran; {thread}
 
 
@@ -120,6 +122,10 @@ def stop():
             os.killpg(p.pid, signal.SIGINT)
 
 
+def after(seconds, what):
+    return f"{LATE}, as {seconds // 60} minutes were over; for the stage alone: /usr/bin/python3 tests/run_check.py --only {what}"
+
+
 def lint(tally, what):
     rc, text = run(["make", "lint"], "lint.log")
     if rc != 0:
@@ -153,20 +159,24 @@ def pytests(tally, what, args, build="build", san=False):
         return
     xml = OUT / f"{what}.xml"
     xml.unlink(missing_ok=True)
-    env = {"TB_BUILD": str(REPO / build), "TB_PATIENCE": "8", **(SANITIZERS if san else {})}
-    rc, text = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={xml}", *args], f"{what}.log", env)
+    env = {"TB_BUILD": str(REPO / build), "TB_PATIENCE": "8", "TB_BEGIN_UNTIL": str(END_AT if what in ALONE else LAST_TEST_AT), "PYTHONPATH": str(REPO / "tests/plugin"),
+           **(SANITIZERS if san else {})}
+    rc, text = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "deadline", f"--junitxml={xml}", *args], f"{what}.log", env)
     cases = list(ET.parse(xml).getroot().iter("testcase")) if xml.exists() else []
-    bad = []
+    bad, late = [], 0
     for case in cases:
         name = f"{what} {case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name')}"
         tally.took.append((float(case.get("time", 0)), name))
         skipped = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
             bad.append(name)
+        elif skipped is not None and skipped.get("message") == LATE:
+            late += 1
         elif skipped is not None:
             tally.skips.append(f"{name}: {skipped.get('message')}")
         else:
             tally.passed += 1
+    tally.skips += [f"{what}: {late} tests: {after(LAST_TEST_SECONDS, what)}"] * late
     if rc != 0 and not bad:
         bad.append(f"{what}: pytest exit {rc}")
     for b in bad:
@@ -233,8 +243,7 @@ ALONE = {"integration-alone": stage(pytests, ["tests/integration", "-m", "alone"
 def timed(name):
     tally, start, me = Tally(), time.monotonic(), threading.get_ident()
     if start > BEGIN_UNTIL - SOONER.get(name, 0):
-        tally.skips.append(f"{name}: not begun, as {(BEGIN_SECONDS - SOONER.get(name, 0)) // 60} minutes were over, on a slow or busy machine; for it alone: "
-                           f"/usr/bin/python3 tests/run_check.py --only {name}")
+        tally.skips.append(f"{name}: {after(BEGIN_SECONDS - SOONER.get(name, 0), name)}")
         return tally
     CPU_TIME[me] = 0
     {**STAGES, **NAMED, **ALONE}[name](tally, name)
@@ -259,9 +268,9 @@ def main():
     ap.add_argument("--only")
     stages, start = chosen(args := ap.parse_args()), time.monotonic()
     if not args.only and not args.fast:
-        global BEGIN_UNTIL, END_AT
+        global BEGIN_UNTIL, LAST_TEST_AT, END_AT
         whole = start - max(0, time.time() - float(os.environ.get("TB_CHECK_BEGAN", time.time())))  # with what make installed first
-        BEGIN_UNTIL, END_AT = whole + BEGIN_SECONDS, whole + END_SECONDS
+        BEGIN_UNTIL, LAST_TEST_AT, END_AT = (whole + seconds for seconds in (BEGIN_SECONDS, LAST_TEST_SECONDS, END_SECONDS))
     OUT.mkdir(parents=True, exist_ok=True)
     # Whoever starts this in the background has it ignore SIGINT, or SIGHUP by nohup, and that would be inherited by all that tests end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -280,7 +289,7 @@ def main():
         for seconds, name in sorted((t for tally in tallies for t in tally.took), reverse=True)[:20]:
             print(f"  {seconds:6.1f} s  {name}")
     for tally in tallies:
-        for s in tally.skips:
+        for s in dict.fromkeys(tally.skips):
             print(f"skipped: {s}")
     for tally in tallies:
         for f in tally.failures:

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from runner import VM, accelerator, with_precedence
-from tbsys import _die_with_parent, wait_for
+from tbsys import DIES_WITH_PARENT, wait_for
 
 FIRMWARE = pathlib.Path("/usr/share/OVMF")
 # Debian's key for tests, in the firmware's variables of the same name: everybody has its private part.
@@ -142,9 +142,9 @@ class Measured(VM):
         assert not self.running()
         self.serial.unlink(missing_ok=True)
         self.tpm_socket.unlink(missing_ok=True)
-        self.tpm_proc = subprocess.Popen(["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.tpm.dir}", "--ctrl",
+        self.tpm_proc = subprocess.Popen([*DIES_WITH_PARENT, "swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.tpm.dir}", "--ctrl",
                                           f"type=unixio,path={self.tpm_socket}", "--terminate"], stdin=subprocess.DEVNULL,
-                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(self.tpm_socket.exists, 20, "swtpm")
         with open(self.qemu_log, "ab") as log:
             self.proc = subprocess.Popen(self._argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=with_precedence,

@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 
 import tbsys
 from openapi import SPEC
@@ -46,6 +47,17 @@ def signed_report(key=KEY, **report):
     text = json.dumps(report)
     derived = hmac.new(bytes.fromhex(key), b"trustbridge usage report v1", hashlib.sha256).digest()
     return {"usage_report": text, "usage_hmac": hmac.new(derived, text.encode(), hashlib.sha256).hexdigest()}
+
+
+def until_limited(ask, burst=30, a_second=10 / 60, spent=0):
+    """Asks until the answer is 429. What was answered before: of that, as much as the limit lets through in the time that it took, be it long,
+    or up to `spent` less."""
+    begin, answers = time.monotonic(), []
+    while (status := ask(len(answers))) != 429:
+        answers.append(status)
+        assert len(answers) <= burst + 1 + (time.monotonic() - begin) * a_second, answers
+    assert len(answers) >= burst - spent, answers
+    return set(answers)
 
 
 class Blobs:

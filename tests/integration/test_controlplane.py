@@ -17,7 +17,7 @@ import pytest
 
 import tbsys
 from controlplane_fixtures import plain, postgres
-from controlplane_server import ASSET, BLOBS, KEY, SEALED, Server
+from controlplane_server import ASSET, BLOBS, KEY, SEALED, Server, until_limited
 
 
 # -- the server ------------------------------------------------------------------------------------------------------
@@ -194,31 +194,36 @@ def test_guessing_is_slowed_and_told(tmp_path):
     port = tbsys.free_port()
     with Server(tmp_path / "data", "--metrics-listen", f"127.0.0.1:{port}") as s:
         assert s.register()[0] == 201
-        seen = [s.authorize(f"guess-{i}")[0] for i in range(40)]
-        assert seen[:30] == [200] * 30 and 429 in seen[30:]
-        status, body, headers = s.call("POST", "/api/v1/license/authorize", {"contract_id": "contract-allow", "asset_id": ASSET, "hw_id": "h"})
-        assert (status, body["reason"]) == (429, "too_many_requests") and 1 <= int(headers["Retry-After"]) <= 6
-        assert s.register()[0] == 429
+        assert until_limited(lambda i: s.authorize(f"guess-{i}")[0]) == {200}
+
+        def right():  # as many seconds later there is room for another guess
+            s.authorize("guess")
+            return s.call("POST", "/api/v1/license/authorize", {"contract_id": "contract-allow", "asset_id": ASSET, "hw_id": "h"})
+
+        _, body, headers = tbsys.wait_for(lambda: (answer := right())[0] == 429 and answer, what="a right contract that is limited, too")
+        assert body["reason"] == "too_many_requests" and 1 <= int(headers["Retry-After"]) <= 6
+        tbsys.wait_for(lambda: right() and s.register()[0] == 429, what="a registration that is limited, too")
         assert s.call("GET", "/api/v1/health")[0] == 200  # a probe may share the address
         assert "guesses contracts or tokens" in s.daemon.log_text()
         values, text = metrics(port)
         assert values['guesses_total{of="contract"}'] >= 30 and values['limited_total{limit="guess"}'] >= 2
-        assert values['verdicts_total{verdict="denied"}'] >= 30 and values['registrations_total{result="kept"}'] == 1
+        assert values['verdicts_total{verdict="denied"}'] >= 30 and values['registrations_total{result="kept"}'] >= 1
         assert values["answer_seconds_count"] >= 31 and KEY not in text and "guess-" not in text
         promtool = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
         assert promtool.returncode == 0, promtool.stdout + promtool.stderr
 
 
-def test_floods_of_one_client_and_of_one_contract_are_limited(tmp_path):
+def test_a_flood_of_one_client_is_limited(tmp_path):
     with Server(tmp_path / "data", "--client-rate", "1", tls=False) as s:
         c = s.connection()
-        seen = []
-        for _ in range(420):
+
+        def status(_):
             c.request("GET", "/api/v1/nothing")
             r = c.getresponse()
-            seen.append(r.status)
             r.read()
-        assert seen[:400] == [404] * 400 and 429 in seen[400:]
+            return r.status
+
+        assert until_limited(status, 400, 1) == {404}
 
 
 # -- contracts, by the command line while serving ---------------------------------------------------------------------

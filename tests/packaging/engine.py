@@ -13,7 +13,7 @@ import threading
 from appliance import Looks
 from chain import http_json
 from runner import HOST
-from tbsys import NetNamespace, _die_with_parent, relay, tcp_listener, wait_for
+from tbsys import DIES_WITH_PARENT, NetNamespace, relay, tcp_listener, wait_for
 
 INSIDE = f"""
 mount --make-rprivate /
@@ -68,12 +68,8 @@ class Engine(Looks):
                         '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n')
         self.env = {**env, "CONTAINERS_CONF": str(conf), "PATH": os.environ["PATH"]}
         up = directory / "up"
-
-        def enter():
-            self.net.enter()
-            _die_with_parent()
-        self.holder = subprocess.Popen(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-ec", INSIDE, "bash", up],
-                                       stdin=subprocess.DEVNULL, preexec_fn=enter)
+        self.holder = subprocess.Popen([*self.net.enters(), *DIES_WITH_PARENT, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+                                        "bash", "-ec", INSIDE, "bash", up], stdin=subprocess.DEVNULL)
         wait_for(lambda: self.holder.poll() is not None or up.exists(), 60, "the name spaces")
         assert self.holder.poll() is None, "the name spaces cannot be made"
         [self.pid] = subprocess.run(["pgrep", "-P", str(self.holder.pid)], capture_output=True, text=True, check=True).stdout.split()
