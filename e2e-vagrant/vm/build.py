@@ -180,12 +180,17 @@ BASES = {"podman": ("base-podman", ("crun", "podman")),
          "vagrant": ("base-vagrant", ("openssh-server", "sudo"))}
 
 
+def compile_agent(program):
+    """The root shell, for a machine of any suite."""
+    run("gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-static", "-o", program, HERE / "agent.c")
+
+
 def add_test_parts(root):
     """The runtime kit and the test's own access; nothing here is part of the product."""
     kit = root / "opt/runtime-kit"
     shutil.copytree(REPO / "build/llama", kit, symlinks=True)
     run("cp", "-a", f"{HERE}/guest/.", root)
-    os.chmod(root / "usr/local/lib/vm-agent", 0o755)
+    compile_agent(root / "usr/local/lib/vm-agent")
     run("systemctl", f"--root={root}", "enable", "vm-agent.service", "systemd-networkd.service")
     for unit in IDLE:
         (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
@@ -228,7 +233,8 @@ def build(suite="bookworm", source="debs"):
         SOURCES[source][0](suite, staged)
         tar = base(suite, *BASES.get(source, ()))
         llama = tree_digest(REPO / "build/llama")
-        key = digest(tar.name, source, tree_digest(staged), tree_digest(HERE / "guest"), (HERE / "build.py").read_bytes(), llama)
+        key = digest(tar.name, source, tree_digest(staged), tree_digest(HERE / "guest"), (HERE / "agent.c").read_bytes(),
+                     (HERE / "build.py").read_bytes(), llama)
         image = OUT / f"image-{suite}-{source}-{key}"
         if not image.exists():
             print(f"build.py: making the image of {suite} from {source}", file=sys.stderr)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A QEMU machine on the appliance's image. The disk is an overlay, so the image stays as built; the seed reaches cloud-init as
-Azure's customData would; commands run inside by a virtio port (guest/usr/local/lib/vm-agent), so no network and no ssh is needed.
+Azure's customData would; commands run inside by a virtio port (agent.c), so no network and no ssh is needed.
 Everything a failure needs is kept: the serial console in serial.log, and report()."""
 
 import base64
@@ -195,18 +195,20 @@ class VM:
     def run(self, command, timeout=60):
         """Runs a shell command as root; returns (exit code, output of both streams). TimeoutError when no answer comes."""
         token, timeout = secrets.token_hex(6), patient(timeout)
-        line = f"{token} {timeout} {base64.b64encode(command.encode()).decode()}\n".encode()
+        command = command.encode()
         with self._lock:
             self.agent.settimeout(timeout + 15)
-            self.agent.sendall(line)
+            self.agent.sendall(f"{token} {int(timeout)} {len(command)}\n".encode() + command)
             end = time.monotonic() + timeout + 15
             while True:
-                answer = self._read_line(end).split(b" ")
-                if len(answer) == 3 and answer[0] == token.encode():  # others are of a command given up, or of an earlier boot
-                    return int(answer[1]), base64.b64decode(answer[2]).decode(errors="replace")
+                head = re.fullmatch(rf"{token} (\d+) (\d+)\n".encode(), self._read(lambda b: b.find(b"\n") + 1 or None, end))
+                if head:  # other lines are of a command given up, or of an earlier boot
+                    size = int(head[2])
+                    return int(head[1]), self._read(lambda b: size if len(b) >= size else None, end).decode(errors="replace")
 
-    def _read_line(self, end):
-        while b"\n" not in self._buffer:
+    def _read(self, whole, end):
+        """What the machine says next, as many bytes as whole(what has come) says; None: more must come."""
+        while (n := whole(self._buffer)) is None:
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeoutError("no answer from the machine")
@@ -216,8 +218,8 @@ class VM:
             if not data:
                 raise TimeoutError("the machine is off")
             self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
+        taken, self._buffer = self._buffer[:n], self._buffer[n:]
+        return taken
 
     def sh(self, command, timeout=60):
         """run() that must succeed; returns the output."""

@@ -17,6 +17,7 @@ for p in (HERE.parents[1], HERE.parents[1] / "lib", HERE.parents[1] / "vm", HERE
     sys.path.insert(0, str(p))
 
 import debs
+import build
 import measured
 import model
 from appliance import GuestProvider, Looks
@@ -111,8 +112,7 @@ class House:
         shutil.copytree(repo / "build/llama", o / "opt/runtime-kit", symlinks=True)
         guest = repo / "e2e-vagrant/vm/guest"
         (o / "usr/local/lib").mkdir(parents=True)
-        shutil.copy(guest / "usr/local/lib/vm-agent", o / "usr/local/lib/vm-agent")
-        (o / "usr/local/lib/vm-agent").chmod(0o755)
+        build.compile_agent(o / "usr/local/lib/vm-agent")
         wants = o / "etc/systemd/system/sysinit.target.wants"
         wants.mkdir(parents=True)
         shutil.copy(guest / "etc/systemd/system" / UNIT, o / "etc/systemd/system")
