@@ -205,11 +205,11 @@ def test_a_suspicion_outlives_a_start_that_comes_to_nothing(rig):
     decrypt, load, _ = mapper(rig, asset)
     assert decrypt.wait() == 76 and load.wait() != 0
     mark = rig.progress()["damaged"]
-    for _ in range(2):
+    for wrong in ({"key": b"no key"}, {"bound": "0" * 64}, {"key": b"no key"}):  # the second finds a damage, and no file that has it
         load = rig.load("view", "/bin/true")
-        decrypt = both(rig, asset, load, key=b"no key")
+        decrypt = both(rig, asset, load, **wrong)
         assert decrypt.wait() == load.wait() != 0
-        assert rig.progress()["suspect"] == mark and "damaged" not in rig.progress()
+        assert rig.progress()["suspect"] == mark and rig.progress().get("damaged") != mark
     before, asset.records[20] = (rig.target / "model.tbenc").stat().st_mtime_ns, (n, body)
     with open(rig.target / "model.tbenc", "r+b") as f:
         f.write(asset.ciphertext())
@@ -219,6 +219,17 @@ def test_a_suspicion_outlives_a_start_that_comes_to_nothing(rig):
     assert "is verified first" in decrypt.log_text() and "suspect" not in rig.progress()
     load.kill()
     assert decrypt.wait() == 0 and rig.progress()["state"] == "ended" and "suspect" not in rig.progress()
+
+
+def test_memory_that_cannot_be_locked_is_named(rig):
+    """Where it runs outside its unit, which has no limit."""
+    asset = model_of(5 * MIB).write(rig.target)
+    load = rig.load("view", "/bin/true")
+    decrypt = rig.decrypt(asset)
+    decrypt.argv = ["prlimit", "--memlock=1048576", "setpriv", "--bounding-set", "-ipc_lock", *decrypt.argv]
+    decrypt.start(), load.start()
+    assert load.wait() == 0 and decrypt.wait() == 0
+    assert "memory for what is decrypted cannot be locked, and may be swapped out: Cannot allocate memory" in decrypt.log_text()
 
 
 def test_a_wrong_key_is_told_before_the_runtime_starts(rig):
