@@ -78,11 +78,23 @@ static bool service_must_stop(void *ctx)
     return service_readable(s->d->signal_fd, POLLIN) || service_readable(s->d->sock, POLLRDHUP);
 }
 
+/* Of the files that the model is made of, the one whose rest does not come. NULL: none. */
+static const struct tb_supply *service_find_lost(const struct reads_service *s)
+{
+    const struct tb_asset *a = s->d->asset;
+
+    if (tb_supply_lost(&a->supply))
+        return &a->supply;
+    return a->base && tb_supply_lost(&a->base_supply) ? &a->base_supply : NULL;
+}
+
 static int service_lost(struct reads_service *s)
 {
+    const struct tb_supply *lost = service_find_lost(s);
+
     return tb_outcome_set(s->d->outcome, TB_EXIT_TEMPFAIL,
                           "the download of %s was begun anew while it was read; start again",
-                          s->d->asset->manifest->weights_filename);
+                          lost ? lost->path : s->d->asset->supply.path);
 }
 
 static bool service_is_s3(const struct reads_service *s)
@@ -120,7 +132,7 @@ static int service_trouble(struct reads_service *s)
 
     tb_weights_state(&s->weights, &c);
     r = tb_weights_error(&s->weights, &at_fault, &e);
-    if (r == 0 && tb_supply_lost(&s->d->asset->supply))
+    if (r == 0 && service_find_lost(s))
         return service_lost(s);
     return r == 0 ? 0 : service_explain(s, at_fault, r, &e);
 }

@@ -3,7 +3,9 @@
 
 import hashlib
 import os
+import pathlib
 import random
+import struct
 
 import pytest
 
@@ -17,6 +19,8 @@ BASE = {"chat_template.jinja": b"old" * 100, "config.json": b'{"a": 1}\n', "empt
 # one changed, one left out, one moved, one added, one whose permissions changed, an empty one
 TREE = {"chat_template.jinja": b"new" * 5000, "config.json": BASE["config.json"], "empty": b"", "moved/weights.bin": BASE["sub/weights.bin"],
         "new.json": b"{}", "tokenizer.json": BASE["tokenizer.json"]}
+# Of a range map: where its state is, and two of these.
+STATE_AT, COMING, ABANDONED = 132, 1, 3
 MODES = {"config.json": 0o600, "moved/weights.bin": 0o755}
 SEALED = {**dict.fromkeys(TREE, "0o444"), "config.json": "0o400", "moved/weights.bin": "0o555"}
 
@@ -163,3 +167,37 @@ def test_what_is_damaged_is_what_is_to_be_fetched_again(rig):
     decrypt = both(rig, over, rig.probe())
     assert decrypt.wait() == 76
     assert rig.progress()["damaged"]["inode"] == (rig.target / ".base" / "model.tbenc").stat().st_ino
+
+
+def half_a_download(asset, place):
+    """Of what there is of it only the first half has come. Returns its map (docs/contracts.md)."""
+    data = asset.ciphertext()
+    asset.write(place)
+    os.rename(place / "model.tbenc", place / "model.tbenc.part")
+    chunk = 1 << 16
+    n, half = -(-len(data) // chunk), len(data) // chunk // 2
+    with open(place / "model.tbenc.part", "r+b") as f:
+        f.seek(half * chunk)
+        f.write(bytes(len(data) - half * chunk))
+    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip().encode()
+    head = b"TBRANGE1" + boot + b"1" * 32 + hashlib.sha256(data).digest() + bytes(4) + struct.pack("<QQII", len(data), chunk, 1, COMING)
+    live = place / "model.tbenc.part.live"
+    live.write_bytes(head.ljust(256, b"\0") + bytes(i < half for i in range(n)))
+    return live
+
+
+@pytest.mark.parametrize("layer", ["own", "base"])
+def test_a_download_of_either_that_is_given_up_ends_the_view(rig, layer):
+    under = whole(BASE)
+    over = Overlay(under, TREE, modes=MODES) if layer == "base" else under
+    over.write(rig.target)
+    live = half_a_download(under, rig.target / ".base" if layer == "base" else rig.target)
+    file = "moved/weights.bin" if layer == "base" else "sub/weights.bin"
+    load = rig.load("view", f"/bin/sh -c 'cat {{model}}/{file} > {rig.out}'")
+    decrypt = both(rig, over, load)
+    tbsys.wait_for(lambda: rig.out.exists() and rig.progress()["state"] == "serving", what="a reader that waits")
+    with open(live, "r+b") as f:
+        f.seek(STATE_AT)
+        f.write(struct.pack("<I", ABANDONED))
+    assert decrypt.wait() == 75 and load.wait() != 0
+    assert f"{'.base/' if layer == 'base' else ''}model.tbenc was begun anew while it was read" in decrypt.log_text()
