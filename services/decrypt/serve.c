@@ -42,7 +42,9 @@ static void delivery_clearp(struct delivery **p)
     struct delivery *d = *p;
 
     tb_secret_freep(&d->key);
-    if (!d->is_looked_at)
+    if (d->is_looked_at)
+        tb_supply_withdraw(&d->asset.supply);
+    else
         tb_asset_clear(&d->asset);
     tb_outputs_clear(&d->out);
     tb_report_close(&d->report);
@@ -227,7 +229,8 @@ static int delivery_run(struct delivery *d)
     d->report.damaged = r == TB_EXIT_NOINPUT || r == TB_EXIT_DATAERR;
     if (r != 0)
         return r;
-    d->asset.supply.run_dir = d->report.dir; /* nobody mends the base */
+    if (d->report.dir)
+        tb_supply_wish_in(&d->asset.supply, d->report.dir); /* nobody mends the base */
     d->report.supply = &d->asset.supply;
     d->report.total = d->asset.tree->plaintext_bytes;
     d->report.has_finetune = d->config->provider_key; /* then it was verified */

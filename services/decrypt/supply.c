@@ -107,16 +107,12 @@ int tb_supply_open(struct tb_supply *s, const char *dir, const struct tbenc_mani
     return r < 0 ? supply_open_failed(s->path, r, o) : supply_check(s, o);
 }
 
-static void wishes_write(struct tb_supply *s);
-
 void tb_supply_close(struct tb_supply *s)
 {
     if (!s->manifest)
         return;
-    if (s->want.n > 0) { /* nobody waits any more */
-        s->n_wishes = 0;
-        wishes_write(s);
-    }
+    if (s->want.n > 0)
+        tb_supply_withdraw(s);
     s->fd = tb_close(s->fd);
     s->map = tb_range_map_free(s->map);
     tb_freep(&s->path);
@@ -149,6 +145,27 @@ static void wishes_write(struct tb_supply *s)
     if (r < 0 && !s->wish_failed)
         tb_warn("cannot write " TB_WANT_NAME ": %s; tb-hydrate is not told what is waited for", strerror(-r));
     s->wish_failed = r < 0;
+}
+
+void tb_supply_wish_in(struct tb_supply *s, const char *dir)
+{
+    _cleanup_free_ char *path = tb_path_join(dir, TB_WANT_NAME);
+
+    pthread_mutex_lock(&s->lock);
+    s->run_dir = dir;
+    if (path && access(path, F_OK) == 0)
+        wishes_write(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void tb_supply_withdraw(struct tb_supply *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->n_wishes = 0;
+    if (s->run_dir)
+        wishes_write(s);
+    s->run_dir = NULL;
+    pthread_mutex_unlock(&s->lock);
 }
 
 static struct tb_supply_wish *wish_find(struct tb_supply *s, uint64_t offset, bool repair)

@@ -57,6 +57,10 @@ struct tb_supply {
     bool forsaken; /* a wish was not taken up by anybody: no other is waited for until somebody is there */
 };
 
+/* From now on wishes are written in dir, borrowed. What is there is of a tb-decrypt that has gone. */
+void tb_supply_wish_in(struct tb_supply *s, const char *dir);
+/* Nobody waits any more, and nothing is wished for from now on. */
+void tb_supply_withdraw(struct tb_supply *s);
 /* Finds and opens the ciphertext of the manifest in dir. 0 or an exit code: 66 it is not there; 74; 75
  * tb-hydrate has begun another download; 76 it is not what the manifest says. */
 int tb_supply_open(struct tb_supply *s, const char *dir, const struct tbenc_manifest *m,

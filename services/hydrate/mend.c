@@ -14,6 +14,7 @@
 #include "hydrate/wishes.h"
 
 #define MEND_EXTEND_US (120 * TB_USEC_PER_SEC)
+#define MEND_WISH_US (60 * TB_USEC_PER_SEC)
 #define MEND_LINGER_MS 2000 /* a record may be bad once more, and others too */
 
 /* Many records may take longer than a start is given. */
@@ -29,11 +30,27 @@ static int mend_progress(void *ctx, const struct download_progress *p)
     return 0;
 }
 
+/* tb-decrypt writes its wishes once more each second while somebody waits: what is older is of one that was
+ * killed, and the record may have been mended since. */
+static bool mend_is_waited_for(const struct hydrate *h)
+{
+    _cleanup_free_ char *path = tb_path_join(h->cfg->run_dir, "tb-decrypt/" TB_WANT_NAME);
+    struct stat st;
+    uint64_t now = tb_now_realtime_us(), then;
+
+    if (!path || stat(path, &st) < 0)
+        return false;
+    then = (uint64_t)st.st_mtim.tv_sec * TB_USEC_PER_SEC;
+    return (now > then ? now - then : then - now) <= MEND_WISH_US;
+}
+
 static bool mend_is_wanted(const struct hydrate *h, const struct partial_identity *id)
 {
     struct wishes w;
     bool wanted;
 
+    if (!mend_is_waited_for(h))
+        return false;
     wishes_init(&w, h->cfg->run_dir);
     (void)wishes_refresh(&w, id);
     wanted = wishes_repairs(&w) > 0;

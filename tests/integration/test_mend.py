@@ -3,10 +3,12 @@
 the source; and what ends it when that does not help."""
 
 import hashlib
+import json
 import os
 import random
 import sys
 import threading
+import time
 
 import pytest
 
@@ -104,6 +106,48 @@ def test_what_rotted_on_the_disk_is_mended_alone(follow, records):
     assert follow.is_whole()
     assert follow.w.sent() - before == len([r for r in records if r < 12]) * ON_DISK + (12 in records) * (77 + 20)
     assert follow.house.hydrate() == (0, 0), "what was mended is the file that was verified"
+
+
+@pytest.mark.parametrize("mode", ["dir", "view"])
+def test_who_was_stopped_wishes_for_nothing(follow, mode):
+    assert follow.w.run()[0] == 0
+    rot(follow.house.file, place(2) + 10)
+    want = follow.rig.run / "tb-decrypt/want.json"
+    load = follow.rig.load(mode, f"/bin/cat {{model}} {{model}}", wrapper=NO_MOUNT if mode == "dir" else ())
+    decrypt = follow.rig.decrypt(follow.house.asset)
+    decrypt.start(), load.start()
+    wait_for(lambda: want.exists() and '"record":2' in want.read_text(), what="the wish")
+    assert decrypt.stop() == 75 and load.wait() != 0
+    assert json.loads(want.read_text())["ranges"] == []
+
+
+def test_who_was_killed_wishes_for_nothing_once_another_reads(follow):
+    """What it wished for was mended meanwhile."""
+    assert follow.w.run()[0] == 0
+    rot(follow.house.file, place(2) + 10)
+    want = follow.rig.run / "tb-decrypt/want.json"
+    follow.deliver()
+    wait_for(lambda: want.exists() and '"record":2' in want.read_text(), what="the wish")
+    follow.decrypt.kill()
+    assert follow.load.wait() != 0 and '"record":2' in want.read_text()
+    rot(follow.house.file, place(2) + 10)  # that bit again
+    follow.deliver()
+    assert follow.is_whole() and json.loads(want.read_text())["ranges"] == []
+
+
+def test_an_old_wish_costs_no_sound_model(follow):
+    """The blob is another by now, of the same length: what it gives is not the record."""
+    assert follow.w.run()[0] == 0
+    sound = follow.house.file.read_bytes()
+    want = follow.rig.run / "tb-decrypt/want.json"
+    want.parent.mkdir(exist_ok=True)
+    want.write_text(json.dumps({"sha256": hashlib.sha256(sound).hexdigest(),
+                                "ranges": [{"offset": place(2), "bytes": ON_DISK, "record": 2, "seen": 0, "try": 1}]}))
+    os.utime(want, (time.time() - 61, time.time() - 61))
+    other = Asset(random.Random(13).randbytes(SIZE), chunk_bytes=RECORD)
+    follow.w.put(other.ciphertext(), follow.house.asset.manifest_text())
+    assert follow.house.hydrate() == (0, 0) and follow.house.file.read_bytes() == sound
+    assert "once more" not in follow.w.log()
 
 
 def test_a_mend_that_takes_its_time_asks_systemd_for_more(follow):
