@@ -76,10 +76,12 @@ static bool fetch_has_manifest(const struct hydrate *h)
 /* A disk that is full, or may only be read, does not keep a complete model from being used. */
 static int fetch_write_manifest(struct hydrate *h)
 {
-    int r = fetch_has_manifest(h)
-                ? 0
-                : tb_write_file_atomic(h->manifest_path, h->manifest.text, h->manifest.len, 0640);
+    int r;
 
+    if (fetch_has_manifest(h))
+        return 0;
+    versions_forget_former(h->cfg->target_dir, h->manifest.m);
+    r = tb_write_file_atomic(h->manifest_path, h->manifest.text, h->manifest.len, 0640);
     return r < 0 ? hydrate_outcome_io(h->o, r, "cannot write", h->manifest_path) : 0;
 }
 

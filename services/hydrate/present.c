@@ -153,13 +153,12 @@ int hydrate_find_complete(struct hydrate *h, bool *ret_found)
     *ret_found = false;
     if (!part)
         return hydrate_outcome_io(h->o, -ENOMEM, "cannot look for", h->final_path);
-    r = hydrate_look(h, ret_found);
-    if (r != 0 || *ret_found)
-        return r != 0 ? r : hydrate_publish(h, h->final_path, NULL);
+    /* The record is of this one: it lacks its name alone, and what has that is an older version. */
     if (lstat(part, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == h->size &&
         verified_matches(h->final_path, &st, sha)) {
         *ret_found = true;
         return hydrate_publish(h, part, NULL);
     }
-    return 0;
+    r = hydrate_look(h, ret_found);
+    return r != 0 || !*ret_found ? r : hydrate_publish(h, h->final_path, NULL);
 }

@@ -355,6 +355,25 @@ static bool slot_finish_fault(struct download_state *x, struct transfer *t)
     }
 }
 
+/* 304, though nothing was asked on a condition that allows it; and 416 of a blob that gave ranges a moment
+ * ago: one such answer, of a cache on the way, is as wrong as a range of another place, and the next may not
+ * be. Without a tag another blob, a shorter one, may have taken its place. */
+static void slot_finish_contradiction(struct download_state *x, struct transfer *t)
+{
+    uint64_t total;
+
+    if (t->status < 300 ||
+        (t->status != 304 && (t->status != 416 || partial_ranges(x->d->partial)->bytes == 0)))
+        return;
+    if (t->status == 416 && !*t->etag &&
+        content_range_total(t->range_text, strlen(t->range_text), &total) == 0 && total < t->size) {
+        t->fault = TRANSFER_CHANGED;
+        return;
+    }
+    t->fault = TRANSFER_PROTOCOL;
+    snprintf(t->why, sizeof(t->why), "status %ld to a range that it has", t->status);
+}
+
 /* 416: the range asked for is not there, or so it says. */
 static void slot_finish_no_range(struct download_state *x, const struct transfer *t)
 {
@@ -474,6 +493,8 @@ void slot_finish(struct download_state *x, struct download_slot *s, CURLcode cod
     }
     if (slot_finish_replaced(x, s))
         return;
+    if (t->fault == TRANSFER_OK)
+        slot_finish_contradiction(x, t);
     if (slot_finish_fault(x, t) || (t->fault == TRANSFER_OK && slot_finish_status(x, t)))
         return;
     if (t->fault == TRANSFER_OK && code != CURLE_OK) {

@@ -64,23 +64,57 @@ static struct tbenc_manifest *place_manifest(const char *dir)
     return m;
 }
 
-/* TB_TARGET_DIR itself stays, with what is somebody else's. The manifest goes last: it names the rest. */
-static void target_remove_files(const char *target_dir)
+/* With what is left of a download of it, of which nothing comes any more for who reads it. */
+static void place_remove_file(const char *dir, const char *name)
+{
+    static const char *const suffixes[] = {"", VERIFIED_SUFFIX};
+    _cleanup_free_ char *final_path = tb_path_join(dir, name);
+    int r = final_path ? partial_remove(final_path) : -ENOMEM;
+
+    if (r < 0)
+        tb_warn("cannot remove what came of %s: %s", final_path ? final_path : name, strerror(-r));
+    for (size_t i = 0; final_path && i < ARRAY_SIZE(suffixes); i++) {
+        _cleanup_free_ char *path = tb_strf("%s%s", final_path, suffixes[i]);
+
+        if (path && unlink(path) < 0 && errno != ENOENT)
+            tb_warn("cannot remove %s, which is not served any more: %s", path, strerror(errno));
+    }
+}
+
+/* `name` is `file`, or one that belongs to it. */
+static bool name_belongs_to(const char *name, const char *file)
 {
     static const char *const suffixes[] = {"", VERIFIED_SUFFIX, PARTIAL_SUFFIX, PARTIAL_RECORD_SUFFIX,
                                            PARTIAL_LIVE_SUFFIX};
+    size_t n = strlen(file);
+
+    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++)
+        if (strncmp(name, file, n) == 0 && strcmp(name + n, suffixes[i]) == 0)
+            return true;
+    return false;
+}
+
+void versions_forget_former(const char *place, const struct tbenc_manifest *now)
+{
+    _cleanup_(place_manifest_freep) struct tbenc_manifest *m = place_manifest(place);
+
+    if (!m || name_belongs_to(m->weights_filename, now->weights_filename))
+        return;
+    tb_info("%s takes the place of %s in %s, which is removed", now->weights_filename, m->weights_filename,
+            place);
+    place_remove_file(place, m->weights_filename);
+}
+
+/* TB_TARGET_DIR itself stays, with what is somebody else's. The manifest goes last: it names the rest. */
+static void target_remove_files(const char *target_dir)
+{
     _cleanup_(place_manifest_freep) struct tbenc_manifest *m = place_manifest(target_dir);
     _cleanup_free_ char *manifest = tb_path_join(target_dir, TARGET_MANIFEST_NAME);
 
     if (!m || !manifest)
         return;
     overlay_remove(target_dir);
-    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
-        _cleanup_free_ char *path = tb_strf("%s/%s%s", target_dir, m->weights_filename, suffixes[i]);
-
-        if (path && unlink(path) < 0 && errno != ENOENT)
-            tb_warn("cannot remove %s, which is not served any more: %s", path, strerror(errno));
-    }
+    place_remove_file(target_dir, m->weights_filename);
     if (unlink(manifest) == 0)
         tb_info("removed %s from %s: that version is not served any more", m->weights_filename, target_dir);
 }

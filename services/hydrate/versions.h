@@ -11,6 +11,7 @@
 #include "common/config.h"
 #include "common/serving.h"
 #include "hydrate/outcome.h"
+#include "tbenc/tbenc.h"
 
 struct versions {
     const struct tb_config *cfg; /* with the TB_TARGET_DIR of the settings */
@@ -36,6 +37,9 @@ int versions_adopt(const struct versions *v, bool same, struct tb_outcome *o);
  * on, and TB_EXIT_TEMPFAIL says so; else 0. */
 int versions_forsake(const struct versions *v, const char *why, struct tb_outcome *o);
 void versions_clear(struct versions *v);
+/* Before the manifest of a place is replaced by `now`: when the one there names another file, that is
+ * removed, and with it what came of its download; who reads it as it comes is told that no more does. */
+void versions_forget_former(const char *place, const struct tbenc_manifest *now);
 
 /* Does what RUN/tb-update/wish.json says: {"action": "take", "version": N} serves N from the next start of
  * the runtime on, and keeps the one before; "back" goes back to that; "keep" removes it, and all but N. 0

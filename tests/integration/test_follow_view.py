@@ -157,3 +157,19 @@ def test_with_tb_decrypt_dead_who_waits_is_told(follow):
     assert follow.load.wait() == 1
     assert not (follow.out / "sum").exists()
     os.kill(follow.hydrate.pid, 0)
+
+
+def test_a_version_of_another_file_name_takes_the_place_of_one_on_its_way(follow):
+    """No more comes of that: who reads it is told, and nothing of it is left."""
+    credentials = follow.w.credentials
+    follow.w.credentials = {**credentials, "asset-version": b"1"}
+    follow.begin()
+    follow.wait_at(2 * RECORD)
+    follow.hydrate.stop()
+    follow.house.upload(Asset(random.Random(10).randbytes(SIZE), chunk_bytes=RECORD, name="model-v2.tbenc"))
+    follow.w.credentials = {**credentials, "asset-version": b"2"}
+    follow.gate.set()
+    assert follow.w.run()[0] == 0
+    assert follow.decrypt.wait() == 75 and "was begun anew while it was read" in follow.decrypt.log_text()
+    assert follow.load.wait() != 0
+    assert follow.w.files() == ["model-v2.tbenc", "model-v2.tbenc.verified.json", "model.manifest.json", "serving.json"]

@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+import random
 import re
 import signal
 import threading
@@ -11,6 +12,7 @@ import time
 import pytest
 
 import faultproxy as fp
+from delivery_asset import Asset
 from hydrate_world import ASSET, CHUNK, SIG, SLOTS, World, ca, manifest_with, seal, w  # noqa: F401
 from tbsys import read_json, wait_for
 
@@ -148,6 +150,25 @@ def test_crash_before_the_final_name(w):
     w.assert_complete()
 
 
+@pytest.mark.parametrize("tags", [True, False])
+def test_crash_before_the_final_name_of_an_older_version(w, tags):
+    """It has the name and the size that the new one is to have; and what was verified is the new one."""
+    versions = [Asset(random.Random(i).randbytes(1_000_001), asset_id=ASSET) for i in range(2)]
+    for n, asset in enumerate(versions):
+        if not tags:
+            del asset.manifest["tags_sha256"]
+        w.put(asset.ciphertext(), asset.manifest_text())
+        assert w.run()[0] == 0
+        os.rename(w.target / "model.tbenc", w.target / ("model.tbenc.part" if n else "older"))
+    os.rename(w.target / "older", w.target / "model.tbenc")
+    w.proxy.clear()
+    before = w.log()
+    assert w.run()[0] == 0
+    said = w.log()[len(before):]
+    assert not w.ranges() and "is damaged" not in said and "was written to" not in said
+    w.assert_complete()
+
+
 # -- faults that pass --------------------------------------------------------------------------------------------------
 
 def test_faults_that_a_retry_heals(w):
@@ -271,6 +292,22 @@ def test_416_says_what_came_with_it(w, sent, words):
     w.proxy.rule(fp.status(416, {"Content-Range": sent}), path="model.tbenc$")
     rc, _ = w.run()
     w.assert_failed(rc, 76, "416", words)
+
+
+@pytest.mark.parametrize("status,headers", [(416, {"Content-Range": "bytes */3000953"}), (416, {"Content-Range": "bytes */*"}), (304, {})])
+def test_a_server_that_contradicts_itself_is_asked_again(w, status, headers):
+    """As a cache on the way may, once. Whoever says it of each range has no more to give."""
+    w.proxy.rule(fp.status(status, headers), path="model.tbenc$", range=f"^bytes={9 * CHUNK}-", nth=1)
+    assert w.run()[0] == 0, w.log()
+    w.assert_complete()
+    assert f"status {status} to a range that it has" in w.log()
+
+
+@pytest.mark.parametrize("status", [416, 304])
+def test_a_server_that_contradicts_itself_for_good_ends_it(w, status):
+    w.proxy.rule(fp.status(status, {"Content-Range": "bytes */3000953"}), path="model.tbenc$", range=f"^bytes={9 * CHUNK}-")
+    rc, _ = w.run()
+    w.assert_failed(rc, 76, f"status {status} to a range that it has, 3 times", "does not serve ranges correctly")
 
 
 @pytest.mark.parametrize("cut", [-1, 1, -1_000_000])
