@@ -31,6 +31,11 @@ static bool file_mark_uint(const cJSON *o, const char *name, uint64_t want)
     return tb_json_get_uint(o, name, TB_JSON_INT_MAX, &have, err) == 0 && have == want;
 }
 
+bool tb_file_mark_is_of(const cJSON *o, const struct stat *st)
+{
+    return file_mark_uint(o, "bytes", (uint64_t)st->st_size) && file_mark_uint(o, "inode", st->st_ino);
+}
+
 bool tb_file_mark_matches(const cJSON *o, const struct stat *st)
 {
     _cleanup_free_ char *mtime = file_mark_mtime(st);
@@ -38,5 +43,5 @@ bool tb_file_mark_matches(const cJSON *o, const struct stat *st)
     const char *have;
 
     return mtime && tb_json_get_string(o, "mtime", &have, err) == 0 && strcmp(have, mtime) == 0 &&
-           file_mark_uint(o, "bytes", (uint64_t)st->st_size) && file_mark_uint(o, "inode", st->st_ino);
+           tb_file_mark_is_of(o, st);
 }

@@ -12,5 +12,7 @@
 int tb_file_mark_add(cJSON *o, const struct stat *st);
 /* The object has them, and they are those of st. */
 bool tb_file_mark_matches(const cJSON *o, const struct stat *st);
+/* The same, whenever it was written to: the same file, of the same length. */
+bool tb_file_mark_is_of(const cJSON *o, const struct stat *st);
 
 #endif

@@ -140,7 +140,7 @@ static void wishes_write(struct tb_supply *s)
             s->want.r[s->want.n++] = s->wishes[i].r;
     s->written_us = tb_now_monotonic_us();
     r = s->run_dir ? tb_want_write(s->run_dir, &s->want) : -ENOENT;
-    if (r == 0 && atomic_load(&s->mending) > 0)
+    if (r == 0 && s->want.n > 0 && atomic_load(&s->mending) > 0)
         r = tb_want_call(s->run_dir);
     if (r < 0 && !s->wish_failed)
         tb_warn("cannot write " TB_WANT_NAME ": %s; tb-hydrate is not told what is waited for", strerror(-r));
@@ -165,6 +165,7 @@ void tb_supply_withdraw(struct tb_supply *s)
     if (s->run_dir)
         wishes_write(s);
     s->run_dir = NULL;
+    s->wish_failed = true; /* a thread that is left behind has nothing to say of it */
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -480,10 +481,10 @@ bool tb_supply_damaged(struct tb_supply *s, const struct tbenc_record *rec, int 
 {
     int r;
 
-    if (!s->brought || !s->run_dir)
+    if (!s->brought)
         return false;
     pthread_mutex_lock(&s->lock);
-    r = mend_begin(s, rec, error);
+    r = s->run_dir ? mend_begin(s, rec, error) : -EBADMSG;
     pthread_mutex_unlock(&s->lock);
     if (r == -EBUSY) /* its turn comes: others are done with in a while, mended or not */
         usleep(MEND_POLL_US);

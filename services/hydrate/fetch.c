@@ -80,7 +80,7 @@ static int fetch_write_manifest(struct hydrate *h)
 
     if (fetch_has_manifest(h))
         return 0;
-    versions_forget_former(h->cfg->target_dir, h->manifest.m);
+    versions_end_former(h->cfg->target_dir, h->manifest.m);
     r = tb_write_file_atomic(h->manifest_path, h->manifest.text, h->manifest.len, 0640);
     return r < 0 ? hydrate_outcome_io(h->o, r, "cannot write", h->manifest_path) : 0;
 }
@@ -120,6 +120,8 @@ int hydrate_publish(struct hydrate *h, const char *path, const char *etag)
         r = tb_fsync_parent(h->final_path);
     if (r == 0)
         r = partial_finish(h->final_path);
+    if (r == 0)
+        versions_sweep_former(h->cfg->target_dir, h->manifest.m);
     return r < 0 ? hydrate_outcome_io(h->o, r, "cannot finish", h->final_path) : 0;
 }
 

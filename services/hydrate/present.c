@@ -98,13 +98,13 @@ static bool hydrate_has_structure(const struct tbenc_manifest *m, int fd)
  * tb-hydrate that was killed while it mended. What of it is right the tags of the records say, to those who
  * read it, and what is not is fetched alone. So nothing is hashed, and nothing that is right is thrown away.
  * Where that did not help before, the hash decides. */
-static bool hydrate_is_mendable(const struct hydrate *h)
+static bool hydrate_is_mendable(const struct hydrate *h, const struct stat *st)
 {
     const struct tbenc_manifest *m = h->manifest.m;
     _cleanup_close_ int fd = -1;
 
     if (!m->has_tags_sha256 || m->base || h->is_base || h->versions.next || h->repair.tries > 0 ||
-        !verified_before(h->final_path, m->sha256_ciphertext))
+        !verified_is_of(h->final_path, st, m->sha256_ciphertext))
         return false;
     fd = open(h->final_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || !hydrate_has_structure(m, fd))
@@ -133,7 +133,7 @@ static int hydrate_look(struct hydrate *h, bool *ret_good)
             snprintf(why, sizeof(why), "tb-decrypt may not read it: its owner, group or mode was changed");
         else if (repair_noted(&h->repair, h->cfg->run_dir, &st, &noted_us, why))
             return hydrate_doubt(h, why, noted_us, ret_good);
-        else if (verified_matches(h->final_path, &st, sha) || hydrate_is_mendable(h))
+        else if (verified_matches(h->final_path, &st, sha) || hydrate_is_mendable(h, &st))
             *ret_good = true;
         else if (lstat(part, &(struct stat){0}) < 0) /* beside a .part it was found to be another version */
             r = hydrate_rehash(h, h->final_path, false, ret_good);

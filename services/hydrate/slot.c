@@ -313,6 +313,12 @@ static void slot_done(struct download_state *x, struct download_slot *s)
     s->t.got = 0;
 }
 
+/* It is known what the blob is that is asked: not only that one in another place gave ranges. */
+static bool slot_knows_blob(const struct download_state *x)
+{
+    return x->identified || (partial_ranges(x->d->partial)->bytes > 0 && x->d->n_others == 0);
+}
+
 /* Another size than the manifest's, of a blob that had the right one a moment ago. If-Match says that it is
  * the same, so the answer is wrong, as the next may not be; without a tag another blob has taken its
  * place. */
@@ -320,7 +326,7 @@ static bool slot_finish_size(struct download_state *x, struct transfer *t)
 {
     char total[32];
 
-    if (partial_ranges(x->d->partial)->bytes == 0)
+    if (!slot_knows_blob(x))
         return false;
     if (!*t->etag) {
         download_give_up(x, true, HYDRATE_CHANGED, "%s was replaced during the download", x->where);
@@ -362,8 +368,7 @@ static void slot_finish_contradiction(struct download_state *x, struct transfer 
 {
     uint64_t total;
 
-    if (t->status < 300 ||
-        (t->status != 304 && (t->status != 416 || partial_ranges(x->d->partial)->bytes == 0)))
+    if (t->status != 304 && (t->status != 416 || !slot_knows_blob(x)))
         return;
     if (t->status == 416 && !*t->etag &&
         content_range_total(t->range_text, strlen(t->range_text), &total) == 0 && total < t->size) {

@@ -12,19 +12,44 @@
 #define VERIFIED_MAX 4096
 
 /* The record, if it is of this hash. NULL otherwise. */
-static cJSON *verified_read(const char *final_path, const uint8_t sha256[static SHA256_BYTES])
+/* *ret_sha256 is in what is returned. */
+static cJSON *verified_parse(const char *final_path, const char **ret_sha256)
 {
     _cleanup_free_ char *path = tb_strf("%s" VERIFIED_SUFFIX, final_path), *text = NULL;
     _cleanup_json_ cJSON *o = NULL;
-    char err[TB_JSON_ERR_MAX], hex[2 * SHA256_BYTES + 1];
-    const char *have;
+    char err[TB_JSON_ERR_MAX];
     size_t len;
 
     if (!path || tb_read_file(path, VERIFIED_MAX, &text, &len) < 0 ||
-        tb_json_parse(text, len, VERIFIED_MAX, &o, err) < 0)
+        tb_json_parse(text, len, VERIFIED_MAX, &o, err) < 0 ||
+        tb_json_get_string(o, "sha256", ret_sha256, err) < 0)
         return NULL;
+    return TAKE_PTR(o);
+}
+
+static cJSON *verified_read(const char *final_path, const uint8_t sha256[static SHA256_BYTES])
+{
+    char hex[2 * SHA256_BYTES + 1];
+    const char *have;
+    _cleanup_json_ cJSON *o = verified_parse(final_path, &have);
+
     tb_hex_encode(sha256, SHA256_BYTES, hex);
-    return tb_json_get_string(o, "sha256", &have, err) == 0 && strcmp(have, hex) == 0 ? TAKE_PTR(o) : NULL;
+    return o && strcmp(have, hex) == 0 ? TAKE_PTR(o) : NULL;
+}
+
+bool verified_any(const char *final_path)
+{
+    const char *have;
+    _cleanup_json_ cJSON *o = verified_parse(final_path, &have);
+
+    return o && strlen(have) == 2 * SHA256_BYTES;
+}
+
+bool verified_is_of(const char *final_path, const struct stat *st, const uint8_t sha256[static SHA256_BYTES])
+{
+    _cleanup_json_ cJSON *o = verified_read(final_path, sha256);
+
+    return o && tb_file_mark_is_of(o, st);
 }
 
 bool verified_matches(const char *final_path, const struct stat *st,

@@ -17,6 +17,10 @@
 
 bool verified_matches(const char *final_path, const struct stat *st,
                       const uint8_t sha256[static SHA256_BYTES]);
+/* It is the file that was verified, whenever it was written to since. */
+bool verified_is_of(const char *final_path, const struct stat *st, const uint8_t sha256[static SHA256_BYTES]);
+/* The record of some file of this name is there, and one of ours. */
+bool verified_any(const char *final_path);
 /* There was a file of this name with this hash, whatever is there now. */
 bool verified_before(const char *final_path, const uint8_t sha256[static SHA256_BYTES]);
 /* The tag that the record has; "" when it has none. */

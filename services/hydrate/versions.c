@@ -6,11 +6,13 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/domain_file.h"
 #include "common/io.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "common/range_map.h"
 #include "hydrate/overlay.h"
 #include "hydrate/partial.h"
 #include "hydrate/target.h"
@@ -94,15 +96,45 @@ static bool name_belongs_to(const char *name, const char *file)
     return false;
 }
 
-void versions_forget_former(const char *place, const struct tbenc_manifest *now)
+void versions_end_former(const char *place, const struct tbenc_manifest *now)
 {
     _cleanup_(place_manifest_freep) struct tbenc_manifest *m = place_manifest(place);
+    _cleanup_free_ char *live = NULL;
 
-    if (!m || name_belongs_to(m->weights_filename, now->weights_filename))
-        return;
-    tb_info("%s takes the place of %s in %s, which is removed", now->weights_filename, m->weights_filename,
-            place);
-    place_remove_file(place, m->weights_filename);
+    if (m && !name_belongs_to(m->weights_filename, now->weights_filename) &&
+        (live = tb_strf("%s/%s" PARTIAL_LIVE_SUFFIX, place, m->weights_filename)))
+        tb_range_map_end(live, TB_RANGE_MAP_ABANDONED);
+}
+
+/* Of a file with this suffix: is it what tb-hydrate keeps of a file of its own? What that is called. */
+static char *place_brought(const char *place, const char *entry, const char *suffix)
+{
+    size_t n = strlen(entry), tail = strlen(suffix);
+    _cleanup_free_ char *name = NULL, *path = NULL, *part = NULL;
+
+    if (n <= tail || strcmp(entry + n - tail, suffix) != 0 || !(name = strndup(entry, n - tail)) ||
+        !(path = tb_path_join(place, name)) || !(part = tb_strf("%s" PARTIAL_SUFFIX, path)))
+        return NULL;
+    if (strcmp(suffix, VERIFIED_SUFFIX) == 0 ? !verified_any(path) : access(part, F_OK) < 0)
+        return NULL;
+    return TAKE_PTR(name);
+}
+
+void versions_sweep_former(const char *place, const struct tbenc_manifest *now)
+{
+    static const char *const suffixes[] = {VERIFIED_SUFFIX, PARTIAL_RECORD_SUFFIX};
+    _cleanup_(closedir_freep) DIR *d = opendir(place);
+    struct dirent *e;
+
+    while (d && (e = readdir(d)))
+        for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+            _cleanup_free_ char *name = place_brought(place, e->d_name, suffixes[i]);
+
+            if (!name || name_belongs_to(name, now->weights_filename))
+                continue;
+            tb_info("%s took the place of %s in %s, which is removed", now->weights_filename, name, place);
+            place_remove_file(place, name);
+        }
 }
 
 /* TB_TARGET_DIR itself stays, with what is somebody else's. The manifest goes last: it names the rest. */

@@ -37,9 +37,11 @@ int versions_adopt(const struct versions *v, bool same, struct tb_outcome *o);
  * on, and TB_EXIT_TEMPFAIL says so; else 0. */
 int versions_forsake(const struct versions *v, const char *why, struct tb_outcome *o);
 void versions_clear(struct versions *v);
-/* Before the manifest of a place is replaced by `now`: when the one there names another file, that is
- * removed, and with it what came of its download; who reads it as it comes is told that no more does. */
-void versions_forget_former(const char *place, const struct tbenc_manifest *now);
+/* Before the manifest of a place is replaced by `now`: when the one there names another file, who reads that
+ * as it comes is told that no more does. It stays until `now` is complete, as it may be wanted again. */
+void versions_end_former(const char *place, const struct tbenc_manifest *now);
+/* Removes from a place what tb-hydrate brought, in whole or in part, under other names than that of `now`. */
+void versions_sweep_former(const char *place, const struct tbenc_manifest *now);
 
 /* Does what RUN/tb-update/wish.json says: {"action": "take", "version": N} serves N from the next start of
  * the runtime on, and keeps the one before; "back" goes back to that; "keep" removes it, and all but N. 0

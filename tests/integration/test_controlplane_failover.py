@@ -5,6 +5,8 @@ import collections
 import json
 import time
 
+import pytest
+
 import postgresql
 import tbsys
 from controlplane_fleet import Fleet
@@ -15,6 +17,7 @@ MACHINES, TOO_MANY = 500, 20
 GRACE_S = 60  # what a machine has beyond its lease is a day
 
 
+@pytest.mark.alone("how long 500 machines wait for a key is measured")
 def test_a_standby_takes_over_and_no_machine_is_suspended(tmp_path):
     with postgresql.PostgreSQL() as primary, Standby(primary) as standby:
         url = f"postgresql://postgres@/postgres?host={primary.dir},{standby.dir}&target_session_attrs=read-write"

@@ -214,6 +214,7 @@ def test_what_is_said_of_a_wrong_setting(tmp_path):
     assert "begins with file:" in check("vault", 64)
 
 
+@pytest.mark.alone("who waits for the service gives up after seconds, and another may then ask it")
 @pytest.mark.parametrize("kind", [KeyVault, Transit])
 def test_a_hung_key_service_does_not_hold_up_those_who_need_no_key(tmp_path, kind):
     """Of eight workers six may wait for it; denials and health are answered while they do, and others are told to come again."""

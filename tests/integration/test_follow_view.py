@@ -173,3 +173,22 @@ def test_a_version_of_another_file_name_takes_the_place_of_one_on_its_way(follow
     assert follow.decrypt.wait() == 75 and "was begun anew while it was read" in follow.decrypt.log_text()
     assert follow.load.wait() != 0
     assert follow.w.files() == ["model-v2.tbenc", "model-v2.tbenc.verified.json", "model.manifest.json", "serving.json"]
+
+
+def test_another_file_name_costs_nothing_before_its_file_is_complete(follow):
+    """Its blob may be none, or the source may go back."""
+    assert follow.w.run()[0] == 0
+    former, sent = follow.house.file.read_bytes(), follow.w.sent()
+    new = Asset(random.Random(10).randbytes(SIZE), chunk_bytes=RECORD, name="model-v2.tbenc")
+    follow.w.put(b"no ciphertext", new.manifest_text())
+    assert follow.w.run()[0] == 76
+    follow.house.upload(follow.house.asset)
+    before = follow.w.sent()
+    assert follow.w.run()[0] == 0 and follow.w.sent() == before
+    assert follow.house.file.read_bytes() == former and sent == len(former)
+    for foreign in ("notes.verified.json", "notes.part.json", "notes"):
+        (follow.rig.target / foreign).write_text("{}")
+    follow.house.upload(new)
+    assert follow.w.run()[0] == 0
+    assert follow.w.files() == ["model-v2.tbenc", "model-v2.tbenc.verified.json", "model.manifest.json", "notes", "notes.part.json",
+                                "notes.verified.json"]

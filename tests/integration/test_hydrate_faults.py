@@ -150,8 +150,9 @@ def test_crash_before_the_final_name(w):
     w.assert_complete()
 
 
+@pytest.mark.parametrize("part", [True, False], ids=["", "and the new one is lost"])
 @pytest.mark.parametrize("tags", [True, False])
-def test_crash_before_the_final_name_of_an_older_version(w, tags):
+def test_crash_before_the_final_name_of_an_older_version(w, tags, part):
     """It has the name and the size that the new one is to have; and what was verified is the new one."""
     versions = [Asset(random.Random(i).randbytes(1_000_001), asset_id=ASSET) for i in range(2)]
     for n, asset in enumerate(versions):
@@ -161,11 +162,13 @@ def test_crash_before_the_final_name_of_an_older_version(w, tags):
         assert w.run()[0] == 0
         os.rename(w.target / "model.tbenc", w.target / ("model.tbenc.part" if n else "older"))
     os.rename(w.target / "older", w.target / "model.tbenc")
+    if not part:
+        (w.target / "model.tbenc.part").unlink()
     w.proxy.clear()
     before = w.log()
     assert w.run()[0] == 0
     said = w.log()[len(before):]
-    assert not w.ranges() and "is damaged" not in said and "was written to" not in said
+    assert "was written to" not in said and (not part or not w.ranges() and "is damaged" not in said)
     w.assert_complete()
 
 
@@ -301,6 +304,14 @@ def test_a_server_that_contradicts_itself_is_asked_again(w, status, headers):
     assert w.run()[0] == 0, w.log()
     w.assert_complete()
     assert f"status {status} to a range that it has" in w.log()
+
+
+def test_a_server_that_contradicts_itself_before_the_first_range_came(w):
+    w.proxy.rule(fp.drip(CHUNK // 8, 0.3), path="model.tbenc$", range="^bytes=0-", nth=1)
+    w.proxy.rule(fp.status(416, {"Content-Range": "bytes */*"}), path="model.tbenc$", range=f"^bytes={CHUNK}-", nth=1)
+    assert w.run()[0] == 0, w.log()
+    w.assert_complete()
+    assert "status 416 to a range that it has" in w.log()
 
 
 @pytest.mark.parametrize("status", [416, 304])
