@@ -5,9 +5,9 @@
 usage: run_check.py [--fast] [--only STAGE[,STAGE...]]
 Stages: see STAGES below. --fast is lint, unit and integration. `--only vm` is vm and every vm-NAME of STAGES, and so with others.
 vm boots machines of Debian 12 from the packages; of another Debian with TB_VM_SUITE=trixie.
-Stages run side by side, as some compute and some wait; tests that measure time (marked alone) come after them. Of the whole, no stage begins
-after 65 minutes: it is skipped, and said; of those that began, no test after 73: it has failed; after 82 all end. A stage that cannot even build
-counts as one failure.
+Stages run side by side, as some compute and some wait; then the tests that measure time (marked alone); then what a machine that is slow or busy
+can do without, of which no stage begins after 55 minutes: it is skipped, and said. Of the others none begins after 65, and no test of them after
+75: it has failed, or been skipped where it can be done without; after 83 all end. A stage that cannot even build counts as one failure.
 The whole log of each stage is in build/check/. V=1 prints the twenty slowest tests."""
 
 import argparse
@@ -34,8 +34,7 @@ UNIT_SECONDS = 900  # of one unit test: a property of money takes a minute with 
 STAGE_SECONDS = 4500  # the limit of one program: twice what the longest takes on two idle processors, and then some
 # Of the whole, for machines that are slow or busy: no stage begins later than that, and no test of pytest, and nothing goes on for longer: whoever
 # waits for the end, as CI does, hears what failed rather than nothing.
-BEGIN_SECONDS, LAST_TEST_SECONDS, END_SECONDS = 3900, 4380, 4900
-SOONER = {"asan-integration": 900, "packages": 600, "asan-unit": 300, "integration-alone": -600}  # by how much these take longer than others, or less
+BEGIN_SECONDS, LAST_TEST_SECONDS, END_SECONDS = 3900, 4500, 5000
 SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
 # Unit tests of the control plane that test_controlplane_store.py runs once more.
 ON_POSTGRESQL = ("test_store", "test_assets", "test_machines", "test_usage", "test_admin", "test_submitter")
@@ -177,7 +176,7 @@ def pytests(tally, what, args, build="build", san=False):
             tally.skips.append(f"{name}: {skipped.get('message')}")
         else:
             tally.passed += 1
-    tally.failures += [f"{what}: {late} tests: {after(LAST_TEST_SECONDS, what)}"] * late
+    (tally.skips if what in LATER else tally.failures).extend([f"{what}: {late} tests: {after(LAST_TEST_SECONDS, what)}"] * late)
     if rc != 0 and not bad and not late:
         bad.append(f"{what}: pytest exit {rc}")
     for b in bad:
@@ -210,25 +209,30 @@ def stage(fn, *args, **kw):
 VM = "e2e-vagrant/tests/vm"
 VM_APART = ("test_container.py", "test_custom_data.py", "test_operator_guide.py", "test_power.py", "test_scratch.py", "test_unconfigured.py",
             "test_versions.py", "test_versions_power.py")  # machines of their own
-# In the order in which they begin: what takes long first, so that none is left over; and last what a machine that is slow or busy can do without.
+# In the order in which they begin: what takes long first, so that none is left over.
 STAGES = {
-    "unit": stage(units),
-    "vm": stage(pytests, [VM, *(f"--ignore={VM}/{name}" for name in VM_APART)]),
     "integration": stage(pytests, ["tests/integration", *PARALLEL]),
-    "vm-power": stage(pytests, [f"{VM}/test_power.py"]),
-    "vm-scratch": stage(pytests, [f"{VM}/test_scratch.py", f"{VM}/test_custom_data.py"]),
+    "vm": stage(pytests, [VM, *(f"--ignore={VM}/{name}" for name in VM_APART)]),
+    "unit": stage(units),
     "lint": lint,
     "e2e": stage(pytests, ["e2e-vagrant/tests", *PARALLEL]),
     "packages": stage(pytests, ["tests/packaging", "--ignore=tests/packaging/test_smoke.py"]),
-    "vm-packages": stage(pytests, [f"{VM}/test_unconfigured.py", "tests/packaging/test_smoke.py"]),
     "azure": stage(pytests, ["tests/azure", *PARALLEL]),
     "packer": stage(pytests, ["tests/packer", "--ignore=tests/packer/test_image.py"]),
     "browser": stage(pytests, ["tests/browser"]),
     "fuzz": fuzz,
+}
+# One after the other, when those are done.
+ALONE = {"integration-alone": stage(pytests, ["tests/integration", "-m", "alone"])}
+# Side by side, in the time that is left.
+LATER = {
+    "vm-power": stage(pytests, [f"{VM}/test_power.py"]),
+    "vm-packages": stage(pytests, [f"{VM}/test_unconfigured.py", "tests/packaging/test_smoke.py"]),
+    "vm-scratch": stage(pytests, [f"{VM}/test_scratch.py", f"{VM}/test_custom_data.py"]),
     "asan-unit": stage(units, "build/asan", True),
+    "asan-integration": stage(pytests, [*ASAN, *PARALLEL], "build/asan", True),
     "vm-versions": stage(pytests, [f"{VM}/test_versions.py"]),
     "vm-container": stage(pytests, [f"{VM}/test_container.py"]),
-    "asan-integration": stage(pytests, [*ASAN, *PARALLEL], "build/asan", True),
 }
 # By their own name only, see the Makefile.
 NAMED = {
@@ -237,17 +241,16 @@ NAMED = {
     "vm-guide": stage(pytests, [f"{VM}/test_operator_guide.py"]),
     "vm-versions-power": stage(pytests, [f"{VM}/test_versions_power.py"]),
 }
-# One after the other, when all others are done.
-ALONE = {"integration-alone": stage(pytests, ["tests/integration", "-m", "alone"])}
 
 
 def timed(name):
     tally, start, me = Tally(), time.monotonic(), threading.get_ident()
-    if start > BEGIN_UNTIL - SOONER.get(name, 0):
-        tally.skips.append(f"{name}: {after(BEGIN_SECONDS - SOONER.get(name, 0), name)}")
+    sooner = 600 if name in LATER else 0
+    if start > BEGIN_UNTIL - sooner and name not in ALONE:
+        tally.skips.append(f"{name}: {after(BEGIN_SECONDS - sooner, name)}")
         return tally
     CPU_TIME[me] = 0
-    {**STAGES, **NAMED, **ALONE}[name](tally, name)
+    {**STAGES, **ALONE, **LATER, **NAMED}[name](tally, name)
     skipped = f", {len(tally.skips)} skipped" if tally.skips else ""
     say(f"== {name}: {tally.passed} passed, {len(tally.failures)} failed{skipped} in {time.monotonic() - start:.0f} s, "
         f"{CPU_TIME[me]:.0f} s of processors")
@@ -256,7 +259,7 @@ def timed(name):
 
 def chosen(args):
     """The names of the stages to run."""
-    every = [*STAGES, *ALONE]
+    every = [*STAGES, *ALONE, *LATER]
     only = ["lint", "unit", "integration"] if args.fast else args.only.split(",") if args.only else every
     if unknown := set(only) - {*every, *NAMED}:
         sys.exit(f"run_check.py: no stage {', '.join(sorted(unknown))}; there are {', '.join([*every, *NAMED])}")
@@ -280,8 +283,9 @@ def main():
         run(["make", f"-j{CPUS}", "all"], "build.log")  # of which a test makes an installation; what fails to build is said by the stages
     with concurrent.futures.ThreadPoolExecutor(STAGES_AT_ONCE) as pool:
         try:
-            tallies = list(pool.map(timed, [name for name in stages if name not in ALONE]))
-            tallies += pool.map(timed, [name for name in stages if name in ALONE])
+            tallies = list(pool.map(timed, [name for name in stages if name in STAGES]))
+            tallies += map(timed, [name for name in stages if name in ALONE])
+            tallies += pool.map(timed, [name for name in stages if name in LATER or name in NAMED])
         except KeyboardInterrupt:
             stop()
             raise
@@ -290,7 +294,7 @@ def main():
         for seconds, name in sorted((t for tally in tallies for t in tally.took), reverse=True)[:20]:
             print(f"  {seconds:6.1f} s  {name}")
     for tally in tallies:
-        for s in tally.skips:
+        for s in dict.fromkeys(tally.skips):
             print(f"skipped: {s}")
     for tally in tallies:
         for f in dict.fromkeys(tally.failures):
