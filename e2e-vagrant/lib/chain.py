@@ -188,7 +188,7 @@ class Chain:
     def _unit(self, name, wanted=True, oneshot=False, binary=None, listen=None, creds=None, private=False):
         d = Daemon([program(binary or name)], env=self.env, listen=listen, credentials=creds, runtime_dir=self.run / name,
                    state_dir=self.state / name, log=self.log_dir / f"{name}.log",
-                   netns=self.netns if private else None)
+                   inside=self.netns if private else None)
         return Unit(d, wanted, oneshot)
 
     def _own_credentials(self):

@@ -151,11 +151,11 @@ class Daemon:
     child and is slow, see DIES_WITH_PARENT."""
 
     def __init__(self, argv, env=None, listen=None, credentials=None, runtime_dir=None, state_dir=None, log=None,
-                 notify=True, cwd=None, preexec=None, netns=None):
+                 notify=True, cwd=None, preexec=None, inside=None):
         self.argv = [str(a) for a in argv]
         self.name = os.path.basename(self.argv[0])
         self.env, self.listen, self.credentials = dict(env or {}), listen or {}, credentials
-        self.runtime_dir, self.state_dir, self.cwd, self.preexec, self.netns = runtime_dir, state_dir, cwd, preexec, netns
+        self.runtime_dir, self.state_dir, self.cwd, self.preexec, self.inside = runtime_dir, state_dir, cwd, preexec, inside
         self.log = pathlib.Path(log) if log else None
         self.use_notify = notify
         self.proc = None
@@ -234,8 +234,8 @@ class Daemon:
             # LISTEN_PID must be the pid of the program: the shell that sets it becomes the program. Bash, as others know no descriptor above 9.
             moved = " ".join(f"{i}<&{fd} {fd}<&-" for i, fd in enumerate(fds, 3))
             argv = ["bash", "-c", f'LISTEN_PID=$$ exec "$@" {moved}', "bash", *argv]
-        if self.netns:
-            argv = [*self.netns.enters(), *argv]
+        if self.inside:
+            argv = [*self.inside.enters(), *argv]
         out = open(self.log, "ab") if self.log else subprocess.DEVNULL
         self.proc = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.cwd, pass_fds=fds,
                                      preexec_fn=self.preexec, start_new_session=True)
@@ -318,7 +318,7 @@ class Daemon:
 
 
 class NetNamespace:
-    """A network namespace with only loopback, kept by a descriptor: what PrivateNetwork=yes gives a unit. It is for Daemon(netns=...);
+    """A network namespace with only loopback, kept by a descriptor: what PrivateNetwork=yes gives a unit. It is for Daemon(inside=...);
     run() makes a call inside it from a thread of its own."""
 
     CLONE_NEWNET = 0x40000000
@@ -370,6 +370,27 @@ class NetNamespace:
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None
+
+
+class BootClock:
+    """A time namespace, for Daemon(inside=...): there, the machine was started `ahead` seconds earlier. What is written for programs inside
+    as of long ago is in their past on a machine, too, that was started a minute before the test."""
+
+    def __init__(self, ahead):
+        self.ahead = ahead
+        self.holder = subprocess.Popen([*DIES_WITH_PARENT, "unshare", "--time", "--boottime", str(ahead), "sleep", "infinity"])
+        comm = pathlib.Path(f"/proc/{self.holder.pid}/comm")
+        wait_for(lambda: comm.read_text() == "sleep\n", what="a time namespace")
+
+    def now_us(self):
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000 + self.ahead * 10**6
+
+    def enters(self):
+        return ["nsenter", f"--time=/proc/{self.holder.pid}/ns/time_for_children"]
+
+    def close(self):
+        self.holder.kill()
+        self.holder.wait()
 
 
 class CA:

@@ -4,13 +4,12 @@ plane's by the file that tb-authorize leaves; the wall clock of this machine sta
 
 import json
 import os
-import signal
 import subprocess
 import time
 
 import pytest
 from billing_daemon import Usage, billing, env, ledger, now_hour  # noqa: F401
-from tbsys import Daemon, program, read_json, wait_for
+from tbsys import BootClock, Daemon, program, read_json, wait_for
 
 DAY = 86400
 
@@ -63,19 +62,7 @@ def started(daemon):
     return daemon
 
 
-class Shifted(Daemon):
-    """tb-billing whose boot clock is ahead of this machine's."""
-
-    def __init__(self, seconds, env, log):
-        super().__init__(["unshare", "--time", "--boottime", str(seconds), "--fork", "--kill-child", program("tb-billing")], env=env, log=log)
-
-    def end(self):
-        child = int(open(f"/proc/{self.proc.pid}/task/{self.proc.pid}/children").read().split()[0])
-        os.kill(child, signal.SIGTERM)
-        assert self.wait() == 0
-
-
-def test_a_step_while_the_daemon_is_down(env, tmp_path):
+def test_a_step_while_the_daemon_is_down(env, tmp_path, request):
     """A day passes by the boot clock, and none by the wall clock: somebody set that back meanwhile."""
     usage = Usage(env["TB_STATE_DIR"] / "tb-proxy/usage")
     d = started(billing(env, tmp_path))
@@ -84,7 +71,9 @@ def test_a_step_while_the_daemon_is_down(env, tmp_path):
     d.stop()
     hour = now_hour()
     assert hours(env) == {hour: 5}
-    d = started(Shifted(DAY, env, tmp_path / "shifted.log"))
+    ahead = BootClock(DAY)
+    request.addfinalizer(ahead.close)
+    d = started(Daemon([program("tb-billing")], env=env, log=tmp_path / "shifted.log", inside=ahead))
     usage.add("requests", 3)
     wait_for(lambda: ledger(env)["requests"] == 8, 20, "the second booking")
     assert hours(env) == {hour: 5, hour + 24: 3}
@@ -95,7 +84,7 @@ def test_a_step_while_the_daemon_is_down(env, tmp_path):
     assert step["event"] == "stepped" and abs(step["off_seconds"] + DAY) < 60
     screen = subprocess.run([program("tb-billing"), "ledger"], env={k: str(v) for k, v in env.items()}, capture_output=True, text=True).stdout
     assert "WRONG BY" in screen and "stepped" in screen
-    d.end()
+    d.stop()
 
 
 def test_a_restart_where_the_kernel_tells_no_boot_id(env, tmp_path):

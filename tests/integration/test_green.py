@@ -52,7 +52,8 @@ def tb_status(p, *args, **more):
     env = {"TB_RUN_DIR": str(p.run), "TB_HEALTH_ADDR": "127.0.0.1:%d" % p.health.getsockname()[1],
            "TB_PUBLIC_ADDR": "127.0.0.1:%d" % p.port, "PATH": "/usr/bin:/bin",
            **{k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS")}, **more}
-    return subprocess.run([program("tb-status"), *args], capture_output=True, text=True, env=env, timeout=30)
+    there = p.daemon.inside.enters() if p.daemon.inside else []
+    return subprocess.run([*there, program("tb-status"), *args], capture_output=True, text=True, env=env, timeout=30)
 
 
 def agree_on_refusal(p, reason):

@@ -20,8 +20,8 @@ import yaml
 
 from authorize_world import Plane, denied, grant, sent
 from fake_systemd import FakeSystemd
-from proxy_daemon import Proxy, boottime_us, make  # noqa: F401
-from tbsys import CA, Daemon, program, unix_listener, wait_for
+from proxy_daemon import Proxy, make  # noqa: F401
+from tbsys import CA, BootClock, Daemon, program, unix_listener, wait_for
 from test_green import fill, small_disk, tb_status  # noqa: F401
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
@@ -103,10 +103,12 @@ class Machine:
         self.date_ahead = 0
         self.granted = {}
         self.plane = Plane(lambda n: self._grant, self.ca.issue("plane"), self.ca.cert).up()
+        self.clock = BootClock(3600)
         self.proxy = Proxy(tmp, TB_TLS_CERT=self.server[0], TB_TLS_KEY=self.server[1], DBUS_SYSTEM_BUS_ADDRESS=self.systemd.address,
                            INVOCATION_ID="1", **env)
+        self.proxy.daemon.inside = self.clock
         self.keys = unix_listener(tmp / "keys.sock")
-        self.authorize = Daemon([program("tb-authorize")], listen={"keys": self.keys}, runtime_dir=tmp / "run/tb-authorize",
+        self.authorize = Daemon([program("tb-authorize")], inside=self.clock, listen={"keys": self.keys}, runtime_dir=tmp / "run/tb-authorize",
                                 state_dir=tmp / "state/tb-authorize", log=tmp / "authorize.log", credentials={"product-uuid": b"4c4c4544-0000-2010-8020-80c04f202020"},
                                 env={"TB_CONTRACT_ID": "contract-1", "TB_ASSET_ID": "asset-1", "TB_EDC_ENDPOINT": self.plane.url,
                                      "TB_CA_FILE": self.ca.cert, "TB_CLIENT_CERT_PATH": self.client[0], "TB_CLIENT_KEY_PATH": self.client[1],
@@ -138,12 +140,12 @@ class Machine:
                                                                 "mirror_bytes": 8, "storage_bytes": 2, **(hydrate or {})}),
                                ("tb-decrypt", "progress.json", {"state": "complete", "bytes_done": 9, "bytes_total": 9, "read_bytes": 9,
                                                                 "served_bytes": 12, "cached_bytes": 4, "cache_bytes": 6,
-                                                                "started_boottime_us": boottime_us(), **(decrypt or {})}),
+                                                                "started_boottime_us": self.clock.now_us(), **(decrypt or {})}),
                                ("tb-runtime", "delivery.json", {"state": "streaming", "mode": "view", **(delivery or {})})):
             self.proxy.write(who, name, **doc)
 
     def billed(self, age_s=1, late_s=0):
-        self.proxy.write("tb-billing", "report.json", at="2026-01-08T12:00:00Z", at_boottime_us=boottime_us() - age_s * 10**6,
+        self.proxy.write("tb-billing", "report.json", at="2026-01-08T12:00:00Z", at_boottime_us=self.clock.now_us() - age_s * 10**6,
                          late_seconds=late_s, events={"open": 0, "frozen": 0, "sent": 0, "accepted": 0, "parked": 0})
 
     def ask_control_plane(self):
@@ -155,6 +157,7 @@ class Machine:
         self.plane.down()
         self.keys.close()
         self.systemd.close()
+        self.clock.close()
 
     def wait_value(self, name, want, timeout=60):
         return wait_for(lambda: want((t := samples(fetch(self.proxy))).get(name)) and t or None, timeout, name)
@@ -300,16 +303,16 @@ def test_the_runtime_is_down_and_decryption_fails(machine):
     assert problem["what"] == "tb-decrypt.service: record 7: not authentic"
 
 
-def downloading(mirror, rate=3):
+def downloading(clock, mirror, rate=3):
     return {"state": "downloading", "bytes_done": 4, "bytes_total": 1000, "bytes_per_second": rate, "mirror": mirror, "mirror_bytes": 3,
-            "storage_bytes": 1, "started_boottime_us": boottime_us(), "written_boottime_us": boottime_us() + 10**12}
+            "storage_bytes": 1, "started_boottime_us": clock.now_us(), "written_boottime_us": clock.now_us() + 10**12}
 
 
 def test_a_download_by_a_mirror(machine):
     m = machine()
     for mirror, rate, alerts in (("used", 3, set()), ("fails", 3, {"TrustBridgeMirrorUnused"}), ("distrusted", 3, {"TrustBridgeMirrorUnused"}),
                                  ("used", 0, {"TrustBridgeDownloadStands"})):
-        m.model(hydrate=downloading(mirror, rate), decrypt={"state": "serving", "bytes_done": 2, "bytes_total": 900})
+        m.model(hydrate=downloading(m.clock, mirror, rate), decrypt={"state": "serving", "bytes_done": 2, "bytes_total": 900})
         m.proxy.wait_state("Hydrate")
         seen = m.wait_value('tb_step_bytes_per_second{step="hydrate"}', lambda v: v == rate)
         seen = m.wait_value("tb_mirror_used", lambda v: v == (mirror == "used"))
