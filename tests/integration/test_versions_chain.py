@@ -354,7 +354,7 @@ def test_a_wait_has_an_end(fleet):
     fleet.ask_now()
     fleet.wait_update("ready", next=2)
     fleet.tell("switch")
-    fleet.wait_update("switching")
+    fleet.wait_held("switching")
     c = http.client.HTTPConnection("127.0.0.1", fleet.chain.public_port, timeout=60)
     c.request("POST", "/v1/echo", "0")
     r = c.getresponse()
@@ -374,7 +374,7 @@ def test_what_is_in_flight_ends_before_the_switch(fleet):
     t.start()
     wait_for(lambda: "tb_requests_in_flight 1" in metrics(fleet), what="the request in flight")
     fleet.tell("switch")
-    fleet.wait_update("draining")
+    fleet.wait_held("draining")
     assert fleet.served() == (200, 2), "who comes now waits, and is served by the new one"
     t.join()
     assert answers == [(200, 1)]
@@ -405,7 +405,7 @@ def test_a_client_that_goes_while_it_waits_is_served_nothing(fleet):
     t.start()
     wait_for(lambda: "tb_requests_in_flight 1" in metrics(fleet), what="the request in flight")
     fleet.tell("switch")
-    fleet.wait_update("draining")
+    fleet.wait_held("draining")
     held_client(fleet)
     waiting = held_client(fleet, half=True)
     wait_for(lambda: audited(fleet, "held-gone"), what="the record of the one that has gone")

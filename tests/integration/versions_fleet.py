@@ -100,6 +100,11 @@ class Fleet:
         except AssertionError as e:
             raise AssertionError(f"{e}: {self.update()} {self.serving()} {self.chain.status()}\n{self.chain.logs(40)}") from None
 
+    def wait_held(self, state):
+        """wait_update(), until tb-proxy has heard of it, too: from then on, who comes waits."""
+        self.wait_update(state)
+        wait_for(lambda: self.chain.status().get("asset_version", {}).get("state") == state, what=f"tb-proxy, which knows of {state}")
+
     def tell(self, word):
         path = self.chain.run / "tb-update" / "asked"
         path.with_suffix(".new").write_text(word)
