@@ -47,7 +47,7 @@ TB_LDFLAGS := -pthread -Wl,-z,relro,-z,now $(SANFLAGS)
 
 PKG := openssl libcurl libsystemd libcjson libmicrohttpd gnutls sqlite3 inih libarchive zlib libpq p11-kit-1
 ifeq ($(filter deps help clean debs dist tbpkg-image,$(MAKECMDGOALS)),)
-ifneq ($(shell pkg-config --exists $(PKG) && echo yes),yes)
+ifneq ($(shell pkg-config --exists $(PKG) 2>/dev/null && echo yes),yes)
 NEED_DEPS := 1
 endif
 endif
