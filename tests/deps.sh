@@ -14,6 +14,7 @@ aria2
 bash-completion
 binutils
 btrfs-progs
+build-essential
 buildah
 ca-certificates
 chromium

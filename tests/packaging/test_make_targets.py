@@ -34,6 +34,17 @@ def test_the_directory_is_complete(folder):
     assert not [p.name for p in folder.parent.iterdir() if p.name.startswith(".")]
 
 
+def test_make_deps_installs_what_the_packages_are_built_with():
+    """apt installs no recommended packages there: what dpkg-checkbuilddeps asks for must be named, as must what it asks for unsaid."""
+    control = re.sub(r"<!\w+>|\(.*?\)", "", (REPO / "debian/control").read_text())
+    wanted = re.search(r"^Build-Depends:(.*?)^\S", control, re.M | re.S)[1].split(",")
+    installed = set(re.search(r'PACKAGES="(.*?)"', (REPO / "tests/deps.sh").read_text(), re.S)[1].split())
+    also = {"debhelper-compat": "debhelper", "dh-sequence-installsysusers": "debhelper"}
+    for either in ["build-essential", *wanted]:
+        names = {also.get(name.strip(), name.strip()) for name in either.split("|")} - {""}
+        assert not names or names & installed, names
+
+
 def test_apt_installs_from_it_and_takes_it_away(folder, tmp_path):
     root = tmp_path / "root"
     root.mkdir(mode=0o755)
