@@ -59,7 +59,6 @@ struct download_state {
     uint64_t cursor; /* ranges below it are there or in a slot */
     bool identified; /* the blob's entity tag is known, or that it has none: others may start */
     struct turns turns;
-    bool replaced; /* of a complete file, it is another blob by now */
     struct wishes wishes;
     uint64_t idle_us;  /* since when there is nothing to do; 0: there is */
     uint64_t drain_us; /* nonzero: start nothing, and end then at the latest */

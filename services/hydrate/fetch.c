@@ -105,6 +105,11 @@ int hydrate_publish(struct hydrate *h, const char *path, const char *etag)
     if (stat(path, &st) < 0)
         return hydrate_outcome_io(h->o, -errno, "cannot look at", path);
     r = verified_write(h->final_path, &st, h->manifest.m->sha256_ciphertext, etag);
+    if (r < 0 && strcmp(path, h->final_path) == 0) {
+        tb_warn("cannot record the verification of %s: %s; the next start verifies it once more", path,
+                strerror(-r));
+        r = 0;
+    }
     if (r < 0)
         return hydrate_outcome_io(h->o, r, "cannot record the verification of", path);
     r = fetch_write_manifest(h);
@@ -256,7 +261,8 @@ static int fetch_run(struct hydrate *h)
     if (r == 0)
         r = fetch_check_header(h, true);
     h->place_failed =
-        r == TB_EXIT_TEMPFAIL || r == TB_EXIT_NOINPUT || r == TB_EXIT_DATAERR || r == TB_EXIT_CONFIG;
+        r == TB_EXIT_TEMPFAIL || r == TB_EXIT_NOINPUT || r == TB_EXIT_DATAERR || r == TB_EXIT_CONFIG ||
+        (r == HYDRATE_CHANGED && h->source.n_places > 1); /* the next one is not being uploaded */
     if (r != 0)
         return r;
     fetched_us = tb_now_monotonic_us();
@@ -295,7 +301,8 @@ int hydrate_download(struct hydrate *h)
         return path ? hydrate_publish(h, path, etag)
                     : hydrate_outcome_io(h->o, -ENOMEM, "cannot publish", h->final_path);
     }
-    if (h->worthless || r == HYDRATE_CHANGED || r == HYDRATE_DAMAGED) {
+    /* Of several places the hash decides, or the tags, and what the others gave may be good. */
+    if (h->worthless || (r == HYDRATE_CHANGED && h->source.n_places == 1) || r == HYDRATE_DAMAGED) {
         partial = partial_close(partial);
         if ((h->worthless ? partial_remove(h->final_path) : partial_abandon(h->final_path)) < 0)
             tb_warn("cannot remove what is left of the download of %s", h->final_path);

@@ -10,14 +10,9 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/serving.h"
+#include "hydrate/partial.h"
 #include "hydrate/target.h"
 #include "hydrate/verified.h"
-
-static void overlay_dir_freep(DIR **d)
-{
-    if (*d)
-        closedir(*d);
-}
 
 static void overlay_manifest_clear(struct tbenc_manifest **m)
 {
@@ -36,14 +31,11 @@ uint64_t overlay_plaintext_bytes(const struct tbenc_manifest *m)
 void overlay_remove(const char *place)
 {
     _cleanup_free_ char *path = tb_path_join(place, TB_SERVING_BASE_NAME);
-    _cleanup_(overlay_dir_freep) DIR *d = path ? opendir(path) : NULL;
-    struct dirent *e;
+    int r = path ? partial_remove_dir(path) : -ENOMEM;
 
-    while (d && (e = readdir(d)))
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            (void)unlinkat(dirfd(d), e->d_name, 0);
-    if (d && rmdir(path) < 0)
-        tb_warn("cannot remove %s, which nothing stands on any more: %s", path, strerror(errno));
+    if (r < 0 && r != -ENOTDIR)
+        tb_warn("cannot remove %s of %s, which nothing stands on any more: %s", TB_SERVING_BASE_NAME, place,
+                strerror(-r));
 }
 
 /* The manifest in dir: its text, and whether it is the base's. */
@@ -105,10 +97,24 @@ static bool overlay_link(const char *dir, const char *place, const struct tbenc_
     return true;
 }
 
+/* A download of it is under way in dir: what lies elsewhere was there when it was begun, and was not what it
+ * should be. */
+static bool overlay_is_coming(const char *dir)
+{
+    _cleanup_closedir_ DIR *d = opendir(dir);
+    struct dirent *e;
+
+    while (d && (e = readdir(d)))
+        if (strlen(e->d_name) > strlen(PARTIAL_RECORD_SUFFIX) &&
+            strcmp(e->d_name + strlen(e->d_name) - strlen(PARTIAL_RECORD_SUFFIX), PARTIAL_RECORD_SUFFIX) == 0)
+            return true;
+    return false;
+}
+
 /* In each place of a version, and of what those stand on. */
 static void overlay_take_from_disk(const char *target_dir, const char *place, const struct tbenc_manifest *m)
 {
-    _cleanup_(overlay_dir_freep) DIR *d = opendir(target_dir);
+    _cleanup_closedir_ DIR *d = opendir(target_dir);
     _cleanup_free_ char *of_first = tb_path_join(target_dir, TB_SERVING_BASE_NAME);
     bool found = overlay_link(target_dir, place, m);
     struct dirent *e;
@@ -146,7 +152,7 @@ int overlay_prepare(const char *target_dir, const char *place, const struct tben
         return hydrate_outcome_io(o, r, "cannot create", path);
     tb_freep(&text);
     have = overlay_find_in(path, m, &text, &len, &st);
-    if (!have)
+    if (!have && !overlay_is_coming(path))
         overlay_take_from_disk(target_dir, path, m);
     r = source_load_base(m->base, ret, o);
     if (r == 0)

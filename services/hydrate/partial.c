@@ -416,3 +416,26 @@ int partial_finish(const char *final_path)
 {
     return partial_end(final_path, TB_RANGE_MAP_COMPLETE, false);
 }
+
+int partial_remove_dir(const char *dir)
+{
+    _cleanup_closedir_ DIR *d = opendir(dir);
+    struct dirent *e;
+
+    if (!d)
+        return errno == ENOENT ? 0 : -errno;
+    while ((e = readdir(d))) {
+        size_t n = strlen(e->d_name), suffix = strlen(PARTIAL_LIVE_SUFFIX);
+
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        if (n > suffix && strcmp(e->d_name + n - suffix, PARTIAL_LIVE_SUFFIX) == 0) {
+            _cleanup_free_ char *live = tb_path_join(dir, e->d_name);
+
+            if (live)
+                tb_range_map_end(live, TB_RANGE_MAP_ABANDONED);
+        }
+        (void)unlinkat(dirfd(d), e->d_name, 0);
+    }
+    return rmdir(dir) < 0 ? -errno : 1;
+}

@@ -67,5 +67,8 @@ int partial_remove(const char *final_path);
 int partial_abandon(const char *final_path);
 /* The same when it did: NAME.part has its final name. */
 int partial_finish(const char *final_path);
+/* Removes the plain files of a directory of ours, and itself. Who follows a download that is in it hears that
+ * nothing comes any more. 0: there was none; 1: removed; a negative errno. */
+int partial_remove_dir(const char *dir);
 
 #endif

@@ -53,7 +53,7 @@ static void slot_start(struct download_state *x, struct download_slot *s)
     s->t.mirror = slot_may_mirror(x, s);
     s->t.awaited = s->repair;
     s->t.url = s->t.mirror ? x->d->mirror->url : s->elsewhere ? s->elsewhere : x->d->url;
-    s->t.etag = s->elsewhere || x->replaced ? "" : x->id->etag; /* another place has tags of its own */
+    s->t.etag = s->elsewhere ? "" : x->id->etag; /* another place has tags of its own */
     s->had = s->t.start + s->t.got;
     if (s->t.mirror)
         mirror_ask(x->d->mirror);
@@ -237,6 +237,13 @@ static void download_identify(struct download_state *x, const struct transfer *t
                 x->where);
 }
 
+/* A record that comes once more while ranges have still to come: whatever is answered to it ends nothing, the
+ * ranges have more time, and the wish is still there then, or not. */
+static bool slot_is_spare(const struct download_state *x, const struct download_slot *s)
+{
+    return s->repair && x->d->linger_ms == 0;
+}
+
 static void slot_retry(struct download_state *x, struct download_slot *s, CURLcode code)
 {
     char why[TB_OUTCOME_REASON_MAX - 160];
@@ -245,7 +252,7 @@ static void slot_retry(struct download_state *x, struct download_slot *s, CURLco
     slot_describe(x, s, code, why, sizeof(why));
     if (s->t.fault == TRANSFER_PROTOCOL) {
         s->t.got = 0; /* nothing this server sent for the range is worth keeping */
-        if (++s->wrong_answers >= DOWNLOAD_PROTOCOL_TRIES) {
+        if (++s->wrong_answers >= DOWNLOAD_PROTOCOL_TRIES && !slot_is_spare(x, s)) {
             download_give_up(x, false, TB_EXIT_DATAERR,
                              "%s, %u times; the server or a proxy on the way does not serve ranges correctly",
                              why, s->wrong_answers);
@@ -253,7 +260,7 @@ static void slot_retry(struct download_state *x, struct download_slot *s, CURLco
         }
     }
     if (s->backoff.attempt + 1 >= DOWNLOAD_TRIES) {
-        if (s->repair && x->d->linger_ms == 0) { /* ranges have more time; the wish is still there, or not */
+        if (slot_is_spare(x, s)) {
             s->state = SLOT_IDLE;
             return;
         }
@@ -463,15 +470,11 @@ static bool slot_finish_elsewhere(struct download_state *x, struct download_slot
     return true;
 }
 
-/* The blob of a complete file was replaced, perhaps by the same. What it gives now of a record that is bad
- * anyway can do no harm: whether it is right its tag says. */
-static bool slot_finish_replaced(struct download_state *x, const struct download_slot *s)
+/* What the next range would hear as well: another blob, a URL that is over, a disk that does not take it. */
+static bool slot_is_for_all(const struct transfer *t)
 {
-    if (x->d->linger_ms == 0 || !*s->t.etag || (s->t.status != 412 && s->t.fault != TRANSFER_CHANGED))
-        return false;
-    if (!x->replaced)
-        tb_warn("%s was replaced since the download: what it has now is asked for", x->where);
-    return x->replaced = true;
+    return t->fault == TRANSFER_CHANGED || t->fault == TRANSFER_IO ||
+           (t->fault == TRANSFER_OK && (t->status == 401 || t->status == 403 || t->status == 412));
 }
 
 void slot_finish(struct download_state *x, struct download_slot *s, CURLcode code)
@@ -496,10 +499,12 @@ void slot_finish(struct download_state *x, struct download_slot *s, CURLcode cod
         slot_done(x, s);
         return;
     }
-    if (slot_finish_replaced(x, s))
-        return;
     if (t->fault == TRANSFER_OK)
         slot_finish_contradiction(x, t);
+    if (slot_is_spare(x, s) && !slot_is_for_all(t)) {
+        slot_retry(x, s, code);
+        return;
+    }
     if (slot_finish_fault(x, t) || (t->fault == TRANSFER_OK && slot_finish_status(x, t)))
         return;
     if (t->fault == TRANSFER_OK && code != CURLE_OK) {

@@ -21,12 +21,6 @@
 
 #define WISH_FILE "tb-update/wish.json"
 
-static void closedir_freep(DIR **d)
-{
-    if (*d)
-        closedir(*d);
-}
-
 static void place_manifest_freep(struct tbenc_manifest **m)
 {
     *m = tbenc_manifest_free(*m);
@@ -38,18 +32,16 @@ static void place_manifest_freep(struct tbenc_manifest **m)
 static void place_remove(const char *target_dir, const char *name)
 {
     _cleanup_free_ char *path = tb_path_join(target_dir, name);
-    _cleanup_(closedir_freep) DIR *d = path ? opendir(path) : NULL;
-    struct dirent *e;
+    int r = -ENOMEM;
 
-    if (d)
+    if (path) {
         overlay_remove(path);
-    while (d && (e = readdir(d)))
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            (void)unlinkat(dirfd(d), e->d_name, 0);
-    if (path && rmdir(path) < 0 && errno != ENOENT)
-        tb_warn("cannot remove %s, which holds a version that is not served any more: %s", path,
-                strerror(errno));
-    else if (d)
+        r = partial_remove_dir(path);
+    }
+    if (r < 0)
+        tb_warn("cannot remove %s, which holds a version that is not served any more: %s", name,
+                strerror(-r));
+    else if (r > 0)
         tb_info("removed %s: that version is not served any more", path);
 }
 
@@ -123,7 +115,7 @@ static char *place_brought(const char *place, const char *entry, const char *suf
 void versions_sweep_former(const char *place, const struct tbenc_manifest *now)
 {
     static const char *const suffixes[] = {VERIFIED_SUFFIX, PARTIAL_RECORD_SUFFIX};
-    _cleanup_(closedir_freep) DIR *d = opendir(place);
+    _cleanup_closedir_ DIR *d = opendir(place);
     struct dirent *e;
 
     while (d && (e = readdir(d)))
@@ -162,7 +154,7 @@ static bool place_is(const char *name, const char *asset_id, uint64_t version, b
 /* All versions but the one that is to be served, the one to go back to, and `coming` (0: none). */
 static void target_sweep(const char *target_dir, const struct tb_serving *s, uint64_t coming)
 {
-    _cleanup_(closedir_freep) DIR *d = opendir(target_dir);
+    _cleanup_closedir_ DIR *d = opendir(target_dir);
     struct dirent *e;
 
     while (d && (e = readdir(d)))

@@ -3,6 +3,7 @@
 comes."""
 
 import hashlib
+import json
 import os
 import pathlib
 import random
@@ -192,3 +193,25 @@ def test_another_file_name_costs_nothing_before_its_file_is_complete(follow):
     assert follow.w.run()[0] == 0
     assert follow.w.files() == ["model-v2.tbenc", "model-v2.tbenc.verified.json", "model.manifest.json", "notes", "notes.part.json",
                                 "notes.verified.json"]
+
+
+@pytest.mark.parametrize("left", ["a version beside", "a base"])
+def test_who_reads_what_is_swept_away_hears_so(follow, left):
+    """A version that is not given any more, half of it there; and what a version stood on that stands on nothing now."""
+    if left == "a version beside":
+        serving = {"asset_id": follow.w.env["TB_ASSET_ID"], "version": 2, "beside": True}
+        follow.rig.target.mkdir(exist_ok=True)
+        (follow.rig.target / "serving.json").write_text(json.dumps(serving))
+        follow.w.credentials = {**follow.w.credentials, "asset-version": b"2"}
+    follow.begin()
+    follow.wait_at(2 * RECORD)
+    follow.hydrate.stop()
+    if left == "a base":  # the same files where those of a base are
+        (follow.rig.target / ".base").mkdir()
+        for p in [p for p in follow.rig.target.iterdir() if p.is_file()]:
+            p.rename(follow.rig.target / ".base" / p.name)
+    follow.w.proxy.clear_rules(), follow.gate.set()
+    follow.house.upload(Asset(random.Random(10).randbytes(SIZE), chunk_bytes=RECORD))
+    follow.w.credentials = {**follow.w.credentials, "asset-version": b"3" if left == "a version beside" else b"none"}
+    assert follow.w.run()[0] == 0
+    assert follow.decrypt.wait() == 75 and "was begun anew while it was read" in follow.decrypt.log_text()

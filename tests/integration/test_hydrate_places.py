@@ -77,6 +77,31 @@ def test_what_is_there_is_kept_beside_a_place_that_has_less(w, other, ca):  # no
         assert "place 3 of 3" in w.log() and 0 < third.count(path="model.tbenc$") < len(w.data) // CHUNK - 8, w.log()
 
 
+def other_tag_each_time(proxy):
+    """As of an upload that goes on, or of two servers behind one name."""
+    for n in range(2, 400):
+        proxy.rule(fp.headers({"ETag": f'"x{n}"'}), path="model.tbenc$", nth=n)
+
+
+def test_a_place_that_is_being_uploaded_is_left_for_the_next(w, other):  # noqa: F811
+    use(w, w.proxy.url, other.proxy.url)
+    other_tag_each_time(w.proxy)
+    assert w.run()[0] == 0, w.log()
+    w.assert_complete()
+    assert "was replaced during the download; trying" in w.log()
+
+
+def test_what_is_there_is_kept_beside_a_place_that_is_being_uploaded(w, other):  # noqa: F811
+    use(w, w.proxy.url, other.proxy.url)
+    w.proxy.rule(fp.status(403), path="model.tbenc$", nth=range(35, 10000))
+    other_tag_each_time(other.proxy)
+    assert w.run()[0] == 75
+    w.proxy.clear_rules()
+    sent = w.sent()
+    assert w.run()[0] == 0 and w.sent() - sent < len(w.data) // 2
+    w.assert_complete()
+
+
 def test_when_no_place_has_it_an_error_that_passes_counts(w, other):  # noqa: F811
     """A refusal may pass with fresh URLs, a missing blob does not: the unit is to try again."""
     w.server.sig = "another"

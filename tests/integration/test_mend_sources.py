@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a record comes from once more: from place to place, by the blob's tag, and past answers that do not come."""
 
+import random
+
 import pytest
 
 import faultproxy as fp
+from delivery_asset import Asset
 from delivery_house import house, rot  # noqa: F401
-from delivery_rig import rig  # noqa: F401
+from delivery_rig import NO_MOUNT, rig  # noqa: F401
 from hydrate_world import ca  # noqa: F401
 from tbsys import read_json, wait_for
-from test_mend import fetched_alone, follow, place  # noqa: F401
+from test_follow import RECORD, SIZE
+from test_mend import ON_DISK, fetched_alone, follow, place  # noqa: F401
 
 AT = 2  # the record
 
@@ -91,6 +95,21 @@ def test_a_record_that_does_not_come_ends_no_download(follow):  # noqa: F811
     assert hydrate.wait() == 0
 
 
+@pytest.mark.parametrize("wrong", ["another range", 304, 404, 416, 501])
+def test_a_record_that_is_answered_wrongly_ends_no_download(follow, wrong):  # noqa: F811
+    """A range that is answered so ends it, as the next will be. A record is one of many, and whoever waits for it hears so."""
+    follow.w.proxy.rule(fp.corrupt(5000), path="model.tbenc$", range="^bytes=262144-", nth=1)
+    answer = fp.headers({"Content-Range": f"bytes 0-{ON_DISK - 1}/{len(follow.w.data)}"}) if wrong == "another range" else fp.status(wrong)
+    follow.w.proxy.rule(answer, path="model.tbenc$", range=f"^bytes={place(0)}-{place(1) - 1}$", nth=range(1, 4))
+    follow.close_gate(40)
+    hydrate = follow.hydrate()
+    follow.deliver()
+    wait_for(lambda: fetched_alone(follow, 0) > 3 or not hydrate.running(), what="the fourth request")
+    assert hydrate.running(), follow.w.log()
+    follow.gate.set()
+    assert hydrate.wait() == 0 and follow.is_whole()
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("places", [1, 2])
 def test_an_answer_that_does_not_come_is_not_waited_for_until_the_end(rotten, places):
@@ -124,7 +143,7 @@ def test_a_blob_that_was_replaced_since(rotten, same):
     tag = rotten.w.server.etag(rotten.w.data)
     rotten.w.proxy.rule(fp.status(412), path="model.tbenc$", nth=1)
     if same:
-        assert mends(rotten) and asked_with(rotten) == [tag, None]
+        assert mends(rotten) and asked_with(rotten) == [tag, None, tag], "its header is compared, and then it is held to its own tag"
         return
     rotten.w.server.blobs["/models/tiny-model/model.tbenc"] = spoiled(rotten.w.data)
     rotten.deliver()
@@ -132,6 +151,31 @@ def test_a_blob_that_was_replaced_since(rotten, same):
         assert rotten.w.run()[0] == 0
     assert rotten.decrypt.wait() == 76 and f"chunk {AT}: not authentic" in rotten.load.log_text()
     assert "model.tbenc was replaced since the download" in rotten.w.log()
+
+
+@pytest.mark.parametrize("rots", [False, True], ids=["sound", "header rotten"])
+def test_a_wrong_key_takes_nothing_from_another_encryption(follow, rots):  # noqa: F811
+    """All records look bad to who has the wrong key, and none of the new blob's is right for the file."""
+    assert follow.w.run()[0] == 0
+    if rots:
+        rot(follow.house.file, 20)
+    before, other = follow.house.file.read_bytes(), Asset(random.Random(13).randbytes(SIZE), chunk_bytes=RECORD)
+    follow.w.put(other.ciphertext(), follow.house.asset.manifest_text())
+    follow.load, follow.decrypt = follow.rig.probe(wrapper=NO_MOUNT), follow.rig.decrypt(follow.house.asset, key=b"w" * 32)
+    follow.decrypt.start(), follow.load.start()
+    while follow.load.running():
+        assert follow.w.run()[0] == 0
+    assert follow.decrypt.wait() == 76 and follow.house.file.read_bytes() == before
+    assert "is not the encryption that it was" in follow.w.log()
+
+
+def test_a_header_comes_from_the_same_blob_that_was_uploaded_again(follow):  # noqa: F811
+    """It has another tag by then, and the header that is there is not its own; its records are."""
+    assert follow.w.run()[0] == 0
+    rot(follow.house.file, 20)
+    follow.w.proxy.clear()
+    follow.w.proxy.rule(fp.status(412), path="model.tbenc$", nth=1)
+    assert mends(follow)
 
 
 def test_a_wish_without_its_try_is_one(rotten):

@@ -10,7 +10,9 @@ import time
 
 import pytest
 
+import faultproxy as fp
 import overlay_asset
+from delivery_house import rot
 from hydrate_world import ASSET, ca  # noqa: F401
 from tbsys import wait_for
 from test_versions_download import House
@@ -129,6 +131,25 @@ def test_a_base_that_rots_is_fetched_again(house):
     os.utime(path)
     assert house.do(n=2) == 0 and house.standing(2)
     assert "fetched again" in house.log() or "downloaded" in house.log()
+
+
+def test_a_base_that_rots_is_not_taken_from_its_other_names(house):
+    """The version beside has the same file: when the download that is to replace it is broken off, the next start goes on with it."""
+    assert house.do(n=1) == house.do("next", 2) == house.wish("take", 2) == house.wish("keep") == house.do("next", 3) == 0
+    path = house.under(house.beside(2)) / "model.tbenc"
+    assert path.samefile(house.under(house.beside(3)) / "model.tbenc")
+    rot(path, 70_000)
+    st = path.stat()
+    found = {"bytes": st.st_size, "mtime": "%d.%09d" % divmod(st.st_mtime_ns, 10**9), "inode": st.st_ino}
+    (house.run_dir / "tb-decrypt").mkdir(exist_ok=True)
+    (house.run_dir / "tb-decrypt/progress.json").write_text(json.dumps(
+        {"state": "failed", "reason": ".base/model.tbenc: chunk 1: not authentic", "started_boottime_us": 1000, "damaged": found}))
+    house.proxy.rule(fp.status(403), path="v1/model.tbenc$", nth=range(12, 10000))
+    assert house.do(n=2) == 75
+    sent, size = house.sent(), len(house.versions[1][0])
+    house.proxy.clear_rules()
+    assert house.do(n=2) == 0 and house.standing(2)
+    assert 0 < house.sent() - sent < size, "not all of it again"
 
 
 def test_a_version_whose_base_is_not_whole_is_not_taken(house):

@@ -150,13 +150,16 @@ def test_a_changed_mode_of_the_manifest_is_corrected(house):
     assert house.hydrate() == (0, 0) and manifest.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.parametrize("touched", [False, True], ids=["as it was", "another mtime"])
 @pytest.mark.parametrize("full", [True, False], ids=["full", "read-only"])
-def test_a_complete_model_needs_no_room(house, full):
-    """What is written there already is not written again."""
+def test_a_complete_model_needs_no_room(house, full, touched):
+    """What is written there already is not written again; what cannot be is said."""
     house.rig.target.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", house.rig.target], check=True)
     try:
         house.ready()
+        if touched:
+            os.utime(house.file)
         if full:
             with open(house.rig.target / "filler", "wb", buffering=0) as f, pytest.raises(OSError, match="No space"):
                 while f.write(bytes(4096)):
@@ -171,6 +174,7 @@ def test_a_complete_model_needs_no_room(house, full):
         (tb_decrypt / "want.json").write_text(json.dumps(wish))
         assert house.hydrate() == (0, 0) and "cannot mend" in house.w.log(), house.w.log()
         assert house.serve() == 0
+        assert ("cannot record the verification" in house.w.log()) == touched
     finally:
         subprocess.run(["umount", house.rig.target], check=True)
 
