@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // OpenAI's own client against a TrustBridge endpoint: node openai_client.cjs BASE_URL KEY POOR_KEY. Prints one JSON object of what it saw.
 "use strict";
+// By the fetch of Node.js, as later versions of the client do: the one of node-fetch takes each streamed answer over a kept connection for broken
+// with Debian 12's Node.js 18.20.
+require("openai/shims/web");
 const OpenAI = require("openai");
 const [baseURL, apiKey, poorKey] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 60000 });
