@@ -35,6 +35,11 @@ def program(name):
     return str(build_dir() / name)
 
 
+def program_in(directory, name):
+    """A copy, for a user who may not go to where the build lies, as below /root."""
+    return shutil.copy(program(name), directory)
+
+
 _claims, _claiming = [], threading.Lock()
 
 

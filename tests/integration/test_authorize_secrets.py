@@ -13,7 +13,7 @@ import time
 import pytest
 
 from authorize_world import HYDRATE, KEY, as_nobody, ca, denied, grant, world  # noqa: F401
-from tbsys import CA, program, takes_no_core, wait_for
+from tbsys import CA, program, program_in, takes_no_core, wait_for
 
 
 def expired_certificate(ca, directory):
@@ -142,6 +142,7 @@ def ordinary_user(world):
     (w.dir / "ca.crt").write_bytes(pathlib.Path(w.daemon.env["TB_CA_FILE"]).read_bytes())
     w.daemon.env["TB_CA_FILE"] = str(w.dir / "ca.crt")
     w.daemon.cwd = w.run  # where it could write a core
+    w.daemon.argv = [program_in(w.dir, "tb-authorize")]
     return w.start().ready()
 
 

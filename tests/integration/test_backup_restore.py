@@ -7,7 +7,7 @@ import stat
 import struct
 
 from backup_place import Machine, booked, new_root, run, saved, tree  # noqa: F401
-from tbsys import wait_for
+from tbsys import program_in, wait_for
 
 
 # -- what comes back -------------------------------------------------------------------------------------------------------
@@ -102,9 +102,9 @@ def test_a_user_is_told_to_be_root(saved, tmp_path):
             p.chmod(p.stat().st_mode | 0o755)
     there = new_root(tmp_path / "there")
     user = dict(user=65534, group=65534, extra_groups=[])
-    assert "run this as root" in run("tb-restore", "--root", there, open_to_all, rc=77, **user).stderr
+    assert "run this as root" in run(program_in(tmp_path, "tb-restore"), "--root", there, open_to_all, rc=77, **user).stderr
     root.chmod(0o755)
-    assert "run this as root" in run("tb-backup", "--root", root, tmp_path / "mine", rc=77, **user).stderr
+    assert "run this as root" in run(program_in(tmp_path, "tb-backup"), "--root", root, tmp_path / "mine", rc=77, **user).stderr
 
 
 def test_a_lost_ledger_goes_on_with_the_counters(tmp_path):

@@ -453,6 +453,7 @@ def test_kills_of_tb_update_at_any_moment(fleet):
         assert set(os.listdir(fleet.chain.target)) == {"serving.json", f"{fleet.asset}@{n}"}
 
 
+@pytest.mark.alone("the new version has 4 s to serve")
 @pytest.mark.parametrize("phase", ["draining", "switching"])
 def test_revoked_in_a_switch(fleet, phase):
     """Who waits is told at once; what was ordered is done when the contract is back, and nothing has failed meanwhile."""
