@@ -40,6 +40,7 @@ jq
 libarchive-dev
 libc6-dev
 libcjson-dev
+libclang-rt-dev
 libcmocka-dev
 libcurl4-openssl-dev
 libgnutls28-dev
