@@ -3,7 +3,7 @@
 """`make check`: builds, then runs every kind of test and closes with one line `N passed, N failed, N skipped`.
 
 usage: run_check.py [--fast] [--only STAGE[,STAGE...]]
-Stages: see STAGES below. --fast is lint, unit and integration. `--only vm` is vm and every vm-NAME of STAGES, and so with others.
+Stages: see STAGES, ALONE, LATER and NAMED below. --fast is lint, unit and integration. `--only vm` is vm and every vm-NAME, and so with others.
 vm boots machines of Debian 12 from the packages; of another Debian with TB_VM_SUITE=trixie.
 Stages run side by side, as some compute and some wait; then the tests that measure time (marked alone); then what a machine that is slow or busy
 can do without, of which no stage begins after 55 minutes: it is skipped, and said. Of the others none begins after 65, and no test of them after
