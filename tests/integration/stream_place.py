@@ -64,13 +64,15 @@ class Place:
     def report(self, *more, **kw):
         return json.loads(self.run("--json", *more, **kw).stdout)
 
-    def killed(self, n, criteria, action=None, more=()):
-        """Runs until the n-th such request has arrived, which is not answered; or to the end, when there are fewer."""
+    def killed(self, n, criteria, action=None, more=(), and_until=lambda: True):
+        """Runs until the n-th such request has arrived, which is not answered; or to the end, when there are fewer. Requests are sent side by side,
+        and whose is the first to arrive is not said."""
         gate = threading.Event()
         self.proxy.rule(action or swallow(), nth=range(n, 10000), **criteria)
         before = self.proxy.count(**criteria)
         p = subprocess.Popen(self.argv("-q", *more), env=self.env(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        tbsys.wait_for(lambda: p.poll() is not None or self.proxy.count(**criteria) >= before + n, 30, "the request", every=0.001)
+        arrived = lambda: self.proxy.count(**criteria) >= before + n and and_until()  # noqa: E731
+        tbsys.wait_for(lambda: p.poll() is not None or arrived(), 30, "the request", every=0.001)
         p.kill()
         gate.set()
         self.proxy.clear_rules()

@@ -190,8 +190,8 @@ def test_a_slow_control_plane_delays_no_release_and_no_stop(world):
     began = time.monotonic()
     for _ in range(20):
         assert w.key() == bytes.fromhex(KEY)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 12
     began = time.monotonic()
     assert w.daemon.stop() == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 12
     assert w.lease()["state"] in ("authorized", "unreachable")

@@ -108,7 +108,7 @@ def test_sigterm_saves_and_stops(w):
     w.proxy.wait(3 * SLOTS, path="model.tbenc$")
     t = time.monotonic()
     assert d.stop() == -signal.SIGTERM
-    assert time.monotonic() - t < 5
+    assert time.monotonic() - t < 12
     assert read_json(w.target / "model.tbenc.part.json")["done"]
     assert "stopped by a signal" in w.progress()["reason"]
     w.proxy.clear_rules()
@@ -123,7 +123,7 @@ def test_sigterm_while_the_manifest_does_not_come(w):
     d = w.start()
     w.proxy.wait(1)
     t = time.monotonic()
-    assert d.stop() == -signal.SIGTERM and time.monotonic() - t < 5
+    assert d.stop() == -signal.SIGTERM and time.monotonic() - t < 12
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"done":"0-99999999999"}', b"\0" * 100])

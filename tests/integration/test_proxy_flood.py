@@ -68,6 +68,7 @@ def test_a_kill_leaves_gathered_requests_to_the_next_record(make):  # noqa: F811
     assert p.records()[-1]["lost_max"] >= more - max(0, requests_recorded(p) - 1 - before)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("sent", [b"", b"GET /metr", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx"])
 def test_idle_connections_leave_room_for_a_probe(make, sent):  # noqa: F811
     """Three hundred that say nothing, half a request, one request, or half a body, and do not go."""

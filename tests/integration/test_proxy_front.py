@@ -147,6 +147,7 @@ def switches(pid):
                for t in pathlib.Path(f"/proc/{pid}/task").iterdir())
 
 
+@pytest.mark.alone
 def test_idle_it_sleeps(proxy):
     """At most two wake-ups a second, connections and all; and a change of the domain files is seen at once all the same."""
     with proxy.raw(b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\n") as s:

@@ -23,7 +23,7 @@ def sent_by_index(place):
 @pytest.mark.parametrize("n", [1, 2, 4, 7, N_BLOCKS])
 def test_what_was_sent_and_changed_means_a_new_key(place, n):
     """A byte that has left under a key never has another value under it."""
-    assert place.killed(n, PUT_BLOCK) == -9
+    assert place.killed(n, PUT_BLOCK, and_until=lambda: 0 in sent_by_index(place)) == -9
     (old,) = place.key_files()
     place.flip("a.bin", 17)  # in the first block, which was sent
     r = place.run("--json")
