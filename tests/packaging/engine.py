@@ -122,9 +122,12 @@ class Engine(Looks):
         self.inside("systemctl kill -s HUP tb-authorize.service")
 
     def report(self):
-        units = "systemctl --no-pager list-units --all 'tb-*'; systemctl --no-pager --failed; journalctl --no-pager -o short-monotonic --namespace='*' -n 150"
+        journal = "journalctl --no-pager -o short-monotonic --namespace='*' -n 300"
+        units = ("systemctl --no-pager list-units --all 'tb-*'; systemctl --no-pager --failed; systemctl --no-pager list-jobs; tb-status; "
+                 "tail -n 3 /run/tb-*/*.json; cat /run/tb-configure/trustbridge.env")
         parts = []
-        for argv in (("podman", "ps", "--all"), ("podman", "logs", self.name), ("podman", "exec", self.name, "sh", "-c", units)):
+        for argv in (("podman", "ps", "--all"), ("podman", "logs", self.name), ("podman", "exec", self.name, "sh", "-c", journal),
+                     ("podman", "exec", self.name, "sh", "-c", units)):
             try:
                 parts.append(f"--- {' '.join(argv)}\n{self.run(*argv)[1]}")
             except (OSError, subprocess.SubprocessError) as e:
