@@ -31,6 +31,7 @@ REPO = pathlib.Path(__file__).resolve().parents[1]
 OUT = REPO / "build" / "check"
 FUZZ_SECONDS = 30  # all fuzzers together
 UNIT_SECONDS = 900  # of one unit test: a property of money takes a minute with the sanitizers, and five beside much else
+REASON_CHARS = 200  # of why a test failed, on its line at the end
 STAGE_SECONDS = 4500  # the limit of one program: twice what the longest takes on two idle processors, and then some
 # Of the whole, for machines that are slow or busy: no stage begins later than that, and no test of pytest, and nothing goes on for longer: whoever
 # waits for the end, as CI does, hears what failed rather than nothing.
@@ -71,8 +72,8 @@ class Tally:
         self.passed, self.failures, self.skips = 0, [], []
         self.took = []  # (seconds, test)
 
-    def fail(self, what, text="", lines=40):
-        self.failures.append(what)
+    def fail(self, what, text="", lines=40, reason=""):
+        self.failures.append(f"{what}: {reason}" if reason else what)
         say(f"  FAILED {what}", *("    " + line for line in text.splitlines()[-lines:]))
 
 
@@ -163,24 +164,24 @@ def pytests(tally, what, args, build="build", san=False):
            "PYTHONPATH": str(REPO / "tests/plugin"), **(SANITIZERS if san else {})}
     rc, text = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "deadline", f"--junitxml={xml}", *args], f"{what}.log", env)
     cases = list(ET.parse(xml).getroot().iter("testcase")) if xml.exists() else []
-    bad, late = [], 0
+    bad, late = [], 0  # (test, why, how it failed)
     for case in cases:
         name = f"{what} {case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name')}"
         tally.took.append((float(case.get("time", 0)), name))
-        skipped, error = case.find("skipped"), case.find("error")
-        if error is not None and LATE in error.get("message", ""):
+        skipped, failed = case.find("skipped"), case.find("error")
+        if failed is not None and LATE in failed.get("message", ""):
             late += 1
-        elif case.find("failure") is not None or error is not None:
-            bad.append(name)
+        elif failed is not None or (failed := case.find("failure")) is not None:
+            bad.append((name, (failed.get("message") or "\n").splitlines()[0], failed.text or ""))
         elif skipped is not None:
             tally.skips.append(f"{name}: {skipped.get('message')}")
         else:
             tally.passed += 1
     (tally.skips if what in LATER else tally.failures).extend([f"{what}: {late} tests: {after(LAST_TEST_SECONDS, what)}"] * late)
     if rc != 0 and not bad and not late:
-        bad.append(f"{what}: pytest exit {rc}")
+        bad.append((f"{what}: pytest exit {rc}", "", ""))
     for b in bad:
-        tally.fail(b, text if b == bad[-1] else "", 120)
+        tally.fail(b[0], text if b is bad[-1] else b[-1], 120 if b is bad[-1] else 40, b[1][:REASON_CHARS])
 
 
 def fuzz(tally, what):
