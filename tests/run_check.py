@@ -8,7 +8,8 @@ vm boots machines of Debian 12 from the packages; of another Debian with TB_VM_S
 Stages run side by side, as some compute and some wait; then the tests that measure time (marked alone); then what a machine that is slow or busy
 can do without, of which no stage begins after 55 minutes: it is skipped, and said. Of the others none begins after 65, and no test of them after
 75: it has failed, or been skipped where it can be done without; after 83 all end. A stage that cannot even build counts as one failure.
-The whole log of each stage is in build/check/. V=1 prints the twenty slowest tests."""
+A test of pytest that failed is run once more when the others are done, with its file and alone: where it passes then, it has passed and is named
+as unsteady at the end; more than eight such files are not run again. The whole log of each stage is in build/check/. V=1 prints the twenty slowest tests."""
 
 import argparse
 import concurrent.futures
@@ -31,6 +32,7 @@ REPO = pathlib.Path(__file__).resolve().parents[1]
 OUT = REPO / "build" / "check"
 FUZZ_SECONDS = 30  # all fuzzers together
 UNIT_SECONDS = 900  # of one unit test: a property of money takes a minute with the sanitizers, and five beside much else
+ONCE_MORE_FILES = 8  # of which a test failed; where there are more none is run once more
 REASON_CHARS = 200  # of why a test failed, on its line at the end
 STAGE_SECONDS = 4500  # the limit of one program: twice what the longest takes on two idle processors, and then some
 # Of the whole, for machines that are slow or busy: no stage begins later than that, and no test of pytest, and nothing goes on for longer: whoever
@@ -70,10 +72,12 @@ class Tally:
 
     def __init__(self):
         self.passed, self.failures, self.skips = 0, [], []
+        self.good, self.bad, self.unsteady = set(), {}, []  # tests of pytest; {test: (what is said of it, file, how)}; what failed and passed alone
+        self.again = None  # runs a file of it once more
         self.took = []  # (seconds, test)
 
-    def fail(self, what, text="", lines=40, reason=""):
-        self.failures.append(f"{what}: {reason}" if reason else what)
+    def fail(self, what, text="", lines=40):
+        self.failures.append(what)
         say(f"  FAILED {what}", *("    " + line for line in text.splitlines()[-lines:]))
 
 
@@ -153,6 +157,15 @@ def units(tally, what, build="build", san=False):
             tally.fail(f"{what} {name}{b}", text if b == bad[-1] else "")
 
 
+def outcomes(xml):
+    """Of each test in pytest's report: (name, file, seconds, outcome, message, text), with the element's name for the outcome, "" when it passed."""
+    for case in ET.parse(xml).getroot().iter("testcase") if xml.exists() else []:
+        how = next((e for kind in ("error", "failure", "skipped") if (e := case.find(kind)) is not None), None)
+        module, test = case.get("classname", ""), case.get("name")
+        yield (f"{module.rsplit('.', 1)[-1]}::{test}", module.replace(".", "/") + ".py", float(case.get("time", 0)),
+               *(("", "", "") if how is None else (how.tag, how.get("message") or "", how.text or "")))
+
+
 def pytests(tally, what, args, build="build", san=False):
     # some of the integration tests run a unit test on another database
     more = [f"{build}/unit/controlplane/{t}" for t in ON_POSTGRESQL] if any(str(a).startswith("tests/integration") for a in args) else []
@@ -163,25 +176,42 @@ def pytests(tally, what, args, build="build", san=False):
     env = {"TB_BUILD": str(REPO / build), "TB_PATIENCE": "8", "TB_BEGIN_UNTIL": str(END_AT if what in ALONE else LAST_TEST_AT),
            "PYTHONPATH": str(REPO / "tests/plugin"), **(SANITIZERS if san else {})}
     rc, text = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "deadline", f"--junitxml={xml}", *args], f"{what}.log", env)
-    cases = list(ET.parse(xml).getroot().iter("testcase")) if xml.exists() else []
-    bad, late = [], 0  # (test, why, how it failed)
-    for case in cases:
-        name = f"{what} {case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name')}"
-        tally.took.append((float(case.get("time", 0)), name))
-        skipped, failed = case.find("skipped"), case.find("error")
-        if failed is not None and LATE in failed.get("message", ""):
+    late = 0
+    for test, file, seconds, outcome, message, trace in outcomes(xml):
+        tally.took.append((seconds, f"{what} {test}"))
+        if outcome == "error" and LATE in message:
             late += 1
-        elif failed is not None or (failed := case.find("failure")) is not None:
-            bad.append((name, (failed.get("message") or "\n").splitlines()[0], failed.text or ""))
-        elif skipped is not None:
-            tally.skips.append(f"{name}: {skipped.get('message')}")
+        elif outcome == "skipped":
+            tally.skips.append(f"{what} {test}: {message}")
+        elif outcome:
+            tally.bad[test] = (f"{what} {test}: {(message.splitlines() or [''])[0][:REASON_CHARS]}", file, trace)
         else:
             tally.passed += 1
+            tally.good.add(test)
     (tally.skips if what in LATER else tally.failures).extend([f"{what}: {late} tests: {after(LAST_TEST_SECONDS, what)}"] * late)
-    if rc != 0 and not bad and not late:
-        bad.append((f"{what}: pytest exit {rc}", "", ""))
-    for b in bad:
-        tally.fail(b[0], text if b is bad[-1] else b[-1], 120 if b is bad[-1] else 40, b[1][:REASON_CHARS])
+    if rc != 0 and not tally.bad and not late:
+        tally.fail(f"{what}: pytest exit {rc}", text, 120)
+    for test, (failure, _, trace) in tally.bad.items():
+        tally.fail(failure, *((text, 120) if test == list(tally.bad)[-1] else (trace, 40)))
+    tally.again = lambda second, file: pytests(second, f"{what}-again", [file, *(["-m", args[args.index("-m") + 1]] if "-m" in args else [])], build, san)
+
+
+def once_more(tallies):
+    """What failed beside much else is run once more with nothing beside it, the whole file, as some are a story. That it failed at first is said at the
+    end all the same. Not when much failed: that is no matter of a busy machine."""
+    files = [(tally, file) for tally in tallies for file in dict.fromkeys(file for _, file, _ in tally.bad.values())]
+    if len(files) > ONCE_MORE_FILES:
+        return
+    for tally, file in files:
+        if STOPPED.is_set() or time.monotonic() > LAST_TEST_AT or not (REPO / file).exists():
+            continue
+        tally.again(second := Tally(), file)
+        for test, (failure, of, _) in tally.bad.items():
+            if of == file and test in second.good - set(second.bad):
+                tally.failures.remove(failure)
+                tally.passed += 1
+                tally.unsteady.append(failure)
+        say(f"== once more, alone: {file}: {second.passed} passed, {len(second.failures)} failed")
 
 
 def fuzz(tally, what):
@@ -286,7 +316,9 @@ def main():
         try:
             tallies = list(pool.map(timed, [name for name in stages if name in STAGES]))
             tallies += map(timed, [name for name in stages if name in ALONE])
-            tallies += pool.map(timed, [name for name in stages if name in LATER or name in NAMED])
+            once_more(tallies)
+            tallies += (later := list(pool.map(timed, [name for name in stages if name in LATER or name in NAMED])))
+            once_more(later)
         except KeyboardInterrupt:
             stop()
             raise
@@ -297,6 +329,9 @@ def main():
     for tally in tallies:
         for s in dict.fromkeys(tally.skips):
             print(f"skipped: {s}")
+    for tally in tallies:
+        for u in tally.unsteady:
+            print(f"unsteady: {u}; passed once more, alone")
     for tally in tallies:
         for f in dict.fromkeys(tally.failures):
             print(f"FAILED: {f}")

@@ -30,8 +30,8 @@ def check(monkeypatch, tmp_path):
     module.OUT, module.cases, module.rc, module.ran = tmp_path, "", 1, []
 
     def run(argv, log, env=None, timeout=0):
-        module.ran.append(log)
         if xml := [a.partition("=")[2] for a in argv if a.startswith("--junitxml=")]:
+            module.ran.append(argv[argv.index(f"--junitxml={xml[0]}") + 1:])
             (tmp_path / xml[0]).write_text(CASES.format(module.cases))
         return (module.rc if xml else 0), "the end of the log"
     module.run = run
@@ -52,6 +52,43 @@ def test_a_pytest_that_says_nothing_has_failed(check):
     assert check.timed("azure").failures == ["azure: pytest exit 1"]
     check.rc = 0
     assert check.timed("azure").failures == []
+
+
+def test_what_failed_is_run_once_more_alone(check):
+    """With its file, and once: what passes then is counted as passed, and is named."""
+    check.cases = (FAILED + BROKEN).replace("tests.a.test_one", "tests.integration.test_run_check")
+    tally = check.timed("integration-alone")
+    check.cases = BROKEN.replace("tests.a.test_one", "tests.integration.test_run_check") + \
+        '<testcase classname="tests.integration.test_run_check" name="test_bad[x]"/>'
+    check.ran.clear()
+    check.once_more([tally])
+    assert check.ran == [["tests/integration/test_run_check.py", "-m", "alone"]]
+    assert tally.unsteady == ["integration-alone test_run_check::test_bad[x]: AssertionError: assert 76 == 0"]
+    assert tally.failures == ['integration-alone test_run_check::test_broken: failed on setup with "OSError"'] and tally.passed == 2
+
+
+def test_what_does_not_end_well_alone_has_failed(check):
+    """It fails again, is skipped then, or pytest does not come to it."""
+    bad = FAILED.replace("tests.a.test_one", "tests.integration.test_run_check")
+    for then in (bad, bad.replace("failure", "skipped"), ""):
+        check.cases = bad
+        tally = check.timed("azure")
+        check.cases = then
+        check.once_more([tally])
+        assert len(tally.failures) == 1 and not tally.unsteady and tally.passed == 1, then
+
+
+def test_much_that_failed_is_no_matter_of_a_busy_machine(check):
+    some = [check.REPO / path for path in list(check.INTEGRATION.values())[:check.ONCE_MORE_FILES + 1]]
+    check.cases = "".join(FAILED.replace("tests.a.test_one", f"tests.integration.{path.stem}") for path in some)
+    tally = check.timed("azure")
+    check.ran.clear()
+    check.once_more([tally])
+    assert check.ran == [] and len(tally.failures) == len(some)
+    check.LAST_TEST_AT = time.monotonic() - 1  # nor is there time for it
+    tally.bad.popitem()
+    check.once_more([tally])
+    assert check.ran == []
 
 
 @pytest.mark.parametrize("name, failed, skipped", [("azure", 2, 1), ("integration-alone", 2, 1), ("vm-scratch", 0, 3)])
