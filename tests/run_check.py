@@ -8,8 +8,8 @@ vm boots machines of Debian 12 from the packages; of another Debian with TB_VM_S
 Stages run side by side, as some compute and some wait; then the tests that measure time (marked alone); then what a machine that is slow or busy
 can do without, of which no stage begins after 55 minutes: it is skipped, and said. Of the others none begins after 65, and no test of them after
 75: it has failed, or been skipped where it can be done without; after 83 all end. A stage that cannot even build counts as one failure.
-A test of pytest that failed is run once more when the others are done, with its file and alone: where it passes then, it has passed and is named
-as unsteady at the end; more than eight such files are not run again. The whole log of each stage is in build/check/. V=1 prints the twenty slowest tests."""
+A test of pytest that failed has failed. To tell what to look for, its file is run once more, alone, when the others are done, and its line at the
+end says whether it passed then; more than eight such files are not run again. The whole log of each stage is in build/check/. V=1 prints the twenty slowest tests."""
 
 import argparse
 import concurrent.futures
@@ -72,7 +72,7 @@ class Tally:
 
     def __init__(self):
         self.passed, self.failures, self.skips = 0, [], []
-        self.good, self.bad, self.unsteady = set(), {}, []  # tests of pytest; {test: (what is said of it, file, how)}; what failed and passed alone
+        self.good, self.bad = set(), {}  # tests of pytest; {test: (what is said of it, file, how)}
         self.again = None  # runs a file of it once more
         self.took = []  # (seconds, test)
 
@@ -197,8 +197,8 @@ def pytests(tally, what, args, build="build", san=False):
 
 
 def once_more(tallies):
-    """What failed beside much else is run once more with nothing beside it, the whole file, as some are a story. That it failed at first is said at the
-    end all the same. Not when much failed: that is no matter of a busy machine."""
+    """What failed beside much else is run once more with nothing beside it, the whole file, as some are a story. It has failed all the same: its line
+    at the end says whether it passes alone. Not when much failed: that is no matter of a busy machine."""
     files = [(tally, file) for tally in tallies for file in dict.fromkeys(file for _, file, _ in tally.bad.values())]
     if len(files) > ONCE_MORE_FILES:
         return
@@ -208,9 +208,7 @@ def once_more(tallies):
         tally.again(second := Tally(), file)
         for test, (failure, of, _) in tally.bad.items():
             if of == file and test in second.good - set(second.bad):
-                tally.failures.remove(failure)
-                tally.passed += 1
-                tally.unsteady.append(failure)
+                tally.failures[tally.failures.index(failure)] = f"{failure}; passed once more, alone"
         say(f"== once more, alone: {file}: {second.passed} passed, {len(second.failures)} failed")
 
 
@@ -329,9 +327,6 @@ def main():
     for tally in tallies:
         for s in dict.fromkeys(tally.skips):
             print(f"skipped: {s}")
-    for tally in tallies:
-        for u in tally.unsteady:
-            print(f"unsteady: {u}; passed once more, alone")
     for tally in tallies:
         for f in dict.fromkeys(tally.failures):
             print(f"FAILED: {f}")

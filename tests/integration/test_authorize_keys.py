@@ -8,6 +8,8 @@ import secrets
 import socket
 import time
 
+import pytest
+
 from authorize_world import (DECRYPT, HYDRATE, KEY, UUID, as_nobody, ca, connect_from, denied, grant, slow_loris,  # noqa: F401
                              world)
 from tbsys import fetch_credential, wait_for
@@ -185,14 +187,15 @@ def test_a_url_that_has_ended_is_waited_for_all_the_same(world):
     assert b"?n=" in got[-1] and len(w.plane.requests) >= 4, got
 
 
+@pytest.mark.alone
 def test_a_slow_control_plane_delays_no_release_and_no_stop(world):
     w = world(lambda n: grant(lease=1) if n == 1 else slow_loris).ready()
     wait_for(lambda: len(w.plane.requests) >= 2, 10, "the renewal")
     began = time.monotonic()
     for _ in range(20):
         assert w.key() == bytes.fromhex(KEY)
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 5
     began = time.monotonic()
     assert w.daemon.stop() == 0
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 5
     assert w.lease()["state"] in ("authorized", "unreachable")

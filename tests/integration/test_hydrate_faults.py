@@ -102,13 +102,14 @@ def test_after_a_reboot_the_durable_record_counts(w):
     assert asked.isdisjoint(kept) and len(asked) < -(-len(w.data) // CHUNK)
 
 
+@pytest.mark.alone
 def test_sigterm_saves_and_stops(w):
     w.proxy.rule(fp.delay(0.1), path="model.tbenc$")
     d = w.start()
     w.proxy.wait(3 * SLOTS, path="model.tbenc$")
     t = time.monotonic()
     assert d.stop() == -signal.SIGTERM
-    assert time.monotonic() - t < 12
+    assert time.monotonic() - t < 5
     assert read_json(w.target / "model.tbenc.part.json")["done"]
     assert "stopped by a signal" in w.progress()["reason"]
     w.proxy.clear_rules()
@@ -118,12 +119,13 @@ def test_sigterm_saves_and_stops(w):
     assert w.sent() <= len(w.data) + SLOTS * CHUNK
 
 
+@pytest.mark.alone
 def test_sigterm_while_the_manifest_does_not_come(w):
     w.proxy.rule(fp.swallow(), path="manifest")
     d = w.start()
     w.proxy.wait(1)
     t = time.monotonic()
-    assert d.stop() == -signal.SIGTERM and time.monotonic() - t < 12
+    assert d.stop() == -signal.SIGTERM and time.monotonic() - t < 5
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"done":"0-99999999999"}', b"\0" * 100])

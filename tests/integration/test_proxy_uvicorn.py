@@ -78,6 +78,7 @@ def answer_of(sock):
     return int(head.split()[1]), b"".join(body_pieces(sock, headers_of(head), rest))
 
 
+@pytest.mark.alone
 def test_an_early_refusal_owes_nothing_to_the_next_client(p):
     """The head and 10 of 4010 bytes for a path that is not there: uvicorn answers 404 at once."""
     for _ in range(5):
@@ -89,7 +90,7 @@ def test_an_early_refusal_owes_nothing_to_the_next_client(p):
             assert status == 200 and json.loads(text)["n"] == 3  # on the same connection of the client
         start = time.monotonic()
         assert ask_json(p, "/v1/echo", b"abc")["n"] == 3
-        assert time.monotonic() - start < 12
+        assert time.monotonic() - start < 2
     assert [r["status"] for r in p.wait_records(15)] == [404, 200, 200] * 5
 
 

@@ -149,8 +149,9 @@ def test_what_the_provider_did_not_sign_is_not_served(engine):
     assert "TB_PROVIDER_KEY" not in good
     env.write_text(good.replace(CONTRACT, UNSIGNED).replace(ASSET, UNSIGNED))
     engine.inside("systemctl restart tb-configure.service")
-    # What tb-status shows; a message of a program that has gone is in the journal, but may be there without the name of its unit.
     wait_for(lambda: "TB_PROVIDER_KEY pins whose signature counts" in engine.inside("cat /run/tb-hydrate/progress.json || :"), 120, "the refusal")
+    refused = "journalctl --namespace=trustbridge --no-pager -o cat _SYSTEMD_UNIT=tb-hydrate.service"
+    wait_for(lambda: "TB_PROVIDER_KEY pins whose signature counts" in engine.inside(refused), 120, "the refusal in the journal")
     assert engine.state() != "Ready" and engine.chat(SHORT)[0] != 200
     env.write_text(good)
     engine.inside("systemctl restart tb-configure.service")

@@ -129,7 +129,7 @@ def test_a_download_that_is_killed_and_out_of_room_goes_on(unplugged, gated):
     gated.open()
     remedy = "free space there or set TB_TARGET_DIR to a larger disk"
     wait_for(lambda: remedy in vm.status().get("hydrate", {}).get("reason", ""), 400, "the reason in /status")
-    wait_for(lambda: any(remedy in r["MESSAGE"] for r in vm.journal("SYSLOG_IDENTIFIER=tb-hydrate", "PRIORITY=3")), 60, "the reason in the journal")
+    wait_for(lambda: any(remedy in r["MESSAGE"] for r in vm.journal("_SYSTEMD_UNIT=tb-hydrate.service", "PRIORITY=3")), 60, "the reason in the journal")
     wait_for(lambda: vm.show("tb-hydrate.service", "ExecMainStatus") == "74", 60, "exit status 74", every=0.3)
     assert vm.state() == "Hydrate"
     vm.unfill("/mnt/resource")
